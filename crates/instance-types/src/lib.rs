@@ -1,0 +1,155 @@
+//! What EC2 publishes about the networking of each instance type.
+//!
+//! A table and nothing else: it knows no pools, no API and no I/O. The simulator answers
+//! `DescribeInstanceTypes` from it; the daemon falls back on it when that call is denied.
+
+use std::collections::BTreeMap;
+use std::sync::LazyLock;
+
+/// The table as recorded from `DescribeInstanceTypes` in November 2026; retired types are kept,
+/// since nodes of such types still run.
+const TABLE: &str = include_str!("../instance_types.csv");
+
+static TYPES: LazyLock<BTreeMap<&'static str, InstanceType>> =
+    LazyLock::new(|| TABLE.lines().skip(1).map(parse_row).map(|row| (row.name, row)).collect());
+
+/// The virtualisation under an instance, as `DescribeInstanceTypes` names it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Hypervisor {
+    /// Carries prefixes.
+    Nitro,
+    /// Refuses prefixes.
+    Xen,
+    /// EC2 reports none, as for bare metal.
+    Unknown,
+}
+
+/// One network card of an instance type.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct NetworkCard {
+    /// `networkCardIndex`; 0 is the card that holds the primary ENI.
+    pub index: u16,
+    /// How many ENIs the card takes, the primary ENI included.
+    pub max_enis: u16,
+}
+
+/// The limits of one instance type.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct InstanceType {
+    /// For example `m5.large`.
+    pub name: &'static str,
+    /// Addresses on one ENI: its primary, its secondaries and its prefixes together.
+    pub ipv4_per_eni: u16,
+    /// IPv6 addresses and prefixes together on one ENI; `None` where EC2 has published no number.
+    pub ipv6_per_eni: Option<u16>,
+    /// `networkInfo.ipv6Supported`; `None` where unpublished.
+    pub ipv6_supported: Option<bool>,
+    /// The virtualisation below the instance.
+    pub hypervisor: Hypervisor,
+    /// Whether the instance is the whole machine.
+    pub bare_metal: bool,
+    /// `defaultNetworkCardIndex`.
+    pub default_card: u16,
+    /// Never empty, ascending by index.
+    pub cards: Vec<NetworkCard>,
+    /// `vCpuInfo.defaultVCpus`; `None` where unpublished.
+    pub vcpus: Option<u32>,
+    /// `processorInfo.supportedArchitectures`; empty where unpublished.
+    pub architectures: Vec<&'static str>,
+}
+
+impl InstanceType {
+    /// ENIs of the default network card, which is where pods live.
+    #[must_use]
+    pub fn max_enis(&self) -> u16 {
+        self.cards.iter().find(|card| card.index == self.default_card).map_or(0, |c| c.max_enis)
+    }
+
+    /// ENIs of all network cards together (`maximumNetworkInterfaces`).
+    #[must_use]
+    pub fn max_enis_all_cards(&self) -> u16 {
+        self.cards.iter().map(|card| card.max_enis).sum()
+    }
+
+    /// Whether EC2 gives an ENI of such an instance IPv4 prefixes: Nitro and bare metal.
+    #[must_use]
+    pub fn supports_prefixes(&self) -> bool {
+        self.hypervisor != Hypervisor::Xen
+    }
+}
+
+/// The limits of `name`, or `None` for a type that is newer than the table.
+#[must_use]
+pub fn lookup(name: &str) -> Option<&'static InstanceType> {
+    TYPES.get(name)
+}
+
+/// Every type of the table, ascending by name.
+pub fn all() -> impl Iterator<Item = &'static InstanceType> {
+    TYPES.values()
+}
+
+fn parse_row(row: &'static str) -> InstanceType {
+    let bug = "the table is part of this crate and every row of it is read by a test";
+    let fields: Vec<&str> = row.split(',').collect();
+    let [name, ipv4, ipv6, ipv6_supported, hypervisor, metal, default_card, cards, vcpus, arch] =
+        fields[..]
+    else {
+        unreachable!("{bug}: {row}");
+    };
+    InstanceType {
+        name,
+        ipv4_per_eni: ipv4.parse().expect(bug),
+        ipv6_per_eni: ipv6.parse().ok(),
+        ipv6_supported: (!ipv6_supported.is_empty()).then(|| ipv6_supported == "1"),
+        hypervisor: match hypervisor {
+            "nitro" => Hypervisor::Nitro,
+            "xen" => Hypervisor::Xen,
+            _ => Hypervisor::Unknown,
+        },
+        bare_metal: metal == "1",
+        default_card: default_card.parse().expect(bug),
+        cards: cards.split(';').map(|card| parse_card(card).expect(bug)).collect(),
+        vcpus: vcpus.parse().ok(),
+        architectures: arch.split('|').filter(|name| !name.is_empty()).collect(),
+    }
+}
+
+fn parse_card(text: &str) -> Option<NetworkCard> {
+    let (index, max_enis) = text.split_once(':')?;
+    Some(NetworkCard { index: index.parse().ok()?, max_enis: max_enis.parse().ok()? })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_row_is_read() {
+        assert_eq!(all().count(), 1418);
+        for row in all() {
+            assert!(row.ipv4_per_eni >= 2 && row.max_enis() >= 1, "{row:?}");
+            assert!(row.cards.is_sorted_by_key(|card| card.index), "{row:?}");
+        }
+    }
+
+    #[test]
+    fn published_limits() {
+        let check = |name: &str, enis: u16, all_cards: u16, ipv4: u16, prefixes: bool| {
+            let row = lookup(name).expect(name);
+            assert_eq!(
+                (row.max_enis(), row.max_enis_all_cards(), row.ipv4_per_eni),
+                (enis, all_cards, ipv4),
+                "{name}"
+            );
+            assert_eq!(row.supports_prefixes(), prefixes, "{name}");
+        };
+        check("t2.micro", 2, 2, 2, false);
+        check("t3.small", 3, 3, 4, true);
+        check("m5.large", 3, 3, 10, true);
+        check("m5.metal", 15, 15, 50, true);
+        check("p4d.24xlarge", 15, 60, 50, true);
+        check("p5.48xlarge", 2, 64, 50, true);
+        assert_eq!(lookup("m5.enormous"), None);
+    }
+}

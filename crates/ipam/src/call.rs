@@ -1,0 +1,248 @@
+//! Calls to EC2 as data: what is asked, what came back, what went wrong.
+//!
+//! The engine returns them; whoever runs the engine makes them. Nothing here knows the SDK.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::{IpAddr, Ipv4Addr};
+
+use ipnet::Ipv4Net;
+use serde::{Deserialize, Serialize};
+
+use crate::block::Block;
+use crate::id::{EniAttachmentId, EniId, SecurityGroupId, SubnetId};
+
+/// One call of one engine; never used again while the record lives.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct CallId(pub u64);
+
+/// How many addresses or prefixes are wanted. One call asks for one kind (EC2's rule), and for at
+/// least one, or for nothing at all at the creation of an ENI.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Ask {
+    /// Secondary IPv4 addresses.
+    Addresses(u16),
+    /// IPv4 /28 prefixes.
+    Prefixes(u16),
+}
+
+impl Ask {
+    /// How many, of whichever kind.
+    #[must_use]
+    pub fn count(self) -> u16 {
+        match self {
+            Ask::Addresses(n) | Ask::Prefixes(n) => n,
+        }
+    }
+}
+
+/// A call to EC2 that changes or reads what this node holds.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Ec2Call {
+    /// Every ENI attached to this instance, and every unattached one that carries its tag.
+    /// Answered by [`CallOutput::Enis`].
+    DescribeEnis,
+    /// The subnets of this node's VPC and availability zone. Answered by [`CallOutput::Subnets`].
+    DescribeSubnets,
+    /// Answered by [`CallOutput::Created`].
+    CreateEni {
+        /// Where the ENI and all its addresses live.
+        subnet: SubnetId,
+        /// Its security groups, sorted.
+        security_groups: BTreeSet<SecurityGroupId>,
+        /// What it shall carry beside its primary address.
+        ask: Ask,
+        /// What the console shows; the leak search of other tools reads it.
+        description: String,
+        /// Tags at creation, so that an ENI is never without its owner's mark.
+        tags: BTreeMap<String, String>,
+        /// Makes a repeated call answer with the first one's ENI.
+        client_token: String,
+    },
+    /// Answered by [`CallOutput::Attached`].
+    AttachEni {
+        /// An unattached ENI of ours.
+        eni: EniId,
+        /// A free device index on network card 0.
+        device_index: u16,
+    },
+    /// Sets `DeleteOnTermination`. Answered by [`CallOutput::Done`].
+    SetDeleteOnTermination {
+        /// The attached ENI.
+        eni: EniId,
+        /// Its bond to this instance.
+        attachment: EniAttachmentId,
+    },
+    /// Answered by [`CallOutput::Assigned`].
+    Assign {
+        /// An ENI attached to this instance.
+        eni: EniId,
+        /// At least one.
+        ask: Ask,
+    },
+    /// Answered by [`CallOutput::Done`].
+    Unassign {
+        /// An ENI attached to this instance.
+        eni: EniId,
+        /// What goes back, all of one kind, never empty.
+        blocks: BTreeSet<Block>,
+    },
+    /// Answered by [`CallOutput::Done`]; the ENI is gone from the instance some seconds later.
+    DetachEni {
+        /// The ENI.
+        eni: EniId,
+        /// Its bond to this instance.
+        attachment: EniAttachmentId,
+    },
+    /// Answered by [`CallOutput::Done`].
+    DeleteEni {
+        /// An unattached ENI of ours.
+        eni: EniId,
+    },
+}
+
+/// What EC2 answered.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum CallOutput {
+    /// Answer to [`Ec2Call::DescribeEnis`].
+    Enis(Vec<EniFacts>),
+    /// Answer to [`Ec2Call::DescribeSubnets`].
+    Subnets(Vec<SubnetFacts>),
+    /// Answer to [`Ec2Call::CreateEni`].
+    Created(EniFacts),
+    /// Answer to [`Ec2Call::AttachEni`].
+    Attached(EniAttachmentId),
+    /// Answer to [`Ec2Call::Assign`]: what this call added.
+    Assigned(BTreeSet<Block>),
+    /// The call had its effect.
+    Done,
+}
+
+/// An ENI as EC2 describes it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct EniFacts {
+    /// Its id.
+    pub id: EniId,
+    /// Its hardware address, lower case with colons.
+    pub mac: String,
+    /// Where it lives.
+    pub subnet: SubnetId,
+    /// Its own address, never a pod's.
+    pub primary_address: Ipv4Addr,
+    /// Secondary addresses and prefixes.
+    pub blocks: BTreeSet<Block>,
+    /// The kind of ENI.
+    pub kind: EniKind,
+    /// Its bond to an instance.
+    pub attachment: Option<EniAttachment>,
+    /// Its tags.
+    pub tags: BTreeMap<String, String>,
+}
+
+/// `interfaceType`, as far as it matters here.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum EniKind {
+    /// An ordinary ENI.
+    Interface,
+    /// Anything else (trunk, branch, EFA, a load balancer's …): never ours to manage.
+    Other,
+}
+
+/// An ENI's bond to this instance.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct EniAttachment {
+    /// The id that detaching needs.
+    pub id: EniAttachmentId,
+    /// 0 on card 0 is the instance's primary ENI.
+    pub device_index: u16,
+    /// 0 unless the instance type has several cards.
+    pub network_card: u16,
+    /// How far it has come.
+    pub status: AttachmentStatus,
+    /// Whether the ENI dies with its instance.
+    pub delete_on_termination: bool,
+}
+
+/// `attachment.status`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum AttachmentStatus {
+    /// On its way in.
+    Attaching,
+    /// There.
+    Attached,
+    /// On its way out, or out.
+    Detaching,
+}
+
+/// A subnet as EC2 describes it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SubnetFacts {
+    /// Its id.
+    pub id: SubnetId,
+    /// Its IPv4 range; the VPC's router is its second address.
+    pub cidr: Ipv4Net,
+    /// `AvailableIpAddressCount`: single addresses, whether or not a /28 of them is left.
+    pub free_addresses: u32,
+    /// Its tags.
+    pub tags: BTreeMap<String, String>,
+}
+
+/// Why a call failed, in the terms in which it is acted upon.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum CallErrorKind {
+    /// `RequestLimitExceeded` and its kin: no effect, try later.
+    Throttled,
+    /// The subnet has too few free addresses (`InsufficientFreeAddressesInSubnet`).
+    SubnetExhausted,
+    /// The subnet has no free aligned /28 (`InsufficientCidrBlocks`).
+    SubnetFragmented,
+    /// The ENI carries all it can (`PrivateIpAddressLimitExceeded`).
+    AddressLimit,
+    /// The instance carries all the ENIs it can (`AttachmentLimitExceeded`).
+    EniLimit,
+    /// The device index is taken.
+    DeviceIndexTaken,
+    /// The ENI or attachment does not exist, or does not yet.
+    NotFound,
+    /// The ENI is attached, so it cannot be deleted or attached again.
+    InUse,
+    /// IAM refuses (`UnauthorizedOperation`) or there are no valid credentials.
+    AccessDenied,
+    /// The request may or may not have had its effect: time-out, lost connection, 5xx.
+    OutcomeUnknown,
+    /// Any other refusal; it had no effect.
+    Rejected,
+}
+
+/// A failed call.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{code}: {message}")]
+pub struct CallError {
+    /// What to make of it.
+    pub kind: CallErrorKind,
+    /// EC2's code, or a word for what failed before EC2 could answer.
+    pub code: String,
+    /// EC2's message.
+    pub message: String,
+}
+
+impl EniFacts {
+    /// Whether it is the instance's primary ENI.
+    #[must_use]
+    pub fn is_primary(&self) -> bool {
+        self.attachment.as_ref().is_some_and(|a| a.device_index == 0 && a.network_card == 0)
+    }
+}
+
+impl SubnetFacts {
+    /// The address of the VPC's router in this subnet: base + 1.
+    #[must_use]
+    pub fn gateway(&self) -> IpAddr {
+        IpAddr::V4(Ipv4Addr::from(u32::from(self.cidr.network()).saturating_add(1)))
+    }
+}

@@ -1,0 +1,14 @@
+//! Decides which pod gets which address and what to ask of EC2.
+//!
+//! A deterministic state machine: events in, effects out, time as an argument. It must not know
+//! tokio, files, sockets, the environment, a clock or EC2's SDK. So the same code runs on a node,
+//! in a simulation of thousands of nodes, under property tests and behind `ipamd plan`.
+
+pub mod block;
+pub mod call;
+pub mod event;
+pub mod id;
+pub mod policy;
+pub mod record;
+pub mod time;
+pub mod view;
