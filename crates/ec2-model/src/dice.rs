@@ -1,0 +1,110 @@
+//! Seeded chance: the only source of randomness in the model.
+//!
+//! SplitMix64 rather than a crate: the stream is part of what a seed means, and must not change
+//! with a dependency's version.
+
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+/// A stream of numbers that follows from its seed alone.
+#[derive(Debug, Clone)]
+pub(crate) struct Dice(u64);
+
+impl Dice {
+    pub(crate) fn new(seed: u64) -> Self {
+        Self(seed)
+    }
+
+    /// The next number. Source: Steele, Lea, Flood: "Fast splittable pseudorandom number
+    /// generators", OOPSLA 2014.
+    pub(crate) fn next(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mixed = (self.0 ^ (self.0 >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        let mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        mixed ^ (mixed >> 31)
+    }
+
+    pub(crate) fn next_wide(&mut self) -> u128 {
+        (u128::from(self.next()) << 64) | u128::from(self.next())
+    }
+
+    /// A number in `0..end`, 0 if `end` is 0. The bias is below 2^-32 for any range used here.
+    pub(crate) fn below(&mut self, end: u64) -> u64 {
+        self.next().checked_rem(end).unwrap_or(0)
+    }
+
+    /// True in `permille` of 1,000 cases. Draws nothing where the answer is certain, so that a
+    /// switch that is off does not shift the stream.
+    pub(crate) fn chance(&mut self, permille: u16) -> bool {
+        permille > 0 && self.below(1000) < u64::from(permille)
+    }
+}
+
+/// A random length of time: between two bounds, and now and then up to a third.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Delay {
+    min_ms: u64,
+    max_ms: u64,
+    #[serde(default)]
+    tail_permille: u16,
+    #[serde(default)]
+    tail_max_ms: u64,
+}
+
+impl Delay {
+    /// Evenly between `min_ms` and `max_ms` milliseconds; `min_ms` if `max_ms` is less.
+    #[must_use]
+    pub const fn between(min_ms: u64, max_ms: u64) -> Self {
+        Self { min_ms, max_ms, tail_permille: 0, tail_max_ms: 0 }
+    }
+
+    /// Always `ms` milliseconds.
+    #[must_use]
+    pub const fn exactly(ms: u64) -> Self {
+        Self::between(ms, ms)
+    }
+
+    /// In `permille` of 1,000 cases longer: between the upper bound and `max_ms` milliseconds.
+    #[must_use]
+    pub const fn with_tail(self, permille: u16, max_ms: u64) -> Self {
+        Self { tail_permille: permille, tail_max_ms: max_ms, ..self }
+    }
+
+    pub(crate) fn roll(self, dice: &mut Dice) -> Duration {
+        let (from, to) = if dice.chance(self.tail_permille) {
+            (self.max_ms, self.tail_max_ms)
+        } else {
+            (self.min_ms, self.max_ms)
+        };
+        let width = to.saturating_sub(from);
+        let extra = if width == 0 { 0 } else { dice.below(width.saturating_add(1)) };
+        Duration::from_millis(from.saturating_add(extra))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn delays_stay_in_their_bounds() {
+        let mut dice = Dice::new(7);
+        let delay = Delay::between(10, 20).with_tail(500, 100);
+        let rolls: Vec<Duration> = (0..1000).map(|_| delay.roll(&mut dice)).collect();
+        let in_tail = rolls.iter().filter(|roll| **roll > Duration::from_millis(20)).count();
+        assert!(rolls.iter().all(|roll| (10..=100).contains(&roll.as_millis())));
+        assert!((400..600).contains(&in_tail), "{in_tail}");
+        assert_eq!(Delay::default().roll(&mut dice), Duration::ZERO);
+        assert_eq!(Delay::exactly(5).roll(&mut dice), Duration::from_millis(5));
+    }
+
+    #[test]
+    fn certainty_draws_nothing() {
+        let (mut one, mut other) = (Dice::new(1), Dice::new(1));
+        assert!(!one.chance(0));
+        Delay::exactly(5).roll(&mut one);
+        assert_eq!(one.next(), other.next());
+    }
+}

@@ -1,0 +1,60 @@
+//! What the network has to look like now: which instance has which ENIs with which addresses.
+//!
+//! Whoever builds devices and routes compares this picture with what is there; it knows no kernel.
+
+use std::net::{Ipv4Addr, Ipv6Addr};
+
+use ipnet::{IpNet, Ipv4Net, Ipv6Net};
+
+use crate::id::{EniId, InstanceId, MacAddr, SubnetId, VpcId};
+
+/// The whole network, instances ascending by id.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Fabric {
+    /// Those that are pending or running.
+    pub instances: Vec<FabricInstance>,
+}
+
+/// One instance.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FabricInstance {
+    /// Its id.
+    pub id: InstanceId,
+    /// Its VPC.
+    pub vpc_id: VpcId,
+    /// All blocks of the VPC, primary first.
+    pub vpc_cidrs: Vec<IpNet>,
+    /// Those whose device is there (`attached`), by network card, then device index.
+    pub enis: Vec<FabricEni>,
+}
+
+/// One attached ENI.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FabricEni {
+    /// Its id.
+    pub id: EniId,
+    /// MAC address of the device.
+    pub mac: MacAddr,
+    /// Device index on its card; 0 on card 0 is the primary ENI.
+    pub device_index: u16,
+    /// Network card.
+    pub network_card: u16,
+    /// Its subnet.
+    pub subnet_id: SubnetId,
+    /// IPv4 block of the subnet; its first address after the network's is the gateway.
+    pub subnet_cidr: Ipv4Net,
+    /// IPv6 block of the subnet.
+    pub subnet_ipv6_cidr: Option<Ipv6Net>,
+    /// The primary address.
+    pub primary: Ipv4Addr,
+    /// Secondary addresses.
+    pub secondaries: Vec<Ipv4Addr>,
+    /// /28 prefixes.
+    pub prefixes: Vec<Ipv4Net>,
+    /// IPv6 addresses.
+    pub ipv6_addresses: Vec<Ipv6Addr>,
+    /// /80 prefixes.
+    pub ipv6_prefixes: Vec<Ipv6Net>,
+    /// Whether a packet must have an address of this ENI as its source or destination.
+    pub source_dest_check: bool,
+}

@@ -1,0 +1,346 @@
+//! The names of things: EC2's resource ids, MAC addresses, resource types.
+//!
+//! An id is checked for its form when it is parsed; whether it exists is the model's business.
+
+use std::fmt;
+use std::str::FromStr;
+
+use serde::{Deserialize, Serialize};
+
+use crate::error::ApiError;
+
+/// `prefix-` and 17 hexadecimal digits, or the 8 digits of old resources.
+fn is_well_formed(text: &str, prefix: &str) -> bool {
+    text.strip_prefix(prefix).and_then(|rest| rest.strip_prefix('-')).is_some_and(|digits| {
+        matches!(digits.len(), 8 | 17)
+            && digits.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'))
+    })
+}
+
+/// Declares the newtype of one kind of id. The code of a malformed one is spelt by EC2 without
+/// any rule, so it is given in full.
+macro_rules! id {
+    ($(#[$doc:meta])* $name:ident, $prefix:literal, $malformed:literal) => {
+        $(#[$doc])*
+        ///
+        /// Parsing refuses what is not the prefix, a dash and 17 (or 8) lower-case hexadecimal
+        /// digits.
+        #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+        #[serde(try_from = "String", into = "String")]
+        pub struct $name(String);
+
+        impl $name {
+            /// What stands before the dash.
+            pub const PREFIX: &'static str = $prefix;
+
+            /// The id as text.
+            #[must_use]
+            pub fn as_str(&self) -> &str {
+                &self.0
+            }
+
+            /// The id whose digits are those of `number`, of which 68 bits count.
+            #[must_use]
+            pub fn from_number(number: u128) -> Self {
+                Self(format!("{}-{:017x}", $prefix, number & ((1 << 68) - 1)))
+            }
+        }
+
+        impl FromStr for $name {
+            type Err = ApiError;
+
+            fn from_str(text: &str) -> Result<Self, ApiError> {
+                if is_well_formed(text, $prefix) {
+                    return Ok(Self(text.to_owned()));
+                }
+                Err(ApiError::new($malformed, format!("Invalid id: \"{text}\"")))
+            }
+        }
+
+        impl TryFrom<String> for $name {
+            type Error = ApiError;
+
+            fn try_from(text: String) -> Result<Self, ApiError> {
+                text.parse()
+            }
+        }
+
+        impl From<$name> for String {
+            fn from(id: $name) -> String {
+                id.0
+            }
+        }
+
+        impl fmt::Display for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str(&self.0)
+            }
+        }
+
+        impl fmt::Debug for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str(&self.0)
+            }
+        }
+    };
+}
+
+id!(
+    /// A VPC.
+    VpcId, "vpc", "InvalidVpcID.Malformed"
+);
+id!(
+    /// A subnet.
+    SubnetId, "subnet", "InvalidSubnetID.Malformed"
+);
+id!(
+    /// A security group.
+    SecurityGroupId, "sg", "InvalidGroupId.Malformed"
+);
+id!(
+    /// A network interface.
+    EniId, "eni", "InvalidNetworkInterfaceId.Malformed"
+);
+id!(
+    /// The attachment of one network interface to one instance.
+    AttachmentId, "eni-attach", "InvalidNetworkInterfaceAttachmentId.Malformed"
+);
+id!(
+    /// An instance.
+    InstanceId, "i", "InvalidInstanceID.Malformed"
+);
+id!(
+    /// What one RunInstances call has started.
+    ReservationId, "r", "InvalidReservationID.Malformed"
+);
+id!(
+    /// A subnet CIDR reservation.
+    CidrReservationId, "scr", "InvalidSubnetCidrReservationID.Malformed"
+);
+id!(
+    /// The association of a CIDR block with a VPC.
+    VpcCidrAssociationId, "vpc-cidr-assoc", "InvalidVpcCidrBlockAssociationID.Malformed"
+);
+id!(
+    /// The association of an IPv6 CIDR block with a subnet.
+    SubnetCidrAssociationId, "subnet-cidr-assoc", "InvalidSubnetCidrBlockAssociationID.Malformed"
+);
+
+/// The MAC address of a network interface; locally administered.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct MacAddr([u8; 6]);
+
+impl MacAddr {
+    /// The six bytes, first on the wire first.
+    #[must_use]
+    pub const fn octets(self) -> [u8; 6] {
+        self.0
+    }
+}
+
+impl From<[u8; 6]> for MacAddr {
+    fn from(octets: [u8; 6]) -> Self {
+        Self(octets)
+    }
+}
+
+impl FromStr for MacAddr {
+    type Err = ApiError;
+
+    fn from_str(text: &str) -> Result<Self, ApiError> {
+        let octets: Option<Vec<u8>> =
+            text.split(':').map(|part| u8::from_str_radix(part, 16).ok()).collect();
+        octets
+            .and_then(|octets| <[u8; 6]>::try_from(octets).ok())
+            .map(Self)
+            .ok_or_else(|| ApiError::invalid_value(text, "macAddress", ""))
+    }
+}
+
+impl TryFrom<String> for MacAddr {
+    type Error = ApiError;
+
+    fn try_from(text: String) -> Result<Self, ApiError> {
+        text.parse()
+    }
+}
+
+impl From<MacAddr> for String {
+    fn from(mac: MacAddr) -> String {
+        mac.to_string()
+    }
+}
+
+impl fmt::Display for MacAddr {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let [a, b, c, d, e, g] = self.0;
+        write!(f, "{a:02x}:{b:02x}:{c:02x}:{d:02x}:{e:02x}:{g:02x}")
+    }
+}
+
+impl fmt::Debug for MacAddr {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+/// What can carry tags.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum ResourceType {
+    /// `instance`
+    Instance,
+    /// `network-interface`
+    NetworkInterface,
+    /// `security-group`
+    SecurityGroup,
+    /// `subnet`
+    Subnet,
+    /// `subnet-cidr-reservation`
+    SubnetCidrReservation,
+    /// `vpc`
+    Vpc,
+}
+
+impl ResourceType {
+    const ALL: [Self; 6] = [
+        Self::Instance,
+        Self::NetworkInterface,
+        Self::SecurityGroup,
+        Self::Subnet,
+        Self::SubnetCidrReservation,
+        Self::Vpc,
+    ];
+
+    /// EC2's name of it.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Instance => "instance",
+            Self::NetworkInterface => "network-interface",
+            Self::SecurityGroup => "security-group",
+            Self::Subnet => "subnet",
+            Self::SubnetCidrReservation => "subnet-cidr-reservation",
+            Self::Vpc => "vpc",
+        }
+    }
+}
+
+impl FromStr for ResourceType {
+    type Err = ApiError;
+
+    fn from_str(text: &str) -> Result<Self, ApiError> {
+        Self::ALL.into_iter().find(|kind| kind.as_str() == text).ok_or_else(|| {
+            let why = "not a valid taggable resource type for this operation.";
+            ApiError::parameter_value(format!("'{text}' is {why}"))
+        })
+    }
+}
+
+/// The id of anything that can carry tags.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum ResourceId {
+    /// An instance.
+    Instance(InstanceId),
+    /// A network interface.
+    NetworkInterface(EniId),
+    /// A security group.
+    SecurityGroup(SecurityGroupId),
+    /// A subnet.
+    Subnet(SubnetId),
+    /// A subnet CIDR reservation.
+    SubnetCidrReservation(CidrReservationId),
+    /// A VPC.
+    Vpc(VpcId),
+}
+
+impl ResourceId {
+    /// What kind of thing it names.
+    #[must_use]
+    pub const fn kind(&self) -> ResourceType {
+        match self {
+            Self::Instance(_) => ResourceType::Instance,
+            Self::NetworkInterface(_) => ResourceType::NetworkInterface,
+            Self::SecurityGroup(_) => ResourceType::SecurityGroup,
+            Self::Subnet(_) => ResourceType::Subnet,
+            Self::SubnetCidrReservation(_) => ResourceType::SubnetCidrReservation,
+            Self::Vpc(_) => ResourceType::Vpc,
+        }
+    }
+
+    /// The id as text.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        match self {
+            Self::Instance(id) => id.as_str(),
+            Self::NetworkInterface(id) => id.as_str(),
+            Self::SecurityGroup(id) => id.as_str(),
+            Self::Subnet(id) => id.as_str(),
+            Self::SubnetCidrReservation(id) => id.as_str(),
+            Self::Vpc(id) => id.as_str(),
+        }
+    }
+}
+
+impl FromStr for ResourceId {
+    type Err = ApiError;
+
+    fn from_str(text: &str) -> Result<Self, ApiError> {
+        let prefix = text.rsplit_once('-').map_or(text, |(prefix, _)| prefix);
+        match prefix {
+            InstanceId::PREFIX => text.parse().map(Self::Instance),
+            EniId::PREFIX => text.parse().map(Self::NetworkInterface),
+            SecurityGroupId::PREFIX => text.parse().map(Self::SecurityGroup),
+            SubnetId::PREFIX => text.parse().map(Self::Subnet),
+            CidrReservationId::PREFIX => text.parse().map(Self::SubnetCidrReservation),
+            VpcId::PREFIX => text.parse().map(Self::Vpc),
+            _ => Err(ApiError::new("InvalidID", format!("The ID '{text}' is not valid"))),
+        }
+    }
+}
+
+impl fmt::Display for ResourceId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ids_are_checked_for_form() {
+        let check = |text: &str, expect: Result<(), &str>| {
+            let got = text.parse::<EniId>().map(|_| ()).map_err(|error| error.code);
+            assert_eq!(got, expect.map_err(str::to_owned), "{text}");
+        };
+        check("eni-0a1b2c3d4e5f60718", Ok(()));
+        check("eni-0a1b2c3d", Ok(()));
+        check("eni-0a1b2c3d4e5f6071", Err("InvalidNetworkInterfaceId.Malformed"));
+        check("eni-0A1B2C3D4E5F60718", Err("InvalidNetworkInterfaceId.Malformed"));
+        check("subnet-0a1b2c3d4e5f60718", Err("InvalidNetworkInterfaceId.Malformed"));
+        check("", Err("InvalidNetworkInterfaceId.Malformed"));
+        assert_eq!(EniId::from_number(0x1f).as_str(), "eni-0000000000000001f");
+    }
+
+    #[test]
+    fn resource_ids_are_told_apart() {
+        let check = |text: &str, expect: Result<ResourceType, &str>| {
+            let got = text.parse::<ResourceId>().map(|id| id.kind()).map_err(|error| error.code);
+            assert_eq!(got, expect.map_err(str::to_owned), "{text}");
+        };
+        check("i-0a1b2c3d", Ok(ResourceType::Instance));
+        check("scr-0a1b2c3d", Ok(ResourceType::SubnetCidrReservation));
+        check("vpc-foo", Err("InvalidVpcID.Malformed"));
+        check("igw-0a1b2c3d", Err("InvalidID"));
+        check("rubbish", Err("InvalidID"));
+    }
+
+    #[test]
+    fn mac_round_trip() {
+        let mac: MacAddr = "02:74:b0:72:79:61".parse().unwrap();
+        assert_eq!(mac.to_string(), "02:74:b0:72:79:61");
+        assert!("02:74:b0:72:79".parse::<MacAddr>().is_err());
+    }
+}

@@ -1,0 +1,24 @@
+//! A model of EC2's VPC networking and instance metadata: addresses, ENIs, limits, throttling,
+//! latency, faults.
+//!
+//! Pure and deterministic. Time is an argument, chance comes from a seed, and the same calls get
+//! the same answers. It knows no HTTP, no XML, no kernel and no clock: whoever serves it decodes
+//! into [`request`], renders [`response`], and builds what [`fabric`] describes.
+
+pub mod calls;
+pub mod config;
+mod dice;
+pub mod error;
+pub mod fabric;
+pub mod fault;
+pub mod id;
+pub mod model;
+pub mod request;
+pub mod response;
+pub mod seed;
+pub mod time;
+
+pub use dice::Delay;
+pub use error::ApiError;
+pub use model::{Context, Delivery, Model, Reply};
+pub use time::Timestamp;

@@ -1,0 +1,729 @@
+//! What a client can ask: one struct for each operation, one closed enum over them.
+//!
+//! A struct has exactly the parameters that are modelled. Whoever decodes a request must refuse
+//! every other parameter. What is wrong with one value alone (an id, an address) fails when it is
+//! parsed into its type; what is wrong between values, the model says.
+
+use std::fmt;
+use std::net::{Ipv4Addr, Ipv6Addr};
+use std::str::FromStr;
+
+use ipnet::{IpNet, Ipv4Net, Ipv6Net};
+use serde::{Deserialize, Serialize};
+
+use crate::error::ApiError;
+use crate::id::{
+    AttachmentId, CidrReservationId, EniId, InstanceId, ResourceId, ResourceType, SecurityGroupId,
+    SubnetId, VpcId,
+};
+
+/// Declares the closed list of operations: `Action` for their names and `Request` for their
+/// content, so that neither can lack one.
+macro_rules! operations {
+    ($($name:ident),* $(,)?) => {
+        /// The name of an operation.
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+        #[expect(missing_docs, reason = "the variants are the operations of the EC2 API")]
+        pub enum Action {
+            $($name,)*
+        }
+
+        impl Action {
+            /// All of them.
+            pub const ALL: &'static [Self] = &[$(Self::$name,)*];
+
+            /// The name as the API spells it.
+            #[must_use]
+            pub const fn as_str(self) -> &'static str {
+                match self {
+                    $(Self::$name => stringify!($name),)*
+                }
+            }
+        }
+
+        /// One decoded request.
+        #[derive(Debug, Clone, PartialEq)]
+        #[expect(missing_docs, reason = "the variants are the operations of the EC2 API")]
+        pub enum Request {
+            $($name($name),)*
+        }
+
+        impl Request {
+            /// Which operation it asks for.
+            #[must_use]
+            pub const fn action(&self) -> Action {
+                match self {
+                    $(Self::$name(_) => Action::$name,)*
+                }
+            }
+        }
+
+        $(impl From<$name> for Request {
+            fn from(request: $name) -> Self {
+                Self::$name(request)
+            }
+        })*
+    };
+}
+
+operations!(
+    DescribeInstances,
+    DescribeInstanceTypes,
+    DescribeSubnets,
+    DescribeVpcs,
+    DescribeSecurityGroups,
+    DescribeAvailabilityZones,
+    CreateNetworkInterface,
+    AttachNetworkInterface,
+    ModifyNetworkInterfaceAttribute,
+    DetachNetworkInterface,
+    DeleteNetworkInterface,
+    DescribeNetworkInterfaces,
+    AssignPrivateIpAddresses,
+    UnassignPrivateIpAddresses,
+    AssignIpv6Addresses,
+    UnassignIpv6Addresses,
+    CreateTags,
+    DeleteTags,
+    DescribeTags,
+    CreateSubnetCidrReservation,
+    GetSubnetCidrReservations,
+    DeleteSubnetCidrReservation,
+    CreateVpc,
+    CreateSubnet,
+    AssociateVpcCidrBlock,
+    RunInstances,
+    TerminateInstances,
+);
+
+impl FromStr for Action {
+    type Err = ApiError;
+
+    fn from_str(text: &str) -> Result<Self, ApiError> {
+        let found = Self::ALL.iter().find(|action| action.as_str() == text);
+        found.copied().ok_or_else(|| ApiError::invalid_action(text))
+    }
+}
+
+impl fmt::Display for Action {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+/// `Filter.N`: several filters must all hold, of several values one.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Filter {
+    /// `vpc-id`, `tag:<key>`, …
+    pub name: String,
+    /// With `*` and `?` as wildcards and `\` before what is meant literally.
+    pub values: Vec<String>,
+}
+
+/// What every Describe operation takes.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Listing {
+    /// `Filter.N`
+    pub filters: Vec<Filter>,
+    /// `MaxResults`
+    pub max_results: Option<i32>,
+    /// `NextToken`, as an earlier page gave it.
+    pub next_token: Option<String>,
+}
+
+/// `Tag.N`
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Tag {
+    /// Up to 128 characters.
+    pub key: String,
+    /// Up to 256 characters; `None` where DeleteTags leaves it open.
+    pub value: Option<String>,
+}
+
+/// `TagSpecification.N`: tags for what the call creates.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TagSpecification {
+    /// `ResourceType`
+    pub resource_type: ResourceType,
+    /// `Tag.N`
+    pub tags: Vec<Tag>,
+}
+
+/// The four ways to ask for addresses of one family, of which a call may use one.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Wanted<A, P> {
+    /// These addresses.
+    pub addresses: Vec<A>,
+    /// So many addresses of EC2's choice.
+    pub address_count: Option<i32>,
+    /// These prefixes; host bits must be clear (a misaligned prefix is refused by the model).
+    pub prefixes: Vec<P>,
+    /// So many prefixes of EC2's choice.
+    pub prefix_count: Option<i32>,
+}
+
+/// Secondary addresses and /28 prefixes.
+pub type WantedIpv4 = Wanted<Ipv4Addr, Ipv4Net>;
+/// IPv6 addresses and /80 prefixes.
+pub type WantedIpv6 = Wanted<Ipv6Addr, Ipv6Net>;
+
+impl<A, P> Default for Wanted<A, P> {
+    fn default() -> Self {
+        Self {
+            addresses: Vec::new(),
+            address_count: None,
+            prefixes: Vec::new(),
+            prefix_count: None,
+        }
+    }
+}
+
+/// `InterfaceType`
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub enum InterfaceType {
+    /// `interface`
+    #[default]
+    Interface,
+    /// `efa`
+    Efa,
+    /// `efa-only`: carries no address a pod could use.
+    EfaOnly,
+    /// `branch`
+    Branch,
+    /// `trunk`
+    Trunk,
+}
+
+impl InterfaceType {
+    /// EC2's name of it.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Interface => "interface",
+            Self::Efa => "efa",
+            Self::EfaOnly => "efa-only",
+            Self::Branch => "branch",
+            Self::Trunk => "trunk",
+        }
+    }
+}
+
+impl FromStr for InterfaceType {
+    type Err = ApiError;
+
+    fn from_str(text: &str) -> Result<Self, ApiError> {
+        [Self::Interface, Self::Efa, Self::EfaOnly, Self::Branch, Self::Trunk]
+            .into_iter()
+            .find(|kind| kind.as_str() == text)
+            .ok_or_else(|| ApiError::invalid_value(text, "interfaceType", ""))
+    }
+}
+
+/// `ReservationType` of a subnet CIDR reservation.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum ReservationType {
+    /// Prefixes of EC2's choice come from here.
+    Prefix,
+    /// Only what a client names is taken from here.
+    Explicit,
+}
+
+impl ReservationType {
+    /// EC2's name of it.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Prefix => "prefix",
+            Self::Explicit => "explicit",
+        }
+    }
+}
+
+impl FromStr for ReservationType {
+    type Err = ApiError;
+
+    fn from_str(text: &str) -> Result<Self, ApiError> {
+        match text {
+            "prefix" => Ok(Self::Prefix),
+            "explicit" => Ok(Self::Explicit),
+            _ => Err(ApiError::invalid_value(text, "reservationType", "")),
+        }
+    }
+}
+
+/// Lists instances by reservation.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct DescribeInstances {
+    /// `InstanceId.N`
+    pub instance_ids: Vec<InstanceId>,
+    /// Filters and paging.
+    pub listing: Listing,
+    /// `DryRun`
+    pub dry_run: bool,
+}
+
+/// Lists what the instance types can do.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct DescribeInstanceTypes {
+    /// `InstanceType.N`, up to 100.
+    pub instance_types: Vec<String>,
+    /// Filters and paging.
+    pub listing: Listing,
+    /// `DryRun`
+    pub dry_run: bool,
+}
+
+/// Lists subnets.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct DescribeSubnets {
+    /// `SubnetId.N`
+    pub subnet_ids: Vec<SubnetId>,
+    /// Filters and paging.
+    pub listing: Listing,
+    /// `DryRun`
+    pub dry_run: bool,
+}
+
+/// Lists VPCs.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct DescribeVpcs {
+    /// `VpcId.N`
+    pub vpc_ids: Vec<VpcId>,
+    /// Filters and paging.
+    pub listing: Listing,
+    /// `DryRun`
+    pub dry_run: bool,
+}
+
+/// Lists security groups.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct DescribeSecurityGroups {
+    /// `GroupId.N`
+    pub group_ids: Vec<SecurityGroupId>,
+    /// `GroupName.N`
+    pub group_names: Vec<String>,
+    /// Filters and paging.
+    pub listing: Listing,
+    /// `DryRun`
+    pub dry_run: bool,
+}
+
+/// Lists availability zones. Has no pages.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct DescribeAvailabilityZones {
+    /// `ZoneName.N`
+    pub zone_names: Vec<String>,
+    /// `ZoneId.N`
+    pub zone_ids: Vec<String>,
+    /// `Filter.N`
+    pub filters: Vec<Filter>,
+    /// `AllAvailabilityZones`; the model has no zone that is not opted in.
+    pub all_availability_zones: bool,
+    /// `DryRun`
+    pub dry_run: bool,
+}
+
+/// One of `PrivateIpAddresses.N`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PrivateIpAddressSpecification {
+    /// `PrivateIpAddress`
+    pub address: Ipv4Addr,
+    /// `Primary`
+    pub primary: bool,
+}
+
+/// Creates an ENI that is attached to nothing.
+#[derive(Debug, Clone, PartialEq)]
+pub struct CreateNetworkInterface {
+    /// `SubnetId`
+    pub subnet_id: SubnetId,
+    /// `PrivateIpAddress`: the primary.
+    pub private_ip_address: Option<Ipv4Addr>,
+    /// `PrivateIpAddresses.N`
+    pub private_ip_addresses: Vec<PrivateIpAddressSpecification>,
+    /// `SecondaryPrivateIpAddressCount`
+    pub secondary_private_ip_address_count: Option<i32>,
+    /// `Ipv4Prefix.N.Ipv4Prefix`
+    pub ipv4_prefixes: Vec<Ipv4Net>,
+    /// `Ipv4PrefixCount`
+    pub ipv4_prefix_count: Option<i32>,
+    /// `Ipv6Addresses.N.Ipv6Address`, `Ipv6AddressCount`, `Ipv6Prefix.N.Ipv6Prefix`,
+    /// `Ipv6PrefixCount`
+    pub ipv6: WantedIpv6,
+    /// `SecurityGroupId.N`; the default group of the VPC if empty.
+    pub groups: Vec<SecurityGroupId>,
+    /// `Description`
+    pub description: String,
+    /// `InterfaceType`
+    pub interface_type: InterfaceType,
+    /// `TagSpecification.N`
+    pub tag_specifications: Vec<TagSpecification>,
+    /// `ClientToken`
+    pub client_token: Option<String>,
+    /// `DryRun`
+    pub dry_run: bool,
+}
+
+impl CreateNetworkInterface {
+    /// An ENI in `subnet_id` with nothing but a primary address.
+    #[must_use]
+    pub fn in_subnet(subnet_id: SubnetId) -> Self {
+        Self {
+            subnet_id,
+            private_ip_address: None,
+            private_ip_addresses: Vec::new(),
+            secondary_private_ip_address_count: None,
+            ipv4_prefixes: Vec::new(),
+            ipv4_prefix_count: None,
+            ipv6: Wanted::default(),
+            groups: Vec::new(),
+            description: String::new(),
+            interface_type: InterfaceType::default(),
+            tag_specifications: Vec::new(),
+            client_token: None,
+            dry_run: false,
+        }
+    }
+}
+
+/// Attaches an ENI to an instance.
+#[derive(Debug, Clone, PartialEq)]
+pub struct AttachNetworkInterface {
+    /// `NetworkInterfaceId`
+    pub network_interface_id: EniId,
+    /// `InstanceId`
+    pub instance_id: InstanceId,
+    /// `DeviceIndex`
+    pub device_index: i32,
+    /// `NetworkCardIndex`, 0 if absent.
+    pub network_card_index: i32,
+    /// `DryRun`
+    pub dry_run: bool,
+}
+
+/// `Attachment` of [`ModifyNetworkInterfaceAttribute`].
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AttachmentChange {
+    /// `Attachment.AttachmentId`
+    pub attachment_id: AttachmentId,
+    /// `Attachment.DeleteOnTermination`
+    pub delete_on_termination: bool,
+}
+
+/// Changes one attribute of an ENI: exactly one of the options must be given.
+#[derive(Debug, Clone, PartialEq)]
+pub struct ModifyNetworkInterfaceAttribute {
+    /// `NetworkInterfaceId`
+    pub network_interface_id: EniId,
+    /// `Attachment`
+    pub attachment: Option<AttachmentChange>,
+    /// `Description.Value`
+    pub description: Option<String>,
+    /// `SecurityGroupId.N`: replaces the set; not given if empty.
+    pub groups: Vec<SecurityGroupId>,
+    /// `SourceDestCheck.Value`
+    pub source_dest_check: Option<bool>,
+    /// `DryRun`
+    pub dry_run: bool,
+}
+
+/// Takes an ENI off its instance.
+#[derive(Debug, Clone, PartialEq)]
+pub struct DetachNetworkInterface {
+    /// `AttachmentId`
+    pub attachment_id: AttachmentId,
+    /// `Force`: does not wait for the guest.
+    pub force: bool,
+    /// `DryRun`
+    pub dry_run: bool,
+}
+
+/// Deletes an ENI that is attached to nothing.
+#[derive(Debug, Clone, PartialEq)]
+pub struct DeleteNetworkInterface {
+    /// `NetworkInterfaceId`
+    pub network_interface_id: EniId,
+    /// `DryRun`
+    pub dry_run: bool,
+}
+
+/// Lists ENIs.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct DescribeNetworkInterfaces {
+    /// `NetworkInterfaceId.N`
+    pub network_interface_ids: Vec<EniId>,
+    /// Filters and paging.
+    pub listing: Listing,
+    /// `DryRun`
+    pub dry_run: bool,
+}
+
+/// Gives an ENI more IPv4 addresses or prefixes, all of them or none.
+#[derive(Debug, Clone, PartialEq)]
+pub struct AssignPrivateIpAddresses {
+    /// `NetworkInterfaceId`
+    pub network_interface_id: EniId,
+    /// `PrivateIpAddress.N`, `SecondaryPrivateIpAddressCount`, `Ipv4Prefix.N`, `Ipv4PrefixCount`
+    pub wanted: WantedIpv4,
+    /// `AllowReassignment`: takes named addresses from other ENIs of the subnet.
+    pub allow_reassignment: bool,
+}
+
+/// Takes IPv4 addresses and prefixes from an ENI.
+#[derive(Debug, Clone, PartialEq)]
+pub struct UnassignPrivateIpAddresses {
+    /// `NetworkInterfaceId`
+    pub network_interface_id: EniId,
+    /// `PrivateIpAddress.N`
+    pub addresses: Vec<Ipv4Addr>,
+    /// `Ipv4Prefix.N`
+    pub prefixes: Vec<Ipv4Net>,
+}
+
+/// Gives an ENI more IPv6 addresses or prefixes, all of them or none.
+#[derive(Debug, Clone, PartialEq)]
+pub struct AssignIpv6Addresses {
+    /// `NetworkInterfaceId`
+    pub network_interface_id: EniId,
+    /// `Ipv6Addresses.N`, `Ipv6AddressCount`, `Ipv6Prefix.N`, `Ipv6PrefixCount`
+    pub wanted: WantedIpv6,
+}
+
+/// Takes IPv6 addresses and prefixes from an ENI.
+#[derive(Debug, Clone, PartialEq)]
+pub struct UnassignIpv6Addresses {
+    /// `NetworkInterfaceId`
+    pub network_interface_id: EniId,
+    /// `Ipv6Addresses.N`
+    pub addresses: Vec<Ipv6Addr>,
+    /// `Ipv6Prefix.N`
+    pub prefixes: Vec<Ipv6Net>,
+}
+
+/// Adds tags or overwrites them.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct CreateTags {
+    /// `ResourceId.N`, up to 1,000.
+    pub resources: Vec<ResourceId>,
+    /// `Tag.N`; a tag without value has the empty one.
+    pub tags: Vec<Tag>,
+    /// `DryRun`
+    pub dry_run: bool,
+}
+
+/// Removes tags: all of them if none is named, and one only where its value fits if a value is
+/// given.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct DeleteTags {
+    /// `ResourceId.N`, up to 1,000.
+    pub resources: Vec<ResourceId>,
+    /// `Tag.N`
+    pub tags: Vec<Tag>,
+    /// `DryRun`
+    pub dry_run: bool,
+}
+
+/// Lists tags.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct DescribeTags {
+    /// Filters and paging.
+    pub listing: Listing,
+    /// `DryRun`
+    pub dry_run: bool,
+}
+
+/// Sets a block of a subnet aside.
+#[derive(Debug, Clone, PartialEq)]
+pub struct CreateSubnetCidrReservation {
+    /// `SubnetId`
+    pub subnet_id: SubnetId,
+    /// `Cidr`
+    pub cidr: IpNet,
+    /// `ReservationType`
+    pub reservation_type: ReservationType,
+    /// `Description`
+    pub description: String,
+    /// `TagSpecification.N`
+    pub tag_specifications: Vec<TagSpecification>,
+    /// `DryRun`
+    pub dry_run: bool,
+}
+
+/// Lists the reservations of one subnet.
+#[derive(Debug, Clone, PartialEq)]
+pub struct GetSubnetCidrReservations {
+    /// `SubnetId`
+    pub subnet_id: SubnetId,
+    /// Filters and paging.
+    pub listing: Listing,
+    /// `DryRun`
+    pub dry_run: bool,
+}
+
+/// Gives a reserved block back; what was assigned from it stays.
+#[derive(Debug, Clone, PartialEq)]
+pub struct DeleteSubnetCidrReservation {
+    /// `SubnetCidrReservationId`
+    pub reservation_id: CidrReservationId,
+    /// `DryRun`
+    pub dry_run: bool,
+}
+
+/// Creates a VPC with its default security group.
+#[derive(Debug, Clone, PartialEq)]
+pub struct CreateVpc {
+    /// `CidrBlock`, /16 to /28.
+    pub cidr_block: Ipv4Net,
+    /// `AmazonProvidedIpv6CidrBlock`: adds a /56.
+    pub amazon_provided_ipv6_cidr_block: bool,
+    /// `TagSpecification.N`
+    pub tag_specifications: Vec<TagSpecification>,
+    /// `DryRun`
+    pub dry_run: bool,
+}
+
+/// Creates a subnet.
+#[derive(Debug, Clone, PartialEq)]
+pub struct CreateSubnet {
+    /// `VpcId`
+    pub vpc_id: VpcId,
+    /// `CidrBlock`, /16 to /28; host bits are cleared.
+    pub cidr_block: Ipv4Net,
+    /// `Ipv6CidrBlock`, a /64.
+    pub ipv6_cidr_block: Option<Ipv6Net>,
+    /// `AvailabilityZone`; the first of the region if neither name nor id is given.
+    pub availability_zone: Option<String>,
+    /// `AvailabilityZoneId`
+    pub availability_zone_id: Option<String>,
+    /// `TagSpecification.N`
+    pub tag_specifications: Vec<TagSpecification>,
+    /// `DryRun`
+    pub dry_run: bool,
+}
+
+/// Adds a CIDR block to a VPC: exactly one of the two.
+#[derive(Debug, Clone, PartialEq)]
+pub struct AssociateVpcCidrBlock {
+    /// `VpcId`
+    pub vpc_id: VpcId,
+    /// `CidrBlock`
+    pub cidr_block: Option<Ipv4Net>,
+    /// `AmazonProvidedIpv6CidrBlock`
+    pub amazon_provided_ipv6_cidr_block: bool,
+}
+
+/// `NetworkInterface.N` of [`RunInstances`]: an ENI that is there, or one to be made.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct InstanceNetworkInterface {
+    /// `DeviceIndex`
+    pub device_index: i32,
+    /// `NetworkCardIndex`
+    pub network_card_index: i32,
+    /// `NetworkInterfaceId`: takes this one; then none of the fields below may be given.
+    pub network_interface_id: Option<EniId>,
+    /// `SubnetId`
+    pub subnet_id: Option<SubnetId>,
+    /// `SecurityGroupId.N`
+    pub groups: Vec<SecurityGroupId>,
+    /// `PrivateIpAddress`: the primary.
+    pub private_ip_address: Option<Ipv4Addr>,
+    /// `SecondaryPrivateIpAddressCount`
+    pub secondary_private_ip_address_count: Option<i32>,
+    /// `Ipv4PrefixCount`
+    pub ipv4_prefix_count: Option<i32>,
+    /// `Ipv6AddressCount`
+    pub ipv6_address_count: Option<i32>,
+    /// `Ipv6PrefixCount`
+    pub ipv6_prefix_count: Option<i32>,
+    /// `Description`
+    pub description: String,
+    /// `DeleteOnTermination`, true if absent for an ENI to be made.
+    pub delete_on_termination: Option<bool>,
+}
+
+/// Starts instances.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct RunInstances {
+    /// `ImageId`; kept and told again, not looked up.
+    pub image_id: String,
+    /// `InstanceType`
+    pub instance_type: String,
+    /// `MinCount`
+    pub min_count: i32,
+    /// `MaxCount`
+    pub max_count: i32,
+    /// `SubnetId`; not together with `network_interfaces`.
+    pub subnet_id: Option<SubnetId>,
+    /// `SecurityGroupId.N`; not together with `network_interfaces`.
+    pub groups: Vec<SecurityGroupId>,
+    /// `PrivateIpAddress`; for one instance, not together with `network_interfaces`.
+    pub private_ip_address: Option<Ipv4Addr>,
+    /// `NetworkInterface.N`
+    pub network_interfaces: Vec<InstanceNetworkInterface>,
+    /// `TagSpecification.N`: for instances and network interfaces.
+    pub tag_specifications: Vec<TagSpecification>,
+    /// `ClientToken`
+    pub client_token: Option<String>,
+    /// `DryRun`
+    pub dry_run: bool,
+}
+
+/// Ends instances and deletes the ENIs that shall go with them.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct TerminateInstances {
+    /// `InstanceId.N`
+    pub instance_ids: Vec<InstanceId>,
+    /// `DryRun`
+    pub dry_run: bool,
+}
+
+impl Request {
+    /// Whether the client only wants to know if it may. Operations whose API has no `DryRun` say
+    /// no.
+    #[must_use]
+    pub const fn dry_run(&self) -> bool {
+        match self {
+            Self::DescribeInstances(r) => r.dry_run,
+            Self::DescribeInstanceTypes(r) => r.dry_run,
+            Self::DescribeSubnets(r) => r.dry_run,
+            Self::DescribeVpcs(r) => r.dry_run,
+            Self::DescribeSecurityGroups(r) => r.dry_run,
+            Self::DescribeAvailabilityZones(r) => r.dry_run,
+            Self::CreateNetworkInterface(r) => r.dry_run,
+            Self::AttachNetworkInterface(r) => r.dry_run,
+            Self::ModifyNetworkInterfaceAttribute(r) => r.dry_run,
+            Self::DetachNetworkInterface(r) => r.dry_run,
+            Self::DeleteNetworkInterface(r) => r.dry_run,
+            Self::DescribeNetworkInterfaces(r) => r.dry_run,
+            Self::CreateTags(r) => r.dry_run,
+            Self::DeleteTags(r) => r.dry_run,
+            Self::DescribeTags(r) => r.dry_run,
+            Self::CreateSubnetCidrReservation(r) => r.dry_run,
+            Self::GetSubnetCidrReservations(r) => r.dry_run,
+            Self::DeleteSubnetCidrReservation(r) => r.dry_run,
+            Self::CreateVpc(r) => r.dry_run,
+            Self::CreateSubnet(r) => r.dry_run,
+            Self::RunInstances(r) => r.dry_run,
+            Self::TerminateInstances(r) => r.dry_run,
+            Self::AssignPrivateIpAddresses(_)
+            | Self::UnassignPrivateIpAddresses(_)
+            | Self::AssignIpv6Addresses(_)
+            | Self::UnassignIpv6Addresses(_)
+            | Self::AssociateVpcCidrBlock(_) => false,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn actions_are_known_by_name() {
+        for action in Action::ALL {
+            assert_eq!(action.as_str().parse(), Ok(*action));
+        }
+        assert_eq!("DescribeMoons".parse::<Action>().unwrap_err().code, "InvalidAction");
+    }
+}

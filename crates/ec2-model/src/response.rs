@@ -1,0 +1,496 @@
+//! What EC2 answers, as plain data: whoever speaks a wire format renders it.
+//!
+//! Lists are in the order in which they are to be shown, which is ascending by id unless said
+//! otherwise.
+
+use std::collections::BTreeMap;
+use std::net::{Ipv4Addr, Ipv6Addr};
+
+use instance_types::InstanceType;
+use ipnet::{IpNet, Ipv4Net, Ipv6Net};
+
+use crate::id::{
+    AttachmentId, CidrReservationId, EniId, InstanceId, MacAddr, ReservationId, ResourceId,
+    SecurityGroupId, SubnetCidrAssociationId, SubnetId, VpcCidrAssociationId, VpcId,
+};
+use crate::request::{InterfaceType, ReservationType};
+use crate::time::Timestamp;
+
+/// Tags by key.
+pub type Tags = BTreeMap<String, String>;
+
+/// One page of a listing.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Page<T> {
+    /// What is on the page; may be empty although more pages follow.
+    pub items: Vec<T>,
+    /// Opaque; `None` on the last page.
+    pub next_token: Option<String>,
+}
+
+/// The answer to a call that was not refused.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Response {
+    /// Nothing but success (`<return>true</return>`): Modify…, Detach…, DeleteNetworkInterface,
+    /// UnassignPrivateIpAddresses, CreateTags, DeleteTags.
+    Done,
+    /// DescribeInstances
+    Reservations(Page<Reservation>),
+    /// DescribeInstanceTypes
+    InstanceTypes(Page<&'static InstanceType>),
+    /// DescribeSubnets
+    Subnets(Page<Subnet>),
+    /// DescribeVpcs
+    Vpcs(Page<Vpc>),
+    /// DescribeSecurityGroups
+    SecurityGroups(Page<SecurityGroup>),
+    /// DescribeAvailabilityZones
+    AvailabilityZones(Vec<AvailabilityZone>),
+    /// CreateNetworkInterface
+    Created {
+        /// The new ENI, still pending.
+        network_interface: Box<NetworkInterface>,
+        /// As the request gave it.
+        client_token: Option<String>,
+    },
+    /// AttachNetworkInterface
+    Attached {
+        /// Names the attachment from now on.
+        attachment_id: AttachmentId,
+        /// The card that the ENI is on.
+        network_card_index: u16,
+    },
+    /// DescribeNetworkInterfaces
+    NetworkInterfaces(Page<NetworkInterface>),
+    /// AssignPrivateIpAddresses
+    AssignedIpv4 {
+        /// The ENI.
+        network_interface_id: EniId,
+        /// What this call assigned, in the order of assignment.
+        addresses: Vec<Ipv4Addr>,
+        /// What this call assigned, in the order of assignment.
+        prefixes: Vec<Ipv4Net>,
+    },
+    /// AssignIpv6Addresses
+    AssignedIpv6 {
+        /// The ENI.
+        network_interface_id: EniId,
+        /// What this call assigned, in the order of assignment.
+        addresses: Vec<Ipv6Addr>,
+        /// What this call assigned, in the order of assignment.
+        prefixes: Vec<Ipv6Net>,
+    },
+    /// UnassignIpv6Addresses
+    UnassignedIpv6 {
+        /// The ENI.
+        network_interface_id: EniId,
+        /// What it no longer has.
+        addresses: Vec<Ipv6Addr>,
+        /// What it no longer has.
+        prefixes: Vec<Ipv6Net>,
+    },
+    /// DescribeTags
+    Tags(Page<TagDescription>),
+    /// CreateSubnetCidrReservation and DeleteSubnetCidrReservation
+    CidrReservation(SubnetCidrReservation),
+    /// GetSubnetCidrReservations: both families on one page, to be told apart by `cidr`.
+    CidrReservations(Page<SubnetCidrReservation>),
+    /// CreateVpc
+    Vpc(Vpc),
+    /// CreateSubnet
+    Subnet(Subnet),
+    /// AssociateVpcCidrBlock
+    CidrAssociated {
+        /// The VPC.
+        vpc_id: VpcId,
+        /// The new block.
+        association: VpcCidrAssociation,
+    },
+    /// RunInstances
+    Started(Reservation),
+    /// TerminateInstances
+    StateChanges(Vec<InstanceStateChange>),
+}
+
+/// What one RunInstances call has started.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Reservation {
+    /// `reservationId`
+    pub id: ReservationId,
+    /// `ownerId`
+    pub owner_id: String,
+    /// `instancesSet`
+    pub instances: Vec<Instance>,
+}
+
+/// `instanceState`
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum InstanceState {
+    /// Being started.
+    Pending,
+    /// The normal state.
+    Running,
+    /// Being terminated.
+    ShuttingDown,
+    /// Gone; shown for an hour.
+    Terminated,
+}
+
+impl InstanceState {
+    /// `name`
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Pending => "pending",
+            Self::Running => "running",
+            Self::ShuttingDown => "shutting-down",
+            Self::Terminated => "terminated",
+        }
+    }
+
+    /// `code`
+    #[must_use]
+    pub const fn code(self) -> u16 {
+        match self {
+            Self::Pending => 0,
+            Self::Running => 16,
+            Self::ShuttingDown => 32,
+            Self::Terminated => 48,
+        }
+    }
+}
+
+/// One of TerminateInstances' `instancesSet`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct InstanceStateChange {
+    /// `instanceId`
+    pub instance_id: InstanceId,
+    /// `previousState`
+    pub previous: InstanceState,
+    /// `currentState`
+    pub current: InstanceState,
+}
+
+/// An instance. One that is terminated has neither addresses nor network interfaces.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Instance {
+    /// `instanceId`
+    pub id: InstanceId,
+    /// `imageId`
+    pub image_id: String,
+    /// `instanceType`, with what is known of it.
+    pub instance_type: &'static InstanceType,
+    /// `instanceState`
+    pub state: InstanceState,
+    /// `launchTime`
+    pub launch_time: Timestamp,
+    /// `placement/availabilityZone`
+    pub availability_zone: String,
+    /// `subnetId` of the primary ENI.
+    pub subnet_id: SubnetId,
+    /// `vpcId`
+    pub vpc_id: VpcId,
+    /// `privateIpAddress`: the primary address of the primary ENI.
+    pub private_ip_address: Option<Ipv4Addr>,
+    /// `privateDnsName`
+    pub private_dns_name: Option<String>,
+    /// `ipv6Address`: the first one of the primary ENI.
+    pub ipv6_address: Option<Ipv6Addr>,
+    /// `sourceDestCheck` of the primary ENI.
+    pub source_dest_check: Option<bool>,
+    /// `groupSet` of the primary ENI.
+    pub groups: Vec<GroupIdentifier>,
+    /// `tagSet`
+    pub tags: Tags,
+    /// `networkInterfaceSet`, by network card, then device index.
+    pub network_interfaces: Vec<NetworkInterface>,
+    /// `clientToken`
+    pub client_token: Option<String>,
+}
+
+/// An id and a name.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct GroupIdentifier {
+    /// `groupId`
+    pub id: SecurityGroupId,
+    /// `groupName`
+    pub name: String,
+}
+
+/// `status` of an ENI.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum InterfaceStatus {
+    /// Just created.
+    Pending,
+    /// Attached to nothing.
+    Available,
+    /// Being attached.
+    Attaching,
+    /// Attached.
+    InUse,
+    /// Being detached.
+    Detaching,
+}
+
+impl InterfaceStatus {
+    /// EC2's name of it.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Pending => "pending",
+            Self::Available => "available",
+            Self::Attaching => "attaching",
+            Self::InUse => "in-use",
+            Self::Detaching => "detaching",
+        }
+    }
+}
+
+/// `attachment/status`
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum AttachmentStatus {
+    /// Not there yet.
+    Attaching,
+    /// There.
+    Attached,
+    /// Not gone yet.
+    Detaching,
+}
+
+impl AttachmentStatus {
+    /// EC2's name of it.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Attaching => "attaching",
+            Self::Attached => "attached",
+            Self::Detaching => "detaching",
+        }
+    }
+}
+
+/// `attachment` of an ENI.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Attachment {
+    /// `attachmentId`
+    pub id: AttachmentId,
+    /// `instanceId`
+    pub instance_id: InstanceId,
+    /// `instanceOwnerId`
+    pub instance_owner_id: String,
+    /// `deviceIndex`
+    pub device_index: u16,
+    /// `networkCardIndex`
+    pub network_card_index: u16,
+    /// `status`
+    pub status: AttachmentStatus,
+    /// `attachTime`
+    pub attach_time: Timestamp,
+    /// `deleteOnTermination`
+    pub delete_on_termination: bool,
+}
+
+/// One of `privateIpAddressesSet`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PrivateIpAddress {
+    /// `privateIpAddress`
+    pub address: Ipv4Addr,
+    /// `privateDnsName`
+    pub private_dns_name: String,
+    /// `primary`
+    pub primary: bool,
+}
+
+/// An ENI.
+#[derive(Debug, Clone, PartialEq)]
+pub struct NetworkInterface {
+    /// `networkInterfaceId`
+    pub id: EniId,
+    /// `subnetId`
+    pub subnet_id: SubnetId,
+    /// `vpcId`
+    pub vpc_id: VpcId,
+    /// `availabilityZone`
+    pub availability_zone: String,
+    /// `availabilityZoneId`
+    pub availability_zone_id: String,
+    /// `description`
+    pub description: String,
+    /// `ownerId`
+    pub owner_id: String,
+    /// `requesterId`: the account that created it.
+    pub requester_id: String,
+    /// `requesterManaged`
+    pub requester_managed: bool,
+    /// `status`
+    pub status: InterfaceStatus,
+    /// `macAddress`
+    pub mac_address: MacAddr,
+    /// `privateIpAddress`: the primary.
+    pub private_ip_address: Ipv4Addr,
+    /// `privateDnsName` of the primary.
+    pub private_dns_name: String,
+    /// `sourceDestCheck`
+    pub source_dest_check: bool,
+    /// `interfaceType`
+    pub interface_type: InterfaceType,
+    /// `groupSet`
+    pub groups: Vec<GroupIdentifier>,
+    /// `attachment`
+    pub attachment: Option<Attachment>,
+    /// `tagSet`
+    pub tags: Tags,
+    /// `privateIpAddressesSet`: the primary first, then in the order of assignment.
+    pub private_ip_addresses: Vec<PrivateIpAddress>,
+    /// `ipv4PrefixSet`, in the order of assignment.
+    pub ipv4_prefixes: Vec<Ipv4Net>,
+    /// `ipv6AddressesSet`, in the order of assignment.
+    pub ipv6_addresses: Vec<Ipv6Addr>,
+    /// `ipv6PrefixSet`, in the order of assignment.
+    pub ipv6_prefixes: Vec<Ipv6Net>,
+}
+
+/// `ipv6CidrBlockAssociationSet` of a subnet.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SubnetIpv6Association {
+    /// `associationId`
+    pub association_id: SubnetCidrAssociationId,
+    /// `ipv6CidrBlock`; always associated.
+    pub cidr: Ipv6Net,
+}
+
+/// A subnet. Its state is always `available`.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Subnet {
+    /// `subnetId`
+    pub id: SubnetId,
+    /// `subnetArn`
+    pub arn: String,
+    /// `ownerId`
+    pub owner_id: String,
+    /// `vpcId`
+    pub vpc_id: VpcId,
+    /// `cidrBlock`
+    pub cidr_block: Ipv4Net,
+    /// `ipv6CidrBlockAssociationSet`
+    pub ipv6: Option<SubnetIpv6Association>,
+    /// `availableIpAddressCount`: IPv4 addresses.
+    pub available_ip_address_count: u32,
+    /// `availabilityZone`
+    pub availability_zone: String,
+    /// `availabilityZoneId`
+    pub availability_zone_id: String,
+    /// `assignIpv6AddressOnCreation`
+    pub assign_ipv6_address_on_creation: bool,
+    /// `tagSet`
+    pub tags: Tags,
+}
+
+/// `cidrBlockState/state`
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum CidrState {
+    /// No subnet can be made in it yet.
+    Associating,
+    /// Ready.
+    Associated,
+}
+
+impl CidrState {
+    /// EC2's name of it.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Associating => "associating",
+            Self::Associated => "associated",
+        }
+    }
+}
+
+/// One of `cidrBlockAssociationSet` or `ipv6CidrBlockAssociationSet` of a VPC.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct VpcCidrAssociation {
+    /// `associationId`
+    pub id: VpcCidrAssociationId,
+    /// `cidrBlock` or `ipv6CidrBlock`
+    pub cidr: IpNet,
+    /// `cidrBlockState/state` or `ipv6CidrBlockState/state`
+    pub state: CidrState,
+}
+
+/// A VPC. Its state is always `available`.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Vpc {
+    /// `vpcId`
+    pub id: VpcId,
+    /// `ownerId`
+    pub owner_id: String,
+    /// `cidrBlock`: the primary.
+    pub cidr_block: Ipv4Net,
+    /// Both families; the primary IPv4 block first, then in the order of association.
+    pub associations: Vec<VpcCidrAssociation>,
+    /// `isDefault`
+    pub is_default: bool,
+    /// `tagSet`
+    pub tags: Tags,
+}
+
+/// A security group; its rules are not modelled.
+#[derive(Debug, Clone, PartialEq)]
+pub struct SecurityGroup {
+    /// `groupId`
+    pub id: SecurityGroupId,
+    /// `groupName`
+    pub name: String,
+    /// `groupDescription`
+    pub description: String,
+    /// `ownerId`
+    pub owner_id: String,
+    /// `vpcId`
+    pub vpc_id: VpcId,
+    /// `securityGroupArn`
+    pub arn: String,
+    /// `tagSet`
+    pub tags: Tags,
+}
+
+/// An availability zone; `zoneState` is `available`, `zoneType` `availability-zone`,
+/// `optInStatus` `opt-in-not-required`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AvailabilityZone {
+    /// `zoneName`
+    pub name: String,
+    /// `zoneId`
+    pub id: String,
+    /// `regionName`; also `groupName` and `networkBorderGroup`.
+    pub region: String,
+}
+
+/// One of DescribeTags' `tagSet`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TagDescription {
+    /// `resourceId`; its kind is `resourceType`.
+    pub resource: ResourceId,
+    /// `key`
+    pub key: String,
+    /// `value`
+    pub value: String,
+}
+
+/// A block of a subnet that is set aside.
+#[derive(Debug, Clone, PartialEq)]
+pub struct SubnetCidrReservation {
+    /// `subnetCidrReservationId`
+    pub id: CidrReservationId,
+    /// `subnetId`
+    pub subnet_id: SubnetId,
+    /// `cidr`
+    pub cidr: IpNet,
+    /// `reservationType`
+    pub reservation_type: ReservationType,
+    /// `ownerId`
+    pub owner_id: String,
+    /// `description`
+    pub description: String,
+    /// `tagSet`
+    pub tags: Tags,
+}

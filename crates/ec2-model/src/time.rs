@@ -1,0 +1,101 @@
+//! Virtual time: whoever drives the model says what time it is.
+//!
+//! Nothing here, nor anywhere in this crate, reads a clock.
+
+use std::fmt;
+use std::ops::Add;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+/// A moment, in milliseconds since 1970-01-01T00:00:00Z. `Display` gives EC2's spelling,
+/// `2026-11-21T08:12:04.000Z`.
+#[derive(
+    Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,
+)]
+#[serde(transparent)]
+pub struct Timestamp(u64);
+
+impl Timestamp {
+    /// The moment `millis` milliseconds after the epoch.
+    #[must_use]
+    pub const fn from_unix_millis(millis: u64) -> Self {
+        Self(millis)
+    }
+
+    /// Milliseconds since the epoch.
+    #[must_use]
+    pub const fn unix_millis(self) -> u64 {
+        self.0
+    }
+
+    /// How long after `earlier` this is; zero if it is not after it.
+    #[must_use]
+    pub fn since(self, earlier: Self) -> Duration {
+        Duration::from_millis(self.0.saturating_sub(earlier.0))
+    }
+
+    /// EC2's spelling without the fraction, as IMDS documents carry it.
+    #[must_use]
+    pub fn to_seconds_string(self) -> String {
+        let (year, month, day) = civil_from_days(self.0 / 86_400_000);
+        let seconds = self.0 / 1000 % 86_400;
+        let (hour, minute, second) = (seconds / 3600, seconds / 60 % 60, seconds % 60);
+        format!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}Z")
+    }
+}
+
+impl Add<Duration> for Timestamp {
+    type Output = Self;
+
+    fn add(self, duration: Duration) -> Self {
+        let millis = u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
+        Self(self.0.saturating_add(millis))
+    }
+}
+
+impl fmt::Display for Timestamp {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let seconds = self.to_seconds_string();
+        write!(f, "{}.{:03}Z", seconds.trim_end_matches('Z'), self.0 % 1000)
+    }
+}
+
+/// The Gregorian date of a day counted from 1970-01-01 (year, month, day), by eras of 400 years
+/// that begin on 1 March, so that the leap day comes last.
+fn civil_from_days(days: u64) -> (u64, u64, u64) {
+    let days = days + 719_468;
+    let (era, day_of_era) = (days / 146_097, days % 146_097);
+    let year_of_era =
+        (day_of_era - day_of_era / 1460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
+    let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
+    let month_from_march = (5 * day_of_year + 2) / 153;
+    let day = day_of_year - (153 * month_from_march + 2) / 5 + 1;
+    let month = if month_from_march < 10 { month_from_march + 3 } else { month_from_march - 9 };
+    (era * 400 + year_of_era + u64::from(month <= 2), month, day)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn spelling() {
+        let check = |millis, expect: &str| {
+            assert_eq!(Timestamp::from_unix_millis(millis).to_string(), expect);
+        };
+        check(0, "1970-01-01T00:00:00.000Z");
+        check(951_782_399_999, "2000-02-28T23:59:59.999Z");
+        check(951_782_400_000, "2000-02-29T00:00:00.000Z");
+        check(1_795_248_724_000, "2026-11-21T08:12:04.000Z");
+        check(1_798_761_599_001, "2026-12-31T23:59:59.001Z");
+    }
+
+    #[test]
+    fn arithmetic_saturates() {
+        let (early, late) = (Timestamp::from_unix_millis(5), Timestamp::from_unix_millis(9));
+        assert_eq!(late.since(early), Duration::from_millis(4));
+        assert_eq!(early.since(late), Duration::ZERO);
+        assert_eq!((late + Duration::MAX).unix_millis(), u64::MAX);
+    }
+}
