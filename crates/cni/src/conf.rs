@@ -1,0 +1,261 @@
+//! The network configuration: stdin as the runtime composes it from our entry of the conflist.
+//!
+//! Keys that are not ours are ignored.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use serde_json::{Map, Value};
+
+use crate::error::CniError;
+use crate::name::{NetworkName, is_ifname};
+use crate::version::Version;
+
+/// The keys of our entry, checked.
+#[derive(Debug, Clone, PartialEq)]
+pub struct NetConf {
+    /// `cniVersion`: the shape of the answer.
+    pub version: Version,
+    /// `name` of the list.
+    pub name: NetworkName,
+    /// `vethPrefix`: how the names of host interfaces start; 1 to 4 bytes.
+    pub veth_prefix: String,
+    /// `mtu` of pods' interfaces, in bytes; 576 to 9001.
+    pub mtu: u32,
+    /// `pluginLogFile`; `None` is stderr.
+    pub log_file: Option<PathBuf>,
+    /// `pluginLogLevel`, as it stands there.
+    pub log_level: Option<String>,
+    /// `podSGEnforcingMode`, as it stands there.
+    pub pod_sg_enforcing_mode: Option<String>,
+    /// `ipamdSocket`: where the daemon listens; `None` is the usual place.
+    pub ipamd_socket: Option<PathBuf>,
+    /// `ipamdTimeout`: how long a verb may take in all.
+    pub ipamd_timeout: Duration,
+    /// `runtimeConfig`: what the runtime says for the capabilities that the entry declares.
+    pub runtime_config: RuntimeConfig,
+}
+
+/// How strictly options are read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Strictness {
+    /// A bad option is an error.
+    Strict,
+    /// A bad option counts as absent. For verbs that take down: they meet configurations that
+    /// have changed since the ADD, and must not fail for an option that they have no use for.
+    Lenient,
+}
+
+impl NetConf {
+    const DEFAULT_TIMEOUT: Duration = Duration::from_secs(20);
+    const MAX_TIMEOUT: Duration = Duration::from_secs(600);
+    const DEFAULT_MTU: u32 = 9001;
+    const DEFAULT_VETH_PREFIX: &str = "eni";
+
+    /// Reads the options of a configuration whose name and version are known.
+    ///
+    /// # Errors
+    ///
+    /// Code 7 that names every bad option at once, if strict.
+    pub(crate) fn parse(
+        name: NetworkName,
+        version: Version,
+        map: &Map<String, Value>,
+        strictness: Strictness,
+    ) -> Result<NetConf, CniError> {
+        let mut options = Options { map, faults: Vec::new() };
+        let conf = NetConf {
+            version,
+            name,
+            veth_prefix: options
+                .read("vethPrefix", veth_prefix)
+                .unwrap_or_else(|| Self::DEFAULT_VETH_PREFIX.to_owned()),
+            mtu: options.read("mtu", mtu).unwrap_or(Self::DEFAULT_MTU),
+            log_file: options.read("pluginLogFile", text).map(PathBuf::from),
+            log_level: options.read("pluginLogLevel", text),
+            pod_sg_enforcing_mode: options.read("podSGEnforcingMode", text),
+            ipamd_socket: options.read("ipamdSocket", absolute_path),
+            ipamd_timeout: options.read("ipamdTimeout", timeout).unwrap_or(Self::DEFAULT_TIMEOUT),
+            runtime_config: options.read("runtimeConfig", runtime_config).unwrap_or_default(),
+        };
+        match strictness {
+            Strictness::Strict if !options.faults.is_empty() => {
+                Err(CniError::config(options.faults.join("; ")))
+            }
+            Strictness::Strict | Strictness::Lenient => Ok(conf),
+        }
+    }
+}
+
+struct Options<'a> {
+    map: &'a Map<String, Value>,
+    faults: Vec<String>,
+}
+
+impl Options<'_> {
+    /// The option's value; `None` if it is absent, null or the empty text, or wrong, which is
+    /// then noted.
+    fn read<T>(
+        &mut self,
+        key: &str,
+        parse: impl FnOnce(&Value) -> Result<T, &'static str>,
+    ) -> Option<T> {
+        let value = self.map.get(key).filter(|v| !v.is_null() && *v != "")?;
+        let fault = |allowed| self.faults.push(format!("{key} is {value}: expected {allowed}"));
+        parse(value).map_err(fault).ok()
+    }
+}
+
+fn text(value: &Value) -> Result<String, &'static str> {
+    value.as_str().map(str::to_owned).ok_or("a text")
+}
+
+fn absolute_path(value: &Value) -> Result<PathBuf, &'static str> {
+    let path = value.as_str().map(Path::new).filter(|path| path.is_absolute());
+    path.map(Path::to_owned).ok_or("an absolute path")
+}
+
+fn veth_prefix(value: &Value) -> Result<String, &'static str> {
+    let prefix = value.as_str().filter(|text| text.len() <= 4 && is_ifname(text));
+    prefix.map(str::to_owned).ok_or("1 to 4 bytes that may start an interface's name")
+}
+
+/// The incumbent's configuration has the number as text.
+fn mtu(value: &Value) -> Result<u32, &'static str> {
+    let number = match value {
+        Value::String(text) => text.parse().ok(),
+        other => other.as_u64().and_then(|n| u32::try_from(n).ok()),
+    };
+    number.filter(|n| (576..=9001).contains(n)).ok_or("a number from 576 to 9001")
+}
+
+fn timeout(value: &Value) -> Result<Duration, &'static str> {
+    let duration = match value {
+        Value::String(text) => humantime::parse_duration(text).ok(),
+        other => other.as_u64().map(Duration::from_secs),
+    };
+    duration
+        .filter(|d| !d.is_zero() && *d <= NetConf::MAX_TIMEOUT)
+        .ok_or("seconds, or a text such as \"20s\" or \"500ms\", up to ten minutes")
+}
+
+fn runtime_config(value: &Value) -> Result<RuntimeConfig, &'static str> {
+    value.as_object().cloned().map(RuntimeConfig).ok_or("an object")
+}
+
+/// `runtimeConfig`: one value for each capability that the configuration declares and the runtime
+/// has something to say for.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct RuntimeConfig(Map<String, Value>);
+
+impl RuntimeConfig {
+    /// The value at `path`, a capability's name and then keys inside of it. Upper and lower case
+    /// are the same: the specification writes `hostPort`, containerd sends `HostPort`.
+    #[must_use]
+    pub fn get(&self, path: &[&str]) -> Option<&Value> {
+        let (capability, keys) = path.split_first()?;
+        let value = member(&self.0, capability)?;
+        keys.iter().try_fold(value, |value, key| member(value.as_object()?, key))
+    }
+}
+
+fn member<'a>(map: &'a Map<String, Value>, key: &str) -> Option<&'a Value> {
+    map.iter().find(|(name, _)| name.eq_ignore_ascii_case(key)).map(|(_, value)| value)
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+    use crate::error::ErrorCode;
+
+    fn parse(options: &Value, strictness: Strictness) -> Result<NetConf, CniError> {
+        let name = NetworkName::try_from("n").unwrap();
+        NetConf::parse(name, Version::NEWEST, options.as_object().unwrap(), strictness)
+    }
+
+    fn strict(options: &Value) -> Result<NetConf, CniError> {
+        parse(options, Strictness::Strict)
+    }
+
+    #[test]
+    fn the_defaults() {
+        let absent = strict(&json!({"type": "aws-cni", "unknown": {"a": 1}})).unwrap();
+        assert_eq!(absent.veth_prefix, "eni");
+        assert_eq!(absent.mtu, 9001);
+        assert_eq!(absent.ipamd_timeout, Duration::from_secs(20));
+        assert_eq!((&absent.log_file, &absent.ipamd_socket), (&None, &None));
+        let empty = json!({"vethPrefix": "", "mtu": "", "pluginLogFile": null, "ipamdSocket": ""});
+        assert_eq!(strict(&empty).unwrap(), absent);
+    }
+
+    #[test]
+    fn every_key() {
+        let conf = strict(&json!({
+            "vethPrefix": "tp", "mtu": "1500", "pluginLogFile": "/l", "pluginLogLevel": "DEBUG",
+            "podSGEnforcingMode": "strict", "ipamdSocket": "/s", "ipamdTimeout": "1500ms",
+        }))
+        .unwrap();
+        assert_eq!((conf.veth_prefix.as_str(), conf.mtu), ("tp", 1500));
+        assert_eq!(conf.log_file, Some(PathBuf::from("/l")));
+        assert_eq!(conf.log_level.as_deref(), Some("DEBUG"));
+        assert_eq!(conf.pod_sg_enforcing_mode.as_deref(), Some("strict"));
+        assert_eq!(conf.ipamd_socket, Some(PathBuf::from("/s")));
+        assert_eq!(conf.ipamd_timeout, Duration::from_millis(1500));
+    }
+
+    #[test]
+    fn numbers_and_texts() {
+        assert_eq!(strict(&json!({"mtu": 576})).unwrap().mtu, 576);
+        assert_eq!(strict(&json!({"mtu": "9001"})).unwrap().mtu, 9001);
+        let conf = strict(&json!({"ipamdTimeout": 3})).unwrap();
+        assert_eq!(conf.ipamd_timeout, Duration::from_secs(3));
+    }
+
+    #[test]
+    fn bad_options_are_all_named_or_all_ignored() {
+        let bad = json!({
+            "vethPrefix": "abcde", "mtu": "big", "pluginLogFile": 1, "ipamdSocket": "relative",
+            "ipamdTimeout": "soon", "runtimeConfig": [],
+        });
+        let error = strict(&bad).unwrap_err();
+        assert_eq!(error.code, ErrorCode::InvalidNetworkConfig);
+        for key in bad.as_object().unwrap().keys() {
+            assert!(error.details.contains(&format!("{key} is ")), "{key}: {error}");
+        }
+        assert_eq!(parse(&bad, Strictness::Lenient), strict(&json!({})));
+    }
+
+    #[test]
+    fn bounds() {
+        for bad in [
+            json!({"mtu": 575}),
+            json!({"mtu": 9002}),
+            json!({"mtu": -1500}),
+            json!({"mtu": 1500.5}),
+            json!({"mtu": 4_294_968_796_u64}),
+            json!({"ipamdTimeout": 0}),
+            json!({"ipamdTimeout": "1h"}),
+            json!({"vethPrefix": "a/b"}),
+            json!({"vethPrefix": 7}),
+        ] {
+            assert!(strict(&bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn runtime_config_ignores_case() {
+        let conf = strict(&json!({"runtimeConfig": {
+            "bandwidth": {"IngressRate": 1_000_000},
+            "io.kubernetes.cri.pod-annotations": {"foo": "bar"},
+        }}))
+        .unwrap()
+        .runtime_config;
+        assert_eq!(conf.get(&["bandwidth", "ingressRate"]), Some(&json!(1_000_000)));
+        assert_eq!(conf.get(&["io.kubernetes.cri.pod-annotations", "foo"]), Some(&json!("bar")));
+        assert_eq!(conf.get(&["bandwidth", "ingressRate", "deeper"]), None);
+        assert_eq!(conf.get(&["mac"]), None);
+        assert_eq!(conf.get(&[]), None);
+    }
+}

@@ -1,0 +1,28 @@
+//! The CNI protocol, versions 0.3.0 to 1.1.0, from the plugin's side: a request comes in as
+//! environment and stdin, a result or a coded error goes out as JSON.
+//!
+//! [`Request::parse`] is the way in; [`AddResult::to_json`], [`version_document`] and
+//! [`CniError::to_json`] are the ways out. Nothing here reads the process's environment, touches
+//! a file or knows what an ENI, a pool or a daemon is.
+//!
+//! The rules are those of the CNI specification 1.1.0
+//! (<https://github.com/containernetworking/cni/blob/spec-v1.1.0/SPEC.md>); where it leaves a
+//! choice, those of the reference skeleton `pkg/skel`, since runtimes rely on them.
+
+mod args;
+mod conf;
+mod env;
+mod error;
+mod name;
+mod request;
+mod result;
+mod version;
+
+pub use args::Pod;
+pub use conf::{NetConf, RuntimeConfig};
+pub use env::Environment;
+pub use error::{CniError, ErrorCode, PluginCode};
+pub use name::{ContainerId, IfName, InvalidName, NetworkName};
+pub use request::{Add, Attachment, Check, Del, Gc, Request, ValidAttachment, requested_version};
+pub use result::{AddResult, Dns, Interface, IpConfig, Route};
+pub use version::{Verb, Version, version_document};
