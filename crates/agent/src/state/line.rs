@@ -1,0 +1,137 @@
+//! One line of the log: `["crc",payload]`, where `crc` is the CRC-32 of `payload` as text, in
+//! eight lower-case hexadecimal digits.
+
+use ipam::id::InstanceId;
+use ipam::record::Change;
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+
+/// What `Header::format` always says.
+const FORMAT: &str = "tidepool";
+/// Goes up when an older daemon could no longer read the lines.
+const VERSION: u32 = 1;
+
+/// The first line.
+#[derive(Debug, Serialize, Deserialize)]
+struct Header {
+    format: String,
+    version: u32,
+    instance: InstanceId,
+}
+
+/// A line that cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum LineError {
+    /// It was cut off before its end.
+    #[error("unfinished line")]
+    Unfinished,
+    /// It does not have the shape of a line.
+    #[error("not a line of a state log")]
+    Shape,
+    /// Its content is not what was written.
+    #[error("checksum {found:08x} where {expected:08x} is written")]
+    Checksum {
+        /// Of the content.
+        found: u32,
+        /// As the line says.
+        expected: u32,
+    },
+    /// It is whole, but this version cannot read it.
+    #[error("unknown content")]
+    Content(#[source] serde_json::Error),
+}
+
+/// A first line that is not this daemon's.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum HeaderError {
+    /// It is no header line.
+    #[error("no header")]
+    Line(#[from] LineError),
+    /// Another program's file.
+    #[error("format {0:?}")]
+    Format(String),
+    /// A later daemon's file.
+    #[error("version {0}; this ipamd reads version {VERSION}")]
+    Version(u32),
+    /// Another machine's file, as from a disk image.
+    #[error("written on {found}; this is {expected}")]
+    Instance {
+        /// As the header says.
+        found: InstanceId,
+        /// This machine.
+        expected: InstanceId,
+    },
+}
+
+/// The header line, with its newline.
+pub(super) fn header(instance: &InstanceId) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    let header = Header { format: FORMAT.to_owned(), version: VERSION, instance: instance.clone() };
+    push(&mut bytes, &header);
+    bytes
+}
+
+/// One line for each change, with newlines.
+pub(super) fn lines(changes: &[Change]) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    for change in changes {
+        push(&mut bytes, change);
+    }
+    bytes
+}
+
+/// Reads the header line and sees that the file is for `instance`.
+///
+/// # Errors
+///
+/// [`HeaderError`] if the lines after it are not for this daemon.
+pub(super) fn check_header(line: &[u8], instance: &InstanceId) -> Result<(), HeaderError> {
+    // Read first what every version has, so that a later version is told from a damaged file.
+    #[derive(Deserialize)]
+    struct AnyVersion {
+        format: String,
+        version: u32,
+    }
+    let any: AnyVersion = parse(line)?;
+    if any.format != FORMAT {
+        return Err(HeaderError::Format(any.format));
+    }
+    if any.version != VERSION {
+        return Err(HeaderError::Version(any.version));
+    }
+    let header: Header = parse(line)?;
+    if header.instance != *instance {
+        return Err(HeaderError::Instance { found: header.instance, expected: instance.clone() });
+    }
+    Ok(())
+}
+
+/// Reads the payload of a line; `line` includes its newline.
+///
+/// # Errors
+///
+/// [`LineError`] if it is not what was written.
+pub(super) fn parse<T: DeserializeOwned>(line: &[u8]) -> Result<T, LineError> {
+    let line = line.strip_suffix(b"\n").ok_or(LineError::Unfinished)?;
+    let (crc, payload) = split(line).ok_or(LineError::Shape)?;
+    let expected = u32::from_str_radix(crc, 16).map_err(|_| LineError::Shape)?;
+    let found = crc32fast::hash(payload);
+    if found != expected {
+        return Err(LineError::Checksum { found, expected });
+    }
+    serde_json::from_slice(payload).map_err(LineError::Content)
+}
+
+fn split(line: &[u8]) -> Option<(&str, &[u8])> {
+    let rest = line.strip_prefix(b"[\"")?.strip_suffix(b"]")?;
+    let (crc, rest) = rest.split_at_checked(8)?;
+    Some((std::str::from_utf8(crc).ok()?, rest.strip_prefix(b"\",")?))
+}
+
+fn push(bytes: &mut Vec<u8>, payload: &impl Serialize) {
+    let payload = serde_json::to_vec(payload)
+        .expect("every payload has string keys only and its fields always serialise");
+    bytes.extend(format!("[\"{:08x}\",", crc32fast::hash(&payload)).as_bytes());
+    bytes.extend(payload);
+    bytes.extend(b"]\n");
+}

@@ -1,0 +1,313 @@
+//! What is committed comes back; what is damaged takes nothing down with it.
+
+use std::net::{IpAddr, Ipv4Addr};
+
+use ipam::call::{CallId, Ec2Call};
+use ipam::id::{AttachmentKey, EniId, Pod};
+use ipam::record::Assignment;
+use proptest::prelude::*;
+use tempfile::TempDir;
+
+use super::*;
+
+const NOW: u64 = 1_800_000_000_000;
+
+fn instance() -> InstanceId {
+    InstanceId::try_from("i-0123456789abcdef0").unwrap()
+}
+
+fn open(directory: &TempDir) -> Store {
+    Store::open(directory.path(), &instance(), Timestamp::from_millis(NOW)).unwrap()
+}
+
+fn key(n: u8) -> AttachmentKey {
+    AttachmentKey { network: "aws-cni".into(), container: format!("c{n}"), ifname: "eth0".into() }
+}
+
+fn address(n: u8) -> IpAddr {
+    Ipv4Addr::new(10, 0, 0, n).into()
+}
+
+fn assigned(n: u8, at: u8) -> Change {
+    let assignment = Assignment {
+        address: address(at),
+        eni: EniId::try_from("eni-0a").unwrap(),
+        device_index: 1,
+        network_card: 0,
+        pod: Pod {
+            namespace: "default".into(),
+            name: format!("pod \"{n}\"\n"),
+            uid: String::new(),
+        },
+        netns: format!("/var/run/netns/cni-{n}"),
+        since: Timestamp::from_millis(NOW + u64::from(n)),
+    };
+    Change::Assigned { key: key(n), assignment }
+}
+
+fn released(n: u8) -> Change {
+    Change::Released { key: key(n), at: Timestamp::from_millis(NOW) }
+}
+
+fn history() -> Vec<Change> {
+    let call = Ec2Call::DeleteEni { eni: EniId::try_from("eni-0b").unwrap() };
+    vec![
+        assigned(1, 5),
+        assigned(2, 6),
+        Change::Intended { id: CallId(1), call },
+        released(1),
+        Change::Settled { id: CallId(1) },
+        assigned(3, 7),
+    ]
+}
+
+/// A directory whose log has a header and one line for each change of [`history`].
+fn directory_with_history() -> (TempDir, Vec<u8>) {
+    let directory = tempfile::tempdir().unwrap();
+    let mut store = open(&directory);
+    history().iter().for_each(|change| store.commit(std::slice::from_ref(change)).unwrap());
+    let bytes = fs::read(directory.path().join(LOG)).unwrap();
+    (directory, bytes)
+}
+
+fn record_of(changes: &[Change]) -> Record {
+    let mut record = Record::default();
+    changes.iter().for_each(|change| record.apply(change).unwrap());
+    record
+}
+
+fn asides(directory: &TempDir) -> Vec<Vec<u8>> {
+    let names = fs::read_dir(directory.path()).unwrap().map(|entry| entry.unwrap().path());
+    let asides = names.filter(|path| path.to_string_lossy().contains(ASIDE));
+    asides.map(|path| fs::read(path).unwrap()).collect()
+}
+
+/// How many of the last lines, one for each change of [`history`], are whole in the first `length`
+/// bytes.
+fn whole_changes(bytes: &[u8], length: usize) -> usize {
+    let lines = |bytes: &[u8]| bytes.iter().filter(|byte| **byte == b'\n').count();
+    (lines(&bytes[..length]) + history().len()).saturating_sub(lines(bytes))
+}
+
+#[test]
+fn the_log_is_json_lines_with_checksums() {
+    let (_directory, bytes) = directory_with_history();
+    for line in String::from_utf8(bytes).unwrap().lines() {
+        let (crc, payload): (String, serde_json::Value) = serde_json::from_str(line).unwrap();
+        assert_eq!(crc.len(), 8);
+        assert!(payload.is_object(), "{line}");
+    }
+}
+
+#[test]
+fn a_restart_finds_what_was_committed() {
+    let (directory, _) = directory_with_history();
+    assert_eq!(*open(&directory).record(), record_of(&history()));
+    assert_eq!(asides(&directory), Vec::<Vec<u8>>::new());
+}
+
+#[test]
+fn a_log_cut_at_any_byte_keeps_every_whole_line() {
+    let (directory, bytes) = directory_with_history();
+    let header = bytes.iter().position(|byte| *byte == b'\n').unwrap() + 1;
+    for length in 0..bytes.len() {
+        let loaded = load::replay(&bytes[..length], &instance());
+        let changes = &history()[..whole_changes(&bytes, length)];
+        assert_eq!(loaded.record, record_of(changes), "cut at {length}");
+        let at_line_end = length >= header && bytes[length - 1] == b'\n';
+        assert_eq!(loaded.damage.is_none(), at_line_end, "cut at {length}");
+    }
+    for length in (header + 1..bytes.len()).step_by(97) {
+        fs::write(directory.path().join(LOG), &bytes[..length]).unwrap();
+        let mut store = open(&directory);
+        store.commit(&[assigned(9, 9)]).unwrap();
+        drop(store);
+        let mut changes = history()[..whole_changes(&bytes, length)].to_vec();
+        changes.push(assigned(9, 9));
+        assert_eq!(*open(&directory).record(), record_of(&changes), "cut at {length}");
+    }
+}
+
+#[test]
+fn a_changed_byte_takes_no_line_before_it() {
+    let (_directory, bytes) = directory_with_history();
+    for at in 0..bytes.len() {
+        let mut damaged = bytes.clone();
+        damaged[at] ^= 0x04;
+        let loaded = load::replay(&damaged, &instance());
+        let changes = &history()[..whole_changes(&bytes, at)];
+        assert_eq!(loaded.record, record_of(changes), "byte {at}");
+        assert!(loaded.damage.is_some(), "byte {at}");
+    }
+}
+
+#[test]
+fn an_unreadable_log_stays_aside_and_the_last_good_copy_serves() {
+    let header = |text: &str| format!("[\"{:08x}\",{text}]\n", crc32fast::hash(text.as_bytes()));
+    let newer = header(r#"{"format":"tidepool","version":2,"owner":"i-0123456789abcdef0"}"#);
+    let foreign = header(r#"{"format":"tidepool","version":1,"instance":"i-ffff"}"#);
+    let other = header(r#"{"format":"vpc-cni-ipam/1","version":1}"#);
+    let garbage = [
+        (Vec::new(), "line 1: no header: unfinished line"),
+        (vec![0; 4096], "line 1: no header: unfinished line"),
+        (b"{\"version\":\"vpc-cni-ipam/1\"}\n".to_vec(), "no header: not a line of a state log"),
+        (newer.into_bytes(), "line 1: version 2; this ipamd reads version 1"),
+        (foreign.into_bytes(), "written on i-ffff; this is i-0123456789abcdef0"),
+        (other.into_bytes(), "line 1: format \"vpc-cni-ipam/1\""),
+    ];
+    for (bytes, why) in garbage {
+        let (directory, _) = directory_with_history();
+        drop(open(&directory));
+        drop(open(&directory));
+        fs::write(directory.path().join(LOG), &bytes).unwrap();
+        let damage = load::load(directory.path(), &instance()).damage.unwrap();
+        assert!(chain(&damage).ends_with(why), "{}", chain(&damage));
+        assert_eq!(*open(&directory).record(), record_of(&history()), "{why}");
+        assert_eq!(asides(&directory), [bytes], "{why}");
+    }
+}
+
+#[test]
+fn damaged_logs_do_not_pile_up() {
+    let directory = tempfile::tempdir().unwrap();
+    for n in 0..2 * MAX_ASIDE as u64 {
+        fs::write(directory.path().join(LOG), format!("garbage {n}")).unwrap();
+        let now = Timestamp::from_millis(NOW + n);
+        drop(Store::open(directory.path(), &instance(), now).unwrap());
+    }
+    let asides = asides(&directory);
+    assert_eq!(asides.len(), MAX_ASIDE);
+    assert!(asides.contains(&b"garbage 15".to_vec()));
+}
+
+#[test]
+fn a_full_disk_refuses_and_the_next_commit_may_succeed() {
+    let (directory, _) = directory_with_history();
+    let mut store = open(&directory);
+    let full = OpenOptions::new().append(true).open("/dev/full").unwrap();
+    store.log = Log::Open(Appender { file: full, n_appended: 0, n_snapshot: 0 });
+    let fault = chain(&store.commit(&[assigned(9, 9)]).unwrap_err());
+    assert!(fault.contains(LOG) && fault.contains("No space left"), "{fault}");
+    assert_eq!(*store.record(), record_of(&history()));
+
+    store.commit(&[assigned(8, 8)]).unwrap();
+    drop(store);
+    let mut changes = history();
+    changes.push(assigned(8, 8));
+    assert_eq!(*open(&directory).record(), record_of(&changes));
+}
+
+#[test]
+fn an_unwritable_directory_refuses_until_it_can_be_written() {
+    let parent = tempfile::tempdir().unwrap();
+    let directory = parent.path().join("state");
+    fs::write(&directory, "a file where the directory should be").unwrap();
+    let mut store = Store::open(&directory, &instance(), Timestamp::from_millis(NOW)).unwrap();
+    let fault = chain(&store.commit(&[assigned(1, 5)]).unwrap_err());
+    assert!(fault.contains("state") && fault.contains("Not a directory"), "{fault}");
+
+    fs::remove_file(&directory).unwrap();
+    fs::create_dir(&directory).unwrap();
+    store.commit(&[assigned(1, 5)]).unwrap();
+    assert_eq!(*store.record(), record_of(&[assigned(1, 5)]));
+}
+
+#[test]
+fn a_contradiction_never_stays_on_disk() {
+    let (directory, _) = directory_with_history();
+    let mut store = open(&directory);
+    let fault = chain(&store.commit(&[assigned(4, 7)]).unwrap_err());
+    assert!(fault.contains("10.0.0.7 would belong to"), "{fault}");
+    store.commit(&[assigned(4, 8)]).unwrap();
+    drop(store);
+    let mut changes = history();
+    changes.push(assigned(4, 8));
+    assert_eq!(*open(&directory).record(), record_of(&changes));
+    assert_eq!(asides(&directory), Vec::<Vec<u8>>::new());
+}
+
+#[test]
+fn a_long_log_is_replaced_by_a_snapshot() {
+    let directory = tempfile::tempdir().unwrap();
+    let mut store = open(&directory);
+    let churn = [assigned(1, 5), released(1)];
+    let churn: Vec<Change> = churn.into_iter().cycle().take(SNAPSHOT_AFTER - 1).collect();
+    store.commit(&churn).unwrap();
+    store.compact();
+    let long = fs::metadata(directory.path().join(LOG)).unwrap().len();
+    store.commit(&[assigned(2, 6)]).unwrap();
+    store.compact();
+    let short = fs::metadata(directory.path().join(LOG)).unwrap().len();
+    assert!(long > 100_000 && short < 1_000, "{long} {short}");
+    let record = store.record().clone();
+    drop(store);
+    assert_eq!(*open(&directory).record(), record);
+}
+
+#[test]
+fn a_crash_within_a_snapshot_leaves_the_log() {
+    let (directory, bytes) = directory_with_history();
+    fs::write(directory.path().join(UNFINISHED), &bytes[..bytes.len() / 2]).unwrap();
+    assert_eq!(*open(&directory).record(), record_of(&history()));
+}
+
+#[test]
+fn two_daemons_do_not_share_a_state_directory() {
+    let directory = tempfile::tempdir().unwrap();
+    let first = open(&directory);
+    let second = Store::open(directory.path(), &instance(), Timestamp::from_millis(NOW));
+    assert!(matches!(second, Err(OpenError::InUse(_))));
+    drop(first);
+    drop(open(&directory));
+}
+
+#[derive(Debug, Clone)]
+enum Step {
+    Commit(Vec<Change>),
+    Compact,
+    Restart,
+}
+
+fn steps() -> impl Strategy<Value = Vec<Step>> {
+    let change = prop_oneof![
+        4 => (0..6_u8, 0..6_u8).prop_map(|(n, at)| assigned(n, at)),
+        4 => (0..6_u8).prop_map(released),
+        1 => (0..6_u8).prop_map(|n| Change::Rested { address: address(n) }),
+        1 => (1..9_u64).prop_map(|id| Change::Settled { id: CallId(id) }),
+    ];
+    let step = prop_oneof![
+        6 => prop::collection::vec(change, 1..4).prop_map(Step::Commit),
+        1 => Just(Step::Compact),
+        1 => Just(Step::Restart),
+    ];
+    prop::collection::vec(step, 1..30)
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 48, ..ProptestConfig::default() })]
+
+    #[test]
+    fn the_record_on_disk_is_the_record_in_memory(steps in steps()) {
+        let directory = tempfile::tempdir().unwrap();
+        let mut store = open(&directory);
+        let mut model = Record::default();
+        for step in steps {
+            match step {
+                Step::Commit(mut changes) => {
+                    // The engine never emits what contradicts its record.
+                    changes.retain(|change| model.apply(change).is_ok());
+                    store.commit(&changes).unwrap();
+                }
+                Step::Compact => store.rewrite(&[]).unwrap(),
+                Step::Restart => {
+                    drop(store);
+                    store = open(&directory);
+                }
+            }
+            prop_assert_eq!(store.record(), &model);
+        }
+        drop(store);
+        let reopened = open(&directory);
+        prop_assert_eq!(reopened.record(), &model);
+    }
+}
