@@ -1,6 +1,8 @@
 //! Generated documents, written by this crate and read by another implementation of the protocol,
 //! and the other way round.
 
+#![expect(clippy::unwrap_used, reason = "in a test a panic is the report")]
+
 use std::net::{IpAddr, Ipv4Addr};
 
 use cni::{
