@@ -1,0 +1,280 @@
+//! What a failed call means: from EC2's code, the HTTP status or the SDK's error to the kinds in
+//! which the core acts.
+//!
+//! It knows no call: the same code means the same after every one of them.
+
+use std::error::Error;
+
+use aws_credential_types::provider::error::CredentialsError;
+use aws_sdk_ec2::config::http::HttpResponse;
+use aws_sdk_ec2::error::{ProvideErrorMetadata, SdkError};
+use ipam::call::{CallError, CallErrorKind};
+
+/// EC2 has the one code `InvalidParameterValue` for refusals that call for quite different acts,
+/// and nothing but its message tells them apart. These are the only texts that anything depends
+/// on. The first is what EC2 answers since 2024 where it used to say
+/// `InsufficientFreeAddressesInSubnet` (AWS support, quoted in Cilium's pull request 31016); the
+/// others are as old as the API. Text that EC2 changes one day falls back to `Rejected`.
+const INVALID_PARAMETER_VALUE: [(&str, CallErrorKind); 3] = [
+    ("sufficient free Ipv4 addresses or prefixes", CallErrorKind::SubnetExhausted),
+    ("already has an interface attached at device index", CallErrorKind::DeviceIndexTaken),
+    ("is currently in use", CallErrorKind::InUse),
+];
+
+/// What to make of an answer of EC2 that is an error.
+///
+/// `code` and `message` are the first error's in the answer, empty where it has none.
+/// Source of the codes: EC2 API reference, "Error codes for the Amazon EC2 API".
+#[must_use]
+pub fn classify(status: u16, code: &str, message: &str) -> CallErrorKind {
+    match code {
+        "RequestLimitExceeded"
+        | "BandwidthLimitExceeded"
+        | "EC2ThrottledException"
+        | "LimitExceededException"
+        | "PriorRequestNotComplete"
+        | "ProvisionedThroughputExceededException"
+        | "RequestThrottled"
+        | "RequestThrottledException"
+        | "SlowDown"
+        | "ThrottledException"
+        | "Throttling"
+        | "ThrottlingException"
+        | "TooManyRequestsException" => CallErrorKind::Throttled,
+        "AccessDenied"
+        | "AccessDeniedException"
+        | "AuthFailure"
+        | "ExpiredToken"
+        | "ExpiredTokenException"
+        | "IncompleteSignature"
+        | "InvalidClientTokenId"
+        | "MissingAuthenticationToken"
+        | "OptInRequired"
+        | "PendingVerification"
+        | "RequestExpired"
+        | "SignatureDoesNotMatch"
+        | "UnauthorizedOperation"
+        | "UnrecognizedClientException" => CallErrorKind::AccessDenied,
+        "InsufficientFreeAddressesInSubnet" => CallErrorKind::SubnetExhausted,
+        "InsufficientCidrBlocks" => CallErrorKind::SubnetFragmented,
+        "PrivateIpAddressLimitExceeded" | "InvalidInterface.IpAddressLimitExceeded" => {
+            CallErrorKind::AddressLimit
+        }
+        "AttachmentLimitExceeded" => CallErrorKind::EniLimit,
+        "InvalidNetworkInterface.InUse" => CallErrorKind::InUse,
+        "InvalidParameterValue" => classify_parameter(message),
+        _ if is_eni_not_found(code) => CallErrorKind::NotFound,
+        _ => classify_status(status),
+    }
+}
+
+/// EC2 spells these irregularly: `InvalidNetworkInterfaceID.NotFound`, `InvalidAttachmentID.NotFound`.
+/// A subnet, group or instance that does not exist is no ENI that will show up soon.
+fn is_eni_not_found(code: &str) -> bool {
+    code.strip_suffix(".NotFound").is_some_and(|id| {
+        id.starts_with("InvalidNetworkInterface") || id.starts_with("InvalidAttachment")
+    })
+}
+
+fn classify_parameter(message: &str) -> CallErrorKind {
+    INVALID_PARAMETER_VALUE
+        .into_iter()
+        .find(|(phrase, _)| message.contains(phrase))
+        .map_or(CallErrorKind::Rejected, |(_, kind)| kind)
+}
+
+/// Below 300 the call succeeded and only its answer could not be read.
+fn classify_status(status: u16) -> CallErrorKind {
+    match status {
+        429 => CallErrorKind::Throttled,
+        300..500 => CallErrorKind::Rejected,
+        _ => CallErrorKind::OutcomeUnknown,
+    }
+}
+
+/// The failure of `call`, the EC2 action, in the core's words.
+pub(crate) fn call_error<E>(call: &str, error: &SdkError<E, HttpResponse>) -> CallError
+where
+    E: ProvideErrorMetadata + Error + 'static,
+{
+    match error {
+        SdkError::ServiceError(answer) => {
+            service_error(call, answer.raw().status().as_u16(), answer.err())
+        }
+        _ if causes(error).any(|cause| cause.is::<CredentialsError>()) => {
+            local_error(CallErrorKind::AccessDenied, "NoCredentials", call, error)
+        }
+        SdkError::ConstructionFailure(_) => {
+            local_error(CallErrorKind::Rejected, "RequestNotBuilt", call, error)
+        }
+        SdkError::TimeoutError(_) => {
+            local_error(CallErrorKind::OutcomeUnknown, "TimedOut", call, error)
+        }
+        // A refused connection is among these. That attempt had no effect, but it may follow an
+        // earlier one of the same call that had; and where the SDK knows that it never connected
+        // it does not tell. To read once too often costs little, to forget an ENI does not.
+        SdkError::DispatchFailure(_) => {
+            local_error(CallErrorKind::OutcomeUnknown, "ConnectionFailed", call, error)
+        }
+        _ => local_error(CallErrorKind::OutcomeUnknown, "AnswerLost", call, error),
+    }
+}
+
+fn service_error<E>(call: &str, status: u16, error: &E) -> CallError
+where
+    E: ProvideErrorMetadata + Error + 'static,
+{
+    let message = error.message().unwrap_or_default();
+    match error.code() {
+        Some(code) => CallError {
+            kind: classify(status, code, message),
+            code: code.to_owned(),
+            message: message.to_owned(),
+        },
+        None => local_error(classify_status(status), "UnreadableAnswer", call, error),
+    }
+}
+
+fn local_error(
+    kind: CallErrorKind,
+    code: &str,
+    call: &str,
+    error: &(dyn Error + 'static),
+) -> CallError {
+    let causes: Vec<_> = causes(error).map(ToString::to_string).collect();
+    CallError { kind, code: code.to_owned(), message: format!("{call}: {}", causes.join(": ")) }
+}
+
+/// The error itself and all that is behind it.
+fn causes<'a>(error: &'a (dyn Error + 'static)) -> impl Iterator<Item = &'a (dyn Error + 'static)> {
+    std::iter::successors(Some(error), |&error| error.source())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use CallErrorKind::*;
+
+    /// Status, code, message as EC2 sends them, and what they mean.
+    const ANSWERS: &[(u16, &str, &str, CallErrorKind)] = &[
+        (503, "RequestLimitExceeded", "Request limit exceeded.", Throttled),
+        (503, "EC2ThrottledException", "", Throttled),
+        (400, "Throttling", "Rate exceeded", Throttled),
+        (429, "", "", Throttled),
+        (
+            403,
+            "UnauthorizedOperation",
+            "You are not authorized to perform this operation.",
+            AccessDenied,
+        ),
+        (
+            401,
+            "AuthFailure",
+            "AWS was not able to validate the provided access credentials",
+            AccessDenied,
+        ),
+        (400, "RequestExpired", "Request has expired.", AccessDenied),
+        (
+            400,
+            "InsufficientFreeAddressesInSubnet",
+            "The specified subnet does not have enough free addresses to satisfy the request.",
+            SubnetExhausted,
+        ),
+        (
+            400,
+            "InvalidParameterValue",
+            "There aren't sufficient free Ipv4 addresses or prefixes",
+            SubnetExhausted,
+        ),
+        (
+            400,
+            "InsufficientCidrBlocks",
+            "The specified subnet does not have enough free cidr blocks to satisfy the request.",
+            SubnetFragmented,
+        ),
+        (
+            400,
+            "InsufficientCidrBlocks",
+            "There are not enough free cidr blocks in the specified subnet to satisfy the request.",
+            SubnetFragmented,
+        ),
+        (
+            400,
+            "PrivateIpAddressLimitExceeded",
+            "Number of private addresses will exceed limit.",
+            AddressLimit,
+        ),
+        (
+            400,
+            "InvalidInterface.IpAddressLimitExceeded",
+            "Address count 7 on interface-087 exceeds the limit for t3.medium",
+            AddressLimit,
+        ),
+        (
+            400,
+            "AttachmentLimitExceeded",
+            "Interface count 4 exceeds the limit for t3.medium",
+            EniLimit,
+        ),
+        (
+            400,
+            "InvalidParameterValue",
+            "Instance 'i-1' already has an interface attached at device index '1'.",
+            DeviceIndexTaken,
+        ),
+        (
+            400,
+            "InvalidNetworkInterfaceID.NotFound",
+            "The networkInterface ID 'eni-1' does not exist",
+            NotFound,
+        ),
+        (
+            400,
+            "InvalidAttachmentID.NotFound",
+            "The attachment ID 'eni-attach-1' does not exist",
+            NotFound,
+        ),
+        (400, "InvalidSubnetID.NotFound", "The subnet ID 'subnet-1' does not exist", Rejected),
+        (400, "InvalidGroup.NotFound", "The security group 'sg-1' does not exist", Rejected),
+        (400, "InvalidInstanceID.NotFound", "The instance ID 'i-1' does not exist", Rejected),
+        (400, "InvalidNetworkInterface.InUse", "Interface: [eni-1] in use.", InUse),
+        (400, "InvalidParameterValue", "Network interface 'eni-1' is currently in use.", InUse),
+        (400, "InvalidParameterValue", "invalid value for parameter address: X", Rejected),
+        (
+            400,
+            "InvalidParameterValue",
+            "Some of the specified addresses are not assigned to interface eni-1",
+            Rejected,
+        ),
+        (400, "NetworkInterfaceLimitExceeded", "", Rejected),
+        (400, "SecurityGroupsPerInterfaceLimitExceeded", "", Rejected),
+        (400, "IdempotentParameterMismatch", "", Rejected),
+        (400, "IncorrectState", "Instance 'i-1' is not 'running'.", Rejected),
+        (
+            400,
+            "OperationNotPermitted",
+            "The network interface at device index 0 and networkCard index 0 cannot be detached.",
+            Rejected,
+        ),
+        (412, "DryRunOperation", "Request would have succeeded, but DryRun flag is set.", Rejected),
+        (400, "ACodeOfTomorrow", "is currently in use", Rejected),
+        (500, "InternalError", "An internal error has occurred", OutcomeUnknown),
+        (
+            503,
+            "Unavailable",
+            "The server is overloaded and can't handle the request.",
+            OutcomeUnknown,
+        ),
+        (500, "ACodeOfTomorrow", "", OutcomeUnknown),
+        (502, "", "", OutcomeUnknown),
+        (407, "", "", Rejected),
+        (200, "", "", OutcomeUnknown),
+    ];
+
+    #[test]
+    fn every_documented_answer_has_its_kind() {
+        for &(status, code, message, kind) in ANSWERS {
+            assert_eq!(classify(status, code, message), kind, "{status} {code} {message}");
+        }
+    }
+}

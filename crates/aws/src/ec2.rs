@@ -1,0 +1,387 @@
+//! The EC2 client: one method that makes a call which is given as data.
+//!
+//! It must not know why a call is made. What it knows is how each one is put on the wire, and
+//! which calls may be repeated behind the caller's back.
+
+pub(crate) mod reply;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+use std::time::Duration;
+
+use aws_config::retry::RetryConfig;
+use aws_config::timeout::TimeoutConfig;
+use aws_config::{BehaviorVersion, FrameworkMetadata, Region, SdkConfig};
+use aws_sdk_ec2::Client;
+use aws_sdk_ec2::config::Credentials;
+use aws_sdk_ec2::types::{
+    Filter, InstanceType, InstanceTypeInfo, NetworkInterface, NetworkInterfaceAttachmentChanges,
+    ResourceType, Tag, TagSpecification,
+};
+use aws_smithy_http_client::tls::{Provider, rustls_provider::CryptoMode};
+use ipam::block::Block;
+use ipam::call::{Ask, CallError, CallErrorKind, CallOutput, Ec2Call, EniFacts, SubnetFacts};
+use ipam::id::{EniAttachmentId, EniId, InstanceId, SecurityGroupId, SubnetId, VpcId};
+use ipnet::IpNet;
+
+use crate::classify::call_error;
+
+/// The tag that holds the id of the instance for which an ENI was made. Other tools that look for
+/// leaked ENIs read it under this name.
+/// Source: amazon-vpc-cni-k8s v1.23.1, `pkg/awsutils/awsutils.go`.
+pub const INSTANCE_TAG: &str = "node.k8s.amazonaws.com/instance_id";
+
+/// A TCP and TLS handshake inside a region takes milliseconds.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
+/// In all, where a call may be repeated; two waits of at most one and two seconds lie between.
+const ATTEMPTS: u32 = 3;
+/// EC2's largest page. A paginated call is never refused for its size, and draws from the larger
+/// of the two request buckets.
+const PAGE_SIZE: i32 = 1000;
+
+/// Where EC2 is and who calls.
+#[derive(Debug, Clone)]
+pub struct ConnectOptions {
+    /// For example `eu-central-1`.
+    pub region: String,
+    /// Where EC2 listens if not at the region's own address: `http://…` or `https://…`. Without
+    /// it `AWS_ENDPOINT_URL_EC2` and `AWS_ENDPOINT_URL` hold.
+    pub endpoint: Option<String>,
+    /// This node.
+    pub instance: InstanceId,
+    /// The node's VPC.
+    pub vpc: VpcId,
+    /// The node's zone: `eu-central-1a`.
+    pub availability_zone: String,
+    /// How long one attempt of a call may take, to the last byte of the answer.
+    pub http_timeout: Duration,
+    /// Fixed credentials; without them the SDK's default chain finds some (environment, profile,
+    /// web identity, pod identity, instance role).
+    pub credentials: Option<Credentials>,
+}
+
+/// Why no client could be made.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum ConnectError {
+    /// [`ConnectOptions::endpoint`] is no URL of HTTP.
+    #[error("EC2 endpoint {0:?} is not of the form http://HOST[:PORT] or https://HOST[:PORT]")]
+    InvalidEndpoint(String),
+}
+
+/// A client of EC2 for one instance. Clones share connections and credentials.
+#[derive(Clone)]
+pub struct Ec2 {
+    /// For calls whose repetition answers as the first attempt would have: what only reads, what
+    /// carries a client token, what sets a value. Throttling, 5xx and lost answers are repeated.
+    repeating: Client,
+    /// For calls whose repetition does something again (Assign) or, after an answer that was
+    /// lost, says of a success that it failed (Attach: `InUse`; Unassign, Detach, Delete: not
+    /// there). Even throttling comes back at once: the caller has a back-off of its own.
+    once: Client,
+    instance: InstanceId,
+    vpc: VpcId,
+    availability_zone: String,
+}
+
+impl Ec2 {
+    /// Makes a client. No request is sent: whether EC2 can be reached and lets us in shows at the
+    /// first call.
+    ///
+    /// # Errors
+    /// If the endpoint is no URL.
+    pub async fn connect(options: ConnectOptions) -> Result<Self, ConnectError> {
+        if let Some(endpoint) = &options.endpoint {
+            check_endpoint(endpoint)?;
+        }
+        let config = load_config(&options).await;
+        let client = |retry: RetryConfig| {
+            let mut config = aws_sdk_ec2::config::Builder::from(&config).retry_config(retry);
+            if let Some(endpoint) = &options.endpoint {
+                config = config.endpoint_url(endpoint);
+            }
+            Client::from_conf(config.build())
+        };
+        Ok(Self {
+            repeating: client(RetryConfig::standard().with_max_attempts(ATTEMPTS)),
+            once: client(RetryConfig::disabled()),
+            instance: options.instance,
+            vpc: options.vpc,
+            availability_zone: options.availability_zone,
+        })
+    }
+
+    /// Makes `call` and waits for its answer: at most the time-out, three times that and a few
+    /// seconds where the call may be repeated.
+    ///
+    /// # Errors
+    /// Whatever EC2 or the way to it answers, by kind. An answer that lacks a field or holds one
+    /// that makes no sense is [`CallErrorKind::OutcomeUnknown`] and names call and field.
+    pub async fn execute(&self, call: &Ec2Call) -> Result<CallOutput, CallError> {
+        match call {
+            Ec2Call::DescribeEnis => self.describe_enis().await.map(CallOutput::Enis),
+            Ec2Call::DescribeSubnets => self.describe_subnets().await.map(CallOutput::Subnets),
+            Ec2Call::CreateEni {
+                subnet,
+                security_groups,
+                ask,
+                description,
+                tags,
+                client_token,
+            } => {
+                let new = NewEni { subnet, security_groups, ask: *ask, description, tags };
+                self.create_eni(new, client_token).await.map(CallOutput::Created)
+            }
+            Ec2Call::AttachEni { eni, device_index } => {
+                self.attach_eni(eni, *device_index).await.map(CallOutput::Attached)
+            }
+            Ec2Call::SetDeleteOnTermination { eni, attachment } => {
+                self.set_delete_on_termination(eni, attachment).await.map(|()| CallOutput::Done)
+            }
+            Ec2Call::Assign { eni, ask } => self.assign(eni, *ask).await.map(CallOutput::Assigned),
+            Ec2Call::Unassign { eni, blocks } => {
+                self.unassign(eni, blocks).await.map(|()| CallOutput::Done)
+            }
+            Ec2Call::DetachEni { eni: _, attachment } => {
+                self.detach_eni(attachment).await.map(|()| CallOutput::Done)
+            }
+            Ec2Call::DeleteEni { eni } => self.delete_eni(eni).await.map(|()| CallOutput::Done),
+        }
+    }
+
+    /// The tagged ENIs are read whatever their state: an ENI of ours that is being created or
+    /// attached meanwhile is found in whichever state it is, while two readings by state could
+    /// both miss it. What the later reading says of an ENI holds.
+    async fn describe_enis(&self) -> Result<Vec<EniFacts>, CallError> {
+        const CALL: &str = "DescribeNetworkInterfaces";
+        let instance = self.instance.as_str();
+        let mut enis = BTreeMap::new();
+        for name in [&format!("tag:{INSTANCE_TAG}"), "attachment.instance-id"] {
+            for eni in self.network_interfaces(filter(name, instance)).await? {
+                if !reply::is_attached_elsewhere(&eni, &self.instance) {
+                    let facts = reply::eni(&eni).map_err(|field| field.of(CALL))?;
+                    enis.insert(facts.id.clone(), facts);
+                }
+            }
+        }
+        Ok(enis.into_values().collect())
+    }
+
+    async fn network_interfaces(&self, filter: Filter) -> Result<Vec<NetworkInterface>, CallError> {
+        let pages = self.repeating.describe_network_interfaces().filters(filter).into_paginator();
+        let enis: Result<Vec<_>, _> = pages.page_size(PAGE_SIZE).items().send().collect().await;
+        enis.map_err(|error| call_error("DescribeNetworkInterfaces", &error))
+    }
+
+    async fn describe_subnets(&self) -> Result<Vec<SubnetFacts>, CallError> {
+        const CALL: &str = "DescribeSubnets";
+        let subnets = self
+            .repeating
+            .describe_subnets()
+            .filters(filter("vpc-id", self.vpc.as_str()))
+            .filters(filter("availability-zone", &self.availability_zone));
+        let pages = subnets.into_paginator().page_size(PAGE_SIZE);
+        let subnets: Result<Vec<_>, _> = pages.items().send().collect().await;
+        let subnets = subnets.map_err(|error| call_error(CALL, &error))?;
+        let facts: Result<BTreeMap<_, _>, _> = subnets
+            .iter()
+            .filter(|subnet| !subnet.ipv6_native().unwrap_or(false))
+            .map(|subnet| reply::subnet(subnet).map(|facts| (facts.id.clone(), facts)))
+            .collect();
+        Ok(facts.map_err(|field| field.of(CALL))?.into_values().collect())
+    }
+
+    async fn create_eni(&self, new: NewEni<'_>, token: &str) -> Result<EniFacts, CallError> {
+        const CALL: &str = "CreateNetworkInterface";
+        let NewEni { subnet, security_groups, ask, description, tags } = new;
+        let (addresses, prefixes) = counts(ask);
+        let answer = self
+            .repeating
+            .create_network_interface()
+            .subnet_id(subnet.as_str())
+            .set_groups(Some(security_groups.iter().map(ToString::to_string).collect()))
+            .set_secondary_private_ip_address_count(addresses)
+            .set_ipv4_prefix_count(prefixes)
+            .description(description)
+            .set_tag_specifications(tag_specifications(tags))
+            .client_token(token)
+            .send()
+            .await
+            .map_err(|error| call_error(CALL, &error))?;
+        reply::created(&answer).map_err(|field| field.of(CALL))
+    }
+
+    async fn attach_eni(&self, eni: &EniId, index: u16) -> Result<EniAttachmentId, CallError> {
+        const CALL: &str = "AttachNetworkInterface";
+        let answer = self
+            .once
+            .attach_network_interface()
+            .network_interface_id(eni.as_str())
+            .instance_id(self.instance.as_str())
+            .device_index(i32::from(index))
+            .send()
+            .await
+            .map_err(|error| call_error(CALL, &error))?;
+        reply::attached(&answer).map_err(|field| field.of(CALL))
+    }
+
+    async fn set_delete_on_termination(
+        &self,
+        eni: &EniId,
+        attachment: &EniAttachmentId,
+    ) -> Result<(), CallError> {
+        let change = NetworkInterfaceAttachmentChanges::builder()
+            .attachment_id(attachment.as_str())
+            .delete_on_termination(true);
+        self.repeating
+            .modify_network_interface_attribute()
+            .network_interface_id(eni.as_str())
+            .attachment(change.build())
+            .send()
+            .await
+            .map(drop)
+            .map_err(|error| call_error("ModifyNetworkInterfaceAttribute", &error))
+    }
+
+    async fn assign(&self, eni: &EniId, ask: Ask) -> Result<BTreeSet<Block>, CallError> {
+        const CALL: &str = "AssignPrivateIpAddresses";
+        let (addresses, prefixes) = counts(ask);
+        let answer = self
+            .once
+            .assign_private_ip_addresses()
+            .network_interface_id(eni.as_str())
+            .set_secondary_private_ip_address_count(addresses)
+            .set_ipv4_prefix_count(prefixes)
+            .send()
+            .await
+            .map_err(|error| call_error(CALL, &error))?;
+        reply::assigned(&answer).map_err(|field| field.of(CALL))
+    }
+
+    async fn unassign(&self, eni: &EniId, blocks: &BTreeSet<Block>) -> Result<(), CallError> {
+        const CALL: &str = "UnassignPrivateIpAddresses";
+        let mut request =
+            self.once.unassign_private_ip_addresses().network_interface_id(eni.as_str());
+        for block in blocks {
+            request = match block.cidr() {
+                IpNet::V4(net) if block.is_prefix() => request.ipv4_prefixes(net.to_string()),
+                IpNet::V4(net) => request.private_ip_addresses(net.addr().to_string()),
+                IpNet::V6(net) => return Err(unsupported(CALL, &net)),
+            };
+        }
+        request.send().await.map(drop).map_err(|error| call_error(CALL, &error))
+    }
+
+    async fn detach_eni(&self, attachment: &EniAttachmentId) -> Result<(), CallError> {
+        self.once
+            .detach_network_interface()
+            .attachment_id(attachment.as_str())
+            .send()
+            .await
+            .map(drop)
+            .map_err(|error| call_error("DetachNetworkInterface", &error))
+    }
+
+    async fn delete_eni(&self, eni: &EniId) -> Result<(), CallError> {
+        self.once
+            .delete_network_interface()
+            .network_interface_id(eni.as_str())
+            .send()
+            .await
+            .map(drop)
+            .map_err(|error| call_error("DeleteNetworkInterface", &error))
+    }
+
+    /// What EC2 publishes about an instance type.
+    pub(crate) async fn instance_type<T>(
+        &self,
+        name: &str,
+        read: impl FnOnce(&InstanceTypeInfo) -> Result<T, reply::BadField>,
+    ) -> Result<T, CallError> {
+        const CALL: &str = "DescribeInstanceTypes";
+        let answer = self
+            .repeating
+            .describe_instance_types()
+            .instance_types(InstanceType::from(name))
+            .send()
+            .await
+            .map_err(|error| call_error(CALL, &error))?;
+        let info = reply::need("instanceTypeSet", answer.instance_types().first());
+        info.and_then(read).map_err(|field| field.of(CALL))
+    }
+}
+
+impl fmt::Debug for Ec2 {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Ec2").field("instance", &self.instance).finish_non_exhaustive()
+    }
+}
+
+/// What the ENI that is to be created shall be.
+struct NewEni<'a> {
+    subnet: &'a SubnetId,
+    security_groups: &'a BTreeSet<SecurityGroupId>,
+    ask: Ask,
+    description: &'a str,
+    tags: &'a BTreeMap<String, String>,
+}
+
+async fn load_config(options: &ConnectOptions) -> SdkConfig {
+    let http = aws_smithy_http_client::Builder::new()
+        .tls_provider(Provider::Rustls(CryptoMode::Ring))
+        .build_https();
+    let timeouts = TimeoutConfig::builder()
+        .connect_timeout(CONNECT_TIMEOUT)
+        .operation_attempt_timeout(options.http_timeout)
+        .build();
+    let product = FrameworkMetadata::new("tidepool", Some(env!("CARGO_PKG_VERSION")))
+        .expect("name and version hold only letters, digits, dots and dashes");
+    let mut loader = aws_config::defaults(BehaviorVersion::latest())
+        .region(Region::new(options.region.clone()))
+        .http_client(http)
+        .timeout_config(timeouts)
+        .framework_metadata(product);
+    if let Some(credentials) = &options.credentials {
+        loader = loader.credentials_provider(credentials.clone());
+    }
+    loader.load().await
+}
+
+/// The SDK would take anything here and fail at each call.
+fn check_endpoint(endpoint: &str) -> Result<(), ConnectError> {
+    let host = endpoint.strip_prefix("http://").or_else(|| endpoint.strip_prefix("https://"));
+    match host {
+        Some(host) if !host.is_empty() && !host.contains(char::is_whitespace) => Ok(()),
+        _ => Err(ConnectError::InvalidEndpoint(endpoint.to_owned())),
+    }
+}
+
+fn filter(name: &str, value: &str) -> Filter {
+    Filter::builder().name(name).values(value).build()
+}
+
+/// EC2 refuses a count of zero, so nothing wanted is nothing said.
+fn counts(ask: Ask) -> (Option<i32>, Option<i32>) {
+    let count = (ask.count() > 0).then(|| i32::from(ask.count()));
+    match ask {
+        Ask::Addresses(_) => (count, None),
+        Ask::Prefixes(_) => (None, count),
+    }
+}
+
+fn tag_specifications(tags: &BTreeMap<String, String>) -> Option<Vec<TagSpecification>> {
+    let tags: Vec<_> =
+        tags.iter().map(|(key, value)| Tag::builder().key(key).value(value).build()).collect();
+    (!tags.is_empty()).then(|| {
+        let specification =
+            TagSpecification::builder().resource_type(ResourceType::NetworkInterface);
+        vec![specification.set_tags(Some(tags)).build()]
+    })
+}
+
+fn unsupported(call: &str, block: &dyn fmt::Display) -> CallError {
+    CallError {
+        kind: CallErrorKind::Rejected,
+        code: "UnsupportedBlock".to_owned(),
+        message: format!("{call}: {block} is not an IPv4 block"),
+    }
+}

@@ -1,0 +1,196 @@
+//! What EC2 answers, read into the core's words.
+//!
+//! It trusts no field to be there or to make sense; it knows no call but what calls answer.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt::Display;
+use std::net::{IpAddr, Ipv4Addr};
+use std::str::FromStr;
+
+use aws_sdk_ec2::operation::assign_private_ip_addresses::AssignPrivateIpAddressesOutput;
+use aws_sdk_ec2::operation::attach_network_interface::AttachNetworkInterfaceOutput;
+use aws_sdk_ec2::operation::create_network_interface::CreateNetworkInterfaceOutput;
+use aws_sdk_ec2::types::{
+    AttachmentStatus as SdkStatus, NetworkInterface, NetworkInterfaceAttachment,
+    NetworkInterfaceType, Subnet, Tag,
+};
+use ipam::block::Block;
+use ipam::call::{
+    AttachmentStatus, CallError, CallErrorKind, EniAttachment, EniFacts, EniKind, SubnetFacts,
+};
+use ipam::id::{EniAttachmentId, InstanceId};
+use ipnet::Ipv4Net;
+
+/// A field of an answer that is missing or makes no sense.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{name}: {problem}")]
+pub(crate) struct BadField {
+    name: &'static str,
+    problem: String,
+}
+
+impl BadField {
+    fn new(name: &'static str, problem: impl Display) -> Self {
+        Self { name, problem: problem.to_string() }
+    }
+
+    /// The failure of `call`, which may well have had its effect.
+    pub(crate) fn of(&self, call: &str) -> CallError {
+        CallError {
+            kind: CallErrorKind::OutcomeUnknown,
+            code: "MalformedAnswer".to_owned(),
+            message: format!("{call}: {self}"),
+        }
+    }
+}
+
+/// The field `name`, which EC2 always sends.
+pub(crate) fn need<T>(name: &'static str, value: Option<T>) -> Result<T, BadField> {
+    value.ok_or_else(|| BadField::new(name, "missing"))
+}
+
+/// A count or index that must fit.
+pub(crate) fn number<T: TryFrom<i32>>(
+    name: &'static str,
+    value: Option<i32>,
+) -> Result<T, BadField> {
+    let value = need(name, value)?;
+    T::try_from(value).map_err(|_| BadField::new(name, format!("{value} is out of range")))
+}
+
+fn id<'a, T>(name: &'static str, value: Option<&'a str>) -> Result<T, BadField>
+where
+    T: TryFrom<&'a str, Error: Display>,
+{
+    T::try_from(need(name, value)?).map_err(|error| BadField::new(name, error))
+}
+
+fn parse<T: FromStr<Err: Display>>(name: &'static str, value: Option<&str>) -> Result<T, BadField> {
+    let text = need(name, value)?;
+    text.parse().map_err(|error| BadField::new(name, format!("{text:?}: {error}")))
+}
+
+/// Whether another instance holds it: an ENI with our tag that someone moved.
+pub(super) fn is_attached_elsewhere(eni: &NetworkInterface, instance: &InstanceId) -> bool {
+    let holder = eni.attachment().and_then(NetworkInterfaceAttachment::instance_id);
+    holder.is_some_and(|holder| holder != instance.as_str())
+}
+
+pub(super) fn eni(eni: &NetworkInterface) -> Result<EniFacts, BadField> {
+    Ok(EniFacts {
+        id: id("networkInterfaceId", eni.network_interface_id())?,
+        mac: mac(eni.mac_address())?,
+        subnet: id("subnetId", eni.subnet_id())?,
+        primary_address: parse("privateIpAddress", eni.private_ip_address())?,
+        blocks: blocks(eni)?,
+        kind: match need("interfaceType", eni.interface_type())? {
+            NetworkInterfaceType::Interface => EniKind::Interface,
+            _ => EniKind::Other,
+        },
+        attachment: eni.attachment().map(attachment).transpose()?,
+        tags: tags(eni.tag_set())?,
+    })
+}
+
+pub(super) fn created(answer: &CreateNetworkInterfaceOutput) -> Result<EniFacts, BadField> {
+    eni(need("networkInterface", answer.network_interface())?)
+}
+
+pub(super) fn attached(answer: &AttachNetworkInterfaceOutput) -> Result<EniAttachmentId, BadField> {
+    id("attachmentId", answer.attachment_id())
+}
+
+/// Empty is not an answer: each Assign asks for something, and EC2 grants all of it or nothing.
+pub(super) fn assigned(
+    answer: &AssignPrivateIpAddressesOutput,
+) -> Result<BTreeSet<Block>, BadField> {
+    let addresses = answer
+        .assigned_private_ip_addresses()
+        .iter()
+        .map(|address| address_block("assignedPrivateIpAddress", address.private_ip_address()));
+    let prefixes = answer
+        .assigned_ipv4_prefixes()
+        .iter()
+        .map(|prefix| prefix_block("assignedIpv4Prefix", prefix.ipv4_prefix()));
+    let blocks = addresses.chain(prefixes).collect::<Result<BTreeSet<_>, _>>()?;
+    let first = blocks.first().map(|_| ());
+    need("assignedPrivateIpAddressesSet or assignedIpv4PrefixSet", first).map(|()| blocks)
+}
+
+pub(super) fn subnet(subnet: &Subnet) -> Result<SubnetFacts, BadField> {
+    Ok(SubnetFacts {
+        id: id("subnetId", subnet.subnet_id())?,
+        cidr: parse("cidrBlock", subnet.cidr_block())?,
+        free_addresses: number("availableIpAddressCount", subnet.available_ip_address_count())?,
+        tags: tags(subnet.tags())?,
+    })
+}
+
+/// IPv6 addresses and prefixes are left out: no pod asks for one yet, and a block that is listed
+/// is a block that may be handed to a pod.
+fn blocks(eni: &NetworkInterface) -> Result<BTreeSet<Block>, BadField> {
+    let secondaries = eni
+        .private_ip_addresses()
+        .iter()
+        .filter(|address| !address.primary().unwrap_or(false))
+        .map(|address| address_block("privateIpAddressesSet", address.private_ip_address()));
+    let prefixes = eni
+        .ipv4_prefixes()
+        .iter()
+        .map(|prefix| prefix_block("ipv4PrefixSet", prefix.ipv4_prefix()));
+    secondaries.chain(prefixes).collect()
+}
+
+fn address_block(name: &'static str, text: Option<&str>) -> Result<Block, BadField> {
+    parse::<Ipv4Addr>(name, text).map(|address| Block::address(IpAddr::V4(address)))
+}
+
+fn prefix_block(name: &'static str, text: Option<&str>) -> Result<Block, BadField> {
+    let block = Block::try_from(parse::<Ipv4Net>(name, text)?);
+    match block {
+        Ok(block) if block.is_prefix() => Ok(block),
+        Ok(block) => Err(BadField::new(name, format!("{block} is no /28"))),
+        Err(error) => Err(BadField::new(name, error)),
+    }
+}
+
+fn attachment(attachment: &NetworkInterfaceAttachment) -> Result<EniAttachment, BadField> {
+    Ok(EniAttachment {
+        id: id("attachment.attachmentId", attachment.attachment_id())?,
+        device_index: number("attachment.deviceIndex", attachment.device_index())?,
+        // Absent where there is but one card.
+        network_card: number(
+            "attachment.networkCardIndex",
+            attachment.network_card_index().or(Some(0)),
+        )?,
+        status: status(need("attachment.status", attachment.status())?)?,
+        delete_on_termination: need(
+            "attachment.deleteOnTermination",
+            attachment.delete_on_termination(),
+        )?,
+    })
+}
+
+fn status(status: &SdkStatus) -> Result<AttachmentStatus, BadField> {
+    match status {
+        SdkStatus::Attaching => Ok(AttachmentStatus::Attaching),
+        SdkStatus::Attached => Ok(AttachmentStatus::Attached),
+        SdkStatus::Detaching | SdkStatus::Detached => Ok(AttachmentStatus::Detaching),
+        new => Err(BadField::new("attachment.status", format!("{new} is not known"))),
+    }
+}
+
+/// Lower case with colons, as the kernel prints it.
+fn mac(text: Option<&str>) -> Result<String, BadField> {
+    let text = need("macAddress", text)?;
+    crate::mac::parse(text).ok_or_else(|| BadField::new("macAddress", format!("{text:?}")))
+}
+
+fn tags(tags: &[Tag]) -> Result<BTreeMap<String, String>, BadField> {
+    tags.iter()
+        .map(|tag| {
+            let key = need("tagSet.key", tag.key())?;
+            Ok((key.to_owned(), tag.value().unwrap_or_default().to_owned()))
+        })
+        .collect()
+}

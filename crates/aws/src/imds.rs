@@ -1,0 +1,184 @@
+//! The instance metadata service: who and where this node is.
+//!
+//! It reads once and keeps nothing. It must not know what the facts are for.
+
+use std::collections::BTreeSet;
+use std::fmt::Display;
+use std::net::Ipv4Addr;
+use std::str::FromStr;
+
+use aws_config::imds::client::error::ImdsError as SdkError;
+use aws_config::imds::client::{Builder, Client, SensitiveString};
+use aws_config::provider_config::ProviderConfig;
+use ipam::id::{EniId, InstanceId, SecurityGroupId, SubnetId, VpcId};
+use ipnet::Ipv4Net;
+
+const ROOT: &str = "/latest/meta-data/";
+
+/// Why the node does not know who it is.
+#[derive(Debug, thiserror::Error)]
+pub enum ImdsError {
+    /// The service did not answer, or not with a value. Requests that failed in a way that may
+    /// pass were repeated.
+    #[error("read {path} from the instance metadata service")]
+    Get {
+        /// What was asked for, below the endpoint.
+        path: String,
+        /// Why.
+        source: Box<SdkError>,
+    },
+    /// The service answered with something else than was asked for.
+    #[error("{path} of the instance metadata service is {text:?}: {problem}")]
+    Malformed {
+        /// What was asked for, below the endpoint.
+        path: String,
+        /// What came.
+        text: String,
+        /// What is wrong with it.
+        problem: String,
+    },
+    /// The given endpoint is no URL.
+    #[error("instance metadata endpoint {0:?} is not of the form http://HOST[:PORT]")]
+    InvalidEndpoint(String),
+}
+
+/// What does not change while the instance lives.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NodeFacts {
+    /// This instance.
+    pub instance: InstanceId,
+    /// For example `m5.large`.
+    pub instance_type: String,
+    /// For example `eu-central-1`.
+    pub region: String,
+    /// For example `eu-central-1a`.
+    pub availability_zone: String,
+    /// The VPC of the primary ENI.
+    pub vpc: VpcId,
+    /// The subnet of the primary ENI.
+    pub subnet: SubnetId,
+    /// The security groups of the primary ENI.
+    pub security_groups: BTreeSet<SecurityGroupId>,
+    /// The hardware address of the primary ENI, lower case with colons.
+    pub primary_mac: String,
+    /// The primary ENI.
+    pub primary_eni: EniId,
+    /// The node's own address.
+    pub primary_address: Ipv4Addr,
+    /// The IPv4 range of the subnet.
+    pub subnet_cidr: Ipv4Net,
+    /// The IPv4 ranges of the VPC, never empty, in the order in which they were associated.
+    pub vpc_cidrs: Vec<Ipv4Net>,
+}
+
+/// A client of the metadata service, version 2 only.
+#[derive(Debug, Clone)]
+pub struct Imds(Client);
+
+impl Imds {
+    /// A client of the service at its usual address, or where
+    /// `AWS_EC2_METADATA_SERVICE_ENDPOINT` says. No request is sent.
+    #[must_use]
+    pub fn connect() -> Self {
+        Self(builder().build())
+    }
+
+    /// A client of the service at `endpoint`, an `http://` URL. No request is sent.
+    ///
+    /// # Errors
+    /// If `endpoint` is no URL.
+    pub fn connect_to(endpoint: &str) -> Result<Self, ImdsError> {
+        let invalid = |_| ImdsError::InvalidEndpoint(endpoint.to_owned());
+        Ok(Self(builder().endpoint(endpoint).map_err(invalid)?.build()))
+    }
+
+    /// Reads who and where this node is. About a dozen small requests.
+    ///
+    /// # Errors
+    /// At the first path that cannot be read or makes no sense; it is named.
+    pub async fn node_facts(&self) -> Result<NodeFacts, ImdsError> {
+        let mac = self.primary_mac().await?;
+        let eni = format!("network/interfaces/macs/{mac}");
+        let of_eni = |key: &str| format!("{eni}/{key}");
+        Ok(NodeFacts {
+            instance: self.id("instance-id").await?,
+            instance_type: self.get("instance-type").await?,
+            region: self.get("placement/region").await?,
+            availability_zone: self.get("placement/availability-zone").await?,
+            vpc: self.id(&of_eni("vpc-id")).await?,
+            subnet: self.id(&of_eni("subnet-id")).await?,
+            security_groups: self.lines(&of_eni("security-group-ids"), id).await?,
+            primary_eni: self.id(&of_eni("interface-id")).await?,
+            primary_address: self.value("local-ipv4", parse).await?,
+            subnet_cidr: self.value(&of_eni("subnet-ipv4-cidr-block"), parse).await?,
+            vpc_cidrs: self.lines(&of_eni("vpc-ipv4-cidr-blocks"), parse).await?,
+            primary_mac: mac,
+        })
+    }
+
+    /// It becomes part of other paths, so it is checked before all else: the SDK panics at a
+    /// path that is none.
+    async fn primary_mac(&self) -> Result<String, ImdsError> {
+        let not_a_mac = || "no hardware address".to_owned();
+        self.value("mac", |text| crate::mac::parse(text).ok_or_else(not_a_mac)).await
+    }
+
+    async fn id<T>(&self, path: &str) -> Result<T, ImdsError>
+    where
+        T: for<'a> TryFrom<&'a str, Error: Display>,
+    {
+        self.value(path, id).await
+    }
+
+    async fn value<T>(
+        &self,
+        path: &str,
+        read: impl Fn(&str) -> Result<T, String>,
+    ) -> Result<T, ImdsError> {
+        let text = self.get(path).await?;
+        read(&text).map_err(|problem| malformed(path, &text, problem))
+    }
+
+    async fn lines<T, C: FromIterator<T>>(
+        &self,
+        path: &str,
+        read: impl Fn(&str) -> Result<T, String>,
+    ) -> Result<C, ImdsError> {
+        let text = self.get(path).await?;
+        let values: Result<C, String> = text.lines().map(|line| read(line.trim())).collect();
+        values.map_err(|problem| malformed(path, &text, problem))
+    }
+
+    async fn get(&self, key: &str) -> Result<String, ImdsError> {
+        let path = format!("{ROOT}{key}");
+        let text: SensitiveString = self
+            .0
+            .get(&path)
+            .await
+            .map_err(|source| ImdsError::Get { path, source: Box::new(source) })?;
+        let text = text.as_ref().trim();
+        if text.is_empty() { Err(malformed(key, text, "empty")) } else { Ok(text.to_owned()) }
+    }
+}
+
+/// Without an HTTP client of ours the SDK's panics at the first request. TLS is not spoken here.
+fn builder() -> Builder {
+    let http = aws_smithy_http_client::Builder::new().build_http();
+    Client::builder().configure(&ProviderConfig::without_region().with_http_client(http))
+}
+
+fn malformed(key: &str, text: &str, problem: impl Display) -> ImdsError {
+    let path = format!("{ROOT}{key}");
+    ImdsError::Malformed { path, text: text.to_owned(), problem: problem.to_string() }
+}
+
+fn id<T>(text: &str) -> Result<T, String>
+where
+    T: for<'a> TryFrom<&'a str, Error: Display>,
+{
+    T::try_from(text).map_err(|error| error.to_string())
+}
+
+fn parse<T: FromStr<Err: Display>>(text: &str) -> Result<T, String> {
+    text.parse().map_err(|error: T::Err| error.to_string())
+}
