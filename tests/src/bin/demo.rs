@@ -1,0 +1,159 @@
+//! `make demo`: the whole path on one machine, told as it happens.
+
+#![expect(clippy::print_stdout, reason = "telling what happens is what a demo is for")]
+
+use std::collections::BTreeMap;
+use std::io::IsTerminal;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, ensure};
+use futures::future::try_join_all;
+use tests::cluster::{Cluster, Node, Spec};
+use tests::containerd::Sandbox;
+use tests::process::eventually;
+
+/// Pods on each node: more than the primary ENI of a t3.small carries.
+const PODS: usize = 5;
+/// Times are cut so that the pool shrinks before one's eyes; the defaults are 30 s and 60 s.
+const SETTINGS: [(&str, &str); 3] =
+    [("IP_COOLDOWN_PERIOD", "3"), ("TIDEPOOL_SHRINK_DELAY", "2s"), ("TIDEPOOL_MIN_ENI_AGE", "2s")];
+const SHRINK_PATIENCE: Duration = Duration::from_secs(40);
+
+#[tokio::main]
+async fn main() -> Result<()> {
+    let story = Story::new();
+    let spec = Spec::new("demo", "t3.small", 2, &SETTINGS);
+    story.act("a VPC 10.0.0.0/16 with two t3.small (3 ENIs of 3 secondary addresses each), an ipamd and a containerd on each");
+    Cluster::with(spec, async |cluster| {
+        tokio::select! {
+            told = tell(&story, cluster) => told,
+            signal = tokio::signal::ctrl_c() => {
+                signal.context("listen for Ctrl-C")?;
+                println!("\ninterrupted: cleaning up");
+                Ok(())
+            }
+        }
+    })
+    .await?;
+    story.note(&format!("cleaned up; {:.0} s in all", story.start.elapsed().as_secs_f64()));
+    Ok(())
+}
+
+async fn tell(story: &Story, cluster: &Cluster) -> Result<()> {
+    let (a, b) = (&cluster.nodes[0], &cluster.nodes[1]);
+    story.act("an idle node keeps one ENI's worth of addresses warm (WARM_ENI_TARGET=1)");
+    println!("{}", a.status().await?);
+
+    story.act(&format!("{PODS} pods on each node, through containerd"));
+    let (on_a, on_b) = tokio::try_join!(run_pods(story, a, "web"), run_pods(story, b, "db"))?;
+    println!("{}", a.status().await?);
+
+    story.act("every pod reaches every pod of the other node, from primary and secondary ENIs");
+    ping_all(story, a, &on_a, &on_b).await?;
+
+    story.act("the pods go; their addresses rest, then the pool shrinks");
+    tokio::try_join!(remove_pods(a, &on_a), remove_pods(b, &on_b))?;
+    let idle = Instant::now();
+    for node in [a, b] {
+        eventually("shrunken pool", SHRINK_PATIENCE, async || {
+            let enis = node.view().await?.enis.len();
+            ensure!(enis <= 2, "{enis} ENIs");
+            Ok(())
+        })
+        .await?;
+    }
+    story.note(&format!("{:.1} s after the last pod", idle.elapsed().as_secs_f64()));
+    println!("{}", a.status().await?);
+
+    story.act("what it took at EC2");
+    for (action, count) in cluster.sim.calls().await? {
+        println!("  {count:>4}  {action}");
+    }
+    Ok(())
+}
+
+async fn run_pods(story: &Story, node: &Node, prefix: &str) -> Result<Vec<Sandbox>> {
+    let start = Instant::now();
+    let runs = (0..PODS).map(|index| async move {
+        let sandbox = node.runtime.run("default", &format!("{prefix}-{index}")).await?;
+        anyhow::Ok((sandbox, start.elapsed()))
+    });
+    let pods = try_join_all(runs).await?;
+    for (pod, took) in &pods {
+        story.note(&format!(
+            "{:<8} {:<12} on {} after {} ms",
+            pod.name,
+            pod.ip,
+            node.address,
+            took.as_millis()
+        ));
+    }
+    Ok(pods.into_iter().map(|(pod, _)| pod).collect())
+}
+
+async fn remove_pods(node: &Node, pods: &[Sandbox]) -> Result<()> {
+    try_join_all(pods.iter().map(|pod| async {
+        node.runtime.stop_sandbox(&pod.id).await?;
+        node.runtime.remove_sandbox(&pod.id).await
+    }))
+    .await
+    .map(|_| ())
+}
+
+async fn ping_all(story: &Story, node: &Node, from: &[Sandbox], to: &[Sandbox]) -> Result<()> {
+    let view = node.view().await?;
+    let tables: BTreeMap<String, u32> = view
+        .pods
+        .into_iter()
+        .filter_map(|pod| pod.address)
+        .map(|at| (at.address, at.table))
+        .collect();
+    for source in from {
+        for target in to {
+            Node::ping(&source.netns, &target.ip)
+                .await
+                .with_context(|| format!("{} to {}", source.name, target.name))?;
+        }
+        let way = match tables.get(&source.ip) {
+            Some(254) | None => "primary ENI".to_owned(),
+            Some(table) => format!("secondary ENI, table {table}"),
+        };
+        story.good(&format!(
+            "{:<8} {:<12} {way}: {} of {} pods answer",
+            source.name,
+            source.ip,
+            to.len(),
+            to.len()
+        ));
+    }
+    Ok(())
+}
+
+/// The demo's voice: coloured where the terminal allows.
+struct Story {
+    colour: bool,
+    start: Instant,
+}
+
+impl Story {
+    fn new() -> Self {
+        let colour = std::io::stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none();
+        Self { colour, start: Instant::now() }
+    }
+
+    fn act(&self, text: &str) {
+        println!("\n{}", self.paint("1;36", &format!("▌ {text}")));
+    }
+
+    fn note(&self, text: &str) {
+        println!("  {}", self.paint("2", text));
+    }
+
+    fn good(&self, text: &str) {
+        println!("  {} {text}", self.paint("32", "✓"));
+    }
+
+    fn paint(&self, code: &str, text: &str) -> String {
+        if self.colour { format!("\x1b[{code}m{text}\x1b[0m") } else { text.to_owned() }
+    }
+}

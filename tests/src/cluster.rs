@@ -1,0 +1,379 @@
+//! A VPC with nodes: `vpc-sim` with its fabric and, on each instance, `ipamd`, the plugin, our
+//! conflist and a container runtime.
+
+use std::collections::BTreeMap;
+use std::net::Ipv4Addr;
+use std::panic::AssertUnwindSafe;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail};
+use futures::{FutureExt, StreamExt, TryStreamExt, stream};
+use hyper_util::rt::TokioIo;
+use proto::v1::ipam_client::IpamClient;
+use proto::v1::{ReadyRequest, ViewReply, ViewRequest};
+use tokio::net::UnixStream;
+use tonic::transport::Endpoint;
+
+use crate::containerd::{Containerd, Sandbox};
+use crate::process::{Process, eventually, in_netns, output, program};
+use crate::sim::{EC2_IN_FABRIC, Sim};
+
+/// Chained and loopback plugins of the Debian package `containernetworking-plugins`.
+const DEBIAN_PLUGINS: &str = "/usr/lib/cni";
+/// What containerd runs for `lo`, and what our conflist chains.
+const BORROWED_PLUGINS: [&str; 2] = ["loopback", "portmap"];
+
+/// Pods that the kubelet starts or ends at a time.
+const AT_ONCE: usize = 4;
+
+/// One node to be.
+#[derive(Debug, Clone)]
+pub struct NodeSpec {
+    /// Its EC2 instance type.
+    pub instance_type: &'static str,
+    /// The daemon's settings beside those that place its files.
+    pub settings: BTreeMap<&'static str, String>,
+}
+
+/// A cluster to be.
+#[derive(Debug, Clone)]
+pub struct Spec {
+    /// Short and unique on this machine: it names namespaces and the folder under /run.
+    pub name: String,
+    /// The VPC's one subnet.
+    pub subnet: &'static str,
+    /// The nodes.
+    pub nodes: Vec<NodeSpec>,
+}
+
+/// A running cluster.
+#[derive(Debug)]
+pub struct Cluster {
+    /// EC2 and the VPC.
+    pub sim: Sim,
+    /// The nodes, in the order of the specification.
+    pub nodes: Vec<Node>,
+    dir: PathBuf,
+}
+
+/// A running node.
+#[derive(Debug)]
+pub struct Node {
+    /// The network namespace that is the instance.
+    pub netns: String,
+    /// The container runtime.
+    pub runtime: Containerd,
+    /// The primary ENI's address.
+    pub address: Ipv4Addr,
+    ipamd: Option<Process>,
+    dir: PathBuf,
+    settings: BTreeMap<&'static str, String>,
+}
+
+impl Spec {
+    /// `count` nodes of one type with the same settings; `name` is made unique by the process id.
+    #[must_use]
+    pub fn new(
+        name: &str,
+        instance_type: &'static str,
+        count: usize,
+        settings: &[(&'static str, &str)],
+    ) -> Self {
+        let settings = settings.iter().map(|(key, value)| (*key, (*value).to_owned())).collect();
+        let node = NodeSpec { instance_type, settings };
+        let name = format!("{name}{}", std::process::id());
+        Self { name, subnet: "10.0.0.0/20", nodes: vec![node; count] }
+    }
+
+    fn netns(&self, index: usize) -> String {
+        format!("{}-n{index}", self.name)
+    }
+
+    fn address(index: usize) -> Ipv4Addr {
+        Ipv4Addr::new(10, 0, 0, u8::try_from(index + 10).unwrap_or(u8::MAX))
+    }
+
+    fn topology(&self) -> String {
+        let mut yaml = format!(
+            "region: us-east-1\naccount: \"111122223333\"\nvpcs:\n  - cidrs: [10.0.0.0/16]\n    subnets:\n      \
+             - {{name: nodes, az: us-east-1a, cidr: {}}}\ninstances:\n",
+            self.subnet
+        );
+        for (index, node) in self.nodes.iter().enumerate() {
+            yaml += &format!(
+                "  - {{type: {}, subnet: nodes, address: {}, netns: {}}}\n",
+                node.instance_type,
+                Self::address(index),
+                self.netns(index)
+            );
+        }
+        yaml
+    }
+}
+
+impl Cluster {
+    /// Brings the cluster up, runs `body` on it and takes it down again, also when `body` fails
+    /// or panics.
+    ///
+    /// # Errors
+    ///
+    /// The first failure of the three.
+    pub async fn with(
+        spec: Spec,
+        body: impl AsyncFnOnce(&mut Cluster) -> Result<()>,
+    ) -> Result<()> {
+        let mut cluster = Self::up(&spec).await?;
+        let outcome = AssertUnwindSafe(body(&mut cluster)).catch_unwind().await;
+        let down = cluster.down().await;
+        match outcome {
+            Ok(result) => result.and(down),
+            Err(panic) => std::panic::resume_unwind(panic),
+        }
+    }
+
+    /// Starts everything and waits until each node would serve an ADD.
+    ///
+    /// # Errors
+    ///
+    /// Which part did not come up, with the end of its log.
+    pub async fn up(spec: &Spec) -> Result<Self> {
+        let dir = PathBuf::from(format!("/run/{}", spec.name));
+        std::fs::create_dir_all(&dir).with_context(|| format!("make {}", dir.display()))?;
+        let topology = dir.join("topology.yaml");
+        std::fs::write(&topology, spec.topology()).context("write the topology")?;
+        let sim = Sim::start(&topology, &dir, &spec.name).await?;
+        let mut nodes = vec![];
+        for (index, node) in spec.nodes.iter().enumerate() {
+            let (netns, dir) = (spec.netns(index), dir.join(format!("n{index}")));
+            nodes.push(Node::up(netns, Spec::address(index), dir, node.settings.clone()).await?);
+        }
+        Ok(Self { sim, nodes, dir })
+    }
+
+    /// Removes the pods and ends everything. Goes on after a failure and reports the first;
+    /// the logs stay then.
+    ///
+    /// # Errors
+    ///
+    /// What did not end as it should.
+    pub async fn down(self) -> Result<()> {
+        let mut outcome = Ok(());
+        for node in self.nodes {
+            outcome = outcome.and(node.down().await);
+        }
+        outcome = outcome.and(self.sim.stop().await);
+        outcome?;
+        std::fs::remove_dir_all(&self.dir).with_context(|| format!("remove {}", self.dir.display()))
+    }
+}
+
+impl Node {
+    async fn up(
+        netns: String,
+        address: Ipv4Addr,
+        dir: PathBuf,
+        settings: BTreeMap<&'static str, String>,
+    ) -> Result<Self> {
+        std::fs::create_dir_all(&dir).with_context(|| format!("make {}", dir.display()))?;
+        install(&dir)?;
+        let runtime = Containerd::start(&dir, &netns).await?;
+        let mut node = Self { netns, runtime, address, ipamd: None, dir, settings };
+        node.start_ipamd().await?;
+        eventually("network of the runtime", crate::process::PATIENCE, || {
+            node.runtime.network_ready()
+        })
+        .await?;
+        Ok(node)
+    }
+
+    /// Starts the daemon and waits until it would serve an ADD.
+    ///
+    /// # Errors
+    ///
+    /// If it does not come up.
+    pub async fn start_ipamd(&mut self) -> Result<()> {
+        let mut command = in_netns(&self.netns, program("ipamd")?);
+        command
+            .arg("run")
+            .env_clear()
+            .env("AWS_ENDPOINT_URL_EC2", EC2_IN_FABRIC)
+            .env("AWS_VPC_K8S_CNI_BACKING_STORE", self.dir.join("ipam.json"))
+            .env("AWS_VPC_K8S_CNI_LOG_FILE", "stdout")
+            .env("TIDEPOOL_SOCKET", self.socket())
+            .envs(&self.settings);
+        let mut process = Process::start("ipamd", &mut command, &self.dir.join("ipamd.log"))?;
+        process.wait_until("it would serve an ADD", || self.ready()).await?;
+        self.ipamd = Some(process);
+        Ok(())
+    }
+
+    /// Ends the daemon as Kubernetes would.
+    ///
+    /// # Errors
+    ///
+    /// If it does not end cleanly.
+    pub async fn stop_ipamd(&mut self) -> Result<()> {
+        let status = self.ipamd.take().context("ipamd is not running")?.stop().await?;
+        if !status.success() {
+            bail!("ipamd ended with {status} after SIGTERM");
+        }
+        Ok(())
+    }
+
+    /// Ends the daemon as a crash would.
+    ///
+    /// # Errors
+    ///
+    /// If it is not running.
+    pub async fn kill_ipamd(&mut self) -> Result<()> {
+        self.ipamd.take().context("ipamd is not running")?.kill().await
+    }
+
+    /// The daemon's process id.
+    ///
+    /// # Errors
+    ///
+    /// If it is not running.
+    pub fn ipamd_pid(&self) -> Result<u32> {
+        self.ipamd.as_ref().context("ipamd is not running")?.pid()
+    }
+
+    /// The daemon's socket.
+    #[must_use]
+    pub fn socket(&self) -> PathBuf {
+        self.dir.join("ipamd.sock")
+    }
+
+    /// The runtime's network configuration file.
+    #[must_use]
+    pub fn conflist(&self) -> PathBuf {
+        Containerd::cni_conf(&self.dir).join("10-aws.conflist")
+    }
+
+    /// The plugin as the runtime starts it.
+    #[must_use]
+    pub fn plugin(&self) -> PathBuf {
+        Containerd::cni_bin(&self.dir).join("aws-cni")
+    }
+
+    /// Starts `count` pods, a few at a time.
+    ///
+    /// # Errors
+    ///
+    /// The first failure.
+    pub async fn run_pods(&self, prefix: &str, count: usize) -> Result<Vec<Sandbox>> {
+        stream::iter(0..count)
+            .map(|index| async move { self.runtime.run("default", &format!("{prefix}-{index}")).await })
+            .buffered(AT_ONCE)
+            .try_collect()
+            .await
+    }
+
+    /// Stops and removes pods, a few at a time.
+    ///
+    /// # Errors
+    ///
+    /// The first failure.
+    pub async fn remove_pods(&self, pods: &[Sandbox]) -> Result<()> {
+        stream::iter(pods)
+            .map(|pod| async move {
+                self.runtime.stop_sandbox(&pod.id).await?;
+                self.runtime.remove_sandbox(&pod.id).await
+            })
+            .buffered(AT_ONCE)
+            .try_collect()
+            .await
+    }
+
+    /// The daemon's view of its pool.
+    ///
+    /// # Errors
+    ///
+    /// If it does not answer.
+    pub async fn view(&self) -> Result<ViewReply> {
+        let mut client = connect(&self.socket()).await?;
+        Ok(client.view(ViewRequest {}).await.context("ask for the pool")?.into_inner())
+    }
+
+    async fn ready(&self) -> Result<()> {
+        let mut client = connect(&self.socket()).await?;
+        let request = ReadyRequest { client_version: proto::VERSION.to_owned() };
+        match client.ready(request).await.context("ask whether it is ready")?.into_inner().not_ready
+        {
+            None => Ok(()),
+            Some(refused) => bail!("{}: {}", refused.code, refused.message),
+        }
+    }
+
+    /// What `ipamd status` prints.
+    ///
+    /// # Errors
+    ///
+    /// If the daemon does not answer.
+    pub async fn status(&self) -> Result<String> {
+        let mut command = tokio::process::Command::new(program("ipamd")?);
+        output(command.arg("status").arg("--socket").arg(self.socket())).await
+    }
+
+    /// Sends one ping from a network namespace, given by path.
+    ///
+    /// # Errors
+    ///
+    /// If no answer comes within a second.
+    pub async fn ping(netns: &str, to: &str) -> Result<()> {
+        let mut command = tokio::process::Command::new("nsenter");
+        command.arg(format!("--net={netns}")).args(["--", "ping", "-n", "-c1", "-W1", to]);
+        output(&mut command).await.map(|_| ())
+    }
+
+    async fn down(mut self) -> Result<()> {
+        let runtime = self.runtime.down().await;
+        let daemon = match self.ipamd.take() {
+            Some(process) => process.stop().await.map(|_| ()),
+            None => Ok(()),
+        };
+        runtime.and(daemon)
+    }
+}
+
+/// Puts our plugin, the borrowed ones and our conflist where the runtime looks for them.
+fn install(dir: &Path) -> Result<()> {
+    let (bin, conf) = (Containerd::cni_bin(dir), Containerd::cni_conf(dir));
+    for part in [&bin, &conf] {
+        std::fs::create_dir_all(part).with_context(|| format!("make {}", part.display()))?;
+    }
+    let plugin = match std::env::var_os("TIDEPOOL_CNI") {
+        Some(shipped) => PathBuf::from(shipped),
+        None => program("aws-cni")?,
+    };
+    let copy = |from: PathBuf, name: &str| {
+        std::fs::copy(&from, bin.join(name)).with_context(|| format!("copy {}", from.display()))
+    };
+    copy(plugin, "aws-cni")?;
+    for name in BORROWED_PLUGINS {
+        copy(Path::new(DEBIAN_PLUGINS).join(name), name)?;
+    }
+    std::fs::write(conf.join("10-aws.conflist"), conflist(dir)?).context("write the conflist")
+}
+
+/// The shipped conflist with this node's socket and log file.
+fn conflist(dir: &Path) -> Result<String> {
+    let shipped = include_str!("../../deploy/10-aws.conflist");
+    let mut list: serde_json::Value = serde_json::from_str(shipped).context("read the conflist")?;
+    let ours = &mut list["plugins"][0];
+    ours["ipamdSocket"] = dir.join("ipamd.sock").display().to_string().into();
+    ours["pluginLogFile"] = dir.join("plugin.log").display().to_string().into();
+    Ok(list.to_string())
+}
+
+async fn connect(socket: &Path) -> Result<IpamClient<tonic::transport::Channel>> {
+    let path = socket.to_owned();
+    let connector = tower::service_fn(move |_| {
+        let path = path.clone();
+        async move { UnixStream::connect(path).await.map(TokioIo::new) }
+    });
+    let endpoint = Endpoint::from_static("http://ipamd").timeout(Duration::from_secs(5));
+    let channel = endpoint.connect_with_connector(connector).await;
+    Ok(IpamClient::new(channel.with_context(|| format!("connect to {}", socket.display()))?))
+}

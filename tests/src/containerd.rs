@@ -1,0 +1,326 @@
+//! Debian's containerd as a node's runtime, driven over the CRI as the kubelet drives it.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail, ensure};
+use hyper_util::rt::TokioIo;
+use tokio::net::UnixStream;
+use tokio::process::Command;
+use tonic::transport::{Channel, Endpoint};
+
+use crate::image;
+use crate::process::{Process, in_netns, output};
+
+mod cri {
+    #![expect(unreachable_pub, clippy::allow_attributes_without_reason, reason = "generated")]
+    tonic::include_proto!("runtime.v1");
+}
+use cri::runtime_service_client::RuntimeServiceClient;
+
+const CONTAINERD: &str = "/usr/bin/containerd";
+/// The kubelet's `runtimeRequestTimeout`.
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(120);
+/// Unix socket paths end at 107 bytes.
+const MAX_SOCKET_PATH: usize = 107;
+
+/// A containerd of its own in a network namespace.
+#[derive(Debug)]
+pub struct Containerd {
+    dir: PathBuf,
+    process: Process,
+    client: RuntimeServiceClient<Channel>,
+}
+
+/// A pod sandbox.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Sandbox {
+    /// The runtime's id for it, which is `CNI_CONTAINERID`.
+    pub id: String,
+    /// The pod's name.
+    pub name: String,
+    /// The address that the runtime reports.
+    pub ip: String,
+    /// Path of its network namespace.
+    pub netns: String,
+}
+
+impl Containerd {
+    /// Where the runtime looks for CNI plugins, below its directory.
+    #[must_use]
+    pub fn cni_bin(dir: &Path) -> PathBuf {
+        dir.join("cni/bin")
+    }
+
+    /// Where the runtime looks for the network configuration, below its directory.
+    #[must_use]
+    pub fn cni_conf(dir: &Path) -> PathBuf {
+        dir.join("cni/net.d")
+    }
+
+    /// Starts a containerd with all its state in `dir`, in the namespace `netns`, and waits until
+    /// it has our images and answers.
+    ///
+    /// # Errors
+    ///
+    /// If containerd is not installed or does not come up.
+    pub async fn start(dir: &Path, netns: &str) -> Result<Self> {
+        ensure!(Path::new(CONTAINERD).exists(), "{CONTAINERD} is missing: run `make deps`");
+        let socket = dir.join("containerd.sock");
+        ensure!(socket.as_os_str().len() <= MAX_SOCKET_PATH, "{} is too long", socket.display());
+        for part in [Self::cni_bin(dir), Self::cni_conf(dir)] {
+            std::fs::create_dir_all(&part).with_context(|| format!("make {}", part.display()))?;
+        }
+        let config = dir.join("containerd.toml");
+        std::fs::write(&config, configuration(dir)).context("write containerd's configuration")?;
+        // A clean environment, as under systemd: plugins inherit it.
+        let mut command = in_netns(netns, CONTAINERD);
+        command
+            .arg("--config")
+            .arg(&config)
+            .env_clear()
+            .env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin");
+        let mut process = Process::start("containerd", &mut command, &dir.join("containerd.log"))?;
+        let client = process.wait_until("its CRI answers", || connect(&socket)).await?;
+        let runtime = Self { dir: dir.to_owned(), process, client };
+        runtime.import_images().await?;
+        Ok(runtime)
+    }
+
+    async fn import_images(&self) -> Result<()> {
+        let tar = self.dir.join("images.tar");
+        image::write(&tar)?;
+        let mut ctr = Command::new("ctr");
+        ctr.arg("--address").arg(self.dir.join("containerd.sock"));
+        output(ctr.args(["--namespace", "k8s.io", "images", "import"]).arg(&tar)).await?;
+        Ok(())
+    }
+
+    /// Whether the runtime has a network; its own words if not.
+    ///
+    /// # Errors
+    ///
+    /// If it has none yet or does not answer.
+    pub async fn network_ready(&self) -> Result<()> {
+        let reply = self
+            .client
+            .clone()
+            .status(cri::StatusRequest {})
+            .await
+            .context("ask for its status")?;
+        let conditions = reply.into_inner().status.unwrap_or_default().conditions;
+        let network = conditions.into_iter().find(|c| c.r#type == "NetworkReady");
+        let network = network.context("the runtime reports no NetworkReady condition")?;
+        ensure!(network.status, "{}: {}", network.reason, network.message);
+        Ok(())
+    }
+
+    /// Starts a pod's sandbox, which runs our plugin's ADD.
+    ///
+    /// # Errors
+    ///
+    /// The runtime's error, which carries the plugin's.
+    pub async fn run(&self, namespace: &str, name: &str) -> Result<Sandbox> {
+        let config = sandbox_config(namespace, name, &self.dir);
+        let mut request = tonic::Request::new(cri::RunPodSandboxRequest { config: Some(config) });
+        request.set_timeout(REQUEST_TIMEOUT);
+        let reply = self.client.clone().run_pod_sandbox(request).await;
+        let id = reply.map_err(|status| anyhow::anyhow!("run {name}: {}", status.message()))?;
+        self.inspect(&id.into_inner().pod_sandbox_id, name).await
+    }
+
+    /// Reads a sandbox's address and namespace.
+    ///
+    /// # Errors
+    ///
+    /// If it is gone or has none.
+    pub async fn inspect(&self, id: &str, name: &str) -> Result<Sandbox> {
+        let request = cri::PodSandboxStatusRequest { pod_sandbox_id: id.to_owned(), verbose: true };
+        let reply =
+            self.client.clone().pod_sandbox_status(request).await.context("ask for the sandbox")?;
+        let reply = reply.into_inner();
+        let ip = reply.status.and_then(|s| s.network).map(|n| n.ip).unwrap_or_default();
+        let info: serde_json::Value =
+            serde_json::from_str(reply.info.get("info").context("no info")?)
+                .context("read the sandbox's info")?;
+        let namespaces = info["runtimeSpec"]["linux"]["namespaces"].as_array();
+        let netns = namespaces
+            .and_then(|all| all.iter().find(|one| one["type"] == "network"))
+            .and_then(|one| one["path"].as_str())
+            .with_context(|| format!("sandbox {id} has no network namespace"))?;
+        Ok(Sandbox { id: id.to_owned(), name: name.to_owned(), ip, netns: netns.to_owned() })
+    }
+
+    /// Stops a sandbox, which runs our plugin's DEL; may be repeated.
+    ///
+    /// # Errors
+    ///
+    /// The runtime's error, which carries the plugin's.
+    pub async fn stop_sandbox(&self, id: &str) -> Result<()> {
+        let request = cri::StopPodSandboxRequest { pod_sandbox_id: id.to_owned() };
+        let reply = self.client.clone().stop_pod_sandbox(request).await;
+        reply.map_err(|status| anyhow::anyhow!("stop {id}: {}", status.message()))?;
+        Ok(())
+    }
+
+    /// Removes a stopped sandbox, which runs our plugin's DEL again, without a namespace.
+    ///
+    /// # Errors
+    ///
+    /// The runtime's error, which carries the plugin's.
+    pub async fn remove_sandbox(&self, id: &str) -> Result<()> {
+        let request = cri::RemovePodSandboxRequest { pod_sandbox_id: id.to_owned() };
+        let reply = self.client.clone().remove_pod_sandbox(request).await;
+        reply.map_err(|status| anyhow::anyhow!("remove {id}: {}", status.message()))?;
+        Ok(())
+    }
+
+    /// Ids of all sandboxes.
+    ///
+    /// # Errors
+    ///
+    /// If the runtime does not answer.
+    pub async fn sandboxes(&self) -> Result<Vec<String>> {
+        let reply = self.client.clone().list_pod_sandbox(cri::ListPodSandboxRequest {}).await;
+        Ok(reply
+            .context("list the sandboxes")?
+            .into_inner()
+            .items
+            .into_iter()
+            .map(|s| s.id)
+            .collect())
+    }
+
+    /// Runs a command in a fresh container of a sandbox; gives what it printed.
+    ///
+    /// # Errors
+    ///
+    /// If the container cannot be run or the command fails.
+    pub async fn exec(&self, sandbox: &Sandbox, command: &[&str]) -> Result<String> {
+        let mut client = self.client.clone();
+        let create = cri::CreateContainerRequest {
+            pod_sandbox_id: sandbox.id.clone(),
+            config: Some(cri::ContainerConfig {
+                metadata: Some(cri::ContainerMetadata { name: "exec".to_owned() }),
+                image: Some(cri::ImageSpec { image: image::BUSYBOX.to_owned() }),
+                command: vec!["/bin/sleep".to_owned(), "2147483647".to_owned()],
+            }),
+            sandbox_config: Some(sandbox_config("default", &sandbox.name, &self.dir)),
+        };
+        let container_id = client.create_container(create).await.context("create a container")?;
+        let container_id = container_id.into_inner().container_id;
+        let start = cri::StartContainerRequest { container_id: container_id.clone() };
+        client.start_container(start).await.context("start the container")?;
+        let exec = cri::ExecSyncRequest {
+            container_id: container_id.clone(),
+            cmd: command.iter().map(|word| (*word).to_owned()).collect(),
+            timeout: 30,
+        };
+        let reply = client.exec_sync(exec).await;
+        client
+            .remove_container(cri::RemoveContainerRequest { container_id })
+            .await
+            .context("remove the container")?;
+        let reply = reply.context("run the command")?.into_inner();
+        let printed = String::from_utf8_lossy(&reply.stdout).into_owned();
+        if reply.exit_code != 0 {
+            bail!(
+                "{command:?} ended with {}: {printed}{}",
+                reply.exit_code,
+                String::from_utf8_lossy(&reply.stderr)
+            );
+        }
+        Ok(printed)
+    }
+
+    /// Removes every sandbox and ends the runtime. Goes on after a failure and reports the first.
+    ///
+    /// # Errors
+    ///
+    /// If a sandbox cannot be removed or the runtime does not end.
+    pub async fn down(self) -> Result<()> {
+        let mut outcome = Ok(());
+        for id in self.sandboxes().await.unwrap_or_default() {
+            let removed = async {
+                self.stop_sandbox(&id).await?;
+                self.remove_sandbox(&id).await
+            };
+            outcome = outcome.and(removed.await);
+        }
+        outcome.and(self.process.stop().await.map(|_| ()))
+    }
+}
+
+async fn connect(socket: &Path) -> Result<RuntimeServiceClient<Channel>> {
+    let path = socket.to_owned();
+    let connector = tower::service_fn(move |_| {
+        let path = path.clone();
+        async move { UnixStream::connect(path).await.map(TokioIo::new) }
+    });
+    let endpoint = Endpoint::from_static("http://containerd");
+    let channel = endpoint.connect_with_connector(connector).await.context("connect")?;
+    let mut client = RuntimeServiceClient::new(channel);
+    client
+        .version(cri::VersionRequest { version: "v1".to_owned() })
+        .await
+        .context("ask for its version")?;
+    Ok(client)
+}
+
+fn sandbox_config(namespace: &str, name: &str, dir: &Path) -> cri::PodSandboxConfig {
+    let uid = format!("uid-{namespace}-{name}");
+    let labels = [
+        ("io.kubernetes.pod.name", name),
+        ("io.kubernetes.pod.namespace", namespace),
+        ("io.kubernetes.pod.uid", uid.as_str()),
+    ];
+    cri::PodSandboxConfig {
+        metadata: Some(cri::PodSandboxMetadata {
+            name: name.to_owned(),
+            uid: uid.clone(),
+            namespace: namespace.to_owned(),
+            attempt: 0,
+        }),
+        hostname: name.to_owned(),
+        log_directory: dir.join("logs").join(name).display().to_string(),
+        labels: labels
+            .iter()
+            .map(|(key, value)| ((*key).to_owned(), (*value).to_owned()))
+            .collect(),
+    }
+}
+
+fn configuration(dir: &Path) -> String {
+    let (bin, conf) = (Containerd::cni_bin(dir), Containerd::cni_conf(dir));
+    format!(
+        r#"version = 2
+root = "{dir}/root"
+state = "{dir}/state"
+disabled_plugins = [
+  "io.containerd.snapshotter.v1.aufs", "io.containerd.snapshotter.v1.btrfs",
+  "io.containerd.snapshotter.v1.devmapper", "io.containerd.snapshotter.v1.zfs",
+]
+[grpc]
+  address = "{dir}/containerd.sock"
+[plugins."io.containerd.internal.v1.opt"]
+  path = "{dir}/opt"
+[plugins."io.containerd.grpc.v1.cri"]
+  sandbox_image = "{pause}"
+  disable_apparmor = true
+  restrict_oom_score_adj = true
+  [plugins."io.containerd.grpc.v1.cri".cni]
+    bin_dir = "{bin}"
+    conf_dir = "{conf}"
+  [plugins."io.containerd.grpc.v1.cri".containerd]
+    snapshotter = "overlayfs"
+    [plugins."io.containerd.grpc.v1.cri".containerd.runtimes.runc]
+      runtime_type = "io.containerd.runc.v2"
+      [plugins."io.containerd.grpc.v1.cri".containerd.runtimes.runc.options]
+        SystemdCgroup = false
+"#,
+        dir = dir.display(),
+        pause = image::PAUSE,
+        bin = bin.display(),
+        conf = conf.display(),
+    )
+}

@@ -1,0 +1,112 @@
+//! A container image without a registry: busybox in one layer, as an OCI layout in a tar file.
+
+use std::fs::File;
+use std::io::{Cursor, Write};
+use std::path::Path;
+
+use anyhow::{Context, Result};
+use serde_json::{Value, json};
+use sha2::{Digest, Sha256};
+use tar::{Builder, EntryType, Header};
+
+/// The sandbox image: sleeps for ever.
+pub const PAUSE: &str = "localhost/tidepool/pause:1";
+/// The workload image: a shell.
+pub const BUSYBOX: &str = "localhost/tidepool/busybox:1";
+
+const BUSYBOX_BINARY: &str = "/bin/busybox";
+const APPLETS: [&str; 8] = ["sh", "sleep", "ping", "ip", "cat", "nc", "true", "echo"];
+
+/// Writes both images to `path`.
+///
+/// # Errors
+///
+/// If Debian's `busybox-static` is not installed or the file cannot be written.
+pub fn write(path: &Path) -> Result<()> {
+    let layer = layer()?;
+    let mut blobs = vec![];
+    let layer_digest = digest(&layer);
+    let layer_blob = blob(&mut blobs, layer, "application/vnd.oci.image.layer.v1.tar");
+    let mut manifests = vec![];
+    for (reference, command) in
+        [(PAUSE, json!(["/bin/sleep", "2147483647"])), (BUSYBOX, json!(["/bin/sh"]))]
+    {
+        let config = json!({
+            "architecture": "amd64", "os": "linux",
+            "config": {"Cmd": command, "Env": ["PATH=/bin"]},
+            "rootfs": {"type": "layers", "diff_ids": [format!("sha256:{layer_digest}")]},
+        });
+        let config = blob(
+            &mut blobs,
+            config.to_string().into_bytes(),
+            "application/vnd.oci.image.config.v1+json",
+        );
+        let manifest = json!({
+            "schemaVersion": 2, "mediaType": "application/vnd.oci.image.manifest.v1+json",
+            "config": config, "layers": [layer_blob],
+        });
+        let mut entry = blob(
+            &mut blobs,
+            manifest.to_string().into_bytes(),
+            "application/vnd.oci.image.manifest.v1+json",
+        );
+        entry["annotations"] = json!({"io.containerd.image.name": reference, "org.opencontainers.image.ref.name": "1"});
+        manifests.push(entry);
+    }
+    let file = File::create(path).with_context(|| format!("create {}", path.display()))?;
+    let mut tar = Builder::new(file);
+    add_file(&mut tar, "oci-layout", br#"{"imageLayoutVersion":"1.0.0"}"#)?;
+    let index = json!({"schemaVersion": 2, "manifests": manifests});
+    add_file(&mut tar, "index.json", index.to_string().as_bytes())?;
+    for (digest, data) in blobs {
+        add_file(&mut tar, &format!("blobs/sha256/{digest}"), &data)?;
+    }
+    tar.into_inner().and_then(|mut file| file.flush()).context("finish the image")
+}
+
+fn layer() -> Result<Vec<u8>> {
+    let busybox = std::fs::read(BUSYBOX_BINARY)
+        .with_context(|| format!("read {BUSYBOX_BINARY}: install the package busybox-static"))?;
+    let mut tar = Builder::new(vec![]);
+    for dir in ["bin", "dev", "etc", "proc", "sys", "tmp"] {
+        add(&mut tar, dir, EntryType::Directory, None, &[])?;
+    }
+    add_file(&mut tar, "bin/busybox", &busybox)?;
+    for applet in APPLETS {
+        add(&mut tar, &format!("bin/{applet}"), EntryType::Symlink, Some("busybox"), &[])?;
+    }
+    tar.into_inner().context("finish the layer")
+}
+
+fn blob(blobs: &mut Vec<(String, Vec<u8>)>, data: Vec<u8>, media_type: &str) -> Value {
+    let digest = digest(&data);
+    let descriptor =
+        json!({"mediaType": media_type, "digest": format!("sha256:{digest}"), "size": data.len()});
+    blobs.push((digest, data));
+    descriptor
+}
+
+fn digest(data: &[u8]) -> String {
+    Sha256::digest(data).iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+fn add_file<W: Write>(tar: &mut Builder<W>, name: &str, data: &[u8]) -> Result<()> {
+    add(tar, name, EntryType::Regular, None, data)
+}
+
+fn add<W: Write>(
+    tar: &mut Builder<W>,
+    name: &str,
+    kind: EntryType,
+    link: Option<&str>,
+    data: &[u8],
+) -> Result<()> {
+    let mut header = Header::new_gnu();
+    header.set_entry_type(kind);
+    header.set_mode(0o755);
+    header.set_size(u64::try_from(data.len()).context("a file too large")?);
+    if let Some(target) = link {
+        header.set_link_name(target).with_context(|| format!("link {name}"))?;
+    }
+    tar.append_data(&mut header, name, Cursor::new(data)).with_context(|| format!("add {name}"))
+}

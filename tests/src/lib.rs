@@ -1,0 +1,10 @@
+//! What spans packages: real processes on a simulated VPC, driven as a kubelet would drive them.
+//!
+//! The tests and the demo share it. It starts what a user would start (`vpc-sim`, `ipamd`,
+//! containerd with our conflist) and knows none of their insides.
+
+pub mod cluster;
+pub mod containerd;
+pub mod image;
+pub mod process;
+pub mod sim;

@@ -1,0 +1,135 @@
+//! The whole path: containerd starts our plugin, the plugin asks `ipamd`, `ipamd` calls EC2, and
+//! pods reach each other over the fabric.
+
+use anyhow::{Context, Result, ensure};
+use futures::future::try_join_all;
+use tests::cluster::{Cluster, Node, Spec};
+use tests::containerd::Sandbox;
+use tests::process::{PATIENCE, eventually, in_netns, output};
+
+/// Waits until the daemon's pool holds exactly `count` pods.
+async fn pods_in_pool(node: &Node, count: usize) -> Result<()> {
+    eventually("the pool's number of pods", PATIENCE, async || {
+        let pods = node.view().await?.pods.len();
+        ensure!(pods == count, "{pods} pods in the pool, not {count}");
+        Ok(())
+    })
+    .await
+}
+
+/// The node's rules, routes and links, as text.
+async fn kernel_state(node: &Node) -> Result<String> {
+    let mut text = String::new();
+    for words in [["rule"].as_slice(), &["route", "show", "table", "all"], &["-br", "link"]] {
+        text += &output(in_netns(&node.netns, "ip").args(words)).await?;
+    }
+    Ok(text)
+}
+
+/// Table of the ENI that carries the pod, by the daemon's word.
+async fn table_of(node: &Node, pod: &Sandbox) -> Result<u32> {
+    let view = node.view().await?;
+    let found = view.pods.iter().find_map(|p| p.address.as_ref().filter(|a| a.address == pod.ip));
+    Ok(found.with_context(|| format!("{} is not in the pool", pod.ip))?.table)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn pods_reach_each_other_from_every_eni() -> Result<()> {
+    let spec = Spec::new("e2e", "t3.small", 2, &[]);
+    Cluster::with(spec, async |cluster| {
+        let (a, b) = (&cluster.nodes[0], &cluster.nodes[1]);
+        let bare = kernel_state(a).await?;
+
+        let on_a = a.run_pods("a", 5).await?;
+        let on_b = b.run_pods("b", 5).await?;
+        let tables = try_join_all(on_a.iter().map(|pod| table_of(a, pod))).await?;
+        ensure!(tables.contains(&254) && tables.iter().any(|t| *t != 254), "tables {tables:?}");
+        for from in &on_a {
+            for to in &on_b {
+                Node::ping(&from.netns, &to.ip).await.context("across nodes")?;
+                Node::ping(&to.netns, &from.ip).await.context("back")?;
+            }
+        }
+        Node::ping(&on_a[0].netns, &on_a[4].ip).await.context("on one node")?;
+        let node_ns = format!("/run/netns/{}", a.netns);
+        for pod in &on_a {
+            Node::ping(&node_ns, &pod.ip).await.context("node to pod")?;
+            Node::ping(&pod.netns, &a.address.to_string()).await.context("pod to node")?;
+        }
+        for pod in [&on_a[0], &on_a[4]] {
+            let request =
+                "printf 'GET /latest/meta-data/ HTTP/1.0\\r\\n\\r\\n' | nc -w 2 169.254.169.254 80";
+            let answer = a.runtime.exec(pod, &["/bin/sh", "-c", request]).await?;
+            ensure!(answer.contains("401"), "IMDS without a token answers 401, not {answer}");
+        }
+        let seen = a.runtime.exec(&on_a[0], &["/bin/ip", "route"]).await?;
+        ensure!(seen.contains("default via 169.254.1.1 dev eth0"), "{seen}");
+
+        for pod in &on_a {
+            a.runtime.stop_sandbox(&pod.id).await.context("stop")?;
+            a.runtime.stop_sandbox(&pod.id).await.context("stop again")?;
+            a.runtime.remove_sandbox(&pod.id).await.context("remove")?;
+        }
+        pods_in_pool(a, 0).await?;
+        let after = kernel_state(a).await?;
+        let left =
+            |line: &str| !bare.contains(line) && on_a.iter().any(|pod| line.contains(&pod.ip));
+        let leftovers: Vec<_> = after.lines().filter(|line| left(line)).collect();
+        ensure!(leftovers.is_empty(), "left of the pods: {leftovers:#?}");
+        ensure!(!after.contains("eni"), "a host veth is left: {after}");
+        Ok(())
+    })
+    .await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn one_node_takes_110_pods() -> Result<()> {
+    let settings = [("ENABLE_PREFIX_DELEGATION", "true")];
+    let spec = Spec::new("e110", "m5.large", 1, &settings);
+    Cluster::with(spec, async |cluster| {
+        let node = &cluster.nodes[0];
+        let pods = node.run_pods("p", 110).await?;
+        pods_in_pool(node, 110).await?;
+        let mut addresses: Vec<_> = pods.iter().map(|pod| pod.ip.clone()).collect();
+        addresses.sort();
+        addresses.dedup();
+        ensure!(addresses.len() == 110, "{} distinct addresses", addresses.len());
+        let node_ns = format!("/run/netns/{}", node.netns);
+        for pod in &pods {
+            Node::ping(&node_ns, &pod.ip).await?;
+        }
+        node.remove_pods(&pods).await?;
+        pods_in_pool(node, 0).await
+    })
+    .await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn pods_outlive_the_daemon() -> Result<()> {
+    let spec = Spec::new("elive", "t3.small", 1, &[]);
+    Cluster::with(spec, async |cluster| {
+        let node = &mut cluster.nodes[0];
+        let pods = node.run_pods("p", 4).await?;
+        let addresses = |view: proto::v1::ViewReply| -> Vec<_> {
+            view.pods.into_iter().map(|pod| (pod.attachment, pod.address)).collect()
+        };
+        let before = addresses(node.view().await?);
+
+        node.stop_ipamd().await.context("SIGTERM")?;
+        Node::ping(&pods[0].netns, &pods[3].ip).await.context("without a daemon")?;
+        node.start_ipamd().await.context("after SIGTERM")?;
+        ensure!(addresses(node.view().await?) == before, "a restart lost an address");
+
+        node.kill_ipamd().await?;
+        node.start_ipamd().await.context("after SIGKILL")?;
+        ensure!(addresses(node.view().await?) == before, "a crash lost an address");
+
+        node.kill_ipamd().await?;
+        node.remove_pods(&pods[..2]).await.context("DEL without a daemon")?;
+        node.start_ipamd().await.context("with DELs to catch up on")?;
+        pods_in_pool(node, 2).await?;
+        node.remove_pods(&pods[2..]).await?;
+        pods_in_pool(node, 0).await
+    })
+    .await
+}

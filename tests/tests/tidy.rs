@@ -1,0 +1,151 @@
+//! The rules that a compiler does not hold: layering, file headers, what must not stand in a text.
+
+#![expect(clippy::unwrap_used, reason = "a panic is a test's report")]
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use serde_json::Value;
+
+/// Each package, and which of ours its code may use. Tests may use more.
+const LAYERS: &[(&str, &[&str])] = &[
+    ("agent", &["datapath", "ipam", "proto"]),
+    ("aws", &["instance-types", "ipam"]),
+    ("cni", &[]),
+    ("cni-plugin", &["cni", "datapath", "proto"]),
+    ("datapath", &[]),
+    ("ec2-model", &["instance-types"]),
+    ("instance-types", &[]),
+    ("ipam", &[]),
+    ("ipamd", &["agent", "aws", "instance-types", "ipam", "proto"]),
+    ("proto", &[]),
+    ("tests", &["proto"]),
+    ("vpc-sim", &["ec2-model", "instance-types"]),
+];
+
+/// What a package must not know, by the names of third-party packages.
+const FOREIGN: &[(&str, &[&str])] = &[
+    ("ipam", &["tokio", "aws-sdk-ec2", "rtnetlink", "tonic", "tracing", "rustix"]),
+    ("ec2-model", &["tokio", "axum", "quick-xml", "rtnetlink", "rustix"]),
+    ("cni", &["tokio", "tonic", "rtnetlink", "rustix"]),
+    ("datapath", &["tonic", "aws-sdk-ec2"]),
+    ("agent", &["aws-sdk-ec2", "aws-config"]),
+    ("vpc-sim", &["aws-sdk-ec2", "tonic"]),
+    ("cni-plugin", &["aws-sdk-ec2", "clap"]),
+];
+
+/// Texts that belong to no file of the project: (text, why).
+const BANNED: &[(&str, &str)] = &[
+    (concat!("todo", "!("), "finish it, or leave it out and say so in the documents"),
+    (concat!("unimplemented", "!("), "finish it, or leave it out and say so in the documents"),
+    (concat!("FIX", "ME"), "fix it"),
+    (concat!("/", "root", "/"), "a path of one machine"),
+    (concat!("/", "home", "/"), "a path of one machine"),
+];
+
+fn root() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap().to_owned()
+}
+
+fn run(program: &str, args: &[&str]) -> String {
+    let out = Command::new(program).args(args).current_dir(root()).output().unwrap();
+    assert!(out.status.success(), "{program} {args:?}: {}", String::from_utf8_lossy(&out.stderr));
+    String::from_utf8(out.stdout).unwrap()
+}
+
+/// Every file that git tracks or would track, with its text.
+fn texts() -> Vec<(String, String)> {
+    run("git", &["ls-files", "--cached", "--others", "--exclude-standard"])
+        .lines()
+        .filter_map(|path| {
+            Some((path.to_owned(), std::fs::read_to_string(root().join(path)).ok()?))
+        })
+        .collect()
+}
+
+/// Package → names of its normal dependencies.
+fn dependencies() -> BTreeMap<String, BTreeSet<String>> {
+    let metadata: Value = serde_json::from_str(&run(
+        env!("CARGO"),
+        &["metadata", "--no-deps", "--offline", "--format-version", "1"],
+    ))
+    .unwrap();
+    let packages = metadata["packages"].as_array().unwrap();
+    let normal = |package: &Value| -> BTreeSet<String> {
+        let all = package["dependencies"].as_array().unwrap();
+        let normal = all.iter().filter(|dependency| dependency["kind"].is_null());
+        normal.map(|dependency| dependency["name"].as_str().unwrap().to_owned()).collect()
+    };
+    packages.iter().map(|p| (p["name"].as_str().unwrap().to_owned(), normal(p))).collect()
+}
+
+#[test]
+fn packages_use_only_the_layers_below() {
+    let found = dependencies();
+    let ours: BTreeSet<&str> = found.keys().map(String::as_str).collect();
+    let ruled: BTreeSet<&str> = LAYERS.iter().map(|(name, _)| *name).collect();
+    assert_eq!(ours, ruled, "a new package is a design change: add its row to LAYERS");
+    for (name, allowed) in LAYERS {
+        let used: BTreeSet<&str> =
+            found[*name].iter().map(String::as_str).filter(|dep| ours.contains(dep)).collect();
+        let extra: Vec<_> = used.iter().filter(|dep| !allowed.contains(dep)).collect();
+        assert!(extra.is_empty(), "{name} must not use {extra:?}");
+    }
+}
+
+#[test]
+fn packages_do_not_know_what_they_must_not() {
+    let found = dependencies();
+    for (name, banned) in FOREIGN {
+        let known: Vec<_> = banned.iter().filter(|dep| found[*name].contains(**dep)).collect();
+        assert!(known.is_empty(), "{name} must not know {known:?}");
+    }
+}
+
+#[test]
+fn every_rust_file_says_what_it_is_for() {
+    let silent: Vec<_> = texts()
+        .into_iter()
+        .filter(|(path, text)| path.ends_with(".rs") && !text.starts_with("//!"))
+        .map(|(path, _)| path)
+        .collect();
+    assert!(silent.is_empty(), "no `//!` at the top of {silent:#?}");
+}
+
+#[test]
+fn no_file_carries_what_does_not_belong() {
+    for (path, text) in texts() {
+        for (number, line) in text.lines().enumerate() {
+            for (banned, why) in BANNED {
+                assert!(!line.contains(banned), "{path}:{}: {banned:?}: {why}", number + 1);
+            }
+        }
+    }
+}
+
+#[test]
+fn links_between_documents_lead_somewhere() {
+    for (path, text) in texts().into_iter().filter(|(path, _)| path.ends_with(".md")) {
+        let folder = root().join(&path).parent().unwrap().to_owned();
+        for target in text.split("](").skip(1).filter_map(|rest| rest.split(')').next()) {
+            let file = target.split('#').next().unwrap();
+            if file.is_empty() || file.contains("://") {
+                continue;
+            }
+            assert!(folder.join(file).exists(), "{path} links to {file}, which does not exist");
+        }
+    }
+}
+
+#[test]
+fn the_shipped_conflist_is_one_that_runtimes_take() {
+    let path = root().join("deploy/10-aws.conflist");
+    let list: Value = serde_json::from_str(&std::fs::read_to_string(path).unwrap()).unwrap();
+    assert_eq!(list["name"], "aws-cni");
+    assert_eq!(list["plugins"][0]["type"], "aws-cni");
+    // containerd 1.6 loads 1.1.0 and then fails at ADD; newer runtimes pick 1.1.0 from the list.
+    assert_eq!(list["cniVersion"], "1.0.0");
+    assert!(list["cniVersions"].as_array().unwrap().contains(&"1.1.0".into()));
+    assert!(list.get("disableCheck").is_none() && list.get("disableGC").is_none());
+}
