@@ -1,0 +1,176 @@
+//! Links: read, create as a veth pair, set, delete.
+
+use netlink_packet_core::{NLM_F_CREATE, NLM_F_EXCL};
+use netlink_packet_route::RouteNetlinkMessage;
+use netlink_packet_route::link::{
+    InfoData, InfoKind, InfoVeth, LinkAttribute, LinkExtentMask, LinkFlags, LinkInfo, LinkMessage,
+};
+use rustix::io::Errno;
+
+use crate::netlink::{KernelError, Netlink};
+use crate::netns::Netns;
+use crate::{InterfaceName, MacAddr, Mtu, Owner};
+
+/// A link as the kernel has it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Link {
+    pub(crate) index: u32,
+    pub(crate) name: String,
+    /// All zero for links without a hardware address.
+    pub(crate) mac: MacAddr,
+    /// In bytes.
+    pub(crate) mtu: u32,
+    /// Whether it was set up. Nothing here asks whether it has a carrier: when both ends of a pair
+    /// have the same index the kernel reports that a second late, while packets pass already.
+    pub(crate) up: bool,
+    pub(crate) is_veth: bool,
+    /// Index of a pair's other end, in that end's namespace.
+    pub(crate) peer: Option<u32>,
+    /// Whose it is, if it is marked.
+    pub(crate) owner: Option<String>,
+}
+
+impl Link {
+    pub(crate) fn from_message(message: &LinkMessage) -> Option<Self> {
+        let mut link = Self {
+            index: message.header.index,
+            name: String::new(),
+            mac: MacAddr::from([0; 6]),
+            mtu: 0,
+            up: message.header.flags.contains(LinkFlags::Up),
+            is_veth: false,
+            peer: None,
+            owner: None,
+        };
+        for attribute in &message.attributes {
+            match attribute {
+                LinkAttribute::IfName(name) => link.name.clone_from(name),
+                LinkAttribute::Address(octets) => link.mac = MacAddr::from_slice(octets)?,
+                LinkAttribute::Mtu(bytes) => link.mtu = *bytes,
+                LinkAttribute::Link(index) => link.peer = Some(*index),
+                LinkAttribute::IfAlias(alias) => link.owner = Some(alias.clone()),
+                LinkAttribute::LinkInfo(infos) => {
+                    link.is_veth = infos.contains(&LinkInfo::Kind(InfoKind::Veth));
+                }
+                _ => {}
+            }
+        }
+        Some(link)
+    }
+
+    fn from_answer(answer: &RouteNetlinkMessage) -> Option<Self> {
+        match answer {
+            RouteNetlinkMessage::NewLink(message) => Self::from_message(message),
+            _ => None,
+        }
+    }
+}
+
+/// The link called `name`; one lookup, however many links there are.
+pub(crate) async fn by_name(netlink: &Netlink, name: &str) -> Result<Option<Link>, KernelError> {
+    let mut wanted = LinkMessage::default();
+    wanted.attributes = vec![
+        LinkAttribute::IfName(name.to_owned()),
+        LinkAttribute::ExtMask(vec![LinkExtentMask::SkipStats]),
+    ];
+    match netlink.get(RouteNetlinkMessage::GetLink(wanted)).await {
+        Ok(answer) => Ok(Link::from_answer(&answer)),
+        Err(error) if error.is(Errno::NODEV) => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+/// The link with this hardware address; the oldest, should a VLAN or the like have taken it over
+/// from its device. Costs as much as there are links: the kernel has no lookup by it.
+pub(crate) async fn by_mac(netlink: &Netlink, mac: MacAddr) -> Result<Option<Link>, KernelError> {
+    let with_mac = list(netlink).await?.into_iter().filter(|link| link.mac == mac);
+    Ok(with_mac.min_by_key(|link| link.index))
+}
+
+/// All links.
+pub(crate) async fn list(netlink: &Netlink) -> Result<Vec<Link>, KernelError> {
+    let mut wanted = LinkMessage::default();
+    wanted.attributes.push(LinkAttribute::ExtMask(vec![LinkExtentMask::SkipStats]));
+    let found = netlink.dump(RouteNetlinkMessage::GetLink(wanted)).await?;
+    Ok(found.iter().filter_map(Link::from_answer).collect())
+}
+
+/// A pair that shall be.
+#[derive(Debug)]
+pub(crate) struct VethPair<'a> {
+    pub(crate) host: &'a InterfaceName,
+    pub(crate) host_mac: MacAddr,
+    pub(crate) pod: &'a InterfaceName,
+    pub(crate) netns: &'a Netns,
+    pub(crate) mtu: Mtu,
+}
+
+/// Creates a pair, both ends down, each in its namespace from the start: to move an end afterwards
+/// costs tens of milliseconds of grace periods in the kernel.
+///
+/// The host end's hardware address is given here, not left to the kernel: systemd-udevd replaces
+/// those that the kernel made up, and the pod's neighbour entry would be wrong from then on.
+pub(crate) async fn create_veth(netlink: &Netlink, pair: &VethPair<'_>) -> Result<(), KernelError> {
+    let mut peer = LinkMessage::default();
+    peer.attributes = vec![
+        LinkAttribute::IfName(pair.pod.to_string()),
+        LinkAttribute::Mtu(pair.mtu.bytes()),
+        LinkAttribute::NetNsFd(pair.netns.raw_fd()),
+    ];
+    let mut host = LinkMessage::default();
+    host.attributes = vec![
+        LinkAttribute::IfName(pair.host.to_string()),
+        LinkAttribute::Address(pair.host_mac.octets().to_vec()),
+        LinkAttribute::Mtu(pair.mtu.bytes()),
+        LinkAttribute::LinkInfo(vec![
+            LinkInfo::Kind(InfoKind::Veth),
+            LinkInfo::Data(InfoData::Veth(InfoVeth::Peer(peer))),
+        ]),
+    ];
+    netlink.change(RouteNetlinkMessage::NewLink(host), NLM_F_CREATE | NLM_F_EXCL).await
+}
+
+/// Sets link `index` up.
+pub(crate) async fn set_up(netlink: &Netlink, index: u32) -> Result<(), KernelError> {
+    set(netlink, index, Vec::new()).await
+}
+
+/// Marks link `index` as the owner's and sets it up.
+pub(crate) async fn mark_and_set_up(
+    netlink: &Netlink,
+    index: u32,
+    owner: &Owner,
+) -> Result<(), KernelError> {
+    set(netlink, index, vec![LinkAttribute::IfAlias(owner.to_string())]).await
+}
+
+/// Sets the MTU of link `index`.
+pub(crate) async fn set_mtu(netlink: &Netlink, index: u32, mtu: Mtu) -> Result<(), KernelError> {
+    let mut message = LinkMessage::default();
+    message.header.index = index;
+    message.attributes.push(LinkAttribute::Mtu(mtu.bytes()));
+    netlink.change(RouteNetlinkMessage::SetLink(message), 0).await
+}
+
+async fn set(
+    netlink: &Netlink,
+    index: u32,
+    attributes: Vec<LinkAttribute>,
+) -> Result<(), KernelError> {
+    let mut message = LinkMessage::default();
+    message.header.index = index;
+    message.header.flags = LinkFlags::Up;
+    message.header.change_mask = LinkFlags::Up;
+    message.attributes = attributes;
+    netlink.change(RouteNetlinkMessage::SetLink(message), 0).await
+}
+
+/// Deletes link `index`, and with it a pair's other end; it may be gone already.
+pub(crate) async fn delete(netlink: &Netlink, index: u32) -> Result<(), KernelError> {
+    let mut message = LinkMessage::default();
+    message.header.index = index;
+    match netlink.change(RouteNetlinkMessage::DelLink(message), 0).await {
+        Err(error) if error.is(Errno::NODEV) => Ok(()),
+        other => other,
+    }
+}

@@ -1,0 +1,206 @@
+//! Names and marks of links, and the range of their MTU: everything about a link that can be
+//! judged without the kernel.
+
+use std::fmt;
+use std::fmt::Write as _;
+use std::str::FromStr;
+
+use sha1::{Digest as _, Sha1};
+
+/// Longest interface name in bytes (`IFNAMSIZ` of the kernel's `if.h`, less the final zero).
+const LONGEST_NAME: usize = 15;
+
+/// Longest mark in bytes (`IFALIASZ` of the kernel's `if.h`, less the final zero).
+const LONGEST_OWNER: usize = 255;
+
+/// Hexadecimal digits of the hash that make a host veth's name.
+const HASH_DIGITS: usize = 11;
+
+/// A name that the kernel takes for an interface: 1 to 15 bytes, neither `.` nor `..`, without
+/// `/`, `:` and white space (the kernel's `dev_valid_name`).
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct InterfaceName(String);
+
+/// The kernel takes no such name for an interface.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{0:?} is not an interface name: 1 to 15 bytes without '/', ':' and white space")]
+pub struct NameError(String);
+
+impl InterfaceName {
+    /// The name.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl FromStr for InterfaceName {
+    type Err = NameError;
+
+    fn from_str(name: &str) -> Result<Self, NameError> {
+        let length = (1..=LONGEST_NAME).contains(&name.len());
+        let forbidden = |c: char| c == '/' || c == ':' || c == '\0' || c.is_whitespace();
+        if !length || name == "." || name == ".." || name.contains(forbidden) {
+            return Err(NameError(name.to_owned()));
+        }
+        Ok(Self(name.to_owned()))
+    }
+}
+
+impl fmt::Display for InterfaceName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// The host end's name of a pod's link: the prefix and the first 11 hexadecimal digits of SHA-1
+/// over `<namespace>.<pod>`, as amazon-vpc-cni-k8s names it. Where the runtime does not name the
+/// pod, the container id is hashed instead, so that two such sandboxes do not clash.
+///
+/// # Errors
+///
+/// [`NameError`] if `prefix` makes the name too long (more than 4 bytes) or illegal.
+pub fn host_veth_name(
+    prefix: &str,
+    namespace: &str,
+    pod: &str,
+    container_id: &str,
+) -> Result<InterfaceName, NameError> {
+    let hashed =
+        if pod.is_empty() { container_id.to_owned() } else { format!("{namespace}.{pod}") };
+    format!("{prefix}{}", hash_suffix(&hashed)).parse()
+}
+
+fn hash_suffix(hashed: &str) -> String {
+    let mut hex = String::new();
+    for byte in Sha1::digest(hashed) {
+        write!(hex, "{byte:02x}").expect("writing to a string does not fail");
+    }
+    hex.truncate(HASH_DIGITS);
+    hex
+}
+
+/// Whose a pod's link is: one attachment's mark, written on the host end (`ip link`'s alias), so
+/// that a late removal by an earlier sandbox of the same pod leaves it alone.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Owner(String);
+
+/// The text cannot be a mark on a link.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{0:?} cannot mark a link: 1 to 255 printable bytes")]
+pub struct OwnerError(String);
+
+impl Owner {
+    /// The mark.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl FromStr for Owner {
+    type Err = OwnerError;
+
+    fn from_str(owner: &str) -> Result<Self, OwnerError> {
+        let length = (1..=LONGEST_OWNER).contains(&owner.len());
+        if !length || owner.contains(char::is_control) {
+            return Err(OwnerError(owner.to_owned()));
+        }
+        Ok(Self(owner.to_owned()))
+    }
+}
+
+impl fmt::Display for Owner {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// The largest packet of a link, in bytes: 576 (every IPv4 host takes as much, RFC 791) to 9001
+/// (the largest in a VPC).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Mtu(u32);
+
+/// The number is out of range.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("MTU {0} is not between 576 and 9001")]
+pub struct MtuError(u32);
+
+impl Mtu {
+    /// Jumbo frames of a VPC.
+    pub const JUMBO: Self = Self(9001);
+
+    /// In bytes.
+    #[must_use]
+    pub fn bytes(self) -> u32 {
+        self.0
+    }
+}
+
+impl TryFrom<u32> for Mtu {
+    type Error = MtuError;
+
+    fn try_from(bytes: u32) -> Result<Self, MtuError> {
+        if (576..=Self::JUMBO.0).contains(&bytes) { Ok(Self(bytes)) } else { Err(MtuError(bytes)) }
+    }
+}
+
+impl fmt::Display for Mtu {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn host_veth_names_are_those_of_the_incumbent() {
+        for (namespace, pod, suffix) in [
+            ("kube-system", "coredns-57ff979f67-qqbdh", "b5faff8a083"),
+            ("kube-system", "coredns-57ff979f67-8ns9b", "9571956a6cc"),
+            ("default", "sample-pod", "cc21c2d7785"),
+        ] {
+            let name = host_veth_name("eni", namespace, pod, "c1").unwrap();
+            assert_eq!(name.as_str(), format!("eni{suffix}"));
+        }
+        assert_eq!(hash_suffix("."), "3a52ce78095");
+        assert_eq!(hash_suffix("..1"), "ce799470a46");
+    }
+
+    #[test]
+    fn sandboxes_without_a_pod_do_not_clash() {
+        let of = |container_id| host_veth_name("eni", "", "", container_id).unwrap();
+        assert_ne!(of("c1"), of("c2"));
+        assert_eq!(of("c1"), of("c1"));
+    }
+
+    #[test]
+    fn a_prefix_that_does_not_fit_is_refused() {
+        assert!(host_veth_name("vlan", "default", "sample-pod", "").is_ok());
+        assert!(host_veth_name("vlan5", "default", "sample-pod", "").is_err());
+        assert!(host_veth_name("e/", "default", "sample-pod", "").is_err());
+    }
+
+    #[test]
+    fn interface_names_are_those_the_kernel_takes() {
+        for good in ["e", "eth0", "vlan.eth.17", "123456789012345"] {
+            assert!(good.parse::<InterfaceName>().is_ok(), "{good}");
+        }
+        for bad in ["", ".", "..", "a/b", "a:b", "a b", "a\nb", "a\0b", "1234567890123456"] {
+            assert!(bad.parse::<InterfaceName>().is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn marks_and_mtus_have_their_ranges() {
+        assert!("c1/eth0".parse::<Owner>().is_ok());
+        assert!("x".repeat(255).parse::<Owner>().is_ok());
+        for bad in ["", "a\nb", "a\0b", &"x".repeat(256)] {
+            assert!(bad.parse::<Owner>().is_err(), "{bad:?}");
+        }
+        assert!([576, 1500, 9001].into_iter().all(|mtu| Mtu::try_from(mtu).is_ok()));
+        assert!([0, 575, 9002].into_iter().all(|mtu| Mtu::try_from(mtu).is_err()));
+    }
+}

@@ -1,0 +1,190 @@
+//! One conversation with the kernel's route netlink: change, get, dump. Knows messages, not what
+//! they mean.
+//!
+//! rtnetlink's own verbs leave out the kernel's explanation of a refusal and do not repeat a dump
+//! that was interrupted; so only its connection is used.
+
+use std::fmt;
+use std::io;
+
+use futures::StreamExt as _;
+use netlink_packet_core::{
+    NLM_F_ACK, NLM_F_DUMP, NLM_F_DUMP_INTR, NLM_F_REQUEST, NetlinkMessage, NetlinkPayload,
+    NlasIterator,
+};
+use netlink_packet_route::RouteNetlinkMessage;
+use netlink_sys::protocols::NETLINK_ROUTE;
+use netlink_sys::{AsyncSocket as _, TokioSocket};
+use rustix::io::Errno;
+
+/// How often an interrupted dump is repeated before it is an error.
+const DUMP_ATTEMPTS: usize = 5;
+
+/// The kernel's words on a refusal (`NLMSGERR_ATTR_MSG` of the kernel's `netlink.h`).
+const NLMSGERR_ATTR_MSG: u16 = 1;
+
+/// Bytes of the refused request's header, which stand before the kernel's words.
+const ECHOED_HEADER: usize = 16;
+
+/// What the kernel had against a request.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum KernelError {
+    /// It refused.
+    Refused {
+        /// The code.
+        errno: Errno,
+        /// The kernel's explanation, if it gave one.
+        explanation: Option<String>,
+    },
+    /// The table changed during each of several dumps.
+    Interrupted,
+    /// The netlink socket failed.
+    Disconnected,
+}
+
+impl KernelError {
+    pub(crate) fn is(&self, code: Errno) -> bool {
+        matches!(self, Self::Refused { errno, .. } if *errno == code)
+    }
+
+    /// From a negative code and the attributes that came with it.
+    fn refused(code: i32, attributes: Option<&[u8]>) -> Self {
+        Self::Refused {
+            errno: Errno::from_raw_os_error(code.saturating_neg()),
+            explanation: explanation(attributes.unwrap_or_default()),
+        }
+    }
+}
+
+impl fmt::Display for KernelError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Refused { errno, explanation: None } => write!(f, "{errno}"),
+            Self::Refused { errno, explanation: Some(words) } => {
+                write!(f, "{} ({errno})", words.trim_end_matches('.'))
+            }
+            Self::Interrupted => f.write_str("the table changed during each of several dumps"),
+            Self::Disconnected => f.write_str("the netlink socket failed"),
+        }
+    }
+}
+
+impl std::error::Error for KernelError {}
+
+fn explanation(attributes: &[u8]) -> Option<String> {
+    NlasIterator::new(attributes)
+        .filter_map(Result::ok)
+        .find(|attribute| attribute.kind() == NLMSGERR_ATTR_MSG)
+        .map(|attribute| {
+            String::from_utf8_lossy(attribute.value()).trim_end_matches('\0').to_owned()
+        })
+}
+
+/// A netlink socket, tied to the namespace in which it was opened.
+#[derive(Debug, Clone)]
+pub(crate) struct Netlink(rtnetlink::Handle);
+
+impl Netlink {
+    /// Opens a socket in the calling thread's namespace. Its connection runs as a task of the
+    /// current runtime until the last clone is dropped.
+    pub(crate) fn open() -> io::Result<Self> {
+        let socket = TokioSocket::new(NETLINK_ROUTE)?;
+        let options = socket.socket_ref();
+        options.set_ext_ack(true)?;
+        // With the request's body left out, the explanation stands at a fixed place.
+        options.set_cap_ack(true)?;
+        // Without it the kernel ignores the filters of a dump and sends everything.
+        options.set_netlink_get_strict_chk(true)?;
+        let (mut connection, handle, _) = rtnetlink::from_socket(socket);
+        // Otherwise a connection that died would look like one that agreed to everything.
+        connection.set_forward_ack(true);
+        connection.set_forward_done(true);
+        tokio::spawn(connection);
+        Ok(Self(handle))
+    }
+
+    /// Sends a request that changes something, with `flags` beside those that every change has.
+    pub(crate) async fn change(
+        &self,
+        message: RouteNetlinkMessage,
+        flags: u16,
+    ) -> Result<(), KernelError> {
+        let answer = self.send(message, NLM_F_ACK | flags)?.next().await;
+        read(answer).map(drop)
+    }
+
+    /// Asks for one object.
+    pub(crate) async fn get(
+        &self,
+        message: RouteNetlinkMessage,
+    ) -> Result<RouteNetlinkMessage, KernelError> {
+        match read(self.send(message, 0)?.next().await)? {
+            Answer::Object(object) => Ok(object),
+            Answer::End => Err(KernelError::Disconnected),
+        }
+    }
+
+    /// Asks for all objects that `message` describes, in the kernel's order.
+    pub(crate) async fn dump(
+        &self,
+        message: RouteNetlinkMessage,
+    ) -> Result<Vec<RouteNetlinkMessage>, KernelError> {
+        for _ in 0..DUMP_ATTEMPTS {
+            if let Some(objects) = self.dump_once(message.clone()).await? {
+                return Ok(objects);
+            }
+        }
+        Err(KernelError::Interrupted)
+    }
+
+    /// `None` if the table changed meanwhile.
+    async fn dump_once(
+        &self,
+        message: RouteNetlinkMessage,
+    ) -> Result<Option<Vec<RouteNetlinkMessage>>, KernelError> {
+        let mut answers = self.send(message, NLM_F_DUMP)?;
+        let mut objects = Vec::new();
+        let mut interrupted = false;
+        loop {
+            let answer = answers.next().await;
+            interrupted |=
+                answer.as_ref().is_some_and(|answer| answer.header.flags & NLM_F_DUMP_INTR != 0);
+            match read(answer)? {
+                Answer::Object(object) => objects.push(object),
+                Answer::End => break,
+            }
+        }
+        Ok((!interrupted).then_some(objects))
+    }
+
+    fn send(
+        &self,
+        message: RouteNetlinkMessage,
+        flags: u16,
+    ) -> Result<impl futures::Stream<Item = NetlinkMessage<RouteNetlinkMessage>> + use<>, KernelError>
+    {
+        let mut request = NetlinkMessage::from(message);
+        request.header.flags = NLM_F_REQUEST | flags;
+        self.0.clone().request(request).map_err(|_closed| KernelError::Disconnected)
+    }
+}
+
+enum Answer {
+    Object(RouteNetlinkMessage),
+    /// An acknowledgement, or the end of a dump.
+    End,
+}
+
+fn read(answer: Option<NetlinkMessage<RouteNetlinkMessage>>) -> Result<Answer, KernelError> {
+    match answer.ok_or(KernelError::Disconnected)?.payload {
+        NetlinkPayload::InnerMessage(object) => Ok(Answer::Object(object)),
+        NetlinkPayload::Error(error) if error.code.is_some() => {
+            Err(KernelError::refused(error.raw_code(), error.header.get(ECHOED_HEADER..)))
+        }
+        NetlinkPayload::Done(done) if done.code < 0 => {
+            Err(KernelError::refused(done.code, Some(&done.extended_ack)))
+        }
+        NetlinkPayload::Overrun(_) => Err(KernelError::Interrupted),
+        _ => Ok(Answer::End),
+    }
+}

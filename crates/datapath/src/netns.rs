@@ -1,0 +1,135 @@
+//! Network namespaces by path, and work inside them. Knows nothing of what is done there.
+
+use std::fs::File;
+use std::io;
+use std::os::fd::{AsFd as _, AsRawFd as _, RawFd};
+use std::os::unix::fs::MetadataExt as _;
+use std::path::{Path, PathBuf};
+
+use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
+
+use crate::netlink::Netlink;
+
+/// The calling thread's namespace. Not `/proc/self`, which is the main thread's.
+const CURRENT: &str = "/proc/thread-self/ns/net";
+
+/// A network namespace, kept alive while this exists.
+#[derive(Debug)]
+pub struct Netns {
+    path: PathBuf,
+    file: File,
+}
+
+/// A network namespace could not be used.
+#[derive(Debug, thiserror::Error)]
+pub enum NetnsError {
+    /// There is nothing at the path, or it cannot be opened.
+    #[error("open network namespace {}", path.display())]
+    Open {
+        /// The path.
+        path: PathBuf,
+        /// What went wrong.
+        #[source]
+        source: io::Error,
+    },
+    /// What is at the path is not a network namespace, or may not be entered.
+    #[error("enter network namespace {}", path.display())]
+    Enter {
+        /// The path.
+        path: PathBuf,
+        /// What went wrong.
+        #[source]
+        source: io::Error,
+    },
+    /// No netlink socket could be opened inside.
+    #[error("open a netlink socket in network namespace {}", path.display())]
+    Socket {
+        /// The path.
+        path: PathBuf,
+        /// What went wrong.
+        #[source]
+        source: io::Error,
+    },
+}
+
+impl Netns {
+    /// Opens the namespace at `path`, such as `/var/run/netns/cni-…` or `/proc/<pid>/ns/net`.
+    ///
+    /// # Errors
+    ///
+    /// [`NetnsError::Open`].
+    pub fn open(path: &Path) -> Result<Self, NetnsError> {
+        let open = || File::open(path);
+        let file = open().map_err(|source| NetnsError::Open { path: path.to_owned(), source })?;
+        Ok(Self { path: path.to_owned(), file })
+    }
+
+    /// The calling thread's namespace.
+    ///
+    /// # Errors
+    ///
+    /// [`NetnsError::Open`], if /proc is not there.
+    pub fn current() -> Result<Self, NetnsError> {
+        Self::open(Path::new(CURRENT))
+    }
+
+    /// Whether both are one namespace, whatever their paths.
+    ///
+    /// # Errors
+    ///
+    /// [`NetnsError::Open`], if the kernel does not answer.
+    pub fn is_same(&self, other: &Self) -> Result<bool, NetnsError> {
+        Ok(self.identity()? == other.identity()?)
+    }
+
+    fn identity(&self) -> Result<(u64, u64), NetnsError> {
+        let metadata = self
+            .file
+            .metadata()
+            .map_err(|source| NetnsError::Open { path: self.path.clone(), source })?;
+        Ok((metadata.dev(), metadata.ino()))
+    }
+
+    /// Runs `work` inside. `work` cannot await, so the thread's other tasks never see the strange
+    /// namespace. Costs two system calls beside the work.
+    ///
+    /// # Errors
+    ///
+    /// [`NetnsError::Open`] or [`NetnsError::Enter`]; `work` has not run then.
+    ///
+    /// # Aborts
+    ///
+    /// If the way back fails the process ends at once: going on would change the network of the
+    /// wrong namespace.
+    pub fn run<T>(&self, work: impl FnOnce() -> T) -> Result<T, NetnsError> {
+        let _way_back = WayBack(Self::current()?);
+        self.enter()?;
+        Ok(work())
+    }
+
+    fn enter(&self) -> Result<(), NetnsError> {
+        move_into_link_name_space(self.file.as_fd(), Some(LinkNameSpaceType::Network))
+            .map_err(|errno| NetnsError::Enter { path: self.path.clone(), source: errno.into() })
+    }
+
+    /// A netlink socket inside. It stays there when the thread is back.
+    pub(crate) fn netlink(&self) -> Result<Netlink, NetnsError> {
+        self.run(Netlink::open)?
+            .map_err(|source| NetnsError::Socket { path: self.path.clone(), source })
+    }
+
+    pub(crate) fn raw_fd(&self) -> RawFd {
+        self.file.as_raw_fd()
+    }
+}
+
+/// Brings the thread home, also when the work inside panics.
+struct WayBack(Netns);
+
+impl Drop for WayBack {
+    fn drop(&mut self) {
+        if self.0.enter().is_err() {
+            std::process::abort();
+        }
+    }
+}

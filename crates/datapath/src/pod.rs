@@ -1,0 +1,121 @@
+//! A pod's link to its node: a veth pair, the pod's addresses and routes on one end, the node's
+//! routes and rules for the pod's addresses on the other.
+//!
+//! ```text
+//! host: 512: from all to 10.0.2.20 lookup main     1536: from 10.0.2.20 lookup 2
+//!       10.0.2.20 dev eniXXXXXXXXXXX scope link
+//! pod:  default via 169.254.1.1 dev eth0 ; 169.254.1.1 dev eth0 scope link
+//!       169.254.1.1 lladdr <host end> PERMANENT
+//! ```
+//!
+//! The gateway is an address that nobody has: the permanent neighbour entry makes it the host end.
+//! All verbs work in the calling thread's namespace as the node's.
+
+mod add;
+mod check;
+mod del;
+mod picture;
+
+use std::net::IpAddr;
+use std::path::PathBuf;
+
+pub use self::add::{AddPodError, add};
+pub use self::check::{CheckError, check};
+pub use self::del::{DelPodError, DelPodFailure, del};
+use crate::netlink::{KernelError, Netlink};
+use crate::rule::{self, Selector};
+use crate::{InterfaceName, MacAddr, Mtu, Owner, Removal, Route, RouteTable};
+
+/// An address of a pod, and the table by which its packets leave the node.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct PodAddress {
+    /// The address; alone on the link, that is /32 or /128.
+    pub address: IpAddr,
+    /// The table of the ENI that carries it.
+    pub table: RouteTable,
+}
+
+/// A link that shall be.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PodLink {
+    /// Path of the pod's network namespace.
+    pub netns: PathBuf,
+    /// Name of the pod's end.
+    pub ifname: InterfaceName,
+    /// Name of the host's end, see [`crate::host_veth_name`].
+    pub host_name: InterfaceName,
+    /// Whose the link is; must differ between two sandboxes, also of one pod.
+    pub owner: Owner,
+    /// MTU of both ends.
+    pub mtu: Mtu,
+    /// At least one.
+    pub addresses: Vec<PodAddress>,
+}
+
+/// One end of a link, as the kernel has it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LinkEnd {
+    /// Its name.
+    pub name: InterfaceName,
+    /// Its hardware address.
+    pub mac: MacAddr,
+    /// In bytes.
+    pub mtu: u32,
+}
+
+/// A link that is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PodLinkState {
+    /// The node's end.
+    pub host: LinkEnd,
+    /// The pod's end.
+    pub pod: LinkEnd,
+    /// The routes in the pod's namespace, in the order in which they were added.
+    pub routes: Vec<Route>,
+}
+
+/// A link that should be as it was made.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PodExpectation {
+    /// Path of the pod's network namespace.
+    pub netns: PathBuf,
+    /// Name of the pod's end.
+    pub ifname: InterfaceName,
+    /// Name of the host's end.
+    pub host_name: InterfaceName,
+    /// Whose the link is. A link without a mark passes: amazon-vpc-cni-k8s sets none.
+    pub owner: Owner,
+    /// Hardware address of the pod's end, if it was recorded.
+    pub mac: Option<MacAddr>,
+    /// MTU of both ends in bytes, if it was recorded.
+    pub mtu: Option<u32>,
+    /// The pod's addresses.
+    pub addresses: Vec<PodAddress>,
+}
+
+/// A link that shall no longer be.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PodRemoval {
+    /// Name of the host's end.
+    pub host_name: InterfaceName,
+    /// Whose the link was. A link with another mark is left alone, and so are its addresses.
+    pub owner: Owner,
+    /// The pod's addresses; where none is known, those that are routed to the host's end.
+    pub addresses: Vec<IpAddr>,
+}
+
+/// What [`del`] did.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PodRemoved {
+    /// The link.
+    pub link: Removal,
+    /// Each address with what became of its routes and rules.
+    pub addresses: Vec<(IpAddr, Removal)>,
+}
+
+/// Removes the rules for one pod address, whatever table they name. Returns how many there were.
+async fn remove_rules(netlink: &Netlink, address: IpAddr) -> Result<usize, KernelError> {
+    let to = rule::remove_all(netlink, rule::TO_POD, Selector::To(address)).await?;
+    let from = rule::remove_all(netlink, rule::FROM_POD, Selector::From(address)).await?;
+    Ok(to + from)
+}

@@ -1,0 +1,286 @@
+//! Compares a pod's link with what it should be. Changes nothing.
+
+use std::net::IpAddr;
+use std::path::PathBuf;
+
+use ipnet::IpNet;
+use netlink_packet_route::AddressFamily;
+
+use super::PodExpectation;
+use super::picture::Picture;
+use crate::link::{self, Link};
+use crate::netlink::{KernelError, Netlink};
+use crate::netns::{Netns, NetnsError};
+use crate::route::{self, Filter};
+use crate::{
+    InterfaceName, MacAddr, Neighbour, Owner, Route, RouteTable, Rule, address, neighbour, rule,
+};
+
+/// The first difference between a pod's link and what it should be, or why none was looked for.
+#[derive(Debug, thiserror::Error)]
+pub enum CheckError {
+    /// The pod's namespace cannot be used.
+    #[error("use the pod's network namespace")]
+    Netns(#[source] NetnsError),
+    /// The node's netlink cannot be used.
+    #[error("open a netlink socket")]
+    Socket(#[source] std::io::Error),
+    /// Something could not be read.
+    #[error("read {what}")]
+    Read {
+        /// The list or object.
+        what: &'static str,
+        /// What the kernel says.
+        #[source]
+        source: KernelError,
+    },
+    /// The pod's end is gone.
+    #[error("interface {ifname} is not in {}", netns.display())]
+    NoInterface {
+        /// Its name.
+        ifname: InterfaceName,
+        /// Path of the pod's namespace.
+        netns: PathBuf,
+    },
+    /// The host's end is gone.
+    #[error("link {host_name} is not on the node")]
+    NoHostLink {
+        /// Its name.
+        host_name: InterfaceName,
+    },
+    /// The host's end is another sandbox's, or the two links are not two ends of one.
+    #[error("link {host_name} is not {owner}'s")]
+    NotOurs {
+        /// Its name.
+        host_name: InterfaceName,
+        /// Whose it should be.
+        owner: Owner,
+    },
+    /// An end was set down.
+    #[error("{name} is down")]
+    Down {
+        /// Its name.
+        name: InterfaceName,
+    },
+    /// The pod's end has another hardware address.
+    #[error("{name} has hardware address {found}, not {expected}")]
+    Mac {
+        /// Its name.
+        name: InterfaceName,
+        /// What was recorded.
+        expected: MacAddr,
+        /// What it is.
+        found: MacAddr,
+    },
+    /// An end has another MTU.
+    #[error("{name} has MTU {found}, not {expected}")]
+    Mtu {
+        /// Its name.
+        name: InterfaceName,
+        /// What was recorded, in bytes.
+        expected: u32,
+        /// What it is, in bytes.
+        found: u32,
+    },
+    /// The pod's end lacks an address.
+    #[error("{device} has no address {address}")]
+    NoAddress {
+        /// The pod's end.
+        device: InterfaceName,
+        /// The address.
+        address: IpNet,
+    },
+    /// A route in the pod's namespace is gone or changed.
+    #[error("the pod has no route {route} dev {device}")]
+    NoRoute {
+        /// The route.
+        route: Route,
+        /// The pod's end.
+        device: InterfaceName,
+    },
+    /// The pod's gateway is not tied to the host's end.
+    #[error("the pod has no neighbour {neighbour} dev {device}")]
+    NoNeighbour {
+        /// The entry.
+        neighbour: Neighbour,
+        /// The pod's end.
+        device: InterfaceName,
+    },
+    /// The node's route to the pod is gone or changed.
+    #[error("the node has no route {route} dev {device}")]
+    NoHostRoute {
+        /// The route.
+        route: Route,
+        /// The host's end.
+        device: InterfaceName,
+    },
+    /// A rule for the pod is gone.
+    #[error("the node has no rule {rule}")]
+    NoRule {
+        /// The rule.
+        rule: Rule,
+    },
+    /// A rule sends the pod's packets astray.
+    #[error("the node has a rule {rule}")]
+    StrayRule {
+        /// The rule.
+        rule: Rule,
+    },
+}
+
+/// Compares a pod's link with what it should be. What others added to it is no difference: further
+/// addresses, routes, neighbours, tc, sysctls.
+///
+/// Costs as much as the node has rules.
+///
+/// # Errors
+///
+/// [`CheckError`], the first difference.
+pub async fn check(expected: &PodExpectation) -> Result<(), CheckError> {
+    let netns = Netns::open(&expected.netns).map_err(CheckError::Netns)?;
+    let pod_side = netns.netlink().map_err(CheckError::Netns)?;
+    let host_side = Netlink::open().map_err(CheckError::Socket)?;
+    let (host, pod) = check_links(expected, &host_side, &pod_side).await?;
+    let picture = Picture::of(&expected.addresses, &host, &pod);
+    check_pod(expected, &pod_side, &pod, &picture).await?;
+    check_host(expected, &host_side, &host, &picture).await
+}
+
+async fn check_links(
+    expected: &PodExpectation,
+    host_side: &Netlink,
+    pod_side: &Netlink,
+) -> Result<(Link, Link), CheckError> {
+    let PodExpectation { netns, ifname, host_name, owner, mac, .. } = expected;
+    let read = read("a link");
+    let pod = link::by_name(pod_side, ifname.as_str())
+        .await
+        .map_err(read)?
+        .ok_or_else(|| CheckError::NoInterface { ifname: ifname.clone(), netns: netns.clone() })?;
+    let host = link::by_name(host_side, host_name.as_str())
+        .await
+        .map_err(read)?
+        .ok_or_else(|| CheckError::NoHostLink { host_name: host_name.clone() })?;
+    let marked_by_other = host.owner.as_deref().is_some_and(|mark| mark != owner.as_str());
+    if marked_by_other || host.peer != Some(pod.index) || pod.peer != Some(host.index) {
+        return Err(CheckError::NotOurs { host_name: host_name.clone(), owner: owner.clone() });
+    }
+    check_mac(ifname, &pod, *mac)?;
+    check_end(expected, ifname, &pod)?;
+    check_end(expected, host_name, &host)?;
+    Ok((host, pod))
+}
+
+fn check_mac(name: &InterfaceName, link: &Link, mac: Option<MacAddr>) -> Result<(), CheckError> {
+    match mac {
+        Some(expected) if expected != link.mac => {
+            Err(CheckError::Mac { name: name.clone(), expected, found: link.mac })
+        }
+        _ => Ok(()),
+    }
+}
+
+fn check_end(
+    expected: &PodExpectation,
+    name: &InterfaceName,
+    link: &Link,
+) -> Result<(), CheckError> {
+    if !link.up {
+        return Err(CheckError::Down { name: name.clone() });
+    }
+    match expected.mtu {
+        Some(expected) if expected != link.mtu => {
+            Err(CheckError::Mtu { name: name.clone(), expected, found: link.mtu })
+        }
+        _ => Ok(()),
+    }
+}
+
+async fn check_pod(
+    expected: &PodExpectation,
+    netlink: &Netlink,
+    pod: &Link,
+    picture: &Picture,
+) -> Result<(), CheckError> {
+    let device = || expected.ifname.clone();
+    let found = address::list(netlink, pod.index).await.map_err(read("the pod's addresses"))?;
+    if let Some(address) = missing(&picture.addresses, &found) {
+        return Err(CheckError::NoAddress { device: device(), address: *address });
+    }
+    let found = routes(expected, netlink, pod).await.map_err(read("the pod's routes"))?;
+    if let Some(route) = missing(&picture.pod_routes, &found) {
+        return Err(CheckError::NoRoute { route: route.clone(), device: device() });
+    }
+    let found = neighbour::list(netlink, pod.index).await.map_err(read("the pod's neighbours"))?;
+    if let Some(neighbour) = missing(&picture.neighbours, &found) {
+        return Err(CheckError::NoNeighbour { neighbour: *neighbour, device: device() });
+    }
+    Ok(())
+}
+
+async fn check_host(
+    expected: &PodExpectation,
+    netlink: &Netlink,
+    host: &Link,
+    picture: &Picture,
+) -> Result<(), CheckError> {
+    let found = routes(expected, netlink, host).await.map_err(read("the node's routes"))?;
+    if let Some(route) = missing(&picture.host_routes, &found) {
+        let device = expected.host_name.clone();
+        return Err(CheckError::NoHostRoute { route: route.clone(), device });
+    }
+    let mut found = Vec::new();
+    for family in families(expected) {
+        found.extend(rule::list(netlink, family).await.map_err(read("the node's rules"))?);
+    }
+    if let Some(rule) = missing(&picture.rules, &found) {
+        return Err(CheckError::NoRule { rule: *rule });
+    }
+    match stray(expected, &picture.rules, &found) {
+        Some(rule) => Err(CheckError::StrayRule { rule }),
+        None => Ok(()),
+    }
+}
+
+/// A rule for one of the pod's addresses where ours are, but not one of ours.
+fn stray(expected: &PodExpectation, wanted: &[Rule], found: &[Rule]) -> Option<Rule> {
+    let of_pod = |found: &&Rule| {
+        let rival = |address: IpAddr| {
+            found.rivals(&Rule::to_pod(address))
+                || found.rivals(&Rule::from_pod(address, RouteTable::MAIN))
+        };
+        expected.addresses.iter().any(|pod| rival(pod.address))
+    };
+    found.iter().filter(of_pod).find(|found| !wanted.contains(found)).copied()
+}
+
+/// The main table's routes over `link`.
+async fn routes(
+    expected: &PodExpectation,
+    netlink: &Netlink,
+    link: &Link,
+) -> Result<Vec<Route>, KernelError> {
+    let mut found = Vec::new();
+    for family in families(expected) {
+        let filter = Filter { family, table: RouteTable::MAIN, device: Some(link.index) };
+        found.extend(route::list(netlink, filter).await?);
+    }
+    Ok(found)
+}
+
+/// The families of the pod's addresses, each once.
+fn families(expected: &PodExpectation) -> Vec<AddressFamily> {
+    let mut families: Vec<_> =
+        expected.addresses.iter().map(|pod| address::family(pod.address)).collect();
+    families.sort_by_key(|family| u8::from(*family));
+    families.dedup();
+    families
+}
+
+fn missing<'a, T: PartialEq>(wanted: &'a [T], found: &[T]) -> Option<&'a T> {
+    wanted.iter().find(|wanted| !found.contains(wanted))
+}
+
+fn read(what: &'static str) -> impl Fn(KernelError) -> CheckError + Copy {
+    move |source| CheckError::Read { what, source }
+}

@@ -1,0 +1,198 @@
+//! Removes a pod's link from the node. Needs nothing of the pod's namespace, which may be gone.
+
+use std::fmt;
+use std::net::IpAddr;
+
+use netlink_packet_route::AddressFamily;
+
+use super::{PodRemoval, PodRemoved, remove_rules};
+use crate::link::{self, Link};
+use crate::netlink::{KernelError, Netlink};
+use crate::route::{self, Filter};
+use crate::{InterfaceName, Removal, RouteTable};
+
+/// What of a pod's link could not be removed. The rest was.
+#[derive(Debug)]
+pub struct DelPodError {
+    /// Name of the host's end.
+    pub host_name: InterfaceName,
+    /// Each step that failed; never empty.
+    pub failures: Vec<DelPodFailure>,
+}
+
+impl fmt::Display for DelPodError {
+    /// With the text of every failure: a chain of sources has no place for several.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "remove pod link {}", self.host_name)?;
+        for (n, failure) in self.failures.iter().enumerate() {
+            let separator = if n == 0 { ": " } else { "; " };
+            write!(f, "{separator}{failure}")?;
+            if let Some(source) = std::error::Error::source(failure) {
+                write!(f, ": {source}")?;
+            }
+        }
+        Ok(())
+    }
+}
+
+impl std::error::Error for DelPodError {}
+
+/// A step of a removal that failed.
+#[derive(Debug, thiserror::Error)]
+pub enum DelPodFailure {
+    /// The node's netlink cannot be used.
+    #[error("open a netlink socket")]
+    Socket(#[source] std::io::Error),
+    /// The host's end could not be looked up.
+    #[error("look up the link")]
+    ReadLink(#[source] KernelError),
+    /// The addresses that are routed to the host's end could not be read.
+    #[error("list the routes over the link")]
+    ListRoutes(#[source] KernelError),
+    /// It could not be found out who has an address now.
+    #[error("look up the route to {address}")]
+    ReadRoute {
+        /// The address.
+        address: IpAddr,
+        /// What the kernel says.
+        #[source]
+        source: KernelError,
+    },
+    /// The rules for an address could not be removed.
+    #[error("remove the rules for {address}")]
+    RemoveRules {
+        /// The address.
+        address: IpAddr,
+        /// What the kernel says.
+        #[source]
+        source: KernelError,
+    },
+    /// The route to an address could not be removed.
+    #[error("remove the route to {address}")]
+    RemoveRoute {
+        /// The address.
+        address: IpAddr,
+        /// What the kernel says.
+        #[source]
+        source: KernelError,
+    },
+    /// The host's end could not be deleted.
+    #[error("delete the link")]
+    DeleteLink(#[source] KernelError),
+}
+
+/// Removes the rules and routes of a pod's addresses, and the host's end of its link. Done twice it
+/// is the same as once.
+///
+/// A link that bears another owner's mark is a newer sandbox's and stays; an address that is
+/// routed to any other link than this pod's is someone else's now and stays too.
+///
+/// # Errors
+///
+/// [`DelPodError`] with all steps that failed; the others were done.
+pub async fn del(removal: &PodRemoval) -> Result<PodRemoved, DelPodError> {
+    let mut failures = Vec::new();
+    let done = match Netlink::open() {
+        Ok(netlink) => remove(&netlink, removal, &mut failures).await,
+        Err(error) => {
+            failures.push(DelPodFailure::Socket(error));
+            PodRemoved { link: Removal::Absent, addresses: Vec::new() }
+        }
+    };
+    if failures.is_empty() {
+        Ok(done)
+    } else {
+        Err(DelPodError { host_name: removal.host_name.clone(), failures })
+    }
+}
+
+async fn remove(
+    netlink: &Netlink,
+    removal: &PodRemoval,
+    failures: &mut Vec<DelPodFailure>,
+) -> PodRemoved {
+    let link = match link::by_name(netlink, removal.host_name.as_str()).await {
+        Ok(link) => link,
+        Err(error) => {
+            failures.push(DelPodFailure::ReadLink(error));
+            None
+        }
+    };
+    let ours = link.as_ref().filter(|link| is_ours(link, removal));
+    let mut addresses = Vec::new();
+    for address in addresses_of(netlink, removal, ours, failures).await {
+        match remove_address(netlink, address, ours).await {
+            Ok(removed) => addresses.push((address, removed)),
+            Err(failure) => failures.push(failure),
+        }
+    }
+    PodRemoved { link: remove_link(netlink, link.as_ref(), ours, failures).await, addresses }
+}
+
+/// A link without a mark is ours by its name: amazon-vpc-cni-k8s sets none.
+fn is_ours(link: &Link, removal: &PodRemoval) -> bool {
+    let mark = link.owner.as_deref();
+    link.is_veth && mark.is_none_or(|owner| owner == removal.owner.as_str())
+}
+
+/// Those given, or else those that are routed to the link.
+async fn addresses_of(
+    netlink: &Netlink,
+    removal: &PodRemoval,
+    ours: Option<&Link>,
+    failures: &mut Vec<DelPodFailure>,
+) -> Vec<IpAddr> {
+    let Some(link) = ours.filter(|_| removal.addresses.is_empty()) else {
+        return removal.addresses.clone();
+    };
+    let mut found = Vec::new();
+    for family in [AddressFamily::Inet, AddressFamily::Inet6] {
+        let filter = Filter { family, table: RouteTable::MAIN, device: Some(link.index) };
+        match route::list(netlink, filter).await {
+            Ok(routes) => found.extend(routes),
+            Err(error) => failures.push(DelPodFailure::ListRoutes(error)),
+        }
+    }
+    let alone = |net: &ipnet::IpNet| net.prefix_len() == net.max_prefix_len();
+    found.into_iter().map(|route| route.destination).filter(alone).map(|net| net.addr()).collect()
+}
+
+async fn remove_address(
+    netlink: &Netlink,
+    address: IpAddr,
+    ours: Option<&Link>,
+) -> Result<Removal, DelPodFailure> {
+    let route = route::to_host(netlink, address)
+        .await
+        .map_err(|source| DelPodFailure::ReadRoute { address, source })?;
+    if route.as_ref().is_some_and(|route| ours.is_none_or(|link| link.index != route.device)) {
+        return Ok(Removal::NotOurs);
+    }
+    let rules = remove_rules(netlink, address)
+        .await
+        .map_err(|source| DelPodFailure::RemoveRules { address, source })?;
+    if let Some(route) = &route {
+        route::remove(netlink, route)
+            .await
+            .map_err(|source| DelPodFailure::RemoveRoute { address, source })?;
+    }
+    Ok(if rules == 0 && route.is_none() { Removal::Absent } else { Removal::Removed })
+}
+
+async fn remove_link(
+    netlink: &Netlink,
+    link: Option<&Link>,
+    ours: Option<&Link>,
+    failures: &mut Vec<DelPodFailure>,
+) -> Removal {
+    match (link, ours) {
+        (None, _) => Removal::Absent,
+        (Some(_), None) => Removal::NotOurs,
+        (Some(_), Some(link)) => {
+            if let Err(error) = link::delete(netlink, link.index).await {
+                failures.push(DelPodFailure::DeleteLink(error));
+            }
+            Removal::Removed
+        }
+    }
+}

@@ -1,0 +1,73 @@
+//! What a pod's link consists of beside its two ends. Pure: knows no kernel.
+
+use std::collections::BTreeSet;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+use ipnet::IpNet;
+
+use super::PodAddress;
+use crate::RouteTable;
+use crate::link::Link;
+use crate::neighbour::Neighbour;
+use crate::route::Route;
+use crate::rule::Rule;
+
+/// Everything that must be in place, on both sides of the link.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Picture {
+    /// On the pod's end.
+    pub(super) addresses: Vec<IpNet>,
+    /// In the pod's namespace, in an order in which they can be added.
+    pub(super) pod_routes: Vec<Route>,
+    /// In the pod's namespace.
+    pub(super) neighbours: Vec<Neighbour>,
+    /// In the node's namespace.
+    pub(super) host_routes: Vec<Route>,
+    /// In the node's namespace.
+    pub(super) rules: Vec<Rule>,
+}
+
+impl Picture {
+    pub(super) fn of(addresses: &[PodAddress], host: &Link, pod: &Link) -> Self {
+        let gateways = gateways(addresses);
+        Self {
+            addresses: addresses.iter().map(|pod| IpNet::from(pod.address)).collect(),
+            pod_routes: gateways.iter().flat_map(|gw| routes_over(*gw, pod.index)).collect(),
+            neighbours: gateways
+                .iter()
+                .map(|gw| Neighbour { address: *gw, mac: host.mac, device: pod.index })
+                .collect(),
+            host_routes: addresses
+                .iter()
+                .map(|pod| Route::to_host(pod.address, host.index))
+                .collect(),
+            rules: addresses.iter().flat_map(rules).collect(),
+        }
+    }
+}
+
+/// One gateway for each family of the pod's addresses, IPv4 first. Addresses that nobody has;
+/// those of amazon-vpc-cni-k8s.
+fn gateways(addresses: &[PodAddress]) -> BTreeSet<IpAddr> {
+    let gateway = |pod: &PodAddress| match pod.address {
+        IpAddr::V4(_) => IpAddr::V4(Ipv4Addr::new(169, 254, 1, 1)),
+        IpAddr::V6(_) => IpAddr::V6(Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, 1)),
+    };
+    addresses.iter().map(gateway).collect()
+}
+
+fn routes_over(gateway: IpAddr, device: u32) -> [Route; 2] {
+    let default = match gateway {
+        IpAddr::V4(_) => IpNet::V4(ipnet::Ipv4Net::default()),
+        IpAddr::V6(_) => IpNet::V6(ipnet::Ipv6Net::default()),
+    };
+    let to_gateway = Route::to_host(gateway, device);
+    let over_gateway = Route { destination: default, gateway: Some(gateway), ..to_gateway.clone() };
+    [to_gateway, over_gateway]
+}
+
+fn rules(pod: &PodAddress) -> impl Iterator<Item = Rule> + use<> {
+    let leaves_elsewhere = pod.table != RouteTable::MAIN;
+    let from = leaves_elsewhere.then(|| Rule::from_pod(pod.address, pod.table));
+    std::iter::once(Rule::to_pod(pod.address)).chain(from)
+}

@@ -1,0 +1,180 @@
+//! Routes: one destination, one link, at most one gateway.
+
+use std::fmt;
+use std::net::IpAddr;
+
+use ipnet::IpNet;
+use netlink_packet_core::{NLM_F_CREATE, NLM_F_EXCL, NLM_F_REPLACE};
+use netlink_packet_route::route::{
+    RouteAddress, RouteAttribute, RouteFlags, RouteHeader, RouteMessage, RouteProtocol, RouteScope,
+    RouteType,
+};
+use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
+use rustix::io::Errno;
+
+use crate::RouteTable;
+use crate::address::family;
+use crate::netlink::{KernelError, Netlink};
+
+/// A unicast route. Printed as `ip route` takes it, without the link, whose name is not known here.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Route {
+    /// Where to; of length 0 for the default route.
+    pub destination: IpNet,
+    /// Over whom; `None` for what is on the link itself.
+    pub gateway: Option<IpAddr>,
+    /// The link's index, in the namespace of the route.
+    pub device: u32,
+    /// In which table.
+    pub table: RouteTable,
+}
+
+impl Route {
+    /// To one address on the link itself, in the main table.
+    pub(crate) fn to_host(address: IpAddr, device: u32) -> Self {
+        Self { destination: address.into(), gateway: None, device, table: RouteTable::MAIN }
+    }
+
+    fn message(&self) -> RouteMessage {
+        let mut message = RouteMessage::default();
+        message.header = RouteHeader {
+            address_family: family(self.destination.addr()),
+            destination_prefix_length: self.destination.prefix_len(),
+            // As Go's netlink package and `ip route` mark routes; anything else would be printed.
+            protocol: RouteProtocol::Boot,
+            scope: if self.gateway.is_some() { RouteScope::Universe } else { RouteScope::Link },
+            kind: RouteType::Unicast,
+            ..RouteHeader::default()
+        };
+        let mut attributes =
+            vec![RouteAttribute::Oif(self.device), RouteAttribute::Table(self.table.number())];
+        if self.destination.prefix_len() > 0 {
+            attributes.push(RouteAttribute::Destination(self.destination.addr().into()));
+        }
+        attributes.extend(self.gateway.map(|gateway| RouteAttribute::Gateway(gateway.into())));
+        message.attributes = attributes;
+        message
+    }
+
+    /// `None` for routes of other kinds: local, broadcast, multipath, …
+    fn from_message(message: &RouteNetlinkMessage) -> Option<Self> {
+        let RouteNetlinkMessage::NewRoute(message) = message else { return None };
+        if message.header.kind != RouteType::Unicast {
+            return None;
+        }
+        let unspecified = match message.header.address_family {
+            AddressFamily::Inet => IpAddr::from([0; 4]),
+            AddressFamily::Inet6 => IpAddr::from([0; 16]),
+            _ => return None,
+        };
+        let (mut destination, mut gateway, mut device) = (unspecified, None, None);
+        let mut table = u32::from(message.header.table);
+        for attribute in &message.attributes {
+            match attribute {
+                RouteAttribute::Destination(address) => destination = ip(address)?,
+                RouteAttribute::Gateway(address) => gateway = Some(ip(address)?),
+                RouteAttribute::Oif(index) => device = Some(*index),
+                RouteAttribute::Table(number) => table = *number,
+                _ => {}
+            }
+        }
+        Some(Self {
+            destination: IpNet::new(destination, message.header.destination_prefix_length).ok()?,
+            gateway,
+            device: device?,
+            table: RouteTable::from(table),
+        })
+    }
+}
+
+impl fmt::Display for Route {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.destination.prefix_len() {
+            0 => f.write_str("default")?,
+            length if length == self.destination.max_prefix_len() => {
+                write!(f, "{}", self.destination.addr())?;
+            }
+            _ => write!(f, "{}", self.destination)?,
+        }
+        if let Some(gateway) = self.gateway {
+            write!(f, " via {gateway}")?;
+        }
+        write!(f, " table {}", self.table)
+    }
+}
+
+fn ip(address: &RouteAddress) -> Option<IpAddr> {
+    match address {
+        RouteAddress::Inet(address) => Some(IpAddr::V4(*address)),
+        RouteAddress::Inet6(address) => Some(IpAddr::V6(*address)),
+        _ => None,
+    }
+}
+
+/// Adds `route`; refused if its table has a route to the same destination.
+pub(crate) async fn add(netlink: &Netlink, route: &Route) -> Result<(), KernelError> {
+    let message = RouteNetlinkMessage::NewRoute(route.message());
+    netlink.change(message, NLM_F_CREATE | NLM_F_EXCL).await
+}
+
+/// Puts `route` in place of what its table has to the same destination.
+pub(crate) async fn replace(netlink: &Netlink, route: &Route) -> Result<(), KernelError> {
+    let message = RouteNetlinkMessage::NewRoute(route.message());
+    netlink.change(message, NLM_F_CREATE | NLM_F_REPLACE).await
+}
+
+/// Removes `route`, whoever added it; it may be gone already.
+pub(crate) async fn remove(netlink: &Netlink, route: &Route) -> Result<(), KernelError> {
+    let mut message = route.message();
+    // Unset, they match any.
+    message.header.protocol = RouteProtocol::Unspec;
+    message.header.scope = RouteScope::NoWhere;
+    match netlink.change(RouteNetlinkMessage::DelRoute(message), 0).await {
+        Err(error) if error.is(Errno::SRCH) => Ok(()),
+        other => other,
+    }
+}
+
+/// Which routes to list.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Filter {
+    pub(crate) family: AddressFamily,
+    pub(crate) table: RouteTable,
+    /// Over this link only.
+    pub(crate) device: Option<u32>,
+}
+
+/// The unicast routes that pass `filter`; it is the kernel that filters.
+pub(crate) async fn list(netlink: &Netlink, filter: Filter) -> Result<Vec<Route>, KernelError> {
+    let mut wanted = RouteMessage::default();
+    wanted.header.address_family = filter.family;
+    wanted.attributes.push(RouteAttribute::Table(filter.table.number()));
+    wanted.attributes.extend(filter.device.map(RouteAttribute::Oif));
+    match netlink.dump(RouteNetlinkMessage::GetRoute(wanted)).await {
+        Ok(found) => Ok(found.iter().filter_map(Route::from_message).collect()),
+        // A table exists from its first route on.
+        Err(error) if error.is(Errno::NOENT) => Ok(Vec::new()),
+        Err(error) => Err(error),
+    }
+}
+
+/// The route that leads to exactly `address` and nothing else, if that is what the kernel would
+/// use. One lookup, however many routes there are.
+pub(crate) async fn to_host(
+    netlink: &Netlink,
+    address: IpAddr,
+) -> Result<Option<Route>, KernelError> {
+    let mut wanted = RouteMessage::default();
+    wanted.header.address_family = family(address);
+    wanted.header.destination_prefix_length = IpNet::from(address).prefix_len();
+    wanted.header.flags = RouteFlags::FibMatch;
+    wanted.attributes.push(RouteAttribute::Destination(address.into()));
+    match netlink.get(RouteNetlinkMessage::GetRoute(wanted)).await {
+        Ok(found) => {
+            Ok(Route::from_message(&found)
+                .filter(|route| route.destination == IpNet::from(address)))
+        }
+        Err(error) if error.is(Errno::NETUNREACH) || error.is(Errno::HOSTUNREACH) => Ok(None),
+        Err(error) => Err(error),
+    }
+}

@@ -1,0 +1,44 @@
+//! The network's sysctls, of the calling thread's namespace.
+
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use crate::Change;
+
+/// A sysctl could not be read or written.
+#[derive(Debug, thiserror::Error)]
+#[error("set {} to {value}", path.display())]
+pub struct SysctlError {
+    path: PathBuf,
+    value: String,
+    #[source]
+    source: io::Error,
+}
+
+impl SysctlError {
+    /// Whether this kernel does not have it: IPv6 may be switched off at boot.
+    pub(crate) fn is_missing(&self) -> bool {
+        self.source.kind() == io::ErrorKind::NotFound
+    }
+}
+
+/// Sets what `key` (such as `net/ipv4/ip_forward`) names, if it differs. Keys have slashes, for an
+/// interface's name may have dots.
+pub(crate) fn set(key: &str, value: &str) -> Result<Change, SysctlError> {
+    let path = Path::new("/proc/sys").join(key);
+    let fail = |source| SysctlError { path: path.clone(), value: value.to_owned(), source };
+    if fs::read_to_string(&path).map_err(fail)?.trim_end() == value {
+        return Ok(Change::Unchanged);
+    }
+    fs::write(&path, value).map_err(fail)?;
+    Ok(Change::Updated)
+}
+
+/// As [`set`], but a kernel without this sysctl is content.
+pub(crate) fn set_if_present(key: &str, value: &str) -> Result<Change, SysctlError> {
+    match set(key, value) {
+        Err(error) if error.is_missing() => Ok(Change::Unchanged),
+        other => other,
+    }
+}
