@@ -1,0 +1,377 @@
+//! The body of a VPC in the Linux kernel: real devices for ENIs, and a router between them.
+//!
+//! One network namespace, the fabric, routes for the whole VPC. An attached ENI is a veth pair:
+//! one end in the instance's namespace with the ENI's MAC, the other in the fabric. The fabric
+//! end answers ARP for whatever the fabric can route elsewhere, and the fabric routes exactly what
+//! is assigned, so
+//!
+//! * an address is delivered to the ENI that has it, and to nobody when no ENI has it;
+//! * a packet that leaves through an ENI that does not have its source address is dropped: by
+//!   strict reverse path filtering for IPv4, by policy rules for IPv6;
+//! * the VPC router (subnet base + 1, and `fe80:ec2::1`) and IMDS (169.254.169.254 and
+//!   `fd00:ec2::254`) are the fabric itself, which sees the pod's own source address;
+//! * nothing outside of the VPC can be reached, and there is no NAT.
+//!
+//! All state is the kernel's. Devices carry their ENI in their alias and namespaces made here
+//! carry a mark on `lo`, so a [`Fabric`] that starts after a crash finds and removes what is left.
+//!
+//! Must not know EC2 nor HTTP: it is given a [`Picture`]. Needs root.
+
+mod body;
+mod error;
+mod netns;
+mod picture;
+mod rtnl;
+
+use std::collections::BTreeSet;
+use std::net::{SocketAddr, TcpListener};
+use std::thread;
+
+use self::body::{Body, Entry, Label, Link};
+pub use self::error::{
+    AttachError, KernelError, ListenError, NameError, StartError, StopError, SyncError,
+};
+pub use self::netns::NetnsName;
+use self::netns::{Claim, Netns};
+pub use self::picture::{AttachedEni, Instance, Picture};
+use self::rtnl::{Devices, Rtnl};
+
+/// First interface index of the fabric's ends: far from those that a young namespace gives out, so
+/// that both ends of a pair differ.
+const FIRST_INDEX: u32 = 1000;
+
+/// What a machine's own settings must not leak into the fabric. A new namespace starts with a copy
+/// of the IPv4 settings of the machine.
+const FABRIC_SYSCTLS: [(&str, &str); 13] = [
+    ("ipv4/ip_forward", "1"),
+    ("ipv4/conf/default/proxy_arp", "1"),
+    // The stricter of `all` and the device's own counts, where loose (2) beats strict (1).
+    ("ipv4/conf/all/rp_filter", "1"),
+    ("ipv4/conf/default/rp_filter", "1"),
+    ("ipv4/conf/all/arp_ignore", "0"),
+    ("ipv4/conf/default/arp_ignore", "0"),
+    ("ipv4/conf/all/send_redirects", "0"),
+    ("ipv4/conf/default/send_redirects", "0"),
+    ("ipv6/conf/all/disable_ipv6", "0"),
+    ("ipv6/conf/default/disable_ipv6", "0"),
+    ("ipv6/conf/all/forwarding", "1"),
+    ("ipv6/conf/all/accept_dad", "0"),
+    ("ipv6/conf/default/accept_dad", "0"),
+];
+
+/// What a freshly booted Debian has, whatever the machine around it has.
+const INSTANCE_SYSCTLS: [(&str, &str); 7] = [
+    ("ipv4/ip_forward", "0"),
+    ("ipv4/conf/all/rp_filter", "0"),
+    ("ipv4/conf/default/rp_filter", "0"),
+    ("ipv4/conf/all/arp_ignore", "0"),
+    ("ipv4/conf/default/arp_ignore", "0"),
+    ("ipv4/conf/all/arp_announce", "0"),
+    ("ipv4/conf/default/arp_announce", "0"),
+];
+
+/// What tells one fabric from another on the same machine.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FabricConfig {
+    /// Name of the fabric's own namespace.
+    pub netns: NetnsName,
+}
+
+impl Default for FabricConfig {
+    /// `vpc-fabric`.
+    fn default() -> Self {
+        Self { netns: "vpc-fabric".parse().expect("a plain name") }
+    }
+}
+
+/// A running fabric. Dropping it removes all that it made, as [`Fabric::stop`] does.
+#[derive(Debug)]
+pub struct Fabric {
+    netns: Netns,
+    mark: String,
+    stopped: bool,
+}
+
+/// What [`Fabric::sync`] changed.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Report {
+    /// Ids of the ENIs whose device was made, in the order of the picture.
+    pub attached: Vec<String>,
+    /// Ids of the ENIs whose device was deleted, in the order of their MAC addresses.
+    pub detached: Vec<String>,
+    /// Addresses, neighbours, routes and rules added to the fabric.
+    pub n_added: usize,
+    /// And those deleted.
+    pub n_deleted: usize,
+}
+
+impl Report {
+    /// Whether the kernel matched the picture before.
+    #[must_use]
+    pub fn is_unchanged(&self) -> bool {
+        *self == Self::default()
+    }
+}
+
+impl Fabric {
+    /// Makes an empty fabric: the router and IMDS addresses answer, nothing is attached. What a
+    /// crashed predecessor of the same name has left is removed first. Must be called within a
+    /// tokio runtime.
+    ///
+    /// # Errors
+    ///
+    /// [`StartError::NotRoot`] and [`StartError::InUse`] are for the user to settle, so is
+    /// [`StartError::NotOurs`]; the others are the kernel's. After an error nothing is left.
+    pub async fn start(config: FabricConfig) -> Result<Self, StartError> {
+        if !rustix::process::geteuid().is_root() {
+            return Err(StartError::NotRoot);
+        }
+        let mark = format!("vpc-sim {}", config.netns);
+        replace_stale(&config.netns, &mark).await?;
+        let netns = Netns::unnamed()?;
+        // Nobody else knows of the namespace yet.
+        netns.claim()?;
+        set_up(&netns, &mark).await?;
+        netns.publish(&config.netns)?;
+        Ok(Self { netns, mark, stopped: false })
+    }
+
+    /// Makes the kernel match the picture: reads what is there, and changes what differs.
+    ///
+    /// What a node's own programs have done inside an instance's namespace is left alone.
+    ///
+    /// # Errors
+    ///
+    /// [`SyncError`]; the next call goes on where this one failed.
+    pub async fn sync(&mut self, picture: &Picture) -> Result<Report, SyncError> {
+        let wanted = Body::of(picture);
+        let rtnl = Rtnl::open(&self.netns)?;
+        let mut report = Report::default();
+        self.detach(&rtnl, &wanted.links, &mut report).await?;
+        let failed = self.attach(&rtnl, &wanted.links, &mut report).await?;
+        let devices = rtnl.devices().await?;
+        sync_entries(&rtnl, &devices, wanted.entries, &mut report).await?;
+        let mut failed = failed.into_iter();
+        match failed.next() {
+            None => Ok(report),
+            Some(first) => {
+                Err(SyncError::Attach { first: Box::new(first), others: failed.collect(), report })
+            }
+        }
+    }
+
+    /// Opens a listener that instances and pods reach at `address`, which must be one of the
+    /// fabric's: 169.254.169.254 and `fd00:ec2::254` always are. It is non-blocking, as
+    /// `tokio::net::TcpListener::from_std` wants it, and may be used from any thread.
+    ///
+    /// # Errors
+    ///
+    /// [`ListenError::Bind`] if the address is taken or not the fabric's.
+    pub fn tcp_listener(&self, address: SocketAddr) -> Result<TcpListener, ListenError> {
+        let listen = || {
+            let listener = TcpListener::bind(address)?;
+            listener.set_nonblocking(true)?;
+            Ok(listener)
+        };
+        self.netns.run(listen)?.map_err(|source| ListenError::Bind { address, source })
+    }
+
+    /// Removes every device and namespace that the fabric has made.
+    ///
+    /// # Errors
+    ///
+    /// [`StopError`] if something remains.
+    pub async fn stop(mut self) -> Result<(), StopError> {
+        self.stopped = true;
+        tear_down(&self.netns, &self.mark).await
+    }
+
+    /// Deletes devices that are not wanted, or not like this, or were not set up to the end.
+    async fn detach(
+        &self,
+        rtnl: &Rtnl,
+        wanted: &[Link],
+        report: &mut Report,
+    ) -> Result<(), KernelError> {
+        let mut vacated = BTreeSet::new();
+        for (name, device) in rtnl.devices().await? {
+            let as_wanted =
+                |link: &Link| link.name == name && link.label.to_string() == device.alias;
+            if wanted.iter().any(as_wanted) {
+                continue;
+            }
+            rtnl.delete_link(&name, device.index).await?;
+            if let Ok(label) = device.alias.parse::<Label>() {
+                report.detached.push(label.eni);
+                vacated.insert(label.netns);
+            }
+        }
+        for link in wanted {
+            vacated.remove(&link.label.netns);
+        }
+        for netns in vacated {
+            remove_if_marked(&netns, &self.mark).await?;
+        }
+        Ok(())
+    }
+
+    /// Makes the missing devices. One that fails does not keep the others from being made.
+    async fn attach(
+        &self,
+        rtnl: &Rtnl,
+        wanted: &[Link],
+        report: &mut Report,
+    ) -> Result<Vec<AttachError>, KernelError> {
+        let devices = rtnl.devices().await?;
+        let first_free = devices.values().map(|device| device.index + 1).max();
+        let indexes = first_free.unwrap_or_default().max(FIRST_INDEX)..;
+        let missing = wanted.iter().filter(|link| !devices.contains_key(&link.name));
+        let mut failed = Vec::new();
+        for (link, index) in missing.zip(indexes) {
+            let Label { eni, netns, device } = link.label.clone();
+            match self.attach_one(rtnl, link, index).await {
+                Ok(()) => report.attached.push(eni),
+                Err(source) => failed.push(AttachError { eni, netns, device, source }),
+            }
+        }
+        Ok(failed)
+    }
+
+    async fn attach_one(&self, rtnl: &Rtnl, link: &Link, index: u32) -> Result<(), KernelError> {
+        let instance = self.instance(&link.label.netns).await?;
+        rtnl.add_link(link, index, &instance).await?;
+        let configured = self.configure(rtnl, link, index, &instance).await;
+        if configured.is_err() {
+            // Without it the next sync would take the half-made device for a finished one only
+            // if its alias were set; deleting now also frees the name in the instance.
+            let _ = rtnl.delete_link(&link.name, index).await;
+        }
+        configured
+    }
+
+    async fn configure(
+        &self,
+        rtnl: &Rtnl,
+        link: &Link,
+        index: u32,
+        instance: &Netns,
+    ) -> Result<(), KernelError> {
+        // Otherwise proxied ARP answers wait for a random time of up to 0.8 s.
+        let proxy_delay = format!("ipv4/neigh/{}/proxy_delay", link.name);
+        self.netns.write_sysctls(&[(&proxy_delay, "0")])?;
+        rtnl.add_router_v6(&link.name, index).await?;
+        if let Some(boot) = &link.boot {
+            Rtnl::open(instance)?.boot(&link.label.device, boot).await?;
+        }
+        rtnl.set_alias(&link.name, index, &link.label.to_string()).await
+    }
+
+    /// The instance's namespace, made if need be.
+    async fn instance(&self, name: &NetnsName) -> Result<Netns, KernelError> {
+        if let Some(netns) = Netns::open(name)? {
+            return Ok(netns);
+        }
+        let netns = Netns::unnamed()?;
+        netns.write_sysctls(&INSTANCE_SYSCTLS)?;
+        Rtnl::open(&netns)?.set_mark(&self.mark).await?;
+        netns.publish(name)?;
+        Ok(netns)
+    }
+}
+
+impl Drop for Fabric {
+    fn drop(&mut self) {
+        if self.stopped {
+            return;
+        }
+        let torn_down = thread::scope(|scope| {
+            let blocking = || -> std::io::Result<Result<(), StopError>> {
+                let runtime = tokio::runtime::Builder::new_current_thread().enable_io().build()?;
+                Ok(runtime.block_on(tear_down(&self.netns, &self.mark)))
+            };
+            scope.spawn(blocking).join()
+        });
+        if !matches!(torn_down, Ok(Ok(Ok(())))) {
+            tracing::error!(?torn_down, "fabric not removed");
+        }
+    }
+}
+
+/// Removes the fabric of this name if its owner is dead.
+async fn replace_stale(name: &NetnsName, mark: &str) -> Result<(), StartError> {
+    let Some(stale) = Netns::open(name)? else { return Ok(()) };
+    if Rtnl::open(&stale)?.mark().await? != mark {
+        return Err(StartError::NotOurs(name.clone()));
+    }
+    match stale.claim()? {
+        Claim::Theirs => Err(StartError::InUse(name.clone())),
+        Claim::Ours => {
+            tracing::warn!(fabric = %name, "removing what a crashed simulator left");
+            tear_down(&stale, mark).await.map_err(StartError::Stale)
+        }
+    }
+}
+
+/// Fills a new namespace with what an empty fabric has.
+async fn set_up(netns: &Netns, mark: &str) -> Result<(), KernelError> {
+    netns.write_sysctls(&FABRIC_SYSCTLS)?;
+    let rtnl = Rtnl::open(netns)?;
+    rtnl.set_mark(mark).await?;
+    rtnl.set_loopback_up().await?;
+    rtnl.add_sender_frame().await?;
+    let empty = Body::of(&Picture::default()).entries;
+    sync_entries(&rtnl, &Devices::default(), empty, &mut Report::default()).await
+}
+
+/// Makes the fabric's tables hold these entries, but for those of devices that are not there.
+async fn sync_entries(
+    rtnl: &Rtnl,
+    devices: &Devices,
+    mut wanted: BTreeSet<Entry>,
+    report: &mut Report,
+) -> Result<(), KernelError> {
+    let index = |entry: &Entry| match entry.device() {
+        Some(name) => devices.get(name).map(|device| device.index),
+        None => Some(0),
+    };
+    wanted.retain(|entry| index(entry).is_some());
+    let present = rtnl.entries(devices).await?;
+    for entry in present.difference(&wanted) {
+        rtnl.delete_entry(entry, index(entry).unwrap_or_default()).await?;
+        report.n_deleted += 1;
+    }
+    for entry in wanted.difference(&present) {
+        rtnl.add_entry(entry, index(entry).unwrap_or_default()).await?;
+        report.n_added += 1;
+    }
+    Ok(())
+}
+
+/// Removes the devices and the namespaces with this mark, the fabric's own among them.
+///
+/// Devices do not wait for the fabric's namespace to go: open listeners hold it.
+async fn tear_down(netns: &Netns, mark: &str) -> Result<(), StopError> {
+    let mut errors = Vec::new();
+    match Rtnl::open(netns) {
+        Ok(rtnl) => errors.extend(rtnl.delete_links().await.err()),
+        Err(error) => errors.push(error),
+    }
+    match netns::published() {
+        Ok(names) => {
+            for name in names {
+                errors.extend(remove_if_marked(&name, mark).await.err());
+            }
+        }
+        Err(error) => errors.push(error),
+    }
+    StopError::check(errors)
+}
+
+/// Removes a namespace that was made here; one that was there before, or is none, stays.
+async fn remove_if_marked(name: &NetnsName, mark: &str) -> Result<(), KernelError> {
+    let Ok(Some(netns)) = Netns::open(name) else { return Ok(()) };
+    if Rtnl::open(&netns)?.mark().await? == mark {
+        netns::unpublish(name)?;
+    }
+    Ok(())
+}

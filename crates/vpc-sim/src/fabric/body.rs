@@ -1,0 +1,342 @@
+//! What the kernel must hold for a picture: the devices, and the entries of the fabric's tables.
+//!
+//! Pure: what is there is read, and what differs is changed, by its siblings. Must not know
+//! netlink.
+
+use std::collections::BTreeSet;
+use std::fmt;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::str::FromStr;
+
+use ipnet::{IpNet, Ipv6Net};
+
+use super::netns::NetnsName;
+use super::picture::{AttachedEni, Instance, Picture};
+
+/// Instance metadata, on link-local addresses that are the same in every VPC
+/// (<https://docs.aws.amazon.com/AWSEC2/latest/UserGuide/instancedata-data-retrieval.html>).
+pub(super) const IMDS: [IpAddr; 2] = [
+    IpAddr::V4(Ipv4Addr::new(169, 254, 169, 254)),
+    IpAddr::V6(Ipv6Addr::new(0xfd00, 0xec2, 0, 0, 0, 0, 0, 0x254)),
+];
+
+/// The VPC's IPv6 router, the same on every subnet; amazon-vpc-cni-k8s relies on it too.
+pub(super) const ROUTER_V6: Ipv6Addr = Ipv6Addr::new(0xfe80, 0xec2, 0, 0, 0, 0, 0, 1);
+
+/// The whole of it.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Body {
+    /// In the order in which they are to be made.
+    pub(super) links: Vec<Link>,
+    /// All that the fabric's tables hold for these links.
+    pub(super) entries: BTreeSet<Entry>,
+}
+
+/// A veth pair: one end in the fabric, the other in an instance.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Link {
+    /// Name of the fabric's end; told by the MAC, so the same each time.
+    pub(super) name: String,
+    /// Where the other end is.
+    pub(super) label: Label,
+    /// Of the instance's end.
+    pub(super) mac: [u8; 6],
+    /// How an instance's image sets it up at boot; only the primary ENI is.
+    pub(super) boot: Option<Boot>,
+}
+
+/// Whose link a fabric device is. Kept in the kernel as the device's alias, where it is also what
+/// says that the device was set up to the end.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Label {
+    pub(super) eni: String,
+    pub(super) netns: NetnsName,
+    /// Name of the instance's end.
+    pub(super) device: String,
+}
+
+/// What a cloud image configures on the primary ENI.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Boot {
+    /// With the subnet's length for IPv4, and /128 for IPv6 as DHCPv6 hands them out.
+    pub(super) addresses: Vec<IpNet>,
+    /// Next hop of the default route.
+    pub(super) router: Ipv4Addr,
+}
+
+impl Boot {
+    /// Next hops of the default routes, one for each family that has an address.
+    pub(super) fn routers(&self) -> impl Iterator<Item = IpAddr> {
+        let has_ipv6 = self.addresses.iter().any(|net| net.addr().is_ipv6());
+        [self.router.into()].into_iter().chain(has_ipv6.then_some(ROUTER_V6.into()))
+    }
+}
+
+/// A line of one of the fabric's tables. In the order in which they are to be added: a route needs
+/// its neighbour.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Entry {
+    /// The fabric answers to it itself.
+    Local(IpAddr),
+    /// Spares the fabric the question who has the next hop: nobody but the ENI may.
+    Neighbour { address: IpAddr, mac: [u8; 6], device: String },
+    /// Where packets to these addresses go.
+    Route { to: IpNet, hop: Hop },
+    /// Packets of these senders may come from this device. What strict `rp_filter` is for IPv4;
+    /// IPv6 has no such setting.
+    Sender { from: Ipv6Net, device: String },
+}
+
+/// The end of a route.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Hop {
+    /// Nowhere, in silence.
+    Blackhole,
+    /// To the neighbour with the packet's own address.
+    Direct { device: String },
+    /// To this neighbour.
+    Via { address: IpAddr, device: String },
+}
+
+impl Body {
+    pub(super) fn of(picture: &Picture) -> Self {
+        let links = picture.instances.iter().flat_map(links).collect();
+        let enis = || picture.instances.iter().flat_map(|instance| &instance.enis);
+        let mut entries = BTreeSet::from(IMDS.map(Entry::Local));
+        entries.extend(enis().map(|eni| Entry::Local(eni.router().into())));
+        entries.extend(picture.cidrs.iter().map(|&to| Entry::Route { to, hop: Hop::Blackhole }));
+        entries.extend(enis().flat_map(delivery));
+        Self { links, entries }
+    }
+}
+
+impl Entry {
+    /// The fabric's device that it cannot be without.
+    pub(super) fn device(&self) -> Option<&str> {
+        match self {
+            Self::Local(_) | Self::Route { hop: Hop::Blackhole, .. } => None,
+            Self::Neighbour { device, .. }
+            | Self::Route { hop: Hop::Direct { device } | Hop::Via { device, .. }, .. }
+            | Self::Sender { device, .. } => Some(device),
+        }
+    }
+}
+
+/// The primary ENI first, so that it gets the lowest interface index as on a real instance.
+fn links(instance: &Instance) -> Vec<Link> {
+    let mut enis: Vec<&AttachedEni> = instance.enis.iter().collect();
+    enis.sort_by_key(|eni| (eni.network_card, eni.device_index));
+    let link = |eni: &AttachedEni| Link {
+        name: fabric_device(eni.mac),
+        label: Label {
+            eni: eni.id.clone(),
+            netns: instance.netns.clone(),
+            device: instance_device(eni.network_card, eni.device_index),
+        },
+        mac: eni.mac,
+        boot: eni.is_primary().then(|| boot(eni)),
+    };
+    enis.into_iter().map(link).collect()
+}
+
+fn boot(eni: &AttachedEni) -> Boot {
+    let primary = IpNet::new_assert(eni.primary.into(), eni.subnet.prefix_len());
+    let ipv6 = |net: &&IpNet| matches!(net, IpNet::V6(net) if net.prefix_len() == 128);
+    let addresses = [primary].into_iter().chain(eni.assigned.iter().filter(ipv6).copied());
+    Boot { addresses: addresses.collect(), router: eni.router() }
+}
+
+/// What makes the ENI's addresses, and only them, arrive and be accepted from it.
+fn delivery(eni: &AttachedEni) -> Vec<Entry> {
+    let device = fabric_device(eni.mac);
+    let next_hop_v6 = link_local(eni.mac);
+    let neighbour = |address| Entry::Neighbour { address, mac: eni.mac, device: device.clone() };
+    let mut entries = vec![
+        neighbour(eni.primary.into()),
+        Entry::Route {
+            to: IpNet::from(IpAddr::from(eni.primary)),
+            hop: Hop::Direct { device: device.clone() },
+        },
+    ];
+    for &to in &eni.assigned {
+        let address = match to {
+            IpNet::V4(_) => eni.primary.into(),
+            IpNet::V6(from) => {
+                entries.push(neighbour(next_hop_v6.into()));
+                entries.push(Entry::Sender { from, device: device.clone() });
+                next_hop_v6.into()
+            }
+        };
+        entries.push(Entry::Route { to, hop: Hop::Via { address, device: device.clone() } });
+    }
+    entries
+}
+
+fn fabric_device(mac: [u8; 6]) -> String {
+    let [a, b, c, d, e, f] = mac;
+    format!("f-{a:02x}{b:02x}{c:02x}{d:02x}{e:02x}{f:02x}")
+}
+
+/// As a Nitro instance's devices are named by their PCI slot: `ens5`, `ens6`, … on the first
+/// network card.
+fn instance_device(network_card: u16, device_index: u16) -> String {
+    let slot = u32::from(device_index) + 5;
+    match network_card {
+        0 => format!("ens{slot}"),
+        card => format!("enp{card}s{slot}"),
+    }
+}
+
+/// The address that a kernel gives itself from the MAC (RFC 4291, appendix A). Only a name for
+/// the next hop here: the neighbour entry says where it is.
+fn link_local(mac: [u8; 6]) -> Ipv6Addr {
+    let [a, b, c, d, e, f] = mac;
+    let [x, y, z, w] = [[a ^ 2, b], [c, 0xff], [0xfe, d], [e, f]].map(u16::from_be_bytes);
+    Ipv6Addr::new(0xfe80, 0, 0, 0, x, y, z, w)
+}
+
+impl fmt::Display for Label {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} {} {}", self.eni, self.netns, self.device)
+    }
+}
+
+/// A text that no [`Label`] prints as.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct NoLabel;
+
+impl FromStr for Label {
+    type Err = NoLabel;
+
+    fn from_str(text: &str) -> Result<Self, NoLabel> {
+        let mut words = text.split(' ');
+        match (words.next(), words.next(), words.next(), words.next()) {
+            (Some(eni), Some(netns), Some(device), None) => Ok(Self {
+                eni: eni.to_owned(),
+                netns: netns.parse().map_err(|_| NoLabel)?,
+                device: device.to_owned(),
+            }),
+            _ => Err(NoLabel),
+        }
+    }
+}
+
+/// As `ip` would be told it.
+impl fmt::Display for Entry {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Local(address) => write!(f, "address {address} dev lo"),
+            Self::Neighbour { address, mac, device } => {
+                let [a, b, c, d, e, g] = mac;
+                write!(f, "neighbour {address} lladdr ")?;
+                write!(f, "{a:02x}:{b:02x}:{c:02x}:{d:02x}:{e:02x}:{g:02x} dev {device}")
+            }
+            Self::Route { to, hop: Hop::Blackhole } => write!(f, "route blackhole {to}"),
+            Self::Route { to, hop: Hop::Direct { device } } => write!(f, "route {to} dev {device}"),
+            Self::Route { to, hop: Hop::Via { address, device } } => {
+                write!(f, "route {to} via {address} dev {device} onlink")
+            }
+            Self::Sender { from, device } => {
+                write!(f, "rule from {from} iif {device} lookup main")
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn eni(index: u16, assigned: &[&str]) -> AttachedEni {
+        AttachedEni {
+            id: format!("eni-{index}"),
+            mac: [2, 0, 0, 0, 0, 0x10 + u8::try_from(index).unwrap()],
+            network_card: 0,
+            device_index: index,
+            primary: Ipv4Addr::new(10, 0, 1, 10 + u8::try_from(index).unwrap()),
+            subnet: "10.0.1.0/24".parse().unwrap(),
+            assigned: assigned.iter().map(|net| net.parse().unwrap()).collect(),
+        }
+    }
+
+    fn picture(enis: Vec<AttachedEni>) -> Picture {
+        Picture {
+            cidrs: BTreeSet::from(["10.0.0.0/16".parse().unwrap()]),
+            instances: vec![Instance { netns: "node-a".parse().unwrap(), enis }],
+        }
+    }
+
+    #[test]
+    fn entries_follow_what_is_assigned() {
+        let check = |enis: Vec<AttachedEni>, expect: &str| {
+            let entries = Body::of(&picture(enis)).entries;
+            let text: Vec<String> = entries.iter().map(Entry::to_string).collect();
+            let expect: Vec<&str> = expect.lines().map(str::trim).collect();
+            assert_eq!(text, expect);
+        };
+        check(
+            vec![],
+            "address 169.254.169.254 dev lo
+             address fd00:ec2::254 dev lo
+             route blackhole 10.0.0.0/16",
+        );
+        check(
+            vec![eni(0, &[]), eni(1, &["10.0.1.50/32", "10.0.1.64/28", "2600:1f:0:1:a::/80"])],
+            "address 10.0.1.1 dev lo
+             address 169.254.169.254 dev lo
+             address fd00:ec2::254 dev lo
+             neighbour 10.0.1.10 lladdr 02:00:00:00:00:10 dev f-020000000010
+             neighbour 10.0.1.11 lladdr 02:00:00:00:00:11 dev f-020000000011
+             neighbour fe80::ff:fe00:11 lladdr 02:00:00:00:00:11 dev f-020000000011
+             route blackhole 10.0.0.0/16
+             route 10.0.1.10/32 dev f-020000000010
+             route 10.0.1.11/32 dev f-020000000011
+             route 10.0.1.50/32 via 10.0.1.11 dev f-020000000011 onlink
+             route 10.0.1.64/28 via 10.0.1.11 dev f-020000000011 onlink
+             route 2600:1f:0:1:a::/80 via fe80::ff:fe00:11 dev f-020000000011 onlink
+             rule from 2600:1f:0:1:a::/80 iif f-020000000011 lookup main",
+        );
+    }
+
+    #[test]
+    fn only_the_primary_eni_boots() {
+        let body = Body::of(&picture(vec![
+            eni(1, &["2600:1f::7/128"]),
+            eni(0, &["10.0.1.50/32", "2600:1f::5/128", "2600:1f:0:1:a::/80"]),
+        ]));
+        let [primary, second] = &body.links[..] else { panic!("{:?}", body.links) };
+        assert_eq!(primary.label.device, "ens5");
+        let boot = primary.boot.as_ref().unwrap();
+        let addresses: Vec<String> = boot.addresses.iter().map(IpNet::to_string).collect();
+        assert_eq!(addresses, ["10.0.1.10/24", "2600:1f::5/128"]);
+        assert_eq!(boot.router, Ipv4Addr::new(10, 0, 1, 1));
+        assert_eq!(second.label.device, "ens6");
+        assert_eq!(second.boot, None);
+    }
+
+    #[test]
+    fn names_fit_the_kernel() {
+        const IFNAMSIZ: usize = 16;
+        assert!(fabric_device([0xff; 6]).len() < IFNAMSIZ);
+        assert_eq!(instance_device(0, 0), "ens5");
+        assert_eq!(instance_device(0, 3), "ens8");
+        assert_eq!(instance_device(2, 1), "enp2s6");
+        assert!(instance_device(u16::MAX, u16::MAX).len() < IFNAMSIZ);
+    }
+
+    #[test]
+    fn labels_survive_the_kernel() {
+        let check = |text: &str, expect: bool| {
+            let label = text.parse::<Label>();
+            assert_eq!(label.is_ok(), expect, "{text:?}");
+            if let Ok(label) = label {
+                assert_eq!(label.to_string(), text);
+            }
+        };
+        check("eni-0a node-a ens5", true);
+        check("eni-0a node-a", false);
+        check("eni-0a node-a ens5 x", false);
+        check("eni-0a ../up ens5", false);
+        check("", false);
+    }
+}

@@ -1,0 +1,576 @@
+//! The fabric against the kernel: what arrives, what is dropped, and what is left behind.
+//!
+//! Needs root. Everything happens in network namespaces whose names carry the test and the process
+//! id. iproute2 and ping, which know nothing of us, do the looking.
+
+use std::collections::BTreeSet;
+use std::io::Write;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::process::{Command, Output};
+use std::time::Instant;
+
+use ipnet::IpNet;
+use vpc_sim::fabric::{
+    AttachedEni, Fabric, FabricConfig, Instance, NetnsName, Picture, StartError, SyncError,
+};
+
+const ROUTER: &str = "10.0.1.1";
+const A0: &str = "10.0.1.10";
+const A1: &str = "10.0.1.11";
+const B0: &str = "10.0.2.20";
+const POD: &str = "10.0.1.50";
+
+/// A fabric with two instances of two ENIs each: `a` in 10.0.1.0/24, `b` in 10.0.2.0/24.
+struct Lab {
+    fabric: Fabric,
+    picture: Picture,
+    id: String,
+}
+
+impl Lab {
+    async fn start(test: &str) -> Self {
+        let mut lab = Self::empty(test).await;
+        lab.picture = two_instances(&lab.id);
+        lab.sync().await;
+        lab
+    }
+
+    async fn empty(test: &str) -> Self {
+        let id = format!("tp-{test}-{}", std::process::id());
+        let fabric = Fabric::start(config(&id)).await.unwrap();
+        Self { fabric, picture: Picture::default(), id }
+    }
+
+    async fn sync(&mut self) {
+        self.fabric.sync(&self.picture).await.unwrap();
+    }
+
+    fn netns(&self, name: &str) -> String {
+        format!("{}-{name}", self.id)
+    }
+
+    /// The `index`th ENI of instance `a`.
+    fn eni(&mut self, index: usize) -> &mut AttachedEni {
+        &mut self.picture.instances[0].enis[index]
+    }
+
+    async fn assign(&mut self, eni: usize, net: &str) {
+        self.eni(eni).assigned.insert(net.parse().unwrap());
+        self.sync().await;
+    }
+
+    async fn unassign(&mut self, eni: usize, net: &str) {
+        self.eni(eni).assigned.remove(&net.parse().unwrap());
+        self.sync().await;
+    }
+
+    /// Does what a node agent does for pods on the second ENI of `a`: `local` is answered on the
+    /// node itself.
+    fn use_second_eni(&self, local: &str) {
+        let a = self.netns("a");
+        ip(&["-n", &a, "link", "set", "ens6", "up"]);
+        ip(&["-n", &a, "address", "add", &format!("{A1}/32"), "dev", "ens6"]);
+        let table = ["table", "100", "default", "via", ROUTER, "dev", "ens6", "onlink"];
+        ip(&[&["-n", &a, "route", "add"], &table[..]].concat());
+        ip(&["-n", &a, "rule", "add", "from", local, "lookup", "100"]);
+        ip(&["-n", &a, "route", "add", "local", local, "dev", "lo"]);
+    }
+
+    fn pings(&self, from: &str, to: &str) -> bool {
+        pings(&self.netns(from), &[to])
+    }
+
+    /// Packets that the fabric has dropped since it came from the wrong device.
+    fn n_reverse_path_drops(&self) -> u64 {
+        let text = stdout(&exec(&self.id, &["cat", "/proc/net/netstat"]));
+        let mut lines = text.lines().filter(|line| line.starts_with("TcpExt:"));
+        let (names, values) = (lines.next().unwrap(), lines.next().unwrap());
+        let mut columns = names.split(' ').zip(values.split(' '));
+        columns.find(|(name, _)| *name == "IPReversePathFilter").unwrap().1.parse().unwrap()
+    }
+}
+
+fn config(id: &str) -> FabricConfig {
+    FabricConfig { netns: id.parse().unwrap() }
+}
+
+fn two_instances(id: &str) -> Picture {
+    let instance = |name: &str, enis: Vec<AttachedEni>| Instance {
+        netns: format!("{id}-{name}").parse().unwrap(),
+        enis,
+    };
+    Picture {
+        cidrs: BTreeSet::from([
+            "10.0.0.0/16".parse().unwrap(),
+            "2600:1f:0:100::/56".parse().unwrap(),
+        ]),
+        instances: vec![
+            instance("a", vec![eni(0, [10, 0, 1, 10]), eni(1, [10, 0, 1, 11])]),
+            instance("b", vec![eni(0, [10, 0, 2, 20]), eni(1, [10, 0, 2, 21])]),
+        ],
+    }
+}
+
+fn eni(device_index: u16, primary: [u8; 4]) -> AttachedEni {
+    let [_, _, subnet, host] = primary;
+    AttachedEni {
+        id: format!("eni-{subnet:08x}{host:09x}"),
+        mac: [2, 0, 0, 0, subnet, host],
+        network_card: 0,
+        device_index,
+        primary: primary.into(),
+        subnet: format!("10.0.{subnet}.0/24").parse().unwrap(),
+        assigned: BTreeSet::new(),
+    }
+}
+
+/// A pod's namespace, linked to an instance as a CNI plugin would; gone when dropped.
+struct Pod(String);
+
+impl Pod {
+    fn start(lab: &Lab, instance: &str, address: &str) -> Self {
+        let (pod, node) = (Self(lab.netns("pod")), lab.netns(instance));
+        let name = &pod.0;
+        let default = ["default", "via", "169.254.1.1", "dev", "eth0", "onlink"];
+        ip(&["netns", "add", name]);
+        let pair = ["type", "veth", "peer", "name", "eth0", "netns", name];
+        ip(&[&["-n", &node, "link", "add", "pod0", "up"], &pair[..]].concat());
+        ip(&["-n", name, "link", "set", "eth0", "up"]);
+        ip(&["-n", name, "address", "add", &format!("{address}/32"), "dev", "eth0"]);
+        ip(&[&["-n", name, "route", "add"], &default[..]].concat());
+        ip(&["-n", &node, "route", "add", address, "dev", "pod0"]);
+        must(&node, &["sysctl", "-qw", "net.ipv4.ip_forward=1", "net.ipv4.conf.pod0.proxy_arp=1"]);
+        pod
+    }
+}
+
+impl Drop for Pod {
+    fn drop(&mut self) {
+        let _ = Command::new("ip").args(["netns", "delete", &self.0]).status();
+    }
+}
+
+fn command(program: &str, args: &[&str]) -> Output {
+    Command::new(program).args(args).output().unwrap_or_else(|error| panic!("{program}: {error}"))
+}
+
+fn stdout(output: &Output) -> String {
+    String::from_utf8(output.stdout.clone()).unwrap()
+}
+
+fn ip(args: &[&str]) -> String {
+    let output = command("ip", args);
+    assert!(output.status.success(), "ip {args:?}: {output:?}");
+    stdout(&output)
+}
+
+fn exec(netns: &str, args: &[&str]) -> Output {
+    command("ip", &[&["netns", "exec", netns], args].concat())
+}
+
+fn must(netns: &str, args: &[&str]) -> String {
+    let output = exec(netns, args);
+    assert!(output.status.success(), "in {netns}: {args:?}: {output:?}");
+    stdout(&output)
+}
+
+/// Whether a ping is answered within a second.
+fn pings(netns: &str, args: &[&str]) -> bool {
+    exec(netns, &[&["ping", "-n", "-c", "1", "-W", "1"], args].concat()).status.success()
+}
+
+/// Names of devices in a namespace, without `lo`.
+fn devices(netns: &str) -> Vec<String> {
+    let text = ip(&["-n", netns, "-brief", "link"]);
+    let first = |line: &str| line.split([' ', '@']).next().unwrap().to_owned();
+    text.lines().map(first).filter(|name| name != "lo").collect()
+}
+
+fn namespaces_of(id: &str) -> Vec<String> {
+    let text = ip(&["netns", "list"]);
+    let names = text.lines().filter_map(|line| line.split(' ').next());
+    let mut names: Vec<String> =
+        names.filter(|name| name.starts_with(id)).map(str::to_owned).collect();
+    names.sort();
+    names
+}
+
+/// True if the tests that need root are to be left out; otherwise they fail without it.
+fn skipped() -> bool {
+    std::env::var("TIDEPOOL_SKIP_ROOT_TESTS").is_ok_and(|value| value == "1")
+}
+
+#[tokio::test]
+async fn primaries_reach_each_other_and_the_router() {
+    if skipped() {
+        return;
+    }
+    let lab = Lab::start("primaries").await;
+    assert!(lab.pings("a", B0));
+    assert!(lab.pings("b", A0));
+    assert!(lab.pings("a", ROUTER));
+    assert!(lab.pings("a", "169.254.169.254"));
+    let jumbo = [B0, "-M", "do", "-s", "8973"];
+    assert!(pings(&lab.netns("a"), &jumbo), "9001 bytes with both headers");
+    lab.fabric.stop().await.unwrap();
+}
+
+#[tokio::test]
+async fn neighbours_in_one_subnet_reach_each_other() {
+    if skipped() {
+        return;
+    }
+    let mut lab = Lab::start("one-subnet").await;
+    let id = lab.id.clone();
+    let enis = vec![eni(0, [10, 0, 1, 30])];
+    let netns: NetnsName = format!("{id}-c").parse().unwrap();
+    lab.picture.instances.push(Instance { netns, enis });
+    lab.sync().await;
+    assert!(lab.pings("a", "10.0.1.30"), "the router answers ARP for the neighbour");
+    assert!(lab.pings("c", A0));
+}
+
+#[tokio::test]
+async fn a_new_instance_is_configured_as_by_a_cloud_image() {
+    if skipped() {
+        return;
+    }
+    let lab = Lab::start("boot").await;
+    let a = lab.netns("a");
+    assert_eq!(devices(&a), ["ens5", "ens6"]);
+    let ens5 = ip(&["-n", &a, "address", "show", "ens5"]);
+    for part in ["mtu 9001", ",UP", "02:00:00:00:01:0a", "inet 10.0.1.10/24"] {
+        assert!(ens5.contains(part), "{part} in {ens5}");
+    }
+    let ens6 = ip(&["-n", &a, "address", "show", "ens6"]);
+    for part in ["mtu 9001", "state DOWN", "02:00:00:00:01:0b"] {
+        assert!(ens6.contains(part), "{part} in {ens6}");
+    }
+    assert!(!ens6.contains("inet"), "nothing is configured: {ens6}");
+    let routes = ip(&["-n", &a, "route"]);
+    assert!(routes.contains("default via 10.0.1.1 dev ens5"), "{routes}");
+    assert_eq!(must(&a, &["cat", "/proc/sys/net/ipv4/ip_forward"]).trim(), "0");
+}
+
+#[tokio::test]
+async fn only_what_is_assigned_arrives() {
+    if skipped() {
+        return;
+    }
+    let mut lab = Lab::start("assigned").await;
+    lab.use_second_eni(POD);
+    assert!(!lab.pings("b", POD), "not assigned yet");
+    lab.assign(1, "10.0.1.50/32").await;
+    assert!(lab.pings("b", POD));
+    lab.unassign(1, "10.0.1.50/32").await;
+    assert!(!lab.pings("b", POD), "not assigned any more");
+}
+
+#[tokio::test]
+async fn the_wrong_eni_is_dropped() {
+    if skipped() {
+        return;
+    }
+    let mut lab = Lab::start("wrong-eni").await;
+    lab.use_second_eni(POD);
+    lab.assign(1, "10.0.1.50/32").await;
+    let a = lab.netns("a");
+    assert!(pings(&a, &["-I", POD, B0]), "through its own ENI");
+    assert!(lab.pings("a", B0), "and the primary's own packets");
+    assert_eq!(lab.n_reverse_path_drops(), 0);
+    ip(&["-n", &a, "rule", "delete", "from", POD, "lookup", "100"]);
+    assert!(!pings(&a, &["-I", POD, B0]), "through the primary ENI");
+    assert_ne!(lab.n_reverse_path_drops(), 0);
+}
+
+#[tokio::test]
+async fn an_address_follows_its_reassignment() {
+    if skipped() {
+        return;
+    }
+    let mut lab = Lab::start("moves").await;
+    lab.use_second_eni(POD);
+    lab.assign(0, "10.0.1.50/32").await;
+    assert!(!lab.pings("b", POD), "it is the first ENI's, the answer leaves by the second");
+    lab.eni(0).assigned.clear();
+    lab.assign(1, "10.0.1.50/32").await;
+    assert!(lab.pings("b", POD));
+}
+
+#[tokio::test]
+async fn a_prefix_delivers_all_its_addresses() {
+    if skipped() {
+        return;
+    }
+    let mut lab = Lab::start("prefix").await;
+    lab.use_second_eni("10.0.1.64/27");
+    lab.assign(1, "10.0.1.64/28").await;
+    for host in 64..80 {
+        assert!(lab.pings("b", &format!("10.0.1.{host}")), "10.0.1.{host}");
+    }
+    assert!(!lab.pings("b", "10.0.1.80"), "the next one is not in the prefix");
+}
+
+#[tokio::test]
+async fn ipv6_is_delivered_and_its_senders_checked() {
+    if skipped() {
+        return;
+    }
+    let mut lab = Lab::empty("ipv6").await;
+    lab.picture = two_instances(&lab.id);
+    let (a6, b6, pod6) = ("2600:1f:0:101::10", "2600:1f:0:102::20", "2600:1f:0:101:a::7");
+    lab.eni(0).assigned.insert(a6.parse::<IpAddr>().unwrap().into());
+    lab.picture.instances[1].enis[0].assigned.insert(b6.parse::<IpAddr>().unwrap().into());
+    lab.assign(1, "2600:1f:0:101:a::/80").await;
+    assert!(lab.pings("a", b6));
+    assert!(lab.pings("b", a6));
+    assert!(lab.pings("a", "fd00:ec2::254"));
+
+    let a = lab.netns("a");
+    must(&a, &["sysctl", "-qw", "net.ipv6.conf.ens6.accept_dad=0"]);
+    ip(&["-n", &a, "link", "set", "ens6", "up"]);
+    ip(&["-n", &a, "route", "add", "local", pod6, "dev", "lo"]);
+    assert!(!lab.pings("b", pod6), "the answer leaves through the primary ENI");
+    ip(&["-n", &a, "-6", "rule", "add", "from", pod6, "lookup", "100"]);
+    let table = ["table", "100", "default", "via", "fe80:ec2::1", "dev", "ens6"];
+    ip(&[&["-n", &a, "-6", "route", "add"], &table[..]].concat());
+    assert!(lab.pings("b", pod6));
+    lab.unassign(1, "2600:1f:0:101:a::/80").await;
+    assert!(!lab.pings("b", pod6));
+}
+
+#[tokio::test]
+async fn nothing_else_is_reachable() {
+    if skipped() {
+        return;
+    }
+    let lab = Lab::start("outside").await;
+    let outside = exec(&lab.netns("a"), &["ping", "-n", "-c", "1", "-W", "1", "198.51.100.1"]);
+    assert!(stdout(&outside).contains("Destination Net Unreachable"), "{outside:?}");
+    let nobody = exec(&lab.netns("a"), &["ping", "-n", "-c", "1", "-W", "1", "10.0.3.9"]);
+    assert!(stdout(&nobody).contains("0 received"), "{nobody:?}");
+    assert!(!stdout(&nobody).contains("Unreachable"), "a VPC drops in silence: {nobody:?}");
+}
+
+#[tokio::test]
+async fn devices_come_and_go_with_their_enis() {
+    if skipped() {
+        return;
+    }
+    let mut lab = Lab::start("devices").await;
+    assert!(lab.fabric.sync(&lab.picture).await.unwrap().is_unchanged());
+
+    let detached = lab.picture.instances[0].enis.pop().unwrap();
+    let report = lab.fabric.sync(&lab.picture).await.unwrap();
+    assert_eq!(report.detached, [detached.id.as_str()]);
+    assert_eq!(devices(&lab.netns("a")), ["ens5"]);
+
+    let moved = AttachedEni { device_index: 2, ..detached };
+    lab.picture.instances[1].enis.push(moved.clone());
+    let report = lab.fabric.sync(&lab.picture).await.unwrap();
+    assert_eq!(report.attached, [moved.id.as_str()]);
+    assert_eq!(devices(&lab.netns("b")), ["ens5", "ens6", "ens7"]);
+
+    lab.picture.instances[1].enis.pop();
+    lab.picture.instances[0].enis.push(AttachedEni { device_index: 1, ..moved });
+    let report = lab.fabric.sync(&lab.picture).await.unwrap();
+    assert_eq!((report.detached.len(), report.attached.len()), (1, 1), "moved in one go");
+    assert_eq!(devices(&lab.netns("a")), ["ens5", "ens6"]);
+
+    lab.picture.instances.remove(0);
+    lab.sync().await;
+    assert_eq!(namespaces_of(&lab.id), [lab.id.clone(), lab.netns("b")]);
+}
+
+#[tokio::test]
+async fn what_the_node_does_is_left_alone_and_what_the_fabric_lost_is_repaired() {
+    if skipped() {
+        return;
+    }
+    let mut lab = Lab::start("drift").await;
+    let a = lab.netns("a");
+    ip(&["-n", &a, "address", "add", "10.0.1.99/32", "dev", "ens5"]);
+    ip(&["-n", &a, "route", "replace", "default", "via", ROUTER, "dev", "ens5", "metric", "7"]);
+    assert!(lab.fabric.sync(&lab.picture).await.unwrap().is_unchanged());
+    assert!(ip(&["-n", &a, "address"]).contains("10.0.1.99/32"));
+
+    ip(&["-n", &lab.id, "route", "delete", B0]);
+    ip(&["-n", &lab.id, "route", "add", "unreachable", "10.0.1.77"]);
+    ip(&["-n", &lab.id, "route", "add", "blackhole", "10.0.1.78", "proto", "static"]);
+    assert!(!lab.pings("a", B0));
+    let report = lab.fabric.sync(&lab.picture).await.unwrap();
+    assert_eq!((report.n_added, report.n_deleted), (1, 1));
+    assert!(lab.pings("a", B0));
+
+    ip(&["-n", &a, "link", "delete", "ens6"]);
+    let report = lab.fabric.sync(&lab.picture).await.unwrap();
+    assert_eq!(report.attached.len(), 1);
+    assert_eq!(devices(&a), ["ens5", "ens6"]);
+}
+
+#[tokio::test]
+async fn one_attachment_that_fails_does_not_keep_others() {
+    if skipped() {
+        return;
+    }
+    let mut lab = Lab::empty("clash").await;
+    let own = Netns::add(&lab.netns("a"));
+    ip(&["-n", &own.0, "link", "add", "ens6", "type", "veth", "peer", "name", "mine"]);
+    lab.picture = two_instances(&lab.id);
+    let Err(SyncError::Attach { first, others, report }) = lab.fabric.sync(&lab.picture).await
+    else {
+        panic!("ens6 is taken")
+    };
+    assert_eq!((first.device.as_str(), others.len(), report.attached.len()), ("ens6", 0, 3));
+    assert!(lab.pings("a", B0));
+    ip(&["-n", &own.0, "link", "delete", "ens6"]);
+    lab.sync().await;
+    assert_eq!(devices(&own.0), ["ens5", "ens6"]);
+}
+
+#[tokio::test]
+async fn listeners_see_the_pods_own_address() {
+    if skipped() {
+        return;
+    }
+    let mut lab = Lab::start("listener").await;
+    lab.assign(0, "10.0.1.50/32").await;
+    let pod = Pod::start(&lab, "a", POD);
+    for port in [80, 8773] {
+        let address = SocketAddr::from((Ipv4Addr::new(169, 254, 169, 254), port));
+        let listener = lab.fabric.tcp_listener(address).unwrap();
+        let listener = tokio::net::TcpListener::from_std(listener).unwrap();
+        let ask = format!("exec 3<>/dev/tcp/169.254.169.254/{port}; cat <&3");
+        let asked = pod.0.clone();
+        let client = tokio::task::spawn_blocking(move || {
+            must(&asked, &["timeout", "10", "bash", "-c", &ask])
+        });
+        let (stream, peer) = listener.accept().await.unwrap();
+        let mut stream = stream.into_std().unwrap();
+        write!(stream, "you are {}", peer.ip()).unwrap();
+        drop(stream);
+        assert_eq!(client.await.unwrap(), format!("you are {POD}"));
+    }
+    let elsewhere = SocketAddr::from((Ipv4Addr::new(192, 0, 2, 1), 80));
+    assert!(lab.fabric.tcp_listener(elsewhere).is_err(), "not the fabric's address");
+}
+
+/// A namespace of the test's own.
+struct Netns(String);
+
+impl Netns {
+    fn add(name: &str) -> Self {
+        ip(&["netns", "add", name]);
+        Self(name.to_owned())
+    }
+}
+
+impl Drop for Netns {
+    fn drop(&mut self) {
+        let _ = Command::new("ip").args(["netns", "delete", &self.0]).status();
+    }
+}
+
+#[tokio::test]
+async fn nothing_is_left_behind() {
+    if skipped() {
+        return;
+    }
+    for by_drop in [false, true] {
+        let lab = Lab::empty("leftovers").await;
+        let own = Netns::add(&lab.netns("b"));
+        let mut lab = Lab { picture: two_instances(&lab.id), ..lab };
+        lab.sync().await;
+        assert_eq!(devices(&own.0), ["ens5", "ens6"]);
+        let address = SocketAddr::from((Ipv4Addr::new(169, 254, 169, 254), 80));
+        let _keeps_the_namespace_alive = lab.fabric.tcp_listener(address).unwrap();
+        if by_drop {
+            drop(lab.fabric);
+        } else {
+            lab.fabric.stop().await.unwrap();
+        }
+        assert_eq!(namespaces_of(&lab.id), [own.0.as_str()], "only what was there before");
+        assert_eq!(devices(&own.0), [""; 0]);
+    }
+}
+
+#[tokio::test]
+async fn a_name_in_use_is_refused() {
+    if skipped() {
+        return;
+    }
+    let lab = Lab::start("in-use").await;
+    let second = Fabric::start(config(&lab.id)).await;
+    assert!(matches!(second, Err(StartError::InUse(_))), "{second:?}");
+    assert!(lab.pings("a", B0), "the first one is unharmed");
+
+    let foreign = Netns::add(&lab.netns("foreign"));
+    let third = Fabric::start(config(&foreign.0)).await;
+    assert!(matches!(third, Err(StartError::NotOurs(_))), "{third:?}");
+    assert!(namespaces_of(&lab.id).contains(&foreign.0));
+}
+
+const CRASHES: &str = "FABRIC_TEST_CRASHES";
+
+#[tokio::test]
+#[ignore = "the process that a_crashed_fabric_is_replaced starts"]
+async fn crashes() {
+    let id = std::env::var(CRASHES).expect("only to be run by a_crashed_fabric_is_replaced");
+    let mut fabric = Fabric::start(config(&id)).await.unwrap();
+    fabric.sync(&two_instances(&id)).await.unwrap();
+    std::process::abort();
+}
+
+#[tokio::test]
+async fn a_crashed_fabric_is_replaced() {
+    if skipped() {
+        return;
+    }
+    let id = format!("tp-crash-{}", std::process::id());
+    let own = Netns::add(&format!("{id}-b"));
+    let crash = Command::new(std::env::current_exe().unwrap())
+        .args(["--exact", "crashes", "--ignored"])
+        .env(CRASHES, &id)
+        .output()
+        .unwrap();
+    assert!(!crash.status.success());
+    assert_eq!(devices(&own.0), ["ens5", "ens6"], "left behind by {crash:?}");
+
+    let mut lab = Lab::empty("crash").await;
+    assert_eq!(namespaces_of(&id), [id.as_str(), own.0.as_str()]);
+    assert_eq!(devices(&own.0), [""; 0]);
+    lab.picture = two_instances(&id);
+    lab.sync().await;
+    assert!(lab.pings("a", B0));
+}
+
+#[tokio::test]
+async fn thirty_enis() {
+    if skipped() {
+        return;
+    }
+    let mut lab = Lab::empty("thirty").await;
+    let enis =
+        |instance: u8| (0..15).map(move |i| eni(i.into(), [10, 0, instance, 10 + i])).collect();
+    for instance in [1, 2] {
+        let netns: NetnsName = lab.netns(&format!("n{instance}")).parse().unwrap();
+        lab.picture.instances.push(Instance { netns, enis: enis(instance) });
+    }
+    for eni in lab.picture.instances.iter_mut().flat_map(|instance| &mut instance.enis) {
+        let base = 128 + (eni.primary.octets()[3] - 10) * 8;
+        let subnet = eni.primary.octets()[2];
+        let assigned = (0..8).map(|i| IpNet::from(IpAddr::from([10, 0, subnet, base + i])));
+        eni.assigned.extend(assigned);
+    }
+    let started = Instant::now();
+    lab.sync().await;
+    let attached = started.elapsed();
+    let started = Instant::now();
+    assert!(lab.fabric.sync(&lab.picture).await.unwrap().is_unchanged());
+    let unchanged = started.elapsed();
+    assert_eq!(devices(&lab.netns("n2")).len(), 15);
+    let started = Instant::now();
+    lab.fabric.stop().await.unwrap();
+    let stopped = started.elapsed();
+    println!("30 ENIs, 240 addresses: {attached:?}, again {unchanged:?}, stop {stopped:?}");
+}
