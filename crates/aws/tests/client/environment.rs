@@ -1,0 +1,91 @@
+//! The process's environment: where EC2 and the credentials are found when nothing is given.
+//!
+//! A test cannot change its own environment while others run, so it runs itself again as a child
+//! process with the environment that it wants.
+
+use std::process::{Command, Output};
+
+use aws::{Ec2, Imds};
+use ipam::call::Ec2Call;
+
+use super::server::{Answer, Server};
+use super::wire::{id, options};
+
+/// What the child process does; on its own it is no test.
+#[tokio::test]
+#[ignore = "the other tests of this file run it in an environment of their choice"]
+async fn child() {
+    let mut options = options("http://unused");
+    options.endpoint = None;
+    options.credentials = None;
+    let client = Ec2::connect(options).await.unwrap();
+    let outcome = client.execute(&Ec2Call::DeleteEni { eni: id("eni-1") }).await;
+    println!("EC2 says {outcome:?}");
+    if std::env::var_os("TEST_IMDS").is_some() {
+        println!("IMDS says {:?}", Imds::connect().node_facts().await.unwrap_err());
+    }
+}
+
+async fn run_child(environment: &[(&str, &str)]) -> String {
+    let program = std::env::current_exe().expect("a running test has a program");
+    let mut command = Command::new(program);
+    command.args(["--exact", "environment::child", "--ignored", "--nocapture"]).env_clear();
+    command.env("AWS_CONFIG_FILE", "/dev/null").env("AWS_SHARED_CREDENTIALS_FILE", "/dev/null");
+    command.envs(environment.iter().copied());
+    let output = tokio::task::spawn_blocking(move || command.output()).await;
+    let Output { status, stdout, stderr } = output.expect("no panic").expect("start the child");
+    let text = String::from_utf8_lossy(&stdout).into_owned();
+    assert!(status.success(), "{text}{}", String::from_utf8_lossy(&stderr));
+    text
+}
+
+#[tokio::test]
+async fn endpoint_and_keys_come_from_the_environment() {
+    for variable in ["AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_EC2"] {
+        let done = Answer::ok("DeleteNetworkInterface", "<return>true</return>");
+        let server = Server::start([done]).await;
+        let text = run_child(&[
+            (variable, &server.url()),
+            ("AWS_ACCESS_KEY_ID", "AKIDOFENV"),
+            ("AWS_SECRET_ACCESS_KEY", "secret"),
+        ])
+        .await;
+        assert!(text.contains("EC2 says Ok(Done)"), "{text}");
+        let seen = server.seen();
+        assert!(seen[0].header("authorization").unwrap().contains("Credential=AKIDOFENV/"));
+    }
+}
+
+#[tokio::test]
+async fn missing_credentials_are_told_from_a_lost_connection() {
+    let text = run_child(&[
+        ("AWS_ENDPOINT_URL", "http://127.0.0.1:9"),
+        ("AWS_EC2_METADATA_DISABLED", "true"),
+    ])
+    .await;
+    assert!(text.contains("kind: AccessDenied, code: \"NoCredentials\""), "{text}");
+}
+
+#[tokio::test]
+async fn the_metadata_service_is_found_and_gives_the_instance_role() {
+    let role = r#"{"Code":"Success","Type":"AWS-HMAC","AccessKeyId":"AKIDOFROLE","SecretAccessKey":"s",
+        "Token":"t","LastUpdated":"2026-11-21T00:00:00Z","Expiration":"2046-11-21T00:00:00Z","AccountId":"111122223333"}"#;
+    let metadata = Server::start([
+        Answer::Send(200, "token".to_owned()),
+        Answer::Send(200, "node-role".to_owned()),
+        Answer::Send(200, role.to_owned()),
+        Answer::Send(200, "no-mac".to_owned()),
+    ])
+    .await;
+    let ec2 = Server::start([Answer::ok("DeleteNetworkInterface", "")]).await;
+    let text = run_child(&[
+        ("AWS_ENDPOINT_URL", &ec2.url()),
+        ("AWS_EC2_METADATA_SERVICE_ENDPOINT", &metadata.url()),
+        ("TEST_IMDS", "1"),
+    ])
+    .await;
+    assert!(text.contains("EC2 says Ok(Done)"), "{text}");
+    assert!(text.contains("IMDS says Malformed { path: \"/latest/meta-data/mac\""), "{text}");
+    let seen = ec2.seen();
+    assert!(seen[0].header("authorization").unwrap().contains("Credential=AKIDOFROLE/"));
+}

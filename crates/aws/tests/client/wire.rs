@@ -1,0 +1,531 @@
+//! Every call as EC2 sees it, and every way in which an answer can fail to come.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use aws::{ConnectError, ConnectOptions, Ec2, instance_limits};
+use aws_sdk_ec2::config::Credentials;
+use ipam::block::Block;
+use ipam::call::{
+    Ask, AttachmentStatus, CallErrorKind, CallOutput, Ec2Call, EniAttachment, EniFacts, EniKind,
+    SubnetFacts,
+};
+use ipam::policy::Limits;
+use ipnet::IpNet;
+
+use super::server::{Answer, Server};
+
+/// Options for a server of EC2 at `endpoint`.
+pub(crate) fn options(endpoint: &str) -> ConnectOptions {
+    ConnectOptions {
+        region: "us-east-1".to_owned(),
+        endpoint: Some(endpoint.to_owned()),
+        instance: id("i-1"),
+        vpc: id("vpc-1"),
+        availability_zone: "us-east-1a".to_owned(),
+        http_timeout: Duration::from_secs(10),
+        credentials: Some(Credentials::new("AKIDEXAMPLE", "secret", None, None, "test")),
+    }
+}
+
+pub(crate) fn id<T: for<'a> TryFrom<&'a str>>(text: &str) -> T {
+    T::try_from(text).ok().unwrap_or_else(|| panic!("{text} is no id of that kind"))
+}
+
+pub(crate) fn blocks(cidrs: &[&str]) -> BTreeSet<Block> {
+    let block = |cidr: &&str| {
+        let cidr: IpNet = cidr.parse().expect("a CIDR");
+        Block::try_from(cidr).expect("a block")
+    };
+    cidrs.iter().map(block).collect()
+}
+
+pub(crate) fn tags(tags: &[(&str, &str)]) -> BTreeMap<String, String> {
+    tags.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect()
+}
+
+fn create(ask: Ask) -> Ec2Call {
+    Ec2Call::CreateEni {
+        subnet: id("subnet-1"),
+        security_groups: [id("sg-2"), id("sg-1")].into(),
+        ask,
+        description: "aws-K8S-i-1".to_owned(),
+        tags: tags(&[("node.k8s.amazonaws.com/instance_id", "i-1"), ("team", "a&b")]),
+        client_token: "token-1".to_owned(),
+    }
+}
+
+fn attach() -> Ec2Call {
+    Ec2Call::AttachEni { eni: id("eni-1"), device_index: 1 }
+}
+
+fn set_delete_on_termination() -> Ec2Call {
+    Ec2Call::SetDeleteOnTermination { eni: id("eni-1"), attachment: id("eni-attach-1") }
+}
+
+fn assign(ask: Ask) -> Ec2Call {
+    Ec2Call::Assign { eni: id("eni-1"), ask }
+}
+
+fn unassign(cidrs: &[&str]) -> Ec2Call {
+    Ec2Call::Unassign { eni: id("eni-1"), blocks: blocks(cidrs) }
+}
+
+fn detach() -> Ec2Call {
+    Ec2Call::DetachEni { eni: id("eni-1"), attachment: id("eni-attach-1") }
+}
+
+fn delete() -> Ec2Call {
+    Ec2Call::DeleteEni { eni: id("eni-1") }
+}
+
+/// One of each, in the two groups that matter: what is repeated and what is sent once.
+fn repeated_calls() -> [Ec2Call; 4] {
+    let create = create(Ask::Addresses(1));
+    [Ec2Call::DescribeEnis, Ec2Call::DescribeSubnets, create, set_delete_on_termination()]
+}
+
+fn single_calls() -> [Ec2Call; 5] {
+    [attach(), assign(Ask::Addresses(1)), unassign(&["10.0.0.9/32"]), detach(), delete()]
+}
+
+/// An ENI in the form of EC2, `rest` being what differs.
+fn eni_xml(id: &str, rest: &str) -> String {
+    format!(
+        "<networkInterfaceId>{id}</networkInterfaceId><subnetId>subnet-1</subnetId>\
+         <macAddress>02:AA:bb:cc:dd:ee</macAddress><privateIpAddress>10.0.0.10</privateIpAddress>\
+         <interfaceType>interface</interfaceType>{rest}"
+    )
+}
+
+const ADDRESSES: &str = "<privateIpAddressesSet>\
+    <item><privateIpAddress>10.0.0.10</privateIpAddress><primary>true</primary></item>\
+    <item><privateIpAddress>10.0.0.11</privateIpAddress><primary>false</primary></item>\
+    </privateIpAddressesSet>\
+    <ipv4PrefixSet><item><ipv4Prefix>10.0.0.32/28</ipv4Prefix></item></ipv4PrefixSet>\
+    <ipv6AddressesSet><item><ipv6Address>2001:db8::7</ipv6Address></item></ipv6AddressesSet>";
+
+fn attachment_xml(instance: &str, status: &str) -> String {
+    format!(
+        "<attachment><attachmentId>eni-attach-1</attachmentId><instanceId>{instance}</instanceId>\
+         <deviceIndex>1</deviceIndex><networkCardIndex>0</networkCardIndex>\
+         <status>{status}</status><deleteOnTermination>true</deleteOnTermination></attachment>"
+    )
+}
+
+fn facts(id_text: &str) -> EniFacts {
+    EniFacts {
+        id: id(id_text),
+        mac: "02:aa:bb:cc:dd:ee".to_owned(),
+        subnet: id("subnet-1"),
+        primary_address: [10, 0, 0, 10].into(),
+        blocks: BTreeSet::new(),
+        kind: EniKind::Interface,
+        attachment: None,
+        tags: BTreeMap::new(),
+    }
+}
+
+/// `call` is put on the wire as `requests` and, so answered, gives `output`.
+async fn check(call: Ec2Call, requests: &[&str], answers: &[Answer], output: CallOutput) {
+    let server = Server::start(answers.to_vec()).await;
+    let outcome = server.client().await.execute(&call).await;
+    let seen: Vec<_> = server.seen().iter().map(|request| request.form()).collect();
+    assert_eq!(seen, requests, "{call:?}");
+    assert_eq!(outcome, Ok(output), "{call:?}");
+}
+
+#[tokio::test]
+async fn create_asks_for_addresses_or_prefixes_or_nothing() {
+    let request = |count: &str| {
+        format!(
+            "Action=CreateNetworkInterface\nClientToken=token-1\nDescription=aws-K8S-i-1\n{count}\
+             SecurityGroupId.1=sg-1\nSecurityGroupId.2=sg-2\nSubnetId=subnet-1\n\
+             TagSpecification.1.ResourceType=network-interface\n\
+             TagSpecification.1.Tag.1.Key=node.k8s.amazonaws.com/instance_id\n\
+             TagSpecification.1.Tag.1.Value=i-1\n\
+             TagSpecification.1.Tag.2.Key=team\nTagSpecification.1.Tag.2.Value=a&b"
+        )
+    };
+    let tag_set = "<tagSet><item><key>team</key><value>a&amp;b</value></item></tagSet>";
+    let eni = eni_xml("eni-1", &format!("{ADDRESSES}{tag_set}"));
+    let answer = Answer::ok(
+        "CreateNetworkInterface",
+        &format!("<networkInterface>{eni}<status>pending</status></networkInterface>"),
+    );
+    let created = CallOutput::Created(EniFacts {
+        blocks: blocks(&["10.0.0.11/32", "10.0.0.32/28"]),
+        tags: tags(&[("team", "a&b")]),
+        ..facts("eni-1")
+    });
+    for (ask, count) in [
+        (Ask::Addresses(9), "SecondaryPrivateIpAddressCount=9\n"),
+        (Ask::Prefixes(2), "Ipv4PrefixCount=2\n"),
+        (Ask::Addresses(0), ""),
+        (Ask::Prefixes(0), ""),
+    ] {
+        check(create(ask), &[&request(count)], &[answer.clone()], created.clone()).await;
+    }
+}
+
+#[tokio::test]
+async fn attach_names_the_instance_and_gives_the_bond() {
+    check(
+        attach(),
+        &["Action=AttachNetworkInterface\nDeviceIndex=1\nInstanceId=i-1\nNetworkInterfaceId=eni-1"],
+        &[Answer::ok("AttachNetworkInterface", "<attachmentId>eni-attach-1</attachmentId>")],
+        CallOutput::Attached(id("eni-attach-1")),
+    )
+    .await;
+}
+
+#[tokio::test]
+async fn assign_gives_what_was_added() {
+    let request = |count: &str| {
+        format!("Action=AssignPrivateIpAddresses\n{count}")
+            .replace("{eni}", "NetworkInterfaceId=eni-1")
+    };
+    check(
+        assign(Ask::Addresses(2)),
+        &[&request("{eni}\nSecondaryPrivateIpAddressCount=2")],
+        &[Answer::ok(
+            "AssignPrivateIpAddresses",
+            "<assignedPrivateIpAddressesSet>\
+             <item><privateIpAddress>10.0.0.7</privateIpAddress></item>\
+             <item><privateIpAddress>10.0.0.5</privateIpAddress></item>\
+             </assignedPrivateIpAddressesSet><assignedIpv4PrefixSet/>",
+        )],
+        CallOutput::Assigned(blocks(&["10.0.0.5/32", "10.0.0.7/32"])),
+    )
+    .await;
+    check(
+        assign(Ask::Prefixes(1)),
+        &[&request("Ipv4PrefixCount=1\n{eni}")],
+        &[Answer::ok(
+            "AssignPrivateIpAddresses",
+            "<assignedIpv4PrefixSet><item><ipv4Prefix>10.0.0.48/28</ipv4Prefix></item>\
+             </assignedIpv4PrefixSet>",
+        )],
+        CallOutput::Assigned(blocks(&["10.0.0.48/28"])),
+    )
+    .await;
+}
+
+#[tokio::test]
+async fn unassign_names_addresses_or_prefixes() {
+    let done = Answer::ok("UnassignPrivateIpAddresses", "<return>true</return>");
+    check(
+        unassign(&["10.0.0.5/32", "10.0.0.7/32"]),
+        &["Action=UnassignPrivateIpAddresses\nNetworkInterfaceId=eni-1\n\
+           PrivateIpAddress.1=10.0.0.5\nPrivateIpAddress.2=10.0.0.7"],
+        &[done.clone()],
+        CallOutput::Done,
+    )
+    .await;
+    check(
+        unassign(&["10.0.0.48/28"]),
+        &["Action=UnassignPrivateIpAddresses\nIpv4Prefix.1=10.0.0.48/28\nNetworkInterfaceId=eni-1"],
+        &[done],
+        CallOutput::Done,
+    )
+    .await;
+}
+
+#[tokio::test]
+async fn an_ipv6_block_is_refused_before_anything_is_sent() {
+    let server = Server::start([]).await;
+    let error = server.client().await.execute(&unassign(&["2001:db8::/80"])).await.unwrap_err();
+    assert_eq!((error.kind, &*error.code), (CallErrorKind::Rejected, "UnsupportedBlock"));
+    assert!(server.seen().is_empty());
+}
+
+#[tokio::test]
+async fn the_rest_answers_with_nothing_but_success() {
+    let cases = [
+        (
+            set_delete_on_termination(),
+            "ModifyNetworkInterfaceAttribute\nAttachment.AttachmentId=eni-attach-1\n\
+             Attachment.DeleteOnTermination=true\nNetworkInterfaceId=eni-1",
+        ),
+        (detach(), "DetachNetworkInterface\nAttachmentId=eni-attach-1"),
+        (delete(), "DeleteNetworkInterface\nNetworkInterfaceId=eni-1"),
+    ];
+    for (call, request) in cases {
+        let action = request.lines().next().unwrap();
+        let answer = Answer::ok(action, "<return>true</return>");
+        check(call, &[&format!("Action={request}")], &[answer], CallOutput::Done).await;
+    }
+}
+
+const BY_TAG: &str = "Action=DescribeNetworkInterfaces\n\
+    Filter.1.Name=tag:node.k8s.amazonaws.com/instance_id\nFilter.1.Value.1=i-1\nMaxResults=1000";
+const BY_ATTACHMENT: &str = "Action=DescribeNetworkInterfaces\n\
+    Filter.1.Name=attachment.instance-id\nFilter.1.Value.1=i-1\nMaxResults=1000";
+
+fn enis_page(enis: &[String], next: &str) -> Answer {
+    let items: String = enis.iter().map(|eni| format!("<item>{eni}</item>")).collect();
+    let set = format!("<networkInterfaceSet>{items}</networkInterfaceSet>");
+    Answer::ok("DescribeNetworkInterfaces", &format!("{set}<nextToken>{next}</nextToken>"))
+}
+
+#[tokio::test]
+async fn enis_are_found_by_tag_and_by_attachment_over_all_pages() {
+    let attached = |status| EniFacts {
+        attachment: Some(EniAttachment {
+            id: id("eni-attach-1"),
+            device_index: 1,
+            network_card: 0,
+            status,
+            delete_on_termination: true,
+        }),
+        ..facts("eni-1")
+    };
+    let next_page = format!("{BY_ATTACHMENT}\nNextToken=page-2");
+    let trunk = eni_xml("eni-3", "").replace(">interface<", ">trunk<");
+    check(
+        Ec2Call::DescribeEnis,
+        &[BY_TAG, BY_ATTACHMENT, &next_page],
+        &[
+            enis_page(
+                &[
+                    eni_xml("eni-9", ""),
+                    eni_xml("eni-5", &attachment_xml("i-other", "attached")),
+                    eni_xml("eni-1", &attachment_xml("i-1", "attaching")),
+                ],
+                "",
+            ),
+            enis_page(&[], "page-2"),
+            enis_page(&[trunk, eni_xml("eni-1", &attachment_xml("i-1", "attached"))], ""),
+        ],
+        CallOutput::Enis(vec![
+            attached(AttachmentStatus::Attached),
+            EniFacts { kind: EniKind::Other, ..facts("eni-3") },
+            facts("eni-9"),
+        ]),
+    )
+    .await;
+}
+
+#[tokio::test]
+async fn subnets_of_the_zone_are_read_without_those_that_are_ipv6_only() {
+    check(
+        Ec2Call::DescribeSubnets,
+        &["Action=DescribeSubnets\nFilter.1.Name=vpc-id\nFilter.1.Value.1=vpc-1\n\
+           Filter.2.Name=availability-zone\nFilter.2.Value.1=us-east-1a\nMaxResults=1000"],
+        &[Answer::ok(
+            "DescribeSubnets",
+            "<subnetSet><item><subnetId>subnet-6</subnetId><ipv6Native>true</ipv6Native></item>\
+             <item><subnetId>subnet-2</subnetId><cidrBlock>10.0.2.0/24</cidrBlock>\
+             <availableIpAddressCount>250</availableIpAddressCount>\
+             <tagSet><item><key>kubernetes.io/role/cni</key><value>1</value></item></tagSet></item>\
+             </subnetSet>",
+        )],
+        CallOutput::Subnets(vec![SubnetFacts {
+            id: id("subnet-2"),
+            cidr: "10.0.2.0/24".parse().unwrap(),
+            free_addresses: 250,
+            tags: tags(&[("kubernetes.io/role/cni", "1")]),
+        }]),
+    )
+    .await;
+}
+
+const TYPE: &str = "<hypervisor>nitro</hypervisor><networkInfo>\
+    <defaultNetworkCardIndex>0</defaultNetworkCardIndex>\
+    <ipv4AddressesPerInterface>50</ipv4AddressesPerInterface>\
+    <maximumNetworkInterfaces>60</maximumNetworkInterfaces><networkCards>\
+    <item><networkCardIndex>1</networkCardIndex>\
+    <maximumNetworkInterfaces>45</maximumNetworkInterfaces></item>\
+    <item><networkCardIndex>0</networkCardIndex>\
+    <maximumNetworkInterfaces>15</maximumNetworkInterfaces></item></networkCards></networkInfo>";
+
+#[tokio::test]
+async fn limits_are_those_of_the_default_card() {
+    let check = async |info: &str, limits: Limits| {
+        let set = format!("<instanceTypeSet><item>{info}</item></instanceTypeSet>");
+        let server = Server::start([Answer::ok("DescribeInstanceTypes", &set)]).await;
+        let answer = instance_limits(&server.client().await, "p4d.24xlarge").await;
+        assert_eq!(answer, Ok(limits), "{info}");
+        let request = "Action=DescribeInstanceTypes\nInstanceType.1=p4d.24xlarge";
+        assert_eq!(server.seen()[0].form(), request);
+    };
+    let limits = Limits { enis: 15, addresses_per_eni: 50, prefixes: true };
+    check(TYPE, limits).await;
+    check(&TYPE.replace("nitro", "xen"), Limits { prefixes: false, ..limits }).await;
+    check(&TYPE.replace("<hypervisor>nitro</hypervisor>", ""), limits).await;
+}
+
+#[tokio::test]
+async fn the_caller_is_named_and_signs() {
+    let server = Server::start([Answer::throttled()]).await;
+    server.client().await.execute(&delete()).await.unwrap_err();
+    let request = &server.seen()[0];
+    let product = concat!("lib/tidepool/", env!("CARGO_PKG_VERSION"));
+    let agent = request.header("user-agent").unwrap();
+    assert!(agent.split(' ').any(|part| part == product), "{agent}");
+    let scope = request.header("authorization").unwrap();
+    assert!(scope.contains("/us-east-1/ec2/aws4_request"), "{scope}");
+}
+
+#[tokio::test]
+async fn throttling_and_server_errors_are_repeated_only_where_that_is_safe() {
+    let cases = [
+        (Answer::throttled(), CallErrorKind::Throttled),
+        (Answer::error(500, "InternalError", "oops"), CallErrorKind::OutcomeUnknown),
+        (Answer::error(503, "Unavailable", "later"), CallErrorKind::OutcomeUnknown),
+    ];
+    for (answer, kind) in cases {
+        for (calls, attempts) in [(&repeated_calls()[..], 3), (&single_calls()[..], 1)] {
+            for call in calls {
+                let server = Server::start([answer.clone()]).await;
+                let error = server.client().await.execute(call).await.unwrap_err();
+                assert_eq!((error.kind, server.seen().len()), (kind, attempts), "{call:?}");
+            }
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_refusal_is_never_repeated() {
+    for call in repeated_calls().iter().chain(&single_calls()) {
+        let refusal = Answer::error(403, "UnauthorizedOperation", "You are not authorized");
+        let server = Server::start([refusal]).await;
+        let error = server.client().await.execute(call).await.unwrap_err();
+        assert_eq!(error.kind, CallErrorKind::AccessDenied, "{call:?}");
+        assert_eq!(error.to_string(), "UnauthorizedOperation: You are not authorized");
+        assert_eq!(server.seen().len(), 1, "{call:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_repeated_create_carries_the_same_token_and_succeeds() {
+    let eni = eni_xml("eni-1", "");
+    let created = Answer::ok(
+        "CreateNetworkInterface",
+        &format!("<networkInterface>{eni}</networkInterface>"),
+    );
+    for lost in [Answer::throttled(), Answer::HangUp] {
+        let server = Server::start([lost, created.clone()]).await;
+        let outcome = server.client().await.execute(&create(Ask::Addresses(1))).await;
+        assert_eq!(outcome, Ok(CallOutput::Created(facts("eni-1"))));
+        let seen = server.seen();
+        assert_eq!((seen.len(), seen[0].form()), (2, seen[1].form()));
+        assert!(seen[0].form().contains("ClientToken=token-1"));
+    }
+}
+
+/// A call that may have had its effect is `OutcomeUnknown`, and is sent once.
+async fn check_lost(answer: Answer, code: &str) {
+    let server = Server::start([answer]).await;
+    let client = server.client_with(|options| options.http_timeout = Duration::from_millis(300));
+    let error = client.await.execute(&assign(Ask::Addresses(1))).await.unwrap_err();
+    assert_eq!((error.kind, &*error.code), (CallErrorKind::OutcomeUnknown, code), "{error}");
+    assert!(error.message.starts_with("AssignPrivateIpAddresses: "), "{error}");
+    assert_eq!(server.seen().len(), 1, "{error}");
+}
+
+#[tokio::test]
+async fn a_lost_answer_leaves_the_outcome_unknown() {
+    let answer = "<AssignPrivateIpAddressesResponse></AssignPrivateIpAddressesResponse>";
+    check_lost(Answer::Hang, "TimedOut").await;
+    check_lost(Answer::HangUp, "ConnectionFailed").await;
+    check_lost(Answer::CutShort(answer.to_owned()), "AnswerLost").await;
+    check_lost(Answer::Send(200, "<html>all is well".to_owned()), "UnreadableAnswer").await;
+    check_lost(Answer::Send(200, String::new()), "UnreadableAnswer").await;
+    check_lost(Answer::Send(502, "<html>bad gateway".to_owned()), "UnreadableAnswer").await;
+    check_lost(Answer::Send(200, answer.to_owned()), "MalformedAnswer").await;
+}
+
+#[tokio::test]
+async fn a_refusal_without_a_code_is_a_refusal() {
+    let server = Server::start([Answer::Send(407, "<html>who are you".to_owned())]).await;
+    let error = server.client().await.execute(&attach()).await.unwrap_err();
+    assert_eq!((error.kind, &*error.code), (CallErrorKind::Rejected, "UnreadableAnswer"));
+}
+
+/// That attempt had no effect, but an earlier one of the same call may have had one.
+#[tokio::test]
+async fn a_refused_connection_leaves_the_outcome_unknown() {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let endpoint = format!("http://{}", listener.local_addr().unwrap());
+    drop(listener);
+    let client = Ec2::connect(options(&endpoint)).await.unwrap();
+    let error = client.execute(&attach()).await.unwrap_err();
+    assert_eq!((error.kind, &*error.code), (CallErrorKind::OutcomeUnknown, "ConnectionFailed"));
+    assert!(error.message.contains("onnection refused"), "{error}");
+}
+
+/// `change` of a good answer makes `call` fail at `field`.
+async fn check_bad_field(call: &Ec2Call, good: &Answer, (from, to): (&str, &str), field: &str) {
+    let Answer::Send(200, good) = good else { panic!("not an answer: {good:?}") };
+    assert!(good.contains(from), "{from:?} is not in {good}");
+    let server = Server::start([Answer::Send(200, good.replace(from, to))]).await;
+    let error = server.client().await.execute(call).await.unwrap_err();
+    assert_eq!((error.kind, &*error.code), (CallErrorKind::OutcomeUnknown, "MalformedAnswer"));
+    let text = error.message.split_once(": ").unwrap().1;
+    assert!(text.starts_with(&format!("{field}: ")), "{error}");
+}
+
+#[tokio::test]
+async fn a_field_that_is_missing_or_makes_no_sense_is_named() {
+    let eni = eni_xml("eni-1", &format!("{ADDRESSES}{}", attachment_xml("i-1", "attached")));
+    let enis = enis_page(&[eni], "");
+    for (change, field) in [
+        (("networkInterfaceId>", "x>"), "networkInterfaceId"),
+        ((">eni-1<", "><"), "networkInterfaceId"),
+        (("macAddress>", "x>"), "macAddress"),
+        ((":ee<", ":eg<"), "macAddress"),
+        (("subnetId>", "x>"), "subnetId"),
+        (
+            ("</macAddress><privateIpAddress>10.0.0.10</privateIpAddress>", "</macAddress>"),
+            "privateIpAddress",
+        ),
+        ((">10.0.0.11<", ">10.0.0.311<"), "privateIpAddressesSet"),
+        ((">10.0.0.32/28<", ">10.0.0.33/28<"), "ipv4PrefixSet"),
+        ((">10.0.0.32/28<", ">10.0.0.32/32<"), "ipv4PrefixSet"),
+        (("interfaceType>", "x>"), "interfaceType"),
+        (("attachmentId>", "x>"), "attachment.attachmentId"),
+        ((">eni-attach-1<", ">eni-1<"), "attachment.attachmentId"),
+        (("deviceIndex>", "x>"), "attachment.deviceIndex"),
+        (("<deviceIndex>1", "<deviceIndex>-1"), "attachment.deviceIndex"),
+        (("<networkCardIndex>0", "<networkCardIndex>70000"), "attachment.networkCardIndex"),
+        (("status>", "x>"), "attachment.status"),
+        ((">attached<", ">melting<"), "attachment.status"),
+        (("deleteOnTermination>", "x>"), "attachment.deleteOnTermination"),
+    ] {
+        check_bad_field(&Ec2Call::DescribeEnis, &enis, change, field).await;
+    }
+    let assigned = Answer::ok(
+        "AssignPrivateIpAddresses",
+        "<assignedPrivateIpAddressesSet><item><privateIpAddress>10.0.0.5</privateIpAddress></item>\
+         </assignedPrivateIpAddressesSet>",
+    );
+    let assign = assign(Ask::Addresses(1));
+    check_bad_field(&assign, &assigned, (">10.0.0.5<", ">fish<"), "assignedPrivateIpAddress").await;
+    let subnets = Answer::ok(
+        "DescribeSubnets",
+        "<subnetSet><item><subnetId>subnet-2</subnetId><cidrBlock>10.0.2.0/24</cidrBlock>\
+         <availableIpAddressCount>250</availableIpAddressCount></item></subnetSet>",
+    );
+    for (change, field) in [
+        (("cidrBlock>", "x>"), "cidrBlock"),
+        (("/24", "/33"), "cidrBlock"),
+        ((">250<", ">-29<"), "availableIpAddressCount"),
+    ] {
+        check_bad_field(&Ec2Call::DescribeSubnets, &subnets, change, field).await;
+    }
+    let attached =
+        Answer::ok("AttachNetworkInterface", "<attachmentId>eni-attach-1</attachmentId>");
+    check_bad_field(&attach(), &attached, ("attachmentId>", "x>"), "attachmentId").await;
+    let created = Answer::ok("CreateNetworkInterface", "<networkInterface/>");
+    let change = ("<networkInterface/>", "");
+    check_bad_field(&create(Ask::Addresses(1)), &created, change, "networkInterface").await;
+}
+
+#[tokio::test]
+async fn an_endpoint_that_is_no_url_is_refused_at_once() {
+    for bad in ["", "localhost:8773", "ftp://localhost", "http://", "http://a b"] {
+        let error = Ec2::connect(options(bad)).await.unwrap_err();
+        assert_eq!(error, ConnectError::InvalidEndpoint(bad.to_owned()));
+    }
+}
