@@ -1,0 +1,71 @@
+//! CHECK: the ADD's result, the daemon's record and the kernel must agree.
+
+use std::collections::BTreeSet;
+use std::net::IpAddr;
+
+use cni::{Check, CniError, Interface};
+use datapath::pod::{PodAddress, PodExpectation};
+use tokio::time::Instant;
+
+use crate::daemon::Daemon;
+use crate::failure::{Failure, chain};
+use crate::pod::Identity;
+use crate::socket;
+
+/// Checks the pod's connection and changes nothing.
+///
+/// # Errors
+///
+/// Code 11 if the daemon does not answer, [`Failure::RecordDiffers`] or [`Failure::LinkChanged`]
+/// with the first difference.
+pub(crate) async fn check(check: &Check) -> Result<(), CniError> {
+    let interface = interface(check)?;
+    let addresses = recorded(check).await?;
+    agree(check, &addresses)?;
+    let identity = Identity::of(&check.conf.veth_prefix, &check.attachment, &check.pod)?;
+    let Identity { host_name, owner } = identity.recorded_in(&check.prev_result);
+    let ifname = check.attachment.ifname.as_str();
+    let expectation = PodExpectation {
+        netns: check.netns.clone(),
+        ifname: ifname.parse().map_err(|e| Failure::LinkChanged.error(chain(&e)))?,
+        host_name,
+        owner,
+        // Results of amazon-vpc-cni-k8s carry something else in this place.
+        mac: interface.mac.as_deref().and_then(|mac| mac.parse().ok()),
+        mtu: interface.mtu,
+        addresses,
+    };
+    datapath::pod::check(&expectation)
+        .await
+        .map_err(|error| Failure::LinkChanged.error(chain(&error)))
+}
+
+/// The pod's end in the ADD's result.
+fn interface(check: &Check) -> Result<&Interface, CniError> {
+    let ifname = check.attachment.ifname.as_str();
+    let mut interfaces = check.prev_result.interfaces.iter();
+    interfaces
+        .find(|interface| interface.name == ifname && interface.is_in_sandbox())
+        .ok_or_else(|| Failure::RecordDiffers.error(format!("prevResult has no {ifname}")))
+}
+
+async fn recorded(check: &Check) -> Result<Vec<PodAddress>, CniError> {
+    let until = Instant::now() + check.conf.ipamd_timeout;
+    let daemon = Daemon::connect(socket(&check.conf), until).await;
+    let mut daemon = daemon.map_err(|e| e.try_again())?;
+    let recorded = daemon.check(&check.attachment, until).await.map_err(|e| e.try_again())?;
+    crate::pod::addresses(&recorded)
+}
+
+/// Chained plugins may have added addresses to the result, so the record may have fewer; none at
+/// all means that the daemon knows nothing of the attachment.
+fn agree(check: &Check, recorded: &[PodAddress]) -> Result<(), CniError> {
+    let ifname = check.attachment.ifname.as_str();
+    let result: BTreeSet<IpAddr> = check.prev_result.addresses_of(ifname).collect();
+    let recorded: BTreeSet<IpAddr> = recorded.iter().map(|pod| pod.address).collect();
+    if !recorded.is_empty() && recorded.is_subset(&result) {
+        return Ok(());
+    }
+    let details = format!("prevResult has {result:?} for {ifname}, ipamd has {recorded:?}");
+    Err(Failure::RecordDiffers.error(details))
+}

@@ -1,0 +1,78 @@
+//! DEL: the address goes back to the daemon, or a note for it to disk, and the link goes.
+
+use std::net::IpAddr;
+use std::path::Path;
+use std::time::Duration;
+
+use cni::{Attachment, CniError, Del, ErrorCode};
+use proto::v1;
+use tokio::time::Instant;
+
+use crate::daemon::{Daemon, DaemonError};
+use crate::failure::Failure;
+use crate::pod::Identity;
+use crate::{pending, socket};
+
+/// How long a DEL waits for the daemon before it goes on without.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// Disconnects the pod. Needs neither the daemon nor the pod's namespace, and may be repeated.
+///
+/// # Errors
+///
+/// Code 11 if the daemon is there and cannot record the release, 5 if it is not there and cannot be
+/// left a note, [`Failure::LinkRemoval`] if something of the link stays. All that can be done is
+/// done before.
+pub(crate) async fn del(del: &Del) -> Result<(), CniError> {
+    let released = tell(del).await;
+    let addresses = match &released {
+        Ok(released) if !released.is_empty() => parsed(released),
+        Ok(_) | Err(_) => recorded(del),
+    };
+    let mut identity = Identity::of(&del.conf.veth_prefix, &del.attachment, &del.pod)?;
+    if let Some(result) = &del.prev_result {
+        identity = identity.recorded_in(result);
+    }
+    let removed = datapath::pod::del(&identity.removal(addresses)).await;
+    match &released {
+        Err(error) if error.is_judgement() => return Err(error.try_again()),
+        Err(error) => remember(socket(&del.conf), &del.attachment, error)?,
+        Ok(_) => {}
+    }
+    let removed = removed.map_err(|error| Failure::LinkRemoval.error(error.to_string()))?;
+    tracing::info!(link = ?removed.link, addresses = ?removed.addresses, "pod disconnected");
+    Ok(())
+}
+
+async fn tell(del: &Del) -> Result<Vec<v1::PodAddress>, DaemonError> {
+    let until = Instant::now() + PATIENCE.min(del.conf.ipamd_timeout);
+    let mut daemon = Daemon::connect(socket(&del.conf), until).await?;
+    daemon.del(&del.attachment, &del.pod, until).await
+}
+
+/// Leaves the DEL on disk for a daemon that could not be told.
+///
+/// # Errors
+///
+/// Code 5 if it cannot be written.
+pub(crate) fn remember(
+    socket: &Path,
+    attachment: &Attachment,
+    why: &DaemonError,
+) -> Result<(), CniError> {
+    tracing::warn!(why = crate::failure::chain(why), "DEL left on disk for ipamd");
+    pending::leave(socket, attachment).map_err(|error| {
+        let details = format!("{error}; and {}", crate::failure::chain(why));
+        CniError::new(ErrorCode::Io, "cannot leave the DEL on disk for ipamd", details)
+    })
+}
+
+/// What the daemon released. What cannot be read is left out: it was never on a link either.
+pub(crate) fn parsed(released: &[v1::PodAddress]) -> Vec<IpAddr> {
+    released.iter().filter_map(|released| released.address.parse().ok()).collect()
+}
+
+fn recorded(del: &Del) -> Vec<IpAddr> {
+    let ifname = del.attachment.ifname.as_str();
+    del.prev_result.iter().flat_map(|result| result.addresses_of(ifname)).collect()
+}

@@ -1,0 +1,172 @@
+//! The plugin's own failures, each with its code. docs/errors.md has the same list, with what to do
+//! about each; a test holds the two together.
+
+use std::error::Error;
+use std::time::Duration;
+
+use cni::{CniError, ErrorCode, PluginCode};
+use proto::v1::Refused;
+
+/// What the plugin cannot do, apart from what the daemon refuses.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Failure {
+    /// ADD: the pod has an interface of that name already.
+    InterfaceExists,
+    /// ADD: the pod's link could not be made.
+    LinkSetup,
+    /// DEL, GC: something of a pod's link could not be removed.
+    LinkRemoval,
+    /// CHECK: the pod's link is not as the ADD made it.
+    LinkChanged,
+    /// CHECK: the daemon's record and the ADD's result differ.
+    RecordDiffers,
+    /// The daemon answered what makes no sense.
+    BadAnswer,
+}
+
+impl Failure {
+    /// The name in messages and documents.
+    fn name(self) -> &'static str {
+        match self {
+            Failure::InterfaceExists => "INTERFACE_EXISTS",
+            Failure::LinkSetup => "LINK_SETUP",
+            Failure::LinkRemoval => "LINK_REMOVAL",
+            Failure::LinkChanged => "LINK_CHANGED",
+            Failure::RecordDiffers => "RECORD_DIFFERS",
+            Failure::BadAnswer => "BAD_ANSWER",
+        }
+    }
+
+    fn code(self) -> PluginCode {
+        PluginCode::nth(match self {
+            Failure::InterfaceExists => 50,
+            Failure::LinkSetup => 51,
+            Failure::LinkRemoval => 52,
+            Failure::LinkChanged => 53,
+            Failure::RecordDiffers => 54,
+            Failure::BadAnswer => 55,
+        })
+    }
+
+    /// The error for the runtime.
+    pub(crate) fn error(self, details: impl Into<String>) -> CniError {
+        CniError::new(ErrorCode::Plugin(self.code()), self.name(), details)
+    }
+}
+
+/// The daemon's refusals in the order of their codes, from 101 on; 100 is for one that a newer
+/// daemon has and this list does not.
+const REFUSALS: [&str; 13] = [
+    "STARTING",
+    "ATTACHING",
+    "SUBNET_EXHAUSTED",
+    "SUBNET_FRAGMENTED",
+    "ENI_LIMIT",
+    "ADDRESS_LIMIT",
+    "ALL_COOLING",
+    "THROTTLED",
+    "ACCESS_DENIED",
+    "MAX_PODS",
+    "EC2_FAILING",
+    "LINK_FAILING",
+    "STATE_UNWRITABLE",
+];
+
+fn refusal_code(name: &str) -> PluginCode {
+    let place = REFUSALS.iter().position(|refusal| *refusal == name).map_or(0, |place| place + 1);
+    PluginCode::nth(u16::try_from(place).expect("the list is short"))
+}
+
+/// ADD: the daemon has no address to give. Code 11 where trying again makes sense.
+pub(crate) fn refused(refused: &Refused) -> CniError {
+    let msg = format!("{}: {}", refused.code, refused.message);
+    if refused.retry_after_ms > 0 {
+        let wait = Duration::from_millis(refused.retry_after_ms);
+        CniError::new(ErrorCode::TryAgainLater, msg, format!("try again in {wait:?}"))
+    } else {
+        let code = ErrorCode::Plugin(refusal_code(&refused.code));
+        CniError::new(code, msg, "nothing that would help is on its way")
+    }
+}
+
+/// STATUS: an ADD would be refused. 51 where it is the network of pods that is broken.
+pub(crate) fn not_ready(refused: &Refused) -> CniError {
+    let code = match refused.code.as_str() {
+        "LINK_FAILING" => ErrorCode::LimitedConnectivity,
+        _ => ErrorCode::NotAvailable,
+    };
+    CniError::new(code, format!("{}: {}", refused.code, refused.message), "")
+}
+
+/// An error with all its causes.
+pub(crate) fn chain(error: &dyn Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(source) = cause {
+        text += &format!(": {source}");
+        cause = source.source();
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn refusal(code: &str, retry_after_ms: u64) -> Refused {
+        let message = "subnet-1 has 0 of 251 addresses free".to_owned();
+        Refused { code: code.to_owned(), message, retry_after_ms }
+    }
+
+    #[test]
+    fn a_refusal_with_hope_is_code_11() {
+        let error = refused(&refusal("ATTACHING", 1500));
+        assert_eq!(error.code, ErrorCode::TryAgainLater);
+        assert_eq!(error.msg, "ATTACHING: subnet-1 has 0 of 251 addresses free");
+        assert_eq!(error.details, "try again in 1.5s");
+    }
+
+    #[test]
+    fn a_refusal_without_hope_has_its_own_code() {
+        for (name, number) in [("STARTING", 101), ("SUBNET_EXHAUSTED", 103), ("NEW", 100)] {
+            let error = refused(&refusal(name, 0));
+            assert_eq!(error.code.number(), number);
+            assert!(error.msg.contains(name) && error.msg.contains("subnet-1"), "{error}");
+        }
+    }
+
+    #[test]
+    fn status_tells_broken_pods_from_missing_addresses() {
+        assert_eq!(not_ready(&refusal("LINK_FAILING", 0)).code, ErrorCode::LimitedConnectivity);
+        assert_eq!(not_ready(&refusal("SUBNET_EXHAUSTED", 9)).code, ErrorCode::NotAvailable);
+    }
+
+    /// The rows of the document's tables: code and name.
+    fn documented() -> Vec<(u32, String)> {
+        let text = include_str!("../../docs/errors.md");
+        let row = |line: &str| {
+            let mut cells = line.strip_prefix('|')?.split('|').map(str::trim);
+            let code = cells.next()?.parse().ok()?;
+            Some((code, cells.next()?.trim_matches('`').to_owned()))
+        };
+        text.lines().filter_map(row).filter(|(code, _)| *code >= PluginCode::FIRST).collect()
+    }
+
+    const FAILURES: [Failure; 6] = [
+        Failure::InterfaceExists,
+        Failure::LinkSetup,
+        Failure::LinkRemoval,
+        Failure::LinkChanged,
+        Failure::RecordDiffers,
+        Failure::BadAnswer,
+    ];
+
+    #[test]
+    fn the_document_lists_exactly_these_codes() {
+        let number = |code| ErrorCode::Plugin(code).number();
+        let mut ours = vec![(100, "any other".to_owned())];
+        ours.extend(REFUSALS.map(|name| (number(refusal_code(name)), name.to_owned())));
+        ours.extend(FAILURES.map(|f| (number(f.code()), f.name().to_owned())));
+        assert_eq!(documented(), ours);
+    }
+}

@@ -1,0 +1,104 @@
+//! `aws-cni`, the executable that the container runtime starts for each pod and verb.
+//!
+//! It is thin: it reads the request (`cni`), asks `ipamd` over gRPC (`proto`), makes or takes down
+//! the pod's link (`datapath`), and prints the result. It keeps nothing between two calls and
+//! knows nothing of pools, ENIs and EC2. Nothing but the result is written to stdout.
+
+mod add;
+mod check;
+mod daemon;
+mod del;
+mod failure;
+mod gc;
+mod log;
+mod pending;
+mod pod;
+mod status;
+
+use std::io::{self, Read as _, Write as _};
+use std::process::ExitCode;
+
+use cni::{
+    CniError, Environment, ErrorCode, NetConf, Request, Version, requested_version,
+    version_document,
+};
+
+fn main() -> ExitCode {
+    let environment = Environment::from_vars(std::env::vars_os());
+    if !environment.has_command() {
+        return hint();
+    }
+    let mut stdin = Vec::new();
+    let answer = io::stdin()
+        .read_to_end(&mut stdin)
+        .map_err(|e| CniError::new(ErrorCode::Io, "cannot read stdin", e.to_string()))
+        .and_then(|_| answer(&environment, &stdin));
+    match answer {
+        Ok(document) => print(&document, ExitCode::SUCCESS),
+        Err(error) => print(&error.to_json(&requested_version(&stdin)), ExitCode::FAILURE),
+    }
+}
+
+/// For a person who has started the plugin by hand.
+fn hint() -> ExitCode {
+    let versions = Version::ALL.map(Version::as_str).join(", ");
+    eprintln!("aws-cni {}: gives pods addresses of the VPC.", env!("CARGO_PKG_VERSION"));
+    eprintln!("A container runtime starts it with CNI_COMMAND set and a configuration on stdin.");
+    eprintln!("CNI protocol versions supported: {versions}");
+    ExitCode::SUCCESS
+}
+
+/// The document for stdout; empty where the verb has none.
+fn answer(environment: &Environment, stdin: &[u8]) -> Result<String, CniError> {
+    let request = Request::parse(environment, stdin)?;
+    let conf = match &request {
+        Request::Version(requested) => return Ok(version_document(requested)),
+        Request::Add(add) => &add.conf,
+        Request::Del(del) => &del.conf,
+        Request::Check(check) => &check.conf,
+        Request::Status(conf) => conf,
+        Request::Gc(gc) => &gc.conf,
+    };
+    log::start(conf);
+    let span = log::span(&request);
+    // One thread runs everything, so the span that is entered here is every event's.
+    let _entered = span.enter();
+    let version = conf.version;
+    let outcome = run(request, version);
+    match &outcome {
+        Ok(_) => tracing::debug!("done"),
+        Err(error) => tracing::error!(code = error.code.number(), %error, "failed"),
+    }
+    outcome
+}
+
+fn run(request: Request, version: Version) -> Result<String, CniError> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    let runtime = runtime
+        .map_err(|e| CniError::new(ErrorCode::Io, "cannot start the event loop", e.to_string()))?;
+    runtime.block_on(async {
+        match request {
+            Request::Add(add) => return Ok(add::add(add).await?.to_json(version)),
+            Request::Del(del) => del::del(&del).await?,
+            Request::Check(check) => check::check(&check).await?,
+            Request::Status(conf) => status::status(&conf).await?,
+            Request::Gc(gc) => gc::gc(&gc).await?,
+            Request::Version(_) => {}
+        }
+        Ok(String::new())
+    })
+}
+
+/// A runtime that does not read the result tears the pod down again, so that is all there is to do
+/// about a fault in writing.
+fn print(document: &str, code: ExitCode) -> ExitCode {
+    match io::stdout().write_all(document.as_bytes()) {
+        Ok(()) => code,
+        Err(_) => ExitCode::FAILURE,
+    }
+}
+
+/// Where the daemon listens.
+fn socket(conf: &NetConf) -> &std::path::Path {
+    conf.ipamd_socket.as_deref().unwrap_or_else(|| proto::DEFAULT_SOCKET.as_ref())
+}
