@@ -5,18 +5,19 @@
 use std::net::{Ipv4Addr, Ipv6Addr};
 
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
+use serde::Serialize;
 
 use crate::id::{EniId, InstanceId, MacAddr, SubnetId, VpcId};
 
 /// The whole network, instances ascending by id.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
 pub struct Fabric {
     /// Those that are pending or running.
     pub instances: Vec<FabricInstance>,
 }
 
 /// One instance.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct FabricInstance {
     /// Its id.
     pub id: InstanceId,
@@ -29,7 +30,7 @@ pub struct FabricInstance {
 }
 
 /// One attached ENI.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct FabricEni {
     /// Its id.
     pub id: EniId,
