@@ -298,8 +298,8 @@ impl Sides {
         self.raise(wanted, &host, &pod).await?;
         self.furnish_pod(wanted, &pod, &picture).await?;
         self.furnish_host(wanted, &picture).await?;
-        // Last, for it is the only step in the pod's namespace that does not vanish with the link.
-        self.raise_loopback().await?;
+        // Last, for it is the only thing in the pod's namespace that does not vanish with the link.
+        self.raise_loopback(wanted).await?;
         Ok(PodLinkState {
             host: end(&wanted.host_name, &host),
             pod: end(&wanted.ifname, &pod),
@@ -309,13 +309,26 @@ impl Sides {
 
     /// Before the ends are up, for the kernel looks at them when it sets IPv6 up.
     fn set_sysctls(&self, wanted: &PodLink) -> Result<(), AddPodError> {
-        let has_ipv6 = wanted.addresses.iter().any(|pod| pod.address.is_ipv6());
-        set_host_sysctls(&wanted.host_name, has_ipv6).map_err(AddPodError::Sysctl)?;
-        if has_ipv6 {
-            let set = || set_pod_sysctls(&wanted.ifname);
-            self.netns.run(set).map_err(AddPodError::Netns)?.map_err(AddPodError::Sysctl)?;
+        let PodLink { host_name, ifname, .. } = wanted;
+        // The host's end takes no configuration from the pod. Values as in amazon-vpc-cni-k8s.
+        for (key, value) in [("accept_ra", "0"), ("accept_redirects", "1"), ("forwarding", "0")] {
+            sysctl::set_if_present(&format!("net/ipv6/conf/{host_name}/{key}"), value)
+                .map_err(AddPodError::Sysctl)?;
+        }
+        if has_ipv6(wanted) {
+            // Without duplicate address detection the link-local addresses are usable at once; the
+            // node asks for the pod with its own.
+            sysctl::set(&format!("net/ipv6/conf/{host_name}/accept_dad"), "0")
+                .map_err(AddPodError::Sysctl)?;
+            self.set_in_pod(&format!("net/ipv6/conf/{ifname}/disable_ipv6"), "0")?;
+            self.set_in_pod(&format!("net/ipv6/conf/{ifname}/accept_dad"), "0")?;
         }
         Ok(())
+    }
+
+    fn set_in_pod(&self, key: &str, value: &str) -> Result<(), AddPodError> {
+        let set = self.netns.run(|| sysctl::set(key, value)).map_err(AddPodError::Netns)?;
+        set.map(drop).map_err(AddPodError::Sysctl)
     }
 
     async fn raise(&self, wanted: &PodLink, host: &Link, pod: &Link) -> Result<(), AddPodError> {
@@ -373,7 +386,10 @@ impl Sides {
         Ok(())
     }
 
-    async fn raise_loopback(&self) -> Result<(), AddPodError> {
+    async fn raise_loopback(&self, wanted: &PodLink) -> Result<(), AddPodError> {
+        if has_ipv6(wanted) {
+            self.set_in_pod("net/ipv6/conf/lo/disable_ipv6", "0")?;
+        }
         link::set_up(&self.pod, LOOPBACK)
             .await
             .map_err(|source| AddPodError::SetUp { name: "lo".to_owned(), source })
@@ -415,20 +431,6 @@ fn end(name: &InterfaceName, link: &Link) -> LinkEnd {
     LinkEnd { name: name.clone(), mac: link.mac, mtu: link.mtu }
 }
 
-/// The host's end takes no configuration from the pod. Values as in amazon-vpc-cni-k8s.
-fn set_host_sysctls(name: &InterfaceName, has_ipv6: bool) -> Result<(), SysctlError> {
-    let mut values = vec![("accept_ra", "0"), ("accept_redirects", "1"), ("forwarding", "0")];
-    // The link-local address, with which the node asks for the pod, is usable at once then.
-    values.extend(has_ipv6.then_some(("accept_dad", "0")));
-    for (key, value) in values {
-        sysctl::set_if_present(&format!("net/ipv6/conf/{name}/{key}"), value)?;
-    }
-    Ok(())
-}
-
-fn set_pod_sysctls(name: &InterfaceName) -> Result<(), SysctlError> {
-    sysctl::set("net/ipv6/conf/lo/disable_ipv6", "0")?;
-    sysctl::set(&format!("net/ipv6/conf/{name}/disable_ipv6"), "0")?;
-    sysctl::set(&format!("net/ipv6/conf/{name}/accept_dad"), "0")?;
-    Ok(())
+fn has_ipv6(wanted: &PodLink) -> bool {
+    wanted.addresses.iter().any(|pod| pod.address.is_ipv6())
 }

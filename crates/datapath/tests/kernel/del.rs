@@ -1,0 +1,102 @@
+//! `pod::del`: what it takes, and what it leaves because it is someone else's by now.
+
+use datapath::Removal;
+use datapath::pod::del;
+
+use crate::lab::{Pod, on_node};
+
+/// A StatefulSet's pod comes back under its name before the runtime has torn the old one down.
+#[test]
+fn a_late_del_leaves_the_newer_sandbox_alone() {
+    on_node(|node| {
+        let older = Pod::added(node, "web-0", &["10.0.2.20@2"]);
+        let newer = Pod::planned("web-0", &["10.0.2.21@2"]);
+        let state = newer.add(node);
+        let removed = node.block_on(del(&older.removal())).unwrap();
+        assert_eq!(removed.link, Removal::NotOurs);
+        assert!(!node.ip("rule").contains("10.0.2.20"));
+        node.block_on(datapath::pod::check(&newer.expectation(&state))).unwrap();
+        assert!(newer.namespace.ip("addr show dev eth0").contains("10.0.2.21/32"));
+        assert!(!older.namespace.ip("link").contains("eth0"), "the name has one link only");
+    });
+}
+
+#[test]
+fn a_late_del_leaves_an_address_alone_that_went_to_another_pod() {
+    on_node(|node| {
+        let older = Pod::planned("a", &["10.0.2.20@2"]);
+        let newer = Pod::added(node, "b", &["10.0.2.20@3"]);
+        let before = node.dump();
+        let removed = node.block_on(del(&older.removal())).unwrap();
+        assert_eq!(removed.addresses, [("10.0.2.20".parse().unwrap(), Removal::NotOurs)]);
+        assert_eq!(node.dump(), before);
+        drop(newer);
+    });
+}
+
+#[test]
+fn del_needs_no_namespace_and_may_be_repeated() {
+    on_node(|node| {
+        let before = node.dump();
+        let pod = Pod::added(node, "a", &["10.0.2.20@2"]);
+        let removal = pod.removal();
+        // The namespace takes the link with it, and the link its route; the kernel does so in the
+        // background. The rules stay.
+        drop(pod);
+        let removed = node.block_on(del(&removal)).unwrap();
+        assert_eq!(removed.addresses, [("10.0.2.20".parse().unwrap(), Removal::Removed)]);
+        assert_eq!(node.dump(), before);
+        let removed = node.block_on(del(&removal)).unwrap();
+        assert_eq!(removed.link, Removal::Absent);
+        assert_eq!(removed.addresses, [("10.0.2.20".parse().unwrap(), Removal::Absent)]);
+    });
+}
+
+#[test]
+fn del_finds_the_addresses_of_the_link_itself() {
+    on_node(|node| {
+        let before = node.dump();
+        let pod = Pod::added(node, "a", &["10.0.2.20@2", "10.0.0.21@main"]);
+        let mut removal = pod.removal();
+        removal.addresses.clear();
+        let other = node.block_on(del(&datapath::pod::PodRemoval {
+            owner: "c2/eth0".parse().unwrap(),
+            ..removal.clone()
+        }));
+        assert_eq!(other.unwrap().addresses, [], "another owner's addresses are none of ours");
+        let removed = node.block_on(del(&removal)).unwrap();
+        assert_eq!(removed.addresses.len(), 2);
+        assert_eq!(node.dump(), before);
+    });
+}
+
+/// amazon-vpc-cni-k8s marks no links, and adds rules of the same kind; doubled ones were seen.
+#[test]
+fn del_removes_what_the_incumbent_left() {
+    on_node(|node| {
+        let before = node.dump();
+        let pod = Pod::planned("sample-pod", &["10.0.2.20@2"]);
+        let peer = format!("peer name eth0 netns {}", pod.namespace.name());
+        node.ip(&format!("link add enicc21c2d7785 type veth {peer}"));
+        node.ip("link set enicc21c2d7785 up");
+        node.ip("route add 10.0.2.20 dev enicc21c2d7785 scope link");
+        node.ip("rule add to 10.0.2.20 lookup main priority 512");
+        node.ip("rule add from 10.0.2.20 lookup 2 priority 1536");
+        node.ip("rule add from 10.0.2.20 lookup 3 priority 1536");
+        let removed = node.block_on(del(&pod.removal())).unwrap();
+        assert_eq!(removed.link, Removal::Removed);
+        assert_eq!(node.dump(), before);
+    });
+}
+
+#[test]
+fn del_leaves_rules_alone_that_are_not_a_pods() {
+    on_node(|node| {
+        node.ip("rule add from 10.0.2.20 lookup 2 priority 32765");
+        node.ip("rule add to 10.0.2.0/24 lookup main priority 512");
+        let before = node.dump();
+        let pod = Pod::added(node, "a", &["10.0.2.20@2"]);
+        node.block_on(del(&pod.removal())).unwrap();
+        assert_eq!(node.dump(), before);
+    });
+}

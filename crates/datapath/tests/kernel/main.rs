@@ -1,0 +1,11 @@
+//! The verbs against a real kernel, each test in network namespaces of its own. What the kernel
+//! made of them is read with `ip`, as a person would.
+
+mod add;
+mod check;
+mod del;
+mod eni;
+mod host;
+mod lab;
+mod many;
+mod traffic;

@@ -1,0 +1,45 @@
+//! As many pods as a large node has.
+
+use std::time::{Duration, Instant};
+
+use crate::lab::{Pod, on_node};
+
+const PODS: usize = 250;
+
+/// Prints how long ADD takes on an empty and on a full node; only that all is there is asserted.
+#[test]
+fn a_full_node() {
+    on_node(|node| {
+        let pods: Vec<Pod> = (0..PODS)
+            .map(|n| Pod::planned(&format!("pod-{n}"), &[&format!("10.0.2.{n}@{}", 2 + n % 3)]))
+            .collect();
+        let took: Vec<Duration> = node.block_on(async {
+            let mut took = Vec::new();
+            for pod in &pods {
+                let start = Instant::now();
+                datapath::pod::add(&pod.link).await.unwrap();
+                took.push(start.elapsed());
+            }
+            took
+        });
+        println!("first 50: {}", spread(&took[..50]));
+        println!("last 50:  {}", spread(&took[PODS - 50..]));
+        assert_eq!(node.ip("rule").lines().count(), 3 + 2 * PODS);
+        let start = Instant::now();
+        node.block_on(async {
+            for pod in &pods {
+                datapath::pod::del(&pod.removal()).await.unwrap();
+            }
+        });
+        println!("del:      {:?} each", start.elapsed() / u32::try_from(PODS).unwrap());
+        assert_eq!(node.ip("rule").lines().count(), 3);
+        assert_eq!(node.ip("route"), "");
+    });
+}
+
+fn spread(took: &[Duration]) -> String {
+    let mut sorted = took.to_vec();
+    sorted.sort();
+    let at = |percent: usize| sorted[(sorted.len() - 1) * percent / 100];
+    format!("p50 {:?}, p99 {:?}", at(50), at(99))
+}

@@ -1,0 +1,140 @@
+//! Packets pass where they should, and only there.
+
+use datapath::eni::EniLink;
+use datapath::host::HostConfig;
+use datapath::{Mtu, RouteTable};
+
+use crate::lab::{Namespace, Pod, on_node};
+
+const PRIMARY: &str = "02:00:00:00:00:10";
+const SECONDARY: &str = "02:00:00:00:00:11";
+
+/// A node with two ENIs in a VPC. The router drops what comes in by the wrong ENI, as a VPC does.
+/// 192.0.2.1 is somewhere behind it.
+fn attach_to_vpc(node: &Namespace) -> Namespace {
+    let router = Namespace::new("router");
+    for (device, mac, subnet) in [("ens5", PRIMARY, "10.0.0"), ("ens6", SECONDARY, "10.0.1")] {
+        let peer = format!("peer name to-{device} netns {}", router.name());
+        node.ip(&format!("link add {device} address {mac} type veth {peer}"));
+        router.ip(&format!("addr add {subnet}.1/24 dev to-{device}"));
+        router.ip(&format!("link set to-{device} mtu 9001 up"));
+        router.set_sysctl(&format!("net/ipv4/conf/to-{device}/rp_filter"), "1");
+    }
+    router.set_sysctl("net/ipv4/ip_forward", "1");
+    router.ip("link set lo up");
+    router.ip("addr add 192.0.2.1/32 dev lo");
+    for pod in 20..24 {
+        router.ip(&format!("route add 10.0.0.{pod} via 10.0.0.10 dev to-ens5 onlink"));
+        router.ip(&format!("route add 10.0.1.{pod} via 10.0.1.10 dev to-ens6 onlink"));
+    }
+    node.ip("link set lo up");
+    node.ip("addr add 10.0.0.10/24 dev ens5");
+    node.ip("link set ens5 up");
+    node.ip("route add default via 10.0.0.1");
+    set_up_enis(node);
+    router
+}
+
+fn set_up_enis(node: &Namespace) {
+    let host = HostConfig { primary_mac: PRIMARY.parse().unwrap(), mtu: Mtu::JUMBO };
+    node.block_on(datapath::host::setup(&host)).unwrap();
+    let secondary = EniLink {
+        mac: SECONDARY.parse().unwrap(),
+        primary_address: "10.0.1.10".parse().unwrap(),
+        subnet: "10.0.1.0/24".parse().unwrap(),
+        gateway: "10.0.1.1".parse().unwrap(),
+        table: RouteTable::of(0, 1),
+        mtu: Mtu::JUMBO,
+    };
+    node.block_on(datapath::eni::sync(&secondary)).unwrap();
+}
+
+#[test]
+fn a_pods_packets_leave_by_its_eni() {
+    on_node(|node| {
+        let _router = attach_to_vpc(node);
+        let on_primary = Pod::added(node, "a", &["10.0.0.20@main"]);
+        let on_secondary = Pod::added(node, "b", &["10.0.1.20@2"]);
+        assert!(on_primary.namespace.pings("192.0.2.1"), "{}", node.dump());
+        assert!(on_secondary.namespace.pings("192.0.2.1"), "{}", node.dump());
+        // The other way round the router must drop them, or the above proves nothing.
+        let astray = Pod::added(node, "c", &["10.0.1.21@main"]);
+        assert!(!astray.namespace.pings("192.0.2.1"), "{}", node.dump());
+    });
+}
+
+#[test]
+fn pods_and_node_reach_each_other() {
+    on_node(|node| {
+        let router = attach_to_vpc(node);
+        let a = Pod::added(node, "a", &["10.0.0.20@main"]);
+        let b = Pod::added(node, "b", &["10.0.1.20@2"]);
+        for (from, to) in [
+            (&a.namespace, "10.0.1.20"),
+            (&b.namespace, "10.0.0.20"),
+            (node, "10.0.0.20"),
+            (node, "10.0.1.20"),
+            (&a.namespace, "10.0.0.10"),
+            (&b.namespace, "10.0.0.10"),
+            (&router, "10.0.0.20"),
+            (&router, "10.0.1.20"),
+        ] {
+            assert!(from.pings(to), "{} to {to}", from.name());
+        }
+        // Large packets too.
+        assert!(a.namespace.pings("-M do -s 8973 10.0.1.20"));
+    });
+}
+
+/// Fresh namespaces give both ends the same index, and the kernel then reports their carrier a
+/// second late; nothing here may wait for it or take it for a fault.
+#[test]
+fn ends_of_equal_index_work_at_once() {
+    on_node(|node| {
+        node.ip("link set lo up");
+        node.ip("addr add 10.0.0.10/32 dev lo");
+        let pod = Pod::planned("a", &["10.0.0.20@main"]);
+        pod.namespace.ip("link add pad type ifb");
+        let state = pod.add(node);
+        let index = |text: String| text.split(':').next().unwrap().to_owned();
+        let host = index(node.ip(&format!("link show {}", pod.link.host_name)));
+        assert_eq!(host, index(pod.namespace.ip("link show eth0")));
+        node.block_on(datapath::pod::check(&pod.expectation(&state))).unwrap();
+        assert!(node.pings("10.0.0.20"));
+    });
+}
+
+/// No wait for duplicate address detection on either side.
+#[test]
+fn ipv6_is_usable_when_add_returns() {
+    on_node(|_| {
+        let node = Namespace::with_ipv6("node");
+        node.ip("link add pad type ifb");
+        node.ip("link set lo up");
+        node.ip("addr add fd00::10/128 dev lo");
+        node.ip("addr add 10.0.0.10/32 dev lo");
+        node.set_sysctl("net/ipv6/conf/all/forwarding", "1");
+        let rules = (node.ip("rule"), node.ip("-6 rule"));
+        let pod = Pod::planned("a", &["10.0.0.20@main", "fd00::20@main"]);
+        let other = Pod::planned("b", &["fd00::21@3"]);
+        let state = pod.add(&node);
+        assert!(node.pings("fd00::20"), "{}", node.dump());
+        other.add(&node);
+        assert!(pod.namespace.pings("fd00::21"), "{}", pod.namespace.dump());
+        assert!(pod.namespace.pings("fd00::10"));
+        assert!(node.pings("10.0.0.20"));
+        node.block_on(datapath::pod::check(&pod.expectation(&state))).unwrap();
+        assert_eq!(
+            node.ip("-6 rule"),
+            "0:\tfrom all lookup local\n\
+             512:\tfrom all to fd00::20 lookup main\n\
+             512:\tfrom all to fd00::21 lookup main\n\
+             1536:\tfrom fd00::21 lookup 3\n\
+             32766:\tfrom all lookup main\n"
+        );
+        for pod in [&pod, &other] {
+            node.block_on(datapath::pod::del(&pod.removal())).unwrap();
+        }
+        assert_eq!((node.ip("rule"), node.ip("-6 rule")), rules);
+    });
+}
