@@ -54,6 +54,12 @@ impl Block {
         self.0.contains(&ip)
     }
 
+    /// Its first and its last address.
+    #[must_use]
+    pub fn bounds(self) -> (IpAddr, IpAddr) {
+        (self.0.network(), self.0.broadcast())
+    }
+
     /// Its addresses, ascending and lazily: a /80 has too many to list.
     pub fn addresses(self) -> impl Iterator<Item = IpAddr> {
         let (v4, v6) = match self.0 {

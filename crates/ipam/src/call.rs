@@ -3,6 +3,7 @@
 //! The engine returns them; whoever runs the engine makes them. Nothing here knows the SDK.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
 use std::net::{IpAddr, Ipv4Addr};
 
 use ipnet::Ipv4Net;
@@ -33,6 +34,15 @@ impl Ask {
     pub fn count(self) -> u16 {
         match self {
             Ask::Addresses(n) | Ask::Prefixes(n) => n,
+        }
+    }
+
+    /// `n` of the same kind.
+    #[must_use]
+    pub fn with_count(self, n: u16) -> Self {
+        match self {
+            Ask::Addresses(_) => Ask::Addresses(n),
+            Ask::Prefixes(_) => Ask::Prefixes(n),
         }
     }
 }
@@ -229,6 +239,105 @@ pub struct CallError {
     pub code: String,
     /// EC2's message.
     pub message: String,
+}
+
+/// The actions of EC2 that the engine uses; what throttling and permissions are about.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Action {
+    /// `DescribeNetworkInterfaces`.
+    DescribeEnis,
+    /// `DescribeSubnets`.
+    DescribeSubnets,
+    /// `CreateNetworkInterface`.
+    CreateEni,
+    /// `AttachNetworkInterface`.
+    AttachEni,
+    /// `ModifyNetworkInterfaceAttribute`.
+    SetDeleteOnTermination,
+    /// `AssignPrivateIpAddresses`.
+    Assign,
+    /// `UnassignPrivateIpAddresses`.
+    Unassign,
+    /// `DetachNetworkInterface`.
+    DetachEni,
+    /// `DeleteNetworkInterface`.
+    DeleteEni,
+}
+
+impl Action {
+    /// The action as EC2 and IAM write it.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Action::DescribeEnis => "DescribeNetworkInterfaces",
+            Action::DescribeSubnets => "DescribeSubnets",
+            Action::CreateEni => "CreateNetworkInterface",
+            Action::AttachEni => "AttachNetworkInterface",
+            Action::SetDeleteOnTermination => "ModifyNetworkInterfaceAttribute",
+            Action::Assign => "AssignPrivateIpAddresses",
+            Action::Unassign => "UnassignPrivateIpAddresses",
+            Action::DetachEni => "DetachNetworkInterface",
+            Action::DeleteEni => "DeleteNetworkInterface",
+        }
+    }
+}
+
+impl Ec2Call {
+    /// Which action it is.
+    #[must_use]
+    pub fn action(&self) -> Action {
+        match self {
+            Ec2Call::DescribeEnis => Action::DescribeEnis,
+            Ec2Call::DescribeSubnets => Action::DescribeSubnets,
+            Ec2Call::CreateEni { .. } => Action::CreateEni,
+            Ec2Call::AttachEni { .. } => Action::AttachEni,
+            Ec2Call::SetDeleteOnTermination { .. } => Action::SetDeleteOnTermination,
+            Ec2Call::Assign { .. } => Action::Assign,
+            Ec2Call::Unassign { .. } => Action::Unassign,
+            Ec2Call::DetachEni { .. } => Action::DetachEni,
+            Ec2Call::DeleteEni { .. } => Action::DeleteEni,
+        }
+    }
+
+    /// The ENI that it changes; `None` for one that does not exist yet, and for reading.
+    #[must_use]
+    pub fn eni(&self) -> Option<&EniId> {
+        match self {
+            Ec2Call::DescribeEnis | Ec2Call::DescribeSubnets | Ec2Call::CreateEni { .. } => None,
+            Ec2Call::AttachEni { eni, .. }
+            | Ec2Call::SetDeleteOnTermination { eni, .. }
+            | Ec2Call::Assign { eni, .. }
+            | Ec2Call::Unassign { eni, .. }
+            | Ec2Call::DetachEni { eni, .. }
+            | Ec2Call::DeleteEni { eni } => Some(eni),
+        }
+    }
+}
+
+impl fmt::Display for Ask {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Ask::Addresses(n) => write!(f, "{n} addresses"),
+            Ask::Prefixes(n) => write!(f, "{n} prefixes"),
+        }
+    }
+}
+
+/// One phrase for people: the action and what it is about.
+impl fmt::Display for Ec2Call {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.action().as_str())?;
+        match self {
+            Ec2Call::DescribeEnis | Ec2Call::DescribeSubnets => Ok(()),
+            Ec2Call::CreateEni { subnet, ask, .. } => write!(f, " in {subnet} with {ask}"),
+            Ec2Call::AttachEni { eni, device_index } => write!(f, " {eni} at index {device_index}"),
+            Ec2Call::SetDeleteOnTermination { eni, .. }
+            | Ec2Call::DetachEni { eni, .. }
+            | Ec2Call::DeleteEni { eni } => write!(f, " {eni}"),
+            Ec2Call::Assign { eni, ask } => write!(f, " {ask} to {eni}"),
+            Ec2Call::Unassign { eni, blocks } => write!(f, " {} blocks of {eni}", blocks.len()),
+        }
+    }
 }
 
 impl EniFacts {

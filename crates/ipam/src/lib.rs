@@ -6,9 +6,19 @@
 
 pub mod block;
 pub mod call;
+mod engine;
+mod eni;
 pub mod event;
 pub mod id;
+mod ownership;
+pub mod plan;
 pub mod policy;
+mod pool;
 pub mod record;
+mod retry;
+mod subnets;
 pub mod time;
 pub mod view;
+
+pub use engine::{Boot, Engine};
+pub use plan::plan;

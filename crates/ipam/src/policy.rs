@@ -105,6 +105,12 @@ pub struct Limits {
 }
 
 impl Limits {
+    /// ENIs that this instance may have under `policy`.
+    #[must_use]
+    pub fn enis_allowed(self, policy: &Policy) -> u16 {
+        self.enis.min(policy.max_enis.unwrap_or(u16::MAX))
+    }
+
     /// Secondary addresses or prefixes on one ENI, of whichever kind.
     #[must_use]
     pub fn blocks_per_eni(self) -> u16 {

@@ -191,6 +191,12 @@ impl Record {
         &self.assignments
     }
 
+    /// Who holds each address.
+    #[must_use]
+    pub fn owners(&self) -> &BTreeMap<IpAddr, AttachmentKey> {
+        &self.owners
+    }
+
     /// Who holds `address`.
     #[must_use]
     pub fn owner(&self, address: IpAddr) -> Option<&AttachmentKey> {

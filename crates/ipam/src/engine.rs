@@ -1,0 +1,194 @@
+//! The engine: the only thing that changes the pool, by events, and says what is to be done.
+//!
+//! Each event is first taken in by its own part (`requests`, `calls`, `inventory`), then everything
+//! that follows from the new state is worked out in one fixed order by `settle`. So the same events
+//! at the same times lead to the same effects, and nothing waits for a poll.
+
+mod calls;
+mod growth;
+mod inventory;
+mod lifecycle;
+mod picture;
+mod refusal;
+mod requests;
+mod saves;
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use self::calls::InFlight;
+use self::growth::Ripening;
+use self::inventory::Look;
+use self::requests::Requests;
+use self::saves::{Saves, Then};
+use crate::call::{CallId, Ec2Call};
+use crate::event::{Effect, Event, HostEni, Refusal};
+use crate::id::EniId;
+use crate::plan::Plan;
+use crate::policy::{Limits, Node, Policy};
+use crate::pool::Pool;
+use crate::record::{Change, Record};
+use crate::retry::Retries;
+use crate::subnets::Subnets;
+use crate::time::Timestamp;
+use crate::view::PoolView;
+
+/// What an engine starts from.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Boot {
+    /// Who and where.
+    pub node: Node,
+    /// What EC2 allows.
+    pub limits: Limits,
+    /// What the user wants.
+    pub policy: Policy,
+    /// What earlier runs left; empty on a new node.
+    pub record: Record,
+}
+
+/// Decides which pod gets which address and what to ask of EC2.
+#[derive(Debug, Clone)]
+pub struct Engine {
+    node: Node,
+    limits: Limits,
+    policy: Policy,
+    /// What is durable.
+    record: Record,
+    /// What EC2 has said is here.
+    pool: Pool,
+    foreign: BTreeMap<EniId, ForeignPlace>,
+    subnets: Subnets,
+    requests: Requests,
+    calls: BTreeMap<CallId, InFlight>,
+    next_call: u64,
+    saves: Saves,
+    retries: Retries,
+    enis_look: Look,
+    subnets_look: Look,
+    /// How many ENIs the instance takes, where EC2 has refused more.
+    learnt_enis: Option<u16>,
+    /// Device indexes that EC2 says are taken, though not by an ENI that we know.
+    taken_indexes: BTreeSet<u16>,
+    /// What the host's network was last told.
+    host: Vec<HostEni>,
+    /// Whether its answer to that is still to come.
+    host_asked: bool,
+    surplus_enis: Ripening,
+    surplus_blocks: Ripening,
+    plan: Plan,
+    wake_at: Option<Timestamp>,
+    out: Vec<Effect>,
+}
+
+/// Where an ENI that is not ours sits.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum ForeignPlace {
+    /// On the card that ours are on, at this device index.
+    OurCard(u16),
+    OtherCard,
+}
+
+impl Engine {
+    /// Starts with what is on record, and asks EC2 for the rest.
+    #[must_use]
+    pub fn new(boot: Boot, now: Timestamp) -> (Engine, Vec<Effect>) {
+        let Boot { node, limits, policy, record } = boot;
+        let mut engine = Self {
+            pool: Pool::new(policy.cooldown),
+            foreign: BTreeMap::new(),
+            subnets: Subnets::default(),
+            requests: Requests::default(),
+            calls: calls::left_open(&record, now),
+            next_call: record.next_call().0,
+            saves: Saves::default(),
+            retries: Retries::new(&node.instance),
+            enis_look: Look::due(now),
+            subnets_look: Look::due(now),
+            learnt_enis: None,
+            taken_indexes: BTreeSet::new(),
+            host: Vec::new(),
+            host_asked: false,
+            surplus_enis: Ripening::default(),
+            surplus_blocks: Ripening::default(),
+            plan: Plan::default(),
+            wake_at: None,
+            out: Vec::new(),
+            node,
+            limits,
+            policy,
+            record,
+        };
+        let effects = engine.settle(now);
+        (engine, effects)
+    }
+
+    /// Takes an event in and returns what follows from it. `now` never goes back.
+    pub fn handle(&mut self, event: Event, now: Timestamp) -> Vec<Effect> {
+        match event {
+            Event::Add { request, key, pod, netns, deadline } => {
+                self.add(request, key, pod, netns, deadline, now);
+            }
+            Event::Cancel { request } => self.cancel(request),
+            Event::Del { request, key } => self.del(request, key, now),
+            Event::Gc { request, network, valid } => self.gc(request, &network, &valid, now),
+            Event::CallDone { id, result } => self.call_done(id, result, now),
+            Event::EniLink { eni, link } => self.eni_link(&eni, link, now),
+            Event::Saved { seq, result } => self.saved(seq, result, now),
+            Event::Tick => {}
+        }
+        self.settle(now)
+    }
+
+    /// When to send a [`Event::Tick`], if nothing else happens before. `None`, or a day ahead, for
+    /// a pool at rest.
+    #[must_use]
+    pub fn wake_at(&self) -> Option<Timestamp> {
+        self.wake_at
+    }
+
+    /// The pool for people, metrics and `ipamd status`. Cost: one pass over all blocks.
+    #[must_use]
+    pub fn view(&self, now: Timestamp) -> PoolView {
+        self.picture(now)
+    }
+
+    /// Whether pods can be served here: EC2 has said what is here, and addresses of it are usable.
+    /// A node on which all of them are in use stays ready.
+    ///
+    /// # Errors
+    ///
+    /// What an Add would be refused with.
+    pub fn ready(&self, now: Timestamp) -> Result<(), Refusal> {
+        let usable = self.pool.enis.values().any(|eni| eni.offers() && !eni.blocks.is_empty());
+        if usable && self.record_hold(now).is_none() { Ok(()) } else { Err(self.refusal(now)) }
+    }
+
+    /// What is durable, for a snapshot.
+    #[must_use]
+    pub fn record(&self) -> &Record {
+        &self.record
+    }
+
+    /// Works out everything that follows from the present state.
+    fn settle(&mut self, now: Timestamp) -> Vec<Effect> {
+        self.drop_late_grants(now);
+        self.serve(now);
+        self.look(now);
+        self.advance_enis(now);
+        self.grow(now);
+        self.repeat_creates(now);
+        self.dismiss(now);
+        self.sync_host(now);
+        self.emit_save();
+        self.wake_at = self.next_wake(now);
+        std::mem::take(&mut self.out)
+    }
+
+    /// Puts a call on record; it is made when that is durable.
+    fn start(&mut self, call: Ec2Call) {
+        let id = CallId(self.next_call);
+        self.next_call += 1;
+        self.saves.note(Change::Intended { id, call: call.clone() });
+        self.saves.then(Then::Make(id));
+        self.calls.insert(id, InFlight::intended(call));
+    }
+}

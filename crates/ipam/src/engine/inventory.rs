@@ -1,0 +1,322 @@
+//! What EC2 says is here, and how far we believe it over what we know.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use super::calls::Phase;
+use super::{Engine, ForeignPlace};
+use crate::call::{
+    Action, AttachmentStatus, CallError, CallErrorKind, CallId, CallOutput, Ec2Call, EniFacts,
+};
+use crate::eni::{Bond, Link, Origin, Stage};
+use crate::event::Effect;
+use crate::id::EniId;
+use crate::ownership::{self, Ownership};
+use crate::record::Change;
+use crate::retry::{Hold, Pace, refusal_code};
+use crate::time::Timestamp;
+
+/// How often EC2 is read although nothing gives cause.
+const AUDIT: Duration = Duration::from_secs(24 * 60 * 60);
+/// For how long after a change EC2 may still describe what was before it.
+const LAG: Duration = Duration::from_secs(10);
+
+/// One kind of reading: when it is due, whether it is under way, whether it has ever succeeded.
+#[derive(Debug, Clone)]
+pub(super) struct Look {
+    due: Option<Timestamp>,
+    under_way: Option<(CallId, Timestamp)>,
+    known: bool,
+    failing: Option<Hold>,
+}
+
+impl Look {
+    pub(super) fn due(now: Timestamp) -> Self {
+        Self { due: Some(now), under_way: None, known: false, failing: None }
+    }
+
+    pub(super) fn is_known(&self) -> bool {
+        self.known
+    }
+
+    pub(super) fn failing(&self) -> Option<&Hold> {
+        self.failing.as_ref()
+    }
+
+    /// Looks at `at`, if nothing makes it sooner; a failing look keeps its pace.
+    pub(super) fn ask(&mut self, at: Timestamp) {
+        let at = self.failing.as_ref().map_or(at, |hold| at.max(hold.until));
+        self.due = Some(self.due.map_or(at, |due| due.min(at)));
+    }
+
+    /// When something happens by itself: not while an answer is awaited.
+    pub(super) fn wakes_at(&self) -> Option<Timestamp> {
+        self.due.filter(|_| self.under_way.is_none())
+    }
+
+    pub(super) fn is_under_way(&self) -> bool {
+        self.under_way.is_some()
+    }
+
+    fn start(&mut self, id: CallId, now: Timestamp) -> bool {
+        let starts = self.under_way.is_none() && self.due.is_some_and(|due| due <= now);
+        if starts {
+            self.due = None;
+            self.under_way = Some((id, now));
+        }
+        starts
+    }
+
+    fn end(&mut self, id: CallId) -> Option<Timestamp> {
+        let (_, asked_at) = self.under_way.take_if(|(under_way, _)| *under_way == id)?;
+        Some(asked_at)
+    }
+
+    fn succeeded(&mut self) {
+        self.known = true;
+        self.failing = None;
+    }
+}
+
+impl Engine {
+    /// Reads what is due to be read.
+    pub(super) fn look(&mut self, now: Timestamp) {
+        for call in [Ec2Call::DescribeSubnets, Ec2Call::DescribeEnis] {
+            let id = CallId(self.next_call);
+            let look = match call.action() {
+                Action::DescribeSubnets => &mut self.subnets_look,
+                _ => &mut self.enis_look,
+            };
+            if look.start(id, now) {
+                self.next_call += 1;
+                self.out.push(Effect::Call { id, call });
+            }
+        }
+    }
+
+    /// Takes the answer in, if `id` is a reading; says whether it is.
+    pub(super) fn look_done(
+        &mut self,
+        id: CallId,
+        result: &Result<CallOutput, CallError>,
+        now: Timestamp,
+    ) -> bool {
+        if self.subnets_look.end(id).is_some() {
+            match result {
+                Ok(CallOutput::Subnets(facts)) => {
+                    self.subnets.learn(facts.clone());
+                    self.subnets_look.succeeded();
+                }
+                Ok(_) => self.look_failed(Action::DescribeSubnets, None, now),
+                Err(error) => self.look_failed(Action::DescribeSubnets, Some(error), now),
+            }
+            return true;
+        }
+        let Some(asked_at) = self.enis_look.end(id) else { return false };
+        match result {
+            Ok(CallOutput::Enis(facts)) => {
+                self.enis_look.succeeded();
+                self.take_stock(facts, asked_at, now);
+            }
+            Ok(_) => self.look_failed(Action::DescribeEnis, None, now),
+            Err(error) => self.look_failed(Action::DescribeEnis, Some(error), now),
+        }
+        true
+    }
+
+    fn look_failed(&mut self, action: Action, error: Option<&CallError>, now: Timestamp) {
+        let kind = error.map_or(CallErrorKind::Rejected, |error| error.kind);
+        let why =
+            error.map_or_else(|| "an answer to another question".to_owned(), ToString::to_string);
+        let look = match action {
+            Action::DescribeSubnets => &mut self.subnets_look,
+            _ => &mut self.enis_look,
+        };
+        let attempts = look.failing.as_ref().map_or(0, |hold| hold.attempts).saturating_add(1);
+        let until = now + self.retries.jittered(Pace::of(kind).wait(attempts), attempts);
+        look.failing = Some(Hold {
+            code: refusal_code(kind),
+            why: format!("{}: {why}", action.as_str()),
+            until,
+            attempts,
+        });
+        look.ask(until);
+    }
+
+    /// Makes the pool match what EC2 has described. `asked_at`: what was changed since is newer.
+    fn take_stock(&mut self, facts: &[EniFacts], asked_at: Timestamp, now: Timestamp) {
+        self.enis_look.ask(now + AUDIT);
+        let doubted = self.settle_doubts(asked_at, now);
+        self.foreign.clear();
+        let mut seen = BTreeSet::new();
+        let mut left_behind = Vec::new();
+        for eni in facts {
+            seen.insert(eni.id.clone());
+            let ownership = match eni.attachment {
+                Some(_) => ownership::of_attached(eni, &self.node),
+                None if ownership::is_left_behind(eni, &self.node) => {
+                    Ownership::Ours(Origin::Tagged)
+                }
+                None => continue,
+            };
+            match ownership {
+                Ownership::Foreign => self.note_foreign(eni),
+                Ownership::Ours(origin) if self.pool.enis.contains_key(&eni.id) => {
+                    if doubted.contains(&eni.id) || self.is_settled(&eni.id, asked_at) {
+                        self.update(eni, origin, now);
+                    }
+                }
+                Ownership::Ours(origin) => left_behind.extend(self.discover(eni, origin, now)),
+            }
+        }
+        self.forget_unseen(&seen, &doubted, asked_at);
+        self.judge_left_behind(&left_behind, now);
+        self.forget_rested(now);
+    }
+
+    /// Ends the calls whose outcome this reading tells, and returns their ENIs.
+    fn settle_doubts(&mut self, asked_at: Timestamp, now: Timestamp) -> BTreeSet<EniId> {
+        let settled: Vec<_> = self
+            .calls
+            .iter()
+            .filter(|(_, inflight)| matches!(inflight.phase, Phase::Doubtful(at) if at <= asked_at))
+            .map(|(id, inflight)| (*id, inflight.call.clone()))
+            .collect();
+        if !settled.is_empty() {
+            // What was changed only just may not be described yet.
+            self.enis_look.ask(now + LAG);
+        }
+        for (id, call) in &settled {
+            self.settle_call(*id);
+            if let Ec2Call::Unassign { eni, blocks } = call {
+                self.set_leaving(eni, blocks, false);
+            }
+        }
+        settled.iter().filter_map(|(_, call)| call.eni().cloned()).collect()
+    }
+
+    /// Whether nothing has changed the ENI so lately that EC2's words may be older.
+    fn is_settled(&self, eni: &EniId, asked_at: Timestamp) -> bool {
+        let changed_at = self.pool.enis.get(eni).map(|eni| eni.changed_at);
+        !self.is_busy(eni) && changed_at.is_none_or(|at| at + LAG <= asked_at)
+    }
+
+    fn note_foreign(&mut self, eni: &EniFacts) {
+        let place = match &eni.attachment {
+            Some(attachment) if attachment.network_card == 0 => {
+                ForeignPlace::OurCard(attachment.device_index)
+            }
+            Some(_) | None => ForeignPlace::OtherCard,
+        };
+        self.foreign.insert(eni.id.clone(), place);
+    }
+
+    /// Takes an ENI in that was not known. Returns it if it is to be judged whether it is wanted.
+    fn discover(&mut self, eni: &EniFacts, origin: Origin, now: Timestamp) -> Option<EniId> {
+        let creating = self.calls.values().any(|call| call.call.action() == Action::CreateEni);
+        match described_stage(eni) {
+            Stage::Unattached if creating => {
+                // It may be the very one whose creation is under way.
+                self.enis_look.ask(now + LAG);
+                None
+            }
+            Stage::Unattached => {
+                self.insert_eni(eni, origin, Stage::Unattached, now);
+                Some(eni.id.clone())
+            }
+            stage => {
+                self.insert_eni(eni, origin, stage, now);
+                None
+            }
+        }
+    }
+
+    fn update(&mut self, facts: &EniFacts, origin: Origin, now: Timestamp) {
+        let described = described_stage(facts);
+        if let Some(eni) = self.pool.enis.get_mut(&facts.id) {
+            eni.origin = origin;
+            eni.stage = next_stage(&eni.stage, described);
+            eni.blocks.retain(|block, _| facts.blocks.contains(block));
+        }
+        let promised = self.requests.promised();
+        self.pool.add_blocks(&facts.id, &facts.blocks, &self.record, &promised);
+        if matches!(self.stage_mut(&facts.id), Some(Stage::Unattached)) {
+            self.enis_look.ask(now + LAG);
+        }
+    }
+
+    /// ENIs that EC2 no longer lists are not ours any more; what the record says of their
+    /// addresses stays.
+    fn forget_unseen(
+        &mut self,
+        seen: &BTreeSet<EniId>,
+        doubted: &BTreeSet<EniId>,
+        asked_at: Timestamp,
+    ) {
+        let unseen = self.pool.enis.keys().filter(|id| !seen.contains(*id));
+        let gone: Vec<_> = unseen
+            .filter(|id| doubted.contains(*id) || self.is_settled(id, asked_at))
+            .cloned()
+            .collect();
+        for eni in gone {
+            self.pool.enis.remove(&eni);
+            self.retries.forget(&eni);
+        }
+    }
+
+    /// Keeps an unattached ENI if the pool would grow without it, or if a pod's address is on it.
+    fn judge_left_behind(&mut self, left_behind: &[EniId], now: Timestamp) {
+        for eni in left_behind {
+            if !self.would_grow_without(eni, now) {
+                self.doom(eni, now);
+            }
+        }
+    }
+
+    /// Takes off the record what has rested and is not here any more.
+    fn forget_rested(&mut self, now: Timestamp) {
+        let cooling = self.record.cooling().iter();
+        let rested = cooling.filter(|(_, since)| **since + self.policy.cooldown <= now);
+        let gone: Vec<_> =
+            rested.filter(|(ip, _)| !self.pool.has(**ip)).map(|(ip, _)| *ip).collect();
+        for address in gone {
+            self.saves.note(Change::Rested { address });
+        }
+    }
+}
+
+/// The stage of an ENI of which nothing is known but this.
+fn described_stage(facts: &EniFacts) -> Stage {
+    let Some(attachment) = &facts.attachment else { return Stage::Unattached };
+    let bond = Bond {
+        attachment: attachment.id.clone(),
+        device_index: attachment.device_index,
+        delete_on_termination: attachment.delete_on_termination,
+    };
+    match attachment.status {
+        AttachmentStatus::Attaching | AttachmentStatus::Attached => {
+            Stage::Attached { bond, link: Link::Awaited }
+        }
+        AttachmentStatus::Detaching => Stage::Doomed { place: Some(attachment.device_index) },
+    }
+}
+
+/// The stage of an ENI that was at `known` and is described as `described`.
+fn next_stage(known: &Stage, described: Stage) -> Stage {
+    match (known, described) {
+        (Stage::Attached { bond: old, link }, Stage::Attached { bond, .. })
+            if old.attachment == bond.attachment =>
+        {
+            Stage::Attached { bond, link: link.clone() }
+        }
+        // On its way back, whatever has been reached of it.
+        (Stage::Draining { .. } | Stage::Doomed { .. }, Stage::Attached { bond, .. }) => {
+            Stage::Draining { bond }
+        }
+        (Stage::Draining { bond }, Stage::Unattached) => {
+            Stage::Doomed { place: Some(bond.device_index) }
+        }
+        (Stage::Doomed { place }, Stage::Unattached) => Stage::Doomed { place: *place },
+        (_, described) => described,
+    }
+}

@@ -1,0 +1,206 @@
+//! What happens to each ENI on its way: attach, mark, make usable on the host, detach, delete.
+
+use super::{Engine, ForeignPlace};
+use crate::call::{Action, Ec2Call, EniFacts};
+use crate::eni::{Eni, Link, Origin, Stage};
+use crate::event::{Effect, HostEni, LinkState, RefusalCode};
+use crate::id::EniId;
+use crate::record::Change;
+use crate::retry::{Pace, Subject};
+use crate::time::Timestamp;
+
+/// How soon the host's side is tried again; devices appear within seconds of an attach.
+const HOST: Pace = Pace::new(500, 30_000);
+/// EC2's highest device index, as other tools take it.
+const LAST_DEVICE_INDEX: u16 = 99;
+
+impl Engine {
+    /// Starts the next call of each ENI that needs one.
+    pub(super) fn advance_enis(&mut self, now: Timestamp) {
+        let ids: Vec<_> = self.pool.enis.keys().cloned().collect();
+        for id in ids {
+            self.advance(&id, now);
+        }
+    }
+
+    pub(super) fn advance(&mut self, id: &EniId, now: Timestamp) {
+        if self.is_busy(id) || self.record_hold(now).is_some() {
+            return;
+        }
+        let Some(call) = self.pool.enis.get(id).and_then(|eni| self.next_call(eni)) else { return };
+        let subject = Subject::Eni(id.clone(), call.action());
+        if self.retries.hold(&subject, now).is_none()
+            && self.action_hold(call.action(), now).is_none()
+        {
+            self.start(call);
+        }
+    }
+
+    fn next_call(&self, eni: &Eni) -> Option<Ec2Call> {
+        let id = eni.id.clone();
+        match &eni.stage {
+            Stage::Unattached => {
+                self.free_index().map(|device_index| Ec2Call::AttachEni { eni: id, device_index })
+            }
+            Stage::Attached { bond, .. } => {
+                let unmarked = eni.origin == Origin::Tagged && !bond.delete_on_termination;
+                unmarked.then(|| Ec2Call::SetDeleteOnTermination {
+                    eni: id,
+                    attachment: bond.attachment.clone(),
+                })
+            }
+            Stage::Draining { bond } => {
+                Some(Ec2Call::DetachEni { eni: id, attachment: bond.attachment.clone() })
+            }
+            Stage::Doomed { .. } => Some(Ec2Call::DeleteEni { eni: id }),
+        }
+    }
+
+    /// The lowest device index that is nobody's, nor about to be.
+    fn free_index(&self) -> Option<u16> {
+        let ours = self.pool.enis.values().filter_map(Eni::device_index);
+        let foreign = self.foreign.values().filter_map(|place| match place {
+            ForeignPlace::OurCard(index) => Some(*index),
+            ForeignPlace::OtherCard => None,
+        });
+        let claimed = self.calls.values().filter_map(|inflight| match &inflight.call {
+            Ec2Call::AttachEni { device_index, .. } => Some(*device_index),
+            _ => None,
+        });
+        let mut taken = self.taken_indexes.clone();
+        taken.extend(ours.chain(foreign).chain(claimed));
+        (1..=LAST_DEVICE_INDEX).find(|index| !taken.contains(index))
+    }
+
+    /// ENIs that are on our network card, whoever's.
+    pub(super) fn n_places_taken(&self) -> u16 {
+        let ours = self.pool.enis.values().filter(|eni| eni.device_index().is_some()).count();
+        u16::try_from(ours).unwrap_or(u16::MAX).saturating_add(self.n_foreign())
+    }
+
+    pub(super) fn n_foreign(&self) -> u16 {
+        let here = |place: &&ForeignPlace| matches!(place, ForeignPlace::OurCard(_));
+        u16::try_from(self.foreign.values().filter(here).count()).unwrap_or(u16::MAX)
+    }
+
+    pub(super) fn insert_eni(
+        &mut self,
+        facts: &EniFacts,
+        origin: Origin,
+        stage: Stage,
+        now: Timestamp,
+    ) {
+        let eni = Eni {
+            id: facts.id.clone(),
+            mac: facts.mac.clone(),
+            subnet: facts.subnet.clone(),
+            primary_address: facts.primary_address,
+            origin,
+            since: now,
+            changed_at: now,
+            learnt_limit: None,
+            stage,
+            blocks: std::collections::BTreeMap::new(),
+        };
+        self.pool.enis.insert(facts.id.clone(), eni);
+        let promised = self.requests.promised();
+        self.pool.add_blocks(&facts.id, &facts.blocks, &self.record, &promised);
+    }
+
+    pub(super) fn stage_mut(&mut self, eni: &EniId) -> Option<&mut Stage> {
+        self.pool.enis.get_mut(eni).map(|eni| &mut eni.stage)
+    }
+
+    pub(super) fn set_stage(&mut self, eni: &EniId, stage: Stage) {
+        if let Some(current) = self.stage_mut(eni) {
+            *current = stage;
+        }
+    }
+
+    /// Gives up an unattached ENI, unless a pod's address is on it.
+    pub(super) fn doom(&mut self, eni: &EniId, now: Timestamp) {
+        let cooldown = self.policy.cooldown;
+        if let Some(eni) = self.pool.enis.get_mut(eni)
+            && eni.stage == Stage::Unattached
+            && eni.origin == Origin::Tagged
+            && !eni.in_use(cooldown, now)
+        {
+            eni.stage = Stage::Doomed { place: None };
+        }
+    }
+
+    /// EC2 has deleted it.
+    pub(super) fn eni_gone(&mut self, eni: &EniId) {
+        self.retries.forget(eni);
+        let Some(gone) = self.pool.enis.remove(eni) else { return };
+        for address in gone.blocks.into_values().flat_map(|state| state.freed.into_keys()) {
+            self.saves.note(Change::Rested { address });
+        }
+    }
+
+    pub(super) fn eni_link(&mut self, eni: &EniId, state: LinkState, now: Timestamp) {
+        if let Some(Stage::Attached { link, .. }) = self.stage_mut(eni) {
+            let times = match link {
+                Link::Failed { times, .. } => *times,
+                Link::Awaited | Link::Ready => 0,
+            };
+            *link = match state {
+                LinkState::Ready => Link::Ready,
+                LinkState::Absent => Link::Awaited,
+                LinkState::Failed(why) => Link::Failed { why, times: times.saturating_add(1) },
+            };
+        }
+        if self.unready().is_none() {
+            self.retries.clear(&Subject::Host);
+        } else if self.host_asked {
+            let why = "the host's side of an ENI is not ready".to_owned();
+            self.retries.fail(Subject::Host, HOST, RefusalCode::LinkFailing, why, now);
+            self.host_asked = false;
+        }
+    }
+
+    /// An attached ENI that the host cannot use yet.
+    fn unready(&self) -> Option<&Eni> {
+        self.pool
+            .enis
+            .values()
+            .find(|eni| matches!(eni.stage, Stage::Attached { .. }) && !eni.offers())
+    }
+
+    /// Tells the host which ENIs there are: when that has changed, and again while one of them is
+    /// not usable.
+    pub(super) fn sync_host(&mut self, now: Timestamp) {
+        if !(self.enis_look.is_known() && self.subnets_look.is_known()) {
+            return;
+        }
+        let wanted: Vec<_> = self.pool.enis.values().filter_map(|eni| self.host_eni(eni)).collect();
+        let retry = self.unready().is_some()
+            && !self.host_asked
+            && self.retries.hold(&Subject::Host, now).is_none();
+        if wanted != self.host || retry {
+            self.host.clone_from(&wanted);
+            self.host_asked = true;
+            self.out.push(Effect::SyncHost(wanted));
+        }
+    }
+
+    fn host_eni(&self, eni: &Eni) -> Option<HostEni> {
+        let Stage::Attached { bond, .. } = &eni.stage else { return None };
+        Some(HostEni {
+            eni: eni.id.clone(),
+            mac: eni.mac.clone(),
+            device_index: bond.device_index,
+            network_card: 0,
+            primary_address: eni.primary_address,
+            subnet_cidr: self.subnets.get(&eni.subnet)?.cidr,
+        })
+    }
+
+    pub(super) fn action_hold(
+        &self,
+        action: Action,
+        now: Timestamp,
+    ) -> Option<&crate::retry::Hold> {
+        self.retries.hold(&Subject::Action(action), now)
+    }
+}

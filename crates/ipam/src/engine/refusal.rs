@@ -1,0 +1,122 @@
+//! What a pod is told that gets no address: one code, the facts, what to do, when to try again.
+
+use super::Engine;
+use crate::call::Action;
+use crate::eni::{Link, Stage};
+use crate::event::{Refusal, RefusalCode};
+use crate::retry::Subject;
+use crate::time::Timestamp;
+
+/// The cause of a refusal before the facts of the pool are put to it.
+struct Cause {
+    code: RefusalCode,
+    why: String,
+    again_at: Option<Timestamp>,
+}
+
+impl Engine {
+    /// Why an Add gets no address at present.
+    pub(super) fn refusal(&self, now: Timestamp) -> Refusal {
+        let Cause { code, why, again_at } = self.cause(now);
+        let message = format!("{}: {why}", self.stock(now));
+        Refusal { code, message, retry_after: again_at.map(|at| at.since(now)) }
+    }
+
+    pub(super) fn unwritable(&self, now: Timestamp) -> Refusal {
+        let hold = self.record_hold(now);
+        let message = hold.map_or_else(
+            || "the record has not been written in time; see to its disk".to_owned(),
+            |hold| hold.why.clone(),
+        );
+        let retry_after = hold.map(|hold| hold.until.since(now));
+        Refusal { code: RefusalCode::StateUnwritable, message, retry_after }
+    }
+
+    fn cause(&self, now: Timestamp) -> Cause {
+        if let Some(hold) = self.record_hold(now) {
+            return Cause { code: hold.code, why: hold.why.clone(), again_at: Some(hold.until) };
+        }
+        if !self.enis_look.is_known() {
+            return self.starting();
+        }
+        self.resting(now)
+            .or_else(|| self.blocked_growth())
+            .or_else(|| self.failing_attach(now))
+            .or_else(|| self.failing_link(now))
+            .unwrap_or_else(|| Cause {
+                code: RefusalCode::Attaching,
+                why: "more addresses are on their way from EC2".to_owned(),
+                again_at: Some(now + self.policy.add_wait),
+            })
+    }
+
+    fn starting(&self) -> Cause {
+        match self.enis_look.failing() {
+            Some(hold) => Cause {
+                code: hold.code,
+                why: format!("EC2 has not yet said what this node holds: {}", hold.why),
+                again_at: Some(hold.until),
+            },
+            None => Cause {
+                code: RefusalCode::Starting,
+                why: "EC2 has not yet said what this node holds".to_owned(),
+                again_at: None,
+            },
+        }
+    }
+
+    /// Nothing more can be had, but something here only rests.
+    fn resting(&self, now: Timestamp) -> Option<Cause> {
+        let until = self.pool.rest_ends(now).first().copied()?;
+        let blocked = self.plan.blocked.first()?;
+        (blocked.code != RefusalCode::MaxPods).then(|| Cause {
+            code: RefusalCode::AllCooling,
+            why: format!("every free address was released too recently, and {}", blocked.why),
+            again_at: Some(until),
+        })
+    }
+
+    fn blocked_growth(&self) -> Option<Cause> {
+        let blocked = self.plan.blocked.first()?;
+        Some(Cause { code: blocked.code, why: blocked.why.clone(), again_at: blocked.until })
+    }
+
+    fn failing_attach(&self, now: Timestamp) -> Option<Cause> {
+        let is_attach = |subject: &Subject| match subject {
+            Subject::Action(action) | Subject::Eni(_, action) => *action == Action::AttachEni,
+            Subject::Host | Subject::Record => false,
+        };
+        let (_, hold) = self.retries.holds(now).find(|(subject, _)| is_attach(subject))?;
+        Some(Cause { code: hold.code, why: hold.why.clone(), again_at: Some(hold.until) })
+    }
+
+    fn failing_link(&self, now: Timestamp) -> Option<Cause> {
+        self.pool.enis.values().find_map(|eni| match &eni.stage {
+            Stage::Attached { link: Link::Failed { why, .. }, .. } => Some(Cause {
+                code: RefusalCode::LinkFailing,
+                why: format!("{} is attached but cannot be set up on the host: {why}", eni.id),
+                again_at: self.retries.hold(&Subject::Host, now).map(|hold| hold.until),
+            }),
+            _ => None,
+        })
+    }
+
+    /// The counts: `9 of 9 addresses in use, 2 resting, on 3 of 3 ENIs in subnet-… (40 free)`.
+    fn stock(&self, now: Timestamp) -> String {
+        let counts = self.picture(now).counts;
+        let subnet = &self.node.subnet;
+        let free = self.subnets.get(subnet).map_or_else(
+            || "free addresses unknown".to_owned(),
+            |facts| format!("{} free when last read", facts.free_addresses),
+        );
+        format!(
+            "no free address: {} of {} in use, {} resting, {} waiting, on {} of {} ENIs, in {subnet} ({free})",
+            counts.assigned,
+            counts.total,
+            counts.cooling,
+            counts.waiting,
+            self.pool.enis.len(),
+            self.learnt_limits().enis_allowed(&self.policy).saturating_sub(self.n_foreign()),
+        )
+    }
+}

@@ -1,0 +1,207 @@
+//! One ENI of ours and the addresses on it. Knows no calls and no pods, only who is free.
+
+use std::cmp::Reverse;
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::{IpAddr, Ipv4Addr};
+use std::time::Duration;
+
+use crate::block::Block;
+use crate::call::Ask;
+use crate::id::{EniAttachmentId, EniId, SubnetId};
+use crate::policy::Mode;
+use crate::time::Timestamp;
+use crate::view::EniStage;
+
+/// An ENI of ours. What is true of it only at times is in its [`Stage`].
+#[derive(Debug, Clone)]
+pub(crate) struct Eni {
+    pub(crate) id: EniId,
+    pub(crate) mac: String,
+    pub(crate) subnet: SubnetId,
+    pub(crate) primary_address: Ipv4Addr,
+    pub(crate) origin: Origin,
+    /// Since when this process knows it; its age counts from here.
+    pub(crate) since: Timestamp,
+    /// When a call last changed it: what EC2 described before that is out of date.
+    pub(crate) changed_at: Timestamp,
+    /// How many blocks it takes, where EC2 has refused more.
+    pub(crate) learnt_limit: Option<u16>,
+    pub(crate) stage: Stage,
+    pub(crate) blocks: BTreeMap<Block, BlockState>,
+}
+
+/// Where an ENI of ours comes from, hence what may be done to it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Origin {
+    /// The instance's primary ENI: never detached.
+    Primary,
+    /// Carries this instance's tag: made by us and ours to remove.
+    Tagged,
+    /// Attached by somebody without a word about it: its addresses serve, but it stays.
+    Untagged,
+}
+
+/// The life of an ENI.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Stage {
+    /// Exists and is wanted: the attach is next or under way.
+    Unattached,
+    /// On the instance.
+    Attached { bond: Bond, link: Link },
+    /// Gives out nothing any more: the detach is next or under way.
+    Draining { bond: Bond },
+    /// The delete is next or under way. One that was attached holds its place until it is gone.
+    Doomed { place: Option<u16> },
+}
+
+/// An ENI's bond to this instance, on network card 0.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Bond {
+    pub(crate) attachment: EniAttachmentId,
+    pub(crate) device_index: u16,
+    pub(crate) delete_on_termination: bool,
+}
+
+/// The kernel's side of an attached ENI.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Link {
+    Awaited,
+    /// What failed, and how often in a row.
+    Failed {
+        why: String,
+        times: u32,
+    },
+    Ready,
+}
+
+impl Eni {
+    pub(crate) fn device_index(&self) -> Option<u16> {
+        match &self.stage {
+            Stage::Unattached => None,
+            Stage::Attached { bond, .. } | Stage::Draining { bond } => Some(bond.device_index),
+            Stage::Doomed { place } => *place,
+        }
+    }
+
+    /// Whether pods may get its addresses.
+    pub(crate) fn offers(&self) -> bool {
+        matches!(self.stage, Stage::Attached { link: Link::Ready, .. })
+    }
+
+    pub(crate) fn view_stage(&self) -> EniStage {
+        match &self.stage {
+            Stage::Unattached => EniStage::Attaching,
+            Stage::Attached { link: Link::Ready, .. } => EniStage::Ready,
+            Stage::Attached { .. } => EniStage::Linking,
+            Stage::Draining { .. } | Stage::Doomed { .. } => EniStage::Draining,
+        }
+    }
+
+    /// Whether a pod uses one of its addresses or one of them still rests.
+    pub(crate) fn in_use(&self, cooldown: Duration, now: Timestamp) -> bool {
+        self.blocks.values().any(|state| !state.is_idle(cooldown, now))
+    }
+
+    pub(crate) fn n_live(&self) -> usize {
+        self.blocks.values().map(|state| state.live.len()).sum()
+    }
+
+    /// The address that the next pod gets, if this ENI has one: from the block that is fullest, so
+    /// that whole blocks become free, and in it the one that has rested longest.
+    pub(crate) fn pick(&self, mode: Mode, cooldown: Duration, now: Timestamp) -> Option<IpAddr> {
+        let candidates = self.blocks.iter().filter(|(_, state)| !state.leaving);
+        candidates
+            .filter_map(|(block, state)| {
+                let (freed, address) = state.next(*block, cooldown, now)?;
+                let of_other_mode = block.is_prefix() != (mode == Mode::Prefix);
+                let rank = (
+                    of_other_mode,
+                    Reverse(state.live.len()),
+                    Reverse(state.n_cooling(cooldown, now)),
+                    freed,
+                );
+                Some((rank, address))
+            })
+            .min()
+            .map(|(_, address)| address)
+    }
+
+    /// Up to `ask` wholly free blocks of its kind to give back: those idle for longest, and of
+    /// those that never served the highest.
+    pub(crate) fn idle_blocks(
+        &self,
+        ask: Ask,
+        cooldown: Duration,
+        now: Timestamp,
+    ) -> BTreeSet<Block> {
+        let prefixes = matches!(ask, Ask::Prefixes(_));
+        let mut idle: Vec<_> = self
+            .blocks
+            .iter()
+            .filter(|(block, state)| {
+                block.is_prefix() == prefixes && !state.leaving && state.is_idle(cooldown, now)
+            })
+            .map(|(block, state)| (state.freed.values().max().copied(), Reverse(*block)))
+            .collect();
+        idle.sort();
+        idle.into_iter().take(usize::from(ask.count())).map(|(_, Reverse(block))| block).collect()
+    }
+
+    /// The block that holds `address`.
+    pub(crate) fn block_of(&self, address: IpAddr) -> Option<Block> {
+        // A prefix sorts before the addresses in it, and blocks never overlap.
+        let (block, _) = self.blocks.range(..=Block::address(address)).next_back()?;
+        block.contains(address).then_some(*block)
+    }
+}
+
+/// The addresses of one block that are not simply free and never used.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct BlockState {
+    /// Pods', on record or about to be.
+    pub(crate) live: BTreeSet<IpAddr>,
+    /// Released, and when. Those that have rested long enough are free.
+    pub(crate) freed: BTreeMap<IpAddr, Timestamp>,
+    /// On its way back to EC2: gives out nothing.
+    pub(crate) leaving: bool,
+}
+
+impl BlockState {
+    pub(crate) fn cooling(
+        &self,
+        cooldown: Duration,
+        now: Timestamp,
+    ) -> impl Iterator<Item = (IpAddr, Timestamp)> {
+        self.freed
+            .iter()
+            .map(move |(address, since)| (*address, *since + cooldown))
+            .filter(move |(_, end)| *end > now)
+    }
+
+    pub(crate) fn n_cooling(&self, cooldown: Duration, now: Timestamp) -> usize {
+        self.cooling(cooldown, now).count()
+    }
+
+    /// Whether no pod has any of it and none of it rests.
+    pub(crate) fn is_idle(&self, cooldown: Duration, now: Timestamp) -> bool {
+        self.live.is_empty() && self.n_cooling(cooldown, now) == 0
+    }
+
+    /// The free address that has rested longest, with the time of its release; one that never
+    /// served comes first, with the epoch.
+    fn next(
+        &self,
+        block: Block,
+        cooldown: Duration,
+        now: Timestamp,
+    ) -> Option<(Timestamp, IpAddr)> {
+        // Among one more address than are known at least one is new, so a /80 is never listed.
+        let n_known = self.live.len() + self.freed.len();
+        let known = |ip: &IpAddr| self.live.contains(ip) || self.freed.contains_key(ip);
+        if let Some(fresh) = block.addresses().take(n_known + 1).find(|ip| !known(ip)) {
+            return Some((Timestamp::default(), fresh));
+        }
+        let rested = self.freed.iter().filter(|(_, since)| **since + cooldown <= now);
+        rested.map(|(address, since)| (*since, *address)).min()
+    }
+}

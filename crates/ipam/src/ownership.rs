@@ -1,0 +1,71 @@
+//! Which ENIs are ours, and the marks by which another start knows it. Judges by tags alone.
+
+use std::collections::BTreeMap;
+
+use crate::call::{EniFacts, EniKind};
+use crate::eni::Origin;
+use crate::policy::Node;
+use crate::time::Timestamp;
+
+/// Tag of an ENI that was made for an instance; the value is the instance's id.
+const INSTANCE_TAG: &str = "node.k8s.amazonaws.com/instance_id";
+/// Tag with which a user keeps the daemon off an ENI (value `true`).
+const NO_MANAGE_TAG: &str = "node.k8s.amazonaws.com/no_manage";
+const CREATED_TAG: &str = "node.k8s.amazonaws.com/createdAt";
+const CLUSTER_TAG: &str = "cluster.k8s.amazonaws.com/name";
+const OWNER_TAG: (&str, &str) = ("eks:eni:owner", "amazon-vpc-cni");
+
+/// What an ENI is to this node.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Ownership {
+    Ours(Origin),
+    /// On this instance, but not ours to manage.
+    Foreign,
+}
+
+/// Judges an ENI that is attached to this instance.
+/// Source: amazon-vpc-cni-k8s v1.23.1, `pkg/ipamd/ipamd.go`; an ENI that carries another
+/// instance's mark is foreign here even if untagged ones are managed.
+pub(crate) fn of_attached(eni: &EniFacts, node: &Node) -> Ownership {
+    let on_other_card = eni.attachment.as_ref().is_some_and(|a| a.network_card != 0);
+    if eni.is_primary() {
+        return Ownership::Ours(Origin::Primary);
+    }
+    if on_other_card
+        || eni.kind == EniKind::Other
+        || eni.tags.get(NO_MANAGE_TAG).is_some_and(|value| value == "true")
+    {
+        return Ownership::Foreign;
+    }
+    match eni.tags.get(INSTANCE_TAG) {
+        Some(instance) if instance == node.instance.as_str() => Ownership::Ours(Origin::Tagged),
+        None if node.manage_untagged => Ownership::Ours(Origin::Untagged),
+        Some(_) | None => Ownership::Foreign,
+    }
+}
+
+/// Whether an unattached ENI was left by an earlier run on this very instance.
+pub(crate) fn is_left_behind(eni: &EniFacts, node: &Node) -> bool {
+    eni.attachment.is_none()
+        && eni.kind == EniKind::Interface
+        && eni.tags.get(NO_MANAGE_TAG).is_none_or(|value| value != "true")
+        && eni.tags.get(INSTANCE_TAG).is_some_and(|tag| tag == node.instance.as_str())
+}
+
+/// The tags of a new ENI; the user's own go first, since the marks must not be overridden.
+pub(crate) fn tags(node: &Node, now: Timestamp) -> BTreeMap<String, String> {
+    let mut tags = node.eni_tags.clone();
+    let mut mark = |key: &str, value: &str| tags.insert(key.to_owned(), value.to_owned());
+    mark(INSTANCE_TAG, node.instance.as_str());
+    mark(CREATED_TAG, &now.to_rfc3339());
+    if let Some(cluster) = &node.cluster {
+        mark(CLUSTER_TAG, cluster);
+        mark(OWNER_TAG.0, OWNER_TAG.1);
+    }
+    tags
+}
+
+/// The description of a new ENI; leak searches of other tools know it by this form.
+pub(crate) fn description(node: &Node) -> String {
+    format!("aws-K8S-{}", node.instance)
+}

@@ -1,0 +1,139 @@
+//! What is surplus: what may go back without the targets wanting it again.
+
+use std::cmp::Reverse;
+
+use super::{EniSupply, PREFIX_SIZE, Planner, SupplyState, Surplus, Totals};
+use crate::call::Ask;
+use crate::id::EniId;
+use crate::policy::{Mode, Targets};
+
+/// The idle blocks of one kind on an ENI.
+type Idle = fn(&EniSupply) -> Ask;
+
+impl<'a> Planner<'a> {
+    /// Whole ENIs first, since they take their blocks along in one go; then blocks of the others.
+    pub(super) fn surplus(&mut self) -> Surplus {
+        let (enis, leaving) = self.surplus_enis();
+        let blocks = self.surplus_blocks(&leaving);
+        Surplus { enis, blocks }
+    }
+
+    /// The ENIs to drain now, and the places of all that are to go, the too young ones included.
+    fn surplus_enis(&mut self) -> (Vec<EniId>, Vec<usize>) {
+        let mut candidates: Vec<_> =
+            self.attached().filter(|(_, eni)| eni.is_removable()).collect();
+        candidates.sort_by_key(|(at, eni)| (eni.tally.addresses, Reverse(*at)));
+        let (mut enis, mut leaving) = (Vec::new(), Vec::new());
+        for (at, eni) in candidates {
+            let mut rest = self.totals;
+            rest.remove(Ask::Addresses(eni.tally.singles));
+            rest.remove(Ask::Prefixes(eni.tally.prefixes));
+            if !self.can_spare_eni(&rest) {
+                continue;
+            }
+            self.totals = rest;
+            leaving.push(at);
+            match eni.removable_from {
+                Some(from) if from > self.now => self.look_again(Some(from)),
+                _ => enis.push(eni.id.clone()),
+            }
+        }
+        (enis, leaving)
+    }
+
+    /// Whether an ENI may go that leaves `rest`.
+    /// Source: amazon-vpc-cni-k8s v1.23.1, `pkg/ipamd/ipamd.go` and `datastore/data_store.go`.
+    fn can_spare_eni(&self, rest: &Totals) -> bool {
+        let whole_blocks = |n: u32| u64::from(n).next_multiple_of(self.block_size());
+        let spared = match self.targets {
+            Targets::Ip { warm, minimum } => {
+                rest.available() >= whole_blocks(warm) && rest.addresses >= whole_blocks(minimum)
+            }
+            Targets::WarmEni(warm) => {
+                self.totals.available() >= (u64::from(warm) + 1).saturating_mul(self.eni_size())
+            }
+            Targets::WarmPrefix(warm) => match self.mode {
+                Mode::Prefix => rest.idle_prefixes >= u64::from(warm),
+                Mode::SecondaryIp => rest.available() >= u64::from(warm) * PREFIX_SIZE,
+            },
+        };
+        spared && !self.is_low(rest)
+    }
+
+    /// Idle blocks of the ENIs that stay: from the emptiest ENI, so that ENIs drain.
+    fn surplus_blocks(&mut self, leaving: &[usize]) -> Vec<(EniId, Ask)> {
+        let mut staying: Vec<_> = self.attached().filter(|(at, _)| !leaving.contains(at)).collect();
+        staying.sort_by_key(|(at, eni)| (eni.tally.live + eni.tally.cooling, Reverse(*at)));
+        let staying: Vec<_> = staying.into_iter().map(|(_, eni)| eni).collect();
+        let singles: Idle = |eni| Ask::Addresses(eni.tally.idle_singles);
+        let prefixes: Idle = |eni| Ask::Prefixes(eni.tally.idle_prefixes);
+        let (other, main) = match self.mode {
+            Mode::SecondaryIp => (prefixes, singles),
+            Mode::Prefix => (singles, prefixes),
+        };
+        let mut blocks = self.spare(&staying, u64::MAX, other);
+        let over = self.over();
+        blocks.extend(self.spare(&staying, over, main));
+        blocks
+    }
+
+    /// At most `at_most` idle blocks of one kind that can go, in the order of the ENIs.
+    fn spare(&mut self, enis: &[&EniSupply], at_most: u64, idle: Idle) -> Vec<(EniId, Ask)> {
+        let mut left = at_most;
+        let mut blocks = Vec::new();
+        for eni in enis {
+            let spared = self.n_spared(idle(eni), left);
+            if spared.count() > 0 {
+                left -= u64::from(spared.count());
+                self.totals.remove(spared);
+                blocks.push((eni.id.clone(), spared));
+            }
+        }
+        blocks
+    }
+
+    /// As many of `idle`, at most `at_most`, as can go without the pool being low then.
+    fn n_spared(&self, idle: Ask, at_most: u64) -> Ask {
+        let most = idle.count().min(u16::try_from(at_most).unwrap_or(u16::MAX));
+        let spared = |n: &u16| {
+            let mut rest = self.totals;
+            rest.remove(idle.with_count(*n));
+            !self.is_low(&rest)
+        };
+        idle.with_count((1..=most).rev().find(spared).unwrap_or(0))
+    }
+
+    /// How many blocks of the mode's kind are more than the targets want.
+    /// Source: amazon-vpc-cni-k8s v1.23.1, `pkg/ipamd/ipamd.go`.
+    fn over(&self) -> u64 {
+        let totals = &self.totals;
+        match (self.targets, self.mode) {
+            (Targets::WarmEni(_), _) | (Targets::WarmPrefix(_), Mode::SecondaryIp) => 0,
+            (Targets::WarmPrefix(warm), Mode::Prefix) => {
+                totals.idle_prefixes.saturating_sub(u64::from(warm))
+            }
+            (Targets::Ip { warm, minimum }, Mode::SecondaryIp) => totals
+                .available()
+                .saturating_sub(u64::from(warm))
+                .min(totals.addresses.saturating_sub(u64::from(minimum))),
+            (Targets::Ip { warm, minimum }, Mode::Prefix) => {
+                let for_warm = (totals.used + u64::from(warm)).div_ceil(PREFIX_SIZE);
+                let for_minimum = u64::from(minimum).div_ceil(PREFIX_SIZE);
+                totals.idle_prefixes.min(totals.prefixes.saturating_sub(for_warm.max(for_minimum)))
+            }
+        }
+    }
+
+    /// The attached ENIs that no call is changing, with their places.
+    fn attached(&self) -> impl Iterator<Item = (usize, &'a EniSupply)> + use<'a> {
+        let enis = self.situation.enis.iter().enumerate();
+        enis.filter(|(_, eni)| eni.state == SupplyState::Attached && !eni.busy)
+    }
+}
+
+impl EniSupply {
+    /// Whether it may go at all, now or when it is old enough.
+    fn is_removable(&self) -> bool {
+        self.removable_from.is_some() && self.tally.live == 0 && self.tally.cooling == 0
+    }
+}

@@ -1,0 +1,110 @@
+//! The addresses that EC2 has put on our ENIs: which serve, which rest, which are free.
+//!
+//! It mirrors the record for the addresses that are here, and adds those promised to a pod whose
+//! record is not durable yet. It knows no calls.
+
+use std::cmp::Reverse;
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+use std::time::Duration;
+
+use crate::block::Block;
+use crate::eni::{BlockState, Eni, Origin};
+use crate::id::EniId;
+use crate::policy::Mode;
+use crate::record::Record;
+use crate::time::Timestamp;
+
+/// Our ENIs by id.
+#[derive(Debug, Clone)]
+pub(crate) struct Pool {
+    pub(crate) enis: BTreeMap<EniId, Eni>,
+    cooldown: Duration,
+}
+
+impl Pool {
+    pub(crate) fn new(cooldown: Duration) -> Self {
+        Self { enis: BTreeMap::new(), cooldown }
+    }
+
+    /// The address that the next pod gets, and its ENI. The primary ENI fills first, since it can
+    /// never be given back; then the one with most pods, so that whole ENIs become free.
+    pub(crate) fn pick(&self, mode: Mode, now: Timestamp) -> Option<(&Eni, IpAddr)> {
+        let offering = self.enis.values().filter(|eni| eni.offers());
+        offering.filter_map(|eni| Some((eni, eni.pick(mode, self.cooldown, now)?))).min_by_key(
+            |(eni, _)| (eni.origin != Origin::Primary, Reverse(eni.n_live()), eni.device_index()),
+        )
+    }
+
+    /// Marks `address` as a pod's, if it is here.
+    pub(crate) fn hold(&mut self, address: IpAddr) {
+        if let Some(state) = self.state_of(address) {
+            state.freed.remove(&address);
+            state.live.insert(address);
+        }
+    }
+
+    /// Takes a [`hold`](Self::hold) back: no pod has ever had the address. It is as it was before,
+    /// which the record tells.
+    pub(crate) fn unhold(&mut self, address: IpAddr, record: &Record) {
+        if let Some(state) = self.state_of(address) {
+            state.live.remove(&address);
+            state.freed.extend(record.cooling().get(&address).map(|since| (address, *since)));
+        }
+    }
+
+    /// Marks `address` as released at `since`, if it is here.
+    pub(crate) fn rest(&mut self, address: IpAddr, since: Timestamp) {
+        if let Some(state) = self.state_of(address) {
+            state.live.remove(&address);
+            state.freed.insert(address, since);
+        }
+    }
+
+    /// Puts `blocks` on the ENI, with what the record and the `promised` addresses say of them.
+    pub(crate) fn add_blocks(
+        &mut self,
+        eni: &EniId,
+        blocks: &BTreeSet<Block>,
+        record: &Record,
+        promised: &BTreeSet<IpAddr>,
+    ) {
+        let Some(eni) = self.enis.get_mut(eni) else { return };
+        for block in blocks {
+            eni.blocks.entry(*block).or_insert_with(|| state_on_record(*block, record, promised));
+        }
+    }
+
+    /// Whether any ENI carries `address` for pods.
+    pub(crate) fn has(&self, address: IpAddr) -> bool {
+        self.enis.values().any(|eni| eni.block_of(address).is_some())
+    }
+
+    /// When each resting address will have rested, ascending.
+    pub(crate) fn rest_ends(&self, now: Timestamp) -> Vec<Timestamp> {
+        let states = self.enis.values().flat_map(|eni| eni.blocks.values());
+        let mut ends: Vec<_> = states
+            .flat_map(|state| state.cooling(self.cooldown, now))
+            .map(|(_, end)| end)
+            .collect();
+        ends.sort_unstable();
+        ends
+    }
+
+    fn state_of(&mut self, address: IpAddr) -> Option<&mut BlockState> {
+        self.enis.values_mut().find_map(|eni| {
+            let block = eni.block_of(address)?;
+            eni.blocks.get_mut(&block)
+        })
+    }
+}
+
+fn state_on_record(block: Block, record: &Record, promised: &BTreeSet<IpAddr>) -> BlockState {
+    let (first, last) = block.bounds();
+    let assigned = record.owners().range(first..=last).map(|(address, _)| *address);
+    let live: BTreeSet<_> = assigned.chain(promised.range(first..=last).copied()).collect();
+    let freed = record.cooling().range(first..=last);
+    let freed =
+        freed.filter(|(ip, _)| !live.contains(ip)).map(|(ip, since)| (*ip, *since)).collect();
+    BlockState { live, freed, leaving: false }
+}

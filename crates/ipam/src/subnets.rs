@@ -1,0 +1,170 @@
+//! The subnets: which of them may carry a new ENI, and which have lately refused.
+
+use std::cmp::Reverse;
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use crate::call::{Ask, CallErrorKind, SubnetFacts};
+use crate::event::RefusalCode;
+use crate::id::SubnetId;
+use crate::policy::Node;
+use crate::retry::{Pace, refusal_code};
+use crate::time::Timestamp;
+
+/// How long a subnet that refused is left alone, unless a pod waits.
+/// Source: amazon-vpc-cni-k8s v1.23.1, `pkg/ipamd/ipamd.go`.
+const REST: Duration = Duration::from_secs(120);
+/// How soon a waiting pod makes us ask again.
+const PROBE: Pace = Pace::new(2_000, 120_000);
+
+/// Subnets may be offered to new ENIs by this tag; `0` withdraws even the primary's.
+const ROLE_TAG: &str = "kubernetes.io/role/cni";
+/// Restricts a subnet with [`ROLE_TAG`] to the clusters that are named.
+const CLUSTER_TAG_PREFIX: &str = "cni.networking.k8s.aws/cluster/";
+
+/// Which kind of block a subnet was asked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Kind {
+    Address,
+    Prefix,
+}
+
+impl Kind {
+    fn of(ask: Ask) -> Self {
+        match ask {
+            Ask::Addresses(_) => Kind::Address,
+            Ask::Prefixes(_) => Kind::Prefix,
+        }
+    }
+}
+
+/// A subnet's refusal of one kind of block.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Trouble {
+    code: RefusalCode,
+    /// What may be asked for at once meanwhile; 0 for nothing.
+    at_most: u16,
+    /// Refusals of a single block in a row.
+    attempts: u32,
+    /// From when on a waiting pod's need is asked for.
+    probe_at: Timestamp,
+    /// From when on anything is asked for.
+    rest_until: Timestamp,
+}
+
+/// What may be asked of a subnet for one kind of block.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Allowance {
+    /// This many at once.
+    Open(u16),
+    /// Nothing: it refused lately.
+    Closed {
+        /// How it refused.
+        code: RefusalCode,
+        /// When a waiting pod's need may be asked for again.
+        probe_at: Timestamp,
+        /// When anything may be asked for again.
+        rest_until: Timestamp,
+    },
+}
+
+/// What is known of the subnets.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Subnets {
+    facts: BTreeMap<SubnetId, SubnetFacts>,
+    troubles: BTreeMap<(SubnetId, Kind), Trouble>,
+}
+
+impl Subnets {
+    pub(crate) fn learn(&mut self, facts: Vec<SubnetFacts>) {
+        self.facts = facts.into_iter().map(|subnet| (subnet.id.clone(), subnet)).collect();
+    }
+
+    pub(crate) fn get(&self, id: &SubnetId) -> Option<&SubnetFacts> {
+        self.facts.get(id)
+    }
+
+    /// The subnets for new ENIs, the one with most free addresses first. A node whose subnets are
+    /// not known, or all withdrawn but unknown to it, has the primary ENI's.
+    pub(crate) fn for_new_enis(&self, node: &Node) -> Vec<SubnetId> {
+        if self.facts.is_empty() {
+            return vec![node.subnet.clone()];
+        }
+        let mut usable: Vec<_> =
+            self.facts.values().filter(|subnet| is_usable(subnet, node)).collect();
+        usable.sort_by_key(|subnet| {
+            (Reverse(subnet.free_addresses), subnet.id != node.subnet, &subnet.id)
+        });
+        usable.into_iter().map(|subnet| subnet.id.clone()).collect()
+    }
+
+    /// Remembers that `id` refused `ask`. What may be asked for at once is halved before the
+    /// subnet counts as refusing altogether, since EC2 grants all of a request or nothing.
+    pub(crate) fn refused(&mut self, id: &SubnetId, ask: Ask, kind: CallErrorKind, now: Timestamp) {
+        let entry = (id.clone(), Kind::of(ask));
+        let attempts = match ask.count() {
+            0 | 1 => self.troubles.get(&entry).map_or(0, |t| t.attempts).saturating_add(1),
+            _ => 0,
+        };
+        let trouble = Trouble {
+            code: refusal_code(kind),
+            at_most: ask.count() / 2,
+            attempts,
+            probe_at: now + PROBE.wait(attempts.max(1)),
+            rest_until: now + REST,
+        };
+        self.troubles.insert(entry, trouble);
+    }
+
+    /// Forgets that `id` refused altogether: it has just granted `ask`.
+    pub(crate) fn granted(&mut self, id: &SubnetId, ask: Ask) {
+        let entry = (id.clone(), Kind::of(ask));
+        if self.troubles.get(&entry).is_some_and(|trouble| trouble.at_most == 0) {
+            self.troubles.remove(&entry);
+        }
+    }
+
+    pub(crate) fn addresses(&self, id: &SubnetId, now: Timestamp) -> Allowance {
+        self.allowance(id, Kind::Address, now)
+    }
+
+    /// A subnet without a free address has no free prefix either.
+    pub(crate) fn prefixes(&self, id: &SubnetId, now: Timestamp) -> Allowance {
+        match self.allowance(id, Kind::Address, now) {
+            Allowance::Open(_) => self.allowance(id, Kind::Prefix, now),
+            closed @ Allowance::Closed { .. } => closed,
+        }
+    }
+
+    fn allowance(&self, id: &SubnetId, kind: Kind, now: Timestamp) -> Allowance {
+        match self.troubles.get(&(id.clone(), kind)) {
+            None => Allowance::Open(u16::MAX),
+            Some(t) if t.rest_until <= now && t.attempts > 0 => Allowance::Open(1),
+            Some(t) if t.rest_until <= now => Allowance::Open(u16::MAX),
+            Some(t) if t.at_most > 0 => Allowance::Open(t.at_most),
+            Some(Trouble { code, probe_at, rest_until, .. }) => {
+                Allowance::Closed { code: *code, probe_at: *probe_at, rest_until: *rest_until }
+            }
+        }
+    }
+}
+
+/// Whether new ENIs may go to `subnet`.
+/// Source: amazon-vpc-cni-k8s v1.23.1, `pkg/awsutils/awsutils.go`, with subnet discovery on.
+fn is_usable(subnet: &SubnetFacts, node: &Node) -> bool {
+    match subnet.tags.get(ROLE_TAG).map_or("", String::as_str) {
+        "" => subnet.id == node.subnet,
+        "0" => false,
+        _ => {
+            let mut clusters = subnet
+                .tags
+                .keys()
+                .filter_map(|key| key.strip_prefix(CLUSTER_TAG_PREFIX))
+                .peekable();
+            match &node.cluster {
+                Some(cluster) if clusters.peek().is_some() => clusters.any(|name| name == cluster),
+                Some(_) | None => true,
+            }
+        }
+    }
+}
