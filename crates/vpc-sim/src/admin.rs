@@ -1,0 +1,231 @@
+//! The operator's endpoint under `/_sim`: JSON in, JSON out.
+//!
+//! | call | does |
+//! |--|--|
+//! | `GET /_sim/calls` | the latest calls, oldest first; `?action=NAME` for those of one action |
+//! | `GET /_sim/counters` | number of calls by action, then by error code or `Success` |
+//! | `POST /_sim/reset` | forgets calls and counters |
+//! | `GET /_sim/faults` | the fault rules, each with its id and the number of calls it has hit |
+//! | `POST /_sim/faults` | adds a rule ([`FaultRule`]); answers its id |
+//! | `DELETE /_sim/faults/{id}` | drops a rule |
+//! | `POST /_sim/disturb` | does something behind the client's back ([`Disturbance`]) |
+//! | `GET /_sim/switches` | the switches ([`Switches`]) |
+//! | `PATCH /_sim/switches` | changes those that are named |
+//! | `PUT /_sim/imds/{instance}` | whom IMDS of an instance answers: `{"mode": …}` ([`Mode`]) |
+//! | `GET /_sim/clock` | virtual time |
+//! | `POST /_sim/clock` | puts it forward: `{"advance_ms": …}` |
+//! | `GET /_sim/state` | what there is: attachments, faults, switches, time |
+//!
+//! It serves operators and tests. A client of EC2 must not need it.
+
+use std::str::FromStr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::body::Bytes;
+use axum::extract::{Path, Query, State};
+use axum::http::StatusCode;
+use axum::response::{IntoResponse, Response};
+use axum::routing::{delete, get, post, put};
+use axum::{Json, Router};
+use ec2_model::ApiError;
+use ec2_model::fault::{Disturbance, FaultId, FaultRule};
+use ec2_model::id::InstanceId;
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value, json};
+
+use crate::imds::{Imds, Mode};
+use crate::simulator::{LoggedCall, Simulator};
+use crate::switches::Switches;
+
+/// What the endpoint operates.
+#[derive(Debug)]
+struct Operated {
+    simulator: Arc<Simulator>,
+    imds: Arc<Imds>,
+}
+
+/// The endpoint for `simulator` and its `imds`.
+pub fn router(simulator: Arc<Simulator>, imds: Arc<Imds>) -> Router {
+    Router::new()
+        .route("/_sim/calls", get(calls))
+        .route("/_sim/counters", get(counters))
+        .route("/_sim/reset", post(reset))
+        .route("/_sim/faults", get(faults).post(add_fault))
+        .route("/_sim/faults/{id}", delete(remove_fault))
+        .route("/_sim/disturb", post(disturb))
+        .route("/_sim/switches", get(switches).patch(change_switches))
+        .route("/_sim/imds/{instance}", put(set_imds_mode))
+        .route("/_sim/clock", get(clock).post(advance_clock))
+        .route("/_sim/state", get(state))
+        .with_state(Arc::new(Operated { simulator, imds }))
+}
+
+/// Why an operator's call is refused.
+#[derive(Debug, Serialize)]
+struct Refusal {
+    #[serde(skip)]
+    status: StatusCode,
+    what: String,
+    r#where: String,
+    fix: String,
+}
+
+impl IntoResponse for Refusal {
+    fn into_response(self) -> Response {
+        (self.status, Json(json!({ "error": self }))).into_response()
+    }
+}
+
+fn refusal(what: impl ToString, r#where: impl ToString, fix: &str) -> Refusal {
+    Refusal {
+        status: StatusCode::BAD_REQUEST,
+        what: what.to_string(),
+        r#where: r#where.to_string(),
+        fix: fix.to_owned(),
+    }
+}
+
+type Answer<T = Value> = Result<Json<T>, Refusal>;
+type Operating = State<Arc<Operated>>;
+
+#[derive(Debug, Deserialize)]
+struct CallFilter {
+    action: Option<String>,
+}
+
+async fn calls(
+    State(operated): Operating,
+    Query(filter): Query<CallFilter>,
+) -> Json<Vec<LoggedCall>> {
+    let mut calls = operated.simulator.calls();
+    if let Some(action) = filter.action {
+        calls.retain(|call| call.record.action == action);
+    }
+    Json(calls)
+}
+
+async fn counters(State(operated): Operating) -> Json<Value> {
+    Json(operated.simulator.with(|model, _| json!(model.log().counts())))
+}
+
+async fn reset(State(operated): Operating) -> Json<Value> {
+    operated.simulator.with(|model, _| model.log_mut().clear());
+    Json(json!({}))
+}
+
+async fn faults(State(operated): Operating) -> Json<Value> {
+    Json(fault_list(&operated.simulator))
+}
+
+fn fault_list(simulator: &Simulator) -> Value {
+    let entry = |(id, rule, hits): (FaultId, &FaultRule, u64)| json!({ "id": id, "rule": rule, "hits": hits });
+    simulator.with(|model, _| model.faults().map(entry).collect())
+}
+
+async fn add_fault(State(operated): Operating, body: Bytes) -> Answer {
+    let fix = r#"for example {"action": "AttachNetworkInterface", "when": {"nth": 2}, "effect": {"fail": {"code": "InternalError"}}}"#;
+    let rule: FaultRule = read(&body, fix)?;
+    let id = operated.simulator.with(|model, _| model.add_fault(rule));
+    Ok(Json(json!({ "id": id })))
+}
+
+async fn remove_fault(State(operated): Operating, Path(id): Path<String>) -> Answer {
+    let there = id
+        .parse()
+        .is_ok_and(|id| operated.simulator.with(|model, _| model.remove_fault(FaultId(id))));
+    let unknown = || Refusal {
+        status: StatusCode::NOT_FOUND,
+        ..refusal("no such fault", id, "see GET /_sim/faults")
+    };
+    there.then(|| Json(json!({}))).ok_or_else(unknown)
+}
+
+async fn disturb(State(operated): Operating, body: Bytes) -> Answer {
+    let fix =
+        r#"for example {"detach_eni": {"eni": "eni-…"}} or {"freeze_imds": {"instance": "i-…"}}"#;
+    let disturbance: Disturbance = read(&body, fix)?;
+    let refused = |error: ApiError| refusal(error, "body", "name what is there and may be changed");
+    operated.simulator.with(|model, now| model.disturb(disturbance, now)).map_err(refused)?;
+    operated.simulator.embody().await;
+    Ok(Json(json!({})))
+}
+
+async fn switches(State(operated): Operating) -> Json<Switches> {
+    Json(operated.simulator.with(|model, _| Switches::of(model.config())))
+}
+
+async fn change_switches(State(operated): Operating, body: Bytes) -> Answer<Switches> {
+    let fix = "see GET /_sim/switches for every switch that there is";
+    let changes: Map<String, Value> = read(&body, fix)?;
+    let change = |model: &mut ec2_model::Model| {
+        let switches = Switches::of(model.config()).changed(changes)?;
+        model.reconfigure(switches.set(model.config().clone()));
+        Ok(switches)
+    };
+    let invalid = |error: serde_json::Error| refusal(error, "body", fix);
+    operated.simulator.with(|model, _| change(model)).map(Json).map_err(invalid)
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct ImdsOptions {
+    mode: Mode,
+}
+
+async fn set_imds_mode(
+    State(operated): Operating,
+    Path(instance): Path<String>,
+    body: Bytes,
+) -> Answer {
+    let fix =
+        r#"PUT {"mode": "tokens-required"}, "tokens-optional" or "disabled" to /_sim/imds/i-…"#;
+    let ImdsOptions { mode } = read(&body, fix)?;
+    let instance =
+        InstanceId::from_str(&instance).map_err(|error| refusal(error, instance, fix))?;
+    operated.imds.set_mode(instance, mode);
+    Ok(Json(json!({})))
+}
+
+async fn clock(State(operated): Operating) -> Json<Value> {
+    Json(clock_value(&operated.simulator))
+}
+
+fn clock_value(simulator: &Simulator) -> Value {
+    let clock = simulator.clock();
+    let now = clock.now();
+    json!({ "pace": clock.pace(), "now_ms": now, "now": now.to_string() })
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Advance {
+    advance_ms: u64,
+}
+
+async fn advance_clock(State(operated): Operating, body: Bytes) -> Answer {
+    let Advance { advance_ms } = read(&body, r#"for example {"advance_ms": 1000}"#)?;
+    operated.simulator.clock().skip(Duration::from_millis(advance_ms));
+    operated.simulator.embody().await;
+    Ok(Json(clock_value(&operated.simulator)))
+}
+
+async fn state(State(operated): Operating) -> Json<Value> {
+    let simulator = &operated.simulator;
+    let (switches, network) = simulator
+        .with(|model, now| (json!(Switches::of(model.config())), json!(model.fabric(now))));
+    Json(json!({
+        "clock": clock_value(simulator),
+        "switches": switches,
+        "faults": fault_list(simulator),
+        "network": network,
+    }))
+}
+
+fn read<T: DeserializeOwned>(body: &[u8], fix: &str) -> Result<T, Refusal> {
+    serde_json::from_slice(body).map_err(|error| {
+        let at = format!("body, line {} column {}", error.line(), error.column());
+        refusal(error, at, fix)
+    })
+}

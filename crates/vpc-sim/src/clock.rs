@@ -1,0 +1,120 @@
+//! Virtual time: it runs with the machine's clock, may be put forward, and may stand still.
+//!
+//! Must not know what is timed with it.
+
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use ec2_model::Timestamp;
+use serde::{Deserialize, Serialize};
+use tokio::sync::watch;
+use tokio::time::Instant;
+
+/// Whether virtual time passes of itself.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Pace {
+    /// As fast as the machine's clock.
+    #[default]
+    Real,
+    /// Only when it is put forward.
+    Manual,
+}
+
+/// A clock that never goes back.
+#[derive(Debug)]
+pub struct Clock {
+    pace: Pace,
+    /// The machine's clock when this one was started, and when that was.
+    start: (Timestamp, Instant),
+    /// How far it has been put forward.
+    skipped: watch::Sender<Duration>,
+}
+
+impl Clock {
+    /// A clock that shows the machine's time now.
+    #[must_use]
+    pub fn start(pace: Pace) -> Self {
+        Self { pace, start: (wall(), Instant::now()), skipped: watch::Sender::new(Duration::ZERO) }
+    }
+
+    /// Whether it runs.
+    #[must_use]
+    pub fn pace(&self) -> Pace {
+        self.pace
+    }
+
+    /// What it shows.
+    #[must_use]
+    pub fn now(&self) -> Timestamp {
+        let (start, at) = self.start;
+        let ran = match self.pace {
+            Pace::Real => at.elapsed(),
+            Pace::Manual => Duration::ZERO,
+        };
+        start + ran + *self.skipped.borrow()
+    }
+
+    /// Puts it forward.
+    pub fn skip(&self, by: Duration) {
+        self.skipped.send_modify(|skipped| *skipped = skipped.saturating_add(by));
+    }
+
+    /// Waits until it shows `at`.
+    pub async fn reach(&self, at: Timestamp) {
+        let mut skipped = self.skipped.subscribe();
+        loop {
+            let left = at.since(self.now());
+            if left.is_zero() {
+                return;
+            }
+            let passed = async {
+                match self.pace {
+                    Pace::Real => tokio::time::sleep(left).await,
+                    Pace::Manual => std::future::pending().await,
+                }
+            };
+            tokio::select! {
+                () = passed => {}
+                changed = skipped.changed() => changed.expect("the sender lives as long as self"),
+            }
+        }
+    }
+}
+
+/// What the machine's clock shows.
+#[must_use]
+pub fn wall() -> Timestamp {
+    let since_epoch = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    Timestamp::default() + since_epoch
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    use futures::FutureExt;
+
+    const HOUR: Duration = Duration::from_secs(3600);
+
+    #[tokio::test]
+    async fn a_running_clock_is_reached_by_waiting_or_by_skipping() {
+        let clock = Clock::start(Pace::Real);
+        let start = clock.now();
+        clock.reach(start + Duration::from_millis(5)).await;
+        assert!(clock.now().since(start) >= Duration::from_millis(5));
+        tokio::join!(clock.reach(start + HOUR), async { clock.skip(HOUR) });
+        assert!(clock.now().since(start) >= HOUR);
+    }
+
+    #[tokio::test]
+    async fn a_manual_clock_stands_still_until_it_is_put_forward() {
+        let clock = Clock::start(Pace::Manual);
+        let start = clock.now();
+        assert_eq!(clock.reach(start + HOUR).now_or_never(), None);
+        clock.skip(HOUR / 2);
+        assert_eq!(clock.reach(start + HOUR).now_or_never(), None);
+        clock.skip(HOUR / 2);
+        assert_eq!(clock.reach(start + HOUR).now_or_never(), Some(()));
+        assert_eq!(clock.now(), start + HOUR);
+    }
+}

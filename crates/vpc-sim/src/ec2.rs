@@ -1,0 +1,153 @@
+//! The EC2 Query API over HTTP.
+//!
+//! It decodes, asks the simulator and renders. It must not know what an operation does.
+
+mod actions;
+mod auth;
+mod params;
+mod xml;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use axum::Router;
+use axum::body::Bytes;
+use axum::extract::{RawQuery, State};
+use axum::http::{HeaderMap, HeaderName, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use axum::routing::get;
+use ec2_model::ApiError;
+use ec2_model::request::Action;
+use ec2_model::response::Response as Answer;
+
+pub use self::auth::Access;
+use self::params::Params;
+use self::xml::Xml;
+use crate::serve::Hangup;
+use crate::simulator::{ReplyLost, Simulator};
+
+/// The one version of the API that SDKs of this decade ask for.
+const VERSION: &str = "2016-11-15";
+
+const NAMESPACE: &str = r#" xmlns="http://ec2.amazonaws.com/doc/2016-11-15/""#;
+
+/// Where the Rust and Java SDKs look for the request id; botocore reads it from the body.
+const REQUEST_ID: HeaderName = HeaderName::from_static("x-amzn-requestid");
+
+/// What every request needs.
+#[derive(Debug)]
+struct Api {
+    simulator: Arc<Simulator>,
+    access: Access,
+    n_requests: AtomicU64,
+}
+
+/// The API of `simulator` at `/`, for those whom `access` lets in.
+pub fn router(simulator: Arc<Simulator>, access: Access) -> Router {
+    let api = Arc::new(Api { simulator, access, n_requests: AtomicU64::new(0) });
+    Router::new().route("/", get(handle).post(handle)).with_state(api)
+}
+
+async fn handle(
+    State(api): State<Arc<Api>>,
+    RawQuery(query): RawQuery,
+    headers: HeaderMap,
+    body: Bytes,
+) -> Response {
+    let request_id = api.next_request_id();
+    let form = form_of(query.unwrap_or_default(), &body);
+    let (status, text) = match api.answer(&form, &headers).await {
+        Ok((action, answer)) => (StatusCode::OK, success(action, &request_id, &answer)),
+        Err(Failure::ReplyLost) => return Hangup.into_response(),
+        Err(Failure::Refused(error)) => (status_of(&error), refusal(&request_id, &error)),
+    };
+    let headers = [
+        (header::CONTENT_TYPE, "text/xml;charset=UTF-8"),
+        (header::SERVER, "AmazonEC2"),
+        (REQUEST_ID, request_id.as_str()),
+    ];
+    (status, headers, text).into_response()
+}
+
+/// Why a call has no success to report.
+enum Failure {
+    Refused(ApiError),
+    ReplyLost,
+}
+
+impl From<ApiError> for Failure {
+    fn from(error: ApiError) -> Self {
+        Self::Refused(error)
+    }
+}
+
+impl From<ReplyLost> for Failure {
+    fn from(_lost: ReplyLost) -> Self {
+        Self::ReplyLost
+    }
+}
+
+impl Api {
+    async fn answer(&self, form: &[u8], headers: &HeaderMap) -> Result<(Action, Answer), Failure> {
+        let mut params = Params::from_form(form)?;
+        let caller = self.access.caller(auth::scope(headers, &mut params)?)?;
+        let name = params.text("Action").ok_or_else(missing_action)?;
+        check_version(&mut params)?;
+        let parameters = params.as_map().clone();
+        let action = name.parse::<Action>();
+        let request = action.clone().and_then(|action| actions::read(action, &mut params));
+        let answer = self.simulator.call(caller, &name, parameters, request).await??;
+        Ok((action?, answer))
+    }
+
+    /// In the form of a UUID, different for each request.
+    fn next_request_id(&self) -> String {
+        let number = self.n_requests.fetch_add(1, Ordering::Relaxed);
+        format!("{:08x}-0000-4000-8000-{number:012x}", std::process::id())
+    }
+}
+
+fn form_of(query: String, body: &[u8]) -> Vec<u8> {
+    let mut form = query.into_bytes();
+    if !form.is_empty() && !body.is_empty() {
+        form.push(b'&');
+    }
+    form.extend_from_slice(body);
+    form
+}
+
+fn missing_action() -> ApiError {
+    ApiError::new("MissingAction", "The request is missing an action or a required parameter.")
+}
+
+fn check_version(params: &mut Params) -> Result<(), ApiError> {
+    let version = params.required("Version")?;
+    if version == VERSION {
+        return Ok(());
+    }
+    let message = format!("The API version {version} is not known; use {VERSION}.");
+    Err(ApiError::new("NoSuchVersion", message))
+}
+
+fn success(action: Action, request_id: &str, answer: &Answer) -> String {
+    Xml::document(&format!("{action}Response"), NAMESPACE, |xml| {
+        xml.text("requestId", request_id);
+        actions::render(xml, action, answer);
+    })
+}
+
+fn refusal(request_id: &str, error: &ApiError) -> String {
+    Xml::document("Response", "", |xml| {
+        xml.node("Errors", |xml| {
+            xml.node("Error", |xml| {
+                xml.text("Code", &error.code);
+                xml.text("Message", &error.message);
+            });
+        });
+        xml.text("RequestID", request_id);
+    })
+}
+
+fn status_of(error: &ApiError) -> StatusCode {
+    StatusCode::from_u16(error.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR)
+}

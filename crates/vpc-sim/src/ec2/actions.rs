@@ -1,0 +1,172 @@
+//! One reader for each request and one renderer for each answer, in a file per group of actions.
+//!
+//! Names on the wire are those of the EC2 service model. Nothing here decides anything: values
+//! that are wrong on their own are refused by their types, the rest is the model's business.
+
+mod addresses;
+mod instances;
+mod interfaces;
+mod subnets;
+mod tags;
+mod vpcs;
+
+use ec2_model::ApiError;
+use ec2_model::request::{
+    Action, AssignIpv6Addresses, AssignPrivateIpAddresses, AssociateVpcCidrBlock,
+    AttachNetworkInterface, CreateNetworkInterface, CreateSubnet, CreateSubnetCidrReservation,
+    CreateTags, CreateVpc, DeleteNetworkInterface, DeleteSubnetCidrReservation, DeleteTags,
+    DescribeAvailabilityZones, DescribeInstanceTypes, DescribeInstances, DescribeNetworkInterfaces,
+    DescribeSecurityGroups, DescribeSubnets, DescribeTags, DescribeVpcs, DetachNetworkInterface,
+    Filter, GetSubnetCidrReservations, Listing, ModifyNetworkInterfaceAttribute, Request,
+    RunInstances, Tag, TagSpecification, TerminateInstances, UnassignIpv6Addresses,
+    UnassignPrivateIpAddresses,
+};
+use ec2_model::response::{Page, Response, Tags};
+
+use super::params::Params;
+use super::xml::Xml;
+
+/// A request that can be read off the wire.
+trait Read: Into<Request> {
+    /// Takes its parameters out of `params`; what it leaves there will be refused.
+    fn read(params: &mut Params) -> Result<Self, ApiError>;
+}
+
+/// Reads the request for `action`, to the last parameter.
+///
+/// # Errors
+/// `MissingParameter`, `UnknownParameter` and the refusals of single values.
+pub(super) fn read(action: Action, params: &mut Params) -> Result<Request, ApiError> {
+    match action {
+        Action::DescribeInstances => whole::<DescribeInstances>(params),
+        Action::DescribeInstanceTypes => whole::<DescribeInstanceTypes>(params),
+        Action::DescribeSubnets => whole::<DescribeSubnets>(params),
+        Action::DescribeVpcs => whole::<DescribeVpcs>(params),
+        Action::DescribeSecurityGroups => whole::<DescribeSecurityGroups>(params),
+        Action::DescribeAvailabilityZones => whole::<DescribeAvailabilityZones>(params),
+        Action::CreateNetworkInterface => whole::<CreateNetworkInterface>(params),
+        Action::AttachNetworkInterface => whole::<AttachNetworkInterface>(params),
+        Action::ModifyNetworkInterfaceAttribute => whole::<ModifyNetworkInterfaceAttribute>(params),
+        Action::DetachNetworkInterface => whole::<DetachNetworkInterface>(params),
+        Action::DeleteNetworkInterface => whole::<DeleteNetworkInterface>(params),
+        Action::DescribeNetworkInterfaces => whole::<DescribeNetworkInterfaces>(params),
+        Action::AssignPrivateIpAddresses => whole::<AssignPrivateIpAddresses>(params),
+        Action::UnassignPrivateIpAddresses => whole::<UnassignPrivateIpAddresses>(params),
+        Action::AssignIpv6Addresses => whole::<AssignIpv6Addresses>(params),
+        Action::UnassignIpv6Addresses => whole::<UnassignIpv6Addresses>(params),
+        Action::CreateTags => whole::<CreateTags>(params),
+        Action::DeleteTags => whole::<DeleteTags>(params),
+        Action::DescribeTags => whole::<DescribeTags>(params),
+        Action::CreateSubnetCidrReservation => whole::<CreateSubnetCidrReservation>(params),
+        Action::GetSubnetCidrReservations => whole::<GetSubnetCidrReservations>(params),
+        Action::DeleteSubnetCidrReservation => whole::<DeleteSubnetCidrReservation>(params),
+        Action::CreateVpc => whole::<CreateVpc>(params),
+        Action::CreateSubnet => whole::<CreateSubnet>(params),
+        Action::AssociateVpcCidrBlock => whole::<AssociateVpcCidrBlock>(params),
+        Action::RunInstances => whole::<RunInstances>(params),
+        Action::TerminateInstances => whole::<TerminateInstances>(params),
+    }
+}
+
+fn whole<R: Read>(params: &mut Params) -> Result<Request, ApiError> {
+    let request = R::read(params)?;
+    params.finish()?;
+    Ok(request.into())
+}
+
+/// Writes what stands in the root element of the answer to `action`, but for the request id.
+pub(super) fn render(xml: &mut Xml, action: Action, response: &Response) {
+    match response {
+        Response::Done => xml.text("return", true),
+        Response::Reservations(found) => {
+            page(xml, "reservationSet", found, instances::reservation);
+        }
+        Response::InstanceTypes(found) => {
+            page(xml, "instanceTypeSet", found, |xml, kind| instances::instance_type(xml, kind));
+        }
+        Response::Subnets(found) => page(xml, "subnetSet", found, subnets::subnet),
+        Response::Vpcs(found) => page(xml, "vpcSet", found, vpcs::vpc),
+        Response::SecurityGroups(found) => {
+            page(xml, "securityGroupInfo", found, vpcs::security_group);
+        }
+        Response::AvailabilityZones(zones) => {
+            xml.set("availabilityZoneInfo", zones, vpcs::availability_zone);
+        }
+        Response::Created { network_interface, client_token } => {
+            xml.node("networkInterface", |xml| interfaces::interface(xml, network_interface));
+            xml.optional("clientToken", client_token.as_ref());
+        }
+        Response::Attached { attachment_id, network_card_index } => {
+            xml.text("attachmentId", attachment_id);
+            xml.text("networkCardIndex", network_card_index);
+        }
+        Response::NetworkInterfaces(found) => {
+            page(xml, "networkInterfaceSet", found, interfaces::interface);
+        }
+        Response::AssignedIpv4 { network_interface_id, addresses, prefixes } => {
+            addresses::assigned_ipv4(xml, network_interface_id, addresses, prefixes);
+        }
+        Response::AssignedIpv6 { network_interface_id, addresses, prefixes } => {
+            addresses::assigned_ipv6(xml, network_interface_id, addresses, prefixes);
+        }
+        Response::UnassignedIpv6 { network_interface_id, addresses, prefixes } => {
+            addresses::unassigned_ipv6(xml, network_interface_id, addresses, prefixes);
+        }
+        Response::Tags(found) => page(xml, "tagSet", found, tags::tag_description),
+        Response::CidrReservation(one) => subnets::one_reservation(xml, action, one),
+        Response::CidrReservations(found) => subnets::reservations(xml, found),
+        Response::Vpc(vpc) => xml.node("vpc", |xml| vpcs::vpc(xml, vpc)),
+        Response::Subnet(subnet) => xml.node("subnet", |xml| subnets::subnet(xml, subnet)),
+        Response::CidrAssociated { vpc_id, association } => {
+            xml.text("vpcId", vpc_id);
+            vpcs::new_association(xml, association);
+        }
+        Response::Started(reservation) => instances::reservation(xml, reservation),
+        Response::StateChanges(changes) => {
+            xml.set("instancesSet", changes, instances::state_change);
+        }
+    }
+}
+
+fn page<T>(xml: &mut Xml, set: &str, page: &Page<T>, fill: impl FnMut(&mut Xml, &T)) {
+    xml.set(set, &page.items, fill);
+    xml.optional("nextToken", page.next_token.as_ref());
+}
+
+fn tag_set(xml: &mut Xml, tags: &Tags) {
+    xml.set("tagSet", tags, |xml, (key, value)| {
+        xml.text("key", key);
+        xml.text("value", value);
+    });
+}
+
+fn dry_run(params: &mut Params) -> Result<bool, ApiError> {
+    Ok(params.flag("DryRun")?.unwrap_or_default())
+}
+
+fn listing(params: &mut Params) -> Result<Listing, ApiError> {
+    Ok(Listing {
+        filters: filters(params)?,
+        max_results: params.number("MaxResults")?,
+        next_token: params.text("NextToken"),
+    })
+}
+
+fn filters(params: &mut Params) -> Result<Vec<Filter>, ApiError> {
+    params.items("Filter", |filter| {
+        Ok(Filter { name: filter.required("Name")?, values: filter.texts("Value") })
+    })
+}
+
+fn tags(params: &mut Params) -> Result<Vec<Tag>, ApiError> {
+    params.items("Tag", |tag| Ok(Tag { key: tag.required("Key")?, value: tag.text("Value") }))
+}
+
+fn tag_specifications(params: &mut Params) -> Result<Vec<TagSpecification>, ApiError> {
+    params.items("TagSpecification", |specification| {
+        Ok(TagSpecification {
+            resource_type: specification.required_as("ResourceType")?,
+            tags: tags(specification)?,
+        })
+    })
+}

@@ -1,0 +1,117 @@
+//! The model's body in the kernel: what the model wants of the network, told to the fabric.
+//!
+//! Knows which instance lives in which network namespace; must not know how the kernel is changed.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::SocketAddr;
+
+use ec2_model::fabric::{Fabric as Wanted, FabricEni};
+use ec2_model::id::InstanceId;
+use ipnet::IpNet;
+use tokio::net::TcpListener;
+use tokio::sync::Mutex;
+
+use crate::fabric::{
+    AttachedEni, Fabric, Instance, ListenError, NetnsName, Picture, Report, StopError, SyncError,
+};
+
+/// A running fabric and who lives where in it.
+#[derive(Debug)]
+pub struct Embodiment {
+    /// `None` once it was stopped.
+    fabric: Mutex<Option<Fabric>>,
+    netns: BTreeMap<InstanceId, NetnsName>,
+}
+
+/// Why nothing listens inside the fabric.
+#[derive(Debug, thiserror::Error)]
+pub enum FabricSocketError {
+    /// There is no fabric any more.
+    #[error("the fabric was stopped")]
+    Stopped,
+    /// The fabric.
+    #[error(transparent)]
+    Listen(#[from] ListenError),
+    /// The runtime.
+    #[error("hand a socket of the fabric to the runtime")]
+    Runtime(#[from] std::io::Error),
+}
+
+impl Embodiment {
+    /// The body of the instances in `netns`; others have none.
+    #[must_use]
+    pub fn new(fabric: Fabric, netns: BTreeMap<InstanceId, NetnsName>) -> Self {
+        Self { fabric: Mutex::new(Some(fabric)), netns }
+    }
+
+    /// Makes the kernel match.
+    ///
+    /// # Errors
+    /// When something could not be made so; the rest was.
+    pub async fn sync(&self, wanted: &Wanted) -> Result<Report, SyncError> {
+        match self.fabric.lock().await.as_mut() {
+            Some(fabric) => fabric.sync(&picture(wanted, &self.netns)).await,
+            None => Ok(Report::default()),
+        }
+    }
+
+    /// The namespace of each instance that has one.
+    #[must_use]
+    pub fn netns(&self) -> &BTreeMap<InstanceId, NetnsName> {
+        &self.netns
+    }
+
+    /// A listener on `address` inside the fabric.
+    ///
+    /// # Errors
+    /// When the fabric was stopped or cannot be entered, or the address is not its own.
+    pub async fn listen(&self, address: SocketAddr) -> Result<TcpListener, FabricSocketError> {
+        let fabric = self.fabric.lock().await;
+        let fabric = fabric.as_ref().ok_or(FabricSocketError::Stopped)?;
+        let listener = fabric.tcp_listener(address)?;
+        listener.set_nonblocking(true)?;
+        Ok(TcpListener::from_std(listener)?)
+    }
+
+    /// Removes all that was made in the kernel. A second stop does nothing.
+    ///
+    /// # Errors
+    /// When something is left; the rest was removed.
+    pub async fn stop(&self) -> Result<(), StopError> {
+        match self.fabric.lock().await.take() {
+            Some(fabric) => fabric.stop().await,
+            None => Ok(()),
+        }
+    }
+}
+
+fn picture(wanted: &Wanted, netns: &BTreeMap<InstanceId, NetnsName>) -> Picture {
+    let vpcs = wanted.instances.iter().flat_map(|instance| &instance.vpc_cidrs);
+    let instances = wanted.instances.iter().filter_map(|instance| {
+        let enis = instance.enis.iter().map(attached).collect();
+        Some(Instance { netns: netns.get(&instance.id)?.clone(), enis })
+    });
+    Picture { cidrs: vpcs.copied().collect(), instances: instances.collect() }
+}
+
+fn attached(eni: &FabricEni) -> AttachedEni {
+    AttachedEni {
+        id: eni.id.to_string(),
+        mac: eni.mac.octets(),
+        network_card: eni.network_card,
+        device_index: eni.device_index,
+        primary: eni.primary,
+        subnet: eni.subnet_cidr,
+        assigned: assigned(eni),
+        source_dest_check: eni.source_dest_check,
+    }
+}
+
+fn assigned(eni: &FabricEni) -> BTreeSet<IpNet> {
+    let ipv4 = eni.secondaries.iter().map(|address| IpNet::from(std::net::IpAddr::from(*address)));
+    let ipv6 =
+        eni.ipv6_addresses.iter().map(|address| IpNet::from(std::net::IpAddr::from(*address)));
+    let prefixes = eni.prefixes.iter().copied().map(IpNet::V4);
+    let ipv6_prefixes = eni.ipv6_prefixes.iter().copied().map(IpNet::V6);
+    ipv4.chain(ipv6).chain(prefixes).chain(ipv6_prefixes).collect()
+}

@@ -1,0 +1,56 @@
+//! The session tokens of IMDSv2.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use ec2_model::Timestamp;
+use ec2_model::id::InstanceId;
+
+/// Tokens that were handed out and may still be good.
+///
+/// They are told apart, not kept secret: whoever can read this process's memory or network needs
+/// no token.
+#[derive(Debug, Default)]
+pub(super) struct Tokens {
+    n_issued: u64,
+    live: BTreeMap<String, (InstanceId, Timestamp)>,
+}
+
+impl Tokens {
+    /// A new token for `instance`, good for `ttl` seconds.
+    pub(super) fn issue(&mut self, instance: &InstanceId, ttl: u32, now: Timestamp) -> String {
+        self.live.retain(|_, (_, expires)| *expires > now);
+        self.n_issued += 1;
+        // In length and alphabet as the real ones.
+        let token = format!("AQAEA{:0>49}==", self.n_issued);
+        let expires = now + Duration::from_secs(ttl.into());
+        self.live.insert(token.clone(), (instance.clone(), expires));
+        token
+    }
+
+    /// Whether `token` was issued for `instance` and has not expired.
+    pub(super) fn is_valid(&self, token: &[u8], instance: &InstanceId, now: Timestamp) -> bool {
+        let known = std::str::from_utf8(token).ok().and_then(|token| self.live.get(token));
+        known.is_some_and(|(owner, expires)| owner == instance && *expires > now)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_token_is_good_for_its_instance_and_its_time() {
+        let (one, other) = (InstanceId::from_number(1), InstanceId::from_number(2));
+        let mut tokens = Tokens::default();
+        let at = |millis| Timestamp::from_unix_millis(millis);
+        let token = tokens.issue(&one, 2, at(0));
+        assert_eq!(token.len(), 56);
+        assert!(tokens.is_valid(token.as_bytes(), &one, at(1999)));
+        assert!(!tokens.is_valid(token.as_bytes(), &one, at(2000)));
+        assert!(!tokens.is_valid(token.as_bytes(), &other, at(0)));
+        assert!(!tokens.is_valid(b"", &one, at(0)));
+        assert_ne!(tokens.issue(&one, 2, at(3000)), token);
+        assert!(!tokens.is_valid(token.as_bytes(), &one, at(0)), "forgotten once it has expired");
+    }
+}

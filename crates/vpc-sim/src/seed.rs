@@ -1,0 +1,194 @@
+//! Puts a topology into a new model.
+//!
+//! What EC2 itself would refuse, the model refuses here; the refusal is told with the line of the
+//! file that asked for it.
+
+use std::collections::BTreeMap;
+
+use ec2_model::config::Config;
+use ec2_model::id::{EniId, InstanceId, SecurityGroupId, SubnetId, VpcId};
+use ec2_model::request::{AssignIpv6Addresses, CreateSubnetCidrReservation, Request, Wanted};
+use ec2_model::seed::{InstanceSeed, SecurityGroupSeed, SubnetSeed, VpcSeed};
+use ec2_model::{ApiError, Context, Model, Timestamp};
+use ipnet::IpNet;
+use serde_saphyr::{Location, Spanned};
+
+use crate::topology::{Complaint, Instance, Reservation, Subnet, Topology, Vpc};
+
+/// A model that holds what `topology` tells, and the ids of its instances in the file's order.
+pub(crate) fn seed(
+    topology: &Topology,
+    now: Timestamp,
+) -> Result<(Model, Vec<InstanceId>), Complaint> {
+    let config = config(topology);
+    // What is there from the start took no time and no tokens.
+    let instant = Config {
+        throttling: Default::default(),
+        latency: Default::default(),
+        consistency: Default::default(),
+        ..config.clone()
+    };
+    let mut seeder = Seeder {
+        model: Model::new(instant),
+        context: Context {
+            account: config.account.clone(),
+            region: config.region.clone(),
+            now,
+            parameters: BTreeMap::new(),
+        },
+        subnets: BTreeMap::new(),
+        groups: BTreeMap::new(),
+    };
+    topology.vpcs.iter().try_for_each(|vpc| seeder.add_vpc(vpc))?;
+    let instances: Result<_, _> =
+        topology.instances.iter().map(|instance| seeder.add_instance(instance)).collect();
+    let mut model = seeder.model;
+    model.reconfigure(config);
+    model.log_mut().clear();
+    Ok((model, instances?))
+}
+
+fn config(topology: &Topology) -> Config {
+    topology.switches.set(Config {
+        seed: topology.seed,
+        account: topology.account.value.clone(),
+        region: topology.region.value.clone(),
+        zones: topology.zones.clone(),
+        iam_role: topology.iam_role.clone(),
+        ..Config::default()
+    })
+}
+
+struct Seeder<'a> {
+    model: Model,
+    context: Context,
+    /// Id and VPC by the name in the file.
+    subnets: BTreeMap<&'a str, (SubnetId, VpcId)>,
+    /// By VPC and the name in the file.
+    groups: BTreeMap<(VpcId, &'a str), SecurityGroupId>,
+}
+
+impl<'a> Seeder<'a> {
+    fn add_vpc(&mut self, vpc: &'a Spanned<Vpc>) -> Result<(), Complaint> {
+        let at = vpc.referenced;
+        let vpc = &vpc.value;
+        let seed = VpcSeed {
+            id: vpc.id.clone(),
+            cidrs: vpc.cidrs.iter().map(|cidr| cidr.value).collect(),
+            ipv6_cidrs: vpc.ipv6_cidrs.iter().map(|cidr| cidr.value).collect(),
+            tags: vpc.tags.clone(),
+        };
+        let fix = "give blocks of /16 to /28 that do not overlap, and an id of its own";
+        let id = self.model.add_vpc(seed).map_err(refused(at, fix))?;
+        self.add_security_groups(&id, vpc)?;
+        vpc.subnets.iter().try_for_each(|subnet| self.add_subnet(&id, subnet))
+    }
+
+    fn add_security_groups(&mut self, vpc_id: &VpcId, vpc: &'a Vpc) -> Result<(), Complaint> {
+        for group in &vpc.security_groups {
+            let at = group.referenced;
+            let group = &group.value;
+            let seed = SecurityGroupSeed {
+                id: group.id.clone(),
+                vpc: vpc_id.clone(),
+                name: group.name.value.clone(),
+                description: group.description.clone(),
+                tags: group.tags.clone(),
+            };
+            let fix = "give a name and an id that no other group has";
+            let id = self.model.add_security_group(seed).map_err(refused(at, fix))?;
+            self.groups.insert((vpc_id.clone(), &group.name.value), id);
+        }
+        Ok(())
+    }
+
+    fn add_subnet(&mut self, vpc: &VpcId, subnet: &'a Spanned<Subnet>) -> Result<(), Complaint> {
+        let at = subnet.referenced;
+        let subnet = &subnet.value;
+        let seed = SubnetSeed {
+            id: subnet.id.clone(),
+            vpc: vpc.clone(),
+            availability_zone: subnet.az.value.clone(),
+            cidr: subnet.cidr.value,
+            ipv6_cidr: subnet.ipv6_cidr.as_ref().map(|cidr| cidr.value),
+            assign_ipv6_address_on_creation: false,
+            used: subnet.used.iter().flat_map(|range| range.value.blocks()).collect(),
+            tags: subnet.tags.clone(),
+        };
+        let fix = "give a block inside the VPC's that no other subnet has, a zone of the region, \
+                   and used addresses that EC2 does not reserve";
+        let id = self.model.add_subnet(seed).map_err(refused(at, fix))?;
+        self.subnets.insert(&subnet.name.value, (id.clone(), vpc.clone()));
+        subnet.reservations.iter().try_for_each(|one| self.add_reservation(&id, one))
+    }
+
+    fn add_reservation(
+        &mut self,
+        subnet: &SubnetId,
+        reservation: &Spanned<Reservation>,
+    ) -> Result<(), Complaint> {
+        let at = reservation.referenced;
+        let reservation = &reservation.value;
+        let request = CreateSubnetCidrReservation {
+            subnet_id: subnet.clone(),
+            cidr: IpNet::V4(reservation.cidr),
+            reservation_type: reservation.kind,
+            description: reservation.description.clone(),
+            tag_specifications: Vec::new(),
+            dry_run: false,
+        };
+        let fix = "give a block inside the subnet that no other reservation has";
+        self.call(request).map_err(refused(at, fix))
+    }
+
+    fn add_instance(&mut self, instance: &'a Spanned<Instance>) -> Result<InstanceId, Complaint> {
+        let at = instance.referenced;
+        let instance = &instance.value;
+        let known = "the topology was checked: this name is in it";
+        let (subnet, vpc) = self.subnets.get(instance.subnet.value.as_str()).expect(known).clone();
+        let group = |name: &'a Spanned<String>| {
+            self.groups.get(&(vpc.clone(), name.value.as_str())).expect(known).clone()
+        };
+        let seed = InstanceSeed {
+            id: instance.id.clone(),
+            instance_type: instance.instance_type.value.clone(),
+            subnet,
+            primary_address: instance.address,
+            groups: instance.security_groups.iter().map(group).collect(),
+            tags: instance.tags.clone(),
+        };
+        let fix = "give a type that EC2 has, and a free address of the subnet or none";
+        let id = self.model.add_instance(seed, self.context.now).map_err(refused(at, fix))?;
+        self.add_ipv6(&id, at, instance)?;
+        Ok(id)
+    }
+
+    fn add_ipv6(
+        &mut self,
+        id: &InstanceId,
+        at: Location,
+        instance: &Instance,
+    ) -> Result<(), Complaint> {
+        let Some(address) = instance.ipv6_address else { return Ok(()) };
+        let request = AssignIpv6Addresses {
+            network_interface_id: self.primary_eni(id),
+            wanted: Wanted { addresses: vec![address], ..Wanted::default() },
+        };
+        self.call(request).map_err(refused(at, "give a free IPv6 address of the subnet or none"))
+    }
+
+    fn primary_eni(&mut self, id: &InstanceId) -> EniId {
+        let fabric = self.model.fabric(self.context.now);
+        let instance = fabric.instances.into_iter().find(|instance| instance.id == *id);
+        let primary = instance.and_then(|instance| instance.enis.into_iter().next());
+        primary.expect("a seeded instance runs and has its primary ENI").id
+    }
+
+    fn call(&mut self, request: impl Into<Request>) -> Result<(), ApiError> {
+        self.model.call(&self.context, request.into()).result.map(|_response| ())
+    }
+}
+
+fn refused(at: Location, fix: &str) -> impl FnOnce(ApiError) -> Complaint {
+    move |error| Complaint::new(at, error.message, fix)
+}

@@ -1,0 +1,294 @@
+//! A whole simulator: the topology, the model, every listener, and the order of start and end.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use axum::Router;
+use ec2_model::Model;
+use ec2_model::id::InstanceId;
+use serde::Serialize;
+use serde_saphyr::Spanned;
+use tokio::net::TcpListener;
+use tokio::task::JoinSet;
+
+use crate::clock::Clock;
+use crate::ec2::Access;
+use crate::embodiment::{Embodiment, FabricSocketError};
+use crate::fabric::{Fabric, FabricConfig, NetnsName, StartError, StopError, SyncError};
+use crate::imds::{Audience, Imds};
+use crate::seed::seed;
+use crate::serve::serve;
+use crate::simulator::Simulator;
+use crate::topology::{Topology, TopologyError};
+use crate::{admin, ec2, imds};
+
+/// Where IMDS is in a VPC, and EC2 beside it.
+const IN_FABRIC: IpAddr = IpAddr::V4(Ipv4Addr::new(169, 254, 169, 254));
+const IN_FABRIC_V6: IpAddr = IpAddr::V6(Ipv6Addr::new(0xfd00, 0xec2, 0, 0, 0, 0, 0, 0x254));
+const IMDS_PORT: u16 = 80;
+/// Not EC2's own: what EC2 is called at in a VPC has no fixed address.
+const EC2_PORT_IN_FABRIC: u16 = 8773;
+
+/// What a simulator is started with.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Settings {
+    /// The topology file.
+    pub config: PathBuf,
+    /// Where EC2 and the operator's endpoint listen; port 0 for any.
+    pub listen: SocketAddr,
+    /// Where IMDS listens: the first instance's there, each further one's a port higher; with
+    /// port 0 each on any. `None` for none outside of the fabric.
+    pub imds_listen: Option<SocketAddr>,
+    /// Whether instances get a body in the kernel; needs root.
+    pub fabric: bool,
+}
+
+/// Why there is no simulator.
+#[derive(Debug, thiserror::Error)]
+pub enum ServerError {
+    /// The topology file.
+    #[error(transparent)]
+    Topology(#[from] TopologyError),
+    /// An address of the machine.
+    #[error("listen on {address} for {what}")]
+    Listen {
+        /// `EC2` or `IMDS`.
+        what: &'static str,
+        /// As it was asked for.
+        address: SocketAddr,
+        /// What the kernel said.
+        #[source]
+        source: io::Error,
+    },
+    /// Ports of IMDS end at 65535.
+    #[error("no port left for IMDS of {0}: give `--imds-listen` a lower one")]
+    NoPort(InstanceId),
+    /// The fabric.
+    #[error(transparent)]
+    Fabric(#[from] StartError),
+    /// What is attached from the start.
+    #[error(transparent)]
+    FabricSync(#[from] SyncError),
+    /// What was made of the fabric before something else failed could not be removed.
+    #[error(transparent)]
+    FabricStop(#[from] StopError),
+    /// An address in the fabric.
+    #[error(transparent)]
+    FabricSocket(#[from] FabricSocketError),
+}
+
+/// Where a running simulator can be reached. As JSON it is what `--ready-file` holds.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Endpoints {
+    /// Base URL of EC2; the operator's endpoint is below it at `/_sim`.
+    pub ec2: String,
+    /// Base URLs of IMDS outside of the fabric, by instance.
+    pub imds: BTreeMap<String, String>,
+    /// The instances in the file's order.
+    pub instances: Vec<InstanceId>,
+    /// What instances reach in the fabric, if there is one.
+    pub fabric: Option<FabricEndpoints>,
+}
+
+/// What instances reach in the fabric.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct FabricEndpoints {
+    /// Base URL of EC2.
+    pub ec2: String,
+    /// Base URL of IMDS.
+    pub imds: String,
+    /// Network namespace by instance.
+    pub netns: BTreeMap<String, String>,
+}
+
+/// A running simulator. Dropping it ends it; [`Server::stop`] also tells what went wrong then.
+#[derive(Debug)]
+pub struct Server {
+    simulator: Arc<Simulator>,
+    endpoints: Endpoints,
+    tasks: JoinSet<()>,
+}
+
+impl Server {
+    /// Starts a simulator; it answers when this returns.
+    ///
+    /// # Errors
+    /// When the topology, an address or the fabric does not do. Nothing is left running then.
+    pub async fn start(settings: &Settings) -> Result<Self, ServerError> {
+        let topology = Topology::read(&settings.config)?;
+        let clock = Clock::start(topology.clock);
+        let (mut model, instances) = seed(&topology, clock.now())
+            .map_err(|complaint| complaint.in_file(&settings.config))?;
+        let ec2_listener = bind("EC2", settings.listen).await?;
+        let imds_listeners = bind_imds(settings.imds_listen, &topology, &instances).await?;
+        let embodiment = match settings.fabric {
+            true => Some(embody(&topology, &instances, &mut model, &clock).await?),
+            false => None,
+        };
+        let simulator = Arc::new(Simulator::new(model, clock, embodiment));
+        let access = access(&topology);
+        let modes = instances.iter().cloned().zip(topology.instances.iter().map(|i| i.value.imds));
+        let imds = Arc::new(Imds::new(Arc::clone(&simulator), modes.collect()));
+
+        let mut tasks = JoinSet::new();
+        let mut endpoints = Endpoints {
+            ec2: url(&ec2_listener),
+            imds: BTreeMap::new(),
+            instances: instances.clone(),
+            fabric: None,
+        };
+        let operator = admin::router(Arc::clone(&simulator), Arc::clone(&imds));
+        let api = ec2::router(Arc::clone(&simulator), access.clone());
+        tasks.spawn(serve(ec2_listener, api.merge(operator)));
+        for (id, listener) in imds_listeners {
+            endpoints.imds.insert(id.to_string(), url(&listener));
+            let audience = Audience::Instance(id);
+            tasks.spawn(serve(listener, imds::router(Arc::clone(&imds), audience)));
+        }
+        if let Some(embodiment) = simulator.embodiment() {
+            let api = ec2::router(Arc::clone(&simulator), access);
+            serve_in_fabric(embodiment, api, &imds, &mut tasks).await?;
+            endpoints.fabric = Some(fabric_endpoints(embodiment));
+        }
+        let timekeeper = Arc::clone(&simulator);
+        tasks.spawn(async move { timekeeper.keep_time().await });
+        Ok(Self { simulator, endpoints, tasks })
+    }
+
+    /// Where it can be reached.
+    #[must_use]
+    pub fn endpoints(&self) -> &Endpoints {
+        &self.endpoints
+    }
+
+    /// The simulator behind the listeners.
+    #[must_use]
+    pub fn simulator(&self) -> &Arc<Simulator> {
+        &self.simulator
+    }
+
+    /// Closes all connections and removes the fabric.
+    ///
+    /// # Errors
+    /// When something of the fabric is left.
+    pub async fn stop(mut self) -> Result<(), StopError> {
+        self.tasks.shutdown().await;
+        match self.simulator.embodiment() {
+            Some(embodiment) => embodiment.stop().await,
+            None => Ok(()),
+        }
+    }
+}
+
+/// Reads a topology and tries it on a model, without starting anything.
+///
+/// # Errors
+/// When the file cannot be read, is no topology, or holds what EC2 would refuse.
+pub fn check(config: &Path) -> Result<(), TopologyError> {
+    let topology = Topology::read(config)?;
+    seed(&topology, Clock::start(topology.clock).now())
+        .map(|_model| ())
+        .map_err(|complaint| complaint.in_file(config))
+}
+
+fn access(topology: &Topology) -> Access {
+    let account =
+        |(key, account): (&String, &Spanned<String>)| (key.clone(), account.value.clone());
+    Access {
+        region: topology.region.value.clone(),
+        account: topology.account.value.clone(),
+        access_keys: topology.access_keys.iter().map(account).collect(),
+        anonymous: topology.anonymous,
+    }
+}
+
+async fn bind(what: &'static str, address: SocketAddr) -> Result<TcpListener, ServerError> {
+    let bound = TcpListener::bind(address).await;
+    bound.map_err(|source| ServerError::Listen { what, address, source })
+}
+
+async fn bind_imds(
+    base: Option<SocketAddr>,
+    topology: &Topology,
+    ids: &[InstanceId],
+) -> Result<Vec<(InstanceId, TcpListener)>, ServerError> {
+    let Some(base) = base else { return Ok(Vec::new()) };
+    let mut listeners = Vec::new();
+    for (index, (id, instance)) in ids.iter().zip(&topology.instances).enumerate() {
+        let own = instance.value.imds_port.as_ref().map(|port| port.value);
+        let port = own.or_else(|| nth_port(base.port(), index));
+        let port = port.ok_or_else(|| ServerError::NoPort(id.clone()))?;
+        listeners.push((id.clone(), bind("IMDS", SocketAddr::new(base.ip(), port)).await?));
+    }
+    Ok(listeners)
+}
+
+fn nth_port(base: u16, index: usize) -> Option<u16> {
+    match base {
+        0 => Some(0),
+        base => base.checked_add(u16::try_from(index).ok()?),
+    }
+}
+
+async fn embody(
+    topology: &Topology,
+    ids: &[InstanceId],
+    model: &mut Model,
+    clock: &Clock,
+) -> Result<Embodiment, ServerError> {
+    let known = "the topology was checked: the name is that of a namespace";
+    let name = |name: &Spanned<String>| name.value.parse::<NetnsName>().expect(known);
+    let instances = ids.iter().zip(&topology.instances);
+    let netns = instances.filter_map(|(id, instance)| {
+        let netns = instance.value.netns.as_ref().map(name)?;
+        Some((id.clone(), netns))
+    });
+    let config = match &topology.fabric_netns {
+        Some(netns) => FabricConfig { netns: name(netns) },
+        None => FabricConfig::default(),
+    };
+    let embodiment = Embodiment::new(Fabric::start(config).await?, netns.collect());
+    match embodiment.sync(&model.fabric(clock.now())).await {
+        Ok(_report) => Ok(embodiment),
+        Err(error) => {
+            embodiment.stop().await?;
+            Err(error.into())
+        }
+    }
+}
+
+async fn serve_in_fabric(
+    embodiment: &Embodiment,
+    api: Router,
+    imds: &Arc<Imds>,
+    tasks: &mut JoinSet<()>,
+) -> Result<(), ServerError> {
+    let metadata = imds::router(Arc::clone(imds), Audience::BySource);
+    let served = [
+        (SocketAddr::new(IN_FABRIC, EC2_PORT_IN_FABRIC), &api),
+        (SocketAddr::new(IN_FABRIC, IMDS_PORT), &metadata),
+        (SocketAddr::new(IN_FABRIC_V6, IMDS_PORT), &metadata),
+    ];
+    for (address, router) in served {
+        let listener = embodiment.listen(address).await?;
+        tasks.spawn(serve(listener, router.clone()));
+    }
+    Ok(())
+}
+
+fn fabric_endpoints(embodiment: &Embodiment) -> FabricEndpoints {
+    let netns = embodiment.netns().iter().map(|(id, name)| (id.to_string(), name.to_string()));
+    FabricEndpoints {
+        ec2: format!("http://{IN_FABRIC}:{EC2_PORT_IN_FABRIC}"),
+        imds: format!("http://{IN_FABRIC}"),
+        netns: netns.collect(),
+    }
+}
+
+fn url(listener: &TcpListener) -> String {
+    let address = listener.local_addr().expect("a bound socket has an address");
+    format!("http://{address}")
+}

@@ -1,0 +1,197 @@
+//! The model, its clock and its body in the kernel, shared by all that serve them.
+//!
+//! The one place where the model is locked and told the time. Must not know HTTP.
+
+use std::collections::BTreeMap;
+use std::sync::{Mutex, PoisonError};
+
+use ec2_model::calls::CallRecord;
+use ec2_model::request::{Action, Request};
+use ec2_model::response::Response;
+use ec2_model::{ApiError, Context, Delivery, Model, Reply, Timestamp};
+use serde::Serialize;
+use tokio::sync::Notify;
+
+use crate::clock::{Clock, wall};
+use crate::embodiment::Embodiment;
+
+/// One simulated region.
+#[derive(Debug)]
+pub struct Simulator {
+    inner: Mutex<Inner>,
+    clock: Clock,
+    /// Told after each use of the model: what is due next may have changed.
+    used: Notify,
+    embodiment: Option<Embodiment>,
+}
+
+#[derive(Debug)]
+struct Inner {
+    model: Model,
+    /// When each logged call came in by the machine's clock, by its number.
+    walls: BTreeMap<u64, Timestamp>,
+}
+
+/// Who calls: account and region.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Caller {
+    /// 12 digits.
+    pub account: String,
+    /// That the request was signed for.
+    pub region: String,
+}
+
+/// A call that was made, with the machine's time beside the model's.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct LoggedCall {
+    /// What the model keeps of it.
+    #[serde(flatten)]
+    pub record: CallRecord,
+    /// When it came in by the machine's clock.
+    pub wall: Timestamp,
+}
+
+/// The reply to a call is lost: the client must not see an answer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("the reply is lost on purpose")]
+pub struct ReplyLost;
+
+impl Simulator {
+    /// A simulator of `model`, with a body in the kernel or without.
+    #[must_use]
+    pub fn new(model: Model, clock: Clock, embodiment: Option<Embodiment>) -> Self {
+        let inner = Mutex::new(Inner { model, walls: BTreeMap::new() });
+        Self { inner, clock, used: Notify::new(), embodiment }
+    }
+
+    /// The clock that the model lives by.
+    #[must_use]
+    pub fn clock(&self) -> &Clock {
+        &self.clock
+    }
+
+    /// Its body in the kernel.
+    #[must_use]
+    pub fn embodiment(&self) -> Option<&Embodiment> {
+        self.embodiment.as_ref()
+    }
+
+    /// Uses the model, which has been told the time.
+    pub fn with<R>(&self, act: impl FnOnce(&mut Model, Timestamp) -> R) -> R {
+        self.locked(|inner, now| act(&mut inner.model, now))
+    }
+
+    fn locked<R>(&self, act: impl FnOnce(&mut Inner, Timestamp) -> R) -> R {
+        let result = {
+            // A panic below is a bug of one call; the model it leaves behind is still the model.
+            let mut inner = self.inner.lock().unwrap_or_else(PoisonError::into_inner);
+            // Read under the lock, so that the model never sees time go back.
+            let now = self.clock.now();
+            inner.model.advance(now);
+            act(&mut inner, now)
+        };
+        self.used.notify_one();
+        result
+    }
+
+    /// One call, from its effect on the model and the kernel to the moment when the client may
+    /// see the answer. `request` is a refusal if it could not be decoded, `action` as the client
+    /// named it.
+    ///
+    /// # Errors
+    /// When the client must not see the answer.
+    pub async fn call(
+        &self,
+        caller: Caller,
+        action: &str,
+        parameters: BTreeMap<String, String>,
+        request: Result<Request, ApiError>,
+    ) -> Result<Result<Response, ApiError>, ReplyLost> {
+        let changes = request.as_ref().is_ok_and(|request| is_mutation(request.action()));
+        let (reply, answer_at) = self.locked(|inner, now| {
+            let Caller { account, region } = caller;
+            let context = Context { account, region, now, parameters };
+            let reply = match request {
+                Ok(request) => inner.model.call(&context, request),
+                Err(error) => inner.model.refuse(&context, action, error),
+            };
+            inner.note_wall();
+            let answer_at = match reply.delivery {
+                Delivery::After(wait) => Some(now + wait),
+                Delivery::Lost => None,
+            };
+            (reply, answer_at)
+        });
+        if changes {
+            self.embody().await;
+        }
+        let Reply { result, delivery: _ } = reply;
+        self.clock.reach(answer_at.ok_or(ReplyLost)?).await;
+        Ok(result)
+    }
+
+    /// Makes the kernel match the model. A failure is logged: the model is what it is.
+    pub async fn embody(&self) {
+        let Some(embodiment) = &self.embodiment else { return };
+        let picture = self.with(|model, now| model.fabric(now));
+        if let Err(error) = embodiment.sync(&picture).await {
+            tracing::error!(error = &error as &dyn std::error::Error, "fabric not in step");
+        }
+    }
+
+    /// Lets happen what the model has under way, each thing when it is due. Ends never.
+    pub async fn keep_time(&self) {
+        loop {
+            let wake_at = self.locked_quietly(|model| model.wake_at());
+            let due = async {
+                match wake_at {
+                    Some(at) => self.clock.reach(at).await,
+                    None => std::future::pending().await,
+                }
+            };
+            tokio::select! {
+                () = due => {
+                    self.with(Model::advance);
+                    self.embody().await;
+                }
+                () = self.used.notified() => {}
+            }
+        }
+    }
+
+    /// Reads the model without telling anybody.
+    fn locked_quietly<R>(&self, read: impl FnOnce(&Model) -> R) -> R {
+        read(&self.inner.lock().unwrap_or_else(PoisonError::into_inner).model)
+    }
+
+    /// The latest calls, oldest first.
+    #[must_use]
+    pub fn calls(&self) -> Vec<LoggedCall> {
+        let inner = self.inner.lock().unwrap_or_else(PoisonError::into_inner);
+        let logged = |record: &CallRecord| LoggedCall {
+            wall: inner.walls.get(&record.number).copied().unwrap_or(record.at),
+            record: record.clone(),
+        };
+        inner.model.log().records().map(logged).collect()
+    }
+}
+
+impl Inner {
+    /// Notes the machine's time for the latest call, and forgets it for those that the log has
+    /// dropped.
+    fn note_wall(&mut self) {
+        let mut records = self.model.log().records();
+        let Some(oldest) = records.next().map(|call| call.number) else { return };
+        let latest = records.last().map_or(oldest, |call| call.number);
+        self.walls.insert(latest, wall());
+        while self.walls.first_key_value().is_some_and(|(number, _)| *number < oldest) {
+            self.walls.pop_first();
+        }
+    }
+}
+
+/// Whether a call of `action` may change what the kernel has to look like.
+fn is_mutation(action: Action) -> bool {
+    let name = action.as_str();
+    !name.starts_with("Describe") && !name.starts_with("Get")
+}

@@ -1,0 +1,372 @@
+//! The topology file: the shape of its YAML and the error that tells where it is wrong.
+//!
+//! It checks what can be seen in the file alone (shape, names that refer to nothing, names used
+//! twice). Whether EC2 would accept the picture is for the model to say; this file must not know
+//! EC2's rules.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+use std::net::{Ipv4Addr, Ipv6Addr};
+use std::path::{Path, PathBuf};
+use std::str::FromStr;
+
+use ec2_model::id::{InstanceId, SecurityGroupId, SubnetId, VpcId};
+use ec2_model::request::ReservationType;
+use ec2_model::response::Tags;
+use ipnet::{Ipv4Net, Ipv4Subnets, Ipv6Net};
+use serde::Deserialize;
+use serde_saphyr::{Location, Spanned};
+
+use crate::clock::Pace;
+use crate::fabric::NetnsName;
+use crate::imds::Mode;
+use crate::switches::Switches;
+
+/// The whole file.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Topology {
+    /// The one region that the simulator serves, such as `us-east-1`.
+    pub region: Spanned<String>,
+    /// Account that owns everything; 12 digits.
+    pub account: Spanned<String>,
+    /// Further accounts, by access key id; every other key id is `account`.
+    #[serde(default)]
+    pub access_keys: BTreeMap<String, Spanned<String>>,
+    /// Seed of every id, address choice and latency. The same seed gives the same run.
+    #[serde(default = "one")]
+    pub seed: u64,
+    /// Letters of the region's availability zones, ascending.
+    #[serde(default = "three_zones")]
+    pub zones: Vec<char>,
+    /// Whether virtual time passes of itself.
+    #[serde(default)]
+    pub clock: Pace,
+    /// Whether requests without any authorisation are taken.
+    #[serde(default)]
+    pub anonymous: bool,
+    /// Name of the role whose credentials IMDS hands out; none if absent.
+    #[serde(default)]
+    pub iam_role: Option<String>,
+    /// Name of the fabric's network namespace, with `--fabric`.
+    #[serde(default)]
+    pub fabric_netns: Option<Spanned<String>>,
+    /// What differs from a perfect, instant EC2.
+    #[serde(default)]
+    pub switches: Switches,
+    /// At least one.
+    pub vpcs: Vec<Spanned<Vpc>>,
+    /// Instances that run from the start.
+    #[serde(default)]
+    pub instances: Vec<Spanned<Instance>>,
+}
+
+/// A VPC with all that lies in it.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Vpc {
+    /// `vpc-` and 17 hex digits; chosen from the seed if absent.
+    #[serde(default)]
+    pub id: Option<VpcId>,
+    /// IPv4 blocks, the primary first; /16 to /28.
+    pub cidrs: Vec<Spanned<Ipv4Net>>,
+    /// IPv6 blocks; /56.
+    #[serde(default)]
+    pub ipv6_cidrs: Vec<Spanned<Ipv6Net>>,
+    /// Tags.
+    #[serde(default)]
+    pub tags: Tags,
+    /// Security groups beside the VPC's default group.
+    #[serde(default)]
+    pub security_groups: Vec<Spanned<SecurityGroup>>,
+    /// Subnets.
+    pub subnets: Vec<Spanned<Subnet>>,
+}
+
+/// A security group.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SecurityGroup {
+    /// Name; instances refer to it.
+    pub name: Spanned<String>,
+    /// `sg-` and 17 hex digits; chosen from the seed if absent.
+    #[serde(default)]
+    pub id: Option<SecurityGroupId>,
+    /// Free text.
+    #[serde(default)]
+    pub description: String,
+    /// Tags.
+    #[serde(default)]
+    pub tags: Tags,
+}
+
+/// A subnet.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Subnet {
+    /// Name within this file; instances refer to it. EC2 never sees it.
+    pub name: Spanned<String>,
+    /// `subnet-` and 17 hex digits; chosen from the seed if absent.
+    #[serde(default)]
+    pub id: Option<SubnetId>,
+    /// Availability zone, such as `us-east-1a`.
+    pub az: Spanned<String>,
+    /// IPv4 block inside one of the VPC's.
+    pub cidr: Spanned<Ipv4Net>,
+    /// IPv6 block inside one of the VPC's; /64.
+    #[serde(default)]
+    pub ipv6_cidr: Option<Spanned<Ipv6Net>>,
+    /// Tags.
+    #[serde(default)]
+    pub tags: Tags,
+    /// Addresses that somebody else uses already: `10.0.2.10` or `10.0.2.32-10.0.2.63`.
+    #[serde(default)]
+    pub used: Vec<Spanned<AddressRange>>,
+    /// Subnet CIDR reservations.
+    #[serde(default)]
+    pub reservations: Vec<Spanned<Reservation>>,
+}
+
+/// A subnet CIDR reservation.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Reservation {
+    /// Block inside the subnet.
+    pub cidr: Ipv4Net,
+    /// Who may take addresses from it.
+    #[serde(rename = "type")]
+    pub kind: ReservationType,
+    /// Free text.
+    #[serde(default)]
+    pub description: String,
+}
+
+/// An instance that runs from the start.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Instance {
+    /// `i-` and 17 hex digits; chosen from the seed if absent.
+    #[serde(default)]
+    pub id: Option<InstanceId>,
+    /// Instance type, such as `m5.large`.
+    #[serde(rename = "type")]
+    pub instance_type: Spanned<String>,
+    /// Name of a subnet of this file.
+    pub subnet: Spanned<String>,
+    /// Primary IPv4 address; chosen from the seed if absent.
+    #[serde(default)]
+    pub address: Option<Ipv4Addr>,
+    /// IPv6 address of the primary ENI; none if absent.
+    #[serde(default)]
+    pub ipv6_address: Option<Ipv6Addr>,
+    /// Names of security groups of the subnet's VPC; its default group if empty.
+    #[serde(default)]
+    pub security_groups: Vec<Spanned<String>>,
+    /// Tags.
+    #[serde(default)]
+    pub tags: Tags,
+    /// Whom its IMDS answers.
+    #[serde(default)]
+    pub imds: Mode,
+    /// Port of its IMDS on the address of `--imds-listen`; if absent, the port given there plus
+    /// the number of instances before this one.
+    #[serde(default)]
+    pub imds_port: Option<Spanned<u16>>,
+    /// Network namespace (`ip netns`) that its ENIs appear in, with `--fabric`.
+    #[serde(default)]
+    pub netns: Option<Spanned<String>>,
+}
+
+/// An inclusive range of IPv4 addresses.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(try_from = "String")]
+pub struct AddressRange {
+    first: Ipv4Addr,
+    last: Ipv4Addr,
+}
+
+impl AddressRange {
+    /// The fewest blocks that are exactly these addresses, ascending.
+    pub fn blocks(self) -> impl Iterator<Item = Ipv4Net> {
+        Ipv4Subnets::new(self.first, self.last, 0)
+    }
+}
+
+impl TryFrom<String> for AddressRange {
+    type Error = String;
+
+    fn try_from(text: String) -> Result<Self, String> {
+        let (first, last) = text.split_once('-').unwrap_or((&text, &text));
+        let address = |part: &str| part.trim().parse::<Ipv4Addr>().ok();
+        match (address(first), address(last)) {
+            (Some(first), Some(last)) if first <= last => Ok(Self { first, last }),
+            _ => Err(format!(
+                "`{text}` is no address and no range; write 10.0.2.10 or 10.0.2.32-10.0.2.63"
+            )),
+        }
+    }
+}
+
+fn one() -> u64 {
+    1
+}
+
+fn three_zones() -> Vec<char> {
+    vec!['a', 'b', 'c']
+}
+
+/// Why a topology file cannot be used: where it is wrong, what is wrong there, and the fix.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TopologyError {
+    /// The file.
+    pub file: PathBuf,
+    /// Line, from 1; `None` when the file cannot be read at all.
+    pub line: Option<u64>,
+    /// What is wrong.
+    pub what: String,
+    /// What to write instead.
+    pub fix: String,
+}
+
+impl fmt::Display for TopologyError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.file.display())?;
+        if let Some(line) = self.line {
+            write!(f, ":{line}")?;
+        }
+        write!(f, ": {}; {}", self.what, self.fix)
+    }
+}
+
+impl std::error::Error for TopologyError {}
+
+/// A complaint about one place of the file, before the file's name is known.
+#[derive(Debug)]
+pub(crate) struct Complaint {
+    line: u64,
+    what: String,
+    fix: String,
+}
+
+impl Complaint {
+    pub(crate) fn new(at: Location, what: impl Into<String>, fix: impl Into<String>) -> Self {
+        Self { line: at.line(), what: what.into(), fix: fix.into() }
+    }
+
+    pub(crate) fn in_file(self, file: &Path) -> TopologyError {
+        let Self { line, what, fix } = self;
+        TopologyError { file: file.to_owned(), line: Some(line), what, fix }
+    }
+}
+
+impl Topology {
+    /// Reads and checks `file`.
+    ///
+    /// # Errors
+    /// When the file cannot be read, is no YAML of this shape, or contradicts itself.
+    pub fn read(file: &Path) -> Result<Self, TopologyError> {
+        let text = std::fs::read_to_string(file).map_err(|error| TopologyError {
+            file: file.to_owned(),
+            line: None,
+            what: format!("cannot be read: {error}"),
+            fix: "give the path of a readable topology file".to_owned(),
+        })?;
+        Self::parse(&text).map_err(|complaint| complaint.in_file(file))
+    }
+
+    pub(crate) fn parse(text: &str) -> Result<Self, Complaint> {
+        let topology: Self = serde_saphyr::from_str(text).map_err(|error| complain(&error))?;
+        topology.check()?;
+        Ok(topology)
+    }
+
+    fn check(&self) -> Result<(), Complaint> {
+        self.check_accounts()?;
+        if self.vpcs.is_empty() {
+            return Err(Complaint::new(self.region.referenced, "no VPC", "add one under `vpcs`"));
+        }
+        let vpcs = || self.vpcs.iter().map(|vpc| &vpc.value);
+        let subnets = || vpcs().flat_map(|vpc| &vpc.subnets).map(|subnet| &subnet.value);
+        unique("subnet", subnets().map(|subnet| &subnet.name))?;
+        for vpc in vpcs() {
+            unique("security group", vpc.security_groups.iter().map(|group| &group.value.name))?;
+        }
+        let instances = || self.instances.iter().map(|instance| &instance.value);
+        unique("IMDS port", instances().filter_map(|i| i.imds_port.as_ref()))?;
+        let netns = instances().filter_map(|i| i.netns.as_ref()).chain(self.fabric_netns.iter());
+        unique("network namespace", netns.clone())?;
+        netns.clone().try_for_each(check_netns)?;
+        instances().try_for_each(|instance| self.check_instance(instance))
+    }
+
+    fn check_accounts(&self) -> Result<(), Complaint> {
+        for account in self.access_keys.values().chain([&self.account]) {
+            let digits = account.value.bytes().all(|byte| byte.is_ascii_digit());
+            if !digits || account.value.len() != 12 {
+                let what = format!("`{}` is no account id", account.value);
+                return Err(Complaint::new(account.referenced, what, "write 12 digits, quoted"));
+            }
+        }
+        Ok(())
+    }
+
+    fn check_instance(&self, instance: &Instance) -> Result<(), Complaint> {
+        let Some(vpc) = self.vpc_of(&instance.subnet.value) else {
+            let subnets = self.vpcs.iter().flat_map(|vpc| &vpc.value.subnets);
+            return Err(nameless("subnet", &instance.subnet, subnets.map(|s| &s.value.name)));
+        };
+        let names = || vpc.security_groups.iter().map(|group| &group.value.name);
+        for group in &instance.security_groups {
+            if !names().any(|name| name.value == group.value) {
+                return Err(nameless("security group", group, names()));
+            }
+        }
+        Ok(())
+    }
+
+    /// The VPC that holds the subnet of that name.
+    fn vpc_of(&self, subnet: &str) -> Option<&Vpc> {
+        let holds = |vpc: &Vpc| vpc.subnets.iter().any(|s| s.value.name.value == subnet);
+        self.vpcs.iter().map(|vpc| &vpc.value).find(|vpc| holds(vpc))
+    }
+}
+
+fn complain(error: &serde_saphyr::Error) -> Complaint {
+    let at = error.location().unwrap_or(Location::UNKNOWN);
+    let rendered = error.without_snippet().to_string();
+    // The place is told at the front of the line, as compilers do it.
+    let what = rendered.split(" at line ").next().unwrap_or_default();
+    Complaint::new(at, what, "see examples/two-nodes.yaml for every key that there is")
+}
+
+fn check_netns(name: &Spanned<String>) -> Result<(), Complaint> {
+    let fix = "write a name such as node-a";
+    let complain = |error: <NetnsName as FromStr>::Err| {
+        Complaint::new(name.referenced, error.to_string(), fix)
+    };
+    name.value.parse::<NetnsName>().map(|_name| ()).map_err(complain)
+}
+
+fn unique<'a, T: Ord + fmt::Display + 'a>(
+    kind: &str,
+    names: impl Iterator<Item = &'a Spanned<T>>,
+) -> Result<(), Complaint> {
+    let mut seen = BTreeSet::new();
+    for name in names {
+        if !seen.insert(&name.value) {
+            let what = format!("a second {kind} `{}`", name.value);
+            return Err(Complaint::new(name.referenced, what, "give each its own"));
+        }
+    }
+    Ok(())
+}
+
+fn nameless<'a>(
+    kind: &str,
+    name: &Spanned<String>,
+    there_are: impl Iterator<Item = &'a Spanned<String>>,
+) -> Complaint {
+    let there_are: Vec<&str> = there_are.map(|name| name.value.as_str()).collect();
+    let what = format!("there is no {kind} `{}`", name.value);
+    Complaint::new(name.referenced, what, format!("use one of: {}", there_are.join(", ")))
+}
