@@ -19,6 +19,7 @@
 
 mod body;
 mod error;
+mod message;
 mod netns;
 mod picture;
 mod rtnl;
@@ -45,8 +46,8 @@ const FIRST_INDEX: u32 = 1000;
 const FABRIC_SYSCTLS: [(&str, &str); 13] = [
     ("ipv4/ip_forward", "1"),
     ("ipv4/conf/default/proxy_arp", "1"),
-    // The stricter of `all` and the device's own counts, where loose (2) beats strict (1).
-    ("ipv4/conf/all/rp_filter", "1"),
+    // The greater of `all` and the device's own counts, and loose (2) is greater than strict (1).
+    ("ipv4/conf/all/rp_filter", "0"),
     ("ipv4/conf/default/rp_filter", "1"),
     ("ipv4/conf/all/arp_ignore", "0"),
     ("ipv4/conf/default/arp_ignore", "0"),
@@ -150,6 +151,8 @@ impl Fabric {
         self.detach(&rtnl, &wanted.links, &mut report).await?;
         let failed = self.attach(&rtnl, &wanted.links, &mut report).await?;
         let devices = rtnl.devices().await?;
+        let links = wanted.links.iter().filter(|link| devices.contains_key(&link.name));
+        self.netns.write_sysctls(&links.flat_map(Link::sysctls).collect::<Vec<_>>())?;
         sync_entries(&rtnl, &devices, wanted.entries, &mut report).await?;
         let mut failed = failed.into_iter();
         match failed.next() {
@@ -182,8 +185,9 @@ impl Fabric {
     ///
     /// [`StopError`] if something remains.
     pub async fn stop(mut self) -> Result<(), StopError> {
+        let torn_down = tear_down(&self.netns, &self.mark).await;
         self.stopped = true;
-        tear_down(&self.netns, &self.mark).await
+        torn_down
     }
 
     /// Deletes devices that are not wanted, or not like this, or were not set up to the end.
@@ -240,30 +244,13 @@ impl Fabric {
     async fn attach_one(&self, rtnl: &Rtnl, link: &Link, index: u32) -> Result<(), KernelError> {
         let instance = self.instance(&link.label.netns).await?;
         rtnl.add_link(link, index, &instance).await?;
-        let configured = self.configure(rtnl, link, index, &instance).await;
+        let configured = configure(rtnl, link, index, &instance).await;
         if configured.is_err() {
-            // Without it the next sync would take the half-made device for a finished one only
-            // if its alias were set; deleting now also frees the name in the instance.
+            // The first error tells more. A device that stays has no alias, so the next sync
+            // deletes it.
             let _ = rtnl.delete_link(&link.name, index).await;
         }
         configured
-    }
-
-    async fn configure(
-        &self,
-        rtnl: &Rtnl,
-        link: &Link,
-        index: u32,
-        instance: &Netns,
-    ) -> Result<(), KernelError> {
-        // Otherwise proxied ARP answers wait for a random time of up to 0.8 s.
-        let proxy_delay = format!("ipv4/neigh/{}/proxy_delay", link.name);
-        self.netns.write_sysctls(&[(&proxy_delay, "0")])?;
-        rtnl.add_router_v6(&link.name, index).await?;
-        if let Some(boot) = &link.boot {
-            Rtnl::open(instance)?.boot(&link.label.device, boot).await?;
-        }
-        rtnl.set_alias(&link.name, index, &link.label.to_string()).await
     }
 
     /// The instance's namespace, made if need be.
@@ -321,6 +308,20 @@ async fn set_up(netns: &Netns, mark: &str) -> Result<(), KernelError> {
     rtnl.add_sender_frame().await?;
     let empty = Body::of(&Picture::default()).entries;
     sync_entries(&rtnl, &Devices::default(), empty, &mut Report::default()).await
+}
+
+/// All that is done to a device once. The alias comes last: it says that the rest is done.
+async fn configure(
+    rtnl: &Rtnl,
+    link: &Link,
+    index: u32,
+    instance: &Netns,
+) -> Result<(), KernelError> {
+    rtnl.add_router_v6(&link.name, index).await?;
+    if let Some(boot) = &link.boot {
+        Rtnl::open(instance)?.boot(&link.label.device, boot).await?;
+    }
+    rtnl.set_alias(&link.name, index, &link.label.to_string()).await
 }
 
 /// Makes the fabric's tables hold these entries, but for those of devices that are not there.

@@ -3,6 +3,8 @@
 //! Needs root. Everything happens in network namespaces whose names carry the test and the process
 //! id. iproute2 and ping, which know nothing of us, do the looking.
 
+#![expect(clippy::unwrap_used, reason = "in a test a panic is the report")]
+
 use std::collections::BTreeSet;
 use std::io::Write;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
@@ -121,6 +123,7 @@ fn eni(device_index: u16, primary: [u8; 4]) -> AttachedEni {
         primary: primary.into(),
         subnet: format!("10.0.{subnet}.0/24").parse().unwrap(),
         assigned: BTreeSet::new(),
+        source_dest_check: true,
     }
 }
 
@@ -179,11 +182,11 @@ fn pings(netns: &str, args: &[&str]) -> bool {
     exec(netns, &[&["ping", "-n", "-c", "1", "-W", "1"], args].concat()).status.success()
 }
 
-/// Names of devices in a namespace, without `lo`.
+/// Names of the veth devices in a namespace; some kernels have tunnel devices in each.
 fn devices(netns: &str) -> Vec<String> {
-    let text = ip(&["-n", netns, "-brief", "link"]);
+    let text = ip(&["-n", netns, "-brief", "link", "show", "type", "veth"]);
     let first = |line: &str| line.split([' ', '@']).next().unwrap().to_owned();
-    text.lines().map(first).filter(|name| name != "lo").collect()
+    text.lines().map(first).collect()
 }
 
 fn namespaces_of(id: &str) -> Vec<String> {
@@ -281,6 +284,13 @@ async fn the_wrong_eni_is_dropped() {
     ip(&["-n", &a, "rule", "delete", "from", POD, "lookup", "100"]);
     assert!(!pings(&a, &["-I", POD, B0]), "through the primary ENI");
     assert_ne!(lab.n_reverse_path_drops(), 0);
+
+    lab.eni(0).source_dest_check = false;
+    lab.sync().await;
+    assert!(pings(&a, &["-I", POD, B0]), "allowed without the check");
+    lab.eni(0).source_dest_check = true;
+    lab.sync().await;
+    assert!(!pings(&a, &["-I", POD, B0]));
 }
 
 #[tokio::test]
@@ -331,6 +341,13 @@ async fn ipv6_is_delivered_and_its_senders_checked() {
     ip(&["-n", &a, "link", "set", "ens6", "up"]);
     ip(&["-n", &a, "route", "add", "local", pod6, "dev", "lo"]);
     assert!(!lab.pings("b", pod6), "the answer leaves through the primary ENI");
+    lab.eni(0).source_dest_check = false;
+    lab.sync().await;
+    assert!(lab.fabric.sync(&lab.picture).await.unwrap().is_unchanged());
+    assert!(lab.pings("b", pod6), "allowed without the check");
+    lab.eni(0).source_dest_check = true;
+    lab.sync().await;
+    assert!(!lab.pings("b", pod6));
     ip(&["-n", &a, "-6", "rule", "add", "from", pod6, "lookup", "100"]);
     let table = ["table", "100", "default", "via", "fe80:ec2::1", "dev", "ens6"];
     ip(&[&["-n", &a, "-6", "route", "add"], &table[..]].concat());
@@ -510,12 +527,28 @@ async fn a_name_in_use_is_refused() {
     assert!(namespaces_of(&lab.id).contains(&foreign.0));
 }
 
+#[test]
+fn without_root_there_is_a_clear_error() {
+    if skipped() {
+        return;
+    }
+    let nobody = rustix::process::Uid::from_raw(65534);
+    let start = move || {
+        // Of this thread alone.
+        rustix::thread::set_thread_res_uid(nobody, nobody, nobody).unwrap();
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_io().build().unwrap();
+        runtime.block_on(Fabric::start(config("tp-no-root")))
+    };
+    let started = std::thread::spawn(start).join().unwrap();
+    assert!(matches!(started, Err(StartError::NotRoot)), "{started:?}");
+}
+
 const CRASHES: &str = "FABRIC_TEST_CRASHES";
 
 #[tokio::test]
-#[ignore = "the process that a_crashed_fabric_is_replaced starts"]
+#[ignore = "no test: the process that a_crashed_fabric_is_replaced starts"]
 async fn crashes() {
-    let id = std::env::var(CRASHES).expect("only to be run by a_crashed_fabric_is_replaced");
+    let Ok(id) = std::env::var(CRASHES) else { return };
     let mut fabric = Fabric::start(config(&id)).await.unwrap();
     fabric.sync(&two_instances(&id)).await.unwrap();
     std::process::abort();

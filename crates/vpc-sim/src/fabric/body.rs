@@ -41,6 +41,8 @@ pub(super) struct Link {
     pub(super) label: Label,
     /// Of the instance's end.
     pub(super) mac: [u8; 6],
+    /// Whether its packets must have one of its addresses as their source.
+    pub(super) source_check: bool,
     /// How an instance's image sets it up at boot; only the primary ENI is.
     pub(super) boot: Option<Boot>,
 }
@@ -62,6 +64,19 @@ pub(super) struct Boot {
     pub(super) addresses: Vec<IpNet>,
     /// Next hop of the default route.
     pub(super) router: Ipv4Addr,
+}
+
+impl Link {
+    /// Settings of the fabric's end, below `/proc/sys/net`. They cannot be read over netlink, so
+    /// they are written each time.
+    pub(super) fn sysctls(&self) -> [(String, &'static str); 2] {
+        let name = &self.name;
+        [
+            // Otherwise answers to ARP wait for a random time of up to 0.8 s.
+            (format!("ipv4/neigh/{name}/proxy_delay"), "0"),
+            (format!("ipv4/conf/{name}/rp_filter"), if self.source_check { "1" } else { "0" }),
+        ]
+    }
 }
 
 impl Boot {
@@ -134,6 +149,7 @@ fn links(instance: &Instance) -> Vec<Link> {
             device: instance_device(eni.network_card, eni.device_index),
         },
         mac: eni.mac,
+        source_check: eni.source_dest_check,
         boot: eni.is_primary().then(|| boot(eni)),
     };
     enis.into_iter().map(link).collect()
@@ -162,6 +178,7 @@ fn delivery(eni: &AttachedEni) -> Vec<Entry> {
         let address = match to {
             IpNet::V4(_) => eni.primary.into(),
             IpNet::V6(from) => {
+                let from = if eni.source_dest_check { from } else { Ipv6Net::default() };
                 entries.push(neighbour(next_hop_v6.into()));
                 entries.push(Entry::Sender { from, device: device.clone() });
                 next_hop_v6.into()
@@ -256,6 +273,7 @@ mod tests {
             primary: Ipv4Addr::new(10, 0, 1, 10 + u8::try_from(index).unwrap()),
             subnet: "10.0.1.0/24".parse().unwrap(),
             assigned: assigned.iter().map(|net| net.parse().unwrap()).collect(),
+            source_dest_check: true,
         }
     }
 
@@ -296,6 +314,15 @@ mod tests {
              route 2600:1f:0:1:a::/80 via fe80::ff:fe00:11 dev f-020000000011 onlink
              rule from 2600:1f:0:1:a::/80 iif f-020000000011 lookup main",
         );
+    }
+
+    #[test]
+    fn without_the_check_any_sender_may_pass() {
+        let unchecked = AttachedEni { source_dest_check: false, ..eni(0, &["2600:1f:0:1:a::/80"]) };
+        let body = Body::of(&picture(vec![unchecked]));
+        let device = "f-020000000010".to_owned();
+        assert_eq!(body.links[0].sysctls()[1], (format!("ipv4/conf/{device}/rp_filter"), "0"));
+        assert!(body.entries.contains(&Entry::Sender { from: Ipv6Net::default(), device }));
     }
 
     #[test]

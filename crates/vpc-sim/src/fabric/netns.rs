@@ -143,11 +143,15 @@ impl Netns {
     }
 
     /// Writes settings under `/proc/sys/net`, each as path and value.
-    pub(super) fn write_sysctls(&self, settings: &[(&str, &str)]) -> Result<(), KernelError> {
+    pub(super) fn write_sysctls(
+        &self,
+        settings: &[(impl AsRef<str> + Sync, &str)],
+    ) -> Result<(), KernelError> {
         self.run(|| {
             settings.iter().try_for_each(|(path, value)| {
+                let path = path.as_ref();
                 fs::write(Path::new("/proc/sys/net").join(path), value)
-                    .map_err(|source| KernelError::Sysctl { path: (*path).to_owned(), source })
+                    .map_err(|source| KernelError::Sysctl { path: path.to_owned(), source })
             })
         })?
     }

@@ -9,7 +9,8 @@ use ipnet::{IpNet, Ipv4Net};
 
 use super::netns::NetnsName;
 
-/// One VPC at one moment.
+/// One VPC at one moment. Several are one network here: their addresses must differ, and nothing
+/// keeps them apart.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Picture {
     /// The VPC's blocks of both families. Packets to addresses in them that nobody has vanish
@@ -31,7 +32,7 @@ pub struct Instance {
 /// An ENI in use.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct AttachedEni {
-    /// Such as `eni-0123456789abcdef0`; shown as alias of the fabric's device.
+    /// Such as `eni-0123456789abcdef0`, without blanks; part of the alias of the fabric's device.
     pub id: String,
     /// Of the device that the instance sees. Unique in the fabric.
     pub mac: [u8; 6],
@@ -46,6 +47,8 @@ pub struct AttachedEni {
     /// What is delivered beside `primary`: secondary addresses (/32), IPv6 addresses (/128) and
     /// prefixes (/28, /80).
     pub assigned: BTreeSet<IpNet>,
+    /// Whether packets from it must have one of its addresses as their source.
+    pub source_dest_check: bool,
 }
 
 impl AttachedEni {

@@ -1,35 +1,26 @@
-//! The kernel's side: reads and changes links, and the entries of the fabric's tables, over a
-//! netlink socket that was opened inside a namespace.
+//! A netlink socket inside a namespace: reads and changes devices and the fabric's tables.
 //!
 //! Must not know pictures, nor decide what there should be.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::net::{Ipv4Addr, Ipv6Addr};
 
-use futures::{Stream, TryStreamExt};
-use ipnet::{IpNet, Ipv4Net, Ipv6Net};
-use netlink_packet_route::address::{
-    AddressAttribute, AddressFlags, AddressHeaderFlags, AddressMessage,
-};
+use futures::{Stream, StreamExt, TryStreamExt};
+use ipnet::IpNet;
+use netlink_packet_route::RouteNetlinkMessage;
 use netlink_packet_route::link::{InfoData, InfoVeth, LinkAttribute, LinkMessage};
-use netlink_packet_route::neighbour::{
-    NeighbourAddress, NeighbourAttribute, NeighbourMessage, NeighbourState,
+use rtnetlink::packet_core::{
+    ErrorMessage, NLM_F_ACK, NLM_F_CREATE, NLM_F_EXCL, NLM_F_REQUEST, NetlinkMessage,
+    NetlinkPayload,
 };
-use netlink_packet_route::route::{
-    RouteAddress, RouteAttribute, RouteHeader, RouteMessage, RouteProtocol, RouteType,
-};
-use netlink_packet_route::rule::{RuleAction, RuleAttribute, RuleMessage};
-use rtnetlink::packet_core::ErrorMessage;
 use rtnetlink::{IpVersion, LinkMessageBuilder, LinkUnspec, LinkVeth, RouteMessageBuilder};
 use tokio::runtime;
 use tokio::task::JoinHandle;
 
-use super::body::{Boot, Entry, Hop, Link, ROUTER_V6};
+use super::body::{Boot, Entry, Link, ROUTER_V6};
 use super::error::KernelError;
+use super::message::{self, LOOPBACK, Names};
 use super::netns::Netns;
-
-/// Interface index of `lo`, the same in every namespace.
-const LOOPBACK: u32 = 1;
 
 /// Jumbo frames, as every Nitro instance has them inside a VPC
 /// (<https://docs.aws.amazon.com/AWSEC2/latest/UserGuide/network_mtu.html>).
@@ -38,11 +29,8 @@ const MTU: u32 = 9001;
 /// Link group of the fabric's ends; any but 0, which all other devices are in.
 const GROUP: u32 = 1;
 
-/// The IPv6 policy rules, looked at in this order after the local table: what the fabric itself
-/// sends; what a known sender sends; nothing else.
-const RULE_OWN: u32 = 100;
-const RULE_SENDER: u32 = 200;
-const RULE_DROP: u32 = 300;
+/// What an addition asks for: an error if it is there already.
+const ADD: u16 = NLM_F_CREATE | NLM_F_EXCL;
 
 /// A device as the kernel tells it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -52,7 +40,7 @@ pub(super) struct Device {
     pub(super) alias: String,
 }
 
-/// Devices by name, `lo` left out.
+/// Devices by name.
 pub(super) type Devices = BTreeMap<String, Device>;
 
 /// A netlink socket of one namespace. Must be made and used within a tokio runtime.
@@ -101,13 +89,15 @@ impl Rtnl {
         done(self.handle.link().set(change).execute().await, || format!("set {name} up"))
     }
 
+    /// The devices made by [`Rtnl::add_link`]. Others, such as the tunnel devices that some kernels
+    /// put into every new namespace, are not for us to touch.
     pub(super) async fn devices(&self) -> Result<Devices, KernelError> {
         let links = read("links", self.handle.link().get().execute()).await?;
-        let device = |link: &LinkMessage| {
-            let index = link.header.index;
-            (index != LOOPBACK).then(|| (name(link), Device { index, alias: alias(link) }))
-        };
-        Ok(links.iter().filter_map(device).collect())
+        let ours =
+            links.iter().filter(|link| link.attributes.contains(&LinkAttribute::Group(GROUP)));
+        Ok(ours
+            .map(|link| (name(link), Device { index: link.header.index, alias: alias(link) }))
+            .collect())
     }
 
     /// Makes the pair, the instance's end straight in its namespace: moving an end there would
@@ -180,127 +170,85 @@ impl Rtnl {
             self.add_address(address, name, index).await?;
         }
         for router in boot.routers() {
-            self.add_default_route(router, name, index).await?;
+            let route = message::default_route(router, name, index);
+            self.request(RouteNetlinkMessage::NewRoute(route), ADD, || {
+                format!("add route default via {router} dev {name}")
+            })
+            .await?;
         }
         Ok(())
     }
 
-    /// The rules around those of [`Entry::Sender`].
+    /// Drops all IPv6 packets but the fabric's own and those with an [`Entry::Sender`].
     pub(super) async fn add_sender_frame(&self) -> Result<(), KernelError> {
-        let mut own = rule(RULE_OWN, RuleAction::ToTable);
-        own.attributes.push(RuleAttribute::Iifname("lo".to_owned()));
-        for (rule, what) in [(own, "own traffic"), (rule(RULE_DROP, RuleAction::Blackhole), "drop")]
-        {
-            done(self.add_rule(rule).await, || format!("add IPv6 rule for {what}"))?;
+        for rule in message::sender_frame() {
+            let change = || "add an IPv6 rule around those of senders".to_owned();
+            self.request(RouteNetlinkMessage::NewRule(rule), ADD, change).await?;
         }
         Ok(())
     }
 
-    /// All entries of the kinds that [`Entry`] knows, whoever made them.
+    /// All entries of the kinds that [`Entry`] knows, whoever made them, but for those of other
+    /// devices.
     pub(super) async fn entries(&self, devices: &Devices) -> Result<BTreeSet<Entry>, KernelError> {
-        let names: BTreeMap<u32, &str> =
+        let names: Names<'_> =
             devices.iter().map(|(name, device)| (device.index, name.as_str())).collect();
-        let addresses = read(
-            "addresses",
-            self.handle.address().get().set_link_index_filter(LOOPBACK).execute(),
-        )
-        .await?;
+        let addresses = self.handle.address().get().set_link_index_filter(LOOPBACK);
+        let addresses = read("addresses", addresses.execute()).await?;
         let neighbours = read("neighbours", self.handle.neighbours().get().execute()).await?;
         let v4 = RouteMessageBuilder::<Ipv4Addr>::new().build();
+        let v4 = read("IPv4 routes", self.handle.route().get(v4).execute()).await?;
         let v6 = RouteMessageBuilder::<Ipv6Addr>::new().build();
-        let mut routes = read("IPv4 routes", self.handle.route().get(v4).execute()).await?;
-        routes.extend(read("IPv6 routes", self.handle.route().get(v6).execute()).await?);
+        let v6 = read("IPv6 routes", self.handle.route().get(v6).execute()).await?;
         let rules = read("IPv6 rules", self.handle.rule().get(IpVersion::V6).execute()).await?;
-        Ok(addresses
-            .iter()
-            .filter_map(local)
-            .chain(neighbours.iter().filter_map(|message| neighbour(message, &names)))
-            .chain(routes.iter().filter_map(|message| route(message, &names)))
-            .chain(rules.iter().filter_map(sender))
-            .collect())
+        let addresses = addresses.iter().filter_map(message::read_address);
+        let neighbours = neighbours.iter().filter_map(|it| message::read_neighbour(it, &names));
+        let routes = v4.iter().chain(&v6).filter_map(|it| message::read_route(it, &names));
+        let rules = rules.iter().filter_map(message::read_rule);
+        Ok(addresses.chain(neighbours).chain(routes).chain(rules).collect())
     }
 
     /// Adds an entry whose device, if it has one, has this index.
     pub(super) async fn add_entry(&self, entry: &Entry, index: u32) -> Result<(), KernelError> {
-        let result = match entry {
-            Entry::Local(address) => {
-                return self.add_address(IpNet::from(*address), "lo", LOOPBACK).await;
-            }
-            Entry::Neighbour { address, mac, .. } => {
-                self.handle
-                    .neighbours()
-                    .add(index, *address)
-                    .link_layer_address(mac)
-                    .replace()
-                    .execute()
-                    .await
-            }
-            Entry::Route { to, hop } => {
-                self.handle.route().add(route_message(*to, hop, index)).execute().await
-            }
-            Entry::Sender { from, device } => self.add_rule(sender_rule(*from, device)).await,
-        };
-        done(result, || format!("add {entry}"))
+        self.request(message::add(entry, index), ADD, || format!("add {entry}")).await
     }
 
     /// Deletes an entry whose device, if it has one, has this index.
     pub(super) async fn delete_entry(&self, entry: &Entry, index: u32) -> Result<(), KernelError> {
-        let result = match entry {
-            Entry::Local(address) => {
-                let message = self.address_message(IpNet::from(*address), LOOPBACK);
-                self.handle.address().del(message).execute().await
-            }
-            Entry::Neighbour { address, .. } => {
-                let message = self.handle.neighbours().add(index, *address).message_mut().clone();
-                self.handle.neighbours().del(message).execute().await
-            }
-            Entry::Route { to, hop } => {
-                self.handle.route().del(route_message(*to, hop, index)).execute().await
-            }
-            Entry::Sender { from, device } => {
-                self.handle.rule().del(sender_rule(*from, device)).execute().await
-            }
-        };
-        done(result, || format!("delete {entry}"))
+        self.request(message::delete(entry, index), 0, || format!("delete {entry}")).await
     }
 
     async fn add_address(&self, net: IpNet, name: &str, index: u32) -> Result<(), KernelError> {
-        let mut request = self.handle.address().add(index, net.addr(), net.prefix_len());
-        *request.message_mut() = self.address_message(net, index);
-        done(request.execute().await, || format!("add address {net} dev {name}"))
+        let address = RouteNetlinkMessage::NewAddress(message::address(net, index));
+        self.request(address, ADD, || format!("add address {net} dev {name}")).await
     }
 
-    /// Usable at once: nobody else in the VPC can have it, so there is nothing to detect.
-    fn address_message(&self, net: IpNet, index: u32) -> AddressMessage {
-        let mut request = self.handle.address().add(index, net.addr(), net.prefix_len());
-        let message = request.message_mut();
-        message.header.flags = AddressHeaderFlags::Nodad;
-        message.attributes.push(AddressAttribute::Flags(AddressFlags::Nodad));
-        message.clone()
-    }
-
-    async fn add_default_route(
+    async fn request(
         &self,
-        router: IpAddr,
-        name: &str,
-        index: u32,
+        message: RouteNetlinkMessage,
+        flags: u16,
+        change: impl FnOnce() -> String,
     ) -> Result<(), KernelError> {
-        let default = match router {
-            IpAddr::V4(_) => IpNet::from(Ipv4Net::default()),
-            IpAddr::V6(_) => IpNet::from(Ipv6Net::default()),
-        };
-        let hop = Hop::Via { address: router, device: name.to_owned() };
-        let route = route_message(default, &hop, index);
-        done(self.handle.route().add(route).execute().await, || {
-            format!("add route default via {router} dev {name}")
-        })
+        let mut request = NetlinkMessage::from(message);
+        request.header.flags = NLM_F_REQUEST | NLM_F_ACK | flags;
+        done(acknowledged(self.handle.clone(), request).await, change)
     }
+}
 
-    async fn add_rule(&self, rule: RuleMessage) -> Result<(), rtnetlink::Error> {
-        let mut request = self.handle.rule().add();
-        *request.message_mut() = rule;
-        request.execute().await
+async fn acknowledged(
+    mut handle: rtnetlink::Handle,
+    request: NetlinkMessage<RouteNetlinkMessage>,
+) -> Result<(), rtnetlink::Error> {
+    let mut replies = handle.request(request)?;
+    while let Some(reply) = replies.next().await {
+        // An error without a code is the acknowledgement.
+        if let NetlinkPayload::Error(error) = reply.payload
+            && error.code.is_some()
+        {
+            return Err(rtnetlink::Error::NetlinkError(error));
+        }
     }
+    Ok(())
 }
 
 async fn read<T>(
@@ -335,129 +283,4 @@ fn alias(link: &LinkMessage) -> String {
         _ => None,
     };
     link.attributes.iter().find_map(alias).unwrap_or_default()
-}
-
-fn local(message: &AddressMessage) -> Option<Entry> {
-    message.attributes.iter().find_map(|attribute| match attribute {
-        AddressAttribute::Address(address) if !address.is_loopback() => {
-            Some(Entry::Local(*address))
-        }
-        _ => None,
-    })
-}
-
-fn neighbour(message: &NeighbourMessage, names: &BTreeMap<u32, &str>) -> Option<Entry> {
-    let device = (*names.get(&message.header.ifindex)?).to_owned();
-    let (mut address, mut mac) = (None, None);
-    for attribute in &message.attributes {
-        match attribute {
-            NeighbourAttribute::Destination(NeighbourAddress::Inet(v4)) => {
-                address = Some(IpAddr::from(*v4));
-            }
-            NeighbourAttribute::Destination(NeighbourAddress::Inet6(v6)) => {
-                address = Some(IpAddr::from(*v6));
-            }
-            NeighbourAttribute::LinkLayerAddress(bytes) => {
-                mac = <[u8; 6]>::try_from(bytes.as_slice()).ok();
-            }
-            _ => {}
-        }
-    }
-    (message.header.state == NeighbourState::Permanent).then_some(())?;
-    Some(Entry::Neighbour { address: address?, mac: mac?, device })
-}
-
-fn route(message: &RouteMessage, names: &BTreeMap<u32, &str>) -> Option<Entry> {
-    let header = &message.header;
-    // Other tables and protocols are the kernel's own doing.
-    if header.table != RouteHeader::RT_TABLE_MAIN || header.protocol != RouteProtocol::Static {
-        return None;
-    }
-    let (mut to, mut gateway, mut device) = (None, None, None);
-    for attribute in &message.attributes {
-        match attribute {
-            RouteAttribute::Destination(address) => to = ip(address),
-            RouteAttribute::Gateway(address) => gateway = ip(address),
-            RouteAttribute::Oif(index) => device = names.get(index).map(|&name| name.to_owned()),
-            _ => {}
-        }
-    }
-    let to = IpNet::new(to?, header.destination_prefix_length).ok()?;
-    let hop = match (header.kind, gateway) {
-        (RouteType::BlackHole, _) => Hop::Blackhole,
-        (_, None) => Hop::Direct { device: device? },
-        (_, Some(address)) => Hop::Via { address, device: device? },
-    };
-    Some(Entry::Route { to, hop })
-}
-
-fn ip(address: &RouteAddress) -> Option<IpAddr> {
-    match address {
-        RouteAddress::Inet(v4) => Some(IpAddr::from(*v4)),
-        RouteAddress::Inet6(v6) => Some(IpAddr::from(*v6)),
-        _ => None,
-    }
-}
-
-fn route_message(to: IpNet, hop: &Hop, index: u32) -> RouteMessage {
-    match (to, hop) {
-        (IpNet::V4(to), hop) => {
-            let route = RouteMessageBuilder::<Ipv4Addr>::new()
-                .destination_prefix(to.addr(), to.prefix_len());
-            with_hop(route, hop, index)
-        }
-        (IpNet::V6(to), hop) => {
-            let route = RouteMessageBuilder::<Ipv6Addr>::new()
-                .destination_prefix(to.addr(), to.prefix_len());
-            with_hop(route, hop, index)
-        }
-    }
-}
-
-fn with_hop<T>(route: RouteMessageBuilder<T>, hop: &Hop, index: u32) -> RouteMessage {
-    match hop {
-        Hop::Blackhole => route.kind(RouteType::BlackHole).build(),
-        Hop::Direct { .. } => route
-            .output_interface(index)
-            .scope(netlink_packet_route::route::RouteScope::Link)
-            .build(),
-        Hop::Via { address, .. } => {
-            let mut message = route.output_interface(index).onlink().build();
-            message.attributes.push(RouteAttribute::Gateway((*address).into()));
-            message
-        }
-    }
-}
-
-fn sender(message: &RuleMessage) -> Option<Entry> {
-    let (mut priority, mut from, mut device) = (0, None, None);
-    for attribute in &message.attributes {
-        match attribute {
-            RuleAttribute::Priority(number) => priority = *number,
-            RuleAttribute::Source(IpAddr::V6(address)) => from = Some(*address),
-            RuleAttribute::Iifname(name) => device = Some(name.clone()),
-            _ => {}
-        }
-    }
-    let from = Ipv6Net::new(from?, message.header.src_len).ok()?;
-    (priority == RULE_SENDER).then_some(Entry::Sender { from, device: device? })
-}
-
-fn sender_rule(from: Ipv6Net, device: &str) -> RuleMessage {
-    let mut message = rule(RULE_SENDER, RuleAction::ToTable);
-    message.header.src_len = from.prefix_len();
-    message.attributes.push(RuleAttribute::Source(from.addr().into()));
-    message.attributes.push(RuleAttribute::Iifname(device.to_owned()));
-    message
-}
-
-fn rule(priority: u32, action: RuleAction) -> RuleMessage {
-    let mut message = RuleMessage::default();
-    message.header.family = netlink_packet_route::AddressFamily::Inet6;
-    if action == RuleAction::ToTable {
-        message.header.table = RouteHeader::RT_TABLE_MAIN;
-    }
-    message.header.action = action;
-    message.attributes.push(RuleAttribute::Priority(priority));
-    message
 }
