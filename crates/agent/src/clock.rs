@@ -8,7 +8,7 @@ use ipam::time::Timestamp;
 /// Wall time at its start plus what has truly elapsed since: steps of the machine's clock do not
 /// reach the engine while it lives.
 #[derive(Debug, Clone, Copy)]
-pub struct Clock {
+pub(crate) struct Clock {
     start: Timestamp,
     started: Instant,
 }
@@ -16,7 +16,7 @@ pub struct Clock {
 impl Clock {
     /// Starts at the machine's wall time, or at `not_before` if that is later.
     #[must_use]
-    pub fn start(not_before: Timestamp) -> Self {
+    pub(crate) fn start(not_before: Timestamp) -> Self {
         // A clock before 1970 counts as 1970.
         let wall = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or(Duration::ZERO);
         let wall = Timestamp::default() + wall;
@@ -25,13 +25,13 @@ impl Clock {
 
     /// The present.
     #[must_use]
-    pub fn now(self) -> Timestamp {
+    pub(crate) fn now(self) -> Timestamp {
         self.start + self.started.elapsed()
     }
 
     /// How long from now until `when`; zero if that has passed.
     #[must_use]
-    pub fn until(self, when: Timestamp) -> Duration {
+    pub(crate) fn until(self, when: Timestamp) -> Duration {
         when.since(self.now())
     }
 }
@@ -39,7 +39,7 @@ impl Clock {
 /// The newest moment that `record` knows. If the machine's clock was set back since, a clock that
 /// starts here still ends every cooldown in time.
 #[must_use]
-pub fn newest(record: &Record) -> Timestamp {
+pub(crate) fn newest(record: &Record) -> Timestamp {
     let released = record.cooling().values().copied();
     let given = record.assignments().values().map(|assignment| assignment.since);
     released.chain(given).max().unwrap_or_default()

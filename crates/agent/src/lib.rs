@@ -1,5 +1,169 @@
 //! Runs the engine: one loop, one socket, one state file. It decides nothing, and it must not know
-//! EC2's SDK.
+//! EC2's SDK: calls leave as data through [`Edges`] and results come back through an [`Inlet`].
 
-pub mod clock;
+mod clock;
+mod event_loop;
+mod handle;
+pub mod host;
+mod pending_dels;
+mod service;
+mod socket;
 mod state;
+mod wire;
+mod writer;
+
+use std::future::Future;
+use std::path::PathBuf;
+use std::thread;
+use std::time::Duration;
+
+use anyhow::Context as _;
+use ipam::policy::{Limits, Node, Policy};
+use ipam::time::Timestamp;
+use ipam::{Boot, Engine};
+use proto::v1::ipam_server::IpamServer;
+use tokio::net::UnixListener;
+use tokio::sync::oneshot;
+use tokio::task::JoinHandle;
+use tokio_stream::wrappers::UnixListenerStream;
+use tonic::service::InterceptorLayer;
+use tonic::transport::Server;
+
+use crate::clock::Clock;
+use crate::event_loop::EventLoop;
+use crate::handle::{Handle, Message};
+use crate::service::Service;
+use crate::state::Store;
+use crate::writer::Writer;
+
+pub use crate::event_loop::Edges;
+pub use crate::handle::{Inbox, Inlet, channel};
+pub use crate::state::chain;
+
+/// How long requests in progress, and then the disk, may take once the daemon is told to stop.
+const PATIENCE_AT_STOP: Duration = Duration::from_secs(2);
+
+/// What the daemon runs with, validated.
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// Who and where this node is.
+    pub node: Node,
+    /// What EC2 allows it.
+    pub limits: Limits,
+    /// What the user wants.
+    pub policy: Policy,
+    /// Where to listen; DELs that the plugin could not deliver lie beside it.
+    pub socket: PathBuf,
+    /// Where the record lives.
+    pub state_directory: PathBuf,
+}
+
+/// Runs the daemon until `shutdown` is ready; then Adds that wait are refused, the record is
+/// flushed and the socket removed.
+///
+/// # Errors
+///
+/// If another daemon uses the socket or the state directory, or if the loop has died.
+pub async fn run(
+    config: Config,
+    inbox: Inbox,
+    edges: Edges,
+    shutdown: impl Future<Output = ()>,
+) -> anyhow::Result<()> {
+    let socket = config.socket.clone();
+    let listener = socket::bind(&socket)?;
+    let result = match Daemon::start(config, inbox, edges) {
+        Ok(daemon) => daemon.serve(listener, shutdown).await,
+        Err(fault) => Err(fault),
+    };
+    // Gone already only if somebody else removed it.
+    let _ = std::fs::remove_file(&socket);
+    result
+}
+
+/// The running parts behind the socket.
+struct Daemon {
+    inlet: Inlet,
+    handle: Handle,
+    service: Service,
+    event_loop: JoinHandle<thread::JoinHandle<()>>,
+    remembered: PathBuf,
+}
+
+impl Daemon {
+    fn start(config: Config, inbox: Inbox, edges: Edges) -> anyhow::Result<Self> {
+        let Config { node, limits, policy, socket, state_directory } = config;
+        // The machine's own time names files; the record may make the engine's clock run ahead.
+        let now = Clock::start(Timestamp::default()).now();
+        let store = Store::open(&state_directory, &node.instance, now)?;
+        let record = store.record().clone();
+        let clock = Clock::start(clock::newest(&record));
+        let (inlet, saved) = (inbox.inlet(), inbox.inlet());
+        let writer = Writer::start(store, move |event| saved.send(event))
+            .context("start the thread that writes the state")?;
+        let handle = Handle::new(inlet.clone(), clock);
+        let service = Service::new(handle.clone(), node.clone());
+        let (engine, first) = Engine::new(Boot { node, limits, policy, record }, clock.now());
+        let event_loop = EventLoop::start(engine, first, clock, writer, edges);
+        Ok(Self {
+            inlet,
+            handle,
+            service,
+            event_loop: tokio::spawn(event_loop.run(inbox)),
+            remembered: proto::pending::directory(&socket),
+        })
+    }
+
+    async fn serve(
+        self,
+        listener: UnixListener,
+        shutdown: impl Future<Output = ()>,
+    ) -> anyhow::Result<()> {
+        let Self { inlet, handle, service, event_loop, remembered } = self;
+        // Before any Add is served: it may be for an attachment whose DEL is remembered.
+        pending_dels::apply_all(&handle, &remembered).await;
+        let looking = tokio::spawn(pending_dels::apply_forever(handle, remembered));
+        let (stop, stopped) = oneshot::channel::<()>();
+        let mut server = tokio::spawn(answer(listener, service, async { drop(stopped.await) }));
+        tracing::info!(version = proto::VERSION, "ipamd is serving");
+        tokio::select! {
+            () = shutdown => tracing::info!("ipamd is stopping"),
+            () = inlet.closed() => tracing::error!("the event loop has died"),
+        }
+        looking.abort();
+        inlet.tell(Message::Stop);
+        drop(stop);
+        if tokio::time::timeout(PATIENCE_AT_STOP, &mut server).await.is_err() {
+            tracing::warn!("some requests are left without an answer");
+            server.abort();
+        }
+        inlet.tell(Message::End);
+        flush(event_loop.await.context("the event loop has died")?).await
+    }
+}
+
+/// Answers on `listener` until `stopped` is ready and the requests in progress are done.
+async fn answer(
+    listener: UnixListener,
+    service: Service,
+    stopped: impl Future<Output = ()>,
+) -> Result<(), tonic::transport::Error> {
+    let (health, health_service) = tonic_health::server::health_reporter();
+    health.set_serving::<IpamServer<Service>>().await;
+    Server::builder()
+        .layer(InterceptorLayer::new(socket::only_root))
+        .add_service(health_service)
+        .add_service(IpamServer::new(service))
+        .serve_with_incoming_shutdown(UnixListenerStream::new(listener), stopped)
+        .await
+}
+
+/// Waits until all that was decided is on disk.
+async fn flush(writer: thread::JoinHandle<()>) -> anyhow::Result<()> {
+    let joined = tokio::task::spawn_blocking(|| writer.join());
+    let joined = tokio::time::timeout(PATIENCE_AT_STOP, joined).await;
+    joined
+        .context("the disk does not take the state")?
+        .context("wait for the writer")?
+        .map_err(|_panic| anyhow::anyhow!("the thread that writes the state has died"))
+}

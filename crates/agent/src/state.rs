@@ -262,7 +262,7 @@ impl Store {
 
 /// The whole chain of an error in one line, outermost first.
 #[must_use]
-pub(crate) fn chain(error: &dyn std::error::Error) -> String {
+pub fn chain(error: &dyn std::error::Error) -> String {
     let sources = std::iter::successors(error.source(), |source| source.source());
     sources.fold(error.to_string(), |text, source| format!("{text}: {source}"))
 }

@@ -1,0 +1,121 @@
+//! The gRPC service: each method checks its message, asks the loop and words the answer.
+
+use std::time::Duration;
+
+use ipam::event::Answer;
+use ipam::policy::Node;
+use proto::v1;
+use proto::v1::add_reply::Outcome;
+use proto::v1::ipam_server::Ipam;
+use tonic::{Request, Response, Status};
+
+use crate::handle::{Handle, Stopped};
+use crate::wire;
+
+/// How long a caller is taken to wait that does not say so; longer than any setting lets an Add
+/// wait for an address.
+const UNHURRIED: Duration = Duration::from_secs(300);
+
+/// Serves one node's pool.
+#[derive(Debug)]
+pub(crate) struct Service {
+    handle: Handle,
+    node: Node,
+}
+
+impl Service {
+    pub(crate) fn new(handle: Handle, node: Node) -> Self {
+        Self { handle, node }
+    }
+}
+
+#[tonic::async_trait]
+impl Ipam for Service {
+    async fn add(
+        &self,
+        request: Request<v1::AddRequest>,
+    ) -> Result<Response<v1::AddReply>, Status> {
+        let patience = wire::timeout(request.metadata()).unwrap_or(UNHURRIED);
+        let v1::AddRequest { attachment, pod, netns, client_version } = request.into_inner();
+        wire::check_version(&client_version)?;
+        let (key, pod) = (wire::key(attachment)?, wire::pod(pod)?);
+        let netns = wire::text("netns", netns)?;
+        let outcome = match self.handle.add(key, pod, netns, patience).await? {
+            Answer::Granted(assignment) => {
+                Outcome::Granted(v1::Granted { addresses: vec![wire::address(&assignment)] })
+            }
+            Answer::Refused(refusal) => Outcome::Refused(wire::refused(refusal)),
+            answer @ (Answer::Released(_) | Answer::Collected(_)) => return Err(wrong(&answer)),
+        };
+        Ok(Response::new(v1::AddReply { outcome: Some(outcome) }))
+    }
+
+    async fn del(
+        &self,
+        request: Request<v1::DelRequest>,
+    ) -> Result<Response<v1::DelReply>, Status> {
+        let v1::DelRequest { attachment, pod: _, client_version } = request.into_inner();
+        wire::check_version(&client_version)?;
+        match self.handle.del(wire::key(attachment)?).await? {
+            Answer::Released(held) => {
+                let released = held.iter().map(wire::address).collect();
+                Ok(Response::new(v1::DelReply { released }))
+            }
+            Answer::Refused(refusal) => Err(wire::unavailable(&refusal)),
+            answer @ (Answer::Granted(_) | Answer::Collected(_)) => Err(wrong(&answer)),
+        }
+    }
+
+    async fn check(
+        &self,
+        request: Request<v1::CheckRequest>,
+    ) -> Result<Response<v1::CheckReply>, Status> {
+        let v1::CheckRequest { attachment, client_version } = request.into_inner();
+        wire::check_version(&client_version)?;
+        let held = self.handle.check(wire::key(attachment)?).await?;
+        let addresses = held.iter().map(wire::address).collect();
+        Ok(Response::new(v1::CheckReply { addresses }))
+    }
+
+    async fn gc(&self, request: Request<v1::GcRequest>) -> Result<Response<v1::GcReply>, Status> {
+        let v1::GcRequest { network, valid, client_version } = request.into_inner();
+        wire::check_version(&client_version)?;
+        let (network, valid) = (wire::name("network", network)?, wire::valid(valid)?);
+        match self.handle.gc(network, valid).await? {
+            Answer::Collected(garbage) => {
+                let collected = garbage.into_iter().map(|(key, held)| wire::collected(key, &held));
+                Ok(Response::new(v1::GcReply { collected: collected.collect() }))
+            }
+            Answer::Refused(refusal) => Err(wire::unavailable(&refusal)),
+            answer @ (Answer::Granted(_) | Answer::Released(_)) => Err(wrong(&answer)),
+        }
+    }
+
+    async fn ready(
+        &self,
+        request: Request<v1::ReadyRequest>,
+    ) -> Result<Response<v1::ReadyReply>, Status> {
+        wire::check_version(&request.into_inner().client_version)?;
+        let not_ready = self.handle.ready().await?.err().map(wire::refused);
+        let server_version = proto::VERSION.to_owned();
+        Ok(Response::new(v1::ReadyReply { not_ready, server_version }))
+    }
+
+    async fn view(
+        &self,
+        _request: Request<v1::ViewRequest>,
+    ) -> Result<Response<v1::ViewReply>, Status> {
+        let view = self.handle.view().await?;
+        Ok(Response::new(wire::view(&self.node, view)))
+    }
+}
+
+impl From<Stopped> for Status {
+    fn from(stopped: Stopped) -> Self {
+        Status::unavailable(stopped.to_string())
+    }
+}
+
+fn wrong(answer: &Answer) -> Status {
+    Status::internal(format!("the engine's answer fits another question: {answer:?}"))
+}

@@ -1,0 +1,93 @@
+//! The Unix socket: made so that only root can reach it, and never taken from a daemon that lives.
+
+use std::fs::{self, DirBuilder, Permissions};
+use std::io;
+use std::os::unix::fs::{DirBuilderExt, FileTypeExt, PermissionsExt};
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+
+use tokio::net::UnixListener;
+use tonic::transport::server::UdsConnectInfo;
+use tonic::{Request, Status};
+
+/// The socket cannot be listened on.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum BindError {
+    /// Another daemon answers there.
+    #[error("{0} is answered by another ipamd")]
+    InUse(PathBuf),
+    /// Something else has the name.
+    #[error("{0} is there and is no socket")]
+    NotASocket(PathBuf),
+    /// The file system refuses.
+    #[error("{step} {path}")]
+    Io {
+        /// What was tried.
+        step: &'static str,
+        /// On which file.
+        path: PathBuf,
+        /// The fault.
+        #[source]
+        source: io::Error,
+    },
+}
+
+/// Listens at `path`; its directory is made (mode 0755) and the socket a dead daemon left there is
+/// replaced. The socket has mode 0600 from its first moment, as it is renamed into place.
+///
+/// # Errors
+///
+/// [`BindError`], leaving what is at `path` alone.
+pub(crate) fn bind(path: &Path) -> Result<UnixListener, BindError> {
+    if let Some(directory) = path.parent() {
+        make_directory(directory).map_err(io_error("make directory", directory))?;
+    }
+    see_that_nobody_answers(path)?;
+    let mut unready = path.as_os_str().to_owned();
+    unready.push(".new");
+    let unready = PathBuf::from(unready);
+    // Left over by a crash, if it is there.
+    let _ = fs::remove_file(&unready);
+    let listener = UnixListener::bind(&unready).map_err(io_error("bind", &unready))?;
+    fs::set_permissions(&unready, Permissions::from_mode(0o600))
+        .and_then(|()| fs::rename(&unready, path))
+        .map_err(io_error("put a socket at", path))?;
+    Ok(listener)
+}
+
+/// Refuses every peer but root, whatever the mode of the socket has become.
+pub(crate) fn only_root(request: Request<()>) -> Result<Request<()>, Status> {
+    let peer = request.extensions().get::<UdsConnectInfo>().and_then(|info| info.peer_cred);
+    match peer.map(|peer| peer.uid()) {
+        Some(0) => Ok(request),
+        Some(uid) => Err(Status::permission_denied(format!("uid {uid} is not root"))),
+        None => Err(Status::permission_denied("the caller's user is unknown")),
+    }
+}
+
+fn make_directory(path: &Path) -> io::Result<()> {
+    DirBuilder::new().recursive(true).mode(0o755).create(path)
+}
+
+fn see_that_nobody_answers(path: &Path) -> Result<(), BindError> {
+    let metadata = match fs::symlink_metadata(path) {
+        Ok(metadata) => metadata,
+        Err(fault) if fault.kind() == io::ErrorKind::NotFound => return Ok(()),
+        Err(fault) => return Err(io_error("look at", path)(fault)),
+    };
+    if !metadata.file_type().is_socket() {
+        return Err(BindError::NotASocket(path.to_owned()));
+    }
+    match UnixStream::connect(path) {
+        Err(fault) if fault.kind() == io::ErrorKind::ConnectionRefused => Ok(()),
+        // A full backlog (`EAGAIN`) is a living daemon's too.
+        Ok(_) | Err(_) => Err(BindError::InUse(path.to_owned())),
+    }
+}
+
+fn io_error<'a>(
+    step: &'static str,
+    path: &'a Path,
+) -> impl FnOnce(io::Error) -> BindError + use<'a> {
+    move |source| BindError::Io { step, path: path.to_owned(), source }
+}

@@ -1,0 +1,313 @@
+//! Between the messages of the socket and the vocabulary of the engine. What comes in is checked
+//! here, once.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use datapath::RouteTable;
+use ipam::block::Block;
+use ipam::event::Refusal;
+use ipam::id::{AttachmentKey, Pod};
+use ipam::policy::{Mode, Node};
+use ipam::record::Assignment;
+use ipam::view::{BlockUse, Counts, EniView, PoolView};
+use proto::v1;
+use tonic::metadata::MetadataMap;
+use tonic::{Code, Status};
+
+/// The longest name that is taken: far above what any runtime sends, and small enough to record.
+const MAX_TEXT: usize = 1024;
+
+/// The key that `attachment` names.
+///
+/// # Errors
+///
+/// `INVALID_ARGUMENT` if a part is missing or beyond [`MAX_TEXT`].
+pub(crate) fn key(attachment: Option<v1::Attachment>) -> Result<AttachmentKey, Status> {
+    let v1::Attachment { network, container_id, ifname } =
+        attachment.ok_or_else(|| Status::invalid_argument("attachment is missing"))?;
+    Ok(AttachmentKey {
+        network: name("network", network)?,
+        container: name("container_id", container_id)?,
+        ifname: name("ifname", ifname)?,
+    })
+}
+
+/// The pod, empty where the runtime did not say.
+///
+/// # Errors
+///
+/// `INVALID_ARGUMENT` if a field is beyond [`MAX_TEXT`].
+pub(crate) fn pod(pod: Option<v1::Pod>) -> Result<Pod, Status> {
+    let v1::Pod { namespace, name, uid } = pod.unwrap_or_default();
+    Ok(Pod {
+        namespace: text("pod namespace", namespace)?,
+        name: text("pod name", name)?,
+        uid: text("pod uid", uid)?,
+    })
+}
+
+/// The (container id, interface name) pairs of `valid`, whatever their network.
+///
+/// # Errors
+///
+/// `INVALID_ARGUMENT` if one has an empty part: it must not be taken for garbage.
+pub(crate) fn valid(valid: Vec<v1::Attachment>) -> Result<BTreeSet<(String, String)>, Status> {
+    let pair = |attachment: v1::Attachment| {
+        let container = name("container_id", attachment.container_id)?;
+        Ok((container, name("ifname", attachment.ifname)?))
+    };
+    valid.into_iter().map(pair).collect()
+}
+
+/// `value`, if it says something and not too much.
+///
+/// # Errors
+///
+/// `INVALID_ARGUMENT` that names `field`.
+pub(crate) fn name(field: &str, value: String) -> Result<String, Status> {
+    if value.is_empty() {
+        return Err(Status::invalid_argument(format!("{field} is empty")));
+    }
+    text(field, value)
+}
+
+/// `value`, if it is not too long to record.
+///
+/// # Errors
+///
+/// `INVALID_ARGUMENT` that names `field`.
+pub(crate) fn text(field: &str, value: String) -> Result<String, Status> {
+    if value.len() > MAX_TEXT {
+        return Err(Status::invalid_argument(format!("{field} is longer than {MAX_TEXT} bytes")));
+    }
+    Ok(value)
+}
+
+/// Sees that a client of version `client` is at most one minor version away.
+///
+/// # Errors
+///
+/// `FAILED_PRECONDITION` that names both versions.
+pub(crate) fn check_version(client: &str) -> Result<(), Status> {
+    let ours = major_minor(proto::VERSION);
+    match (major_minor(client), ours) {
+        (Some((major, minor)), Some((our_major, our_minor)))
+            if major == our_major && minor.abs_diff(our_minor) <= 1 =>
+        {
+            Ok(())
+        }
+        _ => Err(Status::failed_precondition(format!(
+            "client version {client:?} and ipamd version {:?} are more than one minor version apart",
+            proto::VERSION
+        ))),
+    }
+}
+
+fn major_minor(version: &str) -> Option<(u32, u32)> {
+    let mut parts = version.split('.');
+    Some((parts.next()?.parse().ok()?, parts.next()?.parse().ok()?))
+}
+
+/// How long the caller waits, if it says so.
+/// Source: gRPC over HTTP/2, `grpc-timeout`: at most eight digits and a unit.
+pub(crate) fn timeout(metadata: &MetadataMap) -> Option<Duration> {
+    let text = metadata.get("grpc-timeout")?.to_str().ok()?;
+    let (digits, unit) = text.split_at_checked(text.len().checked_sub(1)?)?;
+    let n: u64 = digits.parse().ok().filter(|_| digits.len() <= 8)?;
+    match unit {
+        "H" => Some(Duration::from_secs(n * 3600)),
+        "M" => Some(Duration::from_secs(n * 60)),
+        "S" => Some(Duration::from_secs(n)),
+        "m" => Some(Duration::from_millis(n)),
+        "u" => Some(Duration::from_micros(n)),
+        "n" => Some(Duration::from_nanos(n)),
+        _ => None,
+    }
+}
+
+/// The address and the way out that belongs to it.
+pub(crate) fn address(assignment: &Assignment) -> v1::PodAddress {
+    v1::PodAddress {
+        address: assignment.address.to_string(),
+        table: RouteTable::of(assignment.network_card, assignment.device_index).number(),
+        eni: assignment.eni.to_string(),
+    }
+}
+
+/// The refusal, its delay rounded up to whole milliseconds.
+pub(crate) fn refused(refusal: Refusal) -> v1::Refused {
+    let Refusal { code, message, retry_after } = refusal;
+    let retry_after_ms = retry_after
+        .map_or(0, |span| u64::try_from(span.as_micros().div_ceil(1000)).unwrap_or(u64::MAX));
+    v1::Refused { code: code.as_str().to_owned(), message, retry_after_ms }
+}
+
+/// The record could not be written: the request had no effect and may be made again.
+pub(crate) fn unavailable(refusal: &Refusal) -> Status {
+    Status::new(Code::Unavailable, format!("{}: {}", refusal.code.as_str(), refusal.message))
+}
+
+/// An attachment that was collected.
+pub(crate) fn collected(key: AttachmentKey, assignment: &Assignment) -> v1::Collected {
+    v1::Collected {
+        attachment: Some(attachment(key)),
+        pod: Some(pod_message(&assignment.pod)),
+        released: vec![address(assignment)],
+    }
+}
+
+/// The whole pool.
+pub(crate) fn view(node: &Node, view: PoolView) -> v1::ViewReply {
+    let PoolView { mode, enis, foreign, assignments, counts, in_flight, blocked } = view;
+    let pods = assignments.into_iter().map(|(key, assignment)| v1::PodView {
+        attachment: Some(attachment(key)),
+        pod: Some(pod_message(&assignment.pod)),
+        address: Some(address(&assignment)),
+        since_ms: assignment.since.as_millis(),
+    });
+    v1::ViewReply {
+        instance_id: node.instance.to_string(),
+        instance_type: node.instance_type.clone(),
+        mode: match mode {
+            Mode::SecondaryIp => "secondary-ip".to_owned(),
+            Mode::Prefix => "prefix".to_owned(),
+        },
+        enis: enis.into_iter().map(eni).collect(),
+        foreign_enis: foreign.iter().map(ToString::to_string).collect(),
+        pods: pods.collect(),
+        counts: Some(pool_counts(counts)),
+        in_flight,
+        blocked,
+        server_version: proto::VERSION.to_owned(),
+    }
+}
+
+fn attachment(key: AttachmentKey) -> v1::Attachment {
+    let AttachmentKey { network, container, ifname } = key;
+    v1::Attachment { network, container_id: container, ifname }
+}
+
+fn pod_message(pod: &Pod) -> v1::Pod {
+    let Pod { namespace, name, uid } = pod.clone();
+    v1::Pod { namespace, name, uid }
+}
+
+fn eni(eni: EniView) -> v1::EniView {
+    // No table leads to an ENI that is not attached yet.
+    let table =
+        eni.device_index.map_or(0, |device| RouteTable::of(eni.network_card, device).number());
+    v1::EniView {
+        id: eni.id.to_string(),
+        device_index: eni.device_index.unwrap_or_default().into(),
+        network_card: eni.network_card.into(),
+        mac: eni.mac,
+        subnet: eni.subnet.to_string(),
+        primary_address: eni.primary_address.to_string(),
+        primary: eni.primary,
+        state: eni.stage.as_str().to_owned(),
+        table,
+        blocks: eni.blocks.iter().map(|(cidr, used)| block(*cidr, used)).collect(),
+    }
+}
+
+fn block(cidr: Block, used: &BlockUse) -> v1::BlockView {
+    v1::BlockView {
+        cidr: cidr.to_string(),
+        assigned: u32::try_from(used.assigned.len()).unwrap_or(u32::MAX),
+        cooling: u32::try_from(used.cooling.len()).unwrap_or(u32::MAX),
+        free: saturated(used.free),
+    }
+}
+
+fn pool_counts(counts: Counts) -> v1::PoolCounts {
+    let Counts { total, assigned, cooling, free, prefixes, waiting } = counts;
+    v1::PoolCounts {
+        total: saturated(total),
+        assigned: saturated(assigned),
+        cooling: saturated(cooling),
+        free: saturated(free),
+        prefixes: saturated(prefixes),
+        waiting: saturated(waiting),
+    }
+}
+
+/// An IPv6 prefix has more addresses than a message can count.
+fn saturated(n: u64) -> u32 {
+    u32::try_from(n).unwrap_or(u32::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_minor_version_of_skew_is_tolerated() {
+        let (major, minor) = major_minor(proto::VERSION).unwrap();
+        let check = |client: &str| check_version(client).map_err(|status| status.code());
+        for good in [(major, minor), (major, minor + 1), (major, minor.saturating_sub(1))] {
+            assert_eq!(check(&format!("{}.{}.77-rc1", good.0, good.1)), Ok(()), "{good:?}");
+        }
+        for bad in [format!("{major}.{}.0", minor + 2), format!("{}.{minor}.0", major + 1)] {
+            assert_eq!(check(&bad), Err(Code::FailedPrecondition), "{bad}");
+        }
+        for bad in ["", "v1", "1", "one.two", "-1.0.0"] {
+            assert_eq!(check(bad), Err(Code::FailedPrecondition), "{bad}");
+        }
+        let message = check_version("9.9.9").unwrap_err().message().to_owned();
+        assert!(message.contains("9.9.9") && message.contains(proto::VERSION), "{message}");
+    }
+
+    #[test]
+    fn a_timeout_is_read_as_grpc_writes_it() {
+        let check = |text: &str, expect: Option<Duration>| {
+            let mut metadata = MetadataMap::new();
+            metadata.insert("grpc-timeout", text.parse().unwrap());
+            assert_eq!(timeout(&metadata), expect, "{text}");
+        };
+        check("2H", Some(Duration::from_secs(7200)));
+        check("3M", Some(Duration::from_secs(180)));
+        check("15S", Some(Duration::from_secs(15)));
+        check("15000m", Some(Duration::from_secs(15)));
+        check("99999999u", Some(Duration::from_micros(99_999_999)));
+        check("5n", Some(Duration::from_nanos(5)));
+        for bad in ["", "S", "15", "15s", "-1S", "123456789S", "1.5S"] {
+            check(bad, None);
+        }
+        assert_eq!(timeout(&MetadataMap::new()), None);
+    }
+
+    #[test]
+    fn what_cannot_name_an_attachment_is_refused() {
+        let whole = || v1::Attachment {
+            network: "aws-cni".into(),
+            container_id: "c1".into(),
+            ifname: "eth0".into(),
+        };
+        assert!(key(Some(whole())).is_ok());
+        let bad = [
+            None,
+            Some(v1::Attachment { network: String::new(), ..whole() }),
+            Some(v1::Attachment { container_id: String::new(), ..whole() }),
+            Some(v1::Attachment { ifname: "e".repeat(MAX_TEXT + 1), ..whole() }),
+        ];
+        for attachment in bad {
+            assert_eq!(key(attachment).unwrap_err().code(), Code::InvalidArgument);
+        }
+        let nameless = v1::Attachment { container_id: String::new(), ..whole() };
+        assert_eq!(valid(vec![whole(), nameless]).unwrap_err().code(), Code::InvalidArgument);
+        assert_eq!(valid(vec![whole()]).unwrap().len(), 1);
+    }
+
+    #[test]
+    fn a_delay_never_becomes_nothing() {
+        let refusal = |retry_after| Refusal {
+            code: ipam::event::RefusalCode::Throttled,
+            message: String::new(),
+            retry_after,
+        };
+        assert_eq!(refused(refusal(None)).retry_after_ms, 0);
+        assert_eq!(refused(refusal(Some(Duration::from_nanos(1)))).retry_after_ms, 1);
+        assert_eq!(refused(refusal(Some(Duration::from_secs(2)))).retry_after_ms, 2000);
+    }
+}

@@ -1,0 +1,69 @@
+//! The thread that makes changes durable, so that a slow disk stops no one but those who wait for
+//! it. What queues up while it writes becomes one commit.
+
+use std::sync::mpsc::{self, Receiver, Sender};
+use std::thread::{self, JoinHandle};
+
+use ipam::event::{Event, SaveSeq};
+use ipam::record::Change;
+
+use crate::state::{Store, chain};
+
+/// Changes of one save, in the order of the engine.
+type Save = (SaveSeq, Vec<Change>);
+
+/// The way to the thread.
+#[derive(Debug)]
+pub(crate) struct Writer {
+    saves: Sender<Save>,
+    thread: JoinHandle<()>,
+}
+
+impl Writer {
+    /// Starts the thread; it reports each commit by `done`.
+    ///
+    /// # Errors
+    ///
+    /// If the system gives no thread.
+    pub(crate) fn start(
+        store: Store,
+        done: impl Fn(Event) + Send + 'static,
+    ) -> std::io::Result<Self> {
+        let (saves, queue) = mpsc::channel();
+        let thread = thread::Builder::new()
+            .name("state-writer".to_owned())
+            .spawn(move || write_all(store, &queue, done))?;
+        Ok(Self { saves, thread })
+    }
+
+    /// Queues a save.
+    pub(crate) fn save(&self, seq: SaveSeq, changes: Vec<Change>) {
+        self.saves.send((seq, changes)).expect("the thread ends only after this sender is dropped");
+    }
+
+    /// Hands the thread back, to be joined: it ends when all that is queued has been written.
+    pub(crate) fn finish(self) -> JoinHandle<()> {
+        self.thread
+    }
+}
+
+fn write_all(mut store: Store, queue: &Receiver<Save>, done: impl Fn(Event)) {
+    while let Ok(first) = queue.recv() {
+        let saves = std::iter::once(first).chain(queue.try_iter());
+        let (seqs, changes): (Vec<SaveSeq>, Vec<Vec<Change>>) = saves.unzip();
+        match store.commit(&changes.concat()) {
+            Ok(()) => {
+                let last = seqs.into_iter().next_back();
+                last.into_iter().for_each(|seq| done(Event::Saved { seq, result: Ok(()) }));
+            }
+            Err(fault) => {
+                let fault = chain(&fault);
+                tracing::error!(fault, "state cannot be written");
+                for seq in seqs {
+                    done(Event::Saved { seq, result: Err(fault.clone()) });
+                }
+            }
+        }
+        store.compact();
+    }
+}
