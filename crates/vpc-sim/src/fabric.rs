@@ -6,8 +6,9 @@
 //! is assigned, so
 //!
 //! * an address is delivered to the ENI that has it, and to nobody when no ENI has it;
-//! * a packet that leaves through an ENI that does not have its source address is dropped: by
-//!   strict reverse path filtering for IPv4, by policy rules for IPv6;
+//! * a packet that leaves through an ENI that does not have its source address is dropped (unless
+//!   the ENI's source/destination check is off): by strict reverse path filtering for IPv4, by
+//!   policy rules for IPv6;
 //! * the VPC router (subnet base + 1, and `fe80:ec2::1`) and IMDS (169.254.169.254 and
 //!   `fd00:ec2::254`) are the fabric itself, which sees the pod's own source address;
 //! * nothing outside of the VPC can be reached, and there is no NAT.
