@@ -12,6 +12,10 @@ use serde::{Deserialize, Serialize};
 use crate::block::Block;
 use crate::id::{EniAttachmentId, EniId, SecurityGroupId, SubnetId};
 
+/// Tag of an ENI that was made for an instance; the value is the instance's id. What
+/// [`Ec2Call::DescribeEnis`] finds unattached ENIs by.
+pub const INSTANCE_TAG: &str = "node.k8s.amazonaws.com/instance_id";
+
 /// One call of one engine; never used again while the record lives.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(transparent)]

@@ -2,13 +2,11 @@
 
 use std::collections::BTreeMap;
 
-use crate::call::{EniFacts, EniKind};
+use crate::call::{EniFacts, EniKind, INSTANCE_TAG};
 use crate::eni::Origin;
 use crate::policy::Node;
 use crate::time::Timestamp;
 
-/// Tag of an ENI that was made for an instance; the value is the instance's id.
-const INSTANCE_TAG: &str = "node.k8s.amazonaws.com/instance_id";
 /// Tag with which a user keeps the daemon off an ENI (value `true`).
 const NO_MANAGE_TAG: &str = "node.k8s.amazonaws.com/no_manage";
 const CREATED_TAG: &str = "node.k8s.amazonaws.com/createdAt";
