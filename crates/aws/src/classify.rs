@@ -1,14 +1,9 @@
-//! What a failed call means: from EC2's code, the HTTP status or the SDK's error to the kinds in
-//! which the core acts.
+//! What EC2 means by an error: from code, message and HTTP status to the kinds in which the core
+//! acts.
 //!
-//! It knows no call: the same code means the same after every one of them.
+//! It knows no call, since the same code means the same after every one of them, and no SDK.
 
-use std::error::Error;
-
-use aws_credential_types::provider::error::CredentialsError;
-use aws_sdk_ec2::config::http::HttpResponse;
-use aws_sdk_ec2::error::{ProvideErrorMetadata, SdkError};
-use ipam::call::{CallError, CallErrorKind};
+use ipam::call::CallErrorKind;
 
 /// EC2 has the one code `InvalidParameterValue` for refusals that call for quite different acts,
 /// and nothing but its message tells them apart. These are the only texts that anything depends
@@ -83,71 +78,13 @@ fn classify_parameter(message: &str) -> CallErrorKind {
         .map_or(CallErrorKind::Rejected, |(_, kind)| kind)
 }
 
-/// Below 300 the call succeeded and only its answer could not be read.
-fn classify_status(status: u16) -> CallErrorKind {
+/// What the status alone tells. Below 300 the call succeeded and only its answer could not be read.
+pub(crate) fn classify_status(status: u16) -> CallErrorKind {
     match status {
         429 => CallErrorKind::Throttled,
         300..500 => CallErrorKind::Rejected,
         _ => CallErrorKind::OutcomeUnknown,
     }
-}
-
-/// The failure of `call`, the EC2 action, in the core's words.
-pub(crate) fn call_error<E>(call: &str, error: &SdkError<E, HttpResponse>) -> CallError
-where
-    E: ProvideErrorMetadata + Error + 'static,
-{
-    match error {
-        SdkError::ServiceError(answer) => {
-            service_error(call, answer.raw().status().as_u16(), answer.err())
-        }
-        _ if causes(error).any(|cause| cause.is::<CredentialsError>()) => {
-            local_error(CallErrorKind::AccessDenied, "NoCredentials", call, error)
-        }
-        SdkError::ConstructionFailure(_) => {
-            local_error(CallErrorKind::Rejected, "RequestNotBuilt", call, error)
-        }
-        SdkError::TimeoutError(_) => {
-            local_error(CallErrorKind::OutcomeUnknown, "TimedOut", call, error)
-        }
-        // A refused connection is among these. That attempt had no effect, but it may follow an
-        // earlier one of the same call that had; and where the SDK knows that it never connected
-        // it does not tell. To read once too often costs little, to forget an ENI does not.
-        SdkError::DispatchFailure(_) => {
-            local_error(CallErrorKind::OutcomeUnknown, "ConnectionFailed", call, error)
-        }
-        _ => local_error(CallErrorKind::OutcomeUnknown, "AnswerLost", call, error),
-    }
-}
-
-fn service_error<E>(call: &str, status: u16, error: &E) -> CallError
-where
-    E: ProvideErrorMetadata + Error + 'static,
-{
-    let message = error.message().unwrap_or_default();
-    match error.code() {
-        Some(code) => CallError {
-            kind: classify(status, code, message),
-            code: code.to_owned(),
-            message: message.to_owned(),
-        },
-        None => local_error(classify_status(status), "UnreadableAnswer", call, error),
-    }
-}
-
-fn local_error(
-    kind: CallErrorKind,
-    code: &str,
-    call: &str,
-    error: &(dyn Error + 'static),
-) -> CallError {
-    let causes: Vec<_> = causes(error).map(ToString::to_string).collect();
-    CallError { kind, code: code.to_owned(), message: format!("{call}: {}", causes.join(": ")) }
-}
-
-/// The error itself and all that is behind it.
-fn causes<'a>(error: &'a (dyn Error + 'static)) -> impl Iterator<Item = &'a (dyn Error + 'static)> {
-    std::iter::successors(Some(error), |&error| error.source())
 }
 
 #[cfg(test)]

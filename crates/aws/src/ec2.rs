@@ -20,16 +20,13 @@ use aws_sdk_ec2::types::{
 };
 use aws_smithy_http_client::tls::{Provider, rustls_provider::CryptoMode};
 use ipam::block::Block;
-use ipam::call::{Ask, CallError, CallErrorKind, CallOutput, Ec2Call, EniFacts, SubnetFacts};
+use ipam::call::{
+    Ask, CallError, CallErrorKind, CallOutput, Ec2Call, EniFacts, INSTANCE_TAG, SubnetFacts,
+};
 use ipam::id::{EniAttachmentId, EniId, InstanceId, SecurityGroupId, SubnetId, VpcId};
-use ipnet::IpNet;
+use ipnet::{IpNet, Ipv6Net};
 
-use crate::classify::call_error;
-
-/// The tag that holds the id of the instance for which an ENI was made. Other tools that look for
-/// leaked ENIs read it under this name.
-/// Source: amazon-vpc-cni-k8s v1.23.1, `pkg/awsutils/awsutils.go`.
-pub const INSTANCE_TAG: &str = "node.k8s.amazonaws.com/instance_id";
+use crate::failure::Failure;
 
 /// A TCP and TLS handshake inside a region takes milliseconds.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
@@ -117,6 +114,10 @@ impl Ec2 {
     /// Whatever EC2 or the way to it answers, by kind. An answer that lacks a field or holds one
     /// that makes no sense is [`CallErrorKind::OutcomeUnknown`] and names call and field.
     pub async fn execute(&self, call: &Ec2Call) -> Result<CallOutput, CallError> {
+        self.make(call).await.map_err(|failure| failure.of(call.action().as_str()))
+    }
+
+    async fn make(&self, call: &Ec2Call) -> Result<CallOutput, Failure> {
         match call {
             Ec2Call::DescribeEnis => self.describe_enis().await.map(CallOutput::Enis),
             Ec2Call::DescribeSubnets => self.describe_subnets().await.map(CallOutput::Subnets),
@@ -135,30 +136,25 @@ impl Ec2 {
                 self.attach_eni(eni, *device_index).await.map(CallOutput::Attached)
             }
             Ec2Call::SetDeleteOnTermination { eni, attachment } => {
-                self.set_delete_on_termination(eni, attachment).await.map(|()| CallOutput::Done)
+                self.set_delete_on_termination(eni, attachment).await
             }
             Ec2Call::Assign { eni, ask } => self.assign(eni, *ask).await.map(CallOutput::Assigned),
-            Ec2Call::Unassign { eni, blocks } => {
-                self.unassign(eni, blocks).await.map(|()| CallOutput::Done)
-            }
-            Ec2Call::DetachEni { eni: _, attachment } => {
-                self.detach_eni(attachment).await.map(|()| CallOutput::Done)
-            }
-            Ec2Call::DeleteEni { eni } => self.delete_eni(eni).await.map(|()| CallOutput::Done),
+            Ec2Call::Unassign { eni, blocks } => self.unassign(eni, blocks).await,
+            Ec2Call::DetachEni { eni: _, attachment } => self.detach_eni(attachment).await,
+            Ec2Call::DeleteEni { eni } => self.delete_eni(eni).await,
         }
     }
 
     /// The tagged ENIs are read whatever their state: an ENI of ours that is being created or
     /// attached meanwhile is found in whichever state it is, while two readings by state could
     /// both miss it. What the later reading says of an ENI holds.
-    async fn describe_enis(&self) -> Result<Vec<EniFacts>, CallError> {
-        const CALL: &str = "DescribeNetworkInterfaces";
+    async fn describe_enis(&self) -> Result<Vec<EniFacts>, Failure> {
         let instance = self.instance.as_str();
         let mut enis = BTreeMap::new();
         for name in [&format!("tag:{INSTANCE_TAG}"), "attachment.instance-id"] {
             for eni in self.network_interfaces(filter(name, instance)).await? {
                 if !reply::is_attached_elsewhere(&eni, &self.instance) {
-                    let facts = reply::eni(&eni).map_err(|field| field.of(CALL))?;
+                    let facts = reply::eni(&eni)?;
                     enis.insert(facts.id.clone(), facts);
                 }
             }
@@ -166,32 +162,30 @@ impl Ec2 {
         Ok(enis.into_values().collect())
     }
 
-    async fn network_interfaces(&self, filter: Filter) -> Result<Vec<NetworkInterface>, CallError> {
-        let pages = self.repeating.describe_network_interfaces().filters(filter).into_paginator();
-        let enis: Result<Vec<_>, _> = pages.page_size(PAGE_SIZE).items().send().collect().await;
-        enis.map_err(|error| call_error("DescribeNetworkInterfaces", &error))
+    async fn network_interfaces(&self, filter: Filter) -> Result<Vec<NetworkInterface>, Failure> {
+        let enis = self.repeating.describe_network_interfaces().filters(filter);
+        let pages = enis.into_paginator().page_size(PAGE_SIZE);
+        Ok(pages.items().send().collect::<Result<_, _>>().await?)
     }
 
-    async fn describe_subnets(&self) -> Result<Vec<SubnetFacts>, CallError> {
-        const CALL: &str = "DescribeSubnets";
+    async fn describe_subnets(&self) -> Result<Vec<SubnetFacts>, Failure> {
         let subnets = self
             .repeating
             .describe_subnets()
             .filters(filter("vpc-id", self.vpc.as_str()))
             .filters(filter("availability-zone", &self.availability_zone));
         let pages = subnets.into_paginator().page_size(PAGE_SIZE);
-        let subnets: Result<Vec<_>, _> = pages.items().send().collect().await;
-        let subnets = subnets.map_err(|error| call_error(CALL, &error))?;
-        let facts: Result<BTreeMap<_, _>, _> = subnets
+        let subnets = pages.items().send().collect::<Result<Vec<_>, _>>().await?;
+        let mut facts = subnets
             .iter()
             .filter(|subnet| !subnet.ipv6_native().unwrap_or(false))
-            .map(|subnet| reply::subnet(subnet).map(|facts| (facts.id.clone(), facts)))
-            .collect();
-        Ok(facts.map_err(|field| field.of(CALL))?.into_values().collect())
+            .map(reply::subnet)
+            .collect::<Result<Vec<_>, _>>()?;
+        facts.sort_by(|a, b| a.id.cmp(&b.id));
+        Ok(facts)
     }
 
-    async fn create_eni(&self, new: NewEni<'_>, token: &str) -> Result<EniFacts, CallError> {
-        const CALL: &str = "CreateNetworkInterface";
+    async fn create_eni(&self, new: NewEni<'_>, token: &str) -> Result<EniFacts, Failure> {
         let NewEni { subnet, security_groups, ask, description, tags } = new;
         let (addresses, prefixes) = counts(ask);
         let answer = self
@@ -205,13 +199,11 @@ impl Ec2 {
             .set_tag_specifications(tag_specifications(tags))
             .client_token(token)
             .send()
-            .await
-            .map_err(|error| call_error(CALL, &error))?;
-        reply::created(&answer).map_err(|field| field.of(CALL))
+            .await?;
+        Ok(reply::created(&answer)?)
     }
 
-    async fn attach_eni(&self, eni: &EniId, index: u16) -> Result<EniAttachmentId, CallError> {
-        const CALL: &str = "AttachNetworkInterface";
+    async fn attach_eni(&self, eni: &EniId, index: u16) -> Result<EniAttachmentId, Failure> {
         let answer = self
             .once
             .attach_network_interface()
@@ -219,31 +211,24 @@ impl Ec2 {
             .instance_id(self.instance.as_str())
             .device_index(i32::from(index))
             .send()
-            .await
-            .map_err(|error| call_error(CALL, &error))?;
-        reply::attached(&answer).map_err(|field| field.of(CALL))
+            .await?;
+        Ok(reply::attached(&answer)?)
     }
 
     async fn set_delete_on_termination(
         &self,
         eni: &EniId,
         attachment: &EniAttachmentId,
-    ) -> Result<(), CallError> {
+    ) -> Result<CallOutput, Failure> {
         let change = NetworkInterfaceAttachmentChanges::builder()
             .attachment_id(attachment.as_str())
             .delete_on_termination(true);
-        self.repeating
-            .modify_network_interface_attribute()
-            .network_interface_id(eni.as_str())
-            .attachment(change.build())
-            .send()
-            .await
-            .map(drop)
-            .map_err(|error| call_error("ModifyNetworkInterfaceAttribute", &error))
+        let request = self.repeating.modify_network_interface_attribute();
+        request.network_interface_id(eni.as_str()).attachment(change.build()).send().await?;
+        Ok(CallOutput::Done)
     }
 
-    async fn assign(&self, eni: &EniId, ask: Ask) -> Result<BTreeSet<Block>, CallError> {
-        const CALL: &str = "AssignPrivateIpAddresses";
+    async fn assign(&self, eni: &EniId, ask: Ask) -> Result<BTreeSet<Block>, Failure> {
         let (addresses, prefixes) = counts(ask);
         let answer = self
             .once
@@ -252,61 +237,42 @@ impl Ec2 {
             .set_secondary_private_ip_address_count(addresses)
             .set_ipv4_prefix_count(prefixes)
             .send()
-            .await
-            .map_err(|error| call_error(CALL, &error))?;
-        reply::assigned(&answer).map_err(|field| field.of(CALL))
+            .await?;
+        Ok(reply::assigned(&answer)?)
     }
 
-    async fn unassign(&self, eni: &EniId, blocks: &BTreeSet<Block>) -> Result<(), CallError> {
-        const CALL: &str = "UnassignPrivateIpAddresses";
+    async fn unassign(&self, eni: &EniId, blocks: &BTreeSet<Block>) -> Result<CallOutput, Failure> {
         let mut request =
             self.once.unassign_private_ip_addresses().network_interface_id(eni.as_str());
         for block in blocks {
             request = match block.cidr() {
                 IpNet::V4(net) if block.is_prefix() => request.ipv4_prefixes(net.to_string()),
                 IpNet::V4(net) => request.private_ip_addresses(net.addr().to_string()),
-                IpNet::V6(net) => return Err(unsupported(CALL, &net)),
+                IpNet::V6(net) => return Err(not_ipv4(net)),
             };
         }
-        request.send().await.map(drop).map_err(|error| call_error(CALL, &error))
+        request.send().await?;
+        Ok(CallOutput::Done)
     }
 
-    async fn detach_eni(&self, attachment: &EniAttachmentId) -> Result<(), CallError> {
-        self.once
-            .detach_network_interface()
-            .attachment_id(attachment.as_str())
-            .send()
-            .await
-            .map(drop)
-            .map_err(|error| call_error("DetachNetworkInterface", &error))
+    async fn detach_eni(&self, attachment: &EniAttachmentId) -> Result<CallOutput, Failure> {
+        let request = self.once.detach_network_interface();
+        request.attachment_id(attachment.as_str()).send().await?;
+        Ok(CallOutput::Done)
     }
 
-    async fn delete_eni(&self, eni: &EniId) -> Result<(), CallError> {
-        self.once
-            .delete_network_interface()
-            .network_interface_id(eni.as_str())
-            .send()
-            .await
-            .map(drop)
-            .map_err(|error| call_error("DeleteNetworkInterface", &error))
+    async fn delete_eni(&self, eni: &EniId) -> Result<CallOutput, Failure> {
+        let request = self.once.delete_network_interface();
+        request.network_interface_id(eni.as_str()).send().await?;
+        Ok(CallOutput::Done)
     }
 
-    /// What EC2 publishes about an instance type.
-    pub(crate) async fn instance_type<T>(
-        &self,
-        name: &str,
-        read: impl FnOnce(&InstanceTypeInfo) -> Result<T, reply::BadField>,
-    ) -> Result<T, CallError> {
-        const CALL: &str = "DescribeInstanceTypes";
-        let answer = self
-            .repeating
-            .describe_instance_types()
-            .instance_types(InstanceType::from(name))
-            .send()
-            .await
-            .map_err(|error| call_error(CALL, &error))?;
-        let info = reply::need("instanceTypeSet", answer.instance_types().first());
-        info.and_then(read).map_err(|field| field.of(CALL))
+    /// What EC2 publishes about the instance type `name`.
+    pub(crate) async fn instance_type(&self, name: &str) -> Result<InstanceTypeInfo, Failure> {
+        let request = self.repeating.describe_instance_types();
+        let answer = request.instance_types(InstanceType::from(name)).send().await?;
+        let types = answer.instance_types.unwrap_or_default();
+        Ok(reply::need("instanceTypeSet", types.into_iter().next())?)
     }
 }
 
@@ -378,10 +344,10 @@ fn tag_specifications(tags: &BTreeMap<String, String>) -> Option<Vec<TagSpecific
     })
 }
 
-fn unsupported(call: &str, block: &dyn fmt::Display) -> CallError {
-    CallError {
+fn not_ipv4(block: Ipv6Net) -> Failure {
+    Failure::Unanswered {
         kind: CallErrorKind::Rejected,
-        code: "UnsupportedBlock".to_owned(),
-        message: format!("{call}: {block} is not an IPv4 block"),
+        code: "UnsupportedBlock",
+        problem: format!("{block} is no IPv4 block"),
     }
 }

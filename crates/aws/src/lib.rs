@@ -6,11 +6,12 @@
 
 mod classify;
 mod ec2;
+mod failure;
 mod imds;
 mod limits;
 mod mac;
 
 pub use classify::classify;
-pub use ec2::{ConnectError, ConnectOptions, Ec2, INSTANCE_TAG};
+pub use ec2::{ConnectError, ConnectOptions, Ec2};
 pub use imds::{Imds, ImdsError, NodeFacts};
 pub use limits::{instance_limits, known_limits, known_vcpus};

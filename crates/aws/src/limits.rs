@@ -8,13 +8,15 @@ use ipam::policy::Limits;
 
 use crate::ec2::Ec2;
 use crate::ec2::reply::{BadField, need, number};
+use crate::failure::Failure;
 
 /// The limits of `instance_type` as EC2 publishes them. One call, `DescribeInstanceTypes`.
 ///
 /// # Errors
 /// As [`Ec2::execute`]; `Rejected` with code `InvalidInstanceType` for a type that does not exist.
 pub async fn instance_limits(ec2: &Ec2, instance_type: &str) -> Result<Limits, CallError> {
-    ec2.instance_type(instance_type, published_limits).await
+    let limits = async { Ok(published_limits(&ec2.instance_type(instance_type).await?)?) };
+    limits.await.map_err(|failure: Failure| failure.of("DescribeInstanceTypes"))
 }
 
 /// The limits of `instance_type` from the built-in table, or `None` for a type newer than that.

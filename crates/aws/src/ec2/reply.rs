@@ -15,9 +15,7 @@ use aws_sdk_ec2::types::{
     NetworkInterfaceType, Subnet, Tag,
 };
 use ipam::block::Block;
-use ipam::call::{
-    AttachmentStatus, CallError, CallErrorKind, EniAttachment, EniFacts, EniKind, SubnetFacts,
-};
+use ipam::call::{AttachmentStatus, EniAttachment, EniFacts, EniKind, SubnetFacts};
 use ipam::id::{EniAttachmentId, InstanceId};
 use ipnet::Ipv4Net;
 
@@ -32,15 +30,6 @@ pub(crate) struct BadField {
 impl BadField {
     fn new(name: &'static str, problem: impl Display) -> Self {
         Self { name, problem: problem.to_string() }
-    }
-
-    /// The failure of `call`, which may well have had its effect.
-    pub(crate) fn of(&self, call: &str) -> CallError {
-        CallError {
-            kind: CallErrorKind::OutcomeUnknown,
-            code: "MalformedAnswer".to_owned(),
-            message: format!("{call}: {self}"),
-        }
     }
 }
 

@@ -1,7 +1,9 @@
 //! The crate from outside: what it puts on the wire, and whether two servers of EC2 that know
 //! nothing of each other agree with it.
 
+mod contract;
 mod environment;
 mod imds;
 mod server;
+mod servers;
 mod wire;

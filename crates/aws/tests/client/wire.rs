@@ -1,6 +1,7 @@
 //! Every call as EC2 sees it, and every way in which an answer can fail to come.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::slice::from_ref;
 use std::time::Duration;
 
 use aws::{ConnectError, ConnectOptions, Ec2, instance_limits};
@@ -164,7 +165,7 @@ async fn create_asks_for_addresses_or_prefixes_or_nothing() {
         (Ask::Addresses(0), ""),
         (Ask::Prefixes(0), ""),
     ] {
-        check(create(ask), &[&request(count)], &[answer.clone()], created.clone()).await;
+        check(create(ask), &[&request(count)], from_ref(&answer), created.clone()).await;
     }
 }
 
@@ -218,7 +219,7 @@ async fn unassign_names_addresses_or_prefixes() {
         unassign(&["10.0.0.5/32", "10.0.0.7/32"]),
         &["Action=UnassignPrivateIpAddresses\nNetworkInterfaceId=eni-1\n\
            PrivateIpAddress.1=10.0.0.5\nPrivateIpAddress.2=10.0.0.7"],
-        &[done.clone()],
+        from_ref(&done),
         CallOutput::Done,
     )
     .await;
@@ -418,7 +419,8 @@ async fn a_repeated_create_carries_the_same_token_and_succeeds() {
 async fn check_lost(answer: Answer, code: &str) {
     let server = Server::start([answer]).await;
     let client = server.client_with(|options| options.http_timeout = Duration::from_millis(300));
-    let error = client.await.execute(&assign(Ask::Addresses(1))).await.unwrap_err();
+    let outcome = client.await.execute(&assign(Ask::Addresses(1))).await;
+    let error = outcome.expect_err("no answer, no success");
     assert_eq!((error.kind, &*error.code), (CallErrorKind::OutcomeUnknown, code), "{error}");
     assert!(error.message.starts_with("AssignPrivateIpAddresses: "), "{error}");
     assert_eq!(server.seen().len(), 1, "{error}");
@@ -460,10 +462,10 @@ async fn check_bad_field(call: &Ec2Call, good: &Answer, (from, to): (&str, &str)
     let Answer::Send(200, good) = good else { panic!("not an answer: {good:?}") };
     assert!(good.contains(from), "{from:?} is not in {good}");
     let server = Server::start([Answer::Send(200, good.replace(from, to))]).await;
-    let error = server.client().await.execute(call).await.unwrap_err();
+    let error = server.client().await.execute(call).await.expect_err(field);
     assert_eq!((error.kind, &*error.code), (CallErrorKind::OutcomeUnknown, "MalformedAnswer"));
-    let text = error.message.split_once(": ").unwrap().1;
-    assert!(text.starts_with(&format!("{field}: ")), "{error}");
+    let text = format!("{}: {field}: ", call.action().as_str());
+    assert!(error.message.starts_with(&text), "{error}");
 }
 
 #[tokio::test]

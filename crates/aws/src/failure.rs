@@ -1,0 +1,99 @@
+//! Calls that did not succeed: the SDK's errors, and answers that make no sense, in the core's
+//! words.
+//!
+//! It must not know which call it is about until it is told at the end.
+
+use std::error::Error;
+
+use aws_credential_types::provider::error::CredentialsError;
+use aws_sdk_ec2::config::http::HttpResponse;
+use aws_sdk_ec2::error::{ProvideErrorMetadata, SdkError};
+use ipam::call::{CallError, CallErrorKind};
+
+use crate::classify::{classify, classify_status};
+use crate::ec2::reply::BadField;
+
+/// Why some call did not succeed.
+#[derive(Debug)]
+pub(crate) enum Failure {
+    /// EC2 says so.
+    Refused(CallError),
+    /// It failed before EC2 could answer, or its answer did not reach us whole.
+    Unanswered { kind: CallErrorKind, code: &'static str, problem: String },
+}
+
+impl Failure {
+    /// The failure of `action`, as EC2 spells it.
+    pub(crate) fn of(self, action: &str) -> CallError {
+        match self {
+            Self::Refused(error) => error,
+            Self::Unanswered { kind, code, problem } => {
+                CallError { kind, code: code.to_owned(), message: format!("{action}: {problem}") }
+            }
+        }
+    }
+
+    fn unanswered(kind: CallErrorKind, code: &'static str, error: &(dyn Error + 'static)) -> Self {
+        let causes: Vec<_> = causes(error).map(ToString::to_string).collect();
+        Self::Unanswered { kind, code, problem: causes.join(": ") }
+    }
+}
+
+/// The call may well have had its effect.
+impl From<BadField> for Failure {
+    fn from(field: BadField) -> Self {
+        Self::unanswered(CallErrorKind::OutcomeUnknown, "MalformedAnswer", &field)
+    }
+}
+
+impl<E> From<SdkError<E, HttpResponse>> for Failure
+where
+    E: ProvideErrorMetadata + Error + 'static,
+{
+    fn from(error: SdkError<E, HttpResponse>) -> Self {
+        let (kind, code) = match &error {
+            SdkError::ServiceError(answer) => {
+                return answered(answer.raw().status().as_u16(), answer.err());
+            }
+            SdkError::ConstructionFailure(_) => (CallErrorKind::Rejected, "RequestNotBuilt"),
+            SdkError::TimeoutError(_) => (CallErrorKind::OutcomeUnknown, "TimedOut"),
+            SdkError::DispatchFailure(_) => unsent(&error),
+            // Of what is left there is one variant: the connection broke within the answer.
+            _ => (CallErrorKind::OutcomeUnknown, "AnswerLost"),
+        };
+        Self::unanswered(kind, code, &error)
+    }
+}
+
+/// What came back with an error status, or as a success that could not be read.
+fn answered<E: ProvideErrorMetadata + Error + 'static>(status: u16, error: &E) -> Failure {
+    let Some(code) = error.code() else {
+        return Failure::unanswered(classify_status(status), "UnreadableAnswer", error);
+    };
+    let message = error.message().unwrap_or_default();
+    Failure::Refused(CallError {
+        kind: classify(status, code, message),
+        code: code.to_owned(),
+        message: message.to_owned(),
+    })
+}
+
+/// A connection that was refused is not taken for a call without effect: the attempt had none, but
+/// an earlier attempt of the same call may have had one, and where the SDK knows that it never
+/// connected it does not tell. To read once too often costs little, to forget an ENI does not.
+/// The same goes for credentials that could not be fetched just now; that there are none at all
+/// will not pass by itself.
+fn unsent(error: &(dyn Error + 'static)) -> (CallErrorKind, &'static str) {
+    match causes(error).find_map(|cause| cause.downcast_ref::<CredentialsError>()) {
+        Some(
+            CredentialsError::CredentialsNotLoaded(_) | CredentialsError::InvalidConfiguration(_),
+        ) => (CallErrorKind::AccessDenied, "NoCredentials"),
+        Some(_) => (CallErrorKind::OutcomeUnknown, "CredentialsNotFetched"),
+        None => (CallErrorKind::OutcomeUnknown, "ConnectionFailed"),
+    }
+}
+
+/// The error itself and all that is behind it.
+fn causes<'a>(error: &'a (dyn Error + 'static)) -> impl Iterator<Item = &'a (dyn Error + 'static)> {
+    std::iter::successors(Some(error), |&error| error.source())
+}
