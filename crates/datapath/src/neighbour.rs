@@ -32,18 +32,33 @@ impl fmt::Display for Neighbour {
     }
 }
 
-/// Puts `neighbour` in place of what is known of its address.
+/// Puts `neighbour` in place of what is known of its address, for good.
 pub(crate) async fn replace(netlink: &Netlink, neighbour: &Neighbour) -> Result<(), KernelError> {
+    put(netlink, neighbour, NeighbourState::Permanent).await
+}
+
+/// Tells the kernel where `neighbour` was seen last, so that the first packet need not wait for an
+/// answer; the kernel asks by itself before long.
+pub(crate) async fn hint(netlink: &Netlink, neighbour: &Neighbour) -> Result<(), KernelError> {
+    put(netlink, neighbour, NeighbourState::Stale).await
+}
+
+async fn put(
+    netlink: &Netlink,
+    neighbour: &Neighbour,
+    state: NeighbourState,
+) -> Result<(), KernelError> {
     let mut message = NeighbourMessage::default();
     message.header.family = family(neighbour.address);
     message.header.ifindex = neighbour.device;
-    message.header.state = NeighbourState::Permanent;
+    message.header.state = state;
     message.header.kind = RouteType::Unicast;
     message.attributes = vec![
         NeighbourAttribute::Destination(neighbour.address.into()),
         NeighbourAttribute::LinkLayerAddress(neighbour.mac.octets().to_vec()),
     ];
-    netlink.change(RouteNetlinkMessage::NewNeighbour(message), NLM_F_CREATE | NLM_F_REPLACE).await
+    let flags = NLM_F_CREATE | NLM_F_REPLACE;
+    netlink.change(RouteNetlinkMessage::NewNeighbour(message), flags).await
 }
 
 /// The permanent neighbours on link `device`, of both families.

@@ -164,17 +164,32 @@ pub(crate) async fn to_host(
     netlink: &Netlink,
     address: IpAddr,
 ) -> Result<Option<Route>, KernelError> {
-    let mut wanted = RouteMessage::default();
-    wanted.header.address_family = family(address);
-    wanted.header.destination_prefix_length = IpNet::from(address).prefix_len();
-    wanted.header.flags = RouteFlags::FibMatch;
-    wanted.attributes.push(RouteAttribute::Destination(address.into()));
-    match netlink.get(RouteNetlinkMessage::GetRoute(wanted)).await {
+    match look_up(netlink, address, RouteFlags::FibMatch).await {
         Ok(found) => {
-            Ok(Route::from_message(&found)
-                .filter(|route| route.destination == IpNet::from(address)))
+            let route = Route::from_message(&found);
+            Ok(route.filter(|route| route.destination == IpNet::from(address)))
         }
         Err(error) if error.is(Errno::NETUNREACH) || error.is(Errno::HOSTUNREACH) => Ok(None),
         Err(error) => Err(error),
     }
+}
+
+/// Whether the kernel takes packets for `address` as its own.
+pub(crate) async fn is_local(netlink: &Netlink, address: IpAddr) -> Result<bool, KernelError> {
+    let found = look_up(netlink, address, RouteFlags::empty()).await?;
+    let RouteNetlinkMessage::NewRoute(found) = found else { return Ok(false) };
+    Ok(found.header.kind == RouteType::Local)
+}
+
+async fn look_up(
+    netlink: &Netlink,
+    address: IpAddr,
+    flags: RouteFlags,
+) -> Result<RouteNetlinkMessage, KernelError> {
+    let mut wanted = RouteMessage::default();
+    wanted.header.address_family = family(address);
+    wanted.header.destination_prefix_length = IpNet::from(address).prefix_len();
+    wanted.header.flags = flags;
+    wanted.attributes.push(RouteAttribute::Destination(address.into()));
+    netlink.get(RouteNetlinkMessage::GetRoute(wanted)).await
 }

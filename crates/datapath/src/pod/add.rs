@@ -2,6 +2,7 @@
 
 use std::net::IpAddr;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use ipnet::IpNet;
 use sha1::{Digest as _, Sha1};
@@ -19,6 +20,13 @@ use crate::{
 
 /// Index of `lo`, the first link of every namespace (the kernel's `LOOPBACK_IFINDEX`).
 const LOOPBACK: u32 = 1;
+
+/// How long the kernel may take to bring an IPv6 address into use: milliseconds, unless the node
+/// is overwhelmed.
+const IPV6_DEADLINE: Duration = Duration::from_secs(10);
+
+/// How often it is asked.
+const IPV6_POLL: Duration = Duration::from_millis(1);
 
 /// Why a pod has no link now.
 #[derive(Debug, thiserror::Error)]
@@ -131,6 +139,21 @@ pub enum AddPodError {
         #[source]
         source: KernelError,
     },
+    /// It could not be found out whether an address is in use.
+    #[error("look up the pod's address {address}")]
+    ReadAddress {
+        /// The address.
+        address: IpAddr,
+        /// What the kernel says.
+        #[source]
+        source: KernelError,
+    },
+    /// The kernel did not bring an IPv6 address into use in time.
+    #[error("{address} is not in use {} s after it was added", IPV6_DEADLINE.as_secs())]
+    NotUsable {
+        /// The address.
+        address: IpAddr,
+    },
     /// A route could not be added, in the namespace of the device.
     #[error("add route {route} dev {device}")]
     AddRoute {
@@ -142,12 +165,12 @@ pub enum AddPodError {
         #[source]
         source: KernelError,
     },
-    /// The pod's gateway could not be tied to the host's end.
+    /// The hardware address behind an address could not be set, in the namespace of the device.
     #[error("set neighbour {neighbour} dev {device}")]
     SetNeighbour {
         /// The entry.
         neighbour: Neighbour,
-        /// The pod's end.
+        /// One of the ends.
         device: InterfaceName,
         /// What the kernel says.
         #[source]
@@ -173,7 +196,8 @@ pub enum AddPodError {
     },
 }
 
-/// Makes a pod's link. Packets pass in both directions when it returns.
+/// Makes a pod's link. Packets pass in both directions when it returns. Needs a runtime with I/O
+/// and time.
 ///
 /// A host link of the same name is an earlier sandbox's of the same pod that the runtime has not
 /// torn down yet: the newer sandbox wins, and the late [`super::del`] of the earlier one will find
@@ -298,6 +322,7 @@ impl Sides {
         self.raise(wanted, &host, &pod).await?;
         self.furnish_pod(wanted, &pod, &picture).await?;
         self.furnish_host(wanted, &picture).await?;
+        self.await_ipv6(wanted, &host, &pod).await?;
         // Last, for it is the only thing in the pod's namespace that does not vanish with the link.
         self.raise_loopback(wanted).await?;
         Ok(PodLinkState {
@@ -316,8 +341,7 @@ impl Sides {
                 .map_err(AddPodError::Sysctl)?;
         }
         if has_ipv6(wanted) {
-            // Without duplicate address detection the link-local addresses are usable at once; the
-            // node asks for the pod with its own.
+            // EC2 gives no address twice, and the link-local ones have two users only.
             sysctl::set(&format!("net/ipv6/conf/{host_name}/accept_dad"), "0")
                 .map_err(AddPodError::Sysctl)?;
             self.set_in_pod(&format!("net/ipv6/conf/{ifname}/disable_ipv6"), "0")?;
@@ -342,7 +366,11 @@ impl Sides {
         // The pod's end cannot be created up: the kernel answers ENOTCONN.
         link::set_up(&self.pod, pod.index)
             .await
-            .map_err(|source| AddPodError::SetUp { name: wanted.ifname.to_string(), source })
+            .map_err(|source| AddPodError::SetUp { name: wanted.ifname.to_string(), source })?;
+        // The end that was up first has no queue until the kernel has seen that the other is up,
+        // and drops packets meanwhile. To ask for it makes the kernel look now (Linux 6.8 and
+        // later, `linkwatch_sync_dev`).
+        find(&self.host, &wanted.host_name).await.map(drop)
     }
 
     async fn furnish_pod(
@@ -382,6 +410,37 @@ impl Sides {
             rule::add(&self.host, rule)
                 .await
                 .map_err(|source| AddPodError::AddRule { rule: *rule, source })?;
+        }
+        Ok(())
+    }
+
+    /// The kernel takes an IPv6 address into use in the background, also without duplicate address
+    /// detection; and the node's own link-local address, with which it would ask for the pod, comes
+    /// later still.
+    async fn await_ipv6(
+        &self,
+        wanted: &PodLink,
+        host: &Link,
+        pod: &Link,
+    ) -> Result<(), AddPodError> {
+        let addresses = wanted.addresses.iter().map(|pod| pod.address);
+        for address in addresses.filter(IpAddr::is_ipv6) {
+            let neighbour = Neighbour { address, mac: pod.mac, device: host.index };
+            neighbour::hint(&self.host, &neighbour).await.map_err(|source| {
+                let device = wanted.host_name.clone();
+                AddPodError::SetNeighbour { neighbour, device, source }
+            })?;
+            tokio::time::timeout(IPV6_DEADLINE, self.until_local(address))
+                .await
+                .map_err(|_elapsed| AddPodError::NotUsable { address })??;
+        }
+        Ok(())
+    }
+
+    async fn until_local(&self, address: IpAddr) -> Result<(), AddPodError> {
+        let failed = |source| AddPodError::ReadAddress { address, source };
+        while !route::is_local(&self.pod, address).await.map_err(failed)? {
+            tokio::time::sleep(IPV6_POLL).await;
         }
         Ok(())
     }

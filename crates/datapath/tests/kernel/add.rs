@@ -38,7 +38,7 @@ fn without_carrier(routes: &str) -> String {
 #[test]
 fn a_pod_on_the_primary_eni_needs_no_rule_from_it() {
     on_node(|node| {
-        Pod::added(node, "a", &["10.0.0.20@main"]);
+        let _pod = Pod::added(node, "a", &["10.0.0.20@main"]);
         assert_eq!(
             node.ip("rule"),
             "0:\tfrom all lookup local\n\
@@ -197,7 +197,7 @@ fn what_an_earlier_pod_left_for_the_address_is_replaced() {
         node.ip("rule add from 10.0.2.20 lookup 7 priority 1536");
         node.ip("rule add from 10.0.2.20 lookup 8 priority 1536");
         node.ip("rule add from 10.0.2.21 lookup 8 priority 1536");
-        Pod::added(node, "sample-pod", &["10.0.2.20@2"]);
+        let _pod = Pod::added(node, "sample-pod", &["10.0.2.20@2"]);
         assert_eq!(
             node.ip("rule"),
             "0:\tfrom all lookup local\n\

@@ -133,7 +133,8 @@ fn try_run(program: &str, arguments: &str) -> Result<String, String> {
     Ok(text.lines().map(|line| line.trim_end().to_owned() + "\n").collect())
 }
 
-/// A pod that shall be, or is, in `namespace`.
+/// A pod that shall be, or is, in `namespace`, and is gone when this is dropped.
+#[must_use]
 pub(crate) struct Pod {
     pub(crate) namespace: Namespace,
     pub(crate) link: PodLink,
