@@ -26,8 +26,10 @@ use ipam::call::{
 use ipam::id::{EniAttachmentId, EniId, InstanceId, SecurityGroupId, SubnetId, VpcId};
 use ipnet::{IpNet, Ipv6Net};
 
+use crate::endpoint::is_url;
 use crate::failure::Failure;
 
+const SCHEMES: [&str; 2] = ["http://", "https://"];
 /// A TCP and TLS handshake inside a region takes milliseconds.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
 /// In all, where a call may be repeated; two waits of at most one and two seconds lie between.
@@ -87,8 +89,8 @@ impl Ec2 {
     /// # Errors
     /// If the endpoint is no URL.
     pub async fn connect(options: ConnectOptions) -> Result<Self, ConnectError> {
-        if let Some(endpoint) = &options.endpoint {
-            check_endpoint(endpoint)?;
+        if let Some(endpoint) = options.endpoint.as_ref().filter(|url| !is_url(url, &SCHEMES)) {
+            return Err(ConnectError::InvalidEndpoint(endpoint.clone()));
         }
         let config = load_config(&options).await;
         let client = |retry: RetryConfig| {
@@ -310,15 +312,6 @@ async fn load_config(options: &ConnectOptions) -> SdkConfig {
         loader = loader.credentials_provider(credentials.clone());
     }
     loader.load().await
-}
-
-/// The SDK would take anything here and fail at each call.
-fn check_endpoint(endpoint: &str) -> Result<(), ConnectError> {
-    let host = endpoint.strip_prefix("http://").or_else(|| endpoint.strip_prefix("https://"));
-    match host {
-        Some(host) if !host.is_empty() && !host.contains(char::is_whitespace) => Ok(()),
-        _ => Err(ConnectError::InvalidEndpoint(endpoint.to_owned())),
-    }
 }
 
 fn filter(name: &str, value: &str) -> Filter {

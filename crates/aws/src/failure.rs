@@ -33,9 +33,12 @@ impl Failure {
         }
     }
 
+    /// In one line: the SDK's errors know line breaks.
     fn unanswered(kind: CallErrorKind, code: &'static str, error: &(dyn Error + 'static)) -> Self {
         let causes: Vec<_> = causes(error).map(ToString::to_string).collect();
-        Self::Unanswered { kind, code, problem: causes.join(": ") }
+        let text = causes.join(": ");
+        let lines: Vec<_> = text.lines().map(str::trim).collect();
+        Self::Unanswered { kind, code, problem: lines.join(" ") }
     }
 }
 
@@ -96,4 +99,53 @@ fn unsent(error: &(dyn Error + 'static)) -> (CallErrorKind, &'static str) {
 /// The error itself and all that is behind it.
 fn causes<'a>(error: &'a (dyn Error + 'static)) -> impl Iterator<Item = &'a (dyn Error + 'static)> {
     std::iter::successors(Some(error), |&error| error.source())
+}
+
+#[cfg(test)]
+mod tests {
+    use aws_sdk_ec2::error::ConnectorError;
+    use aws_sdk_ec2::operation::delete_network_interface::DeleteNetworkInterfaceError;
+
+    use super::*;
+
+    type DeleteError = SdkError<DeleteNetworkInterfaceError, HttpResponse>;
+
+    #[test]
+    fn what_was_not_sent_is_told_apart() {
+        use CallErrorKind::{AccessDenied, OutcomeUnknown, Rejected};
+        let check = |error: DeleteError, kind, text: &str| {
+            let failure = Failure::from(error).of("DeleteNetworkInterface");
+            assert_eq!((failure.kind, &*failure.to_string()), (kind, text));
+        };
+        let unsent = |cause: CredentialsError| {
+            DeleteError::dispatch_failure(ConnectorError::other(cause.into(), None))
+        };
+        check(
+            unsent(CredentialsError::not_loaded("nowhere:\n  not here")),
+            AccessDenied,
+            "NoCredentials: DeleteNetworkInterface: dispatch failure: other: the credential \
+             provider was not enabled: nowhere: not here",
+        );
+        check(
+            unsent(CredentialsError::provider_error("STS is down")),
+            OutcomeUnknown,
+            "CredentialsNotFetched: DeleteNetworkInterface: dispatch failure: other: an error \
+             occurred while loading credentials: STS is down",
+        );
+        check(
+            DeleteError::dispatch_failure(ConnectorError::io("reset".into())),
+            OutcomeUnknown,
+            "ConnectionFailed: DeleteNetworkInterface: dispatch failure: io error: reset",
+        );
+        check(
+            DeleteError::timeout_error("10 s"),
+            OutcomeUnknown,
+            "TimedOut: DeleteNetworkInterface: request has timed out: 10 s",
+        );
+        check(
+            DeleteError::construction_failure("no id"),
+            Rejected,
+            "RequestNotBuilt: DeleteNetworkInterface: failed to construct request: no id",
+        );
+    }
 }

@@ -13,6 +13,8 @@ use aws_config::provider_config::ProviderConfig;
 use ipam::id::{EniId, InstanceId, SecurityGroupId, SubnetId, VpcId};
 use ipnet::Ipv4Net;
 
+use crate::endpoint::is_url;
+
 const ROOT: &str = "/latest/meta-data/";
 
 /// Why the node does not know who it is.
@@ -88,8 +90,11 @@ impl Imds {
     /// # Errors
     /// If `endpoint` is no URL.
     pub fn connect_to(endpoint: &str) -> Result<Self, ImdsError> {
-        let invalid = |_| ImdsError::InvalidEndpoint(endpoint.to_owned());
-        Ok(Self(builder().endpoint(endpoint).map_err(invalid)?.build()))
+        let invalid = || ImdsError::InvalidEndpoint(endpoint.to_owned());
+        if !is_url(endpoint, &["http://"]) {
+            return Err(invalid());
+        }
+        Ok(Self(builder().endpoint(endpoint).map_err(|_| invalid())?.build()))
     }
 
     /// Reads who and where this node is. About a dozen small requests.

@@ -6,6 +6,7 @@
 
 mod classify;
 mod ec2;
+mod endpoint;
 mod failure;
 mod imds;
 mod limits;

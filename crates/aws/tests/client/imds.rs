@@ -102,5 +102,7 @@ async fn a_passing_failure_is_repeated() {
 
 #[tokio::test]
 async fn an_endpoint_that_is_no_url_is_refused_at_once() {
-    assert!(matches!(Imds::connect_to("a b"), Err(ImdsError::InvalidEndpoint(_))));
+    for bad in ["", "localhost:1338", "https://localhost", "http://", "http:///x", "http://a b"] {
+        assert!(matches!(Imds::connect_to(bad), Err(ImdsError::InvalidEndpoint(_))), "{bad}");
+    }
 }
