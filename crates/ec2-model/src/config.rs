@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::dice::Delay;
+use crate::request::Action;
 
 /// What a model is made with.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -137,6 +138,41 @@ impl Latency {
             launch: Delay::between(5_000, 20_000),
             terminate: Delay::between(20_000, 60_000),
             associate: Delay::between(1_000, 5_000),
+        }
+    }
+}
+
+impl Latency {
+    /// From the request of an operation to its answer.
+    pub(crate) fn of(&self, action: Action) -> Delay {
+        match action {
+            Action::DescribeInstances
+            | Action::DescribeInstanceTypes
+            | Action::DescribeSubnets
+            | Action::DescribeVpcs
+            | Action::DescribeSecurityGroups
+            | Action::DescribeAvailabilityZones
+            | Action::DescribeNetworkInterfaces
+            | Action::DescribeTags
+            | Action::GetSubnetCidrReservations => self.describe,
+            Action::CreateNetworkInterface => self.create,
+            Action::AttachNetworkInterface => self.attach_call,
+            Action::AssignPrivateIpAddresses
+            | Action::UnassignPrivateIpAddresses
+            | Action::AssignIpv6Addresses
+            | Action::UnassignIpv6Addresses => self.assign,
+            Action::ModifyNetworkInterfaceAttribute
+            | Action::DetachNetworkInterface
+            | Action::DeleteNetworkInterface
+            | Action::CreateTags
+            | Action::DeleteTags
+            | Action::CreateSubnetCidrReservation
+            | Action::DeleteSubnetCidrReservation
+            | Action::CreateVpc
+            | Action::CreateSubnet
+            | Action::AssociateVpcCidrBlock
+            | Action::RunInstances
+            | Action::TerminateInstances => self.other_call,
         }
     }
 }

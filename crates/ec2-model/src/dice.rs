@@ -34,6 +34,12 @@ impl Dice {
         self.next().checked_rem(end).unwrap_or(0)
     }
 
+    /// An index below `len`, which must not be 0.
+    pub(crate) fn index(&mut self, len: usize) -> usize {
+        let len = u64::try_from(len).expect("usize is at most 64 bits wide");
+        usize::try_from(self.below(len)).expect("below a usize")
+    }
+
     /// True in `permille` of 1,000 cases. Draws nothing where the answer is certain, so that a
     /// switch that is off does not shift the stream.
     pub(crate) fn chance(&mut self, permille: u16) -> bool {

@@ -5,18 +5,31 @@
 //! the same answers. It knows no HTTP, no XML, no kernel and no clock: whoever serves it decodes
 //! into [`request`], renders [`response`], and builds what [`fabric`] describes.
 
+mod agenda;
+mod ask;
+mod book;
 pub mod calls;
 pub mod config;
 mod dice;
 pub mod error;
 pub mod fabric;
+mod family;
 pub mod fault;
+mod filter;
 pub mod id;
+mod imds;
 pub mod model;
+mod operation;
+mod page;
 pub mod request;
 pub mod response;
 pub mod seed;
+mod throttle;
 pub mod time;
+mod veil;
+mod view;
+mod world;
+mod zone;
 
 pub use dice::Delay;
 pub use error::ApiError;

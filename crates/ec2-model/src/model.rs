@@ -4,16 +4,22 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::time::Duration;
 
-use crate::calls::CallLog;
-use crate::config::Config;
+use crate::agenda::Agenda;
+use crate::calls::{CallLog, CallRecord};
+use crate::config::{Config, Throttling};
+use crate::dice::Dice;
 use crate::error::ApiError;
 use crate::fabric::Fabric;
-use crate::fault::{Disturbance, FaultId, FaultRule};
-use crate::id::{InstanceId, SecurityGroupId, SubnetId, VpcId};
-use crate::request::Request;
-use crate::response::Response;
-use crate::seed::{InstanceSeed, SecurityGroupSeed, SubnetSeed, VpcSeed};
+use crate::fault::{FaultId, FaultRule, Faults, Verdict};
+use crate::id::InstanceId;
+use crate::imds::Imds;
+use crate::request::{Action, Request};
+use crate::response::{AttachmentStatus, Response};
+use crate::throttle::Throttle;
 use crate::time::Timestamp;
+use crate::veil::Veils;
+use crate::view::View;
+use crate::world::World;
 
 /// Who calls, where and when.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -46,18 +52,46 @@ pub struct Reply {
     pub delivery: Delivery,
 }
 
-/// EC2's networking of one region, and the IMDS of its instances.
+/// EC2's networking of one region, and the IMDS of its instances. Accounts differ only in their
+/// token buckets and in whose name is on what they create.
 #[derive(Debug)]
 pub struct Model {
-    config: Config,
+    pub(crate) config: Config,
+    pub(crate) dice: Dice,
+    pub(crate) world: World,
+    pub(crate) agenda: Agenda,
+    pub(crate) imds: Imds,
+    pub(crate) veils: Veils,
+    throttle: Throttle,
+    faults: Faults,
     log: CallLog,
+    /// What was answered to a client token.
+    tokens: BTreeMap<(String, Action, String), (Request, Response)>,
+}
+
+/// Who calls and when: what an operation needs to know of its context.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Caller<'a> {
+    pub(crate) account: &'a str,
+    pub(crate) now: Timestamp,
 }
 
 impl Model {
     /// An empty region.
     #[must_use]
     pub fn new(config: Config) -> Self {
-        Self { log: CallLog::new(config.log_capacity), config }
+        Self {
+            dice: Dice::new(config.seed),
+            log: CallLog::new(config.log_capacity),
+            config,
+            world: World::default(),
+            agenda: Agenda::default(),
+            imds: Imds::default(),
+            veils: Veils::default(),
+            throttle: Throttle::default(),
+            faults: Faults::default(),
+            tokens: BTreeMap::new(),
+        }
     }
 
     /// What it was made with.
@@ -66,53 +100,153 @@ impl Model {
         &self.config
     }
 
-    /// Replaces the switches from now on; what is under way keeps its course.
+    /// Replaces the switches from now on; what is under way keeps its course. Seed, region and
+    /// the size of the log stay as they were.
     pub fn reconfigure(&mut self, config: Config) {
-        self.config = config;
+        let Config { seed, log_capacity, .. } = self.config;
+        let region = std::mem::take(&mut self.config.region);
+        self.config = Config { seed, log_capacity, region, ..config };
     }
 
     /// One call: throttling, faults, the operation, the log.
     pub fn call(&mut self, context: &Context, request: Request) -> Reply {
-        let error = ApiError::invalid_action(request.action().as_str());
-        self.refuse(context, request.action().as_str(), error)
+        self.advance(context.now);
+        let action = request.action();
+        let admitted = self.admit(context, |model| match model.config.throttling {
+            Throttling::Off => Ok(()),
+            Throttling::Documented => model.throttle.draw(&context.account, &request, context.now),
+        });
+        let verdict = self.judge(admitted, Some(action));
+        let result = match &verdict.failure {
+            Some(error) => Err(error.clone()),
+            None => self.perform(context, &request),
+        };
+        self.advance(context.now);
+        self.reply(context, action.as_str(), result, &verdict)
     }
 
     /// One call that could not even be decoded: draws a token as any other, is logged, and
     /// answers `error`. `action` is as the client named it.
     pub fn refuse(&mut self, context: &Context, action: &str, error: ApiError) -> Reply {
-        let _ = (context, action);
-        Reply { result: Err(error), delivery: Delivery::After(Duration::ZERO) }
+        self.advance(context.now);
+        let known: Option<Action> = action.parse().ok();
+        let (account, now) = (&context.account, context.now);
+        let admitted = self.admit(context, |model| match (model.config.throttling, known) {
+            (Throttling::Documented, Some(action)) => {
+                model.throttle.draw_undecoded(account, action, now)
+            }
+            (Throttling::Documented, None) | (Throttling::Off, _) => Ok(()),
+        });
+        let verdict = self.judge(admitted, known);
+        let error = verdict.failure.clone().unwrap_or(error);
+        self.reply(context, action, Err(error), &verdict)
+    }
+
+    /// What is decided before anything else: the region, then the tokens.
+    fn admit(
+        &mut self,
+        context: &Context,
+        draw: impl FnOnce(&mut Self) -> Result<(), ApiError>,
+    ) -> Result<(), ApiError> {
+        if context.region != self.config.region {
+            let text = "Credential should be scoped to a valid region.";
+            return Err(ApiError::new("AuthFailure", text));
+        }
+        draw(self)
+    }
+
+    /// Fault rules see only what was admitted.
+    fn judge(&mut self, admitted: Result<(), ApiError>, action: Option<Action>) -> Verdict {
+        match admitted {
+            Ok(()) => self.faults.judge(action),
+            Err(error) => Verdict { failure: Some(error), ..Verdict::default() },
+        }
+    }
+
+    fn perform(&mut self, context: &Context, request: &Request) -> Result<Response, ApiError> {
+        if request.dry_run() {
+            let text = "Request would have succeeded, but DryRun flag is set.";
+            return Err(ApiError::new("DryRunOperation", text));
+        }
+        let caller = Caller { account: &context.account, now: context.now };
+        let Some(token) = request.client_token() else { return self.operate(caller, request) };
+        let key = (context.account.clone(), request.action(), token.to_owned());
+        match self.tokens.get(&key) {
+            Some((before, response)) if before == request => Ok(response.clone()),
+            Some(_) => Err(ApiError::new(
+                "IdempotentParameterMismatch",
+                "Arguments on this idempotent request are inconsistent with arguments used in \
+                 previous request(s).",
+            )),
+            None => {
+                let response = self.operate(caller, request)?;
+                self.tokens.insert(key, (request.clone(), response.clone()));
+                Ok(response)
+            }
+        }
+    }
+
+    fn reply(
+        &mut self,
+        context: &Context,
+        action: &str,
+        result: Result<Response, ApiError>,
+        verdict: &Verdict,
+    ) -> Reply {
+        let latency = action.parse().map(|action| self.config.latency.of(action));
+        let latency = latency.unwrap_or_default().roll(&mut self.dice) + verdict.delay;
+        self.log.push(CallRecord {
+            number: 0,
+            action: action.to_owned(),
+            account: context.account.clone(),
+            parameters: context.parameters.clone(),
+            error: result.as_ref().err().map(|error| error.code.clone()),
+            reply_lost: verdict.lose_reply,
+            at: context.now,
+            answered_at: context.now + latency,
+        });
+        let delivery = match verdict.lose_reply {
+            true => Delivery::Lost,
+            false => Delivery::After(latency),
+        };
+        Reply { result, delivery }
     }
 
     /// Lets happen what is due until `now`. Every other method that takes a time does it, too.
     pub fn advance(&mut self, now: Timestamp) {
-        let _ = now;
+        while let Some((at, due)) = self.agenda.pop(now) {
+            self.happen(due, at);
+        }
+        self.veils.lift(now);
     }
 
     /// When something will change of itself next.
     #[must_use]
     pub fn wake_at(&self) -> Option<Timestamp> {
-        None
+        self.agenda.next_at()
     }
 
     /// What IMDS of an instance answers to a GET of `path` (`/latest/meta-data/mac`), `None` being
     /// 404. Tokens are not its business.
     pub fn imds(&mut self, instance: &InstanceId, path: &str, now: Timestamp) -> Option<String> {
-        let _ = (instance, path, now);
-        None
+        self.advance(now);
+        let instance = self.world.instances.get(instance)?;
+        self.imds.get(self.view(), instance, path, now)
     }
 
     /// What the network has to look like.
     pub fn fabric(&mut self, now: Timestamp) -> Fabric {
         self.advance(now);
-        Fabric::default()
+        let view = self.view();
+        let instances = self.world.instances.values();
+        Fabric { instances: instances.filter_map(|it| view.fabric_instance(it)).collect() }
     }
 
     /// The instance that has this address, alone or in a prefix, on an attached ENI.
     #[must_use]
     pub fn instance_of(&self, address: IpAddr) -> Option<InstanceId> {
-        let _ = address;
-        None
+        let attachment = self.world.eni_with(address)?.attachment()?;
+        (attachment.status == AttachmentStatus::Attached).then(|| attachment.instance_id.clone())
     }
 
     /// The calls so far.
@@ -129,68 +263,25 @@ impl Model {
     /// From now on calls go wrong by this rule. If several rules hit one call, all count; of
     /// several failures the oldest rule's.
     pub fn add_fault(&mut self, rule: FaultRule) -> FaultId {
-        let _ = rule;
-        FaultId(0)
+        self.faults.add(rule)
     }
 
     /// Drops a rule; false if there is none of this id.
     pub fn remove_fault(&mut self, id: FaultId) -> bool {
-        let _ = id;
-        false
+        self.faults.remove(id)
     }
 
     /// The rules, spent ones included, with how many calls each has hit.
     pub fn faults(&self) -> impl Iterator<Item = (FaultId, &FaultRule, u64)> {
-        std::iter::empty()
+        self.faults.iter()
     }
 
-    /// Lets something happen behind the client's back.
-    ///
-    /// # Errors
-    /// As the call that would do the same; then nothing has happened.
-    pub fn disturb(&mut self, disturbance: Disturbance, now: Timestamp) -> Result<(), ApiError> {
-        let _ = disturbance;
-        self.advance(now);
-        Ok(())
+    pub(crate) fn view(&self) -> View<'_> {
+        View { world: &self.world, config: &self.config }
     }
 
-    /// Adds a VPC with its default security group.
-    ///
-    /// # Errors
-    /// As CreateVpc, or if the id is taken.
-    pub fn add_vpc(&mut self, seed: VpcSeed) -> Result<VpcId, ApiError> {
-        Ok(seed.id.unwrap_or_else(|| VpcId::from_number(0)))
-    }
-
-    /// Adds a subnet.
-    ///
-    /// # Errors
-    /// As CreateSubnet, or if the id is taken, or a used address is outside or reserved.
-    pub fn add_subnet(&mut self, seed: SubnetSeed) -> Result<SubnetId, ApiError> {
-        Ok(seed.id.unwrap_or_else(|| SubnetId::from_number(0)))
-    }
-
-    /// Adds a security group.
-    ///
-    /// # Errors
-    /// If there is no such VPC, or the id or the name is taken.
-    pub fn add_security_group(
-        &mut self,
-        seed: SecurityGroupSeed,
-    ) -> Result<SecurityGroupId, ApiError> {
-        Ok(seed.id.unwrap_or_else(|| SecurityGroupId::from_number(0)))
-    }
-
-    /// Adds a running instance with its primary ENI, which goes with it when it is terminated.
-    ///
-    /// # Errors
-    /// As RunInstances, or if the id is taken.
-    pub fn add_instance(
-        &mut self,
-        seed: InstanceSeed,
-        now: Timestamp,
-    ) -> Result<InstanceId, ApiError> {
-        self.advance(now);
-        Ok(seed.id.unwrap_or_else(|| InstanceId::from_number(0)))
+    /// 64 bits of the 68 that an id has: EC2's begin with a 0.
+    pub(crate) fn fresh(&mut self) -> u128 {
+        u128::from(self.dice.next())
     }
 }

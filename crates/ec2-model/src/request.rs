@@ -679,6 +679,18 @@ pub struct TerminateInstances {
 }
 
 impl Request {
+    /// What makes a repeated call one call, for the operations that have it.
+    #[must_use]
+    pub fn client_token(&self) -> Option<&str> {
+        if let Self::CreateNetworkInterface(request) = self {
+            request.client_token.as_deref()
+        } else if let Self::RunInstances(request) = self {
+            request.client_token.as_deref()
+        } else {
+            None
+        }
+    }
+
     /// Whether the client only wants to know if it may. Operations whose API has no `DryRun` say
     /// no.
     #[must_use]

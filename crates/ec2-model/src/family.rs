@@ -1,0 +1,89 @@
+//! IPv4 and IPv6 as one arithmetic, so that every rule about addresses is written once.
+
+use std::fmt::{Debug, Display};
+use std::net::{Ipv4Addr, Ipv6Addr};
+
+use ipnet::{IpNet, Ipv4Net, Ipv6Net};
+
+/// One of the two families.
+pub(crate) trait Family: Debug + Clone + PartialEq + 'static {
+    type Addr: Copy + Ord + Debug + Display;
+    type Net: Copy + Ord + Debug + Display + Into<IpNet>;
+    /// Bits of an address.
+    const BITS: u8;
+    /// Length of the prefixes that EC2 gives to an ENI.
+    const PREFIX_LEN: u8;
+    /// What error texts call the parameters: addresses, their count, prefixes, their count.
+    const PARAMETERS: [&'static str; 4];
+
+    fn number(addr: Self::Addr) -> u128;
+    /// The address with this number, whose upper bits beyond the family's do not count.
+    fn addr(number: u128) -> Self::Addr;
+    /// The network address (host bits kept) and the length.
+    fn parts(net: Self::Net) -> (u128, u8);
+    /// The prefix that begins at `first`.
+    fn prefix(first: u128) -> Self::Net;
+}
+
+/// 32 bits, /28.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) enum V4 {}
+
+/// 128 bits, /80.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) enum V6 {}
+
+impl Family for V4 {
+    type Addr = Ipv4Addr;
+    type Net = Ipv4Net;
+    const BITS: u8 = 32;
+    const PREFIX_LEN: u8 = 28;
+    const PARAMETERS: [&'static str; 4] = [
+        "privateIpAddressSet",
+        "secondaryPrivateIpAddressCount",
+        "ipv4Prefixes",
+        "ipv4PrefixCount",
+    ];
+
+    fn number(addr: Ipv4Addr) -> u128 {
+        u128::from(u32::from(addr))
+    }
+
+    fn addr(number: u128) -> Ipv4Addr {
+        let low = number & u128::from(u32::MAX);
+        Ipv4Addr::from(u32::try_from(low).expect("masked to 32 bits"))
+    }
+
+    fn parts(net: Ipv4Net) -> (u128, u8) {
+        (Self::number(net.addr()), net.prefix_len())
+    }
+
+    fn prefix(first: u128) -> Ipv4Net {
+        Ipv4Net::new_assert(Self::addr(first), Self::PREFIX_LEN)
+    }
+}
+
+impl Family for V6 {
+    type Addr = Ipv6Addr;
+    type Net = Ipv6Net;
+    const BITS: u8 = 128;
+    const PREFIX_LEN: u8 = 80;
+    const PARAMETERS: [&'static str; 4] =
+        ["ipv6Addresses", "ipv6AddressCount", "ipv6Prefixes", "ipv6PrefixCount"];
+
+    fn number(addr: Ipv6Addr) -> u128 {
+        addr.to_bits()
+    }
+
+    fn addr(number: u128) -> Ipv6Addr {
+        Ipv6Addr::from_bits(number)
+    }
+
+    fn parts(net: Ipv6Net) -> (u128, u8) {
+        (Self::number(net.addr()), net.prefix_len())
+    }
+
+    fn prefix(first: u128) -> Ipv6Net {
+        Ipv6Net::new_assert(Self::addr(first), Self::PREFIX_LEN)
+    }
+}

@@ -1,0 +1,345 @@
+//! Instance metadata: what each instance can read about itself, which may lag behind the API.
+//!
+//! Paths and formats: <https://docs.aws.amazon.com/AWSEC2/latest/UserGuide/ec2-instance-metadata.html>.
+//! Tokens, status codes and who is asking are for whoever serves it.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use serde_json::json;
+
+use crate::ask::Holdings;
+use crate::id::{EniId, InstanceId, SecurityGroupId};
+use crate::request::InterfaceType;
+use crate::response::CidrState;
+use crate::time::Timestamp;
+use crate::view::View;
+use crate::world::{Eni, Instance, PRIMARY, Slot};
+use crate::zone;
+
+/// The dated versions beside `latest`, of those that AWS serves; older ones have fewer keys.
+const VERSIONS: [&str; 5] = ["2019-10-01", "2020-10-27", "2020-11-01", "2021-01-03", "2022-09-24"];
+/// The first version with `network-card`.
+const NETWORK_CARD_SINCE: &str = "2020-11-01";
+/// The first version with the top-level `ipv6`.
+const IPV6_SINCE: &str = "2021-01-03";
+const LATEST: &str = "latest";
+const HOUR_MS: u64 = 3_600_000;
+/// EC2 hands out credentials for about six hours and renews them well before.
+const CREDENTIALS_LIVE_MS: u64 = 6 * HOUR_MS;
+
+/// An ENI as its instance's metadata have it; it may be older than the ENI, or outlive it.
+#[derive(Debug, Clone)]
+struct ShownEni {
+    slot: Slot,
+    eni: Eni,
+}
+
+impl ShownEni {
+    /// Only that it is there, with its primary address.
+    fn bare(eni: &Eni, slot: Slot) -> Self {
+        let eni = Eni { v4: Holdings::default(), v6: Holdings::default(), ..eni.clone() };
+        Self { slot, eni }
+    }
+
+    fn complete(eni: &Eni, slot: Slot) -> Self {
+        Self { slot, eni: eni.clone() }
+    }
+}
+
+/// Where the instance has the device of an ENI, if it has.
+fn slot_on(eni: &Eni, instance: &InstanceId) -> Option<Slot> {
+    let attachment = eni.attachment().filter(|_| eni.is_on(instance))?;
+    Some((attachment.network_card_index, attachment.device_index))
+}
+
+/// What the metadata of all instances show.
+#[derive(Debug, Default)]
+pub(crate) struct Imds {
+    shown: BTreeMap<InstanceId, BTreeMap<EniId, ShownEni>>,
+    frozen: BTreeSet<InstanceId>,
+}
+
+impl Imds {
+    /// Shows or hides an ENI according to whether it is there; a new one without its addresses.
+    pub(crate) fn show_interface(&mut self, instance: &InstanceId, id: &EniId, eni: Option<&Eni>) {
+        if self.frozen.contains(instance) {
+            return;
+        }
+        let shown = self.shown.entry(instance.clone()).or_default();
+        let there = eni.and_then(|eni| Some((eni, slot_on(eni, instance)?)));
+        if let Some((eni, slot)) = there {
+            shown.entry(id.clone()).or_insert_with(|| ShownEni::bare(eni, slot));
+        } else {
+            shown.remove(id);
+        }
+    }
+
+    /// Shows the addresses and groups of an ENI as they are, if the ENI is shown at all.
+    pub(crate) fn show_addresses(&mut self, instance: &InstanceId, eni: &Eni) {
+        if self.frozen.contains(instance) {
+            return;
+        }
+        let shown = self.shown.get_mut(instance).and_then(|enis| enis.get_mut(&eni.id));
+        if let (Some(shown), Some(slot)) = (shown, slot_on(eni, instance)) {
+            *shown = ShownEni::complete(eni, slot);
+        }
+    }
+
+    /// Shows everything as it is.
+    pub(crate) fn show_all<'a>(
+        &mut self,
+        instance: &InstanceId,
+        enis: impl Iterator<Item = &'a Eni>,
+    ) {
+        let show = |eni: &Eni| {
+            let slot = slot_on(eni, instance)?;
+            Some((eni.id.clone(), ShownEni::complete(eni, slot)))
+        };
+        self.shown.insert(instance.clone(), enis.filter_map(show).collect());
+    }
+
+    pub(crate) fn freeze(&mut self, instance: &InstanceId) {
+        self.frozen.insert(instance.clone());
+    }
+
+    pub(crate) fn thaw(&mut self, instance: &InstanceId) {
+        self.frozen.remove(instance);
+    }
+
+    /// Drops what was kept about an instance that is gone.
+    pub(crate) fn forget(&mut self, instance: &InstanceId) {
+        self.shown.remove(instance);
+        self.frozen.remove(instance);
+    }
+
+    /// The answer to a GET of `path`, `None` being 404.
+    pub(crate) fn get(
+        &self,
+        view: View<'_>,
+        instance: &Instance,
+        path: &str,
+        now: Timestamp,
+    ) -> Option<String> {
+        let path = path.trim_matches('/');
+        if path.is_empty() {
+            let mut versions = VERSIONS.to_vec();
+            versions.push(LATEST);
+            return Some(versions.join("\n"));
+        }
+        let (version, path) = path.split_once('/').unwrap_or((path, ""));
+        if version != LATEST && !VERSIONS.contains(&version) {
+            return None;
+        }
+        let empty = BTreeMap::new();
+        let enis = self.shown.get(&instance.id).unwrap_or(&empty);
+        Document { view, instance, enis, version, now }.tree().get(path)
+    }
+}
+
+/// Leaves by path, without slashes at the ends.
+#[derive(Debug, Default)]
+struct Tree(BTreeMap<String, String>);
+
+impl Tree {
+    fn put(&mut self, path: &str, value: impl ToString) {
+        self.0.insert(path.to_owned(), value.to_string());
+    }
+
+    /// One value on each line; a key without values does not exist.
+    fn put_lines(&mut self, path: &str, values: impl IntoIterator<Item = impl ToString>) {
+        let lines: Vec<String> = values.into_iter().map(|value| value.to_string()).collect();
+        if !lines.is_empty() {
+            self.put(path, lines.join("\n"));
+        }
+    }
+
+    /// A leaf's value, or the names in a directory, those of directories with a slash.
+    fn get(&self, path: &str) -> Option<String> {
+        if let Some(leaf) = self.0.get(path) {
+            return Some(leaf.clone());
+        }
+        let below = if path.is_empty() { String::new() } else { format!("{path}/") };
+        let names: BTreeSet<String> = self
+            .0
+            .range(below.clone()..)
+            .map_while(|(leaf, _)| leaf.strip_prefix(&below))
+            .map(|rest| match rest.split_once('/') {
+                Some((directory, _)) => format!("{directory}/"),
+                None => rest.to_owned(),
+            })
+            .collect();
+        let names: Vec<String> = names.into_iter().collect();
+        (!names.is_empty()).then(|| names.join("\n"))
+    }
+}
+
+/// All that one instance can read.
+#[derive(Debug, Clone, Copy)]
+struct Document<'a> {
+    view: View<'a>,
+    instance: &'a Instance,
+    enis: &'a BTreeMap<EniId, ShownEni>,
+    version: &'a str,
+    now: Timestamp,
+}
+
+impl<'a> Document<'a> {
+    fn tree(self) -> Tree {
+        let mut tree = Tree::default();
+        self.put_instance(&mut tree);
+        self.put_role(&mut tree);
+        for shown in self.enis.values() {
+            self.put_interface(&mut tree, shown);
+        }
+        tree
+    }
+
+    /// Dated versions compare as text; `latest` is after all of them.
+    fn has(self, since: &str) -> bool {
+        self.version >= since
+    }
+
+    fn primary(self) -> Option<&'a Eni> {
+        self.enis.values().find(|shown| shown.slot == PRIMARY).map(|shown| &shown.eni)
+    }
+
+    fn zone(self) -> char {
+        self.view.world.subnets.get(&self.instance.subnet).map_or('a', |subnet| subnet.zone)
+    }
+
+    fn put_instance(self, tree: &mut Tree) {
+        let region = &self.view.config.region;
+        let instance = self.instance;
+        let mut put = |key: &str, value: &str| tree.put(&format!("meta-data/{key}"), value);
+        put("ami-id", &instance.image_id);
+        put("ami-launch-index", "0");
+        put("instance-action", "none");
+        put("instance-id", instance.id.as_str());
+        put("instance-life-cycle", "on-demand");
+        put("instance-type", instance.instance_type.name);
+        put("placement/availability-zone", &self.view.zone_name(self.zone()));
+        put("placement/availability-zone-id", &self.view.zone_id(self.zone()));
+        put("placement/region", region);
+        put("profile", "default-hvm");
+        put("reservation-id", instance.reservation.as_str());
+        put(
+            "services/domain",
+            if region.starts_with("cn-") { "amazonaws.com.cn" } else { "amazonaws.com" },
+        );
+        put("services/partition", zone::partition(region));
+        if let Some(eni) = self.primary() {
+            self.put_primary(tree, eni);
+        }
+        tree.put("dynamic/instance-identity/document", self.identity());
+    }
+
+    fn put_primary(self, tree: &mut Tree, eni: &Eni) {
+        let host = self.view.host_name(eni.primary);
+        for key in ["hostname", "local-hostname"] {
+            tree.put(&format!("meta-data/{key}"), &host);
+        }
+        tree.put("meta-data/local-ipv4", eni.primary);
+        tree.put("meta-data/mac", eni.mac);
+        tree.put_lines("meta-data/security-groups", self.group_names(&eni.groups));
+        if self.has(IPV6_SINCE) {
+            tree.put_lines("meta-data/ipv6", eni.v6.addresses.first());
+        }
+    }
+
+    fn group_names(self, ids: &[SecurityGroupId]) -> Vec<String> {
+        let groups = ids.iter().filter_map(|id| self.view.world.groups.get(id));
+        groups.map(|group| group.name.clone()).collect()
+    }
+
+    fn identity(self) -> String {
+        let instance = self.instance;
+        let document = json!({
+            "accountId": instance.owner,
+            "architecture": instance.instance_type.architectures.first().unwrap_or(&"x86_64"),
+            "availabilityZone": self.view.zone_name(self.zone()),
+            "billingProducts": null,
+            "devpayProductCodes": null,
+            "marketplaceProductCodes": null,
+            "imageId": instance.image_id,
+            "instanceId": instance.id,
+            "instanceType": instance.instance_type.name,
+            "kernelId": null,
+            "pendingTime": instance.launch_time.to_seconds_string(),
+            "privateIp": self.primary().map(|eni| eni.primary.to_string()),
+            "ramdiskId": null,
+            "region": self.view.config.region,
+            "version": "2017-09-30",
+        });
+        format!("{document:#}")
+    }
+
+    fn put_role(self, tree: &mut Tree) {
+        let Some(role) = &self.view.config.iam_role else { return };
+        let partition = zone::partition(&self.view.config.region);
+        let account = &self.instance.owner;
+        let hour = Timestamp::from_unix_millis(self.now.unix_millis() / HOUR_MS * HOUR_MS);
+        let updated = hour.to_seconds_string();
+        let info = json!({
+            "Code": "Success",
+            "LastUpdated": updated,
+            "InstanceProfileArn": format!("arn:{partition}:iam::{account}:instance-profile/{role}"),
+            "InstanceProfileId": "AIPAEXAMPLEEXAMPLEEXA",
+        });
+        tree.put("meta-data/iam/info", format!("{info:#}"));
+        let expires = hour.unix_millis() + CREDENTIALS_LIVE_MS;
+        let digits = self.instance.id.as_str().trim_start_matches("i-").to_uppercase();
+        let credentials = json!({
+            "Code": "Success",
+            "LastUpdated": updated,
+            "Type": "AWS-HMAC",
+            "AccessKeyId": format!("ASIA{:0<16.16}", digits),
+            "SecretAccessKey": format!("model/{}/{}", self.instance.id, hour.unix_millis()),
+            "Token": format!("model-session-{}-{}", self.instance.id, hour.unix_millis()),
+            "Expiration": Timestamp::from_unix_millis(expires).to_seconds_string(),
+        });
+        let path = format!("meta-data/iam/security-credentials/{role}");
+        tree.put(&path, format!("{credentials:#}"));
+    }
+
+    fn put_interface(self, tree: &mut Tree, shown: &ShownEni) {
+        let ShownEni { slot: (card, device), eni } = shown;
+        let at = |key: &str| format!("meta-data/network/interfaces/macs/{}/{key}", eni.mac);
+        tree.put(&at("device-number"), device);
+        tree.put(&at("interface-id"), &eni.id);
+        tree.put(&at("local-hostname"), self.view.host_name(eni.primary));
+        tree.put(&at("mac"), eni.mac);
+        tree.put(&at("owner-id"), &eni.owner);
+        if self.has(NETWORK_CARD_SINCE) {
+            // The documented name, and the one that instances are seen to have.
+            tree.put(&at("network-card-index"), card);
+            tree.put(&at("network-card"), card);
+        }
+        tree.put_lines(&at("security-group-ids"), &eni.groups);
+        tree.put_lines(&at("security-groups"), self.group_names(&eni.groups));
+        if eni.interface_type != InterfaceType::EfaOnly {
+            let addresses = std::iter::once(&eni.primary).chain(&eni.v4.addresses);
+            tree.put_lines(&at("local-ipv4s"), addresses);
+        }
+        tree.put_lines(&at("ipv4-prefix"), &eni.v4.prefixes);
+        tree.put_lines(&at("ipv6s"), &eni.v6.addresses);
+        tree.put_lines(&at("ipv6-prefix"), &eni.v6.prefixes);
+        self.put_surroundings(tree, eni, at);
+    }
+
+    fn put_surroundings(self, tree: &mut Tree, eni: &Eni, at: impl Fn(&str) -> String) {
+        let subnet = self.view.world.subnet_of(eni);
+        tree.put(&at("subnet-id"), &subnet.id);
+        tree.put(&at("subnet-ipv4-cidr-block"), subnet.cidr);
+        if let Some((association, _)) = &subnet.v6 {
+            tree.put(&at("subnet-ipv6-cidr-blocks"), association.cidr);
+        }
+        tree.put(&at("vpc-id"), &subnet.vpc);
+        let Some(vpc) = self.view.world.vpcs.get(&subnet.vpc) else { return };
+        tree.put(&at("vpc-ipv4-cidr-block"), vpc.cidr_block);
+        let cidrs = || vpc.associations.iter().filter(|it| it.state == CidrState::Associated);
+        let (v4, v6): (Vec<_>, Vec<_>) =
+            cidrs().map(|association| association.cidr).partition(|cidr| cidr.addr().is_ipv4());
+        tree.put_lines(&at("vpc-ipv4-cidr-blocks"), v4);
+        tree.put_lines(&at("vpc-ipv6-cidr-blocks"), v6);
+    }
+}

@@ -1,0 +1,59 @@
+//! The operations: what each call checks and does. One file for each group of them.
+//!
+//! Each checks in the order in which EC2 is seen to: what is named exists, parameters go together,
+//! states allow it, limits, the subnet's room. Nothing has changed when an error is returned.
+
+mod address;
+mod attachment;
+mod describe;
+mod due;
+mod instance;
+mod interface;
+mod network;
+mod reservation;
+mod seed;
+mod tag;
+
+use crate::error::ApiError;
+use crate::model::{Caller, Model};
+use crate::request::Request;
+use crate::response::Response;
+
+impl Model {
+    /// Does what the request asks.
+    pub(crate) fn operate(
+        &mut self,
+        caller: Caller<'_>,
+        request: &Request,
+    ) -> Result<Response, ApiError> {
+        match request {
+            Request::DescribeInstances(r) => self.describe_instances(r),
+            Request::DescribeInstanceTypes(r) => self.describe_instance_types(r),
+            Request::DescribeSubnets(r) => self.describe_subnets(r),
+            Request::DescribeVpcs(r) => self.describe_vpcs(r),
+            Request::DescribeSecurityGroups(r) => self.describe_security_groups(r),
+            Request::DescribeAvailabilityZones(r) => self.describe_availability_zones(r),
+            Request::CreateNetworkInterface(r) => self.create_network_interface(caller, r),
+            Request::AttachNetworkInterface(r) => self.attach_network_interface(caller, r),
+            Request::ModifyNetworkInterfaceAttribute(r) => self.modify_interface(caller, r),
+            Request::DetachNetworkInterface(r) => self.detach_network_interface(caller, r),
+            Request::DeleteNetworkInterface(r) => self.delete_network_interface(r),
+            Request::DescribeNetworkInterfaces(r) => self.describe_network_interfaces(r),
+            Request::AssignPrivateIpAddresses(r) => self.assign_private_ip_addresses(caller, r),
+            Request::UnassignPrivateIpAddresses(r) => self.unassign_private_ip_addresses(caller, r),
+            Request::AssignIpv6Addresses(r) => self.assign_ipv6_addresses(caller, r),
+            Request::UnassignIpv6Addresses(r) => self.unassign_ipv6_addresses(caller, r),
+            Request::CreateTags(r) => self.create_tags(r),
+            Request::DeleteTags(r) => self.delete_tags(r),
+            Request::DescribeTags(r) => self.describe_tags(r),
+            Request::CreateSubnetCidrReservation(r) => self.create_cidr_reservation(caller, r),
+            Request::GetSubnetCidrReservations(r) => self.get_cidr_reservations(r),
+            Request::DeleteSubnetCidrReservation(r) => self.delete_cidr_reservation(r),
+            Request::CreateVpc(r) => self.create_vpc(caller, r),
+            Request::CreateSubnet(r) => self.create_subnet(caller, r),
+            Request::AssociateVpcCidrBlock(r) => self.associate_vpc_cidr_block(caller, r),
+            Request::RunInstances(r) => self.run_instances(caller, r),
+            Request::TerminateInstances(r) => self.terminate_instances(caller, r),
+        }
+    }
+}

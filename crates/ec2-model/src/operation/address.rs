@@ -1,0 +1,291 @@
+//! Assigning and unassigning addresses and prefixes, written once for both families.
+
+use crate::ask::{Ask, AskError, Chooser, Holdings};
+use crate::book::{Holder, Refusal};
+use crate::config::InsufficientError;
+use crate::error::ApiError;
+use crate::family::{Family, V4, V6};
+use crate::id::{EniId, SubnetId};
+use crate::model::{Caller, Model};
+use crate::operation::interface::{MAX_SLOTS_UNATTACHED, over_limit};
+use crate::request::{
+    AssignIpv6Addresses, AssignPrivateIpAddresses, UnassignIpv6Addresses,
+    UnassignPrivateIpAddresses, Wanted,
+};
+use crate::response::Response;
+use crate::world::{Eni, Kept};
+
+/// What addresses are taken for: EC2 refuses the same thing in different words.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Purpose {
+    Creation,
+    Assignment,
+}
+
+/// What EC2 says if a subnet does not give what is asked.
+pub(super) fn ask_error<F: Family>(
+    error: &AskError<F>,
+    purpose: Purpose,
+    errors: InsufficientError,
+) -> ApiError {
+    match error {
+        AskError::Address(addr, refusal) => refused(&addr.to_string(), refusal, purpose),
+        AskError::Prefix(prefix, refusal) => refused(&prefix.to_string(), refusal, purpose),
+        AskError::TooFewAddresses => match errors {
+            InsufficientError::Classic => ApiError::new(
+                "InsufficientFreeAddressesInSubnet",
+                "The specified subnet does not have enough free addresses to satisfy the request.",
+            ),
+            InsufficientError::InvalidParameterValue => {
+                ApiError::parameter_value("There aren't sufficient free Ipv4 addresses or prefixes")
+            }
+        },
+        AskError::TooFewBlocks => ApiError::new(
+            "InsufficientCidrBlocks",
+            "The specified subnet does not have enough free cidr blocks to satisfy the request.",
+        ),
+    }
+}
+
+fn refused(what: &str, refusal: &Refusal, purpose: Purpose) -> ApiError {
+    match (refusal, purpose) {
+        (Refusal::Outside, _) => ApiError::parameter_value(format!(
+            "Address {what} does not fall within the subnet's address range"
+        )),
+        (Refusal::Reserved, _) => {
+            ApiError::parameter_value("Address is in subnet's reserved address range")
+        }
+        (Refusal::Misaligned, _) => {
+            ApiError::invalid_value(what, "prefix", "It is not a prefix of the supported length.")
+        }
+        (Refusal::Held(_), Purpose::Creation) => {
+            ApiError::new("InvalidIPAddress.InUse", "The specified address is already in use.")
+        }
+        (Refusal::Held(_), Purpose::Assignment) => not_movable(what),
+    }
+}
+
+fn not_movable(what: &str) -> ApiError {
+    ApiError::parameter_value(format!("[{what}] assigned, but move is not allowed."))
+}
+
+pub(super) fn no_ipv6(subnet: &SubnetId) -> ApiError {
+    let text = format!("The subnet '{subnet}' has no IPv6 CIDR block.");
+    ApiError::parameter_value(text)
+}
+
+fn nothing_given<F: Family>() -> ApiError {
+    let [addresses, count, prefixes, prefix_count] = F::PARAMETERS;
+    let text =
+        format!("One of {addresses} or {count} or {prefixes} or {prefix_count} must be specified.");
+    ApiError::new("InvalidParameterCombination", text)
+}
+
+impl Model {
+    pub(super) fn assign_private_ip_addresses(
+        &mut self,
+        caller: Caller<'_>,
+        request: &AssignPrivateIpAddresses,
+    ) -> Result<Response, ApiError> {
+        let network_interface_id = request.network_interface_id.clone();
+        let may_move = request.allow_reassignment;
+        let Holdings { addresses, prefixes } =
+            self.assign::<V4>(caller, &network_interface_id, &request.wanted, may_move)?;
+        Ok(Response::AssignedIpv4 { network_interface_id, addresses, prefixes })
+    }
+
+    pub(super) fn assign_ipv6_addresses(
+        &mut self,
+        caller: Caller<'_>,
+        request: &AssignIpv6Addresses,
+    ) -> Result<Response, ApiError> {
+        let network_interface_id = request.network_interface_id.clone();
+        let Holdings { addresses, prefixes } =
+            self.assign::<V6>(caller, &network_interface_id, &request.wanted, false)?;
+        Ok(Response::AssignedIpv6 { network_interface_id, addresses, prefixes })
+    }
+
+    pub(super) fn unassign_private_ip_addresses(
+        &mut self,
+        caller: Caller<'_>,
+        request: &UnassignPrivateIpAddresses,
+    ) -> Result<Response, ApiError> {
+        let part =
+            Holdings { addresses: request.addresses.clone(), prefixes: request.prefixes.clone() };
+        self.unassign::<V4>(caller, &request.network_interface_id, &part)?;
+        Ok(Response::Done)
+    }
+
+    pub(super) fn unassign_ipv6_addresses(
+        &mut self,
+        caller: Caller<'_>,
+        request: &UnassignIpv6Addresses,
+    ) -> Result<Response, ApiError> {
+        let network_interface_id = request.network_interface_id.clone();
+        let part =
+            Holdings { addresses: request.addresses.clone(), prefixes: request.prefixes.clone() };
+        self.unassign::<V6>(caller, &network_interface_id, &part)?;
+        let Holdings { addresses, prefixes } = part;
+        Ok(Response::UnassignedIpv6 { network_interface_id, addresses, prefixes })
+    }
+
+    /// Gives an ENI what is wanted, all of it or nothing. Returns what it did not have before.
+    fn assign<F: Kept>(
+        &mut self,
+        caller: Caller<'_>,
+        id: &EniId,
+        wanted: &Wanted<F::Addr, F::Net>,
+        may_move: bool,
+    ) -> Result<Holdings<F>, ApiError> {
+        let eni = self.seen_eni(id)?;
+        let ask = Ask::<F>::from_wanted(wanted)?.ok_or_else(nothing_given::<F>)?;
+        if ask.n_slots() == 0 {
+            let [_, count, _, prefix_count] = F::PARAMETERS;
+            let parameter = if ask.is_for_prefixes() { prefix_count } else { count };
+            let why = "Value must be a positive number.";
+            return Err(ApiError::invalid_value("0", parameter, why));
+        }
+        self.check_support::<F>(eni, ask.is_for_prefixes())?;
+        let (ask, moves) = self.split_moves(eni, ask, may_move)?;
+        self.check_limit::<F>(eni, ask.n_slots() + moves.len())?;
+        self.blur(caller, id);
+        let mut given = self.take_for(id, &ask)?;
+        for (addr, from) in moves {
+            self.move_address::<F>(caller, addr, &from, id)?;
+            given.addresses.push(addr);
+        }
+        F::holdings_mut(self.world.eni_mut(id)?).extend(&given);
+        self.show_addresses_later(caller.now, id);
+        Ok(given)
+    }
+
+    /// Whether the instance of an attached ENI has such things at all.
+    fn check_support<F: Kept>(&self, eni: &Eni, prefixes: bool) -> Result<(), ApiError> {
+        let Some(attachment) = eni.attachment() else { return Ok(()) };
+        let instance_type = self.world.instance(&attachment.instance_id)?.instance_type;
+        let what = match () {
+            () if F::limit(instance_type) == 0 => "IPv6 addresses",
+            () if prefixes && !instance_type.supports_prefixes() => "IP prefixes",
+            () => return Ok(()),
+        };
+        let text = format!("{what} are not supported on {}", instance_type.name);
+        Err(ApiError::new("UnsupportedOperation", text))
+    }
+
+    fn check_limit<F: Kept>(&self, eni: &Eni, n_more: usize) -> Result<(), ApiError> {
+        let limit = match eni.attachment() {
+            Some(attachment) => {
+                F::limit(self.world.instance(&attachment.instance_id)?.instance_type)
+            }
+            None => *MAX_SLOTS_UNATTACHED,
+        };
+        if eni.n_slots::<F>() + n_more > limit { Err(over_limit()) } else { Ok(()) }
+    }
+
+    /// Tells named addresses that have to be moved from other ENIs, and what this ENI has already,
+    /// from what is to be taken from the subnet.
+    #[expect(clippy::type_complexity, reason = "the rest to take, and who gives up what")]
+    fn split_moves<F: Kept>(
+        &self,
+        eni: &Eni,
+        ask: Ask<F>,
+        may_move: bool,
+    ) -> Result<(Ask<F>, Vec<(F::Addr, EniId)>), ApiError> {
+        let Ask::Addresses(addresses) = ask else { return Ok((ask, Vec::new())) };
+        let (mut to_take, mut moves) = (Vec::new(), Vec::new());
+        for addr in addresses {
+            match self.holder_in_subnet_of::<F>(eni, addr) {
+                None => to_take.push(addr),
+                Some(Holder::Eni(id)) if id == eni.id && may_move => {}
+                Some(Holder::Eni(id)) if id == eni.id => {
+                    let text = format!("The address {addr} is already assigned to {id}");
+                    return Err(ApiError::new("Resource.AlreadyAssigned", text));
+                }
+                Some(Holder::Eni(_)) if moves.iter().any(|(moved, _)| *moved == addr) => {}
+                Some(Holder::Eni(id)) if may_move => {
+                    self.check_movable::<F>(addr, &id)?;
+                    moves.push((addr, id));
+                }
+                Some(Holder::Eni(_) | Holder::Other) => return Err(not_movable(&addr.to_string())),
+            }
+        }
+        Ok((Ask::Addresses(to_take), moves))
+    }
+
+    fn holder_in_subnet_of<F: Kept>(&self, eni: &Eni, addr: F::Addr) -> Option<Holder> {
+        F::book(self.world.subnet_of(eni))?.holder(addr).cloned()
+    }
+
+    /// Only single addresses move, and not the one that an ENI has for life.
+    fn check_movable<F: Kept>(&self, addr: F::Addr, from: &EniId) -> Result<(), ApiError> {
+        let eni = self.world.eni(from)?;
+        if F::primary(eni) == Some(addr) {
+            return Err(ApiError::parameter_value("secondary-addresses"));
+        }
+        match F::holdings(eni).addresses.contains(&addr) {
+            true => Ok(()),
+            false => Err(not_movable(&addr.to_string())),
+        }
+    }
+
+    fn move_address<F: Kept>(
+        &mut self,
+        caller: Caller<'_>,
+        addr: F::Addr,
+        from: &EniId,
+        to: &EniId,
+    ) -> Result<(), ApiError> {
+        let part = Holdings { addresses: vec![addr], prefixes: Vec::new() };
+        self.drop_from::<F>(from, &part)?;
+        self.show_addresses_later(caller.now, from);
+        self.take_for::<F>(to, &Ask::Addresses(vec![addr]))?;
+        Ok(())
+    }
+
+    /// Takes addresses from the ENI's subnet in its name.
+    fn take_for<F: Kept>(&mut self, id: &EniId, ask: &Ask<F>) -> Result<Holdings<F>, ApiError> {
+        let subnet = self.world.eni(id)?.subnet.clone();
+        let mut chooser = Chooser { choice: self.config.address_choice, dice: &mut self.dice };
+        let book = F::book_mut(self.world.subnet_mut(&subnet)).ok_or_else(|| no_ipv6(&subnet))?;
+        let errors = self.config.insufficient_error;
+        let taken = chooser.allocate(book, ask, id);
+        taken.map_err(|error| ask_error(&error, Purpose::Assignment, errors))
+    }
+
+    /// Takes a part of what an ENI has away from it.
+    pub(super) fn unassign<F: Kept>(
+        &mut self,
+        caller: Caller<'_>,
+        id: &EniId,
+        part: &Holdings<F>,
+    ) -> Result<(), ApiError> {
+        let eni = self.seen_eni(id)?;
+        if part.n_slots() == 0 {
+            let [addresses, _, prefixes, _] = F::PARAMETERS;
+            return Err(ApiError::missing_parameter(&format!("{addresses} or {prefixes}")));
+        }
+        if let Some(primary) = F::primary(eni).filter(|it| part.addresses.contains(it)) {
+            let why = "The primary IP address of an interface cannot be unassigned.";
+            return Err(ApiError::invalid_value(&primary.to_string(), "privateIpAddress", why));
+        }
+        if !F::holdings(eni).contains(part) {
+            let text =
+                format!("Some of the specified addresses are not assigned to interface {id}");
+            return Err(ApiError::parameter_value(text));
+        }
+        self.blur(caller, id);
+        self.drop_from(id, part)?;
+        self.show_addresses_later(caller.now, id);
+        Ok(())
+    }
+
+    fn drop_from<F: Kept>(&mut self, id: &EniId, part: &Holdings<F>) -> Result<(), ApiError> {
+        let eni = self.world.eni_mut(id)?;
+        F::holdings_mut(eni).remove(part);
+        let subnet = eni.subnet.clone();
+        if let Some(book) = F::book_mut(self.world.subnet_mut(&subnet)) {
+            part.release(book);
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,189 @@
+//! Attaching ENIs to instances and taking them off.
+
+use crate::agenda::Due;
+use crate::error::ApiError;
+use crate::family::{V4, V6};
+use crate::id::{AttachmentId, EniId};
+use crate::model::{Caller, Model};
+use crate::request::{AttachNetworkInterface, DetachNetworkInterface, InterfaceType};
+use crate::response::{Attachment, AttachmentStatus, InstanceState, Response};
+use crate::world::{Eni, Instance, Kept, PRIMARY, Slot, no_such_attachment};
+
+impl Model {
+    pub(super) fn attach_network_interface(
+        &mut self,
+        caller: Caller<'_>,
+        request: &AttachNetworkInterface,
+    ) -> Result<Response, ApiError> {
+        let id = &request.network_interface_id;
+        let eni = self.seen_eni(id)?;
+        let instance = self.world.instance(&request.instance_id)?;
+        let slot = slot_of(request)?;
+        self.check_attach(eni, instance, slot)?;
+        let attachment = Attachment {
+            id: AttachmentId::from_number(0),
+            instance_id: instance.id.clone(),
+            instance_owner_id: instance.owner.clone(),
+            device_index: slot.1,
+            network_card_index: slot.0,
+            status: AttachmentStatus::Attaching,
+            attach_time: caller.now,
+            delete_on_termination: false,
+        };
+        let attachment_id = AttachmentId::from_number(self.fresh());
+        self.blur(caller, id);
+        self.world.attach(id, Attachment { id: attachment_id.clone(), ..attachment });
+        let attached = self.config.latency.attach.roll(&mut self.dice);
+        self.agenda.enter(caller.now + attached, Due::Attached(attachment_id.clone()));
+        Ok(Response::Attached { attachment_id, network_card_index: slot.0 })
+    }
+
+    fn check_attach(&self, eni: &Eni, instance: &Instance, slot: Slot) -> Result<(), ApiError> {
+        if eni.attachment().is_some() {
+            let text = format!("Interface: [{}] in use.", eni.id);
+            return Err(ApiError::new("InvalidNetworkInterface.InUse", text));
+        }
+        if instance.state != InstanceState::Running {
+            let text = format!("Instance '{}' is not 'running'.", instance.id);
+            return Err(ApiError::new("IncorrectState", text));
+        }
+        match eni.interface_type {
+            InterfaceType::Efa | InterfaceType::EfaOnly => {
+                let text = "EFA interfaces cannot be attached to a running instance.";
+                return Err(ApiError::new("UnsupportedOperation", text));
+            }
+            InterfaceType::Interface | InterfaceType::Branch | InterfaceType::Trunk => {}
+        }
+        self.check_place(eni, instance)?;
+        check_slot(instance, slot)?;
+        check_carried(eni, instance)
+    }
+
+    pub(super) fn check_place(&self, eni: &Eni, instance: &Instance) -> Result<(), ApiError> {
+        let here = self.world.subnet_of(eni);
+        let there = self.world.subnet(&instance.subnet)?;
+        let what = match () {
+            () if here.vpc != there.vpc => "VPC",
+            () if here.zone != there.zone => "availability zone",
+            () => return Ok(()),
+        };
+        Err(ApiError::parameter_combination(format!(
+            "You may not attach a network interface to an instance if they are not in the same \
+             {what}"
+        )))
+    }
+
+    pub(super) fn detach_network_interface(
+        &mut self,
+        caller: Caller<'_>,
+        request: &DetachNetworkInterface,
+    ) -> Result<Response, ApiError> {
+        let id = &request.attachment_id;
+        let eni = self.eni_of_attachment(id)?;
+        check_detachable(eni)?;
+        let eni = eni.id.clone();
+        self.blur(caller, &eni);
+        let was = self.begin_detach(&eni)?;
+        if request.force || was != AttachmentStatus::Detaching {
+            let detached = match request.force {
+                true => caller.now,
+                false => caller.now + self.config.latency.detach.roll(&mut self.dice),
+            };
+            self.agenda.enter(detached, Due::Detached(id.clone()));
+        }
+        Ok(Response::Done)
+    }
+
+    fn eni_of_attachment(&self, id: &AttachmentId) -> Result<&Eni, ApiError> {
+        let eni = self.world.attachments.get(id).ok_or_else(|| no_such_attachment(id))?;
+        self.world.eni(eni)
+    }
+
+    /// Sets the status and tells what it was.
+    fn begin_detach(&mut self, eni: &EniId) -> Result<AttachmentStatus, ApiError> {
+        let attachment = self.world.eni_mut(eni)?.attachment_mut();
+        let attachment = attachment.expect("it was found by its attachment");
+        Ok(std::mem::replace(&mut attachment.status, AttachmentStatus::Detaching))
+    }
+
+    /// Takes an ENI off at once.
+    pub(super) fn detach_now(&mut self, eni: &EniId, caller: Caller<'_>) -> Result<(), ApiError> {
+        let eni = self.world.eni(eni)?;
+        check_detachable(eni)?;
+        let Some(attachment) = eni.attachment() else {
+            let text = format!("Interface '{}' is not attached.", eni.id);
+            return Err(ApiError::new("IncorrectState", text));
+        };
+        let id = attachment.id.clone();
+        self.agenda.enter(caller.now, Due::Detached(id));
+        Ok(())
+    }
+}
+
+fn check_detachable(eni: &Eni) -> Result<(), ApiError> {
+    let slot = eni.attachment().map(|it| (it.network_card_index, it.device_index));
+    if slot == Some(PRIMARY) {
+        let text = "The network interface at device index 0 and networkCard index 0 cannot be \
+                    detached.";
+        return Err(ApiError::new("OperationNotPermitted", text));
+    }
+    Ok(())
+}
+
+fn slot_of(request: &AttachNetworkInterface) -> Result<Slot, ApiError> {
+    slot(request.network_card_index, request.device_index)
+}
+
+/// A slot as a client names it.
+pub(super) fn slot(card: i32, device: i32) -> Result<Slot, ApiError> {
+    let check = |n: i32, parameter| {
+        u16::try_from(n).map_err(|_| ApiError::invalid_value(&n.to_string(), parameter, ""))
+    };
+    Ok((check(card, "networkCardIndex")?, check(device, "deviceIndex")?))
+}
+
+/// Whether the instance has a card of this number, the slot free, and room on the card.
+pub(super) fn check_slot(instance: &Instance, slot: Slot) -> Result<(), ApiError> {
+    let (card_index, device) = slot;
+    let instance_type = instance.instance_type;
+    let Some(card) = instance_type.cards.iter().find(|card| card.index == card_index) else {
+        let why = format!("{} has no such network card.", instance_type.name);
+        return Err(ApiError::invalid_value(&card_index.to_string(), "networkCardIndex", &why));
+    };
+    if instance.slots.contains_key(&slot) {
+        return Err(ApiError::parameter_value(format!(
+            "Instance '{}' already has an interface attached at device index '{device}'.",
+            instance.id
+        )));
+    }
+    let n = instance.slots.range((card_index, 0)..=(card_index, u16::MAX)).count() + 1;
+    if n > usize::from(card.max_enis) {
+        let text = format!("Interface count {n} exceeds the limit for {}", instance_type.name);
+        return Err(ApiError::new("AttachmentLimitExceeded", text));
+    }
+    Ok(())
+}
+
+/// Whether the instance's type takes what the ENI carries.
+pub(super) fn check_carried(eni: &Eni, instance: &Instance) -> Result<(), ApiError> {
+    let instance_type = instance.instance_type;
+    if !eni.v4.prefixes.is_empty() && !instance_type.supports_prefixes() {
+        let text = format!("IP prefixes are not supported on {}", instance_type.name);
+        return Err(ApiError::new("UnsupportedOperation", text));
+    }
+    let too_many = [
+        (eni.n_slots::<V4>(), V4::limit(instance_type)),
+        (eni.n_slots::<V6>(), V6::limit(instance_type)),
+    ]
+    .into_iter()
+    .find(|(n, limit)| n > limit);
+    let Some((n, _)) = too_many else { return Ok(()) };
+    Err(ApiError::new(
+        "InvalidInterface.IpAddressLimitExceeded",
+        format!(
+            "Address count {n} on interface-{} exceeds the limit for {}",
+            eni.id.as_str().trim_start_matches("eni-"),
+            instance_type.name
+        ),
+    ))
+}

@@ -1,0 +1,379 @@
+//! Starting and ending instances.
+
+use std::collections::BTreeMap;
+use std::net::Ipv4Addr;
+
+use instance_types::InstanceType;
+
+use crate::agenda::Due;
+use crate::ask::Ask;
+use crate::error::ApiError;
+use crate::id::{
+    AttachmentId, EniId, InstanceId, ReservationId, ResourceType, SecurityGroupId, SubnetId,
+};
+use crate::model::{Caller, Model};
+use crate::operation::attachment::{check_carried, check_slot, slot};
+use crate::operation::interface::Draft;
+use crate::operation::tag::tags_for;
+use crate::request::{InstanceNetworkInterface, RunInstances, TerminateInstances, Wanted};
+use crate::response::{
+    Attachment, AttachmentStatus, InstanceState, InstanceStateChange, Reservation, Response, Tags,
+};
+use crate::world::{EniState, Instance, PRIMARY, Slot, no_such_instances};
+
+/// One ENI of an instance to be started.
+#[derive(Debug, Clone)]
+pub(super) struct InterfaceDraft {
+    pub(super) slot: Slot,
+    pub(super) source: InterfaceSource,
+    pub(super) delete_on_termination: bool,
+}
+
+/// Where it comes from.
+#[derive(Debug, Clone)]
+pub(super) enum InterfaceSource {
+    Existing(EniId),
+    New(Box<Draft>),
+}
+
+impl InterfaceDraft {
+    /// The primary ENI as an instance gets it unasked.
+    pub(super) fn primary(
+        subnet: SubnetId,
+        primary: Option<Ipv4Addr>,
+        groups: Vec<SecurityGroupId>,
+    ) -> Self {
+        let draft = Draft {
+            subnet,
+            primary,
+            v4: Ask::NONE,
+            v6: Ask::NONE,
+            groups,
+            description: String::new(),
+            interface_type: crate::request::InterfaceType::Interface,
+            tags: Tags::new(),
+        };
+        let source = InterfaceSource::New(Box::new(draft));
+        Self { slot: PRIMARY, source, delete_on_termination: true }
+    }
+}
+
+/// An instance to be started.
+#[derive(Debug, Clone)]
+pub(super) struct Launch {
+    pub(super) image_id: String,
+    pub(super) instance_type: &'static InstanceType,
+    /// The primary ENI first.
+    pub(super) interfaces: Vec<InterfaceDraft>,
+    pub(super) tags: Tags,
+    pub(super) client_token: Option<String>,
+}
+
+impl Model {
+    pub(super) fn instance_type(&self, name: &str) -> Result<&'static InstanceType, ApiError> {
+        instance_types::lookup(name).ok_or_else(|| {
+            let text = format!("Invalid value '{name}' for InstanceType.");
+            ApiError::parameter_value(text)
+        })
+    }
+
+    pub(super) fn fresh_reservation(&mut self) -> ReservationId {
+        ReservationId::from_number(self.fresh())
+    }
+
+    pub(super) fn run_instances(
+        &mut self,
+        caller: Caller<'_>,
+        request: &RunInstances,
+    ) -> Result<Response, ApiError> {
+        let (least, most) = counts(request)?;
+        let launch = self.launch_of(request, most)?;
+        let id = self.fresh_reservation();
+        let mut started: Vec<InstanceId> = Vec::new();
+        while started.len() < most {
+            let instance = InstanceId::from_number(self.fresh());
+            match self.launch(caller, &launch, instance.clone(), &id) {
+                Ok(()) => started.push(instance),
+                Err(_) if started.len() >= least => break,
+                Err(error) => {
+                    started.iter().for_each(|instance| self.undo_launch(&launch, instance));
+                    return Err(error);
+                }
+            }
+        }
+        for instance in &started {
+            let running = caller.now + self.config.latency.launch.roll(&mut self.dice);
+            self.agenda.enter(running, Due::Running(instance.clone()));
+        }
+        let view = self.view();
+        let instances = started.iter().filter_map(|id| self.world.instances.get(id));
+        Ok(Response::Started(Reservation {
+            id,
+            owner_id: caller.account.to_owned(),
+            instances: instances.map(|instance| view.instance(instance)).collect(),
+        }))
+    }
+
+    fn launch_of(&self, request: &RunInstances, n_most: usize) -> Result<Launch, ApiError> {
+        let kinds = [ResourceType::Instance, ResourceType::NetworkInterface];
+        let mut tags = tags_for(&request.tag_specifications, &kinds)?;
+        let mut interfaces = self.interfaces_of(request, n_most)?;
+        for interface in &mut interfaces {
+            if let InterfaceSource::New(draft) = &mut interface.source {
+                draft.tags = tags.get(&ResourceType::NetworkInterface).cloned().unwrap_or_default();
+            }
+        }
+        Ok(Launch {
+            image_id: request.image_id.clone(),
+            instance_type: self.instance_type(&request.instance_type)?,
+            interfaces,
+            tags: tags.remove(&ResourceType::Instance).unwrap_or_default(),
+            client_token: request.client_token.clone(),
+        })
+    }
+
+    fn interfaces_of(
+        &self,
+        request: &RunInstances,
+        n_most: usize,
+    ) -> Result<Vec<InterfaceDraft>, ApiError> {
+        let on_instance = request.subnet_id.is_some()
+            || request.private_ip_address.is_some()
+            || !request.groups.is_empty();
+        if request.network_interfaces.is_empty() {
+            let Some(subnet) = request.subnet_id.clone() else { return Err(no_subnet()) };
+            let (primary, groups) = (request.private_ip_address, request.groups.clone());
+            return Ok(vec![InterfaceDraft::primary(subnet, primary, groups)]);
+        }
+        if on_instance {
+            let text = "Network interfaces and an instance-level subnet ID, address or security \
+                        groups may not be specified on the same request";
+            return Err(ApiError::parameter_combination(text));
+        }
+        let drafts = request.network_interfaces.iter().map(|it| self.interface_draft(it, n_most));
+        let mut drafts = drafts.collect::<Result<Vec<_>, _>>()?;
+        drafts.sort_by_key(|draft| draft.slot);
+        if drafts.first().map(|draft| draft.slot) != Some(PRIMARY) {
+            let text = "When specifying network interfaces, you must include a device at index 0.";
+            return Err(ApiError::parameter_combination(text));
+        }
+        Ok(drafts)
+    }
+
+    fn interface_draft(
+        &self,
+        wanted: &InstanceNetworkInterface,
+        n_most: usize,
+    ) -> Result<InterfaceDraft, ApiError> {
+        let slot = slot(wanted.network_card_index, wanted.device_index)?;
+        let source = match &wanted.network_interface_id {
+            Some(id) if n_most > 1 => {
+                let text = format!("Network interface '{id}' can be attached to one instance only");
+                return Err(ApiError::parameter_combination(text));
+            }
+            Some(id) if has_details(wanted) => {
+                let text = format!("Nothing else may be specified for existing interface '{id}'");
+                return Err(ApiError::parameter_combination(text));
+            }
+            Some(id) => InterfaceSource::Existing(self.seen_eni(id)?.id.clone()),
+            None => InterfaceSource::New(Box::new(new_interface(wanted)?)),
+        };
+        let is_new = matches!(source, InterfaceSource::New(_));
+        let delete_on_termination = wanted.delete_on_termination.unwrap_or(is_new);
+        Ok(InterfaceDraft { slot, source, delete_on_termination })
+    }
+
+    /// Starts one instance with all its ENIs, or nothing.
+    pub(super) fn launch(
+        &mut self,
+        caller: Caller<'_>,
+        launch: &Launch,
+        id: InstanceId,
+        reservation: &ReservationId,
+    ) -> Result<(), ApiError> {
+        let primary = launch.interfaces.first().expect("every launch has a primary ENI");
+        let subnet = match &primary.source {
+            InterfaceSource::Existing(eni) => self.world.eni(eni)?.subnet.clone(),
+            InterfaceSource::New(draft) => self.world.subnet(&draft.subnet)?.id.clone(),
+        };
+        let instance = Instance {
+            id: id.clone(),
+            reservation: reservation.clone(),
+            owner: caller.account.to_owned(),
+            image_id: launch.image_id.clone(),
+            instance_type: launch.instance_type,
+            state: InstanceState::Pending,
+            launch_time: caller.now,
+            subnet,
+            slots: BTreeMap::new(),
+            tags: launch.tags.clone(),
+            client_token: launch.client_token.clone(),
+        };
+        self.world.instances.insert(id.clone(), instance);
+        let plugged = launch.interfaces.iter().try_for_each(|it| self.plug(caller, &id, it));
+        if plugged.is_err() {
+            self.undo_launch(launch, &id);
+        }
+        plugged?;
+        self.show_all(&id)
+    }
+
+    /// Puts one ENI into an instance that is being started.
+    fn plug(
+        &mut self,
+        caller: Caller<'_>,
+        instance: &InstanceId,
+        wanted: &InterfaceDraft,
+    ) -> Result<(), ApiError> {
+        check_slot(self.world.instance(instance)?, wanted.slot)?;
+        let eni = match &wanted.source {
+            InterfaceSource::Existing(eni) => eni.clone(),
+            InterfaceSource::New(draft) => self.make_eni(caller, draft)?,
+        };
+        if let Err(error) = self.check_plug(instance, &eni) {
+            if let InterfaceSource::New(_) = wanted.source {
+                self.world.delete_eni(&eni);
+            }
+            return Err(error);
+        }
+        let attachment = Attachment {
+            id: AttachmentId::from_number(self.fresh()),
+            instance_id: instance.clone(),
+            instance_owner_id: caller.account.to_owned(),
+            device_index: wanted.slot.1,
+            network_card_index: wanted.slot.0,
+            status: AttachmentStatus::Attached,
+            attach_time: caller.now,
+            delete_on_termination: wanted.delete_on_termination,
+        };
+        self.world.attach(&eni, attachment);
+        Ok(())
+    }
+
+    fn check_plug(&self, instance: &InstanceId, eni: &EniId) -> Result<(), ApiError> {
+        let (instance, eni) = (self.world.instance(instance)?, self.world.eni(eni)?);
+        if let EniState::Attached(_) = eni.state {
+            let text = format!("Interface: [{}] in use.", eni.id);
+            return Err(ApiError::new("InvalidNetworkInterface.InUse", text));
+        }
+        self.check_place(eni, instance)?;
+        check_carried(eni, instance)
+    }
+
+    /// Removes an instance that was never told of, and what was made for it.
+    fn undo_launch(&mut self, launch: &Launch, id: &InstanceId) {
+        let Some(instance) = self.world.instances.get(id) else { return };
+        let slots = instance.slots.clone();
+        for interface in &launch.interfaces {
+            let Some(eni) = slots.get(&interface.slot) else { continue };
+            self.world.detach(eni);
+            match interface.source {
+                InterfaceSource::Existing(_) => {}
+                InterfaceSource::New(_) => self.world.delete_eni(eni),
+            }
+        }
+        self.imds.forget(id);
+        self.world.instances.remove(id);
+    }
+
+    pub(super) fn terminate_instances(
+        &mut self,
+        caller: Caller<'_>,
+        request: &TerminateInstances,
+    ) -> Result<Response, ApiError> {
+        if request.instance_ids.is_empty() {
+            return Err(ApiError::missing_parameter("InstanceId"));
+        }
+        self.check_instances(&request.instance_ids)?;
+        let changes = request.instance_ids.iter().map(|id| self.terminate(caller, id));
+        Ok(Response::StateChanges(changes.collect::<Result<_, _>>()?))
+    }
+
+    /// Whether all of these exist; EC2 names all that do not.
+    pub(super) fn check_instances(&self, ids: &[InstanceId]) -> Result<(), ApiError> {
+        let missing: Vec<&InstanceId> =
+            ids.iter().filter(|id| !self.world.instances.contains_key(id)).collect();
+        if missing.is_empty() { Ok(()) } else { Err(no_such_instances(&missing)) }
+    }
+
+    fn terminate(
+        &mut self,
+        caller: Caller<'_>,
+        id: &InstanceId,
+    ) -> Result<InstanceStateChange, ApiError> {
+        let previous = self.world.instance(id)?.state;
+        let current = match previous {
+            InstanceState::Pending | InstanceState::Running => InstanceState::ShuttingDown,
+            InstanceState::ShuttingDown | InstanceState::Terminated => previous,
+        };
+        if current != previous {
+            let gone = caller.now + self.config.latency.terminate.roll(&mut self.dice);
+            self.agenda.enter(gone, Due::Terminated(id.clone()));
+            if let Some(instance) = self.world.instances.get_mut(id) {
+                instance.state = current;
+            }
+        }
+        Ok(InstanceStateChange { instance_id: id.clone(), previous, current })
+    }
+}
+
+/// `MinCount` and `MaxCount`.
+fn counts(request: &RunInstances) -> Result<(usize, usize), ApiError> {
+    let check = |n: i32, parameter| {
+        usize::try_from(n)
+            .ok()
+            .filter(|n| *n > 0)
+            .ok_or_else(|| ApiError::invalid_value(&n.to_string(), parameter, ""))
+    };
+    let least = check(request.min_count, "minCount")?;
+    let most = check(request.max_count, "maxCount")?;
+    if least > most {
+        let text = "maxCount must be equal to or greater than minCount";
+        return Err(ApiError::parameter_combination(text));
+    }
+    if most > 1 && request.private_ip_address.is_some() {
+        let text = "A private IP address can be specified for one instance only";
+        return Err(ApiError::parameter_combination(text));
+    }
+    Ok((least, most))
+}
+
+fn no_subnet() -> ApiError {
+    let text = "No default VPC is modelled. Please specify a subnet.";
+    ApiError::new("MissingInput", text)
+}
+
+/// Whether a request says what an ENI shall be like.
+fn has_details(wanted: &InstanceNetworkInterface) -> bool {
+    wanted.subnet_id.is_some()
+        || !wanted.groups.is_empty()
+        || wanted.private_ip_address.is_some()
+        || wanted.secondary_private_ip_address_count.is_some()
+        || wanted.ipv4_prefix_count.is_some()
+        || wanted.ipv6_address_count.is_some()
+        || wanted.ipv6_prefix_count.is_some()
+        || !wanted.description.is_empty()
+}
+
+fn new_interface(wanted: &InstanceNetworkInterface) -> Result<Draft, ApiError> {
+    let v4 = Wanted {
+        address_count: wanted.secondary_private_ip_address_count,
+        prefix_count: wanted.ipv4_prefix_count,
+        ..Wanted::default()
+    };
+    let v6 = Wanted {
+        address_count: wanted.ipv6_address_count,
+        prefix_count: wanted.ipv6_prefix_count,
+        ..Wanted::default()
+    };
+    Ok(Draft {
+        subnet: wanted.subnet_id.clone().ok_or_else(no_subnet)?,
+        primary: wanted.private_ip_address,
+        v4: Ask::from_wanted(&v4)?.unwrap_or(Ask::NONE),
+        v6: Ask::from_wanted(&v6)?.unwrap_or(Ask::NONE),
+        groups: wanted.groups.clone(),
+        description: wanted.description.clone(),
+        interface_type: crate::request::InterfaceType::Interface,
+        tags: Tags::new(),
+    })
+}

@@ -1,0 +1,308 @@
+//! Creating, changing and deleting ENIs.
+
+use std::net::Ipv4Addr;
+use std::sync::LazyLock;
+
+use crate::agenda::Due;
+use crate::ask::{Ask, Chooser, Holdings};
+use crate::error::ApiError;
+use crate::family::{V4, V6};
+use crate::id::{EniId, MacAddr, ResourceType, SecurityGroupId, SubnetId, VpcId};
+use crate::model::{Caller, Model};
+use crate::operation::address::{Purpose, ask_error, no_ipv6};
+use crate::operation::tag::tags_for_one;
+use crate::request::{
+    CreateNetworkInterface, DeleteNetworkInterface, InterfaceType, ModifyNetworkInterfaceAttribute,
+    WantedIpv4,
+};
+use crate::response::{NetworkInterface, Response, Tags};
+use crate::world::{Eni, EniState, no_such_attachment, no_such_eni};
+
+/// The first bytes of EC2's MAC addresses: locally administered, for one station.
+const MAC_STARTS: [u8; 4] = [0x02, 0x06, 0x0a, 0x0e];
+
+/// What an ENI that is not attached may carry: what the largest instance type would take.
+pub(super) static MAX_SLOTS_UNATTACHED: LazyLock<usize> = LazyLock::new(|| {
+    instance_types::all().map(|row| usize::from(row.ipv4_per_eni)).max().unwrap_or(0)
+});
+
+/// An ENI to be made.
+#[derive(Debug, Clone)]
+pub(crate) struct Draft {
+    pub(crate) subnet: SubnetId,
+    /// EC2's choice if absent.
+    pub(crate) primary: Option<Ipv4Addr>,
+    pub(crate) v4: Ask<V4>,
+    pub(crate) v6: Ask<V6>,
+    /// The VPC's default group if empty.
+    pub(crate) groups: Vec<SecurityGroupId>,
+    pub(crate) description: String,
+    pub(crate) interface_type: InterfaceType,
+    pub(crate) tags: Tags,
+}
+
+impl Model {
+    pub(super) fn create_network_interface(
+        &mut self,
+        caller: Caller<'_>,
+        request: &CreateNetworkInterface,
+    ) -> Result<Response, ApiError> {
+        let draft = self.draft(request)?;
+        let id = self.make_eni(caller, &draft)?;
+        let available = self.config.latency.available.roll(&mut self.dice);
+        self.agenda.enter(caller.now + available, Due::EniAvailable(id.clone()));
+        if self.dice.chance(self.config.consistency.hidden_permille) {
+            let hidden = self.config.consistency.hidden.roll(&mut self.dice);
+            self.veils.hide(id.clone(), caller.now + hidden);
+        }
+        let network_interface = Box::new(self.view().network_interface(self.world.eni(&id)?));
+        Ok(Response::Created { network_interface, client_token: request.client_token.clone() })
+    }
+
+    fn draft(&self, request: &CreateNetworkInterface) -> Result<Draft, ApiError> {
+        let subnet = self.world.subnet(&request.subnet_id)?;
+        let (primary, v4) = ipv4_of(request)?;
+        let unasked = match subnet.assign_ipv6_address_on_creation {
+            true => Ask::AddressCount(1),
+            false => Ask::NONE,
+        };
+        Ok(Draft {
+            subnet: request.subnet_id.clone(),
+            primary,
+            v4,
+            v6: Ask::from_wanted(&request.ipv6)?.unwrap_or(unasked),
+            groups: request.groups.clone(),
+            description: request.description.clone(),
+            interface_type: request.interface_type,
+            tags: tags_for_one(&request.tag_specifications, ResourceType::NetworkInterface)?,
+        })
+    }
+
+    /// Makes an ENI, still pending, with all that the draft asks for.
+    pub(super) fn make_eni(
+        &mut self,
+        caller: Caller<'_>,
+        draft: &Draft,
+    ) -> Result<EniId, ApiError> {
+        let vpc = self.world.subnet(&draft.subnet)?.vpc.clone();
+        let groups = self.groups_in(&vpc, &draft.groups)?;
+        self.check_eni_quota(draft)?;
+        let id = EniId::from_number(self.fresh());
+        let (primary, v4, v6) = self.take_addresses(&id, draft)?;
+        let eni = Eni {
+            id: id.clone(),
+            subnet: draft.subnet.clone(),
+            owner: caller.account.to_owned(),
+            mac: self.fresh_mac(),
+            description: draft.description.clone(),
+            interface_type: draft.interface_type,
+            groups,
+            source_dest_check: true,
+            tags: draft.tags.clone(),
+            primary,
+            v4,
+            v6,
+            state: EniState::Pending,
+        };
+        self.world.enis.insert(id.clone(), eni);
+        Ok(id)
+    }
+
+    fn check_eni_quota(&self, draft: &Draft) -> Result<(), ApiError> {
+        let n_most = self.config.quotas.network_interfaces;
+        if self.world.enis.len() >= n_most {
+            let text = format!("The maximum number of network interfaces ({n_most}) is reached.");
+            return Err(ApiError::new("NetworkInterfaceLimitExceeded", text));
+        }
+        let n_most = *MAX_SLOTS_UNATTACHED;
+        if 1 + draft.v4.n_slots() > n_most || draft.v6.n_slots() > n_most {
+            return Err(over_limit());
+        }
+        Ok(())
+    }
+
+    /// Takes all addresses that the draft asks for, or none.
+    fn take_addresses(
+        &mut self,
+        id: &EniId,
+        draft: &Draft,
+    ) -> Result<(Ipv4Addr, Holdings<V4>, Holdings<V6>), ApiError> {
+        let errors = self.config.insufficient_error;
+        let mut chooser = Chooser { choice: self.config.address_choice, dice: &mut self.dice };
+        let subnet = self.world.subnet_mut(&draft.subnet);
+        let primary = match draft.primary {
+            Some(addr) => Ask::Addresses(vec![addr]),
+            None => Ask::AddressCount(1),
+        };
+        let mut v4 = chooser
+            .allocate(&mut subnet.v4, &primary, id)
+            .map_err(|error| ask_error(&error, Purpose::Creation, errors))?;
+        let primary = v4.addresses[0];
+        let rest = chooser.allocate(&mut subnet.v4, &draft.v4, id);
+        let result =
+            rest.map_err(|error| ask_error(&error, Purpose::Creation, errors)).and_then(|rest| {
+                v4.extend(&rest);
+                let Some((_, book)) = &mut subnet.v6 else {
+                    let none = draft.v6.n_slots() == 0;
+                    return if none { Ok(Holdings::default()) } else { Err(no_ipv6(&subnet.id)) };
+                };
+                let v6 = chooser.allocate(book, &draft.v6, id);
+                v6.map_err(|error| ask_error(&error, Purpose::Creation, errors))
+            });
+        match result {
+            Ok(v6) => {
+                v4.addresses.remove(0);
+                Ok((primary, v4, v6))
+            }
+            Err(error) => {
+                v4.release(&mut subnet.v4);
+                Err(error)
+            }
+        }
+    }
+
+    fn fresh_mac(&mut self) -> MacAddr {
+        let [start, .., b, c, d, e, f] = self.dice.next().to_be_bytes();
+        let start = MAC_STARTS[usize::from(start) % MAC_STARTS.len()];
+        MacAddr::from([start, b, c, d, e, f])
+    }
+
+    /// The named groups, if all are of this VPC and not too many; its default group for none.
+    pub(super) fn groups_in(
+        &self,
+        vpc: &VpcId,
+        groups: &[SecurityGroupId],
+    ) -> Result<Vec<SecurityGroupId>, ApiError> {
+        if groups.is_empty() {
+            let of_vpc = self.world.groups.values().filter(|group| group.vpc_id == *vpc);
+            let default = of_vpc.into_iter().find(|group| group.name == "default");
+            return Ok(default.map(|group| group.id.clone()).into_iter().collect());
+        }
+        for id in groups {
+            if self.world.group(id)?.vpc_id != *vpc {
+                let text = format!("The security group '{id}' does not exist in VPC '{vpc}'");
+                return Err(ApiError::new("InvalidGroup.NotFound", text));
+            }
+        }
+        if groups.len() > self.config.quotas.groups_per_network_interface {
+            let text = "You have exceeded the number of security groups allowed per network \
+                        interface.";
+            return Err(ApiError::new("SecurityGroupsPerInterfaceLimitExceeded", text));
+        }
+        Ok(groups.to_vec())
+    }
+
+    /// An ENI that clients see already.
+    pub(super) fn seen_eni(&self, id: &EniId) -> Result<&Eni, ApiError> {
+        if self.veils.hides(id) {
+            return Err(no_such_eni(id));
+        }
+        self.world.eni(id)
+    }
+
+    /// Now and then lists go on showing an ENI as it is now, just before a change.
+    pub(super) fn blur(&mut self, caller: Caller<'_>, id: &EniId) {
+        if self.dice.chance(self.config.consistency.stale_permille)
+            && let Ok(eni) = self.world.eni(id)
+        {
+            let picture: NetworkInterface = self.view().network_interface(eni);
+            let until = caller.now + self.config.consistency.stale.roll(&mut self.dice);
+            self.veils.keep(picture, until);
+        }
+    }
+
+    pub(super) fn modify_interface(
+        &mut self,
+        caller: Caller<'_>,
+        request: &ModifyNetworkInterfaceAttribute,
+    ) -> Result<Response, ApiError> {
+        let id = &request.network_interface_id;
+        let eni = self.seen_eni(id)?;
+        check_one_attribute(request)?;
+        let vpc = self.world.subnet_of(eni).vpc.clone();
+        if let Some(change) = &request.attachment {
+            let attachment = eni.attachment().map(|attachment| &attachment.id);
+            if attachment != Some(&change.attachment_id) {
+                return Err(no_such_attachment(&change.attachment_id));
+            }
+        }
+        let groups = self.groups_in(&vpc, &request.groups)?;
+        self.blur(caller, id);
+        let eni = self.world.eni_mut(id)?;
+        if let Some(description) = &request.description {
+            eni.description.clone_from(description);
+        }
+        if let Some(check) = request.source_dest_check {
+            eni.source_dest_check = check;
+        }
+        if let (Some(change), Some(attachment)) = (&request.attachment, eni.attachment_mut()) {
+            attachment.delete_on_termination = change.delete_on_termination;
+        }
+        if !request.groups.is_empty() {
+            eni.groups = groups;
+            self.show_addresses_later(caller.now, id);
+        }
+        Ok(Response::Done)
+    }
+
+    pub(super) fn delete_network_interface(
+        &mut self,
+        request: &DeleteNetworkInterface,
+    ) -> Result<Response, ApiError> {
+        let id = &request.network_interface_id;
+        if self.seen_eni(id)?.attachment().is_some() {
+            let text = format!("Network interface '{id}' is currently in use.");
+            return Err(ApiError::parameter_value(text));
+        }
+        self.world.delete_eni(id);
+        Ok(Response::Done)
+    }
+}
+
+pub(super) fn over_limit() -> ApiError {
+    let text = "Number of private addresses will exceed limit.";
+    ApiError::new("PrivateIpAddressLimitExceeded", text)
+}
+
+fn check_one_attribute(request: &ModifyNetworkInterfaceAttribute) -> Result<(), ApiError> {
+    let given = [
+        ("attachment", request.attachment.is_some()),
+        ("description", request.description.is_some()),
+        ("groupSet", !request.groups.is_empty()),
+        ("sourceDestCheck", request.source_dest_check.is_some()),
+    ];
+    let names: Vec<&str> =
+        given.into_iter().filter(|(_, given)| *given).map(|(name, _)| name).collect();
+    match names.as_slice() {
+        [_] => Ok(()),
+        [] => Err(ApiError::parameter_combination("No attributes specified.")),
+        several => Err(ApiError::parameter_combination(format!(
+            "Fields for multiple attribute types specified: {}",
+            several.join(", ")
+        ))),
+    }
+}
+
+/// The primary address, if the client names one, and what else it wants of IPv4.
+fn ipv4_of(request: &CreateNetworkInterface) -> Result<(Option<Ipv4Addr>, Ask<V4>), ApiError> {
+    let named = &request.private_ip_addresses;
+    let mut primaries = named.iter().filter(|it| it.primary).map(|it| it.address);
+    let (primary_named, second) = (primaries.next(), primaries.next());
+    if second.is_some() {
+        let text = "Only one primary private IP address can be specified.";
+        return Err(ApiError::parameter_combination(text));
+    }
+    if primary_named.is_some() && request.private_ip_address.is_some() {
+        let text = "You may not specify both privateIpAddress and a primary address in \
+                    privateIpAddressesSet.";
+        return Err(ApiError::parameter_combination(text));
+    }
+    let wanted = WantedIpv4 {
+        addresses: named.iter().filter(|it| !it.primary).map(|it| it.address).collect(),
+        address_count: request.secondary_private_ip_address_count,
+        prefixes: request.ipv4_prefixes.clone(),
+        prefix_count: request.ipv4_prefix_count,
+    };
+    let ask = Ask::from_wanted(&wanted)?.unwrap_or(Ask::NONE);
+    Ok((request.private_ip_address.or(primary_named), ask))
+}

@@ -1,0 +1,306 @@
+//! VPCs, their blocks, and subnets.
+
+use std::net::Ipv6Addr;
+
+use ipnet::{IpNet, Ipv4Net, Ipv6Net};
+
+use crate::agenda::Due;
+use crate::book::Book;
+use crate::error::ApiError;
+use crate::id::{
+    ResourceType, SecurityGroupId, SubnetCidrAssociationId, SubnetId, VpcCidrAssociationId, VpcId,
+};
+use crate::model::{Caller, Model};
+use crate::operation::tag::tags_for_one;
+use crate::request::{AssociateVpcCidrBlock, CreateSubnet, CreateVpc};
+use crate::response::{
+    CidrState, Response, SecurityGroup, SubnetIpv6Association, Tags, Vpc, VpcCidrAssociation,
+};
+use crate::world::Subnet;
+
+/// Lengths of the IPv4 block of a VPC or a subnet.
+const IPV4_LENGTHS: std::ops::RangeInclusive<u8> = 16..=28;
+/// Length of the IPv6 block that Amazon gives to a VPC.
+const AMAZON_IPV6_LEN: u8 = 56;
+const SUBNET_IPV6_LEN: u8 = 64;
+
+/// A subnet to be made.
+#[derive(Debug, Clone)]
+pub(super) struct SubnetDraft {
+    pub(super) id: SubnetId,
+    pub(super) vpc: VpcId,
+    pub(super) zone: char,
+    pub(super) cidr: Ipv4Net,
+    pub(super) ipv6_cidr: Option<Ipv6Net>,
+    pub(super) assign_ipv6_address_on_creation: bool,
+    pub(super) tags: Tags,
+}
+
+impl Model {
+    pub(super) fn create_vpc(
+        &mut self,
+        caller: Caller<'_>,
+        request: &CreateVpc,
+    ) -> Result<Response, ApiError> {
+        let tags = tags_for_one(&request.tag_specifications, ResourceType::Vpc)?;
+        let mut blocks = vec![IpNet::V4(request.cidr_block)];
+        if request.amazon_provided_ipv6_cidr_block {
+            blocks.push(self.fresh_ipv6_block().into());
+        }
+        let id = VpcId::from_number(self.fresh());
+        let vpc = self.make_vpc(id, caller.account, &blocks, tags)?;
+        Ok(Response::Vpc(vpc))
+    }
+
+    /// Makes a VPC, whose first block is IPv4, and its default security group.
+    pub(super) fn make_vpc(
+        &mut self,
+        id: VpcId,
+        owner: &str,
+        blocks: &[IpNet],
+        tags: Tags,
+    ) -> Result<Vpc, ApiError> {
+        let Some(IpNet::V4(primary)) = blocks.first().map(IpNet::trunc) else {
+            return Err(ApiError::missing_parameter("cidrBlock"));
+        };
+        if self.world.vpcs.len() >= self.config.quotas.vpcs {
+            let text = "The maximum number of VPCs has been reached.";
+            return Err(ApiError::new("VpcLimitExceeded", text));
+        }
+        let mut vpc = Vpc {
+            id: id.clone(),
+            owner_id: owner.to_owned(),
+            cidr_block: primary,
+            associations: Vec::new(),
+            is_default: false,
+            tags,
+        };
+        for block in blocks {
+            self.check_vpc_block(&vpc, block.trunc())?;
+            vpc.associations.push(VpcCidrAssociation {
+                id: VpcCidrAssociationId::from_number(self.fresh()),
+                cidr: block.trunc(),
+                state: CidrState::Associated,
+            });
+        }
+        self.world.vpcs.insert(id.clone(), vpc.clone());
+        let group = SecurityGroupId::from_number(self.fresh());
+        let (name, description) = ("default".to_owned(), "default VPC security group".to_owned());
+        self.make_group(group, owner, &id, name, description, Tags::new());
+        Ok(vpc)
+    }
+
+    pub(super) fn make_group(
+        &mut self,
+        id: SecurityGroupId,
+        owner: &str,
+        vpc: &VpcId,
+        name: String,
+        description: String,
+        tags: Tags,
+    ) {
+        let group = SecurityGroup {
+            arn: self.view().arn(owner, "security-group", id.as_str()),
+            id: id.clone(),
+            name,
+            description,
+            owner_id: owner.to_owned(),
+            vpc_id: vpc.clone(),
+            tags,
+        };
+        self.world.groups.insert(id, group);
+    }
+
+    fn check_vpc_block(&self, vpc: &Vpc, block: IpNet) -> Result<(), ApiError> {
+        let fits = match block {
+            IpNet::V4(block) => IPV4_LENGTHS.contains(&block.prefix_len()),
+            IpNet::V6(block) => {
+                (44..=60).contains(&block.prefix_len()) && block.prefix_len() % 4 == 0
+            }
+        };
+        if !fits {
+            let text = format!("The CIDR '{block}' is invalid.");
+            return Err(ApiError::new("InvalidVpc.Range", text));
+        }
+        if vpc.associations.iter().any(|it| overlap(it.cidr, block)) {
+            let text = format!("The CIDR '{block}' conflicts with another CIDR of {}", vpc.id);
+            return Err(ApiError::new("CidrConflict", text));
+        }
+        let same_family =
+            |it: &&VpcCidrAssociation| it.cidr.addr().is_ipv4() == block.addr().is_ipv4();
+        let n_most = self.config.quotas.cidrs_per_vpc;
+        if vpc.associations.iter().filter(same_family).count() >= n_most {
+            return Err(ApiError::new(
+                "CidrLimitExceeded",
+                format!(
+                    "This network {} has met its maximum number of allowed CIDRs: {n_most}",
+                    vpc.id
+                ),
+            ));
+        }
+        Ok(())
+    }
+
+    /// A /56 that no VPC has, of the range that Amazon uses in us-east-1.
+    fn fresh_ipv6_block(&mut self) -> Ipv6Net {
+        loop {
+            let [a, b, c, ..] = self.dice.next().to_be_bytes();
+            let addr = Ipv6Addr::from_bits(
+                (0x2600_1f13 << 96)
+                    | (u128::from(u16::from_be_bytes([a, b])) << 80)
+                    | (u128::from(c) << 72),
+            );
+            let block = Ipv6Net::new_assert(addr, AMAZON_IPV6_LEN);
+            let mut taken = self.world.vpcs.values().flat_map(|vpc| &vpc.associations);
+            if !taken.any(|it| overlap(it.cidr, block.into())) {
+                return block;
+            }
+        }
+    }
+
+    pub(super) fn associate_vpc_cidr_block(
+        &mut self,
+        caller: Caller<'_>,
+        request: &AssociateVpcCidrBlock,
+    ) -> Result<Response, ApiError> {
+        let vpc_id = request.vpc_id.clone();
+        self.world.vpc(&vpc_id)?;
+        let block = match (request.cidr_block, request.amazon_provided_ipv6_cidr_block) {
+            (Some(block), false) => IpNet::V4(block.trunc()),
+            (None, true) => self.fresh_ipv6_block().into(),
+            (None, false) => return Err(ApiError::missing_parameter("cidrBlock")),
+            (Some(_), true) => {
+                let text =
+                    "Only one of cidrBlock and amazonProvidedIpv6CidrBlock can be specified.";
+                return Err(ApiError::parameter_combination(text));
+            }
+        };
+        self.check_vpc_block(self.world.vpc(&vpc_id)?, block)?;
+        let association = VpcCidrAssociation {
+            id: VpcCidrAssociationId::from_number(self.fresh()),
+            cidr: block,
+            state: CidrState::Associating,
+        };
+        if let Some(vpc) = self.world.vpcs.get_mut(&vpc_id) {
+            vpc.associations.push(association.clone());
+        }
+        let associated = caller.now + self.config.latency.associate.roll(&mut self.dice);
+        self.agenda.enter(associated, Due::Associated(vpc_id.clone(), association.id.clone()));
+        Ok(Response::CidrAssociated { vpc_id, association })
+    }
+
+    pub(super) fn create_subnet(
+        &mut self,
+        caller: Caller<'_>,
+        request: &CreateSubnet,
+    ) -> Result<Response, ApiError> {
+        self.world.vpc(&request.vpc_id)?;
+        let draft = SubnetDraft {
+            id: SubnetId::from_number(self.fresh()),
+            vpc: request.vpc_id.clone(),
+            zone: self.zone_of(request)?,
+            cidr: request.cidr_block.trunc(),
+            ipv6_cidr: request.ipv6_cidr_block.map(|cidr| cidr.trunc()),
+            assign_ipv6_address_on_creation: false,
+            tags: tags_for_one(&request.tag_specifications, ResourceType::Subnet)?,
+        };
+        let id = self.make_subnet(caller.account, draft)?;
+        Ok(Response::Subnet(self.view().subnet(self.world.subnet(&id)?)))
+    }
+
+    /// The zone that a request names, by name or id; the first if by neither.
+    fn zone_of(&self, request: &CreateSubnet) -> Result<char, ApiError> {
+        if let Some(name) = &request.availability_zone {
+            return self.zone_named(name);
+        }
+        let view = self.view();
+        let wanted = request.availability_zone_id.as_deref();
+        let found = self
+            .config
+            .zones
+            .iter()
+            .find(|letter| wanted.is_none_or(|id| view.zone_id(**letter) == id));
+        found.copied().ok_or_else(|| {
+            ApiError::invalid_value(wanted.unwrap_or_default(), "availabilityZoneId", "")
+        })
+    }
+
+    pub(super) fn zone_named(&self, name: &str) -> Result<char, ApiError> {
+        let view = self.view();
+        let found = self.config.zones.iter().find(|letter| view.zone_name(**letter) == name);
+        found.copied().ok_or_else(|| {
+            let zones: Vec<String> = view.zones().into_iter().map(|zone| zone.name).collect();
+            let why = format!(
+                "Subnets can currently only be created in the following availability zones: {}.",
+                zones.join(", ")
+            );
+            ApiError::invalid_value(name, "availabilityZone", &why)
+        })
+    }
+
+    /// Makes a subnet of a VPC that exists.
+    pub(super) fn make_subnet(
+        &mut self,
+        owner: &str,
+        draft: SubnetDraft,
+    ) -> Result<SubnetId, ApiError> {
+        self.check_subnet(&draft)?;
+        let v6 = draft.ipv6_cidr.map(|cidr| {
+            let association_id = SubnetCidrAssociationId::from_number(self.fresh());
+            (SubnetIpv6Association { association_id, cidr }, Book::new(cidr))
+        });
+        let subnet = Subnet {
+            id: draft.id.clone(),
+            vpc: draft.vpc,
+            owner: owner.to_owned(),
+            zone: draft.zone,
+            cidr: draft.cidr,
+            v4: Book::new(draft.cidr),
+            v6,
+            assign_ipv6_address_on_creation: draft.assign_ipv6_address_on_creation,
+            tags: draft.tags,
+        };
+        self.world.subnets.insert(subnet.id.clone(), subnet);
+        Ok(draft.id)
+    }
+
+    fn check_subnet(&self, draft: &SubnetDraft) -> Result<(), ApiError> {
+        let vpc = self.world.vpc(&draft.vpc)?;
+        let siblings = || self.world.subnets.values().filter(|subnet| subnet.vpc == draft.vpc);
+        if siblings().count() >= self.config.quotas.subnets_per_vpc {
+            let text = "The maximum number of subnets for this VPC has been reached.";
+            return Err(ApiError::new("SubnetLimitExceeded", text));
+        }
+        let right_size = [
+            IPV4_LENGTHS.contains(&draft.cidr.prefix_len()),
+            draft.ipv6_cidr.is_none_or(|cidr| cidr.prefix_len() == SUBNET_IPV6_LEN),
+        ];
+        let blocks = [Some(IpNet::V4(draft.cidr)), draft.ipv6_cidr.map(IpNet::V6)];
+        for (block, right_size) in blocks.into_iter().zip(right_size) {
+            let Some(block) = block else { continue };
+            if !right_size || !is_in(vpc, block) {
+                let text = format!("The CIDR '{block}' is invalid.");
+                return Err(ApiError::new("InvalidSubnet.Range", text));
+            }
+            if siblings().any(|subnet| has_part_of(subnet, block)) {
+                let text = format!("The CIDR '{block}' conflicts with another subnet");
+                return Err(ApiError::new("InvalidSubnet.Conflict", text));
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Whether the block lies in one of the VPC's that can be used already.
+fn is_in(vpc: &Vpc, block: IpNet) -> bool {
+    vpc.associations.iter().any(|it| it.state == CidrState::Associated && it.cidr.contains(&block))
+}
+
+fn has_part_of(subnet: &Subnet, block: IpNet) -> bool {
+    let ipv6 = subnet.v6.as_ref().map(|(association, _)| IpNet::V6(association.cidr));
+    [Some(IpNet::V4(subnet.cidr)), ipv6].into_iter().flatten().any(|net| overlap(net, block))
+}
+
+fn overlap(a: IpNet, b: IpNet) -> bool {
+    a.contains(&b) || b.contains(&a)
+}

@@ -1,0 +1,150 @@
+//! What a topology puts in: made as a call would make it, and there at once.
+
+use ipnet::{IpNet, Ipv4Net};
+
+use crate::book::{Holder, Refusal};
+use crate::error::ApiError;
+use crate::id::{InstanceId, SecurityGroupId, SubnetId, VpcId};
+use crate::model::{Caller, Model};
+use crate::operation::instance::{InterfaceDraft, Launch};
+use crate::operation::network::SubnetDraft;
+use crate::response::InstanceState;
+use crate::seed::{InstanceSeed, SecurityGroupSeed, SubnetSeed, VpcSeed};
+use crate::time::Timestamp;
+
+impl Model {
+    /// Adds a VPC with its default security group.
+    ///
+    /// # Errors
+    /// As CreateVpc, or if the id is taken.
+    pub fn add_vpc(&mut self, seed: VpcSeed) -> Result<VpcId, ApiError> {
+        let fresh = VpcId::from_number(self.fresh());
+        let id = free_id(seed.id, fresh, |id| self.world.vpcs.contains_key(id))?;
+        let owner = self.config.account.clone();
+        let ipv4 = seed.cidrs.into_iter().map(IpNet::V4);
+        let blocks: Vec<IpNet> = ipv4.chain(seed.ipv6_cidrs.into_iter().map(IpNet::V6)).collect();
+        self.make_vpc(id.clone(), &owner, &blocks, seed.tags)?;
+        Ok(id)
+    }
+
+    /// Adds a subnet.
+    ///
+    /// # Errors
+    /// As CreateSubnet, or if the id is taken, or a used address is outside or reserved.
+    pub fn add_subnet(&mut self, seed: SubnetSeed) -> Result<SubnetId, ApiError> {
+        let fresh = SubnetId::from_number(self.fresh());
+        let id = free_id(seed.id, fresh, |id| self.world.subnets.contains_key(id))?;
+        let owner = self.config.account.clone();
+        check_used(seed.cidr, &seed.used)?;
+        let draft = SubnetDraft {
+            id: id.clone(),
+            vpc: seed.vpc,
+            zone: self.zone_named(&seed.availability_zone)?,
+            cidr: seed.cidr.trunc(),
+            ipv6_cidr: seed.ipv6_cidr.map(|cidr| cidr.trunc()),
+            assign_ipv6_address_on_creation: seed.assign_ipv6_address_on_creation,
+            tags: seed.tags,
+        };
+        self.make_subnet(&owner, draft)?;
+        let book = &mut self.world.subnet_mut(&id).v4;
+        for address in seed.used.iter().flat_map(addresses) {
+            // Ranges may overlap each other and what EC2 keeps for itself: it is used anyway.
+            match book.take_address(address, Holder::Other) {
+                Ok(()) | Err(Refusal::Reserved | Refusal::Held(_)) => {}
+                Err(Refusal::Outside | Refusal::Misaligned) => {
+                    unreachable!("checked before the subnet was made")
+                }
+            }
+        }
+        Ok(id)
+    }
+
+    /// Adds a security group.
+    ///
+    /// # Errors
+    /// If there is no such VPC, or the id or the name is taken.
+    pub fn add_security_group(
+        &mut self,
+        seed: SecurityGroupSeed,
+    ) -> Result<SecurityGroupId, ApiError> {
+        let fresh = SecurityGroupId::from_number(self.fresh());
+        let id = free_id(seed.id, fresh, |id| self.world.groups.contains_key(id))?;
+        self.world.vpc(&seed.vpc)?;
+        let mut siblings = self.world.groups.values().filter(|group| group.vpc_id == seed.vpc);
+        if siblings.any(|group| group.name == seed.name) {
+            let text =
+                format!("The security group '{}' already exists for VPC '{}'", seed.name, seed.vpc);
+            return Err(ApiError::new("InvalidGroup.Duplicate", text));
+        }
+        let owner = self.config.account.clone();
+        self.make_group(id.clone(), &owner, &seed.vpc, seed.name, seed.description, seed.tags);
+        Ok(id)
+    }
+
+    /// Adds a running instance with its primary ENI, which goes with it when it is terminated.
+    ///
+    /// # Errors
+    /// As RunInstances, or if the id is taken.
+    pub fn add_instance(
+        &mut self,
+        seed: InstanceSeed,
+        now: Timestamp,
+    ) -> Result<InstanceId, ApiError> {
+        self.advance(now);
+        let fresh = InstanceId::from_number(self.fresh());
+        let id = free_id(seed.id, fresh, |id| self.world.instances.contains_key(id))?;
+        let account = self.config.account.clone();
+        let primary = InterfaceDraft::primary(seed.subnet, seed.primary_address, seed.groups);
+        let launch = Launch {
+            image_id: "ami-00000000000000000".to_owned(),
+            instance_type: self.instance_type(&seed.instance_type)?,
+            interfaces: vec![primary],
+            tags: seed.tags,
+            client_token: None,
+        };
+        let reservation = self.fresh_reservation();
+        self.launch(Caller { account: &account, now }, &launch, id.clone(), &reservation)?;
+        if let Some(instance) = self.world.instances.get_mut(&id) {
+            instance.state = InstanceState::Running;
+        }
+        Ok(id)
+    }
+}
+
+/// The wanted id, or a fresh one.
+fn free_id<T: std::fmt::Display>(
+    wanted: Option<T>,
+    fresh: T,
+    taken: impl Fn(&T) -> bool,
+) -> Result<T, ApiError> {
+    match wanted {
+        Some(id) if taken(&id) => {
+            Err(ApiError::new("InvalidID", format!("The ID '{id}' is already taken")))
+        }
+        Some(id) => Ok(id),
+        None => Ok(fresh),
+    }
+}
+
+/// Used ranges must lie within the subnet, and a single used address must not be one that EC2
+/// keeps for itself anyway: it would be a slip of whoever wrote it.
+fn check_used(subnet: Ipv4Net, used: &[Ipv4Net]) -> Result<(), ApiError> {
+    for range in used {
+        if !subnet.contains(range) {
+            let text = format!("Address {range} does not fall within the subnet's address range");
+            return Err(ApiError::parameter_value(text));
+        }
+        let offset = u32::from(range.addr()) - u32::from(subnet.network());
+        let reserved = offset < 4 || range.addr() == subnet.broadcast();
+        if range.prefix_len() == 32 && reserved {
+            let text = format!("Address {} is in subnet's reserved address range", range.addr());
+            return Err(ApiError::parameter_value(text));
+        }
+    }
+    Ok(())
+}
+
+/// All addresses of a range, its first and last included.
+fn addresses(range: &Ipv4Net) -> impl Iterator<Item = std::net::Ipv4Addr> + use<> {
+    (u32::from(range.network())..=u32::from(range.broadcast())).map(std::net::Ipv4Addr::from)
+}

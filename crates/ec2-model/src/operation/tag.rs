@@ -1,0 +1,176 @@
+//! Tags: those given at creation, and those changed later.
+
+use std::collections::BTreeMap;
+
+use crate::error::ApiError;
+use crate::filter::Filters;
+use crate::id::{ResourceId, ResourceType};
+use crate::model::Model;
+use crate::page::Paging;
+use crate::request::{Action, CreateTags, DeleteTags, DescribeTags, Tag, TagSpecification};
+use crate::response::{Response, TagDescription, Tags};
+
+/// Limits on tags: <https://docs.aws.amazon.com/AWSEC2/latest/UserGuide/Using_Tags.html>.
+const MAX_TAGS: usize = 50;
+const MAX_KEY_CHARS: usize = 128;
+const MAX_VALUE_CHARS: usize = 256;
+const MAX_RESOURCES: usize = 1000;
+
+/// The tags of a request by the kind of resource that they are for.
+pub(super) fn tags_for(
+    specifications: &[TagSpecification],
+    allowed: &[ResourceType],
+) -> Result<BTreeMap<ResourceType, Tags>, ApiError> {
+    let mut by_kind: BTreeMap<ResourceType, Tags> = BTreeMap::new();
+    for TagSpecification { resource_type, tags } in specifications {
+        if !allowed.contains(resource_type) {
+            let why = "not a valid taggable resource type for this operation.";
+            let text = format!("'{}' is {why}", resource_type.as_str());
+            return Err(ApiError::parameter_value(text));
+        }
+        put_tags(by_kind.entry(*resource_type).or_default(), tags)?;
+    }
+    Ok(by_kind)
+}
+
+/// The tags for the only kind of resource that a request creates.
+pub(super) fn tags_for_one(
+    specifications: &[TagSpecification],
+    kind: ResourceType,
+) -> Result<Tags, ApiError> {
+    Ok(tags_for(specifications, &[kind])?.remove(&kind).unwrap_or_default())
+}
+
+/// Adds tags or overwrites them, all or none.
+fn put_tags(tags: &mut Tags, more: &[Tag]) -> Result<(), ApiError> {
+    let mut after = tags.clone();
+    for tag in more {
+        let value = tag.value.clone().unwrap_or_default();
+        check_tag(&tag.key, &value)?;
+        after.insert(tag.key.clone(), value);
+    }
+    if after.len() > MAX_TAGS {
+        let text = "The maximum number of Tags for a resource has been reached.";
+        return Err(ApiError::new("TagLimitExceeded", text));
+    }
+    *tags = after;
+    Ok(())
+}
+
+fn check_tag(key: &str, value: &str) -> Result<(), ApiError> {
+    let problem = match () {
+        () if key.is_empty() => "Tag key cannot be empty",
+        () if key.to_ascii_lowercase().starts_with("aws:") => {
+            "Tag keys starting with 'aws:' are reserved for internal use"
+        }
+        () if key.chars().count() > MAX_KEY_CHARS => "Tag key exceeds the maximum length of 128",
+        () if value.chars().count() > MAX_VALUE_CHARS => {
+            "Tag value exceeds the maximum length of 256"
+        }
+        () => return Ok(()),
+    };
+    Err(ApiError::parameter_value(problem))
+}
+
+const FILTERS: Filters<TagDescription> = Filters {
+    by_name: &[
+        ("key", |tag| vec![tag.key.clone()]),
+        ("resource-id", |tag| vec![tag.resource.to_string()]),
+        ("resource-type", |tag| vec![tag.resource.kind().as_str().to_owned()]),
+        ("value", |tag| vec![tag.value.clone()]),
+    ],
+    tags: None,
+};
+
+impl Model {
+    pub(super) fn create_tags(&mut self, request: &CreateTags) -> Result<Response, ApiError> {
+        if request.tags.is_empty() {
+            return Err(ApiError::missing_parameter("Tag"));
+        }
+        self.change_tags(&request.resources, |tags| put_tags(tags, &request.tags))
+    }
+
+    pub(super) fn delete_tags(&mut self, request: &DeleteTags) -> Result<Response, ApiError> {
+        let goes = |key: &str, value: &str| {
+            request.tags.is_empty()
+                || request.tags.iter().any(|tag| {
+                    tag.key == key && tag.value.as_deref().is_none_or(|wanted| wanted == value)
+                })
+        };
+        self.change_tags(&request.resources, |tags| {
+            tags.retain(|key, value| !goes(key, value));
+            Ok(())
+        })
+    }
+
+    /// Changes the tags of all resources or of none.
+    fn change_tags(
+        &mut self,
+        resources: &[ResourceId],
+        change: impl Fn(&mut Tags) -> Result<(), ApiError>,
+    ) -> Result<Response, ApiError> {
+        if resources.is_empty() {
+            return Err(ApiError::missing_parameter("resourceIdSet"));
+        }
+        if resources.len() > MAX_RESOURCES {
+            let text = "The maximum number of resources in one request is 1000.";
+            return Err(ApiError::parameter_value(text));
+        }
+        for id in resources {
+            if let ResourceId::NetworkInterface(eni) = id {
+                self.seen_eni(eni)?;
+            }
+            change(&mut self.world.tags_mut(id)?.clone())?;
+        }
+        for id in resources {
+            change(self.world.tags_mut(id)?)?;
+        }
+        Ok(Response::Done)
+    }
+
+    pub(super) fn describe_tags(&self, request: &DescribeTags) -> Result<Response, ApiError> {
+        // The filter `tag:<key>` asks for the value of one key.
+        let (by_key, filters): (Vec<_>, Vec<_>) =
+            request.listing.filters.iter().partition(|filter| filter.name.starts_with("tag:"));
+        let filters: Vec<_> = filters.into_iter().cloned().collect();
+        let mut tags = FILTERS.apply(self.all_tags(), &filters)?;
+        tags.retain(|tag| {
+            by_key.iter().all(|it| it.name[4..] == tag.key && it.matches(&tag.value))
+        });
+        let paging = Paging {
+            action: Action::DescribeTags,
+            allowed: 5..=1000,
+            ids: None,
+            key: |tag: &TagDescription| format!("{}/{}", tag.resource, tag.key),
+            weight: |_| 1,
+        };
+        Ok(Response::Tags(paging.cut(tags, &request.listing)?))
+    }
+
+    fn all_tags(&self) -> Vec<TagDescription> {
+        let world = &self.world;
+        let instances =
+            world.instances.values().map(|it| (ResourceId::Instance(it.id.clone()), &it.tags));
+        let enis = world.enis.values().filter(|it| !self.veils.hides(&it.id));
+        let enis = enis.map(|it| (ResourceId::NetworkInterface(it.id.clone()), &it.tags));
+        let groups =
+            world.groups.values().map(|it| (ResourceId::SecurityGroup(it.id.clone()), &it.tags));
+        let subnets =
+            world.subnets.values().map(|it| (ResourceId::Subnet(it.id.clone()), &it.tags));
+        let reservations = world
+            .cidr_reservations
+            .values()
+            .map(|it| (ResourceId::SubnetCidrReservation(it.id.clone()), &it.tags));
+        let vpcs = world.vpcs.values().map(|it| (ResourceId::Vpc(it.id.clone()), &it.tags));
+        let all = instances.chain(enis).chain(groups).chain(subnets).chain(reservations);
+        all.chain(vpcs)
+            .flat_map(|(resource, tags)| {
+                tags.iter().map(move |(key, value)| TagDescription {
+                    resource: resource.clone(),
+                    key: key.clone(),
+                    value: value.clone(),
+                })
+            })
+            .collect()
+    }
+}

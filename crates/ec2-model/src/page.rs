@@ -1,0 +1,147 @@
+//! Pages of a listing.
+//!
+//! A token names the last item that was shown, so that what comes and goes between two pages
+//! neither repeats nor hides the rest.
+
+use std::ops::RangeInclusive;
+
+use crate::error::ApiError;
+use crate::request::{Action, Listing};
+use crate::response::Page;
+
+/// How one operation pages.
+#[derive(Debug)]
+pub(crate) struct Paging<T> {
+    pub(crate) action: Action,
+    /// What `MaxResults` may be.
+    pub(crate) allowed: RangeInclusive<i32>,
+    /// The name of the parameter with ids if it was given: then there are no pages.
+    pub(crate) ids: Option<&'static str>,
+    /// What items are sorted by.
+    pub(crate) key: fn(&T) -> String,
+    /// How much of `MaxResults` an item uses up.
+    pub(crate) weight: fn(&T) -> usize,
+}
+
+impl<T> Paging<T> {
+    /// Cuts the page that `listing` asks for out of all items, which are sorted here.
+    ///
+    /// # Errors
+    /// If `MaxResults` is out of bounds or given together with ids, or the token is not one of
+    /// this operation.
+    pub(crate) fn cut(&self, mut items: Vec<T>, listing: &Listing) -> Result<Page<T>, ApiError> {
+        let max = listing.max_results.map(|max| self.check(max)).transpose()?;
+        items.sort_by_cached_key(self.key);
+        if let Some(token) = &listing.next_token {
+            let after = self.decode(token)?;
+            items.retain(|item| (self.key)(item) > after);
+        }
+        let n = max.map_or(items.len(), |max| self.n_that_fit(&items, max));
+        let more = n < items.len();
+        items.truncate(n);
+        let next_token = items.last().filter(|_| more).map(|item| self.encode(item));
+        Ok(Page { items, next_token })
+    }
+
+    fn check(&self, max: i32) -> Result<usize, ApiError> {
+        if let Some(ids) = self.ids {
+            let text = format!("The parameter {ids} cannot be used with the parameter maxResults");
+            return Err(ApiError::parameter_combination(text));
+        }
+        let (least, most) = (self.allowed.start(), self.allowed.end());
+        let why = match max {
+            max if max < *least => format!("Expecting a value greater than {least}."),
+            max if max > *most => format!("Expecting a value less than {most}."),
+            max => return Ok(usize::try_from(max).expect("the least that is allowed is positive")),
+        };
+        Err(ApiError::invalid_value(&format!(" {max} "), "maxResults", &why))
+    }
+
+    /// How many items make a page: at least one, and no more than their weight allows.
+    fn n_that_fit(&self, items: &[T], max: usize) -> usize {
+        let mut total = 0;
+        let fits = |item: &&T| {
+            total += (self.weight)(item);
+            total <= max
+        };
+        items.iter().take_while(fits).count().max(1).min(items.len())
+    }
+
+    fn encode(&self, item: &T) -> String {
+        let text = format!("{}/{}", self.action, (self.key)(item));
+        text.bytes().map(|byte| format!("{byte:02x}")).collect()
+    }
+
+    fn decode(&self, token: &str) -> Result<String, ApiError> {
+        let bytes: Option<Vec<u8>> = token
+            .as_bytes()
+            .chunks(2)
+            .map(|pair| u8::from_str_radix(std::str::from_utf8(pair).ok()?, 16).ok())
+            .collect();
+        let text = bytes.and_then(|bytes| String::from_utf8(bytes).ok());
+        let prefix = format!("{}/", self.action);
+        text.and_then(|text| Some(text.strip_prefix(&prefix)?.to_owned())).ok_or_else(|| {
+            ApiError::new("InvalidNextToken", format!("The token '{token}' is invalid"))
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn paging(ids: Option<&'static str>) -> Paging<u32> {
+        Paging {
+            action: Action::DescribeVpcs,
+            allowed: 5..=1000,
+            ids,
+            key: |item| format!("{item:02}"),
+            weight: |item| if *item == 50 { 7 } else { 1 },
+        }
+    }
+
+    fn ask(max_results: Option<i32>, next_token: Option<String>) -> Listing {
+        Listing { filters: Vec::new(), max_results, next_token }
+    }
+
+    #[test]
+    fn pages_cover_everything_once() {
+        let items: Vec<u32> = (10..60).rev().collect();
+        let (mut seen, mut token, mut n_pages) = (Vec::new(), None, 0);
+        loop {
+            let page = paging(None).cut(items.clone(), &ask(Some(5), token)).unwrap();
+            seen.extend(page.items);
+            n_pages += 1;
+            token = page.next_token;
+            if token.is_none() {
+                break;
+            }
+        }
+        assert_eq!(seen, (10..60).collect::<Vec<_>>());
+        // 8 pages of 5, the heavy item alone, 2 pages for the 9 after it.
+        assert_eq!(n_pages, 11);
+    }
+
+    #[test]
+    fn removal_between_pages_hides_nothing() {
+        let first = paging(None).cut((10..20).collect(), &ask(Some(5), None)).unwrap();
+        let rest = paging(None).cut((15..20).collect(), &ask(Some(5), first.next_token)).unwrap();
+        assert_eq!((rest.items, rest.next_token), ((15..20).collect(), None));
+    }
+
+    #[test]
+    fn refusals() {
+        let check = |ids, max, token: Option<&str>, expect: Result<(), &str>| {
+            let listing = ask(max, token.map(str::to_owned));
+            let got = paging(ids).cut(vec![1], &listing).map(|_| ()).map_err(|error| error.code);
+            assert_eq!(got, expect.map_err(str::to_owned));
+        };
+        check(None, Some(5), None, Ok(()));
+        check(None, Some(4), None, Err("InvalidParameterValue"));
+        check(None, Some(1001), None, Err("InvalidParameterValue"));
+        check(Some("vpcIds"), Some(5), None, Err("InvalidParameterCombination"));
+        check(Some("vpcIds"), None, None, Ok(()));
+        check(None, None, Some("rubbish"), Err("InvalidNextToken"));
+        check(None, None, Some("é"), Err("InvalidNextToken"));
+    }
+}

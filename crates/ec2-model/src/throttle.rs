@@ -1,0 +1,233 @@
+//! Token buckets, one for each account and operation, of the sizes that AWS documents.
+//!
+//! Source: <https://docs.aws.amazon.com/ec2/latest/devguide/ec2-api-throttling.html>, as of 2026.
+
+use std::collections::BTreeMap;
+
+use crate::error::ApiError;
+use crate::request::{Action, Listing, Request};
+use crate::time::Timestamp;
+
+/// A bucket's size in tokens and its refill in tokens for each second.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Size {
+    capacity: u64,
+    per_second: u64,
+}
+
+const fn size(capacity: u64, per_second: u64) -> Size {
+    Size { capacity, per_second }
+}
+
+/// What a token is taken for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Purpose {
+    /// The call.
+    Call,
+    /// A Describe call with neither filter nor page, of an operation that lists much.
+    WideCall,
+    /// Each instance that the call starts or ends.
+    Resource,
+}
+
+fn size_of(action: Action, purpose: Purpose) -> Size {
+    match (action, purpose) {
+        (_, Purpose::WideCall) => size(50, 10),
+        (Action::RunInstances, Purpose::Resource) => size(1000, 2),
+        (_, Purpose::Resource) => size(1000, 20),
+        (action, Purpose::Call) => call_size(action),
+    }
+}
+
+fn call_size(action: Action) -> Size {
+    match action {
+        Action::DescribeInstances
+        | Action::DescribeInstanceTypes
+        | Action::DescribeSubnets
+        | Action::DescribeVpcs
+        | Action::DescribeSecurityGroups
+        | Action::DescribeAvailabilityZones
+        | Action::DescribeNetworkInterfaces
+        | Action::DescribeTags
+        | Action::GetSubnetCidrReservations => size(100, 20),
+        Action::AttachNetworkInterface
+        | Action::DetachNetworkInterface
+        | Action::UnassignIpv6Addresses
+        | Action::CreateVpc
+        | Action::CreateSubnet
+        | Action::AssociateVpcCidrBlock => size(50, 5),
+        Action::AssignPrivateIpAddresses
+        | Action::UnassignPrivateIpAddresses
+        | Action::AssignIpv6Addresses
+        | Action::CreateNetworkInterface
+        | Action::DeleteNetworkInterface
+        | Action::ModifyNetworkInterfaceAttribute
+        | Action::TerminateInstances => size(100, 5),
+        Action::CreateTags | Action::DeleteTags => size(100, 10),
+        Action::CreateSubnetCidrReservation | Action::DeleteSubnetCidrReservation => size(5, 1),
+        Action::RunInstances => size(5, 2),
+    }
+}
+
+/// What a request draws: the purpose and the number of tokens.
+fn draws(request: &Request) -> Vec<(Purpose, u64)> {
+    let wide = matches!(request, Request::DescribeInstances(r)
+            if r.instance_ids.is_empty() && is_wide(&r.listing))
+        || matches!(request, Request::DescribeNetworkInterfaces(r)
+            if r.network_interface_ids.is_empty() && is_wide(&r.listing))
+        || matches!(request, Request::DescribeSecurityGroups(r)
+            if r.group_ids.is_empty() && r.group_names.is_empty() && is_wide(&r.listing));
+    let resources = if let Request::RunInstances(r) = request {
+        u64::try_from(r.max_count).unwrap_or(0)
+    } else if let Request::TerminateInstances(r) = request {
+        u64::try_from(r.instance_ids.len()).unwrap_or(u64::MAX)
+    } else {
+        0
+    };
+    let call = if wide { Purpose::WideCall } else { Purpose::Call };
+    [(call, 1), (Purpose::Resource, resources)].into_iter().filter(|(_, n)| *n > 0).collect()
+}
+
+fn is_wide(listing: &Listing) -> bool {
+    listing.filters.is_empty() && listing.max_results.is_none() && listing.next_token.is_none()
+}
+
+/// Thousandths of tokens, so that a refill by the millisecond loses nothing.
+#[derive(Debug, Clone, Copy)]
+struct Bucket {
+    millitokens: u64,
+    filled_at: Timestamp,
+}
+
+impl Bucket {
+    fn refill(&mut self, size: Size, now: Timestamp) {
+        let elapsed = u64::try_from(now.since(self.filled_at).as_millis()).unwrap_or(u64::MAX);
+        let gained = elapsed.saturating_mul(size.per_second);
+        self.millitokens = self.millitokens.saturating_add(gained).min(size.capacity * 1000);
+        self.filled_at = self.filled_at.max(now);
+    }
+}
+
+/// All buckets.
+#[derive(Debug, Default)]
+pub(crate) struct Throttle {
+    buckets: BTreeMap<(String, Action, Purpose), Bucket>,
+}
+
+impl Throttle {
+    /// Takes the tokens for a decoded request, all of them or none.
+    pub(crate) fn draw(
+        &mut self,
+        account: &str,
+        request: &Request,
+        now: Timestamp,
+    ) -> Result<(), ApiError> {
+        self.take(account, request.action(), &draws(request), now)
+    }
+
+    /// Takes the token for a request that could not be decoded.
+    pub(crate) fn draw_undecoded(
+        &mut self,
+        account: &str,
+        action: Action,
+        now: Timestamp,
+    ) -> Result<(), ApiError> {
+        self.take(account, action, &[(Purpose::Call, 1)], now)
+    }
+
+    fn take(
+        &mut self,
+        account: &str,
+        action: Action,
+        draws: &[(Purpose, u64)],
+        now: Timestamp,
+    ) -> Result<(), ApiError> {
+        let enough = draws.iter().all(|(purpose, n)| {
+            self.bucket(account, action, *purpose, now).millitokens >= n.saturating_mul(1000)
+        });
+        if !enough {
+            return Err(throttled(account, action));
+        }
+        for (purpose, n) in draws {
+            self.bucket(account, action, *purpose, now).millitokens -= n * 1000;
+        }
+        Ok(())
+    }
+
+    /// The bucket as it is now; full at first.
+    fn bucket(
+        &mut self,
+        account: &str,
+        action: Action,
+        purpose: Purpose,
+        now: Timestamp,
+    ) -> &mut Bucket {
+        let size = size_of(action, purpose);
+        let full = Bucket { millitokens: size.capacity * 1000, filled_at: now };
+        let key = (account.to_owned(), action, purpose);
+        let bucket = self.buckets.entry(key).or_insert(full);
+        bucket.refill(size, now);
+        bucket
+    }
+}
+
+fn throttled(account: &str, action: Action) -> ApiError {
+    let text = format!(
+        "Request limit exceeded. Account {account} has been throttled on ec2:{action} because it \
+         exceeded its request rate limit."
+    );
+    ApiError::new("RequestLimitExceeded", text)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::id::InstanceId;
+    use crate::request::{
+        DescribeNetworkInterfaces, DescribeVpcs, RunInstances, TerminateInstances,
+    };
+
+    /// How many calls pass in a burst, and how many more in the second after it.
+    fn burst(request: &Request) -> (usize, usize) {
+        let mut throttle = Throttle::default();
+        let mut pass = |now: u64| {
+            let now = Timestamp::from_unix_millis(now);
+            (0..2000).filter(|_| throttle.draw("1", request, now).is_ok()).count()
+        };
+        (pass(1_000), pass(2_000))
+    }
+
+    #[test]
+    fn documented_sizes() {
+        let wide = DescribeNetworkInterfaces::default();
+        let listing = Listing { max_results: Some(1000), ..Listing::default() };
+        let paged = DescribeNetworkInterfaces { listing, ..wide.clone() };
+        let ids = vec![InstanceId::from_number(1); 100];
+        assert_eq!(burst(&wide.into()), (50, 10));
+        assert_eq!(burst(&paged.into()), (100, 20));
+        assert_eq!(burst(&DescribeVpcs::default().into()), (100, 20));
+        assert_eq!(burst(&RunInstances { max_count: 1, ..Default::default() }.into()), (5, 2));
+        // Bound by the bucket of resources: 1,000, and 20 in each second.
+        let terminate = TerminateInstances { instance_ids: ids, dry_run: false };
+        assert_eq!(burst(&terminate.into()), (10, 0));
+    }
+
+    #[test]
+    fn accounts_and_actions_do_not_share() {
+        let mut throttle = Throttle::default();
+        let now = Timestamp::from_unix_millis(0);
+        let reservation = Action::CreateSubnetCidrReservation;
+        for _ in 0..5 {
+            assert_eq!(throttle.draw_undecoded("1", reservation, now), Ok(()));
+        }
+        let error = throttle.draw_undecoded("1", reservation, now).unwrap_err();
+        assert_eq!((error.code.as_str(), error.status), ("RequestLimitExceeded", 503));
+        assert_eq!(throttle.draw_undecoded("2", reservation, now), Ok(()));
+        assert_eq!(throttle.draw_undecoded("1", Action::CreateTags, now), Ok(()));
+        // Half a token is none.
+        let later = Timestamp::from_unix_millis(999);
+        assert!(throttle.draw_undecoded("1", reservation, later).is_err());
+        let later = Timestamp::from_unix_millis(1000);
+        assert_eq!(throttle.draw_undecoded("1", reservation, later), Ok(()));
+    }
+}

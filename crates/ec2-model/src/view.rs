@@ -1,0 +1,182 @@
+//! What is shown of what exists: from the world's entities to the answers' data.
+
+use std::net::Ipv4Addr;
+
+use crate::config::Config;
+use crate::fabric::{FabricEni, FabricInstance};
+use crate::id::SecurityGroupId;
+use crate::response::{
+    AvailabilityZone, GroupIdentifier, Instance, InstanceState, NetworkInterface, PrivateIpAddress,
+    Subnet,
+};
+use crate::world::{self, PRIMARY, World};
+use crate::zone;
+
+/// The world as the API tells it.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct View<'a> {
+    pub(crate) world: &'a World,
+    pub(crate) config: &'a Config,
+}
+
+impl View<'_> {
+    pub(crate) fn network_interface(self, eni: &world::Eni) -> NetworkInterface {
+        let subnet = self.world.subnet_of(eni);
+        NetworkInterface {
+            id: eni.id.clone(),
+            subnet_id: subnet.id.clone(),
+            vpc_id: subnet.vpc.clone(),
+            availability_zone: self.zone_name(subnet.zone),
+            availability_zone_id: self.zone_id(subnet.zone),
+            description: eni.description.clone(),
+            owner_id: eni.owner.clone(),
+            requester_id: eni.owner.clone(),
+            requester_managed: false,
+            status: eni.state.status(),
+            mac_address: eni.mac,
+            private_ip_address: eni.primary,
+            private_dns_name: self.host_name(eni.primary),
+            source_dest_check: eni.source_dest_check,
+            interface_type: eni.interface_type,
+            groups: self.groups(&eni.groups),
+            attachment: eni.attachment().cloned(),
+            tags: eni.tags.clone(),
+            private_ip_addresses: self.private_ip_addresses(eni),
+            ipv4_prefixes: eni.v4.prefixes.clone(),
+            ipv6_addresses: eni.v6.addresses.clone(),
+            ipv6_prefixes: eni.v6.prefixes.clone(),
+        }
+    }
+
+    fn private_ip_addresses(self, eni: &world::Eni) -> Vec<PrivateIpAddress> {
+        let show = |(address, primary): (Ipv4Addr, bool)| PrivateIpAddress {
+            address,
+            private_dns_name: self.host_name(address),
+            primary,
+        };
+        let secondaries = eni.v4.addresses.iter().map(|address| (*address, false));
+        std::iter::once((eni.primary, true)).chain(secondaries).map(show).collect()
+    }
+
+    fn groups(self, ids: &[SecurityGroupId]) -> Vec<GroupIdentifier> {
+        let identify = |id| self.world.groups.get(id).map(|group| (group.id.clone(), &group.name));
+        ids.iter()
+            .filter_map(identify)
+            .map(|(id, name)| GroupIdentifier { id, name: name.clone() })
+            .collect()
+    }
+
+    pub(crate) fn instance(self, instance: &world::Instance) -> Instance {
+        let subnet = self.world.subnets.get(&instance.subnet).expect("no subnet is ever deleted");
+        let primary = instance.slots.get(&PRIMARY).and_then(|id| self.world.enis.get(id));
+        let address = primary.map(|eni| eni.primary);
+        Instance {
+            id: instance.id.clone(),
+            image_id: instance.image_id.clone(),
+            instance_type: instance.instance_type,
+            state: instance.state,
+            launch_time: instance.launch_time,
+            availability_zone: self.zone_name(subnet.zone),
+            subnet_id: subnet.id.clone(),
+            vpc_id: subnet.vpc.clone(),
+            private_ip_address: address,
+            private_dns_name: address.map(|address| self.host_name(address)),
+            ipv6_address: primary.and_then(|eni| eni.v6.addresses.first().copied()),
+            source_dest_check: primary.map(|eni| eni.source_dest_check),
+            groups: primary.map(|eni| self.groups(&eni.groups)).unwrap_or_default(),
+            tags: instance.tags.clone(),
+            network_interfaces: self
+                .world
+                .enis_of(instance)
+                .map(|eni| self.network_interface(eni))
+                .collect(),
+            client_token: instance.client_token.clone(),
+        }
+    }
+
+    pub(crate) fn subnet(self, subnet: &world::Subnet) -> Subnet {
+        let n_set_aside = match self.config.reservations_reduce_available_count {
+            true => subnet.v4.n_free_set_aside(),
+            false => 0,
+        };
+        let n_free = subnet.v4.n_free() - n_set_aside;
+        Subnet {
+            id: subnet.id.clone(),
+            arn: self.arn(&subnet.owner, "subnet", subnet.id.as_str()),
+            owner_id: subnet.owner.clone(),
+            vpc_id: subnet.vpc.clone(),
+            cidr_block: subnet.cidr,
+            ipv6: subnet.v6.as_ref().map(|(association, _)| association.clone()),
+            available_ip_address_count: u32::try_from(n_free).expect("at most a /16"),
+            availability_zone: self.zone_name(subnet.zone),
+            availability_zone_id: self.zone_id(subnet.zone),
+            assign_ipv6_address_on_creation: subnet.assign_ipv6_address_on_creation,
+            tags: subnet.tags.clone(),
+        }
+    }
+
+    pub(crate) fn zones(self) -> Vec<AvailabilityZone> {
+        let show = |letter: &char| AvailabilityZone {
+            name: self.zone_name(*letter),
+            id: self.zone_id(*letter),
+            region: self.config.region.clone(),
+        };
+        self.config.zones.iter().map(show).collect()
+    }
+
+    /// An instance with its devices, unless it is going or gone.
+    pub(crate) fn fabric_instance(self, instance: &world::Instance) -> Option<FabricInstance> {
+        match instance.state {
+            InstanceState::Pending | InstanceState::Running => {}
+            InstanceState::ShuttingDown | InstanceState::Terminated => return None,
+        }
+        let subnet = self.world.subnets.get(&instance.subnet)?;
+        Some(FabricInstance {
+            id: instance.id.clone(),
+            vpc_id: subnet.vpc.clone(),
+            vpc_cidrs: self.world.vpc_cidrs(&subnet.vpc),
+            enis: self
+                .world
+                .enis_of(instance)
+                .filter(|eni| eni.is_on(&instance.id))
+                .filter_map(|eni| self.fabric_eni(eni))
+                .collect(),
+        })
+    }
+
+    fn fabric_eni(self, eni: &world::Eni) -> Option<FabricEni> {
+        let attachment = eni.attachment()?;
+        let subnet = self.world.subnet_of(eni);
+        Some(FabricEni {
+            id: eni.id.clone(),
+            mac: eni.mac,
+            device_index: attachment.device_index,
+            network_card: attachment.network_card_index,
+            subnet_id: subnet.id.clone(),
+            subnet_cidr: subnet.cidr,
+            subnet_ipv6_cidr: subnet.v6.as_ref().map(|(association, _)| association.cidr),
+            primary: eni.primary,
+            secondaries: eni.v4.addresses.clone(),
+            prefixes: eni.v4.prefixes.clone(),
+            ipv6_addresses: eni.v6.addresses.clone(),
+            ipv6_prefixes: eni.v6.prefixes.clone(),
+            source_dest_check: eni.source_dest_check,
+        })
+    }
+
+    pub(crate) fn zone_name(self, letter: char) -> String {
+        zone::zone_name(&self.config.region, letter)
+    }
+
+    pub(crate) fn zone_id(self, letter: char) -> String {
+        zone::zone_id(&self.config.region, letter)
+    }
+
+    pub(crate) fn host_name(self, address: Ipv4Addr) -> String {
+        zone::host_name(&self.config.region, address)
+    }
+
+    pub(crate) fn arn(self, account: &str, resource: &str, id: &str) -> String {
+        zone::arn(&self.config.region, account, resource, id)
+    }
+}

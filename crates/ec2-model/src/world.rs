@@ -1,0 +1,365 @@
+//! Everything that exists, and finding it by id.
+//!
+//! It keeps things consistent with each other; what a call may do is not its business.
+
+use std::collections::BTreeMap;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+use instance_types::InstanceType;
+use ipnet::{IpNet, Ipv4Net};
+
+use crate::ask::Holdings;
+use crate::book::{Book, Holder};
+use crate::error::ApiError;
+use crate::family::{Family, V4, V6};
+use crate::id::{
+    AttachmentId, CidrReservationId, EniId, InstanceId, MacAddr, ReservationId, ResourceId,
+    SecurityGroupId, SubnetId, VpcId,
+};
+use crate::request::InterfaceType;
+use crate::response::{
+    Attachment, AttachmentStatus, InstanceState, InterfaceStatus, SecurityGroup,
+    SubnetCidrReservation, SubnetIpv6Association, Tags, Vpc,
+};
+use crate::time::Timestamp;
+
+/// A subnet with its address books.
+#[derive(Debug)]
+pub(crate) struct Subnet {
+    pub(crate) id: SubnetId,
+    pub(crate) vpc: VpcId,
+    pub(crate) owner: String,
+    /// The zone's letter.
+    pub(crate) zone: char,
+    pub(crate) cidr: Ipv4Net,
+    pub(crate) v4: Book<V4>,
+    pub(crate) v6: Option<(SubnetIpv6Association, Book<V6>)>,
+    pub(crate) assign_ipv6_address_on_creation: bool,
+    pub(crate) tags: Tags,
+}
+
+/// Where an ENI is in its life.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum EniState {
+    Pending,
+    Available,
+    /// With the status of the attachment in it.
+    Attached(Attachment),
+}
+
+impl EniState {
+    pub(crate) fn status(&self) -> InterfaceStatus {
+        match self {
+            Self::Pending => InterfaceStatus::Pending,
+            Self::Available => InterfaceStatus::Available,
+            Self::Attached(attachment) => match attachment.status {
+                AttachmentStatus::Attaching => InterfaceStatus::Attaching,
+                AttachmentStatus::Attached => InterfaceStatus::InUse,
+                AttachmentStatus::Detaching => InterfaceStatus::Detaching,
+            },
+        }
+    }
+}
+
+/// A network interface.
+#[derive(Debug, Clone)]
+pub(crate) struct Eni {
+    pub(crate) id: EniId,
+    pub(crate) subnet: SubnetId,
+    pub(crate) owner: String,
+    pub(crate) mac: MacAddr,
+    pub(crate) description: String,
+    pub(crate) interface_type: InterfaceType,
+    pub(crate) groups: Vec<SecurityGroupId>,
+    pub(crate) source_dest_check: bool,
+    pub(crate) tags: Tags,
+    pub(crate) primary: Ipv4Addr,
+    /// Without the primary.
+    pub(crate) v4: Holdings<V4>,
+    pub(crate) v6: Holdings<V6>,
+    pub(crate) state: EniState,
+}
+
+impl Eni {
+    pub(crate) fn attachment(&self) -> Option<&Attachment> {
+        match &self.state {
+            EniState::Attached(attachment) => Some(attachment),
+            EniState::Pending | EniState::Available => None,
+        }
+    }
+
+    pub(crate) fn attachment_mut(&mut self) -> Option<&mut Attachment> {
+        match &mut self.state {
+            EniState::Attached(attachment) => Some(attachment),
+            EniState::Pending | EniState::Available => None,
+        }
+    }
+
+    /// Whether an instance has its device.
+    pub(crate) fn is_on(&self, instance: &InstanceId) -> bool {
+        self.attachment().is_some_and(|attachment| {
+            attachment.instance_id == *instance && attachment.status == AttachmentStatus::Attached
+        })
+    }
+
+    /// Slots of one family in use: the primary, other addresses, prefixes.
+    pub(crate) fn n_slots<F: Kept>(&self) -> usize {
+        usize::from(F::primary(self).is_some()) + F::holdings(self).n_slots()
+    }
+}
+
+/// A place for an ENI on an instance: network card, then device index.
+pub(crate) type Slot = (u16, u16);
+
+/// The slot of the primary ENI.
+pub(crate) const PRIMARY: Slot = (0, 0);
+
+/// An instance.
+#[derive(Debug)]
+pub(crate) struct Instance {
+    pub(crate) id: InstanceId,
+    pub(crate) reservation: ReservationId,
+    pub(crate) owner: String,
+    pub(crate) image_id: String,
+    pub(crate) instance_type: &'static InstanceType,
+    pub(crate) state: InstanceState,
+    pub(crate) launch_time: Timestamp,
+    pub(crate) subnet: SubnetId,
+    /// ENIs in any state of attachment; one for each slot.
+    pub(crate) slots: BTreeMap<Slot, EniId>,
+    pub(crate) tags: Tags,
+    pub(crate) client_token: Option<String>,
+}
+
+/// Where a subnet and an ENI keep what is of one family.
+pub(crate) trait Kept: Family {
+    /// `None` if the subnet has no addresses of the family.
+    fn book(subnet: &Subnet) -> Option<&Book<Self>>;
+    fn book_mut(subnet: &mut Subnet) -> Option<&mut Book<Self>>;
+    fn holdings(eni: &Eni) -> &Holdings<Self>;
+    fn holdings_mut(eni: &mut Eni) -> &mut Holdings<Self>;
+    /// The address that the ENI has for life.
+    fn primary(eni: &Eni) -> Option<Self::Addr>;
+    /// Addresses and prefixes together that one ENI of such an instance may have.
+    fn limit(instance_type: &InstanceType) -> usize;
+}
+
+impl Kept for V4 {
+    fn book(subnet: &Subnet) -> Option<&Book<V4>> {
+        Some(&subnet.v4)
+    }
+
+    fn book_mut(subnet: &mut Subnet) -> Option<&mut Book<V4>> {
+        Some(&mut subnet.v4)
+    }
+
+    fn holdings(eni: &Eni) -> &Holdings<V4> {
+        &eni.v4
+    }
+
+    fn holdings_mut(eni: &mut Eni) -> &mut Holdings<V4> {
+        &mut eni.v4
+    }
+
+    fn primary(eni: &Eni) -> Option<Ipv4Addr> {
+        Some(eni.primary)
+    }
+
+    fn limit(instance_type: &InstanceType) -> usize {
+        instance_type.ipv4_per_eni.into()
+    }
+}
+
+impl Kept for V6 {
+    fn book(subnet: &Subnet) -> Option<&Book<V6>> {
+        subnet.v6.as_ref().map(|(_, book)| book)
+    }
+
+    fn book_mut(subnet: &mut Subnet) -> Option<&mut Book<V6>> {
+        subnet.v6.as_mut().map(|(_, book)| book)
+    }
+
+    fn holdings(eni: &Eni) -> &Holdings<V6> {
+        &eni.v6
+    }
+
+    fn holdings_mut(eni: &mut Eni) -> &mut Holdings<V6> {
+        &mut eni.v6
+    }
+
+    fn primary(_: &Eni) -> Option<Ipv6Addr> {
+        None
+    }
+
+    /// Where EC2 has published no number, the one for IPv4: they are equal wherever it has.
+    fn limit(instance_type: &InstanceType) -> usize {
+        match instance_type.ipv6_supported {
+            Some(false) => 0,
+            Some(true) | None => {
+                instance_type.ipv6_per_eni.unwrap_or(instance_type.ipv4_per_eni).into()
+            }
+        }
+    }
+}
+
+/// Everything that exists.
+#[derive(Debug, Default)]
+pub(crate) struct World {
+    pub(crate) vpcs: BTreeMap<VpcId, Vpc>,
+    pub(crate) subnets: BTreeMap<SubnetId, Subnet>,
+    pub(crate) groups: BTreeMap<SecurityGroupId, SecurityGroup>,
+    pub(crate) cidr_reservations: BTreeMap<CidrReservationId, SubnetCidrReservation>,
+    pub(crate) enis: BTreeMap<EniId, Eni>,
+    /// Which ENI an attachment is of.
+    pub(crate) attachments: BTreeMap<AttachmentId, EniId>,
+    pub(crate) instances: BTreeMap<InstanceId, Instance>,
+}
+
+impl World {
+    pub(crate) fn vpc(&self, id: &VpcId) -> Result<&Vpc, ApiError> {
+        self.vpcs.get(id).ok_or_else(|| no_such(&ResourceId::Vpc(id.clone())))
+    }
+
+    pub(crate) fn subnet(&self, id: &SubnetId) -> Result<&Subnet, ApiError> {
+        self.subnets.get(id).ok_or_else(|| no_such(&ResourceId::Subnet(id.clone())))
+    }
+
+    pub(crate) fn group(&self, id: &SecurityGroupId) -> Result<&SecurityGroup, ApiError> {
+        self.groups.get(id).ok_or_else(|| no_such(&ResourceId::SecurityGroup(id.clone())))
+    }
+
+    pub(crate) fn eni(&self, id: &EniId) -> Result<&Eni, ApiError> {
+        self.enis.get(id).ok_or_else(|| no_such_eni(id))
+    }
+
+    pub(crate) fn eni_mut(&mut self, id: &EniId) -> Result<&mut Eni, ApiError> {
+        self.enis.get_mut(id).ok_or_else(|| no_such_eni(id))
+    }
+
+    pub(crate) fn instance(&self, id: &InstanceId) -> Result<&Instance, ApiError> {
+        self.instances.get(id).ok_or_else(|| no_such_instances(&[id]))
+    }
+
+    /// The subnet of an ENI, which exists as long as the ENI does.
+    pub(crate) fn subnet_of(&self, eni: &Eni) -> &Subnet {
+        self.subnets.get(&eni.subnet).expect("no subnet is ever deleted")
+    }
+
+    pub(crate) fn subnet_mut(&mut self, id: &SubnetId) -> &mut Subnet {
+        self.subnets.get_mut(id).expect("no subnet is ever deleted")
+    }
+
+    /// The tags of anything that can have some.
+    pub(crate) fn tags_mut(&mut self, id: &ResourceId) -> Result<&mut Tags, ApiError> {
+        let tags = match id {
+            ResourceId::Instance(id) => self.instances.get_mut(id).map(|it| &mut it.tags),
+            ResourceId::NetworkInterface(id) => self.enis.get_mut(id).map(|it| &mut it.tags),
+            ResourceId::SecurityGroup(id) => self.groups.get_mut(id).map(|it| &mut it.tags),
+            ResourceId::Subnet(id) => self.subnets.get_mut(id).map(|it| &mut it.tags),
+            ResourceId::SubnetCidrReservation(id) => {
+                self.cidr_reservations.get_mut(id).map(|it| &mut it.tags)
+            }
+            ResourceId::Vpc(id) => self.vpcs.get_mut(id).map(|it| &mut it.tags),
+        };
+        tags.ok_or_else(|| no_such(id))
+    }
+
+    /// The ENIs of an instance, by slot.
+    pub(crate) fn enis_of<'a>(&'a self, instance: &'a Instance) -> impl Iterator<Item = &'a Eni> {
+        let eni = |id| self.enis.get(id).expect("an ENI in a slot is not deleted");
+        instance.slots.values().map(eni)
+    }
+
+    /// Which ENI has an address, alone or in a prefix. VPCs may overlap; then the first subnet
+    /// that has it says so.
+    pub(crate) fn eni_with(&self, address: IpAddr) -> Option<&Eni> {
+        let holder = |subnet: &Subnet| match address {
+            IpAddr::V4(addr) => subnet.v4.holder(addr).cloned(),
+            IpAddr::V6(addr) => subnet.v6.as_ref()?.1.holder(addr).cloned(),
+        };
+        self.subnets.values().find_map(|subnet| match holder(subnet)? {
+            Holder::Eni(id) => self.enis.get(&id),
+            Holder::Other => None,
+        })
+    }
+
+    /// Puts an ENI into a slot of an instance. Both are free for it.
+    pub(crate) fn attach(&mut self, eni: &EniId, attachment: Attachment) {
+        let slot = (attachment.network_card_index, attachment.device_index);
+        let instance = self.instances.get_mut(&attachment.instance_id);
+        let slots = &mut instance.expect("the caller has found it").slots;
+        let before = slots.insert(slot, eni.clone());
+        debug_assert_eq!(before, None, "{slot:?} was free");
+        self.attachments.insert(attachment.id.clone(), eni.clone());
+        self.enis.get_mut(eni).expect("the caller has found it").state =
+            EniState::Attached(attachment);
+    }
+
+    /// Takes an ENI out of its slot. Returns the attachment if there was one.
+    pub(crate) fn detach(&mut self, eni: &EniId) -> Option<Attachment> {
+        let eni = self.enis.get_mut(eni)?;
+        let EniState::Attached(attachment) = std::mem::replace(&mut eni.state, EniState::Available)
+        else {
+            return None;
+        };
+        self.attachments.remove(&attachment.id);
+        let slot = (attachment.network_card_index, attachment.device_index);
+        if let Some(instance) = self.instances.get_mut(&attachment.instance_id) {
+            instance.slots.remove(&slot);
+        }
+        Some(attachment)
+    }
+
+    /// Removes an ENI that is not attached, and gives its addresses back.
+    pub(crate) fn delete_eni(&mut self, id: &EniId) {
+        let Some(eni) = self.enis.remove(id) else { return };
+        let subnet = self.subnet_mut(&eni.subnet);
+        subnet.v4.release_address(eni.primary);
+        eni.v4.release(&mut subnet.v4);
+        if let Some((_, book)) = &mut subnet.v6 {
+            eni.v6.release(book);
+        }
+    }
+
+    /// All blocks of a VPC, primary first, and whether they can be used yet.
+    pub(crate) fn vpc_cidrs(&self, id: &VpcId) -> Vec<IpNet> {
+        let associations = self.vpcs.get(id).map(|vpc| vpc.associations.as_slice());
+        associations.unwrap_or_default().iter().map(|association| association.cidr).collect()
+    }
+}
+
+/// The error for a resource that is not there.
+pub(crate) fn no_such(id: &ResourceId) -> ApiError {
+    let (code, what) = match id {
+        ResourceId::Instance(_) => ("InvalidInstanceID.NotFound", "instance ID"),
+        ResourceId::NetworkInterface(_) => {
+            ("InvalidNetworkInterfaceID.NotFound", "networkInterface ID")
+        }
+        ResourceId::SecurityGroup(_) => ("InvalidGroup.NotFound", "security group"),
+        ResourceId::Subnet(_) => ("InvalidSubnetID.NotFound", "subnet ID"),
+        ResourceId::SubnetCidrReservation(_) => {
+            ("InvalidSubnetCidrReservationID.NotFound", "subnet CIDR reservation ID")
+        }
+        ResourceId::Vpc(_) => ("InvalidVpcID.NotFound", "vpc ID"),
+    };
+    ApiError::new(code, format!("The {what} '{id}' does not exist"))
+}
+
+pub(crate) fn no_such_eni(id: &EniId) -> ApiError {
+    no_such(&ResourceId::NetworkInterface(id.clone()))
+}
+
+pub(crate) fn no_such_attachment(id: &AttachmentId) -> ApiError {
+    let text = format!("The attachment ID '{id}' does not exist");
+    ApiError::new("InvalidAttachmentID.NotFound", text)
+}
+
+/// Of one instance or of several; EC2 names them all.
+pub(crate) fn no_such_instances(ids: &[&InstanceId]) -> ApiError {
+    if let [id] = ids {
+        return no_such(&ResourceId::Instance((*id).clone()));
+    }
+    let ids: Vec<&str> = ids.iter().map(|id| id.as_str()).collect();
+    let text = format!("The instance IDs '{}' do not exist", ids.join(", "));
+    ApiError::new("InvalidInstanceID.NotFound", text)
+}

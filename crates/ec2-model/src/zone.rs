@@ -1,0 +1,70 @@
+//! The names that follow from a region: its zones and their ids, ARNs, host names.
+
+use std::net::Ipv4Addr;
+
+/// `us-east-1a`
+pub(crate) fn zone_name(region: &str, letter: char) -> String {
+    format!("{region}{letter}")
+}
+
+/// `use1-az1` for `us-east-1` and `a`. In AWS the number differs from account to account.
+pub(crate) fn zone_id(region: &str, letter: char) -> String {
+    let number = u32::from(letter).saturating_sub(u32::from('a')) + 1;
+    format!("{}-az{number}", region_code(region))
+}
+
+/// `use1` for `us-east-1`, `apse2` for `ap-southeast-2`.
+fn region_code(region: &str) -> String {
+    let short = |part: &str| match part {
+        "northeast" => "ne".to_owned(),
+        "northwest" => "nw".to_owned(),
+        "southeast" => "se".to_owned(),
+        "southwest" => "sw".to_owned(),
+        "north" | "south" | "east" | "west" | "central" | "gov" => part[..1].to_owned(),
+        other => other.to_owned(),
+    };
+    region.split('-').map(short).collect()
+}
+
+/// `ip-10-0-2-157.ec2.internal`, or with the region's domain outside us-east-1.
+pub(crate) fn host_name(region: &str, address: Ipv4Addr) -> String {
+    let [a, b, c, d] = address.octets();
+    match region {
+        "us-east-1" => format!("ip-{a}-{b}-{c}-{d}.ec2.internal"),
+        _ => format!("ip-{a}-{b}-{c}-{d}.{region}.compute.internal"),
+    }
+}
+
+/// `aws`, or what China and the governmental regions have instead.
+pub(crate) fn partition(region: &str) -> &'static str {
+    match region {
+        region if region.starts_with("cn-") => "aws-cn",
+        region if region.starts_with("us-gov-") => "aws-us-gov",
+        _ => "aws",
+    }
+}
+
+/// `arn:aws:ec2:us-east-1:111122223333:subnet/subnet-…`
+pub(crate) fn arn(region: &str, account: &str, resource: &str, id: &str) -> String {
+    format!("arn:{}:ec2:{region}:{account}:{resource}/{id}", partition(region))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names() {
+        assert_eq!(zone_name("us-east-1", 'b'), "us-east-1b");
+        assert_eq!(zone_id("us-east-1", 'a'), "use1-az1");
+        assert_eq!(zone_id("ap-southeast-2", 'c'), "apse2-az3");
+        assert_eq!(zone_id("us-gov-west-1", 'a'), "usgw1-az1");
+        let host = Ipv4Addr::new(10, 0, 2, 157);
+        assert_eq!(host_name("us-east-1", host), "ip-10-0-2-157.ec2.internal");
+        assert_eq!(host_name("eu-west-1", host), "ip-10-0-2-157.eu-west-1.compute.internal");
+        assert_eq!(
+            arn("cn-north-1", "1", "subnet", "subnet-0a1b2c3d"),
+            "arn:aws-cn:ec2:cn-north-1:1:subnet/subnet-0a1b2c3d"
+        );
+    }
+}
