@@ -12,6 +12,7 @@ use futures::{FutureExt, StreamExt, TryStreamExt, stream};
 use hyper_util::rt::TokioIo;
 use proto::v1::ipam_client::IpamClient;
 use proto::v1::{ReadyRequest, ViewReply, ViewRequest};
+use serde_json::{Value, json};
 use tokio::net::UnixStream;
 use tonic::transport::Endpoint;
 
@@ -94,21 +95,23 @@ impl Spec {
         Ipv4Addr::new(10, 0, 0, u8::try_from(index + 10).unwrap_or(u8::MAX))
     }
 
-    fn topology(&self) -> String {
-        let mut yaml = format!(
-            "region: us-east-1\naccount: \"111122223333\"\nvpcs:\n  - cidrs: [10.0.0.0/16]\n    subnets:\n      \
-             - {{name: nodes, az: us-east-1a, cidr: {}}}\ninstances:\n",
-            self.subnet
-        );
-        for (index, node) in self.nodes.iter().enumerate() {
-            yaml += &format!(
-                "  - {{type: {}, subnet: nodes, address: {}, netns: {}}}\n",
-                node.instance_type,
-                Self::address(index),
-                self.netns(index)
-            );
-        }
-        yaml
+    /// The topology file: JSON, which is YAML too.
+    fn topology(&self) -> Value {
+        let instances = self.nodes.iter().enumerate().map(|(index, node)| {
+            json!({
+                "type": node.instance_type, "subnet": "nodes", "address": Self::address(index),
+                "netns": self.netns(index),
+            })
+        });
+        json!({
+            "region": "us-east-1", "account": "111122223333", "iam_role": "node",
+            "fabric_netns": self.name,
+            "vpcs": [{
+                "cidrs": ["10.0.0.0/16"],
+                "subnets": [{"name": "nodes", "az": "us-east-1a", "cidr": self.subnet}],
+            }],
+            "instances": instances.collect::<Vec<_>>(),
+        })
     }
 }
 
@@ -141,8 +144,8 @@ impl Cluster {
         let dir = PathBuf::from(format!("/run/{}", spec.name));
         std::fs::create_dir_all(&dir).with_context(|| format!("make {}", dir.display()))?;
         let topology = dir.join("topology.yaml");
-        std::fs::write(&topology, spec.topology()).context("write the topology")?;
-        let sim = Sim::start(&topology, &dir, &spec.name).await?;
+        std::fs::write(&topology, spec.topology().to_string()).context("write the topology")?;
+        let sim = Sim::start(&topology, &dir).await?;
         let mut nodes = vec![];
         for (index, node) in spec.nodes.iter().enumerate() {
             let (netns, dir) = (spec.netns(index), dir.join(format!("n{index}")));
@@ -360,7 +363,7 @@ fn install(dir: &Path) -> Result<()> {
 /// The shipped conflist with this node's socket and log file.
 fn conflist(dir: &Path) -> Result<String> {
     let shipped = include_str!("../../deploy/10-aws.conflist");
-    let mut list: serde_json::Value = serde_json::from_str(shipped).context("read the conflist")?;
+    let mut list: Value = serde_json::from_str(shipped).context("read the conflist")?;
     let ours = &mut list["plugins"][0];
     ours["ipamdSocket"] = dir.join("ipamd.sock").display().to_string().into();
     ours["pluginLogFile"] = dir.join("plugin.log").display().to_string().into();

@@ -30,10 +30,10 @@ impl Sim {
     /// # Errors
     ///
     /// If it does not come up.
-    pub async fn start(topology: &Path, dir: &Path, fabric: &str) -> Result<Self> {
+    pub async fn start(topology: &Path, dir: &Path) -> Result<Self> {
         let ready = dir.join("vpc-sim.ready");
         let mut command = Command::new(program("vpc-sim")?);
-        command.arg("--config").arg(topology).args(["--listen", "127.0.0.1:0", "--fabric", fabric]);
+        command.arg("--config").arg(topology).args(["--listen", "127.0.0.1:0", "--fabric"]);
         command.arg("--ready-file").arg(&ready);
         let mut process = Process::start("vpc-sim", &mut command, &dir.join("vpc-sim.log"))?;
         let address = process.wait_until("it is ready", async || address(&ready)).await?;
@@ -47,7 +47,9 @@ impl Sim {
     /// If the simulator does not answer.
     pub async fn calls(&self) -> Result<BTreeMap<String, u64>> {
         let counters = self.get("/_sim/counters").await?;
-        serde_json::from_value(counters["actions"].clone()).context("read the counters")
+        let by_code: BTreeMap<String, BTreeMap<String, u64>> =
+            serde_json::from_value(counters).context("read the counters")?;
+        Ok(by_code.into_iter().map(|(action, codes)| (action, codes.values().sum())).collect())
     }
 
     async fn get(&self, path: &str) -> Result<Value> {
@@ -82,5 +84,6 @@ impl Sim {
 fn address(ready: &Path) -> Result<String> {
     let text = std::fs::read_to_string(ready).context("no ready file yet")?;
     let ready: Value = serde_json::from_str(&text).context("read the ready file")?;
-    Ok(ready["ec2"].as_str().context("the ready file names no EC2 listener")?.to_owned())
+    let url = ready["ec2"].as_str().context("the ready file names no EC2 listener")?;
+    Ok(url.trim_start_matches("http://").trim_end_matches('/').to_owned())
 }

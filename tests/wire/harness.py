@@ -71,10 +71,11 @@ class Simulator:
             self.process.send_signal(signal.SIGTERM)
         return self.process.wait(timeout=DEADLINE_S)
 
-    def client(self, **config):
+    def client(self, key_id=CREDENTIALS["aws_access_key_id"], **config):
         """A boto3 client whose every answer is checked against the service model."""
         config.setdefault("retries", {"total_max_attempts": 1})
-        session = boto3.session.Session(region_name=REGION, **CREDENTIALS)
+        credentials = CREDENTIALS | {"aws_access_key_id": key_id}
+        session = boto3.session.Session(region_name=REGION, **credentials)
         client = session.client(
             "ec2", endpoint_url=self.url, config=botocore.config.Config(**config)
         )
@@ -173,7 +174,7 @@ def check_text(path, text, shape):
 
 
 class WireTest(unittest.TestCase):
-    """One simulator for the tests of a class; each test starts from the class's topology."""
+    """Tests that each have a simulator of their own, started from the class's topology."""
 
     topology = None
 
@@ -194,7 +195,7 @@ class WireTest(unittest.TestCase):
     def refused(self, code, text=None):
         """The block must end in this EC2 error."""
         with self.assertRaises(botocore.exceptions.ClientError) as caught:
-            yield
+            yield caught
         error = caught.exception.response["Error"]
         self.assertEqual(error["Code"], code, error)
         if text:

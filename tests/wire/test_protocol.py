@@ -1,6 +1,5 @@
 """The Query protocol itself: statuses, headers, refusals of what is not understood, retries."""
 
-import re
 import unittest
 import xml.etree.ElementTree as ElementTree
 
@@ -8,9 +7,10 @@ import boto3
 import botocore.auth
 import botocore.awsrequest
 import botocore.credentials
+import botocore.exceptions
 
 from harness import CREDENTIALS, REGION, WireTest, http
-from topologies import NODE_A, SUBNET_A, TWO_NODES, VPC
+from topologies import SUBNET_A, TWO_NODES, VPC
 
 VERSION = "2016-11-15"
 
@@ -62,19 +62,56 @@ class Protocol(WireTest):
         with self.refused("AuthFailure", "us-east-1"):
             elsewhere.describe_vpcs()
 
-    def test_the_call_log_has_what_was_sent(self):
+    def test_the_operator_sees_what_boto3_sent(self):
         self.ec2.describe_subnets(SubnetIds=[SUBNET_A])
-        with self.refused("InvalidSubnetID.NotFound"):
-            self.ec2.describe_subnets(SubnetIds=["subnet-0ffffffffffffffff"])
+        with self.refused("InvalidSubnetID.NotFound", "The subnet ID 'subnet-0fffffffffffffff1' does not exist"):
+            self.ec2.describe_subnets(SubnetIds=["subnet-0fffffffffffffff1"])
         calls = self.sim.admin("GET", "calls")
         self.assertEqual([call["action"] for call in calls], ["DescribeSubnets"] * 2)
         self.assertEqual(calls[0]["parameters"], {"SubnetId.1": SUBNET_A})
-        self.assertEqual([call["result"] for call in calls], ["ok", "InvalidSubnetID.NotFound"])
-        counters = self.sim.admin("GET", "counters")
-        self.assertEqual(counters["DescribeSubnets"], {"calls": 2, "errors": {"InvalidSubnetID.NotFound": 1}})
-        self.sim.admin("POST", "reset")
-        self.assertEqual(self.sim.admin("GET", "calls"), [])
-        self.assertEqual(self.sim.admin("GET", "counters"), {})
+        self.assertEqual([call["error"] for call in calls], [None, "InvalidSubnetID.NotFound"])
+
+    def test_throttling_is_retried_and_then_told(self):
+        rule = {"action": "DescribeVpcs", "when": {"next": 2}, "effect": {"fail": {"code": "RequestLimitExceeded"}}}
+        self.sim.admin("POST", "faults", rule)
+        patient = self.sim.client(retries={"mode": "standard", "total_max_attempts": 3})
+        answer = patient.describe_vpcs()
+        self.assertEqual(answer["ResponseMetadata"]["RetryAttempts"], 2)
+        self.sim.admin("POST", "faults", rule | {"when": "each"})
+        with self.refused("RequestLimitExceeded") as caught:
+            patient.describe_vpcs()
+        self.assertEqual(caught.exception.response["ResponseMetadata"]["RetryAttempts"], 2)
+        self.assertEqual(caught.exception.response["ResponseMetadata"]["HTTPStatusCode"], 503)
+
+    def test_the_documented_buckets(self):
+        """50 unfiltered DescribeNetworkInterfaces at once, and not many more."""
+        self.sim.admin("PATCH", "switches", {"throttling": "documented"})
+        codes = []
+        for _ in range(80):
+            try:
+                self.ec2.describe_network_interfaces()
+                codes.append("Success")
+            except botocore.exceptions.ClientError as error:
+                codes.append(error.response["Error"]["Code"])
+        self.assertEqual(codes[:50], ["Success"] * 50)
+        self.assertIn("RequestLimitExceeded", codes[50:])
+        self.assertEqual(set(codes), {"Success", "RequestLimitExceeded"})
+
+    def test_a_lost_reply_is_retried_by_the_client_token(self):
+        self.sim.admin("POST", "faults", {"action": "CreateNetworkInterface", "when": {"nth": 1}, "effect": "lose_reply"})
+        patient = self.sim.client(retries={"mode": "standard", "total_max_attempts": 2})
+        eni = patient.create_network_interface(SubnetId=SUBNET_A, Description="once")["NetworkInterface"]
+        calls = self.sim.admin("GET", "calls?action=CreateNetworkInterface")
+        self.assertEqual([call["reply_lost"] for call in calls], [True, False])
+        found = self.ec2.describe_network_interfaces(Filters=[{"Name": "description", "Values": ["once"]}])
+        self.assertEqual([e["NetworkInterfaceId"] for e in found["NetworkInterfaces"]], [eni["NetworkInterfaceId"]])
+
+    def test_accounts_by_key_id(self):
+        other = self.sim.client(key_id="AKIDOTHER")
+        other.describe_vpcs()
+        self.ec2.describe_vpcs()
+        accounts = [call["account"] for call in self.sim.admin("GET", "calls")]
+        self.assertEqual(accounts, ["444455556666", "111122223333"])
 
 
 if __name__ == "__main__":
