@@ -51,8 +51,7 @@ impl Identity {
         container_id: &str,
         ifname: &str,
     ) -> Result<Identity, CniError> {
-        let [pod, unnamed] = [pod, container_id].map(|name| with_ifname(name, ifname));
-        let host_name = host_veth_name(veth_prefix, namespace, &pod, &unnamed);
+        let host_name = host_veth_name(veth_prefix, namespace, pod, container_id);
         let owner = format!("{container_id}/{ifname}").parse();
         Ok(Identity {
             host_name: host_name.map_err(|e| unusable(&e))?,
@@ -71,12 +70,6 @@ impl Identity {
     pub(crate) fn removal(self, addresses: Vec<IpAddr>) -> PodRemoval {
         PodRemoval { host_name: self.host_name, owner: self.owner, addresses }
     }
-}
-
-/// A pod's first interface is called `eth0` by all runtimes, and its host end is named after the
-/// pod alone, as amazon-vpc-cni-k8s does. Further interfaces of one pod need further names.
-fn with_ifname(name: &str, ifname: &str) -> String {
-    if name.is_empty() || ifname == "eth0" { name.to_owned() } else { format!("{name}.{ifname}") }
 }
 
 /// Number of hexadecimal digits at the end of a host end's name.
@@ -113,17 +106,10 @@ mod tests {
     }
 
     #[test]
-    fn the_first_interface_is_named_as_the_incumbent_names_it() {
-        let first = identity(("default", "sample-pod"), "eth0");
-        assert_eq!(first.host_name.as_str(), "enicc21c2d7785");
-        assert_eq!(first.owner.as_str(), "c1/eth0");
-    }
-
-    #[test]
-    fn further_interfaces_have_names_of_their_own() {
-        for pod in [("default", "sample-pod"), ("", "")] {
-            assert_ne!(identity(pod, "eth0").host_name, identity(pod, "net1").host_name);
-        }
+    fn a_link_is_named_after_its_pod_and_marked_with_its_sandbox() {
+        let link = identity(("default", "sample-pod"), "eth0");
+        assert_eq!(link.host_name.as_str(), "enicc21c2d7785");
+        assert_eq!(link.owner.as_str(), "c1/eth0");
     }
 
     #[test]

@@ -1,0 +1,270 @@
+//! Assertions 16 to 28: ADD.
+
+use std::os::unix::process::ExitStatusExt as _;
+use std::time::{Duration, Instant};
+
+use proto::v1::Refused;
+use serde_json::{Value, json};
+
+use crate::fake::Mode;
+use crate::node::{Node, Pod};
+
+#[test]
+fn a16_the_result_has_the_requested_version_and_its_shape() {
+    let Some(node) = Node::new() else { return };
+    for (n, version) in ["0.3.0", "0.3.1", "0.4.0", "1.0.0", "1.1.0"].into_iter().enumerate() {
+        let pod = node.pod(&format!("c{n}"), &format!("p{n}"));
+        let result = node.pod_call("ADD", &pod).conf("cniVersion", version).run().result();
+        assert_eq!(result["cniVersion"], version);
+        let (old, newest) = (version.starts_with("0."), version == "1.1.0");
+        assert_eq!(result["ips"][0]["version"] == "4", old, "{result}");
+        assert_eq!(result["interfaces"][0]["mtu"] == 9001, newest, "{result}");
+        assert_eq!(result["routes"], json!([{"dst": "0.0.0.0/0", "gw": "169.254.1.1"}]));
+        node.pod_call("DEL", &pod).conf("cniVersion", version).run().silent();
+    }
+}
+
+#[test]
+fn a17_to_a19_the_result_tells_the_truth() {
+    let Some(node) = Node::new() else { return };
+    // The second one is on a secondary ENI.
+    for name in ["p1", "p2"] {
+        let pod = node.pod(&format!("c-{name}"), name);
+        let result = node.add(&pod);
+        let sandbox = pod.netns.path();
+        let (on_host, in_pod) = (link(&node, &pod.host_name()), pod_link(&pod));
+        assert_eq!(
+            result["interfaces"],
+            json!([
+                {"name": pod.host_name(), "mac": on_host.0, "mtu": on_host.1},
+                {"name": "eth0", "mac": in_pod.0, "mtu": in_pod.1, "sandbox": sandbox},
+            ])
+        );
+        assert_eq!(in_pod.1, 9001);
+        assert_eq!(result["ips"][0]["interface"], 1);
+        let address = result["ips"][0]["address"].as_str().unwrap().to_owned();
+        assert_eq!(result["ips"].as_array().unwrap().len(), 1);
+        let addresses = pod.netns.ip("-4 -o addr show dev eth0");
+        assert!(addresses.contains(&format!("inet {address} ")), "{addresses}");
+        let routes = pod.netns.ip("route");
+        assert!(routes.contains("default via 169.254.1.1 dev eth0"), "{routes}");
+    }
+    let rules = node.host.ip("rule");
+    assert!(rules.contains("1536:\tfrom 10.0.0.2 lookup 2"), "{rules}");
+}
+
+/// MAC and MTU of a link on the node.
+fn link(node: &Node, name: &str) -> (String, u64) {
+    mac_and_mtu(&node.host.ip(&format!("-j link show dev {name}")))
+}
+
+fn pod_link(pod: &Pod) -> (String, u64) {
+    mac_and_mtu(&pod.netns.ip("-j link show dev eth0"))
+}
+
+fn mac_and_mtu(ip: &str) -> (String, u64) {
+    let links: Value = serde_json::from_str(ip).unwrap();
+    (links[0]["address"].as_str().unwrap().to_owned(), links[0]["mtu"].as_u64().unwrap())
+}
+
+#[test]
+fn a20_an_existing_interface_is_left_alone() {
+    let Some(node) = Node::new() else { return };
+    let pod = node.pod("c1", "p1");
+    pod.netns.ip("link add name eth0 type bridge");
+    let before = (node.host.dump(), pod.netns.dump());
+    node.pod_call("ADD", &pod).run().fails(150, "eth0 exists already");
+    assert_eq!((node.host.dump(), pod.netns.dump()), before);
+    assert!(node.ipamd().memory().calls.is_empty());
+}
+
+#[test]
+fn a20_a_second_add_does_not_cost_the_pod_its_address() {
+    let Some(node) = Node::new() else { return };
+    let pod = node.pod("c1", "p1");
+    let result = node.add(&pod);
+    node.pod_call("ADD", &pod).run().fails(150, "eth0 exists already");
+    assert_eq!(node.ipamd().held(), ["10.0.0.1"]);
+    node.pod_call("CHECK", &pod).conf("prevResult", result).run().silent();
+}
+
+#[test]
+fn a21_an_add_repeated_after_a_lost_answer_gives_the_same_address() {
+    let Some(node) = Node::new() else { return };
+    let pod = node.pod("c1", "p1");
+    let first = node.add(&pod);
+    pod.netns.ip("link del eth0");
+    let second = node.add(&pod);
+    assert_eq!(first["ips"], second["ips"]);
+    assert_eq!(node.ipamd().held().len(), 1);
+}
+
+#[test]
+fn a22_a_failed_add_leaves_nothing() {
+    let Some(node) = Node::new() else { return };
+    let pod = node.pod("c1", "p1");
+    node.host.ip(&format!("link add name {} type bridge", pod.host_name()));
+    let before = (node.host.dump(), pod.netns.dump());
+    node.pod_call("ADD", &pod).run().fails(151, "exists and is in use");
+    assert_eq!((node.host.dump(), pod.netns.dump()), before);
+    assert_eq!(node.ipamd().memory().calls, ["Add", "Del"]);
+    assert!(node.ipamd().held().is_empty());
+}
+
+#[test]
+fn a22_an_address_that_cannot_be_used_is_given_back() {
+    let Some(node) = Node::new() else { return };
+    let pod = node.pod("c1", "p1");
+    let before = (node.host.dump(), pod.netns.dump());
+    for (address, code) in [("127.0.0.1", 151), ("10.0.0.1/32", 155), ("", 155)] {
+        node.ipamd().set(Mode::Granting(address.to_owned()));
+        node.pod_call("ADD", &pod).run().fails(code, address);
+        assert!(node.ipamd().held().is_empty());
+    }
+    assert_eq!((node.host.dump(), pod.netns.dump()), before);
+}
+
+/// Kills an ADD after each of many spans of time, the whole of its run and beyond.
+#[test]
+fn a23_a_del_restores_what_a_killed_add_has_left() {
+    let Some(node) = Node::new() else { return };
+    let pod = node.pod("c1", "p1");
+    let before = node.host.dump();
+    let mut killed = 0;
+    for n in 0..60 {
+        let call = node.pod_call("ADD", &pod);
+        let start = Instant::now();
+        let mut child = call.spawn(call.conf.to_string().as_bytes());
+        while start.elapsed() < Duration::from_micros(250 * n) {
+            std::hint::spin_loop();
+        }
+        child.kill().unwrap();
+        killed += usize::from(child.wait().unwrap().signal() == Some(9));
+        node.del(&pod);
+        assert!(node.ipamd().held().is_empty(), "killed after {n} quarters of a millisecond");
+        assert_eq!(node.host.dump(), before, "killed after {n} quarters of a millisecond");
+    }
+    assert!(killed > 5, "only {killed} of 60 were still running");
+}
+
+#[test]
+fn a23_a_killed_wait_for_an_address_leaves_nothing() {
+    let Some(node) = Node::new() else { return };
+    let pod = node.pod("c1", "p1");
+    let before = node.host.dump();
+    node.ipamd().set(Mode::Hung);
+    let call = node.pod_call("ADD", &pod);
+    let mut child = call.spawn(call.conf.to_string().as_bytes());
+    wait_until(|| node.ipamd().memory().calls == ["Add"]);
+    child.kill().unwrap();
+    child.wait().unwrap();
+    node.ipamd().set(Mode::Serving);
+    node.del(&pod);
+    assert!(node.ipamd().held().is_empty());
+    assert_eq!(node.host.dump(), before);
+}
+
+fn wait_until(level: impl Fn() -> bool) {
+    let deadline = Instant::now() + Duration::from_secs(10);
+    while !level() {
+        assert!(Instant::now() < deadline, "the level was not reached");
+        std::thread::yield_now();
+    }
+}
+
+#[test]
+fn a24_the_chain_so_far_is_carried_on() {
+    let Some(node) = Node::new() else { return };
+    let pod = node.pod("c1", "p1");
+    let prev = json!({
+        "cniVersion": "1.1.0",
+        "interfaces": [{"name": "lo", "sandbox": pod.netns.path(), "socketPath": "/s"}],
+        "ips": [{"address": "10.9.0.1/24", "gateway": "10.9.0.254", "interface": 0}],
+        "routes": [{"dst": "10.8.0.0/16", "gw": "10.9.0.254", "mtu": 1400}],
+        "dns": {"nameservers": ["10.1.0.1"], "search": ["a.b"]},
+    });
+    let result = node.pod_call("ADD", &pod).conf("prevResult", prev.clone()).run().result();
+    for list in ["interfaces", "ips", "routes"] {
+        assert_eq!(result[list][0], prev[list][0]);
+    }
+    assert_eq!(result["dns"], prev["dns"]);
+    assert_eq!(result["interfaces"][2]["name"], "eth0");
+    assert_eq!(result["ips"][1], json!({"address": "10.0.0.1/32", "interface": 2}));
+    assert_eq!(result["routes"][1]["gw"], "169.254.1.1");
+}
+
+fn refusal(code: &str, retry_after_ms: u64) -> Mode {
+    let message = "subnet-0a1 (10.0.0.0/24) has 0 of 251 addresses free".to_owned();
+    Mode::Refusing(Refused { code: code.to_owned(), message, retry_after_ms })
+}
+
+#[test]
+fn a25_a_refusal_with_hope_is_code_11_and_one_without_has_its_own() {
+    let Some(node) = Node::new() else { return };
+    let pod = node.pod("c1", "p1");
+    let before = (node.host.dump(), pod.netns.dump());
+    for (name, retry, code) in
+        [("ATTACHING", 2000, 11), ("THROTTLED", 1, 11), ("SUBNET_EXHAUSTED", 0, 103), ("X", 0, 100)]
+    {
+        node.ipamd().set(refusal(name, retry));
+        let answer = node.pod_call("ADD", &pod).run();
+        answer.fails(code, name);
+        answer.fails(code, "subnet-0a1 (10.0.0.0/24) has 0 of 251");
+    }
+    assert_eq!((node.host.dump(), pod.netns.dump()), before);
+}
+
+#[test]
+fn a25_an_address_on_its_way_is_waited_for() {
+    let Some(node) = Node::new() else { return };
+    let pod = node.pod("c1", "p1");
+    node.ipamd().set(Mode::Slow(Duration::from_millis(300)));
+    let answer = node.pod_call("ADD", &pod).run();
+    assert!(answer.took >= Duration::from_millis(300), "{answer:?}");
+    assert_eq!(answer.result()["ips"][0]["address"], "10.0.0.1/32");
+}
+
+#[test]
+fn a26_the_nodes_own_namespace_is_refused_before_anything_is_changed() {
+    let Some(node) = Node::new() else { return };
+    let pod = node.pod("c1", "p1");
+    let before = node.host.dump();
+    let own = node.host.path();
+    let mut call = node.pod_call("ADD", &pod);
+    call.set("CNI_NETNS", own.to_str().unwrap());
+    call.run().fails(8, "node's own");
+    assert!(node.ipamd().memory().calls.is_empty());
+    // The override takes the protocol's check away; that no pod's link leads from the node to
+    // itself remains.
+    call.set("CNI_NETNS_OVERRIDE", "1").run().fails(151, "own network namespace");
+    assert!(node.ipamd().held().is_empty());
+    assert_eq!(node.host.dump(), before);
+}
+
+#[test]
+fn a27_an_ipv6_address_is_usable_at_once() {
+    let Some(node) = Node::new() else { return };
+    let pod = node.pod("c1", "p1");
+    node.ipamd().set(Mode::Granting("2001:db8::5".to_owned()));
+    let result = node.add(&pod);
+    assert_eq!(result["ips"], json!([{"address": "2001:db8::5/128", "interface": 1}]));
+    assert_eq!(result["routes"], json!([{"dst": "::/0", "gw": "fe80::1"}]));
+    let addresses = pod.netns.ip("-6 -o addr show dev eth0 scope global");
+    assert!(addresses.contains("2001:db8::5/128"), "{addresses}");
+    assert!(!addresses.contains("tentative") && !addresses.contains("dadfailed"), "{addresses}");
+    node.del(&pod);
+    assert!(!node.host.dump().contains("2001:db8::5"));
+}
+
+/// Both would have the default route and the same name on the node.
+#[test]
+fn a_second_interface_of_a_pod_is_refused_and_the_first_one_stays() {
+    let Some(node) = Node::new() else { return };
+    let pod = node.pod("c1", "p1");
+    let result = node.add(&pod);
+    let before = (node.host.dump(), pod.netns.dump());
+    node.pod_call("ADD", &pod).set("CNI_IFNAME", "net1").run().fails(151, "in use");
+    node.pod_call("DEL", &pod).set("CNI_IFNAME", "net1").run().silent();
+    assert_eq!((node.host.dump(), pod.netns.dump()), before);
+    node.pod_call("CHECK", &pod).conf("prevResult", result).run().silent();
+}

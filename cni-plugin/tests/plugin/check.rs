@@ -1,0 +1,110 @@
+//! Assertions 37 to 43: CHECK.
+
+use serde_json::{Value, json};
+
+use crate::fake::Mode;
+use crate::node::{Call, Node, Pod};
+
+fn check<'a>(node: &'a Node, pod: &Pod, result: &Value) -> Call<'a> {
+    let mut call = node.pod_call("CHECK", pod);
+    call.conf("prevResult", result.clone());
+    call
+}
+
+#[test]
+fn a37_a_previous_result_and_version_are_needed() {
+    let Some(node) = Node::new() else { return };
+    let pod = node.pod("c1", "p1");
+    let result = node.add(&pod);
+    node.pod_call("CHECK", &pod).run().fails(7, "prevResult");
+    check(&node, &pod, &result).conf("cniVersion", "0.3.1").run().fails(1, "0.3.1");
+}
+
+#[test]
+fn a38_and_a42_right_after_add_it_succeeds_and_changes_nothing() {
+    let Some(node) = Node::new() else { return };
+    // Primary ENI, secondary ENI.
+    let pods = ["p1", "p2", "p3"].map(|name| node.pod(&format!("c-{name}"), name));
+    for (pod, version) in pods.iter().zip(["0.4.0", "1.0.0", "1.1.0"]) {
+        let result = node.pod_call("ADD", pod).conf("cniVersion", version).run().result();
+        let before = (node.host.dump(), pod.netns.dump());
+        check(&node, pod, &result).conf("cniVersion", version).run().silent();
+        assert_eq!((node.host.dump(), pod.netns.dump()), before);
+    }
+}
+
+/// A harm, done to the pod or to the node (`HOST` is the host end's name), and a part of the error.
+const HARMS: [(&str, &str, &str); 11] = [
+    ("pod", "link set eth0 down", "eth0 is down"),
+    ("pod", "link del eth0", "eth0 is not in"),
+    ("pod", "link set eth0 address 02:00:00:00:00:99", "hardware address"),
+    ("pod", "link set eth0 mtu 1400", "MTU 1400"),
+    ("pod", "addr del 10.0.0.2/32 dev eth0", "10.0.0.2"),
+    ("pod", "route del default", "no route"),
+    ("pod", "neigh del 169.254.1.1 dev eth0", "no neighbour"),
+    ("host", "route del 10.0.0.2", "no route"),
+    ("host", "rule del pref 512", "no rule"),
+    ("host", "rule del pref 1536", "no rule"),
+    ("host", "link set HOST alias another", "is not c1/eth0's"),
+];
+
+#[test]
+fn a39_every_harm_is_found() {
+    for (side, harm, part) in HARMS {
+        let Some(node) = Node::new() else { return };
+        node.add(&node.pod("c0", "p0"));
+        let pod = node.pod("c1", "p1");
+        let result = node.add(&pod);
+        assert_eq!(result["ips"][0]["address"], "10.0.0.2/32", "this one has all rules");
+        node.del(&node.pod("c0", "p0"));
+        let harm = harm.replace("HOST", &pod.host_name());
+        match side {
+            "pod" => pod.netns.ip(&harm),
+            _ => node.host.ip(&harm),
+        };
+        check(&node, &pod, &result).run().fails(153, part);
+    }
+}
+
+#[test]
+fn a40_another_record_is_found() {
+    let Some(node) = Node::new() else { return };
+    let pod = node.pod("c1", "p1");
+    let result = node.add(&pod);
+    let key = ("net".to_owned(), "c1".to_owned(), "eth0".to_owned());
+    let mut record = node.ipamd().memory().records.remove(&key).unwrap();
+    check(&node, &pod, &result).run().fails(154, "10.0.0.1");
+    record.addresses[0].address = "10.0.0.9".to_owned();
+    node.ipamd().memory().records.insert(key, record);
+    check(&node, &pod, &result).run().fails(154, "10.0.0.9");
+    let nameless = json!({"interfaces": [{"name": "eth1", "sandbox": "/x"}]});
+    check(&node, &pod, &nameless).run().fails(154, "no eth0");
+}
+
+#[test]
+fn a41_what_later_plugins_add_is_no_difference() {
+    let Some(node) = Node::new() else { return };
+    let pod = node.pod("c1", "p1");
+    let mut result = node.add(&pod);
+    for addition in [
+        "addr add 10.9.0.1/24 dev eth0",
+        "route add 10.8.0.0/16 via 169.254.1.1",
+        "link add name br0 type bridge",
+    ] {
+        pod.netns.ip(addition);
+    }
+    let addresses = result["ips"].as_array_mut().unwrap();
+    addresses.push(json!({"address": "10.9.0.1/24", "interface": 1}));
+    check(&node, &pod, &result).run().silent();
+}
+
+#[test]
+fn without_the_daemon_check_says_try_again() {
+    let Some(mut node) = Node::new() else { return };
+    let pod = node.pod("c1", "p1");
+    let result = node.add(&pod);
+    node.ipamd().set(Mode::Failing(tonic::Code::Unavailable));
+    check(&node, &pod, &result).run().fails(11, "Check");
+    node.stop_ipamd();
+    check(&node, &pod, &result).run().fails(11, "connect to ipamd");
+}

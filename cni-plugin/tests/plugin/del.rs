@@ -1,0 +1,193 @@
+//! Assertions 29 to 36: DEL.
+
+use serde_json::json;
+
+use crate::fake::Mode;
+use crate::node::Node;
+
+#[test]
+fn a29_there_may_be_nothing_to_do() {
+    let Some(node) = Node::new() else { return };
+    let pod = node.pod("c1", "p1");
+    for netns in ["", "/run/netns/never-there", pod.netns.path().to_str().unwrap()] {
+        node.pod_call("DEL", &pod).set("CNI_NETNS", netns).run().silent();
+    }
+}
+
+#[test]
+fn a29_the_namespace_may_be_gone() {
+    let Some(node) = Node::new() else { return };
+    let before = node.host.dump();
+    let pod = node.pod("c1", "p1");
+    node.add(&pod);
+    let mut call = node.pod_call("DEL", &pod);
+    drop(pod);
+    call.set("CNI_NETNS", "").run().silent();
+    assert_eq!(node.host.dump(), before);
+    assert!(node.ipamd().held().is_empty());
+}
+
+#[test]
+fn a30_and_a34_a_del_leaves_nothing_however_often() {
+    let Some(node) = Node::new() else { return };
+    // The second address is on a secondary ENI.
+    let pods = [node.pod("c1", "p1"), node.pod("c2", "p2")];
+    let before = node.host.dump();
+    let results = pods.each_ref().map(|pod| node.add(pod));
+    for _ in 0..2 {
+        for (pod, result) in pods.iter().zip(&results) {
+            node.pod_call("DEL", pod).conf("prevResult", result.clone()).run().silent();
+        }
+        assert_eq!(node.host.dump(), before);
+        for pod in &pods {
+            assert_eq!(pod.netns.ip("-o link").lines().count(), 1, "only lo is left");
+        }
+    }
+    assert!(node.ipamd().held().is_empty());
+}
+
+#[test]
+fn a31_the_daemons_record_or_the_previous_result_is_enough() {
+    let Some(mut node) = Node::new() else { return };
+    let before = node.host.dump();
+    let pods = [node.pod("c1", "p1"), node.pod("c2", "p2"), node.pod("c3", "p3")];
+    let results = pods.each_ref().map(|pod| node.add(pod));
+    node.del(&pods[0]);
+    node.stop_ipamd();
+    node.pod_call("DEL", &pods[1]).conf("prevResult", results[1].clone()).run().silent();
+    // With neither, the link's name tells.
+    node.del(&pods[2]);
+    assert_eq!(node.host.dump(), before);
+}
+
+#[test]
+fn a32_a_late_del_leaves_a_newer_sandbox_of_the_pod_alone() {
+    let Some(node) = Node::new() else { return };
+    let old = node.pod("c-old", "web");
+    let late = node.pod_call("DEL", &old);
+    let old_result = node.add(&old);
+    node.del(&old);
+    let new = node.pod("c-new", "web");
+    assert_eq!(new.host_name(), old.host_name());
+    let result = node.add(&new);
+    let before = node.host.dump();
+    late.run().silent();
+    late.clone().conf("prevResult", old_result).run().silent();
+    assert_eq!(node.host.dump(), before);
+    node.pod_call("CHECK", &new).conf("prevResult", result).run().silent();
+}
+
+#[test]
+fn a32_a_late_del_leaves_an_address_that_is_another_pods_now_alone() {
+    let Some(mut node) = Node::new() else { return };
+    node.ipamd().set(Mode::Granting("10.0.0.77".to_owned()));
+    let old = node.pod("c1", "p1");
+    let old_result = node.add(&old);
+    node.del(&old);
+    let new = node.pod("c2", "p2");
+    node.add(&new);
+    let before = node.host.dump();
+    let mut late = node.pod_call("DEL", &old);
+    late.conf("prevResult", old_result).run().silent();
+    assert_eq!(node.host.dump(), before);
+    assert_eq!(node.ipamd().held(), ["10.0.0.77"]);
+    let late = late.conf.clone();
+    node.stop_ipamd();
+    let mut again = node.pod_call("DEL", &old);
+    again.conf = late;
+    again.run().silent();
+    assert_eq!(node.host.dump(), before);
+}
+
+#[test]
+fn a33_a_del_without_the_daemon_is_left_on_disk() {
+    let Some(mut node) = Node::new() else { return };
+    let pod = node.pod("c1", "p1");
+    node.add(&pod);
+    node.stop_ipamd();
+    for _ in 0..2 {
+        node.del(&pod);
+        assert_eq!(node.pending(), ["net:c1:eth0.json"]);
+    }
+    let file = proto::pending::directory(&node.socket()).join("net:c1:eth0.json");
+    let left: proto::pending::PendingDel =
+        serde_json::from_slice(&std::fs::read(file).unwrap()).unwrap();
+    assert_eq!(left.file_name(), "net:c1:eth0.json");
+}
+
+#[test]
+fn a33_a_new_add_withdraws_the_del_on_disk() {
+    let Some(mut node) = Node::new() else { return };
+    let pod = node.pod("c1", "p1");
+    node.add(&pod);
+    node.ipamd().set(Mode::Failing(tonic::Code::Unavailable));
+    node.del(&pod);
+    assert_eq!(node.pending().len(), 1);
+    node.restart_ipamd();
+    node.ipamd().set(Mode::Serving);
+    node.add(&pod);
+    assert!(node.pending().is_empty());
+    assert_eq!(node.ipamd().held(), ["10.0.0.1"]);
+}
+
+#[test]
+fn a33_a_del_that_can_neither_be_told_nor_left_fails() {
+    let Some(mut node) = Node::new() else { return };
+    let pod = node.pod("c1", "p1");
+    let before = node.host.dump();
+    node.add(&pod);
+    node.stop_ipamd();
+    std::fs::write(proto::pending::directory(&node.socket()), "in the way").unwrap();
+    node.pod_call("DEL", &pod).run().fails(5, "connect to ipamd");
+    assert_eq!(node.host.dump(), before, "all that can be done is done");
+}
+
+#[test]
+fn a36_options_may_have_changed_or_vanished() {
+    let Some(mut node) = Node::new() else { return };
+    let before = node.host.dump();
+    let pod = node.pod("c1", "p1");
+    let result = node.add(&pod);
+    node.stop_ipamd();
+    let mut call = node.pod_call("DEL", &pod);
+    call.conf("vethPrefix", "new").conf("mtu", "huge").conf("prevResult", result);
+    call.run().silent();
+    assert_eq!(node.host.dump(), before);
+}
+
+/// Results of amazon-vpc-cni-k8s say a table where a MAC belongs, and name an interface that is
+/// none.
+#[test]
+fn a36_a_pod_of_the_incumbent_is_taken_down() {
+    let Some(mut node) = Node::new() else { return };
+    let before = node.host.dump();
+    let pod = node.pod("c1", "p1");
+    node.add(&pod);
+    node.host.ip(&format!("link set {} alias ''", pod.host_name()));
+    node.stop_ipamd();
+    let sandbox = pod.netns.path();
+    let result = json!({
+        "cniVersion": "0.4.0",
+        "interfaces": [{"name": pod.host_name()}, {"name": "eth0", "mac": "2", "sandbox": sandbox},
+            {"name": "dummy0", "mac": "0", "sandbox": "1"}],
+        "ips": [{"version": "4", "interface": 1, "address": "10.0.0.1/32"}],
+        "dns": {},
+    });
+    let mut call = node.pod_call("DEL", &pod);
+    call.conf("cniVersion", "0.4.0").conf("prevResult", result).run().silent();
+    assert_eq!(node.host.dump(), before);
+}
+
+#[test]
+fn a65_a_daemon_that_cannot_record_the_release_is_asked_again() {
+    let Some(node) = Node::new() else { return };
+    let pod = node.pod("c1", "p1");
+    let before = node.host.dump();
+    node.add(&pod);
+    node.ipamd().set(Mode::Failing(tonic::Code::Internal));
+    node.pod_call("DEL", &pod).run().fails(11, "Del");
+    assert_eq!(node.host.dump(), before, "all that can be done is done");
+    node.ipamd().set(Mode::Serving);
+    node.del(&pod);
+    assert!(node.ipamd().held().is_empty() && node.pending().is_empty());
+}

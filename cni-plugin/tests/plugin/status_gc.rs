@@ -1,0 +1,162 @@
+//! Assertions 44 to 60: STATUS, GC, and neighbours of another version.
+
+use std::time::Duration;
+
+use proto::v1::Refused;
+use serde_json::{Value, json};
+
+use crate::fake::Mode;
+use crate::node::{Answer, Node};
+
+#[test]
+fn a44_status_says_yes_where_an_add_succeeds() {
+    let Some(node) = Node::new() else { return };
+    node.call("STATUS").run().silent();
+    node.add(&node.pod("c1", "p1"));
+}
+
+#[test]
+fn a45_without_a_fitting_daemon_it_says_no() {
+    let Some(mut node) = Node::new() else { return };
+    node.ipamd().set(Mode::Version("0.3.0".to_owned()));
+    node.call("STATUS").run().fails(50, "0.3.0");
+    node.stop_ipamd();
+    node.call("STATUS").run().fails(50, "connect to ipamd");
+}
+
+fn refusing(code: &str) -> Mode {
+    let message = "subnet-0a1 has 0 of 251 addresses free".to_owned();
+    Mode::Refusing(Refused { code: code.to_owned(), message, retry_after_ms: 0 })
+}
+
+#[test]
+fn a46_without_addresses_it_says_no_and_then_yes_again() {
+    let Some(node) = Node::new() else { return };
+    node.ipamd().set(refusing("SUBNET_EXHAUSTED"));
+    node.call("STATUS").run().fails(50, "SUBNET_EXHAUSTED: subnet-0a1 has 0 of 251");
+    node.ipamd().set(Mode::Serving);
+    node.call("STATUS").run().silent();
+}
+
+#[test]
+fn a47_a_broken_network_is_code_51() {
+    let Some(node) = Node::new() else { return };
+    node.ipamd().set(refusing("LINK_FAILING"));
+    node.call("STATUS").run().fails(51, "LINK_FAILING");
+}
+
+#[test]
+fn a48_status_allocates_nothing_and_is_quick() {
+    let Some(node) = Node::new() else { return };
+    let before = node.host.dump();
+    node.call("STATUS").run().silent();
+    node.ipamd().set(Mode::Hung);
+    let answer = node.call("STATUS").run();
+    answer.fails(50, "Ready");
+    assert!(answer.took < Duration::from_millis(1500), "{answer:?}");
+    assert_eq!(node.ipamd().memory().calls, ["Ready", "Ready"]);
+    assert_eq!(node.host.dump(), before);
+}
+
+#[test]
+fn a49_status_came_with_1_1_0() {
+    let Some(node) = Node::new() else { return };
+    node.call("STATUS").conf("cniVersion", "1.0.0").run().fails(1, "STATUS");
+}
+
+#[test]
+fn status_refuses_a_bad_configuration() {
+    let Some(node) = Node::new() else { return };
+    node.call("STATUS").conf("mtu", "huge").run().fails(7, "mtu");
+}
+
+fn gc(node: &Node, network: &str, valid: &[&str]) -> Answer {
+    let item = |id: &&str| json!({"containerID": id, "ifname": "eth0"});
+    let list: Vec<Value> = valid.iter().map(item).collect();
+    let mut call = node.call("GC");
+    call.conf("name", network).conf("cni.dev/valid-attachments", list).run()
+}
+
+#[test]
+fn a51_and_a52_exactly_the_others_of_the_network_go() {
+    let Some(node) = Node::new() else { return };
+    let before = node.host.dump();
+    let pods: Vec<_> = (0..4).map(|n| node.pod(&format!("c{n}"), &format!("p{n}"))).collect();
+    for pod in &pods[..3] {
+        node.add(pod);
+    }
+    node.pod_call("ADD", &pods[3]).conf("name", "other-net").run().result();
+    gc(&node, "net", &["c1", "unheard-of"]).silent();
+    let links = node.host.ip("-o link");
+    let alive: Vec<_> =
+        pods.iter().filter(|pod| links.contains(&pod.host_name())).map(|pod| &*pod.name).collect();
+    assert_eq!(alive, ["p1", "p3"]);
+    assert_eq!(node.ipamd().held(), ["10.0.0.2", "10.0.0.4"]);
+    gc(&node, "net", &[]).silent();
+    gc(&node, "other-net", &[]).silent();
+    assert_eq!(node.host.dump(), before);
+}
+
+#[test]
+fn a53_no_list_removes_nothing_and_an_empty_one_all() {
+    let Some(node) = Node::new() else { return };
+    let pod = node.pod("c1", "p1");
+    node.add(&pod);
+    node.call("GC").run().fails(7, "nothing is removed");
+    assert_eq!(node.ipamd().memory().calls, ["Add"]);
+    node.call("GC").conf("cni.dev/valid-attachments", Value::Null).run().silent();
+    assert!(node.ipamd().held().is_empty());
+}
+
+#[test]
+fn a54_gc_goes_on_after_a_failure_and_reports_it() {
+    let Some(node) = Node::new() else { return };
+    let pods = [node.pod("c1", "p1"), node.pod("c2", "p2")];
+    for pod in &pods {
+        node.add(pod);
+    }
+    let key = ("net".to_owned(), "c1".to_owned(), "eth0".to_owned());
+    {
+        // An attachment that no link can be named after.
+        let mut memory = node.ipamd().memory();
+        let record = memory.records.remove(&key).unwrap();
+        memory.records.insert((key.0, key.1 + "\n", key.2), record);
+    }
+    gc(&node, "net", &[]).fails(152, "cannot mark a link");
+    let links = node.host.ip("-o link");
+    assert!(!links.contains(&pods[1].host_name()), "{links}");
+}
+
+#[test]
+fn a56_gc_twice_is_once() {
+    let Some(node) = Node::new() else { return };
+    let pod = node.pod("c1", "p1");
+    let before = node.host.dump();
+    node.add(&pod);
+    for _ in 0..2 {
+        gc(&node, "net", &[]).silent();
+        assert_eq!(node.host.dump(), before);
+    }
+}
+
+#[test]
+fn a59_the_older_key_is_understood() {
+    let Some(node) = Node::new() else { return };
+    node.add(&node.pod("c1", "p1"));
+    let list = json!([{"containerID": "c1", "ifname": "eth0"}]);
+    node.call("GC").conf("cni.dev/attachments", list).run().silent();
+    assert_eq!(node.ipamd().held(), ["10.0.0.1"]);
+}
+
+#[test]
+fn a60_a_daemon_one_minor_version_apart_is_fine() {
+    let Some(node) = Node::new() else { return };
+    let mut numbers = proto::VERSION.split('.').map(|n| n.parse::<u64>().unwrap());
+    let (major, minor) = (numbers.next().unwrap(), numbers.next().unwrap());
+    for minor in [minor.saturating_sub(1), minor + 1] {
+        node.ipamd().set(Mode::Version(format!("{major}.{minor}.7")));
+        node.call("STATUS").run().silent();
+    }
+    node.ipamd().set(Mode::Version(format!("{major}.{}.0", minor + 2)));
+    node.call("STATUS").run().fails(50, "incompatible versions");
+}
