@@ -6,10 +6,10 @@ use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
 use std::time::Duration;
 
+use datapath::RouteTable;
 use datapath::eni::{EniLink, EniSyncError};
 use datapath::host::HostConfig;
 use datapath::links::LinkChange;
-use datapath::RouteTable;
 use futures::{Stream, StreamExt as _};
 use ipam::event::{Event, HostEni, LinkState};
 use ipam::id::EniId;
@@ -166,3 +166,6 @@ fn link_changes() -> Box<dyn Stream<Item = LinkChange> + Send + Unpin> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -216,6 +216,8 @@ impl Store {
         let changes: Vec<Change> = self.record.changes().chain(more.iter().cloned()).collect();
         let mut bytes = line::header(&self.instance);
         bytes.extend(line::lines(&changes));
+        // Gone if somebody has cleaned up; then everything in it is due again.
+        fs::create_dir_all(&self.directory).map_err(io_error("make", &self.directory))?;
         let file = write_new(&unfinished, &bytes).map_err(io_error("write", &unfinished))?;
         self.keep_old()?;
         fs::rename(&unfinished, &path).map_err(io_error("replace", &path))?;

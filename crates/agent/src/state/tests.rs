@@ -207,7 +207,6 @@ fn an_unwritable_directory_refuses_until_it_can_be_written() {
     assert!(fault.contains("state") && fault.contains("Not a directory"), "{fault}");
 
     fs::remove_file(&directory).unwrap();
-    fs::create_dir(&directory).unwrap();
     store.commit(&[assigned(1, 5)]).unwrap();
     assert_eq!(*store.record(), record_of(&[assigned(1, 5)]));
 }

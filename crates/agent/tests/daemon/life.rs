@@ -1,0 +1,160 @@
+//! Starts, stops and crashes: what is on record outlives them all.
+
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
+
+use proto::pending::{PendingDel, directory};
+use proto::v1;
+
+use crate::node::{Client, TestNode, until};
+
+async fn add_all(client: &Client, n: usize) -> BTreeMap<String, String> {
+    let mut addresses = BTreeMap::new();
+    for n in 0..n {
+        let container = format!("c{n}");
+        addresses.insert(container.clone(), client.add(&container).await.unwrap());
+    }
+    addresses
+}
+
+async fn assert_kept(client: &Client, addresses: &BTreeMap<String, String>) {
+    for (container, address) in addresses {
+        let held = client.check(container).await;
+        assert_eq!(held.len(), 1, "{container}");
+        assert_eq!(held[0].address, *address, "{container}");
+    }
+    // Also while EC2 is being asked what there is, a repeated Add gets what it has.
+    for (container, address) in addresses {
+        assert_eq!(client.add(container).await.unwrap(), *address);
+    }
+}
+
+#[tokio::test]
+async fn a_restart_keeps_every_address() {
+    let node = TestNode::new();
+    let daemon = node.start().await;
+    let mut addresses = add_all(&node.client().await, 12).await;
+    let resting = addresses.remove("c3").unwrap();
+    node.client().await.del("c3").await.unwrap();
+    daemon.stop().await.unwrap();
+    assert!(!node.socket().exists());
+
+    let daemon = node.start().await;
+    let client = node.client().await;
+    assert_kept(&client, &addresses).await;
+    assert_eq!(client.check("c3").await, []);
+    client.until_warm(5).await;
+    assert_eq!(client.counts().await.cooling, 1);
+    let fresh = client.add("new").await.unwrap();
+    assert!(fresh != resting && addresses.values().all(|address| *address != fresh));
+    daemon.stop().await.unwrap();
+}
+
+#[tokio::test]
+async fn a_crash_keeps_every_address_that_was_answered() {
+    let node = TestNode::new();
+    let mut addresses = BTreeMap::new();
+    for n in 0..4 {
+        let daemon = node.start().await;
+        let client = node.client().await;
+        assert_kept(&client, &addresses).await;
+        let container = format!("round{n}");
+        addresses.insert(container.clone(), client.add(&container).await.unwrap());
+        daemon.kill(&node).await;
+    }
+    let distinct: std::collections::BTreeSet<_> = addresses.values().collect();
+    assert_eq!(distinct.len(), 4);
+}
+
+#[tokio::test]
+async fn live_pods_are_known_before_ec2_answers() {
+    let node = TestNode::new();
+    let daemon = node.start().await;
+    let addresses = add_all(&node.client().await, 3).await;
+    daemon.kill(&node).await;
+    node.ec2.answers(false);
+    let daemon = node.start().await;
+    let client = node.client().await;
+    assert_kept(&client, &addresses).await;
+    assert_eq!(client.del("c0").await.unwrap(), [addresses["c0"].clone()]);
+    daemon.stop().await.unwrap();
+}
+
+#[tokio::test]
+async fn a_stop_refuses_those_that_wait() {
+    let node = TestNode::new();
+    node.ec2.answers(false);
+    let daemon = node.start().await;
+    let client = node.client().await;
+    let add = tokio::spawn({
+        let client = client.clone();
+        async move { client.add("c1").await }
+    });
+    client.until_waiting(1).await;
+    let started = Instant::now();
+    daemon.stop().await.unwrap();
+    assert!(started.elapsed() < Duration::from_secs(2), "{:?}", started.elapsed());
+    let (code, message) = add.await.unwrap().unwrap_err();
+    assert_eq!(code, "STARTING");
+    assert!(message.contains("stopping"), "{message}");
+    assert!(!node.socket().exists());
+}
+
+#[tokio::test]
+async fn remembered_dels_are_applied_once() {
+    let node = TestNode::new();
+    let daemon = node.start().await;
+    let addresses = add_all(&node.client().await, 3).await;
+    daemon.kill(&node).await;
+
+    let remembered = directory(node.socket());
+    std::fs::create_dir_all(&remembered).unwrap();
+    let pending = |container: &str| PendingDel {
+        network: "aws-cni".into(),
+        container_id: container.into(),
+        ifname: "eth0".into(),
+    };
+    for container in ["c1", "never-seen"] {
+        let pending = pending(container);
+        let text = serde_json::to_vec(&pending).unwrap();
+        std::fs::write(remembered.join(pending.file_name()), text).unwrap();
+    }
+    std::fs::write(remembered.join("torn.json"), "{\"network\":").unwrap();
+    std::fs::write(remembered.join("draft.json.77"), "{").unwrap();
+
+    let daemon = node.start().await;
+    let client = node.client().await;
+    until("the remembered DELs to be gone", || async {
+        let gone = |container| !remembered.join(pending(container).file_name()).exists();
+        (gone("c1") && gone("never-seen")).then_some(())
+    })
+    .await;
+    assert_eq!(client.check("c1").await, []);
+    assert_eq!(client.check("c2").await[0].address, addresses["c2"]);
+    until("the torn file to be set aside", || async {
+        remembered.join("torn.unreadable").exists().then_some(())
+    })
+    .await;
+    assert!(remembered.join("draft.json.77").exists());
+    daemon.stop().await.unwrap();
+}
+
+#[tokio::test]
+async fn readiness_follows_the_pool() {
+    let node = TestNode::new();
+    node.ec2.answers(false);
+    let daemon = node.start().await;
+    let client = node.client().await;
+    let ready = || {
+        let mut client = client.0.clone();
+        let request = v1::ReadyRequest { client_version: proto::VERSION.into() };
+        async move { client.ready(request).await.unwrap().into_inner() }
+    };
+    let reply = ready().await;
+    assert_eq!(reply.not_ready.unwrap().code, "STARTING");
+    assert_eq!(reply.server_version, proto::VERSION);
+    node.ec2.answers(true);
+    until("the daemon to be ready", || async { ready().await.not_ready.is_none().then_some(()) })
+        .await;
+    daemon.stop().await.unwrap();
+}

@@ -1,0 +1,10 @@
+//! The daemon as its clients see it: over its real socket, on a real state file, with a fake EC2
+//! that remembers.
+
+#![expect(clippy::unwrap_used, reason = "a panic is the report of a test")]
+
+mod fake_ec2;
+mod life;
+mod node;
+mod pool;
+mod socket;

@@ -1,0 +1,251 @@
+//! A node: a directory and an EC2, on which daemons live and die.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::future::Future;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use agent::{Config, Edges, Inlet};
+use hyper_util::rt::TokioIo;
+use ipam::event::{Event, HostEni, LinkState};
+use ipam::id::{InstanceId, SecurityGroupId};
+use ipam::policy::{Limits, Mode, Node, Policy, Targets};
+use proto::v1;
+use proto::v1::add_reply::Outcome;
+use proto::v1::ipam_client::IpamClient;
+use tempfile::TempDir;
+use tokio::net::UnixStream;
+use tokio::runtime::Runtime;
+use tokio::sync::{mpsc, oneshot, watch};
+use tonic::transport::{Channel, Endpoint};
+use tonic::{Request, Status};
+
+use crate::fake_ec2::{FakeEc2, subnet_id};
+
+/// Far above what anything here takes, on a busy machine too.
+const DEADLINE: Duration = Duration::from_secs(20);
+
+/// What outlives a daemon.
+pub(crate) struct TestNode {
+    pub(crate) directory: TempDir,
+    pub(crate) ec2: FakeEc2,
+    pub(crate) config: Config,
+}
+
+/// A running daemon, on a runtime of its own so that it can be killed.
+pub(crate) struct Daemon {
+    runtime: Runtime,
+    stop: oneshot::Sender<()>,
+    ended: oneshot::Receiver<anyhow::Result<()>>,
+}
+
+impl TestNode {
+    pub(crate) fn new() -> Self {
+        let directory = tempfile::tempdir().unwrap();
+        let config = config(directory.path());
+        Self { directory, ec2: FakeEc2::new(), config }
+    }
+
+    pub(crate) fn socket(&self) -> &Path {
+        &self.config.socket
+    }
+
+    /// A daemon that answers.
+    pub(crate) async fn start(&self) -> Daemon {
+        let daemon = self.launch();
+        let socket = self.socket();
+        until("the socket to answer", || async { UnixStream::connect(socket).await.ok() }).await;
+        daemon
+    }
+
+    /// A daemon that may fail to start.
+    pub(crate) fn launch(&self) -> Daemon {
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(1)
+            .enable_all()
+            .build()
+            .unwrap();
+        let (stop, stopped) = oneshot::channel();
+        let (end, ended) = oneshot::channel();
+        let (inlet, inbox) = agent::channel();
+        let (calls, called) = mpsc::unbounded_channel();
+        let (host, wanted) = watch::channel(Vec::new());
+        runtime.spawn(self.ec2.clone().serve(called, inlet.clone()));
+        runtime.spawn(serve_host(wanted, inlet));
+        let shutdown = async { drop(stopped.await) };
+        let run = agent::run(self.config.clone(), inbox, Edges { calls, host }, shutdown);
+        runtime.spawn(async { drop(end.send(run.await)) });
+        Daemon { runtime, stop, ended }
+    }
+
+    pub(crate) async fn client(&self) -> Client {
+        Client(IpamClient::new(connect(self.socket()).await))
+    }
+}
+
+impl Daemon {
+    /// As `SIGTERM` does it.
+    pub(crate) async fn stop(self) -> anyhow::Result<()> {
+        let _ = self.stop.send(());
+        let result = tokio::time::timeout(DEADLINE, self.ended).await.unwrap().unwrap();
+        self.runtime.shutdown_background();
+        result
+    }
+
+    /// How it ends by itself.
+    pub(crate) async fn end(self) -> anyhow::Result<()> {
+        let result = tokio::time::timeout(DEADLINE, self.ended).await.unwrap().unwrap();
+        self.runtime.shutdown_background();
+        result
+    }
+
+    /// Without any goodbye; only what is on disk is left.
+    pub(crate) async fn kill(self, node: &TestNode) {
+        self.runtime.shutdown_background();
+        let lock = node.config.state_directory.join("tidepool.lock");
+        let free = || async {
+            let lock = std::fs::File::open(&lock).unwrap();
+            rustix::fs::flock(lock, rustix::fs::FlockOperation::NonBlockingLockExclusive).ok()
+        };
+        until("the dead daemon's lock to be free", free).await;
+    }
+}
+
+/// The daemon's client, with requests in short.
+#[derive(Clone)]
+pub(crate) struct Client(pub(crate) IpamClient<Channel>);
+
+impl Client {
+    /// The address, or the refusal's code and message.
+    pub(crate) async fn add(&self, container: &str) -> Result<String, (String, String)> {
+        self.add_within(container, DEADLINE).await
+    }
+
+    pub(crate) async fn add_within(
+        &self,
+        container: &str,
+        patience: Duration,
+    ) -> Result<String, (String, String)> {
+        let mut request = Request::new(add_request(container));
+        request.set_timeout(patience);
+        match self.0.clone().add(request).await.unwrap().into_inner().outcome.unwrap() {
+            Outcome::Granted(granted) => Ok(granted.addresses[0].address.clone()),
+            Outcome::Refused(refused) => Err((refused.code, refused.message)),
+        }
+    }
+
+    /// What was released.
+    pub(crate) async fn del(&self, container: &str) -> Result<Vec<String>, Status> {
+        let request = v1::DelRequest {
+            attachment: Some(attachment(container)),
+            pod: None,
+            client_version: proto::VERSION.into(),
+        };
+        let reply = self.0.clone().del(request).await?.into_inner();
+        Ok(reply.released.into_iter().map(|held| held.address).collect())
+    }
+
+    /// What is on record.
+    pub(crate) async fn check(&self, container: &str) -> Vec<v1::PodAddress> {
+        let request = v1::CheckRequest {
+            attachment: Some(attachment(container)),
+            client_version: proto::VERSION.into(),
+        };
+        self.0.clone().check(request).await.unwrap().into_inner().addresses
+    }
+
+    pub(crate) async fn view(&self) -> v1::ViewReply {
+        self.0.clone().view(v1::ViewRequest {}).await.unwrap().into_inner()
+    }
+
+    pub(crate) async fn counts(&self) -> v1::PoolCounts {
+        self.view().await.counts.unwrap()
+    }
+
+    /// Waits until an Add would be served at once.
+    pub(crate) async fn until_warm(&self, n_free: u32) {
+        let enough = || async { (self.counts().await.free >= n_free).then_some(()) };
+        until("free addresses", enough).await;
+    }
+
+    pub(crate) async fn until_waiting(&self, n: u32) {
+        let so_many = || async { (self.counts().await.waiting == n).then_some(()) };
+        until("the number of waiting Adds", so_many).await;
+    }
+}
+
+/// Asks again and again until there is something.
+pub(crate) async fn until<T, F: Future<Output = Option<T>>>(what: &str, ask: impl Fn() -> F) -> T {
+    let asking = async {
+        loop {
+            if let Some(found) = ask().await {
+                return found;
+            }
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    let found = tokio::time::timeout(DEADLINE, asking).await;
+    found.unwrap_or_else(|_| panic!("waited {DEADLINE:?} for {what}"))
+}
+
+pub(crate) async fn connect(socket: &Path) -> Channel {
+    let socket = socket.to_owned();
+    let dial = tower::service_fn(move |_| {
+        let socket = socket.clone();
+        async move { UnixStream::connect(socket).await.map(TokioIo::new) }
+    });
+    Endpoint::from_static("http://ipamd").connect_with_connector(dial).await.unwrap()
+}
+
+pub(crate) fn add_request(container: &str) -> v1::AddRequest {
+    v1::AddRequest {
+        attachment: Some(attachment(container)),
+        pod: Some(v1::Pod { namespace: "default".into(), name: "web".into(), uid: "u".into() }),
+        netns: format!("/var/run/netns/{container}"),
+        client_version: proto::VERSION.into(),
+    }
+}
+
+pub(crate) fn attachment(container: &str) -> v1::Attachment {
+    v1::Attachment {
+        network: "aws-cni".into(),
+        container_id: container.into(),
+        ifname: "eth0".into(),
+    }
+}
+
+fn config(directory: &Path) -> Config {
+    Config {
+        node: Node {
+            instance: InstanceId::try_from("i-0123456789abcdef0").unwrap(),
+            instance_type: "m5.4xlarge".to_owned(),
+            subnet: subnet_id(),
+            security_groups: BTreeSet::from([SecurityGroupId::try_from("sg-a").unwrap()]),
+            cluster: Some("test".to_owned()),
+            eni_tags: BTreeMap::new(),
+            manage_untagged: true,
+        },
+        limits: Limits { enis: 8, addresses_per_eni: 30, prefixes: true },
+        policy: Policy {
+            mode: Mode::SecondaryIp,
+            targets: Targets::Ip { warm: 5, minimum: 0 },
+            max_enis: None,
+            max_pods: 500,
+            cooldown: Duration::from_secs(3600),
+            add_wait: Duration::from_secs(15),
+            shrink_delay: Duration::from_secs(3600),
+            min_eni_age: Duration::from_secs(3600),
+        },
+        socket: PathBuf::from(directory).join("run/ipamd.sock"),
+        state_directory: PathBuf::from(directory).join("state"),
+    }
+}
+
+/// A kernel in which every ENI is right at once.
+async fn serve_host(mut wanted: watch::Receiver<Vec<HostEni>>, inlet: Inlet) {
+    while wanted.changed().await.is_ok() {
+        for HostEni { eni, .. } in wanted.borrow_and_update().clone() {
+            inlet.send(Event::EniLink { eni, link: LinkState::Ready });
+        }
+    }
+}
