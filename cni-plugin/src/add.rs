@@ -1,6 +1,5 @@
 //! ADD: an address from the daemon, a link in the pod, and the result that says so.
 
-use std::path::Path;
 use std::time::Duration;
 
 use cni::{Add, AddResult, CniError, ErrorCode, Interface, IpConfig, Route};
@@ -19,22 +18,26 @@ use crate::{del, pending, socket};
 ///
 /// # Errors
 ///
-/// Any of docs/errors.md for ADD. No address is kept and no link left then; where the daemon
-/// cannot be told so, a DEL lies on disk for it.
+/// Any of docs/errors.md for ADD. No link is left then, and no address kept; where the daemon
+/// cannot be told so, a DEL lies on disk for it. Of an address whose grant got lost on the way only
+/// the runtime's DEL can tell it.
 pub(crate) async fn add(add: Add) -> Result<AddResult, CniError> {
     let until = Instant::now() + add.conf.ipamd_timeout;
     let identity = Identity::of(&add.conf.veth_prefix, &add.attachment, &add.pod)?;
     refuse_unusable_netns(&add)?;
+    // What is left at the end makes the link, or undoes what was done.
+    let asking_until = until - add.conf.ipamd_timeout / 10;
     let socket = socket(&add.conf);
+    let mut daemon = Daemon::connect(socket, asking_until).await.map_err(|e| e.try_again())?;
     pending::withdraw(socket, &add.attachment).map_err(|e| {
         CniError::new(ErrorCode::Io, "cannot withdraw an earlier DEL", e.to_string())
     })?;
-    // What is left at the end makes the link, or undoes what was done.
-    let asking_until = until - add.conf.ipamd_timeout / 10;
-    let mut daemon = Daemon::connect(socket, asking_until).await.map_err(|e| e.try_again())?;
     let granted = daemon.add(&add.attachment, &add.pod, &add.netns, asking_until).await?;
     match make_link(&add, identity.clone(), &granted, until).await {
-        Ok((link, state)) => Ok(result(add, &link, &state)),
+        Ok((link, state)) => {
+            tracing::info!(host = %link.host_name, addresses = ?link.addresses, "pod connected");
+            Ok(result(add, &link, &state))
+        }
         Err(error) => {
             undo(&add, identity, &granted, &mut daemon).await;
             Err(error)
@@ -67,7 +70,7 @@ fn bad_netns(error: &NetnsError) -> CniError {
 /// Whether the calling thread's namespace has the interface. `/sys` would answer for the namespace
 /// that it was mounted in.
 fn interface_exists(ifname: &str) -> std::io::Result<bool> {
-    let table = std::fs::read_to_string(Path::new("/proc/thread-self/net/dev"))?;
+    let table = std::fs::read_to_string("/proc/thread-self/net/dev")?;
     let mut rows = table.lines().filter_map(|line| line.rsplit_once(": "));
     Ok(rows.any(|(name, _)| name.trim() == ifname))
 }
@@ -101,8 +104,8 @@ async fn make_link(
 const UNDO_PATIENCE: Duration = Duration::from_secs(2);
 
 async fn undo(add: &Add, identity: Identity, granted: &[v1::PodAddress], daemon: &mut Daemon) {
-    let addresses = granted.iter().filter_map(|granted| granted.address.parse().ok()).collect();
-    if let Err(error) = datapath::pod::del(&identity.removal(addresses)).await {
+    let removal = identity.removal(del::parsed(granted));
+    if let Err(error) = datapath::pod::del(&removal).await {
         tracing::error!(%error, "failed ADD leaves kernel objects");
     }
     let until = Instant::now() + UNDO_PATIENCE;

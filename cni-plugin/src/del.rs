@@ -24,15 +24,15 @@ const PATIENCE: Duration = Duration::from_secs(5);
 /// left a note, [`Failure::LinkRemoval`] if something of the link stays. All that can be done is
 /// done before.
 pub(crate) async fn del(del: &Del) -> Result<(), CniError> {
+    let mut identity = Identity::of(&del.conf.veth_prefix, &del.attachment, &del.pod)?;
+    if let Some(result) = &del.prev_result {
+        identity = identity.recorded_in(result);
+    }
     let released = tell(del).await;
     let addresses = match &released {
         Ok(released) if !released.is_empty() => parsed(released),
         Ok(_) | Err(_) => recorded(del),
     };
-    let mut identity = Identity::of(&del.conf.veth_prefix, &del.attachment, &del.pod)?;
-    if let Some(result) = &del.prev_result {
-        identity = identity.recorded_in(result);
-    }
     let removed = datapath::pod::del(&identity.removal(addresses)).await;
     match &released {
         Err(error) if error.is_judgement() => return Err(error.try_again()),

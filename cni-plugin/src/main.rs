@@ -67,7 +67,7 @@ fn answer(environment: &Environment, stdin: &[u8]) -> Result<String, CniError> {
     let outcome = run(request, version);
     match &outcome {
         Ok(_) => tracing::debug!("done"),
-        Err(error) => tracing::error!(code = error.code.number(), %error, "failed"),
+        Err(error) => tracing::warn!(code = error.code.number(), %error, "failed"),
     }
     outcome
 }
