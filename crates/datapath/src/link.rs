@@ -23,6 +23,8 @@ pub(crate) struct Link {
     /// Whether it was set up. Nothing here asks whether it has a carrier: when both ends of a pair
     /// have the same index the kernel reports that a second late, while packets pass already.
     pub(crate) up: bool,
+    /// Whether packets sent over it are kept; it drops them until it has been up with a carrier.
+    pub(crate) has_queue: bool,
     pub(crate) is_veth: bool,
     /// Index of a pair's other end, in that end's namespace.
     pub(crate) peer: Option<u32>,
@@ -38,6 +40,7 @@ impl Link {
             mac: MacAddr::from([0; 6]),
             mtu: 0,
             up: message.header.flags.contains(LinkFlags::Up),
+            has_queue: false,
             is_veth: false,
             peer: None,
             owner: None,
@@ -47,6 +50,7 @@ impl Link {
                 LinkAttribute::IfName(name) => link.name.clone_from(name),
                 LinkAttribute::Address(octets) => link.mac = MacAddr::from_slice(octets)?,
                 LinkAttribute::Mtu(bytes) => link.mtu = *bytes,
+                LinkAttribute::Qdisc(kind) => link.has_queue = kind != "noop",
                 LinkAttribute::Link(index) => link.peer = Some(*index),
                 LinkAttribute::IfAlias(alias) => link.owner = Some(alias.clone()),
                 LinkAttribute::LinkInfo(infos) => {

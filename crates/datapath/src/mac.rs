@@ -70,7 +70,17 @@ impl fmt::Debug for MacAddr {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
+
+    proptest! {
+        #[test]
+        fn what_is_printed_is_read_back(octets: [u8; 6]) {
+            let mac = MacAddr::from(octets);
+            prop_assert_eq!(mac.to_string().parse(), Ok(mac));
+        }
+    }
 
     #[test]
     fn reads_what_it_prints_and_nothing_else() {

@@ -188,3 +188,23 @@ fn read(answer: Option<NetlinkMessage<RouteNetlinkMessage>>) -> Result<Answer, K
         _ => Ok(Answer::End),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Attributes as the kernel sends them: length and kind, the value, padding to four bytes.
+    const WORDS: &[u8] = b"\x08\x00\x02\x00\x05\x00\x00\x00\x0c\x00\x01\x00No way.\0";
+
+    #[test]
+    fn refusals_are_told_in_the_kernels_words() {
+        for (attributes, text) in [
+            (Some(WORDS), "No way (Invalid argument (os error 22))"),
+            (Some(&WORDS[..8]), "Invalid argument (os error 22)"),
+            (Some(&WORDS[..11]), "Invalid argument (os error 22)"),
+            (None, "Invalid argument (os error 22)"),
+        ] {
+            assert_eq!(KernelError::refused(-22, attributes).to_string(), text);
+        }
+    }
+}

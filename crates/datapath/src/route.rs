@@ -193,3 +193,37 @@ async fn look_up(
     wanted.attributes.push(RouteAttribute::Destination(address.into()));
     netlink.get(RouteNetlinkMessage::GetRoute(wanted)).await
 }
+
+#[cfg(test)]
+mod tests {
+    use netlink_packet_core::{Emitable as _, Parseable as _};
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn any_route() -> impl Strategy<Value = Route> {
+        let v4 = (any::<[u8; 4]>(), 0..=32u8, any::<Option<[u8; 4]>>())
+            .prop_map(|(to, length, over)| (to.into(), length, over.map(IpAddr::from)));
+        let v6 = (any::<[u8; 16]>(), 0..=128u8, any::<Option<[u8; 16]>>())
+            .prop_map(|(to, length, over)| (to.into(), length, over.map(IpAddr::from)));
+        (prop_oneof![v4, v6], any::<u32>(), 2u32..).prop_map(
+            |((to, length, gateway), device, table): ((IpAddr, _, _), _, _)| Route {
+                destination: IpNet::new(to, length).unwrap().trunc(),
+                gateway,
+                device,
+                table: RouteTable::from(table),
+            },
+        )
+    }
+
+    proptest! {
+        #[test]
+        fn a_route_is_read_as_it_was_written(route in any_route()) {
+            let message = route.message();
+            let mut bytes = vec![0; message.buffer_len()];
+            message.emit(&mut bytes);
+            let read = RouteMessage::parse(&bytes[..]).unwrap();
+            prop_assert_eq!(Route::from_message(&RouteNetlinkMessage::NewRoute(read)), Some(route));
+        }
+    }
+}

@@ -178,3 +178,37 @@ pub(crate) async fn list(
     let found = netlink.dump(RouteNetlinkMessage::GetRule(wanted)).await?;
     Ok(found.iter().filter_map(Rule::from_message).collect())
 }
+
+#[cfg(test)]
+mod tests {
+    use netlink_packet_core::{Emitable as _, Parseable as _};
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn any_rule() -> impl Strategy<Value = Rule> {
+        let address = prop_oneof![
+            any::<[u8; 4]>().prop_map(IpAddr::from),
+            any::<[u8; 16]>().prop_map(IpAddr::from)
+        ];
+        let selector = (address, any::<bool>()).prop_map(|(address, from)| {
+            if from { Selector::From(address) } else { Selector::To(address) }
+        });
+        (1u32.., selector, 2u32..).prop_map(|(priority, selector, table)| Rule {
+            priority,
+            selector,
+            table: RouteTable::from(table),
+        })
+    }
+
+    proptest! {
+        #[test]
+        fn a_rule_is_read_as_it_was_written(rule in any_rule()) {
+            let message = rule.message();
+            let mut bytes = vec![0; message.buffer_len()];
+            message.emit(&mut bytes);
+            let read = RuleMessage::parse(&bytes[..]).unwrap();
+            prop_assert_eq!(Rule::from_message(&RouteNetlinkMessage::NewRule(read)), Some(rule));
+        }
+    }
+}

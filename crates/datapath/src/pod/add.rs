@@ -1,22 +1,21 @@
 //! Makes a pod's link, or leaves nothing of it behind.
 
+mod error;
+
 use std::net::IpAddr;
-use std::path::PathBuf;
 use std::time::Duration;
 
-use ipnet::IpNet;
 use sha1::{Digest as _, Sha1};
 use tracing::warn;
 
+pub use self::error::AddPodError;
 use super::picture::Picture;
 use super::{LinkEnd, PodAddress, PodLink, PodLinkState, remove_rules};
 use crate::link::{self, Link, VethPair};
 use crate::netlink::{KernelError, Netlink};
-use crate::netns::{Netns, NetnsError};
-use crate::sysctl::{self, SysctlError};
-use crate::{
-    InterfaceName, MacAddr, Neighbour, Owner, Route, Rule, address, neighbour, route, rule,
-};
+use crate::netns::Netns;
+use crate::sysctl;
+use crate::{InterfaceName, MacAddr, Neighbour, Owner, Route, address, neighbour, route, rule};
 
 /// Index of `lo`, the first link of every namespace (the kernel's `LOOPBACK_IFINDEX`).
 const LOOPBACK: u32 = 1;
@@ -25,176 +24,11 @@ const LOOPBACK: u32 = 1;
 /// is overwhelmed.
 const IPV6_DEADLINE: Duration = Duration::from_secs(10);
 
-/// How often it is asked.
-const IPV6_POLL: Duration = Duration::from_millis(1);
+/// How long the kernel may take to give the host's end a queue.
+const QUEUE_DEADLINE: Duration = Duration::from_millis(100);
 
-/// Why a pod has no link now.
-#[derive(Debug, thiserror::Error)]
-pub enum AddPodError {
-    /// A link without an address is of no use.
-    #[error("pod link {host_name} has no address")]
-    NoAddress {
-        /// Name of the host's end.
-        host_name: InterfaceName,
-    },
-    /// No pod can have this address: it is unspecified, loopback, multicast or link-local.
-    #[error("{address} cannot be a pod's address")]
-    UnusableAddress {
-        /// The address.
-        address: IpAddr,
-    },
-    /// The pod's namespace cannot be used.
-    #[error("use the pod's network namespace")]
-    Netns(#[source] NetnsError),
-    /// The pod's namespace is the node's. Nothing was changed.
-    #[error("{} is this process's own network namespace", netns.display())]
-    OwnNetns {
-        /// Path of the namespace.
-        netns: PathBuf,
-    },
-    /// The node's netlink cannot be used.
-    #[error("open a netlink socket")]
-    Socket(#[source] std::io::Error),
-    /// A link could not be looked up.
-    #[error("look up link {name}")]
-    ReadLink {
-        /// Its name.
-        name: InterfaceName,
-        /// What the kernel says.
-        #[source]
-        source: KernelError,
-    },
-    /// The pod has an interface of this name. Nothing was changed.
-    #[error("interface {ifname} exists already in {}", netns.display())]
-    IfnameExists {
-        /// Its name.
-        ifname: InterfaceName,
-        /// Path of the pod's namespace.
-        netns: PathBuf,
-    },
-    /// The node has a link of this name that is in use: it is no pod link, or it leads to another
-    /// interface in the same namespace. Nothing was changed.
-    #[error("link {name} exists and is in use")]
-    HostNameInUse {
-        /// Its name.
-        name: InterfaceName,
-    },
-    /// An earlier sandbox's link of this name could not be deleted.
-    #[error("delete the earlier sandbox's link {name}")]
-    DeleteStaleLink {
-        /// Its name.
-        name: InterfaceName,
-        /// What the kernel says.
-        #[source]
-        source: KernelError,
-    },
-    /// The pair could not be created.
-    #[error("create links {host_name} and {ifname}")]
-    CreateLink {
-        /// The host's end.
-        host_name: InterfaceName,
-        /// The pod's end.
-        ifname: InterfaceName,
-        /// What the kernel says.
-        #[source]
-        source: KernelError,
-    },
-    /// A link is not there although it was just created.
-    #[error("link {name} vanished while it was set up")]
-    Vanished {
-        /// Its name.
-        name: InterfaceName,
-    },
-    /// A sysctl of one of the ends could not be set.
-    #[error("set a sysctl of the pod's link")]
-    Sysctl(#[source] SysctlError),
-    /// The host's end could not be marked and set up.
-    #[error("mark link {name} as {owner} and set it up")]
-    MarkLink {
-        /// Its name.
-        name: InterfaceName,
-        /// The mark.
-        owner: Owner,
-        /// What the kernel says.
-        #[source]
-        source: KernelError,
-    },
-    /// A link in the pod's namespace could not be set up.
-    #[error("set {name} up in the pod's namespace")]
-    SetUp {
-        /// Its name.
-        name: String,
-        /// What the kernel says.
-        #[source]
-        source: KernelError,
-    },
-    /// The pod's end did not get an address.
-    #[error("add address {address} to {device}")]
-    AddAddress {
-        /// The address.
-        address: IpNet,
-        /// The pod's end.
-        device: InterfaceName,
-        /// What the kernel says.
-        #[source]
-        source: KernelError,
-    },
-    /// It could not be found out whether an address is in use.
-    #[error("look up the pod's address {address}")]
-    ReadAddress {
-        /// The address.
-        address: IpAddr,
-        /// What the kernel says.
-        #[source]
-        source: KernelError,
-    },
-    /// The kernel did not bring an IPv6 address into use in time.
-    #[error("{address} is not in use {} s after it was added", IPV6_DEADLINE.as_secs())]
-    NotUsable {
-        /// The address.
-        address: IpAddr,
-    },
-    /// A route could not be added, in the namespace of the device.
-    #[error("add route {route} dev {device}")]
-    AddRoute {
-        /// The route.
-        route: Route,
-        /// One of the ends.
-        device: InterfaceName,
-        /// What the kernel says.
-        #[source]
-        source: KernelError,
-    },
-    /// The hardware address behind an address could not be set, in the namespace of the device.
-    #[error("set neighbour {neighbour} dev {device}")]
-    SetNeighbour {
-        /// The entry.
-        neighbour: Neighbour,
-        /// One of the ends.
-        device: InterfaceName,
-        /// What the kernel says.
-        #[source]
-        source: KernelError,
-    },
-    /// Rules that an earlier pod left for an address could not be removed.
-    #[error("remove earlier rules for {address}")]
-    RemoveRules {
-        /// The address.
-        address: IpAddr,
-        /// What the kernel says.
-        #[source]
-        source: KernelError,
-    },
-    /// A rule could not be added.
-    #[error("add rule {rule}")]
-    AddRule {
-        /// The rule.
-        rule: Rule,
-        /// What the kernel says.
-        #[source]
-        source: KernelError,
-    },
-}
+/// How often the kernel is asked for what it does in the background.
+const POLL: Duration = Duration::from_millis(1);
 
 /// Makes a pod's link. Packets pass in both directions when it returns. Needs a runtime with I/O
 /// and time.
@@ -204,7 +38,8 @@ pub enum AddPodError {
 /// another owner's mark. Rules and routes that were left behind for one of the addresses are
 /// replaced.
 ///
-/// Costs about 20 requests to the kernel, none of which depends on how many pods there are.
+/// Costs about 20 requests to the kernel, none of which lists what other pods have. Dropped before
+/// its end it leaves what it has done until then, which [`super::del`] removes.
 ///
 /// # Errors
 ///
@@ -285,9 +120,7 @@ impl Sides {
         if !old.is_veth || self.leads_to_pod(&old, name).await? {
             return Err(AddPodError::HostNameInUse { name: name.clone() });
         }
-        link::delete(&self.host, old.index)
-            .await
-            .map_err(|source| AddPodError::DeleteStaleLink { name: name.clone(), source })
+        self.delete(&old, name).await
     }
 
     /// Whether `old` is the other end of a link in the pod's namespace.
@@ -315,11 +148,13 @@ impl Sides {
     }
 
     async fn set_up(&self, wanted: &PodLink) -> Result<PodLinkState, AddPodError> {
-        let host = read_back(&self.host, &wanted.host_name).await?;
-        let pod = read_back(&self.pod, &wanted.ifname).await?;
+        let vanished = |name: &InterfaceName| AddPodError::Vanished { name: name.clone() };
+        let host = self.made(wanted).await?.ok_or_else(|| vanished(&wanted.host_name))?;
+        let pod = find(&self.pod, &wanted.ifname).await?.ok_or_else(|| vanished(&wanted.ifname))?;
         let picture = Picture::of(&wanted.addresses, &host, &pod);
         self.set_sysctls(wanted)?;
         self.raise(wanted, &host, &pod).await?;
+        self.until_queue(wanted).await?;
         self.furnish_pod(wanted, &pod, &picture).await?;
         self.furnish_host(wanted, &picture).await?;
         self.await_ipv6(wanted, &host, &pod).await?;
@@ -366,11 +201,21 @@ impl Sides {
         // The pod's end cannot be created up: the kernel answers ENOTCONN.
         link::set_up(&self.pod, pod.index)
             .await
-            .map_err(|source| AddPodError::SetUp { name: wanted.ifname.to_string(), source })?;
-        // The end that was up first has no queue until the kernel has seen that the other is up,
-        // and drops packets meanwhile. To ask for it makes the kernel look now (Linux 6.8 and
-        // later, `linkwatch_sync_dev`).
-        find(&self.host, &wanted.host_name).await.map(drop)
+            .map_err(|source| AddPodError::SetUp { name: wanted.ifname.to_string(), source })
+    }
+
+    /// The end that was up first has no queue until the kernel has noticed that the other is up
+    /// too, and drops packets meanwhile. Since Linux 6.8 it looks when it is asked for the link,
+    /// before that a moment later. Without a queue in time the link is good all the same, only not
+    /// at once.
+    async fn until_queue(&self, wanted: &PodLink) -> Result<(), AddPodError> {
+        let queue = async {
+            while self.made(wanted).await?.is_some_and(|link| !link.has_queue) {
+                tokio::time::sleep(POLL).await;
+            }
+            Ok(())
+        };
+        tokio::time::timeout(QUEUE_DEADLINE, queue).await.unwrap_or(Ok(()))
     }
 
     async fn furnish_pod(
@@ -432,7 +277,7 @@ impl Sides {
             })?;
             tokio::time::timeout(IPV6_DEADLINE, self.until_local(address))
                 .await
-                .map_err(|_elapsed| AddPodError::NotUsable { address })??;
+                .map_err(|_elapsed| AddPodError::NotUsable { address, within: IPV6_DEADLINE })??;
         }
         Ok(())
     }
@@ -440,7 +285,7 @@ impl Sides {
     async fn until_local(&self, address: IpAddr) -> Result<(), AddPodError> {
         let failed = |source| AddPodError::ReadAddress { address, source };
         while !route::is_local(&self.pod, address).await.map_err(failed)? {
-            tokio::time::sleep(IPV6_POLL).await;
+            tokio::time::sleep(POLL).await;
         }
         Ok(())
     }
@@ -454,6 +299,12 @@ impl Sides {
             .map_err(|source| AddPodError::SetUp { name: "lo".to_owned(), source })
     }
 
+    /// The host's end that was made here; not that of a newer sandbox which took its name since.
+    async fn made(&self, wanted: &PodLink) -> Result<Option<Link>, AddPodError> {
+        let link = find(&self.host, &wanted.host_name).await?;
+        Ok(link.filter(|link| link.mac == host_mac(&wanted.owner)))
+    }
+
     /// Takes everything back: routes, addresses and the neighbour entry go with the link.
     async fn undo(&self, wanted: &PodLink) {
         for PodAddress { address, .. } in &wanted.addresses {
@@ -461,14 +312,20 @@ impl Sides {
                 warn!(%address, %error, "rules of a failed pod link stay");
             }
         }
-        let deleted = match link::by_name(&self.host, wanted.host_name.as_str()).await {
-            Ok(Some(link)) => link::delete(&self.host, link.index).await,
-            Ok(None) => Ok(()),
-            Err(error) => Err(error),
-        };
-        if let Err(error) = deleted {
+        if let Err(error) = self.delete_made(wanted).await {
             warn!(link = %wanted.host_name, %error, "a failed pod link stays");
         }
+    }
+
+    async fn delete_made(&self, wanted: &PodLink) -> Result<(), AddPodError> {
+        let Some(made) = self.made(wanted).await? else { return Ok(()) };
+        self.delete(&made, &wanted.host_name).await
+    }
+
+    async fn delete(&self, link: &Link, name: &InterfaceName) -> Result<(), AddPodError> {
+        link::delete(&self.host, link.index)
+            .await
+            .map_err(|source| AddPodError::DeleteLink { name: name.clone(), source })
     }
 }
 
@@ -476,10 +333,6 @@ async fn find(netlink: &Netlink, name: &InterfaceName) -> Result<Option<Link>, A
     link::by_name(netlink, name.as_str())
         .await
         .map_err(|source| AddPodError::ReadLink { name: name.clone(), source })
-}
-
-async fn read_back(netlink: &Netlink, name: &InterfaceName) -> Result<Link, AddPodError> {
-    find(netlink, name).await?.ok_or_else(|| AddPodError::Vanished { name: name.clone() })
 }
 
 fn add_route(route: &Route, device: &InterfaceName) -> impl FnOnce(KernelError) -> AddPodError {

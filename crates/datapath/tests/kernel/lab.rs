@@ -16,9 +16,9 @@ pub(crate) fn on_node(test: impl FnOnce(&Namespace)) {
         return;
     }
     let node = Namespace::new("node");
-    // Both ends of the first pair would have index 2 otherwise, and the kernel would take a second
-    // to tell that they have a carrier.
-    node.ip("link add pad type ifb");
+    // Both ends of the first pair would have the same index otherwise, and the kernel would take a
+    // second to tell that they have a carrier.
+    node.ip("link add pad type veth peer name pad-peer");
     test(&node);
 }
 
@@ -83,6 +83,15 @@ impl Namespace {
     pub(crate) fn block_on<T>(&self, work: impl Future<Output = T>) -> T {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         self.enter(|| runtime.block_on(work))
+    }
+
+    /// Runs `work` with this as the node's namespace, on several threads.
+    pub(crate) fn block_on_threads<T>(&self, work: impl Future<Output = T>) -> T {
+        // Threads are born in the namespace of the thread that starts them.
+        self.enter(|| {
+            let mut builder = tokio::runtime::Builder::new_multi_thread();
+            builder.worker_threads(4).enable_all().build().unwrap().block_on(work)
+        })
     }
 
     /// All that `ip` tells of this namespace, but for what the kernel finds out on its own a few

@@ -2,6 +2,9 @@
 
 use std::time::{Duration, Instant};
 
+use datapath::pod::{PodExpectation, PodLink, PodRemoval};
+use futures::future::join_all;
+
 use crate::lab::{Pod, on_node};
 
 const PODS: usize = 250;
@@ -35,6 +38,43 @@ fn a_full_node() {
         assert_eq!(node.ip("rule").lines().count(), 3);
         assert_eq!(node.ip("route"), "");
     });
+}
+
+/// Threads that visit pods' namespaces at the same time do not end up in each other's.
+#[test]
+fn pods_come_and_go_side_by_side() {
+    on_node(|node| {
+        let before = node.dump();
+        let pods: Vec<Pod> = (0..40)
+            .map(|n| Pod::planned(&format!("pod-{n}"), &[&format!("10.0.2.{n}@2")]))
+            .collect();
+        node.block_on_threads(async {
+            join_all(pods.iter().map(|pod| come_and_be_checked(pod.link.clone()))).await;
+            join_all(pods.iter().map(|pod| go(pod.removal()))).await;
+        });
+        assert_eq!(node.dump(), before);
+    });
+}
+
+async fn come_and_be_checked(link: PodLink) {
+    let checked = tokio::spawn(async move {
+        let state = datapath::pod::add(&link).await.unwrap();
+        let expectation = PodExpectation {
+            netns: link.netns,
+            ifname: link.ifname,
+            host_name: link.host_name,
+            owner: link.owner,
+            mac: Some(state.pod.mac),
+            mtu: Some(state.pod.mtu),
+            addresses: link.addresses,
+        };
+        datapath::pod::check(&expectation).await.unwrap();
+    });
+    checked.await.unwrap();
+}
+
+async fn go(removal: PodRemoval) {
+    tokio::spawn(async move { datapath::pod::del(&removal).await.unwrap() }).await.unwrap();
 }
 
 fn spread(took: &[Duration]) -> String {

@@ -94,7 +94,7 @@ fn ends_of_equal_index_work_at_once() {
         node.ip("link set lo up");
         node.ip("addr add 10.0.0.10/32 dev lo");
         let pod = Pod::planned("a", &["10.0.0.20@main"]);
-        pod.namespace.ip("link add pad type ifb");
+        pod.namespace.ip("link add pad type veth peer name pad-peer");
         let state = pod.add(node);
         let index = |text: String| text.split(':').next().unwrap().to_owned();
         let host = index(node.ip(&format!("link show {}", pod.link.host_name)));
@@ -109,7 +109,7 @@ fn ends_of_equal_index_work_at_once() {
 fn ipv6_is_usable_when_add_returns() {
     on_node(|_| {
         let node = Namespace::with_ipv6("node");
-        node.ip("link add pad type ifb");
+        node.ip("link add pad type veth peer name pad-peer");
         node.ip("link set lo up");
         node.ip("addr add fd00::10/128 dev lo");
         node.ip("addr add 10.0.0.10/32 dev lo");
