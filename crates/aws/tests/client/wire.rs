@@ -319,14 +319,23 @@ async fn subnets_of_the_zone_are_read_without_those_that_are_ipv6_only() {
              <item><subnetId>subnet-2</subnetId><cidrBlock>10.0.2.0/24</cidrBlock>\
              <availableIpAddressCount>250</availableIpAddressCount>\
              <tagSet><item><key>kubernetes.io/role/cni</key><value>1</value></item></tagSet></item>\
-             </subnetSet>",
+             <item><subnetId>subnet-1</subnetId><cidrBlock>10.0.1.0/24</cidrBlock>\
+             <availableIpAddressCount>0</availableIpAddressCount></item></subnetSet>",
         )],
-        CallOutput::Subnets(vec![SubnetFacts {
-            id: id("subnet-2"),
-            cidr: "10.0.2.0/24".parse().unwrap(),
-            free_addresses: 250,
-            tags: tags(&[("kubernetes.io/role/cni", "1")]),
-        }]),
+        CallOutput::Subnets(vec![
+            SubnetFacts {
+                id: id("subnet-1"),
+                cidr: "10.0.1.0/24".parse().unwrap(),
+                free_addresses: 0,
+                tags: tags(&[]),
+            },
+            SubnetFacts {
+                id: id("subnet-2"),
+                cidr: "10.0.2.0/24".parse().unwrap(),
+                free_addresses: 250,
+                tags: tags(&[("kubernetes.io/role/cni", "1")]),
+            },
+        ]),
     )
     .await;
 }
@@ -419,8 +428,9 @@ async fn a_repeated_create_carries_the_same_token_and_succeeds() {
 async fn check_lost(answer: Answer, code: &str) {
     let server = Server::start([answer]).await;
     let client = server.client_with(|options| options.http_timeout = Duration::from_millis(300));
-    let outcome = client.await.execute(&assign(Ask::Addresses(1))).await;
-    let error = outcome.expect_err("no answer, no success");
+    let call = assign(Ask::Addresses(1));
+    let outcome = tokio::time::timeout(Duration::from_secs(5), client.await.execute(&call)).await;
+    let error = outcome.expect("an end in time").expect_err("no answer, no success");
     assert_eq!((error.kind, &*error.code), (CallErrorKind::OutcomeUnknown, code), "{error}");
     assert!(error.message.starts_with("AssignPrivateIpAddresses: "), "{error}");
     assert_eq!(server.seen().len(), 1, "{error}");
