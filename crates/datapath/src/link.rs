@@ -16,7 +16,7 @@ use crate::{InterfaceName, MacAddr, Mtu, Owner};
 pub(crate) struct Link {
     pub(crate) index: u32,
     pub(crate) name: String,
-    /// All zero for links without a hardware address.
+    /// [`MacAddr::NONE`] for links without an Ethernet address.
     pub(crate) mac: MacAddr,
     /// In bytes.
     pub(crate) mtu: u32,
@@ -33,11 +33,11 @@ pub(crate) struct Link {
 }
 
 impl Link {
-    pub(crate) fn from_message(message: &LinkMessage) -> Option<Self> {
+    pub(crate) fn from_message(message: &LinkMessage) -> Self {
         let mut link = Self {
             index: message.header.index,
             name: String::new(),
-            mac: MacAddr::from([0; 6]),
+            mac: MacAddr::NONE,
             mtu: 0,
             up: message.header.flags.contains(LinkFlags::Up),
             has_queue: false,
@@ -48,7 +48,9 @@ impl Link {
         for attribute in &message.attributes {
             match attribute {
                 LinkAttribute::IfName(name) => link.name.clone_from(name),
-                LinkAttribute::Address(octets) => link.mac = MacAddr::from_slice(octets)?,
+                LinkAttribute::Address(octets) => {
+                    link.mac = MacAddr::from_slice(octets).unwrap_or(MacAddr::NONE);
+                }
                 LinkAttribute::Mtu(bytes) => link.mtu = *bytes,
                 LinkAttribute::Qdisc(kind) => link.has_queue = kind != "noop",
                 LinkAttribute::Link(index) => link.peer = Some(*index),
@@ -59,12 +61,12 @@ impl Link {
                 _ => {}
             }
         }
-        Some(link)
+        link
     }
 
     fn from_answer(answer: &RouteNetlinkMessage) -> Option<Self> {
         match answer {
-            RouteNetlinkMessage::NewLink(message) => Self::from_message(message),
+            RouteNetlinkMessage::NewLink(message) => Some(Self::from_message(message)),
             _ => None,
         }
     }

@@ -17,7 +17,7 @@ pub enum LinkChange {
     Present {
         /// Its name.
         name: String,
-        /// Its hardware address; all zero if it has none.
+        /// Its hardware address, or [`MacAddr::NONE`].
         mac: MacAddr,
         /// Whether it was set up.
         up: bool,
@@ -26,7 +26,7 @@ pub enum LinkChange {
     Gone {
         /// Its name.
         name: String,
-        /// Its hardware address; all zero if it has none.
+        /// Its hardware address, or [`MacAddr::NONE`].
         mac: MacAddr,
     },
     /// Some news was lost because it came faster than it was read. Whoever follows the links must
@@ -48,11 +48,11 @@ pub fn changes() -> io::Result<impl Stream<Item = LinkChange> + Send + Unpin> {
 fn read(message: NetlinkMessage<RouteNetlinkMessage>) -> Option<LinkChange> {
     match message.payload {
         NetlinkPayload::InnerMessage(RouteNetlinkMessage::NewLink(message)) => {
-            let Link { name, mac, up, .. } = Link::from_message(&message)?;
+            let Link { name, mac, up, .. } = Link::from_message(&message);
             Some(LinkChange::Present { name, mac, up })
         }
         NetlinkPayload::InnerMessage(RouteNetlinkMessage::DelLink(message)) => {
-            let Link { name, mac, .. } = Link::from_message(&message)?;
+            let Link { name, mac, .. } = Link::from_message(&message);
             Some(LinkChange::Gone { name, mac })
         }
         NetlinkPayload::Overrun(_) => Some(LinkChange::Missed),

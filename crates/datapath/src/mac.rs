@@ -13,6 +13,9 @@ pub struct MacAddr([u8; 6]);
 pub struct ParseMacError(String);
 
 impl MacAddr {
+    /// What stands for the address of a link that has none, such as a tunnel.
+    pub const NONE: Self = Self([0; 6]);
+
     /// Its bytes, in the order in which they are written.
     #[must_use]
     pub fn octets(self) -> [u8; 6] {

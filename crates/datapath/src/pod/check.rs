@@ -162,7 +162,7 @@ async fn check_links(
         .map_err(read)?
         .ok_or_else(|| CheckError::NoHostLink { host_name: host_name.clone() })?;
     let marked_by_other = host.owner.as_deref().is_some_and(|mark| mark != owner.as_str());
-    if marked_by_other || host.peer != Some(pod.index) || pod.peer != Some(host.index) {
+    if marked_by_other || pod.peer != Some(host.index) {
         return Err(CheckError::NotOurs { host_name: host_name.clone(), owner: owner.clone() });
     }
     check_mac(ifname, &pod, *mac)?;

@@ -196,3 +196,30 @@ async fn remove_link(
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use rustix::io::Errno;
+
+    use super::*;
+
+    #[test]
+    fn every_failure_is_told() {
+        let source = || KernelError::Refused { errno: Errno::PERM, explanation: None };
+        let error = DelPodError {
+            host_name: "eni0".parse().unwrap(),
+            failures: vec![
+                DelPodFailure::RemoveRules {
+                    address: IpAddr::from([10, 0, 2, 20]),
+                    source: source(),
+                },
+                DelPodFailure::DeleteLink(source()),
+            ],
+        };
+        assert_eq!(
+            error.to_string(),
+            "remove pod link eni0: remove the rules for 10.0.2.20: Operation not permitted (os error \
+             1); delete the link: Operation not permitted (os error 1)"
+        );
+    }
+}

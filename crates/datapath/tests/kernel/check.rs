@@ -86,6 +86,17 @@ fn a_link_of_the_right_name_but_another_pair_is_found() {
     });
 }
 
+#[test]
+fn a_namespace_that_is_gone_is_found() {
+    on_node(|node| {
+        let pod = Pod::planned("a", &["10.0.2.20@2"]);
+        let mut expectation = pod.expectation(&pod.add(node));
+        expectation.netns = "/var/run/netns/tp-none".into();
+        let error = node.block_on(check(&expectation)).unwrap_err();
+        assert!(chain(&error).contains("open network namespace /var/run/netns/tp-none"), "{error}");
+    });
+}
+
 /// What plugins later in the chain, service meshes and people add.
 #[test]
 fn additions_are_tolerated() {

@@ -54,6 +54,8 @@ fn a_new_eni_is_added_once() {
         attach(node);
         assert_eq!(node.block_on(sync(&eni())).unwrap(), Change::Added);
         assert_in_place(node, "new");
+        // The route to the subnet was not even there for a moment.
+        assert!(node.ip("addr show dev ens6").contains("10.0.2.10/24 scope global noprefixroute"));
         let before = node.dump();
         assert_eq!(node.block_on(sync(&eni())).unwrap(), Change::Unchanged);
         assert_eq!(node.dump(), before);

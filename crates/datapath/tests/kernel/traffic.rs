@@ -118,6 +118,8 @@ fn ipv6_is_usable_when_add_returns() {
         let pod = Pod::planned("a", &["10.0.0.20@main", "fd00::20@main"]);
         let other = Pod::planned("b", &["fd00::21@3"]);
         let state = pod.add(&node);
+        let known = format!("dev {} lladdr {}", pod.link.host_name, state.pod.mac);
+        assert!(node.ip("neigh show fd00::20").contains(&known), "the node need not ask");
         assert!(node.pings("fd00::20"), "{}", node.dump());
         other.add(&node);
         assert!(pod.namespace.pings("fd00::21"), "{}", pod.namespace.dump());
