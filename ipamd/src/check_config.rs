@@ -1,0 +1,132 @@
+//! `ipamd check-config`: what the settings in the environment amount to, without a daemon and
+//! without a call to EC2.
+
+use std::fmt::Write as _;
+use std::io::Write as _;
+use std::time::Duration;
+
+use anyhow::Context as _;
+use aws::Imds;
+use ipam::policy::{Limits, Mode, Policy, Targets};
+
+use crate::exit::Failure;
+use crate::node;
+use crate::settings::{LogTarget, Settings};
+
+/// How long the metadata service may take here; a daemon would wait for it.
+const IMDS_PATIENCE: Duration = Duration::from_secs(5);
+
+/// Of `check-config`.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Arguments {
+    /// Show the effect on this instance type; without it, on the type of this node.
+    #[arg(long, value_name = "TYPE")]
+    instance_type: Option<String>,
+}
+
+/// Prints settings, then limits and policy as far as the instance type is known.
+pub(crate) fn run(arguments: &Arguments) -> Result<(), Failure> {
+    let settings = Settings::from_process()?;
+    let mut text = settings_text(&settings);
+    let instance_type = arguments.instance_type.clone().map_or_else(type_of_this_node, Ok);
+    match instance_type {
+        Ok(name) => text.push_str(&type_text(&settings, &name)),
+        Err(why) => line(&mut text, "instance type", format!("unknown: {why}")),
+    }
+    std::io::stdout().write_all(text.as_bytes()).context("print the settings")?;
+    Ok(())
+}
+
+fn type_of_this_node() -> Result<String, String> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    let runtime = runtime.map_err(|fault| fault.to_string())?;
+    let asking = async { tokio::time::timeout(IMDS_PATIENCE, Imds::connect().node_facts()).await };
+    match runtime.block_on(asking) {
+        Ok(Ok(facts)) => Ok(facts.instance_type),
+        Ok(Err(fault)) => Err(agent::chain(&fault)),
+        Err(_late) => Err("the instance metadata service does not answer".to_owned()),
+    }
+}
+
+fn settings_text(settings: &Settings) -> String {
+    let mut text = String::new();
+    let mut line = |name: &str, value: String| line(&mut text, name, value);
+    let log_target = match &settings.log_target {
+        LogTarget::Stdout => "stdout".to_owned(),
+        LogTarget::Stderr => "stderr".to_owned(),
+        LogTarget::File(path) => path.display().to_string(),
+    };
+    let list = |tags: &std::collections::BTreeMap<String, String>| {
+        let tags = tags.iter().map(|(key, value)| format!("{key}={value}"));
+        tags.collect::<Vec<_>>().join(" ")
+    };
+    line("cooldown", humantime::format_duration(settings.cooldown).to_string());
+    line("add wait", humantime::format_duration(settings.add_wait).to_string());
+    line("cluster", settings.cluster.clone().unwrap_or_else(|| "-".to_owned()));
+    line("ENI tags", list(&settings.eni_tags));
+    line("manage untagged", settings.manage_untagged.to_string());
+    line("MTU", settings.mtu.to_string());
+    line("EC2 endpoint", settings.ec2_endpoint.clone().unwrap_or_else(|| "-".to_owned()));
+    line("HTTP time-out", humantime::format_duration(settings.http_timeout).to_string());
+    line("socket", settings.socket.display().to_string());
+    line("state directory", settings.state_directory.display().to_string());
+    line("log", format!("{log_target}, {}", settings.log_level.to_string().to_lowercase()));
+    text
+}
+
+fn type_text(settings: &Settings, name: &str) -> String {
+    let mut text = String::new();
+    let Some(limits) = aws::known_limits(name) else {
+        line(&mut text, "instance type", format!("{name}, unknown to the built-in table"));
+        return text;
+    };
+    let policy = node::policy(settings, limits, aws::known_vcpus(name));
+    line(&mut text, "instance type", name.to_owned());
+    line(&mut text, "limits", limits_text(limits));
+    line(&mut text, "mode", mode_text(policy.mode).to_owned());
+    line(&mut text, "targets", targets_text(policy.targets));
+    line(&mut text, "max ENIs", limits.enis.min(policy.max_enis.unwrap_or(u16::MAX)).to_string());
+    line(&mut text, "max pods", policy.max_pods.to_string());
+    line(&mut text, "holds at most", format!("{} addresses for pods", capacity(&policy, limits)));
+    for warning in node::warnings(settings, &policy) {
+        line(&mut text, "warning", warning);
+    }
+    text
+}
+
+fn limits_text(limits: Limits) -> String {
+    let Limits { enis, addresses_per_eni, prefixes } = limits;
+    let prefixes = if prefixes { "prefixes" } else { "no prefixes" };
+    format!("{enis} ENIs, {addresses_per_eni} addresses on each, {prefixes}")
+}
+
+fn mode_text(mode: Mode) -> &'static str {
+    match mode {
+        Mode::SecondaryIp => "secondary-ip",
+        Mode::Prefix => "prefix",
+    }
+}
+
+fn targets_text(targets: Targets) -> String {
+    match targets {
+        Targets::WarmEni(n) => format!("free addresses worth {n} ENIs (WARM_ENI_TARGET)"),
+        Targets::WarmPrefix(n) => format!("{n} free prefixes (WARM_PREFIX_TARGET)"),
+        Targets::Ip { warm, minimum } => {
+            format!("{warm} free addresses (WARM_IP_TARGET), {minimum} in all (MINIMUM_IP_TARGET)")
+        }
+    }
+}
+
+/// What EC2 would assign at most, were there pods enough.
+fn capacity(policy: &Policy, limits: Limits) -> u32 {
+    let enis = u32::from(limits.enis.min(policy.max_enis.unwrap_or(u16::MAX)));
+    let blocks = enis * u32::from(limits.blocks_per_eni());
+    match policy.mode {
+        Mode::SecondaryIp => blocks,
+        Mode::Prefix => blocks * 16,
+    }
+}
+
+fn line(text: &mut String, name: &str, value: String) {
+    writeln!(text, "{name:<16} {value}").expect("a String takes everything");
+}

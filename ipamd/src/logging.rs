@@ -1,0 +1,57 @@
+//! Log lines as JSON, to where the settings say.
+
+use std::fs::{self, File, OpenOptions};
+use std::io;
+use std::path::Path;
+use std::sync::Arc;
+
+use tracing::Level;
+use tracing_subscriber::filter::Targets;
+use tracing_subscriber::fmt::MakeWriter;
+use tracing_subscriber::layer::SubscriberExt as _;
+use tracing_subscriber::util::SubscriberInitExt as _;
+
+use crate::settings::{LogTarget, SettingError, Settings};
+
+/// The crates whose lines the level is for. Of all others only warnings are of interest.
+const OURS: [&str; 5] = ["agent", "aws", "datapath", "ipam", "ipamd"];
+
+/// Starts to log; once for a process.
+///
+/// # Errors
+///
+/// If the file cannot be opened.
+pub(crate) fn start(settings: &Settings) -> Result<(), SettingError> {
+    match &settings.log_target {
+        LogTarget::Stdout => init(settings.log_level, io::stdout),
+        LogTarget::Stderr => init(settings.log_level, io::stderr),
+        LogTarget::File(path) => {
+            let file = open(path).map_err(|fault| SettingError {
+                variable: "AWS_VPC_K8S_CNI_LOG_FILE",
+                value: path.display().to_string(),
+                allowed: format!("cannot be appended to ({fault}); stdout and stderr can"),
+            })?;
+            init(settings.log_level, Arc::new(file));
+        }
+    }
+    Ok(())
+}
+
+fn init(level: Level, writer: impl for<'a> MakeWriter<'a> + Send + Sync + 'static) {
+    let targets = OURS.map(|name| (name, level));
+    let filter = Targets::new().with_default(level.min(Level::WARN)).with_targets(targets);
+    let lines = tracing_subscriber::fmt::layer()
+        .json()
+        .flatten_event(true)
+        .with_current_span(false)
+        .with_span_list(false)
+        .with_writer(writer);
+    tracing_subscriber::registry().with(filter).with(lines).init();
+}
+
+fn open(path: &Path) -> io::Result<File> {
+    if let Some(directory) = path.parent() {
+        fs::create_dir_all(directory)?;
+    }
+    OpenOptions::new().create(true).append(true).open(path)
+}

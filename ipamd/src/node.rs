@@ -1,0 +1,98 @@
+//! What the settings amount to on this node.
+
+use std::time::Duration;
+
+use aws::NodeFacts;
+use ipam::policy::{Limits, Mode, Node, Policy, Targets};
+
+use crate::settings::Settings;
+
+/// How long the pool must have been too large before something goes back.
+/// Source: amazon-vpc-cni-k8s v1.23.1, `pkg/ipamd/ipamd.go`, `decreaseIPPoolInterval`.
+const SHRINK_DELAY: Duration = Duration::from_secs(30);
+/// Source: amazon-vpc-cni-k8s v1.23.1, `pkg/ipamd/datastore/data_store.go`, `minENILifeTime`.
+const MIN_ENI_AGE: Duration = Duration::from_secs(60);
+
+/// Pods beside those with an address of their own: the CNI's own and kube-proxy's, in the node's
+/// network. Source: AWS, "Maximum Pods per instance type".
+const HOST_NETWORK_PODS: u32 = 2;
+/// The most pods with prefixes on instances with few and with many vCPUs.
+/// Source: AWS, EKS best practices, "Prefix mode".
+const PREFIX_MAX_PODS: (u32, u32) = (110, 250);
+/// From how many vCPUs on an instance has many.
+const MANY_VCPUS: u32 = 30;
+
+/// Who and where this node is, with what the user adds to it.
+pub(crate) fn node(settings: &Settings, facts: &NodeFacts) -> Node {
+    Node {
+        instance: facts.instance.clone(),
+        instance_type: facts.instance_type.clone(),
+        subnet: facts.subnet.clone(),
+        security_groups: facts.security_groups.clone(),
+        cluster: settings.cluster.clone(),
+        eni_tags: settings.eni_tags.clone(),
+        manage_untagged: settings.manage_untagged,
+    }
+}
+
+/// The policy on an instance with these limits.
+pub(crate) fn policy(settings: &Settings, limits: Limits, vcpus: Option<u32>) -> Policy {
+    let mode = if limits.prefixes { settings.mode } else { Mode::SecondaryIp };
+    Policy {
+        mode,
+        targets: Targets::resolve(mode, settings.warm),
+        max_enis: settings.max_enis,
+        max_pods: settings.max_pods.unwrap_or_else(|| max_pods(mode, limits, vcpus)),
+        cooldown: settings.cooldown,
+        add_wait: settings.add_wait,
+        shrink_delay: SHRINK_DELAY,
+        min_eni_age: MIN_ENI_AGE,
+    }
+}
+
+/// What is not as the user may think: of the settings, and of what the instance cannot do.
+pub(crate) fn warnings(settings: &Settings, policy: &Policy) -> Vec<String> {
+    let no_prefixes = (settings.mode != policy.mode).then(|| {
+        "ENABLE_PREFIX_DELEGATION: this instance type takes no prefixes; it gets secondary \
+         addresses"
+            .to_owned()
+    });
+    settings.warnings.iter().cloned().chain(no_prefixes).collect()
+}
+
+/// What a kubelet is set to on such an instance. Where the number of vCPUs is unknown, the larger
+/// bound holds: too small a number would leave pods without addresses.
+fn max_pods(mode: Mode, limits: Limits, vcpus: Option<u32>) -> u32 {
+    let blocks = u32::from(limits.enis) * u32::from(limits.blocks_per_eni());
+    match mode {
+        Mode::SecondaryIp => blocks + HOST_NETWORK_PODS,
+        Mode::Prefix => {
+            let (few, many) = PREFIX_MAX_PODS;
+            let most = if vcpus.is_some_and(|n| n < MANY_VCPUS) { few } else { many };
+            (blocks * 16 + HOST_NETWORK_PODS).min(most)
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn max_pods_are_those_of_the_published_table() {
+        let check = |name: &str, mode, expect| {
+            let limits = aws::known_limits(name).expect(name);
+            assert_eq!(max_pods(mode, limits, aws::known_vcpus(name)), expect, "{name} {mode:?}");
+        };
+        check("t3.small", Mode::SecondaryIp, 11);
+        check("t3.medium", Mode::SecondaryIp, 17);
+        check("m5.large", Mode::SecondaryIp, 29);
+        check("m5.4xlarge", Mode::SecondaryIp, 234);
+        check("p5.48xlarge", Mode::SecondaryIp, 100);
+        check("m5.large", Mode::Prefix, 110);
+        check("t3.small", Mode::Prefix, 110);
+        check("m5.24xlarge", Mode::Prefix, 250);
+        let new = Limits { enis: 3, addresses_per_eni: 10, prefixes: true };
+        assert_eq!(max_pods(Mode::Prefix, new, None), 250);
+    }
+}

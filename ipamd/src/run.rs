@@ -1,0 +1,153 @@
+//! `ipamd run`: finds out who the node is, then runs the agent and makes the EC2 calls it asks for.
+
+use std::time::Duration;
+
+use agent::{Config, Edges, Inlet, chain, host};
+use anyhow::Context as _;
+use aws::{ConnectOptions, Ec2, Imds, NodeFacts};
+use ipam::call::{CallError, CallErrorKind, CallId, Ec2Call};
+use ipam::event::Event;
+use ipam::policy::Limits;
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::sync::{mpsc, watch};
+use tracing::{info, warn};
+
+use crate::exit::Failure;
+use crate::settings::Settings;
+use crate::{logging, node};
+
+/// Between two attempts to learn what the start needs: doubled from the first to the last.
+const FIRST_RETRY: Duration = Duration::from_secs(1);
+const LAST_RETRY: Duration = Duration::from_secs(30);
+
+/// Runs until a signal ends it.
+pub(crate) fn run() -> Result<(), Failure> {
+    let settings = Settings::from_process()?;
+    logging::start(&settings)?;
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        // One for the loop and one for the rest; all they do is short.
+        .worker_threads(2)
+        .enable_all()
+        .build()
+        .context("start the runtime")?;
+    let result = runtime.block_on(daemon(settings));
+    // What is still asked of EC2 is in the record; nobody waits for it.
+    runtime.shutdown_background();
+    Ok(result?)
+}
+
+async fn daemon(settings: Settings) -> anyhow::Result<()> {
+    let mut signals = Signals::listen().context("listen for signals")?;
+    let (facts, ec2, limits) = tokio::select! {
+        learnt = learn(&settings) => learnt?,
+        () = signals.next() => return Ok(()),
+    };
+    let policy = node::policy(&settings, limits, aws::known_vcpus(&facts.instance_type));
+    for warning in node::warnings(&settings, &policy) {
+        warn!(warning, "setting");
+    }
+    info!(?policy, ?limits, "effective policy");
+
+    let (inlet, inbox) = agent::channel();
+    let (calls, called) = mpsc::unbounded_channel();
+    let (host, wanted) = watch::channel(Vec::new());
+    let primary_mac = facts.primary_mac.clone();
+    tokio::spawn(host::keep(primary_mac, settings.mtu, wanted, inlet.clone()));
+    tokio::spawn(make_calls(ec2, called, inlet));
+    let config = Config {
+        node: node::node(&settings, &facts),
+        limits,
+        policy,
+        socket: settings.socket,
+        state_directory: settings.state_directory,
+    };
+    agent::run(config, inbox, Edges { calls, host }, signals.next()).await
+}
+
+/// Who this node is, and what it may have. Waits as long as it takes: without that there is
+/// nothing to serve.
+async fn learn(settings: &Settings) -> anyhow::Result<(NodeFacts, Ec2, Limits)> {
+    let imds = Imds::connect();
+    let facts = until_learnt("the node's facts", async || imds.node_facts().await).await;
+    info!(?facts, "node");
+    let ec2 = Ec2::connect(ConnectOptions {
+        region: facts.region.clone(),
+        endpoint: settings.ec2_endpoint.clone(),
+        instance: facts.instance.clone(),
+        vpc: facts.vpc.clone(),
+        availability_zone: facts.availability_zone.clone(),
+        http_timeout: settings.http_timeout,
+        credentials: None,
+    })
+    .await?;
+    // The table first: a node whose type is known starts without EC2.
+    let limits = match aws::known_limits(&facts.instance_type) {
+        Some(limits) => limits,
+        None => {
+            let ask = async || aws::instance_limits(&ec2, &facts.instance_type).await;
+            until_learnt("the limits of the instance type", ask).await
+        }
+    };
+    Ok((facts, ec2, limits))
+}
+
+async fn until_learnt<T, E: std::error::Error>(
+    what: &str,
+    ask: impl AsyncFn() -> Result<T, E>,
+) -> T {
+    let mut pause = FIRST_RETRY;
+    loop {
+        match ask().await {
+            Ok(learnt) => return learnt,
+            Err(fault) => warn!(what, fault = chain(&fault), again_in = ?pause, "start waits"),
+        }
+        tokio::time::sleep(pause).await;
+        pause = (pause * 2).min(LAST_RETRY);
+    }
+}
+
+/// Makes every call that comes, side by side, until their sender is gone.
+async fn make_calls(ec2: Ec2, mut calls: mpsc::UnboundedReceiver<(CallId, Ec2Call)>, inlet: Inlet) {
+    while let Some((id, call)) = calls.recv().await {
+        let (ec2, inlet) = (ec2.clone(), inlet.clone());
+        tokio::spawn(async move {
+            let made = tokio::spawn(async move { ec2.execute(&call).await });
+            let result = made.await.unwrap_or_else(|_panic| Err(lost()));
+            if let Err(fault) = &result {
+                warn!(id = id.0, %fault, kind = ?fault.kind, "EC2 call failed");
+            }
+            inlet.send(Event::CallDone { id, result });
+        });
+    }
+}
+
+/// The client has panicked; whether EC2 acted is unknown.
+fn lost() -> CallError {
+    CallError {
+        kind: CallErrorKind::OutcomeUnknown,
+        code: "ClientPanicked".to_owned(),
+        message: "the EC2 client has panicked".to_owned(),
+    }
+}
+
+/// The signals that ask the daemon to stop.
+struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+}
+
+impl Signals {
+    fn listen() -> std::io::Result<Self> {
+        Ok(Self {
+            terminate: signal(SignalKind::terminate())?,
+            interrupt: signal(SignalKind::interrupt())?,
+        })
+    }
+
+    async fn next(&mut self) {
+        tokio::select! {
+            _ = self.terminate.recv() => {}
+            _ = self.interrupt.recv() => {}
+        }
+    }
+}

@@ -1,0 +1,193 @@
+//! The settings, read from the environment once at the start. Names and defaults are those of
+//! amazon-vpc-cni-k8s v1.23.1; where the default of its code differs from what its manifest sets,
+//! ours is the manifest's. A bad value stops the start; an empty one counts as unset.
+//!
+//! Nothing here knows the node: see `node`.
+
+mod parse;
+mod unsupported;
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use agent::host::Mtu;
+use ipam::policy::{Mode, WarmSettings};
+use tracing::Level;
+
+use self::parse::Environment;
+
+/// Why the daemon does not start: one line that names the variable, its value and what is allowed.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{variable}={value:?}: {allowed}")]
+pub(crate) struct SettingError {
+    pub(crate) variable: &'static str,
+    pub(crate) value: String,
+    pub(crate) allowed: String,
+}
+
+/// Where log lines go.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum LogTarget {
+    Stdout,
+    Stderr,
+    /// Appended to.
+    File(PathBuf),
+}
+
+/// All settings, validated as far as that goes without knowing the node.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct Settings {
+    /// `ENABLE_PREFIX_DELEGATION`; an instance that takes no prefixes overrides it.
+    pub(crate) mode: Mode,
+    /// `WARM_ENI_TARGET`, `WARM_IP_TARGET`, `MINIMUM_IP_TARGET`, `WARM_PREFIX_TARGET`.
+    pub(crate) warm: WarmSettings,
+    /// `MAX_ENI`.
+    pub(crate) max_enis: Option<u16>,
+    /// `TIDEPOOL_MAX_PODS`.
+    pub(crate) max_pods: Option<u32>,
+    /// `IP_COOLDOWN_PERIOD`, in seconds there.
+    pub(crate) cooldown: Duration,
+    /// `TIDEPOOL_ADD_WAIT`.
+    pub(crate) add_wait: Duration,
+    /// `CLUSTER_NAME`.
+    pub(crate) cluster: Option<String>,
+    /// `ADDITIONAL_ENI_TAGS`, without the keys that are the daemon's own.
+    pub(crate) eni_tags: BTreeMap<String, String>,
+    /// `MANAGE_UNTAGGED_ENI`.
+    pub(crate) manage_untagged: bool,
+    /// `AWS_VPC_ENI_MTU`.
+    pub(crate) mtu: Mtu,
+    /// `AWS_EC2_ENDPOINT`.
+    pub(crate) ec2_endpoint: Option<String>,
+    /// `HTTP_TIMEOUT`, in seconds there.
+    pub(crate) http_timeout: Duration,
+    /// `TIDEPOOL_SOCKET`.
+    pub(crate) socket: PathBuf,
+    /// The directory of `AWS_VPC_K8S_CNI_BACKING_STORE`. The file of that name is another
+    /// daemon's and stays untouched.
+    pub(crate) state_directory: PathBuf,
+    /// `AWS_VPC_K8S_CNI_LOGLEVEL`.
+    pub(crate) log_level: Level,
+    /// `AWS_VPC_K8S_CNI_LOG_FILE`.
+    pub(crate) log_target: LogTarget,
+    /// What is accepted but not as the user may think.
+    pub(crate) warnings: Vec<String>,
+}
+
+impl Settings {
+    /// Reads the process's environment.
+    ///
+    /// # Errors
+    ///
+    /// [`SettingError`] for the first bad value.
+    pub(crate) fn from_process() -> Result<Self, SettingError> {
+        Self::read(&Environment::of_process())
+    }
+
+    fn read(env: &Environment) -> Result<Self, SettingError> {
+        unsupported::check(env)?;
+        let mode = match env.boolean("ENABLE_PREFIX_DELEGATION", false)? {
+            true => Mode::Prefix,
+            false => Mode::SecondaryIp,
+        };
+        let (eni_tags, dropped) = env.tags("ADDITIONAL_ENI_TAGS")?;
+        let seconds = |name, least, default| env.number(name, least, u32::MAX, default);
+        Ok(Self {
+            mode,
+            warm: warm_settings(env, mode)?,
+            max_enis: env.optional_number("MAX_ENI", 1, u16::MAX)?,
+            max_pods: env.optional_number("TIDEPOOL_MAX_PODS", 1, u32::MAX)?,
+            cooldown: Duration::from_secs(seconds("IP_COOLDOWN_PERIOD", 0, 30)?.into()),
+            add_wait: env.span("TIDEPOOL_ADD_WAIT", Duration::from_secs(180), ADD_WAIT)?,
+            cluster: env.text("CLUSTER_NAME").map(str::to_owned),
+            eni_tags,
+            manage_untagged: env.boolean("MANAGE_UNTAGGED_ENI", true)?,
+            mtu: mtu(env)?,
+            ec2_endpoint: env.url("AWS_EC2_ENDPOINT")?,
+            http_timeout: Duration::from_secs(seconds("HTTP_TIMEOUT", 10, 10)?.into()),
+            socket: socket(env)?,
+            state_directory: state_directory(env)?,
+            log_level: log_level(env)?,
+            log_target: log_target(env)?,
+            warnings: dropped,
+        })
+    }
+}
+
+/// Where the daemon listens, for a client that needs no other setting to be right.
+///
+/// # Errors
+///
+/// [`SettingError`] if `TIDEPOOL_SOCKET` is bad.
+pub(crate) fn socket_of_process() -> Result<PathBuf, SettingError> {
+    socket(&Environment::of_process())
+}
+
+fn socket(env: &Environment) -> Result<PathBuf, SettingError> {
+    env.path("TIDEPOOL_SOCKET", proto::DEFAULT_SOCKET)
+}
+
+/// A kubelet gives a pod's sandbox minutes; but a runtime that is answered early tells the user
+/// early, and tries again.
+const ADD_WAIT: Duration = Duration::from_secs(15);
+
+fn warm_settings(env: &Environment, mode: Mode) -> Result<WarmSettings, SettingError> {
+    let default = WarmSettings::default();
+    let warm = WarmSettings {
+        warm_eni: env.number("WARM_ENI_TARGET", 0, u16::MAX, default.warm_eni)?,
+        warm_ip: env.number("WARM_IP_TARGET", 0, u32::MAX, default.warm_ip)?,
+        minimum_ip: env.number("MINIMUM_IP_TARGET", 0, u32::MAX, default.minimum_ip)?,
+        warm_prefix: env.number("WARM_PREFIX_TARGET", 0, u16::MAX, default.warm_prefix)?,
+    };
+    let starving = warm.warm_ip == 0 && warm.minimum_ip == 0 && warm.warm_prefix == 0;
+    if mode == Mode::Prefix && starving {
+        return Err(env.error(
+            "WARM_PREFIX_TARGET",
+            "with ENABLE_PREFIX_DELEGATION=true one of WARM_PREFIX_TARGET, WARM_IP_TARGET and \
+             MINIMUM_IP_TARGET must be above 0",
+        ));
+    }
+    Ok(warm)
+}
+
+fn mtu(env: &Environment) -> Result<Mtu, SettingError> {
+    let name = "AWS_VPC_ENI_MTU";
+    let bytes = env.number(name, 0, u32::MAX, Mtu::JUMBO.bytes())?;
+    Mtu::try_from(bytes).map_err(|_| env.error(name, "expected a whole number from 576 to 9001"))
+}
+
+fn state_directory(env: &Environment) -> Result<PathBuf, SettingError> {
+    let name = "AWS_VPC_K8S_CNI_BACKING_STORE";
+    let file = env.path(name, "/var/run/aws-node/ipam.json")?;
+    let directory = file.parent().map(Path::to_owned);
+    directory.ok_or_else(|| env.error(name, "expected the absolute path of a file"))
+}
+
+fn log_level(env: &Environment) -> Result<Level, SettingError> {
+    let name = "AWS_VPC_K8S_CNI_LOGLEVEL";
+    match env.text(name).map(str::to_ascii_lowercase).as_deref() {
+        None | Some("debug") => Ok(Level::DEBUG),
+        Some("info") => Ok(Level::INFO),
+        Some("warn") => Ok(Level::WARN),
+        // Ours has no level above an error.
+        Some("error" | "fatal") => Ok(Level::ERROR),
+        Some(_) => Err(env.error(name, "expected debug, info, warn, error or fatal")),
+    }
+}
+
+fn log_target(env: &Environment) -> Result<LogTarget, SettingError> {
+    let name = "AWS_VPC_K8S_CNI_LOG_FILE";
+    match env.text(name).map(str::to_ascii_lowercase).as_deref() {
+        Some("stdout") => Ok(LogTarget::Stdout),
+        Some("stderr") => Ok(LogTarget::Stderr),
+        None | Some(_) => {
+            let path = env.path(name, "/host/var/log/aws-routed-eni/ipamd.log");
+            path.map(LogTarget::File)
+                .map_err(|_| env.error(name, "expected stdout, stderr or an absolute path"))
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,226 @@
+//! Each variable with good and bad values.
+
+use super::*;
+
+fn read(variables: &[(&str, &str)]) -> Result<Settings, SettingError> {
+    let owned = variables.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
+    Settings::read(&owned.collect())
+}
+
+#[test]
+fn nothing_set_is_what_the_manifest_sets() {
+    let settings = read(&[]).unwrap();
+    let warm = WarmSettings { warm_eni: 1, warm_ip: 0, minimum_ip: 0, warm_prefix: 1 };
+    let expect = Settings {
+        mode: Mode::SecondaryIp,
+        warm,
+        max_enis: None,
+        max_pods: None,
+        cooldown: Duration::from_secs(30),
+        add_wait: Duration::from_secs(15),
+        cluster: None,
+        eni_tags: BTreeMap::new(),
+        manage_untagged: true,
+        mtu: Mtu::try_from(9001).unwrap(),
+        ec2_endpoint: None,
+        http_timeout: Duration::from_secs(10),
+        socket: "/var/run/aws-node/ipamd.sock".into(),
+        state_directory: "/var/run/aws-node".into(),
+        log_level: Level::DEBUG,
+        log_target: LogTarget::File("/host/var/log/aws-routed-eni/ipamd.log".into()),
+        warnings: Vec::new(),
+    };
+    assert_eq!(settings, expect);
+}
+
+/// The environment of the incumbent's DaemonSet, as its manifest of v1.23.1 sets it.
+#[test]
+fn the_manifest_of_the_incumbent_is_accepted() {
+    let manifest = [
+        ("ADDITIONAL_ENI_TAGS", "{}"),
+        ("AWS_VPC_CNI_NODE_PORT_SUPPORT", "true"),
+        ("AWS_VPC_ENI_MTU", "9001"),
+        ("AWS_VPC_K8S_CNI_CUSTOM_NETWORK_CFG", "false"),
+        ("AWS_VPC_K8S_CNI_EXTERNALSNAT", "false"),
+        ("AWS_VPC_K8S_CNI_LOGLEVEL", "DEBUG"),
+        ("AWS_VPC_K8S_CNI_LOG_FILE", "/host/var/log/aws-routed-eni/ipamd.log"),
+        ("AWS_VPC_K8S_CNI_RANDOMIZESNAT", "prng"),
+        ("AWS_VPC_K8S_CNI_VETHPREFIX", "eni"),
+        ("AWS_VPC_K8S_PLUGIN_LOG_FILE", "/var/log/aws-routed-eni/plugin.log"),
+        ("AWS_VPC_K8S_PLUGIN_LOG_LEVEL", "DEBUG"),
+        ("DISABLE_INTROSPECTION", "false"),
+        ("DISABLE_METRICS", "false"),
+        ("DISABLE_NETWORK_RESOURCE_PROVISIONING", "false"),
+        ("ENABLE_IMDS_ONLY_MODE", "false"),
+        ("ENABLE_IPv4", "true"),
+        ("ENABLE_IPv6", "false"),
+        ("ENABLE_MULTI_NIC", "false"),
+        ("ENABLE_POD_ENI", "false"),
+        ("ENABLE_PREFIX_DELEGATION", "false"),
+        ("ENABLE_SUBNET_DISCOVERY", "true"),
+        ("NETWORK_POLICY_ENFORCING_MODE", "standard"),
+        ("VPC_CNI_VERSION", "v1.23.1"),
+        ("WARM_ENI_TARGET", "1"),
+        ("WARM_PREFIX_TARGET", "1"),
+    ];
+    assert_eq!(read(&manifest), read(&[]));
+}
+
+#[test]
+fn good_values_are_taken() {
+    let settings = read(&[
+        ("ENABLE_PREFIX_DELEGATION", "T"),
+        ("WARM_IP_TARGET", "5"),
+        ("MINIMUM_IP_TARGET", "20"),
+        ("WARM_ENI_TARGET", "0"),
+        ("WARM_PREFIX_TARGET", "2"),
+        ("MAX_ENI", "3"),
+        ("TIDEPOOL_MAX_PODS", "58"),
+        ("IP_COOLDOWN_PERIOD", "0"),
+        ("TIDEPOOL_ADD_WAIT", "2500ms"),
+        ("CLUSTER_NAME", "blue"),
+        ("ADDITIONAL_ENI_TAGS", r#"{"team":"net","node.k8s.amazonaws.com/x":"y"}"#),
+        ("MANAGE_UNTAGGED_ENI", "0"),
+        ("AWS_VPC_ENI_MTU", "1500"),
+        ("AWS_EC2_ENDPOINT", "http://127.0.0.1:4000"),
+        ("HTTP_TIMEOUT", "30"),
+        ("TIDEPOOL_SOCKET", "/run/tp/ipamd.sock"),
+        ("AWS_VPC_K8S_CNI_BACKING_STORE", "/var/lib/cni/ipam.json"),
+        ("AWS_VPC_K8S_CNI_LOGLEVEL", "Warn"),
+        ("AWS_VPC_K8S_CNI_LOG_FILE", "STDERR"),
+    ])
+    .unwrap();
+    let expect = Settings {
+        mode: Mode::Prefix,
+        warm: WarmSettings { warm_eni: 0, warm_ip: 5, minimum_ip: 20, warm_prefix: 2 },
+        max_enis: Some(3),
+        max_pods: Some(58),
+        cooldown: Duration::ZERO,
+        add_wait: Duration::from_millis(2500),
+        cluster: Some("blue".to_owned()),
+        eni_tags: BTreeMap::from([("team".to_owned(), "net".to_owned())]),
+        manage_untagged: false,
+        mtu: Mtu::try_from(1500).unwrap(),
+        ec2_endpoint: Some("http://127.0.0.1:4000".to_owned()),
+        http_timeout: Duration::from_secs(30),
+        socket: "/run/tp/ipamd.sock".into(),
+        state_directory: "/var/lib/cni".into(),
+        log_level: Level::WARN,
+        log_target: LogTarget::Stderr,
+        warnings: vec![
+            "ADDITIONAL_ENI_TAGS: tag \"node.k8s.amazonaws.com/x\" is left out, since keys with \
+             k8s.amazonaws.com are ipamd's own"
+                .to_owned(),
+        ],
+    };
+    assert_eq!(settings, expect);
+}
+
+#[test]
+fn an_empty_value_counts_as_unset() {
+    for name in ["WARM_IP_TARGET", "ENABLE_IPv6", "CLUSTER_NAME", "ADDITIONAL_ENI_TAGS", "MAX_ENI"]
+    {
+        assert_eq!(read(&[(name, "")]), read(&[]), "{name}");
+    }
+}
+
+#[test]
+fn every_spelling_of_a_boolean_that_go_takes() {
+    for (spellings, expect) in [
+        (["1", "t", "T", "TRUE", "true", "True"], Mode::Prefix),
+        (["0", "f", "F", "FALSE", "false", "False"], Mode::SecondaryIp),
+    ] {
+        for spelling in spellings {
+            let settings = read(&[("ENABLE_PREFIX_DELEGATION", spelling)]).unwrap();
+            assert_eq!(settings.mode, expect, "{spelling}");
+        }
+    }
+}
+
+#[test]
+fn a_bad_value_is_named_with_what_is_allowed() {
+    let number = |least: u32, most: u32| format!("expected a whole number from {least} to {most}");
+    let bad = [
+        ("WARM_ENI_TARGET", "two", number(0, 65535)),
+        ("WARM_ENI_TARGET", "-1", number(0, 65535)),
+        ("WARM_IP_TARGET", "1.5", number(0, u32::MAX)),
+        ("WARM_IP_TARGET", " 5", number(0, u32::MAX)),
+        ("MINIMUM_IP_TARGET", "-5", number(0, u32::MAX)),
+        ("WARM_PREFIX_TARGET", "99999", number(0, 65535)),
+        ("MAX_ENI", "0", number(1, 65535)),
+        ("TIDEPOOL_MAX_PODS", "0", number(1, u32::MAX)),
+        ("IP_COOLDOWN_PERIOD", "30s", number(0, u32::MAX)),
+        ("HTTP_TIMEOUT", "5", number(10, u32::MAX)),
+        ("AWS_VPC_ENI_MTU", "575", "expected a whole number from 576 to 9001".into()),
+        ("ENABLE_PREFIX_DELEGATION", "yes", "expected true or false".into()),
+        ("MANAGE_UNTAGGED_ENI", "tRuE", "expected true or false".into()),
+        ("ENABLE_IPv6", "on", "expected true or false".into()),
+        ("TIDEPOOL_ADD_WAIT", "15", "expected a time span like 500ms or 15s, at most 3m".into()),
+        ("TIDEPOOL_ADD_WAIT", "4m", "expected a time span like 500ms or 15s, at most 3m".into()),
+        (
+            "ADDITIONAL_ENI_TAGS",
+            "team=net",
+            "expected a JSON object of strings like {\"team\":\"net\"}".into(),
+        ),
+        (
+            "ADDITIONAL_ENI_TAGS",
+            "{\"n\":1}",
+            "expected a JSON object of strings like {\"team\":\"net\"}".into(),
+        ),
+        ("AWS_EC2_ENDPOINT", "127.0.0.1:4000", "expected http://HOST[:PORT] or https://…".into()),
+        ("TIDEPOOL_SOCKET", "ipamd.sock", "expected an absolute path".into()),
+        ("AWS_VPC_K8S_CNI_BACKING_STORE", "/", "expected the absolute path of a file".into()),
+        (
+            "AWS_VPC_K8S_CNI_LOGLEVEL",
+            "verbose",
+            "expected debug, info, warn, error or fatal".into(),
+        ),
+        (
+            "AWS_VPC_K8S_CNI_LOG_FILE",
+            "ipamd.log",
+            "expected stdout, stderr or an absolute path".into(),
+        ),
+        ("AWS_VPC_K8S_CNI_RANDOMIZESNAT", "none", "not supported yet; only prng is".into()),
+        ("AWS_EXTERNAL_SERVICE_CIDRS", "10.0.0.0/8", "not supported yet; only no value is".into()),
+        (
+            "NETWORK_POLICY_ENFORCING_MODE",
+            "strict",
+            "not supported yet; only standard, none is".into(),
+        ),
+        ("ENABLE_IPv4", "false", "one of ENABLE_IPv4 and ENABLE_IPv6 must be true".into()),
+        ("ENABLE_SUBNET_DISCOVERY", "false", "not supported yet; only true is".into()),
+    ];
+    for (name, value, allowed) in bad {
+        let error = read(&[(name, value)]).unwrap_err().to_string();
+        assert_eq!(error, format!("{name}={value:?}: {allowed}"));
+        assert_eq!(error.lines().count(), 1);
+    }
+}
+
+#[test]
+fn what_is_not_built_yet_stops_the_start() {
+    for name in [
+        "ENABLE_IPv6",
+        "AWS_VPC_K8S_CNI_CUSTOM_NETWORK_CFG",
+        "ENABLE_POD_ENI",
+        "ENABLE_MULTI_NIC",
+        "ANNOTATE_POD_IP",
+        "DISABLE_NETWORK_RESOURCE_PROVISIONING",
+        "ENABLE_IMDS_ONLY_MODE",
+    ] {
+        let error = read(&[(name, "true")]).unwrap_err().to_string();
+        assert_eq!(error, format!("{name}=\"true\": not supported yet; only false is"));
+        assert!(read(&[(name, "false")]).is_ok(), "{name}");
+    }
+}
+
+#[test]
+fn a_combination_that_starves_every_pod_is_refused() {
+    let prefix = ("ENABLE_PREFIX_DELEGATION", "true");
+    let none = ("WARM_PREFIX_TARGET", "0");
+    let error = read(&[prefix, none]).unwrap_err().to_string();
+    assert!(error.starts_with("WARM_PREFIX_TARGET=\"0\": with ENABLE_PREFIX_DELEGATION=true one"));
+    assert!(read(&[none]).is_ok());
+    assert!(read(&[prefix, none, ("MINIMUM_IP_TARGET", "1")]).is_ok());
+    assert!(read(&[prefix, none, ("WARM_IP_TARGET", "1")]).is_ok());
+}

@@ -1,0 +1,54 @@
+//! Settings that would change what the daemon does, but for which it has nothing yet. Asking for
+//! one stops the start: ignoring it in silence would be worse than not running.
+
+use super::SettingError;
+use super::parse::Environment;
+
+/// Features that are off unless switched on.
+const SWITCHES: [&str; 10] = [
+    "ENABLE_IPv6",
+    "AWS_VPC_K8S_CNI_CUSTOM_NETWORK_CFG",
+    "ENABLE_POD_ENI",
+    "ENABLE_MULTI_NIC",
+    "ANNOTATE_POD_IP",
+    "ENABLE_V6_EGRESS",
+    "DISABLE_NETWORK_RESOURCE_PROVISIONING",
+    "ENABLE_IMDS_ONLY_MODE",
+    "DISABLE_POD_V6",
+    "ENABLE_BANDWIDTH_PLUGIN",
+];
+
+/// Variables of which only some values are what the daemon does; the first is the default.
+const CHOICES: [(&str, &[&str]); 7] = [
+    ("AWS_VPC_K8S_CNI_RANDOMIZESNAT", &["prng"]),
+    ("AWS_VPC_K8S_CNI_CONNMARK", &["0x80", "128"]),
+    ("AWS_VPC_K8S_CNI_EXCLUDE_SNAT_CIDRS", &[""]),
+    ("AWS_EXTERNAL_SERVICE_CIDRS", &[""]),
+    ("NETWORK_POLICY_ENFORCING_MODE", &["standard", "none"]),
+    ("ENI_CONFIG_ANNOTATION_DEF", &["k8s.amazonaws.com/eniConfig"]),
+    ("ENI_CONFIG_LABEL_DEF", &["k8s.amazonaws.com/eniConfig"]),
+];
+
+/// Stops at the first setting that asks for something that is not there.
+pub(super) fn check(env: &Environment) -> Result<(), SettingError> {
+    for name in SWITCHES {
+        if env.boolean(name, false)? {
+            return Err(env.error(name, "not supported yet; only false is"));
+        }
+    }
+    if !env.boolean("ENABLE_IPv4", true)? {
+        return Err(env.error("ENABLE_IPv4", "one of ENABLE_IPv4 and ENABLE_IPv6 must be true"));
+    }
+    if !env.boolean("ENABLE_SUBNET_DISCOVERY", true)? {
+        return Err(env.error("ENABLE_SUBNET_DISCOVERY", "not supported yet; only true is"));
+    }
+    for (name, allowed) in CHOICES {
+        let value = env.text(name).unwrap_or_default().to_ascii_lowercase();
+        if !value.is_empty() && !allowed.iter().any(|choice| choice.eq_ignore_ascii_case(&value)) {
+            let allowed: Vec<&str> = allowed.iter().copied().filter(|c| !c.is_empty()).collect();
+            let allowed = if allowed.is_empty() { "no value".into() } else { allowed.join(", ") };
+            return Err(env.error(name, &format!("not supported yet; only {allowed} is")));
+        }
+    }
+    Ok(())
+}

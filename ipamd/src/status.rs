@@ -1,0 +1,77 @@
+//! `ipamd status`: the pool of the daemon on this node, as a table or as JSON.
+
+mod json;
+mod table;
+
+use std::io::Write as _;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime};
+
+use agent::chain;
+use anyhow::Context as _;
+use hyper_util::rt::TokioIo;
+use proto::v1::ipam_client::IpamClient;
+use proto::v1::{ViewReply, ViewRequest};
+use tokio::net::UnixStream;
+use tonic::transport::Endpoint;
+
+use crate::exit::{Exit, Failure};
+use crate::settings;
+
+/// A daemon that lives answers within milliseconds.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// Of `status`.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Arguments {
+    /// Where the daemon listens; without it where `TIDEPOOL_SOCKET` or the default says.
+    #[arg(long, value_name = "PATH")]
+    socket: Option<PathBuf>,
+    /// What to print.
+    #[arg(long, value_enum, default_value_t = Output::Table)]
+    output: Output,
+}
+
+#[derive(Debug, Clone, Copy, clap::ValueEnum)]
+enum Output {
+    /// For people.
+    Table,
+    /// For programs; keys are added, never renamed.
+    Json,
+}
+
+/// Asks the daemon and prints.
+pub(crate) fn run(arguments: &Arguments) -> Result<(), Failure> {
+    let socket = arguments.socket.clone().map_or_else(settings::socket_of_process, Ok)?;
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .context("start the runtime")?;
+    let asking = async { tokio::time::timeout(PATIENCE, ask(&socket)).await };
+    let no_answer = |why: &str| {
+        let socket = socket.display();
+        Failure::new(Exit::NoAnswer, format!("no ipamd answers on {socket}: {why}"))
+    };
+    let view = runtime
+        .block_on(asking)
+        .map_err(|_late| no_answer("it takes too long"))?
+        .map_err(|why| no_answer(&why))?;
+    let text = match arguments.output {
+        Output::Table => table::render(&view, SystemTime::now()),
+        Output::Json => json::render(&view).context("write the pool as JSON")?,
+    };
+    std::io::stdout().write_all(text.as_bytes()).context("print the pool")?;
+    Ok(())
+}
+
+async fn ask(socket: &Path) -> Result<ViewReply, String> {
+    let socket = socket.to_owned();
+    let dial = tower::service_fn(move |_| {
+        let socket = socket.clone();
+        async move { UnixStream::connect(socket).await.map(TokioIo::new) }
+    });
+    let endpoint = Endpoint::from_static("http://ipamd");
+    let channel = endpoint.connect_with_connector(dial).await.map_err(|fault| chain(&fault))?;
+    let reply = IpamClient::new(channel).view(ViewRequest {}).await;
+    reply.map(tonic::Response::into_inner).map_err(|status| status.message().to_owned())
+}

@@ -1,0 +1,140 @@
+//! The pool as JSON. The keys are a promise to scripts: they are added to, never renamed or
+//! removed. Numbers are counts of addresses unless the key says otherwise.
+
+use proto::v1;
+use serde::Serialize;
+
+#[derive(Serialize)]
+struct Status<'a> {
+    instance_id: &'a str,
+    instance_type: &'a str,
+    /// Of the daemon, `major.minor.patch`.
+    version: &'a str,
+    /// `secondary-ip` or `prefix`.
+    mode: &'a str,
+    enis: Vec<Eni<'a>>,
+    /// Ids of ENIs on this instance that are not the daemon's to manage.
+    foreign_enis: &'a [String],
+    pods: Vec<Pod<'a>>,
+    counts: Counts,
+    /// What is under way at EC2, one phrase each.
+    in_flight: &'a [String],
+    /// What keeps the pool from its target, one phrase each.
+    blocked: &'a [String],
+}
+
+#[derive(Serialize)]
+struct Eni<'a> {
+    id: &'a str,
+    device_index: u32,
+    network_card: u32,
+    mac: &'a str,
+    subnet: &'a str,
+    primary_address: &'a str,
+    primary: bool,
+    /// `attaching`, `linking`, `ready` or `draining`.
+    state: &'a str,
+    /// Number of the kernel's route table; 0 while it is not attached.
+    table: u32,
+    /// Single addresses and prefixes.
+    blocks: Vec<Block<'a>>,
+}
+
+#[derive(Serialize)]
+struct Block<'a> {
+    cidr: &'a str,
+    assigned: u32,
+    cooling: u32,
+    free: u32,
+}
+
+#[derive(Serialize)]
+struct Pod<'a> {
+    namespace: &'a str,
+    name: &'a str,
+    uid: &'a str,
+    network: &'a str,
+    container_id: &'a str,
+    ifname: &'a str,
+    address: &'a str,
+    eni: &'a str,
+    table: u32,
+    /// Milliseconds since the Unix epoch.
+    since_ms: u64,
+}
+
+#[derive(Serialize)]
+struct Counts {
+    total: u32,
+    assigned: u32,
+    cooling: u32,
+    free: u32,
+    /// How many prefixes.
+    prefixes: u32,
+    /// How many Adds wait.
+    waiting: u32,
+}
+
+/// The pool, indented, with a newline at the end.
+pub(super) fn render(view: &v1::ViewReply) -> serde_json::Result<String> {
+    let counts = view.counts.unwrap_or_default();
+    let status = Status {
+        instance_id: &view.instance_id,
+        instance_type: &view.instance_type,
+        version: &view.server_version,
+        mode: &view.mode,
+        enis: view.enis.iter().map(eni).collect(),
+        foreign_enis: &view.foreign_enis,
+        pods: view.pods.iter().map(pod).collect(),
+        counts: Counts {
+            total: counts.total,
+            assigned: counts.assigned,
+            cooling: counts.cooling,
+            free: counts.free,
+            prefixes: counts.prefixes,
+            waiting: counts.waiting,
+        },
+        in_flight: &view.in_flight,
+        blocked: &view.blocked,
+    };
+    Ok(serde_json::to_string_pretty(&status)? + "\n")
+}
+
+fn eni(eni: &v1::EniView) -> Eni<'_> {
+    let blocks = eni.blocks.iter().map(|block| Block {
+        cidr: &block.cidr,
+        assigned: block.assigned,
+        cooling: block.cooling,
+        free: block.free,
+    });
+    Eni {
+        id: &eni.id,
+        device_index: eni.device_index,
+        network_card: eni.network_card,
+        mac: &eni.mac,
+        subnet: &eni.subnet,
+        primary_address: &eni.primary_address,
+        primary: eni.primary,
+        state: &eni.state,
+        table: eni.table,
+        blocks: blocks.collect(),
+    }
+}
+
+fn pod(view: &v1::PodView) -> Pod<'_> {
+    let pod = view.pod.as_ref();
+    let attachment = view.attachment.as_ref();
+    let address = view.address.as_ref();
+    Pod {
+        namespace: pod.map_or("", |pod| &pod.namespace),
+        name: pod.map_or("", |pod| &pod.name),
+        uid: pod.map_or("", |pod| &pod.uid),
+        network: attachment.map_or("", |key| &key.network),
+        container_id: attachment.map_or("", |key| &key.container_id),
+        ifname: attachment.map_or("", |key| &key.ifname),
+        address: address.map_or("", |held| &held.address),
+        eni: address.map_or("", |held| &held.eni),
+        table: address.map_or(0, |held| held.table),
+        since_ms: view.since_ms,
+    }
+}

@@ -1,0 +1,134 @@
+//! The pool as a person reads it.
+
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use comfy_table::{Table, presets};
+use proto::v1;
+
+/// The pool, with ages as of `now`.
+pub(super) fn render(view: &v1::ViewReply, now: SystemTime) -> String {
+    let v1::ViewReply { instance_id, instance_type, server_version, mode, .. } = view;
+    let node = format!("{instance_id} ({instance_type}), ipamd {server_version}, mode {mode}");
+    let mut paragraphs = vec![node, enis(view).to_string()];
+    if view.enis.iter().flat_map(|eni| &eni.blocks).any(is_prefix) {
+        paragraphs.push(prefixes(view).to_string());
+    }
+    if !view.pods.is_empty() {
+        paragraphs.push(pods(view, now).to_string());
+    }
+    paragraphs.push(sums(view));
+    paragraphs.join("\n\n") + "\n"
+}
+
+/// The sums, and one line for each thing that is under way or in the way.
+fn sums(view: &v1::ViewReply) -> String {
+    let v1::PoolCounts { total, assigned, cooling, free, prefixes, waiting } =
+        view.counts.unwrap_or_default();
+    let mut text = format!(
+        "{total} addresses: {assigned} used, {cooling} cooling, {free} free; \
+         {prefixes} prefixes; {waiting} pods waiting"
+    );
+    for (name, phrases) in [
+        ("foreign ENI", &view.foreign_enis),
+        ("in flight", &view.in_flight),
+        ("blocked", &view.blocked),
+    ] {
+        text.extend(phrases.iter().map(|phrase| format!("\n{name}: {phrase}")));
+    }
+    text
+}
+
+fn table(header: &[&str]) -> Table {
+    let mut table = Table::new();
+    table.load_style(presets::NOTHING).set_header(header);
+    table
+}
+
+fn enis(view: &v1::ViewReply) -> Table {
+    let mut table =
+        table(&["ENI", "DEVICE", "TABLE", "SUBNET", "ADDRESS", "STATE", "USED", "COOLING", "FREE"]);
+    for eni in &view.enis {
+        let sum = |count: fn(&v1::BlockView) -> u32| {
+            let blocks = eni.blocks.iter().map(|block| u64::from(count(block)));
+            blocks.sum::<u64>().to_string()
+        };
+        // Table 0 says that it is not attached.
+        let (device, route_table) = match eni.table {
+            0 => ("-".to_owned(), "-".to_owned()),
+            254 => (device(eni), "main".to_owned()),
+            number => (device(eni), number.to_string()),
+        };
+        table.add_row([
+            eni.id.clone(),
+            device,
+            route_table,
+            eni.subnet.clone(),
+            eni.primary_address.clone(),
+            eni.state.clone(),
+            sum(|block| block.assigned),
+            sum(|block| block.cooling),
+            sum(|block| block.free),
+        ]);
+    }
+    table
+}
+
+fn device(eni: &v1::EniView) -> String {
+    match eni.network_card {
+        0 => eni.device_index.to_string(),
+        card => format!("{card}/{}", eni.device_index),
+    }
+}
+
+fn prefixes(view: &v1::ViewReply) -> Table {
+    let mut table = table(&["PREFIX", "ENI", "USED", "COOLING", "FREE"]);
+    for eni in &view.enis {
+        for block in eni.blocks.iter().filter(|block| is_prefix(block)) {
+            table.add_row([
+                block.cidr.clone(),
+                eni.id.clone(),
+                block.assigned.to_string(),
+                block.cooling.to_string(),
+                block.free.to_string(),
+            ]);
+        }
+    }
+    table
+}
+
+fn is_prefix(block: &v1::BlockView) -> bool {
+    !(block.cidr.ends_with("/32") || block.cidr.ends_with("/128"))
+}
+
+fn pods(view: &v1::ViewReply, now: SystemTime) -> Table {
+    let mut table = table(&["POD", "ADDRESS", "ENI", "AGE", "CONTAINER", "INTERFACE"]);
+    for view in &view.pods {
+        let pod = view.pod.clone().unwrap_or_default();
+        let address = view.address.clone().unwrap_or_default();
+        let attachment = view.attachment.clone().unwrap_or_default();
+        let name = match pod.name.is_empty() {
+            true => "-".to_owned(),
+            false => format!("{}/{}", pod.namespace, pod.name),
+        };
+        table.add_row([
+            name,
+            address.address,
+            address.eni,
+            age(view.since_ms, now),
+            attachment.container_id.chars().take(12).collect(),
+            attachment.ifname,
+        ]);
+    }
+    table
+}
+
+/// In whole seconds, the two largest units of it: `3h 12m`.
+fn age(since_ms: u64, now: SystemTime) -> String {
+    let now = now.duration_since(UNIX_EPOCH).unwrap_or_default();
+    let age = now.saturating_sub(Duration::from_millis(since_ms)).as_secs();
+    let text = humantime::format_duration(Duration::from_secs(age)).to_string();
+    text.split(' ').take(2).collect::<Vec<_>>().join(" ")
+}
+
+#[cfg(test)]
+mod tests;

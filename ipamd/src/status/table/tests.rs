@@ -1,0 +1,121 @@
+//! A pool and how it is shown, as table and as JSON.
+
+use super::*;
+
+const NOW_S: u64 = 1_800_000_000;
+
+fn block(cidr: &str, assigned: u32, cooling: u32, free: u32) -> v1::BlockView {
+    v1::BlockView { cidr: cidr.into(), assigned, cooling, free }
+}
+
+fn eni(n: u32, table: u32, state: &str, blocks: Vec<v1::BlockView>) -> v1::EniView {
+    v1::EniView {
+        id: format!("eni-{n}"),
+        device_index: n,
+        network_card: 0,
+        mac: format!("02:00:00:00:00:0{n}"),
+        subnet: "subnet-a".into(),
+        primary_address: format!("10.0.0.{n}"),
+        primary: n == 0,
+        state: state.into(),
+        table,
+        blocks,
+    }
+}
+
+fn pod(name: &str, address: &str, age_s: u64) -> v1::PodView {
+    v1::PodView {
+        attachment: Some(v1::Attachment {
+            network: "aws-cni".into(),
+            container_id: "0123456789abcdef0123".into(),
+            ifname: "eth0".into(),
+        }),
+        pod: Some(v1::Pod { namespace: "default".into(), name: name.into(), uid: "u1".into() }),
+        address: Some(v1::PodAddress { address: address.into(), table: 254, eni: "eni-0".into() }),
+        since_ms: (NOW_S - age_s) * 1000,
+    }
+}
+
+fn view() -> v1::ViewReply {
+    v1::ViewReply {
+        instance_id: "i-0a".into(),
+        instance_type: "m5.large".into(),
+        mode: "prefix".into(),
+        enis: vec![
+            eni(
+                0,
+                254,
+                "ready",
+                vec![block("10.0.0.16/28", 1, 2, 13), block("10.0.0.9/32", 1, 0, 0)],
+            ),
+            eni(1, 2, "linking", vec![block("10.0.0.32/28", 0, 0, 16)]),
+            eni(2, 0, "attaching", Vec::new()),
+        ],
+        foreign_enis: vec!["eni-f".into()],
+        pods: vec![pod("web-0", "10.0.0.17", 11_523), pod("", "10.0.0.9", 5)],
+        counts: Some(v1::PoolCounts {
+            total: 33,
+            assigned: 2,
+            cooling: 2,
+            free: 29,
+            prefixes: 2,
+            waiting: 0,
+        }),
+        in_flight: vec!["attach eni-2".into()],
+        blocked: vec!["subnet-a is full".into()],
+        server_version: "0.1.0".into(),
+    }
+}
+
+#[test]
+fn the_table_tells_all() {
+    let text = render(&view(), UNIX_EPOCH + Duration::from_secs(NOW_S));
+    let trimmed: Vec<&str> = text.lines().map(str::trim_end).collect();
+    let expect = "\
+i-0a (m5.large), ipamd 0.1.0, mode prefix
+
+ ENI    DEVICE  TABLE  SUBNET    ADDRESS   STATE      USED  COOLING  FREE
+ eni-0  0       main   subnet-a  10.0.0.0  ready      2     2        13
+ eni-1  1       2      subnet-a  10.0.0.1  linking    0     0        16
+ eni-2  -       -      subnet-a  10.0.0.2  attaching  0     0        0
+
+ PREFIX        ENI    USED  COOLING  FREE
+ 10.0.0.16/28  eni-0  1     2        13
+ 10.0.0.32/28  eni-1  0     0        16
+
+ POD            ADDRESS    ENI    AGE     CONTAINER     INTERFACE
+ default/web-0  10.0.0.17  eni-0  3h 12m  0123456789ab  eth0
+ -              10.0.0.9   eni-0  5s      0123456789ab  eth0
+
+33 addresses: 2 used, 2 cooling, 29 free; 2 prefixes; 0 pods waiting
+foreign ENI: eni-f
+in flight: attach eni-2
+blocked: subnet-a is full";
+    assert_eq!(trimmed.join("\n"), expect);
+}
+
+#[test]
+fn the_keys_of_the_json_are_a_promise() {
+    let text = super::super::json::render(&view()).unwrap();
+    let json: serde_json::Value = serde_json::from_str(&text).unwrap();
+    let keys = |value: &serde_json::Value| {
+        let keys: Vec<String> = value.as_object().unwrap().keys().cloned().collect();
+        keys.join(" ")
+    };
+    assert_eq!(
+        keys(&json),
+        "blocked counts enis foreign_enis in_flight instance_id instance_type mode pods version"
+    );
+    assert_eq!(
+        keys(&json["enis"][0]),
+        "blocks device_index id mac network_card primary primary_address state subnet table"
+    );
+    assert_eq!(keys(&json["enis"][0]["blocks"][0]), "assigned cidr cooling free");
+    assert_eq!(
+        keys(&json["pods"][0]),
+        "address container_id eni ifname name namespace network since_ms table uid"
+    );
+    assert_eq!(keys(&json["counts"]), "assigned cooling free prefixes total waiting");
+    assert_eq!(json["pods"][0]["address"], "10.0.0.17");
+    assert_eq!(json["enis"][1]["table"], 2);
+}
