@@ -346,3 +346,6 @@ fn prefix_size<F: Family>() -> u128 {
 fn block_of<F: Family>(offset: u128) -> u128 {
     offset / prefix_size::<F>()
 }
+
+#[cfg(test)]
+mod tests;

@@ -15,6 +15,8 @@ pub(crate) trait Family: Debug + Clone + PartialEq + 'static {
     const PREFIX_LEN: u8;
     /// What error texts call the parameters: addresses, their count, prefixes, their count.
     const PARAMETERS: [&'static str; 4];
+    /// What EC2 says if none of them is given; it calls two of them by other names here.
+    const NOTHING_GIVEN: &'static str;
 
     fn number(addr: Self::Addr) -> u128;
     /// The address with this number, whose upper bits beyond the family's do not count.
@@ -44,6 +46,8 @@ impl Family for V4 {
         "ipv4Prefixes",
         "ipv4PrefixCount",
     ];
+    const NOTHING_GIVEN: &'static str = "One of privateIpAddressSet or privateIpAddressCount or \
+                                         ipv4PrefixSet or ipv4PrefixCount must be specified.";
 
     fn number(addr: Ipv4Addr) -> u128 {
         u128::from(u32::from(addr))
@@ -70,6 +74,8 @@ impl Family for V6 {
     const PREFIX_LEN: u8 = 80;
     const PARAMETERS: [&'static str; 4] =
         ["ipv6Addresses", "ipv6AddressCount", "ipv6Prefixes", "ipv6PrefixCount"];
+    const NOTHING_GIVEN: &'static str = "One of ipv6Addresses or ipv6AddressCount or \
+                                         ipv6Prefixes or ipv6PrefixCount must be specified.";
 
     fn number(addr: Ipv6Addr) -> u128 {
         addr.to_bits()

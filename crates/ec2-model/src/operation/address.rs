@@ -74,11 +74,9 @@ pub(super) fn no_ipv6(subnet: &SubnetId) -> ApiError {
     ApiError::parameter_value(text)
 }
 
-fn nothing_given<F: Family>() -> ApiError {
-    let [addresses, count, prefixes, prefix_count] = F::PARAMETERS;
-    let text =
-        format!("One of {addresses} or {count} or {prefixes} or {prefix_count} must be specified.");
-    ApiError::new("InvalidParameterCombination", text)
+pub(super) fn not_assigned(id: &EniId) -> ApiError {
+    let text = format!("Some of the specified addresses are not assigned to interface {id}");
+    ApiError::parameter_value(text)
 }
 
 impl Model {
@@ -138,7 +136,8 @@ impl Model {
         may_move: bool,
     ) -> Result<Holdings<F>, ApiError> {
         let eni = self.seen_eni(id)?;
-        let ask = Ask::<F>::from_wanted(wanted)?.ok_or_else(nothing_given::<F>)?;
+        let nothing_given = || ApiError::parameter_combination(F::NOTHING_GIVEN);
+        let ask = Ask::<F>::from_wanted(wanted)?.ok_or_else(nothing_given)?;
         if ask.n_slots() == 0 {
             let [_, count, _, prefix_count] = F::PARAMETERS;
             let parameter = if ask.is_for_prefixes() { prefix_count } else { count };
@@ -252,8 +251,8 @@ impl Model {
         taken.map_err(|error| ask_error(&error, Purpose::Assignment, errors))
     }
 
-    /// Takes a part of what an ENI has away from it.
-    pub(super) fn unassign<F: Kept>(
+    /// Takes a part of what an ENI has away from it, as a client asks.
+    fn unassign<F: Kept>(
         &mut self,
         caller: Caller<'_>,
         id: &EniId,
@@ -269,9 +268,7 @@ impl Model {
             return Err(ApiError::invalid_value(&primary.to_string(), "privateIpAddress", why));
         }
         if !F::holdings(eni).contains(part) {
-            let text =
-                format!("Some of the specified addresses are not assigned to interface {id}");
-            return Err(ApiError::parameter_value(text));
+            return Err(not_assigned(id));
         }
         self.blur(caller, id);
         self.drop_from(id, part)?;
@@ -279,7 +276,12 @@ impl Model {
         Ok(())
     }
 
-    fn drop_from<F: Kept>(&mut self, id: &EniId, part: &Holdings<F>) -> Result<(), ApiError> {
+    /// Takes a part of what an ENI has away from it, without any question.
+    pub(super) fn drop_from<F: Kept>(
+        &mut self,
+        id: &EniId,
+        part: &Holdings<F>,
+    ) -> Result<(), ApiError> {
         let eni = self.world.eni_mut(id)?;
         F::holdings_mut(eni).remove(part);
         let subnet = eni.subnet.clone();

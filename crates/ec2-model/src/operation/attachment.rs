@@ -7,6 +7,7 @@ use crate::id::{AttachmentId, EniId};
 use crate::model::{Caller, Model};
 use crate::request::{AttachNetworkInterface, DetachNetworkInterface, InterfaceType};
 use crate::response::{Attachment, AttachmentStatus, InstanceState, Response};
+use crate::time::Timestamp;
 use crate::world::{Eni, Instance, Kept, PRIMARY, Slot, no_such_attachment};
 
 impl Model {
@@ -107,7 +108,7 @@ impl Model {
     }
 
     /// Takes an ENI off at once.
-    pub(super) fn detach_now(&mut self, eni: &EniId, caller: Caller<'_>) -> Result<(), ApiError> {
+    pub(super) fn detach_now(&mut self, eni: &EniId, now: Timestamp) -> Result<(), ApiError> {
         let eni = self.world.eni(eni)?;
         check_detachable(eni)?;
         let Some(attachment) = eni.attachment() else {
@@ -115,7 +116,7 @@ impl Model {
             return Err(ApiError::new("IncorrectState", text));
         };
         let id = attachment.id.clone();
-        self.agenda.enter(caller.now, Due::Detached(id));
+        self.agenda.enter(now, Due::Detached(id));
         Ok(())
     }
 }

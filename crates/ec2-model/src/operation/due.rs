@@ -11,7 +11,8 @@ use crate::error::ApiError;
 use crate::family::{V4, V6};
 use crate::fault::Disturbance;
 use crate::id::{AttachmentId, EniId, InstanceId, VpcCidrAssociationId, VpcId};
-use crate::model::{Caller, Model};
+use crate::model::Model;
+use crate::operation::address::not_assigned;
 use crate::response::{AttachmentStatus, CidrState, InstanceState};
 use crate::time::Timestamp;
 use crate::world::EniState;
@@ -117,8 +118,6 @@ impl Model {
     /// As the call that would do the same; then nothing has happened.
     pub fn disturb(&mut self, disturbance: Disturbance, now: Timestamp) -> Result<(), ApiError> {
         self.advance(now);
-        let account = self.config.account.clone();
-        let caller = Caller { account: &account, now };
         match disturbance {
             Disturbance::FreezeImds { instance } => {
                 self.world.instance(&instance)?;
@@ -128,31 +127,20 @@ impl Model {
                 self.imds.thaw(&instance);
                 self.show_all(&instance)?;
             }
-            Disturbance::DetachEni { eni } => self.detach_now(&eni, caller)?,
+            Disturbance::DetachEni { eni } => self.detach_now(&eni, now)?,
             Disturbance::Unassign { eni, addresses, prefixes } => {
                 let (v4, v6) = by_family(&addresses, &prefixes);
-                self.unassign_both(caller, &eni, &v4, &v6)?;
+                let held = self.world.eni(&eni)?;
+                if !held.v4.contains(&v4) || !held.v6.contains(&v6) {
+                    return Err(not_assigned(&eni));
+                }
+                self.drop_from(&eni, &v4)?;
+                self.drop_from(&eni, &v6)?;
+                self.show_addresses_later(now, &eni);
             }
         }
         self.advance(now);
         Ok(())
-    }
-
-    /// Either family may be empty, but not both.
-    fn unassign_both(
-        &mut self,
-        caller: Caller<'_>,
-        eni: &EniId,
-        v4: &Holdings<V4>,
-        v6: &Holdings<V6>,
-    ) -> Result<(), ApiError> {
-        if v6.n_slots() > 0 && !self.world.eni(eni)?.v6.contains(v6) {
-            return self.unassign(caller, eni, v6);
-        }
-        if v4.n_slots() > 0 || v6.n_slots() == 0 {
-            self.unassign(caller, eni, v4)?;
-        }
-        if v6.n_slots() > 0 { self.unassign(caller, eni, v6) } else { Ok(()) }
     }
 
     /// IMDS of an instance shows everything as it is.
