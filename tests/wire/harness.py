@@ -25,6 +25,8 @@ import botocore.exceptions
 REGION = "us-east-1"
 CREDENTIALS = {"aws_access_key_id": "AKIDEXAMPLE", "aws_secret_access_key": "secret"}
 DEADLINE_S = 20
+# One for all clients: it keeps the service model, which takes long to read.
+SESSION = boto3.session.Session(region_name=REGION)
 XMLNS = "{http://ec2.amazonaws.com/doc/2016-11-15/}"
 
 
@@ -75,9 +77,8 @@ class Simulator:
         """A boto3 client whose every answer is checked against the service model."""
         config.setdefault("retries", {"total_max_attempts": 1})
         credentials = CREDENTIALS | {"aws_access_key_id": key_id}
-        session = boto3.session.Session(region_name=REGION, **credentials)
-        client = session.client(
-            "ec2", endpoint_url=self.url, config=botocore.config.Config(**config)
+        client = SESSION.client(
+            "ec2", endpoint_url=self.url, config=botocore.config.Config(**config), **credentials
         )
         client.meta.events.register("after-call.ec2", check_answer)
         return client
@@ -165,12 +166,18 @@ PATTERNS = {
 }
 
 
+# The API reference shows it in the sample answer; the model's enumeration lacks it.
+BESIDE_THE_ENUMERATION = {("CreateNetworkInterface/networkInterface/status", "pending")}
+
+
 def check_text(path, text, shape):
     """The text of a scalar element against its type and enumeration."""
     pattern = PATTERNS.get(shape.type_name, r"(?s).*")
     assert re.fullmatch(pattern, text), f"{path}: {text!r} is no {shape.type_name}"
     values = getattr(shape, "enum", None)
-    assert not values or text in values, f"{path}: {text!r} is not one of {values}"
+    known = not values or text in values or (path, text) in BESIDE_THE_ENUMERATION
+    # New instance types appear all the time: clients must take names that are newer than they are.
+    assert known or shape.name == "InstanceType", f"{path}: {text!r} is no {shape.name}"
 
 
 class WireTest(unittest.TestCase):

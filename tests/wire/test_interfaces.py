@@ -70,6 +70,10 @@ class Interfaces(WireTest):
 
     def test_everything_that_create_can_be_told(self):
         eni = self.create(
+            PrivateIpAddress="10.0.2.60", Ipv4Prefixes=[{"Ipv4Prefix": "10.0.2.80/28"}]
+        )
+        self.assertEqual(eni["Ipv4Prefixes"], [{"Ipv4Prefix": "10.0.2.80/28"}])
+        eni = self.create(
             PrivateIpAddresses=[
                 {"PrivateIpAddress": "10.0.2.70", "Primary": True},
                 {"PrivateIpAddress": "10.0.2.71"},
@@ -81,8 +85,6 @@ class Interfaces(WireTest):
         eni = self.create(Ipv4PrefixCount=2, Ipv6PrefixCount=1)
         self.assertEqual(len(eni["Ipv4Prefixes"]), 2)
         self.assertTrue(eni["Ipv6Prefixes"][0]["Ipv6Prefix"].endswith("/80"))
-        eni = self.create(Ipv4Prefixes=[{"Ipv4Prefix": "10.0.2.80/28"}])
-        self.assertEqual(eni["Ipv4Prefixes"], [{"Ipv4Prefix": "10.0.2.80/28"}])
         eni = self.create(PrivateIpAddress="10.0.2.100", Ipv6AddressCount=1)
         self.assertEqual((eni["PrivateIpAddress"], len(eni["Ipv6Addresses"])), ("10.0.2.100", 1))
         eni = self.create(Ipv6Prefixes=[{"Ipv6Prefix": "2600:1f13:abc:de00:4c1e::/80"}])

@@ -79,7 +79,7 @@ impl Read for TerminateInstances {
 pub(super) fn reservation(xml: &mut Xml, reservation: &Reservation) {
     xml.text("reservationId", &reservation.id);
     xml.text("ownerId", &reservation.owner_id);
-    xml.set("groupSet", [(); 0], |_, ()| {});
+    xml.node("groupSet", |_ec2_classic| {});
     xml.set("instancesSet", reservation.instances.iter().enumerate(), |xml, (index, one)| {
         xml.text("amiLaunchIndex", index);
         instance(xml, one);
@@ -106,6 +106,10 @@ fn instance(xml: &mut Xml, instance: &Instance) {
     xml.optional("ipv6Address", instance.ipv6_address);
     xml.optional("sourceDestCheck", instance.source_dest_check);
     xml.optional("architecture", instance.instance_type.architectures.first());
+    xml.text("reason", "");
+    xml.node("productCodes", |_none| {});
+    xml.text("ebsOptimized", false);
+    xml.node("blockDeviceMapping", |_none| {});
     xml.text("rootDeviceType", "ebs");
     xml.text("rootDeviceName", "/dev/xvda");
     xml.text("virtualizationType", "hvm");

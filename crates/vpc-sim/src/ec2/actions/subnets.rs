@@ -87,6 +87,11 @@ pub(super) fn subnet(xml: &mut Xml, subnet: &Subnet) {
     {
         xml.text(what_is_not_simulated, false);
     }
+    xml.node("privateDnsNameOptionsOnLaunch", |xml| {
+        xml.text("hostnameType", "ip-name");
+        xml.text("enableResourceNameDnsARecord", false);
+        xml.text("enableResourceNameDnsAAAARecord", false);
+    });
     tag_set(xml, &subnet.tags);
 }
 

@@ -115,6 +115,9 @@ pub(super) fn security_group(xml: &mut Xml, group: &SecurityGroup) {
     xml.text("ownerId", &group.owner_id);
     xml.text("vpcId", &group.vpc_id);
     xml.text("securityGroupArn", &group.arn);
+    // Rules are not modelled: everything is let through.
+    xml.node("ipPermissions", |_none| {});
+    xml.node("ipPermissionsEgress", |_none| {});
     tag_set(xml, &group.tags);
 }
 
@@ -127,4 +130,5 @@ pub(super) fn availability_zone(xml: &mut Xml, zone: &AvailabilityZone) {
     xml.text("regionName", &zone.region);
     xml.text("groupName", &zone.region);
     xml.text("networkBorderGroup", &zone.region);
+    xml.node("messageSet", |_none| {});
 }

@@ -1,0 +1,227 @@
+//! The `vpc-sim` command as scripts use it, and with root as a VPC of real devices.
+
+#![expect(clippy::unwrap_used, reason = "in a test a panic is the report")]
+
+use std::fs::File;
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::TcpStream;
+use std::path::Path;
+use std::process::{Child, Command, ExitStatus, Stdio};
+
+use rustix::process::{Pid, Signal, getuid, kill_process};
+use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
+use serde_json::Value;
+use tempfile::TempDir;
+
+const TOPOLOGY: &str = "\
+region: us-east-1
+account: '111122223333'
+anonymous: true
+fabric_netns: FABRIC
+vpcs:
+  - cidrs: [10.0.0.0/16]
+    subnets:
+      - {name: a, id: subnet-0aaaaaaaaaaaaaaa1, az: us-east-1a, cidr: 10.0.1.0/24}
+instances:
+  - {id: i-0aaaaaaaaaaaaaaa1, type: m5.large, subnet: a, address: 10.0.1.10, netns: NODE-a}
+  - {id: i-0bbbbbbbbbbbbbbb1, type: m5.large, subnet: a, address: 10.0.1.11, netns: NODE-b}
+";
+
+/// A simulator in a process of its own, with a topology whose namespaces nobody else has.
+struct Sim {
+    child: Child,
+    ready: Value,
+    announced: Vec<String>,
+    folder: TempDir,
+    id: String,
+}
+
+impl Sim {
+    fn start(test: &str, arguments: &[&str]) -> Self {
+        let id = format!("tp-{test}-{}", std::process::id());
+        let folder = tempfile::tempdir().unwrap();
+        let config = folder.path().join("topology.yaml");
+        let fabric = format!("{id}-fabric");
+        std::fs::write(&config, TOPOLOGY.replace("FABRIC", &fabric).replace("NODE", &id)).unwrap();
+        let child = vpc_sim(&config)
+            .args(["--listen", "127.0.0.1:0", "--ready-file"])
+            .arg(folder.path().join("ready.json"))
+            .args(arguments)
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut sim = Self { child, ready: Value::Null, announced: Vec::new(), folder, id };
+        let lines = BufReader::new(sim.child.stdout.take().unwrap()).lines();
+        for line in lines.map(Result::unwrap) {
+            if let Some(json) = line.strip_prefix("ready ") {
+                sim.ready = serde_json::from_str(json).unwrap();
+                return sim;
+            }
+            sim.announced.push(line);
+        }
+        panic!("ended before it was ready: {:?}", sim.announced);
+    }
+
+    fn stop(&mut self, signal: Signal) -> ExitStatus {
+        kill_process(Pid::from_child(&self.child), signal).unwrap();
+        self.child.wait().unwrap()
+    }
+
+    /// The body of the answer to a request that is sent inside a namespace of this test.
+    fn ask_in(&self, node: &str, server: &str, request: &str) -> String {
+        let netns = File::open(format!("/run/netns/{}-{node}", self.id)).unwrap();
+        let ask = || {
+            move_into_link_name_space(
+                std::os::fd::AsFd::as_fd(&netns),
+                Some(LinkNameSpaceType::Network),
+            )
+            .unwrap();
+            ask(server, request)
+        };
+        // A thread of its own: it never leaves the namespace.
+        std::thread::scope(|scope| scope.spawn(ask).join().unwrap())
+    }
+}
+
+impl Drop for Sim {
+    fn drop(&mut self) {
+        if self.child.try_wait().is_ok_and(|ended| ended.is_none()) {
+            self.stop(Signal::TERM);
+        }
+    }
+}
+
+fn vpc_sim(config: &Path) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_vpc-sim"));
+    command.arg("--config").arg(config);
+    command
+}
+
+fn ask(server: &str, request: &str) -> String {
+    let (head, body) = request.split_once("\n\n").unwrap_or((request, ""));
+    let head = head.replace('\n', "\r\n");
+    let mut stream = TcpStream::connect(server).unwrap();
+    let length = body.len();
+    write!(
+        stream,
+        "{head}\r\nhost: x\r\nconnection: close\r\ncontent-length: {length}\r\n\r\n{body}"
+    )
+    .unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).unwrap();
+    answer.split_once("\r\n\r\n").unwrap().1.to_owned()
+}
+
+#[test]
+fn a_script_learns_where_it_listens() {
+    for signal in [Signal::TERM, Signal::INT] {
+        let mut sim = Sim::start("ready", &["--imds-listen", "127.0.0.1:0"]);
+        let ec2 = sim.ready["ec2"].as_str().unwrap().to_owned();
+        let imds: Vec<&str> = sim.ready["imds"]
+            .as_object()
+            .unwrap()
+            .values()
+            .map(|url| url.as_str().unwrap())
+            .collect();
+        assert_eq!(imds.len(), 2);
+        assert_ne!(imds[0], imds[1]);
+        assert_eq!(sim.announced[0], format!("ec2 {ec2}"));
+        assert_eq!(sim.announced[1], format!("imds {} i-0aaaaaaaaaaaaaaa1", imds[0]));
+        let file = std::fs::read_to_string(sim.folder.path().join("ready.json")).unwrap();
+        assert_eq!(serde_json::from_str::<Value>(&file).unwrap(), sim.ready);
+        let server = ec2.strip_prefix("http://").unwrap();
+        let answer = ask(server, "POST / HTTP/1.1\n\nAction=DescribeVpcs&Version=2016-11-15");
+        assert!(answer.contains("<cidrBlock>10.0.0.0/16</cidrBlock>"), "{answer}");
+        assert_eq!(sim.stop(signal).code(), Some(0));
+        assert!(TcpStream::connect(server).is_err(), "nobody listens any more");
+    }
+}
+
+#[test]
+fn a_topology_can_be_checked() {
+    let folder = tempfile::tempdir().unwrap();
+    let config = folder.path().join("bad.yaml");
+    let check = |text: &str, code: i32, complaint: &str| {
+        std::fs::write(&config, text).unwrap();
+        let done = vpc_sim(&config).arg("--check").output().unwrap();
+        let stderr = String::from_utf8(done.stderr).unwrap();
+        assert_eq!(done.status.code(), Some(code), "{stderr}");
+        assert_eq!(stderr, complaint.replace("FILE", config.to_str().unwrap()));
+    };
+    check(TOPOLOGY, 0, "");
+    check(
+        &TOPOLOGY.replace("subnet: a, address: 10.0.1.11", "subnet: b"),
+        1,
+        "vpc-sim: FILE:11: there is no subnet `b`; use one of: a\n",
+    );
+}
+
+#[test]
+fn an_address_in_use_is_named() {
+    let sim = Sim::start("taken", &[]);
+    let taken = sim.ready["ec2"].as_str().unwrap().strip_prefix("http://").unwrap();
+    let config = sim.folder.path().join("topology.yaml");
+    let done = vpc_sim(&config).args(["--listen", taken]).output().unwrap();
+    let stderr = String::from_utf8(done.stderr).unwrap();
+    assert_eq!(done.status.code(), Some(1), "{stderr}");
+    assert!(stderr.contains(&format!("listen on {taken} for EC2: ")), "{stderr}");
+}
+
+/// From the instances' side: EC2 and IMDS at their addresses in a VPC, each instance told apart
+/// by where it asks from, an ENI that appears as a device, and nothing left at the end.
+#[test]
+fn instances_live_in_the_fabric() {
+    if std::env::var("TIDEPOOL_SKIP_ROOT_TESTS").is_ok_and(|skip| skip == "1") {
+        return;
+    }
+    assert!(getuid().is_root(), "needs root; TIDEPOOL_SKIP_ROOT_TESTS=1 skips it");
+    let mut sim = Sim::start("body", &["--fabric"]);
+    assert_eq!(sim.ready["imds"], serde_json::json!({}));
+    assert_eq!(sim.ready["fabric"]["ec2"], "http://169.254.169.254:8773");
+    let metadata = |node: &str, path: &str| {
+        let ttl = "x-aws-ec2-metadata-token-ttl-seconds: 60";
+        let imds = "169.254.169.254:80";
+        let token = sim.ask_in(node, imds, &format!("PUT /latest/api/token HTTP/1.1\n{ttl}"));
+        let get = format!("GET /latest/{path} HTTP/1.1\nx-aws-ec2-metadata-token: {token}");
+        sim.ask_in(node, imds, &get)
+    };
+    assert_eq!(metadata("a", "meta-data/instance-id"), "i-0aaaaaaaaaaaaaaa1");
+    assert_eq!(metadata("b", "meta-data/instance-id"), "i-0bbbbbbbbbbbbbbb1");
+
+    let ec2 = |form: &str| {
+        let form = format!("POST / HTTP/1.1\n\n{form}&Version=2016-11-15");
+        sim.ask_in("a", "169.254.169.254:8773", &form)
+    };
+    let created = ec2("Action=CreateNetworkInterface&SubnetId=subnet-0aaaaaaaaaaaaaaa1");
+    let (eni, mac) = (element(&created, "networkInterfaceId"), element(&created, "macAddress"));
+    let attached = ec2(&format!(
+        "Action=AttachNetworkInterface&NetworkInterfaceId={eni}&DeviceIndex=1&\
+         InstanceId=i-0aaaaaaaaaaaaaaa1"
+    ));
+    assert!(macs_in(&sim, "a").contains(&mac.to_owned()), "the device is there with the answer");
+    assert!(metadata("a", "meta-data/network/interfaces/macs").contains(mac));
+    ec2(&format!(
+        "Action=DetachNetworkInterface&AttachmentId={}",
+        element(&attached, "attachmentId")
+    ));
+    assert!(!macs_in(&sim, "a").contains(&mac.to_owned()));
+
+    let admin = sim.ask_in("a", "169.254.169.254:8773", "GET /_sim/calls HTTP/1.1");
+    assert_eq!(admin, "", "an instance is no operator");
+    assert_eq!(sim.stop(Signal::TERM).code(), Some(0));
+    let left: Vec<_> =
+        std::fs::read_dir("/run/netns").unwrap().map(|e| e.unwrap().file_name()).collect();
+    assert!(!left.iter().any(|name| name.to_string_lossy().starts_with(&sim.id)), "{left:?}");
+}
+
+fn element<'a>(xml: &'a str, name: &str) -> &'a str {
+    let after = xml.split_once(&format!("<{name}>")).unwrap_or_else(|| panic!("{xml}")).1;
+    after.split_once('<').unwrap().0
+}
+
+fn macs_in(sim: &Sim, node: &str) -> Vec<String> {
+    let netns = format!("{}-{node}", sim.id);
+    let links = Command::new("ip").args(["-n", &netns, "-br", "link"]).output().unwrap();
+    let links = String::from_utf8(links.stdout).unwrap();
+    links.lines().filter_map(|line| line.split_whitespace().nth(2)).map(str::to_owned).collect()
+}

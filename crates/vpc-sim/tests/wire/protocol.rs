@@ -1,0 +1,177 @@
+//! The Query protocol.
+
+use futures::FutureExt;
+
+use crate::lab::{Lab, SUBNET, one_node};
+
+#[tokio::test]
+async fn what_is_not_understood_is_refused() {
+    let lab = Lab::new(&one_node("")).await;
+    let mut request_ids = std::collections::BTreeSet::new();
+    let mut check = async |form: &str, status: u16, code: &str, message: &str| {
+        let reply = lab.ec2(form).await;
+        let got = (reply.status, reply.element("Code"), reply.element("Message"));
+        assert_eq!(got, (status, Some(code), Some(message)), "{form}: {}", reply.body);
+        assert_eq!(reply.header("x-amzn-requestid"), reply.element("RequestID"), "{form}");
+        assert_eq!(reply.header("content-type"), Some("text/xml;charset=UTF-8"), "{form}");
+        assert!(request_ids.insert(reply.element("RequestID").map(str::to_owned)), "{form}");
+    };
+    let missing = "The request must contain the parameter";
+    let describe = "Action=DescribeSubnets&Version=2016-11-15";
+    let create = "Action=CreateNetworkInterface&Version=2016-11-15";
+    check(
+        "Action=MakeCoffee&Version=2016-11-15",
+        400,
+        "InvalidAction",
+        "The action MakeCoffee is not valid for this web service.",
+    )
+    .await;
+    check(
+        "Version=2016-11-15",
+        400,
+        "MissingAction",
+        "The request is missing an action or a required parameter.",
+    )
+    .await;
+    check("Action=DescribeSubnets", 400, "MissingParameter", &format!("{missing} Version")).await;
+    check(
+        "Action=DescribeSubnets&Version=1999-01-01",
+        400,
+        "NoSuchVersion",
+        "The API version 1999-01-01 is not known; use 2016-11-15.",
+    )
+    .await;
+    check(
+        &format!("{describe}&Subnet.1=x"),
+        400,
+        "UnknownParameter",
+        "The parameter Subnet.1 is not recognized",
+    )
+    .await;
+    check(
+        &format!("{describe}&Filter.1.Value.1=x"),
+        400,
+        "MissingParameter",
+        &format!("{missing} Filter.1.Name"),
+    )
+    .await;
+    check(
+        &format!("{describe}&SubnetId.1=subnet-1"),
+        400,
+        "InvalidSubnetID.Malformed",
+        "Invalid id: &quot;subnet-1&quot;",
+    )
+    .await;
+    check(
+        &format!("{describe}&MaxResults=x"),
+        400,
+        "InvalidParameterValue",
+        "Value (x) for parameter MaxResults is invalid. It must be an integer of 32 bits.",
+    )
+    .await;
+    check(
+        &format!("{describe}&DryRun=yes"),
+        400,
+        "InvalidParameterValue",
+        "Value (yes) for parameter DryRun is invalid. It must be true or false.",
+    )
+    .await;
+    check(
+        &format!("{describe}&DryRun=true"),
+        412,
+        "DryRunOperation",
+        "Request would have succeeded, but DryRun flag is set.",
+    )
+    .await;
+    check(create, 400, "MissingParameter", &format!("{missing} SubnetId")).await;
+    check(
+        &format!("{create}&SubnetId={SUBNET}&PrivateIpAddress=10.0.2"),
+        400,
+        "InvalidParameterValue",
+        "invalid value for parameter address: 10.0.2",
+    )
+    .await;
+    check(
+        &format!("{describe}&SubnetId.1={SUBNET}&SubnetId.1={SUBNET}"),
+        400,
+        "MalformedQueryString",
+        "The parameter SubnetId.1 is given more than once",
+    )
+    .await;
+}
+
+#[tokio::test]
+async fn who_calls_is_read_from_the_scope() {
+    let lab = Lab::new(&one_node("")).await;
+    let check = async |authorization: Option<&str>, status: u16, code: Option<&str>| {
+        let headers: Vec<_> =
+            authorization.map(|value| ("authorization", value)).into_iter().collect();
+        let form = "Action=DescribeVpcs&Version=2016-11-15";
+        let reply = lab.send("POST", "/", &headers, form).await.unwrap();
+        assert_eq!((reply.status, reply.element("Code")), (status, code), "{authorization:?}");
+    };
+    let header = |scope: &str| {
+        format!(
+            "AWS4-HMAC-SHA256 Credential=AKID/1/{scope}/aws4_request, SignedHeaders=a, Signature=0"
+        )
+    };
+    check(Some(&header("us-east-1/ec2")), 200, None).await;
+    check(Some(&header("eu-west-1/ec2")), 401, Some("AuthFailure")).await;
+    check(Some(&header("us-east-1/s3")), 401, Some("AuthFailure")).await;
+    check(Some("Basic dTpw"), 400, Some("IncompleteSignature")).await;
+    check(None, 403, Some("MissingAuthenticationToken")).await;
+}
+
+#[tokio::test]
+async fn anonymous_calls_may_be_allowed() {
+    let lab = Lab::new(&one_node("anonymous: true")).await;
+    let path = "/?Action=DescribeVpcs&Version=2016-11-15";
+    let reply = lab.send("GET", path, &[], "").await.unwrap();
+    assert_eq!(reply.status, 200, "{}", reply.body);
+    assert_eq!(reply.element("cidrBlock"), Some("10.0.0.0/16"));
+    assert_eq!(reply.header("x-amzn-requestid"), reply.element("requestId"));
+    let root = r#"<DescribeVpcsResponse xmlns="http://ec2.amazonaws.com/doc/2016-11-15/">"#;
+    assert!(reply.body.contains(root), "{}", reply.body);
+    assert_eq!(lab.send("DELETE", path, &[], "").await.unwrap().status, 405);
+    assert_eq!(lab.send("GET", "/elsewhere", &[], "").await.unwrap().status, 404);
+}
+
+#[tokio::test]
+async fn a_lost_reply_has_had_its_effect() {
+    let lab = Lab::new(&one_node("anonymous: true")).await;
+    let rule =
+        r#"{"action": "CreateNetworkInterface", "when": {"nth": 1}, "effect": "lose_reply"}"#;
+    assert_eq!(lab.admin("POST", "faults", rule).await.status, 200);
+    let form = format!("Action=CreateNetworkInterface&SubnetId={SUBNET}&Version=2016-11-15");
+    let lost = lab.send("POST", "/", &[], &form).await;
+    assert_eq!(lost.unwrap_err().kind(), std::io::ErrorKind::UnexpectedEof);
+    assert_eq!(lab.send("POST", "/", &[], &form).await.unwrap().status, 200);
+    let described = lab.call("Action=DescribeNetworkInterfaces").await;
+    assert_eq!(described.body.matches("<networkInterfaceId>").count(), 3, "primary, lost, seen");
+    let calls = lab.admin("GET", "calls?action=CreateNetworkInterface", "").await.json();
+    assert_eq!(calls[0]["reply_lost"], true);
+    assert_eq!(calls[1]["reply_lost"], false);
+}
+
+#[tokio::test]
+async fn an_answer_waits_as_long_as_the_model_says() {
+    let lab = Lab::new(&one_node("clock: manual")).await;
+    let rule = r#"{"action": null, "when": "each", "effect": {"delay": {"ms": 3600000}}}"#;
+    assert_eq!(lab.admin("POST", "faults", rule).await.status, 200);
+    let mut call = std::pin::pin!(lab.call("Action=DescribeVpcs"));
+    // The call is seen in the log as soon as it has had its effect; its answer must not be there.
+    loop {
+        tokio::select! {
+            reply = &mut call => panic!("answered at once: {reply:?}"),
+            calls = lab.admin("GET", "calls", "") => {
+                if calls.json().as_array().is_some_and(|calls| !calls.is_empty()) {
+                    break;
+                }
+            }
+        }
+    }
+    lab.admin("POST", "clock", r#"{"advance_ms": 3599999}"#).await;
+    assert!(call.as_mut().now_or_never().is_none());
+    lab.admin("POST", "clock", r#"{"advance_ms": 1}"#).await;
+    assert_eq!(call.await.status, 200);
+}

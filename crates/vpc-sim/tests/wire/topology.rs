@@ -1,0 +1,70 @@
+//! Topology files that do not do: the error names the file, the line and the fix.
+
+use vpc_sim::server::{ServerError, check};
+
+use crate::lab::{NODE, SUBNET, one_node, start};
+
+/// The error for `one_node` with `from` replaced by `to`, without the file's name.
+async fn error_of(from: &str, to: &str) -> String {
+    let good = one_node("");
+    assert!(good.contains(from), "{from}");
+    let (error, file) = match start(&good.replacen(from, to, 1)).await {
+        Ok(_) => panic!("{to} is taken"),
+        Err(ServerError::Topology(error)) => (error.to_string(), error.file),
+        Err(error) => panic!("not the topology's: {error}"),
+    };
+    let prefix = format!("{}:", file.display());
+    error.strip_prefix(&prefix).unwrap_or_else(|| panic!("{error} names no file")).to_owned()
+}
+
+#[tokio::test]
+async fn errors_name_line_and_fix() {
+    let check = async |from: &str, to: &str, want: &str| {
+        let got = error_of(from, to).await;
+        assert!(got.starts_with(want), "{to}: {got}");
+        assert!(got.contains("; "), "no fix: {got}");
+    };
+    check("region: us-east-1", "region: [us-east-1", "").await;
+    check("account:", "acount:", "3: unknown field `acount`, expected one of").await;
+    check("'111122223333'", "'1111'", "3: `1111` is no account id; write 12 digits").await;
+    check("subnet: a", "subnet: b", "9: there is no subnet `b`; use one of: a").await;
+    check("az: us-east-1a", "az: us-east-1z", "7: ").await;
+    check("10.0.2.0/24", "10.1.2.0/24", "7: ").await;
+    check("10.0.2.0/24", "10.0.2.0", "7: ").await;
+    check("type: m5.large", "type: m5.enormous", "9: ").await;
+    check("10.0.2.157", "10.0.3.157", "9: ").await;
+    check("10.0.2.157", "10.0.2.1", "9: ").await;
+    check(NODE, "i-1", "9: ").await;
+    check(SUBNET, "subnet-1", "7: ").await;
+    check("subnet: a", "subnet: a, netns: a/b", "9: ").await;
+    check("subnet: a", "subnet: a, imds: never", "9: unknown variant `never`").await;
+    check("subnet: a", "subnet: a, security_groups: [x]", "9: there is no security group `x`")
+        .await;
+    check(
+        "cidr: 10.0.2.0/24",
+        "cidr: 10.0.2.0/24, used: [10.0.2.9-10.0.2.8]",
+        "7: `10.0.2.9-10.0.2.8` is no address and no range; ",
+    )
+    .await;
+    check(
+        "cidr: 10.0.2.0/24",
+        "cidr: 10.0.2.0/24, reservations: [{cidr: 10.0.4.0/28, type: prefix}]",
+        "7: ",
+    )
+    .await;
+}
+
+#[test]
+fn a_file_that_is_not_there() {
+    let error = check("/no/such/file".as_ref()).unwrap_err();
+    assert_eq!(
+        (error.line, error.fix.as_str()),
+        (None, "give the path of a readable topology file")
+    );
+}
+
+#[test]
+fn the_example_is_good() {
+    let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR"));
+    check(&folder.join("examples/two-nodes.yaml")).unwrap();
+}
