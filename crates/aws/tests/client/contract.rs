@@ -4,22 +4,19 @@
 //! where those hold that it knows of. Neither knows the other, so what both say is probably so.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::fs;
 use std::net::IpAddr;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use aws::{ConnectOptions, Ec2, Imds, instance_limits, known_limits};
 use ipam::block::Block;
-use ipam::call::{
-    Ask, AttachmentStatus, CallError, CallErrorKind, CallOutput, Ec2Call, EniFacts, EniKind,
-    INSTANCE_TAG, SubnetFacts,
-};
-use ipam::id::{EniAttachmentId, EniId, SubnetId};
+use ipam::call::{Ask, CallErrorKind, CallOutput, Ec2Call, EniFacts, EniKind, INSTANCE_TAG};
+use ipam::id::{EniId, SubnetId};
 
-use super::servers::{Process, REGION, Site, TYPE, ZONE};
-use super::wire::{id, options, tags};
+use super::node::{Node, nodes};
+use super::servers::{Process, REGION, Site, TYPE, VpcSim, ZONE};
+use super::wire::{id, options};
 
 /// The clauses that do not hold on moto 5.2, and why. A clause that begins to hold there fails
 /// the test, so that the list stays true.
@@ -41,9 +38,6 @@ const MOTO_DIFFERS: &[(&str, &str)] = &[
 ];
 const NO_PREFIXES: &str = "it ignores prefixes in silence";
 const NO_LIMITS: &str = "it knows the limits of instance types but holds nobody to them";
-
-/// How long a state may take that EC2 reaches on its own.
-const PATIENCE: Duration = Duration::from_secs(10);
 
 type Clause = (&'static str, Pin<Box<dyn Future<Output = ()> + Send>>);
 
@@ -89,120 +83,6 @@ async fn clauses(site: &Arc<Site>) -> Vec<Clause> {
         a_fragmented_subnet_says_so,
         limits_are_those_of_the_table,
     ]
-}
-
-/// One clause's instance.
-#[derive(Debug)]
-struct Node {
-    site: Arc<Site>,
-    ec2: Ec2,
-    instance: String,
-}
-
-async fn nodes(site: &Arc<Site>) -> Vec<Node> {
-    let mut nodes = Vec::new();
-    for instance in &site.instances {
-        let options = ConnectOptions {
-            instance: instance.clone(),
-            vpc: site.vpc.clone(),
-            availability_zone: ZONE.to_owned(),
-            ..options(&site.endpoint)
-        };
-        let ec2 = Ec2::connect(options).await.expect("the server's address is a URL");
-        nodes.push(Node { site: Arc::clone(site), ec2, instance: instance.to_string() });
-    }
-    nodes
-}
-
-impl Node {
-    async fn call(&self, call: Ec2Call) -> CallOutput {
-        let outcome = self.ec2.execute(&call).await;
-        outcome.unwrap_or_else(|error| panic!("{call:?}: {error}"))
-    }
-
-    async fn refused(&self, call: Ec2Call) -> CallError {
-        match self.ec2.execute(&call).await {
-            Ok(output) => panic!("{call:?} was not refused: {output:?}"),
-            Err(error) => error,
-        }
-    }
-
-    fn creation(&self, subnet: &SubnetId, ask: Ask, token: &str) -> Ec2Call {
-        Ec2Call::CreateEni {
-            subnet: subnet.clone(),
-            security_groups: [self.site.group.clone()].into(),
-            ask,
-            description: format!("aws-K8S-{}", self.instance),
-            tags: tags(&[(INSTANCE_TAG, &self.instance), ("odd", "a&b <c> \u{fc}")]),
-            client_token: format!("{}-{token}", self.instance),
-        }
-    }
-
-    async fn create(&self, ask: Ask, token: &str) -> EniFacts {
-        match self.call(self.creation(&self.site.subnet, ask, token)).await {
-            CallOutput::Created(facts) => facts,
-            other => panic!("{other:?}"),
-        }
-    }
-
-    async fn attach(&self, eni: &EniId, device_index: u16) -> EniAttachmentId {
-        match self.call(Ec2Call::AttachEni { eni: eni.clone(), device_index }).await {
-            CallOutput::Attached(attachment) => attachment,
-            other => panic!("{other:?}"),
-        }
-    }
-
-    /// A new ENI at device index 1.
-    async fn attached(&self, ask: Ask) -> (EniId, EniAttachmentId) {
-        let eni = self.create(ask, "attached").await.id;
-        let attachment = self.attach(&eni, 1).await;
-        self.eventually("the ENI is attached", &eni, |facts| {
-            let attachment = facts.and_then(|facts| facts.attachment.as_ref());
-            attachment.is_some_and(|a| a.status == AttachmentStatus::Attached)
-        })
-        .await;
-        (eni, attachment)
-    }
-
-    async fn assign(&self, eni: &EniId, ask: Ask) -> BTreeSet<Block> {
-        match self.call(Ec2Call::Assign { eni: eni.clone(), ask }).await {
-            CallOutput::Assigned(blocks) => blocks,
-            other => panic!("{other:?}"),
-        }
-    }
-
-    async fn enis(&self) -> BTreeMap<EniId, EniFacts> {
-        match self.call(Ec2Call::DescribeEnis).await {
-            CallOutput::Enis(enis) => enis.into_iter().map(|eni| (eni.id.clone(), eni)).collect(),
-            other => panic!("{other:?}"),
-        }
-    }
-
-    async fn eni(&self, eni: &EniId) -> EniFacts {
-        let enis = self.enis().await;
-        enis.get(eni).unwrap_or_else(|| panic!("{eni} is not among {enis:?}")).clone()
-    }
-
-    async fn subnets(&self) -> BTreeMap<SubnetId, SubnetFacts> {
-        match self.call(Ec2Call::DescribeSubnets).await {
-            CallOutput::Subnets(subnets) => {
-                subnets.into_iter().map(|subnet| (subnet.id.clone(), subnet)).collect()
-            }
-            other => panic!("{other:?}"),
-        }
-    }
-
-    async fn eventually(&self, what: &str, eni: &EniId, is: impl Fn(Option<&EniFacts>) -> bool) {
-        let deadline = Instant::now() + PATIENCE;
-        loop {
-            let enis = self.enis().await;
-            if is(enis.get(eni)) {
-                return;
-            }
-            assert!(Instant::now() < deadline, "not within {PATIENCE:?}: {what}; {enis:?}");
-            tokio::time::sleep(Duration::from_millis(20)).await;
-        }
-    }
 }
 
 async fn a_created_eni_is_complete_and_found_by_its_tag(node: Node) {
@@ -427,34 +307,10 @@ async fn times(site: &Site) -> String {
     format!("a client after {connected:?}, an answer after {:?}", start.elapsed())
 }
 
-const TOPOLOGY: &str = r#"
-region: us-east-1
-account: "111122223333"
-vpcs:
-  - id: vpc-0aaaaaaaaaaaaaaa1
-    cidrs: [10.1.0.0/16, 100.64.0.0/16]
-    security_groups: [{name: nodes, id: sg-0aaaaaaaaaaaaaaa1}]
-    subnets: [{name: a, id: subnet-0aaaaaaaaaaaaaaa1, az: us-east-1a, cidr: 10.1.2.0/24}]
-instances:
-  - {id: i-0aaaaaaaaaaaaaaa1, type: m5.large, subnet: a, address: 10.1.2.157, security_groups: [nodes]}
-"#;
-
-/// The process, where its EC2 is, and where the metadata service of the topology's instance is.
-async fn vpc_sim() -> (Process, String, String) {
-    let folder = tempfile::tempdir().expect("a temporary folder");
-    let file = folder.path().join("topology.yaml");
-    fs::write(&file, TOPOLOGY).expect("write the topology");
-    let process = Process::vpc_sim(&file).await;
-    let ready: serde_json::Value = serde_json::from_str(&process.ready).expect("JSON");
-    let url = |value: &serde_json::Value| value.as_str().expect("a URL").to_owned();
-    let (ec2, imds) = (url(&ready["ec2"]), url(&ready["imds"]["i-0aaaaaaaaaaaaaaa1"]));
-    (process, ec2, imds)
-}
-
 #[tokio::test]
 async fn every_clause_holds_on_vpc_sim() {
-    let (_process, ec2, _) = vpc_sim().await;
-    let site = Arc::new(Site::build(&ec2, INSTANCES).await);
+    let sim = VpcSim::start().await;
+    let site = Arc::new(Site::build(&sim.ec2, INSTANCES).await);
     println!("vpc-sim: {}", times(&site).await);
     let broken = broken(&site).await;
     assert!(broken.is_empty(), "{broken:#?}");
@@ -472,8 +328,8 @@ async fn every_clause_that_moto_knows_of_holds_on_moto() {
 
 #[tokio::test]
 async fn the_node_of_the_topology_knows_who_and_where_it_is() {
-    let (_process, ec2, imds) = vpc_sim().await;
-    let facts = Imds::connect_to(&imds).unwrap().node_facts().await.unwrap();
+    let sim = VpcSim::start().await;
+    let facts = Imds::connect_to(&sim.imds).unwrap().node_facts().await.unwrap();
     assert_eq!(facts.instance, id("i-0aaaaaaaaaaaaaaa1"));
     assert_eq!((&*facts.region, &*facts.availability_zone), (REGION, ZONE));
     assert_eq!(facts.instance_type, "m5.large");
@@ -486,7 +342,7 @@ async fn the_node_of_the_topology_knows_who_and_where_it_is() {
     assert_eq!(facts.subnet_cidr.to_string(), "10.1.2.0/24");
     let cidrs: Vec<_> = facts.vpc_cidrs.iter().map(ToString::to_string).collect();
     assert_eq!(cidrs, ["10.1.0.0/16", "100.64.0.0/16"]);
-    let options = ConnectOptions { instance: facts.instance, ..options(&ec2) };
+    let options = ConnectOptions { instance: facts.instance, ..options(&sim.ec2) };
     let enis = Ec2::connect(options).await.unwrap().execute(&Ec2Call::DescribeEnis).await.unwrap();
     let CallOutput::Enis(enis) = enis else { panic!("{enis:?}") };
     assert_eq!((&enis[0].id, &enis[0].mac), (&facts.primary_eni, &facts.primary_mac));

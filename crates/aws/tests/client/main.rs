@@ -4,6 +4,8 @@
 mod contract;
 mod environment;
 mod imds;
+mod node;
 mod server;
 mod servers;
+mod trouble;
 mod wire;

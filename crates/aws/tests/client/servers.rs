@@ -6,9 +6,11 @@ use std::time::Duration;
 
 use aws_sdk_ec2::Client;
 use aws_sdk_ec2::config::{BehaviorVersion, Credentials, Region};
-use aws_sdk_ec2::types::InstanceType;
+use aws_sdk_ec2::types::{Filter, InstanceType};
 use ipam::id::{InstanceId, SecurityGroupId, SubnetId, VpcId};
-use tokio::io::{AsyncBufReadExt, AsyncRead, BufReader};
+use serde_json::Value;
+use tokio::io::{AsyncBufReadExt, AsyncRead, AsyncReadExt, AsyncWriteExt, BufReader};
+use tokio::net::TcpStream;
 use tokio::process::{Child, Command};
 use tokio::sync::mpsc;
 
@@ -32,7 +34,7 @@ pub(crate) struct Process {
 
 impl Process {
     /// `vpc-sim` with the topology in `file`.
-    pub(crate) async fn vpc_sim(file: &Path) -> Self {
+    async fn vpc_sim(file: &Path) -> Self {
         let program = vpc_sim_program();
         let mut command = Command::new(&program);
         command.arg("--config").arg(file).args(["--listen", "127.0.0.1:0"]);
@@ -152,7 +154,7 @@ async fn subnet(ec2: &Client, vpc: &VpcId, cidr: &str) -> SubnetId {
 }
 
 async fn default_group(ec2: &Client, vpc: &VpcId) -> SecurityGroupId {
-    let of_vpc = aws_sdk_ec2::types::Filter::builder().name("vpc-id").values(vpc.as_str()).build();
+    let of_vpc = Filter::builder().name("vpc-id").values(vpc.as_str()).build();
     let answer = ec2.describe_security_groups().filters(of_vpc).send().await;
     let answer = answer.expect("DescribeSecurityGroups");
     id(answer.security_groups().first().and_then(|group| group.group_id()).expect("a group"))
@@ -171,4 +173,55 @@ async fn run_instances(ec2: &Client, subnet: &SubnetId, count: i32) -> Vec<Insta
         .expect("RunInstances");
     let instances = answer.instances().iter();
     instances.map(|instance| id(instance.instance_id().expect("an id"))).collect()
+}
+
+const TOPOLOGY: &str = r#"
+region: us-east-1
+account: "111122223333"
+vpcs:
+  - id: vpc-0aaaaaaaaaaaaaaa1
+    cidrs: [10.1.0.0/16, 100.64.0.0/16]
+    security_groups: [{name: nodes, id: sg-0aaaaaaaaaaaaaaa1}]
+    subnets: [{name: a, id: subnet-0aaaaaaaaaaaaaaa1, az: us-east-1a, cidr: 10.1.2.0/24}]
+instances:
+  - {id: i-0aaaaaaaaaaaaaaa1, type: m5.large, subnet: a, address: 10.1.2.157, security_groups: [nodes]}
+"#;
+
+/// A running `vpc-sim` with [`TOPOLOGY`].
+#[derive(Debug)]
+pub(crate) struct VpcSim {
+    /// Where its EC2 is.
+    pub(crate) ec2: String,
+    /// Where the metadata service of the topology's instance is.
+    pub(crate) imds: String,
+    _process: Process,
+}
+
+impl VpcSim {
+    pub(crate) async fn start() -> Self {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let file = folder.path().join("topology.yaml");
+        std::fs::write(&file, TOPOLOGY).expect("write the topology");
+        let process = Process::vpc_sim(&file).await;
+        let ready: Value = serde_json::from_str(&process.ready).expect("JSON");
+        let url = |value: &Value| value.as_str().expect("a URL").to_owned();
+        let imds = url(&ready["imds"]["i-0aaaaaaaaaaaaaaa1"]);
+        Self { ec2: url(&ready["ec2"]), imds, _process: process }
+    }
+
+    /// One call of the operator's endpoint.
+    pub(crate) async fn operate(&self, method: &str, path: &str, body: &Value) {
+        let host = self.ec2.strip_prefix("http://").expect("a URL of HTTP");
+        let body = body.to_string();
+        let request = format!(
+            "{method} /_sim/{path} HTTP/1.1\r\nhost: {host}\r\nconnection: close\r\n\
+             content-type: application/json\r\ncontent-length: {}\r\n\r\n{body}",
+            body.len()
+        );
+        let mut stream = TcpStream::connect(host).await.expect("connect to vpc-sim");
+        stream.write_all(request.as_bytes()).await.expect("send");
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).await.expect("an answer");
+        assert!(answer.starts_with("HTTP/1.1 200 "), "{method} {path} {body}: {answer}");
+    }
 }
