@@ -45,7 +45,7 @@ impl CallLog {
     }
 
     /// The latest calls, oldest first.
-    pub fn records(&self) -> impl Iterator<Item = &CallRecord> {
+    pub fn records(&self) -> impl DoubleEndedIterator<Item = &CallRecord> {
         self.records.iter()
     }
 
