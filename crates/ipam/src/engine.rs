@@ -178,7 +178,7 @@ impl Engine {
         self.repeat_creates(now);
         self.dismiss(now);
         self.sync_host(now);
-        self.emit_save();
+        self.emit_save(now);
         self.wake_at = self.next_wake(now);
         std::mem::take(&mut self.out)
     }

@@ -70,7 +70,7 @@ pub enum Event {
         /// How it stands.
         link: LinkState,
     },
-    /// Every save up to this one is durable, or this one could not be made so.
+    /// The save is durable, or could not be made so.
     Saved {
         /// The save.
         seq: SaveSeq,
@@ -95,7 +95,8 @@ pub enum LinkState {
 /// Something to do, in this order. The engine never waits for it; the result comes as an event.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Effect {
-    /// Make these changes durable, then send [`Event::Saved`].
+    /// Make these changes durable, all or none, then send [`Event::Saved`]. The next one comes
+    /// only after that.
     Save {
         /// Its number, one more than the last one's.
         seq: SaveSeq,

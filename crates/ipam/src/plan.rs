@@ -233,7 +233,7 @@ struct Planner<'a> {
     n_over_max_pods: u64,
     /// What is planned for each ENI, by its place in the situation.
     on_enis: Vec<Portion>,
-    new_enis: Vec<(SubnetId, Ask)>,
+    new_enis: Vec<(&'a SubnetSupply, Ask)>,
     blocked: Vec<Blocked>,
     again_at: Option<Timestamp>,
 }
@@ -395,7 +395,7 @@ impl<'a> Planner<'a> {
         }
         for subnet in &self.situation.subnets {
             let Some(ask) = self.ask(subnet, want, self.blocks_per_eni) else { continue };
-            self.new_enis.push((subnet.id.clone(), ask));
+            self.new_enis.push((subnet, ask));
             self.totals.add(ask);
             return true;
         }
@@ -442,40 +442,21 @@ impl<'a> Planner<'a> {
         }
     }
 
-    /// What may be asked of `subnet` for `want`: blocks of the mode's kind, or single addresses
-    /// for pods that starve where there are no prefixes.
+    /// What to put of `want` into `room` in `subnet`: blocks of the mode's kind, or single addresses
+    /// for pods that starve where there are no prefixes. `None` where nothing may be asked for.
     fn ask(&mut self, subnet: &SubnetSupply, want: Want, room: u16) -> Option<Ask> {
-        let count = |blocks: u64, at_most: u16| {
-            u16::try_from(blocks).unwrap_or(u16::MAX).min(room).min(at_most)
+        let count = |blocks: u64| u16::try_from(blocks).unwrap_or(u16::MAX).min(room);
+        let (main, ask) = match self.mode {
+            Mode::SecondaryIp => (subnet.addresses, Ask::Addresses(count(want.blocks))),
+            Mode::Prefix => (subnet.prefixes, Ask::Prefixes(count(want.blocks))),
         };
-        let main = match self.mode {
-            Mode::SecondaryIp => subnet.addresses,
-            Mode::Prefix => subnet.prefixes,
-        };
-        match (main, self.mode) {
-            (Allowance::Open(at_most), Mode::SecondaryIp) => {
-                return Some(Ask::Addresses(count(want.blocks, at_most)));
-            }
-            (Allowance::Open(at_most), Mode::Prefix) => {
-                return Some(Ask::Prefixes(count(want.blocks, at_most)));
-            }
-            (Allowance::Closed { code, probe_at, rest_until }, _) => {
-                let again_at = if want.starving > 0 { probe_at } else { rest_until };
-                if again_at <= self.now {
-                    return Some(match self.mode {
-                        Mode::SecondaryIp => Ask::Addresses(1),
-                        Mode::Prefix => Ask::Prefixes(1),
-                    });
-                }
-                self.block(Blocked::refused_by(&subnet.id, code, again_at));
-            }
-        }
-        match (self.mode, subnet.addresses) {
-            (Mode::Prefix, Allowance::Open(at_most)) if want.starving > 0 => {
-                Some(Ask::Addresses(count(want.starving, at_most)))
-            }
-            (Mode::Prefix | Mode::SecondaryIp, _) => None,
-        }
+        let is_starving = want.starving > 0;
+        let Some((code, until)) = main.refuses(is_starving, self.now) else { return Some(ask) };
+        self.block(Blocked::refused_by(&subnet.id, code, until));
+        let fallback = is_starving
+            && self.mode == Mode::Prefix
+            && subnet.addresses.refuses(is_starving, self.now).is_none();
+        fallback.then(|| Ask::Addresses(count(want.starving)))
     }
 
     fn block(&mut self, blocked: Blocked) {
@@ -511,12 +492,13 @@ impl<'a> Planner<'a> {
         for (eni, portion) in self.situation.enis.iter().zip(&self.on_enis) {
             // What a busy ENI will take is asked for when its call has ended.
             if eni.state == SupplyState::Attached && !eni.busy {
-                let ask = portion.ask();
+                let ask = portion.ask().map(|ask| eni.subnet.at_once(ask));
                 growth.extend(ask.map(|ask| Growth::Assign { eni: eni.id.clone(), ask }));
             }
         }
-        let new = self.new_enis.into_iter().map(|(subnet, ask)| Growth::Create { subnet, ask });
-        growth.extend(new);
+        for (subnet, ask) in self.new_enis {
+            growth.push(Growth::Create { subnet: subnet.id.clone(), ask: subnet.at_once(ask) });
+        }
         Plan {
             growth,
             surplus,
@@ -541,6 +523,20 @@ impl Portion {
             Portion { addresses: 0, prefixes: 0 } => None,
             Portion { addresses: 0, prefixes } => Some(Ask::Prefixes(prefixes)),
             Portion { addresses, .. } => Some(Ask::Addresses(addresses)),
+        }
+    }
+}
+
+impl SubnetSupply {
+    /// As much of `ask` as may be asked for in one call; the rest follows when that is granted.
+    fn at_once(&self, ask: Ask) -> Ask {
+        let allowance = match ask {
+            Ask::Addresses(_) => self.addresses,
+            Ask::Prefixes(_) => self.prefixes,
+        };
+        match allowance {
+            Allowance::Open(at_most) => ask.with_count(ask.count().min(at_most)),
+            Allowance::Closed { .. } => ask.with_count(ask.count().min(1)),
         }
     }
 }

@@ -108,10 +108,12 @@ impl Retries {
         code: RefusalCode,
         why: String,
         now: Timestamp,
-    ) {
+    ) -> Hold {
         let attempts = self.holds.get(&subject).map_or(0, |hold| hold.attempts).saturating_add(1);
         let wait = self.jittered(pace.wait(attempts), attempts);
-        self.holds.insert(subject, Hold { code, why, until: now + wait, attempts });
+        let hold = Hold { code, why, until: now + wait, attempts };
+        self.holds.insert(subject, hold.clone());
+        hold
     }
 
     pub(crate) fn clear(&mut self, subject: &Subject) {

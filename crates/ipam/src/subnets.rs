@@ -68,6 +68,23 @@ pub enum Allowance {
     },
 }
 
+impl Allowance {
+    /// How the subnet has refused and when to ask again, unless that time has come.
+    pub(crate) fn refuses(
+        self,
+        is_starving: bool,
+        now: Timestamp,
+    ) -> Option<(RefusalCode, Timestamp)> {
+        match self {
+            Allowance::Open(_) => None,
+            Allowance::Closed { code, probe_at, rest_until } => {
+                let until = if is_starving { probe_at } else { rest_until };
+                (until > now).then_some((code, until))
+            }
+        }
+    }
+}
+
 /// What is known of the subnets.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Subnets {
@@ -130,9 +147,18 @@ impl Subnets {
 
     /// A subnet without a free address has no free prefix either.
     pub(crate) fn prefixes(&self, id: &SubnetId, now: Timestamp) -> Allowance {
-        match self.allowance(id, Kind::Address, now) {
-            Allowance::Open(_) => self.allowance(id, Kind::Prefix, now),
-            closed @ Allowance::Closed { .. } => closed,
+        let prefixes = self.allowance(id, Kind::Prefix, now);
+        match (self.allowance(id, Kind::Address, now), prefixes) {
+            (Allowance::Open(_), prefixes) => prefixes,
+            (closed @ Allowance::Closed { .. }, Allowance::Open(_)) => closed,
+            (
+                Allowance::Closed { code, probe_at, rest_until },
+                Allowance::Closed { probe_at: probe_prefix_at, rest_until: prefixes_until, .. },
+            ) => Allowance::Closed {
+                code,
+                probe_at: probe_at.max(probe_prefix_at),
+                rest_until: rest_until.max(prefixes_until),
+            },
         }
     }
 

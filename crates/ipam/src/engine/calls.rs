@@ -6,6 +6,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::Engine;
+use super::inventory::LAG;
 use crate::block::Block;
 use crate::call::{Action, Ask, CallError, CallErrorKind, CallId, CallOutput, Ec2Call, EniFacts};
 use crate::eni::{Bond, Link, Stage};
@@ -32,6 +33,8 @@ pub(super) enum Phase {
     Intended,
     /// EC2 has it.
     Made,
+    /// EC2 has it for the second time at least, with the same client token.
+    MadeAgain,
     /// Nobody knows whether it had its effect; reading EC2 later than this will tell.
     Doubtful(Timestamp),
     /// Nobody knows whether it had its effect; its client token makes it safe to repeat then.
@@ -97,15 +100,23 @@ impl Engine {
         if self.look_done(id, &result, now) {
             return;
         }
-        let made = self.calls.get(&id).filter(|inflight| inflight.phase == Phase::Made);
-        let Some(call) = made.map(|inflight| inflight.call.clone()) else { return };
+        let Some(InFlight { call, phase }) = self.calls.get(&id).cloned() else { return };
+        if !matches!(phase, Phase::Made | Phase::MadeAgain) {
+            return;
+        }
         match result {
             Ok(output) => match self.succeeded(&call, output, now) {
                 Understood::Yes => self.settle_call(id),
-                Understood::No => self.doubt(id, now),
+                Understood::No => self.doubt(id, &not_an_answer(), now),
             },
-            Err(error) if error.kind == CallErrorKind::OutcomeUnknown => self.doubt(id, now),
+            Err(error) if error.kind == CallErrorKind::OutcomeUnknown => {
+                self.doubt(id, &error, now);
+            }
             Err(error) => {
+                if phase == Phase::MadeAgain {
+                    // The first time it may have succeeded.
+                    self.enis_look.ask(now + LAG);
+                }
                 self.settle_call(id);
                 self.failed(&call, &error, now);
             }
@@ -118,15 +129,16 @@ impl Engine {
     }
 
     /// The call may have had its effect.
-    fn doubt(&mut self, id: CallId, now: Timestamp) {
-        let Some(inflight) = self.calls.get_mut(&id) else { return };
-        if inflight.call.action() == Action::CreateEni {
-            let wait = Pace::of(CallErrorKind::OutcomeUnknown).wait(1);
-            inflight.phase = Phase::RepeatAt(now + self.retries.jittered(wait, 1));
+    fn doubt(&mut self, id: CallId, error: &CallError, now: Timestamp) {
+        let Some(call) = self.calls.get(&id).map(|inflight| inflight.call.clone()) else { return };
+        let phase = if call.action() == Action::CreateEni {
+            let hold = self.hold(Subject::Action(Action::CreateEni), &call, error, now);
+            Phase::RepeatAt(hold.until)
         } else {
-            inflight.phase = Phase::Doubtful(now);
             self.enis_look.ask(now);
-        }
+            Phase::Doubtful(now)
+        };
+        self.calls.insert(id, InFlight { call, phase });
     }
 
     /// Repeats, as soon as it is known what is here, the creations of which nobody knows more.
@@ -136,7 +148,7 @@ impl Engine {
         }
         for (id, inflight) in &mut self.calls {
             if matches!(inflight.phase, Phase::RepeatAt(at) if at <= now) {
-                inflight.phase = Phase::Made;
+                inflight.phase = Phase::MadeAgain;
                 self.out.push(Effect::Call { id: *id, call: inflight.call.clone() });
             }
         }
@@ -240,7 +252,11 @@ impl Engine {
             Ec2Call::Assign { eni, ask } => self.assign_refused(eni, *ask, call, error, now),
             Ec2Call::AttachEni { .. } => self.attach_failed(call, error, now),
             Ec2Call::DetachEni { eni, .. } if kind == CallErrorKind::NotFound => self.detached(eni),
-            Ec2Call::DeleteEni { eni } if kind == CallErrorKind::NotFound => self.eni_gone(eni),
+            Ec2Call::DeleteEni { eni } if kind == CallErrorKind::NotFound => {
+                self.eni_gone(eni);
+                // Just after its creation that may be said of an ENI that exists.
+                self.enis_look.ask(now + LAG);
+            }
             Ec2Call::SetDeleteOnTermination { eni, .. }
             | Ec2Call::Unassign { eni, .. }
             | Ec2Call::DetachEni { eni, .. }
@@ -313,7 +329,7 @@ impl Engine {
         let hold = self.hold(subject, call, error, now);
         if give_up {
             self.doom(eni, now);
-        } else if hold.is_some_and(|hold| hold.attempts >= ATTACH_ATTEMPTS) {
+        } else if hold.attempts >= ATTACH_ATTEMPTS {
             self.doom(eni, now);
             let pace = Pace::of(CallErrorKind::EniLimit);
             let why = format!("new ENIs cannot be attached: {error}");
@@ -339,11 +355,10 @@ impl Engine {
         call: &Ec2Call,
         error: &CallError,
         now: Timestamp,
-    ) -> Option<Hold> {
+    ) -> Hold {
         let why = format!("{call}: {error}");
         let (pace, code) = (Pace::of(error.kind), refusal_code(error.kind));
-        self.retries.fail(subject.clone(), pace, code, why, now);
-        self.retries.hold(&subject, now).cloned()
+        self.retries.fail(subject, pace, code, why, now)
     }
 
     pub(super) fn set_leaving(&mut self, eni: &EniId, blocks: &BTreeSet<Block>, leaving: bool) {
@@ -360,6 +375,14 @@ impl Engine {
 enum Understood {
     Yes,
     No,
+}
+
+fn not_an_answer() -> CallError {
+    CallError {
+        kind: CallErrorKind::OutcomeUnknown,
+        code: "UnexpectedAnswer".to_owned(),
+        message: "the answer is one to another question".to_owned(),
+    }
 }
 
 fn is_of_subnet(kind: CallErrorKind) -> bool {

@@ -240,7 +240,7 @@ impl Engine {
         let delay = self.policy.shrink_delay;
         let repeats = self.calls.values().filter_map(|InFlight { phase, .. }| match phase {
             Phase::RepeatAt(at) => Some(*at),
-            Phase::Intended | Phase::Made | Phase::Doubtful(_) => None,
+            Phase::Intended | Phase::Made | Phase::MadeAgain | Phase::Doubtful(_) => None,
         });
         let holds = self.retries.holds(now).map(|(_, hold)| hold.until);
         [

@@ -19,7 +19,7 @@ use crate::time::Timestamp;
 /// How often EC2 is read although nothing gives cause.
 const AUDIT: Duration = Duration::from_secs(24 * 60 * 60);
 /// For how long after a change EC2 may still describe what was before it.
-const LAG: Duration = Duration::from_secs(10);
+pub(super) const LAG: Duration = Duration::from_secs(10);
 
 /// One kind of reading: when it is due, whether it is under way, whether it has ever succeeded.
 #[derive(Debug, Clone)]

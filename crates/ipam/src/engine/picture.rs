@@ -89,7 +89,7 @@ fn link_trouble(eni: &Eni) -> Option<String> {
 fn in_flight(inflight: &InFlight) -> String {
     let phase = match inflight.phase {
         Phase::Intended => "about to be made",
-        Phase::Made => "under way",
+        Phase::Made | Phase::MadeAgain => "under way",
         Phase::Doubtful(_) => "outcome unknown, reading EC2",
         Phase::RepeatAt(_) => "outcome unknown, to be repeated",
     };

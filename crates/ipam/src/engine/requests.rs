@@ -169,13 +169,16 @@ impl Engine {
 
     /// Returns the waiter if it must go on waiting.
     fn serve_one(&mut self, waiter: Waiter, now: Timestamp) -> Option<Waiter> {
-        if self.requests.releases.contains_key(&waiter.key) {
+        if self.requests.releases.contains_key(&waiter.key) || self.saves.doubt(&waiter.key) {
             return Some(waiter);
         }
         if let Some(assignment) = self.record.assignments().get(&waiter.key) {
             let answer = Answer::Granted(assignment.clone());
             self.reply(waiter.request, answer);
             return None;
+        }
+        if waiter.deadline <= now {
+            return Some(waiter);
         }
         if let Some(promise) = self.requests.promises.get_mut(&waiter.key) {
             if !promise.dels.is_empty() {

@@ -1,9 +1,8 @@
 //! What must be durable before something happens outside: the only place that changes the record.
 //!
 //! The record holds what is durable. A change is applied when its save has succeeded; until then
-//! its consequences are in `requests` and `calls`.
-
-use std::collections::BTreeMap;
+//! its consequences are in `requests` and `calls`. One save is under way at a time: what comes up
+//! meanwhile goes into the next, so that a save that fails has no successor yet.
 
 use super::Engine;
 use crate::call::CallId;
@@ -34,7 +33,7 @@ pub(super) enum Then {
 pub(super) struct Saves {
     next: Batch,
     n_sent: u64,
-    sent: BTreeMap<SaveSeq, Batch>,
+    under_way: Option<Batch>,
 }
 
 /// Changes that become durable together, or not at all.
@@ -42,7 +41,7 @@ pub(super) struct Saves {
 struct Batch {
     changes: Vec<Change>,
     then: Vec<Then>,
-    /// Changes that wait for company: they correct what a failed save may have left behind.
+    /// What goes before them: it corrects what a failed save may have left behind.
     corrections: Vec<Change>,
 }
 
@@ -51,41 +50,46 @@ impl Saves {
         self.next.changes.push(change);
     }
 
-    pub(super) fn then(&mut self, then: Then) {
-        self.next.then.push(then);
+    /// Whether the file may say of an attachment on record that it is released.
+    pub(super) fn doubt(&self, key: &AttachmentKey) -> bool {
+        let is_of_key =
+            |change: &Change| matches!(change, Change::Assigned { key: k, .. } if k == key);
+        let batches = std::iter::once(&self.next).chain(&self.under_way);
+        batches.flat_map(|batch| &batch.corrections).any(is_of_key)
     }
 
-    fn correct(&mut self, change: Change) {
-        self.next.corrections.push(change);
+    pub(super) fn then(&mut self, then: Then) {
+        self.next.then.push(then);
     }
 }
 
 impl Engine {
-    /// Sends what has been noted since the last time, as one save.
-    pub(super) fn emit_save(&mut self) {
-        if self.saves.next.changes.is_empty() {
+    /// Sends what has been noted since the last save, as the next. Corrections alone wait until
+    /// the record is likely to be writable again.
+    pub(super) fn emit_save(&mut self, now: Timestamp) {
+        let Batch { changes, corrections, .. } = &self.saves.next;
+        let nothing_new = changes.is_empty();
+        if self.saves.under_way.is_some()
+            || nothing_new && (corrections.is_empty() || self.record_hold(now).is_some())
+        {
             return;
         }
         let batch = std::mem::take(&mut self.saves.next);
         let changes = batch.corrections.iter().chain(&batch.changes).cloned().collect();
         self.saves.n_sent += 1;
         let seq = SaveSeq(self.saves.n_sent);
-        self.saves.sent.insert(seq, batch);
+        self.saves.under_way = Some(batch);
         self.out.push(Effect::Save { seq, changes });
     }
 
     pub(super) fn saved(&mut self, seq: SaveSeq, result: Result<(), String>, now: Timestamp) {
+        if seq != SaveSeq(self.saves.n_sent) {
+            return;
+        }
+        let Some(batch) = self.saves.under_way.take() else { return };
         match result {
-            Ok(()) => {
-                let later = self.saves.sent.split_off(&SaveSeq(seq.0.saturating_add(1)));
-                let durable = std::mem::replace(&mut self.saves.sent, later);
-                durable.into_values().for_each(|batch| self.commit(batch, now));
-            }
-            Err(why) => {
-                if let Some(batch) = self.saves.sent.remove(&seq) {
-                    self.give_up(batch, &why, now);
-                }
-            }
+            Ok(()) => self.commit(batch, now),
+            Err(why) => self.give_up(batch, &why, now),
         }
     }
 
@@ -113,19 +117,9 @@ impl Engine {
     fn give_up(&mut self, batch: Batch, why: &str, now: Timestamp) {
         let text = format!("the record cannot be written: {why}; see to its disk");
         self.retries.fail(Subject::Record, UNWRITABLE, RefusalCode::StateUnwritable, text, now);
-        for change in batch.corrections {
-            self.saves.correct(change);
-        }
-        for change in batch.changes {
-            match change {
-                Change::Assigned { key, .. } => {
-                    self.saves.correct(Change::Released { key, at: now })
-                }
-                Change::Intended { id, .. } => self.saves.correct(Change::Settled { id }),
-                Change::Settled { .. } | Change::Rested { .. } => self.saves.correct(change),
-                Change::Released { .. } | Change::Resting { .. } => {}
-            }
-        }
+        let opposites = batch.changes.into_iter().flat_map(|change| self.opposite(change, now));
+        let corrections: Vec<_> = batch.corrections.into_iter().chain(opposites).collect();
+        self.saves.next.corrections.extend(corrections);
         for then in batch.then {
             match then {
                 Then::Grant(key) => self.not_granted(&key, now),
@@ -136,6 +130,28 @@ impl Engine {
                 }
                 Then::Make(id) => self.call_not_made(id),
             }
+        }
+    }
+
+    /// What undoes `change`, or makes good for it, whether or not the file holds it.
+    fn opposite(&self, change: Change, now: Timestamp) -> Vec<Change> {
+        match change {
+            Change::Assigned { key, assignment } => {
+                let address = assignment.address;
+                let rest = match self.record.cooling().get(&address) {
+                    Some(since) => Change::Resting { address, since: *since },
+                    None => Change::Rested { address },
+                };
+                vec![Change::Released { key, at: now }, rest]
+            }
+            Change::Released { key, .. } => {
+                let assignment = self.record.assignments().get(&key).cloned();
+                let again = |assignment| Change::Assigned { key, assignment };
+                assignment.map(again).into_iter().collect()
+            }
+            Change::Intended { id, .. } => vec![Change::Settled { id }],
+            // What has ended has ended.
+            Change::Settled { .. } | Change::Resting { .. } | Change::Rested { .. } => vec![change],
         }
     }
 
