@@ -211,6 +211,8 @@ fn apply(
 }
 
 proptest! {
+    #![proptest_config(ProptestConfig::with_cases(128))]
+
     /// Every answer is the naive model's, whatever came before; so nothing is held twice, what is
     /// reserved is never given, prefixes are aligned and disjoint, and a release restores.
     #[test]

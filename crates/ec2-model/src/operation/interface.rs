@@ -15,7 +15,7 @@ use crate::request::{
     CreateNetworkInterface, DeleteNetworkInterface, InterfaceType, ModifyNetworkInterfaceAttribute,
     WantedIpv4,
 };
-use crate::response::{NetworkInterface, Response, Tags};
+use crate::response::{Response, SecurityGroup, Tags};
 use crate::world::{Eni, EniState, no_such_attachment, no_such_eni};
 
 /// The first bytes of EC2's MAC addresses: locally administered, for one station.
@@ -88,7 +88,13 @@ impl Model {
         let groups = self.groups_in(&vpc, &draft.groups)?;
         self.check_eni_quota(draft)?;
         let id = EniId::from_number(self.fresh());
-        let (primary, v4, v6) = self.take_addresses(&id, draft)?;
+        let mut v4 = Holdings::default();
+        let taken = self.take_addresses(&id, draft, &mut v4);
+        if taken.is_err() {
+            v4.release(&mut self.world.subnet_mut(&draft.subnet).v4);
+        }
+        let v6 = taken?;
+        let primary = v4.addresses.remove(0);
         let eni = Eni {
             id: id.clone(),
             subnet: draft.subnet.clone(),
@@ -121,12 +127,14 @@ impl Model {
         Ok(())
     }
 
-    /// Takes all addresses that the draft asks for, or none.
+    /// Takes all addresses that the draft asks for. If that fails, what is in `v4` must be given
+    /// back. Its first address is the primary.
     fn take_addresses(
         &mut self,
         id: &EniId,
         draft: &Draft,
-    ) -> Result<(Ipv4Addr, Holdings<V4>, Holdings<V6>), ApiError> {
+        v4: &mut Holdings<V4>,
+    ) -> Result<Holdings<V6>, ApiError> {
         let errors = self.config.insufficient_error;
         let mut chooser = Chooser { choice: self.config.address_choice, dice: &mut self.dice };
         let subnet = self.world.subnet_mut(&draft.subnet);
@@ -134,30 +142,16 @@ impl Model {
             Some(addr) => Ask::Addresses(vec![addr]),
             None => Ask::AddressCount(1),
         };
-        let mut v4 = chooser
-            .allocate(&mut subnet.v4, &primary, id)
-            .map_err(|error| ask_error(&error, Purpose::Creation, errors))?;
-        let primary = v4.addresses[0];
-        let rest = chooser.allocate(&mut subnet.v4, &draft.v4, id);
-        let result =
-            rest.map_err(|error| ask_error(&error, Purpose::Creation, errors)).and_then(|rest| {
-                v4.extend(&rest);
-                let Some((_, book)) = &mut subnet.v6 else {
-                    let none = draft.v6.n_slots() == 0;
-                    return if none { Ok(Holdings::default()) } else { Err(no_ipv6(&subnet.id)) };
-                };
-                let v6 = chooser.allocate(book, &draft.v6, id);
-                v6.map_err(|error| ask_error(&error, Purpose::Creation, errors))
-            });
-        match result {
-            Ok(v6) => {
-                v4.addresses.remove(0);
-                Ok((primary, v4, v6))
-            }
-            Err(error) => {
-                v4.release(&mut subnet.v4);
-                Err(error)
-            }
+        for ask in [&primary, &draft.v4] {
+            let taken = chooser.allocate(&mut subnet.v4, ask, id);
+            v4.extend(&taken.map_err(|error| ask_error(&error, Purpose::Creation, errors))?);
+        }
+        match &mut subnet.v6 {
+            Some((_, book)) => chooser
+                .allocate(book, &draft.v6, id)
+                .map_err(|error| ask_error(&error, Purpose::Creation, errors)),
+            None if draft.v6.n_slots() == 0 => Ok(Holdings::default()),
+            None => Err(no_ipv6(&subnet.id)),
         }
     }
 
@@ -174,8 +168,9 @@ impl Model {
         groups: &[SecurityGroupId],
     ) -> Result<Vec<SecurityGroupId>, ApiError> {
         if groups.is_empty() {
-            let of_vpc = self.world.groups.values().filter(|group| group.vpc_id == *vpc);
-            let default = of_vpc.into_iter().find(|group| group.name == "default");
+            let is_default =
+                |group: &&SecurityGroup| group.vpc_id == *vpc && group.name == "default";
+            let default = self.world.groups.values().find(is_default);
             return Ok(default.map(|group| group.id.clone()).into_iter().collect());
         }
         for id in groups {
@@ -205,7 +200,7 @@ impl Model {
         if self.dice.chance(self.config.consistency.stale_permille)
             && let Ok(eni) = self.world.eni(id)
         {
-            let picture: NetworkInterface = self.view().network_interface(eni);
+            let picture = self.view().network_interface(eni);
             let until = caller.now + self.config.consistency.stale.roll(&mut self.dice);
             self.veils.keep(picture, until);
         }

@@ -56,7 +56,8 @@ fn each_filter_of_network_interfaces() {
         ("private-ip-address", text(&eni.private_ip_address)),
     ];
     for (name, value) in cases {
-        assert_eq!(enis(&mut region, by(name, &[&value])), [id.clone()], "{name}={value}");
+        let found = enis(&mut region, by(name, &[&value]));
+        assert_eq!(found, std::slice::from_ref(&id), "{name}={value}");
     }
     let both = [
         ("addresses.primary", "true", 3),

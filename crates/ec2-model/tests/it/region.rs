@@ -110,7 +110,7 @@ impl Region {
 
     /// `Success` or the error code.
     pub(crate) fn code(&mut self, request: impl Into<Request>) -> String {
-        self.call(request).err().map_or("Success".to_owned(), |error| error.code)
+        self.call(request).err().map_or_else(|| "Success".to_owned(), |error| error.code)
     }
 
     /// The error text.
