@@ -146,12 +146,18 @@ impl Cluster {
         let topology = dir.join("topology.yaml");
         std::fs::write(&topology, spec.topology().to_string()).context("write the topology")?;
         let sim = Sim::start(&topology, &dir).await?;
-        let mut nodes = vec![];
+        let mut cluster = Self { sim, nodes: vec![], dir };
         for (index, node) in spec.nodes.iter().enumerate() {
-            let (netns, dir) = (spec.netns(index), dir.join(format!("n{index}")));
-            nodes.push(Node::up(netns, Spec::address(index), dir, node.settings.clone()).await?);
+            let (netns, dir) = (spec.netns(index), cluster.dir.join(format!("n{index}")));
+            match Node::up(netns, Spec::address(index), dir, node.settings.clone()).await {
+                Ok(node) => cluster.nodes.push(node),
+                Err(error) => {
+                    cluster.down().await.ok();
+                    return Err(error);
+                }
+            }
         }
-        Ok(Self { sim, nodes, dir })
+        Ok(cluster)
     }
 
     /// Removes the pods and ends everything. Goes on after a failure and reports the first;

@@ -34,6 +34,8 @@ impl Process {
             .stdin(Stdio::null())
             .stdout(out.try_clone().context("share the log")?)
             .stderr(out)
+            // A group of its own: Ctrl-C is for whoever started us, who ends the rest in order.
+            .process_group(0)
             .kill_on_drop(true)
             .spawn()
             .with_context(|| format!("start {name}: {command:?}"))?;

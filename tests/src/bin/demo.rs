@@ -4,6 +4,7 @@
 
 use std::collections::BTreeMap;
 use std::io::IsTerminal;
+use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
@@ -11,6 +12,7 @@ use futures::future::try_join_all;
 use tests::cluster::{Cluster, Node, Spec};
 use tests::containerd::Sandbox;
 use tests::process::eventually;
+use tokio::signal::unix::{SignalKind, signal};
 
 /// Pods on each node: more than the primary ENI of a t3.small carries.
 const PODS: usize = 5;
@@ -20,26 +22,37 @@ const SETTINGS: [(&str, &str); 3] =
 const SHRINK_PATIENCE: Duration = Duration::from_secs(40);
 
 #[tokio::main]
-async fn main() -> Result<()> {
-    let story = Story::new();
-    let spec = Spec::new("demo", "t3.small", 2, &SETTINGS);
-    story.act("a VPC 10.0.0.0/16 with two t3.small (3 ENIs of 3 secondary addresses each), an ipamd and a containerd on each");
-    Cluster::with(spec, async |cluster| {
-        tokio::select! {
-            told = tell(&story, cluster) => told,
-            signal = tokio::signal::ctrl_c() => {
-                signal.context("listen for Ctrl-C")?;
-                println!("\ninterrupted: cleaning up");
-                Ok(())
-            }
+async fn main() -> ExitCode {
+    match demo(&Story::new()).await {
+        Ok(code) => code,
+        Err(error) => {
+            eprintln!("demo: {error:#}");
+            ExitCode::FAILURE
         }
-    })
-    .await?;
-    story.note(&format!("cleaned up; {:.0} s in all", story.start.elapsed().as_secs_f64()));
-    Ok(())
+    }
 }
 
-async fn tell(story: &Story, cluster: &Cluster) -> Result<()> {
+async fn demo(story: &Story) -> Result<ExitCode> {
+    let mut terminate = signal(SignalKind::terminate()).context("listen for SIGTERM")?;
+    let mut interrupt = signal(SignalKind::interrupt()).context("listen for Ctrl-C")?;
+    story.act(
+        "a VPC 10.0.0.0/16 with two t3.small (3 ENIs of 3 secondary addresses each), an ipamd and \
+         a containerd on each",
+    );
+    let mut cluster = Cluster::up(&Spec::new("demo", "t3.small", 2, &SETTINGS)).await?;
+    let told = tokio::select! {
+        told = tell(story, &mut cluster) => told.map(|()| ExitCode::SUCCESS),
+        _ = interrupt.recv() => Ok(story.interrupted()),
+        _ = terminate.recv() => Ok(story.interrupted()),
+    };
+    let down = cluster.down().await;
+    let code = told?;
+    down?;
+    story.note(&format!("cleaned up; {:.0} s in all", story.start.elapsed().as_secs_f64()));
+    Ok(code)
+}
+
+async fn tell(story: &Story, cluster: &mut Cluster) -> Result<()> {
     let (a, b) = (&cluster.nodes[0], &cluster.nodes[1]);
     story.act("an idle node keeps one ENI's worth of addresses warm (WARM_ENI_TARGET=1)");
     println!("{}", a.status().await?);
@@ -151,6 +164,11 @@ impl Story {
 
     fn good(&self, text: &str) {
         println!("  {} {text}", self.paint("32", "✓"));
+    }
+
+    fn interrupted(&self) -> ExitCode {
+        self.act("interrupted: cleaning up");
+        ExitCode::from(130)
     }
 
     fn paint(&self, code: &str, text: &str) -> String {
