@@ -68,6 +68,41 @@ class Interfaces(WireTest):
         with self.refused("InvalidNetworkInterfaceID.NotFound", eni["NetworkInterfaceId"]):
             self.look(eni)
 
+    def test_every_key_of_the_documented_samples(self):
+        """What the sample answers of the API reference have, each of ours has."""
+        created = self.ec2.create_network_interface(
+            SubnetId=SUBNET_A, Ipv4PrefixCount=1, Ipv6AddressCount=1,
+            TagSpecifications=[{"ResourceType": "network-interface", "Tags": [{"Key": "k", "Value": "v"}]}],
+        )
+        eni = created["NetworkInterface"]
+        of_an_interface = set(
+            "AvailabilityZone AvailabilityZoneId Description Groups InterfaceType Ipv4Prefixes"
+            " Ipv6Addresses Ipv6Prefixes MacAddress NetworkInterfaceId OwnerId PrivateDnsName"
+            " PrivateIpAddress PrivateIpAddresses RequesterId RequesterManaged SourceDestCheck"
+            " Status SubnetId TagSet VpcId DenyAllIgwTraffic".split()
+        )
+        self.assertEqual(of_an_interface - eni.keys(), set())
+        self.assertIn("ClientToken", created)
+        self.assertEqual(eni["Ipv6Addresses"][0].keys(), {"Ipv6Address", "IsPrimaryIpv6"})
+        self.assertEqual(
+            eni["PrivateIpAddresses"][0].keys(), {"Primary", "PrivateDnsName", "PrivateIpAddress"}
+        )
+        self.attach(eni)
+        seen = self.look(eni)
+        self.assertEqual(of_an_interface - seen.keys(), set())
+        of_an_attachment = set(
+            "AttachTime AttachmentId DeleteOnTermination DeviceIndex InstanceId InstanceOwnerId"
+            " NetworkCardIndex Status".split()
+        )
+        self.assertEqual(seen["Attachment"].keys(), of_an_attachment)
+        subnet = self.ec2.describe_subnets(SubnetIds=[SUBNET_A])["Subnets"][0]
+        of_a_subnet = set(
+            "AssignIpv6AddressOnCreation AvailabilityZone AvailabilityZoneId CidrBlock"
+            " AvailableIpAddressCount DefaultForAz Ipv6CidrBlockAssociationSet Ipv6Native"
+            " MapPublicIpOnLaunch OwnerId State SubnetArn SubnetId Tags VpcId".split()
+        )
+        self.assertEqual(of_a_subnet - subnet.keys(), set())
+
     def test_everything_that_create_can_be_told(self):
         eni = self.create(
             PrivateIpAddress="10.0.2.60", Ipv4Prefixes=[{"Ipv4Prefix": "10.0.2.80/28"}]

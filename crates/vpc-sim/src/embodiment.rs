@@ -3,7 +3,7 @@
 //! Knows which instance lives in which network namespace; must not know how the kernel is changed.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use ec2_model::fabric::{Fabric as Wanted, FabricEni};
 use ec2_model::id::InstanceId;
@@ -44,13 +44,14 @@ impl Embodiment {
         Self { fabric: Mutex::new(Some(fabric)), netns }
     }
 
-    /// Makes the kernel match.
+    /// Makes the kernel match what `wanted` tells. It is asked when it is this call's turn, so
+    /// that of two calls at once the later one has the later picture.
     ///
     /// # Errors
     /// When something could not be made so; the rest was.
-    pub async fn sync(&self, wanted: &Wanted) -> Result<Report, SyncError> {
+    pub async fn sync(&self, wanted: impl FnOnce() -> Wanted + Send) -> Result<Report, SyncError> {
         match self.fabric.lock().await.as_mut() {
-            Some(fabric) => fabric.sync(&picture(wanted, &self.netns)).await,
+            Some(fabric) => fabric.sync(&picture(&wanted(), &self.netns)).await,
             None => Ok(Report::default()),
         }
     }
@@ -108,10 +109,9 @@ fn attached(eni: &FabricEni) -> AttachedEni {
 }
 
 fn assigned(eni: &FabricEni) -> BTreeSet<IpNet> {
-    let ipv4 = eni.secondaries.iter().map(|address| IpNet::from(std::net::IpAddr::from(*address)));
-    let ipv6 =
-        eni.ipv6_addresses.iter().map(|address| IpNet::from(std::net::IpAddr::from(*address)));
-    let prefixes = eni.prefixes.iter().copied().map(IpNet::V4);
+    let ipv4 = eni.secondaries.iter().copied().map(IpAddr::V4);
+    let ipv6 = eni.ipv6_addresses.iter().copied().map(IpAddr::V6);
+    let ipv4_prefixes = eni.prefixes.iter().copied().map(IpNet::V4);
     let ipv6_prefixes = eni.ipv6_prefixes.iter().copied().map(IpNet::V6);
-    ipv4.chain(ipv6).chain(prefixes).chain(ipv6_prefixes).collect()
+    ipv4.chain(ipv6).map(IpNet::from).chain(ipv4_prefixes).chain(ipv6_prefixes).collect()
 }

@@ -40,7 +40,8 @@ pub struct Settings {
     /// Where EC2 and the operator's endpoint listen; port 0 for any.
     pub listen: SocketAddr,
     /// Where IMDS listens: the first instance's there, each further one's a port higher; with
-    /// port 0 each on any. `None` for none outside of the fabric.
+    /// port 0 each on any. An instance that is started later has none but in the fabric. `None`
+    /// for none outside of the fabric at all.
     pub imds_listen: Option<SocketAddr>,
     /// Whether instances get a body in the kernel; needs root.
     pub fabric: bool,
@@ -129,30 +130,28 @@ impl Server {
             false => None,
         };
         let simulator = Arc::new(Simulator::new(model, clock, embodiment));
-        let access = access(&topology);
         let modes = instances.iter().cloned().zip(topology.instances.iter().map(|i| i.value.imds));
         let imds = Arc::new(Imds::new(Arc::clone(&simulator), modes.collect()));
+        let api = ec2::router(Arc::clone(&simulator), access(&topology));
 
-        let mut tasks = JoinSet::new();
-        let mut endpoints = Endpoints {
+        let endpoints = Endpoints {
             ec2: url(&ec2_listener),
-            imds: BTreeMap::new(),
-            instances: instances.clone(),
-            fabric: None,
+            imds: imds_listeners.iter().map(|(id, at)| (id.to_string(), url(at))).collect(),
+            instances,
+            fabric: simulator.embodiment().map(fabric_endpoints),
         };
-        let operator = admin::router(Arc::clone(&simulator), Arc::clone(&imds));
-        let api = ec2::router(Arc::clone(&simulator), access.clone());
-        tasks.spawn(serve(ec2_listener, api.merge(operator)));
+        let mut served = match simulator.embodiment() {
+            Some(embodiment) => listen_in_fabric(embodiment, &api, &imds).await?,
+            None => Vec::new(),
+        };
         for (id, listener) in imds_listeners {
-            endpoints.imds.insert(id.to_string(), url(&listener));
-            let audience = Audience::Instance(id);
-            tasks.spawn(serve(listener, imds::router(Arc::clone(&imds), audience)));
+            served.push((listener, imds::router(Arc::clone(&imds), Audience::Instance(id))));
         }
-        if let Some(embodiment) = simulator.embodiment() {
-            let api = ec2::router(Arc::clone(&simulator), access);
-            serve_in_fabric(embodiment, api, &imds, &mut tasks).await?;
-            endpoints.fabric = Some(fabric_endpoints(embodiment));
-        }
+        let operator = admin::router(Arc::clone(&simulator), imds);
+        served.push((ec2_listener, api.merge(operator)));
+
+        let mut tasks: JoinSet<()> =
+            served.into_iter().map(|(listener, router)| serve(listener, router)).collect();
         let timekeeper = Arc::clone(&simulator);
         tasks.spawn(async move { timekeeper.keep_time().await });
         Ok(Self { simulator, endpoints, tasks })
@@ -226,6 +225,7 @@ async fn bind_imds(
     Ok(listeners)
 }
 
+/// `base` plus `index`, or any port if any is asked for; `None` if there is none so high.
 fn nth_port(base: u16, index: usize) -> Option<u16> {
     match base {
         0 => Some(0),
@@ -251,7 +251,7 @@ async fn embody(
         None => FabricConfig::default(),
     };
     let embodiment = Embodiment::new(Fabric::start(config).await?, netns.collect());
-    match embodiment.sync(&model.fabric(clock.now())).await {
+    match embodiment.sync(|| model.fabric(clock.now())).await {
         Ok(_report) => Ok(embodiment),
         Err(error) => {
             embodiment.stop().await?;
@@ -260,23 +260,22 @@ async fn embody(
     }
 }
 
-async fn serve_in_fabric(
+async fn listen_in_fabric(
     embodiment: &Embodiment,
-    api: Router,
+    api: &Router,
     imds: &Arc<Imds>,
-    tasks: &mut JoinSet<()>,
-) -> Result<(), ServerError> {
+) -> Result<Vec<(TcpListener, Router)>, ServerError> {
     let metadata = imds::router(Arc::clone(imds), Audience::BySource);
     let served = [
-        (SocketAddr::new(IN_FABRIC, EC2_PORT_IN_FABRIC), &api),
+        (SocketAddr::new(IN_FABRIC, EC2_PORT_IN_FABRIC), api),
         (SocketAddr::new(IN_FABRIC, IMDS_PORT), &metadata),
         (SocketAddr::new(IN_FABRIC_V6, IMDS_PORT), &metadata),
     ];
+    let mut listeners = Vec::new();
     for (address, router) in served {
-        let listener = embodiment.listen(address).await?;
-        tasks.spawn(serve(listener, router.clone()));
+        listeners.push((embodiment.listen(address).await?, router.clone()));
     }
-    Ok(())
+    Ok(listeners)
 }
 
 fn fabric_endpoints(embodiment: &Embodiment) -> FabricEndpoints {
@@ -291,4 +290,17 @@ fn fabric_endpoints(embodiment: &Embodiment) -> FabricEndpoints {
 fn url(listener: &TcpListener) -> String {
     let address = listener.local_addr().expect("a bound socket has an address");
     format!("http://{address}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::nth_port;
+
+    #[test]
+    fn ports_are_counted_up() {
+        assert_eq!(nth_port(1338, 0), Some(1338));
+        assert_eq!(nth_port(1338, 2), Some(1340));
+        assert_eq!(nth_port(0, 2), Some(0));
+        assert_eq!(nth_port(65_535, 1), None);
+    }
 }

@@ -3,7 +3,7 @@
 //! The one place where the model is locked and told the time. Must not know HTTP.
 
 use std::collections::BTreeMap;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use ec2_model::calls::CallRecord;
 use ec2_model::request::{Action, Request};
@@ -101,7 +101,7 @@ impl Simulator {
     /// # Errors
     /// When the client must not see the answer.
     pub async fn call(
-        &self,
+        self: &Arc<Self>,
         caller: Caller,
         action: &str,
         parameters: BTreeMap<String, String>,
@@ -131,16 +131,26 @@ impl Simulator {
     }
 
     /// Makes the kernel match the model. A failure is logged: the model is what it is.
-    pub async fn embody(&self) {
-        let Some(embodiment) = &self.embodiment else { return };
-        let picture = self.with(|model, now| model.fabric(now));
-        if let Err(error) = embodiment.sync(&picture).await {
-            tracing::error!(error = &error as &dyn std::error::Error, "fabric not in step");
+    pub async fn embody(self: &Arc<Self>) {
+        if self.embodiment.is_none() {
+            return;
+        }
+        let this = Arc::clone(self);
+        // A task of its own: a client that hangs up cancels its call, but never this.
+        let embodied = tokio::spawn(async move {
+            let Some(embodiment) = &this.embodiment else { return };
+            let picture = || this.with(|model, now| model.fabric(now));
+            if let Err(error) = embodiment.sync(picture).await {
+                tracing::error!(error = &error as &dyn std::error::Error, "fabric not in step");
+            }
+        });
+        if let Err(error) = embodied.await {
+            tracing::error!(%error, "fabric given up");
         }
     }
 
     /// Lets happen what the model has under way, each thing when it is due. Ends never.
-    pub async fn keep_time(&self) {
+    pub async fn keep_time(self: &Arc<Self>) {
         loop {
             let wake_at = self.locked_quietly(|model| model.wake_at());
             let due = async {
@@ -180,9 +190,10 @@ impl Inner {
     /// Notes the machine's time for the latest call, and forgets it for those that the log has
     /// dropped.
     fn note_wall(&mut self) {
-        let mut records = self.model.log().records();
-        let Some(oldest) = records.next().map(|call| call.number) else { return };
-        let latest = records.last().map_or(oldest, |call| call.number);
+        let number = |call: Option<&CallRecord>| call.map(|call| call.number);
+        let log = self.model.log();
+        let (oldest, latest) = (number(log.records().next()), number(log.records().next_back()));
+        let (Some(oldest), Some(latest)) = (oldest, latest) else { return };
         self.walls.insert(latest, wall());
         while self.walls.first_key_value().is_some_and(|(number, _)| *number < oldest) {
             self.walls.pop_first();
