@@ -14,7 +14,7 @@ use crate::fault::{FaultId, FaultRule, Faults, Verdict};
 use crate::id::InstanceId;
 use crate::imds::Imds;
 use crate::request::{Action, Request};
-use crate::response::{AttachmentStatus, Response};
+use crate::response::{AttachmentStatus, InstanceState, Response};
 use crate::throttle::Throttle;
 use crate::time::Timestamp;
 use crate::veil::Veils;
@@ -231,6 +231,9 @@ impl Model {
     pub fn imds(&mut self, instance: &InstanceId, path: &str, now: Timestamp) -> Option<String> {
         self.advance(now);
         let instance = self.world.instances.get(instance)?;
+        if instance.state == InstanceState::Terminated {
+            return None;
+        }
         self.imds.get(self.view(), instance, path, now)
     }
 

@@ -22,6 +22,9 @@ pub(super) enum Purpose {
     Assignment,
 }
 
+/// An address, and the ENI that gives it up.
+type Move<F> = (<F as Family>::Addr, EniId);
+
 /// What EC2 says if a subnet does not give what is asked.
 pub(super) fn ask_error<F: Family>(
     error: &AskError<F>,
@@ -183,13 +186,12 @@ impl Model {
 
     /// Tells named addresses that have to be moved from other ENIs, and what this ENI has already,
     /// from what is to be taken from the subnet.
-    #[expect(clippy::type_complexity, reason = "the rest to take, and who gives up what")]
     fn split_moves<F: Kept>(
         &self,
         eni: &Eni,
         ask: Ask<F>,
         may_move: bool,
-    ) -> Result<(Ask<F>, Vec<(F::Addr, EniId)>), ApiError> {
+    ) -> Result<(Ask<F>, Vec<Move<F>>), ApiError> {
         let Ask::Addresses(addresses) = ask else { return Ok((ask, Vec::new())) };
         let (mut to_take, mut moves) = (Vec::new(), Vec::new());
         for addr in addresses {
