@@ -156,7 +156,7 @@ fn addresses_of_all_kinds() {
     assert_eq!(region.imds(&instance, MACS).unwrap().lines().count(), 2);
     let end = TerminateInstances { instance_ids: vec![instance.clone()], dry_run: false };
     region.call(end).unwrap();
-    assert_eq!(region.imds(&instance, MACS), None);
+    assert_eq!(region.imds(&instance, "/latest/meta-data/instance-id"), None);
 }
 
 #[test]
