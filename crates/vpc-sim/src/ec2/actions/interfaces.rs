@@ -77,11 +77,15 @@ impl Read for ModifyNetworkInterfaceAttribute {
 }
 
 fn attachment_change(params: &mut Params) -> Result<Option<AttachmentChange>, ApiError> {
-    let Some(delete_on_termination) = params.flag("Attachment.DeleteOnTermination")? else {
-        return Ok(None);
-    };
-    let attachment_id = params.required_as("Attachment.AttachmentId")?;
-    Ok(Some(AttachmentChange { attachment_id, delete_on_termination }))
+    let (id, delete) = ("Attachment.AttachmentId", "Attachment.DeleteOnTermination");
+    match (params.parsed(id)?, params.flag(delete)?) {
+        (None, None) => Ok(None),
+        (Some(attachment_id), Some(delete_on_termination)) => {
+            Ok(Some(AttachmentChange { attachment_id, delete_on_termination }))
+        }
+        (None, Some(_)) => Err(params.missing(id)),
+        (Some(_), None) => Err(params.missing(delete)),
+    }
 }
 
 impl Read for DetachNetworkInterface {
