@@ -18,6 +18,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use self::calls::InFlight;
 use self::growth::Ripening;
 use self::inventory::Look;
+use self::refusal::Outlook;
 use self::requests::Requests;
 use self::saves::{Saves, Then};
 use crate::call::{CallId, Ec2Call};
@@ -66,6 +67,8 @@ pub struct Engine {
     subnets_look: Look,
     /// How many ENIs the instance takes, where EC2 has refused more.
     learnt_enis: Option<u16>,
+    /// How many blocks a new ENI may carry for EC2 to attach it; more can be put on it later.
+    create_at_most: u16,
     /// Device indexes that EC2 says are taken, though not by an ENI that we know.
     taken_indexes: BTreeSet<u16>,
     /// What the host's network was last told.
@@ -104,6 +107,7 @@ impl Engine {
             enis_look: Look::due(now),
             subnets_look: Look::due(now),
             learnt_enis: None,
+            create_at_most: u16::MAX,
             taken_indexes: BTreeSet::new(),
             host: Vec::new(),
             host_asked: false,
@@ -159,7 +163,11 @@ impl Engine {
     /// What an Add would be refused with.
     pub fn ready(&self, now: Timestamp) -> Result<(), Refusal> {
         let usable = self.pool.enis.values().any(|eni| eni.offers() && !eni.blocks.is_empty());
-        if usable && self.record_hold(now).is_none() { Ok(()) } else { Err(self.refusal(now)) }
+        if usable && self.record_hold(now).is_none() {
+            Ok(())
+        } else {
+            Err(self.refusal(Outlook::Bleak, now))
+        }
     }
 
     /// What is durable, for a snapshot.

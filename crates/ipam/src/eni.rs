@@ -24,10 +24,19 @@ pub(crate) struct Eni {
     pub(crate) since: Timestamp,
     /// When a call last changed it: what EC2 described before that is out of date.
     pub(crate) changed_at: Timestamp,
-    /// How many blocks it takes, where EC2 has refused more.
-    pub(crate) learnt_limit: Option<u16>,
+    /// What EC2 has refused to put on it.
+    pub(crate) refused: Option<Refused>,
     pub(crate) stage: Stage,
     pub(crate) blocks: BTreeMap<Block, BlockState>,
+}
+
+/// What is known from an ENI's refusals to take more.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Refused {
+    /// It does not take more blocks than these in all.
+    pub(crate) limit: u16,
+    /// So many at once are worth trying.
+    pub(crate) at_once: u16,
 }
 
 /// Where an ENI of ours comes from, hence what may be done to it.

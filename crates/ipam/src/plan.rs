@@ -18,7 +18,7 @@ use crate::time::Timestamp;
 const PREFIX_SIZE: u64 = 16;
 
 /// What the planner needs to know of a node.
-#[derive(Debug, Clone, Default, PartialEq)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Situation {
     /// Our ENIs in the order in which they are to be filled: the primary first.
     pub enis: Vec<EniSupply>,
@@ -30,6 +30,8 @@ pub struct Situation {
     pub n_waiting: u32,
     /// The subnets for new ENIs, the preferred one first.
     pub subnets: Vec<SubnetSupply>,
+    /// How many blocks a new ENI may carry from the start.
+    pub create_at_most: u16,
     /// Why nothing may be assigned at present.
     pub assign_hold: Option<Hold>,
     /// Why no ENI may be created at present.
@@ -53,8 +55,10 @@ pub struct EniSupply {
     pub pending: Option<Ask>,
     /// Why nothing may be assigned to it at present.
     pub hold: Option<Hold>,
-    /// How many blocks it takes, if fewer than its instance type promises.
-    pub limit: Option<u16>,
+    /// How many blocks it takes at most; EC2 may take fewer than the instance type promises.
+    pub limit: u16,
+    /// How many of them may be asked for in one call.
+    pub at_once: u16,
     /// What it carries.
     pub tally: Tally,
 }
@@ -373,7 +377,7 @@ impl<'a> Planner<'a> {
     }
 
     fn room(&self, eni: &EniSupply, planned: Portion) -> u16 {
-        let limit = eni.limit.unwrap_or(u16::MAX).min(self.blocks_per_eni);
+        let limit = eni.limit.min(self.blocks_per_eni);
         let pending = eni.pending.map_or(0, Ask::count);
         let carried = eni.tally.singles + eni.tally.prefixes;
         limit.saturating_sub(carried + pending + planned.addresses + planned.prefixes)
@@ -424,7 +428,7 @@ impl<'a> Planner<'a> {
         let enis = &self.situation.enis;
         let (code, advice) = if enis.iter().any(|eni| eni.state == SupplyState::Broken) {
             (RefusalCode::LinkFailing, "see why an ENI cannot be set up on the host")
-        } else if enis.iter().any(|eni| eni.limit.is_some()) {
+        } else if enis.iter().any(|eni| eni.limit < self.blocks_per_eni) {
             (RefusalCode::AddressLimit, "EC2 takes fewer addresses than the type promises")
         } else {
             (RefusalCode::EniLimit, "use prefixes, a larger instance type or fewer pods here")
@@ -492,12 +496,13 @@ impl<'a> Planner<'a> {
         for (eni, portion) in self.situation.enis.iter().zip(&self.on_enis) {
             // What a busy ENI will take is asked for when its call has ended.
             if eni.state == SupplyState::Attached && !eni.busy {
-                let ask = portion.ask().map(|ask| eni.subnet.at_once(ask));
+                let ask = portion.ask().map(|ask| eni.subnet.at_once(ask, eni.at_once));
                 growth.extend(ask.map(|ask| Growth::Assign { eni: eni.id.clone(), ask }));
             }
         }
         for (subnet, ask) in self.new_enis {
-            growth.push(Growth::Create { subnet: subnet.id.clone(), ask: subnet.at_once(ask) });
+            let ask = subnet.at_once(ask, self.situation.create_at_most);
+            growth.push(Growth::Create { subnet: subnet.id.clone(), ask });
         }
         Plan {
             growth,
@@ -528,16 +533,18 @@ impl Portion {
 }
 
 impl SubnetSupply {
-    /// As much of `ask` as may be asked for in one call; the rest follows when that is granted.
-    fn at_once(&self, ask: Ask) -> Ask {
+    /// As much of `ask`, up to `at_most`, as may be asked for in one call; the rest follows when
+    /// that is granted.
+    fn at_once(&self, ask: Ask, at_most: u16) -> Ask {
         let allowance = match ask {
             Ask::Addresses(_) => self.addresses,
             Ask::Prefixes(_) => self.prefixes,
         };
-        match allowance {
-            Allowance::Open(at_most) => ask.with_count(ask.count().min(at_most)),
-            Allowance::Closed { .. } => ask.with_count(ask.count().min(1)),
-        }
+        let allowed = match allowance {
+            Allowance::Open(allowed) => allowed,
+            Allowance::Closed { .. } => 1,
+        };
+        ask.with_count(ask.count().min(allowed).min(at_most))
     }
 }
 

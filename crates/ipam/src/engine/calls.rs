@@ -9,7 +9,7 @@ use super::Engine;
 use super::inventory::LAG;
 use crate::block::Block;
 use crate::call::{Action, Ask, CallError, CallErrorKind, CallId, CallOutput, Ec2Call, EniFacts};
-use crate::eni::{Bond, Link, Stage};
+use crate::eni::{Bond, Link, Refused, Stage};
 use crate::event::Effect;
 use crate::id::EniId;
 use crate::record::{Change, Record};
@@ -283,7 +283,8 @@ impl Engine {
             self.subnet_refused(&subnet, ask, error.kind, now);
         } else if error.kind == CallErrorKind::AddressLimit {
             let carried = u16::try_from(found.blocks.len()).unwrap_or(u16::MAX);
-            found.learnt_limit = Some(carried.saturating_add(ask.count() / 2));
+            let limit = carried.saturating_add(ask.count()).saturating_sub(1);
+            found.refused = Some(Refused { limit, at_once: (ask.count() / 2).max(1) });
             self.enis_look.ask(now);
         } else {
             self.hold(Subject::Eni(eni.clone(), Action::Assign), call, error, now);
@@ -309,8 +310,7 @@ impl Engine {
             }
             CallErrorKind::AddressLimit => {
                 let carried = self.pool.enis.get(eni).map_or(0, |eni| eni.blocks.len());
-                let half = u16::try_from(carried / 2).unwrap_or(u16::MAX);
-                self.limits.addresses_per_eni = half.saturating_add(1);
+                self.create_at_most = u16::try_from(carried / 2).unwrap_or(u16::MAX);
                 true
             }
             CallErrorKind::InUse => {

@@ -52,9 +52,14 @@ pub(super) struct Hope {
 }
 
 impl Hope {
+    /// Whether the address for the `place`th of those who wait is under way.
+    pub(super) fn is_served(&self, place: usize) -> bool {
+        place < self.n_served
+    }
+
     pub(super) fn for_place(&self, place: usize, patience: Timestamp) -> bool {
         let rested = place.checked_sub(self.n_served).and_then(|n| self.rest_ends.get(n));
-        place < self.n_served
+        self.is_served(place)
             || rested.is_some_and(|at| *at <= patience)
             || self.passes_at.is_some_and(|at| at <= patience)
     }
@@ -142,11 +147,12 @@ impl Engine {
         }
     }
 
-    /// Whether the pool would be too small if `eni` were not there.
-    pub(super) fn would_grow_without(&self, eni: &EniId, now: Timestamp) -> bool {
+    /// Whether another ENI would be made if `eni` were not there.
+    pub(super) fn would_create_without(&self, eni: &EniId, now: Timestamp) -> bool {
         let mut situation = self.situation(now);
         situation.enis.retain(|supply| supply.id != *eni);
-        !plan(&situation, &self.policy, &self.learnt_limits(), now).growth.is_empty()
+        let plan = plan(&situation, &self.policy, &self.learnt_limits(), now);
+        plan.growth.iter().any(|growth| matches!(growth, Growth::Create { .. }))
     }
 
     fn situation(&self, now: Timestamp) -> Situation {
@@ -167,6 +173,7 @@ impl Engine {
                 .into_iter()
                 .map(|subnet| self.subnet_supply(&subnet, now))
                 .collect(),
+            create_at_most: self.create_at_most,
             assign_hold: self.action_hold(Action::Assign, now).cloned(),
             create_hold: self.action_hold(Action::CreateEni, now).cloned(),
         }
@@ -194,7 +201,8 @@ impl Engine {
                 _ => None,
             },
             hold: self.retries.hold(&Subject::Eni(eni.id.clone(), Action::Assign), now).cloned(),
-            limit: eni.learnt_limit,
+            limit: eni.refused.map_or(u16::MAX, |refused| refused.limit),
+            at_once: eni.refused.map_or(u16::MAX, |refused| refused.at_once),
             tally: self.tally(eni, now),
         }
     }

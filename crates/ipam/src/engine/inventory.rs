@@ -264,10 +264,10 @@ impl Engine {
         }
     }
 
-    /// Keeps an unattached ENI if the pool would grow without it, or if a pod's address is on it.
+    /// Keeps an unattached ENI if another would be made without it, or if a pod's address is on it.
     fn judge_left_behind(&mut self, left_behind: &[EniId], now: Timestamp) {
         for eni in left_behind {
-            if !self.would_grow_without(eni, now) {
+            if !self.would_create_without(eni, now) {
                 self.doom(eni, now);
             }
         }

@@ -98,7 +98,7 @@ impl Engine {
             origin,
             since: now,
             changed_at: now,
-            learnt_limit: None,
+            refused: None,
             stage,
             blocks: std::collections::BTreeMap::new(),
         };

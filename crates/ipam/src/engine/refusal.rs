@@ -14,10 +14,19 @@ struct Cause {
     again_at: Option<Timestamp>,
 }
 
+/// What an Add may expect that gets no address at present.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Outlook {
+    /// An address for it is under way, but late.
+    Late,
+    /// None is under way.
+    Bleak,
+}
+
 impl Engine {
     /// Why an Add gets no address at present.
-    pub(super) fn refusal(&self, now: Timestamp) -> Refusal {
-        let Cause { code, why, again_at } = self.cause(now);
+    pub(super) fn refusal(&self, outlook: Outlook, now: Timestamp) -> Refusal {
+        let Cause { code, why, again_at } = self.cause(outlook, now);
         let message = format!("{}: {why}", self.stock(now));
         Refusal { code, message, retry_after: again_at.map(|at| at.since(now)) }
     }
@@ -32,15 +41,18 @@ impl Engine {
         Refusal { code: RefusalCode::StateUnwritable, message, retry_after }
     }
 
-    fn cause(&self, now: Timestamp) -> Cause {
+    fn cause(&self, outlook: Outlook, now: Timestamp) -> Cause {
         if let Some(hold) = self.record_hold(now) {
             return Cause { code: hold.code, why: hold.why.clone(), again_at: Some(hold.until) };
         }
         if !self.enis_look.is_known() {
             return self.starting();
         }
-        self.resting(now)
-            .or_else(|| self.blocked_growth())
+        let shortage = match outlook {
+            Outlook::Late => None,
+            Outlook::Bleak => self.resting(now).or_else(|| self.blocked_growth()),
+        };
+        shortage
             .or_else(|| self.failing_attach(now))
             .or_else(|| self.failing_link(now))
             .unwrap_or_else(|| Cause {

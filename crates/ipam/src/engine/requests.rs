@@ -5,6 +5,7 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use super::Engine;
+use super::refusal::Outlook;
 use super::saves::Then;
 use crate::event::{Answer, Refusal, RefusalCode, RequestId};
 use crate::id::{AttachmentKey, Pod};
@@ -259,14 +260,19 @@ impl Engine {
             return;
         }
         let hope = self.hope(now);
-        let refusal = self.refusal(now);
         let waiters = std::mem::take(&mut self.requests.waiters);
+        let mut dismissed = Vec::new();
         for (place, waiter) in waiters.into_iter().enumerate() {
             if now < waiter.patience && hope.for_place(place, waiter.patience) {
                 self.requests.waiters.push_back(waiter);
             } else {
-                self.reply(waiter.request, Answer::Refused(refusal.clone()));
+                let outlook = if hope.is_served(place) { Outlook::Late } else { Outlook::Bleak };
+                dismissed.push((waiter.request, outlook));
             }
+        }
+        for (request, outlook) in dismissed {
+            let refusal = self.refusal(outlook, now);
+            self.reply(request, Answer::Refused(refusal));
         }
     }
 

@@ -1,0 +1,284 @@
+//! A small EC2 with a memory: ENIs, limits, subnets with a finite supply, client tokens.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::Ipv4Addr;
+
+use ipam::block::Block;
+use ipam::call::{
+    Ask, AttachmentStatus, CallError, CallErrorKind, CallOutput, Ec2Call, EniAttachment, EniFacts,
+    EniKind, SubnetFacts,
+};
+use ipam::id::{EniAttachmentId, EniId, SubnetId};
+use ipam::policy::Limits;
+use ipnet::{IpNet, Ipv4Net};
+
+/// The first ENI, which the instance was started with.
+pub(crate) const PRIMARY: &str = "eni-0000";
+/// The subnet of the first ENI.
+pub(crate) const SUBNET: &str = "subnet-0";
+
+pub(crate) fn eni_id(text: &str) -> EniId {
+    EniId::try_from(text).unwrap()
+}
+
+pub(crate) fn subnet_id(text: &str) -> SubnetId {
+    SubnetId::try_from(text).unwrap()
+}
+
+pub(crate) fn error(kind: CallErrorKind) -> CallError {
+    CallError { kind, code: format!("{kind:?}"), message: "says the fake".to_owned() }
+}
+
+#[derive(Debug, Clone)]
+pub(crate) struct Subnet {
+    pub(crate) facts: SubnetFacts,
+    /// Single addresses that are left.
+    pub(crate) n_addresses: u16,
+    /// Prefixes that are left.
+    pub(crate) n_prefixes: u16,
+}
+
+#[derive(Debug, Clone)]
+pub(crate) struct Ec2 {
+    pub(crate) enis: BTreeMap<EniId, EniFacts>,
+    pub(crate) subnets: BTreeMap<SubnetId, Subnet>,
+    /// What the instance really takes.
+    pub(crate) limits: Limits,
+    /// Every call that was made.
+    pub(crate) calls: Vec<Ec2Call>,
+    tokens: BTreeMap<String, EniId>,
+    n_made: u16,
+}
+
+impl Ec2 {
+    pub(crate) fn new(limits: Limits) -> Self {
+        let mut ec2 = Self {
+            enis: BTreeMap::new(),
+            subnets: BTreeMap::new(),
+            limits,
+            calls: Vec::new(),
+            tokens: BTreeMap::new(),
+            n_made: 0,
+        };
+        ec2.add_subnet(SUBNET, 0, &[]);
+        let primary = ec2.make(&subnet_id(SUBNET), BTreeMap::new());
+        ec2.bind(&primary, 0, true);
+        ec2
+    }
+
+    pub(crate) fn add_subnet(&mut self, id: &str, third_byte: u8, tags: &[(&str, &str)]) {
+        let facts = SubnetFacts {
+            id: subnet_id(id),
+            cidr: Ipv4Net::new(Ipv4Addr::new(10, third_byte, 0, 0), 16).unwrap(),
+            free_addresses: 60_000,
+            tags: tags.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect(),
+        };
+        let subnet = Subnet { facts, n_addresses: 10_000, n_prefixes: 2_000 };
+        self.subnets.insert(subnet_id(id), subnet);
+    }
+
+    pub(crate) fn subnet(&mut self, id: &str) -> &mut Subnet {
+        self.subnets.get_mut(&subnet_id(id)).unwrap()
+    }
+
+    /// An ENI of somebody, attached at `device_index`.
+    pub(crate) fn attach_strange(&mut self, device_index: u16, tags: &[(&str, &str)]) -> EniId {
+        let tags = tags.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect();
+        let eni = self.make(&subnet_id(SUBNET), tags);
+        self.bind(&eni, device_index, false);
+        eni
+    }
+
+    /// An ENI that nobody has attached.
+    pub(crate) fn leave_behind(&mut self, tags: &[(&str, &str)]) -> EniId {
+        let tags = tags.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect();
+        self.make(&subnet_id(SUBNET), tags)
+    }
+
+    pub(crate) fn n_attached(&self) -> usize {
+        self.enis.values().filter(|eni| eni.attachment.is_some()).count()
+    }
+
+    /// Blocks on each attached ENI, by device index.
+    pub(crate) fn n_blocks(&self) -> Vec<usize> {
+        let mut enis: Vec<_> = self.enis.values().filter(|eni| eni.attachment.is_some()).collect();
+        enis.sort_by_key(|eni| eni.attachment.as_ref().map(|a| a.device_index));
+        enis.iter().map(|eni| eni.blocks.len()).collect()
+    }
+
+    /// Calls that change something.
+    pub(crate) fn n_mutating(&self) -> usize {
+        let reads =
+            |call: &&Ec2Call| !matches!(call, Ec2Call::DescribeEnis | Ec2Call::DescribeSubnets);
+        self.calls.iter().filter(reads).count()
+    }
+
+    pub(crate) fn execute(&mut self, call: &Ec2Call) -> Result<CallOutput, CallError> {
+        self.calls.push(call.clone());
+        match call {
+            Ec2Call::DescribeEnis => Ok(CallOutput::Enis(self.enis.values().cloned().collect())),
+            Ec2Call::DescribeSubnets => {
+                Ok(CallOutput::Subnets(self.subnets.values().map(|s| s.facts.clone()).collect()))
+            }
+            Ec2Call::CreateEni { subnet, ask, tags, client_token, .. } => {
+                self.create(subnet, *ask, tags, client_token)
+            }
+            Ec2Call::AttachEni { eni, device_index } => self.attach(eni, *device_index),
+            Ec2Call::SetDeleteOnTermination { eni, attachment } => {
+                self.bond(eni, attachment)?.delete_on_termination = true;
+                Ok(CallOutput::Done)
+            }
+            Ec2Call::Assign { eni, ask } => self.assign(eni, *ask),
+            Ec2Call::Unassign { eni, blocks } => {
+                let eni = self.enis.get_mut(eni).ok_or_else(|| error(CallErrorKind::NotFound))?;
+                if !blocks.is_subset(&eni.blocks) {
+                    return Err(error(CallErrorKind::Rejected));
+                }
+                eni.blocks.retain(|block| !blocks.contains(block));
+                let subnet = self.subnets.get_mut(&eni.subnet).unwrap();
+                for block in blocks {
+                    match block.is_prefix() {
+                        true => subnet.n_prefixes += 1,
+                        false => subnet.n_addresses += 1,
+                    }
+                }
+                Ok(CallOutput::Done)
+            }
+            Ec2Call::DetachEni { eni, attachment } => {
+                let bond = self.bond(eni, attachment)?;
+                if bond.device_index == 0 {
+                    return Err(error(CallErrorKind::Rejected));
+                }
+                self.enis.get_mut(eni).unwrap().attachment = None;
+                Ok(CallOutput::Done)
+            }
+            Ec2Call::DeleteEni { eni } => match self.enis.get(eni) {
+                None => Err(error(CallErrorKind::NotFound)),
+                Some(found) if found.attachment.is_some() => Err(error(CallErrorKind::InUse)),
+                Some(_) => {
+                    self.enis.remove(eni);
+                    Ok(CallOutput::Done)
+                }
+            },
+        }
+    }
+
+    fn create(
+        &mut self,
+        subnet: &SubnetId,
+        ask: Ask,
+        tags: &BTreeMap<String, String>,
+        token: &str,
+    ) -> Result<CallOutput, CallError> {
+        let known = self.tokens.get(token).and_then(|id| self.enis.get(id));
+        if let Some(eni) = known {
+            return Ok(CallOutput::Created(eni.clone()));
+        }
+        let blocks = self.supply(subnet, ask)?;
+        let eni = self.make(subnet, tags.clone());
+        self.tokens.insert(token.to_owned(), eni.clone());
+        let found = self.enis.get_mut(&eni).unwrap();
+        found.blocks = blocks;
+        Ok(CallOutput::Created(found.clone()))
+    }
+
+    fn attach(&mut self, eni: &EniId, device_index: u16) -> Result<CallOutput, CallError> {
+        let found = self.enis.get(eni).ok_or_else(|| error(CallErrorKind::NotFound))?;
+        if found.attachment.is_some() {
+            return Err(error(CallErrorKind::InUse));
+        }
+        if found.blocks.len() > usize::from(self.limits.blocks_per_eni()) {
+            return Err(error(CallErrorKind::AddressLimit));
+        }
+        let taken = |eni: &EniFacts| {
+            eni.attachment.as_ref().is_some_and(|a| a.device_index == device_index)
+        };
+        if self.enis.values().any(taken) {
+            return Err(error(CallErrorKind::DeviceIndexTaken));
+        }
+        if self.n_attached() >= usize::from(self.limits.enis) {
+            return Err(error(CallErrorKind::EniLimit));
+        }
+        Ok(CallOutput::Attached(self.bind(eni, device_index, false)))
+    }
+
+    fn assign(&mut self, eni: &EniId, ask: Ask) -> Result<CallOutput, CallError> {
+        let found = self.enis.get(eni).ok_or_else(|| error(CallErrorKind::NotFound))?;
+        if found.blocks.len() + usize::from(ask.count()) > usize::from(self.limits.blocks_per_eni())
+        {
+            return Err(error(CallErrorKind::AddressLimit));
+        }
+        let subnet = found.subnet.clone();
+        let blocks = self.supply(&subnet, ask)?;
+        self.enis.get_mut(eni).unwrap().blocks.extend(&blocks);
+        Ok(CallOutput::Assigned(blocks))
+    }
+
+    /// All that is asked for, or nothing. The lowest free ones, so that what was given back comes
+    /// again.
+    fn supply(&mut self, id: &SubnetId, ask: Ask) -> Result<BTreeSet<Block>, CallError> {
+        let taken: BTreeSet<Block> =
+            self.enis.values().flat_map(|eni| eni.blocks.iter().copied()).collect();
+        let subnet = self.subnets.get_mut(id).ok_or_else(|| error(CallErrorKind::Rejected))?;
+        let base = u32::from(subnet.facts.cidr.network());
+        let (left, kind, len, first) = match ask {
+            Ask::Addresses(_) => (&mut subnet.n_addresses, CallErrorKind::SubnetExhausted, 32, 16),
+            Ask::Prefixes(_) => {
+                (&mut subnet.n_prefixes, CallErrorKind::SubnetFragmented, 28, 32_768)
+            }
+        };
+        *left = left.checked_sub(ask.count()).ok_or_else(|| error(kind))?;
+        let step = 1 << (32 - len);
+        let all = (0..).map(|n| Ipv4Addr::from(base + first + n * step));
+        let blocks = all.map(|ip| Block::try_from(IpNet::new(ip.into(), len).unwrap()).unwrap());
+        Ok(blocks.filter(|block| !taken.contains(block)).take(usize::from(ask.count())).collect())
+    }
+
+    fn make(&mut self, subnet: &SubnetId, tags: BTreeMap<String, String>) -> EniId {
+        let n = self.n_made;
+        self.n_made += 1;
+        let id = eni_id(&format!("eni-{n:04}"));
+        let base = u32::from(self.subnets[subnet].facts.cidr.network());
+        let facts = EniFacts {
+            id: id.clone(),
+            mac: format!("02:00:00:00:{:02x}:{:02x}", n / 256, n % 256),
+            subnet: subnet.clone(),
+            primary_address: Ipv4Addr::from(base + 65_000 - u32::from(n)),
+            blocks: BTreeSet::new(),
+            kind: EniKind::Interface,
+            attachment: None,
+            tags,
+        };
+        self.enis.insert(id.clone(), facts);
+        id
+    }
+
+    fn bind(
+        &mut self,
+        eni: &EniId,
+        device_index: u16,
+        delete_on_termination: bool,
+    ) -> EniAttachmentId {
+        let id =
+            EniAttachmentId::try_from(format!("eni-attach-{}-{device_index}", self.calls.len()))
+                .unwrap();
+        self.enis.get_mut(eni).unwrap().attachment = Some(EniAttachment {
+            id: id.clone(),
+            device_index,
+            network_card: 0,
+            status: AttachmentStatus::Attached,
+            delete_on_termination,
+        });
+        id
+    }
+
+    fn bond(
+        &mut self,
+        eni: &EniId,
+        attachment: &EniAttachmentId,
+    ) -> Result<&mut EniAttachment, CallError> {
+        let eni = self.enis.get_mut(eni);
+        let bond = eni.and_then(|eni| eni.attachment.as_mut());
+        bond.filter(|bond| bond.id == *attachment).ok_or_else(|| error(CallErrorKind::NotFound))
+    }
+}

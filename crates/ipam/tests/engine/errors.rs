@@ -1,0 +1,353 @@
+//! What EC2 can refuse, and what is made of it.
+
+use std::time::Duration;
+
+use ipam::call::{CallErrorKind, CallId, Ec2Call};
+use ipam::event::{Event, LinkState, RefusalCode};
+use ipam::policy::{Limits, Mode, Policy, Targets};
+
+use crate::ec2::{Ec2, SUBNET, error};
+use crate::node::{Node, limits, warm_ip};
+
+fn secs(n: u64) -> Duration {
+    Duration::from_secs(n)
+}
+
+/// Ends calls well until one matches, and returns its id.
+fn run_to(node: &mut Node, is_it: fn(&Ec2Call) -> bool) -> CallId {
+    for _ in 0..1000 {
+        node.save_all();
+        if let Some((id, _)) = node.calls.iter().find(|(_, call)| is_it(call)) {
+            return *id;
+        }
+        if node.host.is_some() {
+            node.end_sync(&LinkState::Ready);
+        } else {
+            node.end_call(0);
+        }
+    }
+    panic!("no such call: {:?}", node.under_way());
+}
+
+/// The call that matches fails, without effect.
+fn fail(node: &mut Node, is_it: fn(&Ec2Call) -> bool, kind: CallErrorKind) -> Ec2Call {
+    let id = run_to(node, is_it);
+    let place = node.calls.iter().position(|(other, _)| *other == id).unwrap();
+    let (id, call) = node.calls.remove(place).unwrap();
+    node.send(Event::CallDone { id, result: Err(error(kind)) });
+    node.save_all();
+    call
+}
+
+fn is_assign(call: &Ec2Call) -> bool {
+    matches!(call, Ec2Call::Assign { .. })
+}
+
+fn is_create(call: &Ec2Call) -> bool {
+    matches!(call, Ec2Call::CreateEni { .. })
+}
+
+fn is_attach(call: &Ec2Call) -> bool {
+    matches!(call, Ec2Call::AttachEni { .. })
+}
+
+fn is_describe(call: &Ec2Call) -> bool {
+    matches!(call, Ec2Call::DescribeEnis)
+}
+
+/// A node with three pods on its full primary ENI, where a fourth pod needs another ENI.
+fn full_primary() -> Node {
+    let mut node = Node::settled(limits("t3.small"), warm_ip(0, 0));
+    for pod in 0..3 {
+        node.run_pod(pod);
+    }
+    assert_eq!(node.ec2.n_blocks(), [3]);
+    node
+}
+
+#[test]
+fn an_exhausted_subnet_is_named_probed_and_recovers() {
+    let mut ec2 = Ec2::new(limits("t3.small"));
+    ec2.subnet(SUBNET).n_addresses = 1;
+    ec2.subnet(SUBNET).facts.free_addresses = 1;
+    let mut node = Node::start_with(ec2, limits("t3.small"), warm_ip(2, 0));
+    node.settle();
+    assert_eq!(node.ec2.n_blocks(), [1], "half of the two that were refused");
+    node.run_pod(0);
+    let refused = node.add(1);
+    node.settle();
+    let refusal = node.refused(refused);
+    assert_eq!(refusal.code, RefusalCode::SubnetExhausted);
+    assert!(refusal.message.contains("subnet-0 (1 free"), "{}", refusal.message);
+    let wait = refusal.retry_after.unwrap();
+    assert!(wait <= secs(3), "a waiting pod is probed for soon: {wait:?}");
+
+    let before = node.ec2.n_mutating();
+    let at_once = node.add(2);
+    assert_eq!(node.refused(at_once).code, RefusalCode::SubnetExhausted);
+    assert_eq!(node.ec2.n_mutating(), before, "without asking EC2 again");
+    node.ec2.subnet(SUBNET).n_addresses = 100;
+    node.pass(secs(3));
+    assert_eq!(node.ec2.n_mutating(), before, "for warm addresses alone it is too early");
+    node.run_pod(3);
+}
+
+#[test]
+fn an_exhausted_subnet_is_asked_again_every_two_minutes_for_warm_addresses() {
+    let mut ec2 = Ec2::new(limits("t3.small"));
+    ec2.subnet(SUBNET).n_addresses = 0;
+    let mut node = Node::start_with(ec2, limits("t3.small"), warm_ip(3, 0));
+    node.settle();
+    let before = node.ec2.n_mutating();
+    node.pass(secs(1201));
+    assert_eq!(node.ec2.n_mutating() - before, 10);
+    node.ec2.subnet(SUBNET).n_addresses = 100;
+    node.pass(secs(121));
+    assert_eq!(node.ec2.n_blocks(), [3]);
+}
+
+#[test]
+fn without_prefixes_waiting_pods_get_single_addresses_and_prefixes_come_back() {
+    let mut ec2 = Ec2::new(limits("t3.small"));
+    ec2.subnet(SUBNET).n_prefixes = 0;
+    let policy = Policy { mode: Mode::Prefix, targets: Targets::WarmPrefix(1), ..warm_ip(0, 0) };
+    let mut node = Node::start_with(ec2, limits("t3.small"), policy);
+    node.settle();
+    assert_eq!(node.ec2.n_blocks(), [0], "single addresses only for pods that wait");
+    for pod in 0..2 {
+        node.run_pod(pod);
+    }
+    assert_eq!((node.counts().prefixes, node.counts().assigned), (0, 2));
+    assert_eq!(node.ec2.n_blocks(), [2]);
+    node.ec2.subnet(SUBNET).n_prefixes = 10;
+    node.pass(secs(121));
+    assert_eq!(node.counts().prefixes, 1, "on the same ENI");
+    assert_eq!(node.ec2.n_blocks(), [3]);
+    node.del(0);
+    node.pass(secs(120));
+    assert_eq!((node.counts().prefixes, node.counts().total), (1, 17), "the free one went back");
+}
+
+#[test]
+fn another_subnet_serves_while_one_is_exhausted() {
+    let mut ec2 = Ec2::new(limits("t3.small"));
+    ec2.subnet(SUBNET).n_addresses = 3;
+    ec2.add_subnet("subnet-1", 1, &[("kubernetes.io/role/cni", "1")]);
+    ec2.subnet("subnet-1").facts.free_addresses = 10;
+    let mut node = Node::start_with(ec2, limits("t3.small"), warm_ip(0, 0));
+    node.settle();
+    for pod in 0..5 {
+        node.run_pod(pod);
+    }
+    let subnets: Vec<_> = node.view().enis.iter().map(|eni| eni.subnet.to_string()).collect();
+    assert_eq!(subnets, ["subnet-0", "subnet-1"]);
+}
+
+#[test]
+fn limits_are_learnt_from_refusals() {
+    // The table says 3 ENIs with 3 addresses each; EC2 takes 2 with 2.
+    let believed = limits("t3.small");
+    let real = Limits { enis: 2, addresses_per_eni: 3, ..believed };
+    let mut node = Node::start_with(Ec2::new(real), believed, warm_ip(0, 9));
+    node.settle();
+    node.pass(secs(600));
+    assert_eq!(node.ec2.n_blocks(), [2, 2]);
+    assert_eq!(node.ec2.enis.len(), 2, "what could not be attached is deleted");
+    for pod in 0..4 {
+        node.run_pod(pod);
+    }
+    let before = node.ec2.n_mutating();
+    let add = node.add(9);
+    node.settle();
+    assert!(matches!(node.refused(add).code, RefusalCode::AddressLimit | RefusalCode::EniLimit));
+    node.pass(secs(3600));
+    assert_eq!(node.ec2.n_mutating(), before, "no creating and deleting for ever");
+}
+
+#[test]
+fn a_taken_device_index_is_passed_over() {
+    let mut node = full_primary();
+    node.add(3);
+    fail(&mut node, is_attach, CallErrorKind::DeviceIndexTaken);
+    node.settle();
+    let indexes: Vec<_> = node.view().enis.iter().map(|eni| eni.device_index).collect();
+    assert_eq!(indexes, [Some(0), Some(2)]);
+}
+
+#[test]
+fn an_eni_that_ec2_does_not_find_yet_is_tried_again() {
+    let mut node = full_primary();
+    let add = node.add(3);
+    for _ in 0..2 {
+        fail(&mut node, is_attach, CallErrorKind::NotFound);
+        assert!(node.under_way().is_empty(), "{:?}", node.under_way());
+        node.now = node.engine.wake_at().unwrap();
+        node.send(Event::Tick);
+    }
+    node.settle();
+    node.granted(add);
+}
+
+#[test]
+fn an_eni_that_cannot_be_attached_is_deleted_and_none_made_for_a_while() {
+    let mut node = full_primary();
+    node.add(3);
+    for _ in 0..5 {
+        fail(&mut node, is_attach, CallErrorKind::Rejected);
+        while node.under_way().is_empty() {
+            node.now = node.engine.wake_at().unwrap();
+            node.send(Event::Tick);
+            node.save_all();
+        }
+    }
+    node.settle();
+    assert_eq!(node.ec2.enis.len(), 1);
+    let n_created = node.ec2.calls.iter().filter(|call| is_create(call)).count();
+    let add = node.add(4);
+    assert_eq!(node.refused(add).code, RefusalCode::Ec2Failing);
+    node.pass(secs(60));
+    assert_eq!(node.ec2.calls.iter().filter(|call| is_create(call)).count(), n_created);
+}
+
+#[test]
+fn an_eni_that_is_still_in_use_is_deleted_later() {
+    let mut node = full_primary();
+    node.run_pod(3);
+    node.del(3);
+    let is_delete = |call: &Ec2Call| matches!(call, Ec2Call::DeleteEni { .. });
+    node.now = node.now + secs(61);
+    node.send(Event::Tick);
+    node.settle();
+    node.now = node.now + secs(61);
+    node.send(Event::Tick);
+    for _ in 0..3 {
+        fail(&mut node, is_delete, CallErrorKind::InUse);
+        assert!(node.under_way().is_empty());
+        node.now = node.engine.wake_at().unwrap();
+        node.send(Event::Tick);
+    }
+    node.settle();
+    assert_eq!(node.ec2.enis.len(), 1);
+    assert!(node.record().cooling().is_empty(), "its addresses are off the record");
+}
+
+#[test]
+fn throttling_is_waited_out_with_growing_pauses() {
+    let mut node = full_primary();
+    let add = node.add(3);
+    let mut pauses = Vec::new();
+    for _ in 0..3 {
+        fail(&mut node, is_create, CallErrorKind::Throttled);
+        let until = node.engine.wake_at().unwrap();
+        pauses.push(until.since(node.now));
+        node.now = until;
+        node.send(Event::Tick);
+    }
+    assert!(pauses.is_sorted() && pauses[2] >= 3 * pauses[0], "{pauses:?}");
+    node.settle();
+    node.granted(add);
+
+    let mut node = full_primary();
+    let add = node.add(3);
+    while node.answer(add).is_none() {
+        fail(&mut node, is_create, CallErrorKind::Throttled);
+        node.now = node.engine.wake_at().unwrap();
+        node.send(Event::Tick);
+    }
+    assert_eq!(node.refused(add).code, RefusalCode::Throttled);
+}
+
+#[test]
+fn a_missing_permission_is_said_at_once_and_tried_rarely() {
+    let mut node = full_primary();
+    let add = node.add(3);
+    fail(&mut node, is_create, CallErrorKind::AccessDenied);
+    let refusal = node.refused(add);
+    assert_eq!(refusal.code, RefusalCode::AccessDenied);
+    assert!(refusal.message.contains("CreateNetworkInterface"), "{}", refusal.message);
+    assert!(refusal.retry_after.unwrap() >= secs(60));
+    node.ec2.calls.clear();
+    let later = node.add(4);
+    assert_eq!(node.refused(later).code, RefusalCode::AccessDenied);
+    assert_eq!(node.ec2.n_mutating(), 0);
+}
+
+#[test]
+fn an_unknown_outcome_is_settled_by_reading() {
+    for after_effect in [false, true] {
+        let mut node = Node::start(limits("t3.small"), warm_ip(2, 0));
+        let add = node.add(1);
+        run_to(&mut node, is_assign);
+        if after_effect {
+            let call = node.calls[0].1.clone();
+            node.ec2.execute(&call).unwrap();
+        }
+        let call = fail(&mut node, is_assign, CallErrorKind::OutcomeUnknown);
+        assert_eq!(node.under_way(), ["DescribeNetworkInterfaces"], "{call}");
+        assert_eq!(node.record().intents().len(), 1, "still open");
+        node.settle();
+        node.granted(add);
+        assert_eq!(node.ec2.n_blocks(), [3], "asked for twice (effect: {after_effect})");
+        assert!(node.record().intents().is_empty());
+    }
+}
+
+#[test]
+fn a_creation_of_unknown_outcome_is_repeated_with_its_token() {
+    let mut node = full_primary();
+    let add = node.add(3);
+    let id = run_to(&mut node, is_create);
+    let lost = node.calls[0].1.clone();
+    node.ec2.execute(&lost).unwrap();
+    fail(&mut node, is_create, CallErrorKind::OutcomeUnknown);
+    node.now = node.engine.wake_at().unwrap();
+    node.send(Event::Tick);
+    assert_eq!(node.calls[0], (id, lost), "the very same call");
+    node.settle();
+    node.granted(add);
+    assert_eq!(node.ec2.enis.len(), 2);
+}
+
+#[test]
+fn reading_ec2_is_tried_again() {
+    let mut node = Node::start(limits("t3.small"), warm_ip(1, 0));
+    node.end_call(0);
+    let mut pauses = Vec::new();
+    for _ in 0..4 {
+        fail(&mut node, is_describe, CallErrorKind::Rejected);
+        let until = node.engine.wake_at().unwrap();
+        pauses.push(until.since(node.now));
+        node.now = until;
+        node.send(Event::Tick);
+    }
+    assert!(pauses.is_sorted() && pauses[3] >= secs(16), "{pauses:?}");
+    node.settle();
+    node.run_pod(1);
+
+    let mut node = Node::start(limits("t3.small"), warm_ip(1, 0));
+    let add = node.add(1);
+    fail(&mut node, is_describe, CallErrorKind::AccessDenied);
+    assert_eq!(node.refused(add).code, RefusalCode::AccessDenied);
+    assert!(node.view().blocked[0].contains("DescribeNetworkInterfaces"));
+}
+
+#[test]
+fn an_eni_is_not_used_before_the_host_is_ready() {
+    let mut node = Node::start(limits("t3.small"), warm_ip(1, 0));
+    let add = node.add(1);
+    for state in [LinkState::Absent, LinkState::Failed("no such device".to_owned())] {
+        node.save_all();
+        while !node.calls.is_empty() {
+            node.end_call(0);
+            node.save_all();
+        }
+        node.end_sync(&state);
+        assert_eq!(node.answer(add), None, "{state:?}");
+        node.now = node.engine.wake_at().unwrap();
+        node.send(Event::Tick);
+        assert!(node.host.is_some(), "the host is told again");
+    }
+    assert!(node.view().blocked.iter().any(|text| text.contains("no such device")));
+    node.settle();
+    node.granted(add);
+}

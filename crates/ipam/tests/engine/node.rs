@@ -1,0 +1,298 @@
+//! One node: an engine, its EC2, its log and its host, each of which answers when it is told to.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::time::Duration;
+
+use ipam::call::{CallId, Ec2Call};
+use ipam::event::{Answer, Effect, Event, HostEni, LinkState, Refusal, RequestId, SaveSeq};
+use ipam::id::{AttachmentKey, InstanceId, Pod, SecurityGroupId};
+use ipam::policy::{Limits, Mode, Node as NodeFacts, Policy, Targets, WarmSettings};
+use ipam::record::{Assignment, Change, Record};
+use ipam::time::Timestamp;
+use ipam::view::{Counts, PoolView};
+use ipam::{Boot, Engine};
+
+use crate::ec2::{Ec2, SUBNET, subnet_id};
+
+pub(crate) const INSTANCE: &str = "i-0123456789abcdef0";
+pub(crate) const OURS: (&str, &str) = ("node.k8s.amazonaws.com/instance_id", INSTANCE);
+
+/// `(ENIs, addresses per ENI)` of the instance types that the tests name.
+pub(crate) fn limits(instance_type: &str) -> Limits {
+    let (enis, addresses_per_eni) = match instance_type {
+        "t3.small" => (3, 4),
+        "m5.large" => (3, 10),
+        "m5.xlarge" => (4, 15),
+        "p3dn.24xlarge" => (15, 50),
+        other => panic!("no limits for {other}"),
+    };
+    Limits { enis, addresses_per_eni, prefixes: true }
+}
+
+pub(crate) fn policy(mode: Mode, settings: WarmSettings) -> Policy {
+    Policy {
+        mode,
+        targets: Targets::resolve(mode, settings),
+        max_enis: None,
+        max_pods: 737,
+        cooldown: Duration::from_secs(30),
+        add_wait: Duration::from_secs(10),
+        shrink_delay: Duration::from_secs(30),
+        min_eni_age: Duration::from_secs(60),
+    }
+}
+
+/// `WARM_IP_TARGET` and `MINIMUM_IP_TARGET` with single addresses; both may be 0 here.
+pub(crate) fn warm_ip(warm_ip: u32, minimum_ip: u32) -> Policy {
+    let targets = Targets::Ip { warm: warm_ip, minimum: minimum_ip };
+    Policy { targets, ..policy(Mode::SecondaryIp, WarmSettings::default()) }
+}
+
+pub(crate) fn node_facts() -> NodeFacts {
+    NodeFacts {
+        instance: InstanceId::try_from(INSTANCE).unwrap(),
+        instance_type: "of no matter".to_owned(),
+        subnet: subnet_id(SUBNET),
+        security_groups: BTreeSet::from([SecurityGroupId::try_from("sg-1").unwrap()]),
+        cluster: Some("mine".to_owned()),
+        eni_tags: BTreeMap::new(),
+        manage_untagged: true,
+    }
+}
+
+pub(crate) fn key(pod: usize) -> AttachmentKey {
+    AttachmentKey {
+        network: "aws-cni".to_owned(),
+        container: format!("c{pod}"),
+        ifname: "eth0".to_owned(),
+    }
+}
+
+/// A node whose EC2, log and host answer only when told; see [`settle`](Self::settle).
+#[derive(Debug, Clone)]
+pub(crate) struct Node {
+    pub(crate) boot: Boot,
+    pub(crate) engine: Engine,
+    pub(crate) ec2: Ec2,
+    pub(crate) now: Timestamp,
+    /// What has become durable.
+    pub(crate) log: Vec<Change>,
+    pub(crate) saves: VecDeque<(SaveSeq, Vec<Change>)>,
+    pub(crate) calls: VecDeque<(CallId, Ec2Call)>,
+    pub(crate) host: Option<Vec<HostEni>>,
+    pub(crate) replies: BTreeMap<RequestId, Answer>,
+    next_request: u64,
+}
+
+impl Node {
+    /// A node that has just started and asked EC2.
+    pub(crate) fn start(limits: Limits, policy: Policy) -> Self {
+        Self::start_with(Ec2::new(limits), limits, policy)
+    }
+
+    pub(crate) fn start_with(ec2: Ec2, limits: Limits, policy: Policy) -> Self {
+        let boot = Boot { node: node_facts(), limits, policy, record: Record::default() };
+        let now = Timestamp::from_millis(1_000_000);
+        let (engine, effects) = Engine::new(boot.clone(), now);
+        let mut node = Self {
+            boot,
+            engine,
+            ec2,
+            now,
+            log: Vec::new(),
+            saves: VecDeque::new(),
+            calls: VecDeque::new(),
+            host: None,
+            replies: BTreeMap::new(),
+            next_request: 0,
+        };
+        node.absorb(effects);
+        node
+    }
+
+    /// A node at rest.
+    pub(crate) fn settled(limits: Limits, policy: Policy) -> Self {
+        let mut node = Self::start(limits, policy);
+        node.settle();
+        node
+    }
+
+    pub(crate) fn record(&self) -> Record {
+        let mut record = Record::default();
+        for change in &self.log {
+            record.apply(change).unwrap();
+        }
+        record
+    }
+
+    /// The process dies, and another starts from what is durable.
+    pub(crate) fn restart(&mut self) {
+        let record = self.record();
+        self.saves.clear();
+        self.calls.clear();
+        self.host = None;
+        let (engine, effects) = Engine::new(Boot { record, ..self.boot.clone() }, self.now);
+        self.engine = engine;
+        self.absorb(effects);
+    }
+
+    pub(crate) fn send(&mut self, event: Event) {
+        let effects = self.engine.handle(event, self.now);
+        self.absorb(effects);
+    }
+
+    fn absorb(&mut self, effects: Vec<Effect>) {
+        for effect in effects {
+            match effect {
+                Effect::Save { seq, changes } => {
+                    assert!(!changes.is_empty(), "an empty save");
+                    self.saves.push_back((seq, changes));
+                }
+                Effect::Reply { request, answer } => {
+                    let before = self.replies.insert(request, answer);
+                    assert_eq!(before, None, "{request:?} is answered twice");
+                }
+                Effect::Call { id, call } => {
+                    let same = |(_, other): &&(_, Ec2Call)| {
+                        other.eni().is_some() && other.eni() == call.eni()
+                    };
+                    let other = self.calls.iter().find(same);
+                    assert_eq!(other, None, "{call} while another call changes the ENI");
+                    self.calls.push_back((id, call));
+                }
+                Effect::SyncHost(enis) => self.host = Some(enis),
+            }
+        }
+    }
+
+    pub(crate) fn request(&mut self) -> RequestId {
+        self.next_request += 1;
+        RequestId(self.next_request)
+    }
+
+    /// Sends an Add whose caller waits for a minute.
+    pub(crate) fn add(&mut self, pod: usize) -> RequestId {
+        self.add_until(pod, self.now + Duration::from_secs(60))
+    }
+
+    pub(crate) fn add_until(&mut self, pod: usize, deadline: Timestamp) -> RequestId {
+        let request = self.request();
+        let pod_facts = Pod { name: format!("pod-{pod}"), ..Pod::default() };
+        let netns = format!("/run/netns/{pod}");
+        self.send(Event::Add { request, key: key(pod), pod: pod_facts, netns, deadline });
+        request
+    }
+
+    pub(crate) fn del(&mut self, pod: usize) -> RequestId {
+        let request = self.request();
+        self.send(Event::Del { request, key: key(pod) });
+        request
+    }
+
+    pub(crate) fn cancel(&mut self, request: RequestId) {
+        self.send(Event::Cancel { request });
+    }
+
+    /// Of the network of the tests only these pods live.
+    pub(crate) fn gc(&mut self, alive: &[usize]) -> RequestId {
+        let request = self.request();
+        let valid = alive.iter().map(|pod| (key(*pod).container, key(*pod).ifname)).collect();
+        self.send(Event::Gc { request, network: "aws-cni".to_owned(), valid });
+        request
+    }
+
+    /// The oldest save ends.
+    pub(crate) fn end_save(&mut self, result: Result<(), String>) {
+        let Some((seq, changes)) = self.saves.pop_front() else { return };
+        if result.is_ok() {
+            self.log.extend(changes);
+        }
+        self.send(Event::Saved { seq, result });
+    }
+
+    pub(crate) fn save_all(&mut self) {
+        while !self.saves.is_empty() {
+            self.end_save(Ok(()));
+        }
+    }
+
+    /// EC2 carries the call out that is at `place`, and answers.
+    pub(crate) fn end_call(&mut self, place: usize) -> Ec2Call {
+        let (id, call) = self.calls.remove(place).expect("a call at this place");
+        let result = self.ec2.execute(&call);
+        self.send(Event::CallDone { id, result });
+        call
+    }
+
+    pub(crate) fn end_sync(&mut self, state: &LinkState) {
+        for eni in self.host.take().unwrap_or_default() {
+            self.send(Event::EniLink { eni: eni.eni, link: state.clone() });
+        }
+    }
+
+    /// Everything that is under way ends well, and what follows from it too, at this very moment.
+    pub(crate) fn settle(&mut self) {
+        for _ in 0..10_000 {
+            self.save_all();
+            if !self.calls.is_empty() {
+                self.end_call(0);
+            } else if self.host.is_some() {
+                self.end_sync(&LinkState::Ready);
+            } else if self.saves.is_empty() {
+                return;
+            }
+        }
+        panic!("the node does not come to rest: {:#?}", self.view());
+    }
+
+    /// Time passes; everything under way ends well at once.
+    pub(crate) fn pass(&mut self, span: Duration) {
+        let end = self.now + span;
+        self.settle();
+        while let Some(at) = self.engine.wake_at().filter(|at| *at <= end) {
+            assert!(at > self.now, "woken at {at:?}, and it is {:?}", self.now);
+            self.now = at;
+            self.send(Event::Tick);
+            self.settle();
+        }
+        self.now = end;
+    }
+
+    /// The calls that wait for EC2, for people.
+    pub(crate) fn under_way(&self) -> Vec<String> {
+        self.calls.iter().map(|(_, call)| call.to_string()).collect()
+    }
+
+    pub(crate) fn answer(&self, request: RequestId) -> Option<&Answer> {
+        self.replies.get(&request)
+    }
+
+    pub(crate) fn granted(&self, request: RequestId) -> &Assignment {
+        match self.replies.get(&request) {
+            Some(Answer::Granted(assignment)) => assignment,
+            other => panic!("{request:?}: {other:?}\n{:#?}", self.view().blocked),
+        }
+    }
+
+    pub(crate) fn refused(&self, request: RequestId) -> &Refusal {
+        match self.replies.get(&request) {
+            Some(Answer::Refused(refusal)) => refusal,
+            other => panic!("{request:?}: {other:?}"),
+        }
+    }
+
+    /// Adds a pod, lets the node settle, and returns its address.
+    pub(crate) fn run_pod(&mut self, pod: usize) -> Assignment {
+        let request = self.add(pod);
+        self.settle();
+        self.granted(request).clone()
+    }
+
+    pub(crate) fn view(&self) -> PoolView {
+        self.engine.view(self.now)
+    }
+
+    pub(crate) fn counts(&self) -> Counts {
+        self.view().counts
+    }
+}

@@ -1,0 +1,273 @@
+//! Add, Cancel, Del and Gc: who gets which address, who waits, who is refused and why.
+
+use std::time::Duration;
+
+use ipam::event::{Answer, RefusalCode};
+use ipam::policy::{Mode, Policy, WarmSettings};
+use ipam::record::Change;
+
+use crate::node::{Node, key, limits, policy, warm_ip};
+
+/// One ENI with three addresses, and no more to be had.
+fn three_addresses() -> Policy {
+    Policy { max_enis: Some(1), ..warm_ip(3, 3) }
+}
+
+fn secs(n: u64) -> Duration {
+    Duration::from_secs(n)
+}
+
+#[test]
+fn an_add_is_answered_when_it_is_on_record_and_a_repeated_one_alike() {
+    let mut node = Node::settled(limits("t3.small"), three_addresses());
+    let (first, again) = (node.add(1), node.add(1));
+    assert_eq!((node.answer(first), node.saves.len()), (None, 1));
+    node.save_all();
+    let assignment = node.granted(first).clone();
+    assert_eq!(node.granted(again), &assignment);
+    assert_eq!(node.record().assignments()[&key(1)], assignment);
+    let later = node.add(1);
+    assert_eq!((node.granted(later), node.saves.len()), (&assignment, 0), "no second write");
+    assert_eq!(node.counts().assigned, 1);
+}
+
+#[test]
+fn the_address_that_rested_longest_serves_first_and_one_that_rests_never() {
+    let mut node = Node::settled(limits("t3.small"), three_addresses());
+    let addresses = [0, 1, 2].map(|pod| node.run_pod(pod).address);
+    for pod in [1, 0, 2] {
+        node.del(pod);
+        node.pass(secs(2));
+    }
+    node.pass(secs(24));
+    // Pod 1 was deleted 30 s ago, pod 0 28 s ago.
+    assert_eq!(node.run_pod(3).address, addresses[1]);
+    let waits = node.add(4);
+    node.settle();
+    assert_eq!(node.answer(waits), None, "it waits for the end of a rest that is near");
+    node.pass(secs(2));
+    assert_eq!(node.granted(waits).address, addresses[0]);
+}
+
+#[test]
+fn pods_are_packed() {
+    let settings = WarmSettings { warm_prefix: 1, ..WarmSettings::default() };
+    let mut node = Node::settled(limits("t3.small"), policy(Mode::Prefix, settings));
+    let placed: Vec<_> = (0..58).map(|pod| node.run_pod(pod)).collect();
+    assert_eq!(node.ec2.n_blocks(), [3, 2]);
+    // On the primary remain 2 pods in its first prefix and 5 in its second, on the other ENI 10.
+    for pod in (2..16).chain(21..48) {
+        node.del(pod);
+    }
+    node.pass(secs(29));
+    let block = |address| {
+        let view = node.view();
+        let mut blocks = view.enis.iter().flat_map(|eni| eni.blocks.keys().copied());
+        blocks.find(|block| block.contains(address)).unwrap()
+    };
+    let (first, second, last) =
+        (block(placed[0].address), block(placed[16].address), block(placed[50].address));
+    node.now = node.now + secs(2);
+    let next: Vec<_> = (100..126).map(|pod| node.run_pod(pod).address).collect();
+    let into = |block: ipam::block::Block| next.iter().filter(|ip| block.contains(**ip)).count();
+    // Fullest ENI that can be given back last, fullest prefix first.
+    assert_eq!((into(second), into(first), into(last)), (11, 14, 0));
+}
+
+#[test]
+fn who_waits_is_served_in_order() {
+    let mut node = Node::start(limits("t3.small"), three_addresses());
+    let requests = [5, 3, 9].map(|pod| node.add(pod));
+    assert!(requests.iter().all(|request| node.answer(*request).is_none()));
+    node.settle();
+    let addresses = requests.map(|request| node.granted(request).address);
+    assert!(addresses.is_sorted(), "{addresses:?}");
+}
+
+#[test]
+fn a_cancelled_add_keeps_nothing() {
+    let mut node = Node::start(limits("t3.small"), three_addresses());
+    let waiting = node.add(1);
+    node.cancel(waiting);
+    node.settle();
+    assert_eq!((node.answer(waiting), node.counts().assigned), (None, 0));
+
+    let promised = node.add(2);
+    node.cancel(promised);
+    node.settle();
+    assert_eq!((node.answer(promised), node.counts().assigned), (None, 0));
+    assert!(node.record().assignments().is_empty());
+    assert_eq!(node.counts().cooling, 1, "its plugin may have used it for a moment");
+}
+
+#[test]
+fn a_record_that_cannot_be_written_refuses_and_leaves_all_as_it_was() {
+    let mut node = Node::settled(limits("t3.small"), three_addresses());
+    let add = node.add(1);
+    node.end_save(Err("no space left on device".to_owned()));
+    assert_eq!(node.refused(add).code, RefusalCode::StateUnwritable);
+    assert!(node.refused(add).message.contains("no space left"), "{:?}", node.refused(add));
+    assert_eq!(node.counts().free, 3);
+
+    let granted = node.run_pod(1);
+    let del = node.del(1);
+    node.end_save(Err("no space left on device".to_owned()));
+    assert_eq!(node.refused(del).code, RefusalCode::StateUnwritable);
+    node.pass(secs(5));
+    assert_eq!(node.run_pod(1), granted, "it still has its address");
+}
+
+#[test]
+fn del_releases_what_its_own_key_holds() {
+    let mut node =
+        Node::settled(limits("t3.small"), Policy { cooldown: secs(0), ..three_addresses() });
+    let unknown = node.del(7);
+    assert_eq!(node.answer(unknown), Some(&Answer::Released(None)), "and at once");
+    let held = node.run_pod(1);
+    let (del, twin) = (node.del(1), node.del(1));
+    assert_eq!(node.answer(del), None, "the release is not on record yet");
+    node.settle();
+    assert_eq!(node.answer(del), Some(&Answer::Released(Some(held.clone()))));
+    assert_eq!(node.answer(twin), node.answer(del));
+
+    let (others, mut pod) = (node.view().counts.free, 2);
+    while node.run_pod(pod).address != held.address {
+        pod += 1;
+        assert!(pod as u64 <= others + 2, "the address does not come again");
+    }
+    let late = node.del(1);
+    node.settle();
+    assert_eq!(node.answer(late), Some(&Answer::Released(None)));
+    assert_eq!(node.run_pod(pod).address, held.address, "the next owner keeps it");
+}
+
+#[test]
+fn a_del_that_overtakes_its_add_wins() {
+    let mut node = Node::start(limits("t3.small"), three_addresses());
+    let (waiting, del) = (node.add(1), node.del(1));
+    assert!(matches!(node.answer(waiting), Some(Answer::Refused(_))));
+    assert_eq!(node.answer(del), Some(&Answer::Released(None)));
+    node.settle();
+
+    let (promised, del) = (node.add(2), node.del(2));
+    node.settle();
+    assert!(matches!(node.answer(promised), Some(Answer::Refused(_))));
+    assert!(matches!(node.answer(del), Some(Answer::Released(Some(_)))));
+    assert!(node.record().assignments().is_empty());
+}
+
+#[test]
+fn an_add_that_follows_its_del_waits_for_it() {
+    let mut node = Node::settled(limits("t3.small"), three_addresses());
+    let before = node.run_pod(1);
+    let (del, add) = (node.del(1), node.add(1));
+    node.settle();
+    assert!(matches!(node.answer(del), Some(Answer::Released(Some(_)))));
+    assert_ne!(node.granted(add).address, before.address, "that one rests");
+}
+
+#[test]
+fn gc_collects_the_dead_of_its_network_in_one_save() {
+    let mut node = Node::settled(limits("t3.small"), warm_ip(1, 9));
+    for pod in 0..5 {
+        node.run_pod(pod);
+    }
+    let in_flight = node.add(5);
+    let gc = node.gc(&[1, 3]);
+    node.end_save(Ok(()));
+    assert_eq!(node.saves.len(), 1);
+    node.settle();
+    let Some(Answer::Collected(collected)) = node.answer(gc) else { panic!("not collected") };
+    let collected: Vec<_> = collected.iter().map(|(key, _)| key.container.as_str()).collect();
+    assert_eq!(collected, ["c0", "c2", "c4"]);
+    assert_eq!(node.granted(in_flight).pod.name, "pod-5");
+    let again = node.gc(&[1, 3, 5]);
+    assert_eq!(node.answer(again), Some(&Answer::Collected(Vec::new())), "and at once");
+}
+
+#[test]
+fn an_add_and_a_del_cost_one_write_each() {
+    let mut node = Node::settled(limits("t3.small"), three_addresses());
+    let before = node.log.len();
+    node.run_pod(1);
+    node.del(1);
+    node.pass(secs(60));
+    node.run_pod(2);
+    let kinds = node.log[before..].iter().map(|change| match change {
+        Change::Assigned { .. } => "assigned",
+        Change::Released { .. } => "released",
+        other => panic!("{other:?}"),
+    });
+    assert_eq!(kinds.collect::<Vec<_>>(), ["assigned", "released", "assigned"]);
+}
+
+#[test]
+fn refusals_say_what_is_short() {
+    let full = || {
+        let mut node = Node::settled(limits("t3.small"), three_addresses());
+        for pod in 0..3 {
+            node.run_pod(pod);
+        }
+        node
+    };
+    let mut node = full();
+    let add = node.add(9);
+    let refusal = node.refused(add);
+    assert_eq!((refusal.code, refusal.retry_after), (RefusalCode::EniLimit, None));
+    assert!(refusal.message.contains("3 of 3 in use"), "{}", refusal.message);
+    assert!(refusal.message.contains("subnet-0 (60000 free"), "{}", refusal.message);
+
+    let mut node = full();
+    node.del(0);
+    node.pass(secs(5));
+    let add = node.add(9);
+    let refusal = node.refused(add);
+    assert_eq!((refusal.code, refusal.retry_after), (RefusalCode::AllCooling, Some(secs(25))));
+
+    let mut node = Node::settled(limits("t3.small"), Policy { max_pods: 2, ..warm_ip(1, 0) });
+    node.run_pod(0);
+    node.run_pod(1);
+    let add = node.add(9);
+    assert_eq!(node.refused(add).code, RefusalCode::MaxPods);
+}
+
+#[test]
+fn every_add_is_answered_before_its_caller_goes_away() {
+    let check = |patience: Duration, code: RefusalCode, prepare: fn(&mut Node)| {
+        let mut node = Node::start(limits("t3.small"), three_addresses());
+        prepare(&mut node);
+        let deadline = node.now + patience;
+        let add = node.add_until(1, deadline);
+        while node.answer(add).is_none() {
+            node.now = node.engine.wake_at().expect("it wakes for the deadline");
+            assert!(node.now < deadline, "too late");
+            node.send(ipam::event::Event::Tick);
+        }
+        assert_eq!(node.refused(add).code, code);
+    };
+    for patience in [0, 400, 600, 5_000, 60_000].map(Duration::from_millis) {
+        // EC2 says nothing at all.
+        check(patience, RefusalCode::Starting, |_| {});
+        // EC2 does not answer the assignment.
+        check(patience, RefusalCode::Attaching, |node| {
+            node.end_call(0);
+            node.end_call(0);
+            node.save_all();
+        });
+    }
+    // The disk says nothing.
+    check(secs(5), RefusalCode::StateUnwritable, Node::settle);
+}
+
+#[test]
+fn readiness_is_an_address_that_can_be_used() {
+    let mut node = Node::start(limits("t3.small"), three_addresses());
+    let code = |node: &Node| node.engine.ready(node.now).map_err(|refusal| refusal.code);
+    assert_eq!(code(&node), Err(RefusalCode::Starting));
+    node.settle();
+    assert_eq!(code(&node), Ok(()));
+    for pod in 0..3 {
+        node.run_pod(pod);
+    }
+    assert_eq!(code(&node), Ok(()), "a node full of pods is a ready node");
+}

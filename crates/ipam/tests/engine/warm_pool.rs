@@ -1,0 +1,249 @@
+//! Growth at once, shrink with patience, and rest.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use ipam::call::{Ask, Ec2Call};
+use ipam::policy::{Mode, Policy, Targets, WarmSettings};
+
+use crate::ec2::{Ec2, SUBNET, subnet_id};
+use crate::node::{INSTANCE, Node, limits, policy, warm_ip};
+
+fn secs(n: u64) -> Duration {
+    Duration::from_secs(n)
+}
+
+#[test]
+fn what_a_burst_needs_is_asked_for_at_once_and_in_parallel() {
+    let mut node = Node::start(limits("m5.xlarge"), warm_ip(0, 0));
+    for pod in 0..40 {
+        node.add(pod);
+    }
+    node.end_call(0);
+    node.end_call(0);
+    node.save_all();
+    let expect = [
+        "AssignPrivateIpAddresses 14 addresses to eni-0000",
+        "CreateNetworkInterface in subnet-0 with 14 addresses",
+        "CreateNetworkInterface in subnet-0 with 12 addresses",
+    ];
+    assert_eq!(node.under_way(), expect);
+    node.settle();
+    assert_eq!(node.counts().assigned, 40);
+    // Reading twice, the assignment, and three calls for each ENI: none is asked for more later.
+    assert_eq!(node.ec2.calls.len(), 2 + 1 + 3 * 2);
+}
+
+#[test]
+fn a_new_eni_carries_all_its_marks() {
+    let mut node = Node::start(limits("t3.small"), warm_ip(5, 0));
+    node.boot.node.eni_tags = BTreeMap::from([("team".to_owned(), "blue".to_owned())]);
+    node.restart();
+    node.settle();
+    let create = node.ec2.calls.iter().find(|call| matches!(call, Ec2Call::CreateEni { .. }));
+    let Some(Ec2Call::CreateEni { subnet, security_groups, ask, description, tags, client_token }) =
+        create
+    else {
+        panic!("no ENI is made");
+    };
+    assert_eq!((subnet, *ask), (&subnet_id(SUBNET), Ask::Addresses(2)));
+    assert_eq!(security_groups, &node.boot.node.security_groups);
+    assert_eq!(description, &format!("aws-K8S-{INSTANCE}"));
+    assert!(client_token.starts_with(INSTANCE) && client_token.len() <= 64, "{client_token}");
+    let tags: Vec<_> = tags.iter().map(|(key, value)| format!("{key}={value}")).collect();
+    let expect = [
+        "cluster.k8s.amazonaws.com/name=mine",
+        "eks:eni:owner=amazon-vpc-cni",
+        "node.k8s.amazonaws.com/createdAt=1970-01-01T00:16:40Z",
+        "node.k8s.amazonaws.com/instance_id=i-0123456789abcdef0",
+        "team=blue",
+    ];
+    assert_eq!(tags, expect);
+}
+
+#[test]
+fn surplus_goes_back_after_its_time_and_whole_enis_first() {
+    let mut node = Node::settled(limits("p3dn.24xlarge"), warm_ip(5, 10));
+    for pod in 0..60 {
+        node.run_pod(pod);
+    }
+    assert_eq!(node.ec2.n_blocks(), [49, 16]);
+    node.pass(secs(3600));
+    node.ec2.calls.clear();
+    for pod in 0..60 {
+        node.del(pod);
+    }
+    // 30 s of rest, then 30 s of surplus.
+    node.pass(secs(59));
+    assert_eq!(node.ec2.calls, []);
+    node.pass(secs(2));
+    let calls: Vec<_> = node.ec2.calls.iter().map(ToString::to_string).collect();
+    let expect = [
+        "DetachNetworkInterface eni-0001",
+        "UnassignPrivateIpAddresses 39 blocks of eni-0000",
+        "DeleteNetworkInterface eni-0001",
+    ];
+    assert_eq!(calls, expect);
+    assert_eq!(node.ec2.n_blocks(), [10]);
+    node.pass(secs(3600));
+    assert_eq!(node.ec2.calls.len(), 3, "and then it rests");
+    assert_eq!(node.record().cooling().len(), 10, "what has left is off the record");
+}
+
+#[test]
+fn a_short_surplus_is_kept() {
+    let mut node = Node::settled(limits("m5.xlarge"), warm_ip(2, 0));
+    for pod in 0..10 {
+        node.run_pod(pod);
+    }
+    let n_calls = node.ec2.n_mutating();
+    for round in 0..20 {
+        for pod in 0..4 {
+            node.del(100 * round + pod);
+            node.del(pod);
+        }
+        node.pass(secs(45));
+        for pod in 0..4 {
+            node.run_pod(100 * (round + 1) + pod);
+        }
+        node.pass(secs(5));
+    }
+    let n_calls = node.ec2.n_mutating() - n_calls;
+    assert!(n_calls <= 2, "{n_calls} calls for 80 pods that came and went");
+}
+
+#[test]
+fn an_eni_stays_its_minimum_age() {
+    let mut node = Node::settled(limits("t3.small"), Policy { cooldown: secs(0), ..warm_ip(1, 0) });
+    for pod in 0..3 {
+        node.run_pod(pod);
+    }
+    assert_eq!(node.ec2.n_blocks(), [3, 1]);
+    for pod in 0..3 {
+        node.del(pod);
+    }
+    node.settle();
+    node.pass(secs(59));
+    assert_eq!(node.ec2.n_attached(), 2);
+    node.pass(secs(40));
+    assert_eq!(node.ec2.n_blocks(), [1]);
+}
+
+#[test]
+fn prefixes_and_warm_enis_go_back_by_their_own_rules() {
+    let check = |policy: Policy, peak: &[usize], rest: &[usize]| {
+        let mut node = Node::settled(limits("t3.small"), policy.clone());
+        let n_pods = if policy.mode == Mode::Prefix { 60 } else { 5 };
+        for pod in 0..n_pods {
+            node.run_pod(pod);
+        }
+        assert_eq!(node.ec2.n_blocks(), peak, "{:?}", policy.targets);
+        for pod in 0..n_pods {
+            node.del(pod);
+        }
+        node.pass(secs(600));
+        assert_eq!(node.ec2.n_blocks(), rest, "{:?}", policy.targets);
+    };
+    let settings = |targets, mode| Policy { targets, ..policy(mode, WarmSettings::default()) };
+    check(settings(Targets::WarmEni(1), Mode::SecondaryIp), &[3, 3, 3], &[3]);
+    check(settings(Targets::WarmEni(0), Mode::SecondaryIp), &[3, 3], &[3]);
+    check(settings(Targets::WarmPrefix(1), Mode::Prefix), &[3, 2], &[1]);
+    check(settings(Targets::WarmPrefix(0), Mode::Prefix), &[3, 1], &[1]);
+    check(settings(Targets::Ip { warm: 1, minimum: 20 }, Mode::Prefix), &[3, 1], &[2]);
+}
+
+#[test]
+fn resting_addresses_count_as_used() {
+    let mut node = Node::settled(limits("m5.xlarge"), warm_ip(2, 0));
+    for round in 0..4 {
+        for pod in 0..2 {
+            node.run_pod(10 * round + pod);
+        }
+        for pod in 0..2 {
+            node.del(10 * round + pod);
+        }
+        node.settle();
+    }
+    assert_eq!(node.counts().cooling, 8, "each pod got a fresh address at once");
+    assert_eq!(node.counts().free, 2);
+}
+
+#[test]
+fn a_waiting_pod_makes_the_pool_grow_whatever_the_targets_are() {
+    for mode in [Mode::SecondaryIp, Mode::Prefix] {
+        for targets in [
+            Targets::Ip { warm: 0, minimum: 0 },
+            Targets::Ip { warm: 0, minimum: 2 },
+            Targets::WarmEni(0),
+            Targets::WarmPrefix(0),
+        ] {
+            let mut node =
+                Node::settled(limits("t3.small"), Policy { mode, targets, ..warm_ip(0, 0) });
+            for pod in 0..9 {
+                node.run_pod(pod);
+            }
+        }
+    }
+}
+
+#[test]
+fn max_eni_and_max_pods_bound_the_pool() {
+    let pool = |policy: Policy| Node::settled(limits("t3.small"), policy).ec2.n_blocks();
+    assert_eq!(pool(Policy { max_enis: Some(2), ..warm_ip(100, 0) }), [3, 3]);
+    assert_eq!(pool(Policy { max_enis: Some(9), ..warm_ip(100, 0) }), [3, 3, 3]);
+    let warm_enis = Policy { targets: Targets::WarmEni(3), ..warm_ip(0, 0) };
+    assert_eq!(pool(warm_enis.clone()), [3, 3, 3]);
+    assert_eq!(pool(Policy { max_pods: 4, ..warm_enis }), [3, 3]);
+}
+
+#[test]
+fn an_instance_without_prefixes_gets_addresses() {
+    let limits = ipam::policy::Limits { prefixes: false, ..limits("t3.small") };
+    let policy = policy(Mode::Prefix, WarmSettings::default());
+    let mut node = Node::settled(limits, policy);
+    node.run_pod(0);
+    assert_eq!((node.view().mode, node.counts().prefixes), (Mode::SecondaryIp, 0));
+}
+
+/// The truth table of subnet tags; the cluster is `mine`.
+#[test]
+fn subnets_by_tag() {
+    const ROLE: &str = "kubernetes.io/role/cni";
+    const MINE: &str = "cni.networking.k8s.aws/cluster/mine";
+    const OTHER: &str = "cni.networking.k8s.aws/cluster/other";
+    let used = |subnet: &str, tags: &[(&str, &str)]| {
+        let mut ec2 = Ec2::new(limits("t3.small"));
+        if subnet == SUBNET {
+            let tags = tags.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect();
+            ec2.subnet(SUBNET).facts.tags = tags;
+        } else {
+            ec2.add_subnet(subnet, 1, tags);
+            ec2.subnet(subnet).facts.free_addresses = 65_000;
+        }
+        let mut node = Node::start_with(ec2, limits("t3.small"), warm_ip(9, 0));
+        node.settle();
+        let subnets: BTreeSet<_> =
+            node.view().enis.iter().skip(1).map(|e| e.subnet.clone()).collect();
+        subnets.contains(&subnet_id(subnet))
+    };
+    for (tags, expect) in [
+        (&[(ROLE, "1")][..], true),
+        (&[(ROLE, "1"), (OTHER, "")], false),
+        (&[(ROLE, "1"), (MINE, ""), (OTHER, "")], true),
+        (&[(MINE, "")], false),
+        (&[(ROLE, "0")], false),
+        (&[], false),
+    ] {
+        assert_eq!(used("subnet-1", tags), expect, "another subnet with {tags:?}");
+    }
+    for (tags, expect) in [
+        (&[(ROLE, "1"), (MINE, "any value")][..], true),
+        (&[(OTHER, "")], true),
+        (&[(MINE, "")], true),
+        (&[(ROLE, "0")], false),
+        (&[(ROLE, "1"), (OTHER, "")], false),
+        (&[], true),
+    ] {
+        assert_eq!(used(SUBNET, tags), expect, "the node's own with {tags:?}");
+    }
+}
