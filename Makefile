@@ -31,7 +31,7 @@ test: deps lint build plugin ## everything: unit, property, CNI, network namespa
 	$(call step,"test: unit and property tests; CNI assertions; kernel; moto and vpc-sim contracts; containerd")
 	cargo test --workspace
 	$(call step,"test: boto3 and the AWS CLI against vpc-sim")
-	tests/wire/run
+	tests/wire/run --binary $(TIDEPOOL_BIN)/vpc-sim --python $(TIDEPOOL_PYTHON)
 
 bench: deps-demo plugin ## what the whole path costs: EC2 calls, ADD latency, memory, sizes (release profile)
 	$(call step,"build: release profile")

@@ -96,6 +96,14 @@ impl<F: Family> Ask<F> {
         }
     }
 
+    /// Whether it says which ones rather than how many.
+    pub(crate) fn is_named(&self) -> bool {
+        match self {
+            Self::Addresses(_) | Self::Prefixes(_) => true,
+            Self::AddressCount(_) | Self::PrefixCount(_) => false,
+        }
+    }
+
     /// Whether it is for prefixes, of which some instance types have none.
     pub(crate) fn is_for_prefixes(&self) -> bool {
         match self {

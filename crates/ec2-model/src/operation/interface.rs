@@ -142,9 +142,18 @@ impl Model {
             Some(addr) => Ask::Addresses(vec![addr]),
             None => Ask::AddressCount(1),
         };
-        for ask in [&primary, &draft.v4] {
+        // A primary that is chosen must not take what is named beside it.
+        let is_primary_last = draft.primary.is_none() && draft.v4.is_named();
+        let mut asks = [&primary, &draft.v4];
+        if is_primary_last {
+            asks.reverse();
+        }
+        for ask in asks {
             let taken = chooser.allocate(&mut subnet.v4, ask, id);
             v4.extend(&taken.map_err(|error| ask_error(&error, Purpose::Creation, errors))?);
+        }
+        if is_primary_last {
+            v4.addresses.rotate_right(1);
         }
         match &mut subnet.v6 {
             Some((_, book)) => chooser

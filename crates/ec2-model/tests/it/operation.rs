@@ -1,6 +1,6 @@
 //! Attachments, instances, networks, tags: what each call does and refuses.
 
-use ec2_model::config::{Config, Quotas};
+use ec2_model::config::{AddressChoice, Config, Quotas};
 use ec2_model::id::{AttachmentId, EniId, InstanceId, ResourceId, ResourceType, SubnetId, VpcId};
 use ec2_model::request::{
     AssociateVpcCidrBlock, AttachNetworkInterface, AttachmentChange, CreateNetworkInterface,
@@ -13,6 +13,8 @@ use ec2_model::response::{
     AttachmentStatus, Instance, InstanceState, InterfaceStatus, Reservation, Response,
 };
 use ec2_model::seed::{SecurityGroupSeed, SubnetSeed, VpcSeed};
+
+use ipnet::Ipv4Net;
 
 use crate::region::{Region, assign, attach, n_prefixes};
 
@@ -100,6 +102,21 @@ fn attach_refusals() {
         region.text(attach(&fourth, &instance, 2)),
         "Interface count 4 exceeds the limit for t3.medium"
     );
+}
+
+#[test]
+fn a_chosen_primary_leaves_what_is_named_alone() {
+    let lowest = Config { address_choice: AddressChoice::LowestFirst, ..Config::default() };
+    let mut region = Region::with(lowest);
+    let subnet = region.add_subnet("10.0.4.0/26", &["10.0.4.4/30", "10.0.4.8/29"]);
+    let prefix: Ipv4Net = "10.0.4.16/28".parse().unwrap();
+    let request = CreateNetworkInterface {
+        ipv4_prefixes: vec![prefix],
+        ..CreateNetworkInterface::in_subnet(subnet)
+    };
+    let eni = region.create(request);
+    assert_eq!(eni.ipv4_prefixes, [prefix]);
+    assert_eq!(eni.private_ip_address.to_string(), "10.0.4.32");
 }
 
 #[test]
