@@ -15,6 +15,8 @@ use crate::settings::{LogTarget, SettingError, Settings};
 
 /// The crates whose lines the level is for. Of all others only warnings are of interest.
 const OURS: [&str; 5] = ["agent", "aws", "datapath", "ipam", "ipamd"];
+/// What the names of the SDK's crates start with; a filter for `aws` would take them in.
+const SDK: &str = "aws_";
 
 /// Starts to log; once for a process.
 ///
@@ -38,8 +40,9 @@ pub(crate) fn start(settings: &Settings) -> Result<(), SettingError> {
 }
 
 fn init(level: Level, writer: impl for<'a> MakeWriter<'a> + Send + Sync + 'static) {
-    let targets = OURS.map(|name| (name, level));
-    let filter = Targets::new().with_default(level.min(Level::WARN)).with_targets(targets);
+    let others = level.min(Level::WARN);
+    let ours = OURS.map(|name| (name, level));
+    let filter = Targets::new().with_default(others).with_targets(ours).with_target(SDK, others);
     let lines = tracing_subscriber::fmt::layer()
         .json()
         .flatten_event(true)

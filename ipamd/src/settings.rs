@@ -91,7 +91,8 @@ impl Settings {
             true => Mode::Prefix,
             false => Mode::SecondaryIp,
         };
-        let (eni_tags, dropped) = env.tags("ADDITIONAL_ENI_TAGS")?;
+        let (eni_tags, mut warnings) = env.tags("ADDITIONAL_ENI_TAGS")?;
+        warnings.extend(unsupported::warnings(env)?);
         let seconds = |name, least, default| env.number(name, least, u32::MAX, default);
         Ok(Self {
             mode,
@@ -110,7 +111,7 @@ impl Settings {
             state_directory: state_directory(env)?,
             log_level: log_level(env)?,
             log_target: log_target(env)?,
-            warnings: dropped,
+            warnings,
         })
     }
 }

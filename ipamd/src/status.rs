@@ -7,7 +7,6 @@ use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
-use agent::chain;
 use anyhow::Context as _;
 use hyper_util::rt::TokioIo;
 use proto::v1::ipam_client::IpamClient;
@@ -71,7 +70,14 @@ async fn ask(socket: &Path) -> Result<ViewReply, String> {
         async move { UnixStream::connect(socket).await.map(TokioIo::new) }
     });
     let endpoint = Endpoint::from_static("http://ipamd");
-    let channel = endpoint.connect_with_connector(dial).await.map_err(|fault| chain(&fault))?;
+    let channel = endpoint.connect_with_connector(dial).await.map_err(|fault| cause(&fault))?;
     let reply = IpamClient::new(channel).view(ViewRequest {}).await;
     reply.map(tonic::Response::into_inner).map_err(|status| status.message().to_owned())
+}
+
+/// The innermost fault alone: around it the transport says the same again, with less.
+fn cause(fault: &dyn std::error::Error) -> String {
+    std::iter::successors(Some(fault), |fault| fault.source())
+        .last()
+        .map_or_else(String::new, ToString::to_string)
 }

@@ -16,6 +16,7 @@ mod load;
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 
 use ipam::id::InstanceId;
@@ -290,7 +291,7 @@ fn lock(path: &Path) -> Result<Option<File>, OpenError> {
 
 fn write_new(path: &Path, bytes: &[u8]) -> io::Result<File> {
     remove_if_there(path)?;
-    let mut file = OpenOptions::new().create_new(true).append(true).open(path)?;
+    let mut file = OpenOptions::new().create_new(true).append(true).mode(0o600).open(path)?;
     file.write_all(bytes)?;
     file.sync_all()?;
     Ok(file)

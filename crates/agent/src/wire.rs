@@ -139,7 +139,7 @@ pub(crate) fn address(assignment: &Assignment) -> v1::PodAddress {
 pub(crate) fn refused(refusal: Refusal) -> v1::Refused {
     let Refusal { code, message, retry_after } = refusal;
     let retry_after_ms = retry_after
-        .map_or(0, |span| u64::try_from(span.as_micros().div_ceil(1000)).unwrap_or(u64::MAX));
+        .map_or(0, |span| u64::try_from(span.as_nanos().div_ceil(1_000_000)).unwrap_or(u64::MAX));
     v1::Refused { code: code.as_str().to_owned(), message, retry_after_ms }
 }
 

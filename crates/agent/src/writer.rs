@@ -1,5 +1,5 @@
 //! The thread that makes changes durable, so that a slow disk stops no one but those who wait for
-//! it. What queues up while it writes becomes one commit.
+//! it. The engine sends one save at a time; what comes up meanwhile is in the next.
 
 use std::sync::mpsc::{self, Receiver, Sender};
 use std::thread::{self, JoinHandle};
@@ -48,22 +48,12 @@ impl Writer {
 }
 
 fn write_all(mut store: Store, queue: &Receiver<Save>, done: impl Fn(Event)) {
-    while let Ok(first) = queue.recv() {
-        let saves = std::iter::once(first).chain(queue.try_iter());
-        let (seqs, changes): (Vec<SaveSeq>, Vec<Vec<Change>>) = saves.unzip();
-        match store.commit(&changes.concat()) {
-            Ok(()) => {
-                let last = seqs.into_iter().next_back();
-                last.into_iter().for_each(|seq| done(Event::Saved { seq, result: Ok(()) }));
-            }
-            Err(fault) => {
-                let fault = chain(&fault);
-                tracing::error!(fault, "state cannot be written");
-                for seq in seqs {
-                    done(Event::Saved { seq, result: Err(fault.clone()) });
-                }
-            }
+    for (seq, changes) in queue {
+        let result = store.commit(&changes).map_err(|fault| chain(&fault));
+        if let Err(fault) = &result {
+            tracing::error!(fault, "state cannot be written");
         }
+        done(Event::Saved { seq, result });
         store.compact();
     }
 }

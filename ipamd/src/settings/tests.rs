@@ -2,6 +2,15 @@
 
 use super::*;
 
+/// Switches off what would only be warned of.
+const QUIET: [(&str, &str); 5] = [
+    ("AWS_VPC_K8S_CNI_EXTERNALSNAT", "true"),
+    ("AWS_VPC_CNI_NODE_PORT_SUPPORT", "false"),
+    ("AWS_MANAGE_ENIS_NON_SCHEDULABLE", "true"),
+    ("DISABLE_METRICS", "true"),
+    ("DISABLE_INTROSPECTION", "true"),
+];
+
 fn read(variables: &[(&str, &str)]) -> Result<Settings, SettingError> {
     let owned = variables.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
     Settings::read(&owned.collect())
@@ -9,7 +18,7 @@ fn read(variables: &[(&str, &str)]) -> Result<Settings, SettingError> {
 
 #[test]
 fn nothing_set_is_what_the_manifest_sets() {
-    let settings = read(&[]).unwrap();
+    let settings = read(&QUIET).unwrap();
     let warm = WarmSettings { warm_eni: 1, warm_ip: 0, minimum_ip: 0, warm_prefix: 1 };
     let expect = Settings {
         mode: Mode::SecondaryIp,
@@ -68,7 +77,7 @@ fn the_manifest_of_the_incumbent_is_accepted() {
 
 #[test]
 fn good_values_are_taken() {
-    let settings = read(&[
+    let variables = [
         ("ENABLE_PREFIX_DELEGATION", "T"),
         ("WARM_IP_TARGET", "5"),
         ("MINIMUM_IP_TARGET", "20"),
@@ -88,8 +97,8 @@ fn good_values_are_taken() {
         ("AWS_VPC_K8S_CNI_BACKING_STORE", "/var/lib/cni/ipam.json"),
         ("AWS_VPC_K8S_CNI_LOGLEVEL", "Warn"),
         ("AWS_VPC_K8S_CNI_LOG_FILE", "STDERR"),
-    ])
-    .unwrap();
+    ];
+    let settings = read(&[&variables[..], &QUIET].concat()).unwrap();
     let expect = Settings {
         mode: Mode::Prefix,
         warm: WarmSettings { warm_eni: 0, warm_ip: 5, minimum_ip: 20, warm_prefix: 2 },
@@ -212,6 +221,15 @@ fn what_is_not_built_yet_stops_the_start() {
         assert_eq!(error, format!("{name}=\"true\": not supported yet; only false is"));
         assert!(read(&[(name, "false")]).is_ok(), "{name}");
     }
+}
+
+#[test]
+fn what_the_defaults_ask_for_in_vain_is_a_warning() {
+    let warnings = read(&[]).unwrap().warnings;
+    let named: Vec<&str> = warnings.iter().filter_map(|text| text.split(':').next()).collect();
+    assert_eq!(named, QUIET.map(|(name, _)| name));
+    let error = read(&[("DISABLE_METRICS", "off")]).unwrap_err().to_string();
+    assert_eq!(error, "DISABLE_METRICS=\"off\": expected true or false");
 }
 
 #[test]

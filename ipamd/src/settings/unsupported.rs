@@ -1,5 +1,6 @@
 //! Settings that would change what the daemon does, but for which it has nothing yet. Asking for
-//! one stops the start: ignoring it in silence would be worse than not running.
+//! one stops the start: ignoring it in silence would be worse than not running. What the defaults
+//! ask for and is not there is a warning, or no node would start.
 
 use super::SettingError;
 use super::parse::Environment;
@@ -28,6 +29,42 @@ const CHOICES: [(&str, &[&str]); 7] = [
     ("ENI_CONFIG_ANNOTATION_DEF", &["k8s.amazonaws.com/eniConfig"]),
     ("ENI_CONFIG_LABEL_DEF", &["k8s.amazonaws.com/eniConfig"]),
 ];
+
+/// Features that are on unless switched off: the variable, its default, its value without the
+/// feature, and what is missing.
+const NOT_YET: [(&str, bool, bool, &str); 5] = [
+    (
+        "AWS_VPC_K8S_CNI_EXTERNALSNAT",
+        false,
+        true,
+        "pods' source addresses are not translated yet; the internet needs a NAT gateway",
+    ),
+    (
+        "AWS_VPC_CNI_NODE_PORT_SUPPORT",
+        true,
+        false,
+        "node ports do not lead to pods on secondary ENIs yet",
+    ),
+    (
+        "AWS_MANAGE_ENIS_NON_SCHEDULABLE",
+        false,
+        true,
+        "ENIs of unschedulable nodes are managed like all others, as yet",
+    ),
+    ("DISABLE_METRICS", false, true, "no metrics are served yet"),
+    ("DISABLE_INTROSPECTION", false, true, "no introspection is served yet"),
+];
+
+/// One line for each feature that is on but not there.
+pub(super) fn warnings(env: &Environment) -> Result<Vec<String>, SettingError> {
+    let mut warnings = Vec::new();
+    for (name, default, without, missing) in NOT_YET {
+        if env.boolean(name, default)? != without {
+            warnings.push(format!("{name}: {missing}"));
+        }
+    }
+    Ok(warnings)
+}
 
 /// Stops at the first setting that asks for something that is not there.
 pub(super) fn check(env: &Environment) -> Result<(), SettingError> {

@@ -204,7 +204,7 @@ fn an_unwritable_directory_refuses_until_it_can_be_written() {
     fs::write(&directory, "a file where the directory should be").unwrap();
     let mut store = Store::open(&directory, &instance(), Timestamp::from_millis(NOW)).unwrap();
     let fault = chain(&store.commit(&[assigned(1, 5)]).unwrap_err());
-    assert!(fault.contains("state") && fault.contains("Not a directory"), "{fault}");
+    assert!(fault.contains("state") && fault.contains("File exists"), "{fault}");
 
     fs::remove_file(&directory).unwrap();
     store.commit(&[assigned(1, 5)]).unwrap();

@@ -3,6 +3,7 @@
 
 #![expect(clippy::unwrap_used, reason = "a panic is the report of a test")]
 
+mod bench;
 mod fake_ec2;
 mod life;
 mod node;
