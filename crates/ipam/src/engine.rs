@@ -21,7 +21,7 @@ use self::inventory::Look;
 use self::refusal::Outlook;
 use self::requests::Requests;
 use self::saves::{Saves, Then};
-use crate::call::{CallId, Ec2Call};
+use crate::call::{Action, CallId, Ec2Call};
 use crate::event::{Effect, Event, HostEni, Refusal};
 use crate::id::EniId;
 use crate::plan::Plan;
@@ -65,12 +65,7 @@ pub struct Engine {
     retries: Retries,
     enis_look: Look,
     subnets_look: Look,
-    /// How many ENIs the instance takes, where EC2 has refused more.
-    learnt_enis: Option<u16>,
-    /// How many blocks a new ENI may carry for EC2 to attach it; more can be put on it later.
-    create_at_most: u16,
-    /// Device indexes that EC2 says are taken, though not by an ENI that we know.
-    taken_indexes: BTreeSet<u16>,
+    learnt: Learnt,
     /// What the host's network was last told.
     host: Vec<HostEni>,
     /// Whether its answer to that is still to come.
@@ -80,6 +75,25 @@ pub struct Engine {
     plan: Plan,
     wake_at: Option<Timestamp>,
     out: Vec<Effect>,
+}
+
+/// What refusals have taught of this instance. Forgotten after a day, since it may change.
+#[derive(Debug, Clone)]
+struct Learnt {
+    since: Timestamp,
+    /// ENIs that it takes, foreign ones included.
+    enis: u16,
+    /// Blocks that a new ENI may carry for EC2 to attach it; more can be put on it later.
+    create_at_most: u16,
+    /// Device indexes that are taken, though not by an ENI that we know.
+    taken_indexes: BTreeSet<u16>,
+}
+
+impl Learnt {
+    fn nothing(now: Timestamp) -> Self {
+        let taken_indexes = BTreeSet::new();
+        Self { since: now, enis: u16::MAX, create_at_most: u16::MAX, taken_indexes }
+    }
 }
 
 /// Where an ENI that is not ours sits.
@@ -104,11 +118,9 @@ impl Engine {
             next_call: record.next_call().0,
             saves: Saves::default(),
             retries: Retries::new(&node.instance),
-            enis_look: Look::due(now),
-            subnets_look: Look::due(now),
-            learnt_enis: None,
-            create_at_most: u16::MAX,
-            taken_indexes: BTreeSet::new(),
+            enis_look: Look::due(Action::DescribeEnis, now),
+            subnets_look: Look::due(Action::DescribeSubnets, now),
+            learnt: Learnt::nothing(now),
             host: Vec::new(),
             host_asked: false,
             surplus_enis: Ripening::default(),

@@ -97,6 +97,14 @@ impl Eni {
         matches!(self.stage, Stage::Attached { link: Link::Ready, .. })
     }
 
+    /// Why the kernel's side of it could not be set up, if it could not.
+    pub(crate) fn link_failure(&self) -> Option<&str> {
+        let Stage::Attached { link: Link::Failed { why, .. }, .. } = &self.stage else {
+            return None;
+        };
+        Some(why)
+    }
+
     pub(crate) fn view_stage(&self) -> EniStage {
         match &self.stage {
             Stage::Unattached => EniStage::Attaching,
@@ -212,5 +220,42 @@ impl BlockState {
         }
         let rested = self.freed.iter().filter(|(_, since)| **since + cooldown <= now);
         rested.map(|(address, since)| (*since, *address)).min()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(seconds: u64) -> Timestamp {
+        Timestamp::from_millis(seconds * 1000)
+    }
+
+    #[test]
+    fn the_next_address_of_a_block() {
+        let check = |cidr: &str, live: &[&str], freed: &[(&str, u64)], expect: Option<&str>| {
+            let block = Block::try_from(cidr.parse::<ipnet::IpNet>().unwrap()).unwrap();
+            let state = BlockState {
+                live: live.iter().map(|ip| ip.parse().unwrap()).collect(),
+                freed: freed.iter().map(|(ip, s)| (ip.parse().unwrap(), at(*s))).collect(),
+                leaving: false,
+            };
+            let next = state.next(block, Duration::from_secs(30), at(100));
+            let expect = expect.map(|ip| ip.parse::<IpAddr>().unwrap());
+            assert_eq!(next.map(|(_, address)| address), expect, "{cidr} {live:?} {freed:?}");
+        };
+        let one = "10.0.0.5/32";
+        check(one, &[], &[], Some("10.0.0.5"));
+        check(one, &["10.0.0.5"], &[], None);
+        check(one, &[], &[("10.0.0.5", 71)], None);
+        check(one, &[], &[("10.0.0.5", 70)], Some("10.0.0.5"));
+        // One that never served comes before one that has rested, even from a block of 2^48.
+        let prefix = "10.0.0.16/28";
+        check(prefix, &["10.0.0.16"], &[("10.0.0.17", 0)], Some("10.0.0.18"));
+        check("2001:db8::/80", &["2001:db8::"], &[("2001:db8::1", 0)], Some("2001:db8::2"));
+        let all: Vec<_> = (18..32).map(|n| format!("10.0.0.{n}")).collect();
+        let all: Vec<_> = all.iter().map(String::as_str).collect();
+        let rested = [("10.0.0.16", 60), ("10.0.0.17", 50)];
+        check(prefix, &all, &rested, Some("10.0.0.17"));
     }
 }

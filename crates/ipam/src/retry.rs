@@ -149,3 +149,37 @@ fn fnv1a(bytes: &[u8]) -> u64 {
         (hash ^ u64::from(*byte)).wrapping_mul(0x0000_0100_0000_01b3)
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn waits_double_up_to_a_cap_and_start_over_after_success() {
+        let mut retries = Retries::new(&InstanceId::try_from("i-1").unwrap());
+        let now = Timestamp::from_millis(0);
+        let mut wait = || {
+            let pace = Pace::new(1_000, 8_000);
+            let why = String::new();
+            let hold = retries.fail(Subject::Host, pace, RefusalCode::LinkFailing, why, now);
+            hold.until.as_millis()
+        };
+        for least in [1_000, 2_000, 4_000, 8_000, 8_000] {
+            let waited = wait();
+            assert!((least..=least * 5 / 4).contains(&waited), "{waited} ms instead of {least}");
+        }
+        retries.clear(&Subject::Host);
+        assert_eq!(retries.hold(&Subject::Host, now), None);
+    }
+
+    #[test]
+    fn nodes_do_not_come_back_together() {
+        let wait = |instance: usize| {
+            let id = InstanceId::try_from(format!("i-{instance}")).unwrap();
+            Retries::new(&id).jittered(Duration::from_secs(64), 1)
+        };
+        let waits: std::collections::BTreeSet<_> = (0..500).map(wait).collect();
+        assert!(waits.len() > 200, "{} different waits of 500", waits.len());
+        assert_eq!(wait(7), wait(7));
+    }
+}

@@ -179,6 +179,7 @@ impl Engine {
             (Ec2Call::Unassign { eni, blocks }, CallOutput::Done) => self.unassigned(eni, blocks),
             (Ec2Call::DetachEni { eni, .. }, CallOutput::Done) => self.detached(eni),
             (Ec2Call::DeleteEni { eni }, CallOutput::Done) => self.eni_gone(eni),
+            // Any other pair is not an answer to its call.
             (_, _) => return Understood::No,
         }
         self.retries.clear(&Subject::Action(call.action()));
@@ -299,18 +300,18 @@ impl Engine {
         let Ec2Call::AttachEni { eni, device_index } = call else { return };
         let give_up = match error.kind {
             CallErrorKind::DeviceIndexTaken => {
-                self.taken_indexes.insert(*device_index);
+                self.learnt.taken_indexes.insert(*device_index);
                 self.enis_look.ask(now);
                 return;
             }
             CallErrorKind::EniLimit => {
-                self.learnt_enis = Some(self.n_places_taken());
+                self.learnt.enis = self.n_places_taken();
                 self.enis_look.ask(now);
                 true
             }
             CallErrorKind::AddressLimit => {
                 let carried = self.pool.enis.get(eni).map_or(0, |eni| eni.blocks.len());
-                self.create_at_most = u16::try_from(carried / 2).unwrap_or(u16::MAX);
+                self.learnt.create_at_most = u16::try_from(carried / 2).unwrap_or(u16::MAX);
                 true
             }
             CallErrorKind::InUse => {
@@ -377,7 +378,8 @@ enum Understood {
     No,
 }
 
-fn not_an_answer() -> CallError {
+/// What is made of an answer to a question that was not asked.
+pub(super) fn not_an_answer() -> CallError {
     CallError {
         kind: CallErrorKind::OutcomeUnknown,
         code: "UnexpectedAnswer".to_owned(),

@@ -23,11 +23,8 @@ pub(super) struct Ripening(Option<(Timestamp, usize)>);
 
 impl Ripening {
     fn observe(&mut self, n: usize, now: Timestamp) {
-        self.0 = match self.0 {
-            _ if n == 0 => None,
-            None => Some((now, n)),
-            Some((since, least)) => Some((since, least.min(n))),
-        };
+        let (since, least) = self.0.unwrap_or((now, n));
+        self.0 = (n > 0).then(|| (since, least.min(n)));
     }
 
     /// How much may go back now; that much is done with.
@@ -71,7 +68,7 @@ impl Engine {
     }
 
     pub(super) fn learnt_limits(&self) -> Limits {
-        let enis = self.limits.enis.min(self.learnt_enis.unwrap_or(u16::MAX));
+        let enis = self.limits.enis.min(self.learnt.enis);
         Limits { enis, ..self.limits }
     }
 
@@ -158,9 +155,9 @@ impl Engine {
     fn situation(&self, now: Timestamp) -> Situation {
         let mut enis: Vec<_> = self.pool.enis.values().collect();
         enis.sort_by_key(|eni| (eni.device_index().unwrap_or(u16::MAX), &eni.id));
-        let creating = self.calls.values().filter_map(|inflight| match &inflight.call {
-            Ec2Call::CreateEni { ask, .. } => Some(*ask),
-            _ => None,
+        let creating = self.calls.values().filter_map(|inflight| {
+            let Ec2Call::CreateEni { ask, .. } = &inflight.call else { return None };
+            Some(*ask)
         });
         Situation {
             enis: enis.into_iter().map(|eni| self.supply(eni, now)).collect(),
@@ -173,7 +170,7 @@ impl Engine {
                 .into_iter()
                 .map(|subnet| self.subnet_supply(&subnet, now))
                 .collect(),
-            create_at_most: self.create_at_most,
+            create_at_most: self.learnt.create_at_most,
             assign_hold: self.action_hold(Action::Assign, now).cloned(),
             create_hold: self.action_hold(Action::CreateEni, now).cloned(),
         }
@@ -196,10 +193,10 @@ impl Engine {
             state: supply_state(eni),
             removable_from: (eni.origin == Origin::Tagged).then(|| eni.since + age),
             busy: call.is_some(),
-            pending: match call {
-                Some(Ec2Call::Assign { ask, .. }) => Some(*ask),
-                _ => None,
-            },
+            pending: call.and_then(|call| {
+                let Ec2Call::Assign { ask, .. } = call else { return None };
+                Some(*ask)
+            }),
             hold: self.retries.hold(&Subject::Eni(eni.id.clone(), Action::Assign), now).cloned(),
             limit: eni.refused.map_or(u16::MAX, |refused| refused.limit),
             at_once: eni.refused.map_or(u16::MAX, |refused| refused.at_once),
@@ -213,10 +210,13 @@ impl Engine {
         for (block, state) in eni.blocks.iter().filter(|(_, state)| !state.leaving) {
             let n_cooling = state.n_cooling(cooldown, now);
             let idle = u16::from(state.live.is_empty() && n_cooling == 0);
-            match block.is_prefix() {
-                true => (tally.prefixes += 1, tally.idle_prefixes += idle),
-                false => (tally.singles += 1, tally.idle_singles += idle),
-            };
+            if block.is_prefix() {
+                tally.prefixes += 1;
+                tally.idle_prefixes += idle;
+            } else {
+                tally.singles += 1;
+                tally.idle_singles += idle;
+            }
             tally.addresses += Block::size(*block);
             tally.live += state.live.len() as u64;
             tally.cooling += n_cooling as u64;
@@ -278,5 +278,29 @@ fn supply_state(eni: &Eni) -> SupplyState {
         Stage::Attached { .. } => SupplyState::Attached,
         Stage::Draining { .. } => SupplyState::Leaving { holds_place: true },
         Stage::Doomed { place } => SupplyState::Leaving { holds_place: place.is_some() },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_surplus_all_the_time_is_ripe() {
+        let check = |observed: &[(u64, usize)], at: u64, ripe: usize| {
+            let mut ripening = Ripening::default();
+            for (second, n) in observed {
+                ripening.observe(*n, Timestamp::from_millis(second * 1000));
+            }
+            let taken =
+                ripening.take_ripe(Duration::from_secs(30), Timestamp::from_millis(at * 1000));
+            assert_eq!(taken, ripe, "{observed:?} at {at}");
+        };
+        check(&[], 100, 0);
+        check(&[(0, 5)], 29, 0);
+        check(&[(0, 5)], 30, 5);
+        check(&[(0, 5), (10, 2), (20, 9)], 30, 2);
+        check(&[(0, 5), (10, 0), (20, 9)], 30, 0);
+        check(&[(0, 5), (10, 0), (20, 9)], 50, 9);
     }
 }

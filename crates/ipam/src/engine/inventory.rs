@@ -3,27 +3,26 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use super::calls::Phase;
-use super::{Engine, ForeignPlace};
-use crate::call::{
-    Action, AttachmentStatus, CallError, CallErrorKind, CallId, CallOutput, Ec2Call, EniFacts,
-};
+use super::calls::{Phase, not_an_answer};
+use super::{Engine, ForeignPlace, Learnt};
+use crate::call::{Action, AttachmentStatus, CallError, CallId, CallOutput, Ec2Call, EniFacts};
 use crate::eni::{Bond, Link, Origin, Stage};
 use crate::event::Effect;
 use crate::id::EniId;
 use crate::ownership::{self, Ownership};
 use crate::record::Change;
-use crate::retry::{Hold, Pace, refusal_code};
+use crate::retry::{Hold, Pace, Retries, refusal_code};
 use crate::time::Timestamp;
 
-/// How often EC2 is read although nothing gives cause.
-const AUDIT: Duration = Duration::from_secs(24 * 60 * 60);
+/// How often EC2 is read although nothing gives cause; up to a quarter is added, by instance.
+const AUDIT: Duration = Duration::from_secs(20 * 60 * 60);
 /// For how long after a change EC2 may still describe what was before it.
 pub(super) const LAG: Duration = Duration::from_secs(10);
 
 /// One kind of reading: when it is due, whether it is under way, whether it has ever succeeded.
 #[derive(Debug, Clone)]
 pub(super) struct Look {
+    action: Action,
     due: Option<Timestamp>,
     under_way: Option<(CallId, Timestamp)>,
     known: bool,
@@ -31,8 +30,8 @@ pub(super) struct Look {
 }
 
 impl Look {
-    pub(super) fn due(now: Timestamp) -> Self {
-        Self { due: Some(now), under_way: None, known: false, failing: None }
+    pub(super) fn due(action: Action, now: Timestamp) -> Self {
+        Self { action, due: Some(now), under_way: None, known: false, failing: None }
     }
 
     pub(super) fn is_known(&self) -> bool {
@@ -76,17 +75,28 @@ impl Look {
         self.known = true;
         self.failing = None;
     }
+
+    fn failed(&mut self, error: &CallError, retries: &Retries, now: Timestamp) {
+        let attempts = self.failing.as_ref().map_or(0, |hold| hold.attempts).saturating_add(1);
+        let until = now + retries.jittered(Pace::of(error.kind).wait(attempts), attempts);
+        self.failing = Some(Hold {
+            code: refusal_code(error.kind),
+            why: format!("{}: {error}", self.action.as_str()),
+            until,
+            attempts,
+        });
+        self.ask(until);
+    }
 }
 
 impl Engine {
     /// Reads what is due to be read.
     pub(super) fn look(&mut self, now: Timestamp) {
-        for call in [Ec2Call::DescribeSubnets, Ec2Call::DescribeEnis] {
+        for (look, call) in [
+            (&mut self.subnets_look, Ec2Call::DescribeSubnets),
+            (&mut self.enis_look, Ec2Call::DescribeEnis),
+        ] {
             let id = CallId(self.next_call);
-            let look = match call.action() {
-                Action::DescribeSubnets => &mut self.subnets_look,
-                _ => &mut self.enis_look,
-            };
             if look.start(id, now) {
                 self.next_call += 1;
                 self.out.push(Effect::Call { id, call });
@@ -107,8 +117,8 @@ impl Engine {
                     self.subnets.learn(facts.clone());
                     self.subnets_look.succeeded();
                 }
-                Ok(_) => self.look_failed(Action::DescribeSubnets, None, now),
-                Err(error) => self.look_failed(Action::DescribeSubnets, Some(error), now),
+                Ok(_) => self.subnets_look.failed(&not_an_answer(), &self.retries, now),
+                Err(error) => self.subnets_look.failed(error, &self.retries, now),
             }
             return true;
         }
@@ -118,34 +128,18 @@ impl Engine {
                 self.enis_look.succeeded();
                 self.take_stock(facts, asked_at, now);
             }
-            Ok(_) => self.look_failed(Action::DescribeEnis, None, now),
-            Err(error) => self.look_failed(Action::DescribeEnis, Some(error), now),
+            Ok(_) => self.enis_look.failed(&not_an_answer(), &self.retries, now),
+            Err(error) => self.enis_look.failed(error, &self.retries, now),
         }
         true
     }
 
-    fn look_failed(&mut self, action: Action, error: Option<&CallError>, now: Timestamp) {
-        let kind = error.map_or(CallErrorKind::Rejected, |error| error.kind);
-        let why =
-            error.map_or_else(|| "an answer to another question".to_owned(), ToString::to_string);
-        let look = match action {
-            Action::DescribeSubnets => &mut self.subnets_look,
-            _ => &mut self.enis_look,
-        };
-        let attempts = look.failing.as_ref().map_or(0, |hold| hold.attempts).saturating_add(1);
-        let until = now + self.retries.jittered(Pace::of(kind).wait(attempts), attempts);
-        look.failing = Some(Hold {
-            code: refusal_code(kind),
-            why: format!("{}: {why}", action.as_str()),
-            until,
-            attempts,
-        });
-        look.ask(until);
-    }
-
     /// Makes the pool match what EC2 has described. `asked_at`: what was changed since is newer.
     fn take_stock(&mut self, facts: &[EniFacts], asked_at: Timestamp, now: Timestamp) {
-        self.enis_look.ask(now + AUDIT);
+        self.enis_look.ask(now + self.retries.jittered(AUDIT, 0));
+        if self.learnt.since + AUDIT <= now {
+            self.learnt = Learnt::nothing(now);
+        }
         let doubted = self.settle_doubts(asked_at, now);
         self.foreign.clear();
         let mut seen = BTreeSet::new();
@@ -317,6 +311,10 @@ fn next_stage(known: &Stage, described: Stage) -> Stage {
             Stage::Doomed { place: Some(bond.device_index) }
         }
         (Stage::Doomed { place }, Stage::Unattached) => Stage::Doomed { place: *place },
-        (_, described) => described,
+        (Stage::Unattached | Stage::Attached { .. }, described)
+        | (
+            Stage::Draining { .. } | Stage::Doomed { .. },
+            described @ (Stage::Draining { .. } | Stage::Doomed { .. }),
+        ) => described,
     }
 }

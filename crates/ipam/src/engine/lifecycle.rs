@@ -63,11 +63,11 @@ impl Engine {
             ForeignPlace::OurCard(index) => Some(*index),
             ForeignPlace::OtherCard => None,
         });
-        let claimed = self.calls.values().filter_map(|inflight| match &inflight.call {
-            Ec2Call::AttachEni { device_index, .. } => Some(*device_index),
-            _ => None,
+        let claimed = self.calls.values().filter_map(|inflight| {
+            let Ec2Call::AttachEni { device_index, .. } = &inflight.call else { return None };
+            Some(*device_index)
         });
-        let mut taken = self.taken_indexes.clone();
+        let mut taken = self.learnt.taken_indexes.clone();
         taken.extend(ours.chain(foreign).chain(claimed));
         (1..=LAST_DEVICE_INDEX).find(|index| !taken.contains(index))
     }

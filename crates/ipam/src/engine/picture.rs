@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use super::Engine;
 use super::calls::{InFlight, Phase};
 use crate::block::Block;
-use crate::eni::{BlockState, Eni, Link, Origin, Stage};
+use crate::eni::{BlockState, Eni, Origin};
 use crate::time::Timestamp;
 use crate::view::{BlockUse, Counts, EniView, PoolView};
 
@@ -63,7 +63,11 @@ impl Engine {
         let planned = self.plan.blocked.iter().map(|b| format!("{}: {}", b.code.as_str(), b.why));
         let holds = self.retries.holds(now).map(|(_, hold)| hold);
         let held = looks.chain(holds).map(|hold| format!("{}: {}", hold.code.as_str(), hold.why));
-        let links = self.pool.enis.values().filter_map(link_trouble);
+        let links = self
+            .pool
+            .enis
+            .values()
+            .filter_map(|eni| Some(format!("{}: {}", eni.id, eni.link_failure()?)));
         let lost = self
             .record
             .assignments()
@@ -74,15 +78,6 @@ impl Engine {
         let mut all: Vec<String> = planned.chain(held).chain(links).chain(lost).collect();
         all.dedup();
         all
-    }
-}
-
-fn link_trouble(eni: &Eni) -> Option<String> {
-    match &eni.stage {
-        Stage::Attached { link: Link::Failed { why, .. }, .. } => {
-            Some(format!("{}: {why}", eni.id))
-        }
-        _ => None,
     }
 }
 

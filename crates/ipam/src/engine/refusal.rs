@@ -1,8 +1,8 @@
 //! What a pod is told that gets no address: one code, the facts, what to do, when to try again.
 
 use super::Engine;
+use super::inventory::Look;
 use crate::call::Action;
-use crate::eni::{Link, Stage};
 use crate::event::{Refusal, RefusalCode};
 use crate::retry::Subject;
 use crate::time::Timestamp;
@@ -45,8 +45,10 @@ impl Engine {
         if let Some(hold) = self.record_hold(now) {
             return Cause { code: hold.code, why: hold.why.clone(), again_at: Some(hold.until) };
         }
-        if !self.enis_look.is_known() {
-            return self.starting();
+        if let Some(look) =
+            [&self.enis_look, &self.subnets_look].into_iter().find(|l| !l.is_known())
+        {
+            return starting(look);
         }
         let shortage = match outlook {
             Outlook::Late => None,
@@ -60,21 +62,6 @@ impl Engine {
                 why: "more addresses are on their way from EC2".to_owned(),
                 again_at: Some(now + self.policy.add_wait),
             })
-    }
-
-    fn starting(&self) -> Cause {
-        match self.enis_look.failing() {
-            Some(hold) => Cause {
-                code: hold.code,
-                why: format!("EC2 has not yet said what this node holds: {}", hold.why),
-                again_at: Some(hold.until),
-            },
-            None => Cause {
-                code: RefusalCode::Starting,
-                why: "EC2 has not yet said what this node holds".to_owned(),
-                again_at: None,
-            },
-        }
     }
 
     /// Nothing more can be had, but something here only rests.
@@ -103,13 +90,12 @@ impl Engine {
     }
 
     fn failing_link(&self, now: Timestamp) -> Option<Cause> {
-        self.pool.enis.values().find_map(|eni| match &eni.stage {
-            Stage::Attached { link: Link::Failed { why, .. }, .. } => Some(Cause {
-                code: RefusalCode::LinkFailing,
-                why: format!("{} is attached but cannot be set up on the host: {why}", eni.id),
-                again_at: self.retries.hold(&Subject::Host, now).map(|hold| hold.until),
-            }),
-            _ => None,
+        let (eni, why) =
+            self.pool.enis.values().find_map(|eni| Some((&eni.id, eni.link_failure()?)))?;
+        Some(Cause {
+            code: RefusalCode::LinkFailing,
+            why: format!("{eni} is attached but cannot be set up on the host: {why}"),
+            again_at: self.retries.hold(&Subject::Host, now).map(|hold| hold.until),
         })
     }
 
@@ -130,5 +116,17 @@ impl Engine {
             self.pool.enis.len(),
             self.learnt_limits().enis_allowed(&self.policy).saturating_sub(self.n_foreign()),
         )
+    }
+}
+
+fn starting(look: &Look) -> Cause {
+    let unknown = "EC2 has not yet said what this node holds";
+    match look.failing() {
+        Some(hold) => Cause {
+            code: hold.code,
+            why: format!("{unknown}: {}", hold.why),
+            again_at: Some(hold.until),
+        },
+        None => Cause { code: RefusalCode::Starting, why: unknown.to_owned(), again_at: None },
     }
 }

@@ -248,9 +248,9 @@ impl Engine {
         for promise in self.requests.promises.values_mut() {
             late.extend(promise.adds.extract_if(.., |_, deadline| *deadline <= now));
         }
-        let refusal = self.unwritable(now);
         for (request, _) in late {
-            self.reply(request, Answer::Refused(refusal.clone()));
+            let refusal = self.unwritable(now);
+            self.reply(request, Answer::Refused(refusal));
         }
     }
 

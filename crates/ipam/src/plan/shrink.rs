@@ -2,7 +2,8 @@
 
 use std::cmp::Reverse;
 
-use super::{EniSupply, PREFIX_SIZE, Planner, SupplyState, Surplus, Totals};
+use super::grow::{PREFIX_SIZE, Planner, Totals};
+use super::{EniSupply, SupplyState, Surplus};
 use crate::call::Ask;
 use crate::id::EniId;
 use crate::policy::{Mode, Targets};

@@ -1,0 +1,375 @@
+//! What the targets and the waiting pods still want, and where it is to come from.
+
+use super::{Blocked, EniSupply, Growth, Plan, Situation, SubnetSupply, SupplyState, Surplus};
+use crate::call::Ask;
+use crate::event::RefusalCode;
+use crate::policy::{Limits, Mode, Policy, Targets};
+use crate::retry::Hold;
+use crate::time::Timestamp;
+
+/// Addresses in an IPv4 prefix.
+pub(super) const PREFIX_SIZE: u64 = 16;
+
+/// Sums over what serves, what is under way and what is planned.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Totals {
+    pub(super) addresses: u64,
+    /// Live, resting or waited for.
+    pub(super) used: u64,
+    pub(super) prefixes: u64,
+    pub(super) idle_prefixes: u64,
+}
+
+impl Totals {
+    fn add(&mut self, ask: Ask) {
+        match ask {
+            Ask::Addresses(n) => self.addresses += u64::from(n),
+            Ask::Prefixes(n) => {
+                self.addresses += u64::from(n) * PREFIX_SIZE;
+                self.prefixes += u64::from(n);
+                self.idle_prefixes += u64::from(n);
+            }
+        }
+    }
+
+    /// Takes idle blocks away.
+    pub(super) fn remove(&mut self, ask: Ask) {
+        match ask {
+            Ask::Addresses(n) => self.addresses = self.addresses.saturating_sub(u64::from(n)),
+            Ask::Prefixes(n) => {
+                let n = u64::from(n);
+                self.addresses = self.addresses.saturating_sub(n * PREFIX_SIZE);
+                self.prefixes = self.prefixes.saturating_sub(n);
+                self.idle_prefixes = self.idle_prefixes.saturating_sub(n);
+            }
+        }
+    }
+
+    pub(super) fn available(&self) -> u64 {
+        self.addresses.saturating_sub(self.used)
+    }
+}
+
+/// What growth is still wanted.
+#[derive(Debug, Clone, Copy)]
+struct Want {
+    /// Blocks of the mode's kind.
+    blocks: u64,
+    /// Pods for which there is no address.
+    starving: u64,
+}
+
+/// Plans one step of a node.
+pub(super) struct Planner<'a> {
+    pub(super) situation: &'a Situation,
+    pub(super) mode: Mode,
+    pub(super) targets: Targets,
+    max_pods: u64,
+    /// ENIs that may be on the instance, foreign ones left out.
+    enis_allowed: u16,
+    blocks_per_eni: u16,
+    pub(super) now: Timestamp,
+    pub(super) totals: Totals,
+    n_waiting: u64,
+    n_over_max_pods: u64,
+    /// What is planned for each ENI, by its place in the situation.
+    on_enis: Vec<Portion>,
+    new_enis: Vec<(&'a SubnetSupply, Ask)>,
+    blocked: Vec<Blocked>,
+    again_at: Option<Timestamp>,
+}
+
+/// What is planned for one ENI.
+#[derive(Debug, Clone, Copy, Default)]
+struct Portion {
+    addresses: u16,
+    prefixes: u16,
+}
+
+impl<'a> Planner<'a> {
+    pub(super) fn new(
+        situation: &'a Situation,
+        policy: &Policy,
+        limits: &Limits,
+        now: Timestamp,
+    ) -> Self {
+        let mode = if limits.prefixes { policy.mode } else { Mode::SecondaryIp };
+        let serving = || situation.enis.iter().filter(|eni| eni.serves());
+        let live: u64 = serving().map(|eni| eni.tally.live).sum();
+        let cooling: u64 = serving().map(|eni| eni.tally.cooling).sum();
+        let max_pods = u64::from(policy.max_pods);
+        let n_waiting = u64::from(situation.n_waiting).min(max_pods.saturating_sub(live));
+        let mut totals = Totals {
+            addresses: serving().map(|eni| eni.tally.addresses).sum(),
+            used: live + cooling + n_waiting,
+            prefixes: serving().map(|eni| u64::from(eni.tally.prefixes)).sum(),
+            idle_prefixes: serving().map(|eni| u64::from(eni.tally.idle_prefixes)).sum(),
+        };
+        let pending = serving().filter_map(|eni| eni.pending);
+        pending.chain(situation.creating.iter().copied()).for_each(|ask| totals.add(ask));
+        Self {
+            situation,
+            mode,
+            targets: policy.targets,
+            max_pods,
+            enis_allowed: limits.enis_allowed(policy).saturating_sub(situation.n_foreign),
+            blocks_per_eni: limits.blocks_per_eni(),
+            now,
+            totals,
+            n_waiting,
+            n_over_max_pods: u64::from(situation.n_waiting) - n_waiting,
+            on_enis: vec![Portion::default(); situation.enis.len()],
+            new_enis: Vec::new(),
+            blocked: Vec::new(),
+            again_at: None,
+        }
+    }
+
+    pub(super) fn grow(&mut self) {
+        if self.n_over_max_pods > 0 {
+            self.block(Blocked {
+                code: RefusalCode::MaxPods,
+                why: format!(
+                    "the node may have {} pods with an address and has them; raise its max pods \
+                     or schedule elsewhere",
+                    self.max_pods
+                ),
+                until: None,
+                passing: false,
+            });
+        }
+        while let Some(want) = self.want() {
+            if !(self.place_on_eni(want) || self.place_on_new_eni(want)) {
+                break;
+            }
+        }
+    }
+
+    /// The growth that the targets and the waiting pods still want.
+    fn want(&self) -> Option<Want> {
+        let totals = &self.totals;
+        let starving = totals.used.saturating_sub(totals.addresses);
+        let for_starving = starving.div_ceil(self.block_size());
+        if totals.addresses >= self.max_pods {
+            return (starving > 0).then_some(Want { blocks: for_starving, starving });
+        }
+        let deficit = self.deficit(totals);
+        if deficit == 0 {
+            return None;
+        }
+        let blocks = match (self.targets, self.mode) {
+            (Targets::WarmEni(_), _) => u64::MAX,
+            (Targets::WarmPrefix(warm), Mode::Prefix) => {
+                let idle = totals.idle_prefixes;
+                let idle = idle.saturating_sub(self.n_waiting.div_ceil(PREFIX_SIZE));
+                u64::from(warm).saturating_sub(idle).max(1).max(for_starving)
+            }
+            (Targets::WarmPrefix(_), Mode::SecondaryIp) | (Targets::Ip { .. }, _) => {
+                deficit.div_ceil(self.block_size())
+            }
+        };
+        Some(Want { blocks, starving })
+    }
+
+    /// How many addresses the targets miss.
+    fn deficit(&self, totals: &Totals) -> u64 {
+        let (free, minimum) = match self.targets {
+            Targets::WarmEni(warm) => (u64::from(warm).saturating_mul(self.eni_size()).max(1), 0),
+            Targets::WarmPrefix(warm) => ((u64::from(warm) * PREFIX_SIZE).max(1), 0),
+            Targets::Ip { warm, minimum } => (u64::from(warm), u64::from(minimum)),
+        };
+        (totals.used + free).max(minimum).saturating_sub(totals.addresses)
+    }
+
+    /// Whether the pool would grow at these totals.
+    pub(super) fn is_low(&self, totals: &Totals) -> bool {
+        totals.used > totals.addresses
+            || (totals.addresses < self.max_pods && self.deficit(totals) > 0)
+    }
+
+    pub(super) fn block_size(&self) -> u64 {
+        match self.mode {
+            Mode::SecondaryIp => 1,
+            Mode::Prefix => PREFIX_SIZE,
+        }
+    }
+
+    /// Addresses that a full ENI has for pods.
+    pub(super) fn eni_size(&self) -> u64 {
+        u64::from(self.blocks_per_eni) * self.block_size()
+    }
+
+    /// Plans as much of `want` as the first ENI takes that can take anything.
+    fn place_on_eni(&mut self, want: Want) -> bool {
+        for (at, eni) in self.situation.enis.iter().enumerate() {
+            let room = self.room(eni, self.on_enis[at]);
+            if room == 0 || !eni.serves() {
+                continue;
+            }
+            if let Some(hold) = eni.hold.as_ref().or(self.situation.assign_hold.as_ref()) {
+                self.block(Blocked::held(hold));
+                continue;
+            }
+            let Some(ask) = self.ask(&eni.subnet, want, room) else { continue };
+            self.on_enis[at].add(ask);
+            self.totals.add(ask);
+            return true;
+        }
+        false
+    }
+
+    fn room(&self, eni: &EniSupply, planned: Portion) -> u16 {
+        let limit = eni.limit.min(self.blocks_per_eni);
+        let pending = eni.pending.map_or(0, Ask::count);
+        let carried = eni.tally.singles + eni.tally.prefixes;
+        limit.saturating_sub(carried + pending + planned.addresses + planned.prefixes)
+    }
+
+    /// Plans as much of `want` as a new ENI takes: the last that is planned, or one more.
+    fn place_on_new_eni(&mut self, want: Want) -> bool {
+        // An ENI has room that may not be used just now: throttling is no reason to make another.
+        if self.situation.assign_hold.as_ref().is_some_and(|hold| self.is_blocked_by(hold)) {
+            return false;
+        }
+        if self.n_places_free() == 0 || self.blocks_per_eni == 0 {
+            self.block(self.no_place_left());
+            return false;
+        }
+        if let Some(hold) = &self.situation.create_hold {
+            self.block(Blocked::held(hold));
+            return false;
+        }
+        for subnet in &self.situation.subnets {
+            let Some(ask) = self.ask(subnet, want, self.blocks_per_eni) else { continue };
+            self.new_enis.push((subnet, ask));
+            self.totals.add(ask);
+            return true;
+        }
+        if self.situation.subnets.is_empty() {
+            self.block(Blocked {
+                code: RefusalCode::SubnetExhausted,
+                why: "no subnet may be used for a new ENI; tag one with \
+                      kubernetes.io/role/cni=1 or take the tag off the node's own"
+                    .to_owned(),
+                until: None,
+                passing: false,
+            });
+        }
+        false
+    }
+
+    fn n_places_free(&self) -> usize {
+        let holds_place =
+            |eni: &&EniSupply| !matches!(eni.state, SupplyState::Leaving { holds_place: false });
+        let n_present = self.situation.enis.iter().filter(holds_place).count();
+        let n_new = self.situation.creating.len() + self.new_enis.len();
+        usize::from(self.enis_allowed).saturating_sub(n_present + n_new)
+    }
+
+    fn no_place_left(&self) -> Blocked {
+        let enis = &self.situation.enis;
+        let (code, advice) = if enis.iter().any(|eni| eni.state == SupplyState::Broken) {
+            (RefusalCode::LinkFailing, "see why an ENI cannot be set up on the host")
+        } else if enis.iter().any(|eni| eni.limit < self.blocks_per_eni) {
+            (RefusalCode::AddressLimit, "EC2 takes fewer addresses than the type promises")
+        } else {
+            (RefusalCode::EniLimit, "use prefixes, a larger instance type or fewer pods here")
+        };
+        Blocked {
+            code,
+            why: format!(
+                "all {} ENIs that this node may have for pods are in use, with {} addresses for \
+                 each; {advice}",
+                self.enis_allowed,
+                self.eni_size()
+            ),
+            until: None,
+            passing: false,
+        }
+    }
+
+    /// What to put of `want` into `room` in `subnet`: blocks of the mode's kind, or single addresses
+    /// for pods that starve where there are no prefixes. `None` where nothing may be asked for.
+    fn ask(&mut self, subnet: &SubnetSupply, want: Want, room: u16) -> Option<Ask> {
+        let count = |blocks: u64| u16::try_from(blocks).unwrap_or(u16::MAX).min(room);
+        let (main, ask) = match self.mode {
+            Mode::SecondaryIp => (subnet.addresses, Ask::Addresses(count(want.blocks))),
+            Mode::Prefix => (subnet.prefixes, Ask::Prefixes(count(want.blocks))),
+        };
+        let is_starving = want.starving > 0;
+        let Some((code, until)) = main.refuses(is_starving, self.now) else { return Some(ask) };
+        self.block(Blocked::refused_by(&subnet.id, code, until));
+        let fallback = is_starving
+            && self.mode == Mode::Prefix
+            && subnet.addresses.refuses(is_starving, self.now).is_none();
+        fallback.then(|| Ask::Addresses(count(want.starving)))
+    }
+
+    fn block(&mut self, blocked: Blocked) {
+        if !self.blocked.contains(&blocked) {
+            self.look_again(blocked.until);
+            self.blocked.push(blocked);
+        }
+    }
+
+    fn is_blocked_by(&self, hold: &Hold) -> bool {
+        self.blocked.contains(&Blocked::held(hold))
+    }
+
+    pub(super) fn look_again(&mut self, at: Option<Timestamp>) {
+        let at = at.filter(|at| *at > self.now);
+        self.again_at = [self.again_at, at].into_iter().flatten().min();
+    }
+
+    /// Whether nothing is wanted, planned, under way or waited for.
+    pub(super) fn is_at_rest(&self) -> bool {
+        self.n_waiting == 0
+            && self.n_over_max_pods == 0
+            && self.new_enis.is_empty()
+            && self.situation.creating.is_empty()
+            && self.on_enis.iter().all(|portion| portion.addresses + portion.prefixes == 0)
+            && self.situation.enis.iter().all(|eni| eni.pending.is_none())
+            && !self.is_low(&self.totals)
+    }
+
+    pub(super) fn finish(self, surplus: Surplus) -> Plan {
+        let n_unserved = self.totals.used.saturating_sub(self.totals.addresses);
+        let mut growth = Vec::new();
+        for (eni, portion) in self.situation.enis.iter().zip(&self.on_enis) {
+            // What a busy ENI will take is asked for when its call has ended.
+            if eni.state == SupplyState::Attached && !eni.busy {
+                let ask = portion.ask().map(|ask| eni.subnet.at_once(ask, eni.at_once));
+                growth.extend(ask.map(|ask| Growth::Assign { eni: eni.id.clone(), ask }));
+            }
+        }
+        for (subnet, ask) in self.new_enis {
+            let ask = subnet.at_once(ask, self.situation.create_at_most);
+            growth.push(Growth::Create { subnet: subnet.id.clone(), ask });
+        }
+        Plan {
+            growth,
+            surplus,
+            blocked: self.blocked,
+            n_unserved: n_unserved + self.n_over_max_pods,
+            again_at: self.again_at,
+        }
+    }
+}
+
+impl Portion {
+    fn add(&mut self, ask: Ask) {
+        match ask {
+            Ask::Addresses(n) => self.addresses += n,
+            Ask::Prefixes(n) => self.prefixes += n,
+        }
+    }
+
+    /// One call asks for one kind; single addresses are for pods that wait, so they go first.
+    fn ask(self) -> Option<Ask> {
+        match self {
+            Portion { addresses: 0, prefixes: 0 } => None,
+            Portion { addresses: 0, prefixes } => Some(Ask::Prefixes(prefixes)),
+            Portion { addresses, .. } => Some(Ask::Addresses(addresses)),
+        }
+    }
+}
