@@ -34,4 +34,5 @@ mod zone;
 pub use dice::Delay;
 pub use error::ApiError;
 pub use model::{Context, Delivery, Model, Reply};
+pub use throttle::BucketSize;
 pub use time::Timestamp;

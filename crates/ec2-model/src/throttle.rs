@@ -8,15 +8,26 @@ use crate::error::ApiError;
 use crate::request::{Action, Listing, Request};
 use crate::time::Timestamp;
 
-/// A bucket's size in tokens and its refill in tokens for each second.
+/// The size of a token bucket.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Size {
-    capacity: u64,
-    per_second: u64,
+pub struct BucketSize {
+    /// Tokens when it is full, as it is at first.
+    pub capacity: u64,
+    /// Tokens that come back in each second.
+    pub per_second: u64,
 }
 
-const fn size(capacity: u64, per_second: u64) -> Size {
-    Size { capacity, per_second }
+impl BucketSize {
+    /// Of the bucket that each call of `action` draws one token from, unless it is a Describe
+    /// with neither filter nor page.
+    #[must_use]
+    pub fn of(action: Action) -> Self {
+        call_size(action)
+    }
+}
+
+const fn size(capacity: u64, per_second: u64) -> BucketSize {
+    BucketSize { capacity, per_second }
 }
 
 /// What a token is taken for.
@@ -30,7 +41,7 @@ enum Purpose {
     Resource,
 }
 
-fn size_of(action: Action, purpose: Purpose) -> Size {
+fn size_of(action: Action, purpose: Purpose) -> BucketSize {
     match (action, purpose) {
         (_, Purpose::WideCall) => size(50, 10),
         (Action::RunInstances, Purpose::Resource) => size(1000, 2),
@@ -39,7 +50,7 @@ fn size_of(action: Action, purpose: Purpose) -> Size {
     }
 }
 
-fn call_size(action: Action) -> Size {
+fn call_size(action: Action) -> BucketSize {
     match action {
         Action::DescribeInstances
         | Action::DescribeInstanceTypes
@@ -100,7 +111,7 @@ struct Bucket {
 }
 
 impl Bucket {
-    fn refill(&mut self, size: Size, now: Timestamp) {
+    fn refill(&mut self, size: BucketSize, now: Timestamp) {
         let elapsed = u64::try_from(now.since(self.filled_at).as_millis()).unwrap_or(u64::MAX);
         let gained = elapsed.saturating_mul(size.per_second);
         self.millitokens = self.millitokens.saturating_add(gained).min(size.capacity * 1000);
