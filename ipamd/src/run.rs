@@ -52,8 +52,8 @@ async fn daemon(settings: Settings) -> anyhow::Result<()> {
     let (calls, called) = mpsc::unbounded_channel();
     let (host, wanted) = watch::channel(Vec::new());
     let primary_mac = facts.primary_mac.clone();
-    tokio::spawn(host::keep(primary_mac, settings.mtu, wanted, inlet.clone()));
-    tokio::spawn(make_calls(ec2, called, inlet));
+    let keeper = tokio::spawn(host::keep(primary_mac, settings.mtu, wanted, inlet.clone()));
+    let caller = tokio::spawn(make_calls(ec2, called, inlet));
     let config = Config {
         node: node::node(&settings, &facts),
         limits,
@@ -61,7 +61,12 @@ async fn daemon(settings: Settings) -> anyhow::Result<()> {
         socket: settings.socket,
         state_directory: settings.state_directory,
     };
-    agent::run(config, inbox, Edges { calls, host }, signals.next()).await
+    tokio::select! {
+        ended = agent::run(config, inbox, Edges { calls, host }, signals.next()) => ended,
+        // Both end only after the agent, so here they have panicked: better no daemon than half.
+        _ = keeper => Err(anyhow::anyhow!("the task that keeps the ENIs' links has died")),
+        _ = caller => Err(anyhow::anyhow!("the task that makes EC2 calls has died")),
+    }
 }
 
 /// Who this node is, and what it may have. Waits as long as it takes: without that there is

@@ -40,6 +40,8 @@ pub use crate::event_loop::Edges;
 pub use crate::handle::{Inbox, Inlet, channel};
 pub use crate::state::chain;
 
+/// How long remembered DELs may hold up the start.
+const PATIENCE_AT_START: Duration = Duration::from_secs(1);
 /// How long requests in progress, and then the disk, may take once the daemon is told to stop.
 const PATIENCE_AT_STOP: Duration = Duration::from_secs(2);
 
@@ -120,8 +122,10 @@ impl Daemon {
         shutdown: impl Future<Output = ()>,
     ) -> anyhow::Result<()> {
         let Self { inlet, handle, service, event_loop, remembered } = self;
-        // Before any Add is served: it may be for an attachment whose DEL is remembered.
-        pending_dels::apply_all(&handle, &remembered).await;
+        // Before any Add is served: it may be for an attachment whose DEL is remembered. If the
+        // disk hangs, they are applied later.
+        let applying = pending_dels::apply_all(&handle, &remembered);
+        let _ = tokio::time::timeout(PATIENCE_AT_START, applying).await;
         let looking = tokio::spawn(pending_dels::apply_forever(handle, remembered));
         let (stop, stopped) = oneshot::channel::<()>();
         let mut server = tokio::spawn(answer(listener, service, async { drop(stopped.await) }));

@@ -86,10 +86,7 @@ async fn a_stop_refuses_those_that_wait() {
     node.ec2.answers(false);
     let daemon = node.start().await;
     let client = node.client().await;
-    let add = tokio::spawn({
-        let client = client.clone();
-        async move { client.add("c1").await }
-    });
+    let add = client.spawn_add("c1");
     client.until_waiting(1).await;
     let started = Instant::now();
     daemon.stop().await.unwrap();

@@ -17,6 +17,7 @@ use tempfile::TempDir;
 use tokio::net::UnixStream;
 use tokio::runtime::Runtime;
 use tokio::sync::{mpsc, oneshot, watch};
+use tokio::task::JoinHandle;
 use tonic::transport::{Channel, Endpoint};
 use tonic::{Request, Status};
 
@@ -132,6 +133,15 @@ impl Client {
             Outcome::Granted(granted) => Ok(granted.addresses[0].address.clone()),
             Outcome::Refused(refused) => Err((refused.code, refused.message)),
         }
+    }
+
+    /// The Add in a task of its own; aborting it is going away.
+    pub(crate) fn spawn_add(
+        &self,
+        container: &str,
+    ) -> JoinHandle<Result<String, (String, String)>> {
+        let (client, container) = (self.clone(), container.to_owned());
+        tokio::spawn(async move { client.add(&container).await })
     }
 
     /// What was released.

@@ -101,14 +101,11 @@ async fn an_add_waits_for_the_call_that_serves_it() {
     node.ec2.answers(false);
     let daemon = node.start().await;
     let client = node.client().await;
-    let adds = tokio::spawn({
-        let client = client.clone();
-        async move { client.add("c1").await }
-    });
+    let add = client.spawn_add("c1");
     client.until_waiting(1).await;
-    assert!(!adds.is_finished());
+    assert!(!add.is_finished());
     node.ec2.answers(true);
-    let address = adds.await.unwrap().unwrap();
+    let address = add.await.unwrap().unwrap();
     assert!(node.ec2.secondary_addresses().contains(&address));
     daemon.stop().await.unwrap();
 }
@@ -130,10 +127,7 @@ async fn nothing_is_kept_for_a_caller_that_has_gone() {
     node.ec2.answers(false);
     let daemon = node.start().await;
     let client = node.client().await;
-    let add = tokio::spawn({
-        let client = client.clone();
-        async move { client.add("gone").await }
-    });
+    let add = client.spawn_add("gone");
     client.until_waiting(1).await;
     add.abort();
     client.until_waiting(0).await;
@@ -152,12 +146,7 @@ async fn a_hung_ec2_holds_up_no_del_and_no_view() {
     let address = client.add("c1").await.unwrap();
     client.until_warm(5).await;
     node.ec2.answers(false);
-    let adds: Vec<_> = (0..40)
-        .map(|n| {
-            let client = client.clone();
-            tokio::spawn(async move { client.add(&format!("more{n}")).await })
-        })
-        .collect();
+    let adds: Vec<_> = (0..40).map(|n| client.spawn_add(&format!("more{n}"))).collect();
     client.until_waiting(35).await;
     assert_eq!(client.del("c1").await.unwrap(), [address]);
     node.ec2.answers(true);
@@ -172,12 +161,7 @@ async fn two_hundred_adds_at_once_share_no_address() {
     let node = TestNode::new();
     let daemon = node.start().await;
     let client = node.client().await;
-    let adds: Vec<_> = (0..200)
-        .map(|n| {
-            let client = client.clone();
-            tokio::spawn(async move { client.add(&format!("c{n}")).await })
-        })
-        .collect();
+    let adds: Vec<_> = (0..200).map(|n| client.spawn_add(&format!("c{n}"))).collect();
     let mut addresses = BTreeSet::new();
     for add in adds {
         let address = add.await.unwrap().unwrap();
