@@ -309,6 +309,40 @@ fn a_creation_of_unknown_outcome_is_repeated_with_its_token() {
 }
 
 #[test]
+fn a_repeated_creation_that_fails_is_looked_for() {
+    let mut node = full_primary();
+    node.add(3);
+    run_to(&mut node, is_create);
+    let lost = node.calls[0].1.clone();
+    node.ec2.execute(&lost).unwrap();
+    fail(&mut node, is_create, CallErrorKind::OutcomeUnknown);
+    while node.under_way().is_empty() {
+        node.now = node.engine.wake_at().unwrap();
+        node.send(Event::Tick);
+    }
+    fail(&mut node, is_create, CallErrorKind::AccessDenied);
+    node.pass(secs(120));
+    assert_eq!(node.ec2.n_attached(), node.ec2.enis.len(), "an ENI is leaked");
+}
+
+#[test]
+fn a_reading_from_before_a_change_undoes_nothing() {
+    let mut node = full_primary();
+    node.now = node.now + secs(30 * 3600);
+    node.send(Event::Tick);
+    let (audit, call) = node.calls.pop_front().unwrap();
+    assert_eq!(call, Ec2Call::DescribeEnis);
+    let before = node.early[&audit].clone();
+    let add = node.add(3);
+    run_to(&mut node, is_create);
+    node.end_call(0);
+    node.send(Event::CallDone { id: audit, result: Ok(before) });
+    assert_eq!(node.view().enis.len(), 2, "the new ENI is not forgotten");
+    node.settle();
+    node.granted(add);
+}
+
+#[test]
 fn reading_ec2_is_tried_again() {
     let mut node = Node::start(limits("t3.small"), warm_ip(1, 0));
     node.end_call(0);

@@ -61,6 +61,8 @@ enum Step {
 #[derive(Debug, Clone, Copy)]
 enum End {
     Done,
+    /// Readings tell what was true when they were asked for.
+    Early,
     Refused(CallErrorKind),
     /// The answer is lost.
     Lost {
@@ -100,6 +102,7 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
     ]);
     let end = prop_oneof![
         8 => Just(End::Done),
+        1 => Just(End::Early),
         2 => kind.prop_map(End::Refused),
         1 => any::<bool>().prop_map(|after_effect| End::Lost { after_effect }),
     ];
@@ -135,17 +138,28 @@ fn settings() -> impl Strategy<Value = Setting> {
         (0..4_u32, 0..8_u32).prop_map(|(warm, minimum)| Targets::Ip { warm, minimum }),
     ];
     let mode = prop::sample::select(vec![Mode::SecondaryIp, Mode::Prefix]);
-    let small = limits("t3.small");
-    (targets, mode, 2..12_u32, 1..4_u16, 2..5_u16, 0..16_u16, 0..6_u16).prop_map(
-        move |(targets, mode, max_pods, enis, addresses_per_eni, n_addresses, n_prefixes)| {
-            Setting {
-                policy: Policy { mode, targets, max_pods, ..warm_ip(0, 0) },
-                limits: (small, Limits { enis, addresses_per_eni, ..small }),
-                n_addresses,
-                n_prefixes,
-            }
+    let span = |seconds: [u64; 3]| prop::sample::select(seconds.map(Duration::from_secs).to_vec());
+    let spans = (span([0, 5, 30]), span([0, 1, 30]), span([0, 10, 60]));
+    let policy = (targets, mode, 2..12_u32, spans).prop_map(
+        |(targets, mode, max_pods, (cooldown, shrink_delay, min_eni_age))| Policy {
+            mode,
+            targets,
+            max_pods,
+            cooldown,
+            shrink_delay,
+            min_eni_age,
+            ..warm_ip(0, 0)
         },
-    )
+    );
+    let small = limits("t3.small");
+    let real = (1..4_u16, 2..5_u16).prop_map(move |(enis, addresses_per_eni)| Limits {
+        enis,
+        addresses_per_eni,
+        ..small
+    });
+    (policy, real, 0..16_u16, 0..6_u16).prop_map(move |(policy, real, n_addresses, n_prefixes)| {
+        Setting { policy, limits: (small, real), n_addresses, n_prefixes }
+    })
 }
 
 /// What an open request is.
@@ -253,6 +267,12 @@ impl World {
         let reads = matches!(call, Ec2Call::DescribeEnis | Ec2Call::DescribeSubnets);
         let result = match end {
             End::Done => self.node.ec2.execute(&call),
+            End::Early => {
+                match self.node.early.get(&id).filter(|_| call == Ec2Call::DescribeEnis) {
+                    Some(output) => Ok(output.clone()),
+                    None => self.node.ec2.execute(&call),
+                }
+            }
             End::Refused(kind) if reads && kind != CallErrorKind::AccessDenied => {
                 Err(error(CallErrorKind::Throttled))
             }

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
 
-use ipam::call::{CallId, Ec2Call};
+use ipam::call::{CallId, CallOutput, Ec2Call};
 use ipam::event::{Answer, Effect, Event, HostEni, LinkState, Refusal, RequestId, SaveSeq};
 use ipam::id::{AttachmentKey, InstanceId, Pod, SecurityGroupId};
 use ipam::policy::{Limits, Mode, Node as NodeFacts, Policy, Targets, WarmSettings};
@@ -80,6 +80,8 @@ pub(crate) struct Node {
     pub(crate) saves: VecDeque<(SaveSeq, Vec<Change>)>,
     pub(crate) calls: VecDeque<(CallId, Ec2Call)>,
     pub(crate) host: Option<Vec<HostEni>>,
+    /// What EC2 would have answered to each reading at the moment it was asked.
+    pub(crate) early: BTreeMap<CallId, CallOutput>,
     pub(crate) replies: BTreeMap<RequestId, Answer>,
     next_request: u64,
 }
@@ -103,6 +105,7 @@ impl Node {
             saves: VecDeque::new(),
             calls: VecDeque::new(),
             host: None,
+            early: BTreeMap::new(),
             replies: BTreeMap::new(),
             next_request: 0,
         };
@@ -158,6 +161,10 @@ impl Node {
                     };
                     let other = self.calls.iter().find(same);
                     assert_eq!(other, None, "{call} while another call changes the ENI");
+                    if call == Ec2Call::DescribeEnis {
+                        let enis = self.ec2.enis.values().cloned().collect();
+                        self.early.insert(id, CallOutput::Enis(enis));
+                    }
                     self.calls.push_back((id, call));
                 }
                 Effect::SyncHost(enis) => self.host = Some(enis),

@@ -118,6 +118,21 @@ fn a_record_that_cannot_be_written_refuses_and_leaves_all_as_it_was() {
 }
 
 #[test]
+fn nothing_is_answered_from_a_record_that_the_file_may_contradict() {
+    let mut node = Node::settled(limits("t3.small"), three_addresses());
+    let granted = node.run_pod(1);
+    let (del, add) = (node.del(1), node.add(1));
+    // The release is reported as failed, but it is in the file.
+    node.log.extend(node.saves[0].1.clone());
+    node.end_save(Err("the disk is gone for a moment".to_owned()));
+    assert_eq!(node.refused(del).code, RefusalCode::StateUnwritable);
+    assert_eq!((node.answer(add), node.record().assignments().len()), (None, 0));
+    node.pass(secs(5));
+    assert_eq!(node.granted(add), &granted);
+    assert_eq!(node.record().assignments()[&key(1)], granted, "the file has been put right");
+}
+
+#[test]
 fn del_releases_what_its_own_key_holds() {
     let mut node =
         Node::settled(limits("t3.small"), Policy { cooldown: secs(0), ..three_addresses() });

@@ -3,11 +3,12 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use ipam::event::{Answer, LinkState};
+use ipam::call::{CallErrorKind, Ec2Call};
+use ipam::event::{Answer, Event, LinkState};
 use ipam::policy::Policy;
 use ipam::record::Record;
 
-use crate::ec2::{Ec2, PRIMARY, eni_id};
+use crate::ec2::{Ec2, PRIMARY, eni_id, error};
 use crate::node::{Node, OURS, limits, warm_ip};
 
 fn secs(n: u64) -> Duration {
@@ -72,7 +73,7 @@ fn step(node: &mut Node) {
         node.end_sync(&LinkState::Ready);
     } else if let Some(at) = node.engine.wake_at() {
         node.now = at;
-        node.send(ipam::event::Event::Tick);
+        node.send(Event::Tick);
     }
 }
 
@@ -174,6 +175,38 @@ fn delete_on_termination_is_made_good() {
     };
     assert!(is_set(&ours));
     assert!(!is_set(&untagged), "somebody else's wish");
+}
+
+#[test]
+fn an_eni_that_somebody_detached_is_never_deleted_under_its_pods() {
+    let mut node = Node::settled(limits("t3.small"), warm_ip(0, 0));
+    let pods: Vec<_> = (0..4).map(|pod| node.run_pod(pod)).collect();
+    let torn = pods[3].eni.clone();
+    node.ec2.enis.get_mut(&torn).unwrap().attachment = None;
+    let refuse_attach = |node: &mut Node| {
+        for _ in 0..200 {
+            node.save_all();
+            if let Some((id, call)) = node.calls.pop_front() {
+                let result = match &call {
+                    Ec2Call::AttachEni { .. } => Err(error(CallErrorKind::Rejected)),
+                    call => node.ec2.execute(call),
+                };
+                node.send(Event::CallDone { id, result });
+            } else if node.host.is_some() {
+                node.end_sync(&LinkState::Ready);
+            } else if let Some(at) = node.engine.wake_at() {
+                node.now = at;
+                node.send(Event::Tick);
+            }
+        }
+    };
+    refuse_attach(&mut node);
+    let n_tried = node.ec2.enis[&torn].blocks.len();
+    assert_eq!(n_tried, 1, "its address is still reserved at EC2");
+    node.pass(secs(600));
+    assert!(node.ec2.enis[&torn].attachment.is_some(), "it is attached again");
+    let later = node.run_pod(9);
+    assert!(pods.iter().all(|pod| pod.address != later.address));
 }
 
 #[test]

@@ -78,6 +78,7 @@ fn further_values_of_the_formulas() {
     for (warm, pods, per_eni) in [
         (0, 0, &[9][..]),
         (0, 5, &[9]),
+        (0, 9, &[9, 9]),
         (1, 0, &[9]),
         (1, 5, &[9, 9]),
         (2, 0, &[9, 9]),
