@@ -1,17 +1,9 @@
 //! What the settings amount to on this node.
 
-use std::time::Duration;
-
 use aws::NodeFacts;
 use ipam::policy::{Limits, Mode, Node, Policy, Targets};
 
 use crate::settings::Settings;
-
-/// How long the pool must have been too large before something goes back.
-/// Source: amazon-vpc-cni-k8s v1.23.1, `pkg/ipamd/ipamd.go`, `decreaseIPPoolInterval`.
-const SHRINK_DELAY: Duration = Duration::from_secs(30);
-/// Source: amazon-vpc-cni-k8s v1.23.1, `pkg/ipamd/datastore/data_store.go`, `minENILifeTime`.
-const MIN_ENI_AGE: Duration = Duration::from_secs(60);
 
 /// Pods beside those with an address of their own: the CNI's own and kube-proxy's, in the node's
 /// network. Source: AWS, "Maximum Pods per instance type".
@@ -45,8 +37,8 @@ pub(crate) fn policy(settings: &Settings, limits: Limits, vcpus: Option<u32>) ->
         max_pods: settings.max_pods.unwrap_or_else(|| max_pods(mode, limits, vcpus)),
         cooldown: settings.cooldown,
         add_wait: settings.add_wait,
-        shrink_delay: SHRINK_DELAY,
-        min_eni_age: MIN_ENI_AGE,
+        shrink_delay: settings.shrink_delay,
+        min_eni_age: settings.min_eni_age,
     }
 }
 

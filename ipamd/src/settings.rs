@@ -50,6 +50,10 @@ pub(crate) struct Settings {
     pub(crate) cooldown: Duration,
     /// `TIDEPOOL_ADD_WAIT`.
     pub(crate) add_wait: Duration,
+    /// `TIDEPOOL_SHRINK_DELAY`.
+    pub(crate) shrink_delay: Duration,
+    /// `TIDEPOOL_MIN_ENI_AGE`.
+    pub(crate) min_eni_age: Duration,
     /// `CLUSTER_NAME`.
     pub(crate) cluster: Option<String>,
     /// `ADDITIONAL_ENI_TAGS`, without the keys that are the daemon's own.
@@ -101,6 +105,8 @@ impl Settings {
             max_pods: env.optional_number("TIDEPOOL_MAX_PODS", 1, u32::MAX)?,
             cooldown: Duration::from_secs(seconds("IP_COOLDOWN_PERIOD", 0, 30)?.into()),
             add_wait: env.span("TIDEPOOL_ADD_WAIT", Duration::from_secs(180), ADD_WAIT)?,
+            shrink_delay: env.span("TIDEPOOL_SHRINK_DELAY", LONGEST_DELAY, SHRINK_DELAY)?,
+            min_eni_age: env.span("TIDEPOOL_MIN_ENI_AGE", LONGEST_DELAY, MIN_ENI_AGE)?,
             cluster: env.text("CLUSTER_NAME").map(str::to_owned),
             eni_tags,
             manage_untagged: env.boolean("MANAGE_UNTAGGED_ENI", true)?,
@@ -132,6 +138,13 @@ fn socket(env: &Environment) -> Result<PathBuf, SettingError> {
 /// A kubelet gives a pod's sandbox minutes; but a runtime that is answered early tells the user
 /// early, and tries again.
 const ADD_WAIT: Duration = Duration::from_secs(15);
+/// How long the pool must have been too large before something goes back.
+/// Source: amazon-vpc-cni-k8s v1.23.1, `pkg/ipamd/ipamd.go`, `decreaseIPPoolInterval`.
+const SHRINK_DELAY: Duration = Duration::from_secs(30);
+/// Source: amazon-vpc-cni-k8s v1.23.1, `pkg/ipamd/datastore/data_store.go`, `minENILifeTime`.
+const MIN_ENI_AGE: Duration = Duration::from_secs(60);
+/// More than an hour would keep what nobody uses from those who need it.
+const LONGEST_DELAY: Duration = Duration::from_secs(3600);
 
 fn warm_settings(env: &Environment, mode: Mode) -> Result<WarmSettings, SettingError> {
     let default = WarmSettings::default();
