@@ -1,6 +1,7 @@
 //! Runs the engine: one loop, one socket, one state file. It decides nothing, and it must not know
 //! EC2's SDK: calls leave as data through [`Edges`] and results come back through an [`Inlet`].
 
+mod chain;
 mod clock;
 mod event_loop;
 mod handle;
@@ -36,9 +37,9 @@ use crate::service::Service;
 use crate::state::Store;
 use crate::writer::Writer;
 
+pub use crate::chain::chain;
 pub use crate::event_loop::Edges;
 pub use crate::handle::{Inbox, Inlet, channel};
-pub use crate::state::chain;
 
 /// How long remembered DELs may hold up the start.
 const PATIENCE_AT_START: Duration = Duration::from_secs(1);

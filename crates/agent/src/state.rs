@@ -26,6 +26,8 @@ use rustix::fs::{FlockOperation, flock};
 use rustix::io::Errno;
 use tracing::{error, info, warn};
 
+use crate::chain;
+
 /// The log's name in the state directory.
 pub(crate) const LOG: &str = "tidepool.jsonl";
 /// The last log that was whole when a snapshot took its place.
@@ -81,7 +83,7 @@ pub(crate) struct Store {
     instance: InstanceId,
     record: Record,
     log: Log,
-    _lock: Option<File>,
+    _lock: Option<Lock>,
 }
 
 /// How the file of name [`LOG`] stands. All but the first must be replaced before it can grow.
@@ -97,6 +99,17 @@ enum Log {
     Damaged(PathBuf),
 }
 
+/// Held on the state directory while this lives.
+#[derive(Debug)]
+struct Lock(File);
+
+impl Drop for Lock {
+    fn drop(&mut self) {
+        // Closing alone would leave it to a child process that was forked at this very moment.
+        let _ = flock(&self.0, FlockOperation::Unlock);
+    }
+}
+
 #[derive(Debug)]
 struct Appender {
     file: File,
@@ -109,8 +122,8 @@ struct Appender {
 impl Store {
     /// Reads the state in `directory` as far as it is whole and starts a fresh log with it.
     ///
-    /// A damaged or foreign log is kept aside, and so is everything when the directory cannot be
-    /// written; neither is an error, since pods that live must keep what is known of them.
+    /// A damaged or foreign log is kept aside, and a directory that cannot be written shows at the
+    /// next commit. Neither is an error here: pods that live must keep what is known of them.
     ///
     /// # Errors
     ///
@@ -263,15 +276,8 @@ impl Store {
     }
 }
 
-/// The whole chain of an error in one line, outermost first.
-#[must_use]
-pub fn chain(error: &dyn std::error::Error) -> String {
-    let sources = std::iter::successors(error.source(), |source| source.source());
-    sources.fold(error.to_string(), |text, source| format!("{text}: {source}"))
-}
-
 /// `None` where no lock can be made, as on a read-only file system.
-fn lock(path: &Path) -> Result<Option<File>, OpenError> {
+fn lock(path: &Path) -> Result<Option<Lock>, OpenError> {
     let file = match File::create(path) {
         Ok(file) => file,
         Err(fault) => {
@@ -280,7 +286,7 @@ fn lock(path: &Path) -> Result<Option<File>, OpenError> {
         }
     };
     match flock(&file, FlockOperation::NonBlockingLockExclusive) {
-        Ok(()) => Ok(Some(file)),
+        Ok(()) => Ok(Some(Lock(file))),
         Err(Errno::WOULDBLOCK) => Err(OpenError::InUse(path.to_owned())),
         Err(fault) => {
             warn!(file = %path.display(), %fault, "state cannot be locked against a second daemon");

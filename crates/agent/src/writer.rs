@@ -7,7 +7,8 @@ use std::thread::{self, JoinHandle};
 use ipam::event::{Event, SaveSeq};
 use ipam::record::Change;
 
-use crate::state::{Store, chain};
+use crate::chain;
+use crate::state::Store;
 
 /// Changes of one save, in the order of the engine.
 type Save = (SaveSeq, Vec<Change>);
