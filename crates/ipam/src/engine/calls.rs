@@ -35,8 +35,8 @@ pub(super) enum Phase {
     Made,
     /// EC2 has it for the second time at least, with the same client token.
     MadeAgain,
-    /// Nobody knows whether it had its effect; reading EC2 later than this will tell.
-    Doubtful(Timestamp),
+    /// Nobody knows whether it had its effect; the reading with this number, or a later one, tells.
+    Doubtful(CallId),
     /// Nobody knows whether it had its effect; its client token makes it safe to repeat then.
     RepeatAt(Timestamp),
 }
@@ -58,7 +58,7 @@ pub(super) fn left_open(record: &Record, now: Timestamp) -> BTreeMap<CallId, InF
         | Action::Assign
         | Action::Unassign
         | Action::DetachEni
-        | Action::DeleteEni => Phase::Doubtful(now),
+        | Action::DeleteEni => Phase::Doubtful(record.next_call()),
     };
     let intents = record.intents().iter();
     intents.map(|(id, call)| (*id, InFlight { call: call.clone(), phase: phase(call) })).collect()
@@ -136,7 +136,7 @@ impl Engine {
             Phase::RepeatAt(hold.until)
         } else {
             self.enis_look.ask(now);
-            Phase::Doubtful(now)
+            Phase::Doubtful(CallId(self.next_call))
         };
         self.calls.insert(id, InFlight { call, phase });
     }

@@ -126,7 +126,7 @@ impl Engine {
         match result {
             Ok(CallOutput::Enis(facts)) => {
                 self.enis_look.succeeded();
-                self.take_stock(facts, asked_at, now);
+                self.take_stock(id, facts, asked_at, now);
             }
             Ok(_) => self.enis_look.failed(&not_an_answer(), &self.retries, now),
             Err(error) => self.enis_look.failed(error, &self.retries, now),
@@ -135,12 +135,18 @@ impl Engine {
     }
 
     /// Makes the pool match what EC2 has described. `asked_at`: what was changed since is newer.
-    fn take_stock(&mut self, facts: &[EniFacts], asked_at: Timestamp, now: Timestamp) {
+    fn take_stock(
+        &mut self,
+        reading: CallId,
+        facts: &[EniFacts],
+        asked_at: Timestamp,
+        now: Timestamp,
+    ) {
         self.enis_look.ask(now + self.retries.jittered(AUDIT, 0));
         if self.learnt.since + AUDIT <= now {
             self.learnt = Learnt::nothing(now);
         }
-        let doubted = self.settle_doubts(asked_at, now);
+        let doubted = self.settle_doubts(reading, now);
         self.foreign.clear();
         let mut seen = BTreeSet::new();
         let mut left_behind = Vec::new();
@@ -158,6 +164,8 @@ impl Engine {
                 Ownership::Ours(origin) if self.pool.enis.contains_key(&eni.id) => {
                     if doubted.contains(&eni.id) || self.is_settled(&eni.id, asked_at) {
                         self.update(eni, origin, now);
+                    } else if self.differs(eni) {
+                        self.enis_look.ask(now + LAG);
                     }
                 }
                 Ownership::Ours(origin) => left_behind.extend(self.discover(eni, origin, now)),
@@ -169,11 +177,13 @@ impl Engine {
     }
 
     /// Ends the calls whose outcome this reading tells, and returns their ENIs.
-    fn settle_doubts(&mut self, asked_at: Timestamp, now: Timestamp) -> BTreeSet<EniId> {
+    fn settle_doubts(&mut self, reading: CallId, now: Timestamp) -> BTreeSet<EniId> {
         let settled: Vec<_> = self
             .calls
             .iter()
-            .filter(|(_, inflight)| matches!(inflight.phase, Phase::Doubtful(at) if at <= asked_at))
+            .filter(
+                |(_, inflight)| matches!(inflight.phase, Phase::Doubtful(from) if from <= reading),
+            )
             .map(|(id, inflight)| (*id, inflight.call.clone()))
             .collect();
         if !settled.is_empty() {
@@ -193,6 +203,11 @@ impl Engine {
     fn is_settled(&self, eni: &EniId, asked_at: Timestamp) -> bool {
         let changed_at = self.pool.enis.get(eni).map(|eni| eni.changed_at);
         !self.is_busy(eni) && changed_at.is_none_or(|at| at + LAG <= asked_at)
+    }
+
+    fn differs(&self, facts: &EniFacts) -> bool {
+        let known = self.pool.enis.get(&facts.id);
+        known.is_some_and(|eni| !eni.blocks.keys().eq(&facts.blocks))
     }
 
     fn note_foreign(&mut self, eni: &EniFacts) {
