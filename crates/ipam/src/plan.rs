@@ -22,8 +22,8 @@ use crate::time::Timestamp;
 pub struct Situation {
     /// Our ENIs in the order in which they are to be filled: the primary first.
     pub enis: Vec<EniSupply>,
-    /// What was asked for with ENIs that do not exist yet.
-    pub creating: Vec<Ask>,
+    /// ENIs that are being created.
+    pub creating: Vec<NewEni>,
     /// ENIs on our network card that are not ours.
     pub n_foreign: u16,
     /// Pods that wait for an address.
@@ -36,6 +36,15 @@ pub struct Situation {
     pub assign_hold: Option<Hold>,
     /// Why no ENI may be created at present.
     pub create_hold: Option<Hold>,
+}
+
+/// An ENI that does not exist yet.
+#[derive(Debug, Clone, PartialEq)]
+pub struct NewEni {
+    /// What EC2 may be asked for in its subnet.
+    pub subnet: SubnetSupply,
+    /// What it carries from the start.
+    pub ask: Ask,
 }
 
 /// One ENI of ours.

@@ -131,8 +131,9 @@ impl Engine {
     /// The call may have had its effect.
     fn doubt(&mut self, id: CallId, error: &CallError, now: Timestamp) {
         let Some(call) = self.calls.get(&id).map(|inflight| inflight.call.clone()) else { return };
+        // Were it not held, a call that always fails so would be made again with every reading.
+        let hold = self.hold(Subject::Action(call.action()), &call, error, now);
         let phase = if call.action() == Action::CreateEni {
-            let hold = self.hold(Subject::Action(Action::CreateEni), &call, error, now);
             Phase::RepeatAt(hold.until)
         } else {
             self.enis_look.ask(now);

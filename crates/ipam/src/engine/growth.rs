@@ -9,7 +9,9 @@ use crate::call::{Action, Ask, Ec2Call};
 use crate::eni::{Eni, Link, Origin, Stage};
 use crate::id::{EniId, SubnetId};
 use crate::ownership;
-use crate::plan::{EniSupply, Growth, Situation, SubnetSupply, SupplyState, Surplus, Tally, plan};
+use crate::plan::{
+    EniSupply, Growth, NewEni, Situation, SubnetSupply, SupplyState, Surplus, Tally, plan,
+};
 use crate::policy::{Limits, Mode};
 use crate::retry::Subject;
 use crate::time::Timestamp;
@@ -156,8 +158,8 @@ impl Engine {
         let mut enis: Vec<_> = self.pool.enis.values().collect();
         enis.sort_by_key(|eni| (eni.device_index().unwrap_or(u16::MAX), &eni.id));
         let creating = self.calls.values().filter_map(|inflight| {
-            let Ec2Call::CreateEni { ask, .. } = &inflight.call else { return None };
-            Some(*ask)
+            let Ec2Call::CreateEni { subnet, ask, .. } = &inflight.call else { return None };
+            Some(NewEni { subnet: self.subnet_supply(subnet, now), ask: *ask })
         });
         Situation {
             enis: enis.into_iter().map(|eni| self.supply(eni, now)).collect(),

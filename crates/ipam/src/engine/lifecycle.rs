@@ -1,5 +1,6 @@
 //! What happens to each ENI on its way: attach, mark, make usable on the host, detach, delete.
 
+use super::inventory::LAG;
 use super::{Engine, ForeignPlace};
 use crate::call::{Action, Ec2Call, EniFacts};
 use crate::eni::{Eni, Link, Origin, Stage};
@@ -139,6 +140,13 @@ impl Engine {
     }
 
     pub(super) fn eni_link(&mut self, eni: &EniId, state: LinkState, now: Timestamp) {
+        let vanished =
+            state == LinkState::Absent && self.pool.enis.get(eni).is_some_and(Eni::offers);
+        if vanished {
+            // Somebody may have detached it.
+            let changed_at = self.pool.enis[eni].changed_at;
+            self.enis_look.ask(now.max(changed_at + LAG));
+        }
         if let Some(Stage::Attached { link, .. }) = self.stage_mut(eni) {
             let times = match link {
                 Link::Failed { times, .. } => *times,

@@ -55,7 +55,7 @@ impl Engine {
             Outlook::Bleak => self.resting(now).or_else(|| self.blocked_growth()),
         };
         shortage
-            .or_else(|| self.failing_attach(now))
+            .or_else(|| self.failing_call(now))
             .or_else(|| self.failing_link(now))
             .unwrap_or_else(|| Cause {
                 code: RefusalCode::Attaching,
@@ -80,12 +80,16 @@ impl Engine {
         Some(Cause { code: blocked.code, why: blocked.why.clone(), again_at: blocked.until })
     }
 
-    fn failing_attach(&self, now: Timestamp) -> Option<Cause> {
-        let is_attach = |subject: &Subject| match subject {
-            Subject::Action(action) | Subject::Eni(_, action) => *action == Action::AttachEni,
+    /// What is on its way depends on a call that has failed, or on a reading that fails.
+    fn failing_call(&self, now: Timestamp) -> Option<Cause> {
+        let supplies = |subject: &Subject| match subject {
+            Subject::Action(action) | Subject::Eni(_, action) => {
+                matches!(action, Action::CreateEni | Action::AttachEni | Action::Assign)
+            }
             Subject::Host | Subject::Record => false,
         };
-        let (_, hold) = self.retries.holds(now).find(|(subject, _)| is_attach(subject))?;
+        let held = self.retries.holds(now).find(|(subject, _)| supplies(subject));
+        let hold = held.map(|(_, hold)| hold).or_else(|| self.enis_look.failing())?;
         Some(Cause { code: hold.code, why: hold.why.clone(), again_at: Some(hold.until) })
     }
 

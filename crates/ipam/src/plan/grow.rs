@@ -74,6 +74,8 @@ pub(super) struct Planner<'a> {
     n_over_max_pods: u64,
     /// What is planned for each ENI, by its place in the situation.
     on_enis: Vec<Portion>,
+    /// How many blocks are planned for each ENI that is being created, likewise.
+    on_creating: Vec<u16>,
     new_enis: Vec<(&'a SubnetSupply, Ask)>,
     blocked: Vec<Blocked>,
     again_at: Option<Timestamp>,
@@ -106,7 +108,8 @@ impl<'a> Planner<'a> {
             idle_prefixes: serving().map(|eni| u64::from(eni.tally.idle_prefixes)).sum(),
         };
         let pending = serving().filter_map(|eni| eni.pending);
-        pending.chain(situation.creating.iter().copied()).for_each(|ask| totals.add(ask));
+        let creating = situation.creating.iter().map(|eni| eni.ask);
+        pending.chain(creating).for_each(|ask| totals.add(ask));
         Self {
             situation,
             mode,
@@ -119,6 +122,7 @@ impl<'a> Planner<'a> {
             n_waiting,
             n_over_max_pods: u64::from(situation.n_waiting) - n_waiting,
             on_enis: vec![Portion::default(); situation.enis.len()],
+            on_creating: vec![0; situation.creating.len()],
             new_enis: Vec::new(),
             blocked: Vec::new(),
             again_at: None,
@@ -139,7 +143,10 @@ impl<'a> Planner<'a> {
             });
         }
         while let Some(want) = self.want() {
-            if !(self.place_on_eni(want) || self.place_on_new_eni(want)) {
+            let placed = self.place_on_eni(want)
+                || self.place_on_creating(want)
+                || self.place_on_new_eni(want);
+            if !placed {
                 break;
             }
         }
@@ -149,6 +156,9 @@ impl<'a> Planner<'a> {
     fn want(&self) -> Option<Want> {
         let totals = &self.totals;
         let starving = totals.used.saturating_sub(totals.addresses);
+        // A node without any address is not ready, so no pod comes whose wait would make for one.
+        let is_bare = self.mode == Mode::Prefix && totals.addresses == 0;
+        let starving = starving.max(u64::from(is_bare));
         let for_starving = starving.div_ceil(self.block_size());
         if totals.addresses >= self.max_pods {
             return (starving > 0).then_some(Want { blocks: for_starving, starving });
@@ -223,6 +233,23 @@ impl<'a> Planner<'a> {
         let pending = eni.pending.map_or(0, Ask::count);
         let carried = eni.tally.singles + eni.tally.prefixes;
         limit.saturating_sub(carried + pending + planned.addresses + planned.prefixes)
+    }
+
+    /// Plans as much of `want` as the first ENI takes that is being created. It is asked for when
+    /// that ENI is here: another one would take its place on the instance for longer.
+    fn place_on_creating(&mut self, want: Want) -> bool {
+        for (at, eni) in self.situation.creating.iter().enumerate() {
+            let taken = eni.ask.count() + self.on_creating[at];
+            let room = self.blocks_per_eni.saturating_sub(taken);
+            if room == 0 {
+                continue;
+            }
+            let Some(ask) = self.ask(&eni.subnet, want, room) else { continue };
+            self.on_creating[at] += ask.count();
+            self.totals.add(ask);
+            return true;
+        }
+        false
     }
 
     /// Plans as much of `want` as a new ENI takes: the last that is planned, or one more.

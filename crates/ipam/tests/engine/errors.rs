@@ -113,7 +113,8 @@ fn without_prefixes_waiting_pods_get_single_addresses_and_prefixes_come_back() {
     let policy = Policy { mode: Mode::Prefix, targets: Targets::WarmPrefix(1), ..warm_ip(0, 0) };
     let mut node = Node::start_with(ec2, limits("t3.small"), policy);
     node.settle();
-    assert_eq!(node.ec2.n_blocks(), [0], "single addresses only for pods that wait");
+    assert_eq!(node.ec2.n_blocks(), [1], "one single address, so that the node is ready");
+    assert!(node.engine.ready(node.now).is_ok());
     for pod in 0..2 {
         node.run_pod(pod);
     }
@@ -286,10 +287,63 @@ fn an_unknown_outcome_is_settled_by_reading() {
         assert_eq!(node.under_way(), ["DescribeNetworkInterfaces"], "{call}");
         assert_eq!(node.record().intents().len(), 1, "still open");
         node.settle();
+        node.pass(secs(2));
         node.granted(add);
         assert_eq!(node.ec2.n_blocks(), [3], "asked for twice (effect: {after_effect})");
         assert!(node.record().intents().is_empty());
     }
+}
+
+#[test]
+fn a_burst_is_put_on_enis_that_are_being_created() {
+    let mut node = Node::settled(limits("t3.small"), warm_ip(1, 0));
+    let burst = (0..9).map(|pod| {
+        let add = node.add(pod);
+        // What it leads to is under way before the next pod comes.
+        node.save_all();
+        add
+    });
+    let adds: Vec<_> = burst.collect();
+    node.settle();
+    adds.into_iter().for_each(|add| drop(node.granted(add).clone()));
+    assert_eq!(node.ec2.n_blocks(), [3, 3, 3]);
+}
+
+#[test]
+fn a_call_that_always_fails_is_repeated_at_a_pace_and_named() {
+    let mut node = Node::settled(limits("t3.small"), warm_ip(1, 0));
+    let add = (0..2).map(|pod| node.add(pod)).last().unwrap();
+    let mut n_calls = 0;
+    let end = node.now + secs(60);
+    while node.now < end {
+        node.save_all();
+        while let Some(place) = node.calls.iter().position(|(_, call)| is_assign(call)) {
+            let (id, _) = node.calls.remove(place).unwrap();
+            let result = Err(error(CallErrorKind::OutcomeUnknown));
+            node.send(Event::CallDone { id, result });
+            n_calls += 1;
+        }
+        if node.calls.is_empty() {
+            node.now = node.engine.wake_at().unwrap();
+            node.send(Event::Tick);
+        } else {
+            node.end_call(0);
+        }
+    }
+    assert!((3..=7).contains(&n_calls), "{n_calls} calls within a minute");
+    assert_eq!(node.refused(add).code, RefusalCode::Ec2Failing);
+}
+
+#[test]
+fn an_eni_whose_device_vanishes_is_looked_for() {
+    let mut node = full_primary();
+    let eni = node.run_pod(3).eni;
+    node.pass(secs(60));
+    node.ec2.enis.get_mut(&eni).unwrap().attachment = None;
+    node.send(Event::EniLink { eni, link: LinkState::Absent });
+    assert_eq!(node.under_way(), ["DescribeNetworkInterfaces"]);
+    node.settle();
+    assert_eq!(node.ec2.n_attached(), 2, "a pod's address is on it");
 }
 
 #[test]
