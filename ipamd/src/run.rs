@@ -10,6 +10,7 @@ use ipam::event::Event;
 use ipam::policy::Limits;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::{mpsc, watch};
+use tokio::task::{JoinError, JoinHandle};
 use tracing::{info, warn};
 
 use crate::exit::Failure;
@@ -63,9 +64,17 @@ async fn daemon(settings: Settings) -> anyhow::Result<()> {
     };
     tokio::select! {
         ended = agent::run(config, inbox, Edges { calls, host }, signals.next()) => ended,
-        // Both end only after the agent, so here they have panicked: better no daemon than half.
-        _ = keeper => Err(anyhow::anyhow!("the task that keeps the ENIs' links has died")),
-        _ = caller => Err(anyhow::anyhow!("the task that makes EC2 calls has died")),
+        // Better no daemon than half.
+        panic = panicked(keeper) => Err(panic).context("keep the ENIs' links"),
+        panic = panicked(caller) => Err(panic).context("make EC2 calls"),
+    }
+}
+
+/// Ready only if the task panics. One that ends has been left by the agent, which is ending too.
+async fn panicked(task: JoinHandle<()>) -> JoinError {
+    match task.await {
+        Ok(()) => std::future::pending().await,
+        Err(panic) => panic,
     }
 }
 
