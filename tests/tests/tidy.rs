@@ -19,6 +19,7 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("instance-types", &[]),
     ("ipam", &[]),
     ("ipamd", &["agent", "aws", "instance-types", "ipam", "proto"]),
+    ("lab", &["ec2-model", "ipam"]),
     ("proto", &[]),
     ("tests", &["proto"]),
     ("vpc-sim", &["ec2-model", "instance-types"]),
@@ -28,6 +29,7 @@ const LAYERS: &[(&str, &[&str])] = &[
 const FOREIGN: &[(&str, &[&str])] = &[
     ("ipam", &["tokio", "aws-sdk-ec2", "rtnetlink", "tonic", "tracing", "rustix"]),
     ("ec2-model", &["tokio", "axum", "quick-xml", "rtnetlink", "rustix"]),
+    ("lab", &["tokio", "rtnetlink", "rustix"]),
     ("cni", &["tokio", "tonic", "rtnetlink", "rustix"]),
     ("datapath", &["tonic", "aws-sdk-ec2"]),
     ("agent", &["aws-sdk-ec2", "aws-config"]),

@@ -1,0 +1,148 @@
+//! What the token buckets allow at best.
+//!
+//! The fewest calls are counted with which EC2 gives the pods of a burst their addresses: what
+//! nodes have free is used, then what fits on the ENIs they have (one AssignPrivateIpAddresses for
+//! each), then new ENIs that carry what they can from the start (one CreateNetworkInterface and
+//! one AttachNetworkInterface for each). ENIs that are there go first, as the documents of the
+//! targets promise. Nobody can make the last of n calls of an action before (n - capacity) /
+//! refill, even if no call is ever made too soon, and none for anything but waiting pods. Latency
+//! is not counted.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use ec2_model::BucketSize;
+use ec2_model::config::Throttling;
+use ec2_model::request::Action;
+use ipam::policy::{Limits, Mode};
+
+use crate::run::Setup;
+use crate::trace;
+
+const PREFIX_SIZE: u64 = 16;
+
+/// The least time in which a burst can be served, and why.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Bound {
+    /// The calls that are needed.
+    pub calls: BTreeMap<Action, u64>,
+    /// From the burst to the last of them.
+    pub at_best: Duration,
+}
+
+/// What one node has.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Stock {
+    /// Blocks on its ENIs.
+    blocks: u64,
+    /// How many more each ENI takes.
+    room: Vec<u64>,
+}
+
+impl Stock {
+    /// `blocks` are those on each of its ENIs.
+    pub(crate) fn new(blocks: &[u16], limits: Limits) -> Self {
+        let room = |n: &u16| u64::from(limits.blocks_per_eni().saturating_sub(*n));
+        Self {
+            blocks: blocks.iter().map(|n| u64::from(*n)).sum(),
+            room: blocks.iter().map(room).collect(),
+        }
+    }
+
+    /// The ENIs to be filled and the new ENIs for so many blocks.
+    fn calls_for(&self, n_blocks: u64, per_eni: u64) -> (u64, u64) {
+        let mut short = n_blocks.saturating_sub(self.blocks);
+        let mut room = self.room.clone();
+        room.sort_unstable();
+        let mut n_assigns = 0;
+        while let Some(largest) = room.pop().filter(|room| short > 0 && *room > 0) {
+            short = short.saturating_sub(largest);
+            n_assigns += 1;
+        }
+        (n_assigns, short.div_ceil(per_eni.max(1)))
+    }
+}
+
+impl Bound {
+    /// Of the pods that a trace begins with; `None` if there are none, or nothing is throttled.
+    /// `stocks` is what the nodes hold by then.
+    pub(crate) fn of_burst(setup: &Setup, limits: Limits, stocks: Vec<Stock>) -> Option<Self> {
+        let (mut n_pods, mut stocks) = (0, stocks);
+        for step in setup.trace.iter().take_while(|step| step.at.is_zero()) {
+            match step.action {
+                trace::Action::Create { pods, .. } => n_pods += u64::from(pods),
+                trace::Action::Join { nodes } => {
+                    stocks.extend((0..nodes).map(|_| Stock::new(&[0], limits)));
+                }
+                trace::Action::Delete { .. }
+                | trace::Action::Roll { .. }
+                | trace::Action::Drain { .. }
+                | trace::Action::Occupy { .. }
+                | trace::Action::Vacate { .. } => {}
+            }
+        }
+        let block_size = match setup.node.policy.mode {
+            Mode::Prefix if limits.prefixes => PREFIX_SIZE,
+            Mode::Prefix | Mode::SecondaryIp => 1,
+        };
+        let counts = n_pods > 0 && setup.world.throttling == Throttling::Documented;
+        counts.then(|| Self::new(&stocks, n_pods, block_size, limits.blocks_per_eni().into()))
+    }
+
+    fn new(stocks: &[Stock], n_pods: u64, block_size: u64, per_eni: u64) -> Self {
+        let n_nodes = u64::try_from(stocks.len()).expect("usize is at most 64 bits wide");
+        let (mut n_assigns, mut n_enis) = (0, 0);
+        for (place, stock) in (0..).zip(stocks) {
+            let n_more = u64::from(place < n_pods.checked_rem(n_nodes).unwrap_or(0));
+            let n_here = n_pods.checked_div(n_nodes).unwrap_or(0) + n_more;
+            let (assigns, enis) = stock.calls_for(n_here.div_ceil(block_size), per_eni);
+            (n_assigns, n_enis) = (n_assigns + assigns, n_enis + enis);
+        }
+        let calls = BTreeMap::from([
+            (Action::AssignPrivateIpAddresses, n_assigns),
+            (Action::CreateNetworkInterface, n_enis),
+            (Action::AttachNetworkInterface, n_enis),
+        ]);
+        let at_best = calls.iter().map(|(action, n)| time_for(*action, *n)).max();
+        Self { calls, at_best: at_best.unwrap_or_default() }
+    }
+}
+
+fn time_for(action: Action, n_calls: u64) -> Duration {
+    let BucketSize { capacity, per_second } = BucketSize::of(action);
+    Duration::from_millis(n_calls.saturating_sub(capacity) * 1000 / per_second)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const LIMITS: Limits = Limits { enis: 4, addresses_per_eni: 15, prefixes: true };
+
+    #[test]
+    fn calls_are_those_that_nobody_can_save() {
+        let check = |blocks: &[u16], n_blocks, expect| {
+            assert_eq!(Stock::new(blocks, LIMITS).calls_for(n_blocks, 14), expect, "{blocks:?}");
+        };
+        check(&[14], 14, (0, 0));
+        check(&[14], 15, (0, 1));
+        check(&[14], 46, (0, 3));
+        check(&[0], 14, (1, 0));
+        check(&[0], 15, (1, 1));
+        check(&[10, 3], 24, (1, 0));
+        check(&[10, 3], 25, (2, 0));
+    }
+
+    #[test]
+    fn the_slowest_bucket_counts() {
+        let stocks = vec![Stock::new(&[14], LIMITS); 500];
+        let bound = Bound::new(&stocks, 23_000, 1, 14);
+        assert_eq!(bound.calls[&Action::CreateNetworkInterface], 1500);
+        // (1500 - 50) / 5 for AttachNetworkInterface; (1500 - 100) / 5 for the creation.
+        assert_eq!(bound.at_best, Duration::from_secs(290));
+        let stocks = vec![Stock::new(&[1], LIMITS); 500];
+        let bound = Bound::new(&stocks, 23_000, 16, 14);
+        assert_eq!(bound.calls[&Action::AssignPrivateIpAddresses], 500);
+        assert_eq!(bound.at_best, Duration::from_secs(80));
+    }
+}

@@ -1,0 +1,428 @@
+//! EC2 as the simulation sees it: the model, with a ledger of what each instance holds and which
+//! calls its daemon has made. It knows no pods.
+
+use std::collections::BTreeMap;
+use std::net::Ipv4Addr;
+use std::time::Duration;
+
+use ec2_model::config::Config;
+use ec2_model::error::ApiError;
+use ec2_model::id::{EniId, InstanceId, SubnetId, VpcId};
+use ec2_model::request::{
+    Action, CreateNetworkInterface, DeleteNetworkInterface, DescribeInstanceTypes,
+    DescribeInstances, Request, TerminateInstances,
+};
+use ec2_model::response::{Instance, Response};
+use ec2_model::seed::{InstanceSeed, SubnetSeed, VpcSeed};
+use ec2_model::{Context, Delivery, Model};
+use ipam::policy::Limits;
+use ipam::time::Timestamp;
+use ipnet::Ipv4Net;
+
+use crate::daemon::{MetadataEni, Site};
+use crate::world::{NodeSpec, Purpose, World};
+
+/// Makes a subnet one for additional ENIs of any node.
+const ROLE_TAG: (&str, &str) = ("kubernetes.io/role/cni", "1");
+/// Whoever starts and ends instances, and other users of the subnets: they must not draw from
+/// the buckets of the cluster's account.
+const OTHER_ACCOUNT: &str = "444455556666";
+/// When a client gives up waiting for an answer.
+const HTTP_TIMEOUT: Duration = Duration::from_secs(10);
+/// Addresses of an ENI that others make to use up a subnet.
+const FILLER_SIZE: u32 = 50;
+const PREFIX_SIZE: u64 = 16;
+
+/// Why a simulation cannot be set up.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum SetupError {
+    /// EC2 refuses to make a VPC, subnet or instance.
+    #[error("make {what}")]
+    Refused {
+        /// What was to be made.
+        what: String,
+        /// How EC2 refuses.
+        #[source]
+        source: ApiError,
+    },
+    /// The instance type is not in the model's table.
+    #[error("instance type {0} is unknown")]
+    UnknownInstanceType(String),
+    /// No subnet is for nodes.
+    #[error("none of the subnets is for nodes")]
+    NoSubnetForNodes,
+}
+
+/// What an ENI holds for pods.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Held {
+    instance: InstanceId,
+    /// By age, the primary ENI first.
+    number: u64,
+    blocks: u16,
+    addresses: u64,
+}
+
+/// How the calls of one action ended.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct Ends {
+    pub(crate) granted: u64,
+    pub(crate) throttled: u64,
+    pub(crate) refused: u64,
+}
+
+/// The region.
+#[derive(Debug)]
+pub(crate) struct Cloud {
+    model: Model,
+    account: String,
+    region: String,
+    vpc: VpcId,
+    /// In the order of the world's.
+    subnets: Vec<(SubnetId, Purpose)>,
+    n_joined: usize,
+    held: BTreeMap<EniId, Held>,
+    n_seen: u64,
+    /// Addresses that all nodes hold for pods.
+    n_held: u64,
+    calls: BTreeMap<Action, Ends>,
+    /// ENIs of others, by the place of their subnet.
+    fillers: BTreeMap<usize, Vec<EniId>>,
+}
+
+impl Cloud {
+    pub(crate) fn new(world: &World, seed: u64) -> Result<Self, SetupError> {
+        let config = Config {
+            seed,
+            throttling: world.throttling,
+            latency: world.latency.clone(),
+            consistency: world.consistency.clone(),
+            address_choice: world.address_choice,
+            quotas: ec2_model::config::Quotas {
+                network_interfaces: 50_000,
+                ..ec2_model::config::Quotas::default()
+            },
+            log_capacity: 0,
+            ..Config::default()
+        };
+        let (account, region) = (config.account.clone(), config.region.clone());
+        let mut model = Model::new(config);
+        let cidrs = vec![Ipv4Net::new_assert(Ipv4Addr::new(10, 0, 0, 0), 16)];
+        let vpc = model.add_vpc(VpcSeed { cidrs, ..VpcSeed::default() });
+        let vpc = vpc.map_err(|error| refused("the VPC", error))?;
+        let mut cloud = Self {
+            model,
+            account,
+            region,
+            vpc,
+            subnets: Vec::new(),
+            n_joined: 0,
+            held: BTreeMap::new(),
+            n_seen: 0,
+            n_held: 0,
+            calls: BTreeMap::new(),
+            fillers: BTreeMap::new(),
+        };
+        for subnet in &world.subnets {
+            cloud.add_subnet(subnet)?;
+        }
+        Ok(cloud)
+    }
+
+    fn add_subnet(&mut self, subnet: &crate::world::Subnet) -> Result<(), SetupError> {
+        let (key, value) = ROLE_TAG;
+        let is_for_pods = subnet.purpose == Purpose::Pods;
+        let seed = SubnetSeed {
+            id: None,
+            vpc: self.vpc.clone(),
+            availability_zone: format!("{}a", self.region),
+            cidr: subnet.cidr,
+            ipv6_cidr: None,
+            assign_ipv6_address_on_creation: false,
+            used: subnet.used.clone(),
+            tags: is_for_pods.then(|| (key.to_owned(), value.to_owned())).into_iter().collect(),
+        };
+        let id = self.model.add_subnet(seed);
+        let id = id.map_err(|error| refused(&format!("subnet {}", subnet.cidr), error))?;
+        self.subnets.push((id, subnet.purpose));
+        Ok(())
+    }
+
+    /// Starts an instance, which is running at once.
+    pub(crate) fn join(&mut self, spec: &NodeSpec, now: Timestamp) -> Result<Site, SetupError> {
+        let limits = self.limits(&spec.instance_type, now)?;
+        let homes = self.subnets.iter().filter(|(_, purpose)| *purpose == Purpose::Nodes);
+        let homes: Vec<_> = homes.map(|(id, _)| id.clone()).collect();
+        let turn = self.n_joined.checked_rem(homes.len()).ok_or(SetupError::NoSubnetForNodes)?;
+        let seed = InstanceSeed {
+            id: None,
+            instance_type: spec.instance_type.clone(),
+            subnet: homes[turn].clone(),
+            primary_address: None,
+            groups: Vec::new(),
+            tags: BTreeMap::new(),
+        };
+        let instance = self.model.add_instance(seed, ec2_time(now));
+        let instance = instance.map_err(|error| refused("an instance", error))?;
+        self.n_joined += 1;
+        let shown = self.show(&instance, now)?;
+        let primary = shown.network_interfaces.first().map(|eni| eni.id.clone());
+        let primary_eni = primary.expect("an instance has a primary ENI");
+        self.note_eni(&primary_eni, &instance);
+        Ok(Site {
+            instance,
+            instance_type: spec.instance_type.clone(),
+            primary_eni,
+            subnet: shown.subnet_id,
+            vpc: shown.vpc_id,
+            zone: shown.availability_zone,
+            security_groups: shown.groups.into_iter().map(|group| group.id).collect(),
+            limits,
+            policy: spec.policy.clone(),
+        })
+    }
+
+    /// What EC2 publishes of an instance type.
+    pub(crate) fn limits(&mut self, name: &str, now: Timestamp) -> Result<Limits, SetupError> {
+        let unknown = || SetupError::UnknownInstanceType(name.to_owned());
+        let request = DescribeInstanceTypes {
+            instance_types: vec![name.to_owned()],
+            ..DescribeInstanceTypes::default()
+        };
+        let Ok(Response::InstanceTypes(page)) = self.ask_as_other(request.into(), now) else {
+            return Err(unknown());
+        };
+        let found = page.items.first().ok_or_else(unknown)?;
+        Ok(Limits {
+            enis: found.max_enis(),
+            addresses_per_eni: found.ipv4_per_eni,
+            prefixes: found.supports_prefixes(),
+        })
+    }
+
+    fn show(&mut self, instance: &InstanceId, now: Timestamp) -> Result<Instance, SetupError> {
+        let instance_ids = vec![instance.clone()];
+        let request = DescribeInstances { instance_ids, ..DescribeInstances::default() };
+        let response = self.ask_as_other(request.into(), now);
+        match response.map_err(|error| refused("an instance", error))? {
+            Response::Reservations(page) => {
+                let instances = page.items.into_iter().flat_map(|it| it.instances);
+                Ok(instances.last().expect("it has just been started"))
+            }
+            other => unreachable!("not an answer to DescribeInstances: {other:?}"),
+        }
+    }
+
+    /// Ends an instance. Its ENIs count as gone at once.
+    pub(crate) fn terminate(&mut self, instance: &InstanceId, now: Timestamp) {
+        let instance_ids = vec![instance.clone()];
+        let request = TerminateInstances { instance_ids, dry_run: false };
+        let ended = self.ask_as_other(request.into(), now);
+        debug_assert!(ended.is_ok(), "{ended:?}");
+        let gone = self.held.extract_if(.., |_, held| held.instance == *instance);
+        self.n_held -= gone.map(|(_, held)| held.addresses).sum::<u64>();
+    }
+
+    /// Others take so many addresses of a subnet, or as many as there are.
+    pub(crate) fn occupy(&mut self, subnet: usize, n_addresses: u32, now: Timestamp) {
+        let Some((id, _)) = self.subnets.get(subnet).cloned() else { return };
+        let mut left = n_addresses;
+        while left > 0 {
+            let size = left.min(FILLER_SIZE);
+            let request = CreateNetworkInterface {
+                secondary_private_ip_address_count: i32::try_from(size - 1).ok().filter(|n| *n > 0),
+                ..CreateNetworkInterface::in_subnet(id.clone())
+            };
+            match self.ask_as_other(request.into(), now) {
+                Ok(Response::Created { network_interface, .. }) => {
+                    self.fillers.entry(subnet).or_default().push(network_interface.id);
+                    left -= size;
+                }
+                Ok(_) | Err(_) if size == 1 => return,
+                // All of a request or nothing: the rest is taken one by one.
+                Ok(_) | Err(_) => left = left.min(size - 1),
+            }
+        }
+    }
+
+    /// Others give back what they have taken of a subnet.
+    pub(crate) fn vacate(&mut self, subnet: usize, now: Timestamp) {
+        for eni in self.fillers.remove(&subnet).unwrap_or_default() {
+            let request = DeleteNetworkInterface { network_interface_id: eni, dry_run: false };
+            let deleted = self.ask_as_other(request.into(), now);
+            debug_assert!(deleted.is_ok(), "{deleted:?}");
+        }
+    }
+
+    /// A call of the daemon on `instance`: what EC2 answers, and how much later.
+    pub(crate) fn call(
+        &mut self,
+        instance: &InstanceId,
+        request: &Request,
+        now: Timestamp,
+    ) -> (Result<Box<Response>, ApiError>, Duration) {
+        let reply = self.model.call(&self.context(&self.account, now), request.clone());
+        let ends = self.calls.entry(request.action()).or_default();
+        match &reply.result {
+            Ok(response) => {
+                ends.granted += 1;
+                self.note(instance, request, response);
+            }
+            Err(error) if is_throttling(error) => ends.throttled += 1,
+            Err(_) => ends.refused += 1,
+        }
+        match reply.delivery {
+            Delivery::After(latency) => (reply.result.map(Box::new), latency),
+            Delivery::Lost => {
+                let text = "no answer came";
+                (Err(ApiError::new("InternalError", text)), HTTP_TIMEOUT)
+            }
+        }
+    }
+
+    /// Takes down what a call has changed.
+    fn note(&mut self, instance: &InstanceId, request: &Request, response: &Response) {
+        match (request, response) {
+            (Request::CreateNetworkInterface(_), Response::Created { network_interface, .. }) => {
+                let singles = network_interface.private_ip_addresses.len() - 1;
+                let prefixes = network_interface.ipv4_prefixes.len();
+                if self.note_eni(&network_interface.id, instance) {
+                    self.note_more(&network_interface.id, singles, prefixes);
+                }
+            }
+            (
+                Request::AssignPrivateIpAddresses(_),
+                Response::AssignedIpv4 { network_interface_id, addresses, prefixes },
+            ) => self.note_more(network_interface_id, addresses.len(), prefixes.len()),
+            (Request::UnassignPrivateIpAddresses(request), Response::Done) => {
+                let (singles, prefixes) = (request.addresses.len(), request.prefixes.len());
+                self.note_fewer(&request.network_interface_id, singles, prefixes);
+            }
+            (Request::DeleteNetworkInterface(request), Response::Done) => {
+                if let Some(held) = self.held.remove(&request.network_interface_id) {
+                    self.n_held -= held.addresses;
+                }
+            }
+            _ => {}
+        }
+    }
+
+    /// False for a known one: a repeated call answers with the ENI that the first one has made.
+    fn note_eni(&mut self, eni: &EniId, instance: &InstanceId) -> bool {
+        let is_new = !self.held.contains_key(eni);
+        if is_new {
+            self.n_seen += 1;
+            let (instance, number) = (instance.clone(), self.n_seen);
+            self.held.insert(eni.clone(), Held { instance, number, blocks: 0, addresses: 0 });
+        }
+        is_new
+    }
+
+    fn note_more(&mut self, eni: &EniId, singles: usize, prefixes: usize) {
+        let Some(held) = self.held.get_mut(eni) else { return };
+        let (blocks, addresses) = sizes(singles, prefixes);
+        held.blocks += blocks;
+        held.addresses += addresses;
+        self.n_held += addresses;
+    }
+
+    fn note_fewer(&mut self, eni: &EniId, singles: usize, prefixes: usize) {
+        let Some(held) = self.held.get_mut(eni) else { return };
+        let (blocks, addresses) = sizes(singles, prefixes);
+        held.blocks -= blocks;
+        held.addresses -= addresses;
+        self.n_held -= addresses;
+    }
+
+    /// What the metadata of an instance show of its ENIs.
+    pub(crate) fn metadata(&mut self, instance: &InstanceId, now: Timestamp) -> Vec<MetadataEni> {
+        let macs = self.read_metadata(instance, "", now);
+        let read = |mac: &String| {
+            let mut lines = |key: &str| self.read_metadata(instance, &format!("{mac}{key}"), now);
+            let id = lines("interface-id").first()?.parse().ok()?;
+            let singles = lines("local-ipv4s").into_iter().skip(1);
+            let singles = singles.filter_map(|text| text.parse::<Ipv4Addr>().ok());
+            let addresses = singles.map(Ipv4Net::from).collect();
+            let prefixes = lines("ipv4-prefix").into_iter().filter_map(|text| text.parse().ok());
+            Some(MetadataEni { id, addresses, prefixes: prefixes.collect() })
+        };
+        macs.iter().filter_map(read).collect()
+    }
+
+    fn read_metadata(&mut self, instance: &InstanceId, path: &str, now: Timestamp) -> Vec<String> {
+        let path = format!("/latest/meta-data/network/interfaces/macs/{path}");
+        let text = self.model.imds(instance, &path, ec2_time(now)).unwrap_or_default();
+        text.lines().map(str::to_owned).collect()
+    }
+
+    /// Lets happen at EC2 what is due, and tells when more will.
+    pub(crate) fn advance(&mut self, now: Timestamp) -> Option<Timestamp> {
+        self.model.advance(ec2_time(now));
+        self.model.wake_at().map(|at| Timestamp::from_millis(at.unix_millis()))
+    }
+
+    /// Whether packets to `address` reach this instance.
+    pub(crate) fn reaches(&self, instance: &InstanceId, address: Ipv4Addr) -> bool {
+        self.model.instance_of(address.into()).is_some_and(|found| found == *instance)
+    }
+
+    /// Addresses that all nodes hold for pods.
+    pub(crate) fn n_held(&self) -> u64 {
+        self.n_held
+    }
+
+    /// Blocks on each ENI of an instance, the primary first, then by age.
+    pub(crate) fn blocks(&self, instance: &InstanceId) -> Vec<u16> {
+        let ours = self.held.values().filter(|held| held.instance == *instance);
+        let by_age: BTreeMap<_, _> = ours.map(|held| (held.number, held.blocks)).collect();
+        by_age.into_values().collect()
+    }
+
+    /// The calls of all daemons since the last [`forget_calls`](Self::forget_calls).
+    pub(crate) fn calls(&self) -> &BTreeMap<Action, Ends> {
+        &self.calls
+    }
+
+    pub(crate) fn forget_calls(&mut self) {
+        self.calls.clear();
+    }
+
+    fn context(&self, account: &str, now: Timestamp) -> Context {
+        Context {
+            account: account.to_owned(),
+            region: self.region.clone(),
+            now: ec2_time(now),
+            parameters: BTreeMap::new(),
+        }
+    }
+
+    fn ask_as_other(&mut self, request: Request, now: Timestamp) -> Result<Response, ApiError> {
+        // Many at one time would be throttled, which is not what they are here for.
+        let config = self.model.config().clone();
+        let throttling = ec2_model::config::Throttling::Off;
+        self.model.reconfigure(Config { throttling, ..config.clone() });
+        let result = self.model.call(&self.context(OTHER_ACCOUNT, now), request).result;
+        self.model.reconfigure(config);
+        result
+    }
+}
+
+/// Whether EC2 had no token for the call.
+pub(crate) fn is_throttling(error: &ApiError) -> bool {
+    error.code == "RequestLimitExceeded"
+}
+
+fn refused(what: &str, source: ApiError) -> SetupError {
+    SetupError::Refused { what: what.to_owned(), source }
+}
+
+fn sizes(singles: usize, prefixes: usize) -> (u16, u64) {
+    let few = "an ENI carries at most 100 of them";
+    let blocks = u16::try_from(singles + prefixes).expect(few);
+    let singles = u64::try_from(singles).expect(few);
+    (blocks, singles + PREFIX_SIZE * u64::try_from(prefixes).expect(few))
+}
+
+fn ec2_time(now: Timestamp) -> ec2_model::Timestamp {
+    ec2_model::Timestamp::from_unix_millis(now.as_millis())
+}

@@ -1,0 +1,310 @@
+//! The engine's calls in the model's terms, and the model's answers in the engine's.
+//!
+//! `aws` does the same over the SDK, which takes minutes to compile and knows tokio; the requests
+//! here are the ones that it puts on the wire. What it makes of EC2's codes stands there in full;
+//! here are those that the model answers with.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use ec2_model::error::ApiError;
+use ec2_model::id::{InstanceId, ResourceType};
+use ec2_model::request::{
+    AssignPrivateIpAddresses, AttachNetworkInterface, AttachmentChange, CreateNetworkInterface,
+    DeleteNetworkInterface, DescribeNetworkInterfaces, DescribeSubnets, DetachNetworkInterface,
+    Filter, InterfaceType, Listing, ModifyNetworkInterfaceAttribute, Request, Tag,
+    TagSpecification, UnassignPrivateIpAddresses, WantedIpv4,
+};
+use ec2_model::response::{self, NetworkInterface, Response};
+use ipam::block::Block;
+use ipam::call::{
+    Ask, AttachmentStatus, CallError, CallErrorKind, CallOutput, Ec2Call, EniAttachment, EniFacts,
+    EniKind, INSTANCE_TAG, SubnetFacts,
+};
+use ipnet::{IpNet, Ipv4Net};
+
+use crate::daemon::Site;
+
+/// EC2's largest page.
+const PAGE_SIZE: i32 = 1000;
+
+/// The requests that one call is made of, all but the last only for DescribeEnis: the ENIs with
+/// the instance's tag, then those attached to it. Whether the SDK may repeat each of them.
+pub(crate) fn requests(call: &Ec2Call, site: &Site) -> (Vec<Request>, Repeat) {
+    let once = |request| (vec![request], Repeat::Never);
+    let repeated = |request| (vec![request], Repeat::Yes);
+    match call {
+        Ec2Call::DescribeEnis => (
+            vec![
+                describe_enis(&format!("tag:{INSTANCE_TAG}"), site),
+                describe_enis("attachment.instance-id", site),
+            ],
+            Repeat::Yes,
+        ),
+        Ec2Call::DescribeSubnets => repeated(describe_subnets(site)),
+        Ec2Call::CreateEni { subnet, security_groups, ask, description, tags, client_token } => {
+            let (secondary_private_ip_address_count, ipv4_prefix_count) = counts(*ask);
+            repeated(Request::from(CreateNetworkInterface {
+                secondary_private_ip_address_count,
+                ipv4_prefix_count,
+                groups: security_groups.iter().map(|id| known(id.as_str())).collect(),
+                description: description.clone(),
+                tag_specifications: vec![tag_specification(tags)],
+                client_token: Some(client_token.clone()),
+                ..CreateNetworkInterface::in_subnet(known(subnet.as_str()))
+            }))
+        }
+        Ec2Call::AttachEni { eni, device_index } => once(Request::from(AttachNetworkInterface {
+            network_interface_id: known(eni.as_str()),
+            instance_id: site.instance.clone(),
+            device_index: i32::from(*device_index),
+            network_card_index: 0,
+            dry_run: false,
+        })),
+        Ec2Call::SetDeleteOnTermination { eni, attachment } => {
+            let attachment_id = known(attachment.as_str());
+            repeated(Request::from(ModifyNetworkInterfaceAttribute {
+                network_interface_id: known(eni.as_str()),
+                attachment: Some(AttachmentChange { attachment_id, delete_on_termination: true }),
+                description: None,
+                groups: Vec::new(),
+                source_dest_check: None,
+                dry_run: false,
+            }))
+        }
+        Ec2Call::Assign { eni, ask } => {
+            let (address_count, prefix_count) = counts(*ask);
+            once(Request::from(AssignPrivateIpAddresses {
+                network_interface_id: known(eni.as_str()),
+                wanted: WantedIpv4 { address_count, prefix_count, ..WantedIpv4::default() },
+                allow_reassignment: false,
+            }))
+        }
+        Ec2Call::Unassign { eni, blocks } => {
+            let nets = || blocks.iter().filter_map(|block| ipv4(block.cidr()));
+            once(Request::from(UnassignPrivateIpAddresses {
+                network_interface_id: known(eni.as_str()),
+                addresses: nets().filter(is_single).map(|net| net.addr()).collect(),
+                prefixes: nets().filter(|net| !is_single(net)).collect(),
+            }))
+        }
+        Ec2Call::DetachEni { eni: _, attachment } => once(Request::from(DetachNetworkInterface {
+            attachment_id: known(attachment.as_str()),
+            force: false,
+            dry_run: false,
+        })),
+        Ec2Call::DeleteEni { eni } => once(Request::from(DeleteNetworkInterface {
+            network_interface_id: known(eni.as_str()),
+            dry_run: false,
+        })),
+    }
+}
+
+/// Whether the SDK repeats a request by itself that was throttled or failed at EC2's side.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Repeat {
+    /// Its repetition answers as the first attempt would have.
+    Yes,
+    /// Its repetition would do something again, or say of a success that it failed.
+    Never,
+}
+
+/// What the last answer to a call says; `before` is what the answers before it have listed.
+///
+/// # Errors
+///
+/// If it is an answer to another question.
+pub(crate) fn output(
+    response: Response,
+    before: Vec<EniFacts>,
+    instance: &InstanceId,
+) -> Result<CallOutput, CallError> {
+    match response {
+        Response::Done => Ok(CallOutput::Done),
+        Response::NetworkInterfaces(page) => {
+            let mut enis: BTreeMap<_, _> =
+                before.into_iter().map(|eni| (eni.id.clone(), eni)).collect();
+            enis.extend(enis_of(&page.items, instance).map(|eni| (eni.id.clone(), eni)));
+            Ok(CallOutput::Enis(enis.into_values().collect()))
+        }
+        Response::Subnets(page) => {
+            Ok(CallOutput::Subnets(page.items.into_iter().map(subnet_facts).collect()))
+        }
+        Response::Created { network_interface, .. } => {
+            Ok(CallOutput::Created(eni_facts(&network_interface)))
+        }
+        Response::Attached { attachment_id, .. } => {
+            Ok(CallOutput::Attached(known_to_ipam(attachment_id.as_str())))
+        }
+        Response::AssignedIpv4 { addresses, prefixes, .. } => {
+            Ok(CallOutput::Assigned(blocks(&addresses, &prefixes)))
+        }
+        other => Err(CallError {
+            kind: CallErrorKind::OutcomeUnknown,
+            code: "UnexpectedAnswer".to_owned(),
+            message: format!("{other:?}"),
+        }),
+    }
+}
+
+/// The ENIs of a list that are this instance's or nobody's.
+pub(crate) fn enis_of(
+    enis: &[NetworkInterface],
+    instance: &InstanceId,
+) -> impl Iterator<Item = EniFacts> {
+    let is_elsewhere = |eni: &NetworkInterface| {
+        eni.attachment.as_ref().is_some_and(|attachment| attachment.instance_id != *instance)
+    };
+    enis.iter().filter(move |eni| !is_elsewhere(eni)).map(eni_facts)
+}
+
+/// What to make of a refusal.
+pub(crate) fn error(error: ApiError) -> CallError {
+    let kind = match error.code.as_str() {
+        "RequestLimitExceeded" => CallErrorKind::Throttled,
+        "InsufficientFreeAddressesInSubnet" => CallErrorKind::SubnetExhausted,
+        "InsufficientCidrBlocks" => CallErrorKind::SubnetFragmented,
+        "PrivateIpAddressLimitExceeded" | "InvalidInterface.IpAddressLimitExceeded" => {
+            CallErrorKind::AddressLimit
+        }
+        "AttachmentLimitExceeded" => CallErrorKind::EniLimit,
+        "InvalidNetworkInterface.InUse" => CallErrorKind::InUse,
+        "InvalidNetworkInterfaceID.NotFound" | "InvalidAttachmentID.NotFound" => {
+            CallErrorKind::NotFound
+        }
+        "UnauthorizedOperation" | "AuthFailure" => CallErrorKind::AccessDenied,
+        "InvalidParameterValue" => parameter_error(&error.message),
+        _ if error.status >= 500 => CallErrorKind::OutcomeUnknown,
+        _ => CallErrorKind::Rejected,
+    };
+    CallError { kind, code: error.code, message: error.message }
+}
+
+fn parameter_error(message: &str) -> CallErrorKind {
+    if message.contains("sufficient free Ipv4 addresses or prefixes") {
+        CallErrorKind::SubnetExhausted
+    } else if message.contains("already has an interface attached at device index") {
+        CallErrorKind::DeviceIndexTaken
+    } else if message.contains("is currently in use") {
+        CallErrorKind::InUse
+    } else {
+        CallErrorKind::Rejected
+    }
+}
+
+/// The DescribeSubnets of either daemon: those of the node's VPC and zone.
+pub(crate) fn describe_subnets(site: &Site) -> Request {
+    let filters =
+        vec![filter("vpc-id", site.vpc.as_str()), filter("availability-zone", &site.zone)];
+    let listing = Listing { filters, ..Listing::default() };
+    DescribeSubnets { listing, ..DescribeSubnets::default() }.into()
+}
+
+/// `Filter.N` with one value.
+pub(crate) fn filter(name: &str, value: &str) -> Filter {
+    Filter { name: name.to_owned(), values: vec![value.to_owned()] }
+}
+
+/// `TagSpecification` of a new ENI.
+pub(crate) fn tag_specification(tags: &BTreeMap<String, String>) -> TagSpecification {
+    let tag =
+        |(key, value): (&String, &String)| Tag { key: key.clone(), value: Some(value.clone()) };
+    TagSpecification {
+        resource_type: ResourceType::NetworkInterface,
+        tags: tags.iter().map(tag).collect(),
+    }
+}
+
+fn describe_enis(name: &str, site: &Site) -> Request {
+    let filters = vec![filter(name, site.instance.as_str())];
+    let listing = Listing { filters, max_results: Some(PAGE_SIZE), next_token: None };
+    DescribeNetworkInterfaces { listing, ..DescribeNetworkInterfaces::default() }.into()
+}
+
+/// EC2 refuses a count of zero, so nothing wanted is nothing said.
+fn counts(ask: Ask) -> (Option<i32>, Option<i32>) {
+    let count = (ask.count() > 0).then(|| i32::from(ask.count()));
+    match ask {
+        Ask::Addresses(_) => (count, None),
+        Ask::Prefixes(_) => (None, count),
+    }
+}
+
+fn eni_facts(eni: &NetworkInterface) -> EniFacts {
+    let own = eni.private_ip_address;
+    let secondaries = eni.private_ip_addresses.iter().map(|it| it.address);
+    let secondaries: Vec<_> = secondaries.filter(|address| *address != own).collect();
+    EniFacts {
+        id: known_to_ipam(eni.id.as_str()),
+        mac: eni.mac_address.to_string(),
+        subnet: known_to_ipam(eni.subnet_id.as_str()),
+        primary_address: own,
+        blocks: blocks(&secondaries, &eni.ipv4_prefixes),
+        kind: match eni.interface_type {
+            InterfaceType::Interface => EniKind::Interface,
+            InterfaceType::Efa
+            | InterfaceType::EfaOnly
+            | InterfaceType::Branch
+            | InterfaceType::Trunk => EniKind::Other,
+        },
+        attachment: eni.attachment.as_ref().map(attachment),
+        tags: eni.tags.clone(),
+    }
+}
+
+fn attachment(attachment: &response::Attachment) -> EniAttachment {
+    EniAttachment {
+        id: known_to_ipam(attachment.id.as_str()),
+        device_index: attachment.device_index,
+        network_card: attachment.network_card_index,
+        status: match attachment.status {
+            response::AttachmentStatus::Attaching => AttachmentStatus::Attaching,
+            response::AttachmentStatus::Attached => AttachmentStatus::Attached,
+            response::AttachmentStatus::Detaching => AttachmentStatus::Detaching,
+        },
+        delete_on_termination: attachment.delete_on_termination,
+    }
+}
+
+fn subnet_facts(subnet: response::Subnet) -> SubnetFacts {
+    SubnetFacts {
+        id: known_to_ipam(subnet.id.as_str()),
+        cidr: subnet.cidr_block,
+        free_addresses: subnet.available_ip_address_count,
+        tags: subnet.tags,
+    }
+}
+
+fn blocks(addresses: &[std::net::Ipv4Addr], prefixes: &[Ipv4Net]) -> BTreeSet<Block> {
+    let singles = addresses.iter().map(|address| Block::address((*address).into()));
+    let prefixes = prefixes.iter().map(|net| {
+        Block::try_from(*net).expect("EC2 assigns aligned prefixes of the one length there is")
+    });
+    singles.chain(prefixes).collect()
+}
+
+fn ipv4(net: IpNet) -> Option<Ipv4Net> {
+    match net {
+        IpNet::V4(net) => Some(net),
+        IpNet::V6(_) => None,
+    }
+}
+
+fn is_single(net: &Ipv4Net) -> bool {
+    net.prefix_len() == 32
+}
+
+/// An id of the model that the engine gives back.
+pub(crate) fn known<T: std::str::FromStr>(id: &str) -> T
+where
+    T::Err: std::fmt::Debug,
+{
+    id.parse().expect("the engine has its ids from the model")
+}
+
+/// An id of the model, for the engine.
+pub(crate) fn known_to_ipam<'a, T: TryFrom<&'a str>>(id: &'a str) -> T
+where
+    T::Error: std::fmt::Debug,
+{
+    T::try_from(id).expect("the model's ids begin with the prefix of their kind")
+}

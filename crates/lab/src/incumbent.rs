@@ -1,0 +1,140 @@
+//! The daemon of amazon-vpc-cni-k8s v1.23.1, from the rules that its code follows: a loop that
+//! looks every five seconds, one step of growth a turn, Adds that fail at once.
+//!
+//! The loop is a sequence of calls and sleeps, and is written as one ([`pool`], a [`script`]).
+//! What is left out: IPv6, several network cards, trunk ENIs, custom networking, excluded subnets,
+//! and the API server; a restart of the daemon; the SDK's own retry quota.
+
+mod enis;
+mod pool;
+mod reconcile;
+mod script;
+mod store;
+
+use std::cell::{Cell, RefCell};
+use std::rc::Rc;
+use std::time::Duration;
+
+use ipam::policy::Targets;
+use ipam::time::Timestamp;
+
+use self::script::{Given, Script, Wish};
+use self::store::Store;
+use crate::chance::Chance;
+use crate::daemon::{Command, Daemon, FSYNC, Input, SandboxId, Site, Timer};
+
+/// The SDK's standard retryer: so many attempts in all, for every call.
+const SDK_ATTEMPTS: u32 = 3;
+/// What an Add is refused with: there is no other reason in the protocol.
+const NO_ADDRESS: &str = "NO_ADDRESS";
+
+/// The daemon.
+pub(crate) struct Incumbent {
+    shared: Rc<Shared>,
+    /// The pool loop and the search for leaked ENIs, which know nothing of each other's turns.
+    scripts: Vec<Script>,
+}
+
+/// What the loops and the Adds work on.
+struct Shared {
+    site: Site,
+    targets: Warm,
+    store: RefCell<Store>,
+    chance: RefCell<Chance>,
+    ready: Cell<bool>,
+}
+
+/// The targets in force; those that are not read 0.
+#[derive(Debug, Clone, Copy, Default)]
+struct Warm {
+    enis: u64,
+    prefixes: u64,
+    ips: u64,
+    minimum: u64,
+}
+
+impl Warm {
+    fn new(targets: Targets) -> Self {
+        let none = Self::default();
+        match targets {
+            Targets::WarmEni(n) => Self { enis: n.into(), ..none },
+            Targets::WarmPrefix(n) => Self { prefixes: n.into(), ..none },
+            Targets::Ip { warm, minimum } => {
+                Self { ips: warm.into(), minimum: minimum.into(), ..none }
+            }
+        }
+    }
+
+    /// Whether the targets are about addresses.
+    fn are_ips(self) -> bool {
+        self.ips != 0 || self.minimum != 0
+    }
+}
+
+impl Incumbent {
+    pub(crate) fn new(site: Site, chance: Chance) -> Self {
+        let store = Store::new(&site.policy, site.limits);
+        let shared = Rc::new(Shared {
+            targets: Warm::new(site.policy.targets),
+            store: RefCell::new(store),
+            chance: RefCell::new(chance),
+            ready: Cell::new(false),
+            site,
+        });
+        let (pool, leaks) = (Rc::clone(&shared), Rc::clone(&shared));
+        let scripts = vec![
+            Script::new(|port| pool::Manager::new(port, pool).run()),
+            Script::new(|port| enis::search_for_leaks(port, leaks)),
+        ];
+        Self { shared, scripts }
+    }
+
+    fn add(&self, sandbox: SandboxId, now: Timestamp) -> Command {
+        let (mut store, mut chance) =
+            (self.shared.store.borrow_mut(), self.shared.chance.borrow_mut());
+        match store.assign(sandbox, &mut chance, now) {
+            Some(address) => Command::Answer { sandbox, answer: Ok(address), after: FSYNC },
+            None => Command::Answer { sandbox, answer: Err(NO_ADDRESS), after: Duration::ZERO },
+        }
+    }
+
+    fn resume(&mut self, tag: u64, given: Given, now: Timestamp) -> Vec<Command> {
+        let place = usize::try_from(tag).expect("tags are places in the list of scripts");
+        let wish = self.scripts[place].resume(given, now);
+        wish.map(|wish| command(tag, wish, now)).into_iter().collect()
+    }
+}
+
+fn command(tag: u64, wish: Wish, now: Timestamp) -> Command {
+    match wish {
+        Wish::Sleep(span) => Command::Timer { timer: Timer::Slept(tag), at: now + span },
+        Wish::Call(request) => Command::Call { tag, request, attempts: SDK_ATTEMPTS },
+        Wish::Metadata => Command::ReadMetadata { tag },
+    }
+}
+
+impl Daemon for Incumbent {
+    fn handle(&mut self, input: Input, now: Timestamp) -> Vec<Command> {
+        match input {
+            Input::Start => {
+                let tags = 0..u64::try_from(self.scripts.len()).expect("there are two");
+                tags.flat_map(|tag| self.resume(tag, Given::Started, now)).collect()
+            }
+            Input::Add { sandbox, .. } => vec![self.add(sandbox, now)],
+            Input::Del(sandbox) => {
+                self.shared.store.borrow_mut().unassign(sandbox, now);
+                Vec::new()
+            }
+            Input::Reply { tag, result } => self.resume(tag, Given::Answer(result), now),
+            Input::Metadata { tag, enis } => self.resume(tag, Given::Metadata(enis), now),
+            Input::Timer(Timer::Slept(tag)) => self.resume(tag, Given::Slept, now),
+            // An Add has been answered before its caller can go away.
+            Input::Cancel(_) | Input::Device { .. } => Vec::new(),
+            Input::Timer(Timer::Saved(_) | Timer::Tick) => Vec::new(),
+        }
+    }
+
+    fn ready(&self, _now: Timestamp) -> bool {
+        self.shared.ready.get()
+    }
+}

@@ -1,0 +1,297 @@
+//! ENIs of the incumbent: making one, freeing one, finding those that leaked.
+
+use std::collections::BTreeMap;
+use std::rc::Rc;
+use std::time::Duration;
+
+use ec2_model::error::ApiError;
+use ec2_model::id::{AttachmentId, EniId, SubnetId};
+use ec2_model::request::{
+    AttachNetworkInterface, AttachmentChange, CreateNetworkInterface, DeleteNetworkInterface,
+    DescribeInstances, DescribeNetworkInterfaces, DetachNetworkInterface, Listing,
+    ModifyNetworkInterfaceAttribute,
+};
+use ec2_model::response::{NetworkInterface, Response, Subnet};
+use ipam::call::INSTANCE_TAG;
+use ipam::policy::Mode;
+use ipam::time::Timestamp;
+
+use super::Shared;
+use super::pool::{Manager, is_insufficient};
+use super::script::Port;
+use crate::ec2::{describe_subnets, filter, tag_specification};
+
+/// Tries of a detach, of a delete, and of a look whether an ENI has come.
+const TRIES: u32 = 12;
+const JITTER: f64 = 0.15;
+const LONGEST_WAIT: Duration = Duration::from_secs(60);
+const CREATED_TAG: &str = "node.k8s.amazonaws.com/createdAt";
+const ROLE_TAG: &str = "kubernetes.io/role/cni";
+/// Device indexes that are searched for a free one.
+const DEVICE_INDEXES: std::ops::Range<u16> = 0..100;
+/// What an ENI that leaked is at least.
+const LEAK_AGE: Duration = Duration::from_secs(300);
+
+/// Between the tries of one operation.
+struct Waits {
+    next: Duration,
+}
+
+impl Waits {
+    fn from_millis(first: u64) -> Self {
+        Self { next: Duration::from_millis(first) }
+    }
+
+    async fn wait(&mut self, port: &Port, shared: &Shared) {
+        let wait = shared.chance.borrow_mut().jittered(self.next, JITTER);
+        self.next = (self.next * 2).min(LONGEST_WAIT);
+        port.sleep(wait).await;
+    }
+}
+
+impl Manager {
+    /// Makes an ENI, if the instance takes one more, and takes it in.
+    pub(super) async fn grow_by_eni(&mut self) -> Result<(), ApiError> {
+        let site = &self.shared.site;
+        let n_allowed = usize::from(site.limits.enis_allowed(&site.policy));
+        let (n_enis, room) = {
+            let store = self.shared.store.borrow();
+            (store.enis.len(), store.cidrs_per_eni)
+        };
+        let want = self.want(room);
+        if n_enis >= n_allowed || want == 0 {
+            return Ok(());
+        }
+        let eni = self.create_eni(want).await?;
+        let attachment = match self.attach(&eni).await {
+            Ok(attachment) => attachment,
+            Err(error) => {
+                delete(&self.port, &self.shared, &eni).await;
+                return Err(error);
+            }
+        };
+        if let Err(error) = self.set_delete_on_termination(&eni, attachment).await {
+            let _ = self.free_eni(&eni).await;
+            return Err(error);
+        }
+        self.await_eni(&eni, want).await?;
+        self.set_up(&eni).await
+    }
+
+    /// In each subnet that may be used until one gives what is asked.
+    async fn create_eni(&self, want: u64) -> Result<EniId, ApiError> {
+        let mut last = ApiError::new("NoSubnet", "no subnet may be used");
+        for subnet in self.subnets().await? {
+            match self.create_eni_in(subnet, want).await {
+                Ok(eni) => return Ok(eni),
+                // What a subnet lacks is more telling than what follows.
+                Err(error) if !is_insufficient(&last) => last = error,
+                Err(_) => {}
+            }
+        }
+        Err(last)
+    }
+
+    /// The primary's subnet and those tagged for it, the one with most free addresses first.
+    async fn subnets(&self) -> Result<Vec<SubnetId>, ApiError> {
+        let site = &self.shared.site;
+        let Response::Subnets(page) = self.port.call(describe_subnets(site)).await? else {
+            unreachable!("not an answer to DescribeSubnets");
+        };
+        let is_usable = |subnet: &Subnet| match subnet.tags.get(ROLE_TAG).map(String::as_str) {
+            None | Some("") => subnet.id == site.subnet,
+            Some("0") => false,
+            Some(_) => true,
+        };
+        let mut usable: Vec<_> = page.items.into_iter().filter(is_usable).collect();
+        usable.sort_by_key(|subnet| std::cmp::Reverse(subnet.available_ip_address_count));
+        Ok(usable.into_iter().map(|subnet| subnet.id).collect())
+    }
+
+    async fn create_eni_in(&self, subnet: SubnetId, want: u64) -> Result<EniId, ApiError> {
+        let (secondary_private_ip_address_count, ipv4_prefix_count) = self.counts(want);
+        let instance = &self.shared.site.instance;
+        let tags = BTreeMap::from([
+            (INSTANCE_TAG.to_owned(), instance.to_string()),
+            (CREATED_TAG.to_owned(), self.port.now().to_rfc3339()),
+        ]);
+        let request = CreateNetworkInterface {
+            secondary_private_ip_address_count,
+            ipv4_prefix_count,
+            groups: self.shared.site.security_groups.clone(),
+            description: format!("aws-K8S-{instance}"),
+            tag_specifications: vec![tag_specification(&tags)],
+            ..CreateNetworkInterface::in_subnet(subnet)
+        };
+        match self.port.call(request).await? {
+            Response::Created { network_interface, .. } => Ok(network_interface.id),
+            other => unreachable!("not an answer to CreateNetworkInterface: {other:?}"),
+        }
+    }
+
+    async fn attach(&self, eni: &EniId) -> Result<AttachmentId, ApiError> {
+        let instance = &self.shared.site.instance;
+        let instance_ids = vec![instance.clone()];
+        let describe = DescribeInstances { instance_ids, ..DescribeInstances::default() };
+        let Response::Reservations(page) = self.port.call(describe).await? else {
+            unreachable!("not an answer to DescribeInstances");
+        };
+        let instances = page.items.iter().flat_map(|reservation| &reservation.instances);
+        let enis = instances.flat_map(|instance| &instance.network_interfaces);
+        let attachments = enis.filter_map(|eni| eni.attachment.as_ref());
+        let taken: Vec<u16> = attachments.map(|attachment| attachment.device_index).collect();
+        let free = DEVICE_INDEXES.into_iter().find(|index| !taken.contains(index));
+        let index = free.ok_or_else(|| ApiError::new("NoDeviceIndex", "none is free"))?;
+        let request = AttachNetworkInterface {
+            network_interface_id: eni.clone(),
+            instance_id: instance.clone(),
+            device_index: i32::from(index),
+            network_card_index: 0,
+            dry_run: false,
+        };
+        match self.port.call(request).await? {
+            Response::Attached { attachment_id, .. } => Ok(attachment_id),
+            other => unreachable!("not an answer to AttachNetworkInterface: {other:?}"),
+        }
+    }
+
+    async fn set_delete_on_termination(
+        &self,
+        eni: &EniId,
+        attachment_id: AttachmentId,
+    ) -> Result<(), ApiError> {
+        let request = ModifyNetworkInterfaceAttribute {
+            network_interface_id: eni.clone(),
+            attachment: Some(AttachmentChange { attachment_id, delete_on_termination: true }),
+            description: None,
+            groups: Vec::new(),
+            source_dest_check: None,
+            dry_run: false,
+        };
+        self.port.call(request).await.map(drop)
+    }
+
+    /// Until the metadata show the ENI with what was asked for; with some of it after all tries.
+    async fn await_eni(&self, eni: &EniId, want: u64) -> Result<(), ApiError> {
+        let mode = self.shared.store.borrow().mode();
+        let mut waits = Waits::from_millis(100);
+        let mut n_shown = 0;
+        for attempt in 1..=TRIES {
+            let shown = self.port.metadata().await.into_iter().find(|shown| shown.id == *eni);
+            n_shown = shown.map_or(0, |shown| match mode {
+                Mode::SecondaryIp => shown.addresses.len(),
+                Mode::Prefix => shown.prefixes.len(),
+            });
+            if u64::try_from(n_shown).is_ok_and(|n| n >= want) {
+                return Ok(());
+            }
+            if attempt < TRIES {
+                waits.wait(&self.port, &self.shared).await;
+            }
+        }
+        let enough = match mode {
+            Mode::SecondaryIp => n_shown >= 1,
+            Mode::Prefix => n_shown > 1,
+        };
+        if enough { Ok(()) } else { Err(ApiError::new("NotShown", "the ENI has not come")) }
+    }
+
+    /// Takes an attached ENI in with what the metadata show of it.
+    pub(super) async fn set_up(&self, eni: &EniId) -> Result<(), ApiError> {
+        self.shared.store.borrow_mut().add_eni(eni, false, self.port.now());
+        // Whether its subnet has been excluded meanwhile.
+        self.port.call(describe_subnets(&self.shared.site)).await?;
+        let shown = self.port.metadata().await.into_iter().find(|shown| shown.id == *eni);
+        if let Some(shown) = shown {
+            let cidrs = shown.addresses.into_iter().chain(shown.prefixes);
+            self.shared.store.borrow_mut().add_cidrs(eni, cidrs);
+        }
+        Ok(())
+    }
+
+    pub(super) async fn free_eni(&self, eni: &EniId) -> Result<(), ApiError> {
+        let Some(shown) = self.describe(eni).await? else { return Ok(()) };
+        if let Some(attachment) = shown.attachment {
+            self.detach(attachment.id).await?;
+        }
+        self.port.sleep(Duration::from_secs(2)).await;
+        delete(&self.port, &self.shared, eni).await;
+        Ok(())
+    }
+
+    async fn detach(&self, attachment_id: AttachmentId) -> Result<(), ApiError> {
+        let mut waits = Waits::from_millis(200);
+        let request = DetachNetworkInterface { attachment_id, force: false, dry_run: false };
+        for _ in 1..TRIES {
+            if self.port.call(request.clone()).await.is_ok() {
+                return Ok(());
+            }
+            waits.wait(&self.port, &self.shared).await;
+        }
+        self.port.call(request).await.map(drop)
+    }
+
+    /// What EC2 says of an ENI; `None` if there is none.
+    pub(super) async fn describe(&self, eni: &EniId) -> Result<Option<NetworkInterface>, ApiError> {
+        let network_interface_ids = vec![eni.clone()];
+        let request = DescribeNetworkInterfaces { network_interface_ids, ..Default::default() };
+        match self.port.call(request).await {
+            Ok(Response::NetworkInterfaces(page)) => Ok(page.items.into_iter().next()),
+            Ok(other) => unreachable!("not an answer to DescribeNetworkInterfaces: {other:?}"),
+            Err(error) if is_gone(&error) => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+}
+
+fn is_gone(error: &ApiError) -> bool {
+    error.code == "InvalidNetworkInterfaceID.NotFound"
+}
+
+/// Deletes an ENI, or leaves it after all tries: then it has leaked.
+async fn delete(port: &Port, shared: &Shared, eni: &EniId) {
+    let mut waits = Waits::from_millis(500);
+    for attempt in 1..=TRIES {
+        let request = DeleteNetworkInterface { network_interface_id: eni.clone(), dry_run: false };
+        match port.call(request).await {
+            Ok(_) => return,
+            Err(error) if is_gone(&error) => return,
+            Err(_) if attempt < TRIES => waits.wait(port, shared).await,
+            Err(_) => {}
+        }
+    }
+}
+
+/// Once an hour, after up to five minutes: deletes the unattached ENIs of any node that are old
+/// enough.
+pub(super) async fn search_for_leaks(port: Port, shared: Rc<Shared>) {
+    loop {
+        let delay = shared.chance.borrow_mut().index(300);
+        port.sleep(Duration::from_secs(u64::try_from(delay).expect("below 300"))).await;
+        for eni in leaks(&port, &shared).await.unwrap_or_default() {
+            delete(&port, &shared, &eni).await;
+        }
+        port.sleep(Duration::from_secs(3600)).await;
+    }
+}
+
+async fn leaks(port: &Port, shared: &Shared) -> Result<Vec<EniId>, ApiError> {
+    let filters = vec![
+        filter("tag-key", INSTANCE_TAG),
+        filter("status", "available"),
+        filter("vpc-id", shared.site.vpc.as_str()),
+    ];
+    let listing = Listing { filters, max_results: Some(1000), next_token: None };
+    let request = DescribeNetworkInterfaces { listing, ..Default::default() };
+    let Response::NetworkInterfaces(page) = port.call(request).await? else {
+        unreachable!("not an answer to DescribeNetworkInterfaces");
+    };
+    let born_before = port.now().before(LEAK_AGE);
+    let leaked = page.items.into_iter().filter(|eni| is_older(eni, born_before));
+    Ok(leaked.map(|eni| eni.id).collect())
+}
+
+/// Times of one length compare as text.
+fn is_older(eni: &NetworkInterface, born_before: Timestamp) -> bool {
+    eni.tags.get(CREATED_TAG).is_some_and(|created| *created <= born_before.to_rfc3339())
+}

@@ -1,0 +1,323 @@
+//! The pool loop: start, then every five seconds growth, shrinking and reconciling by turns.
+
+use std::rc::Rc;
+use std::time::Duration;
+
+use ec2_model::error::ApiError;
+use ec2_model::id::{EniId, ResourceId};
+use ec2_model::request::{
+    AssignPrivateIpAddresses, CreateTags, DescribeNetworkInterfaces,
+    ModifyNetworkInterfaceAttribute, Tag, UnassignPrivateIpAddresses, WantedIpv4,
+};
+use ec2_model::response::Response;
+use ipam::call::INSTANCE_TAG;
+use ipam::policy::Mode;
+use ipam::time::Timestamp;
+use ipnet::Ipv4Net;
+
+use super::Shared;
+use super::script::Port;
+use super::store::Stats;
+use crate::ec2::describe_subnets;
+
+/// The loop sleeps twice as long as this: before the pool's turn and before reconciling.
+const HALF_TURN: Duration = Duration::from_millis(2_500);
+/// Between two shrinks.
+const DECREASE_INTERVAL: Duration = Duration::from_secs(30);
+/// For how long nothing is asked of EC2 after any subnet had too little.
+const INSUFFICIENT_REST: Duration = Duration::from_secs(120);
+
+/// The pool loop of one node.
+pub(super) struct Manager {
+    pub(super) port: Port,
+    pub(super) shared: Rc<Shared>,
+    insufficient_at: Option<Timestamp>,
+    decreased_at: Option<Timestamp>,
+    /// The last growth, shrink or reconciling.
+    pub(super) acted_at: Option<Timestamp>,
+}
+
+impl Manager {
+    pub(super) fn new(port: Port, shared: Rc<Shared>) -> Self {
+        Self { port, shared, insufficient_at: None, decreased_at: None, acted_at: None }
+    }
+
+    pub(super) async fn run(mut self) {
+        self.start().await;
+        self.shared.ready.set(true);
+        loop {
+            self.port.sleep(HALF_TURN).await;
+            self.keep_pool().await;
+            self.port.sleep(HALF_TURN).await;
+            self.reconcile().await;
+        }
+    }
+
+    /// Takes the primary ENI in, and grows by one step. Without the calls that the daemon makes,
+    /// it exits and is started again.
+    async fn start(&mut self) {
+        while self.take_primary_in().await.is_err() {
+            self.port.sleep(Duration::from_secs(10)).await;
+        }
+        self.acted_at = Some(self.port.now());
+        if self.is_low() {
+            self.grow().await;
+        }
+    }
+
+    async fn take_primary_in(&mut self) -> Result<(), ApiError> {
+        let site = &self.shared.site;
+        let ids = vec![site.primary_eni.clone()];
+        let describe =
+            DescribeNetworkInterfaces { network_interface_ids: ids, ..Default::default() };
+        self.port.call(describe).await?;
+        let value = Some(site.instance.as_str().to_owned());
+        let tag = Tag { key: INSTANCE_TAG.to_owned(), value };
+        let resources = vec![ResourceId::NetworkInterface(site.primary_eni.clone())];
+        self.port.call(CreateTags { resources, tags: vec![tag], dry_run: false }).await?;
+        self.port.call(describe_subnets(site)).await?;
+        let now = self.port.now();
+        self.shared.store.borrow_mut().add_eni(&site.primary_eni, true, now);
+        // The cache of security groups is empty, so they are all set again.
+        let groups = ModifyNetworkInterfaceAttribute {
+            network_interface_id: site.primary_eni.clone(),
+            attachment: None,
+            description: None,
+            groups: site.security_groups.clone(),
+            source_dest_check: None,
+            dry_run: false,
+        };
+        // A failure is logged and no more.
+        let _ = self.port.call(groups).await;
+        Ok(())
+    }
+
+    fn stats(&self) -> Stats {
+        self.shared.store.borrow().stats()
+    }
+
+    /// How many addresses the targets of addresses miss.
+    fn short(&self) -> u64 {
+        let (stats, targets) = (self.stats(), self.shared.targets);
+        let warm = targets.ips.saturating_sub(stats.available());
+        warm.max(targets.minimum.saturating_sub(stats.total))
+    }
+
+    fn is_low(&self) -> bool {
+        let (stats, targets) = (self.stats(), self.shared.targets);
+        let available = stats.available();
+        if stats.total >= u64::from(self.shared.site.policy.max_pods) {
+            return false;
+        }
+        if targets.are_ips() {
+            return self.short() > 0;
+        }
+        let store = self.shared.store.borrow();
+        let wanted = match store.mode() {
+            Mode::SecondaryIp => targets.enis * store.eni_size(),
+            Mode::Prefix => targets.prefixes * store.cidr_size(),
+        };
+        available < wanted || wanted == 0 && available == 0
+    }
+
+    /// How many CIDRs the pool has more than the targets want.
+    fn over(&self) -> u64 {
+        let (stats, targets) = (self.stats(), self.shared.targets);
+        let size = self.shared.store.borrow().cidr_size();
+        match (targets.are_ips(), self.shared.store.borrow().mode()) {
+            (true, Mode::SecondaryIp) => {
+                let over = stats.available().saturating_sub(targets.ips);
+                over.min(stats.total.saturating_sub(targets.minimum))
+            }
+            (true, Mode::Prefix) => {
+                let needed = (stats.assigned + targets.ips).div_ceil(size);
+                let needed = needed.max(targets.minimum.div_ceil(size));
+                stats.free_cidrs.min(stats.cidrs.saturating_sub(needed))
+            }
+            (false, Mode::Prefix) => stats.free_cidrs.saturating_sub(targets.prefixes),
+            (false, Mode::SecondaryIp) => 0,
+        }
+    }
+
+    async fn keep_pool(&mut self) {
+        let now = self.port.now();
+        let may_shrink = self.decreased_at.is_none_or(|at| now.since(at) > DECREASE_INTERVAL);
+        if self.is_low() {
+            self.grow().await;
+        } else if self.over() > 0 && may_shrink {
+            self.shrink().await;
+        }
+        if self.has_extra_enis() {
+            self.free_one_eni().await;
+        }
+    }
+
+    /// One step of growth: more on one ENI, or one more ENI.
+    async fn grow(&mut self) {
+        let now = self.port.now();
+        if self.insufficient_at.is_some_and(|at| now.since(at) <= INSUFFICIENT_REST) {
+            return;
+        }
+        let grown = match self.grow_on_eni().await {
+            Ok(Step::Grown) => Ok(()),
+            Ok(Step::NoEniTakesMore) => self.grow_by_eni().await,
+            Ok(Step::NothingWanted) => return,
+            Err(error) => Err(error),
+        };
+        match grown {
+            Ok(()) => self.acted_at = Some(self.port.now()),
+            Err(error) if is_insufficient(&error) => self.insufficient_at = Some(self.port.now()),
+            // The rest is logged; the next turn tries again.
+            Err(_) => {}
+        }
+    }
+
+    /// How many CIDRs to ask for where there is room for `room`.
+    pub(super) fn want(&self, room: usize) -> u64 {
+        let (stats, targets) = (self.stats(), self.shared.targets);
+        let store = self.shared.store.borrow();
+        let want = match (store.mode(), targets.are_ips()) {
+            (Mode::SecondaryIp, true) => self.short(),
+            (Mode::SecondaryIp, false) => u64::MAX,
+            (Mode::Prefix, true) => self.short().div_ceil(store.cidr_size()).max(1),
+            (Mode::Prefix, false) => targets.prefixes.saturating_sub(stats.free_cidrs).max(1),
+        };
+        want.min(u64::try_from(room).expect("an ENI's room is small"))
+    }
+
+    async fn grow_on_eni(&mut self) -> Result<Step, ApiError> {
+        let candidates = {
+            let (store, mut chance) = (self.shared.store.borrow(), self.shared.chance.borrow_mut());
+            store.unfilled(&mut chance)
+        };
+        let limit = self.shared.store.borrow().cidrs_per_eni;
+        for (eni, n_cidrs) in candidates {
+            let want = self.want(limit - n_cidrs);
+            if want == 0 {
+                return Ok(Step::NothingWanted);
+            }
+            match self.assign_or_one(&eni, want).await {
+                Ok(cidrs) => {
+                    self.shared.store.borrow_mut().add_cidrs(&eni, cidrs);
+                    return Ok(Step::Grown);
+                }
+                Err(error) if is_insufficient(&error) => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(Step::NoEniTakesMore)
+    }
+
+    /// Asks for `want` CIDRs, and after a refusal for one.
+    async fn assign_or_one(&self, eni: &EniId, want: u64) -> Result<Vec<Ipv4Net>, ApiError> {
+        match self.assign(eni, want).await {
+            Err(error) if error.code == "PrivateIpAddressLimitExceeded" => self.read(eni).await,
+            Err(_) => self.assign(eni, 1).await,
+            assigned => assigned,
+        }
+    }
+
+    async fn assign(&self, eni: &EniId, want: u64) -> Result<Vec<Ipv4Net>, ApiError> {
+        let (address_count, prefix_count) = self.counts(want);
+        let request = AssignPrivateIpAddresses {
+            network_interface_id: eni.clone(),
+            wanted: WantedIpv4 { address_count, prefix_count, ..WantedIpv4::default() },
+            allow_reassignment: false,
+        };
+        match self.port.call(request).await? {
+            Response::AssignedIpv4 { addresses, prefixes, .. } => {
+                Ok(addresses.into_iter().map(Ipv4Net::from).chain(prefixes).collect())
+            }
+            other => unreachable!("not an answer to AssignPrivateIpAddresses: {other:?}"),
+        }
+    }
+
+    /// The mode's way to ask for `n`: as addresses, as prefixes.
+    pub(super) fn counts(&self, n: u64) -> (Option<i32>, Option<i32>) {
+        let n = i32::try_from(n).ok().filter(|n| *n > 0);
+        match self.shared.store.borrow().mode() {
+            Mode::SecondaryIp => (n, None),
+            Mode::Prefix => (None, n),
+        }
+    }
+
+    async fn shrink(&mut self) {
+        let mut left = usize::try_from(self.over()).expect("CIDRs of a node");
+        let enis: Vec<_> = {
+            let store = self.shared.store.borrow();
+            self.shared.chance.borrow_mut().shuffled(store.enis.keys().cloned())
+        };
+        for eni in enis {
+            if left == 0 {
+                break;
+            }
+            let cidrs = {
+                let (mut store, mut chance) =
+                    (self.shared.store.borrow_mut(), self.shared.chance.borrow_mut());
+                let cidrs = store.freeable(&eni, left, &mut chance);
+                store.give_back(&eni, &cidrs, self.port.now());
+                cidrs
+            };
+            left -= cidrs.len();
+            self.unassign(&eni, &cidrs).await;
+        }
+        let now = self.port.now();
+        (self.decreased_at, self.acted_at) = (Some(now), Some(now));
+    }
+
+    /// A failure is logged and no more: the CIDRs come back when the node reconciles.
+    async fn unassign(&self, eni: &EniId, cidrs: &[Ipv4Net]) {
+        let (singles, prefixes): (Vec<Ipv4Net>, Vec<Ipv4Net>) =
+            cidrs.iter().partition(|cidr| cidr.prefix_len() == 32);
+        let none = UnassignPrivateIpAddresses {
+            network_interface_id: eni.clone(),
+            addresses: Vec::new(),
+            prefixes: Vec::new(),
+        };
+        if !prefixes.is_empty() {
+            let _ = self.port.call(UnassignPrivateIpAddresses { prefixes, ..none.clone() }).await;
+        }
+        if !singles.is_empty() {
+            let addresses = singles.iter().map(Ipv4Net::addr).collect();
+            let _ = self.port.call(UnassignPrivateIpAddresses { addresses, ..none }).await;
+        }
+    }
+
+    fn has_extra_enis(&self) -> bool {
+        let (stats, targets) = (self.stats(), self.shared.targets);
+        let store = self.shared.store.borrow();
+        let available = stats.available();
+        targets.are_ips()
+            || match store.mode() {
+                Mode::SecondaryIp => available >= (targets.enis + 1) * store.eni_size(),
+                Mode::Prefix => {
+                    available >= (targets.prefixes + 1) * store.eni_size() || store.has_unused_eni()
+                }
+            }
+    }
+
+    async fn free_one_eni(&mut self) {
+        let targets = self.shared.targets;
+        let removable = {
+            let (store, mut chance) = (self.shared.store.borrow(), self.shared.chance.borrow_mut());
+            let (warm, minimum) = (targets.ips, targets.minimum);
+            store.removable_eni(warm, minimum, targets.prefixes, &mut chance, self.port.now())
+        };
+        if let Some(eni) = removable {
+            self.shared.store.borrow_mut().remove_eni(&eni);
+            // If it fails, the node finds the ENI again when it reconciles.
+            let _ = self.free_eni(&eni).await;
+        }
+    }
+}
+
+/// How far a step of growth on the ENIs that there are has come.
+enum Step {
+    Grown,
+    NoEniTakesMore,
+    NothingWanted,
+}
+
+pub(super) fn is_insufficient(error: &ApiError) -> bool {
+    matches!(error.code.as_str(), "InsufficientCidrBlocks" | "InsufficientFreeAddressesInSubnet")
+}

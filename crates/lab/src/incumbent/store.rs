@@ -1,0 +1,274 @@
+//! What the incumbent's daemon believes to hold: ENIs, their CIDRs, and which addresses of them
+//! are given. Map order is random there, so every walk here is in an order of its own.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::Ipv4Addr;
+use std::time::Duration;
+
+use ec2_model::id::EniId;
+use ipam::policy::{Limits, Mode, Policy};
+use ipam::time::Timestamp;
+use ipnet::Ipv4Net;
+
+use crate::chance::Chance;
+use crate::daemon::SandboxId;
+
+/// No ENI is freed that is known for less.
+const MIN_ENI_AGE: Duration = Duration::from_secs(60);
+/// For so long a CIDR that was given back is not believed to be there.
+const RECONCILE_COOLDOWN: Duration = Duration::from_secs(60);
+const PREFIX_SIZE: u64 = 16;
+
+/// The data store of network card 0.
+#[derive(Debug)]
+pub(super) struct Store {
+    mode: Mode,
+    cooldown: Duration,
+    /// CIDRs that an ENI takes, of both kinds together.
+    pub(super) cidrs_per_eni: usize,
+    pub(super) enis: BTreeMap<EniId, StoredEni>,
+    owned: BTreeMap<SandboxId, (EniId, Ipv4Net, Ipv4Addr)>,
+    given_back: BTreeMap<Ipv4Net, Timestamp>,
+}
+
+#[derive(Debug)]
+pub(super) struct StoredEni {
+    pub(super) is_primary: bool,
+    since: Timestamp,
+    pub(super) cidrs: BTreeMap<Ipv4Net, Cidr>,
+}
+
+/// The addresses of one CIDR that have ever been given.
+#[derive(Debug, Default)]
+pub(super) struct Cidr {
+    /// To nobody now if the time of its release is known.
+    given: BTreeMap<Ipv4Addr, Option<Timestamp>>,
+}
+
+impl Cidr {
+    fn n_assigned(&self) -> u64 {
+        let assigned = self.given.values().filter(|freed| freed.is_none()).count();
+        u64::try_from(assigned).expect("a CIDR has at most 16 addresses")
+    }
+
+    fn is_cooling(&self, cooldown: Duration, now: Timestamp) -> bool {
+        self.given.values().flatten().any(|freed| rests(*freed, cooldown, now))
+    }
+
+    /// One that has rested, of those all forgotten, or the lowest that was never given.
+    fn pick(&mut self, net: Ipv4Net, cooldown: Duration, now: Timestamp) -> Option<Ipv4Addr> {
+        let has_rested =
+            |freed: &Option<Timestamp>| freed.is_some_and(|at| !rests(at, cooldown, now));
+        let mut rested = self.given.extract_if(.., |_, freed| has_rested(freed));
+        let first = rested.next().map(|(address, _)| address);
+        rested.for_each(drop);
+        let (low, high) = (u32::from(net.network()), u32::from(net.broadcast()));
+        let fresh = || (low..=high).map(Ipv4Addr::from).find(|ip| !self.given.contains_key(ip));
+        first.or_else(fresh)
+    }
+}
+
+/// In cooldown up to and with the last moment of the period.
+fn rests(freed: Timestamp, cooldown: Duration, now: Timestamp) -> bool {
+    now.since(freed) <= cooldown
+}
+
+/// The sums that the pool's rules are about.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(super) struct Stats {
+    /// Addresses of the mode's CIDRs.
+    pub(super) total: u64,
+    pub(super) assigned: u64,
+    pub(super) cidrs: u64,
+    /// CIDRs without assigned address; those that rest are among them.
+    pub(super) free_cidrs: u64,
+}
+
+impl Stats {
+    /// What rests counts as available.
+    pub(super) fn available(self) -> u64 {
+        self.total - self.assigned
+    }
+}
+
+impl Store {
+    pub(super) fn new(policy: &Policy, limits: Limits) -> Self {
+        Self {
+            mode: if limits.prefixes { policy.mode } else { Mode::SecondaryIp },
+            cooldown: policy.cooldown,
+            cidrs_per_eni: usize::from(limits.blocks_per_eni()),
+            enis: BTreeMap::new(),
+            owned: BTreeMap::new(),
+            given_back: BTreeMap::new(),
+        }
+    }
+
+    pub(super) fn mode(&self) -> Mode {
+        self.mode
+    }
+
+    /// Addresses of one CIDR of the mode.
+    pub(super) fn cidr_size(&self) -> u64 {
+        match self.mode {
+            Mode::SecondaryIp => 1,
+            Mode::Prefix => PREFIX_SIZE,
+        }
+    }
+
+    /// Addresses of a full ENI.
+    pub(super) fn eni_size(&self) -> u64 {
+        self.cidr_size() * u64::try_from(self.cidrs_per_eni).expect("it was a u16")
+    }
+
+    pub(super) fn add_eni(&mut self, id: &EniId, is_primary: bool, now: Timestamp) {
+        let new = StoredEni { is_primary, since: now, cidrs: BTreeMap::new() };
+        self.enis.entry(id.clone()).or_insert(new);
+    }
+
+    pub(super) fn add_cidrs(&mut self, eni: &EniId, cidrs: impl IntoIterator<Item = Ipv4Net>) {
+        let Some(eni) = self.enis.get_mut(eni) else { return };
+        for cidr in cidrs {
+            eni.cidrs.entry(cidr).or_default();
+        }
+    }
+
+    /// Takes an ENI out, whatever its pods.
+    pub(super) fn remove_eni(&mut self, eni: &EniId) {
+        self.enis.remove(eni);
+        self.owned.retain(|_, (owner, _, _)| owner != eni);
+    }
+
+    /// Takes a CIDR out, whatever its pods.
+    pub(super) fn remove_cidr(&mut self, eni: &EniId, cidr: Ipv4Net) {
+        if let Some(eni) = self.enis.get_mut(eni) {
+            eni.cidrs.remove(&cidr);
+        }
+        self.owned.retain(|_, (_, owner, _)| *owner != cidr);
+    }
+
+    /// An address for a sandbox.
+    pub(super) fn assign(
+        &mut self,
+        sandbox: SandboxId,
+        chance: &mut Chance,
+        now: Timestamp,
+    ) -> Option<Ipv4Addr> {
+        let (mode, cooldown) = (self.mode, self.cooldown);
+        for (id, eni) in chance.shuffled(&mut self.enis) {
+            let cidrs = eni.cidrs.iter_mut().filter(|(net, _)| is_of(mode, **net));
+            for (net, cidr) in chance.shuffled(cidrs) {
+                if let Some(address) = cidr.pick(*net, cooldown, now) {
+                    cidr.given.insert(address, None);
+                    self.owned.insert(sandbox, (id.clone(), *net, address));
+                    return Some(address);
+                }
+            }
+        }
+        None
+    }
+
+    pub(super) fn unassign(&mut self, sandbox: SandboxId, now: Timestamp) {
+        let Some((eni, net, address)) = self.owned.remove(&sandbox) else { return };
+        let cidr = self.enis.get_mut(&eni).and_then(|eni| eni.cidrs.get_mut(&net));
+        if let Some(cidr) = cidr {
+            cidr.given.insert(address, Some(now));
+        }
+    }
+
+    pub(super) fn stats(&self) -> Stats {
+        self.stats_without(None)
+    }
+
+    fn stats_without(&self, left_out: Option<&EniId>) -> Stats {
+        let enis = self.enis.iter().filter(|(id, _)| Some(*id) != left_out);
+        let cidrs = enis.flat_map(|(_, eni)| &eni.cidrs).filter(|(net, _)| is_of(self.mode, **net));
+        cidrs.fold(Stats::default(), |sum, (_, cidr)| {
+            let assigned = cidr.n_assigned();
+            Stats {
+                total: sum.total + self.cidr_size(),
+                assigned: sum.assigned + assigned,
+                cidrs: sum.cidrs + 1,
+                free_cidrs: sum.free_cidrs + u64::from(assigned == 0),
+            }
+        })
+    }
+
+    /// The ENIs that take another CIDR, in an order of its own, with their CIDRs counted.
+    pub(super) fn unfilled(&self, chance: &mut Chance) -> Vec<(EniId, usize)> {
+        let room = |(_, eni): &(&EniId, &StoredEni)| eni.cidrs.len() < self.cidrs_per_eni;
+        let unfilled = self.enis.iter().filter(room);
+        chance.shuffled(unfilled.map(|(id, eni)| (id.clone(), eni.cidrs.len())))
+    }
+
+    /// Up to `at_most` CIDRs of an ENI without assigned address, whether or not they rest.
+    pub(super) fn freeable(
+        &self,
+        eni: &EniId,
+        at_most: usize,
+        chance: &mut Chance,
+    ) -> Vec<Ipv4Net> {
+        let Some(eni) = self.enis.get(eni) else { return Vec::new() };
+        let free = eni.cidrs.iter().filter(|(_, cidr)| cidr.n_assigned() == 0);
+        let mut free = chance.shuffled(free.map(|(net, _)| *net));
+        free.truncate(at_most);
+        free
+    }
+
+    /// Takes CIDRs out that go back to EC2.
+    pub(super) fn give_back(&mut self, eni: &EniId, cidrs: &[Ipv4Net], now: Timestamp) {
+        for cidr in cidrs {
+            self.remove_cidr(eni, *cidr);
+            self.given_back.insert(*cidr, now);
+        }
+    }
+
+    /// Whether a CIDR was given back so lately that it is not taken in again.
+    pub(super) fn is_given_back(&mut self, cidr: Ipv4Net, now: Timestamp) -> bool {
+        self.given_back.retain(|_, at| now.since(*at) < RECONCILE_COOLDOWN);
+        self.given_back.contains_key(&cidr)
+    }
+
+    /// An ENI other than the primary on which no pod has an address.
+    pub(super) fn has_unused_eni(&self) -> bool {
+        self.enis.values().any(|eni| !eni.is_primary && eni.n_assigned() == 0)
+    }
+
+    /// The ENI that may go so that the others have these many free addresses, addresses in all and
+    /// free CIDRs. What is 0 is not looked at.
+    pub(super) fn removable_eni(
+        &self,
+        warm: u64,
+        minimum: u64,
+        warm_prefixes: u64,
+        chance: &mut Chance,
+        now: Timestamp,
+    ) -> Option<EniId> {
+        let whole = |n: u64| n.next_multiple_of(self.cidr_size());
+        let may_go = |(id, eni): &(&EniId, &StoredEni)| {
+            let rest = self.stats_without(Some(id));
+            !eni.is_primary
+                && now.since(eni.since) >= MIN_ENI_AGE
+                && !eni.cidrs.values().any(|cidr| cidr.is_cooling(self.cooldown, now))
+                && eni.n_assigned() == 0
+                && (warm == 0 || rest.available() >= whole(warm))
+                && (minimum == 0 || rest.total >= whole(minimum))
+                && (self.mode == Mode::SecondaryIp || rest.free_cidrs >= warm_prefixes)
+        };
+        chance.shuffled(&self.enis).into_iter().find(may_go).map(|(id, _)| id.clone())
+    }
+
+    /// What an ENI is believed to carry.
+    pub(super) fn cidrs_of(&self, eni: &EniId) -> Option<BTreeSet<Ipv4Net>> {
+        self.enis.get(eni).map(|eni| eni.cidrs.keys().copied().collect())
+    }
+}
+
+impl StoredEni {
+    fn n_assigned(&self) -> u64 {
+        self.cidrs.values().map(Cidr::n_assigned).sum()
+    }
+}
+
+fn is_of(mode: Mode, net: Ipv4Net) -> bool {
+    (net.prefix_len() == 32) == (mode == Mode::SecondaryIp)
+}

@@ -1,0 +1,22 @@
+//! Runs many engines against the model of EC2, in virtual time, and scores them.
+//!
+//! The engine is the real one; around it stands what it meets on a node and in a cluster: an agent,
+//! a kubelet, a scheduler, EC2 with its token buckets. The daemon of amazon-vpc-cni-k8s stands
+//! beside it, from the rules it follows, so that both can be run on the same trace. One thread, no
+//! clock, no sleeping: the same setup gives the same figures.
+
+mod agenda;
+pub mod bound;
+mod chance;
+mod cloud;
+mod daemon;
+mod ec2;
+mod incumbent;
+mod run;
+pub mod score;
+mod tidepool;
+pub mod trace;
+pub mod world;
+
+pub use cloud::SetupError;
+pub use run::{Outcome, Setup, Strategy, run};

@@ -1,0 +1,370 @@
+//! One simulation: the event loop that carries virtual time from one thing to the next.
+
+mod cluster;
+mod kubelet;
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::net::Ipv4Addr;
+use std::time::Duration;
+
+use ec2_model::id::EniId;
+use ec2_model::request::Request;
+use ipam::time::Timestamp;
+
+use self::kubelet::Pod;
+use crate::agenda::Agenda;
+use crate::bound::Bound;
+use crate::chance::Chance;
+use crate::cloud::{Cloud, SetupError};
+use crate::daemon::{Command, Daemon, Input, SandboxId, Site};
+use crate::score::{Score, Tally};
+use crate::trace::Trace;
+use crate::world::{NodeSpec, World};
+
+/// What the host needs to set up a device that is there: links, routes, rules.
+const DEVICE_SETUP: Duration = Duration::from_millis(10);
+/// What it takes to read the metadata of a few ENIs.
+const METADATA_READ: Duration = Duration::from_millis(20);
+/// The longest that the SDK waits between two attempts; the first wait is at most a second, each
+/// is up to twice the one before. Source: AWS SDKs and Tools Reference Guide, "Retry behavior".
+const LONGEST_SDK_WAIT: Duration = Duration::from_secs(20);
+
+/// The streams of chance, which must not shift each other.
+const KUBELET: u64 = 2;
+const SDK: u64 = 3;
+const FIRST_NODE: u64 = 1_000;
+
+/// Whose daemon runs on the nodes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Strategy {
+    /// Ours: the engine.
+    Tidepool,
+    /// That of amazon-vpc-cni-k8s.
+    Incumbent,
+}
+
+impl Strategy {
+    /// Both, ours first.
+    pub const ALL: [Self; 2] = [Self::Tidepool, Self::Incumbent];
+
+    /// Its name in reports.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Tidepool => "tidepool",
+            Self::Incumbent => "incumbent",
+        }
+    }
+}
+
+/// A simulation to be run.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Setup {
+    /// Where.
+    pub world: World,
+    /// What the nodes are.
+    pub node: NodeSpec,
+    /// How many there are before the trace begins.
+    pub nodes: u32,
+    /// How long they have been there by then; they are started one after another in its first half.
+    pub warm_up: Duration,
+    /// What happens.
+    pub trace: Trace,
+    /// How long it is watched, from the start of the trace on.
+    pub lasts: Duration,
+    /// All chance follows from it.
+    pub seed: u64,
+}
+
+/// What came of a simulation.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Outcome {
+    /// The figures.
+    pub score: Score,
+    /// Of each node that is there at the end, by age: the blocks on each of its ENIs, the primary
+    /// first.
+    pub blocks: Vec<Vec<u16>>,
+}
+
+/// Runs a simulation to its end.
+///
+/// # Errors
+///
+/// If EC2 refuses what the simulation is to start from.
+pub fn run(setup: &Setup, strategy: Strategy) -> Result<Outcome, SetupError> {
+    let mut run = Run::new(setup, strategy)?;
+    run.plan_ahead();
+    while let Some((at, event)) = run.agenda.pop(run.end) {
+        run.now = at;
+        run.happen(event)?;
+    }
+    Ok(run.finish())
+}
+
+/// Something that happens at its time.
+#[derive(Debug)]
+enum Happening {
+    /// A node that was there before the trace is started.
+    NodeStarts,
+    /// The trace and with it the score begin.
+    TraceBegins,
+    /// The step of this place in the trace.
+    Step(usize),
+    /// A daemon is told something.
+    Tell { node: usize, input: Input },
+    /// A request leaves a node.
+    Call { node: usize, tag: u64, request: Box<Request>, attempts_left: u32, wait: Duration },
+    /// A daemon's answer to an Add has reached the runtime.
+    Answered { sandbox: SandboxId, answer: Result<Ipv4Addr, &'static str> },
+    /// The kubelet starts a pod, again perhaps.
+    Sandbox { pod: usize },
+    /// The plugin gives up waiting.
+    GivenUp { sandbox: SandboxId },
+    /// A pod has done its work.
+    PodEnds { pod: usize },
+    /// An instance that was drained ends.
+    InstanceEnds { node: usize },
+    /// Something changes at EC2 that a node may wait for.
+    CloudWakes,
+    /// The curves get another point.
+    Sample,
+}
+
+/// A node, from its start on.
+struct Node {
+    site: Site,
+    daemon: Box<dyn Daemon>,
+    state: NodeState,
+    /// Pods scheduled to it.
+    pods: BTreeSet<usize>,
+}
+
+/// How far a node has come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum NodeState {
+    Starting,
+    Ready,
+    Draining,
+    Gone,
+}
+
+struct Run<'a> {
+    setup: &'a Setup,
+    strategy: Strategy,
+    now: Timestamp,
+    end: Timestamp,
+    agenda: Agenda<Happening>,
+    cloud: Cloud,
+    nodes: Vec<Node>,
+    pods: Vec<Pod>,
+    /// Pods for which there was no place.
+    queue: VecDeque<usize>,
+    /// Nodes with a place, by the number of their pods.
+    open: BTreeSet<(usize, usize)>,
+    /// Who has each address.
+    owners: BTreeMap<Ipv4Addr, usize>,
+    /// Devices that are awaited, by the ENI's own address.
+    awaited: BTreeMap<Ipv4Addr, (usize, EniId)>,
+    cloud_wakes_at: Option<Timestamp>,
+    rollout: kubelet::Rollout,
+    kubelet: Chance,
+    sdk: Chance,
+    tally: Tally,
+    bound: Option<Bound>,
+}
+
+impl<'a> Run<'a> {
+    fn new(setup: &'a Setup, strategy: Strategy) -> Result<Self, SetupError> {
+        let start = Timestamp::default() + setup.warm_up;
+        Ok(Self {
+            setup,
+            strategy,
+            now: Timestamp::default(),
+            end: start + setup.lasts,
+            agenda: Agenda::new(),
+            cloud: Cloud::new(&setup.world, setup.seed)?,
+            nodes: Vec::new(),
+            pods: Vec::new(),
+            queue: VecDeque::new(),
+            open: BTreeSet::new(),
+            owners: BTreeMap::new(),
+            awaited: BTreeMap::new(),
+            cloud_wakes_at: None,
+            rollout: kubelet::Rollout::default(),
+            kubelet: Chance::new(setup.seed, KUBELET),
+            sdk: Chance::new(setup.seed, SDK),
+            tally: Tally::new(start),
+            bound: None,
+        })
+    }
+
+    /// Enters what is known beforehand.
+    fn plan_ahead(&mut self) {
+        let (zero, start) = (Timestamp::default(), Timestamp::default() + self.setup.warm_up);
+        for n in 0..self.setup.nodes {
+            let at = zero + self.setup.warm_up / 2 / self.setup.nodes * n;
+            self.agenda.enter(at, Happening::NodeStarts);
+        }
+        self.agenda.enter(start, Happening::TraceBegins);
+        for (place, step) in self.setup.trace.iter().enumerate() {
+            self.agenda.enter(start + step.at, Happening::Step(place));
+        }
+        self.agenda.enter(start, Happening::Sample);
+    }
+
+    fn happen(&mut self, event: Happening) -> Result<(), SetupError> {
+        match event {
+            Happening::NodeStarts => self.start_node()?,
+            Happening::TraceBegins => self.begin_trace()?,
+            Happening::Step(place) => self.step(&self.setup.trace[place].action)?,
+            Happening::Tell { node, input } => self.tell(node, input),
+            Happening::Call { node, tag, request, attempts_left, wait } => {
+                self.call(node, tag, request, attempts_left, wait);
+            }
+            Happening::Answered { sandbox, answer } => self.answered(sandbox, answer),
+            Happening::Sandbox { pod } => self.start_sandbox(pod),
+            Happening::GivenUp { sandbox } => self.give_up(sandbox),
+            Happening::PodEnds { pod } => self.delete_pod(pod),
+            Happening::InstanceEnds { node } => self.end_instance(node),
+            Happening::CloudWakes => self.look_for_devices(),
+            Happening::Sample => self.sample(),
+        }
+        Ok(())
+    }
+
+    fn begin_trace(&mut self) -> Result<(), SetupError> {
+        self.cloud.forget_calls();
+        let limits = self.cloud.limits(&self.setup.node.instance_type, self.now)?;
+        self.bound = Bound::of_burst(self.setup, limits, self.stocks(limits));
+        Ok(())
+    }
+
+    fn enter_in(&mut self, span: Duration, event: Happening) {
+        self.agenda.enter(self.now + span, event);
+    }
+
+    /// Tells a daemon something and does what it wants done.
+    fn tell(&mut self, node: usize, input: Input) {
+        let found = &mut self.nodes[node];
+        if found.state == NodeState::Gone {
+            return;
+        }
+        let commands = found.daemon.handle(input, self.now);
+        let is_ready = found.state == NodeState::Starting && found.daemon.ready(self.now);
+        for command in commands {
+            self.carry_out(node, command);
+        }
+        if is_ready {
+            self.nodes[node].state = NodeState::Ready;
+            self.tally.node_ready(self.now);
+            self.note_place(node);
+            self.schedule();
+        }
+    }
+
+    fn carry_out(&mut self, node: usize, command: Command) {
+        match command {
+            Command::Answer { sandbox, answer, after } => {
+                self.enter_in(after, Happening::Answered { sandbox, answer });
+            }
+            Command::Call { tag, request, attempts } => {
+                self.call(node, tag, request, attempts - 1, Duration::from_secs(1));
+            }
+            Command::Timer { timer, at } => {
+                let at = at.max(self.now);
+                self.agenda.enter(at, Happening::Tell { node, input: Input::Timer(timer) });
+            }
+            Command::AwaitDevice { eni, address } => self.await_device(node, eni, address),
+            Command::ReadMetadata { tag } => {
+                let enis = self.cloud.metadata(&self.nodes[node].site.instance, self.now);
+                let input = Input::Metadata { tag, enis };
+                self.enter_in(METADATA_READ, Happening::Tell { node, input });
+            }
+        }
+    }
+
+    /// Makes one attempt of a call, and another one if that fails in passing.
+    fn call(
+        &mut self,
+        node: usize,
+        tag: u64,
+        request: Box<Request>,
+        attempts_left: u32,
+        wait: Duration,
+    ) {
+        let found = &self.nodes[node];
+        if found.state == NodeState::Gone {
+            return;
+        }
+        let (result, latency) = self.cloud.call(&found.site.instance, &request, self.now);
+        let is_passing = result.as_ref().is_err_and(|error| error.status >= 500);
+        if is_passing && attempts_left > 0 {
+            let pause = wait.min(LONGEST_SDK_WAIT).mul_f64(self.sdk.unit());
+            let (attempts_left, wait) = (attempts_left - 1, wait * 2);
+            let again = Happening::Call { node, tag, request, attempts_left, wait };
+            self.enter_in(latency + pause, again);
+        } else {
+            let input = Input::Reply { tag, result };
+            self.enter_in(latency, Happening::Tell { node, input });
+        }
+    }
+
+    fn await_device(&mut self, node: usize, eni: EniId, address: Ipv4Addr) {
+        let is_there = self.cloud.reaches(&self.nodes[node].site.instance, address);
+        if !is_there {
+            self.awaited.insert(address, (node, eni.clone()));
+            self.watch_cloud();
+        }
+        self.tell_of_device(node, eni, is_there);
+    }
+
+    fn tell_of_device(&mut self, node: usize, eni: EniId, is_there: bool) {
+        let input = Input::Device { eni, is_there };
+        self.enter_in(DEVICE_SETUP, Happening::Tell { node, input });
+    }
+
+    /// The kernel tells the host when a device appears.
+    fn look_for_devices(&mut self) {
+        if self.cloud_wakes_at != Some(self.now) {
+            return;
+        }
+        self.cloud_wakes_at = None;
+        self.cloud.advance(self.now);
+        let (cloud, nodes) = (&self.cloud, &self.nodes);
+        let has_come = |address: &Ipv4Addr, (node, _): &mut (usize, EniId)| {
+            cloud.reaches(&nodes[*node].site.instance, *address)
+        };
+        let come: Vec<_> = self.awaited.extract_if(.., has_come).collect();
+        for (_, (node, eni)) in come {
+            self.tell_of_device(node, eni, true);
+        }
+        self.watch_cloud();
+    }
+
+    /// Wakes when EC2 changes next, if somebody waits for it.
+    fn watch_cloud(&mut self) {
+        let wakes_at = self.cloud.advance(self.now).filter(|_| !self.awaited.is_empty());
+        let sooner = wakes_at.filter(|at| self.cloud_wakes_at.is_none_or(|before| *at < before));
+        if let Some(at) = sooner {
+            self.cloud_wakes_at = Some(at);
+            self.agenda.enter(at, Happening::CloudWakes);
+        }
+    }
+
+    fn sample(&mut self) {
+        self.tally.sample(self.now, self.cloud.n_held());
+        self.enter_in(Tally::spacing(self.setup.lasts), Happening::Sample);
+    }
+
+    fn finish(self) -> Outcome {
+        let waiting = self.pods.iter().filter(|pod| pod.is_waiting()).map(|pod| pod.created);
+        let waiting: Vec<_> = waiting.collect();
+        let calls = self.cloud.calls();
+        let score = self.tally.finish(self.strategy, calls, self.bound, &waiting, self.end);
+        let there = self.nodes.iter().filter(|node| node.state != NodeState::Gone);
+        Outcome {
+            score,
+            blocks: there.map(|node| self.cloud.blocks(&node.site.instance)).collect(),
+        }
+    }
+}

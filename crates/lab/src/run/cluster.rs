@@ -1,0 +1,138 @@
+//! Nodes that come and go, and the scheduler.
+
+use std::time::Duration;
+
+use ipam::policy::Limits;
+
+use super::kubelet::Stage;
+use super::{FIRST_NODE, Happening, Node, NodeState, Run, Strategy};
+use crate::bound::Stock;
+use crate::chance::Chance;
+use crate::cloud::SetupError;
+use crate::daemon::{Daemon, Input};
+use crate::incumbent::Incumbent;
+use crate::tidepool::Tidepool;
+use crate::trace::Action;
+use crate::world::HOST_NETWORK_PODS;
+
+/// From the drain of a node to the end of its instance.
+const DRAIN_TIME: Duration = Duration::from_secs(30);
+
+impl Run<'_> {
+    pub(super) fn step(&mut self, action: &Action) -> Result<(), SetupError> {
+        match *action {
+            Action::Create { pods, life } => {
+                for _ in 0..pods {
+                    self.create_pod(life);
+                }
+                self.schedule();
+            }
+            Action::Delete { pods } => self.delete_some(pods),
+            Action::Roll { surge } => self.roll(surge),
+            Action::Join { nodes } => {
+                for _ in 0..nodes {
+                    self.start_node()?;
+                }
+            }
+            Action::Drain { nodes } => {
+                for _ in 0..nodes {
+                    self.drain_oldest();
+                }
+            }
+            Action::Occupy { subnet, addresses } => {
+                self.cloud.occupy(subnet, addresses, self.now);
+            }
+            Action::Vacate { subnet } => self.cloud.vacate(subnet, self.now),
+        }
+        Ok(())
+    }
+
+    pub(super) fn start_node(&mut self) -> Result<(), SetupError> {
+        let site = self.cloud.join(&self.setup.node, self.now)?;
+        let place = self.nodes.len();
+        let stream = FIRST_NODE + u64::try_from(place).expect("usize is at most 64 bits wide");
+        let chance = Chance::new(self.setup.seed, stream);
+        let daemon: Box<dyn Daemon> = match self.strategy {
+            Strategy::Tidepool => Box::new(Tidepool::new(site.clone(), self.now)),
+            Strategy::Incumbent => Box::new(Incumbent::new(site.clone(), chance)),
+        };
+        let pods = std::collections::BTreeSet::new();
+        self.nodes.push(Node { site, daemon, state: NodeState::Starting, pods });
+        self.tell(place, Input::Start);
+        Ok(())
+    }
+
+    fn drain_oldest(&mut self) {
+        let is_up = |node: &&Node| matches!(node.state, NodeState::Starting | NodeState::Ready);
+        if self.nodes.iter().filter(is_up).count() < 2 {
+            return;
+        }
+        let Some(place) = self.nodes.iter().position(|node| is_up(&node)) else { return };
+        let node = &mut self.nodes[place];
+        self.open.remove(&(node.pods.len(), place));
+        node.state = NodeState::Draining;
+        let pods: Vec<usize> = node.pods.iter().copied().collect();
+        for pod in pods {
+            let stays = self.pods[pod].life.is_none();
+            self.delete_pod(pod);
+            if stays {
+                self.create_pod(None);
+            }
+        }
+        self.enter_in(DRAIN_TIME, Happening::InstanceEnds { node: place });
+        self.schedule();
+    }
+
+    pub(super) fn end_instance(&mut self, node: usize) {
+        let found = &mut self.nodes[node];
+        found.state = NodeState::Gone;
+        self.awaited.retain(|_, (of, _)| *of != node);
+        self.cloud.terminate(&found.site.instance, self.now);
+    }
+
+    /// How many pods with an address are scheduled to a node at most.
+    fn n_places(&self) -> usize {
+        let most = self.setup.node.policy.max_pods.saturating_sub(HOST_NETWORK_PODS);
+        usize::try_from(most).unwrap_or(usize::MAX)
+    }
+
+    /// Lists a node as one with a place, if it has one.
+    pub(super) fn note_place(&mut self, node: usize) {
+        let found = &self.nodes[node];
+        if found.state == NodeState::Ready && found.pods.len() < self.n_places() {
+            self.open.insert((found.pods.len(), node));
+        }
+    }
+
+    /// Gives places to those who wait for one, in their order.
+    pub(super) fn schedule(&mut self) {
+        while let Some(pod) = self.queue.front().copied() {
+            if self.pods[pod].stage != Stage::Unscheduled {
+                self.queue.pop_front();
+                continue;
+            }
+            let Some((_, node)) = self.open.pop_first() else { return };
+            self.queue.pop_front();
+            self.nodes[node].pods.insert(pod);
+            self.pods[pod].node = Some(node);
+            self.pods[pod].stage = Stage::Scheduled;
+            self.note_place(node);
+            self.agenda.enter(self.now, Happening::Sandbox { pod });
+        }
+    }
+
+    /// Takes a pod off its node.
+    pub(super) fn vacate_place(&mut self, node: usize, pod: usize) {
+        let found = &mut self.nodes[node];
+        self.open.remove(&(found.pods.len(), node));
+        found.pods.remove(&pod);
+        self.note_place(node);
+        self.schedule();
+    }
+
+    /// What the nodes hold.
+    pub(super) fn stocks(&self, limits: Limits) -> Vec<Stock> {
+        let there = self.nodes.iter().filter(|node| node.state != NodeState::Gone);
+        there.map(|node| Stock::new(&self.cloud.blocks(&node.site.instance), limits)).collect()
+    }
+}

@@ -1,0 +1,5 @@
+//! The lab from outside.
+
+#![expect(clippy::unwrap_used, reason = "a panic is a test's report")]
+
+mod tables;

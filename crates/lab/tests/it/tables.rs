@@ -1,0 +1,112 @@
+//! The tables that the documents of amazon-vpc-cni-k8s promise: both strategies hold them when pods
+//! come one by one and everything settles, throttled and slow as EC2 is.
+
+use std::time::Duration;
+
+use ipam::policy::{Mode, Policy, Targets};
+use lab::trace::{Action, Step};
+use lab::world::{NodeSpec, Subnet, World};
+use lab::{Setup, Strategy, run};
+
+/// A setting as the tables give it: warm ENIs or prefixes, warm addresses, minimum addresses.
+#[derive(Debug, Clone, Copy)]
+enum Setting {
+    Eni(u16),
+    Prefix(u16),
+    Ip(u32, u32),
+}
+
+fn policy(mode: Mode, setting: Setting) -> Policy {
+    Policy {
+        mode,
+        targets: match setting {
+            Setting::Eni(warm) => Targets::WarmEni(warm),
+            Setting::Prefix(warm) => Targets::WarmPrefix(warm),
+            Setting::Ip(warm, minimum) => Targets::Ip { warm, minimum },
+        },
+        max_enis: None,
+        max_pods: 737,
+        cooldown: Duration::from_secs(30),
+        add_wait: Duration::from_secs(15),
+        shrink_delay: Duration::from_secs(30),
+        min_eni_age: Duration::from_secs(60),
+    }
+}
+
+/// One row: what each ENI carries with so many pods, in both strategies.
+fn check(instance_type: &str, mode: Mode, setting: Setting, pods: u32, per_eni: &[u16]) {
+    let gap = Duration::from_secs(60);
+    let create = |n| Step { at: gap * n, action: Action::Create { pods: 1, life: None } };
+    let setup = Setup {
+        world: World::realistic(vec![Subnet::for_nodes("10.0.0.0/16".parse().unwrap())]),
+        node: NodeSpec { instance_type: instance_type.to_owned(), policy: policy(mode, setting) },
+        nodes: 1,
+        warm_up: Duration::from_secs(300),
+        trace: (0..pods).map(create).collect(),
+        lasts: gap * pods + Duration::from_secs(300),
+        seed: 1,
+    };
+    for strategy in Strategy::ALL {
+        let row = format!("{} {instance_type} {mode:?} {setting:?} {pods}", strategy.as_str());
+        let outcome = run(&setup, strategy).unwrap();
+        assert_eq!(outcome.blocks, [per_eni], "{row}");
+        assert_eq!(outcome.score.pods.served, u64::from(pods), "{row}");
+        assert_eq!(outcome.score.failed_adds.len(), 0, "{row}: {:?}", outcome.score.failed_adds);
+    }
+}
+
+#[test]
+fn eni_and_ip_target() {
+    let check = |instance_type, setting, pods, per_eni: &[u16]| {
+        check(instance_type, Mode::SecondaryIp, setting, pods, per_eni);
+    };
+    let small = "t3.small";
+    check(small, Setting::Eni(1), 0, &[3]);
+    check(small, Setting::Eni(1), 5, &[3, 3, 3]);
+    check(small, Setting::Eni(1), 9, &[3, 3, 3]);
+    check(small, Setting::Ip(1, 1), 0, &[1]);
+    check(small, Setting::Ip(1, 1), 5, &[3, 3]);
+    check(small, Setting::Ip(1, 1), 9, &[3, 3, 3]);
+    check(small, Setting::Ip(2, 5), 0, &[3, 2]);
+    check(small, Setting::Ip(2, 5), 5, &[3, 3, 1]);
+    check(small, Setting::Ip(2, 5), 9, &[3, 3, 3]);
+    let large = "p3dn.24xlarge";
+    check(large, Setting::Eni(1), 0, &[49]);
+    check(large, Setting::Eni(1), 3, &[49, 49]);
+    check(large, Setting::Eni(1), 95, &[49, 49, 49]);
+    check(large, Setting::Ip(5, 10), 0, &[10]);
+    check(large, Setting::Ip(5, 10), 7, &[12]);
+    check(large, Setting::Ip(5, 10), 15, &[20]);
+    check(large, Setting::Ip(5, 10), 45, &[49, 1]);
+}
+
+/// What the rules say, also where the document's own rows contradict them (t3.small with 7/20 and
+/// no pod; p3dn.24xlarge with 3, 95 and 45 pods).
+#[test]
+fn prefix_and_ip_target() {
+    let check = |instance_type, setting, pods, per_eni: &[u16]| {
+        check(instance_type, Mode::Prefix, setting, pods, per_eni);
+    };
+    let small = "t3.small";
+    check(small, Setting::Prefix(1), 0, &[1]);
+    check(small, Setting::Prefix(1), 5, &[2]);
+    check(small, Setting::Prefix(1), 16, &[2]);
+    check(small, Setting::Prefix(1), 17, &[3]);
+    check(small, Setting::Prefix(1), 58, &[3, 2]);
+    check(small, Setting::Ip(1, 1), 0, &[1]);
+    check(small, Setting::Ip(1, 1), 5, &[1]);
+    check(small, Setting::Ip(1, 1), 17, &[2]);
+    check(small, Setting::Ip(1, 1), 58, &[3, 1]);
+    check(small, Setting::Ip(7, 20), 0, &[2]);
+    check(small, Setting::Ip(7, 20), 5, &[2]);
+    check(small, Setting::Ip(7, 20), 17, &[2]);
+    check(small, Setting::Ip(7, 20), 58, &[3, 2]);
+    let large = "p3dn.24xlarge";
+    check(large, Setting::Prefix(1), 0, &[1]);
+    check(large, Setting::Prefix(1), 3, &[2]);
+    check(large, Setting::Prefix(1), 95, &[7]);
+    check(large, Setting::Ip(5, 10), 0, &[1]);
+    check(large, Setting::Ip(5, 10), 7, &[1]);
+    check(large, Setting::Ip(5, 10), 15, &[2]);
+    check(large, Setting::Ip(5, 10), 45, &[4]);
+}
