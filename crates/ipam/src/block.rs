@@ -54,6 +54,12 @@ impl Block {
         self.0.contains(&ip)
     }
 
+    /// Whether an address lies in both.
+    #[must_use]
+    pub fn overlaps(self, other: Self) -> bool {
+        self.0.contains(&other.0) || other.0.contains(&self.0)
+    }
+
     /// Its first and its last address.
     #[must_use]
     pub fn bounds(self) -> (IpAddr, IpAddr) {
@@ -135,6 +141,20 @@ mod tests {
         for bad in ["10.0.0.5/28", "10.0.0.0/24", "0.0.0.0/0", "2001:db8::1/80", "2001:db8::/64"] {
             assert!(block(bad).unwrap().is_err(), "{bad}");
         }
+    }
+
+    #[test]
+    fn overlap() {
+        let check = |a: &str, b: &str, expect| {
+            let block = |text: &str| Block::try_from(text.parse::<IpNet>().unwrap()).unwrap();
+            assert_eq!(block(a).overlaps(block(b)), expect, "{a} {b}");
+            assert_eq!(block(b).overlaps(block(a)), expect, "{b} {a}");
+        };
+        check("10.0.0.16/28", "10.0.0.16/28", true);
+        check("10.0.0.16/28", "10.0.0.31/32", true);
+        check("10.0.0.16/28", "10.0.0.32/32", false);
+        check("10.0.0.1/32", "10.0.0.2/32", false);
+        check("10.0.0.16/28", "2001:db8::/80", false);
     }
 
     #[test]

@@ -61,7 +61,8 @@ impl Pool {
         }
     }
 
-    /// Puts `blocks` on the ENI, with what the record and the `promised` addresses say of them.
+    /// Puts `blocks` on the ENI, with what the record and the `promised` addresses say of them. What
+    /// another ENI had of them it has no more: EC2 took them away in a call of unknown outcome.
     pub(crate) fn add_blocks(
         &mut self,
         eni: &EniId,
@@ -69,6 +70,9 @@ impl Pool {
         record: &Record,
         promised: &BTreeSet<IpAddr>,
     ) {
+        for other in self.enis.values_mut().filter(|other| other.id != *eni) {
+            other.blocks.retain(|block, _| !blocks.iter().any(|new| new.overlaps(*block)));
+        }
         let Some(eni) = self.enis.get_mut(eni) else { return };
         for block in blocks {
             eni.blocks.entry(*block).or_insert_with(|| state_on_record(*block, record, promised));

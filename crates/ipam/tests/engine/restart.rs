@@ -221,3 +221,26 @@ fn an_eni_that_vanishes_takes_no_address_off_the_record() {
     let next = node.run_pod(9);
     assert!(pods.iter().all(|pod| pod.address != next.address) || next.eni != gone);
 }
+
+#[test]
+fn an_address_that_moves_to_another_eni_is_given_once() {
+    let policy = Policy { cooldown: secs(0), shrink_delay: secs(0), ..warm_ip(0, 0) };
+    let mut node = Node::settled(limits("t3.small"), policy);
+    let pods: Vec<_> = (0..4).map(|pod| node.run_pod(pod)).collect();
+    node.pass(secs(60));
+    let freed = pods[0].address;
+    node.del(0);
+    node.save_all();
+    // The address goes back, but nobody hears of it, and it comes again on the other ENI.
+    let (id, call) = node.calls.pop_front().unwrap();
+    assert!(matches!(call, Ec2Call::Unassign { .. }), "{call}");
+    node.ec2.execute(&call).unwrap();
+    node.send(Event::CallDone { id, result: Err(error(CallErrorKind::OutcomeUnknown)) });
+    let reading = node.calls.pop_front().unwrap();
+    let adds = [10, 11].map(|pod| node.add(pod));
+    node.settle();
+    node.calls.push_back(reading);
+    node.settle();
+    let given = adds.map(|add| node.granted(add).address);
+    assert!(given.contains(&freed) && given[0] != given[1], "{given:?}");
+}
