@@ -14,7 +14,7 @@ export TIDEPOOL_BIN := $(CARGO_TARGET_DIR)/debug
 CNI_TARGET := $(shell rustc -vV 2>/dev/null | sed -n 's/^host: //p')
 export TIDEPOOL_CNI := $(CARGO_TARGET_DIR)/$(CNI_TARGET)/cni/aws-cni
 
-step = @printf '\n\033[1m==> %s\033[0m\n' $(1)
+say := @printf '\n\033[1m==> %s\033[0m\n'
 
 .PHONY: help demo test bench lint build plugin deps deps-demo clean-cache
 
@@ -22,42 +22,42 @@ help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | column -t -s "$$(printf '\t')"
 
 demo: deps-demo ## two nodes on a simulated VPC, pods through containerd, under a minute once built
-	$(call step,"build: vpc-sim, ipamd, aws-cni (some minutes the first time, most of them the AWS SDK)")
-	cargo build --workspace --all-targets
+	$(say) "build: vpc-sim, ipamd, aws-cni (some minutes the first time, most of them the AWS SDK)"
+	cargo build --workspace
 	@$(MAKE) --no-print-directory plugin
 	@$(TIDEPOOL_BIN)/demo
 
 test: deps lint build plugin ## everything: unit, property, CNI, network namespaces, boto3, AWS CLI, moto, containerd
-	$(call step,"test: unit and property tests; CNI assertions; kernel; moto and vpc-sim contracts; containerd")
+	$(say) "test: unit and property tests; CNI assertions; kernel; moto and vpc-sim contracts; containerd"
 	cargo test --workspace
-	$(call step,"test: boto3 and the AWS CLI against vpc-sim")
+	$(say) "test: boto3 and the AWS CLI against vpc-sim"
 	tests/wire/run --binary $(TIDEPOOL_BIN)/vpc-sim --python $(TIDEPOOL_PYTHON)
 
 bench: deps-demo plugin ## what the whole path costs: EC2 calls, ADD latency, memory, sizes (release profile)
-	$(call step,"build: release profile")
+	$(say) "build: release profile"
 	cargo build --workspace --release
 	@TIDEPOOL_BIN=$(CARGO_TARGET_DIR)/release $(CARGO_TARGET_DIR)/release/bench
 
 lint: ## formatting and clippy, warnings are errors
-	$(call step,"lint: rustfmt and clippy")
+	$(say) "lint: rustfmt and clippy"
 	cargo fmt --all --check
 	cargo clippy --workspace --all-targets -- -D warnings
 
 build: ## everything, debug profile
-	$(call step,"build: all packages and their tests (some minutes the first time, most of them the AWS SDK)")
+	$(say) "build: all packages and their tests (some minutes the first time, most of them the AWS SDK)"
 	cargo build --workspace --all-targets
 
 plugin: ## the CNI plugin as it ships: static, small
-	$(call step,"build: aws-cni as it ships")
+	$(say) "build: aws-cni as it ships"
 	RUSTFLAGS="-C target-feature=+crt-static -C relocation-model=static" \
 		cargo build -p cni-plugin --profile cni --target $(CNI_TARGET)
 
 deps: ## Debian packages and Python clients for `make test`
-	$(call step,"dependencies")
+	$(say) "dependencies"
 	@scripts/deps test
 
 deps-demo:
-	$(call step,"dependencies")
+	$(say) "dependencies"
 	@scripts/deps demo
 
 clean-cache: ## removes the build output and the Python clients kept outside the checkout
