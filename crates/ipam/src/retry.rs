@@ -130,6 +130,11 @@ impl Retries {
         self.holds.get(subject).filter(|hold| hold.until > now)
     }
 
+    /// How `subject` has failed, if that has not been followed by a success.
+    pub(crate) fn failure(&self, subject: &Subject) -> Option<&Hold> {
+        self.holds.get(subject)
+    }
+
     /// All that must wait.
     pub(crate) fn holds(&self, now: Timestamp) -> impl Iterator<Item = (&Subject, &Hold)> {
         self.holds.iter().filter(move |(_, hold)| hold.until > now)

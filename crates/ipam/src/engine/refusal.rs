@@ -1,10 +1,11 @@
 //! What a pod is told that gets no address: one code, the facts, what to do, when to try again.
 
 use super::Engine;
+use super::calls::{InFlight, Phase};
 use super::inventory::Look;
 use crate::call::Action;
 use crate::event::{Refusal, RefusalCode};
-use crate::retry::Subject;
+use crate::retry::{Hold, Subject};
 use crate::time::Timestamp;
 
 /// The cause of a refusal before the facts of the pool are put to it.
@@ -89,8 +90,24 @@ impl Engine {
             Subject::Host | Subject::Record => false,
         };
         let held = self.retries.holds(now).find(|(subject, _)| supplies(subject));
-        let hold = held.map(|(_, hold)| hold).or_else(|| self.enis_look.failing())?;
-        Some(Cause { code: hold.code, why: hold.why.clone(), again_at: Some(hold.until) })
+        let hold = held
+            .map(|(_, hold)| hold)
+            .or_else(|| self.doubted_call())
+            .or_else(|| self.enis_look.failing())?;
+        let again_at = Some(hold.until).filter(|at| *at > now);
+        let again_at = again_at.or(Some(now + self.policy.add_wait));
+        Some(Cause { code: hold.code, why: hold.why.clone(), again_at })
+    }
+
+    /// How a call has failed of which nobody knows yet whether it had its effect.
+    fn doubted_call(&self) -> Option<&Hold> {
+        let failure = |inflight: &InFlight| match inflight.phase {
+            Phase::MadeAgain | Phase::Doubtful(_) | Phase::RepeatAt(_) => {
+                self.retries.failure(&Subject::Action(inflight.call.action()))
+            }
+            Phase::Intended | Phase::Made => None,
+        };
+        self.calls.values().find_map(failure)
     }
 
     fn failing_link(&self, now: Timestamp) -> Option<Cause> {

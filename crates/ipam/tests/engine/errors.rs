@@ -335,6 +335,22 @@ fn a_call_that_always_fails_is_repeated_at_a_pace_and_named() {
 }
 
 #[test]
+fn a_pod_is_told_how_a_call_failed_while_its_outcome_is_being_read() {
+    let mut node = full_primary();
+    let add = node.add(3);
+    fail(&mut node, is_create, CallErrorKind::OutcomeUnknown);
+    let end = node.now + secs(20);
+    while let Some(at) = node.engine.wake_at().filter(|at| *at <= end) {
+        node.now = at;
+        node.send(Event::Tick);
+    }
+    let refusal = node.refused(add);
+    assert_eq!(refusal.code, RefusalCode::Ec2Failing);
+    assert!(refusal.message.contains("CreateNetworkInterface"), "{}", refusal.message);
+    assert!(refusal.retry_after.unwrap() > secs(0));
+}
+
+#[test]
 fn an_eni_whose_device_vanishes_is_looked_for() {
     let mut node = full_primary();
     let eni = node.run_pod(3).eni;
