@@ -1,5 +1,5 @@
 //! A VPC with nodes: `vpc-sim` with its fabric and, on each instance, `ipamd`, the plugin, our
-//! conflist and a container runtime.
+//! conflist and what starts the plugin: a container runtime, or just us.
 
 use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
@@ -44,27 +44,47 @@ pub struct Spec {
     pub name: String,
     /// The VPC's one subnet.
     pub subnet: &'static str,
+    /// Addresses of the subnet that somebody else uses.
+    pub used: Vec<String>,
+    /// The simulator's switches, by name.
+    pub switches: Value,
     /// The nodes.
     pub nodes: Vec<NodeSpec>,
 }
 
+/// What starts the plugin on a node.
+pub trait Runtime: Sized {
+    /// Starts it with all its state in `dir`, in the node's network namespace.
+    fn start(dir: &Path, netns: &str) -> impl Future<Output = Result<Self>>;
+    /// Fails as long as it would start no pod for want of a network.
+    fn network_ready(&self) -> impl Future<Output = Result<()>>;
+    /// Removes the pods that are left, and ends it.
+    fn down(self) -> impl Future<Output = Result<()>>;
+}
+
+/// A running cluster with a container runtime on each node.
+pub type Cluster = ClusterOf<Containerd>;
+
 /// A running cluster.
 #[derive(Debug)]
-pub struct Cluster {
+pub struct ClusterOf<R> {
     /// EC2 and the VPC.
     pub sim: Sim,
     /// The nodes, in the order of the specification.
-    pub nodes: Vec<Node>,
+    pub nodes: Vec<NodeOf<R>>,
     dir: PathBuf,
 }
 
+/// A running node with a container runtime.
+pub type Node = NodeOf<Containerd>;
+
 /// A running node.
 #[derive(Debug)]
-pub struct Node {
+pub struct NodeOf<R> {
     /// The network namespace that is the instance.
     pub netns: String,
-    /// The container runtime.
-    pub runtime: Containerd,
+    /// What starts the plugin.
+    pub runtime: R,
     /// The primary ENI's address.
     pub address: Ipv4Addr,
     ipamd: Option<Process>,
@@ -84,7 +104,8 @@ impl Spec {
         let settings = settings.iter().map(|(key, value)| (*key, (*value).to_owned())).collect();
         let node = NodeSpec { instance_type, settings };
         let name = format!("{name}{}", std::process::id());
-        Self { name, subnet: "10.0.0.0/20", nodes: vec![node; count] }
+        let nodes = vec![node; count];
+        Self { name, subnet: "10.0.0.0/20", used: vec![], switches: json!({}), nodes }
     }
 
     fn netns(&self, index: usize) -> String {
@@ -105,32 +126,32 @@ impl Spec {
         });
         json!({
             "region": "us-east-1", "account": "111122223333", "iam_role": "node",
-            "fabric_netns": self.name,
+            "fabric_netns": self.name, "switches": self.switches,
             "vpcs": [{
                 "cidrs": ["10.0.0.0/16"],
-                "subnets": [{"name": "nodes", "az": "us-east-1a", "cidr": self.subnet}],
+                "subnets": [{
+                    "name": "nodes", "az": "us-east-1a", "cidr": self.subnet, "used": self.used,
+                }],
             }],
             "instances": instances.collect::<Vec<_>>(),
         })
     }
 }
 
-impl Cluster {
+impl<R: Runtime> ClusterOf<R> {
     /// Brings the cluster up, runs `body` on it and takes it down again, also when `body` fails
-    /// or panics.
+    /// or panics; the logs stay then.
     ///
     /// # Errors
     ///
     /// The first failure of the three.
-    pub async fn with(
-        spec: Spec,
-        body: impl AsyncFnOnce(&mut Cluster) -> Result<()>,
-    ) -> Result<()> {
+    pub async fn with(spec: Spec, body: impl AsyncFnOnce(&mut Self) -> Result<()>) -> Result<()> {
         let mut cluster = Self::up(&spec).await?;
+        let dir = cluster.dir.clone();
         let outcome = AssertUnwindSafe(body(&mut cluster)).catch_unwind().await;
-        let down = cluster.down().await;
+        let ended = cluster.end().await;
         match outcome {
-            Ok(result) => result.and(down),
+            Ok(result) => result.and(ended).and_then(|()| remove(&dir)),
             Err(panic) => std::panic::resume_unwind(panic),
         }
     }
@@ -149,7 +170,7 @@ impl Cluster {
         let mut cluster = Self { sim, nodes: vec![], dir };
         for (index, node) in spec.nodes.iter().enumerate() {
             let (netns, dir) = (spec.netns(index), cluster.dir.join(format!("n{index}")));
-            match Node::up(netns, Spec::address(index), dir, node.settings.clone()).await {
+            match NodeOf::up(netns, Spec::address(index), dir, node.settings.clone()).await {
                 Ok(node) => cluster.nodes.push(node),
                 Err(error) => {
                     cluster.down().await.ok();
@@ -167,17 +188,25 @@ impl Cluster {
     ///
     /// What did not end as it should.
     pub async fn down(self) -> Result<()> {
+        let dir = self.dir.clone();
+        self.end().await?;
+        remove(&dir)
+    }
+
+    async fn end(self) -> Result<()> {
         let mut outcome = Ok(());
         for node in self.nodes {
             outcome = outcome.and(node.down().await);
         }
-        outcome = outcome.and(self.sim.stop().await);
-        outcome?;
-        std::fs::remove_dir_all(&self.dir).with_context(|| format!("remove {}", self.dir.display()))
+        outcome.and(self.sim.stop().await)
     }
 }
 
-impl Node {
+fn remove(dir: &Path) -> Result<()> {
+    std::fs::remove_dir_all(dir).with_context(|| format!("remove {}", dir.display()))
+}
+
+impl<R: Runtime> NodeOf<R> {
     async fn up(
         netns: String,
         address: Ipv4Addr,
@@ -186,7 +215,7 @@ impl Node {
     ) -> Result<Self> {
         std::fs::create_dir_all(&dir).with_context(|| format!("make {}", dir.display()))?;
         install(&dir)?;
-        let runtime = Containerd::start(&dir, &netns).await?;
+        let runtime = R::start(&dir, &netns).await?;
         let mut node = Self { netns, runtime, address, ipamd: None, dir, settings };
         node.start_ipamd().await?;
         eventually("network of the runtime", crate::process::PATIENCE, || {
@@ -202,6 +231,25 @@ impl Node {
     ///
     /// If it does not come up.
     pub async fn start_ipamd(&mut self) -> Result<()> {
+        let mut process = self.spawn_ipamd()?;
+        process.wait_until("it would serve an ADD", || self.ready()).await?;
+        self.ipamd = Some(process);
+        Ok(())
+    }
+
+    /// Starts the daemon and waits until it answers, be it that it can serve nobody.
+    ///
+    /// # Errors
+    ///
+    /// If it does not come up.
+    pub async fn start_ipamd_unready(&mut self) -> Result<()> {
+        let mut process = self.spawn_ipamd()?;
+        process.wait_until("it answers", || self.view()).await?;
+        self.ipamd = Some(process);
+        Ok(())
+    }
+
+    fn spawn_ipamd(&self) -> Result<Process> {
         let mut command = in_netns(&self.netns, program("ipamd")?);
         command
             .arg("run")
@@ -211,10 +259,7 @@ impl Node {
             .env("AWS_VPC_K8S_CNI_LOG_FILE", "stdout")
             .env("TIDEPOOL_SOCKET", self.socket())
             .envs(&self.settings);
-        let mut process = Process::start("ipamd", &mut command, &self.dir.join("ipamd.log"))?;
-        process.wait_until("it would serve an ADD", || self.ready()).await?;
-        self.ipamd = Some(process);
-        Ok(())
+        Process::start("ipamd", &mut command, &self.dir.join("ipamd.log"))
     }
 
     /// Ends the daemon as Kubernetes would.
@@ -266,35 +311,6 @@ impl Node {
         Containerd::cni_bin(&self.dir).join("aws-cni")
     }
 
-    /// Starts `count` pods, a few at a time.
-    ///
-    /// # Errors
-    ///
-    /// The first failure.
-    pub async fn run_pods(&self, prefix: &str, count: usize) -> Result<Vec<Sandbox>> {
-        stream::iter(0..count)
-            .map(|index| async move { self.runtime.run("default", &format!("{prefix}-{index}")).await })
-            .buffered(AT_ONCE)
-            .try_collect()
-            .await
-    }
-
-    /// Stops and removes pods, a few at a time.
-    ///
-    /// # Errors
-    ///
-    /// The first failure.
-    pub async fn remove_pods(&self, pods: &[Sandbox]) -> Result<()> {
-        stream::iter(pods)
-            .map(|pod| async move {
-                self.runtime.stop_sandbox(&pod.id).await?;
-                self.runtime.remove_sandbox(&pod.id).await
-            })
-            .buffered(AT_ONCE)
-            .try_collect()
-            .await
-    }
-
     /// The daemon's view of its pool.
     ///
     /// # Errors
@@ -343,6 +359,37 @@ impl Node {
             None => Ok(()),
         };
         runtime.and(daemon)
+    }
+}
+
+impl Node {
+    /// Starts `count` pods, a few at a time.
+    ///
+    /// # Errors
+    ///
+    /// The first failure.
+    pub async fn run_pods(&self, prefix: &str, count: usize) -> Result<Vec<Sandbox>> {
+        stream::iter(0..count)
+            .map(|index| async move { self.runtime.run("default", &format!("{prefix}-{index}")).await })
+            .buffered(AT_ONCE)
+            .try_collect()
+            .await
+    }
+
+    /// Stops and removes pods, a few at a time.
+    ///
+    /// # Errors
+    ///
+    /// The first failure.
+    pub async fn remove_pods(&self, pods: &[Sandbox]) -> Result<()> {
+        stream::iter(pods)
+            .map(|pod| async move {
+                self.runtime.stop_sandbox(&pod.id).await?;
+                self.runtime.remove_sandbox(&pod.id).await
+            })
+            .buffered(AT_ONCE)
+            .try_collect()
+            .await
     }
 }
 

@@ -9,6 +9,7 @@ use tokio::net::UnixStream;
 use tokio::process::Command;
 use tonic::transport::{Channel, Endpoint};
 
+use crate::cluster::Runtime;
 use crate::image;
 use crate::process::{Process, in_netns, output};
 
@@ -248,6 +249,20 @@ impl Containerd {
             outcome = outcome.and(removed.await);
         }
         outcome.and(self.process.stop().await.map(|_| ()))
+    }
+}
+
+impl Runtime for Containerd {
+    async fn start(dir: &Path, netns: &str) -> Result<Self> {
+        Containerd::start(dir, netns).await
+    }
+
+    async fn network_ready(&self) -> Result<()> {
+        Containerd::network_ready(self).await
+    }
+
+    async fn down(self) -> Result<()> {
+        Containerd::down(self).await
     }
 }
 

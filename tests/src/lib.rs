@@ -3,8 +3,10 @@
 //! The tests and the demo share it. It starts what a user would start (`vpc-sim`, `ipamd`,
 //! containerd with our conflist) and knows none of their insides.
 
+pub mod books;
 pub mod cluster;
 pub mod containerd;
+pub mod exec;
 pub mod image;
 pub mod process;
 pub mod sim;

@@ -1,13 +1,15 @@
 //! `vpc-sim` as a child process, and its admin endpoint.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt::Write as _;
 use std::path::Path;
 
 use anyhow::{Context, Result, ensure};
 use http_body_util::{BodyExt, Full};
 use hyper::body::Bytes;
+use hyper::{Method, StatusCode};
 use hyper_util::rt::TokioIo;
-use serde_json::Value;
+use serde_json::{Value, json};
 use tokio::net::TcpStream;
 use tokio::process::Command;
 
@@ -15,6 +17,10 @@ use crate::process::{Process, program};
 
 /// Where instances find EC2 inside the fabric.
 pub const EC2_IN_FABRIC: &str = "http://169.254.169.254:8773";
+
+/// Whose calls ours are; the simulator verifies no signature.
+const SCOPE: &str = "AWS4-HMAC-SHA256 Credential=TEST/20260101/us-east-1/ec2/aws4_request, \
+                     SignedHeaders=host, Signature=0";
 
 /// A running simulator with its fabric.
 #[derive(Debug)]
@@ -46,27 +52,121 @@ impl Sim {
     ///
     /// If the simulator does not answer.
     pub async fn calls(&self) -> Result<BTreeMap<String, u64>> {
-        let counters = self.get("/_sim/counters").await?;
+        let counters = self.admin(Method::GET, "/_sim/counters", &Value::Null).await?;
         let by_code: BTreeMap<String, BTreeMap<String, u64>> =
             serde_json::from_value(counters).context("read the counters")?;
         Ok(by_code.into_iter().map(|(action, codes)| (action, codes.values().sum())).collect())
     }
 
-    async fn get(&self, path: &str) -> Result<Value> {
+    /// Adds a fault rule and gives its id.
+    ///
+    /// # Errors
+    ///
+    /// If the simulator does not take it.
+    pub async fn fault(&self, rule: Value) -> Result<u64> {
+        let added = self.admin(Method::POST, "/_sim/faults", &rule).await?;
+        added["id"].as_u64().context("the new fault has no id")
+    }
+
+    /// Makes the first `n` calls of `action` from now on fail with `code`.
+    ///
+    /// # Errors
+    ///
+    /// If the simulator does not take the rule.
+    pub async fn fail(&self, action: &str, n: u64, code: &str) -> Result<u64> {
+        let effect = json!({"fail": {"code": code}});
+        self.fault(json!({"action": action, "when": {"next": n}, "effect": effect})).await
+    }
+
+    /// Drops a fault rule.
+    ///
+    /// # Errors
+    ///
+    /// If there is none of that id.
+    pub async fn mend(&self, fault: u64) -> Result<()> {
+        let path = format!("/_sim/faults/{fault}");
+        self.admin(Method::DELETE, &path, &Value::Null).await.map(|_| ())
+    }
+
+    /// Does something behind the client's back.
+    ///
+    /// # Errors
+    ///
+    /// If it cannot be done.
+    pub async fn disturb(&self, disturbance: Value) -> Result<()> {
+        self.admin(Method::POST, "/_sim/disturb", &disturbance).await.map(|_| ())
+    }
+
+    /// Changes the switches that are named.
+    ///
+    /// # Errors
+    ///
+    /// If one is not known.
+    pub async fn switch(&self, switches: Value) -> Result<()> {
+        self.admin(Method::PATCH, "/_sim/switches", &switches).await.map(|_| ())
+    }
+
+    /// What the fabric looks like now.
+    ///
+    /// # Errors
+    ///
+    /// If the simulator does not answer.
+    pub async fn network(&self) -> Result<Value> {
+        let mut state = self.admin(Method::GET, "/_sim/state", &Value::Null).await?;
+        Ok(state["network"].take())
+    }
+
+    /// Calls EC2 as another client of the account, and gives the answer's XML.
+    ///
+    /// # Errors
+    ///
+    /// If EC2 refuses; the error carries the answer.
+    pub async fn ec2(&self, action: &str, parameters: &[(&str, &str)]) -> Result<String> {
+        let mut form = format!("Action={action}&Version=2016-11-15");
+        for (name, value) in parameters {
+            write!(form, "&{name}={value}")?;
+        }
+        let (status, body) = self.send(Method::POST, "/", form.into_bytes()).await?;
+        let answer = String::from_utf8_lossy(&body).into_owned();
+        ensure!(status.is_success(), "{action}: {status}: {answer}");
+        Ok(answer)
+    }
+
+    /// Every ENI that EC2 has.
+    ///
+    /// # Errors
+    ///
+    /// If EC2 refuses.
+    pub async fn enis(&self) -> Result<BTreeSet<String>> {
+        let answer = self.ec2("DescribeNetworkInterfaces", &[]).await?;
+        let ids = answer.split("<networkInterfaceId>").skip(1);
+        let ids = ids.filter_map(|rest| Some(rest.split_once('<')?.0.to_owned()));
+        Ok(ids.collect())
+    }
+
+    async fn admin(&self, method: Method, path: &str, body: &Value) -> Result<Value> {
+        let (status, body) = self.send(method, path, body.to_string().into_bytes()).await?;
+        ensure!(status.is_success(), "{path}: {status}: {}", String::from_utf8_lossy(&body));
+        serde_json::from_slice(&body).context("read the answer as JSON")
+    }
+
+    async fn send(&self, method: Method, path: &str, body: Vec<u8>) -> Result<(StatusCode, Bytes)> {
         let stream = TcpStream::connect(&self.address).await.context("connect to vpc-sim")?;
         let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream))
             .await
             .context("speak HTTP")?;
         let connection = tokio::spawn(connection);
-        let request = hyper::Request::get(path)
+        let request = hyper::Request::builder()
+            .method(method)
+            .uri(path)
             .header("host", &self.address)
-            .body(Full::<Bytes>::default())?;
-        let reply = sender.send_request(request).await.with_context(|| format!("GET {path}"))?;
+            .header("authorization", SCOPE)
+            .body(Full::new(Bytes::from(body)))?;
+        let reply = sender.send_request(request).await.with_context(|| format!("send {path}"))?;
         let status = reply.status();
         let body = reply.into_body().collect().await.context("read the answer")?.to_bytes();
         connection.abort();
-        ensure!(status.is_success(), "GET {path}: {status}: {}", String::from_utf8_lossy(&body));
-        serde_json::from_slice(&body).context("read the answer as JSON")
+        Ok((status, body))
     }
 
     /// Ends the simulator, which takes its namespaces and devices with it.

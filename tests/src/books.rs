@@ -1,0 +1,119 @@
+//! Whether everybody's books agree: the daemon's record, the node's kernel and EC2.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::Ipv4Addr;
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+use proto::v1::ViewReply;
+use serde_json::Value;
+
+use crate::cluster::{ClusterOf, NodeOf, Runtime};
+use crate::process::{eventually, in_netns, output};
+
+/// Until calls that are still under way have ended.
+const PATIENCE: Duration = Duration::from_secs(20);
+
+impl<R: Runtime> ClusterOf<R> {
+    /// Waits until the books agree: each ENI at EC2 is on a node, but for those in `others`; each
+    /// node's daemon knows exactly the addresses that EC2 has put on its ENIs; each pod has one of
+    /// them, no two the same, and exactly these have a route in the kernel, to a veth of their own.
+    ///
+    /// # Errors
+    ///
+    /// The first disagreement that does not pass.
+    pub async fn books_agree(&self, others: &[String]) -> Result<()> {
+        eventually("agreement of record, kernel and EC2", PATIENCE, || self.compare(others)).await
+    }
+
+    async fn compare(&self, others: &[String]) -> Result<()> {
+        let network = self.sim.network().await?;
+        let instances = network["instances"].as_array().context("a picture without instances")?;
+        let attached: BTreeSet<_> = instances.iter().flat_map(|i| ids(&i["enis"])).collect();
+        let all: BTreeSet<_> =
+            self.sim.enis().await?.into_iter().filter(|eni| !others.contains(eni)).collect();
+        ensure!(all == attached, "ENIs at EC2: {all:?}, on nodes: {attached:?}");
+        let mut addresses = BTreeSet::new();
+        for node in &self.nodes {
+            let at_ec2 = instances.iter().find(|instance| is(instance, node));
+            let view = node.view().await?;
+            compare_with_ec2(&view, at_ec2.context("a node that EC2 does not know")?)?;
+            for ip in compare_with_kernel(&view, node).await? {
+                ensure!(addresses.insert(ip.clone()), "{ip} is two pods'");
+            }
+        }
+        Ok(())
+    }
+}
+
+fn is<R>(instance: &Value, node: &NodeOf<R>) -> bool {
+    instance["enis"][0]["primary"] == node.address.to_string()
+}
+
+fn ids(enis: &Value) -> Vec<String> {
+    let ids = enis.as_array().into_iter().flatten().filter_map(|eni| eni["id"].as_str());
+    ids.map(str::to_owned).collect()
+}
+
+/// The daemon's ENIs with their blocks are EC2's, and each pod's address is on its ENI.
+fn compare_with_ec2(view: &ViewReply, instance: &Value) -> Result<()> {
+    let ours = view.enis.iter().map(|eni| {
+        let blocks = eni.blocks.iter().map(|block| block.cidr.trim_end_matches("/32").to_owned());
+        (eni.id.clone(), blocks.collect())
+    });
+    let ours: BTreeMap<String, BTreeSet<String>> = ours.collect();
+    let enis = instance["enis"].as_array().context("an instance without ENIs")?;
+    let theirs =
+        enis.iter().map(|eni| (eni["id"].as_str().unwrap_or_default().to_owned(), blocks(eni)));
+    let theirs: BTreeMap<_, _> = theirs.collect();
+    ensure!(ours == theirs, "the daemon's ENIs: {ours:?}, EC2's: {theirs:?}");
+    for address in view.pods.iter().filter_map(|pod| pod.address.as_ref()) {
+        let blocks = theirs.get(&address.eni).context("a pod on an unknown ENI")?;
+        let found = blocks.iter().any(|block| contains(block, &address.address));
+        ensure!(found, "a pod has {}, which {} has not", address.address, address.eni);
+    }
+    Ok(())
+}
+
+fn blocks(eni: &Value) -> BTreeSet<String> {
+    let of = |key: &str| eni[key].as_array().cloned().unwrap_or_default();
+    let all = of("secondaries").into_iter().chain(of("prefixes"));
+    all.filter_map(|block| block.as_str().map(str::to_owned)).collect()
+}
+
+/// Whether `block`, an address or a /28, holds `address`.
+fn contains(block: &str, address: &str) -> bool {
+    let Some(first) = block.strip_suffix("/28") else { return block == address };
+    let bits = |text: &str| text.parse().map(Ipv4Addr::to_bits).ok();
+    bits(address).is_some_and(|address| bits(first) == Some(address & !15))
+}
+
+/// The pods' addresses by the daemon's word, which are those that the kernel has routes for.
+async fn compare_with_kernel<R: Runtime>(
+    view: &ViewReply,
+    node: &NodeOf<R>,
+) -> Result<BTreeSet<String>> {
+    let pods = view.pods.iter().filter_map(|pod| pod.address.as_ref());
+    let recorded: Vec<_> = pods.map(|address| address.address.clone()).collect();
+    let routes = ip(node, &["-j", "-4", "route", "show", "table", "main"]).await?;
+    let to_pods = routes.iter().filter(|route| is_veth(&route["dev"]));
+    let routed: Vec<_> = to_pods.filter_map(|route| route["dst"].as_str()).collect();
+    let links = ip(node, &["-j", "link", "show", "type", "veth"]).await?;
+    let n_links = links.iter().filter(|link| is_veth(&link["ifname"])).count();
+    let unique: BTreeSet<String> = recorded.iter().cloned().collect();
+    ensure!(unique.len() == recorded.len(), "an address twice on record: {recorded:?}");
+    let in_kernel: BTreeSet<String> = routed.iter().map(|&ip| ip.to_owned()).collect();
+    ensure!(unique == in_kernel, "on record: {unique:?}, in the kernel: {in_kernel:?}");
+    ensure!(n_links == unique.len(), "{n_links} veths for {} pods", unique.len());
+    Ok(unique)
+}
+
+/// The host's end of a pod's link, not the device of an ENI.
+fn is_veth(name: &Value) -> bool {
+    name.as_str().is_some_and(|name| name.starts_with("eni"))
+}
+
+async fn ip<R: Runtime>(node: &NodeOf<R>, words: &[&str]) -> Result<Vec<Value>> {
+    let text = output(in_netns(&node.netns, "ip").args(words)).await?;
+    serde_json::from_str(&text).with_context(|| format!("read what ip {words:?} prints"))
+}

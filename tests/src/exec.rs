@@ -1,0 +1,254 @@
+//! The plugin started as a runtime starts it, but without a runtime: quicker, and with its errors
+//! whole, where a runtime adds nothing.
+
+use std::collections::BTreeSet;
+use std::fmt;
+use std::path::{Path, PathBuf};
+use std::process::{Output, Stdio};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use anyhow::{Context, Result, bail};
+use futures::future::try_join_all;
+use serde_json::Value;
+use tokio::io::AsyncWriteExt as _;
+use tokio::process::{Child, Command};
+
+use crate::cluster::{ClusterOf, NodeOf, Runtime};
+use crate::containerd::Containerd;
+use crate::process::{in_netns, output};
+
+/// A cluster whose pods are network namespaces.
+pub type ExecCluster = ClusterOf<Exec>;
+/// A node whose pods are network namespaces.
+pub type ExecNode = NodeOf<Exec>;
+
+/// Starts the plugin of one node.
+#[derive(Debug)]
+pub struct Exec {
+    dir: PathBuf,
+    netns: String,
+    /// The pods' namespaces that there are.
+    namespaces: Mutex<BTreeSet<String>>,
+}
+
+/// A network namespace that is a pod, and where it is connected, its address.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Pod {
+    /// Its name in Kubernetes.
+    pub name: String,
+    /// Path of its network namespace.
+    pub netns: String,
+    /// Its address; empty as long as it has none.
+    pub ip: String,
+}
+
+/// The plugin's error, as it prints it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Refusal {
+    /// The number of docs/errors.md.
+    pub code: u64,
+    /// What is wrong.
+    pub msg: String,
+    /// More of it.
+    pub details: String,
+}
+
+impl fmt::Display for Refusal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "code {}: {}; {}", self.code, self.msg, self.details)
+    }
+}
+
+impl std::error::Error for Refusal {}
+
+impl Runtime for Exec {
+    async fn start(dir: &Path, netns: &str) -> Result<Self> {
+        Ok(Self { dir: dir.to_owned(), netns: netns.to_owned(), namespaces: Mutex::default() })
+    }
+
+    async fn network_ready(&self) -> Result<()> {
+        Ok(())
+    }
+
+    /// The pods' addresses stay with the daemon, which goes down too.
+    async fn down(self) -> Result<()> {
+        let left = self.namespaces.into_inner().unwrap_or_else(PoisonError::into_inner);
+        let mut outcome = Ok(());
+        for namespace in left {
+            let deleted = delete(&namespace).await;
+            // A test that fails may have left a deletion or a making in its midst.
+            if Path::new("/run/netns").join(&namespace).exists() {
+                outcome = outcome.and(deleted);
+            }
+        }
+        outcome
+    }
+}
+
+impl Exec {
+    /// A new pod, not connected yet.
+    ///
+    /// # Errors
+    ///
+    /// If its network namespace cannot be made.
+    pub async fn pod(&self, name: &str) -> Result<Pod> {
+        let namespace = format!("{}-{name}", self.netns);
+        let netns = format!("/run/netns/{namespace}");
+        self.namespaces().insert(namespace.clone());
+        output(Command::new("ip").args(["netns", "add", &namespace])).await?;
+        Ok(Pod { name: name.to_owned(), netns, ip: String::new() })
+    }
+
+    /// Starts a pod.
+    ///
+    /// # Errors
+    ///
+    /// A [`Refusal`] if the plugin fails; it is told of the DEL then, as a runtime would.
+    pub async fn run(&self, name: &str) -> Result<Pod> {
+        let mut pod = self.pod(name).await?;
+        match self.add(&pod).await {
+            Ok(ip) => pod.ip = ip,
+            Err(error) => {
+                self.remove(&pod).await.context("DEL after a failed ADD")?;
+                return Err(error.context(format!("ADD of {name}")));
+            }
+        }
+        Ok(pod)
+    }
+
+    /// Starts `count` pods, all at the same time.
+    ///
+    /// # Errors
+    ///
+    /// A [`Refusal`] if the plugin fails for one.
+    pub async fn run_all(&self, prefix: &str, count: usize) -> Result<Vec<Pod>> {
+        let names: Vec<_> = (0..count).map(|index| format!("{prefix}{index}")).collect();
+        try_join_all(names.iter().map(|name| self.run(name))).await
+    }
+
+    /// Starts a pod that gets no address.
+    ///
+    /// # Errors
+    ///
+    /// If it gets one, or if the plugin fails without a word.
+    pub async fn refusal(&self, name: &str) -> Result<Refusal> {
+        match self.run(name).await {
+            Ok(pod) => bail!("{name} got {}", pod.ip),
+            Err(error) => error.downcast(),
+        }
+    }
+
+    /// ADD; gives the address.
+    ///
+    /// # Errors
+    ///
+    /// A [`Refusal`] if the plugin fails.
+    pub async fn add(&self, pod: &Pod) -> Result<String> {
+        added(self.start_verb("ADD", pod).await?.wait_with_output().await?)
+    }
+
+    /// DEL; the pod's namespace stays.
+    ///
+    /// # Errors
+    ///
+    /// A [`Refusal`] if the plugin fails.
+    pub async fn del(&self, pod: &Pod) -> Result<()> {
+        read(self.start_verb("DEL", pod).await?.wait_with_output().await?).map(|_| ())
+    }
+
+    /// DEL, and the pod's namespace goes.
+    ///
+    /// # Errors
+    ///
+    /// A [`Refusal`] if the plugin fails.
+    pub async fn remove(&self, pod: &Pod) -> Result<()> {
+        self.del(pod).await?;
+        let namespace = pod.netns.trim_start_matches("/run/netns/");
+        delete(namespace).await?;
+        self.namespaces().remove(namespace);
+        Ok(())
+    }
+
+    /// Removes pods, all at the same time.
+    ///
+    /// # Errors
+    ///
+    /// A [`Refusal`] if the plugin fails for one.
+    pub async fn remove_all(&self, pods: &[Pod]) -> Result<()> {
+        try_join_all(pods.iter().map(|pod| self.remove(pod))).await.map(|_| ())
+    }
+
+    /// Starts the plugin for the pod's `eth0` and leaves it running.
+    ///
+    /// # Errors
+    ///
+    /// If it cannot be started.
+    pub async fn start_verb(&self, verb: &str, pod: &Pod) -> Result<Child> {
+        let mut command = in_netns(&self.netns, Containerd::cni_bin(&self.dir).join("aws-cni"));
+        let args = format!("K8S_POD_NAMESPACE=default;K8S_POD_NAME={}", pod.name);
+        command
+            .env_clear()
+            .env("CNI_COMMAND", verb)
+            .env("CNI_CONTAINERID", &pod.name)
+            .env("CNI_NETNS", &pod.netns)
+            .env("CNI_IFNAME", "eth0")
+            .env("CNI_ARGS", format!("IgnoreUnknown=1;{args}"))
+            .env("CNI_PATH", Containerd::cni_bin(&self.dir))
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .kill_on_drop(true);
+        let mut child = command.spawn().with_context(|| format!("start {command:?}"))?;
+        let mut stdin = child.stdin.take().context("no stdin")?;
+        stdin.write_all(self.configuration()?.as_bytes()).await.context("hand it its conf")?;
+        Ok(child)
+    }
+
+    fn namespaces(&self) -> MutexGuard<'_, BTreeSet<String>> {
+        self.namespaces.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The first entry of the conflist, composed as a runtime does it.
+    fn configuration(&self) -> Result<String> {
+        let path = Containerd::cni_conf(&self.dir).join("10-aws.conflist");
+        let text = std::fs::read_to_string(&path).context("read the conflist")?;
+        let list: Value = serde_json::from_str(&text).context("read the conflist")?;
+        let mut conf = list["plugins"][0].clone();
+        conf["name"] = list["name"].clone();
+        conf["cniVersion"] = list["cniVersion"].clone();
+        Ok(conf.to_string())
+    }
+}
+
+/// The address that an ADD has printed.
+///
+/// # Errors
+///
+/// A [`Refusal`] if it has printed that.
+pub fn added(out: Output) -> Result<String> {
+    let result = read(out)?;
+    let address = result["ips"][0]["address"].as_str().context("a result without address")?;
+    Ok(address.trim_end_matches("/32").to_owned())
+}
+
+async fn delete(namespace: &str) -> Result<()> {
+    output(Command::new("ip").args(["netns", "delete", namespace])).await.map(|_| ())
+}
+
+/// The plugin's result; null for a verb without any.
+fn read(out: Output) -> Result<Value> {
+    if out.status.success() && out.stdout.is_empty() {
+        return Ok(Value::Null);
+    }
+    let said = || {
+        let text = [&*out.stdout, &*out.stderr].map(String::from_utf8_lossy).concat();
+        format!("aws-cni ended with {}: {text}", out.status)
+    };
+    let answer: Value = serde_json::from_slice(&out.stdout).with_context(said)?;
+    if out.status.success() {
+        return Ok(answer);
+    }
+    let text = |key: &str| answer[key].as_str().unwrap_or_default().to_owned();
+    let code = answer["code"].as_u64().with_context(said)?;
+    Err(Refusal { code, msg: text("msg"), details: text("details") }.into())
+}

@@ -1,0 +1,128 @@
+//! EC2 that cannot be reached at all, and what others do to the node's ENIs meanwhile.
+
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, ensure};
+use serde_json::json;
+use tests::cluster::Spec;
+use tests::exec::{ExecCluster, ExecNode};
+use tests::process::{PATIENCE, eventually, in_netns, output};
+
+use crate::{all_reachable, names_code, run_patiently};
+
+/// Packets from the node to EC2 meet this verdict of nftables; others pass.
+async fn cut_off(node: &ExecNode, verdict: &str) -> Result<()> {
+    let rules = format!(
+        "table ip away {{ chain out {{ type filter hook output priority 0; \
+         tcp dport 8773 {verdict}; }}; }}"
+    );
+    output(in_netns(&node.netns, "nft").arg(rules)).await.map(|_| ())
+}
+
+async fn reconnect(node: &ExecNode) -> Result<()> {
+    output(in_netns(&node.netns, "nft").arg("delete table ip away")).await.map(|_| ())
+}
+
+/// EC2 goes away by `go` and comes back by `come`.
+async fn ec2_is_away(
+    name: &str,
+    add_wait: &str,
+    go: impl AsyncFnOnce(&ExecCluster) -> Result<()>,
+    come: impl AsyncFnOnce(&ExecCluster) -> Result<()>,
+) -> Result<()> {
+    let settings = [("WARM_IP_TARGET", "3"), ("TIDEPOOL_ADD_WAIT", add_wait)];
+    let spec = Spec::new(name, "m5.large", 1, &settings);
+    ExecCluster::with(spec, async |cluster| {
+        go(cluster).await?;
+        let node = &mut cluster.nodes[0];
+        let at_once = Instant::now();
+        let mut pods = node.runtime.run_all("p", 3).await?;
+        node.runtime.remove(&pods.remove(0)).await?;
+        ensure!(at_once.elapsed() < Duration::from_secs(3), "took {:?}", at_once.elapsed());
+        let refusal = node.runtime.refusal("empty").await?;
+        names_code(&refusal, "EC2_FAILING")?;
+
+        node.kill_ipamd().await?;
+        node.start_ipamd_unready().await?;
+        let refusal = node.runtime.refusal("still").await?;
+        ensure!(refusal.msg.starts_with("EC2_FAILING: "), "after a restart: {refusal}");
+        node.runtime.remove(&pods.remove(0)).await.context("DEL after a restart")?;
+
+        come(cluster).await?;
+        let node = &cluster.nodes[0];
+        pods.push(run_patiently(node, "back", PATIENCE).await?);
+        all_reachable(node, &pods).await?;
+        cluster.books_agree(&[]).await
+    })
+    .await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn while_ec2_fails_the_warm_pool_serves_and_an_empty_one_says_why() -> Result<()> {
+    let away = json!({"when": "each", "effect": {"fail": {"code": "Unavailable"}}});
+    let go = async |cluster: &ExecCluster| cluster.sim.fault(away).await.map(|_| ());
+    ec2_is_away("f503", "4s", go, async |cluster| cluster.sim.mend(1).await).await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn while_ec2_refuses_connections_the_warm_pool_serves() -> Result<()> {
+    let go =
+        async |cluster: &ExecCluster| cut_off(&cluster.nodes[0], "reject with tcp reset").await;
+    ec2_is_away("frst", "4s", go, async |cluster| reconnect(&cluster.nodes[0]).await).await
+}
+
+/// A call is given up after ten seconds; only then anybody knows.
+#[tokio::test(flavor = "multi_thread")]
+async fn while_ec2_is_a_black_hole_the_warm_pool_serves() -> Result<()> {
+    let go = async |cluster: &ExecCluster| cut_off(&cluster.nodes[0], "drop").await;
+    ec2_is_away("fhole", "14s", go, async |cluster| reconnect(&cluster.nodes[0]).await).await
+}
+
+/// The pool's free single addresses, each with its ENI.
+async fn free_addresses(node: &ExecNode) -> Result<Vec<(String, String)>> {
+    let view = node.view().await?;
+    let blocks = view.enis.iter().flat_map(|eni| eni.blocks.iter().map(|b| (eni.id.clone(), b)));
+    let free = blocks.filter(|(_, block)| block.free == 1);
+    Ok(free.map(|(eni, b)| (eni, b.cidr.trim_end_matches("/32").to_owned())).collect())
+}
+
+/// An idle address is taken away. A daemon that starts reads EC2 and must not offer it.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_address_taken_behind_its_back_is_not_offered_after_a_restart() -> Result<()> {
+    let spec = Spec::new("fgone", "m5.large", 1, &[("WARM_IP_TARGET", "3")]);
+    ExecCluster::with(spec, async |cluster| {
+        let free = free_addresses(&cluster.nodes[0]).await?;
+        let (eni, gone) = free.first().context("no free address")?;
+        cluster.sim.disturb(json!({"unassign": {"eni": eni, "addresses": [gone]}})).await?;
+        cluster.nodes[0].stop_ipamd().await?;
+        cluster.nodes[0].start_ipamd().await?;
+        let node = &cluster.nodes[0];
+        let pods = node.runtime.run_all("p", 6).await?;
+        ensure!(pods.iter().all(|pod| pod.ip != *gone), "{gone} is not at EC2 any more");
+        all_reachable(node, &pods).await?;
+        cluster.books_agree(&[]).await
+    })
+    .await
+}
+
+/// The kernel reports that the device is gone. The daemon reads EC2, and attaches the ENI again, but
+/// no pod gets an address on it before.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_eni_detached_behind_its_back_is_not_used_until_it_is_back() -> Result<()> {
+    let spec = Spec::new("fdet", "t3.small", 1, &[]);
+    ExecCluster::with(spec, async |cluster| {
+        let node = &cluster.nodes[0];
+        let first = node.runtime.run_all("a", 3).await?;
+        let eni = eventually("a free secondary ENI", PATIENCE, async || {
+            let view = node.view().await?;
+            let ready = view.enis.iter().find(|eni| !eni.primary && eni.state == "ready");
+            Ok(ready.context("no secondary ENI")?.clone())
+        })
+        .await?;
+        cluster.sim.disturb(json!({"detach_eni": {"eni": eni.id}})).await?;
+        let second = node.runtime.run_all("b", 3).await?;
+        all_reachable(node, &[first, second].concat()).await?;
+        cluster.books_agree(&[]).await
+    })
+    .await
+}

@@ -1,0 +1,155 @@
+//! Daemons that are killed or stopped, callers that are killed, and bursts.
+
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, ensure};
+use serde_json::json;
+use tests::cluster::Spec;
+use tests::exec::{ExecCluster, ExecNode};
+use tests::process::{PATIENCE, eventually};
+
+use crate::{ASSIGN, ATTACH, CREATE, all_reachable, called, end_burst, lean, n_calls, start_burst};
+
+/// Kills the daemon while EC2 has done `action` and not yet answered.
+async fn crash_within(name: &str, action: &'static str) -> Result<()> {
+    ExecCluster::with(lean(name), async |cluster| {
+        let before = n_calls(cluster, action).await?;
+        let delay = json!({"action": action, "when": "each", "effect": {"delay": {"ms": 8000}}});
+        let delay = cluster.sim.fault(delay).await?;
+        let burst = start_burst(&cluster.nodes[0], "p", 12).await?;
+        called(cluster, action, before + 1).await?;
+        cluster.nodes[0].kill_ipamd().await?;
+        cluster.sim.mend(delay).await?;
+        cluster.nodes[0].start_ipamd().await?;
+
+        let node = &cluster.nodes[0];
+        let pods = end_burst(node, burst).await?;
+        all_reachable(node, &pods).await?;
+        cluster.books_agree(&[]).await
+    })
+    .await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_crash_within_a_create_leaks_no_eni() -> Result<()> {
+    crash_within("fcrc", CREATE).await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_crash_within_an_attach_leaks_no_eni() -> Result<()> {
+    crash_within("fcra", ATTACH).await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_crash_within_an_assign_leaks_no_address() -> Result<()> {
+    crash_within("fcri", ASSIGN).await
+}
+
+/// The daemon is killed again and again while pods come, wherever that meets it.
+#[tokio::test(flavor = "multi_thread")]
+async fn crash_after_crash_loses_nothing() -> Result<()> {
+    let mut spec = lean("fcrash");
+    let slow = json!({"min_ms": 100, "max_ms": 400});
+    spec.switches = json!({"latency": {"custom": {
+        "describe": slow, "create": slow, "assign": slow, "attach_call": slow, "attach": slow,
+        "other_call": slow,
+    }}});
+    ExecCluster::with(spec, async |cluster| {
+        let mut pods = vec![];
+        for round in 0..6 {
+            let before: u64 = cluster.sim.calls().await?.values().sum();
+            let burst = start_burst(&cluster.nodes[0], &format!("p{round}-"), 3).await?;
+            let n_calls = before + 1 + round % 3;
+            eventually("calls of EC2, or an end to the burst", PATIENCE, async || {
+                let calls: u64 = cluster.sim.calls().await?.values().sum();
+                let served = cluster.nodes[0].view().await?.pods.len();
+                ensure!(calls >= n_calls || served == pods.len() + 3, "{calls}, {served} pods");
+                Ok(())
+            })
+            .await?;
+            cluster.nodes[0].kill_ipamd().await?;
+            cluster.nodes[0].start_ipamd().await?;
+            pods.extend(end_burst(&cluster.nodes[0], burst).await?);
+        }
+        all_reachable(&cluster.nodes[0], &pods).await?;
+        cluster.books_agree(&[]).await
+    })
+    .await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn two_hundred_pods_at_once_come_and_go_twice() -> Result<()> {
+    let settings = [
+        ("ENABLE_PREFIX_DELEGATION", "true"),
+        ("TIDEPOOL_MAX_PODS", "250"),
+        ("IP_COOLDOWN_PERIOD", "1"),
+    ];
+    let spec = Spec::new("f200", "m5.large", 1, &settings);
+    ExecCluster::with(spec, async |cluster| {
+        let node = &cluster.nodes[0];
+        for round in ["a", "b"] {
+            let pods = node.runtime.run_all(round, 200).await?;
+            cluster.books_agree(&[]).await.context("with all pods")?;
+            ExecNode::ping(&pods[0].netns, &pods[199].ip).await?;
+            node.runtime.remove_all(&pods).await?;
+            cluster.books_agree(&[]).await.context("without any")?;
+            let counts = node.view().await?.counts.context("no counts")?;
+            ensure!(counts.assigned == 0 && counts.waiting == 0, "{counts:?}");
+        }
+        Ok(())
+    })
+    .await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_caller_killed_while_it_waits_leaves_nothing_behind() -> Result<()> {
+    ExecCluster::with(lean("fkill"), async |cluster| {
+        let node = &cluster.nodes[0];
+        let mut pods = vec![node.runtime.run("warm").await?];
+        // What the pool had is used up, and more comes late.
+        let delay = json!({"action": ASSIGN, "when": "each", "effect": {"delay": {"ms": 3000}}});
+        cluster.sim.fault(delay).await?;
+        pods.push(node.runtime.run("warmer").await?);
+        let killed = node.runtime.pod("killed").await?;
+        let mut add = node.runtime.start_verb("ADD", &killed).await?;
+        eventually("waiting ADD", PATIENCE, async || {
+            let n = node.view().await?.counts.context("no counts")?.waiting;
+            ensure!(n == 1, "{n} are waiting");
+            Ok(())
+        })
+        .await?;
+        add.kill().await?;
+        pods.push(node.runtime.run("next").await?);
+        node.runtime.remove(&killed).await?;
+        let view = node.view().await?;
+        ensure!(view.pods.len() == pods.len(), "{:?}", view.pods);
+        all_reachable(node, &pods).await?;
+        cluster.books_agree(&[]).await
+    })
+    .await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stop_within_a_burst_is_prompt_and_loses_nothing() -> Result<()> {
+    ExecCluster::with(lean("fstop"), async |cluster| {
+        let delay = json!({"action": ASSIGN, "when": "each", "effect": {"delay": {"ms": 2000}}});
+        cluster.sim.fault(delay).await?;
+        let burst = start_burst(&cluster.nodes[0], "p", 20).await?;
+        eventually("pods that wait", PATIENCE, async || {
+            let n = cluster.nodes[0].view().await?.counts.context("no counts")?.waiting;
+            ensure!(n > 0, "nobody waits");
+            Ok(())
+        })
+        .await?;
+        let stopped = Instant::now();
+        cluster.nodes[0].stop_ipamd().await?;
+        ensure!(stopped.elapsed() < Duration::from_secs(5), "took {:?}", stopped.elapsed());
+        cluster.nodes[0].start_ipamd().await?;
+
+        let node = &cluster.nodes[0];
+        let pods = end_burst(node, burst).await?;
+        all_reachable(node, &pods).await?;
+        cluster.books_agree(&[]).await
+    })
+    .await
+}

@@ -1,0 +1,133 @@
+//! A disk that takes nothing.
+
+use std::io::Write as _;
+use std::path::PathBuf;
+
+use anyhow::{Context, Result, ensure};
+use proto::v1::{PodView, ViewReply};
+use tests::cluster::Spec;
+use tests::exec::{ExecCluster, Refusal};
+use tests::process::{PATIENCE, eventually, output};
+use tokio::process::Command;
+
+use crate::{all_reachable, run_patiently};
+
+fn has_address(pod: &PodView, ip: &str) -> bool {
+    pod.address.as_ref().is_some_and(|address| address.address == ip)
+}
+
+/// A small file system of its own for a daemon's state.
+struct Tmpfs(PathBuf);
+
+impl Tmpfs {
+    async fn mount(name: &str) -> Result<Self> {
+        let path = PathBuf::from(format!("/run/tp-state-{name}{}", std::process::id()));
+        std::fs::create_dir_all(&path)?;
+        let mount = ["-t", "tmpfs", "-o", "size=64k", "tmpfs"];
+        output(Command::new("mount").args(mount).arg(&path)).await?;
+        Ok(Self(path))
+    }
+
+    fn fill(&self) -> Result<()> {
+        let mut filler = std::fs::File::create(self.0.join("filler"))?;
+        while filler.write_all(&[0; 512]).is_ok() {}
+        Ok(())
+    }
+
+    fn empty(&self) -> Result<()> {
+        Ok(std::fs::remove_file(self.0.join("filler"))?)
+    }
+
+    async fn remount(&self, option: &str) -> Result<()> {
+        let options = format!("remount,{option}");
+        output(Command::new("mount").args(["-o", &options]).arg(&self.0)).await.map(|_| ())
+    }
+
+    fn store(&self) -> String {
+        self.0.join("ipam.json").display().to_string()
+    }
+}
+
+impl Drop for Tmpfs {
+    fn drop(&mut self) {
+        let unmounted = std::process::Command::new("umount").arg("-l").arg(&self.0).status();
+        if unmounted.is_ok_and(|status| status.success()) {
+            std::fs::remove_dir(&self.0).ok();
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_full_disk_refuses_adds_and_keeps_what_is_there() -> Result<()> {
+    let state = Tmpfs::mount("ffdsk").await?;
+    let store = state.store();
+    let settings = [("WARM_IP_TARGET", "9"), ("AWS_VPC_K8S_CNI_BACKING_STORE", store.as_str())];
+    let spec = Spec::new("ffdsk", "m5.4xlarge", 1, &settings);
+    ExecCluster::with(spec, async |cluster| {
+        let node = &mut cluster.nodes[0];
+        let mut pods = node.runtime.run_all("p", 8).await?;
+        state.fill()?;
+        // The last page of the log takes some more.
+        let refusal = loop {
+            match node.runtime.run(&format!("q{}", pods.len())).await {
+                Ok(pod) => pods.push(pod),
+                Err(error) => break error.downcast::<Refusal>()?,
+            }
+            ensure!(pods.len() < 40, "nothing is refused although the disk is full");
+        };
+        ensure!(refusal.msg.starts_with("STATE_UNWRITABLE: "), "{refusal}");
+        let path = state.0.display().to_string();
+        ensure!(refusal.msg.contains(&path), "{refusal} does not name {path}");
+        all_reachable(node, &pods).await?;
+        // A DEL that cannot be recorded is noted beside the socket, and the address stays taken.
+        let gone = pods.pop().context("no pod")?;
+        node.runtime.del(&gone).await.context("DEL with a full disk")?;
+        let holds = |view: ViewReply| view.pods.iter().any(|p| has_address(p, &gone.ip));
+        ensure!(holds(node.view().await?), "{} is free, but not on record", gone.ip);
+
+        state.empty()?;
+        eventually("end of the noted DEL", PATIENCE, async || {
+            ensure!(!holds(node.view().await?), "{} is still taken", gone.ip);
+            Ok(())
+        })
+        .await?;
+        pods.push(run_patiently(node, "back", PATIENCE).await?);
+        all_reachable(node, &pods).await?;
+        cluster.books_agree(&[]).await?;
+        let node = &mut cluster.nodes[0];
+        node.kill_ipamd().await?;
+        node.start_ipamd().await.context("on the log that met a full disk")?;
+        cluster.books_agree(&[]).await
+    })
+    .await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_read_only_disk_refuses_adds_and_keeps_what_is_there() -> Result<()> {
+    let state = Tmpfs::mount("frodk").await?;
+    let store = state.store();
+    let settings = [("AWS_VPC_K8S_CNI_BACKING_STORE", store.as_str())];
+    let spec = Spec::new("frodk", "t3.small", 1, &settings);
+    ExecCluster::with(spec, async |cluster| {
+        let node = &mut cluster.nodes[0];
+        let mut pods = node.runtime.run_all("p", 2).await?;
+        node.stop_ipamd().await?;
+        state.remount("ro").await?;
+        node.start_ipamd_unready().await?;
+        let refusal = eventually("refusal for the disk", PATIENCE, async || {
+            let refusal = node.runtime.refusal("ro").await?;
+            ensure!(refusal.msg.starts_with("STATE_UNWRITABLE: "), "{refusal}");
+            Ok(refusal)
+        })
+        .await?;
+        let path = state.0.display().to_string();
+        ensure!(refusal.msg.contains(&path), "{refusal} does not name {path}");
+        all_reachable(node, &pods).await?;
+
+        state.remount("rw").await?;
+        pods.push(run_patiently(node, "back", PATIENCE).await?);
+        all_reachable(node, &pods).await?;
+        cluster.books_agree(&[]).await
+    })
+    .await
+}

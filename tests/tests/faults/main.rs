@@ -1,0 +1,96 @@
+//! What a hostile reality does to a node: EC2 that throttles, loses answers, is slow, full or away;
+//! crashes; disks that are full; changes behind the daemon's back. Each test starts real processes
+//! and ends with the books of record, kernel and EC2 in agreement.
+
+mod away;
+mod busy;
+mod crash;
+mod disk;
+mod short;
+
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+use tests::cluster::Spec;
+use tests::exec::{self, ExecCluster, ExecNode, Pod, Refusal};
+use tests::process::{PATIENCE, eventually};
+use tokio::process::Child;
+
+const CREATE: &str = "CreateNetworkInterface";
+const ATTACH: &str = "AttachNetworkInterface";
+const ASSIGN: &str = "AssignPrivateIpAddresses";
+const MODIFY: &str = "ModifyNetworkInterfaceAttribute";
+/// A pool that grows only when pods ask for it.
+const LEAN: [(&str, &str); 2] = [("WARM_IP_TARGET", "1"), ("IP_COOLDOWN_PERIOD", "1")];
+
+/// One m5.large, which takes 9 addresses on each of 3 ENIs.
+fn lean(name: &str) -> Spec {
+    Spec::new(name, "m5.large", 1, &LEAN)
+}
+
+/// Every pod reaches the first one, and the node reaches them all.
+async fn all_reachable(node: &ExecNode, pods: &[Pod]) -> Result<()> {
+    let node_ns = format!("/run/netns/{}", node.netns);
+    for pod in pods {
+        ExecNode::ping(&node_ns, &pod.ip).await.context("node to pod")?;
+        ExecNode::ping(&pod.netns, &pods[0].ip).await.context("pod to pod")?;
+    }
+    Ok(())
+}
+
+/// Waits until `action` has been called `n` times.
+async fn called(cluster: &ExecCluster, action: &str, n: u64) -> Result<()> {
+    eventually("call of EC2", PATIENCE, async || {
+        let calls = cluster.sim.calls().await?.get(action).copied().unwrap_or_default();
+        ensure!(calls >= n, "{calls} calls of {action}, not {n}");
+        Ok(())
+    })
+    .await
+}
+
+async fn n_calls(cluster: &ExecCluster, action: &str) -> Result<u64> {
+    Ok(cluster.sim.calls().await?.get(action).copied().unwrap_or_default())
+}
+
+/// Adds a pod again and again, as a kubelet does, at most for `patience`.
+async fn run_patiently(node: &ExecNode, name: &str, patience: Duration) -> Result<Pod> {
+    eventually("address for the pod", patience, || node.runtime.run(name)).await
+}
+
+/// An ADD under way for each of `count` pods.
+async fn start_burst(node: &ExecNode, prefix: &str, count: usize) -> Result<Vec<(Child, Pod)>> {
+    let mut burst = vec![];
+    for index in 0..count {
+        let pod = node.runtime.pod(&format!("{prefix}{index}")).await?;
+        burst.push((node.runtime.start_verb("ADD", &pod).await?, pod));
+    }
+    Ok(burst)
+}
+
+/// Waits for the ADDs; those that something has cut off are made again, as a kubelet does.
+async fn end_burst(node: &ExecNode, burst: Vec<(Child, Pod)>) -> Result<Vec<Pod>> {
+    let mut pods = vec![];
+    for (add, mut pod) in burst {
+        pod.ip = match exec::added(add.wait_with_output().await?) {
+            Ok(ip) => ip,
+            Err(_) => add_again(node, &pod).await?,
+        };
+        pods.push(pod);
+    }
+    Ok(pods)
+}
+
+/// DEL and ADD until that succeeds.
+async fn add_again(node: &ExecNode, pod: &Pod) -> Result<String> {
+    eventually("address for the pod", PATIENCE, async || {
+        node.runtime.del(pod).await?;
+        node.runtime.add(pod).await
+    })
+    .await
+}
+
+fn names_code(refusal: &Refusal, code: &str) -> Result<()> {
+    ensure!(refusal.msg.starts_with(&format!("{code}: ")), "not {code}: {refusal}");
+    ensure!(refusal.msg.contains("subnet-") && refusal.msg.contains(" in use"), "{refusal}");
+    Ok(())
+}
