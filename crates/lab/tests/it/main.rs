@@ -2,4 +2,6 @@
 
 #![expect(clippy::unwrap_used, reason = "a panic is a test's report")]
 
+mod golden;
+mod runs;
 mod tables;

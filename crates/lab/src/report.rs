@@ -1,0 +1,101 @@
+//! The figures of both strategies side by side: as data, as text, as a chart.
+
+mod chart;
+mod table;
+
+use serde::Serialize;
+
+pub use self::chart::{ChartError, chart};
+pub use self::table::render;
+use crate::cloud::SetupError;
+use crate::run::{Strategy, run};
+use crate::scenario::Case;
+use crate::score::{Score, share};
+
+/// What came of the cases of one scenario.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Report {
+    /// The scenario in one line.
+    pub about: String,
+    /// In the order of the cases.
+    pub cases: Vec<CaseReport>,
+}
+
+/// One policy, both strategies.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct CaseReport {
+    /// The policy in a few words.
+    pub policy: String,
+    /// In the order of the strategies.
+    pub scores: Vec<Score>,
+    /// How ours stands to the incumbent, if both were run.
+    pub aims: Vec<Aim>,
+}
+
+/// One thing that ours shall do better.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Aim {
+    /// What is compared.
+    pub what: &'static str,
+    /// Ours.
+    pub ours: f64,
+    /// The incumbent's, or what is possible at best.
+    pub theirs: f64,
+    /// Ours over theirs; `None` if theirs is 0.
+    pub ratio: Option<f64>,
+    /// What the ratio shall be at most.
+    pub at_most: f64,
+    /// Whether it is, or both are 0.
+    pub met: bool,
+}
+
+impl Aim {
+    fn new(what: &'static str, ours: f64, theirs: f64, at_most: f64) -> Self {
+        let ratio = (theirs > 0.0).then(|| ours / theirs);
+        let met = ratio.map_or(ours == 0.0, |ratio| ratio <= at_most);
+        Self { what, ours, theirs, ratio, at_most, met }
+    }
+}
+
+/// Runs every case with every one of the strategies.
+///
+/// # Errors
+///
+/// If EC2 refuses what a case is to start from.
+pub fn simulate(
+    about: &str,
+    cases: &[Case],
+    strategies: &[Strategy],
+) -> Result<Report, SetupError> {
+    let cases = cases.iter().map(|case| case_report(case, strategies));
+    Ok(Report { about: about.to_owned(), cases: cases.collect::<Result<_, _>>()? })
+}
+
+fn case_report(case: &Case, strategies: &[Strategy]) -> Result<CaseReport, SetupError> {
+    let run = |strategy: &Strategy| run(&case.setup, *strategy).map(|outcome| outcome.score);
+    let scores: Vec<Score> = strategies.iter().map(run).collect::<Result<_, _>>()?;
+    let of = |strategy| scores.iter().find(|score| score.strategy == strategy);
+    let aims = match (of(Strategy::Tidepool), of(Strategy::Incumbent)) {
+        (Some(ours), Some(theirs)) => aims(ours, theirs),
+        _ => Vec::new(),
+    };
+    Ok(CaseReport { policy: case.policy.clone(), scores, aims })
+}
+
+fn aims(ours: &Score, theirs: &Score) -> Vec<Aim> {
+    let seconds = |ms| share(ms, 1000);
+    let (wait, their_wait) = (seconds(ours.wait_ms.p99), seconds(theirs.wait_ms.p99));
+    let (idle, their_idle) = (ours.idle.mean_per_pod, theirs.idle.mean_per_pod);
+    let (calls, their_calls) = (ours.mutating_calls_per_pod, theirs.mutating_calls_per_pod);
+    let mut aims = vec![
+        Aim::new("p99 wait, s", wait, their_wait, 1.0 / 3.0),
+        Aim::new("idle addresses per pod", idle, their_idle, 0.5),
+        Aim::new("mutating calls per pod", calls, their_calls, 0.5),
+    ];
+    if let (Some(bound), Some(last)) = (ours.bound_ms.filter(|ms| *ms > 0), ours.last_pod_ms) {
+        // A pod that still waits has no last address.
+        let last = if ours.pods.waiting == 0 { seconds(last) } else { f64::INFINITY };
+        aims.push(Aim::new("last pod over what buckets allow, s", last, seconds(bound), 1.2));
+    }
+    aims
+}

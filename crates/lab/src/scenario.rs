@@ -1,0 +1,265 @@
+//! Loads that decide whether a pool is any good, each under several policies.
+
+use std::time::Duration;
+
+use ec2_model::config::AddressChoice;
+use ipam::policy::{Mode, Policy, Targets};
+use ipnet::Ipv4Net;
+
+use crate::run::Setup;
+use crate::trace::{self, Action, Step, Trace};
+use crate::world::{NodeSpec, Subnet, World};
+
+const MINUTE: Duration = Duration::from_secs(60);
+const SEED: u64 = 20_261_121;
+
+/// As large as in life, or small enough for a test.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Size {
+    /// As named.
+    Full,
+    /// The same shape with a fraction of the nodes, pods or time.
+    Small,
+}
+
+impl Size {
+    fn pick<T>(self, full: T, small: T) -> T {
+        match self {
+            Self::Full => full,
+            Self::Small => small,
+        }
+    }
+}
+
+/// A load and a world.
+#[derive(Debug, Clone, Copy)]
+pub struct Scenario {
+    /// Names it on a command line.
+    pub name: &'static str,
+    /// One line for people.
+    pub about: &'static str,
+    /// Mode and targets under which it is run.
+    policies: &'static [Rule],
+    build: fn(Size) -> Shape,
+}
+
+/// A setup without its policy.
+struct Shape {
+    world: World,
+    instance_type: &'static str,
+    /// Pods that need an address, at most, in either mode.
+    max_pods: (u32, u32),
+    nodes: u32,
+    trace: Trace,
+    lasts: Duration,
+}
+
+/// One way to run a scenario.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Case {
+    /// The policy in a few words: `warm-eni-1`.
+    pub policy: String,
+    /// What to run.
+    pub setup: Setup,
+}
+
+/// Mode and targets.
+type Rule = (&'static str, Mode, Targets);
+
+const WARM_ENI: Rule = ("warm-eni-1", Mode::SecondaryIp, Targets::WarmEni(1));
+const WARM_IP: Rule = ("warm-ip-5", Mode::SecondaryIp, Targets::Ip { warm: 5, minimum: 0 });
+const WARM_PREFIX: Rule = ("warm-prefix-1", Mode::Prefix, Targets::WarmPrefix(1));
+const ALL_RULES: &[Rule] = &[WARM_ENI, WARM_IP, WARM_PREFIX];
+
+/// All of them.
+pub const SCENARIOS: &[Scenario] = &[
+    Scenario {
+        name: "burst",
+        about: "500 nodes from 0 to 23,000 pods at once",
+        policies: &[WARM_ENI, WARM_PREFIX],
+        build: burst,
+    },
+    Scenario {
+        name: "join",
+        about: "150 nodes join together, with 3,000 pods that wait for them",
+        policies: &[WARM_ENI, WARM_PREFIX],
+        build: join,
+    },
+    Scenario {
+        name: "day",
+        about: "one pod per second for a day on one node",
+        policies: ALL_RULES,
+        build: day,
+    },
+    Scenario {
+        name: "fragmented",
+        about: "300 pods on 10 nodes in a subnet with no free /28",
+        policies: &[WARM_PREFIX],
+        build: fragmented,
+    },
+    Scenario {
+        name: "dry",
+        about: "a subnet that others use up just before 150 pods come, and leave ten minutes later",
+        policies: ALL_RULES,
+        build: dry,
+    },
+    Scenario {
+        name: "churn",
+        about: "400 pods that stay on 20 nodes, and one more per second for two minutes each",
+        policies: ALL_RULES,
+        build: churn,
+    },
+    Scenario {
+        name: "batch",
+        about: "a job of 400 pods every ten minutes on 20 nodes",
+        policies: ALL_RULES,
+        build: batch,
+    },
+    Scenario {
+        name: "rolling",
+        about: "500 pods on 20 nodes are replaced four times, a quarter at a time",
+        policies: ALL_RULES,
+        build: rolling,
+    },
+    Scenario {
+        name: "scale-in",
+        about: "of 600 pods on 20 nodes 500 go",
+        policies: ALL_RULES,
+        build: scale_in,
+    },
+    Scenario {
+        name: "replacement",
+        about: "400 pods on 20 nodes, half of which are replaced one by one",
+        policies: ALL_RULES,
+        build: replacement,
+    },
+];
+
+impl Scenario {
+    /// The scenario of this name.
+    #[must_use]
+    pub fn named(name: &str) -> Option<&'static Self> {
+        SCENARIOS.iter().find(|scenario| scenario.name == name)
+    }
+
+    /// The ways to run it.
+    #[must_use]
+    pub fn cases(&self, size: Size) -> Vec<Case> {
+        self.policies.iter().map(|rule| case(rule, (self.build)(size))).collect()
+    }
+}
+
+fn case(&(name, mode, targets): &Rule, shape: Shape) -> Case {
+    let max_pods = match mode {
+        Mode::SecondaryIp => shape.max_pods.0,
+        Mode::Prefix => shape.max_pods.1,
+    };
+    let policy = Policy {
+        mode,
+        targets,
+        max_enis: None,
+        max_pods,
+        cooldown: Duration::from_secs(30),
+        add_wait: Duration::from_secs(15),
+        shrink_delay: Duration::from_secs(30),
+        min_eni_age: Duration::from_secs(60),
+    };
+    let setup = Setup {
+        world: shape.world,
+        node: NodeSpec { instance_type: shape.instance_type.to_owned(), policy },
+        nodes: shape.nodes,
+        warm_up: 15 * MINUTE,
+        trace: shape.trace,
+        lasts: shape.lasts,
+        seed: SEED,
+    };
+    Case { policy: name.to_owned(), setup }
+}
+
+impl Shape {
+    /// On nodes of type m5.xlarge: 4 ENIs, each with 14 addresses or prefixes.
+    fn new(world: World, nodes: u32, trace: Trace, lasts: Duration) -> Self {
+        let (instance_type, max_pods) = ("m5.xlarge", (58, 110));
+        Self { world, instance_type, max_pods, nodes, trace, lasts }
+    }
+}
+
+fn net(text: &str) -> Ipv4Net {
+    text.parse().expect("it is written out in this file")
+}
+
+fn wide() -> World {
+    World::realistic(vec![Subnet::for_nodes(net("10.0.0.0/16"))])
+}
+
+fn burst(size: Size) -> Shape {
+    let (nodes, pods, minutes) = size.pick((500, 23_000, 30), (50, 2_300, 5));
+    Shape::new(wide(), nodes, trace::burst(pods), minutes * MINUTE)
+}
+
+fn join(size: Size) -> Shape {
+    let (nodes, pods, minutes) = size.pick((150, 3_000, 30), (30, 600, 10));
+    Shape::new(wide(), 0, trace::joining(nodes, pods), minutes * MINUTE)
+}
+
+fn day(size: Size) -> Shape {
+    let span = size.pick(24 * 60, 15) * MINUTE;
+    let second = Duration::from_secs(1);
+    let trace = trace::one_per(second, span, 30 * second);
+    let shape = Shape::new(wide(), 1, trace, span + 10 * MINUTE);
+    // 8 ENIs, each with 29 addresses or prefixes.
+    Shape { instance_type: "m5.4xlarge", max_pods: (234, 110), ..shape }
+}
+
+fn fragmented(size: Size) -> Shape {
+    let (nodes, pods) = size.pick((10, 300), (5, 150));
+    let subnet = Subnet::fragmented(net("10.0.0.0/20"), 16);
+    Shape::new(World::realistic(vec![subnet]), nodes, trace::burst(pods), 20 * MINUTE)
+}
+
+fn dry(_: Size) -> Shape {
+    let world = World {
+        // A subnet that is nearly full has no free /28 left but by luck.
+        address_choice: AddressChoice::LowestFirst,
+        ..World::realistic(vec![Subnet::for_nodes(net("10.0.0.0/23"))])
+    };
+    let step = |at, action| Step { at, action };
+    let trace = vec![
+        step(Duration::ZERO, Action::Occupy { subnet: 0, addresses: 512 }),
+        step(Duration::from_secs(1), Action::Create { pods: 150, life: None }),
+        step(10 * MINUTE, Action::Vacate { subnet: 0 }),
+    ];
+    Shape::new(world, 4, trace, 20 * MINUTE)
+}
+
+fn churn(size: Size) -> Shape {
+    let (nodes, standing, gap, minutes) = size.pick((20, 400, 1, 120), (5, 100, 4, 20));
+    let gap = Duration::from_secs(gap);
+    let trace = trace::churn(standing, gap, 2 * MINUTE, minutes * MINUTE, SEED);
+    Shape::new(wide(), nodes, trace, minutes * MINUTE)
+}
+
+fn batch(size: Size) -> Shape {
+    let (nodes, pods, minutes) = size.pick((20, 400, 120), (5, 100, 30));
+    let span = minutes * MINUTE;
+    let trace = trace::batch_jobs(pods, 2 * MINUTE, 10 * MINUTE, span, SEED);
+    Shape::new(wide(), nodes, trace, span)
+}
+
+fn rolling(size: Size) -> Shape {
+    let (nodes, pods, times) = size.pick((20, 500, 4), (5, 125, 2));
+    let trace = trace::rolling_deployment(pods, 15 * MINUTE, times);
+    Shape::new(wide(), nodes, trace, 15 * MINUTE * (times + 1))
+}
+
+fn scale_in(size: Size) -> Shape {
+    let (nodes, pods, left) = size.pick((20, 600, 100), (5, 150, 25));
+    let trace = trace::scale_in(pods, left, 15 * MINUTE);
+    Shape::new(wide(), nodes, trace, 45 * MINUTE)
+}
+
+fn replacement(size: Size) -> Shape {
+    let (nodes, pods, replaced) = size.pick((20, 400, 10), (5, 100, 3));
+    let trace = trace::node_replacement(pods, replaced, 5 * MINUTE);
+    Shape::new(wide(), nodes, trace, 5 * MINUTE * (replaced + 2))
+}

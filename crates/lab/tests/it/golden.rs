@@ -1,0 +1,66 @@
+//! Every scenario, small, against its recorded report. The reports are meant to change with the
+//! engine: read the difference, and record it with `TIDEPOOL_GOLDEN=write cargo test -p lab`.
+
+use std::path::Path;
+
+use lab::Strategy;
+use lab::report::{Report, render, simulate};
+use lab::scenario::{SCENARIOS, Scenario, Size};
+
+fn check(name: &str) {
+    let scenario = Scenario::named(name).unwrap();
+    let report = simulate(scenario.about, &scenario.cases(Size::Small), &Strategy::ALL).unwrap();
+    check_conserved(&report);
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("tests/golden/{name}.txt"));
+    let found = render(&report);
+    if std::env::var("TIDEPOOL_GOLDEN").is_ok_and(|value| value == "write") {
+        std::fs::write(&path, &found).unwrap();
+    }
+    let recorded = std::fs::read_to_string(&path).unwrap_or_default();
+    assert!(
+        recorded == found,
+        "{} says otherwise; if the change is meant, record it with TIDEPOOL_GOLDEN=write\n{found}",
+        path.display()
+    );
+}
+
+/// Every pod has exactly one address, or is reported as one that has none.
+fn check_conserved(report: &Report) {
+    for score in report.cases.iter().flat_map(|case| &case.scores) {
+        let name = score.strategy.as_str();
+        assert_eq!(score.wrong_addresses, 0, "{name}");
+        let pods = score.pods;
+        assert_eq!(pods.created, pods.served + pods.gave_up + pods.waiting, "{name}");
+        let failed: u64 = score.failed_adds.values().sum();
+        assert!(pods.waiting == 0 || failed > 0, "{name}: waits without a reason");
+    }
+}
+
+macro_rules! scenarios {
+    ($($test:ident: $name:literal),* $(,)?) => {
+        $(#[test]
+        fn $test() {
+            check($name);
+        })*
+
+        #[test]
+        fn none_is_left_out() {
+            let tested = [$($name),*];
+            let all: Vec<_> = SCENARIOS.iter().map(|scenario| scenario.name).collect();
+            assert_eq!(all, tested);
+        }
+    };
+}
+
+scenarios!(
+    burst: "burst",
+    join: "join",
+    day: "day",
+    fragmented: "fragmented",
+    dry: "dry",
+    churn: "churn",
+    batch: "batch",
+    rolling: "rolling",
+    scale_in: "scale-in",
+    replacement: "replacement",
+);
