@@ -29,7 +29,7 @@ demo: deps-demo ## two nodes on a simulated VPC, pods through containerd, under 
 
 test: deps lint build plugin ## everything: unit, property, CNI, network namespaces, boto3, AWS CLI, moto, containerd
 	$(say) "test: unit and property tests; CNI assertions; kernel; moto and vpc-sim contracts; containerd"
-	cargo test --workspace
+	cargo test --workspace --no-fail-fast
 	$(say) "test: boto3 and the AWS CLI against vpc-sim"
 	tests/wire/run --binary $(TIDEPOOL_BIN)/vpc-sim --python $(TIDEPOOL_PYTHON)
 

@@ -77,16 +77,28 @@ fn refusal_code(name: &str) -> PluginCode {
     PluginCode::nth(u16::try_from(place).expect("the list is short"))
 }
 
-/// ADD: the daemon has no address to give. Code 11 where trying again makes sense.
+/// Causes that somebody has to remove. They keep their code although the daemon looks again.
+const LASTING: [&str; 6] = [
+    "SUBNET_EXHAUSTED",
+    "SUBNET_FRAGMENTED",
+    "ENI_LIMIT",
+    "ADDRESS_LIMIT",
+    "ACCESS_DENIED",
+    "MAX_PODS",
+];
+
+/// ADD: the daemon has no address to give. Code 11 where it expects one and nobody need do anything.
 pub(crate) fn refused(refused: &Refused) -> CniError {
-    let msg = format!("{}: {}", refused.code, refused.message);
-    if refused.retry_after_ms > 0 {
-        let wait = Duration::from_millis(refused.retry_after_ms);
-        CniError::new(ErrorCode::TryAgainLater, msg, format!("try again in {wait:?}"))
-    } else {
-        let code = ErrorCode::Plugin(refusal_code(&refused.code));
-        CniError::new(code, msg, "nothing that would help is on its way")
-    }
+    let wait = (refused.retry_after_ms > 0).then(|| Duration::from_millis(refused.retry_after_ms));
+    let code = match wait {
+        Some(_) if !LASTING.contains(&refused.code.as_str()) => ErrorCode::TryAgainLater,
+        _ => ErrorCode::Plugin(refusal_code(&refused.code)),
+    };
+    let details = match wait {
+        Some(wait) => format!("try again in {wait:?}"),
+        None => "nothing that would help is on its way".to_owned(),
+    };
+    CniError::new(code, format!("{}: {}", refused.code, refused.message), details)
 }
 
 /// STATUS: an ADD would be refused. 51 where it is the network of pods that is broken.
@@ -124,6 +136,14 @@ mod tests {
         assert_eq!(error.code, ErrorCode::TryAgainLater);
         assert_eq!(error.msg, "ATTACHING: subnet-1 has 0 of 251 addresses free");
         assert_eq!(error.details, "try again in 1.5s");
+    }
+
+    #[test]
+    fn a_refusal_that_somebody_must_see_to_keeps_its_code() {
+        let error = refused(&refusal("SUBNET_EXHAUSTED", 2000));
+        assert_eq!(error.code.number(), 103);
+        assert_eq!(error.details, "try again in 2s");
+        assert!(LASTING.iter().all(|name| REFUSALS.contains(name)));
     }
 
     #[test]

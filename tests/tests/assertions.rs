@@ -545,7 +545,9 @@ async fn exhausted(name: &str, served: impl AsyncFnOnce(&ExecNode) -> Result<()>
             names(&refused(status(node).await, 50)?, subnet)
         })
         .await?;
-        names(&node.runtime.refusal("early").await?, subnet)?;
+        let refusal = node.runtime.refusal("early").await?;
+        ensure!(refusal.code == 103, "{refusal}");
+        names(&refusal, subnet)?;
 
         cluster.sim.ec2("DeleteNetworkInterface", &[("NetworkInterfaceId", other)]).await?;
         served(node).await?;
