@@ -20,9 +20,9 @@ const PATIENCE: Duration = Duration::from_secs(5);
 ///
 /// # Errors
 ///
-/// Code 11 if the daemon is there and cannot record the release, 5 if it is not there and cannot be
-/// left a note, [`Failure::LinkRemoval`] if something of the link stays. All that can be done is
-/// done before.
+/// Code 11 if the daemon will not (it judges the call wrong), 5 if it cannot (it is away, or its
+/// record cannot be written) and no note can be left for it either, [`Failure::LinkRemoval`] if
+/// something of the link stays. All that can be done is done before.
 pub(crate) async fn del(del: &Del) -> Result<(), CniError> {
     let mut identity = Identity::of(&del.conf.veth_prefix, &del.attachment, &del.pod)?;
     if let Some(result) = &del.prev_result {
