@@ -9,6 +9,7 @@ pub mod call;
 mod engine;
 mod eni;
 pub mod event;
+pub mod forecast;
 pub mod id;
 mod ownership;
 pub mod plan;
@@ -21,4 +22,5 @@ pub mod time;
 pub mod view;
 
 pub use engine::{Boot, Engine};
+pub use forecast::forecast;
 pub use plan::plan;

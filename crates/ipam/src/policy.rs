@@ -111,6 +111,16 @@ impl Limits {
         self.enis.min(policy.max_enis.unwrap_or(u16::MAX))
     }
 
+    /// Addresses for pods that this instance holds at most under `policy`, were there pods enough.
+    #[must_use]
+    pub fn capacity(self, policy: &Policy) -> u32 {
+        let blocks = u32::from(self.enis_allowed(policy)) * u32::from(self.blocks_per_eni());
+        match policy.mode {
+            Mode::SecondaryIp => blocks,
+            Mode::Prefix => blocks.saturating_mul(16),
+        }
+    }
+
     /// Secondary addresses or prefixes on one ENI, of whichever kind.
     #[must_use]
     pub fn blocks_per_eni(self) -> u16 {

@@ -1,7 +1,12 @@
 //! The tables that the documents of amazon-vpc-cni-k8s promise, through the engine: pods are added
-//! one by one, and the node settles after each.
+//! one by one, and the node settles after each; and that a forecast comes to the same.
 
+use std::cmp::Reverse;
+use std::collections::BTreeMap;
+
+use ipam::forecast::{Forecast, forecast};
 use ipam::policy::{Mode, Policy, WarmSettings};
+use ipam::view::EniView;
 
 use crate::node::{Node, limits, policy};
 
@@ -38,10 +43,32 @@ fn check(instance_type: &str, setting: Setting, pods: usize, per_eni: &[usize]) 
     let mut node = grow(instance_type, policy_of(setting), pods);
     let row = format!("{instance_type} {setting:?} with {pods} pods");
     assert_eq!(node.ec2.n_blocks(), per_eni, "{row}");
+    check_forecast(&node, pods, &row);
     let counts = node.counts();
     assert_eq!(counts.total, per_eni.iter().sum::<usize>() as u64, "{row}");
     assert_eq!(counts.free, counts.total - pods as u64, "{row}");
     check_rest(&mut node, &row);
+}
+
+/// A forecast shows what the node holds, by as many calls.
+fn check_forecast(node: &Node, pods: usize, row: &str) -> Forecast {
+    let forecast =
+        forecast(node.boot.limits, node.boot.policy.clone(), u32::try_from(pods).unwrap());
+    let on_node = |eni: &EniView| {
+        let mut pods: Vec<_> = eni.blocks.values().map(|block| block.assigned.len()).collect();
+        pods.sort_by_key(|n| Reverse(*n));
+        pods
+    };
+    let on_node: Vec<_> = node.view().enis.iter().map(on_node).collect();
+    let foretold: Vec<_> = forecast.enis.iter().map(|eni| eni.pods_per_block.clone()).collect();
+    assert_eq!(foretold, on_node, "{row}");
+    assert_eq!(forecast.n_unused, node.counts().free, "{row}");
+    let mut calls = BTreeMap::new();
+    for call in &node.ec2.calls {
+        *calls.entry(call.action()).or_default() += 1;
+    }
+    assert_eq!((&forecast.calls, &forecast.unplaced), (&calls, &None), "{row}");
+    forecast
 }
 
 /// In the hour after, nothing is asked of EC2 and nothing is written.
@@ -191,17 +218,14 @@ fn prefix_and_ip_target() {
             row.document_says.unwrap_or("the same")
         );
         assert_eq!(node.ec2.n_blocks(), row.prefixes_per_eni, "{name}");
-        let view = node.view();
-        let on_eni = |eni: &ipam::view::EniView| {
-            eni.blocks.values().map(|block| block.assigned.len()).sum::<usize>()
-        };
-        assert_eq!(view.enis.iter().map(on_eni).collect::<Vec<_>>(), row.pods_per_eni, "{name}");
-        let blocks = view.enis.iter().flat_map(|eni| eni.blocks.values());
-        let mut pods_per_prefix: Vec<_> = blocks.map(|block| block.assigned.len()).collect();
-        pods_per_prefix.sort_by_key(|n| std::cmp::Reverse(*n));
+        let forecast = check_forecast(&node, row.pods, &name);
+        let enis = &forecast.enis;
+        assert_eq!(enis.iter().map(|e| e.n_pods()).collect::<Vec<_>>(), row.pods_per_eni, "{name}");
+        let pods_per_prefix: Vec<_> =
+            enis.iter().flat_map(|e| &e.pods_per_block).copied().collect();
         assert_eq!(pods_per_prefix, row.pods_per_prefix, "{name}");
         let unused = pods_per_prefix.iter().filter(|n| **n == 0).count();
-        assert_eq!((unused, view.counts.free), (row.unused_prefixes, row.unused_ips), "{name}");
+        assert_eq!((unused, forecast.n_unused), (row.unused_prefixes, row.unused_ips), "{name}");
         check_rest(&mut node, &name);
     }
     let contradictions = PREFIX_TABLE.iter().filter(|row| row.document_says.is_some());

@@ -1,0 +1,156 @@
+//! What a node will hold: the real engine, run to rest against an EC2 that grants everything.
+//!
+//! It knows no formula of its own. Whatever the engine would do on a node whose subnet is large
+//! and whose calls succeed, a forecast shows.
+
+mod ec2;
+mod run;
+
+use std::cmp::Reverse;
+use std::collections::BTreeMap;
+
+use self::run::Run;
+use crate::call::Action;
+use crate::event::Refusal;
+use crate::policy::{Limits, Policy};
+use crate::view::{EniView, PoolView};
+
+/// A node at rest, and what it took to come there.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Forecast {
+    /// The ENIs, by device index; the primary is the first.
+    pub enis: Vec<EniForecast>,
+    /// Addresses that no pod has.
+    pub n_unused: u64,
+    /// The most addresses that no pod had at once, at rest between two pods.
+    pub peak_unused: u64,
+    /// How often each action was called since the start of the daemon on an empty node; those
+    /// never called are left out.
+    pub calls: BTreeMap<Action, u32>,
+    /// The pods that got no address; `None` if all of them fit.
+    pub unplaced: Option<Unplaced>,
+}
+
+/// One ENI of a [`Forecast`].
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct EniForecast {
+    /// How many pods each of its prefixes or single addresses serves, the fullest first.
+    pub pods_per_block: Vec<usize>,
+}
+
+/// Pods that do not fit on a node.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Unplaced {
+    /// How many, at least one.
+    pub n_pods: u32,
+    /// What the first of them was told.
+    pub refusal: Refusal,
+}
+
+/// Starts the daemon on an instance with only its primary ENI, adds `n_pods` pods one by one, lets
+/// the pool settle after each, and then time pass until nothing more goes back. Subnets are never
+/// short, no call fails or takes time, and pods are patient, whatever `policy.add_wait` says.
+///
+/// The same arguments give the same answer. Cost: that of running as many pods as fit.
+#[must_use]
+pub fn forecast(limits: Limits, policy: Policy, n_pods: u32) -> Forecast {
+    let mut run = Run::start(limits, policy);
+    let mut peak_unused = run.view().counts.free;
+    let mut unplaced = None;
+    for n_placed in 0..n_pods {
+        if let Err(refusal) = run.add_pod(n_placed) {
+            // Pods only come, so those after it fare no better.
+            unplaced = Some(Unplaced { n_pods: n_pods - n_placed, refusal });
+            break;
+        }
+        peak_unused = peak_unused.max(run.view().counts.free);
+    }
+    run.rest();
+    let PoolView { enis, counts, .. } = run.view();
+    Forecast {
+        enis: enis.iter().map(EniForecast::of).collect(),
+        n_unused: counts.free,
+        peak_unused,
+        calls: run.into_calls(),
+        unplaced,
+    }
+}
+
+impl EniForecast {
+    fn of(eni: &EniView) -> Self {
+        let mut pods_per_block: Vec<_> =
+            eni.blocks.values().map(|block| block.assigned.len()).collect();
+        pods_per_block.sort_by_key(|n| Reverse(*n));
+        Self { pods_per_block }
+    }
+
+    /// How many prefixes or single addresses it carries.
+    #[must_use]
+    pub fn n_blocks(&self) -> usize {
+        self.pods_per_block.len()
+    }
+
+    /// How many pods it serves.
+    #[must_use]
+    pub fn n_pods(&self) -> usize {
+        self.pods_per_block.iter().sum()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::policy::{Mode, Targets};
+
+    /// Three ENIs with three addresses each, and nobody who waits.
+    fn of(mode: Mode, targets: Targets, max_enis: u16, max_pods: u32, n_pods: u32) -> Forecast {
+        let limits = Limits { enis: 3, addresses_per_eni: 4, prefixes: true };
+        let policy = Policy {
+            mode,
+            targets,
+            max_enis: Some(max_enis),
+            max_pods,
+            cooldown: Duration::ZERO,
+            add_wait: Duration::ZERO,
+            shrink_delay: Duration::ZERO,
+            min_eni_age: Duration::ZERO,
+        };
+        forecast(limits, policy, n_pods)
+    }
+
+    #[test]
+    fn pods_that_do_not_fit_are_counted_with_the_cause() {
+        let check = |mode, max_enis, max_pods, n_pods, expect: Option<(u32, &str)>| {
+            let targets = Targets::Ip { warm: 1, minimum: 0 };
+            let unplaced = of(mode, targets, max_enis, max_pods, n_pods).unplaced;
+            let unplaced = unplaced.map(|u| (u.n_pods, u.refusal.code.as_str()));
+            assert_eq!(unplaced, expect, "{mode:?}, {max_enis} ENIs, {max_pods} for {n_pods} pods");
+        };
+        check(Mode::SecondaryIp, 9, 100, 9, None);
+        check(Mode::SecondaryIp, 9, 100, 10, Some((1, "ENI_LIMIT")));
+        check(Mode::SecondaryIp, 2, 100, 10, Some((4, "ENI_LIMIT")));
+        check(Mode::SecondaryIp, 9, 5, u32::MAX, Some((u32::MAX - 5, "MAX_PODS")));
+        check(Mode::Prefix, 9, 500, 144, None);
+        check(Mode::Prefix, 9, 500, 150, Some((6, "ENI_LIMIT")));
+        check(Mode::Prefix, 9, 20, 40, Some((8, "MAX_PODS")));
+    }
+
+    #[test]
+    fn what_it_costs_is_told_for_the_whole_way() {
+        // 3 unused at rest, but 5 beside the first pod, when the second ENI has come.
+        let forecast = of(Mode::SecondaryIp, Targets::WarmEni(1), 2, 100, 3);
+        assert_eq!((forecast.n_unused, forecast.peak_unused), (3, 5));
+        let calls: Vec<_> = forecast.calls.iter().map(|(a, n)| (a.as_str(), *n)).collect();
+        let expect = [
+            "DescribeNetworkInterfaces",
+            "DescribeSubnets",
+            "CreateNetworkInterface",
+            "AttachNetworkInterface",
+            "ModifyNetworkInterfaceAttribute",
+            "AssignPrivateIpAddresses",
+        ];
+        assert_eq!(calls, expect.map(|action| (action, 1)));
+    }
+}

@@ -1,0 +1,147 @@
+//! An EC2 with one endless subnet, which carries out every call that makes sense. It enforces no
+//! limit: that the engine keeps to them is what its own tests are about.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::{IpAddr, Ipv4Addr};
+
+use ipnet::Ipv4Net;
+
+use crate::block::{Block, IPV4_PREFIX_LEN};
+use crate::call::{
+    Ask, AttachmentStatus, CallError, CallErrorKind, CallOutput, Ec2Call, EniAttachment, EniFacts,
+    EniKind, SubnetFacts,
+};
+use crate::id::{EniAttachmentId, EniId, SubnetId};
+
+/// 10.0.0.0/8, in three parts: prefixes from its start, then single addresses, then primary ones.
+const PREFIXES: u32 = 10 << 24;
+const SINGLES: u32 = PREFIXES + (1 << 22);
+const PRIMARIES: u32 = PREFIXES + (1 << 23);
+
+/// The ENIs by id, and how much of each part is used up; nothing is given out twice.
+pub(super) struct Ec2 {
+    enis: BTreeMap<EniId, EniFacts>,
+    n_enis: u32,
+    n_prefixes: u32,
+    n_singles: u32,
+}
+
+pub(super) fn subnet() -> SubnetId {
+    SubnetId::try_from("subnet-0").expect("it has the prefix of its kind")
+}
+
+impl Ec2 {
+    /// An instance with an empty primary ENI.
+    pub(super) fn new() -> Self {
+        let mut ec2 = Self { enis: BTreeMap::new(), n_enis: 0, n_prefixes: 0, n_singles: 0 };
+        let primary = ec2.make(Ask::Addresses(0), BTreeMap::new());
+        let bond = Some(bond(&primary.id, 0));
+        ec2.enis.insert(primary.id.clone(), EniFacts { attachment: bond, ..primary });
+        ec2
+    }
+
+    pub(super) fn execute(&mut self, call: Ec2Call) -> Result<CallOutput, CallError> {
+        match call {
+            Ec2Call::DescribeEnis => Ok(CallOutput::Enis(self.enis.values().cloned().collect())),
+            Ec2Call::DescribeSubnets => Ok(CallOutput::Subnets(vec![subnet_facts()])),
+            Ec2Call::CreateEni { ask, tags, .. } => Ok(CallOutput::Created(self.make(ask, tags))),
+            Ec2Call::AttachEni { eni, device_index } => {
+                let bond = bond(&eni, device_index);
+                let id = bond.id.clone();
+                self.eni(&eni)?.attachment = Some(bond);
+                Ok(CallOutput::Attached(id))
+            }
+            Ec2Call::SetDeleteOnTermination { eni, .. } => {
+                if let Some(bond) = &mut self.eni(&eni)?.attachment {
+                    bond.delete_on_termination = true;
+                }
+                Ok(CallOutput::Done)
+            }
+            Ec2Call::Assign { eni, ask } => {
+                let blocks = self.supply(ask);
+                self.eni(&eni)?.blocks.extend(&blocks);
+                Ok(CallOutput::Assigned(blocks))
+            }
+            Ec2Call::Unassign { eni, blocks } => {
+                self.eni(&eni)?.blocks.retain(|block| !blocks.contains(block));
+                Ok(CallOutput::Done)
+            }
+            Ec2Call::DetachEni { eni, .. } => {
+                self.eni(&eni)?.attachment = None;
+                Ok(CallOutput::Done)
+            }
+            Ec2Call::DeleteEni { eni } => {
+                self.enis.remove(&eni);
+                Ok(CallOutput::Done)
+            }
+        }
+    }
+
+    fn eni(&mut self, id: &EniId) -> Result<&mut EniFacts, CallError> {
+        self.enis.get_mut(id).ok_or_else(|| CallError {
+            kind: CallErrorKind::NotFound,
+            code: "InvalidNetworkInterfaceID.NotFound".to_owned(),
+            message: format!("there is no {id}"),
+        })
+    }
+
+    fn make(&mut self, ask: Ask, tags: BTreeMap<String, String>) -> EniFacts {
+        let number = next(&mut self.n_enis);
+        let [_, high, middle, low] = number.to_be_bytes();
+        let facts = EniFacts {
+            id: EniId::try_from(format!("eni-{number:06}")).expect("it has the prefix of its kind"),
+            mac: format!("02:00:00:{high:02x}:{middle:02x}:{low:02x}"),
+            subnet: subnet(),
+            primary_address: Ipv4Addr::from(PRIMARIES + number),
+            blocks: self.supply(ask),
+            kind: EniKind::Interface,
+            attachment: None,
+            tags,
+        };
+        self.enis.insert(facts.id.clone(), facts.clone());
+        facts
+    }
+
+    fn supply(&mut self, ask: Ask) -> BTreeSet<Block> {
+        let block = |_| match ask {
+            Ask::Addresses(_) => Block::address(address(SINGLES + next(&mut self.n_singles))),
+            Ask::Prefixes(_) => prefix(PREFIXES + 16 * next(&mut self.n_prefixes)),
+        };
+        (0..ask.count()).map(block).collect()
+    }
+}
+
+fn next(counter: &mut u32) -> u32 {
+    let number = *counter;
+    *counter += 1;
+    number
+}
+
+fn address(bits: u32) -> IpAddr {
+    IpAddr::V4(bits.into())
+}
+
+fn prefix(bits: u32) -> Block {
+    let net = Ipv4Net::new_assert(bits.into(), IPV4_PREFIX_LEN);
+    Block::try_from(net).expect("multiples of 16 are aligned")
+}
+
+fn bond(eni: &EniId, device_index: u16) -> EniAttachment {
+    let id = EniAttachmentId::try_from(format!("eni-attach-{eni}"));
+    EniAttachment {
+        id: id.expect("it has the prefix of its kind"),
+        device_index,
+        network_card: 0,
+        status: AttachmentStatus::Attached,
+        delete_on_termination: device_index == 0,
+    }
+}
+
+fn subnet_facts() -> SubnetFacts {
+    SubnetFacts {
+        id: subnet(),
+        cidr: Ipv4Net::new_assert(PREFIXES.into(), 8),
+        free_addresses: u32::MAX,
+        tags: BTreeMap::new(),
+    }
+}

@@ -1,0 +1,133 @@
+//! A node in virtual time on which everything ends well at once. Knows nothing of how it is
+//! decided what to do: that is the engine's.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::time::Duration;
+
+use super::ec2::{Ec2, subnet};
+use crate::call::Action;
+use crate::event::{Answer, Effect, Event, LinkState, Refusal, RequestId};
+use crate::id::{AttachmentKey, InstanceId, Pod};
+use crate::policy::{Limits, Node, Policy};
+use crate::record::Record;
+use crate::time::Timestamp;
+use crate::view::PoolView;
+use crate::{Boot, Engine};
+
+/// How long a pod waits at most: longer than anything that ends without help.
+const PATIENCE: Duration = Duration::from_secs(3600);
+
+pub(super) struct Run {
+    engine: Engine,
+    ec2: Ec2,
+    now: Timestamp,
+    /// After which the pool gives nothing more back.
+    rest: Duration,
+    effects: VecDeque<Effect>,
+    answer: Option<Answer>,
+    calls: BTreeMap<Action, u32>,
+}
+
+impl Run {
+    /// A node without pods that has settled.
+    pub(super) fn start(limits: Limits, policy: Policy) -> Self {
+        let policy = Policy { add_wait: PATIENCE, ..policy };
+        // An ENI that must first grow old enough, then has to be surplus for long enough.
+        let rest = policy.min_eni_age.saturating_add(policy.shrink_delay).saturating_mul(2);
+        let now = Timestamp::from_millis(0);
+        let boot = Boot { node: node(), limits, policy, record: Record::default() };
+        let (engine, effects) = Engine::new(boot, now);
+        let mut run = Self {
+            engine,
+            ec2: Ec2::new(),
+            now,
+            rest,
+            effects: effects.into(),
+            answer: None,
+            calls: BTreeMap::new(),
+        };
+        run.settle();
+        run
+    }
+
+    pub(super) fn view(&self) -> PoolView {
+        self.engine.view(self.now)
+    }
+
+    pub(super) fn into_calls(self) -> BTreeMap<Action, u32> {
+        self.calls
+    }
+
+    /// Adds the pod of that number and settles.
+    pub(super) fn add_pod(&mut self, number: u32) -> Result<(), Refusal> {
+        self.send(Event::Add {
+            request: RequestId(number.into()),
+            key: AttachmentKey {
+                network: "aws-cni".to_owned(),
+                container: format!("{number:08x}"),
+                ifname: "eth0".to_owned(),
+            },
+            pod: Pod::default(),
+            netns: String::new(),
+            deadline: self.now + PATIENCE,
+        });
+        self.settle();
+        while self.answer.is_none() {
+            self.now = self.engine.wake_at().expect("an Add that waits has a deadline");
+            self.send(Event::Tick);
+            self.settle();
+        }
+        match self.answer.take() {
+            Some(Answer::Refused(refusal)) => Err(refusal),
+            Some(Answer::Granted(_) | Answer::Released(_) | Answer::Collected(_)) | None => Ok(()),
+        }
+    }
+
+    /// Lets time pass until nothing more goes back.
+    pub(super) fn rest(&mut self) {
+        let end = self.now + self.rest;
+        while let Some(at) = self.engine.wake_at().filter(|at| *at <= end) {
+            self.now = at;
+            self.send(Event::Tick);
+            self.settle();
+        }
+        self.now = end;
+    }
+
+    fn send(&mut self, event: Event) {
+        let effects = self.engine.handle(event, self.now);
+        self.effects.extend(effects);
+    }
+
+    /// Carries out everything that is to be done, and what follows from it, at this very moment.
+    fn settle(&mut self) {
+        while let Some(effect) = self.effects.pop_front() {
+            match effect {
+                Effect::Save { seq, .. } => self.send(Event::Saved { seq, result: Ok(()) }),
+                Effect::Reply { answer, .. } => self.answer = Some(answer),
+                Effect::Call { id, call } => {
+                    *self.calls.entry(call.action()).or_default() += 1;
+                    let result = self.ec2.execute(call);
+                    self.send(Event::CallDone { id, result });
+                }
+                Effect::SyncHost(enis) => {
+                    for eni in enis {
+                        self.send(Event::EniLink { eni: eni.eni, link: LinkState::Ready });
+                    }
+                }
+            }
+        }
+    }
+}
+
+fn node() -> Node {
+    Node {
+        instance: InstanceId::try_from("i-0").expect("it has the prefix of its kind"),
+        instance_type: "of no matter".to_owned(),
+        subnet: subnet(),
+        security_groups: BTreeSet::new(),
+        cluster: None,
+        eni_tags: BTreeMap::new(),
+        manage_untagged: true,
+    }
+}
