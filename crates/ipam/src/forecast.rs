@@ -13,15 +13,13 @@ use self::run::Run;
 use crate::call::Action;
 use crate::event::Refusal;
 use crate::policy::{Limits, Policy};
-use crate::view::{EniView, PoolView};
+use crate::view::EniView;
 
 /// A node at rest, and what it took to come there.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Forecast {
     /// The ENIs, by device index; the primary is the first.
     pub enis: Vec<EniForecast>,
-    /// Addresses that no pod has.
-    pub n_unused: u64,
     /// The most addresses that no pod had at once, at rest between two pods.
     pub peak_unused: u64,
     /// How often each action was called since the start of the daemon on an empty node; those
@@ -36,6 +34,8 @@ pub struct Forecast {
 pub struct EniForecast {
     /// How many pods each of its prefixes or single addresses serves, the fullest first.
     pub pods_per_block: Vec<usize>,
+    /// Its addresses that no pod has.
+    pub n_unused: u64,
 }
 
 /// Pods that do not fit on a node.
@@ -66,13 +66,19 @@ pub fn forecast(limits: Limits, policy: Policy, n_pods: u32) -> Forecast {
         peak_unused = peak_unused.max(run.view().counts.free);
     }
     run.rest();
-    let PoolView { enis, counts, .. } = run.view();
     Forecast {
-        enis: enis.iter().map(EniForecast::of).collect(),
-        n_unused: counts.free,
+        enis: run.view().enis.iter().map(EniForecast::of).collect(),
         peak_unused,
         calls: run.into_calls(),
         unplaced,
+    }
+}
+
+impl Forecast {
+    /// Addresses that no pod has, on all ENIs together.
+    #[must_use]
+    pub fn n_unused(&self) -> u64 {
+        self.enis.iter().map(|eni| eni.n_unused).sum()
     }
 }
 
@@ -81,7 +87,7 @@ impl EniForecast {
         let mut pods_per_block: Vec<_> =
             eni.blocks.values().map(|block| block.assigned.len()).collect();
         pods_per_block.sort_by_key(|n| Reverse(*n));
-        Self { pods_per_block }
+        Self { pods_per_block, n_unused: eni.blocks.values().map(|block| block.free).sum() }
     }
 
     /// How many prefixes or single addresses it carries.
@@ -141,7 +147,7 @@ mod tests {
     fn what_it_costs_is_told_for_the_whole_way() {
         // 3 unused at rest, but 5 beside the first pod, when the second ENI has come.
         let forecast = of(Mode::SecondaryIp, Targets::WarmEni(1), 2, 100, 3);
-        assert_eq!((forecast.n_unused, forecast.peak_unused), (3, 5));
+        assert_eq!((forecast.n_unused(), forecast.peak_unused), (3, 5));
         let calls: Vec<_> = forecast.calls.iter().map(|(a, n)| (a.as_str(), *n)).collect();
         let expect = [
             "DescribeNetworkInterfaces",

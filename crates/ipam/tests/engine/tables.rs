@@ -62,7 +62,7 @@ fn check_forecast(node: &Node, pods: usize, row: &str) -> Forecast {
     let on_node: Vec<_> = node.view().enis.iter().map(on_node).collect();
     let foretold: Vec<_> = forecast.enis.iter().map(|eni| eni.pods_per_block.clone()).collect();
     assert_eq!(foretold, on_node, "{row}");
-    assert_eq!(forecast.n_unused, node.counts().free, "{row}");
+    assert_eq!(forecast.n_unused(), node.counts().free, "{row}");
     let mut calls = BTreeMap::new();
     for call in &node.ec2.calls {
         *calls.entry(call.action()).or_default() += 1;
@@ -225,7 +225,7 @@ fn prefix_and_ip_target() {
             enis.iter().flat_map(|e| &e.pods_per_block).copied().collect();
         assert_eq!(pods_per_prefix, row.pods_per_prefix, "{name}");
         let unused = pods_per_prefix.iter().filter(|n| **n == 0).count();
-        assert_eq!((unused, forecast.n_unused), (row.unused_prefixes, row.unused_ips), "{name}");
+        assert_eq!((unused, forecast.n_unused()), (row.unused_prefixes, row.unused_ips), "{name}");
         check_rest(&mut node, &name);
     }
     let contradictions = PREFIX_TABLE.iter().filter(|row| row.document_says.is_some());
