@@ -7,6 +7,7 @@ mod logging;
 mod node;
 mod run;
 mod settings;
+mod simulate;
 mod status;
 
 use std::process::ExitCode;
@@ -31,6 +32,8 @@ enum Command {
     Status(status::Arguments),
     /// Check the settings in the environment and show what they amount to.
     CheckConfig(check_config::Arguments),
+    /// Simulate clusters, and compare with amazon-vpc-cni-k8s on the same load.
+    Simulate(simulate::Arguments),
 }
 
 fn main() -> ExitCode {
@@ -46,6 +49,7 @@ fn main() -> ExitCode {
         Command::Run => run::run(),
         Command::Status(arguments) => status::run(&arguments),
         Command::CheckConfig(arguments) => check_config::run(&arguments),
+        Command::Simulate(arguments) => simulate::run(&arguments),
     };
     match result {
         Ok(()) => Exit::Done.into(),

@@ -188,25 +188,21 @@ fn net(text: &str) -> Ipv4Net {
     text.parse().expect("it is written out in this file")
 }
 
-fn wide() -> World {
-    World::realistic(vec![Subnet::for_nodes(net("10.0.0.0/16"))])
-}
-
 fn burst(size: Size) -> Shape {
     let (nodes, pods, minutes) = size.pick((500, 23_000, 30), (50, 2_300, 5));
-    Shape::new(wide(), nodes, trace::burst(pods), minutes * MINUTE)
+    Shape::new(World::wide(), nodes, trace::burst(pods), minutes * MINUTE)
 }
 
 fn join(size: Size) -> Shape {
     let (nodes, pods, minutes) = size.pick((150, 3_000, 30), (30, 600, 10));
-    Shape::new(wide(), 0, trace::joining(nodes, pods), minutes * MINUTE)
+    Shape::new(World::wide(), 0, trace::joining(nodes, pods), minutes * MINUTE)
 }
 
 fn day(size: Size) -> Shape {
     let span = size.pick(24 * 60, 15) * MINUTE;
     let second = Duration::from_secs(1);
     let trace = trace::one_per(second, span, 30 * second);
-    let shape = Shape::new(wide(), 1, trace, span + 10 * MINUTE);
+    let shape = Shape::new(World::wide(), 1, trace, span + 10 * MINUTE);
     // 8 ENIs, each with 29 addresses or prefixes.
     Shape { instance_type: "m5.4xlarge", max_pods: (234, 110), ..shape }
 }
@@ -236,30 +232,30 @@ fn churn(size: Size) -> Shape {
     let (nodes, standing, gap, minutes) = size.pick((20, 400, 1, 120), (5, 100, 4, 20));
     let gap = Duration::from_secs(gap);
     let trace = trace::churn(standing, gap, 2 * MINUTE, minutes * MINUTE, SEED);
-    Shape::new(wide(), nodes, trace, minutes * MINUTE)
+    Shape::new(World::wide(), nodes, trace, minutes * MINUTE)
 }
 
 fn batch(size: Size) -> Shape {
     let (nodes, pods, minutes) = size.pick((20, 400, 120), (5, 100, 30));
     let span = minutes * MINUTE;
     let trace = trace::batch_jobs(pods, 2 * MINUTE, 10 * MINUTE, span, SEED);
-    Shape::new(wide(), nodes, trace, span)
+    Shape::new(World::wide(), nodes, trace, span)
 }
 
 fn rolling(size: Size) -> Shape {
     let (nodes, pods, times) = size.pick((20, 500, 4), (5, 125, 2));
     let trace = trace::rolling_deployment(pods, 15 * MINUTE, times);
-    Shape::new(wide(), nodes, trace, 15 * MINUTE * (times + 1))
+    Shape::new(World::wide(), nodes, trace, 15 * MINUTE * (times + 1))
 }
 
 fn scale_in(size: Size) -> Shape {
     let (nodes, pods, left) = size.pick((20, 600, 100), (5, 150, 25));
     let trace = trace::scale_in(pods, left, 15 * MINUTE);
-    Shape::new(wide(), nodes, trace, 45 * MINUTE)
+    Shape::new(World::wide(), nodes, trace, 45 * MINUTE)
 }
 
 fn replacement(size: Size) -> Shape {
     let (nodes, pods, replaced) = size.pick((20, 400, 10), (5, 100, 3));
     let trace = trace::node_replacement(pods, replaced, 5 * MINUTE);
-    Shape::new(wide(), nodes, trace, 5 * MINUTE * (replaced + 2))
+    Shape::new(World::wide(), nodes, trace, 5 * MINUTE * (replaced + 2))
 }

@@ -32,16 +32,11 @@ impl World {
         }
     }
 
-    /// Where nothing is slow, late or throttled: what remains are the decisions.
+    /// One subnet that takes the whole VPC, as AWS documents and users have seen it behave.
     #[must_use]
-    pub fn ideal(subnets: Vec<Subnet>) -> Self {
-        Self {
-            subnets,
-            throttling: Throttling::Off,
-            latency: Latency::default(),
-            consistency: Consistency::default(),
-            address_choice: AddressChoice::LowestFirst,
-        }
+    pub fn wide() -> Self {
+        let all = Ipv4Net::new_assert(std::net::Ipv4Addr::new(10, 0, 0, 0), 16);
+        Self::realistic(vec![Subnet::for_nodes(all)])
     }
 }
 

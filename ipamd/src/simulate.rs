@@ -1,0 +1,231 @@
+//! `ipamd simulate`: whole clusters in virtual time, with this daemon's engine and with the
+//! algorithm of amazon-vpc-cni-k8s, without a call to EC2.
+
+use std::fs;
+use std::io::Write as _;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use anyhow::Context as _;
+use lab::report::{Report, chart, render, simulate};
+use lab::scenario::{Case, SCENARIOS, Scenario, Size};
+use lab::trace::{Action, Trace, parse_csv};
+use lab::world::{NodeSpec, World};
+use lab::{Setup, Strategy};
+
+use crate::exit::{Exit, Failure};
+use crate::node;
+use crate::settings::Settings;
+
+/// How long a cluster of one's own rests before its first pod, and is watched after its last one.
+const REST: Duration = Duration::from_secs(15 * 60);
+
+/// Of `simulate`.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Arguments {
+    /// Run these scenarios; without it and without --arrivals, all of them.
+    #[arg(long, value_name = "NAME", value_parser = names(), conflicts_with = "arrivals")]
+    scenario: Vec<String>,
+    /// Scenarios with a fraction of their nodes, pods or time.
+    #[arg(long)]
+    small: bool,
+    /// Run real arrivals on a cluster whose policy is what the environment's settings come to: a
+    /// file with the header `arrival_s,lifetime_s` and a line of seconds for each pod; the
+    /// lifetime is empty for pods that stay.
+    #[arg(long, value_name = "FILE")]
+    arrivals: Option<PathBuf>,
+    /// Type of the nodes, with --arrivals.
+    #[arg(long, value_name = "TYPE", default_value = "m5.xlarge", requires = "arrivals")]
+    instance_type: String,
+    /// How many nodes, with --arrivals.
+    #[arg(long, value_name = "N", default_value_t = 10, requires = "arrivals",
+          value_parser = clap::value_parser!(u32).range(1..=1000))]
+    nodes: u32,
+    /// All chance follows from it, with --arrivals.
+    #[arg(long, default_value_t = 1, requires = "arrivals")]
+    seed: u64,
+    /// Whose daemon runs on the nodes.
+    #[arg(long, value_enum, default_value_t = Strategies::Both)]
+    strategy: Strategies,
+    /// What to print.
+    #[arg(long, value_enum, default_value_t = Output::Table)]
+    output: Output,
+    /// Write a chart of pool size against pods over time to this directory, one SVG for each
+    /// policy of each scenario.
+    #[arg(long, value_name = "DIRECTORY")]
+    charts: Option<PathBuf>,
+}
+
+#[derive(Debug, Clone, Copy, clap::ValueEnum)]
+enum Strategies {
+    /// This daemon's engine.
+    Tidepool,
+    /// The algorithm of amazon-vpc-cni-k8s.
+    Incumbent,
+    /// Both on the same trace.
+    Both,
+}
+
+#[derive(Debug, Clone, Copy, clap::ValueEnum)]
+enum Output {
+    /// For people.
+    Table,
+    /// For programs, an array of reports; keys are added, never renamed.
+    Json,
+}
+
+fn names() -> clap::builder::PossibleValuesParser {
+    let named =
+        |scenario: &Scenario| clap::builder::PossibleValue::new(scenario.name).help(scenario.about);
+    SCENARIOS.iter().map(named).collect::<Vec<_>>().into()
+}
+
+/// What to run, under a name.
+struct Plan {
+    name: String,
+    about: String,
+    cases: Vec<Case>,
+}
+
+/// Simulates, writes the charts, prints the reports.
+pub(crate) fn run(arguments: &Arguments) -> Result<(), Failure> {
+    let strategies: &[Strategy] = match arguments.strategy {
+        Strategies::Tidepool => &[Strategy::Tidepool],
+        Strategies::Incumbent => &[Strategy::Incumbent],
+        Strategies::Both => &Strategy::ALL,
+    };
+    let mut reports = Vec::new();
+    for Plan { name, about, cases } in plans(arguments)? {
+        let report = simulate(&about, &cases, strategies).context("simulate")?;
+        if let Some(directory) = &arguments.charts {
+            write_charts(directory, &name, &report)?;
+        }
+        if matches!(arguments.output, Output::Table) {
+            // Each as soon as it is there: the large ones take their time.
+            print(&format!("{}\n", render(&report)))?;
+        }
+        reports.push(report);
+    }
+    if matches!(arguments.output, Output::Json) {
+        let text = serde_json::to_string_pretty(&reports).context("write the reports as JSON")?;
+        print(&format!("{text}\n"))?;
+    }
+    Ok(())
+}
+
+fn print(text: &str) -> Result<(), Failure> {
+    std::io::stdout().write_all(text.as_bytes()).context("print the report")?;
+    Ok(())
+}
+
+fn plans(arguments: &Arguments) -> Result<Vec<Plan>, Failure> {
+    if let Some(file) = &arguments.arrivals {
+        return Ok(vec![own_plan(arguments, file)?]);
+    }
+    let size = if arguments.small { Size::Small } else { Size::Full };
+    let chosen = &arguments.scenario;
+    let wanted = SCENARIOS
+        .iter()
+        .filter(|scenario| chosen.is_empty() || chosen.iter().any(|name| name == scenario.name));
+    let plan = |scenario: &Scenario| Plan {
+        name: scenario.name.to_owned(),
+        about: scenario.about.to_owned(),
+        cases: scenario.cases(size),
+    };
+    Ok(wanted.map(plan).collect())
+}
+
+/// Arrivals from a file, on nodes with the environment's settings.
+fn own_plan(arguments: &Arguments, file: &Path) -> Result<Plan, Failure> {
+    let settings = Settings::from_process()?;
+    let name = &arguments.instance_type;
+    let limits = aws::known_limits(name).ok_or_else(|| {
+        Failure::new(Exit::Usage, format!("instance type {name} is not in the built-in table"))
+    })?;
+    let policy = node::policy(&settings, limits, aws::known_vcpus(name));
+    let path = file.display();
+    let text = fs::read_to_string(file).with_context(|| format!("read {path}"))?;
+    let trace = parse_csv(&text).with_context(|| format!("read {path}"))?;
+    let about = format!("{} arrivals of {path} on {} {name}", trace.len(), arguments.nodes);
+    let setup = Setup {
+        world: World::wide(),
+        node: NodeSpec { instance_type: name.clone(), policy },
+        nodes: arguments.nodes,
+        warm_up: REST,
+        lasts: last_end(&trace) + REST,
+        trace,
+        seed: arguments.seed,
+    };
+    let case = Case { policy: "environment".to_owned(), setup };
+    Ok(Plan { name: "arrivals".to_owned(), about, cases: vec![case] })
+}
+
+/// When the last pod ends, or comes if it stays.
+fn last_end(trace: &Trace) -> Duration {
+    let ends = trace.iter().map(|step| match step.action {
+        Action::Create { life: Some(life), .. } => step.at + life,
+        _ => step.at,
+    });
+    ends.max().unwrap_or_default()
+}
+
+fn write_charts(directory: &Path, name: &str, report: &Report) -> Result<(), Failure> {
+    fs::create_dir_all(directory)
+        .with_context(|| format!("make the directory {}", directory.display()))?;
+    for case in &report.cases {
+        let file = directory.join(format!("{name}-{}.svg", case.policy));
+        let svg = chart(case).context("draw")?;
+        fs::write(&file, svg).with_context(|| format!("write {}", file.display()))?;
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::*;
+
+    #[derive(Debug, Parser)]
+    struct Cli {
+        #[command(flatten)]
+        arguments: Arguments,
+    }
+
+    fn parse(words: &[&str]) -> Result<Arguments, clap::error::ErrorKind> {
+        let words = std::iter::once("simulate").chain(words.iter().copied());
+        Cli::try_parse_from(words).map(|cli| cli.arguments).map_err(|error| error.kind())
+    }
+
+    #[test]
+    fn what_does_not_go_together_is_refused() {
+        assert!(parse(&["--scenario", "burst", "--scenario", "day", "--small"]).is_ok());
+        assert!(parse(&["--arrivals", "a.csv", "--nodes", "3"]).is_ok());
+        for words in [
+            &["--scenario", "flood"][..],
+            &["--scenario", "burst", "--arrivals", "a.csv"],
+            &["--nodes", "3"],
+            &["--arrivals", "a.csv", "--nodes", "0"],
+        ] {
+            assert!(parse(words).is_err(), "{words:?}");
+        }
+    }
+
+    #[test]
+    fn scenarios_leave_charts_and_only_the_chosen_run() {
+        let folder = tempfile::tempdir().unwrap();
+        let charts = folder.path().join("charts");
+        let path = charts.to_str().unwrap();
+        let arguments = parse(&["--scenario", "fragmented", "--small", "--charts", path]).unwrap();
+        run(&arguments).unwrap();
+        let files = fs::read_dir(&charts).unwrap().map(|entry| entry.unwrap().file_name());
+        assert_eq!(files.collect::<Vec<_>>(), ["fragmented-warm-prefix-1.svg"]);
+    }
+
+    #[test]
+    fn arrivals_run_until_the_last_pod_has_ended() {
+        let trace = parse_csv("arrival_s,lifetime_s\n10,5\n11,\n0,60\n").unwrap();
+        assert_eq!(last_end(&trace), Duration::from_secs(60));
+        assert_eq!(last_end(&Trace::new()), Duration::ZERO);
+    }
+}
