@@ -6,7 +6,8 @@
 //! one AttachNetworkInterface for each). ENIs that are there go first, as the documents of the
 //! targets promise. Nobody can make the last of n calls of an action before (n - capacity) /
 //! refill, even if no call is ever made too soon, and none for anything but waiting pods. Latency
-//! is not counted.
+//! is not counted. Pods are spread evenly, as they are when all nodes are ready; where nodes join
+//! with the pods, those that are ready first take more, and no bound is told.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -64,16 +65,15 @@ impl Stock {
 }
 
 impl Bound {
-    /// Of the pods that a trace begins with; `None` if there are none, or nothing is throttled.
+    /// Of the pods that a trace begins with; `None` if there are none, if nodes join with them, or
+    /// if nothing is throttled.
     /// `stocks` is what the nodes hold by then.
     pub(crate) fn of_burst(setup: &Setup, limits: Limits, stocks: Vec<Stock>) -> Option<Self> {
-        let (mut n_pods, mut stocks) = (0, stocks);
+        let mut n_pods = 0;
         for step in setup.trace.iter().take_while(|step| step.at.is_zero()) {
             match step.action {
                 trace::Action::Create { pods, .. } => n_pods += u64::from(pods),
-                trace::Action::Join { nodes } => {
-                    stocks.extend((0..nodes).map(|_| Stock::new(&[0], limits)));
-                }
+                trace::Action::Join { .. } => return None,
                 trace::Action::Delete { .. }
                 | trace::Action::Roll { .. }
                 | trace::Action::Drain { .. }
