@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use aws::Imds;
-use ipam::policy::{Limits, Mode, Policy, Targets};
+use ipam::policy::{Limits, Mode, Targets};
 
 use crate::exit::Failure;
 use crate::node;
@@ -87,45 +87,35 @@ fn type_text(settings: &Settings, name: &str) -> String {
     line(&mut text, "limits", limits_text(limits));
     line(&mut text, "mode", mode_text(policy.mode).to_owned());
     line(&mut text, "targets", targets_text(policy.targets));
-    line(&mut text, "max ENIs", limits.enis.min(policy.max_enis.unwrap_or(u16::MAX)).to_string());
+    line(&mut text, "max ENIs", limits.enis_allowed(&policy).to_string());
     line(&mut text, "max pods", policy.max_pods.to_string());
-    line(&mut text, "holds at most", format!("{} addresses for pods", capacity(&policy, limits)));
-    for warning in node::warnings(settings, &policy) {
+    line(&mut text, "holds at most", format!("{} addresses for pods", limits.capacity(&policy)));
+    for warning in node::warnings(settings, &policy, limits) {
         line(&mut text, "warning", warning);
     }
     text
 }
 
-fn limits_text(limits: Limits) -> String {
+pub(crate) fn limits_text(limits: Limits) -> String {
     let Limits { enis, addresses_per_eni, prefixes } = limits;
     let prefixes = if prefixes { "prefixes" } else { "no prefixes" };
     format!("{enis} ENIs, {addresses_per_eni} addresses on each, {prefixes}")
 }
 
-fn mode_text(mode: Mode) -> &'static str {
+pub(crate) fn mode_text(mode: Mode) -> &'static str {
     match mode {
         Mode::SecondaryIp => "secondary-ip",
         Mode::Prefix => "prefix",
     }
 }
 
-fn targets_text(targets: Targets) -> String {
+pub(crate) fn targets_text(targets: Targets) -> String {
     match targets {
         Targets::WarmEni(n) => format!("free addresses worth {n} ENIs (WARM_ENI_TARGET)"),
         Targets::WarmPrefix(n) => format!("{n} free prefixes (WARM_PREFIX_TARGET)"),
         Targets::Ip { warm, minimum } => {
             format!("{warm} free addresses (WARM_IP_TARGET), {minimum} in all (MINIMUM_IP_TARGET)")
         }
-    }
-}
-
-/// What EC2 would assign at most, were there pods enough.
-fn capacity(policy: &Policy, limits: Limits) -> u32 {
-    let enis = u32::from(limits.enis.min(policy.max_enis.unwrap_or(u16::MAX)));
-    let blocks = enis * u32::from(limits.blocks_per_eni());
-    match policy.mode {
-        Mode::SecondaryIp => blocks,
-        Mode::Prefix => blocks * 16,
     }
 }
 

@@ -5,6 +5,7 @@ mod check_config;
 mod exit;
 mod logging;
 mod node;
+mod plan;
 mod run;
 mod settings;
 mod simulate;
@@ -32,6 +33,8 @@ enum Command {
     Status(status::Arguments),
     /// Check the settings in the environment and show what they amount to.
     CheckConfig(check_config::Arguments),
+    /// Show what a node would hold, and what that costs.
+    Plan(plan::Arguments),
     /// Simulate clusters, and compare with amazon-vpc-cni-k8s on the same load.
     Simulate(simulate::Arguments),
 }
@@ -49,6 +52,7 @@ fn main() -> ExitCode {
         Command::Run => run::run(),
         Command::Status(arguments) => status::run(&arguments),
         Command::CheckConfig(arguments) => check_config::run(&arguments),
+        Command::Plan(arguments) => plan::run(&arguments),
         Command::Simulate(arguments) => simulate::run(&arguments),
     };
     match result {

@@ -43,13 +43,43 @@ pub(crate) fn policy(settings: &Settings, limits: Limits, vcpus: Option<u32>) ->
 }
 
 /// What is not as the user may think: of the settings, and of what the instance cannot do.
-pub(crate) fn warnings(settings: &Settings, policy: &Policy) -> Vec<String> {
+pub(crate) fn warnings(settings: &Settings, policy: &Policy, limits: Limits) -> Vec<String> {
+    let mut warnings = settings.warnings.clone();
+    warnings.extend(pool_warnings(settings, policy, limits));
+    warnings
+}
+
+/// Those of [`warnings`] that are about the pool.
+pub(crate) fn pool_warnings(settings: &Settings, policy: &Policy, limits: Limits) -> Vec<String> {
     let no_prefixes = (settings.mode != policy.mode).then(|| {
         "ENABLE_PREFIX_DELEGATION: this instance type takes no prefixes; it gets secondary \
          addresses"
             .to_owned()
     });
-    settings.warnings.iter().cloned().chain(no_prefixes).collect()
+    no_prefixes.into_iter().chain(out_of_reach(policy, limits)).collect()
+}
+
+/// Targets that ask for more than the node ever holds, each with the most that makes sense.
+fn out_of_reach(policy: &Policy, limits: Limits) -> Vec<String> {
+    let capacity = limits.capacity(policy);
+    let room = capacity.min(policy.max_pods);
+    let per_eni = u32::from(limits.blocks_per_eni());
+    let targets = match policy.targets {
+        Targets::WarmEni(n) => vec![("WARM_ENI_TARGET", n.into(), capacity / per_eni.max(1))],
+        Targets::WarmPrefix(n) => vec![("WARM_PREFIX_TARGET", n.into(), capacity / 16)],
+        Targets::Ip { warm, minimum } => {
+            vec![("WARM_IP_TARGET", warm, room), ("MINIMUM_IP_TARGET", minimum, room)]
+        }
+    };
+    let beyond = targets.into_iter().filter(|(_, target, most)| target > most);
+    let warning = |(name, target, most): (&str, u32, u32)| {
+        format!(
+            "{name}: {target} is never reached, since this node takes {capacity} addresses for at \
+             most {} pods; set {most} or less",
+            policy.max_pods
+        )
+    };
+    beyond.map(warning).collect()
 }
 
 /// What a kubelet is set to on such an instance. Where the number of vCPUs is unknown, the larger
@@ -69,6 +99,42 @@ fn max_pods(mode: Mode, limits: Limits, vcpus: Option<u32>) -> u32 {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn targets_out_of_reach_are_warned_of_with_what_to_set() {
+        let check = |variables: &[(&str, &str)], expect: &[(&str, &str)]| {
+            let owned = variables.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned()));
+            let settings = Settings::from_variables(owned).unwrap();
+            let limits = Limits { enis: 3, addresses_per_eni: 4, prefixes: true };
+            let policy = policy(&settings, limits, Some(2));
+            let warnings = pool_warnings(&settings, &policy, limits);
+            let told = |(warning, (start, end)): (&String, &(&str, &str))| {
+                warning.starts_with(start) && warning.ends_with(end)
+            };
+            assert_eq!(warnings.len(), expect.len(), "{variables:?}: {warnings:?}");
+            assert!(warnings.iter().zip(expect).all(told), "{variables:?}: {warnings:?}");
+        };
+        let prefixes = ("ENABLE_PREFIX_DELEGATION", "true");
+        check(&[], &[]);
+        check(&[("WARM_ENI_TARGET", "3")], &[]);
+        check(&[("WARM_ENI_TARGET", "4")], &[("WARM_ENI_TARGET: 4 is ", "set 3 or less")]);
+        check(&[prefixes, ("WARM_PREFIX_TARGET", "9")], &[]);
+        let expect = ("WARM_PREFIX_TARGET: 10 is ", "set 9 or less");
+        check(&[prefixes, ("WARM_PREFIX_TARGET", "10")], &[expect]);
+        check(&[("MINIMUM_IP_TARGET", "9"), ("WARM_IP_TARGET", "9")], &[]);
+        check(
+            &[("MINIMUM_IP_TARGET", "10"), ("WARM_IP_TARGET", "11")],
+            &[
+                ("WARM_IP_TARGET: 11 is ", "set 9 or less"),
+                ("MINIMUM_IP_TARGET: 10 is ", "set 9 or less"),
+            ],
+        );
+        let minimum = ("MINIMUM_IP_TARGET", "10");
+        let expect = ("MINIMUM_IP_TARGET: 10 is ", "set 6 or less");
+        check(&[minimum, ("MAX_ENI", "2")], &[expect]);
+        let expect = ("MINIMUM_IP_TARGET: 10 is ", "set 5 or less");
+        check(&[prefixes, minimum, ("TIDEPOOL_MAX_PODS", "5")], &[expect]);
+    }
 
     #[test]
     fn max_pods_are_those_of_the_published_table() {

@@ -44,7 +44,7 @@ async fn daemon(settings: Settings) -> anyhow::Result<()> {
         () = signals.next() => return Ok(()),
     };
     let policy = node::policy(&settings, limits, aws::known_vcpus(&facts.instance_type));
-    for warning in node::warnings(&settings, &policy) {
+    for warning in node::warnings(&settings, &policy, limits) {
         warn!(warning, "setting");
     }
     info!(?policy, ?limits, "effective policy");

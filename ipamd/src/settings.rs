@@ -89,6 +89,17 @@ impl Settings {
         Self::read(&Environment::of_process())
     }
 
+    /// Reads `variables` as if the environment held these and no others.
+    ///
+    /// # Errors
+    ///
+    /// [`SettingError`] for the first bad value.
+    pub(crate) fn from_variables(
+        variables: impl IntoIterator<Item = (String, String)>,
+    ) -> Result<Self, SettingError> {
+        Self::read(&variables.into_iter().collect())
+    }
+
     fn read(env: &Environment) -> Result<Self, SettingError> {
         unsupported::check(env)?;
         let mode = match env.boolean("ENABLE_PREFIX_DELEGATION", false)? {

@@ -36,6 +36,11 @@ pub fn known_vcpus(instance_type: &str) -> Option<u32> {
     instance_types::lookup(instance_type).and_then(|row| row.vcpus)
 }
 
+/// The names of the built-in table, ascending.
+pub fn known_types() -> impl Iterator<Item = &'static str> {
+    instance_types::all().map(|row| row.name)
+}
+
 fn published_limits(info: &InstanceTypeInfo) -> Result<Limits, BadField> {
     let network = need("networkInfo", info.network_info())?;
     Ok(Limits {

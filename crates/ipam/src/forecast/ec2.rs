@@ -141,7 +141,8 @@ fn subnet_facts() -> SubnetFacts {
     SubnetFacts {
         id: subnet(),
         cidr: Ipv4Net::new_assert(PREFIXES.into(), 8),
-        free_addresses: u32::MAX,
+        // What the largest subnet of AWS has when it is empty.
+        free_addresses: 65_531,
         tags: BTreeMap::new(),
     }
 }
