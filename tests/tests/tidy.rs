@@ -18,7 +18,7 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("ec2-model", &["instance-types"]),
     ("instance-types", &[]),
     ("ipam", &[]),
-    ("ipamd", &["agent", "aws", "instance-types", "ipam", "lab", "proto"]),
+    ("ipamd", &["agent", "aws", "ipam", "lab", "proto"]),
     ("lab", &["ec2-model", "ipam"]),
     ("proto", &[]),
     ("tests", &["proto"]),
