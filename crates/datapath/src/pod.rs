@@ -3,7 +3,7 @@
 //!
 //! ```text
 //! host: 512: from all to 10.0.2.20 lookup main     1536: from 10.0.2.20 lookup 2
-//!       10.0.2.20 dev eniXXXXXXXXXXX scope link
+//!       10.0.2.20 dev enicc21c2d7785 scope link
 //! pod:  default via 169.254.1.1 dev eth0 ; 169.254.1.1 dev eth0 scope link
 //!       169.254.1.1 lladdr <host end> PERMANENT
 //! ```
