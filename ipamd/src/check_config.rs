@@ -106,6 +106,7 @@ pub(crate) fn mode_text(mode: Mode) -> &'static str {
     match mode {
         Mode::SecondaryIp => "secondary-ip",
         Mode::Prefix => "prefix",
+        Mode::Ipv6 => "ipv6",
     }
 }
 

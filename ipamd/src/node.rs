@@ -29,7 +29,7 @@ pub(crate) fn node(settings: &Settings, facts: &NodeFacts) -> Node {
 
 /// The policy on an instance with these limits.
 pub(crate) fn policy(settings: &Settings, limits: Limits, vcpus: Option<u32>) -> Policy {
-    let mode = if limits.prefixes { settings.mode } else { Mode::SecondaryIp };
+    let mode = limits.mode(settings.mode);
     Policy {
         mode,
         targets: Targets::resolve(mode, settings.warm),
@@ -88,7 +88,7 @@ fn max_pods(mode: Mode, limits: Limits, vcpus: Option<u32>) -> u32 {
     let blocks = u32::from(limits.enis) * u32::from(limits.blocks_per_eni());
     match mode {
         Mode::SecondaryIp => blocks + HOST_NETWORK_PODS,
-        Mode::Prefix => {
+        Mode::Prefix | Mode::Ipv6 => {
             let (few, many) = PREFIX_MAX_PODS;
             let most = if vcpus.is_some_and(|n| n < MANY_VCPUS) { few } else { many };
             (blocks * 16 + HOST_NETWORK_PODS).min(most)

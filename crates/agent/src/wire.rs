@@ -172,6 +172,7 @@ pub(crate) fn view(node: &Node, view: PoolView) -> v1::ViewReply {
         mode: match mode {
             Mode::SecondaryIp => "secondary-ip".to_owned(),
             Mode::Prefix => "prefix".to_owned(),
+            Mode::Ipv6 => "ipv6".to_owned(),
         },
         enis: enis.into_iter().map(eni).collect(),
         foreign_enis: foreign.iter().map(ToString::to_string).collect(),

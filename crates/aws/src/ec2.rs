@@ -324,6 +324,7 @@ fn counts(ask: Ask) -> (Option<i32>, Option<i32>) {
     match ask {
         Ask::Addresses(_) => (count, None),
         Ask::Prefixes(_) => (None, count),
+        Ask::Ipv6Prefixes(_) => (None, None),
     }
 }
 

@@ -42,6 +42,12 @@ impl Block {
         self.0.prefix_len() != self.0.max_prefix_len()
     }
 
+    /// Whether it is of IPv6.
+    #[must_use]
+    pub fn is_ipv6(self) -> bool {
+        matches!(self.0, IpNet::V6(_))
+    }
+
     /// Number of addresses: 1, 16 or 2^48.
     #[must_use]
     pub fn size(self) -> u64 {
@@ -66,15 +72,21 @@ impl Block {
         (self.0.network(), self.0.broadcast())
     }
 
-    /// Its addresses, ascending and lazily: a /80 has too many to list.
-    pub fn addresses(self) -> impl Iterator<Item = IpAddr> {
-        let (v4, v6) = match self.0 {
-            IpNet::V4(net) => (Some(u32::from(net.network())..=u32::from(net.broadcast())), None),
-            IpNet::V6(net) => (None, Some(u128::from(net.network())..=u128::from(net.broadcast()))),
-        };
-        let v4 = v4.into_iter().flatten().map(|bits| IpAddr::V4(bits.into()));
-        let v6 = v6.into_iter().flatten().map(|bits| IpAddr::V6(bits.into()));
-        v4.chain(v6)
+    /// Its addresses, ascending from the `n`th on and around, and lazily: a /80 has too many to list.
+    pub fn addresses_from(self, n: u64) -> impl Iterator<Item = IpAddr> {
+        (0..self.size()).map(move |step| self.nth(n.wrapping_add(step) % self.size()))
+    }
+
+    /// The `n`th of its addresses; `n` is less than its size.
+    fn nth(self, n: u64) -> IpAddr {
+        match self.0 {
+            IpNet::V4(net) => {
+                // A block of IPv4 has 16 addresses at most.
+                let n = u32::try_from(n).unwrap_or(0);
+                IpAddr::V4((u32::from(net.network()) | n).into())
+            }
+            IpNet::V6(net) => IpAddr::V6((u128::from(net.network()) | u128::from(n)).into()),
+        }
     }
 }
 
@@ -160,11 +172,15 @@ mod tests {
     #[test]
     fn addresses_are_all_and_lazy() {
         let prefix = Block::try_from("10.0.0.16/28".parse::<IpNet>().unwrap()).unwrap();
-        let addresses: Vec<_> = prefix.addresses().map(|ip| ip.to_string()).collect();
+        let addresses: Vec<_> = prefix.addresses_from(0).map(|ip| ip.to_string()).collect();
         assert_eq!((addresses.len(), prefix.size()), (16, 16));
         assert_eq!((&*addresses[0], &*addresses[15]), ("10.0.0.16", "10.0.0.31"));
+        let around: Vec<_> = prefix.addresses_from(15).map(|ip| ip.to_string()).collect();
+        assert_eq!((&*around[0], &*around[1], around.len()), ("10.0.0.31", "10.0.0.16", 16));
         let v6 = Block::try_from("2001:db8::/80".parse::<IpNet>().unwrap()).unwrap();
-        assert_eq!(v6.addresses().nth(1).unwrap().to_string(), "2001:db8::1");
+        let last: Vec<_> = v6.addresses_from((1 << 48) - 1).take(2).collect();
+        assert_eq!(last[0].to_string(), "2001:db8::ffff:ffff:ffff");
+        assert_eq!(last[1].to_string(), "2001:db8::");
         assert_eq!(v6.size(), 1 << 48);
     }
 }

@@ -9,7 +9,7 @@ use std::net::{IpAddr, Ipv4Addr};
 use ipnet::Ipv4Net;
 use serde::{Deserialize, Serialize};
 
-use crate::block::Block;
+use crate::block::{Block, IPV4_PREFIX_LEN, IPV6_PREFIX_LEN};
 use crate::id::{EniAttachmentId, EniId, SecurityGroupId, SubnetId};
 
 /// Tag of an ENI that was made for an instance; the value is the instance's id. What
@@ -30,6 +30,8 @@ pub enum Ask {
     Addresses(u16),
     /// IPv4 /28 prefixes.
     Prefixes(u16),
+    /// IPv6 /80 prefixes.
+    Ipv6Prefixes(u16),
 }
 
 impl Ask {
@@ -37,7 +39,7 @@ impl Ask {
     #[must_use]
     pub fn count(self) -> u16 {
         match self {
-            Ask::Addresses(n) | Ask::Prefixes(n) => n,
+            Ask::Addresses(n) | Ask::Prefixes(n) | Ask::Ipv6Prefixes(n) => n,
         }
     }
 
@@ -47,7 +49,24 @@ impl Ask {
         match self {
             Ask::Addresses(_) => Ask::Addresses(n),
             Ask::Prefixes(_) => Ask::Prefixes(n),
+            Ask::Ipv6Prefixes(_) => Ask::Ipv6Prefixes(n),
         }
+    }
+
+    /// Addresses in one block of its kind: 1, 16 or 2^48.
+    #[must_use]
+    pub fn block_size(self) -> u64 {
+        match self {
+            Ask::Addresses(_) => 1,
+            Ask::Prefixes(_) => 1 << (32 - IPV4_PREFIX_LEN),
+            Ask::Ipv6Prefixes(_) => 1 << (128 - IPV6_PREFIX_LEN),
+        }
+    }
+
+    /// Whether it is for prefixes, of either family.
+    #[must_use]
+    pub fn is_for_prefixes(self) -> bool {
+        self.block_size() > 1
     }
 }
 
@@ -145,7 +164,8 @@ pub struct EniFacts {
     pub subnet: SubnetId,
     /// Its own address, never a pod's.
     pub primary_address: Ipv4Addr,
-    /// Secondary addresses and prefixes.
+    /// Secondary IPv4 addresses, IPv4 prefixes and IPv6 prefixes. Its single IPv6 addresses are the
+    /// node's own, as its primary address is.
     pub blocks: BTreeSet<Block>,
     /// The kind of ENI.
     pub kind: EniKind,
@@ -323,6 +343,7 @@ impl fmt::Display for Ask {
         match self {
             Ask::Addresses(n) => write!(f, "{n} addresses"),
             Ask::Prefixes(n) => write!(f, "{n} prefixes"),
+            Ask::Ipv6Prefixes(n) => write!(f, "{n} IPv6 prefixes"),
         }
     }
 }

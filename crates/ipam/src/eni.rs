@@ -130,7 +130,7 @@ impl Eni {
         candidates
             .filter_map(|(block, state)| {
                 let (freed, address) = state.next(*block, cooldown, now)?;
-                let of_other_mode = block.is_prefix() != (mode == Mode::Prefix);
+                let of_other_mode = block.size() != mode.block_size();
                 let rank = (
                     of_other_mode,
                     Reverse(state.live.len()),
@@ -151,12 +151,11 @@ impl Eni {
         cooldown: Duration,
         now: Timestamp,
     ) -> BTreeSet<Block> {
-        let prefixes = matches!(ask, Ask::Prefixes(_));
         let mut idle: Vec<_> = self
             .blocks
             .iter()
             .filter(|(block, state)| {
-                block.is_prefix() == prefixes && !state.leaving && state.is_idle(cooldown, now)
+                block.size() == ask.block_size() && !state.leaving && state.is_idle(cooldown, now)
             })
             .map(|(block, state)| (state.freed.values().max().copied(), Reverse(*block)))
             .collect();
@@ -199,13 +198,21 @@ impl BlockState {
         self.cooling(cooldown, now).count()
     }
 
+    /// Drops and returns what has rested. Nothing prefers an address of IPv6 for that, and there is
+    /// no end of them.
+    pub(crate) fn forget_rested(&mut self, cooldown: Duration, now: Timestamp) -> Vec<IpAddr> {
+        let rested = self.freed.extract_if(.., |_, since| *since + cooldown <= now);
+        rested.map(|(address, _)| address).collect()
+    }
+
     /// Whether no pod has any of it and none of it rests.
     pub(crate) fn is_idle(&self, cooldown: Duration, now: Timestamp) -> bool {
         self.live.is_empty() && self.n_cooling(cooldown, now) == 0
     }
 
     /// The free address that has rested longest, with the time of its release; one that never
-    /// served comes first, with the epoch.
+    /// served comes first, with the epoch. A /80 has an address for every millisecond, so there
+    /// the time itself says which never served: none does twice, whatever has been forgotten.
     fn next(
         &self,
         block: Block,
@@ -215,7 +222,8 @@ impl BlockState {
         // Among one more address than are known at least one is new, so a /80 is never listed.
         let n_known = self.live.len() + self.freed.len();
         let known = |ip: &IpAddr| self.live.contains(ip) || self.freed.contains_key(ip);
-        if let Some(fresh) = block.addresses().take(n_known + 1).find(|ip| !known(ip)) {
+        let first = if block.is_ipv6() { now.as_millis() } else { 0 };
+        if let Some(fresh) = block.addresses_from(first).take(n_known + 1).find(|ip| !known(ip)) {
             return Some((Timestamp::default(), fresh));
         }
         let rested = self.freed.iter().filter(|(_, since)| **since + cooldown <= now);
@@ -249,10 +257,14 @@ mod tests {
         check(one, &["10.0.0.5"], &[], None);
         check(one, &[], &[("10.0.0.5", 71)], None);
         check(one, &[], &[("10.0.0.5", 70)], Some("10.0.0.5"));
-        // One that never served comes before one that has rested, even from a block of 2^48.
+        // One that never served comes before one that has rested.
         let prefix = "10.0.0.16/28";
         check(prefix, &["10.0.0.16"], &[("10.0.0.17", 0)], Some("10.0.0.18"));
-        check("2001:db8::/80", &["2001:db8::"], &[("2001:db8::1", 0)], Some("2001:db8::2"));
+        // 100,000 ms is 0x186a0.
+        let v6 = "2001:db8::/80";
+        check(v6, &[], &[], Some("2001:db8::1:86a0"));
+        check(v6, &["2001:db8::1:86a0"], &[], Some("2001:db8::1:86a1"));
+        check(v6, &["2001:db8::1:86a0"], &[("2001:db8::1:86a1", 0)], Some("2001:db8::1:86a2"));
         let all: Vec<_> = (18..32).map(|n| format!("10.0.0.{n}")).collect();
         let all: Vec<_> = all.iter().map(String::as_str).collect();
         let rested = [("10.0.0.16", 60), ("10.0.0.17", 50)];

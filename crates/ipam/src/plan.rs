@@ -95,7 +95,7 @@ pub struct SubnetSupply {
     pub id: SubnetId,
     /// Single addresses.
     pub addresses: Allowance,
-    /// Prefixes.
+    /// Prefixes of the mode's family.
     pub prefixes: Allowance,
 }
 
@@ -184,14 +184,14 @@ pub fn plan(situation: &Situation, policy: &Policy, limits: &Limits, now: Timest
 }
 
 impl SubnetSupply {
+    fn allowance(&self, ask: Ask) -> Allowance {
+        if ask.is_for_prefixes() { self.prefixes } else { self.addresses }
+    }
+
     /// As much of `ask`, up to `at_most`, as may be asked for in one call; the rest follows when
     /// that is granted.
     fn at_once(&self, ask: Ask, at_most: u16) -> Ask {
-        let allowance = match ask {
-            Ask::Addresses(_) => self.addresses,
-            Ask::Prefixes(_) => self.prefixes,
-        };
-        let allowed = match allowance {
+        let allowed = match self.allowance(ask) {
             Allowance::Open(allowed) => allowed,
             Allowance::Closed { .. } => 1,
         };

@@ -5,6 +5,8 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use crate::block::Block;
+use crate::call::Ask;
 use crate::id::{InstanceId, SecurityGroupId, SubnetId};
 
 /// What pods' addresses come from.
@@ -15,6 +17,33 @@ pub enum Mode {
     SecondaryIp,
     /// /28 prefixes (`ENABLE_PREFIX_DELEGATION`).
     Prefix,
+    /// /80 prefixes on the primary ENI (`ENABLE_IPv6`).
+    Ipv6,
+}
+
+impl Mode {
+    /// A request for `n` blocks of its kind.
+    #[must_use]
+    pub fn ask(self, n: u16) -> Ask {
+        match self {
+            Mode::SecondaryIp => Ask::Addresses(n),
+            Mode::Prefix => Ask::Prefixes(n),
+            Mode::Ipv6 => Ask::Ipv6Prefixes(n),
+        }
+    }
+
+    /// Addresses in one block of its kind: 1, 16 or 2^48.
+    #[must_use]
+    pub fn block_size(self) -> u64 {
+        self.ask(1).block_size()
+    }
+
+    /// Whether pods may have addresses of `block`: single addresses serve beside /28 prefixes, and
+    /// what is left of them serves when prefixes are no longer wanted.
+    #[must_use]
+    pub fn serves(self, block: Block) -> bool {
+        block.is_ipv6() == (self == Mode::Ipv6)
+    }
 }
 
 /// How much to keep ready. One of the three families is in force; the settings' precedence is
@@ -37,15 +66,17 @@ pub enum Targets {
 
 impl Targets {
     /// Resolves the settings' precedence: a non-zero `WARM_IP_TARGET` or `MINIMUM_IP_TARGET`
-    /// overrides the target of the mode.
+    /// overrides the target of the mode. With IPv6 there is nothing to choose.
     /// Source: amazon-vpc-cni-k8s v1.23.1, `pkg/ipamd/ipamd.go`.
     #[must_use]
     pub fn resolve(mode: Mode, settings: WarmSettings) -> Self {
         let WarmSettings { warm_eni, warm_ip, minimum_ip, warm_prefix } = settings;
-        if warm_ip != 0 || minimum_ip != 0 {
-            return Targets::Ip { warm: warm_ip, minimum: minimum_ip };
-        }
         match mode {
+            // A second /80 is asked for when the first has no address left to spare.
+            Mode::Ipv6 => Targets::Ip { warm: 1, minimum: 0 },
+            Mode::SecondaryIp | Mode::Prefix if warm_ip != 0 || minimum_ip != 0 => {
+                Targets::Ip { warm: warm_ip, minimum: minimum_ip }
+            }
             Mode::SecondaryIp => Targets::WarmEni(warm_eni),
             Mode::Prefix => Targets::WarmPrefix(warm_prefix),
         }
@@ -105,20 +136,32 @@ pub struct Limits {
 }
 
 impl Limits {
-    /// ENIs that this instance may have under `policy`.
+    /// What pods' addresses come from on this instance, which may not take the /28 prefixes that
+    /// are `wanted`.
+    #[must_use]
+    pub fn mode(self, wanted: Mode) -> Mode {
+        match wanted {
+            Mode::Prefix if !self.prefixes => Mode::SecondaryIp,
+            mode => mode,
+        }
+    }
+
+    /// ENIs for pods that this instance may have under `policy`.
     #[must_use]
     pub fn enis_allowed(self, policy: &Policy) -> u16 {
-        self.enis.min(policy.max_enis.unwrap_or(u16::MAX))
+        let enis = self.enis.min(policy.max_enis.unwrap_or(u16::MAX));
+        match policy.mode {
+            Mode::SecondaryIp | Mode::Prefix => enis,
+            // IPv6 pods are routed through the primary ENI alone.
+            Mode::Ipv6 => enis.min(1),
+        }
     }
 
     /// Addresses for pods that this instance holds at most under `policy`, were there pods enough.
     #[must_use]
     pub fn capacity(self, policy: &Policy) -> u32 {
-        let blocks = u32::from(self.enis_allowed(policy)) * u32::from(self.blocks_per_eni());
-        match policy.mode {
-            Mode::SecondaryIp => blocks,
-            Mode::Prefix => blocks.saturating_mul(16),
-        }
+        let blocks = u64::from(self.enis_allowed(policy)) * u64::from(self.blocks_per_eni());
+        u32::try_from(blocks * policy.mode.block_size()).unwrap_or(u32::MAX)
     }
 
     /// Secondary addresses or prefixes on one ENI, of whichever kind.

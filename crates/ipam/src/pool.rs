@@ -61,6 +61,13 @@ impl Pool {
         }
     }
 
+    /// Drops and returns the addresses of `address`'s block that have rested, if it is of IPv6.
+    pub(crate) fn forget_rested(&mut self, address: IpAddr, now: Timestamp) -> Vec<IpAddr> {
+        let cooldown = self.cooldown;
+        let state = self.state_of(address).filter(|_| address.is_ipv6());
+        state.map(|state| state.forget_rested(cooldown, now)).unwrap_or_default()
+    }
+
     /// Puts `blocks` on the ENI, with what the record and the `promised` addresses say of them. What
     /// another ENI had of them it has no more: EC2 took them away in a call of unknown outcome.
     pub(crate) fn add_blocks(

@@ -27,6 +27,7 @@ const CLUSTER_TAG_PREFIX: &str = "cni.networking.k8s.aws/cluster/";
 enum Kind {
     Address,
     Prefix,
+    Ipv6Prefix,
 }
 
 impl Kind {
@@ -34,6 +35,7 @@ impl Kind {
         match ask {
             Ask::Addresses(_) => Kind::Address,
             Ask::Prefixes(_) => Kind::Prefix,
+            Ask::Ipv6Prefixes(_) => Kind::Ipv6Prefix,
         }
     }
 }
@@ -143,6 +145,10 @@ impl Subnets {
 
     pub(crate) fn addresses(&self, id: &SubnetId, now: Timestamp) -> Allowance {
         self.allowance(id, Kind::Address, now)
+    }
+
+    pub(crate) fn ipv6_prefixes(&self, id: &SubnetId, now: Timestamp) -> Allowance {
+        self.allowance(id, Kind::Ipv6Prefix, now)
     }
 
     /// A subnet without a free address has no free prefix either.

@@ -83,7 +83,7 @@ impl Bound {
         }
         let block_size = match setup.node.policy.mode {
             Mode::Prefix if limits.prefixes => PREFIX_SIZE,
-            Mode::Prefix | Mode::SecondaryIp => 1,
+            Mode::Prefix | Mode::SecondaryIp | Mode::Ipv6 => 1,
         };
         let counts = n_pods > 0 && setup.world.throttling == Throttling::Documented;
         counts.then(|| Self::new(&stocks, n_pods, block_size, limits.blocks_per_eni().into()))

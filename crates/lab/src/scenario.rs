@@ -152,7 +152,7 @@ impl Scenario {
 fn case(&(name, mode, targets): &Rule, shape: Shape) -> Case {
     let max_pods = match mode {
         Mode::SecondaryIp => shape.max_pods.0,
-        Mode::Prefix => shape.max_pods.1,
+        Mode::Prefix | Mode::Ipv6 => shape.max_pods.1,
     };
     let policy = Policy {
         mode,

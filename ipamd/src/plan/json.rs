@@ -77,7 +77,7 @@ fn supply(mode: Mode, enis: &[EniForecast]) -> Supply {
         Mode::SecondaryIp => {
             Supply::Addresses { attached_secondary_ips: n_blocks, ips_per_eni: per_eni }
         }
-        Mode::Prefix => {
+        Mode::Prefix | Mode::Ipv6 => {
             let pods: Vec<_> = enis.iter().flat_map(|eni| &eni.pods_per_block).copied().collect();
             Supply::Prefixes {
                 attached_prefixes: n_blocks,

@@ -49,7 +49,7 @@ fn table(header: &[&str]) -> Table {
 fn enis(mode: Mode, enis: &[EniForecast]) -> Table {
     let blocks = match mode {
         Mode::SecondaryIp => "ADDRESSES",
-        Mode::Prefix => "PREFIXES",
+        Mode::Prefix | Mode::Ipv6 => "PREFIXES",
     };
     let mut table = table(&["ENI", blocks, "PODS", "UNUSED ADDRESSES"]);
     let row = |name: String, cells: [&dyn Display; 3]| {

@@ -54,7 +54,10 @@ impl FakeEc2 {
     pub(crate) fn secondary_addresses(&self) -> BTreeSet<String> {
         let state = self.state.lock().unwrap();
         let blocks = state.enis.values().flat_map(|eni| eni.blocks.iter());
-        blocks.flat_map(|block| block.addresses()).map(|address| address.to_string()).collect()
+        blocks
+            .flat_map(|block| block.addresses_from(0))
+            .map(|address| address.to_string())
+            .collect()
     }
 
     /// Carries out calls until their sender is gone, each in a task of its own.

@@ -66,7 +66,7 @@ impl Hope {
 
 impl Engine {
     pub(super) fn mode(&self) -> Mode {
-        if self.limits.prefixes { self.policy.mode } else { Mode::SecondaryIp }
+        self.limits.mode(self.policy.mode)
     }
 
     pub(super) fn learnt_limits(&self) -> Limits {
@@ -182,7 +182,10 @@ impl Engine {
         SubnetSupply {
             id: subnet.clone(),
             addresses: self.subnets.addresses(subnet, now),
-            prefixes: self.subnets.prefixes(subnet, now),
+            prefixes: match self.mode() {
+                Mode::SecondaryIp | Mode::Prefix => self.subnets.prefixes(subnet, now),
+                Mode::Ipv6 => self.subnets.ipv6_prefixes(subnet, now),
+            },
         }
     }
 

@@ -10,6 +10,7 @@ use crate::eni::{Bond, Link, Origin, Stage};
 use crate::event::Effect;
 use crate::id::EniId;
 use crate::ownership::{self, Ownership};
+use crate::policy::Mode;
 use crate::record::Change;
 use crate::retry::{Hold, Pace, Retries, refusal_code};
 use crate::time::Timestamp;
@@ -126,12 +127,23 @@ impl Engine {
         match result {
             Ok(CallOutput::Enis(facts)) => {
                 self.enis_look.succeeded();
-                self.take_stock(id, facts, asked_at, now);
+                let facts: Vec<_> = facts.iter().map(|eni| self.as_it_serves(eni)).collect();
+                self.take_stock(id, &facts, asked_at, now);
             }
             Ok(_) => self.enis_look.failed(&not_an_answer(), &self.retries, now),
             Err(error) => self.enis_look.failed(error, &self.retries, now),
         }
         true
+    }
+
+    /// The ENI without the blocks that are not for pods: those of the other family, and of IPv6
+    /// those on other ENIs than the primary.
+    fn as_it_serves(&self, facts: &EniFacts) -> EniFacts {
+        let mode = self.mode();
+        let mut facts = facts.clone();
+        let carries = mode != Mode::Ipv6 || facts.is_primary();
+        facts.blocks.retain(|block| carries && mode.serves(*block));
+        facts
     }
 
     /// Makes the pool match what EC2 has described. `asked_at`: what was changed since is newer.

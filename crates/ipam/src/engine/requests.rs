@@ -142,9 +142,12 @@ impl Engine {
     }
 
     /// A release is on record.
-    pub(super) fn released(&mut self, key: &AttachmentKey, assignment: Assignment) {
+    pub(super) fn released(&mut self, key: &AttachmentKey, assignment: Assignment, now: Timestamp) {
         if let Some(since) = self.record.cooling().get(&assignment.address) {
             self.pool.rest(assignment.address, *since);
+        }
+        for address in self.pool.forget_rested(assignment.address, now) {
+            self.saves.note(Change::Rested { address });
         }
         for request in self.requests.releases.remove(key).unwrap_or_default() {
             self.reply(request, Answer::Released(Some(assignment.clone())));

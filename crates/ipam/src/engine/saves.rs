@@ -103,7 +103,7 @@ impl Engine {
         for then in batch.then {
             match then {
                 Then::Grant(key) => self.granted(key, now),
-                Then::Release(key, assignment) => self.released(&key, assignment),
+                Then::Release(key, assignment) => self.released(&key, assignment, now),
                 Then::Collected(request, collected) => {
                     self.reply(request, Answer::Collected(collected));
                 }

@@ -4,9 +4,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr};
 
-use ipnet::Ipv4Net;
+use ipnet::{Ipv4Net, Ipv6Net};
 
-use crate::block::{Block, IPV4_PREFIX_LEN};
+use crate::block::{Block, IPV4_PREFIX_LEN, IPV6_PREFIX_LEN};
 use crate::call::{
     Ask, AttachmentStatus, CallError, CallErrorKind, CallOutput, Ec2Call, EniAttachment, EniFacts,
     EniKind, SubnetFacts,
@@ -17,6 +17,8 @@ use crate::id::{EniAttachmentId, EniId, SubnetId};
 const PREFIXES: u32 = 10 << 24;
 const SINGLES: u32 = PREFIXES + (1 << 22);
 const PRIMARIES: u32 = PREFIXES + (1 << 23);
+/// fd00::/8.
+const IPV6_PREFIXES: u128 = 0xfd << 120;
 
 /// The ENIs by id, and how much of each part is used up; nothing is given out twice.
 pub(super) struct Ec2 {
@@ -106,6 +108,7 @@ impl Ec2 {
         let block = |_| match ask {
             Ask::Addresses(_) => Block::address(address(SINGLES + next(&mut self.n_singles))),
             Ask::Prefixes(_) => prefix(PREFIXES + 16 * next(&mut self.n_prefixes)),
+            Ask::Ipv6Prefixes(_) => ipv6_prefix(next(&mut self.n_prefixes)),
         };
         (0..ask.count()).map(block).collect()
     }
@@ -124,6 +127,12 @@ fn address(bits: u32) -> IpAddr {
 fn prefix(bits: u32) -> Block {
     let net = Ipv4Net::new_assert(bits.into(), IPV4_PREFIX_LEN);
     Block::try_from(net).expect("multiples of 16 are aligned")
+}
+
+fn ipv6_prefix(number: u32) -> Block {
+    let bits = IPV6_PREFIXES + (u128::from(number) << (128 - IPV6_PREFIX_LEN));
+    let net = Ipv6Net::new_assert(bits.into(), IPV6_PREFIX_LEN);
+    Block::try_from(net).expect("multiples of 2^48 are aligned")
 }
 
 fn bond(eni: &EniId, device_index: u16) -> EniAttachment {

@@ -22,26 +22,21 @@ pub(super) struct Totals {
 
 impl Totals {
     fn add(&mut self, ask: Ask) {
-        match ask {
-            Ask::Addresses(n) => self.addresses += u64::from(n),
-            Ask::Prefixes(n) => {
-                self.addresses += u64::from(n) * PREFIX_SIZE;
-                self.prefixes += u64::from(n);
-                self.idle_prefixes += u64::from(n);
-            }
+        let n = u64::from(ask.count());
+        self.addresses += n * ask.block_size();
+        if ask.is_for_prefixes() {
+            self.prefixes += n;
+            self.idle_prefixes += n;
         }
     }
 
     /// Takes idle blocks away.
     pub(super) fn remove(&mut self, ask: Ask) {
-        match ask {
-            Ask::Addresses(n) => self.addresses = self.addresses.saturating_sub(u64::from(n)),
-            Ask::Prefixes(n) => {
-                let n = u64::from(n);
-                self.addresses = self.addresses.saturating_sub(n * PREFIX_SIZE);
-                self.prefixes = self.prefixes.saturating_sub(n);
-                self.idle_prefixes = self.idle_prefixes.saturating_sub(n);
-            }
+        let n = u64::from(ask.count());
+        self.addresses = self.addresses.saturating_sub(n * ask.block_size());
+        if ask.is_for_prefixes() {
+            self.prefixes = self.prefixes.saturating_sub(n);
+            self.idle_prefixes = self.idle_prefixes.saturating_sub(n);
         }
     }
 
@@ -85,6 +80,7 @@ pub(super) struct Planner<'a> {
 #[derive(Debug, Clone, Copy, Default)]
 struct Portion {
     addresses: u16,
+    /// Prefixes of the mode's family.
     prefixes: u16,
 }
 
@@ -95,7 +91,7 @@ impl<'a> Planner<'a> {
         limits: &Limits,
         now: Timestamp,
     ) -> Self {
-        let mode = if limits.prefixes { policy.mode } else { Mode::SecondaryIp };
+        let mode = limits.mode(policy.mode);
         let serving = || situation.enis.iter().filter(|eni| eni.serves());
         let live: u64 = serving().map(|eni| eni.tally.live).sum();
         let cooling: u64 = serving().map(|eni| eni.tally.cooling).sum();
@@ -157,7 +153,7 @@ impl<'a> Planner<'a> {
         let totals = &self.totals;
         let starving = totals.used.saturating_sub(totals.addresses);
         // A node without any address is not ready, so no pod comes whose wait would make for one.
-        let is_bare = self.mode == Mode::Prefix && totals.addresses == 0;
+        let is_bare = self.mode != Mode::SecondaryIp && totals.addresses == 0;
         let starving = starving.max(u64::from(is_bare));
         let for_starving = starving.div_ceil(self.block_size());
         if totals.addresses >= self.max_pods {
@@ -174,7 +170,7 @@ impl<'a> Planner<'a> {
                 let idle = idle.saturating_sub(self.n_waiting.div_ceil(PREFIX_SIZE));
                 u64::from(warm).saturating_sub(idle).max(1).max(for_starving)
             }
-            (Targets::WarmPrefix(_), Mode::SecondaryIp) | (Targets::Ip { .. }, _) => {
+            (Targets::WarmPrefix(_), Mode::SecondaryIp | Mode::Ipv6) | (Targets::Ip { .. }, _) => {
                 deficit.div_ceil(self.block_size())
             }
         };
@@ -198,10 +194,7 @@ impl<'a> Planner<'a> {
     }
 
     pub(super) fn block_size(&self) -> u64 {
-        match self.mode {
-            Mode::SecondaryIp => 1,
-            Mode::Prefix => PREFIX_SIZE,
-        }
+        self.mode.block_size()
     }
 
     /// Addresses that a full ENI has for pods.
@@ -211,7 +204,7 @@ impl<'a> Planner<'a> {
 
     /// Plans as much of `want` as the first ENI takes that can take anything.
     fn place_on_eni(&mut self, want: Want) -> bool {
-        for (at, eni) in self.situation.enis.iter().enumerate() {
+        for (at, eni) in self.situation.enis.iter().enumerate().take(self.n_carriers()) {
             let room = self.room(eni, self.on_enis[at]);
             if room == 0 || !eni.serves() {
                 continue;
@@ -226,6 +219,14 @@ impl<'a> Planner<'a> {
             return true;
         }
         false
+    }
+
+    /// How many of the ENIs may carry pods' addresses: IPv6 pods are routed through the primary.
+    fn n_carriers(&self) -> usize {
+        match self.mode {
+            Mode::SecondaryIp | Mode::Prefix => usize::MAX,
+            Mode::Ipv6 => 1,
+        }
     }
 
     fn room(&self, eni: &EniSupply, planned: Portion) -> u16 {
@@ -319,10 +320,8 @@ impl<'a> Planner<'a> {
     /// for pods that starve where there are no prefixes. `None` where nothing may be asked for.
     fn ask(&mut self, subnet: &SubnetSupply, want: Want, room: u16) -> Option<Ask> {
         let count = |blocks: u64| u16::try_from(blocks).unwrap_or(u16::MAX).min(room);
-        let (main, ask) = match self.mode {
-            Mode::SecondaryIp => (subnet.addresses, Ask::Addresses(count(want.blocks))),
-            Mode::Prefix => (subnet.prefixes, Ask::Prefixes(count(want.blocks))),
-        };
+        let ask = self.mode.ask(count(want.blocks));
+        let main = subnet.allowance(ask);
         let is_starving = want.starving > 0;
         let Some((code, until)) = main.refuses(is_starving, self.now) else { return Some(ask) };
         self.block(Blocked::refused_by(&subnet.id, code, until));
@@ -365,7 +364,7 @@ impl<'a> Planner<'a> {
         for (eni, portion) in self.situation.enis.iter().zip(&self.on_enis) {
             // What a busy ENI will take is asked for when its call has ended.
             if eni.state == SupplyState::Attached && !eni.busy {
-                let ask = portion.ask().map(|ask| eni.subnet.at_once(ask, eni.at_once));
+                let ask = portion.ask(self.mode).map(|ask| eni.subnet.at_once(ask, eni.at_once));
                 growth.extend(ask.map(|ask| Growth::Assign { eni: eni.id.clone(), ask }));
             }
         }
@@ -385,17 +384,15 @@ impl<'a> Planner<'a> {
 
 impl Portion {
     fn add(&mut self, ask: Ask) {
-        match ask {
-            Ask::Addresses(n) => self.addresses += n,
-            Ask::Prefixes(n) => self.prefixes += n,
-        }
+        let planned = if ask.is_for_prefixes() { &mut self.prefixes } else { &mut self.addresses };
+        *planned += ask.count();
     }
 
     /// One call asks for one kind; single addresses are for pods that wait, so they go first.
-    fn ask(self) -> Option<Ask> {
+    fn ask(self, mode: Mode) -> Option<Ask> {
         match self {
             Portion { addresses: 0, prefixes: 0 } => None,
-            Portion { addresses: 0, prefixes } => Some(Ask::Prefixes(prefixes)),
+            Portion { addresses: 0, prefixes } => Some(mode.ask(prefixes)),
             Portion { addresses, .. } => Some(Ask::Addresses(addresses)),
         }
     }

@@ -28,7 +28,7 @@ impl<'a> Planner<'a> {
         for (at, eni) in candidates {
             let mut rest = self.totals;
             rest.remove(Ask::Addresses(eni.tally.singles));
-            rest.remove(Ask::Prefixes(eni.tally.prefixes));
+            rest.remove(self.prefixes(eni.tally.prefixes));
             if !self.can_spare_eni(&rest) {
                 continue;
             }
@@ -55,7 +55,7 @@ impl<'a> Planner<'a> {
             }
             Targets::WarmPrefix(warm) => match self.mode {
                 Mode::Prefix => rest.idle_prefixes >= u64::from(warm),
-                Mode::SecondaryIp => rest.available() >= u64::from(warm) * PREFIX_SIZE,
+                Mode::SecondaryIp | Mode::Ipv6 => rest.available() >= u64::from(warm) * PREFIX_SIZE,
             },
         };
         spared && !self.is_low(rest)
@@ -68,14 +68,24 @@ impl<'a> Planner<'a> {
         let staying: Vec<_> = staying.into_iter().map(|(_, eni)| eni).collect();
         let singles: Idle = |eni| Ask::Addresses(eni.tally.idle_singles);
         let prefixes: Idle = |eni| Ask::Prefixes(eni.tally.idle_prefixes);
+        let ipv6_prefixes: Idle = |eni| Ask::Ipv6Prefixes(eni.tally.idle_prefixes);
         let (other, main) = match self.mode {
             Mode::SecondaryIp => (prefixes, singles),
             Mode::Prefix => (singles, prefixes),
+            Mode::Ipv6 => (singles, ipv6_prefixes),
         };
         let mut blocks = self.spare(&staying, u64::MAX, other);
         let over = self.over();
         blocks.extend(self.spare(&staying, over, main));
         blocks
+    }
+
+    /// `n` prefixes of the mode's family.
+    fn prefixes(&self, n: u16) -> Ask {
+        match self.mode {
+            Mode::SecondaryIp | Mode::Prefix => Ask::Prefixes(n),
+            Mode::Ipv6 => Ask::Ipv6Prefixes(n),
+        }
     }
 
     /// At most `at_most` idle blocks of one kind that can go, in the order of the ENIs.
@@ -109,7 +119,9 @@ impl<'a> Planner<'a> {
     fn over(&self) -> u64 {
         let totals = &self.totals;
         match (self.targets, self.mode) {
-            (Targets::WarmEni(_), _) | (Targets::WarmPrefix(_), Mode::SecondaryIp) => 0,
+            (Targets::WarmEni(_), _) | (Targets::WarmPrefix(_), Mode::SecondaryIp | Mode::Ipv6) => {
+                0
+            }
             (Targets::WarmPrefix(warm), Mode::Prefix) => {
                 totals.idle_prefixes.saturating_sub(u64::from(warm))
             }
@@ -117,9 +129,9 @@ impl<'a> Planner<'a> {
                 .available()
                 .saturating_sub(u64::from(warm))
                 .min(totals.addresses.saturating_sub(u64::from(minimum))),
-            (Targets::Ip { warm, minimum }, Mode::Prefix) => {
-                let for_warm = (totals.used + u64::from(warm)).div_ceil(PREFIX_SIZE);
-                let for_minimum = u64::from(minimum).div_ceil(PREFIX_SIZE);
+            (Targets::Ip { warm, minimum }, Mode::Prefix | Mode::Ipv6) => {
+                let for_warm = (totals.used + u64::from(warm)).div_ceil(self.block_size());
+                let for_minimum = u64::from(minimum).div_ceil(self.block_size());
                 totals.idle_prefixes.min(totals.prefixes.saturating_sub(for_warm.max(for_minimum)))
             }
         }

@@ -1,7 +1,7 @@
 //! A small EC2 with a memory: ENIs, limits, subnets with a finite supply, client tokens.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::Ipv4Addr;
+use std::net::{Ipv4Addr, Ipv6Addr};
 
 use ipam::block::Block;
 use ipam::call::{
@@ -137,9 +137,10 @@ impl Ec2 {
                 eni.blocks.retain(|block| !blocks.contains(block));
                 let subnet = self.subnets.get_mut(&eni.subnet).unwrap();
                 for block in blocks {
-                    match block.is_prefix() {
-                        true => subnet.n_prefixes += 1,
-                        false => subnet.n_addresses += 1,
+                    match block.size() {
+                        1 => subnet.n_addresses += 1,
+                        16 => subnet.n_prefixes += 1,
+                        _ => {}
                     }
                 }
                 Ok(CallOutput::Done)
@@ -225,6 +226,13 @@ impl Ec2 {
             Ask::Addresses(_) => (&mut subnet.n_addresses, CallErrorKind::SubnetExhausted, 32, 16),
             Ask::Prefixes(_) => {
                 (&mut subnet.n_prefixes, CallErrorKind::SubnetFragmented, 28, 32_768)
+            }
+            // There is no end of them.
+            Ask::Ipv6Prefixes(n) => {
+                let all = (0..).map(|n: u128| Ipv6Addr::from((0xfd << 120) + (n << 48)));
+                let all =
+                    all.map(|ip| Block::try_from(IpNet::new(ip.into(), 80).unwrap()).unwrap());
+                return Ok(all.filter(|block| !taken.contains(block)).take(n.into()).collect());
             }
         };
         *left = left.checked_sub(ask.count()).ok_or_else(|| error(kind))?;

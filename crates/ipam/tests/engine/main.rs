@@ -5,6 +5,7 @@
 mod ec2;
 mod errors;
 mod histories;
+mod ipv6;
 mod node;
 mod requests;
 mod restart;

@@ -13,12 +13,12 @@ use ec2_model::request::{
 };
 use ec2_model::response::{NetworkInterface, Response, Subnet};
 use ipam::call::INSTANCE_TAG;
-use ipam::policy::Mode;
 use ipam::time::Timestamp;
 
 use super::Shared;
 use super::pool::{Manager, is_insufficient};
 use super::script::Port;
+use super::store::Kind;
 use crate::ec2::{describe_subnets, filter, tag_specification};
 
 /// Tries of a detach, of a delete, and of a look whether an ENI has come.
@@ -173,14 +173,14 @@ impl Manager {
 
     /// Until the metadata show the ENI with what was asked for; with some of it after all tries.
     async fn await_eni(&self, eni: &EniId, want: u64) -> Result<(), ApiError> {
-        let mode = self.shared.store.borrow().mode();
+        let kind = self.shared.store.borrow().kind();
         let mut waits = Waits::from_millis(100);
         let mut n_shown = 0;
         for attempt in 1..=TRIES {
             let shown = self.port.metadata().await.into_iter().find(|shown| shown.id == *eni);
-            n_shown = shown.map_or(0, |shown| match mode {
-                Mode::SecondaryIp => shown.addresses.len(),
-                Mode::Prefix => shown.prefixes.len(),
+            n_shown = shown.map_or(0, |shown| match kind {
+                Kind::Address => shown.addresses.len(),
+                Kind::Prefix => shown.prefixes.len(),
             });
             if u64::try_from(n_shown).is_ok_and(|n| n >= want) {
                 return Ok(());
@@ -189,9 +189,9 @@ impl Manager {
                 waits.wait(&self.port, &self.shared).await;
             }
         }
-        let enough = match mode {
-            Mode::SecondaryIp => n_shown >= 1,
-            Mode::Prefix => n_shown > 1,
+        let enough = match kind {
+            Kind::Address => n_shown >= 1,
+            Kind::Prefix => n_shown > 1,
         };
         if enough { Ok(()) } else { Err(ApiError::new("NotShown", "the ENI has not come")) }
     }

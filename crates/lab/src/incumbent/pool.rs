@@ -11,13 +11,12 @@ use ec2_model::request::{
 };
 use ec2_model::response::Response;
 use ipam::call::INSTANCE_TAG;
-use ipam::policy::Mode;
 use ipam::time::Timestamp;
 use ipnet::Ipv4Net;
 
 use super::Shared;
 use super::script::Port;
-use super::store::Stats;
+use super::store::{Kind, Stats};
 use crate::ec2::describe_subnets;
 
 /// The loop sleeps twice as long as this: before the pool's turn and before reconciling.
@@ -113,9 +112,9 @@ impl Manager {
             return self.short() > 0;
         }
         let store = self.shared.store.borrow();
-        let wanted = match store.mode() {
-            Mode::SecondaryIp => targets.enis * store.eni_size(),
-            Mode::Prefix => targets.prefixes * store.cidr_size(),
+        let wanted = match store.kind() {
+            Kind::Address => targets.enis * store.eni_size(),
+            Kind::Prefix => targets.prefixes * store.cidr_size(),
         };
         available < wanted || wanted == 0 && available == 0
     }
@@ -124,18 +123,18 @@ impl Manager {
     fn over(&self) -> u64 {
         let (stats, targets) = (self.stats(), self.shared.targets);
         let size = self.shared.store.borrow().cidr_size();
-        match (targets.are_ips(), self.shared.store.borrow().mode()) {
-            (true, Mode::SecondaryIp) => {
+        match (targets.are_ips(), self.shared.store.borrow().kind()) {
+            (true, Kind::Address) => {
                 let over = stats.available().saturating_sub(targets.ips);
                 over.min(stats.total.saturating_sub(targets.minimum))
             }
-            (true, Mode::Prefix) => {
+            (true, Kind::Prefix) => {
                 let needed = (stats.assigned + targets.ips).div_ceil(size);
                 let needed = needed.max(targets.minimum.div_ceil(size));
                 stats.free_cidrs.min(stats.cidrs.saturating_sub(needed))
             }
-            (false, Mode::Prefix) => stats.free_cidrs.saturating_sub(targets.prefixes),
-            (false, Mode::SecondaryIp) => 0,
+            (false, Kind::Prefix) => stats.free_cidrs.saturating_sub(targets.prefixes),
+            (false, Kind::Address) => 0,
         }
     }
 
@@ -176,11 +175,11 @@ impl Manager {
     pub(super) fn want(&self, room: usize) -> u64 {
         let (stats, targets) = (self.stats(), self.shared.targets);
         let store = self.shared.store.borrow();
-        let want = match (store.mode(), targets.are_ips()) {
-            (Mode::SecondaryIp, true) => self.short(),
-            (Mode::SecondaryIp, false) => u64::MAX,
-            (Mode::Prefix, true) => self.short().div_ceil(store.cidr_size()).max(1),
-            (Mode::Prefix, false) => targets.prefixes.saturating_sub(stats.free_cidrs).max(1),
+        let want = match (store.kind(), targets.are_ips()) {
+            (Kind::Address, true) => self.short(),
+            (Kind::Address, false) => u64::MAX,
+            (Kind::Prefix, true) => self.short().div_ceil(store.cidr_size()).max(1),
+            (Kind::Prefix, false) => targets.prefixes.saturating_sub(stats.free_cidrs).max(1),
         };
         want.min(u64::try_from(room).expect("an ENI's room is small"))
     }
@@ -232,12 +231,12 @@ impl Manager {
         }
     }
 
-    /// The mode's way to ask for `n`: as addresses, as prefixes.
+    /// The store's way to ask for `n`: as addresses, as prefixes.
     pub(super) fn counts(&self, n: u64) -> (Option<i32>, Option<i32>) {
         let n = i32::try_from(n).ok().filter(|n| *n > 0);
-        match self.shared.store.borrow().mode() {
-            Mode::SecondaryIp => (n, None),
-            Mode::Prefix => (None, n),
+        match self.shared.store.borrow().kind() {
+            Kind::Address => (n, None),
+            Kind::Prefix => (None, n),
         }
     }
 
@@ -288,9 +287,9 @@ impl Manager {
         let store = self.shared.store.borrow();
         let available = stats.available();
         targets.are_ips()
-            || match store.mode() {
-                Mode::SecondaryIp => available >= (targets.enis + 1) * store.eni_size(),
-                Mode::Prefix => {
+            || match store.kind() {
+                Kind::Address => available >= (targets.enis + 1) * store.eni_size(),
+                Kind::Prefix => {
                     available >= (targets.prefixes + 1) * store.eni_size() || store.has_unused_eni()
                 }
             }

@@ -22,7 +22,7 @@ const PREFIX_SIZE: u64 = 16;
 /// The data store of network card 0.
 #[derive(Debug)]
 pub(super) struct Store {
-    mode: Mode,
+    kind: Kind,
     cooldown: Duration,
     /// CIDRs that an ENI takes, of both kinds together.
     pub(super) cidrs_per_eni: usize,
@@ -76,7 +76,7 @@ fn rests(freed: Timestamp, cooldown: Duration, now: Timestamp) -> bool {
 /// The sums that the pool's rules are about.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(super) struct Stats {
-    /// Addresses of the mode's CIDRs.
+    /// Addresses of the CIDRs of its kind.
     pub(super) total: u64,
     pub(super) assigned: u64,
     pub(super) cidrs: u64,
@@ -91,10 +91,23 @@ impl Stats {
     }
 }
 
+/// What the addresses come from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Kind {
+    /// Secondary addresses, each a CIDR of its own.
+    Address,
+    /// /28 prefixes.
+    Prefix,
+}
+
 impl Store {
     pub(super) fn new(policy: &Policy, limits: Limits) -> Self {
         Self {
-            mode: if limits.prefixes { policy.mode } else { Mode::SecondaryIp },
+            kind: match limits.mode(policy.mode) {
+                Mode::SecondaryIp => Kind::Address,
+                Mode::Prefix => Kind::Prefix,
+                Mode::Ipv6 => unreachable!("no node of the lab has IPv6 pods"),
+            },
             cooldown: policy.cooldown,
             cidrs_per_eni: usize::from(limits.blocks_per_eni()),
             enis: BTreeMap::new(),
@@ -103,15 +116,15 @@ impl Store {
         }
     }
 
-    pub(super) fn mode(&self) -> Mode {
-        self.mode
+    pub(super) fn kind(&self) -> Kind {
+        self.kind
     }
 
-    /// Addresses of one CIDR of the mode.
+    /// Addresses of one CIDR.
     pub(super) fn cidr_size(&self) -> u64 {
-        match self.mode {
-            Mode::SecondaryIp => 1,
-            Mode::Prefix => PREFIX_SIZE,
+        match self.kind {
+            Kind::Address => 1,
+            Kind::Prefix => PREFIX_SIZE,
         }
     }
 
@@ -153,9 +166,9 @@ impl Store {
         chance: &mut Chance,
         now: Timestamp,
     ) -> Option<Ipv4Addr> {
-        let (mode, cooldown) = (self.mode, self.cooldown);
+        let (kind, cooldown) = (self.kind, self.cooldown);
         for (id, eni) in chance.shuffled(&mut self.enis) {
-            let cidrs = eni.cidrs.iter_mut().filter(|(net, _)| is_of(mode, **net));
+            let cidrs = eni.cidrs.iter_mut().filter(|(net, _)| is_of(kind, **net));
             for (net, cidr) in chance.shuffled(cidrs) {
                 if let Some(address) = cidr.pick(*net, cooldown, now) {
                     cidr.given.insert(address, None);
@@ -181,7 +194,7 @@ impl Store {
 
     fn stats_without(&self, left_out: Option<&EniId>) -> Stats {
         let enis = self.enis.iter().filter(|(id, _)| Some(*id) != left_out);
-        let cidrs = enis.flat_map(|(_, eni)| &eni.cidrs).filter(|(net, _)| is_of(self.mode, **net));
+        let cidrs = enis.flat_map(|(_, eni)| &eni.cidrs).filter(|(net, _)| is_of(self.kind, **net));
         cidrs.fold(Stats::default(), |sum, (_, cidr)| {
             let assigned = cidr.n_assigned();
             Stats {
@@ -252,7 +265,7 @@ impl Store {
                 && eni.n_assigned() == 0
                 && (warm == 0 || rest.available() >= whole(warm))
                 && (minimum == 0 || rest.total >= whole(minimum))
-                && (self.mode == Mode::SecondaryIp || rest.free_cidrs >= warm_prefixes)
+                && (self.kind == Kind::Address || rest.free_cidrs >= warm_prefixes)
         };
         chance.shuffled(&self.enis).into_iter().find(may_go).map(|(id, _)| id.clone())
     }
@@ -269,6 +282,6 @@ impl StoredEni {
     }
 }
 
-fn is_of(mode: Mode, net: Ipv4Net) -> bool {
-    (net.prefix_len() == 32) == (mode == Mode::SecondaryIp)
+fn is_of(kind: Kind, net: Ipv4Net) -> bool {
+    (net.prefix_len() == 32) == (kind == Kind::Address)
 }
