@@ -62,6 +62,7 @@ fn settings_text(settings: &Settings) -> String {
     };
     line("cooldown", humantime::format_duration(settings.cooldown).to_string());
     line("add wait", humantime::format_duration(settings.add_wait).to_string());
+    line("grow delay", humantime::format_duration(settings.grow_delay).to_string());
     line("shrink delay", humantime::format_duration(settings.shrink_delay).to_string());
     line("minimum ENI age", humantime::format_duration(settings.min_eni_age).to_string());
     line("cluster", settings.cluster.clone().unwrap_or_else(|| "-".to_owned()));

@@ -37,6 +37,7 @@ pub(crate) fn policy(settings: &Settings, limits: Limits, vcpus: Option<u32>) ->
         max_pods: settings.max_pods.unwrap_or_else(|| max_pods(mode, limits, vcpus)),
         cooldown: settings.cooldown,
         add_wait: settings.add_wait,
+        grow_delay: settings.grow_delay,
         shrink_delay: settings.shrink_delay,
         min_eni_age: settings.min_eni_age,
     }

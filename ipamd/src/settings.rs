@@ -50,6 +50,8 @@ pub(crate) struct Settings {
     pub(crate) cooldown: Duration,
     /// `TIDEPOOL_ADD_WAIT`.
     pub(crate) add_wait: Duration,
+    /// `TIDEPOOL_GROW_DELAY`.
+    pub(crate) grow_delay: Duration,
     /// `TIDEPOOL_SHRINK_DELAY`.
     pub(crate) shrink_delay: Duration,
     /// `TIDEPOOL_MIN_ENI_AGE`.
@@ -116,6 +118,7 @@ impl Settings {
             max_pods: env.optional_number("TIDEPOOL_MAX_PODS", 1, u32::MAX)?,
             cooldown: Duration::from_secs(seconds("IP_COOLDOWN_PERIOD", 0, 30)?.into()),
             add_wait: env.span("TIDEPOOL_ADD_WAIT", Duration::from_secs(180), ADD_WAIT)?,
+            grow_delay: env.span("TIDEPOOL_GROW_DELAY", Duration::from_secs(10), GROW_DELAY)?,
             shrink_delay: env.span("TIDEPOOL_SHRINK_DELAY", LONGEST_DELAY, SHRINK_DELAY)?,
             min_eni_age: env.span("TIDEPOOL_MIN_ENI_AGE", LONGEST_DELAY, MIN_ENI_AGE)?,
             cluster: env.text("CLUSTER_NAME").map(str::to_owned),
@@ -146,9 +149,11 @@ fn socket(env: &Environment) -> Result<PathBuf, SettingError> {
     env.path("TIDEPOOL_SOCKET", proto::DEFAULT_SOCKET)
 }
 
-/// A kubelet gives a pod's sandbox minutes; but a runtime that is answered early tells the user
-/// early, and tries again.
-const ADD_WAIT: Duration = Duration::from_secs(15);
+/// A kubelet gives a pod's sandbox four minutes and comes back ten seconds after it has failed. Who
+/// waits is served sooner, in turn, and with fewer calls; but the user learns of it only at the end.
+const ADD_WAIT: Duration = Duration::from_secs(60);
+/// Little beside any call of EC2's, and enough for the pods of a burst to be counted.
+const GROW_DELAY: Duration = Duration::from_millis(50);
 /// How long the pool must have been too large before something goes back.
 /// Source: amazon-vpc-cni-k8s v1.23.1, `pkg/ipamd/ipamd.go`, `decreaseIPPoolInterval`.
 const SHRINK_DELAY: Duration = Duration::from_secs(30);

@@ -47,7 +47,7 @@ pub(crate) enum Strictness {
 }
 
 impl NetConf {
-    const DEFAULT_TIMEOUT: Duration = Duration::from_secs(20);
+    const DEFAULT_TIMEOUT: Duration = Duration::from_secs(75);
     const MAX_TIMEOUT: Duration = Duration::from_secs(600);
     const DEFAULT_MTU: u32 = 9001;
     const DEFAULT_VETH_PREFIX: &str = "eni";
@@ -184,7 +184,7 @@ mod tests {
         let absent = strict(&json!({"type": "aws-cni", "unknown": {"a": 1}})).unwrap();
         assert_eq!(absent.veth_prefix, "eni");
         assert_eq!(absent.mtu, 9001);
-        assert_eq!(absent.ipamd_timeout, Duration::from_secs(20));
+        assert_eq!(absent.ipamd_timeout, Duration::from_secs(75));
         assert_eq!((&absent.log_file, &absent.ipamd_socket), (&None, &None));
         let empty = json!({"vethPrefix": "", "mtu": "", "pluginLogFile": null, "ipamdSocket": ""});
         assert_eq!(strict(&empty).unwrap(), absent);

@@ -57,6 +57,7 @@ fn policy() -> Policy {
         max_pods: 100_000,
         cooldown: Duration::from_secs(30),
         add_wait: Duration::from_secs(10),
+        grow_delay: Duration::ZERO,
         shrink_delay: Duration::from_secs(30),
         min_eni_age: Duration::from_secs(60),
     }

@@ -12,18 +12,21 @@ mod picture;
 mod refusal;
 mod requests;
 mod saves;
+mod surplus;
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use self::calls::InFlight;
-use self::growth::Ripening;
 use self::inventory::Look;
 use self::refusal::Outlook;
 use self::requests::Requests;
 use self::saves::{Saves, Then};
-use crate::call::{Action, CallId, Ec2Call};
+use self::surplus::{ENIS_STAY_LONGER, Ripening};
+use crate::bucket::Buckets;
+use crate::call::{CallId, Ec2Call};
 use crate::event::{Effect, Event, HostEni, Refusal};
 use crate::id::EniId;
+use crate::jitter::Jitter;
 use crate::plan::Plan;
 use crate::policy::{Limits, Node, Policy};
 use crate::pool::Pool;
@@ -62,7 +65,9 @@ pub struct Engine {
     calls: BTreeMap<CallId, InFlight>,
     next_call: u64,
     saves: Saves,
+    jitter: Jitter,
     retries: Retries,
+    buckets: Buckets,
     enis_look: Look,
     subnets_look: Look,
     learnt: Learnt,
@@ -70,6 +75,8 @@ pub struct Engine {
     host: Vec<HostEni>,
     /// Whether its answer to that is still to come.
     host_asked: bool,
+    /// Since when the pool wants to grow.
+    small_since: Option<Timestamp>,
     surplus_enis: Ripening,
     surplus_blocks: Ripening,
     plan: Plan,
@@ -109,6 +116,7 @@ impl Engine {
     #[must_use]
     pub fn new(boot: Boot, now: Timestamp) -> (Engine, Vec<Effect>) {
         let Boot { node, limits, policy, record } = boot;
+        let jitter = Jitter::new(node.instance.as_str());
         let mut engine = Self {
             pool: Pool::new(policy.cooldown),
             foreign: BTreeMap::new(),
@@ -117,14 +125,17 @@ impl Engine {
             calls: calls::left_open(&record, now),
             next_call: record.next_call().0,
             saves: Saves::default(),
-            retries: Retries::new(&node.instance),
-            enis_look: Look::due(Action::DescribeEnis, now),
-            subnets_look: Look::due(Action::DescribeSubnets, now),
+            jitter,
+            retries: Retries::new(jitter),
+            buckets: Buckets::new(jitter),
+            enis_look: Look::due(Ec2Call::DescribeEnis, now),
+            subnets_look: Look::due(Ec2Call::DescribeSubnets, now),
             learnt: Learnt::nothing(now),
             host: Vec::new(),
             host_asked: false,
-            surplus_enis: Ripening::default(),
-            surplus_blocks: Ripening::default(),
+            small_since: None,
+            surplus_enis: Ripening::new(policy.shrink_delay * ENIS_STAY_LONGER),
+            surplus_blocks: Ripening::new(policy.shrink_delay),
             plan: Plan::default(),
             wake_at: None,
             out: Vec::new(),
@@ -204,7 +215,8 @@ impl Engine {
     }
 
     /// Puts a call on record; it is made when that is durable.
-    fn start(&mut self, call: Ec2Call) {
+    fn start(&mut self, call: Ec2Call, now: Timestamp) {
+        self.buckets.take(call.action(), now);
         let id = CallId(self.next_call);
         self.next_call += 1;
         self.saves.note(Change::Intended { id, call: call.clone() });

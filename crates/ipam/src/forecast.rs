@@ -120,6 +120,7 @@ mod tests {
             max_pods,
             cooldown: Duration::ZERO,
             add_wait: Duration::ZERO,
+            grow_delay: Duration::ZERO,
             shrink_delay: Duration::ZERO,
             min_eni_age: Duration::ZERO,
         };

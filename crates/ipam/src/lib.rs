@@ -5,12 +5,14 @@
 //! in a simulation of thousands of nodes, under property tests and behind `ipamd plan`.
 
 pub mod block;
+mod bucket;
 pub mod call;
 mod engine;
 mod eni;
 pub mod event;
 pub mod forecast;
 pub mod id;
+mod jitter;
 mod ownership;
 pub mod plan;
 pub mod policy;

@@ -123,6 +123,8 @@ pub struct Tally {
 pub struct Plan {
     /// What to ask for now.
     pub growth: Vec<Growth>,
+    /// Whether the next pod would find no address, not even one that is under way.
+    pub is_dry: bool,
     /// What may go back once it has been surplus for long enough.
     pub surplus: Surplus,
     /// What keeps the pool from its target, the most telling first.
@@ -170,8 +172,9 @@ pub struct Blocked {
     pub why: String,
     /// When trying again makes sense; `None` if only a change from outside helps.
     pub until: Option<Timestamp>,
-    /// Whether it goes by without anybody's doing, so that a pod may wait for it.
-    pub passing: bool,
+    /// From when on a pod that waits may hope that it has gone by; `None` if somebody must do
+    /// something about it.
+    pub passes_at: Option<Timestamp>,
 }
 
 /// Decides what to ask of EC2. Cost: one pass over the ENIs per call that it plans.
@@ -211,21 +214,12 @@ impl EniSupply {
 
 impl Blocked {
     fn held(hold: &Hold) -> Self {
-        let passing = match hold.code {
-            RefusalCode::Throttled | RefusalCode::Ec2Failing => true,
-            RefusalCode::Starting
-            | RefusalCode::Attaching
-            | RefusalCode::SubnetExhausted
-            | RefusalCode::SubnetFragmented
-            | RefusalCode::EniLimit
-            | RefusalCode::AddressLimit
-            | RefusalCode::AllCooling
-            | RefusalCode::AccessDenied
-            | RefusalCode::MaxPods
-            | RefusalCode::LinkFailing
-            | RefusalCode::StateUnwritable => false,
-        };
-        Self { code: hold.code, why: hold.why.clone(), until: Some(hold.until), passing }
+        Self {
+            code: hold.code,
+            why: hold.why.clone(),
+            until: Some(hold.until),
+            passes_at: hold.passes_at(),
+        }
     }
 
     fn refused_by(subnet: &SubnetId, code: RefusalCode, until: Timestamp) -> Self {
@@ -235,6 +229,6 @@ impl Blocked {
             "too few free addresses; free some or tag another subnet"
         };
         let why = format!("{subnet} has {what}");
-        Self { code, why, until: Some(until), passing: false }
+        Self { code, why, until: Some(until), passes_at: None }
     }
 }

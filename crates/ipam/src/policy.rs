@@ -118,7 +118,11 @@ pub struct Policy {
     pub cooldown: Duration,
     /// How long an Add waits at most for an address that is on its way.
     pub add_wait: Duration,
-    /// How long the pool must have been too large before something goes back.
+    /// How long the pool may be too small before EC2 is called, so that pods which come together
+    /// are served by one call; ten times as long while the next pod would find an address.
+    pub grow_delay: Duration,
+    /// How long the pool must have been too large before something goes back. Whole ENIs
+    /// stay ten times as long, and what was given back too soon is kept longer the next time.
     pub shrink_delay: Duration,
     /// How long an ENI is kept at least.
     pub min_eni_age: Duration,

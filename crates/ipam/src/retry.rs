@@ -5,13 +5,14 @@ use std::time::Duration;
 
 use crate::call::{Action, CallErrorKind};
 use crate::event::RefusalCode;
-use crate::id::{EniId, InstanceId};
+use crate::id::EniId;
+use crate::jitter::Jitter;
 use crate::time::Timestamp;
 
 /// What a failure is held against.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Subject {
-    /// An action as such: throttled, or not permitted.
+    /// An action as such: not permitted, or its outcome is unknown.
     Action(Action),
     /// An action on one ENI.
     Eni(EniId, Action),
@@ -32,6 +33,29 @@ pub struct Hold {
     pub until: Timestamp,
     /// How often it has failed in a row.
     pub attempts: u32,
+}
+
+impl Hold {
+    /// From when on a pod that waits may hope that it has gone by; `None` if somebody must do
+    /// something about it. EC2's tokens come all the time, so a pod that waits for a throttled
+    /// call is served sooner than one that comes back later.
+    pub(crate) fn passes_at(&self) -> Option<Timestamp> {
+        match self.code {
+            RefusalCode::Throttled => Some(Timestamp::default()),
+            RefusalCode::Ec2Failing => Some(self.until),
+            RefusalCode::Starting
+            | RefusalCode::Attaching
+            | RefusalCode::SubnetExhausted
+            | RefusalCode::SubnetFragmented
+            | RefusalCode::EniLimit
+            | RefusalCode::AddressLimit
+            | RefusalCode::AllCooling
+            | RefusalCode::AccessDenied
+            | RefusalCode::MaxPods
+            | RefusalCode::LinkFailing
+            | RefusalCode::StateUnwritable => None,
+        }
+    }
 }
 
 /// First wait and longest wait; each is twice the one before.
@@ -55,10 +79,10 @@ impl Pace {
     /// How patiently a call is repeated that failed in this way.
     pub(crate) const fn of(kind: CallErrorKind) -> Self {
         match kind {
-            CallErrorKind::Throttled => Self::new(1_000, 60_000),
             CallErrorKind::NotFound => Self::new(500, 30_000),
             CallErrorKind::InUse | CallErrorKind::DeviceIndexTaken => Self::new(1_000, 30_000),
-            CallErrorKind::OutcomeUnknown => Self::new(1_000, 60_000),
+            // What is throttled is held up by its bucket; this is how long it may be.
+            CallErrorKind::Throttled | CallErrorKind::OutcomeUnknown => Self::new(1_000, 60_000),
             // A policy change takes minutes to be made and to reach EC2.
             CallErrorKind::AccessDenied => Self::new(60_000, 600_000),
             CallErrorKind::SubnetExhausted
@@ -90,15 +114,13 @@ pub(crate) fn refusal_code(kind: CallErrorKind) -> RefusalCode {
 /// All failures that have not been followed by a success.
 #[derive(Debug, Clone)]
 pub(crate) struct Retries {
-    seed: u64,
+    jitter: Jitter,
     holds: BTreeMap<Subject, Hold>,
 }
 
 impl Retries {
-    /// The waits of each instance differ a little, so that nodes that were throttled together do
-    /// not come back together.
-    pub(crate) fn new(instance: &InstanceId) -> Self {
-        Self { seed: fnv1a(instance.as_str().as_bytes()), holds: BTreeMap::new() }
+    pub(crate) fn new(jitter: Jitter) -> Self {
+        Self { jitter, holds: BTreeMap::new() }
     }
 
     pub(crate) fn fail(
@@ -110,7 +132,7 @@ impl Retries {
         now: Timestamp,
     ) -> Hold {
         let attempts = self.holds.get(&subject).map_or(0, |hold| hold.attempts).saturating_add(1);
-        let wait = self.jittered(pace.wait(attempts), attempts);
+        let wait = self.jitter.lengthened(pace.wait(attempts), attempts);
         let hold = Hold { code, why, until: now + wait, attempts };
         self.holds.insert(subject, hold.clone());
         hold
@@ -139,20 +161,6 @@ impl Retries {
     pub(crate) fn holds(&self, now: Timestamp) -> impl Iterator<Item = (&Subject, &Hold)> {
         self.holds.iter().filter(move |(_, hold)| hold.until > now)
     }
-
-    /// Up to a quarter longer than `wait`, the same for the same instance and attempt.
-    pub(crate) fn jittered(&self, wait: Duration, attempts: u32) -> Duration {
-        let mut bytes = self.seed.to_le_bytes().to_vec();
-        bytes.extend(attempts.to_le_bytes());
-        let share = fnv1a(&bytes) >> 56;
-        wait + wait.mul_f64(f64::from(u32::try_from(share).unwrap_or(0)) / 1024.0)
-    }
-}
-
-fn fnv1a(bytes: &[u8]) -> u64 {
-    bytes.iter().fold(0xcbf2_9ce4_8422_2325, |hash, byte| {
-        (hash ^ u64::from(*byte)).wrapping_mul(0x0000_0100_0000_01b3)
-    })
 }
 
 #[cfg(test)]
@@ -161,7 +169,7 @@ mod tests {
 
     #[test]
     fn waits_double_up_to_a_cap_and_start_over_after_success() {
-        let mut retries = Retries::new(&InstanceId::try_from("i-1").unwrap());
+        let mut retries = Retries::new(Jitter::new("i-1"));
         let now = Timestamp::from_millis(0);
         let mut wait = || {
             let pace = Pace::new(1_000, 8_000);
@@ -175,16 +183,5 @@ mod tests {
         }
         retries.clear(&Subject::Host);
         assert_eq!(retries.hold(&Subject::Host, now), None);
-    }
-
-    #[test]
-    fn nodes_do_not_come_back_together() {
-        let wait = |instance: usize| {
-            let id = InstanceId::try_from(format!("i-{instance}")).unwrap();
-            Retries::new(&id).jittered(Duration::from_secs(64), 1)
-        };
-        let waits: std::collections::BTreeSet<_> = (0..500).map(wait).collect();
-        assert!(waits.len() > 200, "{} different waits of 500", waits.len());
-        assert_eq!(wait(7), wait(7));
     }
 }

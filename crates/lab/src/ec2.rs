@@ -28,22 +28,19 @@ use crate::daemon::Site;
 const PAGE_SIZE: i32 = 1000;
 
 /// The requests that one call is made of, all but the last only for DescribeEnis: the ENIs with
-/// the instance's tag, then those attached to it. Whether the SDK may repeat each of them.
-pub(crate) fn requests(call: &Ec2Call, site: &Site) -> (Vec<Request>, Repeat) {
-    let once = |request| (vec![request], Repeat::Never);
-    let repeated = |request| (vec![request], Repeat::Yes);
-    match call {
-        Ec2Call::DescribeEnis => (
-            vec![
+/// the instance's tag, then those attached to it.
+pub(crate) fn requests(call: &Ec2Call, site: &Site) -> Vec<Request> {
+    let request = match call {
+        Ec2Call::DescribeEnis => {
+            return vec![
                 describe_enis(&format!("tag:{INSTANCE_TAG}"), site),
                 describe_enis("attachment.instance-id", site),
-            ],
-            Repeat::Yes,
-        ),
-        Ec2Call::DescribeSubnets => repeated(describe_subnets(site)),
+            ];
+        }
+        Ec2Call::DescribeSubnets => describe_subnets(site),
         Ec2Call::CreateEni { subnet, security_groups, ask, description, tags, client_token } => {
             let (secondary_private_ip_address_count, ipv4_prefix_count) = counts(*ask);
-            repeated(Request::from(CreateNetworkInterface {
+            Request::from(CreateNetworkInterface {
                 secondary_private_ip_address_count,
                 ipv4_prefix_count,
                 groups: security_groups.iter().map(|id| known(id.as_str())).collect(),
@@ -51,61 +48,53 @@ pub(crate) fn requests(call: &Ec2Call, site: &Site) -> (Vec<Request>, Repeat) {
                 tag_specifications: vec![tag_specification(tags)],
                 client_token: Some(client_token.clone()),
                 ..CreateNetworkInterface::in_subnet(known(subnet.as_str()))
-            }))
+            })
         }
-        Ec2Call::AttachEni { eni, device_index } => once(Request::from(AttachNetworkInterface {
+        Ec2Call::AttachEni { eni, device_index } => Request::from(AttachNetworkInterface {
             network_interface_id: known(eni.as_str()),
             instance_id: site.instance.clone(),
             device_index: i32::from(*device_index),
             network_card_index: 0,
             dry_run: false,
-        })),
+        }),
         Ec2Call::SetDeleteOnTermination { eni, attachment } => {
             let attachment_id = known(attachment.as_str());
-            repeated(Request::from(ModifyNetworkInterfaceAttribute {
+            Request::from(ModifyNetworkInterfaceAttribute {
                 network_interface_id: known(eni.as_str()),
                 attachment: Some(AttachmentChange { attachment_id, delete_on_termination: true }),
                 description: None,
                 groups: Vec::new(),
                 source_dest_check: None,
                 dry_run: false,
-            }))
+            })
         }
         Ec2Call::Assign { eni, ask } => {
             let (address_count, prefix_count) = counts(*ask);
-            once(Request::from(AssignPrivateIpAddresses {
+            Request::from(AssignPrivateIpAddresses {
                 network_interface_id: known(eni.as_str()),
                 wanted: WantedIpv4 { address_count, prefix_count, ..WantedIpv4::default() },
                 allow_reassignment: false,
-            }))
+            })
         }
         Ec2Call::Unassign { eni, blocks } => {
             let nets = || blocks.iter().filter_map(|block| ipv4(block.cidr()));
-            once(Request::from(UnassignPrivateIpAddresses {
+            Request::from(UnassignPrivateIpAddresses {
                 network_interface_id: known(eni.as_str()),
                 addresses: nets().filter(is_single).map(|net| net.addr()).collect(),
                 prefixes: nets().filter(|net| !is_single(net)).collect(),
-            }))
+            })
         }
-        Ec2Call::DetachEni { eni: _, attachment } => once(Request::from(DetachNetworkInterface {
+        Ec2Call::DetachEni { eni: _, attachment } => Request::from(DetachNetworkInterface {
             attachment_id: known(attachment.as_str()),
             force: false,
             dry_run: false,
-        })),
-        Ec2Call::DeleteEni { eni } => once(Request::from(DeleteNetworkInterface {
+        }),
+        Ec2Call::DeleteEni { eni } => Request::from(DeleteNetworkInterface {
             network_interface_id: known(eni.as_str()),
             dry_run: false,
-        })),
-    }
-}
-
-/// Whether the SDK repeats a request by itself that was throttled or failed at EC2's side.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Repeat {
-    /// Its repetition answers as the first attempt would have.
-    Yes,
-    /// Its repetition would do something again, or say of a success that it failed.
-    Never,
+        }),
+    };
+    vec![request]
 }
 
 /// What the last answer to a call says; `before` is what the answers before it have listed.

@@ -160,7 +160,8 @@ fn case(&(name, mode, targets): &Rule, shape: Shape) -> Case {
         max_enis: None,
         max_pods,
         cooldown: Duration::from_secs(30),
-        add_wait: Duration::from_secs(15),
+        add_wait: Duration::from_secs(60),
+        grow_delay: Duration::from_millis(50),
         shrink_delay: Duration::from_secs(30),
         min_eni_age: Duration::from_secs(60),
     };

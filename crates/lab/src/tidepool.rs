@@ -16,10 +16,7 @@ use ipam::time::Timestamp;
 use ipam::{Boot, Engine};
 
 use crate::daemon::{Command, Daemon, FSYNC, Input, SandboxId, Site, Timer};
-use crate::ec2::{self, Repeat, known, known_to_ipam};
-
-/// How often the SDK tries in all where a repetition is harmless.
-const SDK_ATTEMPTS: u32 = 3;
+use crate::ec2::{self, known, known_to_ipam};
 
 /// An engine and what its agent remembers.
 pub(crate) struct Tidepool {
@@ -133,12 +130,8 @@ impl Tidepool {
 
     /// The `n`th request of a call.
     fn call(&self, id: CallId, call: &Ec2Call, n: usize) -> Command {
-        let (mut requests, repeat) = ec2::requests(call, &self.site);
-        let attempts = match repeat {
-            Repeat::Yes => SDK_ATTEMPTS,
-            Repeat::Never => 1,
-        };
-        Command::Call { tag: id.0, request: Box::new(requests.swap_remove(n)), attempts }
+        let request = ec2::requests(call, &self.site).swap_remove(n);
+        Command::Call { tag: id.0, request: Box::new(request), attempts: 1 }
     }
 
     /// The timer for the engine's next wish to be woken, if it is not the one that runs.

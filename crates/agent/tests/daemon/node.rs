@@ -243,6 +243,7 @@ fn config(directory: &Path) -> Config {
             max_pods: 500,
             cooldown: Duration::from_secs(3600),
             add_wait: Duration::from_secs(15),
+            grow_delay: Duration::ZERO,
             shrink_delay: Duration::from_secs(3600),
             min_eni_age: Duration::from_secs(3600),
         },

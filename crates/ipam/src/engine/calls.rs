@@ -150,6 +150,7 @@ impl Engine {
         for (id, inflight) in &mut self.calls {
             if matches!(inflight.phase, Phase::RepeatAt(at) if at <= now) {
                 inflight.phase = Phase::MadeAgain;
+                self.buckets.take(Action::CreateEni, now);
                 self.out.push(Effect::Call { id: *id, call: inflight.call.clone() });
             }
         }
@@ -183,7 +184,7 @@ impl Engine {
             // Any other pair is not an answer to its call.
             (_, _) => return Understood::No,
         }
-        self.retries.clear(&Subject::Action(call.action()));
+        self.action_succeeded(call.action());
         if let Some(eni) = call.eni() {
             self.retries.clear(&Subject::Eni(eni.clone(), call.action()));
             if let Some(eni) = self.pool.enis.get_mut(eni) {
@@ -222,9 +223,10 @@ impl Engine {
             self.set_leaving(eni, blocks, false);
         }
         match error.kind {
-            CallErrorKind::Throttled | CallErrorKind::AccessDenied => {
-                self.hold(Subject::Action(call.action()), call, error, now);
-                if call.action() == Action::AttachEni && error.kind == CallErrorKind::AccessDenied {
+            CallErrorKind::Throttled => self.action_failed(call, error, now),
+            CallErrorKind::AccessDenied => {
+                self.action_failed(call, error, now);
+                if call.action() == Action::AttachEni {
                     self.attach_failed(call, error, now);
                 }
             }
@@ -337,6 +339,21 @@ impl Engine {
             let why = format!("new ENIs cannot be attached: {error}");
             let subject = Subject::Action(Action::CreateEni);
             self.retries.fail(subject, pace, refusal_code(error.kind), why, now);
+        }
+    }
+
+    /// Whatever held `action` up has gone by.
+    pub(super) fn action_succeeded(&mut self, action: Action) {
+        self.retries.clear(&Subject::Action(action));
+        self.buckets.granted(action);
+    }
+
+    /// No call of the action shall be made for a while.
+    pub(super) fn action_failed(&mut self, call: &Ec2Call, error: &CallError, now: Timestamp) {
+        if error.kind == CallErrorKind::Throttled {
+            self.buckets.refused(call.action(), format!("{call}: {error}"), now);
+        } else {
+            self.hold(Subject::Action(call.action()), call, error, now);
         }
     }
 

@@ -1,6 +1,4 @@
-//! Asks the planner, starts what it says, and gives back what has been surplus for long enough.
-
-use std::time::Duration;
+//! Asks the planner and starts what it says.
 
 use super::Engine;
 use super::calls::{InFlight, Phase};
@@ -9,35 +7,15 @@ use crate::call::{Action, Ask, Ec2Call};
 use crate::eni::{Eni, Link, Origin, Stage};
 use crate::id::{EniId, SubnetId};
 use crate::ownership;
-use crate::plan::{
-    EniSupply, Growth, NewEni, Situation, SubnetSupply, SupplyState, Surplus, Tally, plan,
-};
+use crate::plan::{EniSupply, Growth, NewEni, Situation, SubnetSupply, SupplyState, Tally, plan};
 use crate::policy::{Limits, Mode};
 use crate::retry::Subject;
 use crate::time::Timestamp;
 
+/// How many times longer growth may wait while the next pod would find an address.
+const TURNS_WHILE_NOT_DRY: u32 = 10;
 /// After so many failures in a row the host's side of an ENI counts as broken.
 const LINK_ATTEMPTS: u32 = 3;
-
-/// How much has been surplus since when: as much as it was at its least in that time.
-#[derive(Debug, Clone, Copy, Default)]
-pub(super) struct Ripening(Option<(Timestamp, usize)>);
-
-impl Ripening {
-    fn observe(&mut self, n: usize, now: Timestamp) {
-        let (since, least) = self.0.unwrap_or((now, n));
-        self.0 = (n > 0).then(|| (since, least.min(n)));
-    }
-
-    /// How much may go back now; that much is done with.
-    fn take_ripe(&mut self, delay: Duration, now: Timestamp) -> usize {
-        self.0.take_if(|(since, _)| *since + delay <= now).map_or(0, |(_, n)| n)
-    }
-
-    fn ripe_at(&self, delay: Duration) -> Option<Timestamp> {
-        self.0.map(|(since, _)| since + delay)
-    }
-}
 
 /// Which waiting pods may hope for an address.
 #[derive(Debug, Clone)]
@@ -74,22 +52,44 @@ impl Engine {
         Limits { enis, ..self.limits }
     }
 
-    /// Starts the calls that the targets and the waiting pods want.
+    /// Plans, starts what the targets and the waiting pods want, and gives back what they do not.
     pub(super) fn grow(&mut self, now: Timestamp) {
         if !self.enis_look.is_known() || self.record_hold(now).is_some() {
             return;
         }
         let situation = self.situation(now);
         self.plan = plan(&situation, &self.policy, &self.learnt_limits(), now);
-        for growth in std::mem::take(&mut self.plan.growth) {
-            let call = match growth {
-                Growth::Assign { eni, ask } => Ec2Call::Assign { eni, ask },
-                Growth::Create { subnet, ask } => self.create_call(subnet, ask, now),
-            };
-            self.start(call);
+        let growth = std::mem::take(&mut self.plan.growth);
+        if self.is_time_to_grow(!growth.is_empty(), now) {
+            growth.into_iter().for_each(|growth| self.start_growth(growth, now));
         }
         let surplus = std::mem::take(&mut self.plan.surplus);
         self.shrink(&surplus, now);
+    }
+
+    /// Whether the pool has been too small for long enough.
+    fn is_time_to_grow(&mut self, is_small: bool, now: Timestamp) -> bool {
+        self.small_since = is_small.then(|| self.small_since.unwrap_or(now));
+        self.grows_at().is_some_and(|at| at <= now)
+    }
+
+    /// When what is wanted will be asked for.
+    fn grows_at(&self) -> Option<Timestamp> {
+        let turns = if self.plan.is_dry { 1 } else { TURNS_WHILE_NOT_DRY };
+        self.small_since.map(|since| since + self.policy.grow_delay * turns)
+    }
+
+    fn start_growth(&mut self, growth: Growth, now: Timestamp) {
+        let call = match growth {
+            Growth::Assign { eni, ask } => Ec2Call::Assign { eni, ask },
+            Growth::Create { subnet, ask } => self.create_call(subnet, ask, now),
+        };
+        // The call before may have taken the last token.
+        if self.action_hold(call.action(), now).is_none() {
+            self.surplus_enis.miss(now);
+            self.surplus_blocks.miss(now);
+            self.start(call, now);
+        }
     }
 
     fn create_call(&self, subnet: SubnetId, ask: Ask, now: Timestamp) -> Ec2Call {
@@ -102,47 +102,6 @@ impl Engine {
             tags: ownership::tags(&self.node, now),
             // The time tells a node that has lost its record from its earlier self.
             client_token: format!("{instance}-{call}-{}", now.as_millis()),
-        }
-    }
-
-    fn shrink(&mut self, surplus: &Surplus, now: Timestamp) {
-        let n_blocks = surplus.blocks.iter().map(|(_, ask)| usize::from(ask.count())).sum();
-        self.surplus_enis.observe(surplus.enis.len(), now);
-        self.surplus_blocks.observe(n_blocks, now);
-        let delay = self.policy.shrink_delay;
-        let n_enis = self.surplus_enis.take_ripe(delay, now);
-        for eni in surplus.enis.iter().take(n_enis) {
-            self.drain(eni, now);
-        }
-        let mut left = self.surplus_blocks.take_ripe(delay, now);
-        for (eni, ask) in &surplus.blocks {
-            let n = ask.count().min(u16::try_from(left).unwrap_or(u16::MAX));
-            left -= usize::from(n);
-            self.give_back(eni, ask.with_count(n), now);
-        }
-    }
-
-    fn drain(&mut self, eni: &EniId, now: Timestamp) {
-        if let Some(stage) = self.stage_mut(eni)
-            && let Stage::Attached { bond, .. } = stage
-        {
-            *stage = Stage::Draining { bond: bond.clone() };
-            self.advance(eni, now);
-        }
-    }
-
-    fn give_back(&mut self, eni: &EniId, ask: Ask, now: Timestamp) {
-        let subject = Subject::Eni(eni.clone(), Action::Unassign);
-        if self.retries.hold(&subject, now).is_some()
-            || self.action_hold(Action::Unassign, now).is_some()
-        {
-            return;
-        }
-        let Some(found) = self.pool.enis.get(eni) else { return };
-        let blocks = found.idle_blocks(ask, self.policy.cooldown, now);
-        if !blocks.is_empty() {
-            self.set_leaving(eni, &blocks, true);
-            self.start(Ec2Call::Unassign { eni: eni.clone(), blocks });
         }
     }
 
@@ -173,8 +132,8 @@ impl Engine {
                 .map(|subnet| self.subnet_supply(&subnet, now))
                 .collect(),
             create_at_most: self.learnt.create_at_most,
-            assign_hold: self.action_hold(Action::Assign, now).cloned(),
-            create_hold: self.action_hold(Action::CreateEni, now).cloned(),
+            assign_hold: self.action_hold(Action::Assign, now),
+            create_hold: self.action_hold(Action::CreateEni, now),
         }
     }
 
@@ -232,25 +191,27 @@ impl Engine {
     pub(super) fn hope(&self, now: Timestamp) -> Hope {
         let n_waiting = self.requests.n_waiting();
         if !self.enis_look.is_known() {
-            return self.hope_for_inventory(n_waiting);
+            return self.hope_for_inventory(n_waiting, now);
         }
         let n_unserved = usize::try_from(self.plan.n_unserved).unwrap_or(usize::MAX);
-        let obstacles = self.plan.blocked.iter().filter(|blocked| blocked.passing);
         Hope {
             n_served: n_waiting.saturating_sub(n_unserved),
             rest_ends: self.pool.rest_ends(now),
-            passes_at: obstacles.filter_map(|blocked| blocked.until).min(),
+            passes_at: self.plan.blocked.iter().filter_map(|blocked| blocked.passes_at).min(),
         }
     }
 
-    fn hope_for_inventory(&self, n_waiting: usize) -> Hope {
+    fn hope_for_inventory(&self, n_waiting: usize, now: Timestamp) -> Hope {
         let n_served = if self.enis_look.is_under_way() { n_waiting } else { 0 };
-        Hope { n_served, rest_ends: Vec::new(), passes_at: self.enis_look.wakes_at() }
+        let passes_at = match self.action_hold(Action::DescribeEnis, now) {
+            Some(hold) => hold.passes_at(),
+            None => self.enis_look.wakes_at(),
+        };
+        Hope { n_served, rest_ends: Vec::new(), passes_at }
     }
 
     /// The next moment at which something follows from time alone.
     pub(super) fn next_wake(&self, now: Timestamp) -> Option<Timestamp> {
-        let delay = self.policy.shrink_delay;
         let repeats = self.calls.values().filter_map(|InFlight { phase, .. }| match phase {
             Phase::RepeatAt(at) => Some(*at),
             Phase::Intended | Phase::Made | Phase::MadeAgain | Phase::Doubtful(_) => None,
@@ -260,15 +221,18 @@ impl Engine {
             self.requests.next_deadline(),
             self.pool.rest_ends(now).first().copied(),
             self.plan.again_at,
-            self.surplus_enis.ripe_at(delay),
-            self.surplus_blocks.ripe_at(delay),
+            self.grows_at(),
+            self.surplus_enis.ripe_at(),
+            self.surplus_blocks.ripe_at(),
             self.enis_look.wakes_at(),
             self.subnets_look.wakes_at(),
         ]
         .into_iter()
         .flatten()
         .chain(repeats)
+        .chain(self.next_deletes())
         .chain(holds)
+        .chain(self.throttled(now).map(|hold| hold.until))
         .filter(|at| *at > now)
         .min()
     }
@@ -283,29 +247,5 @@ fn supply_state(eni: &Eni) -> SupplyState {
         Stage::Attached { .. } => SupplyState::Attached,
         Stage::Draining { .. } => SupplyState::Leaving { holds_place: true },
         Stage::Doomed { place } => SupplyState::Leaving { holds_place: place.is_some() },
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn what_was_surplus_all_the_time_is_ripe() {
-        let check = |observed: &[(u64, usize)], at: u64, ripe: usize| {
-            let mut ripening = Ripening::default();
-            for (second, n) in observed {
-                ripening.observe(*n, Timestamp::from_millis(second * 1000));
-            }
-            let taken =
-                ripening.take_ripe(Duration::from_secs(30), Timestamp::from_millis(at * 1000));
-            assert_eq!(taken, ripe, "{observed:?} at {at}");
-        };
-        check(&[], 100, 0);
-        check(&[(0, 5)], 29, 0);
-        check(&[(0, 5)], 30, 5);
-        check(&[(0, 5), (10, 2), (20, 9)], 30, 2);
-        check(&[(0, 5), (10, 0), (20, 9)], 30, 0);
-        check(&[(0, 5), (10, 0), (20, 9)], 50, 9);
     }
 }

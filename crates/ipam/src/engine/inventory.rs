@@ -12,7 +12,6 @@ use crate::id::EniId;
 use crate::ownership::{self, Ownership};
 use crate::policy::Mode;
 use crate::record::Change;
-use crate::retry::{Hold, Pace, Retries, refusal_code};
 use crate::time::Timestamp;
 
 /// How often EC2 is read although nothing gives cause; up to a quarter is added, by instance.
@@ -23,29 +22,23 @@ pub(super) const LAG: Duration = Duration::from_secs(10);
 /// One kind of reading: when it is due, whether it is under way, whether it has ever succeeded.
 #[derive(Debug, Clone)]
 pub(super) struct Look {
-    action: Action,
+    pub(super) call: Ec2Call,
     due: Option<Timestamp>,
     under_way: Option<(CallId, Timestamp)>,
     known: bool,
-    failing: Option<Hold>,
 }
 
 impl Look {
-    pub(super) fn due(action: Action, now: Timestamp) -> Self {
-        Self { action, due: Some(now), under_way: None, known: false, failing: None }
+    pub(super) fn due(call: Ec2Call, now: Timestamp) -> Self {
+        Self { call, due: Some(now), under_way: None, known: false }
     }
 
     pub(super) fn is_known(&self) -> bool {
         self.known
     }
 
-    pub(super) fn failing(&self) -> Option<&Hold> {
-        self.failing.as_ref()
-    }
-
-    /// Looks at `at`, if nothing makes it sooner; a failing look keeps its pace.
+    /// Looks at `at`, if nothing makes it sooner.
     pub(super) fn ask(&mut self, at: Timestamp) {
-        let at = self.failing.as_ref().map_or(at, |hold| at.max(hold.until));
         self.due = Some(self.due.map_or(at, |due| due.min(at)));
     }
 
@@ -58,51 +51,39 @@ impl Look {
         self.under_way.is_some()
     }
 
-    fn start(&mut self, id: CallId, now: Timestamp) -> bool {
-        let starts = self.under_way.is_none() && self.due.is_some_and(|due| due <= now);
-        if starts {
-            self.due = None;
-            self.under_way = Some((id, now));
-        }
-        starts
+    fn start(&mut self, id: CallId, now: Timestamp) {
+        self.due = None;
+        self.under_way = Some((id, now));
     }
 
     fn end(&mut self, id: CallId) -> Option<Timestamp> {
         let (_, asked_at) = self.under_way.take_if(|(under_way, _)| *under_way == id)?;
         Some(asked_at)
     }
-
-    fn succeeded(&mut self) {
-        self.known = true;
-        self.failing = None;
-    }
-
-    fn failed(&mut self, error: &CallError, retries: &Retries, now: Timestamp) {
-        let attempts = self.failing.as_ref().map_or(0, |hold| hold.attempts).saturating_add(1);
-        let until = now + retries.jittered(Pace::of(error.kind).wait(attempts), attempts);
-        self.failing = Some(Hold {
-            code: refusal_code(error.kind),
-            why: format!("{}: {error}", self.action.as_str()),
-            until,
-            attempts,
-        });
-        self.ask(until);
-    }
 }
 
 impl Engine {
-    /// Reads what is due to be read.
+    /// Reads what is due to be read and may be.
     pub(super) fn look(&mut self, now: Timestamp) {
-        for (look, call) in [
-            (&mut self.subnets_look, Ec2Call::DescribeSubnets),
-            (&mut self.enis_look, Ec2Call::DescribeEnis),
-        ] {
-            let id = CallId(self.next_call);
-            if look.start(id, now) {
+        for which in [Self::subnets_look, Self::enis_look] {
+            let look = which(self);
+            let (call, is_due) = (look.call.clone(), look.wakes_at().is_some_and(|at| at <= now));
+            if is_due && self.action_hold(call.action(), now).is_none() {
+                let id = CallId(self.next_call);
                 self.next_call += 1;
+                self.buckets.take(call.action(), now);
+                which(self).start(id, now);
                 self.out.push(Effect::Call { id, call });
             }
         }
+    }
+
+    fn subnets_look(&mut self) -> &mut Look {
+        &mut self.subnets_look
+    }
+
+    fn enis_look(&mut self) -> &mut Look {
+        &mut self.enis_look
     }
 
     /// Takes the answer in, if `id` is a reading; says whether it is.
@@ -116,24 +97,43 @@ impl Engine {
             match result {
                 Ok(CallOutput::Subnets(facts)) => {
                     self.subnets.learn(facts.clone());
-                    self.subnets_look.succeeded();
+                    self.look_succeeded(Self::subnets_look);
                 }
-                Ok(_) => self.subnets_look.failed(&not_an_answer(), &self.retries, now),
-                Err(error) => self.subnets_look.failed(error, &self.retries, now),
+                Ok(_) => self.look_failed(Self::subnets_look, &not_an_answer(), now),
+                Err(error) => self.look_failed(Self::subnets_look, error, now),
             }
             return true;
         }
         let Some(asked_at) = self.enis_look.end(id) else { return false };
         match result {
             Ok(CallOutput::Enis(facts)) => {
-                self.enis_look.succeeded();
+                self.look_succeeded(Self::enis_look);
                 let facts: Vec<_> = facts.iter().map(|eni| self.as_it_serves(eni)).collect();
                 self.take_stock(id, &facts, asked_at, now);
             }
-            Ok(_) => self.enis_look.failed(&not_an_answer(), &self.retries, now),
-            Err(error) => self.enis_look.failed(error, &self.retries, now),
+            Ok(_) => self.look_failed(Self::enis_look, &not_an_answer(), now),
+            Err(error) => self.look_failed(Self::enis_look, error, now),
         }
         true
+    }
+
+    fn look_succeeded(&mut self, which: fn(&mut Self) -> &mut Look) {
+        let look = which(self);
+        look.known = true;
+        let action = look.call.action();
+        self.action_succeeded(action);
+    }
+
+    fn look_failed(
+        &mut self,
+        which: fn(&mut Self) -> &mut Look,
+        error: &CallError,
+        now: Timestamp,
+    ) {
+        let look = which(self);
+        look.ask(now);
+        let call = look.call.clone();
+        self.action_failed(&call, error, now);
     }
 
     /// The ENI without the blocks that are not for pods: those of the other family, and of IPv6
@@ -154,7 +154,7 @@ impl Engine {
         asked_at: Timestamp,
         now: Timestamp,
     ) {
-        self.enis_look.ask(now + self.retries.jittered(AUDIT, 0));
+        self.enis_look.ask(now + self.jitter.lengthened(AUDIT, 0));
         if self.learnt.since + AUDIT <= now {
             self.learnt = Learnt::nothing(now);
         }

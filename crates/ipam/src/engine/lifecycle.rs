@@ -1,17 +1,22 @@
 //! What happens to each ENI on its way: attach, mark, make usable on the host, detach, delete.
 
+use std::time::Duration;
+
 use super::inventory::LAG;
 use super::{Engine, ForeignPlace};
+use crate::bucket::Urgency;
 use crate::call::{Action, Ec2Call, EniFacts};
 use crate::eni::{Eni, Link, Origin, Stage};
 use crate::event::{Effect, HostEni, LinkState, RefusalCode};
 use crate::id::EniId;
 use crate::record::Change;
-use crate::retry::{Pace, Subject};
+use crate::retry::{Hold, Pace, Subject};
 use crate::time::Timestamp;
 
 /// How soon the host's side is tried again; devices appear within seconds of an attach.
 const HOST: Pace = Pace::new(500, 30_000);
+/// How long EC2 takes as a rule to detach an ENI; a delete before that is refused.
+const DETACHING: Duration = Duration::from_secs(5);
 /// EC2's highest device index, as other tools take it.
 const LAST_DEVICE_INDEX: u16 = 99;
 
@@ -28,13 +33,19 @@ impl Engine {
         if self.is_busy(id) || self.record_hold(now).is_some() {
             return;
         }
-        let Some(call) = self.pool.enis.get(id).and_then(|eni| self.next_call(eni)) else { return };
+        let next = self.pool.enis.get(id).filter(|eni| leaves_at(eni).is_none_or(|at| at <= now));
+        let Some(call) = next.and_then(|eni| self.next_call(eni)) else { return };
         let subject = Subject::Eni(id.clone(), call.action());
         if self.retries.hold(&subject, now).is_none()
             && self.action_hold(call.action(), now).is_none()
         {
-            self.start(call);
+            self.start(call, now);
         }
+    }
+
+    /// When the ENIs that are being detached may be deleted.
+    pub(super) fn next_deletes(&self) -> impl Iterator<Item = Timestamp> {
+        self.pool.enis.values().filter_map(leaves_at)
     }
 
     fn next_call(&self, eni: &Eni) -> Option<Ec2Call> {
@@ -204,11 +215,43 @@ impl Engine {
         })
     }
 
-    pub(super) fn action_hold(
-        &self,
-        action: Action,
-        now: Timestamp,
-    ) -> Option<&crate::retry::Hold> {
-        self.retries.hold(&Subject::Action(action), now)
+    /// Why no call of `action` may be made at present, if none may.
+    pub(super) fn action_hold(&self, action: Action, now: Timestamp) -> Option<Hold> {
+        let held = self.retries.hold(&Subject::Action(action), now).cloned();
+        held.or_else(|| self.buckets.hold(action, self.urgency(action), now))
     }
+
+    /// How `action` has failed, if that has not been followed by a success.
+    pub(super) fn action_failure(&self, action: Action, now: Timestamp) -> Option<Hold> {
+        let failed = self.retries.failure(&Subject::Action(action)).cloned();
+        failed.or_else(|| self.action_hold(action, now))
+    }
+
+    /// The actions whose buckets are empty.
+    pub(super) fn throttled(&self, now: Timestamp) -> impl Iterator<Item = Hold> {
+        self.buckets.holds(|action| self.urgency(action), now)
+    }
+
+    /// Whether pods wait for what a call of `action` brings, or will as soon as they come.
+    fn urgency(&self, action: Action) -> Urgency {
+        let pods_wait = match action {
+            Action::DescribeEnis if !self.enis_look.is_known() => true,
+            Action::DescribeSubnets if !self.subnets_look.is_known() => true,
+            Action::DescribeEnis
+            | Action::DescribeSubnets
+            | Action::CreateEni
+            | Action::AttachEni
+            | Action::Assign => self.requests.n_waiting() > 0,
+            Action::SetDeleteOnTermination
+            | Action::Unassign
+            | Action::DetachEni
+            | Action::DeleteEni => false,
+        };
+        if pods_wait { Urgency::PodsWait } else { Urgency::Background }
+    }
+}
+
+/// When an ENI that is being detached may be deleted.
+fn leaves_at(eni: &Eni) -> Option<Timestamp> {
+    matches!(eni.stage, Stage::Doomed { place: Some(_) }).then(|| eni.changed_at + DETACHING)
 }

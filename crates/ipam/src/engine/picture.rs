@@ -59,10 +59,10 @@ impl Engine {
 
     /// All that is in the way, with the reason.
     fn obstacles(&self, now: Timestamp) -> Vec<String> {
-        let looks = [&self.enis_look, &self.subnets_look].into_iter().filter_map(|l| l.failing());
         let planned = self.plan.blocked.iter().map(|b| format!("{}: {}", b.code.as_str(), b.why));
-        let holds = self.retries.holds(now).map(|(_, hold)| hold);
-        let held = looks.chain(holds).map(|hold| format!("{}: {}", hold.code.as_str(), hold.why));
+        let held = self.retries.holds(now).map(|(_, hold)| hold.clone());
+        let held = held.chain(self.throttled(now));
+        let held = held.map(|hold| format!("{}: {}", hold.code.as_str(), hold.why));
         let links = self
             .pool
             .enis

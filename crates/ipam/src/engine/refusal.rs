@@ -2,7 +2,6 @@
 
 use super::Engine;
 use super::calls::{InFlight, Phase};
-use super::inventory::Look;
 use crate::call::Action;
 use crate::event::{Refusal, RefusalCode};
 use crate::retry::{Hold, Subject};
@@ -49,7 +48,7 @@ impl Engine {
         if let Some(look) =
             [&self.enis_look, &self.subnets_look].into_iter().find(|l| !l.is_known())
         {
-            return starting(look);
+            return starting(self.action_failure(look.call.action(), now));
         }
         let shortage = match outlook {
             Outlook::Late => None,
@@ -90,13 +89,18 @@ impl Engine {
             Subject::Host | Subject::Record => false,
         };
         let held = self.retries.holds(now).find(|(subject, _)| supplies(subject));
+        let throttled = || {
+            let actions = [Action::CreateEni, Action::AttachEni, Action::Assign];
+            actions.into_iter().find_map(|action| self.action_hold(action, now))
+        };
         let hold = held
-            .map(|(_, hold)| hold)
-            .or_else(|| self.doubted_call())
-            .or_else(|| self.enis_look.failing())?;
+            .map(|(_, hold)| hold.clone())
+            .or_else(throttled)
+            .or_else(|| self.doubted_call().cloned())
+            .or_else(|| self.action_failure(Action::DescribeEnis, now))?;
         let again_at = Some(hold.until).filter(|at| *at > now);
         let again_at = again_at.or(Some(now + self.policy.add_wait));
-        Some(Cause { code: hold.code, why: hold.why.clone(), again_at })
+        Some(Cause { code: hold.code, why: hold.why, again_at })
     }
 
     /// How a call has failed of which nobody knows yet whether it had its effect.
@@ -140,9 +144,9 @@ impl Engine {
     }
 }
 
-fn starting(look: &Look) -> Cause {
+fn starting(failure: Option<Hold>) -> Cause {
     let unknown = "EC2 has not yet said what this node holds";
-    match look.failing() {
+    match failure {
         Some(hold) => Cause {
             code: hold.code,
             why: format!("{unknown}: {}", hold.why),

@@ -31,9 +31,9 @@ pub(super) struct Run {
 impl Run {
     /// A node without pods that has settled.
     pub(super) fn start(limits: Limits, policy: Policy) -> Self {
-        let policy = Policy { add_wait: PATIENCE, ..policy };
+        let policy = Policy { add_wait: PATIENCE, grow_delay: Duration::ZERO, ..policy };
         // An ENI that must first grow old enough, then has to be surplus for long enough.
-        let rest = policy.min_eni_age.saturating_add(policy.shrink_delay).saturating_mul(2);
+        let rest = policy.min_eni_age.saturating_add(policy.shrink_delay * 10).saturating_mul(2);
         let now = Timestamp::from_millis(0);
         let boot = Boot { node: node(), limits, policy, record: Record::default() };
         let (engine, effects) = Engine::new(boot, now);

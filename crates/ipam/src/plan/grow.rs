@@ -54,6 +54,14 @@ struct Want {
     starving: u64,
 }
 
+/// What a want is met with.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Blocks {
+    OfTheMode,
+    /// Single addresses for pods that starve where there are no prefixes.
+    Singles,
+}
+
 /// Plans one step of a node.
 pub(super) struct Planner<'a> {
     pub(super) situation: &'a Situation,
@@ -74,6 +82,7 @@ pub(super) struct Planner<'a> {
     new_enis: Vec<(&'a SubnetSupply, Ask)>,
     blocked: Vec<Blocked>,
     again_at: Option<Timestamp>,
+    is_dry: bool,
 }
 
 /// What is planned for one ENI.
@@ -122,6 +131,7 @@ impl<'a> Planner<'a> {
             new_enis: Vec::new(),
             blocked: Vec::new(),
             again_at: None,
+            is_dry: totals.available() == 0,
         }
     }
 
@@ -135,31 +145,40 @@ impl<'a> Planner<'a> {
                     self.max_pods
                 ),
                 until: None,
-                passing: false,
+                passes_at: None,
             });
         }
         while let Some(want) = self.want() {
-            let placed = self.place_on_eni(want)
-                || self.place_on_creating(want)
-                || self.place_on_new_eni(want);
-            if !placed {
+            // A prefix in another subnet comes before single addresses in this one.
+            if !(self.place(want, Blocks::OfTheMode) || self.place(want, Blocks::Singles)) {
                 break;
             }
         }
     }
 
+    fn place(&mut self, want: Want, blocks: Blocks) -> bool {
+        let is_fallback = blocks == Blocks::Singles;
+        if is_fallback && (self.mode != Mode::Prefix || want.starving == 0) {
+            return false;
+        }
+        self.place_on_eni(want, blocks)
+            || self.place_on_creating(want, blocks)
+            || self.place_on_new_eni(want, blocks)
+    }
+
     /// The growth that the targets and the waiting pods still want.
     fn want(&self) -> Option<Want> {
         let totals = &self.totals;
+        let deficit = self.deficit(totals);
         let starving = totals.used.saturating_sub(totals.addresses);
         // A node without any address is not ready, so no pod comes whose wait would make for one.
-        let is_bare = self.mode != Mode::SecondaryIp && totals.addresses == 0;
+        let wants_any = self.mode != Mode::SecondaryIp || deficit > 0;
+        let is_bare = totals.addresses == 0 && wants_any;
         let starving = starving.max(u64::from(is_bare));
         let for_starving = starving.div_ceil(self.block_size());
         if totals.addresses >= self.max_pods {
             return (starving > 0).then_some(Want { blocks: for_starving, starving });
         }
-        let deficit = self.deficit(totals);
         if deficit == 0 {
             return None;
         }
@@ -203,7 +222,7 @@ impl<'a> Planner<'a> {
     }
 
     /// Plans as much of `want` as the first ENI takes that can take anything.
-    fn place_on_eni(&mut self, want: Want) -> bool {
+    fn place_on_eni(&mut self, want: Want, blocks: Blocks) -> bool {
         for (at, eni) in self.situation.enis.iter().enumerate().take(self.n_carriers()) {
             let room = self.room(eni, self.on_enis[at]);
             if room == 0 || !eni.serves() {
@@ -213,7 +232,7 @@ impl<'a> Planner<'a> {
                 self.block(Blocked::held(hold));
                 continue;
             }
-            let Some(ask) = self.ask(&eni.subnet, want, room) else { continue };
+            let Some(ask) = self.ask(&eni.subnet, want, blocks, room) else { continue };
             self.on_enis[at].add(ask);
             self.totals.add(ask);
             return true;
@@ -238,14 +257,14 @@ impl<'a> Planner<'a> {
 
     /// Plans as much of `want` as the first ENI takes that is being created. It is asked for when
     /// that ENI is here: another one would take its place on the instance for longer.
-    fn place_on_creating(&mut self, want: Want) -> bool {
+    fn place_on_creating(&mut self, want: Want, blocks: Blocks) -> bool {
         for (at, eni) in self.situation.creating.iter().enumerate() {
             let taken = eni.ask.count() + self.on_creating[at];
             let room = self.blocks_per_eni.saturating_sub(taken);
             if room == 0 {
                 continue;
             }
-            let Some(ask) = self.ask(&eni.subnet, want, room) else { continue };
+            let Some(ask) = self.ask(&eni.subnet, want, blocks, room) else { continue };
             self.on_creating[at] += ask.count();
             self.totals.add(ask);
             return true;
@@ -254,7 +273,7 @@ impl<'a> Planner<'a> {
     }
 
     /// Plans as much of `want` as a new ENI takes: the last that is planned, or one more.
-    fn place_on_new_eni(&mut self, want: Want) -> bool {
+    fn place_on_new_eni(&mut self, want: Want, blocks: Blocks) -> bool {
         // An ENI has room that may not be used just now: throttling is no reason to make another.
         if self.situation.assign_hold.as_ref().is_some_and(|hold| self.is_blocked_by(hold)) {
             return false;
@@ -268,7 +287,7 @@ impl<'a> Planner<'a> {
             return false;
         }
         for subnet in &self.situation.subnets {
-            let Some(ask) = self.ask(subnet, want, self.blocks_per_eni) else { continue };
+            let Some(ask) = self.ask(subnet, want, blocks, self.blocks_per_eni) else { continue };
             self.new_enis.push((subnet, ask));
             self.totals.add(ask);
             return true;
@@ -280,7 +299,7 @@ impl<'a> Planner<'a> {
                       kubernetes.io/role/cni=1 or take the tag off the node's own"
                     .to_owned(),
                 until: None,
-                passing: false,
+                passes_at: None,
             });
         }
         false
@@ -312,23 +331,24 @@ impl<'a> Planner<'a> {
                 self.eni_size()
             ),
             until: None,
-            passing: false,
+            passes_at: None,
         }
     }
 
-    /// What to put of `want` into `room` in `subnet`: blocks of the mode's kind, or single addresses
-    /// for pods that starve where there are no prefixes. `None` where nothing may be asked for.
-    fn ask(&mut self, subnet: &SubnetSupply, want: Want, room: u16) -> Option<Ask> {
+    /// What to put of `want` into `room` in `subnet`. `None` where nothing may be asked for.
+    fn ask(&mut self, subnet: &SubnetSupply, want: Want, blocks: Blocks, room: u16) -> Option<Ask> {
         let count = |blocks: u64| u16::try_from(blocks).unwrap_or(u16::MAX).min(room);
-        let ask = self.mode.ask(count(want.blocks));
-        let main = subnet.allowance(ask);
-        let is_starving = want.starving > 0;
-        let Some((code, until)) = main.refuses(is_starving, self.now) else { return Some(ask) };
-        self.block(Blocked::refused_by(&subnet.id, code, until));
-        let fallback = is_starving
-            && self.mode == Mode::Prefix
-            && subnet.addresses.refuses(is_starving, self.now).is_none();
-        fallback.then(|| Ask::Addresses(count(want.starving)))
+        let ask = match blocks {
+            Blocks::OfTheMode => self.mode.ask(count(want.blocks)),
+            Blocks::Singles => Ask::Addresses(count(want.starving)),
+        };
+        match subnet.allowance(ask).refuses(want.starving > 0, self.now) {
+            None => Some(ask),
+            Some((code, until)) => {
+                self.block(Blocked::refused_by(&subnet.id, code, until));
+                None
+            }
+        }
     }
 
     fn block(&mut self, blocked: Blocked) {
@@ -374,6 +394,7 @@ impl<'a> Planner<'a> {
         }
         Plan {
             growth,
+            is_dry: self.is_dry,
             surplus,
             blocked: self.blocked,
             n_unserved: n_unserved + self.n_over_max_pods,

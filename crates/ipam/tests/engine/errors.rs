@@ -95,9 +95,10 @@ fn an_exhausted_subnet_is_named_probed_and_recovers() {
 #[test]
 fn an_exhausted_subnet_is_asked_again_every_two_minutes_for_warm_addresses() {
     let mut ec2 = Ec2::new(limits("t3.small"));
-    ec2.subnet(SUBNET).n_addresses = 0;
+    ec2.subnet(SUBNET).n_addresses = 1;
     let mut node = Node::start_with(ec2, limits("t3.small"), warm_ip(3, 0));
     node.settle();
+    assert_eq!(node.ec2.n_blocks(), [1]);
     let before = node.ec2.n_mutating();
     node.pass(secs(1201));
     assert_eq!(node.ec2.n_mutating() - before, 10);
@@ -142,6 +143,34 @@ fn another_subnet_serves_while_one_is_exhausted() {
     }
     let subnets: Vec<_> = node.view().enis.iter().map(|eni| eni.subnet.to_string()).collect();
     assert_eq!(subnets, ["subnet-0", "subnet-1"]);
+}
+
+#[test]
+fn a_prefix_in_another_subnet_comes_before_single_addresses() {
+    let mut ec2 = Ec2::new(limits("t3.small"));
+    ec2.subnet(SUBNET).n_prefixes = 0;
+    ec2.add_subnet("subnet-1", 1, &[("kubernetes.io/role/cni", "1")]);
+    ec2.subnet("subnet-1").n_prefixes = 1;
+    ec2.subnet("subnet-1").facts.free_addresses = 10;
+    let policy = Policy { mode: Mode::Prefix, targets: Targets::WarmPrefix(1), ..warm_ip(0, 0) };
+    let mut node = Node::start_with(ec2, limits("t3.small"), policy);
+    node.settle();
+    let placed: Vec<_> = (0..18).map(|pod| node.run_pod(pod).device_index).collect();
+    // 16 from the prefix on the second ENI, then single addresses on the first.
+    assert_eq!(placed, [vec![1; 16], vec![0; 2]].concat());
+    assert_eq!((node.counts().prefixes, node.ec2.n_blocks()), (1, vec![2, 1]));
+}
+
+#[test]
+fn a_node_without_any_address_looks_for_one_soon() {
+    let mut ec2 = Ec2::new(limits("t3.small"));
+    ec2.subnet(SUBNET).n_addresses = 0;
+    let mut node = Node::start_with(ec2, limits("t3.small"), warm_ip(2, 0));
+    node.settle();
+    assert_eq!(node.engine.ready(node.now).unwrap_err().code, RefusalCode::SubnetExhausted);
+    node.ec2.subnet(SUBNET).n_addresses = 3;
+    node.pass(secs(10));
+    assert!(node.engine.ready(node.now).is_ok());
 }
 
 #[test]
@@ -216,11 +245,11 @@ fn an_eni_that_is_still_in_use_is_deleted_later() {
     node.run_pod(3);
     node.del(3);
     let is_delete = |call: &Ec2Call| matches!(call, Ec2Call::DeleteEni { .. });
-    node.now = node.now + secs(61);
-    node.send(Event::Tick);
-    node.settle();
-    node.now = node.now + secs(61);
-    node.send(Event::Tick);
+    for span in [61, 301, 6] {
+        node.settle();
+        node.now = node.now + secs(span);
+        node.send(Event::Tick);
+    }
     for _ in 0..3 {
         fail(&mut node, is_delete, CallErrorKind::InUse);
         assert!(node.under_way().is_empty());
@@ -256,6 +285,49 @@ fn throttling_is_waited_out_with_growing_pauses() {
         node.send(Event::Tick);
     }
     assert_eq!(node.refused(add).code, RefusalCode::Throttled);
+}
+
+/// Until its patience ends: a pod that comes back later is served later.
+#[test]
+fn a_pod_waits_while_ec2_throttles() {
+    let mut node = full_primary();
+    let first = node.add(3);
+    for _ in 0..3 {
+        fail(&mut node, is_create, CallErrorKind::Throttled);
+        assert_eq!(node.answer(first), None);
+        node.now = node.engine.wake_at().unwrap();
+        node.send(Event::Tick);
+    }
+    node.settle();
+    node.granted(first);
+}
+
+#[test]
+fn a_throttled_action_goes_one_at_a_time_and_warm_addresses_last() {
+    let mut node = Node::settled(limits("m5.xlarge"), warm_ip(0, 0));
+    for pod in 0..40 {
+        node.add(pod);
+    }
+    node.save_all();
+    assert_eq!(node.calls.iter().filter(|(_, call)| is_create(call)).count(), 2);
+    fail(&mut node, is_create, CallErrorKind::Throttled);
+    fail(&mut node, is_create, CallErrorKind::Throttled);
+    node.settle();
+    let held = node.now;
+    while !node.calls.iter().any(|(_, call)| is_create(call)) {
+        node.now = node.engine.wake_at().unwrap();
+        node.send(Event::Tick);
+        node.save_all();
+    }
+    let waited = node.now.since(held);
+    assert!(waited >= Duration::from_millis(500) && waited <= Duration::from_millis(1500));
+    assert_eq!(node.calls.len(), 1, "{:?}", node.under_way());
+
+    let mut node = Node::settled(limits("m5.xlarge"), warm_ip(14, 0));
+    node.add(0);
+    fail(&mut node, is_create, CallErrorKind::Throttled);
+    let background = node.engine.wake_at().unwrap().since(node.now);
+    assert!(background >= secs(2), "{background:?}");
 }
 
 #[test]

@@ -37,6 +37,7 @@ pub(crate) fn policy(mode: Mode, settings: WarmSettings) -> Policy {
         max_pods: 737,
         cooldown: Duration::from_secs(30),
         add_wait: Duration::from_secs(10),
+        grow_delay: Duration::ZERO,
         shrink_delay: Duration::from_secs(30),
         min_eni_age: Duration::from_secs(60),
     }

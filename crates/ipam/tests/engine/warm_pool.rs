@@ -62,7 +62,7 @@ fn a_new_eni_carries_all_its_marks() {
 }
 
 #[test]
-fn surplus_goes_back_after_its_time_and_whole_enis_first() {
+fn surplus_goes_back_after_its_time() {
     let mut node = Node::settled(limits("p3dn.24xlarge"), warm_ip(5, 10));
     for pod in 0..60 {
         node.run_pod(pod);
@@ -77,13 +77,15 @@ fn surplus_goes_back_after_its_time_and_whole_enis_first() {
     node.pass(secs(59));
     assert_eq!(node.ec2.calls, []);
     node.pass(secs(2));
-    let calls: Vec<_> = node.ec2.calls.iter().map(ToString::to_string).collect();
-    let expect = [
-        "DetachNetworkInterface eni-0001",
-        "UnassignPrivateIpAddresses 39 blocks of eni-0000",
-        "DeleteNetworkInterface eni-0001",
-    ];
-    assert_eq!(calls, expect);
+    let calls = |node: &Node| node.ec2.calls.iter().map(ToString::to_string).collect::<Vec<_>>();
+    assert_eq!(calls(&node), ["UnassignPrivateIpAddresses 39 blocks of eni-0000"]);
+    // A whole ENI has taken more calls to come, and stays for 300 s.
+    node.pass(secs(268));
+    assert_eq!(node.ec2.n_blocks(), [10, 16]);
+    node.pass(secs(2));
+    assert_eq!(calls(&node)[1..], ["DetachNetworkInterface eni-0001"]);
+    node.pass(secs(5));
+    assert_eq!(calls(&node)[2..], ["DeleteNetworkInterface eni-0001"]);
     assert_eq!(node.ec2.n_blocks(), [10]);
     node.pass(secs(3600));
     assert_eq!(node.ec2.calls.len(), 3, "and then it rests");
@@ -112,9 +114,63 @@ fn a_short_surplus_is_kept() {
     assert!(n_calls <= 2, "{n_calls} calls for 80 pods that came and went");
 }
 
+/// A load that comes and goes in a rhythm at which every single give-back would be missed.
+#[test]
+fn what_comes_and_goes_makes_ever_fewer_calls() {
+    let check = |policy: Policy, most: usize| {
+        let mut node = Node::settled(limits("m5.xlarge"), policy.clone());
+        let n_calls = node.ec2.n_mutating();
+        for round in 0..144 {
+            for pod in 0..30 {
+                node.run_pod(100 * round + pod);
+            }
+            node.pass(secs(300));
+            for pod in 0..30 {
+                node.del(100 * round + pod);
+            }
+            node.pass(secs(300));
+        }
+        let n_calls = node.ec2.n_mutating() - n_calls;
+        assert!(n_calls <= most, "{n_calls} calls in a day under {:?}", policy.targets);
+    };
+    check(warm_ip(5, 0), 100);
+    check(Policy { targets: Targets::WarmEni(1), ..warm_ip(0, 0) }, 60);
+    check(policy(Mode::Prefix, WarmSettings::default()), 40);
+}
+
+#[test]
+fn pods_that_come_together_are_one_call() {
+    let delay = Duration::from_millis(50);
+    let mut node = Node::settled(
+        limits("m5.xlarge"),
+        Policy { grow_delay: delay, ..policy(Mode::Prefix, WarmSettings::default()) },
+    );
+    node.pass(secs(1));
+    let n_calls = node.ec2.n_mutating();
+    for pod in 0..46 {
+        node.add(pod);
+        node.settle();
+    }
+    assert_eq!(node.ec2.n_mutating(), n_calls);
+    node.pass(delay);
+    // 30 pods wait for two prefixes, and one is to be free.
+    let last = node.ec2.calls.last().map(ToString::to_string);
+    assert_eq!(last.as_deref(), Some("AssignPrivateIpAddresses 3 prefixes to eni-0000"));
+    assert_eq!((node.ec2.n_mutating(), node.counts().assigned), (n_calls + 1, 46));
+    // Nobody waits for what follows, so it may wait for more.
+    for pod in 46..50 {
+        node.run_pod(pod);
+    }
+    node.pass(9 * delay);
+    assert_eq!(node.ec2.n_mutating(), n_calls + 1);
+    node.pass(delay);
+    assert_eq!(node.ec2.n_mutating(), n_calls + 2);
+}
+
 #[test]
 fn an_eni_stays_its_minimum_age() {
-    let mut node = Node::settled(limits("t3.small"), Policy { cooldown: secs(0), ..warm_ip(1, 0) });
+    let policy = Policy { cooldown: secs(0), min_eni_age: secs(400), ..warm_ip(1, 0) };
+    let mut node = Node::settled(limits("t3.small"), policy);
     for pod in 0..3 {
         node.run_pod(pod);
     }
@@ -123,9 +179,9 @@ fn an_eni_stays_its_minimum_age() {
         node.del(pod);
     }
     node.settle();
-    node.pass(secs(59));
+    node.pass(secs(399));
     assert_eq!(node.ec2.n_attached(), 2);
-    node.pass(secs(40));
+    node.pass(secs(310));
     assert_eq!(node.ec2.n_blocks(), [1]);
 }
 

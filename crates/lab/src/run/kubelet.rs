@@ -17,8 +17,8 @@ use crate::daemon::{Input, SandboxId};
 /// (`workerBackOffPeriodJitterFactor`).
 const BACK_OFF: Duration = Duration::from_secs(10);
 const BACK_OFF_JITTER: f64 = 0.5;
-/// How long the plugin waits for the daemon: 20 s, of which it keeps a tenth for itself.
-const PLUGIN_PATIENCE: Duration = Duration::from_secs(18);
+/// How long the plugin waits for the daemon: 75 s, of which it keeps a tenth for itself.
+const PLUGIN_PATIENCE: Duration = Duration::from_millis(67_500);
 /// What an Add counts as that the daemon has not answered in time.
 const TIMED_OUT: &str = "CNI_TIMEOUT";
 

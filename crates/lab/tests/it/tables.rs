@@ -28,6 +28,7 @@ fn policy(mode: Mode, setting: Setting) -> Policy {
         max_pods: 737,
         cooldown: Duration::from_secs(30),
         add_wait: Duration::from_secs(15),
+        grow_delay: Duration::ZERO,
         shrink_delay: Duration::from_secs(30),
         min_eni_age: Duration::from_secs(60),
     }

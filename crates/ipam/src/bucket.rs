@@ -1,0 +1,248 @@
+//! A token bucket for each action, which learns from EC2's refusals how fast it may be emptied.
+//!
+//! EC2 has one bucket per account, region and action. All nodes draw from it and none can see it,
+//! so each node finds its share: every refusal doubles the time between its calls, every grant
+//! divides it by four. They balance where a third of the calls is granted, which leaves no token
+//! of EC2's unused and keeps the refused calls few, however many nodes there are.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use crate::call::Action;
+use crate::event::RefusalCode;
+use crate::jitter::Jitter;
+use crate::retry::Hold;
+use crate::time::Timestamp;
+
+/// The time between two calls after a first refusal.
+const FIRST: Duration = Duration::from_secs(1);
+/// 450 nodes that all want the same then still make but three times the 5 calls a second that EC2
+/// grants; a longer wait would leave the last of them waiting when all others are served.
+const LONGEST: Duration = Duration::from_secs(30);
+const SLOWER: u32 = 2;
+const FASTER: u32 = 4;
+/// Calls for which no pod waits leave so many turns to the pods of other nodes.
+const TURNS_LEFT_TO_PODS: u32 = 4;
+/// What has been learnt is worth nothing after that time without a refusal.
+const FORGOTTEN: Duration = Duration::from_secs(600);
+
+/// Whether a pod waits for what a call brings.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Urgency {
+    PodsWait,
+    Background,
+}
+
+/// An action that EC2 has refused lately: one token, which comes again after `gap`.
+#[derive(Debug, Clone)]
+struct Bucket {
+    gap: Duration,
+    /// When the last token was taken, or missed.
+    since: Timestamp,
+    /// About `gap`, drawn anew for each token.
+    drawn: Duration,
+    n_drawn: u64,
+    refused_at: Timestamp,
+    n_refused: u32,
+    why: String,
+}
+
+/// The actions that EC2 has refused lately. All others have no bounds.
+#[derive(Debug, Clone)]
+pub(crate) struct Buckets {
+    jitter: Jitter,
+    by_action: BTreeMap<Action, Bucket>,
+}
+
+impl Buckets {
+    pub(crate) fn new(jitter: Jitter) -> Self {
+        Self { jitter, by_action: BTreeMap::new() }
+    }
+
+    /// EC2 has refused a call of `action` for being one too many; returns why it must wait now.
+    pub(crate) fn refused(&mut self, action: Action, why: String, now: Timestamp) -> Hold {
+        let bucket = self.by_action.entry(action).or_insert_with(|| Bucket {
+            gap: FIRST / SLOWER,
+            since: now,
+            drawn: Duration::ZERO,
+            n_drawn: 0,
+            refused_at: Timestamp::default(),
+            n_refused: 0,
+            why: String::new(),
+        });
+        // The next call is made half a gap later at the earliest: one that is refused sooner was
+        // on its way with the one before.
+        if now >= bucket.refused_at + bucket.gap / 2 || bucket.n_refused == 0 {
+            bucket.gap = (bucket.gap * SLOWER).min(LONGEST);
+            bucket.refused_at = now;
+        }
+        bucket.n_refused = bucket.n_refused.saturating_add(1);
+        bucket.why = why;
+        bucket.draw(action, self.jitter, now);
+        bucket.hold(Urgency::PodsWait)
+    }
+
+    /// EC2 has carried a call of `action` out.
+    pub(crate) fn granted(&mut self, action: Action) {
+        if let Some(bucket) = self.by_action.get_mut(&action) {
+            bucket.gap /= FASTER;
+            bucket.drawn /= FASTER;
+            if bucket.gap < FIRST / SLOWER {
+                self.by_action.remove(&action);
+            }
+        }
+    }
+
+    /// A call of `action` is made.
+    pub(crate) fn take(&mut self, action: Action, now: Timestamp) {
+        if let Some(bucket) = self.by_action.get_mut(&action) {
+            bucket.draw(action, self.jitter, now);
+        }
+    }
+
+    /// Why a call of `action` must wait, if it must.
+    pub(crate) fn hold(&self, action: Action, urgency: Urgency, now: Timestamp) -> Option<Hold> {
+        let bucket = self.by_action.get(&action)?;
+        let is_forgotten = bucket.refused_at + FORGOTTEN <= now;
+        Some(bucket.hold(urgency)).filter(|hold| hold.until > now && !is_forgotten)
+    }
+
+    /// All that must wait.
+    pub(crate) fn holds(
+        &self,
+        urgency: impl Fn(Action) -> Urgency,
+        now: Timestamp,
+    ) -> impl Iterator<Item = Hold> {
+        let actions = self.by_action.keys();
+        actions.filter_map(move |action| self.hold(*action, urgency(*action), now))
+    }
+}
+
+impl Bucket {
+    fn draw(&mut self, action: Action, jitter: Jitter, now: Timestamp) {
+        self.n_drawn += 1;
+        self.since = now;
+        self.drawn = jitter.about(self.gap, [action as u64, self.n_drawn]);
+    }
+
+    fn hold(&self, urgency: Urgency) -> Hold {
+        let turns = match urgency {
+            Urgency::PodsWait => 1,
+            Urgency::Background => TURNS_LEFT_TO_PODS,
+        };
+        Hold {
+            code: RefusalCode::Throttled,
+            why: self.why.clone(),
+            until: self.since + self.drawn * turns,
+            attempts: self.n_refused,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const CREATE: Action = Action::CreateEni;
+
+    fn at(millis: u64) -> Timestamp {
+        Timestamp::from_millis(millis)
+    }
+
+    fn buckets() -> Buckets {
+        Buckets::new(Jitter::new("i-1"))
+    }
+
+    fn wait(buckets: &Buckets, urgency: Urgency, now: u64) -> u64 {
+        let hold = buckets.hold(CREATE, urgency, at(now));
+        hold.map_or(0, |hold| hold.until.as_millis() - now)
+    }
+
+    #[test]
+    fn refusals_slow_down_and_grants_speed_up() {
+        let mut buckets = buckets();
+        buckets.take(CREATE, at(0));
+        assert_eq!(wait(&buckets, Urgency::PodsWait, 0), 0, "no bounds before a refusal");
+        let mut now = 0;
+        for gap in [1_000, 2_000, 4_000, 8_000, 16_000, 30_000, 30_000] {
+            buckets.refused(CREATE, String::new(), at(now));
+            let waited = wait(&buckets, Urgency::PodsWait, now);
+            assert!((gap / 2..=gap * 3 / 2).contains(&waited), "{waited} ms, about {gap}");
+            now += waited;
+            assert_eq!(wait(&buckets, Urgency::PodsWait, now), 0);
+            buckets.take(CREATE, at(now));
+            assert!(wait(&buckets, Urgency::PodsWait, now) >= gap / 2, "one token at a time");
+        }
+        for gap in [7_500, 1_875] {
+            buckets.granted(CREATE);
+            buckets.take(CREATE, at(now));
+            let waited = wait(&buckets, Urgency::PodsWait, now);
+            assert!((gap / 2..=gap * 3 / 2 + 2).contains(&waited), "{waited} ms, about {gap}");
+        }
+        buckets.granted(CREATE);
+        assert!(buckets.by_action.is_empty(), "without bounds again");
+    }
+
+    #[test]
+    fn what_was_under_way_together_is_refused_once() {
+        let mut buckets = buckets();
+        for millis in [0, 100, 400] {
+            buckets.refused(CREATE, String::new(), at(millis));
+        }
+        assert_eq!(buckets.by_action[&CREATE].gap, FIRST);
+    }
+
+    #[test]
+    fn background_work_leaves_the_tokens_to_pods() {
+        let mut buckets = buckets();
+        buckets.refused(CREATE, String::new(), at(0));
+        let (pods, background) =
+            (wait(&buckets, Urgency::PodsWait, 0), wait(&buckets, Urgency::Background, 0));
+        // Less than a millisecond is lost in each.
+        assert_eq!(background / u64::from(TURNS_LEFT_TO_PODS), pods);
+    }
+
+    #[test]
+    fn what_has_been_learnt_is_forgotten() {
+        let mut buckets = buckets();
+        buckets.refused(CREATE, String::new(), at(0));
+        buckets.take(CREATE, at(599_999));
+        assert!(wait(&buckets, Urgency::PodsWait, 599_999) > 0);
+        assert_eq!(wait(&buckets, Urgency::PodsWait, 600_000), 0);
+    }
+
+    /// Nodes that know nothing of each other, and a bucket of 5 tokens a second.
+    #[test]
+    fn many_nodes_share_what_there_is() {
+        let check = |n_nodes: usize, least_granted: u32, most_refused: u32| {
+            let mut nodes: Vec<_> =
+                (0..n_nodes).map(|node| Buckets::new(Jitter::new(&format!("i-{node}")))).collect();
+            let (mut tokens, mut granted, mut refused) = (50.0_f64, 0_u32, 0_u32);
+            for step in 0..6_000 {
+                let now = at(step * 100);
+                tokens = (tokens + 0.5).min(50.0);
+                for node in &mut nodes {
+                    if node.hold(CREATE, Urgency::PodsWait, now).is_some() {
+                        continue;
+                    }
+                    node.take(CREATE, now);
+                    if tokens >= 1.0 {
+                        tokens -= 1.0;
+                        granted += 1;
+                        node.granted(CREATE);
+                    } else {
+                        refused += 1;
+                        node.refused(CREATE, String::new(), now);
+                    }
+                }
+            }
+            // 600 seconds of 5, and 50 to begin with.
+            assert!(granted >= least_granted, "{n_nodes} nodes: {granted} granted of 3050");
+            assert!(refused <= most_refused, "{n_nodes} nodes: {refused} refused");
+        };
+        check(20, 3_000, 9_000);
+        check(150, 3_000, 9_000);
+        // More than the longest wait is made for: they ask fifty times a second.
+        check(1_500, 3_000, 45_000);
+    }
+}

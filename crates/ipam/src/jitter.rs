@@ -1,0 +1,71 @@
+//! Chance without randomness: nodes that were refused together must not come back together, and
+//! the same node under the same events must do the same.
+
+use std::time::Duration;
+
+/// The chance of one instance.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Jitter(u64);
+
+impl Jitter {
+    pub(crate) fn new(instance: &str) -> Self {
+        Self(fnv1a(instance.as_bytes()))
+    }
+
+    /// From half of `span` to one and a half of it, even over all instances and `salts`.
+    pub(crate) fn about(self, span: Duration, salt: [u64; 2]) -> Duration {
+        span.mul_f64(0.5 + self.share(salt))
+    }
+
+    /// From `span` to a quarter more, likewise.
+    pub(crate) fn lengthened(self, span: Duration, salt: u32) -> Duration {
+        span.mul_f64(1.0 + self.share([salt.into(), 0]) / 4.0)
+    }
+
+    /// From 0 to 1.
+    fn share(self, salt: [u64; 2]) -> f64 {
+        let mut bytes = self.0.to_le_bytes().to_vec();
+        bytes.extend(salt.into_iter().flat_map(u64::to_le_bytes));
+        let top = u32::try_from(fnv1a(&bytes) >> 32).unwrap_or(0);
+        f64::from(top) / f64::from(u32::MAX)
+    }
+}
+
+fn fnv1a(bytes: &[u8]) -> u64 {
+    let hash = bytes.iter().fold(0xcbf2_9ce4_8422_2325, |hash, byte| {
+        (hash ^ u64::from(*byte)).wrapping_mul(0x0000_0100_0000_01b3)
+    });
+    // The last bytes have hardly reached the upper bits yet.
+    let hash = (hash ^ (hash >> 32)).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    hash ^ (hash >> 29)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+
+    #[test]
+    fn nodes_do_not_come_back_together() {
+        let wait = |instance: usize, salt| {
+            Jitter::new(&format!("i-{instance}")).lengthened(Duration::from_secs(64), salt)
+        };
+        let waits: BTreeSet<_> = (0..500).map(|instance| wait(instance, 1)).collect();
+        assert!(waits.len() > 490, "{} different waits of 500", waits.len());
+        assert_eq!(wait(7, 1), wait(7, 1));
+        let waits: BTreeSet<_> = (0..500).map(|salt| wait(7, salt)).collect();
+        assert!(waits.len() > 490, "{} different waits of 500", waits.len());
+    }
+
+    #[test]
+    fn chance_is_even() {
+        let mut tenths = [0; 10];
+        for (instance, salt) in (0..100).flat_map(|a| (0..100).map(move |b| (a, b))) {
+            let wait =
+                Jitter::new(&format!("i-{instance}")).about(Duration::from_secs(10), [3, salt]);
+            tenths[usize::try_from(wait.as_secs().saturating_sub(5).min(9)).unwrap()] += 1;
+        }
+        assert!(tenths.iter().all(|n| (900..=1_100).contains(n)), "{tenths:?}");
+    }
+}
