@@ -9,7 +9,7 @@ use ec2_model::id::{AttachmentId, EniId, SubnetId};
 use ec2_model::request::{
     AttachNetworkInterface, AttachmentChange, CreateNetworkInterface, DeleteNetworkInterface,
     DescribeInstances, DescribeNetworkInterfaces, DetachNetworkInterface, Listing,
-    ModifyNetworkInterfaceAttribute,
+    ModifyNetworkInterfaceAttribute, Request,
 };
 use ec2_model::response::{NetworkInterface, Response, Subnet};
 use ipam::call::INSTANCE_TAG;
@@ -19,11 +19,11 @@ use super::Shared;
 use super::pool::{Manager, is_insufficient};
 use super::script::Port;
 use super::store::Kind;
+use crate::daemon::MetadataEni;
 use crate::ec2::{describe_subnets, filter, tag_specification};
 
-/// Tries of a detach, of a delete, and of a look whether an ENI has come.
-const TRIES: u32 = 12;
-const JITTER: f64 = 0.15;
+/// Tries of a detach, of a delete, of a look at all ENIs, and whether a new one has come.
+pub(super) const TRIES: u32 = 12;
 const LONGEST_WAIT: Duration = Duration::from_secs(60);
 const CREATED_TAG: &str = "node.k8s.amazonaws.com/createdAt";
 const ROLE_TAG: &str = "kubernetes.io/role/cni";
@@ -33,17 +33,23 @@ const DEVICE_INDEXES: std::ops::Range<u16> = 0..100;
 const LEAK_AGE: Duration = Duration::from_secs(300);
 
 /// Between the tries of one operation.
-struct Waits {
+pub(super) struct Waits {
     next: Duration,
+    jitter: f64,
 }
 
 impl Waits {
     fn from_millis(first: u64) -> Self {
-        Self { next: Duration::from_millis(first) }
+        Self { next: Duration::from_millis(first), jitter: 0.15 }
+    }
+
+    /// Those of CreateTags.
+    pub(super) fn of_tagging() -> Self {
+        Self { jitter: 0.3, ..Self::from_millis(500) }
     }
 
     async fn wait(&mut self, port: &Port, shared: &Shared) {
-        let wait = shared.chance.borrow_mut().jittered(self.next, JITTER);
+        let wait = shared.chance.borrow_mut().jittered(self.next, self.jitter);
         self.next = (self.next * 2).min(LONGEST_WAIT);
         port.sleep(wait).await;
     }
@@ -74,8 +80,8 @@ impl Manager {
             let _ = self.free_eni(&eni).await;
             return Err(error);
         }
-        self.await_eni(&eni, want).await?;
-        self.set_up(&eni).await
+        let shown = self.await_eni(&eni, want).await?;
+        self.set_up(&shown).await
     }
 
     /// In each subnet that may be used until one gives what is asked.
@@ -172,40 +178,42 @@ impl Manager {
     }
 
     /// Until the metadata show the ENI with what was asked for; with some of it after all tries.
-    async fn await_eni(&self, eni: &EniId, want: u64) -> Result<(), ApiError> {
+    async fn await_eni(&self, eni: &EniId, want: u64) -> Result<MetadataEni, ApiError> {
         let kind = self.shared.store.borrow().kind();
+        let count = |shown: &MetadataEni| match kind {
+            Kind::Address => shown.addresses.len(),
+            Kind::Prefix => shown.prefixes.len(),
+        };
         let mut waits = Waits::from_millis(100);
-        let mut n_shown = 0;
+        let mut last = None;
         for attempt in 1..=TRIES {
-            let shown = self.port.metadata().await.into_iter().find(|shown| shown.id == *eni);
-            n_shown = shown.map_or(0, |shown| match kind {
-                Kind::Address => shown.addresses.len(),
-                Kind::Prefix => shown.prefixes.len(),
-            });
+            last = self.port.metadata().await.into_iter().find(|shown| shown.id == *eni);
+            let n_shown = last.as_ref().map_or(0, count);
             if u64::try_from(n_shown).is_ok_and(|n| n >= want) {
-                return Ok(());
+                break;
             }
             if attempt < TRIES {
                 waits.wait(&self.port, &self.shared).await;
             }
         }
-        let enough = match kind {
-            Kind::Address => n_shown >= 1,
-            Kind::Prefix => n_shown > 1,
+        let least = match kind {
+            Kind::Address => 1,
+            // One of several is not enough here.
+            Kind::Prefix => want.min(2),
         };
-        if enough { Ok(()) } else { Err(ApiError::new("NotShown", "the ENI has not come")) }
+        let is_enough = |shown: &MetadataEni| u64::try_from(count(shown)).is_ok_and(|n| n >= least);
+        last.filter(is_enough).ok_or_else(|| ApiError::new("NotShown", "the ENI has not come"))
     }
 
     /// Takes an attached ENI in with what the metadata show of it.
-    pub(super) async fn set_up(&self, eni: &EniId) -> Result<(), ApiError> {
-        self.shared.store.borrow_mut().add_eni(eni, false, self.port.now());
+    pub(super) async fn set_up(&self, shown: &MetadataEni) -> Result<(), ApiError> {
+        let site = &self.shared.site;
+        let is_primary = shown.id == site.primary_eni;
+        self.shared.store.borrow_mut().add_eni(&shown.id, is_primary, self.port.now());
         // Whether its subnet has been excluded meanwhile.
-        self.port.call(describe_subnets(&self.shared.site)).await?;
-        let shown = self.port.metadata().await.into_iter().find(|shown| shown.id == *eni);
-        if let Some(shown) = shown {
-            let cidrs = shown.addresses.into_iter().chain(shown.prefixes);
-            self.shared.store.borrow_mut().add_cidrs(eni, cidrs);
-        }
+        self.port.call(describe_subnets(site)).await?;
+        let cidrs = shown.addresses.iter().chain(&shown.prefixes).copied();
+        self.shared.store.borrow_mut().add_cidrs(&shown.id, cidrs);
         Ok(())
     }
 
@@ -220,9 +228,19 @@ impl Manager {
     }
 
     async fn detach(&self, attachment_id: AttachmentId) -> Result<(), ApiError> {
-        let mut waits = Waits::from_millis(200);
         let request = DetachNetworkInterface { attachment_id, force: false, dry_run: false };
-        for _ in 1..TRIES {
+        self.insist(request, TRIES, Waits::from_millis(200)).await
+    }
+
+    /// Makes a call until it succeeds, so many times in all.
+    pub(super) async fn insist(
+        &self,
+        request: impl Into<Request>,
+        tries: u32,
+        mut waits: Waits,
+    ) -> Result<(), ApiError> {
+        let request = request.into();
+        for _ in 1..tries {
             if self.port.call(request.clone()).await.is_ok() {
                 return Ok(());
             }

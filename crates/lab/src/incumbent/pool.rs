@@ -6,8 +6,8 @@ use std::time::Duration;
 use ec2_model::error::ApiError;
 use ec2_model::id::{EniId, ResourceId};
 use ec2_model::request::{
-    AssignPrivateIpAddresses, CreateTags, DescribeNetworkInterfaces,
-    ModifyNetworkInterfaceAttribute, Tag, UnassignPrivateIpAddresses, WantedIpv4,
+    AssignPrivateIpAddresses, CreateTags, ModifyNetworkInterfaceAttribute, Tag,
+    UnassignPrivateIpAddresses, WantedIpv4,
 };
 use ec2_model::response::Response;
 use ipam::call::INSTANCE_TAG;
@@ -15,14 +15,19 @@ use ipam::time::Timestamp;
 use ipnet::Ipv4Net;
 
 use super::Shared;
+use super::enis::Waits;
 use super::script::Port;
 use super::store::{Kind, Stats};
-use crate::ec2::describe_subnets;
 
 /// The loop sleeps twice as long as this: before the pool's turn and before reconciling.
 const HALF_TURN: Duration = Duration::from_millis(2_500);
 /// Between two shrinks.
 const DECREASE_INTERVAL: Duration = Duration::from_secs(30);
+/// Before the daemon starts anew, and between two tries to take an ENI in at its start.
+const START_PAUSE: Duration = Duration::from_secs(10);
+/// Tries to take an ENI in at the start. After them it is left out.
+const START_TRIES: u32 = 6;
+const TAG_TRIES: u32 = 5;
 /// For how long nothing is asked of EC2 after any subnet had too little.
 const INSUFFICIENT_REST: Duration = Duration::from_secs(120);
 
@@ -52,43 +57,49 @@ impl Manager {
         }
     }
 
-    /// Takes the primary ENI in, and grows by one step. Without the calls that the daemon makes,
+    /// Takes in what is attached, and grows by one step. Without the calls that the daemon makes,
     /// it exits and is started again.
     async fn start(&mut self) {
-        while self.take_primary_in().await.is_err() {
-            self.port.sleep(Duration::from_secs(10)).await;
+        while self.take_all_in().await.is_err() {
+            self.port.sleep(START_PAUSE).await;
         }
-        self.acted_at = Some(self.port.now());
         if self.is_low() {
             self.grow().await;
         }
     }
 
-    async fn take_primary_in(&mut self) -> Result<(), ApiError> {
-        let site = &self.shared.site;
-        let ids = vec![site.primary_eni.clone()];
-        let describe =
-            DescribeNetworkInterfaces { network_interface_ids: ids, ..Default::default() };
-        self.port.call(describe).await?;
-        let value = Some(site.instance.as_str().to_owned());
-        let tag = Tag { key: INSTANCE_TAG.to_owned(), value };
-        let resources = vec![ResourceId::NetworkInterface(site.primary_eni.clone())];
-        self.port.call(CreateTags { resources, tags: vec![tag], dry_run: false }).await?;
-        self.port.call(describe_subnets(site)).await?;
-        let now = self.port.now();
-        self.shared.store.borrow_mut().add_eni(&site.primary_eni, true, now);
-        // The cache of security groups is empty, so they are all set again.
-        let groups = ModifyNetworkInterfaceAttribute {
-            network_interface_id: site.primary_eni.clone(),
-            attachment: None,
-            description: None,
-            groups: site.security_groups.clone(),
-            source_dest_check: None,
-            dry_run: false,
-        };
-        // A failure is logged and no more.
-        let _ = self.port.call(groups).await;
+    async fn take_all_in(&self) -> Result<(), ApiError> {
+        let shown = self.port.metadata().await;
+        self.describe_all(&shown).await?;
+        for eni in &shown {
+            self.tag(&eni.id).await?;
+            for _ in 0..START_TRIES {
+                if self.set_up(eni).await.is_ok() {
+                    break;
+                }
+                self.port.sleep(START_PAUSE).await;
+            }
+            // The cache of security groups is empty, so they are all set again. A failure is
+            // logged and no more.
+            let groups = ModifyNetworkInterfaceAttribute {
+                network_interface_id: eni.id.clone(),
+                attachment: None,
+                description: None,
+                groups: self.shared.site.security_groups.clone(),
+                source_dest_check: None,
+                dry_run: false,
+            };
+            let _ = self.port.call(groups).await;
+        }
         Ok(())
+    }
+
+    async fn tag(&self, eni: &EniId) -> Result<(), ApiError> {
+        let value = Some(self.shared.site.instance.as_str().to_owned());
+        let tags = vec![Tag { key: INSTANCE_TAG.to_owned(), value }];
+        let resources = vec![ResourceId::NetworkInterface(eni.clone())];
+        let request = CreateTags { resources, tags, dry_run: false };
+        self.insist(request, TAG_TRIES, Waits::of_tagging()).await
     }
 
     fn stats(&self) -> Stats {

@@ -9,6 +9,7 @@ use ec2_model::request::DescribeNetworkInterfaces;
 use ec2_model::response::NetworkInterface;
 use ipnet::Ipv4Net;
 
+use super::enis::TRIES;
 use super::pool::Manager;
 use crate::daemon::MetadataEni;
 
@@ -44,15 +45,26 @@ impl Manager {
     /// An ENI that is attached but not known, as after a failed growth. All are described once.
     async fn take_in(&self, eni: &MetadataEni, shown: &[MetadataEni], described: &mut bool) {
         if !*described {
-            let network_interface_ids = shown.iter().map(|eni| eni.id.clone()).collect();
-            let all = DescribeNetworkInterfaces { network_interface_ids, ..Default::default() };
-            if self.port.call(all).await.is_err() {
+            if self.describe_all(shown).await.is_err() {
                 return;
             }
             *described = true;
         }
         // A failure is logged; the next round tries again.
-        let _ = self.set_up(&eni.id).await;
+        let _ = self.set_up(eni).await;
+    }
+
+    /// Reads all that is attached, for its tags.
+    pub(super) async fn describe_all(&self, shown: &[MetadataEni]) -> Result<(), ApiError> {
+        let network_interface_ids = shown.iter().map(|eni| eni.id.clone()).collect();
+        let all = DescribeNetworkInterfaces { network_interface_ids, ..Default::default() };
+        for attempt in 1..TRIES {
+            if self.port.call(all.clone()).await.is_ok() {
+                return Ok(());
+            }
+            self.port.sleep(Duration::from_millis(10) * attempt).await;
+        }
+        self.port.call(all).await.map(drop)
     }
 
     /// Where the metadata differ from what is believed, EC2's word holds: addresses, then prefixes.
