@@ -87,14 +87,23 @@ pub(crate) enum Input {
 pub(crate) enum Command {
     /// Answer an Add so much later: with an address, or a code that says why not.
     Answer { sandbox: SandboxId, answer: Result<Ipv4Addr, &'static str>, after: Duration },
-    /// Call EC2, up to `attempts` times while it throttles or fails.
-    Call { tag: u64, request: Box<Request>, attempts: u32 },
+    /// Call EC2, again while it throttles or fails.
+    Call { tag: u64, request: Box<Request>, retryer: Retryer },
     /// Tell when it is `at`.
     Timer { timer: Timer, at: Timestamp },
     /// Tell when the device of an ENI, known by its own address, is there and set up.
     AwaitDevice { eni: EniId, address: Ipv4Addr },
     /// Read the instance's metadata.
     ReadMetadata { tag: u64 },
+}
+
+/// How the daemon's SDK is set to repeat a call.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Retryer {
+    /// In all, at least 1.
+    pub(crate) attempts: u32,
+    /// The longest wait before the second; each further one is up to twice as long.
+    pub(crate) first_wait: Duration,
 }
 
 /// A node's daemon.

@@ -3,7 +3,9 @@
 //!
 //! The loop is a sequence of calls and sleeps, and is written as one ([`pool`], a [`script`]).
 //! What is left out: IPv6, several network cards, trunk ENIs, custom networking, excluded subnets,
-//! and the API server; a restart of the daemon; the SDK's own retry quota.
+//! the API server, and a restart of the daemon. Where the rules leave something open, the
+//! incumbent's favour decides: the device of an ENI is there with the ENI, and a start that fails
+//! is repeated after ten seconds, however often.
 
 mod enis;
 mod pool;
@@ -21,10 +23,14 @@ use ipam::time::Timestamp;
 use self::script::{Given, Script, Wish};
 use self::store::Store;
 use crate::chance::Chance;
-use crate::daemon::{Command, Daemon, FSYNC, Input, SandboxId, Site, Timer};
+use crate::daemon::{Command, Daemon, FSYNC, Input, Retryer, SandboxId, Site, Timer};
 
-/// The SDK's standard retryer: so many attempts in all, for every call.
-const SDK_ATTEMPTS: u32 = 3;
+/// The SDK for Go's standard retryer, for every call. It counts its waits from 1, so that the first
+/// is up to two seconds. The daemon asks for ten attempts as well, but a configuration that brings
+/// its own retryer is not asked for their number.
+/// Sources: amazon-vpc-cni-k8s, `pkg/awsutils/awssession/session.go`; aws-sdk-go-v2,
+/// `config/resolve.go` (`resolveRetryer`) and `aws/retry/jitter_backoff.go`.
+const RETRYER: Retryer = Retryer { attempts: 3, first_wait: Duration::from_secs(2) };
 /// What an Add is refused with: there is no other reason in the protocol.
 const NO_ADDRESS: &str = "NO_ADDRESS";
 
@@ -108,7 +114,7 @@ impl Incumbent {
 fn command(tag: u64, wish: Wish, now: Timestamp) -> Command {
     match wish {
         Wish::Sleep(span) => Command::Timer { timer: Timer::Slept(tag), at: now + span },
-        Wish::Call(request) => Command::Call { tag, request, attempts: SDK_ATTEMPTS },
+        Wish::Call(request) => Command::Call { tag, request, retryer: RETRYER },
         Wish::Metadata => Command::ReadMetadata { tag },
     }
 }

@@ -2,6 +2,7 @@
 
 mod cluster;
 mod kubelet;
+mod sdk;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::Ipv4Addr;
@@ -12,6 +13,7 @@ use ec2_model::request::Request;
 use ipam::time::Timestamp;
 
 use self::kubelet::Pod;
+use self::sdk::{Attempt, RetryQuota};
 use crate::agenda::Agenda;
 use crate::bound::Bound;
 use crate::chance::Chance;
@@ -23,11 +25,11 @@ use crate::world::{NodeSpec, World};
 
 /// What the host needs to set up a device that is there: links, routes, rules.
 const DEVICE_SETUP: Duration = Duration::from_millis(10);
-/// What it takes to read the metadata of a few ENIs.
-const METADATA_READ: Duration = Duration::from_millis(20);
-/// The longest that the SDK waits between two attempts; the first wait is at most a second, each
-/// is up to twice the one before. Source: AWS SDKs and Tools Reference Guide, "Retry behavior".
-const LONGEST_SDK_WAIT: Duration = Duration::from_secs(20);
+/// What it takes to read one path of the metadata, which the host itself serves; an assumption.
+const METADATA_READ: Duration = Duration::from_millis(1);
+/// The paths that are read, one after another: the list of ENIs, and of each its keys, id, device
+/// number, network card, subnet, range of the subnet, addresses and prefixes.
+const METADATA_PATHS: (u32, u32) = (1, 8);
 
 /// The streams of chance, which must not shift each other.
 const KUBELET: u64 = 2;
@@ -113,7 +115,7 @@ enum Happening {
     /// A daemon is told something.
     Tell { node: usize, input: Input },
     /// A request leaves a node.
-    Call { node: usize, tag: u64, request: Box<Request>, attempts_left: u32, wait: Duration },
+    Call { node: usize, tag: u64, request: Box<Request>, attempt: Attempt },
     /// A daemon's answer to an Add has reached the runtime.
     Answered { sandbox: SandboxId, answer: Result<Ipv4Addr, &'static str> },
     /// The kubelet starts a pod, again perhaps.
@@ -135,6 +137,7 @@ struct Node {
     site: Site,
     daemon: Box<dyn Daemon>,
     state: NodeState,
+    retry_quota: RetryQuota,
     /// Pods scheduled to it.
     pods: BTreeSet<usize>,
 }
@@ -218,8 +221,8 @@ impl<'a> Run<'a> {
             Happening::TraceBegins => self.begin_trace()?,
             Happening::Step(place) => self.step(&self.setup.trace[place].action)?,
             Happening::Tell { node, input } => self.tell(node, input),
-            Happening::Call { node, tag, request, attempts_left, wait } => {
-                self.call(node, tag, request, attempts_left, wait);
+            Happening::Call { node, tag, request, attempt } => {
+                self.call(node, tag, request, attempt);
             }
             Happening::Answered { sandbox, answer } => self.answered(sandbox, answer),
             Happening::Sandbox { pod } => self.start_sandbox(pod),
@@ -267,8 +270,8 @@ impl<'a> Run<'a> {
             Command::Answer { sandbox, answer, after } => {
                 self.enter_in(after, Happening::Answered { sandbox, answer });
             }
-            Command::Call { tag, request, attempts } => {
-                self.call(node, tag, request, attempts - 1, Duration::from_secs(1));
+            Command::Call { tag, request, retryer } => {
+                self.call(node, tag, request, Attempt::first(retryer));
             }
             Command::Timer { timer, at } => {
                 let at = at.max(self.now);
@@ -277,35 +280,11 @@ impl<'a> Run<'a> {
             Command::AwaitDevice { eni, address } => self.await_device(node, eni, address),
             Command::ReadMetadata { tag } => {
                 let enis = self.cloud.metadata(&self.nodes[node].site.instance, self.now);
+                let n_enis = u32::try_from(enis.len()).expect("an instance has few ENIs");
+                let n_paths = METADATA_PATHS.0 + METADATA_PATHS.1 * n_enis;
                 let input = Input::Metadata { tag, enis };
-                self.enter_in(METADATA_READ, Happening::Tell { node, input });
+                self.enter_in(METADATA_READ * n_paths, Happening::Tell { node, input });
             }
-        }
-    }
-
-    /// Makes one attempt of a call, and another one if that fails in passing.
-    fn call(
-        &mut self,
-        node: usize,
-        tag: u64,
-        request: Box<Request>,
-        attempts_left: u32,
-        wait: Duration,
-    ) {
-        let found = &self.nodes[node];
-        if found.state == NodeState::Gone {
-            return;
-        }
-        let (result, latency) = self.cloud.call(&found.site.instance, &request, self.now);
-        let is_passing = result.as_ref().is_err_and(|error| error.status >= 500);
-        if is_passing && attempts_left > 0 {
-            let pause = wait.min(LONGEST_SDK_WAIT).mul_f64(self.sdk.unit());
-            let (attempts_left, wait) = (attempts_left - 1, wait * 2);
-            let again = Happening::Call { node, tag, request, attempts_left, wait };
-            self.enter_in(latency + pause, again);
-        } else {
-            let input = Input::Reply { tag, result };
-            self.enter_in(latency, Happening::Tell { node, input });
         }
     }
 

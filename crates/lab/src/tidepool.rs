@@ -15,8 +15,11 @@ use ipam::record::Record;
 use ipam::time::Timestamp;
 use ipam::{Boot, Engine};
 
-use crate::daemon::{Command, Daemon, FSYNC, Input, SandboxId, Site, Timer};
+use crate::daemon::{Command, Daemon, FSYNC, Input, Retryer, SandboxId, Site, Timer};
 use crate::ec2::{self, known, known_to_ipam};
+
+/// None: the engine repeats what it still wants.
+const RETRYER: Retryer = Retryer { attempts: 1, first_wait: Duration::ZERO };
 
 /// An engine and what its agent remembers.
 pub(crate) struct Tidepool {
@@ -131,7 +134,7 @@ impl Tidepool {
     /// The `n`th request of a call.
     fn call(&self, id: CallId, call: &Ec2Call, n: usize) -> Command {
         let request = ec2::requests(call, &self.site).swap_remove(n);
-        Command::Call { tag: id.0, request: Box::new(request), attempts: 1 }
+        Command::Call { tag: id.0, request: Box::new(request), retryer: RETRYER }
     }
 
     /// The timer for the engine's next wish to be woken, if it is not the one that runs.

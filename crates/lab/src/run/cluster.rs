@@ -5,6 +5,7 @@ use std::time::Duration;
 use ipam::policy::Limits;
 
 use super::kubelet::Stage;
+use super::sdk::RetryQuota;
 use super::{FIRST_NODE, Happening, Node, NodeState, Run, Strategy};
 use crate::bound::Stock;
 use crate::chance::Chance;
@@ -57,7 +58,8 @@ impl Run<'_> {
             Strategy::Incumbent => Box::new(Incumbent::new(site.clone(), chance)),
         };
         let pods = std::collections::BTreeSet::new();
-        self.nodes.push(Node { site, daemon, state: NodeState::Starting, pods });
+        let (state, retry_quota) = (NodeState::Starting, RetryQuota::default());
+        self.nodes.push(Node { site, daemon, state, retry_quota, pods });
         self.tell(place, Input::Start);
         Ok(())
     }
