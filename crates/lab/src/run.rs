@@ -238,7 +238,7 @@ impl<'a> Run<'a> {
     fn begin_trace(&mut self) -> Result<(), SetupError> {
         self.cloud.forget_calls();
         let limits = self.cloud.limits(&self.setup.node.instance_type, self.now)?;
-        self.bound = Bound::of_burst(self.setup, limits, self.stocks(limits));
+        self.bound = Bound::of_burst(self.setup, limits, &self.stocks(limits));
         Ok(())
     }
 

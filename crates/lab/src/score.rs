@@ -41,7 +41,7 @@ pub struct Score {
     /// From the start of the trace to the last address that a pod got.
     pub last_pod_ms: Option<u64>,
     /// What the token buckets allow at best for [`last_pod_ms`](Self::last_pod_ms), if the trace
-    /// begins with pods on nodes that are there.
+    /// is nothing but pods that stay and nodes that join, all at its start.
     pub bound_ms: Option<u64>,
     /// The calls that the bound is made of.
     pub bound_calls: BTreeMap<&'static str, u64>,
