@@ -1,11 +1,13 @@
 //! The figures of both strategies side by side: as data, as text, as a chart.
 
 mod chart;
+mod equal;
 mod table;
 
 use serde::Serialize;
 
 pub use self::chart::{ChartError, chart};
+pub use self::equal::EqualService;
 pub use self::table::render;
 use crate::cloud::SetupError;
 use crate::run::{Strategy, run};
@@ -28,6 +30,8 @@ pub struct CaseReport {
     pub policy: String,
     /// In the order of the strategies.
     pub scores: Vec<Score>,
+    /// Of a target of addresses in secondary mode, if both were run.
+    pub equal_service: Option<EqualService>,
     /// How ours stands to the incumbent, if both were run.
     pub aims: Vec<Aim>,
 }
@@ -75,27 +79,38 @@ fn case_report(case: &Case, strategies: &[Strategy]) -> Result<CaseReport, Setup
     let run = |strategy: &Strategy| run(&case.setup, *strategy).map(|outcome| outcome.score);
     let scores: Vec<Score> = strategies.iter().map(run).collect::<Result<_, _>>()?;
     let of = |strategy| scores.iter().find(|score| score.strategy == strategy);
-    let aims = match (of(Strategy::Tidepool), of(Strategy::Incumbent)) {
-        (Some(ours), Some(theirs)) => aims(ours, theirs),
-        _ => Vec::new(),
+    let (equal_service, aims) = match (of(Strategy::Tidepool), of(Strategy::Incumbent)) {
+        (Some(ours), Some(theirs)) => {
+            let equal_service = EqualService::find(&case.setup, ours)?;
+            let aims = aims(ours, theirs, equal_service.as_ref());
+            (equal_service, aims)
+        }
+        _ => (None, Vec::new()),
     };
-    Ok(CaseReport { policy: case.policy.clone(), scores, aims })
+    Ok(CaseReport { policy: case.policy.clone(), scores, equal_service, aims })
 }
 
-fn aims(ours: &Score, theirs: &Score) -> Vec<Aim> {
+/// Those that can be told: a daemon that serves no pod has no figures for each of them.
+fn aims(ours: &Score, theirs: &Score, equal: Option<&EqualService>) -> Vec<Aim> {
     let seconds = |ms| share(ms, 1000);
     let (wait, their_wait) = (seconds(ours.wait_ms.p99), seconds(theirs.wait_ms.p99));
-    let (idle, their_idle) = (ours.idle.mean_per_pod, theirs.idle.mean_per_pod);
-    let (calls, their_calls) = (ours.mutating_calls_per_pod, theirs.mutating_calls_per_pod);
-    let mut aims = vec![
-        Aim::new("p99 wait, s", wait, their_wait, 1.0 / 3.0),
-        Aim::new("idle addresses per pod", idle, their_idle, 0.5),
-        Aim::new("mutating calls per pod", calls, their_calls, 0.5),
-    ];
+    let mut aims = vec![Aim::new("p99 wait", wait, their_wait, 1.0 / 3.0)];
+    let idle = ours.idle.mean_per_pod;
+    if theirs.pods.served > 0 {
+        aims.push(Aim::new("idle/pod", idle, theirs.idle.mean_per_pod, 0.5));
+    }
+    if let Some(equal) = equal.filter(|equal| equal.is_enough) {
+        let their_idle = equal.score.idle.mean_per_pod;
+        aims.push(Aim::new("idle/pod at equal service", idle, their_idle, 0.5));
+    }
+    if theirs.pods.served > 0 {
+        let (calls, their_calls) = (ours.mutating_calls_per_pod, theirs.mutating_calls_per_pod);
+        aims.push(Aim::new("mutating/pod", calls, their_calls, 0.5));
+    }
     if let (Some(bound), Some(last)) = (ours.bound_ms.filter(|ms| *ms > 0), ours.last_pod_ms) {
         // A pod that still waits has no last address.
         let last = if ours.pods.waiting == 0 { seconds(last) } else { f64::INFINITY };
-        aims.push(Aim::new("last pod over what buckets allow, s", last, seconds(bound), 1.2));
+        aims.push(Aim::new("last pod to the bound", last, seconds(bound), 1.2));
     }
     aims
 }

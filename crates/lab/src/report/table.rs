@@ -2,9 +2,9 @@
 
 use std::fmt::Write as _;
 
-use comfy_table::{CellAlignment, Table, presets};
+use comfy_table::{Cell, CellAlignment, Table, presets};
 
-use super::{Aim, CaseReport, Report};
+use super::{Aim, CaseReport, EqualService, Report};
 use crate::score::{Score, share};
 
 const HEADER: [&str; 14] = [
@@ -28,15 +28,20 @@ const HEADER: [&str; 14] = [
 #[must_use]
 pub fn render(report: &Report) -> String {
     let mut text = format!("{}\n\n{}\n", report.about, scores(report).trim_fmt());
+    if let Some(verdict) = verdict(report) {
+        text.push_str(&format!("\n{}\n", verdict.trim_fmt()));
+    }
     for case in &report.cases {
         details(&mut text, case);
     }
     text
 }
 
-fn table<const N: usize>(header: [&str; N], n_words: usize) -> Table {
+fn table(header: impl IntoIterator<Item = impl Into<Cell>>, n_words: usize) -> Table {
     let mut table = Table::new();
-    table.load_style(presets::NOTHING).set_header(header);
+    table
+        .load_style(presets::NOTHING)
+        .set_header(header.into_iter().map(Into::into).collect::<Vec<Cell>>());
     for column in table.column_iter_mut().skip(n_words) {
         column.set_cell_alignment(CellAlignment::Right);
     }
@@ -103,22 +108,51 @@ fn details(text: &mut String, case: &CaseReport) {
     if let Some(score) = case.scores.first() {
         bound(score).into_iter().for_each(&mut line);
     }
-    for aim in &case.aims {
-        line(format!("  aim: {}", aim_text(aim)));
+    if let Some(equal) = &case.equal_service {
+        line(equal_service(equal));
     }
+}
+
+fn equal_service(equal: &EqualService) -> String {
+    let EqualService { warm_ip, is_enough, score } = equal;
+    let what = match is_enough {
+        true => format!("serves as well as ours with WARM_IP_TARGET={warm_ip}"),
+        false => format!("serves worse than ours with any WARM_IP_TARGET up to {warm_ip}"),
+    };
+    let (wait, idle) = (seconds(score.wait_ms.p99), score.idle.mean_per_pod);
+    let calls = score.mutating_calls_per_pod;
+    format!("\n  the incumbent {what}: p99 {wait} s, {idle:.2} idle/pod, {calls:.3} mutating/pod")
 }
 
 fn bound(score: &Score) -> Option<String> {
     let calls = score.bound_calls.iter().filter(|(_, n)| **n > 0);
     let calls: Vec<_> = calls.map(|(action, n)| format!("{n} {action}")).collect();
-    let calls = if calls.is_empty() { "no call".to_owned() } else { calls.join(", ") };
-    let bound = seconds(score.bound_ms?);
+    let (bound, calls) = (seconds(score.bound_ms.filter(|ms| *ms > 0)?), calls.join(", "));
     Some(format!("\n  token buckets allow the last pod after {bound} s at best ({calls})"))
 }
 
+/// One line for each case, one column for each aim that any of them has; `None` without any.
+fn verdict(report: &Report) -> Option<Table> {
+    let mut columns: Vec<&Aim> = Vec::new();
+    for aim in report.cases.iter().flat_map(|case| &case.aims) {
+        if columns.iter().all(|column| column.what != aim.what) {
+            columns.push(aim);
+        }
+    }
+    let title = |aim: &&Aim| format!("{} ≤ {:.2}", aim.what, aim.at_most);
+    let header = std::iter::once("aims".to_owned()).chain(columns.iter().map(title));
+    let mut table = table(header, 1);
+    for case in &report.cases {
+        let cell = |column: &&Aim| {
+            let aim = case.aims.iter().find(|aim| aim.what == column.what);
+            aim.map_or_else(|| "-".to_owned(), aim_text)
+        };
+        table.add_row(std::iter::once(case.policy.clone()).chain(columns.iter().map(cell)));
+    }
+    (!columns.is_empty()).then_some(table)
+}
+
 fn aim_text(aim: &Aim) -> String {
-    let Aim { what, ours, theirs, ratio, at_most, met } = aim;
-    let ratio = ratio.map_or_else(|| "-".to_owned(), |ratio| format!("{ratio:.2}"));
-    let verdict = if *met { "met" } else { "NOT met" };
-    format!("{what}: {ours:.3} to {theirs:.3} = {ratio}, at most {at_most:.2}: {verdict}")
+    let ratio = aim.ratio.map_or_else(|| "-".to_owned(), |ratio| format!("{ratio:.2}"));
+    format!("{ratio} {}", if aim.met { "met" } else { "missed" })
 }

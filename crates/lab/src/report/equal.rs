@@ -1,0 +1,81 @@
+//! At equal targets both daemons hold about as many idle addresses, and serve unequally well. So
+//! the incumbent is given higher targets until it serves as well, and then its idle addresses are
+//! looked at.
+
+use ipam::policy::{Mode, Targets};
+use serde::Serialize;
+
+use crate::cloud::SetupError;
+use crate::run::{Setup, Strategy, run};
+use crate::score::Score;
+
+/// What is tried as the incumbent's WARM_IP_TARGET, ascending.
+const WARM_IPS: [u32; 10] = [1, 2, 3, 5, 8, 12, 20, 30, 40, 50];
+
+/// What it takes the incumbent to serve as well as ours.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct EqualService {
+    /// The smallest WARM_IP_TARGET with which the incumbent's p99 wait is no longer than ours, of
+    /// some between 1 and 50; 50 if none is enough.
+    pub warm_ip: u32,
+    /// Whether it is enough.
+    pub is_enough: bool,
+    /// The incumbent's figures with it.
+    pub score: Score,
+}
+
+impl EqualService {
+    /// For a setup in secondary mode with a target of addresses, and our figures on it; `None` for
+    /// other setups. It takes four runs at most: more warm addresses are taken not to serve worse.
+    ///
+    /// # Errors
+    ///
+    /// If EC2 refuses what the setup is to start from.
+    pub(super) fn find(setup: &Setup, ours: &Score) -> Result<Option<Self>, SetupError> {
+        let policy = &setup.node.policy;
+        let (Mode::SecondaryIp, Targets::Ip { minimum, .. }) = (policy.mode, policy.targets) else {
+            return Ok(None);
+        };
+        let (mut left, mut found) = (&WARM_IPS[..], None);
+        while !left.is_empty() {
+            let middle = left.len() / 2;
+            let warm_ip = left[middle];
+            let mut setup = setup.clone();
+            setup.node.policy.targets = Targets::Ip { warm: warm_ip, minimum };
+            let score = run(&setup, Strategy::Incumbent)?.score;
+            let is_enough = score.wait_ms.p99 <= ours.wait_ms.p99;
+            left = if is_enough { &left[..middle] } else { &left[middle + 1..] };
+            if is_enough || left.is_empty() && found.is_none() {
+                found = Some(Self { warm_ip, is_enough, score });
+            }
+        }
+        Ok(found)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::scenario::{Scenario, Size};
+
+    #[test]
+    fn it_is_the_smallest_that_is_enough() {
+        let cases = Scenario::named("scale-in").unwrap().cases(Size::Small);
+        let setup = cases.into_iter().find(|case| case.policy == "warm-ip-5").unwrap().setup;
+        let mut ours = run(&setup, Strategy::Tidepool).unwrap().score;
+        let found = EqualService::find(&setup, &ours).unwrap().unwrap();
+        assert!(found.is_enough && found.score.wait_ms.p99 <= ours.wait_ms.p99);
+        let mut smaller = setup.clone();
+        let below = WARM_IPS.iter().rev().find(|warm_ip| **warm_ip < found.warm_ip).unwrap();
+        smaller.node.policy.targets = Targets::Ip { warm: *below, minimum: 0 };
+        let theirs = run(&smaller, Strategy::Incumbent).unwrap().score;
+        assert!(theirs.wait_ms.p99 > ours.wait_ms.p99);
+
+        // Nobody is served at once.
+        ours.wait_ms.p99 = 0;
+        let found = EqualService::find(&setup, &ours).unwrap().unwrap();
+        assert_eq!((found.warm_ip, found.is_enough), (50, false));
+        let warm_eni = Scenario::named("scale-in").unwrap().cases(Size::Small).remove(0).setup;
+        assert_eq!(EqualService::find(&warm_eni, &ours), Ok(None));
+    }
+}
