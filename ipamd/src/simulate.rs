@@ -34,9 +34,9 @@ pub(crate) struct Arguments {
     /// lifetime is empty for pods that stay.
     #[arg(long, value_name = "FILE")]
     arrivals: Option<PathBuf>,
-    /// Type of the nodes, with --arrivals.
+    /// Type of the nodes, with --arrivals; several times for nodes of these types in turn.
     #[arg(long, value_name = "TYPE", default_value = "m5.xlarge", requires = "arrivals")]
-    instance_type: String,
+    instance_type: Vec<String>,
     /// How many nodes, with --arrivals.
     #[arg(long, value_name = "N", default_value_t = 10, requires = "arrivals",
           value_parser = clap::value_parser!(u32).range(1..=1000))]
@@ -138,19 +138,18 @@ fn plans(arguments: &Arguments) -> Result<Vec<Plan>, Failure> {
 /// Arrivals from a file, on nodes with the environment's settings.
 fn own_plan(arguments: &Arguments, file: &Path) -> Result<Plan, Failure> {
     let settings = Settings::from_process()?;
-    let name = &arguments.instance_type;
-    let limits = aws::known_limits(name).ok_or_else(|| {
-        Failure::new(Exit::Usage, format!("instance type {name} is not in the built-in table"))
-    })?;
-    let policy = node::policy(&settings, limits, aws::known_vcpus(name));
+    let types = &arguments.instance_type;
+    let node_specs =
+        types.iter().map(|name| node_spec(&settings, name)).collect::<Result<_, _>>()?;
     let path = file.display();
     let text = fs::read_to_string(file).with_context(|| format!("read {path}"))?;
     let trace = parse_csv(&text).with_context(|| format!("read {path}"))?;
-    let about = format!("{} arrivals of {path} on {} {name}", trace.len(), arguments.nodes);
+    let (nodes, types) = (arguments.nodes, types.join(", "));
+    let about = format!("{} arrivals of {path} on {nodes} {types}", trace.len());
     let setup = Setup {
         world: World::wide(),
-        node: NodeSpec { instance_type: name.clone(), policy },
-        nodes: arguments.nodes,
+        node_specs,
+        nodes,
         warm_up: REST,
         lasts: last_end(&trace) + REST,
         trace,
@@ -158,6 +157,14 @@ fn own_plan(arguments: &Arguments, file: &Path) -> Result<Plan, Failure> {
     };
     let case = Case { policy: "environment".to_owned(), setup };
     Ok(Plan { name: "arrivals".to_owned(), about, cases: vec![case] })
+}
+
+fn node_spec(settings: &Settings, name: &str) -> Result<NodeSpec, Failure> {
+    let limits = aws::known_limits(name).ok_or_else(|| {
+        Failure::new(Exit::Usage, format!("instance type {name} is not in the built-in table"))
+    })?;
+    let policy = node::policy(settings, limits, aws::known_vcpus(name));
+    Ok(NodeSpec { instance_type: name.to_owned(), policy })
 }
 
 /// When the last pod ends, or comes if it stays.
@@ -201,6 +208,10 @@ mod tests {
     fn what_does_not_go_together_is_refused() {
         assert!(parse(&["--scenario", "burst", "--scenario", "day", "--small"]).is_ok());
         assert!(parse(&["--arrivals", "a.csv", "--nodes", "3"]).is_ok());
+        let mixed =
+            ["--arrivals", "a.csv", "--instance-type", "t3.small", "--instance-type", "m5.large"];
+        assert_eq!(parse(&mixed).unwrap().instance_type, ["t3.small", "m5.large"]);
+        assert_eq!(parse(&[]).unwrap().instance_type, ["m5.xlarge"]);
         for words in [
             &["--scenario", "flood"][..],
             &["--scenario", "burst", "--arrivals", "a.csv"],

@@ -15,7 +15,7 @@
 //! and new ones the one counts that the buckets let end first. That is further from what can be
 //! reached, as it fills few nodes to the brim.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use ec2_model::BucketSize;
@@ -25,6 +25,7 @@ use ipam::policy::{Limits, Mode};
 
 use crate::run::Setup;
 use crate::trace;
+use crate::world::NodeSpec;
 
 const PREFIX_SIZE: u64 = 16;
 
@@ -44,21 +45,33 @@ pub(crate) struct Stock {
     blocks: u64,
     /// How many more each ENI takes.
     room: Vec<u64>,
+    /// Blocks that an ENI takes, at least 1.
+    per_eni: u64,
+    /// Addresses in a block.
+    block_size: u64,
+    /// Pods that are scheduled to it at most.
+    places: u64,
 }
 
 impl Stock {
     /// `blocks` are those on each of its ENIs.
-    pub(crate) fn new(blocks: &[u16], limits: Limits) -> Self {
+    pub(crate) fn new(blocks: &[u16], limits: Limits, spec: &NodeSpec) -> Self {
         let room = |n: &u16| u64::from(limits.blocks_per_eni().saturating_sub(*n));
         Self {
             blocks: blocks.iter().map(|n| u64::from(*n)).sum(),
             room: blocks.iter().map(room).collect(),
+            per_eni: u64::from(limits.blocks_per_eni()).max(1),
+            block_size: match limits.mode(spec.policy.mode) {
+                Mode::Prefix => PREFIX_SIZE,
+                Mode::SecondaryIp | Mode::Ipv6 => 1,
+            },
+            places: spec.n_places().into(),
         }
     }
 
-    /// The ENIs to be filled and the new ENIs for so many blocks.
-    fn calls_for(&self, n_blocks: u64, per_eni: u64) -> (u64, u64) {
-        let mut short = n_blocks.saturating_sub(self.blocks);
+    /// The ENIs to be filled and the new ENIs for so many pods.
+    fn calls_for(&self, n_pods: u64) -> (u64, u64) {
+        let mut short = n_pods.div_ceil(self.block_size).saturating_sub(self.blocks);
         let mut room = self.room.clone();
         room.sort_unstable();
         let mut n_assigns = 0;
@@ -66,21 +79,25 @@ impl Stock {
             short = short.saturating_sub(largest);
             n_assigns += 1;
         }
-        (n_assigns, short.div_ceil(per_eni.max(1)))
+        (n_assigns, short.div_ceil(self.per_eni))
     }
 }
 
 impl Bound {
     /// Of a trace that is nothing but pods that stay and nodes that join, all at its start; `None`
     /// for others, and if nothing is throttled. Pods that end, move or come later need other
-    /// calls. `stocks` is what the nodes hold by then.
-    pub(crate) fn of_burst(setup: &Setup, limits: Limits, stocks: &[Stock]) -> Option<Self> {
+    /// calls. `there` is what the nodes hold by then, `joining` what others come with, in turn.
+    pub(crate) fn of_burst(
+        setup: &Setup,
+        mut there: Vec<Stock>,
+        joining: &[Stock],
+    ) -> Option<Self> {
         let (mut n_pods, mut n_joining) = (0, 0);
         for step in &setup.trace {
             match step.action {
                 _ if !step.at.is_zero() => return None,
                 trace::Action::Create { pods, life: None } => n_pods += u64::from(pods),
-                trace::Action::Join { nodes } => n_joining += u64::from(nodes),
+                trace::Action::Join { nodes } => n_joining += nodes,
                 trace::Action::Create { life: Some(_), .. }
                 | trace::Action::Delete { .. }
                 | trace::Action::Roll { .. }
@@ -92,35 +109,26 @@ impl Bound {
         if n_pods == 0 || setup.world.throttling != Throttling::Documented {
             return None;
         }
-        let block_size = match setup.node.policy.mode {
-            Mode::Prefix if limits.prefixes => PREFIX_SIZE,
-            Mode::Prefix | Mode::SecondaryIp | Mode::Ipv6 => 1,
-        };
-        let per_eni = u64::from(limits.blocks_per_eni()).max(1);
-        Some(match n_joining {
-            0 => Self::spread_evenly(stocks, n_pods, block_size, per_eni),
-            _ => Self::spread_anyhow(stocks, n_joining, n_pods.div_ceil(block_size), per_eni),
-        })
+        if n_joining == 0 {
+            return Some(Self::spread_evenly(&there, n_pods));
+        }
+        there.extend((0..n_joining).zip(joining.iter().cycle()).map(|(_, stock)| stock.clone()));
+        Some(Self::spread_anyhow(&there, n_pods))
     }
 
-    fn spread_evenly(stocks: &[Stock], n_pods: u64, block_size: u64, per_eni: u64) -> Self {
-        let n_nodes = u64::try_from(stocks.len()).expect("usize is at most 64 bits wide");
-        let (mut n_assigns, mut n_enis) = (0, 0);
-        for (place, stock) in (0..).zip(stocks) {
-            let n_more = u64::from(place < n_pods.checked_rem(n_nodes).unwrap_or(0));
-            let n_here = n_pods.checked_div(n_nodes).unwrap_or(0) + n_more;
-            let (assigns, enis) = stock.calls_for(n_here.div_ceil(block_size), per_eni);
-            (n_assigns, n_enis) = (n_assigns + assigns, n_enis + enis);
-        }
+    fn spread_evenly(stocks: &[Stock], n_pods: u64) -> Self {
+        let calls = stocks.iter().zip(evenly(stocks, n_pods));
+        let calls = calls.map(|(stock, n_here)| stock.calls_for(n_here));
+        let (n_assigns, n_enis) = calls.fold((0, 0), |sum, n| (sum.0 + n.0, sum.1 + n.1));
         Self::of_calls(n_assigns, n_enis)
     }
 
-    /// `n_joining` nodes come with one empty ENI each.
-    fn spread_anyhow(stocks: &[Stock], n_joining: u64, n_blocks: u64, per_eni: u64) -> Self {
-        let held: u64 = stocks.iter().map(|stock| stock.blocks).sum();
-        let n_fills = n_blocks.saturating_sub(held).div_ceil(per_eni);
+    fn spread_anyhow(stocks: &[Stock], n_pods: u64) -> Self {
+        let held: u64 = stocks.iter().map(|stock| stock.blocks * stock.block_size).sum();
+        let largest = stocks.iter().map(|stock| stock.per_eni * stock.block_size).max();
+        let n_fills = n_pods.saturating_sub(held).div_ceil(largest.unwrap_or(1));
         let open = stocks.iter().flat_map(|stock| &stock.room).filter(|room| **room > 0).count();
-        let n_open = n_joining + u64::try_from(open).expect("usize is at most 64 bits wide");
+        let n_open = u64::try_from(open).expect("usize is at most 64 bits wide");
         let splits = (0..=n_open.min(n_fills)).map(|n| Self::of_calls(n, n_fills - n));
         splits.min_by_key(|split| split.at_best).expect("there is one without assigns")
     }
@@ -137,6 +145,22 @@ impl Bound {
     }
 }
 
+/// How many pods the scheduler gives each node: the next one always goes where the fewest are, of
+/// those that have a place.
+fn evenly(stocks: &[Stock], n_pods: u64) -> Vec<u64> {
+    let mut pods = vec![0; stocks.len()];
+    let with_places = stocks.iter().enumerate().filter(|(_, stock)| stock.places > 0);
+    let mut open: BTreeSet<(u64, usize)> = with_places.map(|(node, _)| (0, node)).collect();
+    for _ in 0..n_pods {
+        let Some((n, node)) = open.pop_first() else { break };
+        pods[node] = n + 1;
+        if n + 1 < stocks[node].places {
+            open.insert((n + 1, node));
+        }
+    }
+    pods
+}
+
 fn time_for(action: Action, n_calls: u64) -> Duration {
     let BucketSize { capacity, per_second } = BucketSize::of(action);
     Duration::from_millis(n_calls.saturating_sub(capacity) * 1000 / per_second)
@@ -145,13 +169,26 @@ fn time_for(action: Action, n_calls: u64) -> Duration {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::scenario::{Scenario, Size};
 
     const LIMITS: Limits = Limits { enis: 4, addresses_per_eni: 15, prefixes: true };
 
+    /// The join on m5.xlarge nodes, which have these limits.
+    fn setup(mode: Mode) -> Setup {
+        let cases = Scenario::named("join").unwrap().cases(Size::Small);
+        let mut setups = cases.into_iter().map(|case| case.setup);
+        setups.find(|setup| setup.node_specs[0].policy.mode == mode).unwrap()
+    }
+
+    fn stock(blocks: &[u16], mode: Mode) -> Stock {
+        Stock::new(blocks, LIMITS, &setup(mode).node_specs[0])
+    }
+
     #[test]
     fn calls_are_those_that_nobody_can_save() {
-        let check = |blocks: &[u16], n_blocks, expect| {
-            assert_eq!(Stock::new(blocks, LIMITS).calls_for(n_blocks, 14), expect, "{blocks:?}");
+        let check = |blocks: &[u16], n_pods, expect| {
+            let stock = stock(blocks, Mode::SecondaryIp);
+            assert_eq!(stock.calls_for(n_pods), expect, "{blocks:?}");
         };
         check(&[14], 14, (0, 0));
         check(&[14], 15, (0, 1));
@@ -160,56 +197,64 @@ mod tests {
         check(&[0], 15, (1, 1));
         check(&[10, 3], 24, (1, 0));
         check(&[10, 3], 25, (2, 0));
+        assert_eq!(stock(&[1], Mode::Prefix).calls_for(16), (0, 0));
+        assert_eq!(stock(&[1], Mode::Prefix).calls_for(17), (1, 0));
     }
 
     #[test]
     fn the_slowest_bucket_counts() {
-        let stocks = vec![Stock::new(&[14], LIMITS); 500];
-        let bound = Bound::spread_evenly(&stocks, 23_000, 1, 14);
+        let bound = Bound::spread_evenly(&vec![stock(&[14], Mode::SecondaryIp); 500], 23_000);
         assert_eq!(bound.calls[&Action::CreateNetworkInterface], 1500);
         // (1500 - 50) / 5 for AttachNetworkInterface; (1500 - 100) / 5 for the creation.
         assert_eq!(bound.at_best, Duration::from_secs(290));
-        let stocks = vec![Stock::new(&[1], LIMITS); 500];
-        let bound = Bound::spread_evenly(&stocks, 23_000, 16, 14);
+        let bound = Bound::spread_evenly(&vec![stock(&[1], Mode::Prefix); 500], 23_000);
         assert_eq!(bound.calls[&Action::AssignPrivateIpAddresses], 500);
         assert_eq!(bound.at_best, Duration::from_secs(80));
     }
 
     #[test]
+    fn a_full_node_leaves_its_share_to_the_others() {
+        let large = stock(&[14], Mode::SecondaryIp);
+        let small = Stock { places: 3, ..large.clone() };
+        let none = Stock { places: 0, ..large.clone() };
+        assert_eq!(evenly(&[large.clone(), small, none, large], 12), [5, 3, 0, 4]);
+    }
+
+    #[test]
     fn joining_nodes_are_filled_as_the_buckets_like_it_best() {
-        let check = |stocks: &[Stock], n_joining, n_blocks, n_assigns, n_enis, at_best_ms| {
-            let bound = Bound::spread_anyhow(stocks, n_joining, n_blocks, 14);
+        let check = |blocks: &[&[u16]], n_pods, n_assigns, n_enis, at_best_ms| {
+            let stocks = blocks.iter().map(|blocks| stock(blocks, Mode::SecondaryIp));
+            let bound = Bound::spread_anyhow(&stocks.collect::<Vec<_>>(), n_pods);
             assert_eq!(bound.calls[&Action::AssignPrivateIpAddresses], n_assigns);
             assert_eq!(bound.calls[&Action::AttachNetworkInterface], n_enis);
             assert_eq!(bound.at_best, Duration::from_millis(at_best_ms));
         };
         // 215 ENIs full; one assign more, or one new ENI more, and it takes longer.
-        check(&[], 150, 3_000, 132, 83, 6_600);
+        check(&[&[0][..]; 150], 3_000, 132, 83, 6_600);
         // All that join are filled, and that is still the shortest.
-        check(&[], 150, 14_000, 150, 850, 160_000);
-        // What is held needs no call; the buckets give the first hundred at once.
-        let stocks = [Stock::new(&[14, 4], LIMITS), Stock::new(&[14], LIMITS)];
-        check(&stocks, 3, 32, 0, 0, 0);
-        check(&stocks, 0, 32 + 28, 0, 2, 0);
+        check(&[&[0][..]; 150], 14_000, 150, 850, 160_000);
+        // What is held needs no call, and what is full takes no more.
+        check(&[&[14, 4], &[14], &[0]], 32, 0, 0, 0);
+        check(&[&[14, 14], &[14]], 42 + 28, 0, 2, 0);
     }
 
     #[test]
     fn only_what_happens_at_once_has_a_bound() {
-        let mut setup = crate::scenario::Scenario::named("join")
-            .expect("it is there")
-            .cases(crate::scenario::Size::Small)
-            .remove(0)
-            .setup;
-        assert!(Bound::of_burst(&setup, LIMITS, &[]).is_some());
+        let mut setup = setup(Mode::SecondaryIp);
+        let joining = [stock(&[0], Mode::SecondaryIp)];
+        let bound = |setup: &Setup| Bound::of_burst(setup, Vec::new(), &joining);
+        let calls = bound(&setup).unwrap().calls;
+        // 600 pods on 30 nodes.
+        assert_eq!(calls.values().max(), Some(&43));
         for action in [
             trace::Action::Delete { pods: 1 },
             trace::Action::Create { pods: 1, life: Some(Duration::from_secs(1)) },
         ] {
             setup.trace.push(trace::Step { at: Duration::ZERO, action });
-            assert_eq!(Bound::of_burst(&setup, LIMITS, &[]), None);
+            assert_eq!(bound(&setup), None);
             setup.trace.pop();
         }
         setup.trace[0].at = Duration::from_secs(1);
-        assert_eq!(Bound::of_burst(&setup, LIMITS, &[]), None);
+        assert_eq!(bound(&setup), None);
     }
 }

@@ -64,8 +64,9 @@ impl Strategy {
 pub struct Setup {
     /// Where.
     pub world: World,
-    /// What the nodes are.
-    pub node: NodeSpec,
+    /// What the nodes are: one of these after the other, and from the first one again. Never
+    /// empty.
+    pub node_specs: Vec<NodeSpec>,
     /// How many there are before the trace begins.
     pub nodes: u32,
     /// How long they have been there by then; they are started one after another in its first half.
@@ -133,7 +134,8 @@ enum Happening {
 }
 
 /// A node, from its start on.
-struct Node {
+struct Node<'a> {
+    spec: &'a NodeSpec,
     site: Site,
     daemon: Box<dyn Daemon>,
     state: NodeState,
@@ -158,7 +160,7 @@ struct Run<'a> {
     end: Timestamp,
     agenda: Agenda<Happening>,
     cloud: Cloud,
-    nodes: Vec<Node>,
+    nodes: Vec<Node<'a>>,
     pods: Vec<Pod>,
     /// Pods for which there was no place.
     queue: VecDeque<usize>,
@@ -237,8 +239,9 @@ impl<'a> Run<'a> {
 
     fn begin_trace(&mut self) -> Result<(), SetupError> {
         self.cloud.forget_calls();
-        let limits = self.cloud.limits(&self.setup.node.instance_type, self.now)?;
-        self.bound = Bound::of_burst(self.setup, limits, &self.stocks(limits));
+        let there = self.stocks();
+        let joining = self.stocks_to_come()?;
+        self.bound = Bound::of_burst(self.setup, there, &joining);
         Ok(())
     }
 

@@ -46,13 +46,21 @@ pub struct Scenario {
 /// A setup without its policy.
 struct Shape {
     world: World,
-    instance_type: &'static str,
-    /// Pods that need an address, at most, in either mode.
-    max_pods: (u32, u32),
+    types: &'static [NodeType],
     nodes: u32,
     trace: Trace,
     lasts: Duration,
 }
+
+/// An instance type, and how many pods it takes: with secondary addresses, with prefixes.
+type NodeType = (&'static str, (u32, u32));
+
+/// 3 ENIs, each with 9 addresses or prefixes.
+const LARGE: NodeType = ("m5.large", (29, 110));
+/// 4 ENIs, each with 14 addresses or prefixes.
+const XLARGE: NodeType = ("m5.xlarge", (58, 110));
+/// 8 ENIs, each with 29 addresses or prefixes.
+const XLARGE_4: NodeType = ("m5.4xlarge", (234, 110));
 
 /// One way to run a scenario.
 #[derive(Debug, Clone, PartialEq)]
@@ -110,6 +118,12 @@ pub const SCENARIOS: &[Scenario] = &[
         build: churn,
     },
     Scenario {
+        name: "mixed",
+        about: "churn on 12 nodes of three types in turn, of which the small ones are soon full",
+        policies: ALL_RULES,
+        build: mixed,
+    },
+    Scenario {
         name: "batch",
         about: "a job of 400 pods every ten minutes on 20 nodes",
         policies: ALL_RULES,
@@ -150,24 +164,26 @@ impl Scenario {
 }
 
 fn case(&(name, mode, targets): &Rule, shape: Shape) -> Case {
-    let max_pods = match mode {
-        Mode::SecondaryIp => shape.max_pods.0,
-        Mode::Prefix | Mode::Ipv6 => shape.max_pods.1,
-    };
-    let policy = Policy {
-        mode,
-        targets,
-        max_enis: None,
-        max_pods,
-        cooldown: Duration::from_secs(30),
-        add_wait: Duration::from_secs(60),
-        grow_delay: Duration::from_millis(50),
-        shrink_delay: Duration::from_secs(30),
-        min_eni_age: Duration::from_secs(60),
+    let spec = |(instance_type, max_pods): &NodeType| NodeSpec {
+        instance_type: (*instance_type).to_owned(),
+        policy: Policy {
+            mode,
+            targets,
+            max_enis: None,
+            max_pods: match mode {
+                Mode::SecondaryIp => max_pods.0,
+                Mode::Prefix | Mode::Ipv6 => max_pods.1,
+            },
+            cooldown: Duration::from_secs(30),
+            add_wait: Duration::from_secs(60),
+            grow_delay: Duration::from_millis(50),
+            shrink_delay: Duration::from_secs(30),
+            min_eni_age: Duration::from_secs(60),
+        },
     };
     let setup = Setup {
         world: shape.world,
-        node: NodeSpec { instance_type: shape.instance_type.to_owned(), policy },
+        node_specs: shape.types.iter().map(spec).collect(),
         nodes: shape.nodes,
         warm_up: 15 * MINUTE,
         trace: shape.trace,
@@ -178,10 +194,8 @@ fn case(&(name, mode, targets): &Rule, shape: Shape) -> Case {
 }
 
 impl Shape {
-    /// On nodes of type m5.xlarge: 4 ENIs, each with 14 addresses or prefixes.
     fn new(world: World, nodes: u32, trace: Trace, lasts: Duration) -> Self {
-        let (instance_type, max_pods) = ("m5.xlarge", (58, 110));
-        Self { world, instance_type, max_pods, nodes, trace, lasts }
+        Self { world, types: &[XLARGE], nodes, trace, lasts }
     }
 }
 
@@ -203,9 +217,7 @@ fn day(size: Size) -> Shape {
     let span = size.pick(24 * 60, 15) * MINUTE;
     let second = Duration::from_secs(1);
     let trace = trace::one_per(second, span, 30 * second);
-    let shape = Shape::new(World::wide(), 1, trace, span + 10 * MINUTE);
-    // 8 ENIs, each with 29 addresses or prefixes.
-    Shape { instance_type: "m5.4xlarge", max_pods: (234, 110), ..shape }
+    Shape { types: &[XLARGE_4], ..Shape::new(World::wide(), 1, trace, span + 10 * MINUTE) }
 }
 
 fn fragmented(size: Size) -> Shape {
@@ -234,6 +246,11 @@ fn churn(size: Size) -> Shape {
     let gap = Duration::from_secs(gap);
     let trace = trace::churn(standing, gap, 2 * MINUTE, minutes * MINUTE, SEED);
     Shape::new(World::wide(), nodes, trace, minutes * MINUTE)
+}
+
+fn mixed(size: Size) -> Shape {
+    let types = &[LARGE, XLARGE, XLARGE_4];
+    Shape { types, nodes: size.pick(12, 3), ..churn(size) }
 }
 
 fn batch(size: Size) -> Shape {

@@ -76,7 +76,7 @@ pub enum Purpose {
     Pods,
 }
 
-/// What the nodes are; all of them are alike.
+/// What a node is.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct NodeSpec {
     /// For example `m5.large`.
@@ -86,5 +86,12 @@ pub struct NodeSpec {
     pub policy: Policy,
 }
 
+impl NodeSpec {
+    /// How many pods with an address are scheduled to such a node at most.
+    pub(crate) fn n_places(&self) -> u32 {
+        self.policy.max_pods.saturating_sub(HOST_NETWORK_PODS)
+    }
+}
+
 /// Pods of a node that need no address of their own: the CNI's and kube-proxy's.
-pub(crate) const HOST_NETWORK_PODS: u32 = 2;
+const HOST_NETWORK_PODS: u32 = 2;

@@ -2,7 +2,7 @@
 //! the incumbent is given higher targets until it serves as well, and then its idle addresses are
 //! looked at.
 
-use ipam::policy::{Mode, Targets};
+use ipam::policy::{Mode, Policy, Targets};
 use serde::Serialize;
 
 use crate::cloud::SetupError;
@@ -32,17 +32,14 @@ impl EqualService {
     ///
     /// If EC2 refuses what the setup is to start from.
     pub(super) fn find(setup: &Setup, ours: &Score) -> Result<Option<Self>, SetupError> {
-        let policy = &setup.node.policy;
-        let (Mode::SecondaryIp, Targets::Ip { minimum, .. }) = (policy.mode, policy.targets) else {
+        if !setup.node_specs.iter().all(|spec| has_ip_target(&spec.policy)) {
             return Ok(None);
-        };
+        }
         let (mut left, mut found) = (&WARM_IPS[..], None);
         while !left.is_empty() {
             let middle = left.len() / 2;
             let warm_ip = left[middle];
-            let mut setup = setup.clone();
-            setup.node.policy.targets = Targets::Ip { warm: warm_ip, minimum };
-            let score = run(&setup, Strategy::Incumbent)?.score;
+            let score = run(&with_warm_ip(setup, warm_ip), Strategy::Incumbent)?.score;
             let is_enough = score.wait_ms.p99 <= ours.wait_ms.p99;
             left = if is_enough { &left[..middle] } else { &left[middle + 1..] };
             if is_enough || left.is_empty() && found.is_none() {
@@ -51,6 +48,20 @@ impl EqualService {
         }
         Ok(found)
     }
+}
+
+fn has_ip_target(policy: &Policy) -> bool {
+    policy.mode == Mode::SecondaryIp && matches!(policy.targets, Targets::Ip { .. })
+}
+
+fn with_warm_ip(setup: &Setup, warm_ip: u32) -> Setup {
+    let mut setup = setup.clone();
+    for spec in &mut setup.node_specs {
+        if let Targets::Ip { warm, .. } = &mut spec.policy.targets {
+            *warm = warm_ip;
+        }
+    }
+    setup
 }
 
 #[cfg(test)]
@@ -65,10 +76,8 @@ mod tests {
         let mut ours = run(&setup, Strategy::Tidepool).unwrap().score;
         let found = EqualService::find(&setup, &ours).unwrap().unwrap();
         assert!(found.is_enough && found.score.wait_ms.p99 <= ours.wait_ms.p99);
-        let mut smaller = setup.clone();
         let below = WARM_IPS.iter().rev().find(|warm_ip| **warm_ip < found.warm_ip).unwrap();
-        smaller.node.policy.targets = Targets::Ip { warm: *below, minimum: 0 };
-        let theirs = run(&smaller, Strategy::Incumbent).unwrap().score;
+        let theirs = run(&with_warm_ip(&setup, *below), Strategy::Incumbent).unwrap().score;
         assert!(theirs.wait_ms.p99 > ours.wait_ms.p99);
 
         // Nobody is served at once.

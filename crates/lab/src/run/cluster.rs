@@ -2,8 +2,6 @@
 
 use std::time::Duration;
 
-use ipam::policy::Limits;
-
 use super::kubelet::Stage;
 use super::sdk::RetryQuota;
 use super::{FIRST_NODE, Happening, Node, NodeState, Run, Strategy};
@@ -14,12 +12,12 @@ use crate::daemon::{Daemon, Input};
 use crate::incumbent::Incumbent;
 use crate::tidepool::Tidepool;
 use crate::trace::Action;
-use crate::world::HOST_NETWORK_PODS;
+use crate::world::NodeSpec;
 
 /// From the drain of a node to the end of its instance.
 const DRAIN_TIME: Duration = Duration::from_secs(30);
 
-impl Run<'_> {
+impl<'a> Run<'a> {
     pub(super) fn step(&mut self, action: &Action) -> Result<(), SetupError> {
         match *action {
             Action::Create { pods, life } => {
@@ -49,8 +47,9 @@ impl Run<'_> {
     }
 
     pub(super) fn start_node(&mut self) -> Result<(), SetupError> {
-        let site = self.cloud.join(&self.setup.node, self.now)?;
         let place = self.nodes.len();
+        let spec = self.spec_of(place);
+        let site = self.cloud.join(spec, self.now)?;
         let stream = FIRST_NODE + u64::try_from(place).expect("usize is at most 64 bits wide");
         let chance = Chance::new(self.setup.seed, stream);
         let daemon: Box<dyn Daemon> = match self.strategy {
@@ -59,7 +58,7 @@ impl Run<'_> {
         };
         let pods = std::collections::BTreeSet::new();
         let (state, retry_quota) = (NodeState::Starting, RetryQuota::default());
-        self.nodes.push(Node { site, daemon, state, retry_quota, pods });
+        self.nodes.push(Node { spec, site, daemon, state, retry_quota, pods });
         self.tell(place, Input::Start);
         Ok(())
     }
@@ -92,16 +91,16 @@ impl Run<'_> {
         self.cloud.terminate(&found.site.instance, self.now);
     }
 
-    /// How many pods with an address are scheduled to a node at most.
-    fn n_places(&self) -> usize {
-        let most = self.setup.node.policy.max_pods.saturating_sub(HOST_NETWORK_PODS);
-        usize::try_from(most).unwrap_or(usize::MAX)
+    /// What the node of this place is, there or to come.
+    fn spec_of(&self, place: usize) -> &'a NodeSpec {
+        &self.setup.node_specs[place % self.setup.node_specs.len()]
     }
 
     /// Lists a node as one with a place, if it has one.
     pub(super) fn note_place(&mut self, node: usize) {
         let found = &self.nodes[node];
-        if found.state == NodeState::Ready && found.pods.len() < self.n_places() {
+        let n_places = usize::try_from(found.spec.n_places()).unwrap_or(usize::MAX);
+        if found.state == NodeState::Ready && found.pods.len() < n_places {
             self.open.insert((found.pods.len(), node));
         }
     }
@@ -133,8 +132,21 @@ impl Run<'_> {
     }
 
     /// What the nodes hold.
-    pub(super) fn stocks(&self, limits: Limits) -> Vec<Stock> {
+    pub(super) fn stocks(&self) -> Vec<Stock> {
         let there = self.nodes.iter().filter(|node| node.state != NodeState::Gone);
-        there.map(|node| Stock::new(&self.cloud.blocks(&node.site.instance), limits)).collect()
+        let stock = |node: &Node| {
+            Stock::new(&self.cloud.blocks(&node.site.instance), node.site.limits, node.spec)
+        };
+        there.map(stock).collect()
+    }
+
+    /// What the next nodes will come with: a primary ENI and no block. One for each spec, in turn.
+    pub(super) fn stocks_to_come(&mut self) -> Result<Vec<Stock>, SetupError> {
+        let next = self.nodes.len()..self.nodes.len() + self.setup.node_specs.len();
+        let stock = |place| {
+            let spec = self.spec_of(place);
+            Ok(Stock::new(&[0], self.cloud.limits(&spec.instance_type, self.now)?, spec))
+        };
+        next.map(stock).collect()
     }
 }

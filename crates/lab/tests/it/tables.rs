@@ -40,7 +40,10 @@ fn check(instance_type: &str, mode: Mode, setting: Setting, pods: u32, per_eni: 
     let create = |n| Step { at: gap * n, action: Action::Create { pods: 1, life: None } };
     let setup = Setup {
         world: World::realistic(vec![Subnet::for_nodes("10.0.0.0/16".parse().unwrap())]),
-        node: NodeSpec { instance_type: instance_type.to_owned(), policy: policy(mode, setting) },
+        node_specs: vec![NodeSpec {
+            instance_type: instance_type.to_owned(),
+            policy: policy(mode, setting),
+        }],
         nodes: 1,
         warm_up: Duration::from_secs(300),
         trace: (0..pods).map(create).collect(),
