@@ -173,7 +173,7 @@ impl<'a> Planner<'a> {
         let starving = totals.used.saturating_sub(totals.addresses);
         // A node without any address is not ready, so no pod comes whose wait would make for one.
         let wants_any = self.mode != Mode::SecondaryIp || deficit > 0;
-        let is_bare = totals.addresses == 0 && wants_any;
+        let is_bare = totals.addresses == 0 && wants_any && self.max_pods > 0;
         let starving = starving.max(u64::from(is_bare));
         let for_starving = starving.div_ceil(self.block_size());
         if totals.addresses >= self.max_pods {

@@ -253,6 +253,16 @@ fn max_eni_and_max_pods_bound_the_pool() {
 }
 
 #[test]
+fn a_node_for_no_pods_holds_nothing() {
+    for mode in [Mode::SecondaryIp, Mode::Prefix, Mode::Ipv6] {
+        let policy = Policy { max_pods: 0, ..policy(mode, WarmSettings::default()) };
+        let mut node = Node::settled(limits("t3.small"), policy);
+        node.pass(secs(3600));
+        assert_eq!(node.ec2.n_mutating(), 0, "{mode:?}: {:?}", node.ec2.calls);
+    }
+}
+
+#[test]
 fn an_instance_without_prefixes_gets_addresses() {
     let limits = ipam::policy::Limits { prefixes: false, ..limits("t3.small") };
     let policy = policy(Mode::Prefix, WarmSettings::default());
