@@ -100,7 +100,9 @@ impl Engine {
 
     fn give_back(&mut self, eni: &EniId, ask: Ask, now: Timestamp) {
         let subject = Subject::Eni(eni.clone(), Action::Unassign);
-        if self.retries.hold(&subject, now).is_some()
+        // Its surplus of both kinds takes two calls, hence two turns.
+        if self.is_busy(eni)
+            || self.retries.hold(&subject, now).is_some()
             || self.action_hold(Action::Unassign, now).is_some()
         {
             return;

@@ -263,6 +263,30 @@ fn a_node_for_no_pods_holds_nothing() {
 }
 
 #[test]
+fn two_kinds_of_surplus_on_one_eni_go_back_one_after_the_other() {
+    let mut ec2 = Ec2::new(limits("t3.small"));
+    (ec2.subnet(SUBNET).n_addresses, ec2.subnet(SUBNET).n_prefixes) = (1, 1);
+    let settings = WarmSettings { warm_ip: 1, ..WarmSettings::default() };
+    let mut node = Node::start_with(ec2, limits("t3.small"), policy(Mode::Prefix, settings));
+    node.settle();
+    for pod in 0..17 {
+        node.run_pod(pod);
+    }
+    node.ec2.subnet(SUBNET).n_prefixes = 1;
+    node.pass(secs(600));
+    for pod in 17..30 {
+        node.run_pod(pod);
+    }
+    assert_eq!(node.ec2.n_blocks(), [3], "two prefixes and a single address");
+    for pod in 0..30 {
+        node.del(pod);
+    }
+    // Were both calls under way at once, `Node` would complain.
+    node.pass(secs(600));
+    assert_eq!(node.ec2.n_blocks(), [1], "a prefix stays");
+}
+
+#[test]
 fn an_instance_without_prefixes_gets_addresses() {
     let limits = ipam::policy::Limits { prefixes: false, ..limits("t3.small") };
     let policy = policy(Mode::Prefix, WarmSettings::default());
