@@ -7,6 +7,8 @@
 mod grow;
 mod shrink;
 
+use std::collections::BTreeSet;
+
 use self::grow::Planner;
 
 use crate::call::Ask;
@@ -186,6 +188,9 @@ pub fn plan(situation: &Situation, policy: &Policy, limits: &Limits, now: Timest
     planner.finish(surplus)
 }
 
+/// The subnets that are asked for blocks, and whether for prefixes.
+type Asked<'a> = BTreeSet<(&'a SubnetId, bool)>;
+
 impl SubnetSupply {
     fn allowance(&self, ask: Ask) -> Allowance {
         if ask.is_for_prefixes() { self.prefixes } else { self.addresses }
@@ -199,6 +204,13 @@ impl SubnetSupply {
             Allowance::Closed { .. } => 1,
         };
         ask.with_count(ask.count().min(allowed).min(at_most))
+    }
+
+    /// Whether `ask` may be made beside what is `asked`, of which it then is. A subnet that has
+    /// refused a single block is asked by one call: the others would be refused with it.
+    fn may_ask<'a>(&'a self, ask: Ask, asked: &mut Asked<'a>) -> bool {
+        let is_first = asked.insert((&self.id, ask.is_for_prefixes()));
+        is_first || self.at_once(ask.with_count(2), 2).count() == 2
     }
 }
 

@@ -1,6 +1,8 @@
 //! What the targets and the waiting pods still want, and where it is to come from.
 
-use super::{Blocked, EniSupply, Growth, Plan, Situation, SubnetSupply, SupplyState, Surplus};
+use super::{
+    Asked, Blocked, EniSupply, Growth, Plan, Situation, SubnetSupply, SupplyState, Surplus,
+};
 use crate::call::Ask;
 use crate::event::RefusalCode;
 use crate::policy::{Limits, Mode, Policy, Targets};
@@ -378,19 +380,31 @@ impl<'a> Planner<'a> {
             && !self.is_low(&self.totals)
     }
 
+    /// The subnets from which calls under way want blocks, and of which kind.
+    fn asked(&self) -> Asked<'a> {
+        let enis = self.situation.enis.iter();
+        let on_enis = enis.filter_map(|eni| Some((&eni.subnet, eni.pending?)));
+        let creating = self.situation.creating.iter().map(|eni| (&eni.subnet, eni.ask));
+        on_enis.chain(creating).map(|(subnet, ask)| (&subnet.id, ask.is_for_prefixes())).collect()
+    }
+
     pub(super) fn finish(self, surplus: Surplus) -> Plan {
         let n_unserved = self.totals.used.saturating_sub(self.totals.addresses);
         let mut growth = Vec::new();
+        let mut asked = self.asked();
         for (eni, portion) in self.situation.enis.iter().zip(&self.on_enis) {
             // What a busy ENI will take is asked for when its call has ended.
             if eni.state == SupplyState::Attached && !eni.busy {
-                let ask = portion.ask(self.mode).map(|ask| eni.subnet.at_once(ask, eni.at_once));
+                let ask = portion.ask(self.mode).filter(|ask| eni.subnet.may_ask(*ask, &mut asked));
+                let ask = ask.map(|ask| eni.subnet.at_once(ask, eni.at_once));
                 growth.extend(ask.map(|ask| Growth::Assign { eni: eni.id.clone(), ask }));
             }
         }
         for (subnet, ask) in self.new_enis {
-            let ask = subnet.at_once(ask, self.situation.create_at_most);
-            growth.push(Growth::Create { subnet: subnet.id.clone(), ask });
+            if subnet.may_ask(ask, &mut asked) {
+                let ask = subnet.at_once(ask, self.situation.create_at_most);
+                growth.push(Growth::Create { subnet: subnet.id.clone(), ask });
+            }
         }
         Plan {
             growth,

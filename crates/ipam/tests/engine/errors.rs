@@ -108,6 +108,22 @@ fn an_exhausted_subnet_is_asked_again_every_two_minutes_for_warm_addresses() {
 }
 
 #[test]
+fn a_subnet_that_is_full_is_asked_by_one_call_at_a_time() {
+    let mut ec2 = Ec2::new(limits("p3dn.24xlarge"));
+    ec2.subnet(SUBNET).n_addresses = 1;
+    let mut node = Node::start_with(ec2, limits("p3dn.24xlarge"), warm_ip(700, 0));
+    node.settle();
+    node.ec2.calls.clear();
+    node.pass(secs(600));
+    let asked = node.ec2.n_mutating();
+    assert!((1..=5).contains(&asked), "{asked} calls in five times two minutes");
+    // What it then has is fetched as fast as ever.
+    node.ec2.subnet(SUBNET).n_addresses = 10_000;
+    node.pass(secs(120));
+    assert_eq!(node.counts().total, 700);
+}
+
+#[test]
 fn without_prefixes_waiting_pods_get_single_addresses_and_prefixes_come_back() {
     let mut ec2 = Ec2::new(limits("t3.small"));
     ec2.subnet(SUBNET).n_prefixes = 0;
