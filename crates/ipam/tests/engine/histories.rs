@@ -16,13 +16,14 @@ use std::time::Duration;
 use ipam::call::{CallErrorKind, CallId, CallOutput, Ec2Call};
 use ipam::event::{Answer, Event, LinkState, RequestId};
 use ipam::id::{AttachmentKey, EniId};
-use ipam::policy::{Limits, Mode, Policy, Targets};
+use ipam::policy::{Limits, Mode, Policy, WarmSettings};
 use ipam::record::{Assignment, Record};
 use ipam::time::Timestamp;
 use proptest::prelude::*;
 
 use crate::ec2::{Ec2, SUBNET, error};
-use crate::node::{Node, key, limits, warm_ip};
+use crate::node::{Node, key, limits, policy};
+use crate::settings::policies;
 
 const PODS: usize = 12;
 
@@ -132,33 +133,14 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
 }
 
 fn settings() -> impl Strategy<Value = Setting> {
-    let targets = prop_oneof![
-        (0..3_u16).prop_map(Targets::WarmEni),
-        (0..3_u16).prop_map(Targets::WarmPrefix),
-        (0..4_u32, 0..8_u32).prop_map(|(warm, minimum)| Targets::Ip { warm, minimum }),
-    ];
-    let mode = prop::sample::select(vec![Mode::SecondaryIp, Mode::Prefix]);
-    let span = |seconds: [u64; 3]| prop::sample::select(seconds.map(Duration::from_secs).to_vec());
-    let spans = (span([0, 5, 30]), span([0, 1, 30]), span([0, 10, 60]));
-    let policy = (targets, mode, 2..12_u32, spans).prop_map(
-        |(targets, mode, max_pods, (cooldown, shrink_delay, min_eni_age))| Policy {
-            mode,
-            targets,
-            max_pods,
-            cooldown,
-            shrink_delay,
-            min_eni_age,
-            ..warm_ip(0, 0)
-        },
-    );
-    let small = limits("t3.small");
-    let real = (1..4_u16, 2..5_u16).prop_map(move |(enis, addresses_per_eni)| Limits {
-        enis,
-        addresses_per_eni,
-        ..small
-    });
-    (policy, real, 0..16_u16, 0..6_u16).prop_map(move |(policy, real, n_addresses, n_prefixes)| {
-        Setting { policy, limits: (small, real), n_addresses, n_prefixes }
+    let policies = policies(vec![Mode::SecondaryIp, Mode::Prefix]);
+    let limits =
+        (any::<bool>(), 1..4_u16, 2..5_u16).prop_map(|(prefixes, enis, addresses_per_eni)| {
+            let believed = Limits { prefixes, ..limits("t3.small") };
+            (believed, Limits { enis, addresses_per_eni, ..believed })
+        });
+    (policies, limits, 0..16_u16, 0..6_u16).prop_map(|(policy, limits, n_addresses, n_prefixes)| {
+        Setting { policy, limits, n_addresses, n_prefixes }
     })
 }
 
@@ -504,4 +486,41 @@ proptest! {
         prop_assert_eq!(first.node.ec2.calls, second.node.ec2.calls);
         prop_assert_eq!(first.live, second.live);
     }
+}
+
+#[test]
+fn a_history_that_once_failed() {
+    let believed = limits("t3.small");
+    let policy = Policy {
+        max_pods: 2,
+        cooldown: Duration::from_secs(5),
+        shrink_delay: Duration::ZERO,
+        min_eni_age: Duration::ZERO,
+        ..policy(Mode::SecondaryIp, WarmSettings { warm_eni: 0, ..WarmSettings::default() })
+    };
+    let limits = (believed, Limits { enis: 1, ..believed });
+    let setting = Setting { policy, limits, n_addresses: 3, n_prefixes: 0 };
+    let add = |pod, patience_ms| Step::Add { pod, patience_ms };
+    let end_call = |which| Step::EndCall { which, end: End::Done };
+    let save = || Step::EndSave(SaveEnd::Durable(1));
+    run(
+        &setting,
+        &[
+            end_call(1),
+            save(),
+            end_call(0),
+            end_call(0),
+            add(0, 0),
+            Step::EndSync(LinkState::Ready),
+            add(0, 501),
+            add(3, 501),
+            save(),
+            save(),
+            add(1, 501),
+            Step::Gc { alive: vec![] },
+            save(),
+            save(),
+            add(2, 501),
+        ],
+    );
 }

@@ -1,4 +1,10 @@
 //! The engine as its caller sees it: events in, effects out, against an EC2 that remembers.
+//!
+//! `histories`, `promptness`, `queue` and `rest` try random cases: as many as the variable
+//! `PROPTEST_CASES` says, or so few that all take seconds. `PROPTEST_CASES=100000 cargo test -p ipam
+//! --release` is worth a night. A failure prints the smallest case that still fails, and its seed
+//! goes into `tests/proptest-regressions`, from where it is tried first. A seed is worth nothing any
+//! more when what is drawn changes, so a case that showed a fault becomes a test of its own.
 
 #![expect(clippy::unwrap_used, reason = "in a test a panic is the report")]
 
@@ -7,7 +13,11 @@ mod errors;
 mod histories;
 mod ipv6;
 mod node;
+mod promptness;
+mod queue;
 mod requests;
+mod rest;
 mod restart;
+mod settings;
 mod tables;
 mod warm_pool;

@@ -84,6 +84,8 @@ pub(crate) struct Node {
     /// What EC2 would have answered to each reading at the moment it was asked.
     pub(crate) early: BTreeMap<CallId, CallOutput>,
     pub(crate) replies: BTreeMap<RequestId, Answer>,
+    /// The requests that were answered, in the order in which that happened.
+    pub(crate) answered: Vec<RequestId>,
     next_request: u64,
 }
 
@@ -108,6 +110,7 @@ impl Node {
             host: None,
             early: BTreeMap::new(),
             replies: BTreeMap::new(),
+            answered: Vec::new(),
             next_request: 0,
         };
         node.absorb(effects);
@@ -155,6 +158,7 @@ impl Node {
                 Effect::Reply { request, answer } => {
                     let before = self.replies.insert(request, answer);
                     assert_eq!(before, None, "{request:?} is answered twice");
+                    self.answered.push(request);
                 }
                 Effect::Call { id, call } => {
                     let same = |(_, other): &&(_, Ec2Call)| {
