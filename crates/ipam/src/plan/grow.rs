@@ -205,7 +205,7 @@ impl<'a> Planner<'a> {
             Targets::WarmPrefix(warm) => ((u64::from(warm) * PREFIX_SIZE).max(1), 0),
             Targets::Ip { warm, minimum } => (u64::from(warm), u64::from(minimum)),
         };
-        (totals.used + free).max(minimum).saturating_sub(totals.addresses)
+        totals.used.saturating_add(free).max(minimum).saturating_sub(totals.addresses)
     }
 
     /// Whether the pool would grow at these totals.
