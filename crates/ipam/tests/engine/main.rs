@@ -1,6 +1,6 @@
 //! The engine as its caller sees it: events in, effects out, against an EC2 that remembers.
 //!
-//! `histories`, `promptness`, `queue` and `rest` try random cases: as many as the variable
+//! `flapping`, `histories`, `promptness`, `queue` and `rest` try random cases: as many as the variable
 //! `PROPTEST_CASES` says, or so few that all take seconds. `PROPTEST_CASES=100000 cargo test -p ipam
 //! --release` is worth a night. A failure prints the smallest case that still fails, and its seed
 //! goes into `tests/proptest-regressions`, from where it is tried first. A seed is worth nothing any
@@ -10,6 +10,7 @@
 
 mod ec2;
 mod errors;
+mod flapping;
 mod histories;
 mod ipv6;
 mod node;
