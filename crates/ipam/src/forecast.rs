@@ -55,7 +55,7 @@ pub struct Unplaced {
 #[must_use]
 pub fn forecast(limits: Limits, policy: Policy, n_pods: u32) -> Forecast {
     let mut run = Run::start(limits, policy);
-    let mut peak_unused = run.view().counts.free;
+    let mut peak_unused = run.n_unused();
     let mut unplaced = None;
     for n_placed in 0..n_pods {
         if let Err(refusal) = run.add_pod(n_placed) {
@@ -63,7 +63,7 @@ pub fn forecast(limits: Limits, policy: Policy, n_pods: u32) -> Forecast {
             unplaced = Some(Unplaced { n_pods: n_pods - n_placed, refusal });
             break;
         }
-        peak_unused = peak_unused.max(run.view().counts.free);
+        peak_unused = peak_unused.max(run.n_unused());
     }
     run.rest();
     Forecast {

@@ -79,6 +79,11 @@ impl Ec2 {
         }
     }
 
+    /// Addresses for pods on all ENIs.
+    pub(super) fn n_addresses(&self) -> u64 {
+        self.enis.values().flat_map(|eni| &eni.blocks).map(|block| block.size()).sum()
+    }
+
     fn eni(&mut self, id: &EniId) -> Result<&mut EniFacts, CallError> {
         self.enis.get_mut(id).ok_or_else(|| CallError {
             kind: CallErrorKind::NotFound,

@@ -54,6 +54,12 @@ impl Run {
         self.engine.view(self.now)
     }
 
+    /// Addresses at EC2 that no pod has. The sum of the view's, as the pool is settled and nothing
+    /// rests, but without the view's copy of every assignment.
+    pub(super) fn n_unused(&self) -> u64 {
+        self.ec2.n_addresses() - self.engine.record().assignments().len() as u64
+    }
+
     pub(super) fn into_calls(self) -> BTreeMap<Action, u32> {
         self.calls
     }
@@ -129,5 +135,45 @@ fn node() -> Node {
         cluster: None,
         eni_tags: BTreeMap::new(),
         manage_untagged: true,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::policy::{Mode, Targets};
+
+    #[test]
+    fn what_is_unused_is_what_the_view_shows() {
+        for (mode, targets) in [
+            (Mode::SecondaryIp, Targets::WarmEni(1)),
+            (Mode::Prefix, Targets::WarmPrefix(1)),
+            (Mode::Prefix, Targets::Ip { warm: 3, minimum: 20 }),
+            (Mode::Ipv6, Targets::Ip { warm: 1, minimum: 0 }),
+        ] {
+            let policy = Policy {
+                mode,
+                targets,
+                max_enis: None,
+                max_pods: 1000,
+                cooldown: Duration::from_secs(30),
+                add_wait: PATIENCE,
+                grow_delay: Duration::ZERO,
+                shrink_delay: Duration::ZERO,
+                min_eni_age: Duration::ZERO,
+            };
+            let mut run =
+                Run::start(Limits { enis: 3, addresses_per_eni: 4, prefixes: true }, policy);
+            let (mut shown, mut unused) = (vec![], vec![]);
+            for number in 0..200 {
+                shown.push(run.view().counts.free);
+                unused.push(run.n_unused());
+                if run.add_pod(number).is_err() {
+                    break;
+                }
+            }
+            assert!(shown.len() >= 9, "{mode:?} {targets:?}: {shown:?}");
+            assert_eq!(unused, shown, "{mode:?} {targets:?}");
+        }
     }
 }
