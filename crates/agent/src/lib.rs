@@ -2,6 +2,7 @@
 //! EC2's SDK: calls leave as data through [`Edges`] and results come back through an [`Inlet`].
 
 mod chain;
+pub mod checked_file;
 mod clock;
 mod event_loop;
 mod handle;

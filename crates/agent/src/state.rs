@@ -11,7 +11,7 @@
 //! before it stays as [`PREVIOUS`], and a log that cannot be read to its end stays under a name
 //! that starts with [`ASIDE`].
 
-mod line;
+pub(crate) mod line;
 mod load;
 
 use std::fs::{self, File, OpenOptions};
@@ -295,7 +295,7 @@ fn lock(path: &Path) -> Result<Option<Lock>, OpenError> {
     }
 }
 
-fn write_new(path: &Path, bytes: &[u8]) -> io::Result<File> {
+pub(crate) fn write_new(path: &Path, bytes: &[u8]) -> io::Result<File> {
     remove_if_there(path)?;
     let mut file = OpenOptions::new().create_new(true).append(true).mode(0o600).open(path)?;
     file.write_all(bytes)?;
@@ -316,7 +316,7 @@ fn remove_if_there(path: &Path) -> io::Result<()> {
     })
 }
 
-fn sync_directory(path: &Path) -> io::Result<()> {
+pub(crate) fn sync_directory(path: &Path) -> io::Result<()> {
     File::open(path)?.sync_all()
 }
 

@@ -21,7 +21,7 @@ struct Header {
 
 /// A line that cannot be used.
 #[derive(Debug, thiserror::Error)]
-pub(super) enum LineError {
+pub(crate) enum LineError {
     /// It was cut off before its end.
     #[error("unfinished line")]
     Unfinished,
@@ -65,10 +65,7 @@ pub(super) enum HeaderError {
 
 /// The header line, with its newline.
 pub(super) fn header(instance: &InstanceId) -> Vec<u8> {
-    let mut bytes = Vec::new();
-    let header = Header { format: FORMAT.to_owned(), version: VERSION, instance: instance.clone() };
-    push(&mut bytes, &header);
-    bytes
+    line(&Header { format: FORMAT.to_owned(), version: VERSION, instance: instance.clone() })
 }
 
 /// One line for each change, with newlines.
@@ -77,6 +74,13 @@ pub(super) fn lines(changes: &[Change]) -> Vec<u8> {
     for change in changes {
         push(&mut bytes, change);
     }
+    bytes
+}
+
+/// One line with `payload`, with its newline.
+pub(crate) fn line(payload: &impl Serialize) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    push(&mut bytes, payload);
     bytes
 }
 
@@ -111,7 +115,7 @@ pub(super) fn check_header(line: &[u8], instance: &InstanceId) -> Result<(), Hea
 /// # Errors
 ///
 /// [`LineError`] if it is not what was written.
-pub(super) fn parse<T: DeserializeOwned>(line: &[u8]) -> Result<T, LineError> {
+pub(crate) fn parse<T: DeserializeOwned>(line: &[u8]) -> Result<T, LineError> {
     let line = line.strip_suffix(b"\n").ok_or(LineError::Unfinished)?;
     let (crc, payload) = split(line).ok_or(LineError::Shape)?;
     let expected = u32::from_str_radix(crc, 16).map_err(|_| LineError::Shape)?;

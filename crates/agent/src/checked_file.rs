@@ -1,0 +1,87 @@
+//! One small value in a file of its own, for what may be lost but must not be misread: a line in
+//! the format of the record's log, replaced as a whole. It must not know what the value means.
+
+use std::fs;
+use std::io;
+use std::path::Path;
+
+use anyhow::Context as _;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+use crate::state::{line, sync_directory, write_new};
+
+/// Reads what [`write`] has written; `None` where there is no file.
+///
+/// # Errors
+///
+/// If the file cannot be read, or is not what was written.
+pub fn read<T: DeserializeOwned>(path: &Path) -> anyhow::Result<Option<T>> {
+    let bytes = match fs::read(path) {
+        Ok(bytes) => bytes,
+        Err(fault) if fault.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(fault) => return Err(fault).with_context(|| format!("read {}", path.display())),
+    };
+    line::parse(&bytes).map(Some).with_context(|| format!("understand {}", path.display()))
+}
+
+/// Puts `value` in the place of what `path` holds, durable when this returns; a crash leaves the
+/// one or the other. Makes the directory where there is none.
+///
+/// # Errors
+///
+/// If the disk does not take it; the file is as before.
+pub fn write<T: Serialize>(path: &Path, value: &T) -> anyhow::Result<()> {
+    let directory = path.parent().context("a file lies in a directory")?;
+    let unfinished = path.with_extension("new");
+    let replace = || {
+        fs::create_dir_all(directory)?;
+        write_new(&unfinished, &line::line(value))?;
+        fs::rename(&unfinished, path)?;
+        sync_directory(directory)
+    };
+    replace().with_context(|| format!("write {}", path.display()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_written_is_read_and_nothing_else() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("made/on/the/way/value.json");
+        assert_eq!(read::<Vec<u32>>(&path).unwrap(), None);
+        for value in [vec![1, 2, 3], vec![]] {
+            write(&path, &value).unwrap();
+            assert_eq!(read::<Vec<u32>>(&path).unwrap(), Some(value));
+        }
+        assert_eq!(
+            fs::read_dir(path.parent().unwrap()).unwrap().count(),
+            1,
+            "nothing is left over"
+        );
+
+        let whole = fs::read(&path).unwrap();
+        for n in 0..whole.len() {
+            fs::write(&path, &whole[..n]).unwrap();
+            assert!(read::<Vec<u32>>(&path).is_err(), "cut off after {n} bytes");
+            let mut wrong = whole.clone();
+            wrong[n] ^= 1;
+            fs::write(&path, &wrong).unwrap();
+            assert!(read::<Vec<u32>>(&path).is_err(), "byte {n} is wrong");
+        }
+    }
+
+    #[test]
+    fn a_write_that_fails_names_the_file_and_leaves_the_old_value() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("value.json");
+        write(&path, &1).unwrap();
+        // What is to be renamed cannot be made: a directory has its name.
+        fs::create_dir_all(path.with_extension("new").join("x")).unwrap();
+        let fault = write(&path, &2).unwrap_err();
+        assert!(format!("{fault:#}").starts_with(&format!("write {}: ", path.display())));
+        assert_eq!(read(&path).unwrap(), Some(1));
+    }
+}
