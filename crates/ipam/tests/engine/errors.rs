@@ -4,10 +4,10 @@ use std::time::Duration;
 
 use ipam::call::{CallErrorKind, CallId, Ec2Call};
 use ipam::event::{Event, LinkState, RefusalCode};
-use ipam::policy::{Limits, Mode, Policy, Targets};
+use ipam::policy::{Limits, Mode, Policy, Targets, WarmSettings};
 
 use crate::ec2::{Ec2, SUBNET, error};
-use crate::node::{Node, limits, warm_ip};
+use crate::node::{Node, limits, policy, warm_ip};
 
 fn secs(n: u64) -> Duration {
     Duration::from_secs(n)
@@ -208,6 +208,31 @@ fn limits_are_learnt_from_refusals() {
     assert!(matches!(node.refused(add).code, RefusalCode::AddressLimit | RefusalCode::EniLimit));
     node.pass(secs(3600));
     assert_eq!(node.ec2.n_mutating(), before, "no creating and deleting for ever");
+}
+
+#[test]
+fn limits_that_are_far_too_high_cost_some_calls_and_no_address() {
+    let prefixes = policy(Mode::Prefix, WarmSettings::default());
+    let addresses = policy(Mode::SecondaryIp, WarmSettings::default());
+    for (enis, addresses_per_eni) in [(4, 20), (24, 64)] {
+        for (policy, n_pods) in
+            [(warm_ip(2, 0), 27), (addresses.clone(), 27), (prefixes.clone(), 432)]
+        {
+            let believed = Limits { enis, addresses_per_eni, prefixes: true };
+            let what = format!("{believed:?} {:?} {:?}", policy.mode, policy.targets);
+            let mut node = Node::start_with(Ec2::new(limits("m5.large")), believed, policy);
+            node.settle();
+            for pod in 0..n_pods {
+                node.run_pod(pod);
+            }
+            node.pass(secs(1200));
+            assert_eq!(node.ec2.n_blocks(), [9; 3], "{what}");
+            let n_calls = node.ec2.n_mutating();
+            assert!(n_calls <= 50, "{what}: {n_calls} calls");
+            node.pass(secs(3600));
+            assert_eq!(node.ec2.n_mutating(), n_calls, "{what}: for ever more");
+        }
+    }
 }
 
 #[test]
