@@ -10,6 +10,7 @@ use aws::Imds;
 use ipam::policy::{Limits, Mode, Targets};
 
 use crate::exit::Failure;
+use crate::limits::{self, Known};
 use crate::node;
 use crate::settings::{LogTarget, Settings};
 
@@ -79,13 +80,15 @@ fn settings_text(settings: &Settings) -> String {
 
 fn type_text(settings: &Settings, name: &str) -> String {
     let mut text = String::new();
-    let Some(limits) = aws::known_limits(name) else {
+    let known = limits::at_hand(name, &settings.state_directory);
+    let Some(Known { limits, source }) = known else {
         line(&mut text, "instance type", format!("{name}, unknown to the built-in table"));
         return text;
     };
     let policy = node::policy(settings, limits, aws::known_vcpus(name));
     line(&mut text, "instance type", name.to_owned());
     line(&mut text, "limits", limits_text(limits));
+    line(&mut text, "limits from", source.to_string());
     line(&mut text, "mode", mode_text(policy.mode).to_owned());
     line(&mut text, "targets", targets_text(policy.targets));
     line(&mut text, "max ENIs", limits.enis_allowed(&policy).to_string());

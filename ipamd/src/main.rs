@@ -3,6 +3,7 @@
 
 mod check_config;
 mod exit;
+mod limits;
 mod logging;
 mod node;
 mod plan;

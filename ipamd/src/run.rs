@@ -7,13 +7,13 @@ use anyhow::Context as _;
 use aws::{ConnectOptions, Ec2, Imds, NodeFacts};
 use ipam::call::{CallError, CallErrorKind, CallId, Ec2Call};
 use ipam::event::Event;
-use ipam::policy::Limits;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::{mpsc, watch};
 use tokio::task::{JoinError, JoinHandle};
 use tracing::{info, warn};
 
 use crate::exit::Failure;
+use crate::limits::{self, Known};
 use crate::settings::Settings;
 use crate::{logging, node};
 
@@ -39,7 +39,7 @@ pub(crate) fn run() -> Result<(), Failure> {
 
 async fn daemon(settings: Settings) -> anyhow::Result<()> {
     let mut signals = Signals::listen().context("listen for signals")?;
-    let (facts, ec2, limits) = tokio::select! {
+    let (facts, ec2, Known { limits, source }) = tokio::select! {
         learnt = learn(&settings) => learnt?,
         () = signals.next() => return Ok(()),
     };
@@ -47,7 +47,7 @@ async fn daemon(settings: Settings) -> anyhow::Result<()> {
     for warning in node::warnings(&settings, &policy, limits) {
         warn!(warning, "setting");
     }
-    info!(?policy, ?limits, "effective policy");
+    info!(?policy, ?limits, limits_from = %source, "effective policy");
 
     let (inlet, inbox) = agent::channel();
     let (calls, called) = mpsc::unbounded_channel();
@@ -58,6 +58,7 @@ async fn daemon(settings: Settings) -> anyhow::Result<()> {
     let config = Config {
         node: node::node(&settings, &facts),
         limits,
+        limits_from: source.to_string(),
         policy,
         socket: settings.socket,
         state_directory: settings.state_directory,
@@ -80,7 +81,7 @@ async fn panicked(task: JoinHandle<()>) -> JoinError {
 
 /// Who this node is, and what it may have. Waits as long as it takes: without that there is
 /// nothing to serve.
-async fn learn(settings: &Settings) -> anyhow::Result<(NodeFacts, Ec2, Limits)> {
+async fn learn(settings: &Settings) -> anyhow::Result<(NodeFacts, Ec2, Known)> {
     let imds = Imds::connect();
     let facts = until_learnt("the node's facts", async || imds.node_facts().await).await;
     info!(?facts, "node");
@@ -94,15 +95,8 @@ async fn learn(settings: &Settings) -> anyhow::Result<(NodeFacts, Ec2, Limits)> 
         credentials: None,
     })
     .await?;
-    // The table first: a node whose type is known starts without EC2.
-    let limits = match aws::known_limits(&facts.instance_type) {
-        Some(limits) => limits,
-        None => {
-            let ask = async || aws::instance_limits(&ec2, &facts.instance_type).await;
-            until_learnt("the limits of the instance type", ask).await
-        }
-    };
-    Ok((facts, ec2, limits))
+    let known = limits::learn(&ec2, &facts.instance_type, &settings.state_directory).await;
+    Ok((facts, ec2, known))
 }
 
 async fn until_learnt<T, E: std::error::Error>(

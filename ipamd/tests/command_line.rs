@@ -50,6 +50,7 @@ fn check_config_shows_what_the_settings_amount_to() {
     for line in [
         "instance type    m5.large",
         "limits           3 ENIs, 10 addresses on each, prefixes",
+        "limits from      built-in table",
         "mode             prefix",
         "targets          1 free prefixes (WARM_PREFIX_TARGET)",
         "max ENIs         2",
@@ -68,6 +69,19 @@ fn prefixes_on_an_instance_without_them_are_a_warning() {
     assert!(stdout.contains("mode             secondary-ip\n"), "{stdout}");
     assert!(stdout.contains("targets          free addresses worth 1 ENIs"), "{stdout}");
     assert!(stdout.contains("takes no prefixes"), "{stdout}");
+}
+
+#[test]
+fn check_config_shows_what_ec2_told_the_daemon() {
+    let directory = tempfile::tempdir().unwrap();
+    let limits = json!({"enis": 5, "addresses_per_eni": 7, "prefixes": false});
+    let kept = json!({"version": 1, "instance_type": "m99.large", "limits": limits});
+    agent::checked_file::write(&directory.path().join("tidepool-limits.json"), &kept).unwrap();
+    let command = &mut ipamd(&["check-config", "--instance-type", "m99.large"]);
+    let store = ("AWS_VPC_K8S_CNI_BACKING_STORE", directory.path().join("ipam.json"));
+    let (stdout, _) = check(command.envs([store]), 0);
+    assert!(stdout.contains("limits           5 ENIs, 7 addresses on each, no prefixes\n"));
+    assert!(stdout.contains("limits from      told by EC2 at an earlier start\n"), "{stdout}");
 }
 
 #[test]

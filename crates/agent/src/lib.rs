@@ -54,6 +54,8 @@ pub struct Config {
     pub node: Node,
     /// What EC2 allows it.
     pub limits: Limits,
+    /// Who says so, in a few words for whoever looks at the pool.
+    pub limits_from: String,
     /// What the user wants.
     pub policy: Policy,
     /// Where to listen; DELs that the plugin could not deliver lie beside it.
@@ -96,7 +98,7 @@ struct Daemon {
 
 impl Daemon {
     fn start(config: Config, inbox: Inbox, edges: Edges) -> anyhow::Result<Self> {
-        let Config { node, limits, policy, socket, state_directory } = config;
+        let Config { node, limits, limits_from, policy, socket, state_directory } = config;
         // The machine's own time names files; the record may make the engine's clock run ahead.
         let now = Clock::start(Timestamp::default()).now();
         let store = Store::open(&state_directory, &node.instance, now)?;
@@ -106,7 +108,8 @@ impl Daemon {
         let writer = Writer::start(store, move |event| saved.send(event))
             .context("start the thread that writes the state")?;
         let handle = Handle::new(inlet.clone(), clock);
-        let service = Service::new(handle.clone(), node.clone());
+        let shown = wire::instance_limits(limits, limits_from);
+        let service = Service::new(handle.clone(), node.clone(), shown);
         let (engine, first) = Engine::new(Boot { node, limits, policy, record }, clock.now());
         let event_loop = EventLoop::start(engine, first, clock, writer, edges);
         Ok(Self {

@@ -21,11 +21,12 @@ const UNHURRIED: Duration = Duration::from_secs(300);
 pub(crate) struct Service {
     handle: Handle,
     node: Node,
+    limits: v1::InstanceLimits,
 }
 
 impl Service {
-    pub(crate) fn new(handle: Handle, node: Node) -> Self {
-        Self { handle, node }
+    pub(crate) fn new(handle: Handle, node: Node, limits: v1::InstanceLimits) -> Self {
+        Self { handle, node, limits }
     }
 }
 
@@ -106,7 +107,7 @@ impl Ipam for Service {
         _request: Request<v1::ViewRequest>,
     ) -> Result<Response<v1::ViewReply>, Status> {
         let view = self.handle.view().await?;
-        Ok(Response::new(wire::view(&self.node, view)))
+        Ok(Response::new(wire::view(&self.node, self.limits.clone(), view)))
     }
 }
 

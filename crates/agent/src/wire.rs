@@ -8,7 +8,7 @@ use datapath::RouteTable;
 use ipam::block::Block;
 use ipam::event::Refusal;
 use ipam::id::{AttachmentKey, Pod};
-use ipam::policy::{Mode, Node};
+use ipam::policy::{Limits, Mode, Node};
 use ipam::record::Assignment;
 use ipam::view::{BlockUse, Counts, EniView, PoolView};
 use proto::v1;
@@ -158,7 +158,7 @@ pub(crate) fn collected(key: AttachmentKey, assignment: &Assignment) -> v1::Coll
 }
 
 /// The whole pool.
-pub(crate) fn view(node: &Node, view: PoolView) -> v1::ViewReply {
+pub(crate) fn view(node: &Node, limits: v1::InstanceLimits, view: PoolView) -> v1::ViewReply {
     let PoolView { mode, enis, foreign, assignments, counts, in_flight, blocked } = view;
     let pods = assignments.into_iter().map(|(key, assignment)| v1::PodView {
         attachment: Some(attachment(key)),
@@ -181,6 +181,18 @@ pub(crate) fn view(node: &Node, view: PoolView) -> v1::ViewReply {
         in_flight,
         blocked,
         server_version: proto::VERSION.to_owned(),
+        limits: Some(limits),
+    }
+}
+
+/// The limits that the daemon has started with.
+pub(crate) fn instance_limits(limits: Limits, from: String) -> v1::InstanceLimits {
+    let Limits { enis, addresses_per_eni, prefixes } = limits;
+    v1::InstanceLimits {
+        enis: enis.into(),
+        addresses_per_eni: addresses_per_eni.into(),
+        prefixes,
+        from,
     }
 }
 

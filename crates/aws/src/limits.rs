@@ -1,8 +1,9 @@
-//! What an instance type allows: asked of EC2, or looked up in the table that is built in.
+//! What an instance type allows: asked of EC2, looked up in the table that is built in, or assumed.
 //!
-//! It must not know which of the two is preferred.
+//! It must not know which of them is preferred.
 
 use aws_sdk_ec2::types::{InstanceTypeHypervisor, InstanceTypeInfo, NetworkInfo};
+use instance_types::InstanceType;
 use ipam::call::CallError;
 use ipam::policy::Limits;
 
@@ -27,6 +28,28 @@ pub fn known_limits(instance_type: &str) -> Option<Limits> {
         addresses_per_eni: row.ipv4_per_eni,
         prefixes: row.supports_prefixes(),
     })
+}
+
+/// What to start from where nobody knows `instance_type`: the most that any type of its size has,
+/// or any type at all if the size is unknown too. Limits that are too high show as refusals by
+/// EC2, from which the core learns; ones that are too low would never show.
+#[must_use]
+pub fn assumed_limits(instance_type: &str) -> Limits {
+    let size = |name: &str| name.split_once('.').map(|(_family, size)| size.to_owned());
+    let is_of_size = |row: &&InstanceType| size(row.name) == size(instance_type);
+    let least = Limits { enis: 1, addresses_per_eni: 2, prefixes: true };
+    let most = |rows: Vec<&InstanceType>| {
+        rows.into_iter().fold(least, |most, row| Limits {
+            enis: most.enis.max(row.max_enis()),
+            addresses_per_eni: most.addresses_per_eni.max(row.ipv4_per_eni),
+            // What takes none, Xen, gets no new types.
+            prefixes: true,
+        })
+    };
+    match instance_types::all().filter(is_of_size).collect::<Vec<_>>() {
+        rows if rows.is_empty() => most(instance_types::all().collect()),
+        rows => most(rows),
+    }
 }
 
 /// The default number of vCPUs of `instance_type` from the built-in table, or `None` where the
@@ -81,6 +104,10 @@ mod tests {
         assert_eq!(known_limits("m5.large"), Some(m5));
         assert_eq!(known_vcpus("m5.large"), Some(2));
         assert!(!known_limits("t2.micro").unwrap().prefixes);
+        let large = Limits { enis: 4, addresses_per_eni: 20, prefixes: true };
+        let enormous = Limits { enis: 24, addresses_per_eni: 64, prefixes: true };
+        let assumed = ["m99.large", "m99.enormous", "m99"].map(assumed_limits);
+        assert_eq!(assumed, [large, enormous, enormous]);
         assert_eq!((known_limits("m5.enormous"), known_vcpus("m5.enormous")), (None, None));
     }
 }

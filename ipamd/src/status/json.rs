@@ -12,6 +12,8 @@ struct Status<'a> {
     version: &'a str,
     /// `secondary-ip` or `prefix`.
     mode: &'a str,
+    /// `null` from a daemon that does not tell.
+    limits: Option<Limits<'a>>,
     enis: Vec<Eni<'a>>,
     /// Ids of ENIs on this instance that are not the daemon's to manage.
     foreign_enis: &'a [String],
@@ -21,6 +23,18 @@ struct Status<'a> {
     in_flight: &'a [String],
     /// What keeps the pool from its target, one phrase each.
     blocked: &'a [String],
+}
+
+/// What EC2 allows the instance, as far as the daemon knew when it started.
+#[derive(Serialize)]
+struct Limits<'a> {
+    /// How many ENIs, the primary included.
+    enis: u32,
+    /// Its own, secondaries and prefixes together.
+    addresses_per_eni: u32,
+    prefixes: bool,
+    /// Who says so, in a few words for people.
+    from: &'a str,
 }
 
 #[derive(Serialize)]
@@ -83,6 +97,12 @@ pub(super) fn render(view: &v1::ViewReply) -> serde_json::Result<String> {
         instance_type: &view.instance_type,
         version: &view.server_version,
         mode: &view.mode,
+        limits: view.limits.as_ref().map(|limits| Limits {
+            enis: limits.enis,
+            addresses_per_eni: limits.addresses_per_eni,
+            prefixes: limits.prefixes,
+            from: &limits.from,
+        }),
         enis: view.enis.iter().map(eni).collect(),
         foreign_enis: &view.foreign_enis,
         pods: view.pods.iter().map(pod).collect(),

@@ -9,7 +9,8 @@ use proto::v1;
 pub(super) fn render(view: &v1::ViewReply, now: SystemTime) -> String {
     let v1::ViewReply { instance_id, instance_type, server_version, mode, .. } = view;
     let node = format!("{instance_id} ({instance_type}), ipamd {server_version}, mode {mode}");
-    let mut paragraphs = vec![node, enis(view).to_string()];
+    let node = [node].into_iter().chain(view.limits.as_ref().map(limits)).collect::<Vec<_>>();
+    let mut paragraphs = vec![node.join("\n"), enis(view).to_string()];
     if view.enis.iter().flat_map(|eni| &eni.blocks).any(is_prefix) {
         paragraphs.push(prefixes(view).to_string());
     }
@@ -18,6 +19,12 @@ pub(super) fn render(view: &v1::ViewReply, now: SystemTime) -> String {
     }
     paragraphs.push(sums(view));
     paragraphs.join("\n\n") + "\n"
+}
+
+fn limits(limits: &v1::InstanceLimits) -> String {
+    let v1::InstanceLimits { enis, addresses_per_eni, prefixes, from } = limits;
+    let prefixes = if *prefixes { "prefixes" } else { "no prefixes" };
+    format!("limits: {enis} ENIs, {addresses_per_eni} addresses on each, {prefixes} ({from})")
 }
 
 /// The sums, and one line for each thing that is under way or in the way.

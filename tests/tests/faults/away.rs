@@ -11,7 +11,7 @@ use tests::process::{PATIENCE, eventually, in_netns, output};
 use crate::{all_reachable, names_code, run_patiently};
 
 /// Packets from the node to EC2 meet this verdict of nftables; others pass.
-async fn cut_off(node: &ExecNode, verdict: &str) -> Result<()> {
+pub(crate) async fn cut_off(node: &ExecNode, verdict: &str) -> Result<()> {
     let rules = format!(
         "table ip away {{ chain out {{ type filter hook output priority 0; \
          tcp dport 8773 {verdict}; }}; }}"
@@ -19,7 +19,7 @@ async fn cut_off(node: &ExecNode, verdict: &str) -> Result<()> {
     output(in_netns(&node.netns, "nft").arg(rules)).await.map(|_| ())
 }
 
-async fn reconnect(node: &ExecNode) -> Result<()> {
+pub(crate) async fn reconnect(node: &ExecNode) -> Result<()> {
     output(in_netns(&node.netns, "nft").arg("delete table ip away")).await.map(|_| ())
 }
 

@@ -112,8 +112,11 @@ async fn a_read_only_disk_refuses_adds_and_keeps_what_is_there() -> Result<()> {
         let node = &mut cluster.nodes[0];
         let mut pods = node.runtime.run_all("p", 2).await?;
         node.stop_ipamd().await?;
+        std::fs::remove_file(state.0.join("tidepool-limits.json"))?;
         state.remount("ro").await?;
         node.start_ipamd_unready().await?;
+        let limits = node.view().await?.limits.context("no limits")?;
+        ensure!(limits.from == "told by EC2", "{limits:?}, which cannot be kept");
         let refusal = eventually("refusal for the disk", PATIENCE, async || {
             let refusal = node.runtime.refusal("ro").await?;
             ensure!(refusal.msg.starts_with("STATE_UNWRITABLE: "), "{refusal}");

@@ -6,6 +6,7 @@ mod away;
 mod busy;
 mod crash;
 mod disk;
+mod limits;
 mod short;
 
 use std::time::Duration;

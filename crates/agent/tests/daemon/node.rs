@@ -236,6 +236,7 @@ fn config(directory: &Path) -> Config {
             manage_untagged: true,
         },
         limits: Limits { enis: 8, addresses_per_eni: 30, prefixes: true },
+        limits_from: "a test".to_owned(),
         policy: Policy {
             mode: Mode::SecondaryIp,
             targets: Targets::Ip { warm: 5, minimum: 0 },

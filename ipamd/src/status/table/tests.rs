@@ -64,6 +64,12 @@ fn view() -> v1::ViewReply {
         in_flight: vec!["attach eni-2".into()],
         blocked: vec!["subnet-a is full".into()],
         server_version: "0.1.0".into(),
+        limits: Some(v1::InstanceLimits {
+            enis: 3,
+            addresses_per_eni: 10,
+            prefixes: true,
+            from: "EC2".into(),
+        }),
     }
 }
 
@@ -73,6 +79,7 @@ fn the_table_tells_all() {
     let trimmed: Vec<&str> = text.lines().map(str::trim_end).collect();
     let expect = "\
 i-0a (m5.large), ipamd 0.1.0, mode prefix
+limits: 3 ENIs, 10 addresses on each, prefixes (EC2)
 
  ENI    DEVICE  TABLE  SUBNET    ADDRESS   STATE      USED  COOLING  FREE
  eni-0  0       main   subnet-a  10.0.0.0  ready      2     2        13
@@ -104,7 +111,8 @@ fn the_keys_of_the_json_are_a_promise() {
     };
     assert_eq!(
         keys(&json),
-        "blocked counts enis foreign_enis in_flight instance_id instance_type mode pods version"
+        "blocked counts enis foreign_enis in_flight instance_id instance_type limits mode pods \
+         version"
     );
     assert_eq!(
         keys(&json["enis"][0]),
@@ -116,6 +124,7 @@ fn the_keys_of_the_json_are_a_promise() {
         "address container_id eni ifname name namespace network since_ms table uid"
     );
     assert_eq!(keys(&json["counts"]), "assigned cooling free prefixes total waiting");
+    assert_eq!(keys(&json["limits"]), "addresses_per_eni enis from prefixes");
     assert_eq!(json["pods"][0]["address"], "10.0.0.17");
     assert_eq!(json["enis"][1]["table"], 2);
 }
