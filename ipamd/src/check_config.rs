@@ -32,7 +32,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<(), Failure> {
     let instance_type = arguments.instance_type.clone().map_or_else(type_of_this_node, Ok);
     match instance_type {
         Ok(name) => text.push_str(&type_text(&settings, &name)),
-        Err(why) => line(&mut text, "instance type", format!("unknown: {why}")),
+        Err(why) => text.push_str(&unknown_text(&settings, format!("unknown: {why}"))),
     }
     std::io::stdout().write_all(text.as_bytes()).context("print the settings")?;
     Ok(())
@@ -79,12 +79,11 @@ fn settings_text(settings: &Settings) -> String {
 }
 
 fn type_text(settings: &Settings, name: &str) -> String {
-    let mut text = String::new();
     let known = limits::at_hand(name, &settings.state_directory);
     let Some(Known { limits, source }) = known else {
-        line(&mut text, "instance type", format!("{name}, unknown to the built-in table"));
-        return text;
+        return unknown_text(settings, format!("{name}, unknown to the built-in table"));
     };
+    let mut text = String::new();
     let policy = node::policy(settings, limits, aws::known_vcpus(name));
     line(&mut text, "instance type", name.to_owned());
     line(&mut text, "limits", limits_text(limits));
@@ -95,6 +94,16 @@ fn type_text(settings: &Settings, name: &str) -> String {
     line(&mut text, "max pods", policy.max_pods.to_string());
     line(&mut text, "holds at most", format!("{} addresses for pods", limits.capacity(&policy)));
     for warning in node::warnings(settings, &policy, limits) {
+        line(&mut text, "warning", warning);
+    }
+    text
+}
+
+/// What holds on every instance.
+fn unknown_text(settings: &Settings, instance_type: String) -> String {
+    let mut text = String::new();
+    line(&mut text, "instance type", instance_type);
+    for warning in node::setting_warnings(settings) {
         line(&mut text, "warning", warning);
     }
     text

@@ -1,7 +1,7 @@
 //! What the settings amount to on this node.
 
 use aws::NodeFacts;
-use ipam::policy::{Limits, Mode, Node, Policy, Targets};
+use ipam::policy::{Limits, Mode, Node, Policy, Targets, WarmSettings};
 
 use crate::settings::Settings;
 
@@ -50,6 +50,12 @@ pub(crate) fn warnings(settings: &Settings, policy: &Policy, limits: Limits) -> 
     warnings
 }
 
+/// Those of [`warnings`] that hold on every instance.
+pub(crate) fn setting_warnings(settings: &Settings) -> Vec<String> {
+    let overridden = overridden(settings, settings.mode);
+    settings.warnings.iter().cloned().chain(overridden).collect()
+}
+
 /// Those of [`warnings`] that are about the pool.
 pub(crate) fn pool_warnings(settings: &Settings, policy: &Policy, limits: Limits) -> Vec<String> {
     let no_prefixes = (settings.mode != policy.mode).then(|| {
@@ -57,7 +63,42 @@ pub(crate) fn pool_warnings(settings: &Settings, policy: &Policy, limits: Limits
          addresses"
             .to_owned()
     });
-    no_prefixes.into_iter().chain(out_of_reach(policy, limits)).collect()
+    let overridden = overridden(settings, policy.mode);
+    no_prefixes.into_iter().chain(overridden).chain(out_of_reach(policy, limits)).collect()
+}
+
+/// Targets that have no effect in `mode`, with what to set in their stead. The manifest sets some for
+/// everybody, so the value there is not taken for a wish; and 0 asks for nothing.
+fn overridden(settings: &Settings, mode: Mode) -> Vec<String> {
+    let (warm, default) = (settings.warm, WarmSettings::default());
+    let enis = ("WARM_ENI_TARGET", warm.warm_eni.into(), default.warm_eni.into());
+    let prefixes = ("WARM_PREFIX_TARGET", warm.warm_prefix.into(), default.warm_prefix.into());
+    let ips = ("WARM_IP_TARGET", warm.warm_ip, default.warm_ip);
+    let minimum = ("MINIMUM_IP_TARGET", warm.minimum_ip, default.minimum_ip);
+    let by_ips = warm.warm_ip != 0 || warm.minimum_ip != 0;
+    let (without_effect, why) = match mode {
+        Mode::Ipv6 => (
+            vec![enis, prefixes, ips, minimum],
+            "with ENABLE_IPv6=true, where one prefix is enough; leave it out",
+        ),
+        Mode::SecondaryIp | Mode::Prefix if by_ips => (
+            vec![enis, prefixes],
+            "beside WARM_IP_TARGET or MINIMUM_IP_TARGET; set WARM_IP_TARGET to as many free \
+             addresses as are wanted",
+        ),
+        Mode::Prefix => {
+            (vec![enis], "with ENABLE_PREFIX_DELEGATION=true; set WARM_PREFIX_TARGET instead")
+        }
+        Mode::SecondaryIp if settings.mode == Mode::Prefix => {
+            (vec![prefixes], "on an instance without prefixes; set WARM_ENI_TARGET instead")
+        }
+        Mode::SecondaryIp => (
+            vec![prefixes],
+            "without prefixes; set ENABLE_PREFIX_DELEGATION=true, or WARM_ENI_TARGET instead",
+        ),
+    };
+    let set = without_effect.into_iter().filter(|(_, n, default)| *n != 0 && n != default);
+    set.map(|(name, n, _): (_, u32, _)| format!("{name}: {n} has no effect {why}")).collect()
 }
 
 /// Targets that ask for more than the node ever holds, each with the most that makes sense.
@@ -135,6 +176,60 @@ mod tests {
         check(&[minimum, ("MAX_ENI", "2")], &[expect]);
         let expect = ("MINIMUM_IP_TARGET: 10 is ", "set 5 or less");
         check(&[prefixes, minimum, ("TIDEPOOL_MAX_PODS", "5")], &[expect]);
+    }
+
+    #[test]
+    fn targets_without_effect_are_warned_of_if_somebody_set_them() {
+        let check = |prefixes, variables: &str, expect: &[(&str, &str)]| {
+            let variables = variables.split_whitespace().filter_map(|set| set.split_once('='));
+            let owned = variables.map(|(k, v)| (k.to_owned(), v.to_owned()));
+            let settings = Settings::from_variables(owned).unwrap();
+            let limits = Limits { enis: 15, addresses_per_eni: 50, prefixes };
+            let policy = policy(&settings, limits, Some(96));
+            let warnings = pool_warnings(&settings, &policy, limits);
+            let warnings: Vec<_> = warnings.iter().filter(|w| w.contains("no effect")).collect();
+            let told = |(warning, (start, end)): (&&String, &(&str, &str))| {
+                warning.starts_with(&format!("{start} has no effect ")) && warning.ends_with(end)
+            };
+            assert_eq!(warnings.len(), expect.len(), "{settings:?}: {warnings:?}");
+            assert!(warnings.iter().zip(expect).all(told), "{settings:?}: {warnings:?}");
+        };
+        let delegation = "ENABLE_PREFIX_DELEGATION=true";
+        let by_ip = "set WARM_IP_TARGET to as many free addresses as are wanted";
+        for manifest in ["", "WARM_ENI_TARGET=1 WARM_PREFIX_TARGET=1"] {
+            for ours in ["", delegation, "WARM_IP_TARGET=5", "MINIMUM_IP_TARGET=5"] {
+                check(true, &format!("{manifest} {ours}"), &[]);
+                check(false, &format!("{manifest} {ours}"), &[]);
+            }
+        }
+        check(true, "WARM_ENI_TARGET=2", &[]);
+        check(true, "WARM_ENI_TARGET=0 WARM_IP_TARGET=5", &[]);
+        check(true, "WARM_ENI_TARGET=2 WARM_IP_TARGET=5", &[("WARM_ENI_TARGET: 2", by_ip)]);
+        check(true, "WARM_ENI_TARGET=2 MINIMUM_IP_TARGET=5", &[("WARM_ENI_TARGET: 2", by_ip)]);
+        check(
+            true,
+            "WARM_ENI_TARGET=2 WARM_PREFIX_TARGET=3 WARM_IP_TARGET=5",
+            &[("WARM_ENI_TARGET: 2", by_ip), ("WARM_PREFIX_TARGET: 3", by_ip)],
+        );
+        let expect = ("WARM_PREFIX_TARGET: 3", "or WARM_ENI_TARGET instead");
+        check(true, "WARM_PREFIX_TARGET=3", &[expect]);
+        let set = format!("{delegation} WARM_PREFIX_TARGET=3");
+        check(true, &set, &[]);
+        let without = "on an instance without prefixes; set WARM_ENI_TARGET instead";
+        check(false, &set, &[("WARM_PREFIX_TARGET: 3", without)]);
+        let set = format!("{delegation} WARM_ENI_TARGET=2");
+        check(true, &set, &[("WARM_ENI_TARGET: 2", "set WARM_PREFIX_TARGET instead")]);
+        check(false, &set, &[]);
+        let set = format!("{set} WARM_IP_TARGET=5");
+        check(true, &set, &[("WARM_ENI_TARGET: 2", by_ip)]);
+
+        let targets = [("MINIMUM_IP_TARGET".to_owned(), "5".to_owned())];
+        let ipv6 = Settings { mode: Mode::Ipv6, ..Settings::from_variables(targets).unwrap() };
+        let warnings = overridden(&ipv6, Mode::Ipv6);
+        assert!(
+            warnings[0].starts_with("MINIMUM_IP_TARGET: 5 has no effect with ENABLE_IPv6=true")
+        );
+        assert_eq!(warnings.len(), 1);
     }
 
     #[test]

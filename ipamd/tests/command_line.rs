@@ -86,8 +86,13 @@ fn check_config_shows_what_ec2_told_the_daemon() {
 
 #[test]
 fn check_config_does_without_knowing_the_node() {
-    let (stdout, _) = check(&mut ipamd(&["check-config"]), 0);
+    let targets = [("WARM_ENI_TARGET", "2"), ("WARM_IP_TARGET", "5")];
+    let (stdout, _) = check(ipamd(&["check-config"]).envs(targets), 0);
     assert!(stdout.contains("instance type    unknown: read "), "{stdout}");
+    assert!(stdout.contains("warning          WARM_ENI_TARGET: 2 has no effect "), "{stdout}");
+    let (stdout, _) = check(&mut ipamd(&["check-config", "--instance-type", "m5.enormous"]), 0);
+    assert!(stdout.contains("m5.enormous, unknown to the built-in table\n"), "{stdout}");
+    assert!(!stdout.contains("_TARGET: "), "{stdout}");
 }
 
 /// The JSON of `ipamd plan` with these arguments.
