@@ -33,9 +33,12 @@ test: deps lint build plugin ## everything: unit, property, CNI, network namespa
 	$(say) "test: boto3 and the AWS CLI against vpc-sim"
 	tests/wire/run --binary $(TIDEPOOL_BIN)/vpc-sim --python $(TIDEPOOL_PYTHON)
 
-bench: deps-demo plugin ## what the whole path costs: EC2 calls, ADD latency, memory, sizes (release profile)
+bench: deps-demo plugin ## what deciding and the whole path cost: time, EC2 calls, memory, sizes (release profile)
 	$(say) "build: release profile"
 	cargo build --workspace --release
+	$(say) "bench: the planner and the engine on the largest node"
+	cargo bench -p ipam --bench plan
+	$(say) "bench: the whole path"
 	@TIDEPOOL_BIN=$(CARGO_TARGET_DIR)/release $(CARGO_TARGET_DIR)/release/bench
 
 lint: ## formatting and clippy, warnings are errors

@@ -1,0 +1,254 @@
+//! What deciding costs on the largest node: 15 ENIs that carry 50 addresses each, their own and 49
+//! prefixes or single addresses. `cargo bench -p ipam`. One plan is to stay under 50 µs.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::error::Error;
+use std::hint::black_box;
+use std::net::Ipv4Addr;
+use std::time::{Duration, Instant};
+
+use criterion::{Criterion, criterion_group, criterion_main};
+use ipam::block::Block;
+use ipam::call::{
+    AttachmentStatus, CallOutput, Ec2Call, EniAttachment, EniFacts, EniKind, SubnetFacts,
+};
+use ipam::event::{Effect, Event, LinkState, RequestId};
+use ipam::id::{AttachmentKey, EniAttachmentId, EniId, InstanceId, Pod, SubnetId};
+use ipam::plan::{Allowance, EniSupply, Situation, SubnetSupply, SupplyState, Tally, plan};
+use ipam::policy::{Limits, Mode, Node, Policy, Targets};
+use ipam::record::{Assignment, Change, Record};
+use ipam::time::Timestamp;
+use ipam::{Boot, Engine};
+use ipnet::Ipv4Net;
+
+const N_ENIS: u16 = 15;
+const N_BLOCKS: u16 = 49;
+const LIMITS: Limits = Limits { enis: N_ENIS, addresses_per_eni: N_BLOCKS + 1, prefixes: true };
+
+criterion_group!(benches, plans, events);
+criterion_main!(benches);
+
+/// The planner alone, from its input.
+fn plans(criterion: &mut Criterion) {
+    for (name, mode) in MODES {
+        let policy = policy(mode);
+        let situation = situation(mode).expect("the ids are well-formed");
+        criterion.bench_function(&format!("plan, {name}"), |bencher| {
+            bencher.iter(|| plan(black_box(&situation), &policy, &LIMITS, now()));
+        });
+    }
+}
+
+/// All that one event leads to on a node whose every address has its pod: an Add that gets the one
+/// address that is free, the Del that gives it back, and a Tick between them.
+fn events(criterion: &mut Criterion) {
+    for (name, mode) in MODES {
+        let mut node = FullNode::start(mode).expect("ids and blocks are well-formed");
+        for (event, pick) in [("add", 0), ("tick", 1), ("del", 2)] {
+            criterion.bench_function(&format!("{event} on a full node, {name}"), |bencher| {
+                bencher.iter_custom(|rounds| (0..rounds).map(|_| node.round()[pick]).sum());
+            });
+        }
+    }
+}
+
+const MODES: [(&str, Mode); 2] =
+    [("15 x 49 prefixes", Mode::Prefix), ("15 x 49 addresses", Mode::SecondaryIp)];
+
+fn now() -> Timestamp {
+    Timestamp::from_millis(1_000_000)
+}
+
+fn policy(mode: Mode) -> Policy {
+    Policy {
+        mode,
+        // More than there is, so that the planner looks everywhere.
+        targets: Targets::Ip { warm: 100_000, minimum: 0 },
+        max_enis: None,
+        max_pods: 100_000,
+        // What one round gives back serves the next.
+        cooldown: Duration::ZERO,
+        add_wait: Duration::from_secs(10),
+        grow_delay: Duration::ZERO,
+        shrink_delay: Duration::from_secs(30),
+        min_eni_age: Duration::from_secs(60),
+    }
+}
+
+/// Every ENI has room for five more blocks, and all of them are wanted.
+fn situation(mode: Mode) -> Result<Situation, Box<dyn Error>> {
+    let open = Allowance::Open(u16::MAX);
+    let subnet =
+        SubnetSupply { id: SubnetId::try_from("subnet-0")?, addresses: open, prefixes: open };
+    let n = N_BLOCKS - 5;
+    let addresses = mode.block_size() * u64::from(n);
+    let (prefixes, singles) = if mode == Mode::Prefix { (n, 0) } else { (0, n) };
+    let tally = Tally { prefixes, singles, addresses, live: addresses, ..Tally::default() };
+    let eni = |n: u16| -> Result<EniSupply, Box<dyn Error>> {
+        Ok(EniSupply {
+            id: eni_id(n)?,
+            subnet: subnet.clone(),
+            state: SupplyState::Attached,
+            removable_from: None,
+            busy: false,
+            pending: None,
+            hold: None,
+            limit: u16::MAX,
+            at_once: u16::MAX,
+            tally,
+        })
+    };
+    Ok(Situation {
+        enis: (0..N_ENIS).map(eni).collect::<Result<_, _>>()?,
+        creating: Vec::new(),
+        n_foreign: 0,
+        n_waiting: 20,
+        subnets: vec![subnet.clone()],
+        create_at_most: u16::MAX,
+        assign_hold: None,
+        create_hold: None,
+    })
+}
+
+/// An engine with full ENIs, whose saves succeed and whose pods have every address but one.
+struct FullNode {
+    engine: Engine,
+    n_requests: u64,
+}
+
+impl FullNode {
+    fn start(mode: Mode) -> Result<Self, Box<dyn Error>> {
+        let node = Node {
+            instance: InstanceId::try_from("i-0")?,
+            instance_type: "p3dn.24xlarge".to_owned(),
+            subnet: SubnetId::try_from("subnet-0")?,
+            security_groups: BTreeSet::new(),
+            cluster: None,
+            eni_tags: BTreeMap::new(),
+            manage_untagged: true,
+        };
+        let enis = (0..N_ENIS).map(|n| eni(n, mode)).collect::<Result<Vec<_>, _>>()?;
+        let record = record(&enis)?;
+        let boot = Boot { node, limits: LIMITS, policy: policy(mode), record };
+        let (engine, effects) = Engine::new(boot, now());
+        let mut node = Self { engine, n_requests: 0 };
+        for effect in effects {
+            if let Effect::Call { id, call } = effect {
+                let output = match call {
+                    Ec2Call::DescribeSubnets => CallOutput::Subnets(vec![subnet()?]),
+                    _ => CallOutput::Enis(enis.clone()),
+                };
+                node.handle(Event::CallDone { id, result: Ok(output) });
+            }
+        }
+        for eni in enis {
+            node.handle(Event::EniLink { eni: eni.id, link: LinkState::Ready });
+        }
+        assert_eq!(node.engine.view(now()).counts.free, 1, "the node is full but for one address");
+        Ok(node)
+    }
+
+    /// How long an Add, a Tick and a Del take.
+    fn round(&mut self) -> [Duration; 3] {
+        let add = Event::Add {
+            request: self.request(),
+            key: key("one more"),
+            pod: Pod::default(),
+            netns: String::new(),
+            deadline: now() + Duration::from_secs(60),
+        };
+        let del = Event::Del { request: self.request(), key: key("one more") };
+        [add, Event::Tick, del].map(|event| self.handle(event))
+    }
+
+    fn request(&mut self) -> RequestId {
+        self.n_requests += 1;
+        RequestId(self.n_requests)
+    }
+
+    /// How long the engine takes for `event`; saves that follow from it are not timed.
+    fn handle(&mut self, event: Event) -> Duration {
+        let started = Instant::now();
+        let effects = black_box(self.engine.handle(event, now()));
+        let took = started.elapsed();
+        for effect in effects {
+            if let Effect::Save { seq, .. } = effect {
+                self.handle(Event::Saved { seq, result: Ok(()) });
+            }
+        }
+        took
+    }
+}
+
+/// A pod for every address of these ENIs but the last.
+fn record(enis: &[EniFacts]) -> Result<Record, Box<dyn Error>> {
+    let addresses = enis.iter().flat_map(|eni| {
+        eni.blocks
+            .iter()
+            .flat_map(|block| block.addresses_from(0))
+            .map(move |address| (eni, address))
+    });
+    let mut addresses: Vec<_> = addresses.collect();
+    addresses.pop();
+    let mut record = Record::default();
+    for (eni, address) in addresses {
+        let bond = eni.attachment.as_ref().ok_or("every ENI is attached")?;
+        let assignment = Assignment {
+            address,
+            eni: eni.id.clone(),
+            device_index: bond.device_index,
+            network_card: bond.network_card,
+            pod: Pod::default(),
+            netns: String::new(),
+            since: now(),
+        };
+        record.apply(&Change::Assigned { key: key(&address.to_string()), assignment })?;
+    }
+    Ok(record)
+}
+
+fn key(container: &str) -> AttachmentKey {
+    AttachmentKey {
+        network: "aws-cni".to_owned(),
+        container: container.to_owned(),
+        ifname: "eth0".to_owned(),
+    }
+}
+
+fn subnet() -> Result<SubnetFacts, Box<dyn Error>> {
+    Ok(SubnetFacts {
+        id: SubnetId::try_from("subnet-0")?,
+        cidr: Ipv4Net::new(Ipv4Addr::new(10, 0, 0, 0), 8)?,
+        free_addresses: 100_000,
+        tags: BTreeMap::new(),
+    })
+}
+
+fn eni_id(n: u16) -> Result<EniId, Box<dyn Error>> {
+    Ok(EniId::try_from(format!("eni-{n}"))?)
+}
+
+fn eni(n: u16, mode: Mode) -> Result<EniFacts, Box<dyn Error>> {
+    let [high, low] = n.to_be_bytes();
+    let block = |m: u16| -> Result<Block, Box<dyn Error>> {
+        let address = Ipv4Addr::from((10 << 24) | (u32::from(n) << 16) | (u32::from(m) << 4));
+        let length = if mode == Mode::Prefix { 28 } else { 32 };
+        Ok(Block::try_from(Ipv4Net::new(address, length)?)?)
+    };
+    Ok(EniFacts {
+        id: eni_id(n)?,
+        mac: format!("02:00:00:00:{high:02x}:{low:02x}"),
+        subnet: SubnetId::try_from("subnet-0")?,
+        primary_address: Ipv4Addr::new(10, 255, high, low),
+        blocks: (0..N_BLOCKS).map(block).collect::<Result<_, _>>()?,
+        kind: EniKind::Interface,
+        attachment: Some(EniAttachment {
+            id: EniAttachmentId::try_from(format!("eni-attach-{n}"))?,
+            device_index: n,
+            network_card: 0,
+            status: AttachmentStatus::Attached,
+            delete_on_termination: true,
+        }),
+        tags: BTreeMap::new(),
+    })
+}
