@@ -7,6 +7,7 @@ use anyhow::Context as _;
 use aws::{ConnectOptions, Ec2, Imds, NodeFacts};
 use ipam::call::{CallError, CallErrorKind, CallId, Ec2Call};
 use ipam::event::Event;
+use ipam::policy::Mode;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::{mpsc, watch};
 use tokio::task::{JoinError, JoinHandle};
@@ -53,7 +54,8 @@ async fn daemon(settings: Settings) -> anyhow::Result<()> {
     let (calls, called) = mpsc::unbounded_channel();
     let (host, wanted) = watch::channel(Vec::new());
     let primary_mac = facts.primary_mac.clone();
-    let keeper = tokio::spawn(host::keep(primary_mac, settings.mtu, wanted, inlet.clone()));
+    let of_node = host::Settings { mtu: settings.mtu, ipv6: policy.mode == Mode::Ipv6 };
+    let keeper = tokio::spawn(host::keep(primary_mac, of_node, wanted, inlet.clone()));
     let caller = tokio::spawn(make_calls(ec2, called, inlet));
     let config = Config {
         node: node::node(&settings, &facts),

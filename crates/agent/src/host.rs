@@ -24,23 +24,32 @@ const FIRST_RETRY: Duration = Duration::from_millis(250);
 /// Between two looks at what ought to be right already.
 const LOOK_EVERY: Duration = Duration::from_secs(60);
 
+/// What holds for the whole node.
+#[derive(Debug, Clone, Copy)]
+pub struct Settings {
+    /// Of all ENIs.
+    pub mtu: Mtu,
+    /// Whether pods have IPv6 addresses.
+    pub ipv6: bool,
+}
+
 /// Makes the node's own network ready for pods, whose primary ENI has the hardware address
 /// `primary_mac`; then follows `wanted` until its sender is gone, and tells `inlet` how each ENI
 /// stands: all of them when the list is new, later those that have changed. Works in the network
 /// namespace of the calling thread.
 pub async fn keep(
     primary_mac: String,
-    mtu: Mtu,
+    settings: Settings,
     mut wanted: watch::Receiver<Vec<HostEni>>,
     inlet: Inlet,
 ) {
     let mut links = link_changes();
     // Pods that live need it even if EC2 never says what there is.
-    if let LinkState::Failed(fault) = set_up_node(&primary_mac, mtu).await {
+    if let LinkState::Failed(fault) = set_up_node(&primary_mac, settings).await {
         tracing::error!(fault, "the node's own network is not ready for pods");
     }
     let mut keeper =
-        Keeper { mtu, inlet, enis: BTreeMap::new(), gone: Vec::new(), pause: LOOK_EVERY };
+        Keeper { settings, inlet, enis: BTreeMap::new(), gone: Vec::new(), pause: LOOK_EVERY };
     loop {
         tokio::select! {
             changed = wanted.changed() => match changed {
@@ -58,7 +67,7 @@ pub async fn keep(
 }
 
 struct Keeper {
-    mtu: Mtu,
+    settings: Settings,
     inlet: Inlet,
     /// The ENIs wanted, and what was last told of each.
     enis: BTreeMap<EniId, (HostEni, Option<LinkState>)>,
@@ -89,7 +98,7 @@ impl Keeper {
 
     async fn sync(&mut self) {
         for (eni, told) in self.enis.values_mut() {
-            let state = sync_one(eni, self.mtu).await;
+            let state = sync_one(eni, self.settings).await;
             if told.as_ref() != Some(&state) {
                 tracing::info!(eni = %eni.eni, ?state, "ENI's side of the kernel");
                 *told = Some(state.clone());
@@ -119,10 +128,10 @@ impl Keeper {
     }
 }
 
-async fn sync_one(eni: &HostEni, mtu: Mtu) -> LinkState {
+async fn sync_one(eni: &HostEni, settings: Settings) -> LinkState {
     let table = RouteTable::of(eni.network_card, eni.device_index);
     if table == RouteTable::MAIN {
-        return set_up_node(&eni.mac, mtu).await;
+        return set_up_node(&eni.mac, settings).await;
     }
     let Ok(mac) = eni.mac.parse() else { return no_mac(&eni.mac) };
     let wanted = EniLink {
@@ -131,7 +140,7 @@ async fn sync_one(eni: &HostEni, mtu: Mtu) -> LinkState {
         subnet: eni.subnet_cidr,
         gateway: gateway(eni),
         table,
-        mtu,
+        mtu: settings.mtu,
     };
     match datapath::eni::sync(&wanted).await {
         Ok(_) => LinkState::Ready,
@@ -140,9 +149,10 @@ async fn sync_one(eni: &HostEni, mtu: Mtu) -> LinkState {
     }
 }
 
-async fn set_up_node(primary_mac: &str, mtu: Mtu) -> LinkState {
+async fn set_up_node(primary_mac: &str, settings: Settings) -> LinkState {
+    let Settings { mtu, ipv6 } = settings;
     let Ok(primary_mac) = primary_mac.parse() else { return no_mac(primary_mac) };
-    match datapath::host::setup(&HostConfig { primary_mac, mtu }).await {
+    match datapath::host::setup(&HostConfig { primary_mac, mtu, ipv6 }).await {
         Ok(_) => LinkState::Ready,
         Err(fault) => LinkState::Failed(chain(&fault)),
     }

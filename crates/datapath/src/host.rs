@@ -12,6 +12,8 @@ pub struct HostConfig {
     pub primary_mac: MacAddr,
     /// The primary ENI's MTU.
     pub mtu: Mtu,
+    /// Whether pods have IPv6 addresses.
+    pub ipv6: bool,
 }
 
 /// Why the node's own network is not as it shall be.
@@ -46,13 +48,14 @@ pub enum HostSetupError {
 }
 
 /// Makes the node's own network ready to carry pods: the primary ENI's MTU; loose reverse path
-/// filtering there, for answers to a pod on another ENI may come in by it; forwarding.
+/// filtering there, for answers to a pod on another ENI may come in by it; forwarding. With pods on
+/// IPv6 that is switched on and forwarded too, and the router there is still listened to.
 ///
 /// # Errors
 ///
 /// [`HostSetupError`]; what was done until then stays, and is right.
 pub async fn setup(config: &HostConfig) -> Result<Change, HostSetupError> {
-    let HostConfig { primary_mac: mac, mtu } = *config;
+    let HostConfig { primary_mac: mac, mtu, ipv6 } = *config;
     let netlink = Netlink::open().map_err(HostSetupError::Socket)?;
     let primary = link::by_mac(&netlink, mac)
         .await
@@ -65,9 +68,31 @@ pub async fn setup(config: &HostConfig) -> Result<Change, HostSetupError> {
             .map_err(|source| HostSetupError::SetMtu { name: primary.name.clone(), mtu, source })?;
         change = Change::Updated;
     }
-    let loose = format!("net/ipv4/conf/{}/rp_filter", primary.name);
-    for (key, value) in [(loose.as_str(), "2"), ("net/ipv4/ip_forward", "1")] {
-        change = change.max(sysctl::set(key, value).map_err(HostSetupError::Sysctl)?);
+    let ipv6_sysctls = ipv6.then(|| ipv6_sysctls(&primary.name));
+    for (key, value) in
+        ipv4_sysctls(&primary.name).into_iter().chain(ipv6_sysctls.into_iter().flatten())
+    {
+        change = change.max(sysctl::set(&key, value).map_err(HostSetupError::Sysctl)?);
     }
     Ok(change)
+}
+
+fn ipv4_sysctls(primary: &str) -> [(String, &'static str); 2] {
+    [(format!("net/ipv4/conf/{primary}/rp_filter"), "2"), ("net/ipv4/ip_forward".to_owned(), "1")]
+}
+
+/// In an order that matters: what starts to forward stops to take a router's word for the default
+/// route, and drops the one it has, unless it was told to take it all the same (`accept_ra` 2).
+/// Source: the kernel's `Documentation/networking/ip-sysctl.rst`.
+fn ipv6_sysctls(primary: &str) -> [(String, &'static str); 5] {
+    let off = |of: &str| (format!("net/ipv6/conf/{of}/disable_ipv6"), "0");
+    [
+        // Writing it sets the two below as well, but nothing is written where nothing differs.
+        off("all"),
+        // Of the host's ends of pods' links.
+        off("default"),
+        off(primary),
+        (format!("net/ipv6/conf/{primary}/accept_ra"), "2"),
+        ("net/ipv6/conf/all/forwarding".to_owned(), "1"),
+    ]
 }

@@ -78,7 +78,8 @@ fn an_eni_is_set_up_when_its_device_appears_and_forgotten_when_it_goes() {
     wanted.mark_changed();
     let keeper = thread::spawn(move || {
         inside.run(|| {
-            let keeping = keep(PRIMARY.to_owned(), Mtu::JUMBO, wanted, inlet);
+            let settings = Settings { mtu: Mtu::JUMBO, ipv6: false };
+            let keeping = keep(PRIMARY.to_owned(), settings, wanted, inlet);
             runtime().block_on(keeping);
         })
     });

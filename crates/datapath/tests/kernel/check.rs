@@ -1,6 +1,6 @@
 //! `pod::check`: finds every single kind of damage, tolerates additions, changes nothing.
 
-use datapath::pod::check;
+use datapath::pod::{PodExpectation, check};
 
 use crate::lab::{Namespace, Pod, chain, on_node};
 
@@ -40,18 +40,25 @@ const DAMAGES: &[(Side, &str, &str)] = &[
     ),
 ];
 
+/// The same on IPv6, as far as it differs.
+const IPV6_DAMAGES: &[(Side, &str, &str)] = &[
+    (Side::Pod, "addr del fd00::20/128 dev eth0", "eth0 has no address fd00::20/128"),
+    (Side::Pod, "-6 route del default", "no route default via fe80::1 table main dev eth0"),
+    (Side::Pod, "-6 route del fe80::1", "no route fe80::1 table main dev eth0"),
+    (Side::Pod, "neigh del fe80::1 dev eth0", "no neighbour fe80::1 lladdr "),
+    (Side::Node, "-6 route del fd00::20", "the node has no route fd00::20 table main dev HOST"),
+    (Side::Node, "-6 rule del priority 512", "no rule 512: from all to fd00::20 lookup main"),
+    (
+        Side::Node,
+        "-6 rule add from fd00::20 lookup 3 priority 1536",
+        "the node has a rule 1536: from fd00::20 lookup 3",
+    ),
+];
+
 #[derive(Clone, Copy)]
 enum Side {
     Node,
     Pod,
-}
-
-fn damage(node: &Namespace, pod: &Pod, side: Side, arguments: &str) {
-    let arguments = arguments.replace("HOST", pod.link.host_name.as_str());
-    match side {
-        Side::Node => node.ip(&arguments),
-        Side::Pod => pod.namespace.ip(&arguments),
-    };
 }
 
 #[test]
@@ -60,17 +67,42 @@ fn every_damage_is_found_and_nothing_is_changed() {
         on_node(|node| {
             node.ip("link set pad up");
             let pod = Pod::planned("sample-pod", &["10.0.2.20@2"]);
-            let state = pod.add(node);
-            let expectation = pod.expectation(&state);
-            node.block_on(check(&expectation)).unwrap();
-            damage(node, &pod, *side, arguments);
+            let expectation = damaged(node, &pod, *side, arguments);
             let before = (node.dump(), pod.namespace.dump());
-            let error = node.block_on(check(&expectation)).expect_err(arguments);
-            let words = words.replace("HOST", pod.link.host_name.as_str());
-            assert!(chain(&error).contains(&words), "{arguments}: {}", chain(&error));
+            assert_found(node, &pod, &expectation, words);
             assert_eq!((node.dump(), pod.namespace.dump()), before, "{arguments}");
         });
     }
+}
+
+#[test]
+fn every_damage_to_ipv6_is_found() {
+    for (side, arguments, words) in IPV6_DAMAGES {
+        on_node(|_| {
+            let node = Namespace::with_ipv6("node");
+            let pod = Pod::planned("sample-pod", &["fd00::20@main"]);
+            let expectation = damaged(&node, &pod, *side, arguments);
+            assert_found(&node, &pod, &expectation, words);
+        });
+    }
+}
+
+/// Makes the pod's link, sees that it passes, and damages it.
+fn damaged(node: &Namespace, pod: &Pod, side: Side, arguments: &str) -> PodExpectation {
+    let expectation = pod.expectation(&pod.add(node));
+    node.block_on(check(&expectation)).unwrap();
+    let arguments = arguments.replace("HOST", pod.link.host_name.as_str());
+    match side {
+        Side::Node => node.ip(&arguments),
+        Side::Pod => pod.namespace.ip(&arguments),
+    };
+    expectation
+}
+
+fn assert_found(node: &Namespace, pod: &Pod, expectation: &PodExpectation, words: &str) {
+    let words = words.replace("HOST", pod.link.host_name.as_str());
+    let error = node.block_on(check(expectation)).expect_err(&words);
+    assert!(chain(&error).contains(&words), "{words}: {}", chain(&error));
 }
 
 #[test]
@@ -142,7 +174,7 @@ fn a_pod_of_the_incumbent_passes() {
         node.ip(&format!("route add 10.0.2.20 dev {host} scope link"));
         node.ip("rule add to 10.0.2.20 lookup main priority 512");
         node.ip("rule add from 10.0.2.20 lookup 2 priority 1536");
-        let expectation = datapath::pod::PodExpectation {
+        let expectation = PodExpectation {
             netns: pod.link.netns.clone(),
             ifname: pod.link.ifname.clone(),
             host_name: host.clone(),

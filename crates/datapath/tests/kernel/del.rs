@@ -3,7 +3,7 @@
 use datapath::Removal;
 use datapath::pod::del;
 
-use crate::lab::{Pod, on_node};
+use crate::lab::{Namespace, Pod, on_node};
 
 /// A StatefulSet's pod comes back under its name before the runtime has torn the old one down.
 #[test]
@@ -49,6 +49,33 @@ fn del_needs_no_namespace_and_may_be_repeated() {
         let removed = node.block_on(del(&removal)).unwrap();
         assert_eq!(removed.link, Removal::Absent);
         assert_eq!(removed.addresses, [("10.0.2.20".parse().unwrap(), Removal::Absent)]);
+    });
+}
+
+/// As on IPv4: twice is once, what went to another pod stays, and none need be named.
+#[test]
+fn del_of_an_ipv6_pod() {
+    on_node(|_| {
+        let node = Namespace::with_ipv6("node");
+        let rules = node.ip("-6 rule");
+        let older = Pod::added(&node, "web-0", &["fd00::20@main"]);
+        let newer = Pod::planned("web-0", &["fd00::21@main"]);
+        let state = newer.add(&node);
+        let removed = node.block_on(del(&older.removal())).unwrap();
+        assert_eq!(removed.link, Removal::NotOurs);
+        assert!(!node.ip("-6 rule").contains("fd00::20"));
+        node.block_on(datapath::pod::check(&newer.expectation(&state))).unwrap();
+        let stranger = Pod::planned("other", &["fd00::21@main"]);
+        let removed = node.block_on(del(&stranger.removal())).unwrap();
+        assert_eq!(removed.addresses, [("fd00::21".parse().unwrap(), Removal::NotOurs)]);
+        let mut removal = newer.removal();
+        removal.addresses.clear();
+        let removed = node.block_on(del(&removal)).unwrap();
+        assert_eq!(removed.addresses, [("fd00::21".parse().unwrap(), Removal::Removed)]);
+        assert_eq!(node.ip("-6 rule"), rules);
+        assert!(!node.ip("-6 route").contains("fd00::"), "{}", node.ip("-6 route"));
+        let removed = node.block_on(del(&newer.removal())).unwrap();
+        assert_eq!(removed.addresses, [("fd00::21".parse().unwrap(), Removal::Absent)]);
     });
 }
 

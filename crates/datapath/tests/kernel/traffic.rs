@@ -36,7 +36,7 @@ fn attach_to_vpc(node: &Namespace) -> Namespace {
 }
 
 fn set_up_enis(node: &Namespace) {
-    let host = HostConfig { primary_mac: PRIMARY.parse().unwrap(), mtu: Mtu::JUMBO };
+    let host = HostConfig { primary_mac: PRIMARY.parse().unwrap(), mtu: Mtu::JUMBO, ipv6: false };
     node.block_on(datapath::host::setup(&host)).unwrap();
     let secondary = EniLink {
         mac: SECONDARY.parse().unwrap(),
