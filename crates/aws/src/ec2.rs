@@ -24,7 +24,7 @@ use ipam::call::{
     Ask, CallError, CallErrorKind, CallOutput, Ec2Call, EniFacts, INSTANCE_TAG, SubnetFacts,
 };
 use ipam::id::{EniAttachmentId, EniId, InstanceId, SecurityGroupId, SubnetId, VpcId};
-use ipnet::{IpNet, Ipv6Net};
+use ipnet::IpNet;
 
 use crate::endpoint::is_url;
 use crate::failure::Failure;
@@ -189,7 +189,7 @@ impl Ec2 {
 
     async fn create_eni(&self, new: NewEni<'_>, token: &str) -> Result<EniFacts, Failure> {
         let NewEni { subnet, security_groups, ask, description, tags } = new;
-        let (addresses, prefixes) = counts(ask);
+        let Counts { addresses, prefixes, ipv6_prefixes } = Counts::of(ask);
         let answer = self
             .repeating
             .create_network_interface()
@@ -197,6 +197,7 @@ impl Ec2 {
             .set_groups(Some(security_groups.iter().map(ToString::to_string).collect()))
             .set_secondary_private_ip_address_count(addresses)
             .set_ipv4_prefix_count(prefixes)
+            .set_ipv6_prefix_count(ipv6_prefixes)
             .description(description)
             .set_tag_specifications(tag_specifications(tags))
             .client_token(token)
@@ -231,7 +232,10 @@ impl Ec2 {
     }
 
     async fn assign(&self, eni: &EniId, ask: Ask) -> Result<BTreeSet<Block>, Failure> {
-        let (addresses, prefixes) = counts(ask);
+        let Counts { addresses, prefixes, ipv6_prefixes } = Counts::of(ask);
+        if let Some(count) = ipv6_prefixes {
+            return self.assign_ipv6(eni, count).await;
+        }
         let answer = self
             .once
             .assign_private_ip_addresses()
@@ -243,15 +247,48 @@ impl Ec2 {
         Ok(reply::assigned(&answer)?)
     }
 
+    /// EC2 has no code of its own for what a refusal is nearly always about, so each says what to
+    /// look at.
+    async fn assign_ipv6(&self, eni: &EniId, count: i32) -> Result<BTreeSet<Block>, Failure> {
+        let request = self.once.assign_ipv6_addresses().network_interface_id(eni.as_str());
+        let answer = request.ipv6_prefix_count(count).send().await.map_err(|error| {
+            let advice = format!(
+                "; IPv6 pods need a subnet with an IPv6 CIDR block: associate one with the subnet \
+                 of {eni}"
+            );
+            Failure::from(error).advised(CallErrorKind::Rejected, &advice)
+        })?;
+        Ok(reply::assigned_ipv6(&answer)?)
+    }
+
     async fn unassign(&self, eni: &EniId, blocks: &BTreeSet<Block>) -> Result<CallOutput, Failure> {
+        if blocks.iter().all(|block| block.is_ipv6()) {
+            return self.unassign_ipv6(eni, blocks).await;
+        }
         let mut request =
             self.once.unassign_private_ip_addresses().network_interface_id(eni.as_str());
         for block in blocks {
             request = match block.cidr() {
                 IpNet::V4(net) if block.is_prefix() => request.ipv4_prefixes(net.to_string()),
                 IpNet::V4(net) => request.private_ip_addresses(net.addr().to_string()),
-                IpNet::V6(net) => return Err(not_ipv4(net)),
+                IpNet::V6(_) => return Err(unsupported(*block, "not of IPv4 as the others")),
             };
+        }
+        request.send().await?;
+        Ok(CallOutput::Done)
+    }
+
+    async fn unassign_ipv6(
+        &self,
+        eni: &EniId,
+        blocks: &BTreeSet<Block>,
+    ) -> Result<CallOutput, Failure> {
+        let mut request = self.once.unassign_ipv6_addresses().network_interface_id(eni.as_str());
+        for block in blocks {
+            if !block.is_prefix() {
+                return Err(unsupported(*block, "an address of the node itself"));
+            }
+            request = request.ipv6_prefixes(block.to_string());
         }
         request.send().await?;
         Ok(CallOutput::Done)
@@ -318,13 +355,23 @@ fn filter(name: &str, value: &str) -> Filter {
     Filter::builder().name(name).values(value).build()
 }
 
-/// EC2 refuses a count of zero, so nothing wanted is nothing said.
-fn counts(ask: Ask) -> (Option<i32>, Option<i32>) {
-    let count = (ask.count() > 0).then(|| i32::from(ask.count()));
-    match ask {
-        Ask::Addresses(_) => (count, None),
-        Ask::Prefixes(_) => (None, count),
-        Ask::Ipv6Prefixes(_) => (None, None),
+/// How many of each kind to ask for.
+#[derive(Default)]
+struct Counts {
+    addresses: Option<i32>,
+    prefixes: Option<i32>,
+    ipv6_prefixes: Option<i32>,
+}
+
+impl Counts {
+    /// EC2 refuses a count of zero, so nothing wanted is nothing said.
+    fn of(ask: Ask) -> Self {
+        let count = (ask.count() > 0).then(|| i32::from(ask.count()));
+        match ask {
+            Ask::Addresses(_) => Self { addresses: count, ..Self::default() },
+            Ask::Prefixes(_) => Self { prefixes: count, ..Self::default() },
+            Ask::Ipv6Prefixes(_) => Self { ipv6_prefixes: count, ..Self::default() },
+        }
     }
 }
 
@@ -338,10 +385,10 @@ fn tag_specifications(tags: &BTreeMap<String, String>) -> Option<Vec<TagSpecific
     })
 }
 
-fn not_ipv4(block: Ipv6Net) -> Failure {
+fn unsupported(block: Block, why: &str) -> Failure {
     Failure::Unanswered {
         kind: CallErrorKind::Rejected,
         code: "UnsupportedBlock",
-        problem: format!("{block} is no IPv4 block"),
+        problem: format!("{block} is {why}"),
     }
 }

@@ -33,6 +33,16 @@ impl Failure {
         }
     }
 
+    /// With `advice` at the end of EC2's message, if it refused in that way.
+    pub(crate) fn advised(mut self, kind: CallErrorKind, advice: &str) -> Self {
+        if let Self::Refused(error) = &mut self
+            && error.kind == kind
+        {
+            error.message.push_str(advice);
+        }
+        self
+    }
+
     /// In one line: the SDK's errors know line breaks.
     fn unanswered(kind: CallErrorKind, code: &'static str, error: &(dyn Error + 'static)) -> Self {
         let causes: Vec<_> = causes(error).map(ToString::to_string).collect();

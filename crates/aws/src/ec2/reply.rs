@@ -7,6 +7,7 @@ use std::fmt::Display;
 use std::net::{IpAddr, Ipv4Addr};
 use std::str::FromStr;
 
+use aws_sdk_ec2::operation::assign_ipv6_addresses::AssignIpv6AddressesOutput;
 use aws_sdk_ec2::operation::assign_private_ip_addresses::AssignPrivateIpAddressesOutput;
 use aws_sdk_ec2::operation::attach_network_interface::AttachNetworkInterfaceOutput;
 use aws_sdk_ec2::operation::create_network_interface::CreateNetworkInterfaceOutput;
@@ -17,7 +18,7 @@ use aws_sdk_ec2::types::{
 use ipam::block::Block;
 use ipam::call::{AttachmentStatus, EniAttachment, EniFacts, EniKind, SubnetFacts};
 use ipam::id::{EniAttachmentId, InstanceId};
-use ipnet::Ipv4Net;
+use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 
 /// A field of an answer that is missing or makes no sense.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -100,10 +101,22 @@ pub(super) fn assigned(
     let prefixes = answer
         .assigned_ipv4_prefixes()
         .iter()
-        .map(|prefix| prefix_block("assignedIpv4Prefix", prefix.ipv4_prefix()));
+        .map(|prefix| prefix_block::<Ipv4Net>("assignedIpv4Prefix", prefix.ipv4_prefix()));
     let blocks = addresses.chain(prefixes).collect::<Result<BTreeSet<_>, _>>()?;
     let first = blocks.first().map(|_| ());
     need("assignedPrivateIpAddressesSet or assignedIpv4PrefixSet", first).map(|()| blocks)
+}
+
+/// As [`assigned`].
+pub(super) fn assigned_ipv6(
+    answer: &AssignIpv6AddressesOutput,
+) -> Result<BTreeSet<Block>, BadField> {
+    let name = "assignedIpv6PrefixSet";
+    let prefixes = answer.assigned_ipv6_prefixes().iter();
+    let blocks = prefixes
+        .map(|prefix| prefix_block::<Ipv6Net>(name, Some(prefix)))
+        .collect::<Result<BTreeSet<_>, _>>()?;
+    need(name, blocks.first().map(|_| ())).map(|()| blocks)
 }
 
 pub(super) fn subnet(subnet: &Subnet) -> Result<SubnetFacts, BadField> {
@@ -115,7 +128,7 @@ pub(super) fn subnet(subnet: &Subnet) -> Result<SubnetFacts, BadField> {
     })
 }
 
-/// IPv6 addresses and prefixes are left out: no pod asks for one yet, and a block that is listed
+/// The ENI's single IPv6 addresses are left out: they are the node's own, and a block that is listed
 /// is a block that may be handed to a pod.
 fn blocks(eni: &NetworkInterface) -> Result<BTreeSet<Block>, BadField> {
     let secondaries = eni
@@ -126,19 +139,27 @@ fn blocks(eni: &NetworkInterface) -> Result<BTreeSet<Block>, BadField> {
     let prefixes = eni
         .ipv4_prefixes()
         .iter()
-        .map(|prefix| prefix_block("ipv4PrefixSet", prefix.ipv4_prefix()));
-    secondaries.chain(prefixes).collect()
+        .map(|prefix| prefix_block::<Ipv4Net>("ipv4PrefixSet", prefix.ipv4_prefix()));
+    let ipv6_prefixes = eni
+        .ipv6_prefixes()
+        .iter()
+        .map(|prefix| prefix_block::<Ipv6Net>("ipv6PrefixSet", prefix.ipv6_prefix()));
+    secondaries.chain(prefixes).chain(ipv6_prefixes).collect()
 }
 
 fn address_block(name: &'static str, text: Option<&str>) -> Result<Block, BadField> {
     parse::<Ipv4Addr>(name, text).map(|address| Block::address(IpAddr::V4(address)))
 }
 
-fn prefix_block(name: &'static str, text: Option<&str>) -> Result<Block, BadField> {
-    let block = Block::try_from(parse::<Ipv4Net>(name, text)?);
+/// Of the family of `N`.
+fn prefix_block<N>(name: &'static str, text: Option<&str>) -> Result<Block, BadField>
+where
+    N: FromStr<Err: Display> + Into<IpNet>,
+{
+    let block = Block::try_from(parse::<N>(name, text)?.into());
     match block {
         Ok(block) if block.is_prefix() => Ok(block),
-        Ok(block) => Err(BadField::new(name, format!("{block} is no /28"))),
+        Ok(block) => Err(BadField::new(name, format!("{block} is one address"))),
         Err(error) => Err(BadField::new(name, error)),
     }
 }

@@ -15,7 +15,7 @@ use ipam::call::{Ask, CallErrorKind, CallOutput, Ec2Call, EniFacts, EniKind, INS
 use ipam::id::{EniId, SubnetId};
 
 use super::node::{Node, nodes};
-use super::servers::{Process, REGION, Site, TYPE, VpcSim, ZONE};
+use super::servers::{Process, REGION, Site, TYPE, VpcSim, ZONE, plain_client};
 use super::wire::{id, options};
 
 /// The clauses that do not hold on moto 5.2, and why. A clause that begins to hold there fails
@@ -23,16 +23,20 @@ use super::wire::{id, options};
 const MOTO_DIFFERS: &[(&str, &str)] = &[
     ("a_device_index_cannot_be_taken_twice", "it does not look at what is attached where"),
     ("a_fragmented_subnet_says_so", NO_PREFIXES),
+    ("a_subnet_without_ipv6_says_so", NO_PREFIXES),
     ("an_attached_eni_cannot_be_deleted", "it deletes it, and the instance goes on to list it"),
     ("an_eni_cannot_be_attached_twice", "it does not look at what is attached where"),
     ("an_eni_dies_with_its_instance_once_told_so", "it ignores the attribute in silence"),
     ("an_eni_takes_no_more_addresses_than_its_type_allows", NO_LIMITS),
     ("an_exhausted_subnet_says_so", "it gives the same address twice rather than none"),
     ("an_instance_takes_no_more_enis_than_its_type_allows", NO_LIMITS),
+    ("assign_adds_ipv6_prefixes", NO_PREFIXES),
     ("assign_adds_prefixes", NO_PREFIXES),
     ("assign_answers_with_what_it_added", "it answers with all addresses, the primary included"),
+    ("create_gives_the_ipv6_prefixes_that_were_asked_for", NO_PREFIXES),
     ("create_gives_the_prefixes_that_were_asked_for", NO_PREFIXES),
     ("the_same_token_gives_the_same_eni", "it ignores client tokens"),
+    ("unassign_takes_ipv6_prefixes_off", NO_PREFIXES),
     ("unassign_takes_prefixes_off", NO_PREFIXES),
     ("what_is_not_assigned_cannot_be_unassigned", "it does not look at what is assigned"),
 ];
@@ -52,7 +56,7 @@ macro_rules! clauses {
 }
 
 /// At least as many as there are clauses.
-const INSTANCES: i32 = 26;
+const INSTANCES: i32 = 31;
 
 async fn clauses(site: &Arc<Site>) -> Vec<Clause> {
     clauses![
@@ -60,6 +64,7 @@ async fn clauses(site: &Arc<Site>) -> Vec<Clause> {
         a_created_eni_is_complete_and_found_by_its_tag,
         create_gives_the_addresses_that_were_asked_for,
         create_gives_the_prefixes_that_were_asked_for,
+        create_gives_the_ipv6_prefixes_that_were_asked_for,
         the_same_token_gives_the_same_eni,
         create_in_an_unknown_subnet_is_rejected,
         an_attached_eni_is_found_by_its_attachment,
@@ -70,9 +75,13 @@ async fn clauses(site: &Arc<Site>) -> Vec<Clause> {
         assign_answers_with_what_it_added,
         assign_adds_addresses,
         assign_adds_prefixes,
+        assign_adds_ipv6_prefixes,
+        single_ipv6_addresses_are_the_nodes_own,
+        a_subnet_without_ipv6_says_so,
         an_eni_takes_no_more_addresses_than_its_type_allows,
         unassign_takes_addresses_off,
         unassign_takes_prefixes_off,
+        unassign_takes_ipv6_prefixes_off,
         what_is_not_assigned_cannot_be_unassigned,
         a_detached_eni_can_be_deleted_and_is_gone,
         an_attached_eni_cannot_be_deleted,
@@ -107,6 +116,16 @@ async fn create_gives_the_prefixes_that_were_asked_for(node: Node) {
     let created = node.create(Ask::Prefixes(2), "x").await;
     assert_eq!(created.blocks.iter().filter(|block| block.is_prefix()).count(), 2);
     assert_eq!(node.eni(&created.id).await.blocks, created.blocks);
+}
+
+async fn create_gives_the_ipv6_prefixes_that_were_asked_for(node: Node) {
+    let created = node.create(Ask::Ipv6Prefixes(1), "x").await;
+    assert!(created.blocks.len() == 1 && created.blocks.iter().all(is_ipv6_prefix), "{created:?}");
+    assert_eq!(node.eni(&created.id).await.blocks, created.blocks);
+}
+
+fn is_ipv6_prefix(block: &Block) -> bool {
+    block.is_ipv6() && block.is_prefix()
 }
 
 async fn the_same_token_gives_the_same_eni(node: Node) {
@@ -186,6 +205,32 @@ async fn assign_adds_prefixes(node: Node) {
     assert_eq!(node.eni(&eni).await.blocks, before.union(&added).copied().collect());
 }
 
+async fn assign_adds_ipv6_prefixes(node: Node) {
+    let (eni, _) = node.attached(Ask::Prefixes(1)).await;
+    let before = node.eni(&eni).await.blocks;
+    let added = node.assign(&eni, Ask::Ipv6Prefixes(1)).await;
+    assert!(added.len() == 1 && added.iter().all(is_ipv6_prefix), "{added:?}");
+    assert_eq!(node.eni(&eni).await.blocks, before.union(&added).copied().collect());
+}
+
+async fn single_ipv6_addresses_are_the_nodes_own(node: Node) {
+    let eni = node.create(Ask::Addresses(0), "x").await.id;
+    let assignment = plain_client(&node.site.endpoint).assign_ipv6_addresses();
+    let assignment = assignment.network_interface_id(eni.as_str()).ipv6_address_count(1);
+    let answer = assignment.send().await.expect("AssignIpv6Addresses");
+    assert_eq!(answer.assigned_ipv6_addresses().len(), 1);
+    assert!(node.eni(&eni).await.blocks.is_empty());
+}
+
+async fn a_subnet_without_ipv6_says_so(node: Node) {
+    let creation = node.creation(&node.site.tiny_subnet, Ask::Addresses(0), "x");
+    let CallOutput::Created(facts) = node.call(creation).await else { panic!("not created") };
+    let assignment = Ec2Call::Assign { eni: facts.id, ask: Ask::Ipv6Prefixes(1) };
+    let error = node.refused(assignment).await;
+    assert_eq!(error.kind, CallErrorKind::Rejected, "{error}");
+    assert!(error.message.contains("associate one with the subnet of eni-"), "{error}");
+}
+
 async fn an_eni_takes_no_more_addresses_than_its_type_allows(node: Node) {
     let (eni, _) = node.attached(Ask::Addresses(9)).await;
     let one_more = Ec2Call::Assign { eni, ask: Ask::Addresses(1) };
@@ -216,6 +261,14 @@ async fn unassign_takes_prefixes_off(node: Node) {
     let kept = blocks.pop_last().expect("two");
     node.call(Ec2Call::Unassign { eni: eni.clone(), blocks }).await;
     assert_eq!(node.eni(&eni).await.blocks, [kept].into());
+}
+
+async fn unassign_takes_ipv6_prefixes_off(node: Node) {
+    let (eni, _) = node.attached(Ask::Prefixes(1)).await;
+    let kept = node.eni(&eni).await.blocks;
+    let blocks = node.assign(&eni, Ask::Ipv6Prefixes(1)).await;
+    node.call(Ec2Call::Unassign { eni: eni.clone(), blocks }).await;
+    assert_eq!(node.eni(&eni).await.blocks, kept);
 }
 
 async fn a_detached_eni_can_be_deleted_and_is_gone(node: Node) {

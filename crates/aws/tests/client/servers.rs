@@ -8,6 +8,7 @@ use aws_sdk_ec2::Client;
 use aws_sdk_ec2::config::{BehaviorVersion, Credentials, Region};
 use aws_sdk_ec2::types::{Filter, InstanceType};
 use ipam::id::{InstanceId, SecurityGroupId, SubnetId, VpcId};
+use ipnet::Ipv6Net;
 use serde_json::Value;
 use tokio::io::{AsyncBufReadExt, AsyncRead, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::TcpStream;
@@ -107,7 +108,7 @@ pub(crate) struct Site {
     pub(crate) endpoint: String,
     pub(crate) vpc: VpcId,
     /// A /17: so large that moto, which picks at random and forgets, hardly ever picks one
-    /// address twice.
+    /// address twice. The only one with IPv6.
     pub(crate) subnet: SubnetId,
     /// A /28: 11 addresses.
     pub(crate) tiny_subnet: SubnetId,
@@ -121,13 +122,12 @@ impl Site {
     /// Makes it on the server at `endpoint`.
     pub(crate) async fn build(endpoint: &str, instances: i32) -> Self {
         let ec2 = plain_client(endpoint);
-        let vpc = ec2.create_vpc().cidr_block("10.0.0.0/16").send().await.expect("CreateVpc");
-        let vpc = id(vpc.vpc().and_then(|vpc| vpc.vpc_id()).expect("a VPC"));
-        let subnet = subnet(&ec2, &vpc, "10.0.128.0/17").await;
+        let (vpc, ipv6_cidr) = vpc(&ec2).await;
+        let subnet = subnet(&ec2, &vpc, "10.0.128.0/17", Some(ipv6_cidr)).await;
         Self {
             endpoint: endpoint.to_owned(),
-            tiny_subnet: self::subnet(&ec2, &vpc, "10.0.8.0/28").await,
-            unaligned_subnet: self::subnet(&ec2, &vpc, "10.0.9.0/27").await,
+            tiny_subnet: self::subnet(&ec2, &vpc, "10.0.8.0/28", None).await,
+            unaligned_subnet: self::subnet(&ec2, &vpc, "10.0.9.0/27", None).await,
             group: default_group(&ec2, &vpc).await,
             instances: run_instances(&ec2, &subnet, instances).await,
             vpc,
@@ -137,7 +137,7 @@ impl Site {
 }
 
 /// The SDK as it comes, for what the daemon never does.
-fn plain_client(endpoint: &str) -> Client {
+pub(crate) fn plain_client(endpoint: &str) -> Client {
     let config = aws_sdk_ec2::Config::builder()
         .behavior_version(BehaviorVersion::latest())
         .region(Region::from_static(REGION))
@@ -147,8 +147,20 @@ fn plain_client(endpoint: &str) -> Client {
     Client::from_conf(config.build())
 }
 
-async fn subnet(ec2: &Client, vpc: &VpcId, cidr: &str) -> SubnetId {
+/// With the first /64 of its IPv6 block.
+async fn vpc(ec2: &Client) -> (VpcId, String) {
+    let request = ec2.create_vpc().cidr_block("10.0.0.0/16").amazon_provided_ipv6_cidr_block(true);
+    let answer = request.send().await.expect("CreateVpc");
+    let vpc = answer.vpc().expect("a VPC");
+    let ipv6 = vpc.ipv6_cidr_block_association_set().first().and_then(|it| it.ipv6_cidr_block());
+    let ipv6: Ipv6Net = ipv6.expect("an IPv6 block").parse().expect("an IPv6 block");
+    let first = Ipv6Net::new(ipv6.network(), 64).expect("64 is a length");
+    (id(vpc.vpc_id().expect("an id")), first.to_string())
+}
+
+async fn subnet(ec2: &Client, vpc: &VpcId, cidr: &str, ipv6_cidr: Option<String>) -> SubnetId {
     let request = ec2.create_subnet().vpc_id(vpc.as_str()).cidr_block(cidr);
+    let request = request.set_ipv6_cidr_block(ipv6_cidr);
     let answer = request.availability_zone(ZONE).send().await.expect("CreateSubnet");
     id(answer.subnet().and_then(|subnet| subnet.subnet_id()).expect("a subnet"))
 }

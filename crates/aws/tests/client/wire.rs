@@ -86,8 +86,16 @@ fn repeated_calls() -> [Ec2Call; 4] {
     [Ec2Call::DescribeEnis, Ec2Call::DescribeSubnets, create, set_delete_on_termination()]
 }
 
-fn single_calls() -> [Ec2Call; 5] {
-    [attach(), assign(Ask::Addresses(1)), unassign(&["10.0.0.9/32"]), detach(), delete()]
+fn single_calls() -> [Ec2Call; 7] {
+    [
+        attach(),
+        assign(Ask::Addresses(1)),
+        assign(Ask::Ipv6Prefixes(1)),
+        unassign(&["10.0.0.9/32"]),
+        unassign(&["2001:db8::/80"]),
+        detach(),
+        delete(),
+    ]
 }
 
 /// An ENI in the form of EC2, `rest` being what differs.
@@ -104,7 +112,8 @@ const ADDRESSES: &str = "<privateIpAddressesSet>\
     <item><privateIpAddress>10.0.0.11</privateIpAddress><primary>false</primary></item>\
     </privateIpAddressesSet>\
     <ipv4PrefixSet><item><ipv4Prefix>10.0.0.32/28</ipv4Prefix></item></ipv4PrefixSet>\
-    <ipv6AddressesSet><item><ipv6Address>2001:db8::7</ipv6Address></item></ipv6AddressesSet>";
+    <ipv6AddressesSet><item><ipv6Address>2001:db8::7</ipv6Address></item></ipv6AddressesSet>\
+    <ipv6PrefixSet><item><ipv6Prefix>2001:db8:0:0:a::/80</ipv6Prefix></item></ipv6PrefixSet>";
 
 fn attachment_xml(instance: &str, status: &str) -> String {
     format!(
@@ -155,13 +164,14 @@ async fn create_asks_for_addresses_or_prefixes_or_nothing() {
         &format!("<networkInterface>{eni}<status>pending</status></networkInterface>"),
     );
     let created = CallOutput::Created(EniFacts {
-        blocks: blocks(&["10.0.0.11/32", "10.0.0.32/28"]),
+        blocks: blocks(&["10.0.0.11/32", "10.0.0.32/28", "2001:db8:0:0:a::/80"]),
         tags: tags(&[("team", "a&b")]),
         ..facts("eni-1")
     });
     for (ask, count) in [
         (Ask::Addresses(9), "SecondaryPrivateIpAddressCount=9\n"),
         (Ask::Prefixes(2), "Ipv4PrefixCount=2\n"),
+        (Ask::Ipv6Prefixes(1), "Ipv6PrefixCount=1\n"),
         (Ask::Addresses(0), ""),
         (Ask::Prefixes(0), ""),
     ] {
@@ -210,6 +220,17 @@ async fn assign_gives_what_was_added() {
         CallOutput::Assigned(blocks(&["10.0.0.48/28"])),
     )
     .await;
+    check(
+        assign(Ask::Ipv6Prefixes(1)),
+        &["Action=AssignIpv6Addresses\nIpv6PrefixCount=1\nNetworkInterfaceId=eni-1"],
+        &[Answer::ok(
+            "AssignIpv6Addresses",
+            "<networkInterfaceId>eni-1</networkInterfaceId><assignedIpv6Addresses/>\
+             <assignedIpv6PrefixSet><item>2001:db8:0:0:a::/80</item></assignedIpv6PrefixSet>",
+        )],
+        CallOutput::Assigned(blocks(&["2001:db8:0:0:a::/80"])),
+    )
+    .await;
 }
 
 #[tokio::test]
@@ -233,11 +254,43 @@ async fn unassign_names_addresses_or_prefixes() {
 }
 
 #[tokio::test]
-async fn an_ipv6_block_is_refused_before_anything_is_sent() {
+async fn unassign_names_ipv6_prefixes() {
+    check(
+        unassign(&["2001:db8:0:0:a::/80", "2001:db8:0:0:b::/80"]),
+        &["Action=UnassignIpv6Addresses\nIpv6Prefix.1=2001:db8:0:0:a::/80\n\
+           Ipv6Prefix.2=2001:db8:0:0:b::/80\nNetworkInterfaceId=eni-1"],
+        &[Answer::ok("UnassignIpv6Addresses", "<return>true</return>")],
+        CallOutput::Done,
+    )
+    .await;
+}
+
+#[tokio::test]
+async fn blocks_that_do_not_go_together_are_refused_before_anything_is_sent() {
     let server = Server::start([]).await;
-    let error = server.client().await.execute(&unassign(&["2001:db8::/80"])).await.unwrap_err();
-    assert_eq!((error.kind, &*error.code), (CallErrorKind::Rejected, "UnsupportedBlock"));
+    for cidrs in [&["10.0.0.5/32", "2001:db8::/80"][..], &["2001:db8::7/128"]] {
+        let error = server.client().await.execute(&unassign(cidrs)).await.unwrap_err();
+        assert_eq!((error.kind, &*error.code), (CallErrorKind::Rejected, "UnsupportedBlock"));
+    }
     assert!(server.seen().is_empty());
+}
+
+/// Throttling and the like need no advice on subnets.
+#[tokio::test]
+async fn a_refused_ipv6_prefix_says_what_to_do() {
+    let check = async |answer: Answer, message: &str| {
+        let server = Server::start([answer]).await;
+        let call = assign(Ask::Ipv6Prefixes(1));
+        let error = server.client().await.execute(&call).await.unwrap_err();
+        assert_eq!(error.message, message);
+    };
+    check(
+        Answer::error(400, "InvalidParameterValue", "No IPv6 there."),
+        "No IPv6 there.; IPv6 pods need a subnet with an IPv6 CIDR block: associate one with the \
+         subnet of eni-1",
+    )
+    .await;
+    check(Answer::throttled(), "Request limit exceeded.").await;
 }
 
 #[tokio::test]
@@ -495,6 +548,8 @@ async fn a_field_that_is_missing_or_makes_no_sense_is_named() {
         ((">10.0.0.11<", ">10.0.0.311<"), "privateIpAddressesSet"),
         ((">10.0.0.32/28<", ">10.0.0.33/28<"), "ipv4PrefixSet"),
         ((">10.0.0.32/28<", ">10.0.0.32/32<"), "ipv4PrefixSet"),
+        ((">2001:db8:0:0:a::/80<", ">2001:db8:0:0:a::/64<"), "ipv6PrefixSet"),
+        ((">2001:db8:0:0:a::/80<", ">10.0.0.48/28<"), "ipv6PrefixSet"),
         (("interfaceType>", "x>"), "interfaceType"),
         (("attachmentId>", "x>"), "attachment.attachmentId"),
         ((">eni-attach-1<", ">eni-1<"), "attachment.attachmentId"),
@@ -514,6 +569,14 @@ async fn a_field_that_is_missing_or_makes_no_sense_is_named() {
     );
     let assign = assign(Ask::Addresses(1));
     check_bad_field(&assign, &assigned, (">10.0.0.5<", ">fish<"), "assignedPrivateIpAddress").await;
+    let assigned = Answer::ok(
+        "AssignIpv6Addresses",
+        "<assignedIpv6PrefixSet><item>2001:db8::/80</item></assignedIpv6PrefixSet>",
+    );
+    let assign = self::assign(Ask::Ipv6Prefixes(1));
+    for change in [("item>", "x>"), ("/80<", "/128<"), (">2001:db8::/80<", "><")] {
+        check_bad_field(&assign, &assigned, change, "assignedIpv6PrefixSet").await;
+    }
     let subnets = Answer::ok(
         "DescribeSubnets",
         "<subnetSet><item><subnetId>subnet-2</subnetId><cidrBlock>10.0.2.0/24</cidrBlock>\
