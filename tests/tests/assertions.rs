@@ -163,7 +163,7 @@ fn host(node: &ExecNode) -> String {
 }
 
 /// Waits until the daemon neither does nor wants anything and has `n_free` addresses to give.
-async fn until_calm(node: &ExecNode, n_free: u32) -> Result<()> {
+async fn until_calm(node: &ExecNode, n_free: u64) -> Result<()> {
     eventually("calm pool", PATIENCE, async || {
         let view = node.view().await?;
         let n = view.counts.context("no counts")?.free;
@@ -174,7 +174,7 @@ async fn until_calm(node: &ExecNode, n_free: u32) -> Result<()> {
     .await
 }
 
-async fn until_waiting(node: &ExecNode, n_waiting: u32) -> Result<()> {
+async fn until_waiting(node: &ExecNode, n_waiting: u64) -> Result<()> {
     eventually("waiting ADD", PATIENCE, async || {
         let n = node.view().await?.counts.context("no counts")?.waiting;
         ensure!(n == n_waiting, "{n} are waiting, not {n_waiting}");

@@ -227,27 +227,19 @@ fn eni(eni: EniView) -> v1::EniView {
 fn block(cidr: Block, used: &BlockUse) -> v1::BlockView {
     v1::BlockView {
         cidr: cidr.to_string(),
-        assigned: u32::try_from(used.assigned.len()).unwrap_or(u32::MAX),
-        cooling: u32::try_from(used.cooling.len()).unwrap_or(u32::MAX),
-        free: saturated(used.free),
+        assigned: count(used.assigned.len()),
+        cooling: count(used.cooling.len()),
+        free: used.free,
     }
 }
 
 fn pool_counts(counts: Counts) -> v1::PoolCounts {
     let Counts { total, assigned, cooling, free, prefixes, waiting } = counts;
-    v1::PoolCounts {
-        total: saturated(total),
-        assigned: saturated(assigned),
-        cooling: saturated(cooling),
-        free: saturated(free),
-        prefixes: saturated(prefixes),
-        waiting: saturated(waiting),
-    }
+    v1::PoolCounts { total, assigned, cooling, free, prefixes, waiting }
 }
 
-/// An IPv6 prefix has more addresses than a message can count.
-fn saturated(n: u64) -> u32 {
-    u32::try_from(n).unwrap_or(u32::MAX)
+fn count(n: usize) -> u64 {
+    u64::try_from(n).unwrap_or(u64::MAX)
 }
 
 #[cfg(test)]

@@ -10,7 +10,7 @@ struct Status<'a> {
     instance_type: &'a str,
     /// Of the daemon, `major.minor.patch`.
     version: &'a str,
-    /// `secondary-ip` or `prefix`.
+    /// `secondary-ip`, `prefix` or `ipv6`.
     mode: &'a str,
     /// `null` from a daemon that does not tell.
     limits: Option<Limits<'a>>,
@@ -57,9 +57,9 @@ struct Eni<'a> {
 #[derive(Serialize)]
 struct Block<'a> {
     cidr: &'a str,
-    assigned: u32,
-    cooling: u32,
-    free: u32,
+    assigned: u64,
+    cooling: u64,
+    free: u64,
 }
 
 #[derive(Serialize)]
@@ -79,14 +79,14 @@ struct Pod<'a> {
 
 #[derive(Serialize)]
 struct Counts {
-    total: u32,
-    assigned: u32,
-    cooling: u32,
-    free: u32,
+    total: u64,
+    assigned: u64,
+    cooling: u64,
+    free: u64,
     /// How many prefixes.
-    prefixes: u32,
+    prefixes: u64,
     /// How many Adds wait.
-    waiting: u32,
+    waiting: u64,
 }
 
 /// The pool, indented, with a newline at the end.

@@ -55,9 +55,8 @@ fn enis(view: &v1::ViewReply) -> Table {
     let mut table =
         table(&["ENI", "DEVICE", "TABLE", "SUBNET", "ADDRESS", "STATE", "USED", "COOLING", "FREE"]);
     for eni in &view.enis {
-        let sum = |count: fn(&v1::BlockView) -> u32| {
-            let blocks = eni.blocks.iter().map(|block| u64::from(count(block)));
-            blocks.sum::<u64>().to_string()
+        let sum = |count: fn(&v1::BlockView) -> u64| {
+            eni.blocks.iter().map(count).sum::<u64>().to_string()
         };
         // Table 0 says that it is not attached.
         let (device, route_table) = match eni.table {

@@ -173,12 +173,12 @@ impl Client {
     }
 
     /// Waits until an Add would be served at once.
-    pub(crate) async fn until_warm(&self, n_free: u32) {
+    pub(crate) async fn until_warm(&self, n_free: u64) {
         let enough = || async { (self.counts().await.free >= n_free).then_some(()) };
         until("free addresses", enough).await;
     }
 
-    pub(crate) async fn until_waiting(&self, n: u32) {
+    pub(crate) async fn until_waiting(&self, n: u64) {
         let so_many = || async { (self.counts().await.waiting == n).then_some(()) };
         until("the number of waiting Adds", so_many).await;
     }

@@ -64,7 +64,7 @@ async fn the_view_tells_pods_and_sums() {
     assert_eq!((counts.assigned, counts.cooling, counts.waiting), (1, 1, 0));
     assert_eq!(counts.total, counts.assigned + counts.cooling + counts.free);
     let blocks = view.enis.iter().flat_map(|eni| &eni.blocks);
-    assert_eq!(blocks.map(|block| block.assigned).sum::<u32>(), 1);
+    assert_eq!(blocks.map(|block| block.assigned).sum::<u64>(), 1);
     daemon.stop().await.unwrap();
 }
 

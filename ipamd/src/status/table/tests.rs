@@ -4,7 +4,7 @@ use super::*;
 
 const NOW_S: u64 = 1_800_000_000;
 
-fn block(cidr: &str, assigned: u32, cooling: u32, free: u32) -> v1::BlockView {
+fn block(cidr: &str, assigned: u64, cooling: u64, free: u64) -> v1::BlockView {
     v1::BlockView { cidr: cidr.into(), assigned, cooling, free }
 }
 
@@ -99,6 +99,33 @@ foreign ENI: eni-f
 in flight: attach eni-2
 blocked: subnet-a is full";
     assert_eq!(trimmed.join("\n"), expect);
+}
+
+/// More than a u32 counts.
+#[test]
+fn a_prefix_of_ipv6_is_counted_whole() {
+    const FREE: u64 = (1 << 48) - 1;
+    let counts = v1::PoolCounts { total: FREE + 1, assigned: 1, free: FREE, ..Default::default() };
+    let view = v1::ViewReply {
+        mode: "ipv6".into(),
+        enis: vec![eni(0, 254, "ready", vec![block("2001:db8::/80", 1, 0, FREE)])],
+        pods: vec![pod("web-0", "2001:db8::18c:2", 5)],
+        counts: Some(counts),
+        ..view()
+    };
+    let text = render(&view, UNIX_EPOCH + Duration::from_secs(NOW_S));
+    let trimmed: Vec<&str> = text.lines().map(str::trim).collect();
+    for line in [
+        "2001:db8::/80  eni-0  1     0        281474976710655",
+        "default/web-0  2001:db8::18c:2  eni-0  5s   0123456789ab  eth0",
+    ] {
+        assert!(trimmed.contains(&line), "{line}\n{text}");
+    }
+    assert!(text.contains("281474976710656 addresses: 1 used, 0 cooling, 281474976710655 free"));
+    let json = super::super::json::render(&view).unwrap();
+    let json: serde_json::Value = serde_json::from_str(&json).unwrap();
+    assert_eq!(json["counts"]["free"], FREE);
+    assert_eq!(json["enis"][0]["blocks"][0]["free"], FREE);
 }
 
 #[test]
