@@ -7,12 +7,12 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use aws::Imds;
-use ipam::policy::{Limits, Mode, Targets};
+use ipam::policy::{Limits, Mode, Policy, Targets};
 
 use crate::exit::Failure;
 use crate::limits::{self, Known};
 use crate::node;
-use crate::settings::{LogTarget, Settings};
+use crate::settings::{LogTarget, SettingError, Settings};
 
 /// How long the metadata service may take here; a daemon would wait for it.
 const IMDS_PATIENCE: Duration = Duration::from_secs(5);
@@ -31,7 +31,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<(), Failure> {
     let mut text = settings_text(&settings);
     let instance_type = arguments.instance_type.clone().map_or_else(type_of_this_node, Ok);
     match instance_type {
-        Ok(name) => text.push_str(&type_text(&settings, &name)),
+        Ok(name) => text.push_str(&type_text(&settings, &name)?),
         Err(why) => text.push_str(&unknown_text(&settings, format!("unknown: {why}"))),
     }
     std::io::stdout().write_all(text.as_bytes()).context("print the settings")?;
@@ -78,25 +78,30 @@ fn settings_text(settings: &Settings) -> String {
     text
 }
 
-fn type_text(settings: &Settings, name: &str) -> String {
+fn type_text(settings: &Settings, name: &str) -> Result<String, SettingError> {
     let known = limits::at_hand(name, &settings.state_directory);
     let Some(Known { limits, source }) = known else {
-        return unknown_text(settings, format!("{name}, unknown to the built-in table"));
+        return Ok(unknown_text(settings, format!("{name}, unknown to the built-in table")));
     };
     let mut text = String::new();
-    let policy = node::policy(settings, limits, aws::known_vcpus(name));
+    let policy = node::policy(settings, limits, aws::known_vcpus(name))?;
     line(&mut text, "instance type", name.to_owned());
     line(&mut text, "limits", limits_text(limits));
     line(&mut text, "limits from", source.to_string());
     line(&mut text, "mode", mode_text(policy.mode).to_owned());
-    line(&mut text, "targets", targets_text(policy.targets));
+    line(&mut text, "targets", targets_text(&policy));
     line(&mut text, "max ENIs", limits.enis_allowed(&policy).to_string());
     line(&mut text, "max pods", policy.max_pods.to_string());
-    line(&mut text, "holds at most", format!("{} addresses for pods", limits.capacity(&policy)));
+    let holds = match policy.mode {
+        Mode::SecondaryIp | Mode::Prefix => format!("{} addresses", limits.capacity(&policy)),
+        // One is all that it ever needs.
+        Mode::Ipv6 => "one /80 prefix, that is 2^48 addresses,".to_owned(),
+    };
+    line(&mut text, "holds at most", format!("{holds} for pods"));
     for warning in node::warnings(settings, &policy, limits) {
         line(&mut text, "warning", warning);
     }
-    text
+    Ok(text)
 }
 
 /// What holds on every instance.
@@ -123,8 +128,11 @@ pub(crate) fn mode_text(mode: Mode) -> &'static str {
     }
 }
 
-pub(crate) fn targets_text(targets: Targets) -> String {
-    match targets {
+pub(crate) fn targets_text(policy: &Policy) -> String {
+    if policy.mode == Mode::Ipv6 {
+        return "one /80 prefix for all pods".to_owned();
+    }
+    match policy.targets {
         Targets::WarmEni(n) => format!("free addresses worth {n} ENIs (WARM_ENI_TARGET)"),
         Targets::WarmPrefix(n) => format!("{n} free prefixes (WARM_PREFIX_TARGET)"),
         Targets::Ip { warm, minimum } => {

@@ -3,7 +3,7 @@
 use aws::NodeFacts;
 use ipam::policy::{Limits, Mode, Node, Policy, Targets, WarmSettings};
 
-use crate::settings::Settings;
+use crate::settings::{SettingError, Settings};
 
 /// Pods beside those with an address of their own: the CNI's own and kube-proxy's, in the node's
 /// network. Source: AWS, "Maximum Pods per instance type".
@@ -28,9 +28,26 @@ pub(crate) fn node(settings: &Settings, facts: &NodeFacts) -> Node {
 }
 
 /// The policy on an instance with these limits.
-pub(crate) fn policy(settings: &Settings, limits: Limits, vcpus: Option<u32>) -> Policy {
+///
+/// # Errors
+///
+/// [`SettingError`] if the instance cannot do what the settings ask for, and nothing else would do.
+pub(crate) fn policy(
+    settings: &Settings,
+    limits: Limits,
+    vcpus: Option<u32>,
+) -> Result<Policy, SettingError> {
     let mode = limits.mode(settings.mode);
-    Policy {
+    if mode == Mode::Ipv6 && !limits.prefixes {
+        return Err(SettingError {
+            variable: "ENABLE_IPv6",
+            value: "true".to_owned(),
+            allowed: "this instance type takes no prefixes, from which pods on IPv6 get their \
+                      addresses; use one that is built on the Nitro system"
+                .to_owned(),
+        });
+    }
+    Ok(Policy {
         mode,
         targets: Targets::resolve(mode, settings.warm),
         max_enis: settings.max_enis,
@@ -40,7 +57,7 @@ pub(crate) fn policy(settings: &Settings, limits: Limits, vcpus: Option<u32>) ->
         grow_delay: settings.grow_delay,
         shrink_delay: settings.shrink_delay,
         min_eni_age: settings.min_eni_age,
-    }
+    })
 }
 
 /// What is not as the user may think: of the settings, and of what the instance cannot do.
@@ -128,13 +145,12 @@ fn out_of_reach(policy: &Policy, limits: Limits) -> Vec<String> {
 /// bound holds: too small a number would leave pods without addresses.
 fn max_pods(mode: Mode, limits: Limits, vcpus: Option<u32>) -> u32 {
     let blocks = u32::from(limits.enis) * u32::from(limits.blocks_per_eni());
+    let (few, many) = PREFIX_MAX_PODS;
+    let most = if vcpus.is_some_and(|n| n < MANY_VCPUS) { few } else { many };
     match mode {
         Mode::SecondaryIp => blocks + HOST_NETWORK_PODS,
-        Mode::Prefix | Mode::Ipv6 => {
-            let (few, many) = PREFIX_MAX_PODS;
-            let most = if vcpus.is_some_and(|n| n < MANY_VCPUS) { few } else { many };
-            (blocks * 16 + HOST_NETWORK_PODS).min(most)
-        }
+        Mode::Prefix => (blocks * 16 + HOST_NETWORK_PODS).min(most),
+        Mode::Ipv6 => most,
     }
 }
 
@@ -148,7 +164,7 @@ mod tests {
             let owned = variables.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned()));
             let settings = Settings::from_variables(owned).unwrap();
             let limits = Limits { enis: 3, addresses_per_eni: 4, prefixes: true };
-            let policy = policy(&settings, limits, Some(2));
+            let policy = policy(&settings, limits, Some(2)).unwrap();
             let warnings = pool_warnings(&settings, &policy, limits);
             let told = |(warning, (start, end)): (&String, &(&str, &str))| {
                 warning.starts_with(start) && warning.ends_with(end)
@@ -176,6 +192,10 @@ mod tests {
         check(&[minimum, ("MAX_ENI", "2")], &[expect]);
         let expect = ("MINIMUM_IP_TARGET: 10 is ", "set 5 or less");
         check(&[prefixes, minimum, ("TIDEPOOL_MAX_PODS", "5")], &[expect]);
+        let ipv6 = ("ENABLE_IPv6", "true");
+        check(&[prefixes, ipv6, ("WARM_ENI_TARGET", "1"), ("WARM_PREFIX_TARGET", "1")], &[]);
+        let expect = ("MINIMUM_IP_TARGET: 10 has no effect", "leave it out");
+        check(&[prefixes, ipv6, minimum], &[expect]);
     }
 
     #[test]
@@ -185,7 +205,7 @@ mod tests {
             let owned = variables.map(|(k, v)| (k.to_owned(), v.to_owned()));
             let settings = Settings::from_variables(owned).unwrap();
             let limits = Limits { enis: 15, addresses_per_eni: 50, prefixes };
-            let policy = policy(&settings, limits, Some(96));
+            let policy = policy(&settings, limits, Some(96)).unwrap();
             let warnings = pool_warnings(&settings, &policy, limits);
             let warnings: Vec<_> = warnings.iter().filter(|w| w.contains("no effect")).collect();
             let told = |(warning, (start, end)): (&&String, &(&str, &str))| {
@@ -246,6 +266,8 @@ mod tests {
         check("m5.large", Mode::Prefix, 110);
         check("t3.small", Mode::Prefix, 110);
         check("m5.24xlarge", Mode::Prefix, 250);
+        check("t3.nano", Mode::Ipv6, 110);
+        check("m5.24xlarge", Mode::Ipv6, 250);
         let new = Limits { enis: 3, addresses_per_eni: 10, prefixes: true };
         assert_eq!(max_pods(Mode::Prefix, new, None), 250);
     }

@@ -30,6 +30,9 @@ pub(crate) struct Arguments {
     /// `ENABLE_PREFIX_DELEGATION`: /28 prefixes instead of single addresses.
     #[arg(long)]
     prefix_delegation: bool,
+    /// `ENABLE_IPv6`, with what belongs to it: one /80 prefix for all pods.
+    #[arg(long, conflicts_with = "prefix_delegation")]
+    ipv6: bool,
     /// `WARM_ENI_TARGET`: free addresses worth this many whole ENIs.
     #[arg(long, value_name = "N")]
     warm_eni_target: Option<String>,
@@ -77,7 +80,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<(), Failure> {
     let settings = settings(arguments)?;
     let instance_type = &arguments.instance_type;
     let limits = aws::known_limits(instance_type).ok_or_else(|| unknown(instance_type))?;
-    let policy = node::policy(&settings, limits, aws::known_vcpus(instance_type));
+    let policy = node::policy(&settings, limits, aws::known_vcpus(instance_type))?;
     let planned = Planned {
         instance_type,
         n_pods: arguments.pods,
@@ -95,6 +98,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<(), Failure> {
 }
 
 fn settings(arguments: &Arguments) -> Result<Settings, SettingError> {
+    let prefixes = arguments.prefix_delegation || arguments.ipv6;
     let set = [
         ("WARM_ENI_TARGET", &arguments.warm_eni_target),
         ("WARM_IP_TARGET", &arguments.warm_ip_target),
@@ -102,7 +106,8 @@ fn settings(arguments: &Arguments) -> Result<Settings, SettingError> {
         ("WARM_PREFIX_TARGET", &arguments.warm_prefix_target),
         ("MAX_ENI", &arguments.max_eni),
         ("TIDEPOOL_MAX_PODS", &arguments.max_pods),
-        ("ENABLE_PREFIX_DELEGATION", &Some(arguments.prefix_delegation.to_string())),
+        ("ENABLE_PREFIX_DELEGATION", &Some(prefixes.to_string())),
+        ("ENABLE_IPv6", &Some(arguments.ipv6.to_string())),
     ]
     .map(|(name, value)| value.clone().map(|value| (name.to_owned(), value)));
     Settings::from_variables(set.into_iter().flatten())

@@ -35,16 +35,16 @@ pub(crate) fn run() -> Result<(), Failure> {
     let result = runtime.block_on(daemon(settings));
     // What is still asked of EC2 is in the record; nobody waits for it.
     runtime.shutdown_background();
-    Ok(result?)
+    result
 }
 
-async fn daemon(settings: Settings) -> anyhow::Result<()> {
+async fn daemon(settings: Settings) -> Result<(), Failure> {
     let mut signals = Signals::listen().context("listen for signals")?;
     let (facts, ec2, Known { limits, source }) = tokio::select! {
         learnt = learn(&settings) => learnt?,
         () = signals.next() => return Ok(()),
     };
-    let policy = node::policy(&settings, limits, aws::known_vcpus(&facts.instance_type));
+    let policy = node::policy(&settings, limits, aws::known_vcpus(&facts.instance_type))?;
     for warning in node::warnings(&settings, &policy, limits) {
         warn!(warning, "setting");
     }
@@ -65,12 +65,13 @@ async fn daemon(settings: Settings) -> anyhow::Result<()> {
         socket: settings.socket,
         state_directory: settings.state_directory,
     };
-    tokio::select! {
+    let ended = tokio::select! {
         ended = agent::run(config, inbox, Edges { calls, host }, signals.next()) => ended,
         // Better no daemon than half.
         panic = panicked(keeper) => Err(panic).context("keep the ENIs' links"),
         panic = panicked(caller) => Err(panic).context("make EC2 calls"),
-    }
+    };
+    Ok(ended?)
 }
 
 /// Ready only if the task panics. One that ends has been left by the agent, which is ending too.

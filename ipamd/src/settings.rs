@@ -4,6 +4,7 @@
 //!
 //! Nothing here knows the node: see `node`.
 
+mod family;
 mod parse;
 mod unsupported;
 
@@ -38,7 +39,8 @@ pub(crate) enum LogTarget {
 /// All settings, validated as far as that goes without knowing the node.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Settings {
-    /// `ENABLE_PREFIX_DELEGATION`; an instance that takes no prefixes overrides it.
+    /// `ENABLE_PREFIX_DELEGATION`, which an instance that takes no prefixes overrides, or
+    /// `ENABLE_IPv6`.
     pub(crate) mode: Mode,
     /// `WARM_ENI_TARGET`, `WARM_IP_TARGET`, `MINIMUM_IP_TARGET`, `WARM_PREFIX_TARGET`.
     pub(crate) warm: WarmSettings,
@@ -103,13 +105,10 @@ impl Settings {
     }
 
     fn read(env: &Environment) -> Result<Self, SettingError> {
+        let mode = family::mode(env)?;
         unsupported::check(env)?;
-        let mode = match env.boolean("ENABLE_PREFIX_DELEGATION", false)? {
-            true => Mode::Prefix,
-            false => Mode::SecondaryIp,
-        };
         let (eni_tags, mut warnings) = env.tags("ADDITIONAL_ENI_TAGS")?;
-        warnings.extend(unsupported::warnings(env)?);
+        warnings.extend(unsupported::warnings(env, mode)?);
         let seconds = |name, least, default| env.number(name, least, u32::MAX, default);
         Ok(Self {
             mode,
@@ -124,7 +123,7 @@ impl Settings {
             cluster: env.text("CLUSTER_NAME").map(str::to_owned),
             eni_tags,
             manage_untagged: env.boolean("MANAGE_UNTAGGED_ENI", true)?,
-            mtu: mtu(env)?,
+            mtu: mtu(env, mode)?,
             ec2_endpoint: env.url("AWS_EC2_ENDPOINT")?,
             http_timeout: Duration::from_secs(seconds("HTTP_TIMEOUT", 10, 10)?.into()),
             socket: socket(env)?,
@@ -159,6 +158,8 @@ const GROW_DELAY: Duration = Duration::from_millis(50);
 const SHRINK_DELAY: Duration = Duration::from_secs(30);
 /// Source: amazon-vpc-cni-k8s v1.23.1, `pkg/ipamd/datastore/data_store.go`, `minENILifeTime`.
 const MIN_ENI_AGE: Duration = Duration::from_secs(60);
+/// Source: RFC 8200, section 5.
+const LEAST_IPV6_MTU: u32 = 1280;
 /// More than an hour would keep what nobody uses from those who need it.
 const LONGEST_DELAY: Duration = Duration::from_secs(3600);
 
@@ -181,10 +182,14 @@ fn warm_settings(env: &Environment, mode: Mode) -> Result<WarmSettings, SettingE
     Ok(warm)
 }
 
-fn mtu(env: &Environment) -> Result<Mtu, SettingError> {
+fn mtu(env: &Environment, mode: Mode) -> Result<Mtu, SettingError> {
     let name = "AWS_VPC_ENI_MTU";
-    let bytes = env.number(name, 0, u32::MAX, Mtu::JUMBO.bytes())?;
-    Mtu::try_from(bytes).map_err(|_| env.error(name, "expected a whole number from 576 to 9001"))
+    let least = match mode {
+        Mode::SecondaryIp | Mode::Prefix => 576,
+        Mode::Ipv6 => LEAST_IPV6_MTU,
+    };
+    let bytes = env.number(name, least, Mtu::JUMBO.bytes(), Mtu::JUMBO.bytes())?;
+    Mtu::try_from(bytes).map_err(|fault| env.error(name, &fault.to_string()))
 }
 
 fn state_directory(env: &Environment) -> Result<PathBuf, SettingError> {

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::Context as _;
+use ipam::policy::Mode;
 use lab::report::{Report, chart, render, simulate};
 use lab::scenario::{Case, SCENARIOS, Scenario, Size};
 use lab::trace::{Action, Trace, parse_csv};
@@ -163,7 +164,12 @@ fn node_spec(settings: &Settings, name: &str) -> Result<NodeSpec, Failure> {
     let limits = aws::known_limits(name).ok_or_else(|| {
         Failure::new(Exit::Usage, format!("instance type {name} is not in the built-in table"))
     })?;
-    let policy = node::policy(settings, limits, aws::known_vcpus(name));
+    let policy = node::policy(settings, limits, aws::known_vcpus(name))?;
+    if policy.mode == Mode::Ipv6 {
+        let why = "ENABLE_IPv6: nodes with pods on IPv6 are not simulated; each makes one call to \
+                   EC2 in its life";
+        return Err(Failure::new(Exit::Config, why.to_owned()));
+    }
     Ok(NodeSpec { instance_type: name.to_owned(), policy })
 }
 

@@ -71,6 +71,47 @@ fn prefixes_on_an_instance_without_them_are_a_warning() {
     assert!(stdout.contains("takes no prefixes"), "{stdout}");
 }
 
+const IPV6: [(&str, &str); 3] =
+    [("ENABLE_IPv6", "true"), ("ENABLE_IPv4", "false"), ("ENABLE_PREFIX_DELEGATION", "true")];
+
+#[test]
+fn check_config_shows_what_ipv6_amounts_to() {
+    let command = &mut ipamd(&["check-config", "--instance-type", "m5.large"]);
+    let (stdout, _) = check(command.envs(IPV6).env("WARM_IP_TARGET", "5"), 0);
+    for line in [
+        "mode             ipv6",
+        "targets          one /80 prefix for all pods",
+        "max ENIs         1",
+        "max pods         110",
+        "holds at most    one /80 prefix, that is 2^48 addresses, for pods",
+        "warning          WARM_IP_TARGET: without effect, since one IPv6 prefix serves all pods of \
+         the node",
+    ] {
+        assert!(stdout.lines().any(|found| found == line), "{line}\n{stdout}");
+    }
+}
+
+#[test]
+fn ipv6_on_an_instance_without_prefixes_is_refused() {
+    let command = &mut ipamd(&["check-config", "--instance-type", "t2.medium"]);
+    let (stdout, stderr) = check(command.envs(IPV6), 78);
+    assert_eq!(stdout, "");
+    assert_eq!(
+        stderr,
+        "ipamd: ENABLE_IPv6=\"true\": this instance type takes no prefixes, from which pods on \
+         IPv6 get their addresses; use one that is built on the Nitro system\n"
+    );
+    let plan = ["plan", "--ipv6", "--instance-type", "t2.medium", "--pods", "1"];
+    assert_eq!(check(&mut ipamd(&plan), 78), (stdout, stderr));
+}
+
+#[test]
+fn ipv6_is_not_simulated() {
+    let (stdout, stderr) = check(ipamd(&["simulate", "--arrivals", "/none"]).envs(IPV6), 78);
+    assert_eq!((&*stdout, stderr.lines().count()), ("", 1));
+    assert!(stderr.starts_with("ipamd: ENABLE_IPv6: nodes with pods on IPv6 are not"), "{stderr}");
+}
+
 #[test]
 fn check_config_shows_what_ec2_told_the_daemon() {
     let directory = tempfile::tempdir().unwrap();
@@ -136,6 +177,13 @@ fn plan_tells_programs_what_a_node_will_hold() {
     check(defaults, json!({"enis": 3, "unplaced_pods": 3, "unplaced_code": "ENI_LIMIT"}));
     let fewer = "--instance-type m5.large --pods 30 --max-eni 2 --warm-eni-target 0";
     check(fewer, json!({"enis": 2, "unplaced_pods": 12, "unplaced_code": "ENI_LIMIT"}));
+    check(
+        "--instance-type m5.large --pods 100 --ipv6",
+        json!({
+            "mode": "ipv6", "enis": 1, "pods_per_eni": [100], "attached_prefixes": 1,
+            "unused_ips": (1_u64 << 48) - 100, "unplaced_pods": 0, "max_pods": 110,
+        }),
+    );
     let capped = "--instance-type m5.large --pods 9 --warm-ip-target 1 --max-pods 5";
     check(capped, json!({"unplaced_pods": 4, "unplaced_code": "MAX_PODS", "max_pods": 5}));
 }
@@ -161,6 +209,21 @@ fn plan_shows_people_what_is_held_and_what_it_costs() {
     }
     assert!(stdout.contains("\n5 pods get no address, and are told ENI_LIMIT: "), "{stdout}");
     assert!(stdout.contains("\nwarning: ENABLE_PREFIX_DELEGATION: this instance type takes no "));
+}
+
+#[test]
+fn plan_says_in_words_what_an_ipv6_node_holds() {
+    let arguments = ["plan", "--instance-type", "m5.large", "--pods", "100", "--ipv6"];
+    let (stdout, _) = check(&mut ipamd(&arguments), 0);
+    for text in [
+        "100 pods on m5.large (3 ENIs, 10 addresses on each, prefixes), at most 110 pods\n",
+        "mode ipv6, one /80 prefix for all pods\n",
+        "The primary ENI holds one IPv6 prefix (/80, 2^48 addresses), whatever the number of pods",
+        "pods added one by one: 3, 0.03 for each pod",
+    ] {
+        assert!(stdout.contains(text), "{text}\n{stdout}");
+    }
+    assert!(!stdout.contains("idle"), "{stdout}");
 }
 
 #[test]

@@ -13,7 +13,7 @@ use crate::check_config::mode_text;
 #[derive(Serialize)]
 struct Plan<'a> {
     instance_type: &'a str,
-    /// `secondary-ip` or `prefix`.
+    /// `secondary-ip`, `prefix` or `ipv6`.
     mode: &'static str,
     /// As asked for.
     pods: u32,

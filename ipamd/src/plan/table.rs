@@ -12,12 +12,14 @@ use crate::check_config::{limits_text, mode_text, targets_text};
 /// Paragraphs with an empty line between them.
 pub(super) fn render(planned: &Planned<'_>) -> String {
     let Planned { n_pods, policy, forecast, warnings, .. } = planned;
-    let mut paragraphs = vec![
-        head(planned),
-        enis(policy.mode, &forecast.enis).to_string(),
-        idle(forecast),
-        calls(forecast, *n_pods),
-    ];
+    let mut paragraphs = vec![head(planned)];
+    match policy.mode {
+        Mode::SecondaryIp | Mode::Prefix => {
+            paragraphs.extend([enis(policy.mode, &forecast.enis).to_string(), idle(forecast)]);
+        }
+        Mode::Ipv6 => paragraphs.push(IPV6_HOLDS.to_owned()),
+    }
+    paragraphs.push(calls(forecast, *n_pods));
     if let Some(unplaced) = &forecast.unplaced {
         let (code, message) = (unplaced.refusal.code.as_str(), &unplaced.refusal.message);
         paragraphs.push(format!(
@@ -29,6 +31,10 @@ pub(super) fn render(planned: &Planned<'_>) -> String {
     paragraphs.join("\n\n") + "\n"
 }
 
+/// Of 2^48 addresses the unused ones are no loss, and to count them tells nothing.
+const IPV6_HOLDS: &str = "The primary ENI holds one IPv6 prefix (/80, 2^48 addresses), whatever the \
+                          number of pods; there is no other ENI for pods.";
+
 fn head(planned: &Planned<'_>) -> String {
     let Planned { instance_type, n_pods, limits, policy, .. } = planned;
     format!(
@@ -36,7 +42,7 @@ fn head(planned: &Planned<'_>) -> String {
         limits_text(*limits),
         policy.max_pods,
         mode_text(policy.mode),
-        targets_text(policy.targets),
+        targets_text(policy),
     )
 }
 

@@ -205,7 +205,6 @@ fn a_bad_value_is_named_with_what_is_allowed() {
             "strict",
             "not supported yet; only standard, none is".into(),
         ),
-        ("ENABLE_IPv4", "false", "one of ENABLE_IPv4 and ENABLE_IPv6 must be true".into()),
         ("ENABLE_SUBNET_DISCOVERY", "false", "not supported yet; only true is".into()),
     ];
     for (name, value, allowed) in bad {
@@ -215,10 +214,52 @@ fn a_bad_value_is_named_with_what_is_allowed() {
     }
 }
 
+/// The switches of the cluster's add-on where it is on IPv6.
+const IPV6: [(&str, &str); 3] =
+    [("ENABLE_IPv6", "true"), ("ENABLE_IPv4", "false"), ("ENABLE_PREFIX_DELEGATION", "true")];
+
+#[test]
+fn pods_have_addresses_of_one_family() {
+    let mode = |variables: &[(&str, &str)]| read(variables).map(|settings| settings.mode);
+    assert_eq!(mode(&IPV6), Ok(Mode::Ipv6));
+    assert_eq!(mode(&[IPV6[0], IPV6[2]]), Ok(Mode::Ipv6), "what is not set contradicts nothing");
+    assert_eq!(mode(&[("ENABLE_IPv6", "false"), ("ENABLE_IPv4", "true")]), Ok(Mode::SecondaryIp));
+    let check = |variables: &[(&str, &str)], start: &str, end: &str| {
+        let error = read(variables).unwrap_err().to_string();
+        assert!(error.starts_with(start) && error.ends_with(end), "{error}");
+    };
+    let both = [IPV6[0], ("ENABLE_IPv4", "true"), IPV6[2]];
+    check(&both, "ENABLE_IPv4=\"true\": ", "with ENABLE_IPv6=true set ENABLE_IPv4=false");
+    let neither = "set ENABLE_IPv4=true or ENABLE_IPv6=true";
+    check(&[("ENABLE_IPv4", "false")], "ENABLE_IPv4=\"false\": ", neither);
+    let prefixes = "set ENABLE_PREFIX_DELEGATION=true too";
+    check(&IPV6[..2], "ENABLE_IPv6=\"true\": ", prefixes);
+    for name in ["AWS_VPC_K8S_CNI_CUSTOM_NETWORK_CFG", "ENABLE_V6_EGRESS", "DISABLE_POD_V6"] {
+        let variables = [&IPV6[..], &[(name, "true")]].concat();
+        check(&variables, &format!("{name}=\"true\": "), "set one of the two to false");
+    }
+    let mtu = |bytes| read(&[&IPV6[..], &[("AWS_VPC_ENI_MTU", bytes)]].concat());
+    assert!(mtu("1280").is_ok());
+    let error = mtu("1279").unwrap_err().to_string();
+    assert_eq!(error, "AWS_VPC_ENI_MTU=\"1279\": expected a whole number from 1280 to 9001");
+}
+
+#[test]
+fn what_is_missing_depends_on_the_family() {
+    let named = |warnings: &[String]| -> Vec<String> {
+        let names = warnings.iter().filter_map(|text| text.split(':').next());
+        names.map(str::to_owned).collect()
+    };
+    let warnings = read(&IPV6).unwrap().warnings;
+    let missing = ["ENABLE_V4_EGRESS", QUIET[2].0, QUIET[3].0, QUIET[4].0];
+    assert_eq!(named(&warnings), missing);
+    let quiet = [&IPV6[..], &QUIET, &[("ENABLE_V4_EGRESS", "false")]].concat();
+    assert_eq!(read(&quiet).unwrap().warnings, Vec::<String>::new());
+}
+
 #[test]
 fn what_is_not_built_yet_stops_the_start() {
     for name in [
-        "ENABLE_IPv6",
         "AWS_VPC_K8S_CNI_CUSTOM_NETWORK_CFG",
         "ENABLE_POD_ENI",
         "ENABLE_MULTI_NIC",

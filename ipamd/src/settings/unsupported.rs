@@ -2,12 +2,13 @@
 //! one stops the start: ignoring it in silence would be worse than not running. What the defaults
 //! ask for and is not there is a warning, or no node would start.
 
+use ipam::policy::Mode;
+
 use super::SettingError;
 use super::parse::Environment;
 
 /// Features that are off unless switched on.
-const SWITCHES: [&str; 10] = [
-    "ENABLE_IPv6",
+const SWITCHES: [&str; 9] = [
     "AWS_VPC_K8S_CNI_CUSTOM_NETWORK_CFG",
     "ENABLE_POD_ENI",
     "ENABLE_MULTI_NIC",
@@ -30,9 +31,12 @@ const CHOICES: [(&str, &[&str]); 7] = [
     ("ENI_CONFIG_LABEL_DEF", &["k8s.amazonaws.com/eniConfig"]),
 ];
 
-/// Features that are on unless switched off: the variable, its default, its value without the
+/// A feature that is on unless switched off: the variable, its default, its value without the
 /// feature, and what is missing.
-const NOT_YET: [(&str, bool, bool, &str); 5] = [
+type NotYet = (&'static str, bool, bool, &'static str);
+
+/// For pods on IPv4.
+const IPV4_NOT_YET: [NotYet; 2] = [
     (
         "AWS_VPC_K8S_CNI_EXTERNALSNAT",
         false,
@@ -45,6 +49,14 @@ const NOT_YET: [(&str, bool, bool, &str); 5] = [
         false,
         "node ports do not lead to pods on secondary ENIs yet",
     ),
+];
+
+/// For pods on IPv6.
+const IPV6_NOT_YET: [NotYet; 1] =
+    [("ENABLE_V4_EGRESS", true, false, "pods on IPv6 do not reach IPv4 addresses yet")];
+
+/// For all.
+const NOT_YET: [NotYet; 3] = [
     (
         "AWS_MANAGE_ENIS_NON_SCHEDULABLE",
         false,
@@ -56,9 +68,13 @@ const NOT_YET: [(&str, bool, bool, &str); 5] = [
 ];
 
 /// One line for each feature that is on but not there.
-pub(super) fn warnings(env: &Environment) -> Result<Vec<String>, SettingError> {
+pub(super) fn warnings(env: &Environment, mode: Mode) -> Result<Vec<String>, SettingError> {
+    let of_family = match mode {
+        Mode::SecondaryIp | Mode::Prefix => &IPV4_NOT_YET[..],
+        Mode::Ipv6 => &IPV6_NOT_YET,
+    };
     let mut warnings = Vec::new();
-    for (name, default, without, missing) in NOT_YET {
+    for &(name, default, without, missing) in of_family.iter().chain(&NOT_YET) {
         if env.boolean(name, default)? != without {
             warnings.push(format!("{name}: {missing}"));
         }
@@ -72,9 +88,6 @@ pub(super) fn check(env: &Environment) -> Result<(), SettingError> {
         if env.boolean(name, false)? {
             return Err(env.error(name, "not supported yet; only false is"));
         }
-    }
-    if !env.boolean("ENABLE_IPv4", true)? {
-        return Err(env.error("ENABLE_IPv4", "one of ENABLE_IPv4 and ENABLE_IPv6 must be true"));
     }
     if !env.boolean("ENABLE_SUBNET_DISCOVERY", true)? {
         return Err(env.error("ENABLE_SUBNET_DISCOVERY", "not supported yet; only true is"));
