@@ -1,10 +1,11 @@
 //! Whether everybody's books agree: the daemon's record, the node's kernel and EC2.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
+use ipnet::IpNet;
 use proto::v1::ViewReply;
 use serde_json::Value;
 
@@ -58,7 +59,7 @@ fn ids(enis: &Value) -> Vec<String> {
 /// The daemon's ENIs with their blocks are EC2's, and each pod's address is on its ENI.
 fn compare_with_ec2(view: &ViewReply, instance: &Value) -> Result<()> {
     let ours = view.enis.iter().map(|eni| {
-        let blocks = eni.blocks.iter().map(|block| block.cidr.trim_end_matches("/32").to_owned());
+        let blocks = eni.blocks.iter().map(|block| block.cidr.clone());
         (eni.id.clone(), blocks.collect())
     });
     let ours: BTreeMap<String, BTreeSet<String>> = ours.collect();
@@ -69,23 +70,20 @@ fn compare_with_ec2(view: &ViewReply, instance: &Value) -> Result<()> {
     ensure!(ours == theirs, "the daemon's ENIs: {ours:?}, EC2's: {theirs:?}");
     for address in view.pods.iter().filter_map(|pod| pod.address.as_ref()) {
         let blocks = theirs.get(&address.eni).context("a pod on an unknown ENI")?;
-        let found = blocks.iter().any(|block| contains(block, &address.address));
+        let ip: IpAddr = address.address.parse().context("a pod's address")?;
+        let mut blocks = blocks.iter().map(|block| block.parse::<IpNet>());
+        let found = blocks.any(|block| block.is_ok_and(|block| block.contains(&ip)));
         ensure!(found, "a pod has {}, which {} has not", address.address, address.eni);
     }
     Ok(())
 }
 
+/// All that is for pods; the ENI's single IPv6 addresses are the node's own.
 fn blocks(eni: &Value) -> BTreeSet<String> {
-    let of = |key: &str| eni[key].as_array().cloned().unwrap_or_default();
-    let all = of("secondaries").into_iter().chain(of("prefixes"));
-    all.filter_map(|block| block.as_str().map(str::to_owned)).collect()
-}
-
-/// Whether `block`, an address or a /28, holds `address`.
-fn contains(block: &str, address: &str) -> bool {
-    let Some(first) = block.strip_suffix("/28") else { return block == address };
-    let bits = |text: &str| text.parse().map(Ipv4Addr::to_bits).ok();
-    bits(address).is_some_and(|address| bits(first) == Some(address & !15))
+    let of = |key: &str| eni[key].as_array().cloned().unwrap_or_default().into_iter();
+    let text = |block: Value| block.as_str().map(str::to_owned);
+    let secondaries = of("secondaries").filter_map(text).map(|address| address + "/32");
+    secondaries.chain(of("prefixes").chain(of("ipv6_prefixes")).filter_map(text)).collect()
 }
 
 /// The pods' addresses by the daemon's word, which are those that the kernel has routes for.
@@ -95,8 +93,11 @@ async fn compare_with_kernel<R: Runtime>(
 ) -> Result<BTreeSet<String>> {
     let pods = view.pods.iter().filter_map(|pod| pod.address.as_ref());
     let recorded: Vec<_> = pods.map(|address| address.address.clone()).collect();
-    let routes = ip(node, &["-j", "-4", "route", "show", "table", "main"]).await?;
-    let to_pods = routes.iter().filter(|route| is_veth(&route["dev"]));
+    let mut routes = ip(node, &["-j", "-4", "route", "show", "table", "main"]).await?;
+    routes.extend(ip(node, &["-j", "-6", "route", "show", "table", "main"]).await?);
+    // The kernel's own is the one to link-local addresses.
+    let to_pods =
+        routes.iter().filter(|route| is_veth(&route["dev"]) && route["protocol"] != "kernel");
     let routed: Vec<_> = to_pods.filter_map(|route| route["dst"].as_str()).collect();
     let links = ip(node, &["-j", "link", "show", "type", "veth"]).await?;
     let n_links = links.iter().filter(|link| is_veth(&link["ifname"])).count();

@@ -2,12 +2,12 @@
 //! conflist and what starts the plugin: a container runtime, or just us.
 
 use std::collections::BTreeMap;
-use std::net::Ipv4Addr;
+use std::net::{Ipv4Addr, Ipv6Addr};
 use std::panic::AssertUnwindSafe;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
 use futures::{FutureExt, StreamExt, TryStreamExt, stream};
 use hyper_util::rt::TokioIo;
 use proto::v1::ipam_client::IpamClient;
@@ -24,6 +24,10 @@ use crate::sim::{EC2_IN_FABRIC, Sim};
 const DEBIAN_PLUGINS: &str = "/usr/lib/cni";
 /// What containerd runs for `lo`, and what our conflist chains.
 const BORROWED_PLUGINS: [&str; 2] = ["loopback", "portmap"];
+
+/// What switches pods to IPv6.
+pub const IPV6_SETTINGS: [(&str, &str); 3] =
+    [("ENABLE_IPv6", "true"), ("ENABLE_IPv4", "false"), ("ENABLE_PREFIX_DELEGATION", "true")];
 
 /// Pods that the kubelet starts or ends at a time.
 const AT_ONCE: usize = 4;
@@ -44,6 +48,8 @@ pub struct Spec {
     pub name: String,
     /// The VPC's one subnet.
     pub subnet: &'static str,
+    /// Whether VPC, subnet and nodes have IPv6 beside IPv4.
+    pub ipv6: bool,
     /// Addresses of the subnet that somebody else uses.
     pub used: Vec<String>,
     /// The simulator's switches, by name.
@@ -87,6 +93,8 @@ pub struct NodeOf<R> {
     pub runtime: R,
     /// The primary ENI's address.
     pub address: Ipv4Addr,
+    /// The primary ENI's IPv6 address, if the nodes have IPv6.
+    pub ipv6_address: Option<Ipv6Addr>,
     ipamd: Option<Process>,
     dir: PathBuf,
     settings: BTreeMap<&'static str, String>,
@@ -105,7 +113,20 @@ impl Spec {
         let node = NodeSpec { instance_type, settings };
         let name = format!("{name}{}", std::process::id());
         let nodes = vec![node; count];
-        Self { name, subnet: "10.0.0.0/20", used: vec![], switches: json!({}), nodes }
+        let (used, switches) = (vec![], json!({}));
+        Self { name, subnet: "10.0.0.0/20", ipv6: false, used, switches, nodes }
+    }
+
+    /// As [`Spec::new`], with pods on IPv6.
+    #[must_use]
+    pub fn ipv6(
+        name: &str,
+        instance_type: &'static str,
+        count: usize,
+        settings: &[(&'static str, &str)],
+    ) -> Self {
+        let settings = [&IPV6_SETTINGS, settings].concat();
+        Self { ipv6: true, ..Self::new(name, instance_type, count, &settings) }
     }
 
     fn netns(&self, index: usize) -> String {
@@ -116,21 +137,29 @@ impl Spec {
         Ipv4Addr::new(10, 0, 0, u8::try_from(index + 10).unwrap_or(u8::MAX))
     }
 
+    fn ipv6_address(&self, index: usize) -> Option<Ipv6Addr> {
+        let last = u16::try_from(index + 10).unwrap_or(u16::MAX);
+        self.ipv6.then(|| Ipv6Addr::new(0x2600, 0x1f13, 0xabc, 0xde00, 0, 0, 0, last))
+    }
+
     /// The topology file: JSON, which is YAML too.
     fn topology(&self) -> Value {
         let instances = self.nodes.iter().enumerate().map(|(index, node)| {
             json!({
                 "type": node.instance_type, "subnet": "nodes", "address": Self::address(index),
-                "netns": self.netns(index),
+                "ipv6_address": self.ipv6_address(index), "netns": self.netns(index),
             })
         });
+        let ipv6_cidrs: &[&str] = if self.ipv6 { &["2600:1f13:abc:de00::/56"] } else { &[] };
+        let ipv6_cidr = self.ipv6.then_some("2600:1f13:abc:de00::/64");
         json!({
             "region": "us-east-1", "account": "111122223333", "iam_role": "node",
             "fabric_netns": self.name, "switches": self.switches,
             "vpcs": [{
-                "cidrs": ["10.0.0.0/16"],
+                "cidrs": ["10.0.0.0/16"], "ipv6_cidrs": ipv6_cidrs,
                 "subnets": [{
                     "name": "nodes", "az": "us-east-1a", "cidr": self.subnet, "used": self.used,
+                    "ipv6_cidr": ipv6_cidr,
                 }],
             }],
             "instances": instances.collect::<Vec<_>>(),
@@ -169,8 +198,8 @@ impl<R: Runtime> ClusterOf<R> {
         let sim = Sim::start(&topology, &dir).await?;
         let mut cluster = Self { sim, nodes: vec![], dir };
         for (index, node) in spec.nodes.iter().enumerate() {
-            let (netns, dir) = (spec.netns(index), cluster.dir.join(format!("n{index}")));
-            match NodeOf::up(netns, Spec::address(index), dir, node.settings.clone()).await {
+            let dir = cluster.dir.join(format!("n{index}"));
+            match NodeOf::up(spec, index, dir, node.settings.clone()).await {
                 Ok(node) => cluster.nodes.push(node),
                 Err(error) => {
                     cluster.down().await.ok();
@@ -208,21 +237,41 @@ fn remove(dir: &Path) -> Result<()> {
 
 impl<R: Runtime> NodeOf<R> {
     async fn up(
-        netns: String,
-        address: Ipv4Addr,
+        spec: &Spec,
+        index: usize,
         dir: PathBuf,
         settings: BTreeMap<&'static str, String>,
     ) -> Result<Self> {
+        let (address, ipv6_address) = (Spec::address(index), spec.ipv6_address(index));
+        let netns = spec.netns(index);
         std::fs::create_dir_all(&dir).with_context(|| format!("make {}", dir.display()))?;
         install(&dir)?;
         let runtime = R::start(&dir, &netns).await?;
-        let mut node = Self { netns, runtime, address, ipamd: None, dir, settings };
+        let mut node = Self { netns, runtime, address, ipv6_address, ipamd: None, dir, settings };
+        if node.ipv6_address.is_some() {
+            eventually("booted node", crate::process::PATIENCE, || node.booted()).await?;
+        }
         node.start_ipamd().await?;
         eventually("network of the runtime", crate::process::PATIENCE, || {
             node.runtime.network_ready()
         })
         .await?;
         Ok(node)
+    }
+
+    /// Fails as long as the kernel looks for duplicates of the node's own IPv6 addresses: two seconds,
+    /// in which it finds no neighbour. Real nodes have no pods that early.
+    async fn booted(&self) -> Result<()> {
+        let words = ["-6", "address", "show", "tentative"];
+        let tentative = output(in_netns(&self.netns, "ip").args(words)).await?;
+        ensure!(tentative.is_empty(), "not in use yet: {tentative}");
+        Ok(())
+    }
+
+    /// Changes the settings of the daemons that are started from now on.
+    pub fn configure(&mut self, settings: &[(&'static str, &str)]) {
+        let settings = settings.iter().map(|(key, value)| (*key, (*value).to_owned()));
+        self.settings.extend(settings);
     }
 
     /// Starts the daemon and waits until it would serve an ADD.

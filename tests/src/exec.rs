@@ -228,7 +228,8 @@ impl Exec {
 pub fn added(out: Output) -> Result<String> {
     let result = read(out)?;
     let address = result["ips"][0]["address"].as_str().context("a result without address")?;
-    Ok(address.trim_end_matches("/32").to_owned())
+    let (address, _length) = address.split_once('/').context("an address without length")?;
+    Ok(address.to_owned())
 }
 
 async fn delete(namespace: &str) -> Result<()> {

@@ -83,6 +83,47 @@ async fn pods_reach_each_other_from_every_eni() -> Result<()> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn pods_reach_each_other_over_ipv6() -> Result<()> {
+    Cluster::with(Spec::ipv6("e6", "t3.small", 2, &[]), async |cluster| {
+        let (a, b) = (&cluster.nodes[0], &cluster.nodes[1]);
+        let bare = output(in_netns(&a.netns, "ip").args(["-6", "rule"])).await?;
+        let on_a = a.run_pods("a", 3).await?;
+        let on_b = b.run_pods("b", 3).await?;
+        cluster.books_agree(&[]).await?;
+        for (node, pods, others) in [(a, &on_a, &on_b), (b, &on_b, &on_a)] {
+            let node_ns = format!("/run/netns/{}", node.netns);
+            let address = node.ipv6_address.context("a node without IPv6")?.to_string();
+            for pod in pods {
+                for other in others {
+                    Node::ping(&pod.netns, &other.ip).await.context("across nodes")?;
+                }
+                Node::ping(&pod.netns, &pods[0].ip).await.context("on one node")?;
+                Node::ping(&node_ns, &pod.ip).await.context("node to pod, as probes go")?;
+                Node::ping(&pod.netns, &address).await.context("pod to node")?;
+            }
+            Node::ping(&node_ns, &others[0].ip).await.context("node to another's pod")?;
+        }
+        let seen = a.runtime.exec(&on_a[0], &["/bin/ip", "-6", "route"]).await?;
+        ensure!(seen.contains("default via fe80::1 dev eth0"), "{seen}");
+        let status = a.status().await?;
+        ensure!(status.contains("mode ipv6") && status.contains(&on_a[0].ip), "{status}");
+
+        let calls = cluster.sim.calls().await?;
+        ensure!(calls.get("AssignIpv6Addresses") == Some(&2), "one for each node: {calls:?}");
+        for never in ["AssignPrivateIpAddresses", "CreateNetworkInterface"] {
+            ensure!(!calls.contains_key(never), "{calls:?}");
+        }
+        a.remove_pods(&on_a).await?;
+        b.remove_pods(&on_b).await?;
+        cluster.books_agree(&[]).await?;
+        let after = output(in_netns(&a.netns, "ip").args(["-6", "rule"])).await?;
+        ensure!(after == bare, "left of the pods: {after}");
+        Ok(())
+    })
+    .await
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn one_node_takes_110_pods() -> Result<()> {
     let settings = [("ENABLE_PREFIX_DELEGATION", "true")];
     let spec = Spec::new("e110", "m5.large", 1, &settings);

@@ -6,6 +6,7 @@ mod away;
 mod busy;
 mod crash;
 mod disk;
+mod ipv6;
 mod limits;
 mod short;
 
