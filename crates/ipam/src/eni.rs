@@ -219,6 +219,9 @@ impl BlockState {
         cooldown: Duration,
         now: Timestamp,
     ) -> Option<(Timestamp, IpAddr)> {
+        if self.live.len() as u64 == block.size() {
+            return None;
+        }
         // Among one more address than are known at least one is new, so a /80 is never listed.
         let n_known = self.live.len() + self.freed.len();
         let known = |ip: &IpAddr| self.live.contains(ip) || self.freed.contains_key(ip);
