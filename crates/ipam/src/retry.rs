@@ -85,6 +85,7 @@ impl Pace {
             CallErrorKind::Throttled | CallErrorKind::OutcomeUnknown => Self::new(1_000, 60_000),
             // A policy change takes minutes to be made and to reach EC2.
             CallErrorKind::AccessDenied => Self::new(60_000, 600_000),
+            // The first wait is that of amazon-vpc-cni-k8s v1.23.1, `pkg/ipamd/ipamd.go`.
             CallErrorKind::SubnetExhausted
             | CallErrorKind::SubnetFragmented
             | CallErrorKind::AddressLimit

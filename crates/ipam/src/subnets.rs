@@ -2,7 +2,6 @@
 
 use std::cmp::Reverse;
 use std::collections::BTreeMap;
-use std::time::Duration;
 
 use crate::call::{Ask, CallErrorKind, SubnetFacts};
 use crate::event::RefusalCode;
@@ -11,9 +10,6 @@ use crate::policy::Node;
 use crate::retry::{Pace, refusal_code};
 use crate::time::Timestamp;
 
-/// How long a subnet that refused is left alone, unless a pod waits.
-/// Source: amazon-vpc-cni-k8s v1.23.1, `pkg/ipamd/ipamd.go`.
-const REST: Duration = Duration::from_secs(120);
 /// How soon a waiting pod makes us ask again.
 const PROBE: Pace = Pace::new(2_000, 120_000);
 
@@ -130,7 +126,7 @@ impl Subnets {
             at_most: ask.count() / 2,
             attempts,
             probe_at: now + PROBE.wait(attempts.max(1)),
-            rest_until: now + REST,
+            rest_until: now + Pace::of(kind).wait(attempts.max(1)),
         };
         self.troubles.insert(entry, trouble);
     }

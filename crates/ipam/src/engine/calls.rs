@@ -218,6 +218,15 @@ impl Engine {
         }
     }
 
+    /// It cannot be detached, so it may as well serve.
+    fn stays(&mut self, eni: &EniId) {
+        if let Some(stage) = self.stage_mut(eni)
+            && let Stage::Draining { bond } = stage
+        {
+            *stage = Stage::Attached { bond: bond.clone(), link: Link::Awaited };
+        }
+    }
+
     fn failed(&mut self, call: &Ec2Call, error: &CallError, now: Timestamp) {
         if let Ec2Call::Unassign { eni, blocks } = call {
             self.set_leaving(eni, blocks, false);
@@ -226,8 +235,10 @@ impl Engine {
             CallErrorKind::Throttled => self.action_failed(call, error, now),
             CallErrorKind::AccessDenied => {
                 self.action_failed(call, error, now);
-                if call.action() == Action::AttachEni {
-                    self.attach_failed(call, error, now);
+                match call {
+                    Ec2Call::AttachEni { .. } => self.attach_failed(call, error, now),
+                    Ec2Call::DetachEni { eni, .. } => self.stays(eni),
+                    _ => {}
                 }
             }
             CallErrorKind::SubnetExhausted

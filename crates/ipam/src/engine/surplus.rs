@@ -77,7 +77,9 @@ impl Engine {
         let n_blocks = surplus.blocks.iter().map(|(_, ask)| usize::from(ask.count())).sum();
         self.surplus_enis.observe(surplus.enis.len(), now);
         self.surplus_blocks.observe(n_blocks, now);
-        let n_enis = self.surplus_enis.take_ripe(now);
+        // An ENI that cannot be detached at present would serve nobody meanwhile.
+        let may_leave = self.action_hold(Action::DetachEni, now).is_none();
+        let n_enis = if may_leave { self.surplus_enis.take_ripe(now) } else { 0 };
         for eni in surplus.enis.iter().take(n_enis) {
             self.drain(eni, now);
         }

@@ -225,7 +225,13 @@ impl<'a> Planner<'a> {
 
     /// Plans as much of `want` as the first ENI takes that can take anything.
     fn place_on_eni(&mut self, want: Want, blocks: Blocks) -> bool {
-        for (at, eni) in self.situation.enis.iter().enumerate().take(self.n_carriers()) {
+        let mut carriers: Vec<_> =
+            self.situation.enis.iter().enumerate().take(self.n_carriers()).collect();
+        if want.starving > 0 {
+            // A pod that waits had better not wait for another call first.
+            carriers.sort_by_key(|(_, eni)| eni.busy);
+        }
+        for (at, eni) in carriers {
             let room = self.room(eni, self.on_enis[at]);
             if room == 0 || !eni.serves() {
                 continue;

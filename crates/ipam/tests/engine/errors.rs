@@ -93,17 +93,18 @@ fn an_exhausted_subnet_is_named_probed_and_recovers() {
 }
 
 #[test]
-fn an_exhausted_subnet_is_asked_again_every_two_minutes_for_warm_addresses() {
+fn an_exhausted_subnet_is_asked_again_ever_more_rarely_for_warm_addresses() {
     let mut ec2 = Ec2::new(limits("t3.small"));
     ec2.subnet(SUBNET).n_addresses = 1;
     let mut node = Node::start_with(ec2, limits("t3.small"), warm_ip(3, 0));
     node.settle();
     assert_eq!(node.ec2.n_blocks(), [1]);
     let before = node.ec2.n_mutating();
-    node.pass(secs(1201));
-    assert_eq!(node.ec2.n_mutating() - before, 10);
+    // After 2, 4, 8 and then every 10 minutes.
+    node.pass(secs(60 * 60));
+    assert_eq!(node.ec2.n_mutating() - before, 7);
     node.ec2.subnet(SUBNET).n_addresses = 100;
-    node.pass(secs(121));
+    node.pass(secs(601));
     assert_eq!(node.ec2.n_blocks(), [3]);
 }
 
@@ -116,10 +117,10 @@ fn a_subnet_that_is_full_is_asked_by_one_call_at_a_time() {
     node.ec2.calls.clear();
     node.pass(secs(600));
     let asked = node.ec2.n_mutating();
-    assert!((1..=5).contains(&asked), "{asked} calls in five times two minutes");
+    assert!((1..=3).contains(&asked), "{asked} calls in ten minutes");
     // What it then has is fetched as fast as ever.
     node.ec2.subnet(SUBNET).n_addresses = 10_000;
-    node.pass(secs(120));
+    node.pass(secs(600));
     assert_eq!(node.counts().total, 700);
 }
 
@@ -300,6 +301,25 @@ fn an_eni_that_is_still_in_use_is_deleted_later() {
     node.settle();
     assert_eq!(node.ec2.enis.len(), 1);
     assert!(node.record().cooling().is_empty(), "its addresses are off the record");
+}
+
+#[test]
+fn an_eni_that_must_not_be_detached_goes_on_serving() {
+    let mut node = full_primary();
+    node.run_pod(3);
+    node.del(3);
+    let is_detach = |call: &Ec2Call| matches!(call, Ec2Call::DetachEni { .. });
+    node.settle();
+    while !node.calls.iter().any(|(_, call)| is_detach(call)) {
+        node.now = node.engine.wake_at().unwrap();
+        node.send(Event::Tick);
+        node.save_all();
+    }
+    fail(&mut node, is_detach, CallErrorKind::AccessDenied);
+    node.settle();
+    let n_calls = node.ec2.n_mutating();
+    assert_eq!(node.run_pod(4).device_index, 1);
+    assert_eq!(node.ec2.n_mutating(), n_calls);
 }
 
 #[test]

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use ipam::call::{Ask, Ec2Call};
+use ipam::event::Event;
 use ipam::policy::{Mode, Policy, Targets, WarmSettings};
 
 use crate::ec2::{Ec2, SUBNET, subnet_id};
@@ -165,6 +166,25 @@ fn pods_that_come_together_are_one_call() {
     assert_eq!(node.ec2.n_mutating(), n_calls + 1);
     node.pass(delay);
     assert_eq!(node.ec2.n_mutating(), n_calls + 2);
+}
+
+#[test]
+fn a_waiting_pod_takes_the_eni_that_no_call_changes() {
+    let mut node = Node::settled(limits("t3.small"), warm_ip(0, 0));
+    for pod in 0..5 {
+        node.run_pod(pod);
+    }
+    assert_eq!(node.ec2.n_blocks(), [3, 2]);
+    node.del(0);
+    node.del(1);
+    node.pass(secs(59));
+    node.now = node.now + secs(1);
+    node.send(Event::Tick);
+    node.save_all();
+    assert_eq!(node.under_way(), ["UnassignPrivateIpAddresses 2 blocks of eni-0000"]);
+    node.add(5);
+    node.save_all();
+    assert_eq!(node.under_way()[1..], ["AssignPrivateIpAddresses 1 addresses to eni-0001"]);
 }
 
 #[test]
