@@ -32,8 +32,6 @@ use crate::failure::Failure;
 const SCHEMES: [&str; 2] = ["http://", "https://"];
 /// A TCP and TLS handshake inside a region takes milliseconds.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
-/// In all, where a call may be repeated; two waits of at most one and two seconds lie between.
-const ATTEMPTS: u32 = 3;
 /// EC2's largest page. A paginated call is never refused for its size, and draws from the larger
 /// of the two request buckets.
 const PAGE_SIZE: i32 = 1000;
@@ -70,13 +68,9 @@ pub enum ConnectError {
 /// A client of EC2 for one instance. Clones share connections and credentials.
 #[derive(Clone)]
 pub struct Ec2 {
-    /// For calls whose repetition answers as the first attempt would have: what only reads, what
-    /// carries a client token, what sets a value. Throttling, 5xx and lost answers are repeated.
-    repeating: Client,
-    /// For calls whose repetition does something again (Assign) or, after an answer that was
-    /// lost, says of a success that it failed (Attach: `InUse`; Unassign, Detach, Delete: not
-    /// there). Even throttling comes back at once: the caller has a back-off of its own.
-    once: Client,
+    /// It repeats nothing: whoever decides what to call knows what a repetition would do, and
+    /// spaces all calls of the daemon as EC2 grants them.
+    client: Client,
     instance: InstanceId,
     vpc: VpcId,
     availability_zone: String,
@@ -93,24 +87,20 @@ impl Ec2 {
             return Err(ConnectError::InvalidEndpoint(endpoint.clone()));
         }
         let config = load_config(&options).await;
-        let client = |retry: RetryConfig| {
-            let mut config = aws_sdk_ec2::config::Builder::from(&config).retry_config(retry);
-            if let Some(endpoint) = &options.endpoint {
-                config = config.endpoint_url(endpoint);
-            }
-            Client::from_conf(config.build())
-        };
+        let mut config =
+            aws_sdk_ec2::config::Builder::from(&config).retry_config(RetryConfig::disabled());
+        if let Some(endpoint) = &options.endpoint {
+            config = config.endpoint_url(endpoint);
+        }
         Ok(Self {
-            repeating: client(RetryConfig::standard().with_max_attempts(ATTEMPTS)),
-            once: client(RetryConfig::disabled()),
+            client: Client::from_conf(config.build()),
             instance: options.instance,
             vpc: options.vpc,
             availability_zone: options.availability_zone,
         })
     }
 
-    /// Makes `call` and waits for its answer: at most the time-out, three times that and a few
-    /// seconds where the call may be repeated.
+    /// Makes `call`, once, and waits for its answer: at most the time-out for each page of it.
     ///
     /// # Errors
     /// Whatever EC2 or the way to it answers, by kind. An answer that lacks a field or holds one
@@ -165,14 +155,14 @@ impl Ec2 {
     }
 
     async fn network_interfaces(&self, filter: Filter) -> Result<Vec<NetworkInterface>, Failure> {
-        let enis = self.repeating.describe_network_interfaces().filters(filter);
+        let enis = self.client.describe_network_interfaces().filters(filter);
         let pages = enis.into_paginator().page_size(PAGE_SIZE);
         Ok(pages.items().send().collect::<Result<_, _>>().await?)
     }
 
     async fn describe_subnets(&self) -> Result<Vec<SubnetFacts>, Failure> {
         let subnets = self
-            .repeating
+            .client
             .describe_subnets()
             .filters(filter("vpc-id", self.vpc.as_str()))
             .filters(filter("availability-zone", &self.availability_zone));
@@ -191,7 +181,7 @@ impl Ec2 {
         let NewEni { subnet, security_groups, ask, description, tags } = new;
         let Counts { addresses, prefixes, ipv6_prefixes } = Counts::of(ask);
         let answer = self
-            .repeating
+            .client
             .create_network_interface()
             .subnet_id(subnet.as_str())
             .set_groups(Some(security_groups.iter().map(ToString::to_string).collect()))
@@ -208,7 +198,7 @@ impl Ec2 {
 
     async fn attach_eni(&self, eni: &EniId, index: u16) -> Result<EniAttachmentId, Failure> {
         let answer = self
-            .once
+            .client
             .attach_network_interface()
             .network_interface_id(eni.as_str())
             .instance_id(self.instance.as_str())
@@ -226,7 +216,7 @@ impl Ec2 {
         let change = NetworkInterfaceAttachmentChanges::builder()
             .attachment_id(attachment.as_str())
             .delete_on_termination(true);
-        let request = self.repeating.modify_network_interface_attribute();
+        let request = self.client.modify_network_interface_attribute();
         request.network_interface_id(eni.as_str()).attachment(change.build()).send().await?;
         Ok(CallOutput::Done)
     }
@@ -237,7 +227,7 @@ impl Ec2 {
             return self.assign_ipv6(eni, count).await;
         }
         let answer = self
-            .once
+            .client
             .assign_private_ip_addresses()
             .network_interface_id(eni.as_str())
             .set_secondary_private_ip_address_count(addresses)
@@ -250,7 +240,7 @@ impl Ec2 {
     /// EC2 has no code of its own for what a refusal is nearly always about, so each says what to
     /// look at.
     async fn assign_ipv6(&self, eni: &EniId, count: i32) -> Result<BTreeSet<Block>, Failure> {
-        let request = self.once.assign_ipv6_addresses().network_interface_id(eni.as_str());
+        let request = self.client.assign_ipv6_addresses().network_interface_id(eni.as_str());
         let answer = request.ipv6_prefix_count(count).send().await.map_err(|error| {
             let advice = format!(
                 "; IPv6 pods need a subnet with an IPv6 CIDR block: associate one with the subnet \
@@ -266,7 +256,7 @@ impl Ec2 {
             return self.unassign_ipv6(eni, blocks).await;
         }
         let mut request =
-            self.once.unassign_private_ip_addresses().network_interface_id(eni.as_str());
+            self.client.unassign_private_ip_addresses().network_interface_id(eni.as_str());
         for block in blocks {
             request = match block.cidr() {
                 IpNet::V4(net) if block.is_prefix() => request.ipv4_prefixes(net.to_string()),
@@ -283,7 +273,7 @@ impl Ec2 {
         eni: &EniId,
         blocks: &BTreeSet<Block>,
     ) -> Result<CallOutput, Failure> {
-        let mut request = self.once.unassign_ipv6_addresses().network_interface_id(eni.as_str());
+        let mut request = self.client.unassign_ipv6_addresses().network_interface_id(eni.as_str());
         for block in blocks {
             if !block.is_prefix() {
                 return Err(unsupported(*block, "an address of the node itself"));
@@ -295,20 +285,20 @@ impl Ec2 {
     }
 
     async fn detach_eni(&self, attachment: &EniAttachmentId) -> Result<CallOutput, Failure> {
-        let request = self.once.detach_network_interface();
+        let request = self.client.detach_network_interface();
         request.attachment_id(attachment.as_str()).send().await?;
         Ok(CallOutput::Done)
     }
 
     async fn delete_eni(&self, eni: &EniId) -> Result<CallOutput, Failure> {
-        let request = self.once.delete_network_interface();
+        let request = self.client.delete_network_interface();
         request.network_interface_id(eni.as_str()).send().await?;
         Ok(CallOutput::Done)
     }
 
     /// What EC2 publishes about the instance type `name`.
     pub(crate) async fn instance_type(&self, name: &str) -> Result<InstanceTypeInfo, Failure> {
-        let request = self.repeating.describe_instance_types();
+        let request = self.client.describe_instance_types();
         let answer = request.instance_types(InstanceType::from(name)).send().await?;
         let types = answer.instance_types.unwrap_or_default();
         Ok(reply::need("instanceTypeSet", types.into_iter().next())?)

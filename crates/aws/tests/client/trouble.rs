@@ -30,6 +30,8 @@ async fn fail_next(sim: &VpcSim, action: &str, code: &str) {
 async fn a_create_whose_answer_is_lost_makes_one_eni() {
     let (sim, node) = sim_and_node().await;
     lose_next_answer(&sim, "CreateNetworkInterface").await;
+    let create = node.creation(&node.site.subnet, Ask::Addresses(2), "x");
+    assert_eq!(node.refused(create).await.kind, CallErrorKind::OutcomeUnknown);
     let created = node.create(Ask::Addresses(2), "x").await;
     let mut enis = node.enis().await;
     enis.retain(|_, eni| !eni.is_primary());
@@ -67,9 +69,10 @@ async fn a_throttled_assign_has_no_effect() {
 }
 
 #[tokio::test]
-async fn a_throttled_reading_is_read_again() {
+async fn a_throttled_reading_is_left_to_its_caller() {
     let (sim, node) = sim_and_node().await;
     fail_next(&sim, "DescribeNetworkInterfaces", "RequestLimitExceeded").await;
+    assert_eq!(node.refused(Ec2Call::DescribeEnis).await.kind, CallErrorKind::Throttled);
     assert_eq!(node.enis().await.len(), 1);
 }
 
