@@ -92,10 +92,11 @@ fn overridden(settings: &Settings, mode: Mode) -> Vec<String> {
     let prefixes = ("WARM_PREFIX_TARGET", warm.warm_prefix.into(), default.warm_prefix.into());
     let ips = ("WARM_IP_TARGET", warm.warm_ip, default.warm_ip);
     let minimum = ("MINIMUM_IP_TARGET", warm.minimum_ip, default.minimum_ip);
+    let max_enis = ("MAX_ENI", settings.max_enis.map_or(0, u32::from), 0);
     let by_ips = warm.warm_ip != 0 || warm.minimum_ip != 0;
     let (without_effect, why) = match mode {
         Mode::Ipv6 => (
-            vec![enis, prefixes, ips, minimum],
+            vec![enis, prefixes, ips, minimum, max_enis],
             "with ENABLE_IPv6=true, where one prefix is enough; leave it out",
         ),
         Mode::SecondaryIp | Mode::Prefix if by_ips => (
@@ -194,8 +195,9 @@ mod tests {
         check(&[prefixes, minimum, ("TIDEPOOL_MAX_PODS", "5")], &[expect]);
         let ipv6 = ("ENABLE_IPv6", "true");
         check(&[prefixes, ipv6, ("WARM_ENI_TARGET", "1"), ("WARM_PREFIX_TARGET", "1")], &[]);
-        let expect = ("MINIMUM_IP_TARGET: 10 has no effect", "leave it out");
-        check(&[prefixes, ipv6, minimum], &[expect]);
+        let end = "has no effect with ENABLE_IPv6=true, where one prefix is enough; leave it out";
+        let expect = [("MINIMUM_IP_TARGET: 10 ", end), ("MAX_ENI: 2 ", end)];
+        check(&[prefixes, ipv6, minimum, ("MAX_ENI", "2")], &expect);
     }
 
     #[test]

@@ -84,8 +84,8 @@ fn check_config_shows_what_ipv6_amounts_to() {
         "max ENIs         1",
         "max pods         110",
         "holds at most    one /80 prefix, that is 2^48 addresses, for pods",
-        "warning          WARM_IP_TARGET: without effect, since one IPv6 prefix serves all pods of \
-         the node",
+        "warning          WARM_IP_TARGET: 5 has no effect with ENABLE_IPv6=true, where one prefix is \
+         enough; leave it out",
     ] {
         assert!(stdout.lines().any(|found| found == line), "{line}\n{stdout}");
     }
