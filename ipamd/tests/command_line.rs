@@ -182,6 +182,9 @@ fn plan_tells_programs_what_a_node_will_hold() {
         json!({
             "mode": "ipv6", "enis": 1, "pods_per_eni": [100], "attached_prefixes": 1,
             "unused_ips": (1_u64 << 48) - 100, "unplaced_pods": 0, "max_pods": 110,
+            "ec2_calls": {
+                "DescribeNetworkInterfaces": 1, "DescribeSubnets": 1, "AssignIpv6Addresses": 1,
+            },
         }),
     );
     let capped = "--instance-type m5.large --pods 9 --warm-ip-target 1 --max-pods 5";

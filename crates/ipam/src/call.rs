@@ -63,6 +63,24 @@ impl Ask {
         }
     }
 
+    /// The action that answers it.
+    #[must_use]
+    pub fn assign_action(self) -> Action {
+        match self {
+            Ask::Addresses(_) | Ask::Prefixes(_) => Action::Assign,
+            Ask::Ipv6Prefixes(_) => Action::AssignIpv6,
+        }
+    }
+
+    /// The action that takes blocks of its kind back.
+    #[must_use]
+    pub fn unassign_action(self) -> Action {
+        match self {
+            Ask::Addresses(_) | Ask::Prefixes(_) => Action::Unassign,
+            Ask::Ipv6Prefixes(_) => Action::UnassignIpv6,
+        }
+    }
+
     /// Whether it is for prefixes, of either family.
     #[must_use]
     pub fn is_for_prefixes(self) -> bool {
@@ -280,8 +298,12 @@ pub enum Action {
     SetDeleteOnTermination,
     /// `AssignPrivateIpAddresses`.
     Assign,
+    /// `AssignIpv6Addresses`.
+    AssignIpv6,
     /// `UnassignPrivateIpAddresses`.
     Unassign,
+    /// `UnassignIpv6Addresses`.
+    UnassignIpv6,
     /// `DetachNetworkInterface`.
     DetachEni,
     /// `DeleteNetworkInterface`.
@@ -299,7 +321,9 @@ impl Action {
             Action::AttachEni => "AttachNetworkInterface",
             Action::SetDeleteOnTermination => "ModifyNetworkInterfaceAttribute",
             Action::Assign => "AssignPrivateIpAddresses",
+            Action::AssignIpv6 => "AssignIpv6Addresses",
             Action::Unassign => "UnassignPrivateIpAddresses",
+            Action::UnassignIpv6 => "UnassignIpv6Addresses",
             Action::DetachEni => "DetachNetworkInterface",
             Action::DeleteEni => "DeleteNetworkInterface",
         }
@@ -316,7 +340,10 @@ impl Ec2Call {
             Ec2Call::CreateEni { .. } => Action::CreateEni,
             Ec2Call::AttachEni { .. } => Action::AttachEni,
             Ec2Call::SetDeleteOnTermination { .. } => Action::SetDeleteOnTermination,
-            Ec2Call::Assign { .. } => Action::Assign,
+            Ec2Call::Assign { ask, .. } => ask.assign_action(),
+            Ec2Call::Unassign { blocks, .. } if blocks.iter().all(|block| block.is_ipv6()) => {
+                Action::UnassignIpv6
+            }
             Ec2Call::Unassign { .. } => Action::Unassign,
             Ec2Call::DetachEni { .. } => Action::DetachEni,
             Ec2Call::DeleteEni { .. } => Action::DeleteEni,

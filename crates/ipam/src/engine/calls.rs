@@ -56,7 +56,9 @@ pub(super) fn left_open(record: &Record, now: Timestamp) -> BTreeMap<CallId, InF
         | Action::AttachEni
         | Action::SetDeleteOnTermination
         | Action::Assign
+        | Action::AssignIpv6
         | Action::Unassign
+        | Action::UnassignIpv6
         | Action::DetachEni
         | Action::DeleteEni => Phase::Doubtful(record.next_call()),
     };
@@ -302,7 +304,7 @@ impl Engine {
             found.refused = Some(Refused { limit, at_once: (ask.count() / 2).max(1) });
             self.enis_look.ask(now);
         } else {
-            self.hold(Subject::Eni(eni.clone(), Action::Assign), call, error, now);
+            self.hold(Subject::Eni(eni.clone(), ask.assign_action()), call, error, now);
             if error.kind == CallErrorKind::NotFound {
                 self.enis_look.ask(now);
             }

@@ -47,6 +47,11 @@ impl Engine {
         self.limits.mode(self.policy.mode)
     }
 
+    /// What brings more addresses to an ENI.
+    pub(super) fn assign_action(&self) -> Action {
+        self.mode().ask(1).assign_action()
+    }
+
     pub(super) fn learnt_limits(&self) -> Limits {
         let enis = self.limits.enis.min(self.learnt.enis);
         Limits { enis, ..self.limits }
@@ -132,7 +137,7 @@ impl Engine {
                 .map(|subnet| self.subnet_supply(&subnet, now))
                 .collect(),
             create_at_most: self.learnt.create_at_most,
-            assign_hold: self.action_hold(Action::Assign, now),
+            assign_hold: self.action_hold(self.assign_action(), now),
             create_hold: self.action_hold(Action::CreateEni, now),
         }
     }
@@ -161,7 +166,10 @@ impl Engine {
                 let Ec2Call::Assign { ask, .. } = call else { return None };
                 Some(*ask)
             }),
-            hold: self.retries.hold(&Subject::Eni(eni.id.clone(), Action::Assign), now).cloned(),
+            hold: self
+                .retries
+                .hold(&Subject::Eni(eni.id.clone(), self.assign_action()), now)
+                .cloned(),
             limit: eni.refused.map_or(u16::MAX, |refused| refused.limit),
             at_once: eni.refused.map_or(u16::MAX, |refused| refused.at_once),
             tally: self.tally(eni, now),

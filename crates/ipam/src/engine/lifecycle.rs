@@ -241,9 +241,11 @@ impl Engine {
             | Action::DescribeSubnets
             | Action::CreateEni
             | Action::AttachEni
-            | Action::Assign => self.requests.n_waiting() > 0,
+            | Action::Assign
+            | Action::AssignIpv6 => self.requests.n_waiting() > 0,
             Action::SetDeleteOnTermination
             | Action::Unassign
+            | Action::UnassignIpv6
             | Action::DetachEni
             | Action::DeleteEni => false,
         };

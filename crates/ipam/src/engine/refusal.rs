@@ -84,13 +84,14 @@ impl Engine {
     fn failing_call(&self, now: Timestamp) -> Option<Cause> {
         let supplies = |subject: &Subject| match subject {
             Subject::Action(action) | Subject::Eni(_, action) => {
-                matches!(action, Action::CreateEni | Action::AttachEni | Action::Assign)
+                *action == self.assign_action()
+                    || matches!(action, Action::CreateEni | Action::AttachEni)
             }
             Subject::Host | Subject::Record => false,
         };
         let held = self.retries.holds(now).find(|(subject, _)| supplies(subject));
         let throttled = || {
-            let actions = [Action::CreateEni, Action::AttachEni, Action::Assign];
+            let actions = [Action::CreateEni, Action::AttachEni, self.assign_action()];
             actions.into_iter().find_map(|action| self.action_hold(action, now))
         };
         let hold = held

@@ -101,11 +101,12 @@ impl Engine {
     }
 
     fn give_back(&mut self, eni: &EniId, ask: Ask, now: Timestamp) {
-        let subject = Subject::Eni(eni.clone(), Action::Unassign);
+        let action = ask.unassign_action();
+        let subject = Subject::Eni(eni.clone(), action);
         // Its surplus of both kinds takes two calls, hence two turns.
         if self.is_busy(eni)
             || self.retries.hold(&subject, now).is_some()
-            || self.action_hold(Action::Unassign, now).is_some()
+            || self.action_hold(action, now).is_some()
         {
             return;
         }

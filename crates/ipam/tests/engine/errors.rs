@@ -406,6 +406,22 @@ fn a_missing_permission_is_said_at_once_and_tried_rarely() {
     assert_eq!(node.ec2.n_mutating(), 0);
 }
 
+/// The user adds the permission that is named.
+#[test]
+fn the_permission_for_ipv6_has_a_name_of_its_own() {
+    let ipv6 = policy(Mode::Ipv6, WarmSettings::default());
+    let mut node = Node::start(limits("m5.large"), ipv6);
+    fail(&mut node, is_assign, CallErrorKind::AccessDenied);
+    for pod in 0..2 {
+        let add = node.add(pod);
+        let refusal = node.refused(add);
+        assert_eq!(refusal.code, RefusalCode::AccessDenied);
+        assert!(refusal.message.contains(": AssignIpv6Addresses 1 IPv6"), "{}", refusal.message);
+        assert!(refusal.retry_after.unwrap() >= secs(60));
+    }
+    assert!(!node.calls.iter().any(|(_, call)| is_assign(call)), "it rests");
+}
+
 #[test]
 fn an_unknown_outcome_is_settled_by_reading() {
     for after_effect in [false, true] {
