@@ -160,7 +160,7 @@ impl Engine {
             id: eni.id.clone(),
             subnet: self.subnet_supply(&eni.subnet, now),
             state: supply_state(eni),
-            removable_from: (eni.origin == Origin::Tagged).then(|| eni.since + age),
+            removable_from: self.is_removable(eni).then(|| eni.since + age),
             busy: call.is_some(),
             pending: call.and_then(|call| {
                 let Ec2Call::Assign { ask, .. } = call else { return None };
@@ -174,6 +174,13 @@ impl Engine {
             at_once: eni.refused.map_or(u16::MAX, |refused| refused.at_once),
             tally: self.tally(eni, now),
         }
+    }
+
+    /// Not as long as a pod is on record with it, be it with an address that is not counted: one of
+    /// the family that was in force when the pod came.
+    fn is_removable(&self, eni: &Eni) -> bool {
+        let mut held = self.record.assignments().values();
+        eni.origin == Origin::Tagged && !held.any(|held| held.eni == eni.id)
     }
 
     fn tally(&self, eni: &Eni, now: Timestamp) -> Tally {

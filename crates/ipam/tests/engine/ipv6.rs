@@ -10,7 +10,7 @@ use ipam::policy::{Mode, Policy, WarmSettings};
 use ipam::time::Timestamp;
 
 use crate::ec2::{Ec2, PRIMARY, SUBNET, eni_id, subnet_id};
-use crate::node::{Node, OURS, limits, policy};
+use crate::node::{Node, OURS, limits, policy, warm_ip};
 
 /// Addresses of a /80.
 const PREFIX_SIZE: u64 = 1 << 48;
@@ -90,6 +90,25 @@ fn a_node_of_ipv4_leaves_ipv6_prefixes_alone() {
     node.del(0);
     node.pass(Duration::from_secs(3600));
     assert!(node.ec2.enis[&eni_id(PRIMARY)].blocks.contains(&prefix));
+}
+
+/// The settings change under pods that live.
+#[test]
+fn an_eni_stays_while_a_pod_of_the_other_family_uses_it() {
+    let mut node = Node::settled(limits("t3.small"), warm_ip(0, 0));
+    let on_second: Vec<usize> = (0..5).filter(|pod| node.run_pod(*pod).device_index == 1).collect();
+    // The primary has room again.
+    node.del(0);
+    node.pass(Duration::from_secs(3600));
+    assert_eq!((node.ec2.n_blocks(), on_second.len()), (vec![2, 2], 2));
+    node.restart_with(ipv6());
+    node.pass(Duration::from_secs(3600));
+    assert_eq!(node.ec2.enis.len(), 2, "{:?}", node.ec2.calls);
+    for pod in on_second {
+        node.del(pod);
+    }
+    node.pass(Duration::from_secs(3600));
+    assert_eq!(node.ec2.enis.len(), 1, "nobody uses it any more");
 }
 
 #[test]

@@ -143,6 +143,12 @@ impl Node {
         self.absorb(effects);
     }
 
+    /// As [`restart`](Self::restart), with other settings.
+    pub(crate) fn restart_with(&mut self, policy: Policy) {
+        self.boot.policy = policy;
+        self.restart();
+    }
+
     pub(crate) fn send(&mut self, event: Event) {
         let effects = self.engine.handle(event, self.now);
         self.absorb(effects);
