@@ -106,7 +106,13 @@ async fn a_caller_killed_while_it_waits_leaves_nothing_behind() -> Result<()> {
     ExecCluster::with(lean("fkill"), async |cluster| {
         let node = &cluster.nodes[0];
         let mut pods = vec![node.runtime.run("warm").await?];
-        // What the pool had is used up, and more comes late.
+        eventually("a free address", PATIENCE, async || {
+            let n = node.view().await?.counts.context("no counts")?.free;
+            ensure!(n == 1, "{n} are free");
+            Ok(())
+        })
+        .await?;
+        // What the pool has is used up, and more comes late.
         let delay = json!({"action": ASSIGN, "when": "each", "effect": {"delay": {"ms": 3000}}});
         cluster.sim.fault(delay).await?;
         pods.push(node.runtime.run("warmer").await?);
