@@ -45,7 +45,11 @@ impl<'a> Planner<'a> {
     /// Whether an ENI may go that leaves `rest`.
     /// Source: amazon-vpc-cni-k8s v1.23.1, `pkg/ipamd/ipamd.go` and `datastore/data_store.go`.
     fn can_spare_eni(&self, rest: &Totals) -> bool {
-        let whole_blocks = |n: u32| u64::from(n).next_multiple_of(self.block_size());
+        let whole_blocks = |n: u32| match self.mode {
+            Mode::SecondaryIp | Mode::Prefix => u64::from(n).next_multiple_of(self.block_size()),
+            // No pod that lives would ever leave so much.
+            Mode::Ipv6 => u64::from(n),
+        };
         let spared = match self.targets {
             Targets::Ip { warm, minimum } => {
                 rest.available() >= whole_blocks(warm) && rest.addresses >= whole_blocks(minimum)

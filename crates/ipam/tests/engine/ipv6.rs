@@ -74,8 +74,10 @@ fn only_the_prefixes_of_the_primary_are_for_pods() {
         assert_eq!((assignment.eni, assignment.device_index), (eni_id(PRIMARY), 0));
         assert!(matches!(assignment.address, IpAddr::V6(_)));
     }
+    node.pass(Duration::from_secs(3600));
     let primary = &node.ec2.enis[&eni_id(PRIMARY)];
     assert!(primary.blocks.contains(&block("10.0.0.9/32")), "what is not for pods stays");
+    assert_eq!(node.ec2.n_attached(), 1, "the ENI that nobody uses goes back");
 }
 
 #[test]
