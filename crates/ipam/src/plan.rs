@@ -6,6 +6,7 @@
 
 mod grow;
 mod shrink;
+mod totals;
 
 use std::collections::BTreeSet;
 

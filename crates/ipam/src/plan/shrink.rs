@@ -2,7 +2,8 @@
 
 use std::cmp::Reverse;
 
-use super::grow::{PREFIX_SIZE, Planner, Totals};
+use super::grow::Planner;
+use super::totals::{PREFIX_SIZE, Totals};
 use super::{EniSupply, SupplyState, Surplus};
 use crate::call::Ask;
 use crate::id::EniId;
