@@ -13,6 +13,7 @@ Exit codes:
    0  done
    1  failed; the line on stderr says at what
    2  status: no daemon answers
+   3  export-checkpoint: there is no record, and nothing was written
   64  the command line is wrong
   78  a setting is wrong";
 
@@ -22,6 +23,7 @@ pub(crate) enum Exit {
     Done = 0,
     Failed = 1,
     NoAnswer = 2,
+    NoRecord = 3,
     /// `EX_USAGE` of sysexits.
     Usage = 64,
     /// `EX_CONFIG` of sysexits.

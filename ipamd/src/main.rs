@@ -5,6 +5,7 @@ mod check_config;
 mod exit;
 mod limits;
 mod logging;
+mod migration;
 mod node;
 mod plan;
 mod run;
@@ -38,6 +39,10 @@ enum Command {
     Plan(plan::Arguments),
     /// Simulate clusters, and compare with amazon-vpc-cni-k8s on the same load.
     Simulate(simulate::Arguments),
+    /// Show what would be taken over from a checkpoint of amazon-vpc-cni-k8s.
+    ImportCheckpoint(migration::ImportArguments),
+    /// Hand the pods of this node over to amazon-vpc-cni-k8s, by writing its checkpoint.
+    ExportCheckpoint(migration::ExportArguments),
 }
 
 fn main() -> ExitCode {
@@ -55,6 +60,8 @@ fn main() -> ExitCode {
         Command::CheckConfig(arguments) => check_config::run(&arguments),
         Command::Plan(arguments) => plan::run(&arguments),
         Command::Simulate(arguments) => simulate::run(&arguments),
+        Command::ImportCheckpoint(arguments) => migration::import(&arguments),
+        Command::ExportCheckpoint(arguments) => migration::export(&arguments),
     };
     match result {
         Ok(()) => Exit::Done.into(),

@@ -1,6 +1,6 @@
 //! `ipamd run`: finds out who the node is, then runs the agent and makes the EC2 calls it asks for.
 
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use agent::{Config, Edges, Inlet, chain, host};
 use anyhow::Context as _;
@@ -8,6 +8,7 @@ use aws::{ConnectOptions, Ec2, Imds, NodeFacts};
 use ipam::call::{CallError, CallErrorKind, CallId, Ec2Call};
 use ipam::event::Event;
 use ipam::policy::Mode;
+use ipam::time::Timestamp;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::{mpsc, watch};
 use tokio::task::{JoinError, JoinHandle};
@@ -16,7 +17,7 @@ use tracing::{info, warn};
 use crate::exit::Failure;
 use crate::limits::{self, Known};
 use crate::settings::Settings;
-use crate::{logging, node};
+use crate::{logging, migration, node};
 
 /// Between two attempts to learn what the start needs: doubled from the first to the last.
 const FIRST_RETRY: Duration = Duration::from_secs(1);
@@ -49,6 +50,10 @@ async fn daemon(settings: Settings) -> Result<(), Failure> {
         warn!(warning, "setting");
     }
     info!(?policy, ?limits, limits_from = %source, "effective policy");
+    let inherited = tokio::select! {
+        inherited = migration::inherit(&settings, &facts, now()) => inherited?,
+        () = signals.next() => return Ok(()),
+    };
 
     let (inlet, inbox) = agent::channel();
     let (calls, called) = mpsc::unbounded_channel();
@@ -64,6 +69,7 @@ async fn daemon(settings: Settings) -> Result<(), Failure> {
         policy,
         socket: settings.socket,
         state_directory: settings.state_directory,
+        inherited,
     };
     let ended = tokio::select! {
         ended = agent::run(config, inbox, Edges { calls, host }, signals.next()) => ended,
@@ -72,6 +78,12 @@ async fn daemon(settings: Settings) -> Result<(), Failure> {
         panic = panicked(caller) => Err(panic).context("make EC2 calls"),
     };
     Ok(ended?)
+}
+
+/// By the machine's clock.
+fn now() -> Timestamp {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    Timestamp::from_millis(u64::try_from(now.as_millis()).unwrap_or(u64::MAX))
 }
 
 /// Ready only if the task panics. One that ends has been left by the agent, which is ending too.
@@ -102,7 +114,8 @@ async fn learn(settings: &Settings) -> anyhow::Result<(NodeFacts, Ec2, Known)> {
     Ok((facts, ec2, known))
 }
 
-async fn until_learnt<T, E: std::error::Error>(
+/// What `ask` answers at last.
+pub(crate) async fn until_learnt<T, E: std::error::Error>(
     what: &str,
     ask: impl AsyncFn() -> Result<T, E>,
 ) -> T {

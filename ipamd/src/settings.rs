@@ -72,8 +72,9 @@ pub(crate) struct Settings {
     pub(crate) http_timeout: Duration,
     /// `TIDEPOOL_SOCKET`.
     pub(crate) socket: PathBuf,
-    /// The directory of `AWS_VPC_K8S_CNI_BACKING_STORE`. The file of that name is another
-    /// daemon's and stays untouched.
+    /// `AWS_VPC_K8S_CNI_BACKING_STORE`: another daemon's record, which is read and never written.
+    pub(crate) checkpoint: PathBuf,
+    /// The directory that it is in, where our own lives.
     pub(crate) state_directory: PathBuf,
     /// `AWS_VPC_K8S_CNI_LOGLEVEL`.
     pub(crate) log_level: Level,
@@ -110,6 +111,7 @@ impl Settings {
         let (eni_tags, mut warnings) = env.tags("ADDITIONAL_ENI_TAGS")?;
         warnings.extend(unsupported::warnings(env, mode)?);
         let seconds = |name, least, default| env.number(name, least, u32::MAX, default);
+        let (checkpoint, state_directory) = backing_store(env)?;
         Ok(Self {
             mode,
             warm: warm_settings(env, mode)?,
@@ -127,7 +129,8 @@ impl Settings {
             ec2_endpoint: env.url("AWS_EC2_ENDPOINT")?,
             http_timeout: Duration::from_secs(seconds("HTTP_TIMEOUT", 10, 10)?.into()),
             socket: socket(env)?,
-            state_directory: state_directory(env)?,
+            checkpoint,
+            state_directory,
             log_level: log_level(env)?,
             log_target: log_target(env)?,
             warnings,
@@ -142,6 +145,15 @@ impl Settings {
 /// [`SettingError`] if `TIDEPOOL_SOCKET` is bad.
 pub(crate) fn socket_of_process() -> Result<PathBuf, SettingError> {
     socket(&Environment::of_process())
+}
+
+/// Where the record lives, for a command that needs no other setting to be right.
+///
+/// # Errors
+///
+/// [`SettingError`] if `AWS_VPC_K8S_CNI_BACKING_STORE` is bad.
+pub(crate) fn state_directory_of_process() -> Result<PathBuf, SettingError> {
+    backing_store(&Environment::of_process()).map(|(_, directory)| directory)
 }
 
 fn socket(env: &Environment) -> Result<PathBuf, SettingError> {
@@ -192,11 +204,14 @@ fn mtu(env: &Environment, mode: Mode) -> Result<Mtu, SettingError> {
     Mtu::try_from(bytes).map_err(|fault| env.error(name, &fault.to_string()))
 }
 
-fn state_directory(env: &Environment) -> Result<PathBuf, SettingError> {
+/// The other daemon's record, and the directory that it is in.
+fn backing_store(env: &Environment) -> Result<(PathBuf, PathBuf), SettingError> {
     let name = "AWS_VPC_K8S_CNI_BACKING_STORE";
     let file = env.path(name, "/var/run/aws-node/ipam.json")?;
     let directory = file.parent().map(Path::to_owned);
-    directory.ok_or_else(|| env.error(name, "expected the absolute path of a file"))
+    let directory =
+        directory.ok_or_else(|| env.error(name, "expected the absolute path of a file"))?;
+    Ok((file, directory))
 }
 
 fn log_level(env: &Environment) -> Result<Level, SettingError> {

@@ -279,3 +279,76 @@ fn a_node_that_does_not_know_itself_waits_and_stops_when_told() {
     Command::new("kill").arg(child.id().to_string()).status().unwrap();
     assert_eq!(child.wait().unwrap().code(), Some(0));
 }
+
+/// A directory with a checkpoint of amazon-vpc-cni-k8s: a pod that is not on this machine, and one
+/// from before it recorded names.
+fn with_checkpoint() -> (tempfile::TempDir, String) {
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join("ipam.json");
+    let pod = |container: &str, ipv4: &str, metadata: serde_json::Value| {
+        json!({
+            "networkName": "aws-cni", "containerID": container, "ifName": "eth0", "ipv4": ipv4,
+            "allocationTimestamp": 1_718_000_000_123_456_789_i64, "metadata": metadata,
+        })
+    };
+    let named = json!({"k8sPodNamespace": "default", "k8sPodName": "web-0", "interfacesCount": 1});
+    let pods = [pod("4b1c", "10.0.12.34", named), pod("88bb", "10.0.12.35", json!({}))];
+    let checkpoint = json!({"version": "vpc-cni-ipam/1", "allocations": pods});
+    std::fs::write(&file, checkpoint.to_string()).unwrap();
+    let file = file.to_str().unwrap().to_owned();
+    (directory, file)
+}
+
+#[test]
+fn import_checkpoint_shows_what_would_be_taken_over() {
+    let (_directory, file) = with_checkpoint();
+    let (stdout, _) = check(&mut ipamd(&["import-checkpoint", &file, "--dry-run"]), 0);
+    let lines: Vec<_> =
+        stdout.lines().map(|line| line.split_whitespace().collect::<Vec<_>>().join(" ")).collect();
+    let expect = [
+        "POD ADDRESS CONTAINER INTERFACE LINK",
+        "- 10.0.12.35 88bb eth0 unknown",
+        "default/web-0 10.0.12.34 4b1c eth0 gone",
+        "",
+        "1 pods would be taken over; 1 addresses of pods that have gone would rest",
+    ];
+    assert_eq!(lines, expect);
+    let command = &mut ipamd(&["import-checkpoint", &file, "--dry-run", "--output", "json"]);
+    let found: serde_json::Value = serde_json::from_str(&check(command, 0).0).unwrap();
+    let expect = json!({
+        "namespace": "default", "name": "web-0", "network": "aws-cni", "container_id": "4b1c",
+        "ifname": "eth0", "address": "10.0.12.34", "since_ns": 1_718_000_000_123_456_789_i64,
+        "link": "gone",
+    });
+    assert_eq!(found["allocations"][1], expect);
+    assert!(check(&mut ipamd(&["import-checkpoint", &file]), 64).1.contains("--dry-run"));
+}
+
+#[test]
+fn a_checkpoint_that_cannot_be_trusted_is_named_by_entry_and_field() {
+    let (_directory, file) = with_checkpoint();
+    let text = std::fs::read_to_string(&file).unwrap().replace("12.35", "12.34");
+    std::fs::write(&file, text).unwrap();
+    let (_, stderr) = check(&mut ipamd(&["import-checkpoint", &file, "--dry-run"]), 1);
+    assert_eq!(
+        stderr,
+        format!(
+            "ipamd: nothing can be taken over: understand the checkpoint {file}: \
+             allocations[1].ipv4: 10.0.12.34 is that of allocations[0] too\n"
+        )
+    );
+}
+
+#[test]
+fn export_checkpoint_without_a_record_leaves_the_file_as_it_is() {
+    let (directory, file) = with_checkpoint();
+    let before = std::fs::read(&file).unwrap();
+    for to in [&*file, "-"] {
+        let command = &mut ipamd(&["export-checkpoint", to]);
+        let command = command.env("AWS_VPC_K8S_CNI_BACKING_STORE", &file);
+        let (stdout, stderr) = check(command, 3);
+        let directory = directory.path().display();
+        assert_eq!((&*stdout, stderr), ("", format!("ipamd: there is no record in {directory}\n")));
+    }
+    assert_eq!(std::fs::read(&file).unwrap(), before);
+}

@@ -3,10 +3,12 @@
 
 mod chain;
 pub mod checked_file;
+pub mod checkpoint;
 mod clock;
 mod event_loop;
 mod handle;
 pub mod host;
+pub mod migration;
 mod pending_dels;
 mod service;
 mod socket;
@@ -21,6 +23,7 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use ipam::policy::{Limits, Node, Policy};
+use ipam::record::Record;
 use ipam::time::Timestamp;
 use ipam::{Boot, Engine};
 use proto::v1::ipam_server::IpamServer;
@@ -62,6 +65,8 @@ pub struct Config {
     pub socket: PathBuf,
     /// Where the record lives.
     pub state_directory: PathBuf,
+    /// The record to start with where none lives there yet: what another daemon left.
+    pub inherited: Record,
 }
 
 /// Runs the daemon until `shutdown` is ready; then Adds that wait are refused, the record is
@@ -98,10 +103,11 @@ struct Daemon {
 
 impl Daemon {
     fn start(config: Config, inbox: Inbox, edges: Edges) -> anyhow::Result<Self> {
-        let Config { node, limits, limits_from, policy, socket, state_directory } = config;
+        let Config { node, limits, limits_from, policy, socket, state_directory, inherited } =
+            config;
         // The machine's own time names files; the record may make the engine's clock run ahead.
         let now = Clock::start(Timestamp::default()).now();
-        let store = Store::open(&state_directory, &node.instance, now)?;
+        let store = Store::open(&state_directory, &node.instance, inherited, now)?;
         let record = store.record().clone();
         let clock = Clock::start(clock::newest(&record));
         let (inlet, saved) = (inbox.inlet(), inbox.inlet());

@@ -8,11 +8,11 @@
 //!
 //! The first field of a line is the CRC-32 of the second. One commit is one `write` and one
 //! `fdatasync`. A snapshot is written beside the log, made durable and renamed over it; the log
-//! before it stays as [`PREVIOUS`], and a log that cannot be read to its end stays under a name
-//! that starts with [`ASIDE`].
+//! before it stays as [`PREVIOUS`], a log that cannot be read to its end under a name that starts
+//! with [`ASIDE`], and one whose pods were handed over to another daemon as [`RETIRED`].
 
 pub(crate) mod line;
-mod load;
+pub(crate) mod load;
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
@@ -26,6 +26,7 @@ use rustix::fs::{FlockOperation, flock};
 use rustix::io::Errno;
 use tracing::{error, info, warn};
 
+use self::load::Loaded;
 use crate::chain;
 
 /// The log's name in the state directory.
@@ -34,8 +35,10 @@ pub(crate) const LOG: &str = "tidepool.jsonl";
 pub(crate) const PREVIOUS: &str = "tidepool.jsonl.previous";
 /// What the names of damaged logs start with; the time in ms follows.
 pub(crate) const ASIDE: &str = "tidepool.jsonl.damaged-";
+/// The last log that was handed over to another daemon; nothing reads it.
+pub(crate) const RETIRED: &str = "tidepool.jsonl.handed-over";
 /// Held locked while a daemon lives.
-const LOCK: &str = "tidepool.lock";
+pub(crate) const LOCK: &str = "tidepool.lock";
 /// A snapshot in the making.
 const UNFINISHED: &str = "tidepool.jsonl.new";
 /// How many damaged logs are kept.
@@ -101,7 +104,7 @@ enum Log {
 
 /// Held on the state directory while this lives.
 #[derive(Debug)]
-struct Lock(File);
+pub(crate) struct Lock(File);
 
 impl Drop for Lock {
     fn drop(&mut self) {
@@ -124,6 +127,7 @@ impl Store {
     ///
     /// A damaged or foreign log is kept aside, and a directory that cannot be written shows at the
     /// next commit. Neither is an error here: pods that live must keep what is known of them.
+    /// Where there is no log at all, the state is `inherited`.
     ///
     /// # Errors
     ///
@@ -131,13 +135,17 @@ impl Store {
     pub(crate) fn open(
         directory: &Path,
         instance: &InstanceId,
+        inherited: Record,
         now: Timestamp,
     ) -> Result<Self, OpenError> {
         if let Err(fault) = fs::create_dir_all(directory) {
             warn!(directory = %directory.display(), %fault, "state directory cannot be made");
         }
         let lock = lock(&directory.join(LOCK))?;
-        let loaded = load::load(directory, instance);
+        let loaded = match has_log(directory) {
+            true => load::load(directory, Some(instance)),
+            false => Loaded { record: inherited, damage: None },
+        };
         let log = match loaded.damage {
             None => Log::Closed,
             Some(damage) => {
@@ -276,8 +284,27 @@ impl Store {
     }
 }
 
+/// Whether a record of ours is in `directory`, be it a damaged one.
+pub(crate) fn has_log(directory: &Path) -> bool {
+    [LOG, PREVIOUS].iter().any(|name| directory.join(name).exists())
+}
+
+/// Takes the log in `directory` out of use; the lock must be held.
+pub(crate) fn retire(directory: &Path) -> io::Result<()> {
+    let (log, previous) = (directory.join(LOG), directory.join(PREVIOUS));
+    let newest = if log.exists() {
+        // Before the log goes, for without it the copy would count.
+        remove_if_there(&previous)?;
+        log
+    } else {
+        previous
+    };
+    fs::rename(newest, directory.join(RETIRED))?;
+    sync_directory(directory)
+}
+
 /// `None` where no lock can be made, as on a read-only file system.
-fn lock(path: &Path) -> Result<Option<Lock>, OpenError> {
+pub(crate) fn lock(path: &Path) -> Result<Option<Lock>, OpenError> {
     let file = match File::create(path) {
         Ok(file) => file,
         Err(fault) => {

@@ -2,6 +2,8 @@
 //!
 //! It reads once and keeps nothing. It must not know what the facts are for.
 
+mod enis;
+
 use std::collections::BTreeSet;
 use std::fmt::Display;
 use std::net::Ipv4Addr;
@@ -13,6 +15,7 @@ use aws_config::provider_config::ProviderConfig;
 use ipam::id::{EniId, InstanceId, SecurityGroupId, SubnetId, VpcId};
 use ipnet::Ipv4Net;
 
+pub use self::enis::ShownEni;
 use crate::endpoint::is_url;
 
 const ROOT: &str = "/latest/meta-data/";

@@ -1,5 +1,6 @@
-//! The kernel's news of links, so that a device is taken care of when it appears.
+//! Which links there are, and the kernel's news of them, so that a device is taken care of when it appears.
 
+use std::collections::BTreeSet;
 use std::io;
 
 use futures::{Stream, StreamExt as _};
@@ -7,8 +8,9 @@ use netlink_packet_core::{NetlinkMessage, NetlinkPayload};
 use netlink_packet_route::RouteNetlinkMessage;
 use rtnetlink::MulticastGroup;
 
-use crate::MacAddr;
-use crate::link::Link;
+use crate::link::{self, Link};
+use crate::netlink::Netlink;
+use crate::{KernelError, MacAddr};
 
 /// What happened to a link.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -32,6 +34,28 @@ pub enum LinkChange {
     /// Some news was lost because it came faster than it was read. Whoever follows the links must
     /// look at all of them.
     Missed,
+}
+
+/// Why the links are not known.
+#[derive(Debug, thiserror::Error)]
+pub enum NamesError {
+    /// Netlink cannot be used.
+    #[error("open a netlink socket")]
+    Socket(#[source] io::Error),
+    /// The kernel does not list them.
+    #[error("list the links")]
+    List(#[source] KernelError),
+}
+
+/// The names of all links in the calling thread's namespace.
+///
+/// # Errors
+///
+/// [`NamesError`] if the kernel does not tell.
+pub async fn names() -> Result<BTreeSet<String>, NamesError> {
+    let netlink = Netlink::open().map_err(NamesError::Socket)?;
+    let links = link::list(&netlink).await.map_err(NamesError::List)?;
+    Ok(links.into_iter().map(|link| link.name).collect())
 }
 
 /// All changes of links in the calling thread's namespace from now on. Ends if the socket fails.

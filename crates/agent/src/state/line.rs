@@ -43,7 +43,7 @@ pub(crate) enum LineError {
 
 /// A first line that is not this daemon's.
 #[derive(Debug, thiserror::Error)]
-pub(super) enum HeaderError {
+pub(crate) enum HeaderError {
     /// It is no header line.
     #[error("no header")]
     Line(#[from] LineError),
@@ -84,12 +84,12 @@ pub(crate) fn line(payload: &impl Serialize) -> Vec<u8> {
     bytes
 }
 
-/// Reads the header line and sees that the file is for `instance`.
+/// Reads the header line and sees that the file is for `instance`, if one is given.
 ///
 /// # Errors
 ///
 /// [`HeaderError`] if the lines after it are not for this daemon.
-pub(super) fn check_header(line: &[u8], instance: &InstanceId) -> Result<(), HeaderError> {
+pub(super) fn check_header(line: &[u8], instance: Option<&InstanceId>) -> Result<(), HeaderError> {
     // Read first what every version has, so that a later version is told from a damaged file.
     #[derive(Deserialize)]
     struct AnyVersion {
@@ -104,10 +104,12 @@ pub(super) fn check_header(line: &[u8], instance: &InstanceId) -> Result<(), Hea
         return Err(HeaderError::Version(any.version));
     }
     let header: Header = parse(line)?;
-    if header.instance != *instance {
-        return Err(HeaderError::Instance { found: header.instance, expected: instance.clone() });
+    match instance.filter(|instance| **instance != header.instance) {
+        None => Ok(()),
+        Some(expected) => {
+            Err(HeaderError::Instance { found: header.instance, expected: expected.clone() })
+        }
     }
-    Ok(())
 }
 
 /// Reads the payload of a line; `line` includes its newline.

@@ -12,7 +12,7 @@ use super::{LOG, PREVIOUS};
 
 /// Why a log could not be read to its end.
 #[derive(Debug, thiserror::Error)]
-pub(super) enum Damage {
+pub(crate) enum Damage {
     /// The file system does not give it.
     #[error("read it")]
     Unreadable(#[source] io::Error),
@@ -41,13 +41,14 @@ pub(super) enum Damage {
 
 /// What a log holds up to its end or its first damage.
 #[derive(Debug, Default)]
-pub(super) struct Loaded {
-    pub(super) record: Record,
-    pub(super) damage: Option<Damage>,
+pub(crate) struct Loaded {
+    pub(crate) record: Record,
+    pub(crate) damage: Option<Damage>,
 }
 
-/// Reads the log in `directory`; where nothing of it can be used, the last good copy's record is.
-pub(super) fn load(directory: &Path, instance: &InstanceId) -> Loaded {
+/// Reads the log in `directory`; where nothing of it can be used, the last good copy's record is. Without
+/// an `instance`, that of any will do.
+pub(crate) fn load(directory: &Path, instance: Option<&InstanceId>) -> Loaded {
     let loaded = read(&directory.join(LOG), instance);
     let missing = match &loaded {
         None => true,
@@ -67,7 +68,7 @@ pub(super) fn load(directory: &Path, instance: &InstanceId) -> Loaded {
 }
 
 /// `None` if there is no such file.
-fn read(path: &Path, instance: &InstanceId) -> Option<Loaded> {
+fn read(path: &Path, instance: Option<&InstanceId>) -> Option<Loaded> {
     match fs::read(path) {
         Ok(bytes) => Some(replay(&bytes, instance)),
         Err(fault) if fault.kind() == io::ErrorKind::NotFound => None,
@@ -75,7 +76,7 @@ fn read(path: &Path, instance: &InstanceId) -> Option<Loaded> {
     }
 }
 
-pub(super) fn replay(bytes: &[u8], instance: &InstanceId) -> Loaded {
+pub(super) fn replay(bytes: &[u8], instance: Option<&InstanceId>) -> Loaded {
     let mut record = Record::default();
     let mut lines = bytes.split_inclusive(|byte| *byte == b'\n');
     let damage = match check_header(lines.next().unwrap_or_default(), instance) {

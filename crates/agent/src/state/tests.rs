@@ -17,7 +17,8 @@ fn instance() -> InstanceId {
 }
 
 fn open(directory: &TempDir) -> Store {
-    Store::open(directory.path(), &instance(), Timestamp::from_millis(NOW)).unwrap()
+    Store::open(directory.path(), &instance(), Record::default(), Timestamp::from_millis(NOW))
+        .unwrap()
 }
 
 fn key(n: u8) -> AttachmentKey {
@@ -111,7 +112,7 @@ fn a_log_cut_at_any_byte_keeps_every_whole_line() {
     let (directory, bytes) = directory_with_history();
     let header = bytes.iter().position(|byte| *byte == b'\n').unwrap() + 1;
     for length in 0..bytes.len() {
-        let loaded = load::replay(&bytes[..length], &instance());
+        let loaded = load::replay(&bytes[..length], Some(&instance()));
         let changes = &history()[..whole_changes(&bytes, length)];
         assert_eq!(loaded.record, record_of(changes), "cut at {length}");
         let at_line_end = length >= header && bytes[length - 1] == b'\n';
@@ -134,7 +135,7 @@ fn a_changed_byte_takes_no_line_before_it() {
     for at in 0..bytes.len() {
         let mut damaged = bytes.clone();
         damaged[at] ^= 0x04;
-        let loaded = load::replay(&damaged, &instance());
+        let loaded = load::replay(&damaged, Some(&instance()));
         let changes = &history()[..whole_changes(&bytes, at)];
         assert_eq!(loaded.record, record_of(changes), "byte {at}");
         assert!(loaded.damage.is_some(), "byte {at}");
@@ -160,7 +161,7 @@ fn an_unreadable_log_stays_aside_and_the_last_good_copy_serves() {
         drop(open(&directory));
         drop(open(&directory));
         fs::write(directory.path().join(LOG), &bytes).unwrap();
-        let damage = load::load(directory.path(), &instance()).damage.unwrap();
+        let damage = load::load(directory.path(), Some(&instance())).damage.unwrap();
         assert!(chain(&damage).ends_with(why), "{}", chain(&damage));
         assert_eq!(*open(&directory).record(), record_of(&history()), "{why}");
         assert_eq!(asides(&directory), [bytes], "{why}");
@@ -173,7 +174,7 @@ fn damaged_logs_do_not_pile_up() {
     for n in 0..2 * MAX_ASIDE as u64 {
         fs::write(directory.path().join(LOG), format!("garbage {n}")).unwrap();
         let now = Timestamp::from_millis(NOW + n);
-        drop(Store::open(directory.path(), &instance(), now).unwrap());
+        drop(Store::open(directory.path(), &instance(), Record::default(), now).unwrap());
     }
     let asides = asides(&directory);
     assert_eq!(asides.len(), MAX_ASIDE);
@@ -202,7 +203,9 @@ fn an_unwritable_directory_refuses_until_it_can_be_written() {
     let parent = tempfile::tempdir().unwrap();
     let directory = parent.path().join("state");
     fs::write(&directory, "a file where the directory should be").unwrap();
-    let mut store = Store::open(&directory, &instance(), Timestamp::from_millis(NOW)).unwrap();
+    let mut store =
+        Store::open(&directory, &instance(), Record::default(), Timestamp::from_millis(NOW))
+            .unwrap();
     let fault = chain(&store.commit(&[assigned(1, 5)]).unwrap_err());
     assert!(fault.contains("state") && fault.contains("File exists"), "{fault}");
 
@@ -254,7 +257,8 @@ fn a_crash_within_a_snapshot_leaves_the_log() {
 fn two_daemons_do_not_share_a_state_directory() {
     let directory = tempfile::tempdir().unwrap();
     let first = open(&directory);
-    let second = Store::open(directory.path(), &instance(), Timestamp::from_millis(NOW));
+    let second =
+        Store::open(directory.path(), &instance(), Record::default(), Timestamp::from_millis(NOW));
     assert!(matches!(second, Err(OpenError::InUse(_))));
     drop(first);
     drop(open(&directory));

@@ -10,6 +10,7 @@ use hyper_util::rt::TokioIo;
 use ipam::event::{Event, HostEni, LinkState};
 use ipam::id::{InstanceId, SecurityGroupId};
 use ipam::policy::{Limits, Mode, Node, Policy, Targets};
+use ipam::record::Record;
 use proto::v1;
 use proto::v1::add_reply::Outcome;
 use proto::v1::ipam_client::IpamClient;
@@ -250,6 +251,7 @@ fn config(directory: &Path) -> Config {
         },
         socket: PathBuf::from(directory).join("run/ipamd.sock"),
         state_directory: PathBuf::from(directory).join("state"),
+        inherited: Record::default(),
     }
 }
 

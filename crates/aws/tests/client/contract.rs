@@ -400,4 +400,7 @@ async fn the_node_of_the_topology_knows_who_and_where_it_is() {
     let CallOutput::Enis(enis) = enis else { panic!("{enis:?}") };
     assert_eq!((&enis[0].id, &enis[0].mac), (&facts.primary_eni, &facts.primary_mac));
     assert!(enis[0].is_primary());
+    let shown = Imds::connect_to(&sim.imds).unwrap().enis().await.unwrap();
+    assert_eq!((&shown[0].id, shown[0].device_index), (&enis[0].id, 0));
+    assert!(shown[0].blocks.contains(&Block::address(facts.primary_address.into())));
 }

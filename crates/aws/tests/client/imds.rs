@@ -106,3 +106,63 @@ async fn an_endpoint_that_is_no_url_is_refused_at_once() {
         assert!(matches!(Imds::connect_to(bad), Err(ImdsError::InvalidEndpoint(_))), "{bad}");
     }
 }
+
+/// An ENI of its own addresses alone on an older service, and one with all that there can be.
+const ENIS: [(&str, u16, &str); 15] = [
+    ("", 200, "02:74:b0:72:79:61/\n02:74:b0:72:79:62/"),
+    ("02:74:b0:72:79:61/interface-id", 200, "eni-1"),
+    ("02:74:b0:72:79:61/device-number", 200, "0"),
+    ("02:74:b0:72:79:61/network-card", 404, ""),
+    ("02:74:b0:72:79:61/local-ipv4s", 200, "10.0.2.157"),
+    ("02:74:b0:72:79:61/ipv6s", 404, ""),
+    ("02:74:b0:72:79:61/ipv4-prefix", 404, ""),
+    ("02:74:b0:72:79:61/ipv6-prefix", 404, ""),
+    ("02:74:b0:72:79:62/interface-id", 200, "eni-2"),
+    ("02:74:b0:72:79:62/device-number", 200, "3"),
+    ("02:74:b0:72:79:62/network-card", 200, "1"),
+    ("02:74:b0:72:79:62/local-ipv4s", 200, "10.0.2.158\n10.0.2.159"),
+    ("02:74:b0:72:79:62/ipv6s", 200, "2001:db8::7"),
+    ("02:74:b0:72:79:62/ipv4-prefix", 200, "10.0.2.16/28"),
+    ("02:74:b0:72:79:62/ipv6-prefix", 200, "2001:db8:0:0:1::/80"),
+];
+
+/// A service that answers with those ENIs, but at the `broken`th request with `answer`.
+async fn service_of_enis(broken: usize, answer: (u16, &str)) -> (Server, Imds) {
+    let send = |(status, text): (u16, &str)| Answer::Send(status, text.to_owned());
+    let mut answers: Vec<_> = ENIS.iter().map(|(_, status, text)| send((*status, text))).collect();
+    if broken < answers.len() {
+        answers[broken] = send(answer);
+    }
+    answers.insert(0, send((200, "a-token")));
+    let server = Server::start(answers).await;
+    let imds = Imds::connect_to(&server.url()).expect("a URL");
+    (server, imds)
+}
+
+#[tokio::test]
+async fn the_enis_are_told_with_their_blocks() {
+    let (server, imds) = service_of_enis(usize::MAX, (0, "")).await;
+    let told = imds.enis().await.unwrap().into_iter().map(|eni| {
+        let blocks = eni.blocks.iter().map(ToString::to_string).collect::<Vec<_>>().join(" ");
+        format!("{} {}/{} {blocks}", eni.id, eni.network_card, eni.device_index)
+    });
+    let expect = [
+        "eni-1 0/0 10.0.2.157/32",
+        "eni-2 1/3 10.0.2.158/32 10.0.2.159/32 2001:db8::7/128 10.0.2.16/28 2001:db8:0:0:1::/80",
+    ];
+    assert_eq!(told.collect::<Vec<_>>(), expect);
+    for (request, (path, ..)) in server.seen()[1..].iter().zip(ENIS) {
+        let macs = "/latest/meta-data/network/interfaces/macs";
+        assert_eq!(request.line, format!("GET {macs}/{path} HTTP/1.1"));
+    }
+}
+
+#[tokio::test]
+async fn what_makes_no_sense_of_an_eni_is_named() {
+    for (n, (path, ..)) in ENIS.into_iter().enumerate() {
+        let (_server, imds) = service_of_enis(n, (200, "a b\nc/d")).await;
+        let error = imds.enis().await.unwrap_err();
+        assert!(matches!(error, ImdsError::Malformed { .. }), "{path}: {error}");
+        assert!(error.to_string().contains(path), "{error}");
+    }
+}
