@@ -8,6 +8,7 @@ mod check;
 mod del;
 mod eni;
 mod host;
+mod incumbent;
 mod lab;
 mod many;
 mod traffic;

@@ -1,0 +1,142 @@
+//! Pods that amazon-vpc-cni-k8s has connected, object by object as its v1.23.1 does, and our DEL of
+//! them.
+
+use datapath::Removal;
+use datapath::pod::{PodExpectation, del};
+
+use crate::lab::{Namespace, Pod, on_node};
+
+/// The main table and its rule are all that a pod on the primary ENI has.
+const MAIN: u32 = 254;
+
+/// For an address its option of `ip`, its gateway and the length of its net.
+fn family(address: &str) -> (&'static str, &'static str, &'static str) {
+    match address.contains(':') {
+        true => ("-6", "fe80::1", "128"),
+        false => ("-4", "169.254.1.1", "32"),
+    }
+}
+
+/// The pod `default/<name>` with one address, connected with `ip` as the incumbent would.
+fn connected(node: &Namespace, name: &str, address: &str, table: u32) -> Pod {
+    let (ip, gateway, alone) = family(address);
+    let namespace = match ip {
+        "-6" => Namespace::with_ipv6("pod"),
+        _ => Namespace::new("pod"),
+    };
+    let pod = Pod::planned_in(namespace, name, &[&format!("{address}@{table}")]);
+    let (inside, host) = (&pod.namespace, pod.link.host_name.as_str());
+    // Unlike ours it leaves duplicate address detection on and waits for its end.
+    let peer = format!("peer name eth0 mtu 9001 netns {}", inside.name());
+    node.ip(&format!("link add {host} address 0e:00:00:00:00:01 mtu 9001 type veth {peer}"));
+    node.ip(&format!("link set {host} up"));
+    inside.ip("link set eth0 up");
+    inside.ip(&format!("{ip} route replace {gateway}/{alone} dev eth0 scope link"));
+    inside.ip(&format!("{ip} route add default via {gateway} dev eth0"));
+    inside.ip(&format!("{ip} addr add {address}/{alone} dev eth0"));
+    inside.ip(&format!(
+        "{ip} neigh replace {gateway} lladdr 0e:00:00:00:00:01 dev eth0 nud permanent"
+    ));
+    node.ip(&format!("{ip} route replace {address} dev {host} scope link"));
+    node.ip(&format!("{ip} rule add to {address} lookup main priority 512"));
+    if table != MAIN {
+        node.ip(&format!("{ip} rule add from {address} lookup {table} priority 1536"));
+    }
+    pod
+}
+
+/// The pod comes and goes, and the node is as before.
+fn check_del(address: &str, table: u32, alive: bool, named: bool) {
+    on_node(|_| {
+        let node = &Namespace::with_ipv6("node");
+        node.ip("link add pad type veth peer name pad-peer");
+        // What is the incumbent's but no pod's: an ENI's own rule, and the one for marked packets.
+        node.ip("rule add from 10.0.2.9 lookup 2 priority 32765");
+        node.ip("rule add fwmark 0x80/0x80 lookup main priority 1024");
+        let neighbour = match address.contains(':') {
+            true => connected(node, "neighbour", "fd00:2::21", table),
+            false => connected(node, "neighbour", "10.0.2.21", table),
+        };
+        let before = node.dump();
+        let pod = connected(node, "sample-pod", address, table);
+        // What the node has learnt of the pod goes with the link.
+        let (ip, ..) = family(address);
+        let host = pod.link.host_name.clone();
+        node.ip(&format!(
+            "{ip} neigh replace {address} lladdr 0e:00:00:00:00:02 dev {host} nud permanent"
+        ));
+        let mut removal = pod.removal();
+        if !named {
+            removal.addresses.clear();
+        }
+        let living = alive.then_some(pod);
+        let removed = node.block_on(del(&removal)).unwrap();
+        assert_eq!(removed.addresses, [(address.parse().unwrap(), Removal::Removed)]);
+        let left = node.dump();
+        assert_eq!(left, before, "{address} table {table} alive {alive} named {named}");
+        let removed = node.block_on(del(&removal)).unwrap();
+        assert_eq!(removed.link, Removal::Absent);
+        assert!(removed.addresses.iter().all(|(_, did)| *did == Removal::Absent));
+        drop((living, neighbour));
+    });
+}
+
+#[test]
+fn del_leaves_nothing_of_it_while_its_namespace_is_there() {
+    for (address, table) in [("10.0.2.20", 2), ("10.0.0.20", MAIN), ("fd00:2::20", MAIN)] {
+        check_del(address, table, true, true);
+    }
+}
+
+#[test]
+fn del_leaves_nothing_of_it_after_its_namespace_has_gone() {
+    for (address, table) in [("10.0.2.20", 2), ("10.0.0.20", MAIN), ("fd00:2::20", MAIN)] {
+        check_del(address, table, false, true);
+    }
+}
+
+#[test]
+fn del_finds_its_addresses_by_its_link() {
+    for (address, table) in [("10.0.2.20", 2), ("fd00:2::20", MAIN)] {
+        check_del(address, table, true, false);
+    }
+}
+
+/// The sandbox that has the name now is ours, and it has the address too.
+#[test]
+fn a_late_del_leaves_a_link_alone_that_another_sandbox_has_marked() {
+    on_node(|node| {
+        let pod = connected(node, "web-0", "10.0.2.20", 2);
+        node.ip(&format!("link set {} alias newer/eth0", pod.link.host_name));
+        let before = node.dump();
+        let removed = node.block_on(del(&pod.removal())).unwrap();
+        assert_eq!(removed.link, Removal::NotOurs);
+        assert_eq!(removed.addresses, [("10.0.2.20".parse().unwrap(), Removal::NotOurs)]);
+        assert_eq!(node.dump(), before);
+    });
+}
+
+/// CHECK, with what the incumbent's result tells: it has something else in the MAC's place.
+#[test]
+fn check_passes_and_sees_what_is_missing() {
+    on_node(|node| {
+        let pod = connected(node, "sample-pod", "10.0.2.20", 2);
+        let expectation = PodExpectation {
+            netns: pod.link.netns.clone(),
+            ifname: pod.link.ifname.clone(),
+            host_name: pod.link.host_name.clone(),
+            owner: pod.link.owner.clone(),
+            mac: None,
+            mtu: None,
+            addresses: pod.link.addresses.clone(),
+        };
+        let check = || node.block_on(datapath::pod::check(&expectation));
+        check().unwrap();
+        node.ip("rule del from 10.0.2.20 lookup 2 priority 1536");
+        check().unwrap_err();
+        node.ip("rule add from 10.0.2.20 lookup 2 priority 1536");
+        check().unwrap();
+        pod.namespace.ip("neigh del 169.254.1.1 dev eth0");
+        check().unwrap_err();
+    });
+}
