@@ -8,6 +8,7 @@ mod crash;
 mod disk;
 mod ipv6;
 mod limits;
+mod migration;
 mod short;
 
 use std::time::Duration;
