@@ -15,6 +15,7 @@ mod add;
 mod check;
 mod del;
 mod picture;
+mod seen;
 
 use std::net::IpAddr;
 use std::path::PathBuf;
@@ -22,6 +23,7 @@ use std::path::PathBuf;
 pub use self::add::{AddPodError, add};
 pub use self::check::{CheckError, check};
 pub use self::del::{DelPodError, DelPodFailure, del};
+pub use self::seen::{SeenError, SeenLink, seen};
 use crate::netlink::{KernelError, Netlink};
 use crate::rule::{self, Selector};
 use crate::{InterfaceName, MacAddr, Mtu, Owner, Removal, Route, RouteTable};

@@ -11,4 +11,5 @@ mod host;
 mod incumbent;
 mod lab;
 mod many;
+mod seen;
 mod traffic;

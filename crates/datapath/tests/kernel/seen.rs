@@ -1,0 +1,77 @@
+//! What the kernel says of all pods.
+
+use std::collections::BTreeSet;
+use std::net::IpAddr;
+
+use datapath::pod::SeenLink;
+
+use crate::lab::{Namespace, Pod, on_node};
+
+fn seen(node: &Namespace) -> Vec<SeenLink> {
+    let mut seen = node.block_on(datapath::pod::seen()).unwrap();
+    seen.sort_by(|a, b| a.name.cmp(&b.name));
+    seen
+}
+
+fn addresses(texts: &[&str]) -> BTreeSet<IpAddr> {
+    texts.iter().map(|text| text.parse().unwrap()).collect()
+}
+
+#[test]
+fn every_pod_is_seen_until_its_link_goes() {
+    on_node(|node| {
+        assert_eq!(seen(node), [], "a veth without routes and mark is no pod's");
+        let first = Pod::added(node, "first", &["10.0.2.20@2"]);
+        let second = Pod::added(node, "second", &["10.0.2.21@main"]);
+        let link = |pod: &Pod, address: &str| SeenLink {
+            name: pod.link.host_name.to_string(),
+            owner: Some(pod.link.owner.to_string()),
+            addresses: addresses(&[address]),
+        };
+        let mut expect = vec![link(&first, "10.0.2.20"), link(&second, "10.0.2.21")];
+        expect.sort_by(|a, b| a.name.cmp(&b.name));
+        assert_eq!(seen(node), expect);
+
+        node.ip("route del 10.0.2.20");
+        let lost = SeenLink { addresses: addresses(&[]), ..link(&first, "10.0.2.20") };
+        assert!(seen(node).contains(&lost), "its link is there: {:?}", seen(node));
+
+        node.block_on(datapath::pod::del(&first.removal())).unwrap();
+        assert_eq!(seen(node), [link(&second, "10.0.2.21")]);
+        second.namespace.ip("link del eth0");
+        assert_eq!(seen(node), []);
+    });
+}
+
+/// As amazon-vpc-cni-k8s leaves a pod, and what else stands in a node's routes.
+#[test]
+fn strangers_are_seen_and_the_nodes_own_routes_are_not() {
+    on_node(|node| {
+        node.ip("link add eni11111111111 type veth peer name peer");
+        for link in ["eni11111111111", "peer", "lo"] {
+            node.ip(&format!("link set {link} up"));
+        }
+        node.ip("route add 10.0.2.30 dev eni11111111111");
+        node.ip("route add 10.0.2.31 dev lo");
+        node.ip("route add 10.0.3.0/24 dev eni11111111111");
+        node.ip("route add 10.0.2.32 via 10.0.3.1");
+        node.ip("route add 10.0.2.33 dev eni11111111111 table 2");
+        let stranger = SeenLink {
+            name: "eni11111111111".to_owned(),
+            owner: None,
+            addresses: addresses(&["10.0.2.30"]),
+        };
+        assert_eq!(seen(node), [stranger]);
+    });
+}
+
+#[test]
+fn a_pod_on_ipv6_is_seen() {
+    on_node(|_| {
+        let node = Namespace::with_ipv6("node");
+        let pod = Pod::planned_in(Namespace::with_ipv6("pod"), "six", &["2001:db8::7@main"]);
+        pod.add(&node);
+        let all: BTreeSet<_> = seen(&node).into_iter().flat_map(|link| link.addresses).collect();
+        assert_eq!(all, addresses(&["2001:db8::7"]), "without what the kernel adds to each link");
+    });
+}
