@@ -8,6 +8,7 @@ use std::time::Duration;
 use ipam::event::{Answer, Event, Refusal, RequestId};
 use ipam::id::{AttachmentKey, Pod};
 use ipam::record::Assignment;
+use ipam::time::Timestamp;
 use ipam::view::PoolView;
 use tokio::sync::{mpsc, oneshot};
 
@@ -117,6 +118,11 @@ pub(crate) struct Handle {
 impl Handle {
     pub(crate) fn new(inlet: Inlet, clock: Clock) -> Self {
         Self { inlet, clock, next_request: Arc::default() }
+    }
+
+    /// The engine's time.
+    pub(crate) fn now(&self) -> Timestamp {
+        self.clock.now()
     }
 
     /// For a caller that goes away after `patience`; it is answered before. When the future is

@@ -167,7 +167,7 @@ fn gateway(eni: &HostEni) -> Ipv4Addr {
     Ipv4Addr::from(u32::from(eni.subnet_cidr.network()).saturating_add(1))
 }
 
-fn link_changes() -> Box<dyn Stream<Item = LinkChange> + Send + Unpin> {
+pub(crate) fn link_changes() -> Box<dyn Stream<Item = LinkChange> + Send + Unpin> {
     match datapath::links::changes() {
         Ok(links) => Box::new(links),
         Err(fault) => {

@@ -13,6 +13,7 @@ mod pending_dels;
 mod service;
 mod socket;
 mod state;
+mod sweep;
 mod wire;
 mod writer;
 
@@ -22,6 +23,7 @@ use std::thread;
 use std::time::Duration;
 
 use anyhow::Context as _;
+use ipam::event::Event;
 use ipam::policy::{Limits, Node, Policy};
 use ipam::record::Record;
 use ipam::time::Timestamp;
@@ -83,7 +85,7 @@ pub async fn run(
 ) -> anyhow::Result<()> {
     let socket = config.socket.clone();
     let listener = socket::bind(&socket)?;
-    let result = match Daemon::start(config, inbox, edges) {
+    let result = match Daemon::start(config, inbox, edges).await {
         Ok(daemon) => daemon.serve(listener, shutdown).await,
         Err(fault) => Err(fault),
     };
@@ -102,7 +104,7 @@ struct Daemon {
 }
 
 impl Daemon {
-    fn start(config: Config, inbox: Inbox, edges: Edges) -> anyhow::Result<Self> {
+    async fn start(config: Config, inbox: Inbox, edges: Edges) -> anyhow::Result<Self> {
         let Config { node, limits, limits_from, policy, socket, state_directory, inherited } =
             config;
         // The machine's own time names files; the record may make the engine's clock run ahead.
@@ -116,7 +118,12 @@ impl Daemon {
         let handle = Handle::new(inlet.clone(), clock);
         let shown = wire::instance_limits(limits, limits_from);
         let service = Service::new(handle.clone(), node.clone(), shown);
-        let (engine, first) = Engine::new(Boot { node, limits, policy, record }, clock.now());
+        let (mut engine, mut first) =
+            Engine::new(Boot { node, limits, policy, record }, clock.now());
+        // Before any address is given: pods may run of which the record has lost every word.
+        if let Some(sighting) = sweep::look_first(clock.now()).await {
+            first.extend(engine.handle(Event::Seen(sighting), clock.now()));
+        }
         let event_loop = EventLoop::start(engine, first, clock, writer, edges);
         Ok(Self {
             inlet,
@@ -137,6 +144,7 @@ impl Daemon {
         // disk hangs, they are applied later.
         let applying = pending_dels::apply_all(&handle, &remembered);
         let _ = tokio::time::timeout(PATIENCE_AT_START, applying).await;
+        let sweeping = tokio::spawn(sweep::look_forever(handle.clone(), inlet.clone()));
         let looking = tokio::spawn(pending_dels::apply_forever(handle, remembered));
         let (stop, stopped) = oneshot::channel::<()>();
         let mut server = tokio::spawn(answer(listener, service, async { drop(stopped.await) }));
@@ -146,6 +154,7 @@ impl Daemon {
             () = inlet.closed() => tracing::error!("the event loop has died"),
         }
         looking.abort();
+        sweeping.abort();
         inlet.tell(Message::Stop);
         drop(stop);
         if tokio::time::timeout(PATIENCE_AT_STOP, &mut server).await.is_err() {

@@ -159,7 +159,9 @@ pub(crate) fn collected(key: AttachmentKey, assignment: &Assignment) -> v1::Coll
 
 /// The whole pool.
 pub(crate) fn view(node: &Node, limits: v1::InstanceLimits, view: PoolView) -> v1::ViewReply {
-    let PoolView { mode, enis, foreign, assignments, counts, in_flight, blocked } = view;
+    // Each quarantined address is among those that are blocked, with the reason.
+    let PoolView { mode, enis, foreign, assignments, quarantined: _, counts, in_flight, blocked } =
+        view;
     let pods = assignments.into_iter().map(|(key, assignment)| v1::PodView {
         attachment: Some(attachment(key)),
         pod: Some(pod_message(&assignment.pod)),
@@ -230,12 +232,13 @@ fn block(cidr: Block, used: &BlockUse) -> v1::BlockView {
         assigned: count(used.assigned.len()),
         cooling: count(used.cooling.len()),
         free: used.free,
+        quarantined: count(used.quarantined.len()),
     }
 }
 
 fn pool_counts(counts: Counts) -> v1::PoolCounts {
-    let Counts { total, assigned, cooling, free, prefixes, waiting } = counts;
-    v1::PoolCounts { total, assigned, cooling, free, prefixes, waiting }
+    let Counts { total, assigned, cooling, quarantined, free, prefixes, waiting } = counts;
+    v1::PoolCounts { total, assigned, cooling, free, prefixes, waiting, quarantined }
 }
 
 fn count(n: usize) -> u64 {

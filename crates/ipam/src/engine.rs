@@ -13,6 +13,7 @@ mod refusal;
 mod requests;
 mod saves;
 mod surplus;
+mod witness;
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -25,7 +26,7 @@ use self::surplus::{ENIS_STAY_LONGER, Ripening};
 use crate::bucket::Buckets;
 use crate::call::{CallId, Ec2Call};
 use crate::event::{Effect, Event, HostEni, Refusal};
-use crate::id::EniId;
+use crate::id::{AttachmentKey, EniId};
 use crate::jitter::Jitter;
 use crate::plan::Plan;
 use crate::policy::{Limits, Node, Policy};
@@ -57,6 +58,8 @@ pub struct Engine {
     policy: Policy,
     /// What is durable.
     record: Record,
+    /// Attachments that the kernel does not know any more, and since when.
+    vanished: BTreeMap<AttachmentKey, Timestamp>,
     /// What EC2 has said is here.
     pool: Pool,
     foreign: BTreeMap<EniId, ForeignPlace>,
@@ -122,6 +125,7 @@ impl Engine {
             foreign: BTreeMap::new(),
             subnets: Subnets::default(),
             requests: Requests::default(),
+            vanished: BTreeMap::new(),
             calls: calls::left_open(&record, now),
             next_call: record.next_call().0,
             saves: Saves::default(),
@@ -159,6 +163,7 @@ impl Engine {
             Event::Gc { request, network, valid } => self.gc(request, &network, &valid, now),
             Event::CallDone { id, result } => self.call_done(id, result, now),
             Event::EniLink { eni, link } => self.eni_link(&eni, link, now),
+            Event::Seen(sighting) => self.seen(&sighting, now),
             Event::Saved { seq, result } => self.saved(seq, result, now),
             Event::Tick => {}
         }

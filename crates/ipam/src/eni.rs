@@ -178,6 +178,8 @@ pub(crate) struct BlockState {
     pub(crate) live: BTreeSet<IpAddr>,
     /// Released, and when. Those that have rested long enough are free.
     pub(crate) freed: BTreeMap<IpAddr, Timestamp>,
+    /// In use as the record does not know, whatever it says of them.
+    pub(crate) quarantined: BTreeSet<IpAddr>,
     /// On its way back to EC2: gives out nothing.
     pub(crate) leaving: bool,
 }
@@ -191,7 +193,7 @@ impl BlockState {
         self.freed
             .iter()
             .map(move |(address, since)| (*address, *since + cooldown))
-            .filter(move |(_, end)| *end > now)
+            .filter(move |(address, end)| *end > now && !self.quarantined.contains(address))
     }
 
     pub(crate) fn n_cooling(&self, cooldown: Duration, now: Timestamp) -> usize {
@@ -205,9 +207,14 @@ impl BlockState {
         rested.map(|(address, _)| address).collect()
     }
 
+    /// The quarantined addresses that are no pod's on record.
+    pub(crate) fn withheld(&self) -> impl Iterator<Item = IpAddr> {
+        self.quarantined.difference(&self.live).copied()
+    }
+
     /// Whether no pod has any of it and none of it rests.
     pub(crate) fn is_idle(&self, cooldown: Duration, now: Timestamp) -> bool {
-        self.live.is_empty() && self.n_cooling(cooldown, now) == 0
+        self.live.is_empty() && self.quarantined.is_empty() && self.n_cooling(cooldown, now) == 0
     }
 
     /// The free address that has rested longest, with the time of its release; one that never
@@ -223,13 +230,18 @@ impl BlockState {
             return None;
         }
         // Among one more address than are known at least one is new, so a /80 is never listed.
-        let n_known = self.live.len() + self.freed.len();
-        let known = |ip: &IpAddr| self.live.contains(ip) || self.freed.contains_key(ip);
+        let n_known = self.live.len() + self.freed.len() + self.quarantined.len();
+        let known = |ip: &IpAddr| {
+            self.live.contains(ip) || self.freed.contains_key(ip) || self.quarantined.contains(ip)
+        };
         let first = if block.is_ipv6() { now.as_millis() } else { 0 };
         if let Some(fresh) = block.addresses_from(first).take(n_known + 1).find(|ip| !known(ip)) {
             return Some((Timestamp::default(), fresh));
         }
-        let rested = self.freed.iter().filter(|(_, since)| **since + cooldown <= now);
+        let rested = self
+            .freed
+            .iter()
+            .filter(|(ip, since)| **since + cooldown <= now && !self.quarantined.contains(*ip));
         rested.map(|(address, since)| (*since, *address)).min()
     }
 }
@@ -249,7 +261,7 @@ mod tests {
             let state = BlockState {
                 live: live.iter().map(|ip| ip.parse().unwrap()).collect(),
                 freed: freed.iter().map(|(ip, s)| (ip.parse().unwrap(), at(*s))).collect(),
-                leaving: false,
+                ..BlockState::default()
             };
             let next = state.next(block, Duration::from_secs(30), at(100));
             let expect = expect.map(|ip| ip.parse::<IpAddr>().unwrap());

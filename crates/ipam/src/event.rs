@@ -9,6 +9,7 @@ use ipnet::Ipv4Net;
 use crate::call::{CallError, CallId, CallOutput, Ec2Call};
 use crate::id::{AttachmentKey, EniId, Pod};
 use crate::record::{Assignment, Change};
+use crate::sighting::Sighting;
 use crate::time::Timestamp;
 
 /// One request to the engine; the caller numbers them and never twice.
@@ -70,6 +71,8 @@ pub enum Event {
         /// How it stands.
         link: LinkState,
     },
+    /// The kernel has been read; about every minute, and before anything else at the start.
+    Seen(Sighting),
     /// The save is durable, or could not be made so.
     Saved {
         /// The save.

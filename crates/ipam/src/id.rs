@@ -104,6 +104,14 @@ pub struct AttachmentKey {
     pub ifname: String,
 }
 
+impl AttachmentKey {
+    /// How the plugin marks the attachment's link: `<container>/<ifname>`.
+    #[must_use]
+    pub fn mark(&self) -> String {
+        format!("{}/{}", self.container, self.ifname)
+    }
+}
+
 impl fmt::Display for AttachmentKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}/{}/{}", self.network, self.container, self.ifname)

@@ -19,6 +19,7 @@ pub mod policy;
 mod pool;
 pub mod record;
 mod retry;
+pub mod sighting;
 mod subnets;
 pub mod time;
 pub mod view;

@@ -19,12 +19,15 @@ use crate::time::Timestamp;
 #[derive(Debug, Clone)]
 pub(crate) struct Pool {
     pub(crate) enis: BTreeMap<EniId, Eni>,
+    /// Addresses, ours or not, that are in use as the record does not know, each with its link;
+    /// without one if that has gone and the rest that follows is not on record yet.
+    pub(crate) quarantine: BTreeMap<IpAddr, Option<String>>,
     cooldown: Duration,
 }
 
 impl Pool {
     pub(crate) fn new(cooldown: Duration) -> Self {
-        Self { enis: BTreeMap::new(), cooldown }
+        Self { enis: BTreeMap::new(), quarantine: BTreeMap::new(), cooldown }
     }
 
     /// The address that the next pod gets, and its ENI. The primary ENI fills first, since it can
@@ -61,6 +64,21 @@ impl Pool {
         }
     }
 
+    /// Withholds `address`, which is in use at `link`.
+    pub(crate) fn put_in_quarantine(&mut self, address: IpAddr, link: String) {
+        self.quarantine.insert(address, Some(link));
+        if let Some(state) = self.state_of(address) {
+            state.quarantined.insert(address);
+        }
+    }
+
+    pub(crate) fn end_quarantine(&mut self, address: IpAddr) {
+        self.quarantine.remove(&address);
+        if let Some(state) = self.state_of(address) {
+            state.quarantined.remove(&address);
+        }
+    }
+
     /// Drops and returns the addresses of `address`'s block that have rested, if it is of IPv6.
     pub(crate) fn forget_rested(&mut self, address: IpAddr, now: Timestamp) -> Vec<IpAddr> {
         let cooldown = self.cooldown;
@@ -82,7 +100,11 @@ impl Pool {
         }
         let Some(eni) = self.enis.get_mut(eni) else { return };
         for block in blocks {
-            eni.blocks.entry(*block).or_insert_with(|| state_on_record(*block, record, promised));
+            eni.blocks.entry(*block).or_insert_with(|| {
+                let (first, last) = block.bounds();
+                let quarantined = self.quarantine.range(first..=last).map(|(ip, _)| *ip).collect();
+                BlockState { quarantined, ..state_on_record(*block, record, promised) }
+            });
         }
     }
 
@@ -117,5 +139,5 @@ fn state_on_record(block: Block, record: &Record, promised: &BTreeSet<IpAddr>) -
     let freed = record.cooling().range(first..=last);
     let freed =
         freed.filter(|(ip, _)| !live.contains(ip)).map(|(ip, since)| (*ip, *since)).collect();
-    BlockState { live, freed, leaving: false }
+    BlockState { live, freed, ..BlockState::default() }
 }

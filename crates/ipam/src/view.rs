@@ -19,6 +19,9 @@ pub struct PoolView {
     pub foreign: BTreeSet<EniId>,
     /// What each attachment holds.
     pub assignments: BTreeMap<AttachmentKey, Assignment>,
+    /// The addresses that are withheld since a pod uses them of which nothing is on record, or not
+    /// that; each with the pod's link.
+    pub quarantined: BTreeMap<IpAddr, String>,
     /// The sums.
     pub counts: Counts,
     /// What is under way at EC2, one phrase each.
@@ -76,13 +79,15 @@ impl EniStage {
     }
 }
 
-/// How the addresses of a block are used. The four sum to its size.
+/// How the addresses of a block are used. Together they are all of it.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct BlockUse {
     /// Pods'.
     pub assigned: BTreeSet<IpAddr>,
     /// Resting.
     pub cooling: BTreeSet<IpAddr>,
+    /// Withheld: a pod uses them of which nothing is on record.
+    pub quarantined: BTreeSet<IpAddr>,
     /// The rest; ready for a pod if the ENI is ready.
     pub free: u64,
 }
@@ -96,7 +101,9 @@ pub struct Counts {
     pub assigned: u64,
     /// Resting.
     pub cooling: u64,
-    /// Neither.
+    /// Withheld: in use by pods of which nothing is on record.
+    pub quarantined: u64,
+    /// None of these.
     pub free: u64,
     /// Prefixes.
     pub prefixes: u64,

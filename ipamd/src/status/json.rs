@@ -59,6 +59,8 @@ struct Block<'a> {
     cidr: &'a str,
     assigned: u64,
     cooling: u64,
+    /// In use without a record, hence withheld.
+    quarantined: u64,
     free: u64,
 }
 
@@ -82,6 +84,8 @@ struct Counts {
     total: u64,
     assigned: u64,
     cooling: u64,
+    /// In use without a record, hence withheld.
+    quarantined: u64,
     free: u64,
     /// How many prefixes.
     prefixes: u64,
@@ -110,6 +114,7 @@ pub(super) fn render(view: &v1::ViewReply) -> serde_json::Result<String> {
             total: counts.total,
             assigned: counts.assigned,
             cooling: counts.cooling,
+            quarantined: counts.quarantined,
             free: counts.free,
             prefixes: counts.prefixes,
             waiting: counts.waiting,
@@ -125,6 +130,7 @@ fn eni(eni: &v1::EniView) -> Eni<'_> {
         cidr: &block.cidr,
         assigned: block.assigned,
         cooling: block.cooling,
+        quarantined: block.quarantined,
         free: block.free,
     });
     Eni {

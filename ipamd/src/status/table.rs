@@ -29,10 +29,10 @@ fn limits(limits: &v1::InstanceLimits) -> String {
 
 /// The sums, and one line for each thing that is under way or in the way.
 fn sums(view: &v1::ViewReply) -> String {
-    let v1::PoolCounts { total, assigned, cooling, free, prefixes, waiting } =
+    let v1::PoolCounts { total, assigned, cooling, free, prefixes, waiting, quarantined } =
         view.counts.unwrap_or_default();
     let mut text = format!(
-        "{total} addresses: {assigned} used, {cooling} cooling, {free} free; \
+        "{total} addresses: {assigned} used, {cooling} cooling, {quarantined} quarantined, {free} free; \
          {prefixes} prefixes; {waiting} pods waiting"
     );
     for (name, phrases) in [

@@ -188,7 +188,7 @@ impl Engine {
         let mut tally = Tally::default();
         for (block, state) in eni.blocks.iter().filter(|(_, state)| !state.leaving) {
             let n_cooling = state.n_cooling(cooldown, now);
-            let idle = u16::from(state.live.is_empty() && n_cooling == 0);
+            let idle = u16::from(state.is_idle(cooldown, now));
             if block.is_prefix() {
                 tally.prefixes += 1;
                 tally.idle_prefixes += idle;
@@ -198,7 +198,8 @@ impl Engine {
             }
             tally.addresses += Block::size(*block);
             tally.live += state.live.len() as u64;
-            tally.cooling += n_cooling as u64;
+            // Of no use for new pods either.
+            tally.cooling += (n_cooling + state.withheld().count()) as u64;
         }
         tally
     }

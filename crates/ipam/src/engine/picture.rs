@@ -1,6 +1,6 @@
 //! The pool as people and metrics see it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::Engine;
 use super::calls::{InFlight, Phase};
@@ -19,6 +19,7 @@ impl Engine {
             enis,
             foreign: self.foreign.keys().cloned().collect(),
             assignments: self.record.assignments().clone(),
+            quarantined: self.quarantined(now),
             in_flight: self.calls.values().map(in_flight).collect(),
             blocked: self.obstacles(now),
         }
@@ -27,10 +28,12 @@ impl Engine {
     fn eni_view(&self, eni: &Eni, now: Timestamp) -> EniView {
         let block_use = |(block, state): (&Block, &BlockState)| {
             let assigned = state.live.clone();
-            let cooling: std::collections::BTreeSet<_> =
+            let cooling: BTreeSet<_> =
                 state.cooling(self.policy.cooldown, now).map(|(address, _)| address).collect();
-            let used = (assigned.len() + cooling.len()) as u64;
-            (*block, BlockUse { assigned, cooling, free: block.size().saturating_sub(used) })
+            let quarantined: BTreeSet<_> = state.withheld().collect();
+            let used = (assigned.len() + cooling.len() + quarantined.len()) as u64;
+            let free = block.size().saturating_sub(used);
+            (*block, BlockUse { assigned, cooling, quarantined, free })
         };
         EniView {
             id: eni.id.clone(),
@@ -51,6 +54,7 @@ impl Engine {
             counts.total += block.size();
             counts.assigned += block_use.assigned.len() as u64;
             counts.cooling += block_use.cooling.len() as u64;
+            counts.quarantined += block_use.quarantined.len() as u64;
             counts.free += block_use.free;
             counts.prefixes += u64::from(block.is_prefix());
         }
@@ -76,6 +80,7 @@ impl Engine {
         let lost =
             lost.map(|found| format!("{} is a pod's but not on any ENI at EC2", found.address));
         let mut all: Vec<String> = planned.chain(held).chain(links).chain(lost).collect();
+        all.extend(self.quarantine_reasons(now));
         all.dedup();
         all
     }

@@ -134,10 +134,11 @@ impl Engine {
             |facts| format!("{} free when last read", facts.free_addresses),
         );
         format!(
-            "no free address: {} of {} in use, {} resting, {} waiting, on {} of {} ENIs, in {subnet} ({free})",
+            "no free address: {} of {} in use, {} resting, {} quarantined, {} waiting, on {} of {} ENIs, in {subnet} ({free})",
             counts.assigned,
             counts.total,
             counts.cooling,
+            counts.quarantined,
             counts.waiting,
             self.pool.enis.len(),
             self.learnt_limits().enis_allowed(&self.policy).saturating_sub(self.n_foreign()),

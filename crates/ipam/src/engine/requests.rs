@@ -59,6 +59,10 @@ impl Requests {
         self.promises.values().map(|promise| promise.address).collect()
     }
 
+    pub(super) fn is_releasing(&self, key: &AttachmentKey) -> bool {
+        self.releases.contains_key(key)
+    }
+
     /// When the next of them must be answered.
     pub(super) fn next_deadline(&self) -> Option<Timestamp> {
         let waiting = self.waiters.iter().map(|waiter| waiter.patience);
@@ -113,7 +117,7 @@ impl Engine {
         let is_dead = |key: &AttachmentKey| {
             key.network == network
                 && !valid.contains(&(key.container.clone(), key.ifname.clone()))
-                && !self.requests.releases.contains_key(key)
+                && !self.requests.is_releasing(key)
                 && self.requests.waiters.iter().all(|waiter| waiter.key != *key)
         };
         let assignments = self.record.assignments().iter();
@@ -129,7 +133,7 @@ impl Engine {
         self.saves.then(Then::Collected(request, dead));
     }
 
-    fn release(
+    pub(super) fn release(
         &mut self,
         key: AttachmentKey,
         assignment: Assignment,
@@ -173,7 +177,7 @@ impl Engine {
 
     /// Returns the waiter if it must go on waiting.
     fn serve_one(&mut self, waiter: Waiter, now: Timestamp) -> Option<Waiter> {
-        if self.requests.releases.contains_key(&waiter.key) || self.saves.doubt(&waiter.key) {
+        if self.requests.is_releasing(&waiter.key) || self.saves.doubt(&waiter.key) {
             return Some(waiter);
         }
         if let Some(assignment) = self.record.assignments().get(&waiter.key) {

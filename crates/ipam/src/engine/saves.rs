@@ -4,6 +4,8 @@
 //! its consequences are in `requests` and `calls`. One save is under way at a time: what comes up
 //! meanwhile goes into the next, so that a save that fails has no successor yet.
 
+use std::net::IpAddr;
+
 use super::Engine;
 use crate::call::CallId;
 use crate::event::{Answer, Effect, RefusalCode, RequestId, SaveSeq};
@@ -22,6 +24,8 @@ pub(super) enum Then {
     Grant(AttachmentKey),
     /// What the attachment had is released.
     Release(AttachmentKey, Assignment),
+    /// This address rests whose pod was not on record.
+    Rest(IpAddr),
     /// A collection is complete.
     Collected(RequestId, Vec<(AttachmentKey, Assignment)>),
     /// A call is made.
@@ -104,6 +108,7 @@ impl Engine {
             match then {
                 Then::Grant(key) => self.granted(key, now),
                 Then::Release(key, assignment) => self.released(&key, assignment, now),
+                Then::Rest(address) => self.rests(address),
                 Then::Collected(request, collected) => {
                     self.reply(request, Answer::Collected(collected));
                 }
@@ -124,6 +129,8 @@ impl Engine {
             match then {
                 Then::Grant(key) => self.not_granted(&key, now),
                 Then::Release(key, _) => self.not_released(&key, now),
+                // The next look finds it as it is.
+                Then::Rest(_) => {}
                 Then::Collected(request, _) => {
                     let refusal = self.unwritable(now);
                     self.reply(request, Answer::Refused(refusal));

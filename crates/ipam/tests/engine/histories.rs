@@ -4,6 +4,8 @@
 //! * a new grant is on an ENI whose host side was ready, and on record before it is answered;
 //! * a call that changes something is on record before it is made, and none gives back an address
 //!   that a pod has or that rests;
+//! * an address whose link the kernel has shown without a word of it on record is neither granted
+//!   nor given back;
 //! * each request is answered once, Adds by their deadline;
 //! * nobody waits without a reason while nothing is under way.
 //!
@@ -13,12 +15,14 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::time::Duration;
 
+use ipam::block::Block;
 use ipam::call::{CallErrorKind, CallId, CallOutput, Ec2Call};
 use ipam::event::{Answer, Event, LinkState, RequestId};
 use ipam::id::{AttachmentKey, EniId};
 use ipam::policy::{Limits, Mode, Policy, WarmSettings};
-use ipam::record::{Assignment, Record};
+use ipam::record::{Assignment, Change, Record};
 use ipam::time::Timestamp;
+use ipam::view::{EniStage, PoolView};
 use proptest::prelude::*;
 
 use crate::ec2::{Ec2, SUBNET, error};
@@ -55,7 +59,25 @@ enum Step {
     Restart {
         n_saves: usize,
         n_calls: usize,
+        record: Fate,
     },
+    /// The sandbox ends without a word to the daemon.
+    Die {
+        pod: usize,
+    },
+    /// The link goes, if its pod has been ended.
+    Unlink {
+        pod: usize,
+    },
+    /// The kernel is read.
+    Look,
+}
+
+/// What becomes of the record when the process dies.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Fate {
+    Kept,
+    Lost,
 }
 
 /// How a call ends.
@@ -126,8 +148,12 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
         12 => save.prop_map(Step::EndSave),
         4 => prop_oneof![1..1_000_u64, 1_000..40_000_u64, 40_000..400_000_u64]
             .prop_map(|ms| Step::Pass { ms }),
-        1 => (0..3_usize, 0..3_usize)
-            .prop_map(|(n_saves, n_calls)| Step::Restart { n_saves, n_calls }),
+        1 => (0..3_usize, 0..3_usize, prop::sample::select(vec![Fate::Kept, Fate::Lost])).prop_map(
+            |(n_saves, n_calls, record)| Step::Restart { n_saves, n_calls, record },
+        ),
+        1 => (0..PODS).prop_map(|pod| Step::Die { pod }),
+        4 => (0..PODS).prop_map(|pod| Step::Unlink { pod }),
+        4 => Just(Step::Look),
     ];
     prop::collection::vec(step, 1..120)
 }
@@ -159,6 +185,8 @@ struct World {
     /// Those whose end has been asked for, whether or not it was granted.
     ending: BTreeSet<AttachmentKey>,
     open: BTreeMap<RequestId, Open>,
+    /// The links that the last look has shown although nothing on record explains them.
+    strange: BTreeMap<IpAddr, AttachmentKey>,
     /// The record that the log holds, and how much of the log is in it.
     durable: Record,
     n_log: usize,
@@ -179,6 +207,7 @@ impl World {
             live: BTreeMap::new(),
             ending: BTreeSet::new(),
             open: BTreeMap::new(),
+            strange: BTreeMap::new(),
             durable: Record::default(),
             n_log: 0,
             ready: BTreeSet::new(),
@@ -191,7 +220,10 @@ impl World {
 
     fn take(&mut self, step: &Step) {
         match step {
+            // No runtime adds what it has added.
+            Step::Add { pod, .. } if self.runs_unrecorded(*pod) => {}
             Step::Add { pod, patience_ms } => {
+                self.node.ended.remove(&key(*pod));
                 let deadline = self.node.now + Duration::from_millis(*patience_ms);
                 let request = self.node.add_until(*pod, deadline);
                 self.open.insert(request, Open::Add { key: key(*pod), deadline });
@@ -236,7 +268,19 @@ impl World {
                 self.node.end_save(Err("disk full".to_owned()));
             }
             Step::Pass { ms } => self.pass(*ms),
-            Step::Restart { n_saves, n_calls } => self.restart(*n_saves, *n_calls),
+            Step::Restart { n_saves, n_calls, record } => {
+                self.restart(*n_saves, *n_calls, *record);
+            }
+            Step::Die { pod } => {
+                self.ending.insert(key(*pod));
+                self.node.ended.insert(key(*pod));
+                self.node.links.retain(|_, owner| *owner != key(*pod));
+            }
+            Step::Unlink { pod } if self.ending.contains(&key(*pod)) => {
+                self.node.links.retain(|_, owner| *owner != key(*pod));
+            }
+            Step::Unlink { .. } => {}
+            Step::Look => self.look(),
         }
         self.check();
     }
@@ -290,7 +334,7 @@ impl World {
         self.node.now = end;
     }
 
-    fn restart(&mut self, n_saves: usize, n_calls: usize) {
+    fn restart(&mut self, n_saves: usize, n_calls: usize, record: Fate) {
         for _ in 0..n_saves {
             if let Some((_, changes)) = self.node.saves.pop_front() {
                 self.node.log.extend(changes);
@@ -305,8 +349,67 @@ impl World {
         self.ready.clear();
         self.seen_calls.clear();
         self.catch_up();
+        if record == Fate::Lost {
+            self.node.log.clear();
+            self.n_log = 0;
+            self.durable = Record::default();
+        }
         self.known = self.durable.assignments().keys().cloned().collect();
         self.node.restart();
+        self.note_strange();
+    }
+
+    fn runs_unrecorded(&self, pod: usize) -> bool {
+        let key = key(pod);
+        self.live.contains_key(&key)
+            && !self.ending.contains(&key)
+            && !self.durable.assignments().contains_key(&key)
+    }
+
+    fn look(&mut self) {
+        // Else the same moment is before and after the look.
+        self.pass(1);
+        self.node.look();
+        self.note_strange();
+    }
+
+    fn note_strange(&mut self) {
+        let record = self.node.engine.record();
+        let view = self.node.view();
+        let blocks = view.enis.iter().flat_map(|eni| eni.blocks.values());
+        let promised: BTreeSet<_> = blocks.flat_map(|block| block.assigned.clone()).collect();
+        let leaving = self.leaving(&view);
+        let stays = |ip: &IpAddr| !leaving.iter().any(|block| block.contains(*ip));
+        let links = self.node.links.iter().filter(|(ip, _)| stays(ip));
+        let strange = links.filter(|(ip, owner)| match record.owner(**ip) {
+            Some(other) => other != *owner,
+            None => !promised.contains(*ip),
+        });
+        self.strange = strange.map(|(ip, owner)| (*ip, owner.clone())).collect();
+    }
+
+    /// What is on its way back to EC2 already: too late for a link that shows now, after its pod was
+    /// released and its address had rested.
+    fn leaving(&self, view: &PoolView) -> BTreeSet<Block> {
+        let draining = view.enis.iter().filter(|eni| eni.stage == EniStage::Draining);
+        let of_enis = draining.flat_map(|eni| eni.blocks.keys().copied());
+        let intents = self.node.engine.record().intents().values();
+        let saves = self.node.saves.iter().flat_map(|(_, changes)| changes);
+        let intended = saves.filter_map(|change| match change {
+            Change::Intended { call, .. } => Some(call),
+            _ => None,
+        });
+        let of_calls = intents.chain(intended).filter_map(|call| match call {
+            Ec2Call::Unassign { blocks, .. } => Some(blocks.iter().copied()),
+            _ => None,
+        });
+        of_calls.flatten().chain(of_enis).collect()
+    }
+
+    /// The addresses of those of them that are still there.
+    fn withheld(&self) -> impl Iterator<Item = IpAddr> {
+        let there = self.strange.iter().filter(|(ip, key)| self.node.links.get(*ip) == Some(*key));
+        there.map(|(ip, _)| *ip)
     }
 
     fn catch_up(&mut self) {
@@ -376,6 +479,13 @@ impl World {
             "{key} is on {}, which was never ready",
             assignment.eni
         );
+        let is_new = self.live.get(key) != Some(&assignment.address);
+        assert!(
+            !is_new || !self.withheld().any(|ip| ip == assignment.address),
+            "{key} got {}, which the kernel has shown to be in use",
+            assignment.address
+        );
+        self.node.links.insert(assignment.address, key.clone());
         self.ending.remove(key);
         self.live.insert(key.clone(), assignment.address);
     }
@@ -422,6 +532,8 @@ impl World {
             let gone = |ip: &IpAddr| given_back.iter().any(|block| block.contains(*ip));
             let lost = self.truly_live().find(|(_, ip)| gone(ip));
             assert_eq!(lost, None, "{call} takes a pod's address");
+            let withheld = self.withheld().find(gone);
+            assert_eq!(withheld, None, "{call} takes an address that is withheld");
             let on_record = self.durable.owners().keys().find(|ip| gone(ip));
             assert_eq!(on_record, None, "{call} takes an address that is on record");
             let cooldown = self.node.boot.policy.cooldown;
@@ -432,8 +544,21 @@ impl World {
         }
     }
 
-    /// From now on everything goes well, for two hours.
+    /// From now on everything goes well, for two hours; then all that was ended goes, and again.
     fn heal(&mut self) {
+        self.take(&Step::Look);
+        self.come_to_rest();
+        let live: BTreeMap<_, _> = self.truly_live().map(|(key, ip)| (*ip, key.clone())).collect();
+        self.node.links.retain(|ip, key| live.get(ip) == Some(key));
+        self.take(&Step::Look);
+        self.come_to_rest();
+        let unrecorded: BTreeSet<_> =
+            live.keys().filter(|ip| self.durable.owner(**ip).is_none()).copied().collect();
+        let quarantined = self.node.view().quarantined.into_keys().collect::<BTreeSet<_>>();
+        assert_eq!(quarantined, unrecorded, "withheld is what runs without a record, no more");
+    }
+
+    fn come_to_rest(&mut self) {
         let end = self.node.now + Duration::from_secs(2 * 3600);
         for _ in 0..20_000 {
             if !self.node.saves.is_empty() {

@@ -22,3 +22,4 @@ mod restart;
 mod settings;
 mod tables;
 mod warm_pool;
+mod witness;

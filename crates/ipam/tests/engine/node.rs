@@ -1,6 +1,7 @@
 //! One node: an engine, its EC2, its log and its host, each of which answers when it is told to.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::net::IpAddr;
 use std::time::Duration;
 
 use ipam::call::{CallId, CallOutput, Ec2Call};
@@ -8,6 +9,7 @@ use ipam::event::{Answer, Effect, Event, HostEni, LinkState, Refusal, RequestId,
 use ipam::id::{AttachmentKey, InstanceId, Pod, SecurityGroupId};
 use ipam::policy::{Limits, Mode, Node as NodeFacts, Policy, Targets, WarmSettings};
 use ipam::record::{Assignment, Change, Record};
+use ipam::sighting::{SeenLink, Sighting};
 use ipam::time::Timestamp;
 use ipam::view::{Counts, PoolView};
 use ipam::{Boot, Engine};
@@ -81,6 +83,10 @@ pub(crate) struct Node {
     pub(crate) saves: VecDeque<(SaveSeq, Vec<Change>)>,
     pub(crate) calls: VecDeque<(CallId, Ec2Call)>,
     pub(crate) host: Option<Vec<HostEni>>,
+    /// The kernel: whose link each address is routed to.
+    pub(crate) links: BTreeMap<IpAddr, AttachmentKey>,
+    /// Attachments whose network namespace has gone.
+    pub(crate) ended: BTreeSet<AttachmentKey>,
     /// What EC2 would have answered to each reading at the moment it was asked.
     pub(crate) early: BTreeMap<CallId, CallOutput>,
     pub(crate) replies: BTreeMap<RequestId, Answer>,
@@ -108,6 +114,8 @@ impl Node {
             saves: VecDeque::new(),
             calls: VecDeque::new(),
             host: None,
+            links: BTreeMap::new(),
+            ended: BTreeSet::new(),
             early: BTreeMap::new(),
             replies: BTreeMap::new(),
             answered: Vec::new(),
@@ -141,6 +149,30 @@ impl Node {
         let (engine, effects) = Engine::new(Boot { record, ..self.boot.clone() }, self.now);
         self.engine = engine;
         self.absorb(effects);
+        self.look();
+    }
+
+    /// The record is lost, the process dies, and another starts.
+    pub(crate) fn restart_without_record(&mut self) {
+        self.log.clear();
+        self.saves.clear();
+        self.restart();
+    }
+
+    /// The kernel is read.
+    pub(crate) fn look(&mut self) {
+        self.look_from(self.now);
+    }
+
+    /// As [`look`](Self::look); the reading began at `begun`.
+    pub(crate) fn look_from(&mut self, begun: Timestamp) {
+        let seen = |key: &AttachmentKey| SeenLink { name: key.to_string(), mark: Some(key.mark()) };
+        let links = self.links.iter().map(|(address, key)| (*address, seen(key))).collect();
+        let has_link = |key: &&AttachmentKey| self.links.values().any(|other| other == *key);
+        let assigned = self.engine.record().assignments().keys();
+        let ended = assigned.filter(|key| self.ended.contains(*key));
+        let vanished = ended.filter(|key| !has_link(key)).cloned().collect();
+        self.send(Event::Seen(Sighting { begun, links, vanished }));
     }
 
     /// As [`restart`](Self::restart), with other settings.

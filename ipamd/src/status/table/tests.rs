@@ -5,7 +5,7 @@ use super::*;
 const NOW_S: u64 = 1_800_000_000;
 
 fn block(cidr: &str, assigned: u64, cooling: u64, free: u64) -> v1::BlockView {
-    v1::BlockView { cidr: cidr.into(), assigned, cooling, free }
+    v1::BlockView { cidr: cidr.into(), assigned, cooling, free, quarantined: 0 }
 }
 
 fn eni(n: u32, table: u32, state: &str, blocks: Vec<v1::BlockView>) -> v1::EniView {
@@ -54,12 +54,13 @@ fn view() -> v1::ViewReply {
         foreign_enis: vec!["eni-f".into()],
         pods: vec![pod("web-0", "10.0.0.17", 11_523), pod("", "10.0.0.9", 5)],
         counts: Some(v1::PoolCounts {
-            total: 33,
+            total: 36,
             assigned: 2,
             cooling: 2,
             free: 29,
             prefixes: 2,
             waiting: 0,
+            quarantined: 3,
         }),
         in_flight: vec!["attach eni-2".into()],
         blocked: vec!["subnet-a is full".into()],
@@ -94,7 +95,7 @@ limits: 3 ENIs, 10 addresses on each, prefixes (EC2)
  default/web-0  10.0.0.17  eni-0  3h 12m  0123456789ab  eth0
  -              10.0.0.9   eni-0  5s      0123456789ab  eth0
 
-33 addresses: 2 used, 2 cooling, 29 free; 2 prefixes; 0 pods waiting
+36 addresses: 2 used, 2 cooling, 3 quarantined, 29 free; 2 prefixes; 0 pods waiting
 foreign ENI: eni-f
 in flight: attach eni-2
 blocked: subnet-a is full";
@@ -121,7 +122,9 @@ fn a_prefix_of_ipv6_is_counted_whole() {
     ] {
         assert!(trimmed.contains(&line), "{line}\n{text}");
     }
-    assert!(text.contains("281474976710656 addresses: 1 used, 0 cooling, 281474976710655 free"));
+    assert!(text.contains(
+        "281474976710656 addresses: 1 used, 0 cooling, 0 quarantined, 281474976710655 free"
+    ));
     let json = super::super::json::render(&view).unwrap();
     let json: serde_json::Value = serde_json::from_str(&json).unwrap();
     assert_eq!(json["counts"]["free"], FREE);
@@ -145,12 +148,12 @@ fn the_keys_of_the_json_are_a_promise() {
         keys(&json["enis"][0]),
         "blocks device_index id mac network_card primary primary_address state subnet table"
     );
-    assert_eq!(keys(&json["enis"][0]["blocks"][0]), "assigned cidr cooling free");
+    assert_eq!(keys(&json["enis"][0]["blocks"][0]), "assigned cidr cooling free quarantined");
     assert_eq!(
         keys(&json["pods"][0]),
         "address container_id eni ifname name namespace network since_ms table uid"
     );
-    assert_eq!(keys(&json["counts"]), "assigned cooling free prefixes total waiting");
+    assert_eq!(keys(&json["counts"]), "assigned cooling free prefixes quarantined total waiting");
     assert_eq!(keys(&json["limits"]), "addresses_per_eni enis from prefixes");
     assert_eq!(json["pods"][0]["address"], "10.0.0.17");
     assert_eq!(json["enis"][1]["table"], 2);

@@ -1,0 +1,131 @@
+//! Reads what the kernel says of the pods, for the engine to hold it against the record: before
+//! anything else at the start, every minute, and soon after a link has gone.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+use std::path::Path;
+use std::time::Duration;
+
+use datapath::links::LinkChange;
+use datapath::pod;
+use futures::StreamExt as _;
+use ipam::event::Event;
+use ipam::id::AttachmentKey;
+use ipam::record::Assignment;
+use ipam::sighting::{SeenLink, Sighting};
+use ipam::time::Timestamp;
+use tokio::time::Instant;
+
+use crate::handle::{Handle, Inlet, Stopped};
+use crate::{chain, host};
+
+/// Between two looks.
+const LOOK_EVERY: Duration = Duration::from_secs(60);
+/// From a link's end to the look: what was withheld for it rests soon, and a hundred that go
+/// together cost one look.
+const AFTER_A_LINK: Duration = Duration::from_secs(2);
+
+/// The first look, before the record is asked anything; `None` if the kernel cannot be read.
+pub(crate) async fn look_first(now: Timestamp) -> Option<Sighting> {
+    let links = read().await?;
+    Some(sighting(now, links, BTreeSet::new()))
+}
+
+/// Looks again and again and tells the engine; ends with it.
+pub(crate) async fn look_forever(handle: Handle, inlet: Inlet) -> Result<(), Stopped> {
+    let mut changes = host::link_changes().fuse();
+    let mut told = BTreeMap::new();
+    let mut next = Instant::now() + LOOK_EVERY;
+    tell_people(&mut told, handle.view().await?.quarantined);
+    loop {
+        tokio::select! {
+            Some(change) = changes.next() => {
+                if matches!(change, LinkChange::Gone { .. } | LinkChange::Missed) {
+                    next = next.min(Instant::now() + AFTER_A_LINK);
+                }
+                continue;
+            }
+            () = tokio::time::sleep_until(next) => {}
+        }
+        next = Instant::now() + LOOK_EVERY;
+        let begun = handle.now();
+        if let Some(links) = read().await {
+            let assignments = handle.view().await?.assignments;
+            let vanished = vanished(&assignments, &links).await;
+            inlet.send(Event::Seen(sighting(begun, links, vanished)));
+        }
+        tell_people(&mut told, handle.view().await?.quarantined);
+    }
+}
+
+/// `None`, and an error line, if the kernel cannot be read; what was known stays true then.
+async fn read() -> Option<Vec<pod::SeenLink>> {
+    let seen = pod::seen().await;
+    seen.inspect_err(|fault| {
+        tracing::error!(fault = chain(fault), "the kernel's pods cannot be listed");
+    })
+    .ok()
+}
+
+fn sighting(
+    begun: Timestamp,
+    links: Vec<pod::SeenLink>,
+    vanished: BTreeSet<AttachmentKey>,
+) -> Sighting {
+    let links = links.into_iter().flat_map(|pod::SeenLink { name, owner, addresses }| {
+        let link = SeenLink { name, mark: owner };
+        addresses.into_iter().map(move |address| (address, link.clone()))
+    });
+    Sighting { begun, links: links.collect(), vanished }
+}
+
+/// Those to which no address is routed, whose mark no link bears, and whose namespace has gone.
+async fn vanished(
+    assignments: &BTreeMap<AttachmentKey, Assignment>,
+    links: &[pod::SeenLink],
+) -> BTreeSet<AttachmentKey> {
+    let routed: BTreeSet<IpAddr> = links.iter().flat_map(|link| &link.addresses).copied().collect();
+    let marks: BTreeSet<&str> = links.iter().filter_map(|link| link.owner.as_deref()).collect();
+    let mut vanished = BTreeSet::new();
+    for (key, held) in assignments {
+        let has_link = routed.contains(&held.address) || marks.contains(key.mark().as_str());
+        if !has_link && is_gone(Path::new(&held.netns)).await {
+            vanished.insert(key.clone());
+        }
+    }
+    vanished
+}
+
+/// Whether there is surely nothing at `netns`. Where its directory cannot be seen either, as in a
+/// container without it, nobody knows.
+async fn is_gone(netns: &Path) -> bool {
+    let Some(directory) = netns.parent() else { return false };
+    let exists = async |path| tokio::fs::try_exists(path).await;
+    matches!(exists(directory).await, Ok(true)) && matches!(exists(netns).await, Ok(false))
+}
+
+/// One line for each address whose state has changed since `told`.
+fn tell_people(told: &mut BTreeMap<IpAddr, String>, quarantined: BTreeMap<IpAddr, String>) {
+    for (address, link) in quarantined.iter().filter(|(ip, _)| !told.contains_key(*ip)) {
+        tracing::warn!(%address, link, "address is in use without a record: quarantined");
+    }
+    for (address, link) in told.iter().filter(|(ip, _)| !quarantined.contains_key(*ip)) {
+        tracing::info!(%address, link, "address is in quarantine no more");
+    }
+    *told = quarantined;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_namespace_is_gone_if_its_directory_is_there_and_it_is_not() {
+        let directory = tempfile::tempdir().unwrap();
+        let check = async |path: &Path, expect| assert_eq!(is_gone(path).await, expect, "{path:?}");
+        check(directory.path(), false).await;
+        check(&directory.path().join("cni-1"), true).await;
+        check(&directory.path().join("nowhere/cni-1"), false).await;
+        check(Path::new(""), false).await;
+    }
+}

@@ -1,0 +1,216 @@
+//! The kernel as a witness beside the record and EC2.
+
+use std::collections::BTreeSet;
+use std::net::IpAddr;
+use std::time::Duration;
+
+use ipam::policy::{Mode, Policy, WarmSettings};
+
+use crate::node::{Node, key, limits, policy, warm_ip};
+
+fn secs(n: u64) -> Duration {
+    Duration::from_secs(n)
+}
+
+/// Adds the pods and makes their links.
+fn run_pods(node: &mut Node, pods: impl IntoIterator<Item = usize>) -> BTreeSet<IpAddr> {
+    let mut addresses = BTreeSet::new();
+    for pod in pods {
+        let address = node.run_pod(pod).address;
+        node.links.insert(address, key(pod));
+        addresses.insert(address);
+    }
+    addresses
+}
+
+/// The next look, a minute later.
+fn look_later(node: &mut Node) {
+    node.pass(secs(60));
+    node.look();
+    node.settle();
+}
+
+fn quarantined(node: &Node) -> BTreeSet<IpAddr> {
+    node.view().quarantined.into_keys().collect()
+}
+
+fn keeps_what_runs(policy: Policy) {
+    let mut node = Node::settled(limits("m5.large"), policy);
+    let old = run_pods(&mut node, 0..10);
+    let total = node.counts().total;
+    node.restart_without_record();
+    node.settle();
+    assert_eq!(quarantined(&node), old);
+    assert_eq!(node.counts().quarantined, 10);
+    assert!(old.iter().all(|ip| node.view().blocked.iter().any(|b| b.contains(&ip.to_string()))));
+    let new = run_pods(&mut node, 10..20);
+    assert!(new.is_disjoint(&old), "{new:?}, {old:?}");
+    for pod in 10..20 {
+        node.del(pod);
+        node.links.retain(|_, owner| *owner != key(pod));
+    }
+    for _ in 0..180 {
+        look_later(&mut node);
+    }
+    assert!(node.counts().total >= 10 && node.counts().total <= total + 16);
+    let here = |ip: &IpAddr| {
+        let mut blocks = node.ec2.enis.values().flat_map(|eni| &eni.blocks);
+        blocks.any(|block| block.contains(*ip))
+    };
+    assert!(old.iter().all(here), "an address of a pod has gone back to EC2");
+
+    for pod in 0..10 {
+        node.del(pod);
+    }
+    node.links.clear();
+    node.look();
+    node.settle();
+    assert_eq!(node.counts().quarantined, 0);
+    assert_eq!(node.counts().cooling, 10, "they rest like others");
+    node.pass(secs(31));
+    assert_eq!((node.counts().cooling, node.counts().assigned), (0, 0));
+}
+
+#[test]
+fn without_its_record_a_node_keeps_the_addresses_of_what_runs() {
+    keeps_what_runs(warm_ip(2, 0));
+}
+
+#[test]
+fn without_its_record_a_node_keeps_the_prefixes_of_what_runs() {
+    keeps_what_runs(policy(Mode::Prefix, WarmSettings::default()));
+}
+
+#[test]
+fn an_eni_with_a_pod_that_nobody_knows_stays() {
+    let mut node = Node::settled(limits("t3.small"), warm_ip(0, 0));
+    run_pods(&mut node, 0..4);
+    assert_eq!(node.ec2.n_attached(), 2);
+    node.restart_without_record();
+    for _ in 0..60 {
+        look_later(&mut node);
+    }
+    assert_eq!(node.ec2.n_attached(), 2);
+    node.links.clear();
+    for _ in 0..60 {
+        look_later(&mut node);
+    }
+    assert_eq!(node.ec2.n_attached(), 1);
+}
+
+/// The record says that the address is the old pod's; the kernel, that a newer one has it.
+#[test]
+fn an_address_that_a_stale_record_gives_to_another_is_not_free_with_its_release() {
+    let policy = Policy { max_enis: Some(1), cooldown: secs(0), ..warm_ip(3, 3) };
+    let mut node = Node::settled(limits("t3.small"), policy);
+    let address = node.run_pod(0).address;
+    node.links.insert(address, key(7));
+    look_later(&mut node);
+    assert_eq!(quarantined(&node), BTreeSet::from([address]));
+    assert_eq!((node.counts().assigned, node.counts().quarantined), (1, 0), "counted once");
+    node.del(0);
+    node.settle();
+    assert_eq!((node.counts().assigned, node.counts().quarantined), (0, 1));
+    let others = run_pods(&mut node, 1..3);
+    assert!(!others.contains(&address));
+    let refused = node.add(3);
+    node.settle();
+    assert!(node.refused(refused).message.contains("1 quarantined"), "all else is in use");
+    node.links.remove(&address);
+    look_later(&mut node);
+    assert_eq!(node.run_pod(4).address, address);
+}
+
+#[test]
+fn what_the_record_has_learnt_since_the_reading_began_is_not_judged() {
+    let policy = Policy { cooldown: secs(0), ..warm_ip(3, 3) };
+    let mut node = Node::settled(limits("t3.small"), policy);
+    let begun = node.now;
+    node.now = node.now + secs(1);
+    let [stays, goes] = [0, 1].map(|pod| node.run_pod(pod).address);
+    node.links.extend([(stays, key(9)), (goes, key(1))]);
+    node.del(1);
+    node.settle();
+    node.look_from(begun);
+    assert_eq!(quarantined(&node), BTreeSet::new());
+    node.now = node.now + secs(1);
+    node.look();
+    assert_eq!(quarantined(&node), BTreeSet::from([stays, goes]), "a second later it is");
+}
+
+#[test]
+fn a_rest_that_is_not_on_record_has_not_begun() {
+    let mut node = Node::settled(limits("t3.small"), warm_ip(1, 0));
+    let old = run_pods(&mut node, 0..2);
+    node.restart_without_record();
+    node.settle();
+    node.links.clear();
+    node.look();
+    node.end_save(Err("disk full".to_owned()));
+    assert_eq!(quarantined(&node), old);
+    look_later(&mut node);
+    assert_eq!(quarantined(&node), BTreeSet::new());
+    assert_eq!(node.counts().cooling, 2);
+}
+
+#[test]
+fn a_link_that_comes_back_while_its_rest_is_written_stays_withheld() {
+    let mut node = Node::settled(limits("t3.small"), warm_ip(1, 0));
+    run_pods(&mut node, 0..1);
+    node.restart_without_record();
+    node.settle();
+    let links = std::mem::take(&mut node.links);
+    node.look();
+    node.links = links;
+    node.look();
+    node.settle();
+    assert_eq!((node.counts().quarantined, node.counts().cooling), (1, 0));
+}
+
+#[test]
+fn what_has_vanished_is_released_at_the_second_look() {
+    let check = |looks: &[(u64, bool)], released: bool| {
+        let mut node = Node::settled(limits("t3.small"), warm_ip(1, 0));
+        let address = node.run_pod(0).address;
+        node.ended.insert(key(0));
+        for (at, has_link) in looks {
+            node.now = node.now + secs(*at);
+            node.links.clear();
+            node.links.extend(has_link.then(|| (address, key(0))));
+            node.look();
+            node.settle();
+        }
+        assert_eq!(node.record().assignments().is_empty(), released, "{looks:?}");
+        assert_eq!(node.counts().cooling, u64::from(released), "{looks:?}");
+    };
+    check(&[(200, false)], false);
+    check(&[(200, false), (59, false)], false);
+    check(&[(200, false), (60, false)], true);
+    check(&[(200, false), (30, true), (30, false)], false);
+    check(&[(200, false), (30, true), (30, false), (60, false)], true);
+    // Its ADD may still be making the link.
+    check(&[(10, false), (100, false)], false);
+    check(&[(10, false), (139, false)], false);
+    check(&[(10, false), (140, false)], true);
+}
+
+#[test]
+fn fifty_pods_come_while_the_dead_are_swept() {
+    let policy = policy(Mode::Prefix, WarmSettings::default());
+    let mut node = Node::settled(limits("m5.large"), policy);
+    run_pods(&mut node, 0..20);
+    node.pass(secs(200));
+    for pod in 0..10 {
+        node.ended.insert(key(pod));
+        node.links.retain(|_, owner| *owner != key(pod));
+    }
+    node.look();
+    node.pass(secs(60));
+    let adds: Vec<_> = (20..70).map(|pod| node.add(pod)).collect();
+    node.look();
+    node.settle();
+    let new: BTreeSet<_> = adds.iter().map(|add| node.granted(*add).address).collect();
+    assert_eq!(new.len(), 50);
+    let alive: BTreeSet<_> = node.record().assignments().keys().cloned().collect();
+    assert_eq!(alive, (10..70).map(key).collect());
+}
