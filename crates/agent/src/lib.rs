@@ -1,6 +1,7 @@
 //! Runs the engine: one loop, one socket, one state file. It decides nothing, and it must not know
 //! EC2's SDK: calls leave as data through [`Edges`] and results come back through an [`Inlet`].
 
+mod adding;
 mod chain;
 pub mod checked_file;
 pub mod checkpoint;

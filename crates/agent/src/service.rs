@@ -7,8 +7,10 @@ use ipam::policy::Node;
 use proto::v1;
 use proto::v1::add_reply::Outcome;
 use proto::v1::ipam_server::Ipam;
+use tonic::transport::server::UdsConnectInfo;
 use tonic::{Request, Response, Status};
 
+use crate::adding::Adding;
 use crate::handle::{Handle, Stopped};
 use crate::wire;
 
@@ -20,13 +22,14 @@ const UNHURRIED: Duration = Duration::from_secs(300);
 #[derive(Debug)]
 pub(crate) struct Service {
     handle: Handle,
+    adding: Adding,
     node: Node,
     limits: v1::InstanceLimits,
 }
 
 impl Service {
     pub(crate) fn new(handle: Handle, node: Node, limits: v1::InstanceLimits) -> Self {
-        Self { handle, node, limits }
+        Self { handle, adding: Adding::default(), node, limits }
     }
 }
 
@@ -37,10 +40,13 @@ impl Ipam for Service {
         request: Request<v1::AddRequest>,
     ) -> Result<Response<v1::AddReply>, Status> {
         let patience = wire::timeout(request.metadata()).unwrap_or(UNHURRIED);
+        let connection = request.extensions().get::<UdsConnectInfo>().cloned();
         let v1::AddRequest { attachment, pod, netns, client_version } = request.into_inner();
         wire::check_version(&client_version)?;
         let (key, pod) = (wire::key(attachment)?, wire::pod(pod)?);
         let netns = wire::text("netns", netns)?;
+        self.adding.begin(key.clone(), connection.as_ref());
+        drop(connection);
         let outcome = match self.handle.add(key, pod, netns, patience).await? {
             Answer::Granted(assignment) => {
                 Outcome::Granted(v1::Granted { addresses: vec![wire::address(&assignment)] })
@@ -81,7 +87,9 @@ impl Ipam for Service {
     async fn gc(&self, request: Request<v1::GcRequest>) -> Result<Response<v1::GcReply>, Status> {
         let v1::GcRequest { network, valid, client_version } = request.into_inner();
         wire::check_version(&client_version)?;
-        let (network, valid) = (wire::name("network", network)?, wire::valid(valid)?);
+        let (network, mut valid) = (wire::name("network", network)?, wire::valid(valid)?);
+        // The runtime may not list what it is about to have.
+        valid.extend(self.adding.attachments());
         match self.handle.gc(network, valid).await? {
             Answer::Collected(garbage) => {
                 let collected = garbage.into_iter().map(|(key, held)| wire::collected(key, &held));

@@ -73,8 +73,11 @@ async fn gc_collects_what_is_not_listed() {
     let node = TestNode::new();
     let daemon = node.start().await;
     let client = node.client().await;
-    let kept = client.add("alive").await.unwrap();
-    let lost = client.add("dead").await.unwrap();
+    // As plugins do, each over a connection of its own.
+    let kept = node.client().await.add("alive").await.unwrap();
+    let lost = node.client().await.add("dead").await.unwrap();
+    let adding = node.client().await;
+    adding.add("coming").await.unwrap();
     let request = v1::GcRequest {
         network: "aws-cni".into(),
         valid: vec![attachment("alive")],
@@ -86,11 +89,14 @@ async fn gc_collects_what_is_not_listed() {
     };
     let other = v1::GcRequest { network: "other".into(), valid: vec![], ..request.clone() };
     assert_eq!(gc(other).await, []);
-    let collected = gc(request.clone()).await;
-    assert_eq!(collected.len(), 1);
-    assert_eq!(collected[0].attachment, Some(attachment("dead")));
-    assert_eq!(collected[0].released[0].address, lost);
-    assert_eq!(gc(request).await, []);
+    let collects = async || gc(request.clone()).await.pop();
+    let collected = until("the dead to be collected", &collects).await;
+    assert_eq!(collected.attachment, Some(attachment("dead")));
+    assert_eq!(collected.released[0].address, lost);
+    assert_eq!(gc(request.clone()).await, [], "what is being added is not listed yet");
+    drop(adding);
+    let collected = until("the end of the add", &collects).await;
+    assert_eq!(collected.attachment, Some(attachment("coming")));
     assert_eq!(client.check("alive").await[0].address, kept);
     daemon.stop().await.unwrap();
 }
