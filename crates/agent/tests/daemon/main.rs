@@ -9,3 +9,4 @@ mod life;
 mod node;
 mod pool;
 mod socket;
+mod witness;
