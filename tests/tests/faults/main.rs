@@ -9,6 +9,7 @@ mod disk;
 mod ipv6;
 mod limits;
 mod migration;
+mod record;
 mod short;
 
 use std::time::Duration;
