@@ -355,6 +355,8 @@ impl World {
             self.durable = Record::default();
         }
         self.known = self.durable.assignments().keys().cloned().collect();
+        // Else the same moment is before and after the look at the kernel.
+        self.node.now = self.node.now + Duration::from_millis(1);
         self.node.restart();
         self.note_strange();
     }
@@ -552,8 +554,10 @@ impl World {
         self.node.links.retain(|ip, key| live.get(ip) == Some(key));
         self.take(&Step::Look);
         self.come_to_rest();
+        // Those that have died without a word are off the record now, and have no link.
+        let linked = self.node.links.keys();
         let unrecorded: BTreeSet<_> =
-            live.keys().filter(|ip| self.durable.owner(**ip).is_none()).copied().collect();
+            linked.filter(|ip| self.durable.owner(**ip).is_none()).copied().collect();
         let quarantined = self.node.view().quarantined.into_keys().collect::<BTreeSet<_>>();
         assert_eq!(quarantined, unrecorded, "withheld is what runs without a record, no more");
     }
