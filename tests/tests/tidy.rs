@@ -20,6 +20,7 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("ipam", &[]),
     ("ipamd", &["agent", "aws", "ipam", "lab", "proto"]),
     ("lab", &["ec2-model", "ipam"]),
+    ("mangle", &[]),
     ("proto", &[]),
     ("tests", &["proto"]),
     ("vpc-sim", &["ec2-model", "instance-types"]),
