@@ -355,4 +355,6 @@ fn io_error<'a>(
 }
 
 #[cfg(test)]
+mod fuzz;
+#[cfg(test)]
 mod tests;

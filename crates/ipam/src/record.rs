@@ -98,7 +98,13 @@ pub enum Contradiction {
         /// What it would get too.
         second: IpAddr,
     },
+    /// A call would have a number that leaves none for later ones.
+    #[error("no call has got as far as number {}", .0.0)]
+    CallNumber(CallId),
 }
+
+/// What no node will ever have counted to.
+const MAX_CALL: u64 = u64::MAX / 2;
 
 /// The state that a restart must not lose. Each address belongs to at most one attachment, and
 /// never rests while it is assigned.
@@ -116,8 +122,8 @@ impl Record {
     ///
     /// # Errors
     ///
-    /// [`Contradiction`] if an address or an attachment would be used twice; the record is
-    /// unchanged then.
+    /// [`Contradiction`] if an address or an attachment would be used twice, or if call numbers
+    /// would run out; the record is unchanged then.
     pub fn apply(&mut self, change: &Change) -> Result<(), Contradiction> {
         match change {
             Change::Assigned { key, assignment } => self.assign(key, assignment)?,
@@ -134,6 +140,9 @@ impl Record {
             }
             Change::Rested { address } => {
                 self.cooling.remove(address);
+            }
+            Change::Intended { id, .. } | Change::Settled { id } if id.0 > MAX_CALL => {
+                return Err(Contradiction::CallNumber(*id));
             }
             Change::Intended { id, call } => {
                 self.last_call = self.last_call.max(id.0);

@@ -131,7 +131,10 @@ pub(crate) fn parse<T: DeserializeOwned>(line: &[u8]) -> Result<T, LineError> {
 fn split(line: &[u8]) -> Option<(&str, &[u8])> {
     let rest = line.strip_prefix(b"[\"")?.strip_suffix(b"]")?;
     let (crc, rest) = rest.split_at_checked(8)?;
-    Some((std::str::from_utf8(crc).ok()?, rest.strip_prefix(b"\",")?))
+    // As it is written and not otherwise: `from_str_radix` takes `A` for `a`, one bit away.
+    let digit = |byte: &u8| matches!(byte, b'0'..=b'9' | b'a'..=b'f');
+    let crc = crc.iter().all(digit).then(|| std::str::from_utf8(crc).ok())??;
+    Some((crc, rest.strip_prefix(b"\",")?))
 }
 
 fn push(bytes: &mut Vec<u8>, payload: &impl Serialize) {

@@ -10,26 +10,26 @@ use tempfile::TempDir;
 
 use super::*;
 
-const NOW: u64 = 1_800_000_000_000;
+pub(super) const NOW: u64 = 1_800_000_000_000;
 
-fn instance() -> InstanceId {
+pub(super) fn instance() -> InstanceId {
     InstanceId::try_from("i-0123456789abcdef0").unwrap()
 }
 
-fn open(directory: &TempDir) -> Store {
+pub(super) fn open(directory: &TempDir) -> Store {
     Store::open(directory.path(), &instance(), Record::default(), Timestamp::from_millis(NOW))
         .unwrap()
 }
 
-fn key(n: u8) -> AttachmentKey {
+pub(super) fn key(n: u8) -> AttachmentKey {
     AttachmentKey { network: "aws-cni".into(), container: format!("c{n}"), ifname: "eth0".into() }
 }
 
-fn address(n: u8) -> IpAddr {
+pub(super) fn address(n: u8) -> IpAddr {
     Ipv4Addr::new(10, 0, 0, n).into()
 }
 
-fn assigned(n: u8, at: u8) -> Change {
+pub(super) fn assigned(n: u8, at: u8) -> Change {
     let assignment = Assignment {
         address: address(at),
         eni: EniId::try_from("eni-0a").unwrap(),
@@ -46,11 +46,11 @@ fn assigned(n: u8, at: u8) -> Change {
     Change::Assigned { key: key(n), assignment }
 }
 
-fn released(n: u8) -> Change {
+pub(super) fn released(n: u8) -> Change {
     Change::Released { key: key(n), at: Timestamp::from_millis(NOW) }
 }
 
-fn history() -> Vec<Change> {
+pub(super) fn history() -> Vec<Change> {
     let call = Ec2Call::DeleteEni { eni: EniId::try_from("eni-0b").unwrap() };
     vec![
         assigned(1, 5),
@@ -71,13 +71,13 @@ fn directory_with_history() -> (TempDir, Vec<u8>) {
     (directory, bytes)
 }
 
-fn record_of(changes: &[Change]) -> Record {
+pub(super) fn record_of(changes: &[Change]) -> Record {
     let mut record = Record::default();
     changes.iter().for_each(|change| record.apply(change).unwrap());
     record
 }
 
-fn asides(directory: &TempDir) -> Vec<Vec<u8>> {
+pub(super) fn asides(directory: &TempDir) -> Vec<Vec<u8>> {
     let names = fs::read_dir(directory.path()).unwrap().map(|entry| entry.unwrap().path());
     let asides = names.filter(|path| path.to_string_lossy().contains(ASIDE));
     asides.map(|path| fs::read(path).unwrap()).collect()
@@ -140,6 +140,15 @@ fn a_changed_byte_takes_no_line_before_it() {
         assert_eq!(loaded.record, record_of(changes), "byte {at}");
         assert!(loaded.damage.is_some(), "byte {at}");
     }
+}
+
+#[test]
+fn a_checksum_in_capitals_is_damage() {
+    let line = line::lines(&[released(1)]);
+    let digits = String::from_utf8(line[2..10].to_vec()).unwrap();
+    assert!(digits.contains(|c: char| c.is_ascii_lowercase()), "{digits}: take another change");
+    let capitals = [&line[..2], digits.to_uppercase().as_bytes(), &line[10..]].concat();
+    assert!(line::parse::<Change>(&line).is_ok() && line::parse::<Change>(&capitals).is_err());
 }
 
 #[test]
