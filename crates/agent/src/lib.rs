@@ -33,7 +33,6 @@ use proto::v1::ipam_server::IpamServer;
 use tokio::net::UnixListener;
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
-use tokio_stream::wrappers::UnixListenerStream;
 use tonic::service::InterceptorLayer;
 use tonic::transport::Server;
 
@@ -179,7 +178,7 @@ async fn answer(
         .layer(InterceptorLayer::new(socket::only_root))
         .add_service(health_service)
         .add_service(IpamServer::new(service))
-        .serve_with_incoming_shutdown(UnixListenerStream::new(listener), stopped)
+        .serve_with_incoming_shutdown(socket::connections(listener), stopped)
         .await
 }
 

@@ -3,12 +3,16 @@
 use std::fs::{self, DirBuilder, Permissions};
 use std::io;
 use std::os::unix::fs::{DirBuilderExt, FileTypeExt, PermissionsExt};
-use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
-use tokio::net::UnixListener;
+use futures::stream::{self, Stream};
+use tokio::net::{UnixListener, UnixStream};
 use tonic::transport::server::UdsConnectInfo;
 use tonic::{Request, Status};
+
+/// How long to wait after a failed accept: out of file descriptors does not pass at once.
+const AFTER_FAILED_ACCEPT: Duration = Duration::from_millis(100);
 
 /// The socket cannot be listened on.
 #[derive(Debug, thiserror::Error)]
@@ -55,6 +59,22 @@ pub(crate) fn bind(path: &Path) -> Result<UnixListener, BindError> {
     Ok(listener)
 }
 
+/// Those who connect to `listener`, without end.
+///
+/// A connection that cannot be accepted for want of file descriptors stays in the kernel's queue,
+/// so the fault would repeat at once and for ever: tonic's own loop would do nothing else then.
+pub(crate) fn connections(listener: UnixListener) -> impl Stream<Item = io::Result<UnixStream>> {
+    stream::unfold(listener, |listener| async move {
+        loop {
+            match listener.accept().await {
+                Ok((connection, _)) => return Some((Ok(connection), listener)),
+                Err(fault) => tracing::warn!(%fault, "connection is not accepted"),
+            }
+            tokio::time::sleep(AFTER_FAILED_ACCEPT).await;
+        }
+    })
+}
+
 /// Refuses every peer but root, whatever the mode of the socket has become.
 pub(crate) fn only_root(request: Request<()>) -> Result<Request<()>, Status> {
     let peer = request.extensions().get::<UdsConnectInfo>().and_then(|info| info.peer_cred);
@@ -78,7 +98,7 @@ fn see_that_nobody_answers(path: &Path) -> Result<(), BindError> {
     if !metadata.file_type().is_socket() {
         return Err(BindError::NotASocket(path.to_owned()));
     }
-    match UnixStream::connect(path) {
+    match std::os::unix::net::UnixStream::connect(path) {
         Err(fault) if fault.kind() == io::ErrorKind::ConnectionRefused => Ok(()),
         // A full backlog (`EAGAIN`) is a living daemon's too.
         Ok(_) | Err(_) => Err(BindError::InUse(path.to_owned())),

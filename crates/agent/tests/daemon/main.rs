@@ -4,7 +4,9 @@
 #![expect(clippy::unwrap_used, reason = "a panic is the report of a test")]
 
 mod bench;
+mod crowd;
 mod fake_ec2;
+mod fuzz;
 mod life;
 mod node;
 mod pool;
