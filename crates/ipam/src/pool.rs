@@ -100,6 +100,11 @@ impl Pool {
         }
         let Some(eni) = self.enis.get_mut(eni) else { return };
         for block in blocks {
+            // EC2 has no address in two blocks. Where it says so, one of them is left out: in both,
+            // the address would serve two pods.
+            if eni.blocks.keys().any(|known| known != block && known.overlaps(*block)) {
+                continue;
+            }
             eni.blocks.entry(*block).or_insert_with(|| {
                 let (first, last) = block.bounds();
                 let quarantined = self.quarantine.range(first..=last).map(|(ip, _)| *ip).collect();

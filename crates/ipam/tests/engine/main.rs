@@ -11,6 +11,7 @@
 mod ec2;
 mod errors;
 mod flapping;
+mod fuzz;
 mod histories;
 mod ipv6;
 mod node;

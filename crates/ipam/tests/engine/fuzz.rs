@@ -1,0 +1,313 @@
+//! An EC2, a kernel and a disk that say anything: the engine neither panics nor spins, gives no
+//! address twice and asks for no more than a node could do.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::{IpAddr, Ipv4Addr};
+use std::time::Duration;
+
+use ipam::block::Block;
+use ipam::call::{
+    AttachmentStatus, CallErrorKind, CallId, CallOutput, EniAttachment, EniFacts, EniKind,
+    SubnetFacts,
+};
+use ipam::event::{Answer, Effect, Event, LinkState, RequestId, SaveSeq};
+use ipam::id::{AttachmentKey, EniAttachmentId, Pod};
+use ipam::policy::{Mode, Policy, Targets};
+use ipam::record::Record;
+use ipam::time::Timestamp;
+use ipam::{Boot, Engine};
+use ipnet::{IpNet, Ipv4Net, Ipv6Net};
+use proptest::prelude::*;
+use proptest::sample::{Index, select};
+
+use crate::ec2::{SUBNET, eni_id, error, subnet_id};
+use crate::node::{INSTANCE, OURS, key, limits, node_facts, warm_ip};
+
+#[derive(Debug, Clone)]
+enum Step {
+    Add { pod: usize, patience_ms: u64 },
+    Del(usize),
+    Gc,
+    Answer { which: Index, output: Output },
+    Link(u8, LinkState),
+    Saved { which: Index, well: bool },
+    Pass(u64),
+}
+
+/// How EC2 answers a call.
+#[derive(Debug, Clone)]
+enum Output {
+    Says(CallOutput),
+    Refuses(CallErrorKind),
+}
+
+fn block() -> impl Strategy<Value = Block> {
+    let prefix = |net: IpNet| Block::try_from(net).unwrap();
+    let v4 = |host: u16| Ipv4Addr::from(u32::from(Ipv4Addr::new(10, 0, 0, 0)) + u32::from(host));
+    prop_oneof![
+        4 => (0..48_u16).prop_map(move |host| Block::address(v4(host).into())),
+        2 => (0..4_u16).prop_map(move |n| prefix(Ipv4Net::new(v4(16 * n), 28).unwrap().into())),
+        1 => any::<u128>().prop_map(|ip| Block::address(IpAddr::V6(ip.into()))),
+        1 => any::<u8>().prop_map(move |n| {
+            let network = (u128::from(n) << 48).into();
+            prefix(Ipv6Net::new(network, 80).unwrap().into())
+        }),
+        1 => any::<u32>().prop_map(|ip| Block::address(IpAddr::V4(ip.into()))),
+    ]
+}
+
+fn tags() -> impl Strategy<Value = BTreeMap<String, String>> {
+    let ours = (OURS.0.to_owned(), OURS.1.to_owned());
+    let other = (OURS.0.to_owned(), format!("{INSTANCE}0"));
+    let kept_off = ("node.k8s.amazonaws.com/no_manage".to_owned(), "true".to_owned());
+    let none = BTreeMap::new();
+    select(vec![none, BTreeMap::from([ours]), BTreeMap::from([other, kept_off])])
+}
+
+/// An ENI among a few, or, more rarely, any of a thousand.
+fn eni() -> impl Strategy<Value = EniFacts> {
+    let number = prop_oneof![9 => 0..6_u16, 1 => 0..1000_u16];
+    let status = select(vec![
+        AttachmentStatus::Attaching,
+        AttachmentStatus::Attached,
+        AttachmentStatus::Detaching,
+    ]);
+    let index = prop_oneof![8 => 0..5_u16, 1 => any::<u16>()];
+    let attachment =
+        (0..9_u8, index, prop_oneof![9 => Just(0_u16), 1 => any::<u16>()], status, any::<bool>())
+            .prop_map(|(id, device_index, network_card, status, delete_on_termination)| {
+                EniAttachment {
+                    id: attachment_id(id),
+                    device_index,
+                    network_card,
+                    status,
+                    delete_on_termination,
+                }
+            });
+    let blocks = prop::collection::btree_set(block(), 0..8);
+    let place = (select(vec![SUBNET, "subnet-foreign"]), 0..64_u8);
+    let kind = prop_oneof![8 => Just(EniKind::Interface), 1 => Just(EniKind::Other)];
+    (number, prop::option::weighted(0.8, attachment), blocks, place, kind, tags()).prop_map(
+        |(number, attachment, blocks, (subnet, host), kind, tags)| EniFacts {
+            id: eni_id(&format!("eni-{number:04}")),
+            mac: String::new(),
+            subnet: subnet_id(subnet),
+            primary_address: Ipv4Addr::new(10, 0, 0, host),
+            blocks,
+            kind,
+            attachment,
+            tags,
+        },
+    )
+}
+
+fn attachment_id(n: u8) -> EniAttachmentId {
+    EniAttachmentId::try_from(format!("eni-attach-{n}")).unwrap()
+}
+
+fn subnet() -> impl Strategy<Value = SubnetFacts> {
+    let role = BTreeMap::from([("kubernetes.io/role/cni".to_owned(), "1".to_owned())]);
+    (0..3_u8, any::<u32>(), 0..=32_u8, any::<u32>(), any::<bool>()).prop_map(
+        move |(id, network, length, free_addresses, has_role)| SubnetFacts {
+            id: subnet_id(&format!("subnet-{id}")),
+            cidr: Ipv4Net::new(network.into(), length).unwrap(),
+            free_addresses,
+            tags: if has_role { role.clone() } else { BTreeMap::new() },
+        },
+    )
+}
+
+fn output() -> impl Strategy<Value = Output> {
+    let enis = |size| prop::collection::vec(eni(), size).prop_map(CallOutput::Enis);
+    let says = prop_oneof![
+        60 => enis(0..8),
+        1 => enis(1000..1001),
+        10 => prop::collection::vec(subnet(), 0..4).prop_map(CallOutput::Subnets),
+        10 => eni().prop_map(CallOutput::Created),
+        10 => (0..9_u8).prop_map(|id| CallOutput::Attached(attachment_id(id))),
+        20 => prop::collection::btree_set(block(), 0..20).prop_map(CallOutput::Assigned),
+        10 => Just(CallOutput::Done),
+    ];
+    let kinds = vec![
+        CallErrorKind::Throttled,
+        CallErrorKind::SubnetExhausted,
+        CallErrorKind::SubnetFragmented,
+        CallErrorKind::AddressLimit,
+        CallErrorKind::EniLimit,
+        CallErrorKind::DeviceIndexTaken,
+        CallErrorKind::NotFound,
+        CallErrorKind::InUse,
+        CallErrorKind::AccessDenied,
+        CallErrorKind::Rejected,
+    ];
+    prop_oneof![6 => says.prop_map(Output::Says), 1 => select(kinds).prop_map(Output::Refuses)]
+}
+
+fn steps() -> impl Strategy<Value = Vec<Step>> {
+    let link = prop_oneof![
+        4 => Just(LinkState::Ready),
+        1 => Just(LinkState::Absent),
+        1 => Just(LinkState::Failed(String::new())),
+    ];
+    let patience = prop_oneof![4 => 0..60_000_u64, 1 => any::<u64>()];
+    let pass = prop_oneof![4 => 0..60_000_u64, 1 => 0..1_u64 << 40];
+    let step = prop_oneof![
+        4 => (0..8_usize, patience).prop_map(|(pod, patience_ms)| Step::Add { pod, patience_ms }),
+        2 => (0..8_usize).prop_map(Step::Del),
+        1 => Just(Step::Gc),
+        8 => (any::<Index>(), output()).prop_map(|(which, output)| Step::Answer { which, output }),
+        3 => (0..6_u8, link).prop_map(|(n, link)| Step::Link(n, link)),
+        6 => (any::<Index>(), prop::bool::weighted(0.9))
+            .prop_map(|(which, well)| Step::Saved { which, well }),
+        3 => pass.prop_map(Step::Pass),
+    ];
+    prop::collection::vec(step, 1..60)
+}
+
+fn policies() -> impl Strategy<Value = Policy> {
+    let targets = prop_oneof![
+        (0..3_u16).prop_map(Targets::WarmEni),
+        (0..3_u16).prop_map(Targets::WarmPrefix),
+        (0..9_u32, 0..9_u32).prop_map(|(warm, minimum)| Targets::Ip { warm, minimum }),
+    ];
+    let modes = vec![Mode::SecondaryIp, Mode::Prefix, Mode::Ipv6];
+    (select(modes), targets).prop_map(|(mode, targets)| Policy { mode, targets, ..warm_ip(0, 0) })
+}
+
+/// An engine, and what it has asked for and not been told the end of.
+struct Lab {
+    engine: Engine,
+    now: Timestamp,
+    calls: BTreeSet<CallId>,
+    saves: BTreeSet<SaveSeq>,
+    record: Record,
+    adds: BTreeMap<RequestId, AttachmentKey>,
+    n_requests: u64,
+}
+
+impl Lab {
+    fn new(policy: Policy) -> Self {
+        let boot = Boot {
+            node: node_facts(),
+            limits: limits("m5.large"),
+            policy,
+            record: Record::default(),
+        };
+        let now = Timestamp::from_millis(1_000_000);
+        let (engine, effects) = Engine::new(boot, now);
+        let mut lab = Self {
+            engine,
+            now,
+            calls: BTreeSet::new(),
+            saves: BTreeSet::new(),
+            record: Record::default(),
+            adds: BTreeMap::new(),
+            n_requests: 0,
+        };
+        lab.absorb(effects);
+        lab
+    }
+
+    fn send(&mut self, event: Event) {
+        let effects = self.engine.handle(event, self.now);
+        self.absorb(effects);
+    }
+
+    fn absorb(&mut self, effects: Vec<Effect>) {
+        // A node has three ENIs at most, and eight pods that want something.
+        assert!(effects.len() < 100, "{} effects of one event", effects.len());
+        for effect in effects {
+            match effect {
+                Effect::Save { seq, changes } => {
+                    // The record itself refuses an address for two.
+                    changes.iter().for_each(|change| self.record.apply(change).unwrap());
+                    self.saves.insert(seq);
+                }
+                Effect::Call { id, .. } => {
+                    assert!(self.calls.insert(id), "{id:?} is made twice");
+                }
+                Effect::Reply { request, answer: Answer::Granted(granted) } => {
+                    let key = &self.adds[&request];
+                    assert_eq!(self.record.owner(granted.address), Some(key));
+                }
+                Effect::Reply { .. } | Effect::SyncHost(_) => {}
+            }
+        }
+    }
+
+    fn request(&mut self) -> RequestId {
+        self.n_requests += 1;
+        RequestId(self.n_requests)
+    }
+
+    fn take(&mut self, step: Step) {
+        match step {
+            Step::Add { pod, patience_ms } => {
+                let (request, key) = (self.request(), key(pod));
+                self.adds.insert(request, key.clone());
+                let deadline = self.now + Duration::from_millis(patience_ms);
+                let (pod, netns) = (Pod::default(), String::new());
+                self.send(Event::Add { request, key, pod, netns, deadline });
+            }
+            Step::Del(pod) => {
+                let (request, key) = (self.request(), key(pod));
+                self.send(Event::Del { request, key });
+            }
+            Step::Gc => {
+                let (request, network) = (self.request(), key(0).network);
+                self.send(Event::Gc { request, network, valid: BTreeSet::new() });
+            }
+            Step::Answer { which, output } => {
+                let Some(id) = pick(&self.calls, which) else { return };
+                self.calls.remove(&id);
+                let result = match output {
+                    Output::Says(output) => Ok(output),
+                    Output::Refuses(kind) => Err(error(kind)),
+                };
+                self.send(Event::CallDone { id, result });
+            }
+            Step::Link(n, link) => {
+                let eni = eni_id(&format!("eni-{n:04}"));
+                self.send(Event::EniLink { eni, link });
+            }
+            Step::Saved { which, well } => {
+                let Some(seq) = pick(&self.saves, which) else { return };
+                self.saves.remove(&seq);
+                let result = if well { Ok(()) } else { Err("the disk is full".to_owned()) };
+                self.send(Event::Saved { seq, result });
+            }
+            Step::Pass(ms) => {
+                self.now = self.now + Duration::from_millis(ms);
+                self.send(Event::Tick);
+                let wake_at = self.engine.wake_at();
+                assert!(wake_at.is_none_or(|at| at > self.now), "{wake_at:?} at {:?}", self.now);
+            }
+        }
+    }
+
+    fn check(&self) {
+        let view = self.engine.view(self.now);
+        let mut owners = BTreeMap::new();
+        for (key, assignment) in &view.assignments {
+            assert_eq!(owners.insert(assignment.address, key), None, "{}", assignment.address);
+        }
+        assert!(view.in_flight.len() < 100, "{:?}", view.in_flight);
+        let _ = self.engine.ready(self.now);
+    }
+}
+
+fn pick<T: Copy>(among: &BTreeSet<T>, which: Index) -> Option<T> {
+    let all: Vec<T> = among.iter().copied().collect();
+    (!all.is_empty()).then(|| *which.get(&all))
+}
+
+proptest! {
+    #[test]
+    fn fuzz_answers(policy in policies(), steps in steps()) {
+        let mut lab = Lab::new(policy);
+        for step in steps {
+            lab.take(step);
+            lab.check();
+        }
+    }
+}
