@@ -151,3 +151,6 @@ fn refusal(request_id: &str, error: &ApiError) -> String {
 fn status_of(error: &ApiError) -> StatusCode {
     StatusCode::from_u16(error.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR)
 }
+
+#[cfg(test)]
+mod fuzz;

@@ -182,3 +182,6 @@ impl Imds {
 fn page(status: StatusCode) -> String {
     format!("<!DOCTYPE html><html><head><title>{status}</title></head><body></body></html>\n")
 }
+
+#[cfg(test)]
+mod fuzz;

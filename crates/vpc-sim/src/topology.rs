@@ -370,3 +370,6 @@ fn nameless<'a>(
     let what = format!("there is no {kind} `{}`", name.value);
     Complaint::new(name.referenced, what, format!("use one of: {}", there_are.join(", ")))
 }
+
+#[cfg(test)]
+mod fuzz;
