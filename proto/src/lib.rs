@@ -4,6 +4,8 @@
 //! tolerate a neighbour one minor version apart: fields are added, never renumbered or reused.
 //! The workspace's lints do not apply here, since nearly all of the crate is generated.
 
+#![forbid(unsafe_code)]
+
 pub mod pending;
 
 /// `tidepool.ipam.v1`.

@@ -38,6 +38,9 @@ const FOREIGN: &[(&str, &[&str])] = &[
     ("cni-plugin", &["aws-sdk-ec2", "clap"]),
 ];
 
+/// The files that set the lint `unsafe_code`: one to allow it, one because our lints are off there.
+const UNSAFE: &[&str] = &["crates/vpc-sim/src/fabric/netns.rs", "proto/src/lib.rs"];
+
 /// Texts that belong to no file of the project: (text, why).
 const BANNED: &[(&str, &str)] = &[
     (concat!("todo", "!("), "finish it, or leave it out and say so in the documents"),
@@ -124,6 +127,27 @@ fn no_file_carries_what_does_not_belong() {
                 assert!(!line.contains(banned), "{path}:{}: {banned:?}: {why}", number + 1);
             }
         }
+    }
+}
+
+#[test]
+fn unsafe_code_stands_in_known_places() {
+    // Clippy sees to it that each says why (`undocumented_unsafe_blocks`).
+    let attribute = concat!("(unsafe", "_code");
+    let rust = texts().into_iter().filter(|(path, _)| path.ends_with(".rs"));
+    let found = rust.filter(|(_, text)| text.contains(attribute)).map(|(path, _)| path);
+    assert_eq!(found.collect::<Vec<_>>(), UNSAFE, "a new place is a design change: add it");
+}
+
+#[test]
+fn every_package_holds_the_lints_and_says_how_it_may_be_used() {
+    let manifests = texts().into_iter().filter(|(path, _)| path.ends_with("/Cargo.toml"));
+    for (path, text) in manifests {
+        for line in ["license.workspace = true", "publish.workspace = true"] {
+            assert!(text.contains(line), "{path}: {line}");
+        }
+        let lints = text.contains("[lints]\nworkspace = true");
+        assert!(lints || path == "proto/Cargo.toml", "{path}: [lints]");
     }
 }
 
