@@ -16,7 +16,7 @@ export TIDEPOOL_CNI := $(CARGO_TARGET_DIR)/$(CNI_TARGET)/cni/aws-cni
 
 say := @printf '\n\033[1m==> %s\033[0m\n'
 
-.PHONY: help demo test bench lint build plugin deps deps-demo clean-cache
+.PHONY: help demo test soak bench lint build plugin deps deps-demo clean-cache
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | column -t -s "$$(printf '\t')"
@@ -32,6 +32,14 @@ test: deps lint build plugin ## everything: unit, property, CNI, network namespa
 	cargo test --workspace --no-fail-fast
 	$(say) "test: boto3 and the AWS CLI against vpc-sim"
 	tests/wire/run --binary $(TIDEPOOL_BIN)/vpc-sim --python $(TIDEPOOL_PYTHON)
+
+# Times as long as the usual ten minutes; a seed from 0 to 2^64 - 1 repeats a run.
+SOAK ?= 1
+SEED ?= $(shell od -An -N8 -tu8 /dev/urandom | tr -d ' ')
+
+soak: deps ## fuzzing and random histories for longer: SOAK=6 for an hour, SEED=… to repeat a run
+	$(say) "soak: about $(SOAK) times ten minutes"
+	@scripts/soak $(SOAK) $(SEED)
 
 bench: deps-demo plugin ## what deciding and the whole path cost: time, EC2 calls, memory, sizes (release profile)
 	$(say) "build: release profile"
