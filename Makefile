@@ -1,5 +1,5 @@
 # What a fresh Debian 12 machine with a Rust toolchain needs: `make demo` and `make test`.
-# Both install the Debian packages and Python clients that they use, and say what is missing where they cannot.
+# Both install the Debian packages and tools that they use, and say what is missing where they cannot.
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 
@@ -7,6 +7,7 @@ SHELL := /bin/bash
 CACHE ?= $(HOME)/.cache/tidepool
 export CARGO_TARGET_DIR ?= $(CACHE)/target
 export TIDEPOOL_PYTHON ?= $(CACHE)/python/bin/python
+export TIDEPOOL_DENY ?= $(CACHE)/tools/bin/cargo-deny
 export TIDEPOOL_MOTO_SERVER ?= $(CACHE)/python/bin/moto_server
 export TIDEPOOL_BIN := $(CARGO_TARGET_DIR)/debug
 
@@ -16,7 +17,7 @@ export TIDEPOOL_CNI := $(CARGO_TARGET_DIR)/$(CNI_TARGET)/cni/aws-cni
 
 say := @printf '\n\033[1m==> %s\033[0m\n'
 
-.PHONY: help demo test soak bench lint build plugin deps deps-demo clean-cache
+.PHONY: help demo test soak bench lint deny build plugin deps deps-demo clean-cache
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | column -t -s "$$(printf '\t')"
@@ -27,7 +28,7 @@ demo: deps-demo ## two nodes on a simulated VPC, pods through containerd, under 
 	@$(MAKE) --no-print-directory plugin
 	@$(TIDEPOOL_BIN)/demo
 
-test: deps lint build plugin ## everything: unit, property, CNI, network namespaces, boto3, AWS CLI, moto, containerd
+test: deps lint deny build plugin ## everything: unit, property, CNI, network namespaces, boto3, AWS CLI, moto, containerd
 	$(say) "test: unit and property tests; CNI assertions; kernel; moto and vpc-sim contracts; containerd"
 	cargo test --workspace --no-fail-fast
 	$(say) "test: boto3 and the AWS CLI against vpc-sim"
@@ -54,6 +55,10 @@ lint: ## formatting and clippy, warnings are errors
 	cargo fmt --all --check
 	cargo clippy --workspace --all-targets -- -D warnings
 
+deny: deps ## licences, banned packages, and where they come from
+	$(say) "deny: third-party packages against deny.toml"
+	$(TIDEPOOL_DENY) check --hide-inclusion-graph licenses bans sources
+
 build: ## everything, debug profile
 	$(say) "build: all packages and their tests (some minutes the first time, most of them the AWS SDK)"
 	cargo build --workspace --all-targets
@@ -63,7 +68,7 @@ plugin: ## the CNI plugin as it ships: static, small
 	RUSTFLAGS="-C target-feature=+crt-static -C relocation-model=static" \
 		cargo build -p cni-plugin --profile cni --target $(CNI_TARGET)
 
-deps: ## Debian packages and Python clients for `make test`
+deps: ## Debian packages, Python clients and cargo-deny for `make test`
 	$(say) "dependencies"
 	@scripts/deps test
 
@@ -71,5 +76,5 @@ deps-demo:
 	$(say) "dependencies"
 	@scripts/deps demo
 
-clean-cache: ## removes the build output and the Python clients kept outside the checkout
+clean-cache: ## removes the build output and the tools kept outside the checkout
 	rm -rf "$(CACHE)"
