@@ -1,6 +1,7 @@
 //! What the settings amount to on this node.
 
 use aws::NodeFacts;
+use ipam::id::BootId;
 use ipam::policy::{Limits, Mode, Node, Policy, Targets, WarmSettings};
 
 use crate::settings::{SettingError, Settings};
@@ -15,9 +16,10 @@ const PREFIX_MAX_PODS: (u32, u32) = (110, 250);
 const MANY_VCPUS: u32 = 30;
 
 /// Who and where this node is, with what the user adds to it.
-pub(crate) fn node(settings: &Settings, facts: &NodeFacts) -> Node {
+pub(crate) fn node(settings: &Settings, facts: &NodeFacts, boot: &BootId) -> Node {
     Node {
         instance: facts.instance.clone(),
+        boot: boot.clone(),
         instance_type: facts.instance_type.clone(),
         subnet: facts.subnet.clone(),
         security_groups: facts.security_groups.clone(),

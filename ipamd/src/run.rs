@@ -62,8 +62,9 @@ async fn daemon(settings: Settings) -> Result<(), Failure> {
     let of_node = host::Settings { mtu: settings.mtu, ipv6: policy.mode == Mode::Ipv6 };
     let keeper = tokio::spawn(host::keep(primary_mac, of_node, wanted, inlet.clone()));
     let caller = tokio::spawn(make_calls(ec2, called, inlet));
+    let boot = agent::boot_id().context("learn which boot of the machine this is")?;
     let config = Config {
-        node: node::node(&settings, &facts),
+        node: node::node(&settings, &facts, &boot),
         limits,
         limits_from: source.to_string(),
         policy,

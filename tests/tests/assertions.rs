@@ -607,7 +607,10 @@ impl Damage {
 fn newer(text: &str) -> Result<String> {
     let (header, rest) = text.split_once('\n').context("a log of less than a line")?;
     let (_, payload) = header.split_once(',').context("a header without a payload")?;
-    let payload = payload.trim_end_matches(']').replace("\"version\":1", "\"version\":2");
+    let mut payload: Value = serde_json::from_str(payload.trim_end_matches(']'))?;
+    let version = payload["version"].as_u64().context("a header without a version")?;
+    payload["version"] = json!(version + 1);
+    let payload = payload.to_string();
     let sum = crc32fast::hash(payload.as_bytes());
     Ok(format!("[\"{sum:08x}\",{payload}]\n{rest}"))
 }

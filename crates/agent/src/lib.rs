@@ -2,6 +2,7 @@
 //! EC2's SDK: calls leave as data through [`Edges`] and results come back through an [`Inlet`].
 
 mod adding;
+mod boot;
 mod chain;
 pub mod checked_file;
 pub mod checkpoint;
@@ -43,6 +44,7 @@ use crate::service::Service;
 use crate::state::Store;
 use crate::writer::Writer;
 
+pub use crate::boot::boot_id;
 pub use crate::chain::chain;
 pub use crate::event_loop::Edges;
 pub use crate::handle::{Inbox, Inlet, channel};

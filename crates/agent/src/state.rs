@@ -2,7 +2,7 @@
 //! time. It must not know what the changes mean, only that they lead to a [`Record`].
 //!
 //! ```text
-//! ["5f3c9a10",{"format":"tidepool","version":1,"instance":"i-0123456789abcdef0"}]
+//! ["5f3c9a10",{"format":"tidepool","version":2,"instance":"i-0123456789abcdef0"}]
 //! ["90b1c2d3",{"assigned":{"key":{…},"assignment":{…}}}]
 //! ```
 //!
@@ -176,6 +176,7 @@ impl Store {
             assignments = self.record.assignments().len(),
             cooling = self.record.cooling().len(),
             intents = self.record.intents().len(),
+            enis = self.record.enis().len(),
             "state loaded",
         );
         if let Err(fault) = self.rewrite(&[]) {

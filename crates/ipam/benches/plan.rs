@@ -13,7 +13,7 @@ use ipam::call::{
     AttachmentStatus, CallOutput, Ec2Call, EniAttachment, EniFacts, EniKind, SubnetFacts,
 };
 use ipam::event::{Effect, Event, LinkState, RequestId};
-use ipam::id::{AttachmentKey, EniAttachmentId, EniId, InstanceId, Pod, SubnetId};
+use ipam::id::{AttachmentKey, BootId, EniAttachmentId, EniId, InstanceId, Pod, SubnetId};
 use ipam::plan::{Allowance, EniSupply, Situation, SubnetSupply, SupplyState, Tally, plan};
 use ipam::policy::{Limits, Mode, Node, Policy, Targets};
 use ipam::record::{Assignment, Change, Record};
@@ -120,6 +120,7 @@ impl FullNode {
     fn start(mode: Mode) -> Result<Self, Box<dyn Error>> {
         let node = Node {
             instance: InstanceId::try_from("i-0")?,
+            boot: BootId("the only one".to_owned()),
             instance_type: "p3dn.24xlarge".to_owned(),
             subnet: SubnetId::try_from("subnet-0")?,
             security_groups: BTreeSet::new(),

@@ -9,6 +9,7 @@ mod growth;
 mod inventory;
 mod lifecycle;
 mod picture;
+mod recollection;
 mod refusal;
 mod requests;
 mod saves;
@@ -19,6 +20,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use self::calls::InFlight;
 use self::inventory::Look;
+use self::recollection::Recollection;
 use self::refusal::Outlook;
 use self::requests::Requests;
 use self::saves::{Saves, Then};
@@ -73,6 +75,7 @@ pub struct Engine {
     buckets: Buckets,
     enis_look: Look,
     subnets_look: Look,
+    recollection: Recollection,
     learnt: Learnt,
     /// What the host's network was last told.
     host: Vec<HostEni>,
@@ -134,6 +137,7 @@ impl Engine {
             buckets: Buckets::new(jitter),
             enis_look: Look::due(Ec2Call::DescribeEnis, now),
             subnets_look: Look::due(Ec2Call::DescribeSubnets, now),
+            recollection: Recollection::new(&record, &node.boot, now),
             learnt: Learnt::nothing(now),
             host: Vec::new(),
             host_asked: false,
@@ -209,6 +213,7 @@ impl Engine {
         self.drop_late_grants(now);
         self.serve(now);
         self.look(now);
+        self.recall(now);
         self.advance_enis(now);
         self.grow(now);
         self.repeat_creates(now);

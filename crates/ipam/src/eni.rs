@@ -6,7 +6,7 @@ use std::net::{IpAddr, Ipv4Addr};
 use std::time::Duration;
 
 use crate::block::Block;
-use crate::call::Ask;
+use crate::call::{Ask, AttachmentStatus, EniAttachment};
 use crate::id::{EniAttachmentId, EniId, SubnetId};
 use crate::policy::Mode;
 use crate::time::Timestamp;
@@ -20,6 +20,7 @@ pub(crate) struct Eni {
     pub(crate) subnet: SubnetId,
     pub(crate) primary_address: Ipv4Addr,
     pub(crate) origin: Origin,
+    pub(crate) tags: BTreeMap<String, String>,
     /// Since when this process knows it; its age counts from here.
     pub(crate) since: Timestamp,
     /// When a call last changed it: what EC2 described before that is out of date.
@@ -90,6 +91,18 @@ impl Eni {
             Stage::Attached { bond, .. } | Stage::Draining { bond } => Some(bond.device_index),
             Stage::Doomed { place } => *place,
         }
+    }
+
+    /// Its bond in EC2's words, while it is to stay.
+    pub(crate) fn attachment(&self) -> Option<EniAttachment> {
+        let Stage::Attached { bond, .. } = &self.stage else { return None };
+        Some(EniAttachment {
+            id: bond.attachment.clone(),
+            device_index: bond.device_index,
+            network_card: 0,
+            status: AttachmentStatus::Attached,
+            delete_on_termination: bond.delete_on_termination,
+        })
     }
 
     /// Whether pods may get its addresses.

@@ -93,6 +93,11 @@ ec2_id!(
     SecurityGroupId, "security group", "sg-"
 );
 
+/// One start of the machine's kernel, as `/proc/sys/kernel/random/boot_id` names it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct BootId(pub String);
+
 /// A pod's interface as CNI names it; what an address belongs to.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct AttachmentKey {

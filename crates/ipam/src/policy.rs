@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::block::Block;
 use crate::call::Ask;
-use crate::id::{InstanceId, SecurityGroupId, SubnetId};
+use crate::id::{BootId, InstanceId, SecurityGroupId, SubnetId};
 
 /// What pods' addresses come from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -180,6 +180,8 @@ impl Limits {
 pub struct Node {
     /// This instance.
     pub instance: InstanceId,
+    /// Since when it runs: what EC2 said of its ENIs before that may be long untrue.
+    pub boot: BootId,
     /// For example `m5.large`.
     pub instance_type: String,
     /// The subnet of the primary ENI; new ENIs go there.

@@ -1,4 +1,5 @@
-//! What must survive a restart: the assignments, the cooldowns and the intents at EC2.
+//! What must survive a restart: the assignments, the cooldowns, the intents at EC2, and what EC2 has
+//! said of the ENIs.
 //!
 //! The record changes only by [`Change`]s. The engine returns them before it lets anything happen
 //! outside, the daemon appends them to its log, and replaying the log gives the same record.
@@ -6,10 +7,11 @@
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 
+use ipnet::Ipv4Net;
 use serde::{Deserialize, Serialize};
 
-use crate::call::{CallId, Ec2Call};
-use crate::id::{AttachmentKey, EniId, Pod};
+use crate::call::{CallId, Ec2Call, EniFacts};
+use crate::id::{AttachmentKey, BootId, EniId, Pod};
 use crate::time::Timestamp;
 
 /// One durable step. Applying one twice is the same as applying it once.
@@ -54,6 +56,27 @@ pub enum Change {
         /// Its number.
         id: CallId,
     },
+    /// The machine has started anew: what was said of its ENIs before counts no more.
+    Booted {
+        /// Its start.
+        boot: BootId,
+    },
+    /// An ENI of ours is attached and has these addresses for pods, in EC2's words.
+    EniKnown(KnownEni),
+    /// An ENI is not, or soon not, what was said of it.
+    EniForgotten {
+        /// Which.
+        eni: EniId,
+    },
+}
+
+/// An attached ENI of ours, as far as a later run may offer its addresses before EC2 answers.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct KnownEni {
+    /// What EC2 said, without the blocks that are on their way back to it.
+    pub facts: EniFacts,
+    /// The range of its subnet.
+    pub subnet_cidr: Ipv4Net,
 }
 
 /// What an attachment holds.
@@ -115,6 +138,8 @@ pub struct Record {
     cooling: BTreeMap<IpAddr, Timestamp>,
     intents: BTreeMap<CallId, Ec2Call>,
     last_call: u64,
+    boot: Option<BootId>,
+    enis: BTreeMap<EniId, KnownEni>,
 }
 
 impl Record {
@@ -151,6 +176,18 @@ impl Record {
             Change::Settled { id } => {
                 self.last_call = self.last_call.max(id.0);
                 self.intents.remove(id);
+            }
+            Change::Booted { boot } => {
+                if self.boot.as_ref() != Some(boot) {
+                    self.boot = Some(boot.clone());
+                    self.enis.clear();
+                }
+            }
+            Change::EniKnown(known) => {
+                self.enis.insert(known.facts.id.clone(), known.clone());
+            }
+            Change::EniForgotten { eni } => {
+                self.enis.remove(eni);
             }
         }
         Ok(())
@@ -191,7 +228,9 @@ impl Record {
             self.intents.iter().map(|(id, call)| Change::Intended { id: *id, call: call.clone() });
         let counter = std::iter::once(Change::Settled { id: CallId(self.last_call) })
             .filter(|_| !self.intents.contains_key(&CallId(self.last_call)));
-        cooling.chain(assigned).chain(counter).chain(intents)
+        let boot = self.boot.iter().map(|boot| Change::Booted { boot: boot.clone() });
+        let enis = self.enis.values().cloned().map(Change::EniKnown);
+        cooling.chain(assigned).chain(counter).chain(intents).chain(boot).chain(enis)
     }
 
     /// What each attachment holds, ascending by key.
@@ -222,6 +261,18 @@ impl Record {
     #[must_use]
     pub fn intents(&self) -> &BTreeMap<CallId, Ec2Call> {
         &self.intents
+    }
+
+    /// Our ENIs as EC2 described them in the boot named by [`boot`](Self::boot).
+    #[must_use]
+    pub fn enis(&self) -> &BTreeMap<EniId, KnownEni> {
+        &self.enis
+    }
+
+    /// The machine's start in which the record last learnt of an ENI.
+    #[must_use]
+    pub fn boot(&self) -> Option<&BootId> {
+        self.boot.as_ref()
     }
 
     /// The number of the next call.

@@ -3,6 +3,8 @@
 use std::cmp::Reverse;
 use std::collections::BTreeMap;
 
+use ipnet::Ipv4Net;
+
 use crate::call::{Ask, CallErrorKind, SubnetFacts};
 use crate::event::RefusalCode;
 use crate::id::SubnetId;
@@ -87,6 +89,8 @@ impl Allowance {
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Subnets {
     facts: BTreeMap<SubnetId, SubnetFacts>,
+    /// Ranges that EC2 told an earlier run; a subnet's never changes.
+    recalled: BTreeMap<SubnetId, Ipv4Net>,
     troubles: BTreeMap<(SubnetId, Kind), Trouble>,
 }
 
@@ -97,6 +101,15 @@ impl Subnets {
 
     pub(crate) fn get(&self, id: &SubnetId) -> Option<&SubnetFacts> {
         self.facts.get(id)
+    }
+
+    pub(crate) fn recall(&mut self, id: SubnetId, cidr: Ipv4Net) {
+        self.recalled.insert(id, cidr);
+    }
+
+    /// The subnet's range, by EC2's present or earlier word.
+    pub(crate) fn cidr(&self, id: &SubnetId) -> Option<Ipv4Net> {
+        self.get(id).map(|subnet| subnet.cidr).or_else(|| self.recalled.get(id).copied())
     }
 
     /// The subnets for new ENIs, the one with most free addresses first. A node whose subnets are

@@ -9,7 +9,7 @@ use ec2_model::error::ApiError;
 use ec2_model::response::Response;
 use ipam::call::{CallError, CallId, CallOutput, Ec2Call, EniFacts};
 use ipam::event::{Answer, Effect, Event, HostEni, LinkState, RequestId, SaveSeq};
-use ipam::id::{AttachmentKey, Pod};
+use ipam::id::{AttachmentKey, BootId, Pod};
 use ipam::policy::Node;
 use ipam::record::Record;
 use ipam::time::Timestamp;
@@ -37,6 +37,7 @@ impl Tidepool {
         let boot = Boot {
             node: Node {
                 instance: known_to_ipam(site.instance.as_str()),
+                boot: BootId("the only one".to_owned()),
                 instance_type: site.instance_type.clone(),
                 subnet: known_to_ipam(site.subnet.as_str()),
                 security_groups: site

@@ -8,8 +8,10 @@ use serde::{Deserialize, Serialize};
 
 /// What `Header::format` always says.
 const FORMAT: &str = "tidepool";
-/// Goes up when an older daemon could no longer read the lines.
-const VERSION: u32 = 1;
+/// Goes up when an older daemon could no longer read the lines. Since 2 they tell of ENIs.
+const VERSION: u32 = 2;
+/// From here on this daemon reads them.
+const OLDEST: u32 = 1;
 
 /// The first line.
 #[derive(Debug, Serialize, Deserialize)]
@@ -51,7 +53,7 @@ pub(crate) enum HeaderError {
     #[error("format {0:?}")]
     Format(String),
     /// A later daemon's file.
-    #[error("version {0}; this ipamd reads version {VERSION}")]
+    #[error("version {0}; this ipamd reads versions {OLDEST} to {VERSION}")]
     Version(u32),
     /// Another machine's file, as from a disk image.
     #[error("written on {found}; this is {expected}")]
@@ -100,7 +102,7 @@ pub(super) fn check_header(line: &[u8], instance: Option<&InstanceId>) -> Result
     if any.format != FORMAT {
         return Err(HeaderError::Format(any.format));
     }
-    if any.version != VERSION {
+    if !(OLDEST..=VERSION).contains(&any.version) {
         return Err(HeaderError::Version(any.version));
     }
     let header: Header = parse(line)?;

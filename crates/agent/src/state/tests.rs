@@ -2,9 +2,10 @@
 
 use std::net::{IpAddr, Ipv4Addr};
 
-use ipam::call::{CallId, Ec2Call};
-use ipam::id::{AttachmentKey, EniId, Pod};
-use ipam::record::Assignment;
+use ipam::block::Block;
+use ipam::call::{AttachmentStatus, CallId, Ec2Call, EniAttachment, EniFacts, EniKind};
+use ipam::id::{AttachmentKey, BootId, EniAttachmentId, EniId, Pod, SubnetId};
+use ipam::record::{Assignment, KnownEni};
 use proptest::prelude::*;
 use tempfile::TempDir;
 
@@ -50,6 +51,30 @@ pub(super) fn released(n: u8) -> Change {
     Change::Released { key: key(n), at: Timestamp::from_millis(NOW) }
 }
 
+fn eni(n: u8) -> EniId {
+    EniId::try_from(format!("eni-{n}")).unwrap()
+}
+
+fn known(n: u8, n_blocks: u8) -> Change {
+    let facts = EniFacts {
+        id: eni(n),
+        mac: format!("02:00:00:00:00:0{n}"),
+        subnet: SubnetId::try_from("subnet-0").unwrap(),
+        primary_address: Ipv4Addr::new(10, 0, 1, n),
+        blocks: (0..n_blocks).map(|at| Block::address(address(at))).collect(),
+        kind: EniKind::Interface,
+        attachment: Some(EniAttachment {
+            id: EniAttachmentId::try_from("eni-attach-0").unwrap(),
+            device_index: n.into(),
+            network_card: 0,
+            status: AttachmentStatus::Attached,
+            delete_on_termination: true,
+        }),
+        tags: [("owner".to_owned(), "\"us\"".to_owned())].into(),
+    };
+    Change::EniKnown(KnownEni { facts, subnet_cidr: "10.0.0.0/16".parse().unwrap() })
+}
+
 pub(super) fn history() -> Vec<Change> {
     let call = Ec2Call::DeleteEni { eni: EniId::try_from("eni-0b").unwrap() };
     vec![
@@ -58,6 +83,8 @@ pub(super) fn history() -> Vec<Change> {
         Change::Intended { id: CallId(1), call },
         released(1),
         Change::Settled { id: CallId(1) },
+        Change::Booted { boot: BootId("a boot".to_owned()) },
+        known(0, 2),
         assigned(3, 7),
     ]
 }
@@ -152,16 +179,30 @@ fn a_checksum_in_capitals_is_damage() {
 }
 
 #[test]
+fn a_log_of_the_first_version_is_read_and_made_one_of_this() {
+    let (directory, bytes) = directory_with_history();
+    let text = r#"{"format":"tidepool","version":1,"instance":"i-0123456789abcdef0"}"#;
+    let mut older = format!("[\"{:08x}\",{text}]\n", crc32fast::hash(text.as_bytes())).into_bytes();
+    let start = bytes.iter().position(|byte| *byte == b'\n').unwrap() + 1;
+    older.extend(&bytes[start..]);
+    fs::write(directory.path().join(LOG), &older).unwrap();
+    assert_eq!(*open(&directory).record(), record_of(&history()));
+    assert_eq!(asides(&directory), Vec::<Vec<u8>>::new());
+    let now = fs::read(directory.path().join(LOG)).unwrap();
+    assert!(now.starts_with(&bytes[..start]));
+}
+
+#[test]
 fn an_unreadable_log_stays_aside_and_the_last_good_copy_serves() {
     let header = |text: &str| format!("[\"{:08x}\",{text}]\n", crc32fast::hash(text.as_bytes()));
-    let newer = header(r#"{"format":"tidepool","version":2,"owner":"i-0123456789abcdef0"}"#);
-    let foreign = header(r#"{"format":"tidepool","version":1,"instance":"i-ffff"}"#);
+    let newer = header(r#"{"format":"tidepool","version":3,"owner":"i-0123456789abcdef0"}"#);
+    let foreign = header(r#"{"format":"tidepool","version":2,"instance":"i-ffff"}"#);
     let other = header(r#"{"format":"vpc-cni-ipam/1","version":1}"#);
     let garbage = [
         (Vec::new(), "line 1: no header: unfinished line"),
         (vec![0; 4096], "line 1: no header: unfinished line"),
         (b"{\"version\":\"vpc-cni-ipam/1\"}\n".to_vec(), "no header: not a line of a state log"),
-        (newer.into_bytes(), "line 1: version 2; this ipamd reads version 1"),
+        (newer.into_bytes(), "line 1: version 3; this ipamd reads versions 1 to 2"),
         (foreign.into_bytes(), "written on i-ffff; this is i-0123456789abcdef0"),
         (other.into_bytes(), "line 1: format \"vpc-cni-ipam/1\""),
     ];
@@ -286,6 +327,9 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
         4 => (0..6_u8).prop_map(released),
         1 => (0..6_u8).prop_map(|n| Change::Rested { address: address(n) }),
         1 => (1..9_u64).prop_map(|id| Change::Settled { id: CallId(id) }),
+        1 => (0..2_u8).prop_map(|n| Change::Booted { boot: BootId(format!("boot {n}")) }),
+        2 => (0..3_u8, 0..3_u8).prop_map(|(n, n_blocks)| known(n, n_blocks)),
+        1 => (0..3_u8).prop_map(|n| Change::EniForgotten { eni: eni(n) }),
     ];
     let step = prop_oneof![
         6 => prop::collection::vec(change, 1..4).prop_map(Step::Commit),

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
+use ipam::id::BootId;
 use proto::pending::{PendingDel, directory};
 use proto::v1;
 
@@ -77,6 +78,44 @@ async fn live_pods_are_known_before_ec2_answers() {
     let client = node.client().await;
     assert_kept(&client, &addresses).await;
     assert_eq!(client.del("c0").await.unwrap(), [addresses["c0"].clone()]);
+    daemon.stop().await.unwrap();
+}
+
+#[tokio::test]
+async fn a_daemon_that_starts_while_ec2_is_silent_serves_fresh_pods_at_once() {
+    let mut node = TestNode::new();
+    let daemon = node.start().await;
+    let client = node.client().await;
+    let mut addresses = add_all(&client, 3).await;
+    client.until_warm(5).await;
+    daemon.kill(&node).await;
+
+    node.ec2.answers(false);
+    let started = Instant::now();
+    let daemon = node.start().await;
+    let client = node.client().await;
+    let fresh = client.add("fresh").await.unwrap();
+    let elapsed = started.elapsed();
+    assert!(elapsed < Duration::from_secs(1), "{elapsed:?}");
+    assert!(node.ec2.secondary_addresses().contains(&fresh));
+    assert!(addresses.values().all(|address| *address != fresh));
+    assert_eq!(client.del("c0").await.unwrap(), [addresses["c0"].clone()]);
+    addresses.remove("c0");
+    addresses.insert("fresh".to_owned(), fresh);
+    assert_kept(&client, &addresses).await;
+    daemon.kill(&node).await;
+
+    // What was said before the machine booted does not count.
+    node.config.node.boot = BootId("another boot".to_owned());
+    let daemon = node.start().await;
+    let client = node.client().await;
+    assert_kept(&client, &addresses).await;
+    let add = client.spawn_add("waits for EC2");
+    client.until_waiting(1).await;
+    tokio::time::sleep(Duration::from_millis(600)).await;
+    assert!(!add.is_finished());
+    node.ec2.answers(true);
+    add.await.unwrap().unwrap();
     daemon.stop().await.unwrap();
 }
 

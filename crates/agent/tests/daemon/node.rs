@@ -8,7 +8,7 @@ use std::time::Duration;
 use agent::{Config, Edges, Inlet};
 use hyper_util::rt::TokioIo;
 use ipam::event::{Event, HostEni, LinkState};
-use ipam::id::{InstanceId, SecurityGroupId};
+use ipam::id::{BootId, InstanceId, SecurityGroupId};
 use ipam::policy::{Limits, Mode, Node, Policy, Targets};
 use ipam::record::Record;
 use proto::v1;
@@ -229,6 +229,7 @@ fn config(directory: &Path) -> Config {
     Config {
         node: Node {
             instance: InstanceId::try_from("i-0123456789abcdef0").unwrap(),
+            boot: BootId("a boot".to_owned()),
             instance_type: "m5.4xlarge".to_owned(),
             subnet: subnet_id(),
             security_groups: BTreeSet::from([SecurityGroupId::try_from("sg-a").unwrap()]),

@@ -218,7 +218,8 @@ impl Engine {
     }
 
     fn hope_for_inventory(&self, n_waiting: usize, now: Timestamp) -> Hope {
-        let n_served = if self.enis_look.is_under_way() { n_waiting } else { 0 };
+        let linking = self.recollection.is_used() && self.host_asked;
+        let n_served = if self.enis_look.is_under_way() || linking { n_waiting } else { 0 };
         let passes_at = match self.action_hold(Action::DescribeEnis, now) {
             Some(hold) => hold.passes_at(),
             None => self.enis_look.wakes_at(),
@@ -240,6 +241,7 @@ impl Engine {
             self.grows_at(),
             self.surplus_enis.ripe_at(),
             self.surplus_blocks.ripe_at(),
+            self.recollection.due(),
             self.enis_look.wakes_at(),
             self.subnets_look.wakes_at(),
         ]

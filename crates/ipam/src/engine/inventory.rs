@@ -108,11 +108,15 @@ impl Engine {
         match result {
             Ok(CallOutput::Enis(facts)) => {
                 self.look_succeeded(Self::enis_look);
+                self.recollection.ec2_has_spoken();
                 let facts: Vec<_> = facts.iter().map(|eni| self.as_it_serves(eni)).collect();
                 self.take_stock(id, &facts, asked_at, now);
             }
             Ok(_) => self.look_failed(Self::enis_look, &not_an_answer(), now),
             Err(error) => self.look_failed(Self::enis_look, error, now),
+        }
+        if !self.enis_look.is_known() {
+            self.recollection.ec2_is_away(now);
         }
         true
     }
@@ -138,7 +142,7 @@ impl Engine {
 
     /// The ENI without the blocks that are not for pods: those of the other family, and of IPv6
     /// those on other ENIs than the primary.
-    fn as_it_serves(&self, facts: &EniFacts) -> EniFacts {
+    pub(super) fn as_it_serves(&self, facts: &EniFacts) -> EniFacts {
         let mode = self.mode();
         let mut facts = facts.clone();
         let carries = mode != Mode::Ipv6 || facts.is_primary();
@@ -233,7 +237,12 @@ impl Engine {
     }
 
     /// Takes an ENI in that was not known. Returns it if it is to be judged whether it is wanted.
-    fn discover(&mut self, eni: &EniFacts, origin: Origin, now: Timestamp) -> Option<EniId> {
+    pub(super) fn discover(
+        &mut self,
+        eni: &EniFacts,
+        origin: Origin,
+        now: Timestamp,
+    ) -> Option<EniId> {
         let creating = self.calls.values().any(|call| call.call.action() == Action::CreateEni);
         match described_stage(eni) {
             Stage::Unattached if creating => {
@@ -256,6 +265,7 @@ impl Engine {
         let described = described_stage(facts);
         if let Some(eni) = self.pool.enis.get_mut(&facts.id) {
             eni.origin = origin;
+            eni.tags.clone_from(&facts.tags);
             eni.stage = next_stage(&eni.stage, described);
             eni.blocks.retain(|block, _| facts.blocks.contains(block));
         }

@@ -30,7 +30,7 @@ impl Engine {
     }
 
     pub(super) fn advance(&mut self, id: &EniId, now: Timestamp) {
-        if self.is_busy(id) || self.record_hold(now).is_some() {
+        if !self.enis_look.is_known() || self.is_busy(id) || self.record_hold(now).is_some() {
             return;
         }
         let next = self.pool.enis.get(id).filter(|eni| leaves_at(eni).is_none_or(|at| at <= now));
@@ -108,6 +108,7 @@ impl Engine {
             subnet: facts.subnet.clone(),
             primary_address: facts.primary_address,
             origin,
+            tags: facts.tags.clone(),
             since: now,
             changed_at: now,
             refused: None,
@@ -189,7 +190,8 @@ impl Engine {
     /// Tells the host which ENIs there are: when that has changed, and again while one of them is
     /// not usable.
     pub(super) fn sync_host(&mut self, now: Timestamp) {
-        if !(self.enis_look.is_known() && self.subnets_look.is_known()) {
+        let is_told = self.enis_look.is_known() && self.subnets_look.is_known();
+        if !(is_told || self.recollection.is_used()) {
             return;
         }
         let wanted: Vec<_> = self.pool.enis.values().filter_map(|eni| self.host_eni(eni)).collect();
@@ -211,7 +213,7 @@ impl Engine {
             device_index: bond.device_index,
             network_card: 0,
             primary_address: eni.primary_address,
-            subnet_cidr: self.subnets.get(&eni.subnet)?.cidr,
+            subnet_cidr: self.subnets.cidr(&eni.subnet)?,
         })
     }
 

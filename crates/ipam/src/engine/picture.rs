@@ -79,6 +79,10 @@ impl Engine {
             .filter(|found| self.enis_look.is_known() && !self.pool.has(found.address));
         let lost =
             lost.map(|found| format!("{} is a pod's but not on any ENI at EC2", found.address));
+        let from_record = (self.recollection.is_used() && !self.enis_look.is_known()).then(|| {
+            "STARTING: EC2 does not answer; the ENIs are as it described them before".to_owned()
+        });
+        let planned = from_record.into_iter().chain(planned);
         let mut all: Vec<String> = planned.chain(held).chain(links).chain(lost).collect();
         all.extend(self.quarantine_reasons(now));
         all.dedup();

@@ -71,11 +71,14 @@ impl Engine {
     /// Sends what has been noted since the last save, as the next. Corrections alone wait until
     /// the record is likely to be writable again.
     pub(super) fn emit_save(&mut self, now: Timestamp) {
+        if self.saves.under_way.is_some() {
+            return;
+        }
+        let news = self.news_of_enis();
+        self.saves.next.changes.extend(news);
         let Batch { changes, corrections, .. } = &self.saves.next;
         let nothing_new = changes.is_empty();
-        if self.saves.under_way.is_some()
-            || nothing_new && (corrections.is_empty() || self.record_hold(now).is_some())
-        {
+        if nothing_new && (corrections.is_empty() || self.record_hold(now).is_some()) {
             return;
         }
         let batch = std::mem::take(&mut self.saves.next);
@@ -158,7 +161,12 @@ impl Engine {
             }
             Change::Intended { id, .. } => vec![Change::Settled { id }],
             // What has ended has ended.
-            Change::Settled { .. } | Change::Resting { .. } | Change::Rested { .. } => vec![change],
+            Change::Settled { .. }
+            | Change::Resting { .. }
+            | Change::Rested { .. }
+            | Change::Booted { .. }
+            | Change::EniKnown(_)
+            | Change::EniForgotten { .. } => vec![change],
         }
     }
 

@@ -7,7 +7,7 @@ use std::time::Duration;
 use super::ec2::{Ec2, subnet};
 use crate::call::Action;
 use crate::event::{Answer, Effect, Event, LinkState, Refusal, RequestId};
-use crate::id::{AttachmentKey, InstanceId, Pod};
+use crate::id::{AttachmentKey, BootId, InstanceId, Pod};
 use crate::policy::{Limits, Node, Policy};
 use crate::record::Record;
 use crate::time::Timestamp;
@@ -129,6 +129,7 @@ impl Run {
 fn node() -> Node {
     Node {
         instance: InstanceId::try_from("i-0").expect("it has the prefix of its kind"),
+        boot: BootId("the only one".to_owned()),
         instance_type: "of no matter".to_owned(),
         subnet: subnet(),
         security_groups: BTreeSet::new(),

@@ -7,6 +7,8 @@
 //! * an address whose link the kernel has shown without a word of it on record is neither granted
 //!   nor given back;
 //! * each request is answered once, Adds by their deadline;
+//! * what is on record of the ENIs is true;
+//! * as long as EC2 is silent after a start, nothing is asked of it but what is here;
 //! * nobody waits without a reason while nothing is under way.
 //!
 //! In the end all comes to rest, nothing has leaked, and the same history has the same effects.
@@ -18,9 +20,9 @@ use std::time::Duration;
 use ipam::block::Block;
 use ipam::call::{CallErrorKind, CallId, CallOutput, Ec2Call};
 use ipam::event::{Answer, Event, LinkState, RequestId};
-use ipam::id::{AttachmentKey, EniId};
+use ipam::id::{AttachmentKey, BootId, EniId};
 use ipam::policy::{Limits, Mode, Policy, WarmSettings};
-use ipam::record::{Assignment, Change, Record};
+use ipam::record::{Assignment, Change, KnownEni, Record};
 use ipam::time::Timestamp;
 use ipam::view::{EniStage, PoolView};
 use proptest::prelude::*;
@@ -60,6 +62,10 @@ enum Step {
         n_saves: usize,
         n_calls: usize,
         record: Fate,
+        /// For so long EC2 does not answer the next one, while disk and host do; pods come meanwhile.
+        silent_ms: u64,
+        /// Whether the machine boots as well.
+        reboot: bool,
     },
     /// The sandbox ends without a word to the daemon.
     Die {
@@ -148,9 +154,15 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
         12 => save.prop_map(Step::EndSave),
         4 => prop_oneof![1..1_000_u64, 1_000..40_000_u64, 40_000..400_000_u64]
             .prop_map(|ms| Step::Pass { ms }),
-        1 => (0..3_usize, 0..3_usize, prop::sample::select(vec![Fate::Kept, Fate::Lost])).prop_map(
-            |(n_saves, n_calls, record)| Step::Restart { n_saves, n_calls, record },
-        ),
+        1 => (
+            (0..3_usize, 0..3_usize),
+            prop::sample::select(vec![Fate::Kept, Fate::Lost]),
+            0..2_000_u64,
+            prop::bool::weighted(0.1),
+        )
+            .prop_map(|((n_saves, n_calls), record, silent_ms, reboot)| {
+                Step::Restart { n_saves, n_calls, record, silent_ms, reboot }
+            }),
         1 => (0..PODS).prop_map(|pod| Step::Die { pod }),
         4 => (0..PODS).prop_map(|pod| Step::Unlink { pod }),
         4 => Just(Step::Look),
@@ -268,8 +280,9 @@ impl World {
                 self.node.end_save(Err("disk full".to_owned()));
             }
             Step::Pass { ms } => self.pass(*ms),
-            Step::Restart { n_saves, n_calls, record } => {
-                self.restart(*n_saves, *n_calls, *record);
+            Step::Restart { n_saves, n_calls, record, silent_ms, reboot } => {
+                self.restart(*n_saves, *n_calls, *record, *reboot);
+                self.be_silent(*silent_ms);
             }
             Step::Die { pod } => {
                 self.ending.insert(key(*pod));
@@ -334,7 +347,31 @@ impl World {
         self.node.now = end;
     }
 
-    fn restart(&mut self, n_saves: usize, n_calls: usize, record: Fate) {
+    /// Two pods come as soon as they may. What EC2 said before is all that the engine has.
+    fn be_silent(&mut self, ms: u64) {
+        let end = self.node.now + Duration::from_millis(ms);
+        for pod in 0..2 {
+            self.take(&Step::Add { pod, patience_ms: 20_000 });
+        }
+        loop {
+            if !self.node.saves.is_empty() {
+                self.make_durable(1);
+            } else if self.node.host.is_some() {
+                self.take(&Step::EndSync(LinkState::Ready));
+            } else if let Some(at) = self.node.engine.wake_at().filter(|at| *at <= end) {
+                self.take(&Step::Pass { ms: at.as_millis() - self.node.now.as_millis() });
+            } else {
+                break;
+            }
+            self.check();
+        }
+        let changes =
+            |call: &Ec2Call| !matches!(call, Ec2Call::DescribeEnis | Ec2Call::DescribeSubnets);
+        let made = self.node.calls.iter().find(|(_, call)| changes(call));
+        assert_eq!(made, None, "EC2 has not said what is here");
+    }
+
+    fn restart(&mut self, n_saves: usize, n_calls: usize, record: Fate, reboot: bool) {
         for _ in 0..n_saves {
             if let Some((_, changes)) = self.node.saves.pop_front() {
                 self.node.log.extend(changes);
@@ -355,6 +392,9 @@ impl World {
             self.durable = Record::default();
         }
         self.known = self.durable.assignments().keys().cloned().collect();
+        if reboot {
+            self.node.boot.node.boot = BootId(format!("after {} lines", self.n_log));
+        }
         // Else the same moment is before and after the look at the kernel.
         self.node.now = self.node.now + Duration::from_millis(1);
         self.node.restart();
@@ -430,6 +470,7 @@ impl World {
             self.check_answer(&open, answer);
         }
         self.check_live();
+        self.check_known();
         self.check_calls();
         for (request, open) in &self.open {
             if let Open::Add { deadline, .. } = open {
@@ -481,7 +522,8 @@ impl World {
             "{key} is on {}, which was never ready",
             assignment.eni
         );
-        let is_new = self.live.get(key) != Some(&assignment.address);
+        // What was on record at the start is answered again, whoever's link is still there.
+        let is_new = self.live.get(key) != Some(&assignment.address) && !self.known.contains(key);
         assert!(
             !is_new || !self.withheld().any(|ip| ip == assignment.address),
             "{key} got {}, which the kernel has shown to be in use",
@@ -511,6 +553,17 @@ impl World {
             let recorded = self.durable.assignments().get(*key);
             !self.ending.contains(*key) || recorded.is_some_and(|found| found.address == **address)
         })
+    }
+
+    /// Nobody takes anything away here but the engine, so what it has on record for the next start is
+    /// true all the time.
+    fn check_known(&self) {
+        for KnownEni { facts, .. } in self.durable.enis().values() {
+            let real = self.node.ec2.enis.get(&facts.id);
+            let real = real.filter(|eni| eni.attachment.is_some());
+            let is_there = real.is_some_and(|eni| facts.blocks.is_subset(&eni.blocks));
+            assert!(is_there, "the log has {facts:?}, EC2 {real:?}");
+        }
     }
 
     fn check_calls(&mut self) {
@@ -593,6 +646,10 @@ impl World {
         let real: BTreeMap<_, _> = enis.map(|eni| (&eni.id, eni.blocks.clone())).collect();
         assert_eq!(held, real, "the engine and EC2 disagree");
         assert_eq!(&self.durable, self.node.engine.record(), "the engine and its log disagree");
+        let noted = self.durable.enis();
+        let noted: BTreeMap<_, _> =
+            noted.iter().map(|(id, known)| (id, known.facts.blocks.clone())).collect();
+        assert_eq!(noted, real, "the log and EC2 disagree");
     }
 }
 

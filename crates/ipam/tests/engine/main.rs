@@ -21,6 +21,7 @@ mod requests;
 mod rest;
 mod restart;
 mod settings;
+mod silence;
 mod tables;
 mod warm_pool;
 mod witness;

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use ipam::call::{CallId, CallOutput, Ec2Call};
 use ipam::event::{Answer, Effect, Event, HostEni, LinkState, Refusal, RequestId, SaveSeq};
-use ipam::id::{AttachmentKey, InstanceId, Pod, SecurityGroupId};
+use ipam::id::{AttachmentKey, BootId, InstanceId, Pod, SecurityGroupId};
 use ipam::policy::{Limits, Mode, Node as NodeFacts, Policy, Targets, WarmSettings};
 use ipam::record::{Assignment, Change, Record};
 use ipam::sighting::{SeenLink, Sighting};
@@ -54,6 +54,7 @@ pub(crate) fn warm_ip(warm_ip: u32, minimum_ip: u32) -> Policy {
 pub(crate) fn node_facts() -> NodeFacts {
     NodeFacts {
         instance: InstanceId::try_from(INSTANCE).unwrap(),
+        boot: BootId("a boot".to_owned()),
         instance_type: "of no matter".to_owned(),
         subnet: subnet_id(SUBNET),
         security_groups: BTreeSet::from([SecurityGroupId::try_from("sg-1").unwrap()]),

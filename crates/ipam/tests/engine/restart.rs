@@ -26,7 +26,7 @@ fn pods_are_served_from_the_record_while_ec2_is_silent() {
     node.save_all();
     assert_eq!(node.answer(del), Some(&Answer::Released(Some(before[1].clone()))));
     let fresh = node.add(3);
-    assert_eq!(node.answer(fresh), None, "nothing is given before EC2 has said what is here");
+    assert_eq!(node.answer(fresh), None, "EC2 is given the time to answer");
     node.settle();
     let taken: BTreeSet<_> = before.iter().map(|found| found.address).collect();
     assert!(!taken.contains(&node.granted(fresh).address));

@@ -1,0 +1,230 @@
+//! A start that EC2 does not answer: what it said before, in the same boot, stands in for it.
+
+use std::collections::BTreeSet;
+use std::net::IpAddr;
+use std::time::Duration;
+
+use ipam::call::{CallErrorKind, Ec2Call};
+use ipam::event::{Answer, Event, LinkState, RefusalCode};
+use ipam::id::BootId;
+use ipam::policy::{Mode, Policy, WarmSettings};
+use ipam::record::Change;
+
+use crate::ec2::{Ec2, error};
+use crate::node::{Node, limits, policy, warm_ip};
+
+fn ms(n: u64) -> Duration {
+    Duration::from_millis(n)
+}
+
+/// Time passes; the disk and the host do what they shall, EC2 is silent.
+fn pass_in_silence(node: &mut Node, span: Duration) {
+    let end = node.now + span;
+    loop {
+        node.save_all();
+        if node.host.is_some() {
+            node.end_sync(&LinkState::Ready);
+        } else if let Some(at) = node.engine.wake_at().filter(|at| *at <= end) {
+            node.now = at;
+            node.send(Event::Tick);
+        } else if node.saves.is_empty() {
+            break;
+        }
+    }
+    node.now = end;
+}
+
+/// All addresses that EC2 has for pods here.
+fn at_ec2(node: &Node) -> BTreeSet<IpAddr> {
+    let here = node.ec2.enis.values().filter(|eni| eni.attachment.is_some());
+    let blocks = here.flat_map(|eni| &eni.blocks);
+    blocks.map(|block| block.addresses_from(0).next().unwrap()).collect()
+}
+
+fn held(node: &Node) -> BTreeSet<IpAddr> {
+    let view = node.view();
+    let blocks = view.enis.iter().flat_map(|eni| eni.blocks.keys());
+    blocks.map(|block| block.addresses_from(0).next().unwrap()).collect()
+}
+
+/// A free address moves to an ENI of somebody else; which is told.
+fn take_away(node: &mut Node) -> IpAddr {
+    let taken: BTreeSet<_> =
+        node.record().assignments().values().map(|found| found.address).collect();
+    let free = |eni: &ipam::call::EniFacts| {
+        eni.blocks.iter().copied().find(|b| !taken.contains(&b.addresses_from(0).next().unwrap()))
+    };
+    let (eni, block) = node.ec2.enis.values().find_map(|e| Some((e.id.clone(), free(e)?))).unwrap();
+    node.ec2.enis.get_mut(&eni).unwrap().blocks.remove(&block);
+    let other = node.ec2.leave_behind(&[]);
+    node.ec2.enis.get_mut(&other).unwrap().blocks.insert(block);
+    block.addresses_from(0).next().unwrap()
+}
+
+#[test]
+fn fresh_pods_get_addresses_while_ec2_is_silent() {
+    for policy in [
+        warm_ip(5, 0),
+        policy(Mode::Prefix, WarmSettings::default()),
+        policy(Mode::Ipv6, WarmSettings::default()),
+    ] {
+        let mode = policy.mode;
+        let mut node = Node::settled(limits("t3.small"), policy);
+        let old = node.run_pod(1);
+        node.restart();
+        let waits = node.add(2);
+        let n_mutating = node.ec2.n_mutating();
+        pass_in_silence(&mut node, ms(399));
+        assert_eq!(node.answer(waits), None, "{mode:?}: EC2 may still answer");
+        pass_in_silence(&mut node, ms(1));
+        let first = node.granted(waits).clone();
+        assert_eq!(node.engine.ready(node.now), Ok(()));
+        let second = node.add(3);
+        node.save_all();
+        let second = node.granted(second).clone();
+        assert_ne!(first.address, old.address);
+        assert_ne!(second.address, first.address);
+        let del = node.del(1);
+        node.save_all();
+        assert_eq!(node.answer(del), Some(&Answer::Released(Some(old))));
+        assert_eq!(node.ec2.n_mutating(), n_mutating, "{mode:?}: nothing is asked of EC2");
+        node.settle();
+        assert_eq!(held(&node), at_ec2(&node), "{mode:?}");
+        assert_eq!(node.record().enis(), node.engine.record().enis());
+    }
+}
+
+#[test]
+fn a_failure_is_as_good_as_silence() {
+    let mut node = Node::settled(limits("t3.small"), warm_ip(3, 0));
+    node.restart();
+    let place = node.calls.iter().position(|(_, call)| *call == Ec2Call::DescribeEnis).unwrap();
+    let (id, _) = node.calls.remove(place).unwrap();
+    node.send(Event::CallDone { id, result: Err(error(CallErrorKind::AccessDenied)) });
+    let add = node.add(1);
+    pass_in_silence(&mut node, ms(0));
+    node.granted(add);
+    assert!(node.view().blocked.iter().any(|text| text.contains("as it described them before")));
+}
+
+#[test]
+fn an_answer_in_time_counts_alone() {
+    let mut node = Node::settled(limits("t3.small"), warm_ip(3, 0));
+    let gone = take_away(&mut node);
+    node.restart();
+    pass_in_silence(&mut node, ms(399));
+    node.settle();
+    let adds: Vec<_> = (0..8).map(|pod| node.add(pod)).collect();
+    node.settle();
+    assert!(adds.iter().all(|add| node.granted(*add).address != gone));
+}
+
+#[test]
+fn what_ec2_says_at_last_corrects_the_pool() {
+    // The one that is taken away is free, or a pod's by then.
+    for n_pods in [0, 3] {
+        let mut node = Node::settled(limits("t3.small"), warm_ip(3, 0));
+        let gone = take_away(&mut node);
+        node.restart();
+        pass_in_silence(&mut node, ms(400));
+        assert!(held(&node).contains(&gone));
+        let early: Vec<_> = (0..n_pods).map(|pod| node.add(pod)).collect();
+        node.save_all();
+        let given = early.iter().any(|add| node.granted(*add).address == gone);
+        assert_eq!(given, n_pods > 0);
+        node.settle();
+        assert_eq!(held(&node), at_ec2(&node));
+        let named = node.view().blocked.iter().any(|text| text.contains(&gone.to_string()));
+        assert_eq!(named, given, "{:?}", node.view().blocked);
+        let late: Vec<_> = (10..14).map(|pod| node.add(pod)).collect();
+        node.settle();
+        assert!(late.iter().all(|add| node.granted(*add).address != gone));
+    }
+}
+
+#[test]
+fn nothing_of_another_boot_is_offered() {
+    let mut node = Node::settled(limits("t3.small"), warm_ip(3, 0));
+    let before = node.run_pod(1);
+    node.boot.node.boot = BootId("another".to_owned());
+    node.restart();
+    let (old, fresh) = (node.add(1), node.add(2));
+    pass_in_silence(&mut node, ms(11_000));
+    assert_eq!(node.granted(old), &before);
+    assert_eq!(node.refused(fresh).code, RefusalCode::Starting);
+    node.settle();
+    assert_eq!(node.record().boot(), Some(&node.boot.node.boot));
+    // From now on the record is of that boot.
+    node.restart();
+    let fresh = node.add(2);
+    pass_in_silence(&mut node, ms(400));
+    node.granted(fresh);
+}
+
+#[test]
+fn no_address_is_offered_before_the_host_is_ready() {
+    let mut node = Node::settled(limits("t3.small"), warm_ip(3, 0));
+    node.restart();
+    let add = node.add(1);
+    node.now = node.engine.wake_at().unwrap();
+    node.send(Event::Tick);
+    node.end_sync(&LinkState::Absent);
+    node.save_all();
+    assert_eq!(node.answer(add), None);
+    pass_in_silence(&mut node, ms(1_000));
+    node.granted(add);
+}
+
+#[test]
+fn nothing_is_given_back_or_asked_for_until_ec2_has_spoken() {
+    let policy = Policy { cooldown: ms(0), shrink_delay: ms(0), ..warm_ip(1, 0) };
+    let mut node = Node::settled(limits("t3.small"), policy);
+    for pod in 0..6 {
+        node.run_pod(pod);
+    }
+    // Kept only for its pods, it is surplus from now on.
+    for pod in 0..6 {
+        node.del(pod);
+        node.save_all();
+    }
+    let record = node.record();
+    let intended = record.intents().values().filter_map(|call| match call {
+        Ec2Call::Unassign { blocks, .. } => Some(blocks),
+        _ => None,
+    });
+    let intended: BTreeSet<IpAddr> =
+        intended.flatten().map(|block| block.addresses_from(0).next().unwrap()).collect();
+    assert!(!intended.is_empty());
+    node.restart();
+    let n_mutating = node.ec2.n_mutating();
+    pass_in_silence(&mut node, ms(3_600_000));
+    assert_eq!(node.ec2.n_mutating(), n_mutating);
+    assert!(node.calls.iter().all(|(_, call)| call.eni().is_none()), "{:?}", node.calls);
+    let leaving = |address: &IpAddr| intended.contains(address);
+    assert!(!held(&node).iter().any(leaving), "it may have gone back by now");
+    node.pass(ms(60_000));
+    assert_eq!(held(&node), at_ec2(&node));
+}
+
+#[test]
+fn an_eni_that_the_settings_disown_is_not_used() {
+    for manage_untagged in [true, false] {
+        let mut ec2 = Ec2::new(limits("t3.small"));
+        let strange = ec2.attach_strange(1, &[]);
+        let mut node = Node::start_with(ec2, limits("t3.small"), warm_ip(6, 0));
+        node.settle();
+        node.boot.node.manage_untagged = manage_untagged;
+        node.restart();
+        pass_in_silence(&mut node, ms(400));
+        let is_used = node.view().enis.iter().any(|eni| eni.id == strange);
+        assert_eq!(is_used, manage_untagged);
+    }
+}
+
+#[test]
+fn an_add_costs_one_line() {
+    let mut node = Node::settled(limits("m5.large"), Policy { max_pods: 9, ..warm_ip(9, 0) });
+    let before = node.log.len();
+    node.run_pod(1);
+    assert!(matches!(node.log[before..], [Change::Assigned { .. }]), "{:?}", &node.log[before..]);
+}
