@@ -12,9 +12,14 @@ use ipam::policy::Limits;
 use serde::{Deserialize, Serialize};
 use tracing::{info, warn};
 
+use crate::facts::Word;
+
 /// How long EC2 may hold up the start: as a rule it answers within a quarter of a second, and the
 /// node has pods that wait.
 const PATIENCE: Duration = Duration::from_secs(2);
+/// The same at later starts in a boot. The first has kept EC2's answer if there was one, so another
+/// is hardly to be expected.
+const LATER_PATIENCE: Duration = Duration::from_millis(200);
 /// In the state directory.
 const FILE: &str = "tidepool-limits.json";
 /// Goes up when [`Limits`] changes.
@@ -59,18 +64,27 @@ struct Cached {
 
 /// The limits of this node, which is an `instance_type`. Asks EC2 at most once, and not at all
 /// where an earlier start has been told; an answer that is late serves the next start.
-pub(crate) async fn learn(ec2: &Ec2, instance_type: &str, state_directory: &Path) -> Known {
+pub(crate) async fn learn(
+    ec2: &Ec2,
+    instance_type: &str,
+    state_directory: &Path,
+    word: Word,
+) -> Known {
     if let Some(known) = cached(instance_type, state_directory) {
         return known;
     }
     let file = state_directory.join(FILE);
     let mut asking = tokio::spawn(ask(ec2.clone(), instance_type.to_owned(), file));
-    match tokio::time::timeout(PATIENCE, &mut asking).await {
+    let patience = match word {
+        Word::First => PATIENCE,
+        Word::Again | Word::Kept => LATER_PATIENCE,
+    };
+    match tokio::time::timeout(patience, &mut asking).await {
         Ok(Ok(Some(limits))) => Known { limits, source: Source::Ec2 },
         // A panic has been printed; it is no reason not to serve.
         Ok(Ok(None) | Err(_)) => untold(instance_type),
         Err(_late) => {
-            warn!(patience = ?PATIENCE, "EC2 does not tell the limits in time");
+            warn!(?patience, "EC2 does not tell the limits in time");
             let known = untold(instance_type);
             tokio::spawn(async move {
                 if let Ok(Some(told)) = asking.await

@@ -3,6 +3,7 @@
 
 mod check_config;
 mod exit;
+mod facts;
 mod limits;
 mod logging;
 mod migration;

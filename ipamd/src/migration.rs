@@ -17,7 +17,7 @@ use serde::Serialize;
 use tracing::{info, warn};
 
 use crate::exit::{Exit, Failure};
-use crate::run::until_learnt;
+use crate::facts::until_learnt;
 use crate::settings::{self, Settings};
 
 /// Of `import-checkpoint`.

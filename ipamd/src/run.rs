@@ -1,10 +1,10 @@
 //! `ipamd run`: finds out who the node is, then runs the agent and makes the EC2 calls it asks for.
 
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{SystemTime, UNIX_EPOCH};
 
-use agent::{Config, Edges, Inlet, chain, host};
+use agent::{Config, Edges, Inlet, host};
 use anyhow::Context as _;
-use aws::{ConnectOptions, Ec2, Imds, NodeFacts};
+use aws::{ConnectOptions, Ec2};
 use ipam::call::{CallError, CallErrorKind, CallId, Ec2Call};
 use ipam::event::Event;
 use ipam::policy::Mode;
@@ -15,13 +15,10 @@ use tokio::task::{JoinError, JoinHandle};
 use tracing::{info, warn};
 
 use crate::exit::Failure;
+use crate::facts::{Identity, Learnt, Word};
 use crate::limits::{self, Known};
 use crate::settings::Settings;
 use crate::{logging, migration, node};
-
-/// Between two attempts to learn what the start needs: doubled from the first to the last.
-const FIRST_RETRY: Duration = Duration::from_secs(1);
-const LAST_RETRY: Duration = Duration::from_secs(30);
 
 /// Runs until a signal ends it.
 pub(crate) fn run() -> Result<(), Failure> {
@@ -41,10 +38,13 @@ pub(crate) fn run() -> Result<(), Failure> {
 
 async fn daemon(settings: Settings) -> Result<(), Failure> {
     let mut signals = Signals::listen().context("listen for signals")?;
-    let (facts, ec2, Known { limits, source }) = tokio::select! {
-        learnt = learn(&settings) => learnt?,
+    let boot = agent::boot_id().context("learn which boot of the machine this is")?;
+    let identity = Identity::new(boot.clone(), &settings.state_directory);
+    let (learnt, ec2, Known { limits, source }) = tokio::select! {
+        learnt = learn(&settings, &identity) => learnt?,
         () = signals.next() => return Ok(()),
     };
+    let Learnt { facts, word } = learnt;
     let policy = node::policy(&settings, limits, aws::known_vcpus(&facts.instance_type))?;
     for warning in node::warnings(&settings, &policy, limits) {
         warn!(warning, "setting");
@@ -62,7 +62,6 @@ async fn daemon(settings: Settings) -> Result<(), Failure> {
     let of_node = host::Settings { mtu: settings.mtu, ipv6: policy.mode == Mode::Ipv6 };
     let keeper = tokio::spawn(host::keep(primary_mac, of_node, wanted, inlet.clone()));
     let caller = tokio::spawn(make_calls(ec2, called, inlet));
-    let boot = agent::boot_id().context("learn which boot of the machine this is")?;
     let config = Config {
         node: node::node(&settings, &facts, &boot),
         limits,
@@ -74,6 +73,7 @@ async fn daemon(settings: Settings) -> Result<(), Failure> {
     };
     let ended = tokio::select! {
         ended = agent::run(config, inbox, Edges { calls, host }, signals.next()) => ended,
+        belied = identity.belied(&facts), if word == Word::Kept => Err(belied),
         // Better no daemon than half.
         panic = panicked(keeper) => Err(panic).context("keep the ENIs' links"),
         panic = panicked(caller) => Err(panic).context("make EC2 calls"),
@@ -95,11 +95,10 @@ async fn panicked(task: JoinHandle<()>) -> JoinError {
     }
 }
 
-/// Who this node is, and what it may have. Waits as long as it takes: without that there is
-/// nothing to serve.
-async fn learn(settings: &Settings) -> anyhow::Result<(NodeFacts, Ec2, Known)> {
-    let imds = Imds::connect();
-    let facts = until_learnt("the node's facts", async || imds.node_facts().await).await;
+/// Who this node is, and what it may have.
+async fn learn(settings: &Settings, identity: &Identity) -> anyhow::Result<(Learnt, Ec2, Known)> {
+    let learnt = identity.learn().await;
+    let facts = &learnt.facts;
     info!(?facts, "node");
     let ec2 = Ec2::connect(ConnectOptions {
         region: facts.region.clone(),
@@ -111,24 +110,9 @@ async fn learn(settings: &Settings) -> anyhow::Result<(NodeFacts, Ec2, Known)> {
         credentials: None,
     })
     .await?;
-    let known = limits::learn(&ec2, &facts.instance_type, &settings.state_directory).await;
-    Ok((facts, ec2, known))
-}
-
-/// What `ask` answers at last.
-pub(crate) async fn until_learnt<T, E: std::error::Error>(
-    what: &str,
-    ask: impl AsyncFn() -> Result<T, E>,
-) -> T {
-    let mut pause = FIRST_RETRY;
-    loop {
-        match ask().await {
-            Ok(learnt) => return learnt,
-            Err(fault) => warn!(what, fault = chain(&fault), again_in = ?pause, "start waits"),
-        }
-        tokio::time::sleep(pause).await;
-        pause = (pause * 2).min(LAST_RETRY);
-    }
+    let (instance_type, directory) = (&facts.instance_type, &settings.state_directory);
+    let known = limits::learn(&ec2, instance_type, directory, learnt.word).await;
+    Ok((learnt, ec2, known))
 }
 
 /// Makes every call that comes, side by side, until their sender is gone.

@@ -308,7 +308,7 @@ impl<R: Runtime> NodeOf<R> {
             .env("AWS_VPC_K8S_CNI_LOG_FILE", "stdout")
             .env("TIDEPOOL_SOCKET", self.socket())
             .envs(&self.settings);
-        Process::start("ipamd", &mut command, &self.dir.join("ipamd.log"))
+        Process::start("ipamd", &mut command, &self.log())
     }
 
     /// Ends the daemon as Kubernetes would.
@@ -346,6 +346,18 @@ impl<R: Runtime> NodeOf<R> {
     #[must_use]
     pub fn socket(&self) -> PathBuf {
         self.dir.join("ipamd.sock")
+    }
+
+    /// Where the daemon keeps its record.
+    #[must_use]
+    pub fn state_directory(&self) -> &Path {
+        &self.dir
+    }
+
+    /// What the daemons of this node have logged, or told on stderr.
+    #[must_use]
+    pub fn log(&self) -> PathBuf {
+        self.dir.join("ipamd.log")
     }
 
     /// The runtime's network configuration file.

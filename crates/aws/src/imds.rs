@@ -14,6 +14,7 @@ use aws_config::imds::client::{Builder, Client, SensitiveString};
 use aws_config::provider_config::ProviderConfig;
 use ipam::id::{EniId, InstanceId, SecurityGroupId, SubnetId, VpcId};
 use ipnet::Ipv4Net;
+use serde::{Deserialize, Serialize};
 
 pub use self::enis::ShownEni;
 use crate::endpoint::is_url;
@@ -48,7 +49,7 @@ pub enum ImdsError {
 }
 
 /// What does not change while the instance lives.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct NodeFacts {
     /// This instance.
     pub instance: InstanceId,

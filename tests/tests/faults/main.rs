@@ -3,6 +3,7 @@
 //! and ends with the books of record, kernel and EC2 in agreement.
 
 mod away;
+mod boot;
 mod busy;
 mod crash;
 mod disk;
