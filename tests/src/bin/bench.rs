@@ -17,8 +17,11 @@ use tokio::process::Command;
 
 const ADDS: usize = 200;
 const SHRINK_PATIENCE: Duration = Duration::from_secs(60);
-const QUICK: [(&str, &str); 3] =
-    [("IP_COOLDOWN_PERIOD", "2"), ("TIDEPOOL_SHRINK_DELAY", "2s"), ("TIDEPOOL_MIN_ENI_AGE", "2s")];
+const QUICK: [(&str, &str); 3] = [
+    ("IP_COOLDOWN_PERIOD", "2"),
+    ("TIDEPOOL_SHRINK_DELAY", "500ms"),
+    ("TIDEPOOL_MIN_ENI_AGE", "2s"),
+];
 
 #[tokio::main]
 async fn main() -> Result<()> {

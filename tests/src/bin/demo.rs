@@ -17,8 +17,11 @@ use tokio::signal::unix::{SignalKind, signal};
 /// Pods on each node: more than the primary ENI of a t3.small carries.
 const PODS: usize = 5;
 /// Times are cut so that the pool shrinks before one's eyes; the defaults are 30 s and 60 s.
-const SETTINGS: [(&str, &str); 3] =
-    [("IP_COOLDOWN_PERIOD", "3"), ("TIDEPOOL_SHRINK_DELAY", "2s"), ("TIDEPOOL_MIN_ENI_AGE", "2s")];
+const SETTINGS: [(&str, &str); 3] = [
+    ("IP_COOLDOWN_PERIOD", "3"),
+    ("TIDEPOOL_SHRINK_DELAY", "500ms"),
+    ("TIDEPOOL_MIN_ENI_AGE", "2s"),
+];
 const SHRINK_PATIENCE: Duration = Duration::from_secs(40);
 
 #[tokio::main]
