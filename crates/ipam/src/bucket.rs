@@ -59,8 +59,9 @@ impl Buckets {
         Self { jitter, by_action: BTreeMap::new() }
     }
 
-    /// EC2 has refused a call of `action` for being one too many; returns why it must wait now.
-    pub(crate) fn refused(&mut self, action: Action, why: String, now: Timestamp) -> Hold {
+    /// EC2 has refused a call of `action` for being one too many.
+    pub(crate) fn refused(&mut self, action: Action, why: String, now: Timestamp) {
+        self.by_action.retain(|_, bucket| !bucket.is_forgotten(now));
         let bucket = self.by_action.entry(action).or_insert_with(|| Bucket {
             gap: FIRST / SLOWER,
             since: now,
@@ -79,7 +80,6 @@ impl Buckets {
         bucket.n_refused = bucket.n_refused.saturating_add(1);
         bucket.why = why;
         bucket.draw(action, self.jitter, now);
-        bucket.hold(Urgency::PodsWait)
     }
 
     /// EC2 has carried a call of `action` out.
@@ -102,9 +102,8 @@ impl Buckets {
 
     /// Why a call of `action` must wait, if it must.
     pub(crate) fn hold(&self, action: Action, urgency: Urgency, now: Timestamp) -> Option<Hold> {
-        let bucket = self.by_action.get(&action)?;
-        let is_forgotten = bucket.refused_at + FORGOTTEN <= now;
-        Some(bucket.hold(urgency)).filter(|hold| hold.until > now && !is_forgotten)
+        let bucket = self.by_action.get(&action).filter(|bucket| !bucket.is_forgotten(now))?;
+        Some(bucket.hold(urgency)).filter(|hold| hold.until > now)
     }
 
     /// All that must wait.
@@ -119,6 +118,10 @@ impl Buckets {
 }
 
 impl Bucket {
+    fn is_forgotten(&self, now: Timestamp) -> bool {
+        self.refused_at + FORGOTTEN <= now
+    }
+
     fn draw(&mut self, action: Action, jitter: Jitter, now: Timestamp) {
         self.n_drawn += 1;
         self.since = now;
@@ -205,10 +208,14 @@ mod tests {
     #[test]
     fn what_has_been_learnt_is_forgotten() {
         let mut buckets = buckets();
-        buckets.refused(CREATE, String::new(), at(0));
-        buckets.take(CREATE, at(599_999));
-        assert!(wait(&buckets, Urgency::PodsWait, 599_999) > 0);
-        assert_eq!(wait(&buckets, Urgency::PodsWait, 600_000), 0);
+        for millis in [0, 30_000, 60_000] {
+            buckets.refused(CREATE, String::new(), at(millis));
+        }
+        buckets.take(CREATE, at(659_999));
+        assert!(wait(&buckets, Urgency::PodsWait, 659_999) > 0);
+        assert_eq!(wait(&buckets, Urgency::PodsWait, 660_000), 0);
+        buckets.refused(CREATE, String::new(), at(660_000));
+        assert_eq!(buckets.by_action[&CREATE].gap, FIRST, "it starts over");
     }
 
     /// Nodes that know nothing of each other, and a bucket of 5 tokens a second.
