@@ -65,10 +65,12 @@ async fn serve_connection(stream: TcpStream, peer: Peer, router: Router) {
         request.extensions_mut().insert(peer);
         answer(router.clone(), request.map(Body::new))
     });
-    let served = Builder::new(TokioExecutor::new())
-        .serve_connection(TokioIo::new(stream), TowerToHyperService::new(service))
-        .await;
-    if let Err(error) = served {
+    let mut builder = Builder::new(TokioExecutor::new());
+    // A client that says all it has to say at once, as `printf … | nc` does, wants its answer too.
+    builder.http1().half_close(true);
+    let connection =
+        builder.serve_connection(TokioIo::new(stream), TowerToHyperService::new(service));
+    if let Err(error) = connection.await {
         tracing::debug!(error = &*error, peer = %peer.0, "connection ended early");
     }
 }
@@ -80,4 +82,29 @@ async fn answer(router: Router, request: Request) -> Result<Response, Hangup> {
     };
     response.extensions().get::<Hangup>().map_or(Ok(()), |hangup| Err(*hangup))?;
     Ok(response)
+}
+
+#[cfg(test)]
+mod tests {
+    use axum::routing::get;
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_client_that_has_closed_its_side_is_answered() -> io::Result<()> {
+        let listener = TcpListener::bind("127.0.0.1:0").await?;
+        let mut client = TcpStream::connect(listener.local_addr()?).await?;
+        let slow = get(async || {
+            tokio::time::sleep(Duration::from_millis(50)).await;
+            "here"
+        });
+        let _server = tokio::spawn(serve(listener, Router::new().route("/", slow)));
+        client.write_all(b"GET / HTTP/1.0\r\n\r\n").await?;
+        client.shutdown().await?;
+        let mut answer = String::new();
+        client.read_to_string(&mut answer).await?;
+        assert!(answer.ends_with("here"), "{answer:?}");
+        Ok(())
+    }
 }
