@@ -8,6 +8,7 @@ mod limits;
 mod logging;
 mod migration;
 mod node;
+mod output;
 mod plan;
 mod run;
 mod settings;

@@ -18,6 +18,7 @@ use tracing::{info, warn};
 
 use crate::exit::{Exit, Failure};
 use crate::facts::until_learnt;
+use crate::output::Output;
 use crate::settings::{self, Settings};
 
 /// Of `import-checkpoint`.
@@ -39,14 +40,6 @@ pub(crate) struct ExportArguments {
     /// Where to write the checkpoint, with no ipamd running; the record is out of use then. `-` prints
     /// it and changes nothing.
     file: PathBuf,
-}
-
-#[derive(Debug, Clone, Copy, clap::ValueEnum)]
-enum Output {
-    /// For people.
-    Table,
-    /// For programs; keys are added, never renamed.
-    Json,
 }
 
 /// The record to start with: that of amazon-vpc-cni-k8s where there is none of ours and it left one,

@@ -13,6 +13,7 @@ use ipam::policy::{Limits, Policy};
 
 use crate::exit::{Exit, Failure};
 use crate::node;
+use crate::output::Output;
 use crate::settings::{SettingError, Settings};
 
 /// How many names of instance types a mistyped one is answered with.
@@ -54,14 +55,6 @@ pub(crate) struct Arguments {
     /// What to print.
     #[arg(long, value_enum, default_value_t = Output::Table)]
     output: Output,
-}
-
-#[derive(Debug, Clone, Copy, clap::ValueEnum)]
-enum Output {
-    /// For people.
-    Table,
-    /// For programs; keys are added, never renamed.
-    Json,
 }
 
 /// A forecast and what it is for.

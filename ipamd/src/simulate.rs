@@ -16,6 +16,7 @@ use lab::{Setup, Strategy};
 
 use crate::exit::{Exit, Failure};
 use crate::node;
+use crate::output::Output;
 use crate::settings::Settings;
 
 /// How long a cluster of one's own rests before its first pod, and is watched after its last one.
@@ -65,14 +66,6 @@ enum Strategies {
     Incumbent,
     /// Both on the same trace.
     Both,
-}
-
-#[derive(Debug, Clone, Copy, clap::ValueEnum)]
-enum Output {
-    /// For people.
-    Table,
-    /// For programs, an array of reports; keys are added, never renamed.
-    Json,
 }
 
 fn names() -> clap::builder::PossibleValuesParser {

@@ -15,6 +15,7 @@ use tokio::net::UnixStream;
 use tonic::transport::Endpoint;
 
 use crate::exit::{Exit, Failure};
+use crate::output::Output;
 use crate::settings;
 
 /// A daemon that lives answers within milliseconds.
@@ -29,14 +30,6 @@ pub(crate) struct Arguments {
     /// What to print.
     #[arg(long, value_enum, default_value_t = Output::Table)]
     output: Output,
-}
-
-#[derive(Debug, Clone, Copy, clap::ValueEnum)]
-enum Output {
-    /// For people.
-    Table,
-    /// For programs; keys are added, never renamed.
-    Json,
 }
 
 /// Asks the daemon and prints.

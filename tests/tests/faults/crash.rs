@@ -5,10 +5,20 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, ensure};
 use serde_json::json;
 use tests::cluster::Spec;
-use tests::exec::{ExecCluster, ExecNode};
+use tests::exec::{ExecCluster, ExecNode, Pod};
 use tests::process::{PATIENCE, eventually};
+use tokio::process::Child;
 
 use crate::{ASSIGN, ATTACH, CREATE, all_reachable, called, end_burst, lean, n_calls, start_burst};
+
+/// The daemon comes back, and so do the pods of the burst that it went away in.
+async fn back_with_all(cluster: &mut ExecCluster, burst: Vec<(Child, Pod)>) -> Result<()> {
+    cluster.nodes[0].start_ipamd().await?;
+    let node = &cluster.nodes[0];
+    let pods = end_burst(node, burst).await?;
+    all_reachable(node, &pods).await?;
+    cluster.books_agree(&[]).await
+}
 
 /// Kills the daemon while EC2 has done `action` and not yet answered.
 async fn crash_within(name: &str, action: &'static str) -> Result<()> {
@@ -20,12 +30,7 @@ async fn crash_within(name: &str, action: &'static str) -> Result<()> {
         called(cluster, action, before + 1).await?;
         cluster.nodes[0].kill_ipamd().await?;
         cluster.sim.mend(delay).await?;
-        cluster.nodes[0].start_ipamd().await?;
-
-        let node = &cluster.nodes[0];
-        let pods = end_burst(node, burst).await?;
-        all_reachable(node, &pods).await?;
-        cluster.books_agree(&[]).await
+        back_with_all(cluster, burst).await
     })
     .await
 }
@@ -150,12 +155,7 @@ async fn a_stop_within_a_burst_is_prompt_and_loses_nothing() -> Result<()> {
         let stopped = Instant::now();
         cluster.nodes[0].stop_ipamd().await?;
         ensure!(stopped.elapsed() < Duration::from_secs(5), "took {:?}", stopped.elapsed());
-        cluster.nodes[0].start_ipamd().await?;
-
-        let node = &cluster.nodes[0];
-        let pods = end_burst(node, burst).await?;
-        all_reachable(node, &pods).await?;
-        cluster.books_agree(&[]).await
+        back_with_all(cluster, burst).await
     })
     .await
 }

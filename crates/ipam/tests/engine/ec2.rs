@@ -25,6 +25,20 @@ pub(crate) fn subnet_id(text: &str) -> SubnetId {
     SubnetId::try_from(text).unwrap()
 }
 
+/// The failures of which it is known that they had no effect.
+pub(crate) const REFUSALS: [CallErrorKind; 10] = [
+    CallErrorKind::Throttled,
+    CallErrorKind::SubnetExhausted,
+    CallErrorKind::SubnetFragmented,
+    CallErrorKind::AddressLimit,
+    CallErrorKind::EniLimit,
+    CallErrorKind::DeviceIndexTaken,
+    CallErrorKind::NotFound,
+    CallErrorKind::InUse,
+    CallErrorKind::AccessDenied,
+    CallErrorKind::Rejected,
+];
+
 pub(crate) fn error(kind: CallErrorKind) -> CallError {
     CallError { kind, code: format!("{kind:?}"), message: "says the fake".to_owned() }
 }

@@ -20,7 +20,7 @@ use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use proptest::prelude::*;
 use proptest::sample::{Index, select};
 
-use crate::ec2::{SUBNET, eni_id, error, subnet_id};
+use crate::ec2::{REFUSALS, SUBNET, eni_id, error, subnet_id};
 use crate::node::{INSTANCE, OURS, key, limits, node_facts, warm_ip};
 
 #[derive(Debug, Clone)]
@@ -128,19 +128,7 @@ fn output() -> impl Strategy<Value = Output> {
         20 => prop::collection::btree_set(block(), 0..20).prop_map(CallOutput::Assigned),
         10 => Just(CallOutput::Done),
     ];
-    let kinds = vec![
-        CallErrorKind::Throttled,
-        CallErrorKind::SubnetExhausted,
-        CallErrorKind::SubnetFragmented,
-        CallErrorKind::AddressLimit,
-        CallErrorKind::EniLimit,
-        CallErrorKind::DeviceIndexTaken,
-        CallErrorKind::NotFound,
-        CallErrorKind::InUse,
-        CallErrorKind::AccessDenied,
-        CallErrorKind::Rejected,
-    ];
-    prop_oneof![6 => says.prop_map(Output::Says), 1 => select(kinds).prop_map(Output::Refuses)]
+    prop_oneof![6 => says.prop_map(Output::Says), 1 => select(REFUSALS.to_vec()).prop_map(Output::Refuses)]
 }
 
 fn steps() -> impl Strategy<Value = Vec<Step>> {

@@ -27,7 +27,7 @@ use ipam::time::Timestamp;
 use ipam::view::{EniStage, PoolView};
 use proptest::prelude::*;
 
-use crate::ec2::{Ec2, SUBNET, error};
+use crate::ec2::{Ec2, REFUSALS, SUBNET, error};
 use crate::node::{Node, key, limits, policy};
 use crate::settings::policies;
 
@@ -117,18 +117,7 @@ struct Setting {
 }
 
 fn steps() -> impl Strategy<Value = Vec<Step>> {
-    let kind = prop::sample::select(vec![
-        CallErrorKind::Throttled,
-        CallErrorKind::SubnetExhausted,
-        CallErrorKind::SubnetFragmented,
-        CallErrorKind::AddressLimit,
-        CallErrorKind::EniLimit,
-        CallErrorKind::DeviceIndexTaken,
-        CallErrorKind::NotFound,
-        CallErrorKind::InUse,
-        CallErrorKind::AccessDenied,
-        CallErrorKind::Rejected,
-    ]);
+    let kind = prop::sample::select(REFUSALS.to_vec());
     let end = prop_oneof![
         8 => Just(End::Done),
         1 => Just(End::Early),
