@@ -6,6 +6,7 @@
 //! two calls. Nothing here knows pools, EC2, the variables of CNI or gRPC.
 
 mod address;
+pub mod connections;
 pub mod eni;
 pub mod host;
 mod link;

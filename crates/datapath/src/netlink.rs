@@ -48,7 +48,7 @@ impl KernelError {
     }
 
     /// From a negative code and the attributes that came with it.
-    fn refused(code: i32, attributes: Option<&[u8]>) -> Self {
+    pub(crate) fn refused(code: i32, attributes: Option<&[u8]>) -> Self {
         Self::Refused {
             errno: Errno::from_raw_os_error(code.saturating_neg()),
             explanation: explanation(attributes.unwrap_or_default()),

@@ -75,7 +75,7 @@ impl Namespace {
         self.enter(|| fs::write(Path::new("/proc/sys").join(key), value)).unwrap();
     }
 
-    fn enter<T>(&self, work: impl FnOnce() -> T) -> T {
+    pub(crate) fn enter<T>(&self, work: impl FnOnce() -> T) -> T {
         Netns::open(&self.path()).unwrap().run(work).unwrap()
     }
 

@@ -5,6 +5,7 @@
 
 mod add;
 mod check;
+mod connections;
 mod del;
 mod eni;
 mod host;
