@@ -7,6 +7,7 @@ mod chain;
 pub mod checked_file;
 pub mod checkpoint;
 mod clock;
+mod connections;
 mod event_loop;
 mod handle;
 pub mod host;

@@ -16,6 +16,7 @@ use ipam::sighting::{SeenLink, Sighting};
 use ipam::time::Timestamp;
 use tokio::time::Instant;
 
+use crate::connections::Rests;
 use crate::handle::{Handle, Inlet, Stopped};
 use crate::{chain, host};
 
@@ -35,6 +36,7 @@ pub(crate) async fn look_first(now: Timestamp) -> Option<Sighting> {
 pub(crate) async fn look_forever(handle: Handle, inlet: Inlet) -> Result<(), Stopped> {
     let mut changes = host::link_changes().fuse();
     let mut told = BTreeMap::new();
+    let mut rests = Rests::default();
     let mut next = Instant::now() + LOOK_EVERY;
     tell_people(&mut told, handle.view().await?.quarantined);
     loop {
@@ -54,7 +56,11 @@ pub(crate) async fn look_forever(handle: Handle, inlet: Inlet) -> Result<(), Sto
             let vanished = vanished(&assignments, &links).await;
             inlet.send(Event::Seen(sighting(begun, links, vanished)));
         }
-        tell_people(&mut told, handle.view().await?.quarantined);
+        let view = handle.view().await?;
+        if let Some(due) = rests.forget(&view, handle.now()).await {
+            next = next.min(Instant::now() + due.since(handle.now()));
+        }
+        tell_people(&mut told, view.quarantined);
     }
 }
 

@@ -7,6 +7,7 @@ use crate::block::Block;
 use crate::id::{AttachmentKey, EniId, SubnetId};
 use crate::policy::Mode;
 use crate::record::Assignment;
+use crate::time::Timestamp;
 
 /// The whole pool at one moment, ordered so that the same pool prints the same.
 #[derive(Debug, Clone, PartialEq)]
@@ -84,8 +85,8 @@ impl EniStage {
 pub struct BlockUse {
     /// Pods'.
     pub assigned: BTreeSet<IpAddr>,
-    /// Resting.
-    pub cooling: BTreeSet<IpAddr>,
+    /// Resting, each until then.
+    pub cooling: BTreeMap<IpAddr, Timestamp>,
     /// Withheld: a pod uses them of which nothing is on record.
     pub quarantined: BTreeSet<IpAddr>,
     /// The rest; ready for a pod if the ENI is ready.

@@ -11,6 +11,7 @@ mod ipv6;
 mod limits;
 mod migration;
 mod record;
+mod reuse;
 mod short;
 
 use std::time::Duration;

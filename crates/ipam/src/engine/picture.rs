@@ -28,8 +28,7 @@ impl Engine {
     fn eni_view(&self, eni: &Eni, now: Timestamp) -> EniView {
         let block_use = |(block, state): (&Block, &BlockState)| {
             let assigned = state.live.clone();
-            let cooling: BTreeSet<_> =
-                state.cooling(self.policy.cooldown, now).map(|(address, _)| address).collect();
+            let cooling: BTreeMap<_, _> = state.cooling(self.policy.cooldown, now).collect();
             let quarantined: BTreeSet<_> = state.withheld().collect();
             let used = (assigned.len() + cooling.len() + quarantined.len()) as u64;
             let free = block.size().saturating_sub(used);

@@ -1,0 +1,48 @@
+//! An address that serves one pod after another: what of the first must not reach the second.
+
+use std::time::Duration;
+
+use anyhow::{Result, ensure};
+use tests::cluster::Spec;
+use tests::exec::{ExecCluster, ExecNode};
+use tests::process::{eventually, in_netns, output};
+
+/// Below the cooldown of 30 s, which is also a machine's that is busy.
+const WITHIN_THE_REST: Duration = Duration::from_secs(25);
+
+/// Makes the node track connections, as kube-proxy does.
+async fn track_connections(node: &ExecNode) -> Result<()> {
+    let rules = "table inet t { chain seen { type filter hook output priority 0; ct state new counter; }; }";
+    output(in_netns(&node.netns, "nft").arg(rules)).await.map(drop)
+}
+
+/// What the node's kernel remembers of `address`.
+async fn remembered(node: &ExecNode, address: &str) -> Result<Vec<String>> {
+    let table = output(in_netns(&node.netns, "cat").arg("/proc/net/nf_conntrack")).await?;
+    let of_it = table.lines().filter(|line| line.contains(&format!("={address} ")));
+    Ok(of_it.map(str::to_owned).collect())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn whom_a_pod_was_connected_with_is_forgotten_while_its_address_rests() -> Result<()> {
+    ExecCluster::with(Spec::new("freuse", "m5.large", 1, &[]), async |cluster| {
+        let node = &cluster.nodes[0];
+        track_connections(node).await?;
+        let (old, stays) = (node.runtime.run("old").await?, node.runtime.run("stays").await?);
+        for pod in [&old, &stays] {
+            let say = format!("echo > /dev/udp/{}/53", pod.ip);
+            output(in_netns(&node.netns, "bash").args(["-c", &say])).await?;
+            ensure!(remembered(node, &pod.ip).await?.len() == 1, "{} is not tracked", pod.ip);
+        }
+        node.runtime.remove(&old).await?;
+        eventually("an end to the old pod's connections", WITHIN_THE_REST, async || {
+            let left = remembered(node, &old.ip).await?;
+            ensure!(left.is_empty(), "{left:?}");
+            Ok(())
+        })
+        .await?;
+        ensure!(!remembered(node, &stays.ip).await?.is_empty(), "the other pod's are gone too");
+        cluster.books_agree(&[]).await
+    })
+    .await
+}
