@@ -29,10 +29,12 @@ pub(crate) async fn add(add: Add) -> Result<AddResult, CniError> {
     let asking_until = until - add.conf.ipamd_timeout / 10;
     let socket = socket(&add.conf);
     let mut daemon = Daemon::connect(socket, asking_until).await.map_err(|e| e.try_again())?;
+    failpoint::pass("add", "connected");
     pending::withdraw(socket, &add.attachment).map_err(|e| {
         CniError::new(ErrorCode::Io, "cannot withdraw an earlier DEL", e.to_string())
     })?;
     let granted = daemon.add(&add.attachment, &add.pod, &add.netns, asking_until).await?;
+    failpoint::pass("add", "granted");
     match make_link(&add, identity.clone(), &granted, until).await {
         Ok((link, state)) => {
             tracing::info!(host = %link.host_name, addresses = ?link.addresses, "pod connected");

@@ -28,12 +28,15 @@ pub(crate) async fn del(del: &Del) -> Result<(), CniError> {
     if let Some(result) = &del.prev_result {
         identity = identity.recorded_in(result);
     }
+    failpoint::pass("del", "begun");
     let released = tell(del).await;
+    failpoint::pass("del", "answered");
     let addresses = match &released {
         Ok(released) if !released.is_empty() => parsed(released),
         Ok(_) | Err(_) => recorded(del),
     };
     let removed = datapath::pod::del(&identity.removal(addresses)).await;
+    failpoint::pass("del", "unlinked");
     match &released {
         Err(error) if error.is_judgement() => return Err(error.try_again()),
         Err(error) => remember(socket(&del.conf), &del.attachment, error)?,

@@ -20,6 +20,7 @@ pub(crate) async fn gc(gc: &Gc) -> Result<(), CniError> {
     let daemon = Daemon::connect(socket(&gc.conf), until).await;
     let mut daemon = daemon.map_err(|e| e.try_again())?;
     let collected = daemon.gc(gc.conf.name.as_str(), valid(gc), until).await;
+    failpoint::pass("gc", "collected");
     let mut failures = Vec::new();
     for collected in collected.map_err(|e| e.try_again())? {
         match take_down(gc, &collected).await {

@@ -78,7 +78,11 @@ fn run(request: Request, version: Version) -> Result<String, CniError> {
         .map_err(|e| CniError::new(ErrorCode::Io, "cannot start the event loop", e.to_string()))?;
     runtime.block_on(async {
         match request {
-            Request::Add(add) => return Ok(add::add(add).await?.to_json(version)),
+            Request::Add(add) => {
+                let result = add::add(add).await?;
+                failpoint::pass("add", "printing");
+                return Ok(result.to_json(version));
+            }
             Request::Del(del) => del::del(&del).await?,
             Request::Check(check) => check::check(&check).await?,
             Request::Status(conf) => status::status(&conf).await?,

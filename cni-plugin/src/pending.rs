@@ -18,8 +18,11 @@ pub(crate) fn leave(socket: &Path, attachment: &Attachment) -> io::Result<()> {
     let mut file = File::create(&draft)?;
     file.write_all(&serde_json::to_vec(&pending)?)?;
     file.sync_all()?;
+    failpoint::pass("del", "drafted");
     fs::rename(&draft, directory.join(pending.file_name()))?;
-    File::open(&directory)?.sync_all()
+    File::open(&directory)?.sync_all()?;
+    failpoint::pass("del", "noted");
+    Ok(())
 }
 
 /// Takes back what [`leave`] left for the attachment, if anything.

@@ -120,8 +120,11 @@ async fn make_calls(ec2: Ec2, mut calls: mpsc::UnboundedReceiver<(CallId, Ec2Cal
     while let Some((id, call)) = calls.recv().await {
         let (ec2, inlet) = (ec2.clone(), inlet.clone());
         tokio::spawn(async move {
+            let action = call.action().as_str();
+            failpoint::pass("calling", action);
             let made = tokio::spawn(async move { ec2.execute(&call).await });
             let result = made.await.unwrap_or_else(|_panic| Err(lost()));
+            failpoint::pass("called", action);
             if let Err(fault) = &result {
                 warn!(id = id.0, %fault, kind = ?fault.kind, "EC2 call failed");
             }

@@ -10,19 +10,20 @@ use serde_json::Value;
 
 /// Each package, and which of ours its code may use. Tests may use more.
 const LAYERS: &[(&str, &[&str])] = &[
-    ("agent", &["datapath", "ipam", "proto"]),
+    ("agent", &["datapath", "failpoint", "ipam", "proto"]),
     ("aws", &["instance-types", "ipam"]),
     ("cni", &[]),
-    ("cni-plugin", &["cni", "datapath", "proto"]),
-    ("datapath", &[]),
+    ("cni-plugin", &["cni", "datapath", "failpoint", "proto"]),
+    ("datapath", &["failpoint"]),
     ("ec2-model", &["instance-types"]),
+    ("failpoint", &[]),
     ("instance-types", &[]),
     ("ipam", &[]),
-    ("ipamd", &["agent", "aws", "ipam", "lab", "proto"]),
+    ("ipamd", &["agent", "aws", "failpoint", "ipam", "lab", "proto"]),
     ("lab", &["ec2-model", "ipam"]),
     ("mangle", &[]),
     ("proto", &[]),
-    ("tests", &["proto"]),
+    ("tests", &["failpoint", "proto"]),
     ("vpc-sim", &["ec2-model", "instance-types"]),
 ];
 
@@ -149,6 +150,15 @@ fn every_package_holds_the_lints_and_says_how_it_may_be_used() {
         let lints = text.contains("[lints]\nworkspace = true");
         assert!(lints || path == "proto/Cargo.toml", "{path}: [lints]");
     }
+}
+
+/// Fail points are where debug assertions are.
+#[test]
+fn no_profile_of_a_node_has_debug_assertions() {
+    let manifest = std::fs::read_to_string(root().join("Cargo.toml")).unwrap();
+    assert!(!manifest.contains("debug-assertions"));
+    let inherited = manifest.lines().filter_map(|line| line.strip_prefix("inherits = "));
+    assert!(inherited.clone().count() > 0 && inherited.clone().all(|from| from == r#""release""#));
 }
 
 #[test]

@@ -102,6 +102,9 @@ impl Keeper {
             if told.as_ref() != Some(&state) {
                 tracing::info!(eni = %eni.eni, ?state, "ENI's side of the kernel");
                 *told = Some(state.clone());
+                if state == LinkState::Ready {
+                    failpoint::pass("host", "synced");
+                }
                 self.inlet.send(Event::EniLink { eni: eni.eni.clone(), link: state });
             }
         }

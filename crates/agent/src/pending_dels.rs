@@ -59,6 +59,7 @@ async fn apply(handle: &Handle, path: &Path) -> Result<(), ApplyError> {
     let text = fs::read(path).await.map_err(|fault| ApplyError::Read(path.to_owned(), fault))?;
     let PendingDel { network, container_id, ifname } = serde_json::from_slice(&text)
         .map_err(|fault| ApplyError::Content(path.to_owned(), fault))?;
+    failpoint::pass("note", "read");
     let key = AttachmentKey { network, container: container_id, ifname };
     match handle.del(key.clone()).await {
         Ok(Answer::Released(held)) => {
@@ -67,6 +68,7 @@ async fn apply(handle: &Handle, path: &Path) -> Result<(), ApplyError> {
         }
         Ok(_) | Err(_) => return Err(ApplyError::Release(path.to_owned())),
     }
+    failpoint::pass("note", "applied");
     fs::remove_file(path).await.map_err(|fault| ApplyError::Remove(path.to_owned(), fault))
 }
 

@@ -54,6 +54,7 @@ impl Ipam for Service {
             Answer::Refused(refusal) => Outcome::Refused(wire::refused(refusal)),
             answer @ (Answer::Released(_) | Answer::Collected(_)) => return Err(wrong(&answer)),
         };
+        failpoint::pass("replying", "add");
         Ok(Response::new(v1::AddReply { outcome: Some(outcome) }))
     }
 
@@ -66,6 +67,7 @@ impl Ipam for Service {
         match self.handle.del(wire::key(attachment)?).await? {
             Answer::Released(held) => {
                 let released = held.iter().map(wire::address).collect();
+                failpoint::pass("replying", "del");
                 Ok(Response::new(v1::DelReply { released }))
             }
             Answer::Refused(refusal) => Err(wire::unavailable(&refusal)),
@@ -93,6 +95,7 @@ impl Ipam for Service {
         match self.handle.gc(network, valid).await? {
             Answer::Collected(garbage) => {
                 let collected = garbage.into_iter().map(|(key, held)| wire::collected(key, &held));
+                failpoint::pass("replying", "gc");
                 Ok(Response::new(v1::GcReply { collected: collected.collect() }))
             }
             Answer::Refused(refusal) => Err(wire::unavailable(&refusal)),

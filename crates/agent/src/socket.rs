@@ -53,6 +53,7 @@ pub(crate) fn bind(path: &Path) -> Result<UnixListener, BindError> {
     // Left over by a crash, if it is there.
     let _ = fs::remove_file(&unready);
     let listener = UnixListener::bind(&unready).map_err(io_error("bind", &unready))?;
+    failpoint::pass("socket", "bound");
     fs::set_permissions(&unready, Permissions::from_mode(0o600))
         .and_then(|()| fs::rename(&unready, path))
         .map_err(io_error("put a socket at", path))?;

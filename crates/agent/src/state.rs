@@ -13,6 +13,7 @@
 
 pub(crate) mod line;
 pub(crate) mod load;
+mod points;
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
@@ -223,12 +224,16 @@ impl Store {
         let path = self.path();
         let good = appender.file.metadata().map_err(io_error("measure", &path))?.len();
         let file = &mut appender.file;
-        let written = file.write_all(&line::lines(changes)).and_then(|()| file.sync_data());
+        let written = file.write_all(&line::lines(changes)).and_then(|()| {
+            points::pass_all("written", changes);
+            file.sync_data()
+        });
         if let Err(source) = written {
             // Best effort: the next commit replaces the file, a restart cuts a torn tail.
             let _ = file.set_len(good);
             return Err(CommitError::Io { step: "append to", path, source });
         }
+        points::pass_all("synced", changes);
         appender.n_appended += changes.len();
         Ok(appender)
     }
@@ -242,10 +247,14 @@ impl Store {
         // Gone if somebody has cleaned up; then everything in it is due again.
         fs::create_dir_all(&self.directory).map_err(io_error("make", &self.directory))?;
         let file = write_new(&unfinished, &bytes).map_err(io_error("write", &unfinished))?;
+        failpoint::pass("snapshot", "written");
         self.keep_old()?;
+        failpoint::pass("snapshot", "kept");
         fs::rename(&unfinished, &path).map_err(io_error("replace", &path))?;
         self.log = Log::Suspect;
+        failpoint::pass("snapshot", "renamed");
         sync_directory(&self.directory).map_err(io_error("sync", &self.directory))?;
+        failpoint::pass("snapshot", "synced");
         self.log = Log::Open(Appender { file, n_appended: 0, n_snapshot: changes.len() });
         Ok(())
     }

@@ -52,6 +52,7 @@ pub async fn add(wanted: &PodLink) -> Result<PodLinkState, AddPodError> {
     sides.refuse_existing_ifname(wanted).await?;
     sides.clear_host_name(wanted).await?;
     sides.create_pair(wanted).await?;
+    failpoint::pass("link", "made");
     match sides.set_up(wanted).await {
         Ok(state) => Ok(state),
         Err(error) => {
@@ -154,8 +155,10 @@ impl Sides {
         let picture = Picture::of(&wanted.addresses, &host, &pod);
         self.set_sysctls(wanted)?;
         self.raise(wanted, &host, &pod).await?;
+        failpoint::pass("link", "marked");
         self.until_queue(wanted).await?;
         self.furnish_pod(wanted, &pod, &picture).await?;
+        failpoint::pass("link", "furnished");
         self.furnish_host(wanted, &picture).await?;
         self.await_ipv6(wanted, &host, &pod).await?;
         // Last, for it is the only thing in the pod's namespace that does not vanish with the link.
@@ -246,6 +249,7 @@ impl Sides {
             let device = &wanted.host_name;
             route::replace(&self.host, route).await.map_err(add_route(route, device))?;
         }
+        failpoint::pass("link", "routed");
         for PodAddress { address, .. } in &wanted.addresses {
             remove_rules(&self.host, *address)
                 .await
@@ -256,6 +260,7 @@ impl Sides {
                 .await
                 .map_err(|source| AddPodError::AddRule { rule: *rule, source })?;
         }
+        failpoint::pass("link", "ruled");
         Ok(())
     }
 

@@ -171,11 +171,13 @@ async fn remove_address(
     let rules = remove_rules(netlink, address)
         .await
         .map_err(|source| DelPodFailure::RemoveRules { address, source })?;
+    failpoint::pass("unlink", "unruled");
     if let Some(route) = &route {
         route::remove(netlink, route)
             .await
             .map_err(|source| DelPodFailure::RemoveRoute { address, source })?;
     }
+    failpoint::pass("unlink", "unrouted");
     Ok(if rules == 0 && route.is_none() { Removal::Absent } else { Removal::Removed })
 }
 
