@@ -307,8 +307,41 @@ impl<R: Runtime> NodeOf<R> {
             .env("AWS_VPC_K8S_CNI_BACKING_STORE", self.dir.join("ipam.json"))
             .env("AWS_VPC_K8S_CNI_LOG_FILE", "stdout")
             .env("TIDEPOOL_SOCKET", self.socket())
+            .env(failpoint::VARIABLE, self.fail_points())
             .envs(&self.settings);
         Process::start("ipamd", &mut command, &self.log())
+    }
+
+    /// Kills or stops the daemon at its next pass through `point`.
+    ///
+    /// # Errors
+    ///
+    /// If the point cannot be armed.
+    pub fn arm(&self, point: &str, order: failpoint::Order) -> Result<()> {
+        failpoint::arm(&self.fail_points(), point, order, 1).with_context(|| format!("arm {point}"))
+    }
+
+    fn fail_points(&self) -> PathBuf {
+        self.dir.join("fail-points")
+    }
+
+    /// Starts a daemon that is to die at a point that is armed, and waits for that.
+    ///
+    /// # Errors
+    ///
+    /// If it does not die so.
+    pub async fn start_ipamd_to_die(&mut self) -> Result<()> {
+        self.ipamd = Some(self.spawn_ipamd()?);
+        self.ipamd_dies().await
+    }
+
+    /// Waits until the daemon has died at a point that is armed.
+    ///
+    /// # Errors
+    ///
+    /// If it lives on, or ends in another way.
+    pub async fn ipamd_dies(&mut self) -> Result<()> {
+        self.ipamd.take().context("ipamd is not running")?.dies().await
     }
 
     /// Ends the daemon as Kubernetes would.

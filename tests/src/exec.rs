@@ -9,13 +9,13 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use anyhow::{Context, Result, bail};
 use futures::future::try_join_all;
-use serde_json::Value;
+use serde_json::{Value, json};
 use tokio::io::AsyncWriteExt as _;
 use tokio::process::{Child, Command};
 
 use crate::cluster::{ClusterOf, NodeOf, Runtime};
 use crate::containerd::Containerd;
-use crate::process::{in_netns, output};
+use crate::process::{in_netns, output, program};
 
 /// A cluster whose pods are network namespaces.
 pub type ExecCluster = ClusterOf<Exec>;
@@ -34,7 +34,8 @@ pub struct Exec {
 /// A network namespace that is a pod, and where it is connected, its address.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Pod {
-    /// Its name in Kubernetes.
+    /// Its container id; up to an underscore its name in Kubernetes, so that two sandboxes of one pod
+    /// are `web_1` and `web_2`.
     pub name: String,
     /// Path of its network namespace.
     pub netns: String,
@@ -184,23 +185,88 @@ impl Exec {
     ///
     /// If it cannot be started.
     pub async fn start_verb(&self, verb: &str, pod: &Pod) -> Result<Child> {
-        let mut command = in_netns(&self.netns, Containerd::cni_bin(&self.dir).join("aws-cni"));
-        let args = format!("K8S_POD_NAMESPACE=default;K8S_POD_NAME={}", pod.name);
+        self.start(self.call(verb, pod, self.plugin()), json!({})).await
+    }
+
+    /// As [`Self::start_verb`], with a plugin that is killed or stopped at its first pass through
+    /// `point`. It is the one built beside the daemon: that which ships has no such points.
+    ///
+    /// # Errors
+    ///
+    /// If it cannot be started.
+    pub async fn start_verb_armed(
+        &self,
+        verb: &str,
+        pod: &Pod,
+        point: &str,
+        order: failpoint::Order,
+    ) -> Result<Child> {
+        let points = self.dir.join("fail-points-of-the-plugin").join(&pod.name);
+        failpoint::arm(&points, point, order, 1).with_context(|| format!("arm {point}"))?;
+        let mut command = self.call(verb, pod, program("aws-cni")?);
+        command.env(failpoint::VARIABLE, points);
+        self.start(command, json!({})).await
+    }
+
+    /// GC: these pods are all that there are.
+    ///
+    /// # Errors
+    ///
+    /// A [`Refusal`] if the plugin fails.
+    pub async fn gc(&self, valid: &[Pod]) -> Result<()> {
+        let command = self.verb("GC", self.plugin());
+        let child = self.start(command, only(valid)).await?;
+        read(child.wait_with_output().await?).map(|_| ())
+    }
+
+    /// GC by a plugin that is killed or stopped as in [`Self::start_verb_armed`].
+    ///
+    /// # Errors
+    ///
+    /// If it cannot be started.
+    pub async fn start_gc_armed(
+        &self,
+        valid: &[Pod],
+        point: &str,
+        order: failpoint::Order,
+    ) -> Result<Child> {
+        let points = self.dir.join("fail-points-of-the-plugin/gc");
+        failpoint::arm(&points, point, order, 1).with_context(|| format!("arm {point}"))?;
+        let mut command = self.verb("GC", program("aws-cni")?);
+        command.env(failpoint::VARIABLE, points);
+        self.start(command, only(valid)).await
+    }
+
+    fn plugin(&self) -> PathBuf {
+        Containerd::cni_bin(&self.dir).join("aws-cni")
+    }
+
+    fn verb(&self, verb: &str, plugin: PathBuf) -> Command {
+        let mut command = in_netns(&self.netns, plugin);
+        command.env_clear().env("CNI_COMMAND", verb);
+        command.env("CNI_PATH", Containerd::cni_bin(&self.dir));
         command
-            .env_clear()
-            .env("CNI_COMMAND", verb)
+    }
+
+    fn call(&self, verb: &str, pod: &Pod, plugin: PathBuf) -> Command {
+        let name = pod.name.split('_').next().unwrap_or_default();
+        let args = format!("IgnoreUnknown=1;K8S_POD_NAMESPACE=default;K8S_POD_NAME={name}");
+        let mut command = self.verb(verb, plugin);
+        command
             .env("CNI_CONTAINERID", &pod.name)
             .env("CNI_NETNS", &pod.netns)
             .env("CNI_IFNAME", "eth0")
-            .env("CNI_ARGS", format!("IgnoreUnknown=1;{args}"))
-            .env("CNI_PATH", Containerd::cni_bin(&self.dir))
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .kill_on_drop(true);
+            .env("CNI_ARGS", args);
+        command
+    }
+
+    async fn start(&self, mut command: Command, conf: Value) -> Result<Child> {
+        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        command.kill_on_drop(true);
         let mut child = command.spawn().with_context(|| format!("start {command:?}"))?;
         let mut stdin = child.stdin.take().context("no stdin")?;
-        stdin.write_all(self.configuration()?.as_bytes()).await.context("hand it its conf")?;
+        let conf = self.configuration(conf)?;
+        stdin.write_all(conf.as_bytes()).await.context("hand it its conf")?;
         Ok(child)
     }
 
@@ -208,16 +274,25 @@ impl Exec {
         self.namespaces.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The first entry of the conflist, composed as a runtime does it.
-    fn configuration(&self) -> Result<String> {
+    /// The first entry of the conflist, composed as a runtime does it, with the keys of `more`.
+    fn configuration(&self, more: Value) -> Result<String> {
         let path = Containerd::cni_conf(&self.dir).join("10-aws.conflist");
         let text = std::fs::read_to_string(&path).context("read the conflist")?;
         let list: Value = serde_json::from_str(&text).context("read the conflist")?;
         let mut conf = list["plugins"][0].clone();
         conf["name"] = list["name"].clone();
         conf["cniVersion"] = list["cniVersion"].clone();
+        for (key, value) in more.as_object().into_iter().flatten() {
+            conf[key] = value.clone();
+        }
         Ok(conf.to_string())
     }
+}
+
+/// What a runtime adds to the configuration for a GC that leaves these pods.
+fn only(valid: &[Pod]) -> Value {
+    let valid = valid.iter().map(|pod| json!({"containerID": pod.name, "ifname": "eth0"}));
+    json!({"cniVersion": "1.1.0", "cni.dev/valid-attachments": valid.collect::<Vec<_>>()})
 }
 
 /// The address that an ADD has printed.

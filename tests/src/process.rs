@@ -3,6 +3,7 @@
 
 use std::ffi::OsStr;
 use std::fs::File;
+use std::os::unix::process::ExitStatusExt as _;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::Duration;
@@ -23,13 +24,14 @@ pub struct Process {
 }
 
 impl Process {
-    /// Starts `command` with its output in `log`.
+    /// Starts `command` with its output at the end of `log`.
     ///
     /// # Errors
     ///
     /// If the log cannot be made or the program cannot be started.
     pub fn start(name: &str, command: &mut Command, log: &Path) -> Result<Self> {
-        let out = File::create(log).with_context(|| format!("create {}", log.display()))?;
+        let out = File::options().create(true).append(true).open(log);
+        let out = out.with_context(|| format!("open {}", log.display()))?;
         let child = command
             .stdin(Stdio::null())
             .stdout(out.try_clone().context("share the log")?)
@@ -74,6 +76,19 @@ impl Process {
     /// If it cannot be killed.
     pub async fn kill(mut self) -> Result<()> {
         self.child.kill().await.with_context(|| format!("kill {}", self.name))
+    }
+
+    /// Waits until it dies by SIGKILL, which somebody else has sent.
+    ///
+    /// # Errors
+    ///
+    /// If it lives on for [`PATIENCE`], or ends in another way.
+    pub async fn dies(mut self) -> Result<()> {
+        match tokio::time::timeout(PATIENCE, self.child.wait()).await {
+            Ok(status) if status.as_ref().is_ok_and(|status| status.signal() == Some(9)) => Ok(()),
+            Ok(status) => bail!("{} ended with {status:?}: {}", self.name, self.tail()),
+            Err(_) => bail!("{} still lives after {PATIENCE:?}: {}", self.name, self.tail()),
+        }
     }
 
     fn signal(&self, signal: rustix::process::Signal) -> Result<()> {

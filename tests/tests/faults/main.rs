@@ -8,6 +8,7 @@ mod busy;
 mod crash;
 mod disk;
 mod ipv6;
+mod kill;
 mod limits;
 mod migration;
 mod record;

@@ -1,0 +1,118 @@
+//! The plugin dies, as by the OOM killer, at each step of each verb; the runtime does what runtimes do.
+
+use std::os::unix::process::ExitStatusExt as _;
+
+use anyhow::{Context, Result, ensure};
+use failpoint::Order;
+use tests::exec::{ExecNode, Pod};
+use tokio::process::Child;
+
+use super::{all_is_well, quick, with_pods};
+use crate::add_again;
+
+pub(super) const ADD: &[&str] = &[
+    "add-connected",
+    "add-granted",
+    "link-made",
+    "link-marked",
+    "link-furnished",
+    "link-routed",
+    "link-ruled",
+    "add-printing",
+];
+pub(super) const DEL: &[&str] =
+    &["del-begun", "del-answered", "unlink-unruled", "unlink-unrouted", "del-unlinked"];
+/// Of a DEL without a daemon.
+pub(super) const NOTE: &[&str] = &["del-drafted", "del-noted"];
+pub(super) const GC: &[&str] = &["gc-collected"];
+
+async fn dies(plugin: Child, point: &str) -> Result<()> {
+    let out = plugin.wait_with_output().await?;
+    ensure!(out.status.signal() == Some(9), "not killed at {point}: {out:?}");
+    ensure!(out.stdout.is_empty(), "killed at {point}, and printed {out:?}");
+    Ok(())
+}
+
+async fn killed(node: &ExecNode, verb: &str, pod: &Pod, point: &str) -> Result<()> {
+    dies(node.runtime.start_verb_armed(verb, pod, point, Order::Kill).await?, point).await
+}
+
+/// Once a kubelet cleans up and tries again, once a GC cleans up.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_add_killed_at_any_step_leaves_nothing() -> Result<()> {
+    with_pods(quick("kpa", &[]), 2, async |cluster, steady| {
+        for point in ADD {
+            let node = &cluster.nodes[0];
+            let mut pod = node.runtime.pod("again").await?;
+            killed(node, "ADD", &pod, point).await?;
+            pod.ip = add_again(node, &pod).await?;
+            let all = [steady, std::slice::from_ref(&pod)].concat();
+            all_is_well(cluster, &all).await.with_context(|| format!("{point}, and again"))?;
+            let node = &cluster.nodes[0];
+            node.runtime.remove(&pod).await?;
+
+            let pod = node.runtime.pod("collected").await?;
+            killed(node, "ADD", &pod, point).await?;
+            node.runtime.gc(steady).await?;
+            all_is_well(cluster, steady).await.with_context(|| format!("{point}, and a GC"))?;
+            cluster.nodes[0].runtime.remove(&pod).await?;
+        }
+        Ok(())
+    })
+    .await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_del_killed_at_any_step_is_done_by_the_next() -> Result<()> {
+    with_pods(quick("kpd", &[]), 2, async |cluster, steady| {
+        for point in DEL {
+            let node = &cluster.nodes[0];
+            let pod = node.runtime.run("p").await?;
+            killed(node, "DEL", &pod, point).await?;
+            node.runtime.remove(&pod).await?;
+            all_is_well(cluster, steady).await.with_context(|| format!("after {point}"))?;
+        }
+        Ok(())
+    })
+    .await
+}
+
+/// A note that is whole is enough; half a note is none, and the DEL comes again.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_del_killed_as_it_leaves_a_note_loses_no_address() -> Result<()> {
+    with_pods(quick("kpn", &[]), 2, async |cluster, steady| {
+        for point in NOTE {
+            let node = &mut cluster.nodes[0];
+            let pod = node.runtime.run("p").await?;
+            node.kill_ipamd().await?;
+            killed(node, "DEL", &pod, point).await?;
+            if *point == "del-drafted" {
+                node.runtime.del(&pod).await?;
+            }
+            node.start_ipamd().await?;
+            all_is_well(cluster, steady).await.with_context(|| format!("after {point}"))?;
+            cluster.nodes[0].runtime.remove(&pod).await?;
+        }
+        Ok(())
+    })
+    .await
+}
+
+/// The daemon has forgotten the pod, and nobody took its link down: that goes with its namespace.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_gc_killed_before_it_takes_links_down_gives_no_address_twice() -> Result<()> {
+    with_pods(quick("kpg", &[]), 2, async |cluster, steady| {
+        for point in GC {
+            let node = &cluster.nodes[0];
+            let dead = node.runtime.run("dead").await?;
+            dies(node.runtime.start_gc_armed(steady, point, Order::Kill).await?, point).await?;
+            node.runtime.gc(steady).await?;
+            let next = node.runtime.run_all("next", 3).await?;
+            node.runtime.remove(&dead).await?;
+            let all = [steady, &next].concat();
+            all_is_well(cluster, &all).await.with_context(|| format!("after {point}"))?;
+        }
+        Ok(())
+    })
+    .await
+}

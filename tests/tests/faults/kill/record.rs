@@ -1,0 +1,110 @@
+//! The daemon dies at what only a new record, a strange pod or IPv6 make it do.
+
+use anyhow::{Context, Result, ensure};
+use failpoint::Order;
+use tests::cluster::Spec;
+use tests::exec::{ExecCluster, ExecNode};
+use tests::process::{PATIENCE, eventually, in_netns, output};
+
+use super::{QUICK, all_is_well, quick, with_pods};
+
+/// Of all tests here.
+pub(super) const POINTS: &[&str] =
+    &[BOOTED[0], BOOTED[1], RESTING[0], RESTING[1], ASSIGNING[0], ASSIGNING[1]];
+const BOOTED: [&str; 2] = ["written-booted", "synced-booted"];
+const RESTING: [&str; 2] = ["written-resting", "synced-resting"];
+const ASSIGNING: [&str; 2] = ["calling-AssignIpv6Addresses", "called-AssignIpv6Addresses"];
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_daemon_killed_with_its_first_words_on_record_starts_again() -> Result<()> {
+    ExecCluster::with(quick("krb", &[]), async |cluster| {
+        for point in BOOTED {
+            let node = &mut cluster.nodes[0];
+            node.stop_ipamd().await?;
+            for entry in std::fs::read_dir(node.state_directory())? {
+                let entry = entry?;
+                if entry.file_name().to_string_lossy().starts_with("tidepool.jsonl") {
+                    std::fs::remove_file(entry.path())?;
+                }
+            }
+            node.arm(point, Order::Kill)?;
+            node.start_ipamd_to_die().await.with_context(|| format!("at {point}"))?;
+            node.start_ipamd().await?;
+            let pods = node.runtime.run_all("p", 6).await?;
+            all_is_well(cluster, &pods).await.with_context(|| format!("after {point}"))?;
+            cluster.nodes[0].runtime.remove_all(&pods).await?;
+        }
+        Ok(())
+    })
+    .await
+}
+
+async fn ip(node: &ExecNode, words: &str) -> Result<()> {
+    output(in_netns(&node.netns, "ip").args(words.split(' '))).await.map(|_| ())
+}
+
+async fn until_quarantined(node: &ExecNode, n: u64) -> Result<()> {
+    eventually("quarantine", PATIENCE, async || {
+        let quarantined = node.view().await?.counts.context("no counts")?.quarantined;
+        ensure!(quarantined == n, "{quarantined} in quarantine, not {n}");
+        Ok(())
+    })
+    .await
+}
+
+/// A free address is routed to a link of which nobody knows anything, until that goes.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_daemon_killed_as_it_ends_a_quarantine_loses_no_address() -> Result<()> {
+    with_pods(quick("krr", &[]), 2, async |cluster, steady| {
+        for point in RESTING {
+            let node = &mut cluster.nodes[0];
+            let gone = node.runtime.run("gone").await?;
+            node.runtime.remove(&gone).await?;
+            ip(node, "link add strange type veth peer name stranger").await?;
+            ip(node, "link set strange up").await?;
+            ip(node, &format!("route add {} dev strange", gone.ip)).await?;
+            node.kill_ipamd().await?;
+            node.start_ipamd().await?;
+            until_quarantined(node, 1).await?;
+            node.arm(point, Order::Kill)?;
+            ip(node, "link del strange").await?;
+            node.ipamd_dies().await.with_context(|| format!("at {point}"))?;
+            node.start_ipamd().await?;
+            until_quarantined(node, 0).await?;
+            all_is_well(cluster, steady).await.with_context(|| format!("after {point}"))?;
+        }
+        Ok(())
+    })
+    .await
+}
+
+/// The node's /80 is taken from it while no daemon runs, so that the next one asks for another.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_daemon_killed_at_the_call_for_an_ipv6_prefix_holds_one_in_the_end() -> Result<()> {
+    ExecCluster::with(Spec::ipv6("kr6", "t3.small", 1, &QUICK[1..]), async |cluster| {
+        for point in ASSIGNING {
+            cluster.nodes[0].stop_ipamd().await?;
+            let network = cluster.sim.network().await?;
+            let eni = &network["instances"][0]["enis"][0];
+            let id = eni["id"].as_str().context("an ENI without id")?;
+            let prefixes = eni["ipv6_prefixes"].as_array().context("no prefixes")?;
+            ensure!(prefixes.len() == 1, "{prefixes:?}");
+            let prefix = prefixes[0].as_str().context("a prefix")?;
+            let parameters = [("NetworkInterfaceId", id), ("Ipv6Prefix.1", prefix)];
+            cluster.sim.ec2("UnassignIpv6Addresses", &parameters).await?;
+            let node = &mut cluster.nodes[0];
+            node.arm(point, Order::Kill)?;
+            node.start_ipamd_to_die().await.with_context(|| format!("at {point}"))?;
+            node.start_ipamd().await?;
+            let pod = node.runtime.run("p").await?;
+            all_is_well(cluster, std::slice::from_ref(&pod)).await?;
+            cluster.nodes[0].runtime.remove(&pod).await?;
+            let network = cluster.sim.network().await?;
+            let prefixes = &network["instances"][0]["enis"][0]["ipv6_prefixes"];
+            let n = prefixes.as_array().map_or(0, Vec::len);
+            ensure!(n == 1, "after {point} there are {prefixes}");
+        }
+        Ok(())
+    })
+    .await
+}
