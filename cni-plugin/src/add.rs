@@ -35,7 +35,11 @@ pub(crate) async fn add(add: Add) -> Result<AddResult, CniError> {
     })?;
     let granted = daemon.add(&add.attachment, &add.pod, &add.netns, asking_until).await?;
     failpoint::pass("add", "granted");
-    match make_link(&add, identity.clone(), &granted, until).await {
+    let made = match make_link(&add, identity.clone(), &granted, until).await {
+        Ok(made) => confirm(&add, &granted, &mut daemon, until).await.map(|()| made),
+        Err(error) => Err(error),
+    };
+    match made {
         Ok((link, state)) => {
             tracing::info!(host = %link.host_name, addresses = ?link.addresses, "pod connected");
             Ok(result(add, &link, &state))
@@ -100,6 +104,23 @@ async fn make_link(
         Ok(Err(error)) => Err(Failure::LinkSetup.error(chain(&error))),
         Err(_) => Err(Failure::LinkSetup.error("the kernel took too long")),
     }
+}
+
+/// Asks again now that the link is there. A DEL, or a GC of a daemon that was started anew and does
+/// not know of this ADD, may have taken the address since the grant; whoever does so from now on
+/// finds the link and takes it down.
+async fn confirm(
+    add: &Add,
+    granted: &[v1::PodAddress],
+    daemon: &mut Daemon,
+    until: Instant,
+) -> Result<(), CniError> {
+    let held = daemon.check(&add.attachment, until).await.map_err(|e| e.try_again())?;
+    if held == granted {
+        return Ok(());
+    }
+    let details = format!("granted: {granted:?}, held now: {held:?}");
+    Err(CniError::new(ErrorCode::TryAgainLater, "the address was taken back meanwhile", details))
 }
 
 /// How long giving an address back may take beyond the bound of the ADD.

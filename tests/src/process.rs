@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::Duration;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
 use tokio::process::{Child, Command};
 use tokio::time::Instant;
 
@@ -149,6 +149,33 @@ pub async fn eventually<T, F: Future<Output = Result<T>>>(
             Err(_) => tokio::time::sleep(Duration::from_millis(20)).await,
         }
     }
+}
+
+/// Waits until a program has stopped at a fail point.
+///
+/// # Errors
+///
+/// If it does not.
+pub async fn stopped(child: &Child) -> Result<()> {
+    let pid = child.id().context("the program has ended")?;
+    eventually("stop at a fail point", PATIENCE, async || {
+        let stat = std::fs::read_to_string(format!("/proc/{pid}/stat"))?;
+        let state = stat.rsplit_once(") ").map_or("", |(_, rest)| rest);
+        ensure!(state.starts_with('T'), "its state: {stat}");
+        Ok(())
+    })
+    .await
+}
+
+/// Lets a program that has stopped go on.
+///
+/// # Errors
+///
+/// If it is not there any more.
+pub fn go_on(child: &Child) -> Result<()> {
+    let pid = i32::try_from(child.id().context("the program has ended")?)?;
+    let pid = rustix::process::Pid::from_raw(pid).context("pid 0")?;
+    rustix::process::kill_process(pid, rustix::process::Signal::CONT).context("signal it")
 }
 
 /// A command that runs `program` in the network namespace `netns`.

@@ -8,11 +8,12 @@ use std::process::Stdio;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
+use failpoint::Order;
 use futures::future::try_join_all;
 use serde_json::{Value, json};
 use tests::cluster::Spec;
-use tests::exec::{ExecCluster, ExecNode, Pod, Refusal};
-use tests::process::{PATIENCE, eventually, in_netns, output};
+use tests::exec::{ExecCluster, ExecNode, Pod, Refusal, added};
+use tests::process::{PATIENCE, eventually, go_on, in_netns, output, stopped};
 use tokio::io::AsyncWriteExt as _;
 use tokio::process::Command;
 
@@ -478,22 +479,79 @@ async fn assert_55_gc_does_not_interrupt_an_add_that_waits() -> Result<()> {
     .await
 }
 
+/// An ADD that has its address and not yet its link; `meanwhile` comes before it goes on. Gives the
+/// pod, and how the ADD has ended.
+async fn held_up(
+    cluster: &mut ExecCluster,
+    meanwhile: impl AsyncFnOnce(&mut ExecNode, &Pod) -> Result<()>,
+) -> Result<(Pod, Result<String>)> {
+    let node = &mut cluster.nodes[0];
+    let pod = node.runtime.pod("p").await?;
+    let add = node.runtime.start_verb_armed("ADD", &pod, "add-granted", Order::Stop).await?;
+    stopped(&add).await?;
+    meanwhile(node, &pod).await?;
+    go_on(&add)?;
+    Ok((pod, added(add.wait_with_output().await?)))
+}
+
 #[tokio::test(flavor = "multi_thread")]
-#[ignore = "cannot tell whether the ADD is still connecting when GC comes; an ADD that is over is taken"]
 async fn assert_55_gc_does_not_interrupt_an_add_that_makes_its_link() -> Result<()> {
     ExecCluster::with(spec("a55l", &[("WARM_IP_TARGET", "1")]), async |cluster| {
+        let meanwhile = async |node: &mut ExecNode, _: &Pod| gc(node, NETWORK, &[]).await;
+        let (_, ip) = held_up(cluster, meanwhile).await?;
+        until_held(&cluster.nodes[0], &[("p", &ip?)]).await?;
+        cluster.books_agree(&[]).await
+    })
+    .await
+}
+
+/// Whoever takes the address of an ADD that has not made its link yet makes it fail, and try again.
+async fn taken_from_an_add(
+    name: &str,
+    take: impl AsyncFnOnce(&mut ExecNode, &Pod) -> Result<()>,
+) -> Result<()> {
+    let settings = [("WARM_IP_TARGET", "1"), ("IP_COOLDOWN_PERIOD", "0")];
+    ExecCluster::with(spec(name, &settings), async |cluster| {
+        let (mut pod, outcome) = held_up(cluster, take).await?;
+        let refusal: Refusal = match outcome {
+            Ok(ip) => bail!("the ADD has {ip}, which was taken from it"),
+            Err(error) => error.downcast()?,
+        };
+        ensure!(refusal.code == 11, "{refusal}");
+        until_held(&cluster.nodes[0], &[]).await?;
+        cluster.books_agree(&[]).await?;
         let node = &cluster.nodes[0];
-        let mut pod = node.runtime.pod("p").await?;
-        let add = node.runtime.start_verb("ADD", &pod).await?;
-        eventually("grant", PATIENCE, async || {
-            ensure!(!held(node).await?.is_empty(), "nothing is granted");
-            Ok(())
-        })
-        .await?;
-        gc(node, NETWORK, &[]).await?;
-        let out = add.wait_with_output().await?;
-        pod.ip = address(&serde_json::from_slice(&out.stdout)?)?;
-        until_held(node, &[("p", &pod.ip)]).await
+        node.runtime.del(&pod).await?;
+        pod.ip = node.runtime.add(&pod).await?;
+        until_held(node, &[("p", &pod.ip)]).await?;
+        cluster.books_agree(&[]).await
+    })
+    .await
+}
+
+/// The daemon that comes back does not know that the ADD is still under way.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_add_whose_address_a_gc_takes_after_a_restart_fails() -> Result<()> {
+    taken_from_an_add("a55r", async |node, _| {
+        node.kill_ipamd().await?;
+        node.start_ipamd().await?;
+        gc(node, NETWORK, &[]).await
+    })
+    .await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_add_whose_address_a_del_takes_fails() -> Result<()> {
+    taken_from_an_add("a55d", async |node, pod| node.runtime.del(pod).await).await
+}
+
+/// It is applied as the daemon comes back, before the ADD goes on.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_add_whose_address_a_del_left_on_disk_takes_fails() -> Result<()> {
+    taken_from_an_add("a55n", async |node, pod| {
+        node.kill_ipamd().await?;
+        node.runtime.del(pod).await?;
+        node.start_ipamd().await
     })
     .await
 }

@@ -103,7 +103,7 @@ fn a53_no_list_removes_nothing_and_an_empty_one_all() {
     let pod = node.pod("c1", "p1");
     node.add(&pod);
     node.call("GC").run().fails(7, "nothing is removed");
-    assert_eq!(node.ipamd().memory().calls, ["Add"]);
+    assert_eq!(node.ipamd().memory().calls, ["Add", "Check"]);
     node.call("GC").conf("cni.dev/valid-attachments", Value::Null).run().silent();
     assert!(node.ipamd().held().is_empty());
 }

@@ -33,7 +33,7 @@ use crate::jitter::Jitter;
 use crate::plan::Plan;
 use crate::policy::{Limits, Node, Policy};
 use crate::pool::Pool;
-use crate::record::{Change, Record};
+use crate::record::{Assignment, Change, Record};
 use crate::retry::Retries;
 use crate::subnets::Subnets;
 use crate::time::Timestamp;
@@ -206,6 +206,12 @@ impl Engine {
     #[must_use]
     pub fn record(&self) -> &Record {
         &self.record
+    }
+
+    /// What the attachment holds: nothing as soon as that is being released.
+    #[must_use]
+    pub fn held(&self, key: &AttachmentKey) -> Option<&Assignment> {
+        self.record.assignments().get(key).filter(|_| !self.requests.is_releasing(key))
     }
 
     /// Works out everything that follows from the present state.
