@@ -4,7 +4,7 @@
 
 mod daemon;
 mod pings;
-mod plugin;
+pub(crate) mod plugin;
 mod record;
 
 use std::collections::BTreeSet;
@@ -31,7 +31,7 @@ const QUICK: [(&str, &str); 4] = [
 ];
 
 /// One t3.medium, which takes 5 addresses on each of 3 ENIs, or prefixes.
-fn quick(name: &str, settings: &[(&'static str, &str)]) -> Spec {
+pub(crate) fn quick(name: &str, settings: &[(&'static str, &str)]) -> Spec {
     Spec::new(name, "t3.medium", 1, &[&QUICK, settings].concat())
 }
 
@@ -59,7 +59,7 @@ async fn until_size(node: &ExecNode, expected: Size) -> Result<()> {
 }
 
 /// Exactly these pods have an address, each its own, and all are reached.
-async fn all_is_well(cluster: &ExecCluster, pods: &[Pod]) -> Result<()> {
+pub(crate) async fn all_is_well(cluster: &ExecCluster, pods: &[Pod]) -> Result<()> {
     let node = &cluster.nodes[0];
     let expected: BTreeSet<_> = pods.iter().map(|pod| (pod.name.clone(), pod.ip.clone())).collect();
     let ips: BTreeSet<_> = pods.iter().map(|pod| &pod.ip).collect();
@@ -80,7 +80,7 @@ async fn all_is_well(cluster: &ExecCluster, pods: &[Pod]) -> Result<()> {
 
 /// Runs `body` on a node with `n_pods` that are pinged meanwhile, from the node and, the last one,
 /// from outside.
-async fn with_pods(
+pub(crate) async fn with_pods(
     spec: Spec,
     n_pods: usize,
     body: impl AsyncFnOnce(&mut ExecCluster, &[Pod]) -> Result<()>,

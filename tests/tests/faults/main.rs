@@ -6,6 +6,7 @@ mod away;
 mod boot;
 mod busy;
 mod crash;
+mod crossing;
 mod disk;
 mod ipv6;
 mod kill;

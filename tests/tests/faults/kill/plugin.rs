@@ -10,7 +10,7 @@ use tokio::process::Child;
 use super::{all_is_well, quick, with_pods};
 use crate::add_again;
 
-pub(super) const ADD: &[&str] = &[
+pub(crate) const ADD: &[&str] = &[
     "add-connected",
     "add-granted",
     "link-made",
@@ -20,7 +20,7 @@ pub(super) const ADD: &[&str] = &[
     "link-ruled",
     "add-printing",
 ];
-pub(super) const DEL: &[&str] =
+pub(crate) const DEL: &[&str] =
     &["del-begun", "del-answered", "unlink-unruled", "unlink-unrouted", "del-unlinked"];
 /// Of a DEL without a daemon.
 pub(super) const NOTE: &[&str] = &["del-drafted", "del-noted"];
