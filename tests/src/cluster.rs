@@ -405,18 +405,32 @@ impl<R: Runtime> NodeOf<R> {
         Containerd::cni_bin(&self.dir).join("aws-cni")
     }
 
+    /// A connection to the daemon.
+    ///
+    /// # Errors
+    ///
+    /// If nobody listens.
+    pub async fn client(&self) -> Result<IpamClient<tonic::transport::Channel>> {
+        connect(&self.socket()).await
+    }
+
     /// The daemon's view of its pool.
     ///
     /// # Errors
     ///
     /// If it does not answer.
     pub async fn view(&self) -> Result<ViewReply> {
-        let mut client = connect(&self.socket()).await?;
-        Ok(client.view(ViewRequest {}).await.context("ask for the pool")?.into_inner())
+        Ok(self
+            .client()
+            .await?
+            .view(ViewRequest {})
+            .await
+            .context("ask for the pool")?
+            .into_inner())
     }
 
     async fn ready(&self) -> Result<()> {
-        let mut client = connect(&self.socket()).await?;
+        let mut client = self.client().await?;
         let request = ReadyRequest { client_version: proto::VERSION.to_owned() };
         match client.ready(request).await.context("ask whether it is ready")?.into_inner().not_ready
         {

@@ -224,6 +224,7 @@ impl Store {
         let path = self.path();
         let good = appender.file.metadata().map_err(io_error("measure", &path))?.len();
         let file = &mut appender.file;
+        points::pass_all("unwritten", changes);
         let written = file.write_all(&line::lines(changes)).and_then(|()| {
             points::pass_all("written", changes);
             file.sync_data()

@@ -9,7 +9,17 @@ pub const IPAMD: &[&str] = &[
     "snapshot-kept",
     "snapshot-renamed",
     "snapshot-synced",
-    // A change is in the log and not yet on disk.
+    // A change is decided and not in the log: what is left where the power fails before it is on disk.
+    "unwritten-assigned",
+    "unwritten-released",
+    "unwritten-resting",
+    "unwritten-rested",
+    "unwritten-intended",
+    "unwritten-settled",
+    "unwritten-booted",
+    "unwritten-eni_known",
+    "unwritten-eni_forgotten",
+    // It is in the log and not yet on disk.
     "written-assigned",
     "written-released",
     "written-resting",

@@ -118,8 +118,15 @@ fn every_point_is_tried() {
     let all = |lists: &[&[&'static str]]| -> BTreeSet<&str> {
         lists.iter().flat_map(|list| list.iter().copied()).collect()
     };
-    let daemon =
-        all(&[daemon::GROWTH, daemon::SHRINKING, daemon::START, daemon::ASKED, record::POINTS]);
+    let daemon = all(&[
+        daemon::GROWTH,
+        daemon::SHRINKING,
+        daemon::START,
+        daemon::ASKED,
+        record::BOOTED,
+        record::RESTING,
+        record::ASSIGNING,
+    ]);
     assert_eq!(daemon, all(&[failpoint::IPAMD]));
     assert_eq!(
         all(&[plugin::ADD, plugin::DEL, plugin::NOTE, plugin::GC]),

@@ -12,13 +12,17 @@ use crate::{end_burst, start_burst};
 
 /// Passed when pods come for which another ENI is needed.
 pub(super) const GROWTH: &[&str] = &[
+    "unwritten-assigned",
     "written-assigned",
     "synced-assigned",
     "replying-add",
+    "unwritten-intended",
     "written-intended",
     "synced-intended",
+    "unwritten-settled",
     "written-settled",
     "synced-settled",
+    "unwritten-eni_known",
     "written-eni_known",
     "synced-eni_known",
     "calling-CreateNetworkInterface",
@@ -34,11 +38,14 @@ pub(super) const GROWTH: &[&str] = &[
 
 /// Passed when these pods go.
 pub(super) const SHRINKING: &[&str] = &[
+    "unwritten-released",
     "written-released",
     "synced-released",
     "replying-del",
+    "unwritten-rested",
     "written-rested",
     "synced-rested",
+    "unwritten-eni_forgotten",
     "written-eni_forgotten",
     "synced-eni_forgotten",
     "calling-UnassignPrivateIpAddresses",

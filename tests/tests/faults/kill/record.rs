@@ -2,18 +2,21 @@
 
 use anyhow::{Context, Result, ensure};
 use failpoint::Order;
+use futures::{StreamExt as _, stream};
+use proto::v1;
 use tests::cluster::Spec;
 use tests::exec::{ExecCluster, ExecNode};
 use tests::process::{PATIENCE, eventually, in_netns, output};
 
 use super::{QUICK, all_is_well, quick, with_pods};
 
-/// Of all tests here.
-pub(super) const POINTS: &[&str] =
-    &[BOOTED[0], BOOTED[1], RESTING[0], RESTING[1], ASSIGNING[0], ASSIGNING[1]];
-const BOOTED: [&str; 2] = ["written-booted", "synced-booted"];
-const RESTING: [&str; 2] = ["written-resting", "synced-resting"];
-const ASSIGNING: [&str; 2] = ["calling-AssignIpv6Addresses", "called-AssignIpv6Addresses"];
+/// What a record notes first in a boot.
+pub(super) const BOOTED: &[&str] = &["unwritten-booted", "written-booted", "synced-booted"];
+/// What ends a quarantine.
+pub(super) const RESTING: &[&str] = &["unwritten-resting", "written-resting", "synced-resting"];
+/// The calls for a /80.
+pub(super) const ASSIGNING: &[&str] =
+    &["calling-AssignIpv6Addresses", "called-AssignIpv6Addresses"];
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_daemon_killed_with_its_first_words_on_record_starts_again() -> Result<()> {
@@ -103,6 +106,57 @@ async fn a_daemon_killed_at_the_call_for_an_ipv6_prefix_holds_one_in_the_end() -
             let prefixes = &network["instances"][0]["enis"][0]["ipv6_prefixes"];
             let n = prefixes.as_array().map_or(0, Vec::len);
             ensure!(n == 1, "after {point} there are {prefixes}");
+        }
+        Ok(())
+    })
+    .await
+}
+
+/// Asks for addresses and gives them back, without any links, until the daemon is there no more.
+async fn wear_out(node: &ExecNode) -> Result<()> {
+    let client = node.client().await?;
+    let lives = stream::iter(0..).map(|n| {
+        let mut client = client.clone();
+        async move {
+            let attachment = Some(v1::Attachment {
+                network: "aws-cni".to_owned(),
+                container_id: format!("worn{n}"),
+                ifname: "eth0".to_owned(),
+            });
+            let client_version = proto::VERSION.to_owned();
+            let add = v1::AddRequest {
+                attachment: attachment.clone(),
+                pod: Some(v1::Pod { name: "worn".to_owned(), ..v1::Pod::default() }),
+                netns: "/run/netns/worn".to_owned(),
+                client_version: client_version.clone(),
+            };
+            client.add(add).await?;
+            client.del(v1::DelRequest { attachment, pod: None, client_version }).await
+        }
+    });
+    let mut lives = std::pin::pin!(lives.buffer_unordered(32));
+    while lives.next().await.is_some_and(|life| life.is_ok()) {}
+    Ok(())
+}
+
+/// The log is made anew at every start as well, which has tests of its own. Here pods are at work, and
+/// what the log has grown by is replaced.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_daemon_killed_as_it_shortens_its_log_loses_nothing() -> Result<()> {
+    let settings = [
+        ("ENABLE_PREFIX_DELEGATION", "true"),
+        ("TIDEPOOL_MAX_PODS", "110"),
+        ("IP_COOLDOWN_PERIOD", "0"),
+    ];
+    with_pods(quick("krl", &settings), 4, async |cluster, steady| {
+        for point in ["snapshot-written", "snapshot-renamed"] {
+            let node = &mut cluster.nodes[0];
+            node.arm(point, Order::Kill)?;
+            wear_out(node).await?;
+            node.ipamd_dies().await.with_context(|| format!("at {point}"))?;
+            node.start_ipamd().await?;
+            node.runtime.gc(steady).await?;
+            all_is_well(cluster, steady).await.with_context(|| format!("after {point}"))?;
         }
         Ok(())
     })
