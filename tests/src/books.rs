@@ -8,6 +8,7 @@ use anyhow::{Context, Result, ensure};
 use ipnet::IpNet;
 use proto::v1::ViewReply;
 use serde_json::Value;
+use tokio::process::Command;
 
 use crate::cluster::{ClusterOf, NodeOf, Runtime};
 use crate::process::{eventually, in_netns, output};
@@ -117,4 +118,26 @@ fn is_veth(name: &Value) -> bool {
 async fn ip<R: Runtime>(node: &NodeOf<R>, words: &[&str]) -> Result<Vec<Value>> {
     let text = output(in_netns(&node.netns, "ip").args(words)).await?;
     serde_json::from_str(&text).with_context(|| format!("read what ip {words:?} prints"))
+}
+
+/// What the kernel of a network namespace, given by path, has for pods: links, addresses, rules, routes
+/// and lasting neighbours.
+///
+/// # Errors
+///
+/// If it cannot be asked.
+pub async fn kernel(netns: &str) -> Result<String> {
+    let mut dump = String::new();
+    for words in [
+        "-o link",
+        "-o -4 address",
+        "-4 rule",
+        "-4 route show table all",
+        "neighbour show nud permanent",
+    ] {
+        let mut command = Command::new("nsenter");
+        command.arg(format!("--net={netns}")).args(["--", "ip"]).args(words.split(' '));
+        dump += &output(&mut command).await?;
+    }
+    Ok(dump)
 }

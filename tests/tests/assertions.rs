@@ -11,6 +11,7 @@ use anyhow::{Context, Result, bail, ensure};
 use failpoint::Order;
 use futures::future::try_join_all;
 use serde_json::{Value, json};
+use tests::books::kernel;
 use tests::cluster::Spec;
 use tests::exec::{ExecCluster, ExecNode, Pod, Refusal, added};
 use tests::process::{PATIENCE, eventually, go_on, in_netns, output, stopped};
@@ -143,23 +144,6 @@ async fn until_held(node: &ExecNode, expected: &[(&str, &str)]) -> Result<()> {
     .await
 }
 
-/// What the kernel of a network namespace, given by path, has for pods.
-async fn kernel(netns: &str) -> Result<String> {
-    let mut dump = String::new();
-    for words in [
-        "-o link",
-        "-o -4 address",
-        "-4 rule",
-        "-4 route show table all",
-        "neighbour show nud permanent",
-    ] {
-        let mut command = Command::new("nsenter");
-        command.arg(format!("--net={netns}")).args(["--", "ip"]).args(words.split(' '));
-        dump += &output(&mut command).await?;
-    }
-    Ok(dump)
-}
-
 fn host(node: &ExecNode) -> String {
     format!("/run/netns/{}", node.netns)
 }
@@ -190,48 +174,6 @@ fn notes(node: &ExecNode) -> Result<Vec<PathBuf>> {
     let directory = proto::pending::directory(&node.socket());
     let Ok(entries) = std::fs::read_dir(directory) else { return Ok(vec![]) };
     entries.map(|entry| Ok(entry?.path())).collect()
-}
-
-/// Kills an ADD at moments spread over the whole of its run; a DEL and a GC take turns in cleaning up.
-#[tokio::test(flavor = "multi_thread")]
-async fn assert_23_what_a_killed_add_has_left_goes_with_a_del_or_a_gc() -> Result<()> {
-    const MOMENTS: u32 = 24;
-    let settings = [("WARM_IP_TARGET", "3"), ("IP_COOLDOWN_PERIOD", "0")];
-    ExecCluster::with(spec("a23", &settings), async |cluster| {
-        let node = &cluster.nodes[0];
-        let pod = node.runtime.pod("p").await?;
-        let host_before = kernel(&host(node)).await?;
-        let mut whole = Duration::MAX;
-        for _ in 0..3 {
-            let started = Instant::now();
-            node.runtime.add(&pod).await?;
-            whole = whole.min(started.elapsed());
-            node.runtime.del(&pod).await?;
-        }
-        // The pod's `lo` is up from its first ADD on.
-        let before = (host_before, kernel(&pod.netns).await?);
-        let mut n_killed = 0;
-        for moment in 0..MOMENTS {
-            let mut add = node.runtime.start_verb("ADD", &pod).await?;
-            tokio::time::sleep(whole * moment / MOMENTS).await;
-            add.kill().await?;
-            n_killed += u32::from(!add.wait().await?.success());
-            eventually("end of what is left", PATIENCE, async || {
-                match moment % 2 {
-                    0 => node.runtime.del(&pod).await?,
-                    _ => gc(node, NETWORK, &[]).await?,
-                }
-                ensure!(held(node).await?.is_empty(), "still held after moment {moment}");
-                Ok(())
-            })
-            .await?;
-            let after = (kernel(&host(node)).await?, kernel(&pod.netns).await?);
-            ensure!(after == before, "killed at {moment}: {after:?}, before {before:?}");
-        }
-        ensure!(n_killed > MOMENTS / 4, "only {n_killed} of {MOMENTS} were still running");
-        cluster.books_agree(&[]).await
-    })
-    .await
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -5,50 +5,10 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, ensure};
 use serde_json::json;
 use tests::cluster::Spec;
-use tests::exec::{ExecCluster, ExecNode, Pod};
+use tests::exec::{ExecCluster, ExecNode};
 use tests::process::{PATIENCE, eventually};
-use tokio::process::Child;
 
-use crate::{ASSIGN, ATTACH, CREATE, all_reachable, called, end_burst, lean, n_calls, start_burst};
-
-/// The daemon comes back, and so do the pods of the burst that it went away in.
-async fn back_with_all(cluster: &mut ExecCluster, burst: Vec<(Child, Pod)>) -> Result<()> {
-    cluster.nodes[0].start_ipamd().await?;
-    let node = &cluster.nodes[0];
-    let pods = end_burst(node, burst).await?;
-    all_reachable(node, &pods).await?;
-    cluster.books_agree(&[]).await
-}
-
-/// Kills the daemon while EC2 has done `action` and not yet answered.
-async fn crash_within(name: &str, action: &'static str) -> Result<()> {
-    ExecCluster::with(lean(name), async |cluster| {
-        let before = n_calls(cluster, action).await?;
-        let delay = json!({"action": action, "when": "each", "effect": {"delay": {"ms": 8000}}});
-        let delay = cluster.sim.fault(delay).await?;
-        let burst = start_burst(&cluster.nodes[0], "p", 12).await?;
-        called(cluster, action, before + 1).await?;
-        cluster.nodes[0].kill_ipamd().await?;
-        cluster.sim.mend(delay).await?;
-        back_with_all(cluster, burst).await
-    })
-    .await
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn a_crash_within_a_create_leaks_no_eni() -> Result<()> {
-    crash_within("fcrc", CREATE).await
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn a_crash_within_an_attach_leaks_no_eni() -> Result<()> {
-    crash_within("fcra", ATTACH).await
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn a_crash_within_an_assign_leaks_no_address() -> Result<()> {
-    crash_within("fcri", ASSIGN).await
-}
+use crate::{ASSIGN, all_reachable, end_burst, lean, start_burst};
 
 /// The daemon is killed again and again while pods come, wherever that meets it.
 #[tokio::test(flavor = "multi_thread")]
@@ -155,7 +115,11 @@ async fn a_stop_within_a_burst_is_prompt_and_loses_nothing() -> Result<()> {
         let stopped = Instant::now();
         cluster.nodes[0].stop_ipamd().await?;
         ensure!(stopped.elapsed() < Duration::from_secs(5), "took {:?}", stopped.elapsed());
-        back_with_all(cluster, burst).await
+        cluster.nodes[0].start_ipamd().await?;
+        let node = &cluster.nodes[0];
+        let pods = end_burst(node, burst).await?;
+        all_reachable(node, &pods).await?;
+        cluster.books_agree(&[]).await
     })
     .await
 }

@@ -4,7 +4,9 @@ use std::os::unix::process::ExitStatusExt as _;
 
 use anyhow::{Context, Result, ensure};
 use failpoint::Order;
+use tests::books::kernel;
 use tests::exec::{ExecNode, Pod};
+use tests::process::{PATIENCE, eventually};
 use tokio::process::Child;
 
 use super::{all_is_well, quick, with_pods};
@@ -40,7 +42,16 @@ async fn killed(node: &ExecNode, verb: &str, pod: &Pod, point: &str) -> Result<(
 /// Once a kubelet cleans up and tries again, once a GC cleans up.
 #[tokio::test(flavor = "multi_thread")]
 async fn an_add_killed_at_any_step_leaves_nothing() -> Result<()> {
-    with_pods(quick("kpa", &[]), 2, async |cluster, steady| {
+    // So that no ENI comes or goes.
+    let settings = [("MAX_ENI", "1"), ("IP_COOLDOWN_PERIOD", "0")];
+    with_pods(quick("kpa", &settings), 2, async |cluster, steady| {
+        let host = format!("/run/netns/{}", cluster.nodes[0].netns);
+        let before = kernel(&host).await?;
+        let nothing_left = async |point: &str| {
+            let after = kernel(&host).await?;
+            ensure!(after == before, "{point} has left something: {after} for {before}");
+            anyhow::Ok(())
+        };
         for point in ADD {
             let node = &cluster.nodes[0];
             let mut pod = node.runtime.pod("again").await?;
@@ -50,10 +61,16 @@ async fn an_add_killed_at_any_step_leaves_nothing() -> Result<()> {
             all_is_well(cluster, &all).await.with_context(|| format!("{point}, and again"))?;
             let node = &cluster.nodes[0];
             node.runtime.remove(&pod).await?;
+            nothing_left(point).await?;
 
             let pod = node.runtime.pod("collected").await?;
             killed(node, "ADD", &pod, point).await?;
-            node.runtime.gc(steady).await?;
+            // The GC takes it as soon as the daemon has noticed that the caller is gone.
+            eventually("collection", PATIENCE, async || {
+                node.runtime.gc(steady).await?;
+                nothing_left(point).await
+            })
+            .await?;
             all_is_well(cluster, steady).await.with_context(|| format!("{point}, and a GC"))?;
             cluster.nodes[0].runtime.remove(&pod).await?;
         }
