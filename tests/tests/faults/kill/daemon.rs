@@ -74,6 +74,10 @@ pub(super) const ASKED: &[&str] = &["replying-gc", "note-read", "note-applied"];
 
 /// How many clusters share the points of growth and shrinking.
 const N_CLUSTERS: usize = 5;
+/// One of these pods is on the second ENI.
+const N_STEADY: usize = 6;
+/// What they need.
+const LOW: Size = Size { n_enis: 2, n_blocks: 7 };
 /// Enough for more addresses on the second ENI and for a third ENI, or for another prefix.
 const BURST: usize = 6;
 
@@ -87,34 +91,46 @@ async fn until_calm(node: &ExecNode) -> Result<()> {
     .await
 }
 
+/// Where the daemon dies, and where it dies again as it starts after that; at none, it lives.
+type Deaths<'a> = &'a [&'a str];
+
+fn arm_first(node: &ExecNode, deaths: Deaths<'_>) -> Result<()> {
+    deaths.first().map_or(Ok(()), |first| node.arm(first, Order::Kill))
+}
+
+/// The daemon dies at the first point, which is armed, then at the others, and comes back.
+async fn dies_and_comes_back(node: &mut ExecNode, deaths: Deaths<'_>) -> Result<()> {
+    let Some((first, others)) = deaths.split_first() else { return Ok(()) };
+    node.ipamd_dies().await.with_context(|| format!("at {first}"))?;
+    for point in others {
+        node.arm(point, Order::Kill)?;
+        node.start_ipamd_to_die().await.with_context(|| format!("at {first}, then {point}"))?;
+    }
+    node.start_ipamd().await
+}
+
 /// A burst comes, as another pod goes, and goes too; the daemon dies on its way up at `growth`, on
 /// its way down at `shrinking`. In the end the pool is at its `low`.
 async fn tide(
     cluster: &mut ExecCluster,
     (steady, low): (&[Pod], Size),
-    (growth, shrinking): (&str, Option<&str>),
+    (growth, shrinking): (Deaths<'_>, Deaths<'_>),
 ) -> Result<()> {
     let node = &mut cluster.nodes[0];
     let other = node.runtime.run("other").await?;
     until_calm(node).await?;
-    node.arm(growth, Order::Kill)?;
+    arm_first(node, growth)?;
     let burst = start_burst(node, "burst", BURST).await?;
     node.runtime.remove(&other).await?;
-    node.ipamd_dies().await.with_context(|| format!("at {growth}"))?;
-    node.start_ipamd().await?;
+    dies_and_comes_back(node, growth).await?;
     let burst = end_burst(node, burst).await?;
     let all = [steady, &burst].concat();
-    all_is_well(cluster, &all).await.with_context(|| format!("after {growth}"))?;
+    all_is_well(cluster, &all).await.with_context(|| format!("after {growth:?}"))?;
 
     let node = &mut cluster.nodes[0];
-    if let Some(shrinking) = shrinking {
-        node.arm(shrinking, Order::Kill)?;
-    }
+    arm_first(node, shrinking)?;
     node.runtime.remove_all(&burst).await?;
-    if let Some(shrinking) = shrinking {
-        node.ipamd_dies().await.with_context(|| format!("at {shrinking}"))?;
-        node.start_ipamd().await?;
-    }
+    dies_and_comes_back(node, shrinking).await?;
     until_size(node, low).await.with_context(|| format!("after {shrinking:?}"))?;
     all_is_well(cluster, steady).await.with_context(|| format!("after {shrinking:?}"))
 }
@@ -125,7 +141,7 @@ async fn tides(
     spec: Spec,
     n_steady: usize,
     low: Size,
-    points: &[(&str, Option<&str>)],
+    points: &[(Deaths<'_>, Deaths<'_>)],
 ) -> Result<()> {
     with_pods(spec, n_steady, async |cluster, steady| {
         for points in points {
@@ -138,14 +154,12 @@ async fn tides(
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_daemon_killed_at_any_step_of_growing_or_shrinking_loses_nothing() -> Result<()> {
-    let shrinking = SHRINKING.iter().copied().map(Some).chain(std::iter::repeat(None));
-    let pairs: Vec<_> = GROWTH.iter().copied().zip(shrinking).collect();
+    let shrinking = SHRINKING.chunks(1).chain(std::iter::repeat(&[][..]));
+    let pairs: Vec<_> = GROWTH.chunks(1).zip(shrinking).collect();
     let clusters = (0..N_CLUSTERS).map(|index| {
         let points = pairs.iter().copied().skip(index).step_by(N_CLUSTERS);
         let points: Vec<_> = points.collect();
-        // One of the six is on the second ENI.
-        let low = Size { n_enis: 2, n_blocks: 7 };
-        async move { tides(quick(&format!("kg{index}"), &[]), 6, low, &points).await }
+        async move { tides(quick(&format!("kg{index}"), &[]), N_STEADY, LOW, &points).await }
     });
     try_join_all(clusters).await.map(|_| ())
 }
@@ -153,12 +167,33 @@ async fn a_daemon_killed_at_any_step_of_growing_or_shrinking_loses_nothing() -> 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_daemon_killed_at_a_call_for_prefixes_loses_nothing() -> Result<()> {
     let spec = quick("kgp", &[("ENABLE_PREFIX_DELEGATION", "true"), ("TIDEPOOL_MAX_PODS", "110")]);
-    let points = [
-        ("calling-AssignPrivateIpAddresses", Some("calling-UnassignPrivateIpAddresses")),
-        ("called-AssignPrivateIpAddresses", Some("called-UnassignPrivateIpAddresses")),
+    let points: [(Deaths<'_>, Deaths<'_>); 2] = [
+        (&["calling-AssignPrivateIpAddresses"], &["calling-UnassignPrivateIpAddresses"]),
+        (&["called-AssignPrivateIpAddresses"], &["called-UnassignPrivateIpAddresses"]),
     ];
     // With the other pod and one to spare they fill a prefix.
     tides(spec, 14, Size { n_enis: 1, n_blocks: 1 }, &points).await
+}
+
+/// The second death is where the start makes good for the first: as it reads EC2, repeats a creation or
+/// settles what was in doubt.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_daemon_killed_again_as_it_recovers_loses_nothing() -> Result<()> {
+    let points: [(Deaths<'_>, Deaths<'_>); 3] = [
+        (
+            &["called-CreateNetworkInterface", "called-CreateNetworkInterface", "synced-settled"],
+            &["called-DetachNetworkInterface", "unwritten-settled", "synced-settled"],
+        ),
+        (
+            &["called-AttachNetworkInterface", "unwritten-settled", "synced-settled"],
+            &["called-UnassignPrivateIpAddresses", "called-DescribeNetworkInterfaces"],
+        ),
+        (
+            &["called-AssignPrivateIpAddresses", "called-DescribeNetworkInterfaces"],
+            &["called-DeleteNetworkInterface", "snapshot-renamed", "unwritten-settled"],
+        ),
+    ];
+    tides(quick("kgg", &[]), N_STEADY, LOW, &points).await
 }
 
 #[tokio::test(flavor = "multi_thread")]
