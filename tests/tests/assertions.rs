@@ -498,6 +498,22 @@ async fn an_add_whose_address_a_del_left_on_disk_takes_fails() -> Result<()> {
     .await
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn an_add_whose_daemon_dies_before_its_link_is_made_leaves_nothing() -> Result<()> {
+    ExecCluster::with(spec("a55k", &[("WARM_IP_TARGET", "1")]), async |cluster| {
+        let meanwhile = async |node: &mut ExecNode, _: &Pod| node.kill_ipamd().await;
+        let (_, outcome) = held_up(cluster, meanwhile).await?;
+        let refusal: Refusal = outcome.err().context("the ADD asked nobody")?.downcast()?;
+        ensure!(refusal.code == 11, "{refusal}");
+        let node = &mut cluster.nodes[0];
+        ensure!(notes(node)?.len() == 1, "no DEL for it is on disk: {:?}", notes(node)?);
+        node.start_ipamd().await?;
+        until_held(node, &[]).await?;
+        cluster.books_agree(&[]).await
+    })
+    .await
+}
+
 /// All that the instance takes is in use, so that a new pod has to wait for an address that rests.
 #[tokio::test(flavor = "multi_thread")]
 async fn assert_58_an_address_rests_after_gc() -> Result<()> {
