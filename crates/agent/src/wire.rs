@@ -159,9 +159,20 @@ pub(crate) fn collected(key: AttachmentKey, assignment: &Assignment) -> v1::Coll
 
 /// The whole pool.
 pub(crate) fn view(node: &Node, limits: v1::InstanceLimits, view: PoolView) -> v1::ViewReply {
-    // Each quarantined address is among those that are blocked, with the reason.
-    let PoolView { mode, enis, foreign, assignments, quarantined: _, counts, in_flight, blocked } =
-        view;
+    let PoolView {
+        mode,
+        enis,
+        foreign,
+        left_alone: _,
+        assignments,
+        // Each of these is among those that are blocked, with the reason.
+        quarantined: _,
+        lost: _,
+        counts,
+        most: _,
+        in_flight,
+        blocked,
+    } = view;
     let pods = assignments.into_iter().map(|(key, assignment)| v1::PodView {
         attachment: Some(attachment(key)),
         pod: Some(pod_message(&assignment.pod)),
@@ -177,7 +188,7 @@ pub(crate) fn view(node: &Node, limits: v1::InstanceLimits, view: PoolView) -> v
             Mode::Ipv6 => "ipv6".to_owned(),
         },
         enis: enis.into_iter().map(eni).collect(),
-        foreign_enis: foreign.iter().map(ToString::to_string).collect(),
+        foreign_enis: foreign.keys().map(ToString::to_string).collect(),
         pods: pods.collect(),
         counts: Some(pool_counts(counts)),
         in_flight,

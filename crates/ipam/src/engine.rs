@@ -25,6 +25,7 @@ use self::refusal::Outlook;
 use self::requests::Requests;
 use self::saves::{Saves, Then};
 use self::surplus::{ENIS_STAY_LONGER, Ripening};
+use crate::block::Block;
 use crate::bucket::Buckets;
 use crate::call::{CallId, Ec2Call};
 use crate::event::{Effect, Event, HostEni, Refusal};
@@ -37,7 +38,7 @@ use crate::record::{Assignment, Change, Record};
 use crate::retry::Retries;
 use crate::subnets::Subnets;
 use crate::time::Timestamp;
-use crate::view::PoolView;
+use crate::view::{ForeignReason, PoolView};
 
 /// What an engine starts from.
 #[derive(Debug, Clone, PartialEq)]
@@ -64,7 +65,9 @@ pub struct Engine {
     vanished: BTreeMap<AttachmentKey, Timestamp>,
     /// What EC2 has said is here.
     pool: Pool,
-    foreign: BTreeMap<EniId, ForeignPlace>,
+    foreign: BTreeMap<EniId, Foreign>,
+    /// What EC2 has shown on the ENIs of this instance, whoever's, and no pod gets.
+    left_alone: BTreeMap<EniId, BTreeSet<Block>>,
     subnets: Subnets,
     requests: Requests,
     calls: BTreeMap<CallId, InFlight>,
@@ -109,12 +112,12 @@ impl Learnt {
     }
 }
 
-/// Where an ENI that is not ours sits.
+/// An ENI on this instance that is not ours.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum ForeignPlace {
-    /// On the card that ours are on, at this device index.
-    OurCard(u16),
-    OtherCard,
+struct Foreign {
+    why: ForeignReason,
+    /// Its place, if it is on the card that ours are on.
+    device_index: Option<u16>,
 }
 
 impl Engine {
@@ -126,6 +129,7 @@ impl Engine {
         let mut engine = Self {
             pool: Pool::new(policy.cooldown),
             foreign: BTreeMap::new(),
+            left_alone: BTreeMap::new(),
             subnets: Subnets::default(),
             requests: Requests::default(),
             vanished: BTreeMap::new(),

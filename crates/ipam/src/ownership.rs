@@ -6,6 +6,7 @@ use crate::call::{EniFacts, EniKind, INSTANCE_TAG};
 use crate::eni::Origin;
 use crate::policy::Node;
 use crate::time::Timestamp;
+use crate::view::ForeignReason;
 
 /// Tag with which a user keeps the daemon off an ENI (value `true`).
 const NO_MANAGE_TAG: &str = "node.k8s.amazonaws.com/no_manage";
@@ -18,7 +19,7 @@ const OWNER_TAG: (&str, &str) = ("eks:eni:owner", "amazon-vpc-cni");
 pub(crate) enum Ownership {
     Ours(Origin),
     /// On this instance, but not ours to manage.
-    Foreign,
+    Foreign(ForeignReason),
 }
 
 /// Judges an ENI that is attached to this instance.
@@ -29,16 +30,20 @@ pub(crate) fn of_attached(eni: &EniFacts, node: &Node) -> Ownership {
     if eni.is_primary() {
         return Ownership::Ours(Origin::Primary);
     }
-    if on_other_card
-        || eni.kind == EniKind::Other
-        || eni.tags.get(NO_MANAGE_TAG).is_some_and(|value| value == "true")
-    {
-        return Ownership::Foreign;
+    if eni.tags.get(NO_MANAGE_TAG).is_some_and(|value| value == "true") {
+        return Ownership::Foreign(ForeignReason::NoManageTag);
+    }
+    if eni.kind == EniKind::Other {
+        return Ownership::Foreign(ForeignReason::Kind);
+    }
+    if on_other_card {
+        return Ownership::Foreign(ForeignReason::NetworkCard);
     }
     match eni.tags.get(INSTANCE_TAG) {
         Some(instance) if instance == node.instance.as_str() => Ownership::Ours(Origin::Tagged),
+        Some(_) => Ownership::Foreign(ForeignReason::OtherInstance),
         None if node.manage_untagged => Ownership::Ours(Origin::Untagged),
-        Some(_) | None => Ownership::Foreign,
+        None => Ownership::Foreign(ForeignReason::Untagged),
     }
 }
 

@@ -16,15 +16,22 @@ pub struct PoolView {
     pub mode: Mode,
     /// Our ENIs, by device index; those not yet attached come last.
     pub enis: Vec<EniView>,
-    /// ENIs on this instance that are not ours to manage.
-    pub foreign: BTreeSet<EniId>,
+    /// ENIs on this instance that are not ours to manage, and why not.
+    pub foreign: BTreeMap<EniId, ForeignReason>,
+    /// What EC2 shows on our ENIs and no pod gets.
+    pub left_alone: BTreeSet<Block>,
     /// What each attachment holds.
     pub assignments: BTreeMap<AttachmentKey, Assignment>,
     /// The addresses that are withheld since a pod uses them of which nothing is on record, or not
     /// that; each with the pod's link.
     pub quarantined: BTreeMap<IpAddr, String>,
+    /// The addresses that are pods' by the record and, by EC2's word, on no ENI of this instance; each
+    /// with the ENI that the record has it on.
+    pub lost: BTreeMap<IpAddr, EniId>,
     /// The sums.
     pub counts: Counts,
+    /// The most that there can be.
+    pub most: Most,
     /// What is under way at EC2, one phrase each.
     pub in_flight: Vec<String>,
     /// What keeps the pool from its target, one phrase each, with the reason.
@@ -52,6 +59,35 @@ pub struct EniView {
     pub stage: EniStage,
     /// What it carries.
     pub blocks: BTreeMap<Block, BlockUse>,
+}
+
+/// Why an ENI on this instance is not ours to manage.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum ForeignReason {
+    /// A user keeps the daemon off it, with the tag `node.k8s.amazonaws.com/no_manage`.
+    NoManageTag,
+    /// It is a trunk, an EFA or of another kind that serves no pods.
+    Kind,
+    /// It is on another network card.
+    NetworkCard,
+    /// Its tags say that it is another instance's.
+    OtherInstance,
+    /// Nothing says whose it is, and what is untagged is not to be managed.
+    Untagged,
+}
+
+impl ForeignReason {
+    /// One word for machines.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            ForeignReason::NoManageTag => "no_manage_tag",
+            ForeignReason::Kind => "kind",
+            ForeignReason::NetworkCard => "network_card",
+            ForeignReason::OtherInstance => "other_instance",
+            ForeignReason::Untagged => "untagged",
+        }
+    }
 }
 
 /// The life of an ENI of ours.
@@ -110,4 +146,13 @@ pub struct Counts {
     pub prefixes: u64,
     /// Adds that wait.
     pub waiting: u64,
+}
+
+/// What the instance can have under the policy, as far as EC2's refusals have not taught better.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Most {
+    /// ENIs of ours; those that are not ours take places away.
+    pub enis: u16,
+    /// Addresses for pods on all of them.
+    pub addresses: u64,
 }

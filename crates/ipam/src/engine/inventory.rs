@@ -1,10 +1,11 @@
 //! What EC2 says is here, and how far we believe it over what we know.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use super::calls::{Phase, not_an_answer};
-use super::{Engine, ForeignPlace, Learnt};
+use super::{Engine, Foreign, Learnt};
+use crate::block::Block;
 use crate::call::{Action, AttachmentStatus, CallError, CallId, CallOutput, Ec2Call, EniFacts};
 use crate::eni::{Bond, Link, Origin, Stage};
 use crate::event::Effect;
@@ -13,6 +14,7 @@ use crate::ownership::{self, Ownership};
 use crate::policy::Mode;
 use crate::record::Change;
 use crate::time::Timestamp;
+use crate::view::ForeignReason;
 
 /// How often EC2 is read although nothing gives cause; up to a quarter is added, by instance.
 const AUDIT: Duration = Duration::from_secs(20 * 60 * 60);
@@ -109,8 +111,9 @@ impl Engine {
             Ok(CallOutput::Enis(facts)) => {
                 self.look_succeeded(Self::enis_look);
                 self.recollection.ec2_has_spoken();
-                let facts: Vec<_> = facts.iter().map(|eni| self.as_it_serves(eni)).collect();
-                self.take_stock(id, &facts, asked_at, now);
+                let serving: Vec<_> = facts.iter().map(|eni| self.as_it_serves(eni)).collect();
+                self.left_alone = left_alone(facts, &serving);
+                self.take_stock(id, &serving, asked_at, now);
             }
             Ok(_) => self.look_failed(Self::enis_look, &not_an_answer(), now),
             Err(error) => self.look_failed(Self::enis_look, error, now),
@@ -176,7 +179,7 @@ impl Engine {
                 None => continue,
             };
             match ownership {
-                Ownership::Foreign => self.note_foreign(eni),
+                Ownership::Foreign(why) => self.note_foreign(eni, why),
                 Ownership::Ours(origin) if self.pool.enis.contains_key(&eni.id) => {
                     if doubted.contains(&eni.id) || self.is_settled(&eni.id, asked_at) {
                         self.update(eni, origin, now);
@@ -226,14 +229,11 @@ impl Engine {
         known.is_some_and(|eni| !eni.blocks.keys().eq(&facts.blocks))
     }
 
-    fn note_foreign(&mut self, eni: &EniFacts) {
-        let place = match &eni.attachment {
-            Some(attachment) if attachment.network_card == 0 => {
-                ForeignPlace::OurCard(attachment.device_index)
-            }
-            Some(_) | None => ForeignPlace::OtherCard,
-        };
-        self.foreign.insert(eni.id.clone(), place);
+    fn note_foreign(&mut self, eni: &EniFacts, why: ForeignReason) {
+        let on_our_card = eni.attachment.as_ref().filter(|a| a.network_card == 0);
+        let device_index = on_our_card.map(|attachment| attachment.device_index);
+        self.foreign.insert(eni.id.clone(), Foreign { why, device_index });
+        self.left_alone.entry(eni.id.clone()).or_default().extend(&eni.blocks);
     }
 
     /// Takes an ENI in that was not known. Returns it if it is to be judged whether it is wanted.
@@ -314,6 +314,12 @@ impl Engine {
             self.saves.note(Change::Rested { address });
         }
     }
+}
+
+/// What of the `facts` about attached ENIs is not among what is `serving`, ENI by ENI.
+fn left_alone(facts: &[EniFacts], serving: &[EniFacts]) -> BTreeMap<EniId, BTreeSet<Block>> {
+    let attached = facts.iter().zip(serving).filter(|(eni, _)| eni.attachment.is_some());
+    attached.map(|(eni, serving)| (eni.id.clone(), &eni.blocks - &serving.blocks)).collect()
 }
 
 /// The stage of an ENI of which nothing is known but this.

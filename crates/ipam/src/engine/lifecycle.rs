@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
+use super::Engine;
 use super::inventory::LAG;
-use super::{Engine, ForeignPlace};
 use crate::bucket::Urgency;
 use crate::call::{Action, Ec2Call, EniFacts};
 use crate::eni::{Eni, Link, Origin, Stage};
@@ -71,10 +71,7 @@ impl Engine {
     /// The lowest device index that is nobody's, nor about to be.
     fn free_index(&self) -> Option<u16> {
         let ours = self.pool.enis.values().filter_map(Eni::device_index);
-        let foreign = self.foreign.values().filter_map(|place| match place {
-            ForeignPlace::OurCard(index) => Some(*index),
-            ForeignPlace::OtherCard => None,
-        });
+        let foreign = self.foreign.values().filter_map(|eni| eni.device_index);
         let claimed = self.calls.values().filter_map(|inflight| {
             let Ec2Call::AttachEni { device_index, .. } = &inflight.call else { return None };
             Some(*device_index)
@@ -91,8 +88,8 @@ impl Engine {
     }
 
     pub(super) fn n_foreign(&self) -> u16 {
-        let here = |place: &&ForeignPlace| matches!(place, ForeignPlace::OurCard(_));
-        u16::try_from(self.foreign.values().filter(here).count()).unwrap_or(u16::MAX)
+        let here = self.foreign.values().filter(|eni| eni.device_index.is_some());
+        u16::try_from(here.count()).unwrap_or(u16::MAX)
     }
 
     pub(super) fn insert_eni(

@@ -1,13 +1,15 @@
 //! The pool as people and metrics see it.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
 
 use super::Engine;
 use super::calls::{InFlight, Phase};
 use crate::block::Block;
 use crate::eni::{BlockState, Eni, Origin};
+use crate::id::EniId;
 use crate::time::Timestamp;
-use crate::view::{BlockUse, Counts, EniView, PoolView};
+use crate::view::{BlockUse, Counts, EniView, Most, PoolView};
 
 impl Engine {
     pub(super) fn picture(&self, now: Timestamp) -> PoolView {
@@ -17,9 +19,12 @@ impl Engine {
             mode: self.mode(),
             counts: self.counts(&enis),
             enis,
-            foreign: self.foreign.keys().cloned().collect(),
+            foreign: self.foreign.iter().map(|(id, eni)| (id.clone(), eni.why)).collect(),
+            left_alone: self.left_alone_of_ours(),
             assignments: self.record.assignments().clone(),
             quarantined: self.quarantined(now),
+            lost: self.lost(),
+            most: self.most(),
             in_flight: self.calls.values().map(in_flight).collect(),
             blocked: self.obstacles(now),
         }
@@ -71,21 +76,68 @@ impl Engine {
             .enis
             .values()
             .filter_map(|eni| Some(format!("{}: {}", eni.id, eni.link_failure()?)));
-        let lost = self
-            .record
-            .assignments()
-            .values()
-            .filter(|found| self.enis_look.is_known() && !self.pool.has(found.address));
-        let lost =
-            lost.map(|found| format!("{} is a pod's but not on any ENI at EC2", found.address));
+        let lost = self.lost().into_keys();
+        let lost = lost.map(|address| format!("{address} is a pod's but not on any ENI at EC2"));
         let from_record = (self.recollection.is_used() && !self.enis_look.is_known()).then(|| {
             "STARTING: EC2 does not answer; the ENIs are as it described them before".to_owned()
         });
         let planned = from_record.into_iter().chain(planned);
-        let mut all: Vec<String> = planned.chain(held).chain(links).chain(lost).collect();
+        let planned = planned.chain(held).chain(links);
+        let mut all: Vec<String> = planned.chain(lost).chain(self.kept_as_they_are()).collect();
         all.extend(self.quarantine_reasons(now));
         all.dedup();
         all
+    }
+
+    /// Pods' addresses that EC2 shows on none of this instance's ENIs, with the ENI on record.
+    fn lost(&self) -> BTreeMap<IpAddr, EniId> {
+        let held = self.record.assignments().values();
+        let lost = held.filter(|held| {
+            self.enis_look.is_known()
+                && !self.pool.has(held.address)
+                && self.left_alone_on(held.address).is_none()
+        });
+        lost.map(|held| (held.address, held.eni.clone())).collect()
+    }
+
+    /// The ENI on which EC2 shows `address`, if nothing there is for pods.
+    fn left_alone_on(&self, address: IpAddr) -> Option<&EniId> {
+        let holds = |blocks: &BTreeSet<Block>| blocks.iter().any(|block| block.contains(address));
+        self.left_alone.iter().find(|(_, blocks)| holds(blocks)).map(|(eni, _)| eni)
+    }
+
+    /// What EC2 shows on our own ENIs and no pod gets.
+    fn left_alone_of_ours(&self) -> BTreeSet<Block> {
+        let ours = self.left_alone.iter().filter(|(eni, _)| self.pool.enis.contains_key(*eni));
+        ours.flat_map(|(_, blocks)| blocks).copied().collect()
+    }
+
+    /// Pods that live with an address that none would get today: one line for each cause.
+    fn kept_as_they_are(&self) -> Vec<String> {
+        let mut n_of_other_family = 0;
+        let mut on_foreign: BTreeMap<&EniId, u32> = BTreeMap::new();
+        for held in self.record.assignments().values() {
+            match self.left_alone_on(held.address).filter(|_| !self.pool.has(held.address)) {
+                Some(eni) if self.foreign.contains_key(eni) => {
+                    *on_foreign.entry(eni).or_default() += 1;
+                }
+                Some(_) => n_of_other_family += 1,
+                None => {}
+            }
+        }
+        let on_foreign = on_foreign.into_iter().map(|(eni, n)| {
+            format!("{n} pods keep their addresses on {eni}, which is not ours any more")
+        });
+        let of_other_family = (n_of_other_family > 0)
+            .then(|| format!("{n_of_other_family} pods keep their addresses of the family before"));
+        on_foreign.chain(of_other_family).collect()
+    }
+
+    pub(super) fn most(&self) -> Most {
+        let limits = self.learnt_limits();
+        let enis = limits.enis_allowed(&self.policy).saturating_sub(self.n_foreign());
+        let blocks = u64::from(enis) * u64::from(limits.blocks_per_eni());
+        Most { enis, addresses: blocks.saturating_mul(self.mode().block_size()) }
     }
 }
 

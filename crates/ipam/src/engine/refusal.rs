@@ -141,7 +141,7 @@ impl Engine {
             counts.quarantined,
             counts.waiting,
             self.pool.enis.len(),
-            self.learnt_limits().enis_allowed(&self.policy).saturating_sub(self.n_foreign()),
+            self.most().enis,
         )
     }
 }

@@ -149,8 +149,8 @@ fn foreign_enis_are_left_alone_and_take_their_place() {
         node.settle();
         let n_blocks = if ours { vec![3, 3, 3] } else { vec![3, 0, 3] };
         assert_eq!(node.ec2.n_blocks(), n_blocks, "{tags:?}");
-        assert_eq!(node.view().foreign.contains(&strange), !ours, "{tags:?}");
-        assert!(!node.view().foreign.contains(&eni_id(PRIMARY)));
+        assert_eq!(node.view().foreign.contains_key(&strange), !ours, "{tags:?}");
+        assert!(!node.view().foreign.contains_key(&eni_id(PRIMARY)));
     };
     let no_manage = "node.k8s.amazonaws.com/no_manage";
     check(&[], true, true);
