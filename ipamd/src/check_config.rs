@@ -73,6 +73,10 @@ fn settings_text(settings: &Settings) -> String {
     line("EC2 endpoint", settings.ec2_endpoint.clone().unwrap_or_else(|| "-".to_owned()));
     line("HTTP time-out", humantime::format_duration(settings.http_timeout).to_string());
     line("socket", settings.socket.display().to_string());
+    let metrics = settings
+        .metrics_port
+        .map_or_else(|| "none".to_owned(), |port| format!("port {port}, path /metrics"));
+    line("metrics", metrics);
     line("state directory", settings.state_directory.display().to_string());
     line("log", format!("{log_target}, {}", settings.log_level.to_string().to_lowercase()));
     text

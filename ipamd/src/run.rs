@@ -68,6 +68,7 @@ async fn daemon(settings: Settings) -> Result<(), Failure> {
         limits_from: source.to_string(),
         policy,
         socket: settings.socket,
+        metrics_port: settings.metrics_port,
         state_directory: settings.state_directory,
         inherited,
     };

@@ -72,6 +72,8 @@ pub(crate) struct Settings {
     pub(crate) http_timeout: Duration,
     /// `TIDEPOOL_SOCKET`.
     pub(crate) socket: PathBuf,
+    /// `DISABLE_METRICS`; `None` if it is true.
+    pub(crate) metrics_port: Option<u16>,
     /// `AWS_VPC_K8S_CNI_BACKING_STORE`: another daemon's record, which is read and never written.
     pub(crate) checkpoint: PathBuf,
     /// The directory that it is in, where our own lives.
@@ -129,6 +131,7 @@ impl Settings {
             ec2_endpoint: env.url("AWS_EC2_ENDPOINT")?,
             http_timeout: Duration::from_secs(seconds("HTTP_TIMEOUT", 10, 10)?.into()),
             socket: socket(env)?,
+            metrics_port: (!env.boolean("DISABLE_METRICS", false)?).then_some(METRICS_PORT),
             checkpoint,
             state_directory,
             log_level: log_level(env)?,
@@ -160,6 +163,8 @@ fn socket(env: &Environment) -> Result<PathBuf, SettingError> {
     env.path("TIDEPOOL_SOCKET", proto::DEFAULT_SOCKET)
 }
 
+/// Where scrapers of the incumbent look. Source: amazon-vpc-cni-k8s v1.23.1, `pkg/ipamd/introspect.go`.
+const METRICS_PORT: u16 = 61678;
 /// A kubelet gives a pod's sandbox four minutes and comes back ten seconds after it has failed. Who
 /// waits is served sooner, in turn, and with fewer calls; but the user learns of it only at the end.
 const ADD_WAIT: Duration = Duration::from_secs(60);

@@ -57,6 +57,7 @@ fn check_config_shows_what_the_settings_amount_to() {
         "max pods         110",
         "holds at most    288 addresses for pods",
         "socket           /var/run/aws-node/ipamd.sock",
+        "metrics          port 61678, path /metrics",
     ] {
         assert!(stdout.lines().any(|found| found == line), "{line}\n{stdout}");
     }

@@ -2,6 +2,7 @@
 //! waits for nothing but the next message, so one slow party delays no other.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
@@ -12,6 +13,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::clock::Clock;
 use crate::handle::{Inbox, Message, Query, RequestKind};
+use crate::metrics::Counters;
 use crate::writer::Writer;
 
 /// Where effects leave to. Whoever holds the other ends sends the results back through an
@@ -36,6 +38,7 @@ pub(crate) struct EventLoop {
     clock: Clock,
     writer: Writer,
     edges: Edges,
+    counters: Arc<Counters>,
     pending: BTreeMap<RequestId, Pending>,
     stopping: bool,
 }
@@ -53,9 +56,11 @@ impl EventLoop {
         clock: Clock,
         writer: Writer,
         edges: Edges,
+        counters: Arc<Counters>,
     ) -> Self {
         let pending = BTreeMap::new();
-        let mut event_loop = Self { engine, clock, writer, edges, pending, stopping: false };
+        let mut event_loop =
+            Self { engine, clock, writer, edges, counters, pending, stopping: false };
         event_loop.carry_out(first);
         event_loop
     }
@@ -94,10 +99,14 @@ impl EventLoop {
     }
 
     fn handle(&mut self, event: Event) {
+        let now = self.clock.now();
         if let Event::Cancel { request } = &event {
             self.pending.remove(request);
         }
-        let effects = self.engine.handle(event, self.clock.now());
+        if let Event::CallDone { id, result } = &event {
+            self.counters.call_done(*id, result, now);
+        }
+        let effects = self.engine.handle(event, now);
         self.carry_out(effects);
     }
 
@@ -112,6 +121,7 @@ impl EventLoop {
                 }
                 Effect::Call { id, call } => {
                     tracing::info!(id = id.0, ?call, "calling EC2");
+                    self.counters.call_made(id, &call, self.clock.now());
                     if self.edges.calls.send((id, call)).is_err() {
                         tracing::error!(id = id.0, "nobody makes EC2 calls any more");
                     }

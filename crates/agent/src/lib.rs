@@ -11,6 +11,7 @@ mod connections;
 mod event_loop;
 mod handle;
 pub mod host;
+mod metrics;
 pub mod migration;
 mod pending_dels;
 mod service;
@@ -22,6 +23,7 @@ mod writer;
 
 use std::future::Future;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
 
@@ -41,6 +43,7 @@ use tonic::transport::Server;
 use crate::clock::Clock;
 use crate::event_loop::EventLoop;
 use crate::handle::{Handle, Message};
+use crate::metrics::Counters;
 use crate::service::Service;
 use crate::state::Store;
 use crate::writer::Writer;
@@ -68,6 +71,8 @@ pub struct Config {
     pub policy: Policy,
     /// Where to listen; DELs that the plugin could not deliver lie beside it.
     pub socket: PathBuf,
+    /// Where Prometheus finds `/metrics`, on all of the machine's addresses; `None` for nowhere.
+    pub metrics_port: Option<u16>,
     /// Where the record lives.
     pub state_directory: PathBuf,
     /// The record to start with where none lives there yet: what another daemon left.
@@ -104,12 +109,22 @@ struct Daemon {
     service: Service,
     event_loop: JoinHandle<thread::JoinHandle<()>>,
     remembered: PathBuf,
+    metrics_port: Option<u16>,
+    counters: Arc<Counters>,
 }
 
 impl Daemon {
     async fn start(config: Config, inbox: Inbox, edges: Edges) -> anyhow::Result<Self> {
-        let Config { node, limits, limits_from, policy, socket, state_directory, inherited } =
-            config;
+        let Config {
+            node,
+            limits,
+            limits_from,
+            policy,
+            socket,
+            metrics_port,
+            state_directory,
+            inherited,
+        } = config;
         // The machine's own time names files; the record may make the engine's clock run ahead.
         let now = Clock::start(Timestamp::default()).now();
         let store = Store::open(&state_directory, &node.instance, inherited, now)?;
@@ -120,20 +135,24 @@ impl Daemon {
             .context("start the thread that writes the state")?;
         let handle = Handle::new(inlet.clone(), clock);
         let shown = wire::instance_limits(limits, limits_from);
-        let service = Service::new(handle.clone(), node.clone(), shown);
+        let counters = Arc::<Counters>::default();
+        let service = Service::new(handle.clone(), Arc::clone(&counters), node.clone(), shown);
         let (mut engine, mut first) =
             Engine::new(Boot { node, limits, policy, record }, clock.now());
         // Before any address is given: pods may run of which the record has lost every word.
         if let Some(sighting) = sweep::look_first(clock.now()).await {
             first.extend(engine.handle(Event::Seen(sighting), clock.now()));
         }
-        let event_loop = EventLoop::start(engine, first, clock, writer, edges);
+        let event_loop =
+            EventLoop::start(engine, first, clock, writer, edges, Arc::clone(&counters));
         Ok(Self {
             inlet,
             handle,
             service,
             event_loop: tokio::spawn(event_loop.run(inbox)),
             remembered: proto::pending::directory(&socket),
+            metrics_port,
+            counters,
         })
     }
 
@@ -142,12 +161,14 @@ impl Daemon {
         listener: UnixListener,
         shutdown: impl Future<Output = ()>,
     ) -> anyhow::Result<()> {
-        let Self { inlet, handle, service, event_loop, remembered } = self;
+        let Self { inlet, handle, service, event_loop, remembered, metrics_port, counters } = self;
         // Before any Add is served: it may be for an attachment whose DEL is remembered. If the
         // disk hangs, they are applied later.
         let applying = pending_dels::apply_all(&handle, &remembered);
         let _ = tokio::time::timeout(PATIENCE_AT_START, applying).await;
         let sweeping = tokio::spawn(sweep::look_forever(handle.clone(), inlet.clone()));
+        let telling = metrics_port
+            .map(|port| tokio::spawn(metrics::serve_forever(port, handle.clone(), counters)));
         let looking = tokio::spawn(pending_dels::apply_forever(handle, remembered));
         let (stop, stopped) = oneshot::channel::<()>();
         let mut server = tokio::spawn(answer(listener, service, async { drop(stopped.await) }));
@@ -156,6 +177,7 @@ impl Daemon {
             () = shutdown => tracing::info!("ipamd is stopping"),
             () = inlet.closed() => tracing::error!("the event loop has died"),
         }
+        telling.inspect(JoinHandle::abort);
         looking.abort();
         sweeping.abort();
         inlet.tell(Message::Stop);

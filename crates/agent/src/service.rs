@@ -1,6 +1,7 @@
 //! The gRPC service: each method checks its message, asks the loop and words the answer.
 
-use std::time::Duration;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use ipam::event::Answer;
 use ipam::policy::Node;
@@ -12,6 +13,7 @@ use tonic::{Request, Response, Status};
 
 use crate::adding::Adding;
 use crate::handle::{Handle, Stopped};
+use crate::metrics::Counters;
 use crate::wire;
 
 /// How long a caller is taken to wait that does not say so; longer than any setting lets an Add
@@ -22,14 +24,20 @@ const UNHURRIED: Duration = Duration::from_secs(300);
 #[derive(Debug)]
 pub(crate) struct Service {
     handle: Handle,
+    counters: Arc<Counters>,
     adding: Adding,
     node: Node,
     limits: v1::InstanceLimits,
 }
 
 impl Service {
-    pub(crate) fn new(handle: Handle, node: Node, limits: v1::InstanceLimits) -> Self {
-        Self { handle, adding: Adding::default(), node, limits }
+    pub(crate) fn new(
+        handle: Handle,
+        counters: Arc<Counters>,
+        node: Node,
+        limits: v1::InstanceLimits,
+    ) -> Self {
+        Self { handle, counters, adding: Adding::default(), node, limits }
     }
 }
 
@@ -47,7 +55,11 @@ impl Ipam for Service {
         let netns = wire::text("netns", netns)?;
         self.adding.begin(key.clone(), connection.as_ref());
         drop(connection);
-        let outcome = match self.handle.add(key, pod, netns, patience).await? {
+        self.counters.add_came();
+        let came = Instant::now();
+        let answer = self.handle.add(key, pod, netns, patience).await?;
+        self.counters.add_answered(&answer, came.elapsed());
+        let outcome = match answer {
             Answer::Granted(assignment) => {
                 Outcome::Granted(v1::Granted { addresses: vec![wire::address(&assignment)] })
             }
@@ -64,7 +76,9 @@ impl Ipam for Service {
     ) -> Result<Response<v1::DelReply>, Status> {
         let v1::DelRequest { attachment, pod: _, client_version } = request.into_inner();
         wire::check_version(&client_version)?;
-        match self.handle.del(wire::key(attachment)?).await? {
+        let key = wire::key(attachment)?;
+        self.counters.del_came();
+        match self.handle.del(key).await? {
             Answer::Released(held) => {
                 let released = held.iter().map(wire::address).collect();
                 failpoint::pass("replying", "del");
@@ -94,6 +108,7 @@ impl Ipam for Service {
         valid.extend(self.adding.attachments());
         match self.handle.gc(network, valid).await? {
             Answer::Collected(garbage) => {
+                self.counters.collected(garbage.len());
                 let collected = garbage.into_iter().map(|(key, held)| wire::collected(key, &held));
                 failpoint::pass("replying", "gc");
                 Ok(Response::new(v1::GcReply { collected: collected.collect() }))

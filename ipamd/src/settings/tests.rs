@@ -3,11 +3,10 @@
 use super::*;
 
 /// Switches off what would only be warned of.
-const QUIET: [(&str, &str); 5] = [
+const QUIET: [(&str, &str); 4] = [
     ("AWS_VPC_K8S_CNI_EXTERNALSNAT", "true"),
     ("AWS_VPC_CNI_NODE_PORT_SUPPORT", "false"),
     ("AWS_MANAGE_ENIS_NON_SCHEDULABLE", "true"),
-    ("DISABLE_METRICS", "true"),
     ("DISABLE_INTROSPECTION", "true"),
 ];
 
@@ -37,6 +36,7 @@ fn nothing_set_is_what_the_manifest_sets() {
         ec2_endpoint: None,
         http_timeout: Duration::from_secs(10),
         socket: "/var/run/aws-node/ipamd.sock".into(),
+        metrics_port: Some(61678),
         checkpoint: "/var/run/aws-node/ipam.json".into(),
         state_directory: "/var/run/aws-node".into(),
         log_level: Level::DEBUG,
@@ -101,6 +101,7 @@ fn good_values_are_taken() {
         ("AWS_EC2_ENDPOINT", "http://127.0.0.1:4000"),
         ("HTTP_TIMEOUT", "30"),
         ("TIDEPOOL_SOCKET", "/run/tp/ipamd.sock"),
+        ("DISABLE_METRICS", "true"),
         ("AWS_VPC_K8S_CNI_BACKING_STORE", "/var/lib/cni/ipam.json"),
         ("AWS_VPC_K8S_CNI_LOGLEVEL", "Warn"),
         ("AWS_VPC_K8S_CNI_LOG_FILE", "STDERR"),
@@ -123,6 +124,7 @@ fn good_values_are_taken() {
         ec2_endpoint: Some("http://127.0.0.1:4000".to_owned()),
         http_timeout: Duration::from_secs(30),
         socket: "/run/tp/ipamd.sock".into(),
+        metrics_port: None,
         checkpoint: "/var/lib/cni/ipam.json".into(),
         state_directory: "/var/lib/cni".into(),
         log_level: Level::WARN,
@@ -253,7 +255,7 @@ fn what_is_missing_depends_on_the_family() {
         names.map(str::to_owned).collect()
     };
     let warnings = read(&IPV6).unwrap().warnings;
-    let missing = ["ENABLE_V4_EGRESS", QUIET[2].0, QUIET[3].0, QUIET[4].0];
+    let missing = ["ENABLE_V4_EGRESS", QUIET[2].0, QUIET[3].0];
     assert_eq!(named(&warnings), missing);
     let quiet = [&IPV6[..], &QUIET, &[("ENABLE_V4_EGRESS", "false")]].concat();
     assert_eq!(read(&quiet).unwrap().warnings, Vec::<String>::new());
@@ -280,7 +282,14 @@ fn what_the_defaults_ask_for_in_vain_is_a_warning() {
     let warnings = read(&[]).unwrap().warnings;
     let named: Vec<&str> = warnings.iter().filter_map(|text| text.split(':').next()).collect();
     assert_eq!(named, QUIET.map(|(name, _)| name));
-    let error = read(&[("DISABLE_METRICS", "off")]).unwrap_err().to_string();
+}
+
+#[test]
+fn metrics_are_served_where_they_always_were_unless_switched_off() {
+    let port = |value| read(&[("DISABLE_METRICS", value)]).map(|settings| settings.metrics_port);
+    assert_eq!(port("false"), Ok(Some(61678)));
+    assert_eq!(port("true"), Ok(None));
+    let error = port("off").unwrap_err().to_string();
     assert_eq!(error, "DISABLE_METRICS=\"off\": expected true or false");
 }
 

@@ -56,14 +56,13 @@ const IPV6_NOT_YET: [NotYet; 1] =
     [("ENABLE_V4_EGRESS", true, false, "pods on IPv6 do not reach IPv4 addresses yet")];
 
 /// For all.
-const NOT_YET: [NotYet; 3] = [
+const NOT_YET: [NotYet; 2] = [
     (
         "AWS_MANAGE_ENIS_NON_SCHEDULABLE",
         false,
         true,
         "ENIs of unschedulable nodes are managed like all others, as yet",
     ),
-    ("DISABLE_METRICS", false, true, "no metrics are served yet"),
     ("DISABLE_INTROSPECTION", false, true, "no introspection is served yet"),
 ];
 

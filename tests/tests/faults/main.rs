@@ -11,6 +11,7 @@ mod disk;
 mod ipv6;
 mod kill;
 mod limits;
+mod metrics;
 mod migration;
 mod record;
 mod reuse;

@@ -8,6 +8,7 @@ mod crowd;
 mod fake_ec2;
 mod fuzz;
 mod life;
+mod metrics;
 mod node;
 mod pool;
 mod socket;

@@ -251,6 +251,7 @@ fn config(directory: &Path) -> Config {
             min_eni_age: Duration::from_secs(3600),
         },
         socket: PathBuf::from(directory).join("run/ipamd.sock"),
+        metrics_port: None,
         state_directory: PathBuf::from(directory).join("state"),
         inherited: Record::default(),
     }

@@ -1,0 +1,167 @@
+//! The page as a scraper reads it.
+
+use std::time::Duration;
+
+use ipam::block::Block;
+use ipam::call::{CallError, CallErrorKind, CallId, CallOutput, Ec2Call};
+use ipam::event::{Answer, RefusalCode};
+use ipam::id::{EniId, SubnetId};
+use ipam::policy::Mode;
+use ipam::time::Timestamp;
+use ipam::view::{BlockUse, Counts, ForeignReason, Most};
+
+use super::*;
+
+fn eni_id(id: &str) -> EniId {
+    EniId::try_from(id).unwrap()
+}
+
+fn block(cidr: &str) -> Block {
+    Block::try_from(cidr.parse::<ipnet::IpNet>().unwrap()).unwrap()
+}
+
+fn eni(id: &str, stage: EniStage, blocks: &[(&str, &[&str])]) -> EniView {
+    let block_use = |used: &[&str]| BlockUse {
+        assigned: used.iter().map(|ip| ip.parse().unwrap()).collect(),
+        ..BlockUse::default()
+    };
+    EniView {
+        id: eni_id(id),
+        device_index: Some(1),
+        network_card: 0,
+        mac: "02:00:00:00:00:01".to_owned(),
+        subnet: SubnetId::try_from("subnet-1").unwrap(),
+        primary_address: [10, 0, 0, 4].into(),
+        primary: false,
+        stage,
+        blocks: blocks.iter().map(|(cidr, used)| (block(cidr), block_use(used))).collect(),
+    }
+}
+
+fn view() -> PoolView {
+    let prefix = ("10.0.0.16/28", &["10.0.0.17", "10.0.0.18"][..]);
+    PoolView {
+        mode: Mode::Prefix,
+        enis: vec![
+            eni("eni-1", EniStage::Ready, &[prefix, ("10.0.0.9/32", &["10.0.0.9"])]),
+            eni("eni-2", EniStage::Linking, &[]),
+        ],
+        foreign: [
+            (eni_id("eni-7"), ForeignReason::Kind),
+            (eni_id("eni-8"), ForeignReason::NoManageTag),
+            (eni_id("eni-9"), ForeignReason::NoManageTag),
+        ]
+        .into(),
+        left_alone: [block("10.0.0.77/32")].into(),
+        assignments: BTreeMap::new(),
+        quarantined: [([10, 0, 0, 18].into(), "eni5".to_owned())].into(),
+        lost: [
+            ([10, 0, 0, 91].into(), eni_id("eni-1")),
+            ([10, 0, 0, 92].into(), eni_id("eni-3")),
+            ([10, 0, 0, 93].into(), eni_id("eni-3")),
+        ]
+        .into(),
+        counts: Counts { total: 17, assigned: 3, free: 13, quarantined: 1, ..Counts::default() },
+        most: Most { enis: 2, addresses: 288 },
+        in_flight: Vec::new(),
+        blocked: vec!["ENI_LIMIT: full".to_owned()],
+    }
+}
+
+fn counters() -> Counters {
+    let counters = Counters::default();
+    let refusal =
+        Refusal { code: RefusalCode::EniLimit, message: String::new(), retry_after: None };
+    counters.add_came();
+    counters.add_answered(&Answer::Released(None), Duration::from_millis(3));
+    counters.add_came();
+    counters.add_answered(&Answer::Refused(refusal), Duration::from_secs(90));
+    counters.add_came();
+    counters.del_came();
+    counters.collected(2);
+    let at = Timestamp::from_millis;
+    let error = CallError {
+        kind: CallErrorKind::Throttled,
+        code: "RequestLimitExceeded".to_owned(),
+        message: String::new(),
+    };
+    for (id, result, ms) in [(1, Ok(CallOutput::Done), 40), (2, Err(error), 250)] {
+        counters.call_made(CallId(id), &Ec2Call::DescribeEnis, at(1_000));
+        counters.call_done(CallId(id), &result, at(1_000 + ms));
+    }
+    counters.call_made(CallId(3), &Ec2Call::DescribeSubnets, at(1_000));
+    counters.call_done(CallId(4), &Ok(CallOutput::Done), at(1_000));
+    counters
+}
+
+#[test]
+fn the_page_tells_what_is_and_what_was() {
+    let text = page(&view(), Ok(()), &counters().read());
+    let has = |line: &str| assert!(text.lines().any(|found| found == line), "{line}\n{text}");
+    for line in [
+        "awscni_eni_max 2",
+        "awscni_ip_max 288",
+        "awscni_eni_allocated 2",
+        "awscni_total_ip_addresses 17",
+        "awscni_assigned_ip_addresses 3",
+        "awscni_total_ipv4_prefixes 1",
+        "awscni_assigned_ip_per_eni{eni=\"eni-1\"} 3",
+        "awscni_assigned_ip_per_eni{eni=\"eni-2\"} 0",
+        "awscni_assigned_ip_per_cidr{cidr=\"10.0.0.16/28\"} 2",
+        "tidepool_addresses{state=\"free\"} 13",
+        "tidepool_enis{state=\"linking\"} 1",
+        "tidepool_disagreements{kind=\"quarantined_address\"} 1",
+        "tidepool_disagreements{kind=\"lost_address\"} 3",
+        "tidepool_disagreements{kind=\"lost_eni\"} 1",
+        "tidepool_disagreements{kind=\"unlinked_eni\"} 1",
+        "tidepool_foreign_enis{reason=\"kind\"} 1",
+        "tidepool_foreign_enis{reason=\"no_manage_tag\"} 2",
+        "tidepool_foreign_blocks 1",
+        "tidepool_obstacles 1",
+        "tidepool_ready 1",
+        "awscni_add_ip_req_count 3",
+        "awscni_del_ip_req_count{reason=\"PodDeleted\"} 1",
+        "awscni_del_ip_req_count{reason=\"GC\"} 2",
+        "awscni_no_available_ip_addresses 1",
+        "tidepool_add_refusals_total{code=\"ENI_LIMIT\"} 1",
+        "tidepool_add_duration_seconds_bucket{le=\"0.001\"} 0",
+        "tidepool_add_duration_seconds_bucket{le=\"0.005\"} 1",
+        "tidepool_add_duration_seconds_bucket{le=\"60\"} 1",
+        "tidepool_add_duration_seconds_bucket{le=\"+Inf\"} 2",
+        "tidepool_add_duration_seconds_sum 90.003",
+        "tidepool_add_duration_seconds_count 2",
+        "awscni_ec2api_req_count{fn=\"DescribeNetworkInterfaces\"} 2",
+        "awscni_ec2api_error_count{fn=\"DescribeNetworkInterfaces\"} 1",
+        "awscni_aws_api_error_count{api=\"DescribeNetworkInterfaces\",error=\"RequestLimitExceeded\"} 1",
+        "awscni_aws_api_latency_ms_sum{api=\"DescribeNetworkInterfaces\",error=\"false\",status=\"200\"} 40",
+        "awscni_aws_api_latency_ms_count{api=\"DescribeNetworkInterfaces\",error=\"true\",status=\"RequestLimitExceeded\"} 1",
+    ] {
+        has(line);
+    }
+}
+
+/// A metric that is declared twice, or a sample without its declaration, is refused by Prometheus
+/// together with the whole page.
+#[test]
+fn each_metric_is_declared_once_and_before_its_samples() {
+    let text = page(&view(), Ok(()), &counters().read());
+    let mut kinds = BTreeMap::new();
+    let mut current = "";
+    for line in text.lines() {
+        if let Some(declared) = line.strip_prefix("# TYPE ") {
+            let (name, kind) = declared.split_once(' ').unwrap();
+            assert_eq!(kinds.insert(name, kind), None, "{name} twice");
+            current = name;
+        } else if !line.starts_with('#') {
+            let (sample, value) = line.rsplit_once(' ').unwrap();
+            let name = sample.split('{').next().unwrap();
+            let suffixes: &[&str] = match kinds[current] {
+                "histogram" => &["_bucket", "_sum", "_count"],
+                "summary" => &["_sum", "_count"],
+                _ => &[""],
+            };
+            assert!(suffixes.iter().any(|suffix| name == format!("{current}{suffix}")), "{line}");
+            assert!(value.parse::<f64>().is_ok(), "{line}");
+        }
+    }
+}
