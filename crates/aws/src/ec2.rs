@@ -26,6 +26,7 @@ use ipam::call::{
 use ipam::id::{EniAttachmentId, EniId, InstanceId, SecurityGroupId, SubnetId, VpcId};
 use ipnet::IpNet;
 
+use crate::credentials::Bounded;
 use crate::endpoint::is_url;
 use crate::failure::Failure;
 
@@ -86,9 +87,12 @@ impl Ec2 {
         if let Some(endpoint) = options.endpoint.as_ref().filter(|url| !is_url(url, &SCHEMES)) {
             return Err(ConnectError::InvalidEndpoint(endpoint.clone()));
         }
-        let config = load_config(&options).await;
+        let shared = load_config(&options).await;
         let mut config =
-            aws_sdk_ec2::config::Builder::from(&config).retry_config(RetryConfig::disabled());
+            aws_sdk_ec2::config::Builder::from(&shared).retry_config(RetryConfig::disabled());
+        if let Some(provider) = shared.credentials_provider() {
+            config = config.credentials_provider(Bounded(provider));
+        }
         if let Some(endpoint) = &options.endpoint {
             config = config.endpoint_url(endpoint);
         }

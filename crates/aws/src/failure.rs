@@ -13,6 +13,13 @@ use ipam::call::{CallError, CallErrorKind};
 use crate::classify::{classify, classify_status};
 use crate::ec2::reply::BadField;
 
+/// The code of a call that was not sent for want of them.
+const NO_CREDENTIALS: &str = "NoCredentials";
+/// What a person can do about that.
+const CREDENTIALS_ADVICE: &str = "if that lasts, see that the pod's service account or the instance \
+                                  has a role, and that STS, the pod identity agent or the metadata \
+                                  service, whichever gives it, can be reached";
+
 /// Why some call did not succeed.
 #[derive(Debug)]
 pub(crate) enum Failure {
@@ -48,7 +55,12 @@ impl Failure {
         let causes: Vec<_> = causes(error).map(ToString::to_string).collect();
         let text = causes.join(": ");
         let lines: Vec<_> = text.lines().map(str::trim).collect();
-        Self::Unanswered { kind, code, problem: lines.join(" ") }
+        let problem = lines.join(" ");
+        let problem = match code {
+            NO_CREDENTIALS => format!("no credentials yet: {problem}; {CREDENTIALS_ADVICE}"),
+            _ => problem,
+        };
+        Self::Unanswered { kind, code, problem }
     }
 }
 
@@ -94,14 +106,14 @@ fn answered<E: ProvideErrorMetadata + Error + 'static>(status: u16, error: &E) -
 /// A connection that was refused is not taken for a call without effect: the attempt had none, but
 /// an earlier attempt of the same call may have had one, and where the SDK knows that it never
 /// connected it does not tell. To read once too often costs little, to forget an ENI does not.
-/// The same goes for credentials that could not be fetched just now; that there are none at all
-/// will not pass by itself.
+/// Where credentials are the cause, nothing was sent. That there are none at all is what the SDK says
+/// of a metadata service that refuses connections, too, so that may pass as well.
 fn unsent(error: &(dyn Error + 'static)) -> (CallErrorKind, &'static str) {
     match causes(error).find_map(|cause| cause.downcast_ref::<CredentialsError>()) {
-        Some(
-            CredentialsError::CredentialsNotLoaded(_) | CredentialsError::InvalidConfiguration(_),
-        ) => (CallErrorKind::AccessDenied, "NoCredentials"),
-        Some(_) => (CallErrorKind::OutcomeUnknown, "CredentialsNotFetched"),
+        Some(CredentialsError::InvalidConfiguration(_)) => {
+            (CallErrorKind::AccessDenied, NO_CREDENTIALS)
+        }
+        Some(_) => (CallErrorKind::NoCredentials, NO_CREDENTIALS),
         None => (CallErrorKind::OutcomeUnknown, "ConnectionFailed"),
     }
 }
@@ -122,7 +134,7 @@ mod tests {
 
     #[test]
     fn what_was_not_sent_is_told_apart() {
-        use CallErrorKind::{AccessDenied, OutcomeUnknown, Rejected};
+        use CallErrorKind::{AccessDenied, NoCredentials, OutcomeUnknown, Rejected};
         let check = |error: DeleteError, kind, text: &str| {
             let failure = Failure::from(error).of("DeleteNetworkInterface");
             assert_eq!((failure.kind, &*failure.to_string()), (kind, text));
@@ -130,17 +142,27 @@ mod tests {
         let unsent = |cause: CredentialsError| {
             DeleteError::dispatch_failure(ConnectorError::other(cause.into(), None))
         };
+        let lacking = |text| {
+            let start =
+                "NoCredentials: DeleteNetworkInterface: no credentials yet: dispatch failure";
+            format!("{start}: other: {text}; {CREDENTIALS_ADVICE}")
+        };
         check(
             unsent(CredentialsError::not_loaded("nowhere:\n  not here")),
-            AccessDenied,
-            "NoCredentials: DeleteNetworkInterface: dispatch failure: other: the credential \
-             provider was not enabled: nowhere: not here",
+            NoCredentials,
+            &lacking("the credential provider was not enabled: nowhere: not here"),
         );
         check(
             unsent(CredentialsError::provider_error("STS is down")),
-            OutcomeUnknown,
-            "CredentialsNotFetched: DeleteNetworkInterface: dispatch failure: other: an error \
-             occurred while loading credentials: STS is down",
+            NoCredentials,
+            &lacking("an error occurred while loading credentials: STS is down"),
+        );
+        check(
+            unsent(CredentialsError::invalid_configuration("a file that makes no sense")),
+            AccessDenied,
+            &lacking(
+                "the credentials provider was not properly configured: a file that makes no sense",
+            ),
         );
         check(
             DeleteError::dispatch_failure(ConnectorError::io("reset".into())),

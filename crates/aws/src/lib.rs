@@ -5,6 +5,7 @@
 //! call's answer trustworthy.
 
 mod classify;
+mod credentials;
 mod ec2;
 mod endpoint;
 mod failure;

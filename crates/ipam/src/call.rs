@@ -263,8 +263,11 @@ pub enum CallErrorKind {
     NotFound,
     /// The ENI is attached, so it cannot be deleted or attached again.
     InUse,
-    /// IAM refuses (`UnauthorizedOperation`) or there are no valid credentials.
+    /// IAM refuses (`UnauthorizedOperation`), or the credentials are not valid.
     AccessDenied,
+    /// There are no credentials, so the request was not sent. They may come: who gives them may only
+    /// be unreachable.
+    NoCredentials,
     /// The request may or may not have had its effect: time-out, lost connection, 5xx.
     OutcomeUnknown,
     /// Any other refusal; it had no effect.

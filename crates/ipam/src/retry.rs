@@ -83,6 +83,8 @@ impl Pace {
             CallErrorKind::InUse | CallErrorKind::DeviceIndexTaken => Self::new(1_000, 30_000),
             // What is throttled is held up by its bucket; this is how long it may be.
             CallErrorKind::Throttled | CallErrorKind::OutcomeUnknown => Self::new(1_000, 60_000),
+            // To ask for them costs EC2 nothing.
+            CallErrorKind::NoCredentials => Self::new(1_000, 30_000),
             // A policy change takes minutes to be made and to reach EC2.
             CallErrorKind::AccessDenied => Self::new(60_000, 600_000),
             // The first wait is that of amazon-vpc-cni-k8s v1.23.1, `pkg/ipamd/ipamd.go`.
@@ -107,6 +109,7 @@ pub(crate) fn refusal_code(kind: CallErrorKind) -> RefusalCode {
         CallErrorKind::DeviceIndexTaken
         | CallErrorKind::NotFound
         | CallErrorKind::InUse
+        | CallErrorKind::NoCredentials
         | CallErrorKind::OutcomeUnknown
         | CallErrorKind::Rejected => RefusalCode::Ec2Failing,
     }

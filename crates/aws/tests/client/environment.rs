@@ -9,6 +9,7 @@ use aws::{Ec2, Imds};
 use ipam::call::Ec2Call;
 
 use super::server::{Answer, Server};
+use super::servers::Process;
 use super::wire::{id, options};
 
 /// What the child process does; on its own it is no test.
@@ -63,7 +64,102 @@ async fn missing_credentials_are_told_from_a_lost_connection() {
         ("AWS_EC2_METADATA_DISABLED", "true"),
     ])
     .await;
-    assert!(text.contains("kind: AccessDenied, code: \"NoCredentials\""), "{text}");
+    says_no_credentials(&text);
+}
+
+/// As long as nobody gives any, and whatever keeps them from it.
+fn says_no_credentials(text: &str) {
+    let expect = "kind: NoCredentials, code: \"NoCredentials\", message: \"DeleteNetworkInterface: no \
+                  credentials yet: ";
+    assert!(text.contains(expect) && text.contains("; if that lasts, see that "), "{text}");
+}
+
+#[tokio::test]
+async fn a_metadata_service_that_refuses_connections_means_no_credentials_yet() {
+    let text = run_child(&[
+        ("AWS_ENDPOINT_URL", "http://127.0.0.1:9"),
+        ("AWS_EC2_METADATA_SERVICE_ENDPOINT", "http://127.0.0.1:9"),
+    ])
+    .await;
+    says_no_credentials(&text);
+}
+
+/// The environment of a pod whose service account has a role, as EKS sets it.
+fn web_identity<'a>(sts: &'a str, token_file: &'a str) -> [(&'a str, &'a str); 5] {
+    [
+        ("AWS_ROLE_ARN", "arn:aws:iam::111122223333:role/aws-node"),
+        ("AWS_WEB_IDENTITY_TOKEN_FILE", token_file),
+        ("AWS_STS_REGIONAL_ENDPOINTS", "regional"),
+        ("AWS_ENDPOINT_URL_STS", sts),
+        // Nothing but STS can help.
+        ("AWS_EC2_METADATA_DISABLED", "true"),
+    ]
+}
+
+fn token_file() -> (tempfile::TempDir, String) {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let file = folder.path().join("token");
+    // moto reads claims out of it, and verifies none.
+    std::fs::write(&file, "header.claims.signature").expect("write the token");
+    let name = file.display().to_string();
+    (folder, name)
+}
+
+/// moto's STS is an outside witness of what the SDK sends.
+#[tokio::test]
+async fn a_service_accounts_role_is_assumed_with_its_token() {
+    let moto = Process::moto().await;
+    let (_folder, token_file) = token_file();
+    let ec2 = Server::start([Answer::ok("DeleteNetworkInterface", "")]).await;
+    let ec2_url = ec2.url();
+    let environment =
+        [&web_identity(&moto.ready, &token_file)[..], &[("AWS_ENDPOINT_URL_EC2", &ec2_url)]];
+    let text = run_child(&environment.concat()).await;
+    assert!(text.contains("EC2 says Ok(Done)"), "{text}");
+    let seen = ec2.seen();
+    // Temporary keys start so.
+    assert!(seen[0].header("authorization").unwrap().contains("Credential=ASIA"), "{seen:?}");
+    assert!(seen[0].header("x-amz-security-token").is_some(), "{seen:?}");
+}
+
+#[tokio::test]
+async fn an_sts_that_refuses_or_says_nothing_means_no_credentials_yet() {
+    let refused = "<ErrorResponse><Error><Type>Sender</Type><Code>AccessDenied</Code><Message>Not \
+                   authorized to perform sts:AssumeRoleWithWebIdentity</Message></Error></ErrorResponse>";
+    for (answer, expect) in [
+        (Answer::Send(403, refused.to_owned()), "Not authorized to perform sts:AssumeRole"),
+        (Answer::Hang, "timed out"),
+    ] {
+        let sts = Server::start([answer]).await;
+        let (_folder, token_file) = token_file();
+        let sts_url = sts.url();
+        let environment = [
+            &web_identity(&sts_url, &token_file)[..],
+            &[("AWS_ENDPOINT_URL_EC2", "http://127.0.0.1:9")],
+        ];
+        let text = run_child(&environment.concat()).await;
+        says_no_credentials(&text);
+        assert!(text.contains(expect), "{text}");
+        assert!(!sts.seen().is_empty());
+    }
+}
+
+/// EKS Pod Identity: an agent on the node trades the token for keys.
+#[tokio::test]
+async fn the_pod_identity_agent_gives_its_keys() {
+    let keys = r#"{"AccessKeyId":"ASIAOFAGENT","SecretAccessKey":"s","Token":"t","Expiration":"2046-11-21T00:00:00Z"}"#;
+    let agent = Server::start([Answer::Send(200, keys.to_owned())]).await;
+    let ec2 = Server::start([Answer::ok("DeleteNetworkInterface", "")]).await;
+    let (_folder, token_file) = token_file();
+    let text = run_child(&[
+        ("AWS_ENDPOINT_URL", &ec2.url()),
+        ("AWS_CONTAINER_CREDENTIALS_FULL_URI", &format!("{}/v1/credentials", agent.url())),
+        ("AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE", &token_file),
+    ])
+    .await;
+    assert!(text.contains("EC2 says Ok(Done)"), "{text}");
+    assert!(ec2.seen()[0].header("authorization").unwrap().contains("Credential=ASIAOFAGENT/"));
+    assert_eq!(agent.seen()[0].header("authorization"), Some("header.claims.signature"));
 }
 
 #[tokio::test]

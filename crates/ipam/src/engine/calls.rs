@@ -234,7 +234,9 @@ impl Engine {
             self.set_leaving(eni, blocks, false);
         }
         match error.kind {
-            CallErrorKind::Throttled => self.action_failed(call, error, now),
+            CallErrorKind::Throttled | CallErrorKind::NoCredentials => {
+                self.action_failed(call, error, now);
+            }
             CallErrorKind::AccessDenied => {
                 self.action_failed(call, error, now);
                 match call {
@@ -339,6 +341,7 @@ impl Engine {
             | CallErrorKind::SubnetFragmented
             | CallErrorKind::NotFound
             | CallErrorKind::AccessDenied
+            | CallErrorKind::NoCredentials
             | CallErrorKind::OutcomeUnknown
             | CallErrorKind::Rejected => false,
         };

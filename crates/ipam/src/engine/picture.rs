@@ -6,8 +6,10 @@ use std::net::IpAddr;
 use super::Engine;
 use super::calls::{InFlight, Phase};
 use crate::block::Block;
+use crate::call::Action;
 use crate::eni::{BlockState, Eni, Origin};
 use crate::id::EniId;
+use crate::retry::Subject;
 use crate::time::Timestamp;
 use crate::view::{BlockUse, Counts, EniView, Most, PoolView};
 
@@ -79,7 +81,10 @@ impl Engine {
         let lost = self.lost().into_keys();
         let lost = lost.map(|address| format!("{address} is a pod's but not on any ENI at EC2"));
         let from_record = (self.recollection.is_used() && !self.enis_look.is_known()).then(|| {
-            "STARTING: EC2 does not answer; the ENIs are as it described them before".to_owned()
+            // Also while the next attempt is under way.
+            let failed = self.retries.failure(&Subject::Action(Action::DescribeEnis));
+            let why = failed.map_or_else(String::new, |hold| format!(" ({})", hold.why));
+            format!("STARTING: EC2 does not answer; the ENIs are as it described them before{why}")
         });
         let planned = from_record.into_iter().chain(planned);
         let planned = planned.chain(held).chain(links);

@@ -26,7 +26,7 @@ pub(crate) fn subnet_id(text: &str) -> SubnetId {
 }
 
 /// The failures of which it is known that they had no effect.
-pub(crate) const REFUSALS: [CallErrorKind; 10] = [
+pub(crate) const REFUSALS: [CallErrorKind; 11] = [
     CallErrorKind::Throttled,
     CallErrorKind::SubnetExhausted,
     CallErrorKind::SubnetFragmented,
@@ -36,6 +36,7 @@ pub(crate) const REFUSALS: [CallErrorKind; 10] = [
     CallErrorKind::NotFound,
     CallErrorKind::InUse,
     CallErrorKind::AccessDenied,
+    CallErrorKind::NoCredentials,
     CallErrorKind::Rejected,
 ];
 

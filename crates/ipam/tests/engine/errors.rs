@@ -406,6 +406,31 @@ fn a_missing_permission_is_said_at_once_and_tried_rarely() {
     assert_eq!(node.ec2.n_mutating(), 0);
 }
 
+/// Nothing was sent, so nothing is given up for it, and it is tried again within seconds.
+#[test]
+fn credentials_that_come_late_cost_nothing_but_time() {
+    let mut node = full_primary();
+    let add = node.add(3);
+    let mut waits = Vec::new();
+    for is_it in [is_create, is_attach, is_attach, is_attach, is_attach, is_attach, is_attach] {
+        fail(&mut node, is_it, CallErrorKind::NoCredentials);
+        if waits.is_empty() {
+            assert_eq!(node.answer(add), None, "it may still be served");
+        }
+        let failed_at = node.now;
+        while !node.calls.iter().any(|(_, call)| is_create(call) || is_attach(call)) {
+            node.now = node.engine.wake_at().unwrap();
+            node.send(Event::Tick);
+            node.save_all();
+        }
+        waits.push(node.now.since(failed_at));
+    }
+    assert!(waits[0] <= secs(2) && waits.iter().all(|wait| *wait <= secs(38)), "{waits:?}");
+    node.settle();
+    node.run_pod(4);
+    assert_eq!(node.ec2.enis.len(), 2, "one ENI was made, and it serves");
+}
+
 /// The user adds the permission that is named.
 #[test]
 fn the_permission_for_ipv6_has_a_name_of_its_own() {
