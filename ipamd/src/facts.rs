@@ -4,7 +4,7 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use agent::{chain, checked_file};
+use agent::{Notes, chain, checked_file};
 use anyhow::anyhow;
 use aws::{Imds, NodeFacts};
 use ipam::id::BootId;
@@ -17,6 +17,8 @@ const PATIENCE: Duration = Duration::from_millis(300);
 /// Between two attempts to learn from it: doubled from the first to the last.
 const FIRST_RETRY: Duration = Duration::from_secs(1);
 const LAST_RETRY: Duration = Duration::from_secs(30);
+/// What `ipamd status` calls it.
+const MATTER: &str = "METADATA_AWAY";
 /// In the state directory.
 const FILE: &str = "tidepool-node.json";
 /// Goes up when [`NodeFacts`] changes.
@@ -87,8 +89,11 @@ impl Identity {
 
     /// Sees that `facts`, with which the daemon has started untold, are this node's. Ready only if
     /// they are another's.
-    pub(crate) async fn belied(&self, facts: &NodeFacts) -> anyhow::Error {
+    pub(crate) async fn belied(&self, facts: &NodeFacts, notes: &Notes) -> anyhow::Error {
+        let away = "the metadata service does not answer; what it said before in this boot holds";
+        notes.say(MATTER, away.to_owned());
         let told = self.until_told().await;
+        notes.settle(MATTER);
         self.keep(&told);
         if told.instance != facts.instance {
             return anyhow!(

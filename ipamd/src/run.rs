@@ -2,7 +2,7 @@
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use agent::{Config, Edges, Inlet, host};
+use agent::{Config, Edges, Inlet, Notes, host};
 use anyhow::Context as _;
 use aws::{ConnectOptions, Ec2};
 use ipam::call::{CallError, CallErrorKind, CallId, Ec2Call};
@@ -62,10 +62,12 @@ async fn daemon(settings: Settings) -> Result<(), Failure> {
     let of_node = host::Settings { mtu: settings.mtu, ipv6: policy.mode == Mode::Ipv6 };
     let keeper = tokio::spawn(host::keep(primary_mac, of_node, wanted, inlet.clone()));
     let caller = tokio::spawn(make_calls(ec2, called, inlet));
+    let notes = Notes::default();
     let config = Config {
         node: node::node(&settings, &facts, &boot),
         limits,
         limits_from: source.to_string(),
+        notes: notes.clone(),
         policy,
         socket: settings.socket,
         metrics_port: settings.metrics_port,
@@ -74,7 +76,7 @@ async fn daemon(settings: Settings) -> Result<(), Failure> {
     };
     let ended = tokio::select! {
         ended = agent::run(config, inbox, Edges { calls, host }, signals.next()) => ended,
-        belied = identity.belied(&facts), if word == Word::Kept => Err(belied),
+        belied = identity.belied(&facts, &notes), if word == Word::Kept => Err(belied),
         // Better no daemon than half.
         panic = panicked(keeper) => Err(panic).context("keep the ENIs' links"),
         panic = panicked(caller) => Err(panic).context("make EC2 calls"),

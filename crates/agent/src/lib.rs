@@ -13,6 +13,7 @@ mod handle;
 pub mod host;
 mod metrics;
 pub mod migration;
+mod notes;
 mod pending_dels;
 mod service;
 mod socket;
@@ -52,6 +53,7 @@ pub use crate::boot::boot_id;
 pub use crate::chain::chain;
 pub use crate::event_loop::Edges;
 pub use crate::handle::{Inbox, Inlet, channel};
+pub use crate::notes::Notes;
 
 /// How long remembered DELs may hold up the start.
 const PATIENCE_AT_START: Duration = Duration::from_secs(1);
@@ -67,6 +69,8 @@ pub struct Config {
     pub limits: Limits,
     /// Who says so, in a few words for whoever looks at the pool.
     pub limits_from: String,
+    /// What else there is to say to whoever looks at the pool.
+    pub notes: Notes,
     /// What the user wants.
     pub policy: Policy,
     /// Where to listen; DELs that the plugin could not deliver lie beside it.
@@ -119,6 +123,7 @@ impl Daemon {
             node,
             limits,
             limits_from,
+            notes,
             policy,
             socket,
             metrics_port,
@@ -136,7 +141,8 @@ impl Daemon {
         let handle = Handle::new(inlet.clone(), clock);
         let shown = wire::instance_limits(limits, limits_from);
         let counters = Arc::<Counters>::default();
-        let service = Service::new(handle.clone(), Arc::clone(&counters), node.clone(), shown);
+        let service =
+            Service::new(handle.clone(), Arc::clone(&counters), node.clone(), shown, notes);
         let (mut engine, mut first) =
             Engine::new(Boot { node, limits, policy, record }, clock.now());
         // Before any address is given: pods may run of which the record has lost every word.

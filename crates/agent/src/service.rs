@@ -14,6 +14,7 @@ use tonic::{Request, Response, Status};
 use crate::adding::Adding;
 use crate::handle::{Handle, Stopped};
 use crate::metrics::Counters;
+use crate::notes::Notes;
 use crate::wire;
 
 /// How long a caller is taken to wait that does not say so; longer than any setting lets an Add
@@ -28,6 +29,7 @@ pub(crate) struct Service {
     adding: Adding,
     node: Node,
     limits: v1::InstanceLimits,
+    notes: Notes,
 }
 
 impl Service {
@@ -36,8 +38,9 @@ impl Service {
         counters: Arc<Counters>,
         node: Node,
         limits: v1::InstanceLimits,
+        notes: Notes,
     ) -> Self {
-        Self { handle, counters, adding: Adding::default(), node, limits }
+        Self { handle, counters, adding: Adding::default(), node, limits, notes }
     }
 }
 
@@ -132,7 +135,8 @@ impl Ipam for Service {
         &self,
         _request: Request<v1::ViewRequest>,
     ) -> Result<Response<v1::ViewReply>, Status> {
-        let view = self.handle.view().await?;
+        let mut view = self.handle.view().await?;
+        view.blocked.extend(self.notes.lines());
         Ok(Response::new(wire::view(&self.node, self.limits.clone(), view)))
     }
 }

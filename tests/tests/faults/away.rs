@@ -83,6 +83,15 @@ async fn while_ec2_is_a_black_hole_the_warm_pool_serves() -> Result<()> {
     ec2_is_away("fhole", "14s", go, async |cluster| reconnect(&cluster.nodes[0]).await).await
 }
 
+/// Neither EC2 nor the metadata service, from which the credentials come.
+#[tokio::test(flavor = "multi_thread")]
+async fn while_everything_is_a_black_hole_the_warm_pool_serves() -> Result<()> {
+    let go = async |cluster: &ExecCluster| {
+        cut_off_from(&cluster.nodes[0], "ip daddr 169.254.169.254", "drop").await
+    };
+    ec2_is_away("fall", "14s", go, async |cluster| reconnect(&cluster.nodes[0]).await).await
+}
+
 /// The pool's free single addresses, each with its ENI.
 async fn free_addresses(node: &ExecNode) -> Result<Vec<(String, String)>> {
     let view = node.view().await?;

@@ -1,37 +1,86 @@
-//! Starts while EC2 and the metadata service, from which the credentials come too, do not answer.
+//! Starts while EC2, the metadata service and STS, or some of them, do not answer. The API server is not
+//! among them: nothing of ours asks it anything.
 
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use serde_json::json;
 use tests::cluster::Spec;
-use tests::exec::ExecCluster;
-use tests::process::{PATIENCE, eventually};
+use tests::exec::{ExecCluster, ExecNode};
+use tests::process::{PATIENCE, Process, eventually, in_netns};
 
 use crate::away::{cut_off_from, reconnect};
 use crate::{all_reachable, run_patiently};
 
 /// Far above what it takes, which is printed: under a second.
 const BOUND: Duration = Duration::from_secs(5);
-/// Until the pool grows again. A daemon that finds no credentials at all, as where the metadata service
-/// refuses connections, asks EC2 again after a minute.
+/// Until the pool grows again: what has failed several times is tried again within a minute or so.
 const GROWS_AFTER: Duration = Duration::from_secs(100);
-/// EC2 and the metadata service.
-const EVERYTHING: &str = "ip daddr 169.254.169.254";
+/// Packets to EC2, to the metadata service, to both, and to STS.
+const EC2: &str = "ip daddr 169.254.169.254 tcp dport 8773";
+const METADATA: &str = "ip daddr 169.254.169.254 tcp dport 80";
+const BOTH: &str = "ip daddr 169.254.169.254";
+const STS: &str = "tcp dport 4566";
+const EVERYTHING: &str = "tcp dport { 80, 4566, 8773 }";
+/// What is said of each of them in `ipamd status`, at the latest when a call has timed out.
+const EC2_AWAY: &str = "EC2 does not answer";
+const METADATA_AWAY: &str = "METADATA_AWAY: the metadata service does not answer";
+const NO_CREDENTIALS: &str = "no credentials yet";
 /// In the state directory of each node.
 const NODE_FILE: &str = "tidepool-node.json";
 
-/// The daemon dies, and another starts while packets to EC2 and to the metadata service meet
-/// `verdict`.
+/// moto's server on the node itself, as STS: a witness that others wrote.
+async fn start_sts(node: &mut ExecNode) -> Result<Process> {
+    let program = std::env::var_os("TIDEPOOL_MOTO_SERVER").unwrap_or_else(|| "moto_server".into());
+    let log = node.state_directory().join("sts.log");
+    let mut command = in_netns(&node.netns, program);
+    let mut moto = Process::start("moto", command.args(["-H", "127.0.0.1", "-p", "4566"]), &log)?;
+    moto.wait_until("it runs", async || {
+        let said = std::fs::read_to_string(&log).context("read its log")?;
+        ensure!(said.contains("Running on "), "not yet");
+        Ok(())
+    })
+    .await?;
+    let token = node.state_directory().join("token");
+    std::fs::write(&token, "header.claims.signature").context("write a token")?;
+    node.configure(&[
+        ("AWS_ROLE_ARN", "arn:aws:iam::111122223333:role/aws-node"),
+        ("AWS_WEB_IDENTITY_TOKEN_FILE", &token.display().to_string()),
+        ("AWS_ENDPOINT_URL_STS", "http://127.0.0.1:4566"),
+    ]);
+    Ok(moto)
+}
+
+/// Waits until `ipamd status` says each of the `texts`.
+async fn until_said(node: &ExecNode, texts: &[&str]) -> Result<()> {
+    eventually("word of what is away", PATIENCE, async || {
+        let status = node.status().await?;
+        let unsaid = texts.iter().find(|text| !status.contains(**text));
+        ensure!(unsaid.is_none(), "{unsaid:?} is not said:\n{status}");
+        Ok(())
+    })
+    .await
+}
+
+/// The daemon dies, and another starts while `packets` meet `verdict`.
 #[expect(clippy::print_stdout, reason = "how long it takes is worth knowing")]
-async fn starts_cut_off(name: &str, verdict: &str) -> Result<()> {
+async fn starts_cut_off(name: &str, packets: &str, verdict: &str, said: &[&str]) -> Result<()> {
     let settings = [("WARM_IP_TARGET", "4"), ("IP_COOLDOWN_PERIOD", "1")];
     let spec = Spec::new(name, "m5.large", 1, &settings);
     ExecCluster::with(spec, async |cluster| {
+        let node = &mut cluster.nodes[0];
+        let sts = if packets.contains("4566") {
+            let sts = start_sts(node).await?;
+            node.stop_ipamd().await?;
+            node.start_ipamd().await.context("with the role of a service account")?;
+            Some(sts)
+        } else {
+            None
+        };
         let mut pods = cluster.nodes[0].runtime.run_all("p", 3).await?;
         cluster.books_agree(&[]).await.context("before")?;
         cluster.nodes[0].kill_ipamd().await?;
-        cut_off_from(&cluster.nodes[0], EVERYTHING, verdict).await?;
+        cut_off_from(&cluster.nodes[0], packets, verdict).await?;
 
         let start = Instant::now();
         let node = &mut cluster.nodes[0];
@@ -44,6 +93,7 @@ async fn starts_cut_off(name: &str, verdict: &str) -> Result<()> {
         println!("{name}: it answers after {answers:.0?}, ADD {added:.0?}, DEL {deleted:.0?}");
         ensure!(deleted < BOUND, "ADD took {added:?} from the start, ADD and DEL {deleted:?}");
         all_reachable(node, &pods).await?;
+        until_said(node, said).await?;
 
         reconnect(node).await?;
         let node = &cluster.nodes[0];
@@ -51,19 +101,44 @@ async fn starts_cut_off(name: &str, verdict: &str) -> Result<()> {
             pods.push(run_patiently(node, name, GROWS_AFTER).await?);
         }
         all_reachable(node, &pods).await?;
-        cluster.books_agree(&[]).await
+        cluster.books_agree(&[]).await?;
+        drop(sts);
+        eventually("end of the word of what was away", GROWS_AFTER, async || {
+            let status = cluster.nodes[0].status().await?;
+            let still = said.iter().find(|text| status.contains(**text));
+            ensure!(still.is_none(), "{still:?} is still said:\n{status}");
+            Ok(())
+        })
+        .await
     })
     .await
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_start_in_a_black_hole_serves_fresh_pods() -> Result<()> {
-    starts_cut_off("fbhole", "drop").await
+    starts_cut_off("fbhole", EVERYTHING, "drop", &[EC2_AWAY, METADATA_AWAY, NO_CREDENTIALS]).await
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_start_that_is_refused_everywhere_serves_fresh_pods() -> Result<()> {
-    starts_cut_off("fbrst", "reject with tcp reset").await
+    let said = [EC2_AWAY, METADATA_AWAY, NO_CREDENTIALS];
+    starts_cut_off("fbrst", BOTH, "reject with tcp reset", &said).await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_start_while_ec2_alone_is_a_black_hole_serves_fresh_pods() -> Result<()> {
+    starts_cut_off("fbec2", EC2, "drop", &[EC2_AWAY, "(DescribeNetworkInterfaces: "]).await
+}
+
+/// The credentials come from there too.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_start_while_the_metadata_service_is_a_black_hole_serves_fresh_pods() -> Result<()> {
+    starts_cut_off("fbimds", METADATA, "drop", &[METADATA_AWAY, NO_CREDENTIALS]).await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_start_while_sts_is_a_black_hole_serves_fresh_pods() -> Result<()> {
+    starts_cut_off("fbsts", STS, "drop", &[EC2_AWAY, NO_CREDENTIALS]).await
 }
 
 /// What the metadata service says of the ENIs is old. Nothing is decided by it.
@@ -95,7 +170,7 @@ async fn a_daemon_that_is_on_another_instance_than_it_was_told_ends() -> Result<
         let node = &mut cluster.nodes[0];
         node.stop_ipamd().await?;
         std::fs::copy(others, mine).context("copy what is kept of the other node")?;
-        cut_off_from(node, EVERYTHING, "drop").await?;
+        cut_off_from(node, BOTH, "drop").await?;
         node.start_ipamd_unready().await?;
         reconnect(node).await?;
         eventually("end of the daemon", PATIENCE, async || {

@@ -5,7 +5,7 @@ use std::future::Future;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use agent::{Config, Edges, Inlet};
+use agent::{Config, Edges, Inlet, Notes};
 use hyper_util::rt::TokioIo;
 use ipam::event::{Event, HostEni, LinkState};
 use ipam::id::{BootId, InstanceId, SecurityGroupId};
@@ -252,6 +252,7 @@ fn config(directory: &Path) -> Config {
         },
         socket: PathBuf::from(directory).join("run/ipamd.sock"),
         metrics_port: None,
+        notes: Notes::default(),
         state_directory: PathBuf::from(directory).join("state"),
         inherited: Record::default(),
     }
