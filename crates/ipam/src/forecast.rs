@@ -11,7 +11,8 @@ use std::collections::BTreeMap;
 
 use self::run::Run;
 use crate::call::Action;
-use crate::event::Refusal;
+use crate::event::{Refusal, RefusalCode};
+use crate::plan::full_of_pods;
 use crate::policy::{Limits, Policy};
 use crate::view::EniView;
 
@@ -54,11 +55,15 @@ pub struct Unplaced {
 /// The same arguments give the same answer. Cost: that of running as many pods as fit.
 #[must_use]
 pub fn forecast(limits: Limits, policy: Policy, n_pods: u32) -> Forecast {
+    let max_pods = policy.max_pods;
     let mut run = Run::start(limits, policy);
     let mut peak_unused = run.n_unused();
     let mut unplaced = None;
     for n_placed in 0..n_pods {
-        if let Err(refusal) = run.add_pod(n_placed) {
+        // A pool may hold more, above all with prefixes, but no kubelet starts a pod for it.
+        let placed =
+            if n_placed < max_pods { run.add_pod(n_placed) } else { Err(beyond(max_pods)) };
+        if let Err(refusal) = placed {
             // Pods only come, so those after it fare no better.
             unplaced = Some(Unplaced { n_pods: n_pods - n_placed, refusal });
             break;
@@ -72,6 +77,11 @@ pub fn forecast(limits: Limits, policy: Policy, n_pods: u32) -> Forecast {
         calls: run.into_calls(),
         unplaced,
     }
+}
+
+fn beyond(max_pods: u32) -> Refusal {
+    let (code, message) = (RefusalCode::MaxPods, full_of_pods(max_pods.into()));
+    Refusal { code, message, retry_after: None }
 }
 
 impl Forecast {
@@ -141,7 +151,9 @@ mod tests {
         check(Mode::SecondaryIp, 9, 5, u32::MAX, Some((u32::MAX - 5, "MAX_PODS")));
         check(Mode::Prefix, 9, 500, 144, None);
         check(Mode::Prefix, 9, 500, 150, Some((6, "ENI_LIMIT")));
-        check(Mode::Prefix, 9, 20, 40, Some((8, "MAX_PODS")));
+        check(Mode::Prefix, 9, 20, 40, Some((20, "MAX_PODS")));
+        check(Mode::Ipv6, 9, 110, 110, None);
+        check(Mode::Ipv6, 9, 110, 500, Some((390, "MAX_PODS")));
     }
 
     #[test]

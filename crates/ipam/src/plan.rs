@@ -189,6 +189,14 @@ pub fn plan(situation: &Situation, policy: &Policy, limits: &Limits, now: Timest
     planner.finish(surplus)
 }
 
+/// Why a node that has `max_pods` pods gets no address for another.
+pub(crate) fn full_of_pods(max_pods: u64) -> String {
+    format!(
+        "the node may have {max_pods} pods with an address and has them; raise its max pods or \
+         schedule elsewhere"
+    )
+}
+
 /// The subnets that are asked for blocks, and whether for prefixes.
 type Asked<'a> = BTreeSet<(&'a SubnetId, bool)>;
 

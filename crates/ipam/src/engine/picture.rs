@@ -141,7 +141,9 @@ impl Engine {
     pub(super) fn most(&self) -> Most {
         let limits = self.learnt_limits();
         let enis = limits.enis_allowed(&self.policy).saturating_sub(self.n_foreign());
-        let blocks = u64::from(enis) * u64::from(limits.blocks_per_eni());
+        let refused = self.pool.enis.values().filter_map(|eni| eni.refused);
+        let learnt = refused.map(|refused| refused.limit).min().unwrap_or(u16::MAX);
+        let blocks = u64::from(enis) * u64::from(limits.blocks_per_eni().min(learnt));
         Most { enis, addresses: blocks.saturating_mul(self.mode().block_size()) }
     }
 }

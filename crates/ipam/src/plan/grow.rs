@@ -104,11 +104,7 @@ impl<'a> Planner<'a> {
         if self.n_over_max_pods > 0 {
             self.block(Blocked {
                 code: RefusalCode::MaxPods,
-                why: format!(
-                    "the node may have {} pods with an address and has them; raise its max pods \
-                     or schedule elsewhere",
-                    self.max_pods
-                ),
+                why: super::full_of_pods(self.max_pods),
                 until: None,
                 passes_at: None,
             });
@@ -181,9 +177,11 @@ impl<'a> Planner<'a> {
         self.mode.block_size()
     }
 
-    /// Addresses that a full ENI has for pods.
+    /// Addresses that a full ENI has for pods: fewer than the limits say if EC2 has refused them on
+    /// one, since all ENIs of an instance take as many.
     pub(super) fn eni_size(&self) -> u64 {
-        u64::from(self.blocks_per_eni) * self.block_size()
+        let learnt = self.situation.enis.iter().map(|eni| eni.limit).min().unwrap_or(u16::MAX);
+        u64::from(self.blocks_per_eni.min(learnt)) * self.block_size()
     }
 
     fn block(&mut self, blocked: Blocked) {

@@ -211,6 +211,21 @@ fn limits_are_learnt_from_refusals() {
     assert_eq!(node.ec2.n_mutating(), before, "no creating and deleting for ever");
 }
 
+/// One spare ENI is worth what such an ENI carries, not what its type was thought to.
+#[test]
+fn a_spare_eni_is_as_large_as_refusals_have_taught() {
+    let settings = WarmSettings::default();
+    let ec2 = Ec2::new(limits("t3.small"));
+    let mut node = Node::start_with(ec2, limits("m5.large"), policy(Mode::SecondaryIp, settings));
+    node.settle();
+    node.pass(secs(3600));
+    node.run_pod(0);
+    node.pass(secs(3600));
+    // One pod and three spare addresses; thought to be worth nine, they would take a third ENI.
+    assert_eq!(node.ec2.n_attached(), 2, "{:?}", node.ec2.n_blocks());
+    assert_eq!(node.view().most.addresses, 9);
+}
+
 #[test]
 fn limits_that_are_far_too_high_cost_some_calls_and_no_address() {
     let prefixes = policy(Mode::Prefix, WarmSettings::default());
