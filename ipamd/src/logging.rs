@@ -1,9 +1,9 @@
 //! Log lines as JSON, to where the settings say.
 
-use std::fs::{self, File, OpenOptions};
+mod bounded_file;
+
 use std::io;
-use std::path::Path;
-use std::sync::Arc;
+use std::sync::Mutex;
 
 use tracing::Level;
 use tracing_subscriber::filter::Targets;
@@ -11,6 +11,7 @@ use tracing_subscriber::fmt::MakeWriter;
 use tracing_subscriber::layer::SubscriberExt as _;
 use tracing_subscriber::util::SubscriberInitExt as _;
 
+use self::bounded_file::BoundedFile;
 use crate::settings::{LogTarget, SettingError, Settings};
 
 /// The crates whose lines the level is for. Of all others only warnings are of interest.
@@ -28,12 +29,12 @@ pub(crate) fn start(settings: &Settings) -> Result<(), SettingError> {
         LogTarget::Stdout => init(settings.log_level, io::stdout),
         LogTarget::Stderr => init(settings.log_level, io::stderr),
         LogTarget::File(path) => {
-            let file = open(path).map_err(|fault| SettingError {
+            let file = BoundedFile::open(path).map_err(|fault| SettingError {
                 variable: "AWS_VPC_K8S_CNI_LOG_FILE",
                 value: path.display().to_string(),
                 allowed: format!("cannot be appended to ({fault}); stdout and stderr can"),
             })?;
-            init(settings.log_level, Arc::new(file));
+            init(settings.log_level, Mutex::new(file));
         }
     }
     Ok(())
@@ -50,11 +51,4 @@ fn init(level: Level, writer: impl for<'a> MakeWriter<'a> + Send + Sync + 'stati
         .with_span_list(false)
         .with_writer(writer);
     tracing_subscriber::registry().with(filter).with(lines).init();
-}
-
-fn open(path: &Path) -> io::Result<File> {
-    if let Some(directory) = path.parent() {
-        fs::create_dir_all(directory)?;
-    }
-    OpenOptions::new().create(true).append(true).open(path)
 }
