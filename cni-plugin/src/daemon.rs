@@ -143,21 +143,20 @@ impl Daemon {
         }
     }
 
-    /// Gives the attachment's addresses back and returns what they were.
+    /// Gives the attachment's addresses back and returns what they were. If the daemon cannot record
+    /// that, it goes on trying, and says so.
     pub(crate) async fn del(
         &mut self,
         attachment: &Attachment,
         pod: &Pod,
         until: Instant,
-    ) -> Result<Vec<v1::PodAddress>, DaemonError> {
+    ) -> Result<v1::DelReply, DaemonError> {
         let request = v1::DelRequest {
             attachment: Some(wire_attachment(attachment)),
             pod: Some(wire_pod(pod)),
             client_version: proto::VERSION.to_owned(),
         };
-        let reply =
-            self.call("Del", until, request, async |client, request| client.del(request).await);
-        Ok(reply.await?.released)
+        self.call("Del", until, request, async |client, request| client.del(request).await).await
     }
 
     /// What the daemon has on record for the attachment.

@@ -20,9 +20,9 @@ const PATIENCE: Duration = Duration::from_secs(5);
 ///
 /// # Errors
 ///
-/// Code 11 if the daemon will not (it judges the call wrong), 5 if it cannot (it is away, or its
-/// record cannot be written) and no note can be left for it either, [`Failure::LinkRemoval`] if
-/// something of the link stays. All that can be done is done before.
+/// Code 11 if the daemon will not (it judges the call wrong), 5 if it is away and no note can be left
+/// for it either, [`Failure::LinkRemoval`] if something of the link stays. All that can be done is
+/// done before.
 pub(crate) async fn del(del: &Del) -> Result<(), CniError> {
     let mut identity = Identity::of(&del.conf.veth_prefix, &del.attachment, &del.pod)?;
     if let Some(result) = &del.prev_result {
@@ -32,7 +32,7 @@ pub(crate) async fn del(del: &Del) -> Result<(), CniError> {
     let released = tell(del).await;
     failpoint::pass("del", "answered");
     let addresses = match &released {
-        Ok(released) if !released.is_empty() => parsed(released),
+        Ok(reply) if !reply.released.is_empty() => parsed(&reply.released),
         Ok(_) | Err(_) => recorded(del),
     };
     let removed = datapath::pod::del(&identity.removal(addresses)).await;
@@ -40,14 +40,15 @@ pub(crate) async fn del(del: &Del) -> Result<(), CniError> {
     match &released {
         Err(error) if error.is_judgement() => return Err(error.try_again()),
         Err(error) => remember(socket(&del.conf), &del.attachment, error)?,
-        Ok(_) => {}
+        Ok(reply) if reply.unrecorded.is_empty() => {}
+        Ok(reply) => keep_too(socket(&del.conf), &del.attachment, &reply.unrecorded),
     }
     let removed = removed.map_err(|error| Failure::LinkRemoval.error(error.to_string()))?;
     tracing::info!(link = ?removed.link, addresses = ?removed.addresses, "pod disconnected");
     Ok(())
 }
 
-async fn tell(del: &Del) -> Result<Vec<v1::PodAddress>, DaemonError> {
+async fn tell(del: &Del) -> Result<v1::DelReply, DaemonError> {
     let until = Instant::now() + PATIENCE.min(del.conf.ipamd_timeout);
     let mut daemon = Daemon::connect(socket(&del.conf), until).await?;
     daemon.del(&del.attachment, &del.pod, until).await
@@ -68,6 +69,15 @@ pub(crate) fn remember(
         let details = format!("{error}; and {}", crate::failure::chain(why));
         CniError::new(ErrorCode::Io, "cannot leave the DEL on disk for ipamd", details)
     })
+}
+
+/// Leaves the DEL on disk beside a daemon that has it in mind: for its successor. If the disk takes
+/// nothing, the daemon alone knows.
+fn keep_too(socket: &Path, attachment: &Attachment, why: &str) {
+    match pending::leave(socket, attachment) {
+        Ok(()) => tracing::warn!(why, "DEL left on disk for ipamd"),
+        Err(error) => tracing::warn!(why, %error, "DEL is known to the running ipamd alone"),
+    }
 }
 
 /// What the daemon released. What cannot be read is left out: it was never on a link either.

@@ -193,7 +193,7 @@ impl Ipam for Service {
         let key = key(request.into_inner().attachment);
         let record = self.0.lock().unwrap().records.remove(&key);
         let released = record.map(|record| record.addresses).unwrap_or_default();
-        Ok(Response::new(v1::DelReply { released }))
+        Ok(Response::new(v1::DelReply { released, unrecorded: String::new() }))
     }
 
     async fn check(

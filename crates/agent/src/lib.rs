@@ -45,6 +45,7 @@ use crate::clock::Clock;
 use crate::event_loop::EventLoop;
 use crate::handle::{Handle, Message};
 use crate::metrics::Counters;
+use crate::pending_dels::Unrecorded;
 use crate::service::Service;
 use crate::state::Store;
 use crate::writer::Writer;
@@ -113,6 +114,7 @@ struct Daemon {
     service: Service,
     event_loop: JoinHandle<thread::JoinHandle<()>>,
     remembered: PathBuf,
+    unrecorded: Unrecorded,
     metrics_port: Option<u16>,
     counters: Arc<Counters>,
 }
@@ -141,8 +143,15 @@ impl Daemon {
         let handle = Handle::new(inlet.clone(), clock);
         let shown = wire::instance_limits(limits, limits_from);
         let counters = Arc::<Counters>::default();
-        let service =
-            Service::new(handle.clone(), Arc::clone(&counters), node.clone(), shown, notes);
+        let unrecorded = Unrecorded::default();
+        let service = Service::new(
+            handle.clone(),
+            Arc::clone(&counters),
+            node.clone(),
+            shown,
+            notes,
+            unrecorded.clone(),
+        );
         let (mut engine, mut first) =
             Engine::new(Boot { node, limits, policy, record }, clock.now());
         // Before any address is given: pods may run of which the record has lost every word.
@@ -157,6 +166,7 @@ impl Daemon {
             service,
             event_loop: tokio::spawn(event_loop.run(inbox)),
             remembered: proto::pending::directory(&socket),
+            unrecorded,
             metrics_port,
             counters,
         })
@@ -167,7 +177,16 @@ impl Daemon {
         listener: UnixListener,
         shutdown: impl Future<Output = ()>,
     ) -> anyhow::Result<()> {
-        let Self { inlet, handle, service, event_loop, remembered, metrics_port, counters } = self;
+        let Self {
+            inlet,
+            handle,
+            service,
+            event_loop,
+            remembered,
+            unrecorded,
+            metrics_port,
+            counters,
+        } = self;
         // Before any Add is served: it may be for an attachment whose DEL is remembered. If the
         // disk hangs, they are applied later.
         let applying = pending_dels::apply_all(&handle, &remembered);
@@ -175,7 +194,7 @@ impl Daemon {
         let sweeping = tokio::spawn(sweep::look_forever(handle.clone(), inlet.clone()));
         let telling = metrics_port
             .map(|port| tokio::spawn(metrics::serve_forever(port, handle.clone(), counters)));
-        let looking = tokio::spawn(pending_dels::apply_forever(handle, remembered));
+        let looking = tokio::spawn(pending_dels::apply_forever(handle, remembered, unrecorded));
         let (stop, stopped) = oneshot::channel::<()>();
         let mut server = tokio::spawn(answer(listener, service, async { drop(stopped.await) }));
         tracing::info!(version = proto::VERSION, "ipamd is serving");

@@ -1,8 +1,11 @@
-//! Applies the DELs that the plugin left in files while no daemon answered.
+//! Applies the DELs that the plugin left in files while no daemon answered, and those that could not
+//! be put on record when they came.
 
+use std::collections::BTreeSet;
 use std::ffi::OsStr;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use ipam::event::Answer;
@@ -31,12 +34,41 @@ enum ApplyError {
     Remove(PathBuf, #[source] io::Error),
 }
 
-/// Looks into `directory` again and again.
-pub(crate) async fn apply_forever(handle: Handle, directory: PathBuf) {
+/// DELs that this daemon was told of but could not put on record. Clones share them.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Unrecorded(Arc<Mutex<BTreeSet<AttachmentKey>>>);
+
+impl Unrecorded {
+    pub(crate) fn add(&self, key: AttachmentKey) {
+        self.with(|keys| keys.insert(key));
+    }
+
+    /// It is on record, or an ADD of the same attachment is newer.
+    pub(crate) fn remove(&self, key: &AttachmentKey) {
+        self.with(|keys| keys.remove(key));
+    }
+
+    fn all(&self) -> BTreeSet<AttachmentKey> {
+        self.with(|keys| keys.clone())
+    }
+
+    fn with<T>(&self, act: impl FnOnce(&mut BTreeSet<AttachmentKey>) -> T) -> T {
+        act(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+}
+
+/// Looks into `directory`, and after what is `unrecorded`, again and again.
+pub(crate) async fn apply_forever(handle: Handle, directory: PathBuf, unrecorded: Unrecorded) {
     let mut looks = tokio::time::interval(LOOK_EVERY);
     loop {
         looks.tick().await;
         apply_all(&handle, &directory).await;
+        for key in unrecorded.all() {
+            if let Ok(Answer::Released(_)) = handle.del(key.clone()).await {
+                tracing::info!(%key, "DEL is on record at last");
+                unrecorded.remove(&key);
+            }
+        }
     }
 }
 

@@ -15,6 +15,7 @@ use crate::adding::Adding;
 use crate::handle::{Handle, Stopped};
 use crate::metrics::Counters;
 use crate::notes::Notes;
+use crate::pending_dels::Unrecorded;
 use crate::wire;
 
 /// How long a caller is taken to wait that does not say so; longer than any setting lets an Add
@@ -30,6 +31,7 @@ pub(crate) struct Service {
     node: Node,
     limits: v1::InstanceLimits,
     notes: Notes,
+    unrecorded: Unrecorded,
 }
 
 impl Service {
@@ -39,8 +41,9 @@ impl Service {
         node: Node,
         limits: v1::InstanceLimits,
         notes: Notes,
+        unrecorded: Unrecorded,
     ) -> Self {
-        Self { handle, counters, adding: Adding::default(), node, limits, notes }
+        Self { handle, counters, adding: Adding::default(), node, limits, notes, unrecorded }
     }
 }
 
@@ -57,6 +60,7 @@ impl Ipam for Service {
         let (key, pod) = (wire::key(attachment)?, wire::pod(pod)?);
         let netns = wire::text("netns", netns)?;
         self.adding.begin(key.clone(), connection.as_ref());
+        self.unrecorded.remove(&key);
         drop(connection);
         self.counters.add_came();
         let came = Instant::now();
@@ -81,13 +85,17 @@ impl Ipam for Service {
         wire::check_version(&client_version)?;
         let key = wire::key(attachment)?;
         self.counters.del_came();
-        match self.handle.del(key).await? {
+        match self.handle.del(key.clone()).await? {
             Answer::Released(held) => {
                 let released = held.iter().map(wire::address).collect();
                 failpoint::pass("replying", "del");
-                Ok(Response::new(v1::DelReply { released }))
+                Ok(Response::new(v1::DelReply { released, unrecorded: String::new() }))
             }
-            Answer::Refused(refusal) => Err(wire::unavailable(&refusal)),
+            Answer::Refused(refusal) => {
+                self.unrecorded.add(key);
+                let unrecorded = refusal.message;
+                Ok(Response::new(v1::DelReply { released: Vec::new(), unrecorded }))
+            }
             answer @ (Answer::Granted(_) | Answer::Collected(_)) => Err(wrong(&answer)),
         }
     }

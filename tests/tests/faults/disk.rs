@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use anyhow::{Context, Result, ensure};
 use proto::v1::{PodView, ViewReply};
 use tests::cluster::Spec;
-use tests::exec::{ExecCluster, Refusal};
+use tests::exec::{ExecCluster, ExecNode, Pod, Refusal};
 use tests::process::{PATIENCE, eventually, output};
 use tokio::process::Command;
 
@@ -67,14 +67,7 @@ async fn a_full_disk_refuses_adds_and_keeps_what_is_there() -> Result<()> {
         let node = &mut cluster.nodes[0];
         let mut pods = node.runtime.run_all("p", 8).await?;
         state.fill()?;
-        // The last page of the log takes some more.
-        let refusal = loop {
-            match node.runtime.run(&format!("q{}", pods.len())).await {
-                Ok(pod) => pods.push(pod),
-                Err(error) => break error.downcast::<Refusal>()?,
-            }
-            ensure!(pods.len() < 40, "nothing is refused although the disk is full");
-        };
+        let refusal = until_refused(node, &mut pods).await?;
         ensure!(refusal.msg.starts_with("STATE_UNWRITABLE: "), "{refusal}");
         let path = state.0.display().to_string();
         ensure!(refusal.msg.contains(&path), "{refusal} does not name {path}");
@@ -100,6 +93,55 @@ async fn a_full_disk_refuses_adds_and_keeps_what_is_there() -> Result<()> {
         cluster.books_agree(&[]).await
     })
     .await
+}
+
+/// Where the daemon's notes lie on the same disk, the daemon itself remembers.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_del_succeeds_though_its_note_finds_no_room_either() -> Result<()> {
+    let state = Tmpfs::mount("ffnote").await?;
+    let store = state.store();
+    let settings = [("WARM_IP_TARGET", "9"), ("AWS_VPC_K8S_CNI_BACKING_STORE", store.as_str())];
+    let spec = Spec::new("ffnote", "m5.4xlarge", 1, &settings);
+    ExecCluster::with(spec, async |cluster| {
+        let node = &mut cluster.nodes[0];
+        let notes = state.0.join("pending-dels");
+        std::fs::create_dir(&notes)?;
+        let beside = node.socket().with_file_name("pending-dels");
+        std::fs::remove_dir(&beside).ok();
+        std::os::unix::fs::symlink(&notes, beside).context("move the notes")?;
+        let mut pods = node.runtime.run_all("p", 3).await?;
+        state.fill()?;
+        let refusal = until_refused(node, &mut pods).await?;
+        ensure!(refusal.msg.starts_with("STATE_UNWRITABLE: "), "{refusal}");
+        let gone = pods.pop().context("no pod")?;
+        node.runtime.remove(&gone).await.context("DEL with a full disk")?;
+        let holds = |view: ViewReply| view.pods.iter().any(|p| has_address(p, &gone.ip));
+        ensure!(holds(node.view().await?), "{} is free, but not on record", gone.ip);
+        let mut left = std::fs::read_dir(&notes)?.filter_map(|note| note.ok()?.metadata().ok());
+        ensure!(left.all(|note| note.len() == 0), "a note found room: this tests nothing");
+
+        state.empty()?;
+        eventually("end of the remembered DEL", PATIENCE, async || {
+            ensure!(!holds(node.view().await?), "{} is still taken", gone.ip);
+            Ok(())
+        })
+        .await?;
+        pods.push(run_patiently(node, "back", PATIENCE).await?);
+        all_reachable(node, &pods).await?;
+        cluster.books_agree(&[]).await
+    })
+    .await
+}
+
+/// Starts pods until one is refused: the last page of the log takes some more.
+async fn until_refused(node: &ExecNode, pods: &mut Vec<Pod>) -> Result<Refusal> {
+    loop {
+        match node.runtime.run(&format!("q{}", pods.len())).await {
+            Ok(pod) => pods.push(pod),
+            Err(error) => return error.downcast(),
+        }
+        ensure!(pods.len() < 40, "nothing is refused although the disk is full");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
