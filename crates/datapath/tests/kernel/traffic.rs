@@ -12,8 +12,13 @@ const SECONDARY: &str = "02:00:00:00:00:11";
 /// A node with two ENIs in a VPC. The router drops what comes in by the wrong ENI, as a VPC does.
 /// 192.0.2.1 is somewhere behind it.
 fn attach_to_vpc(node: &Namespace) -> Namespace {
+    attach_as(["ens5", "ens6"], node)
+}
+
+/// With these names of the ENIs' devices.
+fn attach_as([primary, secondary]: [&str; 2], node: &Namespace) -> Namespace {
     let router = Namespace::new("router");
-    for (device, mac, subnet) in [("ens5", PRIMARY, "10.0.0"), ("ens6", SECONDARY, "10.0.1")] {
+    for (device, mac, subnet) in [(primary, PRIMARY, "10.0.0"), (secondary, SECONDARY, "10.0.1")] {
         let peer = format!("peer name to-{device} netns {}", router.name());
         node.ip(&format!("link add {device} address {mac} type veth {peer}"));
         router.ip(&format!("addr add {subnet}.1/24 dev to-{device}"));
@@ -24,12 +29,12 @@ fn attach_to_vpc(node: &Namespace) -> Namespace {
     router.ip("link set lo up");
     router.ip("addr add 192.0.2.1/32 dev lo");
     for pod in 20..24 {
-        router.ip(&format!("route add 10.0.0.{pod} via 10.0.0.10 dev to-ens5 onlink"));
-        router.ip(&format!("route add 10.0.1.{pod} via 10.0.1.10 dev to-ens6 onlink"));
+        router.ip(&format!("route add 10.0.0.{pod} via 10.0.0.10 dev to-{primary} onlink"));
+        router.ip(&format!("route add 10.0.1.{pod} via 10.0.1.10 dev to-{secondary} onlink"));
     }
     node.ip("link set lo up");
-    node.ip("addr add 10.0.0.10/24 dev ens5");
-    node.ip("link set ens5 up");
+    node.ip(&format!("addr add 10.0.0.10/24 dev {primary}"));
+    node.ip(&format!("link set {primary} up"));
     node.ip("route add default via 10.0.0.1");
     set_up_enis(node);
     router
@@ -84,6 +89,38 @@ fn pods_and_node_reach_each_other() {
         // Large packets too.
         assert!(a.namespace.pings("-M do -s 8973 10.0.1.20"));
     });
+}
+
+/// Images name the devices differently, and set the reverse path filter as they like. The router checks
+/// the source of what it gets, as a VPC does.
+#[test]
+fn pods_are_reached_whatever_the_image_has_set() {
+    for devices in [["eth0", "eth1"], ["ens5", "ens6"], ["enX0", "enX1"]] {
+        for rp_filter in ["0", "1", "2"] {
+            on_node(|node| {
+                for of in ["all", "default"] {
+                    node.set_sysctl(&format!("net/ipv4/conf/{of}/rp_filter"), rp_filter);
+                }
+                let router = attach_as(devices, node);
+                let what = format!("{devices:?}, rp_filter {rp_filter}");
+                let a = Pod::added(node, "a", &["10.0.0.20@main"]);
+                let b = Pod::added(node, "b", &["10.0.1.20@2"]);
+                for (from, to) in [
+                    (&a.namespace, "192.0.2.1"),
+                    (&b.namespace, "192.0.2.1"),
+                    (&a.namespace, "10.0.1.20"),
+                    (node, "10.0.1.20"),
+                    (&router, "10.0.0.20"),
+                    (&router, "10.0.1.20"),
+                ] {
+                    let dump = || format!("{}\n{}", node.dump(), router.dump());
+                    assert!(from.pings(to), "{what}: {} to {to}\n{}", from.name(), dump());
+                }
+                let loose = node.sysctl(&format!("net/ipv4/conf/{}/rp_filter", devices[0]));
+                assert_eq!(loose, "2", "{what}");
+            });
+        }
+    }
 }
 
 /// Fresh namespaces give both ends the same index, and the kernel then reports their carrier a
