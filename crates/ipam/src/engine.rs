@@ -84,6 +84,8 @@ pub struct Engine {
     host: Vec<HostEni>,
     /// Whether its answer to that is still to come.
     host_asked: bool,
+    /// When an ENI was last given back because its device had not come.
+    replaced_at: Option<Timestamp>,
     /// Since when the pool wants to grow.
     small_since: Option<Timestamp>,
     surplus_enis: Ripening,
@@ -145,6 +147,7 @@ impl Engine {
             learnt: Learnt::nothing(now),
             host: Vec::new(),
             host_asked: false,
+            replaced_at: None,
             small_since: None,
             surplus_enis: Ripening::new(policy.shrink_delay * ENIS_STAY_LONGER),
             surplus_blocks: Ripening::new(policy.shrink_delay),
@@ -224,6 +227,7 @@ impl Engine {
         self.serve(now);
         self.look(now);
         self.recall(now);
+        self.replace_absent(now);
         self.advance_enis(now);
         self.grow(now);
         self.repeat_creates(now);

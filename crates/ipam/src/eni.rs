@@ -25,6 +25,8 @@ pub(crate) struct Eni {
     pub(crate) since: Timestamp,
     /// When a call last changed it: what EC2 described before that is out of date.
     pub(crate) changed_at: Timestamp,
+    /// Since when the host has been without its device, though it is attached.
+    pub(crate) absent_since: Option<Timestamp>,
     /// What EC2 has refused to put on it.
     pub(crate) refused: Option<Refused>,
     pub(crate) stage: Stage,

@@ -15,7 +15,7 @@ use crate::time::Timestamp;
 /// How many times longer growth may wait while the next pod would find an address.
 const TURNS_WHILE_NOT_DRY: u32 = 10;
 /// After so many failures in a row the host's side of an ENI counts as broken.
-const LINK_ATTEMPTS: u32 = 3;
+pub(super) const LINK_ATTEMPTS: u32 = 3;
 
 /// Which waiting pods may hope for an address.
 #[derive(Debug, Clone)]
@@ -178,7 +178,7 @@ impl Engine {
 
     /// Not as long as a pod is on record with it, be it with an address that is not counted: one of
     /// the family that was in force when the pod came.
-    fn is_removable(&self, eni: &Eni) -> bool {
+    pub(super) fn is_removable(&self, eni: &Eni) -> bool {
         let mut held = self.record.assignments().values();
         eni.origin == Origin::Tagged && !held.any(|held| held.eni == eni.id)
     }

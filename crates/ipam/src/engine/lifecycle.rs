@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use super::Engine;
+use super::growth::LINK_ATTEMPTS;
 use super::inventory::LAG;
 use crate::bucket::Urgency;
 use crate::call::{Action, Ec2Call, EniFacts};
@@ -15,6 +16,10 @@ use crate::time::Timestamp;
 
 /// How soon the host's side is tried again; devices appear within seconds of an attach.
 const HOST: Pace = Pace::new(500, 30_000);
+/// How long a device may take to appear; on a busy host minutes have been seen.
+const LATEST_DEVICE: Duration = Duration::from_secs(150);
+/// How soon another ENI may be replaced whose device has not come.
+const BETWEEN_REPLACEMENTS: Duration = Duration::from_secs(3600);
 /// How long EC2 takes as a rule to detach an ENI; a delete before that is refused.
 const DETACHING: Duration = Duration::from_secs(5);
 /// EC2's highest device index, as other tools take it.
@@ -108,6 +113,7 @@ impl Engine {
             tags: facts.tags.clone(),
             since: now,
             changed_at: now,
+            absent_since: None,
             refused: None,
             stage,
             blocks: std::collections::BTreeMap::new(),
@@ -156,16 +162,26 @@ impl Engine {
             let changed_at = self.pool.enis[eni].changed_at;
             self.enis_look.ask(now.max(changed_at + LAG));
         }
-        if let Some(Stage::Attached { link, .. }) = self.stage_mut(eni) {
-            let times = match link {
-                Link::Failed { times, .. } => *times,
-                Link::Awaited | Link::Ready => 0,
+        if let Some(found) = self.pool.enis.get_mut(eni) {
+            found.absent_since = match state {
+                LinkState::Absent => found.absent_since.or(Some(now)),
+                LinkState::Ready | LinkState::Failed(_) => None,
             };
-            *link = match state {
-                LinkState::Ready => Link::Ready,
-                LinkState::Absent => Link::Awaited,
-                LinkState::Failed(why) => Link::Failed { why, times: times.saturating_add(1) },
-            };
+            let why_absent = is_overdue(found, now).then(|| no_device(found));
+            if let Stage::Attached { link, .. } = &mut found.stage {
+                let times = match link {
+                    Link::Failed { times, .. } => *times,
+                    Link::Awaited | Link::Ready => 0,
+                };
+                *link = match (state, why_absent) {
+                    (LinkState::Ready, _) => Link::Ready,
+                    (LinkState::Absent, None) => Link::Awaited,
+                    (LinkState::Absent, Some(why)) => Link::Failed { why, times: LINK_ATTEMPTS },
+                    (LinkState::Failed(why), _) => {
+                        Link::Failed { why, times: times.saturating_add(1) }
+                    }
+                };
+            }
         }
         if self.unready().is_none() {
             self.retries.clear(&Subject::Host);
@@ -173,6 +189,25 @@ impl Engine {
             let why = "the host's side of an ENI is not ready".to_owned();
             self.retries.fail(Subject::Host, HOST, RefusalCode::LinkFailing, why, now);
             self.host_asked = false;
+        }
+    }
+
+    /// Gives an ENI back of which no device has come, if nobody has an address of it; what is still
+    /// wanted is had from another. One in a while: on a sick host the next fares no better.
+    pub(super) fn replace_absent(&mut self, now: Timestamp) {
+        let waits = self.replaced_at.is_some_and(|at| now < at + BETWEEN_REPLACEMENTS);
+        if waits || !self.enis_look.is_known() || self.record_hold(now).is_some() {
+            return;
+        }
+        let hopeless = self.pool.enis.values().find(|eni| {
+            is_overdue(eni, now)
+                && self.is_removable(eni)
+                && !eni.in_use(self.policy.cooldown, now)
+                && !self.is_busy(&eni.id)
+        });
+        if let Some(eni) = hopeless.map(|eni| eni.id.clone()) {
+            self.replaced_at = Some(now);
+            self.drain(&eni, now);
         }
     }
 
@@ -250,6 +285,21 @@ impl Engine {
         };
         if pods_wait { Urgency::PodsWait } else { Urgency::Background }
     }
+}
+
+/// Whether its device should have come long ago.
+fn is_overdue(eni: &Eni, now: Timestamp) -> bool {
+    eni.absent_since.is_some_and(|since| since + LATEST_DEVICE <= now)
+}
+
+fn no_device(eni: &Eni) -> String {
+    format!(
+        "EC2 has attached it, but no device with its hardware address {} has appeared on the host \
+         for {} s; it serves no pods, and is replaced if it has none. If that repeats, replace \
+         the instance",
+        eni.mac,
+        LATEST_DEVICE.as_secs()
+    )
 }
 
 /// When an ENI that is being detached may be deleted.

@@ -91,7 +91,7 @@ impl Engine {
         }
     }
 
-    fn drain(&mut self, eni: &EniId, now: Timestamp) {
+    pub(super) fn drain(&mut self, eni: &EniId, now: Timestamp) {
         if let Some(stage) = self.stage_mut(eni)
             && let Stage::Attached { bond, .. } = stage
         {
