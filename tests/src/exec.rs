@@ -179,6 +179,22 @@ impl Exec {
         try_join_all(pods.iter().map(|pod| self.remove(pod))).await.map(|_| ())
     }
 
+    /// CHECK against what the pod's ADD has printed, as far as it matters.
+    ///
+    /// # Errors
+    ///
+    /// A [`Refusal`] if the plugin finds a difference.
+    pub async fn check(&self, pod: &Pod) -> Result<()> {
+        let result = json!({
+            "cniVersion": "1.0.0",
+            "interfaces": [{"name": "eth0", "sandbox": pod.netns}],
+            "ips": [{"interface": 0, "address": format!("{}/32", pod.ip)}],
+        });
+        let command = self.call("CHECK", pod, self.plugin());
+        let child = self.start(command, json!({"prevResult": result})).await?;
+        read(child.wait_with_output().await?).map(|_| ())
+    }
+
     /// Starts the plugin for the pod's `eth0` and leaves it running.
     ///
     /// # Errors

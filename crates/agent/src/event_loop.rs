@@ -140,7 +140,7 @@ impl EventLoop {
             Query::Ready(reply) => drop(reply.send(self.engine.ready(now))),
             Query::View(reply) => drop(reply.send(self.engine.view(now))),
             Query::Check(key, reply) => {
-                drop(reply.send(self.engine.held(&key).cloned()));
+                drop(reply.send(self.engine.held_by(key).cloned()));
             }
         }
     }

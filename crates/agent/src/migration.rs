@@ -140,6 +140,12 @@ fn key(key: &AttachmentKey) -> AttachmentKey {
     AttachmentKey { network: network.to_owned(), ifname: ifname.to_owned(), ..key.clone() }
 }
 
+/// The network of what is known by its link alone is most likely the shipped one.
+fn named(key: &AttachmentKey) -> AttachmentKey {
+    let network = if key.is_nameless() { SHIPPED.0.to_owned() } else { key.network.clone() };
+    AttachmentKey { network, ..key.clone() }
+}
+
 /// Removes the rules and routes that are left of the dead. What cannot be removed is logged: the next
 /// pod with the address replaces it.
 pub async fn bury(dead: &[Allocation]) {
@@ -162,7 +168,7 @@ pub async fn bury(dead: &[Allocation]) {
 #[must_use]
 pub fn allocations(record: &Record) -> Vec<Allocation> {
     let allocation = |(key, assignment): (&AttachmentKey, &Assignment)| Allocation {
-        key: key.clone(),
+        key: named(key),
         address: assignment.address,
         since_ns: i64::try_from(assignment.since.as_millis())
             .unwrap_or(i64::MAX)

@@ -14,6 +14,7 @@ use ipam::id::AttachmentKey;
 use ipam::record::Assignment;
 use ipam::sighting::{SeenLink, Sighting};
 use ipam::time::Timestamp;
+use ipam::view::PoolView;
 use tokio::time::Instant;
 
 use crate::connections::Rests;
@@ -38,7 +39,7 @@ pub(crate) async fn look_forever(handle: Handle, inlet: Inlet) -> Result<(), Sto
     let mut told = BTreeMap::new();
     let mut rests = Rests::default();
     let mut next = Instant::now() + LOOK_EVERY;
-    tell_people(&mut told, handle.view().await?.quarantined);
+    tell_people(&mut told, handle.view().await?);
     loop {
         tokio::select! {
             Some(change) = changes.next() => {
@@ -60,7 +61,7 @@ pub(crate) async fn look_forever(handle: Handle, inlet: Inlet) -> Result<(), Sto
         if let Some(due) = rests.forget(&view, handle.now()).await {
             next = next.min(Instant::now() + due.since(handle.now()));
         }
-        tell_people(&mut told, view.quarantined);
+        tell_people(&mut told, view);
     }
 }
 
@@ -85,17 +86,19 @@ fn sighting(
     Sighting { begun, links: links.collect(), vanished }
 }
 
-/// Those to which no address is routed, whose mark no link bears, and whose namespace has gone.
+/// Those whose mark no link bears, whose address is routed to no link that may be theirs, and whose
+/// namespace has gone; of what is known by its link alone, the link was all there is.
 async fn vanished(
     assignments: &BTreeMap<AttachmentKey, Assignment>,
     links: &[pod::SeenLink],
 ) -> BTreeSet<AttachmentKey> {
-    let routed: BTreeSet<IpAddr> = links.iter().flat_map(|link| &link.addresses).copied().collect();
+    let unmarked = links.iter().filter(|link| link.owner.is_none());
+    let routed: BTreeSet<IpAddr> = unmarked.flat_map(|link| &link.addresses).copied().collect();
     let marks: BTreeSet<&str> = links.iter().filter_map(|link| link.owner.as_deref()).collect();
     let mut vanished = BTreeSet::new();
     for (key, held) in assignments {
         let has_link = routed.contains(&held.address) || marks.contains(key.mark().as_str());
-        if !has_link && is_gone(Path::new(&held.netns)).await {
+        if !has_link && (key.is_nameless() || is_gone(Path::new(&held.netns)).await) {
             vanished.insert(key.clone());
         }
     }
@@ -111,12 +114,15 @@ async fn is_gone(netns: &Path) -> bool {
 }
 
 /// One line for each address whose state has changed since `told`.
-fn tell_people(told: &mut BTreeMap<IpAddr, String>, quarantined: BTreeMap<IpAddr, String>) {
+fn tell_people(told: &mut BTreeMap<IpAddr, String>, view: PoolView) {
+    let PoolView { quarantined, assignments, .. } = view;
     for (address, link) in quarantined.iter().filter(|(ip, _)| !told.contains_key(*ip)) {
         tracing::warn!(%address, link, "address is in use without a record: quarantined");
     }
     for (address, link) in told.iter().filter(|(ip, _)| !quarantined.contains_key(*ip)) {
-        tracing::info!(%address, link, "address is in quarantine no more");
+        let owner = assignments.iter().find(|(_, held)| held.address == *address);
+        let owner = owner.map(|(key, _)| tracing::field::display(key));
+        tracing::info!(%address, link, owner, "address is in quarantine no more");
     }
     *told = quarantined;
 }
@@ -133,5 +139,52 @@ mod tests {
         check(&directory.path().join("cni-1"), true).await;
         check(&directory.path().join("nowhere/cni-1"), false).await;
         check(Path::new(""), false).await;
+    }
+
+    /// The node's own directory stands for that of the namespaces.
+    #[tokio::test]
+    async fn an_attachment_has_vanished_if_neither_link_nor_namespace_is_left_of_it() {
+        let directory = tempfile::tempdir().unwrap();
+        let (there, gone) = (directory.path().to_owned(), directory.path().join("cni-1"));
+        let address: IpAddr = "10.0.0.9".parse().unwrap();
+        let link = |owner: Option<&str>, is_routed: bool| pod::SeenLink {
+            name: "eni1".to_owned(),
+            owner: owner.map(str::to_owned),
+            addresses: is_routed.then_some(address).into_iter().collect(),
+        };
+        let check = async |network: &str, netns: &Path, links: &[pod::SeenLink], expect: bool| {
+            let key = AttachmentKey { network: network.to_owned(), ..key() };
+            let held = Assignment { address, netns: netns.display().to_string(), ..held() };
+            let vanished = vanished(&BTreeMap::from([(key, held)]), links).await;
+            assert_eq!(!vanished.is_empty(), expect, "{network} {netns:?} {links:?}");
+        };
+        check("net", &gone, &[], true).await;
+        check("net", &there, &[], false).await;
+        check("net", &gone, &[link(Some("c1/eth0"), true)], false).await;
+        check("net", &gone, &[link(Some("c1/eth0"), false)], false).await;
+        check("net", &gone, &[link(None, true)], false).await;
+        // The address is another's by now.
+        check("net", &gone, &[link(Some("c2/eth0"), true)], true).await;
+        // Of what is known by its link alone nobody has told the namespace.
+        check("", Path::new(""), &[], true).await;
+        check("", Path::new(""), &[link(Some("c1/eth0"), true)], false).await;
+        check("net", Path::new(""), &[], false).await;
+    }
+
+    fn key() -> AttachmentKey {
+        let (network, container) = (String::new(), "c1".to_owned());
+        AttachmentKey { network, container, ifname: "eth0".to_owned() }
+    }
+
+    fn held() -> Assignment {
+        Assignment {
+            address: "10.0.0.9".parse().unwrap(),
+            eni: "eni-1".try_into().unwrap(),
+            device_index: 0,
+            network_card: 0,
+            pod: ipam::id::Pod::default(),
+            netns: String::new(),
+            since: Timestamp::default(),
+        }
     }
 }

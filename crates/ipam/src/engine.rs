@@ -167,10 +167,10 @@ impl Engine {
     pub fn handle(&mut self, event: Event, now: Timestamp) -> Vec<Effect> {
         match event {
             Event::Add { request, key, pod, netns, deadline } => {
-                self.add(request, key, pod, netns, deadline, now);
+                self.add(request, self.known_as(key), pod, netns, deadline, now);
             }
             Event::Cancel { request } => self.cancel(request),
-            Event::Del { request, key } => self.del(request, key, now),
+            Event::Del { request, key } => self.del(request, self.known_as(key), now),
             Event::Gc { request, network, valid } => self.gc(request, &network, &valid, now),
             Event::CallDone { id, result } => self.call_done(id, result, now),
             Event::EniLink { eni, link } => self.eni_link(&eni, link, now),
@@ -209,21 +209,23 @@ impl Engine {
         }
     }
 
+    /// What `key` holds: nothing as soon as that is being released.
+    #[must_use]
+    pub fn held_by(&self, key: AttachmentKey) -> Option<&Assignment> {
+        let key = self.known_as(key);
+        self.record.assignments().get(&key).filter(|_| !self.requests.is_releasing(&key))
+    }
+
     /// What is durable, for a snapshot.
     #[must_use]
     pub fn record(&self) -> &Record {
         &self.record
     }
 
-    /// What the attachment holds: nothing as soon as that is being released.
-    #[must_use]
-    pub fn held(&self, key: &AttachmentKey) -> Option<&Assignment> {
-        self.record.assignments().get(key).filter(|_| !self.requests.is_releasing(key))
-    }
-
     /// Works out everything that follows from the present state.
     fn settle(&mut self, now: Timestamp) -> Vec<Effect> {
         self.drop_late_grants(now);
+        self.adopt(now);
         self.serve(now);
         self.look(now);
         self.recall(now);

@@ -178,6 +178,11 @@ impl Eni {
         idle.into_iter().take(usize::from(ask.count())).map(|(_, Reverse(block))| block).collect()
     }
 
+    /// Whether `address` is on its way back to EC2.
+    pub(crate) fn is_leaving(&self, address: IpAddr) -> bool {
+        self.block_of(address).is_some_and(|block| self.blocks[&block].leaving)
+    }
+
     /// The block that holds `address`.
     pub(crate) fn block_of(&self, address: IpAddr) -> Option<Block> {
         // A prefix sorts before the addresses in it, and blocks never overlap.

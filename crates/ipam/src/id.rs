@@ -101,7 +101,8 @@ pub struct BootId(pub String);
 /// A pod's interface as CNI names it; what an address belongs to.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct AttachmentKey {
-    /// The `name` of the network configuration.
+    /// The `name` of the network configuration; empty if all that is known of the attachment is its
+    /// link.
     pub network: String,
     /// `CNI_CONTAINERID`: one sandbox, never used again.
     pub container: String,
@@ -115,11 +116,36 @@ impl AttachmentKey {
     pub fn mark(&self) -> String {
         format!("{}/{}", self.container, self.ifname)
     }
+
+    /// The attachment that `mark` names, of an unknown network; `None` if it is no such mark.
+    #[must_use]
+    pub fn of_mark(mark: &str) -> Option<Self> {
+        let (container, ifname) = mark.split_once('/')?;
+        let names = !container.is_empty() && !ifname.is_empty() && !ifname.contains('/');
+        names.then(|| Self {
+            network: String::new(),
+            container: container.to_owned(),
+            ifname: ifname.to_owned(),
+        })
+    }
+
+    /// As it is known by its link alone. No two attachments have the same container and interface.
+    #[must_use]
+    pub fn nameless(&self) -> Self {
+        Self { network: String::new(), ..self.clone() }
+    }
+
+    /// Whether it is known by its link alone.
+    #[must_use]
+    pub fn is_nameless(&self) -> bool {
+        self.network.is_empty()
+    }
 }
 
 impl fmt::Display for AttachmentKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}/{}/{}", self.network, self.container, self.ifname)
+        let network = if self.is_nameless() { "?" } else { &self.network };
+        write!(f, "{network}/{}/{}", self.container, self.ifname)
     }
 }
 

@@ -13,6 +13,7 @@ use crate::eni::{BlockState, Eni, Origin};
 use crate::id::EniId;
 use crate::policy::Mode;
 use crate::record::Record;
+use crate::sighting::SeenLink;
 use crate::time::Timestamp;
 
 /// Our ENIs by id.
@@ -21,7 +22,7 @@ pub(crate) struct Pool {
     pub(crate) enis: BTreeMap<EniId, Eni>,
     /// Addresses, ours or not, that are in use as the record does not know, each with its link;
     /// without one if that has gone and the rest that follows is not on record yet.
-    pub(crate) quarantine: BTreeMap<IpAddr, Option<String>>,
+    pub(crate) quarantine: BTreeMap<IpAddr, Option<SeenLink>>,
     cooldown: Duration,
 }
 
@@ -65,7 +66,7 @@ impl Pool {
     }
 
     /// Withholds `address`, which is in use at `link`.
-    pub(crate) fn put_in_quarantine(&mut self, address: IpAddr, link: String) {
+    pub(crate) fn put_in_quarantine(&mut self, address: IpAddr, link: SeenLink) {
         self.quarantine.insert(address, Some(link));
         if let Some(state) = self.state_of(address) {
             state.quarantined.insert(address);
@@ -113,9 +114,14 @@ impl Pool {
         }
     }
 
+    /// The ENI that carries `address` for pods.
+    pub(crate) fn eni_of(&self, address: IpAddr) -> Option<&Eni> {
+        self.enis.values().find(|eni| eni.block_of(address).is_some())
+    }
+
     /// Whether any ENI carries `address` for pods.
     pub(crate) fn has(&self, address: IpAddr) -> bool {
-        self.enis.values().any(|eni| eni.block_of(address).is_some())
+        self.eni_of(address).is_some()
     }
 
     /// When each resting address will have rested, ascending.

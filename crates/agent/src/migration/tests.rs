@@ -136,6 +136,19 @@ fn what_is_handed_over_is_what_was_taken_over() {
     assert_eq!(fs::read_to_string(&file).unwrap(), "the incumbent's by now");
 }
 
+/// Otherwise the incumbent would not find it at the runtime's DEL.
+#[test]
+fn what_is_known_by_its_link_alone_is_handed_over_as_the_shipped_networks() {
+    let mut record = Record::default();
+    let taken = taken();
+    let (key, assignment) = taken.assignments().first_key_value().unwrap();
+    record
+        .apply(&Change::Assigned { key: key.nameless(), assignment: assignment.clone() })
+        .unwrap();
+    let expect = AttachmentKey { network: "aws-cni".to_owned(), ..key.clone() };
+    assert_eq!(allocations(&record)[0].key, expect);
+}
+
 #[test]
 fn nothing_is_handed_over_that_is_in_use_or_damaged() {
     let directory = directory_with(taken());

@@ -31,25 +31,36 @@ impl Drop for TestNetns {
     }
 }
 
-async fn a_pod_outlives_the_record(netns: &TestNetns) {
+/// A pod with a link of which nobody has written down whose it is, and one with a mark.
+async fn pods_outlive_the_record(netns: &TestNetns) {
     let node = TestNode::new();
     let daemon = node.start().await;
-    let old = node.client().await.add("old").await.unwrap();
-    netns.ip("link add eni1 type veth peer name eni1-peer");
-    netns.ip("link set eni1 alias old/eth0 up");
-    netns.ip(&format!("route add {old} dev eni1"));
+    let client = node.client().await;
+    let [nobodys, marked] = [client.add("nobodys").await, client.add("marked").await];
+    let (nobodys, marked) = (nobodys.unwrap(), marked.unwrap());
+    for (link, address) in [("eni1", &nobodys), ("eni2", &marked)] {
+        netns.ip(&format!("link add {link} type veth peer name {link}-peer"));
+        netns.ip(&format!("link set {link} up"));
+        netns.ip(&format!("route add {address} dev {link}"));
+    }
+    netns.ip("link set eni2 alias marked/eth0");
     daemon.kill(&node).await;
     std::fs::remove_file(node.config.state_directory.join("tidepool.jsonl")).unwrap();
 
     let daemon = node.start().await;
     let client = node.client().await;
     client.until_warm(1).await;
+    let back = async || client.view().await.pods.first().cloned();
+    let pod = until("the marked pod to come back", back).await;
+    assert_eq!(pod.address.unwrap().address, marked);
     let view = client.view().await;
-    assert_eq!((view.counts.unwrap().quarantined, view.pods.len()), (1, 0));
-    let expect = format!("{old} is used by eni1 of which there is no record: quarantined");
+    assert_eq!((view.counts.unwrap().quarantined, view.pods.len()), (1, 1));
+    let expect = format!("{nobodys} is used by eni1 of which there is no record: quarantined");
     assert!(view.blocked.contains(&expect), "{:?}", view.blocked);
+    assert_eq!(client.check("marked").await[0].address, marked);
     for n in 0..12 {
-        assert_ne!(client.add(&format!("new{n}")).await.unwrap(), old);
+        let new = client.add(&format!("new{n}")).await.unwrap();
+        assert!(new != nobodys && new != marked, "{new} is given twice");
     }
 
     netns.ip("link del eni1");
@@ -58,11 +69,12 @@ async fn a_pod_outlives_the_record(netns: &TestNetns) {
         (counts.quarantined == 0 && counts.cooling == 1).then_some(())
     };
     until("the address to rest", rests).await;
+    assert_eq!(client.del("marked").await.unwrap(), [marked.as_str()]);
     daemon.stop().await.unwrap();
 }
 
 #[test]
-fn a_pod_that_runs_keeps_its_address_without_the_record() {
+fn pods_that_run_keep_their_addresses_without_the_record() {
     if std::env::var_os("TIDEPOOL_SKIP_ROOT_TESTS").is_some_and(|skip| skip == "1") {
         return;
     }
@@ -71,7 +83,7 @@ fn a_pod_that_runs_keeps_its_address_without_the_record() {
     // Threads are born in the namespace of the thread that starts them, so the daemon's are inside.
     let test = || {
         let mut runtime = tokio::runtime::Builder::new_current_thread();
-        runtime.enable_all().build().unwrap().block_on(a_pod_outlives_the_record(&netns));
+        runtime.enable_all().build().unwrap().block_on(pods_outlive_the_record(&netns));
     };
     inside.run(test).unwrap();
 }

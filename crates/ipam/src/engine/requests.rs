@@ -43,6 +43,8 @@ struct Waiter {
 #[derive(Debug, Clone)]
 struct Promise {
     address: IpAddr,
+    /// Whether its pod runs, so that it is kept without an Add.
+    runs: bool,
     /// The Adds to answer, with their deadlines; empty if all have been cancelled.
     adds: BTreeMap<RequestId, Timestamp>,
     /// The Dels that came meanwhile: the address is released as soon as it is granted.
@@ -61,6 +63,15 @@ impl Requests {
 
     pub(super) fn is_releasing(&self, key: &AttachmentKey) -> bool {
         self.releases.contains_key(key)
+    }
+
+    pub(super) fn is_promised(&self, key: &AttachmentKey) -> bool {
+        self.promises.contains_key(key)
+    }
+
+    /// The attachments that wait for an address or are promised one.
+    pub(super) fn adding(&self) -> impl Iterator<Item = &AttachmentKey> {
+        self.waiters.iter().map(|waiter| &waiter.key).chain(self.promises.keys())
     }
 
     /// When the next of them must be answered.
@@ -115,7 +126,7 @@ impl Engine {
         now: Timestamp,
     ) {
         let is_dead = |key: &AttachmentKey| {
-            key.network == network
+            self.is_of(key, network)
                 && !valid.contains(&(key.container.clone(), key.ifname.clone()))
                 && !self.requests.is_releasing(key)
                 && self.requests.waiters.iter().all(|waiter| waiter.key != *key)
@@ -210,20 +221,34 @@ impl Engine {
             netns: waiter.netns,
             since: now,
         };
-        self.pool.hold(address);
-        self.saves.note(Change::Assigned { key: waiter.key.clone(), assignment });
-        self.saves.then(Then::Grant(waiter.key.clone()));
         let adds = BTreeMap::from([(waiter.request, waiter.deadline)]);
-        let promise = Promise { address, adds, dels: Vec::new() };
-        self.requests.promises.insert(waiter.key, promise);
+        let promise = Promise { address, runs: false, adds, dels: Vec::new() };
+        self.put_on_record(waiter.key, assignment, promise);
         None
+    }
+
+    /// Promises a pod the address with which it runs.
+    pub(super) fn promise_as_it_is(&mut self, key: AttachmentKey, assignment: Assignment) {
+        let (adds, dels) = (BTreeMap::new(), Vec::new());
+        let promise = Promise { address: assignment.address, runs: true, adds, dels };
+        self.put_on_record(key, assignment, promise);
+    }
+
+    fn put_on_record(&mut self, key: AttachmentKey, assignment: Assignment, promise: Promise) {
+        self.pool.hold(promise.address);
+        self.saves.note(Change::Assigned { key: key.clone(), assignment });
+        self.saves.then(Then::Grant(key.clone()));
+        self.requests.promises.insert(key, promise);
     }
 
     /// A promise is on record. If nobody wants it any more, it is released at once.
     pub(super) fn granted(&mut self, key: AttachmentKey, now: Timestamp) {
         let Some(promise) = self.requests.promises.remove(&key) else { return };
         let assignment = self.record.assignments()[&key].clone();
-        let wanted = promise.dels.is_empty() && !promise.adds.is_empty();
+        if promise.runs {
+            self.pool.end_quarantine(promise.address);
+        }
+        let wanted = promise.dels.is_empty() && (promise.runs || !promise.adds.is_empty());
         let answer = match wanted {
             true => Answer::Granted(assignment.clone()),
             false => Answer::Refused(deleted_meanwhile()),

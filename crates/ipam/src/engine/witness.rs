@@ -1,5 +1,6 @@
 //! The kernel's word against the record's. What they disagree on is withheld: given to nobody, not
-//! given back to EC2, and told to people, until they agree again.
+//! given back to EC2, and told to people, until they agree again. Where the record knows nothing at
+//! all and EC2 agrees with the kernel, they make the record.
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -7,7 +8,8 @@ use std::time::Duration;
 
 use super::Engine;
 use super::saves::Then;
-use crate::record::Change;
+use crate::id::{AttachmentKey, Pod};
+use crate::record::{Assignment, Change};
 use crate::sighting::{SeenLink, Sighting};
 use crate::time::Timestamp;
 
@@ -38,12 +40,13 @@ impl Engine {
             .map(|(address, link)| (*address, link))
             .collect();
         let quarantined = self.pool.quarantine.keys();
-        let ended: Vec<_> = quarantined.filter(|ip| !strange.contains_key(*ip)).copied().collect();
+        let has_ended = |ip: &&IpAddr| !strange.contains_key(*ip) && !promised.contains(*ip);
+        let ended: Vec<_> = quarantined.filter(has_ended).copied().collect();
         for address in ended {
             self.link_gone(address, now);
         }
         for (address, link) in strange {
-            self.pool.put_in_quarantine(address, link.name.clone());
+            self.pool.put_in_quarantine(address, link.clone());
         }
     }
 
@@ -89,13 +92,77 @@ impl Engine {
             let unseen_since = *self.vanished.entry(key.clone()).or_insert(now);
             let Some(found) = self.record.assignments().get(key) else { continue };
             let has_ended = unseen_since + UNSEEN <= now && found.since + LONGEST_ADD <= now;
+            let is_its =
+                |link: &SeenLink| link.mark.as_ref().is_none_or(|mark| *mark == key.mark());
             if has_ended
                 && !self.requests.is_releasing(key)
-                && !sighting.links.contains_key(&found.address)
+                && !sighting.links.get(&found.address).is_some_and(is_its)
             {
                 self.release(key.clone(), found.clone(), Vec::new(), now);
             }
         }
+    }
+
+    /// Puts on record again what its link alone tells of, as soon as EC2 has said that its address is
+    /// on an ENI of ours. Nothing tells of its network and its pod; CHECK, DEL and GC do without.
+    pub(super) fn adopt(&mut self, now: Timestamp) {
+        if !self.enis_look.is_known() || self.record_hold(now).is_some() {
+            return;
+        }
+        let quarantined = self.pool.quarantine.iter();
+        let links: Vec<_> = quarantined
+            .filter_map(|(ip, link)| Some((*ip, link.as_ref()?.mark.clone()?)))
+            .collect();
+        for (address, mark) in links {
+            if let Some((key, assignment)) = self.forgotten(address, &mark, now) {
+                self.promise_as_it_is(key, assignment);
+            }
+        }
+    }
+
+    /// The attachment that `mark` names and what it holds, if neither it nor its address is on record.
+    fn forgotten(
+        &self,
+        address: IpAddr,
+        mark: &str,
+        now: Timestamp,
+    ) -> Option<(AttachmentKey, Assignment)> {
+        let key = AttachmentKey::of_mark(mark)?;
+        let mut known = self.record.assignments().keys().chain(self.requests.adding());
+        // The plugin takes a link down after the release.
+        let since = self.record.cooling().get(&address);
+        let is_released = since.is_some_and(|since| *since + LONGEST_ADD > now);
+        if self.record.owner(address).is_some()
+            || is_released
+            || known.any(|known| known.nameless() == key)
+        {
+            return None;
+        }
+        let eni = self.pool.eni_of(address)?;
+        let bond = eni.attachment().filter(|_| !eni.is_leaving(address))?;
+        let assignment = Assignment {
+            address,
+            eni: eni.id.clone(),
+            device_index: bond.device_index,
+            network_card: bond.network_card,
+            pod: Pod::default(),
+            netns: String::new(),
+            since: now,
+        };
+        Some((key, assignment))
+    }
+
+    /// What the record calls `key`, or will: without a network if it is known by its link alone.
+    pub(super) fn known_as(&self, key: AttachmentKey) -> AttachmentKey {
+        let nameless = key.nameless();
+        let is_known = self.record.assignments().contains_key(&nameless);
+        if is_known || self.requests.is_promised(&nameless) { nameless } else { key }
+    }
+
+    /// Whether `network` may end `key` by not listing it. What is known by its link alone may be
+    /// another network's as long as it has the link.
+    pub(super) fn is_of(&self, key: &AttachmentKey, network: &str) -> bool {
+        key.network == network || (key.is_nameless() && self.vanished.contains_key(key))
     }
 
     /// The addresses on our ENIs that are withheld, each with the link that it is routed to. Not
@@ -107,8 +174,10 @@ impl Engine {
         };
         let quarantined = self.pool.quarantine.iter();
         let here = quarantined.filter(|(ip, _)| self.pool.has(**ip) && !rests(*ip));
-        let link = |link: &Option<String>| link.clone().unwrap_or_else(|| "no link".to_owned());
-        here.map(|(address, name)| (*address, link(name))).collect()
+        let name = |link: &Option<SeenLink>| {
+            link.as_ref().map_or_else(|| "no link".to_owned(), |link| link.name.clone())
+        };
+        here.map(|(address, link)| (*address, name(link))).collect()
     }
 
     /// Why each of them is withheld.

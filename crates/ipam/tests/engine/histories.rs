@@ -380,7 +380,7 @@ impl World {
             self.n_log = 0;
             self.durable = Record::default();
         }
-        self.known = self.durable.assignments().keys().cloned().collect();
+        self.known = self.durable.assignments().keys().map(AttachmentKey::nameless).collect();
         if reboot {
             self.node.boot.node.boot = BootId(format!("after {} lines", self.n_log));
         }
@@ -394,7 +394,13 @@ impl World {
         let key = key(pod);
         self.live.contains_key(&key)
             && !self.ending.contains(&key)
-            && !self.durable.assignments().contains_key(&key)
+            && self.on_record(&key).is_none()
+    }
+
+    /// What the log has for `key`, be it that it knows its link alone.
+    fn on_record(&self, key: &AttachmentKey) -> Option<&Assignment> {
+        let assignments = self.durable.assignments();
+        assignments.get(key).or_else(|| assignments.get(&key.nameless()))
     }
 
     fn look(&mut self) {
@@ -413,7 +419,7 @@ impl World {
         let stays = |ip: &IpAddr| !leaving.iter().any(|block| block.contains(*ip));
         let links = self.node.links.iter().filter(|(ip, _)| stays(ip));
         let strange = links.filter(|(ip, owner)| match record.owner(**ip) {
-            Some(other) => other != *owner,
+            Some(other) => other.mark() != owner.mark(),
             None => !promised.contains(*ip),
         });
         self.strange = strange.map(|(ip, owner)| (*ip, owner.clone())).collect();
@@ -491,7 +497,11 @@ impl World {
                 }
             }
             (Open::Release, Answer::Collected(collected)) => {
-                for (key, _) in collected {
+                for (collected, _) in collected {
+                    let mut pods = (0..PODS).map(key);
+                    let Some(key) = pods.find(|key| key.mark() == collected.mark()) else {
+                        panic!("{collected} was never added");
+                    };
                     assert!(self.ending.contains(&key), "{key} was collected alive");
                     self.live.remove(&key);
                 }
@@ -501,18 +511,21 @@ impl World {
     }
 
     fn check_grant(&mut self, key: &AttachmentKey, assignment: &Assignment) {
-        let on_record = self.durable.assignments().get(key);
+        let on_record = self.on_record(key);
         assert_eq!(on_record, Some(assignment), "{key} is answered before it is on record");
         if let Some(before) = self.live.get(key).filter(|_| !self.ending.contains(key)) {
             assert_eq!(*before, assignment.address, "{key} got a second address");
         }
+        // What was on record at the start, or has come back since, is answered again.
+        let is_known = self.known.contains(&key.nameless())
+            || self.durable.assignments().contains_key(&key.nameless());
         assert!(
-            self.known.contains(key) || self.ready.contains(&assignment.eni),
+            is_known || self.ready.contains(&assignment.eni),
             "{key} is on {}, which was never ready",
             assignment.eni
         );
-        // What was on record at the start is answered again, whoever's link is still there.
-        let is_new = self.live.get(key) != Some(&assignment.address) && !self.known.contains(key);
+        // Whoever's link is still there.
+        let is_new = self.live.get(key) != Some(&assignment.address) && !is_known;
         assert!(
             !is_new || !self.withheld().any(|ip| ip == assignment.address),
             "{key} got {}, which the kernel has shown to be in use",
@@ -539,7 +552,7 @@ impl World {
     /// was reported as failed.
     fn truly_live(&self) -> impl Iterator<Item = (&AttachmentKey, &IpAddr)> {
         self.live.iter().filter(|(key, address)| {
-            let recorded = self.durable.assignments().get(*key);
+            let recorded = self.on_record(key);
             !self.ending.contains(*key) || recorded.is_some_and(|found| found.address == **address)
         })
     }

@@ -13,6 +13,7 @@ mod disagreements;
 mod ec2;
 mod errors;
 mod flapping;
+mod forgotten;
 mod fuzz;
 mod histories;
 mod ipv6;

@@ -86,6 +86,8 @@ pub(crate) struct Node {
     pub(crate) host: Option<Vec<HostEni>>,
     /// The kernel: whose link each address is routed to.
     pub(crate) links: BTreeMap<IpAddr, AttachmentKey>,
+    /// Whether the links say so; those of amazon-vpc-cni-k8s do not.
+    pub(crate) links_are_marked: bool,
     /// Attachments whose network namespace has gone.
     pub(crate) ended: BTreeSet<AttachmentKey>,
     /// What EC2 would have answered to each reading at the moment it was asked.
@@ -116,6 +118,7 @@ impl Node {
             calls: VecDeque::new(),
             host: None,
             links: BTreeMap::new(),
+            links_are_marked: true,
             ended: BTreeSet::new(),
             early: BTreeMap::new(),
             replies: BTreeMap::new(),
@@ -167,11 +170,12 @@ impl Node {
 
     /// As [`look`](Self::look); the reading began at `begun`.
     pub(crate) fn look_from(&mut self, begun: Timestamp) {
-        let seen = |key: &AttachmentKey| SeenLink { name: key.to_string(), mark: Some(key.mark()) };
+        let mark = |key: &AttachmentKey| self.links_are_marked.then(|| key.mark());
+        let seen = |key: &AttachmentKey| SeenLink { name: key.to_string(), mark: mark(key) };
         let links = self.links.iter().map(|(address, key)| (*address, seen(key))).collect();
-        let has_link = |key: &&AttachmentKey| self.links.values().any(|other| other == *key);
+        let has_link = |key: &&AttachmentKey| self.links.values().any(|o| o.mark() == key.mark());
         let assigned = self.engine.record().assignments().keys();
-        let ended = assigned.filter(|key| self.ended.contains(*key));
+        let ended = assigned.filter(|key| key.is_nameless() || self.ended.contains(*key));
         let vanished = ended.filter(|key| !has_link(key)).cloned().collect();
         self.send(Event::Seen(Sighting { begun, links, vanished }));
     }

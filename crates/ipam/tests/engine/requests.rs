@@ -141,7 +141,7 @@ fn del_releases_what_its_own_key_holds() {
     let held = node.run_pod(1);
     let (del, twin) = (node.del(1), node.del(1));
     assert_eq!(node.answer(del), None, "the release is not on record yet");
-    assert_eq!(node.engine.held(&key(1)), None, "but nobody may count on the address any more");
+    assert_eq!(node.engine.held_by(key(1)), None, "but nobody may count on the address any more");
     node.settle();
     assert_eq!(node.answer(del), Some(&Answer::Released(Some(held.clone()))));
     assert_eq!(node.answer(twin), node.answer(del));

@@ -38,6 +38,7 @@ fn keeps_what_runs(policy: Policy) {
     let mut node = Node::settled(limits("m5.large"), policy);
     let old = run_pods(&mut node, 0..10);
     let total = node.counts().total;
+    node.links_are_marked = false;
     node.restart_without_record();
     node.settle();
     assert_eq!(quarantined(&node), old);
@@ -86,6 +87,7 @@ fn an_eni_with_a_pod_that_nobody_knows_stays() {
     let mut node = Node::settled(limits("t3.small"), warm_ip(0, 0));
     run_pods(&mut node, 0..4);
     assert_eq!(node.ec2.n_attached(), 2);
+    node.links_are_marked = false;
     node.restart_without_record();
     for _ in 0..60 {
         look_later(&mut node);
@@ -142,6 +144,7 @@ fn what_the_record_has_learnt_since_the_reading_began_is_not_judged() {
 fn a_rest_that_is_not_on_record_has_not_begun() {
     let mut node = Node::settled(limits("t3.small"), warm_ip(1, 0));
     let old = run_pods(&mut node, 0..2);
+    node.links_are_marked = false;
     node.restart_without_record();
     node.settle();
     node.links.clear();
@@ -157,6 +160,7 @@ fn a_rest_that_is_not_on_record_has_not_begun() {
 fn a_link_that_comes_back_while_its_rest_is_written_stays_withheld() {
     let mut node = Node::settled(limits("t3.small"), warm_ip(1, 0));
     run_pods(&mut node, 0..1);
+    node.links_are_marked = false;
     node.restart_without_record();
     node.settle();
     let links = std::mem::take(&mut node.links);
