@@ -61,17 +61,19 @@ fn settings_text(settings: &Settings) -> String {
         let tags = tags.iter().map(|(key, value)| format!("{key}={value}"));
         tags.collect::<Vec<_>>().join(" ")
     };
-    line("cooldown", humantime::format_duration(settings.cooldown).to_string());
-    line("add wait", humantime::format_duration(settings.add_wait).to_string());
-    line("grow delay", humantime::format_duration(settings.grow_delay).to_string());
-    line("shrink delay", humantime::format_duration(settings.shrink_delay).to_string());
-    line("minimum ENI age", humantime::format_duration(settings.min_eni_age).to_string());
+    let span = |span| humantime::format_duration(span).to_string();
+    line("cooldown", span(settings.cooldown));
+    line("add wait", span(settings.add_wait));
+    line("grow delay", span(settings.grow_delay));
+    line("shrink delay", span(settings.shrink_delay));
+    line("minimum ENI age", span(settings.min_eni_age));
+    line("leaked ENI age", settings.leak_age.map_or_else(|| "-".to_owned(), span));
     line("cluster", settings.cluster.clone().unwrap_or_else(|| "-".to_owned()));
     line("ENI tags", list(&settings.eni_tags));
     line("manage untagged", settings.manage_untagged.to_string());
     line("MTU", settings.mtu.to_string());
     line("EC2 endpoint", settings.ec2_endpoint.clone().unwrap_or_else(|| "-".to_owned()));
-    line("HTTP time-out", humantime::format_duration(settings.http_timeout).to_string());
+    line("HTTP time-out", span(settings.http_timeout));
     line("socket", settings.socket.display().to_string());
     let metrics = settings
         .metrics_port

@@ -59,6 +59,7 @@ pub(crate) fn policy(
         grow_delay: settings.grow_delay,
         shrink_delay: settings.shrink_delay,
         min_eni_age: settings.min_eni_age,
+        leak_age: settings.leak_age,
     })
 }
 

@@ -58,6 +58,8 @@ pub(crate) struct Settings {
     pub(crate) shrink_delay: Duration,
     /// `TIDEPOOL_MIN_ENI_AGE`.
     pub(crate) min_eni_age: Duration,
+    /// `TIDEPOOL_LEAK_AGE`; none with `DISABLE_LEAKED_ENI_CLEANUP`.
+    pub(crate) leak_age: Option<Duration>,
     /// `CLUSTER_NAME`.
     pub(crate) cluster: Option<String>,
     /// `ADDITIONAL_ENI_TAGS`, without the keys that are the daemon's own.
@@ -124,6 +126,7 @@ impl Settings {
             grow_delay: env.span("TIDEPOOL_GROW_DELAY", Duration::from_secs(10), GROW_DELAY)?,
             shrink_delay: env.span("TIDEPOOL_SHRINK_DELAY", LONGEST_DELAY, SHRINK_DELAY)?,
             min_eni_age: env.span("TIDEPOOL_MIN_ENI_AGE", LONGEST_DELAY, MIN_ENI_AGE)?,
+            leak_age: leak_age(env)?,
             cluster: env.text("CLUSTER_NAME").map(str::to_owned),
             eni_tags,
             manage_untagged: env.boolean("MANAGE_UNTAGGED_ENI", true)?,
@@ -175,6 +178,8 @@ const GROW_DELAY: Duration = Duration::from_millis(50);
 const SHRINK_DELAY: Duration = Duration::from_secs(30);
 /// Source: amazon-vpc-cni-k8s v1.23.1, `pkg/ipamd/datastore/data_store.go`, `minENILifeTime`.
 const MIN_ENI_AGE: Duration = Duration::from_secs(60);
+/// A node attaches within seconds what it has made, within minutes if EC2 throttles.
+const LEAK_AGE: Duration = Duration::from_secs(3600);
 /// Source: RFC 8200, section 5.
 const LEAST_IPV6_MTU: u32 = 1280;
 /// More than an hour would keep what nobody uses from those who need it.
@@ -197,6 +202,12 @@ fn warm_settings(env: &Environment, mode: Mode) -> Result<WarmSettings, SettingE
         ));
     }
     Ok(warm)
+}
+
+fn leak_age(env: &Environment) -> Result<Option<Duration>, SettingError> {
+    let age = env.span("TIDEPOOL_LEAK_AGE", LEAK_AGE * 24, LEAK_AGE)?;
+    let is_off = env.boolean("DISABLE_LEAKED_ENI_CLEANUP", false)?;
+    Ok(Some(age).filter(|_| !is_off))
 }
 
 fn mtu(env: &Environment, mode: Mode) -> Result<Mtu, SettingError> {

@@ -21,7 +21,8 @@ use aws_sdk_ec2::types::{
 use aws_smithy_http_client::tls::{Provider, rustls_provider::CryptoMode};
 use ipam::block::Block;
 use ipam::call::{
-    Ask, CallError, CallErrorKind, CallOutput, Ec2Call, EniFacts, INSTANCE_TAG, SubnetFacts,
+    Ask, CLUSTER_TAG, CallError, CallErrorKind, CallOutput, Ec2Call, EniFacts, INSTANCE_TAG,
+    SubnetFacts,
 };
 use ipam::id::{EniAttachmentId, EniId, InstanceId, SecurityGroupId, SubnetId, VpcId};
 use ipnet::IpNet;
@@ -116,6 +117,9 @@ impl Ec2 {
     async fn make(&self, call: &Ec2Call) -> Result<CallOutput, Failure> {
         match call {
             Ec2Call::DescribeEnis => self.describe_enis().await.map(CallOutput::Enis),
+            Ec2Call::DescribeUnattached { cluster } => {
+                self.describe_unattached(cluster).await.map(CallOutput::Enis)
+            }
             Ec2Call::DescribeSubnets => self.describe_subnets().await.map(CallOutput::Subnets),
             Ec2Call::CreateEni {
                 subnet,
@@ -148,7 +152,7 @@ impl Ec2 {
         let instance = self.instance.as_str();
         let mut enis = BTreeMap::new();
         for name in [&format!("tag:{INSTANCE_TAG}"), "attachment.instance-id"] {
-            for eni in self.network_interfaces(filter(name, instance)).await? {
+            for eni in self.network_interfaces([filter(name, instance)]).await? {
                 if !reply::is_attached_elsewhere(&eni, &self.instance) {
                     let facts = reply::eni(&eni)?;
                     enis.insert(facts.id.clone(), facts);
@@ -158,8 +162,23 @@ impl Ec2 {
         Ok(enis.into_values().collect())
     }
 
-    async fn network_interfaces(&self, filter: Filter) -> Result<Vec<NetworkInterface>, Failure> {
-        let enis = self.client.describe_network_interfaces().filters(filter);
+    async fn describe_unattached(&self, cluster: &str) -> Result<Vec<EniFacts>, Failure> {
+        let filters = [
+            filter(&format!("tag:{CLUSTER_TAG}"), cluster),
+            filter("tag-key", INSTANCE_TAG),
+            filter("status", "available"),
+            filter("vpc-id", self.vpc.as_str()),
+        ];
+        let enis = self.network_interfaces(filters).await?;
+        Ok(enis.iter().map(reply::eni).collect::<Result<_, _>>()?)
+    }
+
+    async fn network_interfaces(
+        &self,
+        filters: impl IntoIterator<Item = Filter>,
+    ) -> Result<Vec<NetworkInterface>, Failure> {
+        let filters = filters.into_iter().collect();
+        let enis = self.client.describe_network_interfaces().set_filters(Some(filters));
         let pages = enis.into_paginator().page_size(PAGE_SIZE);
         Ok(pages.items().send().collect::<Result<_, _>>().await?)
     }

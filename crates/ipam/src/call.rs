@@ -16,6 +16,9 @@ use crate::id::{EniAttachmentId, EniId, SecurityGroupId, SubnetId};
 /// [`Ec2Call::DescribeEnis`] finds unattached ENIs by.
 pub const INSTANCE_TAG: &str = "node.k8s.amazonaws.com/instance_id";
 
+/// Tag of an ENI that was made for a node of a cluster; the value is the cluster's name.
+pub const CLUSTER_TAG: &str = "cluster.k8s.amazonaws.com/name";
+
 /// One call of one engine; never used again while the record lives.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(transparent)]
@@ -97,6 +100,12 @@ pub enum Ec2Call {
     DescribeEnis,
     /// The subnets of this node's VPC and availability zone. Answered by [`CallOutput::Subnets`].
     DescribeSubnets,
+    /// The ENIs in this node's VPC that are attached nowhere and carry the tag of `cluster` and that
+    /// of some instance. Answered by [`CallOutput::Enis`].
+    DescribeUnattached {
+        /// The cluster's name.
+        cluster: String,
+    },
     /// Answered by [`CallOutput::Created`].
     CreateEni {
         /// Where the ENI and all its addresses live.
@@ -157,7 +166,7 @@ pub enum Ec2Call {
 /// What EC2 answered.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum CallOutput {
-    /// Answer to [`Ec2Call::DescribeEnis`].
+    /// Answer to [`Ec2Call::DescribeEnis`] and [`Ec2Call::DescribeUnattached`].
     Enis(Vec<EniFacts>),
     /// Answer to [`Ec2Call::DescribeSubnets`].
     Subnets(Vec<SubnetFacts>),
@@ -334,11 +343,17 @@ impl Action {
 }
 
 impl Ec2Call {
+    /// Whether it changes nothing.
+    #[must_use]
+    pub fn reads(&self) -> bool {
+        matches!(self.action(), Action::DescribeEnis | Action::DescribeSubnets)
+    }
+
     /// Which action it is.
     #[must_use]
     pub fn action(&self) -> Action {
         match self {
-            Ec2Call::DescribeEnis => Action::DescribeEnis,
+            Ec2Call::DescribeEnis | Ec2Call::DescribeUnattached { .. } => Action::DescribeEnis,
             Ec2Call::DescribeSubnets => Action::DescribeSubnets,
             Ec2Call::CreateEni { .. } => Action::CreateEni,
             Ec2Call::AttachEni { .. } => Action::AttachEni,
@@ -357,7 +372,10 @@ impl Ec2Call {
     #[must_use]
     pub fn eni(&self) -> Option<&EniId> {
         match self {
-            Ec2Call::DescribeEnis | Ec2Call::DescribeSubnets | Ec2Call::CreateEni { .. } => None,
+            Ec2Call::DescribeEnis
+            | Ec2Call::DescribeSubnets
+            | Ec2Call::DescribeUnattached { .. }
+            | Ec2Call::CreateEni { .. } => None,
             Ec2Call::AttachEni { eni, .. }
             | Ec2Call::SetDeleteOnTermination { eni, .. }
             | Ec2Call::Assign { eni, .. }
@@ -384,6 +402,7 @@ impl fmt::Display for Ec2Call {
         write!(f, "{}", self.action().as_str())?;
         match self {
             Ec2Call::DescribeEnis | Ec2Call::DescribeSubnets => Ok(()),
+            Ec2Call::DescribeUnattached { cluster } => write!(f, " that {cluster} has left behind"),
             Ec2Call::CreateEni { subnet, ask, .. } => write!(f, " in {subnet} with {ask}"),
             Ec2Call::AttachEni { eni, device_index } => write!(f, " {eni} at index {device_index}"),
             Ec2Call::SetDeleteOnTermination { eni, .. }

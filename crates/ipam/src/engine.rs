@@ -7,6 +7,7 @@
 mod calls;
 mod growth;
 mod inventory;
+mod leaks;
 mod lifecycle;
 mod picture;
 mod recollection;
@@ -78,6 +79,9 @@ pub struct Engine {
     buckets: Buckets,
     enis_look: Look,
     subnets_look: Look,
+    leaks_look: Look,
+    /// The cluster's ENIs that the last search found attached nowhere, and since which one.
+    unattached: BTreeMap<EniId, Timestamp>,
     recollection: Recollection,
     learnt: Learnt,
     /// What the host's network was last told.
@@ -143,6 +147,8 @@ impl Engine {
             buckets: Buckets::new(jitter),
             enis_look: Look::due(Ec2Call::DescribeEnis, now),
             subnets_look: Look::due(Ec2Call::DescribeSubnets, now),
+            leaks_look: leaks::first_look(&node, &policy, jitter, now),
+            unattached: BTreeMap::new(),
             recollection: Recollection::new(&record, &node.boot, now),
             learnt: Learnt::nothing(now),
             host: Vec::new(),

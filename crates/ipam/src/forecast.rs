@@ -133,6 +133,7 @@ mod tests {
             grow_delay: Duration::ZERO,
             shrink_delay: Duration::ZERO,
             min_eni_age: Duration::ZERO,
+            leak_age: None,
         };
         forecast(limits, policy, n_pods)
     }

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use crate::call::{EniFacts, EniKind, INSTANCE_TAG};
+use crate::call::{CLUSTER_TAG, EniFacts, EniKind, INSTANCE_TAG};
 use crate::eni::Origin;
 use crate::policy::Node;
 use crate::time::Timestamp;
@@ -11,7 +11,6 @@ use crate::view::ForeignReason;
 /// Tag with which a user keeps the daemon off an ENI (value `true`).
 const NO_MANAGE_TAG: &str = "node.k8s.amazonaws.com/no_manage";
 const CREATED_TAG: &str = "node.k8s.amazonaws.com/createdAt";
-const CLUSTER_TAG: &str = "cluster.k8s.amazonaws.com/name";
 const OWNER_TAG: (&str, &str) = ("eks:eni:owner", "amazon-vpc-cni");
 
 /// What an ENI is to this node.
@@ -53,6 +52,21 @@ pub(crate) fn is_left_behind(eni: &EniFacts, node: &Node) -> bool {
         && eni.kind == EniKind::Interface
         && eni.tags.get(NO_MANAGE_TAG).is_none_or(|value| value != "true")
         && eni.tags.get(INSTANCE_TAG).is_some_and(|tag| tag == node.instance.as_str())
+}
+
+/// When an unattached ENI was made that another instance of this node's cluster has left, or is about
+/// to attach; `None` if it is not one, or does not say. The marks are those of amazon-vpc-cni-k8s too:
+/// in a cluster of both, the nodes of either remove what is left by any.
+pub(crate) fn left_by_another(eni: &EniFacts, node: &Node) -> Option<Timestamp> {
+    let tag = |key: &str| eni.tags.get(key).map(String::as_str);
+    let is_of_cluster = node.cluster.is_some() && tag(CLUSTER_TAG) == node.cluster.as_deref();
+    let is_of_another = tag(INSTANCE_TAG).is_some_and(|id| id != node.instance.as_str());
+    let is_left = eni.attachment.is_none()
+        && eni.kind == EniKind::Interface
+        && tag(NO_MANAGE_TAG) != Some("true")
+        && tag(OWNER_TAG.0) == Some(OWNER_TAG.1);
+    let is_ours_to_remove = is_of_cluster && is_of_another && is_left;
+    Timestamp::from_rfc3339(tag(CREATED_TAG)?).filter(|_| is_ours_to_remove)
 }
 
 /// The tags of a new ENI; the user's own go first, since the marks must not be overridden.

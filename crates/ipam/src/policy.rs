@@ -126,6 +126,9 @@ pub struct Policy {
     pub shrink_delay: Duration,
     /// How long an ENI is kept at least.
     pub min_eni_age: Duration,
+    /// How old an ENI of the cluster must be that is attached nowhere for any node to remove it;
+    /// longer than a node takes to attach what it has made. `None`: none is removed.
+    pub leak_age: Option<Duration>,
 }
 
 /// What EC2 allows this instance.

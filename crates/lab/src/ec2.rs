@@ -37,6 +37,7 @@ pub(crate) fn requests(call: &Ec2Call, site: &Site) -> Vec<Request> {
                 describe_enis("attachment.instance-id", site),
             ];
         }
+        Ec2Call::DescribeUnattached { .. } => unreachable!("no node of the lab is of a cluster"),
         Ec2Call::DescribeSubnets => describe_subnets(site),
         Ec2Call::CreateEni { subnet, security_groups, ask, description, tags, client_token } => {
             let (secondary_private_ip_address_count, ipv4_prefix_count) = counts(*ask);

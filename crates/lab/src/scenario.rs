@@ -179,6 +179,7 @@ fn case(&(name, mode, targets): &Rule, shape: Shape) -> Case {
             grow_delay: Duration::from_millis(50),
             shrink_delay: Duration::from_secs(30),
             min_eni_age: Duration::from_secs(60),
+            leak_age: None,
         },
     };
     let setup = Setup {

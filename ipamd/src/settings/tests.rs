@@ -16,6 +16,14 @@ fn read(variables: &[(&str, &str)]) -> Result<Settings, SettingError> {
 }
 
 #[test]
+fn the_search_for_leaked_enis_can_be_off() {
+    let age = |variables: &[(&str, &str)]| read(variables).unwrap().leak_age;
+    assert_eq!(age(&[("TIDEPOOL_LEAK_AGE", "90m")]), Some(Duration::from_secs(5400)));
+    assert_eq!(age(&[("DISABLE_LEAKED_ENI_CLEANUP", "true")]), None);
+    assert!(read(&[("TIDEPOOL_LEAK_AGE", "25h")]).is_err());
+}
+
+#[test]
 fn nothing_set_is_what_the_manifest_sets() {
     let settings = read(&QUIET).unwrap();
     let warm = WarmSettings { warm_eni: 1, warm_ip: 0, minimum_ip: 0, warm_prefix: 1 };
@@ -29,6 +37,7 @@ fn nothing_set_is_what_the_manifest_sets() {
         grow_delay: Duration::from_millis(50),
         shrink_delay: Duration::from_secs(30),
         min_eni_age: Duration::from_secs(60),
+        leak_age: Some(Duration::from_secs(3600)),
         cluster: None,
         eni_tags: BTreeMap::new(),
         manage_untagged: true,
@@ -94,6 +103,7 @@ fn good_values_are_taken() {
         ("TIDEPOOL_GROW_DELAY", "1s"),
         ("TIDEPOOL_SHRINK_DELAY", "5m"),
         ("TIDEPOOL_MIN_ENI_AGE", "2s"),
+        ("TIDEPOOL_LEAK_AGE", "2h"),
         ("CLUSTER_NAME", "blue"),
         ("ADDITIONAL_ENI_TAGS", r#"{"team":"net","node.k8s.amazonaws.com/x":"y"}"#),
         ("MANAGE_UNTAGGED_ENI", "0"),
@@ -117,6 +127,7 @@ fn good_values_are_taken() {
         grow_delay: Duration::from_secs(1),
         shrink_delay: Duration::from_secs(300),
         min_eni_age: Duration::from_secs(2),
+        leak_age: Some(Duration::from_secs(7200)),
         cluster: Some("blue".to_owned()),
         eni_tags: BTreeMap::from([("team".to_owned(), "net".to_owned())]),
         manage_untagged: false,

@@ -84,6 +84,7 @@ impl State {
         *self.n_calls.entry(kind(&call)).or_default() += 1;
         match call {
             Ec2Call::DescribeEnis => Ok(CallOutput::Enis(self.enis.values().cloned().collect())),
+            Ec2Call::DescribeUnattached { .. } => Ok(CallOutput::Enis(Vec::new())),
             Ec2Call::DescribeSubnets => Ok(CallOutput::Subnets(vec![subnet()])),
             Ec2Call::CreateEni { ask, tags, .. } => {
                 let n = self.number();
@@ -141,6 +142,7 @@ impl State {
 fn kind(call: &Ec2Call) -> &'static str {
     match call {
         Ec2Call::DescribeEnis => "describe-enis",
+        Ec2Call::DescribeUnattached { .. } => "describe-unattached",
         Ec2Call::DescribeSubnets => "describe-subnets",
         Ec2Call::CreateEni { .. } => "create-eni",
         Ec2Call::AttachEni { .. } => "attach-eni",

@@ -249,6 +249,7 @@ fn config(directory: &Path) -> Config {
             grow_delay: Duration::ZERO,
             shrink_delay: Duration::from_secs(3600),
             min_eni_age: Duration::from_secs(3600),
+            leak_age: None,
         },
         socket: PathBuf::from(directory).join("run/ipamd.sock"),
         metrics_port: None,

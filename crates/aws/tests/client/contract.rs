@@ -11,7 +11,9 @@ use std::time::Instant;
 
 use aws::{ConnectOptions, Ec2, Imds, instance_limits, known_limits};
 use ipam::block::Block;
-use ipam::call::{Ask, CallErrorKind, CallOutput, Ec2Call, EniFacts, EniKind, INSTANCE_TAG};
+use ipam::call::{
+    Ask, CLUSTER_TAG, CallErrorKind, CallOutput, Ec2Call, EniFacts, EniKind, INSTANCE_TAG,
+};
 use ipam::id::{EniId, SubnetId};
 
 use super::node::{Node, nodes};
@@ -56,7 +58,7 @@ macro_rules! clauses {
 }
 
 /// At least as many as there are clauses.
-const INSTANCES: i32 = 31;
+const INSTANCES: i32 = 32;
 
 async fn clauses(site: &Arc<Site>) -> Vec<Clause> {
     clauses![
@@ -86,6 +88,7 @@ async fn clauses(site: &Arc<Site>) -> Vec<Clause> {
         a_detached_eni_can_be_deleted_and_is_gone,
         an_attached_eni_cannot_be_deleted,
         what_does_not_exist_is_not_found,
+        unattached_enis_are_found_by_the_tag_of_their_cluster,
         subnets_are_those_of_the_zone,
         a_subnet_counts_its_free_addresses,
         an_exhausted_subnet_says_so,
@@ -299,6 +302,25 @@ async fn what_does_not_exist_is_not_found(node: Node) {
         let error = node.refused(call.clone()).await;
         assert_eq!(error.kind, CallErrorKind::NotFound, "{call:?}: {error}");
     }
+}
+
+async fn unattached_enis_are_found_by_the_tag_of_their_cluster(node: Node) {
+    let instance = (INSTANCE_TAG, node.instance.as_str());
+    let create = async |token: &str, with: &[(&str, &str)]| {
+        let mut creation = node.creation(&node.site.subnet, Ask::Addresses(1), token);
+        if let Ec2Call::CreateEni { tags, .. } = &mut creation {
+            *tags = super::wire::tags(with);
+        }
+        let CallOutput::Created(facts) = node.call(creation).await else { panic!("not created") };
+        facts
+    };
+    let left = create("left", &[instance, (CLUSTER_TAG, "blue")]).await;
+    create("of another cluster", &[instance, (CLUSTER_TAG, "blue-green")]).await;
+    create("of no instance", &[(CLUSTER_TAG, "blue")]).await;
+    let attached = create("attached", &[instance, (CLUSTER_TAG, "blue")]).await.id;
+    node.attach(&attached, 1).await;
+    let search = Ec2Call::DescribeUnattached { cluster: "blue".to_owned() };
+    assert_eq!(node.call(search).await, CallOutput::Enis(vec![left]));
 }
 
 async fn subnets_are_those_of_the_zone(node: Node) {

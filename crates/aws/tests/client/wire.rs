@@ -76,15 +76,20 @@ fn detach() -> Ec2Call {
     Ec2Call::DetachEni { eni: id("eni-1"), attachment: id("eni-attach-1") }
 }
 
+fn unattached() -> Ec2Call {
+    Ec2Call::DescribeUnattached { cluster: "blue".to_owned() }
+}
+
 fn delete() -> Ec2Call {
     Ec2Call::DeleteEni { eni: id("eni-1") }
 }
 
 /// One of each.
-fn all_calls() -> [Ec2Call; 11] {
+fn all_calls() -> [Ec2Call; 12] {
     [
         Ec2Call::DescribeEnis,
         Ec2Call::DescribeSubnets,
+        unattached(),
         create(Ask::Addresses(1)),
         set_delete_on_termination(),
         attach(),
@@ -355,6 +360,22 @@ async fn enis_are_found_by_tag_and_by_attachment_over_all_pages() {
             EniFacts { kind: EniKind::Other, ..facts("eni-3") },
             facts("eni-9"),
         ]),
+    )
+    .await;
+}
+
+#[tokio::test]
+async fn what_a_cluster_has_left_is_found_by_its_tag_and_state_over_all_pages() {
+    let request = "Action=DescribeNetworkInterfaces\n\
+        Filter.1.Name=tag:cluster.k8s.amazonaws.com/name\nFilter.1.Value.1=blue\n\
+        Filter.2.Name=tag-key\nFilter.2.Value.1=node.k8s.amazonaws.com/instance_id\n\
+        Filter.3.Name=status\nFilter.3.Value.1=available\n\
+        Filter.4.Name=vpc-id\nFilter.4.Value.1=vpc-1\nMaxResults=1000";
+    check(
+        unattached(),
+        &[request, &format!("{request}\nNextToken=page-2")],
+        &[enis_page(&[eni_xml("eni-9", "")], "page-2"), enis_page(&[eni_xml("eni-1", "")], "")],
+        CallOutput::Enis(vec![facts("eni-9"), facts("eni-1")]),
     )
     .await;
 }

@@ -261,7 +261,11 @@ impl Engine {
     fn refused(&mut self, call: &Ec2Call, error: &CallError, now: Timestamp) {
         let kind = error.kind;
         match call {
-            Ec2Call::DescribeEnis | Ec2Call::DescribeSubnets => {}
+            Ec2Call::DescribeEnis
+            | Ec2Call::DescribeSubnets
+            | Ec2Call::DescribeUnattached { .. } => {}
+            // One that has leaked: another node was quicker, or somebody has use for it.
+            Ec2Call::DeleteEni { eni } if !self.pool.enis.contains_key(eni) => {}
             Ec2Call::CreateEni { subnet, ask, .. } if is_of_subnet(kind) => {
                 self.subnet_refused(&subnet.clone(), *ask, kind, now);
             }

@@ -244,6 +244,7 @@ impl Engine {
             self.recollection.due(),
             self.enis_look.wakes_at(),
             self.subnets_look.wakes_at(),
+            self.leaks_look.wakes_at(),
         ]
         .into_iter()
         .flatten()

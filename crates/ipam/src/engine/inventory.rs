@@ -17,7 +17,7 @@ use crate::time::Timestamp;
 use crate::view::ForeignReason;
 
 /// How often EC2 is read although nothing gives cause; up to a quarter is added, by instance.
-const AUDIT: Duration = Duration::from_secs(20 * 60 * 60);
+pub(super) const AUDIT: Duration = Duration::from_secs(20 * 60 * 60);
 /// For how long after a change EC2 may still describe what was before it.
 pub(super) const LAG: Duration = Duration::from_secs(10);
 
@@ -33,6 +33,10 @@ pub(super) struct Look {
 impl Look {
     pub(super) fn due(call: Ec2Call, now: Timestamp) -> Self {
         Self { call, due: Some(now), under_way: None, known: false }
+    }
+
+    pub(super) fn never(call: Ec2Call) -> Self {
+        Self { call, due: None, under_way: None, known: false }
     }
 
     pub(super) fn is_known(&self) -> bool {
@@ -67,7 +71,7 @@ impl Look {
 impl Engine {
     /// Reads what is due to be read and may be.
     pub(super) fn look(&mut self, now: Timestamp) {
-        for which in [Self::subnets_look, Self::enis_look] {
+        for which in [Self::subnets_look, Self::enis_look, Self::leaks_look] {
             let look = which(self);
             let (call, is_due) = (look.call.clone(), look.wakes_at().is_some_and(|at| at <= now));
             if is_due && self.action_hold(call.action(), now).is_none() {
@@ -88,6 +92,10 @@ impl Engine {
         &mut self.enis_look
     }
 
+    fn leaks_look(&mut self) -> &mut Look {
+        &mut self.leaks_look
+    }
+
     /// Takes the answer in, if `id` is a reading; says whether it is.
     pub(super) fn look_done(
         &mut self,
@@ -104,6 +112,10 @@ impl Engine {
                 Ok(_) => self.look_failed(Self::subnets_look, &not_an_answer(), now),
                 Err(error) => self.look_failed(Self::subnets_look, error, now),
             }
+            return true;
+        }
+        if self.leaks_look.end(id).is_some() {
+            self.search_done(result, now);
             return true;
         }
         let Some(asked_at) = self.enis_look.end(id) else { return false };

@@ -45,6 +45,7 @@ impl Ec2 {
     pub(super) fn execute(&mut self, call: Ec2Call) -> Result<CallOutput, CallError> {
         match call {
             Ec2Call::DescribeEnis => Ok(CallOutput::Enis(self.enis.values().cloned().collect())),
+            Ec2Call::DescribeUnattached { .. } => Ok(CallOutput::Enis(Vec::new())),
             Ec2Call::DescribeSubnets => Ok(CallOutput::Subnets(vec![subnet_facts()])),
             Ec2Call::CreateEni { ask, tags, .. } => Ok(CallOutput::Created(self.make(ask, tags))),
             Ec2Call::AttachEni { eni, device_index } => {

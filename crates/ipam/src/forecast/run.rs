@@ -162,6 +162,7 @@ mod tests {
                 grow_delay: Duration::ZERO,
                 shrink_delay: Duration::ZERO,
                 min_eni_age: Duration::ZERO,
+                leak_age: None,
             };
             let mut run =
                 Run::start(Limits { enis: 3, addresses_per_eni: 4, prefixes: true }, policy);

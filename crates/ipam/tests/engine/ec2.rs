@@ -123,15 +123,18 @@ impl Ec2 {
 
     /// Calls that change something.
     pub(crate) fn n_mutating(&self) -> usize {
-        let reads =
-            |call: &&Ec2Call| !matches!(call, Ec2Call::DescribeEnis | Ec2Call::DescribeSubnets);
-        self.calls.iter().filter(reads).count()
+        self.calls.iter().filter(|call| !call.reads()).count()
     }
 
     pub(crate) fn execute(&mut self, call: &Ec2Call) -> Result<CallOutput, CallError> {
         self.calls.push(call.clone());
         match call {
             Ec2Call::DescribeEnis => Ok(CallOutput::Enis(self.enis.values().cloned().collect())),
+            // More than was asked for: who asks must judge.
+            Ec2Call::DescribeUnattached { .. } => {
+                let unattached = self.enis.values().filter(|eni| eni.attachment.is_none());
+                Ok(CallOutput::Enis(unattached.cloned().collect()))
+            }
             Ec2Call::DescribeSubnets => {
                 Ok(CallOutput::Subnets(self.subnets.values().map(|s| s.facts.clone()).collect()))
             }

@@ -56,6 +56,7 @@ fn scenes() -> impl Strategy<Value = Scene> {
         // The delays that are in use; only tests ask for none.
         shrink_delay: Duration::from_secs(30),
         min_eni_age: Duration::from_secs(60),
+        leak_age: None,
         ..policy
     });
     (instance_limits(), policies, 0..30_usize, turn, period).prop_map(

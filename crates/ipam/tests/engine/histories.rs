@@ -292,7 +292,7 @@ impl World {
             return;
         }
         let (id, call) = self.node.calls.remove(which % self.node.calls.len()).unwrap();
-        let reads = matches!(call, Ec2Call::DescribeEnis | Ec2Call::DescribeSubnets);
+        let reads = call.reads();
         let result = match end {
             End::Done => self.node.ec2.execute(&call),
             End::Early => {
@@ -354,9 +354,7 @@ impl World {
             }
             self.check();
         }
-        let changes =
-            |call: &Ec2Call| !matches!(call, Ec2Call::DescribeEnis | Ec2Call::DescribeSubnets);
-        let made = self.node.calls.iter().find(|(_, call)| changes(call));
+        let made = self.node.calls.iter().find(|(_, call)| !call.reads());
         assert_eq!(made, None, "EC2 has not said what is here");
     }
 
@@ -570,9 +568,7 @@ impl World {
 
     fn check_calls(&mut self) {
         for (id, call) in &self.node.calls {
-            if matches!(call, Ec2Call::DescribeEnis | Ec2Call::DescribeSubnets)
-                || !self.seen_calls.insert(*id)
-            {
+            if call.reads() || !self.seen_calls.insert(*id) {
                 continue;
             }
             assert!(

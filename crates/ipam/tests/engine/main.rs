@@ -17,6 +17,7 @@ mod forgotten;
 mod fuzz;
 mod histories;
 mod ipv6;
+mod leaks;
 mod node;
 mod promptness;
 mod queue;

@@ -42,6 +42,7 @@ pub(crate) fn policy(mode: Mode, settings: WarmSettings) -> Policy {
         grow_delay: Duration::ZERO,
         shrink_delay: Duration::from_secs(30),
         min_eni_age: Duration::from_secs(60),
+        leak_age: None,
     }
 }
 

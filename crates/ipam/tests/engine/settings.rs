@@ -58,6 +58,7 @@ pub(crate) fn policies(modes: Vec<Mode>) -> impl Strategy<Value = Policy> {
             cooldown,
             shrink_delay,
             min_eni_age,
+            leak_age: Some(Duration::from_secs(3600)),
             ..policy(mode, WarmSettings::default())
         },
     )

@@ -31,6 +31,7 @@ fn policy(mode: Mode, setting: Setting) -> Policy {
         grow_delay: Duration::ZERO,
         shrink_delay: Duration::from_secs(30),
         min_eni_age: Duration::from_secs(60),
+        leak_age: None,
     }
 }
 

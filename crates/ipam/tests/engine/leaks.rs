@@ -1,0 +1,291 @@
+//! ENIs of the cluster that no node holds.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use ipam::call::{CallErrorKind, CallOutput, Ec2Call, EniKind};
+use ipam::event::Event;
+use ipam::id::EniId;
+use ipam::policy::{Mode, Policy, WarmSettings};
+use ipam::time::Timestamp;
+
+use crate::ec2::{Ec2, error};
+use crate::node::{INSTANCE, Node, limits, node_facts, policy, warm_ip};
+
+const MINUTE: Duration = Duration::from_secs(60);
+/// By then the first search has found what there is, and the second one too.
+const BOTH_SEARCHES: Duration = Duration::from_secs(2 * 3600);
+const DAY: Duration = Duration::from_secs(26 * 3600);
+const ANOTHER: &str = "i-0fedcba9876543210";
+
+type Tags = BTreeMap<&'static str, String>;
+
+/// As another node of the cluster marks what it makes.
+fn marks(created_at: Timestamp) -> Tags {
+    BTreeMap::from([
+        ("node.k8s.amazonaws.com/instance_id", ANOTHER.to_owned()),
+        ("node.k8s.amazonaws.com/createdAt", created_at.to_rfc3339()),
+        ("cluster.k8s.amazonaws.com/name", "mine".to_owned()),
+        ("eks:eni:owner", "amazon-vpc-cni".to_owned()),
+    ])
+}
+
+fn leave(ec2: &mut Ec2, tags: &Tags) -> EniId {
+    let tags: Vec<_> = tags.iter().map(|(key, value)| (*key, value.as_str())).collect();
+    ec2.leave_behind(&tags)
+}
+
+/// A node at rest that is a thousand hours old.
+fn node() -> Node {
+    let mut node = Node::settled(limits("m5.large"), sweeping());
+    node.now = node.now + MINUTE * 60_000;
+    node.restart();
+    node.settle();
+    node
+}
+
+fn sweeping() -> Policy {
+    Policy { leak_age: Some(MINUTE * 60), ..warm_ip(1, 0) }
+}
+
+fn long_ago() -> Timestamp {
+    Timestamp::from_millis(0)
+}
+
+fn exists(node: &Node, eni: &EniId) -> bool {
+    node.ec2.enis.contains_key(eni)
+}
+
+fn n_searches(node: &Node) -> usize {
+    let is_search = |call: &&Ec2Call| matches!(call, Ec2Call::DescribeUnattached { .. });
+    node.ec2.calls.iter().filter(is_search).count()
+}
+
+/// Passes time up to a search that waits for its answer.
+fn until_search(node: &mut Node) {
+    while !node.calls.iter().any(|(_, call)| matches!(call, Ec2Call::DescribeUnattached { .. })) {
+        node.now = node.engine.wake_at().expect("a search to come");
+        node.send(Event::Tick);
+        node.save_all();
+    }
+}
+
+#[test]
+fn what_two_searches_have_found_is_removed() {
+    let mut node = node();
+    let leaked = leave(&mut node.ec2, &marks(long_ago()));
+    until_search(&mut node);
+    node.settle();
+    assert!(exists(&node, &leaked), "one search has found it");
+    node.pass(MINUTE * 9);
+    assert!(exists(&node, &leaked));
+    node.pass(MINUTE);
+    assert!(!exists(&node, &leaked));
+    assert!(node.record().intents().is_empty());
+    assert_eq!(n_searches(&node), 2);
+    node.pass(DAY);
+    assert_eq!(n_searches(&node), 3, "and again a day later");
+}
+
+#[test]
+fn a_leak_of_a_later_day_is_removed_on_that_day() {
+    let mut node = node();
+    node.pass(BOTH_SEARCHES);
+    assert_eq!(n_searches(&node), 1, "one is enough where nothing has leaked");
+    let leaked = leave(&mut node.ec2, &marks(node.now));
+    node.pass(DAY);
+    assert!(!exists(&node, &leaked));
+}
+
+#[test]
+fn what_is_not_surely_ours_to_remove_stays() {
+    let check = |what: &str, change: &dyn Fn(&mut Tags)| {
+        let mut node = node();
+        let mut tags = marks(long_ago());
+        change(&mut tags);
+        let eni = leave(&mut node.ec2, &tags);
+        node.pass(DAY);
+        assert!(exists(&node, &eni), "{what}");
+        let deletes = |call: &&Ec2Call| matches!(call, Ec2Call::DeleteEni { .. });
+        assert_eq!(node.ec2.calls.iter().find(deletes), None, "{what}");
+    };
+    let set = |key, value: &str| {
+        let value = value.to_owned();
+        move |tags: &mut Tags| drop(tags.insert(key, value.clone()))
+    };
+    check("another cluster's", &set("cluster.k8s.amazonaws.com/name", "other"));
+    check("in another case", &set("cluster.k8s.amazonaws.com/name", "Mine"));
+    check("of no cluster", &|tags| drop(tags.remove("cluster.k8s.amazonaws.com/name")));
+    check("of no instance", &|tags| drop(tags.remove("node.k8s.amazonaws.com/instance_id")));
+    check("of another maker", &set("eks:eni:owner", "someone"));
+    check("of no maker", &|tags| drop(tags.remove("eks:eni:owner")));
+    check("withdrawn by its user", &set("node.k8s.amazonaws.com/no_manage", "true"));
+    check("of unknown age", &|tags| drop(tags.remove("node.k8s.amazonaws.com/createdAt")));
+    check("of no age", &set("node.k8s.amazonaws.com/createdAt", "long ago"));
+    check("from the future", &set("node.k8s.amazonaws.com/createdAt", "2999-01-01T00:00:00Z"));
+}
+
+#[test]
+fn a_trunk_and_the_like_stay() {
+    let mut node = node();
+    let eni = leave(&mut node.ec2, &marks(long_ago()));
+    node.ec2.enis.get_mut(&eni).unwrap().kind = EniKind::Other;
+    node.pass(DAY);
+    assert!(exists(&node, &eni));
+}
+
+/// The node that has made it is about to attach it, be it that EC2 throttles it for long.
+#[test]
+fn a_young_one_stays_until_it_is_old() {
+    let mut node = node();
+    until_search(&mut node);
+    let young = leave(&mut node.ec2, &marks(node.now));
+    node.settle();
+    node.pass(MINUTE * 59);
+    assert!(exists(&node, &young));
+    node.pass(MINUTE * 2);
+    assert!(!exists(&node, &young), "it is not left until the next day");
+}
+
+#[test]
+fn one_that_has_been_attached_meanwhile_stays() {
+    let mut node = node();
+    let eni = leave(&mut node.ec2, &marks(long_ago()));
+    until_search(&mut node);
+    node.settle();
+    let found = node.ec2.enis.remove(&eni).unwrap();
+    node.pass(MINUTE * 11);
+    // It was, and is left behind again: that counts from now.
+    node.ec2.enis.insert(eni.clone(), found);
+    node.pass(MINUTE * 60);
+    assert!(exists(&node, &eni));
+}
+
+#[test]
+fn without_a_cluster_or_on_ipv6_or_by_the_users_will_nobody_searches() {
+    let check = |policy: Policy, cluster: Option<&str>| {
+        let mut node = Node::start_with(Ec2::new(limits("m5.large")), limits("m5.large"), policy);
+        node.boot.node = ipam::policy::Node { cluster: cluster.map(str::to_owned), ..node_facts() };
+        node.restart();
+        let leaked = leave(&mut node.ec2, &marks(long_ago()));
+        node.pass(DAY);
+        assert_eq!((n_searches(&node), exists(&node, &leaked)), (0, true));
+    };
+    check(sweeping(), None);
+    check(Policy { leak_age: None, ..sweeping() }, Some("mine"));
+    let ipv6 = policy(Mode::Ipv6, WarmSettings::default());
+    check(Policy { leak_age: Some(MINUTE * 60), ..ipv6 }, Some("mine"));
+}
+
+/// These the node's own readings find and settle; without a cluster too.
+#[test]
+fn what_this_instance_has_left_is_settled_without_a_search() {
+    let mut node = node();
+    let mut tags = marks(node.now);
+    tags.insert("node.k8s.amazonaws.com/instance_id", INSTANCE.to_owned());
+    let left = leave(&mut node.ec2, &tags);
+    node.restart();
+    node.settle();
+    assert!(!exists(&node, &left), "at once, however young");
+    assert_eq!(n_searches(&node), 0);
+}
+
+#[test]
+fn many_are_removed_a_few_at_a_time() {
+    let mut node = node();
+    let leaked: Vec<_> = (0..50).map(|_| leave(&mut node.ec2, &marks(long_ago()))).collect();
+    let left = |node: &Node| leaked.iter().filter(|eni| exists(node, eni)).count();
+    until_search(&mut node);
+    node.settle();
+    for expect in [30, 10, 0] {
+        node.pass(MINUTE * 10);
+        assert_eq!(left(&node), expect);
+    }
+}
+
+#[test]
+fn a_removal_that_fails_is_not_tried_again_before_the_next_day() {
+    for kind in [CallErrorKind::NotFound, CallErrorKind::InUse, CallErrorKind::Rejected] {
+        let mut node = node();
+        let leaked = leave(&mut node.ec2, &marks(long_ago()));
+        until_search(&mut node);
+        node.settle();
+        until_search(&mut node);
+        while !node.calls.iter().any(|(_, call)| matches!(call, Ec2Call::DeleteEni { .. })) {
+            node.end_call(0);
+            node.save_all();
+        }
+        let (id, _) = node.calls.pop_front().unwrap();
+        let n_calls = node.ec2.calls.len();
+        node.send(Event::CallDone { id, result: Err(error(kind)) });
+        node.pass(MINUTE * 60);
+        assert_eq!(node.ec2.calls.len(), n_calls, "{kind:?}");
+        assert!(node.record().intents().is_empty() && node.view().blocked.is_empty(), "{kind:?}");
+        node.pass(DAY);
+        assert!(!exists(&node, &leaked), "{kind:?}");
+    }
+}
+
+#[test]
+fn a_search_that_fails_holds_up_nothing() {
+    let mut node = node();
+    until_search(&mut node);
+    let (id, _) = node.calls.pop_front().unwrap();
+    node.send(Event::CallDone { id, result: Err(error(CallErrorKind::OutcomeUnknown)) });
+    assert_eq!(node.view().blocked, [""; 0]);
+    assert_eq!(node.engine.ready(node.now), Ok(()));
+    node.pass(DAY);
+    assert_eq!(n_searches(&node), 1, "it is made again the next day");
+}
+
+#[test]
+fn a_crash_while_one_is_removed_leaves_no_intent() {
+    let mut node = node();
+    let leaked = leave(&mut node.ec2, &marks(long_ago()));
+    until_search(&mut node);
+    node.settle();
+    until_search(&mut node);
+    while node.record().intents().is_empty() {
+        node.end_call(0);
+        node.save_all();
+    }
+    node.restart();
+    node.settle();
+    assert!(node.record().intents().is_empty());
+    node.pass(BOTH_SEARCHES);
+    assert!(!exists(&node, &leaked));
+}
+
+/// Each of 500 nodes searches at a moment of its own, within the first hour.
+#[test]
+fn nodes_that_start_together_search_at_different_times() {
+    let mut times: Vec<_> = (0..500)
+        .map(|n| {
+            let limits = limits("m5.large");
+            let mut node = Node::start_with(Ec2::new(limits), limits, sweeping());
+            let instance = format!("i-{n:017}").as_str().try_into().unwrap();
+            node.boot.node = ipam::policy::Node { instance, ..node_facts() };
+            node.restart();
+            node.settle();
+            let start = node.now;
+            until_search(&mut node);
+            node.now.since(start).as_secs()
+        })
+        .collect();
+    times.sort_unstable();
+    assert!(times[0] >= 15 * 60 && times[499] <= 45 * 60, "{times:?}");
+    let busiest = times.chunk_by(|a, b| a / 60 == b / 60).map(<[_]>::len).max();
+    assert!(busiest < Some(40), "{busiest:?} of 500 in one minute of thirty");
+}
+
+/// Whatever EC2 says to a search.
+#[test]
+fn an_answer_to_another_question_is_no_search() {
+    let mut node = node();
+    let leaked = leave(&mut node.ec2, &marks(long_ago()));
+    until_search(&mut node);
+    let (id, _) = node.calls.pop_front().unwrap();
+    node.send(Event::CallDone { id, result: Ok(CallOutput::Done) });
+    node.pass(BOTH_SEARCHES);
+    assert!(exists(&node, &leaked));
+}
