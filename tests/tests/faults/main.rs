@@ -10,6 +10,7 @@ mod crossing;
 mod disk;
 mod ipv6;
 mod kill;
+mod late;
 mod leaks;
 mod limits;
 mod metrics;
