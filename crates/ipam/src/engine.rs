@@ -6,6 +6,7 @@
 
 mod calls;
 mod growth;
+mod hands;
 mod inventory;
 mod leaks;
 mod lifecycle;
@@ -79,6 +80,8 @@ pub struct Engine {
     buckets: Buckets,
     enis_look: Look,
     subnets_look: Look,
+    /// The ENIs of which a change was of unknown outcome, and since when it is settled.
+    settled_doubts: BTreeMap<EniId, Timestamp>,
     leaks_look: Look,
     /// The cluster's ENIs that the last search found attached nowhere, and since which one.
     unattached: BTreeMap<EniId, Timestamp>,
@@ -147,6 +150,7 @@ impl Engine {
             buckets: Buckets::new(jitter),
             enis_look: Look::due(Ec2Call::DescribeEnis, now),
             subnets_look: Look::due(Ec2Call::DescribeSubnets, now),
+            settled_doubts: BTreeMap::new(),
             leaks_look: leaks::first_look(&node, &policy, jitter, now),
             unattached: BTreeMap::new(),
             recollection: Recollection::new(&record, &node.boot, now),

@@ -31,6 +31,10 @@ pub(crate) struct Eni {
     pub(crate) refused: Option<Refused>,
     pub(crate) stage: Stage,
     pub(crate) blocks: BTreeMap<Block, BlockState>,
+    /// What EC2 has left out of a reading, be it that somebody took it off: ours if it comes back.
+    pub(crate) missed: BTreeSet<Block>,
+    /// What somebody else has put on it: never a pod's, and never given back.
+    pub(crate) by_hand: BTreeSet<Block>,
 }
 
 /// What is known from an ENI's refusals to take more.
@@ -129,9 +133,9 @@ impl Eni {
         }
     }
 
-    /// Whether a pod uses one of its addresses or one of them still rests.
+    /// Whether a pod uses one of its addresses, or one of them still rests or is somebody else's.
     pub(crate) fn in_use(&self, cooldown: Duration, now: Timestamp) -> bool {
-        self.blocks.values().any(|state| !state.is_idle(cooldown, now))
+        !self.by_hand.is_empty() || self.blocks.values().any(|state| !state.is_idle(cooldown, now))
     }
 
     pub(crate) fn n_live(&self) -> usize {

@@ -8,6 +8,7 @@ mod busy;
 mod crash;
 mod crossing;
 mod disk;
+mod hands;
 mod ipv6;
 mod kill;
 mod late;

@@ -47,7 +47,8 @@ pub(crate) struct Loaded {
 }
 
 /// Reads the log in `directory`; where nothing of it can be used, the last good copy's record is. Without
-/// an `instance`, that of any will do.
+/// an `instance`, that of any will do. A record that lacks its end says nothing of the ENIs: what has been
+/// lost may have said otherwise.
 pub(crate) fn load(directory: &Path, instance: Option<&InstanceId>) -> Loaded {
     let loaded = read(&directory.join(LOG), instance);
     let missing = match &loaded {
@@ -64,7 +65,18 @@ pub(crate) fn load(directory: &Path, instance: Option<&InstanceId>) -> Loaded {
         );
         loaded.record = previous.record;
     }
+    if missing || loaded.damage.is_some() {
+        loaded.record = without_enis(&loaded.record);
+    }
     loaded
+}
+
+pub(super) fn without_enis(record: &Record) -> Record {
+    let mut rest = record.clone();
+    for eni in record.enis().keys().cloned() {
+        rest.apply(&Change::EniForgotten { eni }).expect("nothing contradicts that");
+    }
+    rest
 }
 
 /// `None` if there is no such file.

@@ -152,7 +152,10 @@ fn a_log_cut_at_any_byte_keeps_every_whole_line() {
         drop(store);
         let mut changes = history()[..whole_changes(&bytes, length)].to_vec();
         changes.push(assigned(9, 9));
-        assert_eq!(*open(&directory).record(), record_of(&changes), "cut at {length}");
+        let at_line_end = bytes[length - 1] == b'\n';
+        let expect = record_of(&changes);
+        let expect = if at_line_end { expect } else { load::without_enis(&expect) };
+        assert_eq!(*open(&directory).record(), expect, "cut at {length}");
     }
 }
 
@@ -213,7 +216,8 @@ fn an_unreadable_log_stays_aside_and_the_last_good_copy_serves() {
         fs::write(directory.path().join(LOG), &bytes).unwrap();
         let damage = load::load(directory.path(), Some(&instance())).damage.unwrap();
         assert!(chain(&damage).ends_with(why), "{}", chain(&damage));
-        assert_eq!(*open(&directory).record(), record_of(&history()), "{why}");
+        let expect = load::without_enis(&record_of(&history()));
+        assert_eq!(*open(&directory).record(), expect, "{why}");
         assert_eq!(asides(&directory), [bytes], "{why}");
     }
 }

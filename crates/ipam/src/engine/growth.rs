@@ -180,7 +180,8 @@ impl Engine {
     /// the family that was in force when the pod came.
     pub(super) fn is_removable(&self, eni: &Eni) -> bool {
         let mut held = self.record.assignments().values();
-        eni.origin == Origin::Tagged && !held.any(|held| held.eni == eni.id)
+        let is_ours = eni.origin == Origin::Tagged && eni.by_hand.is_empty();
+        is_ours && !held.any(|held| held.eni == eni.id)
     }
 
     fn tally(&self, eni: &Eni, now: Timestamp) -> Tally {

@@ -227,7 +227,10 @@ impl Engine {
                 self.set_leaving(eni, blocks, false);
             }
         }
-        settled.iter().filter_map(|(_, call)| call.eni().cloned()).collect()
+        let doubted: BTreeSet<_> =
+            settled.iter().filter_map(|(_, call)| call.eni().cloned()).collect();
+        self.settled_doubts.extend(doubted.iter().map(|eni| (eni.clone(), now)));
+        doubted
     }
 
     /// Whether nothing has changed the ENI so lately that EC2's words may be older.
@@ -279,10 +282,12 @@ impl Engine {
             eni.origin = origin;
             eni.tags.clone_from(&facts.tags);
             eni.stage = next_stage(&eni.stage, described);
-            eni.blocks.retain(|block, _| facts.blocks.contains(block));
+            let missed = eni.blocks.extract_if(.., |block, _| !facts.blocks.contains(block));
+            eni.missed.extend(missed.map(|(block, _)| block));
+            eni.by_hand.retain(|block| facts.blocks.contains(block));
+            let known = eni.missed.iter().chain(eni.blocks.keys()).copied().collect();
+            self.put_blocks(facts, &known, now);
         }
-        let promised = self.requests.promised();
-        self.pool.add_blocks(&facts.id, &facts.blocks, &self.record, &promised);
         if matches!(self.stage_mut(&facts.id), Some(Stage::Unattached)) {
             self.enis_look.ask(now + LAG);
         }

@@ -1,5 +1,6 @@
 //! What happens to each ENI on its way: attach, mark, make usable on the host, detach, delete.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use super::Engine;
@@ -116,11 +117,12 @@ impl Engine {
             absent_since: None,
             refused: None,
             stage,
-            blocks: std::collections::BTreeMap::new(),
+            blocks: BTreeMap::new(),
+            missed: BTreeSet::new(),
+            by_hand: BTreeSet::new(),
         };
         self.pool.enis.insert(facts.id.clone(), eni);
-        let promised = self.requests.promised();
-        self.pool.add_blocks(&facts.id, &facts.blocks, &self.record, &promised);
+        self.put_blocks(facts, &self.on_record_of(facts), now);
     }
 
     pub(super) fn stage_mut(&mut self, eni: &EniId) -> Option<&mut Stage> {

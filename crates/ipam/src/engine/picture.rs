@@ -89,6 +89,7 @@ impl Engine {
         let planned = from_record.into_iter().chain(planned);
         let planned = planned.chain(held).chain(links);
         let mut all: Vec<String> = planned.chain(lost).chain(self.kept_as_they_are()).collect();
+        all.extend(self.things_by_hand());
         all.extend(self.quarantine_reasons(now));
         all.dedup();
         all

@@ -15,6 +15,7 @@ mod errors;
 mod flapping;
 mod forgotten;
 mod fuzz;
+mod hands;
 mod histories;
 mod ipv6;
 mod leaks;

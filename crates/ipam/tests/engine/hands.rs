@@ -1,0 +1,187 @@
+//! What somebody else does to our ENIs by hand, while the daemon runs and while it does not.
+
+use std::net::IpAddr;
+use std::time::Duration;
+
+use ipam::block::Block;
+use ipam::call::{CallErrorKind, Ec2Call};
+use ipam::event::Event;
+use ipam::id::BootId;
+use ipam::policy::{Mode, Policy, WarmSettings};
+
+use crate::ec2::{PRIMARY, SUBNET, eni_id, error};
+use crate::node::{Node, limits, policy, warm_ip};
+
+const DAY: Duration = Duration::from_secs(26 * 3600);
+
+fn strange() -> Block {
+    Block::address("10.0.77.7".parse().unwrap())
+}
+
+/// Somebody puts an address on the primary ENI.
+fn put_by_hand(node: &mut Node) {
+    node.ec2.enis.get_mut(&eni_id(PRIMARY)).unwrap().blocks.insert(strange());
+}
+
+fn is_there(node: &Node) -> bool {
+    node.ec2.enis.values().any(|eni| eni.blocks.contains(&strange()))
+}
+
+/// The node reads EC2, with or without a new start.
+type Reads = fn(&mut Node);
+
+const AUDIT: Reads = |node| node.pass(DAY);
+const RESTART: Reads = |node| {
+    node.restart();
+    node.settle();
+};
+const REBOOT: Reads = |node| {
+    node.boot.node.boot = BootId("another boot".to_owned());
+    RESTART(node);
+    RESTART(node);
+};
+
+#[test]
+fn an_address_put_on_an_eni_by_hand_is_never_a_pods_and_never_removed() {
+    for (mode, reads) in [Mode::SecondaryIp, Mode::Prefix]
+        .into_iter()
+        .flat_map(|mode| [(mode, AUDIT), (mode, RESTART), (mode, REBOOT)])
+    {
+        let settings = WarmSettings { warm_ip: 2, ..WarmSettings::default() };
+        let policy = Policy { max_enis: Some(1), ..policy(mode, settings) };
+        let mut node = Node::settled(limits("m5.large"), policy);
+        put_by_hand(&mut node);
+        reads(&mut node);
+        let text = "10.0.77.7/32 on eni-0000 is not from us: left alone".to_owned();
+        assert!(node.view().blocked.contains(&text), "{:?}", node.view().blocked);
+        // Far more than there is room for.
+        let adds: Vec<_> = (0..200).map(|pod| node.add(pod)).collect();
+        node.pass(Duration::from_secs(600));
+        let address: IpAddr = strange().bounds().0;
+        assert!(node.record().owners().len() >= 8, "{:?}", node.record().owners());
+        assert_eq!(node.record().owner(address), None);
+        assert!(adds.iter().all(|add| node.answer(*add).is_some()));
+        for pod in 0..200 {
+            node.del(pod);
+        }
+        node.settle();
+        node.pass(DAY);
+        assert!(is_there(&node), "{mode:?}");
+        // Whoever has put it there takes it away.
+        node.ec2.enis.get_mut(&eni_id(PRIMARY)).unwrap().blocks.remove(&strange());
+        node.pass(DAY);
+        assert!(!node.view().blocked.contains(&text), "{:?}", node.view().blocked);
+    }
+}
+
+#[test]
+fn an_eni_on_which_somebody_has_put_an_address_is_not_removed() {
+    let mut node = Node::settled(limits("t3.small"), warm_ip(0, 0));
+    for pod in 0..4 {
+        node.run_pod(pod);
+    }
+    let second = node.ec2.enis.keys().last().unwrap().clone();
+    node.ec2.enis.get_mut(&second).unwrap().blocks.insert(strange());
+    node.pass(DAY);
+    for pod in 0..4 {
+        node.del(pod);
+    }
+    node.settle();
+    node.pass(DAY);
+    assert_eq!(node.ec2.n_attached(), 2);
+    assert_eq!(node.ec2.enis[&second].blocks.len(), 1, "ours have gone back");
+}
+
+/// Its outcome was unknown, and EC2 shows what it has brought only after a while.
+#[test]
+fn what_a_call_of_ours_brings_late_is_ours() {
+    let mut node = Node::settled(limits("t3.small"), warm_ip(1, 0));
+    node.run_pod(0);
+    let add = node.add(1);
+    node.save_all();
+    let (id, call) = loop {
+        let (id, call) = node.calls.pop_front().expect("an assignment");
+        if matches!(call, Ec2Call::Assign { .. }) {
+            break (id, call);
+        }
+    };
+    let eni = call.eni().unwrap().clone();
+    let before = node.ec2.enis[&eni].clone();
+    node.ec2.execute(&call).unwrap();
+    let after = std::mem::replace(node.ec2.enis.get_mut(&eni).unwrap(), before);
+    node.send(Event::CallDone { id, result: Err(error(CallErrorKind::OutcomeUnknown)) });
+    node.settle();
+    let brought: Vec<_> = after.blocks.difference(&node.ec2.enis[&eni].blocks).copied().collect();
+    node.ec2.enis.get_mut(&eni).unwrap().blocks.extend(brought);
+    node.pass(Duration::from_secs(60));
+    node.granted(add);
+    assert_eq!(node.view().blocked, [""; 0]);
+}
+
+/// As at the first start on an instance that was launched with secondary addresses.
+#[test]
+fn without_a_record_all_that_is_there_is_ours() {
+    let mut node = Node::settled(limits("t3.small"), Policy { max_enis: Some(1), ..warm_ip(0, 3) });
+    node.restart_without_record();
+    node.settle();
+    assert_eq!(node.counts().free, 3);
+}
+
+#[test]
+fn a_list_of_the_same_length_with_another_address_is_seen_as_another() {
+    for reads in [AUDIT, RESTART] {
+        let mut node = Node::settled(limits("t3.small"), warm_ip(3, 3));
+        let eni = eni_id(PRIMARY);
+        let gone = *node.ec2.enis[&eni].blocks.first().unwrap();
+        let length = node.ec2.enis[&eni].blocks.len();
+        node.ec2.enis.get_mut(&eni).unwrap().blocks.remove(&gone);
+        put_by_hand(&mut node);
+        assert_eq!(node.ec2.enis[&eni].blocks.len(), length);
+        reads(&mut node);
+        for pod in 0..6 {
+            let pod = node.run_pod(pod);
+            let block = Block::address(pod.address);
+            // EC2 may have given the one that had gone anew.
+            assert!(node.ec2.enis[&pod.eni].blocks.contains(&block), "{block} is not at EC2");
+            assert_ne!(block, strange());
+        }
+    }
+}
+
+/// It is no pod's as soon as EC2 has been read, and those whose it was are named.
+#[test]
+fn an_address_taken_off_by_hand_is_given_to_nobody_and_its_pod_is_named() {
+    for reads in [AUDIT, RESTART] {
+        let mut node = Node::settled(limits("t3.small"), warm_ip(2, 0));
+        let pod = node.run_pod(0);
+        let block = |address| Block::address(address);
+        node.ec2.enis.get_mut(&pod.eni).unwrap().blocks.remove(&block(pod.address));
+        reads(&mut node);
+        let text = format!("{} is a pod's but not on any ENI at EC2", pod.address);
+        assert!(node.view().blocked.contains(&text), "{:?}", node.view().blocked);
+        assert_eq!(node.record().owners().len(), 1, "its pod may be there");
+        for other in 1..6 {
+            assert_ne!(node.run_pod(other).address, pod.address);
+        }
+        // It comes back, and is that pod's.
+        node.ec2.enis.get_mut(&pod.eni).unwrap().blocks.insert(block(pod.address));
+        reads(&mut node);
+        assert!(!node.view().blocked.contains(&text), "{:?}", node.view().blocked);
+        assert_eq!(node.run_pod(0).address, pod.address);
+    }
+}
+
+#[test]
+fn what_ec2_leaves_out_once_is_ours_when_it_is_back() {
+    let mut node = Node::settled(limits("t3.small"), warm_ip(3, 3));
+    let eni = eni_id(PRIMARY);
+    let gone = *node.ec2.enis[&eni].blocks.first().unwrap();
+    // Nor can the pool replace it.
+    node.ec2.subnet(SUBNET).n_addresses = 0;
+    node.ec2.enis.get_mut(&eni).unwrap().blocks.remove(&gone);
+    node.pass(DAY);
+    assert_eq!(node.counts().free, 2);
+    node.ec2.enis.get_mut(&eni).unwrap().blocks.insert(gone);
+    node.pass(DAY);
+    assert_eq!(node.counts().free, 3);
+}
