@@ -189,7 +189,7 @@ pub struct EniFacts {
     pub mac: String,
     /// Where it lives.
     pub subnet: SubnetId,
-    /// Its own address, never a pod's.
+    /// Its own address, never a pod's; unspecified if it has none, which is [`EniKind::Other`] then.
     pub primary_address: Ipv4Addr,
     /// Secondary IPv4 addresses, IPv4 prefixes and IPv6 prefixes. Its single IPv6 addresses are the
     /// node's own, as its primary address is.
@@ -208,7 +208,7 @@ pub struct EniFacts {
 pub enum EniKind {
     /// An ordinary ENI.
     Interface,
-    /// Anything else (trunk, branch, EFA, a load balancer's …): never ours to manage.
+    /// Anything else (trunk, branch, EFA, a load balancer's, without IPv4 …): never ours to manage.
     Other,
 }
 
@@ -418,7 +418,15 @@ impl EniFacts {
     /// Whether it is the instance's primary ENI.
     #[must_use]
     pub fn is_primary(&self) -> bool {
-        self.attachment.as_ref().is_some_and(|a| a.device_index == 0 && a.network_card == 0)
+        self.attachment.as_ref().is_some_and(EniAttachment::is_primary)
+    }
+}
+
+impl EniAttachment {
+    /// Whether the ENI is the instance's primary one.
+    #[must_use]
+    pub fn is_primary(&self) -> bool {
+        self.device_index == 0 && self.network_card == 0
     }
 }
 

@@ -67,17 +67,25 @@ pub(super) fn is_attached_elsewhere(eni: &NetworkInterface, instance: &InstanceI
 }
 
 pub(super) fn eni(eni: &NetworkInterface) -> Result<EniFacts, BadField> {
+    let attachment = eni.attachment().map(attachment).transpose()?;
+    // As those that are for EFA alone, or in a subnet of IPv6 alone.
+    let has_no_ipv4 = eni.private_ip_address().is_none() && eni.private_ip_addresses().is_empty();
+    let is_primary = attachment.as_ref().is_some_and(EniAttachment::is_primary);
+    let is_of_no_use = has_no_ipv4 && !is_primary;
     Ok(EniFacts {
         id: id("networkInterfaceId", eni.network_interface_id())?,
         mac: mac(eni.mac_address())?,
         subnet: id("subnetId", eni.subnet_id())?,
-        primary_address: parse("privateIpAddress", eni.private_ip_address())?,
+        primary_address: match is_of_no_use {
+            true => Ipv4Addr::UNSPECIFIED,
+            false => parse("privateIpAddress", eni.private_ip_address())?,
+        },
         blocks: blocks(eni)?,
         kind: match need("interfaceType", eni.interface_type())? {
-            NetworkInterfaceType::Interface => EniKind::Interface,
+            NetworkInterfaceType::Interface if !is_of_no_use => EniKind::Interface,
             _ => EniKind::Other,
         },
-        attachment: eni.attachment().map(attachment).transpose()?,
+        attachment,
         tags: tags(eni.tag_set())?,
     })
 }

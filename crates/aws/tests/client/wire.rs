@@ -364,6 +364,37 @@ async fn enis_are_found_by_tag_and_by_attachment_over_all_pages() {
     .await;
 }
 
+/// Those for EFA alone have no address at all, those of a subnet of IPv6 alone none of IPv4.
+#[tokio::test]
+async fn an_eni_without_ipv4_is_none_of_ours_and_holds_up_no_reading() {
+    let bare = |id: &str, rest: &str| {
+        let rest = format!("{}{rest}", attachment_xml("i-1", "attached"));
+        eni_xml(id, &rest).replace("<privateIpAddress>10.0.0.10</privateIpAddress>", "")
+    };
+    let efa = bare("eni-3", "").replace(">interface<", ">efa-only<");
+    let of_ipv6 = "<ipv6AddressesSet><item><ipv6Address>2001:db8::7</ipv6Address></item>\
+        </ipv6AddressesSet>";
+    let expect = |id_text: &str| EniFacts {
+        kind: EniKind::Other,
+        primary_address: [0, 0, 0, 0].into(),
+        attachment: Some(EniAttachment {
+            id: id("eni-attach-1"),
+            device_index: 1,
+            network_card: 0,
+            status: AttachmentStatus::Attached,
+            delete_on_termination: true,
+        }),
+        ..facts(id_text)
+    };
+    check(
+        Ec2Call::DescribeEnis,
+        &[BY_TAG, BY_ATTACHMENT],
+        &[enis_page(&[], ""), enis_page(&[efa, bare("eni-4", of_ipv6)], "")],
+        CallOutput::Enis(vec![expect("eni-3"), expect("eni-4")]),
+    )
+    .await;
+}
+
 #[tokio::test]
 async fn what_a_cluster_has_left_is_found_by_its_tag_and_state_over_all_pages() {
     let request = "Action=DescribeNetworkInterfaces\n\

@@ -1,16 +1,17 @@
 //! What somebody else does to our ENIs by hand, while the daemon runs and while it does not.
 
+use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::time::Duration;
 
 use ipam::block::Block;
-use ipam::call::{CallErrorKind, Ec2Call};
+use ipam::call::{CallErrorKind, Ec2Call, EniKind};
 use ipam::event::Event;
 use ipam::id::BootId;
-use ipam::policy::{Mode, Policy, WarmSettings};
+use ipam::policy::{Limits, Mode, Policy, WarmSettings};
 
-use crate::ec2::{PRIMARY, SUBNET, eni_id, error};
-use crate::node::{Node, limits, policy, warm_ip};
+use crate::ec2::{Ec2, PRIMARY, SUBNET, eni_id, error};
+use crate::node::{Node, OURS, limits, policy, warm_ip};
 
 const DAY: Duration = Duration::from_secs(26 * 3600);
 
@@ -184,4 +185,37 @@ fn what_ec2_leaves_out_once_is_ours_when_it_is_back() {
     node.ec2.enis.get_mut(&eni).unwrap().blocks.insert(gone);
     node.pass(DAY);
     assert_eq!(node.counts().free, 3);
+}
+
+/// A trunk and another tool's ENI on our card, and EFA on each of 31 others at the same device index.
+#[test]
+fn whatever_else_is_attached_the_node_starts_and_leaves_it_alone() {
+    let believed = limits("m5.xlarge");
+    let mut ec2 = Ec2::new(Limits { enis: 60, ..believed });
+    let mut strangers = BTreeSet::from([ec2.attach_strange(2, &[(OURS.0, "i-0fedcba9876543210")])]);
+    for card in 0..32 {
+        let eni = ec2.attach_strange(1, &[]);
+        let found = ec2.enis.get_mut(&eni).unwrap();
+        found.kind = EniKind::Other;
+        found.attachment.as_mut().unwrap().network_card = card;
+        strangers.insert(eni);
+    }
+    let mut node = Node::start_with(ec2, believed, warm_ip(1, 0));
+    node.settle();
+    assert_eq!(node.view().foreign, strangers);
+    // Two of four places on our card are taken.
+    for pod in 0..28 {
+        node.run_pod(pod);
+    }
+    let last = node.add(28);
+    node.pass(Duration::from_secs(60));
+    node.refused(last);
+    let ours = node.view().enis.into_iter().filter_map(|eni| eni.device_index);
+    assert_eq!(ours.collect::<Vec<_>>(), [0, 3]);
+    for pod in 0..28 {
+        node.del(pod);
+    }
+    node.pass(DAY);
+    let touches = |call: &&Ec2Call| call.eni().is_some_and(|eni| strangers.contains(eni));
+    assert_eq!(node.ec2.calls.iter().find(touches), None);
 }
