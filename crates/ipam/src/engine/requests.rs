@@ -192,6 +192,10 @@ impl Engine {
             return Some(waiter);
         }
         if let Some(assignment) = self.record.assignments().get(&waiter.key) {
+            // By now the kernel shows another pod at it.
+            if self.pool.quarantine.contains_key(&assignment.address) {
+                return Some(waiter);
+            }
             let answer = Answer::Granted(assignment.clone());
             self.reply(waiter.request, answer);
             return None;

@@ -123,6 +123,22 @@ fn an_address_that_a_stale_record_gives_to_another_is_not_free_with_its_release(
     assert_eq!(node.run_pod(4).address, address);
 }
 
+/// Nor does it get another one: a record has one for each attachment.
+#[test]
+fn an_add_is_not_answered_with_an_address_at_which_the_kernel_shows_another() {
+    let mut node = Node::settled(limits("t3.small"), warm_ip(3, 3));
+    let address = node.run_pod(0).address;
+    node.links.insert(address, key(7));
+    look_later(&mut node);
+    let again = node.add(0);
+    node.pass(secs(60));
+    assert!(node.refused(again).message.contains("quarantined"), "{:?}", node.refused(again));
+    assert_eq!(node.record().owners().len(), 1);
+    node.links.insert(address, key(0));
+    look_later(&mut node);
+    assert_eq!(node.run_pod(0).address, address);
+}
+
 #[test]
 fn what_the_record_has_learnt_since_the_reading_began_is_not_judged() {
     let policy = Policy { cooldown: secs(0), ..warm_ip(3, 3) };
