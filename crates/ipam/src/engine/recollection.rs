@@ -107,8 +107,9 @@ impl Engine {
     /// What is to be noted of `eni`, if that is not on record.
     fn unnoted(&self, eni: &Eni) -> Option<KnownEni> {
         let attachment = eni.attachment()?;
-        let subnet_cidr = self.subnets.cidr(&eni.subnet)?;
         let noted = self.recollection.noted.get(&eni.id);
+        let known = self.subnets.cidr(&eni.subnet);
+        let subnet_cidr = known.or_else(|| noted.map(|noted| noted.subnet_cidr))?;
         let is_noted = noted.is_some_and(|KnownEni { facts, .. }| {
             facts.attachment.as_ref() == Some(&attachment)
                 && facts.tags == eni.tags

@@ -228,3 +228,27 @@ fn an_add_costs_one_line() {
     node.run_pod(1);
     assert!(matches!(node.log[before..], [Change::Assigned { .. }]), "{:?}", &node.log[before..]);
 }
+
+#[test]
+fn what_goes_back_is_off_the_record_while_the_subnets_are_unknown() {
+    let mut node = Node::settled(limits("t3.small"), warm_ip(3, 3));
+    node.restart_with(warm_ip(1, 0));
+    for _ in 0..200 {
+        node.save_all();
+        if let Some((id, call)) = node.calls.pop_front() {
+            let result = match &call {
+                Ec2Call::DescribeSubnets => Err(error(CallErrorKind::Rejected)),
+                call => node.ec2.execute(call),
+            };
+            node.send(Event::CallDone { id, result });
+        } else if node.host.is_some() {
+            node.end_sync(&LinkState::Ready);
+        } else if let Some(at) = node.engine.wake_at() {
+            node.now = at;
+            node.send(Event::Tick);
+        }
+    }
+    let (eni, real) = node.ec2.enis.first_key_value().unwrap();
+    assert_eq!(real.blocks.len(), 1, "two have gone back");
+    assert_eq!(node.record().enis()[eni].facts.blocks, real.blocks);
+}
