@@ -115,7 +115,8 @@ impl Engine {
     /// What EC2 shows on our own ENIs and no pod gets.
     fn left_alone_of_ours(&self) -> BTreeSet<Block> {
         let ours = self.left_alone.iter().filter(|(eni, _)| self.pool.enis.contains_key(*eni));
-        ours.flat_map(|(_, blocks)| blocks).copied().collect()
+        let by_hand = self.pool.enis.values().flat_map(|eni| &eni.by_hand);
+        ours.flat_map(|(_, blocks)| blocks).chain(by_hand).copied().collect()
     }
 
     /// Pods that live with an address that none would get today: one line for each cause.

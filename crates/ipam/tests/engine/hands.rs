@@ -55,6 +55,7 @@ fn an_address_put_on_an_eni_by_hand_is_never_a_pods_and_never_removed() {
         reads(&mut node);
         let text = "10.0.77.7/32 on eni-0000 is not from us: left alone".to_owned();
         assert!(node.view().blocked.contains(&text), "{:?}", node.view().blocked);
+        assert_eq!(node.view().left_alone, BTreeSet::from([strange()]));
         // Far more than there is room for.
         let adds: Vec<_> = (0..200).map(|pod| node.add(pod)).collect();
         node.pass(Duration::from_secs(600));
@@ -202,7 +203,7 @@ fn whatever_else_is_attached_the_node_starts_and_leaves_it_alone() {
     }
     let mut node = Node::start_with(ec2, believed, warm_ip(1, 0));
     node.settle();
-    assert_eq!(node.view().foreign, strangers);
+    assert_eq!(node.view().foreign.into_keys().collect::<BTreeSet<_>>(), strangers);
     // Two of four places on our card are taken.
     for pod in 0..28 {
         node.run_pod(pod);
