@@ -124,6 +124,13 @@ impl Pool {
         self.eni_of(address).is_some()
     }
 
+    /// Whether an address of `blocks` is in quarantine.
+    pub(crate) fn is_withheld(&self, eni: &EniId, blocks: &BTreeSet<Block>) -> bool {
+        let states = self.enis.get(eni).map(|eni| &eni.blocks);
+        let mut states = blocks.iter().filter_map(|block| states?.get(block));
+        states.any(|state| !state.quarantined.is_empty())
+    }
+
     /// When each resting address will have rested, ascending.
     pub(crate) fn rest_ends(&self, now: Timestamp) -> Vec<Timestamp> {
         let states = self.enis.values().flat_map(|eni| eni.blocks.values());

@@ -78,10 +78,17 @@ impl Engine {
 
     /// The intent is on record.
     pub(super) fn make_call(&mut self, id: CallId) {
-        if let Some(inflight) = self.calls.get_mut(&id) {
-            inflight.phase = Phase::Made;
-            self.out.push(Effect::Call { id, call: inflight.call.clone() });
+        let Some(inflight) = self.calls.get_mut(&id) else { return };
+        if let Ec2Call::Unassign { eni, blocks } = &inflight.call
+            && self.pool.is_withheld(eni, blocks)
+        {
+            // Since it was decided, the kernel has shown a pod there.
+            self.call_not_made(id);
+            self.saves.note(Change::Settled { id });
+            return;
         }
+        inflight.phase = Phase::Made;
+        self.out.push(Effect::Call { id, call: inflight.call.clone() });
     }
 
     /// The intent could not be put on record.

@@ -140,6 +140,30 @@ fn an_add_is_not_answered_with_an_address_at_which_the_kernel_shows_another() {
 }
 
 #[test]
+fn what_is_about_to_go_back_stays_if_the_kernel_shows_a_pod_there() {
+    let policy = Policy { cooldown: secs(0), shrink_delay: secs(0), ..warm_ip(0, 0) };
+    let mut node = Node::settled(limits("t3.small"), policy);
+    let address = node.run_pod(0).address;
+    node.del(0);
+    let is_intended =
+        |node: &Node| node.view().in_flight.iter().any(|text| text.contains("Unassign"));
+    while !is_intended(&node) {
+        node.end_save(Ok(()));
+    }
+    assert!(node.calls.is_empty(), "its intent is not on record yet");
+    node.links.insert(address, key(7));
+    node.now = node.now + secs(1);
+    node.look();
+    node.settle();
+    assert_eq!((node.counts().quarantined, node.ec2.n_blocks()), (1, vec![1]));
+    assert!(node.record().intents().is_empty());
+    node.links.clear();
+    look_later(&mut node);
+    node.pass(secs(60));
+    assert_eq!(node.ec2.n_blocks(), [0], "then it goes back");
+}
+
+#[test]
 fn what_the_record_has_learnt_since_the_reading_began_is_not_judged() {
     let policy = Policy { cooldown: secs(0), ..warm_ip(3, 3) };
     let mut node = Node::settled(limits("t3.small"), policy);
