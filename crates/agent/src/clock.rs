@@ -36,13 +36,15 @@ impl Clock {
     }
 }
 
-/// The newest moment that `record` knows. If the machine's clock was set back since, a clock that
-/// starts here still ends every cooldown in time.
+/// A moment after all that `record` knows. If the machine's clock was set back since, a clock that
+/// starts here still ends every cooldown in time, and what the kernel shows at the start is newer than
+/// the record.
 #[must_use]
-pub(crate) fn newest(record: &Record) -> Timestamp {
+pub(crate) fn after(record: &Record) -> Timestamp {
     let released = record.cooling().values().copied();
     let given = record.assignments().values().map(|assignment| assignment.since);
-    released.chain(given).max().unwrap_or_default()
+    let newest = released.chain(given).max().unwrap_or_default();
+    newest + Duration::from_millis(1)
 }
 
 #[cfg(test)]
@@ -59,5 +61,14 @@ mod tests {
             Clock::start(Timestamp::default()).now() > Timestamp::from_millis(1_600_000_000_000)
         );
         assert_eq!(clock.until(Timestamp::default()), Duration::ZERO);
+    }
+
+    #[test]
+    fn what_is_seen_at_the_start_is_newer_than_the_record() {
+        let since = Timestamp::from_millis(u64::MAX / 2);
+        let mut record = Record::default();
+        let address = [10, 0, 0, 7].into();
+        record.apply(&ipam::record::Change::Resting { address, since }).unwrap();
+        assert!(Clock::start(after(&record)).now() > since);
     }
 }

@@ -136,7 +136,7 @@ impl Daemon {
         let now = Clock::start(Timestamp::default()).now();
         let store = Store::open(&state_directory, &node.instance, inherited, now)?;
         let record = store.record().clone();
-        let clock = Clock::start(clock::newest(&record));
+        let clock = Clock::start(clock::after(&record));
         let (inlet, saved) = (inbox.inlet(), inbox.inlet());
         let writer = Writer::start(store, move |event| saved.send(event))
             .context("start the thread that writes the state")?;

@@ -275,6 +275,11 @@ impl Record {
         self.boot.as_ref()
     }
 
+    /// Whether any call that changes something has ever been intended.
+    pub(crate) fn has_calls(&self) -> bool {
+        self.last_call > 0
+    }
+
     /// The number of the next call.
     #[must_use]
     pub fn next_call(&self) -> CallId {

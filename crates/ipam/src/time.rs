@@ -17,7 +17,7 @@ pub struct Timestamp(u64);
 impl Timestamp {
     /// `ms` milliseconds since the epoch.
     #[must_use]
-    pub fn from_millis(ms: u64) -> Self {
+    pub const fn from_millis(ms: u64) -> Self {
         Self(ms)
     }
 

@@ -118,13 +118,11 @@ impl Engine {
                 Understood::Yes => self.settle_call(id),
                 Understood::No => self.doubt(id, &not_an_answer(), now),
             },
-            Err(error) if error.kind == CallErrorKind::OutcomeUnknown => {
-                self.doubt(id, &error, now);
-            }
+            Err(error) if leaves_doubt(&call, error.kind) => self.doubt(id, &error, now),
             Err(error) => {
                 if phase == Phase::MadeAgain {
                     // The first time it may have succeeded.
-                    self.enis_look.ask(now + LAG);
+                    self.enis_look.ask_from(now + LAG);
                 }
                 self.settle_call(id);
                 self.failed(&call, &error, now);
@@ -285,7 +283,7 @@ impl Engine {
             Ec2Call::DeleteEni { eni } if kind == CallErrorKind::NotFound => {
                 self.eni_gone(eni);
                 // Just after its creation that may be said of an ENI that exists.
-                self.enis_look.ask(now + LAG);
+                self.enis_look.ask_from(now + LAG);
             }
             Ec2Call::SetDeleteOnTermination { eni, .. }
             | Ec2Call::Unassign { eni, .. }
@@ -430,6 +428,13 @@ pub(super) fn not_an_answer() -> CallError {
         code: "UnexpectedAnswer".to_owned(),
         message: "the answer is one to another question".to_owned(),
     }
+}
+
+/// Whether EC2 is to be read before anything is done with what the call is about. It refuses to take
+/// back what is not there any more.
+fn leaves_doubt(call: &Ec2Call, kind: CallErrorKind) -> bool {
+    let takes_back = matches!(call, Ec2Call::Unassign { .. });
+    kind == CallErrorKind::OutcomeUnknown || (takes_back && kind == CallErrorKind::Rejected)
 }
 
 fn is_of_subnet(kind: CallErrorKind) -> bool {

@@ -26,26 +26,39 @@ pub(super) const LAG: Duration = Duration::from_secs(10);
 pub(super) struct Look {
     pub(super) call: Ec2Call,
     due: Option<Timestamp>,
+    /// A reading that begins before this does not do: EC2 may still describe what was before.
+    wanted_from: Option<Timestamp>,
     under_way: Option<(CallId, Timestamp)>,
     known: bool,
 }
 
 impl Look {
     pub(super) fn due(call: Ec2Call, now: Timestamp) -> Self {
-        Self { call, due: Some(now), under_way: None, known: false }
+        Self { call, due: Some(now), wanted_from: None, under_way: None, known: false }
     }
 
     pub(super) fn never(call: Ec2Call) -> Self {
-        Self { call, due: None, under_way: None, known: false }
+        Self { call, due: None, wanted_from: None, under_way: None, known: false }
     }
 
     pub(super) fn is_known(&self) -> bool {
         self.known
     }
 
+    /// Whether the last reading was no older than it had to be.
+    pub(super) fn is_certain(&self) -> bool {
+        self.known && self.wanted_from.is_none()
+    }
+
     /// Looks at `at`, if nothing makes it sooner.
     pub(super) fn ask(&mut self, at: Timestamp) {
         self.due = Some(self.due.map_or(at, |due| due.min(at)));
+    }
+
+    /// Looks at `at` or later, even if it looks before.
+    pub(super) fn ask_from(&mut self, at: Timestamp) {
+        self.wanted_from = self.wanted_from.max(Some(at));
+        self.ask(at);
     }
 
     /// When something happens by itself: not while an answer is awaited.
@@ -58,7 +71,7 @@ impl Look {
     }
 
     fn start(&mut self, id: CallId, now: Timestamp) {
-        self.due = None;
+        self.due = self.wanted_from.filter(|from| *from > now);
         self.under_way = Some((id, now));
     }
 
@@ -103,11 +116,11 @@ impl Engine {
         result: &Result<CallOutput, CallError>,
         now: Timestamp,
     ) -> bool {
-        if self.subnets_look.end(id).is_some() {
+        if let Some(asked_at) = self.subnets_look.end(id) {
             match result {
                 Ok(CallOutput::Subnets(facts)) => {
                     self.subnets.learn(facts.clone());
-                    self.look_succeeded(Self::subnets_look);
+                    self.look_succeeded(Self::subnets_look, asked_at);
                 }
                 Ok(_) => self.look_failed(Self::subnets_look, &not_an_answer(), now),
                 Err(error) => self.look_failed(Self::subnets_look, error, now),
@@ -121,10 +134,15 @@ impl Engine {
         let Some(asked_at) = self.enis_look.end(id) else { return false };
         match result {
             Ok(CallOutput::Enis(facts)) => {
-                self.look_succeeded(Self::enis_look);
-                self.recollection.ec2_has_spoken();
-                let serving: Vec<_> = facts.iter().map(|eni| self.as_it_serves(eni)).collect();
+                let mut serving: Vec<_> = facts.iter().map(|eni| self.as_it_serves(eni)).collect();
                 self.left_alone = left_alone(facts, &serving);
+                // What an earlier run changed last, EC2 may not describe yet.
+                if !self.enis_look.is_known() && self.record.has_calls() {
+                    self.enis_look.ask_from(now + LAG);
+                    serving = serving.into_iter().map(|eni| self.as_it_was_left(eni)).collect();
+                }
+                self.look_succeeded(Self::enis_look, asked_at);
+                self.recollection.ec2_has_spoken();
                 self.take_stock(id, &serving, asked_at, now);
             }
             Ok(_) => self.look_failed(Self::enis_look, &not_an_answer(), now),
@@ -136,9 +154,10 @@ impl Engine {
         true
     }
 
-    fn look_succeeded(&mut self, which: fn(&mut Self) -> &mut Look) {
+    fn look_succeeded(&mut self, which: fn(&mut Self) -> &mut Look, asked_at: Timestamp) {
         let look = which(self);
         look.known = true;
+        look.wanted_from.take_if(|from| *from <= asked_at);
         let action = look.call.action();
         self.action_succeeded(action);
     }
@@ -163,6 +182,17 @@ impl Engine {
         let carries = mode != Mode::Ipv6 || facts.is_primary();
         facts.blocks.retain(|block| carries && mode.serves(*block));
         facts
+    }
+
+    /// The ENI without what an earlier run has given back. What is new is believed at once where that
+    /// run may have asked for it.
+    fn as_it_was_left(&self, facts: EniFacts) -> EniFacts {
+        let is_assign = |call: &&Ec2Call| matches!(call, Ec2Call::Assign { .. });
+        let may_be_new = self.call_on(&facts.id).as_ref().is_some_and(is_assign);
+        match may_be_new || facts.attachment.is_none() {
+            true => facts,
+            false => self.recollection.less_given_back(facts),
+        }
     }
 
     /// Makes the pool match what EC2 has described. `asked_at`: what was changed since is newer.
@@ -196,7 +226,7 @@ impl Engine {
                     if doubted.contains(&eni.id) || self.is_settled(&eni.id, asked_at) {
                         self.update(eni, origin, now);
                     } else if self.differs(eni) {
-                        self.enis_look.ask(now + LAG);
+                        self.enis_look.ask_from(now + LAG);
                     }
                 }
                 Ownership::Ours(origin) => left_behind.extend(self.discover(eni, origin, now)),
@@ -219,7 +249,7 @@ impl Engine {
             .collect();
         if !settled.is_empty() {
             // What was changed only just may not be described yet.
-            self.enis_look.ask(now + LAG);
+            self.enis_look.ask_from(now + LAG);
         }
         for (id, call) in &settled {
             self.settle_call(*id);
@@ -262,7 +292,7 @@ impl Engine {
         match described_stage(eni) {
             Stage::Unattached if creating => {
                 // It may be the very one whose creation is under way.
-                self.enis_look.ask(now + LAG);
+                self.enis_look.ask_from(now + LAG);
                 None
             }
             Stage::Unattached => {
@@ -278,6 +308,7 @@ impl Engine {
 
     fn update(&mut self, facts: &EniFacts, origin: Origin, now: Timestamp) {
         let described = described_stage(facts);
+        let was_unattached = matches!(self.stage_mut(&facts.id), Some(Stage::Unattached));
         if let Some(eni) = self.pool.enis.get_mut(&facts.id) {
             eni.origin = origin;
             eni.tags.clone_from(&facts.tags);
@@ -288,8 +319,8 @@ impl Engine {
             let known = eni.missed.iter().chain(eni.blocks.keys()).copied().collect();
             self.put_blocks(facts, &known, now);
         }
-        if matches!(self.stage_mut(&facts.id), Some(Stage::Unattached)) {
-            self.enis_look.ask(now + LAG);
+        if !was_unattached && matches!(self.stage_mut(&facts.id), Some(Stage::Unattached)) {
+            self.enis_look.ask_from(now + LAG);
         }
     }
 

@@ -162,7 +162,7 @@ impl Engine {
         if vanished {
             // Somebody may have detached it.
             let changed_at = self.pool.enis[eni].changed_at;
-            self.enis_look.ask(now.max(changed_at + LAG));
+            self.enis_look.ask_from(now.max(changed_at + LAG));
         }
         if let Some(found) = self.pool.enis.get_mut(eni) {
             found.absent_since = match state {

@@ -49,6 +49,15 @@ impl Recollection {
         self.used
     }
 
+    /// `facts` without the blocks that an earlier run of this boot has given back, should EC2 still name
+    /// them.
+    pub(super) fn less_given_back(&self, mut facts: EniFacts) -> EniFacts {
+        if let Some(known) = self.noted.get(&facts.id) {
+            facts.blocks.retain(|block| known.facts.blocks.contains(block));
+        }
+        facts
+    }
+
     pub(super) fn ec2_has_spoken(&mut self) {
         self.due = None;
     }

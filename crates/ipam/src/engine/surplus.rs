@@ -77,6 +77,10 @@ impl Engine {
         let n_blocks = surplus.blocks.iter().map(|(_, ask)| usize::from(ask.count())).sum();
         self.surplus_enis.observe(surplus.enis.len(), now);
         self.surplus_blocks.observe(n_blocks, now);
+        // What is thought to be of no use may carry what EC2 does not describe yet.
+        if !self.enis_look.is_certain() {
+            return;
+        }
         // An ENI that cannot be detached at present would serve nobody meanwhile.
         let may_leave = self.action_hold(Action::DetachEni, now).is_none();
         let n_enis = if may_leave { self.surplus_enis.take_ripe(now) } else { 0 };

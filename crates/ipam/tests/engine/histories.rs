@@ -556,8 +556,11 @@ impl World {
     }
 
     /// Nobody takes anything away here but the engine, so what it has on record for the next start is
-    /// true all the time.
+    /// true all the time. Of an earlier boot nothing is used.
     fn check_known(&self) {
+        if self.durable.boot() != Some(&self.node.boot.node.boot) {
+            return;
+        }
         for KnownEni { facts, .. } in self.durable.enis().values() {
             let real = self.node.ec2.enis.get(&facts.id);
             let real = real.filter(|eni| eni.attachment.is_some());

@@ -18,6 +18,7 @@ mod fuzz;
 mod hands;
 mod histories;
 mod ipv6;
+mod lag;
 mod leaks;
 mod node;
 mod promptness;

@@ -1,0 +1,152 @@
+//! EC2 and the engine know different things: mostly at a start, when EC2 still describes what was before
+//! the last calls of the run before.
+
+use std::collections::BTreeSet;
+use std::net::IpAddr;
+use std::time::Duration;
+
+use ipam::call::{CallErrorKind, CallOutput, Ec2Call};
+use ipam::event::{Event, LinkState};
+use ipam::policy::Policy;
+
+use crate::ec2::{Ec2, PRIMARY, eni_id, error};
+use crate::node::{Node, limits, warm_ip};
+
+fn secs(n: u64) -> Duration {
+    Duration::from_secs(n)
+}
+
+fn at_ec2(ec2: &Ec2) -> BTreeSet<IpAddr> {
+    let blocks = ec2.enis.values().flat_map(|eni| &eni.blocks);
+    blocks.map(|block| block.addresses_from(0).next().unwrap()).collect()
+}
+
+fn held(node: &Node) -> BTreeSet<IpAddr> {
+    let view = node.view();
+    let blocks = view.enis.iter().flat_map(|eni| eni.blocks.keys());
+    blocks.map(|block| block.addresses_from(0).next().unwrap()).collect()
+}
+
+/// EC2 answers the reading of the ENIs that is under way with what was true `before`.
+fn answer_of_old(node: &mut Node, before: &Ec2) {
+    let is_reading = |(_, call): &(_, Ec2Call)| *call == Ec2Call::DescribeEnis;
+    let place = node.calls.iter().position(is_reading).expect("the ENIs are being read");
+    let (id, _) = node.calls.remove(place).unwrap();
+    let enis = before.enis.values().cloned().collect();
+    node.send(Event::CallDone { id, result: Ok(CallOutput::Enis(enis)) });
+}
+
+#[test]
+fn what_was_given_back_just_before_is_not_offered() {
+    let policy = Policy { cooldown: secs(0), shrink_delay: secs(0), ..warm_ip(1, 0) };
+    let mut node = Node::settled(limits("m5.large"), policy);
+    for pod in 0..4 {
+        node.run_pod(pod);
+    }
+    let before = node.ec2.clone();
+    for pod in 0..4 {
+        node.del(pod);
+        node.settle();
+    }
+    let gone: BTreeSet<_> = at_ec2(&before).difference(&at_ec2(&node.ec2)).copied().collect();
+    assert!(!gone.is_empty());
+    node.restart();
+    answer_of_old(&mut node, &before);
+    let adds: Vec<_> = (4..8).map(|pod| node.add(pod)).collect();
+    node.settle();
+    let reach = at_ec2(&node.ec2);
+    assert!(adds.iter().all(|add| reach.contains(&node.granted(*add).address)));
+    node.pass(secs(10));
+    assert_eq!(held(&node), at_ec2(&node.ec2));
+}
+
+/// Other readings begin meanwhile, and tell no more.
+#[test]
+fn what_ec2_does_not_name_yet_is_looked_for_once_more() {
+    for n_readings in 1..3 {
+        let mut node = Node::start(limits("m5.large"), warm_ip(3, 0));
+        let before = node.ec2.clone();
+        node.settle();
+        let address = node.run_pod(0).address;
+        node.restart();
+        answer_of_old(&mut node, &before);
+        for _ in 1..n_readings {
+            node.save_all();
+            let assign = |(_, call): &(_, Ec2Call)| matches!(call, Ec2Call::Assign { .. });
+            let place = node.calls.iter().position(assign).expect("the pool is thought too small");
+            let (id, _) = node.calls.remove(place).unwrap();
+            let result = Err(error(CallErrorKind::AddressLimit));
+            node.send(Event::CallDone { id, result });
+            answer_of_old(&mut node, &before);
+        }
+        assert!(!held(&node).contains(&address));
+        node.pass(secs(11));
+        assert_eq!(held(&node), at_ec2(&node.ec2), "{n_readings}");
+        assert!(held(&node).contains(&address));
+    }
+}
+
+#[test]
+fn what_is_given_back_is_off_the_record_though_the_subnets_are_unknown() {
+    let policy = Policy { cooldown: secs(0), shrink_delay: secs(0), ..warm_ip(1, 0) };
+    let mut node = Node::settled(limits("m5.large"), policy);
+    for pod in 0..4 {
+        node.run_pod(pod);
+    }
+    node.restart();
+    let is_reading = |(_, call): &(_, Ec2Call)| *call == Ec2Call::DescribeSubnets;
+    let place = node.calls.iter().position(is_reading).unwrap();
+    let (id, _) = node.calls.remove(place).unwrap();
+    node.send(Event::CallDone { id, result: Err(error(CallErrorKind::AccessDenied)) });
+    for pod in 0..4 {
+        node.del(pod);
+    }
+    node.settle();
+    let noted = node.record();
+    let noted = noted.enis().values().flat_map(|known| known.facts.blocks.clone());
+    let noted: BTreeSet<_> = noted.map(|block| block.addresses_from(0).next().unwrap()).collect();
+    assert!(noted.is_subset(&at_ec2(&node.ec2)), "{noted:?}, {:?}", at_ec2(&node.ec2));
+}
+
+/// Somebody has taken it off the instance, and put more on it than can be attached.
+#[test]
+fn an_eni_that_cannot_be_attached_does_not_keep_ec2_busy() {
+    let mut node = Node::settled(limits("t3.small"), warm_ip(5, 0));
+    for pod in 0..5 {
+        node.run_pod(pod);
+    }
+    let on_record = node.record();
+    let mut enis = on_record.assignments().values().map(|held| held.eni.clone());
+    let eni = enis.find(|eni| eni.as_str() != PRIMARY).expect("the first takes three of them");
+    node.ec2.limits.enis = 1;
+    node.ec2.enis.get_mut(&eni).unwrap().attachment = None;
+    node.send(Event::EniLink { eni, link: LinkState::Absent });
+    node.pass(secs(3_600));
+    let before = node.ec2.calls.len();
+    node.pass(secs(3_600));
+    let made = node.ec2.calls.len() - before;
+    assert!(made < 60, "{made} calls in an hour");
+}
+
+/// Somebody has taken it away. EC2 says so when it is asked to take it back.
+#[test]
+fn what_ec2_refuses_to_take_back_is_not_offered_before_it_is_read() {
+    let policy = Policy { cooldown: secs(0), shrink_delay: secs(5), ..warm_ip(1, 0) };
+    let mut node = Node::settled(limits("m5.large"), policy);
+    for pod in 0..4 {
+        node.run_pod(pod);
+    }
+    for pod in 0..4 {
+        node.del(pod);
+    }
+    node.settle();
+    let eni = node.ec2.enis.get_mut(&eni_id(PRIMARY)).unwrap();
+    let kept = eni.blocks.pop_first().unwrap();
+    eni.blocks = [kept].into();
+    node.pass(secs(60));
+    assert_eq!(held(&node), at_ec2(&node.ec2));
+    let adds: Vec<_> = (4..8).map(|pod| node.add(pod)).collect();
+    node.settle();
+    let reach = at_ec2(&node.ec2);
+    assert!(adds.iter().all(|add| reach.contains(&node.granted(*add).address)));
+}
