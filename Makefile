@@ -34,12 +34,12 @@ test: deps lint deny build plugin ## everything: unit, property, CNI, network na
 	$(say) "test: boto3 and the AWS CLI against vpc-sim"
 	tests/wire/run --binary $(TIDEPOOL_BIN)/vpc-sim --python $(TIDEPOOL_PYTHON)
 
-# Times as long as the usual ten minutes; a seed from 0 to 2^64 - 1 repeats a run.
+# Times as long as the usual half hour; a seed from 0 to 2^64 - 1 repeats a run.
 SOAK ?= 1
 SEED ?= $(shell od -An -N8 -tu8 /dev/urandom | tr -d ' ')
 
-soak: deps ## fuzzing and random histories for longer: SOAK=6 for an hour, SEED=… to repeat a run
-	$(say) "soak: about $(SOAK) times ten minutes"
+soak: deps ## fuzzing and a million random histories: SOAK=2 for twice that, SEED=… to repeat a run
+	$(say) "soak: about $(SOAK) times half an hour"
 	@scripts/soak $(SOAK) $(SEED)
 
 bench: deps-demo plugin ## what deciding and the whole path cost: time, EC2 calls, memory, sizes (release profile)

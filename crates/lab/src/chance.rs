@@ -36,6 +36,21 @@ impl Chance {
         usize::try_from(self.next() % len).expect("below a usize")
     }
 
+    /// A number below `end`, which must not be 0.
+    pub(crate) fn below(&mut self, end: u64) -> u64 {
+        self.next() % end
+    }
+
+    /// One of `among`, which must not be empty.
+    pub(crate) fn pick<'a, T>(&mut self, among: &'a [T]) -> &'a T {
+        &among[self.index(among.len())]
+    }
+
+    /// True in one of `n` cases.
+    pub(crate) fn one_in(&mut self, n: u64) -> bool {
+        self.below(n) == 0
+    }
+
     /// `span`, and up to `share` of it more.
     pub(crate) fn jittered(&mut self, span: Duration, share: f64) -> Duration {
         span + span.mul_f64(self.unit() * share)

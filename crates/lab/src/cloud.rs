@@ -5,16 +5,19 @@ use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
 use std::time::Duration;
 
-use ec2_model::config::Config;
+use ec2_model::config::{Config, Consistency, Latency};
 use ec2_model::error::ApiError;
-use ec2_model::id::{EniId, InstanceId, SubnetId, VpcId};
+use ec2_model::fabric::FabricEni;
+use ec2_model::id::{EniId, InstanceId, ResourceType, SubnetId, VpcId};
 use ec2_model::request::{
-    Action, CreateNetworkInterface, DeleteNetworkInterface, DescribeInstanceTypes,
-    DescribeInstances, Request, TerminateInstances,
+    Action, AttachNetworkInterface, CreateNetworkInterface, DeleteNetworkInterface,
+    DescribeInstanceTypes, DescribeInstances, DescribeNetworkInterfaces, Filter, Listing, Request,
+    Tag, TagSpecification, TerminateInstances,
 };
 use ec2_model::response::{Instance, Response};
 use ec2_model::seed::{InstanceSeed, SubnetSeed, VpcSeed};
 use ec2_model::{Context, Delivery, Model};
+use ipam::call::INSTANCE_TAG;
 use ipam::policy::Limits;
 use ipam::time::Timestamp;
 use ipnet::Ipv4Net;
@@ -24,6 +27,8 @@ use crate::world::{NodeSpec, Purpose, World};
 
 /// Makes a subnet one for additional ENIs of any node.
 const ROLE_TAG: (&str, &str) = ("kubernetes.io/role/cni", "1");
+/// Keeps daemons off an ENI.
+const NO_MANAGE_TAG: (&str, &str) = ("node.k8s.amazonaws.com/no_manage", "true");
 /// Whoever starts and ends instances, and other users of the subnets: they must not draw from
 /// the buckets of the cluster's account.
 const OTHER_ACCOUNT: &str = "444455556666";
@@ -248,9 +253,11 @@ impl Cloud {
     /// Others give back what they have taken of a subnet.
     pub(crate) fn vacate(&mut self, subnet: usize, now: Timestamp) {
         for eni in self.fillers.remove(&subnet).unwrap_or_default() {
-            let request = DeleteNetworkInterface { network_interface_id: eni, dry_run: false };
-            let deleted = self.ask_as_other(request.into(), now);
-            debug_assert!(deleted.is_ok(), "{deleted:?}");
+            let request =
+                DeleteNetworkInterface { network_interface_id: eni.clone(), dry_run: false };
+            if self.ask_as_other(request.into(), now).is_err() {
+                self.fillers.entry(subnet).or_default().push(eni);
+            }
         }
     }
 
@@ -355,6 +362,79 @@ impl Cloud {
         text.lines().map(str::to_owned).collect()
     }
 
+    /// EC2 itself, for what no daemon asks of it.
+    pub(crate) fn model(&mut self) -> &mut Model {
+        &mut self.model
+    }
+
+    /// The ENIs on an instance, the primary first.
+    pub(crate) fn attached(&mut self, instance: &InstanceId, now: Timestamp) -> Vec<FabricEni> {
+        let instances = self.model.fabric(ec2_time(now)).instances;
+        let found = instances.into_iter().find(|found| found.id == *instance);
+        found.map(|found| found.enis).unwrap_or_default()
+    }
+
+    /// The ENIs for pods that are on no instance, each with the instance that it was made for.
+    pub(crate) fn unattached(&mut self, now: Timestamp) -> Vec<(EniId, Option<InstanceId>)> {
+        let status = Filter { name: "status".to_owned(), values: vec!["available".to_owned()] };
+        let listing = Listing { filters: vec![status], ..Listing::default() };
+        let request = DescribeNetworkInterfaces { listing, ..DescribeNetworkInterfaces::default() };
+        let Ok(Response::NetworkInterfaces(page)) = self.ask_as_other(request.into(), now) else {
+            return Vec::new();
+        };
+        let marked = page.items.into_iter().filter_map(|eni| {
+            let instance = eni.tags.get(INSTANCE_TAG)?.parse().ok();
+            Some((eni.id, instance))
+        });
+        marked.collect()
+    }
+
+    /// How many calls of daemons have changed something.
+    pub(crate) fn n_changes(&self) -> u64 {
+        let reads = [Action::DescribeNetworkInterfaces, Action::DescribeSubnets];
+        let changes = self.calls.iter().filter(|(action, _)| !reads.contains(action));
+        changes.map(|(_, ends)| ends.granted).sum()
+    }
+
+    /// For whom an ENI was made, if a daemon or an instance has made it.
+    pub(crate) fn owner(&self, eni: &EniId) -> Option<InstanceId> {
+        self.held.get(eni).map(|held| held.instance.clone())
+    }
+
+    /// Somebody puts an ENI of his own on an instance, and says that it is.
+    pub(crate) fn attach_stranger(
+        &mut self,
+        instance: &InstanceId,
+        subnet: &SubnetId,
+        now: Timestamp,
+    ) -> Option<EniId> {
+        let (key, value) = NO_MANAGE_TAG;
+        let tag = Tag { key: key.to_owned(), value: Some(value.to_owned()) };
+        let resource_type = ResourceType::NetworkInterface;
+        let request = CreateNetworkInterface {
+            tag_specifications: vec![TagSpecification { resource_type, tags: vec![tag] }],
+            ..CreateNetworkInterface::in_subnet(subnet.clone())
+        };
+        let account = self.account.clone();
+        // It has long been there.
+        let config = self.model.config().clone();
+        let (latency, consistency) = (Latency::default(), Consistency::default());
+        self.model.reconfigure(Config { latency, consistency, ..config.clone() });
+        let created = self.ask_as(&account, request.into(), now);
+        let Ok(Response::Created { network_interface, .. }) = created else { return None };
+        let request = AttachNetworkInterface {
+            network_interface_id: network_interface.id.clone(),
+            instance_id: instance.clone(),
+            device_index: 1,
+            network_card_index: 0,
+            dry_run: false,
+        };
+        let attached = self.ask_as(&account, request.into(), now);
+        debug_assert!(attached.is_ok(), "{attached:?}");
+        self.model.reconfigure(config);
+        Some(network_interface.id)
+    }
+
     /// Lets happen at EC2 what is due, and tells when more will.
     pub(crate) fn advance(&mut self, now: Timestamp) -> Option<Timestamp> {
         self.model.advance(ec2_time(now));
@@ -397,11 +477,20 @@ impl Cloud {
     }
 
     fn ask_as_other(&mut self, request: Request, now: Timestamp) -> Result<Response, ApiError> {
+        self.ask_as(OTHER_ACCOUNT, request, now)
+    }
+
+    fn ask_as(
+        &mut self,
+        account: &str,
+        request: Request,
+        now: Timestamp,
+    ) -> Result<Response, ApiError> {
         // Many at one time would be throttled, which is not what they are here for.
         let config = self.model.config().clone();
         let throttling = ec2_model::config::Throttling::Off;
         self.model.reconfigure(Config { throttling, ..config.clone() });
-        let result = self.model.call(&self.context(OTHER_ACCOUNT, now), request).result;
+        let result = self.model.call(&self.context(account, now), request).result;
         self.model.reconfigure(config);
         result
     }
@@ -423,6 +512,6 @@ fn sizes(singles: usize, prefixes: usize) -> (u16, u64) {
     (blocks, singles + PREFIX_SIZE * u64::try_from(prefixes).expect(few))
 }
 
-fn ec2_time(now: Timestamp) -> ec2_model::Timestamp {
+pub(crate) fn ec2_time(now: Timestamp) -> ec2_model::Timestamp {
     ec2_model::Timestamp::from_unix_millis(now.as_millis())
 }

@@ -11,6 +11,7 @@ mod chance;
 mod cloud;
 mod daemon;
 mod ec2;
+pub mod history;
 mod incumbent;
 pub mod report;
 mod run;

@@ -1,0 +1,139 @@
+//! Histories: some nodes of one account through whatever the world does to them, and what must stay
+//! true of each moment.
+//!
+//! A history follows from its seed alone: pods that come and go, daemons that die at any of their
+//! effects, records that are lost, clocks that jump, EC2 that refuses, is late, slow or silent,
+//! people who take away what is ours. The engine is the real one, EC2 the model with its limits,
+//! delays and veils, and the requests between them are those that a node sends. Instance metadata have
+//! no place here: the engine does not read them.
+//!
+//! What a history breaks is found by [`History::run`], and [`History::shrunk`] makes it small enough
+//! to be read.
+
+mod check;
+mod harm;
+mod heal;
+mod node;
+mod pods;
+mod setting;
+mod shrink;
+mod step;
+mod world;
+
+use ipam::record::Record;
+
+pub use self::setting::Setting;
+pub use self::step::{Fate, Kill, Mishap, Step, What};
+
+use self::world::World;
+use crate::cloud::SetupError;
+
+/// What happens, and to whom.
+#[derive(Debug, Clone, PartialEq)]
+pub struct History {
+    /// Also what chance in EC2 and between the steps follows from.
+    pub seed: u64,
+    /// The world before the first step.
+    pub setting: Setting,
+    /// In their order.
+    pub steps: Vec<Step>,
+}
+
+/// How a history ended in which nothing was broken. The same history has the same end.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Outcome {
+    /// Adds that were answered with an address.
+    pub granted: u64,
+    /// Adds that were refused.
+    pub refused: u64,
+    /// Requests that EC2 got.
+    pub calls: u64,
+    /// Daemons that died.
+    pub kills: u64,
+    /// ENIs that dead instances have left behind.
+    pub left_behind: usize,
+    /// What the living nodes have on record.
+    pub records: Vec<Record>,
+}
+
+impl Outcome {
+    /// Adds another's numbers up.
+    pub fn add(&mut self, other: Self) {
+        let Self { granted, refused, calls, kills, left_behind, records: _ } = other;
+        self.granted += granted;
+        self.refused += refused;
+        self.calls += calls;
+        self.kills += kills;
+        self.left_behind += left_behind;
+    }
+}
+
+/// What must stay true and did not.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("after {at_ms} ms, node {node}: {rule}: {what}")]
+pub struct Broken {
+    /// Milliseconds since the start of the history.
+    pub at_ms: u64,
+    /// Which node.
+    pub node: usize,
+    /// What must not be.
+    pub rule: &'static str,
+    /// What has been seen of it.
+    pub what: String,
+}
+
+/// Why a history has no outcome.
+#[derive(Debug, thiserror::Error)]
+pub enum RunError {
+    /// The engine is wrong, or what was expected of it.
+    #[error(transparent)]
+    Broken(#[from] Broken),
+    /// The world cannot be made.
+    #[error("set the world up")]
+    Setup(#[from] SetupError),
+}
+
+impl History {
+    /// The history that follows from `seed`.
+    #[must_use]
+    pub fn of(seed: u64) -> Self {
+        let setting = Setting::of(seed);
+        let steps = step::steps_of(seed, setting.n_nodes);
+        Self { seed, setting, steps }
+    }
+
+    /// Lives through it, then through hours in which nothing else goes wrong.
+    ///
+    /// # Errors
+    ///
+    /// The first thing that was not as it must be.
+    pub fn run(&self) -> Result<Outcome, RunError> {
+        let mut world = World::new(self)?;
+        self.live(&mut world)?;
+        Ok(world.outcome())
+    }
+
+    /// All that happens in it, each with its time in milliseconds, for whoever wants to know why it
+    /// breaks something.
+    #[must_use]
+    pub fn story(&self) -> Vec<String> {
+        let Ok(mut world) = World::new(self) else { return Vec::new() };
+        world.story = Some(Vec::new());
+        let end = self.live(&mut world);
+        let end = end.err().map(|broken| broken.to_string());
+        world.story.into_iter().flatten().chain(end).collect()
+    }
+
+    fn live(&self, world: &mut World) -> Result<(), Broken> {
+        for step in &self.steps {
+            world.take(step)?;
+        }
+        world.heal()
+    }
+
+    /// A history with as little in it as possible for which `fails` still holds.
+    #[must_use]
+    pub fn shrunk(self, fails: impl FnMut(&Self) -> bool) -> Self {
+        shrink::shrink(self, fails)
+    }
+}

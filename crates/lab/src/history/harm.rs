@@ -1,0 +1,117 @@
+//! What goes wrong: daemons that die, records that lose something, people who take away what is ours.
+
+use std::time::Duration;
+
+use ec2_model::fault::Disturbance;
+use ipam::id::AttachmentKey;
+
+use super::check::blocks_of;
+use super::node::{Open, Pod};
+use super::step::{Fate, Kill};
+use super::world::{Happening, World, n_requests};
+use crate::cloud::ec2_time;
+use crate::ec2;
+
+/// No machine starts sooner.
+const BOOT: Duration = Duration::from_secs(15);
+
+impl World {
+    pub(super) fn mend(&mut self) {
+        let model = self.cloud.model();
+        let rules: Vec<_> = model.faults().map(|(id, ..)| id).collect();
+        for rule in rules {
+            model.remove_fault(rule);
+        }
+    }
+
+    pub(super) fn kill(&mut self, node: usize, kill: &Kill) {
+        if self.nodes[node].engine.is_none() {
+            return;
+        }
+        self.outcome.kills += 1;
+        if let Some((_, changes)) = self.nodes[node].save.take().filter(|_| kill.saved) {
+            self.make_durable(node, changes);
+        }
+        let unsent = self.nodes[node].calls.values().filter(|underway| !underway.arrived);
+        let unsent: Vec<_> = unsent.map(|underway| underway.call.clone()).collect();
+        for call in unsent.iter().filter(|_| kill.sent) {
+            let _: (Result<_, _>, _) = self.request(node, call, n_requests(call) - 1);
+        }
+        // Their plugins find nobody who answers.
+        let open = std::mem::take(&mut self.nodes[node].open);
+        for open in open.into_values() {
+            if let Open::Del { key } = open {
+                self.unlink(node, &key);
+                self.nodes[node].remembered.push(key);
+            }
+        }
+        self.nodes[node].forget_run();
+        self.nodes[node].clock_ahead_ms = kill.clock_ahead_ms;
+        self.lose_record(node, kill.record);
+        if kill.reboot {
+            self.nodes[node].reboot();
+        }
+        let boot = if kill.reboot { BOOT } else { Duration::ZERO };
+        self.enter_in(boot + Duration::from_millis(kill.down_ms), Happening::Starts { node });
+    }
+
+    fn lose_record(&mut self, node: usize, fate: Fate) {
+        let n = self.nodes[node].log.len();
+        let stays = match fate {
+            Fate::Kept => return,
+            Fate::Lost => 0,
+            Fate::RolledBack(last) => n.saturating_sub(last),
+        };
+        self.has_forgotten = true;
+        self.nodes[node].is_rolled_back = true;
+        // A pod that has its address and no link yet would be in no witness's memory.
+        let has_address = |(key, pod): (&AttachmentKey, &Pod)| {
+            pod.address.filter(|_| !pod.ended).map(|ip| (ip, key.clone()))
+        };
+        let told: Vec<_> = self.nodes[node].pods.iter().filter_map(has_address).collect();
+        for (address, key) in told {
+            self.links(node, key, address);
+        }
+        if let Err(contradiction) = self.nodes[node].truncate_log(stays) {
+            self.broken(node, "a log that cannot be replayed", contradiction.to_string());
+        }
+    }
+
+    pub(super) fn detach_by_hand(&mut self, node: usize, which: usize) {
+        let enis = self.cloud.attached(&self.nodes[node].site.instance, self.now);
+        let ours = enis.iter().skip(1).filter(|eni| !self.strangers.contains(&eni.id));
+        let ours: Vec<_> = ours.collect();
+        let Some(eni) = ours.get(which % ours.len().max(1)) else { return };
+        self.taken.extend(blocks_of(eni));
+        self.strays.insert(ec2::known_to_ipam(eni.id.as_str()));
+        self.disturb(Disturbance::DetachEni { eni: eni.id.clone() });
+    }
+
+    pub(super) fn unassign_by_hand(&mut self, node: usize, which: usize) {
+        let enis = self.cloud.attached(&self.nodes[node].site.instance, self.now);
+        let blocks =
+            enis.iter().flat_map(|eni| blocks_of(eni).map(|block| (eni.id.clone(), block)));
+        let blocks: Vec<_> = blocks.collect();
+        let Some((eni, block)) = blocks.get(which % blocks.len().max(1)).cloned() else { return };
+        self.taken.insert(block);
+        let cidr = block.cidr();
+        let (addresses, prefixes) = match block.size() {
+            1 => (vec![cidr.addr()], Vec::new()),
+            _ => (Vec::new(), vec![cidr]),
+        };
+        self.disturb(Disturbance::Unassign { eni, addresses, prefixes });
+    }
+
+    fn disturb(&mut self, disturbance: Disturbance) {
+        let done = self.cloud.model().disturb(disturbance, ec2_time(self.now));
+        debug_assert!(done.is_ok(), "{done:?}");
+    }
+
+    pub(super) fn terminate(&mut self, node: usize) {
+        self.cloud.terminate(&self.nodes[node].site.instance, self.now);
+        let found = &mut self.nodes[node];
+        found.forget_run();
+        found.is_there = false;
+        found.links.clear();
+    }
+}

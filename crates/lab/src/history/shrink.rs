@@ -1,0 +1,109 @@
+//! Makes a history that fails as small as it gets: fewer steps, fewer nodes, simpler steps.
+
+use super::{Fate, History, Kill, Step, What};
+
+/// `fails` says whether a candidate still fails, in whatever way.
+pub(super) fn shrink(mut best: History, mut fails: impl FnMut(&History) -> bool) -> History {
+    let mut gets_smaller = true;
+    while gets_smaller {
+        gets_smaller = false;
+        for smaller in [drop_steps, simplify_steps, simplify_setting] {
+            gets_smaller |= smaller(&mut best, &mut fails);
+        }
+    }
+    best
+}
+
+fn try_out(
+    best: &mut History,
+    candidate: History,
+    fails: &mut dyn FnMut(&History) -> bool,
+) -> bool {
+    let is_smaller = candidate != *best && fails(&candidate);
+    if is_smaller {
+        *best = candidate;
+    }
+    is_smaller
+}
+
+/// Leaves out steps: half of them at a time, then a quarter, in the end each alone.
+fn drop_steps(best: &mut History, fails: &mut dyn FnMut(&History) -> bool) -> bool {
+    let mut shrunk = false;
+    let mut size = best.steps.len().div_ceil(2);
+    while size > 0 {
+        let mut from = 0;
+        while from < best.steps.len() {
+            let mut candidate = best.clone();
+            let to = (from + size).min(candidate.steps.len());
+            let waited: u64 = candidate.steps.drain(from..to).map(|step| step.wait_ms).sum();
+            // What comes after them comes at its time.
+            if let Some(next) = candidate.steps.get_mut(from) {
+                next.wait_ms += waited;
+            }
+            if try_out(best, candidate, fails) {
+                shrunk = true;
+            } else {
+                from += size;
+            }
+        }
+        size /= 2;
+    }
+    shrunk
+}
+
+fn simplify_steps(best: &mut History, fails: &mut dyn FnMut(&History) -> bool) -> bool {
+    let mut shrunk = false;
+    for place in 0..best.steps.len() {
+        for respect in 0..simpler(&best.steps[place]).len() {
+            let mut candidate = best.clone();
+            candidate.steps[place] = simpler(&best.steps[place]).swap_remove(respect);
+            shrunk |= try_out(best, candidate, fails);
+        }
+    }
+    shrunk
+}
+
+/// The step in some respect simpler; the same where there is nothing to simplify.
+fn simpler(step: &Step) -> Vec<Step> {
+    let mut all: Vec<_> =
+        [0, step.wait_ms / 2].map(|wait_ms| Step { wait_ms, ..step.clone() }).into();
+    let what = match &step.what {
+        What::Add { pod, .. } => {
+            vec![What::Add { pod: *pod, patience_ms: 67_500, transit_ms: 0, again: false }]
+        }
+        What::Del { pod, .. } => vec![What::Del { pod: *pod, transit_ms: 0 }],
+        What::Kill(kill) => simpler_kills(kill).into_iter().map(What::Kill).collect(),
+        _ => Vec::new(),
+    };
+    all.extend(what.into_iter().map(|what| Step { what, ..step.clone() }));
+    all
+}
+
+fn simpler_kills(kill: &Kill) -> Vec<Kill> {
+    let kill = kill.clone();
+    vec![
+        Kill { record: Fate::Kept, ..kill.clone() },
+        Kill { reboot: false, ..kill.clone() },
+        Kill { clock_ahead_ms: 0, ..kill.clone() },
+        Kill { down_ms: 0, ..kill.clone() },
+        Kill { at_effect: 0, ..kill },
+    ]
+}
+
+fn simplify_setting(best: &mut History, fails: &mut dyn FnMut(&History) -> bool) -> bool {
+    let mut shrunk = false;
+    let changes: [fn(&mut History); 6] = [
+        |history| history.setting.n_nodes = 1,
+        |history| history.setting.illusion = (0, 0),
+        |history| history.setting.strangers = false,
+        |history| history.setting.world.throttling = ec2_model::config::Throttling::Off,
+        |history| history.setting.world.consistency = ec2_model::config::Consistency::default(),
+        |history| history.setting.world.latency = ec2_model::config::Latency::default(),
+    ];
+    for change in changes {
+        let mut candidate = best.clone();
+        change(&mut candidate);
+        shrunk |= try_out(best, candidate, fails);
+    }
+    shrunk
+}

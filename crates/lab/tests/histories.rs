@@ -1,0 +1,90 @@
+//! Random histories of some nodes and EC2, against what must stay true. `HISTORIES` says how many, `SEED`
+//! with which they begin: a history follows from its seed. `make soak` tries a million.
+//!
+//! A failure prints the smallest history that breaks the same rule, the end of its story, and the
+//! command that repeats it.
+
+#![expect(clippy::unwrap_used, reason = "a panic is a test's report")]
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::thread;
+use std::time::Instant;
+
+use lab::history::{History, Outcome, RunError};
+
+/// As many as take some seconds.
+const IN_TESTS: u64 = 1_000;
+/// So much of the story is shown.
+const LAST: usize = 60;
+
+fn number(variable: &str) -> Option<u64> {
+    std::env::var(variable).ok().map(|text| text.parse().unwrap())
+}
+
+/// The rule that a history breaks, and how; panics of the engine included.
+fn fault(history: &History) -> Result<Outcome, (&'static str, String)> {
+    match catch_unwind(AssertUnwindSafe(|| history.run())) {
+        Ok(Ok(outcome)) => Ok(outcome),
+        Ok(Err(RunError::Broken(broken))) => Err((broken.rule, broken.to_string())),
+        Ok(Err(RunError::Setup(fault))) => panic!("{fault}"),
+        Err(_) => Err(("a panic", String::new())),
+    }
+}
+
+fn check(seed: u64) -> Outcome {
+    let history = History::of(seed);
+    let (rule, first) = match fault(&history) {
+        Ok(outcome) => return outcome,
+        Err(fault) => fault,
+    };
+    let least = history.shrunk(|smaller| fault(smaller).is_err_and(|(other, _)| other == rule));
+    let story = least.story();
+    let end = story[story.len().saturating_sub(LAST)..].join("\n");
+    panic!(
+        "{rule}: {first}\nthe smallest history that breaks this:\n{least:#?}\nits end:\n{end}\n\
+         repeat it with: SEED={seed} HISTORIES=1 cargo test -p lab --test histories"
+    );
+}
+
+#[test]
+fn any_history_is_sound() {
+    let (first, n) = (number("SEED").unwrap_or(0), number("HISTORIES").unwrap_or(IN_TESTS));
+    let (started, n_threads) = (Instant::now(), thread::available_parallelism().unwrap().get());
+    let part = |part: usize| {
+        let mut sum = Outcome::default();
+        for place in (part as u64..n).step_by(n_threads) {
+            sum.add(check(first.wrapping_add(place)));
+        }
+        sum
+    };
+    let sum = thread::scope(|scope| {
+        let parts: Vec<_> = (0..n_threads).map(|i| scope.spawn(move || part(i))).collect();
+        let mut sum = Outcome::default();
+        parts.into_iter().for_each(|part| sum.add(part.join().unwrap()));
+        sum
+    });
+    let took = started.elapsed();
+    let rate = n as f64 / took.as_secs_f64();
+    println!("{n} histories from seed {first} in {took:.1?}, {rate:.0} a second: {sum:?}");
+}
+
+#[test]
+fn the_same_seed_gives_the_same_history_and_the_same_end() {
+    for seed in 0..50 {
+        let history = History::of(seed);
+        assert_eq!(history, History::of(seed));
+        assert_eq!(history.run().unwrap(), history.run().unwrap(), "seed {seed}");
+    }
+}
+
+/// What finds nothing may look for nothing.
+#[test]
+fn a_history_gets_as_small_as_what_it_is_shrunk_for() {
+    let dies = |history: &History| history.run().is_ok_and(|outcome| outcome.kills > 0);
+    let is_long = |history: &History| history.steps.len() > 50 && history.setting.n_nodes > 1;
+    let history = (0..).map(History::of).find(|history| is_long(history) && dies(history));
+    let history = history.unwrap();
+    let least = history.shrunk(dies);
+    assert_eq!((least.steps.len(), least.setting.n_nodes), (1, 1), "{least:#?}");
+    assert!(least.story().iter().any(|line| line.contains("Kill")));
+}
