@@ -82,13 +82,16 @@ impl World {
         self.expect(node, "an address that is dead", is_alive, || format!("{key}: {address}"));
     }
 
-    /// A pod's link comes up.
+    /// A pod's link comes up. What a record says that has been rolled back is answered again to whoever
+    /// asks under the same name.
     pub(super) fn check_new_link(&mut self, node: usize, key: &AttachmentKey, address: IpAddr) {
         let all = self.nodes.iter().flat_map(super::node::Node::live_links);
         let other = all.filter(|(ip, owner)| **ip == address && *owner != key);
         let other = other.map(|(_, owner)| owner.clone()).next();
-        let is_taken = self.is_taken(address);
-        self.expect(node, "an address of two pods", other.is_none() || is_taken, || {
+        let found = &self.nodes[node];
+        let is_excused =
+            self.is_taken(address) || (found.is_rolled_back && found.known.contains(key));
+        self.expect(node, "an address of two pods", other.is_none() || is_excused, || {
             format!("{address}: {key} and {other:?}")
         });
     }
