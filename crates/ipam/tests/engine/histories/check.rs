@@ -1,0 +1,215 @@
+//! What must be true after every step, and in the end.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+use std::time::Duration;
+
+use ipam::call::Ec2Call;
+use ipam::event::{Answer, LinkState};
+use ipam::id::AttachmentKey;
+use ipam::record::{Assignment, KnownEni};
+
+use super::step::{End, PODS, SaveEnd, Step};
+use super::world::{Open, World};
+use crate::node::key;
+
+impl World {
+    pub(super) fn check(&mut self) {
+        self.catch_up();
+        for (request, answer) in std::mem::take(&mut self.node.replies) {
+            let open = self.open.remove(&request).unwrap_or_else(|| {
+                panic!("{request:?} is cancelled or answered, and now {answer:?}")
+            });
+            self.check_answer(&open, answer);
+        }
+        self.check_live();
+        self.check_known();
+        self.check_calls();
+        for (request, open) in &self.open {
+            if let Open::Add { deadline, .. } = open {
+                assert!(*deadline > self.node.now, "{request:?} is not answered in time");
+            }
+        }
+        let view = self.node.view();
+        let under_way = !view.in_flight.is_empty()
+            || !self.node.calls.is_empty()
+            || !self.node.saves.is_empty()
+            || self.node.host.is_some();
+        assert!(
+            view.counts.waiting == 0 || under_way || !view.blocked.is_empty(),
+            "pods wait for nothing: {view:#?}"
+        );
+    }
+
+    fn check_answer(&mut self, open: &Open, answer: Answer) {
+        match (open, answer) {
+            (Open::Add { key, .. }, Answer::Granted(assignment)) => {
+                self.check_grant(key, &assignment)
+            }
+            (Open::Release, Answer::Released(None)) | (_, Answer::Refused(_)) => {}
+            (Open::Release, Answer::Released(Some(assignment))) => {
+                let key = self.live.iter().find(|(_, ip)| **ip == assignment.address);
+                if let Some(key) = key.map(|(key, _)| key.clone()) {
+                    assert!(self.ending.contains(&key), "{key} lost its address unasked");
+                    self.live.remove(&key);
+                }
+            }
+            (Open::Release, Answer::Collected(collected)) => {
+                for (collected, _) in collected {
+                    let mut pods = (0..PODS).map(key);
+                    let Some(key) = pods.find(|key| key.mark() == collected.mark()) else {
+                        panic!("{collected} was never added");
+                    };
+                    assert!(self.ending.contains(&key), "{key} was collected alive");
+                    self.live.remove(&key);
+                }
+            }
+            (open, answer) => panic!("{open:?} is answered by {answer:?}"),
+        }
+    }
+
+    fn check_grant(&mut self, key: &AttachmentKey, assignment: &Assignment) {
+        let on_record = self.on_record(key);
+        assert_eq!(on_record, Some(assignment), "{key} is answered before it is on record");
+        if let Some(before) = self.live.get(key).filter(|_| !self.ending.contains(key)) {
+            assert_eq!(*before, assignment.address, "{key} got a second address");
+        }
+        // What was on record at the start, or has come back since, is answered again.
+        let is_known = self.known.contains(&key.nameless())
+            || self.durable.assignments().contains_key(&key.nameless());
+        assert!(
+            is_known || self.ready.contains(&assignment.eni),
+            "{key} is on {}, which was never ready",
+            assignment.eni
+        );
+        // Whoever's link is still there.
+        let is_new = self.live.get(key) != Some(&assignment.address) && !is_known;
+        assert!(
+            !is_new || !self.withheld().any(|ip| ip == assignment.address),
+            "{key} got {}, which the kernel has shown to be in use",
+            assignment.address
+        );
+        self.node.links.insert(assignment.address, key.clone());
+        self.ending.remove(key);
+        self.live.insert(key.clone(), assignment.address);
+    }
+
+    fn check_live(&self) {
+        let mut taken = BTreeMap::new();
+        for (key, address) in self.truly_live() {
+            let other = taken.insert(address, key);
+            assert_eq!(other, None, "{address} is also {key}'s");
+            let on_eni = self.node.ec2.enis.values().any(|eni| {
+                eni.attachment.is_some() && eni.blocks.iter().any(|block| block.contains(*address))
+            });
+            assert!(on_eni, "{key} has {address}, which is on no ENI");
+        }
+    }
+
+    /// Pods that have not been ended; an end that was asked for and is on record counts even if it
+    /// was reported as failed.
+    fn truly_live(&self) -> impl Iterator<Item = (&AttachmentKey, &IpAddr)> {
+        self.live.iter().filter(|(key, address)| {
+            let recorded = self.on_record(key);
+            !self.ending.contains(*key) || recorded.is_some_and(|found| found.address == **address)
+        })
+    }
+
+    /// Nobody takes anything away here but the engine, so what it has on record for the next start is
+    /// true all the time. Of an earlier boot nothing is used.
+    fn check_known(&self) {
+        if self.durable.boot() != Some(&self.node.boot.node.boot) {
+            return;
+        }
+        for KnownEni { facts, .. } in self.durable.enis().values() {
+            let real = self.node.ec2.enis.get(&facts.id);
+            let real = real.filter(|eni| eni.attachment.is_some());
+            let is_there = real.is_some_and(|eni| facts.blocks.is_subset(&eni.blocks));
+            assert!(is_there, "the log has {facts:?}, EC2 {real:?}");
+        }
+    }
+
+    fn check_calls(&mut self) {
+        for (id, call) in &self.node.calls {
+            if call.reads() || !self.seen_calls.insert(*id) {
+                continue;
+            }
+            assert!(
+                self.durable.intents().contains_key(id),
+                "{call} is made before it is on record"
+            );
+            let given_back = match call {
+                Ec2Call::Unassign { blocks, .. } => blocks.clone(),
+                Ec2Call::DetachEni { eni, .. } | Ec2Call::DeleteEni { eni } => {
+                    self.node.ec2.enis.get(eni).map(|eni| eni.blocks.clone()).unwrap_or_default()
+                }
+                _ => continue,
+            };
+            let gone = |ip: &IpAddr| given_back.iter().any(|block| block.contains(*ip));
+            let lost = self.truly_live().find(|(_, ip)| gone(ip));
+            assert_eq!(lost, None, "{call} takes a pod's address");
+            let withheld = self.withheld().find(gone);
+            assert_eq!(withheld, None, "{call} takes an address that is withheld");
+            let on_record = self.durable.owners().keys().find(|ip| gone(ip));
+            assert_eq!(on_record, None, "{call} takes an address that is on record");
+            let cooldown = self.node.boot.policy.cooldown;
+            let resting = self.durable.cooling().iter();
+            let resting = resting.filter(|(_, since)| **since + cooldown > self.node.now);
+            let resting = resting.map(|(ip, _)| ip).find(|ip| gone(ip));
+            assert_eq!(resting, None, "{call} takes an address that rests");
+        }
+    }
+
+    /// From now on everything goes well, for two hours; then all that was ended goes, and again.
+    pub(super) fn heal(&mut self) {
+        self.take(&Step::Look);
+        self.come_to_rest();
+        let live: BTreeMap<_, _> = self.truly_live().map(|(key, ip)| (*ip, key.clone())).collect();
+        self.node.links.retain(|ip, key| live.get(ip) == Some(key));
+        self.take(&Step::Look);
+        self.come_to_rest();
+        // Those that have died without a word are off the record now, and have no link.
+        let linked = self.node.links.keys();
+        let unrecorded: BTreeSet<_> =
+            linked.filter(|ip| self.durable.owner(**ip).is_none()).copied().collect();
+        let quarantined = self.node.view().quarantined.into_keys().collect::<BTreeSet<_>>();
+        assert_eq!(quarantined, unrecorded, "withheld is what runs without a record, no more");
+    }
+
+    fn come_to_rest(&mut self) {
+        let end = self.node.now + Duration::from_secs(2 * 3600);
+        for _ in 0..20_000 {
+            if !self.node.saves.is_empty() {
+                self.take(&Step::EndSave(SaveEnd::Durable(usize::MAX)));
+            } else if !self.node.calls.is_empty() {
+                self.take(&Step::EndCall { which: 0, end: End::Done });
+            } else if self.node.host.is_some() {
+                self.take(&Step::EndSync(LinkState::Ready));
+            } else if let Some(at) = self.node.engine.wake_at().filter(|at| *at <= end) {
+                self.take(&Step::Pass { ms: at.as_millis() - self.node.now.as_millis() });
+            } else {
+                return;
+            }
+        }
+        panic!("the node does not come to rest: {:#?}", self.node.view());
+    }
+
+    pub(super) fn check_rest(&self) {
+        assert!(self.open.is_empty(), "never answered: {:?}", self.open);
+        assert!(self.durable.intents().is_empty(), "left open: {:?}", self.durable.intents());
+        let enis = self.node.ec2.enis.values();
+        let leaked: Vec<_> = enis.filter(|eni| eni.attachment.is_none()).collect();
+        assert!(leaked.is_empty(), "leaked: {leaked:?}");
+        let view = self.node.view();
+        let held: BTreeMap<_, BTreeSet<_>> =
+            view.enis.iter().map(|eni| (&eni.id, eni.blocks.keys().copied().collect())).collect();
+        let enis = self.node.ec2.enis.values();
+        let real: BTreeMap<_, _> = enis.map(|eni| (&eni.id, eni.blocks.clone())).collect();
+        assert_eq!(held, real, "the engine and EC2 disagree");
+        assert_eq!(&self.durable, self.node.engine.record(), "the engine and its log disagree");
+        let noted = self.durable.enis();
+        let noted: BTreeMap<_, _> =
+            noted.iter().map(|(id, known)| (id, known.facts.blocks.clone())).collect();
+        assert_eq!(noted, real, "the log and EC2 disagree");
+    }
+}

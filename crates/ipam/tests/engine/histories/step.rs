@@ -1,0 +1,150 @@
+//! What may happen, and in what world.
+
+use ipam::call::CallErrorKind;
+use ipam::event::LinkState;
+use ipam::policy::{Limits, Mode, Policy};
+use proptest::prelude::*;
+
+use crate::ec2::REFUSALS;
+use crate::node::limits;
+use crate::settings::policies;
+
+pub(super) const PODS: usize = 12;
+
+#[derive(Debug, Clone)]
+pub(super) enum Step {
+    Add {
+        pod: usize,
+        patience_ms: u64,
+    },
+    Cancel {
+        which: usize,
+    },
+    Del {
+        pod: usize,
+    },
+    Gc {
+        alive: Vec<usize>,
+    },
+    EndCall {
+        which: usize,
+        end: End,
+    },
+    EndSync(LinkState),
+    EndSave(SaveEnd),
+    Pass {
+        ms: u64,
+    },
+    /// The process dies. Of what is under way the first so many take effect all the same.
+    Restart {
+        n_saves: usize,
+        n_calls: usize,
+        record: Fate,
+        /// For so long EC2 does not answer the next one, while disk and host do; pods come meanwhile.
+        silent_ms: u64,
+        /// Whether the machine boots as well.
+        reboot: bool,
+    },
+    /// The sandbox ends without a word to the daemon.
+    Die {
+        pod: usize,
+    },
+    /// The link goes, if its pod has been ended.
+    Unlink {
+        pod: usize,
+    },
+    /// The kernel is read.
+    Look,
+}
+
+/// What becomes of the record when the process dies.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Fate {
+    Kept,
+    Lost,
+}
+
+/// How a call ends.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum End {
+    Done,
+    /// Readings tell what was true when they were asked for.
+    Early,
+    Refused(CallErrorKind),
+    /// The answer is lost.
+    Lost {
+        after_effect: bool,
+    },
+}
+
+#[derive(Debug, Clone, Copy)]
+pub(super) enum SaveEnd {
+    /// The so many oldest at once.
+    Durable(usize),
+    /// It is reported as failed, but may be in the file.
+    Failed { in_file: bool },
+}
+
+#[derive(Debug, Clone)]
+pub(super) struct Setting {
+    pub(super) policy: Policy,
+    /// What the engine believes, and what EC2 does.
+    pub(super) limits: (Limits, Limits),
+    pub(super) n_addresses: u16,
+    pub(super) n_prefixes: u16,
+}
+
+pub(super) fn steps() -> impl Strategy<Value = Vec<Step>> {
+    let kind = prop::sample::select(REFUSALS.to_vec());
+    let end = prop_oneof![
+        8 => Just(End::Done),
+        1 => Just(End::Early),
+        2 => kind.prop_map(End::Refused),
+        1 => any::<bool>().prop_map(|after_effect| End::Lost { after_effect }),
+    ];
+    let link = prop_oneof![
+        6 => Just(LinkState::Ready),
+        1 => Just(LinkState::Absent),
+        1 => Just(LinkState::Failed("no such device".to_owned())),
+    ];
+    let save = prop_oneof![
+        8 => (1..4_usize).prop_map(SaveEnd::Durable),
+        1 => any::<bool>().prop_map(|in_file| SaveEnd::Failed { in_file }),
+    ];
+    let step = prop_oneof![
+        6 => (0..PODS, 0..20_000_u64).prop_map(|(pod, patience_ms)| Step::Add { pod, patience_ms }),
+        1 => (0..8_usize).prop_map(|which| Step::Cancel { which }),
+        4 => (0..PODS).prop_map(|pod| Step::Del { pod }),
+        1 => prop::collection::vec(0..PODS, 0..PODS).prop_map(|alive| Step::Gc { alive }),
+        9 => (0..4_usize, end).prop_map(|(which, end)| Step::EndCall { which, end }),
+        4 => link.prop_map(Step::EndSync),
+        12 => save.prop_map(Step::EndSave),
+        4 => prop_oneof![1..1_000_u64, 1_000..40_000_u64, 40_000..400_000_u64]
+            .prop_map(|ms| Step::Pass { ms }),
+        1 => (
+            (0..3_usize, 0..3_usize),
+            prop::sample::select(vec![Fate::Kept, Fate::Lost]),
+            0..2_000_u64,
+            prop::bool::weighted(0.1),
+        )
+            .prop_map(|((n_saves, n_calls), record, silent_ms, reboot)| {
+                Step::Restart { n_saves, n_calls, record, silent_ms, reboot }
+            }),
+        1 => (0..PODS).prop_map(|pod| Step::Die { pod }),
+        4 => (0..PODS).prop_map(|pod| Step::Unlink { pod }),
+        4 => Just(Step::Look),
+    ];
+    prop::collection::vec(step, 1..120)
+}
+
+pub(super) fn settings() -> impl Strategy<Value = Setting> {
+    let policies = policies(vec![Mode::SecondaryIp, Mode::Prefix]);
+    let limits =
+        (any::<bool>(), 1..4_u16, 2..5_u16).prop_map(|(prefixes, enis, addresses_per_eni)| {
+            let believed = Limits { prefixes, ..limits("t3.small") };
+            (believed, Limits { enis, addresses_per_eni, ..believed })
+        });
+    (policies, limits, 0..16_u16, 0..6_u16).prop_map(|(policy, limits, n_addresses, n_prefixes)| {
+        Setting { policy, limits, n_addresses, n_prefixes }
+    })
+}

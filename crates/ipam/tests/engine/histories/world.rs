@@ -1,0 +1,301 @@
+//! What has been seen from outside, and how a step changes it.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+use std::time::Duration;
+
+use ipam::block::Block;
+use ipam::call::{CallErrorKind, CallId, CallOutput, Ec2Call};
+use ipam::event::{Event, LinkState, RequestId};
+use ipam::id::{AttachmentKey, BootId, EniId};
+use ipam::record::{Assignment, Change, Record};
+use ipam::time::Timestamp;
+use ipam::view::{EniStage, PoolView};
+
+use super::step::{End, Fate, PODS, SaveEnd, Setting, Step};
+use crate::ec2::{Ec2, SUBNET, error};
+use crate::node::{Node, key};
+
+/// What an open request is.
+#[derive(Debug, Clone)]
+pub(super) enum Open {
+    Add { key: AttachmentKey, deadline: Timestamp },
+    Release,
+}
+
+/// What has been seen from outside.
+pub(super) struct World {
+    pub(super) node: Node,
+    /// What the pods have been told.
+    pub(super) live: BTreeMap<AttachmentKey, IpAddr>,
+    /// Those whose end has been asked for, whether or not it was granted.
+    pub(super) ending: BTreeSet<AttachmentKey>,
+    pub(super) open: BTreeMap<RequestId, Open>,
+    /// The links that the last look has shown although nothing on record explains them.
+    pub(super) strange: BTreeMap<IpAddr, AttachmentKey>,
+    /// The record that the log holds, and how much of the log is in it.
+    pub(super) durable: Record,
+    pub(super) n_log: usize,
+    /// ENIs that were ready in this run, and attachments that it found on record.
+    pub(super) ready: BTreeSet<EniId>,
+    pub(super) known: BTreeSet<AttachmentKey>,
+    pub(super) seen_calls: BTreeSet<CallId>,
+}
+
+impl World {
+    pub(super) fn new(setting: &Setting) -> Self {
+        let (believed, real) = setting.limits;
+        let mut ec2 = Ec2::new(real);
+        ec2.subnet(SUBNET).n_addresses = setting.n_addresses;
+        ec2.subnet(SUBNET).n_prefixes = setting.n_prefixes;
+        let mut world = Self {
+            node: Node::start_with(ec2, believed, setting.policy.clone()),
+            live: BTreeMap::new(),
+            ending: BTreeSet::new(),
+            open: BTreeMap::new(),
+            strange: BTreeMap::new(),
+            durable: Record::default(),
+            n_log: 0,
+            ready: BTreeSet::new(),
+            known: BTreeSet::new(),
+            seen_calls: BTreeSet::new(),
+        };
+        world.check();
+        world
+    }
+
+    pub(super) fn take(&mut self, step: &Step) {
+        match step {
+            // No runtime adds what it has added.
+            Step::Add { pod, .. } if self.runs_unrecorded(*pod) => {}
+            Step::Add { pod, patience_ms } => {
+                self.node.ended.remove(&key(*pod));
+                let deadline = self.node.now + Duration::from_millis(*patience_ms);
+                let request = self.node.add_until(*pod, deadline);
+                self.open.insert(request, Open::Add { key: key(*pod), deadline });
+            }
+            Step::Cancel { which } => {
+                let adds = self.open.iter().filter(|(_, open)| matches!(open, Open::Add { .. }));
+                let request = adds.map(|(request, _)| *request).nth(*which);
+                if let Some(request) = request {
+                    self.open.remove(&request);
+                    self.node.cancel(request);
+                }
+            }
+            Step::Del { pod } => {
+                self.ending.insert(key(*pod));
+                let request = self.node.del(*pod);
+                self.open.insert(request, Open::Release);
+            }
+            Step::Gc { alive } => {
+                let dead = (0..PODS).filter(|pod| !alive.contains(pod)).map(key);
+                let adding = |key: &AttachmentKey| {
+                    self.open
+                        .values()
+                        .any(|open| matches!(open, Open::Add { key: k, .. } if k == key))
+                };
+                let dead: Vec<_> = dead.filter(|key| !adding(key)).collect();
+                self.ending.extend(dead);
+                let request = self.node.gc(alive);
+                self.open.insert(request, Open::Release);
+            }
+            Step::EndCall { which, end } => self.end_call(*which, *end),
+            Step::EndSync(state) => {
+                if *state == LinkState::Ready {
+                    self.ready.extend(self.node.host.iter().flatten().map(|eni| eni.eni.clone()));
+                }
+                self.node.end_sync(state);
+            }
+            Step::EndSave(SaveEnd::Durable(n)) => self.make_durable(*n),
+            Step::EndSave(SaveEnd::Failed { in_file }) => {
+                if *in_file && let Some((_, changes)) = self.node.saves.front() {
+                    self.node.log.extend(changes.clone());
+                }
+                self.node.end_save(Err("disk full".to_owned()));
+            }
+            Step::Pass { ms } => self.pass(*ms),
+            Step::Restart { n_saves, n_calls, record, silent_ms, reboot } => {
+                self.restart(*n_saves, *n_calls, *record, *reboot);
+                self.be_silent(*silent_ms);
+            }
+            Step::Die { pod } => {
+                self.ending.insert(key(*pod));
+                self.node.ended.insert(key(*pod));
+                self.node.links.retain(|_, owner| *owner != key(*pod));
+            }
+            Step::Unlink { pod } if self.ending.contains(&key(*pod)) => {
+                self.node.links.retain(|_, owner| *owner != key(*pod));
+            }
+            Step::Unlink { .. } => {}
+            Step::Look => self.look(),
+        }
+        self.check();
+    }
+
+    fn end_call(&mut self, which: usize, end: End) {
+        if self.node.calls.is_empty() {
+            return;
+        }
+        let (id, call) = self.node.calls.remove(which % self.node.calls.len()).unwrap();
+        let reads = call.reads();
+        let result = match end {
+            End::Done => self.node.ec2.execute(&call),
+            End::Early => {
+                match self.node.early.get(&id).filter(|_| call == Ec2Call::DescribeEnis) {
+                    Some(output) => Ok(output.clone()),
+                    None => self.node.ec2.execute(&call),
+                }
+            }
+            End::Refused(kind) if reads && kind != CallErrorKind::AccessDenied => {
+                Err(error(CallErrorKind::Throttled))
+            }
+            End::Refused(kind) => Err(error(kind)),
+            End::Lost { after_effect } => {
+                if after_effect {
+                    let _: Result<CallOutput, _> = self.node.ec2.execute(&call);
+                }
+                Err(error(CallErrorKind::OutcomeUnknown))
+            }
+        };
+        self.node.send(Event::CallDone { id, result });
+    }
+
+    /// The oldest `n` saves become durable, and the last of them is reported.
+    fn make_durable(&mut self, n: usize) {
+        let n = n.min(self.node.saves.len());
+        let durable: Vec<_> = self.node.saves.drain(..n).collect();
+        let Some((seq, _)) = durable.last() else { return };
+        let seq = *seq;
+        self.node.log.extend(durable.into_iter().flat_map(|(_, changes)| changes));
+        self.node.send(Event::Saved { seq, result: Ok(()) });
+    }
+
+    fn pass(&mut self, ms: u64) {
+        let end = self.node.now + Duration::from_millis(ms);
+        while let Some(at) = self.node.engine.wake_at().filter(|at| *at <= end) {
+            assert!(at > self.node.now, "woken for the past");
+            self.node.now = at;
+            self.node.send(Event::Tick);
+            self.check();
+        }
+        self.node.now = end;
+    }
+
+    /// Two pods come as soon as they may. What EC2 said before is all that the engine has.
+    fn be_silent(&mut self, ms: u64) {
+        let end = self.node.now + Duration::from_millis(ms);
+        for pod in 0..2 {
+            self.take(&Step::Add { pod, patience_ms: 20_000 });
+        }
+        loop {
+            if !self.node.saves.is_empty() {
+                self.make_durable(1);
+            } else if self.node.host.is_some() {
+                self.take(&Step::EndSync(LinkState::Ready));
+            } else if let Some(at) = self.node.engine.wake_at().filter(|at| *at <= end) {
+                self.take(&Step::Pass { ms: at.as_millis() - self.node.now.as_millis() });
+            } else {
+                break;
+            }
+            self.check();
+        }
+        let made = self.node.calls.iter().find(|(_, call)| !call.reads());
+        assert_eq!(made, None, "EC2 has not said what is here");
+    }
+
+    fn restart(&mut self, n_saves: usize, n_calls: usize, record: Fate, reboot: bool) {
+        for _ in 0..n_saves {
+            if let Some((_, changes)) = self.node.saves.pop_front() {
+                self.node.log.extend(changes);
+            }
+        }
+        for _ in 0..n_calls {
+            if let Some((_, call)) = self.node.calls.pop_front() {
+                let _: Result<CallOutput, _> = self.node.ec2.execute(&call);
+            }
+        }
+        self.open.clear();
+        self.ready.clear();
+        self.seen_calls.clear();
+        self.catch_up();
+        if record == Fate::Lost {
+            self.node.log.clear();
+            self.n_log = 0;
+            self.durable = Record::default();
+        }
+        self.known = self.durable.assignments().keys().map(AttachmentKey::nameless).collect();
+        if reboot {
+            self.node.boot.node.boot = BootId(format!("after {} lines", self.n_log));
+        }
+        // Else the same moment is before and after the look at the kernel.
+        self.node.now = self.node.now + Duration::from_millis(1);
+        self.node.restart();
+        self.note_strange();
+    }
+
+    fn runs_unrecorded(&self, pod: usize) -> bool {
+        let key = key(pod);
+        self.live.contains_key(&key)
+            && !self.ending.contains(&key)
+            && self.on_record(&key).is_none()
+    }
+
+    /// What the log has for `key`, be it that it knows its link alone.
+    pub(super) fn on_record(&self, key: &AttachmentKey) -> Option<&Assignment> {
+        let assignments = self.durable.assignments();
+        assignments.get(key).or_else(|| assignments.get(&key.nameless()))
+    }
+
+    fn look(&mut self) {
+        // Else the same moment is before and after the look.
+        self.pass(1);
+        self.node.look();
+        self.note_strange();
+    }
+
+    fn note_strange(&mut self) {
+        let record = self.node.engine.record();
+        let view = self.node.view();
+        let blocks = view.enis.iter().flat_map(|eni| eni.blocks.values());
+        let promised: BTreeSet<_> = blocks.flat_map(|block| block.assigned.clone()).collect();
+        let leaving = self.leaving(&view);
+        let stays = |ip: &IpAddr| !leaving.iter().any(|block| block.contains(*ip));
+        let links = self.node.links.iter().filter(|(ip, _)| stays(ip));
+        let strange = links.filter(|(ip, owner)| match record.owner(**ip) {
+            Some(other) => other.mark() != owner.mark(),
+            None => !promised.contains(*ip),
+        });
+        self.strange = strange.map(|(ip, owner)| (*ip, owner.clone())).collect();
+    }
+
+    /// What is on its way back to EC2 already: too late for a link that shows now, after its pod was
+    /// released and its address had rested.
+    fn leaving(&self, view: &PoolView) -> BTreeSet<Block> {
+        let draining = view.enis.iter().filter(|eni| eni.stage == EniStage::Draining);
+        let of_enis = draining.flat_map(|eni| eni.blocks.keys().copied());
+        let intents = self.node.engine.record().intents().values();
+        let saves = self.node.saves.iter().flat_map(|(_, changes)| changes);
+        let intended = saves.filter_map(|change| match change {
+            Change::Intended { call, .. } => Some(call),
+            _ => None,
+        });
+        let of_calls = intents.chain(intended).filter_map(|call| match call {
+            Ec2Call::Unassign { blocks, .. } => Some(blocks.iter().copied()),
+            _ => None,
+        });
+        of_calls.flatten().chain(of_enis).collect()
+    }
+
+    /// The addresses of those of them that are still there.
+    pub(super) fn withheld(&self) -> impl Iterator<Item = IpAddr> {
+        let there = self.strange.iter().filter(|(ip, key)| self.node.links.get(*ip) == Some(*key));
+        there.map(|(ip, _)| *ip)
+    }
+
+    pub(super) fn catch_up(&mut self) {
+        for change in &self.node.log[self.n_log..] {
+            self.durable.apply(change).expect("the log can be replayed");
+        }
+        self.n_log = self.node.log.len();
+    }
+}
