@@ -95,10 +95,11 @@ impl World {
             }
             return;
         }
-        // No runtime adds what it has added, and the daemon has lost every word of.
+        // No runtime adds what it has added. Of that which the daemon has lost it would be told
+        // something else.
         if let Ask::Add { key, .. } = &ask
             && found.pods.get(key).is_some_and(|pod| !pod.ended && pod.address.is_some())
-            && !found.durable.assignments().contains_key(key)
+            && (found.is_rolled_back || !found.durable.assignments().contains_key(key))
         {
             return;
         }
