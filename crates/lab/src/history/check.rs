@@ -88,9 +88,7 @@ impl World {
         let all = self.nodes.iter().flat_map(super::node::Node::live_links);
         let other = all.filter(|(ip, owner)| **ip == address && *owner != key);
         let other = other.map(|(_, owner)| owner.clone()).next();
-        let found = &self.nodes[node];
-        let is_excused =
-            self.is_taken(address) || (found.is_rolled_back && found.known.contains(key));
+        let is_excused = self.is_taken(address) || self.nodes[node].is_rolled_back;
         self.expect(node, "an address of two pods", other.is_none() || is_excused, || {
             format!("{address}: {key} and {other:?}")
         });
