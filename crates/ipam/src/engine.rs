@@ -80,8 +80,9 @@ pub struct Engine {
     buckets: Buckets,
     enis_look: Look,
     subnets_look: Look,
-    /// The ENIs of which a change was of unknown outcome, and since when it is settled.
-    settled_doubts: BTreeMap<EniId, Timestamp>,
+    /// The ENIs of which EC2 may show late what calls have brought, of unknown outcome or of a run before;
+    /// and since when.
+    changed_late: BTreeMap<EniId, Timestamp>,
     leaks_look: Look,
     /// The cluster's ENIs that the last search found attached nowhere, and since which one.
     unattached: BTreeMap<EniId, Timestamp>,
@@ -150,7 +151,7 @@ impl Engine {
             buckets: Buckets::new(jitter),
             enis_look: Look::due(Ec2Call::DescribeEnis, now),
             subnets_look: Look::due(Ec2Call::DescribeSubnets, now),
-            settled_doubts: BTreeMap::new(),
+            changed_late: BTreeMap::new(),
             leaks_look: leaks::first_look(&node, &policy, jitter, now),
             unattached: BTreeMap::new(),
             recollection: Recollection::new(&record, &node.boot, now),

@@ -31,7 +31,8 @@ pub(crate) struct Eni {
     pub(crate) refused: Option<Refused>,
     pub(crate) stage: Stage,
     pub(crate) blocks: BTreeMap<Block, BlockState>,
-    /// What EC2 has left out of a reading, be it that somebody took it off: ours if it comes back.
+    /// What EC2 has left out of a reading, be it that somebody took it off, or describes on another ENI too:
+    /// ours if it comes back.
     pub(crate) missed: BTreeSet<Block>,
     /// What somebody else has put on it: never a pod's, and never given back.
     pub(crate) by_hand: BTreeSet<Block>,

@@ -52,6 +52,8 @@ pub struct Outcome {
     pub kills: u64,
     /// ENIs that dead instances have left behind.
     pub left_behind: usize,
+    /// Blocks of ours that a daemon takes for somebody else's in the end: idle, but nobody's harm.
+    pub left_alone: usize,
     /// What the living nodes have on record.
     pub records: Vec<Record>,
 }
@@ -59,12 +61,13 @@ pub struct Outcome {
 impl Outcome {
     /// Adds another's numbers up.
     pub fn add(&mut self, other: Self) {
-        let Self { granted, refused, calls, kills, left_behind, records: _ } = other;
+        let Self { granted, refused, calls, kills, left_behind, left_alone, records: _ } = other;
         self.granted += granted;
         self.refused += refused;
         self.calls += calls;
         self.kills += kills;
         self.left_behind += left_behind;
+        self.left_alone += left_alone;
     }
 }
 

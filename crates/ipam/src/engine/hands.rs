@@ -17,8 +17,8 @@ const LATE: Duration = Duration::from_secs(600);
 impl Engine {
     /// Puts on an ENI of the pool what EC2 has described there, `known` being what is ours of it.
     pub(super) fn put_blocks(&mut self, facts: &EniFacts, known: &BTreeSet<Block>, now: Timestamp) {
-        self.settled_doubts.retain(|_, since| *since + LATE > now);
-        let may_be_ours = self.settled_doubts.contains_key(&facts.id);
+        self.changed_late.retain(|_, since| *since + LATE > now);
+        let may_be_ours = self.changed_late.contains_key(&facts.id);
         let is_pods = |block: &Block| {
             let (first, last) = block.bounds();
             let mut seen = self.pool.quarantine.range(first..=last);
@@ -29,20 +29,22 @@ impl Engine {
             unknown.filter(|block| !may_be_ours && !is_pods(block)).collect();
         let Some(eni) = self.pool.enis.get_mut(&facts.id) else { return };
         eni.by_hand.extend(by_hand);
-        let ours = facts.blocks.difference(&eni.by_hand).copied().collect();
+        let ours: BTreeSet<_> = facts.blocks.difference(&eni.by_hand).copied().collect();
         let promised = self.requests.promised();
         self.pool.add_blocks(&facts.id, &ours, &self.record, &promised);
+        // What EC2 leaves out, or describes on another ENI as well, is ours once it is described right.
+        let Some(eni) = self.pool.enis.get_mut(&facts.id) else { return };
+        let not_here = known.union(&ours).filter(|block| !eni.blocks.contains_key(*block));
+        eni.missed.extend(not_here.copied().collect::<Vec<_>>());
     }
 
     /// What is ours of an ENI that comes into the pool: what it had by the record, which may be that of
     /// another boot. Of a family of which the record has nothing it knows nothing.
     pub(super) fn on_record_of(&self, facts: &EniFacts) -> BTreeSet<Block> {
-        let known = self.record.enis().get(&facts.id).map(|known| &known.facts.blocks);
-        let is_strange = |block: &Block| {
-            let of_family = |other: &Block| other.is_ipv6() == block.is_ipv6();
-            known.is_some_and(|known| known.iter().any(of_family) && !known.contains(block))
-        };
-        facts.blocks.iter().copied().filter(|block| !is_strange(block)).collect()
+        let Some(known) = self.record.enis().get(&facts.id) else { return facts.blocks.clone() };
+        let known = &known.facts.blocks;
+        let is_unknown = |block: &&Block| !known.iter().any(|it| it.is_ipv6() == block.is_ipv6());
+        known.iter().chain(facts.blocks.iter().filter(is_unknown)).copied().collect()
     }
 
     /// One phrase for each of them.

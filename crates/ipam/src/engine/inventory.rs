@@ -259,7 +259,7 @@ impl Engine {
         }
         let doubted: BTreeSet<_> =
             settled.iter().filter_map(|(_, call)| call.eni().cloned()).collect();
-        self.settled_doubts.extend(doubted.iter().map(|eni| (eni.clone(), now)));
+        self.changed_late.extend(doubted.iter().map(|eni| (eni.clone(), now)));
         doubted
     }
 
@@ -289,6 +289,10 @@ impl Engine {
         now: Timestamp,
     ) -> Option<EniId> {
         let creating = self.calls.values().any(|call| call.call.action() == Action::CreateEni);
+        if !self.record.enis().contains_key(&eni.id) {
+            // An earlier run may have made it just now.
+            self.changed_late.insert(eni.id.clone(), now);
+        }
         match described_stage(eni) {
             Stage::Unattached if creating => {
                 // It may be the very one whose creation is under way.

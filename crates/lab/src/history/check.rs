@@ -51,8 +51,10 @@ impl World {
     ) {
         let found = &self.nodes[node];
         let address = assignment.address;
-        let on_record = found.durable.assignments().get(key) == Some(assignment);
-        let is_old = found.known.contains(key);
+        let on_record = found.on_record(key) == Some(assignment);
+        // Of this run or not, what the kernel has shown is answered as it is.
+        let has_come_back = found.durable.assignments().contains_key(&key.nameless());
+        let is_old = found.known.contains(key) || has_come_back;
         let told_before = found.pods.get(key).is_some_and(|pod| pod.address == Some(address));
         let is_ready = is_old || told_before || found.ready.contains(&assignment.eni);
         let second = found.pods.get(key).filter(|pod| !pod.ended).and_then(|pod| pod.address);

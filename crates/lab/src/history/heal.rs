@@ -8,7 +8,7 @@ use ipam::id::{AttachmentKey, EniId};
 
 use super::Broken;
 use super::check::blocks_of;
-use super::node::{Ask, Node};
+use super::node::{Ask, Node, named};
 use super::world::World;
 use crate::ec2::known_to_ipam;
 
@@ -91,15 +91,17 @@ impl World {
         expect(intents.is_empty(), "left open", format!("{intents:?}"));
         expect(found.durable == *engine.record(), "engine and log disagree", String::new());
         let is_rolled_back = found.is_rolled_back;
-        let recorded: BTreeSet<_> = found.durable.owners().iter().collect();
-        let live: BTreeSet<_> = found.live_links().collect();
+        let recorded = found.durable.owners().iter().map(|(ip, key)| (*ip, named(key)));
+        let recorded: BTreeSet<_> = recorded.collect();
+        let live = found.live_links().map(|(ip, key)| (*ip, key.clone()));
+        let live: BTreeSet<_> = live.collect();
         // A record that has been rolled back may have another address for a pod that runs.
-        let runs = |key: &AttachmentKey| live.iter().any(|(_, other)| *other == key);
+        let runs = |key: &AttachmentKey| live.iter().any(|(_, other)| other == key);
         let unexplained = recorded.difference(&live);
         let unexplained = unexplained.filter(|(_, key)| !(found.is_rolled_back && runs(key)));
         let unexplained: Vec<_> = unexplained.collect();
         expect(unexplained.is_empty(), "on record without a link", format!("{unexplained:?}"));
-        let unrecorded = live.difference(&recorded).map(|(ip, _)| **ip);
+        let unrecorded = live.difference(&recorded).map(|(ip, _)| *ip);
         let unrecorded: BTreeSet<_> = unrecorded.filter(|ip| !self.is_taken(*ip)).collect();
         let quarantined = view.quarantined.keys().copied();
         let quarantined: BTreeSet<_> = quarantined.filter(|ip| !self.is_taken(*ip)).collect();
@@ -114,13 +116,17 @@ impl World {
             .map(|eni| (eni.id.clone(), eni.blocks.keys().copied().collect()))
             .collect();
         let instance = found.site.instance.clone();
-        let pods: Vec<_> = live.iter().map(|(ip, key)| (**ip, (*key).clone())).collect();
+        let pods: Vec<_> = live.into_iter().collect();
         let now = self.now;
         let enis = self.cloud.attached(&instance, now);
         let ours =
             enis.iter().filter(|eni| self.cloud.owner(&eni.id).is_some_and(|it| it == instance));
+        // What the daemon has lost sight of, it takes for somebody else's: idle, and counted.
+        let is_left = |block: &Block| view.left_alone.contains(block);
+        let n_left_alone = view.left_alone.len();
+        let kept = |eni| blocks_of(eni).filter(|block| !is_left(block)).collect();
         let real: BTreeMap<EniId, BTreeSet<Block>> =
-            ours.map(|eni| (known_to_ipam(eni.id.as_str()), blocks_of(eni).collect())).collect();
+            ours.map(|eni| (known_to_ipam(eni.id.as_str()), kept(eni))).collect();
         // Where somebody has taken a pod's address, EC2 may have given it to another ENI since.
         let is_whole = self.taken.is_empty() && self.strays.is_empty();
         expect(!is_whole || held == real, "engine and EC2 disagree", format!("{held:?}, {real:?}"));
@@ -131,6 +137,7 @@ impl World {
         let lost: Vec<_> = lost.collect();
         let is_sure = is_whole && !is_rolled_back;
         expect(!is_sure || lost.is_empty(), "pods without their address", format!("{lost:?}"));
+        self.outcome.left_alone += n_left_alone;
         for (rule, what) in faults {
             self.broken(node, rule, what);
         }

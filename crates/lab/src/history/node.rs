@@ -8,7 +8,7 @@ use ipam::call::{CallId, Ec2Call, EniFacts};
 use ipam::event::{HostEni, RequestId, SaveSeq};
 use ipam::id::{AttachmentKey, BootId, EniId, Pod as PodFacts};
 use ipam::policy::Node as NodeFacts;
-use ipam::record::{Change, Contradiction, Record};
+use ipam::record::{Assignment, Change, Contradiction, Record};
 use ipam::sighting::{SeenLink, Sighting};
 use ipam::time::Timestamp;
 use ipam::{Boot, Engine};
@@ -17,6 +17,8 @@ use super::step::Kill;
 use crate::daemon::Site;
 use crate::ec2::known_to_ipam;
 
+/// The network that all pods are in.
+pub(super) const NETWORK: &str = "aws-cni";
 /// What the machines' clocks say when a history begins.
 const WALL: Timestamp = Timestamp::from_millis(1_700_000_000_000);
 
@@ -150,7 +152,7 @@ impl Node {
         let wall = WALL + now.since(Timestamp::default());
         let wall = if self.clock_ahead_ms < 0 { wall.before(ahead) } else { wall + ahead };
         self.started = (wall.max(after(&self.durable)), now);
-        self.known = self.durable.assignments().keys().cloned().collect();
+        self.known = self.durable.assignments().keys().map(named).collect();
         let boot = Boot {
             node: self.facts(),
             limits: self.site.limits,
@@ -226,16 +228,17 @@ impl Node {
     /// The kernel as a look shows it that begins now.
     pub(super) fn sighting(&self, now: Timestamp) -> Sighting {
         let seen = |key: &AttachmentKey| SeenLink { name: key.to_string(), mark: Some(key.mark()) };
-        let has_link = |key: &AttachmentKey| self.links.values().any(|owner| owner == key);
-        let is_gone = |key: &AttachmentKey| self.pods.get(key).is_none_or(|pod| pod.ended);
-        let assigned = self.durable.assignments().iter();
-        let vanished = assigned.filter(|(key, held)| {
-            !self.links.contains_key(&held.address) && !has_link(key) && is_gone(key)
-        });
+        let has_link = |key: &AttachmentKey| self.links.values().any(|owner| *owner == named(key));
+        // Of what is known by its link alone, that was all there is.
+        let is_gone = |key: &AttachmentKey| {
+            key.is_nameless() || self.pods.get(key).is_none_or(|pod| pod.ended)
+        };
+        let assigned = self.durable.assignments().keys();
+        let vanished = assigned.filter(|key| !has_link(key) && is_gone(key));
         Sighting {
             begun: self.time(now),
             links: self.links.iter().map(|(address, key)| (*address, seen(key))).collect(),
-            vanished: vanished.map(|(key, _)| key.clone()).collect(),
+            vanished: vanished.cloned().collect(),
         }
     }
 
@@ -245,10 +248,21 @@ impl Node {
         self.links.iter().filter(move |(_, key)| lives(key))
     }
 
+    /// What is durable of an attachment, be it that its link alone is known.
+    pub(super) fn on_record(&self, key: &AttachmentKey) -> Option<&Assignment> {
+        let assignments = self.durable.assignments();
+        assignments.get(key).or_else(|| assignments.get(&key.nameless()))
+    }
+
     pub(super) fn is_adding(&self, key: &AttachmentKey) -> bool {
         let adds = |open: &Open| matches!(open, Open::Add { key: other, .. } if other == key);
         self.open.values().any(adds)
     }
+}
+
+/// As the runtime knows an attachment of which the record may know the link alone.
+pub(super) fn named(key: &AttachmentKey) -> AttachmentKey {
+    AttachmentKey { network: NETWORK.to_owned(), ..key.clone() }
 }
 
 pub(super) fn pod_facts(key: &AttachmentKey) -> PodFacts {

@@ -6,15 +6,13 @@ use std::time::Duration;
 use ipam::event::{Answer, Event, RequestId};
 use ipam::id::AttachmentKey;
 
-use super::node::{Ask, Open, pod_facts};
+use super::node::{Ask, NETWORK, Open, named, pod_facts};
 use super::world::{Happening, World};
 
 /// The longest that a plugin takes from an answer to the link that follows from it.
 const LINK_MS: u64 = 60;
 /// Between a DEL that could not be recorded and the next.
 const DEL_AGAIN: Duration = Duration::from_secs(1);
-/// The network that all pods are in.
-const NETWORK: &str = "aws-cni";
 
 fn key(node: usize, pod: usize, sandbox: u32) -> AttachmentKey {
     AttachmentKey {
@@ -99,7 +97,7 @@ impl World {
         // something else.
         if let Ask::Add { key, .. } = &ask
             && found.pods.get(key).is_some_and(|pod| !pod.ended && pod.address.is_some())
-            && (found.is_rolled_back || !found.durable.assignments().contains_key(key))
+            && (found.is_rolled_back || found.on_record(key).is_none())
         {
             return;
         }
@@ -157,7 +155,7 @@ impl World {
             }
             (Open::Gc, Answer::Collected(collected)) => {
                 for (key, assignment) in collected {
-                    self.check_release(node, &key, assignment.address);
+                    self.check_release(node, &named(&key), assignment.address);
                 }
             }
             (Open::Gc, Answer::Refused(_)) => {}
