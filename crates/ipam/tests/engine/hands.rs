@@ -32,9 +32,11 @@ fn is_there(node: &Node) -> bool {
 type Reads = fn(&mut Node);
 
 const AUDIT: Reads = |node| node.pass(DAY);
+/// It reads twice: of the first reading it is not sure.
 const RESTART: Reads = |node| {
     node.restart();
     node.settle();
+    node.pass(Duration::from_secs(30));
 };
 const REBOOT: Reads = |node| {
     node.boot.node.boot = BootId("another boot".to_owned());

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use ipam::call::{CallErrorKind, CallOutput, Ec2Call, EniKind};
+use ipam::call::{CallErrorKind, CallId, CallOutput, Ec2Call, EniKind};
 use ipam::event::Event;
 use ipam::id::EniId;
 use ipam::policy::{Mode, Policy, WarmSettings};
@@ -68,6 +68,14 @@ fn until_search(node: &mut Node) {
         node.send(Event::Tick);
         node.save_all();
     }
+}
+
+/// As [`until_search`]; the search waits for its answer, with this number.
+fn search(node: &mut Node) -> CallId {
+    until_search(node);
+    let is_search = |(_, call): &(_, Ec2Call)| matches!(call, Ec2Call::DescribeUnattached { .. });
+    let place = node.calls.iter().position(is_search).unwrap();
+    node.calls.remove(place).unwrap().0
 }
 
 #[test]
@@ -229,8 +237,7 @@ fn a_removal_that_fails_is_not_tried_again_before_the_next_day() {
 #[test]
 fn a_search_that_fails_holds_up_nothing() {
     let mut node = node();
-    until_search(&mut node);
-    let (id, _) = node.calls.pop_front().unwrap();
+    let id = search(&mut node);
     node.send(Event::CallDone { id, result: Err(error(CallErrorKind::OutcomeUnknown)) });
     assert_eq!(node.view().blocked, [""; 0]);
     assert_eq!(node.engine.ready(node.now), Ok(()));
@@ -283,8 +290,7 @@ fn nodes_that_start_together_search_at_different_times() {
 fn an_answer_to_another_question_is_no_search() {
     let mut node = node();
     let leaked = leave(&mut node.ec2, &marks(long_ago()));
-    until_search(&mut node);
-    let (id, _) = node.calls.pop_front().unwrap();
+    let id = search(&mut node);
     node.send(Event::CallDone { id, result: Ok(CallOutput::Done) });
     node.pass(BOTH_SEARCHES);
     assert!(exists(&node, &leaked));
