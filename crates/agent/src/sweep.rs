@@ -54,8 +54,16 @@ pub(crate) async fn look_forever(handle: Handle, inlet: Inlet) -> Result<(), Sto
         let begun = handle.now();
         if let Some(links) = read().await {
             let assignments = handle.view().await?.assignments;
-            let vanished = vanished(&assignments, &links).await;
-            inlet.send(Event::Seen(sighting(begun, links, vanished)));
+            // One blocking task for all the files that it looks for: one each would come to dozens
+            // of threads.
+            let seen = tokio::task::spawn_blocking(move || {
+                let vanished = vanished(&assignments, &links);
+                sighting(begun, links, vanished)
+            });
+            // It cannot panic; without it, the next look tells.
+            if let Ok(seen) = seen.await {
+                inlet.send(Event::Seen(seen));
+            }
         }
         let view = handle.view().await?;
         if let Some(due) = rests.forget(&view, handle.now()).await {
@@ -87,8 +95,8 @@ fn sighting(
 }
 
 /// Those whose mark no link bears, whose address is routed to no link that may be theirs, and whose
-/// namespace has gone; of what is known by its link alone, the link was all there is.
-async fn vanished(
+/// namespace has gone; of what is known by its link alone, the link was all there is. It blocks.
+fn vanished(
     assignments: &BTreeMap<AttachmentKey, Assignment>,
     links: &[pod::SeenLink],
 ) -> BTreeSet<AttachmentKey> {
@@ -98,7 +106,7 @@ async fn vanished(
     let mut vanished = BTreeSet::new();
     for (key, held) in assignments {
         let has_link = routed.contains(&held.address) || marks.contains(key.mark().as_str());
-        if !has_link && (key.is_nameless() || is_gone(Path::new(&held.netns)).await) {
+        if !has_link && (key.is_nameless() || is_gone(Path::new(&held.netns))) {
             vanished.insert(key.clone());
         }
     }
@@ -107,10 +115,9 @@ async fn vanished(
 
 /// Whether there is surely nothing at `netns`. Where its directory cannot be seen either, as in a
 /// container without it, nobody knows.
-async fn is_gone(netns: &Path) -> bool {
+fn is_gone(netns: &Path) -> bool {
     let Some(directory) = netns.parent() else { return false };
-    let exists = async |path| tokio::fs::try_exists(path).await;
-    matches!(exists(directory).await, Ok(true)) && matches!(exists(netns).await, Ok(false))
+    matches!(directory.try_exists(), Ok(true)) && matches!(netns.try_exists(), Ok(false))
 }
 
 /// One line for each address whose state has changed since `told`.
@@ -131,19 +138,19 @@ fn tell_people(told: &mut BTreeMap<IpAddr, String>, view: PoolView) {
 mod tests {
     use super::*;
 
-    #[tokio::test]
-    async fn a_namespace_is_gone_if_its_directory_is_there_and_it_is_not() {
+    #[test]
+    fn a_namespace_is_gone_if_its_directory_is_there_and_it_is_not() {
         let directory = tempfile::tempdir().unwrap();
-        let check = async |path: &Path, expect| assert_eq!(is_gone(path).await, expect, "{path:?}");
-        check(directory.path(), false).await;
-        check(&directory.path().join("cni-1"), true).await;
-        check(&directory.path().join("nowhere/cni-1"), false).await;
-        check(Path::new(""), false).await;
+        let check = |path: &Path, expect| assert_eq!(is_gone(path), expect, "{path:?}");
+        check(directory.path(), false);
+        check(&directory.path().join("cni-1"), true);
+        check(&directory.path().join("nowhere/cni-1"), false);
+        check(Path::new(""), false);
     }
 
     /// The node's own directory stands for that of the namespaces.
-    #[tokio::test]
-    async fn an_attachment_has_vanished_if_neither_link_nor_namespace_is_left_of_it() {
+    #[test]
+    fn an_attachment_has_vanished_if_neither_link_nor_namespace_is_left_of_it() {
         let directory = tempfile::tempdir().unwrap();
         let (there, gone) = (directory.path().to_owned(), directory.path().join("cni-1"));
         let address: IpAddr = "10.0.0.9".parse().unwrap();
@@ -152,23 +159,23 @@ mod tests {
             owner: owner.map(str::to_owned),
             addresses: is_routed.then_some(address).into_iter().collect(),
         };
-        let check = async |network: &str, netns: &Path, links: &[pod::SeenLink], expect: bool| {
+        let check = |network: &str, netns: &Path, links: &[pod::SeenLink], expect: bool| {
             let key = AttachmentKey { network: network.to_owned(), ..key() };
             let held = Assignment { address, netns: netns.display().to_string(), ..held() };
-            let vanished = vanished(&BTreeMap::from([(key, held)]), links).await;
+            let vanished = vanished(&BTreeMap::from([(key, held)]), links);
             assert_eq!(!vanished.is_empty(), expect, "{network} {netns:?} {links:?}");
         };
-        check("net", &gone, &[], true).await;
-        check("net", &there, &[], false).await;
-        check("net", &gone, &[link(Some("c1/eth0"), true)], false).await;
-        check("net", &gone, &[link(Some("c1/eth0"), false)], false).await;
-        check("net", &gone, &[link(None, true)], false).await;
+        check("net", &gone, &[], true);
+        check("net", &there, &[], false);
+        check("net", &gone, &[link(Some("c1/eth0"), true)], false);
+        check("net", &gone, &[link(Some("c1/eth0"), false)], false);
+        check("net", &gone, &[link(None, true)], false);
         // The address is another's by now.
-        check("net", &gone, &[link(Some("c2/eth0"), true)], true).await;
+        check("net", &gone, &[link(Some("c2/eth0"), true)], true);
         // Of what is known by its link alone nobody has told the namespace.
-        check("", Path::new(""), &[], true).await;
-        check("", Path::new(""), &[link(Some("c1/eth0"), true)], false).await;
-        check("net", Path::new(""), &[], false).await;
+        check("", Path::new(""), &[], true);
+        check("", Path::new(""), &[link(Some("c1/eth0"), true)], false);
+        check("net", Path::new(""), &[], false);
     }
 
     fn key() -> AttachmentKey {
