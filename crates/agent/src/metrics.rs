@@ -19,7 +19,7 @@ pub(crate) use self::server::serve_forever;
 use self::text::Page;
 
 /// All metrics. `ready` is what an ADD could expect now.
-fn page(view: &PoolView, ready: Result<(), Refusal>, counted: &Counted) -> String {
+fn page(view: &PoolView, ready: Result<(), Refusal>, n_tasks: usize, counted: &Counted) -> String {
     let mut page = Page::default();
     pool(&mut page, view);
     disagreements(&mut page, view);
@@ -27,6 +27,7 @@ fn page(view: &PoolView, ready: Result<(), Refusal>, counted: &Counted) -> Strin
     calls(&mut page, &counted.calls);
     page.gauge("tidepool_ready", "1 if an ADD would be served, by what the daemon holds")
         .is(u8::from(ready.is_ok()));
+    page.gauge("tidepool_tasks", "Tasks of the daemon, this request's included").is(n_tasks);
     page.gauge("tidepool_build_info", "1, with the version of the daemon")
         .at(&[("version", proto::VERSION)], 1);
     page.into_text()

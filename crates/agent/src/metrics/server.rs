@@ -116,5 +116,6 @@ async fn respond(
 
 async fn scrape(handle: &Handle, counters: &Counters) -> Result<String, Stopped> {
     let (view, ready) = (handle.view().await?, handle.ready().await?);
-    Ok(page(&view, ready, &counters.read()))
+    let n_tasks = tokio::runtime::Handle::current().metrics().num_alive_tasks();
+    Ok(page(&view, ready, n_tasks, &counters.read()))
 }

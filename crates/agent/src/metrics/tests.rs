@@ -96,7 +96,7 @@ fn counters() -> Counters {
 
 #[test]
 fn the_page_tells_what_is_and_what_was() {
-    let text = page(&view(), Ok(()), &counters().read());
+    let text = page(&view(), Ok(()), 9, &counters().read());
     let has = |line: &str| assert!(text.lines().any(|found| found == line), "{line}\n{text}");
     for line in [
         "awscni_eni_max 2",
@@ -119,6 +119,7 @@ fn the_page_tells_what_is_and_what_was() {
         "tidepool_foreign_blocks 1",
         "tidepool_obstacles 1",
         "tidepool_ready 1",
+        "tidepool_tasks 9",
         "awscni_add_ip_req_count 3",
         "awscni_del_ip_req_count{reason=\"PodDeleted\"} 1",
         "awscni_del_ip_req_count{reason=\"GC\"} 2",
@@ -144,7 +145,7 @@ fn the_page_tells_what_is_and_what_was() {
 /// together with the whole page.
 #[test]
 fn each_metric_is_declared_once_and_before_its_samples() {
-    let text = page(&view(), Ok(()), &counters().read());
+    let text = page(&view(), Ok(()), 9, &counters().read());
     let mut kinds = BTreeMap::new();
     let mut current = "";
     for line in text.lines() {
