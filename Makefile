@@ -34,12 +34,14 @@ test: deps lint deny build plugin ## everything: unit, property, CNI, network na
 	$(say) "test: boto3 and the AWS CLI against vpc-sim"
 	tests/wire/run --binary $(TIDEPOOL_BIN)/vpc-sim --python $(TIDEPOOL_PYTHON)
 
-# Times as long as the usual half hour; a seed from 0 to 2^64 - 1 repeats a run.
+# Times as long as the usual forty minutes; a seed from 0 to 2^64 - 1 repeats a run.
 SOAK ?= 1
 SEED ?= $(shell od -An -N8 -tu8 /dev/urandom | tr -d ' ')
 
-soak: deps ## fuzzing and a million random histories: SOAK=2 for twice that, SEED=… to repeat a run
-	$(say) "soak: about $(SOAK) times half an hour"
+soak: deps plugin ## fuzzing, a million random histories, a day of pods: SOAK=2 for twice that, SEED=… to repeat a run
+	$(say) "build: debug profile"
+	cargo build --workspace
+	$(say) "soak: about $(SOAK) times forty minutes"
 	@scripts/soak $(SOAK) $(SEED)
 
 bench: deps-demo plugin ## what deciding and the whole path cost: time, EC2 calls, memory, sizes (release profile)

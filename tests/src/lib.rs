@@ -9,4 +9,6 @@ pub mod containerd;
 pub mod exec;
 pub mod image;
 pub mod process;
+pub mod scrape;
 pub mod sim;
+pub mod steady;

@@ -46,6 +46,15 @@ impl Sim {
         Ok(Self { process, address })
     }
 
+    /// The simulator's process id.
+    ///
+    /// # Errors
+    ///
+    /// If it has ended.
+    pub fn pid(&self) -> Result<u32> {
+        self.process.pid()
+    }
+
     /// How often each action was called.
     ///
     /// # Errors

@@ -1,7 +1,5 @@
 //! What record, EC2 and kernel do not agree on shows in the metrics, and goes from there with its cause.
 
-use std::collections::BTreeMap;
-
 use anyhow::{Context, Result, ensure};
 use serde_json::json;
 use tests::cluster::Spec;
@@ -10,21 +8,10 @@ use tests::process::{PATIENCE, eventually, in_netns, output};
 
 use crate::{ATTACH, CREATE};
 
-/// Asks as a scraper does; the shell speaks enough of HTTP.
-const SCRAPE: &str = "exec 3<>/dev/tcp/127.0.0.1/61678; \
-                      printf 'GET /metrics HTTP/1.1\\r\\nhost: node\\r\\n\\r\\n' >&3; cat <&3";
-
-/// The samples, each with its labels.
-async fn scrape(node: &ExecNode) -> Result<BTreeMap<String, String>> {
-    let answer = output(in_netns(&node.netns, "bash").args(["-c", SCRAPE])).await?;
-    let samples = answer.lines().filter_map(|line| line.rsplit_once(' '));
-    Ok(samples.map(|(sample, value)| (sample.to_owned(), value.to_owned())).collect())
-}
-
 /// Waits until each of the metrics has its value.
 async fn until(node: &ExecNode, expect: &[(&str, &str)]) -> Result<()> {
     eventually("metrics as expected", PATIENCE, async || {
-        let samples = scrape(node).await?;
+        let samples = node.scrape().await?;
         for (sample, value) in expect {
             let found = samples.get(*sample).map_or("nothing", String::as_str);
             ensure!(found == *value, "{sample} is {found}, not {value}");
@@ -119,7 +106,7 @@ async fn enis_that_are_not_ours_are_counted() -> Result<()> {
         cluster.sim.disturb(json!({"detach_eni": {"eni": eni}})).await?;
         restart(cluster).await?;
         until(&cluster.nodes[0], &[("awscni_eni_max", "3")]).await?;
-        ensure!(!scrape(&cluster.nodes[0]).await?.contains_key(NO_MANAGE));
+        ensure!(!cluster.nodes[0].scrape().await?.contains_key(NO_MANAGE));
         Ok(())
     })
     .await
