@@ -22,6 +22,8 @@ use serde_json::{Map, Value};
 
 /// The only version there is.
 const VERSION: &str = "vpc-cni-ipam/1";
+/// So much is told of what is wrong with a value, in characters: it may be as long as the file.
+const TOLD: usize = 200;
 
 /// One address in use.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -51,7 +53,7 @@ pub enum CheckpointError {
     Value {
         /// The entry, counted from 0, and the field: `allocations[3].ipv4`.
         place: String,
-        /// What is wrong with it.
+        /// What is wrong with it, or the beginning of that.
         problem: String,
     },
 }
@@ -137,9 +139,9 @@ fn can_be_a_pods(address: IpAddr) -> bool {
 fn refuse_doubles(allocations: &[Allocation]) -> Result<(), CheckpointError> {
     let (mut addresses, mut keys) = (BTreeMap::new(), BTreeMap::new());
     for (n, Allocation { key, address, .. }) in allocations.iter().enumerate() {
-        let double = |field: &str, what: String, first: usize| CheckpointError::Value {
-            place: format!("allocations[{n}].{field}"),
-            problem: format!("{what} is that of allocations[{first}] too"),
+        let double = |field: &str, what: String, first: usize| {
+            let place = format!("allocations[{n}].{field}");
+            wrong(place, format!("{what} is that of allocations[{first}] too"))
         };
         if let Some(first) = addresses.insert(address, n) {
             let field = if address.is_ipv4() { "ipv4" } else { "ipv6" };
@@ -179,7 +181,7 @@ impl<'a> Fields<'a> {
     }
 
     fn error(&self, field: &str, problem: String) -> CheckpointError {
-        CheckpointError::Value { place: format!("{}{field}", self.place), problem }
+        wrong(format!("{}{field}", self.place), problem)
     }
 }
 
@@ -190,10 +192,16 @@ fn object<'a>(
     match value {
         None | Some(Value::Null) => Ok(None),
         Some(Value::Object(fields)) => Ok(Some(fields)),
-        Some(other) => {
-            Err(CheckpointError::Value { place: place.to_owned(), problem: no("object", other) })
-        }
+        Some(other) => Err(wrong(place.to_owned(), no("object", other))),
     }
+}
+
+fn wrong(place: String, mut problem: String) -> CheckpointError {
+    if let Some((end, _)) = problem.char_indices().nth(TOLD) {
+        problem.truncate(end);
+        problem.push('…');
+    }
+    CheckpointError::Value { place, problem }
 }
 
 fn no(wanted: &str, found: &Value) -> String {
@@ -259,5 +267,7 @@ fn is_zero(n: &u32) -> bool {
     *n == 0
 }
 
+#[cfg(test)]
+mod fuzz;
 #[cfg(test)]
 mod tests;

@@ -20,6 +20,10 @@ pub use self::enis::ShownEni;
 use crate::endpoint::is_url;
 
 const ROOT: &str = "/latest/meta-data/";
+/// How many digits an id has, once and now. Source: AWS, "Amazon EC2 resource IDs".
+const ID_DIGITS: [usize; 2] = [8, 17];
+/// So much of an answer that makes no sense is shown, in characters: it may be a whole page.
+const SHOWN: usize = 100;
 
 /// Why the node does not know who it is.
 #[derive(Debug, thiserror::Error)]
@@ -33,12 +37,20 @@ pub enum ImdsError {
         /// Why.
         source: Box<SdkError>,
     },
+    /// The SDK's client panics at some answers: at a token that is no UTF-8, for example.
+    #[error(
+        "read {path} from the instance metadata service, at whose answer the client has panicked"
+    )]
+    Panicked {
+        /// What was asked for, below the endpoint.
+        path: String,
+    },
     /// The service answered with something else than was asked for.
     #[error("{path} of the instance metadata service is {text:?}: {problem}")]
     Malformed {
         /// What was asked for, below the endpoint.
         path: String,
-        /// What came.
+        /// What came, or the beginning of it.
         text: String,
         /// What is wrong with it.
         problem: String,
@@ -111,9 +123,9 @@ impl Imds {
         let of_eni = |key: &str| format!("{eni}/{key}");
         Ok(NodeFacts {
             instance: self.id("instance-id").await?,
-            instance_type: self.get("instance-type").await?,
-            region: self.get("placement/region").await?,
-            availability_zone: self.get("placement/availability-zone").await?,
+            instance_type: self.value("instance-type", name).await?,
+            region: self.value("placement/region", name).await?,
+            availability_zone: self.value("placement/availability-zone", name).await?,
             vpc: self.id(&of_eni("vpc-id")).await?,
             subnet: self.id(&of_eni("subnet-id")).await?,
             security_groups: self.lines(&of_eni("security-group-ids"), id).await?,
@@ -160,11 +172,13 @@ impl Imds {
 
     async fn get(&self, key: &str) -> Result<String, ImdsError> {
         let path = format!("{ROOT}{key}");
-        let text: SensitiveString = self
-            .0
-            .get(&path)
-            .await
-            .map_err(|source| ImdsError::Get { path, source: Box::new(source) })?;
+        let (client, asked) = (self.0.clone(), path.clone());
+        let text: SensitiveString = match tokio::spawn(async move { client.get(asked).await }).await
+        {
+            Ok(Ok(text)) => text,
+            Ok(Err(source)) => return Err(ImdsError::Get { path, source: Box::new(source) }),
+            Err(_panic) => return Err(ImdsError::Panicked { path }),
+        };
         let text = text.as_ref().trim();
         if text.is_empty() { Err(malformed(key, text, "empty")) } else { Ok(text.to_owned()) }
     }
@@ -178,14 +192,38 @@ fn builder() -> Builder {
 
 fn malformed(key: &str, text: &str, problem: impl Display) -> ImdsError {
     let path = format!("{ROOT}{key}");
-    ImdsError::Malformed { path, text: text.to_owned(), problem: problem.to_string() }
+    let problem = problem.to_string();
+    ImdsError::Malformed { path, text: beginning(text), problem: beginning(&problem) }
 }
 
+fn beginning(text: &str) -> String {
+    match text.char_indices().nth(SHOWN) {
+        Some((end, _)) => format!("{}…", &text[..end]),
+        None => text.to_owned(),
+    }
+}
+
+/// A whole id: the beginning of one names another instance, or nothing.
 fn id<T>(text: &str) -> Result<T, String>
 where
     T: for<'a> TryFrom<&'a str, Error: Display>,
 {
-    T::try_from(text).map_err(|error| error.to_string())
+    let id = T::try_from(text).map_err(|error| error.to_string())?;
+    let (_, digits) = text.split_once('-').unwrap_or_default();
+    let are_whole = ID_DIGITS.contains(&digits.len());
+    match are_whole && digits.bytes().all(|byte| byte.is_ascii_hexdigit()) {
+        true => Ok(id),
+        false => Err("not 8 or 17 hexadecimal digits".to_owned()),
+    }
+}
+
+/// A word as AWS names regions, zones and instance types.
+fn name(text: &str) -> Result<String, String> {
+    let fits = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.');
+    match text.len() <= SHOWN && text.bytes().all(fits) {
+        true => Ok(text.to_owned()),
+        false => Err("no name of AWS".to_owned()),
+    }
 }
 
 fn parse<T: FromStr<Err: Display>>(text: &str) -> Result<T, String> {

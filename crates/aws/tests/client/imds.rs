@@ -10,14 +10,14 @@ use super::wire::id;
 /// In the order in which they are asked for, after the token.
 const FACTS: [(&str, &str); 12] = [
     ("mac", "02:74:B0:72:79:61"),
-    ("instance-id", "i-1"),
+    ("instance-id", "i-0123456789abcdef1"),
     ("instance-type", "m5.large"),
     ("placement/region", "us-east-1"),
     ("placement/availability-zone", "us-east-1a"),
-    ("network/interfaces/macs/02:74:b0:72:79:61/vpc-id", "vpc-1"),
-    ("network/interfaces/macs/02:74:b0:72:79:61/subnet-id", "subnet-1"),
-    ("network/interfaces/macs/02:74:b0:72:79:61/security-group-ids", "sg-2\nsg-1"),
-    ("network/interfaces/macs/02:74:b0:72:79:61/interface-id", "eni-1"),
+    ("network/interfaces/macs/02:74:b0:72:79:61/vpc-id", "vpc-00000001"),
+    ("network/interfaces/macs/02:74:b0:72:79:61/subnet-id", "subnet-00000001"),
+    ("network/interfaces/macs/02:74:b0:72:79:61/security-group-ids", "sg-00000002\nsg-00000001"),
+    ("network/interfaces/macs/02:74:b0:72:79:61/interface-id", "eni-00000001"),
     ("local-ipv4", "10.0.2.157"),
     ("network/interfaces/macs/02:74:b0:72:79:61/subnet-ipv4-cidr-block", "10.0.2.0/24"),
     (
@@ -26,10 +26,14 @@ const FACTS: [(&str, &str); 12] = [
     ),
 ];
 
+/// The answers that tell the facts, after the token.
+pub(crate) fn told_facts() -> Vec<Answer> {
+    FACTS.iter().map(|(_, text)| Answer::Send(200, (*text).to_owned())).collect()
+}
+
 /// A service that answers with the facts, but at the `broken`th with `answer`.
 async fn service(broken: usize, answer: Answer) -> (Server, Imds) {
-    let mut answers: Vec<_> =
-        FACTS.iter().map(|(_, text)| Answer::Send(200, (*text).to_owned())).collect();
+    let mut answers = told_facts();
     if broken < answers.len() {
         answers[broken] = answer;
         answers.truncate(broken + 1);
@@ -51,11 +55,11 @@ async fn the_node_knows_who_and_where_it_is() {
         assert_eq!(request.header("x-aws-ec2-metadata-token"), Some("a-token"));
     }
     assert_eq!(seen.len(), 13);
-    assert_eq!((facts.instance, facts.vpc), (id("i-1"), id("vpc-1")));
+    assert_eq!((facts.instance, facts.vpc), (id("i-0123456789abcdef1"), id("vpc-00000001")));
     assert_eq!((&*facts.region, &*facts.availability_zone), ("us-east-1", "us-east-1a"));
     assert_eq!((&*facts.instance_type, &*facts.primary_mac), ("m5.large", "02:74:b0:72:79:61"));
-    assert_eq!((facts.subnet, facts.primary_eni), (id("subnet-1"), id("eni-1")));
-    assert_eq!(facts.security_groups, [id("sg-1"), id("sg-2")].into());
+    assert_eq!((facts.subnet, facts.primary_eni), (id("subnet-00000001"), id("eni-00000001")));
+    assert_eq!(facts.security_groups, [id("sg-00000001"), id("sg-00000002")].into());
     assert_eq!(facts.primary_address.to_string(), "10.0.2.157");
     assert_eq!(facts.subnet_cidr.to_string(), "10.0.2.0/24");
     let vpc_cidrs: Vec<_> = facts.vpc_cidrs.iter().map(ToString::to_string).collect();
@@ -77,12 +81,9 @@ async fn each_path_that_fails_is_named() {
     }
 }
 
-/// What the service may say of them is free text, so nothing but emptiness is wrong.
-const NAMES: [&str; 3] = ["instance-type", "placement/region", "placement/availability-zone"];
-
 #[tokio::test]
 async fn garbage_is_an_error() {
-    for (n, (path, _)) in FACTS.into_iter().enumerate().filter(|(_, (p, _))| !NAMES.contains(p)) {
+    for (n, (path, _)) in FACTS.into_iter().enumerate() {
         let (_server, imds) = service(n, Answer::Send(200, "a b\nc/d".to_owned())).await;
         let error = imds.node_facts().await.unwrap_err();
         assert!(matches!(error, ImdsError::Malformed { .. }), "{path}: {error}");
@@ -90,14 +91,40 @@ async fn garbage_is_an_error() {
     }
 }
 
+/// An answer that ends too soon must not make this another instance, or put pods into another subnet.
+#[tokio::test]
+async fn an_id_that_was_cut_off_is_an_error() {
+    for (n, (path, text)) in FACTS.into_iter().enumerate().filter(|(_, (_, text))| is_id(text)) {
+        for end in text.len() - 7..text.len() {
+            let (_server, imds) = service(n, Answer::Send(200, text[..end].to_owned())).await;
+            let error = imds.node_facts().await.unwrap_err().to_string();
+            assert!(error.contains(path) && error.ends_with("hexadecimal digits"), "{error}");
+        }
+    }
+}
+
+fn is_id(text: &str) -> bool {
+    ["i-", "vpc-", "subnet-", "sg-", "eni-"].iter().any(|kind| text.starts_with(kind))
+}
+
+#[tokio::test]
+async fn of_a_whole_page_only_the_beginning_is_shown() {
+    let page = format!("<html>{}</html>", "é".repeat(100_000));
+    for n in 0..FACTS.len() {
+        let (_server, imds) = service(n, Answer::Send(200, page.clone())).await;
+        let error = imds.node_facts().await.unwrap_err().to_string();
+        assert!(error.contains("<html>é") && error.len() < 1_000, "{error}");
+    }
+}
+
 #[tokio::test]
 async fn a_passing_failure_is_repeated() {
     let down = Answer::Send(503, String::new());
     let mut answers = vec![Answer::Send(200, "a-token".to_owned()), down];
-    answers.extend(FACTS.iter().map(|(_, text)| Answer::Send(200, (*text).to_owned())));
+    answers.extend(told_facts());
     let server = Server::start(answers).await;
     let facts = Imds::connect_to(&server.url()).unwrap().node_facts().await.unwrap();
-    assert_eq!(facts.instance, id("i-1"));
+    assert_eq!(facts.instance, id("i-0123456789abcdef1"));
 }
 
 #[tokio::test]
@@ -110,14 +137,14 @@ async fn an_endpoint_that_is_no_url_is_refused_at_once() {
 /// An ENI of its own addresses alone on an older service, and one with all that there can be.
 const ENIS: [(&str, u16, &str); 15] = [
     ("", 200, "02:74:b0:72:79:61/\n02:74:b0:72:79:62/"),
-    ("02:74:b0:72:79:61/interface-id", 200, "eni-1"),
+    ("02:74:b0:72:79:61/interface-id", 200, "eni-00000001"),
     ("02:74:b0:72:79:61/device-number", 200, "0"),
     ("02:74:b0:72:79:61/network-card", 404, ""),
     ("02:74:b0:72:79:61/local-ipv4s", 200, "10.0.2.157"),
     ("02:74:b0:72:79:61/ipv6s", 404, ""),
     ("02:74:b0:72:79:61/ipv4-prefix", 404, ""),
     ("02:74:b0:72:79:61/ipv6-prefix", 404, ""),
-    ("02:74:b0:72:79:62/interface-id", 200, "eni-2"),
+    ("02:74:b0:72:79:62/interface-id", 200, "eni-00000002"),
     ("02:74:b0:72:79:62/device-number", 200, "3"),
     ("02:74:b0:72:79:62/network-card", 200, "1"),
     ("02:74:b0:72:79:62/local-ipv4s", 200, "10.0.2.158\n10.0.2.159"),
@@ -126,14 +153,18 @@ const ENIS: [(&str, u16, &str); 15] = [
     ("02:74:b0:72:79:62/ipv6-prefix", 200, "2001:db8:0:0:1::/80"),
 ];
 
+/// The answers that tell of them, after the token.
+pub(crate) fn told_enis() -> Vec<Answer> {
+    ENIS.iter().map(|(_, status, text)| Answer::Send(*status, (*text).to_owned())).collect()
+}
+
 /// A service that answers with those ENIs, but at the `broken`th request with `answer`.
-async fn service_of_enis(broken: usize, answer: (u16, &str)) -> (Server, Imds) {
-    let send = |(status, text): (u16, &str)| Answer::Send(status, text.to_owned());
-    let mut answers: Vec<_> = ENIS.iter().map(|(_, status, text)| send((*status, text))).collect();
+async fn service_of_enis(broken: usize, (status, text): (u16, &str)) -> (Server, Imds) {
+    let mut answers = told_enis();
     if broken < answers.len() {
-        answers[broken] = send(answer);
+        answers[broken] = Answer::Send(status, text.to_owned());
     }
-    answers.insert(0, send((200, "a-token")));
+    answers.insert(0, Answer::Send(200, "a-token".to_owned()));
     let server = Server::start(answers).await;
     let imds = Imds::connect_to(&server.url()).expect("a URL");
     (server, imds)
@@ -147,8 +178,8 @@ async fn the_enis_are_told_with_their_blocks() {
         format!("{} {}/{} {blocks}", eni.id, eni.network_card, eni.device_index)
     });
     let expect = [
-        "eni-1 0/0 10.0.2.157/32",
-        "eni-2 1/3 10.0.2.158/32 10.0.2.159/32 2001:db8::7/128 10.0.2.16/28 2001:db8:0:0:1::/80",
+        "eni-00000001 0/0 10.0.2.157/32",
+        "eni-00000002 1/3 10.0.2.158/32 10.0.2.159/32 2001:db8::7/128 10.0.2.16/28 2001:db8:0:0:1::/80",
     ];
     assert_eq!(told.collect::<Vec<_>>(), expect);
     for (request, (path, ..)) in server.seen()[1..].iter().zip(ENIS) {

@@ -3,6 +3,7 @@
 
 mod contract;
 mod environment;
+mod fuzz;
 mod imds;
 mod node;
 mod server;

@@ -14,6 +14,8 @@ use super::wire::options;
 pub(crate) enum Answer {
     /// Sends this status and body.
     Send(u16, String),
+    /// Sends a success with this body.
+    Bytes(Vec<u8>),
     /// Says nothing and keeps the connection.
     Hang,
     /// Closes the connection without a word.
@@ -137,13 +139,17 @@ async fn serve(connection: TcpStream, script: Arc<Mutex<Script>>) {
             }
             answer
         };
+        let text = |status, length, body: &[u8]| [head(status, length).as_bytes(), body].concat();
         let (text, goes_on) = match answer {
-            Answer::Send(status, body) => (head(status, body.len()) + &body, true),
-            Answer::CutShort(body) => (head(200, body.len()) + &body[..body.len() / 2], false),
+            Answer::Send(status, body) => (text(status, body.len(), body.as_bytes()), true),
+            Answer::Bytes(body) => (text(200, body.len(), &body), true),
+            Answer::CutShort(body) => {
+                (text(200, body.len(), &body.as_bytes()[..body.len() / 2]), false)
+            }
             Answer::Hang => return std::future::pending().await,
             Answer::HangUp => return,
         };
-        if connection.write_all(text.as_bytes()).await.is_err() || !goes_on {
+        if connection.write_all(&text).await.is_err() || !goes_on {
             return;
         }
     }
