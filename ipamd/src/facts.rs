@@ -156,6 +156,8 @@ pub(crate) async fn until_learnt<T, E: std::error::Error>(
 }
 
 #[cfg(test)]
+mod stale;
+#[cfg(test)]
 mod tests {
     use super::*;
 
