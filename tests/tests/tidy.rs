@@ -175,6 +175,29 @@ fn links_between_documents_lead_somewhere() {
     }
 }
 
+/// The functions under `#[test]` or `#[tokio::test(…)]`, be it with further attributes.
+fn tests_of(text: &str) -> impl Iterator<Item = &str> {
+    let after = text.split("test]").chain(text.split("::test(")).skip(1);
+    after.filter_map(|rest| rest.split_once("fn ")?.1.split_once('(').map(|(name, _)| name))
+}
+
+#[test]
+fn every_hazard_is_held_by_a_test() {
+    let texts = texts();
+    let rust = texts.iter().filter(|(path, _)| path.ends_with(".rs"));
+    let tests: BTreeSet<&str> = rust.flat_map(|(_, text)| tests_of(text)).collect();
+    let (_, hazards) = texts.iter().find(|(path, _)| path == "docs/hazards.md").unwrap();
+    let rows = hazards.lines().filter(|line| line.starts_with("| ")).collect::<Vec<_>>();
+    assert!(rows.len() > 25, "{} rows", rows.len());
+    for row in rows.iter().filter(|row| !row.starts_with("| Hazard")) {
+        let held_by = row.trim_end_matches(" |").rsplit_once(" | ").unwrap().1;
+        let named: Vec<_> = held_by.split('`').skip(1).step_by(2).collect();
+        assert!(!named.is_empty(), "no test is named: {row}");
+        let missing: Vec<_> = named.iter().filter(|name| !tests.contains(**name)).collect();
+        assert!(missing.is_empty(), "there is no test {missing:?}: {row}");
+    }
+}
+
 #[test]
 fn the_shipped_conflist_is_one_that_runtimes_take() {
     let path = root().join("deploy/10-aws.conflist");
