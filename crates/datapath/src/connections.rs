@@ -127,8 +127,9 @@ fn ask(
         while !rest.is_empty() {
             let answer = NetlinkMessage::<NetfilterMessage>::deserialize(rest)
                 .map_err(|_| KernelError::Disconnected)?;
-            let length = usize::try_from(answer.header.length).unwrap_or(usize::MAX);
-            rest = rest.get(length.next_multiple_of(4)..).unwrap_or_default();
+            let length = usize::try_from(answer.header.length).ok();
+            let length = length.and_then(|length| length.checked_next_multiple_of(4));
+            rest = length.and_then(|length| rest.get(length..)).unwrap_or_default();
             match answer.payload {
                 NetlinkPayload::InnerMessage(message) => {
                     attributes(message).into_iter().for_each(&mut take)
