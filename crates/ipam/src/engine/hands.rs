@@ -10,8 +10,9 @@ use crate::block::Block;
 use crate::call::EniFacts;
 use crate::time::Timestamp;
 
-/// For how long after a change of unknown outcome EC2 may still show what it has brought. Far above
-/// what is seen, since an address of ours that counted as another's would stay idle.
+/// For how long EC2 may still show late what a change of unknown outcome, or of a run before, has
+/// brought. Far above what is seen, since an address of ours that counted as another's would stay
+/// idle.
 const LATE: Duration = Duration::from_secs(600);
 
 impl Engine {
