@@ -247,7 +247,8 @@ impl Model {
 
     /// The instance that has this address, alone or in a prefix, on an attached ENI.
     #[must_use]
-    pub fn instance_of(&self, address: IpAddr) -> Option<InstanceId> {
+    pub fn instance_of(&mut self, address: IpAddr, now: Timestamp) -> Option<InstanceId> {
+        self.advance(now);
         let attachment = self.world.eni_with(address)?.attachment()?;
         (attachment.status == AttachmentStatus::Attached).then(|| attachment.instance_id.clone())
     }

@@ -146,7 +146,8 @@ impl Eni {
     /// The address that the next pod gets, if this ENI has one: from the block that is fullest, so
     /// that whole blocks become free, and in it the one that has rested longest.
     pub(crate) fn pick(&self, mode: Mode, cooldown: Duration, now: Timestamp) -> Option<IpAddr> {
-        let candidates = self.blocks.iter().filter(|(_, state)| !state.leaving);
+        let offered = |state: &BlockState| !(state.leaving || state.is_hearsay);
+        let candidates = self.blocks.iter().filter(|(_, state)| offered(state));
         candidates
             .filter_map(|(block, state)| {
                 let (freed, address) = state.next(*block, cooldown, now)?;
@@ -183,6 +184,21 @@ impl Eni {
         idle.into_iter().take(usize::from(ask.count())).map(|(_, Reverse(block))| block).collect()
     }
 
+    /// Has nothing but hearsay for all blocks that it has now.
+    pub(crate) fn doubt_blocks(&mut self) {
+        self.blocks.values_mut().for_each(|state| state.is_hearsay = true);
+    }
+
+    /// EC2 has borne out what it has said of `described`.
+    pub(crate) fn bear_out(&mut self, described: &BTreeSet<Block>) {
+        let found = self.blocks.iter_mut().filter(|(block, _)| described.contains(block));
+        found.for_each(|(_, state)| state.is_hearsay = false);
+    }
+
+    pub(crate) fn has_hearsay(&self) -> bool {
+        self.blocks.values().any(|state| state.is_hearsay)
+    }
+
     /// Whether `address` is on its way back to EC2.
     pub(crate) fn is_leaving(&self, address: IpAddr) -> bool {
         self.block_of(address).is_some_and(|block| self.blocks[&block].leaving)
@@ -207,6 +223,9 @@ pub(crate) struct BlockState {
     pub(crate) quarantined: BTreeSet<IpAddr>,
     /// On its way back to EC2: gives out nothing.
     pub(crate) leaving: bool,
+    /// Nothing but one reading of EC2 tells of it, and that may describe what was before: gives out nothing
+    /// until another bears it out.
+    pub(crate) is_hearsay: bool,
 }
 
 impl BlockState {

@@ -97,7 +97,10 @@ impl Pool {
         promised: &BTreeSet<IpAddr>,
     ) {
         for other in self.enis.values_mut().filter(|other| other.id != *eni) {
-            other.blocks.retain(|block, _| !blocks.iter().any(|new| new.overlaps(*block)));
+            let is_here = |block: &Block| blocks.iter().any(|new| new.overlaps(*block));
+            let moved = other.blocks.extract_if(.., |block, _| is_here(block));
+            // EC2 may describe what was before: then it is as it was.
+            other.missed.extend(moved.map(|(block, _)| block));
         }
         let Some(eni) = self.enis.get_mut(eni) else { return };
         for block in blocks {

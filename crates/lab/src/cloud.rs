@@ -442,8 +442,14 @@ impl Cloud {
     }
 
     /// Whether packets to `address` reach this instance.
-    pub(crate) fn reaches(&self, instance: &InstanceId, address: Ipv4Addr) -> bool {
-        self.model.instance_of(address.into()).is_some_and(|found| found == *instance)
+    pub(crate) fn reaches(
+        &mut self,
+        instance: &InstanceId,
+        address: Ipv4Addr,
+        now: Timestamp,
+    ) -> bool {
+        let found = self.model.instance_of(address.into(), ec2_time(now));
+        found.as_ref() == Some(instance)
     }
 
     /// Addresses that all nodes hold for pods.

@@ -292,7 +292,7 @@ impl<'a> Run<'a> {
     }
 
     fn await_device(&mut self, node: usize, eni: EniId, address: Ipv4Addr) {
-        let is_there = self.cloud.reaches(&self.nodes[node].site.instance, address);
+        let is_there = self.cloud.reaches(&self.nodes[node].site.instance, address, self.now);
         if !is_there {
             self.awaited.insert(address, (node, eni.clone()));
             self.watch_cloud();
@@ -312,9 +312,9 @@ impl<'a> Run<'a> {
         }
         self.cloud_wakes_at = None;
         self.cloud.advance(self.now);
-        let (cloud, nodes) = (&self.cloud, &self.nodes);
+        let (cloud, nodes, now) = (&mut self.cloud, &self.nodes, self.now);
         let has_come = |address: &Ipv4Addr, (node, _): &mut (usize, EniId)| {
-            cloud.reaches(&nodes[*node].site.instance, *address)
+            cloud.reaches(&nodes[*node].site.instance, *address, now)
         };
         let come: Vec<_> = self.awaited.extract_if(.., has_come).collect();
         for (_, (node, eni)) in come {

@@ -112,7 +112,7 @@ fn instance_of(
     match audience {
         Audience::Instance(id) => Ok(id),
         Audience::BySource => peer
-            .and_then(|address| imds.simulator.with(|model, _| model.instance_of(address)))
+            .and_then(|address| imds.simulator.with(|model, now| model.instance_of(address, now)))
             .ok_or(StatusCode::NOT_FOUND),
     }
 }

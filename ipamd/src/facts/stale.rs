@@ -150,7 +150,7 @@ impl World {
     }
 
     fn has(&self, address: IpAddr) -> bool {
-        let found = self.server.simulator().with(|model, _| model.instance_of(address));
+        let found = self.server.simulator().with(|model, now| model.instance_of(address, now));
         found.as_ref() == self.server.endpoints().instances.first()
     }
 

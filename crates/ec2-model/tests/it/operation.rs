@@ -42,14 +42,14 @@ fn attach_and_detach() {
     assert!(!attachment.delete_on_termination);
     assert_eq!(region.fabric_of(&instance).enis[1].mac, listed.mac_address);
     let address = listed.private_ip_address.into();
-    assert_eq!(region.model.instance_of(address), Some(instance.clone()));
+    assert_eq!(region.model.instance_of(address, region.now), Some(instance.clone()));
 
     let in_use = format!("Network interface '{eni}' is currently in use.");
     assert_eq!(region.text(delete(&eni)), in_use);
     region.detach(&attachment_id).unwrap();
     assert_eq!(region.eni(&eni).attachment, None);
     assert_eq!(region.fabric_of(&instance).enis.len(), 1);
-    assert_eq!(region.model.instance_of(address), None);
+    assert_eq!(region.model.instance_of(address, region.now), None);
     let again = region.detach(&attachment_id).unwrap_err();
     assert_eq!(again.code, "InvalidAttachmentID.NotFound");
     assert_eq!(region.code(delete(&eni)), "Success");

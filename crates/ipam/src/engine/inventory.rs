@@ -223,9 +223,10 @@ impl Engine {
             match ownership {
                 Ownership::Foreign(why) => self.note_foreign(eni, why),
                 Ownership::Ours(origin) if self.pool.enis.contains_key(&eni.id) => {
+                    self.bear_out(eni, asked_at);
                     if doubted.contains(&eni.id) || self.is_settled(&eni.id, asked_at) {
                         self.update(eni, origin, now);
-                    } else if self.differs(eni) {
+                    } else if self.is_doubtful(eni) {
                         self.enis_look.ask_from(now + LAG);
                     }
                 }
@@ -269,9 +270,19 @@ impl Engine {
         !self.is_busy(eni) && changed_at.is_none_or(|at| at + LAG <= asked_at)
     }
 
-    fn differs(&self, facts: &EniFacts) -> bool {
+    /// Whether another reading has to tell what is on the ENI.
+    fn is_doubtful(&self, facts: &EniFacts) -> bool {
         let known = self.pool.enis.get(&facts.id);
-        known.is_some_and(|eni| !eni.blocks.keys().eq(&facts.blocks))
+        known.is_some_and(|eni| eni.has_hearsay() || !eni.blocks.keys().eq(&facts.blocks))
+    }
+
+    /// What a reading shows that began long enough after the first may be believed.
+    fn bear_out(&mut self, facts: &EniFacts, asked_at: Timestamp) {
+        if let Some(eni) = self.pool.enis.get_mut(&facts.id)
+            && eni.since + LAG <= asked_at
+        {
+            eni.bear_out(&facts.blocks);
+        }
     }
 
     fn note_foreign(&mut self, eni: &EniFacts, why: ForeignReason) {
@@ -289,24 +300,31 @@ impl Engine {
         now: Timestamp,
     ) -> Option<EniId> {
         let creating = self.calls.values().any(|call| call.call.action() == Action::CreateEni);
-        if !self.record.enis().contains_key(&eni.id) {
+        let is_news = !self.record.enis().contains_key(&eni.id);
+        if is_news {
             // An earlier run may have made it just now.
             self.changed_late.insert(eni.id.clone(), now);
         }
-        match described_stage(eni) {
-            Stage::Unattached if creating => {
-                // It may be the very one whose creation is under way.
-                self.enis_look.ask_from(now + LAG);
-                None
-            }
-            Stage::Unattached => {
-                self.insert_eni(eni, origin, Stage::Unattached, now);
-                Some(eni.id.clone())
-            }
-            stage => {
-                self.insert_eni(eni, origin, stage, now);
-                None
-            }
+        let stage = described_stage(eni);
+        let is_unattached = stage == Stage::Unattached;
+        if is_unattached && creating {
+            // It may be the very one whose creation is under way.
+            self.enis_look.ask_from(now + LAG);
+            return None;
+        }
+        self.insert_eni(eni, origin, stage, now);
+        if is_news {
+            self.doubt_blocks(&eni.id, now);
+        }
+        is_unattached.then(|| eni.id.clone())
+    }
+
+    /// Keeps the blocks of an ENI of which nothing was known until EC2 has named them twice: an earlier
+    /// run, of which no record is left, may have given them back just now.
+    fn doubt_blocks(&mut self, eni: &EniId, now: Timestamp) {
+        if let Some(eni) = self.pool.enis.get_mut(eni).filter(|eni| !eni.blocks.is_empty()) {
+            eni.doubt_blocks();
+            self.enis_look.ask_from(now + LAG);
         }
     }
 

@@ -78,6 +78,13 @@ impl Engine {
             .enis
             .values()
             .filter_map(|eni| Some(format!("{}: {}", eni.id, eni.link_failure()?)));
+        let unsure = self.pool.enis.values().filter(|eni| eni.has_hearsay());
+        let unsure = unsure.map(|eni| {
+            format!(
+                "{}: no record tells of its addresses; they serve once EC2 names them again",
+                eni.id
+            )
+        });
         let lost = self.lost().into_keys();
         let lost = lost.map(|address| format!("{address} is a pod's but not on any ENI at EC2"));
         let from_record = (self.recollection.is_used() && !self.enis_look.is_known()).then(|| {
@@ -87,7 +94,7 @@ impl Engine {
             format!("STARTING: EC2 does not answer; the ENIs are as it described them before{why}")
         });
         let planned = from_record.into_iter().chain(planned);
-        let planned = planned.chain(held).chain(links);
+        let planned = planned.chain(held).chain(links).chain(unsure);
         let mut all: Vec<String> = planned.chain(lost).chain(self.kept_as_they_are()).collect();
         all.extend(self.things_by_hand());
         all.extend(self.quarantine_reasons(now));

@@ -60,6 +60,33 @@ fn what_was_given_back_just_before_is_not_offered() {
     assert_eq!(held(&node), at_ec2(&node.ec2));
 }
 
+/// With the record went the word of what had been given back.
+#[test]
+fn without_a_record_ec2_is_believed_when_it_says_the_same_again() {
+    let policy = Policy { cooldown: secs(0), shrink_delay: secs(0), ..warm_ip(1, 0) };
+    let mut node = Node::settled(limits("m5.large"), policy);
+    for pod in 0..4 {
+        node.run_pod(pod);
+    }
+    let before = node.ec2.clone();
+    for pod in 0..4 {
+        node.del(pod);
+        node.settle();
+    }
+    node.restart_without_record();
+    answer_of_old(&mut node, &before);
+    let early = node.add(4);
+    node.pass(secs(5));
+    assert_eq!(node.answer(early), None);
+    assert!(node.view().blocked.iter().any(|line| line.contains("no record tells")));
+    node.pass(secs(5));
+    let adds: Vec<_> = (4..8).map(|pod| node.add(pod)).collect();
+    node.settle();
+    let reach = at_ec2(&node.ec2);
+    assert!(adds.iter().all(|add| reach.contains(&node.granted(*add).address)));
+    assert_eq!(node.view().blocked, [""; 0]);
+}
+
 /// Other readings begin meanwhile, and tell no more.
 #[test]
 fn what_ec2_does_not_name_yet_is_looked_for_once_more() {

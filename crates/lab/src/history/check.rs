@@ -80,7 +80,7 @@ impl World {
             || (found.is_rolled_back && (!found.ec2_has_spoken || found.known.contains(key)))
             || found.pods.get(key).is_some_and(|pod| pod.address == Some(address));
         let (IpAddr::V4(ip), false) = (address, is_excused) else { return };
-        let is_alive = self.cloud.reaches(&self.nodes[node].site.instance, ip);
+        let is_alive = self.cloud.reaches(&self.nodes[node].site.instance, ip, self.now);
         self.expect(node, "an address that is dead", is_alive, || format!("{key}: {address}"));
     }
 

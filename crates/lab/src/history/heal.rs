@@ -131,7 +131,7 @@ impl World {
         let is_whole = self.taken.is_empty() && self.strays.is_empty();
         expect(!is_whole || held == real, "engine and EC2 disagree", format!("{held:?}, {real:?}"));
         let lost = pods.iter().filter(|(ip, _)| match ip {
-            std::net::IpAddr::V4(ip) => !self.cloud.reaches(&instance, *ip),
+            std::net::IpAddr::V4(ip) => !self.cloud.reaches(&instance, *ip, now),
             std::net::IpAddr::V6(_) => true,
         });
         let lost: Vec<_> = lost.collect();

@@ -132,7 +132,8 @@ impl Run<'_> {
         }
         let node = self.pods[pod].node.expect("a pod that runs is on a node");
         let is_taken = self.owners.insert(address, pod).is_some();
-        if is_taken || !self.cloud.reaches(&self.nodes[node].site.instance, address) {
+        let instance = &self.nodes[node].site.instance;
+        if is_taken || !self.cloud.reaches(instance, address, self.now) {
             self.tally.address_wrong();
         }
         if self.pods[pod].is_rolled {
