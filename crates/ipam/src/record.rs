@@ -4,12 +4,13 @@
 //! The record changes only by [`Change`]s. The engine returns them before it lets anything happen
 //! outside, the daemon appends them to its log, and replaying the log gives the same record.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
 use ipnet::Ipv4Net;
 use serde::{Deserialize, Serialize};
 
+use crate::block::Block;
 use crate::call::{CallId, Ec2Call, EniFacts};
 use crate::id::{AttachmentKey, BootId, EniId, Pod};
 use crate::time::Timestamp;
@@ -77,6 +78,9 @@ pub struct KnownEni {
     pub facts: EniFacts,
     /// The range of its subnet.
     pub subnet_cidr: Ipv4Net,
+    /// What EC2 named there before and then left out: not to be offered, and ours if it comes back.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub missed: BTreeSet<Block>,
 }
 
 /// What an attachment holds.

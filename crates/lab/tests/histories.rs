@@ -1,8 +1,8 @@
 //! Random histories of some nodes and EC2, against what must stay true. `HISTORIES` says how many, `SEED`
 //! with which they begin: a history follows from its seed. `make soak` tries a million.
 //!
-//! A failure prints the smallest history that breaks the same rule, the end of its story, and the
-//! command that repeats it.
+//! A failure prints the smallest history that breaks the same rule, the last lines of its story, as many as
+//! `STORY` says, and the command that repeats it.
 
 #![expect(clippy::unwrap_used, reason = "a panic is a test's report")]
 
@@ -14,8 +14,8 @@ use lab::history::{History, Outcome, RunError};
 
 /// As many as take some seconds.
 const IN_TESTS: u64 = 1_000;
-/// So much of the story is shown.
-const LAST: usize = 60;
+/// So many lines of the story are shown.
+const LAST: u64 = 60;
 
 fn number(variable: &str) -> Option<u64> {
     std::env::var(variable).ok().map(|text| text.parse().unwrap())
@@ -39,7 +39,8 @@ fn check(seed: u64) -> Outcome {
     };
     let least = history.shrunk(|smaller| fault(smaller).is_err_and(|(other, _)| other == rule));
     let story = least.story();
-    let end = story[story.len().saturating_sub(LAST)..].join("\n");
+    let shown = usize::try_from(number("STORY").unwrap_or(LAST)).unwrap();
+    let end = story[story.len().saturating_sub(shown)..].join("\n");
     panic!(
         "{rule}: {first}\nthe smallest history that breaks this:\n{least:#?}\nits end:\n{end}\n\
          repeat it with: SEED={seed} HISTORIES=1 cargo test -p lab --test histories"

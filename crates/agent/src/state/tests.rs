@@ -72,7 +72,8 @@ fn known(n: u8, n_blocks: u8) -> Change {
         }),
         tags: [("owner".to_owned(), "\"us\"".to_owned())].into(),
     };
-    Change::EniKnown(KnownEni { facts, subnet_cidr: "10.0.0.0/16".parse().unwrap() })
+    let missed = [Block::address(address(n_blocks))].into();
+    Change::EniKnown(KnownEni { facts, subnet_cidr: "10.0.0.0/16".parse().unwrap(), missed })
 }
 
 pub(super) fn history() -> Vec<Change> {

@@ -35,17 +35,18 @@ impl Engine {
         self.pool.add_blocks(&facts.id, &ours, &self.record, &promised);
         // What EC2 leaves out, or describes on another ENI as well, is ours once it is described right.
         let Some(eni) = self.pool.enis.get_mut(&facts.id) else { return };
-        let not_here = known.union(&ours).filter(|block| !eni.blocks.contains_key(*block));
-        eni.missed.extend(not_here.copied().collect::<Vec<_>>());
+        eni.missed = known | &ours;
+        eni.missed.retain(|block| !eni.blocks.contains_key(block));
     }
 
     /// What is ours of an ENI that comes into the pool: what it had by the record, which may be that of
     /// another boot. Of a family of which the record has nothing it knows nothing.
     pub(super) fn on_record_of(&self, facts: &EniFacts) -> BTreeSet<Block> {
         let Some(known) = self.record.enis().get(&facts.id) else { return facts.blocks.clone() };
-        let known = &known.facts.blocks;
+        let known = &known.facts.blocks | &known.missed;
         let is_unknown = |block: &&Block| !known.iter().any(|it| it.is_ipv6() == block.is_ipv6());
-        known.iter().chain(facts.blocks.iter().filter(is_unknown)).copied().collect()
+        let unknown: BTreeSet<_> = facts.blocks.iter().filter(is_unknown).copied().collect();
+        &known | &unknown
     }
 
     /// One phrase for each of them.

@@ -81,7 +81,7 @@ impl Engine {
             return;
         }
         self.recollection.used = true;
-        for KnownEni { facts, subnet_cidr } in self.recollection.noted.clone().into_values() {
+        for KnownEni { facts, subnet_cidr, .. } in self.recollection.noted.clone().into_values() {
             // The settings may be others than they were.
             let Ownership::Ours(origin) = ownership::of_attached(&facts, &self.node) else {
                 continue;
@@ -119,12 +119,14 @@ impl Engine {
         let noted = self.recollection.noted.get(&eni.id);
         let known = self.subnets.cidr(&eni.subnet);
         let subnet_cidr = known.or_else(|| noted.map(|noted| noted.subnet_cidr))?;
-        let is_noted = noted.is_some_and(|KnownEni { facts, .. }| {
+        let is_noted = noted.is_some_and(|KnownEni { facts, missed, .. }| {
             facts.attachment.as_ref() == Some(&attachment)
                 && facts.tags == eni.tags
                 && facts.blocks.iter().eq(staying(eni))
+                && *missed == eni.missed
         });
-        (!is_noted).then(|| KnownEni { facts: facts(eni, attachment), subnet_cidr })
+        let missed = eni.missed.clone();
+        (!is_noted).then(|| KnownEni { facts: facts(eni, attachment), subnet_cidr, missed })
     }
 }
 

@@ -10,7 +10,7 @@ use ipam::event::{Event, LinkState};
 use ipam::policy::Policy;
 
 use crate::ec2::{Ec2, PRIMARY, eni_id, error};
-use crate::node::{Node, limits, warm_ip};
+use crate::node::{Node, OURS, limits, warm_ip};
 
 fn secs(n: u64) -> Duration {
     Duration::from_secs(n)
@@ -111,6 +111,40 @@ fn what_ec2_does_not_name_yet_is_looked_for_once_more() {
         assert_eq!(held(&node), at_ec2(&node.ec2), "{n_readings}");
         assert!(held(&node).contains(&address));
     }
+}
+
+/// And the daemon dies again before the next reading.
+#[test]
+fn what_a_start_is_not_shown_stays_ours_at_the_next() {
+    let mut node = Node::settled(limits("m5.large"), warm_ip(3, 0));
+    let before = node.ec2.clone();
+    node.run_pod(0);
+    assert_eq!(at_ec2(&node.ec2).difference(&at_ec2(&before)).count(), 1);
+    for _ in 0..2 {
+        node.restart();
+        answer_of_old(&mut node, &before);
+        node.save_all();
+    }
+    node.pass(secs(11));
+    assert_eq!(node.view().left_alone, BTreeSet::new());
+    assert_eq!(held(&node), at_ec2(&node.ec2));
+}
+
+/// It has been given to another ENI of ours since.
+#[test]
+fn an_address_that_an_eni_had_which_is_no_more_stays_where_it_is() {
+    let mut node = Node::settled(limits("m5.large"), warm_ip(3, 0));
+    let mut before = node.ec2.clone();
+    let gone = before.attach_strange(1, &[OURS]);
+    let primary = before.enis.get_mut(&eni_id(PRIMARY)).unwrap();
+    let moved = primary.blocks.pop_first().unwrap();
+    before.enis.get_mut(&gone).unwrap().blocks = [moved].into();
+    node.restart();
+    answer_of_old(&mut node, &before);
+    assert!(node.view().enis.iter().any(|eni| eni.id == gone && eni.blocks.contains_key(&moved)));
+    node.pass(secs(11));
+    assert_eq!(node.view().left_alone, BTreeSet::new());
+    assert_eq!(held(&node), at_ec2(&node.ec2));
 }
 
 #[test]

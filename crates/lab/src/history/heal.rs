@@ -121,8 +121,8 @@ impl World {
         let enis = self.cloud.attached(&instance, now);
         let ours =
             enis.iter().filter(|eni| self.cloud.owner(&eni.id).is_some_and(|it| it == instance));
-        // What the daemon has lost sight of, it takes for somebody else's: idle, and counted.
-        let is_left = |block: &Block| view.left_alone.contains(block);
+        // What a record that has lost its end does not know of is somebody else's: idle, and counted.
+        let is_left = |block: &Block| is_rolled_back && view.left_alone.contains(block);
         let n_left_alone = view.left_alone.len();
         let kept = |eni| blocks_of(eni).filter(|block| !is_left(block)).collect();
         let real: BTreeMap<EniId, BTreeSet<Block>> =
