@@ -73,6 +73,9 @@ pub struct Engine {
     subnets: Subnets,
     requests: Requests,
     calls: BTreeMap<CallId, InFlight>,
+    /// The calls of whose outcome one reading has told, and when: EC2 may not have described it yet, so
+    /// they stay on record until another bears it out.
+    told_once: BTreeMap<CallId, Timestamp>,
     next_call: u64,
     saves: Saves,
     jitter: Jitter,
@@ -144,6 +147,7 @@ impl Engine {
             requests: Requests::default(),
             vanished: BTreeMap::new(),
             calls: calls::left_open(&record, now),
+            told_once: BTreeMap::new(),
             next_call: record.next_call().0,
             saves: Saves::default(),
             jitter,

@@ -207,7 +207,7 @@ impl Engine {
         if self.learnt.since + AUDIT <= now {
             self.learnt = Learnt::nothing(now);
         }
-        let doubted = self.settle_doubts(reading, now);
+        let doubted = self.settle_doubts(reading, asked_at, now);
         self.foreign.clear();
         let mut seen = BTreeSet::new();
         let mut left_behind = Vec::new();
@@ -239,7 +239,16 @@ impl Engine {
     }
 
     /// Ends the calls whose outcome this reading tells, and returns their ENIs.
-    fn settle_doubts(&mut self, reading: CallId, now: Timestamp) -> BTreeSet<EniId> {
+    fn settle_doubts(
+        &mut self,
+        reading: CallId,
+        asked_at: Timestamp,
+        now: Timestamp,
+    ) -> BTreeSet<EniId> {
+        let sure = self.told_once.extract_if(.., |_, since| *since + LAG <= asked_at);
+        for (id, _) in sure {
+            self.saves.note(Change::Settled { id });
+        }
         let settled: Vec<_> = self
             .calls
             .iter()
@@ -253,7 +262,8 @@ impl Engine {
             self.enis_look.ask_from(now + LAG);
         }
         for (id, call) in &settled {
-            self.settle_call(*id);
+            self.calls.remove(id);
+            self.told_once.insert(*id, now);
             if let Ec2Call::Unassign { eni, blocks } = call {
                 self.set_leaving(eni, blocks, false);
             }

@@ -117,8 +117,10 @@ impl Engine {
     fn unnoted(&self, eni: &Eni) -> Option<KnownEni> {
         let attachment = eni.attachment()?;
         let noted = self.recollection.noted.get(&eni.id);
+        // It never changes, so the word of another boot does.
+        let before = noted.or_else(|| self.record.enis().get(&eni.id));
         let known = self.subnets.cidr(&eni.subnet);
-        let subnet_cidr = known.or_else(|| noted.map(|noted| noted.subnet_cidr))?;
+        let subnet_cidr = known.or_else(|| before.map(|known| known.subnet_cidr))?;
         let is_noted = noted.is_some_and(|KnownEni { facts, missed, .. }| {
             facts.attachment.as_ref() == Some(&attachment)
                 && facts.tags == eni.tags

@@ -257,7 +257,7 @@ fn a_crash_while_one_is_removed_leaves_no_intent() {
         node.save_all();
     }
     node.restart();
-    node.settle();
+    node.pass(Duration::from_secs(11));
     assert!(node.record().intents().is_empty());
     node.pass(BOTH_SEARCHES);
     assert!(!exists(&node, &leaked));
