@@ -25,6 +25,9 @@ pub(crate) struct Eni {
     pub(crate) since: Timestamp,
     /// When a call last changed it: what EC2 described before that is out of date.
     pub(crate) changed_at: Timestamp,
+    /// When something may last have been taken off it, by a run before at the latest when this process came
+    /// to know it: EC2 may still describe that for a while.
+    pub(crate) shrunk_at: Timestamp,
     /// Since when the host has been without its device, though it is attached.
     pub(crate) absent_since: Option<Timestamp>,
     /// What EC2 has refused to put on it.
@@ -184,15 +187,10 @@ impl Eni {
         idle.into_iter().take(usize::from(ask.count())).map(|(_, Reverse(block))| block).collect()
     }
 
-    /// Has nothing but hearsay for all blocks that it has now.
-    pub(crate) fn doubt_blocks(&mut self) {
-        self.blocks.values_mut().for_each(|state| state.is_hearsay = true);
-    }
-
-    /// EC2 has borne out what it has said of `described`.
-    pub(crate) fn bear_out(&mut self, described: &BTreeSet<Block>) {
-        let found = self.blocks.iter_mut().filter(|(block, _)| described.contains(block));
-        found.for_each(|(_, state)| state.is_hearsay = false);
+    /// Says of those of `blocks` that are here whether they are hearsay.
+    pub(crate) fn set_hearsay(&mut self, blocks: &BTreeSet<Block>, is_hearsay: bool) {
+        let found = self.blocks.iter_mut().filter(|(block, _)| blocks.contains(block));
+        found.for_each(|(_, state)| state.is_hearsay = is_hearsay);
     }
 
     pub(crate) fn has_hearsay(&self) -> bool {
@@ -223,8 +221,8 @@ pub(crate) struct BlockState {
     pub(crate) quarantined: BTreeSet<IpAddr>,
     /// On its way back to EC2: gives out nothing.
     pub(crate) leaving: bool,
-    /// Nothing but one reading of EC2 tells of it, and that may describe what was before: gives out nothing
-    /// until another bears it out.
+    /// Nothing but a reading of EC2 tells of it, and that may describe what was taken off since: gives out
+    /// nothing until another bears it out.
     pub(crate) is_hearsay: bool,
 }
 

@@ -185,7 +185,9 @@ impl Engine {
                     bond.delete_on_termination = true;
                 }
             }
-            (Ec2Call::Unassign { eni, blocks }, CallOutput::Done) => self.unassigned(eni, blocks),
+            (Ec2Call::Unassign { eni, blocks }, CallOutput::Done) => {
+                self.unassigned(eni, blocks, now)
+            }
             (Ec2Call::DetachEni { eni, .. }, CallOutput::Done) => self.detached(eni),
             (Ec2Call::DeleteEni { eni }, CallOutput::Done) => self.eni_gone(eni),
             // Any other pair is not an answer to its call.
@@ -208,8 +210,9 @@ impl Engine {
         }
     }
 
-    fn unassigned(&mut self, eni: &EniId, blocks: &BTreeSet<Block>) {
+    fn unassigned(&mut self, eni: &EniId, blocks: &BTreeSet<Block>, now: Timestamp) {
         let Some(eni) = self.pool.enis.get_mut(eni) else { return };
+        eni.shrunk_at = now;
         for block in blocks {
             for address in eni.blocks.remove(block).unwrap_or_default().freed.into_keys() {
                 self.saves.note(Change::Rested { address });

@@ -225,7 +225,7 @@ impl Engine {
                 Ownership::Ours(origin) if self.pool.enis.contains_key(&eni.id) => {
                     self.bear_out(eni, asked_at);
                     if doubted.contains(&eni.id) || self.is_settled(&eni.id, asked_at) {
-                        self.update(eni, origin, now);
+                        self.update(eni, origin, asked_at, now);
                     } else if self.is_doubtful(eni) {
                         self.enis_look.ask_from(now + LAG);
                     }
@@ -266,6 +266,10 @@ impl Engine {
             self.told_once.insert(*id, now);
             if let Ec2Call::Unassign { eni, blocks } = call {
                 self.set_leaving(eni, blocks, false);
+                if let Some(eni) = self.pool.enis.get_mut(eni) {
+                    eni.shrunk_at = now;
+                    eni.set_hearsay(blocks, true);
+                }
             }
         }
         let doubted: BTreeSet<_> =
@@ -289,9 +293,9 @@ impl Engine {
     /// What a reading shows that began long enough after the first may be believed.
     fn bear_out(&mut self, facts: &EniFacts, asked_at: Timestamp) {
         if let Some(eni) = self.pool.enis.get_mut(&facts.id)
-            && eni.since + LAG <= asked_at
+            && eni.shrunk_at + LAG <= asked_at
         {
-            eni.bear_out(&facts.blocks);
+            eni.set_hearsay(&facts.blocks, false);
         }
     }
 
@@ -310,8 +314,8 @@ impl Engine {
         now: Timestamp,
     ) -> Option<EniId> {
         let creating = self.calls.values().any(|call| call.call.action() == Action::CreateEni);
-        let is_news = !self.record.enis().contains_key(&eni.id);
-        if is_news {
+        let on_record = self.record.enis().get(&eni.id).map(|known| known.facts.blocks.clone());
+        if on_record.is_none() {
             // An earlier run may have made it just now.
             self.changed_late.insert(eni.id.clone(), now);
         }
@@ -323,22 +327,23 @@ impl Engine {
             return None;
         }
         self.insert_eni(eni, origin, stage, now);
-        if is_news {
-            self.doubt_blocks(&eni.id, now);
-        }
+        self.doubt_blocks(&eni.id, &on_record.unwrap_or_default(), now);
         is_unattached.then(|| eni.id.clone())
     }
 
-    /// Keeps the blocks of an ENI of which nothing was known until EC2 has named them twice: an earlier
-    /// run, of which no record is left, may have given them back just now.
-    fn doubt_blocks(&mut self, eni: &EniId, now: Timestamp) {
-        if let Some(eni) = self.pool.enis.get_mut(eni).filter(|eni| !eni.blocks.is_empty()) {
-            eni.doubt_blocks();
+    /// Keeps the blocks of the ENI that are not `known` from pods until EC2 has named them twice: they may
+    /// have been given back just now, by an earlier run of which there is no record too.
+    fn doubt_blocks(&mut self, eni: &EniId, known: &BTreeSet<Block>, now: Timestamp) {
+        let Some(eni) = self.pool.enis.get_mut(eni) else { return };
+        let news = eni.blocks.keys().filter(|block| !known.contains(block));
+        let news: BTreeSet<_> = news.copied().collect();
+        if !news.is_empty() {
+            eni.set_hearsay(&news, true);
             self.enis_look.ask_from(now + LAG);
         }
     }
 
-    fn update(&mut self, facts: &EniFacts, origin: Origin, now: Timestamp) {
+    fn update(&mut self, facts: &EniFacts, origin: Origin, asked_at: Timestamp, now: Timestamp) {
         let described = described_stage(facts);
         let was_unattached = matches!(self.stage_mut(&facts.id), Some(Stage::Unattached));
         if let Some(eni) = self.pool.enis.get_mut(&facts.id) {
@@ -348,8 +353,12 @@ impl Engine {
             let missed = eni.blocks.extract_if(.., |block, _| !facts.blocks.contains(block));
             eni.missed.extend(missed.map(|(block, _)| block));
             eni.by_hand.retain(|block| facts.blocks.contains(block));
-            let known = eni.missed.iter().chain(eni.blocks.keys()).copied().collect();
+            let before: BTreeSet<_> = eni.blocks.keys().copied().collect();
+            let (known, may_be_old) = (&eni.missed | &before, eni.shrunk_at + LAG > asked_at);
             self.put_blocks(facts, &known, now);
+            if may_be_old {
+                self.doubt_blocks(&facts.id, &before, now);
+            }
         }
         if !was_unattached && matches!(self.stage_mut(&facts.id), Some(Stage::Unattached)) {
             self.enis_look.ask_from(now + LAG);

@@ -114,6 +114,7 @@ impl Engine {
             tags: facts.tags.clone(),
             since: now,
             changed_at: now,
+            shrunk_at: now,
             absent_since: None,
             refused: None,
             stage,

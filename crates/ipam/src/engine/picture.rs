@@ -80,10 +80,9 @@ impl Engine {
             .filter_map(|eni| Some(format!("{}: {}", eni.id, eni.link_failure()?)));
         let unsure = self.pool.enis.values().filter(|eni| eni.has_hearsay());
         let unsure = unsure.map(|eni| {
-            format!(
-                "{}: no record tells of its addresses; they serve once EC2 names them again",
-                eni.id
-            )
+            let n = eni.blocks.values().filter(|state| state.is_hearsay).count();
+            let why = "may have been given back since, and serve once EC2 names them again";
+            format!("{}: {n} blocks that EC2 has named {why}", eni.id)
         });
         let lost = self.lost().into_keys();
         let lost = lost.map(|address| format!("{address} is a pod's but not on any ENI at EC2"));

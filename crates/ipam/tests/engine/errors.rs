@@ -465,7 +465,11 @@ fn the_permission_for_ipv6_has_a_name_of_its_own() {
 #[test]
 fn an_unknown_outcome_is_settled_by_reading() {
     for after_effect in [false, true] {
-        let mut node = Node::start(limits("t3.small"), warm_ip(2, 0));
+        let policy = Policy { max_enis: Some(1), ..warm_ip(1, 0) };
+        let mut node = Node::settled(limits("t3.small"), policy);
+        // Nothing that a run before has given back can be described any more.
+        node.pass(secs(10));
+        node.run_pod(0);
         let add = node.add(1);
         run_to(&mut node, is_assign);
         if after_effect {

@@ -78,7 +78,7 @@ fn without_a_record_ec2_is_believed_when_it_says_the_same_again() {
     let early = node.add(4);
     node.pass(secs(5));
     assert_eq!(node.answer(early), None);
-    assert!(node.view().blocked.iter().any(|line| line.contains("no record tells")));
+    assert!(node.view().blocked.iter().any(|line| line.contains("names them again")));
     node.pass(secs(5));
     let adds: Vec<_> = (4..8).map(|pod| node.add(pod)).collect();
     node.settle();

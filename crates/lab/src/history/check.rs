@@ -77,7 +77,8 @@ impl World {
         let address = assignment.address;
         let is_excused = self.is_taken(address)
             || self.strays.contains(&assignment.eni)
-            || (found.is_rolled_back && (!found.ec2_has_spoken || found.known.contains(key)))
+            || (found.is_rolled_back && found.known.contains(key))
+            || found.is_misled(address, self.now)
             || found.pods.get(key).is_some_and(|pod| pod.address == Some(address));
         let (IpAddr::V4(ip), false) = (address, is_excused) else { return };
         let is_alive = self.cloud.reaches(&self.nodes[node].site.instance, ip, self.now);

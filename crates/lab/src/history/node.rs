@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::time::Duration;
 
+use ipam::block::Block;
 use ipam::call::{CallId, Ec2Call, EniFacts};
 use ipam::event::{HostEni, RequestId, SaveSeq};
 use ipam::id::{AttachmentKey, BootId, EniId, Pod as PodFacts};
@@ -19,6 +20,8 @@ use crate::ec2::known_to_ipam;
 
 /// The network that all pods are in.
 pub(super) const NETWORK: &str = "aws-cni";
+/// How long after a change EC2 may describe what was before it, and an answer may be on its way.
+const LAG: Duration = Duration::from_secs(11);
 /// What the machines' clocks say when a history begins.
 const WALL: Timestamp = Timestamp::from_millis(1_700_000_000_000);
 
@@ -79,6 +82,8 @@ pub(super) struct Node {
     /// ENIs that were ready in this run, and attachments that it found on record.
     pub(super) ready: BTreeSet<EniId>,
     pub(super) known: BTreeSet<AttachmentKey>,
+    /// The blocks that this run found on record.
+    noted: BTreeSet<Block>,
     pub(super) open: BTreeMap<RequestId, Open>,
     n_requests: u64,
     pub(super) pods: BTreeMap<AttachmentKey, Pod>,
@@ -91,8 +96,8 @@ pub(super) struct Node {
     pub(super) kill: Option<Kill>,
     /// Whether the record has lost its last changes.
     pub(super) is_rolled_back: bool,
-    /// Whether EC2 has told this run of the ENIs.
-    pub(super) ec2_has_spoken: bool,
+    /// When EC2 first told this run of the ENIs.
+    ec2_spoke_at: Option<Timestamp>,
     pub(super) disk_full_until: Timestamp,
     pub(super) no_device_until: (Timestamp, bool),
 }
@@ -115,6 +120,7 @@ impl Node {
             tick_at: None,
             ready: BTreeSet::new(),
             known: BTreeSet::new(),
+            noted: BTreeSet::new(),
             open: BTreeMap::new(),
             n_requests: 0,
             pods: BTreeMap::new(),
@@ -123,7 +129,7 @@ impl Node {
             remembered: Vec::new(),
             kill: None,
             is_rolled_back: false,
-            ec2_has_spoken: false,
+            ec2_spoke_at: None,
             disk_full_until: Timestamp::default(),
             no_device_until: (Timestamp::default(), false),
         }
@@ -153,6 +159,8 @@ impl Node {
         let wall = if self.clock_ahead_ms < 0 { wall.before(ahead) } else { wall + ahead };
         self.started = (wall.max(after(&self.durable)), now);
         self.known = self.durable.assignments().keys().map(named).collect();
+        let enis = self.durable.enis().values();
+        self.noted = enis.flat_map(|known| known.facts.blocks.clone()).collect();
         let boot = Boot {
             node: self.facts(),
             limits: self.site.limits,
@@ -162,6 +170,17 @@ impl Node {
         let (engine, effects) = Engine::new(boot, self.time(now));
         self.engine = Some(engine);
         effects
+    }
+
+    pub(super) fn ec2_has_spoken(&mut self, now: Timestamp) {
+        self.ec2_spoke_at.get_or_insert(now);
+    }
+
+    /// Whether a record that has been rolled back is all that tells of `address` as yet: EC2 may still describe
+    /// what the record has forgotten that it was given back.
+    pub(super) fn is_misled(&self, address: IpAddr, now: Timestamp) -> bool {
+        let is_late = self.ec2_spoke_at.is_none_or(|at| now < at + LAG);
+        self.is_rolled_back && is_late && self.noted.iter().any(|block| block.contains(address))
     }
 
     fn facts(&self) -> NodeFacts {
@@ -189,7 +208,7 @@ impl Node {
         self.ready.clear();
         self.open.clear();
         self.kill = None;
-        self.ec2_has_spoken = false;
+        self.ec2_spoke_at = None;
     }
 
     /// The machine starts anew: all pods have ended, and the kernel knows none of them.

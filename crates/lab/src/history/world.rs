@@ -413,7 +413,7 @@ impl World {
         let before = std::mem::take(&mut underway.before);
         let call = self.nodes[node].calls.remove(&id).map(|underway| underway.call);
         if result.is_ok() && call == Some(Ec2Call::DescribeEnis) {
-            self.nodes[node].ec2_has_spoken = true;
+            self.nodes[node].ec2_has_spoken(self.now);
         }
         let result = match result {
             Ok(response) => ec2::output(*response, before, &instance),
