@@ -78,7 +78,8 @@ pub struct KnownEni {
     pub facts: EniFacts,
     /// The range of its subnet.
     pub subnet_cidr: Ipv4Net,
-    /// What EC2 named there before and then left out: not to be offered, and ours if it comes back.
+    /// What is ours too where EC2 names it, though not to be offered: what is on its way back to it, and what
+    /// it named there before and then left out.
     #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
     pub missed: BTreeSet<Block>,
 }

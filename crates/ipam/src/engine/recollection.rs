@@ -3,7 +3,7 @@
 //!
 //! It gives nothing back and asks for nothing: that takes EC2's word of now.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use super::Engine;
@@ -121,13 +121,15 @@ impl Engine {
         let before = noted.or_else(|| self.record.enis().get(&eni.id));
         let known = self.subnets.cidr(&eni.subnet);
         let subnet_cidr = known.or_else(|| before.map(|known| known.subnet_cidr))?;
-        let is_noted = noted.is_some_and(|KnownEni { facts, missed, .. }| {
-            facts.attachment.as_ref() == Some(&attachment)
-                && facts.tags == eni.tags
-                && facts.blocks.iter().eq(staying(eni))
-                && *missed == eni.missed
+        let leaving = eni.blocks.iter().filter(|(_, state)| state.leaving);
+        let leaving: BTreeSet<_> = leaving.map(|(block, _)| *block).collect();
+        let missed = &eni.missed | &leaving;
+        let is_noted = noted.is_some_and(|noted| {
+            noted.facts.attachment.as_ref() == Some(&attachment)
+                && noted.facts.tags == eni.tags
+                && noted.facts.blocks.iter().eq(staying(eni))
+                && noted.missed == missed
         });
-        let missed = eni.missed.clone();
         (!is_noted).then(|| KnownEni { facts: facts(eni, attachment), subnet_cidr, missed })
     }
 }
