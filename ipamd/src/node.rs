@@ -21,8 +21,6 @@ pub(crate) fn node(settings: &Settings, facts: &NodeFacts, boot: &BootId) -> Nod
         instance: facts.instance.clone(),
         boot: boot.clone(),
         instance_type: facts.instance_type.clone(),
-        subnet: facts.subnet.clone(),
-        security_groups: facts.security_groups.clone(),
         cluster: settings.cluster.clone(),
         eni_tags: settings.eni_tags.clone(),
         manage_untagged: settings.manage_untagged,

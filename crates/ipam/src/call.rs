@@ -189,6 +189,9 @@ pub struct EniFacts {
     pub mac: String,
     /// Where it lives.
     pub subnet: SubnetId,
+    /// Its security groups, as EC2 says now: they may be changed at any time, so they go on no record.
+    #[serde(skip)]
+    pub security_groups: BTreeSet<SecurityGroupId>,
     /// Its own address, never a pod's; unspecified if it has none, which is [`EniKind::Other`] then.
     pub primary_address: Ipv4Addr,
     /// Secondary IPv4 addresses, IPv4 prefixes and IPv6 prefixes. Its single IPv6 addresses are the

@@ -31,7 +31,7 @@ use crate::block::Block;
 use crate::bucket::Buckets;
 use crate::call::{CallId, Ec2Call};
 use crate::event::{Effect, Event, HostEni, Refusal};
-use crate::id::{AttachmentKey, EniId};
+use crate::id::{AttachmentKey, EniId, SecurityGroupId, SubnetId};
 use crate::jitter::Jitter;
 use crate::plan::Plan;
 use crate::policy::{Limits, Node, Policy};
@@ -71,6 +71,8 @@ pub struct Engine {
     /// What EC2 has shown on the ENIs of this instance, whoever's, and no pod gets.
     left_alone: BTreeMap<EniId, BTreeSet<Block>>,
     subnets: Subnets,
+    /// What new ENIs take after; `None` until EC2 has shown the primary ENI.
+    home: Option<Home>,
     requests: Requests,
     calls: BTreeMap<CallId, InFlight>,
     /// The calls of whose outcome one reading has told, and when: EC2 may not have described it yet, so
@@ -125,6 +127,13 @@ impl Learnt {
     }
 }
 
+/// What the primary ENI has and new ENIs get, by EC2's word.
+#[derive(Debug, Clone)]
+struct Home {
+    subnet: SubnetId,
+    security_groups: BTreeSet<SecurityGroupId>,
+}
+
 /// An ENI on this instance that is not ours.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Foreign {
@@ -144,6 +153,7 @@ impl Engine {
             foreign: BTreeMap::new(),
             left_alone: BTreeMap::new(),
             subnets: Subnets::default(),
+            home: None,
             requests: Requests::default(),
             vanished: BTreeMap::new(),
             calls: calls::left_open(&record, now),

@@ -1,13 +1,13 @@
 //! What the user wants (targets) and what EC2 allows (limits), validated once.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
 use crate::block::Block;
 use crate::call::Ask;
-use crate::id::{BootId, InstanceId, SecurityGroupId, SubnetId};
+use crate::id::{BootId, InstanceId};
 
 /// What pods' addresses come from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -187,10 +187,6 @@ pub struct Node {
     pub boot: BootId,
     /// For example `m5.large`.
     pub instance_type: String,
-    /// The subnet of the primary ENI; new ENIs go there.
-    pub subnet: SubnetId,
-    /// The security groups of the primary ENI; new ENIs get them.
-    pub security_groups: BTreeSet<SecurityGroupId>,
     /// `CLUSTER_NAME`: marks ENIs as this cluster's.
     pub cluster: Option<String>,
     /// `ADDITIONAL_ENI_TAGS`.

@@ -113,16 +113,15 @@ impl Subnets {
     }
 
     /// The subnets for new ENIs, the one with most free addresses first. A node whose subnets are
-    /// not known, or all withdrawn but unknown to it, has the primary ENI's.
-    pub(crate) fn for_new_enis(&self, node: &Node) -> Vec<SubnetId> {
+    /// not known, or all withdrawn but unknown to it, has `home`, the primary ENI's.
+    pub(crate) fn for_new_enis(&self, home: &SubnetId, node: &Node) -> Vec<SubnetId> {
         if self.facts.is_empty() {
-            return vec![node.subnet.clone()];
+            return vec![home.clone()];
         }
         let mut usable: Vec<_> =
-            self.facts.values().filter(|subnet| is_usable(subnet, node)).collect();
-        usable.sort_by_key(|subnet| {
-            (Reverse(subnet.free_addresses), subnet.id != node.subnet, &subnet.id)
-        });
+            self.facts.values().filter(|subnet| is_usable(subnet, home, node)).collect();
+        usable
+            .sort_by_key(|subnet| (Reverse(subnet.free_addresses), subnet.id != *home, &subnet.id));
         usable.into_iter().map(|subnet| subnet.id.clone()).collect()
     }
 
@@ -192,9 +191,9 @@ impl Subnets {
 
 /// Whether new ENIs may go to `subnet`.
 /// Source: amazon-vpc-cni-k8s v1.23.1, `pkg/awsutils/awsutils.go`, with subnet discovery on.
-fn is_usable(subnet: &SubnetFacts, node: &Node) -> bool {
+fn is_usable(subnet: &SubnetFacts, home: &SubnetId, node: &Node) -> bool {
     match subnet.tags.get(ROLE_TAG).map_or("", String::as_str) {
-        "" => subnet.id == node.subnet,
+        "" => subnet.id == *home,
         "0" => false,
         _ => {
             let mut clusters = subnet

@@ -228,6 +228,7 @@ fn eni_facts(eni: &NetworkInterface) -> EniFacts {
         id: known_to_ipam(eni.id.as_str()),
         mac: eni.mac_address.to_string(),
         subnet: known_to_ipam(eni.subnet_id.as_str()),
+        security_groups: eni.groups.iter().map(|group| known_to_ipam(group.id.as_str())).collect(),
         primary_address: own,
         blocks: blocks(&secondaries, &eni.ipv4_prefixes),
         kind: match eni.interface_type {

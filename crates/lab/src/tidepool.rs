@@ -39,12 +39,6 @@ impl Tidepool {
                 instance: known_to_ipam(site.instance.as_str()),
                 boot: BootId("the only one".to_owned()),
                 instance_type: site.instance_type.clone(),
-                subnet: known_to_ipam(site.subnet.as_str()),
-                security_groups: site
-                    .security_groups
-                    .iter()
-                    .map(|id| known_to_ipam(id.as_str()))
-                    .collect(),
                 cluster: None,
                 eni_tags: BTreeMap::new(),
                 manage_untagged: true,

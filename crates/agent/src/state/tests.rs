@@ -60,6 +60,7 @@ fn known(n: u8, n_blocks: u8) -> Change {
         id: eni(n),
         mac: format!("02:00:00:00:00:0{n}"),
         subnet: SubnetId::try_from("subnet-0").unwrap(),
+        security_groups: [].into(),
         primary_address: Ipv4Addr::new(10, 0, 1, n),
         blocks: (0..n_blocks).map(|at| Block::address(address(at))).collect(),
         kind: EniKind::Interface,

@@ -11,7 +11,7 @@ use ipam::call::{
     EniFacts, EniKind, SubnetFacts,
 };
 use ipam::event::Event;
-use ipam::id::{EniAttachmentId, EniId, SubnetId};
+use ipam::id::{EniAttachmentId, EniId, SecurityGroupId, SubnetId};
 use tokio::sync::{mpsc, watch};
 
 /// A handle; clones are the same EC2.
@@ -172,6 +172,7 @@ fn eni(n: u32, tags: BTreeMap<String, String>) -> EniFacts {
         id: EniId::try_from(format!("eni-{n:04x}")).unwrap(),
         mac: format!("02:00:00:00:{:02x}:{:02x}", n / 256, n % 256),
         subnet: subnet_id(),
+        security_groups: BTreeSet::from([SecurityGroupId::try_from("sg-a").unwrap()]),
         primary_address: Ipv4Addr::from(u32::from(Ipv4Addr::new(10, 0, 100, 0)) + n),
         blocks: BTreeSet::new(),
         kind: EniKind::Interface,

@@ -1,6 +1,6 @@
 //! A node: a directory and an EC2, on which daemons live and die.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::future::Future;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -8,7 +8,7 @@ use std::time::Duration;
 use agent::{Config, Edges, Inlet, Notes};
 use hyper_util::rt::TokioIo;
 use ipam::event::{Event, HostEni, LinkState};
-use ipam::id::{BootId, InstanceId, SecurityGroupId};
+use ipam::id::{BootId, InstanceId};
 use ipam::policy::{Limits, Mode, Node, Policy, Targets};
 use ipam::record::Record;
 use proto::v1;
@@ -22,7 +22,7 @@ use tokio::task::JoinHandle;
 use tonic::transport::{Channel, Endpoint};
 use tonic::{Request, Status};
 
-use crate::fake_ec2::{FakeEc2, subnet_id};
+use crate::fake_ec2::FakeEc2;
 
 /// Far above what anything here takes, on a busy machine too.
 const DEADLINE: Duration = Duration::from_secs(20);
@@ -231,8 +231,6 @@ fn config(directory: &Path) -> Config {
             instance: InstanceId::try_from("i-0123456789abcdef0").unwrap(),
             boot: BootId("a boot".to_owned()),
             instance_type: "m5.4xlarge".to_owned(),
-            subnet: subnet_id(),
-            security_groups: BTreeSet::from([SecurityGroupId::try_from("sg-a").unwrap()]),
             cluster: Some("test".to_owned()),
             eni_tags: BTreeMap::new(),
             manage_untagged: true,

@@ -17,7 +17,7 @@ use aws_sdk_ec2::types::{
 };
 use ipam::block::Block;
 use ipam::call::{AttachmentStatus, EniAttachment, EniFacts, EniKind, SubnetFacts};
-use ipam::id::{EniAttachmentId, InstanceId};
+use ipam::id::{EniAttachmentId, InstanceId, SecurityGroupId};
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 
 /// A field of an answer that is missing or makes no sense.
@@ -76,6 +76,7 @@ pub(super) fn eni(eni: &NetworkInterface) -> Result<EniFacts, BadField> {
         id: id("networkInterfaceId", eni.network_interface_id())?,
         mac: mac(eni.mac_address())?,
         subnet: id("subnetId", eni.subnet_id())?,
+        security_groups: security_groups(eni)?,
         primary_address: match is_of_no_use {
             true => Ipv4Addr::UNSPECIFIED,
             false => parse("privateIpAddress", eni.private_ip_address())?,
@@ -134,6 +135,10 @@ pub(super) fn subnet(subnet: &Subnet) -> Result<SubnetFacts, BadField> {
         free_addresses: number("availableIpAddressCount", subnet.available_ip_address_count())?,
         tags: tags(subnet.tags())?,
     })
+}
+
+fn security_groups(eni: &NetworkInterface) -> Result<BTreeSet<SecurityGroupId>, BadField> {
+    eni.groups().iter().map(|group| id("groupId", group.group_id())).collect()
 }
 
 /// The ENI's single IPv6 addresses are left out: they are the node's own, and a block that is listed

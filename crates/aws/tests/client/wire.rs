@@ -107,7 +107,9 @@ fn eni_xml(id: &str, rest: &str) -> String {
     format!(
         "<networkInterfaceId>{id}</networkInterfaceId><subnetId>subnet-1</subnetId>\
          <macAddress>02:AA:bb:cc:dd:ee</macAddress><privateIpAddress>10.0.0.10</privateIpAddress>\
-         <interfaceType>interface</interfaceType>{rest}"
+         <interfaceType>interface</interfaceType>\
+         <groupSet><item><groupId>sg-2</groupId></item><item><groupId>sg-1</groupId></item></groupSet>\
+         {rest}"
     )
 }
 
@@ -132,6 +134,7 @@ fn facts(id_text: &str) -> EniFacts {
         id: id(id_text),
         mac: "02:aa:bb:cc:dd:ee".to_owned(),
         subnet: id("subnet-1"),
+        security_groups: [id("sg-1"), id("sg-2")].into(),
         primary_address: [10, 0, 0, 10].into(),
         blocks: BTreeSet::new(),
         kind: EniKind::Interface,
@@ -581,6 +584,7 @@ async fn a_field_that_is_missing_or_makes_no_sense_is_named() {
         (("macAddress>", "x>"), "macAddress"),
         ((":ee<", ":eg<"), "macAddress"),
         (("subnetId>", "x>"), "subnetId"),
+        ((">sg-1<", "><"), "groupId"),
         (
             ("</macAddress><privateIpAddress>10.0.0.10</privateIpAddress>", "</macAddress>"),
             "privateIpAddress",

@@ -86,28 +86,32 @@ impl Engine {
 
     fn start_growth(&mut self, growth: Growth, now: Timestamp) {
         let call = match growth {
-            Growth::Assign { eni, ask } => Ec2Call::Assign { eni, ask },
+            Growth::Assign { eni, ask } => Some(Ec2Call::Assign { eni, ask }),
             Growth::Create { subnet, ask } => self.create_call(subnet, ask, now),
         };
         // The call before may have taken the last token.
-        if self.action_hold(call.action(), now).is_none() {
+        if let Some(call) = call
+            && self.action_hold(call.action(), now).is_none()
+        {
             self.surplus_enis.miss(now);
             self.surplus_blocks.miss(now);
             self.start(call, now);
         }
     }
 
-    fn create_call(&self, subnet: SubnetId, ask: Ask, now: Timestamp) -> Ec2Call {
+    /// `None` as long as nobody knows which groups it needs: with none given EC2 takes the VPC's default.
+    fn create_call(&self, subnet: SubnetId, ask: Ask, now: Timestamp) -> Option<Ec2Call> {
+        let home = self.home.as_ref()?;
         let (instance, call) = (&self.node.instance, self.next_call);
-        Ec2Call::CreateEni {
+        Some(Ec2Call::CreateEni {
             subnet,
-            security_groups: self.node.security_groups.clone(),
+            security_groups: home.security_groups.clone(),
             ask,
             description: ownership::description(&self.node),
             tags: ownership::tags(&self.node, now),
             // The time tells a node that has lost its record from its earlier self.
             client_token: format!("{instance}-{call}-{}", now.as_millis()),
-        }
+        })
     }
 
     /// Whether another ENI would be made if `eni` were not there.
@@ -131,9 +135,9 @@ impl Engine {
             n_foreign: self.n_foreign(),
             n_waiting: u32::try_from(self.requests.n_waiting()).unwrap_or(u32::MAX),
             subnets: self
-                .subnets
-                .for_new_enis(&self.node)
-                .into_iter()
+                .home
+                .iter()
+                .flat_map(|home| self.subnets.for_new_enis(&home.subnet, &self.node))
                 .map(|subnet| self.subnet_supply(&subnet, now))
                 .collect(),
             create_at_most: self.learnt.create_at_most,

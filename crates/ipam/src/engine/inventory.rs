@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use super::calls::{Phase, not_an_answer};
-use super::{Engine, Foreign, Learnt};
+use super::{Engine, Foreign, Home, Learnt};
 use crate::block::Block;
 use crate::call::{Action, AttachmentStatus, CallError, CallId, CallOutput, Ec2Call, EniFacts};
 use crate::eni::{Bond, Link, Origin, Stage};
@@ -136,6 +136,10 @@ impl Engine {
             Ok(CallOutput::Enis(facts)) => {
                 let mut serving: Vec<_> = facts.iter().map(|eni| self.as_it_serves(eni)).collect();
                 self.left_alone = left_alone(facts, &serving);
+                if let Some(primary) = facts.iter().find(|eni| eni.is_primary()) {
+                    let EniFacts { subnet, security_groups, .. } = primary.clone();
+                    self.home = Some(Home { subnet, security_groups });
+                }
                 // What an earlier run changed last, EC2 may not describe yet.
                 if !self.enis_look.is_known() && self.record.has_calls() {
                     self.enis_look.ask_from(now + LAG);

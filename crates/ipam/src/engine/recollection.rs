@@ -144,6 +144,7 @@ fn facts(eni: &Eni, attachment: EniAttachment) -> EniFacts {
         id: eni.id.clone(),
         mac: eni.mac.clone(),
         subnet: eni.subnet.clone(),
+        security_groups: BTreeSet::new(),
         primary_address: eni.primary_address,
         blocks: staying(eni).copied().collect(),
         kind: EniKind::Interface,

@@ -128,11 +128,12 @@ impl Engine {
     /// The counts: `9 of 9 addresses in use, 2 resting, on 3 of 3 ENIs in subnet-… (40 free)`.
     fn stock(&self, now: Timestamp) -> String {
         let counts = self.picture(now).counts;
-        let subnet = &self.node.subnet;
-        let free = self.subnets.get(subnet).map_or_else(
+        let home = self.home.as_ref().map(|home| &home.subnet);
+        let free = home.and_then(|subnet| self.subnets.get(subnet)).map_or_else(
             || "free addresses unknown".to_owned(),
             |facts| format!("{} free when last read", facts.free_addresses),
         );
+        let subnet = home.map_or("a subnet yet unknown", |subnet| subnet.as_str());
         format!(
             "no free address: {} of {} in use, {} resting, {} quarantined, {} waiting, on {} of {} ENIs, in {subnet} ({free})",
             counts.assigned,

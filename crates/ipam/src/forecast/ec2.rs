@@ -28,7 +28,7 @@ pub(super) struct Ec2 {
     n_singles: u32,
 }
 
-pub(super) fn subnet() -> SubnetId {
+fn subnet() -> SubnetId {
     SubnetId::try_from("subnet-0").expect("it has the prefix of its kind")
 }
 
@@ -100,6 +100,7 @@ impl Ec2 {
             id: EniId::try_from(format!("eni-{number:06}")).expect("it has the prefix of its kind"),
             mac: format!("02:00:00:{high:02x}:{middle:02x}:{low:02x}"),
             subnet: subnet(),
+            security_groups: BTreeSet::new(),
             primary_address: Ipv4Addr::from(PRIMARIES + number),
             blocks: self.supply(ask),
             kind: EniKind::Interface,

@@ -1,10 +1,10 @@
 //! A node in virtual time on which everything ends well at once. Knows nothing of how it is
 //! decided what to do: that is the engine's.
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
-use super::ec2::{Ec2, subnet};
+use super::ec2::Ec2;
 use crate::call::Action;
 use crate::event::{Answer, Effect, Event, LinkState, Refusal, RequestId};
 use crate::id::{AttachmentKey, BootId, InstanceId, Pod};
@@ -131,8 +131,6 @@ fn node() -> Node {
         instance: InstanceId::try_from("i-0").expect("it has the prefix of its kind"),
         boot: BootId("the only one".to_owned()),
         instance_type: "of no matter".to_owned(),
-        subnet: subnet(),
-        security_groups: BTreeSet::new(),
         cluster: None,
         eni_tags: BTreeMap::new(),
         manage_untagged: true,

@@ -8,7 +8,7 @@ use ipam::call::{
     Ask, AttachmentStatus, CallError, CallErrorKind, CallOutput, Ec2Call, EniAttachment, EniFacts,
     EniKind, SubnetFacts,
 };
-use ipam::id::{EniAttachmentId, EniId, SubnetId};
+use ipam::id::{EniAttachmentId, EniId, SecurityGroupId, SubnetId};
 use ipam::policy::Limits;
 use ipnet::{IpNet, Ipv4Net};
 
@@ -23,6 +23,10 @@ pub(crate) fn eni_id(text: &str) -> EniId {
 
 pub(crate) fn subnet_id(text: &str) -> SubnetId {
     SubnetId::try_from(text).unwrap()
+}
+
+pub(crate) fn security_groups(names: &[&str]) -> BTreeSet<SecurityGroupId> {
+    names.iter().map(|name| SecurityGroupId::try_from(*name).unwrap()).collect()
 }
 
 /// The failures of which it is known that they had no effect.
@@ -269,6 +273,7 @@ impl Ec2 {
             id: id.clone(),
             mac: format!("02:00:00:00:{:02x}:{:02x}", n / 256, n % 256),
             subnet: subnet.clone(),
+            security_groups: security_groups(&["sg-1"]),
             primary_address: Ipv4Addr::from(base + 65_000 - u32::from(n)),
             blocks: BTreeSet::new(),
             kind: EniKind::Interface,

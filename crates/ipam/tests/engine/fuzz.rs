@@ -92,6 +92,7 @@ fn eni() -> impl Strategy<Value = EniFacts> {
             id: eni_id(&format!("eni-{number:04}")),
             mac: String::new(),
             subnet: subnet_id(subnet),
+            security_groups: BTreeSet::new(),
             primary_address: Ipv4Addr::new(10, 0, 0, host),
             blocks,
             kind,

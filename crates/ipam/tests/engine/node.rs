@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use ipam::call::{CallId, CallOutput, Ec2Call};
 use ipam::event::{Answer, Effect, Event, HostEni, LinkState, Refusal, RequestId, SaveSeq};
-use ipam::id::{AttachmentKey, BootId, InstanceId, Pod, SecurityGroupId};
+use ipam::id::{AttachmentKey, BootId, InstanceId, Pod};
 use ipam::policy::{Limits, Mode, Node as NodeFacts, Policy, Targets, WarmSettings};
 use ipam::record::{Assignment, Change, Record};
 use ipam::sighting::{SeenLink, Sighting};
@@ -14,7 +14,7 @@ use ipam::time::Timestamp;
 use ipam::view::{Counts, PoolView};
 use ipam::{Boot, Engine};
 
-use crate::ec2::{Ec2, SUBNET, subnet_id};
+use crate::ec2::Ec2;
 
 pub(crate) const INSTANCE: &str = "i-0123456789abcdef0";
 pub(crate) const OURS: (&str, &str) = ("node.k8s.amazonaws.com/instance_id", INSTANCE);
@@ -57,8 +57,6 @@ pub(crate) fn node_facts() -> NodeFacts {
         instance: InstanceId::try_from(INSTANCE).unwrap(),
         boot: BootId("a boot".to_owned()),
         instance_type: "of no matter".to_owned(),
-        subnet: subnet_id(SUBNET),
-        security_groups: BTreeSet::from([SecurityGroupId::try_from("sg-1").unwrap()]),
         cluster: Some("mine".to_owned()),
         eni_tags: BTreeMap::new(),
         manage_untagged: true,

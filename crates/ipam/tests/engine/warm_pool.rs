@@ -3,11 +3,11 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use ipam::call::{Ask, Ec2Call};
+use ipam::call::{Ask, Ec2Call, EniFacts};
 use ipam::event::Event;
 use ipam::policy::{Mode, Policy, Targets, WarmSettings};
 
-use crate::ec2::{Ec2, SUBNET, subnet_id};
+use crate::ec2::{Ec2, PRIMARY, SUBNET, eni_id, security_groups, subnet_id};
 use crate::node::{INSTANCE, Node, limits, policy, warm_ip};
 
 fn secs(n: u64) -> Duration {
@@ -38,6 +38,8 @@ fn what_a_burst_needs_is_asked_for_at_once_and_in_parallel() {
 #[test]
 fn a_new_eni_carries_all_its_marks() {
     let mut node = Node::start(limits("t3.small"), warm_ip(5, 0));
+    let groups = security_groups(&["sg-2", "sg-3"]);
+    node.ec2.enis.get_mut(&eni_id(PRIMARY)).unwrap().security_groups = groups.clone();
     node.boot.node.eni_tags = BTreeMap::from([("team".to_owned(), "blue".to_owned())]);
     node.restart();
     node.settle();
@@ -48,7 +50,7 @@ fn a_new_eni_carries_all_its_marks() {
         panic!("no ENI is made");
     };
     assert_eq!((subnet, *ask), (&subnet_id(SUBNET), Ask::Addresses(2)));
-    assert_eq!(security_groups, &node.boot.node.security_groups);
+    assert_eq!(security_groups, &groups);
     assert_eq!(description, &format!("aws-K8S-{INSTANCE}"));
     assert!(client_token.starts_with(INSTANCE) && client_token.len() <= 64, "{client_token}");
     let tags: Vec<_> = tags.iter().map(|(key, value)| format!("{key}={value}")).collect();
@@ -60,6 +62,37 @@ fn a_new_eni_carries_all_its_marks() {
         "team=blue",
     ];
     assert_eq!(tags, expect);
+}
+
+/// Whatever the other ENIs have, and as of the last reading.
+#[test]
+fn an_eni_is_made_after_the_primary_as_ec2_shows_it_and_not_before() {
+    let mut ec2 = Ec2::new(limits("m5.xlarge"));
+    ec2.add_subnet("subnet-1", 1, &[]);
+    ec2.attach_strange(1, &[("node.k8s.amazonaws.com/no_manage", "true")]);
+    let primary = ec2.enis.remove(&eni_id(PRIMARY)).unwrap();
+    let mut node = Node::start_with(ec2, limits("m5.xlarge"), warm_ip(5, 0));
+    node.add(0);
+    node.settle();
+    assert_eq!(node.ec2.n_mutating(), 0, "{:?}", node.ec2.calls);
+
+    for (groups, pods) in [(["sg-2", "sg-3"], 0..20), (["sg-3", "sg-4"], 20..34)] {
+        let security_groups = security_groups(&groups);
+        let enis = &mut node.ec2.enis;
+        let home = enis.remove(&eni_id(PRIMARY)).unwrap_or_else(|| primary.clone());
+        let home = EniFacts { subnet: subnet_id("subnet-1"), security_groups, ..home };
+        enis.insert(eni_id(PRIMARY), home.clone());
+        node.pass(secs(26 * 3600));
+        node.ec2.calls.clear();
+        for pod in pods {
+            node.run_pod(pod);
+        }
+        let made = node.ec2.calls.iter().find_map(|call| match call {
+            Ec2Call::CreateEni { subnet, security_groups, .. } => Some((subnet, security_groups)),
+            _ => None,
+        });
+        assert_eq!(made, Some((&home.subnet, &home.security_groups)));
+    }
 }
 
 #[test]

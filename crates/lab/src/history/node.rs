@@ -184,13 +184,10 @@ impl Node {
     }
 
     fn facts(&self) -> NodeFacts {
-        let groups = self.site.security_groups.iter();
         NodeFacts {
             instance: known_to_ipam(self.site.instance.as_str()),
             boot: BootId(format!("boot {}", self.n_boots)),
             instance_type: self.site.instance_type.clone(),
-            subnet: known_to_ipam(self.site.subnet.as_str()),
-            security_groups: groups.map(|id| known_to_ipam(id.as_str())).collect(),
             cluster: Some("ours".to_owned()),
             eni_tags: BTreeMap::new(),
             manage_untagged: true,
