@@ -22,7 +22,7 @@ const MATTER: &str = "METADATA_AWAY";
 /// In the state directory.
 const FILE: &str = "tidepool-node.json";
 /// Goes up when [`NodeFacts`] changes.
-const VERSION: u32 = 1;
+const VERSION: u32 = 2;
 
 /// What the file holds.
 #[derive(Debug, Serialize, Deserialize)]
@@ -165,10 +165,7 @@ mod tests {
         serde_json::from_value(serde_json::json!({
             "instance": "i-0123456789abcdef0", "instance_type": "m5.large",
             "region": "us-east-1", "availability_zone": "us-east-1a",
-            "vpc": "vpc-1", "subnet": "subnet-1", "security_groups": ["sg-1"],
-            "primary_mac": "02:00:00:00:00:01", "primary_eni": "eni-1",
-            "primary_address": "10.0.0.4", "subnet_cidr": "10.0.0.0/20",
-            "vpc_cidrs": ["10.0.0.0/16"],
+            "vpc": "vpc-1", "primary_mac": "02:00:00:00:00:01",
         }))
         .unwrap()
     }

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use agent::checkpoint::{self, Allocation};
 use agent::migration::{self, Place, Sorted};
 use anyhow::Context as _;
-use aws::{Imds, NodeFacts, ShownEni};
+use aws::{Imds, ShownEni};
 use comfy_table::{Table, presets};
 use ipam::record::Record;
 use ipam::time::Timestamp;
@@ -48,11 +48,7 @@ pub(crate) struct ExportArguments {
 /// # Errors
 ///
 /// If there is one that cannot be trusted. To start without it would give its pods' addresses away.
-pub(crate) async fn inherit(
-    settings: &Settings,
-    facts: &NodeFacts,
-    now: Timestamp,
-) -> anyhow::Result<Record> {
+pub(crate) async fn inherit(settings: &Settings, now: Timestamp) -> anyhow::Result<Record> {
     let file = &settings.checkpoint;
     if migration::has_record(&settings.state_directory) {
         return Ok(Record::default());
@@ -65,7 +61,9 @@ pub(crate) async fn inherit(
     let sorted = migration::sort(allocations, &migration::links().await?);
     let imds = Imds::connect();
     let enis = until_learnt("the ENIs' addresses", async || imds.enis().await).await;
-    let place = |address| place(&enis, facts, address);
+    let primary = enis.iter().find(|eni| (eni.device_index, eni.network_card) == (0, 0));
+    let primary = primary.context("the metadata service does not show the primary ENI")?;
+    let place = |address| place(&enis, primary, address);
     let record = migration::record(&sorted, place, now).context(advice)?;
     let file = file.display();
     info!(%file, pods = sorted.living.len(), gone = sorted.dead.len(), "checkpoint taken over");
@@ -78,17 +76,14 @@ pub(crate) async fn inherit(
 
 /// The ENI that has `address`. One that the metadata service does not know yet, or any more, is put on
 /// the primary ENI; whether EC2 has it at all is found out when that is read.
-fn place(enis: &[ShownEni], facts: &NodeFacts, address: IpAddr) -> Place {
+fn place(enis: &[ShownEni], primary: &ShownEni, address: IpAddr) -> Place {
     let has = |eni: &&ShownEni| eni.blocks.iter().any(|block| block.contains(address));
-    match enis.iter().find(has) {
-        Some(ShownEni { id, device_index, network_card, blocks: _ }) => {
-            Place { eni: id.clone(), device_index: *device_index, network_card: *network_card }
-        }
-        None => {
-            warn!(%address, "a pod's address is on no ENI that the metadata service shows");
-            Place { eni: facts.primary_eni.clone(), device_index: 0, network_card: 0 }
-        }
-    }
+    let found = enis.iter().find(has).unwrap_or_else(|| {
+        warn!(%address, "a pod's address is on no ENI that the metadata service shows");
+        primary
+    });
+    let ShownEni { id, device_index, network_card, blocks: _ } = found;
+    Place { eni: id.clone(), device_index: *device_index, network_card: *network_card }
 }
 
 /// Prints what a daemon would take over from a checkpoint.

@@ -51,7 +51,7 @@ async fn daemon(settings: Settings) -> Result<(), Failure> {
     }
     info!(?policy, ?limits, limits_from = %source, "effective policy");
     let inherited = tokio::select! {
-        inherited = migration::inherit(&settings, &facts, now()) => inherited?,
+        inherited = migration::inherit(&settings, now()) => inherited?,
         () = signals.next() => return Ok(()),
     };
 

@@ -7,6 +7,7 @@ pub(crate) mod reply;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use aws_config::retry::RetryConfig;
@@ -48,7 +49,7 @@ pub struct ConnectOptions {
     pub endpoint: Option<String>,
     /// This node.
     pub instance: InstanceId,
-    /// The node's VPC.
+    /// The node's VPC, until a reading of its ENIs has shown the primary one: then the VPC of that.
     pub vpc: VpcId,
     /// The node's zone: `eu-central-1a`.
     pub availability_zone: String,
@@ -74,7 +75,9 @@ pub struct Ec2 {
     /// spaces all calls of the daemon as EC2 grants them.
     client: Client,
     instance: InstanceId,
-    vpc: VpcId,
+    told_vpc: VpcId,
+    /// By EC2's own word.
+    vpc: Arc<OnceLock<VpcId>>,
     availability_zone: String,
 }
 
@@ -100,7 +103,8 @@ impl Ec2 {
         Ok(Self {
             client: Client::from_conf(config.build()),
             instance: options.instance,
-            vpc: options.vpc,
+            told_vpc: options.vpc,
+            vpc: Arc::default(),
             availability_zone: options.availability_zone,
         })
     }
@@ -155,6 +159,10 @@ impl Ec2 {
             for eni in self.network_interfaces([filter(name, instance)]).await? {
                 if !reply::is_attached_elsewhere(&eni, &self.instance) {
                     let facts = reply::eni(&eni)?;
+                    if facts.is_primary() {
+                        let vpc = reply::vpc(&eni)?;
+                        self.vpc.get_or_init(|| vpc);
+                    }
                     enis.insert(facts.id.clone(), facts);
                 }
             }
@@ -167,7 +175,7 @@ impl Ec2 {
             filter(&format!("tag:{CLUSTER_TAG}"), cluster),
             filter("tag-key", INSTANCE_TAG),
             filter("status", "available"),
-            filter("vpc-id", self.vpc.as_str()),
+            filter("vpc-id", self.vpc().as_str()),
         ];
         let enis = self.network_interfaces(filters).await?;
         Ok(enis.iter().map(reply::eni).collect::<Result<_, _>>()?)
@@ -183,14 +191,20 @@ impl Ec2 {
         Ok(pages.items().send().collect::<Result<_, _>>().await?)
     }
 
+    fn vpc(&self) -> &VpcId {
+        self.vpc.get().unwrap_or(&self.told_vpc)
+    }
+
+    /// The primary ENI's subnet is always among them, unless the VPC is not the node's.
     async fn describe_subnets(&self) -> Result<Vec<SubnetFacts>, Failure> {
         let subnets = self
             .client
             .describe_subnets()
-            .filters(filter("vpc-id", self.vpc.as_str()))
+            .filters(filter("vpc-id", self.vpc().as_str()))
             .filters(filter("availability-zone", &self.availability_zone));
         let pages = subnets.into_paginator().page_size(PAGE_SIZE);
         let subnets = pages.items().send().collect::<Result<Vec<_>, _>>().await?;
+        reply::need("subnetSet", subnets.first())?;
         let mut facts = subnets
             .iter()
             .filter(|subnet| !subnet.ipv6_native().unwrap_or(false))

@@ -4,22 +4,21 @@
 
 mod enis;
 
-use std::collections::BTreeSet;
 use std::fmt::Display;
-use std::net::Ipv4Addr;
 use std::str::FromStr;
 
 use aws_config::imds::client::error::ImdsError as SdkError;
 use aws_config::imds::client::{Builder, Client, SensitiveString};
 use aws_config::provider_config::ProviderConfig;
-use ipam::id::{EniId, InstanceId, SecurityGroupId, SubnetId, VpcId};
-use ipnet::Ipv4Net;
+use ipam::id::{InstanceId, VpcId};
 use serde::{Deserialize, Serialize};
 
 pub use self::enis::ShownEni;
 use crate::endpoint::is_url;
 
-const ROOT: &str = "/latest/meta-data/";
+const ROOT: &str = "/latest/";
+const DOCUMENT: &str = "dynamic/instance-identity/document";
+const MACS: &str = "meta-data/network/interfaces/macs";
 /// How many digits an id has, once and now. Source: AWS, "Amazon EC2 resource IDs".
 const ID_DIGITS: [usize; 2] = [8, 17];
 /// So much of an answer that makes no sense is shown, in characters: it may be a whole page.
@@ -60,7 +59,8 @@ pub enum ImdsError {
     InvalidEndpoint(String),
 }
 
-/// What does not change while the instance lives.
+/// Who and where the node is, none of which changes while it runs. What the primary ENI has may change, and
+/// is for EC2 to tell.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct NodeFacts {
     /// This instance.
@@ -71,22 +71,22 @@ pub struct NodeFacts {
     pub region: String,
     /// For example `eu-central-1a`.
     pub availability_zone: String,
-    /// The VPC of the primary ENI.
+    /// The VPC of the primary ENI, which EC2 corrects: see [`ConnectOptions::vpc`](crate::ConnectOptions).
     pub vpc: VpcId,
-    /// The subnet of the primary ENI.
-    pub subnet: SubnetId,
-    /// The security groups of the primary ENI.
-    pub security_groups: BTreeSet<SecurityGroupId>,
     /// The hardware address of the primary ENI, lower case with colons.
     pub primary_mac: String,
-    /// The primary ENI.
-    pub primary_eni: EniId,
-    /// The node's own address.
-    pub primary_address: Ipv4Addr,
-    /// The IPv4 range of the subnet.
-    pub subnet_cidr: Ipv4Net,
-    /// The IPv4 ranges of the VPC, never empty, in the order in which they were associated.
-    pub vpc_cidrs: Vec<Ipv4Net>,
+}
+
+/// The instance identity document, as far as it matters here. The beginning of a name or of a long id
+/// passes for another one; that of a JSON object is none.
+/// Source: AWS, "Instance identity documents for Amazon EC2 instances".
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Document {
+    instance_id: String,
+    instance_type: String,
+    region: String,
+    availability_zone: String,
 }
 
 /// A client of the metadata service, version 2 only.
@@ -113,27 +113,24 @@ impl Imds {
         Ok(Self(builder().endpoint(endpoint).map_err(|_| invalid())?.build()))
     }
 
-    /// Reads who and where this node is. About a dozen small requests.
+    /// Reads who and where this node is. Three small requests, and one for a token.
     ///
     /// # Errors
     /// At the first path that cannot be read or makes no sense; it is named.
     pub async fn node_facts(&self) -> Result<NodeFacts, ImdsError> {
-        let mac = self.primary_mac().await?;
-        let eni = format!("network/interfaces/macs/{mac}");
-        let of_eni = |key: &str| format!("{eni}/{key}");
+        let text = self.get(DOCUMENT).await?;
+        let bad = |problem| malformed(DOCUMENT, &text, problem);
+        let document: Document =
+            serde_json::from_str(&text).map_err(|error| bad(error.to_string()))?;
+        let Document { instance_id, instance_type, region, availability_zone } = document;
+        let primary_mac = self.primary_mac().await?;
         Ok(NodeFacts {
-            instance: self.id("instance-id").await?,
-            instance_type: self.value("instance-type", name).await?,
-            region: self.value("placement/region", name).await?,
-            availability_zone: self.value("placement/availability-zone", name).await?,
-            vpc: self.id(&of_eni("vpc-id")).await?,
-            subnet: self.id(&of_eni("subnet-id")).await?,
-            security_groups: self.lines(&of_eni("security-group-ids"), id).await?,
-            primary_eni: self.id(&of_eni("interface-id")).await?,
-            primary_address: self.value("local-ipv4", parse).await?,
-            subnet_cidr: self.value(&of_eni("subnet-ipv4-cidr-block"), parse).await?,
-            vpc_cidrs: self.lines(&of_eni("vpc-ipv4-cidr-blocks"), parse).await?,
-            primary_mac: mac,
+            instance: id(&instance_id).map_err(bad)?,
+            instance_type: name(instance_type).map_err(bad)?,
+            region: name(region).map_err(bad)?,
+            availability_zone: name(availability_zone).map_err(bad)?,
+            vpc: self.value(&format!("{MACS}/{primary_mac}/vpc-id"), id).await?,
+            primary_mac,
         })
     }
 
@@ -141,14 +138,7 @@ impl Imds {
     /// path that is none.
     async fn primary_mac(&self) -> Result<String, ImdsError> {
         let not_a_mac = || "no hardware address".to_owned();
-        self.value("mac", |text| crate::mac::parse(text).ok_or_else(not_a_mac)).await
-    }
-
-    async fn id<T>(&self, path: &str) -> Result<T, ImdsError>
-    where
-        T: for<'a> TryFrom<&'a str, Error: Display>,
-    {
-        self.value(path, id).await
+        self.value("meta-data/mac", |text| crate::mac::parse(text).ok_or_else(not_a_mac)).await
     }
 
     async fn value<T>(
@@ -218,10 +208,10 @@ where
 }
 
 /// A word as AWS names regions, zones and instance types.
-fn name(text: &str) -> Result<String, String> {
+fn name(text: String) -> Result<String, String> {
     let fits = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.');
-    match text.len() <= SHOWN && text.bytes().all(fits) {
-        true => Ok(text.to_owned()),
+    match !text.is_empty() && text.len() <= SHOWN && text.bytes().all(fits) {
+        true => Ok(text),
         false => Err("no name of AWS".to_owned()),
     }
 }

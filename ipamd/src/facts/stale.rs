@@ -138,7 +138,8 @@ impl World {
         let instance = &self.server.endpoints().instances[0];
         let read =
             |path: &str| self.server.simulator().with(|model, now| model.imds(instance, path, now));
-        let (mut shown, mut paths) = (Shown::new(), vec!["/latest/meta-data/".to_owned()]);
+        let mut shown = Shown::new();
+        let mut paths = ["/latest/meta-data/", "/latest/dynamic/"].map(str::to_owned).to_vec();
         while let Some(path) = paths.pop() {
             let Some(text) = read(&path) else { continue };
             if path.ends_with('/') {

@@ -17,7 +17,7 @@ use aws_sdk_ec2::types::{
 };
 use ipam::block::Block;
 use ipam::call::{AttachmentStatus, EniAttachment, EniFacts, EniKind, SubnetFacts};
-use ipam::id::{EniAttachmentId, InstanceId, SecurityGroupId};
+use ipam::id::{EniAttachmentId, InstanceId, SecurityGroupId, VpcId};
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 
 /// A field of an answer that is missing or makes no sense.
@@ -139,6 +139,10 @@ pub(super) fn subnet(subnet: &Subnet) -> Result<SubnetFacts, BadField> {
 
 fn security_groups(eni: &NetworkInterface) -> Result<BTreeSet<SecurityGroupId>, BadField> {
     eni.groups().iter().map(|group| id("groupId", group.group_id())).collect()
+}
+
+pub(super) fn vpc(eni: &NetworkInterface) -> Result<VpcId, BadField> {
+    id("vpcId", eni.vpc_id())
 }
 
 /// The ENI's single IPv6 addresses are left out: they are the node's own, and a block that is listed

@@ -6,9 +6,7 @@ use ipam::block::Block;
 use ipam::id::EniId;
 use ipnet::IpNet;
 
-use super::{Imds, ImdsError, id, malformed, parse};
-
-const MACS: &str = "network/interfaces/macs";
+use super::{Imds, ImdsError, MACS, id, malformed, parse};
 
 /// An ENI as the metadata service shows it.
 #[derive(Debug, Clone, PartialEq, Eq)]

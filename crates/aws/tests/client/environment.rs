@@ -170,7 +170,7 @@ async fn the_metadata_service_is_found_and_gives_the_instance_role() {
         Answer::Send(200, "token".to_owned()),
         Answer::Send(200, "node-role".to_owned()),
         Answer::Send(200, role.to_owned()),
-        Answer::Send(200, "no-mac".to_owned()),
+        Answer::Send(200, "no-document".to_owned()),
     ])
     .await;
     let ec2 = Server::start([Answer::ok("DeleteNetworkInterface", "")]).await;
@@ -181,7 +181,8 @@ async fn the_metadata_service_is_found_and_gives_the_instance_role() {
     ])
     .await;
     assert!(text.contains("EC2 says Ok(Done)"), "{text}");
-    assert!(text.contains("IMDS says Malformed { path: \"/latest/meta-data/mac\""), "{text}");
+    let error = "IMDS says Malformed { path: \"/latest/dynamic/instance-identity/document\"";
+    assert!(text.contains(error), "{text}");
     let seen = ec2.seen();
     assert!(seen[0].header("authorization").unwrap().contains("Credential=AKIDOFROLE/"));
 }

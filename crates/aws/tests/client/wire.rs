@@ -14,7 +14,7 @@ use ipam::call::{
 use ipam::policy::Limits;
 use ipnet::IpNet;
 
-use super::server::{Answer, Server};
+use super::server::{Answer, Request, Server};
 
 /// Options for a server of EC2 at `endpoint`.
 pub(crate) fn options(endpoint: &str) -> ConnectOptions {
@@ -447,6 +447,38 @@ async fn subnets_of_the_zone_are_read_without_those_that_are_ipv6_only() {
     .await;
 }
 
+/// The VPC was guessed by the metadata service's word; what EC2 says of the primary ENI holds.
+#[tokio::test]
+async fn the_vpc_is_that_of_the_primary_eni_as_soon_as_ec2_has_shown_it() {
+    let primary = attachment_xml("i-1", "attached").replace("<deviceIndex>1", "<deviceIndex>0");
+    let of = |vpc: &str, rest: &str| eni_xml("eni-1", &format!("<vpcId>{vpc}</vpcId>{rest}"));
+    let strange = of("vpc-3", &attachment_xml("i-1", "attached"));
+    let subnets = Answer::ok(
+        "DescribeSubnets",
+        "<subnetSet><item><subnetId>subnet-1</subnetId><cidrBlock>10.0.1.0/24</cidrBlock>\
+         <availableIpAddressCount>9</availableIpAddressCount></item></subnetSet>",
+    );
+    let none = Answer::ok("DescribeSubnets", "<subnetSet/>");
+    let page = |eni: &str| enis_page(&[eni.to_owned()], "");
+    let answers = [none, page(&strange), page(&of("vpc-2", &primary)), subnets, enis_page(&[], "")];
+    let server = Server::start(answers).await;
+    let ec2 = server.client().await;
+    let error = ec2.execute(&Ec2Call::DescribeSubnets).await.unwrap_err();
+    assert_eq!((error.kind, &*error.code), (CallErrorKind::OutcomeUnknown, "MalformedAnswer"));
+    for call in [Ec2Call::DescribeEnis, Ec2Call::DescribeSubnets, unattached()] {
+        ec2.clone().execute(&call).await.unwrap();
+    }
+    let by_vpc = |request: &Request| {
+        let form = request.form();
+        let vpc =
+            form.lines().find_map(|line| line.split_once("=vpc-").filter(|(_, n)| *n != "id"));
+        vpc.map(|(_, n)| n.to_owned())
+    };
+    let asked_by: Vec<_> = server.seen().iter().map(by_vpc).collect();
+    let asked_by: Vec<_> = asked_by.iter().map(Option::as_deref).collect();
+    assert_eq!(asked_by, [Some("1"), None, None, Some("2"), Some("2")]);
+}
+
 const TYPE: &str = "<hypervisor>nitro</hypervisor><networkInfo>\
     <defaultNetworkCardIndex>0</defaultNetworkCardIndex>\
     <ipv4AddressesPerInterface>50</ipv4AddressesPerInterface>\
@@ -627,6 +659,7 @@ async fn a_field_that_is_missing_or_makes_no_sense_is_named() {
          <availableIpAddressCount>250</availableIpAddressCount></item></subnetSet>",
     );
     for (change, field) in [
+        (("subnetSet>", "x>"), "subnetSet"),
         (("cidrBlock>", "x>"), "cidrBlock"),
         (("/24", "/33"), "cidrBlock"),
         ((">250<", ">-29<"), "availableIpAddressCount"),
