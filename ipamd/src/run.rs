@@ -122,18 +122,21 @@ async fn learn(settings: &Settings, identity: &Identity) -> anyhow::Result<(Lear
 async fn make_calls(ec2: Ec2, mut calls: mpsc::UnboundedReceiver<(CallId, Ec2Call)>, inlet: Inlet) {
     while let Some((id, call)) = calls.recv().await {
         let (ec2, inlet) = (ec2.clone(), inlet.clone());
-        tokio::spawn(async move {
-            let action = call.action().as_str();
-            failpoint::pass("calling", action);
-            let made = tokio::spawn(async move { ec2.execute(&call).await });
-            let result = made.await.unwrap_or_else(|_panic| Err(lost()));
-            failpoint::pass("called", action);
-            if let Err(fault) = &result {
-                warn!(id = id.0, %fault, kind = ?fault.kind, "EC2 call failed");
-            }
-            inlet.send(Event::CallDone { id, result });
-        });
+        tokio::spawn(async move { inlet.send(make_call(ec2, id, call).await) });
     }
+}
+
+/// Makes `call`; what came of it.
+pub(crate) async fn make_call(ec2: Ec2, id: CallId, call: Ec2Call) -> Event {
+    let action = call.action().as_str();
+    failpoint::pass("calling", action);
+    let made = tokio::spawn(async move { ec2.execute(&call).await });
+    let result = made.await.unwrap_or_else(|_panic| Err(lost()));
+    failpoint::pass("called", action);
+    if let Err(fault) = &result {
+        warn!(id = id.0, %fault, kind = ?fault.kind, "EC2 call failed");
+    }
+    Event::CallDone { id, result }
 }
 
 /// The client has panicked; whether EC2 acted is unknown.

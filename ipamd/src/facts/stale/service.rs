@@ -1,0 +1,43 @@
+//! A metadata service that shows whatever it is told to.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex};
+
+use axum::Router;
+use axum::extract::{Request, State};
+use axum::http::{Method, StatusCode};
+use axum::response::{IntoResponse, Response};
+
+/// What the service shows: text by path.
+pub(super) type Shown = BTreeMap<String, String>;
+
+/// The same numbers in each run.
+pub(super) struct Chance(pub(super) u64);
+
+impl Chance {
+    pub(super) fn below(&mut self, n: u64) -> u64 {
+        self.0 =
+            self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (self.0 >> 33) % n
+    }
+}
+
+/// Starts it; the URL at which it is.
+pub(super) async fn start(shown: Arc<Mutex<Shown>>) -> String {
+    let router = Router::new().fallback(answer).with_state(shown);
+    let listen = SocketAddr::from(([127, 0, 0, 1], 0));
+    let listener = tokio::net::TcpListener::bind(listen).await.unwrap();
+    let url = format!("http://{}", listener.local_addr().unwrap());
+    tokio::spawn(vpc_sim::serve::serve(listener, router));
+    url
+}
+
+async fn answer(State(shown): State<Arc<Mutex<Shown>>>, request: Request) -> Response {
+    if request.method() == Method::PUT {
+        let ttl = [("x-aws-ec2-metadata-token-ttl-seconds", "21600")];
+        return (ttl, "token").into_response();
+    }
+    let found = shown.lock().unwrap().get(request.uri().path()).cloned();
+    found.ok_or(StatusCode::NOT_FOUND).into_response()
+}

@@ -1,0 +1,323 @@
+//! A node in virtual time: facts, limits, policy, engine, and how calls are made are the daemon's own; EC2 is
+//! `vpc-sim`.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::net::{IpAddr, SocketAddr};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use aws::{ConnectOptions, Ec2, Imds};
+use aws_credential_types::Credentials;
+use ec2_model::fabric::FabricEni;
+use ipam::call::Ec2Call;
+use ipam::event::{Answer, Effect, Event, LinkState, RequestId};
+use ipam::id::{AttachmentKey, BootId, Pod};
+use ipam::record::Record;
+use ipam::sighting::{SeenLink, Sighting};
+use ipam::time::Timestamp;
+use ipam::{Boot, Engine};
+use tempfile::TempDir;
+use vpc_sim::server::Server;
+
+use super::super::{FILE, Identity, Learnt, Word};
+use super::service::{self, Chance, Shown};
+use crate::run::make_call;
+use crate::settings::Settings;
+use crate::{limits, node};
+
+const TOPOLOGY: &str = r#"
+region: us-east-1
+account: "111122223333"
+clock: manual
+vpcs: [{cidrs: [10.0.0.0/16], subnets: [{name: a, az: us-east-1a, cidr: 10.0.0.0/22}]}]
+instances: [{type: m5.large, subnet: a}]
+"#;
+pub(super) const MINUTE: Duration = Duration::from_secs(60);
+/// An m5.large has 27 addresses for pods.
+pub(super) const MOST_PODS: u64 = 22;
+
+/// What must not be, and what was.
+#[derive(Debug, Default)]
+pub(super) struct Tally {
+    pub(super) starts: u64,
+    pub(super) by_kept_facts: u64,
+    /// Starts by facts that were not true.
+    untrue: u64,
+    pub(super) granted: u64,
+    unserved: u64,
+    lost: u64,
+    given_back: u64,
+    dead: u64,
+}
+
+pub(super) struct World {
+    pub(super) server: Server,
+    shown: Arc<Mutex<Shown>>,
+    directory: TempDir,
+    imds: Imds,
+    settings: Settings,
+    pub(super) record: Record,
+    pub(super) daemon: Option<(Engine, Ec2)>,
+    pub(super) pods: BTreeMap<AttachmentKey, IpAddr>,
+    waiting: BTreeMap<u64, AttachmentKey>,
+    n_requests: u64,
+    pub(super) chance: Chance,
+    pub(super) tally: Tally,
+}
+
+impl Tally {
+    /// Panics if anything was that must not be.
+    pub(super) fn assert_no_harm(&self) {
+        let Self {
+            starts: _,
+            by_kept_facts: _,
+            granted: _,
+            untrue,
+            unserved,
+            lost,
+            given_back,
+            dead,
+        } = self;
+        assert_eq!([untrue, unserved, lost, given_back, dead], [&0; 5], "{self:?}");
+    }
+}
+
+impl World {
+    pub(super) async fn new(variables: &[(&str, &str)]) -> Self {
+        let directory = tempfile::tempdir().unwrap();
+        let config = directory.path().join("topology.yaml");
+        std::fs::write(&config, TOPOLOGY).unwrap();
+        let listen = SocketAddr::from(([127, 0, 0, 1], 0));
+        let settings =
+            vpc_sim::server::Settings { config, listen, imds_listen: None, fabric: false };
+        let server = Server::start(&settings).await.unwrap();
+        let shown = Arc::<Mutex<Shown>>::default();
+        let url = service::start(Arc::clone(&shown)).await;
+        let variables = variables.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned()));
+        Self {
+            server,
+            shown,
+            directory,
+            imds: Imds::connect_to(&url).unwrap(),
+            settings: Settings::from_variables(variables).unwrap(),
+            record: Record::default(),
+            daemon: None,
+            pods: BTreeMap::new(),
+            waiting: BTreeMap::new(),
+            n_requests: 0,
+            chance: Chance(1),
+            tally: Tally::default(),
+        }
+    }
+
+    fn now(&self) -> Timestamp {
+        Timestamp::from_millis(self.server.simulator().clock().now().unix_millis())
+    }
+
+    /// What the metadata service says from now on.
+    pub(super) fn show(&self, shown: Shown) {
+        *self.shown.lock().unwrap() = shown;
+    }
+
+    /// The metadata as they are.
+    pub(super) fn truth(&self) -> Shown {
+        let instance = &self.server.endpoints().instances[0];
+        let read =
+            |path: &str| self.server.simulator().with(|model, now| model.imds(instance, path, now));
+        let mut shown = Shown::new();
+        let mut paths = ["/latest/meta-data/", "/latest/dynamic/"].map(str::to_owned).to_vec();
+        while let Some(path) = paths.pop() {
+            let Some(text) = read(&path) else { continue };
+            if path.ends_with('/') {
+                paths.extend(text.lines().map(|line| format!("{path}{line}")));
+            }
+            shown.insert(path, text);
+        }
+        shown
+    }
+
+    fn has(&self, address: IpAddr) -> bool {
+        let found = self.server.simulator().with(|model, now| model.instance_of(address, now));
+        found.as_ref() == self.server.endpoints().instances.first()
+    }
+
+    pub(super) async fn start(&mut self) {
+        let boot = BootId("a".to_owned());
+        let file = self.directory.path().join(FILE);
+        let identity = Identity { imds: self.imds.clone(), boot: boot.clone(), file };
+        let Learnt { facts, word } = identity.learn().await;
+        self.tally.starts += 1;
+        self.tally.by_kept_facts += u64::from(word == Word::Kept);
+        let instance = self.server.endpoints().instances[0].as_str();
+        let names = [&facts.instance_type, &facts.region, &facts.availability_zone];
+        let is_true = names == ["m5.large", "us-east-1", "us-east-1a"]
+            && facts.instance.as_str() == instance
+            && facts.primary_mac == self.enis()[0].mac.to_string();
+        self.tally.untrue += u64::from(!is_true);
+        let ec2 = Ec2::connect(ConnectOptions {
+            region: facts.region.clone(),
+            endpoint: Some(self.server.endpoints().ec2.clone()),
+            instance: facts.instance.clone(),
+            vpc: facts.vpc.clone(),
+            availability_zone: facts.availability_zone.clone(),
+            http_timeout: Duration::from_secs(10),
+            credentials: Some(Credentials::new("AKIDEXAMPLE", "secret", None, None, "test")),
+        });
+        let ec2 = ec2.await.unwrap();
+        let known = limits::learn(&ec2, &facts.instance_type, self.directory.path(), word).await;
+        let vcpus = aws::known_vcpus(&facts.instance_type);
+        let boot = Boot {
+            node: node::node(&self.settings, &facts, &boot),
+            limits: known.limits,
+            policy: node::policy(&self.settings, known.limits, vcpus).unwrap(),
+            record: self.record.clone(),
+        };
+        let now = self.now();
+        let (engine, effects) = Engine::new(boot, now);
+        self.daemon = Some((engine, ec2));
+        let seen = |key: &AttachmentKey| SeenLink { name: key.to_string(), mark: Some(key.mark()) };
+        let links = self.pods.iter().map(|(key, address)| (*address, seen(key))).collect();
+        let sighting = Sighting { begun: now, links, ..Sighting::default() };
+        self.follow(effects, vec![Event::Seen(sighting)], usize::MAX).await;
+        for key in std::mem::take(&mut self.waiting).into_values() {
+            self.add(key, usize::MAX).await;
+        }
+    }
+
+    /// Does what the daemon wants, and tells it what came of that; it dies after so many effects.
+    async fn follow(&mut self, effects: Vec<Effect>, events: Vec<Event>, lives_for: usize) {
+        let Some((mut engine, ec2)) = self.daemon.take() else { return };
+        let (mut effects, mut events) = (VecDeque::from(effects), VecDeque::from(events));
+        let mut n_done = 0;
+        loop {
+            if let Some(effect) = effects.pop_front() {
+                n_done += 1;
+                if n_done > lives_for {
+                    return;
+                }
+                self.carry_out(effect, &ec2, &mut events).await;
+            } else if let Some(event) = events.pop_front() {
+                effects.extend(engine.handle(event, self.now()));
+            } else {
+                break;
+            }
+        }
+        self.daemon = Some((engine, ec2));
+    }
+
+    async fn carry_out(&mut self, effect: Effect, ec2: &Ec2, events: &mut VecDeque<Event>) {
+        match effect {
+            Effect::Save { seq, changes } => {
+                changes.iter().for_each(|change| self.record.apply(change).unwrap());
+                events.push_back(Event::Saved { seq, result: Ok(()) });
+            }
+            Effect::Reply { request, answer: Answer::Granted(assignment) } => {
+                let Some(key) = self.waiting.remove(&request.0) else { return };
+                let is_free = self.pods.values().all(|address| *address != assignment.address);
+                self.tally.granted += 1;
+                self.tally.dead += u64::from(!is_free || !self.has(assignment.address));
+                self.pods.insert(key, assignment.address);
+            }
+            Effect::Reply { request, answer: Answer::Refused(_) } => {
+                self.waiting.remove(&request.0);
+                self.tally.unserved += 1;
+            }
+            Effect::Reply { answer: Answer::Released(_) | Answer::Collected(_), .. } => {}
+            Effect::Call { id, call } => {
+                self.tally.given_back += u64::from(self.takes_from_a_pod(&call));
+                events.push_back(make_call(ec2.clone(), id, call).await);
+            }
+            Effect::SyncHost(enis) => events.extend(
+                enis.into_iter().map(|eni| Event::EniLink { eni: eni.eni, link: LinkState::Ready }),
+            ),
+        }
+    }
+
+    fn takes_from_a_pod(&self, call: &Ec2Call) -> bool {
+        match call {
+            Ec2Call::Unassign { blocks, .. } => {
+                self.pods.values().any(|ip| blocks.iter().any(|block| block.contains(*ip)))
+            }
+            Ec2Call::DetachEni { eni, .. } | Ec2Call::DeleteEni { eni } => {
+                let held = |key| self.record.assignments().get(key);
+                self.pods.keys().any(|key| held(key).is_some_and(|held| held.eni == *eni))
+            }
+            _ => false,
+        }
+    }
+
+    pub(super) async fn add(&mut self, key: AttachmentKey, lives_for: usize) {
+        self.n_requests += 1;
+        self.waiting.insert(self.n_requests, key.clone());
+        let deadline = self.now() + MINUTE;
+        let request = RequestId(self.n_requests);
+        let (pod, netns) = (Pod::default(), String::new());
+        self.follow(vec![], vec![Event::Add { request, key, pod, netns, deadline }], lives_for)
+            .await;
+    }
+
+    pub(super) async fn come(&mut self) {
+        let container = format!("c{}", self.n_requests);
+        let key =
+            AttachmentKey { network: "aws-cni".to_owned(), container, ifname: "eth0".to_owned() };
+        self.add(key, usize::MAX).await;
+    }
+
+    pub(super) async fn go(&mut self) {
+        let which = usize::try_from(self.chance.below(MOST_PODS)).unwrap() % self.pods.len();
+        let key = self.pods.keys().nth(which).unwrap().clone();
+        self.pods.remove(&key);
+        self.n_requests += 1;
+        let request = RequestId(self.n_requests);
+        self.follow(vec![], vec![Event::Del { request, key }], usize::MAX).await;
+    }
+
+    /// Lets time pass.
+    pub(super) async fn pass(&mut self, span: Duration) {
+        let end = self.now() + span;
+        loop {
+            let wakes_at = self.daemon.as_ref().and_then(|(engine, _)| engine.wake_at());
+            let at = wakes_at.filter(|at| *at <= end).unwrap_or(end);
+            self.server.simulator().clock().skip(at.since(self.now()));
+            if wakes_at.is_none_or(|at| at > end) {
+                break;
+            }
+            self.follow(vec![], vec![Event::Tick], usize::MAX).await;
+        }
+        let held = |key| self.record.assignments().get(key).map(|held| held.address);
+        let is_lost = |(key, ip): (_, &IpAddr)| held(key) != Some(*ip) || !self.has(*ip);
+        self.tally.lost += self.pods.iter().filter(|pod| is_lost(*pod)).count() as u64;
+    }
+
+    /// A node with so many pods.
+    pub(super) async fn with_pods(variables: &[(&str, &str)], n: usize) -> Self {
+        let mut world = Self::new(variables).await;
+        world.show(world.truth());
+        world.start().await;
+        world.pass(MINUTE).await;
+        world.fill(n).await;
+        world
+    }
+
+    /// Pods come until there are so many.
+    pub(super) async fn fill(&mut self, n: usize) {
+        for _ in self.pods.len()..n {
+            self.come().await;
+            self.pass(Duration::from_secs(1)).await;
+        }
+        self.pass(MINUTE).await;
+        assert_eq!(self.pods.len(), n, "{:?}", self.tally);
+    }
+
+    pub(super) async fn die_and_start_twice(&mut self) {
+        for _ in 0..2 {
+            self.daemon = None;
+            self.start().await;
+            self.pass(10 * MINUTE).await;
+        }
+    }
+
+    pub(super) fn enis(&self) -> Vec<FabricEni> {
+        self.server.simulator().with(|model, now| model.fabric(now)).instances.remove(0).enis
+    }
+}
