@@ -77,7 +77,7 @@ pub struct Engine {
     calls: BTreeMap<CallId, InFlight>,
     /// The calls of whose outcome one reading has told, and when: EC2 may not have described it yet, so
     /// they stay on record until another bears it out.
-    told_once: BTreeMap<CallId, Timestamp>,
+    told_once: BTreeMap<CallId, (Option<EniId>, Timestamp)>,
     next_call: u64,
     saves: Saves,
     jitter: Jitter,

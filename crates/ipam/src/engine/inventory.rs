@@ -211,7 +211,7 @@ impl Engine {
         if self.learnt.since + AUDIT <= now {
             self.learnt = Learnt::nothing(now);
         }
-        let doubted = self.settle_doubts(reading, asked_at, now);
+        let doubted = self.settle_doubts(reading, now);
         self.foreign.clear();
         let mut seen = BTreeSet::new();
         let mut left_behind = Vec::new();
@@ -238,21 +238,13 @@ impl Engine {
             }
         }
         self.forget_unseen(&seen, &doubted, asked_at);
+        self.settle_told(asked_at, now);
         self.judge_left_behind(&left_behind, now);
         self.forget_rested(now);
     }
 
     /// Ends the calls whose outcome this reading tells, and returns their ENIs.
-    fn settle_doubts(
-        &mut self,
-        reading: CallId,
-        asked_at: Timestamp,
-        now: Timestamp,
-    ) -> BTreeSet<EniId> {
-        let sure = self.told_once.extract_if(.., |_, since| *since + LAG <= asked_at);
-        for (id, _) in sure {
-            self.saves.note(Change::Settled { id });
-        }
+    fn settle_doubts(&mut self, reading: CallId, now: Timestamp) -> BTreeSet<EniId> {
         let settled: Vec<_> = self
             .calls
             .iter()
@@ -261,13 +253,9 @@ impl Engine {
             )
             .map(|(id, inflight)| (*id, inflight.call.clone()))
             .collect();
-        if !settled.is_empty() {
-            // What was changed only just may not be described yet.
-            self.enis_look.ask_from(now + LAG);
-        }
         for (id, call) in &settled {
             self.calls.remove(id);
-            self.told_once.insert(*id, now);
+            self.told_once.insert(*id, (call.eni().cloned(), now));
             if let Ec2Call::Unassign { eni, blocks } = call {
                 self.set_leaving(eni, blocks, false);
                 if let Some(eni) = self.pool.enis.get_mut(eni) {
@@ -280,6 +268,22 @@ impl Engine {
             settled.iter().filter_map(|(_, call)| call.eni().cloned()).collect();
         self.changed_late.extend(doubted.iter().map(|eni| (eni.clone(), now)));
         doubted
+    }
+
+    /// Takes off the record the calls whose outcome this reading has borne out.
+    fn settle_told(&mut self, asked_at: Timestamp, now: Timestamp) {
+        let is_sure = |eni: &Option<EniId>, since: Timestamp| {
+            since + LAG <= asked_at && eni.as_ref().is_none_or(|eni| self.is_settled(eni, asked_at))
+        };
+        let told = self.told_once.iter().filter(|(_, (eni, since))| is_sure(eni, *since));
+        for id in told.map(|(id, _)| *id).collect::<Vec<_>>() {
+            self.told_once.remove(&id);
+            self.saves.note(Change::Settled { id });
+        }
+        if !self.told_once.is_empty() {
+            // What they changed only just may not be described yet.
+            self.enis_look.ask_from(now + LAG);
+        }
     }
 
     /// Whether nothing has changed the ENI so lately that EC2's words may be older.

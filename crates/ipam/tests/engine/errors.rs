@@ -485,7 +485,7 @@ fn an_unknown_outcome_is_settled_by_reading() {
         assert_eq!(node.ec2.n_blocks(), [3], "asked for twice (effect: {after_effect})");
         // EC2 may not have described it yet.
         assert_eq!(node.record().intents().len(), 1);
-        node.pass(secs(10));
+        node.pass(secs(20));
         assert!(node.record().intents().is_empty());
     }
 }
