@@ -7,6 +7,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use crate::lab::{Namespace, Pod, on_node};
+use crate::traffic::{SECONDARY, attach_to_vpc};
 
 const SERVICE: &str = "10.96.0.1:80";
 /// Above what a client waits between its first attempts.
@@ -115,4 +116,89 @@ fn the_connections_of_an_address_are_forgotten_and_no_others() {
         assert_eq!(n_remembered(), [0, 2]);
         assert_eq!(forget(node, "10.0.0.20"), 0);
     });
+}
+
+/// Sends a few datagrams to `to` from each, with its name.
+fn call_out(from: &[(&'static str, &Namespace)], to: &str) {
+    for (name, namespace) in from {
+        let socket = namespace.enter(|| UdpSocket::bind("0.0.0.0:0")).unwrap();
+        for _ in 0..3 {
+            socket.send_to(name.as_bytes(), (to, 53)).unwrap();
+        }
+    }
+}
+
+fn listen(pod: &Pod) -> UdpSocket {
+    let socket = pod.namespace.enter(|| UdpSocket::bind("0.0.0.0:53")).unwrap();
+    socket.set_read_timeout(Some(PATIENCE)).unwrap();
+    socket
+}
+
+/// Waits until `socket` has heard all that these have sent.
+fn hears_all(socket: &UdpSocket, from: &[(&'static str, &Namespace)]) {
+    let mut expected: Vec<_> = from.iter().flat_map(|(name, _)| [*name; 3]).collect();
+    while !expected.is_empty() {
+        let mut bytes = [0; 16];
+        let n = socket.recv(&mut bytes).unwrap_or_else(|fault| panic!("{fault}: {expected:?}"));
+        let who = expected.iter().position(|name| name.as_bytes() == &bytes[..n]);
+        expected.remove(who.expect("a caller that has called three times"));
+    }
+}
+
+/// Packets of any kind that have come in over the pod's link.
+fn n_received(pod: &Pod) -> String {
+    pod.namespace.exec("cat /sys/class/net/eth0/statistics/rx_packets")
+}
+
+/// What is left of a pod that runs on after its address has been taken from it.
+fn leave(node: &Namespace, what: &str) {
+    match what {
+        "all" => {}
+        "no rules" => {
+            node.ip("rule del to 10.0.1.20");
+            node.ip("rule del from 10.0.1.20");
+        }
+        "no route" => drop(node.ip("route del 10.0.1.20")),
+        other => unreachable!("{other}"),
+    }
+}
+
+/// Both the node and its peers on the network believe in the earlier pod's hardware addresses: those of its
+/// link, and of the ENI that carried its address.
+fn believe_in(pod: &Pod, [node, router]: [&Namespace; 2], nud: &str) {
+    let mac = pod.namespace.exec("cat /sys/class/net/eth0/address");
+    let (mac, link) = (mac.trim(), &pod.link.host_name);
+    node.ip(&format!("neigh replace 10.0.1.20 lladdr {mac} dev {link} nud {nud}"));
+    router.ip("route replace 10.0.1.20 dev to-ens6");
+    router.ip(&format!("neigh replace 10.0.1.20 lladdr {SECONDARY} dev to-ens6 nud {nud}"));
+}
+
+/// Its address serves again, on the same ENI or on another.
+#[test]
+fn a_stale_neighbour_does_not_lead_to_the_earlier_pod_of_an_address() {
+    for (left, nud, again) in [
+        ("all", "permanent", "10.0.1.20@2"),
+        ("all", "stale", "10.0.1.20@main"),
+        ("no rules", "permanent", "10.0.1.20@main"),
+        ("no route", "stale", "10.0.1.20@2"),
+    ] {
+        on_node(|node| {
+            let router = attach_to_vpc(node);
+            let beside = Pod::added(node, "beside", &["10.0.0.21@main"]);
+            let callers = [("node", node), ("router", &router), ("beside", &beside.namespace)];
+            let earlier = Pod::added(node, "earlier", &["10.0.1.20@2"]);
+            let deceived = listen(&earlier);
+            believe_in(&earlier, [node, &router], "permanent");
+            call_out(&callers, "10.0.1.20");
+            hears_all(&deceived, &callers);
+
+            believe_in(&earlier, [node, &router], nud);
+            leave(node, left);
+            let heir = Pod::added(node, "heir", &[again]);
+            let (socket, before) = (listen(&heir), n_received(&earlier));
+            call_out(&callers, "10.0.1.20");
+            hears_all(&socket, &callers);
+            assert_eq!(n_received(&earlier), before, "{left}, {nud}, {again}: {}", node.dump());
+        });
+    }
 }

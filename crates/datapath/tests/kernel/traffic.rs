@@ -7,11 +7,11 @@ use datapath::{Mtu, RouteTable};
 use crate::lab::{Namespace, Pod, on_node};
 
 const PRIMARY: &str = "02:00:00:00:00:10";
-const SECONDARY: &str = "02:00:00:00:00:11";
+pub(crate) const SECONDARY: &str = "02:00:00:00:00:11";
 
 /// A node with two ENIs in a VPC. The router drops what comes in by the wrong ENI, as a VPC does.
 /// 192.0.2.1 is somewhere behind it.
-fn attach_to_vpc(node: &Namespace) -> Namespace {
+pub(crate) fn attach_to_vpc(node: &Namespace) -> Namespace {
     attach_as(["ens5", "ens6"], node)
 }
 
