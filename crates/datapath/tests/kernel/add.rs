@@ -101,81 +101,15 @@ fn add_check_and_del_leave_the_node_as_it_was() {
     });
 }
 
-/// Each must fail with these words, and change nothing on either side.
-#[test]
-fn what_is_refused_changes_nothing() {
-    struct Case {
-        what: &'static str,
-        prepare: fn(&Namespace, &mut Pod),
-        words: &'static str,
-    }
-    let cases = [
-        Case {
-            what: "the interface exists",
-            prepare: |_, pod| drop(pod.namespace.ip("link add eth0 type veth peer name other")),
-            words: "interface eth0 exists already in /var/run/netns/",
-        },
-        Case {
-            what: "the pod's namespace is the node's",
-            prepare: |node, pod| pod.link.netns = node.path(),
-            words: "is this process's own network namespace",
-        },
-        Case {
-            what: "the namespace is gone",
-            prepare: |_, pod| pod.link.netns = "/var/run/netns/tp-none".into(),
-            words: "open network namespace /var/run/netns/tp-none: No such file or directory",
-        },
-        Case {
-            what: "the path is no namespace",
-            prepare: |_, pod| pod.link.netns = "/dev/null".into(),
-            words: "enter network namespace /dev/null: Invalid argument",
-        },
-        Case {
-            what: "no address",
-            prepare: |_, pod| pod.link.addresses.clear(),
-            words: "has no address",
-        },
-        Case {
-            what: "an address that no pod can have",
-            prepare: |_, pod| pod.link.addresses.push(address("169.254.1.1@main")),
-            words: "169.254.1.1 cannot be a pod's address",
-        },
-        Case {
-            what: "the host's name is a device's",
-            prepare: |node, pod| {
-                drop(node.ip(&format!("link add link pad {} type macvlan", pod.link.host_name)))
-            },
-            words: "exists and is in use",
-        },
-        Case {
-            what: "the host's name is this pod's other interface",
-            prepare: |node, pod| {
-                pod.add(node);
-                pod.link.ifname = "eth1".parse().unwrap();
-            },
-            words: "exists and is in use",
-        },
-        Case {
-            what: "an address twice",
-            prepare: |_, pod| pod.link.addresses.push(pod.link.addresses[0]),
-            words: "add address 10.0.2.20/32 to eth0: ",
-        },
-        Case {
-            what: "the pod has a default route",
-            prepare: |_, pod| {
-                pod.namespace.ip("link add net1 type veth peer name other");
-                pod.namespace.ip("link set net1 up");
-                pod.namespace.ip("route add default dev net1");
-            },
-            words: "add route default via 169.254.1.1 table main dev eth0: File exists",
-        },
-        Case {
-            what: "the node has no IPv6",
-            prepare: |_, pod| pod.link.addresses.push(address("fd00::20@main")),
-            words: "add route fd00::20 table main dev eni",
-        },
-    ];
-    for Case { what, prepare, words } in cases {
+/// An ADD that must fail with these words, and change nothing on either side.
+struct Refused {
+    what: &'static str,
+    prepare: fn(&Namespace, &mut Pod),
+    words: &'static str,
+}
+
+fn refuses(cases: &[Refused]) {
+    for Refused { what, prepare, words } in cases {
         on_node(|node| {
             let mut pod = Pod::planned("sample-pod", &["10.0.2.20@2"]);
             prepare(node, &mut pod);
@@ -186,6 +120,92 @@ fn what_is_refused_changes_nothing() {
             assert_eq!((node.dump(), pod.namespace.dump()), before, "{what}");
         });
     }
+}
+
+#[test]
+fn a_namespace_that_cannot_be_a_pods_is_refused() {
+    refuses(&[
+        Refused {
+            what: "the node's",
+            prepare: |node, pod| pod.link.netns = node.path(),
+            words: "is this process's own network namespace",
+        },
+        Refused {
+            what: "gone",
+            prepare: |_, pod| pod.link.netns = "/var/run/netns/tp-none".into(),
+            words: "open network namespace /var/run/netns/tp-none: No such file or directory",
+        },
+        Refused {
+            what: "no namespace",
+            prepare: |_, pod| pod.link.netns = "/dev/null".into(),
+            words: "enter network namespace /dev/null: Invalid argument",
+        },
+    ]);
+}
+
+#[test]
+fn a_name_that_is_in_use_is_refused() {
+    refuses(&[
+        Refused {
+            what: "the pod's interface",
+            prepare: |_, pod| drop(pod.namespace.ip("link add eth0 type veth peer name other")),
+            words: "interface eth0 exists already in /var/run/netns/",
+        },
+        Refused {
+            what: "a device's of the host",
+            prepare: |node, pod| {
+                drop(node.ip(&format!("link add link pad {} type macvlan", pod.link.host_name)))
+            },
+            words: "exists and is in use",
+        },
+        Refused {
+            what: "this pod's other interface",
+            prepare: |node, pod| {
+                pod.add(node);
+                pod.link.ifname = "eth1".parse().unwrap();
+            },
+            words: "exists and is in use",
+        },
+    ]);
+}
+
+#[test]
+fn addresses_that_a_pod_cannot_have_are_refused() {
+    refuses(&[
+        Refused {
+            what: "none",
+            prepare: |_, pod| pod.link.addresses.clear(),
+            words: "has no address",
+        },
+        Refused {
+            what: "one that no pod can have",
+            prepare: |_, pod| pod.link.addresses.push(address("169.254.1.1@main")),
+            words: "169.254.1.1 cannot be a pod's address",
+        },
+        Refused {
+            what: "one twice",
+            prepare: |_, pod| pod.link.addresses.push(pod.link.addresses[0]),
+            words: "add address 10.0.2.20/32 to eth0: ",
+        },
+        Refused {
+            what: "IPv6, which the node has not",
+            prepare: |_, pod| pod.link.addresses.push(address("fd00::20@main")),
+            words: "add route fd00::20 table main dev eni",
+        },
+    ]);
+}
+
+#[test]
+fn a_pod_that_has_a_default_route_is_refused() {
+    refuses(&[Refused {
+        what: "the pod has a default route",
+        prepare: |_, pod| {
+            pod.namespace.ip("link add net1 type veth peer name other");
+            pod.namespace.ip("link set net1 up");
+            pod.namespace.ip("route add default dev net1");
+        },
+        words: "add route default via 169.254.1.1 table main dev eth0: File exists",
+    }]);
 }
 
 #[test]

@@ -121,93 +121,127 @@ fn step() -> impl Strategy<Value = Step> {
     ]
 }
 
-fn apply(
-    step: &Step,
+/// The book and the model of it, to which the same is done.
+struct Both {
+    book: Book<V4>,
+    naive: Naive,
     choice: AddressChoice,
-    dice: &mut Dice,
-    book: &mut Book<V4>,
-    naive: &mut Naive,
-) -> Result<(), TestCaseError> {
-    let n = naive.cells.len();
-    match step {
-        Step::TakeAddress(at) => {
-            let offset = at % n;
-            let expect = match naive.cells[offset] {
-                Cell::Reserved => Err(Refusal::Reserved),
-                Cell::Free => Ok(()),
-                Cell::Single | Cell::InPrefix => Err(Refusal::Held(eni(1))),
-            };
-            prop_assert_eq!(book.take_address(naive.addr(offset), eni(1)), expect.clone());
-            if expect.is_ok() {
-                naive.cells[offset] = Cell::Single;
-            }
-        }
-        Step::TakePrefix(at) => {
-            let block = at % (n / 16);
-            let taken = book.take_prefix(naive.prefix(block), eni(1)).is_ok();
-            prop_assert_eq!(taken, naive.block_is_free(block));
-            if taken {
-                naive.cells[block * 16..][..16].fill(Cell::InPrefix);
-            }
-        }
-        Step::ChooseAddress => {
-            let allowed = naive.addresses_for_all();
-            let chosen = book.choose_address(choice, eni(1), dice);
-            prop_assert_eq!(chosen.is_some(), !allowed.is_empty());
-            if let Some(addr) = chosen {
-                prop_assert!(allowed.contains(&addr));
-                prop_assert!(choice != AddressChoice::LowestFirst || addr == allowed[0]);
-                let offset = naive.offset(addr);
-                naive.cells[offset] = Cell::Single;
-            }
-        }
-        Step::ChoosePrefix => {
-            let allowed = naive.prefixes_for_all();
-            let chosen = book.choose_prefix(choice, eni(1), dice);
-            prop_assert_eq!(chosen.is_some(), !allowed.is_empty());
-            if let Some(prefix) = chosen {
-                prop_assert!(allowed.contains(&prefix));
-                let offset = naive.offset(prefix.network());
-                naive.cells[offset..][..16].fill(Cell::InPrefix);
-            }
-        }
-        Step::ReleaseAddress(at) => {
-            let offset = at % n;
-            let held = naive.cells[offset] == Cell::Single;
-            prop_assert_eq!(book.release_address(naive.addr(offset)), held);
-            if held {
-                naive.cells[offset] = Cell::Free;
-            }
-        }
-        Step::ReleasePrefix(at) => {
-            let block = at % (n / 16);
-            let held = naive.cells[block * 16 + 8] == Cell::InPrefix;
-            prop_assert_eq!(book.release_prefix(naive.prefix(block)), held);
-            if held {
-                naive.cells[block * 16..][..16].fill(Cell::Free);
-            }
-        }
-        Step::SetAside(at, len, for_prefixes) => {
-            let net = Ipv4Net::new(naive.addr(at % n), *len).unwrap().trunc();
-            let kind = match for_prefixes {
-                true => ReservationType::Prefix,
-                false => ReservationType::Explicit,
-            };
-            let overlaps = |(other, _): &(Ipv4Net, _)| other.contains(&net) || net.contains(other);
-            let fits = !naive.set_aside.iter().any(overlaps);
-            prop_assert_eq!(book.set_aside(net, kind), fits);
-            if fits {
-                naive.set_aside.push((net, kind));
-            }
-        }
-        Step::Restore(at) => {
-            if !naive.set_aside.is_empty() {
-                let (net, _) = naive.set_aside.swap_remove(at % naive.set_aside.len());
-                book.restore(net);
+    dice: Dice,
+}
+
+impl Both {
+    fn apply(&mut self, step: &Step) -> Result<(), TestCaseError> {
+        let n = self.naive.cells.len();
+        match step {
+            Step::TakeAddress(at) => self.take_address(at % n),
+            Step::TakePrefix(at) => self.take_prefix(at % (n / 16)),
+            Step::ChooseAddress => self.choose_address(),
+            Step::ChoosePrefix => self.choose_prefix(),
+            Step::ReleaseAddress(at) => self.release_address(at % n),
+            Step::ReleasePrefix(at) => self.release_prefix(at % (n / 16)),
+            Step::SetAside(at, len, for_prefixes) => self.set_aside(at % n, *len, *for_prefixes),
+            Step::Restore(at) => {
+                if !self.naive.set_aside.is_empty() {
+                    let at = at % self.naive.set_aside.len();
+                    let (net, _) = self.naive.set_aside.swap_remove(at);
+                    self.book.restore(net);
+                }
+                Ok(())
             }
         }
     }
-    Ok(())
+
+    fn take_address(&mut self, offset: usize) -> Result<(), TestCaseError> {
+        let Self { book, naive, .. } = self;
+        let expect = match naive.cells[offset] {
+            Cell::Reserved => Err(Refusal::Reserved),
+            Cell::Free => Ok(()),
+            Cell::Single | Cell::InPrefix => Err(Refusal::Held(eni(1))),
+        };
+        prop_assert_eq!(book.take_address(naive.addr(offset), eni(1)), expect.clone());
+        if expect.is_ok() {
+            naive.cells[offset] = Cell::Single;
+        }
+        Ok(())
+    }
+
+    fn take_prefix(&mut self, block: usize) -> Result<(), TestCaseError> {
+        let Self { book, naive, .. } = self;
+        let taken = book.take_prefix(naive.prefix(block), eni(1)).is_ok();
+        prop_assert_eq!(taken, naive.block_is_free(block));
+        if taken {
+            naive.cells[block * 16..][..16].fill(Cell::InPrefix);
+        }
+        Ok(())
+    }
+
+    fn choose_address(&mut self) -> Result<(), TestCaseError> {
+        let Self { book, naive, choice, dice } = self;
+        let allowed = naive.addresses_for_all();
+        let chosen = book.choose_address(*choice, eni(1), dice);
+        prop_assert_eq!(chosen.is_some(), !allowed.is_empty());
+        if let Some(addr) = chosen {
+            prop_assert!(allowed.contains(&addr));
+            prop_assert!(*choice != AddressChoice::LowestFirst || addr == allowed[0]);
+            let offset = naive.offset(addr);
+            naive.cells[offset] = Cell::Single;
+        }
+        Ok(())
+    }
+
+    fn choose_prefix(&mut self) -> Result<(), TestCaseError> {
+        let Self { book, naive, choice, dice } = self;
+        let allowed = naive.prefixes_for_all();
+        let chosen = book.choose_prefix(*choice, eni(1), dice);
+        prop_assert_eq!(chosen.is_some(), !allowed.is_empty());
+        if let Some(prefix) = chosen {
+            prop_assert!(allowed.contains(&prefix));
+            let offset = naive.offset(prefix.network());
+            naive.cells[offset..][..16].fill(Cell::InPrefix);
+        }
+        Ok(())
+    }
+
+    fn release_address(&mut self, offset: usize) -> Result<(), TestCaseError> {
+        let Self { book, naive, .. } = self;
+        let held = naive.cells[offset] == Cell::Single;
+        prop_assert_eq!(book.release_address(naive.addr(offset)), held);
+        if held {
+            naive.cells[offset] = Cell::Free;
+        }
+        Ok(())
+    }
+
+    fn release_prefix(&mut self, block: usize) -> Result<(), TestCaseError> {
+        let Self { book, naive, .. } = self;
+        let held = naive.cells[block * 16 + 8] == Cell::InPrefix;
+        prop_assert_eq!(book.release_prefix(naive.prefix(block)), held);
+        if held {
+            naive.cells[block * 16..][..16].fill(Cell::Free);
+        }
+        Ok(())
+    }
+
+    fn set_aside(
+        &mut self,
+        offset: usize,
+        len: u8,
+        for_prefixes: bool,
+    ) -> Result<(), TestCaseError> {
+        let Self { book, naive, .. } = self;
+        let net = Ipv4Net::new(naive.addr(offset), len).unwrap().trunc();
+        let kind = match for_prefixes {
+            true => ReservationType::Prefix,
+            false => ReservationType::Explicit,
+        };
+        let overlaps = |(other, _): &(Ipv4Net, _)| other.contains(&net) || net.contains(other);
+        let fits = !naive.set_aside.iter().any(overlaps);
+        prop_assert_eq!(book.set_aside(net, kind), fits);
+        if fits {
+            naive.set_aside.push((net, kind));
+        }
+        Ok(())
+    }
 }
 
 proptest! {
@@ -223,13 +257,14 @@ proptest! {
         seed in any::<u64>(),
     ) {
         let subnet = Ipv4Net::new([10, 0, 6, 0].into(), len).unwrap();
-        let (mut book, mut naive) = (Book::<V4>::new(subnet), Naive::new(subnet));
-        let mut dice = Dice::new(seed);
+        let (book, naive, dice) = (Book::<V4>::new(subnet), Naive::new(subnet), Dice::new(seed));
+        let mut both = Both { book, naive, choice, dice };
         for step in &steps {
-            apply(step, choice, &mut dice, &mut book, &mut naive)?;
-            prop_assert_eq!(book.n_free(), naive.n_free());
-            prop_assert_eq!(book.n_free_set_aside(), naive.n_free_set_aside());
+            both.apply(step)?;
+            prop_assert_eq!(both.book.n_free(), both.naive.n_free());
+            prop_assert_eq!(both.book.n_free_set_aside(), both.naive.n_free_set_aside());
         }
+        let Both { book, naive, .. } = both;
         for offset in 0..naive.cells.len() {
             let held = matches!(naive.cells[offset], Cell::Single | Cell::InPrefix);
             prop_assert_eq!(book.holder(naive.addr(offset)).is_some(), held);

@@ -1,103 +1,84 @@
 //! The Query protocol.
 
+use std::collections::BTreeSet;
+
 use futures::FutureExt;
 
 use crate::lab::{Lab, SUBNET, one_node};
 
-#[tokio::test]
-async fn what_is_not_understood_is_refused() {
+const DESCRIBE: &str = "Action=DescribeSubnets&Version=2016-11-15";
+const CREATE: &str = "Action=CreateNetworkInterface&Version=2016-11-15";
+
+/// A form, and the status, code and message of its refusal.
+type Case<'a> = (&'a str, u16, &'a str, &'a str);
+
+/// Each is refused so, in the shape that clients expect and with an id of its own.
+async fn refuses(cases: &[Case<'_>]) {
     let lab = Lab::new(&one_node("")).await;
-    let mut request_ids = std::collections::BTreeSet::new();
-    let mut check = async |form: &str, status: u16, code: &str, message: &str| {
+    let mut request_ids = BTreeSet::new();
+    for (form, status, code, message) in cases {
         let reply = lab.ec2(form).await;
         let got = (reply.status, reply.element("Code"), reply.element("Message"));
-        assert_eq!(got, (status, Some(code), Some(message)), "{form}: {}", reply.body);
+        assert_eq!(got, (*status, Some(*code), Some(*message)), "{form}: {}", reply.body);
         assert_eq!(reply.header("x-amzn-requestid"), reply.element("RequestID"), "{form}");
         assert_eq!(reply.header("content-type"), Some("text/xml;charset=UTF-8"), "{form}");
         assert!(request_ids.insert(reply.element("RequestID").map(str::to_owned)), "{form}");
-    };
-    let missing = "The request must contain the parameter";
-    let describe = "Action=DescribeSubnets&Version=2016-11-15";
-    let create = "Action=CreateNetworkInterface&Version=2016-11-15";
-    check(
-        "Action=MakeCoffee&Version=2016-11-15",
-        400,
-        "InvalidAction",
-        "The action MakeCoffee is not valid for this web service.",
-    )
+    }
+}
+
+#[tokio::test]
+async fn an_unknown_action_or_version_is_refused() {
+    let unknown = "The action MakeCoffee is not valid for this web service.";
+    let no_action = "The request is missing an action or a required parameter.";
+    let no_version = "The request must contain the parameter Version";
+    let old = "The API version 1999-01-01 is not known; use 2016-11-15.";
+    refuses(&[
+        ("Action=MakeCoffee&Version=2016-11-15", 400, "InvalidAction", unknown),
+        ("Version=2016-11-15", 400, "MissingAction", no_action),
+        ("Action=DescribeSubnets", 400, "MissingParameter", no_version),
+        ("Action=DescribeSubnets&Version=1999-01-01", 400, "NoSuchVersion", old),
+    ])
     .await;
-    check(
-        "Version=2016-11-15",
-        400,
-        "MissingAction",
-        "The request is missing an action or a required parameter.",
-    )
+}
+
+#[tokio::test]
+async fn a_parameter_too_many_or_too_few_is_refused() {
+    let twice = format!("{DESCRIBE}&SubnetId.1={SUBNET}&SubnetId.1={SUBNET}");
+    let again = "The parameter SubnetId.1 is given more than once";
+    let unknown = format!("{DESCRIBE}&Subnet.1=x");
+    let unrecognized = "The parameter Subnet.1 is not recognized";
+    let nameless = format!("{DESCRIBE}&Filter.1.Value.1=x");
+    let no_name = "The request must contain the parameter Filter.1.Name";
+    let no_subnet = "The request must contain the parameter SubnetId";
+    refuses(&[
+        (&unknown, 400, "UnknownParameter", unrecognized),
+        (&twice, 400, "MalformedQueryString", again),
+        (&nameless, 400, "MissingParameter", no_name),
+        (CREATE, 400, "MissingParameter", no_subnet),
+    ])
     .await;
-    check("Action=DescribeSubnets", 400, "MissingParameter", &format!("{missing} Version")).await;
-    check(
-        "Action=DescribeSubnets&Version=1999-01-01",
-        400,
-        "NoSuchVersion",
-        "The API version 1999-01-01 is not known; use 2016-11-15.",
-    )
+}
+
+#[tokio::test]
+async fn a_value_that_cannot_be_read_is_refused() {
+    let (form, code) = (|more: &str| format!("{DESCRIBE}&{more}"), "InvalidParameterValue");
+    let address = format!("{CREATE}&SubnetId={SUBNET}&PrivateIpAddress=10.0.2");
+    let malformed = "Invalid id: &quot;subnet-1&quot;";
+    let number = "Value (x) for parameter MaxResults is invalid. It must be an integer of 32 bits.";
+    let boolean = "Value (yes) for parameter DryRun is invalid. It must be true or false.";
+    refuses(&[
+        (&form("SubnetId.1=subnet-1"), 400, "InvalidSubnetID.Malformed", malformed),
+        (&form("MaxResults=x"), 400, code, number),
+        (&form("DryRun=yes"), 400, code, boolean),
+        (&address, 400, code, "invalid value for parameter address: 10.0.2"),
+    ])
     .await;
-    check(
-        &format!("{describe}&Subnet.1=x"),
-        400,
-        "UnknownParameter",
-        "The parameter Subnet.1 is not recognized",
-    )
-    .await;
-    check(
-        &format!("{describe}&Filter.1.Value.1=x"),
-        400,
-        "MissingParameter",
-        &format!("{missing} Filter.1.Name"),
-    )
-    .await;
-    check(
-        &format!("{describe}&SubnetId.1=subnet-1"),
-        400,
-        "InvalidSubnetID.Malformed",
-        "Invalid id: &quot;subnet-1&quot;",
-    )
-    .await;
-    check(
-        &format!("{describe}&MaxResults=x"),
-        400,
-        "InvalidParameterValue",
-        "Value (x) for parameter MaxResults is invalid. It must be an integer of 32 bits.",
-    )
-    .await;
-    check(
-        &format!("{describe}&DryRun=yes"),
-        400,
-        "InvalidParameterValue",
-        "Value (yes) for parameter DryRun is invalid. It must be true or false.",
-    )
-    .await;
-    check(
-        &format!("{describe}&DryRun=true"),
-        412,
-        "DryRunOperation",
-        "Request would have succeeded, but DryRun flag is set.",
-    )
-    .await;
-    check(create, 400, "MissingParameter", &format!("{missing} SubnetId")).await;
-    check(
-        &format!("{create}&SubnetId={SUBNET}&PrivateIpAddress=10.0.2"),
-        400,
-        "InvalidParameterValue",
-        "invalid value for parameter address: 10.0.2",
-    )
-    .await;
-    check(
-        &format!("{describe}&SubnetId.1={SUBNET}&SubnetId.1={SUBNET}"),
-        400,
-        "MalformedQueryString",
-        "The parameter SubnetId.1 is given more than once",
-    )
-    .await;
+}
+
+#[tokio::test]
+async fn a_dry_run_is_answered_as_ec2_does() {
+    let message = "Request would have succeeded, but DryRun flag is set.";
+    refuses(&[(&format!("{DESCRIBE}&DryRun=true"), 412, "DryRunOperation", message)]).await;
 }
 
 #[tokio::test]
