@@ -17,7 +17,7 @@ export TIDEPOOL_CNI := $(CARGO_TARGET_DIR)/$(CNI_TARGET)/cni/aws-cni
 
 say := @printf '\n\033[1m==> %s\033[0m\n'
 
-.PHONY: help demo test soak bench lint deny build plugin deps deps-demo clean-cache
+.PHONY: help demo test soak upgrade bench lint deny build plugin deps deps-demo clean-cache
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | column -t -s "$$(printf '\t')"
@@ -43,6 +43,15 @@ soak: deps plugin ## fuzzing, a million random histories, a day of pods: SOAK=2 
 	cargo build --workspace
 	$(say) "soak: about $(SOAK) times forty minutes"
 	@scripts/soak $(SOAK) $(SEED)
+
+# Any commit, branch or tag; by default the last whose record on disk is of another version.
+FROM ?= $(shell git log -1 --format=%h^ -G'^const VERSION: u32' -- crates/agent/src/state/line.rs)
+
+upgrade: deps-demo plugin ## a node goes from an earlier build to this one and back, under 200 pods: FROM=… for its commit
+	$(say) "build: debug profile"
+	cargo build --workspace
+	$(say) "upgrade: from $(FROM), and back; some minutes, more if that is yet to be built"
+	@CACHE=$(CACHE) scripts/upgrade $(FROM)
 
 bench: deps-demo plugin ## what deciding and the whole path cost: time, EC2 calls, memory, sizes (release profile)
 	$(say) "build: release profile"

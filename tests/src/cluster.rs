@@ -1,7 +1,7 @@
 //! A VPC with nodes: `vpc-sim` with its fabric and, on each instance, `ipamd`, the plugin, our
 //! conflist and what starts the plugin: a container runtime, or just us.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::{Ipv4Addr, Ipv6Addr};
 use std::panic::AssertUnwindSafe;
 use std::path::{Path, PathBuf};
@@ -17,13 +17,9 @@ use tokio::net::UnixStream;
 use tonic::transport::Endpoint;
 
 use crate::containerd::{Containerd, Sandbox};
+use crate::install::{Build, install};
 use crate::process::{Process, eventually, in_netns, output, program};
 use crate::sim::{EC2_IN_FABRIC, Sim};
-
-/// Chained and loopback plugins of the Debian package `containernetworking-plugins`.
-const DEBIAN_PLUGINS: &str = "/usr/lib/cni";
-/// What containerd runs for `lo`, and what our conflist chains.
-const BORROWED_PLUGINS: [&str; 2] = ["loopback", "portmap"];
 
 /// What switches pods to IPv6.
 pub const IPV6_SETTINGS: [(&str, &str); 3] =
@@ -39,6 +35,8 @@ pub struct NodeSpec {
     pub instance_type: &'static str,
     /// The daemon's settings beside those that place its files.
     pub settings: BTreeMap<&'static str, String>,
+    /// What it starts with, instead of this checkout's.
+    pub build: Option<Build>,
 }
 
 /// A cluster to be.
@@ -96,6 +94,8 @@ pub struct NodeOf<R> {
     /// The primary ENI's IPv6 address, if the nodes have IPv6.
     pub ipv6_address: Option<Ipv6Addr>,
     ipamd: Option<Process>,
+    /// Of the daemons that are started from now on.
+    program: PathBuf,
     dir: PathBuf,
     settings: BTreeMap<&'static str, String>,
 }
@@ -110,7 +110,7 @@ impl Spec {
         settings: &[(&'static str, &str)],
     ) -> Self {
         let settings = settings.iter().map(|(key, value)| (*key, (*value).to_owned())).collect();
-        let node = NodeSpec { instance_type, settings };
+        let node = NodeSpec { instance_type, settings, build: None };
         let name = format!("{name}{}", std::process::id());
         let nodes = vec![node; count];
         let (used, switches) = (vec![], json!({}));
@@ -199,7 +199,7 @@ impl<R: Runtime> ClusterOf<R> {
         let mut cluster = Self { sim, nodes: vec![], dir };
         for (index, node) in spec.nodes.iter().enumerate() {
             let dir = cluster.dir.join(format!("n{index}"));
-            match NodeOf::up(spec, index, dir, node.settings.clone()).await {
+            match NodeOf::up(spec, index, dir, node).await {
                 Ok(node) => cluster.nodes.push(node),
                 Err(error) => {
                     cluster.down().await.ok();
@@ -236,18 +236,23 @@ fn remove(dir: &Path) -> Result<()> {
 }
 
 impl<R: Runtime> NodeOf<R> {
-    async fn up(
-        spec: &Spec,
-        index: usize,
-        dir: PathBuf,
-        settings: BTreeMap<&'static str, String>,
-    ) -> Result<Self> {
+    async fn up(spec: &Spec, index: usize, dir: PathBuf, node: &NodeSpec) -> Result<Self> {
         let (address, ipv6_address) = (Spec::address(index), spec.ipv6_address(index));
         let netns = spec.netns(index);
         std::fs::create_dir_all(&dir).with_context(|| format!("make {}", dir.display()))?;
-        install(&dir)?;
+        let build = node.build.clone().map_or_else(Build::this, Ok)?;
+        install(&build, &dir)?;
         let runtime = R::start(&dir, &netns).await?;
-        let mut node = Self { netns, runtime, address, ipv6_address, ipamd: None, dir, settings };
+        let mut node = Self {
+            netns,
+            runtime,
+            address,
+            ipv6_address,
+            ipamd: None,
+            program: build.ipamd,
+            dir,
+            settings: node.settings.clone(),
+        };
         if node.ipv6_address.is_some() {
             eventually("booted node", crate::process::PATIENCE, || node.booted()).await?;
         }
@@ -266,6 +271,21 @@ impl<R: Runtime> NodeOf<R> {
         let tentative = output(in_netns(&self.netns, "ip").args(words)).await?;
         ensure!(tentative.is_empty(), "not in use yet: {tentative}");
         Ok(())
+    }
+
+    /// The daemons that are started from now on are of `build`.
+    pub fn install_ipamd(&mut self, build: &Build) {
+        self.program.clone_from(&build.ipamd);
+    }
+
+    /// Puts the plugin of `build` in the place of the one there, as an installer does: what runs of that
+    /// goes on.
+    ///
+    /// # Errors
+    ///
+    /// If it cannot be copied.
+    pub fn install_plugin(&self, build: &Build) -> Result<()> {
+        crate::install::install_plugin(build, &self.dir)
     }
 
     /// Changes the settings of the daemons that are started from now on.
@@ -299,7 +319,7 @@ impl<R: Runtime> NodeOf<R> {
     }
 
     fn spawn_ipamd(&self) -> Result<Process> {
-        let mut command = in_netns(&self.netns, program("ipamd")?);
+        let mut command = in_netns(&self.netns, &self.program);
         command
             .arg("run")
             .env_clear()
@@ -429,6 +449,30 @@ impl<R: Runtime> NodeOf<R> {
             .into_inner())
     }
 
+    /// The containers that have an address by the daemon's word, each with it.
+    ///
+    /// # Errors
+    ///
+    /// If it does not answer.
+    pub async fn held(&self) -> Result<BTreeSet<(String, String)>> {
+        let held = self.view().await?.pods.into_iter().map(|pod| {
+            let container = pod.attachment.unwrap_or_default().container_id;
+            (container, pod.address.unwrap_or_default().address)
+        });
+        Ok(held.collect())
+    }
+
+    /// The files of DELs that the plugin could not deliver.
+    ///
+    /// # Errors
+    ///
+    /// If they cannot be listed.
+    pub fn pending_dels(&self) -> Result<Vec<PathBuf>> {
+        let directory = proto::pending::directory(&self.socket());
+        let Ok(entries) = std::fs::read_dir(directory) else { return Ok(vec![]) };
+        entries.map(|entry| Ok(entry?.path())).collect()
+    }
+
     async fn ready(&self) -> Result<()> {
         let mut client = self.client().await?;
         let request = ReadyRequest { client_version: proto::VERSION.to_owned() };
@@ -499,36 +543,6 @@ impl Node {
             .try_collect()
             .await
     }
-}
-
-/// Puts our plugin, the borrowed ones and our conflist where the runtime looks for them.
-fn install(dir: &Path) -> Result<()> {
-    let (bin, conf) = (Containerd::cni_bin(dir), Containerd::cni_conf(dir));
-    for part in [&bin, &conf] {
-        std::fs::create_dir_all(part).with_context(|| format!("make {}", part.display()))?;
-    }
-    let plugin = match std::env::var_os("TIDEPOOL_CNI") {
-        Some(shipped) => PathBuf::from(shipped),
-        None => program("aws-cni")?,
-    };
-    let copy = |from: PathBuf, name: &str| {
-        std::fs::copy(&from, bin.join(name)).with_context(|| format!("copy {}", from.display()))
-    };
-    copy(plugin, "aws-cni")?;
-    for name in BORROWED_PLUGINS {
-        copy(Path::new(DEBIAN_PLUGINS).join(name), name)?;
-    }
-    std::fs::write(conf.join("10-aws.conflist"), conflist(dir)?).context("write the conflist")
-}
-
-/// The shipped conflist with this node's socket and log file.
-fn conflist(dir: &Path) -> Result<String> {
-    let shipped = include_str!("../../deploy/10-aws.conflist");
-    let mut list: Value = serde_json::from_str(shipped).context("read the conflist")?;
-    let ours = &mut list["plugins"][0];
-    ours["ipamdSocket"] = dir.join("ipamd.sock").display().to_string().into();
-    ours["pluginLogFile"] = dir.join("plugin.log").display().to_string().into();
-    Ok(list.to_string())
 }
 
 async fn connect(socket: &Path) -> Result<IpamClient<tonic::transport::Channel>> {

@@ -8,6 +8,8 @@ pub mod cluster;
 pub mod containerd;
 pub mod exec;
 pub mod image;
+pub mod install;
+pub mod pings;
 pub mod process;
 pub mod scrape;
 pub mod sim;

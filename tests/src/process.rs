@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
 use tokio::process::{Child, Command};
+use tokio::signal::unix::{SignalKind, signal};
 use tokio::time::Instant;
 
 /// How long a daemon may take to come up or to end.
@@ -148,6 +149,20 @@ pub async fn eventually<T, F: Future<Output = Result<T>>>(
             }
             Err(_) => tokio::time::sleep(Duration::from_millis(20)).await,
         }
+    }
+}
+
+/// Waits for Ctrl-C or SIGTERM, which end nothing from now on.
+///
+/// # Errors
+///
+/// That it came, or that it cannot be waited for.
+pub async fn interrupted<T>() -> Result<T> {
+    let mut terminate = signal(SignalKind::terminate()).context("listen for SIGTERM")?;
+    let mut interrupt = signal(SignalKind::interrupt()).context("listen for Ctrl-C")?;
+    tokio::select! {
+        _ = terminate.recv() => bail!("interrupted by SIGTERM"),
+        _ = interrupt.recv() => bail!("interrupted"),
     }
 }
 

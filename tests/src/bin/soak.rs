@@ -9,15 +9,14 @@ use std::process::ExitCode;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, anyhow, bail, ensure};
+use anyhow::{Context, Result, bail, ensure};
 use futures::future::try_join_all;
 use proto::v1::add_reply::Outcome;
 use proto::v1::{AddRequest, Attachment, DelRequest};
 use tests::cluster::Spec;
 use tests::exec::{ExecCluster, ExecNode, Pod};
-use tests::process::{PATIENCE, eventually};
+use tests::process::{PATIENCE, eventually, interrupted};
 use tests::steady::{Bound, Figure};
-use tokio::signal::unix::{SignalKind, signal};
 
 /// One a second for a day.
 const DAY: usize = 86_400;
@@ -66,15 +65,12 @@ async fn run() -> Result<()> {
 }
 
 async fn soak(cluster: &ExecCluster, n_pairs: usize) -> Result<()> {
-    let mut terminate = signal(SignalKind::terminate()).context("listen for SIGTERM")?;
-    let mut interrupt = signal(SignalKind::interrupt()).context("listen for Ctrl-C")?;
     let (start, load) = (Instant::now(), Load::new(&cluster.nodes[0], n_pairs));
     let mut figures = Figures::new();
     let ended = tokio::select! {
         done = load.run() => done,
         failed = figures.watch(cluster, &load) => failed,
-        _ = interrupt.recv() => Err(anyhow!("interrupted")),
-        _ = terminate.recv() => Err(anyhow!("interrupted")),
+        interrupted = interrupted() => interrupted,
     };
     let (done, took) = (load.done(), start.elapsed().as_secs_f64());
     println!("{done} pairs of ADD and DEL in {took:.0} s, peaks by quarter:");

@@ -3,7 +3,6 @@
 //! afterwards record, kernel and EC2 agree, no ENI and no address is left over, and no two pods share one.
 
 mod daemon;
-mod pings;
 pub(crate) mod plugin;
 mod record;
 
@@ -14,9 +13,9 @@ use std::time::Duration;
 use anyhow::{Context, Result, ensure};
 use tests::cluster::Spec;
 use tests::exec::{ExecCluster, ExecNode, Pod};
+use tests::pings::Pings;
 use tests::process::{eventually, program};
 
-use self::pings::Pings;
 use crate::all_reachable;
 
 /// Until everything is as it should be after a crash.
@@ -65,11 +64,7 @@ pub(crate) async fn all_is_well(cluster: &ExecCluster, pods: &[Pod]) -> Result<(
     let ips: BTreeSet<_> = pods.iter().map(|pod| &pod.ip).collect();
     ensure!(ips.len() == pods.len(), "an address is given twice: {pods:?}");
     eventually("pods on record", RECOVERY, async || {
-        let held = node.view().await?.pods.into_iter().map(|pod| {
-            let address = pod.address.unwrap_or_default().address;
-            (pod.attachment.unwrap_or_default().container_id, address)
-        });
-        let held: BTreeSet<_> = held.collect();
+        let held = node.held().await?;
         ensure!(held == expected, "on record: {held:?}, running: {expected:?}");
         Ok(())
     })
@@ -88,9 +83,9 @@ pub(crate) async fn with_pods(
     ExecCluster::with(spec, async |cluster| {
         let steady = cluster.nodes[0].runtime.run_all("steady", n_pods).await?;
         all_is_well(cluster, &steady).await.context("before")?;
-        let pings = Pings::start(&cluster.nodes[0], &steady)?;
+        let pings = Pings::start(&cluster.nodes[0], &steady).await?;
         body(cluster, &steady).await?;
-        pings.none_is_lost().await
+        pings.none_is_lost().await.map(|_| ())
     })
     .await
 }

@@ -5,18 +5,30 @@ use std::process::Stdio;
 
 use anyhow::{Context, Result, ensure};
 use rustix::process::{Pid, Signal, kill_process};
-use tests::exec::{ExecNode, Pod};
 use tokio::process::{Child, Command};
+
+use crate::exec::{ExecNode, Pod};
+use crate::process::{in_netns, output};
 
 /// The VPC's router, for which the fabric answers.
 const ROUTER: &str = "10.0.0.1";
 
-/// Running pings, each with a word on it. Dropping them ends them.
-pub(super) struct Pings(Vec<(String, Child)>);
+/// Running pings, ten a second each. Dropping them ends them.
+#[derive(Debug)]
+pub struct Pings(Vec<(String, Child)>);
 
 impl Pings {
-    /// From the node to each of `pods`, and from each to the router, by way of its ENI.
-    pub(super) fn start(node: &ExecNode, pods: &[Pod]) -> Result<Self> {
+    /// From the node to each of `pods`, which are on IPv4, and from each to the router, by way of its
+    /// ENI.
+    ///
+    /// # Errors
+    ///
+    /// If one cannot be started.
+    pub async fn start(node: &ExecNode, pods: &[Pod]) -> Result<Self> {
+        // Sockets that are for echoes alone get their own. A raw one gets a copy of every answer that the
+        // node gets, and loses some of hundreds of pings' while its process waits for its turn.
+        let group = "net.ipv4.ping_group_range=0 0";
+        output(in_netns(&node.netns, "sysctl").args(["-q", "-w", group])).await?;
         let node_ns = format!("/run/netns/{}", node.netns);
         let mut pings = vec![];
         for pod in pods {
@@ -30,8 +42,13 @@ impl Pings {
         Ok(Self(pings))
     }
 
-    /// Ends the pings. The last of each may still have been on its way.
-    pub(super) async fn none_is_lost(self) -> Result<()> {
+    /// Ends the pings and tells how many were answered. The last of each may still have been on its way.
+    ///
+    /// # Errors
+    ///
+    /// If another has not been answered; the error shows what ping has printed.
+    pub async fn none_is_lost(self) -> Result<usize> {
+        let mut n_answered = 0;
         for (what, ping) in self.0 {
             let pid = i32::try_from(ping.id().context("a ping has ended")?)?;
             kill_process(Pid::from_raw(pid).context("pid 0")?, Signal::INT)?;
@@ -42,8 +59,9 @@ impl Pings {
             let n = answered.len();
             let no_gap = answered.last() == Some(&n) && answered.first() == Some(&1);
             ensure!(n > 0 && no_gap && n + 1 >= n_sent, "{what}: {n} of {n_sent} pings: {text}");
+            n_answered += n;
         }
-        Ok(())
+        Ok(n_answered)
     }
 }
 
