@@ -145,7 +145,7 @@ impl Exec {
     ///
     /// A [`Refusal`] if the plugin fails.
     pub async fn add(&self, pod: &Pod) -> Result<String> {
-        added(self.start_verb("ADD", pod).await?.wait_with_output().await?)
+        address(&self.call("ADD", Some(pod), json!({})).await?)
     }
 
     /// DEL; the pod's namespace stays.
@@ -154,7 +154,7 @@ impl Exec {
     ///
     /// A [`Refusal`] if the plugin fails.
     pub async fn del(&self, pod: &Pod) -> Result<()> {
-        read(self.start_verb("DEL", pod).await?.wait_with_output().await?).map(|_| ())
+        self.call("DEL", Some(pod), json!({})).await.map(|_| ())
     }
 
     /// DEL, and the pod's namespace goes.
@@ -190,9 +190,18 @@ impl Exec {
             "interfaces": [{"name": "eth0", "sandbox": pod.netns}],
             "ips": [{"interface": 0, "address": format!("{}/32", pod.ip)}],
         });
-        let command = self.call("CHECK", pod, self.plugin());
-        let child = self.start(command, json!({"prevResult": result})).await?;
-        read(child.wait_with_output().await?).map(|_| ())
+        self.call("CHECK", Some(pod), json!({"prevResult": result})).await.map(|_| ())
+    }
+
+    /// Any verb, for the `eth0` of a pod where one is given: runs the plugin with our entry of the conflist,
+    /// in which the keys of `conf` are set, and gives its result, null where the verb has none.
+    ///
+    /// # Errors
+    ///
+    /// A [`Refusal`] if the plugin fails.
+    pub async fn call(&self, verb: &str, pod: Option<&Pod>, conf: Value) -> Result<Value> {
+        let child = self.start(self.command(verb, pod, self.plugin()), conf).await?;
+        read(child.wait_with_output().await?)
     }
 
     /// Starts the plugin for the pod's `eth0` and leaves it running.
@@ -201,7 +210,7 @@ impl Exec {
     ///
     /// If it cannot be started.
     pub async fn start_verb(&self, verb: &str, pod: &Pod) -> Result<Child> {
-        self.start(self.call(verb, pod, self.plugin()), json!({})).await
+        self.start(self.command(verb, Some(pod), self.plugin()), json!({})).await
     }
 
     /// As [`Self::start_verb`], with a plugin that is killed or stopped at its first pass through
@@ -217,11 +226,7 @@ impl Exec {
         point: &str,
         order: failpoint::Order,
     ) -> Result<Child> {
-        let points = self.dir.join("fail-points-of-the-plugin").join(&pod.name);
-        failpoint::arm(&points, point, order, 1).with_context(|| format!("arm {point}"))?;
-        let mut command = self.call(verb, pod, program("aws-cni")?);
-        command.env(failpoint::VARIABLE, points);
-        self.start(command, json!({})).await
+        self.start_armed(verb, Some(pod), json!({}), point, order).await
     }
 
     /// GC: these pods are all that there are.
@@ -230,9 +235,7 @@ impl Exec {
     ///
     /// A [`Refusal`] if the plugin fails.
     pub async fn gc(&self, valid: &[Pod]) -> Result<()> {
-        let command = self.verb("GC", self.plugin());
-        let child = self.start(command, only(valid)).await?;
-        read(child.wait_with_output().await?).map(|_| ())
+        self.call("GC", None, only(valid)).await.map(|_| ())
     }
 
     /// GC by a plugin that is killed or stopped as in [`Self::start_verb_armed`].
@@ -246,33 +249,39 @@ impl Exec {
         point: &str,
         order: failpoint::Order,
     ) -> Result<Child> {
-        let points = self.dir.join("fail-points-of-the-plugin/gc");
+        self.start_armed("GC", None, only(valid), point, order).await
+    }
+
+    async fn start_armed(
+        &self,
+        verb: &str,
+        pod: Option<&Pod>,
+        conf: Value,
+        point: &str,
+        order: failpoint::Order,
+    ) -> Result<Child> {
+        let of = pod.map_or("gc", |pod| &pod.name);
+        let points = self.dir.join("fail-points-of-the-plugin").join(of);
         failpoint::arm(&points, point, order, 1).with_context(|| format!("arm {point}"))?;
-        let mut command = self.verb("GC", program("aws-cni")?);
+        let mut command = self.command(verb, pod, program("aws-cni")?);
         command.env(failpoint::VARIABLE, points);
-        self.start(command, only(valid)).await
+        self.start(command, conf).await
     }
 
     fn plugin(&self) -> PathBuf {
         Containerd::cni_bin(&self.dir).join("aws-cni")
     }
 
-    fn verb(&self, verb: &str, plugin: PathBuf) -> Command {
+    fn command(&self, verb: &str, pod: Option<&Pod>, plugin: PathBuf) -> Command {
         let mut command = in_netns(&self.netns, plugin);
         command.env_clear().env("CNI_COMMAND", verb);
         command.env("CNI_PATH", Containerd::cni_bin(&self.dir));
-        command
-    }
-
-    fn call(&self, verb: &str, pod: &Pod, plugin: PathBuf) -> Command {
-        let name = pod.name.split('_').next().unwrap_or_default();
-        let args = format!("IgnoreUnknown=1;K8S_POD_NAMESPACE=default;K8S_POD_NAME={name}");
-        let mut command = self.verb(verb, plugin);
-        command
-            .env("CNI_CONTAINERID", &pod.name)
-            .env("CNI_NETNS", &pod.netns)
-            .env("CNI_IFNAME", "eth0")
-            .env("CNI_ARGS", args);
+        if let Some(pod) = pod {
+            let name = pod.name.split('_').next().unwrap_or_default();
+            let args = format!("IgnoreUnknown=1;K8S_POD_NAMESPACE=default;K8S_POD_NAME={name}");
+            command.env("CNI_CONTAINERID", &pod.name).env("CNI_NETNS", &pod.netns);
+            command.env("CNI_IFNAME", "eth0").env("CNI_ARGS", args);
+        }
         command
     }
 
@@ -317,7 +326,15 @@ fn only(valid: &[Pod]) -> Value {
 ///
 /// A [`Refusal`] if it has printed that.
 pub fn added(out: Output) -> Result<String> {
-    let result = read(out)?;
+    address(&read(out)?)
+}
+
+/// The address in the result of an ADD.
+///
+/// # Errors
+///
+/// If there is none.
+pub fn address(result: &Value) -> Result<String> {
     let address = result["ips"][0]["address"].as_str().context("a result without address")?;
     let (address, _length) = address.split_once('/').context("an address without length")?;
     Ok(address.to_owned())

@@ -11,6 +11,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
+use failpoint::Order;
 use tests::cluster::Spec;
 use tests::exec::{ExecCluster, ExecNode, Pod};
 use tests::pings::Pings;
@@ -88,6 +89,32 @@ pub(crate) async fn with_pods(
         pings.none_is_lost().await.map(|_| ())
     })
     .await
+}
+
+/// `body` at each of `points`, on one node with `n_pods` that are pinged; after each, these are as before.
+async fn at_each(
+    spec: Spec,
+    n_pods: usize,
+    points: &[&str],
+    body: impl AsyncFn(&mut ExecNode, &[Pod], &str) -> Result<()>,
+) -> Result<()> {
+    with_pods(spec, n_pods, async |cluster, steady| {
+        for point in points {
+            body(&mut cluster.nodes[0], steady, point)
+                .await
+                .with_context(|| format!("at {point}"))?;
+            all_is_well(cluster, steady).await.with_context(|| format!("after {point}"))?;
+        }
+        Ok(())
+    })
+    .await
+}
+
+/// A daemon starts and dies at `point`; the next one lives.
+async fn dies_as_it_starts(node: &mut ExecNode, point: &str) -> Result<()> {
+    node.arm(point, Order::Kill)?;
+    node.start_ipamd_to_die().await?;
+    node.start_ipamd().await
 }
 
 /// What ships has neither the points nor their variable, whatever its environment says.

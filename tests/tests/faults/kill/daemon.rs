@@ -7,7 +7,7 @@ use tests::cluster::Spec;
 use tests::exec::{ExecCluster, ExecNode, Pod};
 use tests::process::{PATIENCE, eventually};
 
-use super::{Size, all_is_well, quick, size, until_size, with_pods};
+use super::{Size, all_is_well, at_each, dies_as_it_starts, quick, size, until_size, with_pods};
 use crate::{end_burst, start_burst};
 
 /// Passed when pods come for which another ENI is needed.
@@ -198,42 +198,29 @@ async fn a_daemon_killed_again_as_it_recovers_loses_nothing() -> Result<()> {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_daemon_killed_at_any_step_of_its_start_loses_nothing() -> Result<()> {
-    with_pods(quick("kgs", &[]), 6, async |cluster, steady| {
-        for point in START {
-            let node = &mut cluster.nodes[0];
-            node.kill_ipamd().await?;
-            node.arm(point, Order::Kill)?;
-            node.start_ipamd_to_die().await.with_context(|| format!("at {point}"))?;
-            node.start_ipamd().await?;
-            all_is_well(cluster, steady).await.with_context(|| format!("after {point}"))?;
-        }
-        Ok(())
+    at_each(quick("kgs", &[]), 6, START, async |node, _, point| {
+        node.kill_ipamd().await?;
+        dies_as_it_starts(node, point).await
     })
     .await
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_daemon_killed_at_a_gc_or_at_a_del_left_on_disk_loses_nothing() -> Result<()> {
-    with_pods(quick("kga", &[]), 2, async |cluster, steady| {
-        for point in ASKED {
-            let node = &mut cluster.nodes[0];
-            let gone = node.runtime.run("gone").await?;
-            if *point == "replying-gc" {
-                node.arm(point, Order::Kill)?;
-                ensure!(node.runtime.gc(steady).await.is_err(), "a GC without an answer");
-                node.ipamd_dies().await?;
-                // As the plugin has taken nothing down.
-                node.runtime.remove(&gone).await?;
-            } else {
-                node.kill_ipamd().await?;
-                node.runtime.remove(&gone).await?;
-                node.arm(point, Order::Kill)?;
-                node.start_ipamd_to_die().await.with_context(|| format!("at {point}"))?;
-            }
-            node.start_ipamd().await?;
-            all_is_well(cluster, steady).await.with_context(|| format!("after {point}"))?;
+    at_each(quick("kga", &[]), 2, ASKED, async |node, steady, point| {
+        let gone = node.runtime.run("gone").await?;
+        if point == "replying-gc" {
+            node.arm(point, Order::Kill)?;
+            ensure!(node.runtime.gc(steady).await.is_err(), "a GC without an answer");
+            node.ipamd_dies().await?;
+            // As the plugin has taken nothing down.
+            node.runtime.remove(&gone).await?;
+            node.start_ipamd().await
+        } else {
+            node.kill_ipamd().await?;
+            node.runtime.remove(&gone).await?;
+            dies_as_it_starts(node, point).await
         }
-        Ok(())
     })
     .await
 }

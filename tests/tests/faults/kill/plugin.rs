@@ -9,7 +9,7 @@ use tests::exec::{ExecNode, Pod};
 use tests::process::{PATIENCE, eventually};
 use tokio::process::Child;
 
-use super::{all_is_well, quick, with_pods};
+use super::{all_is_well, at_each, quick, with_pods};
 use crate::add_again;
 
 pub(crate) const ADD: &[&str] = &[
@@ -81,15 +81,10 @@ async fn an_add_killed_at_any_step_leaves_nothing() -> Result<()> {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_del_killed_at_any_step_is_done_by_the_next() -> Result<()> {
-    with_pods(quick("kpd", &[]), 2, async |cluster, steady| {
-        for point in DEL {
-            let node = &cluster.nodes[0];
-            let pod = node.runtime.run("p").await?;
-            killed(node, "DEL", &pod, point).await?;
-            node.runtime.remove(&pod).await?;
-            all_is_well(cluster, steady).await.with_context(|| format!("after {point}"))?;
-        }
-        Ok(())
+    at_each(quick("kpd", &[]), 2, DEL, async |node, _, point| {
+        let pod = node.runtime.run("p").await?;
+        killed(node, "DEL", &pod, point).await?;
+        node.runtime.remove(&pod).await
     })
     .await
 }

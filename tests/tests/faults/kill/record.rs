@@ -8,7 +8,7 @@ use tests::cluster::Spec;
 use tests::exec::{ExecCluster, ExecNode};
 use tests::process::{PATIENCE, eventually, in_netns, output};
 
-use super::{QUICK, all_is_well, quick, with_pods};
+use super::{QUICK, all_is_well, at_each, dies_as_it_starts, quick};
 
 /// What a record notes first in a boot.
 pub(super) const BOOTED: &[&str] = &["unwritten-booted", "written-booted", "synced-booted"];
@@ -30,9 +30,7 @@ async fn a_daemon_killed_with_its_first_words_on_record_starts_again() -> Result
                     std::fs::remove_file(entry.path())?;
                 }
             }
-            node.arm(point, Order::Kill)?;
-            node.start_ipamd_to_die().await.with_context(|| format!("at {point}"))?;
-            node.start_ipamd().await?;
+            dies_as_it_starts(node, point).await.with_context(|| format!("at {point}"))?;
             let pods = node.runtime.run_all("p", 6).await?;
             all_is_well(cluster, &pods).await.with_context(|| format!("after {point}"))?;
             cluster.nodes[0].runtime.remove_all(&pods).await?;
@@ -58,25 +56,20 @@ async fn until_quarantined(node: &ExecNode, n: u64) -> Result<()> {
 /// A free address is routed to a link of which nobody knows anything, until that goes.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_daemon_killed_as_it_ends_a_quarantine_loses_no_address() -> Result<()> {
-    with_pods(quick("krr", &[]), 2, async |cluster, steady| {
-        for point in RESTING {
-            let node = &mut cluster.nodes[0];
-            let gone = node.runtime.run("gone").await?;
-            node.runtime.remove(&gone).await?;
-            ip(node, "link add strange type veth peer name stranger").await?;
-            ip(node, "link set strange up").await?;
-            ip(node, &format!("route add {} dev strange", gone.ip)).await?;
-            node.kill_ipamd().await?;
-            node.start_ipamd().await?;
-            until_quarantined(node, 1).await?;
-            node.arm(point, Order::Kill)?;
-            ip(node, "link del strange").await?;
-            node.ipamd_dies().await.with_context(|| format!("at {point}"))?;
-            node.start_ipamd().await?;
-            until_quarantined(node, 0).await?;
-            all_is_well(cluster, steady).await.with_context(|| format!("after {point}"))?;
-        }
-        Ok(())
+    at_each(quick("krr", &[]), 2, RESTING, async |node, _, point| {
+        let gone = node.runtime.run("gone").await?;
+        node.runtime.remove(&gone).await?;
+        ip(node, "link add strange type veth peer name stranger").await?;
+        ip(node, "link set strange up").await?;
+        ip(node, &format!("route add {} dev strange", gone.ip)).await?;
+        node.kill_ipamd().await?;
+        node.start_ipamd().await?;
+        until_quarantined(node, 1).await?;
+        node.arm(point, Order::Kill)?;
+        ip(node, "link del strange").await?;
+        node.ipamd_dies().await?;
+        node.start_ipamd().await?;
+        until_quarantined(node, 0).await
     })
     .await
 }
@@ -96,9 +89,7 @@ async fn a_daemon_killed_at_the_call_for_an_ipv6_prefix_holds_one_in_the_end() -
             let parameters = [("NetworkInterfaceId", id), ("Ipv6Prefix.1", prefix)];
             cluster.sim.ec2("UnassignIpv6Addresses", &parameters).await?;
             let node = &mut cluster.nodes[0];
-            node.arm(point, Order::Kill)?;
-            node.start_ipamd_to_die().await.with_context(|| format!("at {point}"))?;
-            node.start_ipamd().await?;
+            dies_as_it_starts(node, point).await.with_context(|| format!("at {point}"))?;
             let pod = node.runtime.run("p").await?;
             all_is_well(cluster, std::slice::from_ref(&pod)).await?;
             cluster.nodes[0].runtime.remove(&pod).await?;
@@ -148,17 +139,13 @@ async fn a_daemon_killed_as_it_shortens_its_log_loses_nothing() -> Result<()> {
         ("TIDEPOOL_MAX_PODS", "110"),
         ("IP_COOLDOWN_PERIOD", "0"),
     ];
-    with_pods(quick("krl", &settings), 4, async |cluster, steady| {
-        for point in ["snapshot-written", "snapshot-renamed"] {
-            let node = &mut cluster.nodes[0];
-            node.arm(point, Order::Kill)?;
-            wear_out(node).await?;
-            node.ipamd_dies().await.with_context(|| format!("at {point}"))?;
-            node.start_ipamd().await?;
-            node.runtime.gc(steady).await?;
-            all_is_well(cluster, steady).await.with_context(|| format!("after {point}"))?;
-        }
-        Ok(())
+    let points = ["snapshot-written", "snapshot-renamed"];
+    at_each(quick("krl", &settings), 4, &points, async |node, steady, point| {
+        node.arm(point, Order::Kill)?;
+        wear_out(node).await?;
+        node.ipamd_dies().await?;
+        node.start_ipamd().await?;
+        node.runtime.gc(steady).await
     })
     .await
 }

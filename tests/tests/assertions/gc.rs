@@ -1,0 +1,115 @@
+//! GC takes the dead, and nobody else.
+
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, ensure};
+use serde_json::json;
+use tests::books::kernel;
+use tests::cluster::Spec;
+use tests::exec::{ExecCluster, ExecNode, Pod};
+use tests::process::{PATIENCE, eventually};
+
+use crate::add::held_up;
+use crate::{NETWORK, call, check, connect, connect_to, gc, host, refused, spec, until_held};
+
+const ASSIGN: &str = "AssignPrivateIpAddresses";
+
+async fn until_waiting(node: &ExecNode, n_waiting: u64) -> Result<()> {
+    eventually("waiting ADD", PATIENCE, async || {
+        let n = node.view().await?.counts.context("no counts")?.waiting;
+        ensure!(n == n_waiting, "{n} are waiting, not {n_waiting}");
+        Ok(())
+    })
+    .await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn assert_51_to_53_gc_takes_exactly_the_others_of_its_network() -> Result<()> {
+    ExecCluster::with(spec("a51", &[("WARM_IP_TARGET", "2")]), async |cluster| {
+        let node = &cluster.nodes[0];
+        let before = kernel(&host(node)).await?;
+        let (a, result) = connect(node, "a").await?;
+        connect(node, "b").await?;
+        connect(node, "c").await?;
+        let (other, others) = connect_to(node, "other-net", "other").await?;
+
+        refused(call(node, "GC", None, json!({})).await, 7)?;
+        ensure!(node.held().await?.len() == 4, "a GC without a list removed something");
+        for _ in 0..2 {
+            gc(node, NETWORK, &[&a]).await?;
+            until_held(node, &[("a", &a.ip), ("other", &other.ip)]).await?;
+        }
+        check(node, &a, &result).await?;
+        call(node, "GC", None, json!({"cni.dev/valid-attachments": null})).await?;
+        until_held(node, &[("other", &other.ip)]).await?;
+        connect(node, "d").await?;
+        gc(node, NETWORK, &[]).await?;
+        until_held(node, &[("other", &other.ip)]).await?;
+        let with_result = json!({"name": "other-net", "prevResult": others});
+        call(node, "CHECK", Some(&other), with_result).await?;
+        cluster.books_agree(&[]).await?;
+
+        let node = &cluster.nodes[0];
+        gc(node, "other-net", &[]).await?;
+        until_held(node, &[]).await?;
+        ensure!(kernel(&host(node)).await? == before, "GC left something in the kernel");
+        cluster.books_agree(&[]).await
+    })
+    .await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn assert_55_gc_does_not_interrupt_an_add_that_waits() -> Result<()> {
+    ExecCluster::with(spec("a55", &[("WARM_IP_TARGET", "1")]), async |cluster| {
+        let node = &cluster.nodes[0];
+        let delay = json!({"action": ASSIGN, "when": "each", "effect": {"delay": {"ms": 2000}}});
+        cluster.sim.fault(delay).await?;
+        connect(node, "first").await?;
+        let (collected, (late, result)) = tokio::try_join!(
+            async {
+                until_waiting(node, 1).await?;
+                gc(node, NETWORK, &[]).await?;
+                node.held().await
+            },
+            connect(node, "late"),
+        )?;
+        ensure!(collected.is_empty(), "not collected: {collected:?}");
+        check(node, &late, &result).await?;
+        until_held(node, &[("late", &late.ip)]).await?;
+        cluster.books_agree(&[]).await
+    })
+    .await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn assert_55_gc_does_not_interrupt_an_add_that_makes_its_link() -> Result<()> {
+    ExecCluster::with(spec("a55l", &[("WARM_IP_TARGET", "1")]), async |cluster| {
+        let meanwhile = async |node: &mut ExecNode, _: &Pod| gc(node, NETWORK, &[]).await;
+        let (_, ip) = held_up(cluster, meanwhile).await?;
+        until_held(&cluster.nodes[0], &[("p", &ip?)]).await?;
+        cluster.books_agree(&[]).await
+    })
+    .await
+}
+
+/// All that the instance takes is in use, so that a new pod has to wait for an address that rests.
+#[tokio::test(flavor = "multi_thread")]
+async fn assert_58_an_address_rests_after_gc() -> Result<()> {
+    const REST: Duration = Duration::from_secs(3);
+    let settings = [("WARM_IP_TARGET", "1"), ("MAX_ENI", "1"), ("IP_COOLDOWN_PERIOD", "3")];
+    ExecCluster::with(Spec::new("a58", "t3.small", 1, &settings), async |cluster| {
+        let node = &cluster.nodes[0];
+        let (a, _) = connect(node, "a").await?;
+        let (b, _) = connect(node, "b").await?;
+        let (dead, _) = connect(node, "dead").await?;
+        let collected_at = Instant::now();
+        gc(node, NETWORK, &[&a, &b]).await?;
+        let counts = node.view().await?.counts.context("no counts")?;
+        ensure!(counts.cooling == 1 && counts.free == 0, "{counts:?}");
+        let (next, _) = connect(node, "next").await?;
+        let took = collected_at.elapsed();
+        ensure!(next.ip == dead.ip && took >= REST, "{} after {took:?}", next.ip);
+        cluster.books_agree(&[]).await
+    })
+    .await
+}

@@ -1,0 +1,108 @@
+//! The assertions of conformity to CNI that need the real daemon; the table that names them all is in
+//! `cni-plugin/tests/README.md`. A test's name starts with their numbers. The plugin is started as a
+//! runtime starts it.
+
+mod add;
+mod check;
+mod del;
+mod gc;
+mod ipv6;
+mod record;
+mod status;
+
+use std::collections::BTreeSet;
+
+use anyhow::{Context, Result, bail, ensure};
+use serde_json::{Value, json};
+use tests::cluster::Spec;
+use tests::exec::{ExecNode, Pod, Refusal, address};
+use tests::process::{PATIENCE, eventually};
+
+/// The network's name in the shipped conflist.
+const NETWORK: &str = "aws-cni";
+
+/// One m5.large, which takes 9 addresses on each of 3 ENIs.
+fn spec(name: &str, settings: &[(&'static str, &str)]) -> Spec {
+    Spec::new(name, "m5.large", 1, settings)
+}
+
+/// One that may have a single pod: whoever comes gets the same address.
+fn single(name: &str) -> Spec {
+    spec(name, &[("WARM_IP_TARGET", "1"), ("TIDEPOOL_MAX_PODS", "1"), ("IP_COOLDOWN_PERIOD", "0")])
+}
+
+/// Runs the plugin in version 1.1.0, unless `conf` has another.
+async fn call(node: &ExecNode, verb: &str, pod: Option<&Pod>, mut conf: Value) -> Result<Value> {
+    let keys = conf.as_object_mut().context("a configuration that is no object")?;
+    keys.entry("cniVersion").or_insert_with(|| "1.1.0".into());
+    node.runtime.call(verb, pod, conf).await
+}
+
+/// The refusal, which must have this code.
+fn refused(outcome: Result<Value>, code: u64) -> Result<Refusal> {
+    match outcome {
+        Ok(result) => bail!("no error of code {code} but {result}"),
+        Err(error) => {
+            let refusal: Refusal = error.downcast()?;
+            ensure!(refusal.code == code, "expected code {code}: {refusal}");
+            Ok(refusal)
+        }
+    }
+}
+
+async fn status(node: &ExecNode) -> Result<Value> {
+    call(node, "STATUS", None, json!({})).await
+}
+
+async fn gc(node: &ExecNode, network: &str, valid: &[&Pod]) -> Result<()> {
+    let list: Vec<_> =
+        valid.iter().map(|pod| json!({"containerID": pod.name, "ifname": "eth0"})).collect();
+    let conf = json!({"name": network, "cni.dev/valid-attachments": list});
+    let printed = call(node, "GC", None, conf).await?;
+    ensure!(printed.is_null(), "GC printed {printed}");
+    Ok(())
+}
+
+/// A pod that is connected, and the result that says so.
+async fn connect(node: &ExecNode, name: &str) -> Result<(Pod, Value)> {
+    connect_to(node, NETWORK, name).await
+}
+
+async fn connect_to(node: &ExecNode, network: &str, name: &str) -> Result<(Pod, Value)> {
+    let mut pod = node.runtime.pod(name).await?;
+    let result = call(node, "ADD", Some(&pod), json!({"name": network})).await?;
+    pod.ip = address(&result)?;
+    Ok((pod, result))
+}
+
+async fn check(node: &ExecNode, pod: &Pod, result: &Value) -> Result<Value> {
+    call(node, "CHECK", Some(pod), json!({"prevResult": result})).await
+}
+
+/// Waits until exactly these containers have an address by the daemon's word, each its own.
+async fn until_held(node: &ExecNode, expected: &[(&str, &str)]) -> Result<()> {
+    let own = |(name, ip): &(&str, &str)| ((*name).to_owned(), (*ip).to_owned());
+    let expected: BTreeSet<_> = expected.iter().map(own).collect();
+    eventually("end of the release", PATIENCE, async || {
+        let held = node.held().await?;
+        ensure!(held == expected, "held: {held:?}, not {expected:?}");
+        Ok(())
+    })
+    .await
+}
+
+fn host(node: &ExecNode) -> String {
+    format!("/run/netns/{}", node.netns)
+}
+
+/// Waits until the daemon neither does nor wants anything and has `n_free` addresses to give.
+async fn until_calm(node: &ExecNode, n_free: u64) -> Result<()> {
+    eventually("calm pool", PATIENCE, async || {
+        let view = node.view().await?;
+        let n = view.counts.context("no counts")?.free;
+        let calm = view.in_flight.is_empty() && view.enis.iter().all(|eni| eni.state == "ready");
+        ensure!(calm && n >= n_free, "{n} free; {:?} {:?}", view.in_flight, view.enis);
+        Ok(())
+    })
+    .await
+}
