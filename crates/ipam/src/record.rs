@@ -78,8 +78,7 @@ pub struct KnownEni {
     pub facts: EniFacts,
     /// The range of its subnet.
     pub subnet_cidr: Ipv4Net,
-    /// What is ours too where EC2 names it, though not to be offered: what is on its way back to it, and what
-    /// it named there before and then left out.
+    /// What EC2 named there before and then left out: not to be offered, and ours if it comes back.
     #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
     pub missed: BTreeSet<Block>,
 }

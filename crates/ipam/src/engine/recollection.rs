@@ -121,15 +121,13 @@ impl Engine {
         let before = noted.or_else(|| self.record.enis().get(&eni.id));
         let known = self.subnets.cidr(&eni.subnet);
         let subnet_cidr = known.or_else(|| before.map(|known| known.subnet_cidr))?;
-        let leaving = eni.blocks.iter().filter(|(_, state)| state.leaving);
-        let leaving: BTreeSet<_> = leaving.map(|(block, _)| *block).collect();
-        let missed = &eni.missed | &leaving;
         let is_noted = noted.is_some_and(|noted| {
             noted.facts.attachment.as_ref() == Some(&attachment)
                 && noted.facts.tags == eni.tags
                 && noted.facts.blocks.iter().eq(staying(eni))
-                && noted.missed == missed
+                && noted.missed == eni.missed
         });
+        let missed = eni.missed.clone();
         (!is_noted).then(|| KnownEni { facts: facts(eni, attachment), subnet_cidr, missed })
     }
 }

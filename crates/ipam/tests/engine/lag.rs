@@ -6,7 +6,7 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use ipam::call::{CallErrorKind, CallOutput, Ec2Call};
-use ipam::event::{Event, LinkState};
+use ipam::event::{Answer, Event, LinkState, RequestId};
 use ipam::policy::Policy;
 
 use crate::ec2::{Ec2, PRIMARY, eni_id, error};
@@ -16,24 +16,53 @@ fn secs(n: u64) -> Duration {
     Duration::from_secs(n)
 }
 
-fn at_ec2(ec2: &Ec2) -> BTreeSet<IpAddr> {
+pub(crate) fn at_ec2(ec2: &Ec2) -> BTreeSet<IpAddr> {
     let blocks = ec2.enis.values().flat_map(|eni| &eni.blocks);
     blocks.map(|block| block.addresses_from(0).next().unwrap()).collect()
 }
 
-fn held(node: &Node) -> BTreeSet<IpAddr> {
+pub(crate) fn held(node: &Node) -> BTreeSet<IpAddr> {
     let view = node.view();
     let blocks = view.enis.iter().flat_map(|eni| eni.blocks.keys());
     blocks.map(|block| block.addresses_from(0).next().unwrap()).collect()
 }
 
+/// The addresses that one of the pods has got and EC2 does not have.
+pub(crate) fn dead(node: &Node, adds: &[RequestId]) -> Vec<IpAddr> {
+    let granted = adds.iter().filter_map(|add| match node.answer(*add) {
+        Some(Answer::Granted(held)) => Some(held.address),
+        _ => None,
+    });
+    let reach = at_ec2(&node.ec2);
+    granted.filter(|address| !reach.contains(address)).collect()
+}
+
 /// EC2 answers the reading of the ENIs that is under way with what was true `before`.
-fn answer_of_old(node: &mut Node, before: &Ec2) {
+pub(crate) fn answer_of_old(node: &mut Node, before: &Ec2) {
     let is_reading = |(_, call): &(_, Ec2Call)| *call == Ec2Call::DescribeEnis;
     let place = node.calls.iter().position(is_reading).expect("the ENIs are being read");
     let (id, _) = node.calls.remove(place).unwrap();
     let enis = before.enis.values().cloned().collect();
     node.send(Event::CallDone { id, result: Ok(CallOutput::Enis(enis)) });
+}
+
+/// An Assign fails so that it is read what is there.
+fn fail_assign(node: &mut Node, kind: CallErrorKind) {
+    node.save_all();
+    let assign = |(_, call): &(_, Ec2Call)| matches!(call, Ec2Call::Assign { .. });
+    let place = node.calls.iter().position(assign).expect("the pool is thought too small");
+    let (id, _) = node.calls.remove(place).unwrap();
+    node.send(Event::CallDone { id, result: Err(error(kind)) });
+}
+
+/// Until the ENIs are read although nothing gives cause.
+fn until_audit(node: &mut Node) {
+    node.settle();
+    while !node.calls.iter().any(|(_, call)| *call == Ec2Call::DescribeEnis) {
+        node.settle();
+        node.now = node.engine.wake_at().unwrap();
+        node.send(Event::Tick);
+    }
 }
 
 #[test]
@@ -60,6 +89,25 @@ fn what_was_given_back_just_before_is_not_offered() {
     assert_eq!(held(&node), at_ec2(&node.ec2));
 }
 
+/// The reading is for another call on the ENI, of which nobody knows what came of it.
+#[test]
+fn what_was_given_back_just_before_is_not_offered_by_a_reading_for_another_call() {
+    let policy = Policy { cooldown: secs(0), shrink_delay: secs(0), ..warm_ip(1, 0) };
+    let mut node = Node::settled(limits("m5.large"), policy);
+    (0..4).for_each(|pod| drop(node.run_pod(pod)));
+    let before = node.ec2.clone();
+    node.pass(secs(10));
+    for pod in 0..4 {
+        node.del(pod);
+        node.settle();
+    }
+    let adds: Vec<_> = (4..8).map(|pod| node.add(pod)).collect();
+    fail_assign(&mut node, CallErrorKind::OutcomeUnknown);
+    answer_of_old(&mut node, &before);
+    node.pass(secs(5));
+    assert!(dead(&node, &adds).is_empty());
+}
+
 /// With the record went the word of what had been given back.
 #[test]
 fn without_a_record_ec2_is_believed_when_it_says_the_same_again() {
@@ -75,9 +123,12 @@ fn without_a_record_ec2_is_believed_when_it_says_the_same_again() {
     }
     node.restart_without_record();
     answer_of_old(&mut node, &before);
-    let early = node.add(4);
+    let early: Vec<_> = (10..17).map(|pod| node.add(pod)).collect();
+    // Another reading tells no more if it comes as early.
+    fail_assign(&mut node, CallErrorKind::AddressLimit);
+    answer_of_old(&mut node, &before);
     node.pass(secs(5));
-    assert_eq!(node.answer(early), None);
+    assert!(dead(&node, &early).is_empty());
     assert!(node.view().blocked.iter().any(|line| line.contains("names them again")));
     node.pass(secs(5));
     let adds: Vec<_> = (4..8).map(|pod| node.add(pod)).collect();
@@ -98,12 +149,7 @@ fn what_ec2_does_not_name_yet_is_looked_for_once_more() {
         node.restart();
         answer_of_old(&mut node, &before);
         for _ in 1..n_readings {
-            node.save_all();
-            let assign = |(_, call): &(_, Ec2Call)| matches!(call, Ec2Call::Assign { .. });
-            let place = node.calls.iter().position(assign).expect("the pool is thought too small");
-            let (id, _) = node.calls.remove(place).unwrap();
-            let result = Err(error(CallErrorKind::AddressLimit));
-            node.send(Event::CallDone { id, result });
+            fail_assign(&mut node, CallErrorKind::AddressLimit);
             answer_of_old(&mut node, &before);
         }
         assert!(!held(&node).contains(&address));
@@ -113,33 +159,15 @@ fn what_ec2_does_not_name_yet_is_looked_for_once_more() {
     }
 }
 
-/// And the daemon dies again before the next reading.
-#[test]
-fn what_a_start_is_not_shown_stays_ours_at_the_next() {
-    let mut node = Node::settled(limits("m5.large"), warm_ip(3, 0));
-    let before = node.ec2.clone();
-    node.run_pod(0);
-    assert_eq!(at_ec2(&node.ec2).difference(&at_ec2(&before)).count(), 1);
-    for _ in 0..2 {
-        node.restart();
-        answer_of_old(&mut node, &before);
-        node.save_all();
-    }
-    node.pass(secs(11));
-    assert_eq!(node.view().left_alone, BTreeSet::new());
-    assert_eq!(held(&node), at_ec2(&node.ec2));
-}
-
 /// It has been given to another ENI of ours since.
 #[test]
 fn an_address_that_an_eni_had_which_is_no_more_stays_where_it_is() {
     let mut node = Node::settled(limits("m5.large"), warm_ip(3, 0));
     let mut before = node.ec2.clone();
     let gone = before.attach_strange(1, &[OURS]);
-    let primary = before.enis.get_mut(&eni_id(PRIMARY)).unwrap();
-    let moved = primary.blocks.pop_first().unwrap();
+    let moved = *before.enis[&eni_id(PRIMARY)].blocks.first().unwrap();
     before.enis.get_mut(&gone).unwrap().blocks = [moved].into();
-    node.restart();
+    until_audit(&mut node);
     answer_of_old(&mut node, &before);
     assert!(node.view().enis.iter().any(|eni| eni.id == gone && eni.blocks.contains_key(&moved)));
     node.pass(secs(11));

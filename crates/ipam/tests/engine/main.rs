@@ -9,6 +9,7 @@
 #![expect(clippy::unwrap_used, reason = "in a test a panic is the report")]
 
 mod absent;
+mod died_again;
 mod disagreements;
 mod ec2;
 mod errors;

@@ -1,0 +1,135 @@
+//! Daemons that die again before EC2 has described a second time what the run before did: nothing of it is
+//! given to pods too soon, and nothing is taken for somebody else's.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use ipam::call::{CallErrorKind, Ec2Call};
+use ipam::event::Event;
+use ipam::id::BootId;
+use ipam::policy::Policy;
+
+use crate::ec2::{Ec2, error};
+use crate::lag::{answer_of_old, at_ec2, dead, held};
+use crate::node::{Node, limits, warm_ip};
+
+fn secs(n: u64) -> Duration {
+    Duration::from_secs(n)
+}
+
+/// Gives back at once what is not wanted any more.
+fn prompt() -> Policy {
+    Policy { cooldown: secs(0), shrink_delay: secs(0), ..warm_ip(1, 0) }
+}
+
+fn is_assign(call: &Ec2Call) -> bool {
+    matches!(call, Ec2Call::Assign { .. })
+}
+
+/// Saves and answers until a call of the kind is under way, and gives its place.
+fn until(node: &mut Node, is_it: fn(&Ec2Call) -> bool) -> usize {
+    for _ in 0..100 {
+        node.save_all();
+        if let Some(place) = node.calls.iter().position(|(_, call)| is_it(call)) {
+            return place;
+        }
+        node.end_call(0);
+    }
+    panic!("no such call: {:?}", node.under_way());
+}
+
+/// As [`Node::restart`], and EC2 describes what was `before`. Nothing more is wanted.
+fn restart_shown(node: &mut Node, before: &Ec2) {
+    node.restart_with(warm_ip(0, 0));
+    answer_of_old(node, before);
+    node.save_all();
+}
+
+/// EC2 names all twice, and nothing of it is another's.
+fn all_is_ours(node: &mut Node) {
+    node.pass(secs(30));
+    assert_eq!(node.view().left_alone, BTreeSet::new());
+    assert_eq!(held(node), at_ec2(&node.ec2));
+    assert!(node.record().intents().is_empty());
+}
+
+#[test]
+fn what_a_start_is_not_shown_stays_ours_at_the_next() {
+    let mut node = Node::settled(limits("m5.large"), warm_ip(3, 0));
+    let before = node.ec2.clone();
+    node.run_pod(0);
+    assert_eq!(at_ec2(&node.ec2).difference(&at_ec2(&before)).count(), 1);
+    for _ in 0..2 {
+        restart_shown(&mut node, &before);
+    }
+    all_is_ours(&mut node);
+}
+
+/// The reading that tells of it describes what was before.
+#[test]
+fn an_assign_whose_outcome_is_told_too_soon_is_not_forgotten() {
+    for n_restarts in 1..4 {
+        let mut node = Node::settled(limits("m5.large"), warm_ip(3, 0));
+        let before = node.ec2.clone();
+        node.add(0);
+        let place = until(&mut node, is_assign);
+        let call = node.calls[place].1.clone();
+        node.ec2.execute(&call).unwrap();
+        for _ in 0..n_restarts {
+            restart_shown(&mut node, &before);
+        }
+        all_is_ours(&mut node);
+    }
+}
+
+/// It has never left, but the record has it no more.
+#[test]
+fn what_was_about_to_be_given_back_is_still_ours() {
+    for n_restarts in 1..4 {
+        let mut node = Node::settled(limits("m5.large"), prompt());
+        (0..4).for_each(|pod| drop(node.run_pod(pod)));
+        node.del(3);
+        until(&mut node, |call| matches!(call, Ec2Call::Unassign { .. }));
+        let before = node.ec2.clone();
+        for _ in 0..n_restarts {
+            restart_shown(&mut node, &before);
+        }
+        all_is_ours(&mut node);
+    }
+}
+
+/// What EC2 shows on the ENI may be what that call has brought, or what was given back before it.
+#[test]
+fn what_was_given_back_is_not_offered_for_an_assign_that_was_open() {
+    let mut node = Node::settled(limits("m5.large"), prompt());
+    (0..4).for_each(|pod| drop(node.run_pod(pod)));
+    let before = node.ec2.clone();
+    for pod in 0..4 {
+        node.del(pod);
+        node.settle();
+    }
+    node.add(4);
+    until(&mut node, is_assign);
+    node.restart();
+    answer_of_old(&mut node, &before);
+    let adds: Vec<_> = (5..8).map(|pod| node.add(pod)).collect();
+    node.pass(secs(20));
+    assert!(dead(&node, &adds).is_empty());
+    all_is_ours(&mut node);
+}
+
+#[test]
+fn what_comes_while_the_subnets_cannot_be_read_is_on_record_in_the_next_boot_too() {
+    let mut node = Node::settled(limits("m5.large"), warm_ip(3, 0));
+    node.boot.node.boot = BootId("another".to_owned());
+    node.restart();
+    let subnets = until(&mut node, |call| *call == Ec2Call::DescribeSubnets);
+    let (id, _) = node.calls.remove(subnets).unwrap();
+    node.send(Event::CallDone { id, result: Err(error(CallErrorKind::AccessDenied)) });
+    node.add(0);
+    let place = until(&mut node, is_assign);
+    node.end_call(place);
+    node.save_all();
+    node.restart();
+    all_is_ours(&mut node);
+}
