@@ -5,6 +5,7 @@
 //! at the same times lead to the same effects, and nothing waits for a poll.
 
 mod calls;
+mod doubt;
 mod growth;
 mod hands;
 mod inventory;

@@ -6,7 +6,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::Engine;
-use super::inventory::LAG;
+use super::doubt::LAG;
 use crate::block::Block;
 use crate::call::{Action, Ask, CallError, CallErrorKind, CallId, CallOutput, Ec2Call, EniFacts};
 use crate::eni::{Bond, Link, Refused, Stage};

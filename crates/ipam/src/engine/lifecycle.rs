@@ -4,8 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use super::Engine;
+use super::doubt::LAG;
 use super::growth::LINK_ATTEMPTS;
-use super::inventory::LAG;
 use crate::bucket::Urgency;
 use crate::call::{Action, Ec2Call, EniFacts};
 use crate::eni::{Eni, Link, Origin, Stage};
