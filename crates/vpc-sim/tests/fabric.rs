@@ -304,6 +304,8 @@ async fn an_address_follows_its_reassignment() {
     assert!(!lab.pings("b", POD), "it is the first ENI's, the answer leaves by the second");
     lab.eni(0).assigned.clear();
     lab.assign(1, "10.0.1.50/32").await;
+    // It has asked in vain for its router in the name of this address, and would ask again in a second.
+    ip(&["-n", &lab.netns("a"), "neigh", "flush", "dev", "ens6"]);
     assert!(lab.pings("b", POD));
 }
 
