@@ -53,11 +53,16 @@ async fn ec2_is_asked_once_and_again_only_where_its_answer_is_lost() -> Result<(
 
         let file = file(&cluster.nodes[0]);
         let kept = std::fs::read_to_string(&file)?;
-        std::fs::write(&file, kept.replace(":10,", ":50,"))?;
+        let damage = |text: &str| {
+            std::fs::write(&file, text)?;
+            // A start that knows the node gives EC2 no more than 200 ms, which a busy machine may need.
+            std::fs::remove_file(file.with_file_name("tidepool-node.json"))
+        };
+        damage(&kept.replace(":10,", ":50,"))?;
         starts(cluster, BY_EC2, 2).await.context("with a damaged file")?;
         ensure!(std::fs::read_to_string(&file)? == kept, "the file was not mended");
 
-        std::fs::write(&file, &kept[..kept.len() / 2])?;
+        damage(&kept[..kept.len() / 2])?;
         starts(cluster, BY_EC2, 3).await.context("with half a file")?;
         starts(cluster, BEFORE, 3).await.context("with a mended file")?;
         cluster.nodes[0].start_ipamd().await
