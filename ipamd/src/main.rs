@@ -4,6 +4,7 @@
 mod check_config;
 mod exit;
 mod facts;
+mod hints;
 mod limits;
 mod logging;
 mod migration;

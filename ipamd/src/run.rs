@@ -18,7 +18,7 @@ use crate::exit::Failure;
 use crate::facts::{Identity, Learnt, Word};
 use crate::limits::{self, Known};
 use crate::settings::Settings;
-use crate::{logging, migration, node};
+use crate::{hints, logging, migration, node};
 
 /// Runs until a signal ends it.
 pub(crate) fn run() -> Result<(), Failure> {
@@ -61,6 +61,8 @@ async fn daemon(settings: Settings) -> Result<(), Failure> {
     let primary_mac = facts.primary_mac.clone();
     let of_node = host::Settings { mtu: settings.mtu, ipv6: policy.mode == Mode::Ipv6 };
     let keeper = tokio::spawn(host::keep(primary_mac, of_node, wanted, inlet.clone()));
+    // It may end as it likes: all goes on without.
+    tokio::spawn(hints::send_forever(inlet.clone()));
     let caller = tokio::spawn(make_calls(ec2, called, inlet));
     let notes = Notes::default();
     let config = Config {

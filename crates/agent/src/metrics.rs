@@ -86,13 +86,15 @@ fn disagreements(page: &mut Page, view: &PoolView) {
         "tidepool_disagreements",
         "What record, EC2 and kernel do not agree on. quarantined_address: a pod uses it by the \
          kernel, not by the record. lost_address, lost_eni: pods have it by the record, but EC2 does \
-         not show it. unlinked_eni: attached by EC2's word, but not usable in the kernel",
+         not show it. unlinked_eni: attached by EC2's word, but not usable in the kernel. \
+         metadata_block: the metadata service shows it otherwise than EC2",
     );
     for (kind, n) in [
         ("quarantined_address", view.quarantined.len()),
         ("lost_address", view.lost.len()),
         ("lost_eni", lost_enis.len()),
         ("unlinked_eni", view.enis.iter().filter(unlinked).count()),
+        ("metadata_block", view.belied.values().map(BTreeSet::len).sum()),
     ] {
         kinds.at(&[("kind", kind)], n);
     }

@@ -9,8 +9,9 @@ use std::time::Duration;
 use datapath::links::LinkChange;
 use datapath::pod;
 use futures::StreamExt as _;
+use ipam::block::Block;
 use ipam::event::Event;
-use ipam::id::AttachmentKey;
+use ipam::id::{AttachmentKey, EniId};
 use ipam::record::Assignment;
 use ipam::sighting::{SeenLink, Sighting};
 use ipam::time::Timestamp;
@@ -36,7 +37,7 @@ pub(crate) async fn look_first(now: Timestamp) -> Option<Sighting> {
 /// Looks again and again and tells the engine; ends with it.
 pub(crate) async fn look_forever(handle: Handle, inlet: Inlet) -> Result<(), Stopped> {
     let mut changes = host::link_changes().fuse();
-    let mut told = BTreeMap::new();
+    let (mut told, mut belied) = (BTreeMap::new(), BTreeMap::new());
     let mut rests = Rests::default();
     let mut next = Instant::now() + LOOK_EVERY;
     tell_people(&mut told, handle.view().await?);
@@ -69,6 +70,7 @@ pub(crate) async fn look_forever(handle: Handle, inlet: Inlet) -> Result<(), Sto
         if let Some(due) = rests.forget(&view, handle.now()).await {
             next = next.min(Instant::now() + due.since(handle.now()));
         }
+        tell_of_metadata(&mut belied, &view);
         tell_people(&mut told, view);
     }
 }
@@ -132,6 +134,19 @@ fn tell_people(told: &mut BTreeMap<IpAddr, String>, view: PoolView) {
         tracing::info!(%address, link, owner, "address is in quarantine no more");
     }
     *told = quarantined;
+}
+
+/// A line whenever it has changed what metadata service and EC2 do not agree on.
+fn tell_of_metadata(told: &mut BTreeMap<EniId, BTreeSet<Block>>, view: &PoolView) {
+    if *told == view.belied {
+        return;
+    }
+    told.clone_from(&view.belied);
+    if told.is_empty() {
+        tracing::info!("metadata service shows the ENIs as EC2 does again");
+    } else {
+        tracing::warn!(differences = ?told, "metadata service shows ENIs otherwise than EC2");
+    }
 }
 
 #[cfg(test)]

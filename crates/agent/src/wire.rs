@@ -168,11 +168,19 @@ pub(crate) fn view(node: &Node, limits: v1::InstanceLimits, view: PoolView) -> v
         // Each of these is among those that are blocked, with the reason.
         quarantined: _,
         lost: _,
+        belied,
         counts,
         most: _,
         in_flight,
-        blocked,
+        mut blocked,
     } = view;
+    blocked.extend(belied.iter().map(|(eni, blocks)| {
+        format!(
+            "METADATA_DIFFERS: the metadata service shows {} addresses or prefixes of {eni} otherwise \
+             than EC2, whose word counts",
+            blocks.len()
+        )
+    }));
     let pods = assignments.into_iter().map(|(key, assignment)| v1::PodView {
         attachment: Some(attachment(key)),
         pod: Some(pod_message(&assignment.pod)),

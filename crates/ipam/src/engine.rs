@@ -8,6 +8,7 @@ mod calls;
 mod doubt;
 mod growth;
 mod hands;
+mod hint;
 mod inventory;
 mod leaks;
 mod lifecycle;
@@ -22,6 +23,7 @@ mod witness;
 use std::collections::{BTreeMap, BTreeSet};
 
 use self::calls::InFlight;
+use self::hint::Hints;
 use self::inventory::Look;
 use self::recollection::Recollection;
 use self::refusal::Outlook;
@@ -89,6 +91,8 @@ pub struct Engine {
     /// The ENIs of which EC2 may show late what calls have brought, of unknown outcome or of a run before;
     /// and since when.
     changed_late: BTreeMap<EniId, Timestamp>,
+    /// What the metadata service tells otherwise.
+    hints: Hints,
     leaks_look: Look,
     /// The cluster's ENIs that the last search found attached nowhere, and since which one.
     unattached: BTreeMap<EniId, Timestamp>,
@@ -167,6 +171,7 @@ impl Engine {
             enis_look: Look::due(Ec2Call::DescribeEnis, now),
             subnets_look: Look::due(Ec2Call::DescribeSubnets, now),
             changed_late: BTreeMap::new(),
+            hints: Hints::default(),
             leaks_look: leaks::first_look(&node, &policy, jitter, now),
             unattached: BTreeMap::new(),
             recollection: Recollection::new(&record, &node.boot, now),
@@ -201,6 +206,7 @@ impl Engine {
             Event::CallDone { id, result } => self.call_done(id, result, now),
             Event::EniLink { eni, link } => self.eni_link(&eni, link, now),
             Event::Seen(sighting) => self.seen(&sighting, now),
+            Event::Hint(shown) => self.hint(&shown, now),
             Event::Saved { seq, result } => self.saved(seq, result, now),
             Event::Tick => {}
         }

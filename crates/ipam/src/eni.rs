@@ -147,15 +147,24 @@ impl Eni {
     }
 
     /// The address that the next pod gets, if this ENI has one: from the block that is fullest, so
-    /// that whole blocks become free, and in it the one that has rested longest.
-    pub(crate) fn pick(&self, mode: Mode, cooldown: Duration, now: Timestamp) -> Option<IpAddr> {
+    /// that whole blocks become free, and in it the one that has rested longest. Whether the block is
+    /// among those that are `doubted` comes with it; then there is no other.
+    pub(crate) fn pick(
+        &self,
+        mode: Mode,
+        doubted: &BTreeSet<Block>,
+        cooldown: Duration,
+        now: Timestamp,
+    ) -> Option<(bool, IpAddr)> {
         let offered = |state: &BlockState| !(state.leaving || state.is_hearsay);
         let candidates = self.blocks.iter().filter(|(_, state)| offered(state));
         candidates
             .filter_map(|(block, state)| {
                 let (freed, address) = state.next(*block, cooldown, now)?;
-                let of_other_mode = block.size() != mode.block_size();
+                let (is_doubted, of_other_mode) =
+                    (doubted.contains(block), block.size() != mode.block_size());
                 let rank = (
+                    is_doubted,
                     of_other_mode,
                     Reverse(state.live.len()),
                     Reverse(state.n_cooling(cooldown, now)),
@@ -164,7 +173,7 @@ impl Eni {
                 Some((rank, address))
             })
             .min()
-            .map(|(_, address)| address)
+            .map(|((is_doubted, ..), address)| (is_doubted, address))
     }
 
     /// Up to `ask` wholly free blocks of its kind to give back: those idle for longest, and of

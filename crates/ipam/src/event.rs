@@ -1,11 +1,12 @@
 //! What goes into the engine and what comes out: the whole of its interface to the world.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::Ipv4Addr;
 use std::time::Duration;
 
 use ipnet::Ipv4Net;
 
+use crate::block::Block;
 use crate::call::{CallError, CallId, CallOutput, Ec2Call};
 use crate::id::{AttachmentKey, EniId, Pod};
 use crate::record::{Assignment, Change};
@@ -73,6 +74,9 @@ pub enum Event {
     },
     /// The kernel has been read; about every minute, and before anything else at the start.
     Seen(Sighting),
+    /// The metadata service has been read; about every minute, or not at all. Of each ENI that it
+    /// shows on this instance, whoever's, the addresses and prefixes: with or without its own.
+    Hint(BTreeMap<EniId, BTreeSet<Block>>),
     /// The save is durable, or could not be made so.
     Saved {
         /// The save.

@@ -32,12 +32,22 @@ impl Pool {
     }
 
     /// The address that the next pod gets, and its ENI. The primary ENI fills first, since it can
-    /// never be given back; then the one with most pods, so that whole ENIs become free.
-    pub(crate) fn pick(&self, mode: Mode, now: Timestamp) -> Option<(&Eni, IpAddr)> {
+    /// never be given back; then the one with most pods, so that whole ENIs become free. What is in
+    /// a `doubted` block comes last.
+    pub(crate) fn pick(
+        &self,
+        mode: Mode,
+        doubted: &BTreeSet<Block>,
+        now: Timestamp,
+    ) -> Option<(&Eni, IpAddr)> {
         let offering = self.enis.values().filter(|eni| eni.offers());
-        offering.filter_map(|eni| Some((eni, eni.pick(mode, self.cooldown, now)?))).min_by_key(
-            |(eni, _)| (eni.origin != Origin::Primary, Reverse(eni.n_live()), eni.device_index()),
-        )
+        let picked = offering.filter_map(|eni| {
+            let (is_doubted, address) = eni.pick(mode, doubted, self.cooldown, now)?;
+            let is_secondary = eni.origin != Origin::Primary;
+            let rank = (is_doubted, is_secondary, Reverse(eni.n_live()), eni.device_index());
+            Some((rank, eni, address))
+        });
+        picked.min_by_key(|(rank, ..)| *rank).map(|(_, eni, address)| (eni, address))
     }
 
     /// Marks `address` as a pod's, if it is here.

@@ -28,6 +28,9 @@ pub struct PoolView {
     /// The addresses that are pods' by the record and, by EC2's word, on no ENI of this instance; each
     /// with the ENI that the record has it on.
     pub lost: BTreeMap<IpAddr, EniId>,
+    /// Where the metadata service tells otherwise than EC2 has told since: the blocks of our ENIs that
+    /// one of them shows and the other does not. EC2's word counts.
+    pub belied: BTreeMap<EniId, BTreeSet<Block>>,
     /// The sums.
     pub counts: Counts,
     /// The most that there can be.

@@ -3,9 +3,8 @@
 //!
 //! A history follows from its seed alone: pods that come and go, daemons that die at any of their
 //! effects, records that are lost, clocks that jump, EC2 that refuses, is late, slow or silent,
-//! people who take away what is ours. The engine is the real one, EC2 the model with its limits,
-//! delays and veils, and the requests between them are those that a node sends. Instance metadata have
-//! no place here: the engine does not read them.
+//! people who take away what is ours, metadata that lie. The engine is the real one, EC2 the model with
+//! its limits, delays and veils, and the requests between them are those that a node sends.
 //!
 //! What a history breaks is found by [`History::run`], and [`History::shrunk`] makes it small enough
 //! to be read.
@@ -13,6 +12,7 @@
 mod check;
 mod harm;
 mod heal;
+mod metadata;
 mod node;
 mod pods;
 mod setting;
@@ -22,6 +22,7 @@ mod world;
 
 use ipam::record::Record;
 
+pub use self::metadata::Lie;
 pub use self::setting::Setting;
 pub use self::step::{Fate, Kill, Mishap, Step, What};
 

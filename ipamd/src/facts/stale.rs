@@ -45,6 +45,9 @@ impl World {
                     self.daemon = None;
                 }
                 self.pass(MINUTE).await;
+                if minute % 5 == 0 {
+                    self.hint().await;
+                }
             }
             let truth = self.truth();
             let lie = lie(&first, truth, &mut self.chance);
@@ -62,6 +65,8 @@ async fn is_harmless(lie: Lie) -> Tally {
     let tally = world.live(lie).await;
     tally.assert_no_harm();
     assert!(tally.starts > HOURS && tally.granted > 1_000, "{tally:?}");
+    // Between two starts 0, 10 and 30 minutes after the first.
+    assert!((1..=3 * tally.starts).contains(&tally.by_hints), "{tally:?}");
     tally
 }
 

@@ -9,6 +9,7 @@ mod crash;
 mod crossing;
 mod disk;
 mod hands;
+mod hint;
 mod ipv6;
 mod kill;
 mod late;

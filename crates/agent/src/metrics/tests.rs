@@ -61,6 +61,11 @@ fn view() -> PoolView {
             ([10, 0, 0, 93].into(), eni_id("eni-3")),
         ]
         .into(),
+        belied: [
+            (eni_id("eni-1"), [block("10.0.0.9/32"), block("10.0.0.8/32")].into()),
+            (eni_id("eni-2"), [block("10.0.0.7/32")].into()),
+        ]
+        .into(),
         counts: Counts { total: 17, assigned: 3, free: 13, quarantined: 1, ..Counts::default() },
         most: Most { enis: 2, addresses: 288 },
         in_flight: Vec::new(),
@@ -114,6 +119,7 @@ fn the_page_tells_what_is_and_what_was() {
         "tidepool_disagreements{kind=\"lost_address\"} 3",
         "tidepool_disagreements{kind=\"lost_eni\"} 1",
         "tidepool_disagreements{kind=\"unlinked_eni\"} 1",
+        "tidepool_disagreements{kind=\"metadata_block\"} 3",
         "tidepool_foreign_enis{reason=\"kind\"} 1",
         "tidepool_foreign_enis{reason=\"no_manage_tag\"} 2",
         "tidepool_foreign_blocks 1",

@@ -146,7 +146,9 @@ impl Engine {
                 }
                 self.look_succeeded(Self::enis_look, asked_at);
                 self.recollection.ec2_has_spoken();
+                let hints = self.hints_to_judge(asked_at);
                 self.take_stock(id, &serving, asked_at, now);
+                self.judge_hints(&hints, asked_at, now);
             }
             Ok(_) => self.look_failed(Self::enis_look, &not_an_answer(), now),
             Err(error) => self.look_failed(Self::enis_look, error, now),

@@ -26,6 +26,7 @@ impl Engine {
             assignments: self.record.assignments().clone(),
             quarantined: self.quarantined(now),
             lost: self.lost(),
+            belied: self.hints.belied(),
             most: self.most(),
             in_flight: self.calls.values().map(in_flight).collect(),
             blocked: self.obstacles(now),

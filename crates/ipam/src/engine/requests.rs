@@ -214,7 +214,9 @@ impl Engine {
     }
 
     fn promise(&mut self, waiter: Waiter, now: Timestamp) -> Option<Waiter> {
-        let Some((eni, address)) = self.pool.pick(self.mode(), now) else { return Some(waiter) };
+        let doubted = self.doubted(now);
+        let picked = self.pool.pick(self.mode(), &doubted, now);
+        let Some((eni, address)) = picked else { return Some(waiter) };
         let Some(device_index) = eni.device_index() else { return Some(waiter) };
         let assignment = Assignment {
             address,

@@ -11,7 +11,7 @@ use ipam::call::{
     SubnetFacts,
 };
 use ipam::event::{Answer, Effect, Event, LinkState, RequestId, SaveSeq};
-use ipam::id::{AttachmentKey, EniAttachmentId, Pod};
+use ipam::id::{AttachmentKey, EniAttachmentId, EniId, Pod};
 use ipam::policy::{Mode, Policy, Targets};
 use ipam::record::Record;
 use ipam::time::Timestamp;
@@ -30,6 +30,7 @@ enum Step {
     Gc,
     Answer { which: Index, output: Output },
     Link(u8, LinkState),
+    Hint(BTreeMap<EniId, BTreeSet<Block>>),
     Saved { which: Index, well: bool },
     Pass(u64),
 }
@@ -146,6 +147,9 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
         1 => Just(Step::Gc),
         8 => (any::<Index>(), output()).prop_map(|(which, output)| Step::Answer { which, output }),
         3 => (0..6_u8, link).prop_map(|(n, link)| Step::Link(n, link)),
+        3 => prop::collection::vec(eni(), 0..8).prop_map(|enis| {
+            Step::Hint(enis.into_iter().map(|eni| (eni.id, eni.blocks)).collect())
+        }),
         6 => (any::<Index>(), prop::bool::weighted(0.9))
             .prop_map(|(which, well)| Step::Saved { which, well }),
         3 => pass.prop_map(Step::Pass),
@@ -259,6 +263,7 @@ impl Lab {
                 let eni = eni_id(&format!("eni-{n:04}"));
                 self.send(Event::EniLink { eni, link });
             }
+            Step::Hint(shown) => self.send(Event::Hint(shown)),
             Step::Saved { which, well } => {
                 let Some(seq) = pick(&self.saves, which) else { return };
                 self.saves.remove(&seq);

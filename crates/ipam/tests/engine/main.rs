@@ -17,6 +17,7 @@ mod flapping;
 mod forgotten;
 mod fuzz;
 mod hands;
+mod hint;
 mod histories;
 mod ipv6;
 mod lag;

@@ -4,9 +4,10 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::IpAddr;
 use std::time::Duration;
 
-use ipam::call::{CallId, CallOutput, Ec2Call};
+use ipam::block::Block;
+use ipam::call::{CallId, CallOutput, Ec2Call, EniFacts};
 use ipam::event::{Answer, Effect, Event, HostEni, LinkState, Refusal, RequestId, SaveSeq};
-use ipam::id::{AttachmentKey, BootId, InstanceId, Pod};
+use ipam::id::{AttachmentKey, BootId, EniId, InstanceId, Pod};
 use ipam::policy::{Limits, Mode, Node as NodeFacts, Policy, Targets, WarmSettings};
 use ipam::record::{Assignment, Change, Record};
 use ipam::sighting::{SeenLink, Sighting};
@@ -18,6 +19,9 @@ use crate::ec2::Ec2;
 
 pub(crate) const INSTANCE: &str = "i-0123456789abcdef0";
 pub(crate) const OURS: (&str, &str) = ("node.k8s.amazonaws.com/instance_id", INSTANCE);
+
+/// The blocks of each ENI, as a metadata service shows them.
+pub(crate) type Shown = BTreeMap<EniId, BTreeSet<Block>>;
 
 /// `(ENIs, addresses per ENI)` of the instance types that the tests name.
 pub(crate) fn limits(instance_type: &str) -> Limits {
@@ -179,6 +183,25 @@ impl Node {
         self.send(Event::Seen(Sighting { begun, links, vanished }));
     }
 
+    /// What a metadata service shows that tells the truth.
+    pub(crate) fn metadata(&self) -> Shown {
+        let attached = self.ec2.enis.values().filter(|eni| eni.attachment.is_some());
+        let own = |eni: &EniFacts| Block::address(eni.primary_address.into());
+        attached
+            .map(|eni| (eni.id.clone(), eni.blocks.iter().copied().chain([own(eni)]).collect()))
+            .collect()
+    }
+
+    /// The metadata service is read. No call follows from what it shows but a reading.
+    pub(crate) fn hint(&mut self, shown: Shown) {
+        let is_read = |it: &&Effect| matches!(it, Effect::Call { call: Ec2Call::DescribeEnis, .. });
+        let without = self.engine.clone().handle(Event::Tick, self.now);
+        let effects = self.engine.handle(Event::Hint(shown), self.now);
+        let n_others = |effects: &[Effect]| effects.iter().filter(|it| !is_read(it)).count();
+        assert_eq!(n_others(&effects), n_others(&without), "{effects:?}\n{without:?}");
+        self.absorb(effects);
+    }
+
     /// As [`restart`](Self::restart), with other settings.
     pub(crate) fn restart_with(&mut self, policy: Policy) {
         self.boot.policy = policy;
@@ -308,6 +331,17 @@ impl Node {
             self.now = at;
             self.send(Event::Tick);
             self.settle();
+        }
+        self.now = end;
+    }
+
+    /// Time passes; what is under way stays so.
+    pub(crate) fn pass_unsettled(&mut self, span: Duration) {
+        let end = self.now + span;
+        while let Some(at) = self.engine.wake_at().filter(|at| *at <= end) {
+            self.now = at;
+            self.send(Event::Tick);
+            self.save_all();
         }
         self.now = end;
     }

@@ -36,6 +36,9 @@ impl World {
             node.kill = None;
         }
         self.pass(CALM)?;
+        self.check_noticed();
+        // Nobody asks them any more: their lies would cost a reading now and then for as long as they last.
+        self.metadata.clear();
         self.collect();
         self.look_every = LOOK_SELDOM;
         self.pass(if self.has_forgotten || !self.taken.is_empty() { AUDIT } else { REST })?;

@@ -8,6 +8,7 @@ use ec2_model::config::{AddressChoice, Consistency, Latency, Throttling};
 use ipam::policy::{Mode, Policy, Targets, WarmSettings};
 use ipnet::Ipv4Net;
 
+use super::Lie;
 use crate::chance::Chance;
 use crate::world::{Purpose, Subnet, World};
 
@@ -27,6 +28,8 @@ pub struct Setting {
     pub policy: Policy,
     /// Whether each node also has an ENI that is somebody else's.
     pub strangers: bool,
+    /// How the nodes' metadata services are wrong.
+    pub metadata: Lie,
     /// EC2 and the subnets.
     pub world: World,
 }
@@ -40,7 +43,8 @@ impl Setting {
         let illusion = *chance.pick(&[(0, 0), (0, 0), (0, 0), (1, 0), (0, 2), (2, 3)]);
         let strangers = chance.one_in(6);
         let (policy, world) = (policy(&mut chance), world(&mut chance));
-        Self { n_nodes, instance_type, illusion, policy, strangers, world }
+        let metadata = Lie::of(seed);
+        Self { n_nodes, instance_type, illusion, policy, strangers, metadata, world }
     }
 }
 

@@ -1,6 +1,6 @@
 //! Makes a history that fails as small as it gets: fewer steps, fewer nodes, simpler steps.
 
-use super::{Fate, History, Kill, Step, What};
+use super::{Fate, History, Kill, Lie, Step, What};
 
 /// `fails` says whether a candidate still fails, in whatever way.
 pub(super) fn shrink(mut best: History, mut fails: impl FnMut(&History) -> bool) -> History {
@@ -92,10 +92,11 @@ fn simpler_kills(kill: &Kill) -> Vec<Kill> {
 
 fn simplify_setting(best: &mut History, fails: &mut dyn FnMut(&History) -> bool) -> bool {
     let mut shrunk = false;
-    let changes: [fn(&mut History); 6] = [
+    let changes: [fn(&mut History); 7] = [
         |history| history.setting.n_nodes = 1,
         |history| history.setting.illusion = (0, 0),
         |history| history.setting.strangers = false,
+        |history| history.setting.metadata = Lie::Absent,
         |history| history.setting.world.throttling = ec2_model::config::Throttling::Off,
         |history| history.setting.world.consistency = ec2_model::config::Consistency::default(),
         |history| history.setting.world.latency = ec2_model::config::Latency::default(),

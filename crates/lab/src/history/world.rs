@@ -15,6 +15,7 @@ use ipam::id::AttachmentKey;
 use ipam::sighting::Sighting;
 use ipam::time::Timestamp;
 
+use super::metadata::Metadata;
 use super::node::{Ask, Node, Underway};
 use super::step::{Mishap, Step, What};
 use super::{Broken, History, Outcome, Setting};
@@ -59,6 +60,8 @@ pub(super) struct World {
     pub(super) now: Timestamp,
     agenda: Agenda<Happening>,
     pub(super) nodes: Vec<Node>,
+    /// In the order of the nodes.
+    pub(super) metadata: Vec<Metadata>,
     pub(super) chance: Chance,
     /// ENIs that are nobody's here.
     pub(super) strangers: BTreeSet<EniId>,
@@ -85,6 +88,7 @@ impl World {
             now: Timestamp::default(),
             agenda: Agenda::new(),
             nodes: Vec::new(),
+            metadata: Vec::new(),
             chance: Chance::new(history.seed, STREAM),
             strangers: BTreeSet::new(),
             strays: BTreeSet::new(),
@@ -108,6 +112,7 @@ impl World {
                 world.strangers.extend(stranger);
             }
             world.nodes.push(Node::new(site));
+            world.metadata.push(Metadata::new(history.setting.metadata, history.seed, node));
             world.enter_in(Duration::from_millis(50), Happening::Starts { node });
         }
         Ok(world)
@@ -271,6 +276,7 @@ impl World {
         let run = self.nodes[node].run;
         self.enter_within(READ_MS, Happening::Seen { node, run, sighting });
         self.enter_in(self.look_every, Happening::Look { node, run });
+        self.hint(node);
     }
 
     /// The kernel is read before anything else, then the DELs that found no daemon are applied.

@@ -23,7 +23,7 @@ use super::super::{FILE, Identity, Learnt, Word};
 use super::service::{self, Chance, Shown};
 use crate::run::make_call;
 use crate::settings::Settings;
-use crate::{limits, node};
+use crate::{hints, limits, node};
 
 const TOPOLOGY: &str = r#"
 region: us-east-1
@@ -48,6 +48,9 @@ pub(super) struct Tally {
     lost: u64,
     given_back: u64,
     dead: u64,
+    calls: u64,
+    /// Those among them that hints have led to.
+    pub(super) by_hints: u64,
 }
 
 pub(super) struct World {
@@ -77,6 +80,8 @@ impl Tally {
             lost,
             given_back,
             dead,
+            calls: _,
+            by_hints: _,
         } = self;
         assert_eq!([untrue, unserved, lost, given_back, dead], [&0; 5], "{self:?}");
     }
@@ -224,6 +229,7 @@ impl World {
             }
             Effect::Reply { answer: Answer::Released(_) | Answer::Collected(_), .. } => {}
             Effect::Call { id, call } => {
+                self.tally.calls += 1;
                 self.tally.given_back += u64::from(self.takes_from_a_pod(&call));
                 events.push_back(make_call(ec2.clone(), id, call).await);
             }
@@ -254,6 +260,14 @@ impl World {
         let (pod, netns) = (Pod::default(), String::new());
         self.follow(vec![], vec![Event::Add { request, key, pod, netns, deadline }], lives_for)
             .await;
+    }
+
+    /// The service is read while the daemon runs.
+    pub(super) async fn hint(&mut self) {
+        let Ok(shown) = hints::shown(&self.imds).await else { return };
+        let before = self.tally.calls;
+        self.follow(vec![], vec![Event::Hint(shown)], usize::MAX).await;
+        self.tally.by_hints += self.tally.calls - before;
     }
 
     pub(super) async fn come(&mut self) {

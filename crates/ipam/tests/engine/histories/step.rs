@@ -55,6 +55,11 @@ pub(super) enum Step {
     },
     /// The kernel is read.
     Look,
+    /// The metadata service is read: of the blocks that there are it shows some.
+    Hint {
+        /// Of each in turn, and then again.
+        shows: Vec<bool>,
+    },
 }
 
 /// What becomes of the record when the process dies.
@@ -133,6 +138,7 @@ pub(super) fn steps() -> impl Strategy<Value = Vec<Step>> {
         1 => (0..PODS).prop_map(|pod| Step::Die { pod }),
         4 => (0..PODS).prop_map(|pod| Step::Unlink { pod }),
         4 => Just(Step::Look),
+        3 => prop::collection::vec(any::<bool>(), 1..4).prop_map(|shows| Step::Hint { shows }),
     ];
     prop::collection::vec(step, 1..120)
 }

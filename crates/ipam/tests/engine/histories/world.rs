@@ -128,6 +128,11 @@ impl World {
             }
             Step::Unlink { .. } => {}
             Step::Look => self.look(),
+            Step::Hint { shows } => {
+                let (mut shown, mut shows) = (self.node.metadata(), shows.iter().cycle());
+                shown.values_mut().for_each(|blocks| blocks.retain(|_| *shows.next().unwrap()));
+                self.node.hint(shown);
+            }
         }
         self.check();
     }

@@ -1,0 +1,342 @@
+//! What the metadata service tells otherwise than EC2: worth a reading, and nothing else.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use ipam::block::Block;
+use ipam::call::{CallErrorKind, Ec2Call, EniKind};
+use ipam::event::Event;
+use ipam::policy::{Mode, Policy, WarmSettings};
+
+use crate::ec2::{PRIMARY, eni_id, error};
+use crate::node::{Node, Shown, limits, policy, warm_ip};
+
+const MINUTE: Duration = Duration::from_secs(60);
+/// In a day of so many minutes EC2 is read once though nothing gives cause.
+const DAY: u32 = 26 * 60;
+const AUDIT: usize = 1;
+
+fn n_readings(node: &Node) -> usize {
+    node.ec2.calls.iter().filter(|call| **call == Ec2Call::DescribeEnis).count()
+}
+
+/// A hint each minute; readings that follow from it.
+fn told(node: &mut Node, minutes: u32, mut shown: impl FnMut(&Node, u32) -> Shown) -> usize {
+    let before = n_readings(node);
+    for minute in 0..minutes {
+        node.pass(MINUTE);
+        let shown = shown(node, minute);
+        node.hint(shown);
+        node.settle();
+    }
+    n_readings(node) - before
+}
+
+fn truth(node: &Node, _: u32) -> Shown {
+    node.metadata()
+}
+
+/// A node without pods that has long been told the truth.
+fn node() -> Node {
+    let mut node = Node::settled(limits("m5.large"), warm_ip(5, 0));
+    assert_eq!(told(&mut node, 15, truth), 0);
+    node
+}
+
+/// Somebody moves an idle address to an ENI of his own.
+fn take_by_hand(node: &mut Node) -> Block {
+    let his = node.ec2.leave_behind(&[]);
+    let taken = node.ec2.enis.get_mut(&eni_id(PRIMARY)).unwrap().blocks.pop_first().unwrap();
+    node.ec2.enis.get_mut(&his).unwrap().blocks.insert(taken);
+    taken
+}
+
+fn block(text: &str) -> Block {
+    text.parse::<ipnet::IpNet>().unwrap().try_into().unwrap()
+}
+
+#[test]
+fn what_is_taken_behind_its_back_is_noticed_in_two_minutes_and_never_a_pods() {
+    let mut node = node();
+    let taken = take_by_hand(&mut node);
+    node.hint(node.metadata());
+    assert_eq!(node.under_way(), [""; 0], "one hint proves nothing");
+    // A pod that comes before EC2 has been read gets another.
+    let first = node.run_pod(0);
+    assert_ne!(Block::address(first.address), taken);
+    assert_eq!(told(&mut node, 2, truth), 1);
+    assert!(!node.view().enis[0].blocks.contains_key(&taken));
+    for pod in 1..20 {
+        let pod = node.run_pod(pod);
+        assert!(node.ec2.enis[&pod.eni].blocks.contains(&Block::address(pod.address)));
+    }
+    assert!(node.view().belied.is_empty());
+}
+
+#[test]
+fn what_is_put_there_by_hand_is_noticed_and_named() {
+    let mut node = node();
+    let strange = block("10.0.77.7/32");
+    node.ec2.enis.get_mut(&eni_id(PRIMARY)).unwrap().blocks.insert(strange);
+    assert_eq!(told(&mut node, 2, truth), 1);
+    assert_eq!(node.view().left_alone, BTreeSet::from([strange]));
+    assert!(node.view().belied.is_empty(), "{:?}", node.view().belied);
+    assert_eq!(told(&mut node, 60, truth), 0);
+}
+
+#[test]
+fn an_eni_taken_off_by_hand_is_noticed() {
+    let mut node = node();
+    for pod in 0..12 {
+        node.run_pod(pod);
+    }
+    told(&mut node, 2, truth);
+    let second = node.ec2.enis.keys().last().unwrap().clone();
+    node.ec2.enis.get_mut(&second).unwrap().attachment = None;
+    assert_eq!(told(&mut node, 1, truth), 0);
+    assert!(told(&mut node, 1, truth) >= 1);
+    assert_eq!(node.ec2.n_attached(), 2, "it is attached again");
+}
+
+/// What the service shows late, calls of ours have changed.
+#[test]
+fn a_service_that_lags_by_a_minute_costs_nothing() {
+    let mut node = node();
+    let mut before = node.metadata();
+    let lags = |node: &Node, _: u32| std::mem::replace(&mut before, node.metadata());
+    let mut lags = lags;
+    for pod in 0..20 {
+        node.run_pod(pod);
+        assert_eq!(told(&mut node, 1, &mut lags), 0);
+    }
+    for pod in 0..20 {
+        node.del(pod);
+        node.settle();
+        assert_eq!(told(&mut node, 3, &mut lags), 0);
+    }
+}
+
+#[test]
+fn a_service_that_shows_now_this_now_that_costs_nothing() {
+    let mut node = node();
+    let flaps = |node: &Node, minute: u32| match minute % 2 {
+        0 => node.metadata(),
+        _ => Shown::new(),
+    };
+    assert_eq!(told(&mut node, DAY, flaps), AUDIT);
+}
+
+#[test]
+fn what_a_reading_has_belied_asks_for_no_other() {
+    let lies: [fn(&mut Shown); 4] = [
+        |shown| shown.clear(),
+        |shown| shown.values_mut().for_each(BTreeSet::clear),
+        |shown| _ = shown.get_mut(&eni_id(PRIMARY)).unwrap().pop_first(),
+        |shown| _ = shown.get_mut(&eni_id(PRIMARY)).unwrap().insert(block("10.0.77.7/32")),
+    ];
+    for lie in lies {
+        let mut node = node();
+        let lies = |node: &Node, _: u32| {
+            let mut shown = node.metadata();
+            lie(&mut shown);
+            shown
+        };
+        assert_eq!(told(&mut node, 3, lies), 1);
+        assert_eq!(node.view().belied.len(), 1, "{:?}", node.view().belied);
+        assert_eq!(told(&mut node, DAY, lies), AUDIT);
+        assert_eq!(told(&mut node, 1, truth), 0);
+        assert!(node.view().belied.is_empty(), "{:?}", node.view().belied);
+    }
+}
+
+/// Whatever it tells next, its word is worth ever less.
+#[test]
+fn a_service_that_tells_ever_new_lies_costs_ever_fewer_readings() {
+    let mut node = node();
+    // Each is told twice.
+    let lies = |node: &Node, minute: u32| {
+        let mut shown = node.metadata();
+        let [.., third, fourth] = (minute / 2).to_be_bytes();
+        let strange = block(&format!("10.9.{third}.{fourth}/32"));
+        shown.get_mut(&eni_id(PRIMARY)).unwrap().insert(strange);
+        shown
+    };
+    let n = told(&mut node, 2 * DAY, lies);
+    assert!((7..=8 + 2 * AUDIT).contains(&n), "{n} readings");
+}
+
+/// The pool goes on as it must.
+#[test]
+fn a_service_that_stands_still_costs_ever_fewer_readings() {
+    let mut node = node();
+    let first = node.metadata();
+    let mut n = 0;
+    for hour in 0..48 {
+        for pod in 0..20 {
+            match hour % 2 {
+                0 => drop(node.run_pod(pod)),
+                _ => drop(node.del(pod)),
+            }
+        }
+        n += told(&mut node, 60, |_, _| first.clone());
+    }
+    assert!(n <= 8 + 2 * AUDIT, "{n} readings");
+}
+
+#[test]
+fn a_service_that_was_right_is_heard_again() {
+    let mut node = node();
+    let lies = |node: &Node, minute: u32| {
+        let mut shown = node.metadata();
+        let strange = block(&format!("10.9.0.{}/32", minute / 300));
+        shown.get_mut(&eni_id(PRIMARY)).unwrap().insert(strange);
+        shown
+    };
+    assert!(told(&mut node, 2 * DAY, lies) > 4);
+    take_by_hand(&mut node);
+    // An audit finds it.
+    told(&mut node, 26 * 60, truth);
+    let taken = take_by_hand(&mut node);
+    assert_eq!(told(&mut node, 2, truth), 1);
+    assert!(!node.view().enis[0].blocks.contains_key(&taken));
+}
+
+/// Other families, prefixes, others' ENIs, what somebody has put there, and what has no IPv4.
+#[test]
+fn like_is_held_against_like() {
+    for mode in [Mode::SecondaryIp, Mode::Prefix, Mode::Ipv6] {
+        let settings = WarmSettings { warm_ip: 2, ..WarmSettings::default() };
+        let mut node = Node::settled(limits("m5.xlarge"), policy(mode, settings));
+        for pod in 0..20 {
+            node.run_pod(pod);
+        }
+        node.pass(15 * MINUTE);
+        let foreign = node.ec2.attach_strange(2, &[("node.k8s.amazonaws.com/no_manage", "true")]);
+        let other_card = node.ec2.attach_strange(3, &[]);
+        let found = node.ec2.enis.get_mut(&other_card).unwrap();
+        (found.kind, found.attachment.as_mut().unwrap().network_card) = (EniKind::Other, 1);
+        let strange = ["10.0.77.7/32", "10.0.78.0/28", "2001:db8::7/128", "2001:db8:7::/80"];
+        for eni in [eni_id(PRIMARY), foreign] {
+            node.ec2.enis.get_mut(&eni).unwrap().blocks.extend(strange.map(block));
+        }
+        // It is read once.
+        assert_eq!(told(&mut node, 5, truth), 1, "{mode:?}");
+        assert_eq!(node.view().left_alone.len(), 4, "{mode:?}: {:?}", node.view().left_alone);
+        assert_eq!(told(&mut node, DAY, truth), AUDIT, "{mode:?}");
+        assert!(node.view().belied.is_empty(), "{mode:?}: {:?}", node.view().belied);
+        // Its own address is no matter, shown or not.
+        let without = |node: &Node, _: u32| {
+            let mut shown = node.metadata();
+            for (id, blocks) in &mut shown {
+                blocks.remove(&Block::address(node.ec2.enis[id].primary_address.into()));
+            }
+            shown
+        };
+        assert_eq!(told(&mut node, 60, without), 0, "{mode:?}");
+    }
+}
+
+/// A call that is under way on an ENI changes it.
+#[test]
+fn what_a_call_of_ours_is_about_to_change_is_not_asked_about() {
+    let policy = Policy { max_enis: Some(1), ..warm_ip(2, 0) };
+    let mut node = Node::settled(limits("m5.large"), policy);
+    assert_eq!(told(&mut node, 2, truth), 0);
+    let nothing = |_: &Node, _: u32| Shown::new();
+    node.hint(Shown::new());
+    node.add(0);
+    node.save_all();
+    let (id, call) = node.calls.pop_front().expect("the pool grows");
+    assert!(matches!(call, Ec2Call::Assign { .. }), "{call}");
+    assert_eq!(told(&mut node, 10, nothing), 0);
+    let result = node.ec2.execute(&call);
+    node.send(Event::CallDone { id, result });
+    node.settle();
+    assert_eq!(told(&mut node, 2, truth), 0);
+    assert_eq!(told(&mut node, 2, nothing), 1);
+}
+
+/// It is on no instance, and the service shows it on none.
+#[test]
+fn an_eni_that_cannot_be_attached_is_not_asked_about() {
+    let mut node = node();
+    for pod in 0..6 {
+        node.add(pod);
+    }
+    let mut is_refused = false;
+    for _ in 0..300 {
+        node.pass_unsettled(Duration::from_secs(1));
+        while let Some((id, call)) = node.calls.pop_front() {
+            assert_ne!(call, Ec2Call::DescribeEnis);
+            is_refused |= matches!(call, Ec2Call::AttachEni { .. });
+            let result = match call {
+                Ec2Call::AttachEni { .. } => Err(error(CallErrorKind::Throttled)),
+                call => node.ec2.execute(&call),
+            };
+            node.send(Event::CallDone { id, result });
+            node.save_all();
+        }
+        node.hint(node.metadata());
+    }
+    assert!(is_refused);
+}
+
+/// The reading began before, and its answer is of that time.
+#[test]
+fn a_reading_from_before_belies_nothing() {
+    let mut node = node();
+    node.pass(Duration::from_secs(16 * 3600));
+    while node.calls.is_empty() {
+        node.pass_unsettled(MINUTE);
+    }
+    let (id, call) = node.calls.pop_front().unwrap();
+    assert_eq!(call, Ec2Call::DescribeEnis);
+    let taken = take_by_hand(&mut node);
+    node.hint(node.metadata());
+    let result = Ok(node.early[&id].clone());
+    node.send(Event::CallDone { id, result });
+    assert_eq!(told(&mut node, 2, truth), 1);
+    assert!(!node.view().enis[0].blocks.contains_key(&taken));
+}
+
+/// A service that shows nothing, while EC2 does not answer.
+#[test]
+fn no_pod_goes_without_for_a_lie() {
+    let mut node = Node::settled(limits("m5.large"), warm_ip(5, 0));
+    for _ in 0..10 {
+        node.pass(MINUTE);
+        node.hint(Shown::new());
+        while let Some((id, _)) = node.calls.pop_front() {
+            node.send(Event::CallDone { id, result: Err(error(CallErrorKind::OutcomeUnknown)) });
+        }
+        node.save_all();
+    }
+    for pod in 0..5 {
+        let add = node.add(pod);
+        node.save_all();
+        node.granted(add);
+    }
+}
+
+/// What the service does not show comes last, on whatever ENI.
+#[test]
+fn what_is_in_doubt_is_granted_after_all_else() {
+    let policy = Policy { max_enis: Some(2), ..warm_ip(18, 0) };
+    let mut node = Node::settled(limits("m5.large"), policy);
+    told(&mut node, 2, truth);
+    let second = node.ec2.enis.keys().last().unwrap().clone();
+    assert_ne!(second, eni_id(PRIMARY));
+    let doubted: BTreeSet<Block> = node.ec2.enis[&second].blocks.iter().copied().take(3).collect();
+    let mut shown = node.metadata();
+    shown.get_mut(&eni_id(PRIMARY)).unwrap().clear();
+    shown.get_mut(&second).unwrap().retain(|block| !doubted.contains(block));
+    node.hint(shown);
+    let enis: Vec<_> = (0..18)
+        .map(|pod| {
+            let pod = node.run_pod(pod);
+            (pod.eni == second, doubted.contains(&Block::address(pod.address)))
+        })
+        .collect();
+    let expect = [vec![(true, false); 6], vec![(false, false); 9], vec![(true, true); 3]].concat();
+    assert_eq!(enis, expect);
+}
