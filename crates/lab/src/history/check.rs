@@ -86,9 +86,10 @@ impl World {
     }
 
     /// A pod's link comes up. What a record says that has been rolled back is answered again to whoever
-    /// asks under the same name.
+    /// asks under the same name, whomever EC2 has given the address to since.
     pub(super) fn check_new_link(&mut self, node: usize, key: &AttachmentKey, address: IpAddr) {
-        let all = self.nodes.iter().flat_map(super::node::Node::live_links);
+        let sound = self.nodes.iter().filter(|other| !other.is_rolled_back);
+        let all = sound.flat_map(super::node::Node::live_links);
         let other = all.filter(|(ip, owner)| **ip == address && *owner != key);
         let other = other.map(|(_, owner)| owner.clone()).next();
         let is_excused = self.is_taken(address) || self.nodes[node].is_rolled_back;
