@@ -34,7 +34,7 @@ pub(super) struct Difference {
 impl Difference {
     /// Whether what is known is still what it was.
     fn holds(&self, pool: &Pool) -> bool {
-        let eni = pool.enis.get(&self.eni);
+        let eni = pool.enis.get(&self.eni).filter(|eni| eni.attachment().is_some());
         eni.is_some_and(|eni| is_known(eni, &self.block)) == self.is_known
     }
 }

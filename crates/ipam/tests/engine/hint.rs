@@ -96,6 +96,12 @@ fn an_eni_taken_off_by_hand_is_noticed() {
     assert_eq!(told(&mut node, 1, truth), 0);
     assert!(told(&mut node, 1, truth) >= 1);
     assert_eq!(node.ec2.n_attached(), 2, "it is attached again");
+
+    // The hint was right, so the next is heard at once.
+    told(&mut node, 2, truth);
+    let taken = take_by_hand(&mut node);
+    told(&mut node, 3, truth);
+    assert!(!node.view().enis[0].blocks.contains_key(&taken));
 }
 
 /// What the service shows late, calls of ours have changed.
