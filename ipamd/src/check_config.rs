@@ -75,6 +75,9 @@ fn settings_text(settings: &Settings) -> String {
     line("EC2 endpoint", settings.ec2_endpoint.clone().unwrap_or_else(|| "-".to_owned()));
     line("HTTP time-out", span(settings.http_timeout));
     line("socket", settings.socket.display().to_string());
+    let runtime = settings.runtime_socket.as_ref();
+    let runtime = runtime.map_or_else(|| "-".to_owned(), |socket| socket.display().to_string());
+    line("runtime's socket", runtime);
     let metrics = settings
         .metrics_port
         .map_or_else(|| "none".to_owned(), |port| format!("port {port}, path /metrics"));

@@ -73,6 +73,7 @@ async fn daemon(settings: Settings) -> Result<(), Failure> {
         policy,
         socket: settings.socket,
         metrics_port: settings.metrics_port,
+        runtime_socket: settings.runtime_socket,
         state_directory: settings.state_directory,
         inherited,
     };

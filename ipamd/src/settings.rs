@@ -74,6 +74,8 @@ pub(crate) struct Settings {
     pub(crate) http_timeout: Duration,
     /// `TIDEPOOL_SOCKET`.
     pub(crate) socket: PathBuf,
+    /// `TIDEPOOL_RUNTIME_SOCKET`; `None` if it is `off`.
+    pub(crate) runtime_socket: Option<PathBuf>,
     /// `DISABLE_METRICS`; `None` if it is true.
     pub(crate) metrics_port: Option<u16>,
     /// `AWS_VPC_K8S_CNI_BACKING_STORE`: another daemon's record, which is read and never written.
@@ -134,6 +136,7 @@ impl Settings {
             ec2_endpoint: env.url("AWS_EC2_ENDPOINT")?,
             http_timeout: Duration::from_secs(seconds("HTTP_TIMEOUT", 10, 10)?.into()),
             socket: socket(env)?,
+            runtime_socket: runtime_socket(env)?,
             metrics_port: (!env.boolean("DISABLE_METRICS", false)?).then_some(METRICS_PORT),
             checkpoint,
             state_directory,
@@ -164,6 +167,16 @@ pub(crate) fn state_directory_of_process() -> Result<PathBuf, SettingError> {
 
 fn socket(env: &Environment) -> Result<PathBuf, SettingError> {
     env.path("TIDEPOOL_SOCKET", proto::DEFAULT_SOCKET)
+}
+
+/// An empty value would be the default.
+fn runtime_socket(env: &Environment) -> Result<Option<PathBuf>, SettingError> {
+    let name = "TIDEPOOL_RUNTIME_SOCKET";
+    if env.text(name) == Some("off") {
+        return Ok(None);
+    }
+    let socket = env.path(name, "/run/containerd/containerd.sock");
+    socket.map(Some).map_err(|_| env.error(name, "expected off or an absolute path"))
 }
 
 /// Where scrapers of the incumbent look. Source: amazon-vpc-cni-k8s v1.23.1, `pkg/ipamd/introspect.go`.

@@ -13,7 +13,7 @@ use crate::cluster::Runtime;
 use crate::image;
 use crate::process::{Process, in_netns, output};
 
-mod cri {
+pub(crate) mod cri {
     #![expect(unreachable_pub, clippy::allow_attributes_without_reason, reason = "generated")]
     tonic::include_proto!("runtime.v1");
 }
@@ -59,6 +59,12 @@ impl Containerd {
         dir.join("cni/net.d")
     }
 
+    /// Where it listens, below its directory.
+    #[must_use]
+    pub fn socket(dir: &Path) -> PathBuf {
+        dir.join("containerd.sock")
+    }
+
     /// Starts a containerd with all its state in `dir`, in the namespace `netns`, and waits until
     /// it has our images and answers.
     ///
@@ -67,7 +73,7 @@ impl Containerd {
     /// If containerd is not installed or does not come up.
     pub async fn start(dir: &Path, netns: &str) -> Result<Self> {
         ensure!(Path::new(CONTAINERD).exists(), "{CONTAINERD} is missing: run `make deps`");
-        let socket = dir.join("containerd.sock");
+        let socket = Self::socket(dir);
         ensure!(socket.as_os_str().len() <= MAX_SOCKET_PATH, "{} is too long", socket.display());
         for part in [Self::cni_bin(dir), Self::cni_conf(dir)] {
             std::fs::create_dir_all(&part).with_context(|| format!("make {}", part.display()))?;
@@ -92,7 +98,7 @@ impl Containerd {
         let tar = self.dir.join("images.tar");
         image::write(&tar)?;
         let mut ctr = Command::new("ctr");
-        ctr.arg("--address").arg(self.dir.join("containerd.sock"));
+        ctr.arg("--address").arg(Self::socket(&self.dir));
         output(ctr.args(["--namespace", "k8s.io", "images", "import"]).arg(&tar)).await?;
         Ok(())
     }

@@ -7,6 +7,7 @@ pub mod books;
 pub mod cluster;
 pub mod containerd;
 pub mod exec;
+pub mod forgetful;
 pub mod image;
 pub mod install;
 pub mod pings;

@@ -15,6 +15,7 @@ mod metrics;
 pub mod migration;
 mod notes;
 mod pending_dels;
+mod runtime;
 mod service;
 mod socket;
 mod state;
@@ -78,6 +79,8 @@ pub struct Config {
     pub socket: PathBuf,
     /// Where Prometheus finds `/metrics`, on all of the machine's addresses; `None` for nowhere.
     pub metrics_port: Option<u16>,
+    /// Where the container runtime listens; `None` if it is not to be asked.
+    pub runtime_socket: Option<PathBuf>,
     /// Where the record lives.
     pub state_directory: PathBuf,
     /// The record to start with where none lives there yet: what another daemon left.
@@ -116,6 +119,7 @@ struct Daemon {
     remembered: PathBuf,
     unrecorded: Unrecorded,
     metrics_port: Option<u16>,
+    runtime_socket: Option<PathBuf>,
     counters: Arc<Counters>,
 }
 
@@ -129,6 +133,7 @@ impl Daemon {
             policy,
             socket,
             metrics_port,
+            runtime_socket,
             state_directory,
             inherited,
         } = config;
@@ -168,6 +173,7 @@ impl Daemon {
             remembered: proto::pending::directory(&socket),
             unrecorded,
             metrics_port,
+            runtime_socket,
             counters,
         })
     }
@@ -185,13 +191,15 @@ impl Daemon {
             remembered,
             unrecorded,
             metrics_port,
+            runtime_socket,
             counters,
         } = self;
         // Before any Add is served: it may be for an attachment whose DEL is remembered. If the
         // disk hangs, they are applied later.
         let applying = pending_dels::apply_all(&handle, &remembered);
         let _ = tokio::time::timeout(PATIENCE_AT_START, applying).await;
-        let sweeping = tokio::spawn(sweep::look_forever(handle.clone(), inlet.clone()));
+        let sweeping =
+            tokio::spawn(sweep::look_forever(handle.clone(), inlet.clone(), runtime_socket));
         let telling = metrics_port
             .map(|port| tokio::spawn(metrics::serve_forever(port, handle.clone(), counters)));
         let looking = tokio::spawn(pending_dels::apply_forever(handle, remembered, unrecorded));

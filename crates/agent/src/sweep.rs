@@ -1,13 +1,14 @@
-//! Reads what the kernel says of the pods, for the engine to hold it against the record: before
-//! anything else at the start, every minute, and soon after a link has gone.
+//! Reads what the kernel and the container runtime say of the pods, for the engine to hold it against
+//! the record: before anything else at the start, every minute, and soon after a link has gone. What it
+//! says is left of sandboxes then goes.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use datapath::links::LinkChange;
-use datapath::pod;
+use datapath::pod::{self, PodRemoval};
 use futures::StreamExt as _;
 use ipam::block::Block;
 use ipam::event::Event;
@@ -20,7 +21,7 @@ use tokio::time::Instant;
 
 use crate::connections::Rests;
 use crate::handle::{Handle, Inlet, Stopped};
-use crate::{chain, host};
+use crate::{chain, host, runtime};
 
 /// Between two looks.
 const LOOK_EVERY: Duration = Duration::from_secs(60);
@@ -31,11 +32,15 @@ const AFTER_A_LINK: Duration = Duration::from_secs(2);
 /// The first look, before the record is asked anything; `None` if the kernel cannot be read.
 pub(crate) async fn look_first(now: Timestamp) -> Option<Sighting> {
     let links = read().await?;
-    Some(sighting(now, links, BTreeSet::new()))
+    Some(sighting(now, links, BTreeSet::new(), None))
 }
 
 /// Looks again and again and tells the engine; ends with it.
-pub(crate) async fn look_forever(handle: Handle, inlet: Inlet) -> Result<(), Stopped> {
+pub(crate) async fn look_forever(
+    handle: Handle,
+    inlet: Inlet,
+    runtime_socket: Option<PathBuf>,
+) -> Result<(), Stopped> {
     let mut changes = host::link_changes().fuse();
     let (mut told, mut belied) = (BTreeMap::new(), BTreeMap::new());
     let mut rests = Rests::default();
@@ -53,13 +58,15 @@ pub(crate) async fn look_forever(handle: Handle, inlet: Inlet) -> Result<(), Sto
         }
         next = Instant::now() + LOOK_EVERY;
         let begun = handle.now();
-        if let Some(links) = read().await {
+        let asking = runtime::sandboxes(runtime_socket.as_deref());
+        let (links, listed) = tokio::join!(read(), asking);
+        if let Some(links) = links {
             let assignments = handle.view().await?.assignments;
             // One blocking task for all the files that it looks for: one each would come to dozens
             // of threads.
             let seen = tokio::task::spawn_blocking(move || {
                 let vanished = vanished(&assignments, &links);
-                sighting(begun, links, vanished)
+                sighting(begun, links, vanished, listed)
             });
             // It cannot panic; without it, the next look tells.
             if let Ok(seen) = seen.await {
@@ -70,9 +77,46 @@ pub(crate) async fn look_forever(handle: Handle, inlet: Inlet) -> Result<(), Sto
         if let Some(due) = rests.forget(&view, handle.now()).await {
             next = next.min(Instant::now() + due.since(handle.now()));
         }
+        if take_down(&view).await == Leftovers::AreBeingReleased {
+            next = next.min(Instant::now() + AFTER_A_LINK);
+        }
         tell_of_metadata(&mut belied, &view);
         tell_people(&mut told, view);
     }
+}
+
+/// What is left of sandboxes that the runtime has forgotten.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Leftovers {
+    /// As far as they can be taken down at present, they are.
+    None,
+    /// Some are still on record.
+    AreBeingReleased,
+}
+
+/// Takes down what is left, as a DEL would have.
+async fn take_down(view: &PoolView) -> Leftovers {
+    let mut left = Leftovers::None;
+    for (address, link) in &view.leftovers {
+        if view.assignments.values().any(|held| held.address == *address) {
+            left = Leftovers::AreBeingReleased;
+        } else if let Some(removal) = removal(*address, link) {
+            let link = &link.name;
+            match pod::del(&removal).await {
+                Ok(_) => tracing::info!(%address, link, "took down what a sandbox has left"),
+                // The next look tries again.
+                Err(fault) => tracing::warn!(%address, fault = chain(&fault), "a link stays"),
+            }
+        }
+    }
+    left
+}
+
+/// `None` for what the kernel cannot have shown: no such link has a mark.
+fn removal(address: IpAddr, link: &SeenLink) -> Option<PodRemoval> {
+    let host_name = link.name.parse().ok()?;
+    let owner = link.mark.as_ref()?.parse().ok()?;
+    Some(PodRemoval { host_name, owner, addresses: vec![address] })
 }
 
 /// `None`, and an error line, if the kernel cannot be read; what was known stays true then.
@@ -88,12 +132,13 @@ fn sighting(
     begun: Timestamp,
     links: Vec<pod::SeenLink>,
     vanished: BTreeSet<AttachmentKey>,
+    listed: Option<BTreeSet<String>>,
 ) -> Sighting {
     let links = links.into_iter().flat_map(|pod::SeenLink { name, owner, addresses }| {
         let link = SeenLink { name, mark: owner };
         addresses.into_iter().map(move |address| (address, link.clone()))
     });
-    Sighting { begun, links: links.collect(), vanished }
+    Sighting { begun, links: links.collect(), vanished, listed }
 }
 
 /// Those whose mark no link bears, whose address is routed to no link that may be theirs, and whose

@@ -168,6 +168,7 @@ pub(crate) fn view(node: &Node, limits: v1::InstanceLimits, view: PoolView) -> v
         // Each of these is among those that are blocked, with the reason.
         quarantined: _,
         lost: _,
+        leftovers: _,
         belied,
         counts,
         most: _,

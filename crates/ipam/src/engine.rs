@@ -12,6 +12,7 @@ mod hint;
 mod inventory;
 mod leaks;
 mod lifecycle;
+mod listing;
 mod picture;
 mod recollection;
 mod refusal;
@@ -25,6 +26,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use self::calls::InFlight;
 use self::hint::Hints;
 use self::inventory::Look;
+use self::listing::Listing;
 use self::recollection::Recollection;
 use self::refusal::Outlook;
 use self::requests::Requests;
@@ -68,6 +70,8 @@ pub struct Engine {
     record: Record,
     /// Attachments that the kernel does not know any more, and since when.
     vanished: BTreeMap<AttachmentKey, Timestamp>,
+    /// What the container runtime says.
+    listing: Listing,
     /// What EC2 has said is here.
     pool: Pool,
     foreign: BTreeMap<EniId, Foreign>,
@@ -161,6 +165,7 @@ impl Engine {
             home: None,
             requests: Requests::default(),
             vanished: BTreeMap::new(),
+            listing: Listing::default(),
             calls: calls::left_open(&record, now),
             told_once: BTreeMap::new(),
             next_call: record.next_call().0,

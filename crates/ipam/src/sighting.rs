@@ -1,4 +1,5 @@
-//! What the kernel says of the pods on this node, beside our record and EC2 the third witness.
+//! What the kernel says of the pods on this node, beside our record and EC2 the third witness; and what
+//! the container runtime does, where it can be asked.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
@@ -15,6 +16,9 @@ pub struct Sighting {
     pub links: BTreeMap<IpAddr, SeenLink>,
     /// Attachments on record that have neither a link nor a network namespace.
     pub vanished: BTreeSet<AttachmentKey>,
+    /// The ids of the sandboxes that the container runtime has, in whatever state; `None` if it could not
+    /// be asked.
+    pub listed: Option<BTreeSet<String>>,
 }
 
 /// The host's end of a pod's link.

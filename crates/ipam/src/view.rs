@@ -7,6 +7,7 @@ use crate::block::Block;
 use crate::id::{AttachmentKey, EniId, SubnetId};
 use crate::policy::Mode;
 use crate::record::Assignment;
+use crate::sighting::SeenLink;
 use crate::time::Timestamp;
 
 /// The whole pool at one moment, ordered so that the same pool prints the same.
@@ -25,6 +26,9 @@ pub struct PoolView {
     /// The addresses that are withheld since a pod uses them of which nothing is on record, or not
     /// that; each with the pod's link.
     pub quarantined: BTreeMap<IpAddr, String>,
+    /// The links of sandboxes that the container runtime has forgotten, by their addresses: to be taken down
+    /// as soon as the address is on record for nobody.
+    pub leftovers: BTreeMap<IpAddr, SeenLink>,
     /// The addresses that are pods' by the record and, by EC2's word, on no ENI of this instance; each
     /// with the ENI that the record has it on.
     pub lost: BTreeMap<IpAddr, EniId>,

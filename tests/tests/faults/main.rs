@@ -8,6 +8,7 @@ mod busy;
 mod crash;
 mod crossing;
 mod disk;
+mod forgotten;
 mod hands;
 mod hint;
 mod ipv6;

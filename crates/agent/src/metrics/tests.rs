@@ -55,6 +55,7 @@ fn view() -> PoolView {
         left_alone: [block("10.0.0.77/32")].into(),
         assignments: BTreeMap::new(),
         quarantined: [([10, 0, 0, 18].into(), "eni5".to_owned())].into(),
+        leftovers: BTreeMap::new(),
         lost: [
             ([10, 0, 0, 91].into(), eni_id("eni-1")),
             ([10, 0, 0, 92].into(), eni_id("eni-3")),

@@ -251,6 +251,7 @@ fn config(directory: &Path) -> Config {
         },
         socket: PathBuf::from(directory).join("run/ipamd.sock"),
         metrics_port: None,
+        runtime_socket: None,
         notes: Notes::default(),
         state_directory: PathBuf::from(directory).join("state"),
         inherited: Record::default(),

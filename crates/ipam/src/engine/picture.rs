@@ -25,6 +25,7 @@ impl Engine {
             left_alone: self.left_alone_of_ours(),
             assignments: self.record.assignments().clone(),
             quarantined: self.quarantined(now),
+            leftovers: self.leftovers(),
             lost: self.lost(),
             belied: self.hints.belied(),
             most: self.most(),

@@ -2,7 +2,7 @@
 //! given back to EC2, and told to people, until they agree again. Where the record knows nothing at
 //! all and EC2 agrees with the kernel, they make the record.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::time::Duration;
 
@@ -22,6 +22,7 @@ impl Engine {
     pub(super) fn seen(&mut self, sighting: &Sighting, now: Timestamp) {
         self.judge_links(sighting, now);
         self.bury_vanished(sighting, now);
+        self.bury_forgotten(sighting, now);
     }
 
     /// Quarantines the addresses that are in use as the record does not know, and lets those rest
@@ -103,6 +104,46 @@ impl Engine {
         }
     }
 
+    /// Releases what attachments hold whose sandboxes the runtime has forgotten, as by GC. An address is
+    /// quarantined at once if its link is still there: the next look may come after its rest.
+    fn bury_forgotten(&mut self, sighting: &Sighting, now: Timestamp) {
+        let Some(listed) = &sighting.listed else { return };
+        self.listing.take(listed, sighting.begun);
+        let marks = sighting.links.values().filter_map(|link| link.mark.as_deref());
+        let linked: BTreeSet<_> = marks.filter_map(AttachmentKey::of_mark).collect();
+        let known = self.record.assignments().keys().chain(&linked);
+        self.listing.keep(|sandbox| known.clone().any(|key| key.container == sandbox));
+        let forgotten = self.record.assignments().iter().filter(|(key, _)| {
+            self.listing.has_forgotten(&key.container)
+                && !self.requests.is_releasing(key)
+                && self.requests.adding().all(|adding| adding != *key)
+        });
+        let forgotten: Vec<_> =
+            forgotten.map(|(key, found)| (key.clone(), found.clone())).collect();
+        for (key, found) in forgotten {
+            match sighting.links.get(&found.address) {
+                // Nothing tells whose it is.
+                Some(SeenLink { mark: None, .. }) => continue,
+                Some(link) => self.pool.put_in_quarantine(found.address, link.clone()),
+                None => {}
+            }
+            self.release(key, found, Vec::new(), now);
+        }
+    }
+
+    /// See [`PoolView::leftovers`](crate::view::PoolView::leftovers). Those whose release is being written
+    /// are among them, others that are on record are not.
+    pub(super) fn leftovers(&self) -> BTreeMap<IpAddr, SeenLink> {
+        let links = self.pool.quarantine.iter().filter_map(|(ip, link)| Some((ip, link.as_ref()?)));
+        let is_left = |(address, link): &(&IpAddr, &SeenLink)| {
+            let key = link.mark.as_deref().and_then(AttachmentKey::of_mark);
+            let is_forgotten = key.is_some_and(|key| self.listing.has_forgotten(&key.container));
+            let owner = self.record.owner(**address);
+            is_forgotten && owner.is_none_or(|owner| self.requests.is_releasing(owner))
+        };
+        links.filter(is_left).map(|(address, link)| (*address, link.clone())).collect()
+    }
+
     /// Puts on record again what its link alone tells of, as soon as EC2 has said that its address is
     /// on an ENI of ours. Nothing tells of its network and its pod; CHECK, DEL and GC do without.
     pub(super) fn adopt(&mut self, now: Timestamp) {
@@ -134,6 +175,7 @@ impl Engine {
         let is_released = since.is_some_and(|since| *since + LONGEST_ADD > now);
         if self.record.owner(address).is_some()
             || is_released
+            || self.listing.has_forgotten(&key.container)
             || known.any(|known| known.nameless() == key)
         {
             return None;

@@ -6,6 +6,7 @@
 //!   that a pod has or that rests;
 //! * an address whose link the kernel has shown without a word of it on record is neither granted
 //!   nor given back;
+//! * the link of a pod that runs is never to go, whatever the container runtime lists;
 //! * each request is answered once, Adds by their deadline;
 //! * what is on record of the ENIs is true;
 //! * as long as EC2 is silent after a start, nothing is asked of it but what is here;

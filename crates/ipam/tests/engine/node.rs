@@ -93,6 +93,8 @@ pub(crate) struct Node {
     pub(crate) links_are_marked: bool,
     /// Attachments whose network namespace has gone.
     pub(crate) ended: BTreeSet<AttachmentKey>,
+    /// The sandboxes that the runtime lists, if it can be asked.
+    pub(crate) listed: Option<BTreeSet<String>>,
     /// What EC2 would have answered to each reading at the moment it was asked.
     pub(crate) early: BTreeMap<CallId, CallOutput>,
     pub(crate) replies: BTreeMap<RequestId, Answer>,
@@ -123,6 +125,7 @@ impl Node {
             links: BTreeMap::new(),
             links_are_marked: true,
             ended: BTreeSet::new(),
+            listed: None,
             early: BTreeMap::new(),
             replies: BTreeMap::new(),
             answered: Vec::new(),
@@ -180,7 +183,8 @@ impl Node {
         let assigned = self.engine.record().assignments().keys();
         let ended = assigned.filter(|key| key.is_nameless() || self.ended.contains(*key));
         let vanished = ended.filter(|key| !has_link(key)).cloned().collect();
-        self.send(Event::Seen(Sighting { begun, links, vanished }));
+        let listed = self.listed.clone();
+        self.send(Event::Seen(Sighting { begun, links, vanished, listed }));
     }
 
     /// What a metadata service shows that tells the truth.

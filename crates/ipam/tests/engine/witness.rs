@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::time::Duration;
 
+use ipam::id::AttachmentKey;
 use ipam::policy::{Mode, Policy, WarmSettings};
 
 use crate::node::{Node, key, limits, policy, warm_ip};
@@ -258,4 +259,147 @@ fn fifty_pods_come_while_the_dead_are_swept() {
     assert_eq!(new.len(), 50);
     let alive: BTreeSet<_> = node.record().assignments().keys().cloned().collect();
     assert_eq!(alive, (10..70).map(key).collect());
+}
+
+/// The runtime is asked, a minute after the last time, and lists these pods' sandboxes.
+fn runtime_lists(node: &mut Node, pods: impl IntoIterator<Item = usize>) {
+    node.listed = Some(pods.into_iter().map(|pod| key(pod).container).collect());
+    look_later(node);
+}
+
+fn runtime_is_away(node: &mut Node) {
+    node.listed = None;
+    look_later(node);
+}
+
+fn on_record(node: &Node) -> BTreeSet<AttachmentKey> {
+    node.record().assignments().keys().cloned().collect()
+}
+
+fn leftovers(node: &Node) -> BTreeSet<IpAddr> {
+    node.view().leftovers.into_keys().collect()
+}
+
+/// Three addresses for pods, of which two are `0`'s and `1`'s, and no rest.
+fn two_run_on_three() -> (Node, IpAddr) {
+    let policy = Policy { max_enis: Some(1), cooldown: secs(0), ..warm_ip(3, 3) };
+    let mut node = Node::settled(limits("t3.small"), policy);
+    run_pods(&mut node, 0..2);
+    node.pass(secs(200));
+    let address = node.record().assignments()[&key(0)].address;
+    (node, address)
+}
+
+#[test]
+fn what_the_runtime_has_forgotten_is_released_and_serves_again_without_its_link() {
+    let (mut node, address) = two_run_on_three();
+    runtime_lists(&mut node, [0, 1]);
+    runtime_lists(&mut node, [1]);
+    assert_eq!(on_record(&node).len(), 2, "one look is not enough");
+    assert_eq!(leftovers(&node), BTreeSet::new());
+    node.pass(secs(60));
+    node.look();
+    assert_eq!(leftovers(&node), BTreeSet::from([address]));
+    assert_eq!(on_record(&node).len(), 2, "the release is being written");
+    node.settle();
+    assert_eq!(on_record(&node), BTreeSet::from([key(1)]));
+    assert_eq!(leftovers(&node), BTreeSet::from([address]));
+    // Before the next look too.
+    assert_ne!(node.run_pod(2).address, address);
+    let refused = node.add(3);
+    node.settle();
+    assert!(node.refused(refused).message.contains("1 quarantined"), "all else is in use");
+    // The longest ADD is over, after which links of ours without a record are adopted.
+    for _ in 0..5 {
+        runtime_lists(&mut node, [1, 2]);
+        assert_eq!(on_record(&node), BTreeSet::from([key(1), key(2)]));
+        assert_eq!(leftovers(&node), BTreeSet::from([address]));
+    }
+    node.links.remove(&address);
+    runtime_lists(&mut node, [1, 2]);
+    assert_eq!(leftovers(&node), BTreeSet::new());
+    assert_eq!(node.run_pod(4).address, address);
+}
+
+#[test]
+fn the_runtimes_word_ends_what_it_has_listed_and_nothing_else() {
+    let check = |looks: &[Option<&[usize]>], released: bool| {
+        let (mut node, _) = two_run_on_three();
+        for listed in looks {
+            match listed {
+                Some(pods) => runtime_lists(&mut node, pods.iter().copied()),
+                None => runtime_is_away(&mut node),
+            }
+        }
+        assert_eq!(!on_record(&node).contains(&key(0)), released, "{looks:?}");
+        assert_eq!(!leftovers(&node).is_empty(), released, "{looks:?}");
+        assert!(on_record(&node).contains(&key(1)), "{looks:?}");
+    };
+    let (both, one, others, nothing): (&[_], &[_], &[_], &[_]) = (&[0, 1], &[1], &[8, 9], &[]);
+    check(&[Some(both), Some(one), Some(one)], true);
+    check(&[Some(both), None, Some(one), None, Some(one)], true);
+    // It has been never listed.
+    check(&[Some(one); 9], false);
+    check(&[Some(nothing), Some(one), Some(one), Some(one)], false);
+    // The runtime is away.
+    check(&[Some(both), None, None, None], false);
+    check(&[Some(both), Some(one), None, None, None], false);
+    // It is listed again.
+    check(&[Some(both), Some(one), Some(both), Some(one)], false);
+    check(&[Some(both), Some(one), Some(both), Some(one), Some(one)], true);
+    // Of what was listed nothing is: it is another runtime, or has lost its store.
+    check(&[Some(others); 4], false);
+    check(&[Some(both), Some(others), Some(others), Some(others)], false);
+    check(&[Some(both), Some(nothing), Some(nothing), Some(nothing)], false);
+    check(&[Some(both), Some(one), Some(nothing), Some(one), Some(one), Some(one)], false);
+    check(&[Some(both), Some(others), Some(both), Some(one), Some(one)], true);
+}
+
+/// Looks come seconds apart when links go.
+#[test]
+fn looks_less_than_a_minute_apart_release_nothing() {
+    let (mut node, _) = two_run_on_three();
+    runtime_lists(&mut node, [0, 1]);
+    node.listed = Some([key(1).container].into());
+    for _ in 0..5 {
+        node.pass(secs(10));
+        node.look();
+    }
+    node.settle();
+    assert_eq!(on_record(&node).len(), 2);
+    look_later(&mut node);
+    assert_eq!(on_record(&node), BTreeSet::from([key(1)]));
+}
+
+/// The plugin has failed to take its link down, or it is a pod of amazon-vpc-cni-k8s.
+#[test]
+fn a_forgotten_sandboxs_link_goes_only_if_it_is_marked() {
+    let (mut node, address) = two_run_on_three();
+    runtime_lists(&mut node, [0, 1]);
+    node.links_are_marked = false;
+    for _ in 0..4 {
+        runtime_lists(&mut node, [1]);
+    }
+    assert_eq!((on_record(&node).len(), leftovers(&node)), (2, BTreeSet::new()));
+    node.links_are_marked = true;
+    node.del(0);
+    for _ in 0..2 {
+        runtime_lists(&mut node, [1]);
+    }
+    assert_eq!(on_record(&node), BTreeSet::from([key(1)]));
+    assert_eq!(leftovers(&node), BTreeSet::from([address]));
+}
+
+#[test]
+fn a_link_goes_only_after_the_release_is_on_record() {
+    let (mut node, address) = two_run_on_three();
+    runtime_lists(&mut node, [0, 1]);
+    runtime_lists(&mut node, [1]);
+    node.pass(secs(60));
+    node.look();
+    node.end_save(Err("disk full".to_owned()));
+    assert_eq!((on_record(&node).len(), leftovers(&node)), (2, BTreeSet::new()));
+    runtime_lists(&mut node, [1]);
+    assert_eq!(on_record(&node), BTreeSet::from([key(1)]));
+    assert_eq!(leftovers(&node), BTreeSet::from([address]));
 }

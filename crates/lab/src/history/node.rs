@@ -255,6 +255,7 @@ impl Node {
             begun: self.time(now),
             links: self.links.iter().map(|(address, key)| (*address, seen(key))).collect(),
             vanished: vanished.cloned().collect(),
+            listed: None,
         }
     }
 

@@ -9,7 +9,7 @@ use ipam::event::{Answer, LinkState};
 use ipam::id::AttachmentKey;
 use ipam::record::{Assignment, KnownEni};
 
-use super::step::{End, PODS, SaveEnd, Step};
+use super::step::{End, PODS, Runtime, SaveEnd, Step};
 use super::world::{Open, World};
 use crate::node::key;
 
@@ -23,6 +23,7 @@ impl World {
             self.check_answer(&open, answer);
         }
         self.check_live();
+        self.check_leftovers();
         self.check_known();
         self.check_calls();
         for (request, open) in &self.open {
@@ -106,6 +107,18 @@ impl World {
         }
     }
 
+    /// No link of a pod that runs is to go. Those that are go when the release is on record.
+    fn check_leftovers(&mut self) {
+        for (address, link) in self.node.view().leftovers {
+            let is_its = |key: &AttachmentKey| link.mark == Some(key.mark());
+            let alive = self.live.keys().find(|key| is_its(key) && !self.ending.contains(*key));
+            assert_eq!(alive, None, "its link at {address} is to go");
+            if self.durable.owner(address).is_none() {
+                self.node.links.remove(&address);
+            }
+        }
+    }
+
     /// Pods that have not been ended; an end that was asked for and is on record counts even if it
     /// was reported as failed.
     fn truly_live(&self) -> impl Iterator<Item = (&AttachmentKey, &IpAddr)> {
@@ -162,11 +175,16 @@ impl World {
 
     /// From now on everything goes well, for two hours; then all that was ended goes, and again.
     pub(super) fn heal(&mut self) {
-        self.take(&Step::Look);
+        self.take(&Step::Look(Runtime::All));
         self.come_to_rest();
         let live: BTreeMap<_, _> = self.truly_live().map(|(key, ip)| (*ip, key.clone())).collect();
         self.node.links.retain(|ip, key| live.get(ip) == Some(key));
-        self.take(&Step::Look);
+        // Two that show what the runtime has forgotten, and one that shows its links gone.
+        for _ in 0..3 {
+            self.take(&Step::Look(Runtime::All));
+            self.come_to_rest();
+            self.take(&Step::Pass { ms: 60_000 });
+        }
         self.come_to_rest();
         // Those that have died without a word are off the record now, and have no link.
         let linked = self.node.links.keys();

@@ -53,13 +53,27 @@ pub(super) enum Step {
     Unlink {
         pod: usize,
     },
-    /// The kernel is read.
-    Look,
+    /// The runtime forgets the sandbox; link and namespace stay.
+    Forget {
+        pod: usize,
+    },
+    /// The kernel is read, and the runtime asked.
+    Look(Runtime),
     /// The metadata service is read: of the blocks that there are it shows some.
     Hint {
         /// Of each in turn, and then again.
         shows: Vec<bool>,
     },
+}
+
+/// What the container runtime lists.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Runtime {
+    /// The sandboxes that it has.
+    All,
+    /// None: it is another, or has lost its store.
+    Nothing,
+    Away,
 }
 
 /// What becomes of the record when the process dies.
@@ -116,6 +130,11 @@ pub(super) fn steps() -> impl Strategy<Value = Vec<Step>> {
         8 => (1..4_usize).prop_map(SaveEnd::Durable),
         1 => any::<bool>().prop_map(|in_file| SaveEnd::Failed { in_file }),
     ];
+    let runtime = prop_oneof![
+        4 => Just(Runtime::All),
+        1 => Just(Runtime::Nothing),
+        1 => Just(Runtime::Away),
+    ];
     let step = prop_oneof![
         6 => (0..PODS, 0..20_000_u64).prop_map(|(pod, patience_ms)| Step::Add { pod, patience_ms }),
         1 => (0..8_usize).prop_map(|which| Step::Cancel { which }),
@@ -137,7 +156,8 @@ pub(super) fn steps() -> impl Strategy<Value = Vec<Step>> {
             }),
         1 => (0..PODS).prop_map(|pod| Step::Die { pod }),
         4 => (0..PODS).prop_map(|pod| Step::Unlink { pod }),
-        4 => Just(Step::Look),
+        1 => (0..PODS).prop_map(|pod| Step::Forget { pod }),
+        6 => runtime.prop_map(Step::Look),
         3 => prop::collection::vec(any::<bool>(), 1..4).prop_map(|shows| Step::Hint { shows }),
     ];
     prop::collection::vec(step, 1..120)

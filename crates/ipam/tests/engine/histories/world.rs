@@ -12,7 +12,7 @@ use ipam::record::{Assignment, Change, Record};
 use ipam::time::Timestamp;
 use ipam::view::{EniStage, PoolView};
 
-use super::step::{End, Fate, PODS, SaveEnd, Setting, Step};
+use super::step::{End, Fate, PODS, Runtime, SaveEnd, Setting, Step};
 use crate::ec2::{Ec2, SUBNET, error};
 use crate::node::{Node, key};
 
@@ -30,6 +30,8 @@ pub(super) struct World {
     pub(super) live: BTreeMap<AttachmentKey, IpAddr>,
     /// Those whose end has been asked for, whether or not it was granted.
     pub(super) ending: BTreeSet<AttachmentKey>,
+    /// Those of which the runtime does not know any more.
+    pub(super) forgotten: BTreeSet<AttachmentKey>,
     pub(super) open: BTreeMap<RequestId, Open>,
     /// The links that the last look has shown although nothing on record explains them.
     pub(super) strange: BTreeMap<IpAddr, AttachmentKey>,
@@ -52,6 +54,7 @@ impl World {
             node: Node::start_with(ec2, believed, setting.policy.clone()),
             live: BTreeMap::new(),
             ending: BTreeSet::new(),
+            forgotten: BTreeSet::new(),
             open: BTreeMap::new(),
             strange: BTreeMap::new(),
             durable: Record::default(),
@@ -70,6 +73,7 @@ impl World {
             Step::Add { pod, .. } if self.runs_unrecorded(*pod) => {}
             Step::Add { pod, patience_ms } => {
                 self.node.ended.remove(&key(*pod));
+                self.forgotten.remove(&key(*pod));
                 let deadline = self.node.now + Duration::from_millis(*patience_ms);
                 let request = self.node.add_until(*pod, deadline);
                 self.open.insert(request, Open::Add { key: key(*pod), deadline });
@@ -127,7 +131,14 @@ impl World {
                 self.node.links.retain(|_, owner| *owner != key(*pod));
             }
             Step::Unlink { .. } => {}
-            Step::Look => self.look(),
+            Step::Forget { pod } => {
+                self.ending.insert(key(*pod));
+                self.forgotten.insert(key(*pod));
+            }
+            Step::Look(runtime) => {
+                self.ask(*runtime);
+                self.look();
+            }
             Step::Hint { shows } => {
                 let (mut shown, mut shows) = (self.node.metadata(), shows.iter().cycle());
                 shown.values_mut().for_each(|blocks| blocks.retain(|_| *shows.next().unwrap()));
@@ -249,6 +260,15 @@ impl World {
     pub(super) fn on_record(&self, key: &AttachmentKey) -> Option<&Assignment> {
         let assignments = self.durable.assignments();
         assignments.get(key).or_else(|| assignments.get(&key.nameless()))
+    }
+
+    fn ask(&mut self, runtime: Runtime) {
+        let sandboxes = self.live.keys().filter(|key| !self.forgotten.contains(*key));
+        self.node.listed = match runtime {
+            Runtime::All => Some(sandboxes.map(|key| key.container.clone()).collect()),
+            Runtime::Nothing => Some(BTreeSet::new()),
+            Runtime::Away => None,
+        };
     }
 
     fn look(&mut self) {

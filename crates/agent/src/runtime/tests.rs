@@ -1,0 +1,134 @@
+//! A runtime on a socket of its own, in good and in bad shape.
+
+use std::future::{Ready, ready};
+use std::task::{Context, Poll};
+
+use futures::future::BoxFuture;
+use prost::Message as _;
+use tokio::io::AsyncWriteExt as _;
+use tokio::net::UnixListener;
+use tonic::body::Body;
+use tonic::codegen::http::{Request, Response};
+use tonic::server::{NamedService, UnaryService};
+use tonic::transport::Server;
+
+use super::*;
+use crate::socket;
+
+/// Far above the bound.
+const DEADLINE: Duration = Duration::from_secs(20);
+
+/// A runtime that answers so.
+#[derive(Clone)]
+struct Fake(Result<Listed, tonic::Status>);
+
+impl NamedService for Fake {
+    const NAME: &'static str = "runtime.v1.RuntimeService";
+}
+
+impl UnaryService<()> for Fake {
+    type Response = Listed;
+    type Future = Ready<Result<tonic::Response<Listed>, tonic::Status>>;
+
+    fn call(&mut self, _: tonic::Request<()>) -> Self::Future {
+        ready(self.0.clone().map(tonic::Response::new))
+    }
+}
+
+impl tower::Service<Request<Body>> for Fake {
+    type Response = Response<Body>;
+    type Error = std::convert::Infallible;
+    type Future = BoxFuture<'static, Result<Self::Response, Self::Error>>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Self::Error>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, request: Request<Body>) -> Self::Future {
+        assert_eq!(request.uri().path(), "/runtime.v1.RuntimeService/ListPodSandbox");
+        let fake = self.clone();
+        let codec = ProstCodec::<Listed, ()>::default();
+        Box::pin(async { Ok(tonic::server::Grpc::new(codec).unary(fake, request).await) })
+    }
+}
+
+/// What is learnt of a runtime that `serve` is.
+async fn learnt_of<F>(serve: impl FnOnce(UnixListener) -> F) -> Option<BTreeSet<String>>
+where
+    F: Future<Output = ()> + Send + 'static,
+{
+    let directory = tempfile::tempdir().unwrap();
+    let socket = directory.path().join("containerd.sock");
+    let serving = tokio::spawn(serve(UnixListener::bind(&socket).unwrap()));
+    let asked = tokio::time::timeout(DEADLINE, sandboxes(Some(&socket))).await;
+    serving.abort();
+    asked.expect("the runtime holds up the look")
+}
+
+async fn answered(answer: Result<Listed, tonic::Status>) -> Option<BTreeSet<String>> {
+    let serve = |listener| async {
+        let server = Server::builder().add_service(Fake(answer));
+        server.serve_with_incoming(socket::connections(listener)).await.unwrap();
+    };
+    learnt_of(serve).await
+}
+
+fn listed(ids: impl IntoIterator<Item = String>) -> Listed {
+    Listed { items: ids.into_iter().map(|id| Sandbox { id }).collect() }
+}
+
+#[tokio::test]
+async fn all_sandboxes_are_learnt() {
+    let check = async |n: usize| {
+        let ids: BTreeSet<_> = (0..n).map(|n| format!("{n:064x}")).collect();
+        assert_eq!(answered(Ok(listed(ids.clone()))).await, Some(ids));
+    };
+    check(0).await;
+    check(2).await;
+    check(1000).await;
+}
+
+/// One, with its metadata and its state, which do not matter.
+#[test]
+fn the_answer_is_read_by_the_numbers_of_the_cri() {
+    let bytes = b"\x0a\x0f\x0a\x04c1c1\x12\x05\x0a\x03web\x18\x01";
+    assert_eq!(Listed::decode(&bytes[..]), Ok(listed(["c1c1".to_owned()])));
+}
+
+#[tokio::test]
+async fn of_a_runtime_that_does_not_answer_nothing_is_known() {
+    assert_eq!(sandboxes(None).await, None);
+    let directory = tempfile::tempdir().unwrap();
+    let socket = directory.path().join("containerd.sock");
+    assert_eq!(sandboxes(Some(&socket)).await, None, "there is none");
+    drop(UnixListener::bind(&socket).unwrap());
+    assert_eq!(sandboxes(Some(&socket)).await, None, "it has died");
+
+    let refusal = tonic::Status::unavailable("server is not initialized yet");
+    assert_eq!(answered(Err(refusal)).await, None);
+    let too_much = listed([String::from("c").repeat(5 << 20)]);
+    assert_eq!(answered(Ok(too_much)).await, None);
+
+    let hangs = learnt_of(|listener| async move {
+        let _connection = listener.accept().await;
+        std::future::pending().await
+    });
+    assert_eq!(hangs.await, None);
+    let never_accepts = learnt_of(|listener| async move {
+        let _listener = listener;
+        std::future::pending().await
+    });
+    assert_eq!(never_accepts.await, None);
+    let hangs_up = learnt_of(|listener| async move {
+        drop(listener.accept().await);
+        std::future::pending().await
+    });
+    assert_eq!(hangs_up.await, None);
+    let talks_rubbish = learnt_of(|listener| async move {
+        let (mut connection, _) = listener.accept().await.unwrap();
+        // It ends with the connection.
+        while connection.write_all(&[0xff; 4096]).await.is_ok() {}
+        std::future::pending().await
+    });
+    assert_eq!(talks_rubbish.await, None);
+}
