@@ -119,6 +119,8 @@ impl Pool {
             if eni.blocks.keys().any(|known| known != block && known.overlaps(*block)) {
                 continue;
             }
+            // Whoever had it there before.
+            eni.by_hand.remove(block);
             eni.blocks.entry(*block).or_insert_with(|| {
                 let (first, last) = block.bounds();
                 let quarantined = self.quarantine.range(first..=last).map(|(ip, _)| *ip).collect();

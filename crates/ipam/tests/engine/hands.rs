@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use ipam::block::Block;
-use ipam::call::{CallErrorKind, Ec2Call, EniKind};
+use ipam::call::{CallErrorKind, CallOutput, Ec2Call, EniKind};
 use ipam::event::Event;
 use ipam::id::BootId;
 use ipam::policy::{Limits, Mode, Policy, WarmSettings};
@@ -221,4 +221,24 @@ fn whatever_else_is_attached_the_node_starts_and_leaves_it_alone() {
     node.pass(DAY);
     let touches = |call: &&Ec2Call| call.eni().is_some_and(|eni| strangers.contains(eni));
     assert_eq!(node.ec2.calls.iter().find(touches), None);
+}
+
+/// Somebody has taken it away again, and EC2 gives it to us.
+#[test]
+fn an_address_that_was_put_there_by_hand_is_ours_once_ec2_gives_it_to_us() {
+    let mut node = Node::settled(limits("m5.large"), warm_ip(1, 0));
+    put_by_hand(&mut node);
+    AUDIT(&mut node);
+    assert_eq!(node.view().left_alone, BTreeSet::from([strange()]));
+    node.run_pod(0);
+    let before = node.ec2.enis[&eni_id(PRIMARY)].blocks.clone();
+    node.add(1);
+    node.save_all();
+    let (id, call) = node.calls.pop_back().unwrap();
+    assert!(matches!(call, Ec2Call::Assign { .. }), "{call}");
+    let given = CallOutput::Assigned([strange()].into());
+    node.send(Event::CallDone { id, result: Ok(given) });
+    assert_eq!(node.view().left_alone, BTreeSet::new());
+    let known: BTreeSet<_> = node.view().enis[0].blocks.keys().copied().collect();
+    assert_eq!(known, before);
 }
