@@ -159,10 +159,22 @@ impl World {
         }
         let truth = self.at_ec2(node);
         let Some(shown) = self.metadata[node].shown(&truth) else { return };
+        // What is due anyway comes first.
+        self.tell(node, Event::Tick);
         let before = self.n_readings(node);
         self.tell(node, Event::Hint(shown));
         if self.n_readings(node) > before {
             self.check_worth(node, &truth);
+        }
+    }
+
+    /// The daemon is about to learn what EC2 has. What it did not know, a hint may have been right about.
+    pub(super) fn reading_ends(&mut self, node: usize) {
+        let truth = self.at_ec2(node);
+        if !self.is_right(node, &truth, |eni| eni.device_index.is_some())
+            && let Some(metadata) = self.metadata.get_mut(node)
+        {
+            metadata.spent = None;
         }
     }
 

@@ -420,6 +420,7 @@ impl World {
         let call = self.nodes[node].calls.remove(&id).map(|underway| underway.call);
         if result.is_ok() && call == Some(Ec2Call::DescribeEnis) {
             self.nodes[node].ec2_has_spoken(self.now);
+            self.reading_ends(node);
         }
         let result = match result {
             Ok(response) => ec2::output(*response, before, &instance),
