@@ -7,19 +7,13 @@ use std::time::Duration;
 use ipam::call::{CallErrorKind, Ec2Call};
 use ipam::event::Event;
 use ipam::id::BootId;
-use ipam::policy::Policy;
 
 use crate::ec2::{Ec2, error};
-use crate::lag::{answer_of_old, at_ec2, dead, held};
+use crate::lag::{answer_of_old, at_ec2, dead, held, shrunk, with_pods};
 use crate::node::{Node, limits, warm_ip};
 
 fn secs(n: u64) -> Duration {
     Duration::from_secs(n)
-}
-
-/// Gives back at once what is not wanted any more.
-fn prompt() -> Policy {
-    Policy { cooldown: secs(0), shrink_delay: secs(0), ..warm_ip(1, 0) }
 }
 
 fn is_assign(call: &Ec2Call) -> bool {
@@ -86,8 +80,7 @@ fn an_assign_whose_outcome_is_told_too_soon_is_not_forgotten() {
 #[test]
 fn what_was_about_to_be_given_back_is_still_ours() {
     for n_restarts in 1..4 {
-        let mut node = Node::settled(limits("m5.large"), prompt());
-        (0..4).for_each(|pod| drop(node.run_pod(pod)));
+        let mut node = with_pods();
         node.del(3);
         until(&mut node, |call| matches!(call, Ec2Call::Unassign { .. }));
         let before = node.ec2.clone();
@@ -101,13 +94,7 @@ fn what_was_about_to_be_given_back_is_still_ours() {
 /// What EC2 shows on the ENI may be what that call has brought, or what was given back before it.
 #[test]
 fn what_was_given_back_is_not_offered_for_an_assign_that_was_open() {
-    let mut node = Node::settled(limits("m5.large"), prompt());
-    (0..4).for_each(|pod| drop(node.run_pod(pod)));
-    let before = node.ec2.clone();
-    for pod in 0..4 {
-        node.del(pod);
-        node.settle();
-    }
+    let (mut node, before) = shrunk();
     node.add(4);
     until(&mut node, is_assign);
     node.restart();

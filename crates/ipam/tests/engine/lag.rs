@@ -65,18 +65,29 @@ fn until_audit(node: &mut Node) {
     }
 }
 
-#[test]
-fn what_was_given_back_just_before_is_not_offered() {
+/// A node that gives back at once what is not wanted any more, with four pods, for some time.
+pub(crate) fn with_pods() -> Node {
     let policy = Policy { cooldown: secs(0), shrink_delay: secs(0), ..warm_ip(1, 0) };
     let mut node = Node::settled(limits("m5.large"), policy);
-    for pod in 0..4 {
-        node.run_pod(pod);
-    }
+    (0..4).for_each(|pod| drop(node.run_pod(pod)));
+    node.pass(secs(10));
+    node
+}
+
+/// Such a node just after its pods have gone, and EC2 as it was before.
+pub(crate) fn shrunk() -> (Node, Ec2) {
+    let mut node = with_pods();
     let before = node.ec2.clone();
     for pod in 0..4 {
         node.del(pod);
         node.settle();
     }
+    (node, before)
+}
+
+#[test]
+fn what_was_given_back_just_before_is_not_offered() {
+    let (mut node, before) = shrunk();
     let gone: BTreeSet<_> = at_ec2(&before).difference(&at_ec2(&node.ec2)).copied().collect();
     assert!(!gone.is_empty());
     node.restart();
@@ -92,15 +103,7 @@ fn what_was_given_back_just_before_is_not_offered() {
 /// The reading is for another call on the ENI, of which nobody knows what came of it.
 #[test]
 fn what_was_given_back_just_before_is_not_offered_by_a_reading_for_another_call() {
-    let policy = Policy { cooldown: secs(0), shrink_delay: secs(0), ..warm_ip(1, 0) };
-    let mut node = Node::settled(limits("m5.large"), policy);
-    (0..4).for_each(|pod| drop(node.run_pod(pod)));
-    let before = node.ec2.clone();
-    node.pass(secs(10));
-    for pod in 0..4 {
-        node.del(pod);
-        node.settle();
-    }
+    let (mut node, before) = shrunk();
     let adds: Vec<_> = (4..8).map(|pod| node.add(pod)).collect();
     fail_assign(&mut node, CallErrorKind::OutcomeUnknown);
     answer_of_old(&mut node, &before);
@@ -111,16 +114,7 @@ fn what_was_given_back_just_before_is_not_offered_by_a_reading_for_another_call(
 /// With the record went the word of what had been given back.
 #[test]
 fn without_a_record_ec2_is_believed_when_it_says_the_same_again() {
-    let policy = Policy { cooldown: secs(0), shrink_delay: secs(0), ..warm_ip(1, 0) };
-    let mut node = Node::settled(limits("m5.large"), policy);
-    for pod in 0..4 {
-        node.run_pod(pod);
-    }
-    let before = node.ec2.clone();
-    for pod in 0..4 {
-        node.del(pod);
-        node.settle();
-    }
+    let (mut node, before) = shrunk();
     node.restart_without_record();
     answer_of_old(&mut node, &before);
     let early: Vec<_> = (10..17).map(|pod| node.add(pod)).collect();
@@ -177,11 +171,7 @@ fn an_address_that_an_eni_had_which_is_no_more_stays_where_it_is() {
 
 #[test]
 fn what_is_given_back_is_off_the_record_though_the_subnets_are_unknown() {
-    let policy = Policy { cooldown: secs(0), shrink_delay: secs(0), ..warm_ip(1, 0) };
-    let mut node = Node::settled(limits("m5.large"), policy);
-    for pod in 0..4 {
-        node.run_pod(pod);
-    }
+    let mut node = with_pods();
     node.restart();
     let is_reading = |(_, call): &(_, Ec2Call)| *call == Ec2Call::DescribeSubnets;
     let place = node.calls.iter().position(is_reading).unwrap();
