@@ -139,17 +139,19 @@ impl World {
         enis.iter().map(|eni| (known_to_ipam(eni.id.as_str()), blocks_of(eni).collect())).collect()
     }
 
-    /// Whether the daemon knows what EC2 has on the ENIs that are `of` interest. What it leaves alone is
-    /// somebody's, be it ours.
+    /// Whether the daemon knows what EC2 has on the ENIs that are `of` interest, be it that it takes it for
+    /// somebody's.
     fn is_right(&self, node: usize, truth: &Shown, of: fn(&EniView) -> bool) -> bool {
         let found = &self.nodes[node];
         let Some(engine) = &found.engine else { return true };
         let view = engine.view(found.time(self.now));
         let nothing = BTreeSet::new();
-        view.enis.iter().filter(|eni| of(eni)).all(|eni| {
-            let known: BTreeSet<_> = eni.blocks.keys().copied().collect();
-            truth.get(&eni.id).unwrap_or(&nothing) - &view.left_alone == known
-        })
+        let is_there = |block: &Block| truth.values().any(|blocks| blocks.contains(block));
+        view.left_alone.iter().all(is_there)
+            && view.enis.iter().filter(|eni| of(eni)).all(|eni| {
+                let known: BTreeSet<_> = eni.blocks.keys().copied().collect();
+                truth.get(&eni.id).unwrap_or(&nothing) - &view.left_alone == known
+            })
     }
 
     /// The metadata service is read, if it answers.
@@ -207,7 +209,8 @@ impl World {
     /// Where the service tells the truth, what somebody has done by hand is known in some minutes.
     pub(super) fn check_noticed(&mut self) {
         for node in 0..self.nodes.len() {
-            if self.nodes[node].is_there && self.metadata[node].lie == Lie::None {
+            let is_told = self.nodes[node].is_there && self.nodes[node].has_read();
+            if is_told && self.metadata[node].lie == Lie::None {
                 let truth = self.at_ec2(node);
                 let is_right = self.is_right(node, &truth, |eni| eni.stage == EniStage::Ready);
                 self.expect(node, "what was done by hand and is not noticed", is_right, || {

@@ -176,6 +176,11 @@ impl Node {
         self.ec2_spoke_at.get_or_insert(now);
     }
 
+    /// Whether EC2 has told this run of the ENIs.
+    pub(super) fn has_read(&self) -> bool {
+        self.ec2_spoke_at.is_some()
+    }
+
     /// Whether a record that has been rolled back is all that tells of `address` as yet: EC2 may still describe
     /// what the record has forgotten that it was given back.
     pub(super) fn is_misled(&self, address: IpAddr, now: Timestamp) -> bool {
