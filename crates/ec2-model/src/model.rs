@@ -245,7 +245,7 @@ impl Model {
         Fabric { instances: instances.filter_map(|it| view.fabric_instance(it)).collect() }
     }
 
-    /// The instance that has this address, alone or in a prefix, on an attached ENI.
+    /// The instance that has this address at `now`, alone or in a prefix, on an attached ENI.
     #[must_use]
     pub fn instance_of(&mut self, address: IpAddr, now: Timestamp) -> Option<InstanceId> {
         self.advance(now);
