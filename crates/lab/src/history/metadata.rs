@@ -139,6 +139,15 @@ impl World {
         enis.iter().map(|eni| (known_to_ipam(eni.id.as_str()), blocks_of(eni).collect())).collect()
     }
 
+    /// Whether the daemon knows what EC2 has, and knows of nothing that EC2 does not have.
+    fn knows_all(&self, node: usize, truth: &Shown) -> bool {
+        let found = &self.nodes[node];
+        let Some(engine) = &found.engine else { return true };
+        let is_there = |block: &Block| truth.values().any(|blocks| blocks.contains(block));
+        engine.view(found.time(self.now)).left_alone.iter().all(is_there)
+            && self.is_right(node, truth, |eni| eni.device_index.is_some())
+    }
+
     /// Whether the daemon knows what EC2 has on the ENIs that are `of` interest, be it that it takes it for
     /// somebody's.
     fn is_right(&self, node: usize, truth: &Shown, of: fn(&EniView) -> bool) -> bool {
@@ -146,12 +155,10 @@ impl World {
         let Some(engine) = &found.engine else { return true };
         let view = engine.view(found.time(self.now));
         let nothing = BTreeSet::new();
-        let is_there = |block: &Block| truth.values().any(|blocks| blocks.contains(block));
-        view.left_alone.iter().all(is_there)
-            && view.enis.iter().filter(|eni| of(eni)).all(|eni| {
-                let known: BTreeSet<_> = eni.blocks.keys().copied().collect();
-                truth.get(&eni.id).unwrap_or(&nothing) - &view.left_alone == known
-            })
+        view.enis.iter().filter(|eni| of(eni)).all(|eni| {
+            let known: BTreeSet<_> = eni.blocks.keys().copied().collect();
+            truth.get(&eni.id).unwrap_or(&nothing) - &view.left_alone == known
+        })
     }
 
     /// The metadata service is read, if it answers.
@@ -173,7 +180,7 @@ impl World {
     /// The daemon is about to learn what EC2 has. What it did not know, a hint may have been right about.
     pub(super) fn reading_ends(&mut self, node: usize) {
         let truth = self.at_ec2(node);
-        if !self.is_right(node, &truth, |eni| eni.device_index.is_some())
+        if !self.knows_all(node, &truth)
             && let Some(metadata) = self.metadata.get_mut(node)
         {
             metadata.spent = None;
@@ -183,7 +190,7 @@ impl World {
     /// A hint has made the daemon read EC2. If that knew all there was, it may so ever more rarely: ten
     /// minutes later at the earliest, then twenty, and so on.
     fn check_worth(&mut self, node: usize, truth: &Shown) {
-        let is_right = self.is_right(node, truth, |eni| eni.device_index.is_some());
+        let is_right = self.knows_all(node, truth);
         let (run, now) = (self.nodes[node].run, self.now);
         let metadata = &mut self.metadata[node];
         if !is_right || metadata.spent.as_ref().is_none_or(|spent| spent.run != run) {
@@ -209,7 +216,9 @@ impl World {
     /// Where the service tells the truth, what somebody has done by hand is known in some minutes.
     pub(super) fn check_noticed(&mut self) {
         for node in 0..self.nodes.len() {
-            let is_told = self.nodes[node].is_there && self.nodes[node].has_read();
+            let found = &self.nodes[node];
+            // What a call of its own has just done, its answer will tell.
+            let is_told = found.is_there && found.has_read() && found.calls.is_empty();
             if is_told && self.metadata[node].lie == Lie::None {
                 let truth = self.at_ec2(node);
                 let is_right = self.is_right(node, &truth, |eni| eni.stage == EniStage::Ready);
