@@ -95,6 +95,8 @@ pub struct Engine {
     /// The ENIs of which EC2 may show late what calls have brought, of unknown outcome or of a run before;
     /// and since when.
     changed_late: BTreeMap<EniId, Timestamp>,
+    /// The ENIs of this instance that EC2 has shown unattached and nobody wants, and since when.
+    left_behind: BTreeMap<EniId, Timestamp>,
     /// What the metadata service tells otherwise.
     hints: Hints,
     leaks_look: Look,
@@ -176,6 +178,7 @@ impl Engine {
             enis_look: Look::due(Ec2Call::DescribeEnis, now),
             subnets_look: Look::due(Ec2Call::DescribeSubnets, now),
             changed_late: BTreeMap::new(),
+            left_behind: BTreeMap::new(),
             hints: Hints::default(),
             leaks_look: leaks::first_look(&node, &policy, jitter, now),
             unattached: BTreeMap::new(),

@@ -78,7 +78,8 @@ pub struct EniSupply {
 /// How far an ENI has come, as far as the plan depends on it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum SupplyState {
-    /// Not yet attached: its addresses will serve, and more can be had later.
+    /// Not yet attached, or not to be put on record yet: its addresses will serve, and more can be had
+    /// later.
     Coming,
     /// Attached: its addresses serve, or will as soon as the kernel's side is ready.
     Attached,

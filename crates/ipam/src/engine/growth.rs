@@ -163,7 +163,7 @@ impl Engine {
         EniSupply {
             id: eni.id.clone(),
             subnet: self.subnet_supply(&eni.subnet, now),
-            state: supply_state(eni),
+            state: self.supply_state(eni),
             removable_from: self.is_removable(eni).then(|| eni.since + age),
             busy: call.is_some(),
             pending: call.and_then(|call| {
@@ -177,6 +177,19 @@ impl Engine {
             limit: eni.refused.map_or(u16::MAX, |refused| refused.limit),
             at_once: eni.refused.map_or(u16::MAX, |refused| refused.at_once),
             tally: self.tally(eni, now),
+        }
+    }
+
+    fn supply_state(&self, eni: &Eni) -> SupplyState {
+        match &eni.stage {
+            Stage::Unattached => SupplyState::Coming,
+            Stage::Attached { link: Link::Failed { times, .. }, .. } if *times >= LINK_ATTEMPTS => {
+                SupplyState::Broken
+            }
+            Stage::Attached { .. } if self.subnet_cidr_of(eni).is_none() => SupplyState::Coming,
+            Stage::Attached { .. } => SupplyState::Attached,
+            Stage::Draining { .. } => SupplyState::Leaving { holds_place: true },
+            Stage::Doomed { place } => SupplyState::Leaving { holds_place: place.is_some() },
         }
     }
 
@@ -259,17 +272,5 @@ impl Engine {
         .chain(self.throttled(now).map(|hold| hold.until))
         .filter(|at| *at > now)
         .min()
-    }
-}
-
-fn supply_state(eni: &Eni) -> SupplyState {
-    match &eni.stage {
-        Stage::Unattached => SupplyState::Coming,
-        Stage::Attached { link: Link::Failed { times, .. }, .. } if *times >= LINK_ATTEMPTS => {
-            SupplyState::Broken
-        }
-        Stage::Attached { .. } => SupplyState::Attached,
-        Stage::Draining { .. } => SupplyState::Leaving { holds_place: true },
-        Stage::Doomed { place } => SupplyState::Leaving { holds_place: place.is_some() },
     }
 }

@@ -19,7 +19,9 @@ impl Engine {
     /// Puts on an ENI of the pool what EC2 has described there, `known` being what is ours of it.
     pub(super) fn put_blocks(&mut self, facts: &EniFacts, known: &BTreeSet<Block>, now: Timestamp) {
         self.changed_late.retain(|_, since| *since + LATE > now);
-        let may_be_ours = self.changed_late.contains_key(&facts.id);
+        let mut told = self.told_once.values().filter_map(|(eni, _)| eni.as_ref());
+        let may_be_ours =
+            self.changed_late.contains_key(&facts.id) || told.any(|eni| *eni == facts.id);
         let is_pods = |block: &Block| {
             let (first, last) = block.bounds();
             let mut seen = self.pool.quarantine.range(first..=last);

@@ -229,7 +229,7 @@ impl Engine {
         }
         self.forget_unseen(&seen, &doubted, asked_at);
         self.settle_told(asked_at, now);
-        self.judge_left_behind(&left_behind, now);
+        self.judge_left_behind(&left_behind, asked_at, now);
         self.forget_rested(now);
     }
 
@@ -306,11 +306,22 @@ impl Engine {
         }
     }
 
-    /// Keeps an unattached ENI if another would be made without it, or if a pod's address is on it.
-    fn judge_left_behind(&mut self, left_behind: &[EniId], now: Timestamp) {
+    /// Keeps an unattached ENI if another would be made without it, or if a pod's address is on it. Others
+    /// are given up once EC2 has shown them so for long enough: an earlier run may have attached them
+    /// just now.
+    fn judge_left_behind(&mut self, left_behind: &[EniId], asked_at: Timestamp, now: Timestamp) {
+        let before = std::mem::take(&mut self.left_behind);
         for eni in left_behind {
-            if !self.would_create_without(eni, now) {
-                self.doom(eni, now);
+            let since = before.get(eni).copied().unwrap_or(now);
+            if self.would_create_without(eni, now) || !self.is_spare(eni, now) {
+                continue;
+            }
+            if since + LAG <= asked_at {
+                self.set_stage(eni, Stage::Doomed { place: None });
+            } else {
+                self.pool.enis.remove(eni);
+                self.left_behind.insert(eni.clone(), since);
+                self.enis_look.ask_from(since + LAG);
             }
         }
     }

@@ -138,14 +138,17 @@ impl Engine {
 
     /// Gives up an unattached ENI, unless a pod's address is on it.
     pub(super) fn doom(&mut self, eni: &EniId, now: Timestamp) {
-        let cooldown = self.policy.cooldown;
-        if let Some(eni) = self.pool.enis.get_mut(eni)
-            && eni.stage == Stage::Unattached
-            && eni.origin == Origin::Tagged
-            && !eni.in_use(cooldown, now)
-        {
-            eni.stage = Stage::Doomed { place: None };
+        if self.is_spare(eni, now) {
+            self.set_stage(eni, Stage::Doomed { place: None });
         }
+    }
+
+    pub(super) fn is_spare(&self, eni: &EniId, now: Timestamp) -> bool {
+        self.pool.enis.get(eni).is_some_and(|eni| {
+            eni.stage == Stage::Unattached
+                && eni.origin == Origin::Tagged
+                && !eni.in_use(self.policy.cooldown, now)
+        })
     }
 
     /// EC2 has deleted it.

@@ -6,6 +6,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
+use ipnet::Ipv4Net;
+
 use super::Engine;
 use crate::block::Block;
 use crate::call::{EniAttachment, EniFacts, EniKind};
@@ -117,10 +119,7 @@ impl Engine {
     fn unnoted(&self, eni: &Eni) -> Option<KnownEni> {
         let attachment = eni.attachment()?;
         let noted = self.recollection.noted.get(&eni.id);
-        // It never changes, so the word of another boot does.
-        let before = noted.or_else(|| self.record.enis().get(&eni.id));
-        let known = self.subnets.cidr(&eni.subnet);
-        let subnet_cidr = known.or_else(|| before.map(|known| known.subnet_cidr))?;
+        let subnet_cidr = self.subnet_cidr_of(eni)?;
         let is_noted = noted.is_some_and(|noted| {
             noted.facts.attachment.as_ref() == Some(&attachment)
                 && noted.facts.tags == eni.tags
@@ -129,6 +128,14 @@ impl Engine {
         });
         let missed = eni.missed.clone();
         (!is_noted).then(|| KnownEni { facts: facts(eni, attachment), subnet_cidr, missed })
+    }
+
+    /// Without it the ENI cannot be on record, nor what an Assign would bring.
+    pub(super) fn subnet_cidr_of(&self, eni: &Eni) -> Option<Ipv4Net> {
+        let noted = self.recollection.noted.get(&eni.id);
+        // It never changes, so the word of another boot does.
+        let before = noted.or_else(|| self.record.enis().get(&eni.id));
+        self.subnets.cidr(&eni.subnet).or_else(|| before.map(|known| known.subnet_cidr))
     }
 }
 

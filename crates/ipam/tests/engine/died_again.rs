@@ -7,8 +7,9 @@ use std::time::Duration;
 use ipam::call::{CallErrorKind, Ec2Call};
 use ipam::event::Event;
 use ipam::id::BootId;
+use ipam::view::EniStage;
 
-use crate::ec2::{Ec2, error};
+use crate::ec2::{Ec2, PRIMARY, error};
 use crate::lag::{answer_of_old, at_ec2, dead, held, shrunk, with_pods};
 use crate::node::{Node, limits, warm_ip};
 
@@ -30,6 +31,13 @@ fn until(node: &mut Node, is_it: fn(&Ec2Call) -> bool) -> usize {
         node.end_call(0);
     }
     panic!("no such call: {:?}", node.under_way());
+}
+
+/// The subnets cannot be read at the start.
+fn refuse_subnets(node: &mut Node) {
+    let subnets = until(node, |call| *call == Ec2Call::DescribeSubnets);
+    let (id, _) = node.calls.remove(subnets).unwrap();
+    node.send(Event::CallDone { id, result: Err(error(CallErrorKind::AccessDenied)) });
 }
 
 /// As [`Node::restart`], and EC2 describes what was `before`. Nothing more is wanted.
@@ -59,16 +67,30 @@ fn what_a_start_is_not_shown_stays_ours_at_the_next() {
     all_is_ours(&mut node);
 }
 
+/// A node that has died between an Assign and its answer, and EC2 as it was before.
+fn assigned_unheard() -> (Node, Ec2) {
+    let mut node = Node::settled(limits("m5.large"), warm_ip(3, 0));
+    let before = node.ec2.clone();
+    node.add(0);
+    let place = until(&mut node, is_assign);
+    let call = node.calls[place].1.clone();
+    node.ec2.execute(&call).unwrap();
+    (node, before)
+}
+
+#[test]
+fn an_assign_is_not_forgotten_while_the_enis_cannot_be_read_again() {
+    let (mut node, before) = assigned_unheard();
+    restart_shown(&mut node, &before);
+    node.pass_unsettled(secs(3600));
+    all_is_ours(&mut node);
+}
+
 /// The reading that tells of it describes what was before.
 #[test]
 fn an_assign_whose_outcome_is_told_too_soon_is_not_forgotten() {
     for n_restarts in 1..4 {
-        let mut node = Node::settled(limits("m5.large"), warm_ip(3, 0));
-        let before = node.ec2.clone();
-        node.add(0);
-        let place = until(&mut node, is_assign);
-        let call = node.calls[place].1.clone();
-        node.ec2.execute(&call).unwrap();
+        let (mut node, before) = assigned_unheard();
         for _ in 0..n_restarts {
             restart_shown(&mut node, &before);
         }
@@ -110,13 +132,46 @@ fn what_comes_while_the_subnets_cannot_be_read_is_on_record_in_the_next_boot_too
     let mut node = Node::settled(limits("m5.large"), warm_ip(3, 0));
     node.boot.node.boot = BootId("another".to_owned());
     node.restart();
-    let subnets = until(&mut node, |call| *call == Ec2Call::DescribeSubnets);
-    let (id, _) = node.calls.remove(subnets).unwrap();
-    node.send(Event::CallDone { id, result: Err(error(CallErrorKind::AccessDenied)) });
+    refuse_subnets(&mut node);
     node.add(0);
     let place = until(&mut node, is_assign);
     node.end_call(place);
     node.save_all();
     node.restart();
     all_is_ours(&mut node);
+}
+
+/// A run to come that were not shown it at first would take it for somebody's.
+#[test]
+fn nothing_is_asked_for_that_cannot_be_put_on_record() {
+    let mut node = Node::start(limits("m5.large"), warm_ip(3, 0));
+    let before = node.ec2.clone();
+    refuse_subnets(&mut node);
+    node.add(0);
+    node.settle();
+    assert_eq!(at_ec2(&node.ec2), at_ec2(&before));
+    node.pass(secs(120));
+    assert_ne!(at_ec2(&node.ec2), at_ec2(&before), "the subnets have been read since");
+    restart_shown(&mut node, &before);
+    all_is_ours(&mut node);
+}
+
+#[test]
+fn an_eni_that_ec2_shows_off_the_instance_once_is_not_deleted() {
+    for is_on_record in [true, false] {
+        let mut node = Node::settled(limits("t3.small"), warm_ip(4, 0));
+        let mut before = node.ec2.clone();
+        let late = before.enis.values_mut().find(|eni| eni.id.as_str() != PRIMARY).unwrap();
+        late.attachment = None;
+        let late = late.id.clone();
+        if !is_on_record {
+            node.log.clear();
+        }
+        restart_shown(&mut node, &before);
+        node.pass(secs(30));
+        let deletes =
+            node.ec2.calls.iter().filter(|call| matches!(call, Ec2Call::DeleteEni { .. }));
+        assert_eq!(deletes.count(), 0);
+        assert!(node.view().enis.iter().any(|eni| eni.id == late && eni.stage == EniStage::Ready));
+    }
 }

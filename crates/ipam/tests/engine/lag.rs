@@ -118,6 +118,7 @@ fn without_a_record_ec2_is_believed_when_it_says_the_same_again() {
     node.restart_without_record();
     answer_of_old(&mut node, &before);
     let early: Vec<_> = (10..17).map(|pod| node.add(pod)).collect();
+    assert_eq!(node.end_call(0), Ec2Call::DescribeSubnets);
     // Another reading tells no more if it comes as early.
     fail_assign(&mut node, CallErrorKind::AddressLimit);
     answer_of_old(&mut node, &before);

@@ -194,7 +194,9 @@ fn what_this_instance_has_left_is_settled_without_a_search() {
     let left = leave(&mut node.ec2, &tags);
     node.restart();
     node.settle();
-    assert!(!exists(&node, &left), "at once, however young");
+    assert!(exists(&node, &left), "EC2 may not show yet that it is attached");
+    node.pass(Duration::from_secs(20));
+    assert!(!exists(&node, &left), "however young");
     assert_eq!(n_searches(&node), 0);
 }
 

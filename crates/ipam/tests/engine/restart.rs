@@ -130,6 +130,7 @@ fn what_was_left_behind_is_used_if_wanted_and_deleted_if_not() {
         let wanted = expect.len() > 1;
         let mut node = Node::start_with(ec2, limits("t3.small"), policy);
         node.settle();
+        node.pass(Duration::from_secs(20));
         assert_eq!(node.ec2.n_blocks(), expect);
         assert_eq!(node.ec2.enis.contains_key(&left), wanted);
         for foreign in [other, unmarked] {
