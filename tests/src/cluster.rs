@@ -514,7 +514,7 @@ impl<R: Runtime> NodeOf<R> {
     async fn down(mut self) -> Result<()> {
         let runtime = self.runtime.down().await;
         let daemon = match self.ipamd.take() {
-            Some(process) => process.stop().await.map(|_| ()),
+            Some(mut process) => process.stop().await.map(|_| ()),
             None => Ok(()),
         };
         runtime.and(daemon)

@@ -20,6 +20,7 @@ pub(crate) mod cri {
 use cri::runtime_service_client::RuntimeServiceClient;
 
 const CONTAINERD: &str = "/usr/bin/containerd";
+const CONFIGURATION: &str = "containerd.toml";
 /// The kubelet's `runtimeRequestTimeout`.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(120);
 /// Unix socket paths end at 107 bytes.
@@ -29,6 +30,7 @@ const MAX_SOCKET_PATH: usize = 107;
 #[derive(Debug)]
 pub struct Containerd {
     dir: PathBuf,
+    netns: String,
     process: Process,
     client: RuntimeServiceClient<Channel>,
 }
@@ -78,18 +80,11 @@ impl Containerd {
         for part in [Self::cni_bin(dir), Self::cni_conf(dir)] {
             std::fs::create_dir_all(&part).with_context(|| format!("make {}", part.display()))?;
         }
-        let config = dir.join("containerd.toml");
-        std::fs::write(&config, configuration(dir)).context("write containerd's configuration")?;
-        // A clean environment, as under systemd: plugins inherit it.
-        let mut command = in_netns(netns, CONTAINERD);
-        command
-            .arg("--config")
-            .arg(&config)
-            .env_clear()
-            .env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin");
-        let mut process = Process::start("containerd", &mut command, &dir.join("containerd.log"))?;
-        let client = process.wait_until("its CRI answers", || connect(&socket)).await?;
-        let runtime = Self { dir: dir.to_owned(), process, client };
+        std::fs::write(dir.join(CONFIGURATION), configuration(dir))
+            .context("write containerd's configuration")?;
+        let (process, client) = launch(dir, netns).await?;
+        let (dir, netns) = (dir.to_owned(), netns.to_owned());
+        let runtime = Self { dir, netns, process, client };
         runtime.import_images().await?;
         Ok(runtime)
     }
@@ -97,9 +92,29 @@ impl Containerd {
     async fn import_images(&self) -> Result<()> {
         let tar = self.dir.join("images.tar");
         image::write(&tar)?;
+        output(self.ctr().args(["images", "import"]).arg(&tar)).await?;
+        Ok(())
+    }
+
+    /// Its own tool, which goes past the CRI.
+    fn ctr(&self) -> Command {
         let mut ctr = Command::new("ctr");
-        ctr.arg("--address").arg(Self::socket(&self.dir));
-        output(ctr.args(["--namespace", "k8s.io", "images", "import"]).arg(&tar)).await?;
+        ctr.arg("--address").arg(Self::socket(&self.dir)).args(["--namespace", "k8s.io"]);
+        ctr
+    }
+
+    /// Makes it forget a sandbox as one does whose store has lost it: there is no DEL, and namespace and
+    /// link stay. It restarts; the other pods run on.
+    ///
+    /// # Errors
+    ///
+    /// If it does not forget it.
+    pub async fn forget(&mut self, sandbox: &Sandbox) -> Result<()> {
+        output(self.ctr().args(["tasks", "delete", "--force", &sandbox.id])).await?;
+        output(self.ctr().args(["containers", "delete", &sandbox.id])).await?;
+        self.process.stop().await?;
+        (self.process, self.client) = launch(&self.dir, &self.netns).await?;
+        ensure!(!self.sandboxes().await?.contains(&sandbox.id), "it remembers {}", sandbox.name);
         Ok(())
     }
 
@@ -245,7 +260,7 @@ impl Containerd {
     /// # Errors
     ///
     /// If a sandbox cannot be removed or the runtime does not end.
-    pub async fn down(self) -> Result<()> {
+    pub async fn down(mut self) -> Result<()> {
         let mut outcome = Ok(());
         for id in self.sandboxes().await.unwrap_or_default() {
             let removed = async {
@@ -270,6 +285,21 @@ impl Runtime for Containerd {
     async fn down(self) -> Result<()> {
         Containerd::down(self).await
     }
+}
+
+/// Starts what `dir` is configured for, and waits until it answers.
+async fn launch(dir: &Path, netns: &str) -> Result<(Process, RuntimeServiceClient<Channel>)> {
+    // A clean environment, as under systemd: plugins inherit it.
+    let mut command = in_netns(netns, CONTAINERD);
+    command
+        .arg("--config")
+        .arg(dir.join(CONFIGURATION))
+        .env_clear()
+        .env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin");
+    let mut process = Process::start("containerd", &mut command, &dir.join("containerd.log"))?;
+    let socket = Containerd::socket(dir);
+    let client = process.wait_until("its CRI answers", || connect(&socket)).await?;
+    Ok((process, client))
 }
 
 async fn connect(socket: &Path) -> Result<RuntimeServiceClient<Channel>> {

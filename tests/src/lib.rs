@@ -7,7 +7,6 @@ pub mod books;
 pub mod cluster;
 pub mod containerd;
 pub mod exec;
-pub mod forgetful;
 pub mod image;
 pub mod install;
 pub mod pings;

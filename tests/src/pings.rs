@@ -7,7 +7,8 @@ use anyhow::{Context, Result, ensure};
 use rustix::process::{Pid, Signal, kill_process};
 use tokio::process::{Child, Command};
 
-use crate::exec::{ExecNode, Pod};
+use crate::cluster::NodeOf;
+use crate::exec::Pod;
 use crate::process::{in_netns, output};
 
 /// The VPC's router, for which the fabric answers.
@@ -24,7 +25,7 @@ impl Pings {
     /// # Errors
     ///
     /// If one cannot be started.
-    pub async fn start(node: &ExecNode, pods: &[Pod]) -> Result<Self> {
+    pub async fn start<R>(node: &NodeOf<R>, pods: &[Pod]) -> Result<Self> {
         // Sockets that are for echoes alone get their own. A raw one gets a copy of every answer that the
         // node gets, and loses some of hundreds of pings' while its process waits for its turn.
         let group = "net.ipv4.ping_group_range=0 0";

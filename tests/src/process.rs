@@ -59,7 +59,7 @@ impl Process {
     /// # Errors
     ///
     /// If it had to be killed.
-    pub async fn stop(mut self) -> Result<std::process::ExitStatus> {
+    pub async fn stop(&mut self) -> Result<std::process::ExitStatus> {
         self.signal(rustix::process::Signal::TERM)?;
         match tokio::time::timeout(PATIENCE, self.child.wait()).await {
             Ok(status) => status.with_context(|| format!("wait for {}", self.name)),

@@ -183,7 +183,7 @@ impl Sim {
     /// # Errors
     ///
     /// If it does not end cleanly.
-    pub async fn stop(self) -> Result<()> {
+    pub async fn stop(mut self) -> Result<()> {
         let status = self.process.stop().await?;
         ensure!(status.success(), "vpc-sim ended with {status}");
         Ok(())

@@ -71,6 +71,13 @@ fn pool(page: &mut Page, view: &PoolView) {
         enis.at(&[("state", stage.as_str())], n);
     }
     page.gauge("tidepool_waiting_adds", "ADDs that wait for an address").is(counts.waiting);
+    let mut sandboxes = page.gauge(
+        "tidepool_runtime_sandboxes",
+        "Sandboxes of the container runtime; none told if it cannot be asked",
+    );
+    if let Some(n) = view.sandboxes {
+        sandboxes.is(n);
+    }
     page.gauge("tidepool_ec2_calls_in_flight", "Calls that change something at EC2, under way")
         .is(view.in_flight.len());
     page.gauge("tidepool_obstacles", "Lines under `blocked` in ipamd status")

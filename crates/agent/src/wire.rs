@@ -169,6 +169,7 @@ pub(crate) fn view(node: &Node, limits: v1::InstanceLimits, view: PoolView) -> v
         quarantined: _,
         lost: _,
         leftovers: _,
+        sandboxes: _,
         belied,
         counts,
         most: _,

@@ -29,6 +29,9 @@ pub struct PoolView {
     /// The links of sandboxes that the container runtime has forgotten, by their addresses: to be taken down
     /// as soon as the address is on record for nobody.
     pub leftovers: BTreeMap<IpAddr, SeenLink>,
+    /// How many sandboxes the container runtime has, ready or not; `None` if it has not answered when it was
+    /// asked last, or nobody is to ask it.
+    pub sandboxes: Option<usize>,
     /// The addresses that are pods' by the record and, by EC2's word, on no ENI of this instance; each
     /// with the ENI that the record has it on.
     pub lost: BTreeMap<IpAddr, EniId>,

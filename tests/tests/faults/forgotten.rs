@@ -4,80 +4,72 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use tests::books::kernel;
-use tests::cluster::Spec;
-use tests::exec::{ExecCluster, ExecNode, Pod};
-use tests::forgetful::Forgetful;
+use tests::cluster::{Cluster, Node, Spec};
+use tests::containerd::Sandbox;
+use tests::exec::Pod;
 use tests::pings::Pings;
-use tests::process::eventually;
+use tests::process::{eventually, in_netns, output};
 
 /// Two looks of the daemon's, and what follows.
 const TWO_LOOKS: Duration = Duration::from_secs(150);
 
-/// Ends a pod properly: soon after, the daemon looks.
-async fn make_it_look(node: &ExecNode, name: &str) -> Result<()> {
-    let pod = node.runtime.run(name).await?;
-    node.runtime.remove(&pod).await
+/// Waits until the daemon has learnt that the runtime has `n` sandboxes.
+async fn has_listed(node: &Node, n: usize) -> Result<()> {
+    eventually("look at the runtime", TWO_LOOKS, async || {
+        let listed = node.scrape().await?.remove("tidepool_runtime_sandboxes");
+        ensure!(listed == Some(n.to_string()), "{listed:?} instead of {n}");
+        Ok(())
+    })
+    .await
 }
 
-async fn has(node: &ExecNode, pod: &Pod) -> Result<bool> {
-    Ok(node.held().await?.contains(&(pod.name.clone(), pod.ip.clone())))
+async fn has(node: &Node, pod: &Sandbox) -> Result<bool> {
+    Ok(node.held().await?.contains(&(pod.id.clone(), pod.ip.clone())))
 }
 
-/// The address is nobody's by the daemon, and rests.
-async fn rests(node: &ExecNode, gone: &Pod) -> Result<()> {
+/// The address is nobody's by the daemon, and nothing in the kernel is of its pod.
+async fn rests(node: &Node, gone: &Sandbox) -> Result<()> {
     let view = node.view().await?;
     let counts = view.counts.context("no counts")?;
     ensure!(!has(node, gone).await?, "{} still has {}", gone.name, gone.ip);
     ensure!(counts.quarantined == 0, "{counts:?}: {:?}", view.blocked);
+    let kernel = kernel(&format!("/run/netns/{}", node.netns)).await?;
+    ensure!(!kernel.contains(&gone.ip), "{kernel}");
     Ok(())
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_a_runtime_forgets_goes_and_what_it_never_had_stays() -> Result<()> {
+async fn what_a_runtime_forgets_goes_and_what_it_has_stays() -> Result<()> {
     let settings = [("WARM_IP_TARGET", "2"), ("IP_COOLDOWN_PERIOD", "1")];
-    ExecCluster::with(Spec::new("frun", "m5.large", 1, &settings), async |cluster| {
-        let node = &cluster.nodes[0];
-        let host = format!("/run/netns/{}", node.netns);
-        let runtime = Forgetful::start(&node.runtime_socket())?;
-        let [steady, by_hand] =
-            [node.runtime.run("steady").await?, node.runtime.run("hand").await?];
-        let pings = Pings::start(node, &[steady.clone(), by_hand.clone()]).await?;
-        // Of an address that has not served nothing is left that is no pod's doing.
-        make_it_look(node, "first").await?;
-        let before = kernel(&host).await?;
-        let gone = node.runtime.run("gone").await?;
-        make_it_look(node, "second").await?;
-        runtime.has(["steady", "gone"]).await?;
+    Cluster::with(Spec::new("efrgt", "m5.large", 1, &settings), async |cluster| {
+        let node = &mut cluster.nodes[0];
+        let steady = node.runtime.run("default", "steady").await?;
+        let gone = node.runtime.run("default", "gone").await?;
+        let Sandbox { name, netns, ip, .. } = steady.clone();
+        let pings = Pings::start(node, &[Pod { name, netns, ip }]).await?;
+        has_listed(node, 2).await?;
 
-        make_it_look(node, "third").await?;
-        runtime.has(["steady"]).await?;
+        node.runtime.forget(&gone).await?;
+        has_listed(node, 1).await?;
         ensure!(has(node, &gone).await?, "one look was enough");
-        eventually("end of what was forgotten", TWO_LOOKS, async || {
-            rests(node, &gone).await?;
-            let after = kernel(&host).await?;
-            ensure!(after == before, "before: {before}\nafter: {after}");
-            Ok(())
-        })
-        .await?;
-        for pod in [&steady, &by_hand] {
-            ensure!(has(node, pod).await?, "{} has lost {}", pod.name, pod.ip);
-        }
-        cluster.books_agree(&[]).await?;
-        let node = &cluster.nodes[0];
+        eventually("end of what was forgotten", TWO_LOOKS, || rests(node, &gone)).await?;
+        ensure!(has(node, &steady).await?, "{} has lost {}", steady.name, steady.ip);
+        pings.none_is_lost().await?;
+        let left = gone.netns.trim_start_matches("/var/run/netns/");
+        output(in_netns(&node.netns, "ip").args(["netns", "delete", left])).await?;
+
+        let host = format!("/run/netns/{}", node.netns);
         let again = eventually("reuse of the address", TWO_LOOKS, async || {
-            let pod = node.runtime.run("again").await?;
+            let pod = node.runtime.run("default", "again").await?;
             if pod.ip != gone.ip {
-                node.runtime.remove(&pod).await?;
+                node.remove_pods(std::slice::from_ref(&pod)).await?;
             }
             ensure!(pod.ip == gone.ip, "{} instead of {}", pod.ip, gone.ip);
             Ok(pod)
         })
         .await?;
-        ExecNode::ping(&host, &again.ip).await.context("node to the next pod")?;
-        pings.none_is_lost().await?;
-        for pod in [&gone, &again, &by_hand, &steady] {
-            node.runtime.remove(pod).await?;
-        }
+        Node::ping(&host, &again.ip).await.context("node to the next pod")?;
+        node.remove_pods(&[again, steady]).await?;
         cluster.books_agree(&[]).await
     })
     .await

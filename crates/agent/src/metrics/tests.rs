@@ -56,6 +56,7 @@ fn view() -> PoolView {
         assignments: BTreeMap::new(),
         quarantined: [([10, 0, 0, 18].into(), "eni5".to_owned())].into(),
         leftovers: BTreeMap::new(),
+        sandboxes: Some(5),
         lost: [
             ([10, 0, 0, 91].into(), eni_id("eni-1")),
             ([10, 0, 0, 92].into(), eni_id("eni-3")),
@@ -124,6 +125,7 @@ fn the_page_tells_what_is_and_what_was() {
         "tidepool_foreign_enis{reason=\"kind\"} 1",
         "tidepool_foreign_enis{reason=\"no_manage_tag\"} 2",
         "tidepool_foreign_blocks 1",
+        "tidepool_runtime_sandboxes 5",
         "tidepool_obstacles 1",
         "tidepool_ready 1",
         "tidepool_tasks 9",

@@ -12,7 +12,9 @@ const MISSED: Duration = Duration::from_secs(60);
 /// The sandboxes by their ids, which are `CNI_CONTAINERID` of their attachments.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Listing {
-    /// When the runtime was asked last, and what it answered.
+    /// Whether it has answered when it was asked last.
+    answers: bool,
+    /// When it answered last, and what.
     at: Timestamp,
     last: BTreeSet<String>,
     /// Once listed and now no more, since when.
@@ -31,8 +33,18 @@ impl Listing {
                 self.missed.entry(sandbox.clone()).or_insert(begun);
             }
         }
-        self.at = begun;
+        (self.answers, self.at) = (true, begun);
         self.last.clone_from(listed);
+    }
+
+    /// The runtime has been asked and has not answered.
+    pub(super) fn stays_out(&mut self) {
+        self.answers = false;
+    }
+
+    /// How many it has, if it has answered when it was asked last.
+    pub(super) fn n_listed(&self) -> Option<usize> {
+        self.answers.then_some(self.last.len())
     }
 
     /// Keeps of those that are missed what `is_left` says of.

@@ -26,6 +26,7 @@ impl Engine {
             assignments: self.record.assignments().clone(),
             quarantined: self.quarantined(now),
             leftovers: self.leftovers(),
+            sandboxes: self.listing.n_listed(),
             lost: self.lost(),
             belied: self.hints.belied(),
             most: self.most(),

@@ -107,7 +107,7 @@ impl Engine {
     /// Releases what attachments hold whose sandboxes the runtime has forgotten, as by GC. An address is
     /// quarantined at once if its link is still there: the next look may come after its rest.
     fn bury_forgotten(&mut self, sighting: &Sighting, now: Timestamp) {
-        let Some(listed) = &sighting.listed else { return };
+        let Some(listed) = &sighting.listed else { return self.listing.stays_out() };
         self.listing.take(listed, sighting.begun);
         let marks = sighting.links.values().filter_map(|link| link.mark.as_deref());
         let linked: BTreeSet<_> = marks.filter_map(AttachmentKey::of_mark).collect();
