@@ -56,8 +56,8 @@ pub(crate) async fn look_forever(
             }
             () = tokio::time::sleep_until(next) => {}
         }
-        next = Instant::now() + LOOK_EVERY;
         let begun = handle.now();
+        next = Instant::now() + LOOK_EVERY;
         let asking = runtime::sandboxes(runtime_socket.as_deref());
         let (links, listed) = tokio::join!(read(), asking);
         if let Some(links) = links {

@@ -88,11 +88,12 @@ impl Engine {
 
     /// Releases what attachments hold of which nothing has been left for long enough, as by GC.
     fn bury_vanished(&mut self, sighting: &Sighting, now: Timestamp) {
+        let begun = sighting.begun;
         self.vanished.retain(|key, _| sighting.vanished.contains(key));
         for key in &sighting.vanished {
-            let unseen_since = *self.vanished.entry(key.clone()).or_insert(now);
+            let unseen_since = *self.vanished.entry(key.clone()).or_insert(begun);
             let Some(found) = self.record.assignments().get(key) else { continue };
-            let has_ended = unseen_since + UNSEEN <= now && found.since + LONGEST_ADD <= now;
+            let has_ended = unseen_since + UNSEEN <= begun && found.since + LONGEST_ADD <= begun;
             let is_its =
                 |link: &SeenLink| link.mark.as_ref().is_none_or(|mark| *mark == key.mark());
             if has_ended

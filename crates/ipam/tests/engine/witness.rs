@@ -241,6 +241,21 @@ fn what_has_vanished_is_released_at_the_second_look() {
 }
 
 #[test]
+fn two_looks_a_minute_apart_are_enough_however_long_the_first_took() {
+    let mut node = Node::settled(limits("t3.small"), warm_ip(1, 0));
+    node.run_pod(0);
+    node.ended.insert(key(0));
+    let first = node.now + secs(200);
+    for (begun, took) in [(first, 5), (first + secs(60), 1)] {
+        assert_eq!(node.record().assignments().len(), 1);
+        node.now = begun + secs(took);
+        node.look_from(begun);
+        node.settle();
+    }
+    assert!(node.record().assignments().is_empty());
+}
+
+#[test]
 fn fifty_pods_come_while_the_dead_are_swept() {
     let policy = policy(Mode::Prefix, WarmSettings::default());
     let mut node = Node::settled(limits("m5.large"), policy);
