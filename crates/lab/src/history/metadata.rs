@@ -218,7 +218,7 @@ impl World {
         for node in 0..self.nodes.len() {
             let found = &self.nodes[node];
             // What a call of its own has just done, its answer will tell.
-            let is_told = found.is_there && found.has_read() && found.calls.is_empty();
+            let is_told = found.is_there && found.is_told && found.calls.is_empty();
             if is_told && self.metadata[node].lie == Lie::None {
                 let truth = self.at_ec2(node);
                 let is_right = self.is_right(node, &truth, |eni| eni.stage == EniStage::Ready);

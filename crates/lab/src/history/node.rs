@@ -98,6 +98,8 @@ pub(super) struct Node {
     pub(super) is_rolled_back: bool,
     /// When EC2 first told this run of the ENIs.
     ec2_spoke_at: Option<Timestamp>,
+    /// Whether EC2 has told this run of the ENIs when it was asked last; after a refusal it waits.
+    pub(super) is_told: bool,
     pub(super) disk_full_until: Timestamp,
     pub(super) no_device_until: (Timestamp, bool),
 }
@@ -130,6 +132,7 @@ impl Node {
             kill: None,
             is_rolled_back: false,
             ec2_spoke_at: None,
+            is_told: false,
             disk_full_until: Timestamp::default(),
             no_device_until: (Timestamp::default(), false),
         }
@@ -172,13 +175,12 @@ impl Node {
         effects
     }
 
-    pub(super) fn ec2_has_spoken(&mut self, now: Timestamp) {
-        self.ec2_spoke_at.get_or_insert(now);
-    }
-
-    /// Whether EC2 has told this run of the ENIs.
-    pub(super) fn has_read(&self) -> bool {
-        self.ec2_spoke_at.is_some()
+    /// EC2 has been asked for the ENIs.
+    pub(super) fn reading_ends(&mut self, is_told: bool, now: Timestamp) {
+        self.is_told = is_told;
+        if is_told {
+            self.ec2_spoke_at.get_or_insert(now);
+        }
     }
 
     /// Whether a record that has been rolled back is all that tells of `address` as yet: EC2 may still describe
@@ -210,7 +212,7 @@ impl Node {
         self.ready.clear();
         self.open.clear();
         self.kill = None;
-        self.ec2_spoke_at = None;
+        (self.ec2_spoke_at, self.is_told) = (None, false);
     }
 
     /// The machine starts anew: all pods have ended, and the kernel knows none of them.

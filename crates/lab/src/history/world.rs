@@ -418,9 +418,11 @@ impl World {
         }
         let before = std::mem::take(&mut underway.before);
         let call = self.nodes[node].calls.remove(&id).map(|underway| underway.call);
-        if result.is_ok() && call == Some(Ec2Call::DescribeEnis) {
-            self.nodes[node].ec2_has_spoken(self.now);
-            self.reading_ends(node);
+        if call == Some(Ec2Call::DescribeEnis) {
+            self.nodes[node].reading_ends(result.is_ok(), self.now);
+            if result.is_ok() {
+                self.reading_ends(node);
+            }
         }
         let result = match result {
             Ok(response) => ec2::output(*response, before, &instance),
