@@ -62,6 +62,14 @@ impl Saves {
         batches.flat_map(|batch| &batch.corrections).any(is_of_key)
     }
 
+    /// Whether a rest of an address that was quarantined is on its way to the record.
+    pub(super) fn rests(&self, address: IpAddr) -> bool {
+        let batches = std::iter::once(&self.next).chain(&self.under_way);
+        batches
+            .flat_map(|batch| &batch.then)
+            .any(|then| matches!(then, Then::Rest(rests) if *rests == address))
+    }
+
     pub(super) fn then(&mut self, then: Then) {
         self.next.then.push(then);
     }

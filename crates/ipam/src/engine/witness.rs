@@ -77,8 +77,8 @@ impl Engine {
 
     /// The rest of an address that was quarantined is on record.
     pub(super) fn rests(&mut self, address: IpAddr) {
-        // Otherwise it has come into use again meanwhile.
-        if self.pool.quarantine.get(&address) == Some(&None) {
+        // Otherwise it has come into use again meanwhile, or a later rest of it is still to be written.
+        if self.pool.quarantine.get(&address) == Some(&None) && !self.saves.rests(address) {
             self.pool.end_quarantine(address);
             if let Some(since) = self.record.cooling().get(&address) {
                 self.pool.rest(address, *since);

@@ -198,6 +198,29 @@ fn a_rest_that_is_not_on_record_has_not_begun() {
     assert_eq!(node.counts().cooling, 2);
 }
 
+/// The disk takes longer than from one look to the next.
+#[test]
+fn an_address_rests_for_as_long_as_the_record_says() {
+    let mut node =
+        Node::settled(limits("t3.small"), Policy { cooldown: secs(90), ..warm_ip(1, 0) });
+    let address = run_pods(&mut node, 0..1).pop_first().unwrap();
+    node.links_are_marked = false;
+    node.restart_without_record();
+    node.settle();
+    node.links.clear();
+    node.look();
+    node.now = node.now + secs(60);
+    node.look();
+    node.end_save(Ok(()));
+    assert_eq!((node.counts().quarantined, node.counts().cooling), (1, 0));
+    node.settle();
+    let rests_from = node.record().cooling()[&address];
+    assert_eq!(rests_from, node.now);
+    let uses = node.view().enis.into_iter().flat_map(|eni| eni.blocks.into_values());
+    let cooling: Vec<_> = uses.flat_map(|used| used.cooling).collect();
+    assert_eq!(cooling, [(address, rests_from + secs(90))]);
+}
+
 #[test]
 fn a_link_that_comes_back_while_its_rest_is_written_stays_withheld() {
     let mut node = Node::settled(limits("t3.small"), warm_ip(1, 0));

@@ -90,6 +90,8 @@ impl World {
             "{key} got {}, which the kernel has shown to be in use",
             assignment.address
         );
+        // The plugin takes down what an ADD of the same sandbox has made before.
+        self.node.links.retain(|_, owner| owner != key);
         self.node.links.insert(assignment.address, key.clone());
         self.ending.remove(key);
         self.live.insert(key.clone(), assignment.address);
