@@ -196,13 +196,14 @@ impl Node {
             .collect()
     }
 
-    /// The metadata service is read. No call follows from what it shows but a reading.
+    /// The metadata service is read. No call follows from what it shows but a reading, for which what is
+    /// about to go back may wait.
     pub(crate) fn hint(&mut self, shown: Shown) {
         let is_read = |it: &&Effect| matches!(it, Effect::Call { call: Ec2Call::DescribeEnis, .. });
         let without = self.engine.clone().handle(Event::Tick, self.now);
         let effects = self.engine.handle(Event::Hint(shown), self.now);
         let n_others = |effects: &[Effect]| effects.iter().filter(|it| !is_read(it)).count();
-        assert_eq!(n_others(&effects), n_others(&without), "{effects:?}\n{without:?}");
+        assert!(n_others(&effects) <= n_others(&without), "{effects:?}\n{without:?}");
         self.absorb(effects);
     }
 
