@@ -136,8 +136,9 @@ fn can_be_a_pods(address: IpAddr) -> bool {
     !(special || address.is_unspecified() || address.is_loopback() || address.is_multicast())
 }
 
+/// A sandbox has one interface of a name, whatever the network.
 fn refuse_doubles(allocations: &[Allocation]) -> Result<(), CheckpointError> {
-    let (mut addresses, mut keys) = (BTreeMap::new(), BTreeMap::new());
+    let (mut addresses, mut sandboxes) = (BTreeMap::new(), BTreeMap::new());
     for (n, Allocation { key, address, .. }) in allocations.iter().enumerate() {
         let double = |field: &str, what: String, first: usize| {
             let place = format!("allocations[{n}].{field}");
@@ -147,8 +148,8 @@ fn refuse_doubles(allocations: &[Allocation]) -> Result<(), CheckpointError> {
             let field = if address.is_ipv4() { "ipv4" } else { "ipv6" };
             return Err(double(field, address.to_string(), first));
         }
-        if let Some(first) = keys.insert(key, n) {
-            return Err(double("containerID", key.to_string(), first));
+        if let Some(first) = sandboxes.insert(key.mark(), n) {
+            return Err(double("containerID", key.mark(), first));
         }
     }
     Ok(())

@@ -80,11 +80,11 @@ fn what_would_be_dangerous_is_refused_by_entry_and_field() {
         "10.0.12.34",
         "allocations[2].ipv4: 10.0.12.34 is that of allocations[0] too",
     );
-    check(
-        "88bb",
-        "4b1c",
-        "allocations[2].containerID: aws-cni/4b1c/eth0 is that of allocations[0] too",
-    );
+    let double = "allocations[2].containerID: 4b1c/eth0 is that of allocations[0] too";
+    check("88bb", "4b1c", double);
+    let (named, nameless) =
+        (r#""networkName":"aws-cni","containerID":"88bb""#, r#""containerID":"4b1c""#);
+    check(named, nameless, double);
     check("88bb", "", "allocations[2].containerID: it is empty, so no DEL would find it");
     check(
         "10.0.12.35",
