@@ -11,7 +11,7 @@ use tonic::transport::{Channel, Endpoint};
 
 use crate::cluster::Runtime;
 use crate::image;
-use crate::process::{Process, in_netns, output};
+use crate::process::{PATIENCE, Process, eventually, in_netns, output};
 
 pub(crate) mod cri {
     #![expect(unreachable_pub, clippy::allow_attributes_without_reason, reason = "generated")]
@@ -110,8 +110,12 @@ impl Containerd {
     ///
     /// If it does not forget it.
     pub async fn forget(&mut self, sandbox: &Sandbox) -> Result<()> {
-        output(self.ctr().args(["tasks", "delete", "--force", &sandbox.id])).await?;
-        output(self.ctr().args(["containers", "delete", &sandbox.id])).await?;
+        output(self.ctr().args(["tasks", "kill", "--signal", "KILL", &sandbox.id])).await?;
+        eventually("end of the sandbox's store", PATIENCE, async || {
+            // As long as it has not taken down the task that has ended, the container stays.
+            output(self.ctr().args(["containers", "delete", &sandbox.id])).await.map(|_| ())
+        })
+        .await?;
         self.process.stop().await?;
         (self.process, self.client) = launch(&self.dir, &self.netns).await?;
         ensure!(!self.sandboxes().await?.contains(&sandbox.id), "it remembers {}", sandbox.name);
