@@ -312,13 +312,13 @@ impl Engine {
     fn judge_left_behind(&mut self, left_behind: &[EniId], asked_at: Timestamp, now: Timestamp) {
         let before = std::mem::take(&mut self.left_behind);
         for eni in left_behind {
-            let since = before.get(eni).copied().unwrap_or(now);
-            if self.would_create_without(eni, now) || !self.is_spare(eni, now) {
+            if self.would_create_without(eni, now) {
                 continue;
             }
+            let since = before.get(eni).copied().unwrap_or(now);
             if since + LAG <= asked_at {
-                self.set_stage(eni, Stage::Doomed { place: None });
-            } else {
+                self.doom(eni, now);
+            } else if self.is_spare(eni, now) {
                 self.pool.enis.remove(eni);
                 self.left_behind.insert(eni.clone(), since);
                 self.enis_look.ask_from(since + LAG);
