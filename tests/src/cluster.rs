@@ -327,7 +327,8 @@ impl<R: Runtime> NodeOf<R> {
             .env("AWS_VPC_K8S_CNI_BACKING_STORE", self.dir.join("ipam.json"))
             .env("AWS_VPC_K8S_CNI_LOG_FILE", "stdout")
             .env("TIDEPOOL_SOCKET", self.socket())
-            .env("TIDEPOOL_RUNTIME_SOCKET", self.runtime_socket())
+            // Where there is no container runtime, nobody answers.
+            .env("TIDEPOOL_RUNTIME_SOCKET", Containerd::socket(&self.dir))
             .env(failpoint::VARIABLE, self.fail_points())
             .envs(&self.settings);
         Process::start("ipamd", &mut command, &self.log())
@@ -340,12 +341,6 @@ impl<R: Runtime> NodeOf<R> {
     /// If the point cannot be armed.
     pub fn arm(&self, point: &str, order: failpoint::Order) -> Result<()> {
         failpoint::arm(&self.fail_points(), point, order, 1).with_context(|| format!("arm {point}"))
-    }
-
-    /// Where the daemon asks for the sandboxes; without a container runtime nobody answers.
-    #[must_use]
-    pub fn runtime_socket(&self) -> PathBuf {
-        Containerd::socket(&self.dir)
     }
 
     fn fail_points(&self) -> PathBuf {

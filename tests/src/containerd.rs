@@ -13,7 +13,7 @@ use crate::cluster::Runtime;
 use crate::image;
 use crate::process::{PATIENCE, Process, eventually, in_netns, output};
 
-pub(crate) mod cri {
+mod cri {
     #![expect(unreachable_pub, clippy::allow_attributes_without_reason, reason = "generated")]
     tonic::include_proto!("runtime.v1");
 }
