@@ -11,7 +11,6 @@ pub mod eni;
 pub mod host;
 mod link;
 pub mod links;
-mod mac;
 mod name;
 mod neighbour;
 mod netlink;
@@ -22,7 +21,6 @@ mod rule;
 mod sysctl;
 mod table;
 
-pub use crate::mac::{MacAddr, ParseMacError};
 pub use crate::name::{InterfaceName, Mtu, MtuError, NameError, Owner, OwnerError, host_veth_name};
 pub use crate::neighbour::Neighbour;
 pub use crate::netlink::KernelError;
@@ -30,6 +28,7 @@ pub use crate::route::Route;
 pub use crate::rule::Rule;
 pub use crate::sysctl::SysctlError;
 pub use crate::table::RouteTable;
+pub use mac::{MacAddr, ParseMacError};
 
 /// What an idempotent verb did.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]

@@ -1,10 +1,15 @@
-//! Hardware addresses. Knows nothing of the links that have them.
+//! Ethernet hardware addresses as a type: parsed once at the edge, the same in every crate.
+//!
+//! It must not know links, ENIs or EC2.
 
 use std::fmt;
 use std::str::FromStr;
 
-/// An Ethernet address.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+use serde::{Deserialize, Serialize};
+
+/// An Ethernet address. Its text form is six lower-case hexadecimal bytes with colons between them.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
 pub struct MacAddr([u8; 6]);
 
 /// The text is not six hexadecimal bytes with colons between them.
@@ -13,25 +18,26 @@ pub struct MacAddr([u8; 6]);
 pub struct ParseMacError(String);
 
 impl MacAddr {
-    /// What stands for the address of a link that has none, such as a tunnel.
+    /// The address of a link that has none, such as a tunnel.
     pub const NONE: Self = Self([0; 6]);
 
-    /// Its bytes, in the order in which they are written.
+    /// Its bytes in the order of the text form.
     #[must_use]
     pub fn octets(self) -> [u8; 6] {
         self.0
     }
 
-    /// An address that no manufacturer gave out: locally administered, unicast (IEEE 802, bits 1
-    /// and 0 of the first byte).
+    /// A locally administered unicast address (IEEE 802, bits 1 and 0 of the first byte): no manufacturer
+    /// assigns it.
     #[must_use]
-    pub(crate) fn local(mut octets: [u8; 6]) -> Self {
+    pub fn local(mut octets: [u8; 6]) -> Self {
         octets[0] = (octets[0] | 0x02) & !0x01;
         Self(octets)
     }
 
-    /// `None` for what is not an Ethernet address.
-    pub(crate) fn from_slice(octets: &[u8]) -> Option<Self> {
+    /// `None` unless `octets` has six bytes.
+    #[must_use]
+    pub fn from_slice(octets: &[u8]) -> Option<Self> {
         octets.try_into().ok().map(Self)
     }
 }
@@ -58,6 +64,20 @@ impl FromStr for MacAddr {
     }
 }
 
+impl TryFrom<String> for MacAddr {
+    type Error = ParseMacError;
+
+    fn try_from(text: String) -> Result<Self, ParseMacError> {
+        text.parse()
+    }
+}
+
+impl From<MacAddr> for String {
+    fn from(mac: MacAddr) -> String {
+        mac.to_string()
+    }
+}
+
 impl fmt::Display for MacAddr {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let [a, b, c, d, e, g] = self.0;
@@ -79,23 +99,33 @@ mod tests {
 
     proptest! {
         #[test]
-        fn what_is_printed_is_read_back(octets: [u8; 6]) {
+        fn text_and_json_of_any_address_parse_back(octets: [u8; 6]) {
             let mac = MacAddr::from(octets);
             prop_assert_eq!(mac.to_string().parse(), Ok(mac));
+            let json = serde_json::to_string(&mac).unwrap();
+            prop_assert_eq!(serde_json::from_str::<MacAddr>(&json).unwrap(), mac);
         }
     }
 
     #[test]
-    fn reads_what_it_prints_and_nothing_else() {
+    fn parse_of_malformed_text_fails() {
         let mac: MacAddr = "02:0A:5e:00:53:af".parse().unwrap();
         assert_eq!(mac.to_string(), "02:0a:5e:00:53:af");
-        for bad in ["", "02:0a:5e:00:53", "02:0a:5e:00:53:af:00", "02:0a:5e:00:53:+f", "x"] {
+        for bad in [
+            "",
+            "x",
+            "02:0a:5e:00:53",
+            "02:0a:5e:00:53:af:00",
+            "02:0a:5e:00:53:+f",
+            "2:0a:5e:00:53:af0",
+            "é2:0a:5e:00:53:a",
+        ] {
             assert!(bad.parse::<MacAddr>().is_err(), "{bad}");
         }
     }
 
     #[test]
-    fn a_local_address_is_local_and_unicast() {
+    fn local_sets_local_and_clears_multicast_bit() {
         assert_eq!(MacAddr::local([0xff; 6]).to_string(), "fe:ff:ff:ff:ff:ff");
         assert_eq!(MacAddr::local([0; 6]).to_string(), "02:00:00:00:00:00");
     }
