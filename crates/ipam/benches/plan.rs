@@ -8,18 +8,21 @@ use std::net::Ipv4Addr;
 use std::time::{Duration, Instant};
 
 use criterion::{Criterion, criterion_group, criterion_main};
-use ipam::block::Block;
+use ipam::block::{Block, BlockKind};
 use ipam::call::{
     AttachmentStatus, CallOutput, Ec2Call, EniAttachment, EniFacts, EniKind, SubnetFacts,
 };
 use ipam::event::{Effect, Event, LinkState, RequestId};
 use ipam::id::{AttachmentKey, BootId, EniAttachmentId, EniId, InstanceId, Pod, SubnetId};
 use ipam::plan::{Allowance, EniSupply, Situation, SubnetSupply, SupplyState, Tally, plan};
-use ipam::policy::{Limits, Mode, Node, Policy, Targets};
-use ipam::record::{Assignment, Change, Record};
+use ipam::policy::{
+    Families, FamilyPolicy, Limits, Node, Placement, Policy, Targets, Timing, WarmSettings,
+};
+use ipam::record::{Addresses, Assignment, Change, PodIp, Record, Via};
 use ipam::time::Timestamp;
 use ipam::{Boot, Engine};
 use ipnet::Ipv4Net;
+use mac::MacAddr;
 
 const N_ENIS: u16 = 15;
 const N_BLOCKS: u16 = 49;
@@ -30,9 +33,9 @@ criterion_main!(benches);
 
 /// The planner alone, from its input.
 fn plans(criterion: &mut Criterion) {
-    for (name, mode) in MODES {
-        let policy = policy(mode);
-        let situation = situation(mode).expect("the ids are well-formed");
+    for (name, kind) in MODES {
+        let policy = policy(kind);
+        let situation = situation(kind).expect("the ids are well-formed");
         criterion.bench_function(&format!("plan, {name}"), |bencher| {
             bencher.iter(|| plan(black_box(&situation), &policy, &LIMITS, now()));
         });
@@ -42,8 +45,8 @@ fn plans(criterion: &mut Criterion) {
 /// All that one event leads to on a node whose every address has its pod: an Add that gets the one
 /// address that is free, the Del that gives it back, and a Tick between them.
 fn events(criterion: &mut Criterion) {
-    for (name, mode) in MODES {
-        let mut node = FullNode::start(mode).expect("ids and blocks are well-formed");
+    for (name, kind) in MODES {
+        let mut node = FullNode::start(kind).expect("ids and blocks are well-formed");
         for (event, pick) in [("add", 0), ("tick", 1), ("del", 2)] {
             criterion.bench_function(&format!("{event} on a full node, {name}"), |bencher| {
                 bencher.iter_custom(|rounds| (0..rounds).map(|_| node.round()[pick]).sum());
@@ -52,38 +55,43 @@ fn events(criterion: &mut Criterion) {
     }
 }
 
-const MODES: [(&str, Mode); 2] =
-    [("15 x 49 prefixes", Mode::Prefix), ("15 x 49 addresses", Mode::SecondaryIp)];
+const MODES: [(&str, BlockKind); 2] =
+    [("15 x 49 prefixes", BlockKind::V4Prefix), ("15 x 49 addresses", BlockKind::V4Address)];
 
 fn now() -> Timestamp {
     Timestamp::from_millis(1_000_000)
 }
 
-fn policy(mode: Mode) -> Policy {
+fn policy(kind: BlockKind) -> Policy {
+    // More than there is, so that the planner looks everywhere.
+    let targets = Targets::Ip { warm: 100_000, minimum: 0 };
+    let family = FamilyPolicy { targets, ..FamilyPolicy::new(kind, WarmSettings::default()) };
     Policy {
-        mode,
-        // More than there is, so that the planner looks everywhere.
-        targets: Targets::Ip { warm: 100_000, minimum: 0 },
+        families: Families::single(family),
+        placement: Placement::LikePrimary,
         max_enis: None,
         max_pods: 100_000,
-        // What one round gives back serves the next.
-        cooldown: Duration::ZERO,
-        add_wait: Duration::from_secs(10),
-        grow_delay: Duration::ZERO,
-        shrink_delay: Duration::from_secs(30),
-        min_eni_age: Duration::from_secs(60),
-        leak_age: None,
+        mtu: 9001,
+        timing: Timing {
+            // What one round gives back serves the next.
+            cooldown: Duration::ZERO,
+            add_wait: Duration::from_secs(10),
+            grow_delay: Duration::ZERO,
+            shrink_delay: Duration::from_secs(30),
+            min_eni_age: Duration::from_secs(60),
+            leak_age: None,
+        },
     }
 }
 
 /// Every ENI has room for five more blocks, and all of them are wanted.
-fn situation(mode: Mode) -> Result<Situation, Box<dyn Error>> {
+fn situation(kind: BlockKind) -> Result<Situation, Box<dyn Error>> {
     let open = Allowance::Open(u16::MAX);
     let subnet =
         SubnetSupply { id: SubnetId::try_from("subnet-0")?, addresses: open, prefixes: open };
     let n = N_BLOCKS - 5;
-    let addresses = mode.block_size() * u64::from(n);
-    let (prefixes, singles) = if mode == Mode::Prefix { (n, 0) } else { (0, n) };
+    let addresses = kind.size() * u64::from(n);
+    let (prefixes, singles) = if kind == BlockKind::V4Prefix { (n, 0) } else { (0, n) };
     let tally = Tally { prefixes, singles, addresses, live: addresses, ..Tally::default() };
     let eni = |n: u16| -> Result<EniSupply, Box<dyn Error>> {
         Ok(EniSupply {
@@ -118,22 +126,23 @@ struct FullNode {
 }
 
 impl FullNode {
-    fn start(mode: Mode) -> Result<Self, Box<dyn Error>> {
+    fn start(kind: BlockKind) -> Result<Self, Box<dyn Error>> {
         let node = Node {
             instance: InstanceId::try_from("i-0")?,
             boot: BootId("the only one".to_owned()),
+            primary_mac: MacAddr::NONE,
             instance_type: "p3dn.24xlarge".to_owned(),
             cluster: None,
             eni_tags: BTreeMap::new(),
             manage_untagged: true,
         };
-        let enis = (0..N_ENIS).map(|n| eni(n, mode)).collect::<Result<Vec<_>, _>>()?;
+        let enis = (0..N_ENIS).map(|n| eni(n, kind)).collect::<Result<Vec<_>, _>>()?;
         let record = record(&enis)?;
-        let boot = Boot { node, limits: LIMITS, policy: policy(mode), record };
+        let boot = Boot { node, limits: LIMITS, policy: policy(kind), record };
         let (engine, effects) = Engine::new(boot, now());
         let mut node = Self { engine, n_requests: 0 };
         for effect in effects {
-            if let Effect::Call { id, call } = effect {
+            if let Effect::Call { id, call, why: _ } = effect {
                 let output = match call {
                     Ec2Call::DescribeSubnets => CallOutput::Subnets(vec![subnet()?]),
                     _ => CallOutput::Enis(enis.clone()),
@@ -192,16 +201,12 @@ fn record(enis: &[EniFacts]) -> Result<Record, Box<dyn Error>> {
     addresses.pop();
     let mut record = Record::default();
     for (eni, address) in addresses {
-        let bond = eni.attachment.as_ref().ok_or("every ENI is attached")?;
-        let assignment = Assignment {
-            address,
-            eni: eni.id.clone(),
-            device_index: bond.device_index,
-            network_card: bond.network_card,
-            pod: Pod::default(),
-            netns: String::new(),
-            since: now(),
-        };
+        let attachment = eni.attachment.as_ref().ok_or("every ENI is attached")?;
+        let (card, index) = (attachment.network_card, attachment.device_index);
+        let via = Via::Eni { eni: eni.id.clone(), card, index };
+        let addresses = Addresses::one(PodIp { address, via });
+        let (pod, netns) = (Pod::default(), String::new());
+        let assignment = Assignment { addresses, pod, netns, since: now() };
         record.apply(&Change::Assigned { key: key(&address.to_string()), assignment })?;
     }
     Ok(record)
@@ -209,7 +214,7 @@ fn record(enis: &[EniFacts]) -> Result<Record, Box<dyn Error>> {
 
 fn key(container: &str) -> AttachmentKey {
     AttachmentKey {
-        network: "aws-cni".to_owned(),
+        network: "aws-cni".into(),
         container: container.to_owned(),
         ifname: "eth0".to_owned(),
     }
@@ -228,16 +233,16 @@ fn eni_id(n: u16) -> Result<EniId, Box<dyn Error>> {
     Ok(EniId::try_from(format!("eni-{n}"))?)
 }
 
-fn eni(n: u16, mode: Mode) -> Result<EniFacts, Box<dyn Error>> {
+fn eni(n: u16, kind: BlockKind) -> Result<EniFacts, Box<dyn Error>> {
     let [high, low] = n.to_be_bytes();
     let block = |m: u16| -> Result<Block, Box<dyn Error>> {
         let address = Ipv4Addr::from((10 << 24) | (u32::from(n) << 16) | (u32::from(m) << 4));
-        let length = if mode == Mode::Prefix { 28 } else { 32 };
+        let length = if kind == BlockKind::V4Prefix { 28 } else { 32 };
         Ok(Block::try_from(Ipv4Net::new(address, length)?)?)
     };
     Ok(EniFacts {
         id: eni_id(n)?,
-        mac: format!("02:00:00:00:{high:02x}:{low:02x}"),
+        mac: MacAddr::from([2, 0, 0, 0, high, low]),
         subnet: SubnetId::try_from("subnet-0")?,
         security_groups: BTreeSet::new(),
         primary_address: Ipv4Addr::new(10, 255, high, low),

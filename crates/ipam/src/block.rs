@@ -1,22 +1,165 @@
-//! What EC2 assigns to an ENI: single addresses and prefixes, as one type.
+//! What EC2 assigns to an ENI for pods: single IPv4 addresses, and prefixes of both families.
 
 use std::fmt;
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr};
 
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use serde::{Deserialize, Serialize};
+
+use crate::call::Action;
 
 /// Length of an IPv4 prefix: 16 addresses.
 pub const IPV4_PREFIX_LEN: u8 = 28;
 /// Length of an IPv6 prefix.
 pub const IPV6_PREFIX_LEN: u8 = 80;
 
-/// A CIDR that EC2 does not assign to an ENI.
+/// An address family.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Family {
+    /// IPv4.
+    V4,
+    /// IPv6.
+    V6,
+}
+
+impl Family {
+    /// The family of `address`.
+    #[must_use]
+    pub fn of(address: IpAddr) -> Self {
+        if address.is_ipv6() { Family::V6 } else { Family::V4 }
+    }
+}
+
+/// What EC2 assigns to an ENI at once.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum BlockKind {
+    /// A secondary IPv4 address, `/32`.
+    V4Address,
+    /// An IPv4 prefix, `/28`.
+    V4Prefix,
+    /// An IPv6 prefix, `/80`.
+    V6Prefix,
+}
+
+impl BlockKind {
+    /// Its address family.
+    #[must_use]
+    pub fn family(self) -> Family {
+        match self {
+            BlockKind::V4Address | BlockKind::V4Prefix => Family::V4,
+            BlockKind::V6Prefix => Family::V6,
+        }
+    }
+
+    /// Whether it is a prefix rather than a single address.
+    #[must_use]
+    pub fn is_prefix(self) -> bool {
+        match self {
+            BlockKind::V4Address => false,
+            BlockKind::V4Prefix | BlockKind::V6Prefix => true,
+        }
+    }
+
+    /// Addresses in one block: 1, 16 or 2^48.
+    #[must_use]
+    pub fn size(self) -> u64 {
+        match self {
+            BlockKind::V4Address => 1,
+            BlockKind::V4Prefix => 1 << (32 - IPV4_PREFIX_LEN),
+            BlockKind::V6Prefix => 1 << (128 - IPV6_PREFIX_LEN),
+        }
+    }
+
+    /// EC2's action that puts blocks of this kind on an ENI.
+    #[must_use]
+    pub fn assign_action(self) -> Action {
+        match self.family() {
+            Family::V4 => Action::Assign,
+            Family::V6 => Action::AssignIpv6,
+        }
+    }
+
+    /// EC2's action that takes blocks of this kind off an ENI.
+    #[must_use]
+    pub fn unassign_action(self) -> Action {
+        match self.family() {
+            Family::V4 => Action::Unassign,
+            Family::V6 => Action::UnassignIpv6,
+        }
+    }
+
+    /// `n` blocks of this kind.
+    #[must_use]
+    pub fn times(self, n: u16) -> BlockCount {
+        BlockCount { kind: self, n }
+    }
+}
+
+/// A number of blocks of one kind. One EC2 call asks for one kind, and for at least one block, or for
+/// none at the creation of an ENI.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(from = "StoredBlockCount")]
+pub struct BlockCount {
+    /// Their kind.
+    pub kind: BlockKind,
+    /// How many.
+    pub n: u16,
+}
+
+impl BlockCount {
+    /// `n` blocks of the same kind.
+    #[must_use]
+    pub fn with_n(self, n: u16) -> Self {
+        Self { n, ..self }
+    }
+}
+
+impl fmt::Display for BlockCount {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let what = match self.kind {
+            BlockKind::V4Address => "addresses",
+            BlockKind::V4Prefix => "prefixes",
+            BlockKind::V6Prefix => "IPv6 prefixes",
+        };
+        write!(f, "{} {what}", self.n)
+    }
+}
+
+/// A [`BlockCount`] as records have it.
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum StoredBlockCount {
+    Current { kind: BlockKind, n: u16 },
+    UpToVersion2(OldAsk),
+}
+
+/// As records up to version 2 have it.
+#[derive(Deserialize)]
+#[serde(rename_all = "snake_case")]
+enum OldAsk {
+    Addresses(u16),
+    Prefixes(u16),
+    Ipv6Prefixes(u16),
+}
+
+impl From<StoredBlockCount> for BlockCount {
+    fn from(stored: StoredBlockCount) -> Self {
+        match stored {
+            StoredBlockCount::Current { kind, n } => Self { kind, n },
+            StoredBlockCount::UpToVersion2(OldAsk::Addresses(n)) => BlockKind::V4Address.times(n),
+            StoredBlockCount::UpToVersion2(OldAsk::Prefixes(n)) => BlockKind::V4Prefix.times(n),
+            StoredBlockCount::UpToVersion2(OldAsk::Ipv6Prefixes(n)) => BlockKind::V6Prefix.times(n),
+        }
+    }
+}
+
+/// A CIDR that is no block for pods.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{0} is neither one address nor an aligned /28 or /80")]
+#[error("{0} is neither one IPv4 address nor an aligned /28 or /80")]
 pub struct InvalidBlock(IpNet);
 
-/// A secondary address (`/32`, `/128`) or a prefix (`/28`, `/80`) on an ENI.
+/// A secondary IPv4 address (`/32`) or a prefix (`/28`, `/80`) on an ENI.
 ///
 /// A pod may get every address of a prefix, the first and the last included.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -24,10 +167,20 @@ pub struct InvalidBlock(IpNet);
 pub struct Block(IpNet);
 
 impl Block {
-    /// The block that is one address.
+    /// The block that is one IPv4 address.
     #[must_use]
-    pub fn address(ip: IpAddr) -> Self {
-        Self(IpNet::from(ip))
+    pub fn address(ip: Ipv4Addr) -> Self {
+        Self(IpNet::from(IpAddr::V4(ip)))
+    }
+
+    /// The blocks that may hold `ip`, at most one of each kind.
+    pub(crate) fn candidates(ip: IpAddr) -> impl Iterator<Item = Self> {
+        let lengths: &[u8] = match ip {
+            IpAddr::V4(_) => &[32, IPV4_PREFIX_LEN],
+            IpAddr::V6(_) => &[IPV6_PREFIX_LEN],
+        };
+        let nets = lengths.iter().filter_map(move |length| IpNet::new(ip, *length).ok());
+        nets.map(|net| Self(net.trunc()))
     }
 
     /// The CIDR.
@@ -36,22 +189,32 @@ impl Block {
         self.0
     }
 
+    /// Its kind.
+    #[must_use]
+    pub fn kind(self) -> BlockKind {
+        match self.0 {
+            IpNet::V4(net) if net.prefix_len() == 32 => BlockKind::V4Address,
+            IpNet::V4(_) => BlockKind::V4Prefix,
+            IpNet::V6(_) => BlockKind::V6Prefix,
+        }
+    }
+
+    /// Its address family.
+    #[must_use]
+    pub fn family(self) -> Family {
+        self.kind().family()
+    }
+
     /// Whether it is a prefix rather than a single address.
     #[must_use]
     pub fn is_prefix(self) -> bool {
-        self.0.prefix_len() != self.0.max_prefix_len()
-    }
-
-    /// Whether it is of IPv6.
-    #[must_use]
-    pub fn is_ipv6(self) -> bool {
-        matches!(self.0, IpNet::V6(_))
+        self.kind().is_prefix()
     }
 
     /// Number of addresses: 1, 16 or 2^48.
     #[must_use]
     pub fn size(self) -> u64 {
-        1 << (self.0.max_prefix_len() - self.0.prefix_len())
+        self.kind().size()
     }
 
     /// Whether `ip` lies in it.
@@ -72,7 +235,7 @@ impl Block {
         (self.0.network(), self.0.broadcast())
     }
 
-    /// Its addresses, ascending from the `n`th on and around, and lazily: a /80 has too many to list.
+    /// Its addresses, ascending from the `n`th on and around. Lazy, since a /80 has too many to list.
     pub fn addresses_from(self, n: u64) -> impl Iterator<Item = IpAddr> {
         (0..self.size()).map(move |step| self.nth(n.wrapping_add(step) % self.size()))
     }
@@ -81,7 +244,7 @@ impl Block {
     fn nth(self, n: u64) -> IpAddr {
         match self.0 {
             IpNet::V4(net) => {
-                // A block of IPv4 has 16 addresses at most.
+                // An IPv4 block has 16 addresses at most.
                 let n = u32::try_from(n).unwrap_or(0);
                 IpAddr::V4((u32::from(net.network()) | n).into())
             }
@@ -96,7 +259,7 @@ impl TryFrom<IpNet> for Block {
     fn try_from(net: IpNet) -> Result<Self, InvalidBlock> {
         let length_fits = match net {
             IpNet::V4(net) => [IPV4_PREFIX_LEN, 32].contains(&net.prefix_len()),
-            IpNet::V6(net) => [IPV6_PREFIX_LEN, 128].contains(&net.prefix_len()),
+            IpNet::V6(net) => net.prefix_len() == IPV6_PREFIX_LEN,
         };
         if length_fits && net.addr() == net.network() {
             Ok(Self(net))
@@ -145,18 +308,25 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_what_ec2_assigns_is_a_block() {
+    fn block_of_another_length_or_alignment_is_refused() {
         let block = |text: &str| text.parse::<IpNet>().map(Block::try_from);
-        for good in ["10.0.0.5/32", "10.0.0.16/28", "2001:db8::/80", "2001:db8::7/128"] {
+        for good in ["10.0.0.5/32", "10.0.0.16/28", "2001:db8::/80"] {
             assert_eq!(block(good).unwrap().unwrap().to_string(), good);
         }
-        for bad in ["10.0.0.5/28", "10.0.0.0/24", "0.0.0.0/0", "2001:db8::1/80", "2001:db8::/64"] {
+        for bad in [
+            "10.0.0.5/28",
+            "10.0.0.0/24",
+            "0.0.0.0/0",
+            "2001:db8::1/80",
+            "2001:db8::/64",
+            "2001:db8::7/128",
+        ] {
             assert!(block(bad).unwrap().is_err(), "{bad}");
         }
     }
 
     #[test]
-    fn overlap() {
+    fn overlaps_is_symmetric() {
         let check = |a: &str, b: &str, expect| {
             let block = |text: &str| Block::try_from(text.parse::<IpNet>().unwrap()).unwrap();
             assert_eq!(block(a).overlaps(block(b)), expect, "{a} {b}");
@@ -170,7 +340,7 @@ mod tests {
     }
 
     #[test]
-    fn addresses_are_all_and_lazy() {
+    fn addresses_from_wraps_around_lazily() {
         let prefix = Block::try_from("10.0.0.16/28".parse::<IpNet>().unwrap()).unwrap();
         let addresses: Vec<_> = prefix.addresses_from(0).map(|ip| ip.to_string()).collect();
         assert_eq!((addresses.len(), prefix.size()), (16, 16));
@@ -182,5 +352,29 @@ mod tests {
         assert_eq!(last[0].to_string(), "2001:db8::ffff:ffff:ffff");
         assert_eq!(last[1].to_string(), "2001:db8::");
         assert_eq!(v6.size(), 1 << 48);
+    }
+
+    #[test]
+    fn candidates_hold_the_address() {
+        let check = |ip: &str, expect: &[&str]| {
+            let ip: IpAddr = ip.parse().unwrap();
+            let found: Vec<_> = Block::candidates(ip).map(|block| block.to_string()).collect();
+            assert_eq!(found, expect);
+        };
+        check("10.0.0.21", &["10.0.0.21/32", "10.0.0.16/28"]);
+        check("2001:db8::1:2:3:4", &["2001:db8:0:0:1::/80"]);
+    }
+
+    #[test]
+    fn block_count_of_a_version_2_record_is_read() {
+        let check = |json: &str, expect: BlockCount| {
+            assert_eq!(serde_json::from_str::<BlockCount>(json).unwrap(), expect, "{json}");
+            let current = serde_json::to_string(&expect).unwrap();
+            assert_eq!(serde_json::from_str::<BlockCount>(&current).unwrap(), expect, "{current}");
+        };
+        check(r#"{"addresses":3}"#, BlockKind::V4Address.times(3));
+        check(r#"{"prefixes":1}"#, BlockKind::V4Prefix.times(1));
+        check(r#"{"ipv6_prefixes":1}"#, BlockKind::V6Prefix.times(1));
+        assert!(serde_json::from_str::<BlockCount>(r#"{"stones":1}"#).is_err());
     }
 }

@@ -1,95 +1,29 @@
-//! Calls to EC2 as data: what is asked, what came back, what went wrong.
+//! Calls to EC2 as data: the request, the answer, the error.
 //!
-//! The engine returns them; whoever runs the engine makes them. Nothing here knows the SDK.
+//! The engine returns them, and the program around it makes them. Nothing here knows the SDK.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr};
 
 use ipnet::Ipv4Net;
+use mac::MacAddr;
 use serde::{Deserialize, Serialize};
 
-use crate::block::{Block, IPV4_PREFIX_LEN, IPV6_PREFIX_LEN};
+use crate::block::{Block, BlockCount, Family};
 use crate::id::{EniAttachmentId, EniId, SecurityGroupId, SubnetId};
 
-/// Tag of an ENI that was made for an instance; the value is the instance's id. What
-/// [`Ec2Call::DescribeEnis`] finds unattached ENIs by.
+/// Tag of an ENI that was made for an instance; the value is the instance's id. [`Ec2Call::DescribeEnis`]
+/// finds unattached ENIs by it.
 pub const INSTANCE_TAG: &str = "node.k8s.amazonaws.com/instance_id";
 
 /// Tag of an ENI that was made for a node of a cluster; the value is the cluster's name.
 pub const CLUSTER_TAG: &str = "cluster.k8s.amazonaws.com/name";
 
-/// One call of one engine; never used again while the record lives.
+/// The number of one call of one engine; never used again while the record lives.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct CallId(pub u64);
-
-/// How many addresses or prefixes are wanted. One call asks for one kind (EC2's rule), and for at
-/// least one, or for nothing at all at the creation of an ENI.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Ask {
-    /// Secondary IPv4 addresses.
-    Addresses(u16),
-    /// IPv4 /28 prefixes.
-    Prefixes(u16),
-    /// IPv6 /80 prefixes.
-    Ipv6Prefixes(u16),
-}
-
-impl Ask {
-    /// How many, of whichever kind.
-    #[must_use]
-    pub fn count(self) -> u16 {
-        match self {
-            Ask::Addresses(n) | Ask::Prefixes(n) | Ask::Ipv6Prefixes(n) => n,
-        }
-    }
-
-    /// `n` of the same kind.
-    #[must_use]
-    pub fn with_count(self, n: u16) -> Self {
-        match self {
-            Ask::Addresses(_) => Ask::Addresses(n),
-            Ask::Prefixes(_) => Ask::Prefixes(n),
-            Ask::Ipv6Prefixes(_) => Ask::Ipv6Prefixes(n),
-        }
-    }
-
-    /// Addresses in one block of its kind: 1, 16 or 2^48.
-    #[must_use]
-    pub fn block_size(self) -> u64 {
-        match self {
-            Ask::Addresses(_) => 1,
-            Ask::Prefixes(_) => 1 << (32 - IPV4_PREFIX_LEN),
-            Ask::Ipv6Prefixes(_) => 1 << (128 - IPV6_PREFIX_LEN),
-        }
-    }
-
-    /// The action that answers it.
-    #[must_use]
-    pub fn assign_action(self) -> Action {
-        match self {
-            Ask::Addresses(_) | Ask::Prefixes(_) => Action::Assign,
-            Ask::Ipv6Prefixes(_) => Action::AssignIpv6,
-        }
-    }
-
-    /// The action that takes blocks of its kind back.
-    #[must_use]
-    pub fn unassign_action(self) -> Action {
-        match self {
-            Ask::Addresses(_) | Ask::Prefixes(_) => Action::Unassign,
-            Ask::Ipv6Prefixes(_) => Action::UnassignIpv6,
-        }
-    }
-
-    /// Whether it is for prefixes, of either family.
-    #[must_use]
-    pub fn is_for_prefixes(self) -> bool {
-        self.block_size() > 1
-    }
-}
 
 /// A call to EC2 that changes or reads what this node holds.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -113,7 +47,8 @@ pub enum Ec2Call {
         /// Its security groups, sorted.
         security_groups: BTreeSet<SecurityGroupId>,
         /// What it shall carry beside its primary address.
-        ask: Ask,
+        #[serde(alias = "ask")]
+        blocks: BlockCount,
         /// What the console shows; the leak search of other tools reads it.
         description: String,
         /// Tags at creation, so that an ENI is never without its owner's mark.
@@ -132,7 +67,7 @@ pub enum Ec2Call {
     SetDeleteOnTermination {
         /// The attached ENI.
         eni: EniId,
-        /// Its bond to this instance.
+        /// Its attachment to this instance.
         attachment: EniAttachmentId,
     },
     /// Answered by [`CallOutput::Assigned`].
@@ -140,20 +75,21 @@ pub enum Ec2Call {
         /// An ENI attached to this instance.
         eni: EniId,
         /// At least one.
-        ask: Ask,
+        #[serde(alias = "ask")]
+        blocks: BlockCount,
     },
     /// Answered by [`CallOutput::Done`].
     Unassign {
         /// An ENI attached to this instance.
         eni: EniId,
-        /// What goes back, all of one kind, never empty.
+        /// The blocks that go back, all of one kind, never empty.
         blocks: BTreeSet<Block>,
     },
     /// Answered by [`CallOutput::Done`]; the ENI is gone from the instance some seconds later.
     DetachEni {
         /// The ENI.
         eni: EniId,
-        /// Its bond to this instance.
+        /// Its attachment to this instance.
         attachment: EniAttachmentId,
     },
     /// Answered by [`CallOutput::Done`].
@@ -174,7 +110,7 @@ pub enum CallOutput {
     Created(EniFacts),
     /// Answer to [`Ec2Call::AttachEni`].
     Attached(EniAttachmentId),
-    /// Answer to [`Ec2Call::Assign`]: what this call added.
+    /// Answer to [`Ec2Call::Assign`]: the blocks that this call added.
     Assigned(BTreeSet<Block>),
     /// The call had its effect.
     Done,
@@ -185,21 +121,21 @@ pub enum CallOutput {
 pub struct EniFacts {
     /// Its id.
     pub id: EniId,
-    /// Its hardware address, lower case with colons.
-    pub mac: String,
+    /// Its hardware address.
+    pub mac: MacAddr,
     /// Where it lives.
     pub subnet: SubnetId,
-    /// Its security groups, as EC2 says now: they may be changed at any time, so they go on no record.
+    /// Its security groups in EC2's present answer. They may change at any time, so they go on no record.
     #[serde(skip)]
     pub security_groups: BTreeSet<SecurityGroupId>,
-    /// Its own address, never a pod's; unspecified if it has none, which is [`EniKind::Other`] then.
+    /// Its own address, never a pod's; unspecified if it has none. Then its kind is [`EniKind::Other`].
     pub primary_address: Ipv4Addr,
-    /// Secondary IPv4 addresses, IPv4 prefixes and IPv6 prefixes. Its single IPv6 addresses are the
-    /// node's own, as its primary address is.
+    /// Secondary IPv4 addresses, IPv4 prefixes and IPv6 prefixes. Its single IPv6 addresses belong to the
+    /// node, as its primary address does.
     pub blocks: BTreeSet<Block>,
     /// The kind of ENI.
     pub kind: EniKind,
-    /// Its bond to an instance.
+    /// Its attachment to an instance.
     pub attachment: Option<EniAttachment>,
     /// Its tags.
     pub tags: BTreeMap<String, String>,
@@ -215,7 +151,7 @@ pub enum EniKind {
     Other,
 }
 
-/// An ENI's bond to this instance.
+/// An ENI's attachment to this instance, as EC2 describes it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct EniAttachment {
     /// The id that detaching needs.
@@ -255,7 +191,7 @@ pub struct SubnetFacts {
     pub tags: BTreeMap<String, String>,
 }
 
-/// Why a call failed, in the terms in which it is acted upon.
+/// Why a call failed, as far as what follows depends on it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum CallErrorKind {
@@ -271,16 +207,16 @@ pub enum CallErrorKind {
     EniLimit,
     /// The device index is taken.
     DeviceIndexTaken,
-    /// The ENI or attachment does not exist, or does not yet.
+    /// The ENI or attachment does not exist, or not yet.
     NotFound,
     /// The ENI is attached, so it cannot be deleted or attached again.
     InUse,
     /// IAM refuses (`UnauthorizedOperation`), or the credentials are not valid.
     AccessDenied,
-    /// There are no credentials, so the request was not sent. They may come: who gives them may only
+    /// There are no credentials, so the request was not sent. They may come later: their source may only
     /// be unreachable.
     NoCredentials,
-    /// The request may or may not have had its effect: time-out, lost connection, 5xx.
+    /// The request may have had its effect or not: time-out, lost connection, 5xx.
     OutcomeUnknown,
     /// Any other refusal; it had no effect.
     Rejected,
@@ -290,15 +226,15 @@ pub enum CallErrorKind {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{code}: {message}")]
 pub struct CallError {
-    /// What to make of it.
+    /// Its kind.
     pub kind: CallErrorKind,
-    /// EC2's code, or a word for what failed before EC2 could answer.
+    /// EC2's code, or a word for a failure before EC2's answer.
     pub code: String,
     /// EC2's message.
     pub message: String,
 }
 
-/// The actions of EC2 that the engine uses; what throttling and permissions are about.
+/// The actions of EC2 that the engine uses. Throttling and permissions apply to an action.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Action {
     /// `DescribeNetworkInterfaces`.
@@ -361,8 +297,10 @@ impl Ec2Call {
             Ec2Call::CreateEni { .. } => Action::CreateEni,
             Ec2Call::AttachEni { .. } => Action::AttachEni,
             Ec2Call::SetDeleteOnTermination { .. } => Action::SetDeleteOnTermination,
-            Ec2Call::Assign { ask, .. } => ask.assign_action(),
-            Ec2Call::Unassign { blocks, .. } if blocks.iter().all(|block| block.is_ipv6()) => {
+            Ec2Call::Assign { blocks, .. } => blocks.kind.assign_action(),
+            Ec2Call::Unassign { blocks, .. }
+                if blocks.iter().all(|block| block.family() == Family::V6) =>
+            {
                 Action::UnassignIpv6
             }
             Ec2Call::Unassign { .. } => Action::Unassign,
@@ -371,7 +309,7 @@ impl Ec2Call {
         }
     }
 
-    /// The ENI that it changes; `None` for one that does not exist yet, and for reading.
+    /// The ENI that it changes; `None` for a creation and for a describe.
     #[must_use]
     pub fn eni(&self) -> Option<&EniId> {
         match self {
@@ -389,16 +327,6 @@ impl Ec2Call {
     }
 }
 
-impl fmt::Display for Ask {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Ask::Addresses(n) => write!(f, "{n} addresses"),
-            Ask::Prefixes(n) => write!(f, "{n} prefixes"),
-            Ask::Ipv6Prefixes(n) => write!(f, "{n} IPv6 prefixes"),
-        }
-    }
-}
-
 /// One phrase for people: the action and what it is about.
 impl fmt::Display for Ec2Call {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -406,12 +334,14 @@ impl fmt::Display for Ec2Call {
         match self {
             Ec2Call::DescribeEnis | Ec2Call::DescribeSubnets => Ok(()),
             Ec2Call::DescribeUnattached { cluster } => write!(f, " that {cluster} has left behind"),
-            Ec2Call::CreateEni { subnet, ask, .. } => write!(f, " in {subnet} with {ask}"),
+            Ec2Call::CreateEni { subnet, blocks, .. } => {
+                write!(f, " in {subnet} with {blocks}")
+            }
             Ec2Call::AttachEni { eni, device_index } => write!(f, " {eni} at index {device_index}"),
             Ec2Call::SetDeleteOnTermination { eni, .. }
             | Ec2Call::DetachEni { eni, .. }
             | Ec2Call::DeleteEni { eni } => write!(f, " {eni}"),
-            Ec2Call::Assign { eni, ask } => write!(f, " {ask} to {eni}"),
+            Ec2Call::Assign { eni, blocks } => write!(f, " {blocks} to {eni}"),
             Ec2Call::Unassign { eni, blocks } => write!(f, " {} blocks of {eni}", blocks.len()),
         }
     }

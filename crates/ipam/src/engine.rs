@@ -9,6 +9,7 @@
 //! `supply`, `outcome` · `refusal`, `view`, which read all parts and change none.
 
 mod calls;
+mod connections;
 mod context;
 mod demand;
 mod host;
@@ -29,10 +30,12 @@ use crate::id::AttachmentKey;
 use crate::jitter::Jitter;
 use crate::policy::{Limits, Node, Policy};
 use crate::pool::Pool;
+use crate::reason::Reason;
 use crate::record::{Assignment, Record};
 use crate::time::Timestamp;
 
 use self::calls::{Calls, Pressure};
+use self::connections::Connections;
 use self::context::Site;
 use self::demand::{Demand, Outlook, Shortage, Waiter, reply};
 use self::host::HostSync;
@@ -75,6 +78,8 @@ pub struct Engine {
     supply: Supply,
     /// What the kernel and the container runtime do not show any more.
     kernel: KernelCheck,
+    /// Whose connections the kernel has forgotten.
+    connections: Connections,
     leaks: LeakSearch,
     host: HostSync,
     wake_at: Option<Timestamp>,
@@ -94,6 +99,7 @@ impl Engine {
             inventory: Inventory::new(&record, site.at(now)),
             supply: Supply::new(now),
             kernel: KernelCheck::default(),
+            connections: Connections::default(),
             leaks: LeakSearch::new(site.at(now)),
             host: HostSync::new(jitter),
             wake_at: None,
@@ -126,19 +132,37 @@ impl Engine {
                 let key = demand.known_as(key, journal.record());
                 demand.del(request, key, journal, now, out);
             }
-            Event::Gc { request, network, valid } => {
+            Event::Gc { request, network, valid, adding } => {
                 let may_end = |key: &AttachmentKey| {
+                    let interface = (key.container.clone(), key.ifname.clone());
                     kernel.may_be_ended_by(key, &network)
-                        && !valid.contains(&(key.container.clone(), key.ifname.clone()))
+                        && !valid.contains(&interface)
+                        && !adding.contains(&interface)
                 };
                 demand.gc(request, may_end, journal, now, out);
             }
             Event::CallDone { id, result } => self.call_done(id, result, now),
             Event::EniLink { eni, link } => host.eni_link(&eni, link, pool, inventory, now),
-            Event::Seen(report) => self.checking(now).report(&report),
+            Event::Kernel(report) => self.checking(now).report(&report),
             Event::Hint(shown) => inventory.hint(&shown, pool, calls, cx),
+            Event::Policy(policy) => self.change_policy(policy, now),
+            Event::Limits(limits) => site.limits = limits,
             Event::Saved { seq, result } => self.saved(seq, result, now, out),
             Event::Tick => {}
+        }
+    }
+
+    /// The policy holds from now on. EC2's answer is filtered by family, so another family takes another one.
+    fn change_policy(&mut self, policy: Policy, now: Timestamp) {
+        if policy.families.policy().kind.family()
+            != self.site.policy.families.policy().kind.family()
+        {
+            self.inventory.enis_poll.ask_from(now, Reason::Policy);
+        }
+        let searched = self.site.policy.timing.leak_age;
+        self.site.policy = policy;
+        if self.site.policy.timing.leak_age != searched {
+            self.leaks.schedule(self.site.at(now));
         }
     }
 
@@ -181,6 +205,7 @@ impl Engine {
     /// Works out everything that follows from the present state.
     fn settle(&mut self, now: Timestamp, out: &mut Vec<Effect>) {
         self.demand.drop_late_grants(&self.journal, now, out);
+        self.demand.repeat_owed(&mut self.journal, now);
         self.checking(now).adopt();
         self.serve(now, out);
         self.poll(now, out);
@@ -191,7 +216,9 @@ impl Engine {
             self.calls.repeat_creates(now, out);
         }
         self.dismiss(now, out);
-        self.host.sync(&self.pool, &self.inventory, now, out);
+        self.host.sync(&self.pool, &self.inventory, self.site.at(now), out);
+        self.kernel.take_down(&self.pool, self.journal.record(), out);
+        self.connections.forget(&self.pool, self.site.at(now), out);
         self.save(now, out);
         self.wake_at = self.next_wake(now);
     }
@@ -221,7 +248,7 @@ impl Engine {
         let learnt = &supply.learnt;
         let mut lifecycle = Lifecycle { pool, calls, journal, inventory, learnt, pressure, cx };
         if let Some(eni) = replaced {
-            lifecycle.drain(&eni);
+            lifecycle.drain(&eni, Reason::NoDevice);
         }
         lifecycle.advance_all();
     }
@@ -366,7 +393,7 @@ impl Engine {
         let n_unserved = usize::try_from(plan.n_unserved).unwrap_or(usize::MAX);
         Outlook {
             n_served: n_waiting.saturating_sub(n_unserved),
-            rest_ends: self.pool.rest_ends(self.site.policy.cooldown, now),
+            rest_ends: self.pool.rest_ends(self.site.policy.timing.cooldown, now),
             passes_at: plan.blocked.iter().filter_map(|blocked| blocked.passes_at).min(),
         }
     }
@@ -395,6 +422,7 @@ impl Engine {
             .chain(self.supply.wakes(cx))
             .chain(self.inventory.wakes())
             .chain(self.leaks.wakes_at())
+            .chain(self.connections.wakes_at(&self.pool, cx))
             .chain(self.calls.wakes(self.pressure(), now))
             .chain(lifecycle::next_deletes(&self.pool))
             .filter(|at| *at > now)

@@ -5,10 +5,12 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr};
 use std::time::Duration;
 
-use crate::block::Block;
-use crate::call::{Ask, AttachmentStatus, EniAttachment};
+use mac::MacAddr;
+
+use crate::block::{Block, BlockCount, BlockKind, Family};
+use crate::call::{AttachmentStatus, EniAttachment};
 use crate::id::{EniAttachmentId, EniId, SubnetId};
-use crate::policy::Mode;
+use crate::reason::Reason;
 use crate::streak::Streak;
 use crate::time::Timestamp;
 use crate::view::EniStage;
@@ -17,7 +19,7 @@ use crate::view::EniStage;
 #[derive(Debug, Clone)]
 pub(crate) struct Eni {
     pub(crate) id: EniId,
-    pub(crate) mac: String,
+    pub(crate) mac: MacAddr,
     pub(crate) subnet: SubnetId,
     pub(crate) primary_address: Ipv4Addr,
     pub(crate) origin: Origin,
@@ -69,9 +71,9 @@ pub(crate) enum Stage {
     /// On the instance.
     Attached { attachment: Attachment, link: Link },
     /// Gives out nothing any more: the detach is next or under way.
-    Draining { attachment: Attachment },
+    Draining { attachment: Attachment, why: Reason },
     /// The delete is next or under way. An ENI that was attached holds its place until it is gone.
-    Deleting { place: Option<u16> },
+    Deleting { place: Option<u16>, why: Reason },
 }
 
 /// An ENI's attachment to this instance, on network card 0.
@@ -94,14 +96,25 @@ pub(crate) enum Link {
     Ready,
 }
 
+impl Stage {
+    /// The attachment of an ENI that EC2 has detached, and why it goes; `None` if it was not attached.
+    pub(crate) fn leaving(&self) -> Option<(&Attachment, Reason)> {
+        match self {
+            Stage::Attached { attachment, .. } => Some((attachment, Reason::Detaching)),
+            Stage::Draining { attachment, why } => Some((attachment, why.clone())),
+            Stage::Unattached | Stage::Deleting { .. } => None,
+        }
+    }
+}
+
 impl Eni {
     pub(crate) fn device_index(&self) -> Option<u16> {
         match &self.stage {
             Stage::Unattached => None,
-            Stage::Attached { attachment, .. } | Stage::Draining { attachment } => {
+            Stage::Attached { attachment, .. } | Stage::Draining { attachment, .. } => {
                 Some(attachment.device_index)
             }
-            Stage::Deleting { place } => *place,
+            Stage::Deleting { place, .. } => *place,
         }
     }
 
@@ -154,7 +167,7 @@ impl Eni {
     /// among the `doubted`; then there is no other.
     pub(crate) fn pick(
         &self,
-        mode: Mode,
+        kind: BlockKind,
         doubted: &BTreeSet<Block>,
         cooldown: Duration,
         now: Timestamp,
@@ -163,11 +176,10 @@ impl Eni {
         candidates
             .filter_map(|(block, state)| {
                 let (freed, address) = state.next(*block, cooldown, now)?;
-                let (is_doubted, of_other_mode) =
-                    (doubted.contains(block), block.size() != mode.block_size());
+                let (is_doubted, of_other_kind) = (doubted.contains(block), block.kind() != kind);
                 let rank = (
                     is_doubted,
-                    of_other_mode,
+                    of_other_kind,
                     Reverse(state.live.len()),
                     Reverse(state.n_cooling(cooldown, now)),
                     freed,
@@ -178,11 +190,11 @@ impl Eni {
             .map(|((is_doubted, ..), address)| (is_doubted, address))
     }
 
-    /// Up to `ask` wholly free blocks of its kind to give back: the longest idle first. Among blocks that
+    /// Up to `count` wholly free blocks to give back: the longest idle first. Among blocks that
     /// never served the highest comes first.
     pub(crate) fn idle_blocks(
         &self,
-        ask: Ask,
+        count: BlockCount,
         cooldown: Duration,
         now: Timestamp,
     ) -> BTreeSet<Block> {
@@ -190,12 +202,12 @@ impl Eni {
             .blocks
             .iter()
             .filter(|(block, state)| {
-                block.size() == ask.block_size() && state.offers() && state.is_idle(cooldown, now)
+                block.kind() == count.kind && state.offers() && state.is_idle(cooldown, now)
             })
             .map(|(block, state)| (state.freed.values().max().copied(), Reverse(*block)))
             .collect();
         idle.sort();
-        idle.into_iter().take(usize::from(ask.count())).map(|(_, Reverse(block))| block).collect()
+        idle.into_iter().take(usize::from(count.n)).map(|(_, Reverse(block))| block).collect()
     }
 
     /// Makes those of `blocks` that are here unconfirmed, or confirms them. Blocks that leave go on leaving.
@@ -222,9 +234,7 @@ impl Eni {
 
     /// The block that holds `address`.
     pub(crate) fn block_of(&self, address: IpAddr) -> Option<Block> {
-        // A prefix sorts before the addresses in it, and blocks never overlap.
-        let (block, _) = self.blocks.range(..=Block::address(address)).next_back()?;
-        block.contains(address).then_some(*block)
+        Block::candidates(address).find(|block| self.blocks.contains_key(block))
     }
 }
 
@@ -254,6 +264,18 @@ pub(crate) enum Standing {
 }
 
 impl BlockState {
+    /// The addresses that rest, each with the moment of its release.
+    pub(crate) fn resting(
+        &self,
+        cooldown: Duration,
+        now: Timestamp,
+    ) -> impl Iterator<Item = (IpAddr, Timestamp)> {
+        let freed = self.freed.iter().map(|(address, since)| (*address, *since));
+        freed.filter(move |(address, since)| {
+            *since + cooldown > now && !self.quarantined.contains(address)
+        })
+    }
+
     /// Whether it gives out addresses.
     pub(crate) fn offers(&self) -> bool {
         self.standing == Standing::Confirmed
@@ -264,15 +286,13 @@ impl BlockState {
         self.standing != Standing::Leaving
     }
 
+    /// The addresses that rest, each with the end of its rest.
     pub(crate) fn cooling(
         &self,
         cooldown: Duration,
         now: Timestamp,
     ) -> impl Iterator<Item = (IpAddr, Timestamp)> {
-        self.freed
-            .iter()
-            .map(move |(address, since)| (*address, *since + cooldown))
-            .filter(move |(address, end)| *end > now && !self.quarantined.contains(address))
+        self.resting(cooldown, now).map(move |(address, since)| (address, since + cooldown))
     }
 
     pub(crate) fn n_cooling(&self, cooldown: Duration, now: Timestamp) -> usize {
@@ -313,7 +333,7 @@ impl BlockState {
         let known = |ip: &IpAddr| {
             self.live.contains(ip) || self.freed.contains_key(ip) || self.quarantined.contains(ip)
         };
-        let first = if block.is_ipv6() { now.as_millis() } else { 0 };
+        let first = if block.family() == Family::V6 { now.as_millis() } else { 0 };
         if let Some(fresh) = block.addresses_from(first).take(n_known + 1).find(|ip| !known(ip)) {
             return Some((Timestamp::default(), fresh));
         }

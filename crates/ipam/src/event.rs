@@ -1,23 +1,26 @@
-//! What goes into the engine and what comes out: the whole of its interface to the world.
+//! What goes into the engine and what comes out of it.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr};
 use std::time::Duration;
 
 use ipnet::Ipv4Net;
+use mac::MacAddr;
 
-use crate::block::Block;
+use crate::block::{Block, Family};
 use crate::call::{CallError, CallId, CallOutput, Ec2Call};
-use crate::id::{AttachmentKey, EniId, Pod};
+use crate::id::{AttachmentKey, EniId, Network, Pod};
+use crate::kernel_report::{KernelReport, PodLink};
+use crate::policy::{Limits, Policy};
+pub use crate::reason::Reason;
 use crate::record::{Assignment, Change};
-use crate::sighting::Sighting;
 use crate::time::Timestamp;
 
-/// One request to the engine; the caller numbers them and never twice.
+/// The number of a request to the engine; the caller uses each number once.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct RequestId(pub u64);
 
-/// The place of a [`Effect::Save`] in the order of all of them.
+/// The place of an [`Effect::Save`] in the order of all saves.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct SaveSeq(pub u64);
 
@@ -34,12 +37,12 @@ pub enum Event {
         pod: Pod,
         /// The pod's network namespace.
         netns: String,
-        /// When the caller will have gone away; the reply comes before that.
+        /// When the caller gives up; the reply comes before that.
         deadline: Timestamp,
     },
-    /// The caller of an [`Event::Add`] has gone away; nothing shall be kept for it.
+    /// The caller of an [`Event::Add`] has gone away; nothing is to be kept for it.
     Cancel {
-        /// Names the request; unknown or answered ones are no matter.
+        /// Names the request; it may be unknown or answered.
         request: RequestId,
     },
     /// A pod's interface has gone.
@@ -53,10 +56,13 @@ pub enum Event {
     Gc {
         /// Names the reply.
         request: RequestId,
-        /// The network's name.
-        network: String,
+        /// The network.
+        network: Network,
         /// (container id, interface name) of each living attachment.
         valid: BTreeSet<(String, String)>,
+        /// The same for each attachment whose Add has a caller that has not hung up. The runtime may not list
+        /// it yet.
+        adding: BTreeSet<(String, String)>,
     },
     /// A call has ended.
     CallDone {
@@ -65,7 +71,7 @@ pub enum Event {
         /// How.
         result: Result<CallOutput, CallError>,
     },
-    /// The kernel's side of an ENI has been made to match, or could not be.
+    /// How the kernel's side of an ENI stands.
     EniLink {
         /// The ENI.
         eni: EniId,
@@ -73,10 +79,14 @@ pub enum Event {
         link: LinkState,
     },
     /// The kernel has been read; about every minute, and before anything else at the start.
-    Seen(Sighting),
-    /// The metadata service has been read; about every minute, or not at all. Of each ENI that it
-    /// shows on this instance, whoever's, the addresses and prefixes: with or without its own.
+    Kernel(KernelReport),
+    /// The metadata service has been read; about every minute, or not at all. For each ENI on this
+    /// instance, ours or not, its IPv4 addresses and prefixes, with or without its own address.
     Hint(BTreeMap<EniId, BTreeSet<Block>>),
+    /// The user wants something else. It holds from now on.
+    Policy(Policy),
+    /// EC2 allows something else. It holds from now on.
+    Limits(Limits),
     /// The save is durable, or could not be made so.
     Saved {
         /// The save.
@@ -95,7 +105,7 @@ pub enum LinkState {
     Ready,
     /// The device has not appeared yet.
     Absent,
-    /// It could not be set up; the text says what and why.
+    /// It could not be set up; the text names the step and the cause.
     Failed(String),
 }
 
@@ -123,19 +133,40 @@ pub enum Effect {
         id: CallId,
         /// The call.
         call: Ec2Call,
+        /// Why it is made, for the log.
+        why: Reason,
     },
-    /// Make the kernel's side of exactly these ENIs match, then send an [`Event::EniLink`] for
-    /// each of them.
-    SyncHost(Vec<HostEni>),
+    /// Make the host network match, then send an [`Event::EniLink`] for each of its ENIs.
+    SyncHost(HostPicture),
+    /// Take down these links of pods that have ended, each with the address that it is routed to. What
+    /// fails comes again after the next [`Event::Kernel`].
+    TakeDown(BTreeMap<IpAddr, PodLink>),
+    /// Make the kernel forget the connections of these addresses, whose pods have ended. Clients that wait
+    /// for such a pod must not reach the next one.
+    ForgetConnections(BTreeSet<Ipv4Addr>),
 }
 
-/// What the host's network needs to know of an attached ENI.
+/// The whole wanted host network.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct HostPicture {
+    /// Hardware address of the primary ENI.
+    pub primary_mac: MacAddr,
+    /// The MTU of all ENIs, in bytes.
+    pub mtu: u16,
+    /// The family of pods' addresses.
+    pub family: Family,
+    /// Our attached ENIs, the primary one included, ascending by id. Empty until EC2 or the record shows
+    /// any.
+    pub enis: Vec<HostEni>,
+}
+
+/// An attached ENI as the host network needs to know it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct HostEni {
     /// The ENI.
     pub eni: EniId,
-    /// By which its device is found.
-    pub mac: String,
+    /// Its hardware address, by which its device is found.
+    pub mac: MacAddr,
     /// Its place on the instance; 0 on card 0 is the primary.
     pub device_index: u16,
     /// Its network card.
@@ -153,7 +184,7 @@ pub enum Answer {
     Granted(Assignment),
     /// To Add: no address, and nothing kept. To Del and Gc: the record could not be written.
     Refused(Refusal),
-    /// To Del: what the attachment held; `None` if nothing is recorded for it.
+    /// To Del: what the attachment held; `None` if the record has nothing for it.
     Released(Option<Assignment>),
     /// To Gc: what was released.
     Collected(Vec<(AttachmentKey, Assignment)>),
@@ -164,7 +195,7 @@ pub enum Answer {
 pub struct Refusal {
     /// Stable, for machines.
     pub code: RefusalCode,
-    /// For people: what is short, where (subnet and counts), and what to do.
+    /// For people: the shortage, where (subnet and counts), and what to do.
     pub message: String,
     /// When trying again makes sense; `None` if nothing is on its way.
     pub retry_after: Option<Duration>,
@@ -173,15 +204,15 @@ pub struct Refusal {
 /// The causes of a refusal.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum RefusalCode {
-    /// The daemon does not yet know what it holds.
+    /// EC2 has not described the ENIs yet.
     Starting,
-    /// Capacity was asked for and has not come within the caller's patience.
+    /// Addresses were asked for and have not come within the caller's patience.
     Attaching,
     /// No usable subnet has a free address.
     SubnetExhausted,
     /// No usable subnet has a free /28.
     SubnetFragmented,
-    /// All ENIs that the instance (or `MAX_ENI`) allows are attached and full.
+    /// All ENIs that the instance or `MAX_ENI` allows are attached and full.
     EniLimit,
     /// EC2 takes no further address on the ENIs there are.
     AddressLimit,

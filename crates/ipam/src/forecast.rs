@@ -118,49 +118,60 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
-    use crate::policy::{Mode, Targets};
+    use crate::block::BlockKind;
+    use crate::policy::{Families, FamilyPolicy, Placement, Targets, Timing, WarmSettings};
 
     /// Three ENIs with three addresses each, and nobody who waits.
-    fn of(mode: Mode, targets: Targets, max_enis: u16, max_pods: u32, n_pods: u32) -> Forecast {
+    fn of(
+        kind: BlockKind,
+        targets: Targets,
+        max_enis: u16,
+        max_pods: u32,
+        n_pods: u32,
+    ) -> Forecast {
         let limits = Limits { enis: 3, addresses_per_eni: 4, prefixes: true };
+        let family = FamilyPolicy { targets, ..FamilyPolicy::new(kind, WarmSettings::default()) };
         let policy = Policy {
-            mode,
-            targets,
+            families: Families::single(family),
+            placement: Placement::LikePrimary,
             max_enis: Some(max_enis),
             max_pods,
-            cooldown: Duration::ZERO,
-            add_wait: Duration::ZERO,
-            grow_delay: Duration::ZERO,
-            shrink_delay: Duration::ZERO,
-            min_eni_age: Duration::ZERO,
-            leak_age: None,
+            mtu: 9001,
+            timing: Timing {
+                cooldown: Duration::ZERO,
+                add_wait: Duration::ZERO,
+                grow_delay: Duration::ZERO,
+                shrink_delay: Duration::ZERO,
+                min_eni_age: Duration::ZERO,
+                leak_age: None,
+            },
         };
         forecast(limits, policy, n_pods)
     }
 
     #[test]
     fn pods_that_do_not_fit_are_counted_with_the_cause() {
-        let check = |mode, max_enis, max_pods, n_pods, expect: Option<(u32, &str)>| {
+        let check = |kind, max_enis, max_pods, n_pods, expect: Option<(u32, &str)>| {
             let targets = Targets::Ip { warm: 1, minimum: 0 };
-            let unplaced = of(mode, targets, max_enis, max_pods, n_pods).unplaced;
+            let unplaced = of(kind, targets, max_enis, max_pods, n_pods).unplaced;
             let unplaced = unplaced.map(|u| (u.n_pods, u.refusal.code.as_str()));
-            assert_eq!(unplaced, expect, "{mode:?}, {max_enis} ENIs, {max_pods} for {n_pods} pods");
+            assert_eq!(unplaced, expect, "{kind:?}, {max_enis} ENIs, {max_pods} for {n_pods} pods");
         };
-        check(Mode::SecondaryIp, 9, 100, 9, None);
-        check(Mode::SecondaryIp, 9, 100, 10, Some((1, "ENI_LIMIT")));
-        check(Mode::SecondaryIp, 2, 100, 10, Some((4, "ENI_LIMIT")));
-        check(Mode::SecondaryIp, 9, 5, u32::MAX, Some((u32::MAX - 5, "MAX_PODS")));
-        check(Mode::Prefix, 9, 500, 144, None);
-        check(Mode::Prefix, 9, 500, 150, Some((6, "ENI_LIMIT")));
-        check(Mode::Prefix, 9, 20, 40, Some((20, "MAX_PODS")));
-        check(Mode::Ipv6, 9, 110, 110, None);
-        check(Mode::Ipv6, 9, 110, 500, Some((390, "MAX_PODS")));
+        check(BlockKind::V4Address, 9, 100, 9, None);
+        check(BlockKind::V4Address, 9, 100, 10, Some((1, "ENI_LIMIT")));
+        check(BlockKind::V4Address, 2, 100, 10, Some((4, "ENI_LIMIT")));
+        check(BlockKind::V4Address, 9, 5, u32::MAX, Some((u32::MAX - 5, "MAX_PODS")));
+        check(BlockKind::V4Prefix, 9, 500, 144, None);
+        check(BlockKind::V4Prefix, 9, 500, 150, Some((6, "ENI_LIMIT")));
+        check(BlockKind::V4Prefix, 9, 20, 40, Some((20, "MAX_PODS")));
+        check(BlockKind::V6Prefix, 9, 110, 110, None);
+        check(BlockKind::V6Prefix, 9, 110, 500, Some((390, "MAX_PODS")));
     }
 
     #[test]
     fn what_it_costs_is_told_for_the_whole_way() {
         // 3 unused at rest, but 5 beside the first pod, when the second ENI has come.
-        let forecast = of(Mode::SecondaryIp, Targets::WarmEni(1), 2, 100, 3);
+        let forecast = of(BlockKind::V4Address, Targets::WarmEni(1), 2, 100, 3);
         assert_eq!((forecast.n_unused(), forecast.peak_unused), (3, 5));
         let calls: Vec<_> = forecast.calls.iter().map(|(a, n)| (a.as_str(), *n)).collect();
         let expect = [

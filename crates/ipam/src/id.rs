@@ -73,7 +73,7 @@ ec2_id!(
     EniId, "network interface", "eni-"
 );
 ec2_id!(
-    /// The bond between an ENI and an instance: `eni-attach-0123456789abcdef0`.
+    /// The attachment of an ENI to an instance: `eni-attach-0123456789abcdef0`.
     EniAttachmentId, "attachment", "eni-attach-"
 );
 ec2_id!(
@@ -98,12 +98,52 @@ ec2_id!(
 #[serde(transparent)]
 pub struct BootId(pub String);
 
-/// A pod's interface as CNI names it; what an address belongs to.
+/// The network of an attachment: the `name` of its CNI configuration.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(from = "String", into = "String")]
+pub enum Network {
+    /// Only the attachment's link is known, and a link does not name its network.
+    Unknown,
+    /// Never empty.
+    Named(String),
+}
+
+/// The empty text stands for [`Network::Unknown`], as records have it.
+impl From<String> for Network {
+    fn from(name: String) -> Self {
+        if name.is_empty() { Network::Unknown } else { Network::Named(name) }
+    }
+}
+
+impl From<&str> for Network {
+    fn from(name: &str) -> Self {
+        Self::from(name.to_owned())
+    }
+}
+
+impl From<Network> for String {
+    fn from(network: Network) -> String {
+        match network {
+            Network::Unknown => String::new(),
+            Network::Named(name) => name,
+        }
+    }
+}
+
+impl fmt::Display for Network {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Network::Unknown => f.write_str("?"),
+            Network::Named(name) => f.write_str(name),
+        }
+    }
+}
+
+/// A pod's interface as CNI names it. An address belongs to one attachment.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct AttachmentKey {
-    /// The `name` of the network configuration; empty if all that is known of the attachment is its
-    /// link.
-    pub network: String,
+    /// Its network.
+    pub network: Network,
     /// `CNI_CONTAINERID`: one sandbox, never used again.
     pub container: String,
     /// `CNI_IFNAME`.
@@ -111,7 +151,7 @@ pub struct AttachmentKey {
 }
 
 impl AttachmentKey {
-    /// How the plugin marks the attachment's link: `<container>/<ifname>`.
+    /// The mark that the plugin puts on the attachment's link: `<container>/<ifname>`.
     #[must_use]
     pub fn mark(&self) -> String {
         format!("{}/{}", self.container, self.ifname)
@@ -121,36 +161,36 @@ impl AttachmentKey {
     #[must_use]
     pub fn of_mark(mark: &str) -> Option<Self> {
         let (container, ifname) = mark.split_once('/')?;
-        let names = !container.is_empty() && !ifname.is_empty() && !ifname.contains('/');
-        names.then(|| Self {
-            network: String::new(),
+        let is_mark = !container.is_empty() && !ifname.is_empty() && !ifname.contains('/');
+        is_mark.then(|| Self {
+            network: Network::Unknown,
             container: container.to_owned(),
             ifname: ifname.to_owned(),
         })
     }
 
-    /// As it is known by its link alone. No two attachments have the same container and interface.
+    /// The key of the same attachment when only its link is known. No two attachments have the same
+    /// container and interface.
     #[must_use]
-    pub fn nameless(&self) -> Self {
-        Self { network: String::new(), ..self.clone() }
+    pub fn by_link(&self) -> Self {
+        Self { network: Network::Unknown, ..self.clone() }
     }
 
-    /// Whether it is known by its link alone.
+    /// Whether only the attachment's link is known.
     #[must_use]
-    pub fn is_nameless(&self) -> bool {
-        self.network.is_empty()
+    pub fn is_by_link(&self) -> bool {
+        self.network == Network::Unknown
     }
 }
 
 impl fmt::Display for AttachmentKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let network = if self.is_nameless() { "?" } else { &self.network };
-        write!(f, "{network}/{}/{}", self.container, self.ifname)
+        write!(f, "{}/{}/{}", self.network, self.container, self.ifname)
     }
 }
 
-/// The pod behind an attachment, as far as the runtime tells. It informs people; nothing is keyed
-/// by it, since a pod's name outlives its sandboxes.
+/// The pod behind an attachment, as far as the runtime names it. It is for people. Nothing is keyed by
+/// it, since a pod's name outlives its sandboxes.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Pod {
     /// `K8S_POD_NAMESPACE`, or empty.

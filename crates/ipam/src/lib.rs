@@ -2,7 +2,7 @@
 //!
 //! A deterministic state machine: events in, effects out, time as an argument. It must not know
 //! tokio, files, sockets, the environment, a clock or EC2's SDK. So the same code runs on a node,
-//! in a simulation of thousands of nodes, under property tests and behind `ipamd plan`.
+//! in a simulation of thousands of nodes, under property tests and behind `tidepool plan`.
 
 pub mod block;
 mod bucket;
@@ -13,13 +13,14 @@ pub mod event;
 pub mod forecast;
 pub mod id;
 mod jitter;
+pub mod kernel_report;
 mod ownership;
 pub mod plan;
 pub mod policy;
 mod pool;
+mod reason;
 pub mod record;
 mod retry;
-pub mod sighting;
 mod streak;
 mod subnets;
 pub mod time;

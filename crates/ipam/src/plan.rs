@@ -1,8 +1,8 @@
-//! What to ask of EC2 next, given what there is: pure, the same answer for the same question.
+//! What to blocks of EC2 next, given what there is: pure, the same answer for the same question.
 //!
 //! The targets and the order of growth are those of amazon-vpc-cni-k8s v1.23.1
-//! (`pkg/ipamd/ipamd.go`), with these differences: resting addresses count as used, waiting pods
-//! count as used, and as long as a pod waits the pool grows whatever the targets are.
+//! (`pkg/ipamd/ipamd.go`), with these differences: resting addresses and waiting
+//! pods count as used, and while a pod waits the pool grows whatever the targets are.
 
 mod grow;
 mod shrink;
@@ -12,7 +12,7 @@ use std::collections::BTreeSet;
 
 use self::grow::Planner;
 
-use crate::call::Ask;
+use crate::block::BlockCount;
 use crate::event::RefusalCode;
 use crate::id::{EniId, SubnetId};
 use crate::policy::{Limits, Policy};
@@ -20,14 +20,14 @@ pub use crate::retry::Hold;
 pub use crate::subnets::Allowance;
 use crate::time::Timestamp;
 
-/// What the planner needs to know of a node.
+/// What the planner needs to know about a node.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Situation {
     /// Our ENIs in the order in which they are to be filled: the primary first.
     pub enis: Vec<EniSupply>,
     /// ENIs that are being created.
     pub creating: Vec<NewEni>,
-    /// ENIs on our network card that are not ours.
+    /// Foreign ENIs on our network card.
     pub n_foreign: u16,
     /// Pods that wait for an address.
     pub n_waiting: u32,
@@ -47,7 +47,7 @@ pub struct NewEni {
     /// What EC2 may be asked for in its subnet.
     pub subnet: SubnetSupply,
     /// What it carries from the start.
-    pub ask: Ask,
+    pub blocks: BlockCount,
 }
 
 /// One ENI of ours.
@@ -59,17 +59,17 @@ pub struct EniSupply {
     pub subnet: SubnetSupply,
     /// How far it has come.
     pub state: SupplyState,
-    /// From when on it may be given back; `None` for ENIs that stay.
+    /// When it may be given back at the earliest; `None` for ENIs that stay.
     pub removable_from: Option<Timestamp>,
     /// Whether a call that changes it is under way.
     pub busy: bool,
-    /// What that call will add.
-    pub pending: Option<Ask>,
+    /// The blocks that this call will add.
+    pub pending: Option<BlockCount>,
     /// Why nothing may be assigned to it at present.
     pub hold: Option<Hold>,
-    /// How many blocks it takes at most; EC2 may take fewer than the instance type promises.
+    /// The most blocks that it takes; EC2 may take fewer than the instance type promises.
     pub limit: u16,
-    /// How many of them may be asked for in one call.
+    /// The most blocks that one call may ask for.
     pub at_once: u16,
     /// What it carries.
     pub tally: Tally,
@@ -78,16 +78,15 @@ pub struct EniSupply {
 /// How far an ENI has come, as far as the plan depends on it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum SupplyState {
-    /// Not yet attached, or not to be put on record yet: its addresses will serve, and more can be had
-    /// later.
+    /// Not attached yet, or not ready to go on record: its addresses will serve, and it takes more later.
     Coming,
     /// Attached: its addresses serve, or will as soon as the kernel's side is ready.
     Attached,
     /// Attached, but the kernel's side cannot be set up: its addresses do not serve.
     Broken,
-    /// On its way back; still holds a place on the instance if `holds_place`.
+    /// On its way back.
     Leaving {
-        /// Whether it counts against the ENI limit.
+        /// Whether it still counts against the ENI limit.
         holds_place: bool,
     },
 }
@@ -99,20 +98,20 @@ pub struct SubnetSupply {
     pub id: SubnetId,
     /// Single addresses.
     pub addresses: Allowance,
-    /// Prefixes of the mode's family.
+    /// Prefixes of the policy's family.
     pub prefixes: Allowance,
 }
 
-/// The blocks of one ENI, counted; those on their way back are left out.
+/// The blocks of one ENI, counted, without those on their way back.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Tally {
     /// Single addresses.
     pub singles: u16,
-    /// Those of them that neither serve nor rest.
+    /// Single addresses that neither serve nor rest.
     pub idle_singles: u16,
     /// Prefixes.
     pub prefixes: u16,
-    /// Those of them of which nothing serves or rests.
+    /// Prefixes in which no address serves or rests.
     pub idle_prefixes: u16,
     /// Addresses of all blocks together.
     pub addresses: u64,
@@ -125,15 +124,19 @@ pub struct Tally {
 /// What to do, what cannot be done, and when to look again.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Plan {
-    /// What to ask for now.
+    /// What to blocks for now.
     pub growth: Vec<Growth>,
     /// Whether the next pod would find no address, not even one that is under way.
     pub is_dry: bool,
-    /// What may go back once it has been surplus for long enough.
+    /// Free addresses before the growth, those under way included.
+    pub n_free: u64,
+    /// Free addresses that the targets want.
+    pub n_wanted: u64,
+    /// The surplus. It goes back once it has lasted for long enough.
     pub surplus: Surplus,
-    /// What keeps the pool from its target, the most telling first.
+    /// The obstacles that keep the pool from its target, the most important first.
     pub blocked: Vec<Blocked>,
-    /// How many waiting pods will get no address from what is here, under way and planned.
+    /// Waiting pods for which no address is here, under way or planned.
     pub n_unserved: u64,
     /// When the plan changes although nothing happens.
     pub again_at: Option<Timestamp>,
@@ -147,24 +150,24 @@ pub enum Growth {
         /// An attached ENI.
         eni: EniId,
         /// What.
-        ask: Ask,
+        blocks: BlockCount,
     },
     /// Make another ENI.
     Create {
         /// Where.
         subnet: SubnetId,
         /// What it carries from the start.
-        ask: Ask,
+        blocks: BlockCount,
     },
 }
 
-/// What is more than the targets want, in the order in which it goes back.
+/// More than the targets want, in the order in which it goes back.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Surplus {
     /// Whole ENIs.
     pub enis: Vec<EniId>,
-    /// So many wholly free blocks of each of these ENIs.
-    pub blocks: Vec<(EniId, Ask)>,
+    /// Wholly free blocks, by ENI.
+    pub blocks: Vec<(EniId, BlockCount)>,
 }
 
 /// An obstacle to growth.
@@ -172,16 +175,15 @@ pub struct Surplus {
 pub struct Blocked {
     /// Its kind.
     pub code: RefusalCode,
-    /// What is short, where, and what helps.
+    /// The shortage, where, and what helps.
     pub why: String,
     /// When trying again makes sense; `None` if only a change from outside helps.
     pub until: Option<Timestamp>,
-    /// From when on a pod that waits may hope that it has gone by; `None` if somebody must do
-    /// something about it.
+    /// When it may have passed without help; `None` if somebody must act.
     pub passes_at: Option<Timestamp>,
 }
 
-/// Decides what to ask of EC2. Cost: one pass over the ENIs per call that it plans.
+/// Decides what to blocks of EC2. Cost: one pass over the ENIs per call that it plans.
 #[must_use]
 pub fn plan(situation: &Situation, policy: &Policy, limits: &Limits, now: Timestamp) -> Plan {
     let mut planner = Planner::new(situation, policy, limits, now);
@@ -198,29 +200,29 @@ pub(crate) fn full_of_pods(max_pods: u64) -> String {
     )
 }
 
-/// The subnets that are asked for blocks, and whether for prefixes.
+/// The subnets that calls ask for blocks, and whether for prefixes.
 type Asked<'a> = BTreeSet<(&'a SubnetId, bool)>;
 
 impl SubnetSupply {
-    fn allowance(&self, ask: Ask) -> Allowance {
-        if ask.is_for_prefixes() { self.prefixes } else { self.addresses }
+    fn allowance(&self, blocks: BlockCount) -> Allowance {
+        if blocks.kind.is_prefix() { self.prefixes } else { self.addresses }
     }
 
-    /// As much of `ask`, up to `at_most`, as may be asked for in one call; the rest follows when
-    /// that is granted.
-    fn at_once(&self, ask: Ask, at_most: u16) -> Ask {
-        let allowed = match self.allowance(ask) {
+    /// The part of `blocks`, up to `at_most`, that one call may ask for. The rest follows when EC2 has
+    /// granted it.
+    fn at_once(&self, blocks: BlockCount, at_most: u16) -> BlockCount {
+        let allowed = match self.allowance(blocks) {
             Allowance::Open(allowed) => allowed,
             Allowance::Closed { .. } => 1,
         };
-        ask.with_count(ask.count().min(allowed).min(at_most))
+        blocks.with_n(blocks.n.min(allowed).min(at_most))
     }
 
-    /// Whether `ask` may be made beside what is `asked`, of which it then is. A subnet that has
-    /// refused a single block is asked by one call: the others would be refused with it.
-    fn may_ask<'a>(&'a self, ask: Ask, asked: &mut Asked<'a>) -> bool {
-        let is_first = asked.insert((&self.id, ask.is_for_prefixes()));
-        is_first || self.at_once(ask.with_count(2), 2).count() == 2
+    /// Whether a call for `blocks` may be made beside those in `asked`, and adds it there. Only one call at
+    /// a time asks a subnet that has refused a single block: the others would be refused with it.
+    fn may_ask<'a>(&'a self, blocks: BlockCount, asked: &mut Asked<'a>) -> bool {
+        let is_first = asked.insert((&self.id, blocks.kind.is_prefix()));
+        is_first || self.at_once(blocks.with_n(2), 2).n == 2
     }
 }
 

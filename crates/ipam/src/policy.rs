@@ -1,53 +1,15 @@
-//! What the user wants (targets) and what EC2 allows (limits), validated once.
+//! What the user wants (policy), what EC2 allows (limits), and who the node is. Validated once.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
+use mac::MacAddr;
 use serde::{Deserialize, Serialize};
 
-use crate::block::Block;
-use crate::call::Ask;
-use crate::id::{BootId, InstanceId};
+use crate::block::{Block, BlockKind, Family};
+use crate::id::{BootId, InstanceId, SecurityGroupId, SubnetId};
 
-/// What pods' addresses come from.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Mode {
-    /// Single secondary addresses.
-    SecondaryIp,
-    /// /28 prefixes (`ENABLE_PREFIX_DELEGATION`).
-    Prefix,
-    /// /80 prefixes on the primary ENI (`ENABLE_IPv6`).
-    Ipv6,
-}
-
-impl Mode {
-    /// A request for `n` blocks of its kind.
-    #[must_use]
-    pub fn ask(self, n: u16) -> Ask {
-        match self {
-            Mode::SecondaryIp => Ask::Addresses(n),
-            Mode::Prefix => Ask::Prefixes(n),
-            Mode::Ipv6 => Ask::Ipv6Prefixes(n),
-        }
-    }
-
-    /// Addresses in one block of its kind: 1, 16 or 2^48.
-    #[must_use]
-    pub fn block_size(self) -> u64 {
-        self.ask(1).block_size()
-    }
-
-    /// Whether pods may have addresses of `block`: single addresses serve beside /28 prefixes, and
-    /// what is left of them serves when prefixes are no longer wanted.
-    #[must_use]
-    pub fn serves(self, block: Block) -> bool {
-        block.is_ipv6() == (self == Mode::Ipv6)
-    }
-}
-
-/// How much to keep ready. One of the three families is in force; the settings' precedence is
-/// resolved when this is made.
+/// How many addresses to keep ready. The settings' precedence is resolved when this is made.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Targets {
@@ -66,19 +28,19 @@ pub enum Targets {
 
 impl Targets {
     /// Resolves the settings' precedence: a non-zero `WARM_IP_TARGET` or `MINIMUM_IP_TARGET`
-    /// overrides the target of the mode. With IPv6 there is nothing to choose.
+    /// overrides the target of the block kind. With IPv6 there is nothing to choose.
     /// Source: amazon-vpc-cni-k8s v1.23.1, `pkg/ipamd/ipamd.go`.
     #[must_use]
-    pub fn resolve(mode: Mode, settings: WarmSettings) -> Self {
+    pub fn resolve(kind: BlockKind, settings: WarmSettings) -> Self {
         let WarmSettings { warm_eni, warm_ip, minimum_ip, warm_prefix } = settings;
-        match mode {
+        match kind {
             // A second /80 is asked for when the first has no address left to spare.
-            Mode::Ipv6 => Targets::Ip { warm: 1, minimum: 0 },
-            Mode::SecondaryIp | Mode::Prefix if warm_ip != 0 || minimum_ip != 0 => {
+            BlockKind::V6Prefix => Targets::Ip { warm: 1, minimum: 0 },
+            BlockKind::V4Address | BlockKind::V4Prefix if warm_ip != 0 || minimum_ip != 0 => {
                 Targets::Ip { warm: warm_ip, minimum: minimum_ip }
             }
-            Mode::SecondaryIp => Targets::WarmEni(warm_eni),
-            Mode::Prefix => Targets::WarmPrefix(warm_prefix),
+            BlockKind::V4Address => Targets::WarmEni(warm_eni),
+            BlockKind::V4Prefix => Targets::WarmPrefix(warm_prefix),
         }
     }
 }
@@ -103,32 +65,139 @@ impl Default for WarmSettings {
     }
 }
 
-/// The user's wishes.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Policy {
-    /// Addresses or prefixes.
-    pub mode: Mode,
+/// Where the addresses of one family come from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct FamilyPolicy {
+    /// What EC2 is asked for.
+    pub kind: BlockKind,
+    /// What EC2 is asked for instead: where the instance takes no blocks of `kind`, and for pods that wait
+    /// where a subnet has none. Of the same family as `kind`.
+    pub fallback: Option<BlockKind>,
     /// How much to keep ready.
     pub targets: Targets,
-    /// `MAX_ENI`: how many ENIs at most, if fewer than the instance allows.
-    pub max_enis: Option<u16>,
-    /// The node's pods that need an address; the pool does not grow beyond.
-    pub max_pods: u32,
+    /// Which ENIs carry the addresses.
+    pub carriers: Carriers,
+}
+
+/// Which ENIs carry pods' addresses.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Carriers {
+    /// All of ours.
+    All,
+    /// The primary ENI alone.
+    Primary,
+}
+
+impl FamilyPolicy {
+    /// Blocks of `kind` as amazon-vpc-cni-k8s uses them: prefixes fall back on single addresses, and IPv6
+    /// pods are on the primary ENI.
+    #[must_use]
+    pub fn new(kind: BlockKind, settings: WarmSettings) -> Self {
+        let fallback = match kind {
+            BlockKind::V4Prefix => Some(BlockKind::V4Address),
+            BlockKind::V4Address | BlockKind::V6Prefix => None,
+        };
+        let carriers = match kind.family() {
+            Family::V4 => Carriers::All,
+            Family::V6 => Carriers::Primary,
+        };
+        Self { kind, fallback, targets: Targets::resolve(kind, settings), carriers }
+    }
+
+    /// Whether pods may have addresses of `block`. Blocks of another kind that are left from earlier
+    /// settings serve too.
+    #[must_use]
+    pub fn serves(self, block: Block) -> bool {
+        block.family() == self.kind.family()
+    }
+
+    /// Whether an ENI carries pods' addresses.
+    #[must_use]
+    pub fn is_carried_by(self, is_primary: bool) -> bool {
+        match self.carriers {
+            Carriers::All => true,
+            Carriers::Primary => is_primary,
+        }
+    }
+}
+
+/// The address families of pods, each with its policy.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Families {
+    /// IPv4 alone.
+    V4(FamilyPolicy),
+    /// IPv6 alone.
+    V6(FamilyPolicy),
+}
+
+impl Families {
+    /// Pods have addresses of one family.
+    #[must_use]
+    pub fn single(policy: FamilyPolicy) -> Self {
+        match policy.kind.family() {
+            Family::V4 => Families::V4(policy),
+            Family::V6 => Families::V6(policy),
+        }
+    }
+
+    /// The policy of the one family.
+    #[must_use]
+    pub fn policy(self) -> FamilyPolicy {
+        match self {
+            Families::V4(policy) | Families::V6(policy) => policy,
+        }
+    }
+}
+
+/// Where new ENIs go.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Placement {
+    /// Into the primary ENI's subnet or another one tagged for pods, with the primary ENI's security groups.
+    LikePrimary,
+    /// Into one of these subnets.
+    Custom {
+        /// In this order, never empty.
+        subnets: Vec<SubnetId>,
+        /// Empty for the primary ENI's.
+        groups: BTreeSet<SecurityGroupId>,
+    },
+}
+
+/// How long things take or wait.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Timing {
     /// `IP_COOLDOWN_PERIOD`: how long a released address rests.
     pub cooldown: Duration,
     /// How long an Add waits at most for an address that is on its way.
     pub add_wait: Duration,
-    /// How long the pool may be too small before EC2 is called, so that pods which come together
-    /// are served by one call; ten times as long while the next pod would find an address.
+    /// How long the pool may be too small before EC2 is called, so that one call serves pods that come
+    /// together. Ten times as long while the next pod would find an address.
     pub grow_delay: Duration,
-    /// How long the pool must have been too large before something goes back. Whole ENIs
-    /// stay ten times as long, and what was given back too soon is kept longer the next time.
+    /// How long the pool must have been too large before something goes back. Whole ENIs stay ten times
+    /// as long. What was given back too soon stays longer the next time.
     pub shrink_delay: Duration,
-    /// How long an ENI is kept at least.
+    /// How long an ENI stays at least.
     pub min_eni_age: Duration,
-    /// How old an ENI of the cluster must be that is attached nowhere for any node to remove it;
-    /// longer than a node takes to attach what it has made. `None`: none is removed.
+    /// How old an unattached ENI of the cluster must be for any node to remove it; longer than a node
+    /// takes to attach a new ENI. `None`: none is removed.
     pub leak_age: Option<Duration>,
+}
+
+/// What the user wants. It may change while the daemon runs.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Policy {
+    /// Where pods' addresses come from.
+    pub families: Families,
+    /// Where new ENIs go.
+    pub placement: Placement,
+    /// `MAX_ENI`: how many ENIs at most, if fewer than the instance allows.
+    pub max_enis: Option<u16>,
+    /// The most pods of the node that need an address; the pool does not grow beyond.
+    pub max_pods: u32,
+    /// `AWS_VPC_ENI_MTU`: the MTU of all ENIs, in bytes.
+    pub mtu: u16,
+    /// How long things take or wait.
+    pub timing: Timing,
 }
 
 /// What EC2 allows this instance.
@@ -143,35 +212,37 @@ pub struct Limits {
 }
 
 impl Limits {
-    /// What pods' addresses come from on this instance, which may not take the /28 prefixes that
-    /// are `wanted`.
+    /// The policy of the one family on this instance: with the fallback where it takes no /28 prefixes.
     #[must_use]
-    pub fn mode(self, wanted: Mode) -> Mode {
-        match wanted {
-            Mode::Prefix if !self.prefixes => Mode::SecondaryIp,
-            mode => mode,
+    pub fn family(self, policy: &Policy) -> FamilyPolicy {
+        let wanted = policy.families.policy();
+        match (wanted.kind, wanted.fallback) {
+            (BlockKind::V4Prefix, Some(kind)) if !self.prefixes => {
+                FamilyPolicy { kind, fallback: None, ..wanted }
+            }
+            _ => wanted,
         }
     }
 
-    /// ENIs for pods that this instance may have under `policy`.
+    /// The most ENIs for pods that this instance may have under `policy`.
     #[must_use]
     pub fn enis_allowed(self, policy: &Policy) -> u16 {
         let enis = self.enis.min(policy.max_enis.unwrap_or(u16::MAX));
-        match policy.mode {
-            Mode::SecondaryIp | Mode::Prefix => enis,
-            // IPv6 pods are routed through the primary ENI alone.
-            Mode::Ipv6 => enis.min(1),
+        match policy.families.policy().carriers {
+            Carriers::All => enis,
+            Carriers::Primary => enis.min(1),
         }
     }
 
-    /// Addresses for pods that this instance holds at most under `policy`, were there pods enough.
+    /// The most addresses for pods that this instance holds under `policy`, with pods enough.
     #[must_use]
     pub fn capacity(self, policy: &Policy) -> u32 {
         let blocks = u64::from(self.enis_allowed(policy)) * u64::from(self.blocks_per_eni());
-        u32::try_from(blocks * policy.mode.block_size()).unwrap_or(u32::MAX)
+        let size = policy.families.policy().kind.size();
+        u32::try_from(blocks.saturating_mul(size)).unwrap_or(u32::MAX)
     }
 
-    /// Secondary addresses or prefixes on one ENI, of whichever kind.
+    /// The most secondary addresses or prefixes on one ENI, both together.
     #[must_use]
     pub fn blocks_per_eni(self) -> u16 {
         self.addresses_per_eni.saturating_sub(1)
@@ -183,8 +254,10 @@ impl Limits {
 pub struct Node {
     /// This instance.
     pub instance: InstanceId,
-    /// Since when it runs: what EC2 said of its ENIs before that may be long untrue.
+    /// The present start of its machine. What EC2 said of its ENIs in an earlier one may be long untrue.
     pub boot: BootId,
+    /// Hardware address of its primary ENI.
+    pub primary_mac: MacAddr,
     /// For example `m5.large`.
     pub instance_type: String,
     /// `CLUSTER_NAME`: marks ENIs as this cluster's.

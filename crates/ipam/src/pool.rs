@@ -8,12 +8,12 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::time::Duration;
 
-use crate::block::Block;
+use crate::block::{Block, BlockKind};
 use crate::eni::{BlockState, Eni, Origin, Stage, Standing};
 use crate::id::EniId;
-use crate::policy::Mode;
+use crate::kernel_report::PodLink;
+use crate::reason::Reason;
 use crate::record::Record;
-use crate::sighting::SeenLink;
 use crate::time::Timestamp;
 
 /// Our ENIs by id.
@@ -22,7 +22,7 @@ pub(crate) struct Pool {
     pub(crate) enis: BTreeMap<EniId, Eni>,
     /// Addresses, ours or not, in use in a way that the record does not know; each with its link. The link
     /// is `None` once it has gone and the rest that follows is not on record yet.
-    pub(crate) quarantine: BTreeMap<IpAddr, Option<SeenLink>>,
+    pub(crate) quarantine: BTreeMap<IpAddr, Option<PodLink>>,
 }
 
 impl Pool {
@@ -31,14 +31,14 @@ impl Pool {
     /// Addresses in `doubted` blocks come last.
     pub(crate) fn pick(
         &self,
-        mode: Mode,
+        kind: BlockKind,
         doubted: &BTreeSet<Block>,
         cooldown: Duration,
         now: Timestamp,
     ) -> Option<(&Eni, IpAddr)> {
         let offering = self.enis.values().filter(|eni| eni.offers());
         let picked = offering.filter_map(|eni| {
-            let (is_doubted, address) = eni.pick(mode, doubted, cooldown, now)?;
+            let (is_doubted, address) = eni.pick(kind, doubted, cooldown, now)?;
             let is_secondary = eni.origin != Origin::Primary;
             let rank = (is_doubted, is_secondary, Reverse(eni.n_live()), eni.device_index());
             Some((rank, eni, address))
@@ -71,7 +71,7 @@ impl Pool {
     }
 
     /// Withholds `address`, which `link` uses.
-    pub(crate) fn put_in_quarantine(&mut self, address: IpAddr, link: SeenLink) {
+    pub(crate) fn put_in_quarantine(&mut self, address: IpAddr, link: PodLink) {
         self.quarantine.insert(address, Some(link));
         if let Some(state) = self.state_of(address) {
             state.quarantined.insert(address);
@@ -178,11 +178,17 @@ impl Pool {
     }
 
     /// Gives up an unattached ENI, unless a pod's address is on it.
-    pub(crate) fn delete_unattached(&mut self, eni: &EniId, cooldown: Duration, now: Timestamp) {
+    pub(crate) fn delete_unattached(
+        &mut self,
+        eni: &EniId,
+        why: Reason,
+        cooldown: Duration,
+        now: Timestamp,
+    ) {
         if self.is_spare(eni, cooldown, now)
             && let Some(stage) = self.stage_mut(eni)
         {
-            *stage = Stage::Deleting { place: None };
+            *stage = Stage::Deleting { place: None, why };
         }
     }
 

@@ -1,13 +1,14 @@
-//! What must survive a restart: the assignments, the cooldowns, the intents at EC2, and what EC2 has
-//! said of the ENIs.
+//! What must survive a restart: the assignments, the cooldowns, the intents at EC2, and EC2's last answer
+//! about the ENIs.
 //!
-//! The record changes only by [`Change`]s. The engine returns them before it lets anything happen
-//! outside, the daemon appends them to its log, and replaying the log gives the same record.
+//! The record changes only by [`Change`]s. The engine returns them before anything happens outside, the
+//! daemon appends them to its log, and replaying the log gives the same record.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
 use ipnet::Ipv4Net;
+use mac::MacAddr;
 use serde::{Deserialize, Serialize};
 
 use crate::block::Block;
@@ -57,14 +58,14 @@ pub enum Change {
         /// Its number.
         id: CallId,
     },
-    /// The machine has started anew: what was said of its ENIs before counts no more.
+    /// The machine has started anew: what EC2 said of its ENIs before does not count.
     Booted {
         /// Its start.
         boot: BootId,
     },
-    /// An ENI of ours is attached and has these addresses for pods, in EC2's words.
+    /// EC2 has described an attached ENI of ours with these addresses for pods.
     EniKnown(KnownEni),
-    /// An ENI is not, or soon not, what was said of it.
+    /// An ENI is not what EC2 described any more, or soon will not be.
     EniForgotten {
         /// Which.
         eni: EniId,
@@ -74,32 +75,179 @@ pub enum Change {
 /// An attached ENI of ours, as far as a later run may offer its addresses before EC2 answers.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct KnownEni {
-    /// What EC2 said, without the blocks that are on their way back to it.
+    /// EC2's description, without the blocks that are on their way back.
     pub facts: EniFacts,
     /// The range of its subnet.
     pub subnet_cidr: Ipv4Net,
-    /// What EC2 named there before and then left out: not to be offered, and ours if it comes back.
+    /// Blocks that EC2 described there before and then left out: not to be offered, and ours if they come
+    /// back.
     #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
     pub missed: BTreeSet<Block>,
 }
 
 /// What an attachment holds.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(from = "StoredAssignment")]
 pub struct Assignment {
-    /// The pod's address.
-    pub address: IpAddr,
-    /// The ENI that carries it.
-    pub eni: EniId,
-    /// The ENI's place on the instance; it decides the route table.
-    pub device_index: u16,
-    /// The ENI's network card.
-    pub network_card: u16,
+    /// The pod's addresses.
+    pub addresses: Addresses,
     /// The pod.
     pub pod: Pod,
-    /// The pod's network namespace at ADD.
+    /// The pod's network namespace at ADD; empty if only the attachment's link is known.
     pub netns: String,
-    /// When it was given.
+    /// When the addresses were given.
     pub since: Timestamp,
+}
+
+impl Assignment {
+    /// Its addresses, IPv4 first.
+    pub fn ips(&self) -> impl Iterator<Item = IpAddr> {
+        self.addresses.iter().map(|ip| ip.address)
+    }
+}
+
+/// The addresses of one pod: one, or one of each family.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "Vec<PodIp>", into = "Vec<PodIp>")]
+pub struct Addresses {
+    /// The IPv4 address where there are two.
+    first: PodIp,
+    second: Option<PodIp>,
+}
+
+/// The addresses do not make up those of one pod.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("a pod has one address, or one of each family; not {0:?}")]
+pub struct InvalidAddresses(Vec<IpAddr>);
+
+impl Addresses {
+    /// One address.
+    #[must_use]
+    pub fn one(ip: PodIp) -> Self {
+        Self { first: ip, second: None }
+    }
+
+    /// The IPv4 address, or the only one.
+    #[must_use]
+    pub fn first(&self) -> &PodIp {
+        &self.first
+    }
+
+    /// All of them, IPv4 first.
+    pub fn iter(&self) -> impl Iterator<Item = &PodIp> {
+        std::iter::once(&self.first).chain(&self.second)
+    }
+}
+
+impl TryFrom<Vec<PodIp>> for Addresses {
+    type Error = InvalidAddresses;
+
+    fn try_from(mut ips: Vec<PodIp>) -> Result<Self, InvalidAddresses> {
+        ips.sort_by_key(|ip| ip.address);
+        let invalid = || InvalidAddresses(ips.iter().map(|ip| ip.address).collect());
+        match ips.as_slice() {
+            [ip] => Ok(Self::one(ip.clone())),
+            [v4, v6] if v4.address.is_ipv4() && v6.address.is_ipv6() => {
+                Ok(Self { first: v4.clone(), second: Some(v6.clone()) })
+            }
+            _ => Err(invalid()),
+        }
+    }
+}
+
+impl From<Addresses> for Vec<PodIp> {
+    fn from(addresses: Addresses) -> Vec<PodIp> {
+        std::iter::once(addresses.first).chain(addresses.second).collect()
+    }
+}
+
+/// An address of a pod, and how it is reached.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PodIp {
+    /// The address.
+    pub address: IpAddr,
+    /// How it is reached.
+    pub via: Via,
+}
+
+/// What carries an address of a pod.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Via {
+    /// An ENI of the node.
+    Eni {
+        /// The ENI.
+        eni: EniId,
+        /// Its network card.
+        card: u16,
+        /// Its device index. Card and index decide the route table.
+        index: u16,
+    },
+    /// A branch ENI of the pod's own, which is a VLAN on a trunk ENI.
+    Branch {
+        /// The branch ENI.
+        eni: EniId,
+        /// The VLAN's number on the trunk, 1 to 4094.
+        vlan: u16,
+        /// The trunk ENI.
+        trunk: EniId,
+        /// The branch ENI's hardware address.
+        mac: MacAddr,
+        /// The router of the branch ENI's subnet.
+        gateway: IpAddr,
+    },
+}
+
+impl Via {
+    /// The ENI that has the address at EC2.
+    #[must_use]
+    pub fn eni(&self) -> &EniId {
+        match self {
+            Via::Eni { eni, .. } | Via::Branch { eni, .. } => eni,
+        }
+    }
+}
+
+/// An [`Assignment`] as records have it.
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum StoredAssignment {
+    Current { addresses: Addresses, pod: Pod, netns: String, since: Timestamp },
+    UpToVersion2(OldAssignment),
+}
+
+/// As records up to version 2 have it: one address on an ENI.
+#[derive(Deserialize)]
+struct OldAssignment {
+    address: IpAddr,
+    eni: EniId,
+    device_index: u16,
+    network_card: u16,
+    pod: Pod,
+    netns: String,
+    since: Timestamp,
+}
+
+impl From<StoredAssignment> for Assignment {
+    fn from(stored: StoredAssignment) -> Self {
+        match stored {
+            StoredAssignment::Current { addresses, pod, netns, since } => {
+                Self { addresses, pod, netns, since }
+            }
+            StoredAssignment::UpToVersion2(OldAssignment {
+                address,
+                eni,
+                device_index,
+                network_card,
+                pod,
+                netns,
+                since,
+            }) => {
+                let via = Via::Eni { eni, card: network_card, index: device_index };
+                Self { addresses: Addresses::one(PodIp { address, via }), pod, netns, since }
+            }
+        }
+    }
 }
 
 /// A change that contradicts the record it is applied to; the log is damaged or not of this node.
@@ -115,22 +263,22 @@ pub enum Contradiction {
         /// Who would get it too.
         second: Box<AttachmentKey>,
     },
-    /// An attachment would have two addresses.
-    #[error("{key} would have {second} while it has {first}")]
-    SecondAddress {
+    /// An attachment would have other addresses than it has.
+    #[error("{key} would have {second:?} while it has {first:?}")]
+    OtherAddresses {
         /// The attachment.
         key: Box<AttachmentKey>,
-        /// What it has.
-        first: IpAddr,
-        /// What it would get too.
-        second: IpAddr,
+        /// The addresses that it has.
+        first: Vec<IpAddr>,
+        /// The addresses that it would get.
+        second: Vec<IpAddr>,
     },
     /// A call would have a number that leaves none for later ones.
     #[error("no call has got as far as number {}", .0.0)]
     CallNumber(CallId),
 }
 
-/// What no node will ever have counted to.
+/// No node ever counts so far.
 const MAX_CALL: u64 = u64::MAX / 2;
 
 /// The state that a restart must not lose. Each address belongs to at most one attachment, and
@@ -158,8 +306,10 @@ impl Record {
             Change::Assigned { key, assignment } => self.assign(key, assignment)?,
             Change::Released { key, at } => {
                 if let Some(assignment) = self.assignments.remove(key) {
-                    self.owners.remove(&assignment.address);
-                    self.cooling.insert(assignment.address, *at);
+                    for address in assignment.ips() {
+                        self.owners.remove(&address);
+                        self.cooling.insert(address, *at);
+                    }
                 }
             }
             Change::Resting { address, since } => {
@@ -198,22 +348,26 @@ impl Record {
     }
 
     fn assign(&mut self, key: &AttachmentKey, new: &Assignment) -> Result<(), Contradiction> {
-        if let Some(owner) = self.owners.get(&new.address).filter(|owner| *owner != key) {
-            return Err(Contradiction::AddressTaken {
-                address: new.address,
-                first: Box::new(owner.clone()),
-                second: Box::new(key.clone()),
-            });
+        for address in new.ips() {
+            if let Some(owner) = self.owners.get(&address).filter(|owner| *owner != key) {
+                return Err(Contradiction::AddressTaken {
+                    address,
+                    first: Box::new(owner.clone()),
+                    second: Box::new(key.clone()),
+                });
+            }
         }
-        if let Some(old) = self.assignments.get(key).filter(|old| old.address != new.address) {
-            return Err(Contradiction::SecondAddress {
+        if let Some(old) = self.assignments.get(key).filter(|old| !old.ips().eq(new.ips())) {
+            return Err(Contradiction::OtherAddresses {
                 key: Box::new(key.clone()),
-                first: old.address,
-                second: new.address,
+                first: old.ips().collect(),
+                second: new.ips().collect(),
             });
         }
-        self.cooling.remove(&new.address);
-        self.owners.insert(new.address, key.clone());
+        for address in new.ips() {
+            self.cooling.remove(&address);
+            self.owners.insert(address, key.clone());
+        }
         self.assignments.insert(key.clone(), new.clone());
         Ok(())
     }
@@ -290,3 +444,6 @@ impl Record {
         CallId(self.last_call + 1)
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,18 +1,19 @@
-//! The subnets: which of them may carry a new ENI, and which have lately refused.
+//! The subnets: which may carry a new ENI, and which have refused lately.
 
 use std::cmp::Reverse;
 use std::collections::BTreeMap;
 
 use ipnet::Ipv4Net;
 
-use crate::call::{Ask, CallErrorKind, SubnetFacts};
+use crate::block::{BlockCount, BlockKind};
+use crate::call::{CallErrorKind, SubnetFacts};
 use crate::event::RefusalCode;
 use crate::id::SubnetId;
 use crate::policy::Node;
 use crate::retry::{Pace, refusal_code};
 use crate::time::Timestamp;
 
-/// How soon a waiting pod makes us ask again.
+/// How soon EC2 is asked again for a waiting pod.
 const PROBE: Pace = Pace::new(2_000, 120_000);
 
 /// Subnets may be offered to new ENIs by this tag; `0` withdraws even the primary's.
@@ -20,39 +21,21 @@ const ROLE_TAG: &str = "kubernetes.io/role/cni";
 /// Restricts a subnet with [`ROLE_TAG`] to the clusters that are named.
 const CLUSTER_TAG_PREFIX: &str = "cni.networking.k8s.aws/cluster/";
 
-/// Which kind of block a subnet was asked for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-enum Kind {
-    Address,
-    Prefix,
-    Ipv6Prefix,
-}
-
-impl Kind {
-    fn of(ask: Ask) -> Self {
-        match ask {
-            Ask::Addresses(_) => Kind::Address,
-            Ask::Prefixes(_) => Kind::Prefix,
-            Ask::Ipv6Prefixes(_) => Kind::Ipv6Prefix,
-        }
-    }
-}
-
 /// A subnet's refusal of one kind of block.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Trouble {
+struct SubnetRefusal {
     code: RefusalCode,
-    /// What may be asked for at once meanwhile; 0 for nothing.
+    /// The most blocks that one call may ask for meanwhile; 0 for none.
     at_most: u16,
     /// Refusals of a single block in a row.
     attempts: u32,
-    /// From when on a waiting pod's need is asked for.
+    /// When EC2 may be asked again for a waiting pod.
     probe_at: Timestamp,
-    /// From when on anything is asked for.
+    /// When EC2 may be asked again for anything.
     rest_until: Timestamp,
 }
 
-/// What may be asked of a subnet for one kind of block.
+/// What EC2 may be asked for in a subnet, for one kind of block.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Allowance {
     /// This many at once.
@@ -89,9 +72,9 @@ impl Allowance {
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Subnets {
     facts: BTreeMap<SubnetId, SubnetFacts>,
-    /// Ranges that EC2 told an earlier run; a subnet's never changes.
+    /// Ranges that EC2 told an earlier run. A subnet's range never changes.
     recalled: BTreeMap<SubnetId, Ipv4Net>,
-    troubles: BTreeMap<(SubnetId, Kind), Trouble>,
+    refusals: BTreeMap<(SubnetId, BlockKind), SubnetRefusal>,
 }
 
 impl Subnets {
@@ -107,62 +90,69 @@ impl Subnets {
         self.recalled.insert(id, cidr);
     }
 
-    /// The subnet's range, by EC2's present or earlier word.
+    /// The subnet's range in EC2's present or earlier answer.
     pub(crate) fn cidr(&self, id: &SubnetId) -> Option<Ipv4Net> {
         self.get(id).map(|subnet| subnet.cidr).or_else(|| self.recalled.get(id).copied())
     }
 
-    /// The subnets for new ENIs, the one with most free addresses first. A node whose subnets are
-    /// not known, or all withdrawn but unknown to it, has `home`, the primary ENI's.
-    pub(crate) fn for_new_enis(&self, home: &SubnetId, node: &Node) -> Vec<SubnetId> {
+    /// The subnets for new ENIs, the one with most free addresses first. While EC2 has described no subnet,
+    /// it is `primary`, the primary ENI's.
+    pub(crate) fn for_new_enis(&self, primary: &SubnetId, node: &Node) -> Vec<SubnetId> {
         if self.facts.is_empty() {
-            return vec![home.clone()];
+            return vec![primary.clone()];
         }
         let mut usable: Vec<_> =
-            self.facts.values().filter(|subnet| is_usable(subnet, home, node)).collect();
-        usable
-            .sort_by_key(|subnet| (Reverse(subnet.free_addresses), subnet.id != *home, &subnet.id));
+            self.facts.values().filter(|subnet| is_usable(subnet, primary, node)).collect();
+        usable.sort_by_key(|subnet| {
+            (Reverse(subnet.free_addresses), subnet.id != *primary, &subnet.id)
+        });
         usable.into_iter().map(|subnet| subnet.id.clone()).collect()
     }
 
-    /// Remembers that `id` refused `ask`. What may be asked for at once is halved before the
-    /// subnet counts as refusing altogether, since EC2 grants all of a request or nothing.
-    pub(crate) fn refused(&mut self, id: &SubnetId, ask: Ask, kind: CallErrorKind, now: Timestamp) {
-        let entry = (id.clone(), Kind::of(ask));
-        let attempts = match ask.count() {
-            0 | 1 => self.troubles.get(&entry).map_or(0, |t| t.attempts).saturating_add(1),
+    /// Remembers that `id` refused `blocks`. EC2 grants all of a request or nothing, so a request is halved
+    /// before the subnet counts as refusing altogether.
+    pub(crate) fn refused(
+        &mut self,
+        id: &SubnetId,
+        blocks: BlockCount,
+        kind: CallErrorKind,
+        now: Timestamp,
+    ) {
+        let entry = (id.clone(), blocks.kind);
+        let attempts = match blocks.n {
+            0 | 1 => self.refusals.get(&entry).map_or(0, |t| t.attempts).saturating_add(1),
             _ => 0,
         };
-        let trouble = Trouble {
+        let refusal = SubnetRefusal {
             code: refusal_code(kind),
-            at_most: ask.count() / 2,
+            at_most: blocks.n / 2,
             attempts,
             probe_at: now + PROBE.wait(attempts.max(1)),
             rest_until: now + Pace::of(kind).wait(attempts.max(1)),
         };
-        self.troubles.insert(entry, trouble);
+        self.refusals.insert(entry, refusal);
     }
 
-    /// Forgets that `id` refused altogether: it has just granted `ask`.
-    pub(crate) fn granted(&mut self, id: &SubnetId, ask: Ask) {
-        let entry = (id.clone(), Kind::of(ask));
-        if self.troubles.get(&entry).is_some_and(|trouble| trouble.at_most == 0) {
-            self.troubles.remove(&entry);
+    /// Forgets that `id` refused altogether: it has just granted `blocks`.
+    pub(crate) fn granted(&mut self, id: &SubnetId, blocks: BlockCount) {
+        let entry = (id.clone(), blocks.kind);
+        if self.refusals.get(&entry).is_some_and(|refusal| refusal.at_most == 0) {
+            self.refusals.remove(&entry);
         }
     }
 
     pub(crate) fn addresses(&self, id: &SubnetId, now: Timestamp) -> Allowance {
-        self.allowance(id, Kind::Address, now)
+        self.allowance(id, BlockKind::V4Address, now)
     }
 
     pub(crate) fn ipv6_prefixes(&self, id: &SubnetId, now: Timestamp) -> Allowance {
-        self.allowance(id, Kind::Ipv6Prefix, now)
+        self.allowance(id, BlockKind::V6Prefix, now)
     }
 
     /// A subnet without a free address has no free prefix either.
     pub(crate) fn prefixes(&self, id: &SubnetId, now: Timestamp) -> Allowance {
-        let prefixes = self.allowance(id, Kind::Prefix, now);
-        match (self.allowance(id, Kind::Address, now), prefixes) {
+        let prefixes = self.allowance(id, BlockKind::V4Prefix, now);
+        match (self.allowance(id, BlockKind::V4Address, now), prefixes) {
             (Allowance::Open(_), prefixes) => prefixes,
             (closed @ Allowance::Closed { .. }, Allowance::Open(_)) => closed,
             (
@@ -176,13 +166,13 @@ impl Subnets {
         }
     }
 
-    fn allowance(&self, id: &SubnetId, kind: Kind, now: Timestamp) -> Allowance {
-        match self.troubles.get(&(id.clone(), kind)) {
+    fn allowance(&self, id: &SubnetId, kind: BlockKind, now: Timestamp) -> Allowance {
+        match self.refusals.get(&(id.clone(), kind)) {
             None => Allowance::Open(u16::MAX),
             Some(t) if t.rest_until <= now && t.attempts > 0 => Allowance::Open(1),
             Some(t) if t.rest_until <= now => Allowance::Open(u16::MAX),
             Some(t) if t.at_most > 0 => Allowance::Open(t.at_most),
-            Some(Trouble { code, probe_at, rest_until, .. }) => {
+            Some(SubnetRefusal { code, probe_at, rest_until, .. }) => {
                 Allowance::Closed { code: *code, probe_at: *probe_at, rest_until: *rest_until }
             }
         }
@@ -191,9 +181,9 @@ impl Subnets {
 
 /// Whether new ENIs may go to `subnet`.
 /// Source: amazon-vpc-cni-k8s v1.23.1, `pkg/awsutils/awsutils.go`, with subnet discovery on.
-fn is_usable(subnet: &SubnetFacts, home: &SubnetId, node: &Node) -> bool {
+fn is_usable(subnet: &SubnetFacts, primary: &SubnetId, node: &Node) -> bool {
     match subnet.tags.get(ROLE_TAG).map_or("", String::as_str) {
-        "" => subnet.id == *home,
+        "" => subnet.id == *primary,
         "0" => false,
         _ => {
             let mut clusters = subnet

@@ -1,50 +1,48 @@
-//! A picture of the pool for people, metrics and the planner.
+//! The pool at one moment, for people and metrics.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr};
 
-use crate::block::Block;
+use mac::MacAddr;
+
+use crate::block::{Block, BlockKind};
 use crate::id::{AttachmentKey, EniId, SubnetId};
-use crate::policy::Mode;
+use crate::policy::Limits;
 use crate::record::Assignment;
-use crate::sighting::SeenLink;
 use crate::time::Timestamp;
 
 /// The whole pool at one moment, ordered so that the same pool prints the same.
 #[derive(Debug, Clone, PartialEq)]
 pub struct PoolView {
-    /// Addresses or prefixes.
-    pub mode: Mode,
+    /// Where pods' addresses come from on this instance.
+    pub kind: BlockKind,
+    /// What EC2 allows.
+    pub limits: Limits,
     /// Our ENIs, by device index; those not yet attached come last.
     pub enis: Vec<EniView>,
     /// ENIs on this instance that are not ours to manage, and why not.
     pub foreign: BTreeMap<EniId, ForeignReason>,
-    /// What EC2 shows on our ENIs and no pod gets.
-    pub left_alone: BTreeSet<Block>,
+    /// The blocks that EC2 describes on our ENIs and that no pod gets.
+    pub unused_blocks: BTreeSet<Block>,
     /// What each attachment holds.
     pub assignments: BTreeMap<AttachmentKey, Assignment>,
-    /// The addresses that are withheld since a pod uses them of which nothing is on record, or not
-    /// that; each with the pod's link.
+    /// The withheld addresses, each with its link: a pod uses them in a way that the record does not know.
     pub quarantined: BTreeMap<IpAddr, String>,
-    /// The links of sandboxes that the container runtime has forgotten, by their addresses: to be taken down
-    /// as soon as the address is on record for nobody.
-    pub leftovers: BTreeMap<IpAddr, SeenLink>,
-    /// How many sandboxes the container runtime has, ready or not; `None` if it has not answered when it was
-    /// asked last, or nobody is to ask it.
+    /// How many sandboxes the container runtime has, ready or not; `None` if it has not answered the last
+    /// time, or is not asked.
     pub sandboxes: Option<usize>,
-    /// The addresses that are pods' by the record and, by EC2's word, on no ENI of this instance; each
-    /// with the ENI that the record has it on.
+    /// Pods' addresses that EC2 describes on no ENI of this instance, each with the ENI on record.
     pub lost: BTreeMap<IpAddr, EniId>,
-    /// Where the metadata service tells otherwise than EC2 has told since: the blocks of our ENIs that
-    /// one of them shows and the other does not. EC2's word counts.
-    pub belied: BTreeMap<EniId, BTreeSet<Block>>,
+    /// The blocks of our ENIs on which the metadata service differs from EC2's later answer. EC2's answer
+    /// counts.
+    pub refuted_hints: BTreeMap<EniId, BTreeSet<Block>>,
     /// The sums.
     pub counts: Counts,
     /// The most that there can be.
-    pub most: Most,
-    /// What is under way at EC2, one phrase each.
+    pub capacity: Capacity,
+    /// The calls under way at EC2, one phrase each.
     pub in_flight: Vec<String>,
-    /// What keeps the pool from its target, one phrase each, with the reason.
+    /// The obstacles that keep the pool from its target, one phrase each, with the reason.
     pub blocked: Vec<String>,
 }
 
@@ -58,7 +56,7 @@ pub struct EniView {
     /// Its network card.
     pub network_card: u16,
     /// Its hardware address.
-    pub mac: String,
+    pub mac: MacAddr,
     /// Its subnet.
     pub subnet: SubnetId,
     /// Its own address.
@@ -67,7 +65,7 @@ pub struct EniView {
     pub primary: bool,
     /// How far it has come.
     pub stage: EniStage,
-    /// What it carries.
+    /// The blocks that it carries for pods.
     pub blocks: BTreeMap<Block, BlockUse>,
 }
 
@@ -80,9 +78,9 @@ pub enum ForeignReason {
     Kind,
     /// It is on another network card.
     NetworkCard,
-    /// Its tags say that it is another instance's.
+    /// By its tags it is another instance's.
     OtherInstance,
-    /// Nothing says whose it is, and what is untagged is not to be managed.
+    /// It has no owner's tag, and untagged ENIs are not to be managed.
     Untagged,
 }
 
@@ -109,7 +107,7 @@ pub enum EniStage {
     Linking,
     /// Attached and verified: its addresses may be given out.
     Ready,
-    /// No longer gives out addresses; on its way back to EC2.
+    /// Gives out no addresses any more; on its way back to EC2.
     Draining,
 }
 
@@ -129,13 +127,13 @@ impl EniStage {
 /// How the addresses of a block are used. Together they are all of it.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct BlockUse {
-    /// Pods'.
+    /// Pods' addresses.
     pub assigned: BTreeSet<IpAddr>,
-    /// Resting, each until then.
+    /// Resting addresses, each with the end of its rest.
     pub cooling: BTreeMap<IpAddr, Timestamp>,
-    /// Withheld: a pod uses them of which nothing is on record.
+    /// Withheld addresses: a pod that is not on record uses them.
     pub quarantined: BTreeSet<IpAddr>,
-    /// The rest; ready for a pod if the ENI is ready.
+    /// All others; ready for a pod if the ENI is ready.
     pub free: u64,
 }
 
@@ -148,7 +146,7 @@ pub struct Counts {
     pub assigned: u64,
     /// Resting.
     pub cooling: u64,
-    /// Withheld: in use by pods of which nothing is on record.
+    /// Withheld: in use by pods that are not on record.
     pub quarantined: u64,
     /// None of these.
     pub free: u64,
@@ -158,10 +156,10 @@ pub struct Counts {
     pub waiting: u64,
 }
 
-/// What the instance can have under the policy, as far as EC2's refusals have not taught better.
+/// The most that the instance can have under the policy, as far as EC2's refusals have not shown less.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Most {
-    /// ENIs of ours; those that are not ours take places away.
+pub struct Capacity {
+    /// Our ENIs; foreign ENIs take places away.
     pub enis: u16,
     /// Addresses for pods on all of them.
     pub addresses: u64,

@@ -12,6 +12,7 @@ use crate::event::Effect;
 use crate::id::EniId;
 use crate::jitter::Jitter;
 use crate::pool::Pool;
+use crate::reason::Reason;
 use crate::record::{Change, Record};
 use crate::retry::{Hold, Pace, Retries, Subject, refusal_code};
 use crate::time::Timestamp;
@@ -20,6 +21,7 @@ use crate::time::Timestamp;
 #[derive(Debug, Clone)]
 pub(super) struct InFlight {
     pub(super) call: Ec2Call,
+    pub(super) why: Reason,
     pub(super) phase: Phase,
 }
 
@@ -134,11 +136,17 @@ impl Calls {
     }
 
     /// Puts a call on record. It is made when that is durable.
-    pub(super) fn start(&mut self, call: Ec2Call, journal: &mut Journal, now: Timestamp) {
+    pub(super) fn start(
+        &mut self,
+        call: Ec2Call,
+        why: Reason,
+        journal: &mut Journal,
+        now: Timestamp,
+    ) {
         let id = self.number(call.action(), now);
         journal.note(Change::Intended { id, call: call.clone() });
         journal.then(Then::Make(id));
-        self.in_flight.insert(id, InFlight { call, phase: Phase::Intended });
+        self.in_flight.insert(id, InFlight { call, why, phase: Phase::Intended });
     }
 
     /// The intent is on record.
@@ -159,7 +167,8 @@ impl Calls {
             return;
         }
         in_flight.phase = Phase::Made;
-        out.push(Effect::Call { id, call: in_flight.call.clone() });
+        let (call, why) = (in_flight.call.clone(), in_flight.why.clone());
+        out.push(Effect::Call { id, call, why });
     }
 
     /// The call is not made: its intent could not be put on record, or it makes no sense any more.
@@ -179,7 +188,7 @@ impl Calls {
 
     /// The call may have had its effect. Returns whether a describe must show it.
     pub(super) fn doubt(&mut self, id: CallId, error: &CallError, now: Timestamp) -> bool {
-        let Some(call) = self.get(id).map(|in_flight| in_flight.call.clone()) else { return false };
+        let Some(InFlight { call, why, .. }) = self.get(id).cloned() else { return false };
         // Without a hold, a call that always fails so would be made again with every describe.
         let hold = self.hold_back(Subject::Action(call.action()), &call, error, now);
         let is_repeatable = call.action() == Action::CreateEni;
@@ -187,7 +196,7 @@ impl Calls {
             true => Phase::RepeatAt(hold.until),
             false => Phase::Doubtful(self.next_id()),
         };
-        self.in_flight.insert(id, InFlight { call, phase });
+        self.in_flight.insert(id, InFlight { call, why, phase });
         !is_repeatable
     }
 
@@ -197,7 +206,8 @@ impl Calls {
             if matches!(in_flight.phase, Phase::RepeatAt(at) if at <= now) {
                 in_flight.phase = Phase::MadeAgain;
                 self.buckets.take(Action::CreateEni, now);
-                out.push(Effect::Call { id: *id, call: in_flight.call.clone() });
+                let (call, why) = (in_flight.call.clone(), in_flight.why.clone());
+                out.push(Effect::Call { id: *id, call, why });
             }
         }
     }
@@ -338,5 +348,7 @@ fn left_open(record: &Record, now: Timestamp) -> BTreeMap<CallId, InFlight> {
         | Action::DeleteEni => Phase::Doubtful(record.next_call()),
     };
     let intents = record.intents().iter();
-    intents.map(|(id, call)| (*id, InFlight { call: call.clone(), phase: phase(call) })).collect()
+    let in_flight =
+        |call: &Ec2Call| InFlight { call: call.clone(), why: Reason::LeftOpen, phase: phase(call) };
+    intents.map(|(id, call)| (*id, in_flight(call))).collect()
 }

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use crate::call::Action;
 use crate::jitter::Jitter;
-use crate::policy::{Limits, Mode, Node, Policy};
+use crate::policy::{FamilyPolicy, Limits, Node, Policy};
 use crate::time::Timestamp;
 
 /// The node's identity, EC2's limits and the user's policy: the only copy of each.
@@ -35,16 +35,16 @@ impl Site {
 
 impl Context<'_> {
     /// Where pods' addresses come from on this instance.
-    pub(super) fn mode(self) -> Mode {
-        self.limits.mode(self.policy.mode)
+    pub(super) fn family(self) -> FamilyPolicy {
+        self.limits.family(self.policy)
     }
 
     /// The action that adds addresses to an ENI.
     pub(super) fn assign_action(self) -> Action {
-        self.mode().ask(1).assign_action()
+        self.family().kind.assign_action()
     }
 
     pub(super) fn cooldown(self) -> Duration {
-        self.policy.cooldown
+        self.policy.timing.cooldown
     }
 }

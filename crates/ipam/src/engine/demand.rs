@@ -10,7 +10,7 @@ use crate::block::Block;
 use crate::event::{Answer, Effect, Refusal, RefusalCode, RequestId};
 use crate::id::{AttachmentKey, Pod};
 use crate::pool::Pool;
-use crate::record::{Assignment, Change, Record};
+use crate::record::{Addresses, Assignment, Change, PodIp, Record, Via};
 use crate::time::Timestamp;
 
 /// How long before its caller gives up a request is answered, so that the answer arrives.
@@ -25,6 +25,9 @@ pub(super) struct Demand {
     promises: BTreeMap<AttachmentKey, Promise>,
     /// Attachments whose release is on its way to the record, and who asked for it.
     releases: BTreeMap<AttachmentKey, Vec<RequestId>>,
+    /// Attachments whose Del could not be put on record. It is tried again until that succeeds, or an Add of
+    /// the same attachment comes.
+    owed: BTreeSet<AttachmentKey>,
 }
 
 /// An Add that needs an address.
@@ -40,10 +43,10 @@ pub(super) struct Waiter {
     deadline: Timestamp,
 }
 
-/// An address that belongs to an attachment as soon as the record says so.
+/// Addresses that belong to an attachment as soon as the record says so.
 #[derive(Debug, Clone)]
 struct Promise {
-    address: IpAddr,
+    addresses: Vec<IpAddr>,
     /// Whether its pod runs, so that it is kept without an Add.
     runs: bool,
     /// The Adds to answer, with their deadlines; empty if all have been cancelled.
@@ -96,7 +99,7 @@ impl Waiter {
         cx: Context<'_>,
     ) -> Self {
         let deadline = deadline.before(MARGIN);
-        let patience = deadline.min(cx.now + cx.policy.add_wait);
+        let patience = deadline.min(cx.now + cx.policy.timing.add_wait);
         Self { request, key, pod, netns, patience, deadline }
     }
 }
@@ -108,7 +111,7 @@ impl Demand {
 
     /// Addresses that are promised but not on record.
     pub(super) fn promised(&self) -> BTreeSet<IpAddr> {
-        self.promises.values().map(|promise| promise.address).collect()
+        self.promises.values().flat_map(|promise| promise.addresses.iter().copied()).collect()
     }
 
     pub(super) fn is_releasing(&self, key: &AttachmentKey) -> bool {
@@ -123,9 +126,9 @@ impl Demand {
     /// The key under which `record` has the attachment, or will have it. An attachment that is known by
     /// its link alone has no network there.
     pub(super) fn known_as(&self, key: AttachmentKey, record: &Record) -> AttachmentKey {
-        let nameless = key.nameless();
-        let is_known = record.assignments().contains_key(&nameless);
-        if is_known || self.promises.contains_key(&nameless) { nameless } else { key }
+        let by_link = key.by_link();
+        let is_known = record.assignments().contains_key(&by_link);
+        if is_known || self.promises.contains_key(&by_link) { by_link } else { key }
     }
 
     /// When the next of the requests must be answered.
@@ -136,6 +139,7 @@ impl Demand {
     }
 
     pub(super) fn add(&mut self, waiter: Waiter) {
+        self.owed.remove(&waiter.key);
         self.waiters.push_back(waiter);
     }
 
@@ -203,7 +207,7 @@ impl Demand {
         now: Timestamp,
     ) {
         journal.note(Change::Released { key: key.clone(), at: now });
-        journal.then(Then::Release(key.clone(), assignment));
+        journal.then(Then::Release(key.clone(), Box::new(assignment)));
         self.releases.insert(key, requests);
     }
 
@@ -217,11 +221,14 @@ impl Demand {
         cx: Context<'_>,
         out: &mut Vec<Effect>,
     ) {
-        if let Some(since) = journal.record().cooling().get(&assignment.address) {
-            pool.rest(assignment.address, *since);
-        }
-        for address in pool.forget_rested(assignment.address, cx.cooldown(), cx.now) {
-            journal.note(Change::Rested { address });
+        self.owed.remove(key);
+        for address in assignment.ips() {
+            if let Some(since) = journal.record().cooling().get(&address) {
+                pool.rest(address, *since);
+            }
+            for address in pool.forget_rested(address, cx.cooldown(), cx.now) {
+                journal.note(Change::Rested { address });
+            }
         }
         for request in self.releases.remove(key).unwrap_or_default() {
             reply(request, Answer::Released(Some(assignment.clone())), out);
@@ -235,8 +242,30 @@ impl Demand {
         refusal: &Refusal,
         out: &mut Vec<Effect>,
     ) {
-        for request in self.releases.remove(key).unwrap_or_default() {
+        let requests = self.releases.remove(key).unwrap_or_default();
+        let is_added_again = self.waiters.iter().any(|waiter| waiter.key == *key);
+        if !requests.is_empty() && !is_added_again {
+            self.owed.insert(key.clone());
+        }
+        for request in requests {
             reply(request, Answer::Refused(refusal.clone()), out);
+        }
+    }
+
+    /// Tries the Dels again that could not be put on record, as soon as that may succeed.
+    pub(super) fn repeat_owed(&mut self, journal: &mut Journal, now: Timestamp) {
+        if journal.hold(now).is_some() {
+            return;
+        }
+        let owed: Vec<_> =
+            self.owed.iter().filter(|key| !self.is_releasing(key)).cloned().collect();
+        for key in owed {
+            match journal.record().assignments().get(&key).cloned() {
+                Some(assignment) => self.release(key, assignment, Vec::new(), journal, now),
+                None => {
+                    self.owed.remove(&key);
+                }
+            }
         }
     }
 
@@ -273,7 +302,7 @@ impl Demand {
         }
         if let Some(assignment) = journal.record().assignments().get(&waiter.key) {
             // The kernel shows another pod at that address.
-            if pool.quarantine.contains_key(&assignment.address) {
+            if assignment.ips().any(|address| pool.quarantine.contains_key(&address)) {
                 return Some(Unserved::Waits(waiter));
             }
             reply(waiter.request, Answer::Granted(assignment.clone()), out);
@@ -301,25 +330,19 @@ impl Demand {
         journal: &mut Journal,
         cx: Context<'_>,
     ) -> Option<Waiter> {
-        let picked = pool.pick(cx.mode(), doubted, cx.cooldown(), cx.now);
+        let picked = pool.pick(cx.family().kind, doubted, cx.cooldown(), cx.now);
         let Some((eni, address)) = picked else { return Some(waiter) };
-        let Some(device_index) = eni.device_index() else { return Some(waiter) };
-        let assignment = Assignment {
-            address,
-            eni: eni.id.clone(),
-            device_index,
-            network_card: 0,
-            pod: waiter.pod,
-            netns: waiter.netns,
-            since: cx.now,
-        };
-        let adds = BTreeMap::from([(waiter.request, waiter.deadline)]);
-        let promise = Promise { address, runs: false, adds, dels: Vec::new() };
-        self.put_on_record(waiter.key, assignment, promise, pool, journal);
+        let Some(index) = eni.device_index() else { return Some(waiter) };
+        let via = Via::Eni { eni: eni.id.clone(), card: 0, index };
+        let addresses = Addresses::one(PodIp { address, via });
+        let Waiter { request, key, pod, netns, deadline, .. } = waiter;
+        let assignment = Assignment { addresses, pod, netns, since: cx.now };
+        let adds = BTreeMap::from([(request, deadline)]);
+        self.put_on_record(key, assignment, false, adds, pool, journal);
         None
     }
 
-    /// Promises a running pod the address that it has.
+    /// Promises a running pod the addresses that it has.
     pub(super) fn promise_to_running(
         &mut self,
         key: AttachmentKey,
@@ -327,20 +350,21 @@ impl Demand {
         pool: &mut Pool,
         journal: &mut Journal,
     ) {
-        let (adds, dels) = (BTreeMap::new(), Vec::new());
-        let promise = Promise { address: assignment.address, runs: true, adds, dels };
-        self.put_on_record(key, assignment, promise, pool, journal);
+        self.put_on_record(key, assignment, true, BTreeMap::new(), pool, journal);
     }
 
     fn put_on_record(
         &mut self,
         key: AttachmentKey,
         assignment: Assignment,
-        promise: Promise,
+        runs: bool,
+        adds: BTreeMap<RequestId, Timestamp>,
         pool: &mut Pool,
         journal: &mut Journal,
     ) {
-        pool.hold(promise.address);
+        let addresses: Vec<_> = assignment.ips().collect();
+        addresses.iter().for_each(|address| pool.hold(*address));
+        let promise = Promise { addresses, runs, adds, dels: Vec::new() };
         journal.note(Change::Assigned { key: key.clone(), assignment });
         journal.then(Then::Grant(key.clone()));
         self.promises.insert(key, promise);
@@ -358,7 +382,7 @@ impl Demand {
         let Some(promise) = self.promises.remove(&key) else { return };
         let Some(assignment) = journal.record().assignments().get(&key).cloned() else { return };
         if promise.runs {
-            pool.end_quarantine(promise.address);
+            promise.addresses.iter().for_each(|address| pool.end_quarantine(*address));
         }
         let is_wanted = promise.dels.is_empty() && (promise.runs || !promise.adds.is_empty());
         let answer = match is_wanted {
@@ -383,7 +407,7 @@ impl Demand {
         out: &mut Vec<Effect>,
     ) {
         let Some(promise) = self.promises.remove(key) else { return };
-        pool.unhold(promise.address, record);
+        promise.addresses.iter().for_each(|address| pool.unhold(*address, record));
         for request in promise.adds.into_keys() {
             reply(request, Answer::Refused(refusal.clone()), out);
         }

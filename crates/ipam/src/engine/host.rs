@@ -7,7 +7,7 @@ use super::context::Context;
 use super::inventory::Inventory;
 use super::supply::{LINK_ATTEMPTS, is_removable};
 use crate::eni::{Eni, Link, Stage};
-use crate::event::{Effect, HostEni, LinkState, RefusalCode};
+use crate::event::{Effect, HostEni, HostPicture, LinkState, RefusalCode};
 use crate::id::EniId;
 use crate::jitter::Jitter;
 use crate::pool::Pool;
@@ -25,8 +25,9 @@ const BETWEEN_REPLACEMENTS: Duration = Duration::from_secs(3600);
 /// What the host has been told, and when it is told again.
 #[derive(Debug, Clone)]
 pub(super) struct HostSync {
-    told: Vec<HostEni>,
-    /// Whether the host's answer is still to come.
+    /// `None` before the first time.
+    told: Option<HostPicture>,
+    /// Whether the host's answer about its ENIs is still to come.
     is_asked: bool,
     /// When an ENI was last given back because its device had not come.
     replaced_at: Option<Timestamp>,
@@ -36,7 +37,7 @@ pub(super) struct HostSync {
 impl HostSync {
     pub(super) fn new(jitter: Jitter) -> Self {
         let failure = Backoff::new(jitter);
-        Self { told: Vec::new(), is_asked: false, replaced_at: None, failure }
+        Self { told: None, is_asked: false, replaced_at: None, failure }
     }
 
     pub(super) fn is_asked(&self) -> bool {
@@ -73,24 +74,28 @@ impl HostSync {
         }
     }
 
-    /// Tells the host which ENIs there are: when that has changed, and again while one of them is not usable.
+    /// Tells the host the wanted network: when that has changed, and again while an ENI is not usable. The
+    /// node's own network is wanted from the start, since pods that run need it even if EC2 never answers.
     pub(super) fn sync(
         &mut self,
         pool: &Pool,
         inventory: &Inventory,
-        now: Timestamp,
+        cx: Context<'_>,
         out: &mut Vec<Effect>,
     ) {
-        let is_known = inventory.unknown_poll().is_none();
-        if !(is_known || inventory.is_warm_started()) {
-            return;
-        }
-        let wanted: Vec<_> =
-            pool.enis.values().filter_map(|eni| host_eni(eni, inventory)).collect();
-        let retry = pool.unready().is_some() && !self.is_asked && self.hold(now).is_none();
-        if wanted != self.told || retry {
-            self.told.clone_from(&wanted);
-            self.is_asked = true;
+        let is_known = inventory.unknown_poll().is_none() || inventory.is_warm_started();
+        let enis = pool.enis.values().filter(|_| is_known);
+        let wanted = HostPicture {
+            primary_mac: cx.node.primary_mac,
+            mtu: cx.policy.mtu,
+            family: cx.family().kind.family(),
+            enis: enis.filter_map(|eni| host_eni(eni, inventory)).collect(),
+        };
+        let is_unready = is_known && pool.unready().is_some();
+        let retry = is_unready && !self.is_asked && self.hold(cx.now).is_none();
+        if self.told.as_ref() != Some(&wanted) || retry {
+            self.is_asked = is_known;
+            self.told = Some(wanted.clone());
             out.push(Effect::SyncHost(wanted));
         }
     }
@@ -139,7 +144,7 @@ fn host_eni(eni: &Eni, inventory: &Inventory) -> Option<HostEni> {
     let Stage::Attached { attachment, .. } = &eni.stage else { return None };
     Some(HostEni {
         eni: eni.id.clone(),
-        mac: eni.mac.clone(),
+        mac: eni.mac,
         device_index: attachment.device_index,
         network_card: 0,
         primary_address: eni.primary_address,

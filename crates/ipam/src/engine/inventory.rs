@@ -25,8 +25,9 @@ use crate::call::{Ec2Call, EniFacts};
 use crate::eni::Eni;
 use crate::event::Effect;
 use crate::id::{EniId, SecurityGroupId, SubnetId};
-use crate::policy::Mode;
+use crate::policy::FamilyPolicy;
 use crate::pool::Pool;
+use crate::reason::Reason;
 use crate::record::{Change, Record};
 use crate::streak::Streaks;
 use crate::subnets::Subnets;
@@ -77,8 +78,8 @@ pub(super) struct Inventory {
 impl Inventory {
     pub(super) fn new(record: &Record, cx: Context<'_>) -> Self {
         Self {
-            enis_poll: Poll::due(Ec2Call::DescribeEnis, cx.now),
-            subnets_poll: Poll::due(Ec2Call::DescribeSubnets, cx.now),
+            enis_poll: Poll::due(Ec2Call::DescribeEnis, cx.now, Reason::Start),
+            subnets_poll: Poll::due(Ec2Call::DescribeSubnets, cx.now, Reason::Start),
             subnets: Subnets::default(),
             primary_template: None,
             foreign: BTreeMap::new(),
@@ -185,16 +186,16 @@ pub(super) fn start_poll(
     let is_due = poll.wakes_at().is_some_and(|at| at <= now);
     if is_due && calls.hold(action, pressure, now).is_none() {
         let id = calls.number(action, now);
-        poll.start(id, now);
-        out.push(Effect::Call { id, call: poll.call.clone() });
+        let why = poll.start(id, now);
+        out.push(Effect::Call { id, call: poll.call.clone(), why });
     }
 }
 
-/// The ENI without the blocks that serve no pod: those of the other family, and IPv6 prefixes on other
-/// ENIs than the primary.
-fn serving(facts: &EniFacts, mode: Mode) -> EniFacts {
+/// The ENI without the blocks that serve no pod: those of the other family, and those on an ENI that
+/// carries none.
+fn serving(facts: &EniFacts, family: FamilyPolicy) -> EniFacts {
     let mut facts = facts.clone();
-    let carries = mode != Mode::Ipv6 || facts.is_primary();
-    facts.blocks.retain(|block| carries && mode.serves(*block));
+    let carries = family.is_carried_by(facts.is_primary());
+    facts.blocks.retain(|block| carries && family.serves(*block));
     facts
 }

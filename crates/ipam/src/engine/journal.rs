@@ -23,7 +23,7 @@ pub(super) enum Then {
     /// The address that is reserved for this attachment is its own.
     Grant(AttachmentKey),
     /// What the attachment had is released.
-    Release(AttachmentKey, Assignment),
+    Release(AttachmentKey, Box<Assignment>),
     /// This quarantined address, which no assignment had, rests.
     Rest(IpAddr),
     /// A GC is complete.
@@ -156,12 +156,12 @@ impl Journal {
     fn opposite(&self, change: Change, now: Timestamp) -> Vec<Change> {
         match change {
             Change::Assigned { key, assignment } => {
-                let address = assignment.address;
-                let rest = match self.record.cooling().get(&address) {
+                let rest = |address| match self.record.cooling().get(&address) {
                     Some(since) => Change::Resting { address, since: *since },
                     None => Change::Rested { address },
                 };
-                vec![Change::Released { key, at: now }, rest]
+                let rests = assignment.ips().map(rest);
+                std::iter::once(Change::Released { key, at: now }).chain(rests).collect()
             }
             Change::Released { key, .. } => {
                 let assignment = self.record.assignments().get(&key).cloned();

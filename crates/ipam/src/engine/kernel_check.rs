@@ -14,10 +14,11 @@ use super::context::Context;
 use super::demand::Demand;
 use super::inventory::Inventory;
 use super::journal::{Journal, Then};
-use crate::id::{AttachmentKey, Pod};
+use crate::event::Effect;
+use crate::id::{AttachmentKey, Network, Pod};
+use crate::kernel_report::{KernelReport, PodLink};
 use crate::pool::Pool;
-use crate::record::{Assignment, Change, Record};
-use crate::sighting::{SeenLink, Sighting};
+use crate::record::{Addresses, Assignment, Change, PodIp, Record, Via};
 use crate::streak::Streaks;
 use crate::time::Timestamp;
 
@@ -31,6 +32,8 @@ const LONGEST_ADD: Duration = Duration::from_secs(150);
 pub(super) struct KernelCheck {
     vanished: Streaks<AttachmentKey>,
     runtime: RuntimeList,
+    /// The links that have been ordered to be taken down since the last report.
+    ordered_down: BTreeSet<IpAddr>,
 }
 
 /// The parts that a report may change.
@@ -51,41 +54,43 @@ impl KernelCheck {
 
     /// Whether `network` may end `key` by not listing it. An attachment that is known by its link alone may
     /// be another network's as long as it has the link.
-    pub(super) fn may_be_ended_by(&self, key: &AttachmentKey, network: &str) -> bool {
-        key.network == network || (key.is_nameless() && self.vanished.contains(key))
+    pub(super) fn may_be_ended_by(&self, key: &AttachmentKey, network: &Network) -> bool {
+        key.network == *network || (key.is_by_link() && self.vanished.contains(key))
     }
 
-    /// See [`PoolView::leftovers`](crate::view::PoolView::leftovers). A link is left while the release of
-    /// its attachment is being written, but not while the attachment is on record otherwise.
-    pub(super) fn leftovers(
-        &self,
-        pool: &Pool,
-        demand: &Demand,
-        record: &Record,
-    ) -> BTreeMap<IpAddr, SeenLink> {
+    /// Orders the links to be taken down that forgotten sandboxes have left, once their attachments are off
+    /// the record.
+    pub(super) fn take_down(&mut self, pool: &Pool, record: &Record, out: &mut Vec<Effect>) {
         let links = pool.quarantine.iter().filter_map(|(ip, link)| Some((ip, link.as_ref()?)));
-        let is_left = |(address, link): &(&IpAddr, &SeenLink)| {
+        let is_left = |(address, link): &(&IpAddr, &PodLink)| {
             let key = link.mark.as_deref().and_then(AttachmentKey::of_mark);
             let is_forgotten = key.is_some_and(|key| self.runtime.has_forgotten(&key.container));
-            let owner = record.owner(**address);
-            is_forgotten && owner.is_none_or(|owner| demand.is_releasing(owner))
+            is_forgotten
+                && record.owner(**address).is_none()
+                && !self.ordered_down.contains(*address)
         };
-        links.filter(is_left).map(|(address, link)| (*address, link.clone())).collect()
+        let left = links.filter(is_left).map(|(address, link)| (*address, link.clone()));
+        let left: BTreeMap<_, _> = left.collect();
+        if !left.is_empty() {
+            self.ordered_down.extend(left.keys());
+            out.push(Effect::TakeDown(left));
+        }
     }
 }
 
 impl Checking<'_> {
-    pub(super) fn report(&mut self, report: &Sighting) {
+    pub(super) fn report(&mut self, report: &KernelReport) {
+        self.check.ordered_down.clear();
         self.judge_links(report);
         self.release_vanished(report);
         self.release_forgotten(report);
     }
 
     /// Quarantines the addresses whose use contradicts the record. Addresses whose use has ended rest.
-    fn judge_links(&mut self, report: &Sighting) {
+    fn judge_links(&mut self, report: &KernelReport) {
         let promised = self.demand.promised();
         let was_strange = |address| self.pool.quarantine.contains_key(address);
-        let strange: BTreeMap<IpAddr, &SeenLink> = report
+        let strange: BTreeMap<IpAddr, &PodLink> = report
             .links
             .iter()
             .filter(|(address, _)| !promised.contains(*address))
@@ -119,18 +124,17 @@ impl Checking<'_> {
     }
 
     /// Releases, as GC does, what attachments hold that have not been seen for long enough.
-    fn release_vanished(&mut self, report: &Sighting) {
+    fn release_vanished(&mut self, report: &KernelReport) {
         let begun = report.begun;
         self.check.vanished.observe_all(&report.vanished, begun);
         for key in &report.vanished {
             let Some(found) = self.journal.record().assignments().get(key) else { continue };
             let has_ended = self.check.vanished.has_lasted(key, UNSEEN, begun)
                 && found.since + LONGEST_ADD <= begun;
-            let is_its =
-                |link: &SeenLink| link.mark.as_ref().is_none_or(|mark| *mark == key.mark());
+            let is_its = |link: &PodLink| link.mark.as_ref().is_none_or(|mark| *mark == key.mark());
             if has_ended
                 && !self.demand.is_releasing(key)
-                && !report.links.get(&found.address).is_some_and(is_its)
+                && !found.ips().any(|ip| report.links.get(&ip).is_some_and(is_its))
             {
                 let found = found.clone();
                 self.demand.release(key.clone(), found, Vec::new(), self.journal, self.cx.now);
@@ -140,7 +144,7 @@ impl Checking<'_> {
 
     /// Releases, as GC does, what attachments hold whose sandbox the runtime has forgotten. The address is
     /// quarantined at once if its link is still there: the next report may come after its rest.
-    fn release_forgotten(&mut self, report: &Sighting) {
+    fn release_forgotten(&mut self, report: &KernelReport) {
         let Some(listed) = &report.listed else { return self.check.runtime.fails() };
         self.check.runtime.take(listed, report.begun);
         let marks = report.links.values().filter_map(|link| link.mark.as_deref());
@@ -156,11 +160,14 @@ impl Checking<'_> {
         let forgotten: Vec<_> =
             forgotten.map(|(key, found)| (key.clone(), found.clone())).collect();
         for (key, found) in forgotten {
-            match report.links.get(&found.address) {
-                // Without a mark nothing says whose link it is.
-                Some(SeenLink { mark: None, .. }) => continue,
-                Some(link) => self.pool.put_in_quarantine(found.address, link.clone()),
-                None => {}
+            let links = found.ips().filter_map(|ip| Some((ip, report.links.get(&ip)?)));
+            let links: Vec<_> = links.collect();
+            // Without a mark nothing says whose link it is.
+            if links.iter().any(|(_, link)| link.mark.is_none()) {
+                continue;
+            }
+            for (address, link) in links {
+                self.pool.put_in_quarantine(address, link.clone());
             }
             self.demand.release(key, found, Vec::new(), self.journal, self.cx.now);
         }
@@ -193,28 +200,23 @@ impl Checking<'_> {
         if record.owner(address).is_some()
             || is_released
             || self.check.runtime.has_forgotten(&key.container)
-            || known.any(|known| known.nameless() == key)
+            || known.any(|known| known.by_link() == key)
         {
             return None;
         }
         let eni = self.pool.eni_of(address)?;
         let attachment = eni.attachment().filter(|_| !eni.is_leaving(address))?;
-        let assignment = Assignment {
-            address,
-            eni: eni.id.clone(),
-            device_index: attachment.device_index,
-            network_card: attachment.network_card,
-            pod: Pod::default(),
-            netns: String::new(),
-            since: self.cx.now,
-        };
-        Some((key, assignment))
+        let (card, index) = (attachment.network_card, attachment.device_index);
+        let via = Via::Eni { eni: eni.id.clone(), card, index };
+        let addresses = Addresses::one(PodIp { address, via });
+        let (pod, netns) = (Pod::default(), String::new());
+        Some((key, Assignment { addresses, pod, netns, since: self.cx.now }))
     }
 }
 
 /// Whether the record knows nothing of the pod that uses `address`; `None` if the record has changed for
 /// the address since the report began.
-fn is_strange(record: &Record, address: IpAddr, link: &SeenLink, begun: Timestamp) -> Option<bool> {
+fn is_strange(record: &Record, address: IpAddr, link: &PodLink, begun: Timestamp) -> Option<bool> {
     if let Some(owner) = record.owner(address) {
         let since = record.assignments()[owner].since;
         let is_anothers = link.mark.as_ref().is_some_and(|mark| *mark != owner.mark());
@@ -248,7 +250,7 @@ pub(super) fn quarantined(
     };
     let quarantined = pool.quarantine.iter();
     let here = quarantined.filter(|(ip, _)| pool.has(**ip) && !rests(*ip));
-    let name = |link: &Option<SeenLink>| {
+    let name = |link: &Option<PodLink>| {
         link.as_ref().map_or_else(|| "no link".to_owned(), |link| link.name.clone())
     };
     here.map(|(address, link)| (*address, name(link))).collect()

@@ -14,8 +14,9 @@ use crate::call::{Action, CallError, CallErrorKind, CallId, CallOutput, Ec2Call,
 use crate::event::Effect;
 use crate::id::EniId;
 use crate::ownership;
-use crate::policy::Mode;
+use crate::policy::Carriers;
 use crate::pool::Pool;
+use crate::reason::Reason;
 use crate::streak::Streaks;
 use crate::time::Timestamp;
 
@@ -33,17 +34,25 @@ pub(super) struct LeakSearch {
 }
 
 impl LeakSearch {
-    /// The first search comes soon, since there are nodes that live for an hour. Each instance has a moment
-    /// of its own: an account's nodes may all start together.
     pub(super) fn new(cx: Context<'_>) -> Self {
         let cluster = cx.node.cluster.clone().unwrap_or_default();
-        let call = Ec2Call::DescribeUnattached { cluster };
-        let is_wanted = cx.node.cluster.is_some() && cx.policy.mode != Mode::Ipv6;
-        let poll = match cx.policy.leak_age.filter(|_| is_wanted) {
-            Some(age) => Poll::due(call, cx.now + cx.jitter.about(age / 2, [SALT.into(), 0])),
-            None => Poll::never(call),
-        };
-        Self { poll, candidates: Streaks::default() }
+        let poll = Poll::new(Ec2Call::DescribeUnattached { cluster });
+        let mut search = Self { poll, candidates: Streaks::default() };
+        search.schedule(cx);
+        search
+    }
+
+    /// Schedules the first search under the present policy, or none. It comes soon, since there are nodes
+    /// that live for an hour. Each instance has a moment of its own: an account's nodes may all start
+    /// together.
+    pub(super) fn schedule(&mut self, cx: Context<'_>) {
+        match leak_age(cx) {
+            Some(age) => {
+                let at = cx.now + cx.jitter.about(age / 2, [SALT.into(), 0]);
+                self.poll.ask(at, Reason::LeakSearch);
+            }
+            None => self.poll.stop(),
+        }
     }
 
     pub(super) fn wakes_at(&self) -> Option<Timestamp> {
@@ -72,7 +81,9 @@ impl LeakSearch {
         cx: Context<'_>,
     ) -> Option<Vec<EniId>> {
         self.poll.end(id)?;
-        self.poll.ask(cx.now + cx.jitter.lengthened(AUDIT, SALT));
+        if leak_age(cx).is_some() {
+            self.poll.ask(cx.now + cx.jitter.lengthened(AUDIT, SALT), Reason::LeakSearch);
+        }
         Some(match result {
             Ok(CallOutput::Enis(enis)) => self.judge(enis, pool, cx),
             Err(error) if error.kind == CallErrorKind::Throttled => {
@@ -85,7 +96,7 @@ impl LeakSearch {
 
     /// The ENIs of `enis` that have leaked: old enough, and found by an earlier search too.
     fn judge(&mut self, enis: &[EniFacts], pool: &Pool, cx: Context<'_>) -> Vec<EniId> {
-        let Some(age) = cx.policy.leak_age else { return Vec::new() };
+        let Some(age) = leak_age(cx) else { return Vec::new() };
         let (now, pause) = (cx.now, pause(age));
         let unknown = enis.iter().filter(|eni| !pool.enis.contains_key(&eni.id));
         let found: Vec<_> = unknown
@@ -99,15 +110,22 @@ impl LeakSearch {
             if due <= now {
                 leaked.push(id.clone());
             } else {
-                self.poll.ask(due);
+                self.poll.ask(due, Reason::LeakSearch);
             }
         }
         if leaked.len() > MAX_AT_ONCE {
-            self.poll.ask(now + pause);
+            self.poll.ask(now + pause, Reason::LeakSearch);
             leaked.truncate(MAX_AT_ONCE);
         }
         leaked
     }
+}
+
+/// How old a leaked ENI must be; `None` if this node searches for none. A node whose pods are all on the
+/// primary ENI makes no ENIs, so its cluster leaks none.
+fn leak_age(cx: Context<'_>) -> Option<Duration> {
+    let makes_enis = cx.policy.families.policy().carriers == Carriers::All;
+    cx.policy.timing.leak_age.filter(|_| cx.node.cluster.is_some() && makes_enis)
 }
 
 /// Between the two searches that must both find an ENI.
@@ -126,7 +144,7 @@ pub(super) fn remove(
     for eni in leaked {
         let is_held = calls.hold(Action::DeleteEni, pressure, now).is_some();
         if !is_held && journal.hold(now).is_none() && !calls.is_busy(&eni) {
-            calls.start(Ec2Call::DeleteEni { eni }, journal, now);
+            calls.start(Ec2Call::DeleteEni { eni }, Reason::Leaked, journal, now);
         }
     }
 }

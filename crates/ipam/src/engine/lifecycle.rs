@@ -11,6 +11,7 @@ use crate::call::Ec2Call;
 use crate::eni::{Eni, Origin, Stage};
 use crate::id::EniId;
 use crate::pool::Pool;
+use crate::reason::Reason;
 use crate::time::Timestamp;
 
 /// How long EC2 usually takes to detach an ENI. It refuses an earlier delete.
@@ -39,8 +40,8 @@ impl Lifecycle<'_> {
     }
 
     /// Gives an attached ENI back.
-    pub(super) fn drain(&mut self, eni: &EniId) {
-        if self.pool.leave_attached(eni, |attachment| Stage::Draining { attachment }) {
+    pub(super) fn drain(&mut self, eni: &EniId, why: Reason) {
+        if self.pool.leave_attached(eni, |attachment| Stage::Draining { attachment, why }) {
             self.advance(eni);
         }
     }
@@ -53,31 +54,32 @@ impl Lifecycle<'_> {
         }
         let next = self.pool.enis.get(id);
         let next = next.filter(|eni| deletable_at(eni).is_none_or(|at| at <= now));
-        let Some(call) = next.and_then(|eni| self.next_call(eni)) else { return };
+        let Some((call, why)) = next.and_then(|eni| self.next_call(eni)) else { return };
         if self.calls.hold_on(id, call.action(), now).is_none()
             && self.calls.hold(call.action(), self.pressure, now).is_none()
         {
-            self.calls.start(call, self.journal, now);
+            self.calls.start(call, why, self.journal, now);
         }
     }
 
-    fn next_call(&self, eni: &Eni) -> Option<Ec2Call> {
+    fn next_call(&self, eni: &Eni) -> Option<(Ec2Call, Reason)> {
         let id = eni.id.clone();
         match &eni.stage {
             Stage::Unattached => {
-                self.free_index().map(|device_index| Ec2Call::AttachEni { eni: id, device_index })
+                let device_index = self.free_index()?;
+                Some((Ec2Call::AttachEni { eni: id, device_index }, Reason::NewEni))
             }
             Stage::Attached { attachment, .. } => {
                 let unmarked = eni.origin == Origin::Tagged && !attachment.delete_on_termination;
-                unmarked.then(|| Ec2Call::SetDeleteOnTermination {
-                    eni: id,
-                    attachment: attachment.id.clone(),
-                })
+                let attachment = attachment.id.clone();
+                let mark = Ec2Call::SetDeleteOnTermination { eni: id, attachment };
+                unmarked.then_some((mark, Reason::NewEni))
             }
-            Stage::Draining { attachment } => {
-                Some(Ec2Call::DetachEni { eni: id, attachment: attachment.id.clone() })
+            Stage::Draining { attachment, why } => {
+                let attachment = attachment.id.clone();
+                Some((Ec2Call::DetachEni { eni: id, attachment }, why.clone()))
             }
-            Stage::Deleting { .. } => Some(Ec2Call::DeleteEni { eni: id }),
+            Stage::Deleting { why, .. } => Some((Ec2Call::DeleteEni { eni: id }, why.clone())),
         }
     }
 
@@ -102,5 +104,5 @@ pub(super) fn next_deletes(pool: &Pool) -> impl Iterator<Item = Timestamp> {
 
 /// When an ENI that is being detached may be deleted; `None` for all others.
 fn deletable_at(eni: &Eni) -> Option<Timestamp> {
-    matches!(eni.stage, Stage::Deleting { place: Some(_) }).then(|| eni.changed_at + DETACHING)
+    matches!(eni.stage, Stage::Deleting { place: Some(_), .. }).then(|| eni.changed_at + DETACHING)
 }

@@ -5,10 +5,11 @@ use std::collections::BTreeSet;
 use super::calls::{InFlight, Phase};
 use super::inventory::{StockTake, not_an_answer};
 use super::supply::Learnt;
-use crate::block::Block;
-use crate::call::{Action, Ask, CallError, CallErrorKind, CallId, CallOutput, Ec2Call};
+use crate::block::{Block, BlockCount};
+use crate::call::{Action, CallError, CallErrorKind, CallId, CallOutput, Ec2Call};
 use crate::eni::{Attachment, Link, Origin, Refused, Stage};
 use crate::id::{EniId, SubnetId};
+use crate::reason::Reason;
 use crate::record::Change;
 use crate::retry::{Pace, Subject, refusal_code};
 
@@ -31,7 +32,7 @@ impl Outcome<'_> {
     /// Takes in the end of the call `id`, which is not a poll.
     pub(super) fn call_done(&mut self, id: CallId, result: Result<CallOutput, CallError>) {
         let now = self.stock.cx.now;
-        let Some(InFlight { call, phase }) = self.stock.calls.get(id).cloned() else { return };
+        let Some(InFlight { call, phase, .. }) = self.stock.calls.get(id).cloned() else { return };
         if !matches!(phase, Phase::Made | Phase::MadeAgain) {
             return;
         }
@@ -60,7 +61,7 @@ impl Outcome<'_> {
     fn doubt(&mut self, id: CallId, error: &CallError) {
         let now = self.stock.cx.now;
         if self.stock.calls.doubt(id, error, now) {
-            self.stock.inventory.enis_poll.ask(now);
+            self.stock.inventory.enis_poll.ask(now, Reason::Unclear);
         }
     }
 
@@ -68,8 +69,8 @@ impl Outcome<'_> {
         let now = self.stock.cx.now;
         let StockTake { inventory, pool, journal, promised, .. } = &mut self.stock;
         match (call, output) {
-            (Ec2Call::CreateEni { subnet, ask, .. }, CallOutput::Created(facts)) => {
-                inventory.subnets.granted(subnet, *ask);
+            (Ec2Call::CreateEni { subnet, blocks, .. }, CallOutput::Created(facts)) => {
+                inventory.subnets.granted(subnet, *blocks);
                 // A repeated call may name an ENI that has been found and attached meanwhile.
                 if !pool.enis.contains_key(&facts.id) {
                     self.stock.insert_eni(&facts, Origin::Tagged, Stage::Unattached);
@@ -82,9 +83,9 @@ impl Outcome<'_> {
                     *stage = Stage::Attached { attachment, link: Link::Awaited };
                 }
             }
-            (Ec2Call::Assign { eni, ask }, CallOutput::Assigned(blocks)) => {
+            (Ec2Call::Assign { eni, blocks: count }, CallOutput::Assigned(blocks)) => {
                 if let Some(eni) = pool.enis.get(eni) {
-                    inventory.subnets.granted(&eni.subnet, *ask);
+                    inventory.subnets.granted(&eni.subnet, *count);
                 }
                 pool.add_blocks(eni, &blocks, journal.record(), promised);
             }
@@ -121,9 +122,9 @@ impl Outcome<'_> {
 
     fn detached(&mut self, eni: &EniId) {
         if let Some(stage) = self.stock.pool.stage_mut(eni)
-            && let Stage::Attached { attachment, .. } | Stage::Draining { attachment } = stage
+            && let Some((attachment, why)) = stage.leaving()
         {
-            *stage = Stage::Deleting { place: Some(attachment.device_index) };
+            *stage = Stage::Deleting { place: Some(attachment.device_index), why };
         }
     }
 
@@ -138,7 +139,7 @@ impl Outcome<'_> {
     /// An ENI that cannot be detached may as well serve.
     fn serve_again(&mut self, eni: &EniId) {
         if let Some(stage) = self.stock.pool.stage_mut(eni)
-            && let Stage::Draining { attachment } = stage
+            && let Stage::Draining { attachment, .. } = stage
         {
             *stage = Stage::Attached { attachment: attachment.clone(), link: Link::Awaited };
         }
@@ -192,14 +193,14 @@ impl Outcome<'_> {
             | Ec2Call::DescribeUnattached { .. } => {}
             // A leaked ENI: another node was quicker, or somebody uses it.
             Ec2Call::DeleteEni { eni } if !self.stock.pool.enis.contains_key(eni) => {}
-            Ec2Call::CreateEni { subnet, ask, .. } if is_of_subnet(kind) => {
-                self.subnet_refused(subnet, *ask, kind);
+            Ec2Call::CreateEni { subnet, blocks, .. } if is_of_subnet(kind) => {
+                self.subnet_refused(subnet, *blocks, kind);
             }
             Ec2Call::CreateEni { .. } => {
                 let subject = Subject::Action(Action::CreateEni);
                 self.stock.calls.hold_back(subject, call, error, now);
             }
-            Ec2Call::Assign { eni, ask } => self.assign_refused(eni, *ask, call, error),
+            Ec2Call::Assign { eni, blocks } => self.assign_refused(eni, *blocks, call, error),
             Ec2Call::AttachEni { eni, device_index } => {
                 self.attach_failed(eni, *device_index, call, error);
             }
@@ -221,29 +222,35 @@ impl Outcome<'_> {
         let subject = Subject::Eni(eni.clone(), call.action());
         self.stock.calls.hold_back(subject, call, error, now);
         if error.kind == CallErrorKind::NotFound {
-            self.stock.inventory.enis_poll.ask(now);
+            self.stock.inventory.enis_poll.ask(now, Reason::Unclear);
         }
     }
 
-    fn assign_refused(&mut self, eni: &EniId, ask: Ask, call: &Ec2Call, error: &CallError) {
+    fn assign_refused(
+        &mut self,
+        eni: &EniId,
+        blocks: BlockCount,
+        call: &Ec2Call,
+        error: &CallError,
+    ) {
         let Some(found) = self.stock.pool.enis.get_mut(eni) else { return };
         if is_of_subnet(error.kind) {
             let subnet = found.subnet.clone();
-            self.subnet_refused(&subnet, ask, error.kind);
+            self.subnet_refused(&subnet, blocks, error.kind);
         } else if error.kind == CallErrorKind::AddressLimit {
             let carried = u16::try_from(found.blocks.len()).unwrap_or(u16::MAX);
-            let limit = carried.saturating_add(ask.count()).saturating_sub(1);
-            found.refused = Some(Refused { limit, at_once: (ask.count() / 2).max(1) });
-            self.stock.inventory.enis_poll.ask(self.stock.cx.now);
+            let limit = carried.saturating_add(blocks.n).saturating_sub(1);
+            found.refused = Some(Refused { limit, at_once: (blocks.n / 2).max(1) });
+            self.stock.inventory.enis_poll.ask(self.stock.cx.now, Reason::Unclear);
         } else {
             self.refused_on(eni, call, error);
         }
     }
 
-    fn subnet_refused(&mut self, subnet: &SubnetId, ask: Ask, kind: CallErrorKind) {
+    fn subnet_refused(&mut self, subnet: &SubnetId, blocks: BlockCount, kind: CallErrorKind) {
         let now = self.stock.cx.now;
-        self.stock.inventory.subnets.refused(subnet, ask, kind, now);
-        self.stock.inventory.subnets_poll.ask(now);
+        self.stock.inventory.subnets.refused(subnet, blocks, kind, now);
+        self.stock.inventory.subnets_poll.ask(now, Reason::Unclear);
     }
 
     /// An attach that EC2 refuses for good makes the ENI useless, and another one too.
@@ -253,13 +260,13 @@ impl Outcome<'_> {
         let give_up = match error.kind {
             CallErrorKind::DeviceIndexTaken => {
                 self.learnt.taken_indexes.insert(index);
-                inventory.enis_poll.ask(now);
+                inventory.enis_poll.ask(now, Reason::Unclear);
                 return;
             }
             CallErrorKind::EniLimit => {
                 let n_taken = pool.n_places_taken().saturating_add(inventory.n_foreign());
                 self.learnt.enis = n_taken;
-                inventory.enis_poll.ask(now);
+                inventory.enis_poll.ask(now, Reason::Unclear);
                 true
             }
             CallErrorKind::AddressLimit => {
@@ -268,7 +275,7 @@ impl Outcome<'_> {
                 true
             }
             CallErrorKind::InUse => {
-                inventory.enis_poll.ask(now);
+                inventory.enis_poll.ask(now, Reason::Unclear);
                 false
             }
             CallErrorKind::Throttled
@@ -284,7 +291,7 @@ impl Outcome<'_> {
         let hold = calls.hold_back(subject, call, error, now);
         let is_hopeless = !give_up && hold.attempts >= ATTACH_ATTEMPTS;
         if give_up || is_hopeless {
-            pool.delete_unattached(eni, cx.cooldown(), now);
+            pool.delete_unattached(eni, Reason::AttachRefused, cx.cooldown(), now);
         }
         if is_hopeless {
             let pace = Pace::of(CallErrorKind::EniLimit);

@@ -1,13 +1,15 @@
 //! When EC2 is described next. One poll for each kind of describe.
 
 use crate::call::{CallId, Ec2Call};
+use crate::reason::Reason;
 use crate::time::Timestamp;
 
 /// One kind of describe: when it is due, whether it is under way, whether it has ever succeeded.
 #[derive(Debug, Clone)]
 pub(super) struct Poll {
     pub(super) call: Ec2Call,
-    due: Option<Timestamp>,
+    /// When it is due, and why.
+    due: Option<(Timestamp, Reason)>,
     /// An answer to an earlier describe does not suffice: EC2 may still show what was before a change.
     wanted_from: Option<Timestamp>,
     under_way: Option<(CallId, Timestamp)>,
@@ -15,12 +17,13 @@ pub(super) struct Poll {
 }
 
 impl Poll {
-    pub(super) fn due(call: Ec2Call, now: Timestamp) -> Self {
-        Self { call, due: Some(now), wanted_from: None, under_way: None, known: false }
+    /// A poll that is never due by itself.
+    pub(super) fn new(call: Ec2Call) -> Self {
+        Self { call, due: None, wanted_from: None, under_way: None, known: false }
     }
 
-    pub(super) fn never(call: Ec2Call) -> Self {
-        Self { call, due: None, wanted_from: None, under_way: None, known: false }
+    pub(super) fn due(call: Ec2Call, at: Timestamp, why: Reason) -> Self {
+        Self { due: Some((at, why)), ..Self::new(call) }
     }
 
     /// Whether a describe has ever succeeded.
@@ -34,28 +37,38 @@ impl Poll {
     }
 
     /// Describes at `at`, or sooner if something else asks for it.
-    pub(super) fn ask(&mut self, at: Timestamp) {
-        self.due = Some(self.due.map_or(at, |due| due.min(at)));
+    pub(super) fn ask(&mut self, at: Timestamp, why: Reason) {
+        if self.due.as_ref().is_none_or(|(due, _)| at < *due) {
+            self.due = Some((at, why));
+        }
     }
 
     /// Describes at `at` or later, even if an earlier describe comes first.
-    pub(super) fn ask_from(&mut self, at: Timestamp) {
+    pub(super) fn ask_from(&mut self, at: Timestamp, why: Reason) {
         self.wanted_from = self.wanted_from.max(Some(at));
-        self.ask(at);
+        self.ask(at, why);
+    }
+
+    /// Is not due any more.
+    pub(super) fn stop(&mut self) {
+        self.due = None;
     }
 
     /// When the next describe is due; `None` while one is under way.
     pub(super) fn wakes_at(&self) -> Option<Timestamp> {
-        self.due.filter(|_| self.under_way.is_none())
+        self.due.as_ref().filter(|_| self.under_way.is_none()).map(|(at, _)| *at)
     }
 
     pub(super) fn is_under_way(&self) -> bool {
         self.under_way.is_some()
     }
 
-    pub(super) fn start(&mut self, id: CallId, now: Timestamp) {
-        self.due = self.wanted_from.filter(|from| *from > now);
+    /// Notes that the describe `id` begins; returns why.
+    pub(super) fn start(&mut self, id: CallId, now: Timestamp) -> Reason {
+        let again = self.wanted_from.filter(|from| *from > now);
+        let due = std::mem::replace(&mut self.due, again.map(|from| (from, Reason::Confirm)));
         self.under_way = Some((id, now));
+        due.map_or(Reason::Audit, |(_, why)| why)
     }
 
     /// Ends the describe `id` and returns when it began; `None` if `id` is another call.

@@ -39,14 +39,14 @@ impl Engine {
             || Cause {
                 code: RefusalCode::Attaching,
                 why: "more addresses are on their way from EC2".to_owned(),
-                again_at: Some(now + self.site.policy.add_wait),
+                again_at: Some(now + self.site.policy.timing.add_wait),
             },
         )
     }
 
     /// Growth is blocked, but an address here rests only for some time.
     fn resting(&self, now: Timestamp) -> Option<Cause> {
-        let until = self.pool.rest_ends(self.site.policy.cooldown, now).first().copied()?;
+        let until = self.pool.rest_ends(self.site.policy.timing.cooldown, now).first().copied()?;
         let blocked = self.supply.plan().blocked.first()?;
         (blocked.code != RefusalCode::MaxPods).then(|| Cause {
             code: RefusalCode::AllCooling,
@@ -79,7 +79,7 @@ impl Engine {
             .or_else(|| calls.doubtful_failure().cloned())
             .or_else(|| calls.failure(Action::DescribeEnis, pressure, now))?;
         let again_at = Some(hold.until).filter(|at| *at > now);
-        let again_at = again_at.or(Some(now + self.site.policy.add_wait));
+        let again_at = again_at.or(Some(now + self.site.policy.timing.add_wait));
         Some(Cause { code: hold.code, why: hold.why, again_at })
     }
 

@@ -4,6 +4,7 @@
 mod hysteresis;
 
 use std::collections::BTreeSet;
+use std::time::Duration;
 
 use self::hysteresis::Hysteresis;
 use super::calls::{Calls, Pressure};
@@ -11,16 +12,17 @@ use super::context::Context;
 use super::inventory::{AUDIT, Inventory};
 use super::journal::Journal;
 use super::lifecycle::Lifecycle;
-use crate::block::Block;
-use crate::call::{Action, Ask, Ec2Call};
+use crate::block::{Block, BlockCount, Family};
+use crate::call::{Action, Ec2Call};
 use crate::eni::{Eni, Link, Origin, Stage};
 use crate::id::{EniId, SubnetId};
 use crate::ownership;
 use crate::plan::{
     EniSupply, Growth, NewEni, Plan, Situation, SubnetSupply, SupplyState, Surplus, Tally, plan,
 };
-use crate::policy::{Limits, Mode};
+use crate::policy::{Limits, Placement};
 use crate::pool::Pool;
+use crate::reason::Reason;
 use crate::record::Record;
 use crate::streak::Streak;
 use crate::time::Timestamp;
@@ -131,19 +133,18 @@ impl Supply {
         let mut enis: Vec<_> = pool.enis.values().collect();
         enis.sort_by_key(|eni| (eni.device_index().unwrap_or(u16::MAX), &eni.id));
         let creating = calls.in_flight().filter_map(|in_flight| {
-            let Ec2Call::CreateEni { subnet, ask, .. } = &in_flight.call else { return None };
-            Some(NewEni { subnet: sources.subnet_supply(subnet), ask: *ask })
+            let Ec2Call::CreateEni { subnet, blocks, .. } = &in_flight.call else { return None };
+            Some(NewEni { subnet: sources.subnet_supply(subnet), blocks: *blocks })
         });
         Situation {
             enis: enis.into_iter().map(|eni| sources.eni_supply(eni)).collect(),
             creating: creating.collect(),
             n_foreign: inventory.n_foreign(),
             n_waiting: u32::try_from(n_waiting).unwrap_or(u32::MAX),
-            subnets: inventory
-                .primary_template
+            subnets: sources
+                .subnets_for_new_enis()
                 .iter()
-                .flat_map(|primary| inventory.subnets.for_new_enis(&primary.subnet, cx.node))
-                .map(|subnet| sources.subnet_supply(&subnet))
+                .map(|subnet| sources.subnet_supply(subnet))
                 .collect(),
             create_at_most: self.learnt.create_at_most,
             assign_hold: calls.hold(cx.assign_action(), pressure, cx.now),
@@ -154,12 +155,12 @@ impl Supply {
     /// When the growth that is wanted will be asked for.
     fn grows_at(&self, cx: Context<'_>) -> Option<Timestamp> {
         let turns = if self.plan.is_dry { 1 } else { TURNS_WHILE_NOT_DRY };
-        self.small.since().map(|since| since + cx.policy.grow_delay * turns)
+        self.small.since().map(|since| since + cx.policy.timing.grow_delay * turns)
     }
 
     /// When something follows from time alone.
     pub(super) fn wakes(&self, cx: Context<'_>) -> impl Iterator<Item = Timestamp> {
-        let delay = cx.policy.shrink_delay;
+        let delay = cx.policy.timing.shrink_delay;
         let wakes = [
             self.plan.again_at,
             self.grows_at(cx),
@@ -196,31 +197,39 @@ impl Supplying<'_> {
 
     fn start_growth(&mut self, growth: Growth) {
         let call = match growth {
-            Growth::Assign { eni, ask } => Some(Ec2Call::Assign { eni, ask }),
-            Growth::Create { subnet, ask } => self.create_call(subnet, ask),
+            Growth::Assign { eni, blocks } => Some(Ec2Call::Assign { eni, blocks }),
+            Growth::Create { subnet, blocks } => self.create_call(subnet, blocks),
         };
         // The call before may have taken the last token.
         let now = self.cx.now;
         if let Some(call) = call
             && self.calls.hold(call.action(), self.pressure, now).is_none()
         {
-            let delay = self.cx.policy.shrink_delay;
+            let delay = self.cx.policy.timing.shrink_delay;
             self.supply.surplus_enis.miss(delay * ENIS_STAY_LONGER, now);
             self.supply.surplus_blocks.miss(delay, now);
-            self.calls.start(call, self.journal, now);
+            let plan = &self.supply.plan;
+            let (free, wanted) = (plan.n_free, plan.n_wanted);
+            let why = Reason::Short { free, wanted, waiting: self.n_waiting as u64 };
+            self.calls.start(call, why, self.journal, now);
         }
     }
 
     /// `None` until EC2 has described the primary ENI's security groups: without any, EC2 takes the VPC's
     /// default group.
-    fn create_call(&self, subnet: SubnetId, ask: Ask) -> Option<Ec2Call> {
+    fn create_call(&self, subnet: SubnetId, blocks: BlockCount) -> Option<Ec2Call> {
         let primary = self.inventory.primary_template.as_ref()?;
         let (node, now) = (self.cx.node, self.cx.now);
         let (instance, call) = (&node.instance, self.calls.next_id().0);
         Some(Ec2Call::CreateEni {
             subnet,
-            security_groups: primary.security_groups.clone(),
-            ask,
+            security_groups: match &self.cx.policy.placement {
+                Placement::Custom { groups, .. } if !groups.is_empty() => groups.clone(),
+                Placement::LikePrimary | Placement::Custom { .. } => {
+                    primary.security_groups.clone()
+                }
+            },
+            blocks,
             description: ownership::description(node),
             tags: ownership::tags(node, now),
             // The time tells a node that has lost its record from its earlier self.
@@ -230,8 +239,8 @@ impl Supplying<'_> {
 
     /// Gives back what has been surplus for long enough.
     fn shrink(&mut self, surplus: &Surplus) {
-        let (now, delay) = (self.cx.now, self.cx.policy.shrink_delay);
-        let n_blocks = surplus.blocks.iter().map(|(_, ask)| usize::from(ask.count())).sum();
+        let (now, delay) = (self.cx.now, self.cx.policy.timing.shrink_delay);
+        let n_blocks = surplus.blocks.iter().map(|(_, blocks)| usize::from(blocks.n)).sum();
         self.supply.surplus_enis.observe(surplus.enis.len(), now);
         self.supply.surplus_blocks.observe(n_blocks, now);
         // An ENI that seems to be of no use may carry blocks that EC2 does not describe yet.
@@ -243,18 +252,24 @@ impl Supplying<'_> {
         let enis = &mut self.supply.surplus_enis;
         let n_enis = if may_leave { enis.take_ripe(delay * ENIS_STAY_LONGER, now) } else { 0 };
         for eni in surplus.enis.iter().take(n_enis) {
-            self.lifecycle().drain(eni);
+            let why = self.surplus_reason(delay * ENIS_STAY_LONGER);
+            self.lifecycle().drain(eni, why);
         }
         let mut left = self.supply.surplus_blocks.take_ripe(delay, now);
-        for (eni, ask) in &surplus.blocks {
-            let n = ask.count().min(u16::try_from(left).unwrap_or(u16::MAX));
+        for (eni, blocks) in &surplus.blocks {
+            let n = blocks.n.min(u16::try_from(left).unwrap_or(u16::MAX));
             left -= usize::from(n);
-            self.give_back(eni, ask.with_count(n));
+            self.give_back(eni, blocks.with_n(n));
         }
     }
 
-    fn give_back(&mut self, eni: &EniId, ask: Ask) {
-        let (action, now) = (ask.unassign_action(), self.cx.now);
+    fn surplus_reason(&self, lasted: Duration) -> Reason {
+        let Plan { n_free: free, n_wanted: wanted, .. } = self.supply.plan;
+        Reason::Surplus { free, wanted, lasted }
+    }
+
+    fn give_back(&mut self, eni: &EniId, count: BlockCount) {
+        let (action, now) = (count.kind.unassign_action(), self.cx.now);
         // A surplus of both kinds on one ENI takes two calls, one after the other.
         if self.calls.is_busy(eni)
             || self.calls.hold_on(eni, action, now).is_some()
@@ -263,10 +278,12 @@ impl Supplying<'_> {
             return;
         }
         let Some(found) = self.pool.enis.get(eni) else { return };
-        let blocks = found.idle_blocks(ask, self.cx.cooldown(), now);
+        let blocks = found.idle_blocks(count, self.cx.cooldown(), now);
         if !blocks.is_empty() {
             self.pool.set_leaving(eni, &blocks, true);
-            self.calls.start(Ec2Call::Unassign { eni: eni.clone(), blocks }, self.journal, now);
+            let why = self.surplus_reason(self.cx.policy.timing.shrink_delay);
+            let call = Ec2Call::Unassign { eni: eni.clone(), blocks };
+            self.calls.start(call, why, self.journal, now);
         }
     }
 
@@ -284,21 +301,32 @@ impl Supplying<'_> {
 }
 
 impl Sources<'_> {
+    /// The subnets for new ENIs, the preferred one first. None until EC2 has described the primary ENI.
+    fn subnets_for_new_enis(self) -> Vec<SubnetId> {
+        let Some(primary) = &self.inventory.primary_template else { return Vec::new() };
+        match &self.cx.policy.placement {
+            Placement::LikePrimary => {
+                self.inventory.subnets.for_new_enis(&primary.subnet, self.cx.node)
+            }
+            Placement::Custom { subnets, .. } => subnets.clone(),
+        }
+    }
+
     fn subnet_supply(self, subnet: &SubnetId) -> SubnetSupply {
         let (subnets, now) = (&self.inventory.subnets, self.cx.now);
         SubnetSupply {
             id: subnet.clone(),
             addresses: subnets.addresses(subnet, now),
-            prefixes: match self.cx.mode() {
-                Mode::SecondaryIp | Mode::Prefix => subnets.prefixes(subnet, now),
-                Mode::Ipv6 => subnets.ipv6_prefixes(subnet, now),
+            prefixes: match self.cx.family().kind.family() {
+                Family::V4 => subnets.prefixes(subnet, now),
+                Family::V6 => subnets.ipv6_prefixes(subnet, now),
             },
         }
     }
 
     fn eni_supply(self, eni: &Eni) -> EniSupply {
         let call = self.calls.call_on(&eni.id);
-        let age = self.cx.policy.min_eni_age;
+        let age = self.cx.policy.timing.min_eni_age;
         EniSupply {
             id: eni.id.clone(),
             subnet: self.subnet_supply(&eni.subnet),
@@ -306,8 +334,8 @@ impl Sources<'_> {
             removable_from: is_removable(eni, self.record).then(|| eni.since + age),
             busy: call.is_some(),
             pending: call.and_then(|call| {
-                let Ec2Call::Assign { ask, .. } = call else { return None };
-                Some(*ask)
+                let Ec2Call::Assign { blocks, .. } = call else { return None };
+                Some(*blocks)
             }),
             hold: self.calls.hold_on(&eni.id, self.cx.assign_action(), self.cx.now).cloned(),
             limit: eni.refused.map_or(u16::MAX, |refused| refused.limit),
@@ -327,7 +355,7 @@ impl Sources<'_> {
             }
             Stage::Attached { .. } => SupplyState::Attached,
             Stage::Draining { .. } => SupplyState::Leaving { holds_place: true },
-            Stage::Deleting { place } => SupplyState::Leaving { holds_place: place.is_some() },
+            Stage::Deleting { place, .. } => SupplyState::Leaving { holds_place: place.is_some() },
         }
     }
 
@@ -358,5 +386,5 @@ impl Sources<'_> {
 pub(super) fn is_removable(eni: &Eni, record: &Record) -> bool {
     let mut held = record.assignments().values();
     let is_ours = eni.origin == Origin::Tagged && eni.foreign_blocks.is_empty();
-    is_ours && !held.any(|held| held.eni == eni.id)
+    is_ours && !held.any(|held| held.addresses.iter().any(|ip| *ip.via.eni() == eni.id))
 }

@@ -11,9 +11,10 @@ use crate::block::Block;
 use crate::call::Action;
 use crate::eni::{BlockState, Eni, Origin};
 use crate::id::EniId;
+use crate::record::Assignment;
 use crate::retry::Subject;
 use crate::time::Timestamp;
-use crate::view::{BlockUse, Counts, EniView, Most, PoolView};
+use crate::view::{BlockUse, Capacity, Counts, EniView, PoolView};
 
 impl Engine {
     /// The pool for people, metrics and `ipamd status`. Cost: one pass over all blocks.
@@ -22,7 +23,8 @@ impl Engine {
         let (record, cx) = (self.journal.record(), self.site.at(now));
         let enis = self.eni_views(now);
         PoolView {
-            mode: cx.mode(),
+            kind: cx.family().kind,
+            limits: cx.limits,
             counts: self.sum(&enis),
             enis,
             foreign: self
@@ -31,14 +33,13 @@ impl Engine {
                 .iter()
                 .map(|(id, eni)| (id.clone(), eni.why))
                 .collect(),
-            left_alone: self.inventory.unused_blocks_of_ours(&self.pool),
+            unused_blocks: self.inventory.unused_blocks_of_ours(&self.pool),
             assignments: record.assignments().clone(),
             quarantined: quarantined(&self.pool, record, cx),
-            leftovers: self.kernel.leftovers(&self.pool, &self.demand, record),
             sandboxes: self.kernel.n_sandboxes(),
             lost: self.lost(),
-            belied: self.inventory.refuted_hints(),
-            most: self.capacity(),
+            refuted_hints: self.inventory.refuted_hints(),
+            capacity: self.capacity(),
             in_flight: self.calls.in_flight().map(in_flight).collect(),
             blocked: self.obstacles(now),
         }
@@ -53,7 +54,8 @@ impl Engine {
     fn eni_view(&self, eni: &Eni, now: Timestamp) -> EniView {
         let block_use = |(block, state): (&Block, &BlockState)| {
             let assigned = state.live.clone();
-            let cooling: BTreeMap<_, _> = state.cooling(self.site.policy.cooldown, now).collect();
+            let cooling: BTreeMap<_, _> =
+                state.cooling(self.site.policy.timing.cooldown, now).collect();
             let quarantined: BTreeSet<_> = state.withheld().collect();
             let used = (assigned.len() + cooling.len() + quarantined.len()) as u64;
             let free = block.size().saturating_sub(used);
@@ -63,7 +65,7 @@ impl Engine {
             id: eni.id.clone(),
             device_index: eni.device_index(),
             network_card: 0,
-            mac: eni.mac.clone(),
+            mac: eni.mac,
             subnet: eni.subnet.clone(),
             primary_address: eni.primary_address,
             primary: eni.origin == Origin::Primary,
@@ -131,21 +133,22 @@ impl Engine {
     /// Pods' addresses that EC2 describes on none of this instance's ENIs, with the ENI on record.
     fn lost(&self) -> BTreeMap<IpAddr, EniId> {
         let held = self.journal.record().assignments().values();
-        let lost = held.filter(|held| {
+        let ips = held.flat_map(|held| held.addresses.iter());
+        let lost = ips.filter(|ip| {
             self.inventory.is_known()
-                && !self.pool.has(held.address)
-                && self.inventory.unused_on(held.address).is_none()
+                && !self.pool.has(ip.address)
+                && self.inventory.unused_on(ip.address).is_none()
         });
-        lost.map(|held| (held.address, held.eni.clone())).collect()
+        lost.map(|ip| (ip.address, ip.via.eni().clone())).collect()
     }
 
     /// Pods that keep an address that no new pod would get: one line for each cause.
     fn unusual_pods(&self) -> Vec<String> {
         let mut n_of_other_family = 0;
         let mut on_foreign: BTreeMap<&EniId, u32> = BTreeMap::new();
-        for held in self.journal.record().assignments().values() {
-            let unused_on = self.inventory.unused_on(held.address);
-            match unused_on.filter(|_| !self.pool.has(held.address)) {
+        let held = self.journal.record().assignments().values();
+        for address in held.flat_map(Assignment::ips).filter(|address| !self.pool.has(*address)) {
+            match self.inventory.unused_on(address) {
                 Some(eni) if self.inventory.foreign().contains_key(eni) => {
                     *on_foreign.entry(eni).or_default() += 1;
                 }
@@ -161,15 +164,15 @@ impl Engine {
         on_foreign.chain(of_other_family).collect()
     }
 
-    pub(super) fn capacity(&self) -> Most {
+    pub(super) fn capacity(&self) -> Capacity {
         let limits = self.supply.limits(self.site.limits);
         let enis = limits.enis_allowed(&self.site.policy);
         let enis = enis.saturating_sub(self.inventory.n_foreign());
         let refused = self.pool.enis.values().filter_map(|eni| eni.refused);
         let learnt = refused.map(|refused| refused.limit).min().unwrap_or(u16::MAX);
         let blocks = u64::from(enis) * u64::from(limits.blocks_per_eni().min(learnt));
-        let size = self.site.limits.mode(self.site.policy.mode).block_size();
-        Most { enis, addresses: blocks.saturating_mul(size) }
+        let size = self.site.limits.family(&self.site.policy).kind.size();
+        Capacity { enis, addresses: blocks.saturating_mul(size) }
     }
 }
 

@@ -1,14 +1,15 @@
-//! An EC2 with one endless subnet, which carries out every call that makes sense. It enforces no
-//! limit: that the engine keeps to them is what its own tests are about.
+//! An EC2 with one endless subnet that carries out every sensible call. It enforces no limit: the engine's
+//! own tests show that it keeps to the limits.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::Ipv4Addr;
 
 use ipnet::{Ipv4Net, Ipv6Net};
+use mac::MacAddr;
 
-use crate::block::{Block, IPV4_PREFIX_LEN, IPV6_PREFIX_LEN};
+use crate::block::{Block, BlockCount, BlockKind, IPV4_PREFIX_LEN, IPV6_PREFIX_LEN};
 use crate::call::{
-    Ask, AttachmentStatus, CallError, CallErrorKind, CallOutput, Ec2Call, EniAttachment, EniFacts,
+    AttachmentStatus, CallError, CallErrorKind, CallOutput, Ec2Call, EniAttachment, EniFacts,
     EniKind, SubnetFacts,
 };
 use crate::id::{EniAttachmentId, EniId, SubnetId};
@@ -36,9 +37,9 @@ impl Ec2 {
     /// An instance with an empty primary ENI.
     pub(super) fn new() -> Self {
         let mut ec2 = Self { enis: BTreeMap::new(), n_enis: 0, n_prefixes: 0, n_singles: 0 };
-        let primary = ec2.make(Ask::Addresses(0), BTreeMap::new());
-        let bond = Some(bond(&primary.id, 0));
-        ec2.enis.insert(primary.id.clone(), EniFacts { attachment: bond, ..primary });
+        let primary = ec2.make(BlockKind::V4Address.times(0), BTreeMap::new());
+        let attachment = Some(attachment(&primary.id, 0));
+        ec2.enis.insert(primary.id.clone(), EniFacts { attachment, ..primary });
         ec2
     }
 
@@ -47,21 +48,23 @@ impl Ec2 {
             Ec2Call::DescribeEnis => Ok(CallOutput::Enis(self.enis.values().cloned().collect())),
             Ec2Call::DescribeUnattached { .. } => Ok(CallOutput::Enis(Vec::new())),
             Ec2Call::DescribeSubnets => Ok(CallOutput::Subnets(vec![subnet_facts()])),
-            Ec2Call::CreateEni { ask, tags, .. } => Ok(CallOutput::Created(self.make(ask, tags))),
+            Ec2Call::CreateEni { blocks, tags, .. } => {
+                Ok(CallOutput::Created(self.make(blocks, tags)))
+            }
             Ec2Call::AttachEni { eni, device_index } => {
-                let bond = bond(&eni, device_index);
-                let id = bond.id.clone();
-                self.eni(&eni)?.attachment = Some(bond);
+                let attachment = attachment(&eni, device_index);
+                let id = attachment.id.clone();
+                self.eni(&eni)?.attachment = Some(attachment);
                 Ok(CallOutput::Attached(id))
             }
             Ec2Call::SetDeleteOnTermination { eni, .. } => {
-                if let Some(bond) = &mut self.eni(&eni)?.attachment {
-                    bond.delete_on_termination = true;
+                if let Some(attachment) = &mut self.eni(&eni)?.attachment {
+                    attachment.delete_on_termination = true;
                 }
                 Ok(CallOutput::Done)
             }
-            Ec2Call::Assign { eni, ask } => {
-                let blocks = self.supply(ask);
+            Ec2Call::Assign { eni, blocks } => {
+                let blocks = self.supply(blocks);
                 self.eni(&eni)?.blocks.extend(&blocks);
                 Ok(CallOutput::Assigned(blocks))
             }
@@ -93,16 +96,16 @@ impl Ec2 {
         })
     }
 
-    fn make(&mut self, ask: Ask, tags: BTreeMap<String, String>) -> EniFacts {
+    fn make(&mut self, count: BlockCount, tags: BTreeMap<String, String>) -> EniFacts {
         let number = next(&mut self.n_enis);
         let [_, high, middle, low] = number.to_be_bytes();
         let facts = EniFacts {
             id: EniId::try_from(format!("eni-{number:06}")).expect("it has the prefix of its kind"),
-            mac: format!("02:00:00:{high:02x}:{middle:02x}:{low:02x}"),
+            mac: MacAddr::from([2, 0, 0, high, middle, low]),
             subnet: subnet(),
             security_groups: BTreeSet::new(),
             primary_address: Ipv4Addr::from(PRIMARIES + number),
-            blocks: self.supply(ask),
+            blocks: self.supply(count),
             kind: EniKind::Interface,
             attachment: None,
             tags,
@@ -111,13 +114,13 @@ impl Ec2 {
         facts
     }
 
-    fn supply(&mut self, ask: Ask) -> BTreeSet<Block> {
-        let block = |_| match ask {
-            Ask::Addresses(_) => Block::address(address(SINGLES + next(&mut self.n_singles))),
-            Ask::Prefixes(_) => prefix(PREFIXES + 16 * next(&mut self.n_prefixes)),
-            Ask::Ipv6Prefixes(_) => ipv6_prefix(next(&mut self.n_prefixes)),
+    fn supply(&mut self, count: BlockCount) -> BTreeSet<Block> {
+        let block = |_| match count.kind {
+            BlockKind::V4Address => Block::address(address(SINGLES + next(&mut self.n_singles))),
+            BlockKind::V4Prefix => prefix(PREFIXES + 16 * next(&mut self.n_prefixes)),
+            BlockKind::V6Prefix => ipv6_prefix(next(&mut self.n_prefixes)),
         };
-        (0..ask.count()).map(block).collect()
+        (0..count.n).map(block).collect()
     }
 }
 
@@ -127,8 +130,8 @@ fn next(counter: &mut u32) -> u32 {
     number
 }
 
-fn address(bits: u32) -> IpAddr {
-    IpAddr::V4(bits.into())
+fn address(bits: u32) -> Ipv4Addr {
+    Ipv4Addr::from(bits)
 }
 
 fn prefix(bits: u32) -> Block {
@@ -142,7 +145,7 @@ fn ipv6_prefix(number: u32) -> Block {
     Block::try_from(net).expect("multiples of 2^48 are aligned")
 }
 
-fn bond(eni: &EniId, device_index: u16) -> EniAttachment {
+fn attachment(eni: &EniId, device_index: u16) -> EniAttachment {
     let id = EniAttachmentId::try_from(format!("eni-attach-{eni}"));
     EniAttachment {
         id: id.expect("it has the prefix of its kind"),

@@ -4,11 +4,13 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
+use mac::MacAddr;
+
 use super::ec2::Ec2;
 use crate::call::Action;
 use crate::event::{Answer, Effect, Event, LinkState, Refusal, RequestId};
 use crate::id::{AttachmentKey, BootId, InstanceId, Pod};
-use crate::policy::{Limits, Node, Policy};
+use crate::policy::{Limits, Node, Policy, Timing};
 use crate::record::Record;
 use crate::time::Timestamp;
 use crate::view::PoolView;
@@ -31,9 +33,11 @@ pub(super) struct Run {
 impl Run {
     /// A node without pods that has settled.
     pub(super) fn start(limits: Limits, policy: Policy) -> Self {
-        let policy = Policy { add_wait: PATIENCE, grow_delay: Duration::ZERO, ..policy };
+        let timing = policy.timing;
+        let timing = Timing { add_wait: PATIENCE, grow_delay: Duration::ZERO, ..timing };
+        let policy = Policy { timing, ..policy };
         // An ENI that must first grow old enough, then has to be surplus for long enough.
-        let rest = policy.min_eni_age.saturating_add(policy.shrink_delay * 10).saturating_mul(2);
+        let rest = timing.min_eni_age.saturating_add(timing.shrink_delay * 10).saturating_mul(2);
         let now = Timestamp::from_millis(0);
         let boot = Boot { node: node(), limits, policy, record: Record::default() };
         let (engine, effects) = Engine::new(boot, now);
@@ -69,7 +73,7 @@ impl Run {
         self.send(Event::Add {
             request: RequestId(number.into()),
             key: AttachmentKey {
-                network: "aws-cni".to_owned(),
+                network: "aws-cni".into(),
                 container: format!("{number:08x}"),
                 ifname: "eth0".to_owned(),
             },
@@ -111,16 +115,17 @@ impl Run {
             match effect {
                 Effect::Save { seq, .. } => self.send(Event::Saved { seq, result: Ok(()) }),
                 Effect::Reply { answer, .. } => self.answer = Some(answer),
-                Effect::Call { id, call } => {
+                Effect::Call { id, call, why: _ } => {
                     *self.calls.entry(call.action()).or_default() += 1;
                     let result = self.ec2.execute(call);
                     self.send(Event::CallDone { id, result });
                 }
-                Effect::SyncHost(enis) => {
-                    for eni in enis {
+                Effect::SyncHost(picture) => {
+                    for eni in picture.enis {
                         self.send(Event::EniLink { eni: eni.eni, link: LinkState::Ready });
                     }
                 }
+                Effect::TakeDown(_) | Effect::ForgetConnections(_) => {}
             }
         }
     }
@@ -130,6 +135,7 @@ fn node() -> Node {
     Node {
         instance: InstanceId::try_from("i-0").expect("it has the prefix of its kind"),
         boot: BootId("the only one".to_owned()),
+        primary_mac: MacAddr::NONE,
         instance_type: "of no matter".to_owned(),
         cluster: None,
         eni_tags: BTreeMap::new(),
@@ -140,27 +146,33 @@ fn node() -> Node {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::policy::{Mode, Targets};
+    use crate::block::BlockKind;
+    use crate::policy::{Families, FamilyPolicy, Placement, Targets, WarmSettings};
 
     #[test]
-    fn what_is_unused_is_what_the_view_shows() {
-        for (mode, targets) in [
-            (Mode::SecondaryIp, Targets::WarmEni(1)),
-            (Mode::Prefix, Targets::WarmPrefix(1)),
-            (Mode::Prefix, Targets::Ip { warm: 3, minimum: 20 }),
-            (Mode::Ipv6, Targets::Ip { warm: 1, minimum: 0 }),
+    fn n_unused_equals_the_views_free_addresses() {
+        for (kind, targets) in [
+            (BlockKind::V4Address, Targets::WarmEni(1)),
+            (BlockKind::V4Prefix, Targets::WarmPrefix(1)),
+            (BlockKind::V4Prefix, Targets::Ip { warm: 3, minimum: 20 }),
+            (BlockKind::V6Prefix, Targets::Ip { warm: 1, minimum: 0 }),
         ] {
+            let family =
+                FamilyPolicy { targets, ..FamilyPolicy::new(kind, WarmSettings::default()) };
             let policy = Policy {
-                mode,
-                targets,
+                families: Families::single(family),
+                placement: Placement::LikePrimary,
                 max_enis: None,
                 max_pods: 1000,
-                cooldown: Duration::from_secs(30),
-                add_wait: PATIENCE,
-                grow_delay: Duration::ZERO,
-                shrink_delay: Duration::ZERO,
-                min_eni_age: Duration::ZERO,
-                leak_age: None,
+                mtu: 9001,
+                timing: Timing {
+                    cooldown: Duration::from_secs(30),
+                    add_wait: PATIENCE,
+                    grow_delay: Duration::ZERO,
+                    shrink_delay: Duration::ZERO,
+                    min_eni_age: Duration::ZERO,
+                    leak_age: None,
+                },
             };
             let mut run =
                 Run::start(Limits { enis: 3, addresses_per_eni: 4, prefixes: true }, policy);
@@ -172,8 +184,8 @@ mod tests {
                     break;
                 }
             }
-            assert!(shown.len() >= 9, "{mode:?} {targets:?}: {shown:?}");
-            assert_eq!(unused, shown, "{mode:?} {targets:?}");
+            assert!(shown.len() >= 9, "{kind:?} {targets:?}: {shown:?}");
+            assert_eq!(unused, shown, "{kind:?} {targets:?}");
         }
     }
 }

@@ -4,57 +4,50 @@ mod place;
 
 use super::totals::{PREFIX_SIZE, Totals};
 use super::{Asked, Blocked, Growth, Plan, Situation, SubnetSupply, SupplyState, Surplus};
-use crate::call::Ask;
+use crate::block::{BlockCount, BlockKind};
 use crate::event::RefusalCode;
-use crate::policy::{Limits, Mode, Policy, Targets};
+use crate::policy::{FamilyPolicy, Limits, Policy, Targets};
 use crate::retry::Hold;
 use crate::time::Timestamp;
 
-/// What growth is still wanted.
+/// The growth that is still wanted.
 #[derive(Debug, Clone, Copy)]
 struct Want {
-    /// Blocks of the mode's kind.
+    /// Blocks of the policy's kind.
     blocks: u64,
     /// Pods for which there is no address.
     starving: u64,
 }
 
-/// What a want is met with.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Blocks {
-    OfTheMode,
-    /// Single addresses for pods that starve where there are no prefixes.
-    Singles,
-}
-
 /// Plans one step of a node.
 pub(super) struct Planner<'a> {
     pub(super) situation: &'a Situation,
-    pub(super) mode: Mode,
-    pub(super) targets: Targets,
+    pub(super) family: FamilyPolicy,
     max_pods: u64,
-    /// ENIs that may be on the instance, foreign ones left out.
+    /// The most ENIs of ours on the instance.
     enis_allowed: u16,
     blocks_per_eni: u16,
     pub(super) now: Timestamp,
     pub(super) totals: Totals,
     n_waiting: u64,
     n_over_max_pods: u64,
-    /// What is planned for each ENI, by its place in the situation.
+    /// The blocks planned for each ENI, by its place in the situation.
     on_enis: Vec<Portion>,
-    /// How many blocks are planned for each ENI that is being created, likewise.
+    /// The number of blocks planned for each ENI that is being created, likewise.
     on_creating: Vec<u16>,
-    new_enis: Vec<(&'a SubnetSupply, Ask)>,
+    new_enis: Vec<(&'a SubnetSupply, BlockCount)>,
     blocked: Vec<Blocked>,
     again_at: Option<Timestamp>,
     is_dry: bool,
+    n_free: u64,
+    n_wanted: u64,
 }
 
-/// What is planned for one ENI.
+/// The blocks planned for one ENI.
 #[derive(Debug, Clone, Copy, Default)]
 struct Portion {
     addresses: u16,
-    /// Prefixes of the mode's family.
+    /// Prefixes of the policy's family.
     prefixes: u16,
 }
 
@@ -65,7 +58,7 @@ impl<'a> Planner<'a> {
         limits: &Limits,
         now: Timestamp,
     ) -> Self {
-        let mode = limits.mode(policy.mode);
+        let family = limits.family(policy);
         let serving = || situation.enis.iter().filter(|eni| eni.serves());
         let live: u64 = serving().map(|eni| eni.tally.live).sum();
         let cooling: u64 = serving().map(|eni| eni.tally.cooling).sum();
@@ -78,12 +71,11 @@ impl<'a> Planner<'a> {
             idle_prefixes: serving().map(|eni| u64::from(eni.tally.idle_prefixes)).sum(),
         };
         let pending = serving().filter_map(|eni| eni.pending);
-        let creating = situation.creating.iter().map(|eni| eni.ask);
-        pending.chain(creating).for_each(|ask| totals.add(ask));
-        Self {
+        let creating = situation.creating.iter().map(|eni| eni.blocks);
+        pending.chain(creating).for_each(|blocks| totals.add(blocks));
+        let mut planner = Self {
             situation,
-            mode,
-            targets: policy.targets,
+            family,
             max_pods,
             enis_allowed: limits.enis_allowed(policy).saturating_sub(situation.n_foreign),
             blocks_per_eni: limits.blocks_per_eni(),
@@ -97,7 +89,11 @@ impl<'a> Planner<'a> {
             blocked: Vec::new(),
             again_at: None,
             is_dry: totals.available() == 0,
-        }
+            n_free: totals.available(),
+            n_wanted: 0,
+        };
+        planner.n_wanted = totals.available() + planner.deficit(&totals);
+        planner
     }
 
     pub(super) fn grow(&mut self) {
@@ -110,21 +106,21 @@ impl<'a> Planner<'a> {
             });
         }
         while let Some(want) = self.want() {
-            // A prefix in another subnet comes before single addresses in this one.
-            if !(self.place(want, Blocks::OfTheMode) || self.place(want, Blocks::Singles)) {
+            // A prefix in another subnet comes before single addresses in this one. Those are for pods
+            // that wait where there are no prefixes.
+            let fallback = self.family.fallback.filter(|_| want.starving > 0);
+            let is_placed = self.place(want, self.kind())
+                || fallback.is_some_and(|kind| self.place(want, kind));
+            if !is_placed {
                 break;
             }
         }
     }
 
-    fn place(&mut self, want: Want, blocks: Blocks) -> bool {
-        let is_fallback = blocks == Blocks::Singles;
-        if is_fallback && (self.mode != Mode::Prefix || want.starving == 0) {
-            return false;
-        }
-        self.place_on_eni(want, blocks)
-            || self.place_on_creating(want, blocks)
-            || self.place_on_new_eni(want, blocks)
+    fn place(&mut self, want: Want, kind: BlockKind) -> bool {
+        self.place_on_eni(want, kind)
+            || self.place_on_creating(want, kind)
+            || self.place_on_new_eni(want, kind)
     }
 
     /// The growth that the targets and the waiting pods still want.
@@ -132,8 +128,8 @@ impl<'a> Planner<'a> {
         let totals = &self.totals;
         let deficit = self.deficit(totals);
         let starving = totals.used.saturating_sub(totals.addresses);
-        // A node without any address is not ready, so no pod comes whose wait would make for one.
-        let wants_any = self.mode != Mode::SecondaryIp || deficit > 0;
+        // A node without any address is not ready, so no pod comes whose wait would make the pool grow.
+        let wants_any = self.kind() != BlockKind::V4Address || deficit > 0;
         let is_bare = totals.addresses == 0 && wants_any && self.max_pods > 0;
         let starving = starving.max(u64::from(is_bare));
         let for_starving = starving.div_ceil(self.block_size());
@@ -143,23 +139,22 @@ impl<'a> Planner<'a> {
         if deficit == 0 {
             return None;
         }
-        let blocks = match (self.targets, self.mode) {
+        let blocks = match (self.family.targets, self.kind()) {
             (Targets::WarmEni(_), _) => u64::MAX,
-            (Targets::WarmPrefix(warm), Mode::Prefix) => {
+            (Targets::WarmPrefix(warm), BlockKind::V4Prefix) => {
                 let idle = totals.idle_prefixes;
                 let idle = idle.saturating_sub(self.n_waiting.div_ceil(PREFIX_SIZE));
                 u64::from(warm).saturating_sub(idle).max(1).max(for_starving)
             }
-            (Targets::WarmPrefix(_), Mode::SecondaryIp | Mode::Ipv6) | (Targets::Ip { .. }, _) => {
-                deficit.div_ceil(self.block_size())
-            }
+            (Targets::WarmPrefix(_), BlockKind::V4Address | BlockKind::V6Prefix)
+            | (Targets::Ip { .. }, _) => deficit.div_ceil(self.block_size()),
         };
         Some(Want { blocks, starving })
     }
 
     /// How many addresses the targets miss.
     fn deficit(&self, totals: &Totals) -> u64 {
-        let (free, minimum) = match self.targets {
+        let (free, minimum) = match self.family.targets {
             Targets::WarmEni(warm) => (u64::from(warm).saturating_mul(self.eni_size()).max(1), 0),
             Targets::WarmPrefix(warm) => ((u64::from(warm) * PREFIX_SIZE).max(1), 0),
             Targets::Ip { warm, minimum } => (u64::from(warm), u64::from(minimum)),
@@ -173,12 +168,16 @@ impl<'a> Planner<'a> {
             || (totals.addresses < self.max_pods && self.deficit(totals) > 0)
     }
 
-    pub(super) fn block_size(&self) -> u64 {
-        self.mode.block_size()
+    pub(super) fn kind(&self) -> BlockKind {
+        self.family.kind
     }
 
-    /// Addresses that a full ENI has for pods: fewer than the limits say if EC2 has refused them on
-    /// one, since all ENIs of an instance take as many.
+    pub(super) fn block_size(&self) -> u64 {
+        self.kind().size()
+    }
+
+    /// Addresses that a full ENI has for pods. All ENIs of an instance take as many, so EC2's refusal on one
+    /// lowers the number for all.
     pub(super) fn eni_size(&self) -> u64 {
         let learnt = self.situation.enis.iter().map(|eni| eni.limit).min().unwrap_or(u16::MAX);
         u64::from(self.blocks_per_eni.min(learnt)) * self.block_size()
@@ -211,12 +210,15 @@ impl<'a> Planner<'a> {
             && !self.is_low(&self.totals)
     }
 
-    /// The subnets from which calls under way want blocks, and of which kind.
+    /// The subnets that calls under way ask for blocks, and whether for prefixes.
     fn asked(&self) -> Asked<'a> {
         let enis = self.situation.enis.iter();
         let on_enis = enis.filter_map(|eni| Some((&eni.subnet, eni.pending?)));
-        let creating = self.situation.creating.iter().map(|eni| (&eni.subnet, eni.ask));
-        on_enis.chain(creating).map(|(subnet, ask)| (&subnet.id, ask.is_for_prefixes())).collect()
+        let creating = self.situation.creating.iter().map(|eni| (&eni.subnet, eni.blocks));
+        on_enis
+            .chain(creating)
+            .map(|(subnet, blocks)| (&subnet.id, blocks.kind.is_prefix()))
+            .collect()
     }
 
     pub(super) fn finish(self, surplus: Surplus) -> Plan {
@@ -224,22 +226,26 @@ impl<'a> Planner<'a> {
         let mut growth = Vec::new();
         let mut asked = self.asked();
         for (eni, portion) in self.situation.enis.iter().zip(&self.on_enis) {
-            // What a busy ENI will take is asked for when its call has ended.
+            // A busy ENI gets its blocks when its call has ended.
             if eni.state == SupplyState::Attached && !eni.busy {
-                let ask = portion.ask(self.mode).filter(|ask| eni.subnet.may_ask(*ask, &mut asked));
-                let ask = ask.map(|ask| eni.subnet.at_once(ask, eni.at_once));
-                growth.extend(ask.map(|ask| Growth::Assign { eni: eni.id.clone(), ask }));
+                let blocks = portion
+                    .next(self.kind())
+                    .filter(|blocks| eni.subnet.may_ask(*blocks, &mut asked));
+                let blocks = blocks.map(|blocks| eni.subnet.at_once(blocks, eni.at_once));
+                growth.extend(blocks.map(|blocks| Growth::Assign { eni: eni.id.clone(), blocks }));
             }
         }
-        for (subnet, ask) in self.new_enis {
-            if subnet.may_ask(ask, &mut asked) {
-                let ask = subnet.at_once(ask, self.situation.create_at_most);
-                growth.push(Growth::Create { subnet: subnet.id.clone(), ask });
+        for (subnet, blocks) in self.new_enis {
+            if subnet.may_ask(blocks, &mut asked) {
+                let blocks = subnet.at_once(blocks, self.situation.create_at_most);
+                growth.push(Growth::Create { subnet: subnet.id.clone(), blocks });
             }
         }
         Plan {
             growth,
             is_dry: self.is_dry,
+            n_free: self.n_free,
+            n_wanted: self.n_wanted,
             surplus,
             blocked: self.blocked,
             n_unserved: n_unserved + self.n_over_max_pods,
@@ -249,17 +255,19 @@ impl<'a> Planner<'a> {
 }
 
 impl Portion {
-    fn add(&mut self, ask: Ask) {
-        let planned = if ask.is_for_prefixes() { &mut self.prefixes } else { &mut self.addresses };
-        *planned += ask.count();
+    fn add(&mut self, blocks: BlockCount) {
+        let planned =
+            if blocks.kind.is_prefix() { &mut self.prefixes } else { &mut self.addresses };
+        *planned += blocks.n;
     }
 
-    /// One call asks for one kind; single addresses are for pods that wait, so they go first.
-    fn ask(self, mode: Mode) -> Option<Ask> {
+    /// The blocks of the next call. One call asks for one kind; single addresses are for pods that wait, so
+    /// they go first.
+    fn next(self, kind: BlockKind) -> Option<BlockCount> {
         match self {
             Portion { addresses: 0, prefixes: 0 } => None,
-            Portion { addresses: 0, prefixes } => Some(mode.ask(prefixes)),
-            Portion { addresses, .. } => Some(Ask::Addresses(addresses)),
+            Portion { addresses: 0, prefixes } => Some(kind.times(prefixes)),
+            Portion { addresses, .. } => Some(BlockKind::V4Address.times(addresses)),
         }
     }
 }

@@ -1,16 +1,16 @@
-//! What is surplus: what may go back without the targets wanting it again.
+//! The surplus: what may go back without the targets wanting it again.
 
 use std::cmp::Reverse;
 
 use super::grow::Planner;
 use super::totals::{PREFIX_SIZE, Totals};
 use super::{EniSupply, SupplyState, Surplus};
-use crate::call::Ask;
+use crate::block::{BlockCount, BlockKind, Family};
 use crate::id::EniId;
-use crate::policy::{Mode, Targets};
+use crate::policy::Targets;
 
 /// The idle blocks of one kind on an ENI.
-type Idle = fn(&EniSupply) -> Ask;
+type Idle = fn(&EniSupply) -> BlockCount;
 
 impl<'a> Planner<'a> {
     /// Whole ENIs first, since they take their blocks along in one go; then blocks of the others.
@@ -20,7 +20,7 @@ impl<'a> Planner<'a> {
         Surplus { enis, blocks }
     }
 
-    /// The ENIs to drain now, and the places of all that are to go, the too young ones included.
+    /// The ENIs to drain now, and the places of all that are to go, including those that are too young.
     fn surplus_enis(&mut self) -> (Vec<EniId>, Vec<usize>) {
         let mut candidates: Vec<_> =
             self.attached().filter(|(_, eni)| eni.is_removable()).collect();
@@ -28,7 +28,7 @@ impl<'a> Planner<'a> {
         let (mut enis, mut leaving) = (Vec::new(), Vec::new());
         for (at, eni) in candidates {
             let mut rest = self.totals;
-            rest.remove(Ask::Addresses(eni.tally.singles));
+            rest.remove(BlockKind::V4Address.times(eni.tally.singles));
             rest.remove(self.prefixes(eni.tally.prefixes));
             if !self.can_spare_eni(&rest) {
                 continue;
@@ -43,41 +43,45 @@ impl<'a> Planner<'a> {
         (enis, leaving)
     }
 
-    /// Whether an ENI may go that leaves `rest`.
+    /// Whether an ENI may go if `rest` stays.
     /// Source: amazon-vpc-cni-k8s v1.23.1, `pkg/ipamd/ipamd.go` and `datastore/data_store.go`.
     fn can_spare_eni(&self, rest: &Totals) -> bool {
-        let whole_blocks = |n: u32| match self.mode {
-            Mode::SecondaryIp | Mode::Prefix => u64::from(n).next_multiple_of(self.block_size()),
-            // No pod that lives would ever leave so much.
-            Mode::Ipv6 => u64::from(n),
+        let whole_blocks = |n: u32| match self.kind() {
+            BlockKind::V4Address | BlockKind::V4Prefix => {
+                u64::from(n).next_multiple_of(self.block_size())
+            }
+            // With a living pod there would never be a whole block to spare.
+            BlockKind::V6Prefix => u64::from(n),
         };
-        let spared = match self.targets {
+        let spared = match self.family.targets {
             Targets::Ip { warm, minimum } => {
                 rest.available() >= whole_blocks(warm) && rest.addresses >= whole_blocks(minimum)
             }
             Targets::WarmEni(warm) => {
                 self.totals.available() >= (u64::from(warm) + 1).saturating_mul(self.eni_size())
             }
-            Targets::WarmPrefix(warm) => match self.mode {
-                Mode::Prefix => rest.idle_prefixes >= u64::from(warm),
-                Mode::SecondaryIp | Mode::Ipv6 => rest.available() >= u64::from(warm) * PREFIX_SIZE,
+            Targets::WarmPrefix(warm) => match self.kind() {
+                BlockKind::V4Prefix => rest.idle_prefixes >= u64::from(warm),
+                BlockKind::V4Address | BlockKind::V6Prefix => {
+                    rest.available() >= u64::from(warm) * PREFIX_SIZE
+                }
             },
         };
         spared && !self.is_low(rest)
     }
 
     /// Idle blocks of the ENIs that stay: from the emptiest ENI, so that ENIs drain.
-    fn surplus_blocks(&mut self, leaving: &[usize]) -> Vec<(EniId, Ask)> {
+    fn surplus_blocks(&mut self, leaving: &[usize]) -> Vec<(EniId, BlockCount)> {
         let mut staying: Vec<_> = self.attached().filter(|(at, _)| !leaving.contains(at)).collect();
         staying.sort_by_key(|(at, eni)| (eni.tally.live + eni.tally.cooling, Reverse(*at)));
         let staying: Vec<_> = staying.into_iter().map(|(_, eni)| eni).collect();
-        let singles: Idle = |eni| Ask::Addresses(eni.tally.idle_singles);
-        let prefixes: Idle = |eni| Ask::Prefixes(eni.tally.idle_prefixes);
-        let ipv6_prefixes: Idle = |eni| Ask::Ipv6Prefixes(eni.tally.idle_prefixes);
-        let (other, main) = match self.mode {
-            Mode::SecondaryIp => (prefixes, singles),
-            Mode::Prefix => (singles, prefixes),
-            Mode::Ipv6 => (singles, ipv6_prefixes),
+        let singles: Idle = |eni| BlockKind::V4Address.times(eni.tally.idle_singles);
+        let prefixes: Idle = |eni| BlockKind::V4Prefix.times(eni.tally.idle_prefixes);
+        let ipv6_prefixes: Idle = |eni| BlockKind::V6Prefix.times(eni.tally.idle_prefixes);
+        let (other, main) = match self.kind() {
+            BlockKind::V4Address => (prefixes, singles),
+            BlockKind::V4Prefix => (singles, prefixes),
+            BlockKind::V6Prefix => (singles, ipv6_prefixes),
         };
         let mut blocks = self.spare(&staying, u64::MAX, other);
         let over = self.over();
@@ -85,22 +89,22 @@ impl<'a> Planner<'a> {
         blocks
     }
 
-    /// `n` prefixes of the mode's family.
-    fn prefixes(&self, n: u16) -> Ask {
-        match self.mode {
-            Mode::SecondaryIp | Mode::Prefix => Ask::Prefixes(n),
-            Mode::Ipv6 => Ask::Ipv6Prefixes(n),
+    /// `n` prefixes of the policy's family.
+    fn prefixes(&self, n: u16) -> BlockCount {
+        match self.kind().family() {
+            Family::V4 => BlockKind::V4Prefix.times(n),
+            Family::V6 => BlockKind::V6Prefix.times(n),
         }
     }
 
     /// At most `at_most` idle blocks of one kind that can go, in the order of the ENIs.
-    fn spare(&mut self, enis: &[&EniSupply], at_most: u64, idle: Idle) -> Vec<(EniId, Ask)> {
+    fn spare(&mut self, enis: &[&EniSupply], at_most: u64, idle: Idle) -> Vec<(EniId, BlockCount)> {
         let mut left = at_most;
         let mut blocks = Vec::new();
         for eni in enis {
             let spared = self.n_spared(idle(eni), left);
-            if spared.count() > 0 {
-                left -= u64::from(spared.count());
+            if spared.n > 0 {
+                left -= u64::from(spared.n);
                 self.totals.remove(spared);
                 blocks.push((eni.id.clone(), spared));
             }
@@ -108,33 +112,32 @@ impl<'a> Planner<'a> {
         blocks
     }
 
-    /// As many of `idle`, at most `at_most`, as can go without the pool being low then.
-    fn n_spared(&self, idle: Ask, at_most: u64) -> Ask {
-        let most = idle.count().min(u16::try_from(at_most).unwrap_or(u16::MAX));
+    /// As many of `idle`, at most `at_most`, as can go without making the pool low.
+    fn n_spared(&self, idle: BlockCount, at_most: u64) -> BlockCount {
+        let most = idle.n.min(u16::try_from(at_most).unwrap_or(u16::MAX));
         let spared = |n: &u16| {
             let mut rest = self.totals;
-            rest.remove(idle.with_count(*n));
+            rest.remove(idle.with_n(*n));
             !self.is_low(&rest)
         };
-        idle.with_count((1..=most).rev().find(spared).unwrap_or(0))
+        idle.with_n((1..=most).rev().find(spared).unwrap_or(0))
     }
 
-    /// How many blocks of the mode's kind are more than the targets want.
+    /// How many blocks of the policy's kind exceed what the targets want.
     /// Source: amazon-vpc-cni-k8s v1.23.1, `pkg/ipamd/ipamd.go`.
     fn over(&self) -> u64 {
         let totals = &self.totals;
-        match (self.targets, self.mode) {
-            (Targets::WarmEni(_), _) | (Targets::WarmPrefix(_), Mode::SecondaryIp | Mode::Ipv6) => {
-                0
-            }
-            (Targets::WarmPrefix(warm), Mode::Prefix) => {
+        match (self.family.targets, self.kind()) {
+            (Targets::WarmEni(_), _)
+            | (Targets::WarmPrefix(_), BlockKind::V4Address | BlockKind::V6Prefix) => 0,
+            (Targets::WarmPrefix(warm), BlockKind::V4Prefix) => {
                 totals.idle_prefixes.saturating_sub(u64::from(warm))
             }
-            (Targets::Ip { warm, minimum }, Mode::SecondaryIp) => totals
+            (Targets::Ip { warm, minimum }, BlockKind::V4Address) => totals
                 .available()
                 .saturating_sub(u64::from(warm))
                 .min(totals.addresses.saturating_sub(u64::from(minimum))),
-            (Targets::Ip { warm, minimum }, Mode::Prefix | Mode::Ipv6) => {
+            (Targets::Ip { warm, minimum }, BlockKind::V4Prefix | BlockKind::V6Prefix) => {
                 let for_warm = (totals.used + u64::from(warm)).div_ceil(self.block_size());
                 let for_minimum = u64::from(minimum).div_ceil(self.block_size());
                 totals.idle_prefixes.min(totals.prefixes.saturating_sub(for_warm.max(for_minimum)))

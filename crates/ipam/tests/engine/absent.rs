@@ -5,7 +5,7 @@ use std::time::Duration;
 use ipam::event::{Event, LinkState, RefusalCode};
 use ipam::id::EniId;
 
-use crate::node::{Node, limits, warm_ip};
+use crate::node::{Node, OnEni as _, limits, warm_ip};
 
 fn secs(n: u64) -> Duration {
     Duration::from_secs(n)
@@ -20,7 +20,7 @@ fn pass(node: &mut Node, span: Duration, absent: impl Fn(&EniId) -> bool) {
             if !node.calls.is_empty() {
                 node.end_call(0);
             }
-            for eni in node.host.take().unwrap_or_default() {
+            for eni in node.host.take().into_iter().flat_map(|picture| picture.enis) {
                 let link = if absent(&eni.eni) { LinkState::Absent } else { LinkState::Ready };
                 node.send(Event::EniLink { eni: eni.eni, link });
             }
@@ -53,7 +53,7 @@ fn a_device_that_comes_late_serves() {
     pass(&mut node, secs(130), |eni| *eni == second);
     assert_eq!(node.ec2.n_attached(), 2, "it may still come");
     pass(&mut node, secs(60), |_| false);
-    assert_eq!(node.run_pod(4).eni, second);
+    assert_eq!(node.run_pod(4).eni(), second);
 }
 
 #[test]
@@ -62,7 +62,7 @@ fn a_device_that_does_not_come_is_told_and_its_empty_eni_replaced() {
     pass(&mut node, secs(200), |eni| *eni == second);
     assert!(!node.ec2.enis.contains_key(&second), "{:?}", node.view().enis);
     let held = node.run_pod(4);
-    assert_ne!(held.eni, second, "another serves");
+    assert_ne!(held.eni(), second, "another serves");
 }
 
 /// A sick host gets no device at all: its ENIs are not made and deleted for ever.

@@ -50,7 +50,7 @@ fn restart_shown(node: &mut Node, before: &Ec2) {
 /// EC2 names all twice, and nothing of it is another's.
 fn all_is_ours(node: &mut Node) {
     node.pass(secs(30));
-    assert_eq!(node.view().left_alone, BTreeSet::new());
+    assert_eq!(node.view().unused_blocks, BTreeSet::new());
     assert_eq!(held(node), at_ec2(&node.ec2));
     assert!(node.record().intents().is_empty());
 }

@@ -2,19 +2,20 @@
 
 use std::time::Duration;
 
+use ipam::block::BlockKind;
 use ipam::call::EniKind;
-use ipam::policy::{Mode, Policy, WarmSettings};
+use ipam::policy::WarmSettings;
 use ipam::view::ForeignReason;
 
 use crate::ec2::{Ec2, PRIMARY, eni_id};
-use crate::node::{Node, OURS, limits, policy, warm_ip};
+use crate::node::{Node, OURS, OnEni as _, Setup, limits, policy, warm_ip};
 
 const NO_MANAGE: (&str, &str) = ("node.k8s.amazonaws.com/no_manage", "true");
 /// EC2 is read once a day at least.
 const DAY: Duration = Duration::from_secs(25 * 60 * 60);
 
-fn ipv6() -> Policy {
-    policy(Mode::Ipv6, WarmSettings::default())
+fn ipv6() -> Setup {
+    policy(BlockKind::V6Prefix, WarmSettings::default())
 }
 
 fn says(node: &Node, text: &str) -> bool {
@@ -37,7 +38,7 @@ fn each_eni_that_is_not_ours_is_told_with_its_reason() {
         assert_eq!(foreign.get(&strange).copied(), expect, "{kind:?} {network_card} {tags:?}");
         assert!(!foreign.contains_key(&eni_id(PRIMARY)));
         let takes_a_place = expect.is_some() && network_card == 0;
-        assert_eq!(node.view().most.enis, if takes_a_place { 2 } else { 3 });
+        assert_eq!(node.view().capacity.enis, if takes_a_place { 2 } else { 3 });
     };
     let other = (OURS.0, "i-0fedcba9876543210");
     check(EniKind::Interface, 0, &[OURS], None);
@@ -53,10 +54,10 @@ fn a_pods_address_that_ec2_does_not_show_is_told_until_the_pod_goes() {
     let mut node = Node::settled(limits("t3.small"), warm_ip(1, 0));
     let held = node.run_pod(1);
     assert!(node.view().lost.is_empty());
-    let eni = node.ec2.enis.get_mut(&held.eni).unwrap();
-    eni.blocks.retain(|block| !block.contains(held.address));
+    let eni = node.ec2.enis.get_mut(&held.eni()).unwrap();
+    eni.blocks.retain(|block| !block.contains(held.address()));
     node.pass(DAY);
-    assert_eq!(node.view().lost, [(held.address, held.eni.clone())].into());
+    assert_eq!(node.view().lost, [(held.address(), held.eni().clone())].into());
     assert!(says(&node, "is a pod's but not on any ENI at EC2"));
     node.del(1);
     node.pass(DAY);
@@ -67,8 +68,8 @@ fn a_pods_address_that_ec2_does_not_show_is_told_until_the_pod_goes() {
 fn pods_on_an_eni_that_is_taken_out_of_our_hands_are_not_lost() {
     let mut node = Node::settled(limits("t3.small"), warm_ip(9, 0));
     let held: Vec<_> = (0..9).map(|pod| node.run_pod(pod)).collect();
-    let eni = held.iter().find(|held| held.device_index == 1).unwrap().eni.clone();
-    let n = held.iter().filter(|held| held.eni == eni).count();
+    let eni = held.iter().find(|held| held.device_index() == 1).unwrap().eni();
+    let n = held.iter().filter(|held| held.eni() == eni).count();
     let (key, value) = NO_MANAGE;
     let tags = &mut node.ec2.enis.get_mut(&eni).unwrap().tags;
     tags.insert(key.to_owned(), value.to_owned());
@@ -88,6 +89,6 @@ fn pods_of_the_family_before_are_not_lost() {
     let view = node.view();
     assert!(view.lost.is_empty() && !says(&node, "not on any ENI"), "{:?}", view.blocked);
     assert!(says(&node, "2 pods keep their addresses of the family before"));
-    let left_alone = |address| view.left_alone.iter().any(|block| block.contains(address));
-    assert!(held.iter().all(|held| left_alone(held.address)), "{:?}", view.left_alone);
+    let left_alone = |address| view.unused_blocks.iter().any(|block| block.contains(address));
+    assert!(held.iter().all(|held| left_alone(held.address())), "{:?}", view.unused_blocks);
 }

@@ -3,9 +3,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{Ipv4Addr, Ipv6Addr};
 
-use ipam::block::Block;
+use ipam::block::{Block, BlockCount, BlockKind};
 use ipam::call::{
-    Ask, AttachmentStatus, CallError, CallErrorKind, CallOutput, Ec2Call, EniAttachment, EniFacts,
+    AttachmentStatus, CallError, CallErrorKind, CallOutput, Ec2Call, EniAttachment, EniFacts,
     EniKind, SubnetFacts,
 };
 use ipam::id::{EniAttachmentId, EniId, SecurityGroupId, SubnetId};
@@ -142,15 +142,15 @@ impl Ec2 {
             Ec2Call::DescribeSubnets => {
                 Ok(CallOutput::Subnets(self.subnets.values().map(|s| s.facts.clone()).collect()))
             }
-            Ec2Call::CreateEni { subnet, ask, tags, client_token, .. } => {
-                self.create(subnet, *ask, tags, client_token)
+            Ec2Call::CreateEni { subnet, blocks, tags, client_token, .. } => {
+                self.create(subnet, *blocks, tags, client_token)
             }
             Ec2Call::AttachEni { eni, device_index } => self.attach(eni, *device_index),
             Ec2Call::SetDeleteOnTermination { eni, attachment } => {
                 self.bond(eni, attachment)?.delete_on_termination = true;
                 Ok(CallOutput::Done)
             }
-            Ec2Call::Assign { eni, ask } => self.assign(eni, *ask),
+            Ec2Call::Assign { eni, blocks } => self.assign(eni, *blocks),
             Ec2Call::Unassign { eni, blocks } => {
                 let eni = self.enis.get_mut(eni).ok_or_else(|| error(CallErrorKind::NotFound))?;
                 if !blocks.is_subset(&eni.blocks) {
@@ -189,7 +189,7 @@ impl Ec2 {
     fn create(
         &mut self,
         subnet: &SubnetId,
-        ask: Ask,
+        blocks: BlockCount,
         tags: &BTreeMap<String, String>,
         token: &str,
     ) -> Result<CallOutput, CallError> {
@@ -197,7 +197,7 @@ impl Ec2 {
         if let Some(eni) = known {
             return Ok(CallOutput::Created(eni.clone()));
         }
-        let blocks = self.supply(subnet, ask)?;
+        let blocks = self.supply(subnet, blocks)?;
         let eni = self.make(subnet, tags.clone());
         self.tokens.insert(token.to_owned(), eni.clone());
         let found = self.enis.get_mut(&eni).unwrap();
@@ -225,43 +225,47 @@ impl Ec2 {
         Ok(CallOutput::Attached(self.bind(eni, device_index, false)))
     }
 
-    fn assign(&mut self, eni: &EniId, ask: Ask) -> Result<CallOutput, CallError> {
+    fn assign(&mut self, eni: &EniId, blocks: BlockCount) -> Result<CallOutput, CallError> {
         let found = self.enis.get(eni).ok_or_else(|| error(CallErrorKind::NotFound))?;
-        if found.blocks.len() + usize::from(ask.count()) > usize::from(self.limits.blocks_per_eni())
-        {
+        if found.blocks.len() + usize::from(blocks.n) > usize::from(self.limits.blocks_per_eni()) {
             return Err(error(CallErrorKind::AddressLimit));
         }
         let subnet = found.subnet.clone();
-        let blocks = self.supply(&subnet, ask)?;
+        let blocks = self.supply(&subnet, blocks)?;
         self.enis.get_mut(eni).unwrap().blocks.extend(&blocks);
         Ok(CallOutput::Assigned(blocks))
     }
 
     /// All that is asked for, or nothing. The lowest free ones, so that what was given back comes
     /// again.
-    fn supply(&mut self, id: &SubnetId, ask: Ask) -> Result<BTreeSet<Block>, CallError> {
+    fn supply(&mut self, id: &SubnetId, count: BlockCount) -> Result<BTreeSet<Block>, CallError> {
         let taken: BTreeSet<Block> =
             self.enis.values().flat_map(|eni| eni.blocks.iter().copied()).collect();
         let subnet = self.subnets.get_mut(id).ok_or_else(|| error(CallErrorKind::Rejected))?;
         let base = u32::from(subnet.facts.cidr.network());
-        let (left, kind, len, first) = match ask {
-            Ask::Addresses(_) => (&mut subnet.n_addresses, CallErrorKind::SubnetExhausted, 32, 16),
-            Ask::Prefixes(_) => {
+        let (left, kind, len, first) = match count.kind {
+            BlockKind::V4Address => {
+                (&mut subnet.n_addresses, CallErrorKind::SubnetExhausted, 32, 16)
+            }
+            BlockKind::V4Prefix => {
                 (&mut subnet.n_prefixes, CallErrorKind::SubnetFragmented, 28, 32_768)
             }
             // There is no end of them.
-            Ask::Ipv6Prefixes(n) => {
+            BlockKind::V6Prefix => {
                 let all = (0..).map(|n: u128| Ipv6Addr::from((0xfd << 120) + (n << 48)));
                 let all =
                     all.map(|ip| Block::try_from(IpNet::new(ip.into(), 80).unwrap()).unwrap());
-                return Ok(all.filter(|block| !taken.contains(block)).take(n.into()).collect());
+                return Ok(all
+                    .filter(|block| !taken.contains(block))
+                    .take(count.n.into())
+                    .collect());
             }
         };
-        *left = left.checked_sub(ask.count()).ok_or_else(|| error(kind))?;
+        *left = left.checked_sub(count.n).ok_or_else(|| error(kind))?;
         let step = 1 << (32 - len);
         let all = (0..).map(|n| Ipv4Addr::from(base + first + n * step));
         let blocks = all.map(|ip| Block::try_from(IpNet::new(ip.into(), len).unwrap()).unwrap());
-        Ok(blocks.filter(|block| !taken.contains(block)).take(usize::from(ask.count())).collect())
+        Ok(blocks.filter(|block| !taken.contains(block)).take(usize::from(count.n)).collect())
     }
 
     fn make(&mut self, subnet: &SubnetId, tags: BTreeMap<String, String>) -> EniId {
@@ -271,7 +275,7 @@ impl Ec2 {
         let base = u32::from(self.subnets[subnet].facts.cidr.network());
         let facts = EniFacts {
             id: id.clone(),
-            mac: format!("02:00:00:00:{:02x}:{:02x}", n / 256, n % 256),
+            mac: format!("02:00:00:00:{:02x}:{:02x}", n / 256, n % 256).parse().unwrap(),
             subnet: subnet.clone(),
             security_groups: security_groups(&["sg-1"]),
             primary_address: Ipv4Addr::from(base + 65_000 - u32::from(n)),

@@ -2,12 +2,13 @@
 
 use std::time::Duration;
 
+use ipam::block::BlockKind;
 use ipam::call::{CallErrorKind, CallId, Ec2Call};
 use ipam::event::{Event, LinkState, RefusalCode};
-use ipam::policy::{Limits, Mode, Policy, Targets, WarmSettings};
+use ipam::policy::{Limits, Targets, WarmSettings};
 
 use crate::ec2::{Ec2, SUBNET, error};
-use crate::node::{Node, limits, policy, warm_ip};
+use crate::node::{Node, OnEni as _, Setup, limits, policy, warm_ip};
 
 fn secs(n: u64) -> Duration {
     Duration::from_secs(n)
@@ -128,7 +129,8 @@ fn a_subnet_that_is_full_is_asked_by_one_call_at_a_time() {
 fn without_prefixes_waiting_pods_get_single_addresses_and_prefixes_come_back() {
     let mut ec2 = Ec2::new(limits("t3.small"));
     ec2.subnet(SUBNET).n_prefixes = 0;
-    let policy = Policy { mode: Mode::Prefix, targets: Targets::WarmPrefix(1), ..warm_ip(0, 0) };
+    let policy =
+        Setup { kind: BlockKind::V4Prefix, targets: Targets::WarmPrefix(1), ..warm_ip(0, 0) };
     let mut node = Node::start_with(ec2, limits("t3.small"), policy);
     node.settle();
     assert_eq!(node.ec2.n_blocks(), [1], "one single address, so that the node is ready");
@@ -169,10 +171,11 @@ fn a_prefix_in_another_subnet_comes_before_single_addresses() {
     ec2.add_subnet("subnet-1", 1, &[("kubernetes.io/role/cni", "1")]);
     ec2.subnet("subnet-1").n_prefixes = 1;
     ec2.subnet("subnet-1").facts.free_addresses = 10;
-    let policy = Policy { mode: Mode::Prefix, targets: Targets::WarmPrefix(1), ..warm_ip(0, 0) };
+    let policy =
+        Setup { kind: BlockKind::V4Prefix, targets: Targets::WarmPrefix(1), ..warm_ip(0, 0) };
     let mut node = Node::start_with(ec2, limits("t3.small"), policy);
     node.settle();
-    let placed: Vec<_> = (0..18).map(|pod| node.run_pod(pod).device_index).collect();
+    let placed: Vec<_> = (0..18).map(|pod| node.run_pod(pod).device_index()).collect();
     // 16 from the prefix on the second ENI, then single addresses on the first.
     assert_eq!(placed, [vec![1; 16], vec![0; 2]].concat());
     assert_eq!((node.counts().prefixes, node.ec2.n_blocks()), (1, vec![2, 1]));
@@ -216,26 +219,27 @@ fn limits_are_learnt_from_refusals() {
 fn a_spare_eni_is_as_large_as_refusals_have_taught() {
     let settings = WarmSettings::default();
     let ec2 = Ec2::new(limits("t3.small"));
-    let mut node = Node::start_with(ec2, limits("m5.large"), policy(Mode::SecondaryIp, settings));
+    let mut node =
+        Node::start_with(ec2, limits("m5.large"), policy(BlockKind::V4Address, settings));
     node.settle();
     node.pass(secs(3600));
     node.run_pod(0);
     node.pass(secs(3600));
     // One pod and three spare addresses; thought to be worth nine, they would take a third ENI.
     assert_eq!(node.ec2.n_attached(), 2, "{:?}", node.ec2.n_blocks());
-    assert_eq!(node.view().most.addresses, 9);
+    assert_eq!(node.view().capacity.addresses, 9);
 }
 
 #[test]
 fn limits_that_are_far_too_high_cost_some_calls_and_no_address() {
-    let prefixes = policy(Mode::Prefix, WarmSettings::default());
-    let addresses = policy(Mode::SecondaryIp, WarmSettings::default());
+    let prefixes = policy(BlockKind::V4Prefix, WarmSettings::default());
+    let addresses = policy(BlockKind::V4Address, WarmSettings::default());
     for (enis, addresses_per_eni) in [(4, 20), (24, 64)] {
         for (policy, n_pods) in
             [(warm_ip(2, 0), 27), (addresses.clone(), 27), (prefixes.clone(), 432)]
         {
             let believed = Limits { enis, addresses_per_eni, prefixes: true };
-            let what = format!("{believed:?} {:?} {:?}", policy.mode, policy.targets);
+            let what = format!("{believed:?} {:?} {:?}", policy.kind, policy.targets);
             let mut node = Node::start_with(Ec2::new(limits("m5.large")), believed, policy);
             node.settle();
             for pod in 0..n_pods {
@@ -333,7 +337,7 @@ fn an_eni_that_must_not_be_detached_goes_on_serving() {
     fail(&mut node, is_detach, CallErrorKind::AccessDenied);
     node.settle();
     let n_calls = node.ec2.n_mutating();
-    assert_eq!(node.run_pod(4).device_index, 1);
+    assert_eq!(node.run_pod(4).device_index(), 1);
     assert_eq!(node.ec2.n_mutating(), n_calls);
 }
 
@@ -449,7 +453,7 @@ fn credentials_that_come_late_cost_nothing_but_time() {
 /// The user adds the permission that is named.
 #[test]
 fn the_permission_for_ipv6_has_a_name_of_its_own() {
-    let ipv6 = policy(Mode::Ipv6, WarmSettings::default());
+    let ipv6 = policy(BlockKind::V6Prefix, WarmSettings::default());
     let mut node = Node::start(limits("m5.large"), ipv6);
     fail(&mut node, is_assign, CallErrorKind::AccessDenied);
     for pod in 0..2 {
@@ -465,7 +469,7 @@ fn the_permission_for_ipv6_has_a_name_of_its_own() {
 #[test]
 fn an_unknown_outcome_is_settled_by_reading() {
     for after_effect in [false, true] {
-        let policy = Policy { max_enis: Some(1), ..warm_ip(1, 0) };
+        let policy = Setup { max_enis: Some(1), ..warm_ip(1, 0) };
         let mut node = Node::settled(limits("t3.small"), policy);
         // Nothing that a run before has given back can be described any more.
         node.pass(secs(10));
@@ -549,7 +553,7 @@ fn a_pod_is_told_how_a_call_failed_while_its_outcome_is_being_read() {
 #[test]
 fn an_eni_whose_device_vanishes_is_looked_for() {
     let mut node = full_primary();
-    let eni = node.run_pod(3).eni;
+    let eni = node.run_pod(3).eni();
     node.pass(secs(60));
     node.ec2.enis.get_mut(&eni).unwrap().attachment = None;
     node.send(Event::EniLink { eni, link: LinkState::Absent });

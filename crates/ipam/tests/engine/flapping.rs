@@ -5,11 +5,12 @@
 
 use std::time::Duration;
 
-use ipam::policy::{Limits, Mode, Policy};
+use ipam::block::BlockKind;
+use ipam::policy::Limits;
 use proptest::prelude::*;
 use proptest::sample::select;
 
-use crate::node::Node;
+use crate::node::{Node, Setup};
 use crate::settings::{Left, cases_of_cost, ec2, instance_limits, policies};
 
 const DAY: Duration = Duration::from_secs(24 * 3600);
@@ -36,7 +37,7 @@ enum Turn {
 #[derive(Debug, Clone)]
 struct Scene {
     limits: Limits,
-    policy: Policy,
+    policy: Setup,
     n_pods: usize,
     turn: Turn,
     period: Duration,
@@ -52,13 +53,14 @@ fn scenes() -> impl Strategy<Value = Scene> {
         select(vec![29, 30, 31, 59, 60, 61, 90, 119, 121, 301, 1_801, 3_601]),
         10..4_000_u64,
     ];
-    let policies = policies(vec![Mode::SecondaryIp, Mode::Prefix]).prop_map(|policy| Policy {
-        // The delays that are in use; only tests ask for none.
-        shrink_delay: Duration::from_secs(30),
-        min_eni_age: Duration::from_secs(60),
-        leak_age: None,
-        ..policy
-    });
+    let policies =
+        policies(vec![BlockKind::V4Address, BlockKind::V4Prefix]).prop_map(|policy| Setup {
+            // The delays that are in use; only tests blocks for none.
+            shrink_delay: Duration::from_secs(30),
+            min_eni_age: Duration::from_secs(60),
+            leak_age: None,
+            ..policy
+        });
     (instance_limits(), policies, 0..30_usize, turn, period).prop_map(
         |(limits, policy, n_pods, turn, seconds)| Scene {
             limits,

@@ -4,12 +4,13 @@ use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::time::Duration;
 
+use ipam::block::BlockKind;
 use ipam::event::Answer;
 use ipam::id::AttachmentKey;
-use ipam::policy::{Mode, Policy, WarmSettings};
+use ipam::policy::WarmSettings;
 use ipam::record::Assignment;
 
-use crate::node::{Node, key, limits, policy, warm_ip};
+use crate::node::{Node, OnEni as _, Setup, key, limits, policy, warm_ip};
 
 fn secs(n: u64) -> Duration {
     Duration::from_secs(n)
@@ -19,7 +20,7 @@ fn secs(n: u64) -> Duration {
 fn run_pods(node: &mut Node, pods: impl IntoIterator<Item = usize>) -> Vec<Assignment> {
     let run = |pod| {
         let assignment = node.run_pod(pod);
-        node.links.insert(assignment.address, key(pod));
+        node.links.insert(assignment.address(), key(pod));
         assignment
     };
     pods.into_iter().map(run).collect()
@@ -33,7 +34,7 @@ fn look_later(node: &mut Node, after: Duration) {
 
 /// What the record has for the pod by the name that its runtime has for it.
 fn held(node: &Node, pod: usize) -> Option<IpAddr> {
-    node.engine.held_by(key(pod)).map(|held| held.address)
+    node.engine.held_by(key(pod)).map(|held| held.address())
 }
 
 fn quarantined(node: &Node) -> BTreeSet<IpAddr> {
@@ -43,35 +44,35 @@ fn quarantined(node: &Node) -> BTreeSet<IpAddr> {
 /// One pod on a node that has forgotten it.
 fn forgetful() -> (Node, IpAddr) {
     let mut node = Node::settled(limits("t3.small"), warm_ip(1, 0));
-    let address = run_pods(&mut node, [0])[0].address;
+    let address = run_pods(&mut node, [0])[0].address();
     node.restart_without_record();
     (node, address)
 }
 
-fn comes_back(policy: Policy) {
+fn comes_back(policy: Setup) {
     let mut node = Node::settled(limits("m5.large"), policy);
     let before = run_pods(&mut node, 0..20);
     node.restart_without_record();
     node.settle();
     assert_eq!((quarantined(&node), node.counts().assigned), (BTreeSet::new(), 20));
     for (pod, before) in before.iter().enumerate() {
-        let (on_record, found) = (key(pod).nameless(), node.engine.held_by(key(pod)).unwrap());
+        let (on_record, found) = (key(pod).by_link(), node.engine.held_by(key(pod)).unwrap());
         assert_eq!(node.record().assignments()[&on_record], *found, "it is durable");
-        let place = |held: &Assignment| (held.address, held.eni.clone(), held.device_index);
+        let place = |held: &Assignment| (held.address(), held.eni().clone(), held.device_index());
         assert_eq!(place(found), place(before));
     }
     // Known once more, it is like any other: at a restart, an ADD, a DEL.
     node.restart();
     node.settle();
-    assert_eq!(node.run_pod(0).address, before[0].address);
+    assert_eq!(node.run_pod(0).address(), before[0].address());
     let new = run_pods(&mut node, 20..25);
-    assert!(new.iter().all(|new| before.iter().all(|old| old.address != new.address)));
+    assert!(new.iter().all(|new| before.iter().all(|old| old.address() != new.address())));
     let del = node.del(3);
     node.settle();
     let Some(Answer::Released(Some(released))) = node.answer(del) else { panic!("not released") };
-    assert_eq!(released.address, before[3].address);
+    assert_eq!(released.address(), before[3].address());
     assert_eq!((held(&node, 3), node.counts().cooling), (None, 1));
-    node.links.remove(&before[3].address);
+    node.links.remove(&before[3].address());
     look_later(&mut node, secs(31));
     assert_eq!((node.counts().cooling, quarantined(&node)), (0, BTreeSet::new()));
 }
@@ -83,7 +84,7 @@ fn pods_that_run_come_back_on_record_with_their_addresses() {
 
 #[test]
 fn pods_that_run_come_back_on_record_with_addresses_of_prefixes() {
-    comes_back(policy(Mode::Prefix, WarmSettings::default()));
+    comes_back(policy(BlockKind::V4Prefix, WarmSettings::default()));
 }
 
 #[test]
@@ -93,7 +94,7 @@ fn nothing_comes_back_before_ec2_has_confirmed_it() {
     assert_eq!((node.saves.len(), node.answer(request)), (0, None));
     node.settle();
     assert_eq!(held(&node, 0), Some(address));
-    assert_ne!(node.granted(request).address, address);
+    assert_ne!(node.granted(request).address(), address);
     // EC2 has given it to nobody here: nothing is known of such an address.
     let (mut node, address) = forgetful();
     for eni in node.ec2.enis.values_mut() {
@@ -123,7 +124,7 @@ fn what_cannot_be_told_apart_stays_in_quarantine() {
     });
     for (container, ifname) in [("", "eth0"), ("c1", ""), ("c1", "eth0/1"), ("a/b", "c")] {
         let (container, ifname) = (container.to_owned(), ifname.to_owned());
-        let link = AttachmentKey { network: "any".to_owned(), container, ifname };
+        let link = AttachmentKey { network: "any".into(), container, ifname };
         check("a mark of another kind", &|node, address| {
             node.links.insert(address, link.clone());
         });
@@ -138,12 +139,12 @@ fn what_cannot_be_told_apart_stays_in_quarantine() {
 fn of_two_links_with_one_mark_one_comes_back() {
     let mut node = Node::settled(limits("m5.large"), warm_ip(2, 0));
     let two = run_pods(&mut node, 0..2);
-    node.links.insert(two[1].address, key(0));
+    node.links.insert(two[1].address(), key(0));
     node.restart_without_record();
     node.settle();
     let on_record: Vec<_> = node.record().owners().keys().copied().collect();
     assert_eq!(on_record.len(), 1);
-    let other = two.iter().map(|held| held.address).find(|ip| !on_record.contains(ip));
+    let other = two.iter().map(|held| held.address()).find(|ip| !on_record.contains(ip));
     assert_eq!(quarantined(&node), other.into_iter().collect());
 }
 
@@ -151,7 +152,7 @@ fn of_two_links_with_one_mark_one_comes_back() {
 #[test]
 fn a_link_that_outlives_its_release_a_little_does_not_come_back() {
     let mut node = Node::settled(limits("t3.small"), warm_ip(1, 0));
-    let address = run_pods(&mut node, [0])[0].address;
+    let address = run_pods(&mut node, [0])[0].address();
     node.del(0);
     node.settle();
     look_later(&mut node, secs(100));
@@ -185,7 +186,7 @@ fn while_it_is_put_on_record_looks_and_a_del_find_it() {
     let del = node.del(0);
     node.settle();
     let Some(Answer::Released(Some(released))) = node.answer(del) else { panic!("not released") };
-    assert_eq!(released.address, address);
+    assert_eq!(released.address(), address);
     assert_eq!((held(&node, 0), node.counts().cooling), (None, 1));
 }
 
@@ -222,7 +223,7 @@ fn it_ends_with_its_link() {
 /// Pods come and go on a small node; then the log ends after each of its lines in turn.
 #[test]
 fn a_log_that_is_cut_off_anywhere_costs_no_pod_its_address() {
-    let policy = Policy { cooldown: secs(5), ..warm_ip(1, 0) };
+    let policy = Setup { cooldown: secs(5), ..warm_ip(1, 0) };
     let mut node = Node::settled(limits("t3.small"), policy);
     for round in 0..6 {
         run_pods(&mut node, [2 * round, 2 * round + 1]);
@@ -244,7 +245,7 @@ fn a_log_that_is_cut_off_anywhere_costs_no_pod_its_address() {
             look_later(&mut node, secs(60));
         }
         for (address, pod) in &living {
-            let found = node.engine.held_by(pod.clone()).map(|held| held.address);
+            let found = node.engine.held_by(pod.clone()).map(|held| held.address());
             assert_eq!(found, Some(*address), "{pod} after {length} lines");
         }
         let n_on_record = node.record().owners().len();

@@ -2,26 +2,27 @@
 //! address twice and asks for no more than a node could do.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::Ipv4Addr;
 use std::time::Duration;
 
-use ipam::block::Block;
+use ipam::block::{Block, BlockKind};
 use ipam::call::{
     AttachmentStatus, CallErrorKind, CallId, CallOutput, EniAttachment, EniFacts, EniKind,
     SubnetFacts,
 };
 use ipam::event::{Answer, Effect, Event, LinkState, RequestId, SaveSeq};
 use ipam::id::{AttachmentKey, EniAttachmentId, EniId, Pod};
-use ipam::policy::{Mode, Policy, Targets};
+use ipam::policy::Targets;
 use ipam::record::Record;
 use ipam::time::Timestamp;
 use ipam::{Boot, Engine};
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
+use mac::MacAddr;
 use proptest::prelude::*;
 use proptest::sample::{Index, select};
 
 use crate::ec2::{REFUSALS, SUBNET, eni_id, error, subnet_id};
-use crate::node::{INSTANCE, OURS, key, limits, node_facts, warm_ip};
+use crate::node::{INSTANCE, OURS, OnEni as _, Setup, key, limits, node_facts, warm_ip};
 
 #[derive(Debug, Clone)]
 enum Step {
@@ -46,14 +47,13 @@ fn block() -> impl Strategy<Value = Block> {
     let prefix = |net: IpNet| Block::try_from(net).unwrap();
     let v4 = |host: u16| Ipv4Addr::from(u32::from(Ipv4Addr::new(10, 0, 0, 0)) + u32::from(host));
     prop_oneof![
-        4 => (0..48_u16).prop_map(move |host| Block::address(v4(host).into())),
+        4 => (0..48_u16).prop_map(move |host| Block::address(v4(host))),
         2 => (0..4_u16).prop_map(move |n| prefix(Ipv4Net::new(v4(16 * n), 28).unwrap().into())),
-        1 => any::<u128>().prop_map(|ip| Block::address(IpAddr::V6(ip.into()))),
         1 => any::<u8>().prop_map(move |n| {
             let network = (u128::from(n) << 48).into();
             prefix(Ipv6Net::new(network, 80).unwrap().into())
         }),
-        1 => any::<u32>().prop_map(|ip| Block::address(IpAddr::V4(ip.into()))),
+        1 => any::<u32>().prop_map(|ip| Block::address(ip.into())),
     ]
 }
 
@@ -91,7 +91,7 @@ fn eni() -> impl Strategy<Value = EniFacts> {
     (number, prop::option::weighted(0.8, attachment), blocks, place, kind, tags()).prop_map(
         |(number, attachment, blocks, (subnet, host), kind, tags)| EniFacts {
             id: eni_id(&format!("eni-{number:04}")),
-            mac: String::new(),
+            mac: MacAddr::NONE,
             subnet: subnet_id(subnet),
             security_groups: BTreeSet::new(),
             primary_address: Ipv4Addr::new(10, 0, 0, host),
@@ -157,14 +157,14 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
     prop::collection::vec(step, 1..60)
 }
 
-fn policies() -> impl Strategy<Value = Policy> {
+fn policies() -> impl Strategy<Value = Setup> {
     let targets = prop_oneof![
         (0..3_u16).prop_map(Targets::WarmEni),
         (0..3_u16).prop_map(Targets::WarmPrefix),
         (0..9_u32, 0..9_u32).prop_map(|(warm, minimum)| Targets::Ip { warm, minimum }),
     ];
-    let modes = vec![Mode::SecondaryIp, Mode::Prefix, Mode::Ipv6];
-    (select(modes), targets).prop_map(|(mode, targets)| Policy { mode, targets, ..warm_ip(0, 0) })
+    let kinds = vec![BlockKind::V4Address, BlockKind::V4Prefix, BlockKind::V6Prefix];
+    (select(kinds), targets).prop_map(|(kind, targets)| Setup { kind, targets, ..warm_ip(0, 0) })
 }
 
 /// An engine, and what it has asked for and not been told the end of.
@@ -179,11 +179,11 @@ struct Lab {
 }
 
 impl Lab {
-    fn new(policy: Policy) -> Self {
+    fn new(policy: Setup) -> Self {
         let boot = Boot {
             node: node_facts(),
             limits: limits("m5.large"),
-            policy,
+            policy: policy.into(),
             record: Record::default(),
         };
         let now = Timestamp::from_millis(1_000_000);
@@ -221,9 +221,12 @@ impl Lab {
                 }
                 Effect::Reply { request, answer: Answer::Granted(granted) } => {
                     let key = &self.adds[&request];
-                    assert_eq!(self.record.owner(granted.address), Some(key));
+                    assert_eq!(self.record.owner(granted.address()), Some(key));
                 }
-                Effect::Reply { .. } | Effect::SyncHost(_) => {}
+                Effect::Reply { .. }
+                | Effect::SyncHost(_)
+                | Effect::TakeDown(_)
+                | Effect::ForgetConnections(_) => {}
             }
         }
     }
@@ -248,7 +251,8 @@ impl Lab {
             }
             Step::Gc => {
                 let (request, network) = (self.request(), key(0).network);
-                self.send(Event::Gc { request, network, valid: BTreeSet::new() });
+                let (valid, adding) = (BTreeSet::new(), BTreeSet::new());
+                self.send(Event::Gc { request, network, valid, adding });
             }
             Step::Answer { which, output } => {
                 let Some(id) = pick(&self.calls, which) else { return };
@@ -283,7 +287,7 @@ impl Lab {
         let view = self.engine.view(self.now);
         let mut owners = BTreeMap::new();
         for (key, assignment) in &view.assignments {
-            assert_eq!(owners.insert(assignment.address, key), None, "{}", assignment.address);
+            assert_eq!(owners.insert(assignment.address(), key), None, "{}", assignment.address());
         }
         assert!(view.in_flight.len() < 100, "{:?}", view.in_flight);
         let _ = self.engine.ready(self.now);

@@ -4,14 +4,14 @@ use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::time::Duration;
 
-use ipam::block::Block;
+use ipam::block::{Block, BlockKind};
 use ipam::call::{CallErrorKind, CallOutput, Ec2Call, EniKind};
 use ipam::event::Event;
 use ipam::id::BootId;
-use ipam::policy::{Limits, Mode, Policy, WarmSettings};
+use ipam::policy::{Limits, WarmSettings};
 
 use crate::ec2::{Ec2, PRIMARY, SUBNET, eni_id, error};
-use crate::node::{Node, OURS, limits, policy, warm_ip};
+use crate::node::{Node, OURS, OnEni as _, Setup, limits, policy, single, warm_ip};
 
 const DAY: Duration = Duration::from_secs(26 * 3600);
 
@@ -46,18 +46,18 @@ const REBOOT: Reads = |node| {
 
 #[test]
 fn an_address_put_on_an_eni_by_hand_is_never_a_pods_and_never_removed() {
-    for (mode, reads) in [Mode::SecondaryIp, Mode::Prefix]
+    for (kind, reads) in [BlockKind::V4Address, BlockKind::V4Prefix]
         .into_iter()
-        .flat_map(|mode| [(mode, AUDIT), (mode, RESTART), (mode, REBOOT)])
+        .flat_map(|kind| [(kind, AUDIT), (kind, RESTART), (kind, REBOOT)])
     {
         let settings = WarmSettings { warm_ip: 2, ..WarmSettings::default() };
-        let policy = Policy { max_enis: Some(1), ..policy(mode, settings) };
+        let policy = Setup { max_enis: Some(1), ..policy(kind, settings) };
         let mut node = Node::settled(limits("m5.large"), policy);
         put_by_hand(&mut node);
         reads(&mut node);
         let text = "10.0.77.7/32 on eni-0000 is not from us: left alone".to_owned();
         assert!(node.view().blocked.contains(&text), "{:?}", node.view().blocked);
-        assert_eq!(node.view().left_alone, BTreeSet::from([strange()]));
+        assert_eq!(node.view().unused_blocks, BTreeSet::from([strange()]));
         // Far more than there is room for.
         let adds: Vec<_> = (0..200).map(|pod| node.add(pod)).collect();
         node.pass(Duration::from_secs(600));
@@ -70,7 +70,7 @@ fn an_address_put_on_an_eni_by_hand_is_never_a_pods_and_never_removed() {
         }
         node.settle();
         node.pass(DAY);
-        assert!(is_there(&node), "{mode:?}");
+        assert!(is_there(&node), "{kind:?}");
         // Whoever has put it there takes it away.
         node.ec2.enis.get_mut(&eni_id(PRIMARY)).unwrap().blocks.remove(&strange());
         node.pass(DAY);
@@ -125,7 +125,7 @@ fn what_a_call_of_ours_brings_late_is_ours() {
 /// As at the first start on an instance that was launched with secondary addresses.
 #[test]
 fn without_a_record_all_that_is_there_is_ours() {
-    let mut node = Node::settled(limits("t3.small"), Policy { max_enis: Some(1), ..warm_ip(0, 3) });
+    let mut node = Node::settled(limits("t3.small"), Setup { max_enis: Some(1), ..warm_ip(0, 3) });
     node.restart_without_record();
     node.settle();
     assert_eq!(node.counts().free, 3);
@@ -144,9 +144,9 @@ fn a_list_of_the_same_length_with_another_address_is_seen_as_another() {
         reads(&mut node);
         for pod in 0..6 {
             let pod = node.run_pod(pod);
-            let block = Block::address(pod.address);
+            let block = single(pod.address());
             // EC2 may have given the one that had gone anew.
-            assert!(node.ec2.enis[&pod.eni].blocks.contains(&block), "{block} is not at EC2");
+            assert!(node.ec2.enis[&pod.eni()].blocks.contains(&block), "{block} is not at EC2");
             assert_ne!(block, strange());
         }
     }
@@ -158,20 +158,19 @@ fn an_address_taken_off_by_hand_is_given_to_nobody_and_its_pod_is_named() {
     for reads in [AUDIT, RESTART] {
         let mut node = Node::settled(limits("t3.small"), warm_ip(2, 0));
         let pod = node.run_pod(0);
-        let block = |address| Block::address(address);
-        node.ec2.enis.get_mut(&pod.eni).unwrap().blocks.remove(&block(pod.address));
+        node.ec2.enis.get_mut(&pod.eni()).unwrap().blocks.remove(&single(pod.address()));
         reads(&mut node);
-        let text = format!("{} is a pod's but not on any ENI at EC2", pod.address);
+        let text = format!("{} is a pod's but not on any ENI at EC2", pod.address());
         assert!(node.view().blocked.contains(&text), "{:?}", node.view().blocked);
         assert_eq!(node.record().owners().len(), 1, "its pod may be there");
         for other in 1..6 {
-            assert_ne!(node.run_pod(other).address, pod.address);
+            assert_ne!(node.run_pod(other).address(), pod.address());
         }
         // It comes back, and is that pod's.
-        node.ec2.enis.get_mut(&pod.eni).unwrap().blocks.insert(block(pod.address));
+        node.ec2.enis.get_mut(&pod.eni()).unwrap().blocks.insert(single(pod.address()));
         reads(&mut node);
         assert!(!node.view().blocked.contains(&text), "{:?}", node.view().blocked);
-        assert_eq!(node.run_pod(0).address, pod.address);
+        assert_eq!(node.run_pod(0).address(), pod.address());
     }
 }
 
@@ -229,7 +228,7 @@ fn an_address_that_was_put_there_by_hand_is_ours_once_ec2_gives_it_to_us() {
     let mut node = Node::settled(limits("m5.large"), warm_ip(1, 0));
     put_by_hand(&mut node);
     AUDIT(&mut node);
-    assert_eq!(node.view().left_alone, BTreeSet::from([strange()]));
+    assert_eq!(node.view().unused_blocks, BTreeSet::from([strange()]));
     node.run_pod(0);
     let before = node.ec2.enis[&eni_id(PRIMARY)].blocks.clone();
     node.add(1);
@@ -238,7 +237,7 @@ fn an_address_that_was_put_there_by_hand_is_ours_once_ec2_gives_it_to_us() {
     assert!(matches!(call, Ec2Call::Assign { .. }), "{call}");
     let given = CallOutput::Assigned([strange()].into());
     node.send(Event::CallDone { id, result: Ok(given) });
-    assert_eq!(node.view().left_alone, BTreeSet::new());
+    assert_eq!(node.view().unused_blocks, BTreeSet::new());
     let known: BTreeSet<_> = node.view().enis[0].blocks.keys().copied().collect();
     assert_eq!(known, before);
 }

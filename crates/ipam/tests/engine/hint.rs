@@ -3,13 +3,13 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use ipam::block::Block;
+use ipam::block::{Block, BlockKind};
 use ipam::call::{CallErrorKind, Ec2Call, EniKind};
 use ipam::event::Event;
-use ipam::policy::{Mode, Policy, WarmSettings};
+use ipam::policy::WarmSettings;
 
 use crate::ec2::{PRIMARY, eni_id, error};
-use crate::node::{Node, Shown, limits, policy, warm_ip};
+use crate::node::{Node, OnEni as _, Setup, Shown, limits, policy, single, warm_ip};
 
 const MINUTE: Duration = Duration::from_secs(60);
 /// In a day of so many minutes EC2 is read once though nothing gives cause.
@@ -63,14 +63,14 @@ fn what_is_taken_behind_its_back_is_noticed_in_two_minutes_and_never_a_pods() {
     assert_eq!(node.under_way(), [""; 0], "one hint proves nothing");
     // A pod that comes before EC2 has been read gets another.
     let first = node.run_pod(0);
-    assert_ne!(Block::address(first.address), taken);
+    assert_ne!(single(first.address()), taken);
     assert_eq!(told(&mut node, 2, truth), 1);
     assert!(!node.view().enis[0].blocks.contains_key(&taken));
     for pod in 1..20 {
         let pod = node.run_pod(pod);
-        assert!(node.ec2.enis[&pod.eni].blocks.contains(&Block::address(pod.address)));
+        assert!(node.ec2.enis[&pod.eni()].blocks.contains(&single(pod.address())));
     }
-    assert!(node.view().belied.is_empty());
+    assert!(node.view().refuted_hints.is_empty());
 }
 
 #[test]
@@ -79,8 +79,8 @@ fn what_is_put_there_by_hand_is_noticed_and_named() {
     let strange = block("10.0.77.7/32");
     node.ec2.enis.get_mut(&eni_id(PRIMARY)).unwrap().blocks.insert(strange);
     assert_eq!(told(&mut node, 2, truth), 1);
-    assert_eq!(node.view().left_alone, BTreeSet::from([strange]));
-    assert!(node.view().belied.is_empty(), "{:?}", node.view().belied);
+    assert_eq!(node.view().unused_blocks, BTreeSet::from([strange]));
+    assert!(node.view().refuted_hints.is_empty(), "{:?}", node.view().refuted_hints);
     assert_eq!(told(&mut node, 60, truth), 0);
 }
 
@@ -148,10 +148,10 @@ fn what_a_reading_has_belied_asks_for_no_other() {
             shown
         };
         assert_eq!(told(&mut node, 3, lies), 1);
-        assert_eq!(node.view().belied.len(), 1, "{:?}", node.view().belied);
+        assert_eq!(node.view().refuted_hints.len(), 1, "{:?}", node.view().refuted_hints);
         assert_eq!(told(&mut node, DAY, lies), AUDIT);
         assert_eq!(told(&mut node, 1, truth), 0);
-        assert!(node.view().belied.is_empty(), "{:?}", node.view().belied);
+        assert!(node.view().refuted_hints.is_empty(), "{:?}", node.view().refuted_hints);
     }
 }
 
@@ -210,9 +210,9 @@ fn a_service_that_was_right_is_heard_again() {
 /// Other families, prefixes, others' ENIs, what somebody has put there, and what has no IPv4.
 #[test]
 fn like_is_held_against_like() {
-    for mode in [Mode::SecondaryIp, Mode::Prefix, Mode::Ipv6] {
+    for kind in [BlockKind::V4Address, BlockKind::V4Prefix, BlockKind::V6Prefix] {
         let settings = WarmSettings { warm_ip: 2, ..WarmSettings::default() };
-        let mut node = Node::settled(limits("m5.xlarge"), policy(mode, settings));
+        let mut node = Node::settled(limits("m5.xlarge"), policy(kind, settings));
         for pod in 0..20 {
             node.run_pod(pod);
         }
@@ -221,31 +221,31 @@ fn like_is_held_against_like() {
         let other_card = node.ec2.attach_strange(3, &[]);
         let found = node.ec2.enis.get_mut(&other_card).unwrap();
         (found.kind, found.attachment.as_mut().unwrap().network_card) = (EniKind::Other, 1);
-        let strange = ["10.0.77.7/32", "10.0.78.0/28", "2001:db8::7/128", "2001:db8:7::/80"];
+        let strange = ["10.0.77.7/32", "10.0.78.0/28", "2001:db8:7::/80"];
         for eni in [eni_id(PRIMARY), foreign] {
             node.ec2.enis.get_mut(&eni).unwrap().blocks.extend(strange.map(block));
         }
         // It is read once.
-        assert_eq!(told(&mut node, 5, truth), 1, "{mode:?}");
-        assert_eq!(node.view().left_alone.len(), 4, "{mode:?}: {:?}", node.view().left_alone);
-        assert_eq!(told(&mut node, DAY, truth), AUDIT, "{mode:?}");
-        assert!(node.view().belied.is_empty(), "{mode:?}: {:?}", node.view().belied);
+        assert_eq!(told(&mut node, 5, truth), 1, "{kind:?}");
+        assert_eq!(node.view().unused_blocks.len(), 3, "{kind:?}: {:?}", node.view().unused_blocks);
+        assert_eq!(told(&mut node, DAY, truth), AUDIT, "{kind:?}");
+        assert!(node.view().refuted_hints.is_empty(), "{kind:?}: {:?}", node.view().refuted_hints);
         // Its own address is no matter, shown or not.
         let without = |node: &Node, _: u32| {
             let mut shown = node.metadata();
             for (id, blocks) in &mut shown {
-                blocks.remove(&Block::address(node.ec2.enis[id].primary_address.into()));
+                blocks.remove(&Block::address(node.ec2.enis[id].primary_address));
             }
             shown
         };
-        assert_eq!(told(&mut node, 60, without), 0, "{mode:?}");
+        assert_eq!(told(&mut node, 60, without), 0, "{kind:?}");
     }
 }
 
 /// A call that is under way on an ENI changes it.
 #[test]
 fn what_a_call_of_ours_is_about_to_change_is_not_asked_about() {
-    let policy = Policy { max_enis: Some(1), ..warm_ip(2, 0) };
+    let policy = Setup { max_enis: Some(1), ..warm_ip(2, 0) };
     let mut node = Node::settled(limits("m5.large"), policy);
     assert_eq!(told(&mut node, 2, truth), 0);
     let nothing = |_: &Node, _: u32| Shown::new();
@@ -327,7 +327,7 @@ fn no_pod_goes_without_for_a_lie() {
 /// What the service does not show comes last, on whatever ENI.
 #[test]
 fn what_is_in_doubt_is_granted_after_all_else() {
-    let policy = Policy { max_enis: Some(2), ..warm_ip(18, 0) };
+    let policy = Setup { max_enis: Some(2), ..warm_ip(18, 0) };
     let mut node = Node::settled(limits("m5.large"), policy);
     told(&mut node, 2, truth);
     let second = node.ec2.enis.keys().last().unwrap().clone();
@@ -340,7 +340,7 @@ fn what_is_in_doubt_is_granted_after_all_else() {
     let enis: Vec<_> = (0..18)
         .map(|pod| {
             let pod = node.run_pod(pod);
-            (pod.eni == second, doubted.contains(&Block::address(pod.address)))
+            (pod.eni() == second, doubted.contains(&single(pod.address())))
         })
         .collect();
     let expect = [vec![(true, false); 6], vec![(false, false); 9], vec![(true, true); 3]].concat();

@@ -20,13 +20,14 @@ mod world;
 
 use std::time::Duration;
 
+use ipam::block::BlockKind;
 use ipam::event::LinkState;
-use ipam::policy::{Limits, Mode, Policy, WarmSettings};
+use ipam::policy::{Limits, WarmSettings};
 use proptest::prelude::*;
 
 use self::step::{End, SaveEnd, Setting, Step, settings, steps};
 use self::world::World;
-use crate::node::{limits, policy};
+use crate::node::{Setup, limits, policy};
 
 fn run(setting: &Setting, steps: &[Step]) -> World {
     let mut world = World::new(setting);
@@ -52,12 +53,12 @@ proptest! {
 #[test]
 fn a_history_that_once_failed() {
     let believed = limits("t3.small");
-    let policy = Policy {
+    let policy = Setup {
         max_pods: 2,
         cooldown: Duration::from_secs(5),
         shrink_delay: Duration::ZERO,
         min_eni_age: Duration::ZERO,
-        ..policy(Mode::SecondaryIp, WarmSettings { warm_eni: 0, ..WarmSettings::default() })
+        ..policy(BlockKind::V4Address, WarmSettings { warm_eni: 0, ..WarmSettings::default() })
     };
     let limits = (believed, Limits { enis: 1, ..believed });
     let setting = Setting { policy, limits, n_addresses: 3, n_prefixes: 0 };

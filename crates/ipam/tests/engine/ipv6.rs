@@ -4,19 +4,20 @@ use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::time::Duration;
 
-use ipam::call::{Ask, Ec2Call};
+use ipam::block::BlockKind;
+use ipam::call::Ec2Call;
 use ipam::plan::{Allowance, EniSupply, Growth, Situation, SubnetSupply, SupplyState, Tally, plan};
-use ipam::policy::{Mode, Policy, WarmSettings};
+use ipam::policy::WarmSettings;
 use ipam::time::Timestamp;
 
 use crate::ec2::{Ec2, PRIMARY, SUBNET, eni_id, subnet_id};
-use crate::node::{Node, OURS, limits, policy, warm_ip};
+use crate::node::{Node, OURS, OnEni as _, Setup, limits, policy, warm_ip};
 
 /// Addresses of a /80.
 const PREFIX_SIZE: u64 = 1 << 48;
 
-fn ipv6() -> Policy {
-    policy(Mode::Ipv6, WarmSettings::default())
+fn ipv6() -> Setup {
+    policy(BlockKind::V6Prefix, WarmSettings::default())
 }
 
 fn block(cidr: &str) -> ipam::block::Block {
@@ -29,7 +30,7 @@ fn one_prefix_serves_a_node_whatever_comes() {
     let mut seen = BTreeSet::new();
     for round in 0..20 {
         for pod in 0..50 {
-            let address = node.run_pod(round * 50 + pod).address;
+            let address = node.run_pod(round * 50 + pod).address();
             assert!(seen.insert(address), "{address} serves twice");
         }
         for pod in 0..50 {
@@ -40,7 +41,7 @@ fn one_prefix_serves_a_node_whatever_comes() {
     let prefixes = node.ec2.enis[&eni_id(PRIMARY)].blocks.clone();
     assert_eq!(prefixes.len(), 1);
     assert!(seen.iter().all(|ip| prefixes.iter().all(|prefix| prefix.contains(*ip))));
-    let assign = Ec2Call::Assign { eni: eni_id(PRIMARY), ask: Ask::Ipv6Prefixes(1) };
+    let assign = Ec2Call::Assign { eni: eni_id(PRIMARY), blocks: BlockKind::V6Prefix.times(1) };
     assert_eq!(node.ec2.n_mutating(), 1, "{:?}", node.ec2.calls);
     assert!(node.ec2.calls.contains(&assign));
 }
@@ -50,7 +51,7 @@ fn neither_a_restart_nor_what_is_forgotten_brings_an_address_back() {
     let mut node = Node::settled(limits("m5.large"), ipv6());
     let mut seen = BTreeSet::new();
     for pod in 0..100 {
-        assert!(seen.insert(node.run_pod(pod).address));
+        assert!(seen.insert(node.run_pod(pod).address()));
         node.del(pod);
         node.pass(Duration::from_secs(31));
         node.restart();
@@ -71,8 +72,8 @@ fn only_the_prefixes_of_the_primary_are_for_pods() {
     node.settle();
     for pod in 0..5 {
         let assignment = node.run_pod(pod);
-        assert_eq!((assignment.eni, assignment.device_index), (eni_id(PRIMARY), 0));
-        assert!(matches!(assignment.address, IpAddr::V6(_)));
+        assert_eq!((assignment.eni(), assignment.device_index()), (eni_id(PRIMARY), 0));
+        assert!(matches!(assignment.address(), IpAddr::V6(_)));
     }
     node.pass(Duration::from_secs(3600));
     let primary = &node.ec2.enis[&eni_id(PRIMARY)];
@@ -85,10 +86,10 @@ fn a_node_of_ipv4_leaves_ipv6_prefixes_alone() {
     let mut ec2 = Ec2::new(limits("m5.large"));
     let prefix = block("fd00:0:0:0:7::/80");
     ec2.enis.get_mut(&eni_id(PRIMARY)).unwrap().blocks.insert(prefix);
-    let policy = policy(Mode::Prefix, WarmSettings::default());
+    let policy = policy(BlockKind::V4Prefix, WarmSettings::default());
     let mut node = Node::start_with(ec2, limits("m5.large"), policy);
     node.settle();
-    assert!(node.run_pod(0).address.is_ipv4());
+    assert!(node.run_pod(0).address().is_ipv4());
     node.del(0);
     node.pass(Duration::from_secs(3600));
     assert!(node.ec2.enis[&eni_id(PRIMARY)].blocks.contains(&prefix));
@@ -98,7 +99,8 @@ fn a_node_of_ipv4_leaves_ipv6_prefixes_alone() {
 #[test]
 fn an_eni_stays_while_a_pod_of_the_other_family_uses_it() {
     let mut node = Node::settled(limits("t3.small"), warm_ip(0, 0));
-    let on_second: Vec<usize> = (0..5).filter(|pod| node.run_pod(*pod).device_index == 1).collect();
+    let on_second: Vec<usize> =
+        (0..5).filter(|pod| node.run_pod(*pod).device_index() == 1).collect();
     // The primary has room again.
     node.del(0);
     node.pass(Duration::from_secs(3600));
@@ -148,8 +150,8 @@ fn a_second_prefix_comes_when_the_first_is_used_up() {
             assign_hold: None,
             create_hold: None,
         };
-        let plan = plan(&situation, &ipv6(), &limits("m5.large"), Timestamp::default());
-        let second = Growth::Assign { eni: eni_id(PRIMARY), ask: Ask::Ipv6Prefixes(1) };
+        let plan = plan(&situation, &ipv6().into(), &limits("m5.large"), Timestamp::default());
+        let second = Growth::Assign { eni: eni_id(PRIMARY), blocks: BlockKind::V6Prefix.times(1) };
         let expect = if grows { vec![second] } else { vec![] };
         assert_eq!(
             plan.growth, expect,

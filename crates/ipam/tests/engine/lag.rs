@@ -7,10 +7,9 @@ use std::time::Duration;
 
 use ipam::call::{CallErrorKind, CallOutput, Ec2Call};
 use ipam::event::{Answer, Event, LinkState, RequestId};
-use ipam::policy::Policy;
 
 use crate::ec2::{Ec2, PRIMARY, eni_id, error};
-use crate::node::{Node, OURS, limits, warm_ip};
+use crate::node::{Node, OURS, OnEni as _, Setup, limits, warm_ip};
 
 fn secs(n: u64) -> Duration {
     Duration::from_secs(n)
@@ -30,7 +29,7 @@ pub(crate) fn held(node: &Node) -> BTreeSet<IpAddr> {
 /// The addresses that one of the pods has got and EC2 does not have.
 pub(crate) fn dead(node: &Node, adds: &[RequestId]) -> Vec<IpAddr> {
     let granted = adds.iter().filter_map(|add| match node.answer(*add) {
-        Some(Answer::Granted(held)) => Some(held.address),
+        Some(Answer::Granted(held)) => Some(held.address()),
         _ => None,
     });
     let reach = at_ec2(&node.ec2);
@@ -67,7 +66,7 @@ fn until_audit(node: &mut Node) {
 
 /// A node that gives back at once what is not wanted any more, with four pods, for some time.
 pub(crate) fn with_pods() -> Node {
-    let policy = Policy { cooldown: secs(0), shrink_delay: secs(0), ..warm_ip(1, 0) };
+    let policy = Setup { cooldown: secs(0), shrink_delay: secs(0), ..warm_ip(1, 0) };
     let mut node = Node::settled(limits("m5.large"), policy);
     (0..4).for_each(|pod| drop(node.run_pod(pod)));
     node.pass(secs(10));
@@ -95,7 +94,7 @@ fn what_was_given_back_just_before_is_not_offered() {
     let adds: Vec<_> = (4..8).map(|pod| node.add(pod)).collect();
     node.settle();
     let reach = at_ec2(&node.ec2);
-    assert!(adds.iter().all(|add| reach.contains(&node.granted(*add).address)));
+    assert!(adds.iter().all(|add| reach.contains(&node.granted(*add).address())));
     node.pass(secs(10));
     assert_eq!(held(&node), at_ec2(&node.ec2));
 }
@@ -129,7 +128,7 @@ fn without_a_record_ec2_is_believed_when_it_says_the_same_again() {
     let adds: Vec<_> = (4..8).map(|pod| node.add(pod)).collect();
     node.settle();
     let reach = at_ec2(&node.ec2);
-    assert!(adds.iter().all(|add| reach.contains(&node.granted(*add).address)));
+    assert!(adds.iter().all(|add| reach.contains(&node.granted(*add).address())));
     assert_eq!(node.view().blocked, [""; 0]);
 }
 
@@ -140,7 +139,7 @@ fn what_ec2_does_not_name_yet_is_looked_for_once_more() {
         let mut node = Node::start(limits("m5.large"), warm_ip(3, 0));
         let before = node.ec2.clone();
         node.settle();
-        let address = node.run_pod(0).address;
+        let address = node.run_pod(0).address();
         node.restart();
         answer_of_old(&mut node, &before);
         for _ in 1..n_readings {
@@ -166,7 +165,7 @@ fn an_address_that_an_eni_had_which_is_no_more_stays_where_it_is() {
     answer_of_old(&mut node, &before);
     assert!(node.view().enis.iter().any(|eni| eni.id == gone && eni.blocks.contains_key(&moved)));
     node.pass(secs(11));
-    assert_eq!(node.view().left_alone, BTreeSet::new());
+    assert_eq!(node.view().unused_blocks, BTreeSet::new());
     assert_eq!(held(&node), at_ec2(&node.ec2));
 }
 
@@ -196,7 +195,7 @@ fn an_eni_that_cannot_be_attached_does_not_keep_ec2_busy() {
         node.run_pod(pod);
     }
     let on_record = node.record();
-    let mut enis = on_record.assignments().values().map(|held| held.eni.clone());
+    let mut enis = on_record.assignments().values().map(|held| held.eni().clone());
     let eni = enis.find(|eni| eni.as_str() != PRIMARY).expect("the first takes three of them");
     node.ec2.limits.enis = 1;
     node.ec2.enis.get_mut(&eni).unwrap().attachment = None;
@@ -211,7 +210,7 @@ fn an_eni_that_cannot_be_attached_does_not_keep_ec2_busy() {
 /// Somebody has taken it away. EC2 says so when it is asked to take it back.
 #[test]
 fn what_ec2_refuses_to_take_back_is_not_offered_before_it_is_read() {
-    let policy = Policy { cooldown: secs(0), shrink_delay: secs(5), ..warm_ip(1, 0) };
+    let policy = Setup { cooldown: secs(0), shrink_delay: secs(5), ..warm_ip(1, 0) };
     let mut node = Node::settled(limits("m5.large"), policy);
     for pod in 0..4 {
         node.run_pod(pod);
@@ -228,5 +227,5 @@ fn what_ec2_refuses_to_take_back_is_not_offered_before_it_is_read() {
     let adds: Vec<_> = (4..8).map(|pod| node.add(pod)).collect();
     node.settle();
     let reach = at_ec2(&node.ec2);
-    assert!(adds.iter().all(|add| reach.contains(&node.granted(*add).address)));
+    assert!(adds.iter().all(|add| reach.contains(&node.granted(*add).address())));
 }

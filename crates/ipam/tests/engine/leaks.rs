@@ -3,14 +3,15 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use ipam::block::BlockKind;
 use ipam::call::{CallErrorKind, CallId, CallOutput, Ec2Call, EniKind};
 use ipam::event::Event;
 use ipam::id::EniId;
-use ipam::policy::{Mode, Policy, WarmSettings};
+use ipam::policy::WarmSettings;
 use ipam::time::Timestamp;
 
 use crate::ec2::{Ec2, error};
-use crate::node::{INSTANCE, Node, limits, node_facts, policy, warm_ip};
+use crate::node::{INSTANCE, Node, Setup, limits, node_facts, policy, warm_ip};
 
 const MINUTE: Duration = Duration::from_secs(60);
 /// By then the first search has found what there is, and the second one too.
@@ -44,8 +45,8 @@ fn node() -> Node {
     node
 }
 
-fn sweeping() -> Policy {
-    Policy { leak_age: Some(MINUTE * 60), ..warm_ip(1, 0) }
+fn sweeping() -> Setup {
+    Setup { leak_age: Some(MINUTE * 60), ..warm_ip(1, 0) }
 }
 
 fn long_ago() -> Timestamp {
@@ -171,7 +172,7 @@ fn one_that_has_been_attached_meanwhile_stays() {
 
 #[test]
 fn without_a_cluster_or_on_ipv6_or_by_the_users_will_nobody_searches() {
-    let check = |policy: Policy, cluster: Option<&str>| {
+    let check = |policy: Setup, cluster: Option<&str>| {
         let mut node = Node::start_with(Ec2::new(limits("m5.large")), limits("m5.large"), policy);
         node.boot.node = ipam::policy::Node { cluster: cluster.map(str::to_owned), ..node_facts() };
         node.restart();
@@ -180,9 +181,9 @@ fn without_a_cluster_or_on_ipv6_or_by_the_users_will_nobody_searches() {
         assert_eq!((n_searches(&node), exists(&node, &leaked)), (0, true));
     };
     check(sweeping(), None);
-    check(Policy { leak_age: None, ..sweeping() }, Some("mine"));
-    let ipv6 = policy(Mode::Ipv6, WarmSettings::default());
-    check(Policy { leak_age: Some(MINUTE * 60), ..ipv6 }, Some("mine"));
+    check(Setup { leak_age: None, ..sweeping() }, Some("mine"));
+    let ipv6 = policy(BlockKind::V6Prefix, WarmSettings::default());
+    check(Setup { leak_age: Some(MINUTE * 60), ..ipv6 }, Some("mine"));
 }
 
 /// These the node's own readings find and settle; without a cluster too.

@@ -1,16 +1,19 @@
 //! One node: an engine, its EC2, its log and its host, each of which answers when it is told to.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr};
 use std::time::Duration;
 
-use ipam::block::Block;
+use ipam::block::{Block, BlockKind};
 use ipam::call::{CallId, CallOutput, Ec2Call, EniFacts};
-use ipam::event::{Answer, Effect, Event, HostEni, LinkState, Refusal, RequestId, SaveSeq};
+use ipam::event::{Answer, Effect, Event, HostPicture, LinkState, Refusal, RequestId, SaveSeq};
 use ipam::id::{AttachmentKey, BootId, EniId, InstanceId, Pod};
-use ipam::policy::{Limits, Mode, Node as NodeFacts, Policy, Targets, WarmSettings};
-use ipam::record::{Assignment, Change, Record};
-use ipam::sighting::{SeenLink, Sighting};
+use ipam::kernel_report::{KernelReport, PodLink};
+use ipam::policy::{
+    Families, FamilyPolicy, Limits, Node as NodeFacts, Placement, Policy, Targets, Timing,
+    WarmSettings,
+};
+use ipam::record::{Assignment, Change, Record, Via};
 use ipam::time::Timestamp;
 use ipam::view::{Counts, PoolView};
 use ipam::{Boot, Engine};
@@ -35,10 +38,44 @@ pub(crate) fn limits(instance_type: &str) -> Limits {
     Limits { enis, addresses_per_eni, prefixes: true }
 }
 
-pub(crate) fn policy(mode: Mode, settings: WarmSettings) -> Policy {
-    Policy {
-        mode,
-        targets: Targets::resolve(mode, settings),
+/// A [`Policy`] without its groups, so that a test names just the settings that it is about.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct Setup {
+    pub(crate) kind: BlockKind,
+    pub(crate) targets: Targets,
+    pub(crate) placement: Placement,
+    pub(crate) max_enis: Option<u16>,
+    pub(crate) max_pods: u32,
+    pub(crate) cooldown: Duration,
+    pub(crate) add_wait: Duration,
+    pub(crate) grow_delay: Duration,
+    pub(crate) shrink_delay: Duration,
+    pub(crate) min_eni_age: Duration,
+    pub(crate) leak_age: Option<Duration>,
+}
+
+impl From<Setup> for Policy {
+    fn from(setup: Setup) -> Policy {
+        let Setup { kind, targets, placement, max_enis, max_pods, .. } = setup;
+        let family = FamilyPolicy { targets, ..FamilyPolicy::new(kind, WarmSettings::default()) };
+        let timing = Timing {
+            cooldown: setup.cooldown,
+            add_wait: setup.add_wait,
+            grow_delay: setup.grow_delay,
+            shrink_delay: setup.shrink_delay,
+            min_eni_age: setup.min_eni_age,
+            leak_age: setup.leak_age,
+        };
+        let families = Families::single(family);
+        Policy { families, placement, max_enis, max_pods, mtu: 9001, timing }
+    }
+}
+
+pub(crate) fn policy(kind: BlockKind, settings: WarmSettings) -> Setup {
+    Setup {
+        kind,
+        targets: Targets::resolve(kind, settings),
+        placement: Placement::LikePrimary,
         max_enis: None,
         max_pods: 737,
         cooldown: Duration::from_secs(30),
@@ -51,15 +88,48 @@ pub(crate) fn policy(mode: Mode, settings: WarmSettings) -> Policy {
 }
 
 /// `WARM_IP_TARGET` and `MINIMUM_IP_TARGET` with single addresses; both may be 0 here.
-pub(crate) fn warm_ip(warm_ip: u32, minimum_ip: u32) -> Policy {
+pub(crate) fn warm_ip(warm_ip: u32, minimum_ip: u32) -> Setup {
     let targets = Targets::Ip { warm: warm_ip, minimum: minimum_ip };
-    Policy { targets, ..policy(Mode::SecondaryIp, WarmSettings::default()) }
+    Setup { targets, ..policy(BlockKind::V4Address, WarmSettings::default()) }
+}
+
+/// An assignment with one address, on an ENI.
+pub(crate) trait OnEni {
+    fn address(&self) -> IpAddr;
+    fn eni(&self) -> EniId;
+    fn device_index(&self) -> u16;
+}
+
+impl OnEni for Assignment {
+    fn address(&self) -> IpAddr {
+        self.addresses.first().address
+    }
+
+    fn eni(&self) -> EniId {
+        self.addresses.first().via.eni().clone()
+    }
+
+    fn device_index(&self) -> u16 {
+        match self.addresses.first().via {
+            Via::Eni { index, .. } => index,
+            Via::Branch { .. } => panic!("{self:?} is on a branch"),
+        }
+    }
+}
+
+/// The block that is the address alone.
+pub(crate) fn single(address: IpAddr) -> Block {
+    match address {
+        IpAddr::V4(address) => Block::address(address),
+        IpAddr::V6(_) => panic!("{address} is no block"),
+    }
 }
 
 pub(crate) fn node_facts() -> NodeFacts {
     NodeFacts {
         instance: InstanceId::try_from(INSTANCE).unwrap(),
         boot: BootId("a boot".to_owned()),
+        primary_mac: "02:00:00:00:00:00".parse().unwrap(),
         instance_type: "of no matter".to_owned(),
         cluster: Some("mine".to_owned()),
         eni_tags: BTreeMap::new(),
@@ -69,7 +139,7 @@ pub(crate) fn node_facts() -> NodeFacts {
 
 pub(crate) fn key(pod: usize) -> AttachmentKey {
     AttachmentKey {
-        network: "aws-cni".to_owned(),
+        network: "aws-cni".into(),
         container: format!("c{pod}"),
         ifname: "eth0".to_owned(),
     }
@@ -86,7 +156,11 @@ pub(crate) struct Node {
     pub(crate) log: Vec<Change>,
     pub(crate) saves: VecDeque<(SaveSeq, Vec<Change>)>,
     pub(crate) calls: VecDeque<(CallId, Ec2Call)>,
-    pub(crate) host: Option<Vec<HostEni>>,
+    pub(crate) host: Option<HostPicture>,
+    /// The links that were to be taken down, and are not yet.
+    pub(crate) to_take_down: BTreeMap<IpAddr, PodLink>,
+    /// What the kernel was told to forget.
+    pub(crate) forgotten: Vec<(Timestamp, BTreeSet<Ipv4Addr>)>,
     /// The kernel: whose link each address is routed to.
     pub(crate) links: BTreeMap<IpAddr, AttachmentKey>,
     /// Whether the links say so; those of amazon-vpc-cni-k8s do not.
@@ -105,12 +179,13 @@ pub(crate) struct Node {
 
 impl Node {
     /// A node that has just started and asked EC2.
-    pub(crate) fn start(limits: Limits, policy: Policy) -> Self {
+    pub(crate) fn start(limits: Limits, policy: impl Into<Policy>) -> Self {
         Self::start_with(Ec2::new(limits), limits, policy)
     }
 
-    pub(crate) fn start_with(ec2: Ec2, limits: Limits, policy: Policy) -> Self {
-        let boot = Boot { node: node_facts(), limits, policy, record: Record::default() };
+    pub(crate) fn start_with(ec2: Ec2, limits: Limits, policy: impl Into<Policy>) -> Self {
+        let (policy, record) = (policy.into(), Record::default());
+        let boot = Boot { node: node_facts(), limits, policy, record };
         let now = Timestamp::from_millis(1_000_000);
         let (engine, effects) = Engine::new(boot.clone(), now);
         let mut node = Self {
@@ -122,6 +197,8 @@ impl Node {
             saves: VecDeque::new(),
             calls: VecDeque::new(),
             host: None,
+            to_take_down: BTreeMap::new(),
+            forgotten: Vec::new(),
             links: BTreeMap::new(),
             links_are_marked: true,
             ended: BTreeSet::new(),
@@ -136,7 +213,7 @@ impl Node {
     }
 
     /// A node at rest.
-    pub(crate) fn settled(limits: Limits, policy: Policy) -> Self {
+    pub(crate) fn settled(limits: Limits, policy: impl Into<Policy>) -> Self {
         let mut node = Self::start(limits, policy);
         node.settle();
         node
@@ -177,20 +254,22 @@ impl Node {
     /// As [`look`](Self::look); the reading began at `begun`.
     pub(crate) fn look_from(&mut self, begun: Timestamp) {
         let mark = |key: &AttachmentKey| self.links_are_marked.then(|| key.mark());
-        let seen = |key: &AttachmentKey| SeenLink { name: key.to_string(), mark: mark(key) };
+        let seen = |key: &AttachmentKey| PodLink { name: key.to_string(), mark: mark(key) };
         let links = self.links.iter().map(|(address, key)| (*address, seen(key))).collect();
         let has_link = |key: &&AttachmentKey| self.links.values().any(|o| o.mark() == key.mark());
         let assigned = self.engine.record().assignments().keys();
-        let ended = assigned.filter(|key| key.is_nameless() || self.ended.contains(*key));
+        let ended = assigned.filter(|key| key.is_by_link() || self.ended.contains(*key));
         let vanished = ended.filter(|key| !has_link(key)).cloned().collect();
         let listed = self.listed.clone();
-        self.send(Event::Seen(Sighting { begun, links, vanished, listed }));
+        // What failed comes again.
+        self.to_take_down.clear();
+        self.send(Event::Kernel(KernelReport { begun, links, vanished, listed }));
     }
 
     /// What a metadata service shows that tells the truth.
     pub(crate) fn metadata(&self) -> Shown {
         let attached = self.ec2.enis.values().filter(|eni| eni.attachment.is_some());
-        let own = |eni: &EniFacts| Block::address(eni.primary_address.into());
+        let own = |eni: &EniFacts| Block::address(eni.primary_address);
         attached
             .map(|eni| (eni.id.clone(), eni.blocks.iter().copied().chain([own(eni)]).collect()))
             .collect()
@@ -208,8 +287,8 @@ impl Node {
     }
 
     /// As [`restart`](Self::restart), with other settings.
-    pub(crate) fn restart_with(&mut self, policy: Policy) {
-        self.boot.policy = policy;
+    pub(crate) fn restart_with(&mut self, policy: impl Into<Policy>) {
+        self.boot.policy = policy.into();
         self.restart();
     }
 
@@ -230,7 +309,7 @@ impl Node {
                     assert_eq!(before, None, "{request:?} is answered twice");
                     self.answered.push(request);
                 }
-                Effect::Call { id, call } => {
+                Effect::Call { id, call, why: _ } => {
                     let same = |(_, other): &&(_, Ec2Call)| {
                         other.eni().is_some() && other.eni() == call.eni()
                     };
@@ -242,7 +321,9 @@ impl Node {
                     }
                     self.calls.push_back((id, call));
                 }
-                Effect::SyncHost(enis) => self.host = Some(enis),
+                Effect::SyncHost(picture) => self.host = Some(picture),
+                Effect::TakeDown(links) => self.to_take_down.extend(links),
+                Effect::ForgetConnections(addresses) => self.forgotten.push((self.now, addresses)),
             }
         }
     }
@@ -279,7 +360,8 @@ impl Node {
     pub(crate) fn gc(&mut self, alive: &[usize]) -> RequestId {
         let request = self.request();
         let valid = alive.iter().map(|pod| (key(*pod).container, key(*pod).ifname)).collect();
-        self.send(Event::Gc { request, network: "aws-cni".to_owned(), valid });
+        let (network, adding) = ("aws-cni".into(), BTreeSet::new());
+        self.send(Event::Gc { request, network, valid, adding });
         request
     }
 
@@ -307,7 +389,7 @@ impl Node {
     }
 
     pub(crate) fn end_sync(&mut self, state: &LinkState) {
-        for eni in self.host.take().unwrap_or_default() {
+        for eni in self.host.take().into_iter().flat_map(|picture| picture.enis) {
             self.send(Event::EniLink { eni: eni.eni, link: state.clone() });
         }
     }
@@ -349,6 +431,14 @@ impl Node {
             self.save_all();
         }
         self.now = end;
+    }
+
+    /// Time passes until the node wants to save something.
+    pub(crate) fn pass_until_a_save(&mut self) {
+        while self.saves.is_empty() {
+            self.now = self.engine.wake_at().expect("it wants to save something");
+            self.send(Event::Tick);
+        }
     }
 
     /// The calls that wait for EC2, for people.

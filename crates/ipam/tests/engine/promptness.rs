@@ -8,7 +8,7 @@
 //! * No pod waits while an address is free: on an attached ENI that is not on its way back, neither
 //!   a pod's nor resting.
 //! * No pod waits while more could be had and nobody has asked: there is *room* (an ENI below its
-//!   limit, in a subnet that has what the mode uses) or a *place* (an ENI fewer than allowed, and
+//!   limit, in a subnet that has what the kind uses) or a *place* (an ENI fewer than allowed, and
 //!   such a subnet), and no call is under way that brings addresses or changes an ENI with room.
 //! * No pod is refused that could be served: there are as many free addresses, room and places as
 //!   pods that wait, and the pod was patient enough for [`ROUND_TRIPS`].
@@ -23,15 +23,16 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::time::Duration;
 
-use ipam::call::{Action, Ask, CallError, CallErrorKind, CallId, CallOutput, Ec2Call, EniFacts};
+use ipam::block::BlockKind;
+use ipam::call::{Action, CallError, CallErrorKind, CallId, CallOutput, Ec2Call, EniFacts};
 use ipam::event::{Answer, Event, LinkState, RequestId};
 use ipam::id::{EniId, SubnetId};
-use ipam::policy::{Limits, Mode, Policy};
+use ipam::policy::Limits;
 use ipam::time::Timestamp;
 use proptest::prelude::*;
 
 use crate::ec2::{Ec2, PRIMARY, SUBNET, eni_id, error};
-use crate::node::Node;
+use crate::node::{Node, OnEni as _, Setup};
 use crate::settings::{Left, TAGGED_SUBNET, cases_of_cost, ec2, instance_limits, left, policies};
 
 /// So many calls, one after the other, bring any address that can be had: the first reading; a call
@@ -69,7 +70,7 @@ enum Step {
 #[derive(Debug, Clone)]
 struct Scene {
     limits: Limits,
-    policy: Policy,
+    policy: Setup,
     first: Left,
     second: Option<Left>,
     latency: Duration,
@@ -87,8 +88,8 @@ fn scenes() -> impl Strategy<Value = Scene> {
         1 => (1..4_u32).prop_map(|n| Step::Throttle { n }),
     ];
     let grow_delay = prop::sample::select(vec![0, 0, 50]).prop_map(Duration::from_millis);
-    let policies = (policies(vec![Mode::SecondaryIp, Mode::Prefix]), grow_delay)
-        .prop_map(|(policy, grow_delay)| Policy { grow_delay, ..policy });
+    let policies = (policies(vec![BlockKind::V4Address, BlockKind::V4Prefix]), grow_delay)
+        .prop_map(|(policy, grow_delay)| Setup { grow_delay, ..policy });
     let subnets = (left(), prop::option::of(left()));
     let latency = (1..250_u64).prop_map(Duration::from_millis);
     let steps = prop::collection::vec(step, 1..60);
@@ -155,13 +156,7 @@ struct World {
     spare_since: Option<Timestamp>,
     to_throttle: u32,
     throttled: BTreeMap<Action, Throttled>,
-    refusals: BTreeMap<(SubnetId, Kind), Refusals>,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-enum Kind {
-    Address,
-    Prefix,
+    refusals: BTreeMap<(SubnetId, BlockKind), Refusals>,
 }
 
 fn brings_addresses(action: Action) -> bool {
@@ -169,14 +164,13 @@ fn brings_addresses(action: Action) -> bool {
 }
 
 /// The subnet that a call asks for blocks, of which kind, and for how many.
-fn asked_of(call: &Ec2Call, ec2: &Ec2) -> Option<(SubnetId, Kind, u16)> {
-    let (subnet, ask) = match call {
-        Ec2Call::CreateEni { subnet, ask, .. } => (subnet.clone(), ask),
-        Ec2Call::Assign { eni, ask } => (ec2.enis.get(eni)?.subnet.clone(), ask),
+fn asked_of(call: &Ec2Call, ec2: &Ec2) -> Option<(SubnetId, BlockKind, u16)> {
+    let (subnet, blocks) = match call {
+        Ec2Call::CreateEni { subnet, blocks, .. } => (subnet.clone(), blocks),
+        Ec2Call::Assign { eni, blocks } => (ec2.enis.get(eni)?.subnet.clone(), blocks),
         _ => return None,
     };
-    let kind = if matches!(ask, Ask::Addresses(_)) { Kind::Address } else { Kind::Prefix };
-    Some((subnet, kind, ask.count()))
+    Some((subnet, blocks.kind, blocks.n))
 }
 
 impl World {
@@ -311,7 +305,7 @@ impl World {
             let Some(Waiting { pod, since }) = self.waiting.remove(&request) else { continue };
             match answer {
                 Answer::Granted(assignment) => {
-                    self.live.insert(pod, assignment.address);
+                    self.live.insert(pod, assignment.address());
                 }
                 Answer::Refused(refusal) => self.check_refusal(since, &refusal.message),
                 other => panic!("{pod} is told {other:?}"),
@@ -325,7 +319,7 @@ impl World {
         self.spare_since = spare.map(|_| self.spare_since.unwrap_or(self.node.now));
         let (Some((n_room, n_new)), Some(since)) = (spare, self.spare_since) else { return };
         assert!(
-            self.node.now.since(since) < self.node.boot.policy.grow_delay,
+            self.node.now.since(since) < self.node.boot.policy.timing.grow_delay,
             "nobody has asked since {since:?} for the room for {n_room} and {n_new} on new ENIs; {}",
             self.picture()
         );
@@ -400,7 +394,7 @@ impl World {
     }
 
     fn n_free(&self) -> usize {
-        let cooldown = self.node.boot.policy.cooldown;
+        let cooldown = self.node.boot.policy.timing.cooldown;
         let blocks: BTreeSet<_> = self.usable().flat_map(|eni| &eni.blocks).copied().collect();
         let here = |ip: &IpAddr| blocks.iter().any(|block| block.contains(*ip));
         let n_live = self.live.values().filter(|ip| here(ip)).count();
@@ -446,13 +440,13 @@ impl World {
             let refusals = self.refusals.get(&(id.clone(), kind));
             refusals.is_none_or(|refusals| refusals.until() <= self.node.now)
         };
-        let singles = if open(Kind::Address) { usize::from(subnet.n_addresses) } else { 0 };
+        let singles = if open(BlockKind::V4Address) { usize::from(subnet.n_addresses) } else { 0 };
         // A subnet that refuses single addresses is not asked for prefixes meanwhile.
-        let both_open = open(Kind::Prefix) && open(Kind::Address);
+        let both_open = open(BlockKind::V4Prefix) && open(BlockKind::V4Address);
         let prefixes = if both_open { usize::from(subnet.n_prefixes) } else { 0 };
-        match self.node.view().mode {
-            Mode::SecondaryIp => singles,
-            Mode::Prefix | Mode::Ipv6 => singles.max(prefixes),
+        match self.node.view().kind {
+            BlockKind::V4Address => singles,
+            BlockKind::V4Prefix | BlockKind::V6Prefix => singles.max(prefixes),
         }
     }
 }
@@ -462,7 +456,7 @@ proptest! {
 
     #[test]
     fn no_pod_waits_while_it_could_be_served(scene in scenes()) {
-        let Policy { grow_delay, add_wait, .. } = scene.policy;
+        let Setup { grow_delay, add_wait, .. } = scene.policy;
         assert!((scene.latency + grow_delay) * ROUND_TRIPS < add_wait);
         let mut world = World::new(&scene);
         for step in &scene.steps {

@@ -4,12 +4,13 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
+use ipam::block::BlockKind;
 use ipam::event::{Answer, LinkState, RequestId};
-use ipam::policy::{Limits, Mode, Policy};
+use ipam::policy::Limits;
 use proptest::prelude::*;
 
 use crate::ec2::SUBNET;
-use crate::node::{Node, key};
+use crate::node::{Node, Setup, key};
 use crate::settings::{Left, cases_of_cost, ec2, instance_limits, left, policies};
 
 #[derive(Debug, Clone)]
@@ -29,7 +30,7 @@ enum Step {
 #[derive(Debug, Clone)]
 struct Scene {
     limits: Limits,
-    policy: Policy,
+    policy: Setup,
     left: Left,
     steps: Vec<Step>,
 }
@@ -45,7 +46,7 @@ fn scenes() -> impl Strategy<Value = Scene> {
         1 => left().prop_map(Step::Left),
         3 => prop_oneof![1..500_u64, 500..9_000_u64].prop_map(Step::Pass),
     ];
-    let policies = policies(vec![Mode::SecondaryIp, Mode::Prefix]);
+    let policies = policies(vec![BlockKind::V4Address, BlockKind::V4Prefix]);
     let steps = prop::collection::vec(step, 1..150);
     (instance_limits(), policies, left(), steps).prop_map(|(limits, policy, left, steps)| Scene {
         limits,

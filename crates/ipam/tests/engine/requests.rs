@@ -2,15 +2,16 @@
 
 use std::time::Duration;
 
+use ipam::block::BlockKind;
 use ipam::event::{Answer, RefusalCode};
-use ipam::policy::{Mode, Policy, WarmSettings};
+use ipam::policy::WarmSettings;
 use ipam::record::Change;
 
-use crate::node::{Node, key, limits, policy, warm_ip};
+use crate::node::{Node, OnEni as _, Setup, key, limits, policy, warm_ip};
 
 /// One ENI with three addresses, and no more to be had.
-fn three_addresses() -> Policy {
-    Policy { max_enis: Some(1), ..warm_ip(3, 3) }
+fn three_addresses() -> Setup {
+    Setup { max_enis: Some(1), ..warm_ip(3, 3) }
 }
 
 fn secs(n: u64) -> Duration {
@@ -34,25 +35,25 @@ fn an_add_is_answered_when_it_is_on_record_and_a_repeated_one_alike() {
 #[test]
 fn the_address_that_rested_longest_serves_first_and_one_that_rests_never() {
     let mut node = Node::settled(limits("t3.small"), three_addresses());
-    let addresses = [0, 1, 2].map(|pod| node.run_pod(pod).address);
+    let addresses = [0, 1, 2].map(|pod| node.run_pod(pod).address());
     for pod in [1, 0, 2] {
         node.del(pod);
         node.pass(secs(2));
     }
     node.pass(secs(24));
     // Pod 1 was deleted 30 s ago, pod 0 28 s ago.
-    assert_eq!(node.run_pod(3).address, addresses[1]);
+    assert_eq!(node.run_pod(3).address(), addresses[1]);
     let waits = node.add(4);
     node.settle();
     assert_eq!(node.answer(waits), None, "it waits for the end of a rest that is near");
     node.pass(secs(2));
-    assert_eq!(node.granted(waits).address, addresses[0]);
+    assert_eq!(node.granted(waits).address(), addresses[0]);
 }
 
 #[test]
 fn pods_are_packed() {
     let settings = WarmSettings { warm_prefix: 1, ..WarmSettings::default() };
-    let mut node = Node::settled(limits("t3.small"), policy(Mode::Prefix, settings));
+    let mut node = Node::settled(limits("t3.small"), policy(BlockKind::V4Prefix, settings));
     let placed: Vec<_> = (0..58).map(|pod| node.run_pod(pod)).collect();
     assert_eq!(node.ec2.n_blocks(), [3, 2]);
     // On the primary remain 2 pods in its first prefix and 5 in its second, on the other ENI 10.
@@ -66,9 +67,9 @@ fn pods_are_packed() {
         blocks.find(|block| block.contains(address)).unwrap()
     };
     let (first, second, last) =
-        (block(placed[0].address), block(placed[16].address), block(placed[50].address));
+        (block(placed[0].address()), block(placed[16].address()), block(placed[50].address()));
     node.now = node.now + secs(2);
-    let next: Vec<_> = (100..126).map(|pod| node.run_pod(pod).address).collect();
+    let next: Vec<_> = (100..126).map(|pod| node.run_pod(pod).address()).collect();
     let into = |block: ipam::block::Block| next.iter().filter(|ip| block.contains(**ip)).count();
     // Fullest ENI that can be given back last, fullest prefix first.
     assert_eq!((into(second), into(first), into(last)), (11, 14, 0));
@@ -80,7 +81,7 @@ fn who_waits_is_served_in_order() {
     let requests = [5, 3, 9].map(|pod| node.add(pod));
     assert!(requests.iter().all(|request| node.answer(*request).is_none()));
     node.settle();
-    let addresses = requests.map(|request| node.granted(request).address);
+    let addresses = requests.map(|request| node.granted(request).address());
     assert!(addresses.is_sorted(), "{addresses:?}");
 }
 
@@ -113,8 +114,34 @@ fn a_record_that_cannot_be_written_refuses_and_leaves_all_as_it_was() {
     let del = node.del(1);
     node.end_save(Err("no space left on device".to_owned()));
     assert_eq!(node.refused(del).code, RefusalCode::StateUnwritable);
+    assert_eq!(node.engine.held_by(key(1)), Some(&granted), "it still has its address");
+}
+
+#[test]
+fn del_that_could_not_be_saved_is_repeated() {
+    let mut node = Node::settled(limits("t3.small"), three_addresses());
+    node.run_pod(1);
+    node.del(1);
+    for _ in 0..3 {
+        node.end_save(Err("no space left on device".to_owned()));
+        assert_eq!(node.engine.record().assignments().len(), 1);
+        node.pass_until_a_save();
+    }
     node.pass(secs(5));
-    assert_eq!(node.run_pod(1), granted, "it still has its address");
+    assert!(node.record().assignments().is_empty());
+    assert_eq!(node.counts().cooling, 1);
+}
+
+#[test]
+fn add_after_a_del_that_could_not_be_saved_keeps_the_address() {
+    let mut node = Node::settled(limits("t3.small"), three_addresses());
+    let granted = node.run_pod(1);
+    node.del(1);
+    node.end_save(Err("no space left on device".to_owned()));
+    let add = node.add(1);
+    node.pass(secs(60));
+    assert_eq!(node.granted(add), &granted);
+    assert_eq!(node.record().assignments()[&key(1)], granted);
 }
 
 #[test]
@@ -135,7 +162,7 @@ fn nothing_is_answered_from_a_record_that_the_file_may_contradict() {
 #[test]
 fn del_releases_what_its_own_key_holds() {
     let mut node =
-        Node::settled(limits("t3.small"), Policy { cooldown: secs(0), ..three_addresses() });
+        Node::settled(limits("t3.small"), Setup { cooldown: secs(0), ..three_addresses() });
     let unknown = node.del(7);
     assert_eq!(node.answer(unknown), Some(&Answer::Released(None)), "and at once");
     let held = node.run_pod(1);
@@ -147,14 +174,14 @@ fn del_releases_what_its_own_key_holds() {
     assert_eq!(node.answer(twin), node.answer(del));
 
     let (others, mut pod) = (node.view().counts.free, 2);
-    while node.run_pod(pod).address != held.address {
+    while node.run_pod(pod).address() != held.address() {
         pod += 1;
         assert!(pod as u64 <= others + 2, "the address does not come again");
     }
     let late = node.del(1);
     node.settle();
     assert_eq!(node.answer(late), Some(&Answer::Released(None)));
-    assert_eq!(node.run_pod(pod).address, held.address, "the next owner keeps it");
+    assert_eq!(node.run_pod(pod).address(), held.address(), "the next owner keeps it");
 }
 
 #[test]
@@ -179,7 +206,7 @@ fn an_add_that_follows_its_del_waits_for_it() {
     let (del, add) = (node.del(1), node.add(1));
     node.settle();
     assert!(matches!(node.answer(del), Some(Answer::Released(Some(_)))));
-    assert_ne!(node.granted(add).address, before.address, "that one rests");
+    assert_ne!(node.granted(add).address(), before.address(), "that one rests");
 }
 
 #[test]
@@ -240,7 +267,7 @@ fn refusals_say_what_is_short() {
     let refusal = node.refused(add);
     assert_eq!((refusal.code, refusal.retry_after), (RefusalCode::AllCooling, Some(secs(25))));
 
-    let mut node = Node::settled(limits("t3.small"), Policy { max_pods: 2, ..warm_ip(1, 0) });
+    let mut node = Node::settled(limits("t3.small"), Setup { max_pods: 2, ..warm_ip(1, 0) });
     node.run_pod(0);
     node.run_pod(1);
     let add = node.add(9);

@@ -2,12 +2,13 @@
 
 use std::time::Duration;
 
+use ipam::block::BlockKind;
 use ipam::call::Ec2Call;
 use ipam::event::Event;
-use ipam::policy::{Limits, Mode, Policy};
+use ipam::policy::Limits;
 use proptest::prelude::*;
 
-use crate::node::Node;
+use crate::node::{Node, Setup};
 use crate::settings::{Left, cases_of_cost, ec2, instance_limits, left, policies};
 
 const HOUR: Duration = Duration::from_secs(3600);
@@ -23,7 +24,7 @@ const CALLS_AN_HOUR_IN_VAIN: usize = 30 * 2 * 2 * 2;
 #[derive(Debug, Clone)]
 struct Scene {
     limits: Limits,
-    policy: Policy,
+    policy: Setup,
     second_subnet: bool,
     /// Pods that come, and of those the share that goes again, in tenths.
     n_pods: usize,
@@ -31,9 +32,15 @@ struct Scene {
 }
 
 fn scenes() -> impl Strategy<Value = Scene> {
-    let modes = vec![Mode::SecondaryIp, Mode::Prefix, Mode::SecondaryIp, Mode::Prefix, Mode::Ipv6];
+    let kinds = vec![
+        BlockKind::V4Address,
+        BlockKind::V4Prefix,
+        BlockKind::V4Address,
+        BlockKind::V4Prefix,
+        BlockKind::V6Prefix,
+    ];
     let pods = (prop_oneof![Just(0), 1..12_usize, 12..70_usize], 0..=10_usize);
-    (instance_limits(), policies(modes), any::<bool>(), pods).prop_map(
+    (instance_limits(), policies(kinds), any::<bool>(), pods).prop_map(
         |(limits, policy, second_subnet, (n_pods, gone))| Scene {
             limits,
             policy,

@@ -5,11 +5,10 @@ use std::time::Duration;
 
 use ipam::call::{CallErrorKind, Ec2Call};
 use ipam::event::{Answer, Event, LinkState};
-use ipam::policy::Policy;
 use ipam::record::Record;
 
 use crate::ec2::{Ec2, PRIMARY, eni_id, error};
-use crate::node::{Node, OURS, limits, warm_ip};
+use crate::node::{Node, OURS, OnEni as _, Setup, limits, warm_ip};
 
 fn secs(n: u64) -> Duration {
     Duration::from_secs(n)
@@ -28,14 +27,14 @@ fn pods_are_served_from_the_record_while_ec2_is_silent() {
     let fresh = node.add(3);
     assert_eq!(node.answer(fresh), None, "EC2 is given the time to answer");
     node.settle();
-    let taken: BTreeSet<_> = before.iter().map(|found| found.address).collect();
-    assert!(!taken.contains(&node.granted(fresh).address));
+    let taken: BTreeSet<_> = before.iter().map(|found| found.address()).collect();
+    assert!(!taken.contains(&node.granted(fresh).address()));
 }
 
 #[test]
 fn a_rest_outlives_a_restart() {
-    let mut node = Node::settled(limits("t3.small"), Policy { max_enis: Some(1), ..warm_ip(3, 3) });
-    let addresses = [1, 2, 3].map(|pod| node.run_pod(pod).address);
+    let mut node = Node::settled(limits("t3.small"), Setup { max_enis: Some(1), ..warm_ip(3, 3) });
+    let addresses = [1, 2, 3].map(|pod| node.run_pod(pod).address());
     node.del(2);
     node.pass(secs(10));
     node.restart();
@@ -44,7 +43,7 @@ fn a_rest_outlives_a_restart() {
     node.settle();
     node.refused(refused);
     node.pass(secs(21));
-    assert_eq!(node.run_pod(5).address, addresses[1]);
+    assert_eq!(node.run_pod(5).address(), addresses[1]);
 }
 
 #[test]
@@ -182,7 +181,7 @@ fn delete_on_termination_is_made_good() {
 fn an_eni_that_somebody_detached_is_never_deleted_under_its_pods() {
     let mut node = Node::settled(limits("t3.small"), warm_ip(0, 0));
     let pods: Vec<_> = (0..4).map(|pod| node.run_pod(pod)).collect();
-    let torn = pods[3].eni.clone();
+    let torn = pods[3].eni().clone();
     node.ec2.enis.get_mut(&torn).unwrap().attachment = None;
     let refuse_attach = |node: &mut Node| {
         for _ in 0..200 {
@@ -207,29 +206,29 @@ fn an_eni_that_somebody_detached_is_never_deleted_under_its_pods() {
     node.pass(secs(600));
     assert!(node.ec2.enis[&torn].attachment.is_some(), "it is attached again");
     let later = node.run_pod(9);
-    assert!(pods.iter().all(|pod| pod.address != later.address));
+    assert!(pods.iter().all(|pod| pod.address() != later.address()));
 }
 
 #[test]
 fn an_eni_that_vanishes_takes_no_address_off_the_record() {
     let mut node = Node::settled(limits("t3.small"), warm_ip(0, 0));
     let pods: Vec<_> = (0..4).map(|pod| node.run_pod(pod)).collect();
-    let gone = pods[3].eni.clone();
+    let gone = pods[3].eni().clone();
     node.ec2.enis.remove(&gone);
     node.pass(secs(25 * 3600));
     assert_eq!(node.record().assignments().len(), 4);
-    assert!(node.view().blocked.iter().any(|text| text.contains(&pods[3].address.to_string())));
+    assert!(node.view().blocked.iter().any(|text| text.contains(&pods[3].address().to_string())));
     let next = node.run_pod(9);
-    assert!(pods.iter().all(|pod| pod.address != next.address) || next.eni != gone);
+    assert!(pods.iter().all(|pod| pod.address() != next.address()) || next.eni() != gone);
 }
 
 #[test]
 fn an_address_that_moves_to_another_eni_is_given_once() {
-    let policy = Policy { cooldown: secs(0), shrink_delay: secs(0), ..warm_ip(0, 0) };
+    let policy = Setup { cooldown: secs(0), shrink_delay: secs(0), ..warm_ip(0, 0) };
     let mut node = Node::settled(limits("t3.small"), policy);
     let pods: Vec<_> = (0..4).map(|pod| node.run_pod(pod)).collect();
     node.pass(secs(60));
-    let freed = pods[0].address;
+    let freed = pods[0].address();
     node.del(0);
     node.save_all();
     // The address goes back, but nobody hears of it, and it comes again on the other ENI.
@@ -242,6 +241,6 @@ fn an_address_that_moves_to_another_eni_is_given_once() {
     node.settle();
     node.calls.push_back(reading);
     node.settle();
-    let given = adds.map(|add| node.granted(add).address);
+    let given = adds.map(|add| node.granted(add).address());
     assert!(given.contains(&freed) && given[0] != given[1], "{given:?}");
 }

@@ -1,13 +1,14 @@
-//! What the properties draw from: every combination of targets, modes, limits and subnets.
+//! What the properties draw from: every combination of targets, kinds, limits and subnets.
 
 use std::time::Duration;
 
-use ipam::policy::{Limits, Mode, Policy, Targets, WarmSettings};
+use ipam::block::BlockKind;
+use ipam::policy::{Limits, Targets, WarmSettings};
 use proptest::prelude::*;
 use proptest::sample::select;
 
 use crate::ec2::{Ec2, SUBNET};
-use crate::node::policy;
+use crate::node::{Setup, policy};
 
 /// Another subnet that new ENIs may go to.
 pub(crate) const TAGGED_SUBNET: &str = "subnet-1";
@@ -20,7 +21,7 @@ pub(crate) fn cases_of_cost(cost: u32) -> ProptestConfig {
 
 /// The four settings as a user may write them, zeros and absurd ones included, and also targets
 /// that no setting leads to.
-pub(crate) fn targets(mode: Mode) -> impl Strategy<Value = Targets> {
+pub(crate) fn targets(kind: BlockKind) -> impl Strategy<Value = Targets> {
     let units = || prop_oneof![3 => 0..3_u16, 1 => select(vec![7, 50, u16::MAX])];
     let addresses = || {
         prop_oneof![
@@ -31,7 +32,7 @@ pub(crate) fn targets(mode: Mode) -> impl Strategy<Value = Targets> {
     };
     let written = (units(), addresses(), addresses(), units()).prop_map(
         move |(warm_eni, warm_ip, minimum_ip, warm_prefix)| {
-            Targets::resolve(mode, WarmSettings { warm_eni, warm_ip, minimum_ip, warm_prefix })
+            Targets::resolve(kind, WarmSettings { warm_eni, warm_ip, minimum_ip, warm_prefix })
         },
     );
     prop_oneof![
@@ -42,16 +43,16 @@ pub(crate) fn targets(mode: Mode) -> impl Strategy<Value = Targets> {
     ]
 }
 
-pub(crate) fn policies(modes: Vec<Mode>) -> impl Strategy<Value = Policy> {
+pub(crate) fn policies(kinds: Vec<BlockKind>) -> impl Strategy<Value = Setup> {
     let span = |seconds: [u64; 3]| select(seconds.map(Duration::from_secs).to_vec());
     let bounds = (
         select(vec![None, None, None, Some(0), Some(1), Some(2), Some(100)]),
         select(vec![0, 1, 4, 11, 29, 110, 737, u32::MAX]),
     );
     let spans = (span([0, 5, 30]), span([0, 1, 30]), span([0, 10, 60]));
-    let targets = select(modes).prop_flat_map(|mode| targets(mode).prop_map(move |t| (mode, t)));
+    let targets = select(kinds).prop_flat_map(|kind| targets(kind).prop_map(move |t| (kind, t)));
     (targets, bounds, spans).prop_map(
-        |((mode, targets), (max_enis, max_pods), (cooldown, shrink_delay, min_eni_age))| Policy {
+        |((kind, targets), (max_enis, max_pods), (cooldown, shrink_delay, min_eni_age))| Setup {
             targets,
             max_enis,
             max_pods,
@@ -59,7 +60,7 @@ pub(crate) fn policies(modes: Vec<Mode>) -> impl Strategy<Value = Policy> {
             shrink_delay,
             min_eni_age,
             leak_age: Some(Duration::from_secs(3600)),
-            ..policy(mode, WarmSettings::default())
+            ..policy(kind, WarmSettings::default())
         },
     )
 }

@@ -4,14 +4,15 @@ use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::time::Duration;
 
+use ipam::block::BlockKind;
 use ipam::call::{CallErrorKind, Ec2Call};
 use ipam::event::{Answer, Event, LinkState, RefusalCode};
 use ipam::id::BootId;
-use ipam::policy::{Mode, Policy, WarmSettings};
+use ipam::policy::WarmSettings;
 use ipam::record::Change;
 
 use crate::ec2::{Ec2, error};
-use crate::node::{Node, limits, policy, warm_ip};
+use crate::node::{Node, OnEni as _, Setup, limits, policy, warm_ip};
 
 fn ms(n: u64) -> Duration {
     Duration::from_millis(n)
@@ -50,7 +51,7 @@ fn held(node: &Node) -> BTreeSet<IpAddr> {
 /// A free address moves to an ENI of somebody else; which is told.
 fn take_away(node: &mut Node) -> IpAddr {
     let taken: BTreeSet<_> =
-        node.record().assignments().values().map(|found| found.address).collect();
+        node.record().assignments().values().map(|found| found.address()).collect();
     let free = |eni: &ipam::call::EniFacts| {
         eni.blocks.iter().copied().find(|b| !taken.contains(&b.addresses_from(0).next().unwrap()))
     };
@@ -65,31 +66,31 @@ fn take_away(node: &mut Node) -> IpAddr {
 fn fresh_pods_get_addresses_while_ec2_is_silent() {
     for policy in [
         warm_ip(5, 0),
-        policy(Mode::Prefix, WarmSettings::default()),
-        policy(Mode::Ipv6, WarmSettings::default()),
+        policy(BlockKind::V4Prefix, WarmSettings::default()),
+        policy(BlockKind::V6Prefix, WarmSettings::default()),
     ] {
-        let mode = policy.mode;
+        let kind = policy.kind;
         let mut node = Node::settled(limits("t3.small"), policy);
         let old = node.run_pod(1);
         node.restart();
         let waits = node.add(2);
         let n_mutating = node.ec2.n_mutating();
         pass_in_silence(&mut node, ms(399));
-        assert_eq!(node.answer(waits), None, "{mode:?}: EC2 may still answer");
+        assert_eq!(node.answer(waits), None, "{kind:?}: EC2 may still answer");
         pass_in_silence(&mut node, ms(1));
         let first = node.granted(waits).clone();
         assert_eq!(node.engine.ready(node.now), Ok(()));
         let second = node.add(3);
         node.save_all();
         let second = node.granted(second).clone();
-        assert_ne!(first.address, old.address);
-        assert_ne!(second.address, first.address);
+        assert_ne!(first.address(), old.address());
+        assert_ne!(second.address(), first.address());
         let del = node.del(1);
         node.save_all();
         assert_eq!(node.answer(del), Some(&Answer::Released(Some(old))));
-        assert_eq!(node.ec2.n_mutating(), n_mutating, "{mode:?}: nothing is asked of EC2");
+        assert_eq!(node.ec2.n_mutating(), n_mutating, "{kind:?}: nothing is asked of EC2");
         node.settle();
-        assert_eq!(held(&node), at_ec2(&node), "{mode:?}");
+        assert_eq!(held(&node), at_ec2(&node), "{kind:?}");
         assert_eq!(node.record().enis(), node.engine.record().enis());
     }
 }
@@ -116,7 +117,7 @@ fn an_answer_in_time_counts_alone() {
     node.settle();
     let adds: Vec<_> = (0..8).map(|pod| node.add(pod)).collect();
     node.settle();
-    assert!(adds.iter().all(|add| node.granted(*add).address != gone));
+    assert!(adds.iter().all(|add| node.granted(*add).address() != gone));
 }
 
 #[test]
@@ -130,7 +131,7 @@ fn what_ec2_says_at_last_corrects_the_pool() {
         assert!(held(&node).contains(&gone));
         let early: Vec<_> = (0..n_pods).map(|pod| node.add(pod)).collect();
         node.save_all();
-        let given = early.iter().any(|add| node.granted(*add).address == gone);
+        let given = early.iter().any(|add| node.granted(*add).address() == gone);
         assert_eq!(given, n_pods > 0);
         node.settle();
         assert_eq!(held(&node), at_ec2(&node));
@@ -138,7 +139,7 @@ fn what_ec2_says_at_last_corrects_the_pool() {
         assert_eq!(named, given, "{:?}", node.view().blocked);
         let late: Vec<_> = (10..14).map(|pod| node.add(pod)).collect();
         node.settle();
-        assert!(late.iter().all(|add| node.granted(*add).address != gone));
+        assert!(late.iter().all(|add| node.granted(*add).address() != gone));
     }
 }
 
@@ -177,7 +178,7 @@ fn no_address_is_offered_before_the_host_is_ready() {
 
 #[test]
 fn nothing_is_given_back_or_asked_for_until_ec2_has_spoken() {
-    let policy = Policy { cooldown: ms(0), shrink_delay: ms(0), ..warm_ip(1, 0) };
+    let policy = Setup { cooldown: ms(0), shrink_delay: ms(0), ..warm_ip(1, 0) };
     let mut node = Node::settled(limits("t3.small"), policy);
     for pod in 0..6 {
         node.run_pod(pod);
@@ -223,7 +224,7 @@ fn an_eni_that_the_settings_disown_is_not_used() {
 
 #[test]
 fn an_add_costs_one_line() {
-    let mut node = Node::settled(limits("m5.large"), Policy { max_pods: 9, ..warm_ip(9, 0) });
+    let mut node = Node::settled(limits("m5.large"), Setup { max_pods: 9, ..warm_ip(9, 0) });
     let before = node.log.len();
     node.run_pod(1);
     assert!(matches!(node.log[before..], [Change::Assigned { .. }]), "{:?}", &node.log[before..]);

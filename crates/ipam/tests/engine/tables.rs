@@ -4,11 +4,12 @@
 use std::cmp::Reverse;
 use std::collections::BTreeMap;
 
+use ipam::block::BlockKind;
 use ipam::forecast::{Forecast, forecast};
-use ipam::policy::{Mode, Policy, WarmSettings};
+use ipam::policy::WarmSettings;
 use ipam::view::EniView;
 
-use crate::node::{Node, limits, policy};
+use crate::node::{Node, Setup, limits, policy};
 
 /// A setting as the tables give it: warm ENIs or prefixes, warm addresses, minimum addresses.
 #[derive(Debug, Clone, Copy)]
@@ -18,19 +19,21 @@ enum Setting {
     Ip(u32, u32),
 }
 
-fn policy_of(setting: Setting) -> Policy {
+fn policy_of(setting: Setting) -> Setup {
     let unset = WarmSettings { warm_eni: 0, warm_ip: 0, minimum_ip: 0, warm_prefix: 0 };
     match setting {
-        Setting::Eni(warm_eni) => policy(Mode::SecondaryIp, WarmSettings { warm_eni, ..unset }),
-        Setting::Prefix(warm_prefix) => policy(Mode::Prefix, WarmSettings { warm_prefix, ..unset }),
+        Setting::Eni(warm_eni) => policy(BlockKind::V4Address, WarmSettings { warm_eni, ..unset }),
+        Setting::Prefix(warm_prefix) => {
+            policy(BlockKind::V4Prefix, WarmSettings { warm_prefix, ..unset })
+        }
         Setting::Ip(warm_ip, minimum_ip) => {
-            policy(Mode::SecondaryIp, WarmSettings { warm_ip, minimum_ip, ..unset })
+            policy(BlockKind::V4Address, WarmSettings { warm_ip, minimum_ip, ..unset })
         }
     }
 }
 
 /// A settled node with `pods` pods that were added one by one.
-fn grow(instance_type: &str, policy: Policy, pods: usize) -> Node {
+fn grow(instance_type: &str, policy: Setup, pods: usize) -> Node {
     let mut node = Node::settled(limits(instance_type), policy);
     for pod in 0..pods {
         node.run_pod(pod);
@@ -38,7 +41,7 @@ fn grow(instance_type: &str, policy: Policy, pods: usize) -> Node {
     node
 }
 
-/// Checks one row of secondary mode, and that the node then rests.
+/// Checks one row of secondary kind, and that the node then rests.
 fn check(instance_type: &str, setting: Setting, pods: usize, per_eni: &[usize]) {
     let mut node = grow(instance_type, policy_of(setting), pods);
     let row = format!("{instance_type} {setting:?} with {pods} pods");
@@ -208,7 +211,7 @@ impl Row {
 #[test]
 fn prefix_and_ip_target() {
     for row in &PREFIX_TABLE {
-        let policy = Policy { mode: Mode::Prefix, ..policy_of(row.setting) };
+        let policy = Setup { kind: BlockKind::V4Prefix, ..policy_of(row.setting) };
         let mut node = grow(row.instance_type, policy, row.pods);
         let name = format!(
             "{} {:?} with {} pods (the document: {})",

@@ -3,12 +3,13 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use ipam::call::{Ask, Ec2Call, EniFacts};
+use ipam::block::BlockKind;
+use ipam::call::{Ec2Call, EniFacts};
 use ipam::event::Event;
-use ipam::policy::{Mode, Policy, Targets, WarmSettings};
+use ipam::policy::{Targets, WarmSettings};
 
 use crate::ec2::{Ec2, PRIMARY, SUBNET, eni_id, security_groups, subnet_id};
-use crate::node::{INSTANCE, Node, limits, policy, warm_ip};
+use crate::node::{INSTANCE, Node, Setup, limits, policy, warm_ip};
 
 fn secs(n: u64) -> Duration {
     Duration::from_secs(n)
@@ -44,12 +45,18 @@ fn a_new_eni_carries_all_its_marks() {
     node.restart();
     node.settle();
     let create = node.ec2.calls.iter().find(|call| matches!(call, Ec2Call::CreateEni { .. }));
-    let Some(Ec2Call::CreateEni { subnet, security_groups, ask, description, tags, client_token }) =
-        create
+    let Some(Ec2Call::CreateEni {
+        subnet,
+        security_groups,
+        blocks,
+        description,
+        tags,
+        client_token,
+    }) = create
     else {
         panic!("no ENI is made");
     };
-    assert_eq!((subnet, *ask), (&subnet_id(SUBNET), Ask::Addresses(2)));
+    assert_eq!((subnet, *blocks), (&subnet_id(SUBNET), BlockKind::V4Address.times(2)));
     assert_eq!(security_groups, &groups);
     assert_eq!(description, &format!("aws-K8S-{INSTANCE}"));
     assert!(client_token.starts_with(INSTANCE) && client_token.len() <= 64, "{client_token}");
@@ -151,7 +158,7 @@ fn a_short_surplus_is_kept() {
 /// A load that comes and goes in a rhythm at which every single give-back would be missed.
 #[test]
 fn what_comes_and_goes_makes_ever_fewer_calls() {
-    let check = |policy: Policy, most: usize| {
+    let check = |policy: Setup, most: usize| {
         let mut node = Node::settled(limits("m5.xlarge"), policy.clone());
         let n_calls = node.ec2.n_mutating();
         for round in 0..144 {
@@ -168,8 +175,8 @@ fn what_comes_and_goes_makes_ever_fewer_calls() {
         assert!(n_calls <= most, "{n_calls} calls in a day under {:?}", policy.targets);
     };
     check(warm_ip(5, 0), 100);
-    check(Policy { targets: Targets::WarmEni(1), ..warm_ip(0, 0) }, 60);
-    check(policy(Mode::Prefix, WarmSettings::default()), 40);
+    check(Setup { targets: Targets::WarmEni(1), ..warm_ip(0, 0) }, 60);
+    check(policy(BlockKind::V4Prefix, WarmSettings::default()), 40);
 }
 
 #[test]
@@ -177,7 +184,7 @@ fn pods_that_come_together_are_one_call() {
     let delay = Duration::from_millis(50);
     let mut node = Node::settled(
         limits("m5.xlarge"),
-        Policy { grow_delay: delay, ..policy(Mode::Prefix, WarmSettings::default()) },
+        Setup { grow_delay: delay, ..policy(BlockKind::V4Prefix, WarmSettings::default()) },
     );
     node.pass(secs(1));
     let n_calls = node.ec2.n_mutating();
@@ -222,7 +229,7 @@ fn a_waiting_pod_takes_the_eni_that_no_call_changes() {
 
 #[test]
 fn an_eni_stays_its_minimum_age() {
-    let policy = Policy { cooldown: secs(0), min_eni_age: secs(400), ..warm_ip(1, 0) };
+    let policy = Setup { cooldown: secs(0), min_eni_age: secs(400), ..warm_ip(1, 0) };
     let mut node = Node::settled(limits("t3.small"), policy);
     for pod in 0..3 {
         node.run_pod(pod);
@@ -240,9 +247,9 @@ fn an_eni_stays_its_minimum_age() {
 
 #[test]
 fn prefixes_and_warm_enis_go_back_by_their_own_rules() {
-    let check = |policy: Policy, peak: &[usize], rest: &[usize]| {
+    let check = |policy: Setup, peak: &[usize], rest: &[usize]| {
         let mut node = Node::settled(limits("t3.small"), policy.clone());
-        let n_pods = if policy.mode == Mode::Prefix { 60 } else { 5 };
+        let n_pods = if policy.kind == BlockKind::V4Prefix { 60 } else { 5 };
         for pod in 0..n_pods {
             node.run_pod(pod);
         }
@@ -253,12 +260,12 @@ fn prefixes_and_warm_enis_go_back_by_their_own_rules() {
         node.pass(secs(600));
         assert_eq!(node.ec2.n_blocks(), rest, "{:?}", policy.targets);
     };
-    let settings = |targets, mode| Policy { targets, ..policy(mode, WarmSettings::default()) };
-    check(settings(Targets::WarmEni(1), Mode::SecondaryIp), &[3, 3, 3], &[3]);
-    check(settings(Targets::WarmEni(0), Mode::SecondaryIp), &[3, 3], &[3]);
-    check(settings(Targets::WarmPrefix(1), Mode::Prefix), &[3, 2], &[1]);
-    check(settings(Targets::WarmPrefix(0), Mode::Prefix), &[3, 1], &[1]);
-    check(settings(Targets::Ip { warm: 1, minimum: 20 }, Mode::Prefix), &[3, 1], &[2]);
+    let settings = |targets, kind| Setup { targets, ..policy(kind, WarmSettings::default()) };
+    check(settings(Targets::WarmEni(1), BlockKind::V4Address), &[3, 3, 3], &[3]);
+    check(settings(Targets::WarmEni(0), BlockKind::V4Address), &[3, 3], &[3]);
+    check(settings(Targets::WarmPrefix(1), BlockKind::V4Prefix), &[3, 2], &[1]);
+    check(settings(Targets::WarmPrefix(0), BlockKind::V4Prefix), &[3, 1], &[1]);
+    check(settings(Targets::Ip { warm: 1, minimum: 20 }, BlockKind::V4Prefix), &[3, 1], &[2]);
 }
 
 #[test]
@@ -279,7 +286,7 @@ fn resting_addresses_count_as_used() {
 
 #[test]
 fn a_waiting_pod_makes_the_pool_grow_whatever_the_targets_are() {
-    for mode in [Mode::SecondaryIp, Mode::Prefix] {
+    for kind in [BlockKind::V4Address, BlockKind::V4Prefix] {
         for targets in [
             Targets::Ip { warm: 0, minimum: 0 },
             Targets::Ip { warm: 0, minimum: 2 },
@@ -287,7 +294,7 @@ fn a_waiting_pod_makes_the_pool_grow_whatever_the_targets_are() {
             Targets::WarmPrefix(0),
         ] {
             let mut node =
-                Node::settled(limits("t3.small"), Policy { mode, targets, ..warm_ip(0, 0) });
+                Node::settled(limits("t3.small"), Setup { kind, targets, ..warm_ip(0, 0) });
             for pod in 0..9 {
                 node.run_pod(pod);
             }
@@ -297,21 +304,21 @@ fn a_waiting_pod_makes_the_pool_grow_whatever_the_targets_are() {
 
 #[test]
 fn max_eni_and_max_pods_bound_the_pool() {
-    let pool = |policy: Policy| Node::settled(limits("t3.small"), policy).ec2.n_blocks();
-    assert_eq!(pool(Policy { max_enis: Some(2), ..warm_ip(100, 0) }), [3, 3]);
-    assert_eq!(pool(Policy { max_enis: Some(9), ..warm_ip(100, 0) }), [3, 3, 3]);
-    let warm_enis = Policy { targets: Targets::WarmEni(3), ..warm_ip(0, 0) };
+    let pool = |policy: Setup| Node::settled(limits("t3.small"), policy).ec2.n_blocks();
+    assert_eq!(pool(Setup { max_enis: Some(2), ..warm_ip(100, 0) }), [3, 3]);
+    assert_eq!(pool(Setup { max_enis: Some(9), ..warm_ip(100, 0) }), [3, 3, 3]);
+    let warm_enis = Setup { targets: Targets::WarmEni(3), ..warm_ip(0, 0) };
     assert_eq!(pool(warm_enis.clone()), [3, 3, 3]);
-    assert_eq!(pool(Policy { max_pods: 4, ..warm_enis }), [3, 3]);
+    assert_eq!(pool(Setup { max_pods: 4, ..warm_enis }), [3, 3]);
 }
 
 #[test]
 fn a_node_for_no_pods_holds_nothing() {
-    for mode in [Mode::SecondaryIp, Mode::Prefix, Mode::Ipv6] {
-        let policy = Policy { max_pods: 0, ..policy(mode, WarmSettings::default()) };
+    for kind in [BlockKind::V4Address, BlockKind::V4Prefix, BlockKind::V6Prefix] {
+        let policy = Setup { max_pods: 0, ..policy(kind, WarmSettings::default()) };
         let mut node = Node::settled(limits("t3.small"), policy);
         node.pass(secs(3600));
-        assert_eq!(node.ec2.n_mutating(), 0, "{mode:?}: {:?}", node.ec2.calls);
+        assert_eq!(node.ec2.n_mutating(), 0, "{kind:?}: {:?}", node.ec2.calls);
     }
 }
 
@@ -320,7 +327,7 @@ fn two_kinds_of_surplus_on_one_eni_go_back_one_after_the_other() {
     let mut ec2 = Ec2::new(limits("t3.small"));
     (ec2.subnet(SUBNET).n_addresses, ec2.subnet(SUBNET).n_prefixes) = (1, 1);
     let settings = WarmSettings { warm_ip: 1, ..WarmSettings::default() };
-    let mut node = Node::start_with(ec2, limits("t3.small"), policy(Mode::Prefix, settings));
+    let mut node = Node::start_with(ec2, limits("t3.small"), policy(BlockKind::V4Prefix, settings));
     node.settle();
     for pod in 0..17 {
         node.run_pod(pod);
@@ -342,10 +349,10 @@ fn two_kinds_of_surplus_on_one_eni_go_back_one_after_the_other() {
 #[test]
 fn an_instance_without_prefixes_gets_addresses() {
     let limits = ipam::policy::Limits { prefixes: false, ..limits("t3.small") };
-    let policy = policy(Mode::Prefix, WarmSettings::default());
+    let policy = policy(BlockKind::V4Prefix, WarmSettings::default());
     let mut node = Node::settled(limits, policy);
     node.run_pod(0);
-    assert_eq!((node.view().mode, node.counts().prefixes), (Mode::SecondaryIp, 0));
+    assert_eq!((node.view().kind, node.counts().prefixes), (BlockKind::V4Address, 0));
 }
 
 /// The truth table of subnet tags; the cluster is `mine`.

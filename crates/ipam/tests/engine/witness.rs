@@ -4,10 +4,11 @@ use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::time::Duration;
 
+use ipam::block::BlockKind;
 use ipam::id::AttachmentKey;
-use ipam::policy::{Mode, Policy, WarmSettings};
+use ipam::policy::WarmSettings;
 
-use crate::node::{Node, key, limits, policy, warm_ip};
+use crate::node::{Node, OnEni as _, Setup, key, limits, policy, warm_ip};
 
 fn secs(n: u64) -> Duration {
     Duration::from_secs(n)
@@ -17,7 +18,7 @@ fn secs(n: u64) -> Duration {
 fn run_pods(node: &mut Node, pods: impl IntoIterator<Item = usize>) -> BTreeSet<IpAddr> {
     let mut addresses = BTreeSet::new();
     for pod in pods {
-        let address = node.run_pod(pod).address;
+        let address = node.run_pod(pod).address();
         node.links.insert(address, key(pod));
         addresses.insert(address);
     }
@@ -35,7 +36,7 @@ fn quarantined(node: &Node) -> BTreeSet<IpAddr> {
     node.view().quarantined.into_keys().collect()
 }
 
-fn keeps_what_runs(policy: Policy) {
+fn keeps_what_runs(policy: Setup) {
     let mut node = Node::settled(limits("m5.large"), policy);
     let old = run_pods(&mut node, 0..10);
     let total = node.counts().total;
@@ -81,7 +82,7 @@ fn without_its_record_a_node_keeps_the_addresses_of_what_runs() {
 
 #[test]
 fn without_its_record_a_node_keeps_the_prefixes_of_what_runs() {
-    keeps_what_runs(policy(Mode::Prefix, WarmSettings::default()));
+    keeps_what_runs(policy(BlockKind::V4Prefix, WarmSettings::default()));
 }
 
 #[test]
@@ -105,9 +106,9 @@ fn an_eni_with_a_pod_that_nobody_knows_stays() {
 /// The record says that the address is the old pod's; the kernel, that a newer one has it.
 #[test]
 fn an_address_that_a_stale_record_gives_to_another_is_not_free_with_its_release() {
-    let policy = Policy { max_enis: Some(1), cooldown: secs(0), ..warm_ip(3, 3) };
+    let policy = Setup { max_enis: Some(1), cooldown: secs(0), ..warm_ip(3, 3) };
     let mut node = Node::settled(limits("t3.small"), policy);
-    let address = node.run_pod(0).address;
+    let address = node.run_pod(0).address();
     node.links.insert(address, key(7));
     look_later(&mut node);
     assert_eq!(quarantined(&node), BTreeSet::from([address]));
@@ -122,14 +123,14 @@ fn an_address_that_a_stale_record_gives_to_another_is_not_free_with_its_release(
     assert!(node.refused(refused).message.contains("1 quarantined"), "all else is in use");
     node.links.remove(&address);
     look_later(&mut node);
-    assert_eq!(node.run_pod(4).address, address);
+    assert_eq!(node.run_pod(4).address(), address);
 }
 
 /// Nor does it get another one: a record has one for each attachment.
 #[test]
 fn an_add_is_not_answered_with_an_address_at_which_the_kernel_shows_another() {
     let mut node = Node::settled(limits("t3.small"), warm_ip(3, 3));
-    let address = node.run_pod(0).address;
+    let address = node.run_pod(0).address();
     node.links.insert(address, key(7));
     look_later(&mut node);
     let again = node.add(0);
@@ -138,14 +139,14 @@ fn an_add_is_not_answered_with_an_address_at_which_the_kernel_shows_another() {
     assert_eq!(node.record().owners().len(), 1);
     node.links.insert(address, key(0));
     look_later(&mut node);
-    assert_eq!(node.run_pod(0).address, address);
+    assert_eq!(node.run_pod(0).address(), address);
 }
 
 #[test]
 fn what_is_about_to_go_back_stays_if_the_kernel_shows_a_pod_there() {
-    let policy = Policy { cooldown: secs(0), shrink_delay: secs(0), ..warm_ip(0, 0) };
+    let policy = Setup { cooldown: secs(0), shrink_delay: secs(0), ..warm_ip(0, 0) };
     let mut node = Node::settled(limits("t3.small"), policy);
-    let address = node.run_pod(0).address;
+    let address = node.run_pod(0).address();
     node.del(0);
     let is_intended =
         |node: &Node| node.view().in_flight.iter().any(|text| text.contains("Unassign"));
@@ -167,11 +168,11 @@ fn what_is_about_to_go_back_stays_if_the_kernel_shows_a_pod_there() {
 
 #[test]
 fn what_the_record_has_learnt_since_the_reading_began_is_not_judged() {
-    let policy = Policy { cooldown: secs(0), ..warm_ip(3, 3) };
+    let policy = Setup { cooldown: secs(0), ..warm_ip(3, 3) };
     let mut node = Node::settled(limits("t3.small"), policy);
     let begun = node.now;
     node.now = node.now + secs(1);
-    let [stays, goes] = [0, 1].map(|pod| node.run_pod(pod).address);
+    let [stays, goes] = [0, 1].map(|pod| node.run_pod(pod).address());
     node.links.extend([(stays, key(9)), (goes, key(1))]);
     node.del(1);
     node.settle();
@@ -201,8 +202,7 @@ fn a_rest_that_is_not_on_record_has_not_begun() {
 /// The disk takes longer than from one look to the next.
 #[test]
 fn an_address_rests_for_as_long_as_the_record_says() {
-    let mut node =
-        Node::settled(limits("t3.small"), Policy { cooldown: secs(90), ..warm_ip(1, 0) });
+    let mut node = Node::settled(limits("t3.small"), Setup { cooldown: secs(90), ..warm_ip(1, 0) });
     let address = run_pods(&mut node, 0..1).pop_first().unwrap();
     node.links_are_marked = false;
     node.restart_without_record();
@@ -240,7 +240,7 @@ fn a_link_that_comes_back_while_its_rest_is_written_stays_withheld() {
 fn what_has_vanished_is_released_at_the_second_look() {
     let check = |looks: &[(u64, bool)], released: bool| {
         let mut node = Node::settled(limits("t3.small"), warm_ip(1, 0));
-        let address = node.run_pod(0).address;
+        let address = node.run_pod(0).address();
         node.ended.insert(key(0));
         for (at, has_link) in looks {
             node.now = node.now + secs(*at);
@@ -280,7 +280,7 @@ fn two_looks_a_minute_apart_are_enough_however_long_the_first_took() {
 
 #[test]
 fn fifty_pods_come_while_the_dead_are_swept() {
-    let policy = policy(Mode::Prefix, WarmSettings::default());
+    let policy = policy(BlockKind::V4Prefix, WarmSettings::default());
     let mut node = Node::settled(limits("m5.large"), policy);
     run_pods(&mut node, 0..20);
     node.pass(secs(200));
@@ -293,7 +293,7 @@ fn fifty_pods_come_while_the_dead_are_swept() {
     let adds: Vec<_> = (20..70).map(|pod| node.add(pod)).collect();
     node.look();
     node.settle();
-    let new: BTreeSet<_> = adds.iter().map(|add| node.granted(*add).address).collect();
+    let new: BTreeSet<_> = adds.iter().map(|add| node.granted(*add).address()).collect();
     assert_eq!(new.len(), 50);
     let alive: BTreeSet<_> = node.record().assignments().keys().cloned().collect();
     assert_eq!(alive, (10..70).map(key).collect());
@@ -315,16 +315,16 @@ fn on_record(node: &Node) -> BTreeSet<AttachmentKey> {
 }
 
 fn leftovers(node: &Node) -> BTreeSet<IpAddr> {
-    node.view().leftovers.into_keys().collect()
+    node.to_take_down.keys().copied().collect()
 }
 
 /// Three addresses for pods, of which two are `0`'s and `1`'s, and no rest.
 fn two_run_on_three() -> (Node, IpAddr) {
-    let policy = Policy { max_enis: Some(1), cooldown: secs(0), ..warm_ip(3, 3) };
+    let policy = Setup { max_enis: Some(1), cooldown: secs(0), ..warm_ip(3, 3) };
     let mut node = Node::settled(limits("t3.small"), policy);
     run_pods(&mut node, 0..2);
     node.pass(secs(200));
-    let address = node.record().assignments()[&key(0)].address;
+    let address = node.record().assignments()[&key(0)].address();
     (node, address)
 }
 
@@ -337,13 +337,13 @@ fn what_the_runtime_has_forgotten_is_released_and_serves_again_without_its_link(
     assert_eq!(leftovers(&node), BTreeSet::new());
     node.pass(secs(60));
     node.look();
-    assert_eq!(leftovers(&node), BTreeSet::from([address]));
+    assert_eq!(leftovers(&node), BTreeSet::new());
     assert_eq!(on_record(&node).len(), 2, "the release is being written");
     node.settle();
     assert_eq!(on_record(&node), BTreeSet::from([key(1)]));
     assert_eq!(leftovers(&node), BTreeSet::from([address]));
     // Before the next look too.
-    assert_ne!(node.run_pod(2).address, address);
+    assert_ne!(node.run_pod(2).address(), address);
     let refused = node.add(3);
     node.settle();
     assert!(node.refused(refused).message.contains("1 quarantined"), "all else is in use");
@@ -356,7 +356,7 @@ fn what_the_runtime_has_forgotten_is_released_and_serves_again_without_its_link(
     node.links.remove(&address);
     runtime_lists(&mut node, [1, 2]);
     assert_eq!(leftovers(&node), BTreeSet::new());
-    assert_eq!(node.run_pod(4).address, address);
+    assert_eq!(node.run_pod(4).address(), address);
 }
 
 #[test]

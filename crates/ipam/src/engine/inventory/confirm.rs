@@ -12,6 +12,7 @@ use crate::block::Block;
 use crate::call::{CallId, Ec2Call, EniFacts};
 use crate::id::EniId;
 use crate::pool::Pool;
+use crate::reason::Reason;
 use crate::time::Timestamp;
 
 impl StockTake<'_> {
@@ -54,7 +55,7 @@ impl StockTake<'_> {
         );
         if is_left {
             // EC2 may not show yet what these calls changed.
-            self.inventory.enis_poll.ask_from(self.cx.now + LAG);
+            self.inventory.enis_poll.ask_from(self.cx.now + LAG, Reason::Confirm);
         }
     }
 
@@ -66,7 +67,7 @@ impl StockTake<'_> {
         let news: BTreeSet<_> = news.copied().collect();
         if !news.is_empty() {
             eni.set_unconfirmed(&news, true);
-            self.inventory.enis_poll.ask_from(self.cx.now + LAG);
+            self.inventory.enis_poll.ask_from(self.cx.now + LAG, Reason::Confirm);
         }
     }
 }
@@ -74,12 +75,12 @@ impl StockTake<'_> {
 impl Inventory {
     /// Describes the ENIs once EC2 no longer lags behind a change made now.
     pub(in crate::engine) fn recheck_after_lag(&mut self, now: Timestamp) {
-        self.enis_poll.ask_from(now + LAG);
+        self.enis_poll.ask_from(now + LAG, Reason::Confirm);
     }
 
     /// Describes the ENIs, since the device of one has gone that a call last changed at `changed_at`.
     pub(in crate::engine) fn recheck_gone(&mut self, changed_at: Timestamp, now: Timestamp) {
-        self.enis_poll.ask_from(now.max(changed_at + LAG));
+        self.enis_poll.ask_from(now.max(changed_at + LAG), Reason::DeviceGone);
     }
 }
 

@@ -48,7 +48,7 @@ impl StockTake<'_> {
             return facts.blocks.clone();
         };
         let known = &known.facts.blocks | &known.missed;
-        let is_unknown = |block: &&Block| !known.iter().any(|it| it.is_ipv6() == block.is_ipv6());
+        let is_unknown = |block: &&Block| !known.iter().any(|it| it.family() == block.family());
         let unknown: BTreeSet<_> = facts.blocks.iter().filter(is_unknown).copied().collect();
         &known | &unknown
     }

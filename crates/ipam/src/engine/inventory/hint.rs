@@ -14,8 +14,9 @@ use crate::engine::calls::Calls;
 use crate::engine::context::Context;
 use crate::eni::{Eni, Origin};
 use crate::id::EniId;
-use crate::policy::Mode;
+use crate::policy::FamilyPolicy;
 use crate::pool::Pool;
+use crate::reason::Reason;
 use crate::retry::Pace;
 use crate::time::Timestamp;
 
@@ -106,7 +107,7 @@ impl Inventory {
         let before = std::mem::take(&mut self.hints.differences);
         let nothing = BTreeSet::new();
         for eni in pool.enis.values().filter(|eni| eni.attachment().is_some()) {
-            let shown = for_pods(eni, shown.get(&eni.id).unwrap_or(&nothing), cx.mode());
+            let shown = for_pods(eni, shown.get(&eni.id).unwrap_or(&nothing), cx.family());
             self.hints.differences.extend(differences(eni, &shown).map(|it| {
                 let verdict = before.get(&it).copied().unwrap_or(Verdict::Open(now));
                 (it, verdict)
@@ -120,7 +121,7 @@ impl Inventory {
             self.hints.n_asked = self.hints.n_asked.saturating_add(1);
             let pause = PACE.wait(self.hints.n_asked);
             self.hints.asks_from = now + cx.jitter.lengthened(pause, self.hints.n_asked);
-            self.enis_poll.ask_from(now);
+            self.enis_poll.ask_from(now, Reason::Hint);
         }
     }
 
@@ -156,10 +157,10 @@ impl Inventory {
 }
 
 /// The blocks of `shown` that the pool would take in if EC2 described them on the ENI.
-fn for_pods(eni: &Eni, shown: &BTreeSet<Block>, mode: Mode) -> BTreeSet<Block> {
-    let carries = mode != Mode::Ipv6 || eni.origin == Origin::Primary;
-    let own = Block::address(eni.primary_address.into());
-    shown.iter().copied().filter(|it| carries && mode.serves(*it) && *it != own).collect()
+fn for_pods(eni: &Eni, shown: &BTreeSet<Block>, family: FamilyPolicy) -> BTreeSet<Block> {
+    let carries = family.is_carried_by(eni.origin == Origin::Primary);
+    let own = Block::address(eni.primary_address);
+    shown.iter().copied().filter(|it| carries && family.serves(*it) && *it != own).collect()
 }
 
 /// Whether EC2 has described `block` on the ENI, whether it is ours or foreign.

@@ -15,6 +15,7 @@ use crate::eni::{Attachment, Eni, Link, Origin, Stage};
 use crate::id::EniId;
 use crate::ownership::{self, Ownership};
 use crate::pool::Pool;
+use crate::reason::Reason;
 use crate::record::{Change, Record};
 use crate::streak::Streak;
 use crate::time::Timestamp;
@@ -96,20 +97,20 @@ impl StockTake<'_> {
             Ok(_) => &not_an_answer(),
             Err(error) => error,
         };
-        poll.ask(self.cx.now);
+        poll.ask(self.cx.now, Reason::Again);
         self.calls.action_failed(&poll.call, error, self.cx.now);
     }
 
     fn enis_poll_failed(&mut self, error: &CallError) -> Polled {
         let poll = &mut self.inventory.enis_poll;
-        poll.ask(self.cx.now);
+        poll.ask(self.cx.now, Reason::Again);
         self.calls.action_failed(&poll.call, error, self.cx.now);
         Polled::Noted
     }
 
     fn enis_described(&mut self, facts: &[EniFacts], describe: Describe) -> Judgements {
-        let (mode, now) = (self.cx.mode(), self.cx.now);
-        let mut ours: Vec<_> = facts.iter().map(|eni| serving(eni, mode)).collect();
+        let (family, now) = (self.cx.family(), self.cx.now);
+        let mut ours: Vec<_> = facts.iter().map(|eni| serving(eni, family)).collect();
         self.inventory.unused_blocks = unused_blocks(facts, &ours);
         if let Some(primary) = facts.iter().find(|eni| eni.is_primary()) {
             let EniFacts { subnet, security_groups, .. } = primary.clone();
@@ -117,7 +118,7 @@ impl StockTake<'_> {
         }
         // EC2 may not show yet what an earlier run changed last.
         if !self.inventory.is_known() && self.journal.record().has_calls() {
-            self.inventory.enis_poll.ask_from(now + LAG);
+            self.inventory.enis_poll.ask_from(now + LAG, Reason::Confirm);
             ours = ours.into_iter().map(|eni| self.without_returned(eni)).collect();
         }
         self.inventory.enis_poll.succeeded(describe.asked_at);
@@ -131,7 +132,7 @@ impl StockTake<'_> {
     /// Makes the pool match EC2's answer. Returns the unattached ENIs that were not known.
     fn match_pool(&mut self, facts: &[EniFacts], describe: Describe) -> Vec<EniId> {
         let (now, asked_at) = (self.cx.now, describe.asked_at);
-        self.inventory.enis_poll.ask(now + self.cx.jitter.lengthened(AUDIT, 0));
+        self.inventory.enis_poll.ask(now + self.cx.jitter.lengthened(AUDIT, 0), Reason::Audit);
         let doubted = self.settle_shown(describe.id);
         self.inventory.foreign.clear();
         let mut seen = BTreeSet::new();
@@ -152,7 +153,7 @@ impl StockTake<'_> {
                     if doubted.contains(&eni.id) || self.is_settled(&eni.id, asked_at) {
                         self.update(eni, origin, describe);
                     } else if self.pool.is_doubtful(eni) {
-                        self.inventory.enis_poll.ask_from(now + LAG);
+                        self.inventory.enis_poll.ask_from(now + LAG, Reason::Confirm);
                     }
                 }
                 Ownership::Ours(origin) => unattached.extend(self.discover(eni, origin)),
@@ -183,7 +184,7 @@ impl StockTake<'_> {
         let is_unattached = stage == Stage::Unattached;
         if is_unattached && self.calls.is_creating() {
             // It may be the very ENI whose creation is under way.
-            self.inventory.enis_poll.ask_from(now + LAG);
+            self.inventory.enis_poll.ask_from(now + LAG, Reason::Confirm);
             return None;
         }
         self.insert_eni(eni, origin, stage);
@@ -196,7 +197,7 @@ impl StockTake<'_> {
         let now = self.cx.now;
         let eni = Eni {
             id: facts.id.clone(),
-            mac: facts.mac.clone(),
+            mac: facts.mac,
             subnet: facts.subnet.clone(),
             primary_address: facts.primary_address,
             origin,
@@ -233,7 +234,7 @@ impl StockTake<'_> {
             }
         }
         if !was_unattached && self.is_unattached(&facts.id) {
-            self.inventory.enis_poll.ask_from(self.cx.now + LAG);
+            self.inventory.enis_poll.ask_from(self.cx.now + LAG, Reason::Confirm);
         }
     }
 
@@ -276,11 +277,11 @@ impl StockTake<'_> {
             }
             let since = before.since(eni).unwrap_or(now);
             if since + LAG <= asked_at {
-                self.pool.delete_unattached(eni, self.cx.cooldown(), now);
+                self.pool.delete_unattached(eni, Reason::Unneeded, self.cx.cooldown(), now);
             } else if self.pool.is_spare(eni, self.cx.cooldown(), now) {
                 self.pool.enis.remove(eni);
                 self.inventory.unwanted.begin(eni.clone(), since);
-                self.inventory.enis_poll.ask_from(since + LAG);
+                self.inventory.enis_poll.ask_from(since + LAG, Reason::Confirm);
             }
         }
     }
@@ -341,7 +342,9 @@ fn described_stage(facts: &EniFacts) -> Stage {
         AttachmentStatus::Attaching | AttachmentStatus::Attached => {
             Stage::Attached { attachment: known, link: Link::Awaited }
         }
-        AttachmentStatus::Detaching => Stage::Deleting { place: Some(attachment.device_index) },
+        AttachmentStatus::Detaching => {
+            Stage::Deleting { place: Some(attachment.device_index), why: Reason::Detaching }
+        }
     }
 }
 
@@ -354,13 +357,16 @@ fn next_stage(known: &Stage, described: Stage) -> Stage {
             Stage::Attached { attachment, link: link.clone() }
         }
         // It is on its way back, however far that has come.
-        (Stage::Draining { .. } | Stage::Deleting { .. }, Stage::Attached { attachment, .. }) => {
-            Stage::Draining { attachment }
+        (
+            Stage::Draining { why, .. } | Stage::Deleting { why, .. },
+            Stage::Attached { attachment, .. },
+        ) => Stage::Draining { attachment, why: why.clone() },
+        (Stage::Draining { attachment, why }, Stage::Unattached) => {
+            Stage::Deleting { place: Some(attachment.device_index), why: why.clone() }
         }
-        (Stage::Draining { attachment }, Stage::Unattached) => {
-            Stage::Deleting { place: Some(attachment.device_index) }
+        (Stage::Deleting { place, why }, Stage::Unattached) => {
+            Stage::Deleting { place: *place, why: why.clone() }
         }
-        (Stage::Deleting { place }, Stage::Unattached) => Stage::Deleting { place: *place },
         (Stage::Unattached | Stage::Attached { .. }, described)
         | (
             Stage::Draining { .. } | Stage::Deleting { .. },

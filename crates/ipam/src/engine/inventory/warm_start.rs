@@ -115,7 +115,7 @@ impl StockTake<'_> {
                 continue;
             };
             self.inventory.subnets.recall(facts.subnet.clone(), subnet_cidr);
-            self.discover(&serving(&facts, self.cx.mode()), origin);
+            self.discover(&serving(&facts, self.cx.family()), origin);
             if let Some(eni) = self.pool.enis.get_mut(&facts.id) {
                 // Every answer of EC2 is newer.
                 eni.changed_at = Timestamp::default();
@@ -132,7 +132,7 @@ fn staying(eni: &Eni) -> impl Iterator<Item = &Block> {
 fn facts(eni: &Eni, attachment: EniAttachment) -> EniFacts {
     EniFacts {
         id: eni.id.clone(),
-        mac: eni.mac.clone(),
+        mac: eni.mac,
         subnet: eni.subnet.clone(),
         security_groups: BTreeSet::new(),
         primary_address: eni.primary_address,

@@ -1,18 +1,18 @@
 //! Where a want is met: on an ENI, on one that is being created, on a new one.
 
-use super::{Blocks, Planner, Portion, Want};
-use crate::call::Ask;
+use super::{Planner, Portion, Want};
+use crate::block::{BlockCount, BlockKind};
 use crate::event::RefusalCode;
 use crate::plan::{Blocked, EniSupply, SubnetSupply, SupplyState};
-use crate::policy::Mode;
+use crate::policy::Carriers;
 
 impl Planner<'_> {
-    /// Plans as much of `want` as the first ENI takes that can take anything.
-    pub(super) fn place_on_eni(&mut self, want: Want, blocks: Blocks) -> bool {
+    /// Plans as much of `want` as the first ENI with room takes.
+    pub(super) fn place_on_eni(&mut self, want: Want, kind: BlockKind) -> bool {
         let mut carriers: Vec<_> =
             self.situation.enis.iter().enumerate().take(self.n_carriers()).collect();
         if want.starving > 0 {
-            // A pod that waits had better not wait for another call first.
+            // A waiting pod would wait for the call on a busy ENI first.
             carriers.sort_by_key(|(_, eni)| eni.busy);
         }
         for (at, eni) in carriers {
@@ -24,49 +24,49 @@ impl Planner<'_> {
                 self.block(Blocked::held(hold));
                 continue;
             }
-            let Some(ask) = self.ask(&eni.subnet, want, blocks, room) else { continue };
-            self.on_enis[at].add(ask);
-            self.totals.add(ask);
+            let Some(blocks) = self.portion(&eni.subnet, want, kind, room) else { continue };
+            self.on_enis[at].add(blocks);
+            self.totals.add(blocks);
             return true;
         }
         false
     }
 
-    /// How many of the ENIs may carry pods' addresses: IPv6 pods are routed through the primary.
+    /// How many of the ENIs carry pods' addresses. The primary ENI is the first.
     fn n_carriers(&self) -> usize {
-        match self.mode {
-            Mode::SecondaryIp | Mode::Prefix => usize::MAX,
-            Mode::Ipv6 => 1,
+        match self.family.carriers {
+            Carriers::All => usize::MAX,
+            Carriers::Primary => 1,
         }
     }
 
     fn room(&self, eni: &EniSupply, planned: Portion) -> u16 {
         let limit = eni.limit.min(self.blocks_per_eni);
-        let pending = eni.pending.map_or(0, Ask::count);
+        let pending = eni.pending.map_or(0, |blocks| blocks.n);
         let carried = eni.tally.singles + eni.tally.prefixes;
         limit.saturating_sub(carried + pending + planned.addresses + planned.prefixes)
     }
 
-    /// Plans as much of `want` as the first ENI takes that is being created. It is asked for when
-    /// that ENI is here: another one would take its place on the instance for longer.
-    pub(super) fn place_on_creating(&mut self, want: Want, blocks: Blocks) -> bool {
+    /// Plans as much of `want` as the first ENI takes that is being created. EC2 is asked when that ENI is
+    /// here: another ENI would take a place on the instance for longer.
+    pub(super) fn place_on_creating(&mut self, want: Want, kind: BlockKind) -> bool {
         for (at, eni) in self.situation.creating.iter().enumerate() {
-            let taken = eni.ask.count() + self.on_creating[at];
+            let taken = eni.blocks.n + self.on_creating[at];
             let room = self.blocks_per_eni.saturating_sub(taken);
             if room == 0 {
                 continue;
             }
-            let Some(ask) = self.ask(&eni.subnet, want, blocks, room) else { continue };
-            self.on_creating[at] += ask.count();
-            self.totals.add(ask);
+            let Some(blocks) = self.portion(&eni.subnet, want, kind, room) else { continue };
+            self.on_creating[at] += blocks.n;
+            self.totals.add(blocks);
             return true;
         }
         false
     }
 
-    /// Plans as much of `want` as a new ENI takes: the last that is planned, or one more.
-    pub(super) fn place_on_new_eni(&mut self, want: Want, blocks: Blocks) -> bool {
-        // An ENI has room that may not be used just now: throttling is no reason to make another.
+    /// Plans one more ENI with as much of `want` as it takes.
+    pub(super) fn place_on_new_eni(&mut self, want: Want, kind: BlockKind) -> bool {
+        // An ENI has room that may not be used just now. Throttling is no reason to make another ENI.
         if self.situation.assign_hold.as_ref().is_some_and(|hold| self.is_blocked_by(hold)) {
             return false;
         }
@@ -79,9 +79,11 @@ impl Planner<'_> {
             return false;
         }
         for subnet in &self.situation.subnets {
-            let Some(ask) = self.ask(subnet, want, blocks, self.blocks_per_eni) else { continue };
-            self.new_enis.push((subnet, ask));
-            self.totals.add(ask);
+            let Some(blocks) = self.portion(subnet, want, kind, self.blocks_per_eni) else {
+                continue;
+            };
+            self.new_enis.push((subnet, blocks));
+            self.totals.add(blocks);
             return true;
         }
         if self.situation.subnets.is_empty() {
@@ -127,15 +129,18 @@ impl Planner<'_> {
         }
     }
 
-    /// What to put of `want` into `room` in `subnet`. `None` where nothing may be asked for.
-    fn ask(&mut self, subnet: &SubnetSupply, want: Want, blocks: Blocks, room: u16) -> Option<Ask> {
-        let count = |blocks: u64| u16::try_from(blocks).unwrap_or(u16::MAX).min(room);
-        let ask = match blocks {
-            Blocks::OfTheMode => self.mode.ask(count(want.blocks)),
-            Blocks::Singles => Ask::Addresses(count(want.starving)),
-        };
-        match subnet.allowance(ask).refuses(want.starving > 0, self.now) {
-            None => Some(ask),
+    /// The part of `want` for `room` blocks of `kind` in `subnet`; `None` where EC2 may not be asked.
+    fn portion(
+        &mut self,
+        subnet: &SubnetSupply,
+        want: Want,
+        kind: BlockKind,
+        room: u16,
+    ) -> Option<BlockCount> {
+        let wanted = if kind == self.kind() { want.blocks } else { want.starving };
+        let blocks = kind.times(u16::try_from(wanted).unwrap_or(u16::MAX).min(room));
+        match subnet.allowance(blocks).refuses(want.starving > 0, self.now) {
+            None => Some(blocks),
             Some((code, until)) => {
                 self.block(Blocked::refused_by(&subnet.id, code, until));
                 None

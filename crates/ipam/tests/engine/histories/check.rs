@@ -11,7 +11,7 @@ use ipam::record::{Assignment, KnownEni};
 
 use super::step::{End, PODS, Runtime, SaveEnd, Step};
 use super::world::{Open, World};
-use crate::node::key;
+use crate::node::{OnEni as _, key};
 
 impl World {
     pub(super) fn check(&mut self) {
@@ -23,7 +23,7 @@ impl World {
             self.check_answer(&open, answer);
         }
         self.check_live();
-        self.check_leftovers();
+        self.check_taken_down();
         self.check_known();
         self.check_calls();
         for (request, open) in &self.open {
@@ -49,7 +49,7 @@ impl World {
             }
             (Open::Release, Answer::Released(None)) | (_, Answer::Refused(_)) => {}
             (Open::Release, Answer::Released(Some(assignment))) => {
-                let key = self.live.iter().find(|(_, ip)| **ip == assignment.address);
+                let key = self.live.iter().find(|(_, ip)| **ip == assignment.address());
                 if let Some(key) = key.map(|(key, _)| key.clone()) {
                     assert!(self.ending.contains(&key), "{key} lost its address unasked");
                     self.live.remove(&key);
@@ -73,28 +73,28 @@ impl World {
         let on_record = self.on_record(key);
         assert_eq!(on_record, Some(assignment), "{key} is answered before it is on record");
         if let Some(before) = self.live.get(key).filter(|_| !self.ending.contains(key)) {
-            assert_eq!(*before, assignment.address, "{key} got a second address");
+            assert_eq!(*before, assignment.address(), "{key} got a second address");
         }
         // What was on record at the start, or has come back since, is answered again.
-        let is_known = self.known.contains(&key.nameless())
-            || self.durable.assignments().contains_key(&key.nameless());
+        let is_known = self.known.contains(&key.by_link())
+            || self.durable.assignments().contains_key(&key.by_link());
         assert!(
-            is_known || self.ready.contains(&assignment.eni),
+            is_known || self.ready.contains(&assignment.eni()),
             "{key} is on {}, which was never ready",
-            assignment.eni
+            assignment.eni()
         );
         // Whoever's link is still there.
-        let is_new = self.live.get(key) != Some(&assignment.address) && !is_known;
+        let is_new = self.live.get(key) != Some(&assignment.address()) && !is_known;
         assert!(
-            !is_new || !self.withheld().any(|ip| ip == assignment.address),
+            !is_new || !self.withheld().any(|ip| ip == assignment.address()),
             "{key} got {}, which the kernel has shown to be in use",
-            assignment.address
+            assignment.address()
         );
         // The plugin takes down what an ADD of the same sandbox has made before.
         self.node.links.retain(|_, owner| owner != key);
-        self.node.links.insert(assignment.address, key.clone());
+        self.node.links.insert(assignment.address(), key.clone());
         self.ending.remove(key);
-        self.live.insert(key.clone(), assignment.address);
+        self.live.insert(key.clone(), assignment.address());
     }
 
     fn check_live(&self) {
@@ -109,15 +109,14 @@ impl World {
         }
     }
 
-    /// No link of a pod that runs is to go. Those that are go when the release is on record.
-    fn check_leftovers(&mut self) {
-        for (address, link) in self.node.view().leftovers {
+    /// No link of a pod that runs is taken down, nor of one on record.
+    fn check_taken_down(&mut self) {
+        for (address, link) in std::mem::take(&mut self.node.to_take_down) {
             let is_its = |key: &AttachmentKey| link.mark == Some(key.mark());
             let alive = self.live.keys().find(|key| is_its(key) && !self.ending.contains(*key));
             assert_eq!(alive, None, "its link at {address} is to go");
-            if self.durable.owner(address).is_none() {
-                self.node.links.remove(&address);
-            }
+            assert_eq!(self.durable.owner(address), None, "the owner of {address} is on record");
+            self.node.links.remove(&address);
         }
     }
 
@@ -126,7 +125,8 @@ impl World {
     fn truly_live(&self) -> impl Iterator<Item = (&AttachmentKey, &IpAddr)> {
         self.live.iter().filter(|(key, address)| {
             let recorded = self.on_record(key);
-            !self.ending.contains(*key) || recorded.is_some_and(|found| found.address == **address)
+            !self.ending.contains(*key)
+                || recorded.is_some_and(|found| found.address() == **address)
         })
     }
 
@@ -167,7 +167,7 @@ impl World {
             assert_eq!(withheld, None, "{call} takes an address that is withheld");
             let on_record = self.durable.owners().keys().find(|ip| gone(ip));
             assert_eq!(on_record, None, "{call} takes an address that is on record");
-            let cooldown = self.node.boot.policy.cooldown;
+            let cooldown = self.node.boot.policy.timing.cooldown;
             let resting = self.durable.cooling().iter();
             let resting = resting.filter(|(_, since)| **since + cooldown > self.node.now);
             let resting = resting.map(|(ip, _)| ip).find(|ip| gone(ip));

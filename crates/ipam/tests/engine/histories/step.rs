@@ -1,12 +1,13 @@
 //! What may happen, and in what world.
 
+use ipam::block::BlockKind;
 use ipam::call::CallErrorKind;
 use ipam::event::LinkState;
-use ipam::policy::{Limits, Mode, Policy};
+use ipam::policy::Limits;
 use proptest::prelude::*;
 
 use crate::ec2::REFUSALS;
-use crate::node::limits;
+use crate::node::{Setup, limits};
 use crate::settings::policies;
 
 pub(super) const PODS: usize = 12;
@@ -106,7 +107,7 @@ pub(super) enum SaveEnd {
 
 #[derive(Debug, Clone)]
 pub(super) struct Setting {
-    pub(super) policy: Policy,
+    pub(super) policy: Setup,
     /// What the engine believes, and what EC2 does.
     pub(super) limits: (Limits, Limits),
     pub(super) n_addresses: u16,
@@ -164,7 +165,7 @@ pub(super) fn steps() -> impl Strategy<Value = Vec<Step>> {
 }
 
 pub(super) fn settings() -> impl Strategy<Value = Setting> {
-    let policies = policies(vec![Mode::SecondaryIp, Mode::Prefix]);
+    let policies = policies(vec![BlockKind::V4Address, BlockKind::V4Prefix]);
     let limits =
         (any::<bool>(), 1..4_u16, 2..5_u16).prop_map(|(prefixes, enis, addresses_per_eni)| {
             let believed = Limits { prefixes, ..limits("t3.small") };

@@ -106,7 +106,13 @@ impl World {
             Step::EndCall { which, end } => self.end_call(*which, *end),
             Step::EndSync(state) => {
                 if *state == LinkState::Ready {
-                    self.ready.extend(self.node.host.iter().flatten().map(|eni| eni.eni.clone()));
+                    self.ready.extend(
+                        self.node
+                            .host
+                            .iter()
+                            .flat_map(|picture| &picture.enis)
+                            .map(|eni| eni.eni.clone()),
+                    );
                 }
                 self.node.end_sync(state);
             }
@@ -239,7 +245,7 @@ impl World {
             self.n_log = 0;
             self.durable = Record::default();
         }
-        self.known = self.durable.assignments().keys().map(AttachmentKey::nameless).collect();
+        self.known = self.durable.assignments().keys().map(AttachmentKey::by_link).collect();
         if reboot {
             self.node.boot.node.boot = BootId(format!("after {} lines", self.n_log));
         }
@@ -259,7 +265,7 @@ impl World {
     /// What the log has for `key`, be it that it knows its link alone.
     pub(super) fn on_record(&self, key: &AttachmentKey) -> Option<&Assignment> {
         let assignments = self.durable.assignments();
-        assignments.get(key).or_else(|| assignments.get(&key.nameless()))
+        assignments.get(key).or_else(|| assignments.get(&key.by_link()))
     }
 
     fn ask(&mut self, runtime: Runtime) {

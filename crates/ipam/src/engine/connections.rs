@@ -1,0 +1,92 @@
+//! When the kernel forgets the connections of pods that have ended. A client that still waits for such a pod
+//! must not reach the next pod with its address.
+
+use std::collections::BTreeSet;
+use std::net::{IpAddr, Ipv4Addr};
+use std::time::Duration;
+
+use super::context::Context;
+use crate::event::Effect;
+use crate::pool::Pool;
+use crate::time::Timestamp;
+
+/// How long an address rests before its connections are forgotten. Before that, Services may still lead to it.
+const AFTER: Duration = Duration::from_secs(10);
+/// Forgetting begins so long before the rest ends, so that no connection of the next pod is forgotten.
+const BEFORE_END: Duration = Duration::from_secs(5);
+/// It is skipped so long before the rest ends.
+const TOO_LATE: Duration = Duration::from_millis(2_500);
+/// Forgetting costs a pass over all connections of the node, so one pass serves all addresses of this span.
+const BETWEEN: Duration = Duration::from_secs(5);
+
+/// Which rests the kernel has been told of.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Connections {
+    /// Each with the moment of its release.
+    done: BTreeSet<(Ipv4Addr, Timestamp)>,
+    told_at: Option<Timestamp>,
+}
+
+impl Connections {
+    /// Tells the kernel of the addresses that are due. No IPv6 address serves twice, so those need nothing.
+    pub(super) fn forget(&mut self, pool: &Pool, cx: Context<'_>, out: &mut Vec<Effect>) {
+        let resting = resting(pool, cx);
+        self.done.retain(|rest| resting.contains(rest));
+        if self.next(&resting, cx).is_none_or(|at| at > cx.now) {
+            return;
+        }
+        let due: Vec<_> = self.undone(&resting).filter(|rest| is_due(rest, cx)).copied().collect();
+        let end = |since: Timestamp| since + cx.cooldown();
+        let in_time = due.iter().filter(|(_, since)| cx.now + TOO_LATE <= end(*since));
+        let addresses: BTreeSet<_> = in_time.map(|(address, _)| *address).collect();
+        self.done.extend(due);
+        if !addresses.is_empty() {
+            self.told_at = Some(cx.now);
+            out.push(Effect::ForgetConnections(addresses));
+        }
+    }
+
+    pub(super) fn wakes_at(&self, pool: &Pool, cx: Context<'_>) -> Option<Timestamp> {
+        self.next(&resting(pool, cx), cx)
+    }
+
+    /// When the kernel is told next.
+    fn next(
+        &self,
+        resting: &BTreeSet<(Ipv4Addr, Timestamp)>,
+        cx: Context<'_>,
+    ) -> Option<Timestamp> {
+        let earliest = self.undone(resting).filter_map(|(_, since)| due_at(*since, cx)).min()?;
+        Some(self.told_at.map_or(earliest, |at| earliest.max(at + BETWEEN)))
+    }
+
+    fn undone<'a>(
+        &'a self,
+        resting: &'a BTreeSet<(Ipv4Addr, Timestamp)>,
+    ) -> impl Iterator<Item = &'a (Ipv4Addr, Timestamp)> {
+        resting.difference(&self.done)
+    }
+}
+
+/// When the connections of an address released at `since` are to be forgotten; `None` if its rest is too
+/// short for that.
+fn due_at(since: Timestamp, cx: Context<'_>) -> Option<Timestamp> {
+    let latest = cx.cooldown().checked_sub(BEFORE_END)?;
+    Some(since + latest.min(AFTER))
+}
+
+fn is_due(rest: &(Ipv4Addr, Timestamp), cx: Context<'_>) -> bool {
+    due_at(rest.1, cx).is_some_and(|at| at <= cx.now)
+}
+
+/// The IPv4 addresses that rest on our ENIs, each with the moment of its release.
+fn resting(pool: &Pool, cx: Context<'_>) -> BTreeSet<(Ipv4Addr, Timestamp)> {
+    let states = pool.enis.values().flat_map(|eni| eni.blocks.values());
+    let resting = states.flat_map(|state| state.resting(cx.cooldown(), cx.now));
+    resting
+        .filter_map(|(address, since)| match address {
+            IpAddr::V4(address) => Some((address, since)),
+            IpAddr::V6(_) => None,
+        })
+        .collect()
+}
