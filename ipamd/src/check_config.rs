@@ -7,12 +7,11 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use aws::Imds;
-use ipam::policy::{Limits, Mode, Policy, Targets};
+use ipam::policy::Mode;
+use settings::{LogTarget, SettingError, Settings, limits_text, mode_text, targets_text};
 
 use crate::exit::Failure;
 use crate::limits::{self, Known};
-use crate::node;
-use crate::settings::{LogTarget, SettingError, Settings};
 
 /// How long the metadata service may take here; a daemon would wait for it.
 const IMDS_PATIENCE: Duration = Duration::from_secs(5);
@@ -83,7 +82,7 @@ fn settings_text(settings: &Settings) -> String {
         .map_or_else(|| "none".to_owned(), |port| format!("port {port}, path /metrics"));
     line("metrics", metrics);
     line("state directory", settings.state_directory.display().to_string());
-    line("log", format!("{log_target}, {}", settings.log_level.to_string().to_lowercase()));
+    line("log", format!("{log_target}, {}", settings.log_level));
     text
 }
 
@@ -93,7 +92,7 @@ fn type_text(settings: &Settings, name: &str) -> Result<String, SettingError> {
         return Ok(unknown_text(settings, format!("{name}, unknown to the built-in table")));
     };
     let mut text = String::new();
-    let policy = node::policy(settings, limits, aws::known_vcpus(name))?;
+    let policy = settings::policy(settings, limits, settings::known_vcpus(name))?;
     line(&mut text, "instance type", name.to_owned());
     line(&mut text, "limits", limits_text(limits));
     line(&mut text, "limits from", source.to_string());
@@ -107,7 +106,7 @@ fn type_text(settings: &Settings, name: &str) -> Result<String, SettingError> {
         Mode::Ipv6 => "one /80 prefix, that is 2^48 addresses,".to_owned(),
     };
     line(&mut text, "holds at most", format!("{holds} for pods"));
-    for warning in node::warnings(settings, &policy, limits) {
+    for warning in settings::warnings(settings, &policy, limits) {
         line(&mut text, "warning", warning);
     }
     Ok(text)
@@ -117,37 +116,10 @@ fn type_text(settings: &Settings, name: &str) -> Result<String, SettingError> {
 fn unknown_text(settings: &Settings, instance_type: String) -> String {
     let mut text = String::new();
     line(&mut text, "instance type", instance_type);
-    for warning in node::setting_warnings(settings) {
+    for warning in settings::setting_warnings(settings) {
         line(&mut text, "warning", warning);
     }
     text
-}
-
-pub(crate) fn limits_text(limits: Limits) -> String {
-    let Limits { enis, addresses_per_eni, prefixes } = limits;
-    let prefixes = if prefixes { "prefixes" } else { "no prefixes" };
-    format!("{enis} ENIs, {addresses_per_eni} addresses on each, {prefixes}")
-}
-
-pub(crate) fn mode_text(mode: Mode) -> &'static str {
-    match mode {
-        Mode::SecondaryIp => "secondary-ip",
-        Mode::Prefix => "prefix",
-        Mode::Ipv6 => "ipv6",
-    }
-}
-
-pub(crate) fn targets_text(policy: &Policy) -> String {
-    if policy.mode == Mode::Ipv6 {
-        return "one /80 prefix for all pods".to_owned();
-    }
-    match policy.targets {
-        Targets::WarmEni(n) => format!("free addresses worth {n} ENIs (WARM_ENI_TARGET)"),
-        Targets::WarmPrefix(n) => format!("{n} free prefixes (WARM_PREFIX_TARGET)"),
-        Targets::Ip { warm, minimum } => {
-            format!("{warm} free addresses (WARM_IP_TARGET), {minimum} in all (MINIMUM_IP_TARGET)")
-        }
-    }
 }
 
 fn line(text: &mut String, name: &str, value: String) {

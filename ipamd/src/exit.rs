@@ -4,8 +4,7 @@ use std::fmt;
 use std::process::ExitCode;
 
 use agent::chain;
-
-use crate::settings::SettingError;
+use settings::SettingError;
 
 /// As the help shows it.
 pub(crate) const TABLE: &str = "\

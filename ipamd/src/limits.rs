@@ -104,13 +104,13 @@ pub(crate) fn at_hand(instance_type: &str, state_directory: &Path) -> Option<Kno
 }
 
 fn tabled(instance_type: &str) -> Option<Known> {
-    aws::known_limits(instance_type).map(|limits| Known { limits, source: Source::Table })
+    settings::known_limits(instance_type).map(|limits| Known { limits, source: Source::Table })
 }
 
 /// What holds as long as EC2 has not told.
 fn untold(instance_type: &str) -> Known {
     tabled(instance_type).unwrap_or_else(|| {
-        let limits = aws::assumed_limits(instance_type);
+        let limits = settings::assumed_limits(instance_type);
         warn!(instance_type, ?limits, "nobody knows the limits; assumed until EC2 refuses");
         Known { limits, source: Source::Assumed }
     })
@@ -130,7 +130,7 @@ async fn ask(ec2: Ec2, instance_type: String, file: PathBuf) -> Option<Limits> {
             return None;
         }
     };
-    if let Some(table) = aws::known_limits(&instance_type).filter(|table| *table != limits) {
+    if let Some(table) = settings::known_limits(&instance_type).filter(|table| *table != limits) {
         warn!(instance_type, ?limits, ?table, "EC2 tells other limits than the table; EC2's hold");
     }
     let cached = Cached { version: VERSION, instance_type, limits };
@@ -190,8 +190,8 @@ mod tests {
         assert_eq!(untold("m5.large").source, Source::Table);
         let Known { limits, source } = untold("m99.large");
         assert_eq!(source, Source::Assumed);
-        let large = aws::known_types().filter(|name| name.ends_with(".large"));
-        for known in large.filter_map(aws::known_limits) {
+        let large = settings::known_types().filter(|name| name.ends_with(".large"));
+        for known in large.filter_map(settings::known_limits) {
             assert!(known.enis <= limits.enis, "{known:?}");
             assert!(known.addresses_per_eni <= limits.addresses_per_eni, "{known:?}");
         }

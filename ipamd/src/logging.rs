@@ -5,6 +5,7 @@ mod bounded_file;
 use std::io;
 use std::sync::Mutex;
 
+use settings::{LogLevel, LogTarget, SettingError, Settings};
 use tracing::Level;
 use tracing_subscriber::filter::Targets;
 use tracing_subscriber::fmt::MakeWriter;
@@ -12,7 +13,6 @@ use tracing_subscriber::layer::SubscriberExt as _;
 use tracing_subscriber::util::SubscriberInitExt as _;
 
 use self::bounded_file::BoundedFile;
-use crate::settings::{LogTarget, SettingError, Settings};
 
 /// The crates whose lines the level is for. Of all others only warnings are of interest.
 const OURS: [&str; 5] = ["agent", "aws", "datapath", "ipam", "ipamd"];
@@ -25,16 +25,22 @@ const SDK: &str = "aws_";
 ///
 /// If the file cannot be opened.
 pub(crate) fn start(settings: &Settings) -> Result<(), SettingError> {
+    let level = match settings.log_level {
+        LogLevel::Debug => Level::DEBUG,
+        LogLevel::Info => Level::INFO,
+        LogLevel::Warn => Level::WARN,
+        LogLevel::Error => Level::ERROR,
+    };
     match &settings.log_target {
-        LogTarget::Stdout => init(settings.log_level, io::stdout),
-        LogTarget::Stderr => init(settings.log_level, io::stderr),
+        LogTarget::Stdout => init(level, io::stdout),
+        LogTarget::Stderr => init(level, io::stderr),
         LogTarget::File(path) => {
             let file = BoundedFile::open(path).map_err(|fault| SettingError {
                 variable: "AWS_VPC_K8S_CNI_LOG_FILE",
                 value: path.display().to_string(),
                 allowed: format!("cannot be appended to ({fault}); stdout and stderr can"),
             })?;
-            init(settings.log_level, Mutex::new(file));
+            init(level, Mutex::new(file));
         }
     }
     Ok(())

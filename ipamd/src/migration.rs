@@ -14,12 +14,12 @@ use comfy_table::{Table, presets};
 use ipam::record::Record;
 use ipam::time::Timestamp;
 use serde::Serialize;
+use settings::Settings;
 use tracing::{info, warn};
 
 use crate::exit::{Exit, Failure};
 use crate::facts::until_learnt;
 use crate::output::Output;
-use crate::settings::{self, Settings};
 
 /// Of `import-checkpoint`.
 #[derive(Debug, clap::Args)]

@@ -2,13 +2,15 @@
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use agent::{Config, Edges, Inlet, Notes, host};
+use agent::host::{self, Mtu};
+use agent::{Config, Edges, Inlet, Notes};
 use anyhow::Context as _;
 use aws::{ConnectOptions, Ec2};
 use ipam::call::{CallError, CallErrorKind, CallId, Ec2Call};
 use ipam::event::Event;
 use ipam::policy::Mode;
 use ipam::time::Timestamp;
+use settings::Settings;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::{mpsc, watch};
 use tokio::task::{JoinError, JoinHandle};
@@ -17,7 +19,6 @@ use tracing::{info, warn};
 use crate::exit::Failure;
 use crate::facts::{Identity, Learnt, Word};
 use crate::limits::{self, Known};
-use crate::settings::Settings;
 use crate::{hints, logging, migration, node};
 
 /// Runs until a signal ends it.
@@ -45,8 +46,8 @@ async fn daemon(settings: Settings) -> Result<(), Failure> {
         () = signals.next() => return Ok(()),
     };
     let Learnt { facts, word } = learnt;
-    let policy = node::policy(&settings, limits, aws::known_vcpus(&facts.instance_type))?;
-    for warning in node::warnings(&settings, &policy, limits) {
+    let policy = settings::policy(&settings, limits, settings::known_vcpus(&facts.instance_type))?;
+    for warning in settings::warnings(&settings, &policy, limits) {
         warn!(warning, "setting");
     }
     info!(?policy, ?limits, limits_from = %source, "effective policy");
@@ -59,7 +60,8 @@ async fn daemon(settings: Settings) -> Result<(), Failure> {
     let (calls, called) = mpsc::unbounded_channel();
     let (host, wanted) = watch::channel(Vec::new());
     let primary_mac = facts.primary_mac.clone();
-    let of_node = host::Settings { mtu: settings.mtu, ipv6: policy.mode == Mode::Ipv6 };
+    let mtu = Mtu::try_from(settings.mtu).context("AWS_VPC_ENI_MTU")?;
+    let of_node = host::Settings { mtu, ipv6: policy.mode == Mode::Ipv6 };
     let keeper = tokio::spawn(host::keep(primary_mac, of_node, wanted, inlet.clone()));
     // It may end as it likes: all goes on without.
     tokio::spawn(hints::send_forever(inlet.clone()));
@@ -170,5 +172,22 @@ impl Signals {
             _ = self.terminate.recv() => {}
             _ = self.interrupt.recv() => {}
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The settings know neither the plugin's socket nor the kernel's MTU.
+    #[test]
+    fn settings_agree_with_plugin_and_kernel() {
+        let read = |bytes: &str| {
+            let variables = [("AWS_VPC_ENI_MTU".to_owned(), bytes.to_owned())];
+            Settings::from_variables(variables).unwrap()
+        };
+        assert_eq!(read("").socket, std::path::Path::new(proto::DEFAULT_SOCKET));
+        assert_eq!(Mtu::try_from(read("").mtu), Ok(Mtu::JUMBO));
+        assert!(Mtu::try_from(read("576").mtu).is_ok());
     }
 }

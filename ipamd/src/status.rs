@@ -16,7 +16,6 @@ use tonic::transport::Endpoint;
 
 use crate::exit::{Exit, Failure};
 use crate::output::Output;
-use crate::settings;
 
 /// A daemon that lives answers within milliseconds.
 const PATIENCE: Duration = Duration::from_secs(5);

@@ -2,7 +2,7 @@
 //!
 //! A deterministic state machine: events in, effects out, time as an argument. It must not know
 //! tokio, files, sockets, the environment, a clock or EC2's SDK. So the same code runs on a node,
-//! in a simulation of thousands of nodes, under property tests and behind `ipamd plan`.
+//! in a simulation of thousands of nodes, under property tests and behind `tidepool plan`.
 
 pub mod block;
 mod bucket;

@@ -16,13 +16,13 @@ use ipam::record::Record;
 use ipam::sighting::{SeenLink, Sighting};
 use ipam::time::Timestamp;
 use ipam::{Boot, Engine};
+use settings::Settings;
 use tempfile::TempDir;
 use vpc_sim::server::Server;
 
 use super::super::{FILE, Identity, Learnt, Word};
 use super::service::{self, Chance, Shown};
 use crate::run::make_call;
-use crate::settings::Settings;
 use crate::{hints, limits, node};
 
 const TOPOLOGY: &str = r#"
@@ -170,11 +170,11 @@ impl World {
         });
         let ec2 = ec2.await.unwrap();
         let known = limits::learn(&ec2, &facts.instance_type, self.directory.path(), word).await;
-        let vcpus = aws::known_vcpus(&facts.instance_type);
+        let vcpus = settings::known_vcpus(&facts.instance_type);
         let boot = Boot {
             node: node::node(&self.settings, &facts, &boot),
             limits: known.limits,
-            policy: node::policy(&self.settings, known.limits, vcpus).unwrap(),
+            policy: settings::policy(&self.settings, known.limits, vcpus).unwrap(),
             record: self.record.clone(),
         };
         let now = self.now();

@@ -1,4 +1,4 @@
-//! `ipamd simulate`: whole clusters in virtual time, with this daemon's engine and with the
+//! `tidepool simulate`: whole clusters in virtual time, with this daemon's engine and with the
 //! algorithm of amazon-vpc-cni-k8s, without a call to EC2.
 
 use std::fs;
@@ -13,11 +13,10 @@ use lab::scenario::{Case, SCENARIOS, Scenario, Size};
 use lab::trace::{Action, Trace, parse_csv};
 use lab::world::{NodeSpec, World};
 use lab::{Setup, Strategy};
+use settings::Settings;
 
 use crate::exit::{Exit, Failure};
-use crate::node;
 use crate::output::Output;
-use crate::settings::Settings;
 
 /// How long a cluster of one's own rests before its first pod, and is watched after its last one.
 const REST: Duration = Duration::from_secs(15 * 60);
@@ -154,10 +153,10 @@ fn own_plan(arguments: &Arguments, file: &Path) -> Result<Plan, Failure> {
 }
 
 fn node_spec(settings: &Settings, name: &str) -> Result<NodeSpec, Failure> {
-    let limits = aws::known_limits(name).ok_or_else(|| {
+    let limits = settings::known_limits(name).ok_or_else(|| {
         Failure::new(Exit::Usage, format!("instance type {name} is not in the built-in table"))
     })?;
-    let policy = node::policy(settings, limits, aws::known_vcpus(name))?;
+    let policy = settings::policy(settings, limits, settings::known_vcpus(name))?;
     if policy.mode == Mode::Ipv6 {
         let why = "ENABLE_IPv6: nodes with pods on IPv6 are not simulated; each makes one call to \
                    EC2 in its life";

@@ -1,4 +1,4 @@
-//! `ipamd plan`: what a node would hold and what that costs, without a node and without a call to
+//! `tidepool plan`: what a node would hold and what that costs, without a node and without a call to
 //! EC2. The flags are read as the settings of the same meaning; the environment is left out, so
 //! that the same command prints the same everywhere.
 
@@ -10,11 +10,10 @@ use std::io::Write as _;
 use anyhow::Context as _;
 use ipam::forecast::{Forecast, forecast};
 use ipam::policy::{Limits, Policy};
+use settings::{SettingError, Settings};
 
 use crate::exit::{Exit, Failure};
-use crate::node;
 use crate::output::Output;
-use crate::settings::{SettingError, Settings};
 
 /// How many names of instance types a mistyped one is answered with.
 const MOST_CLOSE_TYPES: usize = 6;
@@ -72,14 +71,14 @@ struct Planned<'a> {
 pub(crate) fn run(arguments: &Arguments) -> Result<(), Failure> {
     let settings = settings(arguments)?;
     let instance_type = &arguments.instance_type;
-    let limits = aws::known_limits(instance_type).ok_or_else(|| unknown(instance_type))?;
-    let policy = node::policy(&settings, limits, aws::known_vcpus(instance_type))?;
+    let limits = settings::known_limits(instance_type).ok_or_else(|| unknown(instance_type))?;
+    let policy = settings::policy(&settings, limits, settings::known_vcpus(instance_type))?;
     let planned = Planned {
         instance_type,
         n_pods: arguments.pods,
         limits,
         forecast: forecast(limits, policy.clone(), arguments.pods),
-        warnings: node::pool_warnings(&settings, &policy, limits),
+        warnings: settings::pool_warnings(&settings, &policy, limits),
         policy,
     };
     let text = match arguments.output {
@@ -122,7 +121,7 @@ fn unknown(instance_type: &str) -> Failure {
 fn close_to(instance_type: &str) -> Vec<&'static str> {
     let typed = instance_type.to_ascii_lowercase();
     let family = |name: &str| name.split_once('.').map(|(family, _size)| family.to_owned());
-    let mut close: Vec<_> = aws::known_types()
+    let mut close: Vec<_> = settings::known_types()
         .map(|name| (typed.len().max(name.len()), n_shared(&typed, name), name))
         .filter(|(len, n, name)| 2 * n >= *len || family(&typed) == family(name))
         .map(|(len, n, name)| (len - n, name))

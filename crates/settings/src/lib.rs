@@ -1,93 +1,130 @@
-//! The settings, read from the environment once at the start. Names and defaults are those of
-//! amazon-vpc-cni-k8s v1.23.1; where the default of its code differs from what its manifest sets,
-//! ours is the manifest's. A bad value stops the start; an empty one counts as unset.
+//! The settings of a node, and the policy that they amount to on an instance type.
 //!
-//! Nothing here knows the node: see `node`.
+//! Names and defaults are those of amazon-vpc-cni-k8s v1.23.1. Where the default of its code differs
+//! from what its manifest sets, ours is the manifest's. A bad value is an error; an empty value
+//! counts as unset.
+//!
+//! The daemon and the planner share this package, so it must not know the AWS SDK, the kernel or
+//! the daemon.
 
+mod describe;
 mod family;
+mod limits;
 mod parse;
+mod policy;
 mod unsupported;
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use agent::host::Mtu;
 use ipam::policy::{Mode, WarmSettings};
-use tracing::Level;
 
+pub use self::describe::{limits_text, mode_text, targets_text};
+pub use self::limits::{assumed_limits, known_limits, known_types, known_vcpus};
 use self::parse::Environment;
+pub use self::policy::{policy, pool_warnings, setting_warnings, warnings};
 
-/// Why the daemon does not start: one line that names the variable, its value and what is allowed.
+/// Why a setting is refused: one line that names the variable, its value and what is allowed.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{variable}={value:?}: {allowed}")]
-pub(crate) struct SettingError {
-    pub(crate) variable: &'static str,
-    pub(crate) value: String,
-    pub(crate) allowed: String,
+pub struct SettingError {
+    /// The name of the environment variable.
+    pub variable: &'static str,
+    /// Its value as it was set; empty if it was not.
+    pub value: String,
+    /// What is allowed, or what to set instead.
+    pub allowed: String,
+}
+
+/// The least important lines that are logged.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LogLevel {
+    /// Everything.
+    Debug,
+    /// One line for each change of state.
+    Info,
+    /// What is degraded and heals itself.
+    Warn,
+    /// What a person must look at; `fatal` means this too.
+    Error,
+}
+
+impl fmt::Display for LogLevel {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            LogLevel::Debug => "debug",
+            LogLevel::Info => "info",
+            LogLevel::Warn => "warn",
+            LogLevel::Error => "error",
+        })
+    }
 }
 
 /// Where log lines go.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum LogTarget {
+pub enum LogTarget {
+    /// Standard output.
     Stdout,
+    /// Standard error.
     Stderr,
-    /// Appended to.
+    /// A file, to which lines are appended.
     File(PathBuf),
 }
 
 /// All settings, validated as far as that goes without knowing the node.
 #[derive(Debug, Clone, PartialEq)]
-pub(crate) struct Settings {
+pub struct Settings {
     /// `ENABLE_PREFIX_DELEGATION`, which an instance that takes no prefixes overrides, or
     /// `ENABLE_IPv6`.
-    pub(crate) mode: Mode,
+    pub mode: Mode,
     /// `WARM_ENI_TARGET`, `WARM_IP_TARGET`, `MINIMUM_IP_TARGET`, `WARM_PREFIX_TARGET`.
-    pub(crate) warm: WarmSettings,
+    pub warm: WarmSettings,
     /// `MAX_ENI`.
-    pub(crate) max_enis: Option<u16>,
+    pub max_enis: Option<u16>,
     /// `TIDEPOOL_MAX_PODS`.
-    pub(crate) max_pods: Option<u32>,
+    pub max_pods: Option<u32>,
     /// `IP_COOLDOWN_PERIOD`, in seconds there.
-    pub(crate) cooldown: Duration,
+    pub cooldown: Duration,
     /// `TIDEPOOL_ADD_WAIT`.
-    pub(crate) add_wait: Duration,
+    pub add_wait: Duration,
     /// `TIDEPOOL_GROW_DELAY`.
-    pub(crate) grow_delay: Duration,
+    pub grow_delay: Duration,
     /// `TIDEPOOL_SHRINK_DELAY`.
-    pub(crate) shrink_delay: Duration,
+    pub shrink_delay: Duration,
     /// `TIDEPOOL_MIN_ENI_AGE`.
-    pub(crate) min_eni_age: Duration,
+    pub min_eni_age: Duration,
     /// `TIDEPOOL_LEAK_AGE`; none with `DISABLE_LEAKED_ENI_CLEANUP`.
-    pub(crate) leak_age: Option<Duration>,
+    pub leak_age: Option<Duration>,
     /// `CLUSTER_NAME`.
-    pub(crate) cluster: Option<String>,
+    pub cluster: Option<String>,
     /// `ADDITIONAL_ENI_TAGS`, without the keys that are the daemon's own.
-    pub(crate) eni_tags: BTreeMap<String, String>,
+    pub eni_tags: BTreeMap<String, String>,
     /// `MANAGE_UNTAGGED_ENI`.
-    pub(crate) manage_untagged: bool,
-    /// `AWS_VPC_ENI_MTU`.
-    pub(crate) mtu: Mtu,
+    pub manage_untagged: bool,
+    /// `AWS_VPC_ENI_MTU`: bytes, 576 (with IPv6 1280) to 9001.
+    pub mtu: u32,
     /// `AWS_EC2_ENDPOINT`.
-    pub(crate) ec2_endpoint: Option<String>,
+    pub ec2_endpoint: Option<String>,
     /// `HTTP_TIMEOUT`, in seconds there.
-    pub(crate) http_timeout: Duration,
+    pub http_timeout: Duration,
     /// `TIDEPOOL_SOCKET`.
-    pub(crate) socket: PathBuf,
+    pub socket: PathBuf,
     /// `TIDEPOOL_RUNTIME_SOCKET`; `None` if it is `off`.
-    pub(crate) runtime_socket: Option<PathBuf>,
+    pub runtime_socket: Option<PathBuf>,
     /// `DISABLE_METRICS`; `None` if it is true.
-    pub(crate) metrics_port: Option<u16>,
+    pub metrics_port: Option<u16>,
     /// `AWS_VPC_K8S_CNI_BACKING_STORE`: another daemon's record, which is read and never written.
-    pub(crate) checkpoint: PathBuf,
+    pub checkpoint: PathBuf,
     /// The directory that it is in, where our own lives.
-    pub(crate) state_directory: PathBuf,
+    pub state_directory: PathBuf,
     /// `AWS_VPC_K8S_CNI_LOGLEVEL`.
-    pub(crate) log_level: Level,
+    pub log_level: LogLevel,
     /// `AWS_VPC_K8S_CNI_LOG_FILE`.
-    pub(crate) log_target: LogTarget,
+    pub log_target: LogTarget,
     /// What is accepted but not as the user may think.
-    pub(crate) warnings: Vec<String>,
+    pub warnings: Vec<String>,
 }
 
 impl Settings {
@@ -96,7 +133,7 @@ impl Settings {
     /// # Errors
     ///
     /// [`SettingError`] for the first bad value.
-    pub(crate) fn from_process() -> Result<Self, SettingError> {
+    pub fn from_process() -> Result<Self, SettingError> {
         Self::read(&Environment::of_process())
     }
 
@@ -105,7 +142,7 @@ impl Settings {
     /// # Errors
     ///
     /// [`SettingError`] for the first bad value.
-    pub(crate) fn from_variables(
+    pub fn from_variables(
         variables: impl IntoIterator<Item = (String, String)>,
     ) -> Result<Self, SettingError> {
         Self::read(&variables.into_iter().collect())
@@ -152,7 +189,7 @@ impl Settings {
 /// # Errors
 ///
 /// [`SettingError`] if `TIDEPOOL_SOCKET` is bad.
-pub(crate) fn socket_of_process() -> Result<PathBuf, SettingError> {
+pub fn socket_of_process() -> Result<PathBuf, SettingError> {
     socket(&Environment::of_process())
 }
 
@@ -161,12 +198,12 @@ pub(crate) fn socket_of_process() -> Result<PathBuf, SettingError> {
 /// # Errors
 ///
 /// [`SettingError`] if `AWS_VPC_K8S_CNI_BACKING_STORE` is bad.
-pub(crate) fn state_directory_of_process() -> Result<PathBuf, SettingError> {
+pub fn state_directory_of_process() -> Result<PathBuf, SettingError> {
     backing_store(&Environment::of_process()).map(|(_, directory)| directory)
 }
 
 fn socket(env: &Environment) -> Result<PathBuf, SettingError> {
-    env.path("TIDEPOOL_SOCKET", proto::DEFAULT_SOCKET)
+    env.path("TIDEPOOL_SOCKET", DEFAULT_SOCKET)
 }
 
 /// An empty value would be the default.
@@ -179,6 +216,8 @@ fn runtime_socket(env: &Environment) -> Result<Option<PathBuf>, SettingError> {
     socket.map(Some).map_err(|_| env.error(name, "expected off or an absolute path"))
 }
 
+/// Where the plugin asks by default; the same as `proto::DEFAULT_SOCKET`, as a test of `ipamd` checks.
+const DEFAULT_SOCKET: &str = "/var/run/aws-node/ipamd.sock";
 /// Where scrapers of the incumbent look. Source: amazon-vpc-cni-k8s v1.23.1, `pkg/ipamd/introspect.go`.
 const METRICS_PORT: u16 = 61678;
 /// A kubelet gives a pod's sandbox four minutes and comes back ten seconds after it has failed. Who
@@ -193,8 +232,12 @@ const SHRINK_DELAY: Duration = Duration::from_secs(30);
 const MIN_ENI_AGE: Duration = Duration::from_secs(60);
 /// A node attaches within seconds what it has made, within minutes if EC2 throttles.
 const LEAK_AGE: Duration = Duration::from_secs(3600);
+/// What every IPv4 host takes. Source: RFC 791, section 3.1.
+const LEAST_IPV4_MTU: u32 = 576;
 /// Source: RFC 8200, section 5.
 const LEAST_IPV6_MTU: u32 = 1280;
+/// Jumbo frames of a VPC, in bytes. Source: AWS, "Network MTU for your EC2 instance".
+const JUMBO_MTU: u32 = 9001;
 /// More than an hour would keep what nobody uses from those who need it.
 const LONGEST_DELAY: Duration = Duration::from_secs(3600);
 
@@ -223,14 +266,12 @@ fn leak_age(env: &Environment) -> Result<Option<Duration>, SettingError> {
     Ok(Some(age).filter(|_| !is_off))
 }
 
-fn mtu(env: &Environment, mode: Mode) -> Result<Mtu, SettingError> {
-    let name = "AWS_VPC_ENI_MTU";
+fn mtu(env: &Environment, mode: Mode) -> Result<u32, SettingError> {
     let least = match mode {
-        Mode::SecondaryIp | Mode::Prefix => 576,
+        Mode::SecondaryIp | Mode::Prefix => LEAST_IPV4_MTU,
         Mode::Ipv6 => LEAST_IPV6_MTU,
     };
-    let bytes = env.number(name, least, Mtu::JUMBO.bytes(), Mtu::JUMBO.bytes())?;
-    Mtu::try_from(bytes).map_err(|fault| env.error(name, &fault.to_string()))
+    env.number("AWS_VPC_ENI_MTU", least, JUMBO_MTU, JUMBO_MTU)
 }
 
 /// The other daemon's record, and the directory that it is in.
@@ -243,14 +284,14 @@ fn backing_store(env: &Environment) -> Result<(PathBuf, PathBuf), SettingError> 
     Ok((file, directory))
 }
 
-fn log_level(env: &Environment) -> Result<Level, SettingError> {
+fn log_level(env: &Environment) -> Result<LogLevel, SettingError> {
     let name = "AWS_VPC_K8S_CNI_LOGLEVEL";
     match env.text(name).map(str::to_ascii_lowercase).as_deref() {
-        None | Some("debug") => Ok(Level::DEBUG),
-        Some("info") => Ok(Level::INFO),
-        Some("warn") => Ok(Level::WARN),
+        None | Some("debug") => Ok(LogLevel::Debug),
+        Some("info") => Ok(LogLevel::Info),
+        Some("warn") => Ok(LogLevel::Warn),
         // Ours has no level above an error.
-        Some("error" | "fatal") => Ok(Level::ERROR),
+        Some("error" | "fatal") => Ok(LogLevel::Error),
         Some(_) => Err(env.error(name, "expected debug, info, warn, error or fatal")),
     }
 }

@@ -41,7 +41,7 @@ fn nothing_set_is_what_the_manifest_sets() {
         cluster: None,
         eni_tags: BTreeMap::new(),
         manage_untagged: true,
-        mtu: Mtu::try_from(9001).unwrap(),
+        mtu: 9001,
         ec2_endpoint: None,
         http_timeout: Duration::from_secs(10),
         socket: "/var/run/aws-node/ipamd.sock".into(),
@@ -49,7 +49,7 @@ fn nothing_set_is_what_the_manifest_sets() {
         metrics_port: Some(61678),
         checkpoint: "/var/run/aws-node/ipam.json".into(),
         state_directory: "/var/run/aws-node".into(),
-        log_level: Level::DEBUG,
+        log_level: LogLevel::Debug,
         log_target: LogTarget::File("/host/var/log/aws-routed-eni/ipamd.log".into()),
         warnings: Vec::new(),
     };
@@ -133,7 +133,7 @@ fn good_values_are_taken() {
         cluster: Some("blue".to_owned()),
         eni_tags: BTreeMap::from([("team".to_owned(), "net".to_owned())]),
         manage_untagged: false,
-        mtu: Mtu::try_from(1500).unwrap(),
+        mtu: 1500,
         ec2_endpoint: Some("http://127.0.0.1:4000".to_owned()),
         http_timeout: Duration::from_secs(30),
         socket: "/run/tp/ipamd.sock".into(),
@@ -141,7 +141,7 @@ fn good_values_are_taken() {
         metrics_port: None,
         checkpoint: "/var/lib/cni/ipam.json".into(),
         state_directory: "/var/lib/cni".into(),
-        log_level: Level::WARN,
+        log_level: LogLevel::Warn,
         log_target: LogTarget::Stderr,
         warnings: vec![
             "ADDITIONAL_ENI_TAGS: tag \"node.k8s.amazonaws.com/x\" is left out, since keys with \

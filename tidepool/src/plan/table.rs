@@ -5,9 +5,9 @@ use std::fmt::Display;
 use comfy_table::{Table, presets};
 use ipam::forecast::{EniForecast, Forecast};
 use ipam::policy::Mode;
+use settings::{limits_text, mode_text, targets_text};
 
 use super::Planned;
-use crate::check_config::{limits_text, mode_text, targets_text};
 
 /// Paragraphs with an empty line between them.
 pub(super) fn render(planned: &Planned<'_>) -> String {

@@ -6,9 +6,9 @@ use std::collections::BTreeMap;
 use ipam::forecast::EniForecast;
 use ipam::policy::Mode;
 use serde::Serialize;
+use settings::mode_text;
 
 use super::Planned;
-use crate::check_config::mode_text;
 
 #[derive(Serialize)]
 struct Plan<'a> {
