@@ -7,16 +7,20 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use aws::Imds;
+use comfy_table::{Table, presets};
 use ipam::policy::Mode;
-use settings::{LogTarget, SettingError, Settings, limits_text, mode_text, targets_text};
+use settings::registry::{ALL, Support};
+use settings::{
+    InForce, SettingError, Settings, Source, Variables, limits_text, mode_text, targets_text,
+};
 
 use crate::exit::Failure;
 use crate::limits::{self, Known};
 
-/// How long the metadata service may take here; a daemon would wait for it.
-const IMDS_PATIENCE: Duration = Duration::from_secs(5);
+/// How long this command waits for the metadata service; a daemon waits until it answers.
+const IMDS_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// Of `check-config`.
+/// The arguments of `check-config`.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Arguments {
     /// Show the effect on this instance type; without it, on the type of this node.
@@ -24,10 +28,10 @@ pub(crate) struct Arguments {
     instance_type: Option<String>,
 }
 
-/// Prints settings, then limits and policy as far as the instance type is known.
+/// Prints the settings, then limits and policy as far as the instance type is known.
 pub(crate) fn run(arguments: &Arguments) -> Result<(), Failure> {
-    let settings = Settings::from_process()?;
-    let mut text = settings_text(&settings);
+    let InForce { variables, settings } = InForce::of_process()?;
+    let mut text = format!("{}\n\n", settings_table(&variables));
     let instance_type = arguments.instance_type.clone().map_or_else(type_of_this_node, Ok);
     match instance_type {
         Ok(name) => text.push_str(&type_text(&settings, &name)?),
@@ -40,7 +44,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<(), Failure> {
 fn type_of_this_node() -> Result<String, String> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let runtime = runtime.map_err(|fault| fault.to_string())?;
-    let asking = async { tokio::time::timeout(IMDS_PATIENCE, Imds::connect().node_facts()).await };
+    let asking = async { tokio::time::timeout(IMDS_TIMEOUT, Imds::connect().node_facts()).await };
     match runtime.block_on(asking) {
         Ok(Ok(facts)) => Ok(facts.instance_type),
         Ok(Err(fault)) => Err(agent::chain(&fault)),
@@ -48,42 +52,18 @@ fn type_of_this_node() -> Result<String, String> {
     }
 }
 
-fn settings_text(settings: &Settings) -> String {
-    let mut text = String::new();
-    let mut line = |name: &str, value: String| line(&mut text, name, value);
-    let log_target = match &settings.log_target {
-        LogTarget::Stdout => "stdout".to_owned(),
-        LogTarget::Stderr => "stderr".to_owned(),
-        LogTarget::File(path) => path.display().to_string(),
-    };
-    let list = |tags: &std::collections::BTreeMap<String, String>| {
-        let tags = tags.iter().map(|(key, value)| format!("{key}={value}"));
-        tags.collect::<Vec<_>>().join(" ")
-    };
-    let span = |span| humantime::format_duration(span).to_string();
-    line("cooldown", span(settings.cooldown));
-    line("add wait", span(settings.add_wait));
-    line("grow delay", span(settings.grow_delay));
-    line("shrink delay", span(settings.shrink_delay));
-    line("minimum ENI age", span(settings.min_eni_age));
-    line("leaked ENI age", settings.leak_age.map_or_else(|| "-".to_owned(), span));
-    line("cluster", settings.cluster.clone().unwrap_or_else(|| "-".to_owned()));
-    line("ENI tags", list(&settings.eni_tags));
-    line("manage untagged", settings.manage_untagged.to_string());
-    line("MTU", settings.mtu.to_string());
-    line("EC2 endpoint", settings.ec2_endpoint.clone().unwrap_or_else(|| "-".to_owned()));
-    line("HTTP time-out", span(settings.http_timeout));
-    line("socket", settings.socket.display().to_string());
-    let runtime = settings.runtime_socket.as_ref();
-    let runtime = runtime.map_or_else(|| "-".to_owned(), |socket| socket.display().to_string());
-    line("runtime's socket", runtime);
-    let metrics = settings
-        .metrics_port
-        .map_or_else(|| "none".to_owned(), |port| format!("port {port}, path /metrics"));
-    line("metrics", metrics);
-    line("state directory", settings.state_directory.display().to_string());
-    line("log", format!("{log_target}, {}", settings.log_level));
-    text
+/// The value of each setting and where it comes from. A setting that is not built is left out unless
+/// it is set.
+fn settings_table(variables: &Variables) -> Table {
+    let mut table = Table::new();
+    table.load_style(presets::NOTHING).set_header(["SETTING", "VALUE", "FROM"]);
+    for setting in ALL {
+        let (value, source) = variables.effective(setting);
+        if setting.support == Support::Full || source != Source::Default {
+            table.add_row([setting.name, value.unwrap_or("-"), &source.to_string()]);
+        }
+    }
+    table
 }
 
 fn type_text(settings: &Settings, name: &str) -> Result<String, SettingError> {
@@ -102,7 +82,7 @@ fn type_text(settings: &Settings, name: &str) -> Result<String, SettingError> {
     line(&mut text, "max pods", policy.max_pods.to_string());
     let holds = match policy.mode {
         Mode::SecondaryIp | Mode::Prefix => format!("{} addresses", limits.capacity(&policy)),
-        // One is all that it ever needs.
+        // A node never needs a second one.
         Mode::Ipv6 => "one /80 prefix, that is 2^48 addresses,".to_owned(),
     };
     line(&mut text, "holds at most", format!("{holds} for pods"));
@@ -112,7 +92,7 @@ fn type_text(settings: &Settings, name: &str) -> Result<String, SettingError> {
     Ok(text)
 }
 
-/// What holds on every instance.
+/// What is known without the limits of the instance type.
 fn unknown_text(settings: &Settings, instance_type: String) -> String {
     let mut text = String::new();
     line(&mut text, "instance type", instance_type);

@@ -30,7 +30,8 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Run the daemon in the foreground. Settings come from the environment.
+    /// Run the daemon in the foreground. Settings come from the environment; see its --help.
+    #[command(after_help = settings::help())]
     Run,
     /// Show the pool of the daemon that runs on this node.
     Status(status::Arguments),

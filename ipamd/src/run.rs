@@ -184,7 +184,7 @@ mod tests {
     fn settings_agree_with_plugin_and_kernel() {
         let read = |bytes: &str| {
             let variables = [("AWS_VPC_ENI_MTU".to_owned(), bytes.to_owned())];
-            Settings::from_variables(variables).unwrap()
+            Settings::read(&variables.into_iter().collect()).unwrap()
         };
         assert_eq!(read("").socket, std::path::Path::new(proto::DEFAULT_SOCKET));
         assert_eq!(Mtu::try_from(read("").mtu), Ok(Mtu::JUMBO));

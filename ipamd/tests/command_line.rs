@@ -56,11 +56,57 @@ fn check_config_shows_what_the_settings_amount_to() {
         "max ENIs         2",
         "max pods         110",
         "holds at most    288 addresses for pods",
-        "socket           /var/run/aws-node/ipamd.sock",
-        "metrics          port 61678, path /metrics",
     ] {
         assert!(stdout.lines().any(|found| found == line), "{line}\n{stdout}");
     }
+}
+
+/// The lines of a table, with one space between two columns.
+fn squeezed(stdout: &str) -> Vec<String> {
+    stdout.lines().map(|line| line.split_whitespace().collect::<Vec<_>>().join(" ")).collect()
+}
+
+#[test]
+fn check_config_shows_where_each_setting_comes_from() {
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join("env");
+    std::fs::write(&file, "# Ours.\nWARM_IP_TARGET=\"7\"\n").unwrap();
+    let command = &mut ipamd(&["check-config", "--instance-type", "m5.large"]);
+    command.env("TIDEPOOL_ENV_FILE", &file);
+    command.envs([("WARM_IP_TARGET", "5"), ("MAX_ENI", "2"), ("ENABLE_POD_ENI", "false")]);
+    let (stdout, _) = check(command, 0);
+    let lines = squeezed(&stdout);
+    for line in [
+        "SETTING VALUE FROM",
+        "WARM_IP_TARGET 7 file",
+        "MAX_ENI 2 environment",
+        "MINIMUM_IP_TARGET 0 default",
+        "CLUSTER_NAME - default",
+        "TIDEPOOL_SOCKET /var/run/aws-node/ipamd.sock default",
+        "ENABLE_POD_ENI false environment",
+        "targets 7 free addresses (WARM_IP_TARGET), 0 in all (MINIMUM_IP_TARGET)",
+    ] {
+        assert!(lines.iter().any(|found| found == line), "{line}\n{stdout}");
+    }
+    assert!(!stdout.contains("ENABLE_MULTI_NIC"), "{stdout}");
+}
+
+#[test]
+fn bad_env_file_stops_run_and_check_with_one_line() {
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join("env");
+    std::fs::write(&file, "WARM_IP_TARGET=5\nWARM_IP_TARGE=5\n").unwrap();
+    for subcommand in ["run", "check-config", "status"] {
+        let (_, stderr) = check(ipamd(&[subcommand]).env("TIDEPOOL_ENV_FILE", &file), 78);
+        let fault = "\"WARM_IP_TARGE\" is no setting of ipamd";
+        assert_eq!(stderr, format!("ipamd: line 2 of {}: {fault}\n", file.display()));
+    }
+    let missing = directory.path().join("none");
+    let (_, stderr) = check(ipamd(&["run"]).env("TIDEPOOL_ENV_FILE", &missing), 78);
+    let start = format!("ipamd: read {}, which TIDEPOOL_ENV_FILE names: ", missing.display());
+    assert!(stderr.starts_with(&start) && stderr.lines().count() == 1, "{stderr}");
+    let (_, stderr) = check(ipamd(&["run"]).env("TIDEPOOL_ENV_FILE", "env"), 78);
+    assert_eq!(stderr, "ipamd: TIDEPOOL_ENV_FILE=\"env\": expected an absolute path\n");
 }
 
 #[test]
@@ -152,6 +198,8 @@ fn plan_and_simulate_name_their_new_command() {
     }
     let (help, _) = check(&mut ipamd(&["--help"]), 0);
     assert!(!help.contains("simulate"), "{help}");
+    let (help, _) = check(&mut ipamd(&["run", "--help"]), 0);
+    assert!(help.contains("  WARM_IP_TARGET* [0]\n"), "{help}");
 }
 
 #[test]

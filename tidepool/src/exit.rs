@@ -49,6 +49,12 @@ impl fmt::Display for Failure {
     }
 }
 
+impl From<settings::Error> for Failure {
+    fn from(error: settings::Error) -> Self {
+        Self::new(Exit::Config, format!("{:#}", anyhow::Error::new(error)))
+    }
+}
+
 impl From<SettingError> for Failure {
     fn from(error: SettingError) -> Self {
         Self::new(Exit::Config, error.to_string())

@@ -1,6 +1,8 @@
 //! `tidepool plan`: what a node would hold and what that costs, without a node and without a call to
-//! EC2. The flags are read as the settings of the same meaning; the environment is left out, so
-//! that the same command prints the same everywhere.
+//! EC2.
+//!
+//! A flag is read as the setting of the same meaning. The environment is not read, so that the same
+//! command prints the same everywhere.
 
 mod json;
 mod table;
@@ -10,50 +12,74 @@ use std::io::Write as _;
 use anyhow::Context as _;
 use ipam::forecast::{Forecast, forecast};
 use ipam::policy::{Limits, Policy};
+use settings::registry::{self, ENABLE_IPv6, ENABLE_PREFIX_DELEGATION, Flag, Setting};
 use settings::{SettingError, Settings};
 
 use crate::exit::{Exit, Failure};
 use crate::output::Output;
 
-/// How many names of instance types a mistyped one is answered with.
-const MOST_CLOSE_TYPES: usize = 6;
+/// The most names of instance types that the error for an unknown one suggests.
+const MAX_SUGGESTIONS: usize = 6;
 
-/// Of `plan`. What the settings judge is text here.
+/// The arguments of `plan`. A setting is text here, since the settings check it.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Arguments {
     /// For example `m5.large`.
     #[arg(long, value_name = "TYPE")]
     instance_type: String,
-    /// How many pods with an address of their own.
+    /// The number of pods with an address of their own.
     #[arg(long, value_name = "N")]
     pods: u32,
-    /// `ENABLE_PREFIX_DELEGATION`: /28 prefixes instead of single addresses.
-    #[arg(long)]
-    prefix_delegation: bool,
-    /// `ENABLE_IPv6`, with what belongs to it: one /80 prefix for all pods.
-    #[arg(long, conflicts_with = "prefix_delegation")]
-    ipv6: bool,
-    /// `WARM_ENI_TARGET`: free addresses worth this many whole ENIs.
-    #[arg(long, value_name = "N")]
-    warm_eni_target: Option<String>,
-    /// `WARM_IP_TARGET`: free addresses to keep.
-    #[arg(long, value_name = "N")]
-    warm_ip_target: Option<String>,
-    /// `MINIMUM_IP_TARGET`: addresses to hold in all.
-    #[arg(long, value_name = "N")]
-    minimum_ip_target: Option<String>,
-    /// `WARM_PREFIX_TARGET`: wholly free prefixes to keep.
-    #[arg(long, value_name = "N")]
-    warm_prefix_target: Option<String>,
-    /// `MAX_ENI`: at most so many ENIs.
-    #[arg(long, value_name = "N")]
-    max_eni: Option<String>,
-    /// `TIDEPOOL_MAX_PODS`: the pool does not grow beyond so many addresses.
-    #[arg(long, value_name = "N")]
-    max_pods: Option<String>,
+    #[command(flatten)]
+    settings: SettingFlags,
     /// What to print.
     #[arg(long, value_enum, default_value_t = Output::Table)]
     output: Output,
+}
+
+/// The flags that the registry of settings names, each with its value if it is given.
+#[derive(Debug)]
+struct SettingFlags(Vec<(&'static Setting, String)>);
+
+fn flags() -> impl Iterator<Item = (&'static Setting, Flag)> {
+    registry::ALL.iter().filter_map(|setting| Some((*setting, setting.flag?)))
+}
+
+impl clap::Args for SettingFlags {
+    fn augment_args(command: clap::Command) -> clap::Command {
+        let args = flags().map(|(setting, flag)| {
+            let Setting { name, meaning, .. } = setting;
+            let arg = clap::Arg::new(*name).help(format!("{meaning} ({name})").replace('`', ""));
+            match flag {
+                Flag::Switch(long) => arg.long(long).action(clap::ArgAction::SetTrue),
+                Flag::Number(long) => arg.long(long).value_name("N"),
+            }
+        });
+        let not_both = |arg: clap::Arg| arg.conflicts_with(ENABLE_PREFIX_DELEGATION.name);
+        command.args(args).mut_arg(ENABLE_IPv6.name, not_both)
+    }
+
+    fn augment_args_for_update(command: clap::Command) -> clap::Command {
+        Self::augment_args(command)
+    }
+}
+
+impl clap::FromArgMatches for SettingFlags {
+    fn from_arg_matches(matches: &clap::ArgMatches) -> Result<Self, clap::Error> {
+        let given = flags().filter_map(|(setting, flag)| {
+            let value = match flag {
+                Flag::Switch(_) => matches.get_flag(setting.name).then(|| "true".to_owned()),
+                Flag::Number(_) => matches.get_one::<String>(setting.name).cloned(),
+            };
+            Some((setting, value?))
+        });
+        Ok(Self(given.collect()))
+    }
+
+    fn update_from_arg_matches(&mut self, matches: &clap::ArgMatches) -> Result<(), clap::Error> {
+        *self = Self::from_arg_matches(matches)?;
+        Ok(())
+    }
 }
 
 /// A forecast and what it is for.
@@ -63,11 +89,11 @@ struct Planned<'a> {
     limits: Limits,
     policy: Policy,
     forecast: Forecast,
-    /// What will not be as the user may think, one sentence each.
+    /// What the flags ask for and do not get, one sentence each.
     warnings: Vec<String>,
 }
 
-/// Runs the engine and prints where it comes to rest.
+/// Runs the engine until it has nothing more to do, and prints the pool that it has then.
 pub(crate) fn run(arguments: &Arguments) -> Result<(), Failure> {
     let settings = settings(arguments)?;
     let instance_type = &arguments.instance_type;
@@ -89,20 +115,15 @@ pub(crate) fn run(arguments: &Arguments) -> Result<(), Failure> {
     Ok(())
 }
 
+/// The settings that the flags stand for. Pods on IPv6 need a prefix, so `--ipv6` asks for it too.
 fn settings(arguments: &Arguments) -> Result<Settings, SettingError> {
-    let prefixes = arguments.prefix_delegation || arguments.ipv6;
-    let set = [
-        ("WARM_ENI_TARGET", &arguments.warm_eni_target),
-        ("WARM_IP_TARGET", &arguments.warm_ip_target),
-        ("MINIMUM_IP_TARGET", &arguments.minimum_ip_target),
-        ("WARM_PREFIX_TARGET", &arguments.warm_prefix_target),
-        ("MAX_ENI", &arguments.max_eni),
-        ("TIDEPOOL_MAX_PODS", &arguments.max_pods),
-        ("ENABLE_PREFIX_DELEGATION", &Some(prefixes.to_string())),
-        ("ENABLE_IPv6", &Some(arguments.ipv6.to_string())),
-    ]
-    .map(|(name, value)| value.clone().map(|value| (name.to_owned(), value)));
-    Settings::from_variables(set.into_iter().flatten())
+    let SettingFlags(given) = &arguments.settings;
+    let mut variables: Vec<_> =
+        given.iter().map(|(setting, value)| (setting.name.to_owned(), value.clone())).collect();
+    if given.iter().any(|(setting, _)| *setting == &ENABLE_IPv6) {
+        variables.push((ENABLE_PREFIX_DELEGATION.name.to_owned(), "true".to_owned()));
+    }
+    Settings::read(&variables.into_iter().collect())
 }
 
 fn unknown(instance_type: &str) -> Failure {
@@ -116,8 +137,8 @@ fn unknown(instance_type: &str) -> Failure {
     Failure::new(Exit::Usage, format!("{what}; {close}"))
 }
 
-/// Known types of the same family, or with at least half of their letters in common; the closest
-/// first.
+/// Known types of the same family, or that share at least half of their letters with
+/// `instance_type`; the closest first.
 fn close_to(instance_type: &str) -> Vec<&'static str> {
     let typed = instance_type.to_ascii_lowercase();
     let family = |name: &str| name.split_once('.').map(|(family, _size)| family.to_owned());
@@ -127,11 +148,11 @@ fn close_to(instance_type: &str) -> Vec<&'static str> {
         .map(|(len, n, name)| (len - n, name))
         .collect();
     close.sort_unstable();
-    close.into_iter().map(|(_, name)| name).take(MOST_CLOSE_TYPES).collect()
+    close.into_iter().map(|(_, name)| name).take(MAX_SUGGESTIONS).collect()
 }
 
-/// How many bytes two names share at their starts and ends. One slip of the fingers leaves all
-/// but one or two of them.
+/// How many bytes two names share at their starts and ends. A single typing error changes one or two
+/// bytes, so the rest is shared.
 fn n_shared(a: &str, b: &str) -> usize {
     let (a, b) = (a.as_bytes(), b.as_bytes());
     let start = a.iter().zip(b).take_while(|(x, y)| x == y).count();
@@ -144,7 +165,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_closest_type_comes_first() {
+    fn unknown_type_suggests_the_closest_first() {
         let check = |typed: &str, expect: Option<&str>| {
             assert_eq!(close_to(typed).first().copied(), expect, "{typed}");
         };
@@ -157,6 +178,6 @@ mod tests {
         check("kangaroo", None);
         let family = close_to("m5.enormous");
         assert!(family.iter().all(|name| name.starts_with("m5.")), "{family:?}");
-        assert_eq!(family.len(), MOST_CLOSE_TYPES);
+        assert_eq!(family.len(), MAX_SUGGESTIONS);
     }
 }

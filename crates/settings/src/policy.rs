@@ -153,7 +153,7 @@ mod tests {
     fn targets_out_of_reach_are_warned_of_with_what_to_set() {
         let check = |variables: &[(&str, &str)], expect: &[(&str, &str)]| {
             let owned = variables.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned()));
-            let settings = Settings::from_variables(owned).unwrap();
+            let settings = Settings::read(&owned.collect()).unwrap();
             let limits = Limits { enis: 3, addresses_per_eni: 4, prefixes: true };
             let policy = policy(&settings, limits, Some(2)).unwrap();
             let warnings = pool_warnings(&settings, &policy, limits);
@@ -195,7 +195,7 @@ mod tests {
         let check = |prefixes, variables: &str, expect: &[(&str, &str)]| {
             let variables = variables.split_whitespace().filter_map(|set| set.split_once('='));
             let owned = variables.map(|(k, v)| (k.to_owned(), v.to_owned()));
-            let settings = Settings::from_variables(owned).unwrap();
+            let settings = Settings::read(&owned.collect()).unwrap();
             let limits = Limits { enis: 15, addresses_per_eni: 50, prefixes };
             let policy = policy(&settings, limits, Some(96)).unwrap();
             let warnings = pool_warnings(&settings, &policy, limits);
@@ -236,7 +236,10 @@ mod tests {
         check(true, &set, &[("WARM_ENI_TARGET: 2", by_ip)]);
 
         let targets = [("MINIMUM_IP_TARGET".to_owned(), "5".to_owned())];
-        let ipv6 = Settings { mode: Mode::Ipv6, ..Settings::from_variables(targets).unwrap() };
+        let ipv6 = Settings {
+            mode: Mode::Ipv6,
+            ..Settings::read(&targets.into_iter().collect()).unwrap()
+        };
         let warnings = overridden(&ipv6, Mode::Ipv6);
         assert!(
             warnings[0].starts_with("MINIMUM_IP_TARGET: 5 has no effect with ENABLE_IPv6=true")

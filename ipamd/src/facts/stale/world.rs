@@ -104,7 +104,7 @@ impl World {
             shown,
             directory,
             imds: Imds::connect_to(&url).unwrap(),
-            settings: Settings::from_variables(variables).unwrap(),
+            settings: Settings::read(&variables.into_iter().collect()).unwrap(),
             record: Record::default(),
             daemon: None,
             pods: BTreeMap::new(),
