@@ -10,6 +10,7 @@ mod logging;
 mod migration;
 mod node;
 mod output;
+mod reload;
 mod run;
 mod status;
 

@@ -10,7 +10,7 @@ use ipam::call::{CallError, CallErrorKind, CallId, Ec2Call};
 use ipam::event::Event;
 use ipam::policy::Mode;
 use ipam::time::Timestamp;
-use settings::Settings;
+use settings::{InForce, Settings};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::{mpsc, watch};
 use tokio::task::{JoinError, JoinHandle};
@@ -19,26 +19,28 @@ use tracing::{info, warn};
 use crate::exit::Failure;
 use crate::facts::{Identity, Learnt, Word};
 use crate::limits::{self, Known};
-use crate::{hints, logging, migration, node};
+use crate::{hints, logging, migration, node, reload};
 
 /// Runs until a signal ends it.
 pub(crate) fn run() -> Result<(), Failure> {
-    let settings = Settings::from_process()?;
-    logging::start(&settings)?;
+    let in_force = InForce::of_process()?;
+    logging::start(&in_force.settings)?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
         // One for the loop and one for the rest; all they do is short.
         .worker_threads(2)
         .enable_all()
         .build()
         .context("start the runtime")?;
-    let result = runtime.block_on(daemon(settings));
+    let result = runtime.block_on(daemon(in_force));
     // What is still asked of EC2 is in the record; nobody waits for it.
     runtime.shutdown_background();
     result
 }
 
-async fn daemon(settings: Settings) -> Result<(), Failure> {
+async fn daemon(in_force: InForce) -> Result<(), Failure> {
     let mut signals = Signals::listen().context("listen for signals")?;
+    let hangups = signal(SignalKind::hangup()).context("listen for SIGHUP")?;
+    let settings = in_force.settings.clone();
     let boot = agent::boot_id().context("learn which boot of the machine this is")?;
     let identity = Identity::new(boot.clone(), &settings.state_directory);
     let (learnt, ec2, Known { limits, source }) = tokio::select! {
@@ -46,7 +48,8 @@ async fn daemon(settings: Settings) -> Result<(), Failure> {
         () = signals.next() => return Ok(()),
     };
     let Learnt { facts, word } = learnt;
-    let policy = settings::policy(&settings, limits, settings::known_vcpus(&facts.instance_type))?;
+    let vcpus = settings::known_vcpus(&facts.instance_type);
+    let policy = settings::policy(&settings, limits, vcpus)?;
     for warning in settings::warnings(&settings, &policy, limits) {
         warn!(warning, "setting");
     }
@@ -82,6 +85,7 @@ async fn daemon(settings: Settings) -> Result<(), Failure> {
     let ended = tokio::select! {
         ended = agent::run(config, inbox, Edges { calls, host }, signals.next()) => ended,
         belied = identity.belied(&facts, &notes), if word == Word::Kept => Err(belied),
+        never = reload::at_each_hangup(hangups, in_force, limits, vcpus) => match never {},
         // Better no daemon than half.
         panic = panicked(keeper) => Err(panic).context("keep the ENIs' links"),
         panic = panicked(caller) => Err(panic).context("make EC2 calls"),

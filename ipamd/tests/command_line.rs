@@ -221,7 +221,11 @@ fn a_node_that_does_not_know_itself_waits_and_stops_when_told() {
     let line: serde_json::Value = serde_json::from_str(&line).unwrap();
     assert_eq!((&line["level"], &line["what"]), (&json!("WARN"), &json!("who this is")));
     assert!(line["fault"].as_str().unwrap().contains("instance metadata service"), "{line}");
-    Command::new("kill").arg(child.id().to_string()).status().unwrap();
+    let kill = |signal: &str| Command::new("kill").args([signal, &child.id().to_string()]).status();
+    // It has no policy to change yet, and goes on to wait.
+    kill("-HUP").unwrap();
+    assert!(lines.any(|line| waits(&line.unwrap())));
+    kill("-TERM").unwrap();
     assert_eq!(child.wait().unwrap().code(), Some(0));
 }
 
