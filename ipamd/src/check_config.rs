@@ -67,7 +67,7 @@ fn settings_table(variables: &Variables) -> Table {
 }
 
 fn type_text(settings: &Settings, name: &str) -> Result<String, SettingError> {
-    let known = limits::at_hand(name, &settings.state_directory);
+    let known = limits::without_ec2(name, &settings.state_directory);
     let Some(Known { limits, source }) = known else {
         return Ok(unknown_text(settings, format!("{name}, unknown to the built-in table")));
     };

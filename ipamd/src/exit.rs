@@ -1,4 +1,4 @@
-//! How a process ends: the one place that knows exit codes.
+//! The exit codes of `ipamd`.
 
 use std::fmt;
 use std::process::ExitCode;
@@ -10,7 +10,7 @@ use settings::SettingError;
 pub(crate) const TABLE: &str = "\
 Exit codes:
    0  done
-   1  failed; the line on stderr says at what
+   1  failed; the line on stderr says what was tried
    2  status: no daemon answers
    3  export-checkpoint: there is no record, and nothing was written
   64  the command line is wrong

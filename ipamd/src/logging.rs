@@ -1,10 +1,11 @@
-//! Log lines as JSON, to where the settings say.
+//! Log lines as JSON, to the target that the settings name.
 
 mod bounded_file;
 
 use std::io;
 use std::sync::Mutex;
 
+use settings::registry::AWS_VPC_K8S_CNI_LOG_FILE;
 use settings::{LogLevel, LogTarget, SettingError, Settings};
 use tracing::Level;
 use tracing_subscriber::filter::Targets;
@@ -14,12 +15,12 @@ use tracing_subscriber::util::SubscriberInitExt as _;
 
 use self::bounded_file::BoundedFile;
 
-/// The crates whose lines the level is for. Of all others only warnings are of interest.
+/// The crates to which the level applies. All others log only warnings and errors.
 const OURS: [&str; 5] = ["agent", "aws", "datapath", "ipam", "ipamd"];
-/// What the names of the SDK's crates start with; a filter for `aws` would take them in.
+/// The prefix of the SDK's crates. Without a filter of their own, the one for `aws` would match them.
 const SDK: &str = "aws_";
 
-/// Starts to log; once for a process.
+/// Starts to log. Call it once in a process.
 ///
 /// # Errors
 ///
@@ -36,7 +37,7 @@ pub(crate) fn start(settings: &Settings) -> Result<(), SettingError> {
         LogTarget::Stderr => init(level, io::stderr),
         LogTarget::File(path) => {
             let file = BoundedFile::open(path).map_err(|fault| SettingError {
-                variable: "AWS_VPC_K8S_CNI_LOG_FILE",
+                variable: AWS_VPC_K8S_CNI_LOG_FILE.name,
                 value: path.display().to_string(),
                 allowed: format!("cannot be appended to ({fault}); stdout and stderr can"),
             })?;

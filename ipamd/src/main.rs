@@ -21,7 +21,7 @@ use clap::{Parser, Subcommand};
 
 use crate::exit::{Exit, Failure};
 
-/// Gives every pod of this node an address of its VPC.
+/// Gives every pod of this node an address of its VPC. Settings: ipamd run --help.
 #[derive(Debug, Parser)]
 #[command(version, after_help = exit::TABLE)]
 struct Cli {
@@ -31,14 +31,14 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Run the daemon in the foreground. Settings come from the environment; see its --help.
+    /// Run the daemon in the foreground. Its --help lists the settings.
     #[command(after_help = settings::help())]
     Run,
     /// Show the pool of the daemon that runs on this node.
     Status(status::Arguments),
-    /// Check the settings in the environment and show what they amount to.
+    /// Check the settings, and show where each comes from and what they amount to.
     CheckConfig(check_config::Arguments),
-    /// Show what would be taken over from a checkpoint of amazon-vpc-cni-k8s.
+    /// Show which pods the daemon would take over from a checkpoint of amazon-vpc-cni-k8s.
     ImportCheckpoint(migration::ImportArguments),
     /// Hand the pods of this node over to amazon-vpc-cni-k8s, by writing its checkpoint.
     ExportCheckpoint(migration::ExportArguments),
@@ -50,7 +50,7 @@ enum Command {
     Simulate(Moved),
 }
 
-/// Arguments of a command that `tidepool` has now, whatever they are.
+/// Any arguments, for a command that has moved to `tidepool`.
 #[derive(Debug, clap::Args)]
 struct Moved {
     #[arg(allow_hyphen_values = true, trailing_var_arg = true)]
@@ -61,7 +61,7 @@ fn main() -> ExitCode {
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
         Err(usage) => {
-            // Help and version come this way too; nobody is left to tell if they cannot be shown.
+            // Help and version come this way too. A failure to print them has nowhere to go.
             let _ = usage.print();
             return if usage.use_stderr() { Exit::Usage } else { Exit::Done }.into();
         }

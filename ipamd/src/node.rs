@@ -1,11 +1,11 @@
-//! Who this node is, as the engine is told.
+//! The node as the engine needs to know it.
 
 use aws::NodeFacts;
 use ipam::id::BootId;
 use ipam::policy::Node;
 use settings::Settings;
 
-/// Who and where this node is, with what the user adds to it.
+/// The node, from the metadata service's `facts` and from `settings`.
 pub(crate) fn node(settings: &Settings, facts: &NodeFacts, boot: &BootId) -> Node {
     Node {
         instance: facts.instance.clone(),

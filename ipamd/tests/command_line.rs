@@ -23,7 +23,7 @@ fn check(command: &mut Command, code: i32) -> (String, String) {
 }
 
 #[test]
-fn a_bad_setting_is_one_line_and_stops_both_run_and_check() {
+fn bad_setting_stops_run_and_check_with_one_line() {
     for subcommand in ["run", "check-config"] {
         let (stdout, stderr) = check(ipamd(&[subcommand]).env("WARM_IP_TARGET", "many"), 78);
         assert_eq!(stdout, "");
@@ -35,7 +35,7 @@ fn a_bad_setting_is_one_line_and_stops_both_run_and_check() {
 }
 
 #[test]
-fn a_log_file_that_cannot_be_written_is_a_bad_setting() {
+fn log_file_that_cannot_be_written_is_a_bad_setting() {
     let variable = ("AWS_VPC_K8S_CNI_LOG_FILE", "/dev/null/ipamd.log");
     let (_, stderr) = check(ipamd(&["run"]).envs([variable]), 78);
     assert!(stderr.starts_with("ipamd: AWS_VPC_K8S_CNI_LOG_FILE=\"/dev/null/ipamd.log\": "));
@@ -43,7 +43,7 @@ fn a_log_file_that_cannot_be_written_is_a_bad_setting() {
 }
 
 #[test]
-fn check_config_shows_what_the_settings_amount_to() {
+fn check_config_shows_the_policy() {
     let command = &mut ipamd(&["check-config", "--instance-type", "m5.large"]);
     let command = command.env("ENABLE_PREFIX_DELEGATION", "true").env("MAX_ENI", "2");
     let (stdout, _) = check(command, 0);
@@ -122,7 +122,7 @@ const IPV6: [(&str, &str); 3] =
     [("ENABLE_IPv6", "true"), ("ENABLE_IPv4", "false"), ("ENABLE_PREFIX_DELEGATION", "true")];
 
 #[test]
-fn check_config_shows_what_ipv6_amounts_to() {
+fn check_config_shows_the_policy_of_ipv6() {
     let command = &mut ipamd(&["check-config", "--instance-type", "m5.large"]);
     let (stdout, _) = check(command.envs(IPV6).env("WARM_IP_TARGET", "5"), 0);
     for line in [
@@ -151,7 +151,7 @@ fn ipv6_on_an_instance_without_prefixes_is_refused() {
 }
 
 #[test]
-fn check_config_shows_what_ec2_told_the_daemon() {
+fn check_config_shows_the_limits_kept_by_a_daemon() {
     let directory = tempfile::tempdir().unwrap();
     let limits = json!({"enis": 5, "addresses_per_eni": 7, "prefixes": false});
     let kept = json!({"version": 1, "instance_type": "m99.large", "limits": limits});
@@ -160,11 +160,11 @@ fn check_config_shows_what_ec2_told_the_daemon() {
     let store = ("AWS_VPC_K8S_CNI_BACKING_STORE", directory.path().join("ipam.json"));
     let (stdout, _) = check(command.envs([store]), 0);
     assert!(stdout.contains("limits           5 ENIs, 7 addresses on each, no prefixes\n"));
-    assert!(stdout.contains("limits from      told by EC2 at an earlier start\n"), "{stdout}");
+    assert!(stdout.contains("limits from      EC2, at an earlier start\n"), "{stdout}");
 }
 
 #[test]
-fn check_config_does_without_knowing_the_node() {
+fn check_config_works_without_the_instance_type() {
     let targets = [("WARM_ENI_TARGET", "2"), ("WARM_IP_TARGET", "5")];
     let (stdout, _) = check(ipamd(&["check-config"]).envs(targets), 0);
     assert!(stdout.contains("instance type    unknown: read "), "{stdout}");
@@ -175,7 +175,7 @@ fn check_config_does_without_knowing_the_node() {
 }
 
 #[test]
-fn status_without_a_daemon_is_one_clear_line() {
+fn status_without_a_daemon_is_one_line() {
     let directory = tempfile::tempdir().unwrap();
     let socket = directory.path().join("ipamd.sock");
     let path = socket.to_str().unwrap();
@@ -203,7 +203,7 @@ fn plan_and_simulate_name_their_new_command() {
 }
 
 #[test]
-fn a_wrong_command_line_has_a_code_of_its_own() {
+fn wrong_command_line_exits_64() {
     check(&mut ipamd(&["stroll"]), 64);
     check(&mut ipamd(&[]), 64);
     let (stdout, _) = check(&mut ipamd(&["--help"]), 0);
@@ -211,12 +211,12 @@ fn a_wrong_command_line_has_a_code_of_its_own() {
 }
 
 #[test]
-fn a_node_that_does_not_know_itself_waits_and_stops_when_told() {
+fn run_without_metadata_waits_until_sigterm() {
     let mut command = ipamd(&["run"]);
     command.env("AWS_VPC_K8S_CNI_LOG_FILE", "stdout").stdout(Stdio::piped());
     let mut child = command.spawn().unwrap();
     let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
-    let waits = |line: &str| line.contains("metadata service does not tell");
+    let waits = |line: &str| line.contains("no answer from the metadata service");
     let line = lines.find(|line| waits(line.as_ref().unwrap())).unwrap().unwrap();
     let line: serde_json::Value = serde_json::from_str(&line).unwrap();
     assert_eq!((&line["level"], &line["what"]), (&json!("WARN"), &json!("who this is")));
@@ -259,7 +259,7 @@ fn import_checkpoint_shows_what_would_be_taken_over() {
         "- 10.0.12.35 88bb eth0 unknown",
         "default/web-0 10.0.12.34 4b1c eth0 gone",
         "",
-        "1 pods would be taken over; 1 addresses of pods that have gone would rest",
+        "1 pods would be taken over; 1 addresses of pods that have gone would cool down",
     ];
     assert_eq!(lines, expect);
     let command = &mut ipamd(&["import-checkpoint", &file, "--dry-run", "--output", "json"]);
@@ -274,7 +274,7 @@ fn import_checkpoint_shows_what_would_be_taken_over() {
 }
 
 #[test]
-fn a_checkpoint_that_cannot_be_trusted_is_named_by_entry_and_field() {
+fn bad_checkpoint_is_named_by_entry_and_field() {
     let (_directory, file) = with_checkpoint();
     let text = std::fs::read_to_string(&file).unwrap().replace("12.35", "12.34");
     std::fs::write(&file, text).unwrap();
@@ -289,7 +289,7 @@ fn a_checkpoint_that_cannot_be_trusted_is_named_by_entry_and_field() {
 }
 
 #[test]
-fn export_checkpoint_without_a_record_leaves_the_file_as_it_is() {
+fn export_checkpoint_without_a_record_changes_no_file() {
     let (directory, file) = with_checkpoint();
     let before = std::fs::read(&file).unwrap();
     for to in [&*file, "-"] {

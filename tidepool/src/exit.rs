@@ -9,7 +9,7 @@ use settings::SettingError;
 pub(crate) const TABLE: &str = "\
 Exit codes:
    0  done
-   1  failed; the line on stderr says at what
+   1  failed; the line on stderr says what was tried
   64  the command line is wrong
   78  a setting is wrong";
 

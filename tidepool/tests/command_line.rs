@@ -28,7 +28,7 @@ fn plan(arguments: &str) -> serde_json::Value {
 }
 
 #[test]
-fn plan_tells_programs_what_a_node_will_hold() {
+fn plan_as_json_shows_what_a_node_holds() {
     let check = |arguments: &str, expect: serde_json::Value| {
         let plan = plan(arguments);
         for (key, value) in expect.as_object().unwrap() {
@@ -75,7 +75,7 @@ fn plan_tells_programs_what_a_node_will_hold() {
 }
 
 #[test]
-fn plan_shows_people_what_is_held_and_what_it_costs() {
+fn plan_as_table_shows_what_a_node_holds_and_costs() {
     let arguments = ["plan", "--instance-type", "t2.medium", "--pods", "20"];
     let more = ["--prefix-delegation", "--minimum-ip-target", "40"];
     let (stdout, _) = check(&mut tidepool(&[&arguments[..], &more].concat()), 0);
@@ -93,12 +93,12 @@ fn plan_shows_people_what_is_held_and_what_it_costs() {
     ] {
         assert!(lines.contains(&line), "{line}\n{stdout}");
     }
-    assert!(stdout.contains("\n5 pods get no address, and are told ENI_LIMIT: "), "{stdout}");
+    assert!(stdout.contains("\n5 pods get no address and fail with ENI_LIMIT: "), "{stdout}");
     assert!(stdout.contains("\nwarning: ENABLE_PREFIX_DELEGATION: this instance type takes no "));
 }
 
 #[test]
-fn plan_says_in_words_what_an_ipv6_node_holds() {
+fn plan_of_ipv6_says_in_words_what_a_node_holds() {
     let arguments = ["plan", "--instance-type", "m5.large", "--pods", "100", "--ipv6"];
     let (stdout, _) = check(&mut tidepool(&arguments), 0);
     for text in [
@@ -113,7 +113,7 @@ fn plan_says_in_words_what_an_ipv6_node_holds() {
 }
 
 #[test]
-fn plan_refuses_what_it_cannot_answer_in_one_line() {
+fn plan_refuses_bad_arguments_with_one_line() {
     let check = |arguments: &str, code, expect: &str| {
         let arguments = format!("plan --pods 5 {arguments}");
         let (stdout, stderr) =
@@ -153,7 +153,7 @@ fn simulate_refuses_ipv6() {
 }
 
 #[test]
-fn a_wrong_command_line_has_a_code_of_its_own() {
+fn wrong_command_line_exits_64() {
     check(&mut tidepool(&["stroll"]), 64);
     check(&mut tidepool(&[]), 64);
     let (stdout, _) = check(&mut tidepool(&["--help"]), 0);

@@ -5,7 +5,7 @@
 use instance_types::InstanceType;
 use ipam::policy::Limits;
 
-/// The limits of `instance_type` from the built-in table, or `None` for a type newer than that.
+/// The limits of `instance_type` from the built-in table, or `None` for a type newer than the table.
 #[must_use]
 pub fn known_limits(instance_type: &str) -> Option<Limits> {
     instance_types::lookup(instance_type).map(|row| Limits {
@@ -15,9 +15,9 @@ pub fn known_limits(instance_type: &str) -> Option<Limits> {
     })
 }
 
-/// What to start from where nobody knows `instance_type`: the most that any type of its size has,
-/// or any type at all if the size is unknown too. Limits that are too high show as refusals by
-/// EC2, from which the core learns; ones that are too low would never show.
+/// Limits for a type that neither EC2 nor the table knows: the largest of any type of its size, or of
+/// any type if the size is unknown too. Too high a limit shows as a refusal by EC2, from which the
+/// engine learns; too low a limit would never show.
 #[must_use]
 pub fn assumed_limits(instance_type: &str) -> Limits {
     let size = |name: &str| name.split_once('.').map(|(_family, size)| size.to_owned());
@@ -27,7 +27,7 @@ pub fn assumed_limits(instance_type: &str) -> Limits {
         rows.into_iter().fold(least, |most, row| Limits {
             enis: most.enis.max(row.max_enis()),
             addresses_per_eni: most.addresses_per_eni.max(row.ipv4_per_eni),
-            // What takes none, Xen, gets no new types.
+            // Only Xen takes none, and AWS makes no new types with Xen.
             prefixes: true,
         })
     };
@@ -38,7 +38,7 @@ pub fn assumed_limits(instance_type: &str) -> Limits {
 }
 
 /// The default number of vCPUs of `instance_type` from the built-in table, or `None` where the
-/// table has no such type or number. The rule for the most pods on a node asks for it.
+/// table has no such type or number. The maximum of pods on a node depends on it.
 #[must_use]
 pub fn known_vcpus(instance_type: &str) -> Option<u32> {
     instance_types::lookup(instance_type).and_then(|row| row.vcpus)

@@ -2,22 +2,24 @@
 
 use ipam::policy::{Limits, Mode, Policy, Targets, WarmSettings};
 
+use crate::registry::{
+    ENABLE_IPv6, MAX_ENI, MINIMUM_IP_TARGET, WARM_ENI_TARGET, WARM_IP_TARGET, WARM_PREFIX_TARGET,
+};
 use crate::{SettingError, Settings};
 
-/// Pods beside those with an address of their own: the CNI's own and kube-proxy's, in the node's
-/// network. Source: AWS, "Maximum Pods per instance type".
+/// Pods that need no address of their own, since they share the node's network: the CNI's own
+/// and kube-proxy's. Source: AWS, "Maximum Pods per instance type".
 const HOST_NETWORK_PODS: u32 = 2;
 /// The most pods with prefixes on instances with few and with many vCPUs.
 /// Source: AWS, EKS best practices, "Prefix mode".
 const PREFIX_MAX_PODS: (u32, u32) = (110, 250);
-/// From how many vCPUs on an instance has many.
+/// The fewest vCPUs that count as many.
 const MANY_VCPUS: u32 = 30;
 
-/// The policy on an instance with these limits.
+/// The policy on an instance with these limits and so many vCPUs, if they are known.
 ///
 /// # Errors
-///
-/// [`SettingError`] if the instance cannot do what the settings ask for, and nothing else would do.
+/// [`SettingError`] if the instance cannot do what the settings ask for and has no substitute.
 pub fn policy(
     settings: &Settings,
     limits: Limits,
@@ -26,7 +28,7 @@ pub fn policy(
     let mode = limits.mode(settings.mode);
     if mode == Mode::Ipv6 && !limits.prefixes {
         return Err(SettingError {
-            variable: "ENABLE_IPv6",
+            variable: ENABLE_IPv6.name,
             value: "true".to_owned(),
             allowed: "this instance type takes no prefixes, from which pods on IPv6 get their \
                       addresses; use one that is built on the Nitro system"
@@ -47,7 +49,7 @@ pub fn policy(
     })
 }
 
-/// What is not as the user may think: of the settings, and of what the instance cannot do.
+/// What the settings ask for and the daemon or the instance cannot do, one sentence each.
 #[must_use]
 pub fn warnings(settings: &Settings, policy: &Policy, limits: Limits) -> Vec<String> {
     let mut warnings = settings.warnings.clone();
@@ -55,14 +57,14 @@ pub fn warnings(settings: &Settings, policy: &Policy, limits: Limits) -> Vec<Str
     warnings
 }
 
-/// Those of [`warnings`] that hold on every instance.
+/// The [`warnings`] that hold on every instance.
 #[must_use]
 pub fn setting_warnings(settings: &Settings) -> Vec<String> {
     let overridden = overridden(settings, settings.mode);
     settings.warnings.iter().cloned().chain(overridden).collect()
 }
 
-/// Those of [`warnings`] that are about the pool.
+/// The [`warnings`] about the pool.
 #[must_use]
 pub fn pool_warnings(settings: &Settings, policy: &Policy, limits: Limits) -> Vec<String> {
     let no_prefixes = (settings.mode != policy.mode).then(|| {
@@ -74,15 +76,15 @@ pub fn pool_warnings(settings: &Settings, policy: &Policy, limits: Limits) -> Ve
     no_prefixes.into_iter().chain(overridden).chain(out_of_reach(policy, limits)).collect()
 }
 
-/// Targets that have no effect in `mode`, with what to set in their stead. The manifest sets some for
-/// everybody, so the value there is not taken for a wish; and 0 asks for nothing.
+/// Targets that have no effect in `mode`, with what to set instead. The incumbent's manifest sets some
+/// for everybody, so its value is no warning. 0 asks for nothing, so it is none either.
 fn overridden(settings: &Settings, mode: Mode) -> Vec<String> {
     let (warm, default) = (settings.warm, WarmSettings::default());
-    let enis = ("WARM_ENI_TARGET", warm.warm_eni.into(), default.warm_eni.into());
-    let prefixes = ("WARM_PREFIX_TARGET", warm.warm_prefix.into(), default.warm_prefix.into());
-    let ips = ("WARM_IP_TARGET", warm.warm_ip, default.warm_ip);
-    let minimum = ("MINIMUM_IP_TARGET", warm.minimum_ip, default.minimum_ip);
-    let max_enis = ("MAX_ENI", settings.max_enis.map_or(0, u32::from), 0);
+    let enis = (WARM_ENI_TARGET.name, warm.warm_eni.into(), default.warm_eni.into());
+    let prefixes = (WARM_PREFIX_TARGET.name, warm.warm_prefix.into(), default.warm_prefix.into());
+    let ips = (WARM_IP_TARGET.name, warm.warm_ip, default.warm_ip);
+    let minimum = (MINIMUM_IP_TARGET.name, warm.minimum_ip, default.minimum_ip);
+    let max_enis = (MAX_ENI.name, settings.max_enis.map_or(0, u32::from), 0);
     let by_ips = warm.warm_ip != 0 || warm.minimum_ip != 0;
     let (without_effect, why) = match mode {
         Mode::Ipv6 => (
@@ -109,16 +111,16 @@ fn overridden(settings: &Settings, mode: Mode) -> Vec<String> {
     set.map(|(name, n, _): (_, u32, _)| format!("{name}: {n} has no effect {why}")).collect()
 }
 
-/// Targets that ask for more than the node ever holds, each with the most that makes sense.
+/// Targets above what the node can ever hold, each with the most that it can reach.
 fn out_of_reach(policy: &Policy, limits: Limits) -> Vec<String> {
     let capacity = limits.capacity(policy);
     let room = capacity.min(policy.max_pods);
     let per_eni = u32::from(limits.blocks_per_eni());
     let targets = match policy.targets {
-        Targets::WarmEni(n) => vec![("WARM_ENI_TARGET", n.into(), capacity / per_eni.max(1))],
-        Targets::WarmPrefix(n) => vec![("WARM_PREFIX_TARGET", n.into(), capacity / 16)],
+        Targets::WarmEni(n) => vec![(WARM_ENI_TARGET.name, n.into(), capacity / per_eni.max(1))],
+        Targets::WarmPrefix(n) => vec![(WARM_PREFIX_TARGET.name, n.into(), capacity / 16)],
         Targets::Ip { warm, minimum } => {
-            vec![("WARM_IP_TARGET", warm, room), ("MINIMUM_IP_TARGET", minimum, room)]
+            vec![(WARM_IP_TARGET.name, warm, room), (MINIMUM_IP_TARGET.name, minimum, room)]
         }
     };
     let beyond = targets.into_iter().filter(|(_, target, most)| target > most);
@@ -132,8 +134,8 @@ fn out_of_reach(policy: &Policy, limits: Limits) -> Vec<String> {
     beyond.map(warning).collect()
 }
 
-/// What a kubelet is set to on such an instance. Where the number of vCPUs is unknown, the larger
-/// bound holds: too small a number would leave pods without addresses.
+/// The kubelet's usual maximum on such an instance. If the number of vCPUs is unknown, the larger bound
+/// holds, since too small a number would leave pods without addresses.
 fn max_pods(mode: Mode, limits: Limits, vcpus: Option<u32>) -> u32 {
     let blocks = u32::from(limits.enis) * u32::from(limits.blocks_per_eni());
     let (few, many) = PREFIX_MAX_PODS;
@@ -150,18 +152,18 @@ mod tests {
     use super::*;
 
     #[test]
-    fn targets_out_of_reach_are_warned_of_with_what_to_set() {
+    fn targets_out_of_reach_are_warnings_with_what_to_set() {
         let check = |variables: &[(&str, &str)], expect: &[(&str, &str)]| {
             let owned = variables.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned()));
             let settings = Settings::read(&owned.collect()).unwrap();
             let limits = Limits { enis: 3, addresses_per_eni: 4, prefixes: true };
             let policy = policy(&settings, limits, Some(2)).unwrap();
             let warnings = pool_warnings(&settings, &policy, limits);
-            let told = |(warning, (start, end)): (&String, &(&str, &str))| {
+            let matches = |(warning, (start, end)): (&String, &(&str, &str))| {
                 warning.starts_with(start) && warning.ends_with(end)
             };
             assert_eq!(warnings.len(), expect.len(), "{variables:?}: {warnings:?}");
-            assert!(warnings.iter().zip(expect).all(told), "{variables:?}: {warnings:?}");
+            assert!(warnings.iter().zip(expect).all(matches), "{variables:?}: {warnings:?}");
         };
         let prefixes = ("ENABLE_PREFIX_DELEGATION", "true");
         check(&[], &[]);
@@ -191,7 +193,7 @@ mod tests {
     }
 
     #[test]
-    fn targets_without_effect_are_warned_of_if_somebody_set_them() {
+    fn targets_without_effect_are_warnings_if_set() {
         let check = |prefixes, variables: &str, expect: &[(&str, &str)]| {
             let variables = variables.split_whitespace().filter_map(|set| set.split_once('='));
             let owned = variables.map(|(k, v)| (k.to_owned(), v.to_owned()));
@@ -200,11 +202,11 @@ mod tests {
             let policy = policy(&settings, limits, Some(96)).unwrap();
             let warnings = pool_warnings(&settings, &policy, limits);
             let warnings: Vec<_> = warnings.iter().filter(|w| w.contains("no effect")).collect();
-            let told = |(warning, (start, end)): (&&String, &(&str, &str))| {
+            let matches = |(warning, (start, end)): (&&String, &(&str, &str))| {
                 warning.starts_with(&format!("{start} has no effect ")) && warning.ends_with(end)
             };
             assert_eq!(warnings.len(), expect.len(), "{settings:?}: {warnings:?}");
-            assert!(warnings.iter().zip(expect).all(told), "{settings:?}: {warnings:?}");
+            assert!(warnings.iter().zip(expect).all(matches), "{settings:?}: {warnings:?}");
         };
         let delegation = "ENABLE_PREFIX_DELEGATION=true";
         let by_ip = "set WARM_IP_TARGET to as many free addresses as are wanted";
