@@ -31,7 +31,7 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Run the daemon in the foreground. Its --help lists the settings.
+    /// Run the daemon in the foreground.
     #[command(after_help = settings::help())]
     Run,
     /// Show the pool of the daemon that runs on this node.

@@ -17,8 +17,12 @@ pub(crate) async fn at_each_hangup(
     vcpus: Option<u32>,
 ) -> Infallible {
     while let Some(()) = hangups.recv().await {
-        let policy = reload(&mut in_force, Variables::of_process(), limits, vcpus);
-        if let Some(policy) = policy {
+        // The file may be on a slow disk, and the engine runs in this task.
+        let Ok(next) = tokio::task::spawn_blocking(Variables::of_process).await else {
+            error!("settings cannot be read; those in force stay");
+            continue;
+        };
+        if let Some(policy) = reload(&mut in_force, next, limits, vcpus) {
             send_policy(policy);
         }
     }
