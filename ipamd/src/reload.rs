@@ -48,7 +48,7 @@ fn reload(
     for setting in at_next_start {
         warn!(setting = setting.name, "setting takes effect at the next start");
     }
-    for warning in settings::warnings(&settings.settings, &policy, limits) {
+    for warning in settings::pool_warnings(&settings.settings, &policy, limits) {
         warn!(warning, "setting");
     }
     let changed: Vec<_> = changed.iter().map(|setting| setting.name).collect();
