@@ -1,51 +1,48 @@
-//! The engine: the only thing that changes the pool, by events, and says what is to be done.
+//! The engine: the only thing that changes the pool, by events. It says what is to be done.
 //!
-//! Each event is first taken in by its own part (`requests`, `calls`, `inventory`), then everything
-//! that follows from the new state is worked out in one fixed order by `settle`. So the same events
-//! at the same times lead to the same effects, and nothing waits for a poll.
+//! The engine owns its parts and nothing else. Each part has a module and state of its own; what one part
+//! needs of another comes as an argument. An event first goes to its part. Then [`Engine::settle`] works
+//! out everything that follows from the new state, in one fixed order. So the same events at the same
+//! times lead to the same effects, and nothing waits for a poll.
+//!
+//! From below: `journal`, `calls`, `demand` · `inventory`, `kernel_check`, `leaks`, `host` · `lifecycle`,
+//! `supply`, `outcome` · `refusal`, `view`, which read all parts and change none.
 
 mod calls;
-mod doubt;
-mod growth;
-mod hands;
-mod hint;
+mod context;
+mod demand;
+mod host;
 mod inventory;
+mod journal;
+mod kernel_check;
 mod leaks;
 mod lifecycle;
-mod listing;
-mod picture;
-mod recollection;
+mod outcome;
+mod poll;
 mod refusal;
-mod requests;
-mod saves;
-mod surplus;
-mod witness;
+mod supply;
+mod view;
 
-use std::collections::{BTreeMap, BTreeSet};
-
-use self::calls::InFlight;
-use self::hint::Hints;
-use self::inventory::Look;
-use self::listing::Listing;
-use self::recollection::Recollection;
-use self::refusal::Outlook;
-use self::requests::Requests;
-use self::saves::{Saves, Then};
-use self::surplus::{ENIS_STAY_LONGER, Ripening};
-use crate::block::Block;
-use crate::bucket::Buckets;
-use crate::call::{CallId, Ec2Call};
-use crate::event::{Effect, Event, HostEni, Refusal};
-use crate::id::{AttachmentKey, EniId, SecurityGroupId, SubnetId};
+use crate::call::{CallError, CallId, CallOutput};
+use crate::event::{Answer, Effect, Event, Refusal, SaveSeq};
+use crate::id::AttachmentKey;
 use crate::jitter::Jitter;
-use crate::plan::Plan;
 use crate::policy::{Limits, Node, Policy};
 use crate::pool::Pool;
-use crate::record::{Assignment, Change, Record};
-use crate::retry::Retries;
-use crate::subnets::Subnets;
+use crate::record::{Assignment, Record};
 use crate::time::Timestamp;
-use crate::view::{ForeignReason, PoolView};
+
+use self::calls::{Calls, Pressure};
+use self::context::Site;
+use self::demand::{Demand, Outlook, Shortage, Waiter, reply};
+use self::host::HostSync;
+use self::inventory::{Inventory, Judgements, Polled, StockTake};
+use self::journal::{Journal, Saved, Then};
+use self::kernel_check::{Checking, KernelCheck};
+use self::leaks::LeakSearch;
+use self::lifecycle::Lifecycle;
+use self::outcome::Outcome;
+use self::supply::{Sources, Supply, Supplying};
 
 /// What an engine starts from.
 #[derive(Debug, Clone, PartialEq)]
@@ -63,94 +60,24 @@ pub struct Boot {
 /// Decides which pod gets which address and what to ask of EC2.
 #[derive(Debug, Clone)]
 pub struct Engine {
-    node: Node,
-    limits: Limits,
-    policy: Policy,
-    /// What is durable.
-    record: Record,
-    /// Attachments that the kernel does not know any more, and since when.
-    vanished: BTreeMap<AttachmentKey, Timestamp>,
-    /// What the container runtime says.
-    listing: Listing,
-    /// What EC2 has said is here.
+    site: Site,
+    /// Our ENIs and the addresses on them.
     pool: Pool,
-    foreign: BTreeMap<EniId, Foreign>,
-    /// What EC2 has shown on the ENIs of this instance, whoever's, and no pod gets.
-    left_alone: BTreeMap<EniId, BTreeSet<Block>>,
-    subnets: Subnets,
-    /// What new ENIs take after; `None` until EC2 has shown the primary ENI.
-    home: Option<Home>,
-    requests: Requests,
-    calls: BTreeMap<CallId, InFlight>,
-    /// The calls of whose outcome one reading has told, and when: EC2 may not have described it yet, so
-    /// they stay on record until another bears it out.
-    told_once: BTreeMap<CallId, (Option<EniId>, Timestamp)>,
-    next_call: u64,
-    saves: Saves,
-    jitter: Jitter,
-    retries: Retries,
-    buckets: Buckets,
-    enis_look: Look,
-    subnets_look: Look,
-    /// The ENIs of which EC2 may show late what calls have brought, of unknown outcome or of a run before;
-    /// and since when.
-    changed_late: BTreeMap<EniId, Timestamp>,
-    /// The ENIs of this instance that EC2 has shown unattached and nobody wants, and since when.
-    left_behind: BTreeMap<EniId, Timestamp>,
-    /// What the metadata service tells otherwise.
-    hints: Hints,
-    leaks_look: Look,
-    /// The cluster's ENIs that the last search found attached nowhere, and since which one.
-    unattached: BTreeMap<EniId, Timestamp>,
-    recollection: Recollection,
-    learnt: Learnt,
-    /// What the host's network was last told.
-    host: Vec<HostEni>,
-    /// Whether its answer to that is still to come.
-    host_asked: bool,
-    /// When an ENI was last given back because its device had not come.
-    replaced_at: Option<Timestamp>,
-    /// Since when the pool wants to grow.
-    small_since: Option<Timestamp>,
-    surplus_enis: Ripening,
-    surplus_blocks: Ripening,
-    plan: Plan,
+    /// The record, and the changes on their way to it.
+    journal: Journal,
+    /// The requests that are not answered yet.
+    demand: Demand,
+    /// The calls to EC2 that are under way, and what holds others up.
+    calls: Calls,
+    /// What EC2 and the metadata service have said.
+    inventory: Inventory,
+    /// The plan, and what decides when it is carried out.
+    supply: Supply,
+    /// What the kernel and the container runtime do not show any more.
+    kernel: KernelCheck,
+    leaks: LeakSearch,
+    host: HostSync,
     wake_at: Option<Timestamp>,
-    out: Vec<Effect>,
-}
-
-/// What refusals have taught of this instance. Forgotten after a day, since it may change.
-#[derive(Debug, Clone)]
-struct Learnt {
-    since: Timestamp,
-    /// ENIs that it takes, foreign ones included.
-    enis: u16,
-    /// Blocks that a new ENI may carry for EC2 to attach it; more can be put on it later.
-    create_at_most: u16,
-    /// Device indexes that are taken, though not by an ENI that we know.
-    taken_indexes: BTreeSet<u16>,
-}
-
-impl Learnt {
-    fn nothing(now: Timestamp) -> Self {
-        let taken_indexes = BTreeSet::new();
-        Self { since: now, enis: u16::MAX, create_at_most: u16::MAX, taken_indexes }
-    }
-}
-
-/// What the primary ENI has and new ENIs get, by EC2's word.
-#[derive(Debug, Clone)]
-struct Home {
-    subnet: SubnetId,
-    security_groups: BTreeSet<SecurityGroupId>,
-}
-
-/// An ENI on this instance that is not ours.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Foreign {
-    why: ForeignReason,
-    /// Its place, if it is on the card that ours are on.
-    device_index: Option<u16>,
 }
 
 impl Engine {
@@ -159,66 +86,60 @@ impl Engine {
     pub fn new(boot: Boot, now: Timestamp) -> (Engine, Vec<Effect>) {
         let Boot { node, limits, policy, record } = boot;
         let jitter = Jitter::new(node.instance.as_str());
+        let site = Site { node, limits, policy, jitter };
         let mut engine = Self {
-            pool: Pool::new(policy.cooldown),
-            foreign: BTreeMap::new(),
-            left_alone: BTreeMap::new(),
-            subnets: Subnets::default(),
-            home: None,
-            requests: Requests::default(),
-            vanished: BTreeMap::new(),
-            listing: Listing::default(),
-            calls: calls::left_open(&record, now),
-            told_once: BTreeMap::new(),
-            next_call: record.next_call().0,
-            saves: Saves::default(),
-            jitter,
-            retries: Retries::new(jitter),
-            buckets: Buckets::new(jitter),
-            enis_look: Look::due(Ec2Call::DescribeEnis, now),
-            subnets_look: Look::due(Ec2Call::DescribeSubnets, now),
-            changed_late: BTreeMap::new(),
-            left_behind: BTreeMap::new(),
-            hints: Hints::default(),
-            leaks_look: leaks::first_look(&node, &policy, jitter, now),
-            unattached: BTreeMap::new(),
-            recollection: Recollection::new(&record, &node.boot, now),
-            learnt: Learnt::nothing(now),
-            host: Vec::new(),
-            host_asked: false,
-            replaced_at: None,
-            small_since: None,
-            surplus_enis: Ripening::new(policy.shrink_delay * ENIS_STAY_LONGER),
-            surplus_blocks: Ripening::new(policy.shrink_delay),
-            plan: Plan::default(),
+            pool: Pool::default(),
+            demand: Demand::default(),
+            calls: Calls::new(&record, jitter, now),
+            inventory: Inventory::new(&record, site.at(now)),
+            supply: Supply::new(now),
+            kernel: KernelCheck::default(),
+            leaks: LeakSearch::new(site.at(now)),
+            host: HostSync::new(jitter),
             wake_at: None,
-            out: Vec::new(),
-            node,
-            limits,
-            policy,
-            record,
+            journal: Journal::new(record, jitter),
+            site,
         };
-        let effects = engine.settle(now);
+        let mut effects = Vec::new();
+        engine.settle(now, &mut effects);
         (engine, effects)
     }
 
     /// Takes an event in and returns what follows from it. `now` never goes back.
     pub fn handle(&mut self, event: Event, now: Timestamp) -> Vec<Effect> {
+        let mut out = Vec::new();
+        self.take_in(event, now, &mut out);
+        self.settle(now, &mut out);
+        out
+    }
+
+    fn take_in(&mut self, event: Event, now: Timestamp, out: &mut Vec<Effect>) {
+        let Self { site, pool, journal, demand, calls, inventory, kernel, host, .. } = self;
+        let cx = site.at(now);
         match event {
             Event::Add { request, key, pod, netns, deadline } => {
-                self.add(request, self.known_as(key), pod, netns, deadline, now);
+                let key = demand.known_as(key, journal.record());
+                demand.add(Waiter::new(request, key, (pod, netns), deadline, cx));
             }
-            Event::Cancel { request } => self.cancel(request),
-            Event::Del { request, key } => self.del(request, self.known_as(key), now),
-            Event::Gc { request, network, valid } => self.gc(request, &network, &valid, now),
+            Event::Cancel { request } => demand.cancel(request),
+            Event::Del { request, key } => {
+                let key = demand.known_as(key, journal.record());
+                demand.del(request, key, journal, now, out);
+            }
+            Event::Gc { request, network, valid } => {
+                let may_end = |key: &AttachmentKey| {
+                    kernel.may_be_ended_by(key, &network)
+                        && !valid.contains(&(key.container.clone(), key.ifname.clone()))
+                };
+                demand.gc(request, may_end, journal, now, out);
+            }
             Event::CallDone { id, result } => self.call_done(id, result, now),
-            Event::EniLink { eni, link } => self.eni_link(&eni, link, now),
-            Event::Seen(sighting) => self.seen(&sighting, now),
-            Event::Hint(shown) => self.hint(&shown, now),
-            Event::Saved { seq, result } => self.saved(seq, result, now),
+            Event::EniLink { eni, link } => host.eni_link(&eni, link, pool, inventory, now),
+            Event::Seen(report) => self.checking(now).report(&report),
+            Event::Hint(shown) => inventory.hint(&shown, pool, calls, cx),
+            Event::Saved { seq, result } => self.saved(seq, result, now, out),
             Event::Tick => {}
         }
-        self.settle(now)
     }
 
     /// When to send a [`Event::Tick`], if nothing else happens before. `None`, or a day ahead, for
@@ -228,65 +149,255 @@ impl Engine {
         self.wake_at
     }
 
-    /// The pool for people, metrics and `ipamd status`. Cost: one pass over all blocks.
-    #[must_use]
-    pub fn view(&self, now: Timestamp) -> PoolView {
-        self.picture(now)
-    }
-
-    /// Whether pods can be served here: EC2 has said what is here, and addresses of it are usable.
-    /// A node on which all of them are in use stays ready.
+    /// Whether pods can be served here: EC2 has described an ENI whose addresses are usable. A node on
+    /// which all addresses are in use stays ready.
     ///
     /// # Errors
     ///
-    /// What an Add would be refused with.
+    /// The refusal that an Add would get.
     pub fn ready(&self, now: Timestamp) -> Result<(), Refusal> {
         let usable = self.pool.enis.values().any(|eni| eni.offers() && !eni.blocks.is_empty());
-        if usable && self.record_hold(now).is_none() {
+        if usable && self.journal.hold(now).is_none() {
             Ok(())
         } else {
-            Err(self.refusal(Outlook::Bleak, now))
+            Err(self.refusal(Shortage::Nothing, now))
         }
     }
 
     /// What `key` holds: nothing as soon as that is being released.
     #[must_use]
     pub fn held_by(&self, key: AttachmentKey) -> Option<&Assignment> {
-        let key = self.known_as(key);
-        self.record.assignments().get(&key).filter(|_| !self.requests.is_releasing(&key))
+        let record = self.journal.record();
+        let key = self.demand.known_as(key, record);
+        record.assignments().get(&key).filter(|_| !self.demand.is_releasing(&key))
     }
 
     /// What is durable, for a snapshot.
     #[must_use]
     pub fn record(&self) -> &Record {
-        &self.record
+        self.journal.record()
     }
 
     /// Works out everything that follows from the present state.
-    fn settle(&mut self, now: Timestamp) -> Vec<Effect> {
-        self.drop_late_grants(now);
-        self.adopt(now);
-        self.serve(now);
-        self.look(now);
-        self.recall(now);
-        self.replace_absent(now);
-        self.advance_enis(now);
-        self.grow(now);
-        self.repeat_creates(now);
-        self.dismiss(now);
-        self.sync_host(now);
-        self.emit_save(now);
+    fn settle(&mut self, now: Timestamp, out: &mut Vec<Effect>) {
+        self.demand.drop_late_grants(&self.journal, now, out);
+        self.checking(now).adopt();
+        self.serve(now, out);
+        self.poll(now, out);
+        self.with_stock(now, |mut stock, _| stock.warm_start());
+        self.advance(now);
+        self.plan(now);
+        if self.inventory.is_known() {
+            self.calls.repeat_creates(now, out);
+        }
+        self.dismiss(now, out);
+        self.host.sync(&self.pool, &self.inventory, now, out);
+        self.save(now, out);
         self.wake_at = self.next_wake(now);
-        std::mem::take(&mut self.out)
     }
 
-    /// Puts a call on record; it is made when that is durable.
-    fn start(&mut self, call: Ec2Call, now: Timestamp) {
-        self.buckets.take(call.action(), now);
-        let id = CallId(self.next_call);
-        self.next_call += 1;
-        self.saves.note(Change::Intended { id, call: call.clone() });
-        self.saves.then(Then::Make(id));
-        self.calls.insert(id, InFlight::intended(call));
+    fn serve(&mut self, now: Timestamp, out: &mut Vec<Effect>) {
+        let Self { site, pool, journal, demand, inventory, .. } = self;
+        let doubted = inventory.doubted_by_hints(now);
+        demand.serve(pool, &doubted, journal, site.at(now), out);
+    }
+
+    fn poll(&mut self, now: Timestamp, out: &mut Vec<Effect>) {
+        let pressure = self.pressure();
+        self.inventory.poll(&mut self.calls, pressure, now, out);
+        self.leaks.poll(&mut self.calls, pressure, now, out);
+    }
+
+    /// Starts what the ENIs need on their way. Nothing before EC2's first answer, or while the record
+    /// cannot be written.
+    fn advance(&mut self, now: Timestamp) {
+        if !self.inventory.is_known() || self.journal.hold(now).is_some() {
+            return;
+        }
+        let pressure = self.pressure();
+        let Self { site, pool, journal, calls, inventory, supply, host, .. } = self;
+        let cx = site.at(now);
+        let replaced = host.replacement(pool, calls, journal.record(), cx);
+        let learnt = &supply.learnt;
+        let mut lifecycle = Lifecycle { pool, calls, journal, inventory, learnt, pressure, cx };
+        if let Some(eni) = replaced {
+            lifecycle.drain(&eni);
+        }
+        lifecycle.advance_all();
+    }
+
+    fn plan(&mut self, now: Timestamp) {
+        if !self.inventory.is_known() || self.journal.hold(now).is_some() {
+            return;
+        }
+        let (n_waiting, pressure) = (self.demand.n_waiting(), self.pressure());
+        let Self { site, pool, journal, calls, inventory, supply, .. } = self;
+        let cx = site.at(now);
+        Supplying { supply, pool, calls, journal, inventory, n_waiting, pressure, cx }.plan();
+    }
+
+    /// Refuses those who wait in vain or have waited long enough.
+    fn dismiss(&mut self, now: Timestamp, out: &mut Vec<Effect>) {
+        if self.demand.n_waiting() == 0 {
+            return;
+        }
+        let outlook = self.outlook(now);
+        for (request, shortage) in self.demand.dismiss(&outlook, now) {
+            reply(request, Answer::Refused(self.refusal(shortage, now)), out);
+        }
+    }
+
+    /// Sends the next save, unless one is under way.
+    fn save(&mut self, now: Timestamp, out: &mut Vec<Effect>) {
+        let Self { site, pool, journal, inventory, .. } = self;
+        if !journal.is_saving() {
+            let news = inventory.news_of_enis(pool, journal.record(), site.at(now));
+            news.into_iter().for_each(|change| journal.note(change));
+            journal.send(now, out);
+        }
+    }
+
+    fn saved(
+        &mut self,
+        seq: SaveSeq,
+        result: Result<(), String>,
+        now: Timestamp,
+        out: &mut Vec<Effect>,
+    ) {
+        match self.journal.saved(seq, result, now) {
+            Some(Saved::Durable(then)) => {
+                then.into_iter().for_each(|then| self.durable(then, now, out));
+            }
+            Some(Saved::Failed(then)) => {
+                then.into_iter().for_each(|then| self.not_durable(then, now, out));
+            }
+            None => {}
+        }
+    }
+
+    fn durable(&mut self, then: Then, now: Timestamp, out: &mut Vec<Effect>) {
+        let Self { site, pool, journal, demand, calls, .. } = self;
+        match then {
+            Then::Grant(key) => demand.granted(key, pool, journal, now, out),
+            Then::Release(key, assignment) => {
+                demand.released(&key, &assignment, pool, journal, site.at(now), out);
+            }
+            Then::Rest(address) => kernel_check::rests(address, pool, journal),
+            Then::Collected(request, dead) => reply(request, Answer::Collected(dead), out),
+            Then::Make(id) => calls.make(id, pool, journal, out),
+        }
+    }
+
+    fn not_durable(&mut self, then: Then, now: Timestamp, out: &mut Vec<Effect>) {
+        let Self { pool, journal, demand, calls, .. } = self;
+        let refusal = journal.unwritable(now);
+        match then {
+            Then::Grant(key) => demand.not_granted(&key, &refusal, pool, journal.record(), out),
+            Then::Release(key, _) => demand.not_released(&key, &refusal, out),
+            // The next report finds it as it is.
+            Then::Rest(_) => {}
+            Then::Collected(request, _) => reply(request, Answer::Refused(refusal), out),
+            Then::Make(id) => calls.not_made(id, pool),
+        }
+    }
+
+    fn call_done(&mut self, id: CallId, result: Result<CallOutput, CallError>, now: Timestamp) {
+        match self.with_stock(now, |mut stock, _| stock.polled(id, &result)) {
+            Polled::StockTaken(judgements) => return self.judge(&judgements, now),
+            Polled::Noted => return,
+            Polled::NotAPoll => {}
+        }
+        let Self { site, pool, calls, leaks, .. } = self;
+        if let Some(leaked) = leaks.polled(id, &result, pool, calls, site.at(now)) {
+            let pressure = self.pressure();
+            leaks::remove(leaked, &mut self.calls, &mut self.journal, pressure, now);
+        } else {
+            self.with_stock(now, |stock, supply| {
+                Outcome { stock, learnt: &mut supply.learnt }.call_done(id, result);
+            });
+        }
+    }
+
+    /// Decides what EC2's answer leaves open.
+    fn judge(&mut self, judgements: &Judgements, now: Timestamp) {
+        let (n_waiting, pressure) = (self.demand.n_waiting(), self.pressure());
+        self.supply.forget_learnt(now);
+        self.with_stock(now, |mut stock, supply| {
+            let cx = stock.cx;
+            stock.judge_unattached(judgements, |pool, calls, inventory, record, eni| {
+                let sources = Sources { pool, calls, inventory, record, n_waiting, pressure, cx };
+                supply.would_create_without(eni, sources)
+            });
+            stock.forget_rested();
+            stock.judge_hints(judgements);
+        });
+    }
+
+    fn with_stock<T>(
+        &mut self,
+        now: Timestamp,
+        act: impl FnOnce(StockTake<'_>, &mut Supply) -> T,
+    ) -> T {
+        let promised = &self.demand.promised();
+        let Self { site, pool, journal, calls, inventory, supply, .. } = self;
+        let cx = site.at(now);
+        act(StockTake { inventory, pool, calls, journal, promised, cx }, supply)
+    }
+
+    fn checking(&mut self, now: Timestamp) -> Checking<'_> {
+        let Self { site, pool, journal, demand, inventory, kernel, .. } = self;
+        Checking { check: kernel, pool, demand, journal, inventory, cx: site.at(now) }
+    }
+
+    fn pressure(&self) -> Pressure {
+        Pressure {
+            pods_wait: self.demand.n_waiting() > 0,
+            enis_are_known: self.inventory.enis_poll.is_known(),
+            subnets_are_known: self.inventory.subnets_poll.is_known(),
+        }
+    }
+
+    fn outlook(&self, now: Timestamp) -> Outlook {
+        let n_waiting = self.demand.n_waiting();
+        let plan = self.supply.plan();
+        if !self.inventory.is_known() {
+            return self.outlook_at_start(n_waiting, now);
+        }
+        let n_unserved = usize::try_from(plan.n_unserved).unwrap_or(usize::MAX);
+        Outlook {
+            n_served: n_waiting.saturating_sub(n_unserved),
+            rest_ends: self.pool.rest_ends(self.site.policy.cooldown, now),
+            passes_at: plan.blocked.iter().filter_map(|blocked| blocked.passes_at).min(),
+        }
+    }
+
+    /// Before EC2's first answer, pods wait for that answer, or for the host's side of what is on record.
+    fn outlook_at_start(&self, n_waiting: usize, now: Timestamp) -> Outlook {
+        let poll = &self.inventory.enis_poll;
+        let is_linking = self.inventory.is_warm_started() && self.host.is_asked();
+        let n_served = if poll.is_under_way() || is_linking { n_waiting } else { 0 };
+        let passes_at = match self.calls.hold(poll.call.action(), self.pressure(), now) {
+            Some(hold) => hold.passes_at(),
+            None => poll.wakes_at(),
+        };
+        Outlook { n_served, rest_ends: Vec::new(), passes_at }
+    }
+
+    /// The next moment at which something follows from time alone.
+    fn next_wake(&self, now: Timestamp) -> Option<Timestamp> {
+        let cx = self.site.at(now);
+        let rest_ends = self.pool.rest_ends(cx.cooldown(), now);
+        let demand = self.demand.next_deadline().into_iter().chain(rest_ends.first().copied());
+        let held = [self.host.hold(now), self.journal.hold(now)];
+        let held = held.into_iter().flatten().map(|hold| hold.until);
+        demand
+            .chain(held)
+            .chain(self.supply.wakes(cx))
+            .chain(self.inventory.wakes())
+            .chain(self.leaks.wakes_at())
+            .chain(self.calls.wakes(self.pressure(), now))
+            .chain(lifecycle::next_deletes(&self.pool))
+            .filter(|at| *at > now)
+            .min()
     }
 }

@@ -1,4 +1,4 @@
-//! One ENI of ours and the addresses on it. Knows no calls and no pods, only who is free.
+//! One ENI of ours and the addresses on it. Knows no calls and no pods, only which addresses are free.
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
@@ -9,10 +9,11 @@ use crate::block::Block;
 use crate::call::{Ask, AttachmentStatus, EniAttachment};
 use crate::id::{EniAttachmentId, EniId, SubnetId};
 use crate::policy::Mode;
+use crate::streak::Streak;
 use crate::time::Timestamp;
 use crate::view::EniStage;
 
-/// An ENI of ours. What is true of it only at times is in its [`Stage`].
+/// An ENI of ours. Facts that hold only at one point of its life are in its [`Stage`].
 #[derive(Debug, Clone)]
 pub(crate) struct Eni {
     pub(crate) id: EniId,
@@ -23,30 +24,29 @@ pub(crate) struct Eni {
     pub(crate) tags: BTreeMap<String, String>,
     /// Since when this process knows it; its age counts from here.
     pub(crate) since: Timestamp,
-    /// When a call last changed it: what EC2 described before that is out of date.
+    /// When a call last changed it: an older answer of EC2 is out of date.
     pub(crate) changed_at: Timestamp,
-    /// When something may last have been taken off it, by a run before at the latest when this process came
-    /// to know it: EC2 may still describe that for a while.
+    /// When a block may last have been taken off it. An earlier run may have done so until this process
+    /// came to know the ENI. EC2 may still describe that block for a while.
     pub(crate) shrunk_at: Timestamp,
-    /// Since when the host has been without its device, though it is attached.
-    pub(crate) absent_since: Option<Timestamp>,
+    /// For how long the host has been without its device, though it is attached.
+    pub(crate) absent: Streak,
     /// What EC2 has refused to put on it.
     pub(crate) refused: Option<Refused>,
     pub(crate) stage: Stage,
     pub(crate) blocks: BTreeMap<Block, BlockState>,
-    /// What EC2 has left out of a reading, be it that somebody took it off, or describes on another ENI too:
-    /// ours if it comes back.
+    /// Blocks that EC2 has left out of a describe, or describes on another ENI too: ours if they come back.
     pub(crate) missed: BTreeSet<Block>,
-    /// What somebody else has put on it: never a pod's, and never given back.
-    pub(crate) by_hand: BTreeSet<Block>,
+    /// Blocks that somebody else has put on it: no pod gets them, and they are never given back.
+    pub(crate) foreign_blocks: BTreeSet<Block>,
 }
 
-/// What is known from an ENI's refusals to take more.
+/// What EC2's refusals have taught about one ENI.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Refused {
-    /// It does not take more blocks than these in all.
+    /// The most blocks that it takes in all.
     pub(crate) limit: u16,
-    /// So many at once are worth trying.
+    /// The most blocks that are worth asking for at once.
     pub(crate) at_once: u16,
 }
 
@@ -57,7 +57,7 @@ pub(crate) enum Origin {
     Primary,
     /// Carries this instance's tag: made by us and ours to remove.
     Tagged,
-    /// Attached by somebody without a word about it: its addresses serve, but it stays.
+    /// Attached by somebody, without a tag of an owner: its addresses serve, but it stays.
     Untagged,
 }
 
@@ -67,17 +67,17 @@ pub(crate) enum Stage {
     /// Exists and is wanted: the attach is next or under way.
     Unattached,
     /// On the instance.
-    Attached { bond: Bond, link: Link },
+    Attached { attachment: Attachment, link: Link },
     /// Gives out nothing any more: the detach is next or under way.
-    Draining { bond: Bond },
-    /// The delete is next or under way. One that was attached holds its place until it is gone.
-    Doomed { place: Option<u16> },
+    Draining { attachment: Attachment },
+    /// The delete is next or under way. An ENI that was attached holds its place until it is gone.
+    Deleting { place: Option<u16> },
 }
 
-/// An ENI's bond to this instance, on network card 0.
+/// An ENI's attachment to this instance, on network card 0.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Bond {
-    pub(crate) attachment: EniAttachmentId,
+pub(crate) struct Attachment {
+    pub(crate) id: EniAttachmentId,
     pub(crate) device_index: u16,
     pub(crate) delete_on_termination: bool,
 }
@@ -98,20 +98,22 @@ impl Eni {
     pub(crate) fn device_index(&self) -> Option<u16> {
         match &self.stage {
             Stage::Unattached => None,
-            Stage::Attached { bond, .. } | Stage::Draining { bond } => Some(bond.device_index),
-            Stage::Doomed { place } => *place,
+            Stage::Attached { attachment, .. } | Stage::Draining { attachment } => {
+                Some(attachment.device_index)
+            }
+            Stage::Deleting { place } => *place,
         }
     }
 
-    /// Its bond in EC2's words, while it is to stay.
+    /// Its attachment as EC2 describes it, while the ENI is to stay.
     pub(crate) fn attachment(&self) -> Option<EniAttachment> {
-        let Stage::Attached { bond, .. } = &self.stage else { return None };
+        let Stage::Attached { attachment, .. } = &self.stage else { return None };
         Some(EniAttachment {
-            id: bond.attachment.clone(),
-            device_index: bond.device_index,
+            id: attachment.id.clone(),
+            device_index: attachment.device_index,
             network_card: 0,
             status: AttachmentStatus::Attached,
-            delete_on_termination: bond.delete_on_termination,
+            delete_on_termination: attachment.delete_on_termination,
         })
     }
 
@@ -133,22 +135,23 @@ impl Eni {
             Stage::Unattached => EniStage::Attaching,
             Stage::Attached { link: Link::Ready, .. } => EniStage::Ready,
             Stage::Attached { .. } => EniStage::Linking,
-            Stage::Draining { .. } | Stage::Doomed { .. } => EniStage::Draining,
+            Stage::Draining { .. } | Stage::Deleting { .. } => EniStage::Draining,
         }
     }
 
-    /// Whether a pod uses one of its addresses, or one of them still rests or is somebody else's.
+    /// Whether a pod uses one of its addresses, one still rests, or a block is foreign.
     pub(crate) fn in_use(&self, cooldown: Duration, now: Timestamp) -> bool {
-        !self.by_hand.is_empty() || self.blocks.values().any(|state| !state.is_idle(cooldown, now))
+        !self.foreign_blocks.is_empty()
+            || self.blocks.values().any(|state| !state.is_idle(cooldown, now))
     }
 
     pub(crate) fn n_live(&self) -> usize {
         self.blocks.values().map(|state| state.live.len()).sum()
     }
 
-    /// The address that the next pod gets, if this ENI has one: from the block that is fullest, so
-    /// that whole blocks become free, and in it the one that has rested longest. Whether the block is
-    /// among those that are `doubted` comes with it; then there is no other.
+    /// The address that the next pod gets, if this ENI has one. It comes from the fullest block, so
+    /// that whole blocks become free, and has rested longest there. The result says whether its block is
+    /// among the `doubted`; then there is no other.
     pub(crate) fn pick(
         &self,
         mode: Mode,
@@ -156,8 +159,7 @@ impl Eni {
         cooldown: Duration,
         now: Timestamp,
     ) -> Option<(bool, IpAddr)> {
-        let offered = |state: &BlockState| !(state.leaving || state.is_hearsay);
-        let candidates = self.blocks.iter().filter(|(_, state)| offered(state));
+        let candidates = self.blocks.iter().filter(|(_, state)| state.offers());
         candidates
             .filter_map(|(block, state)| {
                 let (freed, address) = state.next(*block, cooldown, now)?;
@@ -176,8 +178,8 @@ impl Eni {
             .map(|((is_doubted, ..), address)| (is_doubted, address))
     }
 
-    /// Up to `ask` wholly free blocks of its kind to give back: those idle for longest, and of
-    /// those that never served the highest.
+    /// Up to `ask` wholly free blocks of its kind to give back: the longest idle first. Among blocks that
+    /// never served the highest comes first.
     pub(crate) fn idle_blocks(
         &self,
         ask: Ask,
@@ -188,7 +190,7 @@ impl Eni {
             .blocks
             .iter()
             .filter(|(block, state)| {
-                block.size() == ask.block_size() && !state.leaving && state.is_idle(cooldown, now)
+                block.size() == ask.block_size() && state.offers() && state.is_idle(cooldown, now)
             })
             .map(|(block, state)| (state.freed.values().max().copied(), Reverse(*block)))
             .collect();
@@ -196,19 +198,26 @@ impl Eni {
         idle.into_iter().take(usize::from(ask.count())).map(|(_, Reverse(block))| block).collect()
     }
 
-    /// Says of those of `blocks` that are here whether they are hearsay.
-    pub(crate) fn set_hearsay(&mut self, blocks: &BTreeSet<Block>, is_hearsay: bool) {
+    /// Makes those of `blocks` that are here unconfirmed, or confirms them. Blocks that leave go on leaving.
+    pub(crate) fn set_unconfirmed(&mut self, blocks: &BTreeSet<Block>, unconfirmed: bool) {
         let found = self.blocks.iter_mut().filter(|(block, _)| blocks.contains(block));
-        found.for_each(|(_, state)| state.is_hearsay = is_hearsay);
+        for (_, state) in found.filter(|(_, state)| state.stays()) {
+            let confirmed = Standing::Confirmed;
+            state.standing = if unconfirmed { Standing::Unconfirmed } else { confirmed };
+        }
     }
 
-    pub(crate) fn has_hearsay(&self) -> bool {
-        self.blocks.values().any(|state| state.is_hearsay)
+    pub(crate) fn n_unconfirmed(&self) -> usize {
+        self.blocks.values().filter(|state| state.standing == Standing::Unconfirmed).count()
+    }
+
+    pub(crate) fn has_unconfirmed(&self) -> bool {
+        self.n_unconfirmed() > 0
     }
 
     /// Whether `address` is on its way back to EC2.
     pub(crate) fn is_leaving(&self, address: IpAddr) -> bool {
-        self.block_of(address).is_some_and(|block| self.blocks[&block].leaving)
+        self.block_of(address).is_some_and(|block| !self.blocks[&block].stays())
     }
 
     /// The block that holds `address`.
@@ -222,20 +231,39 @@ impl Eni {
 /// The addresses of one block that are not simply free and never used.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct BlockState {
-    /// Pods', on record or about to be.
+    /// Pods' addresses, on record or about to be.
     pub(crate) live: BTreeSet<IpAddr>,
-    /// Released, and when. Those that have rested long enough are free.
+    /// Released addresses, and when. They are free once they have rested long enough.
     pub(crate) freed: BTreeMap<IpAddr, Timestamp>,
-    /// In use as the record does not know, whatever it says of them.
+    /// Addresses in use in a way that the record does not know.
     pub(crate) quarantined: BTreeSet<IpAddr>,
-    /// On its way back to EC2: gives out nothing.
-    pub(crate) leaving: bool,
-    /// Nothing but a reading of EC2 tells of it, and that may describe what was taken off since: gives out
-    /// nothing until another bears it out.
-    pub(crate) is_hearsay: bool,
+    pub(crate) standing: Standing,
+}
+
+/// Whether a block gives out addresses.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) enum Standing {
+    /// It does.
+    #[default]
+    Confirmed,
+    /// One describe of EC2 alone shows it, and it may have been taken off since. It gives out nothing until
+    /// another describe confirms it.
+    Unconfirmed,
+    /// It is on its way back to EC2 and gives out nothing.
+    Leaving,
 }
 
 impl BlockState {
+    /// Whether it gives out addresses.
+    pub(crate) fn offers(&self) -> bool {
+        self.standing == Standing::Confirmed
+    }
+
+    /// Whether it is not on its way back to EC2.
+    pub(crate) fn stays(&self) -> bool {
+        self.standing != Standing::Leaving
+    }
+
     pub(crate) fn cooling(
         &self,
         cooldown: Duration,
@@ -251,14 +279,14 @@ impl BlockState {
         self.cooling(cooldown, now).count()
     }
 
-    /// Drops and returns what has rested. Nothing prefers an address of IPv6 for that, and there is
-    /// no end of them.
+    /// Drops and returns the addresses that have rested. For IPv6 only: there it does not matter which
+    /// address rested longest, and their number has no bound.
     pub(crate) fn forget_rested(&mut self, cooldown: Duration, now: Timestamp) -> Vec<IpAddr> {
         let rested = self.freed.extract_if(.., |_, since| *since + cooldown <= now);
         rested.map(|(address, _)| address).collect()
     }
 
-    /// The quarantined addresses that are no pod's on record.
+    /// The quarantined addresses that the record has for no pod.
     pub(crate) fn withheld(&self) -> impl Iterator<Item = IpAddr> {
         self.quarantined.difference(&self.live).copied()
     }
@@ -268,9 +296,9 @@ impl BlockState {
         self.live.is_empty() && self.quarantined.is_empty() && self.n_cooling(cooldown, now) == 0
     }
 
-    /// The free address that has rested longest, with the time of its release; one that never
-    /// served comes first, with the epoch. A /80 has an address for every millisecond, so there
-    /// the time itself says which never served: none does twice, whatever has been forgotten.
+    /// The free address that has rested longest, with the time of its release. An address that never
+    /// served comes first, with the epoch. A /80 has an address for every millisecond, so there the
+    /// time itself names one that never served: none serves twice, whatever has been forgotten.
     fn next(
         &self,
         block: Block,
@@ -306,7 +334,7 @@ mod tests {
     }
 
     #[test]
-    fn the_next_address_of_a_block() {
+    fn next_prefers_unused_then_longest_rested() {
         let check = |cidr: &str, live: &[&str], freed: &[(&str, u64)], expect: Option<&str>| {
             let block = Block::try_from(cidr.parse::<ipnet::IpNet>().unwrap()).unwrap();
             let state = BlockState {

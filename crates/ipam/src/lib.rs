@@ -20,6 +20,7 @@ mod pool;
 pub mod record;
 mod retry;
 pub mod sighting;
+mod streak;
 mod subnets;
 pub mod time;
 pub mod view;

@@ -47,7 +47,7 @@ pub(crate) fn of_attached(eni: &EniFacts, node: &Node) -> Ownership {
 }
 
 /// Whether an unattached ENI was left by an earlier run on this very instance.
-pub(crate) fn is_left_behind(eni: &EniFacts, node: &Node) -> bool {
+pub(crate) fn is_unattached_own(eni: &EniFacts, node: &Node) -> bool {
     eni.attachment.is_none()
         && eni.kind == EniKind::Interface
         && eni.tags.get(NO_MANAGE_TAG).is_none_or(|value| value != "true")

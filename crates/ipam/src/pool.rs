@@ -1,7 +1,7 @@
 //! The addresses that EC2 has put on our ENIs: which serve, which rest, which are free.
 //!
-//! It mirrors the record for the addresses that are here, and adds those promised to a pod whose
-//! record is not durable yet. It knows no calls.
+//! The pool mirrors the record for the addresses that are here. It adds the addresses that are promised
+//! to a pod and not on record yet. It knows no calls.
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
@@ -9,7 +9,7 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use crate::block::Block;
-use crate::eni::{BlockState, Eni, Origin};
+use crate::eni::{BlockState, Eni, Origin, Stage, Standing};
 use crate::id::EniId;
 use crate::policy::Mode;
 use crate::record::Record;
@@ -17,32 +17,28 @@ use crate::sighting::SeenLink;
 use crate::time::Timestamp;
 
 /// Our ENIs by id.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Default)]
 pub(crate) struct Pool {
     pub(crate) enis: BTreeMap<EniId, Eni>,
-    /// Addresses, ours or not, that are in use as the record does not know, each with its link;
-    /// without one if that has gone and the rest that follows is not on record yet.
+    /// Addresses, ours or not, in use in a way that the record does not know; each with its link. The link
+    /// is `None` once it has gone and the rest that follows is not on record yet.
     pub(crate) quarantine: BTreeMap<IpAddr, Option<SeenLink>>,
-    cooldown: Duration,
 }
 
 impl Pool {
-    pub(crate) fn new(cooldown: Duration) -> Self {
-        Self { enis: BTreeMap::new(), quarantine: BTreeMap::new(), cooldown }
-    }
-
     /// The address that the next pod gets, and its ENI. The primary ENI fills first, since it can
-    /// never be given back; then the one with most pods, so that whole ENIs become free. What is in
-    /// a `doubted` block comes last.
+    /// never be given back. Then comes the ENI with most pods, so that whole ENIs become free.
+    /// Addresses in `doubted` blocks come last.
     pub(crate) fn pick(
         &self,
         mode: Mode,
         doubted: &BTreeSet<Block>,
+        cooldown: Duration,
         now: Timestamp,
     ) -> Option<(&Eni, IpAddr)> {
         let offering = self.enis.values().filter(|eni| eni.offers());
         let picked = offering.filter_map(|eni| {
-            let (is_doubted, address) = eni.pick(mode, doubted, self.cooldown, now)?;
+            let (is_doubted, address) = eni.pick(mode, doubted, cooldown, now)?;
             let is_secondary = eni.origin != Origin::Primary;
             let rank = (is_doubted, is_secondary, Reverse(eni.n_live()), eni.device_index());
             Some((rank, eni, address))
@@ -58,8 +54,7 @@ impl Pool {
         }
     }
 
-    /// Takes a [`hold`](Self::hold) back: no pod has ever had the address. It is as it was before,
-    /// which the record tells.
+    /// Takes a [`hold`](Self::hold) back: no pod has had the address. The record has its state before.
     pub(crate) fn unhold(&mut self, address: IpAddr, record: &Record) {
         if let Some(state) = self.state_of(address) {
             state.live.remove(&address);
@@ -75,7 +70,7 @@ impl Pool {
         }
     }
 
-    /// Withholds `address`, which is in use at `link`.
+    /// Withholds `address`, which `link` uses.
     pub(crate) fn put_in_quarantine(&mut self, address: IpAddr, link: SeenLink) {
         self.quarantine.insert(address, Some(link));
         if let Some(state) = self.state_of(address) {
@@ -90,15 +85,19 @@ impl Pool {
         }
     }
 
-    /// Drops and returns the addresses of `address`'s block that have rested, if it is of IPv6.
-    pub(crate) fn forget_rested(&mut self, address: IpAddr, now: Timestamp) -> Vec<IpAddr> {
-        let cooldown = self.cooldown;
+    /// Drops and returns the rested addresses in the block of `address`, if that is an IPv6 address.
+    pub(crate) fn forget_rested(
+        &mut self,
+        address: IpAddr,
+        cooldown: Duration,
+        now: Timestamp,
+    ) -> Vec<IpAddr> {
         let state = self.state_of(address).filter(|_| address.is_ipv6());
         state.map(|state| state.forget_rested(cooldown, now)).unwrap_or_default()
     }
 
-    /// Puts `blocks` on the ENI, with what the record and the `promised` addresses say of them. What
-    /// another ENI had of them it has no more: EC2 took them away in a call of unknown outcome.
+    /// Puts `blocks` on the ENI, in the state that the record and the `promised` addresses give them.
+    /// Another ENI that had them loses them: a call of unknown outcome has moved them.
     pub(crate) fn add_blocks(
         &mut self,
         eni: &EniId,
@@ -109,18 +108,18 @@ impl Pool {
         for other in self.enis.values_mut().filter(|other| other.id != *eni) {
             let is_here = |block: &Block| blocks.iter().any(|new| new.overlaps(*block));
             let moved = other.blocks.extract_if(.., |block, _| is_here(block));
-            // EC2 may describe what was before: then it is as it was.
+            // EC2 may describe the state before, and later the old one again.
             other.missed.extend(moved.map(|(block, _)| block));
         }
         let Some(eni) = self.enis.get_mut(eni) else { return };
         for block in blocks {
-            // EC2 has no address in two blocks. Where it says so, one of them is left out: in both,
-            // the address would serve two pods.
+            // EC2 has no address in two blocks. If it says so, one block is left out; otherwise the
+            // address would serve two pods.
             if eni.blocks.keys().any(|known| known != block && known.overlaps(*block)) {
                 continue;
             }
-            // Whoever had it there before.
-            eni.by_hand.remove(block);
+            // It is ours now, even if it was foreign before.
+            eni.foreign_blocks.remove(block);
             eni.blocks.entry(*block).or_insert_with(|| {
                 let (first, last) = block.bounds();
                 let quarantined = self.quarantine.range(first..=last).map(|(ip, _)| *ip).collect();
@@ -147,14 +146,68 @@ impl Pool {
     }
 
     /// When each resting address will have rested, ascending.
-    pub(crate) fn rest_ends(&self, now: Timestamp) -> Vec<Timestamp> {
+    pub(crate) fn rest_ends(&self, cooldown: Duration, now: Timestamp) -> Vec<Timestamp> {
         let states = self.enis.values().flat_map(|eni| eni.blocks.values());
-        let mut ends: Vec<_> = states
-            .flat_map(|state| state.cooling(self.cooldown, now))
-            .map(|(_, end)| end)
-            .collect();
+        let mut ends: Vec<_> =
+            states.flat_map(|state| state.cooling(cooldown, now)).map(|(_, end)| end).collect();
         ends.sort_unstable();
         ends
+    }
+
+    pub(crate) fn stage_mut(&mut self, eni: &EniId) -> Option<&mut Stage> {
+        self.enis.get_mut(eni).map(|eni| &mut eni.stage)
+    }
+
+    /// Marks `blocks` of the ENI as on their way back to EC2, or as confirmed again.
+    pub(crate) fn set_leaving(&mut self, eni: &EniId, blocks: &BTreeSet<Block>, leaving: bool) {
+        let Some(eni) = self.enis.get_mut(eni) else { return };
+        for block in blocks {
+            if let Some(state) = eni.blocks.get_mut(block) {
+                state.standing = if leaving { Standing::Leaving } else { Standing::Confirmed };
+            }
+        }
+    }
+
+    /// Whether the ENI is unattached, made by us, and neither in use nor foreign in part.
+    pub(crate) fn is_spare(&self, eni: &EniId, cooldown: Duration, now: Timestamp) -> bool {
+        self.enis.get(eni).is_some_and(|eni| {
+            eni.stage == Stage::Unattached
+                && eni.origin == Origin::Tagged
+                && !eni.in_use(cooldown, now)
+        })
+    }
+
+    /// Gives up an unattached ENI, unless a pod's address is on it.
+    pub(crate) fn delete_unattached(&mut self, eni: &EniId, cooldown: Duration, now: Timestamp) {
+        if self.is_spare(eni, cooldown, now)
+            && let Some(stage) = self.stage_mut(eni)
+        {
+            *stage = Stage::Deleting { place: None };
+        }
+    }
+
+    /// Moves an attached ENI to `next`; the ENI keeps any other stage.
+    pub(crate) fn leave_attached(
+        &mut self,
+        eni: &EniId,
+        next: impl FnOnce(crate::eni::Attachment) -> Stage,
+    ) -> bool {
+        let Some(stage) = self.stage_mut(eni) else { return false };
+        let Stage::Attached { attachment, .. } = &*stage else { return false };
+        *stage = next(attachment.clone());
+        true
+    }
+
+    /// How many of our ENIs are on the instance or about to leave it.
+    pub(crate) fn n_places_taken(&self) -> u16 {
+        let n = self.enis.values().filter(|eni| eni.device_index().is_some()).count();
+        u16::try_from(n).unwrap_or(u16::MAX)
+    }
+
+    /// An attached ENI that the host cannot use yet.
+    pub(crate) fn unready(&self) -> Option<&Eni> {
+        let attached = |eni: &&Eni| matches!(eni.stage, Stage::Attached { .. });
+        self.enis.values().filter(attached).find(|eni| !eni.offers())
     }
 
     fn state_of(&mut self, address: IpAddr) -> Option<&mut BlockState> {

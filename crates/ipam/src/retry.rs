@@ -1,4 +1,4 @@
-//! What must not be tried again before when, and why. Knows no calls, only what they are about.
+//! What has failed, until when it waits, and why. Knows no calls, only their actions and ENIs.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -9,20 +9,16 @@ use crate::id::EniId;
 use crate::jitter::Jitter;
 use crate::time::Timestamp;
 
-/// What a failure is held against.
+/// What a failed call keeps from being made.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Subject {
     /// An action as such: not permitted, or its outcome is unknown.
     Action(Action),
     /// An action on one ENI.
     Eni(EniId, Action),
-    /// The kernel's side of the ENIs.
-    Host,
-    /// Intents, because the record could not be written.
-    Record,
 }
 
-/// A failure that is waited out.
+/// A failure, and how long to wait after it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Hold {
     /// The kind of failure, as a pod is told.
@@ -36,9 +32,23 @@ pub struct Hold {
 }
 
 impl Hold {
-    /// From when on a pod that waits may hope that it has gone by; `None` if somebody must do
-    /// something about it. EC2's tokens come all the time, so a pod that waits for a throttled
-    /// call is served sooner than one that comes back later.
+    /// The hold of one more failure; `before` is that of the failure before.
+    fn after(
+        before: Option<&Self>,
+        pace: Pace,
+        code: RefusalCode,
+        why: String,
+        jitter: Jitter,
+        now: Timestamp,
+    ) -> Self {
+        let attempts = before.map_or(0, |hold| hold.attempts).saturating_add(1);
+        let wait = jitter.lengthened(pace.wait(attempts), attempts);
+        Self { code, why, until: now + wait, attempts }
+    }
+
+    /// When the failure may have passed without help; `None` if somebody must act. EC2's tokens come
+    /// all the time, so a pod that waits for a throttled call is served sooner than one that comes
+    /// back later.
     pub(crate) fn passes_at(&self) -> Option<Timestamp> {
         match self.code {
             RefusalCode::Throttled => Some(Timestamp::default()),
@@ -76,16 +86,16 @@ impl Pace {
         self.first.saturating_mul(factor).min(self.longest)
     }
 
-    /// How patiently a call is repeated that failed in this way.
+    /// How patiently a call is repeated after such a failure.
     pub(crate) const fn of(kind: CallErrorKind) -> Self {
         match kind {
             CallErrorKind::NotFound => Self::new(500, 30_000),
             CallErrorKind::InUse | CallErrorKind::DeviceIndexTaken => Self::new(1_000, 30_000),
-            // What is throttled is held up by its bucket; this is how long it may be.
+            // A throttled action waits for its bucket; this is the upper bound.
             CallErrorKind::Throttled | CallErrorKind::OutcomeUnknown => Self::new(1_000, 60_000),
-            // To ask for them costs EC2 nothing.
+            // Asking for credentials costs EC2 nothing.
             CallErrorKind::NoCredentials => Self::new(1_000, 30_000),
-            // A policy change takes minutes to be made and to reach EC2.
+            // Changing a policy, and its way to EC2, take minutes.
             CallErrorKind::AccessDenied => Self::new(60_000, 600_000),
             // The first wait is that of amazon-vpc-cni-k8s v1.23.1, `pkg/ipamd/ipamd.go`.
             CallErrorKind::SubnetExhausted
@@ -97,7 +107,7 @@ impl Pace {
     }
 }
 
-/// What a pod is told of a call that failed in this way.
+/// The code that a pod's refusal has after such a failure.
 pub(crate) fn refusal_code(kind: CallErrorKind) -> RefusalCode {
     match kind {
         CallErrorKind::Throttled => RefusalCode::Throttled,
@@ -115,7 +125,33 @@ pub(crate) fn refusal_code(kind: CallErrorKind) -> RefusalCode {
     }
 }
 
-/// All failures that have not been followed by a success.
+/// One thing that fails, and until when it waits.
+#[derive(Debug, Clone)]
+pub(crate) struct Backoff {
+    jitter: Jitter,
+    hold: Option<Hold>,
+}
+
+impl Backoff {
+    pub(crate) fn new(jitter: Jitter) -> Self {
+        Self { jitter, hold: None }
+    }
+
+    pub(crate) fn fail(&mut self, pace: Pace, code: RefusalCode, why: String, now: Timestamp) {
+        self.hold = Some(Hold::after(self.hold.as_ref(), pace, code, why, self.jitter, now));
+    }
+
+    pub(crate) fn clear(&mut self) {
+        self.hold = None;
+    }
+
+    /// Why it must wait, if it must.
+    pub(crate) fn hold(&self, now: Timestamp) -> Option<&Hold> {
+        self.hold.as_ref().filter(|hold| hold.until > now)
+    }
+}
+
+/// The failed calls that have not been followed by a success.
 #[derive(Debug, Clone)]
 pub(crate) struct Retries {
     jitter: Jitter,
@@ -135,9 +171,7 @@ impl Retries {
         why: String,
         now: Timestamp,
     ) -> Hold {
-        let attempts = self.holds.get(&subject).map_or(0, |hold| hold.attempts).saturating_add(1);
-        let wait = self.jitter.lengthened(pace.wait(attempts), attempts);
-        let hold = Hold { code, why, until: now + wait, attempts };
+        let hold = Hold::after(self.holds.get(&subject), pace, code, why, self.jitter, now);
         self.holds.insert(subject, hold.clone());
         hold
     }
@@ -172,20 +206,19 @@ mod tests {
     use super::*;
 
     #[test]
-    fn waits_double_up_to_a_cap_and_start_over_after_success() {
-        let mut retries = Retries::new(Jitter::new("i-1"));
+    fn backoff_doubles_to_a_cap_and_success_clears_it() {
+        let mut backoff = Backoff::new(Jitter::new("i-1"));
         let now = Timestamp::from_millis(0);
         let mut wait = || {
             let pace = Pace::new(1_000, 8_000);
-            let why = String::new();
-            let hold = retries.fail(Subject::Host, pace, RefusalCode::LinkFailing, why, now);
-            hold.until.as_millis()
+            backoff.fail(pace, RefusalCode::LinkFailing, String::new(), now);
+            backoff.hold(now).unwrap().until.as_millis()
         };
         for least in [1_000, 2_000, 4_000, 8_000, 8_000] {
             let waited = wait();
             assert!((least..=least * 5 / 4).contains(&waited), "{waited} ms instead of {least}");
         }
-        retries.clear(&Subject::Host);
-        assert_eq!(retries.hold(&Subject::Host, now), None);
+        backoff.clear();
+        assert_eq!(backoff.hold(now), None);
     }
 }

@@ -1,30 +1,112 @@
-//! ENIs of the cluster that no node holds: made by one that ended before it had attached, marked or
-//! deleted them. Any node of the cluster removes them. Those of this very instance are not among
-//! them, since every reading of its ENIs finds these (`inventory`).
+//! ENIs of the cluster that no node holds: their node ended before it had attached, marked or deleted them.
+//!
+//! Any node of the cluster removes them. The unattached ENIs of this very instance are not among them:
+//! every describe of its ENIs finds those (`inventory`).
 
 use std::time::Duration;
 
-use super::Engine;
-use super::inventory::{AUDIT, Look};
-use crate::call::{Action, CallError, CallErrorKind, CallOutput, Ec2Call, EniFacts};
+use super::calls::{Calls, Pressure};
+use super::context::Context;
+use super::inventory::{AUDIT, start_poll};
+use super::journal::Journal;
+use super::poll::Poll;
+use crate::call::{Action, CallError, CallErrorKind, CallId, CallOutput, Ec2Call, EniFacts};
+use crate::event::Effect;
 use crate::id::EniId;
-use crate::jitter::Jitter;
 use crate::ownership;
-use crate::policy::{Mode, Node, Policy};
+use crate::policy::Mode;
+use crate::pool::Pool;
+use crate::streak::Streaks;
 use crate::time::Timestamp;
 
-/// Removed after one search at most, since pods may need EC2's tokens.
+/// The most ENIs that are removed after one search, since pods may need EC2's tokens.
 const MAX_AT_ONCE: usize = 20;
-/// Tells the chances of this search from those of others.
+/// Makes the chances of this search differ from those of other waits.
 const SALT: u32 = 0x1ea4;
 
-/// The searches to come: the first soon after the start, since there are nodes that live for an hour,
-/// and with it the account's other nodes if all start together, at a moment of this instance's own.
-pub(super) fn first_look(node: &Node, policy: &Policy, jitter: Jitter, now: Timestamp) -> Look {
-    let call = Ec2Call::DescribeUnattached { cluster: node.cluster.clone().unwrap_or_default() };
-    match policy.leak_age.filter(|_| node.cluster.is_some() && policy.mode != Mode::Ipv6) {
-        Some(age) => Look::due(call, now + jitter.about(age / 2, [SALT.into(), 0])),
-        None => Look::never(call),
+/// The daily search for leaked ENIs.
+#[derive(Debug, Clone)]
+pub(super) struct LeakSearch {
+    poll: Poll,
+    /// The ENIs that the last search found unattached, and since which search.
+    candidates: Streaks<EniId>,
+}
+
+impl LeakSearch {
+    /// The first search comes soon, since there are nodes that live for an hour. Each instance has a moment
+    /// of its own: an account's nodes may all start together.
+    pub(super) fn new(cx: Context<'_>) -> Self {
+        let cluster = cx.node.cluster.clone().unwrap_or_default();
+        let call = Ec2Call::DescribeUnattached { cluster };
+        let is_wanted = cx.node.cluster.is_some() && cx.policy.mode != Mode::Ipv6;
+        let poll = match cx.policy.leak_age.filter(|_| is_wanted) {
+            Some(age) => Poll::due(call, cx.now + cx.jitter.about(age / 2, [SALT.into(), 0])),
+            None => Poll::never(call),
+        };
+        Self { poll, candidates: Streaks::default() }
+    }
+
+    pub(super) fn wakes_at(&self) -> Option<Timestamp> {
+        self.poll.wakes_at()
+    }
+
+    /// Starts the search if it is due.
+    pub(super) fn poll(
+        &mut self,
+        calls: &mut Calls,
+        pressure: Pressure,
+        now: Timestamp,
+        out: &mut Vec<Effect>,
+    ) {
+        start_poll(&mut self.poll, calls, pressure, now, out);
+    }
+
+    /// Takes in the answer to the call `id`, if that is the search, and returns the ENIs to remove. A failed
+    /// search holds up nothing: the next one comes tomorrow.
+    pub(super) fn polled(
+        &mut self,
+        id: CallId,
+        result: &Result<CallOutput, CallError>,
+        pool: &Pool,
+        calls: &mut Calls,
+        cx: Context<'_>,
+    ) -> Option<Vec<EniId>> {
+        self.poll.end(id)?;
+        self.poll.ask(cx.now + cx.jitter.lengthened(AUDIT, SALT));
+        Some(match result {
+            Ok(CallOutput::Enis(enis)) => self.judge(enis, pool, cx),
+            Err(error) if error.kind == CallErrorKind::Throttled => {
+                calls.action_failed(&self.poll.call, error, cx.now);
+                Vec::new()
+            }
+            Ok(_) | Err(_) => Vec::new(),
+        })
+    }
+
+    /// The ENIs of `enis` that have leaked: old enough, and found by an earlier search too.
+    fn judge(&mut self, enis: &[EniFacts], pool: &Pool, cx: Context<'_>) -> Vec<EniId> {
+        let Some(age) = cx.policy.leak_age else { return Vec::new() };
+        let (now, pause) = (cx.now, pause(age));
+        let unknown = enis.iter().filter(|eni| !pool.enis.contains_key(&eni.id));
+        let found: Vec<_> = unknown
+            .filter_map(|eni| Some((&eni.id, ownership::left_by_another(eni, cx.node)?)))
+            .collect();
+        self.candidates.observe_all(found.iter().map(|(id, _)| *id), now);
+        let mut leaked = Vec::new();
+        for (id, created_at) in found {
+            let seen_at = self.candidates.since(id).unwrap_or(now);
+            let due = (created_at + age).max(seen_at + pause);
+            if due <= now {
+                leaked.push(id.clone());
+            } else {
+                self.poll.ask(due);
+            }
+        }
+        if leaked.len() > MAX_AT_ONCE {
+            self.poll.ask(now + pause);
+            leaked.truncate(MAX_AT_ONCE);
+        }
+        leaked
     }
 }
 
@@ -33,52 +115,18 @@ fn pause(age: Duration) -> Duration {
     age / 6
 }
 
-impl Engine {
-    /// The search has ended. Failed, it holds up no other reading: it has time until tomorrow.
-    pub(super) fn search_done(&mut self, result: &Result<CallOutput, CallError>, now: Timestamp) {
-        self.search_again_tomorrow(now);
-        match result {
-            Ok(CallOutput::Enis(enis)) => self.judge_unattached(enis, now),
-            Err(error) if error.kind == CallErrorKind::Throttled => {
-                self.action_failed(&self.leaks_look.call.clone(), error, now);
-            }
-            Ok(_) | Err(_) => {}
-        }
-    }
-
-    /// Removes those of `enis` that have leaked and that a search some time ago has found too.
-    fn judge_unattached(&mut self, enis: &[EniFacts], now: Timestamp) {
-        let Some(age) = self.policy.leak_age else { return };
-        let before = std::mem::take(&mut self.unattached);
-        let mut leaked = Vec::new();
-        for eni in enis.iter().filter(|eni| !self.pool.enis.contains_key(&eni.id)) {
-            let Some(created_at) = ownership::left_by_another(eni, &self.node) else { continue };
-            let seen_at = before.get(&eni.id).copied().unwrap_or(now);
-            self.unattached.insert(eni.id.clone(), seen_at);
-            let due = (created_at + age).max(seen_at + pause(age));
-            if due <= now {
-                leaked.push(eni.id.clone());
-            } else {
-                self.leaks_look.ask(due);
-            }
-        }
-        if leaked.len() > MAX_AT_ONCE {
-            self.leaks_look.ask(now + pause(age));
-        }
-        for eni in leaked.into_iter().take(MAX_AT_ONCE) {
-            self.remove_leaked(eni, now);
-        }
-    }
-
-    fn search_again_tomorrow(&mut self, now: Timestamp) {
-        self.leaks_look.ask(now + self.jitter.lengthened(AUDIT, SALT));
-    }
-
-    /// What cannot be tried now or fails is found again tomorrow.
-    fn remove_leaked(&mut self, eni: EniId, now: Timestamp) {
-        let is_held = self.action_hold(Action::DeleteEni, now).is_some();
-        if !is_held && self.record_hold(now).is_none() && !self.is_busy(&eni) {
-            self.start(Ec2Call::DeleteEni { eni }, now);
+/// Deletes leaked ENIs. One that cannot be deleted now, or fails to be, is found again tomorrow.
+pub(super) fn remove(
+    leaked: Vec<EniId>,
+    calls: &mut Calls,
+    journal: &mut Journal,
+    pressure: Pressure,
+    now: Timestamp,
+) {
+    for eni in leaked {
+        let is_held = calls.hold(Action::DeleteEni, pressure, now).is_some();
+        if !is_held && journal.hold(now).is_none() && !calls.is_busy(&eni) {
+            calls.start(Ec2Call::DeleteEni { eni }, journal, now);
         }
     }
 }

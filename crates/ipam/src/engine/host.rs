@@ -1,0 +1,163 @@
+//! The host's side of the ENIs: what the host is told, and how it stands.
+
+use std::time::Duration;
+
+use super::calls::Calls;
+use super::context::Context;
+use super::inventory::Inventory;
+use super::supply::{LINK_ATTEMPTS, is_removable};
+use crate::eni::{Eni, Link, Stage};
+use crate::event::{Effect, HostEni, LinkState, RefusalCode};
+use crate::id::EniId;
+use crate::jitter::Jitter;
+use crate::pool::Pool;
+use crate::record::Record;
+use crate::retry::{Backoff, Hold, Pace};
+use crate::time::Timestamp;
+
+/// How soon the host's side is tried again; devices appear within seconds of an attach.
+const PACE: Pace = Pace::new(500, 30_000);
+/// How long a device may take to appear. Minutes have been seen on a busy host.
+const LATEST_DEVICE: Duration = Duration::from_secs(150);
+/// How soon another ENI may be replaced whose device has not come.
+const BETWEEN_REPLACEMENTS: Duration = Duration::from_secs(3600);
+
+/// What the host has been told, and when it is told again.
+#[derive(Debug, Clone)]
+pub(super) struct HostSync {
+    told: Vec<HostEni>,
+    /// Whether the host's answer is still to come.
+    is_asked: bool,
+    /// When an ENI was last given back because its device had not come.
+    replaced_at: Option<Timestamp>,
+    failure: Backoff,
+}
+
+impl HostSync {
+    pub(super) fn new(jitter: Jitter) -> Self {
+        let failure = Backoff::new(jitter);
+        Self { told: Vec::new(), is_asked: false, replaced_at: None, failure }
+    }
+
+    pub(super) fn is_asked(&self) -> bool {
+        self.is_asked
+    }
+
+    /// Why the host is not told again yet, if it is not.
+    pub(super) fn hold(&self, now: Timestamp) -> Option<&Hold> {
+        self.failure.hold(now)
+    }
+
+    /// Takes in how the host's side of an ENI stands.
+    pub(super) fn eni_link(
+        &mut self,
+        eni: &EniId,
+        state: LinkState,
+        pool: &mut Pool,
+        inventory: &mut Inventory,
+        now: Timestamp,
+    ) {
+        if let Some(found) = pool.enis.get_mut(eni) {
+            if state == LinkState::Absent && found.offers() {
+                // Somebody may have detached it.
+                inventory.recheck_gone(found.changed_at, now);
+            }
+            note_link(found, state, now);
+        }
+        if pool.unready().is_none() {
+            self.failure.clear();
+        } else if self.is_asked {
+            let why = "the host's side of an ENI is not ready".to_owned();
+            self.failure.fail(PACE, RefusalCode::LinkFailing, why, now);
+            self.is_asked = false;
+        }
+    }
+
+    /// Tells the host which ENIs there are: when that has changed, and again while one of them is not usable.
+    pub(super) fn sync(
+        &mut self,
+        pool: &Pool,
+        inventory: &Inventory,
+        now: Timestamp,
+        out: &mut Vec<Effect>,
+    ) {
+        let is_known = inventory.unknown_poll().is_none();
+        if !(is_known || inventory.is_warm_started()) {
+            return;
+        }
+        let wanted: Vec<_> =
+            pool.enis.values().filter_map(|eni| host_eni(eni, inventory)).collect();
+        let retry = pool.unready().is_some() && !self.is_asked && self.hold(now).is_none();
+        if wanted != self.told || retry {
+            self.told.clone_from(&wanted);
+            self.is_asked = true;
+            out.push(Effect::SyncHost(wanted));
+        }
+    }
+
+    /// An ENI to give back because no device has come for it, if no pod has an address of it; growth then
+    /// makes another. At most one in a while: on a sick host the next one fares no better.
+    pub(super) fn replacement(
+        &mut self,
+        pool: &Pool,
+        calls: &Calls,
+        record: &Record,
+        cx: Context<'_>,
+    ) -> Option<EniId> {
+        let now = cx.now;
+        if self.replaced_at.is_some_and(|at| now < at + BETWEEN_REPLACEMENTS) {
+            return None;
+        }
+        let hopeless = pool.enis.values().find(|eni| {
+            is_overdue(eni, now)
+                && is_removable(eni, record)
+                && !eni.in_use(cx.cooldown(), now)
+                && !calls.is_busy(&eni.id)
+        })?;
+        self.replaced_at = Some(now);
+        Some(hopeless.id.clone())
+    }
+}
+
+fn note_link(eni: &mut Eni, state: LinkState, now: Timestamp) {
+    eni.absent.observe(state == LinkState::Absent, now);
+    let why_absent = is_overdue(eni, now).then(|| no_device(eni));
+    let Stage::Attached { link, .. } = &mut eni.stage else { return };
+    let times = match link {
+        Link::Failed { times, .. } => *times,
+        Link::Awaited | Link::Ready => 0,
+    };
+    *link = match (state, why_absent) {
+        (LinkState::Ready, _) => Link::Ready,
+        (LinkState::Absent, None) => Link::Awaited,
+        (LinkState::Absent, Some(why)) => Link::Failed { why, times: LINK_ATTEMPTS },
+        (LinkState::Failed(why), _) => Link::Failed { why, times: times.saturating_add(1) },
+    };
+}
+
+fn host_eni(eni: &Eni, inventory: &Inventory) -> Option<HostEni> {
+    let Stage::Attached { attachment, .. } = &eni.stage else { return None };
+    Some(HostEni {
+        eni: eni.id.clone(),
+        mac: eni.mac.clone(),
+        device_index: attachment.device_index,
+        network_card: 0,
+        primary_address: eni.primary_address,
+        subnet_cidr: inventory.subnets.cidr(&eni.subnet)?,
+    })
+}
+
+/// Whether its device should have come long ago.
+fn is_overdue(eni: &Eni, now: Timestamp) -> bool {
+    eni.absent.has_lasted(LATEST_DEVICE, now)
+}
+
+fn no_device(eni: &Eni) -> String {
+    format!(
+        "EC2 has attached it, but no device with its hardware address {} has appeared on the host \
+         for {} s; it serves no pods, and is replaced if it has none. If that repeats, replace \
+         the instance",
+        eni.mac,
+        LATEST_DEVICE.as_secs()
+    )
+}

@@ -1,0 +1,176 @@
+//! What the metadata service shows of our ENIs, beside EC2's answer. It may lag, stand still or lie.
+//!
+//! So nothing in the pool changes by it, and only one call follows: where the service differs for longer than
+//! it lags, EC2 is described, and EC2's answer counts. Until then the blocks that the service does not show
+//! are granted after all others; no pod goes without for them.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use super::stock_take::is_settled;
+use super::{AUDIT, Inventory};
+use crate::block::Block;
+use crate::engine::calls::Calls;
+use crate::engine::context::Context;
+use crate::eni::{Eni, Origin};
+use crate::id::EniId;
+use crate::policy::Mode;
+use crate::pool::Pool;
+use crate::retry::Pace;
+use crate::time::Timestamp;
+
+/// For how long the service must differ: longer than it lags behind EC2, and EC2 behind a change. Less
+/// than a minute, so that the next hint can confirm this one.
+const SURE: Duration = Duration::from_secs(45);
+/// Between the describes that hints cause.
+const PACE: Pace = Pace::new(600_000, AUDIT.as_secs() * 1000);
+
+/// A block of an ENI that one of EC2 and the service shows there and the other does not.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Difference {
+    eni: EniId,
+    block: Block,
+    /// Whether EC2 has described it there.
+    is_known: bool,
+}
+
+impl Difference {
+    /// Whether the pool is still as it was.
+    fn holds(&self, pool: &Pool) -> bool {
+        let eni = pool.enis.get(&self.eni).filter(|eni| eni.attachment().is_some());
+        eni.is_some_and(|eni| is_known(eni, &self.block)) == self.is_known
+    }
+}
+
+/// What came of a difference.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Verdict {
+    /// Nothing yet. The service has shown the difference since then.
+    Open(Timestamp),
+    /// EC2 has been described since, and its answer has not changed.
+    Refuted,
+}
+
+impl Verdict {
+    /// Whether the service has shown the difference for long enough by `now`, and EC2 has not refuted it.
+    fn is_sure(self, now: Timestamp) -> bool {
+        matches!(self, Verdict::Open(since) if since + SURE <= now)
+    }
+}
+
+/// What the service shows otherwise, and how far it is trusted.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Hints {
+    differences: BTreeMap<Difference, Verdict>,
+    /// Since when a describe that the hints caused is awaited.
+    asked: Option<Timestamp>,
+    /// How many describes the hints have caused since one proved true.
+    n_asked: u32,
+    /// The hints cause no describe before that.
+    asks_from: Timestamp,
+}
+
+impl Hints {
+    /// EC2 has been described; `judged` differed before. The pool is as EC2 says.
+    pub(super) fn judge(
+        &mut self,
+        judged: &[Difference],
+        pool: &Pool,
+        asked_at: Timestamp,
+        now: Timestamp,
+    ) {
+        let is_asked = self.asked.take_if(|since| *since <= asked_at).is_some();
+        if is_asked && judged.iter().any(|difference| !difference.holds(pool)) {
+            (self.n_asked, self.asks_from) = (0, now);
+        }
+        self.differences.retain(|difference, _| difference.holds(pool));
+        for difference in judged {
+            let verdict = self.differences.get_mut(difference);
+            if let Some(verdict) = verdict.filter(|it| it.is_sure(asked_at)) {
+                *verdict = Verdict::Refuted;
+            }
+        }
+    }
+}
+
+impl Inventory {
+    /// Takes in what the service shows: the blocks of each ENI, with or without its own address.
+    pub(in crate::engine) fn hint(
+        &mut self,
+        shown: &BTreeMap<EniId, BTreeSet<Block>>,
+        pool: &Pool,
+        calls: &Calls,
+        cx: Context<'_>,
+    ) {
+        let now = cx.now;
+        let before = std::mem::take(&mut self.hints.differences);
+        let nothing = BTreeSet::new();
+        for eni in pool.enis.values().filter(|eni| eni.attachment().is_some()) {
+            let shown = for_pods(eni, shown.get(&eni.id).unwrap_or(&nothing), cx.mode());
+            self.hints.differences.extend(differences(eni, &shown).map(|it| {
+                let verdict = before.get(&it).copied().unwrap_or(Verdict::Open(now));
+                (it, verdict)
+            }));
+        }
+        let open = self.hints_to_judge(pool, calls, now);
+        let mut verdicts = open.iter().map(|it| self.hints.differences[it]);
+        let is_news = verdicts.any(|it| it.is_sure(now)) && self.hints.asks_from <= now;
+        if is_news && self.hints.asked.is_none() {
+            self.hints.asked = Some(now);
+            self.hints.n_asked = self.hints.n_asked.saturating_add(1);
+            let pause = PACE.wait(self.hints.n_asked);
+            self.hints.asks_from = now + cx.jitter.lengthened(pause, self.hints.n_asked);
+            self.enis_poll.ask_from(now);
+        }
+    }
+
+    /// The blocks that the service does not show, while its hints may cause a describe.
+    pub(in crate::engine) fn doubted_by_hints(&self, now: Timestamp) -> BTreeSet<Block> {
+        let is_heard = self.hints.asks_from <= now || self.hints.asked.is_some();
+        let differences = self.hints.differences.iter().filter(|_| is_heard);
+        let open = differences.filter(|(it, verdict)| it.is_known && **verdict != Verdict::Refuted);
+        open.map(|(difference, _)| difference.block).collect()
+    }
+
+    /// The blocks that the service shows otherwise than EC2 has described since.
+    pub(in crate::engine) fn refuted_hints(&self) -> BTreeMap<EniId, BTreeSet<Block>> {
+        let mut refuted: BTreeMap<EniId, BTreeSet<Block>> = BTreeMap::new();
+        for (Difference { eni, block, .. }, verdict) in &self.hints.differences {
+            if *verdict == Verdict::Refuted {
+                refuted.entry(eni.clone()).or_default().insert(*block);
+            }
+        }
+        refuted
+    }
+
+    /// The differences that a describe begun at `asked_at` decides.
+    pub(super) fn hints_to_judge(
+        &self,
+        pool: &Pool,
+        calls: &Calls,
+        asked_at: Timestamp,
+    ) -> Vec<Difference> {
+        let holding = self.hints.differences.keys().filter(|it| it.holds(pool));
+        holding.filter(|it| is_settled(&it.eni, pool, calls, asked_at)).cloned().collect()
+    }
+}
+
+/// The blocks of `shown` that the pool would take in if EC2 described them on the ENI.
+fn for_pods(eni: &Eni, shown: &BTreeSet<Block>, mode: Mode) -> BTreeSet<Block> {
+    let carries = mode != Mode::Ipv6 || eni.origin == Origin::Primary;
+    let own = Block::address(eni.primary_address.into());
+    shown.iter().copied().filter(|it| carries && mode.serves(*it) && *it != own).collect()
+}
+
+/// Whether EC2 has described `block` on the ENI, whether it is ours or foreign.
+fn is_known(eni: &Eni, block: &Block) -> bool {
+    eni.blocks.contains_key(block) || eni.foreign_blocks.contains(block)
+}
+
+fn differences(eni: &Eni, shown: &BTreeSet<Block>) -> impl Iterator<Item = Difference> {
+    let known = eni.blocks.keys().chain(&eni.foreign_blocks);
+    let lacking = known.filter(|block| !shown.contains(*block)).map(|block| (*block, true));
+    let strange = shown.iter().filter(|block| !is_known(eni, block)).map(|block| (*block, false));
+    let all = lacking.chain(strange);
+    all.map(|(block, is_known)| Difference { eni: eni.id.clone(), block, is_known })
+}

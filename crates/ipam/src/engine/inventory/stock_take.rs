@@ -1,0 +1,375 @@
+//! Makes the pool match what EC2 has described.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+
+use super::{AUDIT, Foreign, Inventory, LAG, PrimaryTemplate, serving};
+use crate::block::Block;
+use crate::call::{
+    AttachmentStatus, CallError, CallErrorKind, CallId, CallOutput, Ec2Call, EniFacts,
+};
+use crate::engine::calls::Calls;
+use crate::engine::context::Context;
+use crate::engine::journal::Journal;
+use crate::eni::{Attachment, Eni, Link, Origin, Stage};
+use crate::id::EniId;
+use crate::ownership::{self, Ownership};
+use crate::pool::Pool;
+use crate::record::{Change, Record};
+use crate::streak::Streak;
+use crate::time::Timestamp;
+use crate::view::ForeignReason;
+
+/// The parts that a describe may change.
+pub(in crate::engine) struct StockTake<'a> {
+    pub(in crate::engine) inventory: &'a mut Inventory,
+    pub(in crate::engine) pool: &'a mut Pool,
+    pub(in crate::engine) calls: &'a mut Calls,
+    pub(in crate::engine) journal: &'a mut Journal,
+    /// Addresses that are promised but not on record.
+    pub(in crate::engine) promised: &'a BTreeSet<IpAddr>,
+    pub(in crate::engine) cx: Context<'a>,
+}
+
+/// A describe of the ENIs that has an answer.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Describe {
+    pub(super) id: CallId,
+    /// When it began: what has changed since is newer than the answer.
+    pub(super) asked_at: Timestamp,
+}
+
+/// What came of an answer to a poll.
+#[derive(Debug)]
+pub(in crate::engine) enum Polled {
+    /// The answer is to another call.
+    NotAPoll,
+    /// Nothing but the polls has changed.
+    Noted,
+    /// The pool matches EC2's answer.
+    StockTaken(Judgements),
+}
+
+/// What is left to decide after a stock-take.
+#[derive(Debug)]
+pub(in crate::engine) struct Judgements {
+    pub(super) describe: Describe,
+    /// Our ENIs that EC2 has described as unattached and this process did not know.
+    pub(in crate::engine) unattached: Vec<EniId>,
+    hints: Vec<super::hint::Difference>,
+}
+
+impl StockTake<'_> {
+    /// Takes in the answer to the call `id`, if that is a poll.
+    pub(in crate::engine) fn polled(
+        &mut self,
+        id: CallId,
+        result: &Result<CallOutput, CallError>,
+    ) -> Polled {
+        if let Some(asked_at) = self.inventory.subnets_poll.end(id) {
+            self.subnets_described(result, asked_at);
+            return Polled::Noted;
+        }
+        let Some(asked_at) = self.inventory.enis_poll.end(id) else { return Polled::NotAPoll };
+        let polled = match result {
+            Ok(CallOutput::Enis(facts)) => {
+                Polled::StockTaken(self.enis_described(facts, Describe { id, asked_at }))
+            }
+            Ok(_) => self.enis_poll_failed(&not_an_answer()),
+            Err(error) => self.enis_poll_failed(error),
+        };
+        if !self.inventory.is_known() {
+            self.inventory.warm_start.ec2_fails(self.cx.now);
+        }
+        polled
+    }
+
+    fn subnets_described(&mut self, result: &Result<CallOutput, CallError>, asked_at: Timestamp) {
+        let poll = &mut self.inventory.subnets_poll;
+        let error = match result {
+            Ok(CallOutput::Subnets(facts)) => {
+                self.inventory.subnets.learn(facts.clone());
+                poll.succeeded(asked_at);
+                self.calls.action_succeeded(poll.call.action());
+                return;
+            }
+            Ok(_) => &not_an_answer(),
+            Err(error) => error,
+        };
+        poll.ask(self.cx.now);
+        self.calls.action_failed(&poll.call, error, self.cx.now);
+    }
+
+    fn enis_poll_failed(&mut self, error: &CallError) -> Polled {
+        let poll = &mut self.inventory.enis_poll;
+        poll.ask(self.cx.now);
+        self.calls.action_failed(&poll.call, error, self.cx.now);
+        Polled::Noted
+    }
+
+    fn enis_described(&mut self, facts: &[EniFacts], describe: Describe) -> Judgements {
+        let (mode, now) = (self.cx.mode(), self.cx.now);
+        let mut ours: Vec<_> = facts.iter().map(|eni| serving(eni, mode)).collect();
+        self.inventory.unused_blocks = unused_blocks(facts, &ours);
+        if let Some(primary) = facts.iter().find(|eni| eni.is_primary()) {
+            let EniFacts { subnet, security_groups, .. } = primary.clone();
+            self.inventory.primary_template = Some(PrimaryTemplate { subnet, security_groups });
+        }
+        // EC2 may not show yet what an earlier run changed last.
+        if !self.inventory.is_known() && self.journal.record().has_calls() {
+            self.inventory.enis_poll.ask_from(now + LAG);
+            ours = ours.into_iter().map(|eni| self.without_returned(eni)).collect();
+        }
+        self.inventory.enis_poll.succeeded(describe.asked_at);
+        self.calls.action_succeeded(self.inventory.enis_poll.call.action());
+        self.inventory.warm_start.ec2_answers();
+        let hints = self.inventory.hints_to_judge(self.pool, self.calls, describe.asked_at);
+        let unattached = self.match_pool(&ours, describe);
+        Judgements { describe, unattached, hints }
+    }
+
+    /// Makes the pool match EC2's answer. Returns the unattached ENIs that were not known.
+    fn match_pool(&mut self, facts: &[EniFacts], describe: Describe) -> Vec<EniId> {
+        let (now, asked_at) = (self.cx.now, describe.asked_at);
+        self.inventory.enis_poll.ask(now + self.cx.jitter.lengthened(AUDIT, 0));
+        let doubted = self.settle_shown(describe.id);
+        self.inventory.foreign.clear();
+        let mut seen = BTreeSet::new();
+        let mut unattached = Vec::new();
+        for eni in facts {
+            seen.insert(eni.id.clone());
+            let ownership = match eni.attachment {
+                Some(_) => ownership::of_attached(eni, self.cx.node),
+                None if ownership::is_unattached_own(eni, self.cx.node) => {
+                    Ownership::Ours(Origin::Tagged)
+                }
+                None => continue,
+            };
+            match ownership {
+                Ownership::Foreign(why) => self.note_foreign(eni, why),
+                Ownership::Ours(origin) if self.pool.enis.contains_key(&eni.id) => {
+                    self.pool.confirm(eni, asked_at);
+                    if doubted.contains(&eni.id) || self.is_settled(&eni.id, asked_at) {
+                        self.update(eni, origin, describe);
+                    } else if self.pool.is_doubtful(eni) {
+                        self.inventory.enis_poll.ask_from(now + LAG);
+                    }
+                }
+                Ownership::Ours(origin) => unattached.extend(self.discover(eni, origin)),
+            }
+        }
+        self.forget_unseen(&seen, &doubted, asked_at);
+        self.confirm_outcomes(asked_at);
+        unattached
+    }
+
+    fn note_foreign(&mut self, eni: &EniFacts, why: ForeignReason) {
+        let on_our_card = eni.attachment.as_ref().filter(|a| a.network_card == 0);
+        let device_index = on_our_card.map(|attachment| attachment.device_index);
+        self.inventory.foreign.insert(eni.id.clone(), Foreign { why, device_index });
+        self.inventory.unused_blocks.entry(eni.id.clone()).or_default().extend(&eni.blocks);
+    }
+
+    /// Takes in an ENI that was not known. Returns it if somebody must judge whether it is wanted.
+    pub(super) fn discover(&mut self, eni: &EniFacts, origin: Origin) -> Option<EniId> {
+        let now = self.cx.now;
+        let on_record = self.journal.record().enis().get(&eni.id);
+        let on_record = on_record.map(|known| known.facts.blocks.clone());
+        if on_record.is_none() {
+            // An earlier run may have made it just now.
+            self.inventory.changed_late.begin_anew(eni.id.clone(), now);
+        }
+        let stage = described_stage(eni);
+        let is_unattached = stage == Stage::Unattached;
+        if is_unattached && self.calls.is_creating() {
+            // It may be the very ENI whose creation is under way.
+            self.inventory.enis_poll.ask_from(now + LAG);
+            return None;
+        }
+        self.insert_eni(eni, origin, stage);
+        self.doubt_blocks(&eni.id, &on_record.unwrap_or_default());
+        is_unattached.then(|| eni.id.clone())
+    }
+
+    /// Puts a new ENI into the pool, with the blocks of it that are ours.
+    pub(in crate::engine) fn insert_eni(&mut self, facts: &EniFacts, origin: Origin, stage: Stage) {
+        let now = self.cx.now;
+        let eni = Eni {
+            id: facts.id.clone(),
+            mac: facts.mac.clone(),
+            subnet: facts.subnet.clone(),
+            primary_address: facts.primary_address,
+            origin,
+            tags: facts.tags.clone(),
+            since: now,
+            changed_at: now,
+            shrunk_at: now,
+            absent: Streak::default(),
+            refused: None,
+            stage,
+            blocks: BTreeMap::new(),
+            missed: BTreeSet::new(),
+            foreign_blocks: BTreeSet::new(),
+        };
+        self.pool.enis.insert(facts.id.clone(), eni);
+        self.put_blocks(facts, &self.on_record_of(facts));
+    }
+
+    fn update(&mut self, facts: &EniFacts, origin: Origin, describe: Describe) {
+        let was_unattached = self.is_unattached(&facts.id);
+        if let Some(eni) = self.pool.enis.get_mut(&facts.id) {
+            eni.origin = origin;
+            eni.tags.clone_from(&facts.tags);
+            eni.stage = next_stage(&eni.stage, described_stage(facts));
+            let missed = eni.blocks.extract_if(.., |block, _| !facts.blocks.contains(block));
+            eni.missed.extend(missed.map(|(block, _)| block));
+            eni.foreign_blocks.retain(|block| facts.blocks.contains(block));
+            let before: BTreeSet<_> = eni.blocks.keys().copied().collect();
+            let known = &eni.missed | &before;
+            let may_be_old = eni.shrunk_at + LAG > describe.asked_at;
+            self.put_blocks(facts, &known);
+            if may_be_old {
+                self.doubt_blocks(&facts.id, &before);
+            }
+        }
+        if !was_unattached && self.is_unattached(&facts.id) {
+            self.inventory.enis_poll.ask_from(self.cx.now + LAG);
+        }
+    }
+
+    fn is_unattached(&self, eni: &EniId) -> bool {
+        self.pool.enis.get(eni).is_some_and(|eni| eni.stage == Stage::Unattached)
+    }
+
+    /// Forgets the ENIs that EC2 no longer lists. The record keeps the assignments on them.
+    fn forget_unseen(
+        &mut self,
+        seen: &BTreeSet<EniId>,
+        doubted: &BTreeSet<EniId>,
+        asked_at: Timestamp,
+    ) {
+        let unseen = self.pool.enis.keys().filter(|id| !seen.contains(*id));
+        let gone: Vec<_> = unseen
+            .filter(|id| doubted.contains(*id) || self.is_settled(id, asked_at))
+            .cloned()
+            .collect();
+        for eni in gone {
+            self.pool.enis.remove(&eni);
+            self.calls.retries.forget(&eni);
+        }
+    }
+
+    /// Gives up the unattached ENIs without which no other would be made, and which no pod needs, by
+    /// `is_needed`. An ENI goes when a second describe, [`LAG`] later, shows it unattached too: an
+    /// earlier run may have attached it just now.
+    pub(in crate::engine) fn judge_unattached(
+        &mut self,
+        judgements: &Judgements,
+        is_needed: impl Fn(&Pool, &Calls, &Inventory, &Record, &EniId) -> bool,
+    ) {
+        let (now, asked_at) = (self.cx.now, judgements.describe.asked_at);
+        let before = std::mem::take(&mut self.inventory.unwanted);
+        for eni in &judgements.unattached {
+            let record = self.journal.record();
+            if is_needed(self.pool, self.calls, self.inventory, record, eni) {
+                continue;
+            }
+            let since = before.since(eni).unwrap_or(now);
+            if since + LAG <= asked_at {
+                self.pool.delete_unattached(eni, self.cx.cooldown(), now);
+            } else if self.pool.is_spare(eni, self.cx.cooldown(), now) {
+                self.pool.enis.remove(eni);
+                self.inventory.unwanted.begin(eni.clone(), since);
+                self.inventory.enis_poll.ask_from(since + LAG);
+            }
+        }
+    }
+
+    /// Takes the addresses off the record that have rested and are not here any more.
+    pub(in crate::engine) fn forget_rested(&mut self) {
+        let cooling = self.journal.record().cooling().iter();
+        let rested = cooling.filter(|(_, since)| **since + self.cx.cooldown() <= self.cx.now);
+        let gone: Vec<_> =
+            rested.filter(|(ip, _)| !self.pool.has(**ip)).map(|(ip, _)| *ip).collect();
+        for address in gone {
+            self.journal.note(Change::Rested { address });
+        }
+    }
+
+    /// Compares what the metadata service had shown with EC2's answer.
+    pub(in crate::engine) fn judge_hints(&mut self, judgements: &Judgements) {
+        let Judgements { describe, hints, .. } = judgements;
+        self.inventory.hints.judge(hints, self.pool, describe.asked_at, self.cx.now);
+    }
+
+    /// Whether no change of the ENI is so recent that EC2's answer may be older.
+    pub(super) fn is_settled(&self, eni: &EniId, asked_at: Timestamp) -> bool {
+        is_settled(eni, self.pool, self.calls, asked_at)
+    }
+}
+
+/// Whether no change of the ENI is so recent that the answer to a describe begun at `asked_at` may be older.
+pub(super) fn is_settled(eni: &EniId, pool: &Pool, calls: &Calls, asked_at: Timestamp) -> bool {
+    let changed_at = pool.enis.get(eni).map(|eni| eni.changed_at);
+    !calls.is_busy(eni) && changed_at.is_none_or(|at| at + LAG <= asked_at)
+}
+
+/// The error for an answer that fits another call.
+pub(in crate::engine) fn not_an_answer() -> CallError {
+    CallError {
+        kind: CallErrorKind::OutcomeUnknown,
+        code: "UnexpectedAnswer".to_owned(),
+        message: "the answer is one to another question".to_owned(),
+    }
+}
+
+/// The blocks of attached ENIs that are in `facts` but not in `serving`, by ENI.
+fn unused_blocks(facts: &[EniFacts], serving: &[EniFacts]) -> BTreeMap<EniId, BTreeSet<Block>> {
+    let attached = facts.iter().zip(serving).filter(|(eni, _)| eni.attachment.is_some());
+    attached.map(|(eni, serving)| (eni.id.clone(), &eni.blocks - &serving.blocks)).collect()
+}
+
+/// The stage of an ENI that only this description is known of.
+fn described_stage(facts: &EniFacts) -> Stage {
+    let Some(attachment) = &facts.attachment else { return Stage::Unattached };
+    let known = Attachment {
+        id: attachment.id.clone(),
+        device_index: attachment.device_index,
+        delete_on_termination: attachment.delete_on_termination,
+    };
+    match attachment.status {
+        AttachmentStatus::Attaching | AttachmentStatus::Attached => {
+            Stage::Attached { attachment: known, link: Link::Awaited }
+        }
+        AttachmentStatus::Detaching => Stage::Deleting { place: Some(attachment.device_index) },
+    }
+}
+
+/// The stage of an ENI that was at `known` and is described as `described`.
+fn next_stage(known: &Stage, described: Stage) -> Stage {
+    match (known, described) {
+        (Stage::Attached { attachment: old, link }, Stage::Attached { attachment, .. })
+            if old.id == attachment.id =>
+        {
+            Stage::Attached { attachment, link: link.clone() }
+        }
+        // It is on its way back, however far that has come.
+        (Stage::Draining { .. } | Stage::Deleting { .. }, Stage::Attached { attachment, .. }) => {
+            Stage::Draining { attachment }
+        }
+        (Stage::Draining { attachment }, Stage::Unattached) => {
+            Stage::Deleting { place: Some(attachment.device_index) }
+        }
+        (Stage::Deleting { place }, Stage::Unattached) => Stage::Deleting { place: *place },
+        (Stage::Unattached | Stage::Attached { .. }, described)
+        | (
+            Stage::Draining { .. } | Stage::Deleting { .. },
+            described @ (Stage::Draining { .. } | Stage::Deleting { .. }),
+        ) => described,
+    }
+}
+
+/// Whether `call` asks for more blocks.
+pub(super) fn is_assign(call: &Ec2Call) -> bool {
+    matches!(call, Ec2Call::Assign { .. })
+}

@@ -1,0 +1,267 @@
+//! The kernel's view of the pods against the record. Addresses on which the two disagree are quarantined:
+//! no pod gets them and they do not go back to EC2, until the two agree again.
+//!
+//! Where the record knows nothing and EC2 agrees with the kernel, the two make the record anew.
+
+mod runtime_list;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+use std::time::Duration;
+
+use self::runtime_list::RuntimeList;
+use super::context::Context;
+use super::demand::Demand;
+use super::inventory::Inventory;
+use super::journal::{Journal, Then};
+use crate::id::{AttachmentKey, Pod};
+use crate::pool::Pool;
+use crate::record::{Assignment, Change, Record};
+use crate::sighting::{SeenLink, Sighting};
+use crate::streak::Streaks;
+use crate::time::Timestamp;
+
+/// An attachment has ended if nothing of it has been seen for so long; that takes two reports at least.
+const UNSEEN: Duration = Duration::from_secs(60);
+/// The longest that an ADD may take from its grant to its link: twice the plugin's bound of 75 s.
+const LONGEST_ADD: Duration = Duration::from_secs(150);
+
+/// Which attachments the kernel and the container runtime do not show any more.
+#[derive(Debug, Clone, Default)]
+pub(super) struct KernelCheck {
+    vanished: Streaks<AttachmentKey>,
+    runtime: RuntimeList,
+}
+
+/// The parts that a report may change.
+pub(super) struct Checking<'a> {
+    pub(super) check: &'a mut KernelCheck,
+    pub(super) pool: &'a mut Pool,
+    pub(super) demand: &'a mut Demand,
+    pub(super) journal: &'a mut Journal,
+    pub(super) inventory: &'a Inventory,
+    pub(super) cx: Context<'a>,
+}
+
+impl KernelCheck {
+    /// How many sandboxes the container runtime has, if it has answered the last time.
+    pub(super) fn n_sandboxes(&self) -> Option<usize> {
+        self.runtime.n_listed()
+    }
+
+    /// Whether `network` may end `key` by not listing it. An attachment that is known by its link alone may
+    /// be another network's as long as it has the link.
+    pub(super) fn may_be_ended_by(&self, key: &AttachmentKey, network: &str) -> bool {
+        key.network == network || (key.is_nameless() && self.vanished.contains(key))
+    }
+
+    /// See [`PoolView::leftovers`](crate::view::PoolView::leftovers). A link is left while the release of
+    /// its attachment is being written, but not while the attachment is on record otherwise.
+    pub(super) fn leftovers(
+        &self,
+        pool: &Pool,
+        demand: &Demand,
+        record: &Record,
+    ) -> BTreeMap<IpAddr, SeenLink> {
+        let links = pool.quarantine.iter().filter_map(|(ip, link)| Some((ip, link.as_ref()?)));
+        let is_left = |(address, link): &(&IpAddr, &SeenLink)| {
+            let key = link.mark.as_deref().and_then(AttachmentKey::of_mark);
+            let is_forgotten = key.is_some_and(|key| self.runtime.has_forgotten(&key.container));
+            let owner = record.owner(**address);
+            is_forgotten && owner.is_none_or(|owner| demand.is_releasing(owner))
+        };
+        links.filter(is_left).map(|(address, link)| (*address, link.clone())).collect()
+    }
+}
+
+impl Checking<'_> {
+    pub(super) fn report(&mut self, report: &Sighting) {
+        self.judge_links(report);
+        self.release_vanished(report);
+        self.release_forgotten(report);
+    }
+
+    /// Quarantines the addresses whose use contradicts the record. Addresses whose use has ended rest.
+    fn judge_links(&mut self, report: &Sighting) {
+        let promised = self.demand.promised();
+        let was_strange = |address| self.pool.quarantine.contains_key(address);
+        let strange: BTreeMap<IpAddr, &SeenLink> = report
+            .links
+            .iter()
+            .filter(|(address, _)| !promised.contains(*address))
+            .filter(|(address, link)| {
+                let verdict = is_strange(self.journal.record(), **address, link, report.begun);
+                verdict.unwrap_or_else(|| was_strange(address))
+            })
+            .map(|(address, link)| (*address, link))
+            .collect();
+        let quarantined = self.pool.quarantine.keys();
+        let has_ended = |ip: &&IpAddr| !strange.contains_key(*ip) && !promised.contains(*ip);
+        let ended: Vec<_> = quarantined.filter(has_ended).copied().collect();
+        for address in ended {
+            self.link_gone(address);
+        }
+        for (address, link) in strange {
+            self.pool.put_in_quarantine(address, link.clone());
+        }
+    }
+
+    /// Nobody uses the quarantined address any more in a way that the record does not know.
+    fn link_gone(&mut self, address: IpAddr) {
+        let is_elsewhere = self.inventory.is_known() && !self.pool.has(address);
+        if is_elsewhere || self.journal.record().owner(address).is_some() {
+            self.pool.end_quarantine(address);
+        } else {
+            self.pool.quarantine.insert(address, None);
+            self.journal.note(Change::Resting { address, since: self.cx.now });
+            self.journal.then(Then::Rest(address));
+        }
+    }
+
+    /// Releases, as GC does, what attachments hold that have not been seen for long enough.
+    fn release_vanished(&mut self, report: &Sighting) {
+        let begun = report.begun;
+        self.check.vanished.observe_all(&report.vanished, begun);
+        for key in &report.vanished {
+            let Some(found) = self.journal.record().assignments().get(key) else { continue };
+            let has_ended = self.check.vanished.has_lasted(key, UNSEEN, begun)
+                && found.since + LONGEST_ADD <= begun;
+            let is_its =
+                |link: &SeenLink| link.mark.as_ref().is_none_or(|mark| *mark == key.mark());
+            if has_ended
+                && !self.demand.is_releasing(key)
+                && !report.links.get(&found.address).is_some_and(is_its)
+            {
+                let found = found.clone();
+                self.demand.release(key.clone(), found, Vec::new(), self.journal, self.cx.now);
+            }
+        }
+    }
+
+    /// Releases, as GC does, what attachments hold whose sandbox the runtime has forgotten. The address is
+    /// quarantined at once if its link is still there: the next report may come after its rest.
+    fn release_forgotten(&mut self, report: &Sighting) {
+        let Some(listed) = &report.listed else { return self.check.runtime.fails() };
+        self.check.runtime.take(listed, report.begun);
+        let marks = report.links.values().filter_map(|link| link.mark.as_deref());
+        let linked: BTreeSet<_> = marks.filter_map(AttachmentKey::of_mark).collect();
+        let assignments = self.journal.record().assignments();
+        let known = assignments.keys().chain(&linked);
+        self.check.runtime.keep(|sandbox| known.clone().any(|key| key.container == sandbox));
+        let forgotten = assignments.iter().filter(|(key, _)| {
+            self.check.runtime.has_forgotten(&key.container)
+                && !self.demand.is_releasing(key)
+                && self.demand.adding().all(|adding| adding != *key)
+        });
+        let forgotten: Vec<_> =
+            forgotten.map(|(key, found)| (key.clone(), found.clone())).collect();
+        for (key, found) in forgotten {
+            match report.links.get(&found.address) {
+                // Without a mark nothing says whose link it is.
+                Some(SeenLink { mark: None, .. }) => continue,
+                Some(link) => self.pool.put_in_quarantine(found.address, link.clone()),
+                None => {}
+            }
+            self.demand.release(key, found, Vec::new(), self.journal, self.cx.now);
+        }
+    }
+
+    /// Puts attachments on record again that only their link shows, once EC2 has described their address on
+    /// an ENI of ours. Their network and pod are unknown; CHECK, DEL and GC do without.
+    pub(super) fn adopt(&mut self) {
+        if !self.inventory.is_known() || self.journal.hold(self.cx.now).is_some() {
+            return;
+        }
+        let quarantined = self.pool.quarantine.iter();
+        let links: Vec<_> = quarantined
+            .filter_map(|(ip, link)| Some((*ip, link.as_ref()?.mark.clone()?)))
+            .collect();
+        for (address, mark) in links {
+            if let Some((key, assignment)) = self.unrecorded(address, &mark) {
+                self.demand.promise_to_running(key, assignment, self.pool, self.journal);
+            }
+        }
+    }
+
+    /// The attachment that `mark` names, if neither it nor its address is on record.
+    fn unrecorded(&self, address: IpAddr, mark: &str) -> Option<(AttachmentKey, Assignment)> {
+        let (key, record) = (AttachmentKey::of_mark(mark)?, self.journal.record());
+        let mut known = record.assignments().keys().chain(self.demand.adding());
+        // The plugin takes a link down after the release.
+        let since = record.cooling().get(&address);
+        let is_released = since.is_some_and(|since| *since + LONGEST_ADD > self.cx.now);
+        if record.owner(address).is_some()
+            || is_released
+            || self.check.runtime.has_forgotten(&key.container)
+            || known.any(|known| known.nameless() == key)
+        {
+            return None;
+        }
+        let eni = self.pool.eni_of(address)?;
+        let attachment = eni.attachment().filter(|_| !eni.is_leaving(address))?;
+        let assignment = Assignment {
+            address,
+            eni: eni.id.clone(),
+            device_index: attachment.device_index,
+            network_card: attachment.network_card,
+            pod: Pod::default(),
+            netns: String::new(),
+            since: self.cx.now,
+        };
+        Some((key, assignment))
+    }
+}
+
+/// Whether the record knows nothing of the pod that uses `address`; `None` if the record has changed for
+/// the address since the report began.
+fn is_strange(record: &Record, address: IpAddr, link: &SeenLink, begun: Timestamp) -> Option<bool> {
+    if let Some(owner) = record.owner(address) {
+        let since = record.assignments()[owner].since;
+        let is_anothers = link.mark.as_ref().is_some_and(|mark| *mark != owner.mark());
+        return (since < begun).then_some(is_anothers);
+    }
+    let since = record.cooling().get(&address);
+    since.is_none_or(|since| *since < begun).then_some(true)
+}
+
+/// The rest of a formerly quarantined address is on record.
+pub(super) fn rests(address: IpAddr, pool: &mut Pool, journal: &Journal) {
+    // Otherwise it is in use again, or a later rest of it is still to be written.
+    if pool.quarantine.get(&address) == Some(&None) && !journal.is_resting_soon(address) {
+        pool.end_quarantine(address);
+        if let Some(since) = journal.record().cooling().get(&address) {
+            pool.rest(address, *since);
+        }
+    }
+}
+
+/// The quarantined addresses on our ENIs, each with the link that it is routed to. Addresses that rest
+/// anyway are left out: the plugin takes links down after the release.
+pub(super) fn quarantined(
+    pool: &Pool,
+    record: &Record,
+    cx: Context<'_>,
+) -> BTreeMap<IpAddr, String> {
+    let rests = |address| {
+        let since = record.cooling().get(address);
+        since.is_some_and(|since| *since + cx.cooldown() > cx.now)
+    };
+    let quarantined = pool.quarantine.iter();
+    let here = quarantined.filter(|(ip, _)| pool.has(**ip) && !rests(*ip));
+    let name = |link: &Option<SeenLink>| {
+        link.as_ref().map_or_else(|| "no link".to_owned(), |link| link.name.clone())
+    };
+    here.map(|(address, link)| (*address, name(link))).collect()
+}
+
+/// Why each of them is withheld.
+pub(super) fn quarantine_reasons(
+    pool: &Pool,
+    record: &Record,
+    cx: Context<'_>,
+) -> impl Iterator<Item = String> {
+    quarantined(pool, record, cx).into_iter().map(|(address, link)| match record.owner(address) {
+        Some(owner) => format!("{address} is on record for {owner}, but {link} is another's"),
+        None => format!("{address} is used by {link} of which there is no record: quarantined"),
+    })
+}

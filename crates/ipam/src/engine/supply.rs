@@ -1,0 +1,362 @@
+//! What to ask of EC2 so that pods get addresses, and what to give back: asks the planner and starts what
+//! it says.
+
+mod hysteresis;
+
+use std::collections::BTreeSet;
+
+use self::hysteresis::Hysteresis;
+use super::calls::{Calls, Pressure};
+use super::context::Context;
+use super::inventory::{AUDIT, Inventory};
+use super::journal::Journal;
+use super::lifecycle::Lifecycle;
+use crate::block::Block;
+use crate::call::{Action, Ask, Ec2Call};
+use crate::eni::{Eni, Link, Origin, Stage};
+use crate::id::{EniId, SubnetId};
+use crate::ownership;
+use crate::plan::{
+    EniSupply, Growth, NewEni, Plan, Situation, SubnetSupply, SupplyState, Surplus, Tally, plan,
+};
+use crate::policy::{Limits, Mode};
+use crate::pool::Pool;
+use crate::record::Record;
+use crate::streak::Streak;
+use crate::time::Timestamp;
+
+/// How many times longer growth may wait while the next pod would find an address.
+const TURNS_WHILE_NOT_DRY: u32 = 10;
+/// After so many failures in a row the host's side of an ENI counts as broken.
+pub(super) const LINK_ATTEMPTS: u32 = 3;
+/// A whole ENI costs five calls and ten seconds to come back, so it stays so many times longer than a block.
+const ENIS_STAY_LONGER: u32 = 10;
+
+/// What refusals have taught of this instance. Forgotten after a day, since it may change.
+#[derive(Debug, Clone)]
+pub(super) struct Learnt {
+    since: Timestamp,
+    /// The most ENIs that the instance takes, foreign ones included.
+    pub(super) enis: u16,
+    /// The most blocks that a new ENI may carry for EC2 to attach it; more can be put on it later.
+    pub(super) create_at_most: u16,
+    /// Device indexes that are taken, though not by an ENI that we know.
+    pub(super) taken_indexes: BTreeSet<u16>,
+}
+
+impl Learnt {
+    fn nothing(now: Timestamp) -> Self {
+        let taken_indexes = BTreeSet::new();
+        Self { since: now, enis: u16::MAX, create_at_most: u16::MAX, taken_indexes }
+    }
+}
+
+/// The plan, and what decides when it is carried out.
+#[derive(Debug, Clone)]
+pub(super) struct Supply {
+    pub(super) learnt: Learnt,
+    plan: Plan,
+    /// For how long the pool has wanted to grow.
+    small: Streak,
+    surplus_enis: Hysteresis,
+    surplus_blocks: Hysteresis,
+}
+
+/// The parts that a situation is put together from.
+#[derive(Clone, Copy)]
+pub(super) struct Sources<'a> {
+    pub(super) pool: &'a Pool,
+    pub(super) calls: &'a Calls,
+    pub(super) inventory: &'a Inventory,
+    pub(super) record: &'a Record,
+    pub(super) n_waiting: usize,
+    pub(super) pressure: Pressure,
+    pub(super) cx: Context<'a>,
+}
+
+/// The parts that growth and shrinking change.
+pub(super) struct Supplying<'a> {
+    pub(super) supply: &'a mut Supply,
+    pub(super) pool: &'a mut Pool,
+    pub(super) calls: &'a mut Calls,
+    pub(super) journal: &'a mut Journal,
+    pub(super) inventory: &'a Inventory,
+    pub(super) n_waiting: usize,
+    pub(super) pressure: Pressure,
+    pub(super) cx: Context<'a>,
+}
+
+impl Supply {
+    pub(super) fn new(now: Timestamp) -> Self {
+        Self {
+            learnt: Learnt::nothing(now),
+            plan: Plan::default(),
+            small: Streak::default(),
+            surplus_enis: Hysteresis::default(),
+            surplus_blocks: Hysteresis::default(),
+        }
+    }
+
+    /// The plan, without the growth and the surplus that have been started.
+    pub(super) fn plan(&self) -> &Plan {
+        &self.plan
+    }
+
+    /// Forgets once a day what refusals have taught.
+    pub(super) fn forget_learnt(&mut self, now: Timestamp) {
+        if self.learnt.since + AUDIT <= now {
+            self.learnt = Learnt::nothing(now);
+        }
+    }
+
+    /// The limits of the instance, lowered by what refusals have taught.
+    pub(super) fn limits(&self, limits: Limits) -> Limits {
+        Limits { enis: limits.enis.min(self.learnt.enis), ..limits }
+    }
+
+    fn plan_for(&self, situation: &Situation, cx: Context<'_>) -> Plan {
+        plan(situation, cx.policy, &self.limits(cx.limits), cx.now)
+    }
+
+    /// Whether another ENI would be made if `eni` were not there.
+    pub(super) fn would_create_without(&self, eni: &EniId, sources: Sources<'_>) -> bool {
+        let mut situation = self.situation(sources);
+        situation.enis.retain(|supply| supply.id != *eni);
+        let plan = self.plan_for(&situation, sources.cx);
+        plan.growth.iter().any(|growth| matches!(growth, Growth::Create { .. }))
+    }
+
+    fn situation(&self, sources: Sources<'_>) -> Situation {
+        let Sources { pool, calls, inventory, n_waiting, pressure, cx, .. } = sources;
+        let mut enis: Vec<_> = pool.enis.values().collect();
+        enis.sort_by_key(|eni| (eni.device_index().unwrap_or(u16::MAX), &eni.id));
+        let creating = calls.in_flight().filter_map(|in_flight| {
+            let Ec2Call::CreateEni { subnet, ask, .. } = &in_flight.call else { return None };
+            Some(NewEni { subnet: sources.subnet_supply(subnet), ask: *ask })
+        });
+        Situation {
+            enis: enis.into_iter().map(|eni| sources.eni_supply(eni)).collect(),
+            creating: creating.collect(),
+            n_foreign: inventory.n_foreign(),
+            n_waiting: u32::try_from(n_waiting).unwrap_or(u32::MAX),
+            subnets: inventory
+                .primary_template
+                .iter()
+                .flat_map(|primary| inventory.subnets.for_new_enis(&primary.subnet, cx.node))
+                .map(|subnet| sources.subnet_supply(&subnet))
+                .collect(),
+            create_at_most: self.learnt.create_at_most,
+            assign_hold: calls.hold(cx.assign_action(), pressure, cx.now),
+            create_hold: calls.hold(Action::CreateEni, pressure, cx.now),
+        }
+    }
+
+    /// When the growth that is wanted will be asked for.
+    fn grows_at(&self, cx: Context<'_>) -> Option<Timestamp> {
+        let turns = if self.plan.is_dry { 1 } else { TURNS_WHILE_NOT_DRY };
+        self.small.since().map(|since| since + cx.policy.grow_delay * turns)
+    }
+
+    /// When something follows from time alone.
+    pub(super) fn wakes(&self, cx: Context<'_>) -> impl Iterator<Item = Timestamp> {
+        let delay = cx.policy.shrink_delay;
+        let wakes = [
+            self.plan.again_at,
+            self.grows_at(cx),
+            self.surplus_enis.ripe_at(delay * ENIS_STAY_LONGER),
+            self.surplus_blocks.ripe_at(delay),
+        ];
+        wakes.into_iter().flatten()
+    }
+}
+
+impl Supplying<'_> {
+    /// Plans, starts what the targets and the waiting pods want, and gives back the surplus.
+    pub(super) fn plan(&mut self) {
+        let Self { supply, cx, .. } = self;
+        let cx = *cx;
+        let situation = supply.situation(Sources {
+            pool: self.pool,
+            calls: self.calls,
+            inventory: self.inventory,
+            record: self.journal.record(),
+            n_waiting: self.n_waiting,
+            pressure: self.pressure,
+            cx,
+        });
+        supply.plan = supply.plan_for(&situation, cx);
+        let growth = std::mem::take(&mut supply.plan.growth);
+        supply.small.observe(!growth.is_empty(), cx.now);
+        if supply.grows_at(cx).is_some_and(|at| at <= cx.now) {
+            growth.into_iter().for_each(|growth| self.start_growth(growth));
+        }
+        let surplus = std::mem::take(&mut self.supply.plan.surplus);
+        self.shrink(&surplus);
+    }
+
+    fn start_growth(&mut self, growth: Growth) {
+        let call = match growth {
+            Growth::Assign { eni, ask } => Some(Ec2Call::Assign { eni, ask }),
+            Growth::Create { subnet, ask } => self.create_call(subnet, ask),
+        };
+        // The call before may have taken the last token.
+        let now = self.cx.now;
+        if let Some(call) = call
+            && self.calls.hold(call.action(), self.pressure, now).is_none()
+        {
+            let delay = self.cx.policy.shrink_delay;
+            self.supply.surplus_enis.miss(delay * ENIS_STAY_LONGER, now);
+            self.supply.surplus_blocks.miss(delay, now);
+            self.calls.start(call, self.journal, now);
+        }
+    }
+
+    /// `None` until EC2 has described the primary ENI's security groups: without any, EC2 takes the VPC's
+    /// default group.
+    fn create_call(&self, subnet: SubnetId, ask: Ask) -> Option<Ec2Call> {
+        let primary = self.inventory.primary_template.as_ref()?;
+        let (node, now) = (self.cx.node, self.cx.now);
+        let (instance, call) = (&node.instance, self.calls.next_id().0);
+        Some(Ec2Call::CreateEni {
+            subnet,
+            security_groups: primary.security_groups.clone(),
+            ask,
+            description: ownership::description(node),
+            tags: ownership::tags(node, now),
+            // The time tells a node that has lost its record from its earlier self.
+            client_token: format!("{instance}-{call}-{}", now.as_millis()),
+        })
+    }
+
+    /// Gives back what has been surplus for long enough.
+    fn shrink(&mut self, surplus: &Surplus) {
+        let (now, delay) = (self.cx.now, self.cx.policy.shrink_delay);
+        let n_blocks = surplus.blocks.iter().map(|(_, ask)| usize::from(ask.count())).sum();
+        self.supply.surplus_enis.observe(surplus.enis.len(), now);
+        self.supply.surplus_blocks.observe(n_blocks, now);
+        // An ENI that seems to be of no use may carry blocks that EC2 does not describe yet.
+        if !self.inventory.enis_poll.is_certain() {
+            return;
+        }
+        // An ENI that cannot be detached at present would serve nobody meanwhile.
+        let may_leave = self.calls.hold(Action::DetachEni, self.pressure, now).is_none();
+        let enis = &mut self.supply.surplus_enis;
+        let n_enis = if may_leave { enis.take_ripe(delay * ENIS_STAY_LONGER, now) } else { 0 };
+        for eni in surplus.enis.iter().take(n_enis) {
+            self.lifecycle().drain(eni);
+        }
+        let mut left = self.supply.surplus_blocks.take_ripe(delay, now);
+        for (eni, ask) in &surplus.blocks {
+            let n = ask.count().min(u16::try_from(left).unwrap_or(u16::MAX));
+            left -= usize::from(n);
+            self.give_back(eni, ask.with_count(n));
+        }
+    }
+
+    fn give_back(&mut self, eni: &EniId, ask: Ask) {
+        let (action, now) = (ask.unassign_action(), self.cx.now);
+        // A surplus of both kinds on one ENI takes two calls, one after the other.
+        if self.calls.is_busy(eni)
+            || self.calls.hold_on(eni, action, now).is_some()
+            || self.calls.hold(action, self.pressure, now).is_some()
+        {
+            return;
+        }
+        let Some(found) = self.pool.enis.get(eni) else { return };
+        let blocks = found.idle_blocks(ask, self.cx.cooldown(), now);
+        if !blocks.is_empty() {
+            self.pool.set_leaving(eni, &blocks, true);
+            self.calls.start(Ec2Call::Unassign { eni: eni.clone(), blocks }, self.journal, now);
+        }
+    }
+
+    fn lifecycle(&mut self) -> Lifecycle<'_> {
+        Lifecycle {
+            pool: self.pool,
+            calls: self.calls,
+            journal: self.journal,
+            inventory: self.inventory,
+            learnt: &self.supply.learnt,
+            pressure: self.pressure,
+            cx: self.cx,
+        }
+    }
+}
+
+impl Sources<'_> {
+    fn subnet_supply(self, subnet: &SubnetId) -> SubnetSupply {
+        let (subnets, now) = (&self.inventory.subnets, self.cx.now);
+        SubnetSupply {
+            id: subnet.clone(),
+            addresses: subnets.addresses(subnet, now),
+            prefixes: match self.cx.mode() {
+                Mode::SecondaryIp | Mode::Prefix => subnets.prefixes(subnet, now),
+                Mode::Ipv6 => subnets.ipv6_prefixes(subnet, now),
+            },
+        }
+    }
+
+    fn eni_supply(self, eni: &Eni) -> EniSupply {
+        let call = self.calls.call_on(&eni.id);
+        let age = self.cx.policy.min_eni_age;
+        EniSupply {
+            id: eni.id.clone(),
+            subnet: self.subnet_supply(&eni.subnet),
+            state: self.state(eni),
+            removable_from: is_removable(eni, self.record).then(|| eni.since + age),
+            busy: call.is_some(),
+            pending: call.and_then(|call| {
+                let Ec2Call::Assign { ask, .. } = call else { return None };
+                Some(*ask)
+            }),
+            hold: self.calls.hold_on(&eni.id, self.cx.assign_action(), self.cx.now).cloned(),
+            limit: eni.refused.map_or(u16::MAX, |refused| refused.limit),
+            at_once: eni.refused.map_or(u16::MAX, |refused| refused.at_once),
+            tally: self.tally(eni),
+        }
+    }
+
+    fn state(self, eni: &Eni) -> SupplyState {
+        match &eni.stage {
+            Stage::Unattached => SupplyState::Coming,
+            Stage::Attached { link: Link::Failed { times, .. }, .. } if *times >= LINK_ATTEMPTS => {
+                SupplyState::Broken
+            }
+            Stage::Attached { .. } if self.inventory.subnet_cidr_of(eni, self.record).is_none() => {
+                SupplyState::Coming
+            }
+            Stage::Attached { .. } => SupplyState::Attached,
+            Stage::Draining { .. } => SupplyState::Leaving { holds_place: true },
+            Stage::Deleting { place } => SupplyState::Leaving { holds_place: place.is_some() },
+        }
+    }
+
+    fn tally(self, eni: &Eni) -> Tally {
+        let (cooldown, now) = (self.cx.cooldown(), self.cx.now);
+        let mut tally = Tally::default();
+        for (block, state) in eni.blocks.iter().filter(|(_, state)| state.stays()) {
+            let n_cooling = state.n_cooling(cooldown, now);
+            let idle = u16::from(state.is_idle(cooldown, now));
+            if block.is_prefix() {
+                tally.prefixes += 1;
+                tally.idle_prefixes += idle;
+            } else {
+                tally.singles += 1;
+                tally.idle_singles += idle;
+            }
+            tally.addresses += Block::size(*block);
+            tally.live += state.live.len() as u64;
+            // New pods cannot have quarantined addresses either.
+            tally.cooling += (n_cooling + state.withheld().count()) as u64;
+        }
+        tally
+    }
+}
+
+/// Whether the ENI may go at all. It stays while the record has a pod on it, even with an address that does
+/// not count: one of the family that was in force when the pod came.
+pub(super) fn is_removable(eni: &Eni, record: &Record) -> bool {
+    let mut held = record.assignments().values();
+    let is_ours = eni.origin == Origin::Tagged && eni.foreign_blocks.is_empty();
+    is_ours && !held.any(|held| held.eni == eni.id)
+}

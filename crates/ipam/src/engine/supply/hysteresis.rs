@@ -1,0 +1,128 @@
+//! For how long something must have been surplus before it goes back.
+
+use std::time::Duration;
+
+use crate::time::Timestamp;
+
+/// What is wanted again within that time, or within so many times the delay, was missed.
+const MISSED_WITHIN: Duration = Duration::from_secs(600);
+const MISSED_WITHIN_DELAYS: u32 = 4;
+/// The longest delay that missing something leads to.
+const LONGEST: Duration = Duration::from_secs(3600);
+
+/// How much has been surplus since when: the least surplus in that time.
+///
+/// It learns: what is wanted again soon after it went back stays twice as long the next time. So a load
+/// that comes and goes makes ever fewer calls. The policy's delay comes as an argument, since it may change.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Hysteresis {
+    surplus: Option<(Timestamp, usize)>,
+    /// The delay that has been learnt; the policy's holds if it is longer.
+    learnt: Duration,
+    /// When something last went back that has not been missed yet.
+    given_at: Option<Timestamp>,
+}
+
+impl Hysteresis {
+    pub(super) fn observe(&mut self, n: usize, now: Timestamp) {
+        let (since, least) = self.surplus.unwrap_or((now, n));
+        self.surplus = (n > 0).then(|| (since, least.min(n)));
+    }
+
+    /// How much may go back now. The surplus is counted anew from here.
+    pub(super) fn take_ripe(&mut self, shortest: Duration, now: Timestamp) -> usize {
+        let delay = self.delay(shortest);
+        let Some((_, n)) = self.surplus.take_if(|(since, _)| *since + delay <= now) else {
+            return 0;
+        };
+        if self.given_at.is_some_and(|at| at + missed_within(delay) <= now) {
+            self.learnt = delay / 2;
+        }
+        self.given_at = Some(now);
+        n
+    }
+
+    /// When the present surplus may go back.
+    pub(super) fn ripe_at(&self, shortest: Duration) -> Option<Timestamp> {
+        self.surplus.map(|(since, _)| since + self.delay(shortest))
+    }
+
+    /// The pool grows again.
+    pub(super) fn miss(&mut self, shortest: Duration, now: Timestamp) {
+        let delay = self.delay(shortest);
+        if self.given_at.take_if(|at| now < *at + missed_within(delay)).is_some() {
+            self.learnt = (delay * 2).min(LONGEST.max(shortest));
+        }
+    }
+
+    fn delay(&self, shortest: Duration) -> Duration {
+        self.learnt.max(shortest)
+    }
+}
+
+fn missed_within(delay: Duration) -> Duration {
+    MISSED_WITHIN.max(delay * MISSED_WITHIN_DELAYS)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const DELAY: u64 = 30;
+    const SHORTEST: Duration = Duration::from_secs(DELAY);
+
+    fn at(second: u64) -> Timestamp {
+        Timestamp::from_millis(second * 1000)
+    }
+
+    #[test]
+    fn least_surplus_over_the_delay_is_ripe() {
+        let check = |observed: &[(u64, usize)], second: u64, ripe: usize| {
+            let mut hysteresis = Hysteresis::default();
+            for (second, n) in observed {
+                hysteresis.observe(*n, at(*second));
+            }
+            assert_eq!(
+                hysteresis.take_ripe(SHORTEST, at(second)),
+                ripe,
+                "{observed:?} at {second}"
+            );
+        };
+        check(&[], 100, 0);
+        check(&[(0, 5)], 29, 0);
+        check(&[(0, 5)], 30, 5);
+        check(&[(0, 5), (10, 2), (20, 9)], 30, 2);
+        check(&[(0, 5), (10, 0), (20, 9)], 30, 0);
+        check(&[(0, 5), (10, 0), (20, 9)], 50, 9);
+    }
+
+    /// Gives back as soon as the surplus is ripe, and misses it `missed` seconds later. Returns how many
+    /// seconds it took to be ripe.
+    fn give_and_miss(hysteresis: &mut Hysteresis, start: u64, missed: Option<u64>) -> u64 {
+        hysteresis.observe(1, at(start));
+        let ripe_at = hysteresis.ripe_at(SHORTEST).unwrap();
+        assert_eq!(hysteresis.take_ripe(SHORTEST, ripe_at), 1);
+        if let Some(missed) = missed {
+            hysteresis.miss(SHORTEST, at(ripe_at.as_millis() / 1000 + missed));
+        }
+        ripe_at.as_millis() / 1000 - start
+    }
+
+    #[test]
+    fn delay_doubles_when_missed_and_halves_when_not() {
+        let mut hysteresis = Hysteresis::default();
+        let delays: Vec<_> =
+            (0..9).map(|day| give_and_miss(&mut hysteresis, day * 86_400, Some(5))).collect();
+        assert_eq!(delays, [30, 60, 120, 240, 480, 960, 1920, 3600, 3600]);
+        let delays: Vec<_> =
+            (10..19).map(|day| give_and_miss(&mut hysteresis, day * 86_400, None)).collect();
+        assert_eq!(delays, [3600, 3600, 1800, 900, 450, 225, 112, 56, 30]);
+    }
+
+    #[test]
+    fn growth_long_after_a_return_misses_nothing() {
+        let mut hysteresis = Hysteresis::default();
+        give_and_miss(&mut hysteresis, 0, Some(601));
+        assert_eq!(give_and_miss(&mut hysteresis, 86_400, None), DELAY);
+    }
+}

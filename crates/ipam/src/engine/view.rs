@@ -1,0 +1,184 @@
+//! The pool as people and metrics see it. It reads all parts and changes none.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+
+use super::Engine;
+use super::calls::{InFlight, Phase};
+use super::inventory::foreign_block_phrases;
+use super::kernel_check::{quarantine_reasons, quarantined};
+use crate::block::Block;
+use crate::call::Action;
+use crate::eni::{BlockState, Eni, Origin};
+use crate::id::EniId;
+use crate::retry::Subject;
+use crate::time::Timestamp;
+use crate::view::{BlockUse, Counts, EniView, Most, PoolView};
+
+impl Engine {
+    /// The pool for people, metrics and `ipamd status`. Cost: one pass over all blocks.
+    #[must_use]
+    pub fn view(&self, now: Timestamp) -> PoolView {
+        let (record, cx) = (self.journal.record(), self.site.at(now));
+        let enis = self.eni_views(now);
+        PoolView {
+            mode: cx.mode(),
+            counts: self.sum(&enis),
+            enis,
+            foreign: self
+                .inventory
+                .foreign()
+                .iter()
+                .map(|(id, eni)| (id.clone(), eni.why))
+                .collect(),
+            left_alone: self.inventory.unused_blocks_of_ours(&self.pool),
+            assignments: record.assignments().clone(),
+            quarantined: quarantined(&self.pool, record, cx),
+            leftovers: self.kernel.leftovers(&self.pool, &self.demand, record),
+            sandboxes: self.kernel.n_sandboxes(),
+            lost: self.lost(),
+            belied: self.inventory.refuted_hints(),
+            most: self.capacity(),
+            in_flight: self.calls.in_flight().map(in_flight).collect(),
+            blocked: self.obstacles(now),
+        }
+    }
+
+    fn eni_views(&self, now: Timestamp) -> Vec<EniView> {
+        let mut enis: Vec<_> = self.pool.enis.values().map(|eni| self.eni_view(eni, now)).collect();
+        enis.sort_by_key(|eni| (eni.device_index.unwrap_or(u16::MAX), eni.id.clone()));
+        enis
+    }
+
+    fn eni_view(&self, eni: &Eni, now: Timestamp) -> EniView {
+        let block_use = |(block, state): (&Block, &BlockState)| {
+            let assigned = state.live.clone();
+            let cooling: BTreeMap<_, _> = state.cooling(self.site.policy.cooldown, now).collect();
+            let quarantined: BTreeSet<_> = state.withheld().collect();
+            let used = (assigned.len() + cooling.len() + quarantined.len()) as u64;
+            let free = block.size().saturating_sub(used);
+            (*block, BlockUse { assigned, cooling, quarantined, free })
+        };
+        EniView {
+            id: eni.id.clone(),
+            device_index: eni.device_index(),
+            network_card: 0,
+            mac: eni.mac.clone(),
+            subnet: eni.subnet.clone(),
+            primary_address: eni.primary_address,
+            primary: eni.origin == Origin::Primary,
+            stage: eni.view_stage(),
+            blocks: eni.blocks.iter().map(block_use).collect::<BTreeMap<_, _>>(),
+        }
+    }
+
+    pub(super) fn counts(&self, now: Timestamp) -> Counts {
+        self.sum(&self.eni_views(now))
+    }
+
+    fn sum(&self, enis: &[EniView]) -> Counts {
+        let waiting = self.demand.n_waiting() as u64;
+        let mut counts = Counts { waiting, ..Counts::default() };
+        for (block, block_use) in enis.iter().flat_map(|eni| &eni.blocks) {
+            counts.total += block.size();
+            counts.assigned += block_use.assigned.len() as u64;
+            counts.cooling += block_use.cooling.len() as u64;
+            counts.quarantined += block_use.quarantined.len() as u64;
+            counts.free += block_use.free;
+            counts.prefixes += u64::from(block.is_prefix());
+        }
+        counts
+    }
+
+    /// Everything that keeps the pool from its target, with the reason.
+    fn obstacles(&self, now: Timestamp) -> Vec<String> {
+        let cx = self.site.at(now);
+        let planned = self.supply.plan().blocked.iter();
+        let planned = planned.map(|b| format!("{}: {}", b.code.as_str(), b.why));
+        let held = self.calls.retries.holds(now).map(|(_, hold)| hold);
+        let held = held.chain(self.host.hold(now)).chain(self.journal.hold(now)).cloned();
+        let held = held.chain(self.calls.throttled(self.pressure(), now));
+        let held = held.map(|hold| format!("{}: {}", hold.code.as_str(), hold.why));
+        let links = self.pool.enis.values();
+        let links = links.filter_map(|eni| Some(format!("{}: {}", eni.id, eni.link_failure()?)));
+        let unconfirmed = self.pool.enis.values().filter(|eni| eni.has_unconfirmed());
+        let unconfirmed = unconfirmed.map(|eni| {
+            let (id, n) = (&eni.id, eni.n_unconfirmed());
+            let why = "may have been given back since, and serve once EC2 names them again";
+            format!("{id}: {n} blocks that EC2 has named {why}")
+        });
+        let lost = self.lost().into_keys();
+        let lost = lost.map(|address| format!("{address} is a pod's but not on any ENI at EC2"));
+        let planned = self.warm_start_notice().into_iter().chain(planned);
+        let planned = planned.chain(held).chain(links).chain(unconfirmed);
+        let mut all: Vec<String> = planned.chain(lost).chain(self.unusual_pods()).collect();
+        all.extend(foreign_block_phrases(&self.pool));
+        all.extend(quarantine_reasons(&self.pool, self.journal.record(), cx));
+        all.dedup();
+        all
+    }
+
+    /// That the record stands in for EC2's answer, if it does.
+    fn warm_start_notice(&self) -> Option<String> {
+        (self.inventory.is_warm_started() && !self.inventory.is_known()).then(|| {
+            // Also while the next attempt is under way.
+            let failed = self.calls.retries.failure(&Subject::Action(Action::DescribeEnis));
+            let why = failed.map_or_else(String::new, |hold| format!(" ({})", hold.why));
+            format!("STARTING: EC2 does not answer; the ENIs are as it described them before{why}")
+        })
+    }
+
+    /// Pods' addresses that EC2 describes on none of this instance's ENIs, with the ENI on record.
+    fn lost(&self) -> BTreeMap<IpAddr, EniId> {
+        let held = self.journal.record().assignments().values();
+        let lost = held.filter(|held| {
+            self.inventory.is_known()
+                && !self.pool.has(held.address)
+                && self.inventory.unused_on(held.address).is_none()
+        });
+        lost.map(|held| (held.address, held.eni.clone())).collect()
+    }
+
+    /// Pods that keep an address that no new pod would get: one line for each cause.
+    fn unusual_pods(&self) -> Vec<String> {
+        let mut n_of_other_family = 0;
+        let mut on_foreign: BTreeMap<&EniId, u32> = BTreeMap::new();
+        for held in self.journal.record().assignments().values() {
+            let unused_on = self.inventory.unused_on(held.address);
+            match unused_on.filter(|_| !self.pool.has(held.address)) {
+                Some(eni) if self.inventory.foreign().contains_key(eni) => {
+                    *on_foreign.entry(eni).or_default() += 1;
+                }
+                Some(_) => n_of_other_family += 1,
+                None => {}
+            }
+        }
+        let on_foreign = on_foreign.into_iter().map(|(eni, n)| {
+            format!("{n} pods keep their addresses on {eni}, which is not ours any more")
+        });
+        let of_other_family = (n_of_other_family > 0)
+            .then(|| format!("{n_of_other_family} pods keep their addresses of the family before"));
+        on_foreign.chain(of_other_family).collect()
+    }
+
+    pub(super) fn capacity(&self) -> Most {
+        let limits = self.supply.limits(self.site.limits);
+        let enis = limits.enis_allowed(&self.site.policy);
+        let enis = enis.saturating_sub(self.inventory.n_foreign());
+        let refused = self.pool.enis.values().filter_map(|eni| eni.refused);
+        let learnt = refused.map(|refused| refused.limit).min().unwrap_or(u16::MAX);
+        let blocks = u64::from(enis) * u64::from(limits.blocks_per_eni().min(learnt));
+        let size = self.site.limits.mode(self.site.policy.mode).block_size();
+        Most { enis, addresses: blocks.saturating_mul(size) }
+    }
+}
+
+fn in_flight(in_flight: &InFlight) -> String {
+    let phase = match in_flight.phase {
+        Phase::Intended => "about to be made",
+        Phase::Made | Phase::MadeAgain => "under way",
+        Phase::Doubtful(_) => "outcome unknown, reading EC2",
+        Phase::RepeatAt(_) => "outcome unknown, to be repeated",
+    };
+    format!("{} ({phase})", in_flight.call)
+}
