@@ -1,17 +1,16 @@
-//! How a process ends: the one place that knows exit codes.
+//! The exit codes of `ipamd`.
 
 use std::fmt;
 use std::process::ExitCode;
 
 use agent::chain;
-
-use crate::settings::SettingError;
+use settings::SettingError;
 
 /// As the help shows it.
 pub(crate) const TABLE: &str = "\
 Exit codes:
    0  done
-   1  failed; the line on stderr says at what
+   1  failed; the line on stderr says what was tried
    2  status: no daemon answers
    3  export-checkpoint: there is no record, and nothing was written
   64  the command line is wrong
@@ -52,6 +51,12 @@ impl Failure {
 impl fmt::Display for Failure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.message)
+    }
+}
+
+impl From<settings::Error> for Failure {
+    fn from(error: settings::Error) -> Self {
+        Self::new(Exit::Config, chain(&error))
     }
 }
 

@@ -1,5 +1,5 @@
-//! Who and where this node is: by the metadata service's word, or, where that does not answer, by
-//! what it said to an earlier start in the same boot. It must not know what the facts are for.
+//! Which instance this node is, from the metadata service. If the service does not answer, from what
+//! it answered an earlier start in the same boot. It must not know what the facts are for.
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -11,29 +11,29 @@ use ipam::id::BootId;
 use serde::{Deserialize, Serialize};
 use tracing::{info, warn};
 
-/// How long the service may hold up the start where there is something to go by. It answers all
+/// How long a start waits for the service if there are kept facts to go by. The service answers all
 /// questions within some milliseconds.
-const PATIENCE: Duration = Duration::from_millis(300);
-/// Between two attempts to learn from it: doubled from the first to the last.
+const TIMEOUT: Duration = Duration::from_millis(300);
+/// The pause between two attempts to reach the service: it doubles from the first to the last.
 const FIRST_RETRY: Duration = Duration::from_secs(1);
 const LAST_RETRY: Duration = Duration::from_secs(30);
-/// What `ipamd status` calls it.
-const MATTER: &str = "METADATA_AWAY";
+/// The code of the line in `ipamd status` while the service is away.
+const NOTE: &str = "METADATA_AWAY";
 /// In the state directory.
 const FILE: &str = "tidepool-node.json";
 /// Goes up when [`NodeFacts`] changes.
 const VERSION: u32 = 2;
 
-/// What the file holds.
+/// The contents of the file.
 #[derive(Debug, Serialize, Deserialize)]
-struct Kept {
+struct FactsFile {
     version: u32,
-    /// A machine that is made from this one's disk boots anew.
+    /// Facts of another boot are not used: a machine made from this one's disk has a boot of its own.
     boot: BootId,
     facts: NodeFacts,
 }
 
-/// Learns who the node is, and keeps it.
+/// Learns the node's facts and keeps them for later starts.
 #[derive(Debug)]
 pub(crate) struct Identity {
     imds: Imds,
@@ -41,21 +41,21 @@ pub(crate) struct Identity {
     file: PathBuf,
 }
 
-/// The facts, and by whose word.
+/// The facts, and where they come from.
 #[derive(Debug)]
 pub(crate) struct Learnt {
     pub(crate) facts: NodeFacts,
-    pub(crate) word: Word,
+    pub(crate) source: FactsSource,
 }
 
-/// Who has told what a start goes by.
+/// Where the facts of a start come from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Word {
-    /// The metadata service, for the first time in this boot.
-    First,
-    /// The metadata service, as an earlier start before.
-    Again,
-    /// An earlier start.
+pub(crate) enum FactsSource {
+    /// The metadata service; no earlier start in this boot has kept an answer.
+    FirstAnswer,
+    /// The metadata service; an earlier start in this boot has kept an answer too.
+    LaterAnswer,
+    /// What an earlier start in this boot has kept; the service does not answer.
     Kept,
 }
 
@@ -64,61 +64,61 @@ impl Identity {
         Self { imds: Imds::connect(), boot, file: state_directory.join(FILE) }
     }
 
-    /// The node's facts. Waits as long as it takes where nothing is kept: without them there is
-    /// nothing to serve.
+    /// The node's facts. Without kept facts this waits until the service answers, since there is
+    /// nothing to serve before.
     pub(crate) async fn learn(&self) -> Learnt {
         let Some(facts) = self.kept() else {
-            let facts = self.until_told().await;
+            let facts = self.answer().await;
             self.keep(&facts);
-            return Learnt { facts, word: Word::First };
+            return Learnt { facts, source: FactsSource::FirstAnswer };
         };
-        let why = match tokio::time::timeout(PATIENCE, self.imds.node_facts()).await {
-            Ok(Ok(told)) => {
-                if told != facts {
-                    self.keep(&told);
+        let why = match tokio::time::timeout(TIMEOUT, self.imds.node_facts()).await {
+            Ok(Ok(answer)) => {
+                if answer != facts {
+                    self.keep(&answer);
                 }
-                return Learnt { facts: told, word: Word::Again };
+                return Learnt { facts: answer, source: FactsSource::LaterAnswer };
             }
             Ok(Err(fault)) => chain(&fault),
-            Err(_late) => format!("it does not answer within {PATIENCE:?}"),
+            Err(_late) => format!("no answer within {TIMEOUT:?}"),
         };
         let file = self.file.display();
-        warn!(why, %file, "metadata service is away; starting with what it said before");
-        Learnt { facts, word: Word::Kept }
+        warn!(why, %file, "metadata service is away; starting with kept facts");
+        Learnt { facts, source: FactsSource::Kept }
     }
 
-    /// Sees that `facts`, with which the daemon has started untold, are this node's. Ready only if
-    /// they are another's.
-    pub(crate) async fn belied(&self, facts: &NodeFacts, notes: &Notes) -> anyhow::Error {
-        let away = "the metadata service does not answer; what it said before in this boot holds";
-        notes.say(MATTER, away.to_owned());
-        let told = self.until_told().await;
-        notes.settle(MATTER);
-        self.keep(&told);
-        if told.instance != facts.instance {
+    /// Compares `facts`, which an earlier start has kept, with the service's answer, once there is
+    /// one. Ready only if they are another instance's.
+    pub(crate) async fn refuted(&self, facts: &NodeFacts, notes: &Notes) -> anyhow::Error {
+        let away = "the metadata service does not answer; its last answer in this boot is in use";
+        notes.say(NOTE, away.to_owned());
+        let answer = self.answer().await;
+        notes.settle(NOTE);
+        self.keep(&answer);
+        if answer.instance != facts.instance {
             return anyhow!(
-                "{} says that this is {}, but it is {} by the metadata service's word; the next \
-                 start goes by that",
+                "{} names instance {}, but the metadata service names {}; the next start uses the \
+                 service's answer",
                 self.file.display(),
                 facts.instance,
-                told.instance,
+                answer.instance,
             );
         }
-        if told == *facts {
-            info!("metadata service is back and confirms the node's facts");
+        if answer == *facts {
+            info!("metadata service is back and confirms the kept facts");
         } else {
-            warn!(?told, in_force = ?facts, "node's facts have changed; restart to use them");
+            warn!(?answer, in_force = ?facts, "node's facts have changed; restart to use them");
         }
         std::future::pending().await
     }
 
-    async fn until_told(&self) -> NodeFacts {
-        until_learnt("who this is", async || self.imds.node_facts().await).await
+    async fn answer(&self) -> NodeFacts {
+        retry_until_answer("who this is", async || self.imds.node_facts().await).await
     }
 
-    /// What the service said in this boot.
+    /// The service's last answer in this boot.
     fn kept(&self) -> Option<NodeFacts> {
-        let kept = match checked_file::read::<Kept>(&self.file) {
+        let kept = match checked_file::read::<FactsFile>(&self.file) {
             Ok(kept) => kept?,
             Err(fault) => {
                 warn!(fault = chain(fault.as_ref()), "kept facts of the node cannot be used");
@@ -129,25 +129,26 @@ impl Identity {
     }
 
     fn keep(&self, facts: &NodeFacts) {
-        let kept = Kept { version: VERSION, boot: self.boot.clone(), facts: facts.clone() };
+        let kept = FactsFile { version: VERSION, boot: self.boot.clone(), facts: facts.clone() };
         if let Err(fault) = checked_file::write(&self.file, &kept) {
             warn!(fault = chain(fault.as_ref()), "node's facts cannot be kept for the next start");
         }
     }
 }
 
-/// What `ask` answers at last.
-pub(crate) async fn until_learnt<T, E: std::error::Error>(
+/// The metadata service's answer to `ask`, which is repeated until there is one. `what` is the
+/// question, in a few words for the log.
+pub(crate) async fn retry_until_answer<T, E: std::error::Error>(
     what: &str,
     ask: impl AsyncFn() -> Result<T, E>,
 ) -> T {
     let mut pause = FIRST_RETRY;
     loop {
         match ask().await {
-            Ok(learnt) => return learnt,
+            Ok(answer) => return answer,
             Err(fault) => {
                 let fault = chain(&fault);
-                warn!(what, fault, again_in = ?pause, "metadata service does not tell");
+                warn!(what, fault, retry_in = ?pause, "no answer from the metadata service");
             }
         }
         tokio::time::sleep(pause).await;
@@ -171,7 +172,7 @@ mod tests {
     }
 
     #[test]
-    fn only_what_was_kept_in_this_boot_by_this_version_is_used() {
+    fn kept_facts_of_another_boot_or_version_are_not_used() {
         let directory = tempfile::tempdir().unwrap();
         let identity = |boot: &str| Identity::new(BootId(boot.to_owned()), directory.path());
         assert_eq!(identity("a").kept(), None);
@@ -179,7 +180,7 @@ mod tests {
         assert_eq!(identity("a").kept(), Some(facts()));
         assert_eq!(identity("b").kept(), None);
         let boot = BootId("a".to_owned());
-        let newer = Kept { version: VERSION + 1, boot, facts: facts() };
+        let newer = FactsFile { version: VERSION + 1, boot, facts: facts() };
         checked_file::write(&directory.path().join(FILE), &newer).unwrap();
         assert_eq!(identity("a").kept(), None);
         std::fs::write(directory.path().join(FILE), "[\"00000000\",{}]\n").unwrap();

@@ -1,5 +1,5 @@
-//! What the metadata service shows of the ENIs, for the engine to know when EC2 is worth reading. It is
-//! local and costs none of EC2's tokens; where it is away, nothing is lost but the hint.
+//! What the metadata service shows of the ENIs, once a minute: a hint to the engine that EC2 may be worth
+//! a poll. The service is local and costs none of EC2's tokens. If it is away, only the hint is lost.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -11,29 +11,32 @@ use ipam::event::Event;
 use ipam::id::EniId;
 use tracing::debug;
 
-/// Between two hints. What differs in two of them is worth a reading of EC2.
-const EVERY: Duration = Duration::from_secs(60);
-/// It answers within milliseconds; fifteen ENIs take a hundred small requests, one after the other.
-const PATIENCE: Duration = Duration::from_secs(10);
+/// Between two hints. The engine polls EC2 if two hints in a row differ from EC2's answer.
+const INTERVAL: Duration = Duration::from_secs(60);
+/// The service answers within milliseconds; fifteen ENIs take a hundred small requests in a row.
+const TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Sends one hint after the other, the first when what was changed last has long been shown.
+/// Sends hints for ever. The first comes after one interval: by then the service shows every change
+/// that was made before the start.
 pub(crate) async fn send_forever(inlet: Inlet) {
     let imds = Imds::connect();
     loop {
-        tokio::time::sleep(EVERY).await;
-        match tokio::time::timeout(PATIENCE, shown(&imds)).await {
-            Ok(Ok(shown)) => inlet.send(Event::Hint(shown)),
-            Ok(Err(fault)) => debug!(fault = chain(&fault), "no hint of the metadata service"),
-            Err(_late) => debug!(patience = ?PATIENCE, "no hint of the metadata service in time"),
+        tokio::time::sleep(INTERVAL).await;
+        match tokio::time::timeout(TIMEOUT, attached_blocks(&imds)).await {
+            Ok(Ok(blocks)) => inlet.send(Event::Hint(blocks)),
+            Ok(Err(fault)) => debug!(fault = chain(&fault), "no hint from the metadata service"),
+            Err(_late) => debug!(timeout = ?TIMEOUT, "no hint from the metadata service in time"),
         }
     }
 }
 
-/// The blocks of each ENI that is attached, its own address among them.
+/// The blocks of each attached ENI, its primary address among them.
 ///
 /// # Errors
 /// Those of [`Imds::enis`].
-pub(crate) async fn shown(imds: &Imds) -> Result<BTreeMap<EniId, BTreeSet<Block>>, ImdsError> {
+pub(crate) async fn attached_blocks(
+    imds: &Imds,
+) -> Result<BTreeMap<EniId, BTreeSet<Block>>, ImdsError> {
     let enis = imds.enis().await?.into_iter();
     Ok(enis.map(|eni| (eni.id, eni.blocks.into_iter().collect())).collect())
 }

@@ -1,10 +1,12 @@
-//! Log lines as JSON, to where the settings say.
+//! Log lines as JSON, to the target that the settings name.
 
 mod bounded_file;
 
 use std::io;
 use std::sync::Mutex;
 
+use settings::registry::AWS_VPC_K8S_CNI_LOG_FILE;
+use settings::{LogLevel, LogTarget, SettingError, Settings};
 use tracing::Level;
 use tracing_subscriber::filter::Targets;
 use tracing_subscriber::fmt::MakeWriter;
@@ -12,29 +14,34 @@ use tracing_subscriber::layer::SubscriberExt as _;
 use tracing_subscriber::util::SubscriberInitExt as _;
 
 use self::bounded_file::BoundedFile;
-use crate::settings::{LogTarget, SettingError, Settings};
 
-/// The crates whose lines the level is for. Of all others only warnings are of interest.
+/// The crates to which the level applies. All others log only warnings and errors.
 const OURS: [&str; 5] = ["agent", "aws", "datapath", "ipam", "ipamd"];
-/// What the names of the SDK's crates start with; a filter for `aws` would take them in.
+/// The prefix of the SDK's crates. Without a filter of their own, the one for `aws` would match them.
 const SDK: &str = "aws_";
 
-/// Starts to log; once for a process.
+/// Starts to log. Call it once in a process.
 ///
 /// # Errors
 ///
 /// If the file cannot be opened.
 pub(crate) fn start(settings: &Settings) -> Result<(), SettingError> {
+    let level = match settings.log_level {
+        LogLevel::Debug => Level::DEBUG,
+        LogLevel::Info => Level::INFO,
+        LogLevel::Warn => Level::WARN,
+        LogLevel::Error => Level::ERROR,
+    };
     match &settings.log_target {
-        LogTarget::Stdout => init(settings.log_level, io::stdout),
-        LogTarget::Stderr => init(settings.log_level, io::stderr),
+        LogTarget::Stdout => init(level, io::stdout),
+        LogTarget::Stderr => init(level, io::stderr),
         LogTarget::File(path) => {
             let file = BoundedFile::open(path).map_err(|fault| SettingError {
-                variable: "AWS_VPC_K8S_CNI_LOG_FILE",
+                variable: AWS_VPC_K8S_CNI_LOG_FILE.name,
                 value: path.display().to_string(),
                 allowed: format!("cannot be appended to ({fault}); stdout and stderr can"),
             })?;
-            init(settings.log_level, Mutex::new(file));
+            init(level, Mutex::new(file));
         }
     }
     Ok(())

@@ -1,5 +1,5 @@
-//! The command line of the per-node daemon. Each subcommand has its own file; how a process ends is
-//! told by one table, `exit`.
+//! The command line of the daemon that runs on every node. Each subcommand has its own file; `exit`
+//! holds the table of exit codes.
 
 mod check_config;
 mod exit;
@@ -10,19 +10,18 @@ mod logging;
 mod migration;
 mod node;
 mod output;
-mod plan;
+mod reload;
 mod run;
-mod settings;
-mod simulate;
 mod status;
 
+use std::ffi::OsString;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
-use crate::exit::Exit;
+use crate::exit::{Exit, Failure};
 
-/// Gives every pod of this node an address of its VPC.
+/// Gives every pod of this node an address of its VPC. Settings: ipamd run --help.
 #[derive(Debug, Parser)]
 #[command(version, after_help = exit::TABLE)]
 struct Cli {
@@ -32,27 +31,37 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Run the daemon in the foreground. Settings come from the environment.
+    /// Run the daemon in the foreground.
+    #[command(after_help = settings::help())]
     Run,
     /// Show the pool of the daemon that runs on this node.
     Status(status::Arguments),
-    /// Check the settings in the environment and show what they amount to.
+    /// Check the settings, and show where each comes from and what they amount to.
     CheckConfig(check_config::Arguments),
-    /// Show what a node would hold, and what that costs.
-    Plan(plan::Arguments),
-    /// Simulate clusters, and compare with amazon-vpc-cni-k8s on the same load.
-    Simulate(simulate::Arguments),
-    /// Show what would be taken over from a checkpoint of amazon-vpc-cni-k8s.
+    /// Show which pods the daemon would take over from a checkpoint of amazon-vpc-cni-k8s.
     ImportCheckpoint(migration::ImportArguments),
     /// Hand the pods of this node over to amazon-vpc-cni-k8s, by writing its checkpoint.
     ExportCheckpoint(migration::ExportArguments),
+    /// Moved to `tidepool plan`.
+    #[command(hide = true, disable_help_flag = true)]
+    Plan(Moved),
+    /// Moved to `tidepool simulate`.
+    #[command(hide = true, disable_help_flag = true)]
+    Simulate(Moved),
+}
+
+/// Any arguments, for a command that has moved to `tidepool`.
+#[derive(Debug, clap::Args)]
+struct Moved {
+    #[arg(allow_hyphen_values = true, trailing_var_arg = true)]
+    _ignored: Vec<OsString>,
 }
 
 fn main() -> ExitCode {
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
         Err(usage) => {
-            // Help and version come this way too; nobody is left to tell if they cannot be shown.
+            // Help and version come this way too. A failure to print them has nowhere to go.
             let _ = usage.print();
             return if usage.use_stderr() { Exit::Usage } else { Exit::Done }.into();
         }
@@ -61,10 +70,10 @@ fn main() -> ExitCode {
         Command::Run => run::run(),
         Command::Status(arguments) => status::run(&arguments),
         Command::CheckConfig(arguments) => check_config::run(&arguments),
-        Command::Plan(arguments) => plan::run(&arguments),
-        Command::Simulate(arguments) => simulate::run(&arguments),
         Command::ImportCheckpoint(arguments) => migration::import(&arguments),
         Command::ExportCheckpoint(arguments) => migration::export(&arguments),
+        Command::Plan(Moved { .. }) => Err(moved("plan")),
+        Command::Simulate(Moved { .. }) => Err(moved("simulate")),
     };
     match result {
         Ok(()) => Exit::Done.into(),
@@ -73,4 +82,9 @@ fn main() -> ExitCode {
             failure.exit.into()
         }
     }
+}
+
+fn moved(command: &str) -> Failure {
+    let message = format!("ipamd has no command {command} any more; use `tidepool {command}`");
+    Failure::new(Exit::Usage, message)
 }

@@ -1,5 +1,5 @@
-//! `ipamd import-checkpoint` and `export-checkpoint`, and what the daemon takes over at its start: the
-//! node's move from amazon-vpc-cni-k8s and back.
+//! The node's move from amazon-vpc-cni-k8s and back: `ipamd import-checkpoint`, `export-checkpoint`, and the
+//! daemon's start from the incumbent's checkpoint.
 
 use std::collections::BTreeSet;
 use std::io::Write as _;
@@ -14,19 +14,19 @@ use comfy_table::{Table, presets};
 use ipam::record::Record;
 use ipam::time::Timestamp;
 use serde::Serialize;
+use settings::Settings;
 use tracing::{info, warn};
 
 use crate::exit::{Exit, Failure};
-use crate::facts::until_learnt;
+use crate::facts::retry_until_answer;
 use crate::output::Output;
-use crate::settings::{self, Settings};
 
-/// Of `import-checkpoint`.
+/// The arguments of `import-checkpoint`.
 #[derive(Debug, clap::Args)]
 pub(crate) struct ImportArguments {
-    /// The checkpoint.
+    /// The checkpoint of amazon-vpc-cni-k8s.
     file: PathBuf,
-    /// Change nothing: it is the daemon that takes over, at its start.
+    /// Change nothing. Required, since only the daemon takes pods over, at its start.
     #[arg(long, required = true)]
     dry_run: bool,
     /// What to print.
@@ -34,33 +34,33 @@ pub(crate) struct ImportArguments {
     output: Output,
 }
 
-/// Of `export-checkpoint`.
+/// The arguments of `export-checkpoint`.
 #[derive(Debug, clap::Args)]
 pub(crate) struct ExportArguments {
-    /// Where to write the checkpoint, with no ipamd running; the record is out of use then. `-` prints
-    /// it and changes nothing.
+    /// Where to write the checkpoint. No ipamd may run, and ipamd does not use its record afterwards.
+    /// `-` prints the checkpoint and changes nothing.
     file: PathBuf,
 }
 
-/// The record to start with: that of amazon-vpc-cni-k8s where there is none of ours and it left one,
-/// else an empty one. Its file stays as it is.
+/// The record to start with. If ipamd has no record here and amazon-vpc-cni-k8s has left a checkpoint, it
+/// is made from that; else it is empty. The checkpoint's file does not change.
 ///
 /// # Errors
-///
-/// If there is one that cannot be trusted. To start without it would give its pods' addresses away.
+/// If there is a checkpoint that cannot be trusted. A start without it would give the addresses of its
+/// pods to other pods.
 pub(crate) async fn inherit(settings: &Settings, now: Timestamp) -> anyhow::Result<Record> {
     let file = &settings.checkpoint;
     if migration::has_record(&settings.state_directory) {
         return Ok(Record::default());
     }
-    let advice = "the pods of amazon-vpc-cni-k8s cannot be taken over; mend its checkpoint, or remove \
+    let advice = "the pods of amazon-vpc-cni-k8s cannot be taken over; repair its checkpoint, or remove \
                   it if none of its pods runs here any more";
     let Some(allocations) = migration::read(file).context(advice)? else {
         return Ok(Record::default());
     };
     let sorted = migration::sort(allocations, &migration::links().await?);
     let imds = Imds::connect();
-    let enis = until_learnt("the ENIs' addresses", async || imds.enis().await).await;
+    let enis = retry_until_answer("the ENIs' addresses", async || imds.enis().await).await;
     let primary = enis.iter().find(|eni| (eni.device_index, eni.network_card) == (0, 0));
     let primary = primary.context("the metadata service does not show the primary ENI")?;
     let place = |address| place(&enis, primary, address);
@@ -74,12 +74,12 @@ pub(crate) async fn inherit(settings: &Settings, now: Timestamp) -> anyhow::Resu
     Ok(record)
 }
 
-/// The ENI that has `address`. One that the metadata service does not know yet, or any more, is put on
-/// the primary ENI; whether EC2 has it at all is found out when that is read.
+/// The ENI that has `address`. If the metadata service does not show the address, this is the primary
+/// ENI; the first poll of EC2 finds out whether the address exists.
 fn place(enis: &[ShownEni], primary: &ShownEni, address: IpAddr) -> Place {
     let has = |eni: &&ShownEni| eni.blocks.iter().any(|block| block.contains(address));
     let found = enis.iter().find(has).unwrap_or_else(|| {
-        warn!(%address, "a pod's address is on no ENI that the metadata service shows");
+        warn!(%address, "metadata service shows a pod's address on no ENI");
         primary
     });
     let ShownEni { id, device_index, network_card, blocks: _ } = found;
@@ -118,18 +118,18 @@ fn table(sorted: &Sorted) -> String {
         "INTERFACE",
         "LINK",
     ]);
-    for (word, Allocation { key, address, namespace, pod, .. }) in worded(sorted) {
+    for (link, Allocation { key, address, namespace, pod, .. }) in with_link_state(sorted) {
         table.add_row([
             if pod.is_empty() { "-".to_owned() } else { format!("{namespace}/{pod}") },
             address.to_string(),
             key.container.chars().take(12).collect(),
             key.ifname.clone(),
-            word.to_owned(),
+            link.to_owned(),
         ]);
     }
     let Sorted { living, dead } = sorted;
     let sums = format!(
-        "{} pods would be taken over; {} addresses of pods that have gone would rest",
+        "{} pods would be taken over; {} addresses of pods that have gone would cool down",
         living.len(),
         dead.len()
     );
@@ -139,8 +139,9 @@ fn table(sorted: &Sorted) -> String {
     }
 }
 
-/// Each allocation with whether its pod's link is there; a nameless pod's cannot be looked for.
-fn worded(sorted: &Sorted) -> impl Iterator<Item = (&'static str, &Allocation)> {
+/// Each allocation with the state of its pod's link. The link's name derives from the pod's name, so
+/// the link of a pod without a name is `unknown`.
+fn with_link_state(sorted: &Sorted) -> impl Iterator<Item = (&'static str, &Allocation)> {
     let unknown = |found: &Allocation| found.namespace.is_empty() || found.pod.is_empty();
     let living = sorted
         .living
@@ -159,7 +160,7 @@ struct Entry<'a> {
     address: IpAddr,
     /// Nanoseconds since the Unix epoch.
     since_ns: i64,
-    /// `there`, `unknown` (it would be taken over all the same) or `gone`.
+    /// `there`, `unknown` (the daemon would take the pod over too) or `gone`.
     link: &'a str,
 }
 
@@ -176,11 +177,11 @@ fn json(sorted: &Sorted) -> serde_json::Result<String> {
             link,
         })
     };
-    let entries: Vec<_> = worded(sorted).map(entry).collect::<Result<_, _>>()?;
+    let entries: Vec<_> = with_link_state(sorted).map(entry).collect::<Result<_, _>>()?;
     Ok(serde_json::to_string_pretty(&serde_json::json!({ "allocations": entries }))? + "\n")
 }
 
-/// Writes our record in the incumbent's format.
+/// Writes the daemon's record in the incumbent's format.
 pub(crate) fn export(arguments: &ExportArguments) -> Result<(), Failure> {
     let directory = settings::state_directory_of_process()?;
     let file = &arguments.file;

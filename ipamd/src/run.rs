@@ -1,52 +1,57 @@
-//! `ipamd run`: finds out who the node is, then runs the agent and makes the EC2 calls it asks for.
+//! `ipamd run`: learns which instance the node is, then runs the agent and makes the EC2 calls that the
+//! agent asks for.
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use agent::{Config, Edges, Inlet, Notes, host};
+use agent::host::{self, Mtu};
+use agent::{Config, Edges, Inlet, Notes};
 use anyhow::Context as _;
 use aws::{ConnectOptions, Ec2};
 use ipam::call::{CallError, CallErrorKind, CallId, Ec2Call};
 use ipam::event::Event;
 use ipam::policy::Mode;
 use ipam::time::Timestamp;
+use settings::{InForce, Settings};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::{mpsc, watch};
 use tokio::task::{JoinError, JoinHandle};
 use tracing::{info, warn};
 
 use crate::exit::Failure;
-use crate::facts::{Identity, Learnt, Word};
+use crate::facts::{FactsSource, Identity, Learnt};
 use crate::limits::{self, Known};
-use crate::settings::Settings;
-use crate::{hints, logging, migration, node};
+use crate::{hints, logging, migration, node, reload};
 
-/// Runs until a signal ends it.
+/// Runs until SIGTERM or SIGINT.
 pub(crate) fn run() -> Result<(), Failure> {
-    let settings = Settings::from_process()?;
-    logging::start(&settings)?;
+    let in_force = InForce::of_process()?;
+    logging::start(&in_force.settings)?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
-        // One for the loop and one for the rest; all they do is short.
+        // One for the event loop and one for everything else; no task runs for long.
         .worker_threads(2)
         .enable_all()
         .build()
         .context("start the runtime")?;
-    let result = runtime.block_on(daemon(settings));
-    // What is still asked of EC2 is in the record; nobody waits for it.
+    let result = runtime.block_on(daemon(in_force));
+    // Calls to EC2 that are still in flight are on record, so the next start settles them.
     runtime.shutdown_background();
     result
 }
 
-async fn daemon(settings: Settings) -> Result<(), Failure> {
+async fn daemon(in_force: InForce) -> Result<(), Failure> {
     let mut signals = Signals::listen().context("listen for signals")?;
-    let boot = agent::boot_id().context("learn which boot of the machine this is")?;
+    let hangups = signal(SignalKind::hangup()).context("listen for SIGHUP")?;
+    let settings = in_force.settings.clone();
+    let boot = agent::boot_id().context("read the id of the machine's boot")?;
     let identity = Identity::new(boot.clone(), &settings.state_directory);
     let (learnt, ec2, Known { limits, source }) = tokio::select! {
         learnt = learn(&settings, &identity) => learnt?,
         () = signals.next() => return Ok(()),
     };
-    let Learnt { facts, word } = learnt;
-    let policy = node::policy(&settings, limits, aws::known_vcpus(&facts.instance_type))?;
-    for warning in node::warnings(&settings, &policy, limits) {
+    let Learnt { facts, source: facts_source } = learnt;
+    let vcpus = settings::known_vcpus(&facts.instance_type);
+    let policy = settings::policy(&settings, limits, vcpus)?;
+    for warning in settings::warnings(&settings, &policy, limits) {
         warn!(warning, "setting");
     }
     info!(?policy, ?limits, limits_from = %source, "effective policy");
@@ -59,9 +64,10 @@ async fn daemon(settings: Settings) -> Result<(), Failure> {
     let (calls, called) = mpsc::unbounded_channel();
     let (host, wanted) = watch::channel(Vec::new());
     let primary_mac = facts.primary_mac.clone();
-    let of_node = host::Settings { mtu: settings.mtu, ipv6: policy.mode == Mode::Ipv6 };
+    let mtu = Mtu::try_from(settings.mtu).context("AWS_VPC_ENI_MTU")?;
+    let of_node = host::Settings { mtu, ipv6: policy.mode == Mode::Ipv6 };
     let keeper = tokio::spawn(host::keep(primary_mac, of_node, wanted, inlet.clone()));
-    // It may end as it likes: all goes on without.
+    // The daemon works without hints, so nothing waits for the end of this task.
     tokio::spawn(hints::send_forever(inlet.clone()));
     let caller = tokio::spawn(make_calls(ec2, called, inlet));
     let notes = Notes::default();
@@ -79,21 +85,24 @@ async fn daemon(settings: Settings) -> Result<(), Failure> {
     };
     let ended = tokio::select! {
         ended = agent::run(config, inbox, Edges { calls, host }, signals.next()) => ended,
-        belied = identity.belied(&facts, &notes), if word == Word::Kept => Err(belied),
-        // Better no daemon than half.
-        panic = panicked(keeper) => Err(panic).context("keep the ENIs' links"),
+        refuted = identity.refuted(&facts, &notes), if facts_source == FactsSource::Kept => {
+            Err(refuted)
+        }
+        never = reload::at_each_hangup(hangups, in_force, limits, vcpus) => match never {},
+        // Without one of these tasks the daemon would be half a daemon, so it ends.
+        panic = panicked(keeper) => Err(panic).context("keep the ENIs' links up"),
         panic = panicked(caller) => Err(panic).context("make EC2 calls"),
     };
     Ok(ended?)
 }
 
-/// By the machine's clock.
+/// The machine's clock.
 fn now() -> Timestamp {
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     Timestamp::from_millis(u64::try_from(now.as_millis()).unwrap_or(u64::MAX))
 }
 
-/// Ready only if the task panics. One that ends has been left by the agent, which is ending too.
+/// Ready only if the task panics. A task that ends does so because the agent ends too.
 async fn panicked(task: JoinHandle<()>) -> JoinError {
     match task.await {
         Ok(()) => std::future::pending().await,
@@ -101,7 +110,7 @@ async fn panicked(task: JoinHandle<()>) -> JoinError {
     }
 }
 
-/// Who this node is, and what it may have.
+/// The node's facts, a client for EC2, and the limits of the instance.
 async fn learn(settings: &Settings, identity: &Identity) -> anyhow::Result<(Learnt, Ec2, Known)> {
     let learnt = identity.learn().await;
     let facts = &learnt.facts;
@@ -117,11 +126,11 @@ async fn learn(settings: &Settings, identity: &Identity) -> anyhow::Result<(Lear
     })
     .await?;
     let (instance_type, directory) = (&facts.instance_type, &settings.state_directory);
-    let known = limits::learn(&ec2, instance_type, directory, learnt.word).await;
+    let known = limits::learn(&ec2, instance_type, directory, learnt.source).await;
     Ok((learnt, ec2, known))
 }
 
-/// Makes every call that comes, side by side, until their sender is gone.
+/// Makes the calls that arrive, concurrently, until their sender is dropped.
 async fn make_calls(ec2: Ec2, mut calls: mpsc::UnboundedReceiver<(CallId, Ec2Call)>, inlet: Inlet) {
     while let Some((id, call)) = calls.recv().await {
         let (ec2, inlet) = (ec2.clone(), inlet.clone());
@@ -129,12 +138,12 @@ async fn make_calls(ec2: Ec2, mut calls: mpsc::UnboundedReceiver<(CallId, Ec2Cal
     }
 }
 
-/// Makes `call`; what came of it.
+/// Makes `call` and returns its outcome.
 pub(crate) async fn make_call(ec2: Ec2, id: CallId, call: Ec2Call) -> Event {
     let action = call.action().as_str();
     failpoint::pass("calling", action);
     let made = tokio::spawn(async move { ec2.execute(&call).await });
-    let result = made.await.unwrap_or_else(|_panic| Err(lost()));
+    let result = made.await.unwrap_or_else(|_panic| Err(client_panicked()));
     failpoint::pass("called", action);
     if let Err(fault) = &result {
         warn!(id = id.0, %fault, kind = ?fault.kind, "EC2 call failed");
@@ -142,8 +151,8 @@ pub(crate) async fn make_call(ec2: Ec2, id: CallId, call: Ec2Call) -> Event {
     Event::CallDone { id, result }
 }
 
-/// The client has panicked; whether EC2 acted is unknown.
-fn lost() -> CallError {
+/// Whether EC2 acted is unknown.
+fn client_panicked() -> CallError {
     CallError {
         kind: CallErrorKind::OutcomeUnknown,
         code: "ClientPanicked".to_owned(),
@@ -151,7 +160,7 @@ fn lost() -> CallError {
     }
 }
 
-/// The signals that ask the daemon to stop.
+/// The signals that stop the daemon.
 struct Signals {
     terminate: Signal,
     interrupt: Signal,
@@ -170,5 +179,22 @@ impl Signals {
             _ = self.terminate.recv() => {}
             _ = self.interrupt.recv() => {}
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The package `settings` depends on neither `proto` nor `datapath`, so it repeats their values.
+    #[test]
+    fn settings_agree_with_plugin_and_kernel() {
+        let read = |bytes: &str| {
+            let variables = [("AWS_VPC_ENI_MTU".to_owned(), bytes.to_owned())];
+            Settings::read(&variables.into_iter().collect()).unwrap()
+        };
+        assert_eq!(read("").socket, std::path::Path::new(proto::DEFAULT_SOCKET));
+        assert_eq!(Mtu::try_from(read("").mtu), Ok(Mtu::JUMBO));
+        assert!(Mtu::try_from(read("576").mtu).is_ok());
     }
 }

@@ -16,15 +16,14 @@ use tonic::transport::Endpoint;
 
 use crate::exit::{Exit, Failure};
 use crate::output::Output;
-use crate::settings;
 
-/// A daemon that lives answers within milliseconds.
-const PATIENCE: Duration = Duration::from_secs(5);
+/// A running daemon answers within milliseconds.
+const TIMEOUT: Duration = Duration::from_secs(5);
 
-/// Of `status`.
+/// The arguments of `status`.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Arguments {
-    /// Where the daemon listens; without it where `TIDEPOOL_SOCKET` or the default says.
+    /// Where the daemon listens. By default the value of `TIDEPOOL_SOCKET`, or its default.
     #[arg(long, value_name = "PATH")]
     socket: Option<PathBuf>,
     /// What to print.
@@ -32,21 +31,21 @@ pub(crate) struct Arguments {
     output: Output,
 }
 
-/// Asks the daemon and prints.
+/// Asks the daemon for its pool and prints it.
 pub(crate) fn run(arguments: &Arguments) -> Result<(), Failure> {
     let socket = arguments.socket.clone().map_or_else(settings::socket_of_process, Ok)?;
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
         .context("start the runtime")?;
-    let asking = async { tokio::time::timeout(PATIENCE, ask(&socket)).await };
+    let asking = async { tokio::time::timeout(TIMEOUT, ask(&socket)).await };
     let no_answer = |why: &str| {
         let socket = socket.display();
         Failure::new(Exit::NoAnswer, format!("no ipamd answers on {socket}: {why}"))
     };
     let view = runtime
         .block_on(asking)
-        .map_err(|_late| no_answer("it takes too long"))?
+        .map_err(|_late| no_answer("no answer within 5 s"))?
         .map_err(|why| no_answer(&why))?;
     let text = match arguments.output {
         Output::Table => table::render(&view, SystemTime::now()),
@@ -68,7 +67,7 @@ async fn ask(socket: &Path) -> Result<ViewReply, String> {
     reply.map(tonic::Response::into_inner).map_err(|status| status.message().to_owned())
 }
 
-/// The innermost fault alone: around it the transport says the same again, with less.
+/// The innermost cause. The errors that the transport wraps around it add nothing.
 fn cause(fault: &dyn std::error::Error) -> String {
     std::iter::successors(Some(fault), |fault| fault.source())
         .last()

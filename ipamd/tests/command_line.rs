@@ -23,7 +23,7 @@ fn check(command: &mut Command, code: i32) -> (String, String) {
 }
 
 #[test]
-fn a_bad_setting_is_one_line_and_stops_both_run_and_check() {
+fn bad_setting_stops_run_and_check_with_one_line() {
     for subcommand in ["run", "check-config"] {
         let (stdout, stderr) = check(ipamd(&[subcommand]).env("WARM_IP_TARGET", "many"), 78);
         assert_eq!(stdout, "");
@@ -35,7 +35,7 @@ fn a_bad_setting_is_one_line_and_stops_both_run_and_check() {
 }
 
 #[test]
-fn a_log_file_that_cannot_be_written_is_a_bad_setting() {
+fn log_file_that_cannot_be_written_is_a_bad_setting() {
     let variable = ("AWS_VPC_K8S_CNI_LOG_FILE", "/dev/null/ipamd.log");
     let (_, stderr) = check(ipamd(&["run"]).envs([variable]), 78);
     assert!(stderr.starts_with("ipamd: AWS_VPC_K8S_CNI_LOG_FILE=\"/dev/null/ipamd.log\": "));
@@ -43,7 +43,7 @@ fn a_log_file_that_cannot_be_written_is_a_bad_setting() {
 }
 
 #[test]
-fn check_config_shows_what_the_settings_amount_to() {
+fn check_config_shows_the_policy() {
     let command = &mut ipamd(&["check-config", "--instance-type", "m5.large"]);
     let command = command.env("ENABLE_PREFIX_DELEGATION", "true").env("MAX_ENI", "2");
     let (stdout, _) = check(command, 0);
@@ -56,11 +56,57 @@ fn check_config_shows_what_the_settings_amount_to() {
         "max ENIs         2",
         "max pods         110",
         "holds at most    288 addresses for pods",
-        "socket           /var/run/aws-node/ipamd.sock",
-        "metrics          port 61678, path /metrics",
     ] {
         assert!(stdout.lines().any(|found| found == line), "{line}\n{stdout}");
     }
+}
+
+/// The lines of a table, with one space between two columns.
+fn squeezed(stdout: &str) -> Vec<String> {
+    stdout.lines().map(|line| line.split_whitespace().collect::<Vec<_>>().join(" ")).collect()
+}
+
+#[test]
+fn check_config_shows_where_each_setting_comes_from() {
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join("env");
+    std::fs::write(&file, "# Ours.\nWARM_IP_TARGET=\"7\"\n").unwrap();
+    let command = &mut ipamd(&["check-config", "--instance-type", "m5.large"]);
+    command.env("TIDEPOOL_ENV_FILE", &file);
+    command.envs([("WARM_IP_TARGET", "5"), ("MAX_ENI", "2"), ("ENABLE_POD_ENI", "false")]);
+    let (stdout, _) = check(command, 0);
+    let lines = squeezed(&stdout);
+    for line in [
+        "SETTING VALUE FROM",
+        "WARM_IP_TARGET 7 file",
+        "MAX_ENI 2 environment",
+        "MINIMUM_IP_TARGET 0 default",
+        "CLUSTER_NAME - default",
+        "TIDEPOOL_SOCKET /var/run/aws-node/ipamd.sock default",
+        "ENABLE_POD_ENI false environment",
+        "targets 7 free addresses (WARM_IP_TARGET), 0 in all (MINIMUM_IP_TARGET)",
+    ] {
+        assert!(lines.iter().any(|found| found == line), "{line}\n{stdout}");
+    }
+    assert!(!stdout.contains("ENABLE_MULTI_NIC"), "{stdout}");
+}
+
+#[test]
+fn bad_env_file_stops_run_and_check_with_one_line() {
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join("env");
+    std::fs::write(&file, "WARM_IP_TARGET=5\nWARM_IP_TARGE=5\n").unwrap();
+    for subcommand in ["run", "check-config", "status"] {
+        let (_, stderr) = check(ipamd(&[subcommand]).env("TIDEPOOL_ENV_FILE", &file), 78);
+        let fault = "\"WARM_IP_TARGE\" is no setting of ipamd";
+        assert_eq!(stderr, format!("ipamd: line 2 of {}: {fault}\n", file.display()));
+    }
+    let missing = directory.path().join("none");
+    let (_, stderr) = check(ipamd(&["run"]).env("TIDEPOOL_ENV_FILE", &missing), 78);
+    let start = format!("ipamd: read {}, which TIDEPOOL_ENV_FILE names: ", missing.display());
+    assert!(stderr.starts_with(&start) && stderr.lines().count() == 1, "{stderr}");
+    let (_, stderr) = check(ipamd(&["run"]).env("TIDEPOOL_ENV_FILE", "env"), 78);
+    assert_eq!(stderr, "ipamd: TIDEPOOL_ENV_FILE=\"env\": expected an absolute path\n");
 }
 
 #[test]
@@ -76,7 +122,7 @@ const IPV6: [(&str, &str); 3] =
     [("ENABLE_IPv6", "true"), ("ENABLE_IPv4", "false"), ("ENABLE_PREFIX_DELEGATION", "true")];
 
 #[test]
-fn check_config_shows_what_ipv6_amounts_to() {
+fn check_config_shows_the_policy_of_ipv6() {
     let command = &mut ipamd(&["check-config", "--instance-type", "m5.large"]);
     let (stdout, _) = check(command.envs(IPV6).env("WARM_IP_TARGET", "5"), 0);
     for line in [
@@ -102,19 +148,10 @@ fn ipv6_on_an_instance_without_prefixes_is_refused() {
         "ipamd: ENABLE_IPv6=\"true\": this instance type takes no prefixes, from which pods on \
          IPv6 get their addresses; use one that is built on the Nitro system\n"
     );
-    let plan = ["plan", "--ipv6", "--instance-type", "t2.medium", "--pods", "1"];
-    assert_eq!(check(&mut ipamd(&plan), 78), (stdout, stderr));
 }
 
 #[test]
-fn ipv6_is_not_simulated() {
-    let (stdout, stderr) = check(ipamd(&["simulate", "--arrivals", "/none"]).envs(IPV6), 78);
-    assert_eq!((&*stdout, stderr.lines().count()), ("", 1));
-    assert!(stderr.starts_with("ipamd: ENABLE_IPv6: nodes with pods on IPv6 are not"), "{stderr}");
-}
-
-#[test]
-fn check_config_shows_what_ec2_told_the_daemon() {
+fn check_config_shows_the_limits_kept_by_a_daemon() {
     let directory = tempfile::tempdir().unwrap();
     let limits = json!({"enis": 5, "addresses_per_eni": 7, "prefixes": false});
     let kept = json!({"version": 1, "instance_type": "m99.large", "limits": limits});
@@ -123,11 +160,11 @@ fn check_config_shows_what_ec2_told_the_daemon() {
     let store = ("AWS_VPC_K8S_CNI_BACKING_STORE", directory.path().join("ipam.json"));
     let (stdout, _) = check(command.envs([store]), 0);
     assert!(stdout.contains("limits           5 ENIs, 7 addresses on each, no prefixes\n"));
-    assert!(stdout.contains("limits from      told by EC2 at an earlier start\n"), "{stdout}");
+    assert!(stdout.contains("limits from      EC2, at an earlier start\n"), "{stdout}");
 }
 
 #[test]
-fn check_config_does_without_knowing_the_node() {
+fn check_config_works_without_the_instance_type() {
     let targets = [("WARM_ENI_TARGET", "2"), ("WARM_IP_TARGET", "5")];
     let (stdout, _) = check(ipamd(&["check-config"]).envs(targets), 0);
     assert!(stdout.contains("instance type    unknown: read "), "{stdout}");
@@ -137,118 +174,8 @@ fn check_config_does_without_knowing_the_node() {
     assert!(!stdout.contains("_TARGET: "), "{stdout}");
 }
 
-/// The JSON of `ipamd plan` with these arguments.
-fn plan(arguments: &str) -> serde_json::Value {
-    let arguments = format!("plan --output json {arguments}");
-    let (stdout, stderr) = check(&mut ipamd(&arguments.split(' ').collect::<Vec<_>>()), 0);
-    assert_eq!(stderr, "");
-    serde_json::from_str(&stdout).unwrap()
-}
-
 #[test]
-fn plan_tells_programs_what_a_node_will_hold() {
-    let check = |arguments: &str, expect: serde_json::Value| {
-        let plan = plan(arguments);
-        for (key, value) in expect.as_object().unwrap() {
-            assert_eq!(plan[key], *value, "{key} of {arguments}: {plan}");
-        }
-    };
-    check(
-        "--instance-type t3.small --pods 58 --prefix-delegation --warm-prefix-target 1",
-        json!({
-            "enis": 2, "pods_per_eni": [48, 10], "attached_prefixes": 5,
-            "pods_per_prefix": [16, 16, 16, 10, 0], "unused_prefixes": 1,
-            "prefixes_per_eni": [3, 2], "unused_ips": 22, "unplaced_pods": 0,
-            "unplaced_code": null, "max_pods": 110, "warnings": [],
-        }),
-    );
-    check(
-        "--instance-type t3.small --pods 5 --warm-ip-target 2 --minimum-ip-target 5",
-        json!({
-            "enis": 3, "pods_per_eni": [3, 2, 0], "attached_secondary_ips": 7,
-            "ips_per_eni": [3, 3, 1], "unused_ips": 2, "attached_prefixes": null,
-            "ec2_calls": {
-                "DescribeNetworkInterfaces": 1, "DescribeSubnets": 1, "CreateNetworkInterface": 2,
-                "AttachNetworkInterface": 2, "ModifyNetworkInterfaceAttribute": 2,
-                "AssignPrivateIpAddresses": 2,
-            },
-        }),
-    );
-    let defaults = "--instance-type m5.large --pods 30";
-    check(defaults, json!({"enis": 3, "unplaced_pods": 3, "unplaced_code": "ENI_LIMIT"}));
-    let fewer = "--instance-type m5.large --pods 30 --max-eni 2 --warm-eni-target 0";
-    check(fewer, json!({"enis": 2, "unplaced_pods": 12, "unplaced_code": "ENI_LIMIT"}));
-    check(
-        "--instance-type m5.large --pods 100 --ipv6",
-        json!({
-            "mode": "ipv6", "enis": 1, "pods_per_eni": [100], "attached_prefixes": 1,
-            "unused_ips": (1_u64 << 48) - 100, "unplaced_pods": 0, "max_pods": 110,
-            "ec2_calls": {
-                "DescribeNetworkInterfaces": 1, "DescribeSubnets": 1, "AssignIpv6Addresses": 1,
-            },
-        }),
-    );
-    let capped = "--instance-type m5.large --pods 9 --warm-ip-target 1 --max-pods 5";
-    check(capped, json!({"unplaced_pods": 4, "unplaced_code": "MAX_PODS", "max_pods": 5}));
-}
-
-#[test]
-fn plan_shows_people_what_is_held_and_what_it_costs() {
-    let arguments = ["plan", "--instance-type", "t2.medium", "--pods", "20"];
-    let more = ["--prefix-delegation", "--minimum-ip-target", "40"];
-    let (stdout, _) = check(&mut ipamd(&[&arguments[..], &more].concat()), 0);
-    let lines: Vec<_> = stdout.lines().map(str::trim).collect();
-    for line in [
-        "20 pods on t2.medium (3 ENIs, 6 addresses on each, no prefixes), at most 17 pods",
-        "mode secondary-ip, 0 free addresses (WARM_IP_TARGET), 40 in all (MINIMUM_IP_TARGET)",
-        "ENI  ADDRESSES  PODS  UNUSED ADDRESSES",
-        "all  15         15    0",
-        "idle addresses: 0; at most 15 on the way from an empty node",
-        "EC2 calls from an empty node, pods added one by one: 9, 0.60 for each pod",
-        "CreateNetworkInterface           2",
-        "warning: MINIMUM_IP_TARGET: 40 is never reached, since this node takes 15 addresses for \
-         at most 17 pods; set 15 or less",
-    ] {
-        assert!(lines.contains(&line), "{line}\n{stdout}");
-    }
-    assert!(stdout.contains("\n5 pods get no address, and are told ENI_LIMIT: "), "{stdout}");
-    assert!(stdout.contains("\nwarning: ENABLE_PREFIX_DELEGATION: this instance type takes no "));
-}
-
-#[test]
-fn plan_says_in_words_what_an_ipv6_node_holds() {
-    let arguments = ["plan", "--instance-type", "m5.large", "--pods", "100", "--ipv6"];
-    let (stdout, _) = check(&mut ipamd(&arguments), 0);
-    for text in [
-        "100 pods on m5.large (3 ENIs, 10 addresses on each, prefixes), at most 110 pods\n",
-        "mode ipv6, one /80 prefix for all pods\n",
-        "The primary ENI holds one IPv6 prefix (/80, 2^48 addresses), whatever the number of pods",
-        "pods added one by one: 3, 0.03 for each pod",
-    ] {
-        assert!(stdout.contains(text), "{text}\n{stdout}");
-    }
-    assert!(!stdout.contains("idle"), "{stdout}");
-}
-
-#[test]
-fn plan_refuses_what_it_cannot_answer_in_one_line() {
-    let check = |arguments: &str, code, expect: &str| {
-        let arguments = format!("plan --pods 5 {arguments}");
-        let (stdout, stderr) = check(&mut ipamd(&arguments.split(' ').collect::<Vec<_>>()), code);
-        assert_eq!((&*stdout, stderr.lines().count()), ("", 1), "{stderr}");
-        assert!(stderr.starts_with(expect), "{stderr}");
-    };
-    let unknown = "ipamd: instance type \"t3.smal\" is not in the built-in table; close to it: \
-                   t3.small, ";
-    check("--instance-type t3.smal", 64, unknown);
-    let starving = "ipamd: WARM_PREFIX_TARGET=\"0\": with ENABLE_PREFIX_DELEGATION=true one of ";
-    check("--instance-type m5.large --prefix-delegation --warm-prefix-target 0", 78, starving);
-    let text = "ipamd: WARM_IP_TARGET=\"many\": expected a whole number from 0 to 4294967295\n";
-    check("--instance-type m5.large --warm-ip-target many", 78, text);
-}
-
-#[test]
-fn status_without_a_daemon_is_one_clear_line() {
+fn status_without_a_daemon_is_one_line() {
     let directory = tempfile::tempdir().unwrap();
     let socket = directory.path().join("ipamd.sock");
     let path = socket.to_str().unwrap();
@@ -260,7 +187,23 @@ fn status_without_a_daemon_is_one_clear_line() {
 }
 
 #[test]
-fn a_wrong_command_line_has_a_code_of_its_own() {
+fn plan_and_simulate_name_their_new_command() {
+    for command in ["plan", "simulate"] {
+        let expect =
+            format!("ipamd: ipamd has no command {command} any more; use `tidepool {command}`\n");
+        for arguments in [&[][..], &["--help"], &["--pods", "5", "x"], &["--", "-h"]] {
+            let (stdout, stderr) = check(&mut ipamd(&[&[command], arguments].concat()), 64);
+            assert_eq!((&*stdout, &*stderr), ("", &*expect), "{arguments:?}");
+        }
+    }
+    let (help, _) = check(&mut ipamd(&["--help"]), 0);
+    assert!(!help.contains("simulate"), "{help}");
+    let (help, _) = check(&mut ipamd(&["run", "--help"]), 0);
+    assert!(help.contains("  WARM_IP_TARGET* [0]\n"), "{help}");
+}
+
+#[test]
+fn wrong_command_line_exits_64() {
     check(&mut ipamd(&["stroll"]), 64);
     check(&mut ipamd(&[]), 64);
     let (stdout, _) = check(&mut ipamd(&["--help"]), 0);
@@ -268,17 +211,21 @@ fn a_wrong_command_line_has_a_code_of_its_own() {
 }
 
 #[test]
-fn a_node_that_does_not_know_itself_waits_and_stops_when_told() {
+fn run_without_metadata_waits_until_sigterm() {
     let mut command = ipamd(&["run"]);
     command.env("AWS_VPC_K8S_CNI_LOG_FILE", "stdout").stdout(Stdio::piped());
     let mut child = command.spawn().unwrap();
     let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
-    let waits = |line: &str| line.contains("metadata service does not tell");
+    let waits = |line: &str| line.contains("no answer from the metadata service");
     let line = lines.find(|line| waits(line.as_ref().unwrap())).unwrap().unwrap();
     let line: serde_json::Value = serde_json::from_str(&line).unwrap();
     assert_eq!((&line["level"], &line["what"]), (&json!("WARN"), &json!("who this is")));
     assert!(line["fault"].as_str().unwrap().contains("instance metadata service"), "{line}");
-    Command::new("kill").arg(child.id().to_string()).status().unwrap();
+    let kill = |signal: &str| Command::new("kill").args([signal, &child.id().to_string()]).status();
+    // It has no policy to change yet, and goes on to wait.
+    kill("-HUP").unwrap();
+    assert!(lines.any(|line| waits(&line.unwrap())));
+    kill("-TERM").unwrap();
     assert_eq!(child.wait().unwrap().code(), Some(0));
 }
 
@@ -312,7 +259,7 @@ fn import_checkpoint_shows_what_would_be_taken_over() {
         "- 10.0.12.35 88bb eth0 unknown",
         "default/web-0 10.0.12.34 4b1c eth0 gone",
         "",
-        "1 pods would be taken over; 1 addresses of pods that have gone would rest",
+        "1 pods would be taken over; 1 addresses of pods that have gone would cool down",
     ];
     assert_eq!(lines, expect);
     let command = &mut ipamd(&["import-checkpoint", &file, "--dry-run", "--output", "json"]);
@@ -327,7 +274,7 @@ fn import_checkpoint_shows_what_would_be_taken_over() {
 }
 
 #[test]
-fn a_checkpoint_that_cannot_be_trusted_is_named_by_entry_and_field() {
+fn bad_checkpoint_is_named_by_entry_and_field() {
     let (_directory, file) = with_checkpoint();
     let text = std::fs::read_to_string(&file).unwrap().replace("12.35", "12.34");
     std::fs::write(&file, text).unwrap();
@@ -342,7 +289,7 @@ fn a_checkpoint_that_cannot_be_trusted_is_named_by_entry_and_field() {
 }
 
 #[test]
-fn export_checkpoint_without_a_record_leaves_the_file_as_it_is() {
+fn export_checkpoint_without_a_record_changes_no_file() {
     let (directory, file) = with_checkpoint();
     let before = std::fs::read(&file).unwrap();
     for to in [&*file, "-"] {

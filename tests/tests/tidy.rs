@@ -11,7 +11,7 @@ use serde_json::Value;
 /// Each package, and which of ours its code may use. Tests may use more.
 const LAYERS: &[(&str, &[&str])] = &[
     ("agent", &["datapath", "failpoint", "ipam", "proto"]),
-    ("aws", &["instance-types", "ipam", "mac"]),
+    ("aws", &["ipam", "mac"]),
     ("cni", &[]),
     ("cni-plugin", &["cni", "datapath", "failpoint", "proto"]),
     ("datapath", &["failpoint", "mac"]),
@@ -19,12 +19,14 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("failpoint", &[]),
     ("instance-types", &[]),
     ("ipam", &["mac"]),
-    ("ipamd", &["agent", "aws", "failpoint", "ipam", "lab", "proto"]),
+    ("ipamd", &["agent", "aws", "failpoint", "ipam", "proto", "settings"]),
     ("lab", &["ec2-model", "ipam"]),
     ("mac", &[]),
     ("mangle", &[]),
     ("proto", &[]),
+    ("settings", &["instance-types", "ipam"]),
     ("tests", &["failpoint", "proto"]),
+    ("tidepool", &["ipam", "lab", "settings"]),
     ("vpc-sim", &["ec2-model", "instance-types"]),
 ];
 
@@ -38,6 +40,8 @@ const FOREIGN: &[(&str, &[&str])] = &[
     ("agent", &["aws-sdk-ec2", "aws-config"]),
     ("vpc-sim", &["aws-sdk-ec2", "tonic"]),
     ("cni-plugin", &["aws-sdk-ec2", "clap"]),
+    ("settings", &["tokio", "clap", "aws-sdk-ec2", "rtnetlink", "rustix"]),
+    ("tidepool", &["tokio", "aws-sdk-ec2", "aws-config", "rtnetlink", "rustix"]),
 ];
 
 /// The files that set the lint `unsafe_code`: one to allow it, one because our lints are off there.

@@ -16,4 +16,4 @@ mod mac;
 pub use classify::classify;
 pub use ec2::{ConnectError, ConnectOptions, Ec2};
 pub use imds::{Imds, ImdsError, NodeFacts, ShownEni};
-pub use limits::{assumed_limits, instance_limits, known_limits, known_types, known_vcpus};
+pub use limits::instance_limits;

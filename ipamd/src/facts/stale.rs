@@ -1,8 +1,8 @@
-//! Two days of pods and restarts, in virtual time, by a metadata service that does not tell what is: no pod
-//! loses its address, and none gets one that EC2 does not have here.
+//! Two days of pods and restarts in virtual time, with a metadata service whose answers are wrong. No pod
+//! loses its address, and no pod gets an address that EC2 does not have on this instance.
 
 mod service;
-mod world;
+mod test_node;
 
 use std::net::{IpAddr, Ipv4Addr};
 
@@ -10,84 +10,84 @@ use ec2_model::fault::Disturbance;
 use ipam::id::AttachmentKey;
 
 use self::service::{Chance, Shown};
-use self::world::{MINUTE, MOST_PODS, Tally, World};
+use self::test_node::{Counts, MAX_PODS, MINUTE, TestNode};
 
 const HOURS: u64 = 48;
 
-/// How the service is wrong, given what it showed first, what is true, and chance.
-type Lie = fn(&Shown, Shown, &mut Chance) -> Shown;
+/// What the service shows, made of what it showed first, the truth, and chance.
+type Distort = fn(&Shown, Shown, &mut Chance) -> Shown;
 
-impl World {
-    /// Pods come and go each minute; the daemon starts anew each hour, every other time since it died.
-    async fn live(mut self, lie: Lie) -> Tally {
+impl TestNode {
+    /// Pods come and go each minute. The daemon restarts each hour, every second time after a crash.
+    async fn run_two_days(mut self, distort: Distort) -> Counts {
         self.show(self.truth());
         self.start().await;
-        self.pass(MINUTE).await;
+        self.advance(MINUTE).await;
         let first = self.truth();
         for hour in 0..HOURS {
             for minute in 0..60 {
-                let wanted = self.chance.below(MOST_PODS);
+                let wanted = self.chance.below(MAX_PODS);
                 for _ in 0..3 {
                     match (self.pods.len() as u64).cmp(&wanted) {
-                        std::cmp::Ordering::Less => self.come().await,
+                        std::cmp::Ordering::Less => self.add_pod().await,
                         std::cmp::Ordering::Equal => {}
-                        std::cmp::Ordering::Greater => self.go().await,
+                        std::cmp::Ordering::Greater => self.delete_pod().await,
                     }
                 }
                 if minute == 59 && hour % 2 == 1 {
-                    let lives_for = usize::try_from(self.chance.below(4)).unwrap();
+                    let n_effects = usize::try_from(self.chance.below(4)).unwrap();
                     let key = AttachmentKey {
                         network: "aws-cni".to_owned(),
                         container: format!("last{hour}"),
                         ifname: "eth0".to_owned(),
                     };
-                    self.add(key, lives_for).await;
+                    self.add(key, n_effects).await;
                     self.daemon = None;
                 }
-                self.pass(MINUTE).await;
+                self.advance(MINUTE).await;
                 if minute % 5 == 0 {
                     self.hint().await;
                 }
             }
             let truth = self.truth();
-            let lie = lie(&first, truth, &mut self.chance);
-            self.show(lie);
+            let shown = distort(&first, truth, &mut self.chance);
+            self.show(shown);
             self.start().await;
         }
-        self.pass(MINUTE).await;
-        println!("{:?}", self.tally);
-        self.tally
+        self.advance(MINUTE).await;
+        println!("{:?}", self.counts);
+        self.counts
     }
 }
 
-async fn is_harmless(lie: Lie) -> Tally {
-    let world = World::new(&[("WARM_IP_TARGET", "2"), ("CLUSTER_NAME", "ours")]).await;
-    let tally = world.live(lie).await;
-    tally.assert_no_harm();
-    assert!(tally.starts > HOURS && tally.granted > 1_000, "{tally:?}");
-    // Between two starts 0, 10 and 30 minutes after the first.
-    assert!((1..=3 * tally.starts).contains(&tally.by_hints), "{tally:?}");
-    tally
+async fn check_harmless(distort: Distort) -> Counts {
+    let node = TestNode::new(&[("WARM_IP_TARGET", "2"), ("CLUSTER_NAME", "ours")]).await;
+    let counts = node.run_two_days(distort).await;
+    counts.assert_no_harm();
+    assert!(counts.starts > HOURS && counts.granted > 1_000, "{counts:?}");
+    // Between two starts, hints lead to polls 0, 10 and 30 minutes after the first.
+    assert!((1..=3 * counts.starts).contains(&counts.by_hints), "{counts:?}");
+    counts
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn frozen_metadata_harm_no_pod_for_two_days() {
-    is_harmless(|first, _, _| first.clone()).await;
+async fn frozen_metadata_harms_no_pod_for_two_days() {
+    check_harmless(|first, _, _| first.clone()).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn metadata_that_are_rolled_back_harm_no_pod_for_two_days() {
-    let back = |first: &Shown, truth, chance: &mut Chance| match chance.below(2) {
+async fn rolled_back_metadata_harms_no_pod_for_two_days() {
+    let rolled_back = |first: &Shown, truth, chance: &mut Chance| match chance.below(2) {
         0 => first.clone(),
         _ => truth,
     };
-    is_harmless(back).await;
+    check_harmless(rolled_back).await;
 }
 
-/// Some documents end too soon, some are missing, at every other start or so one that is asked for.
+/// Some documents are truncated, some are missing. About every second start asks for one of them.
 #[tokio::test(flavor = "multi_thread")]
-async fn truncated_metadata_harm_no_pod_for_two_days() {
-    let cut = |_: &Shown, mut truth: Shown, chance: &mut Chance| {
+async fn truncated_metadata_harms_no_pod_for_two_days() {
+    let truncate = |_: &Shown, mut truth: Shown, chance: &mut Chance| {
         truth.retain(|_, _| chance.below(20) > 0);
         for text in truth.values_mut() {
             if chance.below(5) == 0 {
@@ -97,100 +97,99 @@ async fn truncated_metadata_harm_no_pod_for_two_days() {
         }
         truth
     };
-    let tally = is_harmless(cut).await;
-    assert!((HOURS / 4..HOURS).contains(&tally.by_kept_facts), "{tally:?}");
+    let counts = check_harmless(truncate).await;
+    assert!((HOURS / 4..HOURS).contains(&counts.by_kept_facts), "{counts:?}");
 }
 
-/// Eight digits are a whole id too.
+/// An id may have eight digits, so the beginning of a longer id passes for a whole one.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_first_start_by_the_beginning_of_the_vpcs_id_serves_all_the_same() {
-    let mut world = World::new(&[("WARM_IP_TARGET", "2")]).await;
-    let mut shown = world.truth();
+async fn first_start_with_a_truncated_vpc_id_serves_pods() {
+    let mut node = TestNode::new(&[("WARM_IP_TARGET", "2")]).await;
+    let mut shown = node.truth();
     let is_vpc = |(path, _): &(&String, &mut String)| path.ends_with("/vpc-id");
     shown.iter_mut().find(is_vpc).unwrap().1.truncate("vpc-01234567".len());
-    world.show(shown);
-    world.start().await;
-    world.fill(24).await;
-    assert!(world.enis().len() > 1);
-    let told = world.record.enis().values().map(|known| known.subnet_cidr.to_string());
-    assert_eq!(told.collect::<Vec<_>>(), ["10.0.0.0/22"; 3]);
-    world.tally.assert_no_harm();
+    node.show(shown);
+    node.start().await;
+    node.fill(24).await;
+    assert!(node.enis().len() > 1);
+    let ranges = node.record.enis().values().map(|known| known.subnet_cidr.to_string());
+    assert_eq!(ranges.collect::<Vec<_>>(), ["10.0.0.0/22"; 3]);
+    node.counts.assert_no_harm();
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn two_hundred_pods_on_thirteen_prefixes_of_which_metadata_show_twelve_keep_their_addresses()
-{
+async fn pods_keep_addresses_of_a_prefix_missing_in_metadata() {
     let variables = [
         ("ENABLE_PREFIX_DELEGATION", "true"),
         ("WARM_IP_TARGET", "8"),
         ("TIDEPOOL_MAX_PODS", "250"),
     ];
-    let mut world = World::with_pods(&variables, 200).await;
+    let mut node = TestNode::with_pods(&variables, 200).await;
     let n_prefixes = |shown: &Shown| -> usize {
         let lists = shown.iter().filter(|(path, _)| path.ends_with("/ipv4-prefix"));
         lists.map(|(_, text)| text.lines().count()).sum()
     };
-    let mut shown = world.truth();
+    let mut shown = node.truth();
     assert_eq!(n_prefixes(&shown), 13);
     let list = shown.iter_mut().find(|(path, _)| path.ends_with("/ipv4-prefix")).unwrap().1;
     *list = list.lines().skip(1).collect::<Vec<_>>().join("\n");
     assert_eq!(n_prefixes(&shown), 12);
-    world.show(shown);
-    let before = world.record.clone();
-    let n_calls = world.server.simulator().calls().len();
-    world.die_and_start_twice().await;
-    assert_eq!(world.record.assignments(), before.assignments());
-    assert_eq!(world.record.enis(), before.enis());
-    // Neither is one given back nor another asked for in its stead.
-    let calls = world.server.simulator().calls();
+    node.show(shown);
+    let before = node.record.clone();
+    let n_calls = node.server.simulator().calls().len();
+    node.die_and_start_twice().await;
+    assert_eq!(node.record.assignments(), before.assignments());
+    assert_eq!(node.record.enis(), before.enis());
+    // The daemon neither gives a prefix back nor asks for another one.
+    let calls = node.server.simulator().calls();
     let changes = calls[n_calls..].iter().find(|call| !call.record.action.starts_with("Describe"));
     assert_eq!(changes, None);
-    world.tally.assert_no_harm();
+    node.counts.assert_no_harm();
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_address_that_ec2_has_taken_back_is_not_given_out_while_metadata_list_it() {
-    let mut world = World::with_pods(&[("WARM_IP_TARGET", "5")], 4).await;
-    let shown = world.truth();
-    world.show(shown.clone());
-    world.daemon = None;
-    let is_free = |ip: &Ipv4Addr| world.pods.values().all(|pods| *pods != *ip);
-    let enis = world.enis();
+async fn address_taken_by_ec2_but_in_metadata_is_not_granted() {
+    let mut node = TestNode::with_pods(&[("WARM_IP_TARGET", "5")], 4).await;
+    let shown = node.truth();
+    node.show(shown.clone());
+    node.daemon = None;
+    let is_free = |ip: &Ipv4Addr| node.pods.values().all(|pods| *pods != *ip);
+    let enis = node.enis();
     let mut free =
         enis.iter().flat_map(|eni| eni.secondaries.iter().map(|ip| (eni.id.clone(), *ip)));
     let (eni, taken) = free.find(|(_, ip)| is_free(ip)).unwrap();
     let disturbance =
         Disturbance::Unassign { eni, addresses: vec![taken.into()], prefixes: vec![] };
-    world.server.simulator().with(|model, now| model.disturb(disturbance, now)).unwrap();
+    node.server.simulator().with(|model, now| model.disturb(disturbance, now)).unwrap();
     assert!(shown.values().any(|text| text.contains(&taken.to_string())));
-    world.start().await;
-    world.fill(24).await;
-    assert!(world.pods.values().all(|ip| *ip != IpAddr::from(taken)));
-    world.tally.assert_no_harm();
+    node.start().await;
+    node.fill(24).await;
+    assert!(node.pods.values().all(|ip| *ip != IpAddr::from(taken)));
+    node.counts.assert_no_harm();
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_eni_that_metadata_list_for_ever_is_neither_used_nor_called_for() {
-    let mut world = World::with_pods(&[("WARM_IP_TARGET", "1")], 20).await;
-    world.show(world.truth());
-    let before = world.enis();
-    while !world.pods.is_empty() {
-        world.go().await;
+async fn deleted_eni_still_in_metadata_is_neither_used_nor_called() {
+    let mut node = TestNode::with_pods(&[("WARM_IP_TARGET", "1")], 20).await;
+    node.show(node.truth());
+    let before = node.enis();
+    while !node.pods.is_empty() {
+        node.delete_pod().await;
     }
-    world.pass(60 * MINUTE).await;
-    let after = world.enis();
+    node.advance(60 * MINUTE).await;
+    let after = node.enis();
     let gone = before.iter().filter(|eni| after.iter().all(|other| other.id != eni.id));
     let gone: Vec<String> = gone.map(|eni| eni.id.to_string()).collect();
     assert!(!gone.is_empty(), "{after:?}");
-    let n_calls = world.server.simulator().calls().len();
-    world.die_and_start_twice().await;
-    world.fill(20).await;
-    let calls = world.server.simulator().calls();
+    let n_calls = node.server.simulator().calls().len();
+    node.die_and_start_twice().await;
+    node.fill(20).await;
+    let calls = node.server.simulator().calls();
     assert!(calls.len() > n_calls);
-    let names_it = |text: &String| gone.iter().any(|eni| text.contains(eni));
-    let on_it = calls[n_calls..].iter().find(|call| call.record.parameters.values().any(names_it));
-    assert_eq!(on_it, None);
-    let held = world.record.assignments().values();
+    let names_one = |text: &String| gone.iter().any(|eni| text.contains(eni));
+    let call = calls[n_calls..].iter().find(|call| call.record.parameters.values().any(names_one));
+    assert_eq!(call, None);
+    let held = node.record.assignments().values();
     assert!(held.map(|held| held.eni.to_string()).all(|eni| !gone.contains(&eni)));
-    world.tally.assert_no_harm();
+    node.counts.assert_no_harm();
 }

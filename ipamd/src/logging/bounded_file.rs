@@ -1,31 +1,30 @@
-//! A log file that takes no more than its share of the disk: once it is full it becomes `NAME.1`, what
-//! was that becomes `NAME.2`, and so on; the oldest goes.
+//! A log file of bounded size. A full file becomes `NAME.1`, the earlier `NAME.1` becomes `NAME.2`, and so
+//! on; the oldest is deleted.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
-/// Bytes, about: no line is cut in two.
+/// Bytes after which a file is full. No line is split, so the first line may exceed it.
 const LARGEST: u64 = 20 * 1024 * 1024;
-/// Beside the file that is written to.
+/// How many full files are kept.
 const N_OLD: u32 = 4;
 
-/// A file to append to.
+/// A log file that is appended to.
 #[derive(Debug)]
 pub(super) struct BoundedFile {
     path: PathBuf,
     file: File,
-    /// Bytes in it.
+    /// Bytes in the file.
     len: u64,
     largest: u64,
 }
 
 impl BoundedFile {
-    /// Opens or makes it, and the directories above it.
+    /// Opens or creates the file, and creates the directories above it.
     ///
     /// # Errors
-    ///
-    /// What the file system says.
+    /// If a directory cannot be created or the file cannot be opened.
     pub(super) fn open(path: &Path) -> io::Result<Self> {
         if let Some(directory) = path.parent() {
             fs::create_dir_all(directory)?;
@@ -35,15 +34,15 @@ impl BoundedFile {
         Ok(Self { path: path.to_owned(), file, len, largest: LARGEST })
     }
 
-    /// Begins anew. Where that fails, all goes on in the old file, as large again.
-    fn turn(&mut self) {
+    /// Starts a new file. If that fails, the old file goes on and may grow by the same size again.
+    fn rotate(&mut self) {
         self.len = 0;
         for number in (1..N_OLD).rev() {
-            // Those that there are.
+            // A file that does not exist yet cannot be renamed.
             let _ = fs::rename(self.old(number), self.old(number + 1));
         }
-        let turned = fs::rename(&self.path, self.old(1)).and_then(|()| append_to(&self.path));
-        if let Ok(file) = turned {
+        let rotated = fs::rename(&self.path, self.old(1)).and_then(|()| append_to(&self.path));
+        if let Ok(file) = rotated {
             self.file = file;
         }
     }
@@ -55,12 +54,12 @@ impl BoundedFile {
     }
 }
 
-/// The subscriber writes each line with one call.
+/// The subscriber writes each line with one call, so a line is never split over two files.
 impl Write for BoundedFile {
     fn write(&mut self, line: &[u8]) -> io::Result<usize> {
         let len = u64::try_from(line.len()).unwrap_or(u64::MAX);
         if self.len > 0 && self.len.saturating_add(len) > self.largest {
-            self.turn();
+            self.rotate();
         }
         self.len = self.len.saturating_add(len);
         self.file.write(line)
@@ -89,7 +88,7 @@ mod tests {
     }
 
     #[test]
-    fn a_full_log_makes_room_and_the_oldest_goes() {
+    fn full_log_is_rotated_and_the_oldest_deleted() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("logs/ipamd.log");
         let mut log = BoundedFile::open(&path).unwrap();
@@ -114,9 +113,9 @@ mod tests {
         assert_eq!(contents(path.parent().unwrap()).len(), 5);
     }
 
-    /// What an earlier run has written counts.
+    /// The size of a file that an earlier run has written counts too.
     #[test]
-    fn a_log_that_was_full_before_is_turned_at_the_first_line() {
+    fn log_full_at_start_is_rotated_at_the_first_line() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("ipamd.log");
         fs::write(&path, "from before\n").unwrap();
@@ -126,9 +125,9 @@ mod tests {
         assert_eq!(fs::read_to_string(&path).unwrap(), "now\n");
     }
 
-    /// A directory has the name that the old file would get.
+    /// Directories have the names that the old files would get.
     #[test]
-    fn a_log_that_cannot_be_turned_goes_on() {
+    fn log_that_cannot_be_rotated_goes_on() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("ipamd.log");
         fs::create_dir(directory.path().join("ipamd.log.1")).unwrap();

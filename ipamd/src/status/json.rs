@@ -1,5 +1,5 @@
-//! The pool as JSON. The keys are a promise to scripts: they are added to, never renamed or
-//! removed. Numbers are counts of addresses unless the key says otherwise.
+//! The pool as JSON. Scripts rely on the keys: keys are added, never renamed or removed. Numbers are
+//! counts of addresses unless the key says otherwise.
 
 use proto::v1;
 use serde::Serialize;
@@ -8,32 +8,32 @@ use serde::Serialize;
 struct Status<'a> {
     instance_id: &'a str,
     instance_type: &'a str,
-    /// Of the daemon, `major.minor.patch`.
+    /// The daemon's version, `major.minor.patch`.
     version: &'a str,
     /// `secondary-ip`, `prefix` or `ipv6`.
     mode: &'a str,
-    /// `null` from a daemon that does not tell.
+    /// `null` from a daemon too old to send it.
     limits: Option<Limits<'a>>,
     enis: Vec<Eni<'a>>,
-    /// Ids of ENIs on this instance that are not the daemon's to manage.
+    /// Ids of ENIs on this instance that the daemon does not manage.
     foreign_enis: &'a [String],
     pods: Vec<Pod<'a>>,
     counts: Counts,
-    /// What is under way at EC2, one phrase each.
+    /// Calls to EC2 in flight, one phrase each.
     in_flight: &'a [String],
-    /// What keeps the pool from its target, one phrase each.
+    /// What keeps the pool from its targets, one phrase each.
     blocked: &'a [String],
 }
 
 /// What EC2 allows the instance, as far as the daemon knew when it started.
 #[derive(Serialize)]
 struct Limits<'a> {
-    /// How many ENIs, the primary included.
+    /// The most ENIs, the primary included.
     enis: u32,
-    /// Its own, secondaries and prefixes together.
+    /// The most on one ENI: primary address, secondary addresses and prefixes together.
     addresses_per_eni: u32,
     prefixes: bool,
-    /// Who says so, in a few words for people.
+    /// Where the limits come from, in a few words for people.
     from: &'a str,
 }
 
@@ -48,9 +48,9 @@ struct Eni<'a> {
     primary: bool,
     /// `attaching`, `linking`, `ready` or `draining`.
     state: &'a str,
-    /// Number of the kernel's route table; 0 while it is not attached.
+    /// Number of the kernel's route table; 0 while the ENI is not attached.
     table: u32,
-    /// Single addresses and prefixes.
+    /// Secondary addresses and prefixes.
     blocks: Vec<Block<'a>>,
 }
 
@@ -59,7 +59,7 @@ struct Block<'a> {
     cidr: &'a str,
     assigned: u64,
     cooling: u64,
-    /// In use without a record, hence withheld.
+    /// In use without a record, so no pod gets them.
     quarantined: u64,
     free: u64,
 }
@@ -84,12 +84,12 @@ struct Counts {
     total: u64,
     assigned: u64,
     cooling: u64,
-    /// In use without a record, hence withheld.
+    /// In use without a record, so no pod gets them.
     quarantined: u64,
     free: u64,
-    /// How many prefixes.
+    /// A count of prefixes.
     prefixes: u64,
-    /// How many Adds wait.
+    /// A count of ADDs that wait for an address.
     waiting: u64,
 }
 

@@ -1,4 +1,4 @@
-//! The pool as a person reads it.
+//! The pool as text for people.
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -27,7 +27,7 @@ fn limits(limits: &v1::InstanceLimits) -> String {
     format!("limits: {enis} ENIs, {addresses_per_eni} addresses on each, {prefixes} ({from})")
 }
 
-/// The sums, and one line for each thing that is under way or in the way.
+/// The sums, then one line for each foreign ENI, call in flight and obstacle.
 fn sums(view: &v1::ViewReply) -> String {
     let v1::PoolCounts { total, assigned, cooling, free, prefixes, waiting, quarantined } =
         view.counts.unwrap_or_default();
@@ -58,7 +58,7 @@ fn enis(view: &v1::ViewReply) -> Table {
         let sum = |count: fn(&v1::BlockView) -> u64| {
             eni.blocks.iter().map(count).sum::<u64>().to_string()
         };
-        // Table 0 says that it is not attached.
+        // Table 0 means that the ENI is not attached.
         let (device, route_table) = match eni.table {
             0 => ("-".to_owned(), "-".to_owned()),
             254 => (device(eni), "main".to_owned()),
@@ -128,7 +128,7 @@ fn pods(view: &v1::ViewReply, now: SystemTime) -> Table {
     table
 }
 
-/// In whole seconds, the two largest units of it: `3h 12m`.
+/// The two largest units of the age, in whole seconds: `3h 12m`.
 fn age(since_ms: u64, now: SystemTime) -> String {
     let now = now.duration_since(UNIX_EPOCH).unwrap_or_default();
     let age = now.saturating_sub(Duration::from_millis(since_ms)).as_secs();

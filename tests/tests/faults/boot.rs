@@ -179,7 +179,7 @@ async fn a_daemon_that_is_on_another_instance_than_it_was_told_ends() -> Result<
         })
         .await?;
         let log = std::fs::read_to_string(node.log()).context("read the log")?;
-        ensure!(log.contains("by the metadata service's word"), "the log does not say why");
+        ensure!(log.contains("but the metadata service names"), "the log does not say why");
         node.kill_ipamd().await.ok();
         node.start_ipamd().await.context("the next start goes by that")?;
         node.runtime.run("p").await.map(|_| ())

@@ -158,7 +158,7 @@ async fn a_read_only_disk_refuses_adds_and_keeps_what_is_there() -> Result<()> {
         state.remount("ro").await?;
         node.start_ipamd_unready().await?;
         let limits = node.view().await?.limits.context("no limits")?;
-        ensure!(limits.from == "told by EC2", "{limits:?}, which cannot be kept");
+        ensure!(limits.from == "EC2", "{limits:?}, which cannot be kept");
         let refusal = eventually("refusal for the disk", PATIENCE, async || {
             let refusal = node.runtime.refusal("ro").await?;
             ensure!(refusal.msg.starts_with("STATE_UNWRITABLE: "), "{refusal}");

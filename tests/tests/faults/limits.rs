@@ -12,8 +12,8 @@ use crate::away::{cut_off, reconnect};
 use crate::{all_reachable, lean, n_calls};
 
 const ASK: &str = "DescribeInstanceTypes";
-const BY_EC2: &str = "told by EC2";
-const BEFORE: &str = "told by EC2 at an earlier start";
+const BY_EC2: &str = "EC2";
+const BEFORE: &str = "EC2, at an earlier start";
 const TABLE: &str = "built-in table";
 /// Two seconds for EC2, the rest for everything else that a start does.
 const BOUND: Duration = Duration::from_secs(5);
@@ -46,7 +46,7 @@ async fn ec2_is_asked_once_and_again_only_where_its_answer_is_lost() -> Result<(
         has_limits(&cluster.nodes[0], BY_EC2).await?;
         ensure!(n_calls(cluster, ASK).await? == 1, "not asked once at the first start");
         let shown = cluster.nodes[0].status().await?;
-        let line = "limits: 3 ENIs, 10 addresses on each, prefixes (told by EC2)";
+        let line = "limits: 3 ENIs, 10 addresses on each, prefixes (EC2)";
         ensure!(shown.lines().any(|found| found == line), "status shows no limits: {shown}");
         cluster.nodes[0].stop_ipamd().await?;
         starts(cluster, BEFORE, 1).await?;

@@ -9,12 +9,13 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Instant;
 
-use aws::{ConnectOptions, Ec2, Imds, instance_limits, known_limits};
+use aws::{ConnectOptions, Ec2, Imds, instance_limits};
 use ipam::block::Block;
 use ipam::call::{
     Ask, CLUSTER_TAG, CallErrorKind, CallOutput, Ec2Call, EniFacts, EniKind, INSTANCE_TAG,
 };
 use ipam::id::{EniId, SubnetId};
+use settings::known_limits;
 
 use super::node::{Node, nodes};
 use super::servers::{Process, REGION, Site, TYPE, VpcSim, ZONE, plain_client};

@@ -1,4 +1,4 @@
-//! A metadata service that shows whatever it is told to.
+//! A metadata service whose answers the test sets.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -9,10 +9,10 @@ use axum::extract::{Request, State};
 use axum::http::{Method, StatusCode};
 use axum::response::{IntoResponse, Response};
 
-/// What the service shows: text by path.
+/// The service's answers: text by path.
 pub(super) type Shown = BTreeMap<String, String>;
 
-/// The same numbers in each run.
+/// Pseudo-random numbers, the same in each run.
 pub(super) struct Chance(pub(super) u64);
 
 impl Chance {
@@ -23,7 +23,7 @@ impl Chance {
     }
 }
 
-/// Starts it; the URL at which it is.
+/// Starts the service and returns its URL.
 pub(super) async fn start(shown: Arc<Mutex<Shown>>) -> String {
     let router = Router::new().fallback(answer).with_state(shown);
     let listen = SocketAddr::from(([127, 0, 0, 1], 0));

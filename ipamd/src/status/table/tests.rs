@@ -1,4 +1,4 @@
-//! A pool and how it is shown, as table and as JSON.
+//! One pool as a table and as JSON.
 
 use super::*;
 
@@ -75,7 +75,7 @@ fn view() -> v1::ViewReply {
 }
 
 #[test]
-fn the_table_tells_all() {
+fn table_shows_the_whole_pool() {
     let text = render(&view(), UNIX_EPOCH + Duration::from_secs(NOW_S));
     let trimmed: Vec<&str> = text.lines().map(str::trim_end).collect();
     let expect = "\
@@ -102,9 +102,9 @@ blocked: subnet-a is full";
     assert_eq!(trimmed.join("\n"), expect);
 }
 
-/// More than a u32 counts.
+/// A /80 has more addresses than a u32 can count.
 #[test]
-fn a_prefix_of_ipv6_is_counted_whole() {
+fn ipv6_prefix_is_counted_in_full() {
     const FREE: u64 = (1 << 48) - 1;
     let counts = v1::PoolCounts { total: FREE + 1, assigned: 1, free: FREE, ..Default::default() };
     let view = v1::ViewReply {
@@ -132,7 +132,7 @@ fn a_prefix_of_ipv6_is_counted_whole() {
 }
 
 #[test]
-fn the_keys_of_the_json_are_a_promise() {
+fn json_keys_stay_the_same() {
     let text = super::super::json::render(&view()).unwrap();
     let json: serde_json::Value = serde_json::from_str(&text).unwrap();
     let keys = |value: &serde_json::Value| {

@@ -1,21 +1,21 @@
-//! The plan as JSON. The keys are a promise to scripts: they are added to, never renamed or
-//! removed. Lists are by ENI, the primary first, and within an ENI the fullest first.
+//! The plan as JSON. Scripts rely on the keys: keys are added, never renamed or removed. Lists are
+//! ordered by ENI, the primary first, and within an ENI the fullest first.
 
 use std::collections::BTreeMap;
 
 use ipam::forecast::EniForecast;
 use ipam::policy::Mode;
 use serde::Serialize;
+use settings::mode_text;
 
 use super::Planned;
-use crate::check_config::mode_text;
 
 #[derive(Serialize)]
 struct Plan<'a> {
     instance_type: &'a str,
     /// `secondary-ip`, `prefix` or `ipv6`.
     mode: &'static str,
-    /// As asked for.
+    /// The value of `--pods`.
     pods: u32,
     max_pods: u32,
     enis: usize,
@@ -23,12 +23,12 @@ struct Plan<'a> {
     #[serde(flatten)]
     supply: Supply,
     unused_ips: u64,
-    /// The most at once on the way from an empty node.
+    /// The most at any moment while the pods are added to an empty node.
     peak_unused_ips: u64,
     unplaced_pods: u32,
-    /// What those are refused with; null if all fit.
+    /// The code that these pods fail with; null if all fit.
     unplaced_code: Option<&'static str>,
-    /// By action, from an empty node; those never called are left out.
+    /// By action, from an empty node. An action that is never called is left out.
     ec2_calls: BTreeMap<&'static str, u32>,
     warnings: &'a [String],
 }

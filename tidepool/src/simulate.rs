@@ -1,5 +1,5 @@
-//! `ipamd simulate`: whole clusters in virtual time, with this daemon's engine and with the
-//! algorithm of amazon-vpc-cni-k8s, without a call to EC2.
+//! `tidepool simulate`: whole clusters in virtual time, with ipamd's engine and with the algorithm of
+//! amazon-vpc-cni-k8s, without a call to EC2.
 
 use std::fs;
 use std::io::Write as _;
@@ -13,40 +13,39 @@ use lab::scenario::{Case, SCENARIOS, Scenario, Size};
 use lab::trace::{Action, Trace, parse_csv};
 use lab::world::{NodeSpec, World};
 use lab::{Setup, Strategy};
+use settings::Settings;
 
 use crate::exit::{Exit, Failure};
-use crate::node;
 use crate::output::Output;
-use crate::settings::Settings;
 
-/// How long a cluster of one's own rests before its first pod, and is watched after its last one.
-const REST: Duration = Duration::from_secs(15 * 60);
+/// How long `--arrivals` simulates before the first pod and after the last one.
+const MARGIN: Duration = Duration::from_secs(15 * 60);
 
-/// Of `simulate`.
+/// The arguments of `simulate`.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Arguments {
-    /// Run these scenarios; without it and without --arrivals, all of them.
+    /// Run this scenario; may be repeated. Without it and without --arrivals, all scenarios run.
     #[arg(long, value_name = "NAME", value_parser = names(), conflicts_with = "arrivals")]
     scenario: Vec<String>,
-    /// Scenarios with a fraction of their nodes, pods or time.
+    /// Run scenarios with a fraction of their nodes, pods or time.
     #[arg(long)]
     small: bool,
-    /// Run real arrivals on a cluster whose policy is what the environment's settings come to: a
-    /// file with the header `arrival_s,lifetime_s` and a line of seconds for each pod; the
-    /// lifetime is empty for pods that stay.
+    /// Run the pods of this file on a cluster with the settings of the environment. The file has the
+    /// header `arrival_s,lifetime_s` and a line for each pod, in seconds. The lifetime is empty for
+    /// a pod that stays.
     #[arg(long, value_name = "FILE")]
     arrivals: Option<PathBuf>,
-    /// Type of the nodes, with --arrivals; several times for nodes of these types in turn.
+    /// Type of the nodes, with --arrivals. If it is repeated, nodes have these types in turn.
     #[arg(long, value_name = "TYPE", default_value = "m5.xlarge", requires = "arrivals")]
     instance_type: Vec<String>,
-    /// How many nodes, with --arrivals.
+    /// Number of nodes, with --arrivals.
     #[arg(long, value_name = "N", default_value_t = 10, requires = "arrivals",
           value_parser = clap::value_parser!(u32).range(1..=1000))]
     nodes: u32,
-    /// All chance follows from it, with --arrivals.
+    /// Seed of all random numbers, with --arrivals.
     #[arg(long, default_value_t = 1, requires = "arrivals")]
     seed: u64,
-    /// Whose daemon runs on the nodes.
+    /// Which daemon runs on the nodes.
     #[arg(long, value_enum, default_value_t = Strategies::Both)]
     strategy: Strategies,
     /// What to print.
@@ -60,11 +59,11 @@ pub(crate) struct Arguments {
 
 #[derive(Debug, Clone, Copy, clap::ValueEnum)]
 enum Strategies {
-    /// This daemon's engine.
+    /// The engine of ipamd.
     Tidepool,
     /// The algorithm of amazon-vpc-cni-k8s.
     Incumbent,
-    /// Both on the same trace.
+    /// Both, on the same pods.
     Both,
 }
 
@@ -74,8 +73,8 @@ fn names() -> clap::builder::PossibleValuesParser {
     SCENARIOS.iter().map(named).collect::<Vec<_>>().into()
 }
 
-/// What to run, under a name.
-struct Plan {
+/// A scenario, or the arrivals of a file.
+struct Simulation {
     name: String,
     about: String,
     cases: Vec<Case>,
@@ -89,13 +88,13 @@ pub(crate) fn run(arguments: &Arguments) -> Result<(), Failure> {
         Strategies::Both => &Strategy::ALL,
     };
     let mut reports = Vec::new();
-    for Plan { name, about, cases } in plans(arguments)? {
+    for Simulation { name, about, cases } in simulations(arguments)? {
         let report = simulate(&about, &cases, strategies).context("simulate")?;
         if let Some(directory) = &arguments.charts {
             write_charts(directory, &name, &report)?;
         }
         if matches!(arguments.output, Output::Table) {
-            // Each as soon as it is there: the large ones take their time.
+            // Each report is printed as soon as it is ready, since large scenarios take minutes.
             print(&format!("{}\n", render(&report)))?;
         }
         reports.push(report);
@@ -112,25 +111,25 @@ fn print(text: &str) -> Result<(), Failure> {
     Ok(())
 }
 
-fn plans(arguments: &Arguments) -> Result<Vec<Plan>, Failure> {
+fn simulations(arguments: &Arguments) -> Result<Vec<Simulation>, Failure> {
     if let Some(file) = &arguments.arrivals {
-        return Ok(vec![own_plan(arguments, file)?]);
+        return Ok(vec![of_arrivals(arguments, file)?]);
     }
     let size = if arguments.small { Size::Small } else { Size::Full };
     let chosen = &arguments.scenario;
     let wanted = SCENARIOS
         .iter()
         .filter(|scenario| chosen.is_empty() || chosen.iter().any(|name| name == scenario.name));
-    let plan = |scenario: &Scenario| Plan {
+    let simulation = |scenario: &Scenario| Simulation {
         name: scenario.name.to_owned(),
         about: scenario.about.to_owned(),
         cases: scenario.cases(size),
     };
-    Ok(wanted.map(plan).collect())
+    Ok(wanted.map(simulation).collect())
 }
 
 /// Arrivals from a file, on nodes with the environment's settings.
-fn own_plan(arguments: &Arguments, file: &Path) -> Result<Plan, Failure> {
+fn of_arrivals(arguments: &Arguments, file: &Path) -> Result<Simulation, Failure> {
     let settings = Settings::from_process()?;
     let types = &arguments.instance_type;
     let node_specs =
@@ -144,20 +143,20 @@ fn own_plan(arguments: &Arguments, file: &Path) -> Result<Plan, Failure> {
         world: World::wide(),
         node_specs,
         nodes,
-        warm_up: REST,
-        lasts: last_end(&trace) + REST,
+        warm_up: MARGIN,
+        lasts: last_end(&trace) + MARGIN,
         trace,
         seed: arguments.seed,
     };
     let case = Case { policy: "environment".to_owned(), setup };
-    Ok(Plan { name: "arrivals".to_owned(), about, cases: vec![case] })
+    Ok(Simulation { name: "arrivals".to_owned(), about, cases: vec![case] })
 }
 
 fn node_spec(settings: &Settings, name: &str) -> Result<NodeSpec, Failure> {
-    let limits = aws::known_limits(name).ok_or_else(|| {
+    let limits = settings::known_limits(name).ok_or_else(|| {
         Failure::new(Exit::Usage, format!("instance type {name} is not in the built-in table"))
     })?;
-    let policy = node::policy(settings, limits, aws::known_vcpus(name))?;
+    let policy = settings::policy(settings, limits, settings::known_vcpus(name))?;
     if policy.mode == Mode::Ipv6 {
         let why = "ENABLE_IPv6: nodes with pods on IPv6 are not simulated; each makes one call to \
                    EC2 in its life";
@@ -166,7 +165,7 @@ fn node_spec(settings: &Settings, name: &str) -> Result<NodeSpec, Failure> {
     Ok(NodeSpec { instance_type: name.to_owned(), policy })
 }
 
-/// When the last pod ends, or comes if it stays.
+/// When the last pod ends, or arrives if it stays.
 fn last_end(trace: &Trace) -> Duration {
     let ends = trace.iter().map(|step| match step.action {
         Action::Create { life: Some(life), .. } => step.at + life,
@@ -204,7 +203,7 @@ mod tests {
     }
 
     #[test]
-    fn what_does_not_go_together_is_refused() {
+    fn arguments_that_contradict_are_refused() {
         assert!(parse(&["--scenario", "burst", "--scenario", "day", "--small"]).is_ok());
         assert!(parse(&["--arrivals", "a.csv", "--nodes", "3"]).is_ok());
         let mixed =
@@ -222,7 +221,7 @@ mod tests {
     }
 
     #[test]
-    fn scenarios_leave_charts_and_only_the_chosen_run() {
+    fn chosen_scenario_runs_alone_and_leaves_a_chart() {
         let folder = tempfile::tempdir().unwrap();
         let charts = folder.path().join("charts");
         let path = charts.to_str().unwrap();
@@ -233,7 +232,7 @@ mod tests {
     }
 
     #[test]
-    fn arrivals_run_until_the_last_pod_has_ended() {
+    fn arrivals_run_until_the_last_pod_ends() {
         let trace = parse_csv("arrival_s,lifetime_s\n10,5\n11,\n0,60\n").unwrap();
         assert_eq!(last_end(&trace), Duration::from_secs(60));
         assert_eq!(last_end(&Trace::new()), Duration::ZERO);

@@ -2,7 +2,7 @@
 
 use super::*;
 
-/// Switches off what would only be warned of.
+/// Switches off every feature that is missing and only a warning.
 const QUIET: [(&str, &str); 4] = [
     ("AWS_VPC_K8S_CNI_EXTERNALSNAT", "true"),
     ("AWS_VPC_CNI_NODE_PORT_SUPPORT", "false"),
@@ -16,7 +16,7 @@ fn read(variables: &[(&str, &str)]) -> Result<Settings, SettingError> {
 }
 
 #[test]
-fn the_search_for_leaked_enis_can_be_off() {
+fn leaked_eni_cleanup_can_be_off() {
     let age = |variables: &[(&str, &str)]| read(variables).unwrap().leak_age;
     assert_eq!(age(&[("TIDEPOOL_LEAK_AGE", "90m")]), Some(Duration::from_secs(5400)));
     assert_eq!(age(&[("DISABLE_LEAKED_ENI_CLEANUP", "true")]), None);
@@ -24,9 +24,10 @@ fn the_search_for_leaked_enis_can_be_off() {
 }
 
 #[test]
-fn nothing_set_is_what_the_manifest_sets() {
+fn defaults_are_those_of_the_manifest() {
     let settings = read(&QUIET).unwrap();
     let warm = WarmSettings { warm_eni: 1, warm_ip: 0, minimum_ip: 0, warm_prefix: 1 };
+    assert_eq!(warm, WarmSettings::default());
     let expect = Settings {
         mode: Mode::SecondaryIp,
         warm,
@@ -41,15 +42,16 @@ fn nothing_set_is_what_the_manifest_sets() {
         cluster: None,
         eni_tags: BTreeMap::new(),
         manage_untagged: true,
-        mtu: Mtu::try_from(9001).unwrap(),
+        mtu: 9001,
         ec2_endpoint: None,
         http_timeout: Duration::from_secs(10),
+        env_file: None,
         socket: "/var/run/aws-node/ipamd.sock".into(),
         runtime_socket: Some("/run/containerd/containerd.sock".into()),
         metrics_port: Some(61678),
         checkpoint: "/var/run/aws-node/ipam.json".into(),
         state_directory: "/var/run/aws-node".into(),
-        log_level: Level::DEBUG,
+        log_level: LogLevel::Debug,
         log_target: LogTarget::File("/host/var/log/aws-routed-eni/ipamd.log".into()),
         warnings: Vec::new(),
     };
@@ -58,7 +60,7 @@ fn nothing_set_is_what_the_manifest_sets() {
 
 /// The environment of the incumbent's DaemonSet, as its manifest of v1.23.1 sets it.
 #[test]
-fn the_manifest_of_the_incumbent_is_accepted() {
+fn incumbents_manifest_is_accepted() {
     let manifest = [
         ("ADDITIONAL_ENI_TAGS", "{}"),
         ("AWS_VPC_CNI_NODE_PORT_SUPPORT", "true"),
@@ -90,7 +92,7 @@ fn the_manifest_of_the_incumbent_is_accepted() {
 }
 
 #[test]
-fn good_values_are_taken() {
+fn good_values_are_read() {
     let variables = [
         ("ENABLE_PREFIX_DELEGATION", "T"),
         ("WARM_IP_TARGET", "5"),
@@ -111,6 +113,7 @@ fn good_values_are_taken() {
         ("AWS_VPC_ENI_MTU", "1500"),
         ("AWS_EC2_ENDPOINT", "http://127.0.0.1:4000"),
         ("HTTP_TIMEOUT", "30"),
+        ("TIDEPOOL_ENV_FILE", "/etc/tidepool/env"),
         ("TIDEPOOL_SOCKET", "/run/tp/ipamd.sock"),
         ("TIDEPOOL_RUNTIME_SOCKET", "off"),
         ("DISABLE_METRICS", "true"),
@@ -133,15 +136,16 @@ fn good_values_are_taken() {
         cluster: Some("blue".to_owned()),
         eni_tags: BTreeMap::from([("team".to_owned(), "net".to_owned())]),
         manage_untagged: false,
-        mtu: Mtu::try_from(1500).unwrap(),
+        mtu: 1500,
         ec2_endpoint: Some("http://127.0.0.1:4000".to_owned()),
         http_timeout: Duration::from_secs(30),
+        env_file: Some("/etc/tidepool/env".into()),
         socket: "/run/tp/ipamd.sock".into(),
         runtime_socket: None,
         metrics_port: None,
         checkpoint: "/var/lib/cni/ipam.json".into(),
         state_directory: "/var/lib/cni".into(),
-        log_level: Level::WARN,
+        log_level: LogLevel::Warn,
         log_target: LogTarget::Stderr,
         warnings: vec![
             "ADDITIONAL_ENI_TAGS: tag \"node.k8s.amazonaws.com/x\" is left out, since keys with \
@@ -153,7 +157,7 @@ fn good_values_are_taken() {
 }
 
 #[test]
-fn an_empty_value_counts_as_unset() {
+fn empty_value_counts_as_unset() {
     for name in ["WARM_IP_TARGET", "ENABLE_IPv6", "CLUSTER_NAME", "ADDITIONAL_ENI_TAGS", "MAX_ENI"]
     {
         assert_eq!(read(&[(name, "")]), read(&[]), "{name}");
@@ -161,7 +165,7 @@ fn an_empty_value_counts_as_unset() {
 }
 
 #[test]
-fn every_spelling_of_a_boolean_that_go_takes() {
+fn boolean_has_the_spellings_of_go() {
     for (spellings, expect) in [
         (["1", "t", "T", "TRUE", "true", "True"], Mode::Prefix),
         (["0", "f", "F", "FALSE", "false", "False"], Mode::SecondaryIp),
@@ -174,7 +178,7 @@ fn every_spelling_of_a_boolean_that_go_takes() {
 }
 
 #[test]
-fn a_bad_value_is_named_with_what_is_allowed() {
+fn bad_value_is_named_with_what_is_allowed() {
     let number = |least: u32, most: u32| format!("expected a whole number from {least} to {most}");
     let bad = [
         ("WARM_ENI_TARGET", "two", number(0, 65535)),
@@ -233,12 +237,12 @@ fn a_bad_value_is_named_with_what_is_allowed() {
     }
 }
 
-/// The switches of the cluster's add-on where it is on IPv6.
+/// What the EKS add-on sets in a cluster on IPv6.
 const IPV6: [(&str, &str); 3] =
     [("ENABLE_IPv6", "true"), ("ENABLE_IPv4", "false"), ("ENABLE_PREFIX_DELEGATION", "true")];
 
 #[test]
-fn pods_have_addresses_of_one_family() {
+fn families_that_contradict_are_refused() {
     let mode = |variables: &[(&str, &str)]| read(variables).map(|settings| settings.mode);
     assert_eq!(mode(&IPV6), Ok(Mode::Ipv6));
     assert_eq!(mode(&[IPV6[0], IPV6[2]]), Ok(Mode::Ipv6), "what is not set contradicts nothing");
@@ -264,7 +268,7 @@ fn pods_have_addresses_of_one_family() {
 }
 
 #[test]
-fn what_is_missing_depends_on_the_family() {
+fn warnings_of_missing_features_depend_on_the_family() {
     let named = |warnings: &[String]| -> Vec<String> {
         let names = warnings.iter().filter_map(|text| text.split(':').next());
         names.map(str::to_owned).collect()
@@ -277,7 +281,7 @@ fn what_is_missing_depends_on_the_family() {
 }
 
 #[test]
-fn what_is_not_built_yet_stops_the_start() {
+fn feature_not_built_is_refused() {
     for name in [
         "AWS_VPC_K8S_CNI_CUSTOM_NETWORK_CFG",
         "ENABLE_POD_ENI",
@@ -293,14 +297,14 @@ fn what_is_not_built_yet_stops_the_start() {
 }
 
 #[test]
-fn what_the_defaults_ask_for_in_vain_is_a_warning() {
+fn feature_missing_by_default_is_a_warning() {
     let warnings = read(&[]).unwrap().warnings;
     let named: Vec<&str> = warnings.iter().filter_map(|text| text.split(':').next()).collect();
     assert_eq!(named, QUIET.map(|(name, _)| name));
 }
 
 #[test]
-fn metrics_are_served_where_they_always_were_unless_switched_off() {
+fn metrics_port_is_the_incumbents_unless_off() {
     let port = |value| read(&[("DISABLE_METRICS", value)]).map(|settings| settings.metrics_port);
     assert_eq!(port("false"), Ok(Some(61678)));
     assert_eq!(port("true"), Ok(None));
@@ -309,7 +313,7 @@ fn metrics_are_served_where_they_always_were_unless_switched_off() {
 }
 
 #[test]
-fn a_combination_that_starves_every_pod_is_refused() {
+fn prefix_targets_that_are_all_zero_are_refused() {
     let prefix = ("ENABLE_PREFIX_DELEGATION", "true");
     let none = ("WARM_PREFIX_TARGET", "0");
     let error = read(&[prefix, none]).unwrap_err().to_string();

@@ -1,5 +1,5 @@
-//! A node in virtual time: facts, limits, policy, engine, and how calls are made are the daemon's own; EC2 is
-//! `vpc-sim`.
+//! A node in virtual time. Facts, limits, policy, engine and the making of calls are the daemon's own code;
+//! EC2 is `vpc-sim`.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::net::{IpAddr, SocketAddr};
@@ -16,14 +16,14 @@ use ipam::record::Record;
 use ipam::sighting::{SeenLink, Sighting};
 use ipam::time::Timestamp;
 use ipam::{Boot, Engine};
+use settings::Settings;
 use tempfile::TempDir;
 use vpc_sim::server::Server;
 
-use super::super::{FILE, Identity, Learnt, Word};
+use super::super::{FILE, FactsSource, Identity, Learnt};
 use super::service::{self, Chance, Shown};
 use crate::run::make_call;
-use crate::settings::Settings;
-use crate::{hints, limits, node};
+use crate::{hints, limits};
 
 const TOPOLOGY: &str = r#"
 region: us-east-1
@@ -34,26 +34,29 @@ instances: [{type: m5.large, subnet: a}]
 "#;
 pub(super) const MINUTE: Duration = Duration::from_secs(60);
 /// An m5.large has 27 addresses for pods.
-pub(super) const MOST_PODS: u64 = 22;
+pub(super) const MAX_PODS: u64 = 22;
 
-/// What must not be, and what was.
+/// How often what happened. `untrue`, `unserved`, `lost`, `given_back` and `dead` must stay 0.
 #[derive(Debug, Default)]
-pub(super) struct Tally {
+pub(super) struct Counts {
     pub(super) starts: u64,
     pub(super) by_kept_facts: u64,
-    /// Starts by facts that were not true.
+    /// Starts with facts that were not true.
     untrue: u64,
     pub(super) granted: u64,
     unserved: u64,
+    /// Pods whose address is no longer on record or at EC2.
     lost: u64,
+    /// Calls that take a pod's address off its ENI.
     given_back: u64,
+    /// Grants of an address that a pod has, or that EC2 does not have on this instance.
     dead: u64,
     calls: u64,
-    /// Those among them that hints have led to.
+    /// Calls among these that follow a hint.
     pub(super) by_hints: u64,
 }
 
-pub(super) struct World {
+pub(super) struct TestNode {
     pub(super) server: Server,
     shown: Arc<Mutex<Shown>>,
     directory: TempDir,
@@ -65,11 +68,11 @@ pub(super) struct World {
     waiting: BTreeMap<u64, AttachmentKey>,
     n_requests: u64,
     pub(super) chance: Chance,
-    pub(super) tally: Tally,
+    pub(super) counts: Counts,
 }
 
-impl Tally {
-    /// Panics if anything was that must not be.
+impl Counts {
+    /// Panics if a count that must stay 0 has not.
     pub(super) fn assert_no_harm(&self) {
         let Self {
             starts: _,
@@ -87,7 +90,7 @@ impl Tally {
     }
 }
 
-impl World {
+impl TestNode {
     pub(super) async fn new(variables: &[(&str, &str)]) -> Self {
         let directory = tempfile::tempdir().unwrap();
         let config = directory.path().join("topology.yaml");
@@ -104,14 +107,14 @@ impl World {
             shown,
             directory,
             imds: Imds::connect_to(&url).unwrap(),
-            settings: Settings::from_variables(variables).unwrap(),
+            settings: Settings::read(&variables.into_iter().collect()).unwrap(),
             record: Record::default(),
             daemon: None,
             pods: BTreeMap::new(),
             waiting: BTreeMap::new(),
             n_requests: 0,
             chance: Chance(1),
-            tally: Tally::default(),
+            counts: Counts::default(),
         }
     }
 
@@ -119,12 +122,12 @@ impl World {
         Timestamp::from_millis(self.server.simulator().clock().now().unix_millis())
     }
 
-    /// What the metadata service says from now on.
+    /// Sets what the metadata service shows from now on.
     pub(super) fn show(&self, shown: Shown) {
         *self.shown.lock().unwrap() = shown;
     }
 
-    /// The metadata as they are.
+    /// The metadata of a service that is right.
     pub(super) fn truth(&self) -> Shown {
         let instance = &self.server.endpoints().instances[0];
         let read =
@@ -150,15 +153,15 @@ impl World {
         let boot = BootId("a".to_owned());
         let file = self.directory.path().join(FILE);
         let identity = Identity { imds: self.imds.clone(), boot: boot.clone(), file };
-        let Learnt { facts, word } = identity.learn().await;
-        self.tally.starts += 1;
-        self.tally.by_kept_facts += u64::from(word == Word::Kept);
+        let Learnt { facts, source } = identity.learn().await;
+        self.counts.starts += 1;
+        self.counts.by_kept_facts += u64::from(source == FactsSource::Kept);
         let instance = self.server.endpoints().instances[0].as_str();
         let names = [&facts.instance_type, &facts.region, &facts.availability_zone];
         let is_true = names == ["m5.large", "us-east-1", "us-east-1a"]
             && facts.instance.as_str() == instance
             && facts.primary_mac == self.enis()[0].mac.to_string();
-        self.tally.untrue += u64::from(!is_true);
+        self.counts.untrue += u64::from(!is_true);
         let ec2 = Ec2::connect(ConnectOptions {
             region: facts.region.clone(),
             endpoint: Some(self.server.endpoints().ec2.clone()),
@@ -169,12 +172,12 @@ impl World {
             credentials: Some(Credentials::new("AKIDEXAMPLE", "secret", None, None, "test")),
         });
         let ec2 = ec2.await.unwrap();
-        let known = limits::learn(&ec2, &facts.instance_type, self.directory.path(), word).await;
-        let vcpus = aws::known_vcpus(&facts.instance_type);
+        let known = limits::learn(&ec2, &facts.instance_type, self.directory.path(), source).await;
+        let vcpus = settings::known_vcpus(&facts.instance_type);
         let boot = Boot {
-            node: node::node(&self.settings, &facts, &boot),
+            node: crate::node::node(&self.settings, &facts, &boot),
             limits: known.limits,
-            policy: node::policy(&self.settings, known.limits, vcpus).unwrap(),
+            policy: settings::policy(&self.settings, known.limits, vcpus).unwrap(),
             record: self.record.clone(),
         };
         let now = self.now();
@@ -189,15 +192,15 @@ impl World {
         }
     }
 
-    /// Does what the daemon wants, and tells it what came of that; it dies after so many effects.
-    async fn follow(&mut self, effects: Vec<Effect>, events: Vec<Event>, lives_for: usize) {
+    /// Carries out effects and handles the events that follow. The daemon dies after `n_effects`.
+    async fn follow(&mut self, effects: Vec<Effect>, events: Vec<Event>, n_effects: usize) {
         let Some((mut engine, ec2)) = self.daemon.take() else { return };
         let (mut effects, mut events) = (VecDeque::from(effects), VecDeque::from(events));
         let mut n_done = 0;
         loop {
             if let Some(effect) = effects.pop_front() {
                 n_done += 1;
-                if n_done > lives_for {
+                if n_done > n_effects {
                     return;
                 }
                 self.carry_out(effect, &ec2, &mut events).await;
@@ -219,18 +222,18 @@ impl World {
             Effect::Reply { request, answer: Answer::Granted(assignment) } => {
                 let Some(key) = self.waiting.remove(&request.0) else { return };
                 let is_free = self.pods.values().all(|address| *address != assignment.address);
-                self.tally.granted += 1;
-                self.tally.dead += u64::from(!is_free || !self.has(assignment.address));
+                self.counts.granted += 1;
+                self.counts.dead += u64::from(!is_free || !self.has(assignment.address));
                 self.pods.insert(key, assignment.address);
             }
             Effect::Reply { request, answer: Answer::Refused(_) } => {
                 self.waiting.remove(&request.0);
-                self.tally.unserved += 1;
+                self.counts.unserved += 1;
             }
             Effect::Reply { answer: Answer::Released(_) | Answer::Collected(_), .. } => {}
             Effect::Call { id, call } => {
-                self.tally.calls += 1;
-                self.tally.given_back += u64::from(self.takes_from_a_pod(&call));
+                self.counts.calls += 1;
+                self.counts.given_back += u64::from(self.takes_from_a_pod(&call));
                 events.push_back(make_call(ec2.clone(), id, call).await);
             }
             Effect::SyncHost(enis) => events.extend(
@@ -252,33 +255,33 @@ impl World {
         }
     }
 
-    pub(super) async fn add(&mut self, key: AttachmentKey, lives_for: usize) {
+    pub(super) async fn add(&mut self, key: AttachmentKey, n_effects: usize) {
         self.n_requests += 1;
         self.waiting.insert(self.n_requests, key.clone());
         let deadline = self.now() + MINUTE;
         let request = RequestId(self.n_requests);
         let (pod, netns) = (Pod::default(), String::new());
-        self.follow(vec![], vec![Event::Add { request, key, pod, netns, deadline }], lives_for)
+        self.follow(vec![], vec![Event::Add { request, key, pod, netns, deadline }], n_effects)
             .await;
     }
 
-    /// The service is read while the daemon runs.
+    /// Sends the running daemon a hint, as it gets one each minute.
     pub(super) async fn hint(&mut self) {
-        let Ok(shown) = hints::shown(&self.imds).await else { return };
-        let before = self.tally.calls;
-        self.follow(vec![], vec![Event::Hint(shown)], usize::MAX).await;
-        self.tally.by_hints += self.tally.calls - before;
+        let Ok(blocks) = hints::attached_blocks(&self.imds).await else { return };
+        let before = self.counts.calls;
+        self.follow(vec![], vec![Event::Hint(blocks)], usize::MAX).await;
+        self.counts.by_hints += self.counts.calls - before;
     }
 
-    pub(super) async fn come(&mut self) {
+    pub(super) async fn add_pod(&mut self) {
         let container = format!("c{}", self.n_requests);
         let key =
             AttachmentKey { network: "aws-cni".to_owned(), container, ifname: "eth0".to_owned() };
         self.add(key, usize::MAX).await;
     }
 
-    pub(super) async fn go(&mut self) {
-        let which = usize::try_from(self.chance.below(MOST_PODS)).unwrap() % self.pods.len();
+    pub(super) async fn delete_pod(&mut self) {
+        let which = usize::try_from(self.chance.below(MAX_PODS)).unwrap() % self.pods.len();
         let key = self.pods.keys().nth(which).unwrap().clone();
         self.pods.remove(&key);
         self.n_requests += 1;
@@ -286,8 +289,8 @@ impl World {
         self.follow(vec![], vec![Event::Del { request, key }], usize::MAX).await;
     }
 
-    /// Lets time pass.
-    pub(super) async fn pass(&mut self, span: Duration) {
+    /// Lets `span` pass, with the engine's ticks in it, and counts lost pods at its end.
+    pub(super) async fn advance(&mut self, span: Duration) {
         let end = self.now() + span;
         loop {
             let wakes_at = self.daemon.as_ref().and_then(|(engine, _)| engine.wake_at());
@@ -300,34 +303,34 @@ impl World {
         }
         let held = |key| self.record.assignments().get(key).map(|held| held.address);
         let is_lost = |(key, ip): (_, &IpAddr)| held(key) != Some(*ip) || !self.has(*ip);
-        self.tally.lost += self.pods.iter().filter(|pod| is_lost(*pod)).count() as u64;
+        self.counts.lost += self.pods.iter().filter(|pod| is_lost(*pod)).count() as u64;
     }
 
-    /// A node with so many pods.
+    /// A node with `n` pods.
     pub(super) async fn with_pods(variables: &[(&str, &str)], n: usize) -> Self {
-        let mut world = Self::new(variables).await;
-        world.show(world.truth());
-        world.start().await;
-        world.pass(MINUTE).await;
-        world.fill(n).await;
-        world
+        let mut node = Self::new(variables).await;
+        node.show(node.truth());
+        node.start().await;
+        node.advance(MINUTE).await;
+        node.fill(n).await;
+        node
     }
 
-    /// Pods come until there are so many.
+    /// Adds pods until there are `n`.
     pub(super) async fn fill(&mut self, n: usize) {
         for _ in self.pods.len()..n {
-            self.come().await;
-            self.pass(Duration::from_secs(1)).await;
+            self.add_pod().await;
+            self.advance(Duration::from_secs(1)).await;
         }
-        self.pass(MINUTE).await;
-        assert_eq!(self.pods.len(), n, "{:?}", self.tally);
+        self.advance(MINUTE).await;
+        assert_eq!(self.pods.len(), n, "{:?}", self.counts);
     }
 
     pub(super) async fn die_and_start_twice(&mut self) {
         for _ in 0..2 {
             self.daemon = None;
             self.start().await;
-            self.pass(10 * MINUTE).await;
+            self.advance(10 * MINUTE).await;
         }
     }
 

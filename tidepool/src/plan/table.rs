@@ -1,13 +1,13 @@
-//! The plan as a person reads it: what is held, then what it costs.
+//! The plan as text for people: what the node holds, then what that costs.
 
 use std::fmt::Display;
 
 use comfy_table::{Table, presets};
 use ipam::forecast::{EniForecast, Forecast};
 use ipam::policy::Mode;
+use settings::{limits_text, mode_text, targets_text};
 
 use super::Planned;
-use crate::check_config::{limits_text, mode_text, targets_text};
 
 /// Paragraphs with an empty line between them.
 pub(super) fn render(planned: &Planned<'_>) -> String {
@@ -23,7 +23,7 @@ pub(super) fn render(planned: &Planned<'_>) -> String {
     if let Some(unplaced) = &forecast.unplaced {
         let (code, message) = (unplaced.refusal.code.as_str(), &unplaced.refusal.message);
         paragraphs.push(format!(
-            "{} pods get no address, and are told {code}: {message}",
+            "{} pods get no address and fail with {code}: {message}",
             unplaced.n_pods
         ));
     }
@@ -31,7 +31,7 @@ pub(super) fn render(planned: &Planned<'_>) -> String {
     paragraphs.join("\n\n") + "\n"
 }
 
-/// Of 2^48 addresses the unused ones are no loss, and to count them tells nothing.
+/// Unused addresses out of 2^48 are no loss, so their number is left out.
 const IPV6_HOLDS: &str = "The primary ENI holds one IPv6 prefix (/80, 2^48 addresses), whatever the \
                           number of pods; there is no other ENI for pods.";
 
@@ -76,7 +76,7 @@ fn idle(forecast: &Forecast) -> String {
     format!("idle addresses: {now}; at most {peak} on the way from an empty node")
 }
 
-/// The calls, and how many of them come for each pod.
+/// The calls, in all and for each pod.
 fn calls(forecast: &Forecast, n_pods: u32) -> String {
     let total: u32 = forecast.calls.values().sum();
     let n_placed = n_pods - forecast.unplaced.as_ref().map_or(0, |unplaced| unplaced.n_pods);

@@ -1,0 +1,36 @@
+//! Limits and policy in words, for the commands that print them.
+
+use ipam::policy::{Limits, Mode, Policy, Targets};
+
+/// One line: `3 ENIs, 10 addresses on each, prefixes`.
+#[must_use]
+pub fn limits_text(limits: Limits) -> String {
+    let Limits { enis, addresses_per_eni, prefixes } = limits;
+    let prefixes = if prefixes { "prefixes" } else { "no prefixes" };
+    format!("{enis} ENIs, {addresses_per_eni} addresses on each, {prefixes}")
+}
+
+/// One word: `secondary-ip`, `prefix` or `ipv6`.
+#[must_use]
+pub fn mode_text(mode: Mode) -> &'static str {
+    match mode {
+        Mode::SecondaryIp => "secondary-ip",
+        Mode::Prefix => "prefix",
+        Mode::Ipv6 => "ipv6",
+    }
+}
+
+/// One line: the target in force, with the variable that sets it.
+#[must_use]
+pub fn targets_text(policy: &Policy) -> String {
+    if policy.mode == Mode::Ipv6 {
+        return "one /80 prefix for all pods".to_owned();
+    }
+    match policy.targets {
+        Targets::WarmEni(n) => format!("free addresses worth {n} ENIs (WARM_ENI_TARGET)"),
+        Targets::WarmPrefix(n) => format!("{n} free prefixes (WARM_PREFIX_TARGET)"),
+        Targets::Ip { warm, minimum } => {
+            format!("{warm} free addresses (WARM_IP_TARGET), {minimum} in all (MINIMUM_IP_TARGET)")
+        }
+    }
+}

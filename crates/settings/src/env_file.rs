@@ -1,0 +1,192 @@
+//! The file that `TIDEPOOL_ENV_FILE` names, in the form of systemd's `EnvironmentFile=`: a line is
+//! `NAME=value`, `NAME="value"`, `NAME='value'`, blank, or a comment that begins with `#`. Within
+//! double quotes `\"` and `\\` stand for `"` and `\`; nothing else is expanded, and a value ends with
+//! its line.
+
+use std::io;
+use std::path::{Path, PathBuf};
+
+use crate::registry::{ALL, Setting, TIDEPOOL_ENV_FILE};
+
+/// Why a file of settings is refused, in one line.
+#[derive(Debug, thiserror::Error)]
+pub enum EnvFileError {
+    /// The file cannot be read, or is not UTF-8.
+    #[error("read {}, which {} names", .file.display(), TIDEPOOL_ENV_FILE.name)]
+    Read {
+        /// The file.
+        file: PathBuf,
+        /// Why not.
+        source: io::Error,
+    },
+    /// A line is wrong.
+    #[error("line {line} of {}: {fault}", .file.display())]
+    Line {
+        /// The file.
+        file: PathBuf,
+        /// From 1.
+        line: usize,
+        /// What is wrong with it.
+        fault: LineFault,
+    },
+}
+
+/// What is wrong with a line.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum LineFault {
+    /// It has no `=`.
+    #[error("expected NAME=value, a comment or nothing")]
+    NoValue,
+    /// No setting has that name.
+    #[error("{0:?} is no setting of ipamd")]
+    UnknownName(String),
+    /// A setting that only the process's environment can have.
+    #[error("{0} can only be set in the environment")]
+    NotInFile(&'static str),
+    /// An earlier line has the same name.
+    #[error("{0} is set by an earlier line too")]
+    Twice(&'static str),
+    /// A quoted value does not end with its quote, or more follows.
+    #[error("expected the value of {0} to end with the quote that it begins with")]
+    Quotes(&'static str),
+}
+
+/// The settings in `file`, in its order.
+pub(crate) fn read(file: &Path) -> Result<Vec<(&'static Setting, String)>, EnvFileError> {
+    let text = std::fs::read_to_string(file)
+        .map_err(|source| EnvFileError::Read { file: file.to_owned(), source })?;
+    parse(&text).map_err(|(line, fault)| EnvFileError::Line { file: file.to_owned(), line, fault })
+}
+
+/// The settings in `text`, or the first wrong line, counted from 1.
+fn parse(text: &str) -> Result<Vec<(&'static Setting, String)>, (usize, LineFault)> {
+    let mut settings: Vec<(&'static Setting, String)> = Vec::new();
+    for (index, line) in text.lines().enumerate() {
+        let Some((setting, value)) = parse_line(line).map_err(|fault| (index + 1, fault))? else {
+            continue;
+        };
+        if settings.iter().any(|(earlier, _)| earlier.name == setting.name) {
+            return Err((index + 1, LineFault::Twice(setting.name)));
+        }
+        settings.push((setting, value));
+    }
+    Ok(settings)
+}
+
+fn parse_line(line: &str) -> Result<Option<(&'static Setting, String)>, LineFault> {
+    let line = line.trim();
+    if line.is_empty() || line.starts_with('#') {
+        return Ok(None);
+    }
+    let (name, value) = line.split_once('=').ok_or(LineFault::NoValue)?;
+    let setting = ALL.iter().find(|setting| setting.name == name);
+    let setting = *setting.ok_or_else(|| LineFault::UnknownName(name.to_owned()))?;
+    if setting.name == TIDEPOOL_ENV_FILE.name {
+        return Err(LineFault::NotInFile(setting.name));
+    }
+    let value = unquote(value).ok_or(LineFault::Quotes(setting.name))?;
+    Ok(Some((setting, value)))
+}
+
+/// The value without its quotes, or `None` if they do not match.
+fn unquote(value: &str) -> Option<String> {
+    if let Some(rest) = value.strip_prefix('\'') {
+        return rest.strip_suffix('\'').filter(|inner| !inner.contains('\'')).map(str::to_owned);
+    }
+    let Some(rest) = value.strip_prefix('"') else { return Some(value.to_owned()) };
+    let mut unquoted = String::new();
+    let mut chars = rest.chars();
+    loop {
+        match chars.next()? {
+            '"' => return chars.as_str().is_empty().then_some(unquoted),
+            '\\' => match chars.next()? {
+                escaped @ ('"' | '\\') => unquoted.push(escaped),
+                other => unquoted.extend(['\\', other]),
+            },
+            other => unquoted.push(other),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const GOOD: &str = "\
+# The pool.
+WARM_IP_TARGET=5
+
+  MINIMUM_IP_TARGET=\"20\"  \n\
+ADDITIONAL_ENI_TAGS='{\"team\":\"net\"}'
+CLUSTER_NAME=\"a \\\"blue\\\" \\\\ \\one\"
+MAX_ENI=
+AWS_EC2_ENDPOINT=http://127.0.0.1/?a=b#c
+";
+
+    #[test]
+    fn env_file_with_quotes_and_comments_is_read() {
+        let found = parse(GOOD).unwrap();
+        let found: Vec<_> = found.iter().map(|(setting, value)| (setting.name, &**value)).collect();
+        let expect = [
+            ("WARM_IP_TARGET", "5"),
+            ("MINIMUM_IP_TARGET", "20"),
+            ("ADDITIONAL_ENI_TAGS", r#"{"team":"net"}"#),
+            ("CLUSTER_NAME", r#"a "blue" \ \one"#),
+            ("MAX_ENI", ""),
+            ("AWS_EC2_ENDPOINT", "http://127.0.0.1/?a=b#c"),
+        ];
+        assert_eq!(found, expect);
+        assert_eq!(parse("").unwrap(), []);
+    }
+
+    #[test]
+    fn env_file_with_a_wrong_line_names_the_line() {
+        let check = |text: &str, line, expect: &str| {
+            let (found, fault) = parse(text).unwrap_err();
+            assert_eq!((found, &*fault.to_string()), (line, expect), "{text}");
+        };
+        check("WARM_IP_TARGET", 1, "expected NAME=value, a comment or nothing");
+        check("\n\nWARM_IP_TARGE=5", 3, "\"WARM_IP_TARGE\" is no setting of ipamd");
+        check("export MAX_ENI=5", 1, "\"export MAX_ENI\" is no setting of ipamd");
+        check("MAX_ENI =5", 1, "\"MAX_ENI \" is no setting of ipamd");
+        check("PATH=/bin", 1, "\"PATH\" is no setting of ipamd");
+        check("TIDEPOOL_ENV_FILE=/x", 1, "TIDEPOOL_ENV_FILE can only be set in the environment");
+        check("MAX_ENI=1\n# x\nMAX_ENI=2", 3, "MAX_ENI is set by an earlier line too");
+        let quotes = "expected the value of MAX_ENI to end with the quote that it begins with";
+        for value in ["\"", "'", "\"5", "'5", "\"5\"6", "'5'6'", "\"5\\\"", "\"5' # x"] {
+            check(&format!("MAX_ENI={value}"), 1, quotes);
+        }
+    }
+
+    #[test]
+    fn env_file_that_cannot_be_read_is_named() {
+        let directory = tempfile::tempdir().unwrap();
+        let file = directory.path().join("env");
+        let error = read(&file).unwrap_err().to_string();
+        assert_eq!(error, format!("read {}, which TIDEPOOL_ENV_FILE names", file.display()));
+        std::fs::write(&file, b"CLUSTER_NAME=\xff\n").unwrap();
+        assert!(matches!(read(&file), Err(EnvFileError::Read { .. })));
+        std::fs::write(&file, "\nMAX_ENI\n").unwrap();
+        let error = read(&file).unwrap_err().to_string();
+        let expect = "expected NAME=value, a comment or nothing";
+        assert_eq!(error, format!("line 2 of {}: {expect}", file.display()));
+    }
+
+    proptest! {
+        /// Settings are read or refused, whatever the file.
+        #[test]
+        fn fuzz_env_file(document in mangle::hostile(vec![GOOD.as_bytes().to_vec()])) {
+            let text = String::from_utf8_lossy(&document.0);
+            let lines = text.lines().count();
+            match parse(&text) {
+                Ok(settings) => {
+                    let owned = settings.into_iter().map(|(it, value)| (it.name.to_owned(), value));
+                    let _ = crate::Settings::read(&owned.collect());
+                }
+                Err((line, _)) => prop_assert!((1..=lines).contains(&line)),
+            }
+        }
+    }
+}

@@ -1,0 +1,323 @@
+//! The settings of a node, and the policy that they amount to on an instance type.
+//!
+//! Names and defaults are those of amazon-vpc-cni-k8s v1.23.1. Where the default of its code differs
+//! from what its manifest sets, ours is the manifest's. A bad value is an error; an empty value
+//! counts as unset.
+//!
+//! The daemon and the planner share this package, so it must not know the AWS SDK, the kernel or
+//! the daemon.
+
+mod describe;
+mod env_file;
+mod family;
+mod limits;
+mod listing;
+mod policy;
+pub mod registry;
+mod reload;
+mod unsupported;
+mod variables;
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use ipam::policy::{Mode, WarmSettings};
+
+pub use self::describe::{limits_text, mode_text, targets_text};
+pub use self::env_file::{EnvFileError, LineFault};
+pub use self::limits::{assumed_limits, known_limits, known_types, known_vcpus};
+pub use self::listing::help;
+pub use self::policy::{policy, pool_warnings, setting_warnings, warnings};
+use self::registry::{
+    ADDITIONAL_ENI_TAGS, AWS_EC2_ENDPOINT, AWS_VPC_ENI_MTU, AWS_VPC_K8S_CNI_BACKING_STORE,
+    AWS_VPC_K8S_CNI_LOG_FILE, AWS_VPC_K8S_CNI_LOGLEVEL, CLUSTER_NAME, DISABLE_LEAKED_ENI_CLEANUP,
+    DISABLE_METRICS, HTTP_TIMEOUT, IP_COOLDOWN_PERIOD, MANAGE_UNTAGGED_ENI, MAX_ENI,
+    MINIMUM_IP_TARGET, TIDEPOOL_ADD_WAIT, TIDEPOOL_ENV_FILE, TIDEPOOL_GROW_DELAY,
+    TIDEPOOL_LEAK_AGE, TIDEPOOL_MAX_PODS, TIDEPOOL_MIN_ENI_AGE, TIDEPOOL_RUNTIME_SOCKET,
+    TIDEPOOL_SHRINK_DELAY, TIDEPOOL_SOCKET, WARM_ENI_TARGET, WARM_IP_TARGET, WARM_PREFIX_TARGET,
+};
+pub use self::reload::{InForce, Reloaded, reload};
+pub use self::variables::{Source, Variables};
+
+/// Why settings are refused, in one line.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// A setting has a bad value.
+    #[error(transparent)]
+    Value(#[from] SettingError),
+    /// The file that `TIDEPOOL_ENV_FILE` names is bad.
+    #[error(transparent)]
+    File(#[from] EnvFileError),
+}
+
+/// Why a value is refused: one line that names the variable, its value and what is allowed.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{variable}={value:?}: {allowed}")]
+pub struct SettingError {
+    /// The name of the environment variable.
+    pub variable: &'static str,
+    /// Its value as it was set; empty if it was not.
+    pub value: String,
+    /// What is allowed, or what to set instead.
+    pub allowed: String,
+}
+
+/// The least important lines that are logged.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LogLevel {
+    /// Everything.
+    Debug,
+    /// One line for each change of state.
+    Info,
+    /// What is degraded and heals itself.
+    Warn,
+    /// What a person must look at; `fatal` means this too.
+    Error,
+}
+
+impl fmt::Display for LogLevel {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            LogLevel::Debug => "debug",
+            LogLevel::Info => "info",
+            LogLevel::Warn => "warn",
+            LogLevel::Error => "error",
+        })
+    }
+}
+
+/// Where log lines go.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum LogTarget {
+    /// Standard output.
+    Stdout,
+    /// Standard error.
+    Stderr,
+    /// A file, to which lines are appended.
+    File(PathBuf),
+}
+
+/// All settings, each valid by itself and beside the others. Whether the instance can do what they
+/// ask for is for [`policy`] to say.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Settings {
+    /// From `ENABLE_PREFIX_DELEGATION` and `ENABLE_IPv6`; [`policy`] changes it on an instance
+    /// without prefixes.
+    pub mode: Mode,
+    /// `WARM_ENI_TARGET`, `WARM_IP_TARGET`, `MINIMUM_IP_TARGET`, `WARM_PREFIX_TARGET`.
+    pub warm: WarmSettings,
+    /// `MAX_ENI`.
+    pub max_enis: Option<u16>,
+    /// `TIDEPOOL_MAX_PODS`.
+    pub max_pods: Option<u32>,
+    /// `IP_COOLDOWN_PERIOD`.
+    pub cooldown: Duration,
+    /// `TIDEPOOL_ADD_WAIT`.
+    pub add_wait: Duration,
+    /// `TIDEPOOL_GROW_DELAY`.
+    pub grow_delay: Duration,
+    /// `TIDEPOOL_SHRINK_DELAY`.
+    pub shrink_delay: Duration,
+    /// `TIDEPOOL_MIN_ENI_AGE`.
+    pub min_eni_age: Duration,
+    /// `TIDEPOOL_LEAK_AGE`; none with `DISABLE_LEAKED_ENI_CLEANUP`.
+    pub leak_age: Option<Duration>,
+    /// `CLUSTER_NAME`.
+    pub cluster: Option<String>,
+    /// `ADDITIONAL_ENI_TAGS`, without keys that are the daemon's own.
+    pub eni_tags: BTreeMap<String, String>,
+    /// `MANAGE_UNTAGGED_ENI`.
+    pub manage_untagged: bool,
+    /// `AWS_VPC_ENI_MTU`: bytes, 576 (with IPv6 1280) to 9001.
+    pub mtu: u32,
+    /// `AWS_EC2_ENDPOINT`.
+    pub ec2_endpoint: Option<String>,
+    /// `HTTP_TIMEOUT`.
+    pub http_timeout: Duration,
+    /// `TIDEPOOL_ENV_FILE`.
+    pub env_file: Option<PathBuf>,
+    /// `TIDEPOOL_SOCKET`.
+    pub socket: PathBuf,
+    /// `TIDEPOOL_RUNTIME_SOCKET`; `None` if it is `off`.
+    pub runtime_socket: Option<PathBuf>,
+    /// `DISABLE_METRICS`; `None` if it is true.
+    pub metrics_port: Option<u16>,
+    /// `AWS_VPC_K8S_CNI_BACKING_STORE`: the incumbent's checkpoint, read and never written.
+    pub checkpoint: PathBuf,
+    /// The directory of `checkpoint`, in which the daemon keeps its own files.
+    pub state_directory: PathBuf,
+    /// `AWS_VPC_K8S_CNI_LOGLEVEL`.
+    pub log_level: LogLevel,
+    /// `AWS_VPC_K8S_CNI_LOG_FILE`.
+    pub log_target: LogTarget,
+    /// What the settings ask for and do not get, one sentence each.
+    pub warnings: Vec<String>,
+}
+
+impl Settings {
+    /// Reads [`Variables::of_process`].
+    ///
+    /// # Errors
+    /// For the first line of the file that is wrong, or the first bad value.
+    pub fn from_process() -> Result<Self, Error> {
+        Ok(Self::read(&Variables::of_process()?)?)
+    }
+
+    /// Reads `variables`.
+    ///
+    /// # Errors
+    /// For the first bad value.
+    pub fn read(variables: &Variables) -> Result<Self, SettingError> {
+        let mode = family::mode(variables)?;
+        unsupported::check(variables)?;
+        let (eni_tags, mut warnings) = variables.tags(&ADDITIONAL_ENI_TAGS)?;
+        warnings.extend(unsupported::warnings(variables, mode)?);
+        let (checkpoint, state_directory) = backing_store(variables)?;
+        Ok(Self {
+            mode,
+            warm: warm_settings(variables, mode)?,
+            max_enis: variables.optional_number(&MAX_ENI, 1, u16::MAX)?,
+            max_pods: variables.optional_number(&TIDEPOOL_MAX_PODS, 1, u32::MAX)?,
+            cooldown: variables.seconds(&IP_COOLDOWN_PERIOD, 0)?,
+            add_wait: variables.span(&TIDEPOOL_ADD_WAIT, LONGEST_ADD_WAIT)?,
+            grow_delay: variables.span(&TIDEPOOL_GROW_DELAY, LONGEST_GROW_DELAY)?,
+            shrink_delay: variables.span(&TIDEPOOL_SHRINK_DELAY, LONGEST_DELAY)?,
+            min_eni_age: variables.span(&TIDEPOOL_MIN_ENI_AGE, LONGEST_DELAY)?,
+            leak_age: leak_age(variables)?,
+            cluster: variables.text(&CLUSTER_NAME).map(str::to_owned),
+            eni_tags,
+            manage_untagged: variables.boolean(&MANAGE_UNTAGGED_ENI)?,
+            mtu: mtu(variables, mode)?,
+            ec2_endpoint: variables.url(&AWS_EC2_ENDPOINT)?,
+            http_timeout: variables.seconds(&HTTP_TIMEOUT, LEAST_HTTP_TIMEOUT)?,
+            env_file: variables.optional_path(&TIDEPOOL_ENV_FILE)?,
+            socket: variables.path(&TIDEPOOL_SOCKET)?,
+            runtime_socket: runtime_socket(variables)?,
+            metrics_port: (!variables.boolean(&DISABLE_METRICS)?).then_some(METRICS_PORT),
+            checkpoint,
+            state_directory,
+            log_level: log_level(variables)?,
+            log_target: log_target(variables)?,
+            warnings,
+        })
+    }
+}
+
+/// Where the daemon listens, for a client that needs no other setting to be right.
+///
+/// # Errors
+/// If `TIDEPOOL_SOCKET` or the file that `TIDEPOOL_ENV_FILE` names is bad.
+pub fn socket_of_process() -> Result<PathBuf, Error> {
+    Ok(Variables::of_process()?.path(&TIDEPOOL_SOCKET)?)
+}
+
+/// The directory of the record, for a command that needs no other setting to be right.
+///
+/// # Errors
+/// If `AWS_VPC_K8S_CNI_BACKING_STORE` or the file that `TIDEPOOL_ENV_FILE` names is bad.
+pub fn state_directory_of_process() -> Result<PathBuf, Error> {
+    let (_, directory) = backing_store(&Variables::of_process()?)?;
+    Ok(directory)
+}
+
+/// Where the plugin asks by default; `proto::DEFAULT_SOCKET` too, as a test of `ipamd` checks.
+const DEFAULT_SOCKET: &str = "/var/run/aws-node/ipamd.sock";
+/// Where scrapers of the incumbent look.
+/// Source: amazon-vpc-cni-k8s v1.23.1, `pkg/ipamd/introspect.go`.
+const METRICS_PORT: u16 = 61678;
+/// Shorter than the four minutes that a kubelet gives a pod's sandbox.
+const LONGEST_ADD_WAIT: Duration = Duration::from_secs(180);
+/// A pod that waits for EC2 would wait this long in addition.
+const LONGEST_GROW_DELAY: Duration = Duration::from_secs(10);
+/// A longer delay would keep unused addresses from nodes that need them.
+const LONGEST_DELAY: Duration = Duration::from_secs(3600);
+/// No node takes a day to attach an ENI.
+const LONGEST_LEAK_AGE: Duration = Duration::from_secs(24 * 3600);
+/// In seconds. Source: amazon-vpc-cni-k8s v1.23.1, `HTTP_TIMEOUT`.
+const LEAST_HTTP_TIMEOUT: u32 = 10;
+/// In bytes, what every IPv4 host takes. Source: RFC 791, section 3.1.
+const LEAST_IPV4_MTU: u32 = 576;
+/// In bytes. Source: RFC 8200, section 5.
+const LEAST_IPV6_MTU: u32 = 1280;
+/// In bytes, jumbo frames of a VPC. Source: AWS, "Network MTU for your EC2 instance".
+const JUMBO_MTU: u32 = 9001;
+
+fn warm_settings(variables: &Variables, mode: Mode) -> Result<WarmSettings, SettingError> {
+    let warm = WarmSettings {
+        warm_eni: variables.number(&WARM_ENI_TARGET, 0, u16::MAX)?,
+        warm_ip: variables.number(&WARM_IP_TARGET, 0, u32::MAX)?,
+        minimum_ip: variables.number(&MINIMUM_IP_TARGET, 0, u32::MAX)?,
+        warm_prefix: variables.number(&WARM_PREFIX_TARGET, 0, u16::MAX)?,
+    };
+    let asks_for_nothing = warm.warm_ip == 0 && warm.minimum_ip == 0 && warm.warm_prefix == 0;
+    if mode == Mode::Prefix && asks_for_nothing {
+        return Err(variables.error(
+            &WARM_PREFIX_TARGET,
+            "with ENABLE_PREFIX_DELEGATION=true one of WARM_PREFIX_TARGET, WARM_IP_TARGET and \
+             MINIMUM_IP_TARGET must be above 0",
+        ));
+    }
+    Ok(warm)
+}
+
+fn leak_age(variables: &Variables) -> Result<Option<Duration>, SettingError> {
+    let age = variables.span(&TIDEPOOL_LEAK_AGE, LONGEST_LEAK_AGE)?;
+    let is_off = variables.boolean(&DISABLE_LEAKED_ENI_CLEANUP)?;
+    Ok(Some(age).filter(|_| !is_off))
+}
+
+fn mtu(variables: &Variables, mode: Mode) -> Result<u32, SettingError> {
+    let least = match mode {
+        Mode::SecondaryIp | Mode::Prefix => LEAST_IPV4_MTU,
+        Mode::Ipv6 => LEAST_IPV6_MTU,
+    };
+    variables.number(&AWS_VPC_ENI_MTU, least, JUMBO_MTU)
+}
+
+/// `off` stands for none, since an empty value stands for the default.
+fn runtime_socket(variables: &Variables) -> Result<Option<PathBuf>, SettingError> {
+    let setting = &TIDEPOOL_RUNTIME_SOCKET;
+    if variables.text(setting) == Some("off") {
+        return Ok(None);
+    }
+    let socket = variables.path(setting);
+    socket.map(Some).map_err(|_| variables.error(setting, "expected off or an absolute path"))
+}
+
+/// The incumbent's checkpoint, and the directory that it is in.
+fn backing_store(variables: &Variables) -> Result<(PathBuf, PathBuf), SettingError> {
+    let setting = &AWS_VPC_K8S_CNI_BACKING_STORE;
+    let file = variables.path(setting)?;
+    let directory = file.parent().map(Path::to_owned);
+    let directory = directory
+        .ok_or_else(|| variables.error(setting, "expected the absolute path of a file"))?;
+    Ok((file, directory))
+}
+
+fn log_level(variables: &Variables) -> Result<LogLevel, SettingError> {
+    let setting = &AWS_VPC_K8S_CNI_LOGLEVEL;
+    match &*variables.text(setting).unwrap_or_default().to_ascii_lowercase() {
+        "debug" => Ok(LogLevel::Debug),
+        "info" => Ok(LogLevel::Info),
+        "warn" => Ok(LogLevel::Warn),
+        "error" | "fatal" => Ok(LogLevel::Error),
+        _ => Err(variables.error(setting, "expected debug, info, warn, error or fatal")),
+    }
+}
+
+fn log_target(variables: &Variables) -> Result<LogTarget, SettingError> {
+    let setting = &AWS_VPC_K8S_CNI_LOG_FILE;
+    match &*variables.text(setting).unwrap_or_default().to_ascii_lowercase() {
+        "stdout" => Ok(LogTarget::Stdout),
+        "stderr" => Ok(LogTarget::Stderr),
+        _ => variables
+            .path(setting)
+            .map(LogTarget::File)
+            .map_err(|_| variables.error(setting, "expected stdout, stderr or an absolute path")),
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,271 @@
+//! What the settings amount to on an instance type. Only this file makes a [`Policy`] of settings.
+
+use ipam::policy::{Limits, Mode, Policy, Targets, WarmSettings};
+
+use crate::registry::{
+    ENABLE_IPv6, MAX_ENI, MINIMUM_IP_TARGET, WARM_ENI_TARGET, WARM_IP_TARGET, WARM_PREFIX_TARGET,
+};
+use crate::{SettingError, Settings};
+
+/// Pods that need no address of their own, since they share the node's network: the CNI's own
+/// and kube-proxy's. Source: AWS, "Maximum Pods per instance type".
+const HOST_NETWORK_PODS: u32 = 2;
+/// The most pods with prefixes on instances with few and with many vCPUs.
+/// Source: AWS, EKS best practices, "Prefix mode".
+const PREFIX_MAX_PODS: (u32, u32) = (110, 250);
+/// The fewest vCPUs that count as many.
+const MANY_VCPUS: u32 = 30;
+
+/// The policy on an instance with these limits and so many vCPUs, if they are known.
+///
+/// # Errors
+/// [`SettingError`] if the instance cannot do what the settings ask for and has no substitute.
+pub fn policy(
+    settings: &Settings,
+    limits: Limits,
+    vcpus: Option<u32>,
+) -> Result<Policy, SettingError> {
+    let mode = limits.mode(settings.mode);
+    if mode == Mode::Ipv6 && !limits.prefixes {
+        return Err(SettingError {
+            variable: ENABLE_IPv6.name,
+            value: "true".to_owned(),
+            allowed: "this instance type takes no prefixes, from which pods on IPv6 get their \
+                      addresses; use one that is built on the Nitro system"
+                .to_owned(),
+        });
+    }
+    Ok(Policy {
+        mode,
+        targets: Targets::resolve(mode, settings.warm),
+        max_enis: settings.max_enis,
+        max_pods: settings.max_pods.unwrap_or_else(|| max_pods(mode, limits, vcpus)),
+        cooldown: settings.cooldown,
+        add_wait: settings.add_wait,
+        grow_delay: settings.grow_delay,
+        shrink_delay: settings.shrink_delay,
+        min_eni_age: settings.min_eni_age,
+        leak_age: settings.leak_age,
+    })
+}
+
+/// What the settings ask for and the daemon or the instance cannot do, one sentence each.
+#[must_use]
+pub fn warnings(settings: &Settings, policy: &Policy, limits: Limits) -> Vec<String> {
+    let mut warnings = settings.warnings.clone();
+    warnings.extend(pool_warnings(settings, policy, limits));
+    warnings
+}
+
+/// The [`warnings`] that hold on every instance.
+#[must_use]
+pub fn setting_warnings(settings: &Settings) -> Vec<String> {
+    let overridden = overridden(settings, settings.mode);
+    settings.warnings.iter().cloned().chain(overridden).collect()
+}
+
+/// The [`warnings`] about the pool.
+#[must_use]
+pub fn pool_warnings(settings: &Settings, policy: &Policy, limits: Limits) -> Vec<String> {
+    let no_prefixes = (settings.mode != policy.mode).then(|| {
+        "ENABLE_PREFIX_DELEGATION: this instance type takes no prefixes; it gets secondary \
+         addresses"
+            .to_owned()
+    });
+    let overridden = overridden(settings, policy.mode);
+    no_prefixes.into_iter().chain(overridden).chain(out_of_reach(policy, limits)).collect()
+}
+
+/// Targets that have no effect in `mode`, with what to set instead. The incumbent's manifest sets some
+/// for everybody, so its value is no warning. 0 asks for nothing, so it is none either.
+fn overridden(settings: &Settings, mode: Mode) -> Vec<String> {
+    let (warm, default) = (settings.warm, WarmSettings::default());
+    let enis = (WARM_ENI_TARGET.name, warm.warm_eni.into(), default.warm_eni.into());
+    let prefixes = (WARM_PREFIX_TARGET.name, warm.warm_prefix.into(), default.warm_prefix.into());
+    let ips = (WARM_IP_TARGET.name, warm.warm_ip, default.warm_ip);
+    let minimum = (MINIMUM_IP_TARGET.name, warm.minimum_ip, default.minimum_ip);
+    let max_enis = (MAX_ENI.name, settings.max_enis.map_or(0, u32::from), 0);
+    let by_ips = warm.warm_ip != 0 || warm.minimum_ip != 0;
+    let (without_effect, why) = match mode {
+        Mode::Ipv6 => (
+            vec![enis, prefixes, ips, minimum, max_enis],
+            "with ENABLE_IPv6=true, where one prefix is enough; leave it out",
+        ),
+        Mode::SecondaryIp | Mode::Prefix if by_ips => (
+            vec![enis, prefixes],
+            "beside WARM_IP_TARGET or MINIMUM_IP_TARGET; set WARM_IP_TARGET to as many free \
+             addresses as are wanted",
+        ),
+        Mode::Prefix => {
+            (vec![enis], "with ENABLE_PREFIX_DELEGATION=true; set WARM_PREFIX_TARGET instead")
+        }
+        Mode::SecondaryIp if settings.mode == Mode::Prefix => {
+            (vec![prefixes], "on an instance without prefixes; set WARM_ENI_TARGET instead")
+        }
+        Mode::SecondaryIp => (
+            vec![prefixes],
+            "without prefixes; set ENABLE_PREFIX_DELEGATION=true, or WARM_ENI_TARGET instead",
+        ),
+    };
+    let set = without_effect.into_iter().filter(|(_, n, default)| *n != 0 && n != default);
+    set.map(|(name, n, _): (_, u32, _)| format!("{name}: {n} has no effect {why}")).collect()
+}
+
+/// Targets above what the node can ever hold, each with the most that it can reach.
+fn out_of_reach(policy: &Policy, limits: Limits) -> Vec<String> {
+    let capacity = limits.capacity(policy);
+    let room = capacity.min(policy.max_pods);
+    let per_eni = u32::from(limits.blocks_per_eni());
+    let targets = match policy.targets {
+        Targets::WarmEni(n) => vec![(WARM_ENI_TARGET.name, n.into(), capacity / per_eni.max(1))],
+        Targets::WarmPrefix(n) => vec![(WARM_PREFIX_TARGET.name, n.into(), capacity / 16)],
+        Targets::Ip { warm, minimum } => {
+            vec![(WARM_IP_TARGET.name, warm, room), (MINIMUM_IP_TARGET.name, minimum, room)]
+        }
+    };
+    let beyond = targets.into_iter().filter(|(_, target, most)| target > most);
+    let warning = |(name, target, most): (&str, u32, u32)| {
+        format!(
+            "{name}: {target} is never reached, since this node takes {capacity} addresses for at \
+             most {} pods; set {most} or less",
+            policy.max_pods
+        )
+    };
+    beyond.map(warning).collect()
+}
+
+/// The kubelet's usual maximum on such an instance. If the number of vCPUs is unknown, the larger bound
+/// holds, since too small a number would leave pods without addresses.
+fn max_pods(mode: Mode, limits: Limits, vcpus: Option<u32>) -> u32 {
+    let blocks = u32::from(limits.enis) * u32::from(limits.blocks_per_eni());
+    let (few, many) = PREFIX_MAX_PODS;
+    let most = if vcpus.is_some_and(|n| n < MANY_VCPUS) { few } else { many };
+    match mode {
+        Mode::SecondaryIp => blocks + HOST_NETWORK_PODS,
+        Mode::Prefix => (blocks * 16 + HOST_NETWORK_PODS).min(most),
+        Mode::Ipv6 => most,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn targets_out_of_reach_are_warnings_with_what_to_set() {
+        let check = |variables: &[(&str, &str)], expect: &[(&str, &str)]| {
+            let owned = variables.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned()));
+            let settings = Settings::read(&owned.collect()).unwrap();
+            let limits = Limits { enis: 3, addresses_per_eni: 4, prefixes: true };
+            let policy = policy(&settings, limits, Some(2)).unwrap();
+            let warnings = pool_warnings(&settings, &policy, limits);
+            let matches = |(warning, (start, end)): (&String, &(&str, &str))| {
+                warning.starts_with(start) && warning.ends_with(end)
+            };
+            assert_eq!(warnings.len(), expect.len(), "{variables:?}: {warnings:?}");
+            assert!(warnings.iter().zip(expect).all(matches), "{variables:?}: {warnings:?}");
+        };
+        let prefixes = ("ENABLE_PREFIX_DELEGATION", "true");
+        check(&[], &[]);
+        check(&[("WARM_ENI_TARGET", "3")], &[]);
+        check(&[("WARM_ENI_TARGET", "4")], &[("WARM_ENI_TARGET: 4 is ", "set 3 or less")]);
+        check(&[prefixes, ("WARM_PREFIX_TARGET", "9")], &[]);
+        let expect = ("WARM_PREFIX_TARGET: 10 is ", "set 9 or less");
+        check(&[prefixes, ("WARM_PREFIX_TARGET", "10")], &[expect]);
+        check(&[("MINIMUM_IP_TARGET", "9"), ("WARM_IP_TARGET", "9")], &[]);
+        check(
+            &[("MINIMUM_IP_TARGET", "10"), ("WARM_IP_TARGET", "11")],
+            &[
+                ("WARM_IP_TARGET: 11 is ", "set 9 or less"),
+                ("MINIMUM_IP_TARGET: 10 is ", "set 9 or less"),
+            ],
+        );
+        let minimum = ("MINIMUM_IP_TARGET", "10");
+        let expect = ("MINIMUM_IP_TARGET: 10 is ", "set 6 or less");
+        check(&[minimum, ("MAX_ENI", "2")], &[expect]);
+        let expect = ("MINIMUM_IP_TARGET: 10 is ", "set 5 or less");
+        check(&[prefixes, minimum, ("TIDEPOOL_MAX_PODS", "5")], &[expect]);
+        let ipv6 = ("ENABLE_IPv6", "true");
+        check(&[prefixes, ipv6, ("WARM_ENI_TARGET", "1"), ("WARM_PREFIX_TARGET", "1")], &[]);
+        let end = "has no effect with ENABLE_IPv6=true, where one prefix is enough; leave it out";
+        let expect = [("MINIMUM_IP_TARGET: 10 ", end), ("MAX_ENI: 2 ", end)];
+        check(&[prefixes, ipv6, minimum, ("MAX_ENI", "2")], &expect);
+    }
+
+    #[test]
+    fn targets_without_effect_are_warnings_if_set() {
+        let check = |prefixes, variables: &str, expect: &[(&str, &str)]| {
+            let variables = variables.split_whitespace().filter_map(|set| set.split_once('='));
+            let owned = variables.map(|(k, v)| (k.to_owned(), v.to_owned()));
+            let settings = Settings::read(&owned.collect()).unwrap();
+            let limits = Limits { enis: 15, addresses_per_eni: 50, prefixes };
+            let policy = policy(&settings, limits, Some(96)).unwrap();
+            let warnings = pool_warnings(&settings, &policy, limits);
+            let warnings: Vec<_> = warnings.iter().filter(|w| w.contains("no effect")).collect();
+            let matches = |(warning, (start, end)): (&&String, &(&str, &str))| {
+                warning.starts_with(&format!("{start} has no effect ")) && warning.ends_with(end)
+            };
+            assert_eq!(warnings.len(), expect.len(), "{settings:?}: {warnings:?}");
+            assert!(warnings.iter().zip(expect).all(matches), "{settings:?}: {warnings:?}");
+        };
+        let delegation = "ENABLE_PREFIX_DELEGATION=true";
+        let by_ip = "set WARM_IP_TARGET to as many free addresses as are wanted";
+        for manifest in ["", "WARM_ENI_TARGET=1 WARM_PREFIX_TARGET=1"] {
+            for ours in ["", delegation, "WARM_IP_TARGET=5", "MINIMUM_IP_TARGET=5"] {
+                check(true, &format!("{manifest} {ours}"), &[]);
+                check(false, &format!("{manifest} {ours}"), &[]);
+            }
+        }
+        check(true, "WARM_ENI_TARGET=2", &[]);
+        check(true, "WARM_ENI_TARGET=0 WARM_IP_TARGET=5", &[]);
+        check(true, "WARM_ENI_TARGET=2 WARM_IP_TARGET=5", &[("WARM_ENI_TARGET: 2", by_ip)]);
+        check(true, "WARM_ENI_TARGET=2 MINIMUM_IP_TARGET=5", &[("WARM_ENI_TARGET: 2", by_ip)]);
+        check(
+            true,
+            "WARM_ENI_TARGET=2 WARM_PREFIX_TARGET=3 WARM_IP_TARGET=5",
+            &[("WARM_ENI_TARGET: 2", by_ip), ("WARM_PREFIX_TARGET: 3", by_ip)],
+        );
+        let expect = ("WARM_PREFIX_TARGET: 3", "or WARM_ENI_TARGET instead");
+        check(true, "WARM_PREFIX_TARGET=3", &[expect]);
+        let set = format!("{delegation} WARM_PREFIX_TARGET=3");
+        check(true, &set, &[]);
+        let without = "on an instance without prefixes; set WARM_ENI_TARGET instead";
+        check(false, &set, &[("WARM_PREFIX_TARGET: 3", without)]);
+        let set = format!("{delegation} WARM_ENI_TARGET=2");
+        check(true, &set, &[("WARM_ENI_TARGET: 2", "set WARM_PREFIX_TARGET instead")]);
+        check(false, &set, &[]);
+        let set = format!("{set} WARM_IP_TARGET=5");
+        check(true, &set, &[("WARM_ENI_TARGET: 2", by_ip)]);
+
+        let targets = [("MINIMUM_IP_TARGET".to_owned(), "5".to_owned())];
+        let ipv6 = Settings {
+            mode: Mode::Ipv6,
+            ..Settings::read(&targets.into_iter().collect()).unwrap()
+        };
+        let warnings = overridden(&ipv6, Mode::Ipv6);
+        assert!(
+            warnings[0].starts_with("MINIMUM_IP_TARGET: 5 has no effect with ENABLE_IPv6=true")
+        );
+        assert_eq!(warnings.len(), 1);
+    }
+
+    #[test]
+    fn max_pods_are_those_of_the_published_table() {
+        let check = |name: &str, mode, expect| {
+            let limits = crate::known_limits(name).expect(name);
+            assert_eq!(max_pods(mode, limits, crate::known_vcpus(name)), expect, "{name} {mode:?}");
+        };
+        check("t3.small", Mode::SecondaryIp, 11);
+        check("t3.medium", Mode::SecondaryIp, 17);
+        check("m5.large", Mode::SecondaryIp, 29);
+        check("m5.4xlarge", Mode::SecondaryIp, 234);
+        check("p5.48xlarge", Mode::SecondaryIp, 100);
+        check("m5.large", Mode::Prefix, 110);
+        check("t3.small", Mode::Prefix, 110);
+        check("m5.24xlarge", Mode::Prefix, 250);
+        check("t3.nano", Mode::Ipv6, 110);
+        check("m5.24xlarge", Mode::Ipv6, 250);
+        let new = Limits { enis: 3, addresses_per_eni: 10, prefixes: true };
+        assert_eq!(max_pods(Mode::Prefix, new, None), 250);
+    }
+}

@@ -1,0 +1,360 @@
+//! Every setting, once: its name, default and meaning, and when a change takes effect.
+//!
+//! Reading, `check-config`, the help texts, the planner's flags and `docs/settings.md` come from
+//! this list. [`Variables`](crate::Variables) reads a variable only by its [`Setting`], so nothing
+//! can be read that is not listed; a test checks that everything listed is read.
+
+#![expect(non_upper_case_globals, reason = "the variables of one family are spelt IPv4 and IPv6")]
+
+use self::DefaultValue::{Depends, Unset, Value};
+use self::Flag::{Number, Switch};
+use self::Group::{Enis, Family, Files, NotBuilt, Pool};
+use self::TakesEffect::{AtStart, Live};
+
+/// An environment variable.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Setting {
+    /// The variable's name.
+    pub name: &'static str,
+    /// The section of `docs/settings.md` that lists it.
+    pub group: Group,
+    /// What holds if the variable is unset or empty.
+    pub default: DefaultValue,
+    /// One sentence without a full stop.
+    pub meaning: &'static str,
+    /// When a change takes effect.
+    pub takes_effect: TakesEffect,
+    /// How much of it is built.
+    pub support: Support,
+    /// The flag of `tidepool plan` with the same meaning.
+    pub flag: Option<Flag>,
+}
+
+/// A section of `docs/settings.md`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Group {
+    /// How large the pool is and how it changes.
+    Pool,
+    /// Which addresses pods have.
+    Family,
+    /// ENIs and the calls to EC2.
+    Enis,
+    /// Files, sockets and logs.
+    Files,
+    /// Features of amazon-vpc-cni-k8s that are not built.
+    NotBuilt,
+}
+
+/// What holds if a variable is unset or empty.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum DefaultValue {
+    /// This value, read as if the variable had it.
+    Value(&'static str),
+    /// No value.
+    Unset,
+    /// A value that depends on something else, in words.
+    Depends(&'static str),
+}
+
+/// When a changed setting takes effect.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum TakesEffect {
+    /// At the next SIGHUP.
+    Live,
+    /// When the daemon starts.
+    AtStart,
+}
+
+/// How much of a setting is built.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Support {
+    /// All of it.
+    Full,
+    /// A boolean of which one value is built. The other stops the start.
+    OnlyBoolean(bool),
+    /// Text of which these values are built, in any case. Another stops the start, since to ignore
+    /// it would be worse than not to run.
+    OnlyValues(&'static [&'static str]),
+    /// A boolean that asks for something that is not built, unless it has the value `without`. The
+    /// default asks for it, so it is a warning: an error would stop every start.
+    Missing {
+        /// The value that asks for nothing.
+        without: bool,
+        /// On which nodes the warning is given.
+        of: Nodes,
+        /// What is missing, one sentence without a full stop.
+        what: &'static str,
+    },
+}
+
+/// Which nodes something is about.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Nodes {
+    /// All.
+    All,
+    /// Those whose pods have IPv4 addresses.
+    Ipv4,
+    /// Those whose pods have IPv6 addresses.
+    Ipv6,
+}
+
+/// A flag of `tidepool plan`, without its dashes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Flag {
+    /// Sets the variable to `true`.
+    Switch(&'static str),
+    /// Sets the variable to the number that follows.
+    Number(&'static str),
+}
+
+impl Setting {
+    /// A setting that takes effect at the start, is built and has no flag.
+    const fn new(
+        name: &'static str,
+        group: Group,
+        default: DefaultValue,
+        meaning: &'static str,
+    ) -> Self {
+        Self {
+            name,
+            group,
+            default,
+            meaning,
+            takes_effect: AtStart,
+            support: Support::Full,
+            flag: None,
+        }
+    }
+
+    const fn live(self) -> Self {
+        Self { takes_effect: Live, ..self }
+    }
+
+    const fn flag(self, flag: Flag) -> Self {
+        Self { flag: Some(flag), ..self }
+    }
+
+    const fn only(self, value: bool) -> Self {
+        Self { support: Support::OnlyBoolean(value), ..self }
+    }
+
+    const fn only_values(self, values: &'static [&'static str]) -> Self {
+        Self { support: Support::OnlyValues(values), ..self }
+    }
+
+    const fn missing(self, without: bool, of: Nodes, what: &'static str) -> Self {
+        Self { support: Support::Missing { without, of, what }, ..self }
+    }
+}
+
+/// Declares each setting as a constant of its name and all of them as [`ALL`], in this order.
+macro_rules! settings {
+    ($($(#[$why:meta])* $name:ident: $group:expr, $default:expr, $meaning:literal
+        $(, .$option:ident($($value:expr),*))*;)*) => {
+        $(
+            #[doc = $meaning]
+            ///
+            $(#[$why])*
+            pub static $name: Setting =
+                Setting::new(stringify!($name), $group, $default, $meaning)
+                    $(.$option($($value),*))*;
+        )*
+
+        /// Every setting, in the order of `docs/settings.md`.
+        pub static ALL: &[&Setting] = &[$(&$name),*];
+    };
+}
+
+settings! {
+    ENABLE_PREFIX_DELEGATION: Pool, Value("false"),
+        "The pool holds /28 prefixes instead of single secondary addresses",
+        .flag(Switch("prefix-delegation"));
+    WARM_ENI_TARGET: Pool, Value("1"),
+        "Free addresses to keep, counted in whole ENIs; without prefixes only",
+        .live(), .flag(Number("warm-eni-target"));
+    WARM_PREFIX_TARGET: Pool, Value("1"),
+        "Wholly free prefixes to keep; with prefixes only",
+        .live(), .flag(Number("warm-prefix-target"));
+    WARM_IP_TARGET: Pool, Value("0"),
+        "Free addresses to keep; above 0 it overrides `WARM_ENI_TARGET` and `WARM_PREFIX_TARGET`",
+        .live(), .flag(Number("warm-ip-target"));
+    MINIMUM_IP_TARGET: Pool, Value("0"),
+        "Addresses to hold in all; above 0 it overrides `WARM_ENI_TARGET` and `WARM_PREFIX_TARGET`",
+        .live(), .flag(Number("minimum-ip-target"));
+    MAX_ENI: Pool, Unset,
+        "The most ENIs to use, if the instance type allows more",
+        .live(), .flag(Number("max-eni"));
+    TIDEPOOL_MAX_PODS: Pool, Depends("by the instance type"),
+        "The most addresses that the pool grows to",
+        .live(), .flag(Number("max-pods"));
+    IP_COOLDOWN_PERIOD: Pool, Value("30"),
+        "Seconds for which a released address rests before another pod gets it",
+        .live();
+    /// A kubelet gives a pod's sandbox four minutes, and tries again ten seconds after a failure. A
+    /// pod that waits is served sooner, in turn and with fewer calls than one that tries again; but
+    /// the user learns of a failure only at the end of the wait.
+    TIDEPOOL_ADD_WAIT: Pool, Value("60s"),
+        "The longest that a pod's ADD waits for an address that is on its way, or for its turn while \
+         EC2 throttles",
+        .live();
+    /// Little beside any call to EC2, and enough for the pods of a burst to be counted.
+    TIDEPOOL_GROW_DELAY: Pool, Value("50ms"),
+        "How long the pool may be too small before EC2 is called, so that one call serves pods that \
+         come together",
+        .live();
+    /// Source: amazon-vpc-cni-k8s v1.23.1, `pkg/ipamd/ipamd.go`, `decreaseIPPoolInterval`.
+    TIDEPOOL_SHRINK_DELAY: Pool, Value("30s"),
+        "How long the pool must have been too large before something goes back to EC2",
+        .live();
+    /// Source: amazon-vpc-cni-k8s v1.23.1, `pkg/ipamd/datastore/data_store.go`, `minENILifeTime`.
+    TIDEPOOL_MIN_ENI_AGE: Pool, Value("60s"),
+        "How long a new ENI is kept at least",
+        .live();
+    /// A node attaches what it has created within seconds, within minutes if EC2 throttles.
+    TIDEPOOL_LEAK_AGE: Pool, Value("1h"),
+        "How old an unattached ENI with the tags of `CLUSTER_NAME` must be for any node of the cluster \
+         to delete it",
+        .live();
+    DISABLE_LEAKED_ENI_CLEANUP: Pool, Value("false"),
+        "The node deletes no ENI that another node has created",
+        .live();
+
+    ENABLE_IPv6: Family, Value("false"),
+        "Pods have IPv6 addresses",
+        .flag(Switch("ipv6"));
+    ENABLE_IPv4: Family, Depends("the opposite of `ENABLE_IPv6`"),
+        "Pods have IPv4 addresses";
+
+    CLUSTER_NAME: Enis, Unset,
+        "New ENIs get the tags `cluster.k8s.amazonaws.com/name` and `eks:eni:owner`";
+    ADDITIONAL_ENI_TAGS: Enis, Value("{}"),
+        "More tags for new ENIs, a JSON object; keys with `k8s.amazonaws.com` are left out, with a \
+         warning";
+    MANAGE_UNTAGGED_ENI: Enis, Value("true"),
+        "An attached ENI that has no owner's tag may serve pods";
+    AWS_EC2_ENDPOINT: Enis, Unset,
+        "Another EC2 endpoint; the SDK's own `AWS_ENDPOINT_URL_EC2` works too";
+    HTTP_TIMEOUT: Enis, Value("10"),
+        "Seconds for each request to EC2, at least 10";
+    AWS_VPC_ENI_MTU: Enis, Value("9001"),
+        "MTU of ENIs in bytes, 576 (with IPv6 1280) to 9001";
+
+    TIDEPOOL_ENV_FILE: Files, Unset,
+        "A file with more settings, which is read at the start and again at each SIGHUP";
+    TIDEPOOL_SOCKET: Files, Value(crate::DEFAULT_SOCKET),
+        "The socket on which the daemon serves the plugin; for root alone";
+    TIDEPOOL_RUNTIME_SOCKET: Files, Value("/run/containerd/containerd.sock"),
+        "The container runtime's CRI v1 socket, on which the daemon asks each minute for its \
+         sandboxes; `off`: it asks nobody";
+    DISABLE_METRICS: Files, Value("false"),
+        "No metrics are served on port 61678";
+    AWS_VPC_K8S_CNI_BACKING_STORE: Files, Value("/var/run/aws-node/ipam.json"),
+        "The checkpoint of amazon-vpc-cni-k8s, read at the first start and never written; the daemon \
+         keeps its own files in the same directory";
+    AWS_VPC_K8S_CNI_LOGLEVEL: Files, Value("debug"),
+        "The least important lines to log: `debug`, `info`, `warn`, `error` or `fatal`";
+    AWS_VPC_K8S_CNI_LOG_FILE: Files, Value("/host/var/log/aws-routed-eni/ipamd.log"),
+        "Where log lines go: `stdout`, `stderr` or a path";
+
+    AWS_VPC_K8S_CNI_CUSTOM_NETWORK_CFG: NotBuilt, Value("false"),
+        "Pods use the subnets and security groups of an ENIConfig",
+        .only(false);
+    ENI_CONFIG_ANNOTATION_DEF: NotBuilt, Value("k8s.amazonaws.com/eniConfig"),
+        "The node annotation that names the ENIConfig",
+        .only_values(&["k8s.amazonaws.com/eniConfig"]);
+    ENI_CONFIG_LABEL_DEF: NotBuilt, Value("k8s.amazonaws.com/eniConfig"),
+        "The node label that names the ENIConfig",
+        .only_values(&["k8s.amazonaws.com/eniConfig"]);
+    ENABLE_POD_ENI: NotBuilt, Value("false"),
+        "Pods may have security groups of their own, on branch ENIs",
+        .only(false);
+    ENABLE_MULTI_NIC: NotBuilt, Value("false"),
+        "Pods use network cards other than the first",
+        .only(false);
+    ANNOTATE_POD_IP: NotBuilt, Value("false"),
+        "Pods are annotated with their address",
+        .only(false);
+    ENABLE_V6_EGRESS: NotBuilt, Value("false"),
+        "Pods on IPv4 reach IPv6 addresses",
+        .only(false);
+    DISABLE_NETWORK_RESOURCE_PROVISIONING: NotBuilt, Value("false"),
+        "The daemon neither grows nor shrinks the pool",
+        .only(false);
+    ENABLE_IMDS_ONLY_MODE: NotBuilt, Value("false"),
+        "The daemon asks the metadata service alone, never EC2",
+        .only(false);
+    DISABLE_POD_V6: NotBuilt, Value("false"),
+        "IPv6 is off inside pods",
+        .only(false);
+    ENABLE_BANDWIDTH_PLUGIN: NotBuilt, Value("false"),
+        "The conflist has the bandwidth plugin",
+        .only(false);
+    ENABLE_SUBNET_DISCOVERY: NotBuilt, Value("true"),
+        "New ENIs go to any subnet that is tagged for pods",
+        .only(true);
+    AWS_VPC_K8S_CNI_RANDOMIZESNAT: NotBuilt, Value("prng"),
+        "How source ports are chosen in address translation",
+        .only_values(&["prng"]);
+    AWS_VPC_K8S_CNI_CONNMARK: NotBuilt, Value("0x80"),
+        "The mark of connections that came in through the primary ENI",
+        .only_values(&["0x80", "128"]);
+    AWS_VPC_K8S_CNI_EXCLUDE_SNAT_CIDRS: NotBuilt, Unset,
+        "Ranges to which source addresses are not translated",
+        .only_values(&[]);
+    AWS_EXTERNAL_SERVICE_CIDRS: NotBuilt, Unset,
+        "Ranges that are reached through the main route table",
+        .only_values(&[]);
+    NETWORK_POLICY_ENFORCING_MODE: NotBuilt, Value("standard"),
+        "How pods start under network policies",
+        .only_values(&["standard", "none"]);
+    AWS_VPC_K8S_CNI_EXTERNALSNAT: NotBuilt, Value("false"),
+        "Something else translates pods' source addresses, such as a NAT gateway",
+        .missing(
+            true,
+            Nodes::Ipv4,
+            "pods' source addresses are not translated yet; the internet needs a NAT gateway"
+        );
+    AWS_VPC_CNI_NODE_PORT_SUPPORT: NotBuilt, Value("true"),
+        "Node ports lead to pods on secondary ENIs",
+        .missing(false, Nodes::Ipv4, "node ports do not lead to pods on secondary ENIs yet");
+    ENABLE_V4_EGRESS: NotBuilt, Value("true"),
+        "Pods on IPv6 reach IPv4 addresses",
+        .missing(false, Nodes::Ipv6, "pods on IPv6 do not reach IPv4 addresses yet");
+    AWS_MANAGE_ENIS_NON_SCHEDULABLE: NotBuilt, Value("false"),
+        "The pool changes even while no pod may be scheduled on the node",
+        .missing(
+            true,
+            Nodes::All,
+            "ENIs of unschedulable nodes are managed like all others, as yet"
+        );
+    DISABLE_INTROSPECTION: NotBuilt, Value("false"),
+        "No introspection is served",
+        .missing(true, Nodes::All, "no introspection is served yet");
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::Settings;
+
+    /// No value is good for every setting, so a setting for which this one changes nothing is not read.
+    #[test]
+    fn every_setting_is_read() {
+        let read = |set: &[(&str, &str)]| {
+            let owned = set.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
+            Settings::read(&owned.collect())
+        };
+        for setting in ALL {
+            assert_ne!(read(&[(setting.name, "?")]), read(&[]), "{}", setting.name);
+        }
+    }
+
+    #[test]
+    fn meanings_are_one_sentence_for_a_table() {
+        for Setting { name, meaning, .. } in ALL {
+            assert!(meaning.starts_with(|first: char| first.is_uppercase()), "{name}: {meaning}");
+            assert!(!meaning.ends_with('.') && !meaning.contains(['|', '\n']), "{name}: {meaning}");
+            assert!(meaning.split(' ').count() <= 25, "{name}: {meaning}");
+        }
+    }
+}

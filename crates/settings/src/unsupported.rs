@@ -1,0 +1,50 @@
+//! Settings that ask for what is not built. One that somebody has switched on stops the start, since
+//! to ignore it would be worse than not to run. One that asks by its default is a warning, since an
+//! error would stop every start.
+
+use ipam::policy::Mode;
+
+use crate::registry::{ALL, Nodes, Support};
+use crate::{SettingError, Variables};
+
+/// One line for each feature that is asked for by default and not built.
+pub(crate) fn warnings(variables: &Variables, mode: Mode) -> Result<Vec<String>, SettingError> {
+    let mut warnings = Vec::new();
+    for setting in ALL {
+        let Support::Missing { without, of, what } = setting.support else { continue };
+        let is_about_this_node = match of {
+            Nodes::All => true,
+            Nodes::Ipv4 => mode != Mode::Ipv6,
+            Nodes::Ipv6 => mode == Mode::Ipv6,
+        };
+        if variables.boolean(setting)? != without && is_about_this_node {
+            warnings.push(format!("{}: {what}", setting.name));
+        }
+    }
+    Ok(warnings)
+}
+
+/// Refuses the first setting that asks for what is not built.
+pub(crate) fn check(variables: &Variables) -> Result<(), SettingError> {
+    for setting in ALL {
+        let not_built = |built: &str| {
+            Err(variables.error(setting, &format!("not supported yet; only {built} is")))
+        };
+        match setting.support {
+            Support::Full | Support::Missing { .. } => {}
+            Support::OnlyBoolean(built) => {
+                if variables.boolean(setting)? != built {
+                    return not_built(&built.to_string());
+                }
+            }
+            Support::OnlyValues(built) => {
+                let Some(value) = variables.text(setting) else { continue };
+                if !built.iter().any(|one| one.eq_ignore_ascii_case(value)) {
+                    let built = built.join(", ");
+                    return not_built(if built.is_empty() { "no value" } else { &built });
+                }
+            }
+        }
+    }
+    Ok(())
+}

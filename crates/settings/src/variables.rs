@@ -1,0 +1,221 @@
+//! The environment variables as they are set, and how the text of one becomes a value.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::path::{Path, PathBuf};
+use std::str::FromStr;
+use std::time::Duration;
+
+use crate::env_file::{self, EnvFileError};
+use crate::registry::{ALL, DefaultValue, Setting, TIDEPOOL_ENV_FILE};
+use crate::{Error, SettingError};
+
+/// ENI tags whose keys contain this are the daemon's own.
+const OWN_TAGS: &str = "k8s.amazonaws.com";
+
+/// The values of the settings that are set. An empty value counts as unset, since manifests write
+/// `value: ""` for it.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Variables(BTreeMap<&'static str, (String, Source)>);
+
+/// Where the value of a setting comes from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Source {
+    /// It is not set.
+    Default,
+    /// The process's environment.
+    Environment,
+    /// The file that `TIDEPOOL_ENV_FILE` names.
+    File,
+}
+
+impl fmt::Display for Source {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Source::Default => "default",
+            Source::Environment => "environment",
+            Source::File => "file",
+        })
+    }
+}
+
+impl Variables {
+    /// Reads the process's environment, then the file that `TIDEPOOL_ENV_FILE` names. The file's
+    /// values override the environment's.
+    ///
+    /// # Errors
+    /// If `TIDEPOOL_ENV_FILE` is a relative path, and the errors of [`Variables::with_file`].
+    pub fn of_process() -> Result<Self, Error> {
+        // A value that is not UTF-8 has its bad bytes replaced, so that it is reported and not
+        // taken for unset.
+        let lossy = |text: std::ffi::OsString| text.to_string_lossy().into_owned();
+        let process: Self =
+            std::env::vars_os().map(|(name, value)| (lossy(name), lossy(value))).collect();
+        match process.optional_path(&TIDEPOOL_ENV_FILE)? {
+            Some(file) => Ok(process.with_file(&file)?),
+            None => Ok(process),
+        }
+    }
+
+    /// These variables, overridden by those in `file`.
+    ///
+    /// # Errors
+    /// If the file cannot be read, and for its first line that is wrong.
+    pub fn with_file(mut self, file: &Path) -> Result<Self, EnvFileError> {
+        for (setting, value) in env_file::read(file)? {
+            self.0.insert(setting.name, (value, Source::File));
+        }
+        Ok(self)
+    }
+
+    /// The value of `setting` and where it comes from; `None` if it has none.
+    #[must_use]
+    pub fn effective(&self, setting: &'static Setting) -> (Option<&str>, Source) {
+        match (self.0.get(setting.name), setting.default) {
+            (Some((value, source)), _) if !value.is_empty() => (Some(value), *source),
+            (_, DefaultValue::Value(value)) => (Some(value), Source::Default),
+            (_, DefaultValue::Unset | DefaultValue::Depends(_)) => (None, Source::Default),
+        }
+    }
+
+    /// Sets `setting` to what it is in `other`.
+    pub(crate) fn take(&mut self, setting: &'static Setting, other: &Self) {
+        match other.0.get(setting.name) {
+            Some(value) => self.0.insert(setting.name, value.clone()),
+            None => self.0.remove(setting.name),
+        };
+    }
+
+    pub(crate) fn text(&self, setting: &'static Setting) -> Option<&str> {
+        self.effective(setting).0
+    }
+
+    pub(crate) fn error(&self, setting: &'static Setting, allowed: &str) -> SettingError {
+        let value = self.text(setting).unwrap_or_default().to_owned();
+        SettingError { variable: setting.name, value, allowed: allowed.to_owned() }
+    }
+
+    /// A boolean whose default is a value.
+    pub(crate) fn boolean(&self, setting: &'static Setting) -> Result<bool, SettingError> {
+        Ok(self.optional_boolean(setting)?.expect(HAS_DEFAULT))
+    }
+
+    /// The spellings are those of Go's `strconv.ParseBool`.
+    pub(crate) fn optional_boolean(
+        &self,
+        setting: &'static Setting,
+    ) -> Result<Option<bool>, SettingError> {
+        match self.text(setting) {
+            None => Ok(None),
+            Some("1" | "t" | "T" | "TRUE" | "true" | "True") => Ok(Some(true)),
+            Some("0" | "f" | "F" | "FALSE" | "false" | "False") => Ok(Some(false)),
+            Some(_) => Err(self.error(setting, "expected true or false")),
+        }
+    }
+
+    /// A number whose default is a value.
+    pub(crate) fn number<N: FromStr + PartialOrd + ToString>(
+        &self,
+        setting: &'static Setting,
+        least: N,
+        most: N,
+    ) -> Result<N, SettingError> {
+        Ok(self.optional_number(setting, least, most)?.expect(HAS_DEFAULT))
+    }
+
+    pub(crate) fn optional_number<N: FromStr + PartialOrd + ToString>(
+        &self,
+        setting: &'static Setting,
+        least: N,
+        most: N,
+    ) -> Result<Option<N>, SettingError> {
+        let Some(text) = self.text(setting) else { return Ok(None) };
+        let number = text.parse().ok().filter(|number| (&least..=&most).contains(&number));
+        number.map(Some).ok_or_else(|| {
+            let (least, most) = (least.to_string(), most.to_string());
+            self.error(setting, &format!("expected a whole number from {least} to {most}"))
+        })
+    }
+
+    /// A whole number of seconds, `least` or more.
+    pub(crate) fn seconds(
+        &self,
+        setting: &'static Setting,
+        least: u32,
+    ) -> Result<Duration, SettingError> {
+        Ok(Duration::from_secs(self.number(setting, least, u32::MAX)?.into()))
+    }
+
+    /// A time span with its unit, `most` at most.
+    pub(crate) fn span(
+        &self,
+        setting: &'static Setting,
+        most: Duration,
+    ) -> Result<Duration, SettingError> {
+        let text = self.text(setting).expect(HAS_DEFAULT);
+        let span = humantime::parse_duration(text).ok().filter(|span| *span <= most);
+        span.ok_or_else(|| {
+            let most = humantime::format_duration(most);
+            self.error(setting, &format!("expected a time span like 500ms or 15s, at most {most}"))
+        })
+    }
+
+    /// A path whose default is a value.
+    pub(crate) fn path(&self, setting: &'static Setting) -> Result<PathBuf, SettingError> {
+        Ok(self.optional_path(setting)?.expect(HAS_DEFAULT))
+    }
+
+    /// A relative path is refused, since it depends on the directory that the process starts in.
+    pub(crate) fn optional_path(
+        &self,
+        setting: &'static Setting,
+    ) -> Result<Option<PathBuf>, SettingError> {
+        let Some(path) = self.text(setting).map(Path::new) else { return Ok(None) };
+        match path.is_absolute() {
+            true => Ok(Some(path.to_owned())),
+            false => Err(self.error(setting, "expected an absolute path")),
+        }
+    }
+
+    pub(crate) fn url(&self, setting: &'static Setting) -> Result<Option<String>, SettingError> {
+        let Some(text) = self.text(setting) else { return Ok(None) };
+        let host = text.strip_prefix("http://").or_else(|| text.strip_prefix("https://"));
+        match host {
+            Some(host) if !host.is_empty() => Ok(Some(text.to_owned())),
+            Some(_) | None => Err(self.error(setting, "expected http://HOST[:PORT] or https://…")),
+        }
+    }
+
+    /// The tags, and a warning for each that is left out.
+    pub(crate) fn tags(
+        &self,
+        setting: &'static Setting,
+    ) -> Result<(BTreeMap<String, String>, Vec<String>), SettingError> {
+        let text = self.text(setting).expect(HAS_DEFAULT);
+        let tags: BTreeMap<String, String> = serde_json::from_str(text).map_err(|_| {
+            self.error(setting, "expected a JSON object of strings like {\"team\":\"net\"}")
+        })?;
+        let (own, tags): (BTreeMap<_, _>, _) =
+            tags.into_iter().partition(|(key, _)| key.contains(OWN_TAGS));
+        let name = setting.name;
+        let dropped = own.into_keys().map(|key| {
+            format!("{name}: tag {key:?} is left out, since keys with {OWN_TAGS} are ipamd's own")
+        });
+        Ok((tags, dropped.collect()))
+    }
+}
+
+/// Why a setting has a value that nobody has set.
+const HAS_DEFAULT: &str =
+    "the registry has a default value for it, as a test checks by reading all";
+
+impl FromIterator<(String, String)> for Variables {
+    /// Keeps the variables that are settings, as if the process's environment had them.
+    fn from_iter<I: IntoIterator<Item = (String, String)>>(variables: I) -> Self {
+        let known = |(name, value): (String, String)| {
+            let setting = ALL.iter().find(|setting| setting.name == name)?;
+            Some((setting.name, (value, Source::Environment)))
+        };
+        Self(variables.into_iter().filter_map(known).collect())
+    }
+}
