@@ -1,12 +1,11 @@
 //! Packets pass where they should, and only there.
 
-use datapath::eni::EniLink;
-use datapath::host::HostConfig;
+use datapath::host::{EniStatus, Families, HostEni, HostPicture};
 use datapath::{Mtu, RouteTable};
 
 use crate::lab::{Namespace, Pod, on_node};
 
-const PRIMARY: &str = "02:00:00:00:00:10";
+use crate::host::PRIMARY;
 pub(crate) const SECONDARY: &str = "02:00:00:00:00:11";
 
 /// A node with two ENIs in a VPC. The router drops what comes in by the wrong ENI, as a VPC does.
@@ -41,17 +40,22 @@ fn attach_as([primary, secondary]: [&str; 2], node: &Namespace) -> Namespace {
 }
 
 fn set_up_enis(node: &Namespace) {
-    let host = HostConfig { primary_mac: PRIMARY.parse().unwrap(), mtu: Mtu::JUMBO, ipv6: false };
-    node.block_on(datapath::host::setup(&host)).unwrap();
-    let secondary = EniLink {
+    let secondary = HostEni {
         mac: SECONDARY.parse().unwrap(),
+        table: RouteTable::of(0, 1),
         primary_address: "10.0.1.10".parse().unwrap(),
         subnet: "10.0.1.0/24".parse().unwrap(),
         gateway: "10.0.1.1".parse().unwrap(),
-        table: RouteTable::of(0, 1),
-        mtu: Mtu::JUMBO,
     };
-    node.block_on(datapath::eni::sync(&secondary)).unwrap();
+    let wanted = HostPicture {
+        primary_mac: PRIMARY.parse().unwrap(),
+        mtu: Mtu::JUMBO,
+        families: Families::Ipv4,
+        enis: vec![secondary],
+    };
+    let report = node.block_on(datapath::host::sync(&wanted)).unwrap();
+    report.node.unwrap();
+    assert!(matches!(report.enis[&secondary.mac], EniStatus::Ready(_)), "{:?}", report.enis);
 }
 
 #[test]

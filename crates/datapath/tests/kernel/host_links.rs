@@ -3,12 +3,12 @@
 use std::collections::BTreeSet;
 use std::net::IpAddr;
 
-use datapath::pod::SeenLink;
+use datapath::pod::HostLink;
 
 use crate::lab::{Namespace, Pod, on_node};
 
-fn seen(node: &Namespace) -> Vec<SeenLink> {
-    let mut seen = node.block_on(datapath::pod::seen()).unwrap();
+fn host_links(node: &Namespace) -> Vec<HostLink> {
+    let mut seen = node.block_on(datapath::pod::host_links()).unwrap();
     seen.sort_by(|a, b| a.name.cmp(&b.name));
     seen
 }
@@ -20,26 +20,26 @@ fn addresses(texts: &[&str]) -> BTreeSet<IpAddr> {
 #[test]
 fn every_pod_is_seen_until_its_link_goes() {
     on_node(|node| {
-        assert_eq!(seen(node), [], "a veth without routes and mark is no pod's");
+        assert_eq!(host_links(node), [], "a veth without routes and mark is no pod's");
         let first = Pod::added(node, "first", &["10.0.2.20@2"]);
         let second = Pod::added(node, "second", &["10.0.2.21@main"]);
-        let link = |pod: &Pod, address: &str| SeenLink {
+        let link = |pod: &Pod, address: &str| HostLink {
             name: pod.link.host_name.to_string(),
             owner: Some(pod.link.owner.to_string()),
             addresses: addresses(&[address]),
         };
         let mut expect = vec![link(&first, "10.0.2.20"), link(&second, "10.0.2.21")];
         expect.sort_by(|a, b| a.name.cmp(&b.name));
-        assert_eq!(seen(node), expect);
+        assert_eq!(host_links(node), expect);
 
         node.ip("route del 10.0.2.20");
-        let lost = SeenLink { addresses: addresses(&[]), ..link(&first, "10.0.2.20") };
-        assert!(seen(node).contains(&lost), "its link is there: {:?}", seen(node));
+        let lost = HostLink { addresses: addresses(&[]), ..link(&first, "10.0.2.20") };
+        assert!(host_links(node).contains(&lost), "its link is there: {:?}", host_links(node));
 
         node.block_on(datapath::pod::del(&first.removal())).unwrap();
-        assert_eq!(seen(node), [link(&second, "10.0.2.21")]);
+        assert_eq!(host_links(node), [link(&second, "10.0.2.21")]);
         second.namespace.ip("link del eth0");
-        assert_eq!(seen(node), []);
+        assert_eq!(host_links(node), []);
     });
 }
 
@@ -56,12 +56,12 @@ fn strangers_are_seen_and_the_nodes_own_routes_are_not() {
         node.ip("route add 10.0.3.0/24 dev eni11111111111");
         node.ip("route add 10.0.2.32 via 10.0.3.1");
         node.ip("route add 10.0.2.33 dev eni11111111111 table 2");
-        let stranger = SeenLink {
+        let stranger = HostLink {
             name: "eni11111111111".to_owned(),
             owner: None,
             addresses: addresses(&["10.0.2.30"]),
         };
-        assert_eq!(seen(node), [stranger]);
+        assert_eq!(host_links(node), [stranger]);
     });
 }
 
@@ -71,7 +71,8 @@ fn a_pod_on_ipv6_is_seen() {
         let node = Namespace::with_ipv6("node");
         let pod = Pod::planned_in(Namespace::with_ipv6("pod"), "six", &["2001:db8::7@main"]);
         pod.add(&node);
-        let all: BTreeSet<_> = seen(&node).into_iter().flat_map(|link| link.addresses).collect();
+        let all: BTreeSet<_> =
+            host_links(&node).into_iter().flat_map(|link| link.addresses).collect();
         assert_eq!(all, addresses(&["2001:db8::7"]), "without what the kernel adds to each link");
     });
 }

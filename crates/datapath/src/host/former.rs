@@ -1,0 +1,63 @@
+//! The rules of ENIs that the picture lacks. Their routes went with their devices.
+//!
+//! Such a rule does harm once EC2 gives the ENI's address to a pod on the primary ENI: the rule
+//! would send the pod's packets out of whatever ENI has that table then.
+
+use std::net::IpAddr;
+
+use super::{FormerEnis, HostEni, ListError, Snapshot};
+use crate::netlink::{KernelError, Netlink};
+use crate::rule::{self, ListedRule};
+use crate::{MacAddr, Rule};
+
+/// Why rules of former ENIs are left.
+#[derive(Debug, thiserror::Error)]
+pub enum FormerError {
+    /// The kernel could not be read.
+    #[error(transparent)]
+    List(#[from] ListError),
+    /// The kernel refused to remove a rule. Rules after it are left, too.
+    #[error("remove rule {rule}")]
+    Remove {
+        /// The rule.
+        rule: Rule,
+        /// The kernel's answer.
+        #[source]
+        source: KernelError,
+    },
+}
+
+/// Removes the rules that bear our mark and are for an address that neither an ENI of `wanted` nor
+/// any link has. Rules without the mark stay: they may be anybody's, since the kernel gives the
+/// same priority to rules that are added without one.
+pub(super) async fn sync(
+    netlink: &Netlink,
+    before: &Snapshot,
+    wanted: &[HostEni],
+) -> Result<FormerEnis, FormerError> {
+    let is_wanted = |rule: &Rule| {
+        wanted.iter().any(|eni| rule.rivals(&Rule::from_eni(eni.primary_address.into(), eni.table)))
+    };
+    let mut former = FormerEnis::default();
+    for listed in &before.rules {
+        let ListedRule { rule, protocol } = *listed;
+        let Some(address) = rule.eni_address() else { continue };
+        if protocol != rule::OURS || is_wanted(&rule) {
+            continue;
+        }
+        if let Some(device) = device_with(before, address) {
+            former.devices.insert(device);
+            continue;
+        }
+        rule::remove(netlink, listed)
+            .await
+            .map_err(|source| FormerError::Remove { rule, source })?;
+        former.n_removed += 1;
+    }
+    Ok(former)
+}
+
+fn device_with(snapshot: &Snapshot, address: IpAddr) -> Option<MacAddr> {
+    let (index, _) = snapshot.addresses.iter().find(|(_, net)| net.addr() == address)?;
+    snapshot.links.iter().find(|link| link.index == *index).map(|link| link.mac)
+}
