@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use proto::v1::Refused;
 use serde_json::{Value, json};
 
-use crate::fake::Mode;
+use crate::fake::{Mode, on_eni};
 use crate::node::{Node, Pod};
 
 #[test]
@@ -117,7 +117,7 @@ fn a22_an_address_that_cannot_be_used_is_given_back() {
     let pod = node.pod("c1", "p1");
     let before = (node.host.dump(), pod.netns.dump());
     for (address, code) in [("127.0.0.1", 151), ("10.0.0.1/32", 155), ("", 155)] {
-        node.ipamd().set(Mode::Granting(address.to_owned()));
+        node.ipamd().set(Mode::Granting(vec![on_eni(address, 0)]));
         node.pod_call("ADD", &pod).run().fails(code, address);
         assert!(node.ipamd().held().is_empty());
     }
@@ -245,7 +245,7 @@ fn a26_the_nodes_own_namespace_is_refused_before_anything_is_changed() {
 fn a27_an_ipv6_address_is_usable_at_once() {
     let Some(node) = Node::new() else { return };
     let pod = node.pod("c1", "p1");
-    node.ipamd().set(Mode::Granting("2001:db8::5".to_owned()));
+    node.ipamd().set(Mode::Granting(vec![on_eni("2001:db8::5", 0)]));
     let result = node.add(&pod);
     assert_eq!(result["ips"], json!([{"address": "2001:db8::5/128", "interface": 1}]));
     assert_eq!(result["routes"], json!([{"dst": "::/0", "gw": "fe80::1"}]));

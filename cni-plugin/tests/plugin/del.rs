@@ -2,7 +2,7 @@
 
 use serde_json::json;
 
-use crate::fake::Mode;
+use crate::fake::{Mode, on_eni};
 use crate::node::Node;
 
 #[test]
@@ -80,7 +80,7 @@ fn a32_a_late_del_leaves_a_newer_sandbox_of_the_pod_alone() {
 #[test]
 fn a32_a_late_del_leaves_an_address_that_is_another_pods_now_alone() {
     let Some(mut node) = Node::new() else { return };
-    node.ipamd().set(Mode::Granting("10.0.0.77".to_owned()));
+    node.ipamd().set(Mode::Granting(vec![on_eni("10.0.0.77", 0)]));
     let old = node.pod("c1", "p1");
     let old_result = node.add(&old);
     node.del(&old);

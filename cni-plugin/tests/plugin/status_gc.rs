@@ -2,10 +2,11 @@
 
 use std::time::Duration;
 
-use proto::v1::Refused;
+use proto::v1::pod_address::Reach;
+use proto::v1::{BranchReach, PodAddress, Refused};
 use serde_json::{Value, json};
 
-use crate::fake::Mode;
+use crate::fake::{Mode, on_eni};
 use crate::node::{Answer, Node};
 
 #[test]
@@ -159,4 +160,52 @@ fn a60_a_daemon_one_minor_version_apart_is_fine() {
     }
     node.ipamd().set(Mode::Version(format!("{major}.{}.0", minor + 2)));
     node.call("STATUS").run().fails(50, "incompatible versions");
+}
+
+/// An older daemon serves throughout, or is replaced by a newer one between two calls.
+#[test]
+fn a60_verbs_with_a_daemon_without_reach_succeed() {
+    let Some(node) = Node::new() else { return };
+    let before = node.host.dump();
+    // The second pod of each round is on a secondary ENI.
+    for calls in [["Add", "Check", "Del", "Gc"].as_slice(), &["Add"], &["Check"], &["Del", "Gc"]] {
+        node.ipamd().set(Mode::WithoutReach(calls));
+        for name in ["p1", "p2"] {
+            let pod = node.pod(&format!("c-{name}"), name);
+            let result = node.add(&pod);
+            node.pod_call("CHECK", &pod).conf("prevResult", result).run().silent();
+            node.del(&pod);
+            assert_eq!(node.host.dump(), before, "{calls:?}");
+            node.add(&pod);
+            gc(&node, "net", &[]).silent();
+            assert_eq!(node.host.dump(), before, "{calls:?}");
+        }
+        assert!(node.ipamd().held().is_empty(), "{calls:?}");
+    }
+}
+
+#[test]
+fn a60_grant_of_a_newer_daemon_is_refused_and_given_back() {
+    let Some(node) = Node::new() else { return };
+    let branch = BranchReach { id: "eni-b".to_owned(), vlan_id: 7, ..Default::default() };
+    let branch = PodAddress {
+        address: "10.0.0.7".to_owned(),
+        reach: Some(Reach::ByBranch(branch)),
+        ..Default::default()
+    };
+    let unknown = PodAddress { address: "10.0.0.8".to_owned(), ..Default::default() };
+    let pod = node.pod("c1", "p1");
+    let before = (node.host.dump(), pod.netns.dump());
+    for (grant, part) in [
+        (vec![branch], "10.0.0.7 on branch ENI eni-b (VLAN 7"),
+        (vec![unknown], "10.0.0.8 without a route table"),
+        (vec![on_eni("10.0.0.9", 0), on_eni("10.0.0.10", 1)], "2 addresses (10.0.0.9, 10.0.0.10)"),
+    ] {
+        node.ipamd().set(Mode::Granting(grant));
+        let answer = node.pod_call("ADD", &pod).run();
+        answer.fails(156, "UNSUPPORTED_GRANT");
+        answer.fails(156, part);
+        assert!(node.ipamd().held().is_empty(), "{part}");
+        assert_eq!((node.host.dump(), pod.netns.dump()), before, "{part}");
+    }
 }
