@@ -97,7 +97,7 @@ fn old_plugin_reads_address_and_table_from_this_version() {
     assert_eq!(reply.addresses, [old_address()]);
 }
 
-/// Field 15 of `PodAddress` stands for a later version's way; the address has neither table nor ENI.
+/// Field 15 of `PodAddress` is a later version's way to reach an address without table and ENI.
 #[test]
 fn unknown_reach_decodes_as_unset_with_table_zero() {
     let message = bytes("0a0931302e302e322e32307a020801");

@@ -167,8 +167,8 @@ impl Keeper {
     }
 }
 
-/// The whole wanted host network. It lacks the primary ENI, which is part of the node, and ENIs
-/// whose hardware address is malformed.
+/// The whole wanted host network. Its list has no primary ENI, which is part of the node, and no ENI
+/// with a malformed hardware address.
 fn picture<'a>(
     primary_mac: &str,
     settings: Settings,
@@ -210,7 +210,7 @@ fn node_state(report: &Result<HostReport, String>) -> LinkState {
     }
 }
 
-/// The primary ENI stands as the node does.
+/// The state of the primary ENI is that of the node.
 fn eni_state(eni: &HostEni, report: &Result<HostReport, String>) -> LinkState {
     let report = match report {
         Ok(report) if table(eni) != RouteTable::MAIN => report,

@@ -1,4 +1,4 @@
-//! The node's own network: one value describes all of it, and [`sync`] makes the kernel match.
+//! The host network: one value describes all of it, and [`sync`] makes the kernel match.
 //!
 //! It covers the node's sysctls, the primary ENI's MTU, and each secondary ENI's device, routes and
 //! rule. It must not know pods, EC2 or how the caller chose the ENIs.
@@ -21,7 +21,7 @@ use crate::netlink::{KernelError, Netlink};
 use crate::rule::{self, ListedRule};
 use crate::{Applied, MacAddr, Mtu, RouteTable, address};
 
-/// The whole host network of a node, as it shall be.
+/// The whole wanted host network of a node.
 ///
 /// Source NAT of pods' packets gets a field of its own here once it exists.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -45,7 +45,7 @@ pub enum Families {
     Ipv6,
 }
 
-/// A secondary ENI as it shall be.
+/// A wanted secondary ENI.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct HostEni {
     /// Hardware address, by which its device is found.
@@ -60,7 +60,7 @@ pub struct HostEni {
     pub gateway: Ipv4Addr,
 }
 
-/// How the host network stands after a [`sync`].
+/// The state of the host network after a [`sync`].
 #[derive(Debug)]
 pub struct HostReport {
     /// The node's sysctls and the primary ENI.
@@ -71,7 +71,7 @@ pub struct HostReport {
     pub former: Result<FormerEnis, FormerError>,
 }
 
-/// How a secondary ENI stands.
+/// The state of a secondary ENI.
 #[derive(Debug)]
 pub enum EniStatus {
     /// The kernel matches, and was read again after the last change.
@@ -87,8 +87,8 @@ pub enum EniStatus {
 pub struct FormerEnis {
     /// How many rules were removed.
     pub n_removed: usize,
-    /// Hardware addresses of the devices that are still there. Their rules stay as long, so that
-    /// whoever uses such an ENI now keeps its way out.
+    /// Hardware addresses of the devices that are still there. Their rules stay until then: another
+    /// program may use the ENI now.
     pub devices: BTreeSet<MacAddr>,
 }
 
@@ -112,8 +112,8 @@ pub struct ListError {
 /// Makes the host network match `wanted`: reads the kernel, changes what differs, reads again. It
 /// may be called at any time, and changes nothing where nothing differs.
 ///
-/// Every part is tried, whatever became of the others. Costs a list of all links, addresses and
-/// rules, and two lists of routes for each ENI; the same again for each ENI that differs.
+/// Every part is tried, also after another one has failed. Costs a list of all links, addresses and
+/// rules, and two lists of routes for each ENI. An ENI that differs costs the same lists again.
 ///
 /// # Errors
 ///

@@ -1,8 +1,8 @@
 //! Makes the kernel match a description of a pod's link, or of the node's own network.
 //!
-//! Each verb takes all that it shall make, reads what the kernel has, and changes what differs. It
-//! works in the network namespace of the calling thread, and remembers nothing between two calls.
-//! Nothing here knows pools, EC2, the variables of CNI or gRPC.
+//! Each verb takes a whole description, reads what the kernel has, and changes what differs. It works
+//! in the network namespace of the calling thread, and remembers nothing between two calls. Nothing
+//! here knows pools, EC2, the variables of CNI or gRPC.
 
 mod address;
 pub mod connections;

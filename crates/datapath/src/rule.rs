@@ -1,4 +1,4 @@
-//! Routing policy rules: who looks up which table.
+//! Routing policy rules: which packets use which route table.
 
 use std::fmt;
 use std::net::IpAddr;

@@ -28,7 +28,7 @@ pub enum EniStep {
     AddAddress(IpNet),
     /// Sets the device up.
     SetUp,
-    /// Removes a route that leads elsewhere, or stands in the wrong table.
+    /// Removes a route that leads elsewhere, or is in the wrong table.
     RemoveRoute(Route),
     /// Puts a route in the ENI's table.
     ReplaceRoute(Route),

@@ -1,7 +1,7 @@
 //! The rules of ENIs that the picture lacks. Their routes went with their devices.
 //!
-//! Such a rule does harm once EC2 gives the ENI's address to a pod on the primary ENI: the rule
-//! would send the pod's packets out of whatever ENI has that table then.
+//! Such a rule does harm if a pod on the primary ENI gets the address. The rule would send the pod's
+//! packets out of the ENI that has the rule's table by then.
 
 use std::net::IpAddr;
 
@@ -27,9 +27,10 @@ pub enum FormerError {
     },
 }
 
-/// Removes the rules that bear our mark and are for an address that neither an ENI of `wanted` nor
-/// any link has. Rules without the mark stay: they may be anybody's, since the kernel gives the
-/// same priority to rules that are added without one.
+/// Removes the rules with our mark whose address neither an ENI of `wanted` nor any link has.
+///
+/// Rules without the mark stay. They may be an administrator's: the kernel gives the same priority to
+/// rules that are added without one.
 pub(super) async fn sync(
     netlink: &Netlink,
     before: &Snapshot,

@@ -271,7 +271,7 @@ impl Sides {
 
     /// Waits until the kernel uses the IPv6 addresses: it starts in the background, also without
     /// duplicate address detection. The node's own link-local address comes later still, and without
-    /// it the node cannot ask for the pod's hardware address; so the node is told.
+    /// it the node cannot ask for the pod's hardware address. So the node gets a neighbour entry.
     async fn await_ipv6(
         &self,
         wanted: &PodLink,

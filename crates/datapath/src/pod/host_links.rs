@@ -1,4 +1,4 @@
-//! The host ends of all pods' links on this node, whatever plugin made them.
+//! The host ends of all pods' links on this node, of any plugin.
 
 use std::collections::BTreeSet;
 use std::net::IpAddr;

@@ -24,7 +24,7 @@ pub(crate) fn attach(node: &Namespace) {
     node.ip("link set fabric up");
 }
 
-/// Syncs a picture with this ENI and returns how the ENI stands. There is no primary ENI.
+/// Syncs a picture with this ENI and returns the ENI's state. There is no primary ENI.
 fn sync(node: &Namespace) -> EniStatus {
     let wanted = HostPicture { enis: vec![eni()], ..picture() };
     synced(node, &wanted).enis.remove(&eni().mac).unwrap()

@@ -11,7 +11,7 @@ use futures::StreamExt as _;
 use rustix::net::{self, AddressFamily, SendFlags, SocketType};
 
 use crate::eni;
-use crate::lab::{Namespace, chain, on_node};
+use crate::lab::{Namespace, error_chain, on_node};
 
 pub(crate) const PRIMARY: &str = "02:00:00:00:00:10";
 
@@ -123,7 +123,7 @@ fn sync_without_primary_still_sets_up_the_enis() {
         let report = synced(node, &HostPicture { enis: vec![eni::eni()], ..picture() });
         let error = report.node.unwrap_err();
         assert!(matches!(error, NodeError::NoPrimary { .. }), "{error}");
-        assert_eq!(chain(&error), format!("no link has hardware address {PRIMARY}"));
+        assert_eq!(error_chain(&error), format!("no link has hardware address {PRIMARY}"));
         assert!(matches!(report.enis[&eni::eni().mac], EniStatus::Ready(Applied::Added)));
         eni::assert_in_place(node, "without a primary ENI");
     });
@@ -152,7 +152,7 @@ fn sync_with_failing_enis_sets_up_the_others() {
         let report = synced(node, &HostPicture { enis, ..picture() });
         assert_eq!(report.node.unwrap(), Applied::Updated);
         let failure = |mac| match &report.enis[&mac] {
-            EniStatus::Failed(error) => chain(error),
+            EniStatus::Failed(error) => error_chain(error),
             status => panic!("{status:?}"),
         };
         let text = failure(refused.mac);

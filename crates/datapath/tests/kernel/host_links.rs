@@ -1,4 +1,4 @@
-//! What the kernel says of all pods.
+//! `pod::host_links`: the host ends of all pods' links.
 
 use std::collections::BTreeSet;
 use std::net::IpAddr;
@@ -8,9 +8,9 @@ use datapath::pod::HostLink;
 use crate::lab::{Namespace, Pod, on_node};
 
 fn host_links(node: &Namespace) -> Vec<HostLink> {
-    let mut seen = node.block_on(datapath::pod::host_links()).unwrap();
-    seen.sort_by(|a, b| a.name.cmp(&b.name));
-    seen
+    let mut links = node.block_on(datapath::pod::host_links()).unwrap();
+    links.sort_by(|a, b| a.name.cmp(&b.name));
+    links
 }
 
 fn addresses(texts: &[&str]) -> BTreeSet<IpAddr> {
@@ -18,9 +18,9 @@ fn addresses(texts: &[&str]) -> BTreeSet<IpAddr> {
 }
 
 #[test]
-fn every_pod_is_seen_until_its_link_goes() {
+fn host_links_lists_each_pod_until_its_link_goes() {
     on_node(|node| {
-        assert_eq!(host_links(node), [], "a veth without routes and mark is no pod's");
+        assert_eq!(host_links(node), [], "a veth without routes and mark is not a pod's");
         let first = Pod::added(node, "first", &["10.0.2.20@2"]);
         let second = Pod::added(node, "second", &["10.0.2.21@main"]);
         let link = |pod: &Pod, address: &str| HostLink {
@@ -34,7 +34,7 @@ fn every_pod_is_seen_until_its_link_goes() {
 
         node.ip("route del 10.0.2.20");
         let lost = HostLink { addresses: addresses(&[]), ..link(&first, "10.0.2.20") };
-        assert!(host_links(node).contains(&lost), "its link is there: {:?}", host_links(node));
+        assert!(host_links(node).contains(&lost), "the link is there: {:?}", host_links(node));
 
         node.block_on(datapath::pod::del(&first.removal())).unwrap();
         assert_eq!(host_links(node), [link(&second, "10.0.2.21")]);
@@ -43,9 +43,9 @@ fn every_pod_is_seen_until_its_link_goes() {
     });
 }
 
-/// As amazon-vpc-cni-k8s leaves a pod, and what else stands in a node's routes.
+/// A pod of amazon-vpc-cni-k8s, and other routes that a node may have.
 #[test]
-fn strangers_are_seen_and_the_nodes_own_routes_are_not() {
+fn host_links_lists_unmarked_pods_but_not_node_routes() {
     on_node(|node| {
         node.ip("link add eni11111111111 type veth peer name peer");
         for link in ["eni11111111111", "peer", "lo"] {
@@ -66,13 +66,17 @@ fn strangers_are_seen_and_the_nodes_own_routes_are_not() {
 }
 
 #[test]
-fn a_pod_on_ipv6_is_seen() {
+fn host_links_lists_ipv6_pods() {
     on_node(|_| {
         let node = Namespace::with_ipv6("node");
         let pod = Pod::planned_in(Namespace::with_ipv6("pod"), "six", &["2001:db8::7@main"]);
         pod.add(&node);
         let all: BTreeSet<_> =
             host_links(&node).into_iter().flat_map(|link| link.addresses).collect();
-        assert_eq!(all, addresses(&["2001:db8::7"]), "without what the kernel adds to each link");
+        assert_eq!(
+            all,
+            addresses(&["2001:db8::7"]),
+            "link-local addresses of the kernel are left out"
+        );
     });
 }
