@@ -15,7 +15,7 @@ use netlink_packet_route::AddressFamily;
 
 pub use self::eni::{EniError, EniStep};
 pub use self::former::FormerError;
-pub use self::node::NodeError;
+pub use self::node::{NodeError, NodeFault};
 use crate::link::{self, Link};
 use crate::netlink::{KernelError, Netlink};
 use crate::rule::{self, ListedRule};

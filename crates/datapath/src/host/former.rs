@@ -16,7 +16,7 @@ pub enum FormerError {
     /// The kernel could not be read.
     #[error(transparent)]
     List(#[from] ListError),
-    /// The kernel refused to remove a rule. Rules after it are left, too.
+    /// The kernel refused to remove this rule, the first of those that are left.
     #[error("remove rule {rule}")]
     Remove {
         /// The rule.
@@ -40,6 +40,7 @@ pub(super) async fn sync(
         wanted.iter().any(|eni| rule.rivals(&Rule::from_eni(eni.primary_address.into(), eni.table)))
     };
     let mut former = FormerEnis::default();
+    let mut first_error = None;
     for listed in &before.rules {
         let ListedRule { rule, protocol } = *listed;
         let Some(address) = rule.eni_address() else { continue };
@@ -50,12 +51,14 @@ pub(super) async fn sync(
             former.devices.insert(device);
             continue;
         }
-        rule::remove(netlink, listed)
-            .await
-            .map_err(|source| FormerError::Remove { rule, source })?;
-        former.n_removed += 1;
+        match rule::remove(netlink, listed).await {
+            Ok(()) => former.n_removed += 1,
+            Err(source) => {
+                first_error.get_or_insert(FormerError::Remove { rule, source });
+            }
+        }
     }
-    Ok(former)
+    first_error.map_or(Ok(former), Err)
 }
 
 fn device_with(snapshot: &Snapshot, address: IpAddr) -> Option<MacAddr> {

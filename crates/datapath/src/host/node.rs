@@ -1,18 +1,46 @@
 //! What the node needs before it can carry pods: the primary ENI's MTU, and sysctls.
 
+use std::error::Error;
+use std::fmt;
+
 use super::{Families, HostPicture};
-use crate::link;
+use crate::link::{self, Link};
 use crate::netlink::{KernelError, Netlink};
 use crate::sysctl::{self, SysctlError};
 use crate::{Applied, MacAddr, Mtu};
 
-/// Why the node cannot carry pods yet.
+/// The node cannot carry pods yet. What could be set was set.
+#[derive(Debug)]
+pub struct NodeError {
+    /// Each fault; never empty.
+    pub faults: Vec<NodeFault>,
+}
+
+impl fmt::Display for NodeError {
+    /// Has the text of every fault, since a chain of sources holds one only.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (n, fault) in self.faults.iter().enumerate() {
+            let separator = if n == 0 { "" } else { "; " };
+            write!(f, "{separator}{fault}")?;
+            let mut next = fault.source();
+            while let Some(source) = next {
+                write!(f, ": {source}")?;
+                next = source.source();
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Error for NodeError {}
+
+/// A fault in setting up the node.
 #[derive(Debug, thiserror::Error)]
-pub enum NodeError {
-    /// The links could not be read.
+pub enum NodeFault {
+    /// The links could not be read. Nothing else was tried.
     #[error("list the links")]
     ListLinks(#[source] KernelError),
-    /// No link has the primary ENI's hardware address.
+    /// No link has the primary ENI's hardware address. Nothing else was tried.
     #[error("no link has hardware address {mac}")]
     NoPrimary {
         /// The hardware address.
@@ -34,38 +62,59 @@ pub enum NodeError {
     Sysctl(#[source] SysctlError),
 }
 
-/// Sets the primary ENI's MTU and the node's sysctls, and stops at the first fault.
+/// Sets the primary ENI's MTU and the node's sysctls.
 ///
 /// Reverse path filtering is loose on the primary ENI: answers to a pod on another ENI may come in
 /// there.
 pub(super) async fn sync(netlink: &Netlink, wanted: &HostPicture) -> Result<Applied, NodeError> {
-    let HostPicture { primary_mac: mac, mtu, families, enis: _ } = *wanted;
-    let primary = link::by_mac(netlink, mac)
-        .await
-        .map_err(NodeError::ListLinks)?
-        .ok_or(NodeError::NoPrimary { mac })?;
-    let mut applied = Applied::Unchanged;
-    if primary.mtu != mtu.bytes() {
-        link::set_mtu(netlink, primary.index, mtu).await.map_err(|source| NodeError::SetMtu {
-            name: primary.name.clone(),
-            mtu,
-            source,
-        })?;
-        applied = Applied::Updated;
-    }
-    for (key, value) in sysctls(&primary.name, families) {
-        applied = applied.max(sysctl::set(&key, value).map_err(NodeError::Sysctl)?);
-    }
-    Ok(applied)
-}
-
-fn sysctls(primary: &str, families: Families) -> Vec<(String, &'static str)> {
-    let mut sysctls = ipv4_sysctls(primary).to_vec();
+    let HostPicture { primary_mac, mtu, families, enis: _ } = *wanted;
+    let primary = match primary(netlink, primary_mac).await {
+        Ok(primary) => primary,
+        Err(fault) => return Err(NodeError { faults: vec![fault] }),
+    };
+    let mut parts = vec![set_mtu(netlink, &primary, mtu).await];
+    parts.extend(ipv4_sysctls(&primary.name).map(|(key, value)| set(&key, value)));
     match families {
         Families::Ipv4 => {}
-        Families::Ipv6 => sysctls.extend(ipv6_sysctls(primary)),
+        Families::Ipv6 => parts.push(set_in_order(&ipv6_sysctls(&primary.name))),
     }
+    let mut applied = Applied::Unchanged;
+    let mut faults = Vec::new();
+    for part in parts {
+        match part {
+            Ok(part) => applied = applied.max(part),
+            Err(fault) => faults.push(fault),
+        }
+    }
+    if faults.is_empty() { Ok(applied) } else { Err(NodeError { faults }) }
+}
+
+async fn primary(netlink: &Netlink, mac: MacAddr) -> Result<Link, NodeFault> {
+    let found = link::by_mac(netlink, mac).await.map_err(NodeFault::ListLinks)?;
+    found.ok_or(NodeFault::NoPrimary { mac })
+}
+
+async fn set_mtu(netlink: &Netlink, primary: &Link, mtu: Mtu) -> Result<Applied, NodeFault> {
+    if primary.mtu == mtu.bytes() {
+        return Ok(Applied::Unchanged);
+    }
+    link::set_mtu(netlink, primary.index, mtu).await.map_err(|source| NodeFault::SetMtu {
+        name: primary.name.clone(),
+        mtu,
+        source,
+    })?;
+    Ok(Applied::Updated)
+}
+
+fn set(key: &str, value: &str) -> Result<Applied, NodeFault> {
+    sysctl::set(key, value).map_err(NodeFault::Sysctl)
+}
+
+/// Sets one after the other up to the first fault.
+fn set_in_order(sysctls: &[(String, &'static str)]) -> Result<Applied, NodeFault> {
     sysctls
+        .iter()
+        .try_fold(Applied::Unchanged, |applied, (key, value)| Ok(applied.max(set(key, value)?)))
 }
 
 fn ipv4_sysctls(primary: &str) -> [(String, &'static str); 2] {

@@ -4,7 +4,7 @@
 use std::net::{Ipv6Addr, SocketAddrV6};
 use std::time::{Duration, Instant};
 
-use datapath::host::{EniStatus, Families, HostPicture, HostReport, NodeError, sync};
+use datapath::host::{EniStatus, Families, HostPicture, HostReport, NodeFault, sync};
 use datapath::links::{LinkChange, changes};
 use datapath::{Applied, RouteTable};
 use futures::StreamExt as _;
@@ -79,6 +79,20 @@ fn node_sync_with_ipv6_heals_each_sysctl() {
     });
 }
 
+/// A macvlan takes no greater MTU than the link below it.
+#[test]
+fn node_sync_with_refused_mtu_still_sets_the_sysctls() {
+    on_node(|node| {
+        node.ip(&format!("link add link pad ens5 address {PRIMARY} type macvlan"));
+        node.set_sysctl("net/ipv4/ip_forward", "0");
+        let error = synced(node, &picture()).node.unwrap_err();
+        let text = error_chain(&error);
+        assert_eq!(text, "set the MTU of ens5 to 9001: Invalid argument (os error 22)");
+        assert_eq!(node.sysctl("net/ipv4/conf/ens5/rp_filter"), "2");
+        assert_eq!(node.sysctl("net/ipv4/ip_forward"), "1");
+    });
+}
+
 /// Without its default route the node would wait minutes for the next router advertisement.
 #[test]
 fn node_sync_keeps_an_advertised_default_route() {
@@ -122,7 +136,7 @@ fn sync_without_primary_still_sets_up_the_enis() {
         eni::attach(node);
         let report = synced(node, &HostPicture { enis: vec![eni::eni()], ..picture() });
         let error = report.node.unwrap_err();
-        assert!(matches!(error, NodeError::NoPrimary { .. }), "{error}");
+        assert!(matches!(error.faults[..], [NodeFault::NoPrimary { .. }]), "{error}");
         assert_eq!(error_chain(&error), format!("no link has hardware address {PRIMARY}"));
         assert!(matches!(report.enis[&eni::eni().mac], EniStatus::Ready(Applied::Added)));
         eni::assert_in_place(node, "without a primary ENI");
