@@ -1,4 +1,4 @@
-//! ADD: an address from the daemon, a link in the pod, and the result that says so.
+//! ADD: asks the daemon for an address, makes the pod's link, and returns the result.
 
 use std::time::Duration;
 
@@ -10,22 +10,22 @@ use proto::v1;
 use tokio::time::{Instant, timeout_at};
 
 use crate::daemon::Daemon;
-use crate::failure::{Failure, chain};
+use crate::failure::{Failure, error_chain};
 use crate::pod::Identity;
 use crate::{del, pending, socket};
 
-/// Connects the pod. All that can be refused without the daemon is refused before it is asked.
+/// Connects the pod. What can be refused without the daemon is refused before the daemon is asked.
 ///
 /// # Errors
 ///
-/// Any of docs/errors.md for ADD. No link is left then, and no address kept; where the daemon
-/// cannot be told so, a DEL lies on disk for it. Of an address whose grant got lost on the way only
-/// the runtime's DEL can tell it.
+/// Any of docs/errors.md for ADD. Then no link is left and the address is given back. If the daemon
+/// does not take it back, a DEL is left on disk. If the grant itself was lost on its way, only the
+/// runtime's DEL releases the address.
 pub(crate) async fn add(add: Add) -> Result<AddResult, CniError> {
     let until = Instant::now() + add.conf.ipamd_timeout;
     let identity = Identity::of(&add.conf.veth_prefix, &add.attachment, &add.pod)?;
     refuse_unusable_netns(&add)?;
-    // What is left at the end makes the link, or undoes what was done.
+    // The last tenth is for making the link, or for undoing it.
     let asking_until = until - add.conf.ipamd_timeout / 10;
     let socket = socket(&add.conf);
     let mut daemon = Daemon::connect(socket, asking_until).await.map_err(|e| e.try_again())?;
@@ -36,7 +36,7 @@ pub(crate) async fn add(add: Add) -> Result<AddResult, CniError> {
     let granted = daemon.add(&add.attachment, &add.pod, &add.netns, asking_until).await?;
     failpoint::pass("add", "granted");
     let made = match make_link(&add, identity.clone(), &granted, until).await {
-        Ok(made) => confirm(&add, &granted, &mut daemon, until).await.map(|()| made),
+        Ok(made) => confirm(&add, &made.0, &mut daemon, until).await.map(|()| made),
         Err(error) => Err(error),
     };
     match made {
@@ -51,8 +51,8 @@ pub(crate) async fn add(add: Add) -> Result<AddResult, CniError> {
     }
 }
 
-/// Code 8 for the plugin's own namespace, and an error if the interface exists: it may be a living
-/// pod's, whose address the daemon would return and a failed ADD would then give back.
+/// Code 8 for the plugin's own namespace, and an error if the interface exists. That interface may
+/// belong to a running pod: the daemon would grant its address, and the failed ADD would release it.
 fn refuse_unusable_netns(add: &Add) -> Result<(), CniError> {
     let netns = Netns::open(&add.netns).map_err(|e| bad_netns(&e))?;
     let own = Netns::current().map_err(|e| bad_netns(&e))?;
@@ -70,11 +70,11 @@ fn refuse_unusable_netns(add: &Add) -> Result<(), CniError> {
 }
 
 fn bad_netns(error: &NetnsError) -> CniError {
-    CniError::new(ErrorCode::InvalidEnvironment, "CNI_NETNS cannot be used", chain(error))
+    CniError::new(ErrorCode::InvalidEnvironment, "CNI_NETNS cannot be used", error_chain(error))
 }
 
-/// Whether the calling thread's namespace has the interface. `/sys` would answer for the namespace
-/// that it was mounted in.
+/// Whether the calling thread's namespace has the interface. `/sys` would show the namespace in which
+/// it was mounted.
 fn interface_exists(ifname: &str) -> std::io::Result<bool> {
     let table = std::fs::read_to_string("/proc/thread-self/net/dev")?;
     let mut rows = table.lines().filter_map(|line| line.rsplit_once(": "));
@@ -90,55 +90,59 @@ async fn make_link(
     let ifname: Result<InterfaceName, _> = add.attachment.ifname.as_str().parse();
     let link = PodLink {
         netns: add.netns.clone(),
-        ifname: ifname.map_err(|e| Failure::LinkSetup.error(chain(&e)))?,
+        ifname: ifname.map_err(|e| Failure::LinkSetup.error(error_chain(&e)))?,
         host_name: identity.host_name,
         owner: identity.owner,
-        mtu: Mtu::try_from(add.conf.mtu).map_err(|e| Failure::LinkSetup.error(chain(&e)))?,
-        addresses: crate::pod::addresses(granted)?,
+        mtu: Mtu::try_from(add.conf.mtu).map_err(|e| Failure::LinkSetup.error(error_chain(&e)))?,
+        addresses: vec![crate::pod::granted(granted)?],
     };
     match timeout_at(until, datapath::pod::add(&link)).await {
         Ok(Ok(state)) => Ok((link, state)),
         Ok(Err(error @ AddPodError::IfnameExists { .. })) => {
-            Err(Failure::InterfaceExists.error(chain(&error)))
+            Err(Failure::InterfaceExists.error(error_chain(&error)))
         }
-        Ok(Err(error)) => Err(Failure::LinkSetup.error(chain(&error))),
+        Ok(Err(error)) => Err(Failure::LinkSetup.error(error_chain(&error))),
         Err(_) => Err(Failure::LinkSetup.error("the kernel took too long")),
     }
 }
 
-/// Asks again now that the link is there. A DEL, or a GC of a daemon that was started anew and does
-/// not know of this ADD, may have taken the address since the grant; whoever does so from now on
-/// finds the link and takes it down.
+/// Asks the daemon again once the link is made. Since the grant the address may have been released:
+/// by a DEL, or by a GC of a restarted daemon, which does not know of this ADD. A later DEL or GC
+/// finds the link and removes it.
+///
+/// The addresses are compared as read, since a newer daemon may have taken over and fill more fields.
 async fn confirm(
     add: &Add,
-    granted: &[v1::PodAddress],
+    link: &PodLink,
     daemon: &mut Daemon,
     until: Instant,
 ) -> Result<(), CniError> {
     let held = daemon.check(&add.attachment, until).await.map_err(|e| e.try_again())?;
-    if held == granted {
+    let held = crate::pod::addresses(&held)?;
+    if held == link.addresses {
         return Ok(());
     }
-    let details = format!("granted: {granted:?}, held now: {held:?}");
-    Err(CniError::new(ErrorCode::TryAgainLater, "the address was taken back meanwhile", details))
+    let details = format!("granted: {:?}, on record now: {held:?}", link.addresses);
+    Err(CniError::new(ErrorCode::TryAgainLater, "the address was released meanwhile", details))
 }
 
-/// How long giving an address back may take beyond the bound of the ADD.
+/// How long the release of the address may take, beyond the bound of the ADD.
 const UNDO_PATIENCE: Duration = Duration::from_secs(2);
 
 async fn undo(add: &Add, identity: Identity, granted: &[v1::PodAddress], daemon: &mut Daemon) {
     let removal = identity.removal(del::parsed(granted));
     if let Err(error) = datapath::pod::del(&removal).await {
-        tracing::error!(%error, "failed ADD leaves kernel objects");
+        tracing::error!(%error, "kernel objects of a failed ADD are left");
     }
     let until = Instant::now() + UNDO_PATIENCE;
     if let Err(error) = daemon.del(&add.attachment, &add.pod, until).await {
-        del::remember(socket(&add.conf), &add.attachment, &error)
-            .unwrap_or_else(|error| tracing::error!(%error, "failed ADD leaves its address"));
+        del::remember(socket(&add.conf), &add.attachment, &error).unwrap_or_else(
+            |error| tracing::error!(%error, "the address of a failed ADD is left on record"),
+        );
     }
 }
 
-/// The chain's result so far, and what was made here.
+/// The chain's result so far, with the interfaces, addresses and routes made here.
 fn result(add: Add, link: &PodLink, state: &PodLinkState) -> AddResult {
     let mut result = add.prev_result;
     let sandbox = add.netns.to_string_lossy().into_owned();
@@ -149,7 +153,7 @@ fn result(add: Add, link: &PodLink, state: &PodLinkState) -> AddResult {
     let pod = Interface::in_sandbox(name.to_string(), mac.to_string(), *mtu, sandbox);
     result.interfaces.push(pod);
     result.ips.extend(link.addresses.iter().map(|pod| IpConfig::host(place, pod.address)));
-    // The way to the gateway itself is the link's own business.
+    // The route to the gateway itself is a detail of the link.
     let by_gateway =
         state.routes.iter().filter_map(|route| Some(Route::via(route.destination, route.gateway?)));
     result.routes.extend(by_gateway);

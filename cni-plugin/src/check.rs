@@ -1,4 +1,4 @@
-//! CHECK: the ADD's result, the daemon's record and the kernel must agree.
+//! CHECK: compares the ADD's result, the daemon's record and the kernel.
 
 use std::collections::BTreeSet;
 use std::net::IpAddr;
@@ -8,11 +8,11 @@ use datapath::pod::{PodAddress, PodExpectation};
 use tokio::time::Instant;
 
 use crate::daemon::Daemon;
-use crate::failure::{Failure, chain};
+use crate::failure::{Failure, error_chain};
 use crate::pod::Identity;
 use crate::socket;
 
-/// Checks the pod's connection and changes nothing.
+/// Checks the pod's link and changes nothing.
 ///
 /// # Errors
 ///
@@ -27,17 +27,17 @@ pub(crate) async fn check(check: &Check) -> Result<(), CniError> {
     let ifname = check.attachment.ifname.as_str();
     let expectation = PodExpectation {
         netns: check.netns.clone(),
-        ifname: ifname.parse().map_err(|e| Failure::LinkChanged.error(chain(&e)))?,
+        ifname: ifname.parse().map_err(|e| Failure::LinkChanged.error(error_chain(&e)))?,
         host_name,
         owner,
-        // Results of amazon-vpc-cni-k8s carry something else in this place.
+        // Results of amazon-vpc-cni-k8s have the route table here, which does not parse.
         mac: interface.mac.as_deref().and_then(|mac| mac.parse().ok()),
         mtu: interface.mtu,
         addresses,
     };
     datapath::pod::check(&expectation)
         .await
-        .map_err(|error| Failure::LinkChanged.error(chain(&error)))
+        .map_err(|error| Failure::LinkChanged.error(error_chain(&error)))
 }
 
 /// The pod's end in the ADD's result.
@@ -57,8 +57,8 @@ async fn recorded(check: &Check) -> Result<Vec<PodAddress>, CniError> {
     crate::pod::addresses(&recorded)
 }
 
-/// Chained plugins may have added addresses to the result, so the record may have fewer; none at
-/// all means that the daemon knows nothing of the attachment.
+/// Chained plugins may have added addresses to the result, so the record may have fewer. An empty
+/// record means that the daemon does not know the attachment.
 fn agree(check: &Check, recorded: &[PodAddress]) -> Result<(), CniError> {
     let ifname = check.attachment.ifname.as_str();
     let result: BTreeSet<IpAddr> = check.prev_result.addresses_of(ifname).collect();

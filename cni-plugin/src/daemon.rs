@@ -1,5 +1,4 @@
-//! The way to `ipamd`: a gRPC connection over its Unix socket on which nothing waits without a
-//! bound.
+//! The connection to `ipamd`: gRPC over its Unix socket. Every call has a deadline.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -14,7 +13,7 @@ use tonic::transport::{Channel, Endpoint, Uri};
 use tonic::{Code, Request, Response, Status};
 use tower::service_fn;
 
-use crate::failure::{Failure, chain};
+use crate::failure::{Failure, error_chain};
 
 /// A connection to the daemon.
 #[derive(Debug)]
@@ -23,19 +22,19 @@ pub(crate) struct Daemon {
     socket: PathBuf,
 }
 
-/// Why the daemon has not done what it was asked.
+/// Why the daemon has not served a call.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum DaemonError {
-    /// Nobody listens.
+    /// No process listens.
     #[error("connect to ipamd at {}", socket.display())]
     Connect {
         /// The socket.
         socket: PathBuf,
-        /// What went wrong.
+        /// The transport's error.
         #[source]
         source: tonic::transport::Error,
     },
-    /// It took too long.
+    /// The deadline passed.
     #[error("ipamd at {} has not answered {call} in time", socket.display())]
     Silent {
         /// The socket.
@@ -43,22 +42,22 @@ pub(crate) enum DaemonError {
         /// The gRPC method.
         call: &'static str,
     },
-    /// It answered with an error, or the connection broke.
+    /// The daemon answered with an error, or the connection broke.
     #[error("ipamd at {} failed {call}: {} ({:?})", socket.display(), status.message(), status.code())]
     Status {
         /// The socket.
         socket: PathBuf,
         /// The gRPC method.
         call: &'static str,
-        /// gRPC's word on it.
+        /// The gRPC status.
         status: Box<Status>,
     },
 }
 
 impl DaemonError {
-    /// Whether the daemon has judged the request, rather than being absent, hung, of another
-    /// version, or in the middle of ending.
-    pub(crate) fn is_judgement(&self) -> bool {
+    /// Whether the daemon has rejected the request. Otherwise it is absent, hung, of another version,
+    /// or about to stop.
+    pub(crate) fn is_rejection(&self) -> bool {
         match self {
             DaemonError::Connect { .. } | DaemonError::Silent { .. } => false,
             DaemonError::Status { status, .. } => !matches!(
@@ -72,14 +71,14 @@ impl DaemonError {
         }
     }
 
-    /// Code 11: daemons come back.
+    /// The error with code 11, since a daemon is restarted.
     pub(crate) fn try_again(&self) -> CniError {
         self.with_code(ErrorCode::TryAgainLater)
     }
 
-    /// The error for the runtime with this code.
+    /// The error for the runtime, with this code.
     pub(crate) fn with_code(&self, code: ErrorCode) -> CniError {
-        CniError::new(code, "ipamd does not serve", chain(self) + self.advice())
+        CniError::new(code, "ipamd does not serve", error_chain(self) + self.advice())
     }
 
     fn advice(&self) -> &'static str {
@@ -106,7 +105,7 @@ impl Daemon {
             let path = path.clone();
             async move { io::Result::Ok(TokioIo::new(UnixStream::connect(path).await?)) }
         });
-        // The name is not looked up: the connector knows where to go.
+        // The connector ignores this name and connects to the socket.
         let endpoint = Endpoint::from_static("http://ipamd");
         let socket = socket.to_owned();
         match timeout_at(until, endpoint.connect_with_connector(connector)).await {
@@ -139,12 +138,12 @@ impl Daemon {
         match reply.await.map_err(|e| e.try_again())?.outcome {
             Some(Outcome::Granted(granted)) => Ok(granted.addresses),
             Some(Outcome::Refused(refused)) => Err(crate::failure::refused(&refused)),
-            None => Err(Failure::BadAnswer.error("ipamd neither granted nor refused an address")),
+            None => Err(Failure::BadAnswer.error("ipamd neither granted nor refused")),
         }
     }
 
-    /// Gives the attachment's addresses back and returns what they were. If the daemon cannot record
-    /// that, it goes on trying, and says so.
+    /// Releases the attachment's addresses and returns them. If the daemon cannot record the release,
+    /// it retries, and the reply says so.
     pub(crate) async fn del(
         &mut self,
         attachment: &Attachment,
@@ -159,7 +158,7 @@ impl Daemon {
         self.call("Del", until, request, async |client, request| client.del(request).await).await
     }
 
-    /// What the daemon has on record for the attachment.
+    /// The addresses that the daemon has on record for the attachment.
     pub(crate) async fn check(
         &mut self,
         attachment: &Attachment,
@@ -181,7 +180,7 @@ impl Daemon {
             .await
     }
 
-    /// Takes back what attachments of the network hold that are not listed.
+    /// Releases the addresses of the network's attachments that are not listed.
     pub(crate) async fn gc(
         &mut self,
         network: &str,
@@ -203,7 +202,7 @@ impl Daemon {
         method: impl AsyncFnOnce(&mut IpamClient<Channel>, Request<Q>) -> Result<Response<A>, Status>,
     ) -> Result<A, DaemonError> {
         let mut request = Request::new(message);
-        // The daemon answers before that, with what it was waiting for.
+        // The daemon answers before this, and names what it waits for.
         request.set_timeout(until.saturating_duration_since(Instant::now()));
         match timeout_at(until, method(&mut self.client, request)).await {
             Ok(Ok(response)) => Ok(response.into_inner()),
@@ -235,15 +234,15 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_judgement_is_not_an_absence() {
+    fn only_a_status_about_the_request_is_a_rejection() {
         let error = |code| DaemonError::Status {
             socket: PathBuf::new(),
             call: "Del",
             status: Box::new(Status::new(code, "")),
         };
-        assert!(error(Code::Internal).is_judgement());
-        assert!(error(Code::InvalidArgument).is_judgement());
-        assert!(!error(Code::Unavailable).is_judgement());
-        assert!(!error(Code::Unimplemented).is_judgement());
+        assert!(error(Code::Internal).is_rejection());
+        assert!(error(Code::InvalidArgument).is_rejection());
+        assert!(!error(Code::Unavailable).is_rejection());
+        assert!(!error(Code::Unimplemented).is_rejection());
     }
 }

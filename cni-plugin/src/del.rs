@@ -1,4 +1,4 @@
-//! DEL: the address goes back to the daemon, or a note for it to disk, and the link goes.
+//! DEL: tells the daemon, or leaves the DEL on disk for it, and removes the pod's link.
 
 use std::net::IpAddr;
 use std::path::Path;
@@ -20,16 +20,18 @@ const PATIENCE: Duration = Duration::from_secs(5);
 ///
 /// # Errors
 ///
-/// Code 11 if the daemon will not (it judges the call wrong), 5 if it is away and no note can be left
-/// for it either, [`Failure::LinkRemoval`] if something of the link stays. All that can be done is
-/// done before.
+/// 1. Code 11 if the daemon rejects the call.
+/// 2. Code 5 if the daemon does not answer and the DEL cannot be left on disk either.
+/// 3. [`Failure::LinkRemoval`] if some of the link is left.
+///
+/// Every other step was done.
 pub(crate) async fn del(del: &Del) -> Result<(), CniError> {
     let mut identity = Identity::of(&del.conf.veth_prefix, &del.attachment, &del.pod)?;
     if let Some(result) = &del.prev_result {
         identity = identity.recorded_in(result);
     }
     failpoint::pass("del", "begun");
-    let released = tell(del).await;
+    let released = release(del).await;
     failpoint::pass("del", "answered");
     let addresses = match &released {
         Ok(reply) if !reply.released.is_empty() => parsed(&reply.released),
@@ -38,7 +40,7 @@ pub(crate) async fn del(del: &Del) -> Result<(), CniError> {
     let removed = datapath::pod::del(&identity.removal(addresses)).await;
     failpoint::pass("del", "unlinked");
     match &released {
-        Err(error) if error.is_judgement() => return Err(error.try_again()),
+        Err(error) if error.is_rejection() => return Err(error.try_again()),
         Err(error) => remember(socket(&del.conf), &del.attachment, error)?,
         Ok(reply) if reply.unrecorded.is_empty() => {}
         Ok(reply) => keep_too(socket(&del.conf), &del.attachment, &reply.unrecorded),
@@ -48,13 +50,13 @@ pub(crate) async fn del(del: &Del) -> Result<(), CniError> {
     Ok(())
 }
 
-async fn tell(del: &Del) -> Result<v1::DelReply, DaemonError> {
+async fn release(del: &Del) -> Result<v1::DelReply, DaemonError> {
     let until = Instant::now() + PATIENCE.min(del.conf.ipamd_timeout);
     let mut daemon = Daemon::connect(socket(&del.conf), until).await?;
     daemon.del(&del.attachment, &del.pod, until).await
 }
 
-/// Leaves the DEL on disk for a daemon that could not be told.
+/// Leaves the DEL on disk for a daemon that did not answer.
 ///
 /// # Errors
 ///
@@ -64,23 +66,23 @@ pub(crate) fn remember(
     attachment: &Attachment,
     why: &DaemonError,
 ) -> Result<(), CniError> {
-    tracing::warn!(why = crate::failure::chain(why), "DEL left on disk for ipamd");
+    tracing::warn!(why = crate::failure::error_chain(why), "DEL left on disk for ipamd");
     pending::leave(socket, attachment).map_err(|error| {
-        let details = format!("{error}; and {}", crate::failure::chain(why));
+        let details = format!("{error}; and {}", crate::failure::error_chain(why));
         CniError::new(ErrorCode::Io, "cannot leave the DEL on disk for ipamd", details)
     })
 }
 
-/// Leaves the DEL on disk beside a daemon that has it in mind: for its successor. If the disk takes
-/// nothing, the daemon alone knows.
+/// Leaves the DEL on disk for the next daemon. The running one remembers it, but could not record it.
+/// A fault here is logged: then only the running daemon remembers it.
 fn keep_too(socket: &Path, attachment: &Attachment, why: &str) {
     match pending::leave(socket, attachment) {
         Ok(()) => tracing::warn!(why, "DEL left on disk for ipamd"),
-        Err(error) => tracing::warn!(why, %error, "DEL is known to the running ipamd alone"),
+        Err(error) => tracing::warn!(why, %error, "only the running ipamd remembers the DEL"),
     }
 }
 
-/// What the daemon released. What cannot be read is left out: it was never on a link either.
+/// The addresses of an answer. A malformed one is left out, since no link can have it.
 pub(crate) fn parsed(released: &[v1::PodAddress]) -> Vec<IpAddr> {
     released.iter().filter_map(|released| released.address.parse().ok()).collect()
 }

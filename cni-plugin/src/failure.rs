@@ -1,5 +1,5 @@
 //! The plugin's own failures, each with its code. docs/errors.md has the same list, with what to do
-//! about each; a test holds the two together.
+//! about each; a test compares the two.
 
 use std::error::Error;
 use std::time::Duration;
@@ -7,21 +7,23 @@ use std::time::Duration;
 use cni::{CniError, ErrorCode, PluginCode};
 use proto::v1::Refused;
 
-/// What the plugin cannot do, apart from what the daemon refuses.
+/// A failure of the plugin itself; the daemon's refusals are not among them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Failure {
     /// ADD: the pod has an interface of that name already.
     InterfaceExists,
     /// ADD: the pod's link could not be made.
     LinkSetup,
-    /// DEL, GC: something of a pod's link could not be removed.
+    /// DEL, GC: some of a pod's link could not be removed.
     LinkRemoval,
-    /// CHECK: the pod's link is not as the ADD made it.
+    /// CHECK: the pod's link differs from what the ADD made.
     LinkChanged,
     /// CHECK: the daemon's record and the ADD's result differ.
     RecordDiffers,
-    /// The daemon answered what makes no sense.
+    /// The daemon's answer is malformed.
     BadAnswer,
+    /// ADD, CHECK: the daemon granted what only a newer plugin can set up.
+    UnsupportedGrant,
 }
 
 impl Failure {
@@ -34,6 +36,7 @@ impl Failure {
             Failure::LinkChanged => "LINK_CHANGED",
             Failure::RecordDiffers => "RECORD_DIFFERS",
             Failure::BadAnswer => "BAD_ANSWER",
+            Failure::UnsupportedGrant => "UNSUPPORTED_GRANT",
         }
     }
 
@@ -45,6 +48,7 @@ impl Failure {
             Failure::LinkChanged => 53,
             Failure::RecordDiffers => 54,
             Failure::BadAnswer => 55,
+            Failure::UnsupportedGrant => 56,
         })
     }
 
@@ -54,8 +58,8 @@ impl Failure {
     }
 }
 
-/// The daemon's refusals in the order of their codes, from 101 on; 100 is for one that a newer
-/// daemon has and this list does not.
+/// The daemon's refusals in the order of their codes, from 101 on. Code 100 is for a newer daemon's
+/// refusal that this list lacks.
 const REFUSALS: [&str; 13] = [
     "STARTING",
     "ATTACHING",
@@ -77,7 +81,7 @@ fn refusal_code(name: &str) -> PluginCode {
     PluginCode::nth(u16::try_from(place).expect("the list is short"))
 }
 
-/// Causes that somebody has to remove. They keep their code although the daemon looks again.
+/// Refusals whose cause a person has to remove. They keep their code although the daemon retries.
 const LASTING: [&str; 6] = [
     "SUBNET_EXHAUSTED",
     "SUBNET_FRAGMENTED",
@@ -87,7 +91,7 @@ const LASTING: [&str; 6] = [
     "MAX_PODS",
 ];
 
-/// ADD: the daemon has no address to give. Code 11 where it expects one and nobody need do anything.
+/// ADD: the daemon has no address. Code 11 if it expects one and no person need do anything.
 pub(crate) fn refused(refused: &Refused) -> CniError {
     let wait = (refused.retry_after_ms > 0).then(|| Duration::from_millis(refused.retry_after_ms));
     let code = match wait {
@@ -96,12 +100,12 @@ pub(crate) fn refused(refused: &Refused) -> CniError {
     };
     let details = match wait {
         Some(wait) => format!("try again in {wait:?}"),
-        None => "nothing that would help is on its way".to_owned(),
+        None => "ipamd expects no address".to_owned(),
     };
     CniError::new(code, format!("{}: {}", refused.code, refused.message), details)
 }
 
-/// STATUS: an ADD would be refused. 51 where it is the network of pods that is broken.
+/// STATUS: an ADD would be refused. Code 51 if the network of pods is broken, else 50.
 pub(crate) fn not_ready(refused: &Refused) -> CniError {
     let code = match refused.code.as_str() {
         "LINK_FAILING" => ErrorCode::LimitedConnectivity,
@@ -110,8 +114,8 @@ pub(crate) fn not_ready(refused: &Refused) -> CniError {
     CniError::new(code, format!("{}: {}", refused.code, refused.message), "")
 }
 
-/// An error with all its causes.
-pub(crate) fn chain(error: &dyn Error) -> String {
+/// An error with all its causes in one line, outermost first.
+pub(crate) fn error_chain(error: &dyn Error) -> String {
     let mut text = error.to_string();
     let mut cause = error.source();
     while let Some(source) = cause {
@@ -131,7 +135,7 @@ mod tests {
     }
 
     #[test]
-    fn a_refusal_with_hope_is_code_11() {
+    fn refusal_with_retry_after_is_code_11() {
         let error = refused(&refusal("ATTACHING", 1500));
         assert_eq!(error.code, ErrorCode::TryAgainLater);
         assert_eq!(error.msg, "ATTACHING: subnet-1 has 0 of 251 addresses free");
@@ -139,7 +143,7 @@ mod tests {
     }
 
     #[test]
-    fn a_refusal_that_somebody_must_see_to_keeps_its_code() {
+    fn lasting_refusal_with_retry_after_keeps_its_code() {
         let error = refused(&refusal("SUBNET_EXHAUSTED", 2000));
         assert_eq!(error.code.number(), 103);
         assert_eq!(error.details, "try again in 2s");
@@ -147,7 +151,7 @@ mod tests {
     }
 
     #[test]
-    fn a_refusal_without_hope_has_its_own_code() {
+    fn refusal_without_retry_after_has_its_own_code() {
         for (name, number) in [("STARTING", 101), ("SUBNET_EXHAUSTED", 103), ("NEW", 100)] {
             let error = refused(&refusal(name, 0));
             assert_eq!(error.code.number(), number);
@@ -156,7 +160,7 @@ mod tests {
     }
 
     #[test]
-    fn status_tells_broken_pods_from_missing_addresses() {
+    fn not_ready_for_link_failing_is_code_51() {
         assert_eq!(not_ready(&refusal("LINK_FAILING", 0)).code, ErrorCode::LimitedConnectivity);
         assert_eq!(not_ready(&refusal("SUBNET_EXHAUSTED", 9)).code, ErrorCode::NotAvailable);
     }
@@ -172,17 +176,18 @@ mod tests {
         text.lines().filter_map(row).filter(|(code, _)| *code >= PluginCode::FIRST).collect()
     }
 
-    const FAILURES: [Failure; 6] = [
+    const FAILURES: [Failure; 7] = [
         Failure::InterfaceExists,
         Failure::LinkSetup,
         Failure::LinkRemoval,
         Failure::LinkChanged,
         Failure::RecordDiffers,
         Failure::BadAnswer,
+        Failure::UnsupportedGrant,
     ];
 
     #[test]
-    fn the_document_lists_exactly_these_codes() {
+    fn errors_document_lists_exactly_these_codes() {
         let number = |code| ErrorCode::Plugin(code).number();
         let mut ours = vec![(100, "any other".to_owned())];
         ours.extend(REFUSALS.map(|name| (number(refusal_code(name)), name.to_owned())));

@@ -1,4 +1,4 @@
-//! GC: what the runtime does not list goes, as by a DEL each.
+//! GC: removes what the runtime does not list, as a DEL for each would.
 
 use cni::{CniError, Gc};
 use proto::v1;
@@ -9,12 +9,12 @@ use crate::failure::Failure;
 use crate::pod::Identity;
 use crate::{del, socket};
 
-/// Lets the daemon collect, and takes the links of what it collected down.
+/// Lets the daemon release the attachments that are not listed, and removes their links.
 ///
 /// # Errors
 ///
-/// Code 11 if the daemon does not answer; [`Failure::LinkRemoval`] with everything that failed, after
-/// all else was done.
+/// Code 11 if the daemon does not answer. [`Failure::LinkRemoval`] with every removal that failed; the
+/// others were done.
 pub(crate) async fn gc(gc: &Gc) -> Result<(), CniError> {
     let until = Instant::now() + gc.conf.ipamd_timeout;
     let daemon = Daemon::connect(socket(&gc.conf), until).await;
@@ -23,7 +23,7 @@ pub(crate) async fn gc(gc: &Gc) -> Result<(), CniError> {
     failpoint::pass("gc", "collected");
     let mut failures = Vec::new();
     for collected in collected.map_err(|e| e.try_again())? {
-        match take_down(gc, &collected).await {
+        match remove_link(gc, &collected).await {
             Ok(()) => tracing::info!(attachment = ?collected.attachment, "attachment collected"),
             Err(failure) => failures.push(failure),
         }
@@ -40,7 +40,7 @@ fn valid(gc: &Gc) -> Vec<v1::Attachment> {
     gc.valid.iter().map(wire).collect()
 }
 
-async fn take_down(gc: &Gc, collected: &v1::Collected) -> Result<(), String> {
+async fn remove_link(gc: &Gc, collected: &v1::Collected) -> Result<(), String> {
     let identity = Identity::of_collected(&gc.conf.veth_prefix, collected);
     let addresses = del::parsed(&collected.released);
     let removal = identity.map_err(|e| e.to_string())?.removal(addresses);

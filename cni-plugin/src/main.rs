@@ -1,8 +1,8 @@
 //! `aws-cni`, the executable that the container runtime starts for each pod and verb.
 //!
-//! It is thin: it reads the request (`cni`), asks `ipamd` over gRPC (`proto`), makes or takes down
-//! the pod's link (`datapath`), and prints the result. It keeps nothing between two calls and
-//! knows nothing of pools, ENIs and EC2. Nothing but the result is written to stdout.
+//! It reads the request (`cni`), asks `ipamd` over gRPC (`proto`), makes or removes the pod's link
+//! (`datapath`), and prints the result. It keeps nothing between two calls, and must not know pools or
+//! EC2. It writes nothing but the result to stdout.
 
 mod add;
 mod check;
@@ -39,16 +39,19 @@ fn main() -> ExitCode {
     }
 }
 
-/// For a person who has started the plugin by hand.
+/// Tells a person who has started the plugin by hand what it is.
 fn hint() -> ExitCode {
     let versions = Version::ALL.map(Version::as_str).join(", ");
-    eprintln!("aws-cni {}: gives pods addresses of the VPC.", env!("CARGO_PKG_VERSION"));
+    eprintln!(
+        "aws-cni {}: a CNI plugin that gives pods addresses of the VPC.",
+        env!("CARGO_PKG_VERSION")
+    );
     eprintln!("A container runtime starts it with CNI_COMMAND set and a configuration on stdin.");
     eprintln!("CNI protocol versions supported: {versions}");
     ExitCode::SUCCESS
 }
 
-/// The document for stdout; empty where the verb has none.
+/// The document for stdout; empty if the verb has none.
 fn answer(environment: &Environment, stdin: &[u8]) -> Result<String, CniError> {
     let request = Request::parse(environment, stdin)?;
     let conf = match &request {
@@ -61,7 +64,7 @@ fn answer(environment: &Environment, stdin: &[u8]) -> Result<String, CniError> {
     };
     log::start(conf);
     let span = log::span(&request);
-    // One thread runs everything, so the span that is entered here is every event's.
+    // The program has one thread, so every event is in this span.
     let _entered = span.enter();
     let version = conf.version;
     let outcome = run(request, version);
@@ -93,8 +96,7 @@ fn run(request: Request, version: Version) -> Result<String, CniError> {
     })
 }
 
-/// A runtime that does not read the result tears the pod down again, so that is all there is to do
-/// about a fault in writing.
+/// A fault in writing shows in the exit status only: a runtime without the result sends a DEL.
 fn print(document: &str, code: ExitCode) -> ExitCode {
     match io::stdout().write_all(document.as_bytes()) {
         Ok(()) => code,
@@ -102,7 +104,7 @@ fn print(document: &str, code: ExitCode) -> ExitCode {
     }
 }
 
-/// Where the daemon listens.
+/// The daemon's socket.
 fn socket(conf: &NetConf) -> &std::path::Path {
     conf.ipamd_socket.as_deref().unwrap_or_else(|| proto::DEFAULT_SOCKET.as_ref())
 }

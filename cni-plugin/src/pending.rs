@@ -1,5 +1,5 @@
-//! DELs for a daemon that is not there: left as files that it applies when it is back. The
-//! directory and the names are a contract, see [`proto::pending`].
+//! DELs for a daemon that does not answer: files that it applies once it runs again. Their directory
+//! and names are a contract, see [`proto::pending`].
 
 use std::fs::{self, File};
 use std::io::{self, Write as _};
@@ -13,7 +13,7 @@ pub(crate) fn leave(socket: &Path, attachment: &Attachment) -> io::Result<()> {
     let pending = pending(attachment);
     let directory = directory(socket);
     fs::create_dir_all(&directory)?;
-    // The pid keeps two invocations for one attachment apart.
+    // With the pid, two invocations for one attachment do not write the same file.
     let draft = directory.join(format!("{}.{}", pending.file_name(), std::process::id()));
     let mut file = File::create(&draft)?;
     file.write_all(&serde_json::to_vec(&pending)?)?;
@@ -25,7 +25,7 @@ pub(crate) fn leave(socket: &Path, attachment: &Attachment) -> io::Result<()> {
     Ok(())
 }
 
-/// Takes back what [`leave`] left for the attachment, if anything.
+/// Removes the file that [`leave`] made for the attachment, if there is one.
 pub(crate) fn withdraw(socket: &Path, attachment: &Attachment) -> io::Result<()> {
     match fs::remove_file(directory(socket).join(pending(attachment).file_name())) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),

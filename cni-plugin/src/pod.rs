@@ -1,4 +1,5 @@
-//! What a pod's link is called and whose it is: from the request's words to `datapath`'s.
+//! From the request and the daemon's answer to the types of `datapath`: a link's name, its owner, and
+//! the pod's addresses.
 
 use std::net::IpAddr;
 
@@ -6,10 +7,11 @@ use cni::{AddResult, Attachment, CniError, ErrorCode, Pod};
 use datapath::pod::{PodAddress, PodRemoval};
 use datapath::{InterfaceName, Owner, host_veth_name};
 use proto::v1;
+use proto::v1::pod_address::Reach;
 
-use crate::failure::{Failure, chain};
+use crate::failure::{Failure, error_chain};
 
-/// What a pod's link is found by.
+/// The name and mark that identify a pod's link.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Identity {
     /// Name of the host's end.
@@ -34,7 +36,7 @@ impl Identity {
         )
     }
 
-    /// The link of an attachment that the daemon names.
+    /// The link of an attachment that the daemon collected.
     pub(crate) fn of_collected(
         veth_prefix: &str,
         collected: &v1::Collected,
@@ -59,14 +61,14 @@ impl Identity {
         })
     }
 
-    /// With the name that the ADD's result has for the host's end: the prefix in the configuration
-    /// may have changed since.
+    /// Takes the host end's name from the ADD's result: the prefix in the configuration may have
+    /// changed since.
     pub(crate) fn recorded_in(self, result: &AddResult) -> Identity {
         let host_name = recorded_host_name(result, &self.host_name).unwrap_or(self.host_name);
         Identity { host_name, owner: self.owner }
     }
 
-    /// What to take down.
+    /// The link as `datapath` removes it.
     pub(crate) fn removal(self, addresses: Vec<IpAddr>) -> PodRemoval {
         PodRemoval { host_name: self.host_name, owner: self.owner, addresses }
     }
@@ -83,18 +85,63 @@ fn recorded_host_name(result: &AddResult, expected: &InterfaceName) -> Option<In
 }
 
 fn unusable(error: &dyn std::error::Error) -> CniError {
-    CniError::new(ErrorCode::InvalidEnvironment, "the pod's link cannot be named", chain(error))
+    CniError::new(
+        ErrorCode::InvalidEnvironment,
+        "the pod's link cannot be named",
+        error_chain(error),
+    )
+}
+
+/// The address of a grant: this plugin sets up one, on an ENI.
+///
+/// # Errors
+///
+/// [`Failure::UnsupportedGrant`] if there are several or no ENI carries it, [`Failure::BadAnswer`] if
+/// there is none or it is malformed.
+pub(crate) fn granted(wire: &[v1::PodAddress]) -> Result<PodAddress, CniError> {
+    match wire {
+        [one] => address(one),
+        [] => Err(Failure::BadAnswer.error("ipamd granted no address")),
+        [_, _, ..] => {
+            let addresses: Vec<_> = wire.iter().map(|wire| wire.address.as_str()).collect();
+            Err(unsupported(&format!("{} addresses ({})", wire.len(), addresses.join(", "))))
+        }
+    }
 }
 
 /// The daemon's addresses as `datapath` takes them.
+///
+/// # Errors
+///
+/// As for [`granted`], but any number of addresses is fine.
 pub(crate) fn addresses(wire: &[v1::PodAddress]) -> Result<Vec<PodAddress>, CniError> {
-    let address = |wire: &v1::PodAddress| {
-        let address = wire.address.parse().map_err(|_| {
-            Failure::BadAnswer.error(format!("ipamd says {:?} for an address", wire.address))
-        })?;
-        Ok(PodAddress { address, table: wire.table.into() })
-    };
     wire.iter().map(address).collect()
+}
+
+fn address(wire: &v1::PodAddress) -> Result<PodAddress, CniError> {
+    let v1::PodAddress { address, table, eni: _, reach } = wire;
+    let table = match reach {
+        Some(Reach::ByEni(eni)) => eni.table,
+        // Daemons without `reach` know ENIs only.
+        None => *table,
+        Some(Reach::ByBranch(v1::BranchReach { id, vlan_id, trunk, .. })) => {
+            let branch = format!("{address} on branch ENI {id} (VLAN {vlan_id} of trunk {trunk})");
+            return Err(unsupported(&branch));
+        }
+    };
+    let parsed = address.parse().map_err(|_| {
+        Failure::BadAnswer.error(format!("ipamd sent {address:?} where an address is expected"))
+    })?;
+    // The way of a later version, which looks unset here.
+    if table == 0 {
+        return Err(unsupported(&format!("{address} without a route table")));
+    }
+    Ok(PodAddress { address: parsed, table: table.into() })
+}
+
+fn unsupported(what: &str) -> CniError {
+    let details = format!("ipamd granted {what}; this plugin sets up one address on an ENI");
+    Failure::UnsupportedGrant.error(details)
 }
 
 #[cfg(test)]
@@ -106,14 +153,14 @@ mod tests {
     }
 
     #[test]
-    fn a_link_is_named_after_its_pod_and_marked_with_its_sandbox() {
+    fn identity_has_the_pods_name_and_the_sandboxs_mark() {
         let link = identity(("default", "sample-pod"), "eth0");
         assert_eq!(link.host_name.as_str(), "enicc21c2d7785");
         assert_eq!(link.owner.as_str(), "c1/eth0");
     }
 
     #[test]
-    fn a_recorded_name_wins_over_a_new_prefix() {
+    fn recorded_host_name_replaces_the_new_prefixs() {
         let prev: AddResult = serde_json::from_str(
             r#"{"interfaces": [
                 {"name": "veth0123"}, {"name": "cc21c2d7785", "sandbox": "/x"},
@@ -127,14 +174,66 @@ mod tests {
         assert_eq!(other.clone().recorded_in(&prev), other);
     }
 
-    #[test]
-    fn an_address_that_is_none_is_a_bad_answer() {
-        let wire = |address: &str| v1::PodAddress {
+    fn on_eni(address: &str, table: u32) -> v1::PodAddress {
+        let by_eni = v1::EniReach { id: "eni-1".into(), network_card: 0, device_index: 1, table };
+        v1::PodAddress {
             address: address.into(),
-            table: 2,
+            table,
+            eni: "eni-1".into(),
+            reach: Some(Reach::ByEni(by_eni)),
+        }
+    }
+
+    /// The address and table, or the code and a part of the details.
+    fn check(wire: &[v1::PodAddress], expect: Result<(&str, u32), (u32, &str)>) {
+        match (granted(wire), expect) {
+            (Ok(PodAddress { address, table }), Ok(expect)) => {
+                assert_eq!((&*address.to_string(), table.number()), expect);
+            }
+            (Err(error), Err((code, part))) => {
+                assert_eq!(error.code.number(), code, "{error}");
+                assert!(error.details.contains(part), "{error}");
+            }
+            (found, expect) => panic!("{found:?} is not {expect:?}"),
+        }
+    }
+
+    #[test]
+    fn grant_on_an_eni_is_read_with_and_without_reach() {
+        let new = on_eni("10.0.2.20", 2);
+        let old = v1::PodAddress { reach: None, ..new.clone() };
+        check(std::slice::from_ref(&new), Ok(("10.0.2.20", 2)));
+        check(&[old], Ok(("10.0.2.20", 2)));
+        // Fields for older plugins need not be filled for ever.
+        let later = v1::PodAddress { table: 0, eni: String::new(), ..new };
+        check(&[later], Ok(("10.0.2.20", 2)));
+    }
+
+    #[test]
+    fn grant_that_cannot_be_set_up_is_unsupported() {
+        let branch = v1::BranchReach {
+            id: "eni-b".into(),
+            vlan_id: 7,
+            mac: "02:00:00:00:00:07".into(),
+            gateway: "10.0.2.1".into(),
+            trunk: "eni-t".into(),
+            trunk_mac: "02:00:00:00:00:08".into(),
+        };
+        let branch = v1::PodAddress {
+            address: "10.0.2.20".into(),
+            reach: Some(Reach::ByBranch(branch)),
             ..Default::default()
         };
-        assert_eq!(addresses(&[wire("10.0.2.20")]).unwrap()[0].table.number(), 2);
-        assert!(addresses(&[wire("10.0.2.20/32")]).is_err());
+        check(&[branch], Err((156, "10.0.2.20 on branch ENI eni-b (VLAN 7 of trunk eni-t)")));
+        let unknown = v1::PodAddress { address: "10.0.2.20".into(), ..Default::default() };
+        check(&[unknown], Err((156, "10.0.2.20 without a route table")));
+        let two = [on_eni("10.0.2.20", 2), on_eni("10.0.3.20", 3)];
+        check(&two, Err((156, "2 addresses (10.0.2.20, 10.0.3.20)")));
+    }
+
+    #[test]
+    fn grant_without_a_proper_address_is_a_bad_answer() {
+        check(&[], Err((155, "no address")));
+        check(&[on_eni("10.0.2.20/32", 2)], Err((155, "\"10.0.2.20/32\"")));
     }
 }

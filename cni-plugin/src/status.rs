@@ -1,4 +1,4 @@
-//! STATUS: could an ADD be served now?
+//! STATUS: whether an ADD would be served now.
 
 use std::time::Duration;
 
@@ -9,7 +9,7 @@ use crate::daemon::Daemon;
 use crate::failure::not_ready;
 use crate::socket;
 
-/// Runtimes ask every few seconds, for each plugin of the chain.
+/// How long the daemon may take. Runtimes ask every few seconds, for each plugin of the chain.
 const PATIENCE: Duration = Duration::from_secs(1);
 
 /// Asks the daemon; allocates nothing.
@@ -54,7 +54,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn neighbours() {
+    fn is_neighbour_allows_one_minor_version() {
         for (theirs, expect) in [
             ("1.4.0", true),
             ("1.3.9", true),

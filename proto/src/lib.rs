@@ -1,7 +1,7 @@
 //! The local gRPC contract between the CNI plugin and `ipamd`.
 //!
-//! Generated from `tidepool/ipam/v1/ipam.proto`, where each message is documented. Both ends
-//! tolerate a neighbour one minor version apart: fields are added, never renumbered or reused.
+//! Generated from `tidepool/ipam/v1/ipam.proto`, which documents each message. Each end tolerates
+//! another end one minor version apart: fields are added, never renumbered or reused.
 //! The workspace's lints do not apply here, since nearly all of the crate is generated.
 
 #![forbid(unsafe_code)]
@@ -13,8 +13,11 @@ pub mod v1 {
     tonic::include_proto!("tidepool.ipam.v1");
 }
 
-/// Where `ipamd` listens unless it is told otherwise.
+/// The socket at which `ipamd` listens by default.
 pub const DEFAULT_SOCKET: &str = "/var/run/aws-node/ipamd.sock";
 
-/// The version that both ends send along, `major.minor.patch`.
+/// The version that both ends send, `major.minor.patch`.
 pub const VERSION: &str = env!("CARGO_PKG_VERSION");
+
+#[cfg(test)]
+mod skew;

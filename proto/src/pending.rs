@@ -1,10 +1,12 @@
-//! DELs that the plugin could not deliver: one file each, left for the daemon to apply once.
+//! DELs that the plugin could not deliver. The plugin leaves one file for each, and the daemon applies
+//! each once.
 //!
-//! The files lie beside the daemon's socket, the one place that both ends know. The plugin writes
-//! `<directory>/<file name>` complete at the moment it gets that name (written elsewhere in the
-//! directory, then renamed), with one [`PendingDel`] as JSON. The daemon releases the attachment
-//! and, once that is durable, removes the file. A new ADD of the same attachment removes it, too,
-//! before it asks the daemon: an old DEL must not undo it.
+//! 1. The files are beside the daemon's socket, the one place that both ends know.
+//! 2. The plugin writes one [`PendingDel`] as JSON under another name in the directory, then renames
+//!    the file. So a file with its final name is complete.
+//! 3. The daemon releases the attachment and, once that is durable, removes the file.
+//! 4. A new ADD of the same attachment removes the file before it asks the daemon. Otherwise the old
+//!    DEL would undo it.
 
 use std::path::{Path, PathBuf};
 
@@ -13,10 +15,10 @@ use serde::{Deserialize, Serialize};
 /// The directory's name, beside the daemon's socket.
 pub const DIRECTORY: &str = "pending-dels";
 
-/// What a file's name ends with; other files in the directory are not looked at.
+/// The extension of the files. The daemon ignores other files in the directory.
 pub const EXTENSION: &str = "json";
 
-/// An attachment that is gone although the daemon was not told.
+/// An attachment whose DEL did not reach the daemon.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PendingDel {
     /// The `name` of the network configuration.
@@ -28,8 +30,8 @@ pub struct PendingDel {
 }
 
 impl PendingDel {
-    /// The file's name, the same for the same attachment. None of the parts can hold a `:`, so two
-    /// attachments never share it.
+    /// The file's name, which is the same for the same attachment. No part can contain a `:`, so two
+    /// attachments never share a name.
     #[must_use]
     pub fn file_name(&self) -> String {
         let Self { network, container_id, ifname } = self;
@@ -48,13 +50,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_directory_lies_beside_the_socket() {
+    fn pending_directory_is_beside_the_socket() {
         let socket = Path::new(crate::DEFAULT_SOCKET);
         assert_eq!(directory(socket), Path::new("/var/run/aws-node/pending-dels"));
     }
 
     #[test]
-    fn a_file_is_named_after_its_attachment() {
+    fn pending_file_is_named_after_its_attachment() {
         let pending = PendingDel {
             network: "aws-cni".into(),
             container_id: "c1".into(),

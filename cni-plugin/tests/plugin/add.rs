@@ -6,11 +6,11 @@ use std::time::{Duration, Instant};
 use proto::v1::Refused;
 use serde_json::{Value, json};
 
-use crate::fake::Mode;
+use crate::fake::{Mode, on_eni};
 use crate::node::{Node, Pod};
 
 #[test]
-fn a16_the_result_has_the_requested_version_and_its_shape() {
+fn a16_result_has_the_requested_version_and_shape() {
     let Some(node) = Node::new() else { return };
     for (n, version) in ["0.3.0", "0.3.1", "0.4.0", "1.0.0", "1.1.0"].into_iter().enumerate() {
         let pod = node.pod(&format!("c{n}"), &format!("p{n}"));
@@ -25,7 +25,7 @@ fn a16_the_result_has_the_requested_version_and_its_shape() {
 }
 
 #[test]
-fn a17_to_a19_the_result_tells_the_truth() {
+fn a17_to_a19_result_is_what_the_kernel_has() {
     let Some(node) = Node::new() else { return };
     // The second one is on a secondary ENI.
     for name in ["p1", "p2"] {
@@ -68,7 +68,7 @@ fn mac_and_mtu(ip: &str) -> (String, u64) {
 }
 
 #[test]
-fn a20_an_existing_interface_is_left_alone() {
+fn a20_add_with_existing_interface_leaves_it() {
     let Some(node) = Node::new() else { return };
     let pod = node.pod("c1", "p1");
     pod.netns.ip("link add name eth0 type bridge");
@@ -79,7 +79,7 @@ fn a20_an_existing_interface_is_left_alone() {
 }
 
 #[test]
-fn a20_a_second_add_does_not_cost_the_pod_its_address() {
+fn a20_second_add_leaves_the_pod_its_address() {
     let Some(node) = Node::new() else { return };
     let pod = node.pod("c1", "p1");
     let result = node.add(&pod);
@@ -89,7 +89,7 @@ fn a20_a_second_add_does_not_cost_the_pod_its_address() {
 }
 
 #[test]
-fn a21_an_add_repeated_after_a_lost_answer_gives_the_same_address() {
+fn a21_repeated_add_gives_the_same_address() {
     let Some(node) = Node::new() else { return };
     let pod = node.pod("c1", "p1");
     let first = node.add(&pod);
@@ -100,7 +100,7 @@ fn a21_an_add_repeated_after_a_lost_answer_gives_the_same_address() {
 }
 
 #[test]
-fn a22_a_failed_add_leaves_nothing() {
+fn a22_failed_add_leaves_nothing() {
     let Some(node) = Node::new() else { return };
     let pod = node.pod("c1", "p1");
     node.host.ip(&format!("link add name {} type bridge", pod.host_name()));
@@ -112,21 +112,21 @@ fn a22_a_failed_add_leaves_nothing() {
 }
 
 #[test]
-fn a22_an_address_that_cannot_be_used_is_given_back() {
+fn a22_unusable_address_is_given_back() {
     let Some(node) = Node::new() else { return };
     let pod = node.pod("c1", "p1");
     let before = (node.host.dump(), pod.netns.dump());
     for (address, code) in [("127.0.0.1", 151), ("10.0.0.1/32", 155), ("", 155)] {
-        node.ipamd().set(Mode::Granting(address.to_owned()));
+        node.ipamd().set(Mode::Granting(vec![on_eni(address, 0)]));
         node.pod_call("ADD", &pod).run().fails(code, address);
         assert!(node.ipamd().held().is_empty());
     }
     assert_eq!((node.host.dump(), pod.netns.dump()), before);
 }
 
-/// Kills an ADD after each of many spans of time, the whole of its run and beyond.
+/// Kills an ADD after each of many delays, up to the end of its run and beyond.
 #[test]
-fn a23_a_del_restores_what_a_killed_add_has_left() {
+fn a23_del_after_killed_add_leaves_nothing() {
     let Some(node) = Node::new() else { return };
     let pod = node.pod("c1", "p1");
     let before = node.host.dump();
@@ -148,7 +148,7 @@ fn a23_a_del_restores_what_a_killed_add_has_left() {
 }
 
 #[test]
-fn a23_a_killed_wait_for_an_address_leaves_nothing() {
+fn a23_add_killed_while_waiting_leaves_nothing() {
     let Some(node) = Node::new() else { return };
     let pod = node.pod("c1", "p1");
     let before = node.host.dump();
@@ -164,16 +164,16 @@ fn a23_a_killed_wait_for_an_address_leaves_nothing() {
     assert_eq!(node.host.dump(), before);
 }
 
-fn wait_until(level: impl Fn() -> bool) {
+fn wait_until(condition: impl Fn() -> bool) {
     let deadline = Instant::now() + Duration::from_secs(10);
-    while !level() {
-        assert!(Instant::now() < deadline, "the level was not reached");
+    while !condition() {
+        assert!(Instant::now() < deadline, "the condition was not reached");
         std::thread::yield_now();
     }
 }
 
 #[test]
-fn a24_the_chain_so_far_is_carried_on() {
+fn a24_add_extends_the_previous_result() {
     let Some(node) = Node::new() else { return };
     let pod = node.pod("c1", "p1");
     let prev = json!({
@@ -199,7 +199,7 @@ fn refusal(code: &str, retry_after_ms: u64) -> Mode {
 }
 
 #[test]
-fn a25_a_refusal_with_hope_is_code_11_and_one_without_has_its_own() {
+fn a25_refusal_with_retry_is_code_11_else_its_own() {
     let Some(node) = Node::new() else { return };
     let pod = node.pod("c1", "p1");
     let before = (node.host.dump(), pod.netns.dump());
@@ -215,7 +215,7 @@ fn a25_a_refusal_with_hope_is_code_11_and_one_without_has_its_own() {
 }
 
 #[test]
-fn a25_an_address_on_its_way_is_waited_for() {
+fn a25_add_waits_for_an_address() {
     let Some(node) = Node::new() else { return };
     let pod = node.pod("c1", "p1");
     node.ipamd().set(Mode::Slow(Duration::from_millis(300)));
@@ -225,7 +225,7 @@ fn a25_an_address_on_its_way_is_waited_for() {
 }
 
 #[test]
-fn a26_the_nodes_own_namespace_is_refused_before_anything_is_changed() {
+fn a26_add_to_own_namespace_is_refused_unchanged() {
     let Some(node) = Node::new() else { return };
     let pod = node.pod("c1", "p1");
     let before = node.host.dump();
@@ -234,18 +234,18 @@ fn a26_the_nodes_own_namespace_is_refused_before_anything_is_changed() {
     call.set("CNI_NETNS", own.to_str().unwrap());
     call.run().fails(8, "node's own");
     assert!(node.ipamd().memory().calls.is_empty());
-    // The override takes the protocol's check away; that no pod's link leads from the node to
-    // itself remains.
+    // The override disables the protocol's check. `datapath` still refuses a link from the node to
+    // itself.
     call.set("CNI_NETNS_OVERRIDE", "1").run().fails(151, "own network namespace");
     assert!(node.ipamd().held().is_empty());
     assert_eq!(node.host.dump(), before);
 }
 
 #[test]
-fn a27_an_ipv6_address_is_usable_at_once() {
+fn a27_ipv6_address_is_usable_at_once() {
     let Some(node) = Node::new() else { return };
     let pod = node.pod("c1", "p1");
-    node.ipamd().set(Mode::Granting("2001:db8::5".to_owned()));
+    node.ipamd().set(Mode::Granting(vec![on_eni("2001:db8::5", 0)]));
     let result = node.add(&pod);
     assert_eq!(result["ips"], json!([{"address": "2001:db8::5/128", "interface": 1}]));
     assert_eq!(result["routes"], json!([{"dst": "::/0", "gw": "fe80::1"}]));
@@ -256,9 +256,9 @@ fn a27_an_ipv6_address_is_usable_at_once() {
     assert!(!node.host.dump().contains("2001:db8::5"));
 }
 
-/// Both would have the default route and the same name on the node.
+/// Both interfaces would have the default route and the same name on the node.
 #[test]
-fn a_second_interface_of_a_pod_is_refused_and_the_first_one_stays() {
+fn add_of_second_interface_is_refused_first_stays() {
     let Some(node) = Node::new() else { return };
     let pod = node.pod("c1", "p1");
     let result = node.add(&pod);

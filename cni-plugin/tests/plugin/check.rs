@@ -12,7 +12,7 @@ fn check<'a>(node: &'a Node, pod: &Pod, result: &Value) -> Call<'a> {
 }
 
 #[test]
-fn a37_a_previous_result_and_version_are_needed() {
+fn a37_check_without_prev_result_or_version_is_refused() {
     let Some(node) = Node::new() else { return };
     let pod = node.pod("c1", "p1");
     let result = node.add(&pod);
@@ -21,7 +21,7 @@ fn a37_a_previous_result_and_version_are_needed() {
 }
 
 #[test]
-fn a38_and_a42_right_after_add_it_succeeds_and_changes_nothing() {
+fn a38_and_a42_check_after_add_changes_nothing() {
     let Some(node) = Node::new() else { return };
     // Primary ENI, secondary ENI.
     let pods = ["p1", "p2", "p3"].map(|name| node.pod(&format!("c-{name}"), name));
@@ -33,7 +33,8 @@ fn a38_and_a42_right_after_add_it_succeeds_and_changes_nothing() {
     }
 }
 
-/// A harm, done to the pod or to the node (`HOST` is the host end's name), and a part of the error.
+/// A harm to the pod or the node, as arguments of `ip`, and a part of CHECK's error. `HOST` stands for
+/// the host end's name.
 const HARMS: [(&str, &str, &str); 11] = [
     ("pod", "link set eth0 down", "eth0 is down"),
     ("pod", "link del eth0", "eth0 is not in"),
@@ -49,7 +50,7 @@ const HARMS: [(&str, &str, &str); 11] = [
 ];
 
 #[test]
-fn a39_every_harm_is_found() {
+fn a39_check_finds_every_harm() {
     for (side, harm, part) in HARMS {
         let Some(node) = Node::new() else { return };
         node.add(&node.pod("c0", "p0"));
@@ -67,7 +68,7 @@ fn a39_every_harm_is_found() {
 }
 
 #[test]
-fn a40_another_record_is_found() {
+fn a40_check_finds_another_record() {
     let Some(node) = Node::new() else { return };
     let pod = node.pod("c1", "p1");
     let result = node.add(&pod);
@@ -82,7 +83,7 @@ fn a40_another_record_is_found() {
 }
 
 #[test]
-fn a41_what_later_plugins_add_is_no_difference() {
+fn a41_check_tolerates_later_plugins_additions() {
     let Some(node) = Node::new() else { return };
     let pod = node.pod("c1", "p1");
     let mut result = node.add(&pod);
@@ -99,7 +100,7 @@ fn a41_what_later_plugins_add_is_no_difference() {
 }
 
 #[test]
-fn without_the_daemon_check_says_try_again() {
+fn check_without_daemon_is_code_11() {
     let Some(mut node) = Node::new() else { return };
     let pod = node.pod("c1", "p1");
     let result = node.add(&pod);

@@ -2,11 +2,11 @@
 
 use serde_json::json;
 
-use crate::fake::Mode;
+use crate::fake::{Mode, on_eni};
 use crate::node::Node;
 
 #[test]
-fn a29_there_may_be_nothing_to_do() {
+fn a29_del_of_nothing_succeeds() {
     let Some(node) = Node::new() else { return };
     let pod = node.pod("c1", "p1");
     for netns in ["", "/run/netns/never-there", pod.netns.path().to_str().unwrap()] {
@@ -15,7 +15,7 @@ fn a29_there_may_be_nothing_to_do() {
 }
 
 #[test]
-fn a29_the_namespace_may_be_gone() {
+fn a29_del_without_namespace_succeeds() {
     let Some(node) = Node::new() else { return };
     let before = node.host.dump();
     let pod = node.pod("c1", "p1");
@@ -28,7 +28,7 @@ fn a29_the_namespace_may_be_gone() {
 }
 
 #[test]
-fn a30_and_a34_a_del_leaves_nothing_however_often() {
+fn a30_and_a34_repeated_del_leaves_nothing() {
     let Some(node) = Node::new() else { return };
     // The second address is on a secondary ENI.
     let pods = [node.pod("c1", "p1"), node.pod("c2", "p2")];
@@ -47,7 +47,7 @@ fn a30_and_a34_a_del_leaves_nothing_however_often() {
 }
 
 #[test]
-fn a31_the_daemons_record_or_the_previous_result_is_enough() {
+fn a31_del_needs_only_record_or_prev_result() {
     let Some(mut node) = Node::new() else { return };
     let before = node.host.dump();
     let pods = [node.pod("c1", "p1"), node.pod("c2", "p2"), node.pod("c3", "p3")];
@@ -55,13 +55,13 @@ fn a31_the_daemons_record_or_the_previous_result_is_enough() {
     node.del(&pods[0]);
     node.stop_ipamd();
     node.pod_call("DEL", &pods[1]).conf("prevResult", results[1].clone()).run().silent();
-    // With neither, the link's name tells.
+    // With neither, the plugin finds the link by its name.
     node.del(&pods[2]);
     assert_eq!(node.host.dump(), before);
 }
 
 #[test]
-fn a32_a_late_del_leaves_a_newer_sandbox_of_the_pod_alone() {
+fn a32_late_del_leaves_the_newer_sandbox() {
     let Some(node) = Node::new() else { return };
     let old = node.pod("c-old", "web");
     let late = node.pod_call("DEL", &old);
@@ -78,9 +78,9 @@ fn a32_a_late_del_leaves_a_newer_sandbox_of_the_pod_alone() {
 }
 
 #[test]
-fn a32_a_late_del_leaves_an_address_that_is_another_pods_now_alone() {
+fn a32_late_del_leaves_an_address_of_another_pod() {
     let Some(mut node) = Node::new() else { return };
-    node.ipamd().set(Mode::Granting("10.0.0.77".to_owned()));
+    node.ipamd().set(Mode::Granting(vec![on_eni("10.0.0.77", 0)]));
     let old = node.pod("c1", "p1");
     let old_result = node.add(&old);
     node.del(&old);
@@ -100,7 +100,7 @@ fn a32_a_late_del_leaves_an_address_that_is_another_pods_now_alone() {
 }
 
 #[test]
-fn a33_a_del_without_the_daemon_is_left_on_disk() {
+fn a33_del_without_daemon_is_left_on_disk() {
     let Some(mut node) = Node::new() else { return };
     let pod = node.pod("c1", "p1");
     node.add(&pod);
@@ -116,7 +116,7 @@ fn a33_a_del_without_the_daemon_is_left_on_disk() {
 }
 
 #[test]
-fn a33_a_new_add_withdraws_the_del_on_disk() {
+fn a33_new_add_withdraws_the_del_on_disk() {
     let Some(mut node) = Node::new() else { return };
     let pod = node.pod("c1", "p1");
     node.add(&pod);
@@ -131,7 +131,7 @@ fn a33_a_new_add_withdraws_the_del_on_disk() {
 }
 
 #[test]
-fn a33_a_del_that_can_neither_be_told_nor_left_fails() {
+fn a33_del_without_daemon_and_disk_fails() {
     let Some(mut node) = Node::new() else { return };
     let pod = node.pod("c1", "p1");
     let before = node.host.dump();
@@ -143,7 +143,7 @@ fn a33_a_del_that_can_neither_be_told_nor_left_fails() {
 }
 
 #[test]
-fn a36_options_may_have_changed_or_vanished() {
+fn a36_del_after_changed_options_succeeds() {
     let Some(mut node) = Node::new() else { return };
     let before = node.host.dump();
     let pod = node.pod("c1", "p1");
@@ -155,10 +155,10 @@ fn a36_options_may_have_changed_or_vanished() {
     assert_eq!(node.host.dump(), before);
 }
 
-/// Results of amazon-vpc-cni-k8s say a table where a MAC belongs, and name an interface that is
-/// none.
+/// Results of amazon-vpc-cni-k8s have a table where a MAC belongs, and list an interface that does not
+/// exist.
 #[test]
-fn a36_a_pod_of_the_incumbent_is_taken_down() {
+fn a36_del_removes_an_incumbents_pod() {
     let Some(mut node) = Node::new() else { return };
     let before = node.host.dump();
     let pod = node.pod("c1", "p1");
@@ -179,7 +179,7 @@ fn a36_a_pod_of_the_incumbent_is_taken_down() {
 }
 
 #[test]
-fn a65_a_daemon_that_cannot_record_the_release_is_asked_again() {
+fn a65_del_rejected_by_the_daemon_is_code_11() {
     let Some(node) = Node::new() else { return };
     let pod = node.pod("c1", "p1");
     let before = node.host.dump();

@@ -1,5 +1,5 @@
-//! An `ipamd` with memory: the whole contract over a real socket, with a handful of addresses and no
-//! engine behind it.
+//! An `ipamd` with a memory: the whole gRPC contract over a real socket, with a few addresses and
+//! without an engine.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -8,33 +8,36 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use proto::v1::ipam_server::{Ipam, IpamServer};
+use proto::v1::pod_address::Reach;
 use proto::v1::{self, Attachment, PodAddress, Refused, add_reply::Outcome};
 use tokio::net::UnixListener;
 use tokio::sync::oneshot;
 use tokio_stream::wrappers::UnixListenerStream;
 use tonic::{Request, Response, Status};
 
-/// How the daemon behaves; changed at any time.
+/// How the daemon behaves. A test may change it at any time.
 #[derive(Debug, Clone, Default)]
 pub(crate) enum Mode {
-    /// As it should.
+    /// It serves every call.
     #[default]
     Serving,
-    /// Add waits that long before it grants.
+    /// Add waits this long before it grants.
     Slow(Duration),
-    /// Takes every call and never answers.
+    /// It takes every call and never answers.
     Hung,
-    /// Has an error for every call.
+    /// It answers every call with this error.
     Failing(tonic::Code),
-    /// Add is refused, Ready says so.
+    /// Add and Ready answer with this refusal.
     Refusing(Refused),
-    /// Add grants just this.
-    Granting(String),
-    /// Ready says that it is of another version.
+    /// Add grants exactly these.
+    Granting(Vec<PodAddress>),
+    /// The replies of these methods lack `reach`, as those of an older daemon.
+    WithoutReach(&'static [&'static str]),
+    /// Ready answers with this version.
     Version(String),
 }
 
-/// What an attachment holds.
+/// The record of an attachment.
 #[derive(Debug, Clone)]
 pub(crate) struct Record {
     pub(crate) pod: v1::Pod,
@@ -62,12 +65,12 @@ pub(crate) struct FakeIpamd {
 }
 
 impl FakeIpamd {
-    /// Listens at `socket` when this returns.
+    /// The daemon listens at `socket` when this returns.
     pub(crate) fn start(socket: &Path) -> Self {
         Self::resume(socket, Arc::default())
     }
 
-    /// The same daemon started again, with what it had on record.
+    /// Starts the daemon again, with its memory.
     pub(crate) fn restart(mut self, socket: &Path) -> Self {
         self.stop();
         Self::resume(socket, Arc::clone(&self.memory))
@@ -124,7 +127,7 @@ impl Drop for FakeIpamd {
 struct Service(Arc<Mutex<Memory>>);
 
 impl Service {
-    /// Notes the call and behaves as the mode says before any work is done.
+    /// Notes the call, and does what the mode requires before the call's own work.
     async fn begin(&self, call: &'static str) -> Result<Mode, Status> {
         let mode = {
             let mut memory = self.0.lock().unwrap();
@@ -133,7 +136,7 @@ impl Service {
         };
         match &mode {
             Mode::Hung => std::future::pending().await,
-            Mode::Failing(code) => Err(Status::new(*code, "as the test wants it")),
+            Mode::Failing(code) => Err(Status::new(*code, "this mode fails every call")),
             Mode::Slow(time) if call == "Add" => {
                 tokio::time::sleep(*time).await;
                 Ok(mode)
@@ -149,12 +152,29 @@ fn key(attachment: Option<Attachment>) -> Key {
 }
 
 impl Memory {
-    /// 10.0.0.1 on the primary ENI, 10.0.0.2 on another one, and so on by turns.
-    fn grant(&mut self, address: Option<String>) -> PodAddress {
+    /// 10.0.0.1 on the primary ENI, 10.0.0.2 on the one at device index 1, and so on by turns.
+    fn grant(&mut self) -> PodAddress {
         self.given += 1;
-        let address = address.unwrap_or_else(|| format!("10.0.0.{}", self.given));
-        let table = if self.given % 2 == 1 { 254 } else { 2 };
-        PodAddress { address, table, eni: "eni-1".to_owned() }
+        on_eni(&format!("10.0.0.{}", self.given), u32::from(self.given + 1) % 2)
+    }
+}
+
+/// An address on the ENI at this device index of card 0.
+pub(crate) fn on_eni(address: &str, device_index: u32) -> PodAddress {
+    let table = if device_index == 0 { 254 } else { device_index + 1 };
+    let id = format!("eni-{device_index}");
+    let by_eni = v1::EniReach { id: id.clone(), network_card: 0, device_index, table };
+    PodAddress { address: address.to_owned(), table, eni: id, reach: Some(Reach::ByEni(by_eni)) }
+}
+
+/// The addresses as `call` sends them in this mode.
+fn sent(mode: &Mode, call: &str, addresses: Vec<PodAddress>) -> Vec<PodAddress> {
+    let bare = |address| PodAddress { reach: None, ..address };
+    match mode {
+        Mode::WithoutReach(calls) if calls.contains(&call) => {
+            addresses.into_iter().map(bare).collect()
+        }
+        _ => addresses,
     }
 }
 
@@ -164,23 +184,23 @@ impl Ipam for Service {
         &self,
         request: Request<v1::AddRequest>,
     ) -> Result<Response<v1::AddReply>, Status> {
-        let wanted = match self.begin("Add").await? {
-            Mode::Refusing(refused) => {
-                let outcome = Some(Outcome::Refused(refused));
-                return Ok(Response::new(v1::AddReply { outcome }));
-            }
-            Mode::Granting(address) => Some(address),
-            _ => None,
-        };
+        let mode = self.begin("Add").await?;
+        if let Mode::Refusing(refused) = mode {
+            let outcome = Some(Outcome::Refused(refused));
+            return Ok(Response::new(v1::AddReply { outcome }));
+        }
         let request = request.into_inner();
         let mut memory = self.0.lock().unwrap();
         let key = key(request.attachment);
         if !memory.records.contains_key(&key) {
-            let addresses = vec![memory.grant(wanted)];
+            let addresses = match &mode {
+                Mode::Granting(addresses) => addresses.clone(),
+                _ => vec![memory.grant()],
+            };
             let pod = request.pod.unwrap_or_default();
             memory.records.insert(key.clone(), Record { pod, addresses });
         }
-        let addresses = memory.records[&key].addresses.clone();
+        let addresses = sent(&mode, "Add", memory.records[&key].addresses.clone());
         let outcome = Some(Outcome::Granted(v1::Granted { addresses }));
         Ok(Response::new(v1::AddReply { outcome }))
     }
@@ -189,10 +209,11 @@ impl Ipam for Service {
         &self,
         request: Request<v1::DelRequest>,
     ) -> Result<Response<v1::DelReply>, Status> {
-        self.begin("Del").await?;
+        let mode = self.begin("Del").await?;
         let key = key(request.into_inner().attachment);
         let record = self.0.lock().unwrap().records.remove(&key);
         let released = record.map(|record| record.addresses).unwrap_or_default();
+        let released = sent(&mode, "Del", released);
         Ok(Response::new(v1::DelReply { released, unrecorded: String::new() }))
     }
 
@@ -200,15 +221,15 @@ impl Ipam for Service {
         &self,
         request: Request<v1::CheckRequest>,
     ) -> Result<Response<v1::CheckReply>, Status> {
-        self.begin("Check").await?;
+        let mode = self.begin("Check").await?;
         let key = key(request.into_inner().attachment);
         let record = self.0.lock().unwrap().records.get(&key).cloned();
         let addresses = record.map(|record| record.addresses).unwrap_or_default();
-        Ok(Response::new(v1::CheckReply { addresses }))
+        Ok(Response::new(v1::CheckReply { addresses: sent(&mode, "Check", addresses) }))
     }
 
     async fn gc(&self, request: Request<v1::GcRequest>) -> Result<Response<v1::GcReply>, Status> {
-        self.begin("Gc").await?;
+        let mode = self.begin("Gc").await?;
         let request = request.into_inner();
         let valid = |key: &Key| {
             let same = |v: &Attachment| v.container_id == key.1 && v.ifname == key.2;
@@ -222,7 +243,7 @@ impl Ipam for Service {
         let collected = gone.into_iter().map(|(key, record)| v1::Collected {
             attachment: Some(Attachment { network: key.0, container_id: key.1, ifname: key.2 }),
             pod: Some(record.pod),
-            released: record.addresses,
+            released: sent(&mode, "Gc", record.addresses),
         });
         Ok(Response::new(v1::GcReply { collected: collected.collect() }))
     }
@@ -242,6 +263,6 @@ impl Ipam for Service {
     }
 
     async fn view(&self, _: Request<v1::ViewRequest>) -> Result<Response<v1::ViewReply>, Status> {
-        Err(Status::unimplemented("the plugin does not ask for it"))
+        Err(Status::unimplemented("the plugin does not call it"))
     }
 }

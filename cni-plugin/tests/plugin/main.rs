@@ -1,8 +1,8 @@
-//! The executable as a runtime starts it: as root, in network namespaces of the tests' own, against
-//! a daemon with memory and no cloud.
+//! Runs the executable as a runtime does: as root, in the tests' own network namespaces, with a daemon
+//! that has a memory and no cloud.
 //!
-//! Tests are named after the assertions of `../README.md`. They fail where they cannot run, unless
-//! `TIDEPOOL_SKIP_ROOT_TESTS=1` says that they need not.
+//! A test's name starts with the number of its assertion in `../README.md`. Tests that cannot run fail,
+//! unless `TIDEPOOL_SKIP_ROOT_TESTS=1`.
 
 #![expect(clippy::unwrap_used, reason = "in a test a panic is the report")]
 

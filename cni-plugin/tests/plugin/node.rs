@@ -1,5 +1,4 @@
-//! A node in a network namespace of its own, with pods in further ones, and the plugin run in it as
-//! a runtime would.
+//! A node in a network namespace, pods in further ones, and the plugin, run as a runtime runs it.
 
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
@@ -13,7 +12,7 @@ use tempfile::TempDir;
 
 use crate::fake::FakeIpamd;
 
-/// A network namespace with a name that no other test has; removed when dropped.
+/// A network namespace with a unique name, removed when dropped.
 #[derive(Debug)]
 pub(crate) struct Namespace(String);
 
@@ -30,15 +29,15 @@ impl Namespace {
         Path::new("/run/netns").join(&self.0)
     }
 
-    /// What `ip` prints in the namespace; `''` stands for an empty argument.
+    /// Runs `ip` inside; `''` stands for an empty argument.
     pub(crate) fn ip(&self, args: &str) -> String {
         let mut all = vec!["-n", &self.0];
         all.extend(args.split_whitespace().map(|arg| if arg == "''" { "" } else { arg }));
         run("ip", &all)
     }
 
-    /// Everything that the plugin could have changed, as `ip` prints it, without what the kernel
-    /// itself changes a while after a link has come up.
+    /// All that the plugin can change, as `ip` prints it. It leaves out what the kernel changes by itself
+    /// after a link has come up.
     pub(crate) fn dump(&self) -> String {
         let all = ["-o link", "-o addr", "rule", "-6 rule", "route show table all", "neigh"]
             .map(|args| self.ip(args))
@@ -49,12 +48,12 @@ impl Namespace {
     }
 }
 
-/// How `ip` tells that a link is not quite up yet.
+/// The words by which `ip` shows that a link is not quite up yet.
 const SETTLING: [&str; 5] = ["NO-CARRIER", "LOWER_UP", "UP", "DOWN", "tentative"];
 
 impl Drop for Namespace {
     fn drop(&mut self) {
-        // A namespace that stays is a nuisance and no reason to hide why a test failed.
+        // A failure here must not hide why the test failed.
         let _ = Command::new("ip").args(["netns", "del", &self.0]).status();
     }
 }
@@ -75,7 +74,7 @@ pub(crate) struct Node {
 }
 
 impl Node {
-    /// `None` if tests that need root are to be skipped.
+    /// `None` if tests that need root shall be skipped.
     pub(crate) fn new() -> Option<Node> {
         if std::env::var_os("TIDEPOOL_SKIP_ROOT_TESTS").is_some_and(|value| value == "1") {
             return None;
@@ -87,8 +86,7 @@ impl Node {
         Some(Node { host, folder, ipamd })
     }
 
-    /// The executable under test: the one that was built with the tests, unless `TIDEPOOL_AWS_CNI`
-    /// names another.
+    /// The executable under test: the one built with the tests, or the one in `TIDEPOOL_AWS_CNI`.
     pub(crate) fn program() -> PathBuf {
         std::env::var_os("TIDEPOOL_AWS_CNI")
             .map_or_else(|| PathBuf::from(env!("CARGO_BIN_EXE_aws-cni")), PathBuf::from)
@@ -102,7 +100,7 @@ impl Node {
         self.ipamd.as_ref().expect("the test has not stopped the daemon")
     }
 
-    /// Ends the daemon; what it had on record is kept for [`start_ipamd`](Self::start_ipamd).
+    /// Restarts the daemon with its record.
     pub(crate) fn restart_ipamd(&mut self) {
         std::fs::remove_file(self.socket()).unwrap();
         let ipamd = self.ipamd.take().unwrap();
@@ -114,7 +112,7 @@ impl Node {
         std::fs::remove_file(self.socket()).unwrap();
     }
 
-    /// The names of the DELs that lie on disk.
+    /// The names of the DELs on disk.
     pub(crate) fn pending(&self) -> Vec<String> {
         let Ok(files) = std::fs::read_dir(proto::pending::directory(&self.socket())) else {
             return Vec::new();
@@ -206,15 +204,14 @@ impl Call<'_> {
         Answer { output, took: start.elapsed() }
     }
 
-    /// Starts the plugin and gives it its stdin.
+    /// Starts the plugin and writes its stdin.
     pub(crate) fn spawn(&self, stdin: &[u8]) -> Child {
         let mut child = self.start();
         child.stdin.take().unwrap().write_all(stdin).unwrap();
         child
     }
 
-    /// Starts the plugin in the node's namespace, with nothing in its environment but the call's,
-    /// and with stdin open.
+    /// Starts the plugin in the node's namespace, with the call's variables alone and with stdin open.
     pub(crate) fn start(&self) -> Child {
         let mut command = Command::new(Node::program());
         command.env_clear().envs(self.vars.iter().map(|(key, value)| (key, value)));
@@ -224,7 +221,7 @@ impl Call<'_> {
     }
 }
 
-/// What a call came to.
+/// The outcome of a call.
 #[derive(Debug)]
 pub(crate) struct Answer {
     pub(crate) output: Output,
@@ -247,15 +244,15 @@ impl Answer {
         serde_json::from_str(self.stdout()).unwrap()
     }
 
-    /// Success with nothing to say.
+    /// Asserts success without output.
     #[track_caller]
     pub(crate) fn silent(&self) {
         assert!(self.output.status.success(), "{self:?}");
         assert_eq!(self.stdout(), "", "{self:?}");
     }
 
-    /// The code, and the message with the details, of a call that must fail; the answer must be one
-    /// JSON object of the protocol's form.
+    /// The code and the text (message and details) of a call that must fail. The answer must be one
+    /// JSON object as the protocol has it.
     #[track_caller]
     pub(crate) fn error(&self) -> (u64, String) {
         assert_eq!(self.output.status.code(), Some(1), "{self:?}");

@@ -30,10 +30,10 @@ fn a02_version_needs_nothing() {
 }
 
 #[test]
-fn a03_without_a_command_a_person_gets_a_hint() {
+fn a03_run_without_command_prints_a_hint() {
     let Some(node) = Node::new() else { return };
     let mut child = node.call("").start();
-    // It stays open: reading it would never end.
+    // It stays open: to read it would never end.
     let stdin = child.stdin.take();
     let output = child.wait_with_output().unwrap();
     drop(stdin);
@@ -76,7 +76,7 @@ fn a04_to_a09_and_a13_bad_requests_have_their_codes() {
 }
 
 #[test]
-fn a10_a_failure_has_the_version_of_the_request() {
+fn a10_error_has_the_requests_version() {
     let Some(node) = Node::new() else { return };
     let pod = node.pod("c1", "p1");
     for version in VERSIONS.into_iter().chain(["0.1.0", "9.9.9"]) {
@@ -89,7 +89,7 @@ fn a10_a_failure_has_the_version_of_the_request() {
 }
 
 #[test]
-fn a11_logs_go_to_stderr_or_the_file_and_never_to_stdout() {
+fn a11_logs_never_go_to_stdout() {
     let Some(node) = Node::new() else { return };
     let pod = node.pod("c1", "p1");
     let mut call = node.pod_call("ADD", &pod);
@@ -123,10 +123,10 @@ fn a12_unknown_keys_are_ignored() {
 }
 
 #[test]
-fn a14_every_verb_ends_when_the_daemon_does_not_answer() {
+fn a14_every_verb_with_silent_daemon_ends() {
     let Some(mut node) = Node::new() else { return };
     node.stop_ipamd();
-    // Connections are taken by the kernel and nobody ever reads them.
+    // The kernel accepts connections, and no process reads them.
     let _listener = UnixListener::bind(node.socket()).unwrap();
     let pod = node.pod("c1", "p1");
     let before = node.host.dump();
@@ -144,7 +144,7 @@ fn a14_every_verb_ends_when_the_daemon_does_not_answer() {
 }
 
 #[test]
-fn a14_a_daemon_that_takes_calls_and_never_answers() {
+fn a14_add_with_hung_daemon_ends() {
     let Some(node) = Node::new() else { return };
     node.ipamd().set(Mode::Hung);
     let pod = node.pod("c1", "p1");
@@ -155,7 +155,7 @@ fn a14_a_daemon_that_takes_calls_and_never_answers() {
 }
 
 #[test]
-fn a14_a_daemon_that_is_down_or_older() {
+fn a14_add_with_daemon_down_or_older_is_code_11() {
     let Some(mut node) = Node::new() else { return };
     let pod = node.pod("c1", "p1");
     node.ipamd().set(Mode::Failing(tonic::Code::Unimplemented));
@@ -168,7 +168,7 @@ fn a14_a_daemon_that_is_down_or_older() {
 }
 
 #[test]
-fn a15_two_hundred_at_once() {
+fn a15_two_hundred_adds_at_once_succeed() {
     let Some(node) = Node::new() else { return };
     let before = node.host.dump();
     let pods: Vec<_> = (0..200).map(|n| node.pod(&format!("c{n}"), &format!("p{n}"))).collect();

@@ -1,7 +1,7 @@
-//! How long an ADD takes from exec to exit. Not a test of an assertion: run it by name, on the
-//! executable of profile `cni`, as `../README.md` says.
+//! Measures how long an ADD takes from exec to exit. It asserts nothing: run it by name, with the
+//! executable of profile `cni`, see `../README.md`.
 
-#![expect(clippy::print_stdout, reason = "the figures are what it is for")]
+#![expect(clippy::print_stdout, reason = "it prints its measurements")]
 
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
@@ -11,8 +11,8 @@ use crate::node::Node;
 const ROUNDS: usize = 200;
 
 #[test]
-#[ignore = "a measurement, of use only on a quiet machine"]
-fn an_add_takes_a_few_milliseconds() {
+#[ignore = "a measurement, useful only on an idle machine"]
+fn add_speed_is_measured() {
     let Some(node) = Node::new() else { return };
     let pod = node.pod("c1", "p1");
     let (mut adds, mut versions) = (Vec::new(), Vec::new());

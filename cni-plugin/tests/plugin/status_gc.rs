@@ -1,22 +1,23 @@
-//! Assertions 44 to 60: STATUS, GC, and neighbours of another version.
+//! Assertions 44 to 60: STATUS, GC, and daemons of another version.
 
 use std::time::Duration;
 
-use proto::v1::Refused;
+use proto::v1::pod_address::Reach;
+use proto::v1::{BranchReach, PodAddress, Refused};
 use serde_json::{Value, json};
 
-use crate::fake::Mode;
+use crate::fake::{Mode, on_eni};
 use crate::node::{Answer, Node};
 
 #[test]
-fn a44_status_says_yes_where_an_add_succeeds() {
+fn a44_status_succeeds_where_add_succeeds() {
     let Some(node) = Node::new() else { return };
     node.call("STATUS").run().silent();
     node.add(&node.pod("c1", "p1"));
 }
 
 #[test]
-fn a45_without_a_fitting_daemon_it_says_no() {
+fn a45_status_without_fitting_daemon_is_code_50() {
     let Some(mut node) = Node::new() else { return };
     node.ipamd().set(Mode::Version("0.3.0".to_owned()));
     node.call("STATUS").run().fails(50, "0.3.0");
@@ -30,7 +31,7 @@ fn refusing(code: &str) -> Mode {
 }
 
 #[test]
-fn a46_without_addresses_it_says_no_and_then_yes_again() {
+fn a46_status_without_addresses_is_code_50_until_served() {
     let Some(node) = Node::new() else { return };
     node.ipamd().set(refusing("SUBNET_EXHAUSTED"));
     node.call("STATUS").run().fails(50, "SUBNET_EXHAUSTED: subnet-0a1 has 0 of 251");
@@ -39,14 +40,14 @@ fn a46_without_addresses_it_says_no_and_then_yes_again() {
 }
 
 #[test]
-fn a47_a_broken_network_is_code_51() {
+fn a47_status_with_broken_network_is_code_51() {
     let Some(node) = Node::new() else { return };
     node.ipamd().set(refusing("LINK_FAILING"));
     node.call("STATUS").run().fails(51, "LINK_FAILING");
 }
 
 #[test]
-fn a48_status_allocates_nothing_and_is_quick() {
+fn a48_status_allocates_nothing_and_is_bounded() {
     let Some(node) = Node::new() else { return };
     let before = node.host.dump();
     node.call("STATUS").run().silent();
@@ -59,13 +60,13 @@ fn a48_status_allocates_nothing_and_is_quick() {
 }
 
 #[test]
-fn a49_status_came_with_1_1_0() {
+fn a49_status_below_1_1_0_is_code_1() {
     let Some(node) = Node::new() else { return };
     node.call("STATUS").conf("cniVersion", "1.0.0").run().fails(1, "STATUS");
 }
 
 #[test]
-fn status_refuses_a_bad_configuration() {
+fn status_with_bad_configuration_is_code_7() {
     let Some(node) = Node::new() else { return };
     node.call("STATUS").conf("mtu", "huge").run().fails(7, "mtu");
 }
@@ -78,7 +79,7 @@ fn gc(node: &Node, network: &str, valid: &[&str]) -> Answer {
 }
 
 #[test]
-fn a51_and_a52_exactly_the_others_of_the_network_go() {
+fn a51_and_a52_gc_removes_exactly_the_unlisted() {
     let Some(node) = Node::new() else { return };
     let before = node.host.dump();
     let pods: Vec<_> = (0..4).map(|n| node.pod(&format!("c{n}"), &format!("p{n}"))).collect();
@@ -98,7 +99,7 @@ fn a51_and_a52_exactly_the_others_of_the_network_go() {
 }
 
 #[test]
-fn a53_no_list_removes_nothing_and_an_empty_one_all() {
+fn a53_gc_without_list_removes_nothing_empty_list_all() {
     let Some(node) = Node::new() else { return };
     let pod = node.pod("c1", "p1");
     node.add(&pod);
@@ -109,7 +110,7 @@ fn a53_no_list_removes_nothing_and_an_empty_one_all() {
 }
 
 #[test]
-fn a54_gc_goes_on_after_a_failure_and_reports_it() {
+fn a54_gc_after_a_failure_continues_and_reports() {
     let Some(node) = Node::new() else { return };
     let pods = [node.pod("c1", "p1"), node.pod("c2", "p2")];
     for pod in &pods {
@@ -117,7 +118,7 @@ fn a54_gc_goes_on_after_a_failure_and_reports_it() {
     }
     let key = ("net".to_owned(), "c1".to_owned(), "eth0".to_owned());
     {
-        // An attachment that no link can be named after.
+        // An attachment whose parts cannot be a link's mark.
         let mut memory = node.ipamd().memory();
         let record = memory.records.remove(&key).unwrap();
         memory.records.insert((key.0, key.1 + "\n", key.2), record);
@@ -128,7 +129,7 @@ fn a54_gc_goes_on_after_a_failure_and_reports_it() {
 }
 
 #[test]
-fn a56_gc_twice_is_once() {
+fn a56_gc_repeated_changes_nothing() {
     let Some(node) = Node::new() else { return };
     let pod = node.pod("c1", "p1");
     let before = node.host.dump();
@@ -140,7 +141,7 @@ fn a56_gc_twice_is_once() {
 }
 
 #[test]
-fn a59_the_older_key_is_understood() {
+fn a59_gc_reads_the_older_key() {
     let Some(node) = Node::new() else { return };
     node.add(&node.pod("c1", "p1"));
     let list = json!([{"containerID": "c1", "ifname": "eth0"}]);
@@ -149,7 +150,7 @@ fn a59_the_older_key_is_understood() {
 }
 
 #[test]
-fn a60_a_daemon_one_minor_version_apart_is_fine() {
+fn a60_status_with_daemon_one_minor_apart_succeeds() {
     let Some(node) = Node::new() else { return };
     let mut numbers = proto::VERSION.split('.').map(|n| n.parse::<u64>().unwrap());
     let (major, minor) = (numbers.next().unwrap(), numbers.next().unwrap());
@@ -159,4 +160,52 @@ fn a60_a_daemon_one_minor_version_apart_is_fine() {
     }
     node.ipamd().set(Mode::Version(format!("{major}.{}.0", minor + 2)));
     node.call("STATUS").run().fails(50, "incompatible versions");
+}
+
+/// An older daemon serves all calls, or only some: it is upgraded or rolled back between two calls.
+#[test]
+fn a60_verbs_with_a_daemon_without_reach_succeed() {
+    let Some(node) = Node::new() else { return };
+    let before = node.host.dump();
+    // The second pod of each round is on a secondary ENI.
+    for calls in [["Add", "Check", "Del", "Gc"].as_slice(), &["Add"], &["Check"], &["Del", "Gc"]] {
+        node.ipamd().set(Mode::WithoutReach(calls));
+        for name in ["p1", "p2"] {
+            let pod = node.pod(&format!("c-{name}"), name);
+            let result = node.add(&pod);
+            node.pod_call("CHECK", &pod).conf("prevResult", result).run().silent();
+            node.del(&pod);
+            assert_eq!(node.host.dump(), before, "{calls:?}");
+            node.add(&pod);
+            gc(&node, "net", &[]).silent();
+            assert_eq!(node.host.dump(), before, "{calls:?}");
+        }
+        assert!(node.ipamd().held().is_empty(), "{calls:?}");
+    }
+}
+
+#[test]
+fn a60_grant_of_a_newer_daemon_is_refused_and_given_back() {
+    let Some(node) = Node::new() else { return };
+    let branch = BranchReach { id: "eni-b".to_owned(), vlan_id: 7, ..Default::default() };
+    let branch = PodAddress {
+        address: "10.0.0.7".to_owned(),
+        reach: Some(Reach::ByBranch(branch)),
+        ..Default::default()
+    };
+    let unknown = PodAddress { address: "10.0.0.8".to_owned(), ..Default::default() };
+    let pod = node.pod("c1", "p1");
+    let before = (node.host.dump(), pod.netns.dump());
+    for (grant, part) in [
+        (vec![branch], "10.0.0.7 on branch ENI eni-b (VLAN 7"),
+        (vec![unknown], "10.0.0.8 without a route table"),
+        (vec![on_eni("10.0.0.9", 0), on_eni("10.0.0.10", 1)], "2 addresses (10.0.0.9, 10.0.0.10)"),
+    ] {
+        node.ipamd().set(Mode::Granting(grant));
+        let answer = node.pod_call("ADD", &pod).run();
+        answer.fails(156, "UNSUPPORTED_GRANT");
+        answer.fails(156, part);
+        assert!(node.ipamd().held().is_empty(), "{part}");
+        assert_eq!((node.host.dump(), pod.netns.dump()), before, "{part}");
+    }
 }

@@ -1,15 +1,14 @@
-//! Keeps the kernel's side of the ENIs as the engine wants it, in a task of its own: at once when
-//! the list changes, when the kernel reports a change of one of their devices, and from time to
-//! time, since others change routes and rules too.
+//! Keeps the host network as the engine wants it, in a task of its own. It syncs when the list of
+//! ENIs changes, when the kernel reports a change of one of their devices, and once a minute, since
+//! other programs change routes and rules too.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::Ipv4Addr;
 use std::time::Duration;
 
-use datapath::RouteTable;
-use datapath::eni::{EniLink, EniSyncError};
-use datapath::host::HostConfig;
+use datapath::host::{EniStatus, Families, FormerEnis, HostPicture, HostReport};
 use datapath::links::LinkChange;
+use datapath::{MacAddr, ParseMacError, RouteTable};
 use futures::{Stream, StreamExt as _};
 use ipam::event::{Event, HostEni, LinkState};
 use ipam::id::EniId;
@@ -19,24 +18,25 @@ use crate::{Inlet, chain};
 
 pub use datapath::Mtu;
 
-/// After a failure, and while a device is awaited whose appearance the kernel might not report.
+/// After a first failure, or while a device has not appeared: the kernel might not report it.
 const FIRST_RETRY: Duration = Duration::from_millis(250);
-/// Between two looks at what ought to be right already.
-const LOOK_EVERY: Duration = Duration::from_secs(60);
+/// Between two syncs while all is ready.
+const SYNC_EVERY: Duration = Duration::from_secs(60);
 
-/// What holds for the whole node.
+/// Settings of the whole node.
 #[derive(Debug, Clone, Copy)]
 pub struct Settings {
-    /// Of all ENIs.
+    /// The MTU of all ENIs.
     pub mtu: Mtu,
     /// Whether pods have IPv6 addresses.
     pub ipv6: bool,
 }
 
-/// Makes the node's own network ready for pods, whose primary ENI has the hardware address
-/// `primary_mac`; then follows `wanted` until its sender is gone, and tells `inlet` how each ENI
-/// stands: all of them when the list is new, later those that have changed. Works in the network
-/// namespace of the calling thread.
+/// Makes the node's own network ready for pods, then follows `wanted` until its sender is gone.
+/// `primary_mac` is the primary ENI's hardware address.
+///
+/// Sends `inlet` an [`Event::EniLink`] for each ENI of a new list, and later for each ENI whose state
+/// has changed. Works in the network namespace of the calling thread.
 pub async fn keep(
     primary_mac: String,
     settings: Settings,
@@ -44,12 +44,9 @@ pub async fn keep(
     inlet: Inlet,
 ) {
     let mut links = link_changes();
-    // Pods that live need it even if EC2 never says what there is.
-    if let LinkState::Failed(fault) = set_up_node(&primary_mac, settings).await {
-        tracing::error!(fault, "the node's own network is not ready for pods");
-    }
-    let mut keeper =
-        Keeper { settings, inlet, enis: BTreeMap::new(), gone: Vec::new(), pause: LOOK_EVERY };
+    let mut keeper = Keeper::new(primary_mac, settings, inlet);
+    // Pods that run need it even if EC2 never answers.
+    keeper.sync().await;
     loop {
         tokio::select! {
             changed = wanted.changed() => match changed {
@@ -67,107 +64,167 @@ pub async fn keep(
 }
 
 struct Keeper {
+    primary_mac: String,
     settings: Settings,
     inlet: Inlet,
-    /// The ENIs wanted, and what was last told of each.
+    /// The wanted ENIs, each with the state that was sent last.
     enis: BTreeMap<EniId, (HostEni, Option<LinkState>)>,
-    /// The addresses of ENIs that are wanted no more, as long as rules for them may be left.
-    gone: Vec<Ipv4Addr>,
-    /// Until the next look.
+    /// The state of the node's own network that was logged last.
+    node: LinkState,
+    /// Hardware addresses of devices whose ENIs are no longer wanted.
+    former: BTreeSet<MacAddr>,
+    /// Until the next sync.
     pause: Duration,
 }
 
 impl Keeper {
+    fn new(primary_mac: String, settings: Settings, inlet: Inlet) -> Self {
+        Self {
+            primary_mac,
+            settings,
+            inlet,
+            enis: BTreeMap::new(),
+            node: LinkState::Ready,
+            former: BTreeSet::new(),
+            pause: SYNC_EVERY,
+        }
+    }
+
     fn replace(&mut self, enis: Vec<HostEni>) {
-        let enis: BTreeMap<_, _> =
-            enis.into_iter().map(|eni| (eni.eni.clone(), (eni, None))).collect();
-        let old = std::mem::replace(&mut self.enis, enis);
-        self.gone.extend(old.into_values().map(|(eni, _)| eni.primary_address));
-        self.gone.retain(|gone| self.enis.values().all(|(eni, _)| eni.primary_address != *gone));
-        self.pause = LOOK_EVERY;
+        self.enis = enis.into_iter().map(|eni| (eni.eni.clone(), (eni, None))).collect();
+        self.pause = SYNC_EVERY;
     }
 
     fn concerns(&self, change: &LinkChange) -> bool {
         match change {
             LinkChange::Present { mac, .. } | LinkChange::Gone { mac, .. } => {
-                self.enis.values().any(|(eni, _)| eni.mac.parse() == Ok(*mac))
+                let wanted = || self.enis.values().any(|(eni, _)| eni.mac.parse() == Ok(*mac));
+                self.former.contains(mac) || wanted()
             }
             LinkChange::Missed => true,
         }
     }
 
     async fn sync(&mut self) {
-        for (eni, told) in self.enis.values_mut() {
-            let state = sync_one(eni, self.settings).await;
-            if told.as_ref() != Some(&state) {
+        let enis = self.enis.values().map(|(eni, _)| eni);
+        let report = match picture(&self.primary_mac, self.settings, enis) {
+            Ok(picture) => datapath::host::sync(&picture).await.map_err(|error| chain(&error)),
+            Err(error) => Err(chain(&error)),
+        };
+        let mut all_ready = self.note_node(node_state(&report));
+        all_ready &= self.note_former(&report);
+        for (eni, sent) in self.enis.values_mut() {
+            let state = eni_state(eni, &report);
+            all_ready &= state == LinkState::Ready;
+            if sent.as_ref() != Some(&state) {
                 tracing::info!(eni = %eni.eni, ?state, "ENI's side of the kernel");
-                *told = Some(state.clone());
+                *sent = Some(state.clone());
                 if state == LinkState::Ready {
                     failpoint::pass("host", "synced");
                 }
                 self.inlet.send(Event::EniLink { eni: eni.eni.clone(), link: state });
             }
         }
-        let all_ready = self.enis.values().all(|(_, told)| *told == Some(LinkState::Ready));
-        let all_forgotten = self.forget_gone().await;
-        self.pause = match all_ready && all_forgotten {
-            true => LOOK_EVERY,
-            false if self.pause == LOOK_EVERY => FIRST_RETRY,
-            false => (self.pause * 2).min(LOOK_EVERY / 2),
+        self.pause = match all_ready {
+            true => SYNC_EVERY,
+            false if self.pause == SYNC_EVERY => FIRST_RETRY,
+            false => (self.pause * 2).min(SYNC_EVERY / 2),
         };
     }
 
-    /// Whether nothing is left of the ENIs that are wanted no more.
-    async fn forget_gone(&mut self) -> bool {
-        let mut left = Vec::new();
-        for address in std::mem::take(&mut self.gone) {
-            if let Err(fault) = datapath::eni::forget(address).await {
-                tracing::warn!(%address, fault = chain(&fault), "rules of a former ENI are left");
-                left.push(address);
+    /// Logs a change of the node's state. Returns whether it is ready.
+    fn note_node(&mut self, state: LinkState) -> bool {
+        if state != self.node {
+            match &state {
+                LinkState::Failed(fault) => {
+                    tracing::error!(fault, "the node's own network is not ready for pods");
+                }
+                LinkState::Ready | LinkState::Absent => {
+                    tracing::info!("the node's own network is ready for pods");
+                }
+            }
+            self.node = state;
+        }
+        self.node == LinkState::Ready
+    }
+
+    /// Returns whether all rules that have to go are gone.
+    fn note_former(&mut self, report: &Result<HostReport, String>) -> bool {
+        let Ok(report) = report else { return false };
+        match &report.former {
+            Ok(FormerEnis { n_removed, devices }) => {
+                if *n_removed > 0 {
+                    tracing::info!(n_removed, "rules of former ENIs removed");
+                }
+                self.former.clone_from(devices);
+                true
+            }
+            Err(error) => {
+                tracing::warn!(fault = chain(error), "rules of former ENIs are left");
+                false
             }
         }
-        self.gone = left;
-        self.gone.is_empty()
     }
 }
 
-async fn sync_one(eni: &HostEni, settings: Settings) -> LinkState {
-    let table = RouteTable::of(eni.network_card, eni.device_index);
-    if table == RouteTable::MAIN {
-        return set_up_node(&eni.mac, settings).await;
-    }
-    let Ok(mac) = eni.mac.parse() else { return no_mac(&eni.mac) };
-    let wanted = EniLink {
-        mac,
+/// The whole wanted host network. Its list has no primary ENI, which is part of the node, and no ENI
+/// with a malformed hardware address.
+fn picture<'a>(
+    primary_mac: &str,
+    settings: Settings,
+    enis: impl Iterator<Item = &'a HostEni>,
+) -> Result<HostPicture, ParseMacError> {
+    let secondary = enis.filter(|eni| table(eni) != RouteTable::MAIN);
+    Ok(HostPicture {
+        primary_mac: primary_mac.parse()?,
+        mtu: settings.mtu,
+        families: if settings.ipv6 { Families::Ipv6 } else { Families::Ipv4 },
+        enis: secondary.filter_map(secondary_eni).collect(),
+    })
+}
+
+fn secondary_eni(eni: &HostEni) -> Option<datapath::host::HostEni> {
+    Some(datapath::host::HostEni {
+        mac: eni.mac.parse().ok()?,
+        table: table(eni),
         primary_address: eni.primary_address,
         subnet: eni.subnet_cidr,
         gateway: gateway(eni),
-        table,
-        mtu: settings.mtu,
-    };
-    match datapath::eni::sync(&wanted).await {
-        Ok(_) => LinkState::Ready,
-        Err(EniSyncError::NoDevice { .. }) => LinkState::Absent,
-        Err(fault) => LinkState::Failed(chain(&fault)),
-    }
+    })
 }
 
-async fn set_up_node(primary_mac: &str, settings: Settings) -> LinkState {
-    let Settings { mtu, ipv6 } = settings;
-    let Ok(primary_mac) = primary_mac.parse() else { return no_mac(primary_mac) };
-    match datapath::host::setup(&HostConfig { primary_mac, mtu, ipv6 }).await {
-        Ok(_) => LinkState::Ready,
-        Err(fault) => LinkState::Failed(chain(&fault)),
-    }
-}
-
-fn no_mac(text: &str) -> LinkState {
-    LinkState::Failed(format!("{text:?} is no hardware address"))
+fn table(eni: &HostEni) -> RouteTable {
+    RouteTable::of(eni.network_card, eni.device_index)
 }
 
 /// The VPC's router: the second address of every subnet.
 fn gateway(eni: &HostEni) -> Ipv4Addr {
     Ipv4Addr::from(u32::from(eni.subnet_cidr.network()).saturating_add(1))
+}
+
+fn node_state(report: &Result<HostReport, String>) -> LinkState {
+    match report.as_ref().map(|report| &report.node) {
+        Ok(Ok(_)) => LinkState::Ready,
+        Ok(Err(error)) => LinkState::Failed(chain(error)),
+        Err(fault) => LinkState::Failed(fault.clone()),
+    }
+}
+
+/// The state of the primary ENI is that of the node.
+fn eni_state(eni: &HostEni, report: &Result<HostReport, String>) -> LinkState {
+    let report = match report {
+        Ok(report) if table(eni) != RouteTable::MAIN => report,
+        Ok(_) | Err(_) => return node_state(report),
+    };
+    let mac = match eni.mac.parse::<MacAddr>() {
+        Ok(mac) => mac,
+        Err(error) => return LinkState::Failed(chain(&error)),
+    };
+    match report.enis.get(&mac).expect("a report has every ENI of its picture") {
+        EniStatus::Ready(_) => LinkState::Ready,
+        EniStatus::Absent => LinkState::Absent,
+        EniStatus::Failed(error) => LinkState::Failed(chain(error)),
+    }
 }
 
 pub(crate) fn link_changes() -> Box<dyn Stream<Item = LinkChange> + Send + Unpin> {

@@ -120,8 +120,8 @@ fn removal(address: IpAddr, link: &SeenLink) -> Option<PodRemoval> {
 }
 
 /// `None`, and an error line, if the kernel cannot be read; what was known stays true then.
-async fn read() -> Option<Vec<pod::SeenLink>> {
-    let seen = pod::seen().await;
+async fn read() -> Option<Vec<pod::HostLink>> {
+    let seen = pod::host_links().await;
     seen.inspect_err(|fault| {
         tracing::error!(fault = chain(fault), "the kernel's pods cannot be listed");
     })
@@ -130,11 +130,11 @@ async fn read() -> Option<Vec<pod::SeenLink>> {
 
 fn sighting(
     begun: Timestamp,
-    links: Vec<pod::SeenLink>,
+    links: Vec<pod::HostLink>,
     vanished: BTreeSet<AttachmentKey>,
     listed: Option<BTreeSet<String>>,
 ) -> Sighting {
-    let links = links.into_iter().flat_map(|pod::SeenLink { name, owner, addresses }| {
+    let links = links.into_iter().flat_map(|pod::HostLink { name, owner, addresses }| {
         let link = SeenLink { name, mark: owner };
         addresses.into_iter().map(move |address| (address, link.clone()))
     });
@@ -145,7 +145,7 @@ fn sighting(
 /// namespace has gone; of what is known by its link alone, the link was all there is. It blocks.
 fn vanished(
     assignments: &BTreeMap<AttachmentKey, Assignment>,
-    links: &[pod::SeenLink],
+    links: &[pod::HostLink],
 ) -> BTreeSet<AttachmentKey> {
     let unmarked = links.iter().filter(|link| link.owner.is_none());
     let routed: BTreeSet<IpAddr> = unmarked.flat_map(|link| &link.addresses).copied().collect();
@@ -214,12 +214,12 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let (there, gone) = (directory.path().to_owned(), directory.path().join("cni-1"));
         let address: IpAddr = "10.0.0.9".parse().unwrap();
-        let link = |owner: Option<&str>, is_routed: bool| pod::SeenLink {
+        let link = |owner: Option<&str>, is_routed: bool| pod::HostLink {
             name: "eni1".to_owned(),
             owner: owner.map(str::to_owned),
             addresses: is_routed.then_some(address).into_iter().collect(),
         };
-        let check = |network: &str, netns: &Path, links: &[pod::SeenLink], expect: bool| {
+        let check = |network: &str, netns: &Path, links: &[pod::HostLink], expect: bool| {
             let key = AttachmentKey { network: network.to_owned(), ..key() };
             let held = Assignment { address, netns: netns.display().to_string(), ..held() };
             let vanished = vanished(&BTreeMap::from([(key, held)]), links);

@@ -12,6 +12,7 @@ use ipam::policy::{Limits, Mode, Node};
 use ipam::record::Assignment;
 use ipam::view::{BlockUse, Counts, EniView, PoolView};
 use proto::v1;
+use proto::v1::pod_address::Reach;
 use tonic::metadata::MetadataMap;
 use tonic::{Code, Status};
 
@@ -126,12 +127,21 @@ pub(crate) fn timeout(metadata: &MetadataMap) -> Option<Duration> {
     }
 }
 
-/// The address and the way out that belongs to it.
+/// The address and how it is reached. `table` and `eni` stand twice, since older plugins read them
+/// outside of `reach`.
 pub(crate) fn address(assignment: &Assignment) -> v1::PodAddress {
+    let table = RouteTable::of(assignment.network_card, assignment.device_index).number();
+    let by_eni = v1::EniReach {
+        id: assignment.eni.to_string(),
+        network_card: assignment.network_card.into(),
+        device_index: assignment.device_index.into(),
+        table,
+    };
     v1::PodAddress {
         address: assignment.address.to_string(),
-        table: RouteTable::of(assignment.network_card, assignment.device_index).number(),
+        table,
         eni: assignment.eni.to_string(),
+        reach: Some(Reach::ByEni(by_eni)),
     }
 }
 
@@ -326,6 +336,24 @@ mod tests {
         let nameless = v1::Attachment { container_id: String::new(), ..whole() };
         assert_eq!(valid(vec![whole(), nameless]).unwrap_err().code(), Code::InvalidArgument);
         assert_eq!(valid(vec![whole()]).unwrap().len(), 1);
+    }
+
+    #[test]
+    fn address_fills_reach_and_the_fields_of_older_plugins() {
+        let assignment = Assignment {
+            address: "10.0.2.20".parse().unwrap(),
+            eni: ipam::id::EniId::try_from("eni-0a".to_owned()).unwrap(),
+            device_index: 1,
+            network_card: 1,
+            pod: Pod::default(),
+            netns: String::new(),
+            since: ipam::time::Timestamp::default(),
+        };
+        let v1::PodAddress { address, table, eni, reach } = address(&assignment);
+        assert_eq!((&*address, table, &*eni), ("10.0.2.20", 10_101, "eni-0a"));
+        let expected =
+            v1::EniReach { id: "eni-0a".into(), network_card: 1, device_index: 1, table: 10_101 };
+        assert_eq!(reach, Some(Reach::ByEni(expected)));
     }
 
     #[test]

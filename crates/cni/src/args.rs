@@ -1,6 +1,6 @@
-//! `CNI_ARGS`: `key=value` pairs between semicolons, in any order.
+//! `CNI_ARGS`: `key=value` pairs, separated by semicolons, in any order.
 
-/// The pod as the runtime names it in `CNI_ARGS`; empty where it does not say.
+/// The pod as the runtime names it in `CNI_ARGS`; fields that the runtime leaves out are empty.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Pod {
     /// `K8S_POD_NAMESPACE`.
@@ -12,12 +12,12 @@ pub struct Pod {
 }
 
 impl Pod {
-    /// Reads the value of `CNI_ARGS`; empty or absent is legal. Of a key given twice the last
+    /// Parses the value of `CNI_ARGS`; empty or absent is legal. The last value of a repeated key
     /// counts.
     ///
     /// # Errors
     ///
-    /// The first pair that is none, or all unknown keys unless `IgnoreUnknown` is true.
+    /// The first malformed pair, or all unknown keys unless `IgnoreUnknown` is true.
     pub(crate) fn parse(args: &str) -> Result<Pod, String> {
         let mut pod = Pod::default();
         let mut ignore_unknown = false;
@@ -29,7 +29,7 @@ impl Pod {
                 "K8S_POD_NAMESPACE" => value.clone_into(&mut pod.namespace),
                 "K8S_POD_NAME" => value.clone_into(&mut pod.name),
                 "K8S_POD_UID" => value.clone_into(&mut pod.uid),
-                // The container id once more.
+                // The same as `CNI_CONTAINERID`.
                 "K8S_POD_INFRA_CONTAINER_ID" => {}
                 _ => unknown.push(key),
             }
@@ -49,7 +49,7 @@ fn split(pair: &str) -> Result<(&str, &str), String> {
     }
 }
 
-/// What the reference library takes for a boolean in `CNI_ARGS`.
+/// A boolean as the reference library reads it in `CNI_ARGS`.
 fn truth(value: &str) -> Result<bool, String> {
     match value.to_ascii_lowercase().as_str() {
         "1" | "true" => Ok(true),
@@ -72,7 +72,7 @@ mod tests {
     }
 
     #[test]
-    fn well_formed() {
+    fn args_well_formed_parse_to_the_pod() {
         check("", Ok(["", "", ""]));
         check("K8S_POD_NAME=x;K8S_POD_NAMESPACE=y", Ok(["y", "x", ""]));
         check("K8S_POD_UID=u;IgnoreUnknown=1;MY=1;K8S_POD_NAME=x", Ok(["", "x", "u"]));
@@ -81,14 +81,14 @@ mod tests {
     }
 
     #[test]
-    fn unknown_keys() {
+    fn args_unknown_keys_are_refused_without_ignore_unknown() {
         check("A=1;K8S_POD_NAME=x;B=2", Err(r#"["A", "B"]"#));
         check("A=1;IgnoreUnknown=0", Err(r#"["A"]"#));
         check("IgnoreUnknown=maybe", Err("maybe"));
     }
 
     #[test]
-    fn ill_formed() {
+    fn args_ill_formed_are_refused() {
         for args in ["x", "=1", "K8S_POD_NAME=a=b", ";", "K8S_POD_NAME=a;", "IgnoreUnknown=1;x"] {
             check(args, Err("key=value"));
         }

@@ -1,6 +1,5 @@
-//! The network configuration: stdin as the runtime composes it from our entry of the conflist.
-//!
-//! Keys that are not ours are ignored.
+//! The network configuration: stdin, which the runtime composes from our entry of the conflist. Other
+//! keys are ignored.
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -11,38 +10,38 @@ use crate::error::CniError;
 use crate::name::{NetworkName, is_ifname};
 use crate::version::Version;
 
-/// The keys of our entry, checked.
+/// The validated options of our entry.
 #[derive(Debug, Clone, PartialEq)]
 pub struct NetConf {
-    /// `cniVersion`: the shape of the answer.
+    /// `cniVersion`, which decides the shape of the answer.
     pub version: Version,
     /// `name` of the list.
     pub name: NetworkName,
-    /// `vethPrefix`: how the names of host interfaces start; 1 to 4 bytes.
+    /// `vethPrefix`, with which the names of host interfaces start; 1 to 4 bytes.
     pub veth_prefix: String,
     /// `mtu` of pods' interfaces, in bytes; 576 to 9001.
     pub mtu: u32,
     /// `pluginLogFile`; `None` is stderr.
     pub log_file: Option<PathBuf>,
-    /// `pluginLogLevel`, as it stands there.
+    /// `pluginLogLevel`, unparsed.
     pub log_level: Option<String>,
-    /// `podSGEnforcingMode`, as it stands there.
+    /// `podSGEnforcingMode`, unparsed.
     pub pod_sg_enforcing_mode: Option<String>,
-    /// `ipamdSocket`: where the daemon listens; `None` is the usual place.
+    /// `ipamdSocket`, at which the daemon listens; `None` is the default socket.
     pub ipamd_socket: Option<PathBuf>,
-    /// `ipamdTimeout`: how long a verb may take in all.
+    /// `ipamdTimeout`, the bound of a whole verb.
     pub ipamd_timeout: Duration,
-    /// `runtimeConfig`: what the runtime says for the capabilities that the entry declares.
+    /// `runtimeConfig`, the runtime's values for the capabilities that the entry declares.
     pub runtime_config: RuntimeConfig,
 }
 
-/// How strictly options are read.
+/// How a bad option is treated.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Strictness {
     /// A bad option is an error.
     Strict,
-    /// A bad option counts as absent. For verbs that take down: they meet configurations that
-    /// have changed since the ADD, and must not fail for an option that they have no use for.
+    /// A bad option counts as absent. This is for DEL and GC. The configuration may have changed
+    /// since the ADD, and they must not fail for an option that they do not use.
     Lenient,
 }
 
@@ -52,11 +51,11 @@ impl NetConf {
     const DEFAULT_MTU: u32 = 9001;
     const DEFAULT_VETH_PREFIX: &str = "eni";
 
-    /// Reads the options of a configuration whose name and version are known.
+    /// Parses the options; the caller has read the name and the version.
     ///
     /// # Errors
     ///
-    /// Code 7 that names every bad option at once, if strict.
+    /// Code 7 with every bad option, if strict.
     pub(crate) fn parse(
         name: NetworkName,
         version: Version,
@@ -93,8 +92,8 @@ struct Options<'a> {
 }
 
 impl Options<'_> {
-    /// The option's value; `None` if it is absent, null or the empty text, or wrong, which is
-    /// then noted.
+    /// The option's value. `None` if it is absent, null or empty. A bad value gives `None` too, and is
+    /// noted.
     fn read<T>(
         &mut self,
         key: &str,
@@ -120,7 +119,7 @@ fn veth_prefix(value: &Value) -> Result<String, &'static str> {
     prefix.map(str::to_owned).ok_or("1 to 4 bytes that may start an interface's name")
 }
 
-/// The incumbent's configuration has the number as text.
+/// amazon-vpc-cni-k8s writes the number as text.
 fn mtu(value: &Value) -> Result<u32, &'static str> {
     let number = match value {
         Value::String(text) => text.parse().ok(),
@@ -143,14 +142,13 @@ fn runtime_config(value: &Value) -> Result<RuntimeConfig, &'static str> {
     value.as_object().cloned().map(RuntimeConfig).ok_or("an object")
 }
 
-/// `runtimeConfig`: one value for each capability that the configuration declares and the runtime
-/// has something to say for.
+/// `runtimeConfig`: one value for each declared capability that the runtime fills in.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct RuntimeConfig(Map<String, Value>);
 
 impl RuntimeConfig {
-    /// The value at `path`, a capability's name and then keys inside of it. Upper and lower case
-    /// are the same: the specification writes `hostPort`, containerd sends `HostPort`.
+    /// The value at `path`: a capability's name, then keys inside of it. Case is ignored, since the
+    /// specification writes `hostPort` and containerd sends `HostPort`.
     #[must_use]
     pub fn get(&self, path: &[&str]) -> Option<&Value> {
         let (capability, keys) = path.split_first()?;
@@ -180,7 +178,7 @@ mod tests {
     }
 
     #[test]
-    fn the_defaults() {
+    fn conf_without_options_has_the_defaults() {
         let absent = strict(&json!({"type": "aws-cni", "unknown": {"a": 1}})).unwrap();
         assert_eq!(absent.veth_prefix, "eni");
         assert_eq!(absent.mtu, 9001);
@@ -191,7 +189,7 @@ mod tests {
     }
 
     #[test]
-    fn every_key() {
+    fn conf_with_every_option_is_read() {
         let conf = strict(&json!({
             "vethPrefix": "tp", "mtu": "1500", "pluginLogFile": "/l", "pluginLogLevel": "DEBUG",
             "podSGEnforcingMode": "strict", "ipamdSocket": "/s", "ipamdTimeout": "1500ms",
@@ -206,7 +204,7 @@ mod tests {
     }
 
     #[test]
-    fn numbers_and_texts() {
+    fn conf_numbers_are_read_from_numbers_and_texts() {
         assert_eq!(strict(&json!({"mtu": 576})).unwrap().mtu, 576);
         assert_eq!(strict(&json!({"mtu": "9001"})).unwrap().mtu, 9001);
         let conf = strict(&json!({"ipamdTimeout": 3})).unwrap();
@@ -214,7 +212,7 @@ mod tests {
     }
 
     #[test]
-    fn bad_options_are_all_named_or_all_ignored() {
+    fn conf_bad_options_are_all_named_or_all_ignored() {
         let bad = json!({
             "vethPrefix": "abcde", "mtu": "big", "pluginLogFile": 1, "ipamdSocket": "relative",
             "ipamdTimeout": "soon", "runtimeConfig": [],
@@ -228,7 +226,7 @@ mod tests {
     }
 
     #[test]
-    fn bounds() {
+    fn conf_values_out_of_range_are_refused() {
         for bad in [
             json!({"mtu": 575}),
             json!({"mtu": 9002}),
@@ -245,7 +243,7 @@ mod tests {
     }
 
     #[test]
-    fn runtime_config_ignores_case() {
+    fn runtime_config_lookup_ignores_case() {
         let conf = strict(&json!({"runtimeConfig": {
             "bandwidth": {"IngressRate": 1_000_000},
             "io.kubernetes.cri.pod-annotations": {"foo": "bar"},

@@ -1,4 +1,4 @@
-//! The `CNI_*` variables, taken from a process's environment that the caller hands in.
+//! The `CNI_*` variables. The caller passes the environment; nothing here reads the process's own.
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
@@ -6,20 +6,20 @@ use std::ffi::OsString;
 use crate::error::CniError;
 use crate::version::Verb;
 
-/// The `CNI_*` variables of one call. An empty variable counts as missing: runtimes set those
-/// that do not apply to nothing.
+/// The `CNI_*` variables of one call. An empty variable counts as missing, since runtimes leave those
+/// empty that do not apply.
 #[derive(Debug, Clone, Default)]
 pub struct Environment(BTreeMap<String, OsString>);
 
 impl Environment {
-    /// Keeps what starts with `CNI_` of e.g. [`std::env::vars_os`].
+    /// Keeps the variables of, for example, [`std::env::vars_os`] that start with `CNI_`.
     pub fn from_vars(vars: impl IntoIterator<Item = (OsString, OsString)>) -> Self {
         let named =
             vars.into_iter().filter_map(|(key, value)| Some((key.into_string().ok()?, value)));
         Self(named.filter(|(key, value)| key.starts_with("CNI_") && !value.is_empty()).collect())
     }
 
-    /// Whether `CNI_COMMAND` is set. Without it a person has started the plugin, not a runtime.
+    /// Whether `CNI_COMMAND` is set. Without it, a person has started the plugin.
     #[must_use]
     pub fn has_command(&self) -> bool {
         self.0.contains_key("CNI_COMMAND")
@@ -31,12 +31,11 @@ impl Environment {
             Verb::from_text(text).ok_or_else(|| format!("CNI_COMMAND is {text:?}, an unknown verb"))
         });
         reader.finish()?;
-        Ok(verb.expect("a reader without faults has read all that is required"))
+        Ok(verb.expect("a reader without faults has every required variable"))
     }
 }
 
-/// Reads variables one after the other and gathers all that is wrong, so that one error names
-/// everything at once.
+/// Reads variables one after the other and collects the faults, so that one error names them all.
 pub(crate) struct Reader<'a> {
     environment: &'a Environment,
     missing: Vec<&'static str>,
@@ -48,7 +47,7 @@ impl<'a> Reader<'a> {
         Self { environment, missing: Vec::new(), faults: Vec::new() }
     }
 
-    /// The variable's value; `None` if it is missing or wrong, which is then noted.
+    /// The variable's value. `None` if it is missing or bad; then the fault is noted.
     pub(crate) fn required<T>(
         &mut self,
         key: &'static str,
@@ -61,7 +60,7 @@ impl<'a> Reader<'a> {
         value
     }
 
-    /// The variable's value; `None` if it is missing, or wrong, which is then noted.
+    /// The variable's value. `None` if it is missing or bad; only a bad value is noted.
     pub(crate) fn optional<T>(
         &mut self,
         key: &'static str,
@@ -72,9 +71,11 @@ impl<'a> Reader<'a> {
         text.and_then(parse).map_err(|fault| self.faults.push(fault)).ok()
     }
 
+    /// Ends the reading.
+    ///
     /// # Errors
     ///
-    /// Code 4 that names every variable that was missing or wrong.
+    /// Code 4 with every variable that was missing or bad.
     pub(crate) fn finish(mut self) -> Result<(), CniError> {
         if !self.missing.is_empty() {
             self.faults.insert(0, format!("missing: {}", self.missing.join(", ")));
@@ -98,7 +99,7 @@ mod tests {
     }
 
     #[test]
-    fn verbs() {
+    fn verb_of_unknown_or_missing_command_is_refused() {
         assert_eq!(environment(&[("CNI_COMMAND", "GC")]).verb(), Ok(Verb::Gc));
         for (command, part) in [("", "missing: CNI_COMMAND"), ("RUN", "\"RUN\"")] {
             let error = environment(&[("CNI_COMMAND", command)]).verb().unwrap_err();
@@ -108,13 +109,13 @@ mod tests {
     }
 
     #[test]
-    fn empty_is_missing_and_others_are_no_matter() {
+    fn has_command_with_empty_value_is_false() {
         assert!(!environment(&[("CNI_COMMAND", ""), ("PATH", "/bin")]).has_command());
         assert!(environment(&[("CNI_COMMAND", "ADD")]).has_command());
     }
 
     #[test]
-    fn bytes_that_are_no_text_are_a_fault_and_no_panic() {
+    fn variable_that_is_not_utf8_is_refused() {
         let value = OsString::from_vec(vec![0xff, 0xfe]);
         let error = Environment::from_vars([("CNI_COMMAND".into(), value)]).verb().unwrap_err();
         assert!(error.details.contains("not UTF-8"), "{error}");

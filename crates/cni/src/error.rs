@@ -1,16 +1,16 @@
-//! The protocol's errors: a code that the runtime acts on, and texts for people.
+//! The protocol's errors: a code for the runtime, and texts for people.
 
 use serde_json::json;
 
-/// Why a request failed; goes to stdout as one JSON object.
+/// A failed request's error, printed to stdout as one JSON object.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{msg}: {details} (code {})", code.number())]
 pub struct CniError {
-    /// For the runtime.
+    /// The code, on which the runtime acts.
     pub code: ErrorCode,
     /// One line: what failed.
     pub msg: String,
-    /// What exactly, and what to do; may be empty.
+    /// The exact cause and what to do; may be empty.
     pub details: String,
 }
 
@@ -20,7 +20,7 @@ impl CniError {
         Self { code, msg: msg.into(), details: details.into() }
     }
 
-    /// The object that the runtime reads from stdout. `cni_version` is the request's; see
+    /// The object for stdout. `cni_version` is the request's, see
     /// [`requested_version`](crate::requested_version).
     #[must_use]
     pub fn to_json(&self, cni_version: &str) -> String {
@@ -47,24 +47,24 @@ impl CniError {
 /// The codes of the specification (section "Error"), and the plugin's own.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum ErrorCode {
-    /// 1: the configuration's version is not spoken, or lacks the verb.
+    /// 1: the configuration's version is not supported, or lacks the verb.
     IncompatibleVersion,
-    /// 4: a `CNI_*` variable is missing or wrong.
+    /// 4: a `CNI_*` variable is missing or bad.
     InvalidEnvironment,
     /// 5: reading or writing failed.
     Io,
     /// 6: stdin is not a JSON object.
     Decode,
-    /// 7: the configuration is well-formed and makes no sense.
+    /// 7: the configuration is JSON, but an option is missing or bad.
     InvalidNetworkConfig,
-    /// 8: `CNI_NETNS` is the plugin's own namespace. Not in the specification; the reference
-    /// skeleton's.
+    /// 8: `CNI_NETNS` is the plugin's own namespace. The code is the reference skeleton's, not the
+    /// specification's.
     OwnNamespace,
-    /// 11: a passing condition; the runtime should try again.
+    /// 11: a temporary condition; the runtime should try again.
     TryAgainLater,
     /// 50: no container can be connected now.
     NotAvailable,
-    /// 51: the same, and connected ones may be cut off.
+    /// 51: as 50, and connected containers may be cut off.
     LimitedConnectivity,
     /// 100 and up: the plugin's own.
     Plugin(PluginCode),
@@ -94,10 +94,10 @@ impl ErrorCode {
 pub struct PluginCode(u32);
 
 impl PluginCode {
-    /// The first number that is a plugin's own.
+    /// The first code that a plugin may define.
     pub const FIRST: u32 = 100;
 
-    /// The code `n` places after the first one.
+    /// The code [`FIRST`](Self::FIRST) plus `n`.
     #[must_use]
     pub const fn nth(n: u16) -> Self {
         Self(Self::FIRST + n as u32)
@@ -109,7 +109,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_error_is_one_object() {
+    fn error_json_is_one_object() {
         let error = CniError::new(ErrorCode::Plugin(PluginCode::nth(2)), "no address", "subnet-1");
         assert_eq!(
             error.to_json("0.4.0"),
@@ -118,7 +118,7 @@ mod tests {
     }
 
     #[test]
-    fn empty_details_are_left_out() {
+    fn error_json_omits_empty_details() {
         let error = CniError::new(ErrorCode::Io, "cannot read", "");
         assert_eq!(
             error.to_json("1.1.0"),

@@ -1,13 +1,13 @@
-//! The CNI protocol, versions 0.3.0 to 1.1.0, from the plugin's side: a request comes in as
-//! environment and stdin, a result or a coded error goes out as JSON.
+//! The CNI protocol, versions 0.3.0 to 1.1.0, for a plugin. A request is an environment and stdin; the
+//! answer is a result or a coded error, as JSON.
 //!
-//! [`Request::parse`] is the way in; [`AddResult::to_json`], [`version_document`] and
-//! [`CniError::to_json`] are the ways out. Nothing here reads the process's environment, touches
-//! a file or knows what an ENI, a pool or a daemon is.
+//! [`Request::parse`] reads a request. [`AddResult::to_json`], [`version_document`] and
+//! [`CniError::to_json`] write answers. Nothing here reads the process's environment or a file, and
+//! nothing knows ENIs, pools or the daemon.
 //!
 //! The rules are those of the CNI specification 1.1.0
-//! (<https://github.com/containernetworking/cni/blob/spec-v1.1.0/SPEC.md>); where it leaves a
-//! choice, those of the reference skeleton `pkg/skel`, since runtimes rely on them.
+//! (<https://github.com/containernetworking/cni/blob/spec-v1.1.0/SPEC.md>). Where it leaves a choice,
+//! they are those of the reference skeleton `pkg/skel`, since runtimes rely on them.
 
 mod args;
 mod conf;

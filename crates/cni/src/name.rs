@@ -1,10 +1,10 @@
-//! Names that the protocol restricts, each a type that only holds legal ones.
+//! Names that the protocol restricts. Each type holds legal names only.
 
 use std::fmt;
 
-/// A name that breaks the rule of its kind.
+/// The text breaks the rule of its kind of name.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{text:?} is no legal {kind}: {rule}")]
+#[error("{text:?} is not a legal {kind}: {rule}")]
 pub struct InvalidName {
     text: String,
     kind: &'static str,
@@ -46,17 +46,17 @@ macro_rules! name {
 }
 
 name!(
-    /// `CNI_CONTAINERID`: names one sandbox, never used again.
+    /// `CNI_CONTAINERID`: names one sandbox, and is never used again.
     ContainerId, "container id", is_word,
     "it must start with a letter or digit and go on with letters, digits, '_', '.' and '-'"
 );
 name!(
-    /// The `name` of a network configuration; the same rule as for a [`ContainerId`].
+    /// The `name` of a network configuration. The rule is that of a [`ContainerId`].
     NetworkName, "network name", is_word,
     "it must start with a letter or digit and go on with letters, digits, '_', '.' and '-'"
 );
 name!(
-    /// `CNI_IFNAME`: a name that the kernel takes for an interface (`dev_valid_name` in
+    /// `CNI_IFNAME`: a name that the kernel accepts for an interface (`dev_valid_name` in
     /// `net/core/dev.c`).
     IfName, "interface name", is_ifname,
     "it must have 1 to 15 bytes, not be '.' or '..', and hold no '/', ':' or white space"
@@ -67,7 +67,7 @@ fn is_word(text: &str) -> bool {
         && text.chars().all(|c| c.is_ascii_alphanumeric() || "_.-".contains(c))
 }
 
-/// Also used for the start of an interface name, which obeys the same rule.
+/// Also for a prefix of interface names, which has the same rule.
 pub(crate) fn is_ifname(text: &str) -> bool {
     (1..=15).contains(&text.len())
         && text != "."
@@ -80,7 +80,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn words() {
+    fn container_id_and_network_name_accept_words_only() {
         for legal in ["a", "0", "cnitool-dd76", "default-c1", "A_b.c-9", &"f".repeat(64)] {
             assert_eq!(ContainerId::try_from(legal).unwrap().as_str(), legal);
             assert!(NetworkName::try_from(legal).is_ok());
@@ -92,7 +92,7 @@ mod tests {
     }
 
     #[test]
-    fn interface_names() {
+    fn ifname_accepts_what_the_kernel_accepts() {
         for legal in ["e", "eth0", "a.b", "...", "fifteen-bytes-0"] {
             assert!(IfName::try_from(legal).is_ok(), "{legal:?}");
         }
@@ -102,8 +102,8 @@ mod tests {
     }
 
     #[test]
-    fn the_error_tells_the_rule() {
+    fn invalid_name_error_states_the_rule() {
         let error = IfName::try_from("..").unwrap_err().to_string();
-        assert!(error.starts_with("\"..\" is no legal interface name: it must"), "{error}");
+        assert!(error.starts_with("\"..\" is not a legal interface name: it must"), "{error}");
     }
 }

@@ -1,5 +1,4 @@
-//! A request, whole and checked: what the verb is, for which attachment, with which
-//! configuration.
+//! A validated request: the verb, the attachment and the configuration.
 
 use std::path::PathBuf;
 
@@ -14,24 +13,24 @@ use crate::name::{ContainerId, IfName, NetworkName};
 use crate::result::AddResult;
 use crate::version::{Verb, Version};
 
-/// What the runtime asks for.
+/// A runtime's request.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Request {
     /// Connect a container.
     Add(Add),
-    /// Disconnect it.
+    /// Disconnect a container.
     Del(Del),
-    /// Is it still connected?
+    /// Check that a container is still connected.
     Check(Check),
-    /// Could a container be connected now?
+    /// Check that a container could be connected now.
     Status(NetConf),
-    /// Disconnect what is not listed.
+    /// Disconnect the containers that are not listed.
     Gc(Gc),
-    /// Which versions are spoken? Holds the request's own `cniVersion`.
+    /// List the supported versions. Holds the request's own `cniVersion`.
     Version(String),
 }
 
-/// What is connected, and the key of all that is recorded about it.
+/// A container's interface in a network: the key of the daemon's record.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Attachment {
     /// `name` of the configuration.
@@ -47,28 +46,28 @@ pub struct Attachment {
 pub struct Add {
     /// stdin.
     pub conf: NetConf,
-    /// What to connect.
+    /// The attachment to make.
     pub attachment: Attachment,
     /// `CNI_NETNS`: the path of the namespace.
     pub netns: PathBuf,
-    /// `CNI_NETNS_OVERRIDE`: the plugin's own namespace is fine, too.
+    /// `CNI_NETNS_OVERRIDE`: the plugin's own namespace is allowed.
     pub own_netns_allowed: bool,
     /// From `CNI_ARGS`.
     pub pod: Pod,
-    /// What the chain has made so far; empty for the first plugin.
+    /// The result of the chain so far; empty for the first plugin.
     pub prev_result: AddResult,
 }
 
 /// DEL.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Del {
-    /// stdin; options that are bad count as absent.
+    /// stdin; a bad option counts as absent.
     pub conf: NetConf,
-    /// What to disconnect.
+    /// The attachment to remove.
     pub attachment: Attachment,
     /// From `CNI_ARGS`.
     pub pod: Pod,
-    /// What the ADD resulted in, if the runtime still knows; unreadable counts as unknown.
+    /// The ADD's result, if the runtime still has it; a malformed one counts as absent.
     pub prev_result: Option<AddResult>,
 }
 
@@ -77,26 +76,26 @@ pub struct Del {
 pub struct Check {
     /// stdin.
     pub conf: NetConf,
-    /// What should be connected.
+    /// The attachment to check.
     pub attachment: Attachment,
     /// `CNI_NETNS`: the path of the namespace.
     pub netns: PathBuf,
     /// From `CNI_ARGS`.
     pub pod: Pod,
-    /// What the ADD resulted in.
+    /// The ADD's result.
     pub prev_result: AddResult,
 }
 
 /// GC.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Gc {
-    /// stdin; options that are bad count as absent.
+    /// stdin; a bad option counts as absent.
     pub conf: NetConf,
-    /// What to keep; empty is legal and means nothing.
+    /// The attachments to keep. An empty list is legal: none is kept.
     pub valid: Vec<ValidAttachment>,
 }
 
-/// An attachment that a GC shall keep.
+/// An attachment that a GC must keep.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Deserialize)]
 pub struct ValidAttachment {
     /// The container.
@@ -107,12 +106,12 @@ pub struct ValidAttachment {
 }
 
 impl Request {
-    /// Reads a request. What is wrong with the environment is found before stdin is looked at.
+    /// Parses a request. Faults of the environment are reported before stdin is read.
     ///
     /// # Errors
     ///
-    /// Code 4 for the environment, 6 for what is not a JSON object, 1 for a version that is not
-    /// spoken or lacks the verb, 7 for all else in the configuration.
+    /// Code 4 for the environment; 6 if stdin is not a JSON object; 1 for a version that is not
+    /// supported or lacks the verb; 7 for any other fault of the configuration.
     pub fn parse(environment: &Environment, stdin: &[u8]) -> Result<Request, CniError> {
         let verb = environment.verb()?;
         match verb {
@@ -128,8 +127,8 @@ impl Request {
     }
 }
 
-/// The `cniVersion` of a request for the answer to it, whatever else is wrong with the request;
-/// our newest one where it says none.
+/// The `cniVersion` for the answer to a request that may be malformed: the request's own, or else our
+/// newest.
 #[must_use]
 pub fn requested_version(stdin: &[u8]) -> String {
     let document = serde_json::from_slice::<Value>(stdin).unwrap_or_default();
@@ -196,7 +195,7 @@ impl Gc {
     }
 }
 
-const ALL_READ: &str = "a reader that finishes without error has read all that is required";
+const ALL_READ: &str = "a reader that finishes without error has every required variable";
 
 type AttachmentVars = (Option<ContainerId>, Option<IfName>, Option<Pod>);
 
@@ -210,17 +209,17 @@ fn read_attachment(reader: &mut Reader<'_>) -> AttachmentVars {
     (container_id, ifname, reader.optional("CNI_ARGS", Pod::parse))
 }
 
-#[expect(clippy::unnecessary_wraps, reason = "the reader's parsers may fail")]
+#[expect(clippy::unnecessary_wraps, reason = "the reader takes parsers that can fail")]
 fn path(text: &str) -> Result<PathBuf, String> {
     Ok(PathBuf::from(text))
 }
 
-/// As the reference skeleton reads `CNI_NETNS_OVERRIDE`.
+/// A boolean as the reference skeleton reads it in `CNI_NETNS_OVERRIDE`.
 fn is_truthy(text: &str) -> bool {
     matches!(text.to_ascii_lowercase().as_str(), "1" | "t" | "true" | "y" | "yes")
 }
 
-/// A configuration that is JSON, has a legal name, and a version that has the verb.
+/// A JSON configuration with a legal name, and a version that has the verb.
 struct Document {
     map: Map<String, Value>,
     name: NetworkName,
@@ -257,12 +256,12 @@ impl Document {
             None | Some(Value::Null) => Ok(None),
             Some(value) => AddResult::deserialize(value)
                 .map(Some)
-                .map_err(|e| CniError::config(format!("prevResult is no result: {e}"))),
+                .map_err(|e| CniError::config(format!("prevResult is malformed: {e}"))),
         }
     }
 
-    /// libcni writes the list under both keys, once under the specification's and once under the
-    /// name that it had before; what stands under either is kept.
+    /// The attachments listed under either key. libcni writes the list twice: under the
+    /// specification's key and under an earlier one.
     fn valid_attachments(&self) -> Result<Vec<ValidAttachment>, CniError> {
         let lists: Vec<_> = GC_KEYS.iter().filter_map(|key| self.map.get(*key)).collect();
         if lists.is_empty() {
@@ -287,7 +286,7 @@ const GC_KEYS: [&str; 2] = ["cni.dev/valid-attachments", "cni.dev/attachments"];
 
 fn version(map: &Map<String, Value>, verb: Verb) -> Result<Version, CniError> {
     let text = match map.get("cniVersion") {
-        // Before there were versions there was 0.1.0.
+        // The specification's value for configurations without the key.
         None => "0.1.0",
         Some(value) => value
             .as_str()
@@ -297,7 +296,7 @@ fn version(map: &Map<String, Value>, verb: Verb) -> Result<Version, CniError> {
     let fitting: Vec<_> = fitting.map(Version::as_str).collect();
     Version::from_text(text).filter(|version| *version >= verb.since()).ok_or_else(|| {
         let details = format!(
-            "the configuration is {text:?}, the plugin does {} for {fitting:?}",
+            "the configuration has {text:?}, the plugin does {} for {fitting:?}",
             verb.as_str()
         );
         CniError::new(ErrorCode::IncompatibleVersion, "incompatible CNI versions", details)
@@ -323,7 +322,7 @@ mod tests {
         Request::parse(&Environment::from_vars(vars), stdin.as_bytes())
     }
 
-    /// `Err` is the code and a part of the details.
+    /// `expect` is the code and a part of the details.
     fn check(verb: &str, change: &[(&str, &str)], stdin: &str, expect: (u32, &str)) {
         let error = parse(verb, change, stdin).expect_err(stdin);
         assert_eq!(error.code.number(), expect.0, "{verb} {change:?} {stdin}: {error}");
@@ -333,12 +332,12 @@ mod tests {
     const CONF: &str = r#"{"cniVersion":"1.1.0","name":"n","type":"aws-cni"}"#;
 
     #[test]
-    fn a04_an_unknown_command() {
+    fn a04_unknown_command_is_code_4() {
         check("UPDATE", &[], CONF, (4, "UPDATE"));
     }
 
     #[test]
-    fn a05_all_missing_variables_at_once() {
+    fn a05_missing_variables_are_all_named() {
         let none = [("CNI_CONTAINERID", ""), ("CNI_NETNS", ""), ("CNI_IFNAME", "")];
         for verb in ["ADD", "CHECK"] {
             check(verb, &none, CONF, (4, "missing: CNI_CONTAINERID, CNI_IFNAME, CNI_NETNS"));
@@ -350,21 +349,21 @@ mod tests {
     }
 
     #[test]
-    fn a06_illegal_container_ids() {
+    fn a06_illegal_container_id_is_code_4() {
         for id in ["-a", "a b", "a/b", "ä"] {
             check("ADD", &[("CNI_CONTAINERID", id)], CONF, (4, "CNI_CONTAINERID"));
         }
     }
 
     #[test]
-    fn a07_illegal_interface_names() {
+    fn a07_illegal_interface_name_is_code_4() {
         for name in [".", "..", "a/b", "a:b", "a b", "sixteen-bytes-00"] {
             check("DEL", &[("CNI_IFNAME", name)], CONF, (4, "CNI_IFNAME"));
         }
     }
 
     #[test]
-    fn a08_no_json_and_no_name() {
+    fn a08_no_json_is_code_6_and_no_name_code_7() {
         for stdin in ["", "{", "[]", "1", "\u{feff}{}"] {
             check("ADD", &[], stdin, (6, "stdin"));
         }
@@ -379,7 +378,7 @@ mod tests {
     }
 
     #[test]
-    fn a09_a_version_that_is_not_spoken() {
+    fn a09_unsupported_version_is_code_1() {
         for (version, named) in [("0.2.0", "0.2.0"), ("1.2.0", "1.2.0"), ("x", "x")] {
             let stdin = format!(r#"{{"cniVersion":"{version}","name":"n"}}"#);
             check("ADD", &[], &stdin, (1, named));
@@ -390,14 +389,14 @@ mod tests {
     }
 
     #[test]
-    fn a13_args() {
+    fn a13_bad_args_are_code_4() {
         check("ADD", &[("CNI_ARGS", "X=1")], CONF, (4, "X"));
         check("DEL", &[("CNI_ARGS", "X")], CONF, (4, "key=value"));
         assert!(parse("ADD", &[("CNI_ARGS", "X=1;IgnoreUnknown=1")], CONF).is_ok());
     }
 
     #[test]
-    fn a36_a_del_ignores_options_that_are_bad() {
+    fn a36_del_ignores_bad_options() {
         let stdin = r#"{"cniVersion":"1.0.0","name":"n","mtu":"x","vethPrefix":"long prefix",
             "prevResult":{"ips":[{"address":"none"}]}}"#;
         let Request::Del(del) = parse("DEL", &[("CNI_NETNS", "")], stdin).unwrap() else {
@@ -408,7 +407,7 @@ mod tests {
     }
 
     #[test]
-    fn a37_check_wants_a_previous_result_and_version() {
+    fn a37_check_without_prev_result_or_0_4_0_is_refused() {
         check("CHECK", &[], CONF, (7, "prevResult"));
         check("CHECK", &[], r#"{"cniVersion":"0.3.1","name":"n","prevResult":{}}"#, (1, "0.3.1"));
         let stdin = r#"{"cniVersion":"0.4.0","name":"n","prevResult":{}}"#;
@@ -416,7 +415,7 @@ mod tests {
     }
 
     #[test]
-    fn a49_status_and_gc_came_with_1_1_0() {
+    fn a49_status_and_gc_below_1_1_0_are_code_1() {
         let stdin = r#"{"cniVersion":"1.0.0","name":"n","cni.dev/valid-attachments":[]}"#;
         for verb in ["STATUS", "GC"] {
             check(verb, &[], stdin, (1, r#"does "#));
@@ -435,7 +434,7 @@ mod tests {
     }
 
     #[test]
-    fn a53_nothing_valid_and_no_list_are_different() {
+    fn a53_gc_without_list_is_refused_and_empty_list_is_not() {
         assert_eq!(valid(r#","cni.dev/valid-attachments":[]"#), Ok(vec![]));
         assert_eq!(valid(r#","cni.dev/valid-attachments":null"#), Ok(vec![]));
         assert_eq!(valid("").unwrap_err().code, ErrorCode::InvalidNetworkConfig);
@@ -446,7 +445,7 @@ mod tests {
     }
 
     #[test]
-    fn a59_both_keys_of_the_list() {
+    fn a59_gc_reads_both_keys_of_the_list() {
         let (a, b) =
             (r#"{"containerID":"a","ifname":"eth0"}"#, r#"{"containerID":"b","ifname":"e"}"#);
         assert_eq!(valid(&format!(r#","cni.dev/attachments":[{a}]"#)).unwrap(), ["a/eth0"]);
@@ -455,7 +454,7 @@ mod tests {
     }
 
     #[test]
-    fn a02_version_wants_nothing() {
+    fn a02_version_parses_any_stdin() {
         for (stdin, version) in
             [("", "1.1.0"), ("garbage", "1.1.0"), (r#"{"cniVersion":"0.3.1"}"#, "0.3.1")]
         {
@@ -468,7 +467,7 @@ mod tests {
     }
 
     #[test]
-    fn overrides_of_the_namespace_check() {
+    fn netns_override_is_read_as_a_boolean() {
         for (text, allowed) in [("", false), ("0", false), ("1", true), ("True", true)] {
             match parse("ADD", &[("CNI_NETNS_OVERRIDE", text)], CONF).unwrap() {
                 Request::Add(add) => assert_eq!(add.own_netns_allowed, allowed, "{text}"),

@@ -1,4 +1,4 @@
-//! What an ADD results in, read from any version's shape and written in the requested one's.
+//! The result of an ADD, parsed from any version's shape and written in the requested version's.
 
 use std::net::IpAddr;
 
@@ -8,11 +8,10 @@ use serde_json::{Map, Value, json};
 
 use crate::version::Version;
 
-/// The result of an ADD, or of the chain so far (`prevResult`). Keys that this crate does not
-/// know are kept and handed on.
+/// The result of an ADD, or of the chain so far (`prevResult`). Unknown keys are kept.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct AddResult {
-    /// In the order in which they were made; [`IpConfig::interface`] counts in it.
+    /// The interfaces, in the order of their creation. [`IpConfig::interface`] is an index into this.
     #[serde(default, deserialize_with = "null_is_empty", skip_serializing_if = "Vec::is_empty")]
     pub interfaces: Vec<Interface>,
     /// The addresses.
@@ -32,12 +31,12 @@ pub struct AddResult {
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Interface {
-    /// As the kernel names it.
+    /// Its name in the kernel.
     pub name: String,
     /// Its hardware address.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub mac: Option<String>,
-    /// Bytes.
+    /// Its MTU in bytes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub mtu: Option<u32>,
     /// The network namespace's path; `None`, or empty, for an interface on the host.
@@ -50,10 +49,10 @@ pub struct Interface {
 /// An address of an interface.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct IpConfig {
-    /// The place of its interface in [`AddResult::interfaces`].
+    /// The index of its interface in [`AddResult::interfaces`].
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub interface: Option<usize>,
-    /// With the length of its network: `10.0.2.20/32`.
+    /// The address, with the length of its network: `10.0.2.20/32`.
     pub address: IpNet,
     /// The gateway of that network.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -65,16 +64,16 @@ pub struct IpConfig {
 /// A route in the container.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Route {
-    /// Where to.
+    /// The destination.
     pub dst: IpNet,
-    /// By which router; `None` if directly.
+    /// The router; `None` for a destination on the link itself.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub gw: Option<IpAddr>,
     #[serde(flatten)]
     extra: Map<String, Value>,
 }
 
-/// Resolver settings, handed on from `prevResult`.
+/// Resolver settings, copied from `prevResult`.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct Dns(Map<String, Value>);
 
@@ -91,7 +90,7 @@ impl Interface {
         Self { sandbox: Some(sandbox), ..Self::on_host(name, mac, mtu) }
     }
 
-    /// Whether it is in a namespace of a container.
+    /// Whether it is in a container's namespace.
     #[must_use]
     pub fn is_in_sandbox(&self) -> bool {
         self.sandbox.as_ref().is_some_and(|sandbox| !sandbox.is_empty())
@@ -99,7 +98,7 @@ impl Interface {
 }
 
 impl IpConfig {
-    /// An address alone, `/32` or `/128`, of the interface at that place.
+    /// A `/32` or `/128` of the interface at this index.
     #[must_use]
     pub fn host(interface: usize, address: IpAddr) -> Self {
         let address = IpNet::from(address);
@@ -108,7 +107,7 @@ impl IpConfig {
 }
 
 impl Route {
-    /// A route by a router.
+    /// A route by the router `gw`.
     #[must_use]
     pub fn via(dst: IpNet, gw: IpAddr) -> Self {
         Self { dst, gw: Some(gw), extra: Map::new() }
@@ -116,8 +115,8 @@ impl Route {
 }
 
 impl AddResult {
-    /// The addresses of the container's interface `ifname`; all of them where they name no
-    /// interface, as runtimes read it too.
+    /// The addresses of the container's interface `ifname`. An address without an interface counts as
+    /// one of them, as it does for runtimes.
     pub fn addresses_of<'a>(&'a self, ifname: &'a str) -> impl Iterator<Item = IpAddr> + 'a {
         let ours = move |ip: &&IpConfig| match ip.interface {
             None => true,
@@ -158,7 +157,7 @@ fn remove_each(list: &mut Value, keys: &[&str]) {
     }
 }
 
-/// Up to 0.4.0 each address says which family it is of.
+/// Up to 0.4.0 each address has its family in `version`.
 fn name_families(ips: &mut Value) {
     for ip in members(ips) {
         let v6 = ip.get("address").and_then(Value::as_str).is_some_and(|text| text.contains(':'));
@@ -166,14 +165,14 @@ fn name_families(ips: &mut Value) {
     }
 }
 
-/// Indexing a document for a list that is not there leaves a null.
+/// Indexing a document mutably for a missing list leaves a null.
 fn drop_empty(document: &mut Value) {
     if let Some(document) = document.as_object_mut() {
         document.retain(|key, value| !value.is_null() && (key != "dns" || *value != json!({})));
     }
 }
 
-/// Go writes `null` for an empty list.
+/// Reads null as empty: Go writes `null` for an empty list.
 fn null_is_empty<'de, D: Deserializer<'de>, T: Deserialize<'de> + Default>(
     deserializer: D,
 ) -> Result<T, D::Error> {
@@ -206,7 +205,7 @@ mod tests {
     }
 
     #[test]
-    fn the_newest_shape() {
+    fn result_json_in_1_1_0_has_the_newest_shape() {
         assert_eq!(
             json(&pod(), Version::V1_1_0),
             json!({
@@ -223,7 +222,7 @@ mod tests {
     }
 
     #[test]
-    fn older_shapes() {
+    fn result_json_in_older_versions_has_their_shape() {
         for version in Version::ALL {
             let document = json(&pod(), version);
             assert_eq!(document["cniVersion"], version.as_str());
@@ -235,7 +234,7 @@ mod tests {
     }
 
     #[test]
-    fn the_family_of_an_ipv6_address() {
+    fn result_json_in_0_4_0_names_the_ipv6_family() {
         let result = AddResult {
             ips: vec![IpConfig::host(0, "2001:db8::1".parse().unwrap())],
             ..AddResult::default()
@@ -250,7 +249,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_known_is_handed_on() {
+    fn result_with_unknown_keys_keeps_them() {
         let document = json!({
             "cniVersion": "1.1.0",
             "interfaces": [{"name": "a", "socketPath": "/s", "pciID": "0", "x": 1}],
@@ -264,13 +263,13 @@ mod tests {
     }
 
     #[test]
-    fn nulls_are_empty_lists() {
+    fn result_nulls_are_empty_lists() {
         let document = json!({"interfaces": null, "ips": null, "routes": null, "dns": null});
         assert_eq!(serde_json::from_value::<AddResult>(document).unwrap(), AddResult::default());
     }
 
     #[test]
-    fn addresses_of_an_interface() {
+    fn addresses_of_selects_by_sandbox_interface() {
         let addresses = |result: &AddResult, ifname| -> Vec<String> {
             result.addresses_of(ifname).map(|address| address.to_string()).collect()
         };

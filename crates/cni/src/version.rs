@@ -1,21 +1,21 @@
-//! The versions of the protocol, its verbs, and which verb came with which version.
+//! The versions of the protocol, its verbs, and the first version of each verb.
 
 use std::fmt;
 
 use serde_json::json;
 
-/// A version of the CNI specification that this crate speaks, in their order.
+/// A supported version of the CNI specification; a later one is greater.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Version {
     /// 0.3.0: the first with lists of interfaces and addresses.
     V0_3_0,
     /// 0.3.1.
     V0_3_1,
-    /// 0.4.0: CHECK.
+    /// 0.4.0: adds CHECK.
     V0_4_0,
     /// 1.0.0: addresses no longer name their family.
     V1_0_0,
-    /// 1.1.0: STATUS and GC; MTU of interfaces, metrics of routes.
+    /// 1.1.0: adds STATUS and GC, the MTU of interfaces and the metrics of routes.
     V1_1_0,
 }
 
@@ -39,7 +39,7 @@ impl Version {
         }
     }
 
-    /// The version that `text` names, if it is one of ours.
+    /// The version that `text` names, if it is supported.
     #[must_use]
     pub fn from_text(text: &str) -> Option<Version> {
         Self::ALL.into_iter().find(|version| version.as_str() == text)
@@ -52,20 +52,20 @@ impl fmt::Display for Version {
     }
 }
 
-/// What the runtime asks for: `CNI_COMMAND`.
+/// The runtime's verb, `CNI_COMMAND`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Verb {
     /// Connect a container.
     Add,
-    /// Disconnect it.
+    /// Disconnect a container.
     Del,
-    /// Is it still connected?
+    /// Check that a container is still connected.
     Check,
-    /// Could a container be connected now?
+    /// Check that a container could be connected now.
     Status,
-    /// Disconnect what is not listed.
+    /// Disconnect the containers that are not listed.
     Gc,
-    /// Which versions are spoken?
+    /// List the supported versions.
     Version,
 }
 
@@ -103,8 +103,8 @@ impl Verb {
     }
 }
 
-/// The answer to VERSION. `requested` is the request's own `cniVersion` and goes back as it came,
-/// whether it is one of ours or not.
+/// The answer to VERSION. `requested` is the request's `cniVersion`, which is returned unchanged, also
+/// if it is not supported.
 #[must_use]
 pub fn version_document(requested: &str) -> String {
     let supported: Vec<_> = Version::ALL.into_iter().map(Version::as_str).collect();
@@ -116,7 +116,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn texts_and_values_are_the_same_set() {
+    fn version_and_verb_texts_parse_back() {
         for version in Version::ALL {
             assert_eq!(Version::from_text(version.as_str()), Some(version));
         }
@@ -130,13 +130,13 @@ mod tests {
     }
 
     #[test]
-    fn versions_are_in_their_order() {
+    fn version_all_is_sorted_with_newest_last() {
         assert!(Version::ALL.is_sorted());
         assert_eq!(Version::ALL.last(), Some(&Version::NEWEST));
     }
 
     #[test]
-    fn the_version_document_lists_all() {
+    fn version_document_lists_all_versions() {
         assert_eq!(
             version_document("1.0.0"),
             r#"{"cniVersion":"1.0.0","supportedVersions":["0.3.0","0.3.1","0.4.0","1.0.0","1.1.0"]}"#

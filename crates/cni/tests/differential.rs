@@ -1,5 +1,4 @@
-//! Generated documents, written by this crate and read by another implementation of the protocol,
-//! and the other way round.
+//! Generated documents: one implementation of the protocol writes them and another one reads them.
 
 #![expect(clippy::unwrap_used, reason = "in a test a panic is the report")]
 
@@ -18,7 +17,7 @@ use serde_json::{Value, json};
 fn address() -> impl Strategy<Value = IpAddr> {
     prop_oneof![
         any::<u32>().prop_map(|bits| IpAddr::from(Ipv4Addr::from(bits))),
-        // Not the mapped ones, of which implementations disagree which family they are.
+        // Without IPv4-mapped addresses: implementations disagree about their family.
         (1_u128..).prop_map(|bits| IpAddr::from((bits | 1 << 127).to_be_bytes())),
     ]
 }
@@ -56,7 +55,7 @@ fn parsed(text: &str) -> Value {
 
 proptest! {
     #[test]
-    fn the_newest_shape_is_read_and_written_alike(ours in result()) {
+    fn newest_result_reads_and_writes_alike(ours in result()) {
         let text = ours.to_json(Version::V1_1_0);
         let theirs: other::CNIResultWithVersion = serde_json::from_str(&text).unwrap();
         prop_assert_eq!(theirs.cni_version().to_string(), "1.1.0");
@@ -64,21 +63,21 @@ proptest! {
     }
 
     #[test]
-    fn the_old_shape_is_written_alike(ours in result()) {
+    fn old_result_is_written_alike(ours in result()) {
         for version in [Version::V0_3_0, Version::V0_3_1, Version::V0_4_0] {
             let newest = ours.to_json(Version::V1_1_0);
             let theirs: other::CNIResultWithVersion = serde_json::from_str(&newest).unwrap();
             let spec: SpecVersion = version.as_str().parse().unwrap();
             let theirs = legacy::CNIResult::new(spec, theirs.into_result());
             let mut theirs = serde_json::to_value(&theirs).unwrap();
-            // Always there in theirs, even if empty.
+            // The other implementation writes it even if it is empty.
             theirs.as_object_mut().unwrap().remove("dns");
             prop_assert_eq!(parsed(&ours.to_json(version)), theirs);
         }
     }
 
     #[test]
-    fn a_result_survives_its_way_through_the_runtime(ours in result()) {
+    fn result_passes_through_a_runtime_unchanged(ours in result()) {
         let conf = json!({
             "cniVersion": "1.1.0", "name": "n",
             "prevResult": parsed(&ours.to_json(Version::V1_1_0)),
@@ -92,7 +91,7 @@ proptest! {
     }
 
     #[test]
-    fn errors_are_read_alike(place in 0_u16..500, msg in "\\PC{0,40}", details in "\\PC{0,40}") {
+    fn error_is_read_alike(place in 0_u16..500, msg in "\\PC{0,40}", details in "\\PC{0,40}") {
         let ours = CniError::new(ErrorCode::Plugin(PluginCode::nth(place)), msg, details);
         let text = ours.to_json("1.0.0");
         let theirs: other::ErrorResult = serde_json::from_str(&text).unwrap();
@@ -102,7 +101,7 @@ proptest! {
     }
 
     #[test]
-    fn nothing_makes_the_parser_panic(
+    fn request_parser_never_panics(
         verb in "ADD|DEL|CHECK|STATUS|GC|VERSION|\\PC{0,8}",
         args in "\\PC{0,40}",
         stdin in prop_oneof![
@@ -122,7 +121,7 @@ proptest! {
 }
 
 #[test]
-fn a_list_of_valid_attachments_is_read_alike() {
+fn valid_attachments_are_read_alike() {
     let stdin = json!({
         "cniVersion": "1.1.0", "name": "n", "type": "t",
         "cni.dev/valid-attachments": [
@@ -141,7 +140,7 @@ fn a_list_of_valid_attachments_is_read_alike() {
 }
 
 #[test]
-fn both_speak_the_same_versions() {
+fn both_implementations_have_the_same_versions() {
     for version in Version::ALL {
         assert!(version.as_str().parse::<SpecVersion>().is_ok(), "{version}");
     }

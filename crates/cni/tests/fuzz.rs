@@ -1,5 +1,5 @@
-//! Whatever a runtime, a template or a person puts into the environment and on stdin, the answer is
-//! a request or a coded error: no panic, no hang, and no more text than there was reason for.
+//! For any environment and stdin the answer is a request or a coded error. There is no panic and no
+//! hang, and the length of the text is bounded.
 
 #![expect(clippy::unwrap_used, reason = "in a test a panic is the report")]
 
@@ -13,7 +13,7 @@ use proptest::prelude::*;
 use serde::Deserialize as _;
 use serde_json::Value;
 
-/// Every option that there is, with a result in the shape of old and of new versions.
+/// Every option, with a result in the shapes of old and of new versions.
 const FULL: &str = r#"{"cniVersion":"1.1.0","name":"aws-cni","type":"aws-cni","vethPrefix":"eni",
 "mtu":"9001","pluginLogFile":"/var/log/x","pluginLogLevel":"DEBUG","podSGEnforcingMode":"strict",
 "ipamdSocket":"/run/x.sock","ipamdTimeout":"1m 30s","runtimeConfig":{"portMappings":[]},
@@ -55,7 +55,7 @@ const VALUES: [&str; 16] = [
     "/opt/cni/bin:",
 ];
 
-/// What real runtimes have written to stdin, and [`FULL`].
+/// The recorded stdin of real runtimes, and [`FULL`].
 fn documents() -> Vec<Vec<u8>> {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/recorded");
     let mut documents = vec![FULL.as_bytes().to_vec()];
@@ -68,7 +68,7 @@ fn documents() -> Vec<Vec<u8>> {
     documents
 }
 
-/// A good call of some verb, in which some variables have other values.
+/// A good call of any verb, with other values for some variables.
 fn variables() -> impl Strategy<Value = Vec<(OsString, OsString)>> {
     let good = |verb: &str| {
         [("CNI_COMMAND", verb), ("CNI_CONTAINERID", "c1"), ("CNI_NETNS", "/n"), ("CNI_IFNAME", "e")]
@@ -82,7 +82,7 @@ fn variables() -> impl Strategy<Value = Vec<(OsString, OsString)>> {
     let nameless = (hostile(vec![b"CNI_ARGS".to_vec()]), any::<Vec<u8>>())
         .prop_map(|(key, value)| (OsString::from_vec(key.0), OsString::from_vec(value)));
     let changes = prop::collection::vec(prop_oneof![8 => other, 1 => nameless], 0..3);
-    // Of a variable given twice the last one counts.
+    // The last value of a repeated variable counts.
     (verb, changes).prop_map(|(vars, changes)| vars.into_iter().chain(changes).collect())
 }
 
@@ -95,7 +95,7 @@ fn check_attachment(attachment: &Attachment) {
     }
 }
 
-/// What is printed in each version reads back as the same.
+/// The result as printed in each version parses back to the same document.
 fn check_result(result: &AddResult) {
     for version in Version::ALL {
         let printed: Value = serde_json::from_str(&result.to_json(version)).unwrap();
@@ -140,7 +140,7 @@ proptest! {
                 let printed = error.to_json(&requested_version(&stdin));
                 let document: Value = serde_json::from_str(&printed).unwrap();
                 prop_assert_eq!(&document["code"], &Value::from(error.code.number()));
-                // Escaped twice, a byte becomes seven (`\\u{0}`) at most.
+                // Escaped twice, a byte becomes at most seven (`\\u{0}`).
                 prop_assert!(printed.len() < 1000 + 8 * n_bytes, "{} of {n_bytes}", printed.len());
             }
         }
@@ -148,7 +148,7 @@ proptest! {
 }
 
 #[test]
-fn a_document_that_never_ends_is_refused() {
+fn document_of_endless_nesting_is_refused() {
     let vars = [("CNI_COMMAND".into(), "GC".into())];
     let environment = Environment::from_vars(vars);
     for (open, n) in [("[", 1_000_000), (r#"{"a":"#, 1_000_000), (r#"{"name":["#, 200_000)] {

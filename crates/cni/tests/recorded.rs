@@ -1,8 +1,8 @@
-//! Calls recorded from real runtimes, read by this crate and by another implementation of the
+//! Calls recorded from real runtimes, parsed by this crate and by another implementation of the
 //! protocol.
 //!
-//! Each file of `recorded/` holds the calls of one runtime: the `CNI_*` variables, stdin as the
-//! runtime wrote it, and after `>` what the call means.
+//! Each file of `recorded/` has the calls of one runtime: the `CNI_*` variables, the runtime's stdin,
+//! and after `>` the meaning of the call.
 
 #![expect(clippy::unwrap_used, reason = "in a test a panic is the report")]
 
@@ -94,14 +94,14 @@ fn of_attachment(
 }
 
 #[test]
-fn every_recorded_call_means_what_its_file_says() {
+fn recorded_calls_mean_what_their_files_say() {
     for call in recorded() {
         assert_eq!(meaning(&call.parse()), call.meaning, "{}", call.stdin);
     }
 }
 
 #[test]
-fn the_other_implementation_reads_the_same_configuration() {
+fn recorded_conf_is_read_alike() {
     for call in recorded() {
         let theirs = as_others_read(&call.stdin);
         let (name, version, prev) = match call.parse() {
@@ -118,20 +118,21 @@ fn the_other_implementation_reads_the_same_configuration() {
         assert_eq!(name.as_str(), theirs.name);
         assert_eq!(version.as_str(), theirs.cni_version);
         let mut theirs = theirs.prev_result.unwrap_or_default();
-        // An empty `dns` and none are the same; we write none.
+        // An empty `dns` means the same as none; we write none.
         theirs.dns = theirs.dns.filter(|dns| *dns != other::Dns::default());
         assert_eq!(as_newest(&prev.unwrap_or_default()), theirs, "{}", call.stdin);
     }
 }
 
-/// Without `runtimeConfig`, whose keys the other one wants in the specification's case.
+/// The configuration without `runtimeConfig`: the other implementation accepts its keys only in the
+/// specification's case.
 fn as_others_read(stdin: &str) -> other::NetConf {
     let mut document: Value = serde_json::from_str(stdin).unwrap();
     document.as_object_mut().unwrap().remove("runtimeConfig");
     serde_json::from_value(document).unwrap()
 }
 
-/// Our result as the other implementation reads it.
+/// Our result, parsed by the other implementation.
 fn as_newest(result: &AddResult) -> other::CNIResult {
     let mut document: Value = serde_json::from_str(&result.to_json(Version::NEWEST)).unwrap();
     document.as_object_mut().unwrap().remove("cniVersion");
@@ -139,7 +140,7 @@ fn as_newest(result: &AddResult) -> other::CNIResult {
 }
 
 #[test]
-fn runtime_configuration_is_found_as_containerd_writes_it() {
+fn runtime_config_of_containerd_is_found() {
     let calls = recorded();
     let found = calls.iter().filter_map(|call| match call.parse() {
         Ok(Request::Add(add)) => add.conf.runtime_config.get(&["portMappings"]).cloned(),

@@ -10,7 +10,7 @@ use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
 use crate::netlink::{KernelError, Netlink};
 
 /// Puts `address` on link `device`. It is usable at once: duplicate address detection is skipped,
-/// for EC2 gives no address twice. The kernel is kept from adding a route to the address's subnet.
+/// since EC2 gives no address twice. The kernel adds no route to the address's subnet.
 pub(crate) async fn add(netlink: &Netlink, device: u32, address: IpNet) -> Result<(), KernelError> {
     let mut message = message(device, address);
     let flags = AddressFlags::Nodad | AddressFlags::Noprefixroute;
@@ -18,7 +18,7 @@ pub(crate) async fn add(netlink: &Netlink, device: u32, address: IpNet) -> Resul
     netlink.change(RouteNetlinkMessage::NewAddress(message), NLM_F_CREATE | NLM_F_EXCL).await
 }
 
-/// Takes `address` from link `device`.
+/// Removes `address` from link `device`.
 pub(crate) async fn remove(
     netlink: &Netlink,
     device: u32,
@@ -27,12 +27,18 @@ pub(crate) async fn remove(
     netlink.change(RouteNetlinkMessage::DelAddress(message(device, address)), 0).await
 }
 
-/// The addresses of link `device` that others can reach, of both families, in the kernel's order:
-/// the first of a subnet is the one that the kernel prefers.
+/// The addresses of link `device` with global scope, of both families. They come in the kernel's
+/// order: it prefers the first one of a subnet.
 pub(crate) async fn list(netlink: &Netlink, device: u32) -> Result<Vec<IpNet>, KernelError> {
     let mut wanted = AddressMessage::default();
     wanted.header.index = device;
     let found = netlink.dump(RouteNetlinkMessage::GetAddress(wanted)).await?;
+    Ok(found.iter().filter_map(global).map(|(_, address)| address).collect())
+}
+
+/// As [`list`], of all links: each address with the index of its link.
+pub(crate) async fn list_all(netlink: &Netlink) -> Result<Vec<(u32, IpNet)>, KernelError> {
+    let found = netlink.dump(RouteNetlinkMessage::GetAddress(AddressMessage::default())).await?;
     Ok(found.iter().filter_map(global).collect())
 }
 
@@ -46,12 +52,12 @@ fn message(device: u32, address: IpNet) -> AddressMessage {
     message
 }
 
-fn global(message: &RouteNetlinkMessage) -> Option<IpNet> {
+fn global(message: &RouteNetlinkMessage) -> Option<(u32, IpNet)> {
     let RouteNetlinkMessage::NewAddress(message) = message else { return None };
     if message.header.scope != AddressScope::Universe {
         return None;
     }
-    // IPv6 has no local address beside the address; a peer's address stands in the latter.
+    // IPv4 has both: on a point-to-point link `Address` is the peer's. IPv6 has `Address` only.
     let local = message.attributes.iter().find_map(|attribute| match attribute {
         AddressAttribute::Local(address) => Some(*address),
         _ => None,
@@ -60,7 +66,8 @@ fn global(message: &RouteNetlinkMessage) -> Option<IpNet> {
         AddressAttribute::Address(address) => Some(*address),
         _ => None,
     });
-    IpNet::new(local.or(address)?, message.header.prefix_len).ok()
+    let address = IpNet::new(local.or(address)?, message.header.prefix_len).ok()?;
+    Some((message.header.index, address))
 }
 
 pub(crate) fn family(address: IpAddr) -> AddressFamily {

@@ -1,8 +1,8 @@
-//! What the kernel's connection tracking remembers of addresses.
+//! The kernel's tracked connections of pods' addresses.
 //!
-//! A client that a Service has sent to a pod goes on asking for two minutes after the pod has gone
-//! (`nf_conntrack_tcp_timeout_syn_sent`), and what is remembered of its connection leads it to
-//! whoever has the pod's address by then, past the rules of the Service.
+//! A client whose SYN a Service has sent to a pod repeats it for two minutes after the pod has gone
+//! (`nf_conntrack_tcp_timeout_syn_sent`). The tracked connection leads that SYN to the next pod with
+//! the address, past the rules of the Service.
 
 use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv4Addr};
@@ -21,7 +21,7 @@ use rustix::io::Errno;
 
 use crate::KernelError;
 
-/// How many connections the namespace knows; not there where nothing tracks connections.
+/// The number of tracked connections in the namespace; absent where nothing is tracked.
 const COUNT: &str = "/proc/sys/net/netfilter/nf_conntrack_count";
 
 // From the kernel's `linux/netfilter/nfnetlink_conntrack.h`.
@@ -29,10 +29,10 @@ const CTA_ID: u16 = 12;
 const CTA_ZONE: u16 = 18;
 
 /// Makes the kernel forget the connections from and to `addresses`, in the calling thread's
-/// namespace; tells how many those were. IPv4 alone.
+/// namespace. Returns how many there were. IPv4 only.
 ///
-/// Blocks for as long as the kernel takes to list all connections, some microseconds each: 0.3 s
-/// for 60,000 on a busy machine. Costs one small read where nothing is tracked.
+/// Blocks while the kernel lists all connections, some microseconds each: 0.3 s for 60,000 on a busy
+/// machine. Costs one small read where nothing is tracked.
 ///
 /// # Errors
 ///
@@ -42,15 +42,15 @@ pub fn forget(addresses: &BTreeSet<Ipv4Addr>) -> Result<usize, KernelError> {
     if addresses.is_empty() || matches!(count.trim(), "" | "0") {
         return Ok(0);
     }
-    let socket = open().map_err(lost)?;
-    let mut doomed = Vec::new();
-    ask(&socket, ConntrackMessage::Get(Vec::new()), NLM_F_DUMP, |connection| {
+    let socket = open().map_err(socket_error)?;
+    let mut matching = Vec::new();
+    request(&socket, ConntrackMessage::Get(Vec::new()), NLM_F_DUMP, |connection| {
         if sources(&connection).any(|source| addresses.contains(&source)) {
-            doomed.push(name(connection));
+            matching.push(identity(connection));
         }
     })?;
     let mut n_forgotten = 0;
-    for connection in doomed {
+    for connection in matching {
         n_forgotten += usize::from(delete(&socket, connection)?);
     }
     Ok(n_forgotten)
@@ -63,14 +63,14 @@ fn open() -> io::Result<Socket> {
     Ok(socket)
 }
 
-fn lost(fault: io::Error) -> KernelError {
+fn socket_error(fault: io::Error) -> KernelError {
     Errno::from_io_error(&fault).map_or(KernelError::Disconnected, |errno| KernelError::Refused {
         errno,
         explanation: None,
     })
 }
 
-/// Who opened the connection, and who it was sent to, be it by translation.
+/// The addresses of both ends: the opener's, and the one that answers, after translation.
 fn sources(connection: &[ConntrackAttribute]) -> impl Iterator<Item = Ipv4Addr> {
     let tuples = connection.iter().filter_map(|attribute| match attribute {
         ConntrackAttribute::CtaTupleOrig(tuple) | ConntrackAttribute::CtaTupleReply(tuple) => {
@@ -88,41 +88,41 @@ fn sources(connection: &[ConntrackAttribute]) -> impl Iterator<Item = Ipv4Addr> 
     })
 }
 
-/// The attributes that name one connection and not another one of the same ends.
-fn name(connection: Vec<ConntrackAttribute>) -> Vec<ConntrackAttribute> {
-    let names = |attribute: &ConntrackAttribute| match attribute {
+/// The attributes that tell this connection from all others, also from those of the same ends.
+fn identity(connection: Vec<ConntrackAttribute>) -> Vec<ConntrackAttribute> {
+    let identifies = |attribute: &ConntrackAttribute| match attribute {
         ConntrackAttribute::CtaTupleOrig(_) => true,
         ConntrackAttribute::Other(other) => [CTA_ID, CTA_ZONE].contains(&other.kind()),
         _ => false,
     };
-    connection.into_iter().filter(names).collect()
+    connection.into_iter().filter(identifies).collect()
 }
 
-/// Whether it was still there.
+/// Returns whether the connection was still there.
 fn delete(socket: &Socket, connection: Vec<ConntrackAttribute>) -> Result<bool, KernelError> {
-    match ask(socket, ConntrackMessage::Delete(connection), NLM_F_ACK, drop) {
+    match request(socket, ConntrackMessage::Delete(connection), NLM_F_ACK, drop) {
         Err(error) if error.is(Errno::NOENT) => Ok(false),
         answer => answer.map(|()| true),
     }
 }
 
-/// Sends a request and hands on what is answered until the end, whichever way that is told.
-fn ask(
+/// Sends a request and passes each answer to `take`, up to an acknowledgement or the end of a dump.
+fn request(
     socket: &Socket,
     message: ConntrackMessage,
     flags: u16,
     mut take: impl FnMut(Vec<ConntrackAttribute>),
 ) -> Result<(), KernelError> {
     let header = NetfilterHeader::new(NetfilterProtoFamily::IPv4, 0, 0);
-    let mut request = NetlinkMessage::from(NetfilterMessage::new(header, message));
-    request.header.flags = NLM_F_REQUEST | flags;
-    request.finalize();
-    let mut bytes = vec![0; request.buffer_len()];
-    request.serialize(&mut bytes);
-    socket.send(&bytes, 0).map_err(lost)?;
+    let mut message = NetlinkMessage::from(NetfilterMessage::new(header, message));
+    message.header.flags = NLM_F_REQUEST | flags;
+    message.finalize();
+    let mut bytes = vec![0; message.buffer_len()];
+    message.serialize(&mut bytes);
+    socket.send(&bytes, 0).map_err(socket_error)?;
 
     loop {
-        let (bytes, _kernel) = socket.recv_from_full().map_err(lost)?;
+        let (bytes, _kernel) = socket.recv_from_full().map_err(socket_error)?;
         let mut rest = bytes.as_slice();
         while !rest.is_empty() {
             let answer = NetlinkMessage::<NetfilterMessage>::deserialize(rest)

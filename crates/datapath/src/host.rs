@@ -1,98 +1,167 @@
-//! What the node's own network needs before it can carry pods.
+//! The host network: one value describes all of it, and [`sync`] makes the kernel match.
+//!
+//! It covers the node's sysctls, the primary ENI's MTU, and each secondary ENI's device, routes and
+//! rule. It must not know pods, EC2 or how the caller chose the ENIs.
 
-use crate::link;
+mod eni;
+mod former;
+mod node;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::Ipv4Addr;
+
+use ipnet::{IpNet, Ipv4Net};
+use netlink_packet_route::AddressFamily;
+
+pub use self::eni::{EniError, EniStep};
+pub use self::former::FormerError;
+pub use self::node::{NodeError, NodeFault};
+use crate::link::{self, Link};
 use crate::netlink::{KernelError, Netlink};
-use crate::sysctl::{self, SysctlError};
-use crate::{Change, MacAddr, Mtu};
+use crate::rule::{self, ListedRule};
+use crate::{Applied, MacAddr, Mtu, RouteTable, address};
 
-/// The node's own network as it shall be.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct HostConfig {
-    /// Hardware address of the primary ENI.
+/// The whole wanted host network of a node.
+///
+/// Source NAT of pods' packets gets a field of its own here once it exists.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct HostPicture {
+    /// Hardware address of the primary ENI, whose route table is the main one.
     pub primary_mac: MacAddr,
-    /// The primary ENI's MTU.
+    /// The MTU of every ENI.
     pub mtu: Mtu,
-    /// Whether pods have IPv6 addresses.
-    pub ipv6: bool,
+    /// The address families of pods.
+    pub families: Families,
+    /// The secondary ENIs, each once and in any order; empty while they are unknown.
+    pub enis: Vec<HostEni>,
 }
 
-/// Why the node's own network is not as it shall be.
+/// Which addresses pods have. A node serves one family only.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Families {
+    /// IPv4 alone.
+    Ipv4,
+    /// IPv6. The node itself still uses IPv4.
+    Ipv6,
+}
+
+/// A wanted secondary ENI.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct HostEni {
+    /// Hardware address, by which its device is found.
+    pub mac: MacAddr,
+    /// The table that leads out of it; not the main one.
+    pub table: RouteTable,
+    /// Its own address.
+    pub primary_address: Ipv4Addr,
+    /// Its subnet.
+    pub subnet: Ipv4Net,
+    /// The subnet's router.
+    pub gateway: Ipv4Addr,
+}
+
+/// The state of the host network after a [`sync`].
+#[derive(Debug)]
+pub struct HostReport {
+    /// The node's sysctls and the primary ENI.
+    pub node: Result<Applied, NodeError>,
+    /// Each secondary ENI of the picture, by hardware address.
+    pub enis: BTreeMap<MacAddr, EniStatus>,
+    /// What is left of ENIs that the picture lacks.
+    pub former: Result<FormerEnis, FormerError>,
+}
+
+/// The state of a secondary ENI.
+#[derive(Debug)]
+pub enum EniStatus {
+    /// The kernel matches, and was read again after the last change.
+    Ready(Applied),
+    /// No device has its hardware address. After an attach the device may take seconds to appear.
+    Absent,
+    /// It does not match. What was done until then stays, and is right.
+    Failed(EniError),
+}
+
+/// What is left of ENIs that the picture lacks.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct FormerEnis {
+    /// How many rules were removed.
+    pub n_removed: usize,
+    /// Hardware addresses of the devices that are still there. Their rules stay until then: another
+    /// program may use the ENI now.
+    pub devices: BTreeSet<MacAddr>,
+}
+
+/// Why the host network could be neither read nor changed.
 #[derive(Debug, thiserror::Error)]
-pub enum HostSetupError {
+pub enum HostSyncError {
     /// Netlink cannot be used.
     #[error("open a netlink socket")]
     Socket(#[source] std::io::Error),
-    /// The links could not be read.
-    #[error("list the links")]
-    ReadLinks(#[source] KernelError),
-    /// No link has the primary ENI's hardware address.
-    #[error("no link has hardware address {mac}")]
-    NoPrimary {
-        /// The hardware address.
-        mac: MacAddr,
-    },
-    /// The MTU could not be set.
-    #[error("set the MTU of {name} to {mtu}")]
-    SetMtu {
-        /// The link's name.
-        name: String,
-        /// What it should be.
-        mtu: Mtu,
-        /// What the kernel says.
-        #[source]
-        source: KernelError,
-    },
-    /// A sysctl could not be set.
-    #[error("set a sysctl of the node")]
-    Sysctl(#[source] SysctlError),
 }
 
-/// Makes the node's own network ready to carry pods: the primary ENI's MTU; loose reverse path
-/// filtering there, for answers to a pod on another ENI may come in by it; forwarding. With pods on
-/// IPv6 that is switched on and forwarded too, and the router there is still listened to.
+/// The kernel does not list something.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("list {what}")]
+pub struct ListError {
+    what: &'static str,
+    #[source]
+    source: KernelError,
+}
+
+/// Makes the host network match `wanted`: reads the kernel, changes what differs, reads again. It
+/// may be called at any time, and changes nothing where nothing differs.
+///
+/// Every part is tried, also after another one has failed. Costs a list of all links, addresses and
+/// rules, and two lists of routes for each ENI. An ENI that differs costs the same lists again.
 ///
 /// # Errors
 ///
-/// [`HostSetupError`]; what was done until then stays, and is right.
-pub async fn setup(config: &HostConfig) -> Result<Change, HostSetupError> {
-    let HostConfig { primary_mac: mac, mtu, ipv6 } = *config;
-    let netlink = Netlink::open().map_err(HostSetupError::Socket)?;
-    let primary = link::by_mac(&netlink, mac)
-        .await
-        .map_err(HostSetupError::ReadLinks)?
-        .ok_or(HostSetupError::NoPrimary { mac })?;
-    let mut change = Change::Unchanged;
-    if primary.mtu != mtu.bytes() {
-        link::set_mtu(&netlink, primary.index, mtu)
-            .await
-            .map_err(|source| HostSetupError::SetMtu { name: primary.name.clone(), mtu, source })?;
-        change = Change::Updated;
+/// [`HostSyncError`] if no part could be tried.
+pub async fn sync(wanted: &HostPicture) -> Result<HostReport, HostSyncError> {
+    let netlink = Netlink::open().map_err(HostSyncError::Socket)?;
+    let node = node::sync(&netlink, wanted).await;
+    let before = Snapshot::read(&netlink).await;
+    let mut enis = BTreeMap::new();
+    for eni in &wanted.enis {
+        let status = match &before {
+            Ok(before) => eni::sync(&netlink, before, eni, wanted.mtu).await,
+            Err(error) => Err(error.clone().into()),
+        };
+        enis.insert(eni.mac, status.unwrap_or_else(EniStatus::Failed));
     }
-    let ipv6_sysctls = ipv6.then(|| ipv6_sysctls(&primary.name));
-    for (key, value) in
-        ipv4_sysctls(&primary.name).into_iter().chain(ipv6_sysctls.into_iter().flatten())
-    {
-        change = change.max(sysctl::set(&key, value).map_err(HostSetupError::Sysctl)?);
-    }
-    Ok(change)
+    let former = match before {
+        Ok(before) => former::sync(&netlink, &before, &wanted.enis).await,
+        Err(error) => Err(error.into()),
+    };
+    Ok(HostReport { node, enis, former })
 }
 
-fn ipv4_sysctls(primary: &str) -> [(String, &'static str); 2] {
-    [(format!("net/ipv4/conf/{primary}/rp_filter"), "2"), ("net/ipv4/ip_forward".to_owned(), "1")]
+/// What the kernel has that all ENIs share.
+#[derive(Debug)]
+struct Snapshot {
+    links: Vec<Link>,
+    /// Each with the index of its link.
+    addresses: Vec<(u32, IpNet)>,
+    /// The rules for the packets of one IPv4 address.
+    rules: Vec<ListedRule>,
 }
 
-/// In an order that matters: what starts to forward stops to take a router's word for the default
-/// route, and drops the one it has, unless it was told to take it all the same (`accept_ra` 2).
-/// Source: the kernel's `Documentation/networking/ip-sysctl.rst`.
-fn ipv6_sysctls(primary: &str) -> [(String, &'static str); 5] {
-    let off = |of: &str| (format!("net/ipv6/conf/{of}/disable_ipv6"), "0");
-    [
-        // Writing it sets the two below as well, but nothing is written where nothing differs.
-        off("all"),
-        // Of the host's ends of pods' links.
-        off("default"),
-        off(primary),
-        (format!("net/ipv6/conf/{primary}/accept_ra"), "2"),
-        ("net/ipv6/conf/all/forwarding".to_owned(), "1"),
-    ]
+impl Snapshot {
+    async fn read(netlink: &Netlink) -> Result<Self, ListError> {
+        Ok(Self {
+            links: link::list(netlink).await.map_err(list("the links"))?,
+            addresses: address::list_all(netlink).await.map_err(list("the addresses"))?,
+            rules: rule::list(netlink, AddressFamily::Inet).await.map_err(list("the rules"))?,
+        })
+    }
+
+    /// The oldest link with this hardware address: a VLAN may have taken over its device's.
+    fn device(&self, mac: MacAddr) -> Option<&Link> {
+        self.links.iter().filter(|link| link.mac == mac).min_by_key(|link| link.index)
+    }
+}
+
+fn list(what: &'static str) -> impl Fn(KernelError) -> ListError {
+    move |source| ListError { what, source }
 }

@@ -1,13 +1,11 @@
-//! Makes the kernel match a description: a pod's link, an ENI's addresses, routes and rules, the
-//! host's sysctls.
+//! Makes the kernel match a description of a pod's link, or of the node's own network.
 //!
-//! Every verb takes the whole wanted picture, reads what the kernel has, and changes what differs.
-//! All of them work in the network namespace of the calling thread; nothing is remembered between
-//! two calls. Nothing here knows pools, EC2, the variables of CNI or gRPC.
+//! Each verb takes a whole description, reads what the kernel has, and changes what differs. It works
+//! in the network namespace of the calling thread, and remembers nothing between two calls. Nothing
+//! here knows pools, EC2, the variables of CNI or gRPC.
 
 mod address;
 pub mod connections;
-pub mod eni;
 pub mod host;
 mod link;
 pub mod links;
@@ -25,29 +23,29 @@ pub use crate::name::{InterfaceName, Mtu, MtuError, NameError, Owner, OwnerError
 pub use crate::neighbour::Neighbour;
 pub use crate::netlink::KernelError;
 pub use crate::route::Route;
-pub use crate::rule::Rule;
+pub use crate::rule::{ListedRule, Rule};
 pub use crate::sysctl::SysctlError;
 pub use crate::table::RouteTable;
 pub use mac::{MacAddr, ParseMacError};
 
-/// What an idempotent verb did.
+/// What an idempotent verb changed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Change {
-    /// The kernel matched already.
+pub enum Applied {
+    /// Nothing: the kernel matched already.
     Unchanged,
-    /// Something of it was there and was changed.
+    /// Some objects were there, and some were changed or added.
     Updated,
-    /// Nothing of it was there.
+    /// No object was there, and all were added.
     Added,
 }
 
 /// What a removal did.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Removal {
-    /// It was there, and no longer is.
+    /// The object was there and was removed.
     Removed,
-    /// It was not there.
+    /// The object was not there.
     Absent,
-    /// It is there, but belongs to someone else.
+    /// The object is there, but belongs to another owner, and stays.
     NotOurs,
 }

@@ -20,15 +20,15 @@ pub(crate) struct Link {
     pub(crate) mac: MacAddr,
     /// In bytes.
     pub(crate) mtu: u32,
-    /// Whether it was set up. Nothing here asks whether it has a carrier: when both ends of a pair
-    /// have the same index the kernel reports that a second late, while packets pass already.
+    /// Whether it was set up. The carrier is not read: if both ends of a pair have the same index, the
+    /// kernel reports it a second late, while packets pass already.
     pub(crate) up: bool,
-    /// Whether packets sent over it are kept; it drops them until it has been up with a carrier.
+    /// Whether it has a queue for packets. Without one, until it was up with a carrier, it drops them.
     pub(crate) has_queue: bool,
     pub(crate) is_veth: bool,
-    /// Index of a pair's other end, in that end's namespace.
+    /// Index of the pair's other end, in that end's namespace.
     pub(crate) peer: Option<u32>,
-    /// Whose it is, if it is marked.
+    /// Its owner's mark, if it has one.
     pub(crate) owner: Option<String>,
 }
 
@@ -86,8 +86,8 @@ pub(crate) async fn by_name(netlink: &Netlink, name: &str) -> Result<Option<Link
     }
 }
 
-/// The link with this hardware address; the oldest, should a VLAN or the like have taken it over
-/// from its device. Costs as much as there are links: the kernel has no lookup by it.
+/// The link with this hardware address; the oldest, since a VLAN may have taken over its device's.
+/// Costs as much as there are links: the kernel has no lookup by hardware address.
 pub(crate) async fn by_mac(netlink: &Netlink, mac: MacAddr) -> Result<Option<Link>, KernelError> {
     let with_mac = list(netlink).await?.into_iter().filter(|link| link.mac == mac);
     Ok(with_mac.min_by_key(|link| link.index))
@@ -101,7 +101,7 @@ pub(crate) async fn list(netlink: &Netlink) -> Result<Vec<Link>, KernelError> {
     Ok(found.iter().filter_map(Link::from_answer).collect())
 }
 
-/// A pair that shall be.
+/// A pair to create.
 #[derive(Debug)]
 pub(crate) struct VethPair<'a> {
     pub(crate) host: &'a InterfaceName,
@@ -111,11 +111,11 @@ pub(crate) struct VethPair<'a> {
     pub(crate) mtu: Mtu,
 }
 
-/// Creates a pair, both ends down, each in its namespace from the start: to move an end afterwards
+/// Creates a pair, both ends down, each in its namespace from the start. Moving an end afterwards
 /// costs tens of milliseconds of grace periods in the kernel.
 ///
-/// The host end's hardware address is given here, not left to the kernel: systemd-udevd replaces
-/// those that the kernel made up, and the pod's neighbour entry would be wrong from then on.
+/// The caller chooses the host end's hardware address. systemd-udevd replaces one that the kernel
+/// chose, and then the pod's neighbour entry would be wrong.
 pub(crate) async fn create_veth(netlink: &Netlink, pair: &VethPair<'_>) -> Result<(), KernelError> {
     let mut peer = LinkMessage::default();
     peer.attributes = vec![
@@ -171,7 +171,7 @@ async fn set(
     netlink.change(RouteNetlinkMessage::SetLink(message), 0).await
 }
 
-/// Deletes link `index`, and with it a pair's other end; it may be gone already.
+/// Deletes link `index`, and with it the pair's other end. It may be gone already.
 pub(crate) async fn delete(netlink: &Netlink, index: u32) -> Result<(), KernelError> {
     let mut message = LinkMessage::default();
     message.header.index = index;

@@ -1,4 +1,4 @@
-//! Which links there are, and the kernel's news of them, so that a device is taken care of when it appears.
+//! The names of all links, and the kernel's notifications of their changes.
 
 use std::collections::BTreeSet;
 use std::io;
@@ -15,7 +15,7 @@ use crate::{KernelError, MacAddr};
 /// What happened to a link.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum LinkChange {
-    /// It is there: new, or something of it has changed.
+    /// The link is new, or one of its properties has changed.
     Present {
         /// Its name.
         name: String,
@@ -24,19 +24,19 @@ pub enum LinkChange {
         /// Whether it was set up.
         up: bool,
     },
-    /// It has gone.
+    /// The link has gone.
     Gone {
         /// Its name.
         name: String,
         /// Its hardware address, or [`MacAddr::NONE`].
         mac: MacAddr,
     },
-    /// Some news was lost because it came faster than it was read. Whoever follows the links must
-    /// look at all of them.
+    /// Notifications were lost, because they came faster than they were read. The receiver must
+    /// read all links anew.
     Missed,
 }
 
-/// Why the links are not known.
+/// Why the links could not be listed.
 #[derive(Debug, thiserror::Error)]
 pub enum NamesError {
     /// Netlink cannot be used.
@@ -51,22 +51,24 @@ pub enum NamesError {
 ///
 /// # Errors
 ///
-/// [`NamesError`] if the kernel does not tell.
+/// [`NamesError`] if the kernel does not list them.
 pub async fn names() -> Result<BTreeSet<String>, NamesError> {
     let netlink = Netlink::open().map_err(NamesError::Socket)?;
     let links = link::list(&netlink).await.map_err(NamesError::List)?;
     Ok(links.into_iter().map(|link| link.name).collect())
 }
 
-/// All changes of links in the calling thread's namespace from now on. Ends if the socket fails.
+/// All changes of links in the calling thread's namespace from now on. The stream ends if the socket
+/// fails.
 ///
 /// # Errors
 ///
 /// If no netlink socket can be opened.
 pub fn changes() -> io::Result<impl Stream<Item = LinkChange> + Send + Unpin> {
-    let (connection, _, news) = rtnetlink::new_multicast_connection(&[MulticastGroup::Link])?;
+    let (connection, _, notifications) =
+        rtnetlink::new_multicast_connection(&[MulticastGroup::Link])?;
     tokio::spawn(connection);
-    Ok(news.filter_map(|(message, _sender)| std::future::ready(read(message))))
+    Ok(notifications.filter_map(|(message, _sender)| std::future::ready(read(message))))
 }
 
 fn read(message: NetlinkMessage<RouteNetlinkMessage>) -> Option<LinkChange> {

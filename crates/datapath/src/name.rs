@@ -1,5 +1,4 @@
-//! Names and marks of links, and the range of their MTU: everything about a link that can be
-//! judged without the kernel.
+//! Names, marks and MTUs of links: what can be validated without the kernel.
 
 use std::fmt;
 use std::fmt::Write as _;
@@ -16,12 +15,12 @@ const LONGEST_OWNER: usize = 255;
 /// Hexadecimal digits of the hash that make a host veth's name.
 const HASH_DIGITS: usize = 11;
 
-/// A name that the kernel takes for an interface: 1 to 15 bytes, neither `.` nor `..`, without
+/// A name that the kernel accepts for an interface: 1 to 15 bytes, neither `.` nor `..`, without
 /// `/`, `:` and white space (the kernel's `dev_valid_name`).
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct InterfaceName(String);
 
-/// The kernel takes no such name for an interface.
+/// The text is not an interface name.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{0:?} is not an interface name: 1 to 15 bytes without '/', ':' and white space")]
 pub struct NameError(String);
@@ -53,9 +52,9 @@ impl fmt::Display for InterfaceName {
     }
 }
 
-/// The host end's name of a pod's link: the prefix and the first 11 hexadecimal digits of SHA-1
-/// over `<namespace>.<pod>`, as amazon-vpc-cni-k8s names it. Where the runtime does not name the
-/// pod, the container id is hashed instead, so that two such sandboxes do not clash.
+/// The name of the host end of a pod's link, as amazon-vpc-cni-k8s has it: the prefix and the first
+/// 11 hexadecimal digits of SHA-1 over `<namespace>.<pod>`. If the runtime does not name the pod, the
+/// container id is hashed instead, so that two such sandboxes do not clash.
 ///
 /// # Errors
 ///
@@ -80,12 +79,12 @@ fn hash_suffix(hashed: &str) -> String {
     hex
 }
 
-/// Whose a pod's link is: one attachment's mark, written on the host end (`ip link`'s alias), so
-/// that a late removal by an earlier sandbox of the same pod leaves it alone.
+/// The mark of the attachment that owns a pod's link, written on the host end as its alias (`ip link`).
+/// A late removal by an earlier sandbox of the same pod finds another mark and leaves the link alone.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Owner(String);
 
-/// The text cannot be a mark on a link.
+/// The text cannot be a link's mark.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{0:?} cannot mark a link: 1 to 255 printable bytes")]
 pub struct OwnerError(String);
@@ -116,8 +115,8 @@ impl fmt::Display for Owner {
     }
 }
 
-/// The largest packet of a link, in bytes: 576 (every IPv4 host takes as much, RFC 791) to 9001
-/// (the largest in a VPC).
+/// The largest packet of a link in bytes: from 576, which every IPv4 host accepts (RFC 791), to 9001,
+/// the largest in a VPC.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Mtu(u32);
 
@@ -156,7 +155,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn host_veth_names_are_those_of_the_incumbent() {
+    fn host_veth_name_equals_the_incumbents() {
         for (namespace, pod, suffix) in [
             ("kube-system", "coredns-57ff979f67-qqbdh", "b5faff8a083"),
             ("kube-system", "coredns-57ff979f67-8ns9b", "9571956a6cc"),
@@ -170,21 +169,21 @@ mod tests {
     }
 
     #[test]
-    fn sandboxes_without_a_pod_do_not_clash() {
+    fn host_veth_name_without_pod_differs_by_container() {
         let of = |container_id| host_veth_name("eni", "", "", container_id).unwrap();
         assert_ne!(of("c1"), of("c2"));
         assert_eq!(of("c1"), of("c1"));
     }
 
     #[test]
-    fn a_prefix_that_does_not_fit_is_refused() {
+    fn host_veth_name_with_bad_prefix_is_refused() {
         assert!(host_veth_name("vlan", "default", "sample-pod", "").is_ok());
         assert!(host_veth_name("vlan5", "default", "sample-pod", "").is_err());
         assert!(host_veth_name("e/", "default", "sample-pod", "").is_err());
     }
 
     #[test]
-    fn interface_names_are_those_the_kernel_takes() {
+    fn interface_name_parses_only_what_the_kernel_accepts() {
         for good in ["e", "eth0", "vlan.eth.17", "123456789012345"] {
             assert!(good.parse::<InterfaceName>().is_ok(), "{good}");
         }
@@ -194,7 +193,7 @@ mod tests {
     }
 
     #[test]
-    fn marks_and_mtus_have_their_ranges() {
+    fn owner_and_mtu_out_of_range_are_refused() {
         assert!("c1/eth0".parse::<Owner>().is_ok());
         assert!("x".repeat(255).parse::<Owner>().is_ok());
         for bad in ["", "a\nb", "a\0b", &"x".repeat(256)] {

@@ -14,15 +14,15 @@ use crate::MacAddr;
 use crate::address::family;
 use crate::netlink::{KernelError, Netlink};
 
-/// A neighbour whose hardware address is fixed. Printed as `ip neigh` prints it, without the link,
-/// whose name is not known here.
+/// A neighbour with a fixed hardware address. Printed as `ip neigh` prints it, but without the link:
+/// only its index is known here.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Neighbour {
-    /// Who.
+    /// Its IP address.
     pub address: IpAddr,
-    /// At which hardware address.
+    /// Its hardware address.
     pub mac: MacAddr,
-    /// On which link, by its index.
+    /// Index of the link.
     pub device: u32,
 }
 
@@ -32,13 +32,13 @@ impl fmt::Display for Neighbour {
     }
 }
 
-/// Puts `neighbour` in place of what is known of its address, for good.
+/// Adds a permanent entry, in place of any other entry for the address.
 pub(crate) async fn replace(netlink: &Netlink, neighbour: &Neighbour) -> Result<(), KernelError> {
     put(netlink, neighbour, NeighbourState::Permanent).await
 }
 
-/// Tells the kernel where `neighbour` was seen last, so that the first packet need not wait for an
-/// answer; the kernel asks by itself before long.
+/// Adds a stale entry, so that the first packet need not wait for an answer. The kernel verifies the
+/// entry itself before long.
 pub(crate) async fn hint(netlink: &Netlink, neighbour: &Neighbour) -> Result<(), KernelError> {
     put(netlink, neighbour, NeighbourState::Stale).await
 }

@@ -1,8 +1,8 @@
-//! One conversation with the kernel's route netlink: change, get, dump. Knows messages, not what
-//! they mean.
+//! A connection to the kernel's route netlink, with three requests: change, get, dump. It must not
+//! know what the messages mean.
 //!
-//! rtnetlink's own verbs leave out the kernel's explanation of a refusal and do not repeat a dump
-//! that was interrupted; so only its connection is used.
+//! Only rtnetlink's connection is used. Its requests drop the kernel's explanation of a refusal, and
+//! do not repeat an interrupted dump.
 
 use std::fmt;
 use std::io;
@@ -20,16 +20,16 @@ use rustix::io::Errno;
 /// How often an interrupted dump is repeated before it is an error.
 const DUMP_ATTEMPTS: usize = 5;
 
-/// The kernel's words on a refusal (`NLMSGERR_ATTR_MSG` of the kernel's `netlink.h`).
+/// The attribute with the explanation of a refusal (`NLMSGERR_ATTR_MSG` of the kernel's `netlink.h`).
 const NLMSGERR_ATTR_MSG: u16 = 1;
 
-/// Bytes of the refused request's header, which stand before the kernel's words.
+/// Length in bytes of the refused request's header, which precedes the attributes.
 const ECHOED_HEADER: usize = 16;
 
-/// What the kernel had against a request.
+/// Why a request to the kernel failed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum KernelError {
-    /// It refused.
+    /// The kernel refused.
     Refused {
         /// The code.
         errno: Errno,
@@ -47,7 +47,7 @@ impl KernelError {
         matches!(self, Self::Refused { errno, .. } if *errno == code)
     }
 
-    /// From a negative code and the attributes that came with it.
+    /// From the kernel's negative code and the attributes of its answer.
     pub(crate) fn refused(code: i32, attributes: Option<&[u8]>) -> Self {
         Self::Refused {
             errno: Errno::from_raw_os_error(code.saturating_neg()),
@@ -60,8 +60,8 @@ impl fmt::Display for KernelError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Refused { errno, explanation: None } => write!(f, "{errno}"),
-            Self::Refused { errno, explanation: Some(words) } => {
-                write!(f, "{} ({errno})", words.trim_end_matches('.'))
+            Self::Refused { errno, explanation: Some(text) } => {
+                write!(f, "{} ({errno})", text.trim_end_matches('.'))
             }
             Self::Interrupted => f.write_str("the table changed during each of several dumps"),
             Self::Disconnected => f.write_str("the netlink socket failed"),
@@ -91,19 +91,19 @@ impl Netlink {
         let socket = TokioSocket::new(NETLINK_ROUTE)?;
         let options = socket.socket_ref();
         options.set_ext_ack(true)?;
-        // With the request's body left out, the explanation stands at a fixed place.
+        // Without the request's body in the answer, the explanation is at a fixed offset.
         options.set_cap_ack(true)?;
-        // Without it the kernel ignores the filters of a dump and sends everything.
+        // Without this the kernel ignores the filters of a dump and sends everything.
         options.set_netlink_get_strict_chk(true)?;
         let (mut connection, handle, _) = rtnetlink::from_socket(socket);
-        // Otherwise a connection that died would look like one that agreed to everything.
+        // Otherwise a dead connection would look like success.
         connection.set_forward_ack(true);
         connection.set_forward_done(true);
         tokio::spawn(connection);
         Ok(Self(handle))
     }
 
-    /// Sends a request that changes something, with `flags` beside those that every change has.
+    /// Sends a request that changes something, with `flags` in addition to acknowledgement.
     pub(crate) async fn change(
         &self,
         message: RouteNetlinkMessage,
@@ -194,14 +194,14 @@ mod tests {
     use super::*;
 
     /// Attributes as the kernel sends them: length and kind, the value, padding to four bytes.
-    const WORDS: &[u8] = b"\x08\x00\x02\x00\x05\x00\x00\x00\x0c\x00\x01\x00No way.\0";
+    const ATTRIBUTES: &[u8] = b"\x08\x00\x02\x00\x05\x00\x00\x00\x0c\x00\x01\x00No way.\0";
 
     #[test]
-    fn refusals_are_told_in_the_kernels_words() {
+    fn refused_error_shows_the_kernels_explanation() {
         for (attributes, text) in [
-            (Some(WORDS), "No way (Invalid argument (os error 22))"),
-            (Some(&WORDS[..8]), "Invalid argument (os error 22)"),
-            (Some(&WORDS[..11]), "Invalid argument (os error 22)"),
+            (Some(ATTRIBUTES), "No way (Invalid argument (os error 22))"),
+            (Some(&ATTRIBUTES[..8]), "Invalid argument (os error 22)"),
+            (Some(&ATTRIBUTES[..11]), "Invalid argument (os error 22)"),
             (None, "Invalid argument (os error 22)"),
         ] {
             assert_eq!(KernelError::refused(-22, attributes).to_string(), text);

@@ -1,4 +1,4 @@
-//! Network namespaces by path, and work inside them. Knows nothing of what is done there.
+//! Network namespaces by path, and how to run code inside one. It must not know what runs there.
 
 use std::fs::File;
 use std::io;
@@ -10,7 +10,7 @@ use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 
 use crate::netlink::Netlink;
 
-/// The calling thread's namespace. Not `/proc/self`, which is the main thread's.
+/// The calling thread's namespace. `/proc/self` would be the main thread's.
 const CURRENT: &str = "/proc/thread-self/ns/net";
 
 /// A network namespace, kept alive while this exists.
@@ -23,21 +23,21 @@ pub struct Netns {
 /// A network namespace could not be used.
 #[derive(Debug, thiserror::Error)]
 pub enum NetnsError {
-    /// There is nothing at the path, or it cannot be opened.
+    /// The path does not exist or cannot be opened.
     #[error("open network namespace {}", path.display())]
     Open {
         /// The path.
         path: PathBuf,
-        /// What went wrong.
+        /// The system's answer.
         #[source]
         source: io::Error,
     },
-    /// What is at the path is not a network namespace, or may not be entered.
+    /// The file at the path is not a network namespace, or may not be entered.
     #[error("enter network namespace {}", path.display())]
     Enter {
         /// The path.
         path: PathBuf,
-        /// What went wrong.
+        /// The system's answer.
         #[source]
         source: io::Error,
     },
@@ -46,7 +46,7 @@ pub enum NetnsError {
     Socket {
         /// The path.
         path: PathBuf,
-        /// What went wrong.
+        /// The system's answer.
         #[source]
         source: io::Error,
     },
@@ -68,12 +68,12 @@ impl Netns {
     ///
     /// # Errors
     ///
-    /// [`NetnsError::Open`], if /proc is not there.
+    /// [`NetnsError::Open`], if /proc is not mounted.
     pub fn current() -> Result<Self, NetnsError> {
         Self::open(Path::new(CURRENT))
     }
 
-    /// Whether both are one namespace, whatever their paths.
+    /// Whether both are the same namespace; their paths may differ.
     ///
     /// # Errors
     ///
@@ -90,19 +90,19 @@ impl Netns {
         Ok((metadata.dev(), metadata.ino()))
     }
 
-    /// Runs `work` inside. `work` cannot await, so the thread's other tasks never see the strange
-    /// namespace. Costs two system calls beside the work.
+    /// Runs `work` inside. `work` cannot await, so no other task of the thread runs in this namespace.
+    /// Costs two system calls beside the work.
     ///
     /// # Errors
     ///
-    /// [`NetnsError::Open`] or [`NetnsError::Enter`]; `work` has not run then.
+    /// [`NetnsError::Open`] or [`NetnsError::Enter`]; then `work` has not run.
     ///
     /// # Aborts
     ///
-    /// If the way back fails the process ends at once: going on would change the network of the
-    /// wrong namespace.
+    /// If the thread cannot return, the process aborts: it would change the network of the wrong
+    /// namespace.
     pub fn run<T>(&self, work: impl FnOnce() -> T) -> Result<T, NetnsError> {
-        let _way_back = WayBack(Self::current()?);
+        let _return = ReturnTo(Self::current()?);
         self.enter()?;
         Ok(work())
     }
@@ -112,7 +112,7 @@ impl Netns {
             .map_err(|errno| NetnsError::Enter { path: self.path.clone(), source: errno.into() })
     }
 
-    /// A netlink socket inside. It stays there when the thread is back.
+    /// A netlink socket inside. It stays there when the thread returns.
     pub(crate) fn netlink(&self) -> Result<Netlink, NetnsError> {
         self.run(Netlink::open)?
             .map_err(|source| NetnsError::Socket { path: self.path.clone(), source })
@@ -123,10 +123,10 @@ impl Netns {
     }
 }
 
-/// Brings the thread home, also when the work inside panics.
-struct WayBack(Netns);
+/// Returns the thread to its namespace when dropped, also by a panic.
+struct ReturnTo(Netns);
 
-impl Drop for WayBack {
+impl Drop for ReturnTo {
     fn drop(&mut self) {
         if self.0.enter().is_err() {
             std::process::abort();

@@ -1,5 +1,5 @@
-//! A pod's link to its node: a veth pair, the pod's addresses and routes on one end, the node's
-//! routes and rules for the pod's addresses on the other.
+//! A pod's link to its node is a veth pair. The pod's addresses and routes are on one end; the node's
+//! routes and rules for these addresses are on the other.
 //!
 //! ```text
 //! host: 512: from all to 10.0.2.20 lookup main     1536: from 10.0.2.20 lookup 2
@@ -8,14 +8,14 @@
 //!       169.254.1.1 lladdr <host end> PERMANENT
 //! ```
 //!
-//! The gateway is an address that nobody has: the permanent neighbour entry makes it the host end.
-//! All verbs work in the calling thread's namespace as the node's.
+//! No interface has the gateway's address: the permanent neighbour entry leads to the host end. All
+//! verbs take the calling thread's namespace for the node's.
 
 mod add;
 mod check;
 mod del;
-mod picture;
-mod seen;
+mod host_links;
+mod objects;
 
 use std::net::IpAddr;
 use std::path::PathBuf;
@@ -23,21 +23,21 @@ use std::path::PathBuf;
 pub use self::add::{AddPodError, add};
 pub use self::check::{CheckError, check};
 pub use self::del::{DelPodError, DelPodFailure, del};
-pub use self::seen::{SeenError, SeenLink, seen};
+pub use self::host_links::{HostLink, HostLinksError, host_links};
 use crate::netlink::{KernelError, Netlink};
 use crate::rule::{self, Selector};
 use crate::{InterfaceName, MacAddr, Mtu, Owner, Removal, Route, RouteTable};
 
-/// An address of a pod, and the table by which its packets leave the node.
+/// An address of a pod, with the table by which its packets leave the node.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct PodAddress {
-    /// The address; alone on the link, that is /32 or /128.
+    /// The address. On the link it is a /32 or /128.
     pub address: IpAddr,
     /// The table of the ENI that carries it.
     pub table: RouteTable,
 }
 
-/// A link that shall be.
+/// A link to make.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PodLink {
     /// Path of the pod's network namespace.
@@ -46,7 +46,7 @@ pub struct PodLink {
     pub ifname: InterfaceName,
     /// Name of the host's end, see [`crate::host_veth_name`].
     pub host_name: InterfaceName,
-    /// Whose the link is; must differ between two sandboxes, also of one pod.
+    /// The link's owner; two sandboxes must differ in it, also two of one pod.
     pub owner: Owner,
     /// MTU of both ends.
     pub mtu: Mtu,
@@ -65,18 +65,18 @@ pub struct LinkEnd {
     pub mtu: u32,
 }
 
-/// A link that is.
+/// A link that was made.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PodLinkState {
     /// The node's end.
     pub host: LinkEnd,
     /// The pod's end.
     pub pod: LinkEnd,
-    /// The routes in the pod's namespace, in the order in which they were added.
+    /// The routes in the pod's namespace, in the order of their addition.
     pub routes: Vec<Route>,
 }
 
-/// A link that should be as it was made.
+/// A link to compare with what was made.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PodExpectation {
     /// Path of the pod's network namespace.
@@ -85,7 +85,7 @@ pub struct PodExpectation {
     pub ifname: InterfaceName,
     /// Name of the host's end.
     pub host_name: InterfaceName,
-    /// Whose the link is. A link without a mark passes: amazon-vpc-cni-k8s sets none.
+    /// The link's owner. A link without a mark passes, since amazon-vpc-cni-k8s sets none.
     pub owner: Owner,
     /// Hardware address of the pod's end, if it was recorded.
     pub mac: Option<MacAddr>,
@@ -95,14 +95,14 @@ pub struct PodExpectation {
     pub addresses: Vec<PodAddress>,
 }
 
-/// A link that shall no longer be.
+/// A link to remove.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PodRemoval {
     /// Name of the host's end.
     pub host_name: InterfaceName,
-    /// Whose the link was. A link with another mark is left alone, and so are its addresses.
+    /// The link's owner. A link with another mark stays, and so do its addresses.
     pub owner: Owner,
-    /// The pod's addresses; where none is known, those that are routed to the host's end.
+    /// The pod's addresses. If empty, the addresses that are routed to the host's end.
     pub addresses: Vec<IpAddr>,
 }
 
@@ -111,11 +111,11 @@ pub struct PodRemoval {
 pub struct PodRemoved {
     /// The link.
     pub link: Removal,
-    /// Each address with what became of its routes and rules.
+    /// Each address, with what was done to its routes and rules.
     pub addresses: Vec<(IpAddr, Removal)>,
 }
 
-/// Removes the rules for one pod address, whatever table they name. Returns how many there were.
+/// Removes the rules for a pod's address, whatever table they name. Returns how many there were.
 async fn remove_rules(netlink: &Netlink, address: IpAddr) -> Result<usize, KernelError> {
     let to = rule::remove_all(netlink, rule::TO_POD, Selector::To(address)).await?;
     let from = rule::remove_all(netlink, rule::FROM_POD, Selector::From(address)).await?;

@@ -1,4 +1,4 @@
-//! Routes: one destination, one link, at most one gateway.
+//! Unicast routes with one destination, one link and at most one gateway.
 
 use std::fmt;
 use std::net::IpAddr;
@@ -16,16 +16,17 @@ use crate::RouteTable;
 use crate::address::family;
 use crate::netlink::{KernelError, Netlink};
 
-/// A unicast route. Printed as `ip route` takes it, without the link, whose name is not known here.
+/// A unicast route. Printed as `ip route` takes it, but without the link: only its index is known
+/// here.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Route {
-    /// Where to; of length 0 for the default route.
+    /// The destination; of length 0 for the default route.
     pub destination: IpNet,
-    /// Over whom; `None` for what is on the link itself.
+    /// The router; `None` for a destination on the link itself.
     pub gateway: Option<IpAddr>,
-    /// The link's index, in the namespace of the route.
+    /// Index of the link, in the route's namespace.
     pub device: u32,
-    /// In which table.
+    /// The table that has it.
     pub table: RouteTable,
 }
 
@@ -40,7 +41,7 @@ impl Route {
         message.header = RouteHeader {
             address_family: family(self.destination.addr()),
             destination_prefix_length: self.destination.prefix_len(),
-            // As Go's netlink package and `ip route` mark routes; anything else would be printed.
+            // The protocol of `ip route` and Go's netlink package: `ip` prints any other.
             protocol: RouteProtocol::Boot,
             scope: if self.gateway.is_some() { RouteScope::Universe } else { RouteScope::Link },
             kind: RouteType::Unicast,
@@ -111,13 +112,13 @@ fn ip(address: &RouteAddress) -> Option<IpAddr> {
     }
 }
 
-/// Adds `route`; refused if its table has a route to the same destination.
+/// Adds `route`. The kernel refuses it if the table has a route to the same destination.
 pub(crate) async fn add(netlink: &Netlink, route: &Route) -> Result<(), KernelError> {
     let message = RouteNetlinkMessage::NewRoute(route.message());
     netlink.change(message, NLM_F_CREATE | NLM_F_EXCL).await
 }
 
-/// Puts `route` in place of what its table has to the same destination.
+/// Adds `route`, in place of the table's route to the same destination.
 pub(crate) async fn replace(netlink: &Netlink, route: &Route) -> Result<(), KernelError> {
     let message = RouteNetlinkMessage::NewRoute(route.message());
     netlink.change(message, NLM_F_CREATE | NLM_F_REPLACE).await
@@ -126,7 +127,7 @@ pub(crate) async fn replace(netlink: &Netlink, route: &Route) -> Result<(), Kern
 /// Removes `route`, whoever added it; it may be gone already.
 pub(crate) async fn remove(netlink: &Netlink, route: &Route) -> Result<(), KernelError> {
     let mut message = route.message();
-    // Unset, they match any.
+    // Unset, these match any.
     message.header.protocol = RouteProtocol::Unspec;
     message.header.scope = RouteScope::NoWhere;
     match netlink.change(RouteNetlinkMessage::DelRoute(message), 0).await {
@@ -144,7 +145,7 @@ pub(crate) struct Filter {
     pub(crate) device: Option<u32>,
 }
 
-/// The unicast routes that pass `filter`; it is the kernel that filters.
+/// The unicast routes that pass `filter`. The kernel filters.
 pub(crate) async fn list(netlink: &Netlink, filter: Filter) -> Result<Vec<Route>, KernelError> {
     let mut wanted = RouteMessage::default();
     wanted.header.address_family = filter.family;
@@ -152,14 +153,14 @@ pub(crate) async fn list(netlink: &Netlink, filter: Filter) -> Result<Vec<Route>
     wanted.attributes.extend(filter.device.map(RouteAttribute::Oif));
     match netlink.dump(RouteNetlinkMessage::GetRoute(wanted)).await {
         Ok(found) => Ok(found.iter().filter_map(Route::from_message).collect()),
-        // A table exists from its first route on.
+        // A table exists once it has had a route.
         Err(error) if error.is(Errno::NOENT) => Ok(Vec::new()),
         Err(error) => Err(error),
     }
 }
 
-/// The route that leads to exactly `address` and nothing else, if that is what the kernel would
-/// use. One lookup, however many routes there are.
+/// The route that the kernel would use for `address`, if that route leads to this address only. Costs
+/// one lookup.
 pub(crate) async fn to_host(
     netlink: &Netlink,
     address: IpAddr,
@@ -174,7 +175,7 @@ pub(crate) async fn to_host(
     }
 }
 
-/// Whether the kernel takes packets for `address` as its own.
+/// Whether the kernel delivers packets for `address` locally.
 pub(crate) async fn is_local(netlink: &Netlink, address: IpAddr) -> Result<bool, KernelError> {
     let found = look_up(netlink, address, RouteFlags::empty()).await?;
     let RouteNetlinkMessage::NewRoute(found) = found else { return Ok(false) };
@@ -218,7 +219,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn a_route_is_read_as_it_was_written(route in any_route()) {
+        fn route_message_parses_back_to_the_same_route(route in any_route()) {
             let message = route.message();
             let mut bytes = vec![0; message.buffer_len()];
             message.emit(&mut bytes);

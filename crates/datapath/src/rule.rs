@@ -1,34 +1,41 @@
-//! Routing policy rules: who looks up which table.
+//! Routing policy rules: which packets use which route table.
 
 use std::fmt;
 use std::net::IpAddr;
 
 use ipnet::IpNet;
 use netlink_packet_core::{NLM_F_CREATE, NLM_F_EXCL};
+use netlink_packet_route::route::RouteProtocol;
 use netlink_packet_route::rule::{RuleAction, RuleAttribute, RuleMessage};
 use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
 use rustix::io::Errno;
 
 use crate::address::family;
 use crate::netlink::{KernelError, Netlink};
-use crate::{Change, RouteTable};
+use crate::{Applied, RouteTable};
 
-/// Packets to a pod are delivered on this node, whatever else is said. Priorities as in
-/// amazon-vpc-cni-k8s.
+/// Priority of the rules that deliver packets to a pod on this node, before any other rule counts.
+/// The priorities are those of amazon-vpc-cni-k8s.
 pub(crate) const TO_POD: u32 = 512;
 
-/// Packets of a pod leave by its ENI.
+/// Priority of the rules by which a pod's packets leave by its ENI.
 pub(crate) const FROM_POD: u32 = 1536;
 
-/// Packets of an ENI's own address leave by that ENI.
-pub(crate) const FROM_ENI: u32 = 32765;
+/// Priority of the rules by which packets of an ENI's own address leave by that ENI. The kernel
+/// gives the same priority to a rule that is added without one.
+const FROM_ENI: u32 = 32765;
+
+/// The protocol that marks an ENI's rule as ours (`ip rule` prints `proto 84`), so that it can be
+/// removed when the ENI has gone. A number that neither the kernel's `rtnetlink.h` nor iproute2's
+/// `rt_protos` assigns. Pods' rules have no mark: they go with their pod.
+pub(crate) const OURS: RouteProtocol = RouteProtocol::Other(84);
 
 /// Which packets a rule is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Selector {
-    /// Those that this address sends.
+    /// Packets from this address.
     From(IpAddr),
-    /// Those for this address.
+    /// Packets to this address.
     To(IpAddr),
 }
 
@@ -41,43 +48,65 @@ pub struct Rule {
 }
 
 impl Rule {
-    /// Packets to the pod at `address` are delivered here.
+    /// Delivers packets to the pod at `address` on this node.
     pub(crate) fn to_pod(address: IpAddr) -> Self {
         Self { priority: TO_POD, selector: Selector::To(address), table: RouteTable::MAIN }
     }
 
-    /// Packets of the pod at `address` follow `table`.
+    /// Sends packets from the pod at `address` by `table`.
     pub(crate) fn from_pod(address: IpAddr, table: RouteTable) -> Self {
         Self { priority: FROM_POD, selector: Selector::From(address), table }
     }
 
-    /// Packets of the ENI's own `address` follow `table`.
+    /// Sends packets from the ENI's own `address` by `table`.
     pub(crate) fn from_eni(address: IpAddr, table: RouteTable) -> Self {
         Self { priority: FROM_ENI, selector: Selector::From(address), table }
     }
 
-    /// Whether both are for the same packets at the same priority, so that only the first counts.
+    /// The ENI's own address, if this has the form of an ENI's rule.
+    pub(crate) fn eni_address(&self) -> Option<IpAddr> {
+        match self.selector {
+            Selector::From(address) if self.priority == FROM_ENI => Some(address),
+            Selector::From(_) | Selector::To(_) => None,
+        }
+    }
+
+    /// Whether both are for the same packets at the same priority: the kernel follows only the
+    /// first of them.
     pub(crate) fn rivals(&self, other: &Self) -> bool {
         (self.priority, self.selector) == (other.priority, other.selector)
     }
 
-    fn message(&self) -> RuleMessage {
+    fn message(&self, protocol: RouteProtocol) -> RuleMessage {
         let mut message = any_table(self.priority, self.selector);
         message.header.action = RuleAction::ToTable;
         message.attributes.push(RuleAttribute::Table(self.table.number()));
+        message.attributes.push(RuleAttribute::Protocol(protocol));
         message
     }
+}
 
-    /// `None` for rules that look at more than one address, or do something else than look up.
+/// A rule that the kernel has, with who added it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ListedRule {
+    pub(crate) rule: Rule,
+    /// As in the kernel's `rtnetlink.h`, such as boot for `ip rule`; often unspecified.
+    pub(crate) protocol: RouteProtocol,
+}
+
+impl ListedRule {
+    /// `None` for rules that compare more than one address, or do something else than a lookup.
     fn from_message(message: &RouteNetlinkMessage) -> Option<Self> {
         let RouteNetlinkMessage::NewRule(message) = message else { return None };
         let mut selectors = Vec::new();
         let mut priority = 0;
         let mut table = u32::from(message.header.table);
+        let mut protocol = RouteProtocol::Unspec;
         for attribute in &message.attributes {
             match attribute {
                 RuleAttribute::Priority(number) => priority = *number,
                 RuleAttribute::Table(number) => table = *number,
+                RuleAttribute::Protocol(number) => protocol = *number,
                 RuleAttribute::Source(address) => selectors.push(Selector::From(*address)),
                 RuleAttribute::Destination(address) => selectors.push(Selector::To(*address)),
                 RuleAttribute::Iifname(_)
@@ -88,16 +117,14 @@ impl Rule {
             }
         }
         let [selector] = selectors[..] else { return None };
-        let whole = match selector {
+        let (length, address) = match selector {
             Selector::From(address) => (message.header.src_len, address),
             Selector::To(address) => (message.header.dst_len, address),
         };
         let is_lookup = message.header.action == RuleAction::ToTable;
-        (is_lookup && whole.0 == IpNet::from(whole.1).prefix_len()).then_some(Self {
-            priority,
-            selector,
-            table: RouteTable::from(table),
-        })
+        let rule = Rule { priority, selector, table: RouteTable::from(table) };
+        (is_lookup && length == IpNet::from(address).prefix_len())
+            .then_some(Self { rule, protocol })
     }
 }
 
@@ -130,27 +157,33 @@ fn any_table(priority: u32, selector: Selector) -> RuleMessage {
     message
 }
 
-/// Adds `rule`, unless it is there.
-pub(crate) async fn add(netlink: &Netlink, rule: &Rule) -> Result<Change, KernelError> {
-    let message = RouteNetlinkMessage::NewRule(rule.message());
+/// Adds `rule` with this protocol, unless the kernel has it with the same.
+pub(crate) async fn add(
+    netlink: &Netlink,
+    rule: &Rule,
+    protocol: RouteProtocol,
+) -> Result<Applied, KernelError> {
+    let message = RouteNetlinkMessage::NewRule(rule.message(protocol));
     match netlink.change(message, NLM_F_CREATE | NLM_F_EXCL).await {
-        Ok(()) => Ok(Change::Added),
-        Err(error) if error.is(Errno::EXIST) => Ok(Change::Unchanged),
+        Ok(()) => Ok(Applied::Added),
+        Err(error) if error.is(Errno::EXIST) => Ok(Applied::Unchanged),
         Err(error) => Err(error),
     }
 }
 
-/// Removes `rule`; it may be gone already.
-pub(crate) async fn remove(netlink: &Netlink, rule: &Rule) -> Result<(), KernelError> {
-    match netlink.change(RouteNetlinkMessage::DelRule(rule.message()), 0).await {
+/// Removes a rule; it may be gone already. The kernel compares the protocol unless that is
+/// unspecified: then it removes the first equal rule of any protocol.
+pub(crate) async fn remove(netlink: &Netlink, listed: &ListedRule) -> Result<(), KernelError> {
+    let message = RouteNetlinkMessage::DelRule(listed.rule.message(listed.protocol));
+    match netlink.change(message, 0).await {
         Err(error) if error.is(Errno::NOENT) => Ok(()),
         other => other,
     }
 }
 
-/// Removes every rule for these packets at this priority, whatever table it names, also doubled
-/// ones. Returns how many there were. Reads no list of rules: that would cost every pod's ADD as
-/// much as there are pods.
+/// Removes every rule for these packets at this priority, whatever table it names, and doubled ones
+/// too. Returns how many there were. It lists no rules: then each ADD would cost as much as there
+/// are pods.
 pub(crate) async fn remove_all(
     netlink: &Netlink,
     priority: u32,
@@ -167,16 +200,16 @@ pub(crate) async fn remove_all(
     }
 }
 
-/// Every rule of `family` that is for the packets of one address. Costs as much as there are
-/// rules.
+/// Every rule of `family` that is for the packets of one address, in the kernel's order. Costs as
+/// much as there are rules.
 pub(crate) async fn list(
     netlink: &Netlink,
     family: AddressFamily,
-) -> Result<Vec<Rule>, KernelError> {
+) -> Result<Vec<ListedRule>, KernelError> {
     let mut wanted = RuleMessage::default();
     wanted.header.family = family;
     let found = netlink.dump(RouteNetlinkMessage::GetRule(wanted)).await?;
-    Ok(found.iter().filter_map(Rule::from_message).collect())
+    Ok(found.iter().filter_map(ListedRule::from_message).collect())
 }
 
 #[cfg(test)]
@@ -186,7 +219,7 @@ mod tests {
 
     use super::*;
 
-    fn any_rule() -> impl Strategy<Value = Rule> {
+    fn any_rule() -> impl Strategy<Value = ListedRule> {
         let address = prop_oneof![
             any::<[u8; 4]>().prop_map(IpAddr::from),
             any::<[u8; 16]>().prop_map(IpAddr::from)
@@ -194,21 +227,21 @@ mod tests {
         let selector = (address, any::<bool>()).prop_map(|(address, from)| {
             if from { Selector::From(address) } else { Selector::To(address) }
         });
-        (1u32.., selector, 2u32..).prop_map(|(priority, selector, table)| Rule {
-            priority,
-            selector,
-            table: RouteTable::from(table),
+        (1u32.., selector, 2u32.., any::<u8>()).prop_map(|(priority, selector, table, number)| {
+            let rule = Rule { priority, selector, table: RouteTable::from(table) };
+            ListedRule { rule, protocol: RouteProtocol::from(number) }
         })
     }
 
     proptest! {
         #[test]
-        fn a_rule_is_read_as_it_was_written(rule in any_rule()) {
-            let message = rule.message();
+        fn rule_message_parses_back_to_the_same_rule(listed in any_rule()) {
+            let message = listed.rule.message(listed.protocol);
             let mut bytes = vec![0; message.buffer_len()];
             message.emit(&mut bytes);
             let read = RuleMessage::parse(&bytes[..]).unwrap();
-            prop_assert_eq!(Rule::from_message(&RouteNetlinkMessage::NewRule(read)), Some(rule));
+            let read = ListedRule::from_message(&RouteNetlinkMessage::NewRule(read));
+            prop_assert_eq!(read, Some(listed));
         }
     }
 }

@@ -1,10 +1,10 @@
-//! The network's sysctls, of the calling thread's namespace.
+//! Network sysctls of the calling thread's namespace.
 
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use crate::Change;
+use crate::Applied;
 
 /// A sysctl could not be read or written.
 #[derive(Debug, thiserror::Error)]
@@ -17,28 +17,28 @@ pub struct SysctlError {
 }
 
 impl SysctlError {
-    /// Whether this kernel does not have it: IPv6 may be switched off at boot.
+    /// Whether this kernel lacks the sysctl: IPv6 may be switched off at boot.
     pub(crate) fn is_missing(&self) -> bool {
         self.source.kind() == io::ErrorKind::NotFound
     }
 }
 
-/// Sets what `key` (such as `net/ipv4/ip_forward`) names, if it differs. Keys have slashes, for an
+/// Sets the sysctl `key` (such as `net/ipv4/ip_forward`) if it differs. Keys have slashes, since an
 /// interface's name may have dots.
-pub(crate) fn set(key: &str, value: &str) -> Result<Change, SysctlError> {
+pub(crate) fn set(key: &str, value: &str) -> Result<Applied, SysctlError> {
     let path = Path::new("/proc/sys").join(key);
     let fail = |source| SysctlError { path: path.clone(), value: value.to_owned(), source };
     if fs::read_to_string(&path).map_err(fail)?.trim_end() == value {
-        return Ok(Change::Unchanged);
+        return Ok(Applied::Unchanged);
     }
     fs::write(&path, value).map_err(fail)?;
-    Ok(Change::Updated)
+    Ok(Applied::Updated)
 }
 
-/// As [`set`], but a kernel without this sysctl is content.
-pub(crate) fn set_if_present(key: &str, value: &str) -> Result<Change, SysctlError> {
+/// As [`set`], but a kernel without this sysctl counts as unchanged.
+pub(crate) fn set_if_present(key: &str, value: &str) -> Result<Applied, SysctlError> {
     match set(key, value) {
-        Err(error) if error.is_missing() => Ok(Change::Unchanged),
+        Err(error) if error.is_missing() => Ok(Applied::Unchanged),
         other => other,
     }
 }

@@ -1,5 +1,5 @@
-//! Which route table leads to which ENI. Numbers and formula are those of amazon-vpc-cni-k8s, so
-//! that a node can be moved over with its pods running.
+//! The route table of each ENI. Numbers and formula are those of amazon-vpc-cni-k8s, so that a node
+//! can move over with its pods running.
 
 use std::fmt;
 
@@ -30,7 +30,7 @@ impl RouteTable {
 }
 
 impl From<u32> for RouteTable {
-    /// 0 and 1 stand for the main table: some recorded results of amazon-vpc-cni-k8s mean it so.
+    /// 0 and 1 stand for the main table, as in some recorded results of amazon-vpc-cni-k8s.
     fn from(number: u32) -> Self {
         match number {
             0 | 1 => Self::MAIN,
@@ -54,7 +54,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn tables_follow_card_and_device() {
+    fn table_follows_card_and_device_index() {
         for ((card, device), table) in [
             ((0, 0), 254),
             ((0, 1), 2),

@@ -1,4 +1,4 @@
-//! In a network namespace of their own, as root.
+//! Each test runs in a network namespace of its own, as root.
 
 use std::process::Command;
 use std::thread;
@@ -21,7 +21,7 @@ impl TestNetns {
         netns
     }
 
-    /// `ip` inside.
+    /// Runs `ip` inside.
     fn ip(&self, arguments: &str) -> String {
         run(&format!("ip -n {} {arguments}", self.0))
     }
@@ -34,7 +34,7 @@ impl TestNetns {
 
 impl Drop for TestNetns {
     fn drop(&mut self) {
-        // Part of what a failing test leaves; it must not hide why that failed.
+        // A failure here must not hide why the test failed.
         let _ = Command::new("ip").args(["netns", "del", &self.0]).status();
     }
 }
@@ -57,55 +57,107 @@ fn eni(n: u8, mac: &str) -> HostEni {
     }
 }
 
-/// The next thing that is told of an ENI.
-async fn told(inbox: &mut Inbox) -> (String, LinkState) {
+/// The next state that is sent of an ENI.
+async fn sent(inbox: &mut Inbox) -> (String, LinkState) {
     let message = tokio::time::timeout(DEADLINE, inbox.receive()).await.unwrap();
     let Message::Event(Event::EniLink { eni, link }) = message else { panic!("{message:?}") };
     (eni.to_string(), link)
 }
 
-#[test]
-fn an_eni_is_set_up_when_its_device_appears_and_forgotten_when_it_goes() {
+/// Runs [`keep`] in a namespace of its own, while `test` changes the list of ENIs and the namespace.
+fn check(
+    name: &str,
+    first: Vec<HostEni>,
+    prepare: impl FnOnce(&TestNetns),
+    test: impl AsyncFnOnce(&TestNetns, &watch::Sender<Vec<HostEni>>, &mut Inbox),
+) {
     if std::env::var_os("TIDEPOOL_SKIP_ROOT_TESTS").is_some_and(|skip| skip == "1") {
         return;
     }
-    let netns = TestNetns::new("agent-host");
-    netns.add_device("eth0", PRIMARY);
+    let netns = TestNetns::new(name);
+    prepare(&netns);
     let inside = Netns::open(format!("/var/run/netns/{}", netns.0).as_ref()).unwrap();
     let (inlet, mut inbox) = channel();
-    let (list, wanted) = watch::channel(vec![eni(0, PRIMARY), eni(1, SECONDARY), eni(2, "no mac")]);
-    let mut wanted = wanted;
+    let (list, mut wanted) = watch::channel(first);
     wanted.mark_changed();
     let keeper = thread::spawn(move || {
         inside.run(|| {
             let settings = Settings { mtu: Mtu::JUMBO, ipv6: false };
-            let keeping = keep(PRIMARY.to_owned(), settings, wanted, inlet);
-            runtime().block_on(keeping);
+            runtime().block_on(keep(PRIMARY.to_owned(), settings, wanted, inlet));
         })
     });
-
-    runtime().block_on(async {
-        assert_eq!(told(&mut inbox).await, ("eni-0".to_owned(), LinkState::Ready));
-        assert_eq!(told(&mut inbox).await, ("eni-1".to_owned(), LinkState::Absent));
-        let failed = LinkState::Failed("\"no mac\" is no hardware address".to_owned());
-        assert_eq!(told(&mut inbox).await, ("eni-2".to_owned(), failed));
-
-        netns.add_device("eth1", SECONDARY);
-        assert_eq!(told(&mut inbox).await, ("eni-1".to_owned(), LinkState::Ready));
-        assert!(netns.ip("route show table 2").contains("default via 10.0.0.1 dev eth1"));
-        assert!(netns.ip("rule").contains("from 10.0.0.11 lookup 2"), "{}", netns.ip("rule"));
-
-        netns.ip("link del eth1");
-        assert_eq!(told(&mut inbox).await, ("eni-1".to_owned(), LinkState::Absent));
-
-        list.send_replace(vec![eni(0, PRIMARY)]);
-        assert_eq!(told(&mut inbox).await, ("eni-0".to_owned(), LinkState::Ready));
-    });
+    runtime().block_on(test(&netns, &list, &mut inbox));
     drop(list);
     keeper.join().unwrap().unwrap();
-    assert!(!netns.ip("rule").contains("10.0.0.11"), "{}", netns.ip("rule"));
 }
 
 fn runtime() -> tokio::runtime::Runtime {
     tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap()
+}
+
+/// Waits until `ip rule` has or lacks `text`.
+async fn until_rules(netns: &TestNetns, text: &str, expected: bool) {
+    let deadline = tokio::time::Instant::now() + DEADLINE;
+    while netns.ip("rule").contains(text) != expected {
+        assert!(tokio::time::Instant::now() < deadline, "{text:?}: {}", netns.ip("rule"));
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
+
+#[test]
+fn keep_follows_the_device_of_each_wanted_eni() {
+    let enis = vec![eni(0, PRIMARY), eni(1, SECONDARY), eni(2, "no mac")];
+    let with_primary = |netns: &TestNetns| netns.add_device("eth0", PRIMARY);
+    check("agent-host", enis, with_primary, async |netns, list, inbox| {
+        assert_eq!(sent(inbox).await, ("eni-0".to_owned(), LinkState::Ready));
+        assert_eq!(sent(inbox).await, ("eni-1".to_owned(), LinkState::Absent));
+        let (name, state) = sent(inbox).await;
+        assert_eq!(name, "eni-2");
+        let LinkState::Failed(text) = state else { panic!("{state:?}") };
+        assert!(text.starts_with("\"no mac\" is not a hardware address"), "{text}");
+
+        netns.add_device("eth1", SECONDARY);
+        assert_eq!(sent(inbox).await, ("eni-1".to_owned(), LinkState::Ready));
+        assert!(netns.ip("route show table 2").contains("default via 10.0.0.1 dev eth1"));
+        assert!(netns.ip("rule").contains("from 10.0.0.11 lookup 2"), "{}", netns.ip("rule"));
+
+        netns.ip("link del eth1");
+        assert_eq!(sent(inbox).await, ("eni-1".to_owned(), LinkState::Absent));
+
+        list.send_replace(vec![eni(0, PRIMARY)]);
+        assert_eq!(sent(inbox).await, ("eni-0".to_owned(), LinkState::Ready));
+        assert!(!netns.ip("rule").contains("10.0.0.11"), "{}", netns.ip("rule"));
+    });
+}
+
+/// The engine drops an ENI from its list before EC2 detaches it.
+#[test]
+fn keep_removes_the_rule_once_a_dropped_enis_device_goes() {
+    let with_both = |netns: &TestNetns| {
+        netns.add_device("eth0", PRIMARY);
+        netns.add_device("eth1", SECONDARY);
+    };
+    let enis = vec![eni(0, PRIMARY), eni(1, SECONDARY)];
+    check("agent-former", enis, with_both, async |netns, list, inbox| {
+        assert_eq!(sent(inbox).await, ("eni-0".to_owned(), LinkState::Ready));
+        assert_eq!(sent(inbox).await, ("eni-1".to_owned(), LinkState::Ready));
+        list.send_replace(vec![eni(0, PRIMARY)]);
+        assert_eq!(sent(inbox).await, ("eni-0".to_owned(), LinkState::Ready));
+        assert!(netns.ip("rule").contains("from 10.0.0.11 lookup 2"), "{}", netns.ip("rule"));
+        netns.ip("link del eth1");
+        until_rules(netns, "10.0.0.11", false).await;
+    });
+}
+
+#[test]
+fn keep_without_primary_device_still_sets_up_secondary_enis() {
+    let without_primary = |netns: &TestNetns| netns.add_device("eth1", SECONDARY);
+    let enis = vec![eni(0, PRIMARY), eni(1, SECONDARY)];
+    check("agent-noprim", enis, without_primary, async |netns, _list, inbox| {
+        let failed = LinkState::Failed(format!("no link has hardware address {PRIMARY}"));
+        assert_eq!(sent(inbox).await, ("eni-0".to_owned(), failed));
+        assert_eq!(sent(inbox).await, ("eni-1".to_owned(), LinkState::Ready));
+        netns.add_device("eth0", PRIMARY);
+        assert_eq!(sent(inbox).await, ("eni-0".to_owned(), LinkState::Ready));
+    });
 }

@@ -1,15 +1,16 @@
-//! Makes a pod's link, or leaves nothing of it behind.
+//! Makes a pod's link, or removes all that it made of it.
 
 mod error;
 
 use std::net::IpAddr;
 use std::time::Duration;
 
+use netlink_packet_route::route::RouteProtocol;
 use sha1::{Digest as _, Sha1};
 use tracing::warn;
 
 pub use self::error::AddPodError;
-use super::picture::Picture;
+use super::objects::LinkObjects;
 use super::{LinkEnd, PodAddress, PodLink, PodLinkState, remove_rules};
 use crate::link::{self, Link, VethPair};
 use crate::netlink::{KernelError, Netlink};
@@ -17,34 +18,34 @@ use crate::netns::Netns;
 use crate::sysctl;
 use crate::{InterfaceName, MacAddr, Neighbour, Owner, Route, address, neighbour, route, rule};
 
-/// Index of `lo`, the first link of every namespace (the kernel's `LOOPBACK_IFINDEX`).
+/// Index of `lo` in every namespace (the kernel's `LOOPBACK_IFINDEX`).
 const LOOPBACK: u32 = 1;
 
-/// How long the kernel may take to bring an IPv6 address into use: milliseconds, unless the node
-/// is overwhelmed.
+/// How long the kernel may take until an IPv6 address is in use. It takes milliseconds, unless the
+/// node is overloaded.
 const IPV6_DEADLINE: Duration = Duration::from_secs(10);
 
 /// How long the kernel may take to give the host's end a queue.
 const QUEUE_DEADLINE: Duration = Duration::from_millis(100);
 
-/// How often the kernel is asked for what it does in the background.
+/// Between two polls for what the kernel does in the background.
 const POLL: Duration = Duration::from_millis(1);
 
 /// Makes a pod's link. Packets pass in both directions when it returns. Needs a runtime with I/O
 /// and time.
 ///
-/// A host link of the same name is an earlier sandbox's of the same pod that the runtime has not
-/// torn down yet: the newer sandbox wins, and the late [`super::del`] of the earlier one will find
-/// another owner's mark. Rules and routes that were left behind for one of the addresses are
-/// replaced.
+/// 1. A host link of the same name belongs to an earlier sandbox of the same pod that the runtime
+///    has not torn down yet. The newer sandbox replaces it. A late [`super::del`] of the earlier
+///    sandbox then finds another owner's mark.
+/// 2. Rules and routes that an earlier pod left for one of the addresses are replaced.
 ///
-/// Costs about 20 requests to the kernel, none of which lists what other pods have. Dropped before
-/// its end it leaves what it has done until then, which [`super::del`] removes.
+/// Costs about 20 requests to the kernel; none of them lists other pods' objects. If the future is
+/// dropped before its end, what it has made stays until [`super::del`] removes it.
 ///
 /// # Errors
 ///
 /// [`AddPodError`], one variant for each step. What was done until then is undone, and a fault in
-/// undoing is logged; only an earlier sandbox's link of the same name and old rules for the
+/// undoing is logged. Only an earlier sandbox's link of the same name and old rules for the
 /// addresses may be gone.
 pub async fn add(wanted: &PodLink) -> Result<PodLinkState, AddPodError> {
     refuse_bad_addresses(wanted)?;
@@ -79,14 +80,14 @@ fn refuse_bad_addresses(wanted: &PodLink) -> Result<(), AddPodError> {
     }
 }
 
-/// A host end's hardware address: made from its owner's mark, so that it needs no source of
-/// randomness, differs between sandboxes and is the same when an ADD is repeated.
+/// The host end's hardware address, derived from the owner's mark. So it needs no randomness, differs
+/// between sandboxes, and is the same when an ADD is repeated.
 fn host_mac(owner: &Owner) -> MacAddr {
     let [a, b, c, d, e, f, ..] = <[u8; 20]>::from(Sha1::digest(owner.as_str()));
     MacAddr::local([a, b, c, d, e, f])
 }
 
-/// The two namespaces that a link joins.
+/// The two namespaces that the link connects.
 struct Sides {
     host: Netlink,
     pod: Netlink,
@@ -152,34 +153,34 @@ impl Sides {
         let vanished = |name: &InterfaceName| AddPodError::Vanished { name: name.clone() };
         let host = self.made(wanted).await?.ok_or_else(|| vanished(&wanted.host_name))?;
         let pod = find(&self.pod, &wanted.ifname).await?.ok_or_else(|| vanished(&wanted.ifname))?;
-        let picture = Picture::of(&wanted.addresses, &host, &pod);
+        let objects = LinkObjects::of(&wanted.addresses, &host, &pod);
         self.set_sysctls(wanted)?;
         self.raise(wanted, &host, &pod).await?;
         failpoint::pass("link", "marked");
         self.until_queue(wanted).await?;
-        self.furnish_pod(wanted, &pod, &picture).await?;
+        self.furnish_pod(wanted, &pod, &objects).await?;
         failpoint::pass("link", "furnished");
-        self.furnish_host(wanted, &picture).await?;
+        self.furnish_host(wanted, &objects).await?;
         self.await_ipv6(wanted, &host, &pod).await?;
-        // Last, for it is the only thing in the pod's namespace that does not vanish with the link.
+        // The last step: nothing else in the pod's namespace outlives the link.
         self.raise_loopback(wanted).await?;
         Ok(PodLinkState {
             host: end(&wanted.host_name, &host),
             pod: end(&wanted.ifname, &pod),
-            routes: picture.pod_routes,
+            routes: objects.pod_routes,
         })
     }
 
-    /// Before the ends are up, for the kernel looks at them when it sets IPv6 up.
+    /// Runs before the ends are up: the kernel reads these sysctls when it starts IPv6 on a link.
     fn set_sysctls(&self, wanted: &PodLink) -> Result<(), AddPodError> {
         let PodLink { host_name, ifname, .. } = wanted;
-        // The host's end takes no configuration from the pod. Values as in amazon-vpc-cni-k8s.
+        // The pod must not configure the host's end. The values are those of amazon-vpc-cni-k8s.
         for (key, value) in [("accept_ra", "0"), ("accept_redirects", "1"), ("forwarding", "0")] {
             sysctl::set_if_present(&format!("net/ipv6/conf/{host_name}/{key}"), value)
                 .map_err(AddPodError::Sysctl)?;
         }
         if has_ipv6(wanted) {
-            // EC2 gives no address twice, and the link-local ones have two users only.
+            // No duplicate can exist: EC2 gives no address twice, and the link has two ends only.
             sysctl::set(&format!("net/ipv6/conf/{host_name}/accept_dad"), "0")
                 .map_err(AddPodError::Sysctl)?;
             self.set_in_pod(&format!("net/ipv6/conf/{ifname}/disable_ipv6"), "0")?;
@@ -201,16 +202,16 @@ impl Sides {
                 source,
             }
         })?;
-        // The pod's end cannot be created up: the kernel answers ENOTCONN.
+        // The pod's end cannot be created in the state up: the kernel answers ENOTCONN.
         link::set_up(&self.pod, pod.index)
             .await
             .map_err(|source| AddPodError::SetUp { name: wanted.ifname.to_string(), source })
     }
 
-    /// The end that was up first has no queue until the kernel has noticed that the other is up
-    /// too, and drops packets meanwhile. Since Linux 6.8 it looks when it is asked for the link,
-    /// before that a moment later. Without a queue in time the link is good all the same, only not
-    /// at once.
+    /// Waits until the host's end has a queue. The end that was up first has none, and drops packets,
+    /// until the kernel notices that the other end is up too. Since Linux 6.8 a request for the link
+    /// makes it notice; before, it takes a moment. After the deadline the link is still good, only
+    /// not at once.
     async fn until_queue(&self, wanted: &PodLink) -> Result<(), AddPodError> {
         let queue = async {
             while self.made(wanted).await?.is_some_and(|link| !link.has_queue) {
@@ -225,18 +226,18 @@ impl Sides {
         &self,
         wanted: &PodLink,
         pod: &Link,
-        picture: &Picture,
+        objects: &LinkObjects,
     ) -> Result<(), AddPodError> {
         let device = &wanted.ifname;
-        for address in &picture.addresses {
+        for address in &objects.addresses {
             address::add(&self.pod, pod.index, *address).await.map_err(|source| {
                 AddPodError::AddAddress { address: *address, device: device.clone(), source }
             })?;
         }
-        for route in &picture.pod_routes {
+        for route in &objects.pod_routes {
             route::add(&self.pod, route).await.map_err(add_route(route, device))?;
         }
-        for neighbour in &picture.neighbours {
+        for neighbour in &objects.neighbours {
             neighbour::replace(&self.pod, neighbour).await.map_err(|source| {
                 AddPodError::SetNeighbour { neighbour: *neighbour, device: device.clone(), source }
             })?;
@@ -244,8 +245,12 @@ impl Sides {
         Ok(())
     }
 
-    async fn furnish_host(&self, wanted: &PodLink, picture: &Picture) -> Result<(), AddPodError> {
-        for route in &picture.host_routes {
+    async fn furnish_host(
+        &self,
+        wanted: &PodLink,
+        objects: &LinkObjects,
+    ) -> Result<(), AddPodError> {
+        for route in &objects.host_routes {
             let device = &wanted.host_name;
             route::replace(&self.host, route).await.map_err(add_route(route, device))?;
         }
@@ -255,8 +260,8 @@ impl Sides {
                 .await
                 .map_err(|source| AddPodError::RemoveRules { address: *address, source })?;
         }
-        for rule in &picture.rules {
-            rule::add(&self.host, rule)
+        for rule in &objects.rules {
+            rule::add(&self.host, rule, RouteProtocol::Unspec)
                 .await
                 .map_err(|source| AddPodError::AddRule { rule: *rule, source })?;
         }
@@ -264,9 +269,9 @@ impl Sides {
         Ok(())
     }
 
-    /// The kernel takes an IPv6 address into use in the background, also without duplicate address
-    /// detection; and the node's own link-local address, with which it would ask for the pod, comes
-    /// later still.
+    /// Waits until the kernel uses the IPv6 addresses: it starts in the background, also without
+    /// duplicate address detection. The node's own link-local address comes later still, and without
+    /// it the node cannot ask for the pod's hardware address. So the node gets a neighbour entry.
     async fn await_ipv6(
         &self,
         wanted: &PodLink,
@@ -304,21 +309,21 @@ impl Sides {
             .map_err(|source| AddPodError::SetUp { name: "lo".to_owned(), source })
     }
 
-    /// The host's end that was made here; not that of a newer sandbox which took its name since.
+    /// The host's end that was made here. `None` if a newer sandbox's link has taken its name.
     async fn made(&self, wanted: &PodLink) -> Result<Option<Link>, AddPodError> {
         let link = find(&self.host, &wanted.host_name).await?;
         Ok(link.filter(|link| link.mac == host_mac(&wanted.owner)))
     }
 
-    /// Takes everything back: routes, addresses and the neighbour entry go with the link.
+    /// Removes all that was made. Routes, addresses and the neighbour entry go with the link.
     async fn undo(&self, wanted: &PodLink) {
         for PodAddress { address, .. } in &wanted.addresses {
             if let Err(error) = remove_rules(&self.host, *address).await {
-                warn!(%address, %error, "rules of a failed pod link stay");
+                warn!(%address, %error, "rules of a failed pod link are left");
             }
         }
         if let Err(error) = self.delete_made(wanted).await {
-            warn!(link = %wanted.host_name, %error, "a failed pod link stays");
+            warn!(link = %wanted.host_name, %error, "a failed pod link is left");
         }
     }
 

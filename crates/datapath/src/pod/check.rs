@@ -1,4 +1,4 @@
-//! Compares a pod's link with what it should be. Changes nothing.
+//! Compares a pod's link with what was made. Changes nothing.
 
 use std::net::IpAddr;
 use std::path::PathBuf;
@@ -7,7 +7,7 @@ use ipnet::IpNet;
 use netlink_packet_route::AddressFamily;
 
 use super::PodExpectation;
-use super::picture::Picture;
+use super::objects::LinkObjects;
 use crate::link::{self, Link};
 use crate::netlink::{KernelError, Netlink};
 use crate::netns::{Netns, NetnsError};
@@ -16,7 +16,7 @@ use crate::{
     InterfaceName, MacAddr, Neighbour, Owner, Route, RouteTable, Rule, address, neighbour, rule,
 };
 
-/// The first difference between a pod's link and what it should be, or why none was looked for.
+/// The first difference between a pod's link and what was made, or why they were not compared.
 #[derive(Debug, thiserror::Error)]
 pub enum CheckError {
     /// The pod's namespace cannot be used.
@@ -30,7 +30,7 @@ pub enum CheckError {
     Read {
         /// The list or object.
         what: &'static str,
-        /// What the kernel says.
+        /// The kernel's answer.
         #[source]
         source: KernelError,
     },
@@ -48,12 +48,12 @@ pub enum CheckError {
         /// Its name.
         host_name: InterfaceName,
     },
-    /// The host's end is another sandbox's, or the two links are not two ends of one.
+    /// The host's end bears another owner's mark, or the two links are not a pair.
     #[error("link {host_name} is not {owner}'s")]
     NotOurs {
         /// Its name.
         host_name: InterfaceName,
-        /// Whose it should be.
+        /// The expected owner.
         owner: Owner,
     },
     /// An end was set down.
@@ -67,9 +67,9 @@ pub enum CheckError {
     Mac {
         /// Its name.
         name: InterfaceName,
-        /// What was recorded.
+        /// The recorded one.
         expected: MacAddr,
-        /// What it is.
+        /// The kernel's.
         found: MacAddr,
     },
     /// An end has another MTU.
@@ -77,9 +77,9 @@ pub enum CheckError {
     Mtu {
         /// Its name.
         name: InterfaceName,
-        /// What was recorded, in bytes.
+        /// The recorded one, in bytes.
         expected: u32,
-        /// What it is, in bytes.
+        /// The kernel's, in bytes.
         found: u32,
     },
     /// The pod's end lacks an address.
@@ -98,7 +98,7 @@ pub enum CheckError {
         /// The pod's end.
         device: InterfaceName,
     },
-    /// The pod's gateway is not tied to the host's end.
+    /// The neighbour entry that ties the gateway to the host's end is gone or changed.
     #[error("the pod has no neighbour {neighbour} dev {device}")]
     NoNeighbour {
         /// The entry.
@@ -120,7 +120,7 @@ pub enum CheckError {
         /// The rule.
         rule: Rule,
     },
-    /// A rule sends the pod's packets astray.
+    /// A rule at the priority of ours sends the pod's packets elsewhere.
     #[error("the node has a rule {rule}")]
     StrayRule {
         /// The rule.
@@ -128,8 +128,8 @@ pub enum CheckError {
     },
 }
 
-/// Compares a pod's link with what it should be. What others added to it is no difference: further
-/// addresses, routes, neighbours, tc, sysctls.
+/// Compares a pod's link with what was made. Additions by others are no difference: further
+/// addresses, routes and neighbours, traffic control, sysctls.
 ///
 /// Costs as much as the node has rules.
 ///
@@ -141,9 +141,9 @@ pub async fn check(expected: &PodExpectation) -> Result<(), CheckError> {
     let pod_side = netns.netlink().map_err(CheckError::Netns)?;
     let host_side = Netlink::open().map_err(CheckError::Socket)?;
     let (host, pod) = check_links(expected, &host_side, &pod_side).await?;
-    let picture = Picture::of(&expected.addresses, &host, &pod);
-    check_pod(expected, &pod_side, &pod, &picture).await?;
-    check_host(expected, &host_side, &host, &picture).await
+    let objects = LinkObjects::of(&expected.addresses, &host, &pod);
+    check_pod(expected, &pod_side, &pod, &objects).await?;
+    check_host(expected, &host_side, &host, &objects).await
 }
 
 async fn check_links(
@@ -200,19 +200,19 @@ async fn check_pod(
     expected: &PodExpectation,
     netlink: &Netlink,
     pod: &Link,
-    picture: &Picture,
+    objects: &LinkObjects,
 ) -> Result<(), CheckError> {
     let device = || expected.ifname.clone();
     let found = address::list(netlink, pod.index).await.map_err(read("the pod's addresses"))?;
-    if let Some(address) = missing(&picture.addresses, &found) {
+    if let Some(address) = missing(&objects.addresses, &found) {
         return Err(CheckError::NoAddress { device: device(), address: *address });
     }
     let found = routes(expected, netlink, pod).await.map_err(read("the pod's routes"))?;
-    if let Some(route) = missing(&picture.pod_routes, &found) {
+    if let Some(route) = missing(&objects.pod_routes, &found) {
         return Err(CheckError::NoRoute { route: route.clone(), device: device() });
     }
     let found = neighbour::list(netlink, pod.index).await.map_err(read("the pod's neighbours"))?;
-    if let Some(neighbour) = missing(&picture.neighbours, &found) {
+    if let Some(neighbour) = missing(&objects.neighbours, &found) {
         return Err(CheckError::NoNeighbour { neighbour: *neighbour, device: device() });
     }
     Ok(())
@@ -222,27 +222,28 @@ async fn check_host(
     expected: &PodExpectation,
     netlink: &Netlink,
     host: &Link,
-    picture: &Picture,
+    objects: &LinkObjects,
 ) -> Result<(), CheckError> {
     let found = routes(expected, netlink, host).await.map_err(read("the node's routes"))?;
-    if let Some(route) = missing(&picture.host_routes, &found) {
+    if let Some(route) = missing(&objects.host_routes, &found) {
         let device = expected.host_name.clone();
         return Err(CheckError::NoHostRoute { route: route.clone(), device });
     }
     let mut found = Vec::new();
     for family in families(expected) {
-        found.extend(rule::list(netlink, family).await.map_err(read("the node's rules"))?);
+        let listed = rule::list(netlink, family).await.map_err(read("the node's rules"))?;
+        found.extend(listed.into_iter().map(|listed| listed.rule));
     }
-    if let Some(rule) = missing(&picture.rules, &found) {
+    if let Some(rule) = missing(&objects.rules, &found) {
         return Err(CheckError::NoRule { rule: *rule });
     }
-    match stray(expected, &picture.rules, &found) {
+    match stray(expected, &objects.rules, &found) {
         Some(rule) => Err(CheckError::StrayRule { rule }),
         None => Ok(()),
     }
 }
 
-/// A rule for one of the pod's addresses where ours are, but not one of ours.
+/// A rule for one of the pod's addresses, at a priority of ours, that is not wanted.
 fn stray(expected: &PodExpectation, wanted: &[Rule], found: &[Rule]) -> Option<Rule> {
     let of_pod = |found: &&Rule| {
         let rival = |address: IpAddr| {

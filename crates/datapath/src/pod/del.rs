@@ -1,4 +1,4 @@
-//! Removes a pod's link from the node. Needs nothing of the pod's namespace, which may be gone.
+//! Removes a pod's link from the node. The pod's namespace may be gone: nothing in it is needed.
 
 use std::fmt;
 use std::net::IpAddr;
@@ -11,7 +11,7 @@ use crate::netlink::{KernelError, Netlink};
 use crate::route::{self, Filter};
 use crate::{InterfaceName, Removal, RouteTable};
 
-/// What of a pod's link could not be removed. The rest was.
+/// Some of a pod's link could not be removed. The rest was.
 #[derive(Debug)]
 pub struct DelPodError {
     /// Name of the host's end.
@@ -21,7 +21,7 @@ pub struct DelPodError {
 }
 
 impl fmt::Display for DelPodError {
-    /// With the text of every failure: a chain of sources has no place for several.
+    /// Has the text of every failure, since a chain of sources holds one only.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "remove pod link {}", self.host_name)?;
         for (n, failure) in self.failures.iter().enumerate() {
@@ -49,12 +49,12 @@ pub enum DelPodFailure {
     /// The addresses that are routed to the host's end could not be read.
     #[error("list the routes over the link")]
     ListRoutes(#[source] KernelError),
-    /// It could not be found out who has an address now.
+    /// The route to an address, which tells its present owner, could not be read.
     #[error("look up the route to {address}")]
     ReadRoute {
         /// The address.
         address: IpAddr,
-        /// What the kernel says.
+        /// The kernel's answer.
         #[source]
         source: KernelError,
     },
@@ -63,7 +63,7 @@ pub enum DelPodFailure {
     RemoveRules {
         /// The address.
         address: IpAddr,
-        /// What the kernel says.
+        /// The kernel's answer.
         #[source]
         source: KernelError,
     },
@@ -72,7 +72,7 @@ pub enum DelPodFailure {
     RemoveRoute {
         /// The address.
         address: IpAddr,
-        /// What the kernel says.
+        /// The kernel's answer.
         #[source]
         source: KernelError,
     },
@@ -81,15 +81,15 @@ pub enum DelPodFailure {
     DeleteLink(#[source] KernelError),
 }
 
-/// Removes the rules and routes of a pod's addresses, and the host's end of its link. Done twice it
-/// is the same as once.
+/// Removes the rules and routes of a pod's addresses, and the host's end of its link. It may be
+/// repeated.
 ///
-/// A link that bears another owner's mark is a newer sandbox's and stays; an address that is
-/// routed to any other link than this pod's is someone else's now and stays too.
+/// 1. A link with another owner's mark belongs to a newer sandbox, and stays.
+/// 2. An address that is routed to another link belongs to another pod now, and stays too.
 ///
 /// # Errors
 ///
-/// [`DelPodError`] with all steps that failed; the others were done.
+/// [`DelPodError`] with all steps that failed. Every other step was done.
 pub async fn del(removal: &PodRemoval) -> Result<PodRemoved, DelPodError> {
     let mut failures = Vec::new();
     let done = match Netlink::open() {
@@ -129,13 +129,13 @@ async fn remove(
     PodRemoved { link: remove_link(netlink, link.as_ref(), ours, failures).await, addresses }
 }
 
-/// A link without a mark is ours by its name: amazon-vpc-cni-k8s sets none.
+/// A link without a mark is ours by its name, since amazon-vpc-cni-k8s sets no mark.
 fn is_ours(link: &Link, removal: &PodRemoval) -> bool {
     let mark = link.owner.as_deref();
     link.is_veth && mark.is_none_or(|owner| owner == removal.owner.as_str())
 }
 
-/// Those given, or else those that are routed to the link.
+/// The addresses given, or else the addresses that are routed to the link.
 async fn addresses_of(
     netlink: &Netlink,
     removal: &PodRemoval,
@@ -153,8 +153,13 @@ async fn addresses_of(
             Err(error) => failures.push(DelPodFailure::ListRoutes(error)),
         }
     }
-    let alone = |net: &ipnet::IpNet| net.prefix_len() == net.max_prefix_len();
-    found.into_iter().map(|route| route.destination).filter(alone).map(|net| net.addr()).collect()
+    let is_single = |net: &ipnet::IpNet| net.prefix_len() == net.max_prefix_len();
+    found
+        .into_iter()
+        .map(|route| route.destination)
+        .filter(is_single)
+        .map(|net| net.addr())
+        .collect()
 }
 
 async fn remove_address(
@@ -206,7 +211,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_failure_is_told() {
+    fn del_error_text_names_every_failure() {
         let source = || KernelError::Refused { errno: Errno::PERM, explanation: None };
         let error = DelPodError {
             host_name: "eni0".parse().unwrap(),

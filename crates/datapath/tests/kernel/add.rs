@@ -1,10 +1,10 @@
-//! `pod::add`: what it makes, what it refuses, and that it leaves nothing behind when it fails.
+//! `pod::add`: what it makes, what it refuses, and that a failed ADD leaves nothing.
 
-use crate::lab::{Namespace, Pod, address, chain, on_node};
+use crate::lab::{Namespace, Pod, address, error_chain, on_node};
 
-/// The example that amazon-vpc-cni-k8s is known by: a pod on the ENI at device index 1.
+/// The example in the documentation of amazon-vpc-cni-k8s: a pod on the ENI at device index 1.
 #[test]
-fn a_pod_looks_as_documented() {
+fn pod_objects_are_as_documented() {
     on_node(|node| {
         let pod = Pod::planned("sample-pod", &["10.0.2.20@2"]);
         let state = pod.add(node);
@@ -36,7 +36,7 @@ fn without_carrier(routes: &str) -> String {
 }
 
 #[test]
-fn a_pod_on_the_primary_eni_needs_no_rule_from_it() {
+fn pod_on_the_primary_eni_has_no_from_rule() {
     on_node(|node| {
         let _pod = Pod::added(node, "a", &["10.0.0.20@main"]);
         assert_eq!(
@@ -49,9 +49,9 @@ fn a_pod_on_the_primary_eni_needs_no_rule_from_it() {
     });
 }
 
-/// What the caller is told is what the kernel has, so that the CNI result tells the truth.
+/// The CNI result is made from this answer, so it must be what the kernel has.
 #[test]
-fn the_answer_is_what_the_kernel_has() {
+fn add_returns_what_the_kernel_has() {
     on_node(|node| {
         let pod = Pod::planned("sample-pod", &["10.0.2.20@2"]);
         let state = pod.add(node);
@@ -78,7 +78,7 @@ fn the_answer_is_what_the_kernel_has() {
 }
 
 #[test]
-fn the_host_end_takes_no_configuration_from_the_pod() {
+fn host_end_accepts_no_configuration_from_the_pod() {
     on_node(|node| {
         let pod = Pod::added(node, "a", &["10.0.0.20@main"]);
         for (key, value) in [("accept_ra", "0"), ("accept_redirects", "1"), ("forwarding", "0")] {
@@ -101,102 +101,102 @@ fn add_check_and_del_leave_the_node_as_it_was() {
     });
 }
 
-/// An ADD that must fail with these words, and change nothing on either side.
+/// An ADD that must fail with `text` in its error, and change nothing on either side.
 struct Refused {
     what: &'static str,
     prepare: fn(&Namespace, &mut Pod),
-    words: &'static str,
+    text: &'static str,
 }
 
 fn refuses(cases: &[Refused]) {
-    for Refused { what, prepare, words } in cases {
+    for Refused { what, prepare, text } in cases {
         on_node(|node| {
             let mut pod = Pod::planned("sample-pod", &["10.0.2.20@2"]);
             prepare(node, &mut pod);
             let before = (node.dump(), pod.namespace.dump());
             let error = node.block_on(datapath::pod::add(&pod.link)).expect_err(what);
-            let text = chain(&error);
-            assert!(text.contains(words), "{what}: {text}");
+            let found = error_chain(&error);
+            assert!(found.contains(text), "{what}: {found}");
             assert_eq!((node.dump(), pod.namespace.dump()), before, "{what}");
         });
     }
 }
 
 #[test]
-fn a_namespace_that_cannot_be_a_pods_is_refused() {
+fn add_with_bad_namespace_is_refused() {
     refuses(&[
         Refused {
-            what: "the node's",
+            what: "the node's namespace",
             prepare: |node, pod| pod.link.netns = node.path(),
-            words: "is this process's own network namespace",
+            text: "is this process's own network namespace",
         },
         Refused {
-            what: "gone",
+            what: "a namespace that is gone",
             prepare: |_, pod| pod.link.netns = "/var/run/netns/tp-none".into(),
-            words: "open network namespace /var/run/netns/tp-none: No such file or directory",
+            text: "open network namespace /var/run/netns/tp-none: No such file or directory",
         },
         Refused {
-            what: "no namespace",
+            what: "a file that is not a namespace",
             prepare: |_, pod| pod.link.netns = "/dev/null".into(),
-            words: "enter network namespace /dev/null: Invalid argument",
+            text: "enter network namespace /dev/null: Invalid argument",
         },
     ]);
 }
 
 #[test]
-fn a_name_that_is_in_use_is_refused() {
+fn add_with_used_name_is_refused() {
     refuses(&[
         Refused {
-            what: "the pod's interface",
+            what: "a name that the pod has",
             prepare: |_, pod| drop(pod.namespace.ip("link add eth0 type veth peer name other")),
-            words: "interface eth0 exists already in /var/run/netns/",
+            text: "interface eth0 exists already in /var/run/netns/",
         },
         Refused {
-            what: "a device's of the host",
+            what: "the name of a device of the node",
             prepare: |node, pod| {
                 drop(node.ip(&format!("link add link pad {} type macvlan", pod.link.host_name)))
             },
-            words: "exists and is in use",
+            text: "exists and is in use",
         },
         Refused {
-            what: "this pod's other interface",
+            what: "the name for this pod's other interface",
             prepare: |node, pod| {
                 pod.add(node);
                 pod.link.ifname = "eth1".parse().unwrap();
             },
-            words: "exists and is in use",
+            text: "exists and is in use",
         },
     ]);
 }
 
 #[test]
-fn addresses_that_a_pod_cannot_have_are_refused() {
+fn add_with_unusable_address_is_refused() {
     refuses(&[
         Refused {
-            what: "none",
+            what: "no address",
             prepare: |_, pod| pod.link.addresses.clear(),
-            words: "has no address",
+            text: "has no address",
         },
         Refused {
-            what: "one that no pod can have",
+            what: "an address that no pod can have",
             prepare: |_, pod| pod.link.addresses.push(address("169.254.1.1@main")),
-            words: "169.254.1.1 cannot be a pod's address",
+            text: "169.254.1.1 cannot be a pod's address",
         },
         Refused {
-            what: "one twice",
+            what: "one address twice",
             prepare: |_, pod| pod.link.addresses.push(pod.link.addresses[0]),
-            words: "add address 10.0.2.20/32 to eth0: ",
+            text: "add address 10.0.2.20/32 to eth0: ",
         },
         Refused {
-            what: "IPv6, which the node has not",
+            what: "an IPv6 address on a node without IPv6",
             prepare: |_, pod| pod.link.addresses.push(address("fd00::20@main")),
-            words: "add route fd00::20 table main dev eni",
+            text: "add route fd00::20 table main dev eni",
         },
     ]);
 }
 
 #[test]
-fn a_pod_that_has_a_default_route_is_refused() {
+fn add_to_pod_with_default_route_is_refused() {
     refuses(&[Refused {
         what: "the pod has a default route",
         prepare: |_, pod| {
@@ -204,12 +204,12 @@ fn a_pod_that_has_a_default_route_is_refused() {
             pod.namespace.ip("link set net1 up");
             pod.namespace.ip("route add default dev net1");
         },
-        words: "add route default via 169.254.1.1 table main dev eth0: File exists",
+        text: "add route default via 169.254.1.1 table main dev eth0: File exists",
     }]);
 }
 
 #[test]
-fn what_an_earlier_pod_left_for_the_address_is_replaced() {
+fn add_replaces_an_earlier_pods_leftovers() {
     on_node(|node| {
         node.ip("link set pad up");
         node.ip("route add 10.0.2.20 dev pad");

@@ -1,10 +1,11 @@
-//! `pod::check`: finds every single kind of damage, tolerates additions, changes nothing.
+//! `pod::check`: it finds each kind of damage, tolerates additions, and changes nothing.
 
 use datapath::pod::{PodExpectation, check};
 
-use crate::lab::{Namespace, Pod, chain, on_node};
+use crate::lab::{Namespace, Pod, error_chain, on_node};
 
-/// What is done where, and what CHECK says of it. `HOST` stands for the host end's name.
+/// Where an `ip` command does which damage, and a part of CHECK's error. `HOST` stands for the host
+/// end's name.
 const DAMAGES: &[(Side, &str, &str)] = &[
     (Side::Pod, "link del eth0", "interface eth0 is not in /var/run/netns/"),
     (Side::Pod, "link set eth0 down", "eth0 is down"),
@@ -40,7 +41,7 @@ const DAMAGES: &[(Side, &str, &str)] = &[
     ),
 ];
 
-/// The same on IPv6, as far as it differs.
+/// The same for IPv6, where the commands or errors differ.
 const IPV6_DAMAGES: &[(Side, &str, &str)] = &[
     (Side::Pod, "addr del fd00::20/128 dev eth0", "eth0 has no address fd00::20/128"),
     (Side::Pod, "-6 route del default", "no route default via fe80::1 table main dev eth0"),
@@ -62,32 +63,32 @@ enum Side {
 }
 
 #[test]
-fn every_damage_is_found_and_nothing_is_changed() {
-    for (side, arguments, words) in DAMAGES {
+fn check_finds_every_damage_and_changes_nothing() {
+    for (side, arguments, text) in DAMAGES {
         on_node(|node| {
             node.ip("link set pad up");
             let pod = Pod::planned("sample-pod", &["10.0.2.20@2"]);
             let expectation = damaged(node, &pod, *side, arguments);
             let before = (node.dump(), pod.namespace.dump());
-            assert_found(node, &pod, &expectation, words);
+            assert_found(node, &pod, &expectation, text);
             assert_eq!((node.dump(), pod.namespace.dump()), before, "{arguments}");
         });
     }
 }
 
 #[test]
-fn every_damage_to_ipv6_is_found() {
-    for (side, arguments, words) in IPV6_DAMAGES {
+fn check_finds_every_damage_to_ipv6() {
+    for (side, arguments, text) in IPV6_DAMAGES {
         on_node(|_| {
             let node = Namespace::with_ipv6("node");
             let pod = Pod::planned("sample-pod", &["fd00::20@main"]);
             let expectation = damaged(&node, &pod, *side, arguments);
-            assert_found(&node, &pod, &expectation, words);
+            assert_found(&node, &pod, &expectation, text);
         });
     }
 }
 
-/// Makes the pod's link, sees that it passes, and damages it.
+/// Makes the pod's link, asserts that it passes, and damages it.
 fn damaged(node: &Namespace, pod: &Pod, side: Side, arguments: &str) -> PodExpectation {
     let expectation = pod.expectation(&pod.add(node));
     node.block_on(check(&expectation)).unwrap();
@@ -99,14 +100,15 @@ fn damaged(node: &Namespace, pod: &Pod, side: Side, arguments: &str) -> PodExpec
     expectation
 }
 
-fn assert_found(node: &Namespace, pod: &Pod, expectation: &PodExpectation, words: &str) {
-    let words = words.replace("HOST", pod.link.host_name.as_str());
-    let error = node.block_on(check(expectation)).expect_err(&words);
-    assert!(chain(&error).contains(&words), "{words}: {}", chain(&error));
+fn assert_found(node: &Namespace, pod: &Pod, expectation: &PodExpectation, text: &str) {
+    let text = text.replace("HOST", pod.link.host_name.as_str());
+    let error = node.block_on(check(expectation)).expect_err(&text);
+    let found = error_chain(&error);
+    assert!(found.contains(&text), "{text}: {found}");
 }
 
 #[test]
-fn a_link_of_the_right_name_but_another_pair_is_found() {
+fn check_finds_a_link_of_another_pair() {
     on_node(|node| {
         let pod = Pod::planned("a", &["10.0.2.20@2"]);
         let state = pod.add(node);
@@ -119,19 +121,22 @@ fn a_link_of_the_right_name_but_another_pair_is_found() {
 }
 
 #[test]
-fn a_namespace_that_is_gone_is_found() {
+fn check_finds_a_gone_namespace() {
     on_node(|node| {
         let pod = Pod::planned("a", &["10.0.2.20@2"]);
         let mut expectation = pod.expectation(&pod.add(node));
         expectation.netns = "/var/run/netns/tp-none".into();
         let error = node.block_on(check(&expectation)).unwrap_err();
-        assert!(chain(&error).contains("open network namespace /var/run/netns/tp-none"), "{error}");
+        assert!(
+            error_chain(&error).contains("open network namespace /var/run/netns/tp-none"),
+            "{error}"
+        );
     });
 }
 
-/// What plugins later in the chain, service meshes and people add.
+/// Additions by later plugins of the chain, by service meshes and by people.
 #[test]
-fn additions_are_tolerated() {
+fn check_tolerates_additions() {
     on_node(|node| {
         let pod = Pod::planned("a", &["10.0.2.20@2"]);
         let state = pod.add(node);
@@ -152,10 +157,10 @@ fn additions_are_tolerated() {
     });
 }
 
-/// A pod that amazon-vpc-cni-k8s set up before the node was moved over: its link is unmarked, and
-/// its record has neither hardware address nor MTU.
+/// A pod that amazon-vpc-cni-k8s set up before the node moved over: its link has no mark, and its
+/// record has neither hardware address nor MTU.
 #[test]
-fn a_pod_of_the_incumbent_passes() {
+fn check_of_unmarked_pod_passes() {
     on_node(|node| {
         let pod = Pod::planned("a", &["10.0.2.20@2"]);
         let host = &pod.link.host_name;

@@ -1,4 +1,4 @@
-//! An address that serves again: what the kernel remembers of its former pod.
+//! An address that serves a second pod: tracked connections and neighbour entries of the first one.
 
 use std::collections::BTreeSet;
 use std::io::{Read as _, Write as _};
@@ -10,7 +10,7 @@ use crate::lab::{Namespace, Pod, on_node};
 use crate::traffic::{SECONDARY, attach_to_vpc};
 
 const SERVICE: &str = "10.96.0.1:80";
-/// Above what a client waits between its first attempts.
+/// Longer than a client waits between its first attempts.
 const PATIENCE: Duration = Duration::from_secs(30);
 
 /// A node that tracks connections, as kube-proxy makes every node do.
@@ -22,14 +22,14 @@ fn track_connections(node: &Namespace) {
     node.exec("nft add rule inet t seen ct state new counter");
 }
 
-/// What the kernel remembers of `address`.
-fn remembered(node: &Namespace, address: &str) -> Vec<String> {
+/// The tracked connections from or to `address`.
+fn tracked(node: &Namespace, address: &str) -> Vec<String> {
     let table = node.exec("cat /proc/net/nf_conntrack");
     let of_it = table.lines().filter(|line| line.contains(&format!("={address} ")));
     of_it.map(str::to_owned).collect()
 }
 
-/// Connects the Service to a pod, as kube-proxy does, instead of whatever it was connected to.
+/// Makes the Service lead to this pod alone, as kube-proxy does.
 fn serve_by(node: &Namespace, pod: &str) {
     node.exec("nft flush chain inet t service");
     let rule = "nft add rule inet t service ip daddr 10.96.0.1 tcp dport 80 dnat ip to";
@@ -41,7 +41,7 @@ fn forget(node: &Namespace, address: &str) -> usize {
     node.enter(|| datapath::connections::forget(&addresses)).unwrap()
 }
 
-/// Answers whoever connects to port 80 in `namespace` with its pod's name.
+/// Answers each connection to port 80 of the pod with `name`.
 fn greet(pod: &Pod, name: &'static str) {
     let listener = pod.namespace.enter(|| TcpListener::bind("0.0.0.0:80")).unwrap();
     thread::spawn(move || {
@@ -52,14 +52,14 @@ fn greet(pod: &Pod, name: &'static str) {
 }
 
 #[test]
-fn a_forgotten_connection_does_not_lead_to_the_next_pod_of_an_address() {
+fn forgotten_connection_does_not_reach_the_next_pod() {
     on_node(|node| {
         track_connections(node);
         node.exec("nft add chain inet t service { type nat hook output priority -100 ; }");
         node.ip("link set pad up");
         node.ip("route add 10.96.0.1 dev pad");
         let dead = Pod::added(node, "dead", &["10.0.0.20@main"]);
-        // It has hung itself up: it takes what comes and answers nothing.
+        // It accepts packets and answers none.
         dead.namespace.ip("rule add to 10.0.0.10 pref 1 blackhole");
         serve_by(node, "10.0.0.20");
 
@@ -72,8 +72,8 @@ fn a_forgotten_connection_does_not_lead_to_the_next_pod_of_an_address() {
                 answer
             });
             let until = Instant::now() + PATIENCE;
-            while !remembered(node, "10.96.0.1").iter().any(|line| line.contains("SYN_SENT")) {
-                assert!(Instant::now() < until, "{:?}", remembered(node, "10.96.0.1"));
+            while !tracked(node, "10.96.0.1").iter().any(|line| line.contains("SYN_SENT")) {
+                assert!(Instant::now() < until, "{:?}", tracked(node, "10.96.0.1"));
             }
             node.block_on(datapath::pod::del(&dead.removal())).unwrap();
             let heir = Pod::added(node, "heir", &["10.0.0.21@main"]);
@@ -89,7 +89,7 @@ fn a_forgotten_connection_does_not_lead_to_the_next_pod_of_an_address() {
 }
 
 #[test]
-fn the_connections_of_an_address_are_forgotten_and_no_others() {
+fn forget_removes_only_an_addresss_connections() {
     on_node(|node| {
         assert_eq!(forget(node, "10.0.0.20"), 0, "nothing is tracked yet");
         track_connections(node);
@@ -99,7 +99,7 @@ fn the_connections_of_an_address_are_forgotten_and_no_others() {
             let socket = from.enter(|| UdpSocket::bind("0.0.0.0:0")).unwrap();
             socket.send_to(b"hello", to).unwrap();
         };
-        // To it twice, and from it.
+        // Two to the former pod and one from it.
         for (from, to) in [
             (node, "10.0.0.20:53"),
             (node, "10.0.0.20:54"),
@@ -109,17 +109,17 @@ fn the_connections_of_an_address_are_forgotten_and_no_others() {
         ] {
             say(from, to);
         }
-        let n_remembered = || ["10.0.0.20", "10.0.0.21"].map(|ip| remembered(node, ip).len());
-        assert_eq!(n_remembered(), [3, 2]);
+        let n_tracked = || ["10.0.0.20", "10.0.0.21"].map(|ip| tracked(node, ip).len());
+        assert_eq!(n_tracked(), [3, 2]);
         node.block_on(datapath::pod::del(&former.removal())).unwrap();
         assert_eq!(forget(node, "10.0.0.20"), 3);
-        assert_eq!(n_remembered(), [0, 2]);
+        assert_eq!(n_tracked(), [0, 2]);
         assert_eq!(forget(node, "10.0.0.20"), 0);
     });
 }
 
-/// Sends a few datagrams to `to` from each, with its name.
-fn call_out(from: &[(&'static str, &Namespace)], to: &str) {
+/// Sends three datagrams to `to` from each namespace, with the namespace's name.
+fn send_names(from: &[(&'static str, &Namespace)], to: &str) {
     for (name, namespace) in from {
         let socket = namespace.enter(|| UdpSocket::bind("0.0.0.0:0")).unwrap();
         for _ in 0..3 {
@@ -134,25 +134,25 @@ fn listen(pod: &Pod) -> UdpSocket {
     socket
 }
 
-/// Waits until `socket` has heard all that these have sent.
-fn hears_all(socket: &UdpSocket, from: &[(&'static str, &Namespace)]) {
+/// Waits until `socket` has received all that [`send_names`] has sent.
+fn receive_names(socket: &UdpSocket, from: &[(&'static str, &Namespace)]) {
     let mut expected: Vec<_> = from.iter().flat_map(|(name, _)| [*name; 3]).collect();
     while !expected.is_empty() {
         let mut bytes = [0; 16];
         let n = socket.recv(&mut bytes).unwrap_or_else(|fault| panic!("{fault}: {expected:?}"));
-        let who = expected.iter().position(|name| name.as_bytes() == &bytes[..n]);
-        expected.remove(who.expect("a caller that has called three times"));
+        let sender = expected.iter().position(|name| name.as_bytes() == &bytes[..n]);
+        expected.remove(sender.expect("a sender whose three datagrams are not all received"));
     }
 }
 
-/// Packets of any kind that have come in over the pod's link.
+/// The number of packets that the pod's link has received, of any kind.
 fn n_received(pod: &Pod) -> String {
     pod.namespace.exec("cat /sys/class/net/eth0/statistics/rx_packets")
 }
 
-/// What is left of a pod that runs on after its address has been taken from it.
-fn leave(node: &Namespace, what: &str) {
-    match what {
+/// Removes all of the pod's objects but these: the pod runs on after its address was released.
+fn keep(node: &Namespace, left: &str) {
+    match left {
         "all" => {}
         "no rules" => {
             node.ip("rule del to 10.0.1.20");
@@ -163,9 +163,9 @@ fn leave(node: &Namespace, what: &str) {
     }
 }
 
-/// Both the node and its peers on the network believe in the earlier pod's hardware addresses: those of its
+/// Gives the node and the router neighbour entries for the earlier pod: the hardware addresses of its
 /// link, and of the ENI that carried its address.
-fn believe_in(pod: &Pod, [node, router]: [&Namespace; 2], nud: &str) {
+fn add_neighbours(pod: &Pod, [node, router]: [&Namespace; 2], nud: &str) {
     let mac = pod.namespace.exec("cat /sys/class/net/eth0/address");
     let (mac, link) = (mac.trim(), &pod.link.host_name);
     node.ip(&format!("neigh replace 10.0.1.20 lladdr {mac} dev {link} nud {nud}"));
@@ -173,9 +173,9 @@ fn believe_in(pod: &Pod, [node, router]: [&Namespace; 2], nud: &str) {
     router.ip(&format!("neigh replace 10.0.1.20 lladdr {SECONDARY} dev to-ens6 nud {nud}"));
 }
 
-/// Its address serves again, on the same ENI or on another.
+/// The address serves again, on the same ENI or on another one.
 #[test]
-fn a_stale_neighbour_does_not_lead_to_the_earlier_pod_of_an_address() {
+fn stale_neighbour_does_not_reach_the_earlier_pod() {
     for (left, nud, again) in [
         ("all", "permanent", "10.0.1.20@2"),
         ("all", "stale", "10.0.1.20@main"),
@@ -187,17 +187,17 @@ fn a_stale_neighbour_does_not_lead_to_the_earlier_pod_of_an_address() {
             let beside = Pod::added(node, "beside", &["10.0.0.21@main"]);
             let callers = [("node", node), ("router", &router), ("beside", &beside.namespace)];
             let earlier = Pod::added(node, "earlier", &["10.0.1.20@2"]);
-            let deceived = listen(&earlier);
-            believe_in(&earlier, [node, &router], "permanent");
-            call_out(&callers, "10.0.1.20");
-            hears_all(&deceived, &callers);
+            let socket = listen(&earlier);
+            add_neighbours(&earlier, [node, &router], "permanent");
+            send_names(&callers, "10.0.1.20");
+            receive_names(&socket, &callers);
 
-            believe_in(&earlier, [node, &router], nud);
-            leave(node, left);
+            add_neighbours(&earlier, [node, &router], nud);
+            keep(node, left);
             let heir = Pod::added(node, "heir", &[again]);
             let (socket, before) = (listen(&heir), n_received(&earlier));
-            call_out(&callers, "10.0.1.20");
-            hears_all(&socket, &callers);
+            send_names(&callers, "10.0.1.20");
+            receive_names(&socket, &callers);
             assert_eq!(n_received(&earlier), before, "{left}, {nud}, {again}: {}", node.dump());
         });
     }

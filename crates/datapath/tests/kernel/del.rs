@@ -1,13 +1,13 @@
-//! `pod::del`: what it takes, and what it leaves because it is someone else's by now.
+//! `pod::del`: what it removes, and what it leaves since another pod owns it by now.
 
 use datapath::Removal;
 use datapath::pod::del;
 
 use crate::lab::{Namespace, Pod, on_node};
 
-/// A StatefulSet's pod comes back under its name before the runtime has torn the old one down.
+/// A StatefulSet's pod is created anew under its name before the runtime has torn down the old one.
 #[test]
-fn a_late_del_leaves_the_newer_sandbox_alone() {
+fn late_del_leaves_the_newer_sandbox() {
     on_node(|node| {
         let older = Pod::added(node, "web-0", &["10.0.2.20@2"]);
         let newer = Pod::planned("web-0", &["10.0.2.21@2"]);
@@ -22,7 +22,7 @@ fn a_late_del_leaves_the_newer_sandbox_alone() {
 }
 
 #[test]
-fn a_late_del_leaves_an_address_alone_that_went_to_another_pod() {
+fn late_del_leaves_an_address_of_another_pod() {
     on_node(|node| {
         let older = Pod::planned("a", &["10.0.2.20@2"]);
         let newer = Pod::added(node, "b", &["10.0.2.20@3"]);
@@ -35,12 +35,12 @@ fn a_late_del_leaves_an_address_alone_that_went_to_another_pod() {
 }
 
 #[test]
-fn del_needs_no_namespace_and_may_be_repeated() {
+fn del_without_namespace_succeeds_twice() {
     on_node(|node| {
         let before = node.dump();
         let pod = Pod::added(node, "a", &["10.0.2.20@2"]);
         let removal = pod.removal();
-        // The namespace takes the link with it, and the link its route; the kernel does so in the
+        // With the namespace the kernel removes the link, and with the link its route, both in the
         // background. The rules stay.
         drop(pod);
         let removed = node.block_on(del(&removal)).unwrap();
@@ -52,9 +52,9 @@ fn del_needs_no_namespace_and_may_be_repeated() {
     });
 }
 
-/// As on IPv4: twice is once, what went to another pod stays, and none need be named.
+/// As for IPv4: it may be repeated, leaves another pod's address, and finds the addresses itself.
 #[test]
-fn del_of_an_ipv6_pod() {
+fn del_of_ipv6_pod_leaves_nothing() {
     on_node(|_| {
         let node = Namespace::with_ipv6("node");
         let rules = node.ip("-6 rule");
@@ -80,7 +80,7 @@ fn del_of_an_ipv6_pod() {
 }
 
 #[test]
-fn del_finds_the_addresses_of_the_link_itself() {
+fn del_without_addresses_uses_the_links_routes() {
     on_node(|node| {
         let before = node.dump();
         let pod = Pod::added(node, "a", &["10.0.2.20@2", "10.0.0.21@main"]);
@@ -90,16 +90,16 @@ fn del_finds_the_addresses_of_the_link_itself() {
             owner: "c2/eth0".parse().unwrap(),
             ..removal.clone()
         }));
-        assert_eq!(other.unwrap().addresses, [], "another owner's addresses are none of ours");
+        assert_eq!(other.unwrap().addresses, [], "another owner's addresses are not ours");
         let removed = node.block_on(del(&removal)).unwrap();
         assert_eq!(removed.addresses.len(), 2);
         assert_eq!(node.dump(), before);
     });
 }
 
-/// amazon-vpc-cni-k8s marks no links, and adds rules of the same kind; doubled ones were seen.
+/// amazon-vpc-cni-k8s does not mark links, and adds the same rules, sometimes twice.
 #[test]
-fn del_removes_what_the_incumbent_left() {
+fn del_removes_an_incumbents_pod() {
     on_node(|node| {
         let before = node.dump();
         let pod = Pod::planned("sample-pod", &["10.0.2.20@2"]);
@@ -117,7 +117,7 @@ fn del_removes_what_the_incumbent_left() {
 }
 
 #[test]
-fn del_leaves_rules_alone_that_are_not_a_pods() {
+fn del_leaves_rules_of_others() {
     on_node(|node| {
         node.ip("rule add from 10.0.2.20 lookup 2 priority 32765");
         node.ip("rule add to 10.0.2.0/24 lookup main priority 512");

@@ -1,15 +1,15 @@
-//! Pods that amazon-vpc-cni-k8s has connected, object by object as its v1.23.1 does, and our DEL of
-//! them.
+//! Our DEL and CHECK of pods that amazon-vpc-cni-k8s has connected, with each kernel object as its
+//! v1.23.1 makes it.
 
 use datapath::Removal;
 use datapath::pod::{PodExpectation, del};
 
 use crate::lab::{Namespace, Pod, on_node};
 
-/// The main table and its rule are all that a pod on the primary ENI has.
+/// The main table: a pod on the primary ENI has no rule but the one to it.
 const MAIN: u32 = 254;
 
-/// For an address its option of `ip`, its gateway and the length of its net.
+/// The option of `ip` for the address's family, the pod's gateway and the length of a host route.
 fn family(address: &str) -> (&'static str, &'static str, &'static str) {
     match address.contains(':') {
         true => ("-6", "fe80::1", "128"),
@@ -17,7 +17,7 @@ fn family(address: &str) -> (&'static str, &'static str, &'static str) {
     }
 }
 
-/// The pod `default/<name>` with one address, connected with `ip` as the incumbent would.
+/// The pod `default/<name>` with one address, connected by `ip` as the incumbent does.
 fn connected(node: &Namespace, name: &str, address: &str, table: u32) -> Pod {
     let (ip, gateway, alone) = family(address);
     let namespace = match ip {
@@ -26,7 +26,7 @@ fn connected(node: &Namespace, name: &str, address: &str, table: u32) -> Pod {
     };
     let pod = Pod::planned_in(namespace, name, &[&format!("{address}@{table}")]);
     let (inside, host) = (&pod.namespace, pod.link.host_name.as_str());
-    // Unlike ours it leaves duplicate address detection on and waits for its end.
+    // Unlike us, it leaves duplicate address detection on and waits for its end.
     let peer = format!("peer name eth0 mtu 9001 netns {}", inside.name());
     node.ip(&format!("link add {host} address 0e:00:00:00:00:01 mtu 9001 type veth {peer}"));
     node.ip(&format!("link set {host} up"));
@@ -45,12 +45,12 @@ fn connected(node: &Namespace, name: &str, address: &str, table: u32) -> Pod {
     pod
 }
 
-/// The pod comes and goes, and the node is as before.
+/// Connects the pod, removes it, and asserts that the node is as before.
 fn check_del(address: &str, table: u32, alive: bool, named: bool) {
     on_node(|_| {
         let node = &Namespace::with_ipv6("node");
         node.ip("link add pad type veth peer name pad-peer");
-        // What is the incumbent's but no pod's: an ENI's own rule, and the one for marked packets.
+        // Rules of the incumbent that are not a pod's: an ENI's own, and the one for marked packets.
         node.ip("rule add from 10.0.2.9 lookup 2 priority 32765");
         node.ip("rule add fwmark 0x80/0x80 lookup main priority 1024");
         let neighbour = match address.contains(':') {
@@ -59,7 +59,7 @@ fn check_del(address: &str, table: u32, alive: bool, named: bool) {
         };
         let before = node.dump();
         let pod = connected(node, "sample-pod", address, table);
-        // What the node has learnt of the pod goes with the link.
+        // The node's neighbour entry for the pod goes with the link.
         let (ip, ..) = family(address);
         let host = pod.link.host_name.clone();
         node.ip(&format!(
@@ -82,29 +82,29 @@ fn check_del(address: &str, table: u32, alive: bool, named: bool) {
 }
 
 #[test]
-fn del_leaves_nothing_of_it_while_its_namespace_is_there() {
+fn del_with_namespace_leaves_nothing_of_incumbent_pod() {
     for (address, table) in [("10.0.2.20", 2), ("10.0.0.20", MAIN), ("fd00:2::20", MAIN)] {
         check_del(address, table, true, true);
     }
 }
 
 #[test]
-fn del_leaves_nothing_of_it_after_its_namespace_has_gone() {
+fn del_after_namespace_leaves_nothing_of_incumbent_pod() {
     for (address, table) in [("10.0.2.20", 2), ("10.0.0.20", MAIN), ("fd00:2::20", MAIN)] {
         check_del(address, table, false, true);
     }
 }
 
 #[test]
-fn del_finds_its_addresses_by_its_link() {
+fn del_finds_an_incumbent_pods_addresses_by_its_link() {
     for (address, table) in [("10.0.2.20", 2), ("fd00:2::20", MAIN)] {
         check_del(address, table, true, false);
     }
 }
 
-/// The sandbox that has the name now is ours, and it has the address too.
+/// The name and the address now belong to a sandbox that we connected.
 #[test]
-fn a_late_del_leaves_a_link_alone_that_another_sandbox_has_marked() {
+fn late_del_leaves_a_link_with_another_mark() {
     on_node(|node| {
         let pod = connected(node, "web-0", "10.0.2.20", 2);
         node.ip(&format!("link set {} alias newer/eth0", pod.link.host_name));
@@ -116,9 +116,9 @@ fn a_late_del_leaves_a_link_alone_that_another_sandbox_has_marked() {
     });
 }
 
-/// CHECK, with what the incumbent's result tells: it has something else in the MAC's place.
+/// CHECK with the incumbent's result, which has no hardware address.
 #[test]
-fn check_passes_and_sees_what_is_missing() {
+fn check_of_incumbent_pod_finds_missing_objects() {
     on_node(|node| {
         let pod = connected(node, "sample-pod", "10.0.2.20", 2);
         let expectation = PodExpectation {

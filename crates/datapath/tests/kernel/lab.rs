@@ -1,4 +1,4 @@
-//! Network namespaces to try things in, and what a person would type there.
+//! Network namespaces for tests, and the commands that a person would type there.
 
 use std::fs;
 use std::future::Future;
@@ -10,20 +10,20 @@ use datapath::netns::Netns;
 use datapath::pod::{PodAddress, PodExpectation, PodLink, PodLinkState, PodRemoval};
 use datapath::{Mtu, RouteTable};
 
-/// Runs `test` on an empty node, unless the person allows to leave out what needs root.
+/// Runs `test` on an empty node, unless the environment says to skip tests that need root.
 pub(crate) fn on_node(test: impl FnOnce(&Namespace)) {
     if std::env::var("TIDEPOOL_SKIP_ROOT_TESTS").is_ok_and(|value| value == "1") {
         return;
     }
     let node = Namespace::new("node");
-    // Both ends of the first pair would have the same index otherwise, and the kernel would take a
-    // second to tell that they have a carrier.
+    // Otherwise both ends of the first pair would have the same index, and the kernel would report
+    // their carrier a second late.
     node.ip("link add pad type veth peer name pad-peer");
     test(&node);
 }
 
-/// A network namespace, removed when dropped. IPv6 is off in it, for its automatic addresses come
-/// and go on their own; see [`Namespace::with_ipv6`].
+/// A network namespace, removed when dropped. IPv6 is off, since its automatic addresses appear and
+/// vanish at any time; but see [`Namespace::with_ipv6`].
 pub(crate) struct Namespace {
     name: String,
 }
@@ -50,12 +50,12 @@ impl Namespace {
         &self.name
     }
 
-    /// `ip <arguments>` in here.
+    /// Runs `ip <arguments>` inside.
     pub(crate) fn ip(&self, arguments: &str) -> String {
         run("ip", &format!("-n {} {arguments}", self.name))
     }
 
-    /// Any command in here.
+    /// Runs a command inside.
     pub(crate) fn exec(&self, command: &str) -> String {
         run("ip", &format!("netns exec {} {command}", self.name))
     }
@@ -87,15 +87,15 @@ impl Namespace {
 
     /// Runs `work` with this as the node's namespace, on several threads.
     pub(crate) fn block_on_threads<T>(&self, work: impl Future<Output = T>) -> T {
-        // Threads are born in the namespace of the thread that starts them.
+        // A thread starts in the namespace of the thread that creates it.
         self.enter(|| {
             let mut builder = tokio::runtime::Builder::new_multi_thread();
             builder.worker_threads(4).enable_all().build().unwrap().block_on(work)
         })
     }
 
-    /// All that `ip` tells of this namespace, but for what the kernel finds out on its own a few
-    /// milliseconds later: carrier.
+    /// All that `ip` prints of this namespace, without the carrier: the kernel notices that a few
+    /// milliseconds later.
     pub(crate) fn dump(&self) -> String {
         let dumps = [
             "-d link",
@@ -142,7 +142,7 @@ fn try_run(program: &str, arguments: &str) -> Result<String, String> {
     Ok(text.lines().map(|line| line.trim_end().to_owned() + "\n").collect())
 }
 
-/// A pod that shall be, or is, in `namespace`, and is gone when this is dropped.
+/// A pod in `namespace`, connected or not. It is gone when this is dropped.
 #[must_use]
 pub(crate) struct Pod {
     pub(crate) namespace: Namespace,
@@ -150,13 +150,13 @@ pub(crate) struct Pod {
 }
 
 impl Pod {
-    /// Shall be: the pod `default/<name>`, with its addresses as `address@table`.
+    /// The pod `default/<name>`, not connected yet. Its addresses are written `address@table`.
     pub(crate) fn planned(name: &str, addresses: &[&str]) -> Self {
         Self::planned_in(Namespace::new("pod"), name, addresses)
     }
 
     pub(crate) fn planned_in(namespace: Namespace, name: &str, addresses: &[&str]) -> Self {
-        // Runtimes set it up before the plugin runs.
+        // Runtimes set lo up before the plugin runs.
         namespace.ip("link set lo up");
         let link = PodLink {
             netns: namespace.path(),
@@ -173,7 +173,7 @@ impl Pod {
         node.block_on(datapath::pod::add(&self.link)).unwrap()
     }
 
-    /// Is, on `node`.
+    /// The pod `default/<name>`, connected to `node`.
     pub(crate) fn added(node: &Namespace, name: &str, addresses: &[&str]) -> Self {
         let pod = Self::planned(name, addresses);
         pod.add(node);
@@ -201,7 +201,7 @@ impl Pod {
     }
 }
 
-/// `10.0.2.20@2`: the address, and its table's number or `main`.
+/// Parses `10.0.2.20@2`: the address, and its table's number or `main`.
 pub(crate) fn address(text: &str) -> PodAddress {
     let (address, table) = text.split_once('@').unwrap();
     let table = match table {
@@ -211,8 +211,8 @@ pub(crate) fn address(text: &str) -> PodAddress {
     PodAddress { address: address.parse().unwrap(), table }
 }
 
-/// An error with all of its sources, as it would be logged.
-pub(crate) fn chain(error: &dyn std::error::Error) -> String {
+/// An error with all its sources, as it is logged.
+pub(crate) fn error_chain(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
     let mut next = error.source();
     while let Some(source) = next {

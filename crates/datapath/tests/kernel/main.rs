@@ -1,5 +1,5 @@
-//! The verbs against a real kernel, each test in network namespaces of its own. What the kernel
-//! made of them is read with `ip`, as a person would.
+//! The verbs with a real kernel. Each test has network namespaces of its own, and reads the kernel with
+//! `ip`, as a person would.
 
 #![expect(clippy::unwrap_used, reason = "a panic is the report")]
 
@@ -9,8 +9,8 @@ mod connections;
 mod del;
 mod eni;
 mod host;
+mod host_links;
 mod incumbent;
 mod lab;
 mod many;
-mod seen;
 mod traffic;

@@ -1,4 +1,4 @@
-//! As many pods as a large node has.
+//! The number of pods of a large node.
 
 use std::time::{Duration, Instant};
 
@@ -9,9 +9,9 @@ use crate::lab::{Pod, on_node};
 
 const PODS: usize = 250;
 
-/// Prints how long ADD takes on an empty and on a full node; only that all is there is asserted.
+/// Prints the time of an ADD on an empty and on a full node. Only the number of rules is asserted.
 #[test]
-fn a_full_node() {
+fn add_on_a_full_node_makes_all_rules() {
     on_node(|node| {
         let pods: Vec<Pod> = (0..PODS)
             .map(|n| Pod::planned(&format!("pod-{n}"), &[&format!("10.0.2.{n}@{}", 2 + n % 3)]))
@@ -40,23 +40,23 @@ fn a_full_node() {
     });
 }
 
-/// Threads that visit pods' namespaces at the same time do not end up in each other's.
+/// Threads that enter pods' namespaces at the same time do not confuse them.
 #[test]
-fn pods_come_and_go_side_by_side() {
+fn concurrent_adds_and_dels_leave_nothing() {
     on_node(|node| {
         let before = node.dump();
         let pods: Vec<Pod> = (0..40)
             .map(|n| Pod::planned(&format!("pod-{n}"), &[&format!("10.0.2.{n}@2")]))
             .collect();
         node.block_on_threads(async {
-            join_all(pods.iter().map(|pod| come_and_be_checked(pod.link.clone()))).await;
-            join_all(pods.iter().map(|pod| go(pod.removal()))).await;
+            join_all(pods.iter().map(|pod| add_and_check(pod.link.clone()))).await;
+            join_all(pods.iter().map(|pod| remove(pod.removal()))).await;
         });
         assert_eq!(node.dump(), before);
     });
 }
 
-async fn come_and_be_checked(link: PodLink) {
+async fn add_and_check(link: PodLink) {
     let checked = tokio::spawn(async move {
         let state = datapath::pod::add(&link).await.unwrap();
         let expectation = PodExpectation {
@@ -73,7 +73,7 @@ async fn come_and_be_checked(link: PodLink) {
     checked.await.unwrap();
 }
 
-async fn go(removal: PodRemoval) {
+async fn remove(removal: PodRemoval) {
     tokio::spawn(async move { datapath::pod::del(&removal).await.unwrap() }).await.unwrap();
 }
 

@@ -1,21 +1,20 @@
-//! Packets pass where they should, and only there.
+//! Packets pass where they should and nowhere else.
 
-use datapath::eni::EniLink;
-use datapath::host::HostConfig;
+use datapath::host::{EniStatus, Families, HostEni, HostPicture};
 use datapath::{Mtu, RouteTable};
 
 use crate::lab::{Namespace, Pod, on_node};
 
-const PRIMARY: &str = "02:00:00:00:00:10";
+use crate::host::PRIMARY;
 pub(crate) const SECONDARY: &str = "02:00:00:00:00:11";
 
-/// A node with two ENIs in a VPC. The router drops what comes in by the wrong ENI, as a VPC does.
-/// 192.0.2.1 is somewhere behind it.
+/// A node with two ENIs in a VPC. The router drops packets from the wrong ENI, as a VPC does. The
+/// address 192.0.2.1 is behind the router.
 pub(crate) fn attach_to_vpc(node: &Namespace) -> Namespace {
     attach_as(["ens5", "ens6"], node)
 }
 
-/// With these names of the ENIs' devices.
+/// As [`attach_to_vpc`], with these names for the ENIs' devices.
 fn attach_as([primary, secondary]: [&str; 2], node: &Namespace) -> Namespace {
     let router = Namespace::new("router");
     for (device, mac, subnet) in [(primary, PRIMARY, "10.0.0"), (secondary, SECONDARY, "10.0.1")] {
@@ -41,28 +40,33 @@ fn attach_as([primary, secondary]: [&str; 2], node: &Namespace) -> Namespace {
 }
 
 fn set_up_enis(node: &Namespace) {
-    let host = HostConfig { primary_mac: PRIMARY.parse().unwrap(), mtu: Mtu::JUMBO, ipv6: false };
-    node.block_on(datapath::host::setup(&host)).unwrap();
-    let secondary = EniLink {
+    let secondary = HostEni {
         mac: SECONDARY.parse().unwrap(),
+        table: RouteTable::of(0, 1),
         primary_address: "10.0.1.10".parse().unwrap(),
         subnet: "10.0.1.0/24".parse().unwrap(),
         gateway: "10.0.1.1".parse().unwrap(),
-        table: RouteTable::of(0, 1),
-        mtu: Mtu::JUMBO,
     };
-    node.block_on(datapath::eni::sync(&secondary)).unwrap();
+    let wanted = HostPicture {
+        primary_mac: PRIMARY.parse().unwrap(),
+        mtu: Mtu::JUMBO,
+        families: Families::Ipv4,
+        enis: vec![secondary],
+    };
+    let report = node.block_on(datapath::host::sync(&wanted)).unwrap();
+    report.node.unwrap();
+    assert!(matches!(report.enis[&secondary.mac], EniStatus::Ready(_)), "{:?}", report.enis);
 }
 
 #[test]
-fn a_pods_packets_leave_by_its_eni() {
+fn pod_packets_leave_by_their_eni() {
     on_node(|node| {
         let _router = attach_to_vpc(node);
         let on_primary = Pod::added(node, "a", &["10.0.0.20@main"]);
         let on_secondary = Pod::added(node, "b", &["10.0.1.20@2"]);
         assert!(on_primary.namespace.pings("192.0.2.1"), "{}", node.dump());
         assert!(on_secondary.namespace.pings("192.0.2.1"), "{}", node.dump());
-        // The other way round the router must drop them, or the above proves nothing.
+        // The router must drop packets from the wrong ENI, or the assertions above prove nothing.
         let astray = Pod::added(node, "c", &["10.0.1.21@main"]);
         assert!(!astray.namespace.pings("192.0.2.1"), "{}", node.dump());
     });
@@ -86,15 +90,15 @@ fn pods_and_node_reach_each_other() {
         ] {
             assert!(from.pings(to), "{} to {to}", from.name());
         }
-        // Large packets too.
+        // Jumbo frames pass too.
         assert!(a.namespace.pings("-M do -s 8973 10.0.1.20"));
     });
 }
 
-/// Images name the devices differently, and set the reverse path filter as they like. The router checks
-/// the source of what it gets, as a VPC does.
+/// Images differ in the names of devices and in the reverse path filter. The router verifies the source
+/// of packets, as a VPC does.
 #[test]
-fn pods_are_reached_whatever_the_image_has_set() {
+fn pods_are_reached_with_any_device_name_and_rp_filter() {
     for devices in [["eth0", "eth1"], ["ens5", "ens6"], ["enX0", "enX1"]] {
         for rp_filter in ["0", "1", "2"] {
             on_node(|node| {
@@ -123,8 +127,8 @@ fn pods_are_reached_whatever_the_image_has_set() {
     }
 }
 
-/// Fresh namespaces give both ends the same index, and the kernel then reports their carrier a
-/// second late; nothing here may wait for it or take it for a fault.
+/// In fresh namespaces both ends get the same index. Then the kernel reports their carrier a second
+/// late, and nothing may wait for it or count it as a fault.
 #[test]
 fn ends_of_equal_index_work_at_once() {
     on_node(|node| {
@@ -141,7 +145,7 @@ fn ends_of_equal_index_work_at_once() {
     });
 }
 
-/// No wait for duplicate address detection on either side.
+/// Neither side waits for duplicate address detection.
 #[test]
 fn ipv6_is_usable_when_add_returns() {
     on_node(|_| {
@@ -156,7 +160,10 @@ fn ipv6_is_usable_when_add_returns() {
         let other = Pod::planned("b", &["fd00::21@3"]);
         let state = pod.add(&node);
         let known = format!("dev {} lladdr {}", pod.link.host_name, state.pod.mac);
-        assert!(node.ip("neigh show fd00::20").contains(&known), "the node need not ask");
+        assert!(
+            node.ip("neigh show fd00::20").contains(&known),
+            "the node knows the pod's hardware address"
+        );
         assert!(node.pings("fd00::20"), "{}", node.dump());
         other.add(&node);
         assert!(pod.namespace.pings("fd00::21"), "{}", pod.namespace.dump());

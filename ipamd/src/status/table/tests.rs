@@ -31,7 +31,12 @@ fn pod(name: &str, address: &str, age_s: u64) -> v1::PodView {
             ifname: "eth0".into(),
         }),
         pod: Some(v1::Pod { namespace: "default".into(), name: name.into(), uid: "u1".into() }),
-        address: Some(v1::PodAddress { address: address.into(), table: 254, eni: "eni-0".into() }),
+        address: Some(v1::PodAddress {
+            address: address.into(),
+            table: 254,
+            eni: "eni-0".into(),
+            reach: None,
+        }),
         since_ms: (NOW_S - age_s) * 1000,
     }
 }

@@ -1,4 +1,4 @@
-//! Every way in which a pod's link can fail to come about.
+//! The steps of making a pod's link that can fail.
 
 use std::net::IpAddr;
 use std::path::PathBuf;
@@ -11,16 +11,16 @@ use crate::netns::NetnsError;
 use crate::sysctl::SysctlError;
 use crate::{InterfaceName, Neighbour, Owner, Route, Rule};
 
-/// Why a pod has no link now.
+/// Why a pod's link could not be made.
 #[derive(Debug, thiserror::Error)]
 pub enum AddPodError {
-    /// A link without an address is of no use.
+    /// No address was given.
     #[error("pod link {host_name} has no address")]
     NoAddress {
         /// Name of the host's end.
         host_name: InterfaceName,
     },
-    /// No pod can have this address: it is unspecified, loopback, multicast or link-local.
+    /// No pod can have this address: it is unspecified, loopback, multicast, broadcast or link-local.
     #[error("{address} cannot be a pod's address")]
     UnusableAddress {
         /// The address.
@@ -29,7 +29,7 @@ pub enum AddPodError {
     /// The pod's namespace cannot be used.
     #[error("use the pod's network namespace")]
     Netns(#[source] NetnsError),
-    /// The pod's namespace is the node's. Nothing was changed.
+    /// The pod's namespace is the node's own. Nothing was changed.
     #[error("{} is this process's own network namespace", netns.display())]
     OwnNetns {
         /// Path of the namespace.
@@ -43,11 +43,11 @@ pub enum AddPodError {
     ReadLink {
         /// Its name.
         name: InterfaceName,
-        /// What the kernel says.
+        /// The kernel's answer.
         #[source]
         source: KernelError,
     },
-    /// The pod has an interface of this name. Nothing was changed.
+    /// The pod has an interface of this name already. Nothing was changed.
     #[error("interface {ifname} exists already in {}", netns.display())]
     IfnameExists {
         /// Its name.
@@ -55,8 +55,8 @@ pub enum AddPodError {
         /// Path of the pod's namespace.
         netns: PathBuf,
     },
-    /// The node has a link of this name that is in use: it is no pod link, or it leads to another
-    /// interface in the same namespace. Nothing was changed.
+    /// The node has a link of this name in use: it is not a veth, or its other end is in the same
+    /// pod's namespace. Nothing was changed.
     #[error("link {name} exists and is in use")]
     HostNameInUse {
         /// Its name.
@@ -67,7 +67,7 @@ pub enum AddPodError {
     DeleteLink {
         /// Its name.
         name: InterfaceName,
-        /// What the kernel says.
+        /// The kernel's answer.
         #[source]
         source: KernelError,
     },
@@ -78,11 +78,11 @@ pub enum AddPodError {
         host_name: InterfaceName,
         /// The pod's end.
         ifname: InterfaceName,
-        /// What the kernel says.
+        /// The kernel's answer.
         #[source]
         source: KernelError,
     },
-    /// A link is not there although it was just created.
+    /// A link that was just created is gone.
     #[error("link {name} vanished while it was set up")]
     Vanished {
         /// Its name.
@@ -98,7 +98,7 @@ pub enum AddPodError {
         name: InterfaceName,
         /// The mark.
         owner: Owner,
-        /// What the kernel says.
+        /// The kernel's answer.
         #[source]
         source: KernelError,
     },
@@ -107,7 +107,7 @@ pub enum AddPodError {
     SetUp {
         /// Its name.
         name: String,
-        /// What the kernel says.
+        /// The kernel's answer.
         #[source]
         source: KernelError,
     },
@@ -118,16 +118,16 @@ pub enum AddPodError {
         address: IpNet,
         /// The pod's end.
         device: InterfaceName,
-        /// What the kernel says.
+        /// The kernel's answer.
         #[source]
         source: KernelError,
     },
-    /// It could not be found out whether an address is in use.
+    /// The kernel did not tell whether an address is in use.
     #[error("look up the pod's address {address}")]
     ReadAddress {
         /// The address.
         address: IpAddr,
-        /// What the kernel says.
+        /// The kernel's answer.
         #[source]
         source: KernelError,
     },
@@ -136,7 +136,7 @@ pub enum AddPodError {
     NotUsable {
         /// The address.
         address: IpAddr,
-        /// How long was waited.
+        /// How long the wait was.
         within: Duration,
     },
     /// A route could not be added, in the namespace of the device.
@@ -146,18 +146,18 @@ pub enum AddPodError {
         route: Route,
         /// One of the ends.
         device: InterfaceName,
-        /// What the kernel says.
+        /// The kernel's answer.
         #[source]
         source: KernelError,
     },
-    /// The hardware address behind an address could not be set, in the namespace of the device.
+    /// A neighbour entry could not be set, in the namespace of the device.
     #[error("set neighbour {neighbour} dev {device}")]
     SetNeighbour {
         /// The entry.
         neighbour: Neighbour,
         /// One of the ends.
         device: InterfaceName,
-        /// What the kernel says.
+        /// The kernel's answer.
         #[source]
         source: KernelError,
     },
@@ -166,7 +166,7 @@ pub enum AddPodError {
     RemoveRules {
         /// The address.
         address: IpAddr,
-        /// What the kernel says.
+        /// The kernel's answer.
         #[source]
         source: KernelError,
     },
@@ -175,7 +175,7 @@ pub enum AddPodError {
     AddRule {
         /// The rule.
         rule: Rule,
-        /// What the kernel says.
+        /// The kernel's answer.
         #[source]
         source: KernelError,
     },

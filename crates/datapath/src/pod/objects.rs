@@ -1,4 +1,4 @@
-//! What a pod's link consists of beside its two ends. Pure: knows no kernel.
+//! The kernel objects of a pod's link beside its two ends. Pure: it must not know netlink.
 
 use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -12,12 +12,12 @@ use crate::neighbour::Neighbour;
 use crate::route::Route;
 use crate::rule::Rule;
 
-/// Everything that must be in place, on both sides of the link.
+/// All addresses, routes, neighbours and rules of a pod's link, on both sides.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) struct Picture {
+pub(super) struct LinkObjects {
     /// On the pod's end.
     pub(super) addresses: Vec<IpNet>,
-    /// In the pod's namespace, in an order in which they can be added.
+    /// In the pod's namespace, in the order in which the kernel takes them.
     pub(super) pod_routes: Vec<Route>,
     /// In the pod's namespace.
     pub(super) neighbours: Vec<Neighbour>,
@@ -27,7 +27,7 @@ pub(super) struct Picture {
     pub(super) rules: Vec<Rule>,
 }
 
-impl Picture {
+impl LinkObjects {
     pub(super) fn of(addresses: &[PodAddress], host: &Link, pod: &Link) -> Self {
         let gateways = gateways(addresses);
         Self {
@@ -46,8 +46,8 @@ impl Picture {
     }
 }
 
-/// One gateway for each family of the pod's addresses, IPv4 first. Addresses that nobody has;
-/// those of amazon-vpc-cni-k8s.
+/// One gateway for each family of the pod's addresses, IPv4 first. No interface has these addresses.
+/// They are the ones of amazon-vpc-cni-k8s.
 fn gateways(addresses: &[PodAddress]) -> BTreeSet<IpAddr> {
     let gateway = |pod: &PodAddress| match pod.address {
         IpAddr::V4(_) => IpAddr::V4(Ipv4Addr::new(169, 254, 1, 1)),
