@@ -18,7 +18,7 @@ use hyper_util::service::TowerToHyperService;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
 
-use super::text::CONTENT_TYPE as TEXT_FORMAT;
+use super::page::CONTENT_TYPE as TEXT_FORMAT;
 use super::{Counters, page};
 use crate::handle::{Handle, Stopped};
 
@@ -103,5 +103,5 @@ async fn scrape(
     let (view, ready) =
         (handle.view().await.map_err(stopped)?, handle.ready().await.map_err(stopped)?);
     let n_tasks = tokio::runtime::Handle::current().metrics().num_alive_tasks();
-    Ok(([(CONTENT_TYPE, TEXT_FORMAT)], page(&view, ready, n_tasks, &counters.read())))
+    Ok(([(CONTENT_TYPE, TEXT_FORMAT)], page(&view, ready, n_tasks, &counters)))
 }
