@@ -1,25 +1,25 @@
-//! Log lines as JSON, to where the settings say.
-
-mod bounded_file;
+//! Log lines as JSON, to the target of the settings.
 
 use std::io;
 use std::sync::Mutex;
 
+use log_file::{Bounds, LogFile};
 use tracing::Level;
 use tracing_subscriber::filter::Targets;
 use tracing_subscriber::fmt::MakeWriter;
 use tracing_subscriber::layer::SubscriberExt as _;
 use tracing_subscriber::util::SubscriberInitExt as _;
 
-use self::bounded_file::BoundedFile;
 use crate::settings::{LogTarget, SettingError, Settings};
 
-/// The crates whose lines the level is for. Of all others only warnings are of interest.
+/// Of a log file: 100 MiB in all.
+const BOUNDS: Bounds = Bounds { file_bytes: 20 * 1024 * 1024, n_old: 4 };
+/// The crates to which the level applies. All others log only warnings.
 const OURS: [&str; 5] = ["agent", "aws", "datapath", "ipam", "ipamd"];
-/// What the names of the SDK's crates start with; a filter for `aws` would take them in.
+/// The prefix of the SDK's crates, which a filter for `aws` would match too.
 const SDK: &str = "aws_";
 
-/// Starts to log; once for a process.
+/// Starts to log, once in a process.
 ///
 /// # Errors
 ///
@@ -29,7 +29,7 @@ pub(crate) fn start(settings: &Settings) -> Result<(), SettingError> {
         LogTarget::Stdout => init(settings.log_level, io::stdout),
         LogTarget::Stderr => init(settings.log_level, io::stderr),
         LogTarget::File(path) => {
-            let file = BoundedFile::open(path).map_err(|fault| SettingError {
+            let file = LogFile::open(path, BOUNDS).map_err(|fault| SettingError {
                 variable: "AWS_VPC_K8S_CNI_LOG_FILE",
                 value: path.display().to_string(),
                 allowed: format!("cannot be appended to ({fault}); stdout and stderr can"),
