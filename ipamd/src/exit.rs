@@ -3,8 +3,6 @@
 use std::fmt;
 use std::process::ExitCode;
 
-use agent::chain;
-
 use crate::settings::SettingError;
 
 /// As the help shows it.
@@ -63,6 +61,6 @@ impl From<SettingError> for Failure {
 
 impl From<anyhow::Error> for Failure {
     fn from(error: anyhow::Error) -> Self {
-        Self::new(Exit::Failed, chain(error.as_ref()))
+        Self::new(Exit::Failed, format!("{error:#}"))
     }
 }

@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use agent::{Inlet, chain};
+use agent::{Inlet, error_chain};
 use aws::{Imds, ImdsError};
 use ipam::block::Block;
 use ipam::event::Event;
@@ -23,7 +23,9 @@ pub(crate) async fn send_forever(inlet: Inlet) {
         tokio::time::sleep(EVERY).await;
         match tokio::time::timeout(PATIENCE, shown(&imds)).await {
             Ok(Ok(shown)) => inlet.send(Event::Hint(shown)),
-            Ok(Err(fault)) => debug!(fault = chain(&fault), "no hint of the metadata service"),
+            Ok(Err(fault)) => {
+                debug!(fault = error_chain(&fault), "no hint of the metadata service")
+            }
             Err(_late) => debug!(patience = ?PATIENCE, "no hint of the metadata service in time"),
         }
     }

@@ -5,7 +5,7 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use agent::{chain, checked_file};
+use agent::checked_file;
 use aws::Ec2;
 use ipam::call::CallErrorKind;
 use ipam::policy::Limits;
@@ -135,7 +135,7 @@ async fn ask(ec2: Ec2, instance_type: String, file: PathBuf) -> Option<Limits> {
     }
     let cached = Cached { version: VERSION, instance_type, limits };
     if let Err(fault) = checked_file::write(&file, &cached) {
-        warn!(fault = chain(fault.as_ref()), "limits cannot be kept for the next start");
+        warn!(fault = format!("{fault:#}"), "limits cannot be kept for the next start");
     }
     Some(limits)
 }
@@ -146,7 +146,7 @@ fn cached(instance_type: &str, state_directory: &Path) -> Option<Known> {
     let cached = match checked_file::read::<Cached>(&file) {
         Ok(cached) => cached?,
         Err(fault) => {
-            warn!(fault = chain(fault.as_ref()), "kept limits cannot be used");
+            warn!(fault = format!("{fault:#}"), "kept limits cannot be used");
             return None;
         }
     };

@@ -15,7 +15,7 @@ use ipam::event::{Event, HostEni, LinkState};
 use ipam::id::EniId;
 use tokio::sync::watch;
 
-use crate::{Inlet, chain};
+use crate::{Inlet, error_chain};
 
 pub use datapath::Mtu;
 
@@ -122,7 +122,7 @@ impl Keeper {
         let mut left = Vec::new();
         for address in std::mem::take(&mut self.gone) {
             if let Err(fault) = datapath::eni::forget(address).await {
-                tracing::warn!(%address, fault = chain(&fault), "rules of a former ENI are left");
+                tracing::warn!(%address, fault = error_chain(&fault), "rules of a former ENI are left");
                 left.push(address);
             }
         }
@@ -148,7 +148,7 @@ async fn sync_one(eni: &HostEni, settings: Settings) -> LinkState {
     match datapath::eni::sync(&wanted).await {
         Ok(_) => LinkState::Ready,
         Err(EniSyncError::NoDevice { .. }) => LinkState::Absent,
-        Err(fault) => LinkState::Failed(chain(&fault)),
+        Err(fault) => LinkState::Failed(error_chain(&fault)),
     }
 }
 
@@ -157,7 +157,7 @@ async fn set_up_node(primary_mac: &str, settings: Settings) -> LinkState {
     let Ok(primary_mac) = primary_mac.parse() else { return no_mac(primary_mac) };
     match datapath::host::setup(&HostConfig { primary_mac, mtu, ipv6 }).await {
         Ok(_) => LinkState::Ready,
-        Err(fault) => LinkState::Failed(chain(&fault)),
+        Err(fault) => LinkState::Failed(error_chain(&fault)),
     }
 }
 

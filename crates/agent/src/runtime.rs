@@ -10,8 +10,6 @@ use tonic::codegen::http::uri::PathAndQuery;
 use tonic::transport::Endpoint;
 use tonic_prost::ProstCodec;
 
-use crate::chain;
-
 /// A runtime answers within milliseconds, and the poll of the pods waits no longer for it.
 const PATIENCE: Duration = Duration::from_secs(2);
 /// Without a filter it lists all sandboxes, in whatever state. Source: `runtime.v1` of the CRI.
@@ -37,14 +35,14 @@ pub(crate) async fn sandboxes(socket: Option<&Path>) -> Option<BTreeSet<String>>
     let socket = socket?;
     let why = match tokio::time::timeout(PATIENCE, ask(socket)).await {
         Ok(Ok(sandboxes)) => return Some(sandboxes),
-        Ok(Err(fault)) => chain(&*fault),
+        Ok(Err(fault)) => format!("{fault:#}"),
         Err(_late) => "it takes too long".to_owned(),
     };
     tracing::debug!(socket = %socket.display(), why, "the container runtime cannot be asked");
     None
 }
 
-async fn ask(socket: &Path) -> Result<BTreeSet<String>, Box<dyn std::error::Error + Send + Sync>> {
+async fn ask(socket: &Path) -> anyhow::Result<BTreeSet<String>> {
     let endpoint = Endpoint::from_shared(format!("unix://{}", socket.display()))?;
     let mut client = Grpc::new(endpoint.connect().await?);
     client.ready().await?;
