@@ -110,7 +110,7 @@ impl World {
             pods: BTreeMap::new(),
             waiting: BTreeMap::new(),
             n_requests: 0,
-            chance: Chance(1),
+            chance: Chance::new(1),
             tally: Tally::default(),
         }
     }
