@@ -100,6 +100,7 @@ impl Daemon {
     ///
     /// [`DaemonError::Connect`], or [`DaemonError::Silent`] at `until`.
     pub(crate) async fn connect(socket: &Path, until: Instant) -> Result<Daemon, DaemonError> {
+        // Not tonic's own `unix://`: it brings tonic's TCP and DNS client, 105 kB (3.5 %) of the static plugin.
         let path = socket.to_owned();
         let connector = service_fn(move |_: Uri| {
             let path = path.clone();

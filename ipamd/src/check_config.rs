@@ -47,7 +47,7 @@ fn type_of_this_node() -> Result<String, String> {
     let asking = async { tokio::time::timeout(IMDS_TIMEOUT, Imds::connect().node_facts()).await };
     match runtime.block_on(asking) {
         Ok(Ok(facts)) => Ok(facts.instance_type),
-        Ok(Err(fault)) => Err(agent::chain(&fault)),
+        Ok(Err(fault)) => Err(agent::error_chain(&fault)),
         Err(_late) => Err("the instance metadata service does not answer".to_owned()),
     }
 }

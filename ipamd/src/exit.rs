@@ -3,7 +3,6 @@
 use std::fmt;
 use std::process::ExitCode;
 
-use agent::chain;
 use settings::SettingError;
 
 /// As the help shows it.
@@ -56,7 +55,7 @@ impl fmt::Display for Failure {
 
 impl From<settings::Error> for Failure {
     fn from(error: settings::Error) -> Self {
-        Self::new(Exit::Config, chain(&error))
+        Self::new(Exit::Config, error_chain(&error))
     }
 }
 
@@ -68,6 +67,6 @@ impl From<SettingError> for Failure {
 
 impl From<anyhow::Error> for Failure {
     fn from(error: anyhow::Error) -> Self {
-        Self::new(Exit::Failed, chain(error.as_ref()))
+        Self::new(Exit::Failed, format!("{error:#}"))
     }
 }

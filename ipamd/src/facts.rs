@@ -4,7 +4,7 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use agent::{Notes, chain, checked_file};
+use agent::{Notes, checked_file, error_chain};
 use anyhow::anyhow;
 use aws::{Imds, NodeFacts};
 use ipam::id::BootId;
@@ -79,7 +79,7 @@ impl Identity {
                 }
                 return Learnt { facts: answer, source: FactsSource::LaterAnswer };
             }
-            Ok(Err(fault)) => chain(&fault),
+            Ok(Err(fault)) => error_chain(&fault),
             Err(_late) => format!("no answer within {TIMEOUT:?}"),
         };
         let file = self.file.display();
@@ -121,7 +121,7 @@ impl Identity {
         let kept = match checked_file::read::<FactsFile>(&self.file) {
             Ok(kept) => kept?,
             Err(fault) => {
-                warn!(fault = chain(fault.as_ref()), "kept facts of the node cannot be used");
+                warn!(fault = format!("{fault:#}"), "kept facts of the node cannot be used");
                 return None;
             }
         };
@@ -131,7 +131,7 @@ impl Identity {
     fn keep(&self, facts: &NodeFacts) {
         let kept = FactsFile { version: VERSION, boot: self.boot.clone(), facts: facts.clone() };
         if let Err(fault) = checked_file::write(&self.file, &kept) {
-            warn!(fault = chain(fault.as_ref()), "node's facts cannot be kept for the next start");
+            warn!(fault = format!("{fault:#}"), "node's facts cannot be kept for the next start");
         }
     }
 }
@@ -147,7 +147,7 @@ pub(crate) async fn retry_until_answer<T, E: std::error::Error>(
         match ask().await {
             Ok(answer) => return answer,
             Err(fault) => {
-                let fault = chain(&fault);
+                let fault = error_chain(&fault);
                 warn!(what, fault, retry_in = ?pause, "no answer from the metadata service");
             }
         }

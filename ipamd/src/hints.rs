@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use agent::{Inlet, chain};
+use agent::{Inlet, error_chain};
 use aws::{Imds, ImdsError};
 use ipam::block::Block;
 use ipam::event::Event;
@@ -24,7 +24,7 @@ pub(crate) async fn send_forever(inlet: Inlet) {
         tokio::time::sleep(INTERVAL).await;
         match tokio::time::timeout(TIMEOUT, attached_blocks(&imds)).await {
             Ok(Ok(blocks)) => inlet.send(Event::Hint(blocks)),
-            Ok(Err(fault)) => debug!(fault = chain(&fault), "no hint from the metadata service"),
+            Ok(Err(fault)) => debug!(fault = error_chain(&fault), "no hint from the metadata service"),
             Err(_late) => debug!(timeout = ?TIMEOUT, "no hint from the metadata service in time"),
         }
     }

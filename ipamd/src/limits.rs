@@ -5,7 +5,7 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use agent::{chain, checked_file};
+use agent::checked_file;
 use aws::Ec2;
 use ipam::call::CallErrorKind;
 use ipam::policy::Limits;
@@ -140,7 +140,7 @@ async fn ask_ec2(ec2: Ec2, instance_type: String, file: PathBuf) -> Option<Limit
     }
     let contents = LimitsFile { version: VERSION, instance_type, limits };
     if let Err(fault) = checked_file::write(&file, &contents) {
-        warn!(fault = chain(fault.as_ref()), "limits cannot be kept for the next start");
+        warn!(fault = error_chain(fault.as_ref()), "limits cannot be kept for the next start");
     }
     Some(limits)
 }
@@ -151,7 +151,7 @@ fn kept(instance_type: &str, state_directory: &Path) -> Option<Known> {
     let file = match checked_file::read::<LimitsFile>(&path) {
         Ok(file) => file?,
         Err(fault) => {
-            warn!(fault = chain(fault.as_ref()), "kept limits cannot be used");
+            warn!(fault = format!("{fault:#}"), "kept limits cannot be used");
             return None;
         }
     };

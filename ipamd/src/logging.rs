@@ -1,10 +1,9 @@
 //! Log lines as JSON, to the target that the settings name.
 
-mod bounded_file;
-
 use std::io;
 use std::sync::Mutex;
 
+use log_file::{Bounds, LogFile};
 use settings::registry::AWS_VPC_K8S_CNI_LOG_FILE;
 use settings::{LogLevel, LogTarget, SettingError, Settings};
 use tracing::Level;
@@ -13,8 +12,8 @@ use tracing_subscriber::fmt::MakeWriter;
 use tracing_subscriber::layer::SubscriberExt as _;
 use tracing_subscriber::util::SubscriberInitExt as _;
 
-use self::bounded_file::BoundedFile;
-
+/// Of a log file: 100 MiB in all.
+const BOUNDS: Bounds = Bounds { file_bytes: 20 * 1024 * 1024, n_old: 4 };
 /// The crates to which the level applies. All others log only warnings and errors.
 const OURS: [&str; 5] = ["agent", "aws", "datapath", "ipam", "ipamd"];
 /// The prefix of the SDK's crates. Without a filter of their own, the one for `aws` would match them.
@@ -36,7 +35,7 @@ pub(crate) fn start(settings: &Settings) -> Result<(), SettingError> {
         LogTarget::Stdout => init(level, io::stdout),
         LogTarget::Stderr => init(level, io::stderr),
         LogTarget::File(path) => {
-            let file = BoundedFile::open(path).map_err(|fault| SettingError {
+            let file = LogFile::open(path, BOUNDS).map_err(|fault| SettingError {
                 variable: AWS_VPC_K8S_CNI_LOG_FILE.name,
                 value: path.display().to_string(),
                 allowed: format!("cannot be appended to ({fault}); stdout and stderr can"),

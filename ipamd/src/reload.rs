@@ -2,7 +2,7 @@
 
 use std::convert::Infallible;
 
-use agent::chain;
+use agent::error_chain;
 use ipam::policy::{Limits, Policy};
 use settings::{InForce, Reloaded, Variables};
 use tokio::signal::unix::Signal;
@@ -41,7 +41,7 @@ fn reload(
     let Reloaded { in_force: settings, policy, changed, at_next_start } = match reloaded {
         Ok(reloaded) => reloaded,
         Err(fault) => {
-            error!(fault = chain(&fault), "settings refused; those in force stay");
+            error!(fault = error_chain(&fault), "settings refused; those in force stay");
             return None;
         }
     };

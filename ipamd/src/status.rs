@@ -8,10 +8,8 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
 use anyhow::Context as _;
-use hyper_util::rt::TokioIo;
 use proto::v1::ipam_client::IpamClient;
 use proto::v1::{ViewReply, ViewRequest};
-use tokio::net::UnixStream;
 use tonic::transport::Endpoint;
 
 use crate::exit::{Exit, Failure};
@@ -56,13 +54,9 @@ pub(crate) fn run(arguments: &Arguments) -> Result<(), Failure> {
 }
 
 async fn ask(socket: &Path) -> Result<ViewReply, String> {
-    let socket = socket.to_owned();
-    let dial = tower::service_fn(move |_| {
-        let socket = socket.clone();
-        async move { UnixStream::connect(socket).await.map(TokioIo::new) }
-    });
-    let endpoint = Endpoint::from_static("http://ipamd");
-    let channel = endpoint.connect_with_connector(dial).await.map_err(|fault| cause(&fault))?;
+    let endpoint = Endpoint::from_shared(format!("unix://{}", socket.display()));
+    let connecting = async { endpoint?.connect().await };
+    let channel = connecting.await.map_err(|fault| cause(&fault))?;
     let reply = IpamClient::new(channel).view(ViewRequest {}).await;
     reply.map(tonic::Response::into_inner).map_err(|status| status.message().to_owned())
 }

@@ -9,11 +9,9 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
 use futures::{FutureExt, StreamExt, TryStreamExt, stream};
-use hyper_util::rt::TokioIo;
 use proto::v1::ipam_client::IpamClient;
 use proto::v1::{ReadyRequest, ViewReply, ViewRequest};
 use serde_json::{Value, json};
-use tokio::net::UnixStream;
 use tonic::transport::Endpoint;
 
 use crate::containerd::{Containerd, Sandbox};
@@ -548,12 +546,7 @@ impl Node {
 }
 
 async fn connect(socket: &Path) -> Result<IpamClient<tonic::transport::Channel>> {
-    let path = socket.to_owned();
-    let connector = tower::service_fn(move |_| {
-        let path = path.clone();
-        async move { UnixStream::connect(path).await.map(TokioIo::new) }
-    });
-    let endpoint = Endpoint::from_static("http://ipamd").timeout(Duration::from_secs(5));
-    let channel = endpoint.connect_with_connector(connector).await;
+    let endpoint = Endpoint::from_shared(format!("unix://{}", socket.display()))?;
+    let channel = endpoint.timeout(Duration::from_secs(5)).connect().await;
     Ok(IpamClient::new(channel.with_context(|| format!("connect to {}", socket.display()))?))
 }

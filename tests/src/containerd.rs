@@ -4,8 +4,6 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
-use hyper_util::rt::TokioIo;
-use tokio::net::UnixStream;
 use tokio::process::Command;
 use tonic::transport::{Channel, Endpoint};
 
@@ -307,13 +305,8 @@ async fn launch(dir: &Path, netns: &str) -> Result<(Process, RuntimeServiceClien
 }
 
 async fn connect(socket: &Path) -> Result<RuntimeServiceClient<Channel>> {
-    let path = socket.to_owned();
-    let connector = tower::service_fn(move |_| {
-        let path = path.clone();
-        async move { UnixStream::connect(path).await.map(TokioIo::new) }
-    });
-    let endpoint = Endpoint::from_static("http://containerd");
-    let channel = endpoint.connect_with_connector(connector).await.context("connect")?;
+    let endpoint = Endpoint::from_shared(format!("unix://{}", socket.display()))?;
+    let channel = endpoint.connect().await.context("connect")?;
     let mut client = RuntimeServiceClient::new(channel);
     client
         .version(cri::VersionRequest { version: "v1".to_owned() })

@@ -1,5 +1,5 @@
-//! One small value in a file of its own, for what may be lost but must not be misread: a line in
-//! the format of the record's log, replaced as a whole. It must not know what the value means.
+//! One small value in a file of its own, which may be lost but must not be misread. The file is one line
+//! in the format of the record's log, replaced as a whole. It must not know what the value means.
 
 use std::fs;
 use std::io;
@@ -11,26 +11,26 @@ use serde::de::DeserializeOwned;
 
 use crate::state::{line, sync_directory, write_new};
 
-/// Reads what [`write`] has written; `None` where there is no file.
+/// Reads the value that [`write`] has written. `None` if there is no file.
 ///
 /// # Errors
 ///
-/// If the file cannot be read, or is not what was written.
+/// If the file cannot be read, or does not hold exactly what [`write`] wrote.
 pub fn read<T: DeserializeOwned>(path: &Path) -> anyhow::Result<Option<T>> {
     let bytes = match fs::read(path) {
         Ok(bytes) => bytes,
         Err(fault) if fault.kind() == io::ErrorKind::NotFound => return Ok(None),
         Err(fault) => return Err(fault).with_context(|| format!("read {}", path.display())),
     };
-    line::parse(&bytes).map(Some).with_context(|| format!("understand {}", path.display()))
+    line::parse(&bytes).map(Some).with_context(|| format!("parse {}", path.display()))
 }
 
-/// Puts `value` in the place of what `path` holds, durable when this returns; a crash leaves the
-/// one or the other. Makes the directory where there is none.
+/// Replaces the value at `path` by `value`, which is durable when this returns. A crash leaves the old
+/// value or the new one. Makes the directory if there is none.
 ///
 /// # Errors
 ///
-/// If the disk does not take it; the file is as before.
+/// If the file system fails; the file is as before.
 pub fn write<T: Serialize>(path: &Path, value: &T) -> anyhow::Result<()> {
     let directory = path.parent().context("a file lies in a directory")?;
     let unfinished = path.with_extension("new");
@@ -48,7 +48,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_was_written_is_read_and_nothing_else() {
+    fn read_returns_the_written_value_or_fails() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("made/on/the/way/value.json");
         assert_eq!(read::<Vec<u32>>(&path).unwrap(), None);
@@ -56,11 +56,7 @@ mod tests {
             write(&path, &value).unwrap();
             assert_eq!(read::<Vec<u32>>(&path).unwrap(), Some(value));
         }
-        assert_eq!(
-            fs::read_dir(path.parent().unwrap()).unwrap().count(),
-            1,
-            "nothing is left over"
-        );
+        assert_eq!(fs::read_dir(path.parent().unwrap()).unwrap().count(), 1, "no temporary file");
 
         let whole = fs::read(&path).unwrap();
         for n in 0..whole.len() {
@@ -74,11 +70,11 @@ mod tests {
     }
 
     #[test]
-    fn a_write_that_fails_names_the_file_and_leaves_the_old_value() {
+    fn failed_write_names_the_file_and_keeps_the_old_value() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("value.json");
         write(&path, &1).unwrap();
-        // What is to be renamed cannot be made: a directory has its name.
+        // A directory has the name of the temporary file.
         fs::create_dir_all(path.with_extension("new").join("x")).unwrap();
         let fault = write(&path, &2).unwrap_err();
         assert!(format!("{fault:#}").starts_with(&format!("write {}: ", path.display())));

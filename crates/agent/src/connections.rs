@@ -8,7 +8,7 @@ use std::time::Duration;
 use ipam::time::Timestamp;
 use ipam::view::PoolView;
 
-use crate::chain;
+use crate::error_chain;
 
 /// From when an address is first seen to rest. Sooner, Services might still lead to it.
 const AFTER: Duration = Duration::from_secs(10);
@@ -37,7 +37,7 @@ impl Rests {
                     Ok(0) => {}
                     Ok(n) => tracing::info!(n, ?due, "forgot connections of pods that have gone"),
                     Err(fault) => tracing::warn!(
-                        fault = chain(&fault),
+                        fault = error_chain(&fault),
                         ?due,
                         "connections of pods that have gone may lead to the next ones",
                     ),

@@ -14,7 +14,7 @@ use ipam::event::{Event, HostEni, LinkState};
 use ipam::id::EniId;
 use tokio::sync::watch;
 
-use crate::{Inlet, chain};
+use crate::{Inlet, error_chain};
 
 pub use datapath::Mtu;
 
@@ -108,8 +108,8 @@ impl Keeper {
     async fn sync(&mut self) {
         let enis = self.enis.values().map(|(eni, _)| eni);
         let report = match picture(&self.primary_mac, self.settings, enis) {
-            Ok(picture) => datapath::host::sync(&picture).await.map_err(|error| chain(&error)),
-            Err(error) => Err(chain(&error)),
+            Ok(picture) => datapath::host::sync(&picture).await.map_err(|error| error_chain(&error)),
+            Err(error) => Err(error_chain(&error)),
         };
         let mut all_ready = self.note_node(node_state(&report));
         all_ready &= self.note_former(&report);
@@ -160,7 +160,7 @@ impl Keeper {
                 true
             }
             Err(error) => {
-                tracing::warn!(fault = chain(error), "rules of former ENIs are left");
+                tracing::warn!(fault = error_chain(error), "rules of former ENIs are left");
                 false
             }
         }
@@ -205,7 +205,7 @@ fn gateway(eni: &HostEni) -> Ipv4Addr {
 fn node_state(report: &Result<HostReport, String>) -> LinkState {
     match report.as_ref().map(|report| &report.node) {
         Ok(Ok(_)) => LinkState::Ready,
-        Ok(Err(error)) => LinkState::Failed(chain(error)),
+        Ok(Err(error)) => LinkState::Failed(error_chain(error)),
         Err(fault) => LinkState::Failed(fault.clone()),
     }
 }
@@ -218,12 +218,12 @@ fn eni_state(eni: &HostEni, report: &Result<HostReport, String>) -> LinkState {
     };
     let mac = match eni.mac.parse::<MacAddr>() {
         Ok(mac) => mac,
-        Err(error) => return LinkState::Failed(chain(&error)),
+        Err(error) => return LinkState::Failed(error_chain(&error)),
     };
     match report.enis.get(&mac).expect("a report has every ENI of its picture") {
         EniStatus::Ready(_) => LinkState::Ready,
         EniStatus::Absent => LinkState::Absent,
-        EniStatus::Failed(error) => LinkState::Failed(chain(error)),
+        EniStatus::Failed(error) => LinkState::Failed(error_chain(error)),
     }
 }
 

@@ -3,11 +3,11 @@
 
 mod adding;
 mod boot;
-mod chain;
 pub mod checked_file;
 pub mod checkpoint;
 mod clock;
 mod connections;
+mod error_chain;
 mod event_loop;
 mod handle;
 pub mod host;
@@ -52,7 +52,7 @@ use crate::state::Store;
 use crate::writer::Writer;
 
 pub use crate::boot::boot_id;
-pub use crate::chain::chain;
+pub use crate::error_chain::error_chain;
 pub use crate::event_loop::Edges;
 pub use crate::handle::{Inbox, Inlet, channel};
 pub use crate::notes::Notes;

@@ -79,7 +79,7 @@ pub(crate) async fn apply_all(handle: &Handle, directory: &Path) {
             Ok(()) => continue,
             Err(fault) => fault,
         };
-        tracing::warn!(fault = crate::chain(&fault), "remembered DEL is not applied");
+        tracing::warn!(fault = crate::error_chain(&fault), "remembered DEL is not applied");
         if matches!(fault, ApplyError::Content(..)) {
             // So that it is reported once.
             let _ = fs::rename(&path, path.with_extension(UNREADABLE)).await;

@@ -1,4 +1,4 @@
-//! The Unix socket: made so that only root can reach it, and never taken from a daemon that lives.
+//! The Unix socket: only root reaches it, and no daemon takes it from one that lives.
 
 use std::fs::{self, DirBuilder, Permissions};
 use std::io;
@@ -11,17 +11,17 @@ use tokio::net::{UnixListener, UnixStream};
 use tonic::transport::server::UdsConnectInfo;
 use tonic::{Request, Status};
 
-/// How long to wait after a failed accept: out of file descriptors does not pass at once.
+/// How long to wait after a failed accept: a lack of file descriptors does not pass at once.
 const AFTER_FAILED_ACCEPT: Duration = Duration::from_millis(100);
 
-/// The socket cannot be listened on.
+/// Why the daemon cannot listen on its socket.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum BindError {
     /// Another daemon answers there.
-    #[error("{0} is answered by another ipamd")]
+    #[error("another ipamd listens on {0}")]
     InUse(PathBuf),
-    /// Something else has the name.
-    #[error("{0} is there and is no socket")]
+    /// A file of another type has the name.
+    #[error("{0} exists and is no socket")]
     NotASocket(PathBuf),
     /// The file system refuses.
     #[error("{step} {path}")]
@@ -36,21 +36,21 @@ pub(crate) enum BindError {
     },
 }
 
-/// Listens at `path`; its directory is made (mode 0755) and the socket a dead daemon left there is
-/// replaced. The socket has mode 0600 from its first moment, as it is renamed into place.
+/// Listens at `path`. Makes its directory (mode 0755) and replaces the socket of a dead daemon. The
+/// socket has mode 0600 from its first moment, since it is renamed into place.
 ///
 /// # Errors
 ///
-/// [`BindError`], leaving what is at `path` alone.
+/// [`BindError`]; whatever is at `path` stays as it is.
 pub(crate) fn bind(path: &Path) -> Result<UnixListener, BindError> {
     if let Some(directory) = path.parent() {
         make_directory(directory).map_err(io_error("make directory", directory))?;
     }
-    see_that_nobody_answers(path)?;
+    check_that_nobody_listens(path)?;
     let mut unready = path.as_os_str().to_owned();
     unready.push(".new");
     let unready = PathBuf::from(unready);
-    // Left over by a crash, if it is there.
+    // A crash may have left it.
     let _ = fs::remove_file(&unready);
     let listener = UnixListener::bind(&unready).map_err(io_error("bind", &unready))?;
     failpoint::pass("socket", "bound");
@@ -60,10 +60,10 @@ pub(crate) fn bind(path: &Path) -> Result<UnixListener, BindError> {
     Ok(listener)
 }
 
-/// Those who connect to `listener`, without end.
+/// The connections to `listener`, without end.
 ///
-/// A connection that cannot be accepted for want of file descriptors stays in the kernel's queue,
-/// so the fault would repeat at once and for ever: tonic's own loop would do nothing else then.
+/// A connection that fails for a lack of file descriptors stays in the kernel's queue. The fault would
+/// repeat at once and for ever, and tonic's own loop would do nothing else.
 pub(crate) fn connections(listener: UnixListener) -> impl Stream<Item = io::Result<UnixStream>> {
     stream::unfold(listener, |listener| async move {
         loop {
@@ -76,7 +76,7 @@ pub(crate) fn connections(listener: UnixListener) -> impl Stream<Item = io::Resu
     })
 }
 
-/// Refuses every peer but root, whatever the mode of the socket has become.
+/// Refuses every caller but root, even if somebody has changed the mode of the socket.
 pub(crate) fn only_root(request: Request<()>) -> Result<Request<()>, Status> {
     let peer = request.extensions().get::<UdsConnectInfo>().and_then(|info| info.peer_cred);
     match peer.map(|peer| peer.uid()) {
@@ -90,18 +90,18 @@ fn make_directory(path: &Path) -> io::Result<()> {
     DirBuilder::new().recursive(true).mode(0o755).create(path)
 }
 
-fn see_that_nobody_answers(path: &Path) -> Result<(), BindError> {
+fn check_that_nobody_listens(path: &Path) -> Result<(), BindError> {
     let metadata = match fs::symlink_metadata(path) {
         Ok(metadata) => metadata,
         Err(fault) if fault.kind() == io::ErrorKind::NotFound => return Ok(()),
-        Err(fault) => return Err(io_error("look at", path)(fault)),
+        Err(fault) => return Err(io_error("stat", path)(fault)),
     };
     if !metadata.file_type().is_socket() {
         return Err(BindError::NotASocket(path.to_owned()));
     }
     match std::os::unix::net::UnixStream::connect(path) {
         Err(fault) if fault.kind() == io::ErrorKind::ConnectionRefused => Ok(()),
-        // A full backlog (`EAGAIN`) is a living daemon's too.
+        // A full backlog (`EAGAIN`) belongs to a living daemon too.
         Ok(_) | Err(_) => Err(BindError::InUse(path.to_owned())),
     }
 }

@@ -28,7 +28,7 @@ use rustix::io::Errno;
 use tracing::{error, info, warn};
 
 use self::load::Loaded;
-use crate::chain;
+use crate::error_chain;
 
 /// The log's name in the state directory.
 pub(crate) const LOG: &str = "tidepool.jsonl";
@@ -154,7 +154,7 @@ impl Store {
                 error!(
                     file = %directory.join(LOG).display(),
                     kept_as = %aside.display(),
-                    fault = chain(&damage),
+                    fault = error_chain(&damage),
                     "state file is damaged; what was readable is used",
                 );
                 Log::Damaged(aside)
@@ -181,7 +181,7 @@ impl Store {
             "state loaded",
         );
         if let Err(fault) = self.rewrite(&[]) {
-            error!(fault = chain(&fault), "state cannot be written");
+            error!(fault = error_chain(&fault), "state cannot be written");
         }
     }
 
@@ -216,7 +216,7 @@ impl Store {
         if n_appended >= SNAPSHOT_AFTER.max(n_snapshot)
             && let Err(fault) = self.rewrite(&[])
         {
-            warn!(fault = chain(&fault), "state log cannot be shortened");
+            warn!(fault = error_chain(&fault), "state log cannot be shortened");
         }
     }
 

@@ -21,7 +21,7 @@ use tokio::time::Instant;
 
 use crate::connections::Rests;
 use crate::handle::{Handle, Inlet, Stopped};
-use crate::{chain, host, runtime};
+use crate::{error_chain, host, runtime};
 
 /// Between two looks.
 const LOOK_EVERY: Duration = Duration::from_secs(60);
@@ -105,7 +105,7 @@ async fn take_down(view: &PoolView) -> Leftovers {
             match pod::del(&removal).await {
                 Ok(_) => tracing::info!(%address, link, "took down what a sandbox has left"),
                 // The next look tries again.
-                Err(fault) => tracing::warn!(%address, fault = chain(&fault), "a link stays"),
+                Err(fault) => tracing::warn!(%address, fault = error_chain(&fault), "a link stays"),
             }
         }
     }
@@ -123,7 +123,7 @@ fn removal(address: IpAddr, link: &SeenLink) -> Option<PodRemoval> {
 async fn read() -> Option<Vec<pod::HostLink>> {
     let seen = pod::host_links().await;
     seen.inspect_err(|fault| {
-        tracing::error!(fault = chain(fault), "the kernel's pods cannot be listed");
+        tracing::error!(fault = error_chain(fault), "the kernel's pods cannot be listed");
     })
     .ok()
 }

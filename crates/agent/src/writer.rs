@@ -7,7 +7,7 @@ use std::thread::{self, JoinHandle};
 use ipam::event::{Event, SaveSeq};
 use ipam::record::Change;
 
-use crate::chain;
+use crate::error_chain;
 use crate::state::Store;
 
 /// Changes of one save, in the order of the engine.
@@ -50,7 +50,7 @@ impl Writer {
 
 fn write_all(mut store: Store, queue: &Receiver<Save>, done: impl Fn(Event)) {
     for (seq, changes) in queue {
-        let result = store.commit(&changes).map_err(|fault| chain(&fault));
+        let result = store.commit(&changes).map_err(|fault| error_chain(&fault));
         if let Err(fault) = &result {
             tracing::error!(fault, "state cannot be written");
         }

@@ -38,10 +38,13 @@ impl Timestamp {
     /// EC2's spelling without the fraction, as IMDS documents carry it.
     #[must_use]
     pub fn to_seconds_string(self) -> String {
-        let (year, month, day) = civil_from_days(self.0 / 86_400_000);
-        let seconds = self.0 / 1000 % 86_400;
-        let (hour, minute, second) = (seconds / 3600, seconds / 60 % 60, seconds % 60);
-        format!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}Z")
+        format!("{:.0}", self.moment())
+    }
+
+    /// The calendar ends with the year 9999; what lies beyond counts as its last moment.
+    fn moment(self) -> jiff::Timestamp {
+        let millis = i64::try_from(self.0).unwrap_or(i64::MAX);
+        jiff::Timestamp::from_millisecond(millis).unwrap_or(jiff::Timestamp::MAX)
     }
 }
 
@@ -56,23 +59,8 @@ impl Add<Duration> for Timestamp {
 
 impl fmt::Display for Timestamp {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let seconds = self.to_seconds_string();
-        write!(f, "{}.{:03}Z", seconds.trim_end_matches('Z'), self.0 % 1000)
+        write!(f, "{:.3}", self.moment())
     }
-}
-
-/// The Gregorian date of a day counted from 1970-01-01 (year, month, day), by eras of 400 years
-/// that begin on 1 March, so that the leap day comes last.
-fn civil_from_days(days: u64) -> (u64, u64, u64) {
-    let days = days + 719_468;
-    let (era, day_of_era) = (days / 146_097, days % 146_097);
-    let year_of_era =
-        (day_of_era - day_of_era / 1460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
-    let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
-    let month_from_march = (5 * day_of_year + 2) / 153;
-    let day = day_of_year - (153 * month_from_march + 2) / 5 + 1;
-    let month = if month_from_march < 10 { month_from_march + 3 } else { month_from_march - 9 };
-    (era * 400 + year_of_era + u64::from(month <= 2), month, day)
 }
 
 #[cfg(test)]

@@ -1,27 +1,27 @@
 //! Seeded chance for everything in the lab that is not EC2's: back-off jitter, orders, arrivals.
 //!
-//! SplitMix64 rather than a crate: the stream is part of what a recorded result means, and must not
-//! change with a dependency's version. It is the model's generator, which the model keeps to itself.
+//! The generator is SplitMix64, as in the model. Its stream is part of what a recorded result means,
+//! so it must never change: [`rand_xoshiro`] promises that, and the recorded reports show it.
 
 use std::time::Duration;
 
+use rand_xoshiro::SplitMix64;
+use rand_xoshiro::rand_core::{Rng as _, SeedableRng as _};
+
 /// A stream of numbers that follows from its seed alone.
 #[derive(Debug, Clone)]
-pub(crate) struct Chance(u64);
+pub(crate) struct Chance(SplitMix64);
 
 impl Chance {
-    /// `stream` tells apart what draws from the same seed.
+    /// `stream` keeps apart those who draw from the same seed.
     pub(crate) fn new(seed: u64, stream: u64) -> Self {
-        let mut mixed = Self(seed ^ stream.wrapping_mul(0xd1b5_4a32_d192_ed03));
-        Self(mixed.next())
+        let mixed = seed ^ stream.wrapping_mul(0xd1b5_4a32_d192_ed03);
+        let seed_of_stream = SplitMix64::seed_from_u64(mixed).next_u64();
+        Self(SplitMix64::seed_from_u64(seed_of_stream))
     }
 
-    /// Source: Steele, Lea, Flood: "Fast splittable pseudorandom number generators", OOPSLA 2014.
     fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mixed = (self.0 ^ (self.0 >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        let mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        mixed ^ (mixed >> 31)
+        self.0.next_u64()
     }
 
     /// At least 0 and below 1.

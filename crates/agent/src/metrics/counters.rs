@@ -1,144 +1,163 @@
-//! What has happened, counted where it does. Knows no names of metrics.
+//! What has happened since the start of the daemon, counted where it happens.
+
+mod latency;
 
 use std::collections::BTreeMap;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use ipam::call::{CallError, CallId, CallOutput, Ec2Call};
-use ipam::event::{Answer, RefusalCode};
+use ipam::event::Answer;
 use ipam::time::Timestamp;
+use prometheus::{Histogram, HistogramOpts, IntCounter, IntCounterVec};
 
-/// Shared by all who count.
-#[derive(Debug, Default)]
-pub(crate) struct Counters(Mutex<Counted>);
+use self::latency::Latency;
+use super::page::Page;
+use super::registry::{self, Kind, Metric};
 
-/// Since the start of the daemon.
-#[derive(Debug, Clone, Default)]
-pub(super) struct Counted {
-    pub(super) adds: u64,
-    pub(super) dels: u64,
-    /// Attachments.
-    pub(super) collected: u64,
-    /// ADDs, by code.
-    pub(super) refused: BTreeMap<&'static str, u64>,
-    pub(super) add_seconds: Histogram,
-    /// Calls that have ended, by action.
-    pub(super) calls: BTreeMap<&'static str, Calls>,
-    under_way: BTreeMap<CallId, (&'static str, Timestamp)>,
+/// Upper bounds of the ADD histogram in seconds: from a warm pool to the longest that an ADD may wait.
+const ADD_BOUNDS: [f64; 10] = [0.001, 0.005, 0.025, 0.1, 0.5, 1.0, 5.0, 15.0, 30.0, 60.0];
+
+/// Everything that is counted. Callers share it.
+#[derive(Debug)]
+pub(crate) struct Counters {
+    requests: Requests,
+    calls: Calls,
+    /// Calls to EC2 without an answer yet: action and departure.
+    in_flight: Mutex<BTreeMap<CallId, (&'static str, Timestamp)>>,
 }
 
-/// The calls of one action.
-#[derive(Debug, Clone, Default)]
-pub(super) struct Calls {
-    pub(super) succeeded: Taken,
-    /// By code: EC2's, or a word for what failed before EC2 could answer. There are some hundred.
-    pub(super) failed: BTreeMap<String, Taken>,
+/// Requests of the CNI plugin.
+#[derive(Debug)]
+struct Requests {
+    adds: IntCounter,
+    dels: IntCounterVec,
+    adds_without_address: IntCounter,
+    add_refusals: IntCounterVec,
+    add_seconds: Histogram,
 }
 
-/// How many, and how long in all.
-#[derive(Debug, Clone, Copy, Default, PartialEq)]
-pub(super) struct Taken {
-    pub(super) n: u64,
-    pub(super) ms: u64,
+/// Calls to EC2 that have ended.
+#[derive(Debug)]
+struct Calls {
+    ended: IntCounterVec,
+    failed: IntCounterVec,
+    /// By EC2's code, of which there are some hundred, or by a word for a failure before EC2's answer.
+    failed_by_code: IntCounterVec,
+    latency: Latency,
 }
 
-/// How often something took how long.
-#[derive(Debug, Clone, Default)]
-pub(super) struct Histogram {
-    /// One for each of [`BOUNDS`](Self::BOUNDS), not counted in the next, and one for all above.
-    pub(super) buckets: [u64; 11],
-    /// In all.
-    pub(super) sum: Duration,
+fn counter(metric: &Metric) -> IntCounter {
+    IntCounter::with_opts(metric.opts(Kind::Counter)).expect("a test makes each")
 }
 
-impl Histogram {
-    /// Milliseconds. From a warm pool to the longest that an ADD may wait.
-    pub(super) const BOUNDS: [u64; 10] = [1, 5, 25, 100, 500, 1_000, 5_000, 15_000, 30_000, 60_000];
+fn counters(metric: &Metric) -> IntCounterVec {
+    IntCounterVec::new(metric.opts(Kind::Counter), metric.labels).expect("a test makes each")
+}
 
-    fn observe(&mut self, span: Duration) {
-        let within = |bound: &u64| span <= Duration::from_millis(*bound);
-        let bucket = Self::BOUNDS.iter().position(within).unwrap_or(Self::BOUNDS.len());
-        self.buckets[bucket] += 1;
-        self.sum += span;
+impl Default for Counters {
+    fn default() -> Self {
+        let add_seconds = HistogramOpts::from(registry::ADD_SECONDS.opts(Kind::Histogram));
+        let dels = counters(&registry::DELS);
+        // A series that exists from the start shows its first increase.
+        for reason in [DELETED, COLLECTED] {
+            dels.with_label_values(&[reason]).inc_by(0);
+        }
+        Self {
+            requests: Requests {
+                adds: counter(&registry::ADDS),
+                dels,
+                adds_without_address: counter(&registry::ADDS_WITHOUT_ADDRESS),
+                add_refusals: counters(&registry::ADD_REFUSALS),
+                add_seconds: Histogram::with_opts(add_seconds.buckets(ADD_BOUNDS.to_vec()))
+                    .expect("a test makes each"),
+            },
+            calls: Calls {
+                ended: counters(&registry::EC2_CALLS),
+                failed: counters(&registry::EC2_FAILURES),
+                failed_by_code: counters(&registry::EC2_ERRORS),
+                latency: Latency::new(&registry::EC2_LATENCY),
+            },
+            in_flight: Mutex::default(),
+        }
     }
 }
 
-impl Taken {
-    fn add(&mut self, span: Duration) {
-        self.n += 1;
-        self.ms = self.ms.saturating_add(u64::try_from(span.as_millis()).unwrap_or(u64::MAX));
-    }
-}
-
-impl Calls {
-    pub(super) fn n(&self) -> u64 {
-        self.succeeded.n + self.n_failed()
-    }
-
-    pub(super) fn n_failed(&self) -> u64 {
-        self.failed.values().map(|taken| taken.n).sum()
-    }
-}
+/// Values of the label `reason`, as amazon-vpc-cni-k8s has them.
+const DELETED: &str = "PodDeleted";
+const COLLECTED: &str = "GC";
 
 impl Counters {
     pub(crate) fn add_came(&self) {
-        self.with(|counted| counted.adds += 1);
+        self.requests.adds.inc();
     }
 
     /// An ADD has been answered, this long after it came.
     pub(crate) fn add_answered(&self, answer: &Answer, span: Duration) {
-        self.with(|counted| {
-            counted.add_seconds.observe(span);
-            if let Answer::Refused(refusal) = answer {
-                counted.refuse(refusal.code);
-            }
-        });
+        self.requests.add_seconds.observe(span.as_secs_f64());
+        if let Answer::Refused(refusal) = answer {
+            self.requests.adds_without_address.inc();
+            self.requests.add_refusals.with_label_values(&[refusal.code.as_str()]).inc();
+        }
     }
 
     pub(crate) fn del_came(&self) {
-        self.with(|counted| counted.dels += 1);
+        self.requests.dels.with_label_values(&[DELETED]).inc();
     }
 
-    /// A GC has found `n` attachments dead.
+    /// A GC has collected `n` attachments.
     pub(crate) fn collected(&self, n: usize) {
-        self.with(|counted| counted.collected += u64::try_from(n).unwrap_or(u64::MAX));
+        let n = u64::try_from(n).unwrap_or(u64::MAX);
+        self.requests.dels.with_label_values(&[COLLECTED]).inc_by(n);
     }
 
     /// A call leaves for EC2.
     pub(crate) fn call_made(&self, id: CallId, call: &Ec2Call, now: Timestamp) {
-        self.with(|counted| counted.under_way.insert(id, (call.action().as_str(), now)));
+        self.with_in_flight(|calls| calls.insert(id, (call.action().as_str(), now)));
     }
 
-    /// It has ended.
+    /// The call has ended. One that was never made is not counted.
     pub(crate) fn call_done(
         &self,
         id: CallId,
         result: &Result<CallOutput, CallError>,
         now: Timestamp,
     ) {
-        self.with(|counted| {
-            let Some((action, since)) = counted.under_way.remove(&id) else { return };
-            let calls = counted.calls.entry(action).or_default();
-            let taken = match result {
-                Ok(_) => &mut calls.succeeded,
-                Err(error) => calls.failed.entry(error.code.clone()).or_default(),
-            };
-            taken.add(now.since(since));
-        });
+        let Some((action, since)) = self.with_in_flight(|calls| calls.remove(&id)) else { return };
+        let calls = &self.calls;
+        calls.ended.with_label_values(&[action]).inc();
+        let failed = calls.failed.with_label_values(&[action]);
+        let labels = match result {
+            Ok(_) => [action, "false", "200"],
+            Err(error) => {
+                failed.inc();
+                calls.failed_by_code.with_label_values(&[action, &error.code]).inc();
+                [action, "true", &error.code]
+            }
+        };
+        calls.latency.observe(labels, now.since(since));
     }
 
-    /// As it is now.
-    pub(super) fn read(&self) -> Counted {
-        self.with(|counted| counted.clone())
+    /// Puts all that was counted on the page.
+    pub(super) fn show(&self, page: &Page) {
+        let Requests { adds, dels, adds_without_address, add_refusals, add_seconds } =
+            &self.requests;
+        page.add(adds.clone());
+        page.add(dels.clone());
+        page.add(adds_without_address.clone());
+        page.add(add_refusals.clone());
+        page.add(add_seconds.clone());
+        let Calls { ended, failed, failed_by_code, latency } = &self.calls;
+        page.add(ended.clone());
+        page.add(failed.clone());
+        page.add(failed_by_code.clone());
+        page.add(latency.clone());
     }
 
-    fn with<T>(&self, act: impl FnOnce(&mut Counted) -> T) -> T {
-        act(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner))
-    }
-}
-
-impl Counted {
-    fn refuse(&mut self, code: RefusalCode) {
-        *self.refused.entry(code.as_str()).or_default() += 1;
+    fn with_in_flight<T>(
+        &self,
+        act: impl FnOnce(&mut BTreeMap<CallId, (&'static str, Timestamp)>) -> T,
+    ) -> T {
+        act(&mut self.in_flight.lock().unwrap_or_else(PoisonError::into_inner))
     }
 }

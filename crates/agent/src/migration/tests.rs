@@ -174,7 +174,7 @@ fn a_checkpoint_that_is_not_there_is_no_error_and_a_bad_one_is_named() {
     let file = directory.path().join("ipam.json");
     assert_eq!(read(&file).unwrap(), None);
     fs::write(&file, "{}").unwrap();
-    let fault = crate::chain(&read(&file).unwrap_err());
+    let fault = crate::error_chain(&read(&file).unwrap_err());
     let expect = format!("understand the checkpoint {}: version: ", file.display());
     assert!(fault.starts_with(&expect), "{fault}");
 }

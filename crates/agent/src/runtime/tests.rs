@@ -18,7 +18,7 @@ use crate::socket;
 /// Far above the bound.
 const DEADLINE: Duration = Duration::from_secs(20);
 
-/// A runtime that answers so.
+/// A runtime with this answer.
 #[derive(Clone)]
 struct Fake(Result<Listed, tonic::Status>);
 
@@ -52,17 +52,17 @@ impl tower::Service<Request<Body>> for Fake {
     }
 }
 
-/// What is learnt of a runtime that `serve` is.
+/// The sandboxes that are learnt from the runtime that `serve` runs. Its socket has a space in its name.
 async fn learnt_of<F>(serve: impl FnOnce(UnixListener) -> F) -> Option<BTreeSet<String>>
 where
     F: Future<Output = ()> + Send + 'static,
 {
     let directory = tempfile::tempdir().unwrap();
-    let socket = directory.path().join("containerd.sock");
+    let socket = directory.path().join("a runtime's 100%.sock");
     let serving = tokio::spawn(serve(UnixListener::bind(&socket).unwrap()));
     let asked = tokio::time::timeout(DEADLINE, sandboxes(Some(&socket))).await;
     serving.abort();
-    asked.expect("the runtime holds up the look")
+    asked.expect("the runtime holds up the poll")
 }
 
 async fn answered(answer: Result<Listed, tonic::Status>) -> Option<BTreeSet<String>> {
@@ -78,7 +78,7 @@ fn listed(ids: impl IntoIterator<Item = String>) -> Listed {
 }
 
 #[tokio::test]
-async fn all_sandboxes_are_learnt() {
+async fn runtime_lists_all_sandboxes() {
     let check = async |n: usize| {
         let ids: BTreeSet<_> = (0..n).map(|n| format!("{n:064x}")).collect();
         assert_eq!(answered(Ok(listed(ids.clone()))).await, Some(ids));
@@ -88,15 +88,15 @@ async fn all_sandboxes_are_learnt() {
     check(1000).await;
 }
 
-/// One, with its metadata and its state, which do not matter.
+/// One sandbox, with metadata and state, which do not matter.
 #[test]
-fn the_answer_is_read_by_the_numbers_of_the_cri() {
+fn answer_has_the_field_numbers_of_the_cri() {
     let bytes = b"\x0a\x0f\x0a\x04c1c1\x12\x05\x0a\x03web\x18\x01";
     assert_eq!(Listed::decode(&bytes[..]), Ok(listed(["c1c1".to_owned()])));
 }
 
 #[tokio::test]
-async fn of_a_runtime_that_does_not_answer_nothing_is_known() {
+async fn silent_runtime_leaves_sandboxes_unknown() {
     assert_eq!(sandboxes(None).await, None);
     let directory = tempfile::tempdir().unwrap();
     let socket = directory.path().join("containerd.sock");

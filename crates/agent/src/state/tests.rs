@@ -217,7 +217,7 @@ fn an_unreadable_log_stays_aside_and_the_last_good_copy_serves() {
         drop(open(&directory));
         fs::write(directory.path().join(LOG), &bytes).unwrap();
         let damage = load::load(directory.path(), Some(&instance())).damage.unwrap();
-        assert!(chain(&damage).ends_with(why), "{}", chain(&damage));
+        assert!(error_chain(&damage).ends_with(why), "{}", error_chain(&damage));
         let expect = load::without_enis(&record_of(&history()));
         assert_eq!(*open(&directory).record(), expect, "{why}");
         assert_eq!(asides(&directory), [bytes], "{why}");
@@ -243,7 +243,7 @@ fn a_full_disk_refuses_and_the_next_commit_may_succeed() {
     let mut store = open(&directory);
     let full = OpenOptions::new().append(true).open("/dev/full").unwrap();
     store.log = Log::Open(Appender { file: full, n_appended: 0, n_snapshot: 0 });
-    let fault = chain(&store.commit(&[assigned(9, 9)]).unwrap_err());
+    let fault = error_chain(&store.commit(&[assigned(9, 9)]).unwrap_err());
     assert!(fault.contains(LOG) && fault.contains("No space left"), "{fault}");
     assert_eq!(*store.record(), record_of(&history()));
 
@@ -262,7 +262,7 @@ fn an_unwritable_directory_refuses_until_it_can_be_written() {
     let mut store =
         Store::open(&directory, &instance(), Record::default(), Timestamp::from_millis(NOW))
             .unwrap();
-    let fault = chain(&store.commit(&[assigned(1, 5)]).unwrap_err());
+    let fault = error_chain(&store.commit(&[assigned(1, 5)]).unwrap_err());
     assert!(fault.contains("state") && fault.contains("File exists"), "{fault}");
 
     fs::remove_file(&directory).unwrap();
@@ -274,7 +274,7 @@ fn an_unwritable_directory_refuses_until_it_can_be_written() {
 fn a_contradiction_never_stays_on_disk() {
     let (directory, _) = directory_with_history();
     let mut store = open(&directory);
-    let fault = chain(&store.commit(&[assigned(4, 7)]).unwrap_err());
+    let fault = error_chain(&store.commit(&[assigned(4, 7)]).unwrap_err());
     assert!(fault.contains("10.0.0.7 would belong to"), "{fault}");
     store.commit(&[assigned(4, 8)]).unwrap();
     drop(store);

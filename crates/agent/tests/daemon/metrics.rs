@@ -7,12 +7,12 @@ use tokio::net::{TcpListener, TcpStream};
 
 use crate::node::{TestNode, until};
 
-/// Nobody's at this moment.
+/// A port that nobody has at this moment.
 async fn free_port() -> u16 {
     TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap().port()
 }
 
-/// The whole answer, if there is any.
+/// Sends a request and returns the whole answer, if there is one.
 async fn ask(port: u16, request: &str) -> Option<String> {
     let mut connection = TcpStream::connect(("127.0.0.1", port)).await.ok()?;
     connection.write_all(request.as_bytes()).await.ok()?;
@@ -33,7 +33,7 @@ async fn node_with_metrics() -> (TestNode, u16) {
 }
 
 #[tokio::test]
-async fn a_scrape_tells_what_the_pool_is_and_what_was_asked() {
+async fn scrape_shows_pool_and_requests() {
     let (node, port) = node_with_metrics().await;
     let daemon = node.start().await;
     let client = node.client().await;
@@ -60,7 +60,7 @@ async fn a_scrape_tells_what_the_pool_is_and_what_was_asked() {
 }
 
 #[tokio::test]
-async fn a_taken_port_keeps_no_daemon_from_serving() {
+async fn taken_metrics_port_stops_no_daemon() {
     let (node, port) = node_with_metrics().await;
     let others = TcpListener::bind(("::", port)).await.unwrap();
     let daemon = node.start().await;
@@ -71,9 +71,21 @@ async fn a_taken_port_keeps_no_daemon_from_serving() {
     daemon.stop().await.unwrap();
 }
 
-/// More than are answered at a time, none of which says anything.
 #[tokio::test]
-async fn callers_that_say_nothing_are_dropped() {
+async fn request_with_too_large_head_is_refused() {
+    let (node, port) = node_with_metrics().await;
+    let daemon = node.start().await;
+    until("the metrics", || scrape(port)).await;
+    let head = "a".repeat(64 * 1024);
+    // The connection may be reset before all of the head is written.
+    let answer = ask(port, &format!("GET /metrics HTTP/1.1\r\nx: {head}\r\n\r\n")).await;
+    assert!(answer.is_none_or(|answer| answer.starts_with("HTTP/1.1 431")));
+    daemon.stop().await.unwrap();
+}
+
+/// More callers than are answered at a time, who send nothing.
+#[tokio::test]
+async fn silent_metrics_callers_are_dropped() {
     let (node, port) = node_with_metrics().await;
     let daemon = node.start().await;
     until("the metrics", || scrape(port)).await;

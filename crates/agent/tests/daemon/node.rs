@@ -6,7 +6,6 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use agent::{Config, Edges, Inlet, Notes};
-use hyper_util::rt::TokioIo;
 use ipam::event::{Event, HostEni, LinkState};
 use ipam::id::{BootId, InstanceId};
 use ipam::policy::{Limits, Mode, Node, Policy, Targets};
@@ -200,12 +199,8 @@ pub(crate) async fn until<T, F: Future<Output = Option<T>>>(what: &str, ask: imp
 }
 
 pub(crate) async fn connect(socket: &Path) -> Channel {
-    let socket = socket.to_owned();
-    let dial = tower::service_fn(move |_| {
-        let socket = socket.clone();
-        async move { UnixStream::connect(socket).await.map(TokioIo::new) }
-    });
-    Endpoint::from_static("http://ipamd").connect_with_connector(dial).await.unwrap()
+    let endpoint = Endpoint::from_shared(format!("unix://{}", socket.display())).unwrap();
+    endpoint.connect().await.unwrap()
 }
 
 pub(crate) fn add_request(container: &str) -> v1::AddRequest {

@@ -1,8 +1,7 @@
-//! Every scenario, small, against its recorded report. The reports are meant to change with the
-//! engine: read the difference, and record it with `TIDEPOOL_GOLDEN=write cargo test -p lab`.
+//! Every scenario, small, against its recorded report. A change of the engine may change the reports:
+//! read the difference, and record it with `UPDATE_EXPECT=1 cargo test -p lab`.
 
-use std::path::Path;
-
+use expect_test::expect_file;
 use lab::Strategy;
 use lab::report::{Report, render, simulate};
 use lab::scenario::{SCENARIOS, Scenario, Size};
@@ -11,23 +10,13 @@ fn check(name: &str) {
     let scenario = Scenario::named(name).unwrap();
     let report = simulate(scenario.about, &scenario.cases(Size::Small), &Strategy::ALL).unwrap();
     check_conserved(&report);
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("tests/golden/{name}.txt"));
-    let found = render(&report);
-    if std::env::var("TIDEPOOL_GOLDEN").is_ok_and(|value| value == "write") {
-        std::fs::write(&path, &found).unwrap();
-    }
-    let recorded = std::fs::read_to_string(&path).unwrap_or_default();
-    assert!(
-        recorded == found,
-        "{} says otherwise; if the change is meant, record it with TIDEPOOL_GOLDEN=write\n{found}",
-        path.display()
-    );
+    expect_file![format!("../golden/{name}.txt")].assert_eq(&render(&report));
 }
 
-/// For so long an Add may wait before it fails with a reason.
+/// How long an ADD may wait before it fails with a reason.
 const ADD_WAIT_MS: u64 = 60_000;
 
-/// Every pod has exactly one address, or is reported as one that has none.
+/// Every pod has exactly one address, or the report counts it as one without.
 fn check_conserved(report: &Report) {
     for score in report.cases.iter().flat_map(|case| &case.scores) {
         let name = score.strategy.as_str();
@@ -35,8 +24,8 @@ fn check_conserved(report: &Report) {
         let pods = score.pods;
         assert_eq!(pods.created, pods.served + pods.gave_up + pods.waiting, "{name}");
         let failed: u64 = score.failed_adds.values().sum();
-        let is_told = pods.waiting == 0 || failed > 0 || score.wait_ms.max <= ADD_WAIT_MS;
-        assert!(is_told, "{name}: waits without a reason");
+        let is_explained = pods.waiting == 0 || failed > 0 || score.wait_ms.max <= ADD_WAIT_MS;
+        assert!(is_explained, "{name}: waits without a reason");
     }
 }
 
@@ -48,7 +37,7 @@ macro_rules! scenarios {
         })*
 
         #[test]
-        fn none_is_left_out() {
+        fn every_scenario_has_a_test() {
             let tested = [$($name),*];
             let all: Vec<_> = SCENARIOS.iter().map(|scenario| scenario.name).collect();
             assert_eq!(all, tested);

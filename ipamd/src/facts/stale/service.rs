@@ -8,18 +8,22 @@ use axum::Router;
 use axum::extract::{Request, State};
 use axum::http::{Method, StatusCode};
 use axum::response::{IntoResponse, Response};
+use rand_xoshiro::SplitMix64;
+use rand_xoshiro::rand_core::{Rng as _, SeedableRng as _};
 
 /// The service's answers: text by path.
 pub(super) type Shown = BTreeMap<String, String>;
 
-/// Pseudo-random numbers, the same in each run.
-pub(super) struct Chance(pub(super) u64);
+/// The same numbers in each run.
+pub(super) struct Chance(SplitMix64);
 
 impl Chance {
+    pub(super) fn new(seed: u64) -> Self {
+        Self(SplitMix64::seed_from_u64(seed))
+    }
+
     pub(super) fn below(&mut self, n: u64) -> u64 {
-        self.0 =
-            self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-        (self.0 >> 33) % n
+        self.0.next_u64() % n
     }
 }
 

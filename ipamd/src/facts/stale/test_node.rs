@@ -113,7 +113,7 @@ impl TestNode {
             pods: BTreeMap::new(),
             waiting: BTreeMap::new(),
             n_requests: 0,
-            chance: Chance(1),
+            chance: Chance::new(1),
             counts: Counts::default(),
         }
     }

@@ -83,7 +83,7 @@ fn view() -> v1::ViewReply {
 fn table_shows_the_whole_pool() {
     let text = render(&view(), UNIX_EPOCH + Duration::from_secs(NOW_S));
     let trimmed: Vec<&str> = text.lines().map(str::trim_end).collect();
-    let expect = "\
+    let expect = expect_test::expect![[r#"
 i-0a (m5.large), ipamd 0.1.0, mode prefix
 limits: 3 ENIs, 10 addresses on each, prefixes (EC2)
 
@@ -103,8 +103,8 @@ limits: 3 ENIs, 10 addresses on each, prefixes (EC2)
 36 addresses: 2 used, 2 cooling, 3 quarantined, 29 free; 2 prefixes; 0 pods waiting
 foreign ENI: eni-f
 in flight: attach eni-2
-blocked: subnet-a is full";
-    assert_eq!(trimmed.join("\n"), expect);
+blocked: subnet-a is full"#]];
+    expect.assert_eq(&trimmed.join("\n"));
 }
 
 /// A /80 has more addresses than a u32 can count.

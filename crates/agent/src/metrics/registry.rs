@@ -1,0 +1,117 @@
+//! Every metric of the daemon, in one place: name, kind, labels, meaning. The page takes them from
+//! here, and a test holds the table in `docs/metrics.md` against them. It knows no values.
+//!
+//! Metrics that amazon-vpc-cni-k8s v1.23.1 has too carry its names, kinds and labels
+//! (`utils/prometheusmetrics/prometheusmetrics.go`), since dashboards and alerts are bound to them.
+
+use prometheus::Opts;
+
+/// What Prometheus needs to know of a metric before its first sample.
+#[derive(Debug)]
+pub(super) struct Metric {
+    pub(super) name: &'static str,
+    pub(super) kind: Kind,
+    /// Alphabetical, as Prometheus sorts them; samples give their values in this order.
+    pub(super) labels: &'static [&'static str],
+    /// Without markup and without a full stop at the end.
+    pub(super) help: &'static str,
+}
+
+/// What samples of a metric may do. Source: prometheus.io, "Metric types".
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Kind {
+    Gauge,
+    Counter,
+    Histogram,
+    Summary,
+}
+
+impl Metric {
+    /// For the library's constructors of this `kind`.
+    ///
+    /// # Panics
+    ///
+    /// If the metric is declared as another kind.
+    pub(super) fn opts(&self, kind: Kind) -> Opts {
+        assert_eq!(self.kind, kind, "{}", self.name);
+        Opts::new(self.name, self.help)
+    }
+}
+
+macro_rules! metrics {
+    ($($metric:ident: $kind:ident $name:literal [$($label:literal),*] $help:literal;)*) => {
+        $(pub(super) const $metric: Metric = Metric {
+            name: $name,
+            kind: Kind::$kind,
+            labels: &[$($label),*],
+            help: $help,
+        };)*
+
+        /// All of them, in the order of `docs/metrics.md`.
+        #[cfg(test)]
+        pub(super) const ALL: &[Metric] = &[$($metric),*];
+    };
+}
+
+metrics! {
+    // The pool as it is.
+    ENI_MAX: Gauge "awscni_eni_max" []
+        "ENIs for pods that the instance can have: its limit or MAX_ENI, less the ENIs that are not ours";
+    IP_MAX: Gauge "awscni_ip_max" []
+        "Addresses for pods that these ENIs can carry";
+    ENI_ALLOCATED: Gauge "awscni_eni_allocated" []
+        "ENIs for pods that exist";
+    TOTAL_ADDRESSES: Gauge "awscni_total_ip_addresses" []
+        "Addresses for pods that EC2 has assigned";
+    ASSIGNED_ADDRESSES: Gauge "awscni_assigned_ip_addresses" []
+        "Addresses that pods have";
+    TOTAL_PREFIXES: Gauge "awscni_total_ipv4_prefixes" []
+        "IPv4 prefixes (/28) that EC2 has assigned";
+    ASSIGNED_PER_ENI: Gauge "awscni_assigned_ip_per_eni" ["eni"]
+        "Addresses of the ENI that pods have";
+    ASSIGNED_PER_CIDR: Gauge "awscni_assigned_ip_per_cidr" ["cidr"]
+        "Addresses of the prefix that pods have; single addresses have no series";
+    ADDRESSES: Gauge "tidepool_addresses" ["state"]
+        "Addresses for pods by state: assigned, cooling, quarantined, free; together awscni_total_ip_addresses";
+    ENIS: Gauge "tidepool_enis" ["state"]
+        "ENIs for pods by state: attaching, linking, ready, draining";
+    WAITING_ADDS: Gauge "tidepool_waiting_adds" []
+        "ADDs that wait for an address";
+    RUNTIME_SANDBOXES: Gauge "tidepool_runtime_sandboxes" []
+        "Sandboxes of the container runtime, ready or not; no sample while the runtime does not answer";
+    CALLS_IN_FLIGHT: Gauge "tidepool_ec2_calls_in_flight" []
+        "Calls that change something at EC2, from the intent to the known outcome";
+    OBSTACLES: Gauge "tidepool_obstacles" []
+        "Lines under `blocked` in `ipamd status`, which name each obstacle";
+    READY: Gauge "tidepool_ready" []
+        "1 if an ADD would be served; the STATUS verb says why not";
+    TASKS: Gauge "tidepool_tasks" []
+        "Tasks of the daemon: its loops, its callers, its calls, this scrape; constant over months";
+    BUILD_INFO: Gauge "tidepool_build_info" ["version"]
+        "Always 1, with the version of the daemon";
+    DISAGREEMENTS: Gauge "tidepool_disagreements" ["kind"]
+        "Facts on which record, EC2, kernel and metadata service disagree, by kind";
+    FOREIGN_ENIS: Gauge "tidepool_foreign_enis" ["reason"]
+        "ENIs on the instance that the daemon leaves alone, by reason";
+    FOREIGN_BLOCKS: Gauge "tidepool_foreign_blocks" []
+        "Addresses and prefixes on our ENIs that no pod gets: of the other family, or assigned by somebody else";
+    // What has happened since the start of the daemon.
+    ADDS: Counter "awscni_add_ip_req_count" []
+        "ADDs that have reached the daemon";
+    DELS: Counter "awscni_del_ip_req_count" ["reason"]
+        "PodDeleted: DELs; GC: attachments that GC collected";
+    ADDS_WITHOUT_ADDRESS: Counter "awscni_no_available_ip_addresses" []
+        "ADDs that got no address";
+    ADD_REFUSALS: Counter "tidepool_add_refusals_total" ["code"]
+        "ADDs that got no address, by code";
+    ADD_SECONDS: Histogram "tidepool_add_duration_seconds" []
+        "Time from the arrival of an ADD at the daemon to its answer";
+    EC2_CALLS: Counter "awscni_ec2api_req_count" ["fn"]
+        "Calls to EC2 that have ended, by action, without DescribeInstanceTypes";
+    EC2_FAILURES: Counter "awscni_ec2api_error_count" ["fn"]
+        "Calls to EC2 that have failed, by action";
+    EC2_ERRORS: Counter "awscni_aws_api_error_count" ["api", "error"]
+        "Calls to EC2 that have failed, by action and code";
+    EC2_LATENCY: Summary "awscni_aws_api_latency_ms" ["api", "error", "status"]
+        "Duration of calls to EC2 in milliseconds, without quantiles";
+}
