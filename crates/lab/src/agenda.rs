@@ -7,7 +7,7 @@ use ipam::time::Timestamp;
 
 /// Future events in the order of their time; of those at one time, in the order of entry.
 #[derive(Debug)]
-pub(crate) struct Agenda<T> {
+pub struct Agenda<T> {
     heap: BinaryHeap<Reverse<Entry<T>>>,
     n_entered: u64,
 }
@@ -19,18 +19,21 @@ struct Entry<T> {
     what: T,
 }
 
-impl<T> Agenda<T> {
-    pub(crate) fn new() -> Self {
+impl<T> Default for Agenda<T> {
+    fn default() -> Self {
         Self { heap: BinaryHeap::new(), n_entered: 0 }
     }
+}
 
-    pub(crate) fn enter(&mut self, at: Timestamp, what: T) {
+impl<T> Agenda<T> {
+    /// Adds `what`, which happens at `at`.
+    pub fn enter(&mut self, at: Timestamp, what: T) {
         self.n_entered += 1;
         self.heap.push(Reverse(Entry { at, number: self.n_entered, what }));
     }
 
     /// The next event that happens no later than `end`.
-    pub(crate) fn pop(&mut self, end: Timestamp) -> Option<(Timestamp, T)> {
+    pub fn pop(&mut self, end: Timestamp) -> Option<(Timestamp, T)> {
         self.heap.peek().filter(|Reverse(entry)| entry.at <= end)?;
         self.heap.pop().map(|Reverse(entry)| (entry.at, entry.what))
     }
@@ -63,7 +66,7 @@ mod tests {
     #[test]
     fn in_order_of_time_then_of_entry() {
         let at = Timestamp::from_millis;
-        let mut agenda = Agenda::new();
+        let mut agenda = Agenda::default();
         for (ms, what) in [(20, 'a'), (10, 'b'), (10, 'c'), (30, 'd')] {
             agenda.enter(at(ms), what);
         }

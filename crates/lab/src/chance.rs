@@ -7,11 +7,11 @@ use std::time::Duration;
 
 /// A stream of numbers that follows from its seed alone.
 #[derive(Debug, Clone)]
-pub(crate) struct Chance(u64);
+pub struct Chance(u64);
 
 impl Chance {
     /// `stream` tells apart what draws from the same seed.
-    pub(crate) fn new(seed: u64, stream: u64) -> Self {
+    pub fn new(seed: u64, stream: u64) -> Self {
         let mut mixed = Self(seed ^ stream.wrapping_mul(0xd1b5_4a32_d192_ed03));
         Self(mixed.next())
     }
@@ -31,23 +31,23 @@ impl Chance {
     }
 
     /// An index below `len`, which must not be 0.
-    pub(crate) fn index(&mut self, len: usize) -> usize {
+    pub fn index(&mut self, len: usize) -> usize {
         let len = u64::try_from(len).expect("usize is at most 64 bits wide");
         usize::try_from(self.next() % len).expect("below a usize")
     }
 
     /// A number below `end`, which must not be 0.
-    pub(crate) fn below(&mut self, end: u64) -> u64 {
+    pub fn below(&mut self, end: u64) -> u64 {
         self.next() % end
     }
 
     /// One of `among`, which must not be empty.
-    pub(crate) fn pick<'a, T>(&mut self, among: &'a [T]) -> &'a T {
+    pub fn pick<'a, T>(&mut self, among: &'a [T]) -> &'a T {
         &among[self.index(among.len())]
     }
 
     /// True in one of `n` cases.
-    pub(crate) fn one_in(&mut self, n: u64) -> bool {
+    pub fn one_in(&mut self, n: u64) -> bool {
         self.below(n) == 0
     }
 

@@ -8,7 +8,7 @@ use std::time::Duration;
 use ec2_model::config::{Config, Consistency, Latency};
 use ec2_model::error::ApiError;
 use ec2_model::fabric::FabricEni;
-use ec2_model::id::{EniId, InstanceId, ResourceType, SubnetId, VpcId};
+use ec2_model::id::{EniId, InstanceId, ResourceType, SecurityGroupId, SubnetId, VpcId};
 use ec2_model::request::{
     Action, AttachNetworkInterface, CreateNetworkInterface, DeleteNetworkInterface,
     DescribeInstanceTypes, DescribeInstances, DescribeNetworkInterfaces, Filter, Listing, Request,
@@ -18,11 +18,11 @@ use ec2_model::response::{Instance, Response};
 use ec2_model::seed::{InstanceSeed, SubnetSeed, VpcSeed};
 use ec2_model::{Context, Delivery, Model};
 use ipam::call::INSTANCE_TAG;
-use ipam::policy::Limits;
+use ipam::policy::{Limits, Policy};
 use ipam::time::Timestamp;
 use ipnet::Ipv4Net;
 
-use crate::daemon::{MetadataEni, Site};
+use crate::daemon::MetadataEni;
 use crate::world::{NodeSpec, Purpose, World};
 
 /// Makes a subnet one for additional ENIs of any node.
@@ -58,6 +58,29 @@ pub enum SetupError {
     NoSubnetForNodes,
 }
 
+/// A node: its instance, where that is, and what its daemon is to do.
+#[derive(Debug, Clone)]
+pub struct Site {
+    /// The instance, which is running.
+    pub instance: InstanceId,
+    /// For example `m5.large`.
+    pub instance_type: String,
+    /// The ENI that the instance started with.
+    pub primary_eni: EniId,
+    /// The subnet of the primary ENI.
+    pub subnet: SubnetId,
+    /// The VPC of the subnet.
+    pub vpc: VpcId,
+    /// The subnet's availability zone, by name.
+    pub zone: String,
+    /// The security groups of the primary ENI.
+    pub security_groups: Vec<SecurityGroupId>,
+    /// What EC2 publishes of the instance type.
+    pub limits: Limits,
+    /// How the daemon is set.
+    pub policy: Policy,
+}
+
 /// What an ENI holds for pods.
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Held {
@@ -78,7 +101,7 @@ pub(crate) struct Ends {
 
 /// The region.
 #[derive(Debug)]
-pub(crate) struct Cloud {
+pub struct Cloud {
     model: Model,
     account: String,
     region: String,
@@ -96,7 +119,12 @@ pub(crate) struct Cloud {
 }
 
 impl Cloud {
-    pub(crate) fn new(world: &World, seed: u64) -> Result<Self, SetupError> {
+    /// The VPC and subnets of `world`, with no instance. All of EC2's chance follows from `seed`.
+    ///
+    /// # Errors
+    ///
+    /// If the model refuses a subnet.
+    pub fn new(world: &World, seed: u64) -> Result<Self, SetupError> {
         let config = Config {
             seed,
             throttling: world.throttling,
@@ -154,7 +182,7 @@ impl Cloud {
     }
 
     /// Starts an instance, which is running at once.
-    pub(crate) fn join(&mut self, spec: &NodeSpec, now: Timestamp) -> Result<Site, SetupError> {
+    pub fn join(&mut self, spec: &NodeSpec, now: Timestamp) -> Result<Site, SetupError> {
         let limits = self.limits(&spec.instance_type, now)?;
         let homes = self.subnets.iter().filter(|(_, purpose)| *purpose == Purpose::Nodes);
         let homes: Vec<_> = homes.map(|(id, _)| id.clone()).collect();
@@ -219,7 +247,7 @@ impl Cloud {
     }
 
     /// Ends an instance. Its ENIs count as gone at once.
-    pub(crate) fn terminate(&mut self, instance: &InstanceId, now: Timestamp) {
+    pub fn terminate(&mut self, instance: &InstanceId, now: Timestamp) {
         let instance_ids = vec![instance.clone()];
         let request = TerminateInstances { instance_ids, dry_run: false };
         let ended = self.ask_as_other(request.into(), now);
@@ -229,7 +257,7 @@ impl Cloud {
     }
 
     /// Others take so many addresses of a subnet, or as many as there are.
-    pub(crate) fn occupy(&mut self, subnet: usize, n_addresses: u32, now: Timestamp) {
+    pub fn occupy(&mut self, subnet: usize, n_addresses: u32, now: Timestamp) {
         let Some((id, _)) = self.subnets.get(subnet).cloned() else { return };
         let mut left = n_addresses;
         while left > 0 {
@@ -251,7 +279,7 @@ impl Cloud {
     }
 
     /// Others give back what they have taken of a subnet.
-    pub(crate) fn vacate(&mut self, subnet: usize, now: Timestamp) {
+    pub fn vacate(&mut self, subnet: usize, now: Timestamp) {
         for eni in self.fillers.remove(&subnet).unwrap_or_default() {
             let request =
                 DeleteNetworkInterface { network_interface_id: eni.clone(), dry_run: false };
@@ -262,7 +290,7 @@ impl Cloud {
     }
 
     /// A call of the daemon on `instance`: what EC2 answers, and how much later.
-    pub(crate) fn call(
+    pub fn call(
         &mut self,
         instance: &InstanceId,
         request: &Request,
@@ -363,19 +391,19 @@ impl Cloud {
     }
 
     /// EC2 itself, for what no daemon asks of it.
-    pub(crate) fn model(&mut self) -> &mut Model {
+    pub fn model(&mut self) -> &mut Model {
         &mut self.model
     }
 
     /// The ENIs on an instance, the primary first.
-    pub(crate) fn attached(&mut self, instance: &InstanceId, now: Timestamp) -> Vec<FabricEni> {
+    pub fn attached(&mut self, instance: &InstanceId, now: Timestamp) -> Vec<FabricEni> {
         let instances = self.model.fabric(ec2_time(now)).instances;
         let found = instances.into_iter().find(|found| found.id == *instance);
         found.map(|found| found.enis).unwrap_or_default()
     }
 
     /// The ENIs for pods that are on no instance, each with the instance that it was made for.
-    pub(crate) fn unattached(&mut self, now: Timestamp) -> Vec<(EniId, Option<InstanceId>)> {
+    pub fn unattached(&mut self, now: Timestamp) -> Vec<(EniId, Option<InstanceId>)> {
         let status = Filter { name: "status".to_owned(), values: vec!["available".to_owned()] };
         let listing = Listing { filters: vec![status], ..Listing::default() };
         let request = DescribeNetworkInterfaces { listing, ..DescribeNetworkInterfaces::default() };
@@ -390,19 +418,19 @@ impl Cloud {
     }
 
     /// How many calls of daemons have changed something.
-    pub(crate) fn n_changes(&self) -> u64 {
+    pub fn n_changes(&self) -> u64 {
         let reads = [Action::DescribeNetworkInterfaces, Action::DescribeSubnets];
         let changes = self.calls.iter().filter(|(action, _)| !reads.contains(action));
         changes.map(|(_, ends)| ends.granted).sum()
     }
 
     /// For whom an ENI was made, if a daemon or an instance has made it.
-    pub(crate) fn owner(&self, eni: &EniId) -> Option<InstanceId> {
+    pub fn owner(&self, eni: &EniId) -> Option<InstanceId> {
         self.held.get(eni).map(|held| held.instance.clone())
     }
 
     /// Somebody puts an ENI of his own on an instance, and says that it is.
-    pub(crate) fn attach_stranger(
+    pub fn attach_stranger(
         &mut self,
         instance: &InstanceId,
         subnet: &SubnetId,
@@ -442,12 +470,7 @@ impl Cloud {
     }
 
     /// Whether packets to `address` reach this instance.
-    pub(crate) fn reaches(
-        &mut self,
-        instance: &InstanceId,
-        address: Ipv4Addr,
-        now: Timestamp,
-    ) -> bool {
+    pub fn reaches(&mut self, instance: &InstanceId, address: Ipv4Addr, now: Timestamp) -> bool {
         let found = self.model.instance_of(address.into(), ec2_time(now));
         found.as_ref() == Some(instance)
     }
@@ -518,6 +541,8 @@ fn sizes(singles: usize, prefixes: usize) -> (u16, u64) {
     (blocks, singles + PREFIX_SIZE * u64::try_from(prefixes).expect(few))
 }
 
-pub(crate) fn ec2_time(now: Timestamp) -> ec2_model::Timestamp {
+/// A moment of the simulation on the model's clock.
+#[must_use]
+pub fn ec2_time(now: Timestamp) -> ec2_model::Timestamp {
     ec2_model::Timestamp::from_unix_millis(now.as_millis())
 }

@@ -7,10 +7,9 @@ use std::net::Ipv4Addr;
 use std::time::Duration;
 
 use ec2_model::error::ApiError;
-use ec2_model::id::{EniId, InstanceId, SecurityGroupId, SubnetId, VpcId};
+use ec2_model::id::EniId;
 use ec2_model::request::Request;
 use ec2_model::response::Response;
-use ipam::policy::{Limits, Policy};
 use ipam::time::Timestamp;
 use ipnet::Ipv4Net;
 
@@ -25,20 +24,6 @@ pub(crate) struct SandboxId {
     pub(crate) pod: usize,
     /// Counts from 1.
     pub(crate) attempt: u32,
-}
-
-/// Where a daemon runs and what it shall do.
-#[derive(Debug, Clone)]
-pub(crate) struct Site {
-    pub(crate) instance: InstanceId,
-    pub(crate) instance_type: String,
-    pub(crate) primary_eni: EniId,
-    pub(crate) subnet: SubnetId,
-    pub(crate) vpc: VpcId,
-    pub(crate) zone: String,
-    pub(crate) security_groups: Vec<SecurityGroupId>,
-    pub(crate) limits: Limits,
-    pub(crate) policy: Policy,
 }
 
 /// An ENI as the instance's metadata show it.

@@ -22,14 +22,14 @@ use ipam::call::{
 };
 use ipnet::{IpNet, Ipv4Net};
 
-use crate::daemon::Site;
+use crate::cloud::Site;
 
 /// EC2's largest page.
 const PAGE_SIZE: i32 = 1000;
 
 /// The requests that one call is made of, all but the last only for DescribeEnis: the ENIs with
 /// the instance's tag, then those attached to it.
-pub(crate) fn requests(call: &Ec2Call, site: &Site) -> Vec<Request> {
+pub fn requests(call: &Ec2Call, site: &Site) -> Vec<Request> {
     let request = match call {
         Ec2Call::DescribeEnis => {
             return vec![
@@ -103,7 +103,7 @@ pub(crate) fn requests(call: &Ec2Call, site: &Site) -> Vec<Request> {
 /// # Errors
 ///
 /// If it is an answer to another question.
-pub(crate) fn output(
+pub fn output(
     response: Response,
     before: Vec<EniFacts>,
     instance: &InstanceId,
@@ -137,10 +137,7 @@ pub(crate) fn output(
 }
 
 /// The ENIs of a list that are this instance's or nobody's.
-pub(crate) fn enis_of(
-    enis: &[NetworkInterface],
-    instance: &InstanceId,
-) -> impl Iterator<Item = EniFacts> {
+pub fn enis_of(enis: &[NetworkInterface], instance: &InstanceId) -> impl Iterator<Item = EniFacts> {
     let is_elsewhere = |eni: &NetworkInterface| {
         eni.attachment.as_ref().is_some_and(|attachment| attachment.instance_id != *instance)
     };
@@ -148,7 +145,7 @@ pub(crate) fn enis_of(
 }
 
 /// What to make of a refusal.
-pub(crate) fn error(error: ApiError) -> CallError {
+pub fn error(error: ApiError) -> CallError {
     let kind = match error.code.as_str() {
         "RequestLimitExceeded" => CallErrorKind::Throttled,
         "InsufficientFreeAddressesInSubnet" => CallErrorKind::SubnetExhausted,
@@ -286,7 +283,7 @@ fn is_single(net: &Ipv4Net) -> bool {
 }
 
 /// An id of the model that the engine gives back.
-pub(crate) fn known<T: std::str::FromStr>(id: &str) -> T
+pub fn known<T: std::str::FromStr>(id: &str) -> T
 where
     T::Err: std::fmt::Debug,
 {
@@ -294,7 +291,7 @@ where
 }
 
 /// An id of the model, for the engine.
-pub(crate) fn known_to_ipam<'a, T: TryFrom<&'a str>>(id: &'a str) -> T
+pub fn known_to_ipam<'a, T: TryFrom<&'a str>>(id: &'a str) -> T
 where
     T::Error: std::fmt::Debug,
 {

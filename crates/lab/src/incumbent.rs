@@ -23,7 +23,8 @@ use ipam::time::Timestamp;
 use self::script::{Given, Script, Wish};
 use self::store::Store;
 use crate::chance::Chance;
-use crate::daemon::{Command, Daemon, FSYNC, Input, Retryer, SandboxId, Site, Timer};
+use crate::cloud::Site;
+use crate::daemon::{Command, Daemon, FSYNC, Input, Retryer, SandboxId, Timer};
 
 /// The SDK for Go's standard retryer, for every call. It counts its waits from 1, so that the first
 /// is up to two seconds. The daemon asks for ten attempts as well, but a configuration that brings

@@ -4,14 +4,16 @@
 //! a kubelet, a scheduler, EC2 with its token buckets. The daemon of amazon-vpc-cni-k8s stands
 //! beside it, from the rules it follows, so that both can be run on the same trace. One thread, no
 //! clock, no sleeping: the same setup gives the same figures.
+//!
+//! The parts that any simulation of an engine and EC2 needs can be used alone: [`cloud`], [`ec2`],
+//! [`agenda`], [`chance`]. The random histories in `tests/histories` are made of them.
 
-mod agenda;
+pub mod agenda;
 pub mod bound;
-mod chance;
-mod cloud;
+pub mod chance;
+pub mod cloud;
 mod daemon;
-mod ec2;
-pub mod history;
+pub mod ec2;
 mod incumbent;
 pub mod report;
 mod run;

@@ -17,8 +17,8 @@ use self::sdk::{Attempt, RetryQuota};
 use crate::agenda::Agenda;
 use crate::bound::Bound;
 use crate::chance::Chance;
-use crate::cloud::{Cloud, SetupError};
-use crate::daemon::{Command, Daemon, Input, SandboxId, Site};
+use crate::cloud::{Cloud, SetupError, Site};
+use crate::daemon::{Command, Daemon, Input, SandboxId};
 use crate::score::{Score, Tally};
 use crate::trace::Trace;
 use crate::world::{NodeSpec, World};
@@ -186,7 +186,7 @@ impl<'a> Run<'a> {
             strategy,
             now: Timestamp::default(),
             end: start + setup.lasts,
-            agenda: Agenda::new(),
+            agenda: Agenda::default(),
             cloud: Cloud::new(&setup.world, setup.seed)?,
             nodes: Vec::new(),
             pods: Vec::new(),

@@ -15,7 +15,8 @@ use ipam::record::Record;
 use ipam::time::Timestamp;
 use ipam::{Boot, Engine};
 
-use crate::daemon::{Command, Daemon, FSYNC, Input, Retryer, SandboxId, Site, Timer};
+use crate::cloud::Site;
+use crate::daemon::{Command, Daemon, FSYNC, Input, Retryer, SandboxId, Timer};
 use crate::ec2::{self, known, known_to_ipam};
 
 /// None: the engine repeats what it still wants.

@@ -1,6 +1,8 @@
 //! Makes a history that fails as small as it gets: fewer steps, fewer nodes, simpler steps.
 
-use super::{Fate, History, Kill, Lie, Step, What};
+use super::history::History;
+use super::metadata::Lie;
+use super::step::{Fate, Kill, Step, What};
 
 /// `fails` says whether a candidate still fails, in whatever way.
 pub(super) fn shrink(mut best: History, mut fails: impl FnMut(&History) -> bool) -> History {

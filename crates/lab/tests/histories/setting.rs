@@ -7,31 +7,31 @@ use ec2_model::Delay;
 use ec2_model::config::{AddressChoice, Consistency, Latency, Throttling};
 use ipam::policy::{Mode, Policy, Targets, WarmSettings};
 use ipnet::Ipv4Net;
+use lab::chance::Chance;
+use lab::world::{Purpose, Subnet, World};
 
-use super::Lie;
-use crate::chance::Chance;
-use crate::world::{Purpose, Subnet, World};
+use super::metadata::Lie;
 
 /// Tells this stream from the others of the same seed.
 const STREAM: u64 = 11;
 
 /// The world before the first step.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Setting {
+pub(super) struct Setting {
     /// In one account, from one subnet.
-    pub n_nodes: usize,
+    pub(super) n_nodes: usize,
     /// For example `t3.small`.
-    pub instance_type: &'static str,
+    pub(super) instance_type: &'static str,
     /// ENIs, and addresses on each, that the daemons believe in beyond what there is.
-    pub illusion: (u16, u16),
+    pub(super) illusion: (u16, u16),
     /// What the user wants.
-    pub policy: Policy,
+    pub(super) policy: Policy,
     /// Whether each node also has an ENI that is somebody else's.
-    pub strangers: bool,
+    pub(super) strangers: bool,
     /// How the nodes' metadata services are wrong.
-    pub metadata: Lie,
+    pub(super) metadata: Lie,
     /// EC2 and the subnets.
-    pub world: World,
+    pub(super) world: World,
 }
 
 impl Setting {

@@ -4,13 +4,13 @@ use std::time::Duration;
 
 use ec2_model::fault::Disturbance;
 use ipam::id::AttachmentKey;
+use lab::cloud::ec2_time;
+use lab::ec2;
 
 use super::check::blocks_of;
 use super::node::{Open, Pod};
 use super::step::{Fate, Kill};
 use super::world::{Happening, World, n_requests};
-use crate::cloud::ec2_time;
-use crate::ec2;
 
 /// No machine starts sooner.
 const BOOT: Duration = Duration::from_secs(15);

@@ -9,59 +9,47 @@
 //! What a history breaks is found by [`History::run`], and [`History::shrunk`] makes it small enough
 //! to be read.
 
-mod check;
-mod harm;
-mod heal;
-mod metadata;
-mod node;
-mod pods;
-mod setting;
-mod shrink;
-mod step;
-mod world;
-
 use ipam::record::Record;
+use lab::SetupError;
 
-pub use self::metadata::Lie;
-pub use self::setting::Setting;
-pub use self::step::{Fate, Kill, Mishap, Step, What};
-
-use self::world::World;
-use crate::cloud::SetupError;
+use super::setting::Setting;
+use super::shrink;
+use super::step::{self, Step};
+use super::world::World;
 
 /// What happens, and to whom.
 #[derive(Debug, Clone, PartialEq)]
-pub struct History {
+pub(super) struct History {
     /// Also what chance in EC2 and between the steps follows from.
-    pub seed: u64,
+    pub(super) seed: u64,
     /// The world before the first step.
-    pub setting: Setting,
+    pub(super) setting: Setting,
     /// In their order.
-    pub steps: Vec<Step>,
+    pub(super) steps: Vec<Step>,
 }
 
 /// How a history ended in which nothing was broken. The same history has the same end.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Outcome {
+pub(super) struct Outcome {
     /// Adds that were answered with an address.
-    pub granted: u64,
+    pub(super) granted: u64,
     /// Adds that were refused.
-    pub refused: u64,
+    pub(super) refused: u64,
     /// Requests that EC2 got.
-    pub calls: u64,
+    pub(super) calls: u64,
     /// Daemons that died.
-    pub kills: u64,
+    pub(super) kills: u64,
     /// ENIs that dead instances have left behind.
-    pub left_behind: usize,
+    pub(super) left_behind: usize,
     /// Blocks of ours that a daemon takes for somebody else's in the end: idle, but nobody's harm.
-    pub left_alone: usize,
+    pub(super) left_alone: usize,
     /// What the living nodes have on record.
-    pub records: Vec<Record>,
+    pub(super) records: Vec<Record>,
 }
 
 impl Outcome {
     /// Adds another's numbers up.
-    pub fn add(&mut self, other: Self) {
+    pub(super) fn add(&mut self, other: Self) {
         let Self { granted, refused, calls, kills, left_behind, left_alone, records: _ } = other;
         self.granted += granted;
         self.refused += refused;
@@ -75,20 +63,20 @@ impl Outcome {
 /// What must stay true and did not.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("after {at_ms} ms, node {node}: {rule}: {what}")]
-pub struct Broken {
+pub(super) struct Broken {
     /// Milliseconds since the start of the history.
-    pub at_ms: u64,
+    pub(super) at_ms: u64,
     /// Which node.
-    pub node: usize,
+    pub(super) node: usize,
     /// What must not be.
-    pub rule: &'static str,
+    pub(super) rule: &'static str,
     /// What has been seen of it.
-    pub what: String,
+    pub(super) what: String,
 }
 
 /// Why a history has no outcome.
 #[derive(Debug, thiserror::Error)]
-pub enum RunError {
+pub(super) enum RunError {
     /// The engine is wrong, or what was expected of it.
     #[error(transparent)]
     Broken(#[from] Broken),
@@ -100,7 +88,7 @@ pub enum RunError {
 impl History {
     /// The history that follows from `seed`.
     #[must_use]
-    pub fn of(seed: u64) -> Self {
+    pub(super) fn of(seed: u64) -> Self {
         let setting = Setting::of(seed);
         let steps = step::steps_of(seed, setting.n_nodes);
         Self { seed, setting, steps }
@@ -111,7 +99,7 @@ impl History {
     /// # Errors
     ///
     /// The first thing that was not as it must be.
-    pub fn run(&self) -> Result<Outcome, RunError> {
+    pub(super) fn run(&self) -> Result<Outcome, RunError> {
         let mut world = World::new(self)?;
         self.live(&mut world)?;
         Ok(world.outcome())
@@ -120,7 +108,7 @@ impl History {
     /// All that happens in it, each with its time in milliseconds, for whoever wants to know why it
     /// breaks something.
     #[must_use]
-    pub fn story(&self) -> Vec<String> {
+    pub(super) fn story(&self) -> Vec<String> {
         let Ok(mut world) = World::new(self) else { return Vec::new() };
         world.story = Some(Vec::new());
         let end = self.live(&mut world);
@@ -137,7 +125,7 @@ impl History {
 
     /// A history with as little in it as possible for which `fails` still holds.
     #[must_use]
-    pub fn shrunk(self, fails: impl FnMut(&Self) -> bool) -> Self {
+    pub(super) fn shrunk(self, fails: impl FnMut(&Self) -> bool) -> Self {
         shrink::shrink(self, fails)
     }
 }

@@ -13,10 +13,10 @@ use ipam::record::{Assignment, Change, Contradiction, Record};
 use ipam::sighting::{SeenLink, Sighting};
 use ipam::time::Timestamp;
 use ipam::{Boot, Engine};
+use lab::cloud::Site;
+use lab::ec2::known_to_ipam;
 
 use super::step::Kill;
-use crate::daemon::Site;
-use crate::ec2::known_to_ipam;
 
 /// The network that all pods are in.
 pub(super) const NETWORK: &str = "aws-cni";

@@ -7,10 +7,10 @@ use ipam::block::Block;
 use ipam::call::{Ask, CallId, Ec2Call};
 use ipam::id::AttachmentKey;
 use ipam::record::Assignment;
+use lab::ec2::{known, known_to_ipam};
 
 use super::node::Open;
 use super::world::World;
-use crate::ec2::{known, known_to_ipam};
 
 /// The pool grows so soon after a pod has come that finds no address.
 const GROWTH: Duration = Duration::from_secs(1);

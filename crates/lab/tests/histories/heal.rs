@@ -5,12 +5,12 @@ use std::time::Duration;
 
 use ipam::block::Block;
 use ipam::id::{AttachmentKey, EniId};
+use lab::ec2::known_to_ipam;
 
-use super::Broken;
 use super::check::blocks_of;
+use super::history::Broken;
 use super::node::{Ask, Node, named};
 use super::world::World;
-use crate::ec2::known_to_ipam;
 
 /// Longer than any daemon is away, than a lost answer is waited for and than a back-off lasts.
 const CALM: Duration = Duration::from_secs(600);

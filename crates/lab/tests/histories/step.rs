@@ -1,8 +1,7 @@
 //! What may happen, and how often.
 
 use ec2_model::request::Action;
-
-use crate::chance::Chance;
+use lab::chance::Chance;
 
 /// Slots for pods on each node.
 const N_PODS: usize = 10;
@@ -13,18 +12,18 @@ const STREAM: u64 = 12;
 
 /// One thing that happens.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Step {
+pub(super) struct Step {
     /// So long after the one before.
-    pub wait_ms: u64,
+    pub(super) wait_ms: u64,
     /// Where; no matter for what concerns EC2 as such.
-    pub node: usize,
+    pub(super) node: usize,
     /// What.
-    pub what: What,
+    pub(super) what: What,
 }
 
 /// What happens.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum What {
+pub(super) enum What {
     /// The runtime starts a pod, if none is in this slot; the request is on its way for so long.
     Add {
         /// The slot.
@@ -103,26 +102,26 @@ pub enum What {
 
 /// How a daemon dies and another starts.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Kill {
+pub(super) struct Kill {
     /// It dies before the effect that is so many from now; 0 is at once.
-    pub at_effect: usize,
+    pub(super) at_effect: usize,
     /// Whether the save that is under way is durable all the same.
-    pub saved: bool,
+    pub(super) saved: bool,
     /// Whether the requests that are under way reach EC2 all the same.
-    pub sent: bool,
+    pub(super) sent: bool,
     /// How long nobody serves.
-    pub down_ms: u64,
+    pub(super) down_ms: u64,
     /// What becomes of the record.
-    pub record: Fate,
+    pub(super) record: Fate,
     /// Whether the machine starts anew as well: no pod lives through that.
-    pub reboot: bool,
+    pub(super) reboot: bool,
     /// By how much the machine's clock is ahead of the truth from then on.
-    pub clock_ahead_ms: i64,
+    pub(super) clock_ahead_ms: i64,
 }
 
 /// What becomes of the record when a daemon dies.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Fate {
+pub(super) enum Fate {
     /// Nothing.
     Kept,
     /// It is empty.
@@ -133,7 +132,7 @@ pub enum Fate {
 
 /// What happens to a call.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Mishap {
+pub(super) enum Mishap {
     /// It is refused with this code, and nothing happens.
     Refused(&'static str),
     /// It is done, and no answer comes.

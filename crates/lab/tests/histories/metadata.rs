@@ -9,11 +9,11 @@ use ipam::event::Event;
 use ipam::id::EniId;
 use ipam::time::Timestamp;
 use ipam::view::{EniStage, EniView};
+use lab::chance::Chance;
+use lab::ec2::known_to_ipam;
 
 use super::check::blocks_of;
 use super::world::World;
-use crate::chance::Chance;
-use crate::ec2::known_to_ipam;
 
 /// Tells this stream from the others of the same seed.
 const STREAM: u64 = 14;
@@ -22,7 +22,7 @@ const SECOND_READING: Duration = Duration::from_secs(600);
 
 /// How a metadata service is wrong.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Lie {
+pub(super) enum Lie {
     /// Not at all.
     None,
     /// It shows what was true when it was read before.

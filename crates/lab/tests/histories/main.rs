@@ -6,11 +6,23 @@
 
 #![expect(clippy::unwrap_used, reason = "a panic is a test's report")]
 
+mod check;
+mod harm;
+mod heal;
+mod history;
+mod metadata;
+mod node;
+mod pods;
+mod setting;
+mod shrink;
+mod step;
+mod world;
+
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::thread;
 use std::time::Instant;
 
-use lab::history::{History, Outcome, RunError};
+use self::history::{History, Outcome, RunError};
 
 /// As many as take some seconds.
 const IN_TESTS: u64 = 1_000;

@@ -14,16 +14,17 @@ use ipam::event::{Effect, Event, LinkState};
 use ipam::id::AttachmentKey;
 use ipam::sighting::Sighting;
 use ipam::time::Timestamp;
+use lab::agenda::Agenda;
+use lab::chance::Chance;
+use lab::cloud::{Cloud, SetupError};
+use lab::ec2;
+use lab::world::NodeSpec;
 
+use super::history::{Broken, History, Outcome};
 use super::metadata::Metadata;
 use super::node::{Ask, Node, Underway};
+use super::setting::Setting;
 use super::step::{Mishap, Step, What};
-use super::{Broken, History, Outcome, Setting};
-use crate::agenda::Agenda;
-use crate::chance::Chance;
-use crate::cloud::{Cloud, SetupError};
-use crate::ec2;
-use crate::world::NodeSpec;
 
 /// No history comes near to so many events; one that spins does.
 const SPIN: u64 = 100_000;
@@ -86,7 +87,7 @@ impl World {
             cloud: Cloud::new(&setting.world, history.seed)?,
             setting,
             now: Timestamp::default(),
-            agenda: Agenda::new(),
+            agenda: Agenda::default(),
             nodes: Vec::new(),
             metadata: Vec::new(),
             chance: Chance::new(history.seed, STREAM),
