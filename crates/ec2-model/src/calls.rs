@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, VecDeque};
 
 use serde::Serialize;
 
-use crate::time::Timestamp;
+use crate::time::SimTime;
 
 /// One call that was made.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -22,9 +22,9 @@ pub struct CallRecord {
     /// Whether the answer was lost on purpose.
     pub reply_lost: bool,
     /// When it came in.
-    pub at: Timestamp,
+    pub at: SimTime,
     /// When the client may see the answer.
-    pub answered_at: Timestamp,
+    pub answered_at: SimTime,
 }
 
 /// The latest calls, and counts of all.
@@ -91,8 +91,8 @@ mod tests {
             parameters: BTreeMap::new(),
             error: error.map(str::to_owned),
             reply_lost: false,
-            at: Timestamp::default(),
-            answered_at: Timestamp::default(),
+            at: SimTime::default(),
+            answered_at: SimTime::default(),
         }
     }
 

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::dice::Delay;
+use crate::delay::Delay;
 use crate::request::Action;
 
 /// What a model is made with.

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-/// A refusal. Codes and texts are those of the service, irregular spellings included.
+/// A error. Codes and texts are those of the service, irregular spellings included.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
 #[error("{code}: {message}")]
 pub struct ApiError {

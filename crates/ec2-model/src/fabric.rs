@@ -1,6 +1,6 @@
 //! What the network has to look like now: which instance has which ENIs with which addresses.
 //!
-//! Whoever builds devices and routes compares this picture with what is there; it knows no kernel.
+//! Whoever builds devices and routes compares this snapshot with what is there; it knows no kernel.
 
 use std::net::{Ipv4Addr, Ipv6Addr};
 

@@ -97,12 +97,12 @@ pub enum Disturbance {
 /// The rules in force.
 #[derive(Debug, Default)]
 pub(crate) struct Faults {
-    rules: BTreeMap<FaultId, Armed>,
+    rules: BTreeMap<FaultId, ActiveRule>,
     n_added: u64,
 }
 
 #[derive(Debug)]
-struct Armed {
+struct ActiveRule {
     rule: FaultRule,
     /// Calls that the rule was about.
     n_seen: u64,
@@ -122,7 +122,7 @@ impl Faults {
     pub(crate) fn add(&mut self, rule: FaultRule) -> FaultId {
         self.n_added += 1;
         let id = FaultId(self.n_added);
-        self.rules.insert(id, Armed { rule, n_seen: 0, n_hit: 0 });
+        self.rules.insert(id, ActiveRule { rule, n_seen: 0, n_hit: 0 });
         id
     }
 
@@ -131,22 +131,22 @@ impl Faults {
     }
 
     pub(crate) fn iter(&self) -> impl Iterator<Item = (FaultId, &FaultRule, u64)> {
-        self.rules.iter().map(|(id, armed)| (*id, &armed.rule, armed.n_hit))
+        self.rules.iter().map(|(id, active)| (*id, &active.rule, active.n_hit))
     }
 
     /// Counts a call; `None` stands for an operation that is not modelled.
     pub(crate) fn judge(&mut self, action: Option<Action>) -> Verdict {
         let mut verdict = Verdict::default();
-        for armed in self.rules.values_mut() {
-            if armed.hits(action) {
-                verdict.add(&armed.rule.effect);
+        for active in self.rules.values_mut() {
+            if active.hits(action) {
+                verdict.add(&active.rule.effect);
             }
         }
         verdict
     }
 }
 
-impl Armed {
+impl ActiveRule {
     fn hits(&mut self, action: Option<Action>) -> bool {
         if self.rule.action.is_some() && self.rule.action != action {
             return false;

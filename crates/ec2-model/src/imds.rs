@@ -7,13 +7,13 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::json;
 
-use crate::ask::Holdings;
+use crate::allocate::Holdings;
 use crate::id::{EniId, InstanceId, SecurityGroupId};
 use crate::request::InterfaceType;
+use crate::resources::{Eni, Instance, PRIMARY, Slot};
 use crate::response::CidrState;
-use crate::time::Timestamp;
+use crate::time::SimTime;
 use crate::view::View;
-use crate::world::{Eni, Instance, PRIMARY, Slot};
 use crate::zone;
 
 /// The dated versions beside `latest`, of those that AWS serves; older ones have fewer keys.
@@ -118,7 +118,7 @@ impl Imds {
         view: View<'_>,
         instance: &Instance,
         path: &str,
-        now: Timestamp,
+        now: SimTime,
     ) -> Option<String> {
         let path = path.trim_matches('/');
         if path.is_empty() {
@@ -180,7 +180,7 @@ struct Document<'a> {
     instance: &'a Instance,
     enis: &'a BTreeMap<EniId, ShownEni>,
     version: &'a str,
-    now: Timestamp,
+    now: SimTime,
 }
 
 impl<'a> Document<'a> {
@@ -204,7 +204,7 @@ impl<'a> Document<'a> {
     }
 
     fn zone(self) -> char {
-        self.view.world.subnets.get(&self.instance.subnet).map_or('a', |subnet| subnet.zone)
+        self.view.resources.subnets.get(&self.instance.subnet).map_or('a', |subnet| subnet.zone)
     }
 
     fn put_instance(self, tree: &mut Tree) {
@@ -247,7 +247,7 @@ impl<'a> Document<'a> {
     }
 
     fn group_names(self, ids: &[SecurityGroupId]) -> Vec<String> {
-        let groups = ids.iter().filter_map(|id| self.view.world.groups.get(id));
+        let groups = ids.iter().filter_map(|id| self.view.resources.groups.get(id));
         groups.map(|group| group.name.clone()).collect()
     }
 
@@ -277,7 +277,7 @@ impl<'a> Document<'a> {
         let Some(role) = &self.view.config.iam_role else { return };
         let partition = zone::partition(&self.view.config.region);
         let account = &self.instance.owner;
-        let hour = Timestamp::from_unix_millis(self.now.unix_millis() / HOUR_MS * HOUR_MS);
+        let hour = SimTime::from_unix_millis(self.now.unix_millis() / HOUR_MS * HOUR_MS);
         let updated = hour.to_seconds_string();
         let info = json!({
             "Code": "Success",
@@ -295,7 +295,7 @@ impl<'a> Document<'a> {
             "AccessKeyId": format!("ASIA{:0<16.16}", digits),
             "SecretAccessKey": format!("model/{}/{}", self.instance.id, hour.unix_millis()),
             "Token": format!("model-session-{}-{}", self.instance.id, hour.unix_millis()),
-            "Expiration": Timestamp::from_unix_millis(expires).to_seconds_string(),
+            "Expiration": SimTime::from_unix_millis(expires).to_seconds_string(),
         });
         let path = format!("meta-data/iam/security-credentials/{role}");
         tree.put(&path, format!("{credentials:#}"));
@@ -327,14 +327,14 @@ impl<'a> Document<'a> {
     }
 
     fn put_surroundings(self, tree: &mut Tree, eni: &Eni, at: impl Fn(&str) -> String) {
-        let subnet = self.view.world.subnet_of(eni);
+        let subnet = self.view.resources.subnet_of(eni);
         tree.put(&at("subnet-id"), &subnet.id);
         tree.put(&at("subnet-ipv4-cidr-block"), subnet.cidr);
         if let Some((association, _)) = &subnet.v6 {
             tree.put(&at("subnet-ipv6-cidr-blocks"), association.cidr);
         }
         tree.put(&at("vpc-id"), &subnet.vpc);
-        let Some(vpc) = self.view.world.vpcs.get(&subnet.vpc) else { return };
+        let Some(vpc) = self.view.resources.vpcs.get(&subnet.vpc) else { return };
         tree.put(&at("vpc-ipv4-cidr-block"), vpc.cidr_block);
         let cidrs = || vpc.associations.iter().filter(|it| it.state == CidrState::Associated);
         let (v4, v6): (Vec<_>, Vec<_>) =

@@ -5,12 +5,11 @@
 //! the same answers. It knows no HTTP, no XML, no kernel and no clock: whoever serves it decodes
 //! into [`request`], renders [`response`], and builds what [`fabric`] describes.
 
-mod agenda;
-mod ask;
-mod book;
+mod address_space;
+mod allocate;
 pub mod calls;
 pub mod config;
-mod dice;
+mod delay;
 pub mod error;
 pub mod fabric;
 mod family;
@@ -22,17 +21,20 @@ pub mod model;
 mod operation;
 mod page;
 pub mod request;
+mod resources;
 pub mod response;
+mod rng;
 pub mod seed;
 mod throttle;
 pub mod time;
-mod veil;
+mod transition;
 mod view;
-mod world;
+mod visibility;
 mod zone;
 
-pub use dice::Delay;
+pub use delay::Delay;
 pub use error::ApiError;
 pub use model::{Context, Delivery, Model, Reply};
+pub use rng::Rng;
 pub use throttle::BucketSize;
-pub use time::Timestamp;
+pub use time::SimTime;

@@ -4,22 +4,22 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::time::Duration;
 
-use crate::agenda::Agenda;
 use crate::calls::{CallLog, CallRecord};
 use crate::config::{Config, Throttling};
-use crate::dice::Dice;
 use crate::error::ApiError;
 use crate::fabric::Fabric;
 use crate::fault::{FaultId, FaultRule, Faults, Verdict};
 use crate::id::InstanceId;
 use crate::imds::Imds;
 use crate::request::{Action, Request};
+use crate::resources::Resources;
 use crate::response::{AttachmentStatus, InstanceState, Response};
+use crate::rng::Rng;
 use crate::throttle::Throttle;
-use crate::time::Timestamp;
-use crate::veil::Veils;
+use crate::time::SimTime;
+use crate::transition::Transitions;
 use crate::view::View;
-use crate::world::World;
+use crate::visibility::Visibility;
 
 /// Who calls, where and when.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -29,7 +29,7 @@ pub struct Context {
     /// The region of the credential scope.
     pub region: String,
     /// Never earlier than in the call before.
-    pub now: Timestamp,
+    pub now: SimTime,
     /// As the client gave them; for the log only.
     pub parameters: BTreeMap<String, String>,
 }
@@ -57,11 +57,11 @@ pub struct Reply {
 #[derive(Debug)]
 pub struct Model {
     pub(crate) config: Config,
-    pub(crate) dice: Dice,
-    pub(crate) world: World,
-    pub(crate) agenda: Agenda,
+    pub(crate) rng: Rng,
+    pub(crate) resources: Resources,
+    pub(crate) transitions: Transitions,
     pub(crate) imds: Imds,
-    pub(crate) veils: Veils,
+    pub(crate) visibility: Visibility,
     throttle: Throttle,
     faults: Faults,
     log: CallLog,
@@ -73,7 +73,7 @@ pub struct Model {
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Caller<'a> {
     pub(crate) account: &'a str,
-    pub(crate) now: Timestamp,
+    pub(crate) now: SimTime,
 }
 
 impl Model {
@@ -81,13 +81,13 @@ impl Model {
     #[must_use]
     pub fn new(config: Config) -> Self {
         Self {
-            dice: Dice::new(config.seed),
+            rng: Rng::new(config.seed),
             log: CallLog::new(config.log_capacity),
             config,
-            world: World::default(),
-            agenda: Agenda::default(),
+            resources: Resources::default(),
+            transitions: Transitions::default(),
             imds: Imds::default(),
-            veils: Veils::default(),
+            visibility: Visibility::default(),
             throttle: Throttle::default(),
             faults: Faults::default(),
             tokens: BTreeMap::new(),
@@ -194,7 +194,7 @@ impl Model {
         verdict: &Verdict,
     ) -> Reply {
         let latency = action.parse().map(|action| self.config.latency.of(action));
-        let latency = latency.unwrap_or_default().roll(&mut self.dice) + verdict.delay;
+        let latency = latency.unwrap_or_default().sample(&mut self.rng) + verdict.delay;
         self.log.push(CallRecord {
             number: 0,
             action: action.to_owned(),
@@ -213,24 +213,24 @@ impl Model {
     }
 
     /// Lets happen what is due until `now`. Every other method that takes a time does it, too.
-    pub fn advance(&mut self, now: Timestamp) {
-        while let Some((at, due)) = self.agenda.pop(now) {
-            self.happen(due, at);
+    pub fn advance(&mut self, now: SimTime) {
+        while let Some((at, due)) = self.transitions.pop(now) {
+            self.apply(due, at);
         }
-        self.veils.lift(now);
+        self.visibility.expire(now);
     }
 
     /// When something will change of itself next.
     #[must_use]
-    pub fn wake_at(&self) -> Option<Timestamp> {
-        self.agenda.next_at()
+    pub fn wake_at(&self) -> Option<SimTime> {
+        self.transitions.next_at()
     }
 
     /// What IMDS of an instance answers to a GET of `path` (`/latest/meta-data/mac`), `None` being
     /// 404. Tokens are not its business.
-    pub fn imds(&mut self, instance: &InstanceId, path: &str, now: Timestamp) -> Option<String> {
+    pub fn imds(&mut self, instance: &InstanceId, path: &str, now: SimTime) -> Option<String> {
         self.advance(now);
-        let instance = self.world.instances.get(instance)?;
+        let instance = self.resources.instances.get(instance)?;
         if instance.state == InstanceState::Terminated {
             return None;
         }
@@ -238,18 +238,18 @@ impl Model {
     }
 
     /// What the network has to look like.
-    pub fn fabric(&mut self, now: Timestamp) -> Fabric {
+    pub fn fabric(&mut self, now: SimTime) -> Fabric {
         self.advance(now);
         let view = self.view();
-        let instances = self.world.instances.values();
+        let instances = self.resources.instances.values();
         Fabric { instances: instances.filter_map(|it| view.fabric_instance(it)).collect() }
     }
 
     /// The instance that has this address at `now`, alone or in a prefix, on an attached ENI.
     #[must_use]
-    pub fn instance_of(&mut self, address: IpAddr, now: Timestamp) -> Option<InstanceId> {
+    pub fn instance_of(&mut self, address: IpAddr, now: SimTime) -> Option<InstanceId> {
         self.advance(now);
-        let attachment = self.world.eni_with(address)?.attachment()?;
+        let attachment = self.resources.eni_with(address)?.attachment()?;
         (attachment.status == AttachmentStatus::Attached).then(|| attachment.instance_id.clone())
     }
 
@@ -281,11 +281,11 @@ impl Model {
     }
 
     pub(crate) fn view(&self) -> View<'_> {
-        View { world: &self.world, config: &self.config }
+        View { resources: &self.resources, config: &self.config }
     }
 
     /// 64 bits of the 68 that an id has: EC2's begin with a 0.
-    pub(crate) fn fresh(&mut self) -> u128 {
-        u128::from(self.dice.next())
+    pub(crate) fn next_id(&mut self) -> u128 {
+        u128::from(self.rng.next())
     }
 }

@@ -6,13 +6,13 @@
 mod address;
 mod attachment;
 mod describe;
-mod due;
 mod instance;
 mod interface;
 mod network;
 mod reservation;
 mod seed;
 mod tag;
+mod transition;
 
 use crate::error::ApiError;
 use crate::model::{Caller, Model};

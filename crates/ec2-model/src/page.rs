@@ -100,7 +100,7 @@ mod tests {
         }
     }
 
-    fn ask(max_results: Option<i32>, next_token: Option<String>) -> Listing {
+    fn listing(max_results: Option<i32>, next_token: Option<String>) -> Listing {
         Listing { filters: Vec::new(), max_results, next_token }
     }
 
@@ -109,7 +109,7 @@ mod tests {
         let items: Vec<u32> = (10..60).rev().collect();
         let (mut seen, mut token, mut n_pages) = (Vec::new(), None, 0);
         loop {
-            let page = paging(None).cut(items.clone(), &ask(Some(5), token)).unwrap();
+            let page = paging(None).cut(items.clone(), &listing(Some(5), token)).unwrap();
             seen.extend(page.items);
             n_pages += 1;
             token = page.next_token;
@@ -124,15 +124,16 @@ mod tests {
 
     #[test]
     fn removal_between_pages_hides_nothing() {
-        let first = paging(None).cut((10..20).collect(), &ask(Some(5), None)).unwrap();
-        let rest = paging(None).cut((15..20).collect(), &ask(Some(5), first.next_token)).unwrap();
+        let first = paging(None).cut((10..20).collect(), &listing(Some(5), None)).unwrap();
+        let rest =
+            paging(None).cut((15..20).collect(), &listing(Some(5), first.next_token)).unwrap();
         assert_eq!((rest.items, rest.next_token), ((15..20).collect(), None));
     }
 
     #[test]
     fn refusals() {
         let check = |ids, max, token: Option<&str>, expect: Result<(), &str>| {
-            let listing = ask(max, token.map(str::to_owned));
+            let listing = listing(max, token.map(str::to_owned));
             let got = paging(ids).cut(vec![1], &listing).map(|_| ()).map_err(|error| error.code);
             assert_eq!(got, expect.map_err(str::to_owned));
         };

@@ -14,7 +14,7 @@ use crate::id::{
     SecurityGroupId, SubnetCidrAssociationId, SubnetId, VpcCidrAssociationId, VpcId,
 };
 use crate::request::{InterfaceType, ReservationType};
-use crate::time::Timestamp;
+use crate::time::SimTime;
 
 /// Tags by key.
 pub type Tags = BTreeMap<String, String>;
@@ -183,7 +183,7 @@ pub struct Instance {
     /// `instanceState`
     pub state: InstanceState,
     /// `launchTime`
-    pub launch_time: Timestamp,
+    pub launch_time: SimTime,
     /// `placement/availabilityZone`
     pub availability_zone: String,
     /// `subnetId` of the primary ENI.
@@ -285,7 +285,7 @@ pub struct Attachment {
     /// `status`
     pub status: AttachmentStatus,
     /// `attachTime`
-    pub attach_time: Timestamp,
+    pub attach_time: SimTime,
     /// `deleteOnTermination`
     pub delete_on_termination: bool,
 }

@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 
 use crate::error::ApiError;
 use crate::request::{Action, Listing, Request};
-use crate::time::Timestamp;
+use crate::time::SimTime;
 
 /// The size of a token bucket.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -107,11 +107,11 @@ fn is_wide(listing: &Listing) -> bool {
 #[derive(Debug, Clone, Copy)]
 struct Bucket {
     millitokens: u64,
-    filled_at: Timestamp,
+    filled_at: SimTime,
 }
 
 impl Bucket {
-    fn refill(&mut self, size: BucketSize, now: Timestamp) {
+    fn refill(&mut self, size: BucketSize, now: SimTime) {
         let elapsed = u64::try_from(now.since(self.filled_at).as_millis()).unwrap_or(u64::MAX);
         let gained = elapsed.saturating_mul(size.per_second);
         self.millitokens = self.millitokens.saturating_add(gained).min(size.capacity * 1000);
@@ -131,7 +131,7 @@ impl Throttle {
         &mut self,
         account: &str,
         request: &Request,
-        now: Timestamp,
+        now: SimTime,
     ) -> Result<(), ApiError> {
         self.take(account, request.action(), &draws(request), now)
     }
@@ -141,7 +141,7 @@ impl Throttle {
         &mut self,
         account: &str,
         action: Action,
-        now: Timestamp,
+        now: SimTime,
     ) -> Result<(), ApiError> {
         self.take(account, action, &[(Purpose::Call, 1)], now)
     }
@@ -151,7 +151,7 @@ impl Throttle {
         account: &str,
         action: Action,
         draws: &[(Purpose, u64)],
-        now: Timestamp,
+        now: SimTime,
     ) -> Result<(), ApiError> {
         let enough = draws.iter().all(|(purpose, n)| {
             self.bucket(account, action, *purpose, now).millitokens >= n.saturating_mul(1000)
@@ -171,7 +171,7 @@ impl Throttle {
         account: &str,
         action: Action,
         purpose: Purpose,
-        now: Timestamp,
+        now: SimTime,
     ) -> &mut Bucket {
         let size = size_of(action, purpose);
         let full = Bucket { millitokens: size.capacity * 1000, filled_at: now };
@@ -202,7 +202,7 @@ mod tests {
     fn burst(request: &Request) -> (usize, usize) {
         let mut throttle = Throttle::default();
         let mut pass = |now: u64| {
-            let now = Timestamp::from_unix_millis(now);
+            let now = SimTime::from_unix_millis(now);
             (0..2000).filter(|_| throttle.draw("1", request, now).is_ok()).count()
         };
         (pass(1_000), pass(2_000))
@@ -226,7 +226,7 @@ mod tests {
     #[test]
     fn accounts_and_actions_do_not_share() {
         let mut throttle = Throttle::default();
-        let now = Timestamp::from_unix_millis(0);
+        let now = SimTime::from_unix_millis(0);
         let reservation = Action::CreateSubnetCidrReservation;
         for _ in 0..5 {
             assert_eq!(throttle.draw_undecoded("1", reservation, now), Ok(()));
@@ -236,9 +236,9 @@ mod tests {
         assert_eq!(throttle.draw_undecoded("2", reservation, now), Ok(()));
         assert_eq!(throttle.draw_undecoded("1", Action::CreateTags, now), Ok(()));
         // Half a token is none.
-        let later = Timestamp::from_unix_millis(999);
+        let later = SimTime::from_unix_millis(999);
         assert!(throttle.draw_undecoded("1", reservation, later).is_err());
-        let later = Timestamp::from_unix_millis(1000);
+        let later = SimTime::from_unix_millis(1000);
         assert_eq!(throttle.draw_undecoded("1", reservation, later), Ok(()));
     }
 }

@@ -14,9 +14,9 @@ use serde::{Deserialize, Serialize};
     Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,
 )]
 #[serde(transparent)]
-pub struct Timestamp(u64);
+pub struct SimTime(u64);
 
-impl Timestamp {
+impl SimTime {
     /// The moment `millis` milliseconds after the epoch.
     #[must_use]
     pub const fn from_unix_millis(millis: u64) -> Self {
@@ -45,7 +45,7 @@ impl Timestamp {
     }
 }
 
-impl Add<Duration> for Timestamp {
+impl Add<Duration> for SimTime {
     type Output = Self;
 
     fn add(self, duration: Duration) -> Self {
@@ -54,7 +54,7 @@ impl Add<Duration> for Timestamp {
     }
 }
 
-impl fmt::Display for Timestamp {
+impl fmt::Display for SimTime {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let seconds = self.to_seconds_string();
         write!(f, "{}.{:03}Z", seconds.trim_end_matches('Z'), self.0 % 1000)
@@ -82,7 +82,7 @@ mod tests {
     #[test]
     fn spelling() {
         let check = |millis, expect: &str| {
-            assert_eq!(Timestamp::from_unix_millis(millis).to_string(), expect);
+            assert_eq!(SimTime::from_unix_millis(millis).to_string(), expect);
         };
         check(0, "1970-01-01T00:00:00.000Z");
         check(951_782_399_999, "2000-02-28T23:59:59.999Z");
@@ -93,7 +93,7 @@ mod tests {
 
     #[test]
     fn arithmetic_saturates() {
-        let (early, late) = (Timestamp::from_unix_millis(5), Timestamp::from_unix_millis(9));
+        let (early, late) = (SimTime::from_unix_millis(5), SimTime::from_unix_millis(9));
         assert_eq!(late.since(early), Duration::from_millis(4));
         assert_eq!(early.since(late), Duration::ZERO);
         assert_eq!((late + Duration::MAX).unix_millis(), u64::MAX);

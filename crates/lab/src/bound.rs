@@ -24,8 +24,8 @@ use ec2_model::request::Action;
 use ipam::policy::{Limits, Mode};
 
 use crate::run::Setup;
+use crate::spec::NodeSpec;
 use crate::trace;
-use crate::world::NodeSpec;
 
 const PREFIX_SIZE: u64 = 16;
 
@@ -40,7 +40,7 @@ pub struct Bound {
 
 /// What one node has.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Stock {
+pub(crate) struct NodeCapacity {
     /// Blocks on its ENIs.
     blocks: u64,
     /// How many more each ENI takes.
@@ -53,7 +53,7 @@ pub(crate) struct Stock {
     places: u64,
 }
 
-impl Stock {
+impl NodeCapacity {
     /// `blocks` are those on each of its ENIs.
     pub(crate) fn new(blocks: &[u16], limits: Limits, spec: &NodeSpec) -> Self {
         let room = |n: &u16| u64::from(limits.blocks_per_eni().saturating_sub(*n));
@@ -89,45 +89,50 @@ impl Bound {
     /// calls. `there` is what the nodes hold by then, `joining` what others come with, in turn.
     pub(crate) fn of_burst(
         setup: &Setup,
-        mut there: Vec<Stock>,
-        joining: &[Stock],
+        mut there: Vec<NodeCapacity>,
+        joining: &[NodeCapacity],
     ) -> Option<Self> {
         let (mut n_pods, mut n_joining) = (0, 0);
         for step in &setup.trace {
             match step.action {
                 _ if !step.at.is_zero() => return None,
-                trace::Action::Create { pods, life: None } => n_pods += u64::from(pods),
-                trace::Action::Join { nodes } => n_joining += nodes,
-                trace::Action::Create { life: Some(_), .. }
-                | trace::Action::Delete { .. }
-                | trace::Action::Roll { .. }
-                | trace::Action::Drain { .. }
-                | trace::Action::Occupy { .. }
-                | trace::Action::Vacate { .. } => return None,
+                trace::TraceAction::Create { pods, life: None } => n_pods += u64::from(pods),
+                trace::TraceAction::Join { nodes } => n_joining += nodes,
+                trace::TraceAction::Create { life: Some(_), .. }
+                | trace::TraceAction::Delete { .. }
+                | trace::TraceAction::Roll { .. }
+                | trace::TraceAction::Drain { .. }
+                | trace::TraceAction::Occupy { .. }
+                | trace::TraceAction::Vacate { .. } => return None,
             }
         }
-        if n_pods == 0 || setup.world.throttling != Throttling::Documented {
+        if n_pods == 0 || setup.vpc.throttling != Throttling::Documented {
             return None;
         }
         if n_joining == 0 {
             return Some(Self::spread_evenly(&there, n_pods));
         }
-        there.extend((0..n_joining).zip(joining.iter().cycle()).map(|(_, stock)| stock.clone()));
+        there.extend(
+            (0..n_joining).zip(joining.iter().cycle()).map(|(_, capacity)| capacity.clone()),
+        );
         Some(Self::spread_anyhow(&there, n_pods))
     }
 
-    fn spread_evenly(stocks: &[Stock], n_pods: u64) -> Self {
-        let calls = stocks.iter().zip(evenly(stocks, n_pods));
-        let calls = calls.map(|(stock, n_here)| stock.calls_for(n_here));
+    fn spread_evenly(capacities: &[NodeCapacity], n_pods: u64) -> Self {
+        let calls = capacities.iter().zip(evenly(capacities, n_pods));
+        let calls = calls.map(|(capacity, n_here)| capacity.calls_for(n_here));
         let (n_assigns, n_enis) = calls.fold((0, 0), |sum, n| (sum.0 + n.0, sum.1 + n.1));
         Self::of_calls(n_assigns, n_enis)
     }
 
-    fn spread_anyhow(stocks: &[Stock], n_pods: u64) -> Self {
-        let held: u64 = stocks.iter().map(|stock| stock.blocks * stock.block_size).sum();
-        let largest = stocks.iter().map(|stock| stock.per_eni * stock.block_size).max();
+    fn spread_anyhow(capacities: &[NodeCapacity], n_pods: u64) -> Self {
+        let held: u64 =
+            capacities.iter().map(|capacity| capacity.blocks * capacity.block_size).sum();
+        let largest =
+            capacities.iter().map(|capacity| capacity.per_eni * capacity.block_size).max();
         let n_fills = n_pods.saturating_sub(held).div_ceil(largest.unwrap_or(1));
-        let open = stocks.iter().flat_map(|stock| &stock.room).filter(|room| **room > 0).count();
+        let open =
+            capacities.iter().flat_map(|capacity| &capacity.room).filter(|room| **room > 0).count();
         let n_open = u64::try_from(open).expect("usize is at most 64 bits wide");
         let splits = (0..=n_open.min(n_fills)).map(|n| Self::of_calls(n, n_fills - n));
         splits.min_by_key(|split| split.at_best).expect("there is one without assigns")
@@ -147,14 +152,14 @@ impl Bound {
 
 /// How many pods the scheduler gives each node: the next one always goes where the fewest are, of
 /// those that have a place.
-fn evenly(stocks: &[Stock], n_pods: u64) -> Vec<u64> {
-    let mut pods = vec![0; stocks.len()];
-    let with_places = stocks.iter().enumerate().filter(|(_, stock)| stock.places > 0);
+fn evenly(capacities: &[NodeCapacity], n_pods: u64) -> Vec<u64> {
+    let mut pods = vec![0; capacities.len()];
+    let with_places = capacities.iter().enumerate().filter(|(_, capacity)| capacity.places > 0);
     let mut open: BTreeSet<(u64, usize)> = with_places.map(|(node, _)| (0, node)).collect();
     for _ in 0..n_pods {
         let Some((n, node)) = open.pop_first() else { break };
         pods[node] = n + 1;
-        if n + 1 < stocks[node].places {
+        if n + 1 < capacities[node].places {
             open.insert((n + 1, node));
         }
     }
@@ -180,15 +185,15 @@ mod tests {
         setups.find(|setup| setup.node_specs[0].policy.mode == mode).unwrap()
     }
 
-    fn stock(blocks: &[u16], mode: Mode) -> Stock {
-        Stock::new(blocks, LIMITS, &setup(mode).node_specs[0])
+    fn capacity(blocks: &[u16], mode: Mode) -> NodeCapacity {
+        NodeCapacity::new(blocks, LIMITS, &setup(mode).node_specs[0])
     }
 
     #[test]
     fn calls_are_those_that_nobody_can_save() {
         let check = |blocks: &[u16], n_pods, expect| {
-            let stock = stock(blocks, Mode::SecondaryIp);
-            assert_eq!(stock.calls_for(n_pods), expect, "{blocks:?}");
+            let capacity = capacity(blocks, Mode::SecondaryIp);
+            assert_eq!(capacity.calls_for(n_pods), expect, "{blocks:?}");
         };
         check(&[14], 14, (0, 0));
         check(&[14], 15, (0, 1));
@@ -197,34 +202,34 @@ mod tests {
         check(&[0], 15, (1, 1));
         check(&[10, 3], 24, (1, 0));
         check(&[10, 3], 25, (2, 0));
-        assert_eq!(stock(&[1], Mode::Prefix).calls_for(16), (0, 0));
-        assert_eq!(stock(&[1], Mode::Prefix).calls_for(17), (1, 0));
+        assert_eq!(capacity(&[1], Mode::Prefix).calls_for(16), (0, 0));
+        assert_eq!(capacity(&[1], Mode::Prefix).calls_for(17), (1, 0));
     }
 
     #[test]
     fn the_slowest_bucket_counts() {
-        let bound = Bound::spread_evenly(&vec![stock(&[14], Mode::SecondaryIp); 500], 23_000);
+        let bound = Bound::spread_evenly(&vec![capacity(&[14], Mode::SecondaryIp); 500], 23_000);
         assert_eq!(bound.calls[&Action::CreateNetworkInterface], 1500);
         // (1500 - 50) / 5 for AttachNetworkInterface; (1500 - 100) / 5 for the creation.
         assert_eq!(bound.at_best, Duration::from_secs(290));
-        let bound = Bound::spread_evenly(&vec![stock(&[1], Mode::Prefix); 500], 23_000);
+        let bound = Bound::spread_evenly(&vec![capacity(&[1], Mode::Prefix); 500], 23_000);
         assert_eq!(bound.calls[&Action::AssignPrivateIpAddresses], 500);
         assert_eq!(bound.at_best, Duration::from_secs(80));
     }
 
     #[test]
     fn a_full_node_leaves_its_share_to_the_others() {
-        let large = stock(&[14], Mode::SecondaryIp);
-        let small = Stock { places: 3, ..large.clone() };
-        let none = Stock { places: 0, ..large.clone() };
+        let large = capacity(&[14], Mode::SecondaryIp);
+        let small = NodeCapacity { places: 3, ..large.clone() };
+        let none = NodeCapacity { places: 0, ..large.clone() };
         assert_eq!(evenly(&[large.clone(), small, none, large], 12), [5, 3, 0, 4]);
     }
 
     #[test]
     fn joining_nodes_are_filled_as_the_buckets_like_it_best() {
         let check = |blocks: &[&[u16]], n_pods, n_assigns, n_enis, at_best_ms| {
-            let stocks = blocks.iter().map(|blocks| stock(blocks, Mode::SecondaryIp));
-            let bound = Bound::spread_anyhow(&stocks.collect::<Vec<_>>(), n_pods);
+            let capacities = blocks.iter().map(|blocks| capacity(blocks, Mode::SecondaryIp));
+            let bound = Bound::spread_anyhow(&capacities.collect::<Vec<_>>(), n_pods);
             assert_eq!(bound.calls[&Action::AssignPrivateIpAddresses], n_assigns);
             assert_eq!(bound.calls[&Action::AttachNetworkInterface], n_enis);
             assert_eq!(bound.at_best, Duration::from_millis(at_best_ms));
@@ -241,16 +246,16 @@ mod tests {
     #[test]
     fn only_what_happens_at_once_has_a_bound() {
         let mut setup = setup(Mode::SecondaryIp);
-        let joining = [stock(&[0], Mode::SecondaryIp)];
+        let joining = [capacity(&[0], Mode::SecondaryIp)];
         let bound = |setup: &Setup| Bound::of_burst(setup, Vec::new(), &joining);
         let calls = bound(&setup).unwrap().calls;
         // 600 pods on 30 nodes.
         assert_eq!(calls.values().max(), Some(&43));
         for action in [
-            trace::Action::Delete { pods: 1 },
-            trace::Action::Create { pods: 1, life: Some(Duration::from_secs(1)) },
+            trace::TraceAction::Delete { pods: 1 },
+            trace::TraceAction::Create { pods: 1, life: Some(Duration::from_secs(1)) },
         ] {
-            setup.trace.push(trace::Step { at: Duration::ZERO, action });
+            setup.trace.push(trace::TraceStep { at: Duration::ZERO, action });
             assert_eq!(bound(&setup), None);
             setup.trace.pop();
         }

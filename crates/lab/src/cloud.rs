@@ -23,7 +23,7 @@ use ipam::time::Timestamp;
 use ipnet::Ipv4Net;
 
 use crate::daemon::MetadataEni;
-use crate::world::{NodeSpec, Purpose, World};
+use crate::spec::{NodeSpec, Purpose, VpcSpec};
 
 /// Makes a subnet one for additional ENIs of any node.
 const ROLE_TAG: (&str, &str) = ("kubernetes.io/role/cni", "1");
@@ -93,7 +93,7 @@ struct Held {
 
 /// How the calls of one action ended.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub(crate) struct Ends {
+pub(crate) struct CallCounts {
     pub(crate) granted: u64,
     pub(crate) throttled: u64,
     pub(crate) refused: u64,
@@ -113,7 +113,7 @@ pub struct Cloud {
     n_seen: u64,
     /// Addresses that all nodes hold for pods.
     n_held: u64,
-    calls: BTreeMap<Action, Ends>,
+    calls: BTreeMap<Action, CallCounts>,
     /// ENIs of others, by the place of their subnet.
     fillers: BTreeMap<usize, Vec<EniId>>,
 }
@@ -124,13 +124,13 @@ impl Cloud {
     /// # Errors
     ///
     /// If the model refuses a subnet.
-    pub fn new(world: &World, seed: u64) -> Result<Self, SetupError> {
+    pub fn new(spec: &VpcSpec, seed: u64) -> Result<Self, SetupError> {
         let config = Config {
             seed,
-            throttling: world.throttling,
-            latency: world.latency.clone(),
-            consistency: world.consistency.clone(),
-            address_choice: world.address_choice,
+            throttling: spec.throttling,
+            latency: spec.latency.clone(),
+            consistency: spec.consistency.clone(),
+            address_choice: spec.address_choice,
             quotas: ec2_model::config::Quotas {
                 network_interfaces: 50_000,
                 ..ec2_model::config::Quotas::default()
@@ -156,13 +156,13 @@ impl Cloud {
             calls: BTreeMap::new(),
             fillers: BTreeMap::new(),
         };
-        for subnet in &world.subnets {
+        for subnet in &spec.subnets {
             cloud.add_subnet(subnet)?;
         }
         Ok(cloud)
     }
 
-    fn add_subnet(&mut self, subnet: &crate::world::Subnet) -> Result<(), SetupError> {
+    fn add_subnet(&mut self, subnet: &crate::spec::Subnet) -> Result<(), SetupError> {
         let (key, value) = ROLE_TAG;
         let is_for_pods = subnet.purpose == Purpose::Pods;
         let seed = SubnetSeed {
@@ -201,7 +201,7 @@ impl Cloud {
         let shown = self.show(&instance, now)?;
         let primary = shown.network_interfaces.first().map(|eni| eni.id.clone());
         let primary_eni = primary.expect("an instance has a primary ENI");
-        self.note_eni(&primary_eni, &instance);
+        self.record_eni(&primary_eni, &instance);
         Ok(Site {
             instance,
             instance_type: spec.instance_type.clone(),
@@ -222,7 +222,7 @@ impl Cloud {
             instance_types: vec![name.to_owned()],
             ..DescribeInstanceTypes::default()
         };
-        let Ok(Response::InstanceTypes(page)) = self.ask_as_other(request.into(), now) else {
+        let Ok(Response::InstanceTypes(page)) = self.call_as_other(request.into(), now) else {
             return Err(unknown());
         };
         let found = page.items.first().ok_or_else(unknown)?;
@@ -236,7 +236,7 @@ impl Cloud {
     fn show(&mut self, instance: &InstanceId, now: Timestamp) -> Result<Instance, SetupError> {
         let instance_ids = vec![instance.clone()];
         let request = DescribeInstances { instance_ids, ..DescribeInstances::default() };
-        let response = self.ask_as_other(request.into(), now);
+        let response = self.call_as_other(request.into(), now);
         match response.map_err(|error| refused("an instance", error))? {
             Response::Reservations(page) => {
                 let instances = page.items.into_iter().flat_map(|it| it.instances);
@@ -246,11 +246,11 @@ impl Cloud {
         }
     }
 
-    /// Ends an instance. Its ENIs count as gone at once.
+    /// CallCounts an instance. Its ENIs count as gone at once.
     pub fn terminate(&mut self, instance: &InstanceId, now: Timestamp) {
         let instance_ids = vec![instance.clone()];
         let request = TerminateInstances { instance_ids, dry_run: false };
-        let ended = self.ask_as_other(request.into(), now);
+        let ended = self.call_as_other(request.into(), now);
         debug_assert!(ended.is_ok(), "{ended:?}");
         let gone = self.held.extract_if(.., |_, held| held.instance == *instance);
         self.n_held -= gone.map(|(_, held)| held.addresses).sum::<u64>();
@@ -266,7 +266,7 @@ impl Cloud {
                 secondary_private_ip_address_count: i32::try_from(size - 1).ok().filter(|n| *n > 0),
                 ..CreateNetworkInterface::in_subnet(id.clone())
             };
-            match self.ask_as_other(request.into(), now) {
+            match self.call_as_other(request.into(), now) {
                 Ok(Response::Created { network_interface, .. }) => {
                     self.fillers.entry(subnet).or_default().push(network_interface.id);
                     left -= size;
@@ -283,7 +283,7 @@ impl Cloud {
         for eni in self.fillers.remove(&subnet).unwrap_or_default() {
             let request =
                 DeleteNetworkInterface { network_interface_id: eni.clone(), dry_run: false };
-            if self.ask_as_other(request.into(), now).is_err() {
+            if self.call_as_other(request.into(), now).is_err() {
                 self.fillers.entry(subnet).or_default().push(eni);
             }
         }
@@ -301,7 +301,7 @@ impl Cloud {
         match &reply.result {
             Ok(response) => {
                 ends.granted += 1;
-                self.note(instance, request, response);
+                self.record(instance, request, response);
             }
             Err(error) if is_throttling(error) => ends.throttled += 1,
             Err(_) => ends.refused += 1,
@@ -316,22 +316,22 @@ impl Cloud {
     }
 
     /// Takes down what a call has changed.
-    fn note(&mut self, instance: &InstanceId, request: &Request, response: &Response) {
+    fn record(&mut self, instance: &InstanceId, request: &Request, response: &Response) {
         match (request, response) {
             (Request::CreateNetworkInterface(_), Response::Created { network_interface, .. }) => {
                 let singles = network_interface.private_ip_addresses.len() - 1;
                 let prefixes = network_interface.ipv4_prefixes.len();
-                if self.note_eni(&network_interface.id, instance) {
-                    self.note_more(&network_interface.id, singles, prefixes);
+                if self.record_eni(&network_interface.id, instance) {
+                    self.record_assigned(&network_interface.id, singles, prefixes);
                 }
             }
             (
                 Request::AssignPrivateIpAddresses(_),
                 Response::AssignedIpv4 { network_interface_id, addresses, prefixes },
-            ) => self.note_more(network_interface_id, addresses.len(), prefixes.len()),
+            ) => self.record_assigned(network_interface_id, addresses.len(), prefixes.len()),
             (Request::UnassignPrivateIpAddresses(request), Response::Done) => {
                 let (singles, prefixes) = (request.addresses.len(), request.prefixes.len());
-                self.note_fewer(&request.network_interface_id, singles, prefixes);
+                self.record_unassigned(&request.network_interface_id, singles, prefixes);
             }
             (Request::DeleteNetworkInterface(request), Response::Done) => {
                 if let Some(held) = self.held.remove(&request.network_interface_id) {
@@ -343,7 +343,7 @@ impl Cloud {
     }
 
     /// False for a known one: a repeated call answers with the ENI that the first one has made.
-    fn note_eni(&mut self, eni: &EniId, instance: &InstanceId) -> bool {
+    fn record_eni(&mut self, eni: &EniId, instance: &InstanceId) -> bool {
         let is_new = !self.held.contains_key(eni);
         if is_new {
             self.n_seen += 1;
@@ -353,7 +353,7 @@ impl Cloud {
         is_new
     }
 
-    fn note_more(&mut self, eni: &EniId, singles: usize, prefixes: usize) {
+    fn record_assigned(&mut self, eni: &EniId, singles: usize, prefixes: usize) {
         let Some(held) = self.held.get_mut(eni) else { return };
         let (blocks, addresses) = sizes(singles, prefixes);
         held.blocks += blocks;
@@ -361,7 +361,7 @@ impl Cloud {
         self.n_held += addresses;
     }
 
-    fn note_fewer(&mut self, eni: &EniId, singles: usize, prefixes: usize) {
+    fn record_unassigned(&mut self, eni: &EniId, singles: usize, prefixes: usize) {
         let Some(held) = self.held.get_mut(eni) else { return };
         let (blocks, addresses) = sizes(singles, prefixes);
         held.blocks -= blocks;
@@ -407,7 +407,7 @@ impl Cloud {
         let status = Filter { name: "status".to_owned(), values: vec!["available".to_owned()] };
         let listing = Listing { filters: vec![status], ..Listing::default() };
         let request = DescribeNetworkInterfaces { listing, ..DescribeNetworkInterfaces::default() };
-        let Ok(Response::NetworkInterfaces(page)) = self.ask_as_other(request.into(), now) else {
+        let Ok(Response::NetworkInterfaces(page)) = self.call_as_other(request.into(), now) else {
             return Vec::new();
         };
         let marked = page.items.into_iter().filter_map(|eni| {
@@ -430,7 +430,7 @@ impl Cloud {
     }
 
     /// Somebody puts an ENI of his own on an instance, and says that it is.
-    pub fn attach_stranger(
+    pub fn attach_foreign_eni(
         &mut self,
         instance: &InstanceId,
         subnet: &SubnetId,
@@ -448,7 +448,7 @@ impl Cloud {
         let config = self.model.config().clone();
         let (latency, consistency) = (Latency::default(), Consistency::default());
         self.model.reconfigure(Config { latency, consistency, ..config.clone() });
-        let created = self.ask_as(&account, request.into(), now);
+        let created = self.call_as(&account, request.into(), now);
         let Ok(Response::Created { network_interface, .. }) = created else { return None };
         let request = AttachNetworkInterface {
             network_interface_id: network_interface.id.clone(),
@@ -457,7 +457,7 @@ impl Cloud {
             network_card_index: 0,
             dry_run: false,
         };
-        let attached = self.ask_as(&account, request.into(), now);
+        let attached = self.call_as(&account, request.into(), now);
         debug_assert!(attached.is_ok(), "{attached:?}");
         self.model.reconfigure(config);
         Some(network_interface.id)
@@ -488,7 +488,7 @@ impl Cloud {
     }
 
     /// The calls of all daemons since the last [`forget_calls`](Self::forget_calls).
-    pub(crate) fn calls(&self) -> &BTreeMap<Action, Ends> {
+    pub(crate) fn calls(&self) -> &BTreeMap<Action, CallCounts> {
         &self.calls
     }
 
@@ -505,11 +505,11 @@ impl Cloud {
         }
     }
 
-    fn ask_as_other(&mut self, request: Request, now: Timestamp) -> Result<Response, ApiError> {
-        self.ask_as(OTHER_ACCOUNT, request, now)
+    fn call_as_other(&mut self, request: Request, now: Timestamp) -> Result<Response, ApiError> {
+        self.call_as(OTHER_ACCOUNT, request, now)
     }
 
-    fn ask_as(
+    fn call_as(
         &mut self,
         account: &str,
         request: Request,
@@ -543,6 +543,6 @@ fn sizes(singles: usize, prefixes: usize) -> (u16, u64) {
 
 /// A moment of the simulation on the model's clock.
 #[must_use]
-pub fn ec2_time(now: Timestamp) -> ec2_model::Timestamp {
-    ec2_model::Timestamp::from_unix_millis(now.as_millis())
+pub fn ec2_time(now: Timestamp) -> ec2_model::SimTime {
+    ec2_model::SimTime::from_unix_millis(now.as_millis())
 }

@@ -44,24 +44,24 @@ pub fn requests(call: &Ec2Call, site: &Site) -> Vec<Request> {
             Request::from(CreateNetworkInterface {
                 secondary_private_ip_address_count,
                 ipv4_prefix_count,
-                groups: security_groups.iter().map(|id| known(id.as_str())).collect(),
+                groups: security_groups.iter().map(|id| model_id(id.as_str())).collect(),
                 description: description.clone(),
                 tag_specifications: vec![tag_specification(tags)],
                 client_token: Some(client_token.clone()),
-                ..CreateNetworkInterface::in_subnet(known(subnet.as_str()))
+                ..CreateNetworkInterface::in_subnet(model_id(subnet.as_str()))
             })
         }
         Ec2Call::AttachEni { eni, device_index } => Request::from(AttachNetworkInterface {
-            network_interface_id: known(eni.as_str()),
+            network_interface_id: model_id(eni.as_str()),
             instance_id: site.instance.clone(),
             device_index: i32::from(*device_index),
             network_card_index: 0,
             dry_run: false,
         }),
         Ec2Call::SetDeleteOnTermination { eni, attachment } => {
-            let attachment_id = known(attachment.as_str());
+            let attachment_id = model_id(attachment.as_str());
             Request::from(ModifyNetworkInterfaceAttribute {
-                network_interface_id: known(eni.as_str()),
+                network_interface_id: model_id(eni.as_str()),
                 attachment: Some(AttachmentChange { attachment_id, delete_on_termination: true }),
                 description: None,
                 groups: Vec::new(),
@@ -72,7 +72,7 @@ pub fn requests(call: &Ec2Call, site: &Site) -> Vec<Request> {
         Ec2Call::Assign { eni, ask } => {
             let (address_count, prefix_count) = counts(*ask);
             Request::from(AssignPrivateIpAddresses {
-                network_interface_id: known(eni.as_str()),
+                network_interface_id: model_id(eni.as_str()),
                 wanted: WantedIpv4 { address_count, prefix_count, ..WantedIpv4::default() },
                 allow_reassignment: false,
             })
@@ -80,18 +80,18 @@ pub fn requests(call: &Ec2Call, site: &Site) -> Vec<Request> {
         Ec2Call::Unassign { eni, blocks } => {
             let nets = || blocks.iter().filter_map(|block| ipv4(block.cidr()));
             Request::from(UnassignPrivateIpAddresses {
-                network_interface_id: known(eni.as_str()),
+                network_interface_id: model_id(eni.as_str()),
                 addresses: nets().filter(is_single).map(|net| net.addr()).collect(),
                 prefixes: nets().filter(|net| !is_single(net)).collect(),
             })
         }
         Ec2Call::DetachEni { eni: _, attachment } => Request::from(DetachNetworkInterface {
-            attachment_id: known(attachment.as_str()),
+            attachment_id: model_id(attachment.as_str()),
             force: false,
             dry_run: false,
         }),
         Ec2Call::DeleteEni { eni } => Request::from(DeleteNetworkInterface {
-            network_interface_id: known(eni.as_str()),
+            network_interface_id: model_id(eni.as_str()),
             dry_run: false,
         }),
     };
@@ -123,7 +123,7 @@ pub fn output(
             Ok(CallOutput::Created(eni_facts(&network_interface)))
         }
         Response::Attached { attachment_id, .. } => {
-            Ok(CallOutput::Attached(known_to_ipam(attachment_id.as_str())))
+            Ok(CallOutput::Attached(ipam_id(attachment_id.as_str())))
         }
         Response::AssignedIpv4 { addresses, prefixes, .. } => {
             Ok(CallOutput::Assigned(blocks(&addresses, &prefixes)))
@@ -222,10 +222,10 @@ fn eni_facts(eni: &NetworkInterface) -> EniFacts {
     let secondaries = eni.private_ip_addresses.iter().map(|it| it.address);
     let secondaries: Vec<_> = secondaries.filter(|address| *address != own).collect();
     EniFacts {
-        id: known_to_ipam(eni.id.as_str()),
+        id: ipam_id(eni.id.as_str()),
         mac: eni.mac_address.to_string(),
-        subnet: known_to_ipam(eni.subnet_id.as_str()),
-        security_groups: eni.groups.iter().map(|group| known_to_ipam(group.id.as_str())).collect(),
+        subnet: ipam_id(eni.subnet_id.as_str()),
+        security_groups: eni.groups.iter().map(|group| ipam_id(group.id.as_str())).collect(),
         primary_address: own,
         blocks: blocks(&secondaries, &eni.ipv4_prefixes),
         kind: match eni.interface_type {
@@ -242,7 +242,7 @@ fn eni_facts(eni: &NetworkInterface) -> EniFacts {
 
 fn attachment(attachment: &response::Attachment) -> EniAttachment {
     EniAttachment {
-        id: known_to_ipam(attachment.id.as_str()),
+        id: ipam_id(attachment.id.as_str()),
         device_index: attachment.device_index,
         network_card: attachment.network_card_index,
         status: match attachment.status {
@@ -256,7 +256,7 @@ fn attachment(attachment: &response::Attachment) -> EniAttachment {
 
 fn subnet_facts(subnet: response::Subnet) -> SubnetFacts {
     SubnetFacts {
-        id: known_to_ipam(subnet.id.as_str()),
+        id: ipam_id(subnet.id.as_str()),
         cidr: subnet.cidr_block,
         free_addresses: subnet.available_ip_address_count,
         tags: subnet.tags,
@@ -283,7 +283,7 @@ fn is_single(net: &Ipv4Net) -> bool {
 }
 
 /// An id of the model that the engine gives back.
-pub fn known<T: std::str::FromStr>(id: &str) -> T
+pub fn model_id<T: std::str::FromStr>(id: &str) -> T
 where
     T::Err: std::fmt::Debug,
 {
@@ -291,7 +291,7 @@ where
 }
 
 /// An id of the model, for the engine.
-pub fn known_to_ipam<'a, T: TryFrom<&'a str>>(id: &'a str) -> T
+pub fn ipam_id<'a, T: TryFrom<&'a str>>(id: &'a str) -> T
 where
     T::Error: std::fmt::Debug,
 {

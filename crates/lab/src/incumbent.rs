@@ -17,12 +17,12 @@ use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 use std::time::Duration;
 
+use ec2_model::Rng;
 use ipam::policy::Targets;
 use ipam::time::Timestamp;
 
 use self::script::{Given, Script, Wish};
 use self::store::Store;
-use crate::chance::Chance;
 use crate::cloud::Site;
 use crate::daemon::{Command, Daemon, FSYNC, Input, Retryer, SandboxId, Timer};
 
@@ -47,7 +47,7 @@ struct Shared {
     site: Site,
     targets: Warm,
     store: RefCell<Store>,
-    chance: RefCell<Chance>,
+    rng: RefCell<Rng>,
     ready: Cell<bool>,
 }
 
@@ -79,12 +79,12 @@ impl Warm {
 }
 
 impl Incumbent {
-    pub(crate) fn new(site: Site, chance: Chance) -> Self {
+    pub(crate) fn new(site: Site, rng: Rng) -> Self {
         let store = Store::new(&site.policy, site.limits);
         let shared = Rc::new(Shared {
             targets: Warm::new(site.policy.targets),
             store: RefCell::new(store),
-            chance: RefCell::new(chance),
+            rng: RefCell::new(rng),
             ready: Cell::new(false),
             site,
         });
@@ -97,9 +97,8 @@ impl Incumbent {
     }
 
     fn add(&self, sandbox: SandboxId, now: Timestamp) -> Command {
-        let (mut store, mut chance) =
-            (self.shared.store.borrow_mut(), self.shared.chance.borrow_mut());
-        match store.assign(sandbox, &mut chance, now) {
+        let (mut store, mut rng) = (self.shared.store.borrow_mut(), self.shared.rng.borrow_mut());
+        match store.assign(sandbox, &mut rng, now) {
             Some(address) => Command::Answer { sandbox, answer: Ok(address), after: FSYNC },
             None => Command::Answer { sandbox, answer: Err(NO_ADDRESS), after: Duration::ZERO },
         }

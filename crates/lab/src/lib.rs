@@ -6,22 +6,21 @@
 //! clock, no sleeping: the same setup gives the same figures.
 //!
 //! The parts that any simulation of an engine and EC2 needs can be used alone: [`cloud`], [`ec2`],
-//! [`agenda`], [`chance`]. The random histories in `tests/histories` are made of them.
+//! [`event_queue`]. The random histories in `tests/histories` are made of them.
 
-pub mod agenda;
 pub mod bound;
-pub mod chance;
 pub mod cloud;
 mod daemon;
 pub mod ec2;
+pub mod event_queue;
 mod incumbent;
 pub mod report;
 mod run;
 pub mod scenario;
 pub mod score;
+pub mod spec;
 mod tidepool;
 pub mod trace;
-pub mod world;
 
 pub use cloud::SetupError;
 pub use run::{Outcome, Setup, Strategy, run};

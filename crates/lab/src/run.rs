@@ -8,20 +8,20 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::Ipv4Addr;
 use std::time::Duration;
 
+use ec2_model::Rng;
 use ec2_model::id::EniId;
 use ec2_model::request::Request;
 use ipam::time::Timestamp;
 
 use self::kubelet::Pod;
 use self::sdk::{Attempt, RetryQuota};
-use crate::agenda::Agenda;
 use crate::bound::Bound;
-use crate::chance::Chance;
 use crate::cloud::{Cloud, SetupError, Site};
 use crate::daemon::{Command, Daemon, Input, SandboxId};
+use crate::event_queue::EventQueue;
 use crate::score::{Score, Tally};
+use crate::spec::{NodeSpec, VpcSpec};
 use crate::trace::Trace;
-use crate::world::{NodeSpec, World};
 
 /// What the host needs to set up a device that is there: links, routes, rules.
 const DEVICE_SETUP: Duration = Duration::from_millis(10);
@@ -31,7 +31,7 @@ const METADATA_READ: Duration = Duration::from_millis(1);
 /// number, network card, subnet, range of the subnet, addresses and prefixes.
 const METADATA_PATHS: (u32, u32) = (1, 8);
 
-/// The streams of chance, which must not shift each other.
+/// The random streams, which must not shift each other.
 const KUBELET: u64 = 2;
 const SDK: u64 = 3;
 const FIRST_NODE: u64 = 1_000;
@@ -63,7 +63,7 @@ impl Strategy {
 #[derive(Debug, Clone, PartialEq)]
 pub struct Setup {
     /// Where.
-    pub world: World,
+    pub vpc: VpcSpec,
     /// What the nodes are: one of these after the other, and from the first one again. Never
     /// empty.
     pub node_specs: Vec<NodeSpec>,
@@ -97,16 +97,16 @@ pub struct Outcome {
 pub fn run(setup: &Setup, strategy: Strategy) -> Result<Outcome, SetupError> {
     let mut run = Run::new(setup, strategy)?;
     run.plan_ahead();
-    while let Some((at, event)) = run.agenda.pop(run.end) {
+    while let Some((at, event)) = run.events.pop(run.end) {
         run.now = at;
-        run.happen(event)?;
+        run.handle(event)?;
     }
     Ok(run.finish())
 }
 
 /// Something that happens at its time.
 #[derive(Debug)]
-enum Happening {
+enum SimEvent {
     /// A node that was there before the trace is started.
     NodeStarts,
     /// The trace and with it the score begin.
@@ -158,7 +158,7 @@ struct Run<'a> {
     strategy: Strategy,
     now: Timestamp,
     end: Timestamp,
-    agenda: Agenda<Happening>,
+    events: EventQueue<SimEvent>,
     cloud: Cloud,
     nodes: Vec<Node<'a>>,
     pods: Vec<Pod>,
@@ -172,8 +172,8 @@ struct Run<'a> {
     awaited: BTreeMap<Ipv4Addr, (usize, EniId)>,
     cloud_wakes_at: Option<Timestamp>,
     rollout: kubelet::Rollout,
-    kubelet: Chance,
-    sdk: Chance,
+    kubelet: Rng,
+    sdk: Rng,
     tally: Tally,
     bound: Option<Bound>,
 }
@@ -186,8 +186,8 @@ impl<'a> Run<'a> {
             strategy,
             now: Timestamp::default(),
             end: start + setup.lasts,
-            agenda: Agenda::default(),
-            cloud: Cloud::new(&setup.world, setup.seed)?,
+            events: EventQueue::default(),
+            cloud: Cloud::new(&setup.vpc, setup.seed)?,
             nodes: Vec::new(),
             pods: Vec::new(),
             queue: VecDeque::new(),
@@ -196,8 +196,8 @@ impl<'a> Run<'a> {
             awaited: BTreeMap::new(),
             cloud_wakes_at: None,
             rollout: kubelet::Rollout::default(),
-            kubelet: Chance::new(setup.seed, KUBELET),
-            sdk: Chance::new(setup.seed, SDK),
+            kubelet: Rng::with_stream(setup.seed, KUBELET),
+            sdk: Rng::with_stream(setup.seed, SDK),
             tally: Tally::new(start),
             bound: None,
         })
@@ -208,45 +208,45 @@ impl<'a> Run<'a> {
         let (zero, start) = (Timestamp::default(), Timestamp::default() + self.setup.warm_up);
         for n in 0..self.setup.nodes {
             let at = zero + self.setup.warm_up / 2 / self.setup.nodes * n;
-            self.agenda.enter(at, Happening::NodeStarts);
+            self.events.push(at, SimEvent::NodeStarts);
         }
-        self.agenda.enter(start, Happening::TraceBegins);
+        self.events.push(start, SimEvent::TraceBegins);
         for (place, step) in self.setup.trace.iter().enumerate() {
-            self.agenda.enter(start + step.at, Happening::Step(place));
+            self.events.push(start + step.at, SimEvent::Step(place));
         }
-        self.agenda.enter(start, Happening::Sample);
+        self.events.push(start, SimEvent::Sample);
     }
 
-    fn happen(&mut self, event: Happening) -> Result<(), SetupError> {
+    fn handle(&mut self, event: SimEvent) -> Result<(), SetupError> {
         match event {
-            Happening::NodeStarts => self.start_node()?,
-            Happening::TraceBegins => self.begin_trace()?,
-            Happening::Step(place) => self.step(&self.setup.trace[place].action)?,
-            Happening::Tell { node, input } => self.tell(node, input),
-            Happening::Call { node, tag, request, attempt } => {
+            SimEvent::NodeStarts => self.start_node()?,
+            SimEvent::TraceBegins => self.begin_trace()?,
+            SimEvent::Step(place) => self.step(&self.setup.trace[place].action)?,
+            SimEvent::Tell { node, input } => self.tell(node, input),
+            SimEvent::Call { node, tag, request, attempt } => {
                 self.call(node, tag, request, attempt);
             }
-            Happening::Answered { sandbox, answer } => self.answered(sandbox, answer),
-            Happening::Sandbox { pod } => self.start_sandbox(pod),
-            Happening::GivenUp { sandbox } => self.give_up(sandbox),
-            Happening::PodEnds { pod } => self.delete_pod(pod),
-            Happening::InstanceEnds { node } => self.end_instance(node),
-            Happening::CloudWakes => self.look_for_devices(),
-            Happening::Sample => self.sample(),
+            SimEvent::Answered { sandbox, answer } => self.answered(sandbox, answer),
+            SimEvent::Sandbox { pod } => self.start_sandbox(pod),
+            SimEvent::GivenUp { sandbox } => self.give_up(sandbox),
+            SimEvent::PodEnds { pod } => self.delete_pod(pod),
+            SimEvent::InstanceEnds { node } => self.end_instance(node),
+            SimEvent::CloudWakes => self.look_for_devices(),
+            SimEvent::Sample => self.sample(),
         }
         Ok(())
     }
 
     fn begin_trace(&mut self) -> Result<(), SetupError> {
         self.cloud.forget_calls();
-        let there = self.stocks();
-        let joining = self.stocks_to_come()?;
+        let there = self.capacities();
+        let joining = self.joining_capacities()?;
         self.bound = Bound::of_burst(self.setup, there, &joining);
         Ok(())
     }
 
-    fn enter_in(&mut self, span: Duration, event: Happening) {
-        self.agenda.enter(self.now + span, event);
+    fn push_in(&mut self, span: Duration, event: SimEvent) {
+        self.events.push(self.now + span, event);
     }
 
     /// Tells a daemon something and does what it wants done.
@@ -271,14 +271,14 @@ impl<'a> Run<'a> {
     fn carry_out(&mut self, node: usize, command: Command) {
         match command {
             Command::Answer { sandbox, answer, after } => {
-                self.enter_in(after, Happening::Answered { sandbox, answer });
+                self.push_in(after, SimEvent::Answered { sandbox, answer });
             }
             Command::Call { tag, request, retryer } => {
                 self.call(node, tag, request, Attempt::first(retryer));
             }
             Command::Timer { timer, at } => {
                 let at = at.max(self.now);
-                self.agenda.enter(at, Happening::Tell { node, input: Input::Timer(timer) });
+                self.events.push(at, SimEvent::Tell { node, input: Input::Timer(timer) });
             }
             Command::AwaitDevice { eni, address } => self.await_device(node, eni, address),
             Command::ReadMetadata { tag } => {
@@ -286,7 +286,7 @@ impl<'a> Run<'a> {
                 let n_enis = u32::try_from(enis.len()).expect("an instance has few ENIs");
                 let n_paths = METADATA_PATHS.0 + METADATA_PATHS.1 * n_enis;
                 let input = Input::Metadata { tag, enis };
-                self.enter_in(METADATA_READ * n_paths, Happening::Tell { node, input });
+                self.push_in(METADATA_READ * n_paths, SimEvent::Tell { node, input });
             }
         }
     }
@@ -302,7 +302,7 @@ impl<'a> Run<'a> {
 
     fn tell_of_device(&mut self, node: usize, eni: EniId, is_there: bool) {
         let input = Input::Device { eni, is_there };
-        self.enter_in(DEVICE_SETUP, Happening::Tell { node, input });
+        self.push_in(DEVICE_SETUP, SimEvent::Tell { node, input });
     }
 
     /// The kernel tells the host when a device appears.
@@ -329,13 +329,13 @@ impl<'a> Run<'a> {
         let sooner = wakes_at.filter(|at| self.cloud_wakes_at.is_none_or(|before| *at < before));
         if let Some(at) = sooner {
             self.cloud_wakes_at = Some(at);
-            self.agenda.enter(at, Happening::CloudWakes);
+            self.events.push(at, SimEvent::CloudWakes);
         }
     }
 
     fn sample(&mut self) {
         self.tally.sample(self.now, self.cloud.n_held());
-        self.enter_in(Tally::spacing(self.setup.lasts), Happening::Sample);
+        self.push_in(Tally::spacing(self.setup.lasts), SimEvent::Sample);
     }
 
     fn finish(self) -> Outcome {

@@ -7,8 +7,8 @@ use ipam::policy::{Mode, Policy, Targets};
 use ipnet::Ipv4Net;
 
 use crate::run::Setup;
-use crate::trace::{self, Action, Step, Trace};
-use crate::world::{NodeSpec, Subnet, World};
+use crate::spec::{NodeSpec, Subnet, VpcSpec};
+use crate::trace::{self, Trace, TraceAction, TraceStep};
 
 const MINUTE: Duration = Duration::from_secs(60);
 const SEED: u64 = 20_261_121;
@@ -45,7 +45,7 @@ pub struct Scenario {
 
 /// A setup without its policy.
 struct Shape {
-    world: World,
+    vpc: VpcSpec,
     types: &'static [NodeType],
     nodes: u32,
     trace: Trace,
@@ -183,7 +183,7 @@ fn case(&(name, mode, targets): &Rule, shape: Shape) -> Case {
         },
     };
     let setup = Setup {
-        world: shape.world,
+        vpc: shape.vpc,
         node_specs: shape.types.iter().map(spec).collect(),
         nodes: shape.nodes,
         warm_up: 15 * MINUTE,
@@ -195,8 +195,8 @@ fn case(&(name, mode, targets): &Rule, shape: Shape) -> Case {
 }
 
 impl Shape {
-    fn new(world: World, nodes: u32, trace: Trace, lasts: Duration) -> Self {
-        Self { world, types: &[XLARGE], nodes, trace, lasts }
+    fn new(vpc: VpcSpec, nodes: u32, trace: Trace, lasts: Duration) -> Self {
+        Self { vpc, types: &[XLARGE], nodes, trace, lasts }
     }
 }
 
@@ -206,47 +206,47 @@ fn net(text: &str) -> Ipv4Net {
 
 fn burst(size: Size) -> Shape {
     let (nodes, pods, minutes) = size.pick((500, 23_000, 30), (50, 2_300, 5));
-    Shape::new(World::wide(), nodes, trace::burst(pods), minutes * MINUTE)
+    Shape::new(VpcSpec::wide(), nodes, trace::burst(pods), minutes * MINUTE)
 }
 
 fn join(size: Size) -> Shape {
     let (nodes, pods, minutes) = size.pick((150, 3_000, 30), (30, 600, 10));
-    Shape::new(World::wide(), 0, trace::joining(nodes, pods), minutes * MINUTE)
+    Shape::new(VpcSpec::wide(), 0, trace::joining(nodes, pods), minutes * MINUTE)
 }
 
 fn day(size: Size) -> Shape {
     let span = size.pick(24 * 60, 15) * MINUTE;
     let second = Duration::from_secs(1);
     let trace = trace::one_per(second, span, 30 * second);
-    Shape { types: &[XLARGE_4], ..Shape::new(World::wide(), 1, trace, span + 10 * MINUTE) }
+    Shape { types: &[XLARGE_4], ..Shape::new(VpcSpec::wide(), 1, trace, span + 10 * MINUTE) }
 }
 
 fn fragmented(size: Size) -> Shape {
     let (nodes, pods) = size.pick((10, 300), (5, 150));
     let subnet = Subnet::fragmented(net("10.0.0.0/20"), 16);
-    Shape::new(World::realistic(vec![subnet]), nodes, trace::burst(pods), 20 * MINUTE)
+    Shape::new(VpcSpec::realistic(vec![subnet]), nodes, trace::burst(pods), 20 * MINUTE)
 }
 
 fn dry(_: Size) -> Shape {
-    let world = World {
+    let vpc = VpcSpec {
         // A subnet that is nearly full has no free /28 left but by luck.
         address_choice: AddressChoice::LowestFirst,
-        ..World::realistic(vec![Subnet::for_nodes(net("10.0.0.0/23"))])
+        ..VpcSpec::realistic(vec![Subnet::for_nodes(net("10.0.0.0/23"))])
     };
-    let step = |at, action| Step { at, action };
+    let step = |at, action| TraceStep { at, action };
     let trace = vec![
-        step(Duration::ZERO, Action::Occupy { subnet: 0, addresses: 512 }),
-        step(Duration::from_secs(1), Action::Create { pods: 150, life: None }),
-        step(10 * MINUTE, Action::Vacate { subnet: 0 }),
+        step(Duration::ZERO, TraceAction::Occupy { subnet: 0, addresses: 512 }),
+        step(Duration::from_secs(1), TraceAction::Create { pods: 150, life: None }),
+        step(10 * MINUTE, TraceAction::Vacate { subnet: 0 }),
     ];
-    Shape::new(world, 4, trace, 20 * MINUTE)
+    Shape::new(vpc, 4, trace, 20 * MINUTE)
 }
 
 fn churn(size: Size) -> Shape {
     let (nodes, standing, gap, minutes) = size.pick((20, 400, 1, 120), (5, 100, 4, 20));
     let gap = Duration::from_secs(gap);
     let trace = trace::churn(standing, gap, 2 * MINUTE, minutes * MINUTE, SEED);
-    Shape::new(World::wide(), nodes, trace, minutes * MINUTE)
+    Shape::new(VpcSpec::wide(), nodes, trace, minutes * MINUTE)
 }
 
 fn mixed(size: Size) -> Shape {
@@ -258,23 +258,23 @@ fn batch(size: Size) -> Shape {
     let (nodes, pods, minutes) = size.pick((20, 400, 120), (5, 100, 30));
     let span = minutes * MINUTE;
     let trace = trace::batch_jobs(pods, 2 * MINUTE, 10 * MINUTE, span, SEED);
-    Shape::new(World::wide(), nodes, trace, span)
+    Shape::new(VpcSpec::wide(), nodes, trace, span)
 }
 
 fn rolling(size: Size) -> Shape {
     let (nodes, pods, times) = size.pick((20, 500, 4), (5, 125, 2));
     let trace = trace::rolling_deployment(pods, 15 * MINUTE, times);
-    Shape::new(World::wide(), nodes, trace, 15 * MINUTE * (times + 1))
+    Shape::new(VpcSpec::wide(), nodes, trace, 15 * MINUTE * (times + 1))
 }
 
 fn scale_in(size: Size) -> Shape {
     let (nodes, pods, left) = size.pick((20, 600, 100), (5, 150, 25));
     let trace = trace::scale_in(pods, left, 15 * MINUTE);
-    Shape::new(World::wide(), nodes, trace, 45 * MINUTE)
+    Shape::new(VpcSpec::wide(), nodes, trace, 45 * MINUTE)
 }
 
 fn replacement(size: Size) -> Shape {
     let (nodes, pods, replaced) = size.pick((20, 400, 10), (5, 100, 3));
     let trace = trace::node_replacement(pods, replaced, 5 * MINUTE);
-    Shape::new(World::wide(), nodes, trace, 5 * MINUTE * (replaced + 2))
+    Shape::new(VpcSpec::wide(), nodes, trace, 5 * MINUTE * (replaced + 2))
 }

@@ -8,7 +8,7 @@ use ipam::time::Timestamp;
 use serde::{Serialize, Serializer};
 
 use crate::bound::Bound;
-use crate::cloud::Ends;
+use crate::cloud::CallCounts;
 use crate::run::Strategy;
 
 /// The points of a curve, at most.
@@ -195,7 +195,7 @@ impl Tally {
     pub(crate) fn finish(
         mut self,
         strategy: Strategy,
-        calls: &BTreeMap<Action, Ends>,
+        calls: &BTreeMap<Action, CallCounts>,
         bound: Option<Bound>,
         waiting: &[Timestamp],
         end: Timestamp,
@@ -236,8 +236,8 @@ fn calls_of(bound: Bound) -> BTreeMap<&'static str, u64> {
     bound.calls.into_iter().map(|(action, n)| (action.as_str(), n)).collect()
 }
 
-fn count(ends: Ends) -> CallCount {
-    let Ends { granted, throttled, refused } = ends;
+fn count(ends: CallCounts) -> CallCount {
+    let CallCounts { granted, throttled, refused } = ends;
     CallCount { granted, throttled, refused }
 }
 

@@ -17,7 +17,7 @@ use ipam::{Boot, Engine};
 
 use crate::cloud::Site;
 use crate::daemon::{Command, Daemon, FSYNC, Input, Retryer, SandboxId, Timer};
-use crate::ec2::{self, known, known_to_ipam};
+use crate::ec2::{self, ipam_id, model_id};
 
 /// None: the engine repeats what it still wants.
 const RETRYER: Retryer = Retryer { attempts: 1, first_wait: Duration::ZERO };
@@ -37,7 +37,7 @@ impl Tidepool {
     pub(crate) fn new(site: Site, now: Timestamp) -> Self {
         let boot = Boot {
             node: Node {
-                instance: known_to_ipam(site.instance.as_str()),
+                instance: ipam_id(site.instance.as_str()),
                 boot: BootId("the only one".to_owned()),
                 instance_type: site.instance_type.clone(),
                 cluster: None,
@@ -80,7 +80,7 @@ impl Tidepool {
             Input::Timer(Timer::Slept(_)) => None,
             Input::Device { eni, is_there } => {
                 let link = if is_there { LinkState::Ready } else { LinkState::Absent };
-                Some(Event::EniLink { eni: known_to_ipam(eni.as_str()), link })
+                Some(Event::EniLink { eni: ipam_id(eni.as_str()), link })
             }
         }
     }
@@ -208,5 +208,5 @@ fn ipv4(address: IpAddr) -> Ipv4Addr {
 }
 
 fn await_device(eni: &HostEni) -> Command {
-    Command::AwaitDevice { eni: known(eni.eni.as_str()), address: eni.primary_address }
+    Command::AwaitDevice { eni: model_id(eni.eni.as_str()), address: eni.primary_address }
 }

@@ -15,16 +15,16 @@ pub use self::shapes::{
 
 /// One thing that happens.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Step {
+pub struct TraceStep {
     /// So long after the start of the trace.
     pub at: Duration,
     /// What.
-    pub action: Action,
+    pub action: TraceAction,
 }
 
 /// What can happen.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Action {
+pub enum TraceAction {
     /// So many pods are made.
     Create {
         /// How many.
@@ -32,7 +32,7 @@ pub enum Action {
         /// From its address to its end; `None` for pods that stay.
         life: Option<Duration>,
     },
-    /// So many of the pods that stay are deleted, chosen by chance.
+    /// So many of the pods that stay are deleted, chosen at random.
     Delete {
         /// How many; all if there are fewer.
         pods: u32,
@@ -69,4 +69,4 @@ pub enum Action {
 }
 
 /// All that happens, ascending by time.
-pub type Trace = Vec<Step>;
+pub type Trace = Vec<TraceStep>;

@@ -4,7 +4,7 @@
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use ec2_model::Timestamp;
+use ec2_model::SimTime;
 use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 use tokio::time::Instant;
@@ -25,7 +25,7 @@ pub enum Pace {
 pub struct Clock {
     pace: Pace,
     /// The machine's clock when this one was started, and when that was.
-    start: (Timestamp, Instant),
+    start: (SimTime, Instant),
     /// How far it has been put forward.
     skipped: watch::Sender<Duration>,
 }
@@ -45,7 +45,7 @@ impl Clock {
 
     /// What it shows.
     #[must_use]
-    pub fn now(&self) -> Timestamp {
+    pub fn now(&self) -> SimTime {
         let (start, at) = self.start;
         let ran = match self.pace {
             Pace::Real => at.elapsed(),
@@ -60,7 +60,7 @@ impl Clock {
     }
 
     /// Waits until it shows `at`.
-    pub async fn reach(&self, at: Timestamp) {
+    pub async fn reach(&self, at: SimTime) {
         let mut skipped = self.skipped.subscribe();
         loop {
             let left = at.since(self.now());
@@ -83,9 +83,9 @@ impl Clock {
 
 /// What the machine's clock shows.
 #[must_use]
-pub fn wall() -> Timestamp {
+pub fn wall() -> SimTime {
     let since_epoch = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    Timestamp::default() + since_epoch
+    SimTime::default() + since_epoch
 }
 
 #[cfg(test)]

@@ -16,27 +16,27 @@
 //! All state is the kernel's. Devices carry their ENI in their alias and namespaces made here
 //! carry a mark on `lo`, so a [`Fabric`] that starts after a crash finds and removes what is left.
 //!
-//! Must not know EC2 nor HTTP: it is given a [`Picture`]. Needs root.
+//! Must not know EC2 nor HTTP: it is given a [`VpcSnapshot`]. Needs root.
 
-mod body;
 mod error;
+mod kernel_state;
 mod message;
 mod netns;
-mod picture;
 mod rtnl;
+mod snapshot;
 
 use std::collections::BTreeSet;
 use std::net::{SocketAddr, TcpListener};
 use std::thread;
 
-use self::body::{Body, Entry, Label, Link};
 pub use self::error::{
     AttachError, KernelError, ListenError, NameError, StartError, StopError, SyncError,
 };
+use self::kernel_state::{Entry, KernelState, Label, Link};
 pub use self::netns::NetnsName;
 use self::netns::{Claim, Netns};
-pub use self::picture::{AttachedEni, Instance, Picture};
 use self::rtnl::{Devices, Rtnl};
+pub use self::snapshot::{AttachedEni, Instance, VpcSnapshot};
 
 /// First interface index of the fabric's ends: far from those that a young namespace gives out, so
 /// that both ends of a pair differ.
@@ -97,7 +97,7 @@ pub struct Fabric {
 /// What [`Fabric::sync`] changed.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Report {
-    /// Ids of the ENIs whose device was made, in the order of the picture.
+    /// Ids of the ENIs whose device was made, in the order of the snapshot.
     pub attached: Vec<String>,
     /// Ids of the ENIs whose device was deleted, in the order of their MAC addresses.
     pub detached: Vec<String>,
@@ -145,8 +145,8 @@ impl Fabric {
     /// # Errors
     ///
     /// [`SyncError`]; the next call goes on where this one failed.
-    pub async fn sync(&mut self, picture: &Picture) -> Result<Report, SyncError> {
-        let wanted = Body::of(picture);
+    pub async fn sync(&mut self, snapshot: &VpcSnapshot) -> Result<Report, SyncError> {
+        let wanted = KernelState::of(snapshot);
         let rtnl = Rtnl::open(&self.netns)?;
         let mut report = Report::default();
         self.detach(&rtnl, &wanted.links, &mut report).await?;
@@ -306,8 +306,8 @@ async fn set_up(netns: &Netns, mark: &str) -> Result<(), KernelError> {
     let rtnl = Rtnl::open(netns)?;
     rtnl.set_mark(mark).await?;
     rtnl.set_loopback_up().await?;
-    rtnl.add_sender_frame().await?;
-    let empty = Body::of(&Picture::default()).entries;
+    rtnl.add_source_check_rules().await?;
+    let empty = KernelState::of(&VpcSnapshot::default()).entries;
     sync_entries(&rtnl, &Devices::default(), empty, &mut Report::default()).await
 }
 

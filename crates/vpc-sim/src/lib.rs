@@ -12,14 +12,14 @@
 //! all have 169.254.169.254, and are told apart by the address that a request comes from.
 //!
 //! From the outside in: [`server`] starts everything; [`ec2`], [`imds`] and [`admin`] speak HTTP;
-//! [`simulator`] is the one place that locks the model and tells it the time; [`embodiment`] is the
+//! [`simulator`] is the one place that locks the model and tells it the time; [`fabric_sync`] is the
 //! seam to the [`fabric`].
 
 pub mod admin;
 pub mod clock;
 pub mod ec2;
-pub mod embodiment;
 pub mod fabric;
+pub mod fabric_sync;
 pub mod imds;
 mod seed;
 pub mod serve;

@@ -9,17 +9,17 @@ use ec2_model::config::Config;
 use ec2_model::id::{EniId, InstanceId, SecurityGroupId, SubnetId, VpcId};
 use ec2_model::request::{AssignIpv6Addresses, CreateSubnetCidrReservation, Request, Wanted};
 use ec2_model::seed::{InstanceSeed, SecurityGroupSeed, SubnetSeed, VpcSeed};
-use ec2_model::{ApiError, Context, Model, Timestamp};
+use ec2_model::{ApiError, Context, Model, SimTime};
 use ipnet::IpNet;
 use serde_saphyr::{Location, Spanned};
 
-use crate::topology::{Complaint, Instance, Reservation, Subnet, Topology, Vpc};
+use crate::topology::{Instance, LineError, Reservation, Subnet, Topology, Vpc};
 
 /// A model that holds what `topology` tells, and the ids of its instances in the file's order.
 pub(crate) fn seed(
     topology: &Topology,
-    now: Timestamp,
-) -> Result<(Model, Vec<InstanceId>), Complaint> {
+    now: SimTime,
+) -> Result<(Model, Vec<InstanceId>), LineError> {
     let config = config(topology);
     // What is there from the start took no time and no tokens.
     let instant = Config {
@@ -69,7 +69,7 @@ struct Seeder<'a> {
 }
 
 impl<'a> Seeder<'a> {
-    fn add_vpc(&mut self, vpc: &'a Spanned<Vpc>) -> Result<(), Complaint> {
+    fn add_vpc(&mut self, vpc: &'a Spanned<Vpc>) -> Result<(), LineError> {
         let at = vpc.referenced;
         let vpc = &vpc.value;
         let seed = VpcSeed {
@@ -84,7 +84,7 @@ impl<'a> Seeder<'a> {
         vpc.subnets.iter().try_for_each(|subnet| self.add_subnet(&id, subnet))
     }
 
-    fn add_security_groups(&mut self, vpc_id: &VpcId, vpc: &'a Vpc) -> Result<(), Complaint> {
+    fn add_security_groups(&mut self, vpc_id: &VpcId, vpc: &'a Vpc) -> Result<(), LineError> {
         for group in &vpc.security_groups {
             let at = group.referenced;
             let group = &group.value;
@@ -102,7 +102,7 @@ impl<'a> Seeder<'a> {
         Ok(())
     }
 
-    fn add_subnet(&mut self, vpc: &VpcId, subnet: &'a Spanned<Subnet>) -> Result<(), Complaint> {
+    fn add_subnet(&mut self, vpc: &VpcId, subnet: &'a Spanned<Subnet>) -> Result<(), LineError> {
         let at = subnet.referenced;
         let subnet = &subnet.value;
         let seed = SubnetSeed {
@@ -126,7 +126,7 @@ impl<'a> Seeder<'a> {
         &mut self,
         subnet: &SubnetId,
         reservation: &Spanned<Reservation>,
-    ) -> Result<(), Complaint> {
+    ) -> Result<(), LineError> {
         let at = reservation.referenced;
         let reservation = &reservation.value;
         let request = CreateSubnetCidrReservation {
@@ -141,7 +141,7 @@ impl<'a> Seeder<'a> {
         self.call(request).map_err(refused(at, fix))
     }
 
-    fn add_instance(&mut self, instance: &'a Spanned<Instance>) -> Result<InstanceId, Complaint> {
+    fn add_instance(&mut self, instance: &'a Spanned<Instance>) -> Result<InstanceId, LineError> {
         let at = instance.referenced;
         let instance = &instance.value;
         let known = "the topology was checked: this name is in it";
@@ -168,7 +168,7 @@ impl<'a> Seeder<'a> {
         id: &InstanceId,
         at: Location,
         instance: &Instance,
-    ) -> Result<(), Complaint> {
+    ) -> Result<(), LineError> {
         let Some(address) = instance.ipv6_address else { return Ok(()) };
         let request = AssignIpv6Addresses {
             network_interface_id: self.primary_eni(id),
@@ -189,6 +189,6 @@ impl<'a> Seeder<'a> {
     }
 }
 
-fn refused(at: Location, fix: &str) -> impl FnOnce(ApiError) -> Complaint {
-    move |error| Complaint::new(at, error.message, fix)
+fn refused(at: Location, fix: &str) -> impl FnOnce(ApiError) -> LineError {
+    move |error| LineError::new(at, error.message, fix)
 }

@@ -16,8 +16,8 @@ use tokio::task::JoinSet;
 
 use crate::clock::Clock;
 use crate::ec2::Access;
-use crate::embodiment::{Embodiment, FabricSocketError};
 use crate::fabric::{Fabric, FabricConfig, NetnsName, StartError, StopError, SyncError};
+use crate::fabric_sync::{FabricSocketError, FabricSync};
 use crate::imds::{Audience, Imds};
 use crate::seed::seed;
 use crate::serve::serve;
@@ -121,15 +121,15 @@ impl Server {
     pub async fn start(settings: &Settings) -> Result<Self, ServerError> {
         let topology = Topology::read(&settings.config)?;
         let clock = Clock::start(topology.clock);
-        let (mut model, instances) = seed(&topology, clock.now())
-            .map_err(|complaint| complaint.in_file(&settings.config))?;
+        let (mut model, instances) =
+            seed(&topology, clock.now()).map_err(|error| error.in_file(&settings.config))?;
         let ec2_listener = bind("EC2", settings.listen).await?;
         let imds_listeners = bind_imds(settings.imds_listen, &topology, &instances).await?;
-        let embodiment = match settings.fabric {
-            true => Some(embody(&topology, &instances, &mut model, &clock).await?),
+        let fabric_sync = match settings.fabric {
+            true => Some(start_fabric(&topology, &instances, &mut model, &clock).await?),
             false => None,
         };
-        let simulator = Arc::new(Simulator::new(model, clock, embodiment));
+        let simulator = Arc::new(Simulator::new(model, clock, fabric_sync));
         let modes = instances.iter().cloned().zip(topology.instances.iter().map(|i| i.value.imds));
         let imds = Arc::new(Imds::new(Arc::clone(&simulator), modes.collect()));
         let api = ec2::router(Arc::clone(&simulator), access(&topology));
@@ -138,10 +138,10 @@ impl Server {
             ec2: url(&ec2_listener),
             imds: imds_listeners.iter().map(|(id, at)| (id.to_string(), url(at))).collect(),
             instances,
-            fabric: simulator.embodiment().map(fabric_endpoints),
+            fabric: simulator.fabric_sync().map(fabric_endpoints),
         };
-        let mut served = match simulator.embodiment() {
-            Some(embodiment) => listen_in_fabric(embodiment, &api, &imds).await?,
+        let mut served = match simulator.fabric_sync() {
+            Some(fabric_sync) => listen_in_fabric(fabric_sync, &api, &imds).await?,
             None => Vec::new(),
         };
         for (id, listener) in imds_listeners {
@@ -175,8 +175,8 @@ impl Server {
     /// When something of the fabric is left.
     pub async fn stop(mut self) -> Result<(), StopError> {
         self.tasks.shutdown().await;
-        match self.simulator.embodiment() {
-            Some(embodiment) => embodiment.stop().await,
+        match self.simulator.fabric_sync() {
+            Some(fabric_sync) => fabric_sync.stop().await,
             None => Ok(()),
         }
     }
@@ -190,7 +190,7 @@ pub fn check(config: &Path) -> Result<(), TopologyError> {
     let topology = Topology::read(config)?;
     seed(&topology, Clock::start(topology.clock).now())
         .map(|_model| ())
-        .map_err(|complaint| complaint.in_file(config))
+        .map_err(|error| error.in_file(config))
 }
 
 fn access(topology: &Topology) -> Access {
@@ -233,12 +233,12 @@ fn nth_port(base: u16, index: usize) -> Option<u16> {
     }
 }
 
-async fn embody(
+async fn start_fabric(
     topology: &Topology,
     ids: &[InstanceId],
     model: &mut Model,
     clock: &Clock,
-) -> Result<Embodiment, ServerError> {
+) -> Result<FabricSync, ServerError> {
     let known = "the topology was checked: the name is that of a namespace";
     let name = |name: &Spanned<String>| name.value.parse::<NetnsName>().expect(known);
     let instances = ids.iter().zip(&topology.instances);
@@ -250,18 +250,18 @@ async fn embody(
         Some(netns) => FabricConfig { netns: name(netns) },
         None => FabricConfig::default(),
     };
-    let embodiment = Embodiment::new(Fabric::start(config).await?, netns.collect());
-    match embodiment.sync(|| model.fabric(clock.now())).await {
-        Ok(_report) => Ok(embodiment),
+    let fabric_sync = FabricSync::new(Fabric::start(config).await?, netns.collect());
+    match fabric_sync.sync(|| model.fabric(clock.now())).await {
+        Ok(_report) => Ok(fabric_sync),
         Err(error) => {
-            embodiment.stop().await?;
+            fabric_sync.stop().await?;
             Err(error.into())
         }
     }
 }
 
 async fn listen_in_fabric(
-    embodiment: &Embodiment,
+    fabric_sync: &FabricSync,
     api: &Router,
     imds: &Arc<Imds>,
 ) -> Result<Vec<(TcpListener, Router)>, ServerError> {
@@ -273,13 +273,13 @@ async fn listen_in_fabric(
     ];
     let mut listeners = Vec::new();
     for (address, router) in served {
-        listeners.push((embodiment.listen(address).await?, router.clone()));
+        listeners.push((fabric_sync.listen(address).await?, router.clone()));
     }
     Ok(listeners)
 }
 
-fn fabric_endpoints(embodiment: &Embodiment) -> FabricEndpoints {
-    let netns = embodiment.netns().iter().map(|(id, name)| (id.to_string(), name.to_string()));
+fn fabric_endpoints(fabric_sync: &FabricSync) -> FabricEndpoints {
+    let netns = fabric_sync.netns().iter().map(|(id, name)| (id.to_string(), name.to_string()));
     FabricEndpoints {
         ec2: format!("http://{IN_FABRIC}:{EC2_PORT_IN_FABRIC}"),
         imds: format!("http://{IN_FABRIC}"),

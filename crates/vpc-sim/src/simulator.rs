@@ -8,12 +8,12 @@ use std::sync::{Arc, Mutex, PoisonError};
 use ec2_model::calls::CallRecord;
 use ec2_model::request::{Action, Request};
 use ec2_model::response::Response;
-use ec2_model::{ApiError, Context, Delivery, Model, Reply, Timestamp};
+use ec2_model::{ApiError, Context, Delivery, Model, Reply, SimTime};
 use serde::Serialize;
 use tokio::sync::Notify;
 
 use crate::clock::{Clock, wall};
-use crate::embodiment::Embodiment;
+use crate::fabric_sync::FabricSync;
 
 /// One simulated region.
 #[derive(Debug)]
@@ -22,14 +22,14 @@ pub struct Simulator {
     clock: Clock,
     /// Told after each use of the model: what is due next may have changed.
     used: Notify,
-    embodiment: Option<Embodiment>,
+    fabric_sync: Option<FabricSync>,
 }
 
 #[derive(Debug)]
 struct Inner {
     model: Model,
     /// When each logged call came in by the machine's clock, by its number.
-    walls: BTreeMap<u64, Timestamp>,
+    wall_times: BTreeMap<u64, SimTime>,
 }
 
 /// Who calls: account and region.
@@ -48,7 +48,7 @@ pub struct LoggedCall {
     #[serde(flatten)]
     pub record: CallRecord,
     /// When it came in by the machine's clock.
-    pub wall: Timestamp,
+    pub wall: SimTime,
 }
 
 /// The reply to a call is lost: the client must not see an answer.
@@ -59,9 +59,9 @@ pub struct ReplyLost;
 impl Simulator {
     /// A simulator of `model`, with a body in the kernel or without.
     #[must_use]
-    pub fn new(model: Model, clock: Clock, embodiment: Option<Embodiment>) -> Self {
-        let inner = Mutex::new(Inner { model, walls: BTreeMap::new() });
-        Self { inner, clock, used: Notify::new(), embodiment }
+    pub fn new(model: Model, clock: Clock, fabric_sync: Option<FabricSync>) -> Self {
+        let inner = Mutex::new(Inner { model, wall_times: BTreeMap::new() });
+        Self { inner, clock, used: Notify::new(), fabric_sync }
     }
 
     /// The clock that the model lives by.
@@ -72,16 +72,16 @@ impl Simulator {
 
     /// Its body in the kernel.
     #[must_use]
-    pub fn embodiment(&self) -> Option<&Embodiment> {
-        self.embodiment.as_ref()
+    pub fn fabric_sync(&self) -> Option<&FabricSync> {
+        self.fabric_sync.as_ref()
     }
 
     /// Uses the model, which has been told the time.
-    pub fn with<R>(&self, act: impl FnOnce(&mut Model, Timestamp) -> R) -> R {
+    pub fn with<R>(&self, act: impl FnOnce(&mut Model, SimTime) -> R) -> R {
         self.locked(|inner, now| act(&mut inner.model, now))
     }
 
-    fn locked<R>(&self, act: impl FnOnce(&mut Inner, Timestamp) -> R) -> R {
+    fn locked<R>(&self, act: impl FnOnce(&mut Inner, SimTime) -> R) -> R {
         let result = {
             // A panic below is a bug of one call; the model it leaves behind is still the model.
             let mut inner = self.inner.lock().unwrap_or_else(PoisonError::into_inner);
@@ -115,7 +115,7 @@ impl Simulator {
                 Ok(request) => inner.model.call(&context, request),
                 Err(error) => inner.model.refuse(&context, action, error),
             };
-            inner.note_wall();
+            inner.note_wall_time();
             let answer_at = match reply.delivery {
                 Delivery::After(wait) => Some(now + wait),
                 Delivery::Lost => None,
@@ -123,7 +123,7 @@ impl Simulator {
             (reply, answer_at)
         });
         if changes {
-            self.embody().await;
+            self.sync_fabric().await;
         }
         let Reply { result, delivery: _ } = reply;
         self.clock.reach(answer_at.ok_or(ReplyLost)?).await;
@@ -131,20 +131,20 @@ impl Simulator {
     }
 
     /// Makes the kernel match the model. A failure is logged: the model is what it is.
-    pub async fn embody(self: &Arc<Self>) {
-        if self.embodiment.is_none() {
+    pub async fn sync_fabric(self: &Arc<Self>) {
+        if self.fabric_sync.is_none() {
             return;
         }
         let this = Arc::clone(self);
         // A task of its own: a client that hangs up cancels its call, but never this.
-        let embodied = tokio::spawn(async move {
-            let Some(embodiment) = &this.embodiment else { return };
-            let picture = || this.with(|model, now| model.fabric(now));
-            if let Err(error) = embodiment.sync(picture).await {
+        let synced = tokio::spawn(async move {
+            let Some(fabric_sync) = &this.fabric_sync else { return };
+            let snapshot = || this.with(|model, now| model.fabric(now));
+            if let Err(error) = fabric_sync.sync(snapshot).await {
                 tracing::error!(error = &error as &dyn std::error::Error, "fabric not in step");
             }
         });
-        if let Err(error) = embodied.await {
+        if let Err(error) = synced.await {
             tracing::error!(%error, "fabric given up");
         }
     }
@@ -152,7 +152,7 @@ impl Simulator {
     /// Lets happen what the model has under way, each thing when it is due. Ends never.
     pub async fn keep_time(self: &Arc<Self>) {
         loop {
-            let wake_at = self.locked_quietly(|model| model.wake_at());
+            let wake_at = self.read_model(|model| model.wake_at());
             let due = async {
                 match wake_at {
                     Some(at) => self.clock.reach(at).await,
@@ -162,7 +162,7 @@ impl Simulator {
             tokio::select! {
                 () = due => {
                     self.with(Model::advance);
-                    self.embody().await;
+                    self.sync_fabric().await;
                 }
                 () = self.used.notified() => {}
             }
@@ -170,7 +170,7 @@ impl Simulator {
     }
 
     /// Reads the model without telling anybody.
-    fn locked_quietly<R>(&self, read: impl FnOnce(&Model) -> R) -> R {
+    fn read_model<R>(&self, read: impl FnOnce(&Model) -> R) -> R {
         read(&self.inner.lock().unwrap_or_else(PoisonError::into_inner).model)
     }
 
@@ -179,7 +179,7 @@ impl Simulator {
     pub fn calls(&self) -> Vec<LoggedCall> {
         let inner = self.inner.lock().unwrap_or_else(PoisonError::into_inner);
         let logged = |record: &CallRecord| LoggedCall {
-            wall: inner.walls.get(&record.number).copied().unwrap_or(record.at),
+            wall: inner.wall_times.get(&record.number).copied().unwrap_or(record.at),
             record: record.clone(),
         };
         inner.model.log().records().map(logged).collect()
@@ -189,14 +189,14 @@ impl Simulator {
 impl Inner {
     /// Notes the machine's time for the latest call, and forgets it for those that the log has
     /// dropped.
-    fn note_wall(&mut self) {
+    fn note_wall_time(&mut self) {
         let number = |call: Option<&CallRecord>| call.map(|call| call.number);
         let log = self.model.log();
         let (oldest, latest) = (number(log.records().next()), number(log.records().next_back()));
         let (Some(oldest), Some(latest)) = (oldest, latest) else { return };
-        self.walls.insert(latest, wall());
-        while self.walls.first_key_value().is_some_and(|(number, _)| *number < oldest) {
-            self.walls.pop_first();
+        self.wall_times.insert(latest, wall());
+        while self.wall_times.first_key_value().is_some_and(|(number, _)| *number < oldest) {
+            self.wall_times.pop_first();
         }
     }
 }

@@ -240,15 +240,15 @@ impl fmt::Display for TopologyError {
 
 impl std::error::Error for TopologyError {}
 
-/// A complaint about one place of the file, before the file's name is known.
+/// A error about one place of the file, before the file's name is known.
 #[derive(Debug)]
-pub(crate) struct Complaint {
+pub(crate) struct LineError {
     line: u64,
     what: String,
     fix: String,
 }
 
-impl Complaint {
+impl LineError {
     pub(crate) fn new(at: Location, what: impl Into<String>, fix: impl Into<String>) -> Self {
         Self { line: at.line(), what: what.into(), fix: fix.into() }
     }
@@ -271,19 +271,19 @@ impl Topology {
             what: format!("cannot be read: {error}"),
             fix: "give the path of a readable topology file".to_owned(),
         })?;
-        Self::parse(&text).map_err(|complaint| complaint.in_file(file))
+        Self::parse(&text).map_err(|error| error.in_file(file))
     }
 
-    pub(crate) fn parse(text: &str) -> Result<Self, Complaint> {
-        let topology: Self = serde_saphyr::from_str(text).map_err(|error| complain(&error))?;
+    pub(crate) fn parse(text: &str) -> Result<Self, LineError> {
+        let topology: Self = serde_saphyr::from_str(text).map_err(|error| line_error(&error))?;
         topology.check()?;
         Ok(topology)
     }
 
-    fn check(&self) -> Result<(), Complaint> {
+    fn check(&self) -> Result<(), LineError> {
         self.check_accounts()?;
         if self.vpcs.is_empty() {
-            return Err(Complaint::new(self.region.referenced, "no VPC", "add one under `vpcs`"));
+            return Err(LineError::new(self.region.referenced, "no VPC", "add one under `vpcs`"));
         }
         let vpcs = || self.vpcs.iter().map(|vpc| &vpc.value);
         let subnets = || vpcs().flat_map(|vpc| &vpc.subnets).map(|subnet| &subnet.value);
@@ -299,18 +299,18 @@ impl Topology {
         instances().try_for_each(|instance| self.check_instance(instance))
     }
 
-    fn check_accounts(&self) -> Result<(), Complaint> {
+    fn check_accounts(&self) -> Result<(), LineError> {
         for account in self.access_keys.values().chain([&self.account]) {
             let digits = account.value.bytes().all(|byte| byte.is_ascii_digit());
             if !digits || account.value.len() != 12 {
                 let what = format!("`{}` is no account id", account.value);
-                return Err(Complaint::new(account.referenced, what, "write 12 digits, quoted"));
+                return Err(LineError::new(account.referenced, what, "write 12 digits, quoted"));
             }
         }
         Ok(())
     }
 
-    fn check_instance(&self, instance: &Instance) -> Result<(), Complaint> {
+    fn check_instance(&self, instance: &Instance) -> Result<(), LineError> {
         let Some(vpc) = self.vpc_of(&instance.subnet.value) else {
             let subnets = self.vpcs.iter().flat_map(|vpc| &vpc.value.subnets);
             return Err(nameless("subnet", &instance.subnet, subnets.map(|s| &s.value.name)));
@@ -331,31 +331,31 @@ impl Topology {
     }
 }
 
-fn complain(error: &serde_saphyr::Error) -> Complaint {
+fn line_error(error: &serde_saphyr::Error) -> LineError {
     let at = error.location().unwrap_or(Location::UNKNOWN);
     let rendered = error.without_snippet().to_string();
     // The place is told at the front of the line, as compilers do it.
     let what = rendered.split(" at line ").next().unwrap_or_default();
-    Complaint::new(at, what, "see examples/two-nodes.yaml for every key that there is")
+    LineError::new(at, what, "see examples/two-nodes.yaml for every key that there is")
 }
 
-fn check_netns(name: &Spanned<String>) -> Result<(), Complaint> {
+fn check_netns(name: &Spanned<String>) -> Result<(), LineError> {
     let fix = "write a name such as node-a";
-    let complain = |error: <NetnsName as FromStr>::Err| {
-        Complaint::new(name.referenced, error.to_string(), fix)
+    let line_error = |error: <NetnsName as FromStr>::Err| {
+        LineError::new(name.referenced, error.to_string(), fix)
     };
-    name.value.parse::<NetnsName>().map(|_name| ()).map_err(complain)
+    name.value.parse::<NetnsName>().map(|_name| ()).map_err(line_error)
 }
 
 fn unique<'a, T: Ord + fmt::Display + 'a>(
     kind: &str,
     names: impl Iterator<Item = &'a Spanned<T>>,
-) -> Result<(), Complaint> {
+) -> Result<(), LineError> {
     let mut seen = BTreeSet::new();
     for name in names {
         if !seen.insert(&name.value) {
             let what = format!("a second {kind} `{}`", name.value);
-            return Err(Complaint::new(name.referenced, what, "give each its own"));
+            return Err(LineError::new(name.referenced, what, "give each its own"));
         }
     }
     Ok(())
@@ -365,10 +365,10 @@ fn nameless<'a>(
     kind: &str,
     name: &Spanned<String>,
     there_are: impl Iterator<Item = &'a Spanned<String>>,
-) -> Complaint {
+) -> LineError {
     let there_are: Vec<&str> = there_are.map(|name| name.value.as_str()).collect();
     let what = format!("there is no {kind} `{}`", name.value);
-    Complaint::new(name.referenced, what, format!("use one of: {}", there_are.join(", ")))
+    LineError::new(name.referenced, what, format!("use one of: {}", there_are.join(", ")))
 }
 
 #[cfg(test)]

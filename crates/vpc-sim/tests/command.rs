@@ -141,12 +141,12 @@ fn a_script_learns_where_it_listens() {
 fn a_topology_can_be_checked() {
     let folder = tempfile::tempdir().unwrap();
     let config = folder.path().join("bad.yaml");
-    let check = |text: &str, code: i32, complaint: &str| {
+    let check = |text: &str, code: i32, error: &str| {
         std::fs::write(&config, text).unwrap();
         let done = vpc_sim(&config).arg("--check").output().unwrap();
         let stderr = String::from_utf8(done.stderr).unwrap();
         assert_eq!(done.status.code(), Some(code), "{stderr}");
-        assert_eq!(stderr, complaint.replace("FILE", config.to_str().unwrap()));
+        assert_eq!(stderr, error.replace("FILE", config.to_str().unwrap()));
     };
     check(TOPOLOGY, 0, "");
     check(

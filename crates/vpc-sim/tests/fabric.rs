@@ -13,7 +13,7 @@ use std::time::Instant;
 
 use ipnet::IpNet;
 use vpc_sim::fabric::{
-    AttachedEni, Fabric, FabricConfig, Instance, NetnsName, Picture, StartError, SyncError,
+    AttachedEni, Fabric, FabricConfig, Instance, NetnsName, StartError, SyncError, VpcSnapshot,
 };
 
 const ROUTER: &str = "10.0.1.1";
@@ -25,14 +25,14 @@ const POD: &str = "10.0.1.50";
 /// A fabric with two instances of two ENIs each: `a` in 10.0.1.0/24, `b` in 10.0.2.0/24.
 struct Lab {
     fabric: Fabric,
-    picture: Picture,
+    snapshot: VpcSnapshot,
     id: String,
 }
 
 impl Lab {
     async fn start(test: &str) -> Self {
         let mut lab = Self::empty(test).await;
-        lab.picture = two_instances(&lab.id);
+        lab.snapshot = two_instances(&lab.id);
         lab.sync().await;
         lab
     }
@@ -40,11 +40,11 @@ impl Lab {
     async fn empty(test: &str) -> Self {
         let id = format!("tp-{test}-{}", std::process::id());
         let fabric = Fabric::start(config(&id)).await.unwrap();
-        Self { fabric, picture: Picture::default(), id }
+        Self { fabric, snapshot: VpcSnapshot::default(), id }
     }
 
     async fn sync(&mut self) {
-        self.fabric.sync(&self.picture).await.unwrap();
+        self.fabric.sync(&self.snapshot).await.unwrap();
     }
 
     fn netns(&self, name: &str) -> String {
@@ -53,7 +53,7 @@ impl Lab {
 
     /// The `index`th ENI of instance `a`.
     fn eni(&mut self, index: usize) -> &mut AttachedEni {
-        &mut self.picture.instances[0].enis[index]
+        &mut self.snapshot.instances[0].enis[index]
     }
 
     async fn assign(&mut self, eni: usize, net: &str) {
@@ -96,12 +96,12 @@ fn config(id: &str) -> FabricConfig {
     FabricConfig { netns: id.parse().unwrap() }
 }
 
-fn two_instances(id: &str) -> Picture {
+fn two_instances(id: &str) -> VpcSnapshot {
     let instance = |name: &str, enis: Vec<AttachedEni>| Instance {
         netns: format!("{id}-{name}").parse().unwrap(),
         enis,
     };
-    Picture {
+    VpcSnapshot {
         cidrs: BTreeSet::from([
             "10.0.0.0/16".parse().unwrap(),
             "2600:1f:0:100::/56".parse().unwrap(),
@@ -227,7 +227,7 @@ async fn neighbours_in_one_subnet_reach_each_other() {
     let id = lab.id.clone();
     let enis = vec![eni(0, [10, 0, 1, 30])];
     let netns: NetnsName = format!("{id}-c").parse().unwrap();
-    lab.picture.instances.push(Instance { netns, enis });
+    lab.snapshot.instances.push(Instance { netns, enis });
     lab.sync().await;
     assert!(lab.pings("a", "10.0.1.30"), "the router answers ARP for the neighbour");
     assert!(lab.pings("c", A0));
@@ -329,10 +329,10 @@ async fn ipv6_is_delivered_and_its_senders_checked() {
         return;
     }
     let mut lab = Lab::empty("ipv6").await;
-    lab.picture = two_instances(&lab.id);
+    lab.snapshot = two_instances(&lab.id);
     let (a6, b6, pod6) = ("2600:1f:0:101::10", "2600:1f:0:102::20", "2600:1f:0:101:a::7");
     lab.eni(0).assigned.insert(a6.parse::<IpAddr>().unwrap().into());
-    lab.picture.instances[1].enis[0].assigned.insert(b6.parse::<IpAddr>().unwrap().into());
+    lab.snapshot.instances[1].enis[0].assigned.insert(b6.parse::<IpAddr>().unwrap().into());
     lab.assign(1, "2600:1f:0:101:a::/80").await;
     assert!(lab.pings("a", b6));
     assert!(lab.pings("b", a6));
@@ -345,7 +345,7 @@ async fn ipv6_is_delivered_and_its_senders_checked() {
     assert!(!lab.pings("b", pod6), "the answer leaves through the primary ENI");
     lab.eni(0).source_dest_check = false;
     lab.sync().await;
-    assert!(lab.fabric.sync(&lab.picture).await.unwrap().is_unchanged());
+    assert!(lab.fabric.sync(&lab.snapshot).await.unwrap().is_unchanged());
     assert!(lab.pings("b", pod6), "allowed without the check");
     lab.eni(0).source_dest_check = true;
     lab.sync().await;
@@ -377,26 +377,26 @@ async fn devices_come_and_go_with_their_enis() {
         return;
     }
     let mut lab = Lab::start("devices").await;
-    assert!(lab.fabric.sync(&lab.picture).await.unwrap().is_unchanged());
+    assert!(lab.fabric.sync(&lab.snapshot).await.unwrap().is_unchanged());
 
-    let detached = lab.picture.instances[0].enis.pop().unwrap();
-    let report = lab.fabric.sync(&lab.picture).await.unwrap();
+    let detached = lab.snapshot.instances[0].enis.pop().unwrap();
+    let report = lab.fabric.sync(&lab.snapshot).await.unwrap();
     assert_eq!(report.detached, [detached.id.as_str()]);
     assert_eq!(devices(&lab.netns("a")), ["ens5"]);
 
     let moved = AttachedEni { device_index: 2, ..detached };
-    lab.picture.instances[1].enis.push(moved.clone());
-    let report = lab.fabric.sync(&lab.picture).await.unwrap();
+    lab.snapshot.instances[1].enis.push(moved.clone());
+    let report = lab.fabric.sync(&lab.snapshot).await.unwrap();
     assert_eq!(report.attached, [moved.id.as_str()]);
     assert_eq!(devices(&lab.netns("b")), ["ens5", "ens6", "ens7"]);
 
-    lab.picture.instances[1].enis.pop();
-    lab.picture.instances[0].enis.push(AttachedEni { device_index: 1, ..moved });
-    let report = lab.fabric.sync(&lab.picture).await.unwrap();
+    lab.snapshot.instances[1].enis.pop();
+    lab.snapshot.instances[0].enis.push(AttachedEni { device_index: 1, ..moved });
+    let report = lab.fabric.sync(&lab.snapshot).await.unwrap();
     assert_eq!((report.detached.len(), report.attached.len()), (1, 1), "moved in one go");
     assert_eq!(devices(&lab.netns("a")), ["ens5", "ens6"]);
 
-    lab.picture.instances.remove(0);
+    lab.snapshot.instances.remove(0);
     lab.sync().await;
     assert_eq!(namespaces_of(&lab.id), [lab.id.clone(), lab.netns("b")]);
 }
@@ -410,19 +410,19 @@ async fn what_the_node_does_is_left_alone_and_what_the_fabric_lost_is_repaired()
     let a = lab.netns("a");
     ip(&["-n", &a, "address", "add", "10.0.1.99/32", "dev", "ens5"]);
     ip(&["-n", &a, "route", "replace", "default", "via", ROUTER, "dev", "ens5", "metric", "7"]);
-    assert!(lab.fabric.sync(&lab.picture).await.unwrap().is_unchanged());
+    assert!(lab.fabric.sync(&lab.snapshot).await.unwrap().is_unchanged());
     assert!(ip(&["-n", &a, "address"]).contains("10.0.1.99/32"));
 
     ip(&["-n", &lab.id, "route", "delete", B0]);
     ip(&["-n", &lab.id, "route", "add", "unreachable", "10.0.1.77"]);
     ip(&["-n", &lab.id, "route", "add", "blackhole", "10.0.1.78", "proto", "static"]);
     assert!(!lab.pings("a", B0));
-    let report = lab.fabric.sync(&lab.picture).await.unwrap();
+    let report = lab.fabric.sync(&lab.snapshot).await.unwrap();
     assert_eq!((report.n_added, report.n_deleted), (1, 1));
     assert!(lab.pings("a", B0));
 
     ip(&["-n", &a, "link", "delete", "ens6"]);
-    let report = lab.fabric.sync(&lab.picture).await.unwrap();
+    let report = lab.fabric.sync(&lab.snapshot).await.unwrap();
     assert_eq!(report.attached.len(), 1);
     assert_eq!(devices(&a), ["ens5", "ens6"]);
 }
@@ -435,8 +435,8 @@ async fn one_attachment_that_fails_does_not_keep_others() {
     let mut lab = Lab::empty("clash").await;
     let own = Netns::add(&lab.netns("a"));
     ip(&["-n", &own.0, "link", "add", "ens6", "type", "veth", "peer", "name", "mine"]);
-    lab.picture = two_instances(&lab.id);
-    let Err(SyncError::Attach { first, others, report }) = lab.fabric.sync(&lab.picture).await
+    lab.snapshot = two_instances(&lab.id);
+    let Err(SyncError::Attach { first, others, report }) = lab.fabric.sync(&lab.snapshot).await
     else {
         panic!("ens6 is taken")
     };
@@ -498,7 +498,7 @@ async fn nothing_is_left_behind() {
     for by_drop in [false, true] {
         let lab = Lab::empty("leftovers").await;
         let own = Netns::add(&lab.netns("b"));
-        let mut lab = Lab { picture: two_instances(&lab.id), ..lab };
+        let mut lab = Lab { snapshot: two_instances(&lab.id), ..lab };
         lab.sync().await;
         assert_eq!(devices(&own.0), ["ens5", "ens6"]);
         let address = SocketAddr::from((Ipv4Addr::new(169, 254, 169, 254), 80));
@@ -574,7 +574,7 @@ async fn a_crashed_fabric_is_replaced() {
     let mut lab = Lab::empty("crash").await;
     assert_eq!(namespaces_of(&id), [id.as_str(), own.0.as_str()]);
     assert_eq!(devices(&own.0), [""; 0]);
-    lab.picture = two_instances(&id);
+    lab.snapshot = two_instances(&id);
     lab.sync().await;
     assert!(lab.pings("a", B0));
 }
@@ -589,9 +589,9 @@ async fn thirty_enis() {
         |instance: u8| (0..15).map(move |i| eni(i.into(), [10, 0, instance, 10 + i])).collect();
     for instance in [1, 2] {
         let netns: NetnsName = lab.netns(&format!("n{instance}")).parse().unwrap();
-        lab.picture.instances.push(Instance { netns, enis: enis(instance) });
+        lab.snapshot.instances.push(Instance { netns, enis: enis(instance) });
     }
-    for eni in lab.picture.instances.iter_mut().flat_map(|instance| &mut instance.enis) {
+    for eni in lab.snapshot.instances.iter_mut().flat_map(|instance| &mut instance.enis) {
         let base = 128 + (eni.primary.octets()[3] - 10) * 8;
         let subnet = eni.primary.octets()[2];
         let assigned = (0..8).map(|i| IpNet::from(IpAddr::from([10, 0, subnet, base + i])));
@@ -601,7 +601,7 @@ async fn thirty_enis() {
     lab.sync().await;
     let attached = started.elapsed();
     let started = Instant::now();
-    assert!(lab.fabric.sync(&lab.picture).await.unwrap().is_unchanged());
+    assert!(lab.fabric.sync(&lab.snapshot).await.unwrap().is_unchanged());
     let unchanged = started.elapsed();
     assert_eq!(devices(&lab.netns("n2")).len(), 15);
     let started = Instant::now();

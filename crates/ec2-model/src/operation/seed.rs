@@ -2,7 +2,7 @@
 
 use ipnet::{IpNet, Ipv4Net};
 
-use crate::book::{Holder, Refusal};
+use crate::address_space::{Holder, TakeError};
 use crate::error::ApiError;
 use crate::id::{InstanceId, SecurityGroupId, SubnetId, VpcId};
 use crate::model::{Caller, Model};
@@ -10,7 +10,7 @@ use crate::operation::instance::{InterfaceDraft, Launch};
 use crate::operation::network::SubnetDraft;
 use crate::response::InstanceState;
 use crate::seed::{InstanceSeed, SecurityGroupSeed, SubnetSeed, VpcSeed};
-use crate::time::Timestamp;
+use crate::time::SimTime;
 
 impl Model {
     /// Adds a VPC with its default security group.
@@ -18,8 +18,8 @@ impl Model {
     /// # Errors
     /// As CreateVpc, or if the id is taken.
     pub fn add_vpc(&mut self, seed: VpcSeed) -> Result<VpcId, ApiError> {
-        let fresh = VpcId::from_number(self.fresh());
-        let id = free_id(seed.id, fresh, |id| self.world.vpcs.contains_key(id))?;
+        let fresh = VpcId::from_number(self.next_id());
+        let id = free_id(seed.id, fresh, |id| self.resources.vpcs.contains_key(id))?;
         let owner = self.config.account.clone();
         let ipv4 = seed.cidrs.into_iter().map(IpNet::V4);
         let blocks: Vec<IpNet> = ipv4.chain(seed.ipv6_cidrs.into_iter().map(IpNet::V6)).collect();
@@ -32,8 +32,8 @@ impl Model {
     /// # Errors
     /// As CreateSubnet, or if the id is taken, or a used address is outside or reserved.
     pub fn add_subnet(&mut self, seed: SubnetSeed) -> Result<SubnetId, ApiError> {
-        let fresh = SubnetId::from_number(self.fresh());
-        let id = free_id(seed.id, fresh, |id| self.world.subnets.contains_key(id))?;
+        let fresh = SubnetId::from_number(self.next_id());
+        let id = free_id(seed.id, fresh, |id| self.resources.subnets.contains_key(id))?;
         let owner = self.config.account.clone();
         check_used(seed.cidr, &seed.used)?;
         let draft = SubnetDraft {
@@ -46,12 +46,12 @@ impl Model {
             tags: seed.tags,
         };
         self.make_subnet(&owner, draft)?;
-        let book = &mut self.world.subnet_mut(&id).v4;
+        let space = &mut self.resources.subnet_mut(&id).v4;
         for address in seed.used.iter().flat_map(addresses) {
             // Ranges may overlap each other and what EC2 keeps for itself: it is used anyway.
-            match book.take_address(address, Holder::Other) {
-                Ok(()) | Err(Refusal::Reserved | Refusal::Held(_)) => {}
-                Err(Refusal::Outside | Refusal::Misaligned) => {
+            match space.take_address(address, Holder::Other) {
+                Ok(()) | Err(TakeError::Reserved | TakeError::Held(_)) => {}
+                Err(TakeError::Outside | TakeError::Misaligned) => {
                     unreachable!("checked before the subnet was made")
                 }
             }
@@ -67,10 +67,10 @@ impl Model {
         &mut self,
         seed: SecurityGroupSeed,
     ) -> Result<SecurityGroupId, ApiError> {
-        let fresh = SecurityGroupId::from_number(self.fresh());
-        let id = free_id(seed.id, fresh, |id| self.world.groups.contains_key(id))?;
-        self.world.vpc(&seed.vpc)?;
-        let mut siblings = self.world.groups.values().filter(|group| group.vpc_id == seed.vpc);
+        let fresh = SecurityGroupId::from_number(self.next_id());
+        let id = free_id(seed.id, fresh, |id| self.resources.groups.contains_key(id))?;
+        self.resources.vpc(&seed.vpc)?;
+        let mut siblings = self.resources.groups.values().filter(|group| group.vpc_id == seed.vpc);
         if siblings.any(|group| group.name == seed.name) {
             let text =
                 format!("The security group '{}' already exists for VPC '{}'", seed.name, seed.vpc);
@@ -88,11 +88,11 @@ impl Model {
     pub fn add_instance(
         &mut self,
         seed: InstanceSeed,
-        now: Timestamp,
+        now: SimTime,
     ) -> Result<InstanceId, ApiError> {
         self.advance(now);
-        let fresh = InstanceId::from_number(self.fresh());
-        let id = free_id(seed.id, fresh, |id| self.world.instances.contains_key(id))?;
+        let fresh = InstanceId::from_number(self.next_id());
+        let id = free_id(seed.id, fresh, |id| self.resources.instances.contains_key(id))?;
         let account = self.config.account.clone();
         let primary = InterfaceDraft::primary(seed.subnet, seed.primary_address, seed.groups);
         let launch = Launch {
@@ -102,9 +102,9 @@ impl Model {
             tags: seed.tags,
             client_token: None,
         };
-        let reservation = self.fresh_reservation();
+        let reservation = self.next_reservation_id();
         self.launch(Caller { account: &account, now }, &launch, id.clone(), &reservation)?;
-        if let Some(instance) = self.world.instances.get_mut(&id) {
+        if let Some(instance) = self.resources.instances.get_mut(&id) {
             instance.state = InstanceState::Running;
         }
         Ok(id)

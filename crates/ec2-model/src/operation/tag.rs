@@ -118,12 +118,12 @@ impl Model {
         }
         for id in resources {
             if let ResourceId::NetworkInterface(eni) = id {
-                self.seen_eni(eni)?;
+                self.visible_eni(eni)?;
             }
-            change(&mut self.world.tags_mut(id)?.clone())?;
+            change(&mut self.resources.tags_mut(id)?.clone())?;
         }
         for id in resources {
-            change(self.world.tags_mut(id)?)?;
+            change(self.resources.tags_mut(id)?)?;
         }
         Ok(Response::Done)
     }
@@ -148,20 +148,22 @@ impl Model {
     }
 
     fn all_tags(&self) -> Vec<TagDescription> {
-        let world = &self.world;
+        let resources = &self.resources;
         let instances =
-            world.instances.values().map(|it| (ResourceId::Instance(it.id.clone()), &it.tags));
-        let enis = world.enis.values().filter(|it| !self.veils.hides(&it.id));
+            resources.instances.values().map(|it| (ResourceId::Instance(it.id.clone()), &it.tags));
+        let enis = resources.enis.values().filter(|it| !self.visibility.is_hidden(&it.id));
         let enis = enis.map(|it| (ResourceId::NetworkInterface(it.id.clone()), &it.tags));
-        let groups =
-            world.groups.values().map(|it| (ResourceId::SecurityGroup(it.id.clone()), &it.tags));
+        let groups = resources
+            .groups
+            .values()
+            .map(|it| (ResourceId::SecurityGroup(it.id.clone()), &it.tags));
         let subnets =
-            world.subnets.values().map(|it| (ResourceId::Subnet(it.id.clone()), &it.tags));
-        let reservations = world
+            resources.subnets.values().map(|it| (ResourceId::Subnet(it.id.clone()), &it.tags));
+        let reservations = resources
             .cidr_reservations
             .values()
             .map(|it| (ResourceId::SubnetCidrReservation(it.id.clone()), &it.tags));
-        let vpcs = world.vpcs.values().map(|it| (ResourceId::Vpc(it.id.clone()), &it.tags));
+        let vpcs = resources.vpcs.values().map(|it| (ResourceId::Vpc(it.id.clone()), &it.tags));
         let all = instances.chain(enis).chain(groups).chain(subnets).chain(reservations);
         all.chain(vpcs)
             .flat_map(|(resource, tags)| {

@@ -49,7 +49,7 @@ impl Waits {
     }
 
     async fn wait(&mut self, port: &Port, shared: &Shared) {
-        let wait = shared.chance.borrow_mut().jittered(self.next, self.jitter);
+        let wait = shared.rng.borrow_mut().jittered(self.next, self.jitter);
         self.next = (self.next * 2).min(LONGEST_WAIT);
         port.sleep(wait).await;
     }
@@ -284,7 +284,7 @@ async fn delete(port: &Port, shared: &Shared, eni: &EniId) {
 /// enough.
 pub(super) async fn search_for_leaks(port: Port, shared: Rc<Shared>) {
     loop {
-        let delay = shared.chance.borrow_mut().index(300);
+        let delay = shared.rng.borrow_mut().index(300);
         port.sleep(Duration::from_secs(u64::try_from(delay).expect("below 300"))).await;
         for eni in leaks(&port, &shared).await.unwrap_or_default() {
             delete(&port, &shared, &eni).await;

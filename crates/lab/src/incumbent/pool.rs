@@ -169,9 +169,9 @@ impl Manager {
             return;
         }
         let grown = match self.grow_on_eni().await {
-            Ok(Step::Grown) => Ok(()),
-            Ok(Step::NoEniTakesMore) => self.grow_by_eni().await,
-            Ok(Step::NothingWanted) => return,
+            Ok(Growth::Grown) => Ok(()),
+            Ok(Growth::NoEniTakesMore) => self.grow_by_eni().await,
+            Ok(Growth::NothingWanted) => return,
             Err(error) => Err(error),
         };
         match grown {
@@ -195,27 +195,27 @@ impl Manager {
         want.min(u64::try_from(room).expect("an ENI's room is small"))
     }
 
-    async fn grow_on_eni(&mut self) -> Result<Step, ApiError> {
+    async fn grow_on_eni(&mut self) -> Result<Growth, ApiError> {
         let candidates = {
-            let (store, mut chance) = (self.shared.store.borrow(), self.shared.chance.borrow_mut());
-            store.unfilled(&mut chance)
+            let (store, mut rng) = (self.shared.store.borrow(), self.shared.rng.borrow_mut());
+            store.unfilled(&mut rng)
         };
         let limit = self.shared.store.borrow().cidrs_per_eni;
         for (eni, n_cidrs) in candidates {
             let want = self.want(limit - n_cidrs);
             if want == 0 {
-                return Ok(Step::NothingWanted);
+                return Ok(Growth::NothingWanted);
             }
             match self.assign_or_one(&eni, want).await {
                 Ok(cidrs) => {
                     self.shared.store.borrow_mut().add_cidrs(&eni, cidrs);
-                    return Ok(Step::Grown);
+                    return Ok(Growth::Grown);
                 }
                 Err(error) if is_insufficient(&error) => {}
                 Err(error) => return Err(error),
             }
         }
-        Ok(Step::NoEniTakesMore)
+        Ok(Growth::NoEniTakesMore)
     }
 
     /// Asks for `want` CIDRs, and after a refusal for one.
@@ -255,16 +255,16 @@ impl Manager {
         let mut left = usize::try_from(self.over()).expect("CIDRs of a node");
         let enis: Vec<_> = {
             let store = self.shared.store.borrow();
-            self.shared.chance.borrow_mut().shuffled(store.enis.keys().cloned())
+            self.shared.rng.borrow_mut().shuffled(store.enis.keys().cloned())
         };
         for eni in enis {
             if left == 0 {
                 break;
             }
             let cidrs = {
-                let (mut store, mut chance) =
-                    (self.shared.store.borrow_mut(), self.shared.chance.borrow_mut());
-                let cidrs = store.freeable(&eni, left, &mut chance);
+                let (mut store, mut rng) =
+                    (self.shared.store.borrow_mut(), self.shared.rng.borrow_mut());
+                let cidrs = store.freeable(&eni, left, &mut rng);
                 store.give_back(&eni, &cidrs, self.port.now());
                 cidrs
             };
@@ -309,9 +309,9 @@ impl Manager {
     async fn free_one_eni(&mut self) {
         let targets = self.shared.targets;
         let removable = {
-            let (store, mut chance) = (self.shared.store.borrow(), self.shared.chance.borrow_mut());
+            let (store, mut rng) = (self.shared.store.borrow(), self.shared.rng.borrow_mut());
             let (warm, minimum) = (targets.ips, targets.minimum);
-            store.removable_eni(warm, minimum, targets.prefixes, &mut chance, self.port.now())
+            store.removable_eni(warm, minimum, targets.prefixes, &mut rng, self.port.now())
         };
         if let Some(eni) = removable {
             self.shared.store.borrow_mut().remove_eni(&eni);
@@ -322,7 +322,7 @@ impl Manager {
 }
 
 /// How far a step of growth on the ENIs that there are has come.
-enum Step {
+enum Growth {
     Grown,
     NoEniTakesMore,
     NothingWanted,

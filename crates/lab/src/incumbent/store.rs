@@ -5,12 +5,12 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::Ipv4Addr;
 use std::time::Duration;
 
+use ec2_model::Rng;
 use ec2_model::id::EniId;
 use ipam::policy::{Limits, Mode, Policy};
 use ipam::time::Timestamp;
 use ipnet::Ipv4Net;
 
-use crate::chance::Chance;
 use crate::daemon::SandboxId;
 
 /// No ENI is freed that is known for less.
@@ -163,13 +163,13 @@ impl Store {
     pub(super) fn assign(
         &mut self,
         sandbox: SandboxId,
-        chance: &mut Chance,
+        rng: &mut Rng,
         now: Timestamp,
     ) -> Option<Ipv4Addr> {
         let (kind, cooldown) = (self.kind, self.cooldown);
-        for (id, eni) in chance.shuffled(&mut self.enis) {
+        for (id, eni) in rng.shuffled(&mut self.enis) {
             let cidrs = eni.cidrs.iter_mut().filter(|(net, _)| is_of(kind, **net));
-            for (net, cidr) in chance.shuffled(cidrs) {
+            for (net, cidr) in rng.shuffled(cidrs) {
                 if let Some(address) = cidr.pick(*net, cooldown, now) {
                     cidr.given.insert(address, None);
                     self.owned.insert(sandbox, (id.clone(), *net, address));
@@ -207,22 +207,17 @@ impl Store {
     }
 
     /// The ENIs that take another CIDR, in an order of its own, with their CIDRs counted.
-    pub(super) fn unfilled(&self, chance: &mut Chance) -> Vec<(EniId, usize)> {
+    pub(super) fn unfilled(&self, rng: &mut Rng) -> Vec<(EniId, usize)> {
         let room = |(_, eni): &(&EniId, &StoredEni)| eni.cidrs.len() < self.cidrs_per_eni;
         let unfilled = self.enis.iter().filter(room);
-        chance.shuffled(unfilled.map(|(id, eni)| (id.clone(), eni.cidrs.len())))
+        rng.shuffled(unfilled.map(|(id, eni)| (id.clone(), eni.cidrs.len())))
     }
 
     /// Up to `at_most` CIDRs of an ENI without assigned address, whether or not they rest.
-    pub(super) fn freeable(
-        &self,
-        eni: &EniId,
-        at_most: usize,
-        chance: &mut Chance,
-    ) -> Vec<Ipv4Net> {
+    pub(super) fn freeable(&self, eni: &EniId, at_most: usize, rng: &mut Rng) -> Vec<Ipv4Net> {
         let Some(eni) = self.enis.get(eni) else { return Vec::new() };
         let free = eni.cidrs.iter().filter(|(_, cidr)| cidr.n_assigned() == 0);
-        let mut free = chance.shuffled(free.map(|(net, _)| *net));
+        let mut free = rng.shuffled(free.map(|(net, _)| *net));
         free.truncate(at_most);
         free
     }
@@ -253,7 +248,7 @@ impl Store {
         warm: u64,
         minimum: u64,
         warm_prefixes: u64,
-        chance: &mut Chance,
+        rng: &mut Rng,
         now: Timestamp,
     ) -> Option<EniId> {
         let whole = |n: u64| n.next_multiple_of(self.cidr_size());
@@ -267,7 +262,7 @@ impl Store {
                 && (minimum == 0 || rest.total >= whole(minimum))
                 && (self.kind == Kind::Address || rest.free_cidrs >= warm_prefixes)
         };
-        chance.shuffled(&self.enis).into_iter().find(may_go).map(|(id, _)| id.clone())
+        rng.shuffled(&self.enis).into_iter().find(may_go).map(|(id, _)| id.clone())
     }
 
     /// What an ENI is believed to carry.

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use ipam::time::Timestamp;
 
-use super::{Happening, Run};
+use super::{Run, SimEvent};
 use crate::daemon::{Input, SandboxId};
 
 /// How long the kubelet waits after a failed sandbox, and up to half of it more.
@@ -18,7 +18,7 @@ use crate::daemon::{Input, SandboxId};
 const BACK_OFF: Duration = Duration::from_secs(10);
 const BACK_OFF_JITTER: f64 = 0.5;
 /// How long the plugin waits for the daemon: 75 s, of which it keeps a tenth for itself.
-const PLUGIN_PATIENCE: Duration = Duration::from_millis(67_500);
+const PLUGIN_TIMEOUT: Duration = Duration::from_millis(67_500);
 /// What an Add counts as that the daemon has not answered in time.
 const TIMED_OUT: &str = "CNI_TIMEOUT";
 
@@ -82,8 +82,8 @@ impl Run<'_> {
         found.stage = Stage::Asking;
         found.attempts += 1;
         let sandbox = SandboxId { pod, attempt: found.attempts };
-        self.enter_in(PLUGIN_PATIENCE, Happening::GivenUp { sandbox });
-        self.tell(node, Input::Add { sandbox, deadline: self.now + PLUGIN_PATIENCE });
+        self.push_in(PLUGIN_TIMEOUT, SimEvent::GivenUp { sandbox });
+        self.tell(node, Input::Add { sandbox, deadline: self.now + PLUGIN_TIMEOUT });
     }
 
     /// Whether the daemon's answer for this sandbox is still awaited.
@@ -114,7 +114,7 @@ impl Run<'_> {
         self.pods[sandbox.pod].stage = Stage::Scheduled;
         self.tell_node_of(sandbox.pod, Input::Del(sandbox));
         let pause = self.kubelet.jittered(BACK_OFF, BACK_OFF_JITTER);
-        self.enter_in(pause, Happening::Sandbox { pod: sandbox.pod });
+        self.push_in(pause, SimEvent::Sandbox { pod: sandbox.pod });
     }
 
     fn tell_node_of(&mut self, pod: usize, input: Input) {
@@ -128,7 +128,7 @@ impl Run<'_> {
         found.stage = Stage::Running(address);
         self.tally.pod_runs(found.created, self.now);
         if let Some(life) = found.life {
-            self.enter_in(life, Happening::PodEnds { pod });
+            self.push_in(life, SimEvent::PodEnds { pod });
         }
         let node = self.pods[pod].node.expect("a pod that runs is on a node");
         let is_taken = self.owners.insert(address, pod).is_some();

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use ec2_model::request::Request;
 
-use super::{Happening, NodeState, Run};
+use super::{NodeState, Run, SimEvent};
 use crate::daemon::{Input, Retryer};
 
 /// The longest wait between two attempts.
@@ -81,11 +81,11 @@ impl Run<'_> {
         let is_passing = result.as_ref().is_err_and(|error| error.status >= 500);
         if is_passing && attempt.n_left > 0 && found.retry_quota.pay() {
             let pause = attempt.wait.mul_f64(self.sdk.unit());
-            let again = Happening::Call { node, tag, request, attempt: attempt.next() };
-            self.enter_in(latency + pause, again);
+            let again = SimEvent::Call { node, tag, request, attempt: attempt.next() };
+            self.push_in(latency + pause, again);
         } else {
             let input = Input::Reply { tag, result };
-            self.enter_in(latency, Happening::Tell { node, input });
+            self.push_in(latency, SimEvent::Tell { node, input });
         }
     }
 }

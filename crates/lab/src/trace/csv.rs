@@ -6,7 +6,7 @@
 
 use std::time::Duration;
 
-use super::{Action, Step, Trace};
+use super::{Trace, TraceAction, TraceStep};
 
 const HEADER: &str = "arrival_s,lifetime_s";
 
@@ -48,13 +48,13 @@ pub fn parse_csv(text: &str) -> Result<Trace, CsvError> {
     Ok(trace)
 }
 
-fn parse_row(text: &str) -> Option<Step> {
+fn parse_row(text: &str) -> Option<TraceStep> {
     let (arrival, lifetime) = text.split_once(',')?;
     let life = match lifetime.trim() {
         "" => None,
         lifetime => Some(seconds(lifetime)?),
     };
-    Some(Step { at: seconds(arrival)?, action: Action::Create { pods: 1, life } })
+    Some(TraceStep { at: seconds(arrival)?, action: TraceAction::Create { pods: 1, life } })
 }
 
 fn seconds(text: &str) -> Option<Duration> {
@@ -71,8 +71,10 @@ mod tests {
         let found: Vec<_> = parse_csv(text)
             .unwrap()
             .into_iter()
-            .map(|Step { at, action }| match action {
-                Action::Create { pods: 1, life } => (at.as_millis(), life.map(|l| l.as_millis())),
+            .map(|TraceStep { at, action }| match action {
+                TraceAction::Create { pods: 1, life } => {
+                    (at.as_millis(), life.map(|l| l.as_millis()))
+                }
                 other => panic!("{other:?}"),
             })
             .collect();

@@ -2,41 +2,42 @@
 
 use std::time::Duration;
 
-use super::{Action, Step, Trace};
-use crate::chance::Chance;
+use ec2_model::Rng;
 
-/// The stream of chance that arrivals come from.
+use super::{Trace, TraceAction, TraceStep};
+
+/// The random stream that arrivals come from.
 const ARRIVALS: u64 = 1;
 
-fn step(at: Duration, action: Action) -> Step {
-    Step { at, action }
+fn step(at: Duration, action: TraceAction) -> TraceStep {
+    TraceStep { at, action }
 }
 
 /// All at once, and they stay.
 #[must_use]
 pub fn burst(pods: u32) -> Trace {
-    vec![step(Duration::ZERO, Action::Create { pods, life: None })]
+    vec![step(Duration::ZERO, TraceAction::Create { pods, life: None })]
 }
 
 /// One pod every `gap` for `span`, each for `life`.
 #[must_use]
 pub fn one_per(gap: Duration, span: Duration, life: Duration) -> Trace {
-    let create = |at| step(at, Action::Create { pods: 1, life: Some(life) });
+    let create = |at| step(at, TraceAction::Create { pods: 1, life: Some(life) });
     let times = std::iter::successors(Some(Duration::ZERO), |at| Some(*at + gap));
     times.take_while(|at| *at < span).map(create).collect()
 }
 
-/// `standing` pods from the start, then pods that come by chance, one every `gap` on average, and
+/// `standing` pods from the start, then pods that come at random, one every `gap` on average, and
 /// live for `life` on average.
 #[must_use]
 pub fn churn(standing: u32, gap: Duration, life: Duration, span: Duration, seed: u64) -> Trace {
-    let mut chance = Chance::new(seed, ARRIVALS);
+    let mut rng = Rng::with_stream(seed, ARRIVALS);
     let mut trace = burst(standing);
-    let mut at = chance.gap(gap);
+    let mut at = rng.exponential(gap);
     while at < span {
-        let life = Some(chance.gap(life));
-        trace.push(step(at, Action::Create { pods: 1, life }));
-        at += chance.gap(gap);
+        let life = Some(rng.exponential(life));
+        trace.push(step(at, TraceAction::Create { pods: 1, life }));
+        at += rng.exponential(gap);
     }
     trace
 }
@@ -44,13 +45,13 @@ pub fn churn(standing: u32, gap: Duration, life: Duration, span: Duration, seed:
 /// Every `period` a job of `pods` pods, each of which runs for `life` and up to half of it more.
 #[must_use]
 pub fn batch_jobs(pods: u32, life: Duration, period: Duration, span: Duration, seed: u64) -> Trace {
-    let mut chance = Chance::new(seed, ARRIVALS);
+    let mut rng = Rng::with_stream(seed, ARRIVALS);
     let starts = std::iter::successors(Some(Duration::ZERO), |at| Some(*at + period));
     let mut trace = Trace::new();
     for at in starts.take_while(|at| *at < span) {
         for _ in 0..pods {
-            let life = Some(chance.jittered(life, 0.5));
-            trace.push(step(at, Action::Create { pods: 1, life }));
+            let life = Some(rng.jittered(life, 0.5));
+            trace.push(step(at, TraceAction::Create { pods: 1, life }));
         }
     }
     trace
@@ -60,7 +61,7 @@ pub fn batch_jobs(pods: u32, life: Duration, period: Duration, span: Duration, s
 #[must_use]
 pub fn rolling_deployment(pods: u32, period: Duration, times: u32) -> Trace {
     let mut trace = burst(pods);
-    let roll = |n| step(period * n, Action::Roll { surge: pods.div_ceil(4) });
+    let roll = |n| step(period * n, TraceAction::Roll { surge: pods.div_ceil(4) });
     trace.extend((1..=times).map(roll));
     trace
 }
@@ -69,14 +70,14 @@ pub fn rolling_deployment(pods: u32, period: Duration, times: u32) -> Trace {
 #[must_use]
 pub fn scale_in(pods: u32, left: u32, after: Duration) -> Trace {
     let mut trace = burst(pods);
-    trace.push(step(after, Action::Delete { pods: pods.saturating_sub(left) }));
+    trace.push(step(after, TraceAction::Delete { pods: pods.saturating_sub(left) }));
     trace
 }
 
 /// `nodes` nodes, and the pods for which they were started, at the same time.
 #[must_use]
 pub fn joining(nodes: u32, pods: u32) -> Trace {
-    let mut trace = vec![step(Duration::ZERO, Action::Join { nodes })];
+    let mut trace = vec![step(Duration::ZERO, TraceAction::Join { nodes })];
     trace.extend(burst(pods));
     trace
 }
@@ -86,9 +87,9 @@ pub fn joining(nodes: u32, pods: u32) -> Trace {
 pub fn node_replacement(pods: u32, nodes: u32, period: Duration) -> Trace {
     let mut trace = burst(pods);
     for n in 1..=nodes {
-        trace.push(step(period * n, Action::Join { nodes: 1 }));
+        trace.push(step(period * n, TraceAction::Join { nodes: 1 }));
         let drained_at = period * n + Duration::from_secs(60);
-        trace.push(step(drained_at, Action::Drain { nodes: 1 }));
+        trace.push(step(drained_at, TraceAction::Drain { nodes: 1 }));
     }
     trace.sort_by_key(|step| step.at);
     trace

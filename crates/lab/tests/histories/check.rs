@@ -1,4 +1,4 @@
-//! What must be true at each moment.
+//! StepAction must be true at each moment.
 
 use std::net::IpAddr;
 use std::time::Duration;
@@ -7,29 +7,29 @@ use ipam::block::Block;
 use ipam::call::{Ask, CallId, Ec2Call};
 use ipam::id::AttachmentKey;
 use ipam::record::Assignment;
-use lab::ec2::{known, known_to_ipam};
+use lab::ec2::{ipam_id, model_id};
 
-use super::node::Open;
-use super::world::World;
+use super::node::OpenRequest;
+use super::simulation::Simulation;
 
 /// The pool grows so soon after a pod has come that finds no address.
 const GROWTH: Duration = Duration::from_secs(1);
 /// No call asks for more: it is what the largest node has pods.
 const MOST: u16 = 110;
 
-impl World {
-    /// What holds of a daemon after each event.
+impl Simulation {
+    /// StepAction holds of a daemon after each event.
     pub(super) fn check(&mut self, node: usize) {
         let found = &self.nodes[node];
         let time = found.time(self.now);
         let late = found.open.iter().find(|(_, open)| match open {
-            Open::Add { deadline, .. } => *deadline <= time,
-            Open::Del { .. } | Open::Gc => false,
+            OpenRequest::Add { deadline, .. } => *deadline <= time,
+            OpenRequest::Del { .. } | OpenRequest::Gc => false,
         });
         if let Some(late) = late.map(|late| format!("{late:?}")) {
-            return self.broken(node, "an answer that is late", late);
+            return self.violation(node, "an answer that is late", late);
         }
-        let waits = found.open.values().any(|open| matches!(open, Open::Add { .. }));
+        let waits = found.open.values().any(|open| matches!(open, OpenRequest::Add { .. }));
         let (true, Some(engine)) = (waits, &found.engine) else { return };
         let view = engine.view(time);
         let under_way = !view.in_flight.is_empty()
@@ -69,14 +69,14 @@ impl World {
         self.check_alive(node, key, assignment);
     }
 
-    /// EC2 delivers to this node what is sent to the address that a pod gets. What somebody took away by hand nobody
+    /// EC2 delivers to this node what is sent to the address that a pod gets. StepAction somebody took away by hand nobody
     /// knows before EC2 is read, and a record that has been rolled back may tell of what was given
     /// back since.
     fn check_alive(&mut self, node: usize, key: &AttachmentKey, assignment: &Assignment) {
         let found = &self.nodes[node];
         let address = assignment.address;
-        let is_excused = self.is_taken(address)
-            || self.strays.contains(&assignment.eni)
+        let is_excused = self.is_removed(address)
+            || self.detached_enis.contains(&assignment.eni)
             || (found.is_rolled_back && found.known.contains(key))
             || found.is_misled(address, self.now)
             || found.pods.get(key).is_some_and(|pod| pod.address == Some(address));
@@ -85,14 +85,14 @@ impl World {
         self.expect(node, "an address that is dead", is_alive, || format!("{key}: {address}"));
     }
 
-    /// A pod's link comes up. What a record says that has been rolled back is answered again to whoever
+    /// A pod's link comes up. StepAction a record says that has been rolled back is answered again to whoever
     /// asks under the same name, whomever EC2 has given the address to since.
     pub(super) fn check_new_link(&mut self, node: usize, key: &AttachmentKey, address: IpAddr) {
         let sound = self.nodes.iter().filter(|other| !other.is_rolled_back);
         let all = sound.flat_map(super::node::Node::live_links);
         let other = all.filter(|(ip, owner)| **ip == address && *owner != key);
         let other = other.map(|(_, owner)| owner.clone()).next();
-        let is_excused = self.is_taken(address) || self.nodes[node].is_rolled_back;
+        let is_excused = self.is_removed(address) || self.nodes[node].is_rolled_back;
         self.expect(node, "an address of two pods", other.is_none() || is_excused, || {
             format!("{address}: {key} and {other:?}")
         });
@@ -127,18 +127,17 @@ impl World {
     /// A request reaches EC2.
     pub(super) fn check_arrival(&mut self, node: usize, call: &Ec2Call) {
         let Some(eni) = call.eni() else { return };
-        let id = known(eni.as_str());
+        let id = model_id(eni.as_str());
         let (owner, instance) = (self.cloud.owner(&id), &self.nodes[node].site.instance);
-        let is_strange = self.strangers.contains(&id) || owner.is_some_and(|it| it != *instance);
+        let is_strange = self.foreign_enis.contains(&id) || owner.is_some_and(|it| it != *instance);
         self.expect(node, "a call on what is not ours", !is_strange, || call.to_string());
         let given_back: Vec<Block> = match call {
             Ec2Call::Unassign { blocks, .. } => blocks.iter().copied().collect(),
             Ec2Call::DetachEni { eni, .. } | Ec2Call::DeleteEni { eni } => {
                 let instance = self.nodes[node].site.instance.clone();
                 let enis = self.cloud.attached(&instance, self.now);
-                let of_eni = enis
-                    .iter()
-                    .filter(|it| known_to_ipam::<ipam::id::EniId>(it.id.as_str()) == *eni);
+                let of_eni =
+                    enis.iter().filter(|it| ipam_id::<ipam::id::EniId>(it.id.as_str()) == *eni);
                 of_eni.flat_map(blocks_of).collect()
             }
             _ => return,
@@ -161,7 +160,7 @@ impl World {
             ("a resting address given back", resting),
         ];
         for (rule, lost) in lost {
-            let lost = lost.filter(|ip| !self.is_taken(*ip));
+            let lost = lost.filter(|ip| !self.is_removed(*ip));
             self.expect(node, rule, lost.is_none(), || format!("{call}: {lost:?}"));
         }
     }

@@ -6,7 +6,7 @@
 //! people who take away what is ours, metadata that lie. The engine is the real one, EC2 the model with
 //! its limits, delays and veils, and the requests between them are those that a node sends.
 //!
-//! What a history breaks is found by [`History::run`], and [`History::shrunk`] makes it small enough
+//! StepAction a history breaks is found by [`History::run`], and [`History::shrunk`] makes it small enough
 //! to be read.
 
 use ipam::record::Record;
@@ -14,10 +14,10 @@ use lab::SetupError;
 
 use super::setting::Setting;
 use super::shrink;
-use super::step::{self, Step};
-use super::world::World;
+use super::simulation::Simulation;
+use super::step::{self, HistoryStep};
 
-/// What happens, and to whom.
+/// StepAction happens, and to whom.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct History {
     /// Also what chance in EC2 and between the steps follows from.
@@ -25,10 +25,10 @@ pub(super) struct History {
     /// The world before the first step.
     pub(super) setting: Setting,
     /// In their order.
-    pub(super) steps: Vec<Step>,
+    pub(super) steps: Vec<HistoryStep>,
 }
 
-/// How a history ended in which nothing was broken. The same history has the same end.
+/// How a history ended in which nothing was violation. The same history has the same end.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(super) struct Outcome {
     /// Adds that were answered with an address.
@@ -43,7 +43,7 @@ pub(super) struct Outcome {
     pub(super) left_behind: usize,
     /// Blocks of ours that a daemon takes for somebody else's in the end: idle, but nobody's harm.
     pub(super) left_alone: usize,
-    /// What the living nodes have on record.
+    /// StepAction the living nodes have on record.
     pub(super) records: Vec<Record>,
 }
 
@@ -60,17 +60,17 @@ impl Outcome {
     }
 }
 
-/// What must stay true and did not.
+/// StepAction must stay true and did not.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("after {at_ms} ms, node {node}: {rule}: {what}")]
-pub(super) struct Broken {
+pub(super) struct Violation {
     /// Milliseconds since the start of the history.
     pub(super) at_ms: u64,
     /// Which node.
     pub(super) node: usize,
-    /// What must not be.
+    /// StepAction must not be.
     pub(super) rule: &'static str,
-    /// What has been seen of it.
+    /// StepAction has been seen of it.
     pub(super) what: String,
 }
 
@@ -79,7 +79,7 @@ pub(super) struct Broken {
 pub(super) enum RunError {
     /// The engine is wrong, or what was expected of it.
     #[error(transparent)]
-    Broken(#[from] Broken),
+    Violation(#[from] Violation),
     /// The world cannot be made.
     #[error("set the world up")]
     Setup(#[from] SetupError),
@@ -100,27 +100,27 @@ impl History {
     ///
     /// The first thing that was not as it must be.
     pub(super) fn run(&self) -> Result<Outcome, RunError> {
-        let mut world = World::new(self)?;
-        self.live(&mut world)?;
-        Ok(world.outcome())
+        let mut simulation = Simulation::new(self)?;
+        self.live(&mut simulation)?;
+        Ok(simulation.outcome())
     }
 
     /// All that happens in it, each with its time in milliseconds, for whoever wants to know why it
     /// breaks something.
     #[must_use]
-    pub(super) fn story(&self) -> Vec<String> {
-        let Ok(mut world) = World::new(self) else { return Vec::new() };
-        world.story = Some(Vec::new());
-        let end = self.live(&mut world);
-        let end = end.err().map(|broken| broken.to_string());
-        world.story.into_iter().flatten().chain(end).collect()
+    pub(super) fn event_log(&self) -> Vec<String> {
+        let Ok(mut simulation) = Simulation::new(self) else { return Vec::new() };
+        simulation.event_log = Some(Vec::new());
+        let end = self.live(&mut simulation);
+        let end = end.err().map(|violation| violation.to_string());
+        simulation.event_log.into_iter().flatten().chain(end).collect()
     }
 
-    fn live(&self, world: &mut World) -> Result<(), Broken> {
+    fn live(&self, simulation: &mut Simulation) -> Result<(), Violation> {
         for step in &self.steps {
-            world.take(step)?;
+            simulation.take(step)?;
         }
-        world.heal()
+        simulation.settle()
     }
 
     /// A history with as little in it as possible for which `fails` still holds.

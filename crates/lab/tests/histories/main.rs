@@ -1,22 +1,22 @@
 //! Random histories of some nodes and EC2, against what must stay true. `HISTORIES` says how many, `SEED`
 //! with which they begin: a history follows from its seed. `make soak` tries a million.
 //!
-//! A failure prints the smallest history that breaks the same rule, the last lines of its story, as many as
+//! A failure prints the smallest history that breaks the same rule, the last lines of its event_log, as many as
 //! `STORY` says, and the command that repeats it.
 
 #![expect(clippy::unwrap_used, reason = "a panic is a test's report")]
 
 mod check;
-mod harm;
-mod heal;
+mod faults;
 mod history;
 mod metadata;
 mod node;
 mod pods;
 mod setting;
+mod settle;
 mod shrink;
+mod simulation;
 mod step;
-mod world;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::thread;
@@ -26,7 +26,7 @@ use self::history::{History, Outcome, RunError};
 
 /// As many as take some seconds.
 const IN_TESTS: u64 = 1_000;
-/// So many lines of the story are shown.
+/// So many lines of the event_log are shown.
 const LAST: u64 = 60;
 
 fn number(variable: &str) -> Option<u64> {
@@ -37,7 +37,7 @@ fn number(variable: &str) -> Option<u64> {
 fn fault(history: &History) -> Result<Outcome, (&'static str, String)> {
     match catch_unwind(AssertUnwindSafe(|| history.run())) {
         Ok(Ok(outcome)) => Ok(outcome),
-        Ok(Err(RunError::Broken(broken))) => Err((broken.rule, broken.to_string())),
+        Ok(Err(RunError::Violation(violation))) => Err((violation.rule, violation.to_string())),
         Ok(Err(RunError::Setup(fault))) => panic!("{fault}"),
         Err(_) => Err(("a panic", String::new())),
     }
@@ -50,9 +50,9 @@ fn check(seed: u64) -> Outcome {
         Err(fault) => fault,
     };
     let least = history.shrunk(|smaller| fault(smaller).is_err_and(|(other, _)| other == rule));
-    let story = least.story();
+    let event_log = least.event_log();
     let shown = usize::try_from(number("STORY").unwrap_or(LAST)).unwrap();
-    let end = story[story.len().saturating_sub(shown)..].join("\n");
+    let end = event_log[event_log.len().saturating_sub(shown)..].join("\n");
     panic!(
         "{rule}: {first}\nthe smallest history that breaks this:\n{least:#?}\nits end:\n{end}\n\
          repeat it with: SEED={seed} HISTORIES=1 cargo test -p lab --test histories"
@@ -90,7 +90,7 @@ fn the_same_seed_gives_the_same_history_and_the_same_end() {
     }
 }
 
-/// What finds nothing may look for nothing.
+/// StepAction finds nothing may look for nothing.
 #[test]
 fn a_history_gets_as_small_as_what_it_is_shrunk_for() {
     let dies = |history: &History| history.run().is_ok_and(|outcome| outcome.kills > 0);
@@ -99,5 +99,5 @@ fn a_history_gets_as_small_as_what_it_is_shrunk_for() {
     let history = history.unwrap();
     let least = history.shrunk(dies);
     assert_eq!((least.steps.len(), least.setting.n_nodes), (1, 1), "{least:#?}");
-    assert!(least.story().iter().any(|line| line.contains("Kill")));
+    assert!(least.event_log().iter().any(|line| line.contains("Kill")));
 }

@@ -14,7 +14,7 @@ use ipam::sighting::{SeenLink, Sighting};
 use ipam::time::Timestamp;
 use ipam::{Boot, Engine};
 use lab::cloud::Site;
-use lab::ec2::known_to_ipam;
+use lab::ec2::ipam_id;
 
 use super::step::Kill;
 
@@ -22,7 +22,7 @@ use super::step::Kill;
 pub(super) const NETWORK: &str = "aws-cni";
 /// How long after a change EC2 may describe what was before it, and an answer may be on its way.
 const LAG: Duration = Duration::from_secs(11);
-/// What the machines' clocks say when a history begins.
+/// StepAction the machines' clocks say when a history begins.
 const WALL: Timestamp = Timestamp::from_millis(1_700_000_000_000);
 
 /// A sandbox, as its runtime sees it.
@@ -30,13 +30,13 @@ const WALL: Timestamp = Timestamp::from_millis(1_700_000_000_000);
 pub(super) struct Pod {
     /// Its end has been asked for, or has come.
     pub(super) ended: bool,
-    /// What the plugin has been told.
+    /// StepAction the plugin has been told.
     pub(super) address: Option<IpAddr>,
 }
 
 /// A request of a plugin.
 #[derive(Debug, Clone)]
-pub(super) enum Ask {
+pub(super) enum PluginRequest {
     Add { key: AttachmentKey, patience: Duration },
     Del { key: AttachmentKey },
     Gc,
@@ -44,7 +44,7 @@ pub(super) enum Ask {
 
 /// A request that waits for its answer.
 #[derive(Debug, Clone)]
-pub(super) enum Open {
+pub(super) enum OpenRequest {
     Add { key: AttachmentKey, deadline: Timestamp },
     Del { key: AttachmentKey },
     Gc,
@@ -52,11 +52,11 @@ pub(super) enum Open {
 
 /// A call on its way.
 #[derive(Debug, Clone)]
-pub(super) struct Underway {
+pub(super) struct InFlightCall {
     pub(super) call: Ec2Call,
     /// Whether EC2 has got the last request of it.
     pub(super) arrived: bool,
-    /// What the requests before have listed.
+    /// StepAction the requests before have listed.
     pub(super) before: Vec<EniFacts>,
 }
 
@@ -72,11 +72,11 @@ pub(super) struct Node {
     /// When the daemon started: by its own clock, and in truth.
     started: (Timestamp, Timestamp),
     pub(super) clock_ahead_ms: i64,
-    /// What is durable, as changes and as what they come to.
+    /// StepAction is durable, as changes and as what they come to.
     pub(super) log: Vec<Change>,
     pub(super) durable: Record,
     pub(super) save: Option<(SaveSeq, Vec<Change>)>,
-    pub(super) calls: BTreeMap<CallId, Underway>,
+    pub(super) calls: BTreeMap<CallId, InFlightCall>,
     pub(super) host: Option<Vec<HostEni>>,
     pub(super) tick_at: Option<Timestamp>,
     /// ENIs that were ready in this run, and attachments that it found on record.
@@ -84,7 +84,7 @@ pub(super) struct Node {
     pub(super) known: BTreeSet<AttachmentKey>,
     /// The blocks that this run found on record.
     noted: BTreeSet<Block>,
-    pub(super) open: BTreeMap<RequestId, Open>,
+    pub(super) open: BTreeMap<RequestId, OpenRequest>,
     n_requests: u64,
     pub(super) pods: BTreeMap<AttachmentKey, Pod>,
     /// The latest sandbox of each slot.
@@ -176,7 +176,7 @@ impl Node {
     }
 
     /// EC2 has been asked for the ENIs.
-    pub(super) fn reading_ends(&mut self, is_told: bool, now: Timestamp) {
+    pub(super) fn poll_ends(&mut self, is_told: bool, now: Timestamp) {
         self.is_told = is_told;
         if is_told {
             self.ec2_spoke_at.get_or_insert(now);
@@ -192,7 +192,7 @@ impl Node {
 
     fn facts(&self) -> NodeFacts {
         NodeFacts {
-            instance: known_to_ipam(self.site.instance.as_str()),
+            instance: ipam_id(self.site.instance.as_str()),
             boot: BootId(format!("boot {}", self.n_boots)),
             instance_type: self.site.instance_type.clone(),
             cluster: Some("ours".to_owned()),
@@ -272,14 +272,14 @@ impl Node {
         self.links.iter().filter(move |(_, key)| lives(key))
     }
 
-    /// What is durable of an attachment, be it that its link alone is known.
+    /// StepAction is durable of an attachment, be it that its link alone is known.
     pub(super) fn on_record(&self, key: &AttachmentKey) -> Option<&Assignment> {
         let assignments = self.durable.assignments();
         assignments.get(key).or_else(|| assignments.get(&key.nameless()))
     }
 
     pub(super) fn is_adding(&self, key: &AttachmentKey) -> bool {
-        let adds = |open: &Open| matches!(open, Open::Add { key: other, .. } if other == key);
+        let adds = |open: &OpenRequest| matches!(open, OpenRequest::Add { key: other, .. } if other == key);
         self.open.values().any(adds)
     }
 }

@@ -1,16 +1,16 @@
-//! What the world is before the first step.
+//! StepAction the world is before the first step.
 
 use std::net::Ipv4Addr;
 use std::time::Duration;
 
 use ec2_model::Delay;
+use ec2_model::Rng;
 use ec2_model::config::{AddressChoice, Consistency, Latency, Throttling};
 use ipam::policy::{Mode, Policy, Targets, WarmSettings};
 use ipnet::Ipv4Net;
-use lab::chance::Chance;
-use lab::world::{Purpose, Subnet, World};
+use lab::spec::{Purpose, Subnet, VpcSpec};
 
-use super::metadata::Lie;
+use super::metadata::MetadataFault;
 
 /// Tells this stream from the others of the same seed.
 const STREAM: u64 = 11;
@@ -23,66 +23,65 @@ pub(super) struct Setting {
     /// For example `t3.small`.
     pub(super) instance_type: &'static str,
     /// ENIs, and addresses on each, that the daemons believe in beyond what there is.
-    pub(super) illusion: (u16, u16),
-    /// What the user wants.
+    pub(super) excess_limits: (u16, u16),
+    /// StepAction the user wants.
     pub(super) policy: Policy,
     /// Whether each node also has an ENI that is somebody else's.
-    pub(super) strangers: bool,
+    pub(super) foreign_enis: bool,
     /// How the nodes' metadata services are wrong.
-    pub(super) metadata: Lie,
+    pub(super) metadata: MetadataFault,
     /// EC2 and the subnets.
-    pub(super) world: World,
+    pub(super) vpc: VpcSpec,
 }
 
 impl Setting {
     pub(super) fn of(seed: u64) -> Self {
-        let mut chance = Chance::new(seed, STREAM);
-        let n_nodes = *chance.pick(&[1, 1, 1, 1, 2, 2, 3]);
-        let instance_type =
-            *chance.pick(&["t3.small", "t3.small", "t3.small", "t3.nano", "m5.large"]);
-        let illusion = *chance.pick(&[(0, 0), (0, 0), (0, 0), (1, 0), (0, 2), (2, 3)]);
-        let strangers = chance.one_in(6);
-        let (policy, world) = (policy(&mut chance), world(&mut chance));
-        let metadata = Lie::of(seed);
-        Self { n_nodes, instance_type, illusion, policy, strangers, metadata, world }
+        let mut rng = Rng::with_stream(seed, STREAM);
+        let n_nodes = *rng.pick(&[1, 1, 1, 1, 2, 2, 3]);
+        let instance_type = *rng.pick(&["t3.small", "t3.small", "t3.small", "t3.nano", "m5.large"]);
+        let excess_limits = *rng.pick(&[(0, 0), (0, 0), (0, 0), (1, 0), (0, 2), (2, 3)]);
+        let foreign_enis = rng.one_in(6);
+        let (policy, vpc) = (policy(&mut rng), vpc(&mut rng));
+        let metadata = MetadataFault::of(seed);
+        Self { n_nodes, instance_type, excess_limits, policy, foreign_enis, metadata, vpc }
     }
 }
 
-fn policy(chance: &mut Chance) -> Policy {
-    let mode = *chance.pick(&[Mode::SecondaryIp, Mode::Prefix]);
+fn policy(rng: &mut Rng) -> Policy {
+    let mode = *rng.pick(&[Mode::SecondaryIp, Mode::Prefix]);
     let warm = WarmSettings {
-        warm_eni: *chance.pick(&[0, 1, 1, 2]),
-        warm_ip: *chance.pick(&[0, 0, 0, 1, 2, 5, 40]),
-        minimum_ip: *chance.pick(&[0, 0, 0, 3, 8, 100]),
-        warm_prefix: *chance.pick(&[0, 1, 1, 2]),
+        warm_eni: *rng.pick(&[0, 1, 1, 2]),
+        warm_ip: *rng.pick(&[0, 0, 0, 1, 2, 5, 40]),
+        minimum_ip: *rng.pick(&[0, 0, 0, 3, 8, 100]),
+        warm_prefix: *rng.pick(&[0, 1, 1, 2]),
     };
-    let seconds = |chance: &mut Chance, among: &[u64]| Duration::from_secs(*chance.pick(among));
+    let seconds = |rng: &mut Rng, among: &[u64]| Duration::from_secs(*rng.pick(among));
     Policy {
         mode,
         targets: Targets::resolve(mode, warm),
-        max_enis: *chance.pick(&[None, None, None, Some(1), Some(2), Some(100)]),
-        max_pods: *chance.pick(&[1, 4, 11, 29, 110]),
-        cooldown: seconds(chance, &[0, 5, 30, 30]),
-        add_wait: seconds(chance, &[5, 10, 60]),
-        grow_delay: Duration::from_millis(*chance.pick(&[0, 50, 50])),
-        shrink_delay: seconds(chance, &[0, 1, 30, 30]),
-        min_eni_age: seconds(chance, &[0, 10, 60, 60]),
+        max_enis: *rng.pick(&[None, None, None, Some(1), Some(2), Some(100)]),
+        max_pods: *rng.pick(&[1, 4, 11, 29, 110]),
+        cooldown: seconds(rng, &[0, 5, 30, 30]),
+        add_wait: seconds(rng, &[5, 10, 60]),
+        grow_delay: Duration::from_millis(*rng.pick(&[0, 50, 50])),
+        shrink_delay: seconds(rng, &[0, 1, 30, 30]),
+        min_eni_age: seconds(rng, &[0, 10, 60, 60]),
         leak_age: None,
     }
 }
 
-fn world(chance: &mut Chance) -> World {
+fn vpc(rng: &mut Rng) -> VpcSpec {
     let net = |host, length| {
         Ipv4Net::new(Ipv4Addr::new(10, 0, host, 0), length).expect("the lengths are at most 28")
     };
-    let mut subnets = match chance.index(5) {
+    let mut subnets = match rng.index(5) {
         0 => vec![Subnet::for_nodes(net(0, 26))],
         1 => vec![Subnet::for_nodes(net(0, 27))],
-        2 => vec![Subnet::fragmented(net(0, 25), 2 + chance.index(40))],
+        2 => vec![Subnet::fragmented(net(0, 25), 2 + rng.index(40))],
         _ => vec![Subnet::for_nodes(net(0, 23))],
     };
-    if chance.one_in(4) {
-        let cidr = net(4, *chance.pick(&[24, 27]));
+    if rng.one_in(4) {
+        let cidr = net(4, *rng.pick(&[24, 27]));
         subnets.push(Subnet { cidr, used: Vec::new(), purpose: Purpose::Pods });
     }
     let late = Consistency {
@@ -92,11 +91,11 @@ fn world(chance: &mut Chance) -> World {
         stale: Delay::between(100, 5_000),
         ..Consistency::realistic()
     };
-    World {
+    VpcSpec {
         subnets,
-        throttling: if chance.one_in(8) { Throttling::Documented } else { Throttling::Off },
-        latency: if chance.one_in(4) { Latency::default() } else { Latency::realistic() },
-        consistency: chance.pick(&[Consistency::default(), Consistency::realistic(), late]).clone(),
-        address_choice: *chance.pick(&[AddressChoice::Random, AddressChoice::LowestFirst]),
+        throttling: if rng.one_in(8) { Throttling::Documented } else { Throttling::Off },
+        latency: if rng.one_in(4) { Latency::default() } else { Latency::realistic() },
+        consistency: rng.pick(&[Consistency::default(), Consistency::realistic(), late]).clone(),
+        address_choice: *rng.pick(&[AddressChoice::Random, AddressChoice::LowestFirst]),
     }
 }

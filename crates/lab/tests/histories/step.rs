@@ -1,7 +1,7 @@
-//! What may happen, and how often.
+//! StepAction may happen, and how often.
 
+use ec2_model::Rng;
 use ec2_model::request::Action;
-use lab::chance::Chance;
 
 /// Slots for pods on each node.
 const N_PODS: usize = 10;
@@ -12,18 +12,18 @@ const STREAM: u64 = 12;
 
 /// One thing that happens.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Step {
+pub(super) struct HistoryStep {
     /// So long after the one before.
     pub(super) wait_ms: u64,
     /// Where; no matter for what concerns EC2 as such.
     pub(super) node: usize,
-    /// What.
-    pub(super) what: What,
+    /// StepAction.
+    pub(super) what: StepAction,
 }
 
-/// What happens.
+/// StepAction happens.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum What {
+pub(super) enum StepAction {
     /// The runtime starts a pod, if none is in this slot; the request is on its way for so long.
     Add {
         /// The slot.
@@ -63,10 +63,10 @@ pub(super) enum What {
         /// How many.
         next: u64,
         /// How.
-        mishap: Mishap,
+        fault: CallFault,
     },
     /// All that makes calls go wrong is mended.
-    Mend,
+    ClearFaults,
     /// Others take addresses of the nodes' subnet.
     Occupy {
         /// How many, or as many as there are.
@@ -111,17 +111,17 @@ pub(super) struct Kill {
     pub(super) sent: bool,
     /// How long nobody serves.
     pub(super) down_ms: u64,
-    /// What becomes of the record.
-    pub(super) record: Fate,
+    /// StepAction becomes of the record.
+    pub(super) record: RecordFate,
     /// Whether the machine starts anew as well: no pod lives through that.
     pub(super) reboot: bool,
     /// By how much the machine's clock is ahead of the truth from then on.
     pub(super) clock_ahead_ms: i64,
 }
 
-/// What becomes of the record when a daemon dies.
+/// StepAction becomes of the record when a daemon dies.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Fate {
+pub(super) enum RecordFate {
     /// Nothing.
     Kept,
     /// It is empty.
@@ -130,9 +130,9 @@ pub(super) enum Fate {
     RolledBack(usize),
 }
 
-/// What happens to a call.
+/// StepAction happens to a call.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Mishap {
+pub(super) enum CallFault {
     /// It is refused with this code, and nothing happens.
     Refused(&'static str),
     /// It is done, and no answer comes.
@@ -167,80 +167,80 @@ const ACTIONS: &[Action] = &[
     Action::DescribeSubnets,
 ];
 
-pub(super) fn steps_of(seed: u64, n_nodes: usize) -> Vec<Step> {
-    let mut chance = Chance::new(seed, STREAM);
-    let n_steps = 1 + chance.index(MOST_STEPS);
+pub(super) fn steps_of(seed: u64, n_nodes: usize) -> Vec<HistoryStep> {
+    let mut rng = Rng::with_stream(seed, STREAM);
+    let n_steps = 1 + rng.index(MOST_STEPS);
     // Rare in most, since little can be said of what somebody has broken by hand.
-    let by_hand = chance.one_in(10);
-    (0..n_steps).map(|_| step(&mut chance, n_nodes, by_hand)).collect()
+    let by_hand = rng.one_in(10);
+    (0..n_steps).map(|_| step(&mut rng, n_nodes, by_hand)).collect()
 }
 
-fn step(chance: &mut Chance, n_nodes: usize, by_hand: bool) -> Step {
-    let wait_ms = match chance.index(10) {
-        0..4 => chance.below(30),
-        4..7 => chance.below(1_500),
-        7..9 => chance.below(20_000),
-        _ => chance.below(400_000),
+fn step(rng: &mut Rng, n_nodes: usize, by_hand: bool) -> HistoryStep {
+    let wait_ms = match rng.index(10) {
+        0..4 => rng.below(30),
+        4..7 => rng.below(1_500),
+        7..9 => rng.below(20_000),
+        _ => rng.below(400_000),
     };
-    let node = chance.index(n_nodes);
-    let what = match chance.index(100) {
-        0..38 => add(chance),
-        38..41 => What::Abandon { pod: chance.index(N_PODS) },
-        41..62 => What::Del { pod: chance.index(N_PODS), transit_ms: transit(chance) },
-        62..65 => What::Gc,
-        65..69 => What::Die { pod: chance.index(N_PODS) },
-        69..80 => What::Kill(kill(chance)),
-        80..90 => fault(chance),
-        90..92 => What::Mend,
-        92..93 => What::Occupy { addresses: *chance.pick(&[5, 20, 60, 600]) },
-        93..94 => What::Vacate,
-        94..96 => What::FullDisk { ms: chance.below(4_000) },
-        96..98 => What::NoDevice { ms: chance.below(20_000), failed: chance.one_in(2) },
-        _ if by_hand && chance.one_in(2) => What::DetachByHand { which: chance.index(4) },
-        _ if by_hand => What::UnassignByHand { which: chance.index(30) },
-        98 if chance.one_in(6) => What::Terminate,
-        _ => add(chance),
+    let node = rng.index(n_nodes);
+    let what = match rng.index(100) {
+        0..38 => add(rng),
+        38..41 => StepAction::Abandon { pod: rng.index(N_PODS) },
+        41..62 => StepAction::Del { pod: rng.index(N_PODS), transit_ms: transit(rng) },
+        62..65 => StepAction::Gc,
+        65..69 => StepAction::Die { pod: rng.index(N_PODS) },
+        69..80 => StepAction::Kill(kill(rng)),
+        80..90 => fault(rng),
+        90..92 => StepAction::ClearFaults,
+        92..93 => StepAction::Occupy { addresses: *rng.pick(&[5, 20, 60, 600]) },
+        93..94 => StepAction::Vacate,
+        94..96 => StepAction::FullDisk { ms: rng.below(4_000) },
+        96..98 => StepAction::NoDevice { ms: rng.below(20_000), failed: rng.one_in(2) },
+        _ if by_hand && rng.one_in(2) => StepAction::DetachByHand { which: rng.index(4) },
+        _ if by_hand => StepAction::UnassignByHand { which: rng.index(30) },
+        98 if rng.one_in(6) => StepAction::Terminate,
+        _ => add(rng),
     };
-    Step { wait_ms, node, what }
+    HistoryStep { wait_ms, node, what }
 }
 
-fn transit(chance: &mut Chance) -> u64 {
-    if chance.one_in(8) { chance.below(3_000) } else { chance.below(5) }
+fn transit(rng: &mut Rng) -> u64 {
+    if rng.one_in(8) { rng.below(3_000) } else { rng.below(5) }
 }
 
-fn add(chance: &mut Chance) -> What {
-    What::Add {
-        pod: chance.index(N_PODS),
-        patience_ms: if chance.one_in(4) { chance.below(3_000) } else { 67_500 },
-        transit_ms: transit(chance),
-        again: chance.one_in(3),
+fn add(rng: &mut Rng) -> StepAction {
+    StepAction::Add {
+        pod: rng.index(N_PODS),
+        patience_ms: if rng.one_in(4) { rng.below(3_000) } else { 67_500 },
+        transit_ms: transit(rng),
+        again: rng.one_in(3),
     }
 }
 
-fn kill(chance: &mut Chance) -> Kill {
-    let record = match chance.index(12) {
-        0 => Fate::Lost,
-        1 => Fate::RolledBack(1 + chance.index(20)),
-        _ => Fate::Kept,
+fn kill(rng: &mut Rng) -> Kill {
+    let record = match rng.index(12) {
+        0 => RecordFate::Lost,
+        1 => RecordFate::RolledBack(1 + rng.index(20)),
+        _ => RecordFate::Kept,
     };
-    let jump = i64::try_from(chance.below(7_200_000)).unwrap_or_default();
+    let jump = i64::try_from(rng.below(7_200_000)).unwrap_or_default();
     Kill {
-        at_effect: if chance.one_in(4) { 0 } else { chance.index(12) },
-        saved: chance.one_in(2),
-        sent: chance.one_in(2),
-        down_ms: if chance.one_in(4) { chance.below(90_000) } else { chance.below(500) },
+        at_effect: if rng.one_in(4) { 0 } else { rng.index(12) },
+        saved: rng.one_in(2),
+        sent: rng.one_in(2),
+        down_ms: if rng.one_in(4) { rng.below(90_000) } else { rng.below(500) },
         record,
-        reboot: chance.one_in(12),
-        clock_ahead_ms: *chance.pick(&[0, 0, 0, jump, -jump]),
+        reboot: rng.one_in(12),
+        clock_ahead_ms: *rng.pick(&[0, 0, 0, jump, -jump]),
     }
 }
 
-fn fault(chance: &mut Chance) -> What {
-    let mishap = match chance.index(4) {
-        0 => Mishap::Unanswered,
-        1 => Mishap::Late(chance.below(30_000)),
-        _ => Mishap::Refused(REFUSALS[chance.index(REFUSALS.len())]),
+fn fault(rng: &mut Rng) -> StepAction {
+    let fault = match rng.index(4) {
+        0 => CallFault::Unanswered,
+        1 => CallFault::Late(rng.below(30_000)),
+        _ => CallFault::Refused(REFUSALS[rng.index(REFUSALS.len())]),
     };
-    let action = *chance.pick(ACTIONS);
-    What::Fault { action, next: 1 + chance.below(4), mishap }
+    let action = *rng.pick(ACTIONS);
+    StepAction::Fault { action, next: 1 + rng.below(4), fault }
 }

@@ -4,8 +4,8 @@
 use std::time::Duration;
 
 use ipam::policy::{Mode, Policy, Targets};
-use lab::trace::{Action, Step};
-use lab::world::{NodeSpec, Subnet, World};
+use lab::spec::{NodeSpec, Subnet, VpcSpec};
+use lab::trace::{TraceAction, TraceStep};
 use lab::{Setup, Strategy, run};
 
 /// A setting as the tables give it: warm ENIs or prefixes, warm addresses, minimum addresses.
@@ -38,9 +38,9 @@ fn policy(mode: Mode, setting: Setting) -> Policy {
 /// One row: what each ENI carries with so many pods, in both strategies.
 fn check(instance_type: &str, mode: Mode, setting: Setting, pods: u32, per_eni: &[u16]) {
     let gap = Duration::from_secs(60);
-    let create = |n| Step { at: gap * n, action: Action::Create { pods: 1, life: None } };
+    let create = |n| TraceStep { at: gap * n, action: TraceAction::Create { pods: 1, life: None } };
     let setup = Setup {
-        world: World::realistic(vec![Subnet::for_nodes("10.0.0.0/16".parse().unwrap())]),
+        vpc: VpcSpec::realistic(vec![Subnet::for_nodes("10.0.0.0/16".parse().unwrap())]),
         node_specs: vec![NodeSpec {
             instance_type: instance_type.to_owned(),
             policy: policy(mode, setting),

@@ -103,14 +103,14 @@ pub enum StartError {
     SetUp(#[from] KernelError),
 }
 
-/// Why the kernel does not match the picture. What could be done was done; the next call tries the
+/// Why the kernel does not match the snapshot. What could be done was done; the next call tries the
 /// rest again.
 #[derive(Debug, thiserror::Error)]
 pub enum SyncError {
     /// Some ENIs have no device, all others are as they should be.
     #[error("attach all ENIs of the picture ({} failed besides this one)", .others.len())]
     Attach {
-        /// The first in the order of the picture.
+        /// The first in the order of the snapshot.
         #[source]
         first: Box<AttachError>,
         /// The rest, in the same order.

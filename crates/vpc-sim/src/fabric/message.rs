@@ -20,7 +20,7 @@ use netlink_packet_route::rule::{RuleAction, RuleAttribute, RuleMessage};
 use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
 use rtnetlink::{AddressMessageBuilder, RouteMessageBuilder};
 
-use super::body::{Entry, Hop};
+use super::kernel_state::{Entry, Hop};
 
 /// Interface index of `lo`, the same in every namespace.
 pub(super) const LOOPBACK: u32 = 1;
@@ -86,7 +86,7 @@ pub(super) fn default_route(router: IpAddr, device: &str, index: u32) -> RouteMe
 }
 
 /// The rules around those of [`Entry::Sender`], which let nothing but them pass.
-pub(super) fn sender_frame() -> [RuleMessage; 2] {
+pub(super) fn source_check_rules() -> [RuleMessage; 2] {
     let mut own = rule(RULE_OWN, RuleAction::ToTable);
     own.attributes.push(RuleAttribute::Iifname("lo".to_owned()));
     [own, rule(RULE_DROP, RuleAction::Blackhole)]
@@ -279,7 +279,7 @@ mod tests {
         kernel.header.protocol = RouteProtocol::Kernel;
         assert_eq!(read_route(&kernel, &names), None);
         assert_eq!(read_address(&address("127.0.0.1/8".parse().unwrap(), LOOPBACK)), None);
-        for rule in sender_frame() {
+        for rule in source_check_rules() {
             assert_eq!(read_rule(&rule), None);
         }
         let direct = route(to, &Hop::Direct { device: "f-1".to_owned() }, 7);

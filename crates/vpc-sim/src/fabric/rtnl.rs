@@ -17,8 +17,8 @@ use rtnetlink::{IpVersion, LinkMessageBuilder, LinkUnspec, LinkVeth, RouteMessag
 use tokio::runtime;
 use tokio::task::JoinHandle;
 
-use super::body::{Boot, Entry, Link, ROUTER_V6};
 use super::error::KernelError;
+use super::kernel_state::{Boot, Entry, Link, ROUTER_V6};
 use super::message::{self, LOOPBACK, Names};
 use super::netns::Netns;
 
@@ -180,8 +180,8 @@ impl Rtnl {
     }
 
     /// Drops all IPv6 packets but the fabric's own and those with an [`Entry::Sender`].
-    pub(super) async fn add_sender_frame(&self) -> Result<(), KernelError> {
-        for rule in message::sender_frame() {
+    pub(super) async fn add_source_check_rules(&self) -> Result<(), KernelError> {
+        for rule in message::source_check_rules() {
             let change = || "add an IPv6 rule around those of senders".to_owned();
             self.request(RouteNetlinkMessage::NewRule(rule), ADD, change).await?;
         }

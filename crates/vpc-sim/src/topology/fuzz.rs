@@ -32,7 +32,7 @@ instances:
 /// Far above what any topology takes, on a busy machine too.
 const DEADLINE: Duration = Duration::from_secs(10);
 
-fn read(text: &str) -> Result<(), Complaint> {
+fn read(text: &str) -> Result<(), LineError> {
     let started = Instant::now();
     let topology = Topology::parse(text);
     let seeded = topology
@@ -66,8 +66,8 @@ proptest! {
         file in hostile(vec![EXAMPLE.as_bytes().to_vec(), FULL.as_bytes().to_vec()]),
     ) {
         let text = String::from_utf8_lossy(&file);
-        if let Err(complaint) = read(&text) {
-            let told = complaint.in_file(Path::new("f")).to_string();
+        if let Err(error) = read(&text) {
+            let told = error.in_file(Path::new("f")).to_string();
             prop_assert!(told.len() < 1000 + 4 * text.len(), "{}", told.len());
         }
     }

@@ -6,7 +6,7 @@ use ipnet::Ipv4Net;
 
 /// A VPC of one account, in one availability zone.
 #[derive(Debug, Clone, PartialEq)]
-pub struct World {
+pub struct VpcSpec {
     /// Never empty, disjoint, all within 10.0.0.0/16, each a /16 to /28.
     pub subnets: Vec<Subnet>,
     /// The account's token buckets.
@@ -19,7 +19,7 @@ pub struct World {
     pub address_choice: AddressChoice,
 }
 
-impl World {
+impl VpcSpec {
     /// With buckets as AWS documents them, and delays that users have published.
     #[must_use]
     pub fn realistic(subnets: Vec<Subnet>) -> Self {

@@ -8,8 +8,8 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use instance_types::InstanceType;
 use ipnet::{IpNet, Ipv4Net};
 
-use crate::ask::Holdings;
-use crate::book::{Book, Holder};
+use crate::address_space::{AddressSpace, Holder};
+use crate::allocate::Holdings;
 use crate::error::ApiError;
 use crate::family::{Family, V4, V6};
 use crate::id::{
@@ -21,7 +21,7 @@ use crate::response::{
     Attachment, AttachmentStatus, InstanceState, InterfaceStatus, SecurityGroup,
     SubnetCidrReservation, SubnetIpv6Association, Tags, Vpc,
 };
-use crate::time::Timestamp;
+use crate::time::SimTime;
 
 /// A subnet with its address books.
 #[derive(Debug)]
@@ -32,8 +32,8 @@ pub(crate) struct Subnet {
     /// The zone's letter.
     pub(crate) zone: char,
     pub(crate) cidr: Ipv4Net,
-    pub(crate) v4: Book<V4>,
-    pub(crate) v6: Option<(SubnetIpv6Association, Book<V6>)>,
+    pub(crate) v4: AddressSpace<V4>,
+    pub(crate) v6: Option<(SubnetIpv6Association, AddressSpace<V6>)>,
     pub(crate) assign_ipv6_address_on_creation: bool,
     pub(crate) tags: Tags,
 }
@@ -103,7 +103,7 @@ impl Eni {
     }
 
     /// Slots of one family in use: the primary, other addresses, prefixes.
-    pub(crate) fn n_slots<F: Kept>(&self) -> usize {
+    pub(crate) fn n_slots<F: FamilyFields>(&self) -> usize {
         usize::from(F::primary(self).is_some()) + F::holdings(self).n_slots()
     }
 }
@@ -123,7 +123,7 @@ pub(crate) struct Instance {
     pub(crate) image_id: String,
     pub(crate) instance_type: &'static InstanceType,
     pub(crate) state: InstanceState,
-    pub(crate) launch_time: Timestamp,
+    pub(crate) launch_time: SimTime,
     pub(crate) subnet: SubnetId,
     /// ENIs in any state of attachment; one for each slot.
     pub(crate) slots: BTreeMap<Slot, EniId>,
@@ -132,10 +132,10 @@ pub(crate) struct Instance {
 }
 
 /// Where a subnet and an ENI keep what is of one family.
-pub(crate) trait Kept: Family {
+pub(crate) trait FamilyFields: Family {
     /// `None` if the subnet has no addresses of the family.
-    fn book(subnet: &Subnet) -> Option<&Book<Self>>;
-    fn book_mut(subnet: &mut Subnet) -> Option<&mut Book<Self>>;
+    fn space(subnet: &Subnet) -> Option<&AddressSpace<Self>>;
+    fn space_mut(subnet: &mut Subnet) -> Option<&mut AddressSpace<Self>>;
     fn holdings(eni: &Eni) -> &Holdings<Self>;
     fn holdings_mut(eni: &mut Eni) -> &mut Holdings<Self>;
     /// The address that the ENI has for life.
@@ -144,12 +144,12 @@ pub(crate) trait Kept: Family {
     fn limit(instance_type: &InstanceType) -> usize;
 }
 
-impl Kept for V4 {
-    fn book(subnet: &Subnet) -> Option<&Book<V4>> {
+impl FamilyFields for V4 {
+    fn space(subnet: &Subnet) -> Option<&AddressSpace<V4>> {
         Some(&subnet.v4)
     }
 
-    fn book_mut(subnet: &mut Subnet) -> Option<&mut Book<V4>> {
+    fn space_mut(subnet: &mut Subnet) -> Option<&mut AddressSpace<V4>> {
         Some(&mut subnet.v4)
     }
 
@@ -170,13 +170,13 @@ impl Kept for V4 {
     }
 }
 
-impl Kept for V6 {
-    fn book(subnet: &Subnet) -> Option<&Book<V6>> {
-        subnet.v6.as_ref().map(|(_, book)| book)
+impl FamilyFields for V6 {
+    fn space(subnet: &Subnet) -> Option<&AddressSpace<V6>> {
+        subnet.v6.as_ref().map(|(_, space)| space)
     }
 
-    fn book_mut(subnet: &mut Subnet) -> Option<&mut Book<V6>> {
-        subnet.v6.as_mut().map(|(_, book)| book)
+    fn space_mut(subnet: &mut Subnet) -> Option<&mut AddressSpace<V6>> {
+        subnet.v6.as_mut().map(|(_, space)| space)
     }
 
     fn holdings(eni: &Eni) -> &Holdings<V6> {
@@ -204,7 +204,7 @@ impl Kept for V6 {
 
 /// Everything that exists.
 #[derive(Debug, Default)]
-pub(crate) struct World {
+pub(crate) struct Resources {
     pub(crate) vpcs: BTreeMap<VpcId, Vpc>,
     pub(crate) subnets: BTreeMap<SubnetId, Subnet>,
     pub(crate) groups: BTreeMap<SecurityGroupId, SecurityGroup>,
@@ -215,7 +215,7 @@ pub(crate) struct World {
     pub(crate) instances: BTreeMap<InstanceId, Instance>,
 }
 
-impl World {
+impl Resources {
     pub(crate) fn vpc(&self, id: &VpcId) -> Result<&Vpc, ApiError> {
         self.vpcs.get(id).ok_or_else(|| no_such(&ResourceId::Vpc(id.clone())))
     }
@@ -316,8 +316,8 @@ impl World {
         let subnet = self.subnet_mut(&eni.subnet);
         subnet.v4.release_address(eni.primary);
         eni.v4.release(&mut subnet.v4);
-        if let Some((_, book)) = &mut subnet.v6 {
-            eni.v6.release(book);
+        if let Some((_, space)) = &mut subnet.v6 {
+            eni.v6.release(space);
         }
     }
 

@@ -1,4 +1,4 @@
-//! The address book of one subnet and family: who holds which address or prefix.
+//! The address space of one subnet and family: who holds which address or prefix.
 //!
 //! It owns that knowledge alone. Nothing is held twice, prefixes are aligned and disjoint, and
 //! what EC2 keeps for itself is never given away. It knows no ENI but by its id.
@@ -7,10 +7,10 @@ use std::collections::BTreeMap;
 use std::ops::RangeInclusive;
 
 use crate::config::AddressChoice;
-use crate::dice::Dice;
 use crate::family::Family;
 use crate::id::EniId;
 use crate::request::ReservationType;
+use crate::rng::Rng;
 
 /// EC2 keeps the network address, router, DNS and one for the future, and the last address.
 /// <https://docs.aws.amazon.com/vpc/latest/userguide/subnet-sizing.html>
@@ -28,7 +28,7 @@ pub(crate) enum Holder {
 
 /// Why a named address or prefix cannot be taken.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum Refusal {
+pub(crate) enum TakeError {
     /// Neither in this subnet.
     Outside,
     /// EC2 keeps it.
@@ -41,7 +41,7 @@ pub(crate) enum Refusal {
 
 /// Who holds what in one subnet.
 #[derive(Debug, Clone)]
-pub(crate) struct Book<F: Family> {
+pub(crate) struct AddressSpace<F: Family> {
     first: u128,
     host_bits: u8,
     /// Single addresses, by offset from `first`.
@@ -57,12 +57,12 @@ pub(crate) struct Book<F: Family> {
     family: std::marker::PhantomData<F>,
 }
 
-impl<F: Family> Book<F> {
-    /// A book where nobody holds anything. Host bits of `subnet` do not count.
+impl<F: Family> AddressSpace<F> {
+    /// A space where nobody holds anything. Host bits of `subnet` do not count.
     pub(crate) fn new(subnet: F::Net) -> Self {
         let (addr, len) = F::parts(subnet);
         let host_bits = F::BITS - len;
-        let mut book = Self {
+        let mut space = Self {
             first: addr & !((1 << host_bits) - 1),
             host_bits,
             singles: BTreeMap::new(),
@@ -72,9 +72,9 @@ impl<F: Family> Book<F> {
             strides: 0,
             family: std::marker::PhantomData,
         };
-        book.block(0);
-        book.block(book.size() - 1);
-        book
+        space.block(0);
+        space.block(space.size() - 1);
+        space
     }
 
     fn size(&self) -> u128 {
@@ -136,31 +136,31 @@ impl<F: Family> Book<F> {
     }
 
     /// Takes a named address.
-    pub(crate) fn take_address(&mut self, addr: F::Addr, by: Holder) -> Result<(), Refusal> {
-        let offset = self.offset(addr).ok_or(Refusal::Outside)?;
+    pub(crate) fn take_address(&mut self, addr: F::Addr, by: Holder) -> Result<(), TakeError> {
+        let offset = self.offset(addr).ok_or(TakeError::Outside)?;
         if self.is_reserved(offset) {
-            return Err(Refusal::Reserved);
+            return Err(TakeError::Reserved);
         }
         if let Some(holder) = self.holder(addr) {
-            return Err(Refusal::Held(holder.clone()));
+            return Err(TakeError::Held(holder.clone()));
         }
         self.hold_address(offset, by);
         Ok(())
     }
 
     /// Takes a named prefix.
-    pub(crate) fn take_prefix(&mut self, prefix: F::Net, by: Holder) -> Result<(), Refusal> {
+    pub(crate) fn take_prefix(&mut self, prefix: F::Net, by: Holder) -> Result<(), TakeError> {
         let (number, len) = F::parts(prefix);
-        let offset = self.offset(F::addr(number)).ok_or(Refusal::Outside)?;
+        let offset = self.offset(F::addr(number)).ok_or(TakeError::Outside)?;
         if len != F::PREFIX_LEN || offset % prefix_size::<F>() != 0 {
-            return Err(Refusal::Misaligned);
+            return Err(TakeError::Misaligned);
         }
         if let Some(holder) = self.holder_in_block(offset) {
-            return Err(Refusal::Held(holder.clone()));
+            return Err(TakeError::Held(holder.clone()));
         }
         let block = block_of::<F>(offset);
         if self.blocked.contains_key(&block) {
-            return Err(Refusal::Reserved);
+            return Err(TakeError::Reserved);
         }
         self.prefixes.insert(block, by);
         Ok(())
@@ -198,12 +198,12 @@ impl<F: Family> Book<F> {
         &mut self,
         choice: AddressChoice,
         by: Holder,
-        dice: &mut Dice,
+        rng: &mut Rng,
     ) -> Option<F::Addr> {
         if self.n_free() <= self.n_free_set_aside() {
             return None;
         }
-        let mut walk = self.walk(self.host_bits, choice, dice).zip(1..);
+        let mut walk = self.walk(self.host_bits, choice, rng).zip(1..);
         let (offset, n_steps) = walk.find(|(offset, _)| self.is_free_for_all(*offset))?;
         self.strides += n_steps;
         self.hold_address(offset, by);
@@ -228,14 +228,14 @@ impl<F: Family> Book<F> {
         &mut self,
         choice: AddressChoice,
         by: Holder,
-        dice: &mut Dice,
+        rng: &mut Rng,
     ) -> Option<F::Net> {
         let mut areas = self.prefix_areas();
         if choice == AddressChoice::Random && areas.len() > 1 {
-            let turn = dice.index(areas.len());
+            let turn = rng.index(areas.len());
             areas.rotate_left(turn);
         }
-        let found = areas.iter().find_map(|area| self.find_block(area, choice, dice));
+        let found = areas.iter().find_map(|area| self.find_block(area, choice, rng));
         let (block, n_steps) = found?;
         self.strides += n_steps;
         self.prefixes.insert(block, by);
@@ -262,11 +262,11 @@ impl<F: Family> Book<F> {
         &self,
         area: &Area,
         choice: AddressChoice,
-        dice: &mut Dice,
+        rng: &mut Rng,
     ) -> Option<(u128, u128)> {
         let block_bits = F::BITS - F::PREFIX_LEN;
         let n_bits = u8::try_from((area.last - area.first + 1).ilog2()).expect("at most 128");
-        let walk = self.walk(n_bits.checked_sub(block_bits)?, choice, dice);
+        let walk = self.walk(n_bits.checked_sub(block_bits)?, choice, rng);
         let first = block_of::<F>(area.first);
         walk.map(|step| first + step).zip(1..).find(|(block, _)| self.is_free_block(*block, area))
     }
@@ -284,12 +284,12 @@ impl<F: Family> Book<F> {
         &self,
         bits: u8,
         choice: AddressChoice,
-        dice: &mut Dice,
+        rng: &mut Rng,
     ) -> impl Iterator<Item = u128> + use<F> {
         let n: u128 = 1 << bits;
         let (start, stride) = match choice {
             AddressChoice::LowestFirst => (0, 1),
-            AddressChoice::Random => (dice.next_wide() % n, (dice.next_wide() % n) | 1),
+            AddressChoice::Random => (rng.next_wide() % n, (rng.next_wide() % n) | 1),
             // The golden section of the range: the most even spread of any number of steps.
             AddressChoice::Spread => {
                 let stride = ((n >> 1) + (n >> 3)) | 1;

@@ -12,7 +12,7 @@ use super::netns::NetnsName;
 /// One VPC at one moment. Several are one network here: their addresses must differ, and nothing
 /// keeps them apart.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Picture {
+pub struct VpcSnapshot {
     /// The VPC's blocks of both families. Packets to addresses in them that nobody has vanish
     /// without an ICMP error, as in a VPC.
     pub cidrs: BTreeSet<IpNet>,

@@ -5,37 +5,39 @@ use std::time::Duration;
 
 use ipnet::IpNet;
 
-use crate::agenda::Due;
-use crate::ask::Holdings;
+use crate::allocate::Holdings;
 use crate::error::ApiError;
 use crate::family::{V4, V6};
 use crate::fault::Disturbance;
 use crate::id::{AttachmentId, EniId, InstanceId, VpcCidrAssociationId, VpcId};
 use crate::model::Model;
 use crate::operation::address::not_assigned;
+use crate::resources::EniState;
 use crate::response::{AttachmentStatus, CidrState, InstanceState};
-use crate::time::Timestamp;
-use crate::world::EniState;
+use crate::time::SimTime;
+use crate::transition::Transition;
 
 /// EC2 shows a terminated instance "for a short while (usually less than one hour)".
 const TERMINATED_SHOWN: Duration = Duration::from_secs(3600);
 
 impl Model {
     /// Lets one due change happen, if what it concerns is still there.
-    pub(crate) fn happen(&mut self, due: Due, at: Timestamp) {
+    pub(crate) fn apply(&mut self, due: Transition, at: SimTime) {
         match due {
-            Due::EniAvailable(id) => self.become_available(&id),
-            Due::Attached(id) => self.finish_attach(&id, at),
-            Due::Detached(id) => self.finish_detach(&id, at),
-            Due::Associated(vpc, id) => self.finish_association(&vpc, &id),
-            Due::Running(id) => self.set_state(&id, InstanceState::Pending, InstanceState::Running),
-            Due::Terminated(id) => self.finish_termination(&id, at),
-            Due::Forgotten(id) => drop(self.world.instances.remove(&id)),
-            Due::ShowInterface(instance, eni) => {
-                self.imds.show_interface(&instance, &eni, self.world.enis.get(&eni));
+            Transition::EniAvailable(id) => self.become_available(&id),
+            Transition::Attached(id) => self.finish_attach(&id, at),
+            Transition::Detached(id) => self.finish_detach(&id, at),
+            Transition::Associated(vpc, id) => self.finish_association(&vpc, &id),
+            Transition::Running(id) => {
+                self.set_state(&id, InstanceState::Pending, InstanceState::Running)
             }
-            Due::ShowAddresses(instance, eni) => {
-                if let Some(eni) = self.world.enis.get(&eni) {
+            Transition::Terminated(id) => self.finish_termination(&id, at),
+            Transition::Forgotten(id) => drop(self.resources.instances.remove(&id)),
+            Transition::ShowInterface(instance, eni) => {
+                self.imds.show_interface(&instance, &eni, self.resources.enis.get(&eni));
+            }
+            Transition::ShowAddresses(instance, eni) => {
+                if let Some(eni) = self.resources.enis.get(&eni) {
                     self.imds.show_addresses(&instance, eni);
                 }
             }
@@ -43,44 +45,45 @@ impl Model {
     }
 
     fn become_available(&mut self, id: &EniId) {
-        if let Some(eni) = self.world.enis.get_mut(id)
+        if let Some(eni) = self.resources.enis.get_mut(id)
             && eni.state == EniState::Pending
         {
             eni.state = EniState::Available;
         }
     }
 
-    fn finish_attach(&mut self, id: &AttachmentId, at: Timestamp) {
-        let Some(eni) = self.world.attachments.get(id) else { return };
-        let eni = self.world.enis.get_mut(eni).expect("an attachment names an ENI");
+    fn finish_attach(&mut self, id: &AttachmentId, at: SimTime) {
+        let Some(eni) = self.resources.attachments.get(id) else { return };
+        let eni = self.resources.enis.get_mut(eni).expect("an attachment names an ENI");
         let attachment = eni.attachment_mut().expect("an attachment names an attached ENI");
         if attachment.status != AttachmentStatus::Attaching {
             return;
         }
         attachment.status = AttachmentStatus::Attached;
         let (instance, eni) = (attachment.instance_id.clone(), eni.id.clone());
-        let shown = at + self.config.consistency.imds_interface.roll(&mut self.dice);
-        self.agenda.enter(shown, Due::ShowInterface(instance, eni.clone()));
+        let shown = at + self.config.consistency.imds_interface.sample(&mut self.rng);
+        self.transitions.schedule(shown, Transition::ShowInterface(instance, eni.clone()));
         self.show_addresses_later(shown, &eni);
     }
 
-    fn finish_detach(&mut self, id: &AttachmentId, at: Timestamp) {
-        let Some(eni) = self.world.attachments.get(id).cloned() else { return };
-        if let Some(attachment) = self.world.detach(&eni) {
-            let hidden = at + self.config.consistency.imds_interface.roll(&mut self.dice);
-            self.agenda.enter(hidden, Due::ShowInterface(attachment.instance_id, eni));
+    fn finish_detach(&mut self, id: &AttachmentId, at: SimTime) {
+        let Some(eni) = self.resources.attachments.get(id).cloned() else { return };
+        if let Some(attachment) = self.resources.detach(&eni) {
+            let hidden = at + self.config.consistency.imds_interface.sample(&mut self.rng);
+            self.transitions
+                .schedule(hidden, Transition::ShowInterface(attachment.instance_id, eni));
         }
     }
 
     fn finish_association(&mut self, vpc: &VpcId, id: &VpcCidrAssociationId) {
-        let associations = self.world.vpcs.get_mut(vpc).map(|vpc| vpc.associations.iter_mut());
+        let associations = self.resources.vpcs.get_mut(vpc).map(|vpc| vpc.associations.iter_mut());
         if let Some(association) = associations.into_iter().flatten().find(|it| it.id == *id) {
             association.state = CidrState::Associated;
         }
     }
 
     fn set_state(&mut self, id: &InstanceId, from: InstanceState, to: InstanceState) {
-        if let Some(instance) = self.world.instances.get_mut(id)
+        if let Some(instance) = self.resources.instances.get_mut(id)
             && instance.state == from
         {
             instance.state = to;
@@ -88,39 +91,39 @@ impl Model {
     }
 
     /// The ENIs that shall go with the instance go; the others become available.
-    fn finish_termination(&mut self, id: &InstanceId, at: Timestamp) {
-        let Some(instance) = self.world.instances.get_mut(id) else { return };
+    fn finish_termination(&mut self, id: &InstanceId, at: SimTime) {
+        let Some(instance) = self.resources.instances.get_mut(id) else { return };
         instance.state = InstanceState::Terminated;
         let enis: Vec<EniId> = instance.slots.values().cloned().collect();
         for eni in enis {
-            let attachment = self.world.detach(&eni);
+            let attachment = self.resources.detach(&eni);
             if attachment.is_some_and(|attachment| attachment.delete_on_termination) {
-                self.world.delete_eni(&eni);
+                self.resources.delete_eni(&eni);
             }
         }
         self.imds.forget(id);
-        self.agenda.enter(at + TERMINATED_SHOWN, Due::Forgotten(id.clone()));
+        self.transitions.schedule(at + TERMINATED_SHOWN, Transition::Forgotten(id.clone()));
     }
 
     /// IMDS will show the addresses and groups of an ENI as they then are, if it is attached.
-    pub(super) fn show_addresses_later(&mut self, from: Timestamp, id: &EniId) {
-        let attachment = self.world.enis.get(id).and_then(|eni| eni.attachment());
+    pub(super) fn show_addresses_later(&mut self, from: SimTime, id: &EniId) {
+        let attachment = self.resources.enis.get(id).and_then(|eni| eni.attachment());
         let Some(instance) = attachment.map(|attachment| attachment.instance_id.clone()) else {
             return;
         };
-        let shown = from + self.config.consistency.imds_addresses.roll(&mut self.dice);
-        self.agenda.enter(shown, Due::ShowAddresses(instance, id.clone()));
+        let shown = from + self.config.consistency.imds_addresses.sample(&mut self.rng);
+        self.transitions.schedule(shown, Transition::ShowAddresses(instance, id.clone()));
     }
 
     /// Lets something happen behind the client's back.
     ///
     /// # Errors
     /// As the call that would do the same; then nothing has happened.
-    pub fn disturb(&mut self, disturbance: Disturbance, now: Timestamp) -> Result<(), ApiError> {
+    pub fn disturb(&mut self, disturbance: Disturbance, now: SimTime) -> Result<(), ApiError> {
         self.advance(now);
         match disturbance {
             Disturbance::FreezeImds { instance } => {
-                self.world.instance(&instance)?;
+                self.resources.instance(&instance)?;
                 self.imds.freeze(&instance);
             }
             Disturbance::ThawImds { instance } => {
@@ -130,7 +133,7 @@ impl Model {
             Disturbance::DetachEni { eni } => self.detach_now(&eni, now)?,
             Disturbance::Unassign { eni, addresses, prefixes } => {
                 let (v4, v6) = by_family(&addresses, &prefixes);
-                let held = self.world.eni(&eni)?;
+                let held = self.resources.eni(&eni)?;
                 if !held.v4.contains(&v4) || !held.v6.contains(&v6) {
                     return Err(not_assigned(&eni));
                 }
@@ -145,8 +148,8 @@ impl Model {
 
     /// IMDS of an instance shows everything as it is.
     pub(super) fn show_all(&mut self, id: &InstanceId) -> Result<(), ApiError> {
-        let instance = self.world.instance(id)?;
-        self.imds.show_all(id, self.world.enis_of(instance));
+        let instance = self.resources.instance(id)?;
+        self.imds.show_all(id, self.resources.enis_of(instance));
         Ok(())
     }
 }

@@ -12,12 +12,13 @@ use tokio::net::TcpListener;
 use tokio::sync::Mutex;
 
 use crate::fabric::{
-    AttachedEni, Fabric, Instance, ListenError, NetnsName, Picture, Report, StopError, SyncError,
+    AttachedEni, Fabric, Instance, ListenError, NetnsName, Report, StopError, SyncError,
+    VpcSnapshot,
 };
 
 /// A running fabric and who lives where in it.
 #[derive(Debug)]
-pub struct Embodiment {
+pub struct FabricSync {
     /// `None` once it was stopped.
     fabric: Mutex<Option<Fabric>>,
     netns: BTreeMap<InstanceId, NetnsName>,
@@ -37,7 +38,7 @@ pub enum FabricSocketError {
     Runtime(#[from] std::io::Error),
 }
 
-impl Embodiment {
+impl FabricSync {
     /// The body of the instances in `netns`; others have none.
     #[must_use]
     pub fn new(fabric: Fabric, netns: BTreeMap<InstanceId, NetnsName>) -> Self {
@@ -45,13 +46,13 @@ impl Embodiment {
     }
 
     /// Makes the kernel match what `wanted` tells. It is asked when it is this call's turn, so
-    /// that of two calls at once the later one has the later picture.
+    /// that of two calls at once the later one has the later snapshot.
     ///
     /// # Errors
     /// When something could not be made so; the rest was.
     pub async fn sync(&self, wanted: impl FnOnce() -> Wanted + Send) -> Result<Report, SyncError> {
         match self.fabric.lock().await.as_mut() {
-            Some(fabric) => fabric.sync(&picture(&wanted(), &self.netns)).await,
+            Some(fabric) => fabric.sync(&snapshot(&wanted(), &self.netns)).await,
             None => Ok(Report::default()),
         }
     }
@@ -86,13 +87,13 @@ impl Embodiment {
     }
 }
 
-fn picture(wanted: &Wanted, netns: &BTreeMap<InstanceId, NetnsName>) -> Picture {
+fn snapshot(wanted: &Wanted, netns: &BTreeMap<InstanceId, NetnsName>) -> VpcSnapshot {
     let vpcs = wanted.instances.iter().flat_map(|instance| &instance.vpc_cidrs);
     let instances = wanted.instances.iter().filter_map(|instance| {
         let enis = instance.enis.iter().map(attached).collect();
         Some(Instance { netns: netns.get(&instance.id)?.clone(), enis })
     });
-    Picture { cidrs: vpcs.copied().collect(), instances: instances.collect() }
+    VpcSnapshot { cidrs: vpcs.copied().collect(), instances: instances.collect() }
 }
 
 fn attached(eni: &FabricEni) -> AttachedEni {

@@ -11,7 +11,7 @@ use std::str::FromStr;
 use ipnet::{IpNet, Ipv6Net};
 
 use super::netns::NetnsName;
-use super::picture::{AttachedEni, Instance, Picture};
+use super::snapshot::{AttachedEni, Instance, VpcSnapshot};
 
 /// Instance metadata, on link-local addresses that are the same in every VPC
 /// (<https://docs.aws.amazon.com/AWSEC2/latest/UserGuide/instancedata-data-retrieval.html>).
@@ -25,7 +25,7 @@ pub(super) const ROUTER_V6: Ipv6Addr = Ipv6Addr::new(0xfe80, 0xec2, 0, 0, 0, 0, 
 
 /// The whole of it.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) struct Body {
+pub(super) struct KernelState {
     /// In the order in which they are to be made.
     pub(super) links: Vec<Link>,
     /// All that the fabric's tables hold for these links.
@@ -113,13 +113,13 @@ pub(super) enum Hop {
     Via { address: IpAddr, device: String },
 }
 
-impl Body {
-    pub(super) fn of(picture: &Picture) -> Self {
-        let links = picture.instances.iter().flat_map(links).collect();
-        let enis = || picture.instances.iter().flat_map(|instance| &instance.enis);
+impl KernelState {
+    pub(super) fn of(snapshot: &VpcSnapshot) -> Self {
+        let links = snapshot.instances.iter().flat_map(links).collect();
+        let enis = || snapshot.instances.iter().flat_map(|instance| &instance.enis);
         let mut entries = BTreeSet::from(IMDS.map(Entry::Local));
         entries.extend(enis().map(|eni| Entry::Local(eni.router().into())));
-        entries.extend(picture.cidrs.iter().map(|&to| Entry::Route { to, hop: Hop::Blackhole }));
+        entries.extend(snapshot.cidrs.iter().map(|&to| Entry::Route { to, hop: Hop::Blackhole }));
         entries.extend(enis().flat_map(delivery));
         Self { links, entries }
     }
@@ -277,8 +277,8 @@ mod tests {
         }
     }
 
-    fn picture(enis: Vec<AttachedEni>) -> Picture {
-        Picture {
+    fn snapshot(enis: Vec<AttachedEni>) -> VpcSnapshot {
+        VpcSnapshot {
             cidrs: BTreeSet::from(["10.0.0.0/16".parse().unwrap()]),
             instances: vec![Instance { netns: "node-a".parse().unwrap(), enis }],
         }
@@ -287,7 +287,7 @@ mod tests {
     #[test]
     fn entries_follow_what_is_assigned() {
         let check = |enis: Vec<AttachedEni>, expect: &str| {
-            let entries = Body::of(&picture(enis)).entries;
+            let entries = KernelState::of(&snapshot(enis)).entries;
             let text: Vec<String> = entries.iter().map(Entry::to_string).collect();
             let expect: Vec<&str> = expect.lines().map(str::trim).collect();
             assert_eq!(text, expect);
@@ -319,7 +319,7 @@ mod tests {
     #[test]
     fn without_the_check_any_sender_may_pass() {
         let unchecked = AttachedEni { source_dest_check: false, ..eni(0, &["2600:1f:0:1:a::/80"]) };
-        let body = Body::of(&picture(vec![unchecked]));
+        let body = KernelState::of(&snapshot(vec![unchecked]));
         let device = "f-020000000010".to_owned();
         assert_eq!(body.links[0].sysctls()[1], (format!("ipv4/conf/{device}/rp_filter"), "0"));
         assert!(body.entries.contains(&Entry::Sender { from: Ipv6Net::default(), device }));
@@ -327,7 +327,7 @@ mod tests {
 
     #[test]
     fn only_the_primary_eni_boots() {
-        let body = Body::of(&picture(vec![
+        let body = KernelState::of(&snapshot(vec![
             eni(1, &["2600:1f::7/128"]),
             eni(0, &["10.0.1.50/32", "2600:1f::5/128", "2600:1f:0:1:a::/80"]),
         ]));

@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::time::Duration;
 
+use ec2_model::Rng;
 use ec2_model::error::ApiError;
 use ec2_model::fault::{FaultEffect, FaultRule, When};
 use ec2_model::id::EniId;
@@ -14,34 +15,33 @@ use ipam::event::{Effect, Event, LinkState};
 use ipam::id::AttachmentKey;
 use ipam::sighting::Sighting;
 use ipam::time::Timestamp;
-use lab::agenda::Agenda;
-use lab::chance::Chance;
 use lab::cloud::{Cloud, SetupError};
 use lab::ec2;
-use lab::world::NodeSpec;
+use lab::event_queue::EventQueue;
+use lab::spec::NodeSpec;
 
-use super::history::{Broken, History, Outcome};
+use super::history::{History, Outcome, Violation};
 use super::metadata::Metadata;
-use super::node::{Ask, Node, Underway};
+use super::node::{InFlightCall, Node, PluginRequest};
 use super::setting::Setting;
-use super::step::{Mishap, Step, What};
+use super::step::{CallFault, HistoryStep, StepAction};
 
 /// No history comes near to so many events; one that spins does.
-const SPIN: u64 = 100_000;
+const MAX_EVENTS: u64 = 100_000;
 /// Tells this stream from the others of the same seed.
 const STREAM: u64 = 13;
 /// Between two looks at the kernel, as the agent has them.
-const LOOK_EVERY: Duration = Duration::from_secs(60);
+const POLL_EVERY: Duration = Duration::from_secs(60);
 /// The longest that things take which happen on a node.
 const SAVE_MS: u64 = 20;
 const SEND_MS: u64 = 15;
 const HOST_MS: u64 = 60;
 const READ_MS: u64 = 40;
 
-/// What will happen at some time. What names a run is for that daemon alone.
+/// StepAction will happen at some time. StepAction names a run is for that daemon alone.
 #[derive(Debug)]
-pub(super) enum Happening {
-    Asks { node: usize, ask: Ask },
+pub(super) enum HistoryEvent {
+    Asks { node: usize, ask: PluginRequest },
     Links { node: usize, key: AttachmentKey, address: IpAddr },
     Unlinks { node: usize, key: AttachmentKey },
     Saved { node: usize, run: u64 },
@@ -49,74 +49,78 @@ pub(super) enum Happening {
     Answered { node: usize, run: u64, id: CallId, result: Result<Box<Response>, ApiError> },
     HostDone { node: usize, run: u64 },
     Tick { node: usize, run: u64, at: Timestamp },
-    Look { node: usize, run: u64 },
+    PollKernel { node: usize, run: u64 },
     Seen { node: usize, run: u64, sighting: Sighting },
     Starts { node: usize },
 }
 
 #[derive(Debug)]
-pub(super) struct World {
+pub(super) struct Simulation {
     pub(super) setting: Setting,
     pub(super) cloud: Cloud,
     pub(super) now: Timestamp,
-    agenda: Agenda<Happening>,
+    events: EventQueue<HistoryEvent>,
     pub(super) nodes: Vec<Node>,
     /// In the order of the nodes.
     pub(super) metadata: Vec<Metadata>,
-    pub(super) chance: Chance,
+    pub(super) rng: Rng,
     /// ENIs that are nobody's here.
-    pub(super) strangers: BTreeSet<EniId>,
+    pub(super) foreign_enis: BTreeSet<EniId>,
     /// ENIs that somebody has taken off their instances.
-    pub(super) strays: BTreeSet<ipam::id::EniId>,
-    /// What somebody has taken away by hand: nobody can say any more where it leads.
-    pub(super) taken: BTreeSet<Block>,
+    pub(super) detached_enis: BTreeSet<ipam::id::EniId>,
+    /// StepAction somebody has taken away by hand: nobody can say any more where it leads.
+    pub(super) removed_blocks: BTreeSet<Block>,
     /// Whether a record has lost something: then EC2 may have what nobody knows of until it is read.
-    pub(super) has_forgotten: bool,
-    pub(super) look_every: Duration,
+    pub(super) has_lost_record: bool,
+    pub(super) poll_every: Duration,
     pub(super) outcome: Outcome,
-    n_happened: u64,
-    /// What has happened, if somebody wants to know.
-    pub(super) story: Option<Vec<String>>,
-    broken: Option<Broken>,
+    n_events: u64,
+    /// StepAction has happened, if somebody wants to know.
+    pub(super) event_log: Option<Vec<String>>,
+    violation: Option<Violation>,
 }
 
-impl World {
+impl Simulation {
     pub(super) fn new(history: &History) -> Result<Self, SetupError> {
         let setting = history.setting.clone();
-        let mut world = Self {
-            cloud: Cloud::new(&setting.world, history.seed)?,
+        let mut simulation = Self {
+            cloud: Cloud::new(&setting.vpc, history.seed)?,
             setting,
             now: Timestamp::default(),
-            agenda: Agenda::default(),
+            events: EventQueue::default(),
             nodes: Vec::new(),
             metadata: Vec::new(),
-            chance: Chance::new(history.seed, STREAM),
-            strangers: BTreeSet::new(),
-            strays: BTreeSet::new(),
-            taken: BTreeSet::new(),
-            has_forgotten: false,
-            look_every: LOOK_EVERY,
+            rng: Rng::with_stream(history.seed, STREAM),
+            foreign_enis: BTreeSet::new(),
+            detached_enis: BTreeSet::new(),
+            removed_blocks: BTreeSet::new(),
+            has_lost_record: false,
+            poll_every: POLL_EVERY,
             outcome: Outcome::default(),
-            n_happened: 0,
-            story: None,
-            broken: None,
+            n_events: 0,
+            event_log: None,
+            violation: None,
         };
-        let Setting { instance_type, policy, illusion: (enis, addresses), .. } =
+        let Setting { instance_type, policy, excess_limits: (enis, addresses), .. } =
             history.setting.clone();
         let spec = NodeSpec { instance_type: instance_type.to_owned(), policy };
-        for node in 0..world.setting.n_nodes {
-            let mut site = world.cloud.join(&spec, world.now)?;
+        for node in 0..simulation.setting.n_nodes {
+            let mut site = simulation.cloud.join(&spec, simulation.now)?;
             site.limits.enis += enis;
             site.limits.addresses_per_eni += addresses;
-            if world.setting.strangers {
-                let stranger = world.cloud.attach_stranger(&site.instance, &site.subnet, world.now);
-                world.strangers.extend(stranger);
+            if simulation.setting.foreign_enis {
+                let foreign_eni = simulation.cloud.attach_foreign_eni(
+                    &site.instance,
+                    &site.subnet,
+                    simulation.now,
+                );
+                simulation.foreign_enis.extend(foreign_eni);
             }
-            world.nodes.push(Node::new(site));
-            world.metadata.push(Metadata::new(history.setting.metadata, history.seed, node));
-            world.enter_in(Duration::from_millis(50), Happening::Starts { node });
+            simulation.nodes.push(Node::new(site));
+            simulation.metadata.push(Metadata::new(history.setting.metadata, history.seed, node));
+            simulation.push_in(Duration::from_millis(50), HistoryEvent::Starts { node });
         }
-        Ok(world)
+        Ok(simulation)
     }
 
     pub(super) fn outcome(mut self) -> Outcome {
@@ -125,16 +129,16 @@ impl World {
         self.outcome
     }
 
-    fn tell_of(&mut self, what: impl FnOnce() -> String) {
-        if let Some(story) = &mut self.story {
-            story.push(format!("{} {}", self.now.as_millis(), what()));
+    fn log(&mut self, what: impl FnOnce() -> String) {
+        if let Some(event_log) = &mut self.event_log {
+            event_log.push(format!("{} {}", self.now.as_millis(), what()));
         }
     }
 
     /// Notes what must not be; the first counts.
-    pub(super) fn broken(&mut self, node: usize, rule: &'static str, what: String) {
+    pub(super) fn violation(&mut self, node: usize, rule: &'static str, what: String) {
         let at_ms = self.now.as_millis();
-        self.broken.get_or_insert(Broken { at_ms, node, rule, what });
+        self.violation.get_or_insert(Violation { at_ms, node, rule, what });
     }
 
     /// Notes what is seen if `rule`, a phrase for what must not be, is not held to.
@@ -146,45 +150,45 @@ impl World {
         what: impl FnOnce() -> String,
     ) {
         if !holds {
-            self.broken(node, rule, what());
+            self.violation(node, rule, what());
         }
     }
 
-    pub(super) fn verdict(&self) -> Result<(), Broken> {
-        self.broken.clone().map_or(Ok(()), Err)
+    pub(super) fn verdict(&self) -> Result<(), Violation> {
+        self.violation.clone().map_or(Ok(()), Err)
     }
 
-    pub(super) fn enter_in(&mut self, span: Duration, what: Happening) {
-        self.agenda.enter(self.now + span, what);
+    pub(super) fn push_in(&mut self, span: Duration, what: HistoryEvent) {
+        self.events.push(self.now + span, what);
     }
 
-    fn enter_within(&mut self, most_ms: u64, what: Happening) {
-        let span = Duration::from_millis(1 + self.chance.below(most_ms));
-        self.enter_in(span, what);
+    fn push_within(&mut self, most_ms: u64, what: HistoryEvent) {
+        let span = Duration::from_millis(1 + self.rng.below(most_ms));
+        self.push_in(span, what);
     }
 
-    pub(super) fn take(&mut self, step: &Step) -> Result<(), Broken> {
+    pub(super) fn take(&mut self, step: &HistoryStep) -> Result<(), Violation> {
         self.pass(Duration::from_millis(step.wait_ms))?;
         // A history that has lost its last nodes while it was shrunk keeps its other steps.
         let node = step.node.min(self.nodes.len() - 1);
         if self.nodes[node].is_there {
-            self.tell_of(|| format!("node {node}: {:?}", step.what));
+            self.log(|| format!("node {node}: {:?}", step.what));
             self.happens(node, &step.what);
         }
         self.verdict()
     }
 
     /// Lets happen what is due within `span`.
-    pub(super) fn pass(&mut self, span: Duration) -> Result<(), Broken> {
+    pub(super) fn pass(&mut self, span: Duration) -> Result<(), Violation> {
         let end = self.now + span;
-        while let Some((at, what)) = self.agenda.pop(end) {
+        while let Some((at, what)) = self.events.pop(end) {
             self.now = at;
-            self.n_happened += 1;
+            self.n_events += 1;
             // The kernel is read all the time.
-            if !matches!(what, Happening::Look { .. } | Happening::Seen { .. }) {
-                self.tell_of(|| format!("{what:?}"));
+            if !matches!(what, HistoryEvent::PollKernel { .. } | HistoryEvent::Seen { .. }) {
+                self.log(|| format!("{what:?}"));
             }
-            self.expect(0, "no end of it", self.n_happened < SPIN, || format!("{what:?}"));
+            self.expect(0, "no end of it", self.n_events < MAX_EVENTS, || format!("{what:?}"));
             self.happen(what);
             self.verdict()?;
         }
@@ -192,78 +196,80 @@ impl World {
         Ok(())
     }
 
-    fn happens(&mut self, node: usize, what: &What) {
+    fn happens(&mut self, node: usize, what: &StepAction) {
         let ms = Duration::from_millis;
         match *what {
-            What::Add { pod, patience_ms, transit_ms, again } => {
+            StepAction::Add { pod, patience_ms, transit_ms, again } => {
                 self.add(node, pod, ms(patience_ms), ms(transit_ms), again);
             }
-            What::Abandon { pod } => self.abandon(node, pod),
-            What::Del { pod, transit_ms } => self.del(node, pod, ms(transit_ms)),
-            What::Gc => self.asks(node, Ask::Gc),
-            What::Die { pod } => self.die(node, pod),
-            What::Kill(ref kill) if kill.at_effect == 0 => self.kill(node, kill),
-            What::Kill(ref kill) => self.nodes[node].kill = Some(kill.clone()),
-            What::Fault { action, next, ref mishap } => {
-                let effect = match *mishap {
-                    Mishap::Refused(code) => {
+            StepAction::Abandon { pod } => self.abandon(node, pod),
+            StepAction::Del { pod, transit_ms } => self.del(node, pod, ms(transit_ms)),
+            StepAction::Gc => self.asks(node, PluginRequest::Gc),
+            StepAction::Die { pod } => self.die(node, pod),
+            StepAction::Kill(ref kill) if kill.at_effect == 0 => self.kill(node, kill),
+            StepAction::Kill(ref kill) => self.nodes[node].kill = Some(kill.clone()),
+            StepAction::Fault { action, next, ref fault } => {
+                let effect = match *fault {
+                    CallFault::Refused(code) => {
                         FaultEffect::Fail { code: code.to_owned(), message: None }
                     }
-                    Mishap::Unanswered => FaultEffect::LoseReply,
-                    Mishap::Late(ms) => FaultEffect::Delay { ms },
+                    CallFault::Unanswered => FaultEffect::LoseReply,
+                    CallFault::Late(ms) => FaultEffect::Delay { ms },
                 };
                 let rule = FaultRule { action: Some(action), when: When::Next(next), effect };
                 self.cloud.model().add_fault(rule);
             }
-            What::Mend => self.mend(),
-            What::Occupy { addresses } => self.cloud.occupy(0, addresses, self.now),
-            What::Vacate => self.cloud.vacate(0, self.now),
-            What::FullDisk { ms: n } => self.nodes[node].disk_full_until = self.now + ms(n),
-            What::NoDevice { ms: n, failed } => {
+            StepAction::ClearFaults => self.clear_faults(),
+            StepAction::Occupy { addresses } => self.cloud.occupy(0, addresses, self.now),
+            StepAction::Vacate => self.cloud.vacate(0, self.now),
+            StepAction::FullDisk { ms: n } => self.nodes[node].disk_full_until = self.now + ms(n),
+            StepAction::NoDevice { ms: n, failed } => {
                 self.nodes[node].no_device_until = (self.now + ms(n), failed);
             }
-            What::DetachByHand { which } => self.detach_by_hand(node, which),
-            What::UnassignByHand { which } => self.unassign_by_hand(node, which),
-            What::Terminate => self.terminate(node),
+            StepAction::DetachByHand { which } => self.detach_by_hand(node, which),
+            StepAction::UnassignByHand { which } => self.unassign_by_hand(node, which),
+            StepAction::Terminate => self.terminate(node),
         }
     }
 
     /// Whether somebody has taken `address` away.
-    pub(super) fn is_taken(&self, address: IpAddr) -> bool {
-        self.taken.iter().any(|block| block.contains(address))
+    pub(super) fn is_removed(&self, address: IpAddr) -> bool {
+        self.removed_blocks.iter().any(|block| block.contains(address))
     }
 
-    fn happen(&mut self, what: Happening) {
+    fn happen(&mut self, what: HistoryEvent) {
         match what {
-            Happening::Asks { node, ask } => self.asks(node, ask),
-            Happening::Links { node, key, address } => self.links(node, key, address),
-            Happening::Unlinks { node, key } => self.unlink(node, &key),
-            Happening::Starts { node } => self.start(node),
-            Happening::Saved { node, run } if self.runs(node, run) => self.saved(node),
-            Happening::Arrives { node, run, id, part } if self.runs(node, run) => {
+            HistoryEvent::Asks { node, ask } => self.asks(node, ask),
+            HistoryEvent::Links { node, key, address } => self.links(node, key, address),
+            HistoryEvent::Unlinks { node, key } => self.unlink(node, &key),
+            HistoryEvent::Starts { node } => self.start(node),
+            HistoryEvent::Saved { node, run } if self.runs(node, run) => self.saved(node),
+            HistoryEvent::Arrives { node, run, id, part } if self.runs(node, run) => {
                 self.arrives(node, id, part);
             }
-            Happening::Answered { node, run, id, result } if self.runs(node, run) => {
+            HistoryEvent::Answered { node, run, id, result } if self.runs(node, run) => {
                 self.call_answered(node, id, result);
             }
-            Happening::HostDone { node, run } if self.runs(node, run) => self.host_done(node),
-            Happening::Tick { node, run, at } if self.runs(node, run) => {
+            HistoryEvent::HostDone { node, run } if self.runs(node, run) => self.host_done(node),
+            HistoryEvent::Tick { node, run, at } if self.runs(node, run) => {
                 if self.nodes[node].tick_at == Some(at) {
                     self.nodes[node].tick_at = None;
                     self.tell(node, Event::Tick);
                 }
             }
-            Happening::Look { node, run } if self.runs(node, run) => self.look(node),
-            Happening::Seen { node, run, sighting } if self.runs(node, run) => {
+            HistoryEvent::PollKernel { node, run } if self.runs(node, run) => {
+                self.poll_kernel(node)
+            }
+            HistoryEvent::Seen { node, run, sighting } if self.runs(node, run) => {
                 self.tell(node, Event::Seen(sighting));
             }
-            Happening::Saved { .. }
-            | Happening::Arrives { .. }
-            | Happening::Answered { .. }
-            | Happening::HostDone { .. }
-            | Happening::Tick { .. }
-            | Happening::Look { .. }
-            | Happening::Seen { .. } => {}
+            HistoryEvent::Saved { .. }
+            | HistoryEvent::Arrives { .. }
+            | HistoryEvent::Answered { .. }
+            | HistoryEvent::HostDone { .. }
+            | HistoryEvent::Tick { .. }
+            | HistoryEvent::PollKernel { .. }
+            | HistoryEvent::Seen { .. } => {}
         }
     }
 
@@ -272,11 +278,11 @@ impl World {
         self.nodes[node].run == run && self.nodes[node].engine.is_some()
     }
 
-    fn look(&mut self, node: usize) {
+    fn poll_kernel(&mut self, node: usize) {
         let sighting = self.nodes[node].sighting(self.now);
         let run = self.nodes[node].run;
-        self.enter_within(READ_MS, Happening::Seen { node, run, sighting });
-        self.enter_in(self.look_every, Happening::Look { node, run });
+        self.push_within(READ_MS, HistoryEvent::Seen { node, run, sighting });
+        self.push_in(self.poll_every, HistoryEvent::PollKernel { node, run });
         self.hint(node);
     }
 
@@ -288,13 +294,13 @@ impl World {
         let found = &mut self.nodes[node];
         let effects = found.boot(self.now, &self.setting.policy);
         let (run, sighting) = (found.run, found.sighting(self.now));
-        self.enter_in(LOOK_EVERY, Happening::Look { node, run });
+        self.push_in(POLL_EVERY, HistoryEvent::PollKernel { node, run });
         // Nobody has a word of what was under way.
         let sighting = Sighting { vanished: BTreeSet::new(), ..sighting };
         let first = self.handle(node, Event::Seen(sighting));
         self.follow(node, effects.into_iter().chain(first).collect());
         for key in std::mem::take(&mut self.nodes[node].remembered) {
-            self.asks(node, Ask::Del { key });
+            self.asks(node, PluginRequest::Del { key });
         }
     }
 
@@ -332,31 +338,31 @@ impl World {
             found.tick_at = Some(at);
             let truth = found.truth(at);
             self.expect(node, "woken for the past", truth > self.now, || format!("{at:?}"));
-            self.agenda.enter(truth, Happening::Tick { node, run, at });
+            self.events.push(truth, HistoryEvent::Tick { node, run, at });
         }
     }
 
     fn carry_out(&mut self, node: usize, effect: Effect) {
         let run = self.nodes[node].run;
-        self.tell_of(|| format!("node {node}: {effect:?}"));
+        self.log(|| format!("node {node}: {effect:?}"));
         match effect {
             Effect::Save { seq, changes } => {
                 let other = self.nodes[node].save.replace((seq, changes));
                 self.expect(node, "two saves at a time", other.is_none(), || {
                     format!("{seq:?}, {other:?}")
                 });
-                self.enter_within(SAVE_MS, Happening::Saved { node, run });
+                self.push_within(SAVE_MS, HistoryEvent::Saved { node, run });
             }
             Effect::Reply { request, answer } => self.answered(node, request, answer),
             Effect::Call { id, call } => {
                 self.check_call(node, id, &call);
-                let underway = Underway { call, arrived: false, before: Vec::new() };
-                self.nodes[node].calls.insert(id, underway);
-                self.enter_within(SEND_MS, Happening::Arrives { node, run, id, part: 0 });
+                let in_flight = InFlightCall { call, arrived: false, before: Vec::new() };
+                self.nodes[node].calls.insert(id, in_flight);
+                self.push_within(SEND_MS, HistoryEvent::Arrives { node, run, id, part: 0 });
             }
             Effect::SyncHost(enis) => {
                 if self.nodes[node].host.replace(enis).is_none() {
-                    self.enter_within(HOST_MS, Happening::HostDone { node, run });
+                    self.push_within(HOST_MS, HistoryEvent::HostDone { node, run });
                 }
             }
         }
@@ -365,8 +371,8 @@ impl World {
     fn saved(&mut self, node: usize) {
         let Some((seq, changes)) = self.nodes[node].save.take() else { return };
         let result = if self.now < self.nodes[node].disk_full_until {
-            // What the file holds of it nobody knows.
-            if self.chance.one_in(2) {
+            // StepAction the file holds of it nobody knows.
+            if self.rng.one_in(2) {
                 self.make_durable(node, changes);
             }
             Err("no space left on device".to_owned())
@@ -379,7 +385,7 @@ impl World {
 
     pub(super) fn make_durable(&mut self, node: usize, changes: Vec<ipam::record::Change>) {
         if let Err(contradiction) = self.nodes[node].make_durable(changes) {
-            self.broken(node, "a log that cannot be replayed", contradiction.to_string());
+            self.violation(node, "a log that cannot be replayed", contradiction.to_string());
         }
     }
 
@@ -387,11 +393,11 @@ impl World {
     fn arrives(&mut self, node: usize, id: CallId, part: usize) {
         let Some(call) = self.nodes[node].calls.get(&id).map(|it| it.call.clone()) else { return };
         let (result, after) = self.request(node, &call, part);
-        if let Some(underway) = self.nodes[node].calls.get_mut(&id) {
-            underway.arrived = part + 1 == n_requests(&call);
+        if let Some(in_flight) = self.nodes[node].calls.get_mut(&id) {
+            in_flight.arrived = part + 1 == n_requests(&call);
         }
         let run = self.nodes[node].run;
-        self.enter_in(after, Happening::Answered { node, run, id, result });
+        self.push_in(after, HistoryEvent::Answered { node, run, id, result });
     }
 
     pub(super) fn request(
@@ -409,20 +415,20 @@ impl World {
 
     fn call_answered(&mut self, node: usize, id: CallId, result: Result<Box<Response>, ApiError>) {
         let instance = self.nodes[node].site.instance.clone();
-        let Some(underway) = self.nodes[node].calls.get_mut(&id) else { return };
-        if let (Ok(response), false) = (&result, underway.arrived)
+        let Some(in_flight) = self.nodes[node].calls.get_mut(&id) else { return };
+        if let (Ok(response), false) = (&result, in_flight.arrived)
             && let Response::NetworkInterfaces(page) = response.as_ref()
         {
-            underway.before = ec2::enis_of(&page.items, &instance).collect();
+            in_flight.before = ec2::enis_of(&page.items, &instance).collect();
             let run = self.nodes[node].run;
-            return self.enter_within(SEND_MS, Happening::Arrives { node, run, id, part: 1 });
+            return self.push_within(SEND_MS, HistoryEvent::Arrives { node, run, id, part: 1 });
         }
-        let before = std::mem::take(&mut underway.before);
-        let call = self.nodes[node].calls.remove(&id).map(|underway| underway.call);
+        let before = std::mem::take(&mut in_flight.before);
+        let call = self.nodes[node].calls.remove(&id).map(|in_flight| in_flight.call);
         if call == Some(Ec2Call::DescribeEnis) {
-            self.nodes[node].reading_ends(result.is_ok(), self.now);
+            self.nodes[node].poll_ends(result.is_ok(), self.now);
             if result.is_ok() {
-                self.reading_ends(node);
+                self.poll_ends(node);
             }
         }
         let result = match result {

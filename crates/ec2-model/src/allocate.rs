@@ -1,12 +1,12 @@
-//! What a client asks of a subnet for an ENI, and getting it: all of it or nothing.
+//! What a client requests of a subnet for an ENI, and getting it: all of it or nothing.
 
-use crate::book::{Book, Holder, Refusal};
+use crate::address_space::{AddressSpace, Holder, TakeError};
 use crate::config::AddressChoice;
-use crate::dice::Dice;
 use crate::error::ApiError;
 use crate::family::Family;
 use crate::id::EniId;
 use crate::request::Wanted;
+use crate::rng::Rng;
 
 /// What an ENI has of one family, in the order of assignment. For IPv4 the primary address is
 /// apart.
@@ -45,26 +45,26 @@ impl<F: Family> Holdings<F> {
     }
 
     /// Gives everything back to the subnet.
-    pub(crate) fn release(&self, book: &mut Book<F>) {
+    pub(crate) fn release(&self, space: &mut AddressSpace<F>) {
         for addr in &self.addresses {
-            book.release_address(*addr);
+            space.release_address(*addr);
         }
         for prefix in &self.prefixes {
-            book.release_prefix(*prefix);
+            space.release_prefix(*prefix);
         }
     }
 }
 
 /// One kind of thing asked for.
 #[derive(Debug, Clone, PartialEq)]
-pub(crate) enum Ask<F: Family> {
+pub(crate) enum AddressRequest<F: Family> {
     Addresses(Vec<F::Addr>),
     AddressCount(usize),
     Prefixes(Vec<F::Net>),
     PrefixCount(usize),
 }
 
-impl<F: Family> Ask<F> {
+impl<F: Family> AddressRequest<F> {
     /// Nothing.
     pub(crate) const NONE: Self = Self::AddressCount(0);
 
@@ -80,9 +80,9 @@ impl<F: Family> Ask<F> {
             (!wanted.prefixes.is_empty()).then(|| Self::Prefixes(wanted.prefixes.clone()));
         let n_addresses = count(wanted.address_count, address_count)?.map(Self::AddressCount);
         let n_prefixes = count(wanted.prefix_count, prefix_count)?.map(Self::PrefixCount);
-        let mut asks = [addresses, n_addresses, prefixes, n_prefixes].into_iter().flatten();
-        match (asks.next(), asks.next()) {
-            (ask, None) => Ok(ask),
+        let mut requests = [addresses, n_addresses, prefixes, n_prefixes].into_iter().flatten();
+        match (requests.next(), requests.next()) {
+            (request, None) => Ok(request),
             (_, Some(_)) => Err(several_kinds::<F>()),
         }
     }
@@ -138,11 +138,11 @@ fn several_kinds<F: Family>() -> ApiError {
 
 /// Why a subnet does not give what is asked.
 #[derive(Debug, Clone, PartialEq)]
-pub(crate) enum AskError<F: Family> {
+pub(crate) enum AllocateError<F: Family> {
     /// This address cannot be had.
-    Address(F::Addr, Refusal),
+    Address(F::Addr, TakeError),
     /// This prefix cannot be had.
-    Prefix(F::Net, Refusal),
+    Prefix(F::Net, TakeError),
     /// There are fewer free addresses than asked for.
     TooFewAddresses,
     /// There are enough, but not in whole blocks.
@@ -151,29 +151,29 @@ pub(crate) enum AskError<F: Family> {
 
 /// Where automatic addresses come from.
 #[derive(Debug)]
-pub(crate) struct Chooser<'a> {
+pub(crate) struct Allocator<'a> {
     pub(crate) choice: AddressChoice,
-    pub(crate) dice: &'a mut Dice,
+    pub(crate) rng: &'a mut Rng,
 }
 
-impl Chooser<'_> {
-    /// Takes from the book what is asked, all of it or nothing.
+impl Allocator<'_> {
+    /// Takes from the space what is asked, all of it or nothing.
     pub(crate) fn allocate<F: Family>(
         &mut self,
-        book: &mut Book<F>,
-        ask: &Ask<F>,
+        space: &mut AddressSpace<F>,
+        request: &AddressRequest<F>,
         eni: &EniId,
-    ) -> Result<Holdings<F>, AskError<F>> {
+    ) -> Result<Holdings<F>, AllocateError<F>> {
         let mut taken = Holdings::default();
-        let result = self.take(book, ask, eni, &mut taken);
+        let result = self.take(space, request, eni, &mut taken);
         if result.is_err() {
-            taken.release(book);
+            taken.release(space);
         }
         match result {
             Ok(()) => Ok(taken),
             // Only now, with nothing taken, do the free addresses say which of the two it is.
-            Err(AskError::TooFewBlocks) if book.n_free() < ask.n_addresses() => {
-                Err(AskError::TooFewAddresses)
+            Err(AllocateError::TooFewBlocks) if space.n_free() < request.n_addresses() => {
+                Err(AllocateError::TooFewAddresses)
             }
             Err(error) => Err(error),
         }
@@ -181,33 +181,33 @@ impl Chooser<'_> {
 
     fn take<F: Family>(
         &mut self,
-        book: &mut Book<F>,
-        ask: &Ask<F>,
+        space: &mut AddressSpace<F>,
+        request: &AddressRequest<F>,
         eni: &EniId,
         taken: &mut Holdings<F>,
-    ) -> Result<(), AskError<F>> {
+    ) -> Result<(), AllocateError<F>> {
         let holder = Holder::Eni(eni.clone());
-        match ask {
-            Ask::Addresses(addresses) => addresses.iter().try_for_each(|addr| {
-                let result = book.take_address(*addr, holder.clone());
-                result.map_err(|refusal| AskError::Address(*addr, refusal))?;
+        match request {
+            AddressRequest::Addresses(addresses) => addresses.iter().try_for_each(|addr| {
+                let result = space.take_address(*addr, holder.clone());
+                result.map_err(|error| AllocateError::Address(*addr, error))?;
                 taken.addresses.push(*addr);
                 Ok(())
             }),
-            Ask::Prefixes(prefixes) => prefixes.iter().try_for_each(|prefix| {
-                let result = book.take_prefix(*prefix, holder.clone());
-                result.map_err(|refusal| AskError::Prefix(*prefix, refusal))?;
+            AddressRequest::Prefixes(prefixes) => prefixes.iter().try_for_each(|prefix| {
+                let result = space.take_prefix(*prefix, holder.clone());
+                result.map_err(|error| AllocateError::Prefix(*prefix, error))?;
                 taken.prefixes.push(*prefix);
                 Ok(())
             }),
-            Ask::AddressCount(n) => (0..*n).try_for_each(|_| {
-                let addr = book.choose_address(self.choice, holder.clone(), self.dice);
-                taken.addresses.push(addr.ok_or(AskError::TooFewAddresses)?);
+            AddressRequest::AddressCount(n) => (0..*n).try_for_each(|_| {
+                let addr = space.choose_address(self.choice, holder.clone(), self.rng);
+                taken.addresses.push(addr.ok_or(AllocateError::TooFewAddresses)?);
                 Ok(())
             }),
-            Ask::PrefixCount(n) => (0..*n).try_for_each(|_| {
-                let prefix = book.choose_prefix(self.choice, holder.clone(), self.dice);
-                taken.prefixes.push(prefix.ok_or(AskError::TooFewBlocks)?);
+            AddressRequest::PrefixCount(n) => (0..*n).try_for_each(|_| {
+                let prefix = space.choose_prefix(self.choice, holder.clone(), self.rng);
+                taken.prefixes.push(prefix.ok_or(AllocateError::TooFewBlocks)?);
                 Ok(())
             }),
         }

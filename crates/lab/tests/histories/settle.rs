@@ -5,12 +5,12 @@ use std::time::Duration;
 
 use ipam::block::Block;
 use ipam::id::{AttachmentKey, EniId};
-use lab::ec2::known_to_ipam;
+use lab::ec2::ipam_id;
 
 use super::check::blocks_of;
-use super::history::Broken;
-use super::node::{Ask, Node, named};
-use super::world::World;
+use super::history::Violation;
+use super::node::{Node, PluginRequest, named};
+use super::simulation::Simulation;
 
 /// Longer than any daemon is away, than a lost answer is waited for and than a back-off lasts.
 const CALM: Duration = Duration::from_secs(600);
@@ -19,16 +19,16 @@ const REST: Duration = Duration::from_secs(3 * 3600);
 /// Longer than it takes until EC2 is read although nothing gives cause.
 const AUDIT: Duration = Duration::from_secs(26 * 3600);
 /// Between two looks at the kernel when all is calm: they take most of the time.
-const LOOK_SELDOM: Duration = Duration::from_secs(600);
-/// What is under way ends within some of these.
+const POLL_SELDOM: Duration = Duration::from_secs(600);
+/// StepAction is under way ends within some of these.
 const MOMENT: Duration = Duration::from_millis(500);
 const MOMENTS: u32 = 40;
 /// In the end nothing happens for so long.
 const STILL: Duration = Duration::from_secs(1800);
 
-impl World {
-    pub(super) fn heal(&mut self) -> Result<(), Broken> {
-        self.mend();
+impl Simulation {
+    pub(super) fn settle(&mut self) -> Result<(), Violation> {
+        self.clear_faults();
         self.cloud.vacate(0, self.now);
         for node in &mut self.nodes {
             node.disk_full_until = self.now;
@@ -40,8 +40,12 @@ impl World {
         // Nobody asks them any more: their lies would cost a reading now and then for as long as they last.
         self.metadata.clear();
         self.collect();
-        self.look_every = LOOK_SELDOM;
-        self.pass(if self.has_forgotten || !self.taken.is_empty() { AUDIT } else { REST })?;
+        self.poll_every = POLL_SELDOM;
+        self.pass(if self.has_lost_record || !self.removed_blocks.is_empty() {
+            AUDIT
+        } else {
+            REST
+        })?;
         self.collect();
         self.pass(CALM)?;
         let before = self.cloud.n_changes();
@@ -71,7 +75,7 @@ impl World {
             let ended: Vec<_> = ended.into_iter().map(|(key, _)| key.clone()).collect();
             ended.iter().for_each(|key| self.unlink(node, key));
             if self.nodes[node].is_there {
-                self.asks(node, Ask::Gc);
+                self.asks(node, PluginRequest::Gc);
             }
         }
     }
@@ -80,7 +84,7 @@ impl World {
     fn check_rest(&mut self, node: usize) {
         let found = &self.nodes[node];
         let Some(engine) = &found.engine else {
-            return self.broken(node, "no daemon runs", String::new());
+            return self.violation(node, "no daemon runs", String::new());
         };
         let view = engine.view(found.time(self.now));
         let mut faults = Vec::new();
@@ -105,9 +109,9 @@ impl World {
         let unexplained: Vec<_> = unexplained.collect();
         expect(unexplained.is_empty(), "on record without a link", format!("{unexplained:?}"));
         let unrecorded = live.difference(&recorded).map(|(ip, _)| *ip);
-        let unrecorded: BTreeSet<_> = unrecorded.filter(|ip| !self.is_taken(*ip)).collect();
+        let unrecorded: BTreeSet<_> = unrecorded.filter(|ip| !self.is_removed(*ip)).collect();
         let quarantined = view.quarantined.keys().copied();
-        let quarantined: BTreeSet<_> = quarantined.filter(|ip| !self.is_taken(*ip)).collect();
+        let quarantined: BTreeSet<_> = quarantined.filter(|ip| !self.is_removed(*ip)).collect();
         expect(
             is_rolled_back || quarantined == unrecorded,
             "withheld is not what runs without a record",
@@ -124,14 +128,14 @@ impl World {
         let enis = self.cloud.attached(&instance, now);
         let ours =
             enis.iter().filter(|eni| self.cloud.owner(&eni.id).is_some_and(|it| it == instance));
-        // What a record that has lost its end does not know of is somebody else's: idle, and counted.
+        // StepAction a record that has lost its end does not know of is somebody else's: idle, and counted.
         let is_left = |block: &Block| is_rolled_back && view.left_alone.contains(block);
         let n_left_alone = view.left_alone.len();
         let kept = |eni| blocks_of(eni).filter(|block| !is_left(block)).collect();
         let real: BTreeMap<EniId, BTreeSet<Block>> =
-            ours.map(|eni| (known_to_ipam(eni.id.as_str()), kept(eni))).collect();
+            ours.map(|eni| (ipam_id(eni.id.as_str()), kept(eni))).collect();
         // Where somebody has taken a pod's address, EC2 may have given it to another ENI since.
-        let is_whole = self.taken.is_empty() && self.strays.is_empty();
+        let is_whole = self.removed_blocks.is_empty() && self.detached_enis.is_empty();
         expect(!is_whole || held == real, "engine and EC2 disagree", format!("{held:?}, {real:?}"));
         let lost = pods.iter().filter(|(ip, _)| match ip {
             std::net::IpAddr::V4(ip) => !self.cloud.reaches(&instance, *ip, now),
@@ -142,7 +146,7 @@ impl World {
         expect(!is_sure || lost.is_empty(), "pods without their address", format!("{lost:?}"));
         self.outcome.left_alone += n_left_alone;
         for (rule, what) in faults {
-            self.broken(node, rule, what);
+            self.violation(node, rule, what);
         }
     }
 
@@ -155,8 +159,8 @@ impl World {
                 .iter()
                 .position(|it| it.is_there && Some(&it.site.instance) == owner.as_ref());
             match node {
-                Some(_) if !(self.taken.is_empty() && self.strays.is_empty()) => {}
-                Some(node) => self.broken(node, "a leaked ENI", eni.to_string()),
+                Some(_) if !(self.removed_blocks.is_empty() && self.detached_enis.is_empty()) => {}
+                Some(node) => self.violation(node, "a leaked ENI", eni.to_string()),
                 None => self.outcome.left_behind += 1,
             }
         }

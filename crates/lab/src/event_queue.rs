@@ -7,9 +7,9 @@ use ipam::time::Timestamp;
 
 /// Future events in the order of their time; of those at one time, in the order of entry.
 #[derive(Debug)]
-pub struct Agenda<T> {
+pub struct EventQueue<T> {
     heap: BinaryHeap<Reverse<Entry<T>>>,
-    n_entered: u64,
+    n_pushed: u64,
 }
 
 #[derive(Debug)]
@@ -19,17 +19,17 @@ struct Entry<T> {
     what: T,
 }
 
-impl<T> Default for Agenda<T> {
+impl<T> Default for EventQueue<T> {
     fn default() -> Self {
-        Self { heap: BinaryHeap::new(), n_entered: 0 }
+        Self { heap: BinaryHeap::new(), n_pushed: 0 }
     }
 }
 
-impl<T> Agenda<T> {
+impl<T> EventQueue<T> {
     /// Adds `what`, which happens at `at`.
-    pub fn enter(&mut self, at: Timestamp, what: T) {
-        self.n_entered += 1;
-        self.heap.push(Reverse(Entry { at, number: self.n_entered, what }));
+    pub fn push(&mut self, at: Timestamp, what: T) {
+        self.n_pushed += 1;
+        self.heap.push(Reverse(Entry { at, number: self.n_pushed, what }));
     }
 
     /// The next event that happens no later than `end`.
@@ -66,11 +66,11 @@ mod tests {
     #[test]
     fn in_order_of_time_then_of_entry() {
         let at = Timestamp::from_millis;
-        let mut agenda = Agenda::default();
+        let mut queue = EventQueue::default();
         for (ms, what) in [(20, 'a'), (10, 'b'), (10, 'c'), (30, 'd')] {
-            agenda.enter(at(ms), what);
+            queue.push(at(ms), what);
         }
-        let order: Vec<_> = std::iter::from_fn(|| agenda.pop(at(20))).collect();
+        let order: Vec<_> = std::iter::from_fn(|| queue.pop(at(20))).collect();
         assert_eq!(order, [(at(10), 'b'), (at(10), 'c'), (at(20), 'a')]);
     }
 }
