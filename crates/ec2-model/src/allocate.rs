@@ -1,4 +1,4 @@
-//! What a client requests of a subnet for an ENI, and getting it: all of it or nothing.
+//! Requests for addresses of a subnet, and their allocation to an ENI: all of a request or nothing.
 
 use crate::address_space::{AddressSpace, Holder, TakeError};
 use crate::config::AddressChoice;
@@ -8,8 +8,8 @@ use crate::id::EniId;
 use crate::request::Wanted;
 use crate::rng::Rng;
 
-/// What an ENI has of one family, in the order of assignment. For IPv4 the primary address is
-/// apart.
+/// The addresses and prefixes of an ENI in one family, in the order of assignment. The primary IPv4
+/// address is not among them.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Holdings<F: Family> {
     pub(crate) addresses: Vec<F::Addr>,
@@ -23,7 +23,7 @@ impl<F: Family> Default for Holdings<F> {
 }
 
 impl<F: Family> Holdings<F> {
-    /// Slots of an ENI that they take; a prefix takes one.
+    /// How many slots of an ENI they take. A prefix takes one.
     pub(crate) fn n_slots(&self) -> usize {
         self.addresses.len() + self.prefixes.len()
     }
@@ -33,7 +33,7 @@ impl<F: Family> Holdings<F> {
         self.prefixes.extend(&more.prefixes);
     }
 
-    /// Whether all of `part` is in here.
+    /// Whether all of `part` is included.
     pub(crate) fn contains(&self, part: &Self) -> bool {
         part.addresses.iter().all(|addr| self.addresses.contains(addr))
             && part.prefixes.iter().all(|prefix| self.prefixes.contains(prefix))
@@ -44,7 +44,7 @@ impl<F: Family> Holdings<F> {
         self.prefixes.retain(|prefix| !part.prefixes.contains(prefix));
     }
 
-    /// Gives everything back to the subnet.
+    /// Returns everything to the subnet.
     pub(crate) fn release(&self, space: &mut AddressSpace<F>) {
         for addr in &self.addresses {
             space.release_address(*addr);
@@ -55,7 +55,7 @@ impl<F: Family> Holdings<F> {
     }
 }
 
-/// One kind of thing asked for.
+/// A request for one kind of thing.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) enum AddressRequest<F: Family> {
     Addresses(Vec<F::Addr>),
@@ -65,10 +65,10 @@ pub(crate) enum AddressRequest<F: Family> {
 }
 
 impl<F: Family> AddressRequest<F> {
-    /// Nothing.
+    /// The empty request.
     pub(crate) const NONE: Self = Self::AddressCount(0);
 
-    /// What a client wants: `None` if it names nothing at all.
+    /// The request that `wanted` describes. `None` if it names nothing at all.
     ///
     /// # Errors
     /// If it names several kinds, or a negative number.
@@ -87,7 +87,7 @@ impl<F: Family> AddressRequest<F> {
         }
     }
 
-    /// Slots of an ENI that it takes.
+    /// How many slots of an ENI it takes.
     pub(crate) fn n_slots(&self) -> usize {
         match self {
             Self::Addresses(addresses) => addresses.len(),
@@ -96,7 +96,7 @@ impl<F: Family> AddressRequest<F> {
         }
     }
 
-    /// Whether it says which ones rather than how many.
+    /// Whether it names addresses or prefixes, rather than a number of them.
     pub(crate) fn is_named(&self) -> bool {
         match self {
             Self::Addresses(_) | Self::Prefixes(_) => true,
@@ -104,7 +104,7 @@ impl<F: Family> AddressRequest<F> {
         }
     }
 
-    /// Whether it is for prefixes, of which some instance types have none.
+    /// Whether it is for prefixes. Some instance types do not support them.
     pub(crate) fn is_for_prefixes(&self) -> bool {
         match self {
             Self::Prefixes(_) | Self::PrefixCount(_) => true,
@@ -112,7 +112,7 @@ impl<F: Family> AddressRequest<F> {
         }
     }
 
-    /// Free addresses that it needs in the subnet.
+    /// How many free addresses of the subnet it needs.
     fn n_addresses(&self) -> u128 {
         let n = u128::try_from(self.n_slots()).expect("usize is narrower");
         if self.is_for_prefixes() { n << (F::BITS - F::PREFIX_LEN) } else { n }
@@ -136,20 +136,20 @@ fn several_kinds<F: Family>() -> ApiError {
     ))
 }
 
-/// Why a subnet does not give what is asked.
+/// Why a subnet cannot serve a request.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) enum AllocateError<F: Family> {
-    /// This address cannot be had.
+    /// The named address cannot be taken.
     Address(F::Addr, TakeError),
-    /// This prefix cannot be had.
+    /// The named prefix cannot be taken.
     Prefix(F::Net, TakeError),
-    /// There are fewer free addresses than asked for.
+    /// The subnet has fewer free addresses than requested.
     TooFewAddresses,
-    /// There are enough, but not in whole blocks.
+    /// The subnet has enough free addresses, but too few whole free blocks.
     TooFewBlocks,
 }
 
-/// Where automatic addresses come from.
+/// Takes addresses from a subnet in the configured order.
 #[derive(Debug)]
 pub(crate) struct Allocator<'a> {
     pub(crate) choice: AddressChoice,
@@ -157,7 +157,7 @@ pub(crate) struct Allocator<'a> {
 }
 
 impl Allocator<'_> {
-    /// Takes from the space what is asked, all of it or nothing.
+    /// Takes all that is requested from `space`, or nothing.
     pub(crate) fn allocate<F: Family>(
         &mut self,
         space: &mut AddressSpace<F>,
@@ -171,7 +171,8 @@ impl Allocator<'_> {
         }
         match result {
             Ok(()) => Ok(taken),
-            // Only now, with nothing taken, do the free addresses say which of the two it is.
+            // The count of free addresses is right only now, after the partial allocation was
+            // released.
             Err(AllocateError::TooFewBlocks) if space.n_free() < request.n_addresses() => {
                 Err(AllocateError::TooFewAddresses)
             }

@@ -1,4 +1,4 @@
-//! Random lengths of time, for latencies and for how late changes show.
+//! Random delays, for latency and for staleness.
 
 use std::time::Duration;
 
@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::rng::Rng;
 
-/// A random length of time: between two bounds, and now and then up to a third.
+/// A random delay between two bounds, with an optional tail up to a third bound.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Delay {
@@ -19,7 +19,7 @@ pub struct Delay {
 }
 
 impl Delay {
-    /// Evenly between `min_ms` and `max_ms` milliseconds; `min_ms` if `max_ms` is less.
+    /// Uniform between `min_ms` and `max_ms` milliseconds; `min_ms` if `max_ms` is less.
     #[must_use]
     pub const fn between(min_ms: u64, max_ms: u64) -> Self {
         Self { min_ms, max_ms, tail_permille: 0, tail_max_ms: 0 }
@@ -31,7 +31,8 @@ impl Delay {
         Self::between(ms, ms)
     }
 
-    /// In `permille` of 1,000 cases longer: between the upper bound and `max_ms` milliseconds.
+    /// In `permille` of 1,000 cases longer: uniform between the upper bound and `max_ms`
+    /// milliseconds.
     #[must_use]
     pub const fn with_tail(self, permille: u16, max_ms: u64) -> Self {
         Self { tail_permille: permille, tail_max_ms: max_ms, ..self }

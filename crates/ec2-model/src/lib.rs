@@ -1,9 +1,10 @@
 //! A model of EC2's VPC networking and instance metadata: addresses, ENIs, limits, throttling,
 //! latency, faults.
 //!
-//! Pure and deterministic. Time is an argument, chance comes from a seed, and the same calls get
-//! the same answers. It knows no HTTP, no XML, no kernel and no clock: whoever serves it decodes
-//! into [`request`], renders [`response`], and builds what [`fabric`] describes.
+//! The model is pure and deterministic. Time is an argument, randomness comes from a seed, and the
+//! same calls get the same answers. It knows no HTTP, XML, kernel or clock. A server around it
+//! decodes wire requests into [`request`], renders [`response`], and builds the network that
+//! [`fabric`] describes.
 
 mod address_space;
 mod allocate;

@@ -1,6 +1,6 @@
-//! Virtual time: whoever drives the model says what time it is.
+//! Virtual time, which the caller passes in.
 //!
-//! Nothing here, nor anywhere in this crate, reads a clock.
+//! Nothing in this crate reads a clock.
 
 use std::fmt;
 use std::ops::Add;
@@ -8,8 +8,8 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-/// A moment, in milliseconds since 1970-01-01T00:00:00Z. `Display` gives EC2's spelling,
-/// `2026-11-21T08:12:04.000Z`.
+/// A time of the simulation, in milliseconds since 1970-01-01T00:00:00Z. `Display` gives EC2's
+/// format: `2026-11-21T08:12:04.000Z`.
 #[derive(
     Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,
 )]
@@ -17,7 +17,7 @@ use serde::{Deserialize, Serialize};
 pub struct SimTime(u64);
 
 impl SimTime {
-    /// The moment `millis` milliseconds after the epoch.
+    /// The time `millis` milliseconds after the epoch.
     #[must_use]
     pub const fn from_unix_millis(millis: u64) -> Self {
         Self(millis)
@@ -29,13 +29,13 @@ impl SimTime {
         self.0
     }
 
-    /// How long after `earlier` this is; zero if it is not after it.
+    /// The time from `earlier` to this one. Zero if `earlier` is later.
     #[must_use]
     pub fn since(self, earlier: Self) -> Duration {
         Duration::from_millis(self.0.saturating_sub(earlier.0))
     }
 
-    /// EC2's spelling without the fraction, as IMDS documents carry it.
+    /// EC2's format without the fraction, as in IMDS documents.
     #[must_use]
     pub fn to_seconds_string(self) -> String {
         let (year, month, day) = civil_from_days(self.0 / 86_400_000);
@@ -61,8 +61,8 @@ impl fmt::Display for SimTime {
     }
 }
 
-/// The Gregorian date of a day counted from 1970-01-01 (year, month, day), by eras of 400 years
-/// that begin on 1 March, so that the leap day comes last.
+/// The Gregorian date (year, month, day) of a day counted from 1970-01-01. It counts in eras of 400
+/// years that begin on 1 March, so that a leap day comes last.
 fn civil_from_days(days: u64) -> (u64, u64, u64) {
     let days = days + 719_468;
     let (era, day_of_era) = (days / 146_097, days % 146_097);
@@ -80,7 +80,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn spelling() {
+    fn display_uses_ec2_format() {
         let check = |millis, expect: &str| {
             assert_eq!(SimTime::from_unix_millis(millis).to_string(), expect);
         };
@@ -92,7 +92,7 @@ mod tests {
     }
 
     #[test]
-    fn arithmetic_saturates() {
+    fn time_arithmetic_saturates() {
         let (early, late) = (SimTime::from_unix_millis(5), SimTime::from_unix_millis(9));
         assert_eq!(late.since(early), Duration::from_millis(4));
         assert_eq!(early.since(late), Duration::ZERO);

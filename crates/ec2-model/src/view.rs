@@ -1,4 +1,4 @@
-//! What is shown of what exists: from the world's entities to the answers' data.
+//! The API's view of resources: entities of the model turned into data of answers.
 
 use std::net::Ipv4Addr;
 
@@ -12,7 +12,7 @@ use crate::response::{
 };
 use crate::zone;
 
-/// The world as the API tells it.
+/// Read access to resources and configuration, to render answers.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct View<'a> {
     pub(crate) resources: &'a Resources,
@@ -126,7 +126,7 @@ impl View<'_> {
         self.config.zones.iter().map(show).collect()
     }
 
-    /// An instance with its devices, unless it is going or gone.
+    /// The network of an instance. `None` once it is shutting down or terminated.
     pub(crate) fn fabric_instance(self, instance: &resources::Instance) -> Option<FabricInstance> {
         match instance.state {
             InstanceState::Pending | InstanceState::Running => {}

@@ -1,4 +1,4 @@
-//! The address space against a naive model: one cell for each address of the subnet.
+//! The address space against a naive model with one cell per address of the subnet.
 
 use ipnet::{Ipv4Net, Ipv6Net};
 use proptest::prelude::*;
@@ -14,7 +14,7 @@ fn eni(number: u128) -> Holder {
     Holder::Eni(EniId::from_number(number))
 }
 
-/// What becomes of one address.
+/// The state of one address.
 #[derive(Debug, Clone, Copy, PartialEq)]
 enum Cell {
     Reserved,
@@ -95,7 +95,7 @@ impl Naive {
     }
 }
 
-/// One thing done to a space; numbers are taken modulo what there is.
+/// One operation on an address space. Numbers are taken modulo the number of candidates.
 #[derive(Debug, Clone)]
 enum Operation {
     TakeAddress(usize),
@@ -122,7 +122,7 @@ fn operation() -> impl Strategy<Value = Operation> {
     ]
 }
 
-/// The space and the model of it, to which the same is done.
+/// The address space and its naive model, which go through the same operations.
 struct Pair {
     space: AddressSpace<V4>,
     naive: Naive,
@@ -250,10 +250,10 @@ impl Pair {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(128))]
 
-    /// Every answer is the naive model's, whatever came before; so nothing is held twice, what is
-    /// reserved is never given, prefixes are aligned and disjoint, and a release restores.
+    /// Every answer equals the naive model's. So nothing has two holders, reserved addresses are
+    /// never given, prefixes are aligned and disjoint, and a release undoes a take.
     #[test]
-    fn as_the_naive_model(
+    fn address_space_matches_naive_model(
         operations in prop::collection::vec(operation(), 1..120),
         len in 24..=25u8,
         choice in prop::sample::select(&CHOICES),
@@ -276,7 +276,7 @@ proptest! {
 }
 
 #[test]
-fn what_a_subnet_offers() {
+fn subnet_size_determines_capacity() {
     let check = |subnet: &str, n_addresses: usize, n_prefixes: usize| {
         for choice in CHOICES {
             let mut rng = Rng::new(3);
@@ -299,7 +299,7 @@ fn what_a_subnet_offers() {
 }
 
 #[test]
-fn ipv6_has_room_for_all() {
+fn ipv6_subnet_serves_many_requests() {
     let subnet: Ipv6Net = "2600:1f13:abc:de00::/64".parse().unwrap();
     for choice in CHOICES {
         let mut rng = Rng::new(3);
@@ -318,7 +318,7 @@ fn ipv6_has_room_for_all() {
 }
 
 #[test]
-fn refusals() {
+fn bad_prefixes_are_refused() {
     let check = |prefix: &str, expect| {
         let mut space = AddressSpace::<V4>::new("10.0.1.0/24".parse().unwrap());
         space.take_address("10.0.1.40".parse().unwrap(), Holder::Other).unwrap();

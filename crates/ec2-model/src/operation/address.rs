@@ -1,4 +1,4 @@
-//! Assigning and unassigning addresses and prefixes, written once for both families.
+//! Assigning and unassigning addresses and prefixes, for both families.
 
 use crate::address_space::{Holder, TakeError};
 use crate::allocate::{AddressRequest, AllocateError, Allocator, Holdings};
@@ -15,17 +15,17 @@ use crate::request::{
 use crate::resources::{Eni, FamilyFields};
 use crate::response::Response;
 
-/// What addresses are taken for: EC2 refuses the same thing in different words.
+/// What the addresses are for. EC2's error texts differ between the two.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Purpose {
     Creation,
     Assignment,
 }
 
-/// An address, and the ENI that gives it up.
+/// An address, and the ENI that it moves from.
 type Move<F> = (<F as Family>::Addr, EniId);
 
-/// What EC2 says if a subnet does not give what is asked.
+/// EC2's error if a subnet cannot serve a request.
 pub(super) fn allocate_error<F: Family>(
     error: &AllocateError<F>,
     purpose: Purpose,
@@ -130,7 +130,7 @@ impl Model {
         Ok(Response::UnassignedIpv6 { network_interface_id, addresses, prefixes })
     }
 
-    /// Gives an ENI what is wanted, all of it or nothing. Returns what it did not have before.
+    /// Assigns what is wanted, all of it or nothing. Returns what the ENI did not have before.
     fn assign<F: FamilyFields>(
         &mut self,
         caller: Caller<'_>,
@@ -161,7 +161,7 @@ impl Model {
         Ok(given)
     }
 
-    /// Whether the instance of an attached ENI has such things at all.
+    /// Refuses IPv6 addresses or prefixes if the ENI's instance type does not support them.
     fn check_support<F: FamilyFields>(&self, eni: &Eni, prefixes: bool) -> Result<(), ApiError> {
         let Some(attachment) = eni.attachment() else { return Ok(()) };
         let instance_type = self.resources.instance(&attachment.instance_id)?.instance_type;
@@ -184,8 +184,8 @@ impl Model {
         if eni.n_slots::<F>() + n_more > limit { Err(over_limit()) } else { Ok(()) }
     }
 
-    /// Tells named addresses that have to be moved from other ENIs, and what this ENI has already,
-    /// from what is to be taken from the subnet.
+    /// Splits named addresses into those to take from the subnet and those to move from other ENIs.
+    /// Addresses that the ENI already has are dropped.
     fn split_moves<F: FamilyFields>(
         &self,
         eni: &Eni,
@@ -219,7 +219,7 @@ impl Model {
         F::space(self.resources.subnet_of(eni))?.holder(addr).cloned()
     }
 
-    /// Only single addresses move, and not the one that an ENI has for life.
+    /// Only single secondary addresses can move.
     fn check_movable<F: FamilyFields>(&self, addr: F::Addr, from: &EniId) -> Result<(), ApiError> {
         let eni = self.resources.eni(from)?;
         if F::primary(eni) == Some(addr) {
@@ -245,7 +245,7 @@ impl Model {
         Ok(())
     }
 
-    /// Takes addresses from the ENI's subnet in its name.
+    /// Takes addresses from the ENI's subnet.
     fn take_for<F: FamilyFields>(
         &mut self,
         id: &EniId,
@@ -260,7 +260,7 @@ impl Model {
         taken.map_err(|error| allocate_error(&error, Purpose::Assignment, errors))
     }
 
-    /// Takes a part of what an ENI has away from it, as a client requests.
+    /// Unassigns a part of an ENI's holdings, after all checks.
     fn unassign<F: FamilyFields>(
         &mut self,
         caller: Caller<'_>,
@@ -285,7 +285,7 @@ impl Model {
         Ok(())
     }
 
-    /// Takes a part of what an ENI has away from it, without any question.
+    /// Unassigns a part of an ENI's holdings without checks.
     pub(super) fn drop_from<F: FamilyFields>(
         &mut self,
         id: &EniId,

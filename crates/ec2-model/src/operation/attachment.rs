@@ -1,4 +1,4 @@
-//! Attaching ENIs to instances and taking them off.
+//! Attaching and detaching ENIs.
 
 use crate::error::ApiError;
 use crate::family::{V4, V6};
@@ -101,14 +101,14 @@ impl Model {
         self.resources.eni(eni)
     }
 
-    /// Sets the status and tells what it was.
+    /// Sets the status to detaching and returns the previous one.
     fn begin_detach(&mut self, eni: &EniId) -> Result<AttachmentStatus, ApiError> {
         let attachment = self.resources.eni_mut(eni)?.attachment_mut();
-        let attachment = attachment.expect("it was found by its attachment");
+        let attachment = attachment.expect("the attachment led to this ENI");
         Ok(std::mem::replace(&mut attachment.status, AttachmentStatus::Detaching))
     }
 
-    /// Takes an ENI off at once.
+    /// Detaches an ENI at once.
     pub(super) fn detach_now(&mut self, eni: &EniId, now: SimTime) -> Result<(), ApiError> {
         let eni = self.resources.eni(eni)?;
         check_detachable(eni)?;
@@ -136,7 +136,7 @@ fn slot_of(request: &AttachNetworkInterface) -> Result<Slot, ApiError> {
     slot(request.network_card_index, request.device_index)
 }
 
-/// A slot as a client names it.
+/// The slot that a client names.
 pub(super) fn slot(card: i32, device: i32) -> Result<Slot, ApiError> {
     let check = |n: i32, parameter| {
         u16::try_from(n).map_err(|_| ApiError::invalid_value(&n.to_string(), parameter, ""))
@@ -144,7 +144,7 @@ pub(super) fn slot(card: i32, device: i32) -> Result<Slot, ApiError> {
     Ok((check(card, "networkCardIndex")?, check(device, "deviceIndex")?))
 }
 
-/// Whether the instance has a card of this number, the slot free, and room on the card.
+/// Checks that the instance has this card, that the slot is free, and that the card has room.
 pub(super) fn check_slot(instance: &Instance, slot: Slot) -> Result<(), ApiError> {
     let (card_index, device) = slot;
     let instance_type = instance.instance_type;
@@ -166,7 +166,7 @@ pub(super) fn check_slot(instance: &Instance, slot: Slot) -> Result<(), ApiError
     Ok(())
 }
 
-/// Whether the instance's type takes what the ENI carries.
+/// Checks that the instance type supports the ENI's addresses and prefixes.
 pub(super) fn check_carried(eni: &Eni, instance: &Instance) -> Result<(), ApiError> {
     let instance_type = instance.instance_type;
     if !eni.v4.prefixes.is_empty() && !instance_type.supports_prefixes() {

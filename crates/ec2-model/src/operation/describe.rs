@@ -1,4 +1,4 @@
-//! Listing what there is: the Describe operations and their filters.
+//! The Describe operations and their filters.
 
 mod filters;
 
@@ -17,13 +17,12 @@ use crate::response::{
     AvailabilityZone, Instance, NetworkInterface, Reservation, Response, SecurityGroup, Subnet, Vpc,
 };
 
-/// How the operations with usual pages page, with the name of the parameter that holds ids if it
-/// was given.
+/// The usual paging. `ids` is the name of the id parameter if the request has ids.
 fn paging<T>(action: Action, ids: Option<&'static str>, key: fn(&T) -> String) -> Paging<T> {
     Paging { action, allowed: 5..=1000, ids, key, weight: |_| 1 }
 }
 
-/// The name of the parameter, if it was given.
+/// The parameter's name, if the parameter was given.
 fn given<T>(ids: &[T], name: &'static str) -> Option<&'static str> {
     (!ids.is_empty()).then_some(name)
 }
@@ -56,8 +55,8 @@ impl Model {
         Ok(Response::NetworkInterfaces(paging.cut(found, &request.listing)?))
     }
 
-    /// The ENIs among which the filters choose. One filter is by far the most usual and saves
-    /// looking at all ENIs of the region; with stale pictures about it would miss some.
+    /// The ENIs to filter. The filter by instance is by far the most frequent, and its index avoids
+    /// a scan of all ENIs. With stale snapshots the index would miss some, so then all are scanned.
     fn candidates(&self, listing: &Listing) -> Vec<&resources::Eni> {
         let by_instance = listing.filters.iter().find(|it| it.name == "attachment.instance-id");
         let instances: Option<Vec<&resources::Instance>> = by_instance.and_then(|filter| {

@@ -1,4 +1,4 @@
-//! Starting and ending instances.
+//! Starting and terminating instances.
 
 use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
@@ -21,7 +21,7 @@ use crate::response::{
 };
 use crate::transition::Transition;
 
-/// One ENI of an instance to be started.
+/// One ENI of an instance to start.
 #[derive(Debug, Clone)]
 pub(super) struct InterfaceDraft {
     pub(super) slot: Slot,
@@ -29,7 +29,7 @@ pub(super) struct InterfaceDraft {
     pub(super) delete_on_termination: bool,
 }
 
-/// Where it comes from.
+/// Where the ENI comes from.
 #[derive(Debug, Clone)]
 pub(super) enum InterfaceSource {
     Existing(EniId),
@@ -37,7 +37,7 @@ pub(super) enum InterfaceSource {
 }
 
 impl InterfaceDraft {
-    /// The primary ENI as an instance gets it unasked.
+    /// The primary ENI of an instance whose request describes no ENIs.
     pub(super) fn primary(
         subnet: SubnetId,
         primary: Option<Ipv4Addr>,
@@ -58,7 +58,7 @@ impl InterfaceDraft {
     }
 }
 
-/// An instance to be started.
+/// An instance to start.
 #[derive(Debug, Clone)]
 pub(super) struct Launch {
     pub(super) image_id: String,
@@ -219,7 +219,7 @@ impl Model {
         self.show_all(&id)
     }
 
-    /// Puts one ENI into an instance that is being started.
+    /// Attaches one ENI to an instance that is being started.
     fn attach_at_launch(
         &mut self,
         caller: Caller<'_>,
@@ -261,7 +261,7 @@ impl Model {
         check_carried(eni, instance)
     }
 
-    /// Removes an instance that was never told of, and what was made for it.
+    /// Removes an instance that no answer has shown, and the ENIs created for it.
     fn undo_launch(&mut self, launch: &Launch, id: &InstanceId) {
         let Some(instance) = self.resources.instances.get(id) else { return };
         let slots = instance.slots.clone();
@@ -290,7 +290,7 @@ impl Model {
         Ok(Response::StateChanges(changes.collect::<Result<_, _>>()?))
     }
 
-    /// Whether all of these exist; EC2 names all that do not.
+    /// Checks that all instances exist. EC2's error names all that do not.
     pub(super) fn check_instances(&self, ids: &[InstanceId]) -> Result<(), ApiError> {
         let missing: Vec<&InstanceId> =
             ids.iter().filter(|id| !self.resources.instances.contains_key(id)).collect();
@@ -344,7 +344,7 @@ fn no_subnet() -> ApiError {
     ApiError::new("MissingInput", text)
 }
 
-/// Whether a request says what an ENI shall be like.
+/// Whether the request describes a new ENI.
 fn has_details(wanted: &InstanceNetworkInterface) -> bool {
     wanted.subnet_id.is_some()
         || !wanted.groups.is_empty()

@@ -1,4 +1,4 @@
-//! Creating, changing and deleting ENIs.
+//! Creating, modifying and deleting ENIs.
 
 use std::net::Ipv4Addr;
 use std::sync::LazyLock;
@@ -18,23 +18,23 @@ use crate::resources::{Eni, EniState, no_such_attachment, no_such_eni};
 use crate::response::{Response, SecurityGroup, Tags};
 use crate::transition::Transition;
 
-/// The first bytes of EC2's MAC addresses: locally administered, for one station.
+/// The first bytes of EC2's MAC addresses: locally administered, unicast.
 const MAC_STARTS: [u8; 4] = [0x02, 0x06, 0x0a, 0x0e];
 
-/// What an ENI that is not attached may carry: what the largest instance type would take.
+/// How many addresses an unattached ENI may have: as many as the largest instance type allows.
 pub(super) static MAX_SLOTS_UNATTACHED: LazyLock<usize> = LazyLock::new(|| {
     instance_types::all().map(|row| usize::from(row.ipv4_per_eni)).max().unwrap_or(0)
 });
 
-/// An ENI to be made.
+/// An ENI to create.
 #[derive(Debug, Clone)]
 pub(crate) struct EniDraft {
     pub(crate) subnet: SubnetId,
-    /// EC2's choice if absent.
+    /// EC2 chooses one if absent.
     pub(crate) primary: Option<Ipv4Addr>,
     pub(crate) v4: AddressRequest<V4>,
     pub(crate) v6: AddressRequest<V6>,
-    /// The VPC's default group if empty.
+    /// If empty, the VPC's default group.
     pub(crate) groups: Vec<SecurityGroupId>,
     pub(crate) description: String,
     pub(crate) interface_type: InterfaceType,
@@ -78,7 +78,7 @@ impl Model {
         })
     }
 
-    /// Makes an ENI, still pending, with all that the draft asks for.
+    /// Creates an ENI, still pending, with all requested addresses.
     pub(super) fn make_eni(
         &mut self,
         caller: Caller<'_>,
@@ -127,8 +127,8 @@ impl Model {
         Ok(())
     }
 
-    /// Takes all addresses that the draft asks for. If that fails, what is in `v4` must be given
-    /// back. Its first address is the primary.
+    /// Takes all addresses that the draft requests. The first of `v4` is the primary. On error the
+    /// caller must release what is in `v4`.
     fn take_addresses(
         &mut self,
         id: &EniId,
@@ -142,7 +142,7 @@ impl Model {
             Some(addr) => AddressRequest::Addresses(vec![addr]),
             None => AddressRequest::AddressCount(1),
         };
-        // A primary that is chosen must not take what is named beside it.
+        // EC2 chooses the primary last, so that it does not take an address that the request names.
         let is_primary_last = draft.primary.is_none() && draft.v4.is_named();
         let mut requests = [&primary, &draft.v4];
         if is_primary_last {
@@ -170,7 +170,8 @@ impl Model {
         MacAddr::from([start, b, c, d, e, f])
     }
 
-    /// The named groups, if all are of this VPC and not too many; its default group for none.
+    /// The named groups, if all belong to this VPC and there are not too many. Without names, the
+    /// VPC's default group.
     pub(super) fn groups_in(
         &self,
         vpc: &VpcId,
@@ -196,7 +197,7 @@ impl Model {
         Ok(groups.to_vec())
     }
 
-    /// An ENI that clients see already.
+    /// An ENI that clients can already see.
     pub(super) fn visible_eni(&self, id: &EniId) -> Result<&Eni, ApiError> {
         if self.visibility.is_hidden(id) {
             return Err(no_such_eni(id));
@@ -204,7 +205,8 @@ impl Model {
         self.resources.eni(id)
     }
 
-    /// Now and then lists go on showing an ENI as it is now, just before a change.
+    /// Called just before a change. With the configured probability, Describe calls keep showing
+    /// the ENI's current state for a while.
     pub(super) fn maybe_show_stale(&mut self, caller: Caller<'_>, id: &EniId) {
         if self.rng.chance(self.config.consistency.stale_permille)
             && let Ok(eni) = self.resources.eni(id)
@@ -287,7 +289,7 @@ fn check_one_attribute(request: &ModifyNetworkInterfaceAttribute) -> Result<(), 
     }
 }
 
-/// The primary address, if the client names one, and what else it wants of IPv4.
+/// The primary address, if the client names one, and the other IPv4 addresses that it requests.
 fn ipv4_of(
     request: &CreateNetworkInterface,
 ) -> Result<(Option<Ipv4Addr>, AddressRequest<V4>), ApiError> {

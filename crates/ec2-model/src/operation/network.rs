@@ -1,4 +1,4 @@
-//! VPCs, their blocks, and subnets.
+//! VPCs, their CIDR blocks, and subnets.
 
 use std::net::Ipv6Addr;
 
@@ -18,13 +18,13 @@ use crate::response::{
 };
 use crate::transition::Transition;
 
-/// Lengths of the IPv4 block of a VPC or a subnet.
+/// Allowed prefix lengths of a VPC's or subnet's IPv4 block.
 const IPV4_LENGTHS: std::ops::RangeInclusive<u8> = 16..=28;
-/// Length of the IPv6 block that Amazon gives to a VPC.
+/// Prefix length of the IPv6 block that Amazon provides to a VPC.
 const AMAZON_IPV6_LEN: u8 = 56;
 const SUBNET_IPV6_LEN: u8 = 64;
 
-/// A subnet to be made.
+/// A subnet to create.
 #[derive(Debug, Clone)]
 pub(super) struct SubnetDraft {
     pub(super) id: SubnetId,
@@ -52,7 +52,7 @@ impl Model {
         Ok(Response::Vpc(vpc))
     }
 
-    /// Makes a VPC, whose first block is IPv4, and its default security group.
+    /// Creates a VPC and its default security group. The first block must be IPv4.
     pub(super) fn make_vpc(
         &mut self,
         id: VpcId,
@@ -141,7 +141,7 @@ impl Model {
         Ok(())
     }
 
-    /// A /56 that no VPC has, of the range that Amazon uses in us-east-1.
+    /// A /56 that no VPC has, from Amazon's range in us-east-1.
     fn next_ipv6_block(&mut self) -> Ipv6Net {
         loop {
             let [a, b, c, ..] = self.rng.next().to_be_bytes();
@@ -209,7 +209,7 @@ impl Model {
         Ok(Response::Subnet(self.view().subnet(self.resources.subnet(&id)?)))
     }
 
-    /// The zone that a request names, by name or id; the first if by neither.
+    /// The zone that the request names. The first zone if it names none.
     fn zone_of(&self, request: &CreateSubnet) -> Result<char, ApiError> {
         if let Some(name) = &request.availability_zone {
             return self.zone_named(name);
@@ -239,7 +239,7 @@ impl Model {
         })
     }
 
-    /// Makes a subnet of a VPC that exists.
+    /// Creates a subnet. The VPC must exist.
     pub(super) fn make_subnet(
         &mut self,
         owner: &str,
@@ -292,7 +292,7 @@ impl Model {
     }
 }
 
-/// Whether the block lies in one of the VPC's that can be used already.
+/// Whether `block` lies in an associated block of the VPC.
 fn is_in(vpc: &Vpc, block: IpNet) -> bool {
     vpc.associations.iter().any(|it| it.state == CidrState::Associated && it.cidr.contains(&block))
 }

@@ -1,4 +1,4 @@
-//! What a topology puts in: made as a call would make it, and there at once.
+//! Seeding: resources that exist from the start. They pass the same checks as the calls.
 
 use ipnet::{IpNet, Ipv4Net};
 
@@ -16,7 +16,7 @@ impl Model {
     /// Adds a VPC with its default security group.
     ///
     /// # Errors
-    /// As CreateVpc, or if the id is taken.
+    /// The errors of CreateVpc, or if the id is taken.
     pub fn add_vpc(&mut self, seed: VpcSeed) -> Result<VpcId, ApiError> {
         let fresh = VpcId::from_number(self.next_id());
         let id = free_id(seed.id, fresh, |id| self.resources.vpcs.contains_key(id))?;
@@ -30,7 +30,8 @@ impl Model {
     /// Adds a subnet.
     ///
     /// # Errors
-    /// As CreateSubnet, or if the id is taken, or a used address is outside or reserved.
+    /// The errors of CreateSubnet, or if the id is taken, or if a used address is outside or
+    /// reserved.
     pub fn add_subnet(&mut self, seed: SubnetSeed) -> Result<SubnetId, ApiError> {
         let fresh = SubnetId::from_number(self.next_id());
         let id = free_id(seed.id, fresh, |id| self.resources.subnets.contains_key(id))?;
@@ -48,7 +49,7 @@ impl Model {
         self.make_subnet(&owner, draft)?;
         let space = &mut self.resources.subnet_mut(&id).v4;
         for address in seed.used.iter().flat_map(addresses) {
-            // Ranges may overlap each other and what EC2 keeps for itself: it is used anyway.
+            // Ranges may overlap each other and EC2's reserved addresses, which are used anyway.
             match space.take_address(address, Holder::Other) {
                 Ok(()) | Err(TakeError::Reserved | TakeError::Held(_)) => {}
                 Err(TakeError::Outside | TakeError::Misaligned) => {
@@ -62,7 +63,7 @@ impl Model {
     /// Adds a security group.
     ///
     /// # Errors
-    /// If there is no such VPC, or the id or the name is taken.
+    /// If the VPC does not exist, or if the id or the name is taken.
     pub fn add_security_group(
         &mut self,
         seed: SecurityGroupSeed,
@@ -81,10 +82,10 @@ impl Model {
         Ok(id)
     }
 
-    /// Adds a running instance with its primary ENI, which goes with it when it is terminated.
+    /// Adds a running instance with its primary ENI. Termination deletes that ENI.
     ///
     /// # Errors
-    /// As RunInstances, or if the id is taken.
+    /// The errors of RunInstances, or if the id is taken.
     pub fn add_instance(
         &mut self,
         seed: InstanceSeed,
@@ -111,7 +112,7 @@ impl Model {
     }
 }
 
-/// The wanted id, or a fresh one.
+/// The wanted id, or the generated one.
 fn free_id<T: std::fmt::Display>(
     wanted: Option<T>,
     fresh: T,
@@ -126,8 +127,8 @@ fn free_id<T: std::fmt::Display>(
     }
 }
 
-/// Used ranges must lie within the subnet, and a single used address must not be one that EC2
-/// keeps for itself anyway: it would be a slip of whoever wrote it.
+/// Used ranges must lie within the subnet. A single used address must not be one that EC2 reserves:
+/// that would be a mistake in the topology.
 fn check_used(subnet: Ipv4Net, used: &[Ipv4Net]) -> Result<(), ApiError> {
     for range in used {
         if !subnet.contains(range) {
@@ -144,7 +145,7 @@ fn check_used(subnet: Ipv4Net, used: &[Ipv4Net]) -> Result<(), ApiError> {
     Ok(())
 }
 
-/// All addresses of a range, its first and last included.
+/// All addresses of a range, including its first and last.
 fn addresses(range: &Ipv4Net) -> impl Iterator<Item = std::net::Ipv4Addr> + use<> {
     (u32::from(range.network())..=u32::from(range.broadcast())).map(std::net::Ipv4Addr::from)
 }

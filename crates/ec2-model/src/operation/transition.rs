@@ -1,4 +1,4 @@
-//! What happens of itself when its time has come, and what happens behind the client's back.
+//! Scheduled state changes, and changes behind the client's back.
 
 use std::net::IpAddr;
 use std::time::Duration;
@@ -21,9 +21,9 @@ use crate::transition::Transition;
 const TERMINATED_SHOWN: Duration = Duration::from_secs(3600);
 
 impl Model {
-    /// Lets one due change happen, if what it concerns is still there.
-    pub(crate) fn apply(&mut self, due: Transition, at: SimTime) {
-        match due {
+    /// Applies one scheduled change, if its resource still exists.
+    pub(crate) fn apply(&mut self, transition: Transition, at: SimTime) {
+        match transition {
             Transition::EniAvailable(id) => self.become_available(&id),
             Transition::Attached(id) => self.finish_attach(&id, at),
             Transition::Detached(id) => self.finish_detach(&id, at),
@@ -90,7 +90,7 @@ impl Model {
         }
     }
 
-    /// The ENIs that shall go with the instance go; the others become available.
+    /// Deletes the ENIs with `DeleteOnTermination`. The others become available.
     fn finish_termination(&mut self, id: &InstanceId, at: SimTime) {
         let Some(instance) = self.resources.instances.get_mut(id) else { return };
         instance.state = InstanceState::Terminated;
@@ -105,7 +105,7 @@ impl Model {
         self.transitions.schedule(at + TERMINATED_SHOWN, Transition::Forgotten(id.clone()));
     }
 
-    /// IMDS will show the addresses and groups of an ENI as they then are, if it is attached.
+    /// Schedules IMDS to show the ENI's addresses and groups, if the ENI is attached.
     pub(super) fn show_addresses_later(&mut self, from: SimTime, id: &EniId) {
         let attachment = self.resources.enis.get(id).and_then(|eni| eni.attachment());
         let Some(instance) = attachment.map(|attachment| attachment.instance_id.clone()) else {
@@ -115,10 +115,10 @@ impl Model {
         self.transitions.schedule(shown, Transition::ShowAddresses(instance, id.clone()));
     }
 
-    /// Lets something happen behind the client's back.
+    /// Applies a change behind the client's back.
     ///
     /// # Errors
-    /// As the call that would do the same; then nothing has happened.
+    /// The error of the call that would do the same. Then nothing has changed.
     pub fn disturb(&mut self, disturbance: Disturbance, now: SimTime) -> Result<(), ApiError> {
         self.advance(now);
         match disturbance {
@@ -146,7 +146,7 @@ impl Model {
         Ok(())
     }
 
-    /// IMDS of an instance shows everything as it is.
+    /// Makes IMDS show the current state of all ENIs of an instance.
     pub(super) fn show_all(&mut self, id: &InstanceId) -> Result<(), ApiError> {
         let instance = self.resources.instance(id)?;
         self.imds.show_all(id, self.resources.enis_of(instance));

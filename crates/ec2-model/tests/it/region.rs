@@ -1,4 +1,4 @@
-//! A region to test in: one VPC, subnets in two zones, and a client that calls.
+//! A region for tests: one VPC, subnets in two zones, and a client.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -63,7 +63,7 @@ impl Region {
         Self { model, now: START, vpc, subnet, other_zone }
     }
 
-    /// A subnet in us-east-1a with some of it used.
+    /// Adds a subnet in us-east-1a in which `used` is taken.
     pub(crate) fn add_subnet(&mut self, cidr: &str, used: &[&str]) -> SubnetId {
         let seed = SubnetSeed {
             id: None,
