@@ -5,16 +5,37 @@
 //! | `GET /_sim/calls` | the latest calls, oldest first; `?action=NAME` for those of one action |
 //! | `GET /_sim/counters` | number of calls by action, then by error code or `Success` |
 //! | `POST /_sim/reset` | forgets calls and counters |
-//! | `GET /_sim/faults` | the fault rules, each with its id and the number of calls it has hit |
+//!
+//! `GET /_sim/faults`
+//! the fault rules, each with its id and the number of calls that it hit
+//!
 //! | `POST /_sim/faults` | adds a rule ([`FaultRule`]); answers its id |
-//! | `DELETE /_sim/faults/{id}` | drops a rule |
+//!
+//! `DELETE /_sim/faults/{id}`
+//! removes a rule
+//!
 //! | `POST /_sim/disturb` | does something behind the client's back ([`Disturbance`]) |
-//! | `GET /_sim/switches` | the switches ([`Switches`]) |
-//! | `PATCH /_sim/switches` | changes those that are named |
-//! | `PUT /_sim/imds/{instance}` | whom IMDS of an instance answers: `{"mode": …}` ([`Mode`]) |
+//!
+//! `POST /_sim/disturb`
+//! changes something behind the client's back ([`Disturbance`])
+//!
+//!
+//! `PATCH /_sim/switches`
+//! changes the named switches
+//!
+//!
+//! `PUT /_sim/imds/{instance}`
+//! which requests an instance's IMDS answers: `{"mode": …}` ([`Mode`])
+//!
 //! | `GET /_sim/clock` | virtual time |
-//! | `POST /_sim/clock` | puts it forward: `{"advance_ms": …}` |
-//! | `GET /_sim/state` | what there is: attachments, faults, switches, time |
+//!
+//! `POST /_sim/clock`
+//! advances virtual time: `{"advance_ms": …}`
+//!
+//!
+//! `GET /_sim/state`
+//! attachments, faults, switches and time
+//!
 //!
 //! It serves operators and tests. A client of EC2 must not need it.
 
@@ -39,7 +60,7 @@ use crate::imds::{Imds, Mode};
 use crate::simulator::{LoggedCall, Simulator};
 use crate::switches::Switches;
 
-/// What the endpoint operates.
+/// What the endpoint works on.
 #[derive(Debug)]
 struct AdminState {
     simulator: Arc<Simulator>,
@@ -62,7 +83,7 @@ pub fn router(simulator: Arc<Simulator>, imds: Arc<Imds>) -> Router {
         .with_state(Arc::new(AdminState { simulator, imds }))
 }
 
-/// Why an operator's call is refused.
+/// The error of an operator's call: what is wrong, where, and the fix.
 #[derive(Debug, Serialize)]
 struct AdminError {
     #[serde(skip)]
@@ -133,7 +154,7 @@ async fn remove_fault(State(admin): Admin, Path(id): Path<String>) -> Answer {
         id.parse().is_ok_and(|id| admin.simulator.with(|model, _| model.remove_fault(FaultId(id))));
     let unknown = || AdminError {
         status: StatusCode::NOT_FOUND,
-        ..admin_error("no such fault", id, "see GET /_sim/faults")
+        ..admin_error("no such fault rule", id, "see GET /_sim/faults")
     };
     there.then(|| Json(json!({}))).ok_or_else(unknown)
 }
@@ -142,8 +163,9 @@ async fn disturb(State(admin): Admin, body: Bytes) -> Answer {
     let fix =
         r#"for example {"detach_eni": {"eni": "eni-…"}} or {"freeze_imds": {"instance": "i-…"}}"#;
     let disturbance: Disturbance = read(&body, fix)?;
-    let refused =
-        |error: ApiError| admin_error(error, "body", "name what is there and may be changed");
+    let refused = |error: ApiError| {
+        admin_error(error, "body", "name a resource that exists and can be changed")
+    };
     admin.simulator.with(|model, now| model.disturb(disturbance, now)).map_err(refused)?;
     admin.simulator.sync_fabric().await;
     Ok(Json(json!({})))
@@ -154,7 +176,7 @@ async fn switches(State(admin): Admin) -> Json<Switches> {
 }
 
 async fn change_switches(State(admin): Admin, body: Bytes) -> Answer<Switches> {
-    let fix = "see GET /_sim/switches for every switch that there is";
+    let fix = "see GET /_sim/switches for all switches";
     let changes: Map<String, Value> = read(&body, fix)?;
     let change = |model: &mut ec2_model::Model| {
         let switches = Switches::of(model.config()).changed(changes)?;

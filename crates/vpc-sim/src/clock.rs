@@ -1,6 +1,6 @@
-//! Virtual time: it runs with the machine's clock, may be put forward, and may stand still.
+//! Virtual time. It follows the machine's clock or stands still, and can be advanced.
 //!
-//! Must not know what is timed with it.
+//! This module must not know what is timed with it.
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -9,14 +9,14 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 use tokio::time::Instant;
 
-/// Whether virtual time passes of itself.
+/// Whether virtual time passes by itself.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Pace {
-    /// As fast as the machine's clock.
+    /// It passes as fast as the machine's clock.
     #[default]
     Real,
-    /// Only when it is put forward.
+    /// It passes only when it is advanced.
     Manual,
 }
 
@@ -24,9 +24,9 @@ pub enum Pace {
 #[derive(Debug)]
 pub struct Clock {
     pace: Pace,
-    /// The machine's clock when this one was started, and when that was.
+    /// The machine's time when this clock was started, and the start itself.
     start: (SimTime, Instant),
-    /// How far it has been put forward.
+    /// How far it has been advanced.
     skipped: watch::Sender<Duration>,
 }
 
@@ -37,13 +37,13 @@ impl Clock {
         Self { pace, start: (wall(), Instant::now()), skipped: watch::Sender::new(Duration::ZERO) }
     }
 
-    /// Whether it runs.
+    /// How the clock runs.
     #[must_use]
     pub fn pace(&self) -> Pace {
         self.pace
     }
 
-    /// What it shows.
+    /// The virtual time.
     #[must_use]
     pub fn now(&self) -> SimTime {
         let (start, at) = self.start;
@@ -54,12 +54,12 @@ impl Clock {
         start + ran + *self.skipped.borrow()
     }
 
-    /// Puts it forward.
+    /// Advances the clock.
     pub fn skip(&self, by: Duration) {
         self.skipped.send_modify(|skipped| *skipped = skipped.saturating_add(by));
     }
 
-    /// Waits until it shows `at`.
+    /// Waits until the clock reaches `at`.
     pub async fn reach(&self, at: SimTime) {
         let mut skipped = self.skipped.subscribe();
         loop {
@@ -81,7 +81,7 @@ impl Clock {
     }
 }
 
-/// What the machine's clock shows.
+/// The machine's time.
 #[must_use]
 pub fn wall() -> SimTime {
     let since_epoch = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();

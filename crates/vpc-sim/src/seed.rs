@@ -1,7 +1,6 @@
 //! Puts a topology into a new model.
 //!
-//! What EC2 itself would refuse, the model refuses here; the refusal is told with the line of the
-//! file that asked for it.
+//! The model refuses what EC2 would refuse. The error then names the line of the file.
 
 use std::collections::BTreeMap;
 
@@ -15,13 +14,13 @@ use serde_saphyr::{Location, Spanned};
 
 use crate::topology::{Instance, LineError, Reservation, Subnet, Topology, Vpc};
 
-/// A model that holds what `topology` tells, and the ids of its instances in the file's order.
+/// A model with the resources of `topology`, and the ids of its instances in the file's order.
 pub(crate) fn seed(
     topology: &Topology,
     now: SimTime,
 ) -> Result<(Model, Vec<InstanceId>), LineError> {
     let config = config(topology);
-    // What is there from the start took no time and no tokens.
+    // Seeding takes neither time nor tokens.
     let instant = Config {
         throttling: Default::default(),
         latency: Default::default(),
@@ -62,9 +61,9 @@ fn config(topology: &Topology) -> Config {
 struct Seeder<'a> {
     model: Model,
     context: Context,
-    /// Id and VPC by the name in the file.
+    /// Id and VPC of each subnet, by its name in the file.
     subnets: BTreeMap<&'a str, (SubnetId, VpcId)>,
-    /// By VPC and the name in the file.
+    /// Security groups by VPC and by name in the file.
     groups: BTreeMap<(VpcId, &'a str), SecurityGroupId>,
 }
 

@@ -1,4 +1,4 @@
-//! A whole simulator: the topology, the model, every listener, and the order of start and end.
+//! A whole simulator: topology, model and listeners, and the order in which they start and stop.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -25,76 +25,76 @@ use crate::simulator::Simulator;
 use crate::topology::{Topology, TopologyError};
 use crate::{admin, ec2, imds};
 
-/// Where IMDS is in a VPC, and EC2 beside it.
+/// The address of IMDS in a VPC. EC2 listens beside it.
 const IN_FABRIC: IpAddr = IpAddr::V4(Ipv4Addr::new(169, 254, 169, 254));
 const IN_FABRIC_V6: IpAddr = IpAddr::V6(Ipv6Addr::new(0xfd00, 0xec2, 0, 0, 0, 0, 0, 0x254));
 const IMDS_PORT: u16 = 80;
-/// Not EC2's own: what EC2 is called at in a VPC has no fixed address.
+/// EC2 has no fixed address in a real VPC, so this port is our choice.
 const EC2_PORT_IN_FABRIC: u16 = 8773;
 
-/// What a simulator is started with.
+/// The settings of a simulator.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Settings {
     /// The topology file.
     pub config: PathBuf,
-    /// Where EC2 and the operator's endpoint listen; port 0 for any.
+    /// Address of EC2 and of the operator's endpoint. Port 0 takes any free port.
     pub listen: SocketAddr,
-    /// Where IMDS listens: the first instance's there, each further one's a port higher; with
-    /// port 0 each on any. An instance that is started later has none but in the fabric. `None`
-    /// for none outside of the fabric at all.
+    /// Address of the first instance's IMDS; each further instance takes the next port. Port 0
+    /// takes any free port for each. `None` opens no IMDS listener outside the fabric. Instances
+    /// started later have IMDS in the fabric only.
     pub imds_listen: Option<SocketAddr>,
-    /// Whether instances get a body in the kernel; needs root.
+    /// Whether instances get real devices. Needs root.
     pub fabric: bool,
 }
 
-/// Why there is no simulator.
+/// Why the simulator cannot start.
 #[derive(Debug, thiserror::Error)]
 pub enum ServerError {
-    /// The topology file.
+    /// The topology file is wrong.
     #[error(transparent)]
     Topology(#[from] TopologyError),
-    /// An address of the machine.
+    /// An address of the machine cannot be used.
     #[error("listen on {address} for {what}")]
     Listen {
         /// `EC2` or `IMDS`.
         what: &'static str,
-        /// As it was asked for.
+        /// The requested address.
         address: SocketAddr,
-        /// What the kernel said.
+        /// The kernel's error.
         #[source]
         source: io::Error,
     },
-    /// Ports of IMDS end at 65535.
+    /// No port is left below 65536 for this instance.
     #[error("no port left for IMDS of {0}: give `--imds-listen` a lower one")]
     NoPort(InstanceId),
-    /// The fabric.
+    /// The fabric cannot start.
     #[error(transparent)]
     Fabric(#[from] StartError),
-    /// What is attached from the start.
+    /// The seeded ENIs could not be attached.
     #[error(transparent)]
     FabricSync(#[from] SyncError),
-    /// What was made of the fabric before something else failed could not be removed.
+    /// After another failure, the fabric could not be removed.
     #[error(transparent)]
     FabricStop(#[from] StopError),
-    /// An address in the fabric.
+    /// An address in the fabric cannot be used.
     #[error(transparent)]
     FabricSocket(#[from] FabricSocketError),
 }
 
-/// Where a running simulator can be reached. As JSON it is what `--ready-file` holds.
+/// The addresses of a running simulator. `--ready-file` holds them as JSON.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Endpoints {
-    /// Base URL of EC2; the operator's endpoint is below it at `/_sim`.
+    /// Base URL of EC2. The operator's endpoint is below it at `/_sim`.
     pub ec2: String,
-    /// Base URLs of IMDS outside of the fabric, by instance.
+    /// Base URLs of IMDS outside the fabric, by instance.
     pub imds: BTreeMap<String, String>,
     /// The instances in the file's order.
     pub instances: Vec<InstanceId>,
-    /// What instances reach in the fabric, if there is one.
+    /// The addresses inside the fabric, if there is one.
     pub fabric: Option<FabricEndpoints>,
 }
 
-/// What instances reach in the fabric.
+/// The addresses that instances use inside the fabric.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct FabricEndpoints {
     /// Base URL of EC2.
@@ -105,7 +105,7 @@ pub struct FabricEndpoints {
     pub netns: BTreeMap<String, String>,
 }
 
-/// A running simulator. Dropping it ends it; [`Server::stop`] also tells what went wrong then.
+/// A running simulator. Dropping it stops it. [`Server::stop`] also reports errors.
 #[derive(Debug)]
 pub struct Server {
     simulator: Arc<Simulator>,
@@ -114,10 +114,10 @@ pub struct Server {
 }
 
 impl Server {
-    /// Starts a simulator; it answers when this returns.
+    /// Starts a simulator. It answers when this returns.
     ///
     /// # Errors
-    /// When the topology, an address or the fabric does not do. Nothing is left running then.
+    /// If the topology, an address or the fabric fails. Then nothing is left running.
     pub async fn start(settings: &Settings) -> Result<Self, ServerError> {
         let topology = Topology::read(&settings.config)?;
         let clock = Clock::start(topology.clock);
@@ -157,7 +157,7 @@ impl Server {
         Ok(Self { simulator, endpoints, tasks })
     }
 
-    /// Where it can be reached.
+    /// The addresses of the simulator.
     #[must_use]
     pub fn endpoints(&self) -> &Endpoints {
         &self.endpoints
@@ -172,7 +172,7 @@ impl Server {
     /// Closes all connections and removes the fabric.
     ///
     /// # Errors
-    /// When something of the fabric is left.
+    /// If something of the fabric is left.
     pub async fn stop(mut self) -> Result<(), StopError> {
         self.tasks.shutdown().await;
         match self.simulator.fabric_sync() {
@@ -182,10 +182,10 @@ impl Server {
     }
 }
 
-/// Reads a topology and tries it on a model, without starting anything.
+/// Reads a topology and seeds a model with it, without starting anything.
 ///
 /// # Errors
-/// When the file cannot be read, is no topology, or holds what EC2 would refuse.
+/// If the file cannot be read, is not a topology, or holds what EC2 would refuse.
 pub fn check(config: &Path) -> Result<(), TopologyError> {
     let topology = Topology::read(config)?;
     seed(&topology, Clock::start(topology.clock).now())
@@ -225,7 +225,7 @@ async fn bind_imds(
     Ok(listeners)
 }
 
-/// `base` plus `index`, or any port if any is asked for; `None` if there is none so high.
+/// `base` plus `index`, or 0 if `base` is 0. `None` if that exceeds the highest port.
 fn nth_port(base: u16, index: usize) -> Option<u16> {
     match base {
         0 => Some(0),
@@ -239,7 +239,7 @@ async fn start_fabric(
     model: &mut Model,
     clock: &Clock,
 ) -> Result<FabricSync, ServerError> {
-    let known = "the topology was checked: the name is that of a namespace";
+    let known = "Topology::check accepted the name";
     let name = |name: &Spanned<String>| name.value.parse::<NetnsName>().expect(known);
     let instances = ids.iter().zip(&topology.instances);
     let netns = instances.filter_map(|(id, instance)| {

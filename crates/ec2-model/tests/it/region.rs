@@ -115,7 +115,7 @@ impl Region {
 
     /// The error text.
     pub(crate) fn text(&mut self, request: impl Into<Request>) -> String {
-        self.call(request).expect_err("a error").message
+        self.call(request).expect_err("an error").message
     }
 
     pub(crate) fn wait(&mut self, ms: u64) {

@@ -1,6 +1,7 @@
-//! The picture that the kernel is to match: what is attached where, and what is delivered to it.
+//! The state of a VPC that the kernel must match: attached ENIs and the addresses delivered to
+//! them.
 //!
-//! Plain data. Must not know the kernel, nor how the picture came about.
+//! Plain data. It must not know the kernel, nor where the data come from.
 
 use std::collections::BTreeSet;
 use std::net::Ipv4Addr;
@@ -9,32 +10,33 @@ use ipnet::{IpNet, Ipv4Net};
 
 use super::netns::NetnsName;
 
-/// One VPC at one moment. Several are one network here: their addresses must differ, and nothing
-/// keeps them apart.
+/// The state of a VPC at one time. Several VPCs are one network here, so their addresses must
+/// differ.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct VpcSnapshot {
-    /// The VPC's blocks of both families. Packets to addresses in them that nobody has vanish
-    /// without an ICMP error, as in a VPC.
+    /// The VPC's blocks of both families. Packets to unassigned addresses in them vanish without an
+    /// ICMP error, as in a VPC.
     pub cidrs: BTreeSet<IpNet>,
-    /// Instances with a body. No two share a namespace.
+    /// Instances with real devices. No two share a namespace.
     pub instances: Vec<Instance>,
 }
 
 /// An instance and its attached ENIs.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Instance {
-    /// Its network namespace; made if there is none of that name.
+    /// Its network namespace, which is made if it does not exist.
     pub netns: NetnsName,
-    /// In any order; ENIs that are still attaching or already detaching do not belong here.
+    /// Attached ENIs in any order, without those that are attaching or detaching.
     pub enis: Vec<AttachedEni>,
 }
 
-/// An ENI in use.
+/// An attached ENI.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct AttachedEni {
-    /// Such as `eni-0123456789abcdef0`, without blanks; part of the alias of the fabric's device.
+    /// For example `eni-0123456789abcdef0`, without blanks. The alias of the fabric's device
+    /// contains it.
     pub id: String,
-    /// Of the device that the instance sees. Unique in the fabric.
+    /// MAC address of the instance's device. Unique in the fabric.
     pub mac: [u8; 6],
     /// Network card, 0 on most instance types.
     pub network_card: u16,
@@ -42,17 +44,17 @@ pub struct AttachedEni {
     pub device_index: u16,
     /// Primary private IPv4 address.
     pub primary: Ipv4Addr,
-    /// The subnet's IPv4 block, which `primary` is of.
+    /// The subnet's IPv4 block, which contains `primary`.
     pub subnet: Ipv4Net,
-    /// What is delivered beside `primary`: secondary addresses (/32), IPv6 addresses (/128) and
-    /// prefixes (/28, /80).
+    /// Addresses delivered in addition to `primary`: secondary addresses (/32), IPv6 addresses
+    /// (/128) and prefixes (/28, /80).
     pub assigned: BTreeSet<IpNet>,
-    /// Whether packets from it must have one of its addresses as their source.
+    /// Whether its packets must have one of its addresses as their source.
     pub source_dest_check: bool,
 }
 
 impl AttachedEni {
-    /// Whether it is the one that an instance has from its start.
+    /// Whether it is the instance's primary ENI.
     #[must_use]
     pub fn is_primary(&self) -> bool {
         self.network_card == 0 && self.device_index == 0

@@ -1,4 +1,4 @@
-//! Whatever stands in a topology file, it is read or refused, soon and in few words.
+//! Any topology file is read or refused, quickly and with a short message.
 
 use std::time::{Duration, Instant};
 
@@ -11,7 +11,7 @@ use crate::seed::seed;
 
 const EXAMPLE: &str = include_str!("../../examples/two-nodes.yaml");
 
-/// What every key holds that the example leaves out or shows in a comment.
+/// A topology with every key that the example omits or shows in a comment.
 const FULL: &str = "
 region: us-east-1
 account: '111122223333'
@@ -29,7 +29,7 @@ instances:
   - {id: i-0aaaaaaaaaaaaaaa1, type: m5.large, subnet: a, imds: disabled, imds_port: 1338}
 ";
 
-/// Far above what any topology takes, on a busy machine too.
+/// Far above the time for any topology, even on a busy machine.
 const DEADLINE: Duration = Duration::from_secs(10);
 
 fn read(text: &str) -> Result<(), LineError> {
@@ -42,7 +42,7 @@ fn read(text: &str) -> Result<(), LineError> {
 }
 
 #[test]
-fn what_is_damaged_was_good() {
+fn undamaged_topologies_are_read() {
     for text in [EXAMPLE, FULL] {
         read(text).unwrap();
     }
