@@ -97,7 +97,7 @@ mod tests {
     const HOUR: Duration = Duration::from_secs(3600);
 
     #[tokio::test]
-    async fn a_running_clock_is_reached_by_waiting_or_by_skipping() {
+    async fn running_clock_reaches_time_by_waiting_or_skipping() {
         let clock = Clock::start(Pace::Real);
         let start = clock.now();
         clock.reach(start + Duration::from_millis(5)).await;
@@ -107,7 +107,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_manual_clock_stands_still_until_it_is_put_forward() {
+    async fn manual_clock_moves_only_when_advanced() {
         let clock = Clock::start(Pace::Manual);
         let start = clock.now();
         assert_eq!(clock.reach(start + HOUR).now_or_never(), None);

@@ -93,7 +93,7 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn a_client_that_has_closed_its_side_is_answered() -> io::Result<()> {
+    async fn half_closed_client_is_answered() -> io::Result<()> {
         let listener = TcpListener::bind("127.0.0.1:0").await?;
         let mut client = TcpStream::connect(listener.local_addr()?).await?;
         let slow = get(async || {

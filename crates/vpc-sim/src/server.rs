@@ -297,7 +297,7 @@ mod tests {
     use super::nth_port;
 
     #[test]
-    fn ports_are_counted_up() {
+    fn imds_ports_count_up() {
         assert_eq!(nth_port(1338, 0), Some(1338));
         assert_eq!(nth_port(1338, 2), Some(1340));
         assert_eq!(nth_port(0, 2), Some(0));

@@ -104,7 +104,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn changes_touch_what_they_name() {
+    fn switch_change_keeps_other_switches() {
         let base = Switches { latency: Preset::Realistic, ..Switches::default() };
         let check = |changes: &str, want: Option<Switches>| {
             let changes = serde_json::from_str(changes).unwrap();
@@ -119,7 +119,7 @@ mod tests {
     }
 
     #[test]
-    fn a_config_keeps_its_switches() {
+    fn switches_round_trip_through_config() {
         let switches = Switches { consistency: Preset::Realistic, ..Switches::default() };
         let config = switches.set(Config::default());
         assert_eq!(config.consistency, Consistency::realistic());

@@ -1,7 +1,7 @@
-//! The fabric against the kernel: what arrives, what is dropped, and what is left behind.
+//! The fabric against the kernel: what is delivered, what is dropped, and what is left behind.
 //!
-//! Needs root. Everything happens in network namespaces whose names carry the test and the process
-//! id. iproute2 and ping, which know nothing of us, do the looking.
+//! Needs root. Everything happens in network namespaces whose names contain the test and the
+//! process id. The observers are iproute2 and ping, which share no code with the fabric.
 
 #![expect(clippy::unwrap_used, reason = "in a test a panic is the report")]
 
@@ -66,8 +66,8 @@ impl Lab {
         self.sync().await;
     }
 
-    /// Does what a node agent does for pods on the second ENI of `a`: `local` is answered on the
-    /// node itself.
+    /// Configures the node for pods on the second ENI of `a`, as a node agent does. The node itself
+    /// answers to `local`.
     fn use_second_eni(&self, local: &str) {
         let a = self.netns("a");
         ip(&["-n", &a, "link", "set", "ens6", "up"]);
@@ -82,7 +82,7 @@ impl Lab {
         pings(&self.netns(from), &[to])
     }
 
-    /// Packets that the fabric has dropped since it came from the wrong device.
+    /// Packets that the fabric dropped because they came from the wrong device.
     fn n_reverse_path_drops(&self) -> u64 {
         let text = stdout(&exec(&self.id, &["cat", "/proc/net/netstat"]));
         let mut lines = text.lines().filter(|line| line.starts_with("TcpExt:"));
@@ -127,7 +127,7 @@ fn eni(device_index: u16, primary: [u8; 4]) -> AttachedEni {
     }
 }
 
-/// A pod's namespace, linked to an instance as a CNI plugin would; gone when dropped.
+/// A pod's namespace, linked to an instance as by a CNI plugin. Removed when dropped.
 struct Pod(String);
 
 impl Pod {
@@ -182,7 +182,7 @@ fn pings(netns: &str, args: &[&str]) -> bool {
     exec(netns, &[&["ping", "-n", "-c", "1", "-W", "1"], args].concat()).status.success()
 }
 
-/// Names of the veth devices in a namespace; some kernels have tunnel devices in each.
+/// Names of the veth devices in a namespace. Some kernels add tunnel devices to each namespace.
 fn devices(netns: &str) -> Vec<String> {
     let text = ip(&["-n", netns, "-brief", "link", "show", "type", "veth"]);
     let first = |line: &str| line.split([' ', '@']).next().unwrap().to_owned();
@@ -198,13 +198,13 @@ fn namespaces_of(id: &str) -> Vec<String> {
     names
 }
 
-/// True if the tests that need root are to be left out; otherwise they fail without it.
+/// True if tests that need root are skipped. Otherwise they fail without root.
 fn skipped() -> bool {
     std::env::var("TIDEPOOL_SKIP_ROOT_TESTS").is_ok_and(|value| value == "1")
 }
 
 #[tokio::test]
-async fn primaries_reach_each_other_and_the_router() {
+async fn primary_addresses_reach_each_other_and_router() {
     if skipped() {
         return;
     }
@@ -219,7 +219,7 @@ async fn primaries_reach_each_other_and_the_router() {
 }
 
 #[tokio::test]
-async fn neighbours_in_one_subnet_reach_each_other() {
+async fn instances_in_one_subnet_reach_each_other() {
     if skipped() {
         return;
     }
@@ -234,7 +234,7 @@ async fn neighbours_in_one_subnet_reach_each_other() {
 }
 
 #[tokio::test]
-async fn a_new_instance_is_configured_as_by_a_cloud_image() {
+async fn new_instance_is_configured_as_by_cloud_image() {
     if skipped() {
         return;
     }
@@ -256,7 +256,7 @@ async fn a_new_instance_is_configured_as_by_a_cloud_image() {
 }
 
 #[tokio::test]
-async fn only_what_is_assigned_arrives() {
+async fn only_assigned_addresses_are_delivered() {
     if skipped() {
         return;
     }
@@ -270,7 +270,7 @@ async fn only_what_is_assigned_arrives() {
 }
 
 #[tokio::test]
-async fn the_wrong_eni_is_dropped() {
+async fn packet_from_wrong_eni_is_dropped() {
     if skipped() {
         return;
     }
@@ -294,7 +294,7 @@ async fn the_wrong_eni_is_dropped() {
 }
 
 #[tokio::test]
-async fn an_address_follows_its_reassignment() {
+async fn reassigned_address_moves_to_other_eni() {
     if skipped() {
         return;
     }
@@ -304,13 +304,13 @@ async fn an_address_follows_its_reassignment() {
     assert!(!lab.pings("b", POD), "it is the first ENI's, the answer leaves by the second");
     lab.eni(0).assigned.clear();
     lab.assign(1, "10.0.1.50/32").await;
-    // It has asked in vain for its router in the name of this address, and would ask again in a second.
+    // It asked in vain for its router with this source address, and would ask again after a second.
     ip(&["-n", &lab.netns("a"), "neigh", "flush", "dev", "ens6"]);
     assert!(lab.pings("b", POD));
 }
 
 #[tokio::test]
-async fn a_prefix_delivers_all_its_addresses() {
+async fn prefix_delivers_all_its_addresses() {
     if skipped() {
         return;
     }
@@ -324,7 +324,7 @@ async fn a_prefix_delivers_all_its_addresses() {
 }
 
 #[tokio::test]
-async fn ipv6_is_delivered_and_its_senders_checked() {
+async fn ipv6_is_delivered_and_source_checked() {
     if skipped() {
         return;
     }
@@ -359,7 +359,7 @@ async fn ipv6_is_delivered_and_its_senders_checked() {
 }
 
 #[tokio::test]
-async fn nothing_else_is_reachable() {
+async fn addresses_outside_vpc_are_unreachable() {
     if skipped() {
         return;
     }
@@ -372,7 +372,7 @@ async fn nothing_else_is_reachable() {
 }
 
 #[tokio::test]
-async fn devices_come_and_go_with_their_enis() {
+async fn devices_follow_their_enis() {
     if skipped() {
         return;
     }
@@ -402,7 +402,7 @@ async fn devices_come_and_go_with_their_enis() {
 }
 
 #[tokio::test]
-async fn what_the_node_does_is_left_alone_and_what_the_fabric_lost_is_repaired() {
+async fn sync_repairs_fabric_and_keeps_node_changes() {
     if skipped() {
         return;
     }
@@ -428,7 +428,7 @@ async fn what_the_node_does_is_left_alone_and_what_the_fabric_lost_is_repaired()
 }
 
 #[tokio::test]
-async fn one_attachment_that_fails_does_not_keep_others() {
+async fn failed_attachment_does_not_stop_others() {
     if skipped() {
         return;
     }
@@ -448,7 +448,7 @@ async fn one_attachment_that_fails_does_not_keep_others() {
 }
 
 #[tokio::test]
-async fn listeners_see_the_pods_own_address() {
+async fn listener_sees_pod_address() {
     if skipped() {
         return;
     }
@@ -474,7 +474,7 @@ async fn listeners_see_the_pods_own_address() {
     assert!(lab.fabric.tcp_listener(elsewhere).is_err(), "not the fabric's address");
 }
 
-/// A namespace of the test's own.
+/// A namespace of this test.
 struct Netns(String);
 
 impl Netns {
@@ -491,7 +491,7 @@ impl Drop for Netns {
 }
 
 #[tokio::test]
-async fn nothing_is_left_behind() {
+async fn stop_removes_everything() {
     if skipped() {
         return;
     }
@@ -514,7 +514,7 @@ async fn nothing_is_left_behind() {
 }
 
 #[tokio::test]
-async fn a_name_in_use_is_refused() {
+async fn namespace_name_in_use_is_refused() {
     if skipped() {
         return;
     }
@@ -530,13 +530,13 @@ async fn a_name_in_use_is_refused() {
 }
 
 #[test]
-fn without_root_there_is_a_clear_error() {
+fn fabric_without_root_fails_clearly() {
     if skipped() {
         return;
     }
     let nobody = rustix::process::Uid::from_raw(65534);
     let start = move || {
-        // Of this thread alone.
+        // Changes this thread only.
         rustix::thread::set_thread_res_uid(nobody, nobody, nobody).unwrap();
         let runtime = tokio::runtime::Builder::new_current_thread().enable_io().build().unwrap();
         runtime.block_on(Fabric::start(config("tp-no-root")))
@@ -557,7 +557,7 @@ async fn crashes() {
 }
 
 #[tokio::test]
-async fn a_crashed_fabric_is_replaced() {
+async fn crashed_fabric_is_replaced() {
     if skipped() {
         return;
     }
@@ -580,7 +580,7 @@ async fn a_crashed_fabric_is_replaced() {
 }
 
 #[tokio::test]
-async fn thirty_enis() {
+async fn fabric_attaches_thirty_enis() {
     if skipped() {
         return;
     }

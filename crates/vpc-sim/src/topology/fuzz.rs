@@ -49,7 +49,7 @@ fn undamaged_topologies_are_read() {
 }
 
 #[test]
-fn aliases_that_multiply_are_refused() {
+fn exploding_yaml_aliases_are_refused() {
     let mut bomb = String::from("region: &a0 [x, x, x, x, x, x, x, x, x, x]\n");
     for n in 1..12 {
         let aliases = vec![format!("*a{}", n - 1); 10].join(", ");
