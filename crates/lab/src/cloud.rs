@@ -1,5 +1,5 @@
-//! EC2 as the simulation sees it: the model, with a ledger of what each instance holds and which
-//! calls its daemon has made. It knows no pods.
+//! The model of EC2 for a simulation, with a ledger of each instance's holdings and of the daemons'
+//! calls. It knows no pods.
 
 use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
@@ -25,47 +25,47 @@ use ipnet::Ipv4Net;
 use crate::daemon::MetadataEni;
 use crate::spec::{NodeSpec, Purpose, VpcSpec};
 
-/// Makes a subnet one for additional ENIs of any node.
+/// Marks a subnet for additional ENIs of any node.
 const ROLE_TAG: (&str, &str) = ("kubernetes.io/role/cni", "1");
-/// Keeps daemons off an ENI.
+/// Marks an ENI that daemons must not manage.
 const NO_MANAGE_TAG: (&str, &str) = ("node.k8s.amazonaws.com/no_manage", "true");
-/// Whoever starts and ends instances, and other users of the subnets: they must not draw from
-/// the buckets of the cluster's account.
+/// The account that starts and ends instances and uses subnets for other purposes. It must not take
+/// tokens from the cluster's account.
 const OTHER_ACCOUNT: &str = "444455556666";
-/// When a client gives up waiting for an answer.
+/// How long a client waits for an answer.
 const HTTP_TIMEOUT: Duration = Duration::from_secs(10);
-/// Addresses of an ENI that others make to use up a subnet.
+/// Addresses per ENI that others create to occupy a subnet.
 const FILLER_SIZE: u32 = 50;
 const PREFIX_SIZE: u64 = 16;
 
-/// Why a simulation cannot be set up.
+/// Why a simulation cannot start.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum SetupError {
-    /// EC2 refuses to make a VPC, subnet or instance.
+    /// EC2 refuses to create a VPC, subnet or instance.
     #[error("make {what}")]
     Refused {
-        /// What was to be made.
+        /// The resource.
         what: String,
-        /// How EC2 refuses.
+        /// EC2's error.
         #[source]
         source: ApiError,
     },
     /// The instance type is not in the model's table.
     #[error("instance type {0} is unknown")]
     UnknownInstanceType(String),
-    /// No subnet is for nodes.
-    #[error("none of the subnets is for nodes")]
+    /// No subnet is meant for nodes.
+    #[error("no subnet is for nodes")]
     NoSubnetForNodes,
 }
 
-/// A node: its instance, where that is, and what its daemon is to do.
+/// A node: its instance, its place in the VPC, and the settings of its daemon.
 #[derive(Debug, Clone)]
 pub struct Site {
     /// The instance, which is running.
     pub instance: InstanceId,
     /// For example `m5.large`.
     pub instance_type: String,
-    /// The ENI that the instance started with.
+    /// The instance's primary ENI.
     pub primary_eni: EniId,
     /// The subnet of the primary ENI.
     pub subnet: SubnetId,
@@ -75,23 +75,23 @@ pub struct Site {
     pub zone: String,
     /// The security groups of the primary ENI.
     pub security_groups: Vec<SecurityGroupId>,
-    /// What EC2 publishes of the instance type.
+    /// EC2's limits for the instance type.
     pub limits: Limits,
-    /// How the daemon is set.
+    /// The daemon's policy.
     pub policy: Policy,
 }
 
-/// What an ENI holds for pods.
+/// The blocks of an ENI, and the instance that it was created for.
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Held {
     instance: InstanceId,
-    /// By age, the primary ENI first.
+    /// Counts ENIs by age. The primary ENI of an instance is its first.
     number: u64,
     blocks: u16,
     addresses: u64,
 }
 
-/// How the calls of one action ended.
+/// The results of the calls of one action.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(crate) struct CallCounts {
     pub(crate) granted: u64,
@@ -99,14 +99,14 @@ pub(crate) struct CallCounts {
     pub(crate) refused: u64,
 }
 
-/// The region.
+/// EC2 in one region, as all nodes of a simulation use it.
 #[derive(Debug)]
 pub struct Cloud {
     model: Model,
     account: String,
     region: String,
     vpc: VpcId,
-    /// In the order of the world's.
+    /// In the order of [`VpcSpec::subnets`].
     subnets: Vec<(SubnetId, Purpose)>,
     n_joined: usize,
     held: BTreeMap<EniId, Held>,
@@ -114,12 +114,13 @@ pub struct Cloud {
     /// Addresses that all nodes hold for pods.
     n_held: u64,
     calls: BTreeMap<Action, CallCounts>,
-    /// ENIs of others, by the place of their subnet.
+    /// ENIs of others, by the index of their subnet.
     fillers: BTreeMap<usize, Vec<EniId>>,
 }
 
 impl Cloud {
-    /// The VPC and subnets of `world`, with no instance. All of EC2's chance follows from `seed`.
+    /// A VPC with the subnets of `spec`, and no instance. `seed` determines all of EC2's random
+    /// choices.
     ///
     /// # Errors
     ///
@@ -181,7 +182,11 @@ impl Cloud {
         Ok(())
     }
 
-    /// Starts an instance, which is running at once.
+    /// Starts a node. Its instance runs at once.
+    ///
+    /// # Errors
+    ///
+    /// If the instance type is unknown, if no subnet is for nodes, or if EC2 refuses.
     pub fn join(&mut self, spec: &NodeSpec, now: Timestamp) -> Result<Site, SetupError> {
         let limits = self.limits(&spec.instance_type, now)?;
         let homes = self.subnets.iter().filter(|(_, purpose)| *purpose == Purpose::Nodes);
@@ -215,7 +220,7 @@ impl Cloud {
         })
     }
 
-    /// What EC2 publishes of an instance type.
+    /// EC2's limits for an instance type.
     pub(crate) fn limits(&mut self, name: &str, now: Timestamp) -> Result<Limits, SetupError> {
         let unknown = || SetupError::UnknownInstanceType(name.to_owned());
         let request = DescribeInstanceTypes {
@@ -246,7 +251,7 @@ impl Cloud {
         }
     }
 
-    /// CallCounts an instance. Its ENIs count as gone at once.
+    /// Terminates an instance. The ledger drops its ENIs at once.
     pub fn terminate(&mut self, instance: &InstanceId, now: Timestamp) {
         let instance_ids = vec![instance.clone()];
         let request = TerminateInstances { instance_ids, dry_run: false };
@@ -256,7 +261,7 @@ impl Cloud {
         self.n_held -= gone.map(|(_, held)| held.addresses).sum::<u64>();
     }
 
-    /// Others take so many addresses of a subnet, or as many as there are.
+    /// Others take `n_addresses` addresses of a subnet, or all that are free.
     pub fn occupy(&mut self, subnet: usize, n_addresses: u32, now: Timestamp) {
         let Some((id, _)) = self.subnets.get(subnet).cloned() else { return };
         let mut left = n_addresses;
@@ -272,13 +277,13 @@ impl Cloud {
                     left -= size;
                 }
                 Ok(_) | Err(_) if size == 1 => return,
-                // All of a request or nothing: the rest is taken one by one.
+                // EC2 serves all of a request or nothing, so the rest is taken one by one.
                 Ok(_) | Err(_) => left = left.min(size - 1),
             }
         }
     }
 
-    /// Others give back what they have taken of a subnet.
+    /// Others release the addresses that they took from a subnet.
     pub fn vacate(&mut self, subnet: usize, now: Timestamp) {
         for eni in self.fillers.remove(&subnet).unwrap_or_default() {
             let request =
@@ -289,7 +294,7 @@ impl Cloud {
         }
     }
 
-    /// A call of the daemon on `instance`: what EC2 answers, and how much later.
+    /// Makes a call of the daemon on `instance`. Returns EC2's answer and its delay.
     pub fn call(
         &mut self,
         instance: &InstanceId,
@@ -315,7 +320,7 @@ impl Cloud {
         }
     }
 
-    /// Takes down what a call has changed.
+    /// Records the effect of a successful call.
     fn record(&mut self, instance: &InstanceId, request: &Request, response: &Response) {
         match (request, response) {
             (Request::CreateNetworkInterface(_), Response::Created { network_interface, .. }) => {
@@ -342,7 +347,7 @@ impl Cloud {
         }
     }
 
-    /// False for a known one: a repeated call answers with the ENI that the first one has made.
+    /// Records a new ENI. False for a known one: a repeated call returns the ENI of the first call.
     fn record_eni(&mut self, eni: &EniId, instance: &InstanceId) -> bool {
         let is_new = !self.held.contains_key(eni);
         if is_new {
@@ -369,7 +374,7 @@ impl Cloud {
         self.n_held -= addresses;
     }
 
-    /// What the metadata of an instance show of its ENIs.
+    /// The instance's ENIs as IMDS shows them.
     pub(crate) fn metadata(&mut self, instance: &InstanceId, now: Timestamp) -> Vec<MetadataEni> {
         let macs = self.read_metadata(instance, "", now);
         let read = |mac: &String| {
@@ -390,19 +395,19 @@ impl Cloud {
         text.lines().map(str::to_owned).collect()
     }
 
-    /// EC2 itself, for what no daemon asks of it.
+    /// The model itself, for what no daemon calls.
     pub fn model(&mut self) -> &mut Model {
         &mut self.model
     }
 
-    /// The ENIs on an instance, the primary first.
+    /// The attached ENIs of an instance, the primary first.
     pub fn attached(&mut self, instance: &InstanceId, now: Timestamp) -> Vec<FabricEni> {
         let instances = self.model.fabric(ec2_time(now)).instances;
         let found = instances.into_iter().find(|found| found.id == *instance);
         found.map(|found| found.enis).unwrap_or_default()
     }
 
-    /// The ENIs for pods that are on no instance, each with the instance that it was made for.
+    /// The unattached ENIs for pods, each with the instance that it was created for.
     pub fn unattached(&mut self, now: Timestamp) -> Vec<(EniId, Option<InstanceId>)> {
         let status = Filter { name: "status".to_owned(), values: vec!["available".to_owned()] };
         let listing = Listing { filters: vec![status], ..Listing::default() };
@@ -417,19 +422,19 @@ impl Cloud {
         marked.collect()
     }
 
-    /// How many calls of daemons have changed something.
+    /// The number of successful calls of daemons that changed something.
     pub fn n_changes(&self) -> u64 {
         let reads = [Action::DescribeNetworkInterfaces, Action::DescribeSubnets];
         let changes = self.calls.iter().filter(|(action, _)| !reads.contains(action));
         changes.map(|(_, ends)| ends.granted).sum()
     }
 
-    /// For whom an ENI was made, if a daemon or an instance has made it.
+    /// The instance that an ENI was created for, if a daemon or a launch created it.
     pub fn owner(&self, eni: &EniId) -> Option<InstanceId> {
         self.held.get(eni).map(|held| held.instance.clone())
     }
 
-    /// Somebody puts an ENI of his own on an instance, and says that it is.
+    /// Attaches an ENI to the instance that its tag marks as not managed. Returns its id.
     pub fn attach_foreign_eni(
         &mut self,
         instance: &InstanceId,
@@ -444,7 +449,7 @@ impl Cloud {
             ..CreateNetworkInterface::in_subnet(subnet.clone())
         };
         let account = self.account.clone();
-        // It has long been there.
+        // Without delays, as if the ENI had been there for long.
         let config = self.model.config().clone();
         let (latency, consistency) = (Latency::default(), Consistency::default());
         self.model.reconfigure(Config { latency, consistency, ..config.clone() });
@@ -463,13 +468,13 @@ impl Cloud {
         Some(network_interface.id)
     }
 
-    /// Lets happen at EC2 what is due, and tells when more will.
+    /// Applies EC2's scheduled changes until `now`. Returns the time of the next one.
     pub(crate) fn advance(&mut self, now: Timestamp) -> Option<Timestamp> {
         self.model.advance(ec2_time(now));
         self.model.wake_at().map(|at| Timestamp::from_millis(at.unix_millis()))
     }
 
-    /// Whether packets to `address` reach this instance.
+    /// Whether EC2 delivers packets to `address` to this instance.
     pub fn reaches(&mut self, instance: &InstanceId, address: Ipv4Addr, now: Timestamp) -> bool {
         let found = self.model.instance_of(address.into(), ec2_time(now));
         found.as_ref() == Some(instance)
@@ -480,7 +485,7 @@ impl Cloud {
         self.n_held
     }
 
-    /// Blocks on each ENI of an instance, the primary first, then by age.
+    /// The number of blocks on each ENI of an instance, the primary first, then by age.
     pub(crate) fn blocks(&self, instance: &InstanceId) -> Vec<u16> {
         let ours = self.held.values().filter(|held| held.instance == *instance);
         let by_age: BTreeMap<_, _> = ours.map(|held| (held.number, held.blocks)).collect();
@@ -515,7 +520,7 @@ impl Cloud {
         request: Request,
         now: Timestamp,
     ) -> Result<Response, ApiError> {
-        // Many at one time would be throttled, which is not what they are here for.
+        // Many of these calls at one time would be throttled, which is not their purpose.
         let config = self.model.config().clone();
         let throttling = ec2_model::config::Throttling::Off;
         self.model.reconfigure(Config { throttling, ..config.clone() });
@@ -525,7 +530,7 @@ impl Cloud {
     }
 }
 
-/// Whether EC2 had no token for the call.
+/// Whether EC2 refused the call for lack of tokens.
 pub(crate) fn is_throttling(error: &ApiError) -> bool {
     error.code == "RequestLimitExceeded"
 }
@@ -541,7 +546,7 @@ fn sizes(singles: usize, prefixes: usize) -> (u16, u64) {
     (blocks, singles + PREFIX_SIZE * u64::try_from(prefixes).expect(few))
 }
 
-/// A moment of the simulation on the model's clock.
+/// A time of the simulation on the model's clock.
 #[must_use]
 pub fn ec2_time(now: Timestamp) -> ec2_model::SimTime {
     ec2_model::SimTime::from_unix_millis(now.as_millis())

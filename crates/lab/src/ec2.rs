@@ -1,8 +1,8 @@
-//! The engine's calls in the model's terms, and the model's answers in the engine's.
+//! Translates the engine's calls to the model's requests, and the model's answers back.
 //!
-//! `aws` does the same over the SDK, which takes minutes to compile and knows tokio; the requests
-//! here are the ones that it puts on the wire. What it makes of EC2's codes stands there in full;
-//! here are those that the model answers with.
+//! `aws` does the same over the SDK, which takes minutes to compile and needs tokio. The requests
+//! here are those that `aws` puts on the wire. `aws` classifies all of EC2's error codes; this
+//! module classifies those that the model returns.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -24,11 +24,11 @@ use ipnet::{IpNet, Ipv4Net};
 
 use crate::cloud::Site;
 
-/// EC2's largest page.
+/// EC2's largest page size.
 const PAGE_SIZE: i32 = 1000;
 
-/// The requests that one call is made of, all but the last only for DescribeEnis: the ENIs with
-/// the instance's tag, then those attached to it.
+/// The requests that one call consists of. DescribeEnis has two: the ENIs with the instance's tag,
+/// then those attached to the instance. All other calls have one.
 pub fn requests(call: &Ec2Call, site: &Site) -> Vec<Request> {
     let request = match call {
         Ec2Call::DescribeEnis => {
@@ -98,11 +98,11 @@ pub fn requests(call: &Ec2Call, site: &Site) -> Vec<Request> {
     vec![request]
 }
 
-/// What the last answer to a call says; `before` is what the answers before it have listed.
+/// The result of a call from its last answer. `before` has the ENIs of the answers before it.
 ///
 /// # Errors
 ///
-/// If it is an answer to another question.
+/// If the answer belongs to no call of the engine.
 pub fn output(
     response: Response,
     before: Vec<EniFacts>,
@@ -136,7 +136,7 @@ pub fn output(
     }
 }
 
-/// The ENIs of a list that are this instance's or nobody's.
+/// The ENIs of a list that are attached to this instance or unattached.
 pub fn enis_of(enis: &[NetworkInterface], instance: &InstanceId) -> impl Iterator<Item = EniFacts> {
     let is_elsewhere = |eni: &NetworkInterface| {
         eni.attachment.as_ref().is_some_and(|attachment| attachment.instance_id != *instance)
@@ -144,7 +144,7 @@ pub fn enis_of(enis: &[NetworkInterface], instance: &InstanceId) -> impl Iterato
     enis.iter().filter(move |eni| !is_elsewhere(eni)).map(eni_facts)
 }
 
-/// What to make of a refusal.
+/// Classifies an error of EC2.
 pub fn error(error: ApiError) -> CallError {
     let kind = match error.code.as_str() {
         "RequestLimitExceeded" => CallErrorKind::Throttled,
@@ -178,7 +178,7 @@ fn parameter_error(message: &str) -> CallErrorKind {
     }
 }
 
-/// The DescribeSubnets of either daemon: those of the node's VPC and zone.
+/// The DescribeSubnets of both daemons: the subnets of the node's VPC and zone.
 pub(crate) fn describe_subnets(site: &Site) -> Request {
     let filters =
         vec![filter("vpc-id", site.vpc.as_str()), filter("availability-zone", &site.zone)];
@@ -207,7 +207,7 @@ fn describe_enis(name: &str, site: &Site) -> Request {
     DescribeNetworkInterfaces { listing, ..DescribeNetworkInterfaces::default() }.into()
 }
 
-/// EC2 refuses a count of zero, so nothing wanted is nothing said.
+/// The address and prefix counts of a request. EC2 refuses a count of zero, so it becomes none.
 fn counts(ask: Ask) -> (Option<i32>, Option<i32>) {
     let count = (ask.count() > 0).then(|| i32::from(ask.count()));
     match ask {
@@ -282,7 +282,7 @@ fn is_single(net: &Ipv4Net) -> bool {
     net.prefix_len() == 32
 }
 
-/// An id of the model that the engine gives back.
+/// The model's form of an id that the engine returns.
 pub fn model_id<T: std::str::FromStr>(id: &str) -> T
 where
     T::Err: std::fmt::Debug,
@@ -290,7 +290,7 @@ where
     id.parse().expect("the engine has its ids from the model")
 }
 
-/// An id of the model, for the engine.
+/// The engine's form of an id of the model.
 pub fn ipam_id<'a, T: TryFrom<&'a str>>(id: &'a str) -> T
 where
     T::Error: std::fmt::Debug,

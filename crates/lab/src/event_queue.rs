@@ -1,11 +1,11 @@
-//! What will happen when: a heap, so that the time between two events costs nothing.
+//! Future events of a simulation in a heap, so that time without events costs nothing.
 
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 
 use ipam::time::Timestamp;
 
-/// Future events in the order of their time; of those at one time, in the order of entry.
+/// Future events in order of time. Events at the same time keep the order of insertion.
 #[derive(Debug)]
 pub struct EventQueue<T> {
     heap: BinaryHeap<Reverse<Entry<T>>>,
@@ -32,7 +32,7 @@ impl<T> EventQueue<T> {
         self.heap.push(Reverse(Entry { at, number: self.n_pushed, what }));
     }
 
-    /// The next event that happens no later than `end`.
+    /// Removes the next event, if it happens no later than `end`. Returns it with its time.
     pub fn pop(&mut self, end: Timestamp) -> Option<(Timestamp, T)> {
         self.heap.peek().filter(|Reverse(entry)| entry.at <= end)?;
         self.heap.pop().map(|Reverse(entry)| (entry.at, entry.what))
@@ -64,7 +64,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn in_order_of_time_then_of_entry() {
+    fn events_come_by_time_then_by_insertion() {
         let at = Timestamp::from_millis;
         let mut queue = EventQueue::default();
         for (ms, what) in [(20, 'a'), (10, 'b'), (10, 'c'), (30, 'd')] {

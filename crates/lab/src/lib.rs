@@ -1,12 +1,12 @@
 //! Runs many engines against the model of EC2, in virtual time, and scores them.
 //!
-//! The engine is the real one; around it stands what it meets on a node and in a cluster: an agent,
-//! a kubelet, a scheduler, EC2 with its token buckets. The daemon of amazon-vpc-cni-k8s stands
-//! beside it, from the rules it follows, so that both can be run on the same trace. One thread, no
-//! clock, no sleeping: the same setup gives the same figures.
+//! The engine is the real one. The simulation adds its environment: an agent, a kubelet, a
+//! scheduler, and EC2 with its token buckets. The daemon of amazon-vpc-cni-k8s is rebuilt from its
+//! rules, so that both run on the same trace. There is one thread, no clock and no sleeping: the
+//! same setup gives the same figures.
 //!
-//! The parts that any simulation of an engine and EC2 needs can be used alone: [`cloud`], [`ec2`],
-//! [`event_queue`]. The random histories in `tests/histories` are made of them.
+//! Other simulations of engines and EC2 can use [`cloud`], [`ec2`] and [`event_queue`] alone. The
+//! random histories in `tests/histories` do.
 
 pub mod bound;
 pub mod cloud;

@@ -1,4 +1,4 @@
-//! One simulation: the event loop that carries virtual time from one thing to the next.
+//! One simulation: the loop that advances virtual time from event to event.
 
 mod cluster;
 mod kubelet;
@@ -23,15 +23,16 @@ use crate::score::{Score, Tally};
 use crate::spec::{NodeSpec, VpcSpec};
 use crate::trace::Trace;
 
-/// What the host needs to set up a device that is there: links, routes, rules.
+/// The time to set up a device on the host: links, routes, rules.
 const DEVICE_SETUP: Duration = Duration::from_millis(10);
-/// What it takes to read one path of the metadata, which the host itself serves; an assumption.
+/// The time to read one metadata path, which the host itself serves. An assumption.
 const METADATA_READ: Duration = Duration::from_millis(1);
-/// The paths that are read, one after another: the list of ENIs, and of each its keys, id, device
-/// number, network card, subnet, range of the subnet, addresses and prefixes.
+/// The paths that are read in sequence: the list of ENIs, and per ENI its keys, id, device number,
+/// network card, subnet, subnet range, addresses and prefixes.
 const METADATA_PATHS: (u32, u32) = (1, 8);
 
-/// The random streams, which must not shift each other.
+/// The numbers of the random streams. Each consumer has its own, so that none changes another's
+/// numbers.
 const KUBELET: u64 = 2;
 const SDK: u64 = 3;
 const FIRST_NODE: u64 = 1_000;
@@ -41,7 +42,7 @@ const FIRST_NODE: u64 = 1_000;
 pub enum Strategy {
     /// Ours: the engine.
     Tidepool,
-    /// That of amazon-vpc-cni-k8s.
+    /// The daemon of amazon-vpc-cni-k8s.
     Incumbent,
 }
 
@@ -59,33 +60,32 @@ impl Strategy {
     }
 }
 
-/// A simulation to be run.
+/// The input of a simulation.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Setup {
-    /// Where.
+    /// EC2 and the subnets.
     pub vpc: VpcSpec,
-    /// What the nodes are: one of these after the other, and from the first one again. Never
-    /// empty.
+    /// The nodes' types, in turn. Never empty.
     pub node_specs: Vec<NodeSpec>,
-    /// How many there are before the trace begins.
+    /// Number of nodes before the trace begins.
     pub nodes: u32,
-    /// How long they have been there by then; they are started one after another in its first half.
+    /// Time before the trace. These nodes start one after another in its first half.
     pub warm_up: Duration,
-    /// What happens.
+    /// The load.
     pub trace: Trace,
-    /// How long it is watched, from the start of the trace on.
+    /// Length of the simulation from the start of the trace.
     pub lasts: Duration,
-    /// All chance follows from it.
+    /// Determines all random choices.
     pub seed: u64,
 }
 
-/// What came of a simulation.
+/// The result of a simulation.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Outcome {
     /// The figures.
     pub score: Score,
-    /// Of each node that is there at the end, by age: the blocks on each of its ENIs, the primary
-    /// first.
+    /// The number of blocks on each ENI of each node that exists at the end. Nodes by age; ENIs
+    /// with the primary first.
     pub blocks: Vec<Vec<u16>>,
 }
 
@@ -93,7 +93,7 @@ pub struct Outcome {
 ///
 /// # Errors
 ///
-/// If EC2 refuses what the simulation is to start from.
+/// If EC2 refuses the start of the simulation.
 pub fn run(setup: &Setup, strategy: Strategy) -> Result<Outcome, SetupError> {
     let mut run = Run::new(setup, strategy)?;
     run.plan_ahead();
@@ -104,47 +104,47 @@ pub fn run(setup: &Setup, strategy: Strategy) -> Result<Outcome, SetupError> {
     Ok(run.finish())
 }
 
-/// Something that happens at its time.
+/// An event of the simulation.
 #[derive(Debug)]
 enum SimEvent {
-    /// A node that was there before the trace is started.
+    /// A node of the warm-up starts.
     NodeStarts,
-    /// The trace and with it the score begin.
+    /// The trace begins, and with it the score.
     TraceBegins,
-    /// The step of this place in the trace.
+    /// The step with this index in the trace happens.
     Step(usize),
-    /// A daemon is told something.
+    /// A daemon gets an input.
     Tell { node: usize, input: Input },
     /// A request leaves a node.
     Call { node: usize, tag: u64, request: Box<Request>, attempt: Attempt },
-    /// A daemon's answer to an Add has reached the runtime.
+    /// A daemon's answer to an Add reaches the runtime.
     Answered { sandbox: SandboxId, answer: Result<Ipv4Addr, &'static str> },
-    /// The kubelet starts a pod, again perhaps.
+    /// The kubelet starts a pod's sandbox, perhaps again.
     Sandbox { pod: usize },
     /// The plugin gives up waiting.
     GivenUp { sandbox: SandboxId },
-    /// A pod has done its work.
+    /// A pod ends by itself.
     PodEnds { pod: usize },
-    /// An instance that was drained ends.
+    /// The instance of a drained node ends.
     InstanceEnds { node: usize },
-    /// Something changes at EC2 that a node may wait for.
+    /// A scheduled change happens at EC2 for which a node may wait.
     CloudWakes,
-    /// The curves get another point.
+    /// A point is added to the curves.
     Sample,
 }
 
-/// A node, from its start on.
+/// A node that has started.
 struct Node<'a> {
     spec: &'a NodeSpec,
     site: Site,
     daemon: Box<dyn Daemon>,
     state: NodeState,
     retry_quota: RetryQuota,
-    /// Pods scheduled to it.
+    /// The pods scheduled to it.
     pods: BTreeSet<usize>,
 }
 
-/// How far a node has come.
+/// The state of a node.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum NodeState {
     Starting,
@@ -162,13 +162,13 @@ struct Run<'a> {
     cloud: Cloud,
     nodes: Vec<Node<'a>>,
     pods: Vec<Pod>,
-    /// Pods for which there was no place.
+    /// Pods that wait for a place.
     queue: VecDeque<usize>,
-    /// Nodes with a place, by the number of their pods.
+    /// Nodes with a place, sorted by their number of pods.
     open: BTreeSet<(usize, usize)>,
-    /// Who has each address.
+    /// The pod of each address.
     owners: BTreeMap<Ipv4Addr, usize>,
-    /// Devices that are awaited, by the ENI's own address.
+    /// Devices that nodes wait for, by the ENI's primary address.
     awaited: BTreeMap<Ipv4Addr, (usize, EniId)>,
     cloud_wakes_at: Option<Timestamp>,
     rollout: kubelet::Rollout,
@@ -203,7 +203,7 @@ impl<'a> Run<'a> {
         })
     }
 
-    /// Enters what is known beforehand.
+    /// Adds the events that are known beforehand.
     fn plan_ahead(&mut self) {
         let (zero, start) = (Timestamp::default(), Timestamp::default() + self.setup.warm_up);
         for n in 0..self.setup.nodes {
@@ -249,7 +249,7 @@ impl<'a> Run<'a> {
         self.events.push(self.now + span, event);
     }
 
-    /// Tells a daemon something and does what it wants done.
+    /// Gives a daemon an input and executes its commands.
     fn tell(&mut self, node: usize, input: Input) {
         let found = &mut self.nodes[node];
         if found.state == NodeState::Gone {
@@ -305,7 +305,7 @@ impl<'a> Run<'a> {
         self.push_in(DEVICE_SETUP, SimEvent::Tell { node, input });
     }
 
-    /// The kernel tells the host when a device appears.
+    /// The kernel notifies the host when a device appears.
     fn look_for_devices(&mut self) {
         if self.cloud_wakes_at != Some(self.now) {
             return;
@@ -323,7 +323,7 @@ impl<'a> Run<'a> {
         self.watch_cloud();
     }
 
-    /// Wakes when EC2 changes next, if somebody waits for it.
+    /// Schedules a wake-up for EC2's next change, if a node waits for a device.
     fn watch_cloud(&mut self) {
         let wakes_at = self.cloud.advance(self.now).filter(|_| !self.awaited.is_empty());
         let sooner = wakes_at.filter(|at| self.cloud_wakes_at.is_none_or(|before| *at < before));

@@ -1,4 +1,4 @@
-//! Loads that decide whether a pool is any good, each under several policies.
+//! The scenarios: loads that show the quality of a pool, each under several policies.
 
 use std::time::Duration;
 
@@ -13,10 +13,10 @@ use crate::trace::{self, Trace, TraceAction, TraceStep};
 const MINUTE: Duration = Duration::from_secs(60);
 const SEED: u64 = 20_261_121;
 
-/// As large as in life, or small enough for a test.
+/// Real size, or a size for tests.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Size {
-    /// As named.
+    /// The size that [`Scenario::about`] states.
     Full,
     /// The same shape with a fraction of the nodes, pods or time.
     Small,
@@ -31,14 +31,14 @@ impl Size {
     }
 }
 
-/// A load and a world.
+/// A load on a VPC.
 #[derive(Debug, Clone, Copy)]
 pub struct Scenario {
-    /// Names it on a command line.
+    /// Its name on the command line.
     pub name: &'static str,
     /// One line for people.
     pub about: &'static str,
-    /// Mode and targets under which it is run.
+    /// The mode and targets of each case.
     policies: &'static [Rule],
     build: fn(Size) -> Shape,
 }
@@ -52,7 +52,7 @@ struct Shape {
     lasts: Duration,
 }
 
-/// An instance type, and how many pods it takes: with secondary addresses, with prefixes.
+/// An instance type, and its number of pods with secondary addresses and with prefixes.
 type NodeType = (&'static str, (u32, u32));
 
 /// 3 ENIs, each with 9 addresses or prefixes.
@@ -62,7 +62,7 @@ const XLARGE: NodeType = ("m5.xlarge", (58, 110));
 /// 8 ENIs, each with 29 addresses or prefixes.
 const XLARGE_4: NodeType = ("m5.4xlarge", (234, 110));
 
-/// One way to run a scenario.
+/// A scenario under one policy.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Case {
     /// The policy in a few words: `warm-eni-1`.
@@ -71,7 +71,7 @@ pub struct Case {
     pub setup: Setup,
 }
 
-/// Mode and targets.
+/// A policy's name, mode and targets.
 type Rule = (&'static str, Mode, Targets);
 
 const WARM_ENI: Rule = ("warm-eni-1", Mode::SecondaryIp, Targets::WarmEni(1));
@@ -79,7 +79,7 @@ const WARM_IP: Rule = ("warm-ip-5", Mode::SecondaryIp, Targets::Ip { warm: 5, mi
 const WARM_PREFIX: Rule = ("warm-prefix-1", Mode::Prefix, Targets::WarmPrefix(1));
 const ALL_RULES: &[Rule] = &[WARM_ENI, WARM_IP, WARM_PREFIX];
 
-/// All of them.
+/// All scenarios.
 pub const SCENARIOS: &[Scenario] = &[
     Scenario {
         name: "burst",
@@ -156,7 +156,7 @@ impl Scenario {
         SCENARIOS.iter().find(|scenario| scenario.name == name)
     }
 
-    /// The ways to run it.
+    /// The scenario under each of its policies.
     #[must_use]
     pub fn cases(&self, size: Size) -> Vec<Case> {
         self.policies.iter().map(|rule| case(rule, (self.build)(size))).collect()
@@ -229,7 +229,7 @@ fn fragmented(size: Size) -> Shape {
 
 fn dry(_: Size) -> Shape {
     let vpc = VpcSpec {
-        // A subnet that is nearly full has no free /28 left but by luck.
+        // A nearly full subnet with random addresses has no free /28 except by luck.
         address_choice: AddressChoice::LowestFirst,
         ..VpcSpec::realistic(vec![Subnet::for_nodes(net("10.0.0.0/23"))])
     };

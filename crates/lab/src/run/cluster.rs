@@ -1,4 +1,4 @@
-//! Nodes that come and go, and the scheduler.
+//! Nodes that join and leave, and the scheduler.
 
 use std::time::Duration;
 
@@ -92,12 +92,12 @@ impl<'a> Run<'a> {
         self.cloud.terminate(&found.site.instance, self.now);
     }
 
-    /// What the node of this place is, there or to come.
+    /// The spec of the node with this index, which may not exist yet.
     fn spec_of(&self, place: usize) -> &'a NodeSpec {
         &self.setup.node_specs[place % self.setup.node_specs.len()]
     }
 
-    /// Lists a node as one with a place, if it has one.
+    /// Adds a node to the list of nodes with a place, if it has one.
     pub(super) fn note_place(&mut self, node: usize) {
         let found = &self.nodes[node];
         let n_places = usize::try_from(found.spec.n_places()).unwrap_or(usize::MAX);
@@ -106,7 +106,7 @@ impl<'a> Run<'a> {
         }
     }
 
-    /// Gives places to those who wait for one, in their order.
+    /// Schedules waiting pods in their order.
     pub(super) fn schedule(&mut self) {
         while let Some(pod) = self.queue.front().copied() {
             if self.pods[pod].stage != Stage::Unscheduled {
@@ -123,7 +123,7 @@ impl<'a> Run<'a> {
         }
     }
 
-    /// Takes a pod off its node.
+    /// Removes a pod from its node.
     pub(super) fn vacate_place(&mut self, node: usize, pod: usize) {
         let found = &mut self.nodes[node];
         self.open.remove(&(found.pods.len(), node));
@@ -132,7 +132,7 @@ impl<'a> Run<'a> {
         self.schedule();
     }
 
-    /// What the nodes hold.
+    /// The capacities of the existing nodes.
     pub(super) fn capacities(&self) -> Vec<NodeCapacity> {
         let there = self.nodes.iter().filter(|node| node.state != NodeState::Gone);
         let capacity = |node: &Node| {
@@ -141,7 +141,7 @@ impl<'a> Run<'a> {
         there.map(capacity).collect()
     }
 
-    /// What the next nodes will come with: a primary ENI and no block. One for each spec, in turn.
+    /// The capacities of the next nodes, one per spec: a primary ENI without blocks.
     pub(super) fn joining_capacities(&mut self) -> Result<Vec<NodeCapacity>, SetupError> {
         let next = self.nodes.len()..self.nodes.len() + self.setup.node_specs.len();
         let capacity = |place| {

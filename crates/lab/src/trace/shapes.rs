@@ -1,4 +1,4 @@
-//! Loads as clusters have them.
+//! Typical loads of clusters.
 
 use std::time::Duration;
 
@@ -6,20 +6,20 @@ use ec2_model::Rng;
 
 use super::{Trace, TraceAction, TraceStep};
 
-/// The random stream that arrivals come from.
+/// The number of the random stream for arrivals.
 const ARRIVALS: u64 = 1;
 
 fn step(at: Duration, action: TraceAction) -> TraceStep {
     TraceStep { at, action }
 }
 
-/// All at once, and they stay.
+/// `pods` pods at once. They stay.
 #[must_use]
 pub fn burst(pods: u32) -> Trace {
     vec![step(Duration::ZERO, TraceAction::Create { pods, life: None })]
 }
 
-/// One pod every `gap` for `span`, each for `life`.
+/// One pod every `gap` for `span`. Each lives for `life`.
 #[must_use]
 pub fn one_per(gap: Duration, span: Duration, life: Duration) -> Trace {
     let create = |at| step(at, TraceAction::Create { pods: 1, life: Some(life) });
@@ -27,8 +27,8 @@ pub fn one_per(gap: Duration, span: Duration, life: Duration) -> Trace {
     times.take_while(|at| *at < span).map(create).collect()
 }
 
-/// `standing` pods from the start, then pods that come at random, one every `gap` on average, and
-/// live for `life` on average.
+/// `standing` pods from the start, then pods at random times, one every `gap` on average. Each of
+/// these lives for `life` on average.
 #[must_use]
 pub fn churn(standing: u32, gap: Duration, life: Duration, span: Duration, seed: u64) -> Trace {
     let mut rng = Rng::with_stream(seed, ARRIVALS);
@@ -42,7 +42,7 @@ pub fn churn(standing: u32, gap: Duration, life: Duration, span: Duration, seed:
     trace
 }
 
-/// Every `period` a job of `pods` pods, each of which runs for `life` and up to half of it more.
+/// Every `period` a job of `pods` pods. Each pod runs for `life` and up to half of it more.
 #[must_use]
 pub fn batch_jobs(pods: u32, life: Duration, period: Duration, span: Duration, seed: u64) -> Trace {
     let mut rng = Rng::with_stream(seed, ARRIVALS);
@@ -57,7 +57,7 @@ pub fn batch_jobs(pods: u32, life: Duration, period: Duration, span: Duration, s
     trace
 }
 
-/// `pods` pods that are all replaced every `period`, a quarter of them at a time.
+/// `pods` pods that are replaced every `period`, a quarter of them at a time.
 #[must_use]
 pub fn rolling_deployment(pods: u32, period: Duration, times: u32) -> Trace {
     let mut trace = burst(pods);
@@ -66,7 +66,7 @@ pub fn rolling_deployment(pods: u32, period: Duration, times: u32) -> Trace {
     trace
 }
 
-/// `pods` pods of which all but `left` go after `after`.
+/// `pods` pods. All but `left` are deleted after `after`.
 #[must_use]
 pub fn scale_in(pods: u32, left: u32, after: Duration) -> Trace {
     let mut trace = burst(pods);
@@ -74,7 +74,7 @@ pub fn scale_in(pods: u32, left: u32, after: Duration) -> Trace {
     trace
 }
 
-/// `nodes` nodes, and the pods for which they were started, at the same time.
+/// `nodes` nodes, and at the same time the pods that they are started for.
 #[must_use]
 pub fn joining(nodes: u32, pods: u32) -> Trace {
     let mut trace = vec![step(Duration::ZERO, TraceAction::Join { nodes })];
@@ -82,7 +82,7 @@ pub fn joining(nodes: u32, pods: u32) -> Trace {
     trace
 }
 
-/// `pods` pods; then, every `period`, a node comes and the oldest goes a minute later.
+/// `pods` pods. Then every `period` a node joins, and the oldest is drained a minute later.
 #[must_use]
 pub fn node_replacement(pods: u32, nodes: u32, period: Duration) -> Trace {
     let mut trace = burst(pods);

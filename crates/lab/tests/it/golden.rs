@@ -1,5 +1,5 @@
-//! Every scenario, small, against its recorded report. The reports are meant to change with the
-//! engine: read the difference, and record it with `TIDEPOOL_GOLDEN=write cargo test -p lab`.
+//! Every scenario, in small size, against its recorded report. The reports change with the engine:
+//! check the difference, then record it with `TIDEPOOL_GOLDEN=write cargo test -p lab`.
 
 use std::path::Path;
 
@@ -19,15 +19,15 @@ fn check(name: &str) {
     let recorded = std::fs::read_to_string(&path).unwrap_or_default();
     assert!(
         recorded == found,
-        "{} says otherwise; if the change is meant, record it with TIDEPOOL_GOLDEN=write\n{found}",
+        "{} differs; if the change is intended, record it with TIDEPOOL_GOLDEN=write\n{found}",
         path.display()
     );
 }
 
-/// For so long an Add may wait before it fails with a reason.
+/// How long an Add may wait before it fails.
 const ADD_WAIT_MS: u64 = 60_000;
 
-/// Every pod has exactly one address, or is reported as one that has none.
+/// Checks that every pod has exactly one address, or is reported as having none.
 fn check_conserved(report: &Report) {
     for score in report.cases.iter().flat_map(|case| &case.scores) {
         let name = score.strategy.as_str();
@@ -35,8 +35,8 @@ fn check_conserved(report: &Report) {
         let pods = score.pods;
         assert_eq!(pods.created, pods.served + pods.gave_up + pods.waiting, "{name}");
         let failed: u64 = score.failed_adds.values().sum();
-        let is_told = pods.waiting == 0 || failed > 0 || score.wait_ms.max <= ADD_WAIT_MS;
-        assert!(is_told, "{name}: waits without a reason");
+        let is_reported = pods.waiting == 0 || failed > 0 || score.wait_ms.max <= ADD_WAIT_MS;
+        assert!(is_reported, "{name}: waits without a reason");
     }
 }
 
@@ -48,7 +48,7 @@ macro_rules! scenarios {
         })*
 
         #[test]
-        fn none_is_left_out() {
+        fn all_scenarios_are_tested() {
             let tested = [$($name),*];
             let all: Vec<_> = SCENARIOS.iter().map(|scenario| scenario.name).collect();
             assert_eq!(all, tested);
