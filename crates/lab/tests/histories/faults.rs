@@ -1,4 +1,4 @@
-//! StepAction goes wrong: daemons that die, records that lose something, people who take away what is ours.
+//! Faults: daemons that die, records that lose changes, changes that people make by hand.
 
 use std::time::Duration;
 
@@ -12,7 +12,7 @@ use super::node::{OpenRequest, Pod};
 use super::simulation::{HistoryEvent, Simulation, n_requests};
 use super::step::{Kill, RecordFate};
 
-/// No machine starts sooner.
+/// The least time of a reboot.
 const BOOT: Duration = Duration::from_secs(15);
 
 impl Simulation {
@@ -37,12 +37,12 @@ impl Simulation {
         for call in unsent.iter().filter(|_| kill.sent) {
             let _: (Result<_, _>, _) = self.request(node, call, n_requests(call) - 1);
         }
-        // Their plugins find nobody who answers.
+        // The plugins of open requests find no daemon.
         let open = std::mem::take(&mut self.nodes[node].open);
         for open in open.into_values() {
             if let OpenRequest::Del { key } = open {
                 self.unlink(node, &key);
-                self.nodes[node].remembered.push(key);
+                self.nodes[node].pending_dels.push(key);
             }
         }
         self.nodes[node].forget_run();
@@ -64,7 +64,8 @@ impl Simulation {
         };
         self.has_lost_record = true;
         self.nodes[node].is_rolled_back = true;
-        // A pod that has its address and no link yet would be in no witness's memory.
+        // First each pod with an address gets its link. Otherwise neither record nor kernel would
+        // know the pod.
         let has_address = |(key, pod): (&AttachmentKey, &Pod)| {
             pod.address.filter(|_| !pod.ended).map(|ip| (ip, key.clone()))
         };
@@ -73,7 +74,7 @@ impl Simulation {
             self.links(node, key, address);
         }
         if let Err(contradiction) = self.nodes[node].truncate_log(stays) {
-            self.violation(node, "a log that cannot be replayed", contradiction.to_string());
+            self.violation(node, "log that cannot be replayed", contradiction.to_string());
         }
     }
 

@@ -1,13 +1,13 @@
-//! Histories: some nodes of one account through whatever the world does to them, and what must stay
-//! true of each moment.
+//! Histories: a few nodes of one account under random faults, with invariants checked at every
+//! event.
 //!
-//! A history follows from its seed alone: pods that come and go, daemons that die at any of their
-//! effects, records that are lost, clocks that jump, EC2 that refuses, is late, slow or silent,
-//! people who take away what is ours, metadata that lie. The engine is the real one, EC2 the model with
-//! its limits, delays and veils, and the requests between them are those that a node sends.
+//! A history follows from its seed: pods that come and go, daemons that die at any effect, lost
+//! records, jumping clocks, EC2 that refuses, answers late, shows stale state or does not answer,
+//! changes made by hand, wrong metadata. The engine is the real one. EC2 is the model with limits,
+//! delays and staleness. The requests are those that a node sends.
 //!
-//! StepAction a history breaks is found by [`History::run`], and [`History::shrunk`] makes it small enough
-//! to be read.
+//! [`History::run`] finds the first violation. [`History::shrunk`] makes a failing history small
+//! enough to read.
 
 use ipam::record::Record;
 use lab::SetupError;
@@ -17,38 +17,39 @@ use super::shrink;
 use super::simulation::Simulation;
 use super::step::{self, HistoryStep};
 
-/// StepAction happens, and to whom.
+/// The steps of a history and their setting.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct History {
-    /// Also what chance in EC2 and between the steps follows from.
+    /// Also seeds EC2's random choices and those of the simulation.
     pub(super) seed: u64,
-    /// The world before the first step.
+    /// The state before the first step.
     pub(super) setting: Setting,
-    /// In their order.
+    /// The steps in order.
     pub(super) steps: Vec<HistoryStep>,
 }
 
-/// How a history ended in which nothing was violation. The same history has the same end.
+/// The result of a history without violation. The same history has the same result.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(super) struct Outcome {
-    /// Adds that were answered with an address.
+    /// Adds that got an address.
     pub(super) granted: u64,
     /// Adds that were refused.
     pub(super) refused: u64,
-    /// Requests that EC2 got.
+    /// Requests that reached EC2.
     pub(super) calls: u64,
     /// Daemons that died.
     pub(super) kills: u64,
-    /// ENIs that dead instances have left behind.
+    /// ENIs that terminated instances left.
     pub(super) left_behind: usize,
-    /// Blocks of ours that a daemon takes for somebody else's in the end: idle, but nobody's harm.
+    /// Blocks of ours that a daemon takes for foreign ones at the end. They are idle, and no pod
+    /// suffers.
     pub(super) left_alone: usize,
-    /// StepAction the living nodes have on record.
+    /// The records of the nodes that exist at the end.
     pub(super) records: Vec<Record>,
 }
 
 impl Outcome {
-    /// Adds another's numbers up.
+    /// Adds the counts of another outcome.
     pub(super) fn add(&mut self, other: Self) {
         let Self { granted, refused, calls, kills, left_behind, left_alone, records: _ } = other;
         self.granted += granted;
@@ -60,28 +61,28 @@ impl Outcome {
     }
 }
 
-/// StepAction must stay true and did not.
+/// A violated invariant.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("after {at_ms} ms, node {node}: {rule}: {what}")]
 pub(super) struct Violation {
     /// Milliseconds since the start of the history.
     pub(super) at_ms: u64,
-    /// Which node.
+    /// The index of the node.
     pub(super) node: usize,
-    /// StepAction must not be.
+    /// The invariant, named by its violation.
     pub(super) rule: &'static str,
-    /// StepAction has been seen of it.
+    /// What was observed.
     pub(super) what: String,
 }
 
 /// Why a history has no outcome.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum RunError {
-    /// The engine is wrong, or what was expected of it.
+    /// An invariant is violated: the engine or the invariant is wrong.
     #[error(transparent)]
     Violation(#[from] Violation),
-    /// The world cannot be made.
-    #[error("set the world up")]
+    /// The simulation cannot be set up.
+    #[error("set up the simulation")]
     Setup(#[from] SetupError),
 }
 
@@ -94,19 +95,18 @@ impl History {
         Self { seed, setting, steps }
     }
 
-    /// Lives through it, then through hours in which nothing else goes wrong.
+    /// Plays the history, then some hours without faults.
     ///
     /// # Errors
     ///
-    /// The first thing that was not as it must be.
+    /// The first violation.
     pub(super) fn run(&self) -> Result<Outcome, RunError> {
         let mut simulation = Simulation::new(self)?;
         self.live(&mut simulation)?;
         Ok(simulation.outcome())
     }
 
-    /// All that happens in it, each with its time in milliseconds, for whoever wants to know why it
-    /// breaks something.
+    /// All events of the history, each with its time in milliseconds.
     #[must_use]
     pub(super) fn event_log(&self) -> Vec<String> {
         let Ok(mut simulation) = Simulation::new(self) else { return Vec::new() };
@@ -118,12 +118,12 @@ impl History {
 
     fn live(&self, simulation: &mut Simulation) -> Result<(), Violation> {
         for step in &self.steps {
-            simulation.take(step)?;
+            simulation.play(step)?;
         }
         simulation.settle()
     }
 
-    /// A history with as little in it as possible for which `fails` still holds.
+    /// The smallest history found for which `fails` still holds.
     #[must_use]
     pub(super) fn shrunk(self, fails: impl FnMut(&Self) -> bool) -> Self {
         shrink::shrink(self, fails)

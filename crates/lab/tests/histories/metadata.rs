@@ -1,4 +1,5 @@
-//! The metadata service of each node, which lies as the history has it, and what its lies may cost.
+//! The metadata service (IMDS) of each node, with its fault, and the polls of EC2 that it may
+//! cause.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -15,25 +16,25 @@ use lab::ec2::ipam_id;
 use super::check::blocks_of;
 use super::simulation::Simulation;
 
-/// Tells this stream from the others of the same seed.
+/// The number of this random stream.
 const STREAM: u64 = 14;
-/// From the first reading for nothing to the second.
+/// The least time between the first and the second wasted poll.
 const SECOND_POLL: Duration = Duration::from_secs(600);
 
-/// How a metadata service is wrong.
+/// The fault of a metadata service.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum MetadataFault {
-    /// Not at all.
+    /// No fault.
     None,
-    /// It shows what was true when it was read before.
+    /// It shows the state at the previous read.
     Late,
-    /// It shows what was true when it was read first.
+    /// It shows the state at the first read.
     Frozen,
-    /// Now and then it shows for a while what was true once.
+    /// Sometimes it shows an old state for a while.
     RolledBack,
-    /// Now and then it leaves a block out for a while, or an ENI.
+    /// Sometimes a block or an ENI is missing for a while.
     Lacking,
-    /// It also shows whatever has been there.
+    /// It shows everything that ever existed.
     Hoarding,
     /// It shows the ENIs without their blocks.
     Empty,
@@ -60,7 +61,7 @@ impl MetadataFault {
 /// The blocks of each ENI.
 type EniBlocks = BTreeMap<EniId, BTreeSet<Block>>;
 
-/// The readings of EC2 that lies have cost one run of the daemon since they last told something true.
+/// The polls of EC2 that wrong hints caused in one run of the daemon, since a hint was last right.
 #[derive(Debug)]
 struct WastedPolls {
     run: u64,
@@ -68,28 +69,36 @@ struct WastedPolls {
     n: u32,
 }
 
-/// The service of one node.
+/// The metadata service of one node.
 #[derive(Debug)]
 pub(super) struct Metadata {
-    lie: MetadataFault,
+    fault: MetadataFault,
     rng: Rng,
     first: EniBlocks,
     before: EniBlocks,
     ever: EniBlocks,
-    /// StepAction it has been telling for a while.
-    told: Option<EniBlocks>,
+    /// The wrong state that it currently shows.
+    shown_now: Option<EniBlocks>,
     spent: Option<WastedPolls>,
 }
 
 impl Metadata {
-    pub(super) fn new(lie: MetadataFault, seed: u64, node: usize) -> Self {
+    pub(super) fn new(fault: MetadataFault, seed: u64, node: usize) -> Self {
         let stream = STREAM + 1 + u64::try_from(node).unwrap_or(0);
         let none = EniBlocks::new;
         let rng = Rng::with_stream(seed, stream);
-        Self { lie, rng, first: none(), before: none(), ever: none(), told: None, spent: None }
+        Self {
+            fault,
+            rng,
+            first: none(),
+            before: none(),
+            ever: none(),
+            shown_now: None,
+            spent: None,
+        }
     }
 
-    /// StepAction it shows while `truth` is the case.
+    /// The state that it shows. `truth` is EC2's state.
     fn shown(&mut self, truth: &EniBlocks) -> Option<EniBlocks> {
         if self.first.is_empty() {
             (self.first, self.before) = (truth.clone(), truth.clone());
@@ -98,18 +107,18 @@ impl Metadata {
             self.ever.entry(eni.clone()).or_default().extend(blocks);
         }
         let before = std::mem::replace(&mut self.before, truth.clone());
-        match self.lie {
+        match self.fault {
             MetadataFault::None => Some(truth.clone()),
             MetadataFault::Late => Some(before),
             MetadataFault::Frozen => Some(self.first.clone()),
             MetadataFault::RolledBack | MetadataFault::Lacking => {
-                let told = self.told.take().filter(|_| self.rng.one_in(2));
-                self.told = Some(told.unwrap_or_else(|| match self.rng.index(3) {
+                let told = self.shown_now.take().filter(|_| self.rng.one_in(2));
+                self.shown_now = Some(told.unwrap_or_else(|| match self.rng.index(3) {
                     0 => truth.clone(),
-                    _ if self.lie == MetadataFault::RolledBack => before,
+                    _ if self.fault == MetadataFault::RolledBack => before,
                     _ => self.lacking(truth),
                 }));
-                self.told.clone()
+                self.shown_now.clone()
             }
             MetadataFault::Hoarding => Some(self.ever.clone()),
             MetadataFault::Empty => {
@@ -119,7 +128,7 @@ impl Metadata {
         }
     }
 
-    /// All but a block, or an ENI.
+    /// `truth` without one block or one ENI.
     fn lacking(&mut self, truth: &EniBlocks) -> EniBlocks {
         let mut shown = truth.clone();
         let Some(eni) = truth.keys().nth(self.rng.index(truth.len().max(1))) else {
@@ -135,13 +144,13 @@ impl Metadata {
 }
 
 impl Simulation {
-    /// The blocks that EC2 has on each of a node's ENIs, whoever's.
+    /// The blocks on each of a node's ENIs at EC2, including foreign ones.
     fn at_ec2(&mut self, node: usize) -> EniBlocks {
         let enis = self.cloud.attached(&self.nodes[node].site.instance, self.now);
         enis.iter().map(|eni| (ipam_id(eni.id.as_str()), blocks_of(eni).collect())).collect()
     }
 
-    /// Whether the daemon knows what EC2 has, and knows of nothing that EC2 does not have.
+    /// Whether the daemon's view equals EC2's state, and its foreign blocks exist.
     fn knows_all(&self, node: usize, truth: &EniBlocks) -> bool {
         let found = &self.nodes[node];
         let Some(engine) = &found.engine else { return true };
@@ -150,8 +159,8 @@ impl Simulation {
             && self.is_right(node, truth, |eni| eni.device_index.is_some())
     }
 
-    /// Whether the daemon knows what EC2 has on the ENIs that are `of` interest, be it that it takes it for
-    /// somebody's.
+    /// Whether the daemon's view of the selected ENIs equals EC2's state, apart from foreign
+    /// blocks.
     fn is_right(&self, node: usize, truth: &EniBlocks, of: fn(&EniView) -> bool) -> bool {
         let found = &self.nodes[node];
         let Some(engine) = &found.engine else { return true };
@@ -163,23 +172,24 @@ impl Simulation {
         })
     }
 
-    /// The metadata service is read, if it answers.
+    /// Reads the metadata service, if it answers, and gives the daemon a hint.
     pub(super) fn hint(&mut self, node: usize) {
         if self.metadata.is_empty() {
             return;
         }
         let truth = self.at_ec2(node);
         let Some(shown) = self.metadata[node].shown(&truth) else { return };
-        // StepAction is due anyway comes first.
+        // A due tick comes first, so that a poll after the hint is caused by the hint.
         self.tell(node, Event::Tick);
         let before = self.n_polls(node);
         self.tell(node, Event::Hint(shown));
         if self.n_polls(node) > before {
-            self.check_worth(node, &truth);
+            self.check_poll_rate(node, &truth);
         }
     }
 
-    /// The daemon is about to learn what EC2 has. StepAction it did not know, a hint may have been right about.
+    /// The daemon is about to learn EC2's state. If that is news, hints may have been right, so
+    /// counting restarts.
     pub(super) fn poll_ends(&mut self, node: usize) {
         let truth = self.at_ec2(node);
         if !self.knows_all(node, &truth)
@@ -189,9 +199,9 @@ impl Simulation {
         }
     }
 
-    /// A hint has made the daemon read EC2. If that knew all there was, it may so ever more rarely: ten
-    /// minutes later at the earliest, then twenty, and so on.
-    fn check_worth(&mut self, node: usize, truth: &EniBlocks) {
+    /// A hint made the daemon poll EC2. If the daemon already knew everything, such polls must
+    /// become rarer: ten minutes later at the earliest, then twenty, and so on.
+    fn check_poll_rate(&mut self, node: usize, truth: &EniBlocks) {
         let is_right = self.knows_all(node, truth);
         let (run, now) = (self.nodes[node].run, self.now);
         let metadata = &mut self.metadata[node];
@@ -204,10 +214,10 @@ impl Simulation {
         let spent = metadata.spent.get_or_insert(WastedPolls { run, first: now, n: 0 });
         let least = SECOND_POLL * ((1 << spent.n) - 1);
         spent.n += 1;
-        let is_in_vain = metadata.lie == MetadataFault::None;
+        let is_in_vain = metadata.fault == MetadataFault::None;
         let holds = now.since(spent.first) >= least && !is_in_vain;
-        let what = format!("{:?}: {spent:?}", metadata.lie);
-        self.expect(node, "readings for the sake of lies", holds, || what);
+        let what = format!("{:?}: {spent:?}", metadata.fault);
+        self.expect(node, "too many polls for wrong hints", holds, || what);
     }
 
     fn n_polls(&self, node: usize) -> usize {
@@ -215,18 +225,16 @@ impl Simulation {
         calls.filter(|in_flight| in_flight.call == Ec2Call::DescribeEnis).count()
     }
 
-    /// Where the service tells the truth, what somebody has done by hand is known in some minutes.
-    pub(super) fn check_noticed(&mut self) {
+    /// With correct metadata, the daemon must know changes made by hand within minutes.
+    pub(super) fn check_hand_changes_known(&mut self) {
         for node in 0..self.nodes.len() {
             let found = &self.nodes[node];
-            // StepAction a call of its own has just done, its answer will tell.
-            let is_told = found.is_there && found.is_told && found.calls.is_empty();
-            if is_told && self.metadata[node].lie == MetadataFault::None {
+            // The answer of a call in flight will show what that call changed.
+            let last_poll_ok = found.is_there && found.last_poll_ok && found.calls.is_empty();
+            if last_poll_ok && self.metadata[node].fault == MetadataFault::None {
                 let truth = self.at_ec2(node);
                 let is_right = self.is_right(node, &truth, |eni| eni.stage == EniStage::Ready);
-                self.expect(node, "what was done by hand and is not noticed", is_right, || {
-                    format!("{truth:?}")
-                });
+                self.expect(node, "change by hand not noticed", is_right, || format!("{truth:?}"));
             }
         }
     }

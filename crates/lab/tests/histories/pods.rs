@@ -1,4 +1,4 @@
-//! Pods as runtime and plugin treat them: what is asked of the daemon, and what its answers lead to.
+//! Pods as runtime and plugin handle them: requests to the daemon, and the effects of its answers.
 
 use std::net::IpAddr;
 use std::time::Duration;
@@ -9,9 +9,9 @@ use ipam::id::AttachmentKey;
 use super::node::{NETWORK, OpenRequest, PluginRequest, named, pod_facts};
 use super::simulation::{HistoryEvent, Simulation};
 
-/// The longest that a plugin takes from an answer to the link that follows from it.
+/// The longest time from an answer to the change of the pod's link.
 const LINK_MS: u64 = 60;
-/// Between a DEL that could not be recorded and the next.
+/// The time until a DEL that failed is repeated.
 const DEL_AGAIN: Duration = Duration::from_secs(1);
 
 fn key(node: usize, pod: usize, sandbox: u32) -> AttachmentKey {
@@ -38,7 +38,7 @@ impl Simulation {
         let mut key = self.latest(node, pod);
         let found = &mut self.nodes[node];
         let runs = found.pods.get(&key).is_some_and(|pod| !pod.ended && pod.address.is_some());
-        // No runtime uses a name once more after its end.
+        // Runtimes do not reuse the name of an ended sandbox.
         let has_ended = found.pods.get(&key).is_none_or(|pod| pod.ended);
         if !runs && (has_ended || !again) {
             self.del(node, pod, transit);
@@ -81,7 +81,7 @@ impl Simulation {
         }
     }
 
-    /// A pod's link goes.
+    /// Removes a pod's link.
     pub(super) fn unlink(&mut self, node: usize, key: &AttachmentKey) {
         self.nodes[node].links.retain(|_, owner| owner != key);
     }
@@ -93,12 +93,12 @@ impl Simulation {
         if found.engine.is_none() {
             if let PluginRequest::Del { key } = ask {
                 self.unlink(node, &key);
-                self.nodes[node].remembered.push(key);
+                self.nodes[node].pending_dels.push(key);
             }
             return;
         }
-        // No runtime adds what it has added. Of that which the daemon has lost it would be told
-        // something else.
+        // Runtimes do not repeat an ADD that succeeded. A daemon that lost the attachment would
+        // grant another address.
         if let PluginRequest::Add { key, .. } = &ask
             && found.pods.get(key).is_some_and(|pod| !pod.ended && pod.address.is_some())
             && (found.is_rolled_back || found.on_record(key).is_none())
@@ -130,10 +130,10 @@ impl Simulation {
         self.tell(node, event);
     }
 
-    /// The daemon answers.
+    /// Handles an answer of the daemon.
     pub(super) fn answered(&mut self, node: usize, request: RequestId, answer: Answer) {
         let Some(open) = self.nodes[node].open.remove(&request) else {
-            return self.violation(node, "a second answer", format!("{request:?}: {answer:?}"));
+            return self.violation(node, "second answer", format!("{request:?}: {answer:?}"));
         };
         match (open, answer) {
             (OpenRequest::Add { key, .. }, Answer::Granted(assignment)) => {
@@ -169,16 +169,12 @@ impl Simulation {
             }
             (OpenRequest::Gc, Answer::Refused(_)) => {}
             (open, answer) => {
-                self.violation(
-                    node,
-                    "an answer to another question",
-                    format!("{open:?}: {answer:?}"),
-                );
+                self.violation(node, "answer of the wrong kind", format!("{open:?}: {answer:?}"));
             }
         }
     }
 
-    /// The plugin makes the pod's link, unless its sandbox has gone meanwhile.
+    /// The plugin adds the pod's link, unless the sandbox has ended since.
     pub(super) fn links(&mut self, node: usize, key: AttachmentKey, address: IpAddr) {
         let found = &mut self.nodes[node];
         let still =

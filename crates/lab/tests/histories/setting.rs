@@ -1,4 +1,4 @@
-//! StepAction the world is before the first step.
+//! The state before the first step.
 
 use std::net::Ipv4Addr;
 use std::time::Duration;
@@ -12,23 +12,23 @@ use lab::spec::{Purpose, Subnet, VpcSpec};
 
 use super::metadata::MetadataFault;
 
-/// Tells this stream from the others of the same seed.
+/// The number of this random stream.
 const STREAM: u64 = 11;
 
-/// The world before the first step.
+/// The state before the first step.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct Setting {
-    /// In one account, from one subnet.
+    /// Number of nodes, all in one account and one subnet.
     pub(super) n_nodes: usize,
     /// For example `t3.small`.
     pub(super) instance_type: &'static str,
-    /// ENIs, and addresses on each, that the daemons believe in beyond what there is.
+    /// By how much the daemons overestimate the limits: ENIs, and addresses per ENI.
     pub(super) excess_limits: (u16, u16),
-    /// StepAction the user wants.
+    /// The daemons' policy.
     pub(super) policy: Policy,
-    /// Whether each node also has an ENI that is somebody else's.
+    /// Whether each node has a foreign ENI.
     pub(super) foreign_enis: bool,
-    /// How the nodes' metadata services are wrong.
+    /// The fault of the nodes' metadata services.
     pub(super) metadata: MetadataFault,
     /// EC2 and the subnets.
     pub(super) vpc: VpcSpec,

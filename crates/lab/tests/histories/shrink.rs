@@ -1,10 +1,10 @@
-//! Makes a history that fails as small as it gets: fewer steps, fewer nodes, simpler steps.
+//! Shrinks a failing history: fewer steps, fewer nodes, simpler steps.
 
 use super::history::History;
 use super::metadata::MetadataFault;
 use super::step::{HistoryStep, Kill, RecordFate, StepAction};
 
-/// `fails` says whether a candidate still fails, in whatever way.
+/// `fails` returns whether a candidate still fails.
 pub(super) fn shrink(mut best: History, mut fails: impl FnMut(&History) -> bool) -> History {
     let mut gets_smaller = true;
     while gets_smaller {
@@ -28,7 +28,7 @@ fn try_out(
     is_smaller
 }
 
-/// Leaves out steps: half of them at a time, then a quarter, in the end each alone.
+/// Drops steps: half of them at a time, then a quarter, at last one by one.
 fn drop_steps(best: &mut History, fails: &mut dyn FnMut(&History) -> bool) -> bool {
     let mut shrunk = false;
     let mut size = best.steps.len().div_ceil(2);
@@ -38,7 +38,7 @@ fn drop_steps(best: &mut History, fails: &mut dyn FnMut(&History) -> bool) -> bo
             let mut candidate = best.clone();
             let to = (from + size).min(candidate.steps.len());
             let waited: u64 = candidate.steps.drain(from..to).map(|step| step.wait_ms).sum();
-            // StepAction comes after them comes at its time.
+            // Later steps keep their times.
             if let Some(next) = candidate.steps.get_mut(from) {
                 next.wait_ms += waited;
             }
@@ -65,7 +65,7 @@ fn simplify_steps(best: &mut History, fails: &mut dyn FnMut(&History) -> bool) -
     shrunk
 }
 
-/// The step in some respect simpler; the same where there is nothing to simplify.
+/// Simpler variants of a step. Variants may equal the step.
 fn simpler(step: &HistoryStep) -> Vec<HistoryStep> {
     let mut all: Vec<_> =
         [0, step.wait_ms / 2].map(|wait_ms| HistoryStep { wait_ms, ..step.clone() }).into();

@@ -1,4 +1,4 @@
-//! The world of a history: time, what is to come, and what passes between the nodes and EC2.
+//! The state of a running history: time, pending events, nodes and EC2.
 
 use std::collections::BTreeSet;
 use std::net::IpAddr;
@@ -26,19 +26,19 @@ use super::node::{InFlightCall, Node, PluginRequest};
 use super::setting::Setting;
 use super::step::{CallFault, HistoryStep, StepAction};
 
-/// No history comes near to so many events; one that spins does.
+/// More events than any history has, unless it loops without end.
 const MAX_EVENTS: u64 = 100_000;
-/// Tells this stream from the others of the same seed.
+/// The number of this random stream.
 const STREAM: u64 = 13;
-/// Between two looks at the kernel, as the agent has them.
+/// The interval of kernel polls, as in the agent.
 const POLL_EVERY: Duration = Duration::from_secs(60);
-/// The longest that things take which happen on a node.
+/// The longest durations on a node.
 const SAVE_MS: u64 = 20;
 const SEND_MS: u64 = 15;
 const HOST_MS: u64 = 60;
 const READ_MS: u64 = 40;
 
-/// StepAction will happen at some time. StepAction names a run is for that daemon alone.
+/// A pending event. An event with a `run` is for that daemon only.
 #[derive(Debug)]
 pub(super) enum HistoryEvent {
     Asks { node: usize, ask: PluginRequest },
@@ -61,21 +61,21 @@ pub(super) struct Simulation {
     pub(super) now: Timestamp,
     events: EventQueue<HistoryEvent>,
     pub(super) nodes: Vec<Node>,
-    /// In the order of the nodes.
+    /// Metadata services, in the order of the nodes.
     pub(super) metadata: Vec<Metadata>,
     pub(super) rng: Rng,
-    /// ENIs that are nobody's here.
+    /// ENIs that belong to nobody in the simulation.
     pub(super) foreign_enis: BTreeSet<EniId>,
-    /// ENIs that somebody has taken off their instances.
+    /// ENIs that were detached by hand.
     pub(super) detached_enis: BTreeSet<ipam::id::EniId>,
-    /// StepAction somebody has taken away by hand: nobody can say any more where it leads.
+    /// Blocks that were removed by hand. Nobody can say where their addresses lead now.
     pub(super) removed_blocks: BTreeSet<Block>,
-    /// Whether a record has lost something: then EC2 may have what nobody knows of until it is read.
+    /// Whether a record lost changes. Then EC2 may have blocks that nobody knows until a poll.
     pub(super) has_lost_record: bool,
     pub(super) poll_every: Duration,
     pub(super) outcome: Outcome,
     n_events: u64,
-    /// StepAction has happened, if somebody wants to know.
+    /// The events so far, if they are recorded.
     pub(super) event_log: Option<Vec<String>>,
     violation: Option<Violation>,
 }
@@ -135,13 +135,13 @@ impl Simulation {
         }
     }
 
-    /// Notes what must not be; the first counts.
+    /// Records a violation. The first one counts.
     pub(super) fn violation(&mut self, node: usize, rule: &'static str, what: String) {
         let at_ms = self.now.as_millis();
         self.violation.get_or_insert(Violation { at_ms, node, rule, what });
     }
 
-    /// Notes what is seen if `rule`, a phrase for what must not be, is not held to.
+    /// Records a violation of `rule` if `holds` is false. `rule` names the violation.
     pub(super) fn expect(
         &mut self,
         node: usize,
@@ -154,7 +154,7 @@ impl Simulation {
         }
     }
 
-    pub(super) fn verdict(&self) -> Result<(), Violation> {
+    pub(super) fn result(&self) -> Result<(), Violation> {
         self.violation.clone().map_or(Ok(()), Err)
     }
 
@@ -167,36 +167,36 @@ impl Simulation {
         self.push_in(span, what);
     }
 
-    pub(super) fn take(&mut self, step: &HistoryStep) -> Result<(), Violation> {
+    pub(super) fn play(&mut self, step: &HistoryStep) -> Result<(), Violation> {
         self.pass(Duration::from_millis(step.wait_ms))?;
-        // A history that has lost its last nodes while it was shrunk keeps its other steps.
+        // A shrunk history may have fewer nodes than its steps name.
         let node = step.node.min(self.nodes.len() - 1);
         if self.nodes[node].is_there {
             self.log(|| format!("node {node}: {:?}", step.what));
-            self.happens(node, &step.what);
+            self.execute(node, &step.what);
         }
-        self.verdict()
+        self.result()
     }
 
-    /// Lets happen what is due within `span`.
+    /// Plays the events of the next `span`.
     pub(super) fn pass(&mut self, span: Duration) -> Result<(), Violation> {
         let end = self.now + span;
         while let Some((at, what)) = self.events.pop(end) {
             self.now = at;
             self.n_events += 1;
-            // The kernel is read all the time.
+            // Kernel polls are too frequent for the log.
             if !matches!(what, HistoryEvent::PollKernel { .. } | HistoryEvent::Seen { .. }) {
                 self.log(|| format!("{what:?}"));
             }
-            self.expect(0, "no end of it", self.n_events < MAX_EVENTS, || format!("{what:?}"));
-            self.happen(what);
-            self.verdict()?;
+            self.expect(0, "too many events", self.n_events < MAX_EVENTS, || format!("{what:?}"));
+            self.handle_event(what);
+            self.result()?;
         }
         self.now = end;
         Ok(())
     }
 
-    fn happens(&mut self, node: usize, what: &StepAction) {
+    fn execute(&mut self, node: usize, what: &StepAction) {
         let ms = Duration::from_millis;
         match *what {
             StepAction::Add { pod, patience_ms, transit_ms, again } => {
@@ -232,12 +232,12 @@ impl Simulation {
         }
     }
 
-    /// Whether somebody has taken `address` away.
+    /// Whether `address` was removed by hand.
     pub(super) fn is_removed(&self, address: IpAddr) -> bool {
         self.removed_blocks.iter().any(|block| block.contains(address))
     }
 
-    fn happen(&mut self, what: HistoryEvent) {
+    fn handle_event(&mut self, what: HistoryEvent) {
         match what {
             HistoryEvent::Asks { node, ask } => self.asks(node, ask),
             HistoryEvent::Links { node, key, address } => self.links(node, key, address),
@@ -273,7 +273,7 @@ impl Simulation {
         }
     }
 
-    /// Whether it is still the same daemon.
+    /// Whether this run of the daemon is still alive.
     fn runs(&self, node: usize, run: u64) -> bool {
         self.nodes[node].run == run && self.nodes[node].engine.is_some()
     }
@@ -286,7 +286,7 @@ impl Simulation {
         self.hint(node);
     }
 
-    /// The kernel is read before anything else, then the DELs that found no daemon are applied.
+    /// Starts a daemon. It polls the kernel first, then gets the DELs that found no daemon.
     fn start(&mut self, node: usize) {
         if !self.nodes[node].is_there {
             return;
@@ -295,11 +295,11 @@ impl Simulation {
         let effects = found.boot(self.now, &self.setting.policy);
         let (run, sighting) = (found.run, found.sighting(self.now));
         self.push_in(POLL_EVERY, HistoryEvent::PollKernel { node, run });
-        // Nobody has a word of what was under way.
+        // The kernel poll does not cover what ended while no daemon ran.
         let sighting = Sighting { vanished: BTreeSet::new(), ..sighting };
         let first = self.handle(node, Event::Seen(sighting));
         self.follow(node, effects.into_iter().chain(first).collect());
-        for key in std::mem::take(&mut self.nodes[node].remembered) {
+        for key in std::mem::take(&mut self.nodes[node].pending_dels) {
             self.asks(node, PluginRequest::Del { key });
         }
     }
@@ -310,7 +310,7 @@ impl Simulation {
         engine.map(|engine| engine.handle(event, time)).unwrap_or_default()
     }
 
-    /// Tells a daemon something, and does what follows.
+    /// Gives a daemon an event and executes the effects.
     pub(super) fn tell(&mut self, node: usize, event: Event) {
         let effects = self.handle(node, event);
         self.follow(node, effects);
@@ -337,7 +337,7 @@ impl Simulation {
         if let Some(at) = wakes_at.filter(|at| found.tick_at != Some(*at)) {
             found.tick_at = Some(at);
             let truth = found.truth(at);
-            self.expect(node, "woken for the past", truth > self.now, || format!("{at:?}"));
+            self.expect(node, "wake-up in the past", truth > self.now, || format!("{at:?}"));
             self.events.push(truth, HistoryEvent::Tick { node, run, at });
         }
     }
@@ -348,7 +348,7 @@ impl Simulation {
         match effect {
             Effect::Save { seq, changes } => {
                 let other = self.nodes[node].save.replace((seq, changes));
-                self.expect(node, "two saves at a time", other.is_none(), || {
+                self.expect(node, "two saves at once", other.is_none(), || {
                     format!("{seq:?}, {other:?}")
                 });
                 self.push_within(SAVE_MS, HistoryEvent::Saved { node, run });
@@ -371,7 +371,7 @@ impl Simulation {
     fn saved(&mut self, node: usize) {
         let Some((seq, changes)) = self.nodes[node].save.take() else { return };
         let result = if self.now < self.nodes[node].disk_full_until {
-            // StepAction the file holds of it nobody knows.
+            // After a failed save, the file may or may not hold the changes.
             if self.rng.one_in(2) {
                 self.make_durable(node, changes);
             }
@@ -385,7 +385,7 @@ impl Simulation {
 
     pub(super) fn make_durable(&mut self, node: usize, changes: Vec<ipam::record::Change>) {
         if let Err(contradiction) = self.nodes[node].make_durable(changes) {
-            self.violation(node, "a log that cannot be replayed", contradiction.to_string());
+            self.violation(node, "log that cannot be replayed", contradiction.to_string());
         }
     }
 
@@ -462,7 +462,7 @@ impl Simulation {
     }
 }
 
-/// Of how many requests a call is made.
+/// The number of requests of a call.
 pub(super) fn n_requests(call: &Ec2Call) -> usize {
     if *call == Ec2Call::DescribeEnis { 2 } else { 1 }
 }

@@ -1,38 +1,38 @@
-//! StepAction may happen, and how often.
+//! The steps of a history, and their frequencies.
 
 use ec2_model::Rng;
 use ec2_model::request::Action;
 
-/// Slots for pods on each node.
+/// Slots for pods per node.
 const N_PODS: usize = 10;
 /// The most steps of a history.
-const MOST_STEPS: usize = 90;
-/// Tells this stream from the others of the same seed.
+const MAX_STEPS: usize = 90;
+/// The number of this random stream.
 const STREAM: u64 = 12;
 
-/// One thing that happens.
+/// A step of a history.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct HistoryStep {
-    /// So long after the one before.
+    /// Milliseconds since the previous step.
     pub(super) wait_ms: u64,
-    /// Where; no matter for what concerns EC2 as such.
+    /// The index of the node. Ignored by steps that concern EC2 only.
     pub(super) node: usize,
-    /// StepAction.
+    /// The action.
     pub(super) what: StepAction,
 }
 
-/// StepAction happens.
+/// The action of a step.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum StepAction {
-    /// The runtime starts a pod, if none is in this slot; the request is on its way for so long.
+    /// The runtime starts a pod, unless the slot has one.
     Add {
         /// The slot.
         pod: usize,
         /// How long the plugin waits.
         patience_ms: u64,
-        /// How long the request is on its way: another may overtake it.
+        /// How long the request takes to arrive. Another request may overtake it.
         transit_ms: u64,
-        /// Whether it is for the sandbox that an earlier request has not got an address for.
+        /// Whether it repeats the ADD of a sandbox that got no address.
         again: bool,
     },
     /// The plugin that waits for an address is killed.
@@ -44,100 +44,100 @@ pub(super) enum StepAction {
     Del {
         /// The slot.
         pod: usize,
-        /// How long the request is on its way.
+        /// How long the request takes to arrive.
         transit_ms: u64,
     },
-    /// The runtime lists what lives.
+    /// The runtime sends a GC with all live sandboxes.
     Gc,
-    /// A sandbox ends without a word.
+    /// A sandbox ends without a DEL.
     Die {
         /// The slot.
         pod: usize,
     },
     /// The daemon dies.
     Kill(Kill),
-    /// The next so many calls go wrong.
+    /// The next calls fail.
     Fault {
-        /// Of this operation.
+        /// The operation.
         action: Action,
         /// How many.
         next: u64,
-        /// How.
+        /// The kind of failure.
         fault: CallFault,
     },
-    /// All that makes calls go wrong is mended.
+    /// EC2's faults end.
     ClearFaults,
     /// Others take addresses of the nodes' subnet.
     Occupy {
-        /// How many, or as many as there are.
+        /// How many; all that are free if there are fewer.
         addresses: u32,
     },
-    /// They give them back.
+    /// Others release those addresses.
     Vacate,
-    /// The disk takes nothing for so long.
+    /// The disk is full for some time.
     FullDisk {
         /// Milliseconds.
         ms: u64,
     },
-    /// ENIs have no device on the host for so long, or it cannot be set up.
+    /// ENIs have no usable device on the host for some time.
     NoDevice {
         /// Milliseconds.
         ms: u64,
-        /// Whether the device is there and useless.
+        /// Whether the device exists but cannot be set up.
         failed: bool,
     },
-    /// Somebody takes an ENI off the instance, by force.
+    /// Somebody detaches an ENI by force.
     DetachByHand {
-        /// Among those that are attached and not the primary.
+        /// The index among the attached ENIs without the primary.
         which: usize,
     },
-    /// Somebody takes an address or prefix from an ENI.
+    /// Somebody unassigns an address or prefix of an ENI.
     UnassignByHand {
-        /// Among all.
+        /// The index among all blocks.
         which: usize,
     },
-    /// The instance is ended.
+    /// The instance is terminated.
     Terminate,
 }
 
-/// How a daemon dies and another starts.
+/// How a daemon dies, and how the next one starts.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Kill {
-    /// It dies before the effect that is so many from now; 0 is at once.
+    /// The daemon dies before this effect, counted from now; 0 means at once.
     pub(super) at_effect: usize,
-    /// Whether the save that is under way is durable all the same.
+    /// Whether the save in flight becomes durable.
     pub(super) saved: bool,
-    /// Whether the requests that are under way reach EC2 all the same.
+    /// Whether the requests in flight reach EC2.
     pub(super) sent: bool,
-    /// How long nobody serves.
+    /// The time until the next daemon starts.
     pub(super) down_ms: u64,
-    /// StepAction becomes of the record.
+    /// What happens to the record.
     pub(super) record: RecordFate,
-    /// Whether the machine starts anew as well: no pod lives through that.
+    /// Whether the machine reboots too, which ends all pods.
     pub(super) reboot: bool,
-    /// By how much the machine's clock is ahead of the truth from then on.
+    /// By how much the machine's clock is ahead from then on.
     pub(super) clock_ahead_ms: i64,
 }
 
-/// StepAction becomes of the record when a daemon dies.
+/// What happens to the record when a daemon dies.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum RecordFate {
-    /// Nothing.
+    /// It stays as it is.
     Kept,
-    /// It is empty.
+    /// It is lost completely.
     Lost,
-    /// It lacks the last so many changes.
+    /// It loses its last changes, as many as given.
     RolledBack(usize),
 }
 
-/// StepAction happens to a call.
+/// The failure of a call.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum CallFault {
-    /// It is refused with this code, and nothing happens.
+    /// EC2 refuses it with this code. Nothing changes.
     Refused(&'static str),
-    /// It is done, and no answer comes.
+    /// EC2 executes it, and no answer arrives.
     Unanswered,
-    /// It is done, and the answer comes so much later.
+    /// EC2 executes it, and the answer arrives this many milliseconds later.
     Late(u64),
 }
 
@@ -169,8 +169,8 @@ const ACTIONS: &[Action] = &[
 
 pub(super) fn steps_of(seed: u64, n_nodes: usize) -> Vec<HistoryStep> {
     let mut rng = Rng::with_stream(seed, STREAM);
-    let n_steps = 1 + rng.index(MOST_STEPS);
-    // Rare in most, since little can be said of what somebody has broken by hand.
+    let n_steps = 1 + rng.index(MAX_STEPS);
+    // Rare in most histories: after changes by hand, few invariants can be checked.
     let by_hand = rng.one_in(10);
     (0..n_steps).map(|_| step(&mut rng, n_nodes, by_hand)).collect()
 }
