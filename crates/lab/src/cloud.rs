@@ -188,12 +188,22 @@ impl Cloud {
     ///
     /// If the instance type is unknown, if no subnet is for nodes, or if EC2 refuses.
     pub fn join(&mut self, spec: &NodeSpec, now: Timestamp) -> Result<Site, SetupError> {
+        self.join_as(None, spec, now)
+    }
+
+    /// As [`join`](Self::join), with this instance id. The model generates one if it is `None`.
+    pub(crate) fn join_as(
+        &mut self,
+        id: Option<InstanceId>,
+        spec: &NodeSpec,
+        now: Timestamp,
+    ) -> Result<Site, SetupError> {
         let limits = self.limits(&spec.instance_type, now)?;
         let homes = self.subnets.iter().filter(|(_, purpose)| *purpose == Purpose::Nodes);
         let homes: Vec<_> = homes.map(|(id, _)| id.clone()).collect();
         let turn = self.n_joined.checked_rem(homes.len()).ok_or(SetupError::NoSubnetForNodes)?;
         let seed = InstanceSeed {
-            id: None,
+            id,
             instance_type: spec.instance_type.clone(),
             subnet: homes[turn].clone(),
             primary_address: None,

@@ -17,8 +17,8 @@ use ec2_model::request::{
 use ec2_model::response::{self, NetworkInterface, Response};
 use ipam::block::Block;
 use ipam::call::{
-    Ask, AttachmentStatus, CallError, CallErrorKind, CallOutput, Ec2Call, EniAttachment, EniFacts,
-    EniKind, INSTANCE_TAG, SubnetFacts,
+    Ask, AttachmentStatus, CLUSTER_TAG, CallError, CallErrorKind, CallOutput, Ec2Call,
+    EniAttachment, EniFacts, EniKind, INSTANCE_TAG, SubnetFacts,
 };
 use ipnet::{IpNet, Ipv4Net};
 
@@ -37,7 +37,7 @@ pub fn requests(call: &Ec2Call, site: &Site) -> Vec<Request> {
                 describe_enis("attachment.instance-id", site),
             ];
         }
-        Ec2Call::DescribeUnattached { .. } => unreachable!("no node of the lab is of a cluster"),
+        Ec2Call::DescribeUnattached { cluster } => describe_unattached(cluster, site),
         Ec2Call::DescribeSubnets => describe_subnets(site),
         Ec2Call::CreateEni { subnet, security_groups, ask, description, tags, client_token } => {
             let (secondary_private_ip_address_count, ipv4_prefix_count) = counts(*ask);
@@ -199,6 +199,17 @@ pub(crate) fn tag_specification(tags: &BTreeMap<String, String>) -> TagSpecifica
         resource_type: ResourceType::NetworkInterface,
         tags: tags.iter().map(tag).collect(),
     }
+}
+
+fn describe_unattached(cluster: &str, site: &Site) -> Request {
+    let filters = vec![
+        filter(&format!("tag:{CLUSTER_TAG}"), cluster),
+        filter("tag-key", INSTANCE_TAG),
+        filter("status", "available"),
+        filter("vpc-id", site.vpc.as_str()),
+    ];
+    let listing = Listing { filters, max_results: Some(PAGE_SIZE), next_token: None };
+    DescribeNetworkInterfaces { listing, ..DescribeNetworkInterfaces::default() }.into()
 }
 
 fn describe_enis(name: &str, site: &Site) -> Request {

@@ -5,8 +5,9 @@
 //! rules, so that both run on the same trace. There is one thread, no clock and no sleeping: the
 //! same setup gives the same figures.
 //!
-//! Other simulations of engines and EC2 can use [`cloud`], [`ec2`] and [`event_queue`] alone. The
-//! random histories in `tests/histories` do.
+//! Tests of programs around an engine can use [`node_ec2`] as their EC2. Other simulations of
+//! engines and EC2 can use [`cloud`], [`ec2`] and [`event_queue`] alone. The random histories in
+//! `tests/histories` do.
 
 pub mod bound;
 pub mod cloud;
@@ -14,6 +15,7 @@ mod daemon;
 pub mod ec2;
 pub mod event_queue;
 mod incumbent;
+pub mod node_ec2;
 pub mod report;
 mod run;
 pub mod scenario;
