@@ -34,11 +34,11 @@ test: deps lint deny build plugin ## everything: unit, property, CNI, network na
 	$(say) "test: boto3 and the AWS CLI against vpc-sim"
 	tests/wire/run --binary $(TIDEPOOL_BIN)/vpc-sim --python $(TIDEPOOL_PYTHON)
 
-# Times as long as the usual forty minutes; a seed from 0 to 2^64 - 1 repeats a run.
+# SOAK multiplies the usual forty minutes. SEED, from 0 to 2^64 - 1, repeats a run.
 SOAK ?= 1
 SEED ?= $(shell od -An -N8 -tu8 /dev/urandom | tr -d ' ')
 
-soak: deps plugin ## fuzzing, a million random histories, a day of pods: SOAK=2 for twice that, SEED=… to repeat a run
+soak: deps plugin ## fuzzing, a million random histories, a day of pods: SOAK=2 for twice as much, SEED=… to repeat a run
 	$(say) "build: debug profile"
 	cargo build --workspace
 	$(say) "soak: about $(SOAK) times forty minutes"

@@ -10,8 +10,8 @@ use anyhow::Context as _;
 use ipam::policy::Mode;
 use lab::report::{Report, chart, render, simulate};
 use lab::scenario::{Case, SCENARIOS, Scenario, Size};
-use lab::trace::{Action, Trace, parse_csv};
-use lab::world::{NodeSpec, World};
+use lab::spec::{NodeSpec, VpcSpec};
+use lab::trace::{Trace, TraceAction, parse_csv};
 use lab::{Setup, Strategy};
 use settings::Settings;
 
@@ -140,7 +140,7 @@ fn of_arrivals(arguments: &Arguments, file: &Path) -> Result<Simulation, Failure
     let (nodes, types) = (arguments.nodes, types.join(", "));
     let about = format!("{} arrivals of {path} on {nodes} {types}", trace.len());
     let setup = Setup {
-        world: World::wide(),
+        vpc: VpcSpec::wide(),
         node_specs,
         nodes,
         warm_up: MARGIN,
@@ -168,7 +168,7 @@ fn node_spec(settings: &Settings, name: &str) -> Result<NodeSpec, Failure> {
 /// When the last pod ends, or arrives if it stays.
 fn last_end(trace: &Trace) -> Duration {
     let ends = trace.iter().map(|step| match step.action {
-        Action::Create { life: Some(life), .. } => step.at + life,
+        TraceAction::Create { life: Some(life), .. } => step.at + life,
         _ => step.at,
     });
     ends.max().unwrap_or_default()

@@ -1,30 +1,30 @@
-//! The log of calls and their counts, for whoever wants to know what a client did.
+//! The log of calls, and their counts.
 
 use std::collections::{BTreeMap, VecDeque};
 
 use serde::Serialize;
 
-use crate::time::Timestamp;
+use crate::time::SimTime;
 
-/// One call that was made.
+/// One logged call.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct CallRecord {
-    /// Counts all calls from 1 on, those that the log has dropped included.
+    /// Numbers all calls from 1, including those that the log has dropped.
     pub number: u64,
-    /// As the client named it.
+    /// The action's name as the client sent it.
     pub action: String,
     /// The account that called.
     pub account: String,
-    /// As the client gave them.
+    /// The parameters as the client sent them.
     pub parameters: BTreeMap<String, String>,
     /// The error code, or `None` for success.
     pub error: Option<String>,
-    /// Whether the answer was lost on purpose.
+    /// Whether a fault rule dropped the answer.
     pub reply_lost: bool,
-    /// When it came in.
-    pub at: Timestamp,
+    /// When the call arrived.
+    pub at: SimTime,
     /// When the client may see the answer.
-    pub answered_at: Timestamp,
+    pub answered_at: SimTime,
 }
 
 /// The latest calls, and counts of all.
@@ -36,7 +36,7 @@ pub struct CallLog {
     counts: BTreeMap<String, BTreeMap<String, u64>>,
 }
 
-/// What a call that went well is counted under.
+/// The key under which successful calls are counted.
 pub const SUCCESS: &str = "Success";
 
 impl CallLog {
@@ -55,19 +55,19 @@ impl CallLog {
         &self.counts
     }
 
-    /// Number of calls of one action, whatever became of them.
+    /// Number of calls of one action, successful or not.
     #[must_use]
     pub fn n_of(&self, action: &str) -> u64 {
         self.counts.get(action).map_or(0, |codes| codes.values().sum())
     }
 
-    /// Forgets records and counts; the numbering goes on.
+    /// Clears records and counts. Numbering continues.
     pub fn clear(&mut self) {
         self.records.clear();
         self.counts.clear();
     }
 
-    /// Takes a record down and numbers it.
+    /// Numbers a record and appends it.
     pub(crate) fn push(&mut self, record: CallRecord) {
         self.n_calls += 1;
         let code = record.error.as_deref().unwrap_or(SUCCESS).to_owned();
@@ -91,13 +91,13 @@ mod tests {
             parameters: BTreeMap::new(),
             error: error.map(str::to_owned),
             reply_lost: false,
-            at: Timestamp::default(),
-            answered_at: Timestamp::default(),
+            at: SimTime::default(),
+            answered_at: SimTime::default(),
         }
     }
 
     #[test]
-    fn bounded_but_counting_all() {
+    fn call_log_is_bounded_and_counts_all() {
         let mut log = CallLog::new(2);
         for error in [None, Some("Unavailable"), None] {
             log.push(record("DescribeVpcs", error));

@@ -1,40 +1,39 @@
-//! The switches of the model. Everything that makes EC2 slow, stale or stingy is off by default.
+//! The configuration of the model. By default EC2 has no delays, no staleness and no throttling.
 
 use serde::{Deserialize, Serialize};
 
-use crate::dice::Delay;
+use crate::delay::Delay;
 use crate::request::Action;
 
-/// What a model is made with.
+/// The configuration of a model.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Config {
-    /// All ids, MAC and automatic addresses, delays and chances follow from it and the calls.
+    /// Seeds all ids, MAC and automatic addresses, delays and random faults.
     pub seed: u64,
-    /// Owner of everything that is seeded.
+    /// The owner of all seeded resources.
     pub account: String,
-    /// The only region there is.
+    /// The only region of the model.
     pub region: String,
     /// Letters of the availability zones, ascending: `a` is `us-east-1a`, id `use1-az1`.
     pub zones: Vec<char>,
-    /// Where automatic addresses and prefixes come from.
+    /// How EC2 chooses addresses and prefixes.
     pub address_choice: AddressChoice,
-    /// How a subnet says that it has not enough.
+    /// The error of a subnet that has too few free addresses.
     pub insufficient_error: InsufficientError,
-    /// Whether blocks that are set aside count as unavailable in `availableIpAddressCount`; EC2
-    /// does not document it.
+    /// Whether reserved ranges reduce `availableIpAddressCount`. EC2 does not document it.
     pub reservations_reduce_available_count: bool,
     /// The token buckets.
     pub throttling: Throttling,
-    /// How long things take.
+    /// How long operations take.
     pub latency: Latency,
-    /// How late things show.
+    /// How late the API and IMDS show changes.
     pub consistency: Consistency,
-    /// What an account may have.
+    /// The limits of an account.
     pub quotas: Quotas,
-    /// Name of the IAM role whose credentials IMDS hands out; without one there are none.
+    /// Name of the IAM role whose credentials IMDS serves. IMDS serves none if absent.
     pub iam_role: Option<String>,
-    /// How many calls the log keeps; the oldest go first.
+    /// How many calls the log keeps. It drops the oldest first.
     pub log_capacity: usize,
 }
 
@@ -58,21 +57,21 @@ impl Default for Config {
     }
 }
 
-/// Where automatic addresses and prefixes come from. AWS does not document its choice; what is
-/// seen in accounts looks random.
+/// How EC2 chooses addresses and prefixes. AWS does not document it; addresses in real accounts
+/// look random.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum AddressChoice {
-    /// Anywhere in the subnet: fragments early, as the real one does.
+    /// Anywhere in the subnet. It fragments early, as real subnets do.
     #[default]
     Random,
-    /// The lowest free one.
+    /// The lowest free address.
     LowestFirst,
     /// In strides over the whole subnet: the worst case for prefixes.
     Spread,
 }
 
-/// How a subnet says that it has fewer free addresses than asked for.
+/// The error of a subnet that has fewer free addresses than requested.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum InsufficientError {
@@ -83,18 +82,18 @@ pub enum InsufficientError {
     InvalidParameterValue,
 }
 
-/// Whether calls draw from token buckets of the documented sizes.
+/// Whether calls take tokens from buckets of the documented sizes.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Throttling {
-    /// As many calls as the client likes.
+    /// No throttling.
     #[default]
     Off,
     /// <https://docs.aws.amazon.com/ec2/latest/devguide/ec2-api-throttling.html>
     Documented,
 }
 
-/// How long things take; all zero by default.
+/// How long operations take. All delays are zero by default.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Latency {
@@ -123,7 +122,7 @@ pub struct Latency {
 }
 
 impl Latency {
-    /// Figures from AWS documents and from logs that users have published.
+    /// Delays from AWS documents and from logs that users have published.
     #[must_use]
     pub fn realistic() -> Self {
         Self {
@@ -143,7 +142,7 @@ impl Latency {
 }
 
 impl Latency {
-    /// From the request of an operation to its answer.
+    /// The delay from a request of `action` to its answer.
     pub(crate) fn of(&self, action: Action) -> Delay {
         match action {
             Action::DescribeInstances
@@ -177,19 +176,19 @@ impl Latency {
     }
 }
 
-/// How late things show; nothing is late by default.
+/// How late the API and IMDS show changes. Nothing is late by default.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Consistency {
-    /// How often, in thousandths, a new ENI is unknown at first.
+    /// How often, in thousandths, a new ENI is not found at first.
     pub hidden_permille: u16,
-    /// For how long it then is.
+    /// How long it is not found.
     pub hidden: Delay,
     /// How often, in thousandths, DescribeNetworkInterfaces shows an ENI as it was before a change.
     pub stale_permille: u16,
-    /// For how long it then does.
+    /// How long it shows the old state.
     pub stale: Delay,
-    /// From the attachment of an ENI, or its end, until IMDS shows it.
+    /// From the attach or detach of an ENI until IMDS shows it.
     pub imds_interface: Delay,
     /// From a change of an ENI's addresses or groups until IMDS shows it; for a new ENI, after
     /// `imds_interface`.
@@ -197,7 +196,7 @@ pub struct Consistency {
 }
 
 impl Consistency {
-    /// Figures from logs that users have published.
+    /// Delays from logs that users have published.
     #[must_use]
     pub fn realistic() -> Self {
         Self {
@@ -211,7 +210,7 @@ impl Consistency {
     }
 }
 
-/// What an account may have; the defaults are those of a new account.
+/// The limits of an account. The defaults are those of a new account.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Quotas {

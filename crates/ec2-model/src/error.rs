@@ -1,22 +1,21 @@
-//! How EC2 refuses: a code that programs match on, a text for people, an HTTP status.
+//! EC2's errors: a code for programs, a text for people, an HTTP status.
 
 use serde::{Deserialize, Serialize};
 
-/// A refusal. Codes and texts are those of the service, irregular spellings included.
+/// An error of the API. Codes and texts are EC2's own, including irregular spellings.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
 #[error("{code}: {message}")]
 pub struct ApiError {
     /// For example `InsufficientCidrBlocks`.
     pub code: String,
-    /// For people; clients should not read it, and some do.
+    /// Text for people. Clients should not match on it, though some do.
     pub message: String,
     /// HTTP status.
     pub status: u16,
 }
 
 impl ApiError {
-    /// An error with the status that EC2 gives this code: 400 unless the code is one of the few
-    /// that have another.
+    /// An error with the HTTP status that EC2 gives this code. Most codes have status 400.
     #[must_use]
     pub fn new(code: &str, message: impl Into<String>) -> Self {
         let status = match code {
@@ -30,21 +29,21 @@ impl ApiError {
         Self { code: code.to_owned(), message: message.into(), status }
     }
 
-    /// `InvalidAction`: no such operation, or none that is modelled.
+    /// `InvalidAction`: EC2 has no such operation, or the model does not have it.
     #[must_use]
     pub fn invalid_action(name: &str) -> Self {
         let message = format!("The action {name} is not valid for this web service.");
         Self::new("InvalidAction", message)
     }
 
-    /// `MissingParameter`: a required parameter was not given.
+    /// `MissingParameter`: the request lacks a required parameter.
     #[must_use]
     pub fn missing_parameter(name: &str) -> Self {
         let message = format!("The request must contain the parameter {name}");
         Self::new("MissingParameter", message)
     }
 
-    /// `UnknownParameter`: a parameter that the operation does not have, or that is not modelled.
+    /// `UnknownParameter`: the operation does not have this parameter, or the model does not.
     #[must_use]
     pub fn unknown_parameter(name: &str) -> Self {
         Self::new("UnknownParameter", format!("The parameter {name} is not recognized"))
@@ -57,13 +56,13 @@ impl ApiError {
         Self::parameter_value(text.trim_end())
     }
 
-    /// `InvalidParameterValue` for text that is no IP address.
+    /// `InvalidParameterValue` for text that is not an IP address.
     #[must_use]
     pub fn malformed_address(text: &str) -> Self {
         Self::parameter_value(format!("invalid value for parameter address: {text}"))
     }
 
-    /// `InvalidParameterValue` with a text of its own.
+    /// `InvalidParameterValue` with its own text.
     #[must_use]
     pub fn parameter_value(message: impl Into<String>) -> Self {
         Self::new("InvalidParameterValue", message)

@@ -1,6 +1,7 @@
-//! What the network has to look like now: which instance has which ENIs with which addresses.
+//! The network that the model wants now: the ENIs and addresses of each instance.
 //!
-//! Whoever builds devices and routes compares this picture with what is there; it knows no kernel.
+//! A server that builds devices and routes compares this with the kernel. The model itself knows no
+//! kernel.
 
 use std::net::{Ipv4Addr, Ipv6Addr};
 
@@ -9,10 +10,10 @@ use serde::Serialize;
 
 use crate::id::{EniId, InstanceId, MacAddr, SubnetId, VpcId};
 
-/// The whole network, instances ascending by id.
+/// The whole network. Instances ascend by id.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
 pub struct Fabric {
-    /// Those that are pending or running.
+    /// The instances that are pending or running.
     pub instances: Vec<FabricInstance>,
 }
 
@@ -21,11 +22,11 @@ pub struct Fabric {
 pub struct FabricInstance {
     /// Its id.
     pub id: InstanceId,
-    /// Its VPC.
+    /// All blocks of the VPC, primary first.
     pub vpc_id: VpcId,
     /// All blocks of the VPC, primary first.
     pub vpc_cidrs: Vec<IpNet>,
-    /// Those whose device is there (`attached`), by network card, then device index.
+    /// The attached ENIs, whose devices are there, by network card, then device index.
     pub enis: Vec<FabricEni>,
 }
 
@@ -42,7 +43,7 @@ pub struct FabricEni {
     pub network_card: u16,
     /// Its subnet.
     pub subnet_id: SubnetId,
-    /// IPv4 block of the subnet; its first address after the network's is the gateway.
+    /// IPv4 block of the subnet. The gateway is its second address.
     pub subnet_cidr: Ipv4Net,
     /// IPv6 block of the subnet.
     pub subnet_ipv6_cidr: Option<Ipv6Net>,
@@ -56,6 +57,6 @@ pub struct FabricEni {
     pub ipv6_addresses: Vec<Ipv6Addr>,
     /// /80 prefixes.
     pub ipv6_prefixes: Vec<Ipv6Net>,
-    /// Whether a packet must have an address of this ENI as its source or destination.
+    /// Whether each packet must have an address of this ENI as its source or destination.
     pub source_dest_check: bool,
 }

@@ -1,25 +1,25 @@
-//! IPv4 and IPv6 as one arithmetic, so that every rule about addresses is written once.
+//! IPv4 and IPv6 behind one trait, so that each rule about addresses is written once.
 
 use std::fmt::{Debug, Display};
 use std::net::{Ipv4Addr, Ipv6Addr};
 
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 
-/// One of the two families.
+/// An address family.
 pub(crate) trait Family: Debug + Clone + PartialEq + 'static {
     type Addr: Copy + Ord + Debug + Display;
     type Net: Copy + Ord + Debug + Display + Into<IpNet>;
     /// Bits of an address.
     const BITS: u8;
-    /// Length of the prefixes that EC2 gives to an ENI.
+    /// Length of the prefixes that EC2 assigns to an ENI.
     const PREFIX_LEN: u8;
-    /// What error texts call the parameters: addresses, their count, prefixes, their count.
+    /// EC2's names of the parameters in error texts: addresses, their count, prefixes, their count.
     const PARAMETERS: [&'static str; 4];
-    /// What EC2 says if none of them is given; it calls two of them by other names here.
+    /// EC2's error text if the request names none of them. It uses other names for two of them.
     const NOTHING_GIVEN: &'static str;
 
     fn number(addr: Self::Addr) -> u128;
-    /// The address with this number, whose upper bits beyond the family's do not count.
+    /// The address with this number. Bits above the family's width are ignored.
     fn addr(number: u128) -> Self::Addr;
     /// The network address (host bits kept) and the length.
     fn parts(net: Self::Net) -> (u128, u8);

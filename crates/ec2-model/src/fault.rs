@@ -1,4 +1,4 @@
-//! Faults by rule: which calls go wrong, and how. All of it is data that an operator can send.
+//! Fault rules: the calls that fail, and how. Rules are data that an operator can send.
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -11,16 +11,16 @@ use crate::error::ApiError;
 use crate::id::{EniId, InstanceId};
 use crate::request::Action;
 
-/// Which calls go wrong, and how.
+/// A rule that makes some calls fail.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct FaultRule {
-    /// Calls of this operation, or of any if absent.
+    /// The operation. Any operation if absent.
     #[serde(default)]
     pub action: Option<Action>,
-    /// Which of them, counted from when the rule was added.
+    /// Which calls of the operation, counted from when the rule was added.
     pub when: When,
-    /// What happens to them.
+    /// What happens to these calls.
     pub effect: FaultEffect,
 }
 
@@ -28,11 +28,11 @@ pub struct FaultRule {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum When {
-    /// The n-th from now on; 1 is the next one.
+    /// The n-th call; 1 is the next one.
     Nth(u64),
-    /// The next n.
+    /// The next n calls.
     Next(u64),
-    /// All of them.
+    /// All calls.
     Each,
 }
 
@@ -40,50 +40,50 @@ pub enum When {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum FaultEffect {
-    /// Refuses it; nothing happens.
+    /// EC2 refuses the call. Nothing changes.
     Fail {
-        /// The error code. The HTTP status follows from it.
+        /// The error code. It determines the HTTP status.
         code: String,
-        /// The error text; a plain one if absent.
+        /// The error text. A generic text if absent.
         #[serde(default)]
         message: Option<String>,
     },
-    /// Does it and loses the answer.
+    /// EC2 executes the call; the answer is lost.
     LoseReply,
-    /// Does it and answers so many milliseconds later.
+    /// EC2 executes the call and answers later.
     Delay {
-        /// Milliseconds on top of the usual latency.
+        /// Milliseconds in addition to the configured latency.
         ms: u64,
     },
 }
 
-/// Names a rule that was added.
+/// The id of a rule.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct FaultId(pub u64);
 
-/// What happens behind the client's back, without any call.
+/// A change behind the client's back, without a call.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case", deny_unknown_fields)]
 pub enum Disturbance {
-    /// IMDS of an instance shows no change any more.
+    /// IMDS of an instance stops showing changes.
     FreezeImds {
-        /// Whose.
+        /// The instance.
         instance: InstanceId,
     },
-    /// IMDS of an instance shows everything as it is, and changes again.
+    /// IMDS of an instance shows the current state, and changes again.
     ThawImds {
-        /// Whose.
+        /// The instance.
         instance: InstanceId,
     },
-    /// Takes an ENI off its instance, by force and at once.
+    /// Detaches an ENI by force, at once.
     DetachEni {
-        /// Not a primary one.
+        /// The ENI. It must not be a primary one.
         eni: EniId,
     },
-    /// Takes addresses and prefixes from an ENI.
+    /// Unassigns addresses and prefixes from an ENI.
     Unassign {
-        /// From which ENI.
+        /// The ENI.
         eni: EniId,
         /// Secondary addresses of either family.
         #[serde(default)]
@@ -97,20 +97,20 @@ pub enum Disturbance {
 /// The rules in force.
 #[derive(Debug, Default)]
 pub(crate) struct Faults {
-    rules: BTreeMap<FaultId, Armed>,
+    rules: BTreeMap<FaultId, ActiveRule>,
     n_added: u64,
 }
 
 #[derive(Debug)]
-struct Armed {
+struct ActiveRule {
     rule: FaultRule,
-    /// Calls that the rule was about.
+    /// Calls that matched the rule's operation.
     n_seen: u64,
-    /// Calls that it hit.
+    /// Calls that the rule hit.
     n_hit: u64,
 }
 
-/// What the rules do to one call.
+/// The combined effects of all rules on one call.
 #[derive(Debug, Default)]
 pub(crate) struct Verdict {
     pub(crate) failure: Option<ApiError>,
@@ -122,7 +122,7 @@ impl Faults {
     pub(crate) fn add(&mut self, rule: FaultRule) -> FaultId {
         self.n_added += 1;
         let id = FaultId(self.n_added);
-        self.rules.insert(id, Armed { rule, n_seen: 0, n_hit: 0 });
+        self.rules.insert(id, ActiveRule { rule, n_seen: 0, n_hit: 0 });
         id
     }
 
@@ -131,22 +131,23 @@ impl Faults {
     }
 
     pub(crate) fn iter(&self) -> impl Iterator<Item = (FaultId, &FaultRule, u64)> {
-        self.rules.iter().map(|(id, armed)| (*id, &armed.rule, armed.n_hit))
+        self.rules.iter().map(|(id, active)| (*id, &active.rule, active.n_hit))
     }
 
-    /// Counts a call; `None` stands for an operation that is not modelled.
+    /// Counts a call and combines the effects of the rules that hit it. `None` means an operation
+    /// that the model does not have.
     pub(crate) fn judge(&mut self, action: Option<Action>) -> Verdict {
         let mut verdict = Verdict::default();
-        for armed in self.rules.values_mut() {
-            if armed.hits(action) {
-                verdict.add(&armed.rule.effect);
+        for active in self.rules.values_mut() {
+            if active.hits(action) {
+                verdict.add(&active.rule.effect);
             }
         }
         verdict
     }
 }
 
-impl Armed {
+impl ActiveRule {
     fn hits(&mut self, action: Option<Action>) -> bool {
         if self.rule.action.is_some() && self.rule.action != action {
             return false;
@@ -180,7 +181,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn rules_hit_the_calls_they_name() {
+    fn rule_hits_the_calls_it_names() {
         let check = |action, when, expect: &[u64]| {
             let mut faults = Faults::default();
             faults.add(FaultRule { action, when, effect: FaultEffect::LoseReply });
@@ -202,7 +203,7 @@ mod tests {
     }
 
     #[test]
-    fn effects_add_up_and_the_oldest_failure_wins() {
+    fn effects_add_up_and_oldest_failure_wins() {
         let mut faults = Faults::default();
         let fail = |code: &str| FaultEffect::Fail { code: code.to_owned(), message: None };
         let delay = FaultEffect::Delay { ms: 20 };
@@ -218,7 +219,7 @@ mod tests {
     }
 
     #[test]
-    fn rules_are_readable_as_json() {
+    fn rule_parses_from_json() {
         let check = |json: &str, expect: FaultRule| {
             assert_eq!(serde_json::from_str::<FaultRule>(json).unwrap(), expect);
         };

@@ -1,4 +1,5 @@
-//! Filters of the Describe operations: which there are, what they look at, what matches.
+//! Filters of the Describe operations: their names, the values that they compare, wildcard
+//! matching.
 
 use crate::error::ApiError;
 use crate::request::Filter;
@@ -7,22 +8,22 @@ use crate::response::Tags;
 /// EC2's limit on the filter values of one call.
 const MAX_VALUES: usize = 200;
 
-/// How to get the values that one filter looks at.
+/// Reads the values of an item that one filter compares.
 pub(crate) type Getter<T> = fn(&T) -> Vec<String>;
 
 /// The filters of one operation.
 #[derive(Debug)]
 pub(crate) struct Filters<T: 'static> {
     pub(crate) by_name: &'static [(&'static str, Getter<T>)],
-    /// For `tag:<key>` and `tag-key`, where there are tags.
+    /// The tags of an item, for `tag:<key>` and `tag-key`.
     pub(crate) tags: Option<fn(&T) -> &Tags>,
 }
 
 impl<T> Filters<T> {
-    /// Keeps what all filters let through.
+    /// Keeps the items that match all filters.
     ///
     /// # Errors
-    /// If a filter is unknown, even where there is nothing to filter, or there are too many values.
+    /// If a filter is unknown, even if there are no items, or if there are too many values.
     pub(crate) fn apply(&self, items: Vec<T>, filters: &[Filter]) -> Result<Vec<T>, ApiError> {
         if filters.iter().map(|filter| filter.values.len()).sum::<usize>() > MAX_VALUES {
             let text = "The maximum number of filter values specified on a single call is 200";
@@ -48,7 +49,7 @@ impl<T> Filters<T> {
     }
 }
 
-/// Where one filter looks.
+/// The values that one filter compares.
 enum Values<'a, T> {
     Getter(Getter<T>),
     Tag(fn(&T) -> &Tags, &'a str),
@@ -72,13 +73,13 @@ impl Filter {
     }
 }
 
-/// Whether `value` is as `pattern` says: `*` is any text, `?` any character, and what follows a
-/// backslash is meant literally.
+/// Whether `value` matches `pattern`. `*` stands for any text, `?` for any character, and a
+/// backslash makes the next character literal.
 fn matches(pattern: &str, value: &str) -> bool {
     let pattern = tokens(pattern);
     let value: Vec<char> = value.chars().collect();
     let (mut p, mut v) = (0, 0);
-    // Where to go on if what follows the latest star does not fit: one character later.
+    // Where to continue if the text after the last star does not match: one character later.
     let mut retry: Option<(usize, usize)> = None;
     while v < value.len() {
         match pattern.get(p) {
@@ -130,7 +131,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn patterns() {
+    fn patterns_match_with_wildcards() {
         let check = |pattern, value, expect| {
             assert_eq!(matches(pattern, value), expect, "{pattern} on {value}");
         };
@@ -150,7 +151,7 @@ mod tests {
     }
 
     #[test]
-    fn all_filters_must_hold_and_unknown_ones_are_refused() {
+    fn filters_are_combined_and_unknown_ones_refused() {
         let filters: Filters<Tags> =
             Filters { by_name: &[("n", |tags| vec![tags.len().to_string()])], tags: Some(|t| t) };
         let tags = |keys: &[&str]| -> Tags {

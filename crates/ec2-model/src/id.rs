@@ -1,6 +1,6 @@
-//! The names of things: EC2's resource ids, MAC addresses, resource types.
+//! EC2's resource ids, MAC addresses and resource types.
 //!
-//! An id is checked for its form when it is parsed; whether it exists is the model's business.
+//! Parsing checks the form of an id. Only the model knows whether the resource exists.
 
 use std::fmt;
 use std::str::FromStr;
@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::error::ApiError;
 
-/// `prefix-` and 17 hexadecimal digits, or the 8 digits of old resources.
+/// Whether `text` is `prefix`, a dash and 17 hexadecimal digits. Old resources have 8 digits.
 fn is_well_formed(text: &str, prefix: &str) -> bool {
     text.strip_prefix(prefix).and_then(|rest| rest.strip_prefix('-')).is_some_and(|digits| {
         matches!(digits.len(), 8 | 17)
@@ -17,20 +17,19 @@ fn is_well_formed(text: &str, prefix: &str) -> bool {
     })
 }
 
-/// Declares the newtype of one kind of id. The code of a malformed one is spelt by EC2 without
-/// any rule, so it is given in full.
+/// Declares the newtype of one kind of id. EC2's codes for malformed ids follow no rule, so each is
+/// given in full.
 macro_rules! id {
     ($(#[$doc:meta])* $name:ident, $prefix:literal, $malformed:literal) => {
         $(#[$doc])*
         ///
-        /// Parsing refuses what is not the prefix, a dash and 17 (or 8) lower-case hexadecimal
-        /// digits.
+        /// Parsing accepts the prefix, a dash and 17 (or 8) lower-case hexadecimal digits.
         #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
         #[serde(try_from = "String", into = "String")]
         pub struct $name(String);
 
         impl $name {
-            /// What stands before the dash.
+            /// The text before the dash.
             pub const PREFIX: &'static str = $prefix;
 
             /// The id as text.
@@ -39,7 +38,7 @@ macro_rules! id {
                 &self.0
             }
 
-            /// The id whose digits are those of `number`, of which 68 bits count.
+            /// The id with the lower 68 bits of `number` as its digits.
             #[must_use]
             pub fn from_number(number: u128) -> Self {
                 Self(format!("{}-{:017x}", $prefix, number & ((1 << 68) - 1)))
@@ -110,7 +109,7 @@ id!(
     InstanceId, "i", "InvalidInstanceID.Malformed"
 );
 id!(
-    /// What one RunInstances call has started.
+    /// The group of instances that one RunInstances call started.
     ReservationId, "r", "InvalidReservationID.Malformed"
 );
 id!(
@@ -126,13 +125,13 @@ id!(
     SubnetCidrAssociationId, "subnet-cidr-assoc", "InvalidSubnetCidrBlockAssociationID.Malformed"
 );
 
-/// The MAC address of a network interface; locally administered.
+/// The MAC address of a network interface. It is locally administered.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct MacAddr([u8; 6]);
 
 impl MacAddr {
-    /// The six bytes, first on the wire first.
+    /// The six bytes in transmission order.
     #[must_use]
     pub const fn octets(self) -> [u8; 6] {
         self.0
@@ -185,7 +184,7 @@ impl fmt::Debug for MacAddr {
     }
 }
 
-/// What can carry tags.
+/// The kinds of resources that can have tags.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum ResourceType {
     /// `instance`
@@ -212,7 +211,7 @@ impl ResourceType {
         Self::Vpc,
     ];
 
-    /// EC2's name of it.
+    /// EC2's name of the kind.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
         match self {
@@ -237,7 +236,7 @@ impl FromStr for ResourceType {
     }
 }
 
-/// The id of anything that can carry tags.
+/// The id of a taggable resource.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum ResourceId {
     /// An instance.
@@ -255,7 +254,7 @@ pub enum ResourceId {
 }
 
 impl ResourceId {
-    /// What kind of thing it names.
+    /// The kind of the resource.
     #[must_use]
     pub const fn kind(&self) -> ResourceType {
         match self {
@@ -310,7 +309,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn ids_are_checked_for_form() {
+    fn id_parsing_checks_form() {
         let check = |text: &str, expect: Result<(), &str>| {
             let got = text.parse::<EniId>().map(|_| ()).map_err(|error| error.code);
             assert_eq!(got, expect.map_err(str::to_owned), "{text}");
@@ -325,7 +324,7 @@ mod tests {
     }
 
     #[test]
-    fn resource_ids_are_told_apart() {
+    fn resource_id_kind_follows_from_prefix() {
         let check = |text: &str, expect: Result<ResourceType, &str>| {
             let got = text.parse::<ResourceId>().map(|id| id.kind()).map_err(|error| error.code);
             assert_eq!(got, expect.map_err(str::to_owned), "{text}");
@@ -338,7 +337,7 @@ mod tests {
     }
 
     #[test]
-    fn mac_round_trip() {
+    fn mac_parses_and_prints() {
         let mac: MacAddr = "02:74:b0:72:79:61".parse().unwrap();
         assert_eq!(mac.to_string(), "02:74:b0:72:79:61");
         assert!("02:74:b0:72:79".parse::<MacAddr>().is_err());

@@ -1,22 +1,23 @@
-//! Instance metadata: what each instance can read about itself, which may lag behind the API.
+//! Instance metadata (IMDS) of each instance, which may lag behind the API.
 //!
-//! Paths and formats: <https://docs.aws.amazon.com/AWSEC2/latest/UserGuide/ec2-instance-metadata.html>.
-//! Tokens, status codes and who is asking are for whoever serves it.
+//! Paths and formats:
+//! <https://docs.aws.amazon.com/AWSEC2/latest/UserGuide/ec2-instance-metadata.html>. The server
+//! handles session tokens, status codes and the identity of the caller.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::json;
 
-use crate::ask::Holdings;
+use crate::allocate::Holdings;
 use crate::id::{EniId, InstanceId, SecurityGroupId};
 use crate::request::InterfaceType;
+use crate::resources::{Eni, Instance, PRIMARY, Slot};
 use crate::response::CidrState;
-use crate::time::Timestamp;
+use crate::time::SimTime;
 use crate::view::View;
-use crate::world::{Eni, Instance, PRIMARY, Slot};
 use crate::zone;
 
-/// The dated versions beside `latest`, of those that AWS serves; older ones have fewer keys.
+/// The dated versions beside `latest`, a subset of AWS's. Older versions have fewer keys.
 const VERSIONS: [&str; 5] = ["2019-10-01", "2020-10-27", "2020-11-01", "2021-01-03", "2022-09-24"];
 /// The first version with `network-card`.
 const NETWORK_CARD_SINCE: &str = "2020-11-01";
@@ -24,10 +25,10 @@ const NETWORK_CARD_SINCE: &str = "2020-11-01";
 const IPV6_SINCE: &str = "2021-01-03";
 const LATEST: &str = "latest";
 const HOUR_MS: u64 = 3_600_000;
-/// EC2 hands out credentials for about six hours and renews them well before.
+/// EC2's credentials are valid for about six hours. EC2 renews them well before they expire.
 const CREDENTIALS_LIVE_MS: u64 = 6 * HOUR_MS;
 
-/// An ENI as its instance's metadata have it; it may be older than the ENI, or outlive it.
+/// An ENI as IMDS shows it. It may be older than the ENI, or outlive it.
 #[derive(Debug, Clone)]
 struct ShownEni {
     slot: Slot,
@@ -35,7 +36,7 @@ struct ShownEni {
 }
 
 impl ShownEni {
-    /// Only that it is there, with its primary address.
+    /// The ENI with its primary address alone.
     fn bare(eni: &Eni, slot: Slot) -> Self {
         let eni = Eni { v4: Holdings::default(), v6: Holdings::default(), ..eni.clone() };
         Self { slot, eni }
@@ -46,13 +47,13 @@ impl ShownEni {
     }
 }
 
-/// Where the instance has the device of an ENI, if it has.
+/// The slot of an ENI that is attached to `instance`.
 fn slot_on(eni: &Eni, instance: &InstanceId) -> Option<Slot> {
     let attachment = eni.attachment().filter(|_| eni.is_on(instance))?;
     Some((attachment.network_card_index, attachment.device_index))
 }
 
-/// What the metadata of all instances show.
+/// The ENIs that IMDS shows to each instance.
 #[derive(Debug, Default)]
 pub(crate) struct Imds {
     shown: BTreeMap<InstanceId, BTreeMap<EniId, ShownEni>>,
@@ -60,7 +61,7 @@ pub(crate) struct Imds {
 }
 
 impl Imds {
-    /// Shows or hides an ENI according to whether it is there; a new one without its addresses.
+    /// Adds an ENI that is attached, without its secondary addresses, or removes one that is not.
     pub(crate) fn show_interface(&mut self, instance: &InstanceId, id: &EniId, eni: Option<&Eni>) {
         if self.frozen.contains(instance) {
             return;
@@ -74,7 +75,7 @@ impl Imds {
         }
     }
 
-    /// Shows the addresses and groups of an ENI as they are, if the ENI is shown at all.
+    /// Updates the addresses and groups of an ENI that IMDS shows.
     pub(crate) fn show_addresses(&mut self, instance: &InstanceId, eni: &Eni) {
         if self.frozen.contains(instance) {
             return;
@@ -85,7 +86,7 @@ impl Imds {
         }
     }
 
-    /// Shows everything as it is.
+    /// Updates all ENIs at once.
     pub(crate) fn show_all<'a>(
         &mut self,
         instance: &InstanceId,
@@ -106,19 +107,19 @@ impl Imds {
         self.frozen.remove(instance);
     }
 
-    /// Drops what was kept about an instance that is gone.
+    /// Drops the data of a terminated instance.
     pub(crate) fn forget(&mut self, instance: &InstanceId) {
         self.shown.remove(instance);
         self.frozen.remove(instance);
     }
 
-    /// The answer to a GET of `path`, `None` being 404.
+    /// The answer to a GET of `path`. `None` means 404.
     pub(crate) fn get(
         &self,
         view: View<'_>,
         instance: &Instance,
         path: &str,
-        now: Timestamp,
+        now: SimTime,
     ) -> Option<String> {
         let path = path.trim_matches('/');
         if path.is_empty() {
@@ -136,7 +137,7 @@ impl Imds {
     }
 }
 
-/// Leaves by path, without slashes at the ends.
+/// Values by path. Paths have no slash at either end.
 #[derive(Debug, Default)]
 struct Tree(BTreeMap<String, String>);
 
@@ -145,7 +146,7 @@ impl Tree {
         self.0.insert(path.to_owned(), value.to_string());
     }
 
-    /// One value on each line; a key without values does not exist.
+    /// One value per line. Without values the key does not exist.
     fn put_lines(&mut self, path: &str, values: impl IntoIterator<Item = impl ToString>) {
         let lines: Vec<String> = values.into_iter().map(|value| value.to_string()).collect();
         if !lines.is_empty() {
@@ -153,7 +154,7 @@ impl Tree {
         }
     }
 
-    /// A leaf's value, or the names in a directory, those of directories with a slash.
+    /// The value of a leaf, or the names in a directory. Names of directories end with a slash.
     fn get(&self, path: &str) -> Option<String> {
         if let Some(leaf) = self.0.get(path) {
             return Some(leaf.clone());
@@ -173,14 +174,14 @@ impl Tree {
     }
 }
 
-/// All that one instance can read.
+/// All metadata that one instance can read.
 #[derive(Debug, Clone, Copy)]
 struct Document<'a> {
     view: View<'a>,
     instance: &'a Instance,
     enis: &'a BTreeMap<EniId, ShownEni>,
     version: &'a str,
-    now: Timestamp,
+    now: SimTime,
 }
 
 impl<'a> Document<'a> {
@@ -194,7 +195,7 @@ impl<'a> Document<'a> {
         tree
     }
 
-    /// Dated versions compare as text; `latest` is after all of them.
+    /// Whether the requested version has a key. Versions compare as text, and `latest` sorts last.
     fn has(self, since: &str) -> bool {
         self.version >= since
     }
@@ -204,7 +205,7 @@ impl<'a> Document<'a> {
     }
 
     fn zone(self) -> char {
-        self.view.world.subnets.get(&self.instance.subnet).map_or('a', |subnet| subnet.zone)
+        self.view.resources.subnets.get(&self.instance.subnet).map_or('a', |subnet| subnet.zone)
     }
 
     fn put_instance(self, tree: &mut Tree) {
@@ -247,7 +248,7 @@ impl<'a> Document<'a> {
     }
 
     fn group_names(self, ids: &[SecurityGroupId]) -> Vec<String> {
-        let groups = ids.iter().filter_map(|id| self.view.world.groups.get(id));
+        let groups = ids.iter().filter_map(|id| self.view.resources.groups.get(id));
         groups.map(|group| group.name.clone()).collect()
     }
 
@@ -277,7 +278,7 @@ impl<'a> Document<'a> {
         let Some(role) = &self.view.config.iam_role else { return };
         let partition = zone::partition(&self.view.config.region);
         let account = &self.instance.owner;
-        let hour = Timestamp::from_unix_millis(self.now.unix_millis() / HOUR_MS * HOUR_MS);
+        let hour = SimTime::from_unix_millis(self.now.unix_millis() / HOUR_MS * HOUR_MS);
         let updated = hour.to_seconds_string();
         let info = json!({
             "Code": "Success",
@@ -295,7 +296,7 @@ impl<'a> Document<'a> {
             "AccessKeyId": format!("ASIA{:0<16.16}", digits),
             "SecretAccessKey": format!("model/{}/{}", self.instance.id, hour.unix_millis()),
             "Token": format!("model-session-{}-{}", self.instance.id, hour.unix_millis()),
-            "Expiration": Timestamp::from_unix_millis(expires).to_seconds_string(),
+            "Expiration": SimTime::from_unix_millis(expires).to_seconds_string(),
         });
         let path = format!("meta-data/iam/security-credentials/{role}");
         tree.put(&path, format!("{credentials:#}"));
@@ -310,7 +311,7 @@ impl<'a> Document<'a> {
         tree.put(&at("mac"), eni.mac);
         tree.put(&at("owner-id"), &eni.owner);
         if self.has(NETWORK_CARD_SINCE) {
-            // The documented name, and the one that instances are seen to have.
+            // `network-card-index` is documented; `network-card` is what real instances have.
             tree.put(&at("network-card-index"), card);
             tree.put(&at("network-card"), card);
         }
@@ -327,14 +328,14 @@ impl<'a> Document<'a> {
     }
 
     fn put_surroundings(self, tree: &mut Tree, eni: &Eni, at: impl Fn(&str) -> String) {
-        let subnet = self.view.world.subnet_of(eni);
+        let subnet = self.view.resources.subnet_of(eni);
         tree.put(&at("subnet-id"), &subnet.id);
         tree.put(&at("subnet-ipv4-cidr-block"), subnet.cidr);
         if let Some((association, _)) = &subnet.v6 {
             tree.put(&at("subnet-ipv6-cidr-blocks"), association.cidr);
         }
         tree.put(&at("vpc-id"), &subnet.vpc);
-        let Some(vpc) = self.view.world.vpcs.get(&subnet.vpc) else { return };
+        let Some(vpc) = self.view.resources.vpcs.get(&subnet.vpc) else { return };
         tree.put(&at("vpc-ipv4-cidr-block"), vpc.cidr_block);
         let cidrs = || vpc.associations.iter().filter(|it| it.state == CidrState::Associated);
         let (v4, v6): (Vec<_>, Vec<_>) =

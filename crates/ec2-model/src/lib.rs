@@ -1,16 +1,16 @@
 //! A model of EC2's VPC networking and instance metadata: addresses, ENIs, limits, throttling,
 //! latency, faults.
 //!
-//! Pure and deterministic. Time is an argument, chance comes from a seed, and the same calls get
-//! the same answers. It knows no HTTP, no XML, no kernel and no clock: whoever serves it decodes
-//! into [`request`], renders [`response`], and builds what [`fabric`] describes.
+//! The model is pure and deterministic. Time is an argument, randomness comes from a seed, and the
+//! same calls get the same answers. It knows no HTTP, XML, kernel or clock. A server around it
+//! decodes wire requests into [`request`], renders [`response`], and builds the network that
+//! [`fabric`] describes.
 
-mod agenda;
-mod ask;
-mod book;
+mod address_space;
+mod allocate;
 pub mod calls;
 pub mod config;
-mod dice;
+mod delay;
 pub mod error;
 pub mod fabric;
 mod family;
@@ -22,17 +22,20 @@ pub mod model;
 mod operation;
 mod page;
 pub mod request;
+mod resources;
 pub mod response;
+mod rng;
 pub mod seed;
 mod throttle;
 pub mod time;
-mod veil;
+mod transition;
 mod view;
-mod world;
+mod visibility;
 mod zone;
 
-pub use dice::Delay;
+pub use delay::Delay;
 pub use error::ApiError;
 pub use model::{Context, Delivery, Model, Reply};
+pub use rng::Rng;
 pub use throttle::BucketSize;
-pub use time::Timestamp;
+pub use time::SimTime;

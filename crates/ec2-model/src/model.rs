@@ -1,79 +1,79 @@
-//! The model: what a client, an operator and the network see of it.
+//! The model, as a client, an operator and the network see it.
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::time::Duration;
 
-use crate::agenda::Agenda;
 use crate::calls::{CallLog, CallRecord};
 use crate::config::{Config, Throttling};
-use crate::dice::Dice;
 use crate::error::ApiError;
 use crate::fabric::Fabric;
 use crate::fault::{FaultId, FaultRule, Faults, Verdict};
 use crate::id::InstanceId;
 use crate::imds::Imds;
 use crate::request::{Action, Request};
+use crate::resources::Resources;
 use crate::response::{AttachmentStatus, InstanceState, Response};
+use crate::rng::Rng;
 use crate::throttle::Throttle;
-use crate::time::Timestamp;
-use crate::veil::Veils;
+use crate::time::SimTime;
+use crate::transition::Transitions;
 use crate::view::View;
-use crate::world::World;
+use crate::visibility::Visibility;
 
-/// Who calls, where and when.
+/// The caller, the region and the time of a call.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Context {
-    /// Owner of what the call creates, and of the token buckets that it draws from.
+    /// The account owns what the call creates, and its token buckets pay for the call.
     pub account: String,
     /// The region of the credential scope.
     pub region: String,
-    /// Never earlier than in the call before.
-    pub now: Timestamp,
-    /// As the client gave them; for the log only.
+    /// Must not be earlier than in the previous call.
+    pub now: SimTime,
+    /// The parameters as the client sent them. Only the log uses them.
     pub parameters: BTreeMap<String, String>,
 }
 
-/// What becomes of the answer.
+/// When the client gets the answer, if at all.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Delivery {
-    /// The client may see it so much later; zero unless latency is switched on.
+    /// The client may see the answer after this time. It is zero unless latency is switched on.
     After(Duration),
-    /// The client never sees it: close the connection.
+    /// The client never sees the answer: the server closes the connection.
     Lost,
 }
 
-/// The answer to a call, whose effects have happened.
+/// The answer to a call. The effects of the call have already happened.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Reply {
     /// What EC2 answers.
     pub result: Result<Response, ApiError>,
-    /// When, if at all.
+    /// When the client gets the result, if at all.
     pub delivery: Delivery,
 }
 
-/// EC2's networking of one region, and the IMDS of its instances. Accounts differ only in their
-/// token buckets and in whose name is on what they create.
+/// EC2's networking in one region, and the IMDS of its instances. All accounts see the same
+/// resources. They differ in their token buckets and in the owner of what they create.
 #[derive(Debug)]
 pub struct Model {
     pub(crate) config: Config,
-    pub(crate) dice: Dice,
-    pub(crate) world: World,
-    pub(crate) agenda: Agenda,
+    pub(crate) rng: Rng,
+    pub(crate) resources: Resources,
+    pub(crate) transitions: Transitions,
     pub(crate) imds: Imds,
-    pub(crate) veils: Veils,
+    pub(crate) visibility: Visibility,
     throttle: Throttle,
     faults: Faults,
     log: CallLog,
-    /// What was answered to a client token.
+    /// The first request and answer for each client token.
     tokens: BTreeMap<(String, Action, String), (Request, Response)>,
 }
 
-/// Who calls and when: what an operation needs to know of its context.
+/// The part of [`Context`] that an operation needs.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Caller<'a> {
     pub(crate) account: &'a str,
-    pub(crate) now: Timestamp,
+    pub(crate) now: SimTime,
 }
 
 impl Model {
@@ -81,34 +81,34 @@ impl Model {
     #[must_use]
     pub fn new(config: Config) -> Self {
         Self {
-            dice: Dice::new(config.seed),
+            rng: Rng::new(config.seed),
             log: CallLog::new(config.log_capacity),
             config,
-            world: World::default(),
-            agenda: Agenda::default(),
+            resources: Resources::default(),
+            transitions: Transitions::default(),
             imds: Imds::default(),
-            veils: Veils::default(),
+            visibility: Visibility::default(),
             throttle: Throttle::default(),
             faults: Faults::default(),
             tokens: BTreeMap::new(),
         }
     }
 
-    /// What it was made with.
+    /// The current configuration.
     #[must_use]
     pub fn config(&self) -> &Config {
         &self.config
     }
 
-    /// Replaces the switches from now on; what is under way keeps its course. Seed, region and
-    /// the size of the log stay as they were.
+    /// Replaces the switches from now on. Operations already under way keep their delays. Seed,
+    /// region and log capacity stay unchanged.
     pub fn reconfigure(&mut self, config: Config) {
         let Config { seed, log_capacity, .. } = self.config;
         let region = std::mem::take(&mut self.config.region);
         self.config = Config { seed, log_capacity, region, ..config };
     }
 
-    /// One call: throttling, faults, the operation, the log.
+    /// Handles one call: throttling, fault rules, the operation, the log.
     pub fn call(&mut self, context: &Context, request: Request) -> Reply {
         self.advance(context.now);
         let action = request.action();
@@ -125,8 +125,8 @@ impl Model {
         self.reply(context, action.as_str(), result, &verdict)
     }
 
-    /// One call that could not even be decoded: draws a token as any other, is logged, and
-    /// answers `error`. `action` is as the client named it.
+    /// Handles a call that the server could not decode. It takes a token, passes the fault rules,
+    /// is logged and answers `error`. `action` is the name that the client gave.
     pub fn refuse(&mut self, context: &Context, action: &str, error: ApiError) -> Reply {
         self.advance(context.now);
         let known: Option<Action> = action.parse().ok();
@@ -142,7 +142,7 @@ impl Model {
         self.reply(context, action, Err(error), &verdict)
     }
 
-    /// What is decided before anything else: the region, then the tokens.
+    /// Checks the region, then takes the tokens.
     fn admit(
         &mut self,
         context: &Context,
@@ -155,7 +155,7 @@ impl Model {
         draw(self)
     }
 
-    /// Fault rules see only what was admitted.
+    /// Applies the fault rules. They see only calls that got their tokens.
     fn judge(&mut self, admitted: Result<(), ApiError>, action: Option<Action>) -> Verdict {
         match admitted {
             Ok(()) => self.faults.judge(action),
@@ -194,7 +194,7 @@ impl Model {
         verdict: &Verdict,
     ) -> Reply {
         let latency = action.parse().map(|action| self.config.latency.of(action));
-        let latency = latency.unwrap_or_default().roll(&mut self.dice) + verdict.delay;
+        let latency = latency.unwrap_or_default().sample(&mut self.rng) + verdict.delay;
         self.log.push(CallRecord {
             number: 0,
             action: action.to_owned(),
@@ -212,80 +212,82 @@ impl Model {
         Reply { result, delivery }
     }
 
-    /// Lets happen what is due until `now`. Every other method that takes a time does it, too.
-    pub fn advance(&mut self, now: Timestamp) {
-        while let Some((at, due)) = self.agenda.pop(now) {
-            self.happen(due, at);
+    /// Applies all state changes scheduled until `now`. Every method that takes a time does this
+    /// first.
+    pub fn advance(&mut self, now: SimTime) {
+        while let Some((at, due)) = self.transitions.pop(now) {
+            self.apply(due, at);
         }
-        self.veils.lift(now);
+        self.visibility.expire(now);
     }
 
-    /// When something will change of itself next.
+    /// The time of the next scheduled state change.
     #[must_use]
-    pub fn wake_at(&self) -> Option<Timestamp> {
-        self.agenda.next_at()
+    pub fn wake_at(&self) -> Option<SimTime> {
+        self.transitions.next_at()
     }
 
-    /// What IMDS of an instance answers to a GET of `path` (`/latest/meta-data/mac`), `None` being
-    /// 404. Tokens are not its business.
-    pub fn imds(&mut self, instance: &InstanceId, path: &str, now: Timestamp) -> Option<String> {
+    /// The answer of an instance's IMDS to a GET of `path` (for example `/latest/meta-data/mac`).
+    /// `None` means 404. The server checks session tokens.
+    pub fn imds(&mut self, instance: &InstanceId, path: &str, now: SimTime) -> Option<String> {
         self.advance(now);
-        let instance = self.world.instances.get(instance)?;
+        let instance = self.resources.instances.get(instance)?;
         if instance.state == InstanceState::Terminated {
             return None;
         }
         self.imds.get(self.view(), instance, path, now)
     }
 
-    /// What the network has to look like.
-    pub fn fabric(&mut self, now: Timestamp) -> Fabric {
+    /// The devices and addresses that the network must have at `now`.
+    pub fn fabric(&mut self, now: SimTime) -> Fabric {
         self.advance(now);
         let view = self.view();
-        let instances = self.world.instances.values();
+        let instances = self.resources.instances.values();
         Fabric { instances: instances.filter_map(|it| view.fabric_instance(it)).collect() }
     }
 
-    /// The instance that has this address at `now`, alone or in a prefix, on an attached ENI.
+    /// The instance whose attached ENI has this address at `now`, alone or in a prefix.
     #[must_use]
-    pub fn instance_of(&mut self, address: IpAddr, now: Timestamp) -> Option<InstanceId> {
+    pub fn instance_of(&mut self, address: IpAddr, now: SimTime) -> Option<InstanceId> {
         self.advance(now);
-        let attachment = self.world.eni_with(address)?.attachment()?;
+        let attachment = self.resources.eni_with(address)?.attachment()?;
         (attachment.status == AttachmentStatus::Attached).then(|| attachment.instance_id.clone())
     }
 
-    /// The calls so far.
+    /// The log of all calls.
     #[must_use]
     pub fn log(&self) -> &CallLog {
         &self.log
     }
 
-    /// The same, to be cleared.
+    /// The log, to clear it.
     pub fn log_mut(&mut self) -> &mut CallLog {
         &mut self.log
     }
 
-    /// From now on calls go wrong by this rule. If several rules hit one call, all count; of
-    /// several failures the oldest rule's.
+    /// Adds a fault rule. If several rules hit one call, all apply; of several failures the oldest
+    /// rule's is answered.
     pub fn add_fault(&mut self, rule: FaultRule) -> FaultId {
         self.faults.add(rule)
     }
 
-    /// Drops a rule; false if there is none of this id.
+    /// Removes a rule. Returns false if there is no rule with this id.
     pub fn remove_fault(&mut self, id: FaultId) -> bool {
         self.faults.remove(id)
     }
 
-    /// The rules, spent ones included, with how many calls each has hit.
+    /// All rules, each with the number of calls that it hit. Rules that hit no further call are
+    /// included.
     pub fn faults(&self) -> impl Iterator<Item = (FaultId, &FaultRule, u64)> {
         self.faults.iter()
     }
 
     pub(crate) fn view(&self) -> View<'_> {
-        View { world: &self.world, config: &self.config }
+        View { resources: &self.resources, config: &self.config }
     }
 
-    /// 64 bits of the 68 that an id has: EC2's begin with a 0.
-    pub(crate) fn fresh(&mut self) -> u128 {
-        u128::from(self.dice.next())
+    /// A random number for a new id. It has 64 of an id's 68 bits, since EC2's ids begin with a 0.
+    pub(crate) fn next_id(&mut self) -> u128 {
+        u128::from(self.rng.next())
     }
 }

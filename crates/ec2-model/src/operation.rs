@@ -1,18 +1,20 @@
-//! The operations: what each call checks and does. One file for each group of them.
+//! The operations: what each call checks and changes, one file per group.
 //!
-//! Each checks in the order in which EC2 is seen to: what is named exists, parameters go together,
+//! Each operation checks in EC2's observed order: the named resources exist, the parameters fit
+//! together, states allow the change, limits, free addresses in the subnet. An operation that
+//! returns an error has changed nothing.
 //! states allow it, limits, the subnet's room. Nothing has changed when an error is returned.
 
 mod address;
 mod attachment;
 mod describe;
-mod due;
 mod instance;
 mod interface;
 mod network;
 mod reservation;
 mod seed;
 mod tag;
+mod transition;
 
 use crate::error::ApiError;
 use crate::model::{Caller, Model};
@@ -20,7 +22,7 @@ use crate::request::Request;
 use crate::response::Response;
 
 impl Model {
-    /// Does what the request asks.
+    /// Executes a request.
     pub(crate) fn operate(
         &mut self,
         caller: Caller<'_>,

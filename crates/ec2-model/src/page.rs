@@ -1,7 +1,7 @@
 //! Pages of a listing.
 //!
-//! A token names the last item that was shown, so that what comes and goes between two pages
-//! neither repeats nor hides the rest.
+//! A page token names the last item that was shown. So an item that is created or deleted between
+//! two pages neither repeats nor hides others.
 
 use std::ops::RangeInclusive;
 
@@ -13,22 +13,22 @@ use crate::response::Page;
 #[derive(Debug)]
 pub(crate) struct Paging<T> {
     pub(crate) action: Action,
-    /// What `MaxResults` may be.
+    /// The range of `MaxResults`.
     pub(crate) allowed: RangeInclusive<i32>,
-    /// The name of the parameter with ids if it was given: then there are no pages.
+    /// The name of the id parameter, if the request has ids. Then there are no pages.
     pub(crate) ids: Option<&'static str>,
-    /// What items are sorted by.
+    /// The sort key.
     pub(crate) key: fn(&T) -> String,
-    /// How much of `MaxResults` an item uses up.
+    /// How much of `MaxResults` an item uses.
     pub(crate) weight: fn(&T) -> usize,
 }
 
 impl<T> Paging<T> {
-    /// Cuts the page that `listing` asks for out of all items, which are sorted here.
+    /// The page of `items` that `listing` requests. Sorts the items first.
     ///
     /// # Errors
-    /// If `MaxResults` is out of bounds or given together with ids, or the token is not one of
-    /// this operation.
+    /// If `MaxResults` is out of range or combined with ids, or if the token belongs to another
+    /// operation.
     pub(crate) fn cut(&self, mut items: Vec<T>, listing: &Listing) -> Result<Page<T>, ApiError> {
         let max = listing.max_results.map(|max| self.check(max)).transpose()?;
         items.sort_by_cached_key(self.key);
@@ -57,7 +57,7 @@ impl<T> Paging<T> {
         Err(ApiError::invalid_value(&format!(" {max} "), "maxResults", &why))
     }
 
-    /// How many items make a page: at least one, and no more than their weight allows.
+    /// How many items make a page: at least one, and no more than their weights allow.
     fn n_that_fit(&self, items: &[T], max: usize) -> usize {
         let mut total = 0;
         let fits = |item: &&T| {
@@ -100,16 +100,16 @@ mod tests {
         }
     }
 
-    fn ask(max_results: Option<i32>, next_token: Option<String>) -> Listing {
+    fn listing(max_results: Option<i32>, next_token: Option<String>) -> Listing {
         Listing { filters: Vec::new(), max_results, next_token }
     }
 
     #[test]
-    fn pages_cover_everything_once() {
+    fn pages_cover_every_item_once() {
         let items: Vec<u32> = (10..60).rev().collect();
         let (mut seen, mut token, mut n_pages) = (Vec::new(), None, 0);
         loop {
-            let page = paging(None).cut(items.clone(), &ask(Some(5), token)).unwrap();
+            let page = paging(None).cut(items.clone(), &listing(Some(5), token)).unwrap();
             seen.extend(page.items);
             n_pages += 1;
             token = page.next_token;
@@ -118,21 +118,22 @@ mod tests {
             }
         }
         assert_eq!(seen, (10..60).collect::<Vec<_>>());
-        // 8 pages of 5, the heavy item alone, 2 pages for the 9 after it.
+        // 8 pages of 5, the heavy item alone, 2 pages for the 9 items after it.
         assert_eq!(n_pages, 11);
     }
 
     #[test]
-    fn removal_between_pages_hides_nothing() {
-        let first = paging(None).cut((10..20).collect(), &ask(Some(5), None)).unwrap();
-        let rest = paging(None).cut((15..20).collect(), &ask(Some(5), first.next_token)).unwrap();
+    fn removal_between_pages_hides_no_item() {
+        let first = paging(None).cut((10..20).collect(), &listing(Some(5), None)).unwrap();
+        let rest =
+            paging(None).cut((15..20).collect(), &listing(Some(5), first.next_token)).unwrap();
         assert_eq!((rest.items, rest.next_token), ((15..20).collect(), None));
     }
 
     #[test]
-    fn refusals() {
+    fn invalid_paging_is_refused() {
         let check = |ids, max, token: Option<&str>, expect: Result<(), &str>| {
-            let listing = ask(max, token.map(str::to_owned));
+            let listing = listing(max, token.map(str::to_owned));
             let got = paging(ids).cut(vec![1], &listing).map(|_| ()).map_err(|error| error.code);
             assert_eq!(got, expect.map_err(str::to_owned));
         };

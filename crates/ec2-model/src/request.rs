@@ -1,8 +1,8 @@
-//! What a client can ask: one struct for each operation, one closed enum over them.
+//! Decoded requests: one struct per operation, and one closed enum over them.
 //!
-//! A struct has exactly the parameters that are modelled. Whoever decodes a request must refuse
-//! every other parameter. What is wrong with one value alone (an id, an address) fails when it is
-//! parsed into its type; what is wrong between values, the model says.
+//! A struct has exactly the parameters that the model supports. The decoder must refuse all others.
+//! A bad single value (an id, an address) fails when it is parsed. The model refuses bad
+//! combinations of values.
 
 use std::fmt;
 use std::net::{Ipv4Addr, Ipv6Addr};
@@ -18,7 +18,7 @@ use crate::id::{
 };
 
 /// Declares the closed list of operations: `Action` for their names and `Request` for their
-/// content, so that neither can lack one.
+/// content. So neither can miss an operation.
 macro_rules! operations {
     ($($name:ident),* $(,)?) => {
         /// The name of an operation.
@@ -29,10 +29,10 @@ macro_rules! operations {
         }
 
         impl Action {
-            /// All of them.
+            /// All operations.
             pub const ALL: &'static [Self] = &[$(Self::$name,)*];
 
-            /// The name as the API spells it.
+            /// The name as in the API.
             #[must_use]
             pub const fn as_str(self) -> &'static str {
                 match self {
@@ -49,7 +49,7 @@ macro_rules! operations {
         }
 
         impl Request {
-            /// Which operation it asks for.
+            /// The operation that it requests.
             #[must_use]
             pub const fn action(&self) -> Action {
                 match self {
@@ -111,23 +111,23 @@ impl fmt::Display for Action {
     }
 }
 
-/// `Filter.N`: several filters must all hold, of several values one.
+/// `Filter.N`. All filters must match; of a filter's values, one must.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Filter {
     /// `vpc-id`, `tag:<key>`, …
     pub name: String,
-    /// With `*` and `?` as wildcards and `\` before what is meant literally.
+    /// Patterns: `*` and `?` are wildcards, `\` makes the next character literal.
     pub values: Vec<String>,
 }
 
-/// What every Describe operation takes.
+/// Parameters of every Describe operation.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Listing {
     /// `Filter.N`
     pub filters: Vec<Filter>,
     /// `MaxResults`
     pub max_results: Option<i32>,
-    /// `NextToken`, as an earlier page gave it.
+    /// `NextToken`, from the previous page.
     pub next_token: Option<String>,
 }
 
@@ -136,11 +136,11 @@ pub struct Listing {
 pub struct Tag {
     /// Up to 128 characters.
     pub key: String,
-    /// Up to 256 characters; `None` where DeleteTags leaves it open.
+    /// Up to 256 characters. `None` in DeleteTags matches any value.
     pub value: Option<String>,
 }
 
-/// `TagSpecification.N`: tags for what the call creates.
+/// `TagSpecification.N`: tags of what the call creates.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TagSpecification {
     /// `ResourceType`
@@ -149,16 +149,16 @@ pub struct TagSpecification {
     pub tags: Vec<Tag>,
 }
 
-/// The four ways to ask for addresses of one family, of which a call may use one.
+/// The four ways to request addresses of one family. A call may use one of them.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Wanted<A, P> {
-    /// These addresses.
+    /// Named addresses.
     pub addresses: Vec<A>,
-    /// So many addresses of EC2's choice.
+    /// A number of addresses that EC2 chooses.
     pub address_count: Option<i32>,
-    /// These prefixes; host bits must be clear (a misaligned prefix is refused by the model).
+    /// Named prefixes without host bits. The model refuses misaligned ones.
     pub prefixes: Vec<P>,
-    /// So many prefixes of EC2's choice.
+    /// A number of prefixes that EC2 chooses.
     pub prefix_count: Option<i32>,
 }
 
@@ -186,7 +186,7 @@ pub enum InterfaceType {
     Interface,
     /// `efa`
     Efa,
-    /// `efa-only`: carries no address a pod could use.
+    /// `efa-only`: has no address that a pod could use.
     EfaOnly,
     /// `branch`
     Branch,
@@ -195,7 +195,7 @@ pub enum InterfaceType {
 }
 
 impl InterfaceType {
-    /// EC2's name of it.
+    /// EC2's name of the type.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
         match self {
@@ -223,14 +223,14 @@ impl FromStr for InterfaceType {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum ReservationType {
-    /// Prefixes of EC2's choice come from here.
+    /// EC2 takes the prefixes that it chooses from this range.
     Prefix,
-    /// Only what a client names is taken from here.
+    /// Only named addresses and prefixes come from this range.
     Explicit,
 }
 
 impl ReservationType {
-    /// EC2's name of it.
+    /// EC2's name of the type.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
         match self {
@@ -309,7 +309,7 @@ pub struct DescribeSecurityGroups {
     pub dry_run: bool,
 }
 
-/// Lists availability zones. Has no pages.
+/// Lists availability zones. It has no pages.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct DescribeAvailabilityZones {
     /// `ZoneName.N`
@@ -318,7 +318,7 @@ pub struct DescribeAvailabilityZones {
     pub zone_ids: Vec<String>,
     /// `Filter.N`
     pub filters: Vec<Filter>,
-    /// `AllAvailabilityZones`; the model has no zone that is not opted in.
+    /// `AllAvailabilityZones`. The model has no zone that needs opt-in.
     pub all_availability_zones: bool,
     /// `DryRun`
     pub dry_run: bool,
@@ -333,7 +333,7 @@ pub struct PrivateIpAddressSpecification {
     pub primary: bool,
 }
 
-/// Creates an ENI that is attached to nothing.
+/// Creates an unattached ENI.
 #[derive(Debug, Clone, PartialEq)]
 pub struct CreateNetworkInterface {
     /// `SubnetId`
@@ -366,7 +366,7 @@ pub struct CreateNetworkInterface {
 }
 
 impl CreateNetworkInterface {
-    /// An ENI in `subnet_id` with nothing but a primary address.
+    /// A request for an ENI in `subnet_id` with a primary address only.
     #[must_use]
     pub fn in_subnet(subnet_id: SubnetId) -> Self {
         Self {
@@ -411,7 +411,7 @@ pub struct AttachmentChange {
     pub delete_on_termination: bool,
 }
 
-/// Changes one attribute of an ENI: exactly one of the options must be given.
+/// Changes one attribute of an ENI. Exactly one of the options must be given.
 #[derive(Debug, Clone, PartialEq)]
 pub struct ModifyNetworkInterfaceAttribute {
     /// `NetworkInterfaceId`
@@ -420,7 +420,7 @@ pub struct ModifyNetworkInterfaceAttribute {
     pub attachment: Option<AttachmentChange>,
     /// `Description.Value`
     pub description: Option<String>,
-    /// `SecurityGroupId.N`: replaces the set; not given if empty.
+    /// `SecurityGroupId.N` replaces the groups. Empty means not given.
     pub groups: Vec<SecurityGroupId>,
     /// `SourceDestCheck.Value`
     pub source_dest_check: Option<bool>,
@@ -428,7 +428,7 @@ pub struct ModifyNetworkInterfaceAttribute {
     pub dry_run: bool,
 }
 
-/// Takes an ENI off its instance.
+/// Detaches an ENI from its instance.
 #[derive(Debug, Clone, PartialEq)]
 pub struct DetachNetworkInterface {
     /// `AttachmentId`
@@ -439,7 +439,7 @@ pub struct DetachNetworkInterface {
     pub dry_run: bool,
 }
 
-/// Deletes an ENI that is attached to nothing.
+/// Deletes an unattached ENI.
 #[derive(Debug, Clone, PartialEq)]
 pub struct DeleteNetworkInterface {
     /// `NetworkInterfaceId`
@@ -459,18 +459,18 @@ pub struct DescribeNetworkInterfaces {
     pub dry_run: bool,
 }
 
-/// Gives an ENI more IPv4 addresses or prefixes, all of them or none.
+/// Assigns more IPv4 addresses or prefixes to an ENI, all of them or none.
 #[derive(Debug, Clone, PartialEq)]
 pub struct AssignPrivateIpAddresses {
     /// `NetworkInterfaceId`
     pub network_interface_id: EniId,
     /// `PrivateIpAddress.N`, `SecondaryPrivateIpAddressCount`, `Ipv4Prefix.N`, `Ipv4PrefixCount`
     pub wanted: WantedIpv4,
-    /// `AllowReassignment`: takes named addresses from other ENIs of the subnet.
+    /// `AllowReassignment`: moves named addresses from other ENIs of the subnet.
     pub allow_reassignment: bool,
 }
 
-/// Takes IPv4 addresses and prefixes from an ENI.
+/// Unassigns IPv4 addresses and prefixes from an ENI.
 #[derive(Debug, Clone, PartialEq)]
 pub struct UnassignPrivateIpAddresses {
     /// `NetworkInterfaceId`
@@ -481,7 +481,7 @@ pub struct UnassignPrivateIpAddresses {
     pub prefixes: Vec<Ipv4Net>,
 }
 
-/// Gives an ENI more IPv6 addresses or prefixes, all of them or none.
+/// Assigns more IPv6 addresses or prefixes to an ENI, all of them or none.
 #[derive(Debug, Clone, PartialEq)]
 pub struct AssignIpv6Addresses {
     /// `NetworkInterfaceId`
@@ -490,7 +490,7 @@ pub struct AssignIpv6Addresses {
     pub wanted: WantedIpv6,
 }
 
-/// Takes IPv6 addresses and prefixes from an ENI.
+/// Unassigns IPv6 addresses and prefixes from an ENI.
 #[derive(Debug, Clone, PartialEq)]
 pub struct UnassignIpv6Addresses {
     /// `NetworkInterfaceId`
@@ -501,19 +501,19 @@ pub struct UnassignIpv6Addresses {
     pub prefixes: Vec<Ipv6Net>,
 }
 
-/// Adds tags or overwrites them.
+/// Adds or overwrites tags.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct CreateTags {
     /// `ResourceId.N`, up to 1,000.
     pub resources: Vec<ResourceId>,
-    /// `Tag.N`; a tag without value has the empty one.
+    /// `Tag.N`. A tag without a value gets the empty value.
     pub tags: Vec<Tag>,
     /// `DryRun`
     pub dry_run: bool,
 }
 
-/// Removes tags: all of them if none is named, and one only where its value fits if a value is
-/// given.
+/// Removes tags, all of them if none is named. If a value is given, only a tag with this value is
+/// removed.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct DeleteTags {
     /// `ResourceId.N`, up to 1,000.
@@ -533,7 +533,7 @@ pub struct DescribeTags {
     pub dry_run: bool,
 }
 
-/// Sets a block of a subnet aside.
+/// Reserves a range of a subnet.
 #[derive(Debug, Clone, PartialEq)]
 pub struct CreateSubnetCidrReservation {
     /// `SubnetId`
@@ -561,7 +561,7 @@ pub struct GetSubnetCidrReservations {
     pub dry_run: bool,
 }
 
-/// Gives a reserved block back; what was assigned from it stays.
+/// Removes a reservation. Addresses assigned from it stay assigned.
 #[derive(Debug, Clone, PartialEq)]
 pub struct DeleteSubnetCidrReservation {
     /// `SubnetCidrReservationId`
@@ -602,7 +602,7 @@ pub struct CreateSubnet {
     pub dry_run: bool,
 }
 
-/// Adds a CIDR block to a VPC: exactly one of the two.
+/// Adds a CIDR block to a VPC. Exactly one of the two blocks must be given.
 #[derive(Debug, Clone, PartialEq)]
 pub struct AssociateVpcCidrBlock {
     /// `VpcId`
@@ -613,14 +613,14 @@ pub struct AssociateVpcCidrBlock {
     pub amazon_provided_ipv6_cidr_block: bool,
 }
 
-/// `NetworkInterface.N` of [`RunInstances`]: an ENI that is there, or one to be made.
+/// `NetworkInterface.N` of [`RunInstances`]: an existing ENI, or a new one.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct InstanceNetworkInterface {
     /// `DeviceIndex`
     pub device_index: i32,
     /// `NetworkCardIndex`
     pub network_card_index: i32,
-    /// `NetworkInterfaceId`: takes this one; then none of the fields below may be given.
+    /// `NetworkInterfaceId` of an existing ENI. Then none of the fields below may be given.
     pub network_interface_id: Option<EniId>,
     /// `SubnetId`
     pub subnet_id: Option<SubnetId>,
@@ -638,14 +638,14 @@ pub struct InstanceNetworkInterface {
     pub ipv6_prefix_count: Option<i32>,
     /// `Description`
     pub description: String,
-    /// `DeleteOnTermination`, true if absent for an ENI to be made.
+    /// `DeleteOnTermination`. If absent, true for a new ENI.
     pub delete_on_termination: Option<bool>,
 }
 
 /// Starts instances.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct RunInstances {
-    /// `ImageId`; kept and told again, not looked up.
+    /// `ImageId`. The model stores it and does not look it up.
     pub image_id: String,
     /// `InstanceType`
     pub instance_type: String,
@@ -653,11 +653,11 @@ pub struct RunInstances {
     pub min_count: i32,
     /// `MaxCount`
     pub max_count: i32,
-    /// `SubnetId`; not together with `network_interfaces`.
+    /// `SubnetId`. Excludes `network_interfaces`.
     pub subnet_id: Option<SubnetId>,
-    /// `SecurityGroupId.N`; not together with `network_interfaces`.
+    /// `SecurityGroupId.N`. Excludes `network_interfaces`.
     pub groups: Vec<SecurityGroupId>,
-    /// `PrivateIpAddress`; for one instance, not together with `network_interfaces`.
+    /// `PrivateIpAddress`, for a single instance. Excludes `network_interfaces`.
     pub private_ip_address: Option<Ipv4Addr>,
     /// `NetworkInterface.N`
     pub network_interfaces: Vec<InstanceNetworkInterface>,
@@ -669,7 +669,7 @@ pub struct RunInstances {
     pub dry_run: bool,
 }
 
-/// Ends instances and deletes the ENIs that shall go with them.
+/// Terminates instances and deletes their ENIs with `DeleteOnTermination`.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct TerminateInstances {
     /// `InstanceId.N`
@@ -679,7 +679,7 @@ pub struct TerminateInstances {
 }
 
 impl Request {
-    /// What makes a repeated call one call, for the operations that have it.
+    /// The token that makes a repeated call idempotent, for operations that have one.
     #[must_use]
     pub fn client_token(&self) -> Option<&str> {
         if let Self::CreateNetworkInterface(request) = self {
@@ -691,8 +691,7 @@ impl Request {
         }
     }
 
-    /// Whether the client only wants to know if it may. Operations whose API has no `DryRun` say
-    /// no.
+    /// Whether the client only checks its permission. False for operations without `DryRun`.
     #[must_use]
     pub const fn dry_run(&self) -> bool {
         match self {
@@ -732,7 +731,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn actions_are_known_by_name() {
+    fn action_parses_from_its_name() {
         for action in Action::ALL {
             assert_eq!(action.as_str().parse(), Ok(*action));
         }

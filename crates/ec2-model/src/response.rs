@@ -1,7 +1,6 @@
-//! What EC2 answers, as plain data: whoever speaks a wire format renders it.
+//! EC2's answers as plain data. The server renders them to its wire format.
 //!
-//! Lists are in the order in which they are to be shown, which is ascending by id unless said
-//! otherwise.
+//! Lists are in the order in which they are shown: ascending by id unless the field says otherwise.
 
 use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, Ipv6Addr};
@@ -14,7 +13,7 @@ use crate::id::{
     SecurityGroupId, SubnetCidrAssociationId, SubnetId, VpcCidrAssociationId, VpcId,
 };
 use crate::request::{InterfaceType, ReservationType};
-use crate::time::Timestamp;
+use crate::time::SimTime;
 
 /// Tags by key.
 pub type Tags = BTreeMap<String, String>;
@@ -22,13 +21,13 @@ pub type Tags = BTreeMap<String, String>;
 /// One page of a listing.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Page<T> {
-    /// What is on the page; may be empty although more pages follow.
+    /// The items of this page. A page may be empty although more pages follow.
     pub items: Vec<T>,
     /// Opaque; `None` on the last page.
     pub next_token: Option<String>,
 }
 
-/// The answer to a call that was not refused.
+/// The answer to a successful call.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Response {
     /// Nothing but success (`<return>true</return>`): Modify…, Detach…, DeleteNetworkInterface,
@@ -50,14 +49,14 @@ pub enum Response {
     Created {
         /// The new ENI, still pending.
         network_interface: Box<NetworkInterface>,
-        /// As the request gave it.
+        /// The token of the request.
         client_token: Option<String>,
     },
     /// AttachNetworkInterface
     Attached {
-        /// Names the attachment from now on.
+        /// The id of the new attachment.
         attachment_id: AttachmentId,
-        /// The card that the ENI is on.
+        /// The card that the ENI is attached to.
         network_card_index: u16,
     },
     /// DescribeNetworkInterfaces
@@ -66,27 +65,27 @@ pub enum Response {
     AssignedIpv4 {
         /// The ENI.
         network_interface_id: EniId,
-        /// What this call assigned, in the order of assignment.
+        /// Addresses that this call assigned, in the order of assignment.
         addresses: Vec<Ipv4Addr>,
-        /// What this call assigned, in the order of assignment.
+        /// Prefixes that this call assigned, in the order of assignment.
         prefixes: Vec<Ipv4Net>,
     },
     /// AssignIpv6Addresses
     AssignedIpv6 {
         /// The ENI.
         network_interface_id: EniId,
-        /// What this call assigned, in the order of assignment.
+        /// Addresses that this call assigned, in the order of assignment.
         addresses: Vec<Ipv6Addr>,
-        /// What this call assigned, in the order of assignment.
+        /// Prefixes that this call assigned, in the order of assignment.
         prefixes: Vec<Ipv6Net>,
     },
     /// UnassignIpv6Addresses
     UnassignedIpv6 {
         /// The ENI.
         network_interface_id: EniId,
-        /// What it no longer has.
+        /// The unassigned addresses.
         addresses: Vec<Ipv6Addr>,
-        /// What it no longer has.
+        /// The unassigned prefixes.
         prefixes: Vec<Ipv6Net>,
     },
     /// DescribeTags
@@ -112,7 +111,7 @@ pub enum Response {
     StateChanges(Vec<InstanceStateChange>),
 }
 
-/// What one RunInstances call has started.
+/// The instances that one RunInstances call started.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Reservation {
     /// `reservationId`
@@ -128,11 +127,11 @@ pub struct Reservation {
 pub enum InstanceState {
     /// Being started.
     Pending,
-    /// The normal state.
+    /// Running.
     Running,
     /// Being terminated.
     ShuttingDown,
-    /// Gone; shown for an hour.
+    /// Terminated; listed for one hour more.
     Terminated,
 }
 
@@ -171,7 +170,7 @@ pub struct InstanceStateChange {
     pub current: InstanceState,
 }
 
-/// An instance. One that is terminated has neither addresses nor network interfaces.
+/// An instance. A terminated one has neither addresses nor network interfaces.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Instance {
     /// `instanceId`
@@ -183,7 +182,7 @@ pub struct Instance {
     /// `instanceState`
     pub state: InstanceState,
     /// `launchTime`
-    pub launch_time: Timestamp,
+    pub launch_time: SimTime,
     /// `placement/availabilityZone`
     pub availability_zone: String,
     /// `subnetId` of the primary ENI.
@@ -208,7 +207,7 @@ pub struct Instance {
     pub client_token: Option<String>,
 }
 
-/// An id and a name.
+/// The id and name of a security group.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct GroupIdentifier {
     /// `groupId`
@@ -222,7 +221,7 @@ pub struct GroupIdentifier {
 pub enum InterfaceStatus {
     /// Just created.
     Pending,
-    /// Attached to nothing.
+    /// Not attached.
     Available,
     /// Being attached.
     Attaching,
@@ -233,7 +232,7 @@ pub enum InterfaceStatus {
 }
 
 impl InterfaceStatus {
-    /// EC2's name of it.
+    /// EC2's name of the status.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
         match self {
@@ -249,16 +248,16 @@ impl InterfaceStatus {
 /// `attachment/status`
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum AttachmentStatus {
-    /// Not there yet.
+    /// Being attached; the device is not there yet.
     Attaching,
-    /// There.
+    /// Attached; the device is there.
     Attached,
-    /// Not gone yet.
+    /// Being detached; the device is still there.
     Detaching,
 }
 
 impl AttachmentStatus {
-    /// EC2's name of it.
+    /// EC2's name of the status.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
         match self {
@@ -285,7 +284,7 @@ pub struct Attachment {
     /// `status`
     pub status: AttachmentStatus,
     /// `attachTime`
-    pub attach_time: Timestamp,
+    pub attach_time: SimTime,
     /// `deleteOnTermination`
     pub delete_on_termination: bool,
 }
@@ -389,14 +388,14 @@ pub struct Subnet {
 /// `cidrBlockState/state`
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum CidrState {
-    /// No subnet can be made in it yet.
+    /// Not ready: no subnet can be created in it yet.
     Associating,
     /// Ready.
     Associated,
 }
 
 impl CidrState {
-    /// EC2's name of it.
+    /// EC2's name of the state.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
         match self {
@@ -426,7 +425,7 @@ pub struct Vpc {
     pub owner_id: String,
     /// `cidrBlock`: the primary.
     pub cidr_block: Ipv4Net,
-    /// Both families; the primary IPv4 block first, then in the order of association.
+    /// Blocks of both families: the primary IPv4 block first, then in the order of association.
     pub associations: Vec<VpcCidrAssociation>,
     /// `isDefault`
     pub is_default: bool,
@@ -434,7 +433,7 @@ pub struct Vpc {
     pub tags: Tags,
 }
 
-/// A security group; its rules are not modelled.
+/// A security group. The model has no rules.
 #[derive(Debug, Clone, PartialEq)]
 pub struct SecurityGroup {
     /// `groupId`
@@ -476,7 +475,7 @@ pub struct TagDescription {
     pub value: String,
 }
 
-/// A block of a subnet that is set aside.
+/// A reserved range of a subnet.
 #[derive(Debug, Clone, PartialEq)]
 pub struct SubnetCidrReservation {
     /// `subnetCidrReservationId`

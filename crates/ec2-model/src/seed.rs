@@ -1,4 +1,4 @@
-//! What a topology puts into a model before any client calls.
+//! Resources that exist in a model before the first call.
 
 use std::net::Ipv4Addr;
 
@@ -7,10 +7,10 @@ use ipnet::{Ipv4Net, Ipv6Net};
 use crate::id::{InstanceId, SecurityGroupId, SubnetId, VpcId};
 use crate::response::Tags;
 
-/// A VPC. Gets a default security group.
+/// A VPC. It gets a default security group.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct VpcSeed {
-    /// Made up if absent.
+    /// Generated if absent.
     pub id: Option<VpcId>,
     /// At least one; the first is the primary.
     pub cidrs: Vec<Ipv4Net>,
@@ -23,7 +23,7 @@ pub struct VpcSeed {
 /// A subnet.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SubnetSeed {
-    /// Made up if absent.
+    /// Generated if absent.
     pub id: Option<SubnetId>,
     /// Of this VPC.
     pub vpc: VpcId,
@@ -33,9 +33,9 @@ pub struct SubnetSeed {
     pub cidr: Ipv4Net,
     /// A /64 within a block of the VPC.
     pub ipv6_cidr: Option<Ipv6Net>,
-    /// Whether a new ENI gets an IPv6 address unasked.
+    /// Whether a new ENI gets an IPv6 address without a request for one.
     pub assign_ipv6_address_on_creation: bool,
-    /// What something else in the VPC already uses: single addresses or whole ranges.
+    /// Single addresses or ranges that other resources of the VPC use.
     pub used: Vec<Ipv4Net>,
     /// Its tags.
     pub tags: Tags,
@@ -44,7 +44,7 @@ pub struct SubnetSeed {
 /// A security group.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SecurityGroupSeed {
-    /// Made up if absent.
+    /// Generated if absent.
     pub id: Option<SecurityGroupId>,
     /// Of this VPC.
     pub vpc: VpcId,
@@ -59,15 +59,15 @@ pub struct SecurityGroupSeed {
 /// A running instance with its primary ENI.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct InstanceSeed {
-    /// Made up if absent.
+    /// Generated if absent.
     pub id: Option<InstanceId>,
     /// For example `m5.large`.
     pub instance_type: String,
-    /// Of the primary ENI.
+    /// The subnet of the primary ENI.
     pub subnet: SubnetId,
-    /// Of the primary ENI; EC2's choice if absent.
+    /// The primary address of the primary ENI. EC2 chooses it if absent.
     pub primary_address: Option<Ipv4Addr>,
-    /// Of the primary ENI; the VPC's default group if empty.
+    /// The security groups of the primary ENI. If empty, the VPC's default group.
     pub groups: Vec<SecurityGroupId>,
     /// Its tags.
     pub tags: Tags,

@@ -1,4 +1,4 @@
-//! Token buckets, one for each account and operation, of the sizes that AWS documents.
+//! Token buckets, one per account and operation, with the sizes that AWS documents.
 //!
 //! Source: <https://docs.aws.amazon.com/ec2/latest/devguide/ec2-api-throttling.html>, as of 2026.
 
@@ -6,20 +6,20 @@ use std::collections::BTreeMap;
 
 use crate::error::ApiError;
 use crate::request::{Action, Listing, Request};
-use crate::time::Timestamp;
+use crate::time::SimTime;
 
 /// The size of a token bucket.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct BucketSize {
-    /// Tokens when it is full, as it is at first.
+    /// Tokens in a full bucket. A bucket starts full.
     pub capacity: u64,
-    /// Tokens that come back in each second.
+    /// Tokens refilled per second.
     pub per_second: u64,
 }
 
 impl BucketSize {
-    /// Of the bucket that each call of `action` draws one token from, unless it is a Describe
-    /// with neither filter nor page.
+    /// The bucket that each call of `action` takes one token from. A Describe call without filter
+    /// and page takes from another one.
     #[must_use]
     pub fn of(action: Action) -> Self {
         call_size(action)
@@ -30,14 +30,14 @@ const fn size(capacity: u64, per_second: u64) -> BucketSize {
     BucketSize { capacity, per_second }
 }
 
-/// What a token is taken for.
+/// The bucket's purpose.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum Purpose {
-    /// The call.
+    /// One token per call.
     Call,
-    /// A Describe call with neither filter nor page, of an operation that lists much.
+    /// One token per Describe call without filter and page, for operations with large listings.
     WideCall,
-    /// Each instance that the call starts or ends.
+    /// One token per instance that the call starts or terminates.
     Resource,
 }
 
@@ -80,7 +80,7 @@ fn call_size(action: Action) -> BucketSize {
     }
 }
 
-/// What a request draws: the purpose and the number of tokens.
+/// The tokens that a request takes, by purpose.
 fn draws(request: &Request) -> Vec<(Purpose, u64)> {
     let wide = matches!(request, Request::DescribeInstances(r)
             if r.instance_ids.is_empty() && is_wide(&r.listing))
@@ -103,15 +103,15 @@ fn is_wide(listing: &Listing) -> bool {
     listing.filters.is_empty() && listing.max_results.is_none() && listing.next_token.is_none()
 }
 
-/// Thousandths of tokens, so that a refill by the millisecond loses nothing.
+/// Counts thousandths of a token, so that a refill per millisecond loses nothing.
 #[derive(Debug, Clone, Copy)]
 struct Bucket {
     millitokens: u64,
-    filled_at: Timestamp,
+    filled_at: SimTime,
 }
 
 impl Bucket {
-    fn refill(&mut self, size: BucketSize, now: Timestamp) {
+    fn refill(&mut self, size: BucketSize, now: SimTime) {
         let elapsed = u64::try_from(now.since(self.filled_at).as_millis()).unwrap_or(u64::MAX);
         let gained = elapsed.saturating_mul(size.per_second);
         self.millitokens = self.millitokens.saturating_add(gained).min(size.capacity * 1000);
@@ -119,29 +119,29 @@ impl Bucket {
     }
 }
 
-/// All buckets.
+/// The buckets of all accounts.
 #[derive(Debug, Default)]
 pub(crate) struct Throttle {
     buckets: BTreeMap<(String, Action, Purpose), Bucket>,
 }
 
 impl Throttle {
-    /// Takes the tokens for a decoded request, all of them or none.
+    /// Takes the tokens of a request, all of them or none.
     pub(crate) fn draw(
         &mut self,
         account: &str,
         request: &Request,
-        now: Timestamp,
+        now: SimTime,
     ) -> Result<(), ApiError> {
         self.take(account, request.action(), &draws(request), now)
     }
 
-    /// Takes the token for a request that could not be decoded.
+    /// Takes the token of a request that could not be decoded.
     pub(crate) fn draw_undecoded(
         &mut self,
         account: &str,
         action: Action,
-        now: Timestamp,
+        now: SimTime,
     ) -> Result<(), ApiError> {
         self.take(account, action, &[(Purpose::Call, 1)], now)
     }
@@ -151,7 +151,7 @@ impl Throttle {
         account: &str,
         action: Action,
         draws: &[(Purpose, u64)],
-        now: Timestamp,
+        now: SimTime,
     ) -> Result<(), ApiError> {
         let enough = draws.iter().all(|(purpose, n)| {
             self.bucket(account, action, *purpose, now).millitokens >= n.saturating_mul(1000)
@@ -165,13 +165,13 @@ impl Throttle {
         Ok(())
     }
 
-    /// The bucket as it is now; full at first.
+    /// The bucket after its refill until `now`. A new bucket is full.
     fn bucket(
         &mut self,
         account: &str,
         action: Action,
         purpose: Purpose,
-        now: Timestamp,
+        now: SimTime,
     ) -> &mut Bucket {
         let size = size_of(action, purpose);
         let full = Bucket { millitokens: size.capacity * 1000, filled_at: now };
@@ -198,18 +198,18 @@ mod tests {
         DescribeNetworkInterfaces, DescribeVpcs, RunInstances, TerminateInstances,
     };
 
-    /// How many calls pass in a burst, and how many more in the second after it.
+    /// How many calls pass in a burst, and how many more one second later.
     fn burst(request: &Request) -> (usize, usize) {
         let mut throttle = Throttle::default();
         let mut pass = |now: u64| {
-            let now = Timestamp::from_unix_millis(now);
+            let now = SimTime::from_unix_millis(now);
             (0..2000).filter(|_| throttle.draw("1", request, now).is_ok()).count()
         };
         (pass(1_000), pass(2_000))
     }
 
     #[test]
-    fn documented_sizes() {
+    fn buckets_have_documented_sizes() {
         let wide = DescribeNetworkInterfaces::default();
         let listing = Listing { max_results: Some(1000), ..Listing::default() };
         let paged = DescribeNetworkInterfaces { listing, ..wide.clone() };
@@ -218,15 +218,15 @@ mod tests {
         assert_eq!(burst(&paged.into()), (100, 20));
         assert_eq!(burst(&DescribeVpcs::default().into()), (100, 20));
         assert_eq!(burst(&RunInstances { max_count: 1, ..Default::default() }.into()), (5, 2));
-        // Bound by the bucket of resources: 1,000, and 20 in each second.
+        // The bucket for instances limits this: 1,000 tokens, and 20 per second.
         let terminate = TerminateInstances { instance_ids: ids, dry_run: false };
         assert_eq!(burst(&terminate.into()), (10, 0));
     }
 
     #[test]
-    fn accounts_and_actions_do_not_share() {
+    fn accounts_and_actions_have_own_buckets() {
         let mut throttle = Throttle::default();
-        let now = Timestamp::from_unix_millis(0);
+        let now = SimTime::from_unix_millis(0);
         let reservation = Action::CreateSubnetCidrReservation;
         for _ in 0..5 {
             assert_eq!(throttle.draw_undecoded("1", reservation, now), Ok(()));
@@ -235,10 +235,10 @@ mod tests {
         assert_eq!((error.code.as_str(), error.status), ("RequestLimitExceeded", 503));
         assert_eq!(throttle.draw_undecoded("2", reservation, now), Ok(()));
         assert_eq!(throttle.draw_undecoded("1", Action::CreateTags, now), Ok(()));
-        // Half a token is none.
-        let later = Timestamp::from_unix_millis(999);
+        // Half a token is not enough.
+        let later = SimTime::from_unix_millis(999);
         assert!(throttle.draw_undecoded("1", reservation, later).is_err());
-        let later = Timestamp::from_unix_millis(1000);
+        let later = SimTime::from_unix_millis(1000);
         assert_eq!(throttle.draw_undecoded("1", reservation, later), Ok(()));
     }
 }

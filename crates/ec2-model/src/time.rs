@@ -1,6 +1,6 @@
-//! Virtual time: whoever drives the model says what time it is.
+//! Virtual time, which the caller passes in.
 //!
-//! Nothing here, nor anywhere in this crate, reads a clock.
+//! Nothing in this crate reads a clock.
 
 use std::fmt;
 use std::ops::Add;
@@ -8,16 +8,16 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-/// A moment, in milliseconds since 1970-01-01T00:00:00Z. `Display` gives EC2's spelling,
-/// `2026-11-21T08:12:04.000Z`.
+/// A time of the simulation, in milliseconds since 1970-01-01T00:00:00Z. `Display` gives EC2's
+/// format: `2026-11-21T08:12:04.000Z`.
 #[derive(
     Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,
 )]
 #[serde(transparent)]
-pub struct Timestamp(u64);
+pub struct SimTime(u64);
 
-impl Timestamp {
-    /// The moment `millis` milliseconds after the epoch.
+impl SimTime {
+    /// The time `millis` milliseconds after the epoch.
     #[must_use]
     pub const fn from_unix_millis(millis: u64) -> Self {
         Self(millis)
@@ -29,13 +29,13 @@ impl Timestamp {
         self.0
     }
 
-    /// How long after `earlier` this is; zero if it is not after it.
+    /// The time from `earlier` to this one. Zero if `earlier` is later.
     #[must_use]
     pub fn since(self, earlier: Self) -> Duration {
         Duration::from_millis(self.0.saturating_sub(earlier.0))
     }
 
-    /// EC2's spelling without the fraction, as IMDS documents carry it.
+    /// EC2's format without the fraction, as in IMDS documents.
     #[must_use]
     pub fn to_seconds_string(self) -> String {
         format!("{:.0}", self.moment())
@@ -48,7 +48,7 @@ impl Timestamp {
     }
 }
 
-impl Add<Duration> for Timestamp {
+impl Add<Duration> for SimTime {
     type Output = Self;
 
     fn add(self, duration: Duration) -> Self {
@@ -57,7 +57,7 @@ impl Add<Duration> for Timestamp {
     }
 }
 
-impl fmt::Display for Timestamp {
+impl fmt::Display for SimTime {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{:.3}", self.moment())
     }
@@ -68,9 +68,9 @@ mod tests {
     use super::*;
 
     #[test]
-    fn spelling() {
+    fn display_uses_ec2_format() {
         let check = |millis, expect: &str| {
-            assert_eq!(Timestamp::from_unix_millis(millis).to_string(), expect);
+            assert_eq!(SimTime::from_unix_millis(millis).to_string(), expect);
         };
         check(0, "1970-01-01T00:00:00.000Z");
         check(951_782_399_999, "2000-02-28T23:59:59.999Z");
@@ -80,8 +80,8 @@ mod tests {
     }
 
     #[test]
-    fn arithmetic_saturates() {
-        let (early, late) = (Timestamp::from_unix_millis(5), Timestamp::from_unix_millis(9));
+    fn time_arithmetic_saturates() {
+        let (early, late) = (SimTime::from_unix_millis(5), SimTime::from_unix_millis(9));
         assert_eq!(late.since(early), Duration::from_millis(4));
         assert_eq!(early.since(late), Duration::ZERO);
         assert_eq!((late + Duration::MAX).unix_millis(), u64::MAX);

@@ -1,27 +1,27 @@
-//! What is shown of what exists: from the world's entities to the answers' data.
+//! The API's view of resources: entities of the model turned into data of answers.
 
 use std::net::Ipv4Addr;
 
 use crate::config::Config;
 use crate::fabric::{FabricEni, FabricInstance};
 use crate::id::SecurityGroupId;
+use crate::resources::{self, PRIMARY, Resources};
 use crate::response::{
     AvailabilityZone, GroupIdentifier, Instance, InstanceState, NetworkInterface, PrivateIpAddress,
     Subnet,
 };
-use crate::world::{self, PRIMARY, World};
 use crate::zone;
 
-/// The world as the API tells it.
+/// Read access to resources and configuration, to render answers.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct View<'a> {
-    pub(crate) world: &'a World,
+    pub(crate) resources: &'a Resources,
     pub(crate) config: &'a Config,
 }
 
 impl View<'_> {
-    pub(crate) fn network_interface(self, eni: &world::Eni) -> NetworkInterface {
-        let subnet = self.world.subnet_of(eni);
+    pub(crate) fn network_interface(self, eni: &resources::Eni) -> NetworkInterface {
+        let subnet = self.resources.subnet_of(eni);
         NetworkInterface {
             id: eni.id.clone(),
             subnet_id: subnet.id.clone(),
@@ -48,7 +48,7 @@ impl View<'_> {
         }
     }
 
-    fn private_ip_addresses(self, eni: &world::Eni) -> Vec<PrivateIpAddress> {
+    fn private_ip_addresses(self, eni: &resources::Eni) -> Vec<PrivateIpAddress> {
         let show = |(address, primary): (Ipv4Addr, bool)| PrivateIpAddress {
             address,
             private_dns_name: self.host_name(address),
@@ -59,16 +59,18 @@ impl View<'_> {
     }
 
     fn groups(self, ids: &[SecurityGroupId]) -> Vec<GroupIdentifier> {
-        let identify = |id| self.world.groups.get(id).map(|group| (group.id.clone(), &group.name));
+        let identify =
+            |id| self.resources.groups.get(id).map(|group| (group.id.clone(), &group.name));
         ids.iter()
             .filter_map(identify)
             .map(|(id, name)| GroupIdentifier { id, name: name.clone() })
             .collect()
     }
 
-    pub(crate) fn instance(self, instance: &world::Instance) -> Instance {
-        let subnet = self.world.subnets.get(&instance.subnet).expect("no subnet is ever deleted");
-        let primary = instance.slots.get(&PRIMARY).and_then(|id| self.world.enis.get(id));
+    pub(crate) fn instance(self, instance: &resources::Instance) -> Instance {
+        let subnet =
+            self.resources.subnets.get(&instance.subnet).expect("no subnet is ever deleted");
+        let primary = instance.slots.get(&PRIMARY).and_then(|id| self.resources.enis.get(id));
         let address = primary.map(|eni| eni.primary);
         Instance {
             id: instance.id.clone(),
@@ -86,7 +88,7 @@ impl View<'_> {
             groups: primary.map(|eni| self.groups(&eni.groups)).unwrap_or_default(),
             tags: instance.tags.clone(),
             network_interfaces: self
-                .world
+                .resources
                 .enis_of(instance)
                 .map(|eni| self.network_interface(eni))
                 .collect(),
@@ -94,7 +96,7 @@ impl View<'_> {
         }
     }
 
-    pub(crate) fn subnet(self, subnet: &world::Subnet) -> Subnet {
+    pub(crate) fn subnet(self, subnet: &resources::Subnet) -> Subnet {
         let n_set_aside = match self.config.reservations_reduce_available_count {
             true => subnet.v4.n_free_set_aside(),
             false => 0,
@@ -124,19 +126,19 @@ impl View<'_> {
         self.config.zones.iter().map(show).collect()
     }
 
-    /// An instance with its devices, unless it is going or gone.
-    pub(crate) fn fabric_instance(self, instance: &world::Instance) -> Option<FabricInstance> {
+    /// The network of an instance. `None` once it is shutting down or terminated.
+    pub(crate) fn fabric_instance(self, instance: &resources::Instance) -> Option<FabricInstance> {
         match instance.state {
             InstanceState::Pending | InstanceState::Running => {}
             InstanceState::ShuttingDown | InstanceState::Terminated => return None,
         }
-        let subnet = self.world.subnets.get(&instance.subnet)?;
+        let subnet = self.resources.subnets.get(&instance.subnet)?;
         Some(FabricInstance {
             id: instance.id.clone(),
             vpc_id: subnet.vpc.clone(),
-            vpc_cidrs: self.world.vpc_cidrs(&subnet.vpc),
+            vpc_cidrs: self.resources.vpc_cidrs(&subnet.vpc),
             enis: self
-                .world
+                .resources
                 .enis_of(instance)
                 .filter(|eni| eni.is_on(&instance.id))
                 .filter_map(|eni| self.fabric_eni(eni))
@@ -144,9 +146,9 @@ impl View<'_> {
         })
     }
 
-    fn fabric_eni(self, eni: &world::Eni) -> Option<FabricEni> {
+    fn fabric_eni(self, eni: &resources::Eni) -> Option<FabricEni> {
         let attachment = eni.attachment()?;
-        let subnet = self.world.subnet_of(eni);
+        let subnet = self.resources.subnet_of(eni);
         Some(FabricEni {
             id: eni.id.clone(),
             mac: eni.mac,

@@ -1,4 +1,4 @@
-//! The names that follow from a region: its zones and their ids, ARNs, host names.
+//! Names that follow from the region: zones and their ids, ARNs, host names.
 
 use std::net::Ipv4Addr;
 
@@ -7,7 +7,7 @@ pub(crate) fn zone_name(region: &str, letter: char) -> String {
     format!("{region}{letter}")
 }
 
-/// `use1-az1` for `us-east-1` and `a`. In AWS the number differs from account to account.
+/// `use1-az1` for `us-east-1` and `a`. In AWS the number differs between accounts.
 pub(crate) fn zone_id(region: &str, letter: char) -> String {
     let number = u32::from(letter).saturating_sub(u32::from('a')) + 1;
     format!("{}-az{number}", region_code(region))
@@ -35,7 +35,7 @@ pub(crate) fn host_name(region: &str, address: Ipv4Addr) -> String {
     }
 }
 
-/// `aws`, or what China and the governmental regions have instead.
+/// `aws`, or the name for China and the US government regions.
 pub(crate) fn partition(region: &str) -> &'static str {
     match region {
         region if region.starts_with("cn-") => "aws-cn",
@@ -54,7 +54,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn names() {
+    fn region_determines_names() {
         assert_eq!(zone_name("us-east-1", 'b'), "us-east-1b");
         assert_eq!(zone_id("us-east-1", 'a'), "use1-az1");
         assert_eq!(zone_id("ap-southeast-2", 'c'), "apse2-az3");

@@ -1,12 +1,11 @@
-//! For tests: named places in the programs at which a process dies or stops, as by `kill -9` in this
-//! very moment.
+//! For tests: named points in the programs where a process can be killed or stopped.
 //!
-//! They are in builds with debug assertions alone. Every profile that a node gets derives from
-//! `release` and has none, so there [`pass`] is empty and no variable is read. A cargo feature would
-//! not do: `cargo build --workspace` gives a package the features that any other asks for.
+//! Only builds with debug assertions have them. Every shipped profile derives from `release`: there
+//! [`pass`] is empty and reads no variable. A cargo feature would not work, because
+//! `cargo build --workspace` gives a package the features that any other package requests.
 //!
 //! ```text
-//! $TIDEPOOL_FAILPOINTS/link-made     "kill 2": the second pass from now on is the last
+//! $TIDEPOOL_FAILPOINTS/link-made     "kill 2": the process dies at the second pass from now on
 //! ```
 
 mod points;
@@ -17,24 +16,24 @@ use std::path::Path;
 
 pub use crate::points::{IPAMD, PLUGIN};
 
-/// Names the folder in which points are armed. Unset, no point does anything.
+/// The environment variable with the folder of armed points. If it is unset, no point is armed.
 pub const VARIABLE: &str = "TIDEPOOL_FAILPOINTS";
 
-/// What happens to the process.
+/// What an armed point does to the process.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Order {
     /// SIGKILL.
     Kill,
-    /// SIGSTOP; it goes on at SIGCONT.
+    /// SIGSTOP. The process continues at SIGCONT.
     Stop,
 }
 
-/// Lets the `nth` pass from now on, counted from 1, through `point` carry out `order`, once. Without
-/// effect on builds without debug assertions.
+/// Arms `point`: its `nth` pass from now on, counted from 1, executes `order` once. It has no effect
+/// on builds without debug assertions.
 ///
 /// # Errors
 ///
-/// If `folder`, or the file in it, cannot be made.
+/// If `folder` or the file in it cannot be created.
 pub fn arm(folder: &Path, point: &str, order: Order, nth: u32) -> io::Result<()> {
     fs::create_dir_all(folder)?;
     fs::write(folder.join(point), armed(order, nth))
@@ -47,22 +46,23 @@ fn armed(order: Order, nth: u32) -> String {
     }
 }
 
-/// The process is at the point `place`-`what`.
+/// Marks the point `place`-`what`: if it is armed, the process dies or stops here.
 #[cfg(not(debug_assertions))]
 #[inline(always)]
 pub fn pass(_place: &str, _what: &str) {}
 
-/// The process is at the point `place`-`what`.
+/// Marks the point `place`-`what`: if it is armed, the process dies or stops here.
 #[cfg(debug_assertions)]
 pub fn pass(place: &str, what: &str) {
     if let Some(folder) = std::env::var_os(VARIABLE) {
-        obey(Path::new(&folder), &format!("{place}-{what}"));
+        trigger(Path::new(&folder), &format!("{place}-{what}"));
     }
 }
 
-/// One thread at a time, so that no pass is counted twice. What cannot be read is not armed.
+/// Executes the order of a point, if it is armed and its pass is due. A file that cannot be read
+/// arms nothing. The lock keeps two threads from counting one pass twice.
 #[cfg(debug_assertions)]
-fn obey(folder: &Path, point: &str) {
+fn trigger(folder: &Path, point: &str) {
     use rustix::process::{Signal, getpid, kill_process};
 
     static COUNTING: std::sync::Mutex<()> = std::sync::Mutex::new(());
@@ -91,13 +91,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_point_has_a_name_of_its_own() {
+    fn point_names_are_unique() {
         let names: BTreeSet<_> = IPAMD.iter().chain(PLUGIN).collect();
         assert_eq!(names.len(), IPAMD.len() + PLUGIN.len());
     }
 
     #[test]
-    fn the_second_pass_kills_and_the_point_is_armed_no_more() {
+    fn second_pass_kills_once() {
         let folder = tempfile::tempdir().unwrap();
         arm(folder.path(), "link-made", Order::Kill, 2).unwrap();
         let run = || {

@@ -1,15 +1,15 @@
-//! All points, each named after where it is and what has just happened or is about to. Tests try them
-//! one by one: a point that nothing passes is a fault.
+//! All points. A name has the place, and what just happened or is about to happen. Tests try every
+//! point, and fail if a point is never passed.
 
-/// Where `ipamd` can die. Changes of the record are named as its log has them, calls as EC2 does.
+/// The points of `ipamd`. Changes of the record have their names in the log, calls those of EC2.
 pub const IPAMD: &[&str] = &[
-    // A start: the socket is there, but not under its name yet; the log is made anew.
+    // A start: the socket exists under a temporary name; then the log is rewritten.
     "socket-bound",
     "snapshot-written",
     "snapshot-kept",
     "snapshot-renamed",
     "snapshot-synced",
-    // A change is decided and not in the log: what is left where the power fails before it is on disk.
+    // A change is decided and not yet in the log, as after a power failure before the write.
     "unwritten-assigned",
     "unwritten-released",
     "unwritten-resting",
@@ -19,7 +19,7 @@ pub const IPAMD: &[&str] = &[
     "unwritten-booted",
     "unwritten-eni_known",
     "unwritten-eni_forgotten",
-    // It is in the log and not yet on disk.
+    // The change is in the log and not yet on disk.
     "written-assigned",
     "written-released",
     "written-resting",
@@ -29,7 +29,7 @@ pub const IPAMD: &[&str] = &[
     "written-booted",
     "written-eni_known",
     "written-eni_forgotten",
-    // It is on disk, and nothing has followed from it.
+    // The change is on disk, and its effects are still to come.
     "synced-assigned",
     "synced-released",
     "synced-resting",
@@ -39,7 +39,7 @@ pub const IPAMD: &[&str] = &[
     "synced-booted",
     "synced-eni_known",
     "synced-eni_forgotten",
-    // EC2 is about to be called.
+    // Before a call of EC2.
     "calling-DescribeNetworkInterfaces",
     "calling-DescribeSubnets",
     "calling-CreateNetworkInterface",
@@ -50,7 +50,7 @@ pub const IPAMD: &[&str] = &[
     "calling-UnassignPrivateIpAddresses",
     "calling-DetachNetworkInterface",
     "calling-DeleteNetworkInterface",
-    // EC2 has answered.
+    // After EC2's answer.
     "called-DescribeNetworkInterfaces",
     "called-DescribeSubnets",
     "called-CreateNetworkInterface",
@@ -61,18 +61,18 @@ pub const IPAMD: &[&str] = &[
     "called-UnassignPrivateIpAddresses",
     "called-DetachNetworkInterface",
     "called-DeleteNetworkInterface",
-    // The kernel's side of an ENI is ready, and the engine has not been told.
+    // The kernel's side of an ENI is ready, and the engine does not know it yet.
     "host-synced",
-    // The answer is decided and not sent.
+    // The answer is decided and not yet sent.
     "replying-add",
     "replying-del",
     "replying-gc",
-    // A DEL that the plugin has left on disk: read; applied, and still there.
+    // A DEL that the plugin left on disk: it is read; then it is applied and its file still exists.
     "note-read",
     "note-applied",
 ];
 
-/// Where the plugin can die.
+/// The points of the plugin.
 pub const PLUGIN: &[&str] = &[
     // ADD, in its order.
     "add-connected",
@@ -89,9 +89,9 @@ pub const PLUGIN: &[&str] = &[
     "unlink-unruled",
     "unlink-unrouted",
     "del-unlinked",
-    // DEL without a daemon: its note is written under another name; it is on disk.
+    // DEL without a daemon: its note has a temporary name; then it is on disk.
     "del-drafted",
     "del-noted",
-    // GC: the daemon has released what the links of which are still there.
+    // GC: the daemon released attachments, and their links still exist.
     "gc-collected",
 ];

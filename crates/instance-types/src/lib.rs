@@ -1,26 +1,26 @@
 //! What EC2 publishes about the networking of each instance type.
 //!
-//! A table and nothing else: it knows no pools, no API and no I/O. The simulator answers
-//! `DescribeInstanceTypes` from it; the daemon falls back on it when that call is denied.
+//! This crate is a table: it knows no pools, API or I/O. The simulator answers
+//! `DescribeInstanceTypes` from it. The daemon uses it if EC2 denies that call.
 
 use std::collections::BTreeMap;
 use std::sync::LazyLock;
 
-/// The table as recorded from `DescribeInstanceTypes` in November 2026; retired types are kept,
-/// since nodes of such types still run.
+/// The answer of `DescribeInstanceTypes` in November 2026. Retired types stay in the table, because
+/// nodes of such types still run.
 const TABLE: &str = include_str!("../instance_types.csv");
 
 static TYPES: LazyLock<BTreeMap<&'static str, InstanceType>> =
     LazyLock::new(|| TABLE.lines().skip(1).map(parse_row).map(|row| (row.name, row)).collect());
 
-/// The virtualisation under an instance, as `DescribeInstanceTypes` names it.
+/// The hypervisor, as `DescribeInstanceTypes` names it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Hypervisor {
-    /// Carries prefixes.
+    /// Its ENIs take prefixes.
     Nitro,
-    /// Refuses prefixes.
+    /// Its ENIs take no prefixes.
     Xen,
-    /// EC2 reports none, as for bare metal.
+    /// EC2 names none, as for bare metal.
     Unknown,
 }
 
@@ -38,28 +38,28 @@ pub struct NetworkCard {
 pub struct InstanceType {
     /// For example `m5.large`.
     pub name: &'static str,
-    /// Addresses on one ENI: its primary, its secondaries and its prefixes together.
+    /// Slots of one ENI. The primary address, each secondary address and each prefix take one.
     pub ipv4_per_eni: u16,
-    /// IPv6 addresses and prefixes together on one ENI; `None` where EC2 has published no number.
+    /// IPv6 addresses and prefixes together on one ENI. `None` if EC2 publishes no number.
     pub ipv6_per_eni: Option<u16>,
-    /// `networkInfo.ipv6Supported`; `None` where unpublished.
+    /// `networkInfo.ipv6Supported`. `None` if EC2 does not publish it.
     pub ipv6_supported: Option<bool>,
-    /// The virtualisation below the instance.
+    /// The hypervisor of the instance.
     pub hypervisor: Hypervisor,
     /// Whether the instance is the whole machine.
     pub bare_metal: bool,
     /// `defaultNetworkCardIndex`.
     pub default_card: u16,
-    /// Never empty, ascending by index.
+    /// The network cards, ascending by index. Never empty.
     pub cards: Vec<NetworkCard>,
-    /// `vCpuInfo.defaultVCpus`; `None` where unpublished.
+    /// `vCpuInfo.defaultVCpus`. `None` if EC2 does not publish it.
     pub vcpus: Option<u32>,
-    /// `processorInfo.supportedArchitectures`; empty where unpublished.
+    /// `processorInfo.supportedArchitectures`. Empty if EC2 does not publish it.
     pub architectures: Vec<&'static str>,
 }
 
 impl InstanceType {
-    /// ENIs of the default network card, which is where pods live.
+    /// ENIs of the default network card, which serves pods.
     #[must_use]
     pub fn max_enis(&self) -> u16 {
         self.cards.iter().find(|card| card.index == self.default_card).map_or(0, |c| c.max_enis)
@@ -71,14 +71,14 @@ impl InstanceType {
         self.cards.iter().map(|card| card.max_enis).sum()
     }
 
-    /// Whether EC2 gives an ENI of such an instance IPv4 prefixes: Nitro and bare metal.
+    /// Whether its ENIs take IPv4 prefixes. Nitro and bare-metal types do.
     #[must_use]
     pub fn supports_prefixes(&self) -> bool {
         self.hypervisor != Hypervisor::Xen
     }
 }
 
-/// The limits of `name`, or `None` for a type that is newer than the table.
+/// The limits of type `name`. `None` if the type is newer than the table.
 #[must_use]
 pub fn lookup(name: &str) -> Option<&'static InstanceType> {
     TYPES.get(name)
@@ -90,7 +90,7 @@ pub fn all() -> impl Iterator<Item = &'static InstanceType> {
 }
 
 fn parse_row(row: &'static str) -> InstanceType {
-    let bug = "the table is part of this crate and every row of it is read by a test";
+    let bug = "a test parses every row of the table";
     let fields: Vec<&str> = row.split(',').collect();
     let [name, ipv4, ipv6, ipv6_supported, hypervisor, metal, default_card, cards, vcpus, arch] =
         fields[..]
@@ -125,7 +125,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_row_is_read() {
+    fn every_table_row_is_valid() {
         assert_eq!(all().count(), 1418);
         for row in all() {
             assert!(row.ipv4_per_eni >= 2 && row.max_enis() >= 1, "{row:?}");
@@ -134,7 +134,7 @@ mod tests {
     }
 
     #[test]
-    fn published_limits() {
+    fn lookup_returns_published_limits() {
         let check = |name: &str, enis: u16, all_cards: u16, ipv4: u16, prefixes: bool| {
             let row = lookup(name).expect(name);
             assert_eq!(

@@ -1,4 +1,4 @@
-//! Runs the scenarios of the names given, or all, and prints their reports: `lab [--small] [NAME…]`.
+//! Runs the named scenarios, or all, and prints their reports: `lab [--small] [NAME…]`.
 
 #![expect(clippy::print_stdout, reason = "it is a program that prints")]
 

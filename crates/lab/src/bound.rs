@@ -1,19 +1,22 @@
-//! What the token buckets allow at best.
+//! The least time in which the token buckets let a burst be served.
 //!
-//! The fewest calls are counted with which EC2 gives the pods of a burst their addresses: what
-//! nodes have free is used, then what fits on the ENIs they have (one AssignPrivateIpAddresses for
-//! each), then new ENIs that carry what they can from the start (one CreateNetworkInterface and
-//! one AttachNetworkInterface for each). Nobody can make the last of n calls of an action before
-//! (n - capacity) / refill, even if no call is ever made too soon, and none for anything but
-//! waiting pods. Latency is not counted.
+//! The bound counts the fewest calls with which EC2 can give every pod of a burst an address:
 //!
-//! Where all nodes are ready, the scheduler spreads the pods evenly, and the calls of each node are
-//! known; ENIs that are there go first, as the documents of the targets promise. Where nodes join
-//! with the pods, those that are ready first take more, and the pods may be spread anyhow. What
-//! holds then is that each of these calls brings one ENI full at most, and no ENI but those that
-//! are there can be filled without a new one: of all ways to split that number of ENIs into filled
-//! and new ones the one counts that the buckets let end first. That is further from what can be
-//! reached, as it fills few nodes to the brim.
+//! 1. Free addresses of the nodes need no call.
+//! 2. Room on existing ENIs needs one AssignPrivateIpAddresses per ENI.
+//! 3. New ENIs are created full and need one CreateNetworkInterface and one
+//!    AttachNetworkInterface each.
+//!
+//! The last of n calls of an action cannot be made before (n - capacity) / refill. This holds even
+//! if no call is too early and every call is for a waiting pod. Latency is not counted.
+//!
+//! If all nodes are ready, the scheduler spreads the pods evenly, so the calls of each node are
+//! known. Existing ENIs are filled first, as the documents of the targets promise.
+//!
+//! If nodes join with the pods, nodes that are ready first get more pods, and the spread is
+//! unknown. Then two facts hold: each call fills one ENI at most, and only existing ENIs can be
+//! filled without a new one. The bound takes the split between filled and new ENIs that the buckets
+//! allow soonest. This bound is looser, because it fills few nodes completely.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -24,37 +27,37 @@ use ec2_model::request::Action;
 use ipam::policy::{Limits, Mode};
 
 use crate::run::Setup;
+use crate::spec::NodeSpec;
 use crate::trace;
-use crate::world::NodeSpec;
 
 const PREFIX_SIZE: u64 = 16;
 
-/// The least time in which a burst can be served, and why.
+/// The least time in which a burst can be served, and the calls that take it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Bound {
-    /// The calls that are needed.
+    /// The fewest calls, by action.
     pub calls: BTreeMap<Action, u64>,
-    /// From the burst to the last of them.
+    /// From the burst to the last of the calls.
     pub at_best: Duration,
 }
 
-/// What one node has.
+/// The blocks and the room of one node.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Stock {
+pub(crate) struct NodeCapacity {
     /// Blocks on its ENIs.
     blocks: u64,
-    /// How many more each ENI takes.
+    /// How many more blocks each ENI takes.
     room: Vec<u64>,
-    /// Blocks that an ENI takes, at least 1.
+    /// Blocks per ENI, at least 1.
     per_eni: u64,
-    /// Addresses in a block.
+    /// Addresses per block.
     block_size: u64,
-    /// Pods that are scheduled to it at most.
+    /// The most pods that are scheduled to the node.
     places: u64,
 }
 
-impl Stock {
-    /// `blocks` are those on each of its ENIs.
+impl NodeCapacity {
+    /// `blocks` has the number of blocks on each of the node's ENIs.
     pub(crate) fn new(blocks: &[u16], limits: Limits, spec: &NodeSpec) -> Self {
         let room = |n: &u16| u64::from(limits.blocks_per_eni().saturating_sub(*n));
         Self {
@@ -69,7 +72,7 @@ impl Stock {
         }
     }
 
-    /// The ENIs to be filled and the new ENIs for so many pods.
+    /// For so many pods: the number of existing ENIs to fill, and of new ENIs.
     fn calls_for(&self, n_pods: u64) -> (u64, u64) {
         let mut short = n_pods.div_ceil(self.block_size).saturating_sub(self.blocks);
         let mut room = self.room.clone();
@@ -84,56 +87,63 @@ impl Stock {
 }
 
 impl Bound {
-    /// Of a trace that is nothing but pods that stay and nodes that join, all at its start; `None`
-    /// for others, and if nothing is throttled. Pods that end, move or come later need other
-    /// calls. `there` is what the nodes hold by then, `joining` what others come with, in turn.
+    /// The bound of a burst. `there` are the nodes at its start; joining nodes take their capacity
+    /// from `joining` in turn.
+    ///
+    /// `None` if nothing is throttled, or if the trace has anything but staying pods and joining
+    /// nodes at time zero: pods that end, move or come later need other calls.
     pub(crate) fn of_burst(
         setup: &Setup,
-        mut there: Vec<Stock>,
-        joining: &[Stock],
+        mut there: Vec<NodeCapacity>,
+        joining: &[NodeCapacity],
     ) -> Option<Self> {
         let (mut n_pods, mut n_joining) = (0, 0);
         for step in &setup.trace {
             match step.action {
                 _ if !step.at.is_zero() => return None,
-                trace::Action::Create { pods, life: None } => n_pods += u64::from(pods),
-                trace::Action::Join { nodes } => n_joining += nodes,
-                trace::Action::Create { life: Some(_), .. }
-                | trace::Action::Delete { .. }
-                | trace::Action::Roll { .. }
-                | trace::Action::Drain { .. }
-                | trace::Action::Occupy { .. }
-                | trace::Action::Vacate { .. } => return None,
+                trace::TraceAction::Create { pods, life: None } => n_pods += u64::from(pods),
+                trace::TraceAction::Join { nodes } => n_joining += nodes,
+                trace::TraceAction::Create { life: Some(_), .. }
+                | trace::TraceAction::Delete { .. }
+                | trace::TraceAction::Roll { .. }
+                | trace::TraceAction::Drain { .. }
+                | trace::TraceAction::Occupy { .. }
+                | trace::TraceAction::Vacate { .. } => return None,
             }
         }
-        if n_pods == 0 || setup.world.throttling != Throttling::Documented {
+        if n_pods == 0 || setup.vpc.throttling != Throttling::Documented {
             return None;
         }
         if n_joining == 0 {
             return Some(Self::spread_evenly(&there, n_pods));
         }
-        there.extend((0..n_joining).zip(joining.iter().cycle()).map(|(_, stock)| stock.clone()));
+        there.extend(
+            (0..n_joining).zip(joining.iter().cycle()).map(|(_, capacity)| capacity.clone()),
+        );
         Some(Self::spread_anyhow(&there, n_pods))
     }
 
-    fn spread_evenly(stocks: &[Stock], n_pods: u64) -> Self {
-        let calls = stocks.iter().zip(evenly(stocks, n_pods));
-        let calls = calls.map(|(stock, n_here)| stock.calls_for(n_here));
+    fn spread_evenly(capacities: &[NodeCapacity], n_pods: u64) -> Self {
+        let calls = capacities.iter().zip(evenly(capacities, n_pods));
+        let calls = calls.map(|(capacity, n_here)| capacity.calls_for(n_here));
         let (n_assigns, n_enis) = calls.fold((0, 0), |sum, n| (sum.0 + n.0, sum.1 + n.1));
         Self::of_calls(n_assigns, n_enis)
     }
 
-    fn spread_anyhow(stocks: &[Stock], n_pods: u64) -> Self {
-        let held: u64 = stocks.iter().map(|stock| stock.blocks * stock.block_size).sum();
-        let largest = stocks.iter().map(|stock| stock.per_eni * stock.block_size).max();
+    fn spread_anyhow(capacities: &[NodeCapacity], n_pods: u64) -> Self {
+        let held: u64 =
+            capacities.iter().map(|capacity| capacity.blocks * capacity.block_size).sum();
+        let largest =
+            capacities.iter().map(|capacity| capacity.per_eni * capacity.block_size).max();
         let n_fills = n_pods.saturating_sub(held).div_ceil(largest.unwrap_or(1));
-        let open = stocks.iter().flat_map(|stock| &stock.room).filter(|room| **room > 0).count();
+        let open =
+            capacities.iter().flat_map(|capacity| &capacity.room).filter(|room| **room > 0).count();
         let n_open = u64::try_from(open).expect("usize is at most 64 bits wide");
         let splits = (0..=n_open.min(n_fills)).map(|n| Self::of_calls(n, n_fills - n));
         splits.min_by_key(|split| split.at_best).expect("there is one without assigns")
     }
 
-    /// So many ENIs that are there are filled, and so many new ones come.
+    /// The bound for this number of filled and of new ENIs.
     fn of_calls(n_assigns: u64, n_enis: u64) -> Self {
         let calls = BTreeMap::from([
             (Action::AssignPrivateIpAddresses, n_assigns),
@@ -145,16 +155,16 @@ impl Bound {
     }
 }
 
-/// How many pods the scheduler gives each node: the next one always goes where the fewest are, of
-/// those that have a place.
-fn evenly(stocks: &[Stock], n_pods: u64) -> Vec<u64> {
-    let mut pods = vec![0; stocks.len()];
-    let with_places = stocks.iter().enumerate().filter(|(_, stock)| stock.places > 0);
+/// How many pods the scheduler gives each node. The next pod goes to the node with the fewest pods
+/// that has a place.
+fn evenly(capacities: &[NodeCapacity], n_pods: u64) -> Vec<u64> {
+    let mut pods = vec![0; capacities.len()];
+    let with_places = capacities.iter().enumerate().filter(|(_, capacity)| capacity.places > 0);
     let mut open: BTreeSet<(u64, usize)> = with_places.map(|(node, _)| (0, node)).collect();
     for _ in 0..n_pods {
         let Some((n, node)) = open.pop_first() else { break };
         pods[node] = n + 1;
-        if n + 1 < stocks[node].places {
+        if n + 1 < capacities[node].places {
             open.insert((n + 1, node));
         }
     }
@@ -173,22 +183,22 @@ mod tests {
 
     const LIMITS: Limits = Limits { enis: 4, addresses_per_eni: 15, prefixes: true };
 
-    /// The join on m5.xlarge nodes, which have these limits.
+    /// The scenario `join` on m5.xlarge nodes, which have these limits.
     fn setup(mode: Mode) -> Setup {
         let cases = Scenario::named("join").unwrap().cases(Size::Small);
         let mut setups = cases.into_iter().map(|case| case.setup);
         setups.find(|setup| setup.node_specs[0].policy.mode == mode).unwrap()
     }
 
-    fn stock(blocks: &[u16], mode: Mode) -> Stock {
-        Stock::new(blocks, LIMITS, &setup(mode).node_specs[0])
+    fn capacity(blocks: &[u16], mode: Mode) -> NodeCapacity {
+        NodeCapacity::new(blocks, LIMITS, &setup(mode).node_specs[0])
     }
 
     #[test]
-    fn calls_are_those_that_nobody_can_save() {
+    fn burst_needs_fewest_possible_calls() {
         let check = |blocks: &[u16], n_pods, expect| {
-            let stock = stock(blocks, Mode::SecondaryIp);
-            assert_eq!(stock.calls_for(n_pods), expect, "{blocks:?}");
+            let capacity = capacity(blocks, Mode::SecondaryIp);
+            assert_eq!(capacity.calls_for(n_pods), expect, "{blocks:?}");
         };
         check(&[14], 14, (0, 0));
         check(&[14], 15, (0, 1));
@@ -197,60 +207,60 @@ mod tests {
         check(&[0], 15, (1, 1));
         check(&[10, 3], 24, (1, 0));
         check(&[10, 3], 25, (2, 0));
-        assert_eq!(stock(&[1], Mode::Prefix).calls_for(16), (0, 0));
-        assert_eq!(stock(&[1], Mode::Prefix).calls_for(17), (1, 0));
+        assert_eq!(capacity(&[1], Mode::Prefix).calls_for(16), (0, 0));
+        assert_eq!(capacity(&[1], Mode::Prefix).calls_for(17), (1, 0));
     }
 
     #[test]
-    fn the_slowest_bucket_counts() {
-        let bound = Bound::spread_evenly(&vec![stock(&[14], Mode::SecondaryIp); 500], 23_000);
+    fn slowest_bucket_determines_bound() {
+        let bound = Bound::spread_evenly(&vec![capacity(&[14], Mode::SecondaryIp); 500], 23_000);
         assert_eq!(bound.calls[&Action::CreateNetworkInterface], 1500);
         // (1500 - 50) / 5 for AttachNetworkInterface; (1500 - 100) / 5 for the creation.
         assert_eq!(bound.at_best, Duration::from_secs(290));
-        let bound = Bound::spread_evenly(&vec![stock(&[1], Mode::Prefix); 500], 23_000);
+        let bound = Bound::spread_evenly(&vec![capacity(&[1], Mode::Prefix); 500], 23_000);
         assert_eq!(bound.calls[&Action::AssignPrivateIpAddresses], 500);
         assert_eq!(bound.at_best, Duration::from_secs(80));
     }
 
     #[test]
-    fn a_full_node_leaves_its_share_to_the_others() {
-        let large = stock(&[14], Mode::SecondaryIp);
-        let small = Stock { places: 3, ..large.clone() };
-        let none = Stock { places: 0, ..large.clone() };
+    fn full_node_leaves_its_pods_to_others() {
+        let large = capacity(&[14], Mode::SecondaryIp);
+        let small = NodeCapacity { places: 3, ..large.clone() };
+        let none = NodeCapacity { places: 0, ..large.clone() };
         assert_eq!(evenly(&[large.clone(), small, none, large], 12), [5, 3, 0, 4]);
     }
 
     #[test]
-    fn joining_nodes_are_filled_as_the_buckets_like_it_best() {
+    fn joining_nodes_take_fastest_split_of_calls() {
         let check = |blocks: &[&[u16]], n_pods, n_assigns, n_enis, at_best_ms| {
-            let stocks = blocks.iter().map(|blocks| stock(blocks, Mode::SecondaryIp));
-            let bound = Bound::spread_anyhow(&stocks.collect::<Vec<_>>(), n_pods);
+            let capacities = blocks.iter().map(|blocks| capacity(blocks, Mode::SecondaryIp));
+            let bound = Bound::spread_anyhow(&capacities.collect::<Vec<_>>(), n_pods);
             assert_eq!(bound.calls[&Action::AssignPrivateIpAddresses], n_assigns);
             assert_eq!(bound.calls[&Action::AttachNetworkInterface], n_enis);
             assert_eq!(bound.at_best, Duration::from_millis(at_best_ms));
         };
-        // 215 ENIs full; one assign more, or one new ENI more, and it takes longer.
+        // 215 full ENIs. One more assign, or one more new ENI, takes longer.
         check(&[&[0][..]; 150], 3_000, 132, 83, 6_600);
-        // All that join are filled, and that is still the shortest.
+        // All joining nodes are filled, and that is still the shortest.
         check(&[&[0][..]; 150], 14_000, 150, 850, 160_000);
-        // What is held needs no call, and what is full takes no more.
+        // Free addresses need no call, and full ENIs take no more.
         check(&[&[14, 4], &[14], &[0]], 32, 0, 0, 0);
         check(&[&[14, 14], &[14]], 42 + 28, 0, 2, 0);
     }
 
     #[test]
-    fn only_what_happens_at_once_has_a_bound() {
+    fn only_burst_at_start_has_bound() {
         let mut setup = setup(Mode::SecondaryIp);
-        let joining = [stock(&[0], Mode::SecondaryIp)];
+        let joining = [capacity(&[0], Mode::SecondaryIp)];
         let bound = |setup: &Setup| Bound::of_burst(setup, Vec::new(), &joining);
         let calls = bound(&setup).unwrap().calls;
         // 600 pods on 30 nodes.
         assert_eq!(calls.values().max(), Some(&43));
         for action in [
-            trace::Action::Delete { pods: 1 },
-            trace::Action::Create { pods: 1, life: Some(Duration::from_secs(1)) },
+            trace::TraceAction::Delete { pods: 1 },
+            trace::TraceAction::Create { pods: 1, life: Some(Duration::from_secs(1)) },
         ] {
-            setup.trace.push(trace::Step { at: Duration::ZERO, action });
+            setup.trace.push(trace::TraceStep { at: Duration::ZERO, action });
             assert_eq!(bound(&setup), None);
             setup.trace.pop();
         }

@@ -1,5 +1,5 @@
-//! EC2 as the simulation sees it: the model, with a ledger of what each instance holds and which
-//! calls its daemon has made. It knows no pods.
+//! The model of EC2 for a simulation, with a ledger of each instance's holdings and of the daemons'
+//! calls. It knows no pods.
 
 use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
@@ -8,7 +8,7 @@ use std::time::Duration;
 use ec2_model::config::{Config, Consistency, Latency};
 use ec2_model::error::ApiError;
 use ec2_model::fabric::FabricEni;
-use ec2_model::id::{EniId, InstanceId, ResourceType, SubnetId, VpcId};
+use ec2_model::id::{EniId, InstanceId, ResourceType, SecurityGroupId, SubnetId, VpcId};
 use ec2_model::request::{
     Action, AttachNetworkInterface, CreateNetworkInterface, DeleteNetworkInterface,
     DescribeInstanceTypes, DescribeInstances, DescribeNetworkInterfaces, Filter, Listing, Request,
@@ -18,91 +18,120 @@ use ec2_model::response::{Instance, Response};
 use ec2_model::seed::{InstanceSeed, SubnetSeed, VpcSeed};
 use ec2_model::{Context, Delivery, Model};
 use ipam::call::INSTANCE_TAG;
-use ipam::policy::Limits;
+use ipam::policy::{Limits, Policy};
 use ipam::time::Timestamp;
 use ipnet::Ipv4Net;
 
-use crate::daemon::{MetadataEni, Site};
-use crate::world::{NodeSpec, Purpose, World};
+use crate::daemon::MetadataEni;
+use crate::spec::{NodeSpec, Purpose, VpcSpec};
 
-/// Makes a subnet one for additional ENIs of any node.
+/// Marks a subnet for additional ENIs of any node.
 const ROLE_TAG: (&str, &str) = ("kubernetes.io/role/cni", "1");
-/// Keeps daemons off an ENI.
+/// Marks an ENI that daemons must not manage.
 const NO_MANAGE_TAG: (&str, &str) = ("node.k8s.amazonaws.com/no_manage", "true");
-/// Whoever starts and ends instances, and other users of the subnets: they must not draw from
-/// the buckets of the cluster's account.
+/// The account that starts and ends instances and uses subnets for other purposes. It must not take
+/// tokens from the cluster's account.
 const OTHER_ACCOUNT: &str = "444455556666";
-/// When a client gives up waiting for an answer.
+/// How long a client waits for an answer.
 const HTTP_TIMEOUT: Duration = Duration::from_secs(10);
-/// Addresses of an ENI that others make to use up a subnet.
+/// Addresses per ENI that others create to occupy a subnet.
 const FILLER_SIZE: u32 = 50;
 const PREFIX_SIZE: u64 = 16;
 
-/// Why a simulation cannot be set up.
+/// Why a simulation cannot start.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum SetupError {
-    /// EC2 refuses to make a VPC, subnet or instance.
+    /// EC2 refuses to create a VPC, subnet or instance.
     #[error("make {what}")]
     Refused {
-        /// What was to be made.
+        /// The resource.
         what: String,
-        /// How EC2 refuses.
+        /// EC2's error.
         #[source]
         source: ApiError,
     },
     /// The instance type is not in the model's table.
     #[error("instance type {0} is unknown")]
     UnknownInstanceType(String),
-    /// No subnet is for nodes.
-    #[error("none of the subnets is for nodes")]
+    /// No subnet is meant for nodes.
+    #[error("no subnet is for nodes")]
     NoSubnetForNodes,
 }
 
-/// What an ENI holds for pods.
+/// A node: its instance, its place in the VPC, and the settings of its daemon.
+#[derive(Debug, Clone)]
+pub struct Site {
+    /// The instance, which is running.
+    pub instance: InstanceId,
+    /// For example `m5.large`.
+    pub instance_type: String,
+    /// The instance's primary ENI.
+    pub primary_eni: EniId,
+    /// The subnet of the primary ENI.
+    pub subnet: SubnetId,
+    /// The VPC of the subnet.
+    pub vpc: VpcId,
+    /// The subnet's availability zone, by name.
+    pub zone: String,
+    /// The security groups of the primary ENI.
+    pub security_groups: Vec<SecurityGroupId>,
+    /// EC2's limits for the instance type.
+    pub limits: Limits,
+    /// The daemon's policy.
+    pub policy: Policy,
+}
+
+/// The blocks of an ENI, and the instance that it was created for.
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Held {
     instance: InstanceId,
-    /// By age, the primary ENI first.
+    /// Counts ENIs by age. The primary ENI of an instance is its first.
     number: u64,
     blocks: u16,
     addresses: u64,
 }
 
-/// How the calls of one action ended.
+/// The results of the calls of one action.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub(crate) struct Ends {
+pub(crate) struct CallCounts {
     pub(crate) granted: u64,
     pub(crate) throttled: u64,
     pub(crate) refused: u64,
 }
 
-/// The region.
+/// EC2 in one region, as all nodes of a simulation use it.
 #[derive(Debug)]
-pub(crate) struct Cloud {
+pub struct Cloud {
     model: Model,
     account: String,
     region: String,
     vpc: VpcId,
-    /// In the order of the world's.
+    /// In the order of [`VpcSpec::subnets`].
     subnets: Vec<(SubnetId, Purpose)>,
     n_joined: usize,
     held: BTreeMap<EniId, Held>,
     n_seen: u64,
     /// Addresses that all nodes hold for pods.
     n_held: u64,
-    calls: BTreeMap<Action, Ends>,
-    /// ENIs of others, by the place of their subnet.
+    calls: BTreeMap<Action, CallCounts>,
+    /// ENIs of others, by the index of their subnet.
     fillers: BTreeMap<usize, Vec<EniId>>,
 }
 
 impl Cloud {
-    pub(crate) fn new(world: &World, seed: u64) -> Result<Self, SetupError> {
+    /// A VPC with the subnets of `spec`, and no instance. `seed` determines all of EC2's random
+    /// choices.
+    ///
+    /// # Errors
+    ///
+    /// If the model refuses a subnet.
+    pub fn new(spec: &VpcSpec, seed: u64) -> Result<Self, SetupError> {
         let config = Config {
             seed,
-            throttling: world.throttling,
-            latency: world.latency.clone(),
-            consistency: world.consistency.clone(),
-            address_choice: world.address_choice,
+            throttling: spec.throttling,
+            latency: spec.latency.clone(),
+            consistency: spec.consistency.clone(),
+            address_choice: spec.address_choice,
             quotas: ec2_model::config::Quotas {
                 network_interfaces: 50_000,
                 ..ec2_model::config::Quotas::default()
@@ -128,13 +157,13 @@ impl Cloud {
             calls: BTreeMap::new(),
             fillers: BTreeMap::new(),
         };
-        for subnet in &world.subnets {
+        for subnet in &spec.subnets {
             cloud.add_subnet(subnet)?;
         }
         Ok(cloud)
     }
 
-    fn add_subnet(&mut self, subnet: &crate::world::Subnet) -> Result<(), SetupError> {
+    fn add_subnet(&mut self, subnet: &crate::spec::Subnet) -> Result<(), SetupError> {
         let (key, value) = ROLE_TAG;
         let is_for_pods = subnet.purpose == Purpose::Pods;
         let seed = SubnetSeed {
@@ -153,14 +182,28 @@ impl Cloud {
         Ok(())
     }
 
-    /// Starts an instance, which is running at once.
-    pub(crate) fn join(&mut self, spec: &NodeSpec, now: Timestamp) -> Result<Site, SetupError> {
+    /// Starts a node. Its instance runs at once.
+    ///
+    /// # Errors
+    ///
+    /// If the instance type is unknown, if no subnet is for nodes, or if EC2 refuses.
+    pub fn join(&mut self, spec: &NodeSpec, now: Timestamp) -> Result<Site, SetupError> {
+        self.join_as(None, spec, now)
+    }
+
+    /// As [`join`](Self::join), with this instance id. The model generates one if it is `None`.
+    pub(crate) fn join_as(
+        &mut self,
+        id: Option<InstanceId>,
+        spec: &NodeSpec,
+        now: Timestamp,
+    ) -> Result<Site, SetupError> {
         let limits = self.limits(&spec.instance_type, now)?;
         let homes = self.subnets.iter().filter(|(_, purpose)| *purpose == Purpose::Nodes);
         let homes: Vec<_> = homes.map(|(id, _)| id.clone()).collect();
         let turn = self.n_joined.checked_rem(homes.len()).ok_or(SetupError::NoSubnetForNodes)?;
         let seed = InstanceSeed {
-            id: None,
+            id,
             instance_type: spec.instance_type.clone(),
             subnet: homes[turn].clone(),
             primary_address: None,
@@ -173,7 +216,7 @@ impl Cloud {
         let shown = self.show(&instance, now)?;
         let primary = shown.network_interfaces.first().map(|eni| eni.id.clone());
         let primary_eni = primary.expect("an instance has a primary ENI");
-        self.note_eni(&primary_eni, &instance);
+        self.record_eni(&primary_eni, &instance);
         Ok(Site {
             instance,
             instance_type: spec.instance_type.clone(),
@@ -187,14 +230,14 @@ impl Cloud {
         })
     }
 
-    /// What EC2 publishes of an instance type.
+    /// EC2's limits for an instance type.
     pub(crate) fn limits(&mut self, name: &str, now: Timestamp) -> Result<Limits, SetupError> {
         let unknown = || SetupError::UnknownInstanceType(name.to_owned());
         let request = DescribeInstanceTypes {
             instance_types: vec![name.to_owned()],
             ..DescribeInstanceTypes::default()
         };
-        let Ok(Response::InstanceTypes(page)) = self.ask_as_other(request.into(), now) else {
+        let Ok(Response::InstanceTypes(page)) = self.call_as_other(request.into(), now) else {
             return Err(unknown());
         };
         let found = page.items.first().ok_or_else(unknown)?;
@@ -208,7 +251,7 @@ impl Cloud {
     fn show(&mut self, instance: &InstanceId, now: Timestamp) -> Result<Instance, SetupError> {
         let instance_ids = vec![instance.clone()];
         let request = DescribeInstances { instance_ids, ..DescribeInstances::default() };
-        let response = self.ask_as_other(request.into(), now);
+        let response = self.call_as_other(request.into(), now);
         match response.map_err(|error| refused("an instance", error))? {
             Response::Reservations(page) => {
                 let instances = page.items.into_iter().flat_map(|it| it.instances);
@@ -218,18 +261,18 @@ impl Cloud {
         }
     }
 
-    /// Ends an instance. Its ENIs count as gone at once.
-    pub(crate) fn terminate(&mut self, instance: &InstanceId, now: Timestamp) {
+    /// Terminates an instance. The ledger drops its ENIs at once.
+    pub fn terminate(&mut self, instance: &InstanceId, now: Timestamp) {
         let instance_ids = vec![instance.clone()];
         let request = TerminateInstances { instance_ids, dry_run: false };
-        let ended = self.ask_as_other(request.into(), now);
+        let ended = self.call_as_other(request.into(), now);
         debug_assert!(ended.is_ok(), "{ended:?}");
         let gone = self.held.extract_if(.., |_, held| held.instance == *instance);
         self.n_held -= gone.map(|(_, held)| held.addresses).sum::<u64>();
     }
 
-    /// Others take so many addresses of a subnet, or as many as there are.
-    pub(crate) fn occupy(&mut self, subnet: usize, n_addresses: u32, now: Timestamp) {
+    /// Others take `n_addresses` addresses of a subnet, or all that are free.
+    pub fn occupy(&mut self, subnet: usize, n_addresses: u32, now: Timestamp) {
         let Some((id, _)) = self.subnets.get(subnet).cloned() else { return };
         let mut left = n_addresses;
         while left > 0 {
@@ -238,31 +281,31 @@ impl Cloud {
                 secondary_private_ip_address_count: i32::try_from(size - 1).ok().filter(|n| *n > 0),
                 ..CreateNetworkInterface::in_subnet(id.clone())
             };
-            match self.ask_as_other(request.into(), now) {
+            match self.call_as_other(request.into(), now) {
                 Ok(Response::Created { network_interface, .. }) => {
                     self.fillers.entry(subnet).or_default().push(network_interface.id);
                     left -= size;
                 }
                 Ok(_) | Err(_) if size == 1 => return,
-                // All of a request or nothing: the rest is taken one by one.
+                // EC2 serves all of a request or nothing, so the rest is taken one by one.
                 Ok(_) | Err(_) => left = left.min(size - 1),
             }
         }
     }
 
-    /// Others give back what they have taken of a subnet.
-    pub(crate) fn vacate(&mut self, subnet: usize, now: Timestamp) {
+    /// Others release the addresses that they took from a subnet.
+    pub fn vacate(&mut self, subnet: usize, now: Timestamp) {
         for eni in self.fillers.remove(&subnet).unwrap_or_default() {
             let request =
                 DeleteNetworkInterface { network_interface_id: eni.clone(), dry_run: false };
-            if self.ask_as_other(request.into(), now).is_err() {
+            if self.call_as_other(request.into(), now).is_err() {
                 self.fillers.entry(subnet).or_default().push(eni);
             }
         }
     }
 
-    /// A call of the daemon on `instance`: what EC2 answers, and how much later.
-    pub(crate) fn call(
+    /// Makes a call of the daemon on `instance`. Returns EC2's answer and its delay.
+    pub fn call(
         &mut self,
         instance: &InstanceId,
         request: &Request,
@@ -273,7 +316,7 @@ impl Cloud {
         match &reply.result {
             Ok(response) => {
                 ends.granted += 1;
-                self.note(instance, request, response);
+                self.record(instance, request, response);
             }
             Err(error) if is_throttling(error) => ends.throttled += 1,
             Err(_) => ends.refused += 1,
@@ -287,23 +330,23 @@ impl Cloud {
         }
     }
 
-    /// Takes down what a call has changed.
-    fn note(&mut self, instance: &InstanceId, request: &Request, response: &Response) {
+    /// Records the effect of a successful call.
+    fn record(&mut self, instance: &InstanceId, request: &Request, response: &Response) {
         match (request, response) {
             (Request::CreateNetworkInterface(_), Response::Created { network_interface, .. }) => {
                 let singles = network_interface.private_ip_addresses.len() - 1;
                 let prefixes = network_interface.ipv4_prefixes.len();
-                if self.note_eni(&network_interface.id, instance) {
-                    self.note_more(&network_interface.id, singles, prefixes);
+                if self.record_eni(&network_interface.id, instance) {
+                    self.record_assigned(&network_interface.id, singles, prefixes);
                 }
             }
             (
                 Request::AssignPrivateIpAddresses(_),
                 Response::AssignedIpv4 { network_interface_id, addresses, prefixes },
-            ) => self.note_more(network_interface_id, addresses.len(), prefixes.len()),
+            ) => self.record_assigned(network_interface_id, addresses.len(), prefixes.len()),
             (Request::UnassignPrivateIpAddresses(request), Response::Done) => {
                 let (singles, prefixes) = (request.addresses.len(), request.prefixes.len());
-                self.note_fewer(&request.network_interface_id, singles, prefixes);
+                self.record_unassigned(&request.network_interface_id, singles, prefixes);
             }
             (Request::DeleteNetworkInterface(request), Response::Done) => {
                 if let Some(held) = self.held.remove(&request.network_interface_id) {
@@ -314,8 +357,8 @@ impl Cloud {
         }
     }
 
-    /// False for a known one: a repeated call answers with the ENI that the first one has made.
-    fn note_eni(&mut self, eni: &EniId, instance: &InstanceId) -> bool {
+    /// Records a new ENI. False for a known one: a repeated call returns the ENI of the first call.
+    fn record_eni(&mut self, eni: &EniId, instance: &InstanceId) -> bool {
         let is_new = !self.held.contains_key(eni);
         if is_new {
             self.n_seen += 1;
@@ -325,7 +368,7 @@ impl Cloud {
         is_new
     }
 
-    fn note_more(&mut self, eni: &EniId, singles: usize, prefixes: usize) {
+    fn record_assigned(&mut self, eni: &EniId, singles: usize, prefixes: usize) {
         let Some(held) = self.held.get_mut(eni) else { return };
         let (blocks, addresses) = sizes(singles, prefixes);
         held.blocks += blocks;
@@ -333,7 +376,7 @@ impl Cloud {
         self.n_held += addresses;
     }
 
-    fn note_fewer(&mut self, eni: &EniId, singles: usize, prefixes: usize) {
+    fn record_unassigned(&mut self, eni: &EniId, singles: usize, prefixes: usize) {
         let Some(held) = self.held.get_mut(eni) else { return };
         let (blocks, addresses) = sizes(singles, prefixes);
         held.blocks -= blocks;
@@ -341,7 +384,7 @@ impl Cloud {
         self.n_held -= addresses;
     }
 
-    /// What the metadata of an instance show of its ENIs.
+    /// The instance's ENIs as IMDS shows them.
     pub(crate) fn metadata(&mut self, instance: &InstanceId, now: Timestamp) -> Vec<MetadataEni> {
         let macs = self.read_metadata(instance, "", now);
         let read = |mac: &String| {
@@ -362,24 +405,24 @@ impl Cloud {
         text.lines().map(str::to_owned).collect()
     }
 
-    /// EC2 itself, for what no daemon asks of it.
-    pub(crate) fn model(&mut self) -> &mut Model {
+    /// The model itself, for what no daemon calls.
+    pub fn model(&mut self) -> &mut Model {
         &mut self.model
     }
 
-    /// The ENIs on an instance, the primary first.
-    pub(crate) fn attached(&mut self, instance: &InstanceId, now: Timestamp) -> Vec<FabricEni> {
+    /// The attached ENIs of an instance, the primary first.
+    pub fn attached(&mut self, instance: &InstanceId, now: Timestamp) -> Vec<FabricEni> {
         let instances = self.model.fabric(ec2_time(now)).instances;
         let found = instances.into_iter().find(|found| found.id == *instance);
         found.map(|found| found.enis).unwrap_or_default()
     }
 
-    /// The ENIs for pods that are on no instance, each with the instance that it was made for.
-    pub(crate) fn unattached(&mut self, now: Timestamp) -> Vec<(EniId, Option<InstanceId>)> {
+    /// The unattached ENIs for pods, each with the instance that it was created for.
+    pub fn unattached(&mut self, now: Timestamp) -> Vec<(EniId, Option<InstanceId>)> {
         let status = Filter { name: "status".to_owned(), values: vec!["available".to_owned()] };
         let listing = Listing { filters: vec![status], ..Listing::default() };
         let request = DescribeNetworkInterfaces { listing, ..DescribeNetworkInterfaces::default() };
-        let Ok(Response::NetworkInterfaces(page)) = self.ask_as_other(request.into(), now) else {
+        let Ok(Response::NetworkInterfaces(page)) = self.call_as_other(request.into(), now) else {
             return Vec::new();
         };
         let marked = page.items.into_iter().filter_map(|eni| {
@@ -389,20 +432,20 @@ impl Cloud {
         marked.collect()
     }
 
-    /// How many calls of daemons have changed something.
-    pub(crate) fn n_changes(&self) -> u64 {
+    /// The number of successful calls of daemons that changed something.
+    pub fn n_changes(&self) -> u64 {
         let reads = [Action::DescribeNetworkInterfaces, Action::DescribeSubnets];
         let changes = self.calls.iter().filter(|(action, _)| !reads.contains(action));
         changes.map(|(_, ends)| ends.granted).sum()
     }
 
-    /// For whom an ENI was made, if a daemon or an instance has made it.
-    pub(crate) fn owner(&self, eni: &EniId) -> Option<InstanceId> {
+    /// The instance that an ENI was created for, if a daemon or a launch created it.
+    pub fn owner(&self, eni: &EniId) -> Option<InstanceId> {
         self.held.get(eni).map(|held| held.instance.clone())
     }
 
-    /// Somebody puts an ENI of his own on an instance, and says that it is.
-    pub(crate) fn attach_stranger(
+    /// Attaches an ENI to the instance that its tag marks as not managed. Returns its id.
+    pub fn attach_foreign_eni(
         &mut self,
         instance: &InstanceId,
         subnet: &SubnetId,
@@ -416,11 +459,11 @@ impl Cloud {
             ..CreateNetworkInterface::in_subnet(subnet.clone())
         };
         let account = self.account.clone();
-        // It has long been there.
+        // Without delays, as if the ENI had been there for long.
         let config = self.model.config().clone();
         let (latency, consistency) = (Latency::default(), Consistency::default());
         self.model.reconfigure(Config { latency, consistency, ..config.clone() });
-        let created = self.ask_as(&account, request.into(), now);
+        let created = self.call_as(&account, request.into(), now);
         let Ok(Response::Created { network_interface, .. }) = created else { return None };
         let request = AttachNetworkInterface {
             network_interface_id: network_interface.id.clone(),
@@ -429,25 +472,20 @@ impl Cloud {
             network_card_index: 0,
             dry_run: false,
         };
-        let attached = self.ask_as(&account, request.into(), now);
+        let attached = self.call_as(&account, request.into(), now);
         debug_assert!(attached.is_ok(), "{attached:?}");
         self.model.reconfigure(config);
         Some(network_interface.id)
     }
 
-    /// Lets happen at EC2 what is due, and tells when more will.
+    /// Applies EC2's scheduled changes until `now`. Returns the time of the next one.
     pub(crate) fn advance(&mut self, now: Timestamp) -> Option<Timestamp> {
         self.model.advance(ec2_time(now));
         self.model.wake_at().map(|at| Timestamp::from_millis(at.unix_millis()))
     }
 
-    /// Whether packets to `address` reach this instance.
-    pub(crate) fn reaches(
-        &mut self,
-        instance: &InstanceId,
-        address: Ipv4Addr,
-        now: Timestamp,
-    ) -> bool {
+    /// Whether EC2 delivers packets to `address` to this instance.
+    pub fn reaches(&mut self, instance: &InstanceId, address: Ipv4Addr, now: Timestamp) -> bool {
         let found = self.model.instance_of(address.into(), ec2_time(now));
         found.as_ref() == Some(instance)
     }
@@ -457,7 +495,7 @@ impl Cloud {
         self.n_held
     }
 
-    /// Blocks on each ENI of an instance, the primary first, then by age.
+    /// The number of blocks on each ENI of an instance, the primary first, then by age.
     pub(crate) fn blocks(&self, instance: &InstanceId) -> Vec<u16> {
         let ours = self.held.values().filter(|held| held.instance == *instance);
         let by_age: BTreeMap<_, _> = ours.map(|held| (held.number, held.blocks)).collect();
@@ -465,7 +503,7 @@ impl Cloud {
     }
 
     /// The calls of all daemons since the last [`forget_calls`](Self::forget_calls).
-    pub(crate) fn calls(&self) -> &BTreeMap<Action, Ends> {
+    pub(crate) fn calls(&self) -> &BTreeMap<Action, CallCounts> {
         &self.calls
     }
 
@@ -482,17 +520,17 @@ impl Cloud {
         }
     }
 
-    fn ask_as_other(&mut self, request: Request, now: Timestamp) -> Result<Response, ApiError> {
-        self.ask_as(OTHER_ACCOUNT, request, now)
+    fn call_as_other(&mut self, request: Request, now: Timestamp) -> Result<Response, ApiError> {
+        self.call_as(OTHER_ACCOUNT, request, now)
     }
 
-    fn ask_as(
+    fn call_as(
         &mut self,
         account: &str,
         request: Request,
         now: Timestamp,
     ) -> Result<Response, ApiError> {
-        // Many at one time would be throttled, which is not what they are here for.
+        // Many of these calls at one time would be throttled, which is not their purpose.
         let config = self.model.config().clone();
         let throttling = ec2_model::config::Throttling::Off;
         self.model.reconfigure(Config { throttling, ..config.clone() });
@@ -502,7 +540,7 @@ impl Cloud {
     }
 }
 
-/// Whether EC2 had no token for the call.
+/// Whether EC2 refused the call for lack of tokens.
 pub(crate) fn is_throttling(error: &ApiError) -> bool {
     error.code == "RequestLimitExceeded"
 }
@@ -518,6 +556,8 @@ fn sizes(singles: usize, prefixes: usize) -> (u16, u64) {
     (blocks, singles + PREFIX_SIZE * u64::try_from(prefixes).expect(few))
 }
 
-pub(crate) fn ec2_time(now: Timestamp) -> ec2_model::Timestamp {
-    ec2_model::Timestamp::from_unix_millis(now.as_millis())
+/// A time of the simulation on the model's clock.
+#[must_use]
+pub fn ec2_time(now: Timestamp) -> ec2_model::SimTime {
+    ec2_model::SimTime::from_unix_millis(now.as_millis())
 }

@@ -1,5 +1,5 @@
-//! The seam between the simulation and a node's daemon: what the one tells, what the other wants
-//! done. Two daemons stand behind it: [`tidepool`](crate::tidepool), which is our engine, and
+//! The interface between the simulation and a node's daemon: inputs and commands. There are two
+//! daemons: [`tidepool`](crate::tidepool), which runs our engine, and
 //! [`incumbent`](crate::incumbent).
 
 use std::collections::BTreeSet;
@@ -7,110 +7,95 @@ use std::net::Ipv4Addr;
 use std::time::Duration;
 
 use ec2_model::error::ApiError;
-use ec2_model::id::{EniId, InstanceId, SecurityGroupId, SubnetId, VpcId};
+use ec2_model::id::EniId;
 use ec2_model::request::Request;
 use ec2_model::response::Response;
-use ipam::policy::{Limits, Policy};
 use ipam::time::Timestamp;
 use ipnet::Ipv4Net;
 
-/// How long it takes to make a record durable, with either daemon: a small file's `fsync` on an
-/// EBS volume.
+/// The time to make a record durable, for both daemons: `fsync` of a small file on an EBS volume.
 pub(crate) const FSYNC: Duration = Duration::from_millis(2);
 
-/// One try to start a pod; a pod that is tried again gets another one.
+/// One attempt to start a pod. Each attempt has its own sandbox.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct SandboxId {
-    /// The pod's place among all pods.
+    /// The pod's index among all pods.
     pub(crate) pod: usize,
     /// Counts from 1.
     pub(crate) attempt: u32,
 }
 
-/// Where a daemon runs and what it shall do.
-#[derive(Debug, Clone)]
-pub(crate) struct Site {
-    pub(crate) instance: InstanceId,
-    pub(crate) instance_type: String,
-    pub(crate) primary_eni: EniId,
-    pub(crate) subnet: SubnetId,
-    pub(crate) vpc: VpcId,
-    pub(crate) zone: String,
-    pub(crate) security_groups: Vec<SecurityGroupId>,
-    pub(crate) limits: Limits,
-    pub(crate) policy: Policy,
-}
-
-/// An ENI as the instance's metadata show it.
+/// An ENI as IMDS shows it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct MetadataEni {
     pub(crate) id: EniId,
-    /// Without the ENI's own address.
+    /// Secondary addresses, without the primary.
     pub(crate) addresses: BTreeSet<Ipv4Net>,
     pub(crate) prefixes: BTreeSet<Ipv4Net>,
 }
 
-/// A moment that a daemon waits for.
+/// What a timer is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Timer {
-    /// A save, by its number, is durable.
+    /// The save with this number is durable.
     Saved(u64),
-    /// The daemon wants to look again.
+    /// The engine asked to be woken.
     Tick,
-    /// A sleep of a script, by its number, is over.
+    /// A script's sleep, by the script's number, is over.
     Slept(u64),
 }
 
-/// What a daemon is told.
+/// An input of a daemon.
 #[derive(Debug, Clone)]
 pub(crate) enum Input {
     /// The daemon starts.
     Start,
-    /// A sandbox needs an address; the caller goes away at `deadline`.
+    /// A sandbox needs an address. Its caller gives up at `deadline`.
     Add { sandbox: SandboxId, deadline: Timestamp },
-    /// The caller of the Add has gone away.
+    /// The caller of an Add gave up.
     Cancel(SandboxId),
-    /// A sandbox has gone.
+    /// A sandbox has ended.
     Del(SandboxId),
-    /// What EC2 answered to the call of this tag.
+    /// EC2's answer to the call with this tag.
     Reply { tag: u64, result: Result<Box<Response>, ApiError> },
-    /// A moment has come.
+    /// A timer has expired.
     Timer(Timer),
-    /// Whether the device of an ENI is there and set up, or not there yet.
+    /// Whether the device of an ENI is there and set up.
     Device { eni: EniId, is_there: bool },
-    /// What the metadata show.
+    /// The ENIs in the instance's metadata.
     Metadata { tag: u64, enis: Vec<MetadataEni> },
 }
 
-/// What a daemon wants done.
+/// A command of a daemon.
 #[derive(Debug, Clone)]
 pub(crate) enum Command {
-    /// Answer an Add so much later: with an address, or a code that says why not.
+    /// Answer an Add after a delay, with an address or an error code.
     Answer { sandbox: SandboxId, answer: Result<Ipv4Addr, &'static str>, after: Duration },
-    /// Call EC2, again while it throttles or fails.
+    /// Call EC2, and retry while it throttles or fails.
     Call { tag: u64, request: Box<Request>, retryer: Retryer },
-    /// Tell when it is `at`.
+    /// Start a timer.
     Timer { timer: Timer, at: Timestamp },
-    /// Tell when the device of an ENI, known by its own address, is there and set up.
+    /// Report when the device of an ENI is there and set up. `address` is the ENI's primary
+    /// address.
     AwaitDevice { eni: EniId, address: Ipv4Addr },
     /// Read the instance's metadata.
     ReadMetadata { tag: u64 },
 }
 
-/// How the daemon's SDK is set to repeat a call.
+/// The retry settings of the daemon's SDK.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Retryer {
-    /// In all, at least 1.
+    /// Attempts in total, at least 1.
     pub(crate) attempts: u32,
-    /// The longest wait before the second; each further one is up to twice as long.
+    /// The longest wait before the second attempt. Each further wait is up to twice as long.
     pub(crate) first_wait: Duration,
 }
 
 /// A node's daemon.
 pub(crate) trait Daemon {
-    /// Takes something in and says what follows from it.
+    /// Handles an input and returns the resulting commands.
     fn handle(&mut self, input: Input, now: Timestamp) -> Vec<Command>;
 
-    /// Whether the node may be given pods.
+    /// Whether the node is ready for pods.
     fn ready(&self, now: Timestamp) -> bool;
 }

@@ -1,8 +1,8 @@
-//! The engine's calls in the model's terms, and the model's answers in the engine's.
+//! Translates the engine's calls to the model's requests, and the model's answers back.
 //!
-//! `aws` does the same over the SDK, which takes minutes to compile and knows tokio; the requests
-//! here are the ones that it puts on the wire. What it makes of EC2's codes stands there in full;
-//! here are those that the model answers with.
+//! `aws` does the same over the SDK, which takes minutes to compile and needs tokio. The requests
+//! here are those that `aws` puts on the wire. `aws` classifies all of EC2's error codes; this
+//! module classifies those that the model returns.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -17,19 +17,19 @@ use ec2_model::request::{
 use ec2_model::response::{self, NetworkInterface, Response};
 use ipam::block::Block;
 use ipam::call::{
-    Ask, AttachmentStatus, CallError, CallErrorKind, CallOutput, Ec2Call, EniAttachment, EniFacts,
-    EniKind, INSTANCE_TAG, SubnetFacts,
+    Ask, AttachmentStatus, CLUSTER_TAG, CallError, CallErrorKind, CallOutput, Ec2Call,
+    EniAttachment, EniFacts, EniKind, INSTANCE_TAG, SubnetFacts,
 };
 use ipnet::{IpNet, Ipv4Net};
 
-use crate::daemon::Site;
+use crate::cloud::Site;
 
-/// EC2's largest page.
+/// EC2's largest page size.
 const PAGE_SIZE: i32 = 1000;
 
-/// The requests that one call is made of, all but the last only for DescribeEnis: the ENIs with
-/// the instance's tag, then those attached to it.
-pub(crate) fn requests(call: &Ec2Call, site: &Site) -> Vec<Request> {
+/// The requests that one call consists of. DescribeEnis has two: the ENIs with the instance's tag,
+/// then those attached to the instance. All other calls have one.
+pub fn requests(call: &Ec2Call, site: &Site) -> Vec<Request> {
     let request = match call {
         Ec2Call::DescribeEnis => {
             return vec![
@@ -37,31 +37,31 @@ pub(crate) fn requests(call: &Ec2Call, site: &Site) -> Vec<Request> {
                 describe_enis("attachment.instance-id", site),
             ];
         }
-        Ec2Call::DescribeUnattached { .. } => unreachable!("no node of the lab is of a cluster"),
+        Ec2Call::DescribeUnattached { cluster } => describe_unattached(cluster, site),
         Ec2Call::DescribeSubnets => describe_subnets(site),
         Ec2Call::CreateEni { subnet, security_groups, ask, description, tags, client_token } => {
             let (secondary_private_ip_address_count, ipv4_prefix_count) = counts(*ask);
             Request::from(CreateNetworkInterface {
                 secondary_private_ip_address_count,
                 ipv4_prefix_count,
-                groups: security_groups.iter().map(|id| known(id.as_str())).collect(),
+                groups: security_groups.iter().map(|id| model_id(id.as_str())).collect(),
                 description: description.clone(),
                 tag_specifications: vec![tag_specification(tags)],
                 client_token: Some(client_token.clone()),
-                ..CreateNetworkInterface::in_subnet(known(subnet.as_str()))
+                ..CreateNetworkInterface::in_subnet(model_id(subnet.as_str()))
             })
         }
         Ec2Call::AttachEni { eni, device_index } => Request::from(AttachNetworkInterface {
-            network_interface_id: known(eni.as_str()),
+            network_interface_id: model_id(eni.as_str()),
             instance_id: site.instance.clone(),
             device_index: i32::from(*device_index),
             network_card_index: 0,
             dry_run: false,
         }),
         Ec2Call::SetDeleteOnTermination { eni, attachment } => {
-            let attachment_id = known(attachment.as_str());
+            let attachment_id = model_id(attachment.as_str());
             Request::from(ModifyNetworkInterfaceAttribute {
-                network_interface_id: known(eni.as_str()),
+                network_interface_id: model_id(eni.as_str()),
                 attachment: Some(AttachmentChange { attachment_id, delete_on_termination: true }),
                 description: None,
                 groups: Vec::new(),
@@ -72,7 +72,7 @@ pub(crate) fn requests(call: &Ec2Call, site: &Site) -> Vec<Request> {
         Ec2Call::Assign { eni, ask } => {
             let (address_count, prefix_count) = counts(*ask);
             Request::from(AssignPrivateIpAddresses {
-                network_interface_id: known(eni.as_str()),
+                network_interface_id: model_id(eni.as_str()),
                 wanted: WantedIpv4 { address_count, prefix_count, ..WantedIpv4::default() },
                 allow_reassignment: false,
             })
@@ -80,30 +80,30 @@ pub(crate) fn requests(call: &Ec2Call, site: &Site) -> Vec<Request> {
         Ec2Call::Unassign { eni, blocks } => {
             let nets = || blocks.iter().filter_map(|block| ipv4(block.cidr()));
             Request::from(UnassignPrivateIpAddresses {
-                network_interface_id: known(eni.as_str()),
+                network_interface_id: model_id(eni.as_str()),
                 addresses: nets().filter(is_single).map(|net| net.addr()).collect(),
                 prefixes: nets().filter(|net| !is_single(net)).collect(),
             })
         }
         Ec2Call::DetachEni { eni: _, attachment } => Request::from(DetachNetworkInterface {
-            attachment_id: known(attachment.as_str()),
+            attachment_id: model_id(attachment.as_str()),
             force: false,
             dry_run: false,
         }),
         Ec2Call::DeleteEni { eni } => Request::from(DeleteNetworkInterface {
-            network_interface_id: known(eni.as_str()),
+            network_interface_id: model_id(eni.as_str()),
             dry_run: false,
         }),
     };
     vec![request]
 }
 
-/// What the last answer to a call says; `before` is what the answers before it have listed.
+/// The result of a call from its last answer. `before` has the ENIs of the answers before it.
 ///
 /// # Errors
 ///
-/// If it is an answer to another question.
-pub(crate) fn output(
+/// If the answer belongs to no call of the engine.
+pub fn output(
     response: Response,
     before: Vec<EniFacts>,
     instance: &InstanceId,
@@ -123,7 +123,7 @@ pub(crate) fn output(
             Ok(CallOutput::Created(eni_facts(&network_interface)))
         }
         Response::Attached { attachment_id, .. } => {
-            Ok(CallOutput::Attached(known_to_ipam(attachment_id.as_str())))
+            Ok(CallOutput::Attached(ipam_id(attachment_id.as_str())))
         }
         Response::AssignedIpv4 { addresses, prefixes, .. } => {
             Ok(CallOutput::Assigned(blocks(&addresses, &prefixes)))
@@ -136,19 +136,16 @@ pub(crate) fn output(
     }
 }
 
-/// The ENIs of a list that are this instance's or nobody's.
-pub(crate) fn enis_of(
-    enis: &[NetworkInterface],
-    instance: &InstanceId,
-) -> impl Iterator<Item = EniFacts> {
+/// The ENIs of a list that are attached to this instance or unattached.
+pub fn enis_of(enis: &[NetworkInterface], instance: &InstanceId) -> impl Iterator<Item = EniFacts> {
     let is_elsewhere = |eni: &NetworkInterface| {
         eni.attachment.as_ref().is_some_and(|attachment| attachment.instance_id != *instance)
     };
     enis.iter().filter(move |eni| !is_elsewhere(eni)).map(eni_facts)
 }
 
-/// What to make of a refusal.
-pub(crate) fn error(error: ApiError) -> CallError {
+/// Classifies an error of EC2.
+pub fn error(error: ApiError) -> CallError {
     let kind = match error.code.as_str() {
         "RequestLimitExceeded" => CallErrorKind::Throttled,
         "InsufficientFreeAddressesInSubnet" => CallErrorKind::SubnetExhausted,
@@ -181,7 +178,7 @@ fn parameter_error(message: &str) -> CallErrorKind {
     }
 }
 
-/// The DescribeSubnets of either daemon: those of the node's VPC and zone.
+/// The DescribeSubnets of both daemons: the subnets of the node's VPC and zone.
 pub(crate) fn describe_subnets(site: &Site) -> Request {
     let filters =
         vec![filter("vpc-id", site.vpc.as_str()), filter("availability-zone", &site.zone)];
@@ -204,13 +201,24 @@ pub(crate) fn tag_specification(tags: &BTreeMap<String, String>) -> TagSpecifica
     }
 }
 
+fn describe_unattached(cluster: &str, site: &Site) -> Request {
+    let filters = vec![
+        filter(&format!("tag:{CLUSTER_TAG}"), cluster),
+        filter("tag-key", INSTANCE_TAG),
+        filter("status", "available"),
+        filter("vpc-id", site.vpc.as_str()),
+    ];
+    let listing = Listing { filters, max_results: Some(PAGE_SIZE), next_token: None };
+    DescribeNetworkInterfaces { listing, ..DescribeNetworkInterfaces::default() }.into()
+}
+
 fn describe_enis(name: &str, site: &Site) -> Request {
     let filters = vec![filter(name, site.instance.as_str())];
     let listing = Listing { filters, max_results: Some(PAGE_SIZE), next_token: None };
     DescribeNetworkInterfaces { listing, ..DescribeNetworkInterfaces::default() }.into()
 }
 
-/// EC2 refuses a count of zero, so nothing wanted is nothing said.
+/// The address and prefix counts of a request. EC2 refuses a count of zero, so it becomes none.
 fn counts(ask: Ask) -> (Option<i32>, Option<i32>) {
     let count = (ask.count() > 0).then(|| i32::from(ask.count()));
     match ask {
@@ -225,10 +233,10 @@ fn eni_facts(eni: &NetworkInterface) -> EniFacts {
     let secondaries = eni.private_ip_addresses.iter().map(|it| it.address);
     let secondaries: Vec<_> = secondaries.filter(|address| *address != own).collect();
     EniFacts {
-        id: known_to_ipam(eni.id.as_str()),
+        id: ipam_id(eni.id.as_str()),
         mac: eni.mac_address.to_string(),
-        subnet: known_to_ipam(eni.subnet_id.as_str()),
-        security_groups: eni.groups.iter().map(|group| known_to_ipam(group.id.as_str())).collect(),
+        subnet: ipam_id(eni.subnet_id.as_str()),
+        security_groups: eni.groups.iter().map(|group| ipam_id(group.id.as_str())).collect(),
         primary_address: own,
         blocks: blocks(&secondaries, &eni.ipv4_prefixes),
         kind: match eni.interface_type {
@@ -245,7 +253,7 @@ fn eni_facts(eni: &NetworkInterface) -> EniFacts {
 
 fn attachment(attachment: &response::Attachment) -> EniAttachment {
     EniAttachment {
-        id: known_to_ipam(attachment.id.as_str()),
+        id: ipam_id(attachment.id.as_str()),
         device_index: attachment.device_index,
         network_card: attachment.network_card_index,
         status: match attachment.status {
@@ -259,7 +267,7 @@ fn attachment(attachment: &response::Attachment) -> EniAttachment {
 
 fn subnet_facts(subnet: response::Subnet) -> SubnetFacts {
     SubnetFacts {
-        id: known_to_ipam(subnet.id.as_str()),
+        id: ipam_id(subnet.id.as_str()),
         cidr: subnet.cidr_block,
         free_addresses: subnet.available_ip_address_count,
         tags: subnet.tags,
@@ -285,16 +293,16 @@ fn is_single(net: &Ipv4Net) -> bool {
     net.prefix_len() == 32
 }
 
-/// An id of the model that the engine gives back.
-pub(crate) fn known<T: std::str::FromStr>(id: &str) -> T
+/// The model's form of an id that the engine returns.
+pub fn model_id<T: std::str::FromStr>(id: &str) -> T
 where
     T::Err: std::fmt::Debug,
 {
     id.parse().expect("the engine has its ids from the model")
 }
 
-/// An id of the model, for the engine.
-pub(crate) fn known_to_ipam<'a, T: TryFrom<&'a str>>(id: &'a str) -> T
+/// The engine's form of an id of the model.
+pub fn ipam_id<'a, T: TryFrom<&'a str>>(id: &'a str) -> T
 where
     T::Error: std::fmt::Debug,
 {

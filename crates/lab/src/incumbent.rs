@@ -1,11 +1,11 @@
-//! The daemon of amazon-vpc-cni-k8s v1.23.1, from the rules that its code follows: a loop that
-//! looks every five seconds, one step of growth a turn, Adds that fail at once.
+//! The daemon of amazon-vpc-cni-k8s v1.23.1, rebuilt from the rules of its code: a loop every five
+//! seconds, one step of growth per turn, Adds that fail at once.
 //!
-//! The loop is a sequence of calls and sleeps, and is written as one ([`pool`], a [`script`]).
-//! What is left out: IPv6, several network cards, trunk ENIs, custom networking, excluded subnets,
-//! the API server, and a restart of the daemon. Where the rules leave something open, the
-//! incumbent's favour decides: the device of an ENI is there with the ENI, and a start that fails
-//! is repeated after ten seconds, however often.
+//! The loop is a sequence of calls and sleeps, and is written as such ([`pool`], a [`script`]). Not
+//! included: IPv6, several network cards, trunk ENIs, custom networking, excluded subnets, the API
+//! server, and a restart of the daemon. Where the rules leave a choice, the incumbent gets the
+//! better one: an ENI's device is there with the ENI, and a failed start is repeated after ten
+//! seconds, without limit.
 
 mod enis;
 mod pool;
@@ -17,40 +17,40 @@ use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 use std::time::Duration;
 
+use ec2_model::Rng;
 use ipam::policy::Targets;
 use ipam::time::Timestamp;
 
 use self::script::{Given, Script, Wish};
 use self::store::Store;
-use crate::chance::Chance;
-use crate::daemon::{Command, Daemon, FSYNC, Input, Retryer, SandboxId, Site, Timer};
+use crate::cloud::Site;
+use crate::daemon::{Command, Daemon, FSYNC, Input, Retryer, SandboxId, Timer};
 
-/// The SDK for Go's standard retryer, for every call. It counts its waits from 1, so that the first
-/// is up to two seconds. The daemon asks for ten attempts as well, but a configuration that brings
-/// its own retryer is not asked for their number.
-/// Sources: amazon-vpc-cni-k8s, `pkg/awsutils/awssession/session.go`; aws-sdk-go-v2,
-/// `config/resolve.go` (`resolveRetryer`) and `aws/retry/jitter_backoff.go`.
+/// The standard retryer of the SDK for Go, for every call. It counts its waits from 1, so the first
+/// is up to two seconds. The daemon also asks for ten attempts, but a configuration with its own
+/// retryer ignores that number. Sources: amazon-vpc-cni-k8s, `pkg/awsutils/awssession/session.go`;
+/// aws-sdk-go-v2, `config/resolve.go` (`resolveRetryer`) and `aws/retry/jitter_backoff.go`.
 const RETRYER: Retryer = Retryer { attempts: 3, first_wait: Duration::from_secs(2) };
-/// What an Add is refused with: there is no other reason in the protocol.
+/// The error code of every failed Add. The protocol has no other.
 const NO_ADDRESS: &str = "NO_ADDRESS";
 
-/// The daemon.
+/// The incumbent's daemon.
 pub(crate) struct Incumbent {
     shared: Rc<Shared>,
-    /// The pool loop and the search for leaked ENIs, which know nothing of each other's turns.
+    /// The pool loop and the search for leaked ENIs, which run independently.
     scripts: Vec<Script>,
 }
 
-/// What the loops and the Adds work on.
+/// The state that the loops and the Adds share.
 struct Shared {
     site: Site,
     targets: Warm,
     store: RefCell<Store>,
-    chance: RefCell<Chance>,
+    rng: RefCell<Rng>,
     ready: Cell<bool>,
 }
 
-/// The targets in force; those that are not read 0.
+/// The targets in force. Unused ones are 0.
 #[derive(Debug, Clone, Copy, Default)]
 struct Warm {
     enis: u64,
@@ -71,19 +71,19 @@ impl Warm {
         }
     }
 
-    /// Whether the targets are about addresses.
+    /// Whether the targets count addresses.
     fn are_ips(self) -> bool {
         self.ips != 0 || self.minimum != 0
     }
 }
 
 impl Incumbent {
-    pub(crate) fn new(site: Site, chance: Chance) -> Self {
+    pub(crate) fn new(site: Site, rng: Rng) -> Self {
         let store = Store::new(&site.policy, site.limits);
         let shared = Rc::new(Shared {
             targets: Warm::new(site.policy.targets),
             store: RefCell::new(store),
-            chance: RefCell::new(chance),
+            rng: RefCell::new(rng),
             ready: Cell::new(false),
             site,
         });
@@ -96,9 +96,8 @@ impl Incumbent {
     }
 
     fn add(&self, sandbox: SandboxId, now: Timestamp) -> Command {
-        let (mut store, mut chance) =
-            (self.shared.store.borrow_mut(), self.shared.chance.borrow_mut());
-        match store.assign(sandbox, &mut chance, now) {
+        let (mut store, mut rng) = (self.shared.store.borrow_mut(), self.shared.rng.borrow_mut());
+        match store.assign(sandbox, &mut rng, now) {
             Some(address) => Command::Answer { sandbox, answer: Ok(address), after: FSYNC },
             None => Command::Answer { sandbox, answer: Err(NO_ADDRESS), after: Duration::ZERO },
         }
@@ -134,7 +133,7 @@ impl Daemon for Incumbent {
             Input::Reply { tag, result } => self.resume(tag, Given::Answer(result), now),
             Input::Metadata { tag, enis } => self.resume(tag, Given::Metadata(enis), now),
             Input::Timer(Timer::Slept(tag)) => self.resume(tag, Given::Slept, now),
-            // An Add has been answered before its caller can go away.
+            // The daemon answers an Add at once, before its caller can give up.
             Input::Cancel(_) | Input::Device { .. } => Vec::new(),
             Input::Timer(Timer::Saved(_) | Timer::Tick) => Vec::new(),
         }

@@ -1,4 +1,4 @@
-//! The figures of both strategies side by side: as data, as text, as a chart.
+//! The figures of both strategies side by side: as data, text and chart.
 
 mod chart;
 mod equal;
@@ -14,7 +14,7 @@ use crate::run::{Strategy, run};
 use crate::scenario::Case;
 use crate::score::{Score, share};
 
-/// What came of the cases of one scenario.
+/// The results of one scenario.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Report {
     /// The scenario in one line.
@@ -23,33 +23,34 @@ pub struct Report {
     pub cases: Vec<CaseReport>,
 }
 
-/// One policy, both strategies.
+/// The results of one policy with both strategies.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct CaseReport {
     /// The policy in a few words.
     pub policy: String,
     /// In the order of the strategies.
     pub scores: Vec<Score>,
-    /// Of a target of addresses in secondary mode, if both were run.
+    /// The incumbent's targets for equal service. Only for a target of addresses in secondary mode,
+    /// and if both strategies ran.
     pub equal_service: Option<EqualService>,
-    /// How ours stands to the incumbent, if both were run.
+    /// Comparisons of ours with the incumbent, if both ran.
     pub aims: Vec<Aim>,
 }
 
-/// One thing that ours shall do better.
+/// A comparison with the ratio that ours must not exceed.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Aim {
-    /// What is compared.
+    /// The figure that is compared.
     pub what: &'static str,
-    /// Ours.
+    /// Our figure.
     pub ours: f64,
-    /// The incumbent's, or what is possible at best.
+    /// The incumbent's figure, or the bound.
     pub theirs: f64,
     /// Ours over theirs; `None` if theirs is 0.
     pub ratio: Option<f64>,
-    /// What the ratio shall be at most.
+    /// The highest ratio that meets the aim.
     pub at_most: f64,
-    /// Whether it is, or both are 0.
+    /// Whether the ratio meets the aim. True if both figures are 0.
     pub met: bool,
 }
 
@@ -61,11 +62,11 @@ impl Aim {
     }
 }
 
-/// Runs every case with every one of the strategies.
+/// Runs every case with every strategy.
 ///
 /// # Errors
 ///
-/// If EC2 refuses what a case is to start from.
+/// If EC2 refuses the start of a case.
 pub fn simulate(
     about: &str,
     cases: &[Case],
@@ -90,7 +91,7 @@ fn case_report(case: &Case, strategies: &[Strategy]) -> Result<CaseReport, Setup
     Ok(CaseReport { policy: case.policy.clone(), scores, equal_service, aims })
 }
 
-/// Those that can be told: a daemon that serves no pod has no figures for each of them.
+/// The aims that can be computed: a daemon that serves no pod has no figures per pod.
 fn aims(ours: &Score, theirs: &Score, equal: Option<&EqualService>) -> Vec<Aim> {
     let seconds = |ms| share(ms, 1000);
     let (wait, their_wait) = (seconds(ours.wait_ms.p99), seconds(theirs.wait_ms.p99));

@@ -1,4 +1,4 @@
-//! One simulation: the event loop that carries virtual time from one thing to the next.
+//! One simulation: the loop that advances virtual time from event to event.
 
 mod cluster;
 mod kubelet;
@@ -8,30 +8,31 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::Ipv4Addr;
 use std::time::Duration;
 
+use ec2_model::Rng;
 use ec2_model::id::EniId;
 use ec2_model::request::Request;
 use ipam::time::Timestamp;
 
 use self::kubelet::Pod;
 use self::sdk::{Attempt, RetryQuota};
-use crate::agenda::Agenda;
 use crate::bound::Bound;
-use crate::chance::Chance;
-use crate::cloud::{Cloud, SetupError};
-use crate::daemon::{Command, Daemon, Input, SandboxId, Site};
+use crate::cloud::{Cloud, SetupError, Site};
+use crate::daemon::{Command, Daemon, Input, SandboxId};
+use crate::event_queue::EventQueue;
 use crate::score::{Score, Tally};
+use crate::spec::{NodeSpec, VpcSpec};
 use crate::trace::Trace;
-use crate::world::{NodeSpec, World};
 
-/// What the host needs to set up a device that is there: links, routes, rules.
+/// The time to set up a device on the host: links, routes, rules.
 const DEVICE_SETUP: Duration = Duration::from_millis(10);
-/// What it takes to read one path of the metadata, which the host itself serves; an assumption.
+/// The time to read one metadata path, which the host itself serves. An assumption.
 const METADATA_READ: Duration = Duration::from_millis(1);
-/// The paths that are read, one after another: the list of ENIs, and of each its keys, id, device
-/// number, network card, subnet, range of the subnet, addresses and prefixes.
+/// The paths that are read in sequence: the list of ENIs, and per ENI its keys, id, device number,
+/// network card, subnet, subnet range, addresses and prefixes.
 const METADATA_PATHS: (u32, u32) = (1, 8);
 
-/// The streams of chance, which must not shift each other.
+/// The numbers of the random streams. Each consumer has its own, so that none changes another's
+/// numbers.
 const KUBELET: u64 = 2;
 const SDK: u64 = 3;
 const FIRST_NODE: u64 = 1_000;
@@ -41,7 +42,7 @@ const FIRST_NODE: u64 = 1_000;
 pub enum Strategy {
     /// Ours: the engine.
     Tidepool,
-    /// That of amazon-vpc-cni-k8s.
+    /// The daemon of amazon-vpc-cni-k8s.
     Incumbent,
 }
 
@@ -59,33 +60,32 @@ impl Strategy {
     }
 }
 
-/// A simulation to be run.
+/// The input of a simulation.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Setup {
-    /// Where.
-    pub world: World,
-    /// What the nodes are: one of these after the other, and from the first one again. Never
-    /// empty.
+    /// EC2 and the subnets.
+    pub vpc: VpcSpec,
+    /// The nodes' types, in turn. Never empty.
     pub node_specs: Vec<NodeSpec>,
-    /// How many there are before the trace begins.
+    /// Number of nodes before the trace begins.
     pub nodes: u32,
-    /// How long they have been there by then; they are started one after another in its first half.
+    /// Time before the trace. These nodes start one after another in its first half.
     pub warm_up: Duration,
-    /// What happens.
+    /// The load.
     pub trace: Trace,
-    /// How long it is watched, from the start of the trace on.
+    /// Length of the simulation from the start of the trace.
     pub lasts: Duration,
-    /// All chance follows from it.
+    /// Determines all random choices.
     pub seed: u64,
 }
 
-/// What came of a simulation.
+/// The result of a simulation.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Outcome {
     /// The figures.
     pub score: Score,
-    /// Of each node that is there at the end, by age: the blocks on each of its ENIs, the primary
-    /// first.
+    /// The number of blocks on each ENI of each node that exists at the end. Nodes by age; ENIs
+    /// with the primary first.
     pub blocks: Vec<Vec<u16>>,
 }
 
@@ -93,58 +93,58 @@ pub struct Outcome {
 ///
 /// # Errors
 ///
-/// If EC2 refuses what the simulation is to start from.
+/// If EC2 refuses the start of the simulation.
 pub fn run(setup: &Setup, strategy: Strategy) -> Result<Outcome, SetupError> {
     let mut run = Run::new(setup, strategy)?;
     run.plan_ahead();
-    while let Some((at, event)) = run.agenda.pop(run.end) {
+    while let Some((at, event)) = run.events.pop(run.end) {
         run.now = at;
-        run.happen(event)?;
+        run.handle(event)?;
     }
     Ok(run.finish())
 }
 
-/// Something that happens at its time.
+/// An event of the simulation.
 #[derive(Debug)]
-enum Happening {
-    /// A node that was there before the trace is started.
+enum SimEvent {
+    /// A node of the warm-up starts.
     NodeStarts,
-    /// The trace and with it the score begin.
+    /// The trace begins, and with it the score.
     TraceBegins,
-    /// The step of this place in the trace.
+    /// The step with this index in the trace happens.
     Step(usize),
-    /// A daemon is told something.
+    /// A daemon gets an input.
     Tell { node: usize, input: Input },
     /// A request leaves a node.
     Call { node: usize, tag: u64, request: Box<Request>, attempt: Attempt },
-    /// A daemon's answer to an Add has reached the runtime.
+    /// A daemon's answer to an Add reaches the runtime.
     Answered { sandbox: SandboxId, answer: Result<Ipv4Addr, &'static str> },
-    /// The kubelet starts a pod, again perhaps.
+    /// The kubelet starts a pod's sandbox, perhaps again.
     Sandbox { pod: usize },
     /// The plugin gives up waiting.
     GivenUp { sandbox: SandboxId },
-    /// A pod has done its work.
+    /// A pod ends by itself.
     PodEnds { pod: usize },
-    /// An instance that was drained ends.
+    /// The instance of a drained node ends.
     InstanceEnds { node: usize },
-    /// Something changes at EC2 that a node may wait for.
+    /// A scheduled change happens at EC2 for which a node may wait.
     CloudWakes,
-    /// The curves get another point.
+    /// A point is added to the curves.
     Sample,
 }
 
-/// A node, from its start on.
+/// A node that has started.
 struct Node<'a> {
     spec: &'a NodeSpec,
     site: Site,
     daemon: Box<dyn Daemon>,
     state: NodeState,
     retry_quota: RetryQuota,
-    /// Pods scheduled to it.
+    /// The pods scheduled to it.
     pods: BTreeSet<usize>,
 }
 
-/// How far a node has come.
+/// The state of a node.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum NodeState {
     Starting,
@@ -158,22 +158,22 @@ struct Run<'a> {
     strategy: Strategy,
     now: Timestamp,
     end: Timestamp,
-    agenda: Agenda<Happening>,
+    events: EventQueue<SimEvent>,
     cloud: Cloud,
     nodes: Vec<Node<'a>>,
     pods: Vec<Pod>,
-    /// Pods for which there was no place.
+    /// Pods that wait for a place.
     queue: VecDeque<usize>,
-    /// Nodes with a place, by the number of their pods.
+    /// Nodes with a place, sorted by their number of pods.
     open: BTreeSet<(usize, usize)>,
-    /// Who has each address.
+    /// The pod of each address.
     owners: BTreeMap<Ipv4Addr, usize>,
-    /// Devices that are awaited, by the ENI's own address.
+    /// Devices that nodes wait for, by the ENI's primary address.
     awaited: BTreeMap<Ipv4Addr, (usize, EniId)>,
     cloud_wakes_at: Option<Timestamp>,
     rollout: kubelet::Rollout,
-    kubelet: Chance,
-    sdk: Chance,
+    kubelet: Rng,
+    sdk: Rng,
     tally: Tally,
     bound: Option<Bound>,
 }
@@ -186,8 +186,8 @@ impl<'a> Run<'a> {
             strategy,
             now: Timestamp::default(),
             end: start + setup.lasts,
-            agenda: Agenda::new(),
-            cloud: Cloud::new(&setup.world, setup.seed)?,
+            events: EventQueue::default(),
+            cloud: Cloud::new(&setup.vpc, setup.seed)?,
             nodes: Vec::new(),
             pods: Vec::new(),
             queue: VecDeque::new(),
@@ -196,60 +196,60 @@ impl<'a> Run<'a> {
             awaited: BTreeMap::new(),
             cloud_wakes_at: None,
             rollout: kubelet::Rollout::default(),
-            kubelet: Chance::new(setup.seed, KUBELET),
-            sdk: Chance::new(setup.seed, SDK),
+            kubelet: Rng::with_stream(setup.seed, KUBELET),
+            sdk: Rng::with_stream(setup.seed, SDK),
             tally: Tally::new(start),
             bound: None,
         })
     }
 
-    /// Enters what is known beforehand.
+    /// Adds the events that are known beforehand.
     fn plan_ahead(&mut self) {
         let (zero, start) = (Timestamp::default(), Timestamp::default() + self.setup.warm_up);
         for n in 0..self.setup.nodes {
             let at = zero + self.setup.warm_up / 2 / self.setup.nodes * n;
-            self.agenda.enter(at, Happening::NodeStarts);
+            self.events.push(at, SimEvent::NodeStarts);
         }
-        self.agenda.enter(start, Happening::TraceBegins);
+        self.events.push(start, SimEvent::TraceBegins);
         for (place, step) in self.setup.trace.iter().enumerate() {
-            self.agenda.enter(start + step.at, Happening::Step(place));
+            self.events.push(start + step.at, SimEvent::Step(place));
         }
-        self.agenda.enter(start, Happening::Sample);
+        self.events.push(start, SimEvent::Sample);
     }
 
-    fn happen(&mut self, event: Happening) -> Result<(), SetupError> {
+    fn handle(&mut self, event: SimEvent) -> Result<(), SetupError> {
         match event {
-            Happening::NodeStarts => self.start_node()?,
-            Happening::TraceBegins => self.begin_trace()?,
-            Happening::Step(place) => self.step(&self.setup.trace[place].action)?,
-            Happening::Tell { node, input } => self.tell(node, input),
-            Happening::Call { node, tag, request, attempt } => {
+            SimEvent::NodeStarts => self.start_node()?,
+            SimEvent::TraceBegins => self.begin_trace()?,
+            SimEvent::Step(place) => self.step(&self.setup.trace[place].action)?,
+            SimEvent::Tell { node, input } => self.tell(node, input),
+            SimEvent::Call { node, tag, request, attempt } => {
                 self.call(node, tag, request, attempt);
             }
-            Happening::Answered { sandbox, answer } => self.answered(sandbox, answer),
-            Happening::Sandbox { pod } => self.start_sandbox(pod),
-            Happening::GivenUp { sandbox } => self.give_up(sandbox),
-            Happening::PodEnds { pod } => self.delete_pod(pod),
-            Happening::InstanceEnds { node } => self.end_instance(node),
-            Happening::CloudWakes => self.look_for_devices(),
-            Happening::Sample => self.sample(),
+            SimEvent::Answered { sandbox, answer } => self.answered(sandbox, answer),
+            SimEvent::Sandbox { pod } => self.start_sandbox(pod),
+            SimEvent::GivenUp { sandbox } => self.give_up(sandbox),
+            SimEvent::PodEnds { pod } => self.delete_pod(pod),
+            SimEvent::InstanceEnds { node } => self.end_instance(node),
+            SimEvent::CloudWakes => self.look_for_devices(),
+            SimEvent::Sample => self.sample(),
         }
         Ok(())
     }
 
     fn begin_trace(&mut self) -> Result<(), SetupError> {
         self.cloud.forget_calls();
-        let there = self.stocks();
-        let joining = self.stocks_to_come()?;
+        let there = self.capacities();
+        let joining = self.joining_capacities()?;
         self.bound = Bound::of_burst(self.setup, there, &joining);
         Ok(())
     }
 
-    fn enter_in(&mut self, span: Duration, event: Happening) {
-        self.agenda.enter(self.now + span, event);
+    fn push_in(&mut self, span: Duration, event: SimEvent) {
+        self.events.push(self.now + span, event);
     }
 
-    /// Tells a daemon something and does what it wants done.
+    /// Gives a daemon an input and executes its commands.
     fn tell(&mut self, node: usize, input: Input) {
         let found = &mut self.nodes[node];
         if found.state == NodeState::Gone {
@@ -271,14 +271,14 @@ impl<'a> Run<'a> {
     fn carry_out(&mut self, node: usize, command: Command) {
         match command {
             Command::Answer { sandbox, answer, after } => {
-                self.enter_in(after, Happening::Answered { sandbox, answer });
+                self.push_in(after, SimEvent::Answered { sandbox, answer });
             }
             Command::Call { tag, request, retryer } => {
                 self.call(node, tag, request, Attempt::first(retryer));
             }
             Command::Timer { timer, at } => {
                 let at = at.max(self.now);
-                self.agenda.enter(at, Happening::Tell { node, input: Input::Timer(timer) });
+                self.events.push(at, SimEvent::Tell { node, input: Input::Timer(timer) });
             }
             Command::AwaitDevice { eni, address } => self.await_device(node, eni, address),
             Command::ReadMetadata { tag } => {
@@ -286,7 +286,7 @@ impl<'a> Run<'a> {
                 let n_enis = u32::try_from(enis.len()).expect("an instance has few ENIs");
                 let n_paths = METADATA_PATHS.0 + METADATA_PATHS.1 * n_enis;
                 let input = Input::Metadata { tag, enis };
-                self.enter_in(METADATA_READ * n_paths, Happening::Tell { node, input });
+                self.push_in(METADATA_READ * n_paths, SimEvent::Tell { node, input });
             }
         }
     }
@@ -302,10 +302,10 @@ impl<'a> Run<'a> {
 
     fn tell_of_device(&mut self, node: usize, eni: EniId, is_there: bool) {
         let input = Input::Device { eni, is_there };
-        self.enter_in(DEVICE_SETUP, Happening::Tell { node, input });
+        self.push_in(DEVICE_SETUP, SimEvent::Tell { node, input });
     }
 
-    /// The kernel tells the host when a device appears.
+    /// The kernel notifies the host when a device appears.
     fn look_for_devices(&mut self) {
         if self.cloud_wakes_at != Some(self.now) {
             return;
@@ -323,19 +323,19 @@ impl<'a> Run<'a> {
         self.watch_cloud();
     }
 
-    /// Wakes when EC2 changes next, if somebody waits for it.
+    /// Schedules a wake-up for EC2's next change, if a node waits for a device.
     fn watch_cloud(&mut self) {
         let wakes_at = self.cloud.advance(self.now).filter(|_| !self.awaited.is_empty());
         let sooner = wakes_at.filter(|at| self.cloud_wakes_at.is_none_or(|before| *at < before));
         if let Some(at) = sooner {
             self.cloud_wakes_at = Some(at);
-            self.agenda.enter(at, Happening::CloudWakes);
+            self.events.push(at, SimEvent::CloudWakes);
         }
     }
 
     fn sample(&mut self) {
         self.tally.sample(self.now, self.cloud.n_held());
-        self.enter_in(Tally::spacing(self.setup.lasts), Happening::Sample);
+        self.push_in(Tally::spacing(self.setup.lasts), SimEvent::Sample);
     }
 
     fn finish(self) -> Outcome {

@@ -1,4 +1,4 @@
-//! Loads that decide whether a pool is any good, each under several policies.
+//! The scenarios: loads that show the quality of a pool, each under several policies.
 
 use std::time::Duration;
 
@@ -7,16 +7,16 @@ use ipam::policy::{Mode, Policy, Targets};
 use ipnet::Ipv4Net;
 
 use crate::run::Setup;
-use crate::trace::{self, Action, Step, Trace};
-use crate::world::{NodeSpec, Subnet, World};
+use crate::spec::{NodeSpec, Subnet, VpcSpec};
+use crate::trace::{self, Trace, TraceAction, TraceStep};
 
 const MINUTE: Duration = Duration::from_secs(60);
 const SEED: u64 = 20_261_121;
 
-/// As large as in life, or small enough for a test.
+/// Real size, or a size for tests.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Size {
-    /// As named.
+    /// The size that [`Scenario::about`] states.
     Full,
     /// The same shape with a fraction of the nodes, pods or time.
     Small,
@@ -31,28 +31,28 @@ impl Size {
     }
 }
 
-/// A load and a world.
+/// A load on a VPC.
 #[derive(Debug, Clone, Copy)]
 pub struct Scenario {
-    /// Names it on a command line.
+    /// Its name on the command line.
     pub name: &'static str,
     /// One line for people.
     pub about: &'static str,
-    /// Mode and targets under which it is run.
+    /// The mode and targets of each case.
     policies: &'static [Rule],
     build: fn(Size) -> Shape,
 }
 
 /// A setup without its policy.
 struct Shape {
-    world: World,
+    vpc: VpcSpec,
     types: &'static [NodeType],
     nodes: u32,
     trace: Trace,
     lasts: Duration,
 }
 
-/// An instance type, and how many pods it takes: with secondary addresses, with prefixes.
+/// An instance type, and its number of pods with secondary addresses and with prefixes.
 type NodeType = (&'static str, (u32, u32));
 
 /// 3 ENIs, each with 9 addresses or prefixes.
@@ -62,7 +62,7 @@ const XLARGE: NodeType = ("m5.xlarge", (58, 110));
 /// 8 ENIs, each with 29 addresses or prefixes.
 const XLARGE_4: NodeType = ("m5.4xlarge", (234, 110));
 
-/// One way to run a scenario.
+/// A scenario under one policy.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Case {
     /// The policy in a few words: `warm-eni-1`.
@@ -71,7 +71,7 @@ pub struct Case {
     pub setup: Setup,
 }
 
-/// Mode and targets.
+/// A policy's name, mode and targets.
 type Rule = (&'static str, Mode, Targets);
 
 const WARM_ENI: Rule = ("warm-eni-1", Mode::SecondaryIp, Targets::WarmEni(1));
@@ -79,7 +79,7 @@ const WARM_IP: Rule = ("warm-ip-5", Mode::SecondaryIp, Targets::Ip { warm: 5, mi
 const WARM_PREFIX: Rule = ("warm-prefix-1", Mode::Prefix, Targets::WarmPrefix(1));
 const ALL_RULES: &[Rule] = &[WARM_ENI, WARM_IP, WARM_PREFIX];
 
-/// All of them.
+/// All scenarios.
 pub const SCENARIOS: &[Scenario] = &[
     Scenario {
         name: "burst",
@@ -156,7 +156,7 @@ impl Scenario {
         SCENARIOS.iter().find(|scenario| scenario.name == name)
     }
 
-    /// The ways to run it.
+    /// The scenario under each of its policies.
     #[must_use]
     pub fn cases(&self, size: Size) -> Vec<Case> {
         self.policies.iter().map(|rule| case(rule, (self.build)(size))).collect()
@@ -183,7 +183,7 @@ fn case(&(name, mode, targets): &Rule, shape: Shape) -> Case {
         },
     };
     let setup = Setup {
-        world: shape.world,
+        vpc: shape.vpc,
         node_specs: shape.types.iter().map(spec).collect(),
         nodes: shape.nodes,
         warm_up: 15 * MINUTE,
@@ -195,8 +195,8 @@ fn case(&(name, mode, targets): &Rule, shape: Shape) -> Case {
 }
 
 impl Shape {
-    fn new(world: World, nodes: u32, trace: Trace, lasts: Duration) -> Self {
-        Self { world, types: &[XLARGE], nodes, trace, lasts }
+    fn new(vpc: VpcSpec, nodes: u32, trace: Trace, lasts: Duration) -> Self {
+        Self { vpc, types: &[XLARGE], nodes, trace, lasts }
     }
 }
 
@@ -206,47 +206,47 @@ fn net(text: &str) -> Ipv4Net {
 
 fn burst(size: Size) -> Shape {
     let (nodes, pods, minutes) = size.pick((500, 23_000, 30), (50, 2_300, 5));
-    Shape::new(World::wide(), nodes, trace::burst(pods), minutes * MINUTE)
+    Shape::new(VpcSpec::wide(), nodes, trace::burst(pods), minutes * MINUTE)
 }
 
 fn join(size: Size) -> Shape {
     let (nodes, pods, minutes) = size.pick((150, 3_000, 30), (30, 600, 10));
-    Shape::new(World::wide(), 0, trace::joining(nodes, pods), minutes * MINUTE)
+    Shape::new(VpcSpec::wide(), 0, trace::joining(nodes, pods), minutes * MINUTE)
 }
 
 fn day(size: Size) -> Shape {
     let span = size.pick(24 * 60, 15) * MINUTE;
     let second = Duration::from_secs(1);
     let trace = trace::one_per(second, span, 30 * second);
-    Shape { types: &[XLARGE_4], ..Shape::new(World::wide(), 1, trace, span + 10 * MINUTE) }
+    Shape { types: &[XLARGE_4], ..Shape::new(VpcSpec::wide(), 1, trace, span + 10 * MINUTE) }
 }
 
 fn fragmented(size: Size) -> Shape {
     let (nodes, pods) = size.pick((10, 300), (5, 150));
     let subnet = Subnet::fragmented(net("10.0.0.0/20"), 16);
-    Shape::new(World::realistic(vec![subnet]), nodes, trace::burst(pods), 20 * MINUTE)
+    Shape::new(VpcSpec::realistic(vec![subnet]), nodes, trace::burst(pods), 20 * MINUTE)
 }
 
 fn dry(_: Size) -> Shape {
-    let world = World {
-        // A subnet that is nearly full has no free /28 left but by luck.
+    let vpc = VpcSpec {
+        // A nearly full subnet with random addresses has no free /28 except by luck.
         address_choice: AddressChoice::LowestFirst,
-        ..World::realistic(vec![Subnet::for_nodes(net("10.0.0.0/23"))])
+        ..VpcSpec::realistic(vec![Subnet::for_nodes(net("10.0.0.0/23"))])
     };
-    let step = |at, action| Step { at, action };
+    let step = |at, action| TraceStep { at, action };
     let trace = vec![
-        step(Duration::ZERO, Action::Occupy { subnet: 0, addresses: 512 }),
-        step(Duration::from_secs(1), Action::Create { pods: 150, life: None }),
-        step(10 * MINUTE, Action::Vacate { subnet: 0 }),
+        step(Duration::ZERO, TraceAction::Occupy { subnet: 0, addresses: 512 }),
+        step(Duration::from_secs(1), TraceAction::Create { pods: 150, life: None }),
+        step(10 * MINUTE, TraceAction::Vacate { subnet: 0 }),
     ];
-    Shape::new(world, 4, trace, 20 * MINUTE)
+    Shape::new(vpc, 4, trace, 20 * MINUTE)
 }
 
 fn churn(size: Size) -> Shape {
     let (nodes, standing, gap, minutes) = size.pick((20, 400, 1, 120), (5, 100, 4, 20));
     let gap = Duration::from_secs(gap);
     let trace = trace::churn(standing, gap, 2 * MINUTE, minutes * MINUTE, SEED);
-    Shape::new(World::wide(), nodes, trace, minutes * MINUTE)
+    Shape::new(VpcSpec::wide(), nodes, trace, minutes * MINUTE)
 }
 
 fn mixed(size: Size) -> Shape {
@@ -258,23 +258,23 @@ fn batch(size: Size) -> Shape {
     let (nodes, pods, minutes) = size.pick((20, 400, 120), (5, 100, 30));
     let span = minutes * MINUTE;
     let trace = trace::batch_jobs(pods, 2 * MINUTE, 10 * MINUTE, span, SEED);
-    Shape::new(World::wide(), nodes, trace, span)
+    Shape::new(VpcSpec::wide(), nodes, trace, span)
 }
 
 fn rolling(size: Size) -> Shape {
     let (nodes, pods, times) = size.pick((20, 500, 4), (5, 125, 2));
     let trace = trace::rolling_deployment(pods, 15 * MINUTE, times);
-    Shape::new(World::wide(), nodes, trace, 15 * MINUTE * (times + 1))
+    Shape::new(VpcSpec::wide(), nodes, trace, 15 * MINUTE * (times + 1))
 }
 
 fn scale_in(size: Size) -> Shape {
     let (nodes, pods, left) = size.pick((20, 600, 100), (5, 150, 25));
     let trace = trace::scale_in(pods, left, 15 * MINUTE);
-    Shape::new(World::wide(), nodes, trace, 45 * MINUTE)
+    Shape::new(VpcSpec::wide(), nodes, trace, 45 * MINUTE)
 }
 
 fn replacement(size: Size) -> Shape {
     let (nodes, pods, replaced) = size.pick((20, 400, 10), (5, 100, 3));
     let trace = trace::node_replacement(pods, replaced, 5 * MINUTE);
-    Shape::new(World::wide(), nodes, trace, 5 * MINUTE * (replaced + 2))
+    Shape::new(VpcSpec::wide(), nodes, trace, 5 * MINUTE * (replaced + 2))
 }

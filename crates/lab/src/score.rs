@@ -1,4 +1,4 @@
-//! What a simulation is judged by, taken down while it runs and summed up at its end.
+//! The figures of a simulation, recorded while it runs and summed up at its end.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -8,59 +8,59 @@ use ipam::time::Timestamp;
 use serde::{Serialize, Serializer};
 
 use crate::bound::Bound;
-use crate::cloud::Ends;
+use crate::cloud::CallCounts;
 use crate::run::Strategy;
 
-/// The points of a curve, at most.
+/// The most points of a curve.
 const POINTS: u32 = 2_000;
 const LEAST_SPACING: Duration = Duration::from_secs(1);
 
-/// The figures of one simulation, from the start of its trace on. All times in milliseconds.
+/// The figures of one simulation from the start of its trace. All times are in milliseconds.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Score {
-    /// Whose.
+    /// The strategy that ran.
     #[serde(serialize_with = "strategy_name")]
     pub strategy: Strategy,
-    /// What became of the pods.
+    /// The pods by outcome.
     pub pods: Pods,
-    /// From a pod's creation to its address, of all pods but those that were deleted before. One
-    /// that still waits at the end counts with its wait so far.
+    /// From a pod's creation to its address. Pods deleted before they got one are left out. A pod
+    /// that still waits counts with its wait so far.
     pub wait_ms: Wait,
-    /// Addresses that nodes hold for pods and no pod has, resting ones among them.
+    /// Addresses that nodes hold for pods and no pod has, including those in cooldown.
     pub idle: Idle,
     /// The daemons' calls by action.
     pub calls: BTreeMap<&'static str, CallCount>,
-    /// Calls, whatever their end, for each pod that got an address.
+    /// Calls, successful or not, per pod that got an address.
     pub calls_per_pod: f64,
-    /// Those of them that change something at EC2.
+    /// The same for calls that change something at EC2.
     pub mutating_calls_per_pod: f64,
     /// Adds that failed, by code.
     pub failed_adds: BTreeMap<&'static str, u64>,
-    /// From the start of the trace until no node was starting; `None` if none was started.
+    /// From the start of the trace until no node was starting. `None` if no node started.
     pub last_node_ready_ms: Option<u64>,
     /// From the start of the trace to the last address that a pod got.
     pub last_pod_ms: Option<u64>,
-    /// What the token buckets allow at best for [`last_pod_ms`](Self::last_pod_ms), if the trace
-    /// is nothing but pods that stay and nodes that join, all at its start.
+    /// The least [`last_pod_ms`](Self::last_pod_ms) that the token buckets allow. Only for traces
+    /// of staying pods and joining nodes at time zero.
     pub bound_ms: Option<u64>,
-    /// The calls that the bound is made of.
+    /// The calls that determine the bound.
     pub bound_calls: BTreeMap<&'static str, u64>,
-    /// Addresses that two pods had at once, or that EC2 does not bring to the pod's node. Always 0
-    /// unless a strategy is broken.
+    /// Addresses that two pods had at once, or that EC2 does not deliver to the pod's node. Always
+    /// 0 unless a strategy is broken.
     pub wrong_addresses: u64,
-    /// The curves.
+    /// The curves over time.
     #[serde(skip)]
     pub samples: Vec<Sample>,
 }
 
-/// What became of the pods.
+/// The pods by outcome.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
 pub struct Pods {
-    /// All of them.
+    /// All pods.
     pub created: u64,
     /// Those that got an address.
     pub served: u64,
-    /// Those that were deleted before they got one.
+    /// Those that were deleted before they got an address.
     pub gave_up: u64,
     /// Those that wait at the end.
     pub waiting: u64,
@@ -75,21 +75,21 @@ pub struct Wait {
     pub max: u64,
 }
 
-/// Idle addresses for each running pod.
+/// Idle addresses per running pod.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Serialize)]
 pub struct Idle {
-    /// All idle time over all pod time.
+    /// Total idle time divided by total pod time.
     pub mean_per_pod: f64,
-    /// Of the moments at which pods ran.
+    /// The 95th percentile over samples in which pods ran.
     pub p95_per_pod: f64,
 }
 
 /// The calls of one action.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
 pub struct CallCount {
-    /// Had their effect.
+    /// Successful calls.
     pub granted: u64,
-    /// EC2 had no token for them.
+    /// Calls that EC2 refused for lack of tokens.
     pub throttled: u64,
     /// Other errors.
     pub refused: u64,
@@ -103,20 +103,20 @@ impl CallCount {
     }
 }
 
-/// One moment.
+/// One point of the curves.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 pub struct Sample {
-    /// Since the start of the trace.
+    /// Time since the start of the trace.
     pub at_ms: u64,
     /// Addresses that all nodes hold for pods.
     pub held: u64,
     /// Pods with an address.
     pub running: u64,
-    /// Pods without.
+    /// Pods without an address.
     pub waiting: u64,
 }
 
-/// What is taken down.
+/// Figures recorded so far.
 #[derive(Debug)]
 pub(crate) struct Tally {
     start: Timestamp,
@@ -145,7 +145,7 @@ impl Tally {
         }
     }
 
-    /// Between two points of the curves of a simulation of this length.
+    /// The time between two points of the curves, for a simulation of this length.
     pub(crate) fn spacing(lasts: Duration) -> Duration {
         LEAST_SPACING.max(lasts / POINTS)
     }
@@ -191,11 +191,11 @@ impl Tally {
         });
     }
 
-    /// `waiting`: when the pods were made that still wait.
+    /// The final score. `waiting` has the creation times of the pods that still wait.
     pub(crate) fn finish(
         mut self,
         strategy: Strategy,
-        calls: &BTreeMap<Action, Ends>,
+        calls: &BTreeMap<Action, CallCounts>,
         bound: Option<Bound>,
         waiting: &[Timestamp],
         end: Timestamp,
@@ -236,8 +236,8 @@ fn calls_of(bound: Bound) -> BTreeMap<&'static str, u64> {
     bound.calls.into_iter().map(|(action, n)| (action.as_str(), n)).collect()
 }
 
-fn count(ends: Ends) -> CallCount {
-    let Ends { granted, throttled, refused } = ends;
+fn count(ends: CallCounts) -> CallCount {
+    let CallCounts { granted, throttled, refused } = ends;
     CallCount { granted, throttled, refused }
 }
 
@@ -260,7 +260,8 @@ fn idle(samples: &[Sample]) -> Idle {
     }
 }
 
-/// The least of the sorted `values` that `percent` of them do not exceed; the default of none.
+/// The least of the sorted `values` that `percent` of them do not exceed. The default if there are
+/// none.
 fn quantile<T: Copy + Default>(values: &[T], percent: usize) -> T {
     let rank = (values.len() * percent).div_ceil(100).max(1);
     values.get(rank - 1).copied().unwrap_or_default()
@@ -268,7 +269,7 @@ fn quantile<T: Copy + Default>(values: &[T], percent: usize) -> T {
 
 /// 0 if there is nothing to divide by.
 pub(crate) fn share(part: u64, whole: u64) -> f64 {
-    // Exact below 2^53, which no count here comes near.
+    // Exact below 2^53, which no count here reaches.
     if whole == 0 { 0.0 } else { part as f64 / whole as f64 }
 }
 
@@ -285,7 +286,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn quantiles_are_nearest_ranks() {
+    fn quantile_is_nearest_rank() {
         let values: Vec<u64> = (1..=200).collect();
         let found: Vec<_> = [50, 99, 100].map(|percent| quantile(&values, percent)).to_vec();
         assert_eq!(found, [100, 198, 200]);
@@ -293,7 +294,7 @@ mod tests {
     }
 
     #[test]
-    fn idle_leaves_out_moments_without_pods() {
+    fn idle_ignores_samples_without_pods() {
         let sample = |held, running| Sample { at_ms: 0, held, running, waiting: 0 };
         let found = idle(&[sample(16, 0), sample(16, 4), sample(16, 16)]);
         assert_eq!(found, Idle { mean_per_pod: 12.0 / 20.0, p95_per_pod: 3.0 });

@@ -1,5 +1,4 @@
-//! Our daemon: the engine itself, with an agent around it that does what the real one does, in
-//! virtual time.
+//! Our daemon: the real engine, and an agent that does in virtual time what the real agent does.
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr};
@@ -15,20 +14,21 @@ use ipam::record::Record;
 use ipam::time::Timestamp;
 use ipam::{Boot, Engine};
 
-use crate::daemon::{Command, Daemon, FSYNC, Input, Retryer, SandboxId, Site, Timer};
-use crate::ec2::{self, known, known_to_ipam};
+use crate::cloud::Site;
+use crate::daemon::{Command, Daemon, FSYNC, Input, Retryer, SandboxId, Timer};
+use crate::ec2::{self, ipam_id, model_id};
 
-/// None: the engine repeats what it still wants.
+/// No retries: the engine repeats what it still wants.
 const RETRYER: Retryer = Retryer { attempts: 1, first_wait: Duration::ZERO };
 
-/// An engine and what its agent remembers.
+/// An engine and the state of its agent.
 pub(crate) struct Tidepool {
     site: Site,
     engine: Engine,
-    /// What follows from the engine's start, until the daemon starts.
+    /// The engine's first effects, until the daemon starts.
     at_start: Vec<Effect>,
-    /// The readings of the ENIs that are under way, with the first of their two answers.
-    readings: BTreeMap<CallId, Option<Vec<EniFacts>>>,
+    /// DescribeEnis calls in flight, each with the first of its two answers.
+    polls: BTreeMap<CallId, Option<Vec<EniFacts>>>,
     tick_at: Option<Timestamp>,
 }
 
@@ -36,7 +36,7 @@ impl Tidepool {
     pub(crate) fn new(site: Site, now: Timestamp) -> Self {
         let boot = Boot {
             node: Node {
-                instance: known_to_ipam(site.instance.as_str()),
+                instance: ipam_id(site.instance.as_str()),
                 boot: BootId("the only one".to_owned()),
                 instance_type: site.instance_type.clone(),
                 cluster: None,
@@ -48,10 +48,10 @@ impl Tidepool {
             record: Record::default(),
         };
         let (engine, at_start) = Engine::new(boot, now);
-        Self { site, engine, at_start, readings: BTreeMap::new(), tick_at: None }
+        Self { site, engine, at_start, polls: BTreeMap::new(), tick_at: None }
     }
 
-    /// The engine's event, if `input` is one.
+    /// The engine's event for an input, if there is one.
     fn event(&mut self, input: Input, now: Timestamp) -> Option<Event> {
         match input {
             Input::Start | Input::Metadata { .. } => None,
@@ -79,23 +79,23 @@ impl Tidepool {
             Input::Timer(Timer::Slept(_)) => None,
             Input::Device { eni, is_there } => {
                 let link = if is_there { LinkState::Ready } else { LinkState::Absent };
-                Some(Event::EniLink { eni: known_to_ipam(eni.as_str()), link })
+                Some(Event::EniLink { eni: ipam_id(eni.as_str()), link })
             }
         }
     }
 
-    /// The end of a call; `None` while another answer to it is to come.
+    /// The result of a call. `None` while another answer is missing.
     fn call_result(
         &mut self,
         id: CallId,
         result: Result<Box<Response>, ApiError>,
     ) -> Option<Result<CallOutput, CallError>> {
-        let reading = self.readings.remove(&id);
-        match (result, reading) {
+        let poll = self.polls.remove(&id);
+        match (result, poll) {
             (Ok(response), Some(None)) => {
                 let Response::NetworkInterfaces(page) = *response else { return None };
                 let enis = ec2::enis_of(&page.items, &self.site.instance).collect();
-                self.readings.insert(id, Some(enis));
+                self.polls.insert(id, Some(enis));
                 None
             }
             (Ok(response), before) => {
@@ -118,7 +118,7 @@ impl Tidepool {
             Effect::Reply { request, answer } => answered(request, answer).into_iter().collect(),
             Effect::Call { id, call } => {
                 if call == Ec2Call::DescribeEnis {
-                    self.readings.insert(id, None);
+                    self.polls.insert(id, None);
                 }
                 vec![self.call(id, &call, 0)]
             }
@@ -132,7 +132,7 @@ impl Tidepool {
         Command::Call { tag: id.0, request: Box::new(request), retryer: RETRYER }
     }
 
-    /// The timer for the engine's next wish to be woken, if it is not the one that runs.
+    /// A timer for the engine's next wake-up, unless that timer already runs.
     fn tick(&mut self) -> Option<Command> {
         let wake_at = self.engine.wake_at();
         if wake_at == self.tick_at {
@@ -154,7 +154,7 @@ impl Daemon for Tidepool {
             None => std::mem::take(&mut self.at_start),
         };
         let mut commands = self.commands(effects, now);
-        if let Some(id) = reply_to.filter(|id| self.readings.contains_key(id)) {
+        if let Some(id) = reply_to.filter(|id| self.polls.contains_key(id)) {
             commands.push(self.call(id, &Ec2Call::DescribeEnis, 1));
         }
         commands.extend(self.tick());
@@ -174,7 +174,7 @@ fn key(sandbox: SandboxId) -> AttachmentKey {
     }
 }
 
-/// Adds have even numbers, so that the answer to a Del is known as such.
+/// Request ids of Adds are even and those of Dels are odd, so that answers can be told apart.
 fn add_request(sandbox: SandboxId) -> RequestId {
     let pod = u64::try_from(sandbox.pod).expect("usize is at most 64 bits wide");
     RequestId((pod << 32) | (u64::from(sandbox.attempt) << 1))
@@ -207,5 +207,5 @@ fn ipv4(address: IpAddr) -> Ipv4Addr {
 }
 
 fn await_device(eni: &HostEni) -> Command {
-    Command::AwaitDevice { eni: known(eni.eni.as_str()), address: eni.primary_address }
+    Command::AwaitDevice { eni: model_id(eni.eni.as_str()), address: eni.primary_address }
 }

@@ -1,7 +1,7 @@
-//! What happens to a cluster from outside: pods that are made and deleted, nodes that come and go.
+//! The load on a cluster: pods that are created and deleted, nodes that join and leave.
 //!
-//! A pod is scheduled to the ready node with the fewest pods, of those with equally many the
-//! oldest; while no node has a place, it waits, first come first served.
+//! A pod goes to the ready node with the fewest pods, and of several such nodes to the oldest.
+//! While no node has a place, pods wait in the order of their creation.
 
 mod csv;
 mod shapes;
@@ -13,60 +13,60 @@ pub use self::shapes::{
     batch_jobs, burst, churn, joining, node_replacement, one_per, rolling_deployment, scale_in,
 };
 
-/// One thing that happens.
+/// One event of a trace.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Step {
-    /// So long after the start of the trace.
+pub struct TraceStep {
+    /// Time since the start of the trace.
     pub at: Duration,
-    /// What.
-    pub action: Action,
+    /// The event.
+    pub action: TraceAction,
 }
 
-/// What can happen.
+/// The events of a trace.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Action {
-    /// So many pods are made.
+pub enum TraceAction {
+    /// Pods are created.
     Create {
         /// How many.
         pods: u32,
-        /// From its address to its end; `None` for pods that stay.
+        /// The pod's life from its address on. `None` for pods that stay.
         life: Option<Duration>,
     },
-    /// So many of the pods that stay are deleted, chosen by chance.
+    /// Some staying pods are deleted, chosen at random.
     Delete {
-        /// How many; all if there are fewer.
+        /// How many; all pods if there are fewer.
         pods: u32,
     },
-    /// Every pod that stays is replaced: when a new one has its address, an old one goes and
-    /// another new one is made.
+    /// Every staying pod is replaced: once a new one has its address, an old one is deleted and
+    /// another new one is created.
     Roll {
-        /// How many are made beyond those there are.
+        /// How many pods are created in advance.
         surge: u32,
     },
-    /// So many nodes are started.
+    /// Nodes start.
     Join {
         /// How many.
         nodes: u32,
     },
-    /// The oldest nodes get no pods any more; theirs are deleted, and made again if they stay.
-    /// Half a minute later the instances end.
+    /// The oldest nodes are drained: they get no more pods, and their pods are deleted and, if
+    /// staying, created again. Their instances end half a minute later.
     Drain {
-        /// How many; never the last one.
+        /// How many; the last node is never drained.
         nodes: u32,
     },
     /// Others take addresses of a subnet.
     Occupy {
-        /// Its place in the world's list.
+        /// The index in [`VpcSpec::subnets`](crate::spec::VpcSpec::subnets).
         subnet: usize,
-        /// How many; all if there are fewer.
+        /// How many; all that are free if there are fewer.
         addresses: u32,
     },
-    /// Others give back what they took of a subnet.
+    /// Others release their addresses of a subnet.
     Vacate {
-        /// Its place in the world's list.
+        /// The index in [`VpcSpec::subnets`](crate::spec::VpcSpec::subnets).
         subnet: usize,
     },
 }
 
-/// All that happens, ascending by time.
-pub type Trace = Vec<Step>;
+/// All events, ascending by time.
+pub type Trace = Vec<TraceStep>;

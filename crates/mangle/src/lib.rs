@@ -1,7 +1,7 @@
-//! For tests: documents as a bad disk, a bad program or a bad person would hand them in.
+//! For tests: damaged documents, as bad disks, bugs and attackers produce them.
 //!
-//! [`hostile`] takes good documents and damages them, so that what comes out gets past the first
-//! check of whoever reads it. It must not know what the documents mean.
+//! [`hostile`] damages good documents. So many results pass the reader's first checks. This crate
+//! must not know what the documents mean.
 
 use std::fmt;
 use std::ops::Deref;
@@ -9,7 +9,7 @@ use std::ops::Deref;
 use proptest::prelude::*;
 use proptest::sample::{Index, select};
 
-/// What a document is damaged with: ends, limits and openings of the formats that we read.
+/// Text to insert: delimiters, limits and special values of the formats that we read.
 const TOKENS: &[&str] = &[
     "",
     "\0",
@@ -66,12 +66,12 @@ const TOKENS: &[&str] = &[
     "|",
 ];
 
-/// Bytes that a failing test shows so that they can be typed.
+/// A document. `Debug` prints it as a byte string literal.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Document(pub Vec<u8>);
 
 impl Document {
-    /// Does all of `damages` to it, one after the other.
+    /// Applies `damages` in order.
     #[must_use]
     pub fn damaged(mut self, damages: &[Damage]) -> Self {
         damages.iter().for_each(|damage| damage.apply(&mut self.0));
@@ -93,48 +93,48 @@ impl fmt::Debug for Document {
     }
 }
 
-/// One thing that happens to a document. Places wrap around its length.
+/// One damage of a document. Positions are taken modulo its length.
 #[derive(Debug, Clone)]
 pub enum Damage {
-    /// A bit is another one.
+    /// Flips a bit.
     Flip {
         /// The byte.
         at: Index,
         /// 0 to 7.
         bit: u8,
     },
-    /// It ends here.
+    /// Truncates the document here.
     Cut(Index),
-    /// A stretch reads as zeros, as after a crash of some file systems.
+    /// Zeroes a range, as some file systems do after a crash.
     Zero {
         /// First byte.
         from: Index,
         /// One after the last byte; no effect if it is before the first.
         to: Index,
     },
-    /// A stretch is gone.
+    /// Removes a range.
     Remove {
         /// First byte.
         from: Index,
         /// One after the last byte; no effect if it is before the first.
         to: Index,
     },
-    /// A stretch stands in another place, too, some times over.
+    /// Inserts copies of a range at another position.
     Repeat {
         /// First byte.
         from: Index,
         /// One after the last byte; no effect if it is before the first.
         to: Index,
-        /// Where.
+        /// The position of the copies.
         at: Index,
-        /// 1 to 40.
+        /// The number of copies, 1 to 40.
         times: u8,
     },
-    /// These bytes stand in between.
+    /// Inserts bytes.
     Insert {
-        /// Where.
+        /// The position.
         at: Index,
-        /// What.
+        /// The bytes.
         bytes: Vec<u8>,
     },
 }
@@ -174,7 +174,7 @@ impl Damage {
     }
 }
 
-/// Anything that may happen to a document.
+/// Any damage.
 pub fn damage() -> impl Strategy<Value = Damage> {
     let stretch = || any::<(Index, Index)>();
     let bytes = prop_oneof![
@@ -192,8 +192,8 @@ pub fn damage() -> impl Strategy<Value = Damage> {
     ]
 }
 
-/// One of the `good` documents (at least one), whole or damaged up to five times over; or, more
-/// rarely, bytes that nobody has written.
+/// One of the `good` documents with up to five damages, or sometimes random bytes. `good` must not
+/// be empty.
 pub fn hostile(good: Vec<Vec<u8>>) -> impl Strategy<Value = Document> {
     let damaged = (select(good), prop::collection::vec(damage(), 0..6))
         .prop_map(|(document, damages)| Document(document).damaged(&damages));

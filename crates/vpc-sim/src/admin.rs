@@ -5,16 +5,37 @@
 //! | `GET /_sim/calls` | the latest calls, oldest first; `?action=NAME` for those of one action |
 //! | `GET /_sim/counters` | number of calls by action, then by error code or `Success` |
 //! | `POST /_sim/reset` | forgets calls and counters |
-//! | `GET /_sim/faults` | the fault rules, each with its id and the number of calls it has hit |
+//!
+//! `GET /_sim/faults`
+//! the fault rules, each with its id and the number of calls that it hit
+//!
 //! | `POST /_sim/faults` | adds a rule ([`FaultRule`]); answers its id |
-//! | `DELETE /_sim/faults/{id}` | drops a rule |
+//!
+//! `DELETE /_sim/faults/{id}`
+//! removes a rule
+//!
 //! | `POST /_sim/disturb` | does something behind the client's back ([`Disturbance`]) |
-//! | `GET /_sim/switches` | the switches ([`Switches`]) |
-//! | `PATCH /_sim/switches` | changes those that are named |
-//! | `PUT /_sim/imds/{instance}` | whom IMDS of an instance answers: `{"mode": …}` ([`Mode`]) |
+//!
+//! `POST /_sim/disturb`
+//! changes something behind the client's back ([`Disturbance`])
+//!
+//!
+//! `PATCH /_sim/switches`
+//! changes the named switches
+//!
+//!
+//! `PUT /_sim/imds/{instance}`
+//! which requests an instance's IMDS answers: `{"mode": …}` ([`Mode`])
+//!
 //! | `GET /_sim/clock` | virtual time |
-//! | `POST /_sim/clock` | puts it forward: `{"advance_ms": …}` |
-//! | `GET /_sim/state` | what there is: attachments, faults, switches, time |
+//!
+//! `POST /_sim/clock`
+//! advances virtual time: `{"advance_ms": …}`
+//!
+//!
+//! `GET /_sim/state`
+//! attachments, faults, switches and time
+//!
 //!
 //! It serves operators and tests. A client of EC2 must not need it.
 
@@ -39,9 +60,9 @@ use crate::imds::{Imds, Mode};
 use crate::simulator::{LoggedCall, Simulator};
 use crate::switches::Switches;
 
-/// What the endpoint operates.
+/// What the endpoint works on.
 #[derive(Debug)]
-struct Operated {
+struct AdminState {
     simulator: Arc<Simulator>,
     imds: Arc<Imds>,
 }
@@ -59,12 +80,12 @@ pub fn router(simulator: Arc<Simulator>, imds: Arc<Imds>) -> Router {
         .route("/_sim/imds/{instance}", put(set_imds_mode))
         .route("/_sim/clock", get(clock).post(advance_clock))
         .route("/_sim/state", get(state))
-        .with_state(Arc::new(Operated { simulator, imds }))
+        .with_state(Arc::new(AdminState { simulator, imds }))
 }
 
-/// Why an operator's call is refused.
+/// The error of an operator's call: what is wrong, where, and the fix.
 #[derive(Debug, Serialize)]
-struct Refusal {
+struct AdminError {
     #[serde(skip)]
     status: StatusCode,
     what: String,
@@ -72,14 +93,14 @@ struct Refusal {
     fix: String,
 }
 
-impl IntoResponse for Refusal {
+impl IntoResponse for AdminError {
     fn into_response(self) -> Response {
         (self.status, Json(json!({ "error": self }))).into_response()
     }
 }
 
-fn refusal(what: impl ToString, r#where: impl ToString, fix: &str) -> Refusal {
-    Refusal {
+fn admin_error(what: impl ToString, r#where: impl ToString, fix: &str) -> AdminError {
+    AdminError {
         status: StatusCode::BAD_REQUEST,
         what: what.to_string(),
         r#where: r#where.to_string(),
@@ -87,36 +108,33 @@ fn refusal(what: impl ToString, r#where: impl ToString, fix: &str) -> Refusal {
     }
 }
 
-type Answer<T = Value> = Result<Json<T>, Refusal>;
-type Operating = State<Arc<Operated>>;
+type Answer<T = Value> = Result<Json<T>, AdminError>;
+type Admin = State<Arc<AdminState>>;
 
 #[derive(Debug, Deserialize)]
 struct CallFilter {
     action: Option<String>,
 }
 
-async fn calls(
-    State(operated): Operating,
-    Query(filter): Query<CallFilter>,
-) -> Json<Vec<LoggedCall>> {
-    let mut calls = operated.simulator.calls();
+async fn calls(State(admin): Admin, Query(filter): Query<CallFilter>) -> Json<Vec<LoggedCall>> {
+    let mut calls = admin.simulator.calls();
     if let Some(action) = filter.action {
         calls.retain(|call| call.record.action == action);
     }
     Json(calls)
 }
 
-async fn counters(State(operated): Operating) -> Json<Value> {
-    Json(operated.simulator.with(|model, _| json!(model.log().counts())))
+async fn counters(State(admin): Admin) -> Json<Value> {
+    Json(admin.simulator.with(|model, _| json!(model.log().counts())))
 }
 
-async fn reset(State(operated): Operating) -> Json<Value> {
-    operated.simulator.with(|model, _| model.log_mut().clear());
+async fn reset(State(admin): Admin) -> Json<Value> {
+    admin.simulator.with(|model, _| model.log_mut().clear());
     Json(json!({}))
 }
 
-async fn faults(State(operated): Operating) -> Json<Value> {
-    Json(fault_list(&operated.simulator))
+async fn faults(State(admin): Admin) -> Json<Value> {
+    Json(fault_list(&admin.simulator))
 }
 
 fn fault_list(simulator: &Simulator) -> Value {
@@ -124,48 +142,49 @@ fn fault_list(simulator: &Simulator) -> Value {
     simulator.with(|model, _| model.faults().map(entry).collect())
 }
 
-async fn add_fault(State(operated): Operating, body: Bytes) -> Answer {
+async fn add_fault(State(admin): Admin, body: Bytes) -> Answer {
     let fix = r#"for example {"action": "AttachNetworkInterface", "when": {"nth": 2}, "effect": {"fail": {"code": "InternalError"}}}"#;
     let rule: FaultRule = read(&body, fix)?;
-    let id = operated.simulator.with(|model, _| model.add_fault(rule));
+    let id = admin.simulator.with(|model, _| model.add_fault(rule));
     Ok(Json(json!({ "id": id })))
 }
 
-async fn remove_fault(State(operated): Operating, Path(id): Path<String>) -> Answer {
-    let there = id
-        .parse()
-        .is_ok_and(|id| operated.simulator.with(|model, _| model.remove_fault(FaultId(id))));
-    let unknown = || Refusal {
+async fn remove_fault(State(admin): Admin, Path(id): Path<String>) -> Answer {
+    let there =
+        id.parse().is_ok_and(|id| admin.simulator.with(|model, _| model.remove_fault(FaultId(id))));
+    let unknown = || AdminError {
         status: StatusCode::NOT_FOUND,
-        ..refusal("no such fault", id, "see GET /_sim/faults")
+        ..admin_error("no such fault rule", id, "see GET /_sim/faults")
     };
     there.then(|| Json(json!({}))).ok_or_else(unknown)
 }
 
-async fn disturb(State(operated): Operating, body: Bytes) -> Answer {
+async fn disturb(State(admin): Admin, body: Bytes) -> Answer {
     let fix =
         r#"for example {"detach_eni": {"eni": "eni-…"}} or {"freeze_imds": {"instance": "i-…"}}"#;
     let disturbance: Disturbance = read(&body, fix)?;
-    let refused = |error: ApiError| refusal(error, "body", "name what is there and may be changed");
-    operated.simulator.with(|model, now| model.disturb(disturbance, now)).map_err(refused)?;
-    operated.simulator.embody().await;
+    let refused = |error: ApiError| {
+        admin_error(error, "body", "name a resource that exists and can be changed")
+    };
+    admin.simulator.with(|model, now| model.disturb(disturbance, now)).map_err(refused)?;
+    admin.simulator.sync_fabric().await;
     Ok(Json(json!({})))
 }
 
-async fn switches(State(operated): Operating) -> Json<Switches> {
-    Json(operated.simulator.with(|model, _| Switches::of(model.config())))
+async fn switches(State(admin): Admin) -> Json<Switches> {
+    Json(admin.simulator.with(|model, _| Switches::of(model.config())))
 }
 
-async fn change_switches(State(operated): Operating, body: Bytes) -> Answer<Switches> {
-    let fix = "see GET /_sim/switches for every switch that there is";
+async fn change_switches(State(admin): Admin, body: Bytes) -> Answer<Switches> {
+    let fix = "see GET /_sim/switches for all switches";
     let changes: Map<String, Value> = read(&body, fix)?;
     let change = |model: &mut ec2_model::Model| {
         let switches = Switches::of(model.config()).changed(changes)?;
         model.reconfigure(switches.set(model.config().clone()));
         Ok(switches)
     };
-    let invalid = |error: serde_json::Error| refusal(error, "body", fix);
-    operated.simulator.with(|model, _| change(model)).map(Json).map_err(invalid)
+    let invalid = |error: serde_json::Error| admin_error(error, "body", fix);
+    admin.simulator.with(|model, _| change(model)).map(Json).map_err(invalid)
 }
 
 #[derive(Debug, Deserialize)]
@@ -174,22 +193,18 @@ struct ImdsOptions {
     mode: Mode,
 }
 
-async fn set_imds_mode(
-    State(operated): Operating,
-    Path(instance): Path<String>,
-    body: Bytes,
-) -> Answer {
+async fn set_imds_mode(State(admin): Admin, Path(instance): Path<String>, body: Bytes) -> Answer {
     let fix =
         r#"PUT {"mode": "tokens-required"}, "tokens-optional" or "disabled" to /_sim/imds/i-…"#;
     let ImdsOptions { mode } = read(&body, fix)?;
     let instance =
-        InstanceId::from_str(&instance).map_err(|error| refusal(error, instance, fix))?;
-    operated.imds.set_mode(instance, mode);
+        InstanceId::from_str(&instance).map_err(|error| admin_error(error, instance, fix))?;
+    admin.imds.set_mode(instance, mode);
     Ok(Json(json!({})))
 }
 
-async fn clock(State(operated): Operating) -> Json<Value> {
-    Json(clock_value(&operated.simulator))
+async fn clock(State(admin): Admin) -> Json<Value> {
+    Json(clock_value(&admin.simulator))
 }
 
 fn clock_value(simulator: &Simulator) -> Value {
@@ -204,15 +219,15 @@ struct Advance {
     advance_ms: u64,
 }
 
-async fn advance_clock(State(operated): Operating, body: Bytes) -> Answer {
+async fn advance_clock(State(admin): Admin, body: Bytes) -> Answer {
     let Advance { advance_ms } = read(&body, r#"for example {"advance_ms": 1000}"#)?;
-    operated.simulator.clock().skip(Duration::from_millis(advance_ms));
-    operated.simulator.embody().await;
-    Ok(Json(clock_value(&operated.simulator)))
+    admin.simulator.clock().skip(Duration::from_millis(advance_ms));
+    admin.simulator.sync_fabric().await;
+    Ok(Json(clock_value(&admin.simulator)))
 }
 
-async fn state(State(operated): Operating) -> Json<Value> {
-    let simulator = &operated.simulator;
+async fn state(State(admin): Admin) -> Json<Value> {
+    let simulator = &admin.simulator;
     let (switches, network) = simulator
         .with(|model, now| (json!(Switches::of(model.config())), json!(model.fabric(now))));
     Json(json!({
@@ -223,9 +238,9 @@ async fn state(State(operated): Operating) -> Json<Value> {
     }))
 }
 
-fn read<T: DeserializeOwned>(body: &[u8], fix: &str) -> Result<T, Refusal> {
+fn read<T: DeserializeOwned>(body: &[u8], fix: &str) -> Result<T, AdminError> {
     serde_json::from_slice(body).map_err(|error| {
         let at = format!("body, line {} column {}", error.line(), error.column());
-        refusal(error, at, fix)
+        admin_error(error, at, fix)
     })
 }

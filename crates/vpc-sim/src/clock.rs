@@ -1,22 +1,22 @@
-//! Virtual time: it runs with the machine's clock, may be put forward, and may stand still.
+//! Virtual time. It follows the machine's clock or stands still, and can be advanced.
 //!
-//! Must not know what is timed with it.
+//! This module must not know what is timed with it.
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use ec2_model::Timestamp;
+use ec2_model::SimTime;
 use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 use tokio::time::Instant;
 
-/// Whether virtual time passes of itself.
+/// Whether virtual time passes by itself.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Pace {
-    /// As fast as the machine's clock.
+    /// It passes as fast as the machine's clock.
     #[default]
     Real,
-    /// Only when it is put forward.
+    /// It passes only when it is advanced.
     Manual,
 }
 
@@ -24,9 +24,9 @@ pub enum Pace {
 #[derive(Debug)]
 pub struct Clock {
     pace: Pace,
-    /// The machine's clock when this one was started, and when that was.
-    start: (Timestamp, Instant),
-    /// How far it has been put forward.
+    /// The machine's time when this clock was started, and the start itself.
+    start: (SimTime, Instant),
+    /// How far it has been advanced.
     skipped: watch::Sender<Duration>,
 }
 
@@ -37,15 +37,15 @@ impl Clock {
         Self { pace, start: (wall(), Instant::now()), skipped: watch::Sender::new(Duration::ZERO) }
     }
 
-    /// Whether it runs.
+    /// How the clock runs.
     #[must_use]
     pub fn pace(&self) -> Pace {
         self.pace
     }
 
-    /// What it shows.
+    /// The virtual time.
     #[must_use]
-    pub fn now(&self) -> Timestamp {
+    pub fn now(&self) -> SimTime {
         let (start, at) = self.start;
         let ran = match self.pace {
             Pace::Real => at.elapsed(),
@@ -54,13 +54,13 @@ impl Clock {
         start + ran + *self.skipped.borrow()
     }
 
-    /// Puts it forward.
+    /// Advances the clock.
     pub fn skip(&self, by: Duration) {
         self.skipped.send_modify(|skipped| *skipped = skipped.saturating_add(by));
     }
 
-    /// Waits until it shows `at`.
-    pub async fn reach(&self, at: Timestamp) {
+    /// Waits until the clock reaches `at`.
+    pub async fn reach(&self, at: SimTime) {
         let mut skipped = self.skipped.subscribe();
         loop {
             let left = at.since(self.now());
@@ -81,11 +81,11 @@ impl Clock {
     }
 }
 
-/// What the machine's clock shows.
+/// The machine's time.
 #[must_use]
-pub fn wall() -> Timestamp {
+pub fn wall() -> SimTime {
     let since_epoch = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    Timestamp::default() + since_epoch
+    SimTime::default() + since_epoch
 }
 
 #[cfg(test)]
@@ -97,7 +97,7 @@ mod tests {
     const HOUR: Duration = Duration::from_secs(3600);
 
     #[tokio::test]
-    async fn a_running_clock_is_reached_by_waiting_or_by_skipping() {
+    async fn running_clock_reaches_time_by_waiting_or_skipping() {
         let clock = Clock::start(Pace::Real);
         let start = clock.now();
         clock.reach(start + Duration::from_millis(5)).await;
@@ -107,7 +107,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_manual_clock_stands_still_until_it_is_put_forward() {
+    async fn manual_clock_moves_only_when_advanced() {
         let clock = Clock::start(Pace::Manual);
         let start = clock.now();
         assert_eq!(clock.reach(start + HOUR).now_or_never(), None);

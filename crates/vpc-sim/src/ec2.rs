@@ -1,6 +1,7 @@
 //! The EC2 Query API over HTTP.
 //!
-//! It decodes, asks the simulator and renders. It must not know what an operation does.
+//! This module decodes requests, calls the simulator and renders answers. It must not know what an
+//! operation does.
 
 mod actions;
 mod auth;
@@ -26,15 +27,15 @@ use self::xml::Xml;
 use crate::serve::Hangup;
 use crate::simulator::{ReplyLost, Simulator};
 
-/// The one version of the API that SDKs of this decade ask for.
+/// The version of the API that current SDKs request.
 const VERSION: &str = "2016-11-15";
 
 const NAMESPACE: &str = r#" xmlns="http://ec2.amazonaws.com/doc/2016-11-15/""#;
 
-/// Where the Rust and Java SDKs look for the request id; botocore reads it from the body.
+/// The header in which the Rust and Java SDKs look for the request id. botocore reads the body.
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-amzn-requestid");
 
-/// What every request needs.
+/// The state that every request uses.
 #[derive(Debug)]
 struct Api {
     simulator: Arc<Simulator>,
@@ -42,7 +43,7 @@ struct Api {
     n_requests: AtomicU64,
 }
 
-/// The API of `simulator` at `/`, for those whom `access` lets in.
+/// The API of `simulator` at `/`, for the callers that `access` allows.
 pub fn router(simulator: Arc<Simulator>, access: Access) -> Router {
     let api = Arc::new(Api { simulator, access, n_requests: AtomicU64::new(0) });
     Router::new().route("/", get(handle).post(handle)).with_state(api)
@@ -69,7 +70,7 @@ async fn handle(
     (status, headers, text).into_response()
 }
 
-/// Why a call has no success to report.
+/// Why a call has no successful answer.
 enum Failure {
     Refused(ApiError),
     ReplyLost,
@@ -100,7 +101,7 @@ impl Api {
         Ok((action?, answer))
     }
 
-    /// In the form of a UUID, different for each request.
+    /// A request id in the form of a UUID, different for each request.
     fn next_request_id(&self) -> String {
         let number = self.n_requests.fetch_add(1, Ordering::Relaxed);
         format!("{:08x}-0000-4000-8000-{number:012x}", std::process::id())

@@ -1,53 +1,54 @@
-//! The body of a VPC in the Linux kernel: real devices for ENIs, and a router between them.
+//! A VPC in the Linux kernel: real devices for ENIs, and a router between them.
 //!
-//! One network namespace, the fabric, routes for the whole VPC. An attached ENI is a veth pair:
-//! one end in the instance's namespace with the ENI's MAC, the other in the fabric. The fabric
-//! end answers ARP for whatever the fabric can route elsewhere, and the fabric routes exactly what
-//! is assigned, so
+//! One network namespace, the fabric, routes for the whole VPC. An attached ENI is a veth pair: one
+//! end in the instance's namespace with the ENI's MAC, the other in the fabric. The fabric's end
+//! answers ARP for every address that the fabric routes elsewhere. The fabric routes exactly the
+//! assigned addresses. So:
 //!
-//! * an address is delivered to the ENI that has it, and to nobody when no ENI has it;
-//! * a packet that leaves through an ENI that does not have its source address is dropped (unless
-//!   the ENI's source/destination check is off): by strict reverse path filtering for IPv4, by
-//!   policy rules for IPv6;
-//! * the VPC router (subnet base + 1, and `fe80:ec2::1`) and IMDS (169.254.169.254 and
-//!   `fd00:ec2::254`) are the fabric itself, which sees the pod's own source address;
-//! * nothing outside of the VPC can be reached, and there is no NAT.
+//! * An address is delivered to the ENI that has it. If no ENI has it, it is delivered nowhere.
+//! * A packet whose source address does not belong to its ENI is dropped, unless the ENI's
+//!   source/destination check is off. Strict reverse path filtering does this for IPv4, policy
+//!   rules for IPv6.
+//! * The fabric itself is the VPC router (subnet base + 1, and `fe80:ec2::1`) and IMDS
+//!   (169.254.169.254 and `fd00:ec2::254`). It sees the pod's own source address.
+//! * Nothing outside the VPC can be reached, and there is no NAT.
 //!
-//! All state is the kernel's. Devices carry their ENI in their alias and namespaces made here
-//! carry a mark on `lo`, so a [`Fabric`] that starts after a crash finds and removes what is left.
+//! The kernel holds all state. Each device's alias names its ENI, and each namespace made here has
+//! a mark on `lo`. So a [`Fabric`] that starts after a crash finds and removes the remains.
 //!
-//! Must not know EC2 nor HTTP: it is given a [`Picture`]. Needs root.
+//! The fabric knows neither EC2 nor HTTP: its input is a [`VpcSnapshot`]. It needs root.
 
-mod body;
 mod error;
+mod kernel_state;
 mod message;
 mod netns;
-mod picture;
 mod rtnl;
+mod snapshot;
 
 use std::collections::BTreeSet;
 use std::net::{SocketAddr, TcpListener};
 use std::thread;
 
-use self::body::{Body, Entry, Label, Link};
 pub use self::error::{
     AttachError, KernelError, ListenError, NameError, StartError, StopError, SyncError,
 };
+use self::kernel_state::{Entry, KernelState, Label, Link};
 pub use self::netns::NetnsName;
 use self::netns::{Claim, Netns};
-pub use self::picture::{AttachedEni, Instance, Picture};
 use self::rtnl::{Devices, Rtnl};
+pub use self::snapshot::{AttachedEni, Instance, VpcSnapshot};
 
-/// First interface index of the fabric's ends: far from those that a young namespace gives out, so
-/// that both ends of a pair differ.
+/// First interface index of the fabric's ends. It is far above the indexes of a new namespace, so
+/// the two ends of a pair have different indexes.
 const FIRST_INDEX: u32 = 1000;
 
-/// What a machine's own settings must not leak into the fabric. A new namespace starts with a copy
-/// of the IPv4 settings of the machine.
+/// Settings of the fabric that must not depend on the machine. A new namespace starts with a copy
+/// of the machine's IPv4 settings.
 const FABRIC_SYSCTLS: [(&str, &str); 13] = [
     ("ipv4/ip_forward", "1"),
     ("ipv4/conf/default/proxy_arp", "1"),
-    // The greater of `all` and the device's own counts, and loose (2) is greater than strict (1).
+    // The kernel uses the greater of `all` and the device's value, and loose (2) is greater than
+    // strict (1).
     ("ipv4/conf/all/rp_filter", "0"),
     ("ipv4/conf/default/rp_filter", "1"),
     ("ipv4/conf/all/arp_ignore", "0"),
@@ -61,7 +62,7 @@ const FABRIC_SYSCTLS: [(&str, &str); 13] = [
     ("ipv6/conf/default/accept_dad", "0"),
 ];
 
-/// What a freshly booted Debian has, whatever the machine around it has.
+/// The settings of a freshly booted Debian, whatever the machine has.
 const INSTANCE_SYSCTLS: [(&str, &str); 7] = [
     ("ipv4/ip_forward", "0"),
     ("ipv4/conf/all/rp_filter", "0"),
@@ -72,7 +73,7 @@ const INSTANCE_SYSCTLS: [(&str, &str); 7] = [
     ("ipv4/conf/default/arp_announce", "0"),
 ];
 
-/// What tells one fabric from another on the same machine.
+/// What distinguishes fabrics on the same machine.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct FabricConfig {
     /// Name of the fabric's own namespace.
@@ -97,18 +98,18 @@ pub struct Fabric {
 /// What [`Fabric::sync`] changed.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Report {
-    /// Ids of the ENIs whose device was made, in the order of the picture.
+    /// Ids of the ENIs with a new device, in the order of the snapshot.
     pub attached: Vec<String>,
     /// Ids of the ENIs whose device was deleted, in the order of their MAC addresses.
     pub detached: Vec<String>,
     /// Addresses, neighbours, routes and rules added to the fabric.
     pub n_added: usize,
-    /// And those deleted.
+    /// Addresses, neighbours, routes and rules deleted from the fabric.
     pub n_deleted: usize,
 }
 
 impl Report {
-    /// Whether the kernel matched the picture before.
+    /// Whether the kernel already matched the snapshot.
     #[must_use]
     pub fn is_unchanged(&self) -> bool {
         *self == Self::default()
@@ -116,14 +117,13 @@ impl Report {
 }
 
 impl Fabric {
-    /// Makes an empty fabric: the router and IMDS addresses answer, nothing is attached. What a
-    /// crashed predecessor of the same name has left is removed first. Must be called within a
-    /// tokio runtime.
+    /// Makes an empty fabric: the addresses of router and IMDS answer, nothing is attached. First
+    /// removes what a crashed fabric of the same name left. Must be called within a tokio runtime.
     ///
     /// # Errors
     ///
-    /// [`StartError::NotRoot`] and [`StartError::InUse`] are for the user to settle, so is
-    /// [`StartError::NotOurs`]; the others are the kernel's. After an error nothing is left.
+    /// The user can fix [`StartError::NotRoot`], [`StartError::InUse`] and [`StartError::NotOurs`].
+    /// The other errors are the kernel's. After an error nothing is left.
     pub async fn start(config: FabricConfig) -> Result<Self, StartError> {
         if !rustix::process::geteuid().is_root() {
             return Err(StartError::NotRoot);
@@ -131,22 +131,21 @@ impl Fabric {
         let mark = format!("vpc-sim {}", config.netns);
         replace_stale(&config.netns, &mark).await?;
         let netns = Netns::unnamed()?;
-        // Nobody else knows of the namespace yet.
+        // Nobody else knows the namespace yet.
         netns.claim()?;
         set_up(&netns, &mark).await?;
         netns.publish(&config.netns)?;
         Ok(Self { netns, mark, stopped: false })
     }
 
-    /// Makes the kernel match the picture: reads what is there, and changes what differs.
-    ///
-    /// What a node's own programs have done inside an instance's namespace is left alone.
+    /// Makes the kernel match the snapshot: reads the kernel, and changes what differs. Changes
+    /// that a node's programs made in an instance's namespace stay.
     ///
     /// # Errors
     ///
-    /// [`SyncError`]; the next call goes on where this one failed.
-    pub async fn sync(&mut self, picture: &Picture) -> Result<Report, SyncError> {
-        let wanted = Body::of(picture);
+    /// [`SyncError`]. The next call continues where this one failed.
+    pub async fn sync(&mut self, snapshot: &VpcSnapshot) -> Result<Report, SyncError> {
+        let wanted = KernelState::of(snapshot);
         let rtnl = Rtnl::open(&self.netns)?;
         let mut report = Report::default();
         self.detach(&rtnl, &wanted.links, &mut report).await?;
@@ -164,9 +163,9 @@ impl Fabric {
         }
     }
 
-    /// Opens a listener that instances and pods reach at `address`, which must be one of the
-    /// fabric's: 169.254.169.254 and `fd00:ec2::254` always are. It is non-blocking, as
-    /// `tokio::net::TcpListener::from_std` wants it, and may be used from any thread.
+    /// Opens a listener that instances and pods reach at `address`. The address must be one of the
+    /// fabric's; 169.254.169.254 and `fd00:ec2::254` always are. The listener is non-blocking, as
+    /// `tokio::net::TcpListener::from_std` needs it, and any thread may use it.
     ///
     /// # Errors
     ///
@@ -191,7 +190,7 @@ impl Fabric {
         torn_down
     }
 
-    /// Deletes devices that are not wanted, or not like this, or were not set up to the end.
+    /// Deletes devices that are unwanted, have another label, or were not set up completely.
     async fn detach(
         &self,
         rtnl: &Rtnl,
@@ -220,7 +219,7 @@ impl Fabric {
         Ok(())
     }
 
-    /// Makes the missing devices. One that fails does not keep the others from being made.
+    /// Adds the missing devices. One failure does not stop the others.
     async fn attach(
         &self,
         rtnl: &Rtnl,
@@ -247,14 +246,14 @@ impl Fabric {
         rtnl.add_link(link, index, &instance).await?;
         let configured = configure(rtnl, link, index, &instance).await;
         if configured.is_err() {
-            // The first error tells more. A device that stays has no alias, so the next sync
+            // The first error is more useful. A device that stays has no alias, so the next sync
             // deletes it.
             let _ = rtnl.delete_link(&link.name, index).await;
         }
         configured
     }
 
-    /// The instance's namespace, made if need be.
+    /// The instance's namespace, which is made if it does not exist.
     async fn instance(&self, name: &NetnsName) -> Result<Netns, KernelError> {
         if let Some(netns) = Netns::open(name)? {
             return Ok(netns);
@@ -285,7 +284,7 @@ impl Drop for Fabric {
     }
 }
 
-/// Removes the fabric of this name if its owner is dead.
+/// Removes a fabric of this name whose owner has died.
 async fn replace_stale(name: &NetnsName, mark: &str) -> Result<(), StartError> {
     let Some(stale) = Netns::open(name)? else { return Ok(()) };
     if Rtnl::open(&stale)?.mark().await? != mark {
@@ -300,18 +299,18 @@ async fn replace_stale(name: &NetnsName, mark: &str) -> Result<(), StartError> {
     }
 }
 
-/// Fills a new namespace with what an empty fabric has.
+/// Sets up a new namespace as an empty fabric.
 async fn set_up(netns: &Netns, mark: &str) -> Result<(), KernelError> {
     netns.write_sysctls(&FABRIC_SYSCTLS)?;
     let rtnl = Rtnl::open(netns)?;
     rtnl.set_mark(mark).await?;
     rtnl.set_loopback_up().await?;
-    rtnl.add_sender_frame().await?;
-    let empty = Body::of(&Picture::default()).entries;
+    rtnl.add_source_check_rules().await?;
+    let empty = KernelState::of(&VpcSnapshot::default()).entries;
     sync_entries(&rtnl, &Devices::default(), empty, &mut Report::default()).await
 }
 
-/// All that is done to a device once. The alias comes last: it says that the rest is done.
+/// One-time setup of a device. The alias comes last and marks the setup as complete.
 async fn configure(
     rtnl: &Rtnl,
     link: &Link,
@@ -325,7 +324,7 @@ async fn configure(
     rtnl.set_alias(&link.name, index, &link.label.to_string()).await
 }
 
-/// Makes the fabric's tables hold these entries, but for those of devices that are not there.
+/// Makes the fabric's tables hold these entries, except those of missing devices.
 async fn sync_entries(
     rtnl: &Rtnl,
     devices: &Devices,
@@ -349,9 +348,9 @@ async fn sync_entries(
     Ok(())
 }
 
-/// Removes the devices and the namespaces with this mark, the fabric's own among them.
+/// Removes the devices and all namespaces with this mark, including the fabric's own.
 ///
-/// Devices do not wait for the fabric's namespace to go: open listeners hold it.
+/// Devices are deleted explicitly, because open listeners keep the fabric's namespace alive.
 async fn tear_down(netns: &Netns, mark: &str) -> Result<(), StopError> {
     let mut errors = Vec::new();
     match Rtnl::open(netns) {
@@ -369,7 +368,7 @@ async fn tear_down(netns: &Netns, mark: &str) -> Result<(), StopError> {
     StopError::check(errors)
 }
 
-/// Removes a namespace that was made here; one that was there before, or is none, stays.
+/// Removes a namespace that has this mark. Other namespaces and files stay.
 async fn remove_if_marked(name: &NetnsName, mark: &str) -> Result<(), KernelError> {
     let Ok(Some(netns)) = Netns::open(name) else { return Ok(()) };
     if Rtnl::open(&netns)?.mark().await? == mark {

@@ -1,6 +1,6 @@
 //! The instance metadata service, version 2, over HTTP.
 //!
-//! Tokens, status codes and headers; what stands under which path is the model's business.
+//! This module handles tokens, status codes and headers. The model answers the paths.
 
 mod tokens;
 
@@ -21,21 +21,21 @@ use crate::simulator::Simulator;
 
 const TOKEN_PATH: &str = "/latest/api/token";
 const TOKEN: HeaderName = HeaderName::from_static("x-aws-ec2-metadata-token");
-/// Seconds; of a request how long the token shall live, of the answer how long it will.
+/// In a request the wanted lifetime of the token, in the answer its lifetime. In seconds.
 const TTL: HeaderName = HeaderName::from_static("x-aws-ec2-metadata-token-ttl-seconds");
-/// Its presence tells of a proxy, which must not fetch tokens for others.
+/// Requests with this header come through a proxy, which must not fetch tokens for others.
 const FORWARDED: HeaderName = HeaderName::from_static("x-forwarded-for");
 
-/// Whom IMDS of an instance answers (`HttpTokens` and `HttpEndpoint` of an instance's options).
+/// Which requests an instance's IMDS answers (`HttpTokens` and `HttpEndpoint` in EC2's options).
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Mode {
-    /// Only requests with a token (IMDSv2).
+    /// Requests with a token (IMDSv2).
     #[default]
     TokensRequired,
-    /// Requests without a token, too (IMDSv1).
+    /// Requests with or without a token (IMDSv1).
     TokensOptional,
-    /// Nobody.
+    /// No requests.
     Disabled,
 }
 
@@ -43,17 +43,17 @@ pub enum Mode {
 #[derive(Debug)]
 pub struct Imds {
     simulator: Arc<Simulator>,
-    /// Of the instances that have another mode than the default.
+    /// The modes of instances that do not have the default mode.
     modes: Mutex<BTreeMap<InstanceId, Mode>>,
     tokens: Mutex<Tokens>,
 }
 
-/// How the service knows whose metadata to tell.
+/// How the service finds the instance of a request.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Audience {
-    /// This instance's, whoever asks.
+    /// Always this instance.
     Instance(InstanceId),
-    /// Those of the instance that has the address that the request comes from.
+    /// The instance that has the source address of the request.
     BySource,
 }
 
@@ -64,7 +64,7 @@ impl Imds {
         Self { simulator, modes: Mutex::new(modes), tokens: Mutex::new(Tokens::default()) }
     }
 
-    /// Changes whom IMDS of `instance` answers.
+    /// Sets which requests the IMDS of `instance` answers.
     pub fn set_mode(&self, instance: InstanceId, mode: Mode) {
         self.modes.lock().unwrap_or_else(PoisonError::into_inner).insert(instance, mode);
     }
@@ -119,7 +119,7 @@ fn instance_of(
 
 struct Answer {
     text: String,
-    /// Seconds that the token in `text` will live.
+    /// Lifetime in seconds of the token in `text`.
     ttl: Option<u32>,
 }
 
@@ -178,7 +178,7 @@ impl Imds {
     }
 }
 
-/// The body that goes with an error; clients look at the status alone.
+/// The body of an error. Clients look at the status only.
 fn page(status: StatusCode) -> String {
     format!("<!DOCTYPE html><html><head><title>{status}</title></head><body></body></html>\n")
 }

@@ -11,9 +11,9 @@ use tokio::signal::unix::{SignalKind, signal};
 use tracing_subscriber::EnvFilter;
 use vpc_sim::server::{Endpoints, Server, Settings, check};
 
-/// EC2 and IMDS on this machine, and with --fabric a VPC of real devices.
+/// Serves EC2 and IMDS on this machine, and with --fabric a VPC of real devices.
 ///
-/// Prints a line for each listener when it answers, and last a line `ready` with the same as JSON.
+/// Prints a line for each listener once it answers, then a line `ready` with all of them as JSON.
 /// Ends on SIGTERM and SIGINT.
 #[derive(Debug, Parser)]
 #[command(version)]
@@ -21,17 +21,17 @@ struct Arguments {
     /// Topology file (YAML).
     #[arg(long, value_name = "FILE")]
     config: PathBuf,
-    /// Where EC2 listens, and the operator's endpoint below /_sim; port 0 for any.
+    /// Address of EC2 and, below /_sim, of the operator's endpoint. Port 0 takes any free port.
     #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:8773")]
     listen: SocketAddr,
-    /// Where IMDS of the first instance listens; each further one's is a port higher. With port 0
-    /// each gets any. [default: 127.0.0.1:1338, with --fabric none]
+    /// Address of the first instance's IMDS; each further instance takes the next port. Port 0
+    /// takes any free port for each. [default: 127.0.0.1:1338, with --fabric none]
     #[arg(long, value_name = "ADDR")]
     imds_listen: Option<SocketAddr>,
-    /// Give instances real devices in their network namespaces; needs root.
+    /// Give instances real devices in their network namespaces. Needs root.
     #[arg(long)]
     fabric: bool,
-    /// Write where it listens to this file, as JSON, once it answers.
+    /// Write the listeners' addresses to this file, as JSON, once they answer.
     #[arg(long, value_name = "FILE")]
     ready_file: Option<PathBuf>,
     /// Check the topology file and exit.
@@ -62,7 +62,7 @@ async fn main() -> ExitCode {
 }
 
 async fn run(arguments: Arguments) -> anyhow::Result<()> {
-    // Before anything is started, so that no signal finds something that it cannot end.
+    // Signals are handled before anything is started, so that no signal leaves something behind.
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
     let outside = (!arguments.fabric).then(|| SocketAddr::from(([127, 0, 0, 1], 1338)));
@@ -103,7 +103,7 @@ fn announce(endpoints: &Endpoints, ready_file: Option<&Path>) -> anyhow::Result<
     Ok(out.flush()?)
 }
 
-/// Whoever waits for the file must never see half of it.
+/// Writes a file at once: a reader never sees half of it.
 fn write_whole(path: &Path, text: &str) -> std::io::Result<()> {
     let mut part = path.as_os_str().to_owned();
     part.push(".part");

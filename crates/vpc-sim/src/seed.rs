@@ -1,7 +1,6 @@
 //! Puts a topology into a new model.
 //!
-//! What EC2 itself would refuse, the model refuses here; the refusal is told with the line of the
-//! file that asked for it.
+//! The model refuses what EC2 would refuse. The error then names the line of the file.
 
 use std::collections::BTreeMap;
 
@@ -9,19 +8,19 @@ use ec2_model::config::Config;
 use ec2_model::id::{EniId, InstanceId, SecurityGroupId, SubnetId, VpcId};
 use ec2_model::request::{AssignIpv6Addresses, CreateSubnetCidrReservation, Request, Wanted};
 use ec2_model::seed::{InstanceSeed, SecurityGroupSeed, SubnetSeed, VpcSeed};
-use ec2_model::{ApiError, Context, Model, Timestamp};
+use ec2_model::{ApiError, Context, Model, SimTime};
 use ipnet::IpNet;
 use serde_saphyr::{Location, Spanned};
 
-use crate::topology::{Complaint, Instance, Reservation, Subnet, Topology, Vpc};
+use crate::topology::{Instance, LineError, Reservation, Subnet, Topology, Vpc};
 
-/// A model that holds what `topology` tells, and the ids of its instances in the file's order.
+/// A model with the resources of `topology`, and the ids of its instances in the file's order.
 pub(crate) fn seed(
     topology: &Topology,
-    now: Timestamp,
-) -> Result<(Model, Vec<InstanceId>), Complaint> {
+    now: SimTime,
+) -> Result<(Model, Vec<InstanceId>), LineError> {
     let config = config(topology);
-    // What is there from the start took no time and no tokens.
+    // Seeding takes neither time nor tokens.
     let instant = Config {
         throttling: Default::default(),
         latency: Default::default(),
@@ -62,14 +61,14 @@ fn config(topology: &Topology) -> Config {
 struct Seeder<'a> {
     model: Model,
     context: Context,
-    /// Id and VPC by the name in the file.
+    /// Id and VPC of each subnet, by its name in the file.
     subnets: BTreeMap<&'a str, (SubnetId, VpcId)>,
-    /// By VPC and the name in the file.
+    /// Security groups by VPC and by name in the file.
     groups: BTreeMap<(VpcId, &'a str), SecurityGroupId>,
 }
 
 impl<'a> Seeder<'a> {
-    fn add_vpc(&mut self, vpc: &'a Spanned<Vpc>) -> Result<(), Complaint> {
+    fn add_vpc(&mut self, vpc: &'a Spanned<Vpc>) -> Result<(), LineError> {
         let at = vpc.referenced;
         let vpc = &vpc.value;
         let seed = VpcSeed {
@@ -84,7 +83,7 @@ impl<'a> Seeder<'a> {
         vpc.subnets.iter().try_for_each(|subnet| self.add_subnet(&id, subnet))
     }
 
-    fn add_security_groups(&mut self, vpc_id: &VpcId, vpc: &'a Vpc) -> Result<(), Complaint> {
+    fn add_security_groups(&mut self, vpc_id: &VpcId, vpc: &'a Vpc) -> Result<(), LineError> {
         for group in &vpc.security_groups {
             let at = group.referenced;
             let group = &group.value;
@@ -102,7 +101,7 @@ impl<'a> Seeder<'a> {
         Ok(())
     }
 
-    fn add_subnet(&mut self, vpc: &VpcId, subnet: &'a Spanned<Subnet>) -> Result<(), Complaint> {
+    fn add_subnet(&mut self, vpc: &VpcId, subnet: &'a Spanned<Subnet>) -> Result<(), LineError> {
         let at = subnet.referenced;
         let subnet = &subnet.value;
         let seed = SubnetSeed {
@@ -126,7 +125,7 @@ impl<'a> Seeder<'a> {
         &mut self,
         subnet: &SubnetId,
         reservation: &Spanned<Reservation>,
-    ) -> Result<(), Complaint> {
+    ) -> Result<(), LineError> {
         let at = reservation.referenced;
         let reservation = &reservation.value;
         let request = CreateSubnetCidrReservation {
@@ -141,7 +140,7 @@ impl<'a> Seeder<'a> {
         self.call(request).map_err(refused(at, fix))
     }
 
-    fn add_instance(&mut self, instance: &'a Spanned<Instance>) -> Result<InstanceId, Complaint> {
+    fn add_instance(&mut self, instance: &'a Spanned<Instance>) -> Result<InstanceId, LineError> {
         let at = instance.referenced;
         let instance = &instance.value;
         let known = "the topology was checked: this name is in it";
@@ -168,7 +167,7 @@ impl<'a> Seeder<'a> {
         id: &InstanceId,
         at: Location,
         instance: &Instance,
-    ) -> Result<(), Complaint> {
+    ) -> Result<(), LineError> {
         let Some(address) = instance.ipv6_address else { return Ok(()) };
         let request = AssignIpv6Addresses {
             network_interface_id: self.primary_eni(id),
@@ -189,6 +188,6 @@ impl<'a> Seeder<'a> {
     }
 }
 
-fn refused(at: Location, fix: &str) -> impl FnOnce(ApiError) -> Complaint {
-    move |error| Complaint::new(at, error.message, fix)
+fn refused(at: Location, fix: &str) -> impl FnOnce(ApiError) -> LineError {
+    move |error| LineError::new(at, error.message, fix)
 }

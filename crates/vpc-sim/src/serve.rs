@@ -1,7 +1,7 @@
-//! Serves HTTP on a listener until it is told to stop.
+//! Serves HTTP on a listener until the future is dropped.
 //!
-//! Not `axum::serve`: a reply that is lost on purpose must close its connection without a byte,
-//! which that cannot. Must not know what is served.
+//! `axum::serve` cannot close a connection without an answer, which a deliberately lost reply
+//! needs. This module must not know what is served.
 
 use std::convert::Infallible;
 use std::io;
@@ -19,14 +19,14 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinSet;
 use tower::ServiceExt;
 
-/// How long to wait after a failed accept: out of file descriptors does not pass at once.
+/// Pause after a failed accept. A lack of file descriptors does not pass at once.
 const AFTER_FAILED_ACCEPT: Duration = Duration::from_millis(100);
 
-/// Who sent a request; an extension of it.
+/// The sender of a request, as a request extension.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Peer(pub SocketAddr);
 
-/// As a response: there is none, and the connection is closed.
+/// A response that closes the connection without an answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("the connection is closed without an answer")]
 pub struct Hangup;
@@ -39,7 +39,7 @@ impl IntoResponse for Hangup {
     }
 }
 
-/// Serves `router` to all who connect. Dropping the future closes every connection.
+/// Serves `router` to every client. Dropping the future closes every connection.
 pub async fn serve(listener: TcpListener, router: Router) {
     let mut connections = JoinSet::new();
     loop {
@@ -66,7 +66,8 @@ async fn serve_connection(stream: TcpStream, peer: Peer, router: Router) {
         answer(router.clone(), request.map(Body::new))
     });
     let mut builder = Builder::new(TokioExecutor::new());
-    // A client that says all it has to say at once, as `printf … | nc` does, wants its answer too.
+    // A client may close its sending side after the request, as `printf …
+    // nc` does, and still wait for the answer.
     builder.http1().half_close(true);
     let connection =
         builder.serve_connection(TokioIo::new(stream), TowerToHyperService::new(service));
@@ -92,7 +93,7 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn a_client_that_has_closed_its_side_is_answered() -> io::Result<()> {
+    async fn half_closed_client_is_answered() -> io::Result<()> {
         let listener = TcpListener::bind("127.0.0.1:0").await?;
         let mut client = TcpStream::connect(listener.local_addr()?).await?;
         let slow = get(async || {

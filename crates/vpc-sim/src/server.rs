@@ -1,4 +1,4 @@
-//! A whole simulator: the topology, the model, every listener, and the order of start and end.
+//! A whole simulator: topology, model and listeners, and the order in which they start and stop.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -16,8 +16,8 @@ use tokio::task::JoinSet;
 
 use crate::clock::Clock;
 use crate::ec2::Access;
-use crate::embodiment::{Embodiment, FabricSocketError};
 use crate::fabric::{Fabric, FabricConfig, NetnsName, StartError, StopError, SyncError};
+use crate::fabric_sync::{FabricSocketError, FabricSync};
 use crate::imds::{Audience, Imds};
 use crate::seed::seed;
 use crate::serve::serve;
@@ -25,76 +25,76 @@ use crate::simulator::Simulator;
 use crate::topology::{Topology, TopologyError};
 use crate::{admin, ec2, imds};
 
-/// Where IMDS is in a VPC, and EC2 beside it.
+/// The address of IMDS in a VPC. EC2 listens beside it.
 const IN_FABRIC: IpAddr = IpAddr::V4(Ipv4Addr::new(169, 254, 169, 254));
 const IN_FABRIC_V6: IpAddr = IpAddr::V6(Ipv6Addr::new(0xfd00, 0xec2, 0, 0, 0, 0, 0, 0x254));
 const IMDS_PORT: u16 = 80;
-/// Not EC2's own: what EC2 is called at in a VPC has no fixed address.
+/// EC2 has no fixed address in a real VPC, so this port is our choice.
 const EC2_PORT_IN_FABRIC: u16 = 8773;
 
-/// What a simulator is started with.
+/// The settings of a simulator.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Settings {
     /// The topology file.
     pub config: PathBuf,
-    /// Where EC2 and the operator's endpoint listen; port 0 for any.
+    /// Address of EC2 and of the operator's endpoint. Port 0 takes any free port.
     pub listen: SocketAddr,
-    /// Where IMDS listens: the first instance's there, each further one's a port higher; with
-    /// port 0 each on any. An instance that is started later has none but in the fabric. `None`
-    /// for none outside of the fabric at all.
+    /// Address of the first instance's IMDS; each further instance takes the next port. Port 0
+    /// takes any free port for each. `None` opens no IMDS listener outside the fabric. Instances
+    /// started later have IMDS in the fabric only.
     pub imds_listen: Option<SocketAddr>,
-    /// Whether instances get a body in the kernel; needs root.
+    /// Whether instances get real devices. Needs root.
     pub fabric: bool,
 }
 
-/// Why there is no simulator.
+/// Why the simulator cannot start.
 #[derive(Debug, thiserror::Error)]
 pub enum ServerError {
-    /// The topology file.
+    /// The topology file is wrong.
     #[error(transparent)]
     Topology(#[from] TopologyError),
-    /// An address of the machine.
+    /// An address of the machine cannot be used.
     #[error("listen on {address} for {what}")]
     Listen {
         /// `EC2` or `IMDS`.
         what: &'static str,
-        /// As it was asked for.
+        /// The requested address.
         address: SocketAddr,
-        /// What the kernel said.
+        /// The kernel's error.
         #[source]
         source: io::Error,
     },
-    /// Ports of IMDS end at 65535.
+    /// No port is left below 65536 for this instance.
     #[error("no port left for IMDS of {0}: give `--imds-listen` a lower one")]
     NoPort(InstanceId),
-    /// The fabric.
+    /// The fabric cannot start.
     #[error(transparent)]
     Fabric(#[from] StartError),
-    /// What is attached from the start.
+    /// The seeded ENIs could not be attached.
     #[error(transparent)]
     FabricSync(#[from] SyncError),
-    /// What was made of the fabric before something else failed could not be removed.
+    /// After another failure, the fabric could not be removed.
     #[error(transparent)]
     FabricStop(#[from] StopError),
-    /// An address in the fabric.
+    /// An address in the fabric cannot be used.
     #[error(transparent)]
     FabricSocket(#[from] FabricSocketError),
 }
 
-/// Where a running simulator can be reached. As JSON it is what `--ready-file` holds.
+/// The addresses of a running simulator. `--ready-file` holds them as JSON.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Endpoints {
-    /// Base URL of EC2; the operator's endpoint is below it at `/_sim`.
+    /// Base URL of EC2. The operator's endpoint is below it at `/_sim`.
     pub ec2: String,
-    /// Base URLs of IMDS outside of the fabric, by instance.
+    /// Base URLs of IMDS outside the fabric, by instance.
     pub imds: BTreeMap<String, String>,
     /// The instances in the file's order.
     pub instances: Vec<InstanceId>,
-    /// What instances reach in the fabric, if there is one.
+    /// The addresses inside the fabric, if there is one.
     pub fabric: Option<FabricEndpoints>,
 }
 
-/// What instances reach in the fabric.
+/// The addresses that instances use inside the fabric.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct FabricEndpoints {
     /// Base URL of EC2.
@@ -105,7 +105,7 @@ pub struct FabricEndpoints {
     pub netns: BTreeMap<String, String>,
 }
 
-/// A running simulator. Dropping it ends it; [`Server::stop`] also tells what went wrong then.
+/// A running simulator. Dropping it stops it. [`Server::stop`] also reports errors.
 #[derive(Debug)]
 pub struct Server {
     simulator: Arc<Simulator>,
@@ -114,22 +114,22 @@ pub struct Server {
 }
 
 impl Server {
-    /// Starts a simulator; it answers when this returns.
+    /// Starts a simulator. It answers when this returns.
     ///
     /// # Errors
-    /// When the topology, an address or the fabric does not do. Nothing is left running then.
+    /// If the topology, an address or the fabric fails. Then nothing is left running.
     pub async fn start(settings: &Settings) -> Result<Self, ServerError> {
         let topology = Topology::read(&settings.config)?;
         let clock = Clock::start(topology.clock);
-        let (mut model, instances) = seed(&topology, clock.now())
-            .map_err(|complaint| complaint.in_file(&settings.config))?;
+        let (mut model, instances) =
+            seed(&topology, clock.now()).map_err(|error| error.in_file(&settings.config))?;
         let ec2_listener = bind("EC2", settings.listen).await?;
         let imds_listeners = bind_imds(settings.imds_listen, &topology, &instances).await?;
-        let embodiment = match settings.fabric {
-            true => Some(embody(&topology, &instances, &mut model, &clock).await?),
+        let fabric_sync = match settings.fabric {
+            true => Some(start_fabric(&topology, &instances, &mut model, &clock).await?),
             false => None,
         };
-        let simulator = Arc::new(Simulator::new(model, clock, embodiment));
+        let simulator = Arc::new(Simulator::new(model, clock, fabric_sync));
         let modes = instances.iter().cloned().zip(topology.instances.iter().map(|i| i.value.imds));
         let imds = Arc::new(Imds::new(Arc::clone(&simulator), modes.collect()));
         let api = ec2::router(Arc::clone(&simulator), access(&topology));
@@ -138,10 +138,10 @@ impl Server {
             ec2: url(&ec2_listener),
             imds: imds_listeners.iter().map(|(id, at)| (id.to_string(), url(at))).collect(),
             instances,
-            fabric: simulator.embodiment().map(fabric_endpoints),
+            fabric: simulator.fabric_sync().map(fabric_endpoints),
         };
-        let mut served = match simulator.embodiment() {
-            Some(embodiment) => listen_in_fabric(embodiment, &api, &imds).await?,
+        let mut served = match simulator.fabric_sync() {
+            Some(fabric_sync) => listen_in_fabric(fabric_sync, &api, &imds).await?,
             None => Vec::new(),
         };
         for (id, listener) in imds_listeners {
@@ -157,7 +157,7 @@ impl Server {
         Ok(Self { simulator, endpoints, tasks })
     }
 
-    /// Where it can be reached.
+    /// The addresses of the simulator.
     #[must_use]
     pub fn endpoints(&self) -> &Endpoints {
         &self.endpoints
@@ -172,25 +172,25 @@ impl Server {
     /// Closes all connections and removes the fabric.
     ///
     /// # Errors
-    /// When something of the fabric is left.
+    /// If something of the fabric is left.
     pub async fn stop(mut self) -> Result<(), StopError> {
         self.tasks.shutdown().await;
-        match self.simulator.embodiment() {
-            Some(embodiment) => embodiment.stop().await,
+        match self.simulator.fabric_sync() {
+            Some(fabric_sync) => fabric_sync.stop().await,
             None => Ok(()),
         }
     }
 }
 
-/// Reads a topology and tries it on a model, without starting anything.
+/// Reads a topology and seeds a model with it, without starting anything.
 ///
 /// # Errors
-/// When the file cannot be read, is no topology, or holds what EC2 would refuse.
+/// If the file cannot be read, is not a topology, or holds what EC2 would refuse.
 pub fn check(config: &Path) -> Result<(), TopologyError> {
     let topology = Topology::read(config)?;
     seed(&topology, Clock::start(topology.clock).now())
         .map(|_model| ())
-        .map_err(|complaint| complaint.in_file(config))
+        .map_err(|error| error.in_file(config))
 }
 
 fn access(topology: &Topology) -> Access {
@@ -225,7 +225,7 @@ async fn bind_imds(
     Ok(listeners)
 }
 
-/// `base` plus `index`, or any port if any is asked for; `None` if there is none so high.
+/// `base` plus `index`, or 0 if `base` is 0. `None` if that exceeds the highest port.
 fn nth_port(base: u16, index: usize) -> Option<u16> {
     match base {
         0 => Some(0),
@@ -233,13 +233,13 @@ fn nth_port(base: u16, index: usize) -> Option<u16> {
     }
 }
 
-async fn embody(
+async fn start_fabric(
     topology: &Topology,
     ids: &[InstanceId],
     model: &mut Model,
     clock: &Clock,
-) -> Result<Embodiment, ServerError> {
-    let known = "the topology was checked: the name is that of a namespace";
+) -> Result<FabricSync, ServerError> {
+    let known = "Topology::check accepted the name";
     let name = |name: &Spanned<String>| name.value.parse::<NetnsName>().expect(known);
     let instances = ids.iter().zip(&topology.instances);
     let netns = instances.filter_map(|(id, instance)| {
@@ -250,18 +250,18 @@ async fn embody(
         Some(netns) => FabricConfig { netns: name(netns) },
         None => FabricConfig::default(),
     };
-    let embodiment = Embodiment::new(Fabric::start(config).await?, netns.collect());
-    match embodiment.sync(|| model.fabric(clock.now())).await {
-        Ok(_report) => Ok(embodiment),
+    let fabric_sync = FabricSync::new(Fabric::start(config).await?, netns.collect());
+    match fabric_sync.sync(|| model.fabric(clock.now())).await {
+        Ok(_report) => Ok(fabric_sync),
         Err(error) => {
-            embodiment.stop().await?;
+            fabric_sync.stop().await?;
             Err(error.into())
         }
     }
 }
 
 async fn listen_in_fabric(
-    embodiment: &Embodiment,
+    fabric_sync: &FabricSync,
     api: &Router,
     imds: &Arc<Imds>,
 ) -> Result<Vec<(TcpListener, Router)>, ServerError> {
@@ -273,13 +273,13 @@ async fn listen_in_fabric(
     ];
     let mut listeners = Vec::new();
     for (address, router) in served {
-        listeners.push((embodiment.listen(address).await?, router.clone()));
+        listeners.push((fabric_sync.listen(address).await?, router.clone()));
     }
     Ok(listeners)
 }
 
-fn fabric_endpoints(embodiment: &Embodiment) -> FabricEndpoints {
-    let netns = embodiment.netns().iter().map(|(id, name)| (id.to_string(), name.to_string()));
+fn fabric_endpoints(fabric_sync: &FabricSync) -> FabricEndpoints {
+    let netns = fabric_sync.netns().iter().map(|(id, name)| (id.to_string(), name.to_string()));
     FabricEndpoints {
         ec2: format!("http://{IN_FABRIC}:{EC2_PORT_IN_FABRIC}"),
         imds: format!("http://{IN_FABRIC}"),
@@ -297,7 +297,7 @@ mod tests {
     use super::nth_port;
 
     #[test]
-    fn ports_are_counted_up() {
+    fn imds_ports_count_up() {
         assert_eq!(nth_port(1338, 0), Some(1338));
         assert_eq!(nth_port(1338, 2), Some(1340));
         assert_eq!(nth_port(0, 2), Some(0));

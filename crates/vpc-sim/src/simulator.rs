@@ -1,6 +1,6 @@
-//! The model, its clock and its body in the kernel, shared by all that serve them.
+//! The model, its clock and its fabric, shared by all servers.
 //!
-//! The one place where the model is locked and told the time. Must not know HTTP.
+//! This is the only place that locks the model and passes it the time. It must not know HTTP.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -8,84 +8,84 @@ use std::sync::{Arc, Mutex, PoisonError};
 use ec2_model::calls::CallRecord;
 use ec2_model::request::{Action, Request};
 use ec2_model::response::Response;
-use ec2_model::{ApiError, Context, Delivery, Model, Reply, Timestamp};
+use ec2_model::{ApiError, Context, Delivery, Model, Reply, SimTime};
 use serde::Serialize;
 use tokio::sync::Notify;
 
 use crate::clock::{Clock, wall};
-use crate::embodiment::Embodiment;
+use crate::fabric_sync::FabricSync;
 
 /// One simulated region.
 #[derive(Debug)]
 pub struct Simulator {
     inner: Mutex<Inner>,
     clock: Clock,
-    /// Told after each use of the model: what is due next may have changed.
+    /// Notified after each use of the model, because the next scheduled change may be another one.
     used: Notify,
-    embodiment: Option<Embodiment>,
+    fabric_sync: Option<FabricSync>,
 }
 
 #[derive(Debug)]
 struct Inner {
     model: Model,
-    /// When each logged call came in by the machine's clock, by its number.
-    walls: BTreeMap<u64, Timestamp>,
+    /// The machine's time of each logged call, by its number.
+    wall_times: BTreeMap<u64, SimTime>,
 }
 
-/// Who calls: account and region.
+/// The account and region of a call.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Caller {
     /// 12 digits.
     pub account: String,
-    /// That the request was signed for.
+    /// The region that the request was signed for.
     pub region: String,
 }
 
-/// A call that was made, with the machine's time beside the model's.
+/// A logged call with both times: the model's and the machine's.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct LoggedCall {
-    /// What the model keeps of it.
+    /// The model's record.
     #[serde(flatten)]
     pub record: CallRecord,
-    /// When it came in by the machine's clock.
-    pub wall: Timestamp,
+    /// The machine's time when the call arrived.
+    pub wall: SimTime,
 }
 
-/// The reply to a call is lost: the client must not see an answer.
+/// The answer to a call is lost: the client must not see it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("the reply is lost on purpose")]
 pub struct ReplyLost;
 
 impl Simulator {
-    /// A simulator of `model`, with a body in the kernel or without.
+    /// A simulator of `model`, with or without a fabric.
     #[must_use]
-    pub fn new(model: Model, clock: Clock, embodiment: Option<Embodiment>) -> Self {
-        let inner = Mutex::new(Inner { model, walls: BTreeMap::new() });
-        Self { inner, clock, used: Notify::new(), embodiment }
+    pub fn new(model: Model, clock: Clock, fabric_sync: Option<FabricSync>) -> Self {
+        let inner = Mutex::new(Inner { model, wall_times: BTreeMap::new() });
+        Self { inner, clock, used: Notify::new(), fabric_sync }
     }
 
-    /// The clock that the model lives by.
+    /// The clock of the model.
     #[must_use]
     pub fn clock(&self) -> &Clock {
         &self.clock
     }
 
-    /// Its body in the kernel.
+    /// The fabric, if there is one.
     #[must_use]
-    pub fn embodiment(&self) -> Option<&Embodiment> {
-        self.embodiment.as_ref()
+    pub fn fabric_sync(&self) -> Option<&FabricSync> {
+        self.fabric_sync.as_ref()
     }
 
-    /// Uses the model, which has been told the time.
-    pub fn with<R>(&self, act: impl FnOnce(&mut Model, Timestamp) -> R) -> R {
+    /// Calls `act` with the model, advanced to the current time.
+    pub fn with<R>(&self, act: impl FnOnce(&mut Model, SimTime) -> R) -> R {
         self.locked(|inner, now| act(&mut inner.model, now))
     }
 
-    fn locked<R>(&self, act: impl FnOnce(&mut Inner, Timestamp) -> R) -> R {
+    fn locked<R>(&self, act: impl FnOnce(&mut Inner, SimTime) -> R) -> R {
         let result = {
-            // A panic below is a bug of one call; the model it leaves behind is still the model.
+            // A panic in `act` is a bug in one call. The model stays usable.
             let mut inner = self.inner.lock().unwrap_or_else(PoisonError::into_inner);
-            // Read under the lock, so that the model never sees time go back.
+            // The time is read under the lock, so that the model never sees time go back.
             let now = self.clock.now();
             inner.model.advance(now);
             act(&mut inner, now)
@@ -94,12 +94,12 @@ impl Simulator {
         result
     }
 
-    /// One call, from its effect on the model and the kernel to the moment when the client may
-    /// see the answer. `request` is a refusal if it could not be decoded, `action` as the client
-    /// named it.
+    /// Makes one call. Returns when the client may see the answer; model and kernel have changed by
+    /// then. `request` is an error if the server could not decode it. `action` is the name that the
+    /// client gave.
     ///
     /// # Errors
-    /// When the client must not see the answer.
+    /// If the client must not see the answer.
     pub async fn call(
         self: &Arc<Self>,
         caller: Caller,
@@ -115,7 +115,7 @@ impl Simulator {
                 Ok(request) => inner.model.call(&context, request),
                 Err(error) => inner.model.refuse(&context, action, error),
             };
-            inner.note_wall();
+            inner.note_wall_time();
             let answer_at = match reply.delivery {
                 Delivery::After(wait) => Some(now + wait),
                 Delivery::Lost => None,
@@ -123,36 +123,37 @@ impl Simulator {
             (reply, answer_at)
         });
         if changes {
-            self.embody().await;
+            self.sync_fabric().await;
         }
         let Reply { result, delivery: _ } = reply;
         self.clock.reach(answer_at.ok_or(ReplyLost)?).await;
         Ok(result)
     }
 
-    /// Makes the kernel match the model. A failure is logged: the model is what it is.
-    pub async fn embody(self: &Arc<Self>) {
-        if self.embodiment.is_none() {
+    /// Makes the kernel match the model. A failure is logged and the next sync retries.
+    pub async fn sync_fabric(self: &Arc<Self>) {
+        if self.fabric_sync.is_none() {
             return;
         }
         let this = Arc::clone(self);
-        // A task of its own: a client that hangs up cancels its call, but never this.
-        let embodied = tokio::spawn(async move {
-            let Some(embodiment) = &this.embodiment else { return };
-            let picture = || this.with(|model, now| model.fabric(now));
-            if let Err(error) = embodiment.sync(picture).await {
-                tracing::error!(error = &error as &dyn std::error::Error, "fabric not in step");
+        // A separate task, because a client that hangs up cancels its own call, but must not cancel
+        // this.
+        let synced = tokio::spawn(async move {
+            let Some(fabric_sync) = &this.fabric_sync else { return };
+            let snapshot = || this.with(|model, now| model.fabric(now));
+            if let Err(error) = fabric_sync.sync(snapshot).await {
+                tracing::error!(error = &error as &dyn std::error::Error, "fabric sync failed");
             }
         });
-        if let Err(error) = embodied.await {
-            tracing::error!(%error, "fabric given up");
+        if let Err(error) = synced.await {
+            tracing::error!(%error, "fabric sync task failed");
         }
     }
 
-    /// Lets happen what the model has under way, each thing when it is due. Ends never.
+    /// Applies each scheduled change of the model at its time. Never returns.
     pub async fn keep_time(self: &Arc<Self>) {
         loop {
-            let wake_at = self.locked_quietly(|model| model.wake_at());
+            let wake_at = self.read_model(|model| model.wake_at());
             let due = async {
                 match wake_at {
                     Some(at) => self.clock.reach(at).await,
@@ -162,15 +163,15 @@ impl Simulator {
             tokio::select! {
                 () = due => {
                     self.with(Model::advance);
-                    self.embody().await;
+                    self.sync_fabric().await;
                 }
                 () = self.used.notified() => {}
             }
         }
     }
 
-    /// Reads the model without telling anybody.
-    fn locked_quietly<R>(&self, read: impl FnOnce(&Model) -> R) -> R {
+    /// Reads the model without a notification.
+    fn read_model<R>(&self, read: impl FnOnce(&Model) -> R) -> R {
         read(&self.inner.lock().unwrap_or_else(PoisonError::into_inner).model)
     }
 
@@ -179,7 +180,7 @@ impl Simulator {
     pub fn calls(&self) -> Vec<LoggedCall> {
         let inner = self.inner.lock().unwrap_or_else(PoisonError::into_inner);
         let logged = |record: &CallRecord| LoggedCall {
-            wall: inner.walls.get(&record.number).copied().unwrap_or(record.at),
+            wall: inner.wall_times.get(&record.number).copied().unwrap_or(record.at),
             record: record.clone(),
         };
         inner.model.log().records().map(logged).collect()
@@ -187,21 +188,20 @@ impl Simulator {
 }
 
 impl Inner {
-    /// Notes the machine's time for the latest call, and forgets it for those that the log has
-    /// dropped.
-    fn note_wall(&mut self) {
+    /// Notes the machine's time of the latest call. Drops the times of calls that the log dropped.
+    fn note_wall_time(&mut self) {
         let number = |call: Option<&CallRecord>| call.map(|call| call.number);
         let log = self.model.log();
         let (oldest, latest) = (number(log.records().next()), number(log.records().next_back()));
         let (Some(oldest), Some(latest)) = (oldest, latest) else { return };
-        self.walls.insert(latest, wall());
-        while self.walls.first_key_value().is_some_and(|(number, _)| *number < oldest) {
-            self.walls.pop_first();
+        self.wall_times.insert(latest, wall());
+        while self.wall_times.first_key_value().is_some_and(|(number, _)| *number < oldest) {
+            self.wall_times.pop_first();
         }
     }
 }
 
-/// Whether a call of `action` may change what the kernel has to look like.
+/// Whether a call of `action` may change the network.
 fn is_mutation(action: Action) -> bool {
     let name = action.as_str();
     !name.starts_with("Describe") && !name.starts_with("Get")

@@ -1,4 +1,4 @@
-//! The switches that a topology file sets and an operator may change while the simulator runs.
+//! The switches of the simulator: set in the topology file, changed by an operator at run time.
 
 use ec2_model::config::{
     AddressChoice, Config, Consistency, InsufficientError, Latency, Quotas, Throttling,
@@ -6,23 +6,23 @@ use ec2_model::config::{
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-/// What differs from a perfect, instant EC2; nothing by default.
+/// How EC2 differs from a perfect, instant one. By default it does not.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Switches {
-    /// Whether calls draw from token buckets: `off` or `documented`.
+    /// Whether calls take tokens from buckets: `off` or `documented`.
     pub throttling: Throttling,
-    /// How long things take.
+    /// How long operations take.
     pub latency: Preset<Latency>,
-    /// How late things show.
+    /// How late the API and IMDS show changes.
     pub consistency: Preset<Consistency>,
-    /// Where automatic addresses come from: `random`, `lowest-first` or `spread`.
+    /// How EC2 chooses addresses: `random`, `lowest-first` or `spread`.
     pub address_choice: AddressChoice,
-    /// How a subnet says that it is full: `classic` or `invalid-parameter-value`.
+    /// The error of a full subnet: `classic` or `invalid-parameter-value`.
     pub insufficient_error: InsufficientError,
-    /// Whether `availableIpAddressCount` leaves out what is reserved.
+    /// Whether reserved ranges reduce `availableIpAddressCount`.
     pub reservations_reduce_available_count: bool,
-    /// What an account may have.
+    /// The limits of an account.
     pub quotas: Quotas,
 }
 
@@ -33,14 +33,14 @@ pub enum Preset<T> {
     /// All zero.
     #[default]
     None,
-    /// As AWS documents or users report it.
+    /// Figures that AWS documents or users report.
     Realistic,
-    /// These.
+    /// The given figures.
     Custom(T),
 }
 
 impl Switches {
-    /// Those that `config` holds.
+    /// The switches in `config`.
     #[must_use]
     pub fn of(config: &Config) -> Self {
         Self {
@@ -86,10 +86,10 @@ impl Switches {
         }
     }
 
-    /// These switches with those that `changes` names replaced.
+    /// These switches, with those in `changes` replaced.
     ///
     /// # Errors
-    /// When a key or a value of `changes` is not known; nothing is changed then.
+    /// If a key or a value of `changes` is unknown. Then nothing is changed.
     pub fn changed(&self, changes: Map<String, Value>) -> serde_json::Result<Self> {
         let mut switches = serde_json::to_value(self)?;
         if let Some(switches) = switches.as_object_mut() {
@@ -104,7 +104,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn changes_touch_what_they_name() {
+    fn switch_change_keeps_other_switches() {
         let base = Switches { latency: Preset::Realistic, ..Switches::default() };
         let check = |changes: &str, want: Option<Switches>| {
             let changes = serde_json::from_str(changes).unwrap();
@@ -119,7 +119,7 @@ mod tests {
     }
 
     #[test]
-    fn a_config_keeps_its_switches() {
+    fn switches_round_trip_through_config() {
         let switches = Switches { consistency: Preset::Realistic, ..Switches::default() };
         let config = switches.set(Config::default());
         assert_eq!(config.consistency, Consistency::realistic());

@@ -1,8 +1,7 @@
-//! The topology file: the shape of its YAML and the error that tells where it is wrong.
+//! The topology file: the shape of its YAML, and errors that name the line.
 //!
-//! It checks what can be seen in the file alone (shape, names that refer to nothing, names used
-//! twice). Whether EC2 would accept the picture is for the model to say; this file must not know
-//! EC2's rules.
+//! This module checks what can be seen in the file alone: its shape, unknown names and names used
+//! twice. The model checks EC2's rules, which this module must not know.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -28,9 +27,9 @@ use crate::switches::Switches;
 pub struct Topology {
     /// The one region that the simulator serves, such as `us-east-1`.
     pub region: Spanned<String>,
-    /// Account that owns everything; 12 digits.
+    /// The account that owns everything; 12 digits.
     pub account: Spanned<String>,
-    /// Further accounts, by access key id; every other key id is `account`.
+    /// Accounts of further access key ids. Every other key id belongs to `account`.
     #[serde(default)]
     pub access_keys: BTreeMap<String, Spanned<String>>,
     /// Seed of every id, address choice and latency. The same seed gives the same run.
@@ -39,19 +38,19 @@ pub struct Topology {
     /// Letters of the region's availability zones, ascending.
     #[serde(default = "three_zones")]
     pub zones: Vec<char>,
-    /// Whether virtual time passes of itself.
+    /// Whether virtual time passes by itself.
     #[serde(default)]
     pub clock: Pace,
-    /// Whether requests without any authorisation are taken.
+    /// Whether requests without authorisation are accepted.
     #[serde(default)]
     pub anonymous: bool,
-    /// Name of the role whose credentials IMDS hands out; none if absent.
+    /// Name of the role whose credentials IMDS serves. None if absent.
     #[serde(default)]
     pub iam_role: Option<String>,
     /// Name of the fabric's network namespace, with `--fabric`.
     #[serde(default)]
     pub fabric_netns: Option<Spanned<String>>,
-    /// What differs from a perfect, instant EC2.
+    /// How EC2 differs from a perfect, instant one.
     #[serde(default)]
     pub switches: Switches,
     /// At least one.
@@ -61,7 +60,7 @@ pub struct Topology {
     pub instances: Vec<Spanned<Instance>>,
 }
 
-/// A VPC with all that lies in it.
+/// A VPC with its security groups and subnets.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Vpc {
@@ -76,7 +75,7 @@ pub struct Vpc {
     /// Tags.
     #[serde(default)]
     pub tags: Tags,
-    /// Security groups beside the VPC's default group.
+    /// Security groups in addition to the VPC's default group.
     #[serde(default)]
     pub security_groups: Vec<Spanned<SecurityGroup>>,
     /// Subnets.
@@ -104,7 +103,7 @@ pub struct SecurityGroup {
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Subnet {
-    /// Name within this file; instances refer to it. EC2 never sees it.
+    /// Name within this file, to which instances refer. EC2 never sees it.
     pub name: Spanned<String>,
     /// `subnet-` and 17 hex digits; chosen from the seed if absent.
     #[serde(default)]
@@ -119,7 +118,7 @@ pub struct Subnet {
     /// Tags.
     #[serde(default)]
     pub tags: Tags,
-    /// Addresses that somebody else uses already: `10.0.2.10` or `10.0.2.32-10.0.2.63`.
+    /// Addresses that are already in use: `10.0.2.10` or `10.0.2.32-10.0.2.63`.
     #[serde(default)]
     pub used: Vec<Spanned<AddressRange>>,
     /// Subnet CIDR reservations.
@@ -165,14 +164,14 @@ pub struct Instance {
     /// Tags.
     #[serde(default)]
     pub tags: Tags,
-    /// Whom its IMDS answers.
+    /// Which requests its IMDS answers.
     #[serde(default)]
     pub imds: Mode,
-    /// Port of its IMDS on the address of `--imds-listen`; if absent, the port given there plus
-    /// the number of instances before this one.
+    /// Port of its IMDS on the address of `--imds-listen`. If absent, the port given there plus the
+    /// number of instances before this one.
     #[serde(default)]
     pub imds_port: Option<Spanned<u16>>,
-    /// Network namespace (`ip netns`) that its ENIs appear in, with `--fabric`.
+    /// Network namespace (`ip netns`) of its ENIs, with `--fabric`.
     #[serde(default)]
     pub netns: Option<Spanned<String>>,
 }
@@ -186,7 +185,7 @@ pub struct AddressRange {
 }
 
 impl AddressRange {
-    /// The fewest blocks that are exactly these addresses, ascending.
+    /// The fewest blocks that cover exactly these addresses, ascending.
     pub fn blocks(self) -> impl Iterator<Item = Ipv4Net> {
         Ipv4Subnets::new(self.first, self.last, 0)
     }
@@ -215,12 +214,12 @@ fn three_zones() -> Vec<char> {
     vec!['a', 'b', 'c']
 }
 
-/// Why a topology file cannot be used: where it is wrong, what is wrong there, and the fix.
+/// Why a topology file cannot be used: the place, the problem and the fix.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TopologyError {
     /// The file.
     pub file: PathBuf,
-    /// Line, from 1; `None` when the file cannot be read at all.
+    /// Line, from 1. `None` if the file cannot be read at all.
     pub line: Option<u64>,
     /// What is wrong.
     pub what: String,
@@ -240,15 +239,15 @@ impl fmt::Display for TopologyError {
 
 impl std::error::Error for TopologyError {}
 
-/// A complaint about one place of the file, before the file's name is known.
+/// An error in one line of the file, before the file's name is known.
 #[derive(Debug)]
-pub(crate) struct Complaint {
+pub(crate) struct LineError {
     line: u64,
     what: String,
     fix: String,
 }
 
-impl Complaint {
+impl LineError {
     pub(crate) fn new(at: Location, what: impl Into<String>, fix: impl Into<String>) -> Self {
         Self { line: at.line(), what: what.into(), fix: fix.into() }
     }
@@ -263,7 +262,7 @@ impl Topology {
     /// Reads and checks `file`.
     ///
     /// # Errors
-    /// When the file cannot be read, is no YAML of this shape, or contradicts itself.
+    /// If the file cannot be read, is not YAML of this shape, or contradicts itself.
     pub fn read(file: &Path) -> Result<Self, TopologyError> {
         let text = std::fs::read_to_string(file).map_err(|error| TopologyError {
             file: file.to_owned(),
@@ -271,19 +270,19 @@ impl Topology {
             what: format!("cannot be read: {error}"),
             fix: "give the path of a readable topology file".to_owned(),
         })?;
-        Self::parse(&text).map_err(|complaint| complaint.in_file(file))
+        Self::parse(&text).map_err(|error| error.in_file(file))
     }
 
-    pub(crate) fn parse(text: &str) -> Result<Self, Complaint> {
-        let topology: Self = serde_saphyr::from_str(text).map_err(|error| complain(&error))?;
+    pub(crate) fn parse(text: &str) -> Result<Self, LineError> {
+        let topology: Self = serde_saphyr::from_str(text).map_err(|error| line_error(&error))?;
         topology.check()?;
         Ok(topology)
     }
 
-    fn check(&self) -> Result<(), Complaint> {
+    fn check(&self) -> Result<(), LineError> {
         self.check_accounts()?;
         if self.vpcs.is_empty() {
-            return Err(Complaint::new(self.region.referenced, "no VPC", "add one under `vpcs`"));
+            return Err(LineError::new(self.region.referenced, "no VPC", "add one under `vpcs`"));
         }
         let vpcs = || self.vpcs.iter().map(|vpc| &vpc.value);
         let subnets = || vpcs().flat_map(|vpc| &vpc.subnets).map(|subnet| &subnet.value);
@@ -299,26 +298,26 @@ impl Topology {
         instances().try_for_each(|instance| self.check_instance(instance))
     }
 
-    fn check_accounts(&self) -> Result<(), Complaint> {
+    fn check_accounts(&self) -> Result<(), LineError> {
         for account in self.access_keys.values().chain([&self.account]) {
             let digits = account.value.bytes().all(|byte| byte.is_ascii_digit());
             if !digits || account.value.len() != 12 {
                 let what = format!("`{}` is no account id", account.value);
-                return Err(Complaint::new(account.referenced, what, "write 12 digits, quoted"));
+                return Err(LineError::new(account.referenced, what, "write 12 digits, quoted"));
             }
         }
         Ok(())
     }
 
-    fn check_instance(&self, instance: &Instance) -> Result<(), Complaint> {
+    fn check_instance(&self, instance: &Instance) -> Result<(), LineError> {
         let Some(vpc) = self.vpc_of(&instance.subnet.value) else {
             let subnets = self.vpcs.iter().flat_map(|vpc| &vpc.value.subnets);
-            return Err(nameless("subnet", &instance.subnet, subnets.map(|s| &s.value.name)));
+            return Err(unknown_name("subnet", &instance.subnet, subnets.map(|s| &s.value.name)));
         };
         let names = || vpc.security_groups.iter().map(|group| &group.value.name);
         for group in &instance.security_groups {
             if !names().any(|name| name.value == group.value) {
-                return Err(nameless("security group", group, names()));
+                return Err(unknown_name("security group", group, names()));
             }
         }
         Ok(())
@@ -331,44 +330,44 @@ impl Topology {
     }
 }
 
-fn complain(error: &serde_saphyr::Error) -> Complaint {
+fn line_error(error: &serde_saphyr::Error) -> LineError {
     let at = error.location().unwrap_or(Location::UNKNOWN);
     let rendered = error.without_snippet().to_string();
-    // The place is told at the front of the line, as compilers do it.
+    // The line number is printed first, as compilers do it, so it is cut here.
     let what = rendered.split(" at line ").next().unwrap_or_default();
-    Complaint::new(at, what, "see examples/two-nodes.yaml for every key that there is")
+    LineError::new(at, what, "see examples/two-nodes.yaml for all keys")
 }
 
-fn check_netns(name: &Spanned<String>) -> Result<(), Complaint> {
+fn check_netns(name: &Spanned<String>) -> Result<(), LineError> {
     let fix = "write a name such as node-a";
-    let complain = |error: <NetnsName as FromStr>::Err| {
-        Complaint::new(name.referenced, error.to_string(), fix)
+    let line_error = |error: <NetnsName as FromStr>::Err| {
+        LineError::new(name.referenced, error.to_string(), fix)
     };
-    name.value.parse::<NetnsName>().map(|_name| ()).map_err(complain)
+    name.value.parse::<NetnsName>().map(|_name| ()).map_err(line_error)
 }
 
 fn unique<'a, T: Ord + fmt::Display + 'a>(
     kind: &str,
     names: impl Iterator<Item = &'a Spanned<T>>,
-) -> Result<(), Complaint> {
+) -> Result<(), LineError> {
     let mut seen = BTreeSet::new();
     for name in names {
         if !seen.insert(&name.value) {
             let what = format!("a second {kind} `{}`", name.value);
-            return Err(Complaint::new(name.referenced, what, "give each its own"));
+            return Err(LineError::new(name.referenced, what, "give each its own"));
         }
     }
     Ok(())
 }
 
-fn nameless<'a>(
+fn unknown_name<'a>(
     kind: &str,
     name: &Spanned<String>,
     there_are: impl Iterator<Item = &'a Spanned<String>>,
-) -> Complaint {
+) -> LineError {
     let there_are: Vec<&str> = there_are.map(|name| name.value.as_str()).collect();
     let what = format!("there is no {kind} `{}`", name.value);
-    Complaint::new(name.referenced, what, format!("use one of: {}", there_are.join(", ")))
+    LineError::new(name.referenced, what, format!("use one of: {}", there_are.join(", ")))
 }
 
 #[cfg(test)]

@@ -27,7 +27,7 @@ instances:
   - {id: i-0bbbbbbbbbbbbbbb1, type: m5.large, subnet: a, address: 10.0.1.11, netns: NODE-b}
 ";
 
-/// A simulator in a process of its own, with a topology whose namespaces nobody else has.
+/// A simulator in its own process, with a topology whose namespaces are its own.
 struct Sim {
     child: Child,
     ready: Value,
@@ -67,7 +67,7 @@ impl Sim {
         self.child.wait().unwrap()
     }
 
-    /// The body of the answer to a request that is sent inside a namespace of this test.
+    /// The body of the answer to a request sent from inside a namespace of this test.
     fn ask_in(&self, node: &str, server: &str, request: &str) -> String {
         let netns = File::open(format!("/run/netns/{}-{node}", self.id)).unwrap();
         let ask = || {
@@ -78,7 +78,7 @@ impl Sim {
             .unwrap();
             ask(server, request)
         };
-        // A thread of its own: it never leaves the namespace.
+        // A separate thread, which never leaves the namespace.
         std::thread::scope(|scope| scope.spawn(ask).join().unwrap())
     }
 }
@@ -113,7 +113,7 @@ fn ask(server: &str, request: &str) -> String {
 }
 
 #[test]
-fn a_script_learns_where_it_listens() {
+fn command_prints_its_endpoints() {
     for signal in [Signal::TERM, Signal::INT] {
         let mut sim = Sim::start("ready", &["--imds-listen", "127.0.0.1:0"]);
         let ec2 = sim.ready["ec2"].as_str().unwrap().to_owned();
@@ -138,15 +138,15 @@ fn a_script_learns_where_it_listens() {
 }
 
 #[test]
-fn a_topology_can_be_checked() {
+fn check_reads_topology_only() {
     let folder = tempfile::tempdir().unwrap();
     let config = folder.path().join("bad.yaml");
-    let check = |text: &str, code: i32, complaint: &str| {
+    let check = |text: &str, code: i32, error: &str| {
         std::fs::write(&config, text).unwrap();
         let done = vpc_sim(&config).arg("--check").output().unwrap();
         let stderr = String::from_utf8(done.stderr).unwrap();
         assert_eq!(done.status.code(), Some(code), "{stderr}");
-        assert_eq!(stderr, complaint.replace("FILE", config.to_str().unwrap()));
+        assert_eq!(stderr, error.replace("FILE", config.to_str().unwrap()));
     };
     check(TOPOLOGY, 0, "");
     check(
@@ -157,7 +157,7 @@ fn a_topology_can_be_checked() {
 }
 
 #[test]
-fn an_address_in_use_is_named() {
+fn address_in_use_is_named() {
     let sim = Sim::start("taken", &[]);
     let taken = sim.ready["ec2"].as_str().unwrap().strip_prefix("http://").unwrap();
     let config = sim.folder.path().join("topology.yaml");
@@ -167,10 +167,10 @@ fn an_address_in_use_is_named() {
     assert!(stderr.contains(&format!("listen on {taken} for EC2: ")), "{stderr}");
 }
 
-/// From the instances' side: EC2 and IMDS at their addresses in a VPC, each instance told apart
-/// by where it asks from, an ENI that appears as a device, and nothing left at the end.
+/// Instances use EC2 and IMDS at their addresses in a VPC. The source address identifies the
+/// instance. A new ENI appears as a device, and nothing is left at the end.
 #[test]
-fn instances_live_in_the_fabric() {
+fn command_serves_instances_in_fabric() {
     if std::env::var("TIDEPOOL_SKIP_ROOT_TESTS").is_ok_and(|skip| skip == "1") {
         return;
     }

@@ -1,7 +1,7 @@
-//! The fabric against the kernel: what arrives, what is dropped, and what is left behind.
+//! The fabric against the kernel: what is delivered, what is dropped, and what is left behind.
 //!
-//! Needs root. Everything happens in network namespaces whose names carry the test and the process
-//! id. iproute2 and ping, which know nothing of us, do the looking.
+//! Needs root. Everything happens in network namespaces whose names contain the test and the
+//! process id. The observers are iproute2 and ping, which share no code with the fabric.
 
 #![expect(clippy::unwrap_used, reason = "in a test a panic is the report")]
 
@@ -13,7 +13,7 @@ use std::time::Instant;
 
 use ipnet::IpNet;
 use vpc_sim::fabric::{
-    AttachedEni, Fabric, FabricConfig, Instance, NetnsName, Picture, StartError, SyncError,
+    AttachedEni, Fabric, FabricConfig, Instance, NetnsName, StartError, SyncError, VpcSnapshot,
 };
 
 const ROUTER: &str = "10.0.1.1";
@@ -25,14 +25,14 @@ const POD: &str = "10.0.1.50";
 /// A fabric with two instances of two ENIs each: `a` in 10.0.1.0/24, `b` in 10.0.2.0/24.
 struct Lab {
     fabric: Fabric,
-    picture: Picture,
+    snapshot: VpcSnapshot,
     id: String,
 }
 
 impl Lab {
     async fn start(test: &str) -> Self {
         let mut lab = Self::empty(test).await;
-        lab.picture = two_instances(&lab.id);
+        lab.snapshot = two_instances(&lab.id);
         lab.sync().await;
         lab
     }
@@ -40,11 +40,11 @@ impl Lab {
     async fn empty(test: &str) -> Self {
         let id = format!("tp-{test}-{}", std::process::id());
         let fabric = Fabric::start(config(&id)).await.unwrap();
-        Self { fabric, picture: Picture::default(), id }
+        Self { fabric, snapshot: VpcSnapshot::default(), id }
     }
 
     async fn sync(&mut self) {
-        self.fabric.sync(&self.picture).await.unwrap();
+        self.fabric.sync(&self.snapshot).await.unwrap();
     }
 
     fn netns(&self, name: &str) -> String {
@@ -53,7 +53,7 @@ impl Lab {
 
     /// The `index`th ENI of instance `a`.
     fn eni(&mut self, index: usize) -> &mut AttachedEni {
-        &mut self.picture.instances[0].enis[index]
+        &mut self.snapshot.instances[0].enis[index]
     }
 
     async fn assign(&mut self, eni: usize, net: &str) {
@@ -66,8 +66,8 @@ impl Lab {
         self.sync().await;
     }
 
-    /// Does what a node agent does for pods on the second ENI of `a`: `local` is answered on the
-    /// node itself.
+    /// Configures the node for pods on the second ENI of `a`, as a node agent does. The node itself
+    /// answers to `local`.
     fn use_second_eni(&self, local: &str) {
         let a = self.netns("a");
         ip(&["-n", &a, "link", "set", "ens6", "up"]);
@@ -82,7 +82,7 @@ impl Lab {
         pings(&self.netns(from), &[to])
     }
 
-    /// Packets that the fabric has dropped since it came from the wrong device.
+    /// Packets that the fabric dropped because they came from the wrong device.
     fn n_reverse_path_drops(&self) -> u64 {
         let text = stdout(&exec(&self.id, &["cat", "/proc/net/netstat"]));
         let mut lines = text.lines().filter(|line| line.starts_with("TcpExt:"));
@@ -96,12 +96,12 @@ fn config(id: &str) -> FabricConfig {
     FabricConfig { netns: id.parse().unwrap() }
 }
 
-fn two_instances(id: &str) -> Picture {
+fn two_instances(id: &str) -> VpcSnapshot {
     let instance = |name: &str, enis: Vec<AttachedEni>| Instance {
         netns: format!("{id}-{name}").parse().unwrap(),
         enis,
     };
-    Picture {
+    VpcSnapshot {
         cidrs: BTreeSet::from([
             "10.0.0.0/16".parse().unwrap(),
             "2600:1f:0:100::/56".parse().unwrap(),
@@ -127,7 +127,7 @@ fn eni(device_index: u16, primary: [u8; 4]) -> AttachedEni {
     }
 }
 
-/// A pod's namespace, linked to an instance as a CNI plugin would; gone when dropped.
+/// A pod's namespace, linked to an instance as by a CNI plugin. Removed when dropped.
 struct Pod(String);
 
 impl Pod {
@@ -182,7 +182,7 @@ fn pings(netns: &str, args: &[&str]) -> bool {
     exec(netns, &[&["ping", "-n", "-c", "1", "-W", "1"], args].concat()).status.success()
 }
 
-/// Names of the veth devices in a namespace; some kernels have tunnel devices in each.
+/// Names of the veth devices in a namespace. Some kernels add tunnel devices to each namespace.
 fn devices(netns: &str) -> Vec<String> {
     let text = ip(&["-n", netns, "-brief", "link", "show", "type", "veth"]);
     let first = |line: &str| line.split([' ', '@']).next().unwrap().to_owned();
@@ -198,13 +198,13 @@ fn namespaces_of(id: &str) -> Vec<String> {
     names
 }
 
-/// True if the tests that need root are to be left out; otherwise they fail without it.
+/// True if tests that need root are skipped. Otherwise they fail without root.
 fn skipped() -> bool {
     std::env::var("TIDEPOOL_SKIP_ROOT_TESTS").is_ok_and(|value| value == "1")
 }
 
 #[tokio::test]
-async fn primaries_reach_each_other_and_the_router() {
+async fn primary_addresses_reach_each_other_and_router() {
     if skipped() {
         return;
     }
@@ -219,7 +219,7 @@ async fn primaries_reach_each_other_and_the_router() {
 }
 
 #[tokio::test]
-async fn neighbours_in_one_subnet_reach_each_other() {
+async fn instances_in_one_subnet_reach_each_other() {
     if skipped() {
         return;
     }
@@ -227,14 +227,14 @@ async fn neighbours_in_one_subnet_reach_each_other() {
     let id = lab.id.clone();
     let enis = vec![eni(0, [10, 0, 1, 30])];
     let netns: NetnsName = format!("{id}-c").parse().unwrap();
-    lab.picture.instances.push(Instance { netns, enis });
+    lab.snapshot.instances.push(Instance { netns, enis });
     lab.sync().await;
     assert!(lab.pings("a", "10.0.1.30"), "the router answers ARP for the neighbour");
     assert!(lab.pings("c", A0));
 }
 
 #[tokio::test]
-async fn a_new_instance_is_configured_as_by_a_cloud_image() {
+async fn new_instance_is_configured_as_by_cloud_image() {
     if skipped() {
         return;
     }
@@ -256,7 +256,7 @@ async fn a_new_instance_is_configured_as_by_a_cloud_image() {
 }
 
 #[tokio::test]
-async fn only_what_is_assigned_arrives() {
+async fn only_assigned_addresses_are_delivered() {
     if skipped() {
         return;
     }
@@ -270,7 +270,7 @@ async fn only_what_is_assigned_arrives() {
 }
 
 #[tokio::test]
-async fn the_wrong_eni_is_dropped() {
+async fn packet_from_wrong_eni_is_dropped() {
     if skipped() {
         return;
     }
@@ -294,7 +294,7 @@ async fn the_wrong_eni_is_dropped() {
 }
 
 #[tokio::test]
-async fn an_address_follows_its_reassignment() {
+async fn reassigned_address_moves_to_other_eni() {
     if skipped() {
         return;
     }
@@ -304,13 +304,13 @@ async fn an_address_follows_its_reassignment() {
     assert!(!lab.pings("b", POD), "it is the first ENI's, the answer leaves by the second");
     lab.eni(0).assigned.clear();
     lab.assign(1, "10.0.1.50/32").await;
-    // It has asked in vain for its router in the name of this address, and would ask again in a second.
+    // It asked in vain for its router with this source address, and would ask again after a second.
     ip(&["-n", &lab.netns("a"), "neigh", "flush", "dev", "ens6"]);
     assert!(lab.pings("b", POD));
 }
 
 #[tokio::test]
-async fn a_prefix_delivers_all_its_addresses() {
+async fn prefix_delivers_all_its_addresses() {
     if skipped() {
         return;
     }
@@ -324,15 +324,15 @@ async fn a_prefix_delivers_all_its_addresses() {
 }
 
 #[tokio::test]
-async fn ipv6_is_delivered_and_its_senders_checked() {
+async fn ipv6_is_delivered_and_source_checked() {
     if skipped() {
         return;
     }
     let mut lab = Lab::empty("ipv6").await;
-    lab.picture = two_instances(&lab.id);
+    lab.snapshot = two_instances(&lab.id);
     let (a6, b6, pod6) = ("2600:1f:0:101::10", "2600:1f:0:102::20", "2600:1f:0:101:a::7");
     lab.eni(0).assigned.insert(a6.parse::<IpAddr>().unwrap().into());
-    lab.picture.instances[1].enis[0].assigned.insert(b6.parse::<IpAddr>().unwrap().into());
+    lab.snapshot.instances[1].enis[0].assigned.insert(b6.parse::<IpAddr>().unwrap().into());
     lab.assign(1, "2600:1f:0:101:a::/80").await;
     assert!(lab.pings("a", b6));
     assert!(lab.pings("b", a6));
@@ -345,7 +345,7 @@ async fn ipv6_is_delivered_and_its_senders_checked() {
     assert!(!lab.pings("b", pod6), "the answer leaves through the primary ENI");
     lab.eni(0).source_dest_check = false;
     lab.sync().await;
-    assert!(lab.fabric.sync(&lab.picture).await.unwrap().is_unchanged());
+    assert!(lab.fabric.sync(&lab.snapshot).await.unwrap().is_unchanged());
     assert!(lab.pings("b", pod6), "allowed without the check");
     lab.eni(0).source_dest_check = true;
     lab.sync().await;
@@ -359,7 +359,7 @@ async fn ipv6_is_delivered_and_its_senders_checked() {
 }
 
 #[tokio::test]
-async fn nothing_else_is_reachable() {
+async fn addresses_outside_vpc_are_unreachable() {
     if skipped() {
         return;
     }
@@ -372,37 +372,37 @@ async fn nothing_else_is_reachable() {
 }
 
 #[tokio::test]
-async fn devices_come_and_go_with_their_enis() {
+async fn devices_follow_their_enis() {
     if skipped() {
         return;
     }
     let mut lab = Lab::start("devices").await;
-    assert!(lab.fabric.sync(&lab.picture).await.unwrap().is_unchanged());
+    assert!(lab.fabric.sync(&lab.snapshot).await.unwrap().is_unchanged());
 
-    let detached = lab.picture.instances[0].enis.pop().unwrap();
-    let report = lab.fabric.sync(&lab.picture).await.unwrap();
+    let detached = lab.snapshot.instances[0].enis.pop().unwrap();
+    let report = lab.fabric.sync(&lab.snapshot).await.unwrap();
     assert_eq!(report.detached, [detached.id.as_str()]);
     assert_eq!(devices(&lab.netns("a")), ["ens5"]);
 
     let moved = AttachedEni { device_index: 2, ..detached };
-    lab.picture.instances[1].enis.push(moved.clone());
-    let report = lab.fabric.sync(&lab.picture).await.unwrap();
+    lab.snapshot.instances[1].enis.push(moved.clone());
+    let report = lab.fabric.sync(&lab.snapshot).await.unwrap();
     assert_eq!(report.attached, [moved.id.as_str()]);
     assert_eq!(devices(&lab.netns("b")), ["ens5", "ens6", "ens7"]);
 
-    lab.picture.instances[1].enis.pop();
-    lab.picture.instances[0].enis.push(AttachedEni { device_index: 1, ..moved });
-    let report = lab.fabric.sync(&lab.picture).await.unwrap();
+    lab.snapshot.instances[1].enis.pop();
+    lab.snapshot.instances[0].enis.push(AttachedEni { device_index: 1, ..moved });
+    let report = lab.fabric.sync(&lab.snapshot).await.unwrap();
     assert_eq!((report.detached.len(), report.attached.len()), (1, 1), "moved in one go");
     assert_eq!(devices(&lab.netns("a")), ["ens5", "ens6"]);
 
-    lab.picture.instances.remove(0);
+    lab.snapshot.instances.remove(0);
     lab.sync().await;
     assert_eq!(namespaces_of(&lab.id), [lab.id.clone(), lab.netns("b")]);
 }
 
 #[tokio::test]
-async fn what_the_node_does_is_left_alone_and_what_the_fabric_lost_is_repaired() {
+async fn sync_repairs_fabric_and_keeps_node_changes() {
     if skipped() {
         return;
     }
@@ -410,33 +410,33 @@ async fn what_the_node_does_is_left_alone_and_what_the_fabric_lost_is_repaired()
     let a = lab.netns("a");
     ip(&["-n", &a, "address", "add", "10.0.1.99/32", "dev", "ens5"]);
     ip(&["-n", &a, "route", "replace", "default", "via", ROUTER, "dev", "ens5", "metric", "7"]);
-    assert!(lab.fabric.sync(&lab.picture).await.unwrap().is_unchanged());
+    assert!(lab.fabric.sync(&lab.snapshot).await.unwrap().is_unchanged());
     assert!(ip(&["-n", &a, "address"]).contains("10.0.1.99/32"));
 
     ip(&["-n", &lab.id, "route", "delete", B0]);
     ip(&["-n", &lab.id, "route", "add", "unreachable", "10.0.1.77"]);
     ip(&["-n", &lab.id, "route", "add", "blackhole", "10.0.1.78", "proto", "static"]);
     assert!(!lab.pings("a", B0));
-    let report = lab.fabric.sync(&lab.picture).await.unwrap();
+    let report = lab.fabric.sync(&lab.snapshot).await.unwrap();
     assert_eq!((report.n_added, report.n_deleted), (1, 1));
     assert!(lab.pings("a", B0));
 
     ip(&["-n", &a, "link", "delete", "ens6"]);
-    let report = lab.fabric.sync(&lab.picture).await.unwrap();
+    let report = lab.fabric.sync(&lab.snapshot).await.unwrap();
     assert_eq!(report.attached.len(), 1);
     assert_eq!(devices(&a), ["ens5", "ens6"]);
 }
 
 #[tokio::test]
-async fn one_attachment_that_fails_does_not_keep_others() {
+async fn failed_attachment_does_not_stop_others() {
     if skipped() {
         return;
     }
     let mut lab = Lab::empty("clash").await;
     let own = Netns::add(&lab.netns("a"));
     ip(&["-n", &own.0, "link", "add", "ens6", "type", "veth", "peer", "name", "mine"]);
-    lab.picture = two_instances(&lab.id);
-    let Err(SyncError::Attach { first, others, report }) = lab.fabric.sync(&lab.picture).await
+    lab.snapshot = two_instances(&lab.id);
+    let Err(SyncError::Attach { first, others, report }) = lab.fabric.sync(&lab.snapshot).await
     else {
         panic!("ens6 is taken")
     };
@@ -448,7 +448,7 @@ async fn one_attachment_that_fails_does_not_keep_others() {
 }
 
 #[tokio::test]
-async fn listeners_see_the_pods_own_address() {
+async fn listener_sees_pod_address() {
     if skipped() {
         return;
     }
@@ -474,7 +474,7 @@ async fn listeners_see_the_pods_own_address() {
     assert!(lab.fabric.tcp_listener(elsewhere).is_err(), "not the fabric's address");
 }
 
-/// A namespace of the test's own.
+/// A namespace of this test.
 struct Netns(String);
 
 impl Netns {
@@ -491,14 +491,14 @@ impl Drop for Netns {
 }
 
 #[tokio::test]
-async fn nothing_is_left_behind() {
+async fn stop_removes_everything() {
     if skipped() {
         return;
     }
     for by_drop in [false, true] {
         let lab = Lab::empty("leftovers").await;
         let own = Netns::add(&lab.netns("b"));
-        let mut lab = Lab { picture: two_instances(&lab.id), ..lab };
+        let mut lab = Lab { snapshot: two_instances(&lab.id), ..lab };
         lab.sync().await;
         assert_eq!(devices(&own.0), ["ens5", "ens6"]);
         let address = SocketAddr::from((Ipv4Addr::new(169, 254, 169, 254), 80));
@@ -514,7 +514,7 @@ async fn nothing_is_left_behind() {
 }
 
 #[tokio::test]
-async fn a_name_in_use_is_refused() {
+async fn namespace_name_in_use_is_refused() {
     if skipped() {
         return;
     }
@@ -530,13 +530,13 @@ async fn a_name_in_use_is_refused() {
 }
 
 #[test]
-fn without_root_there_is_a_clear_error() {
+fn fabric_without_root_fails_clearly() {
     if skipped() {
         return;
     }
     let nobody = rustix::process::Uid::from_raw(65534);
     let start = move || {
-        // Of this thread alone.
+        // Changes this thread only.
         rustix::thread::set_thread_res_uid(nobody, nobody, nobody).unwrap();
         let runtime = tokio::runtime::Builder::new_current_thread().enable_io().build().unwrap();
         runtime.block_on(Fabric::start(config("tp-no-root")))
@@ -557,7 +557,7 @@ async fn crashes() {
 }
 
 #[tokio::test]
-async fn a_crashed_fabric_is_replaced() {
+async fn crashed_fabric_is_replaced() {
     if skipped() {
         return;
     }
@@ -574,13 +574,13 @@ async fn a_crashed_fabric_is_replaced() {
     let mut lab = Lab::empty("crash").await;
     assert_eq!(namespaces_of(&id), [id.as_str(), own.0.as_str()]);
     assert_eq!(devices(&own.0), [""; 0]);
-    lab.picture = two_instances(&id);
+    lab.snapshot = two_instances(&id);
     lab.sync().await;
     assert!(lab.pings("a", B0));
 }
 
 #[tokio::test]
-async fn thirty_enis() {
+async fn fabric_attaches_thirty_enis() {
     if skipped() {
         return;
     }
@@ -589,9 +589,9 @@ async fn thirty_enis() {
         |instance: u8| (0..15).map(move |i| eni(i.into(), [10, 0, instance, 10 + i])).collect();
     for instance in [1, 2] {
         let netns: NetnsName = lab.netns(&format!("n{instance}")).parse().unwrap();
-        lab.picture.instances.push(Instance { netns, enis: enis(instance) });
+        lab.snapshot.instances.push(Instance { netns, enis: enis(instance) });
     }
-    for eni in lab.picture.instances.iter_mut().flat_map(|instance| &mut instance.enis) {
+    for eni in lab.snapshot.instances.iter_mut().flat_map(|instance| &mut instance.enis) {
         let base = 128 + (eni.primary.octets()[3] - 10) * 8;
         let subnet = eni.primary.octets()[2];
         let assigned = (0..8).map(|i| IpNet::from(IpAddr::from([10, 0, subnet, base + i])));
@@ -601,7 +601,7 @@ async fn thirty_enis() {
     lab.sync().await;
     let attached = started.elapsed();
     let started = Instant::now();
-    assert!(lab.fabric.sync(&lab.picture).await.unwrap().is_unchanged());
+    assert!(lab.fabric.sync(&lab.snapshot).await.unwrap().is_unchanged());
     let unchanged = started.elapsed();
     assert_eq!(devices(&lab.netns("n2")).len(), 15);
     let started = Instant::now();

@@ -44,7 +44,8 @@ impl TestNode {
     pub(crate) fn new() -> Self {
         let directory = tempfile::tempdir().unwrap();
         let config = config(directory.path());
-        Self { directory, ec2: FakeEc2::new(), config }
+        let ec2 = FakeEc2::new(&config);
+        Self { directory, ec2, config }
     }
 
     pub(crate) fn socket(&self) -> &Path {

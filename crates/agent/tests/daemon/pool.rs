@@ -176,7 +176,8 @@ async fn two_hundred_adds_at_once_share_no_address() {
     assert!(addresses.is_subset(&node.ec2.secondary_addresses()));
     assert_eq!(client.counts().await.assigned, 200);
     // Seven of 29 addresses, beside the primary, are the fewest that hold them.
-    assert!(node.ec2.n_calls("create-eni") <= 8, "{}", node.ec2.n_calls("create-eni"));
+    let n_created = node.ec2.n_requests("CreateNetworkInterface");
+    assert!(n_created <= 8, "{n_created}");
     daemon.stop().await.unwrap();
 }
 

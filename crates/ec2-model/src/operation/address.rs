@@ -1,7 +1,7 @@
-//! Assigning and unassigning addresses and prefixes, written once for both families.
+//! Assigning and unassigning addresses and prefixes, for both families.
 
-use crate::ask::{Ask, AskError, Chooser, Holdings};
-use crate::book::{Holder, Refusal};
+use crate::address_space::{Holder, TakeError};
+use crate::allocate::{AddressRequest, AllocateError, Allocator, Holdings};
 use crate::config::InsufficientError;
 use crate::error::ApiError;
 use crate::family::{Family, V4, V6};
@@ -12,29 +12,29 @@ use crate::request::{
     AssignIpv6Addresses, AssignPrivateIpAddresses, UnassignIpv6Addresses,
     UnassignPrivateIpAddresses, Wanted,
 };
+use crate::resources::{Eni, FamilyFields};
 use crate::response::Response;
-use crate::world::{Eni, Kept};
 
-/// What addresses are taken for: EC2 refuses the same thing in different words.
+/// What the addresses are for. EC2's error texts differ between the two.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Purpose {
     Creation,
     Assignment,
 }
 
-/// An address, and the ENI that gives it up.
+/// An address, and the ENI that it moves from.
 type Move<F> = (<F as Family>::Addr, EniId);
 
-/// What EC2 says if a subnet does not give what is asked.
-pub(super) fn ask_error<F: Family>(
-    error: &AskError<F>,
+/// EC2's error if a subnet cannot serve a request.
+pub(super) fn allocate_error<F: Family>(
+    error: &AllocateError<F>,
     purpose: Purpose,
     errors: InsufficientError,
 ) -> ApiError {
     match error {
-        AskError::Address(addr, refusal) => refused(&addr.to_string(), refusal, purpose),
-        AskError::Prefix(prefix, refusal) => refused(&prefix.to_string(), refusal, purpose),
-        AskError::TooFewAddresses => match errors {
+        AllocateError::Address(addr, error) => refused(&addr.to_string(), error, purpose),
+        AllocateError::Prefix(prefix, error) => refused(&prefix.to_string(), error, purpose),
+        AllocateError::TooFewAddresses => match errors {
             InsufficientError::Classic => ApiError::new(
                 "InsufficientFreeAddressesInSubnet",
                 "The specified subnet does not have enough free addresses to satisfy the request.",
@@ -43,28 +43,28 @@ pub(super) fn ask_error<F: Family>(
                 ApiError::parameter_value("There aren't sufficient free Ipv4 addresses or prefixes")
             }
         },
-        AskError::TooFewBlocks => ApiError::new(
+        AllocateError::TooFewBlocks => ApiError::new(
             "InsufficientCidrBlocks",
             "The specified subnet does not have enough free cidr blocks to satisfy the request.",
         ),
     }
 }
 
-fn refused(what: &str, refusal: &Refusal, purpose: Purpose) -> ApiError {
-    match (refusal, purpose) {
-        (Refusal::Outside, _) => ApiError::parameter_value(format!(
+fn refused(what: &str, error: &TakeError, purpose: Purpose) -> ApiError {
+    match (error, purpose) {
+        (TakeError::Outside, _) => ApiError::parameter_value(format!(
             "Address {what} does not fall within the subnet's address range"
         )),
-        (Refusal::Reserved, _) => {
+        (TakeError::Reserved, _) => {
             ApiError::parameter_value("Address is in subnet's reserved address range")
         }
-        (Refusal::Misaligned, _) => {
+        (TakeError::Misaligned, _) => {
             ApiError::invalid_value(what, "prefix", "It is not a prefix of the supported length.")
         }
-        (Refusal::Held(_), Purpose::Creation) => {
+        (TakeError::Held(_), Purpose::Creation) => {
             ApiError::new("InvalidIPAddress.InUse", "The specified address is already in use.")
         }
-        (Refusal::Held(_), Purpose::Assignment) => not_movable(what),
+        (TakeError::Held(_), Purpose::Assignment) => not_movable(what),
     }
 }
 
@@ -130,41 +130,41 @@ impl Model {
         Ok(Response::UnassignedIpv6 { network_interface_id, addresses, prefixes })
     }
 
-    /// Gives an ENI what is wanted, all of it or nothing. Returns what it did not have before.
-    fn assign<F: Kept>(
+    /// Assigns what is wanted, all of it or nothing. Returns what the ENI did not have before.
+    fn assign<F: FamilyFields>(
         &mut self,
         caller: Caller<'_>,
         id: &EniId,
         wanted: &Wanted<F::Addr, F::Net>,
         may_move: bool,
     ) -> Result<Holdings<F>, ApiError> {
-        let eni = self.seen_eni(id)?;
+        let eni = self.visible_eni(id)?;
         let nothing_given = || ApiError::parameter_combination(F::NOTHING_GIVEN);
-        let ask = Ask::<F>::from_wanted(wanted)?.ok_or_else(nothing_given)?;
-        if ask.n_slots() == 0 {
+        let request = AddressRequest::<F>::from_wanted(wanted)?.ok_or_else(nothing_given)?;
+        if request.n_slots() == 0 {
             let [_, count, _, prefix_count] = F::PARAMETERS;
-            let parameter = if ask.is_for_prefixes() { prefix_count } else { count };
+            let parameter = if request.is_for_prefixes() { prefix_count } else { count };
             let why = "Value must be a positive number.";
             return Err(ApiError::invalid_value("0", parameter, why));
         }
-        self.check_support::<F>(eni, ask.is_for_prefixes())?;
-        let (ask, moves) = self.split_moves(eni, ask, may_move)?;
-        self.check_limit::<F>(eni, ask.n_slots() + moves.len())?;
-        self.blur(caller, id);
-        let mut given = self.take_for(id, &ask)?;
+        self.check_support::<F>(eni, request.is_for_prefixes())?;
+        let (request, moves) = self.split_moves(eni, request, may_move)?;
+        self.check_limit::<F>(eni, request.n_slots() + moves.len())?;
+        self.maybe_show_stale(caller, id);
+        let mut given = self.take_for(id, &request)?;
         for (addr, from) in moves {
             self.move_address::<F>(caller, addr, &from, id)?;
             given.addresses.push(addr);
         }
-        F::holdings_mut(self.world.eni_mut(id)?).extend(&given);
+        F::holdings_mut(self.resources.eni_mut(id)?).extend(&given);
         self.show_addresses_later(caller.now, id);
         Ok(given)
     }
 
-    /// Whether the instance of an attached ENI has such things at all.
-    fn check_support<F: Kept>(&self, eni: &Eni, prefixes: bool) -> Result<(), ApiError> {
+    /// Refuses IPv6 addresses or prefixes if the ENI's instance type does not support them.
+    fn check_support<F: FamilyFields>(&self, eni: &Eni, prefixes: bool) -> Result<(), ApiError> {
         let Some(attachment) = eni.attachment() else { return Ok(()) };
-        let instance_type = self.world.instance(&attachment.instance_id)?.instance_type;
+        let instance_type = self.resources.instance(&attachment.instance_id)?.instance_type;
         let what = match () {
             () if F::limit(instance_type) == 0 => "IPv6 addresses",
             () if prefixes && !instance_type.supports_prefixes() => "IP prefixes",
@@ -174,25 +174,27 @@ impl Model {
         Err(ApiError::new("UnsupportedOperation", text))
     }
 
-    fn check_limit<F: Kept>(&self, eni: &Eni, n_more: usize) -> Result<(), ApiError> {
+    fn check_limit<F: FamilyFields>(&self, eni: &Eni, n_more: usize) -> Result<(), ApiError> {
         let limit = match eni.attachment() {
             Some(attachment) => {
-                F::limit(self.world.instance(&attachment.instance_id)?.instance_type)
+                F::limit(self.resources.instance(&attachment.instance_id)?.instance_type)
             }
             None => *MAX_SLOTS_UNATTACHED,
         };
         if eni.n_slots::<F>() + n_more > limit { Err(over_limit()) } else { Ok(()) }
     }
 
-    /// Tells named addresses that have to be moved from other ENIs, and what this ENI has already,
-    /// from what is to be taken from the subnet.
-    fn split_moves<F: Kept>(
+    /// Splits named addresses into those to take from the subnet and those to move from other ENIs.
+    /// Addresses that the ENI already has are dropped.
+    fn split_moves<F: FamilyFields>(
         &self,
         eni: &Eni,
-        ask: Ask<F>,
+        request: AddressRequest<F>,
         may_move: bool,
-    ) -> Result<(Ask<F>, Vec<Move<F>>), ApiError> {
-        let Ask::Addresses(addresses) = ask else { return Ok((ask, Vec::new())) };
+    ) -> Result<(AddressRequest<F>, Vec<Move<F>>), ApiError> {
+        let AddressRequest::Addresses(addresses) = request else {
+            return Ok((request, Vec::new()));
+        };
         let (mut to_take, mut moves) = (Vec::new(), Vec::new());
         for addr in addresses {
             match self.holder_in_subnet_of::<F>(eni, addr) {
@@ -210,16 +212,16 @@ impl Model {
                 Some(Holder::Eni(_) | Holder::Other) => return Err(not_movable(&addr.to_string())),
             }
         }
-        Ok((Ask::Addresses(to_take), moves))
+        Ok((AddressRequest::Addresses(to_take), moves))
     }
 
-    fn holder_in_subnet_of<F: Kept>(&self, eni: &Eni, addr: F::Addr) -> Option<Holder> {
-        F::book(self.world.subnet_of(eni))?.holder(addr).cloned()
+    fn holder_in_subnet_of<F: FamilyFields>(&self, eni: &Eni, addr: F::Addr) -> Option<Holder> {
+        F::space(self.resources.subnet_of(eni))?.holder(addr).cloned()
     }
 
-    /// Only single addresses move, and not the one that an ENI has for life.
-    fn check_movable<F: Kept>(&self, addr: F::Addr, from: &EniId) -> Result<(), ApiError> {
-        let eni = self.world.eni(from)?;
+    /// Only single secondary addresses can move.
+    fn check_movable<F: FamilyFields>(&self, addr: F::Addr, from: &EniId) -> Result<(), ApiError> {
+        let eni = self.resources.eni(from)?;
         if F::primary(eni) == Some(addr) {
             return Err(ApiError::parameter_value("secondary-addresses"));
         }
@@ -229,7 +231,7 @@ impl Model {
         }
     }
 
-    fn move_address<F: Kept>(
+    fn move_address<F: FamilyFields>(
         &mut self,
         caller: Caller<'_>,
         addr: F::Addr,
@@ -239,28 +241,33 @@ impl Model {
         let part = Holdings { addresses: vec![addr], prefixes: Vec::new() };
         self.drop_from::<F>(from, &part)?;
         self.show_addresses_later(caller.now, from);
-        self.take_for::<F>(to, &Ask::Addresses(vec![addr]))?;
+        self.take_for::<F>(to, &AddressRequest::Addresses(vec![addr]))?;
         Ok(())
     }
 
-    /// Takes addresses from the ENI's subnet in its name.
-    fn take_for<F: Kept>(&mut self, id: &EniId, ask: &Ask<F>) -> Result<Holdings<F>, ApiError> {
-        let subnet = self.world.eni(id)?.subnet.clone();
-        let mut chooser = Chooser { choice: self.config.address_choice, dice: &mut self.dice };
-        let book = F::book_mut(self.world.subnet_mut(&subnet)).ok_or_else(|| no_ipv6(&subnet))?;
+    /// Takes addresses from the ENI's subnet.
+    fn take_for<F: FamilyFields>(
+        &mut self,
+        id: &EniId,
+        request: &AddressRequest<F>,
+    ) -> Result<Holdings<F>, ApiError> {
+        let subnet = self.resources.eni(id)?.subnet.clone();
+        let mut allocator = Allocator { choice: self.config.address_choice, rng: &mut self.rng };
+        let space =
+            F::space_mut(self.resources.subnet_mut(&subnet)).ok_or_else(|| no_ipv6(&subnet))?;
         let errors = self.config.insufficient_error;
-        let taken = chooser.allocate(book, ask, id);
-        taken.map_err(|error| ask_error(&error, Purpose::Assignment, errors))
+        let taken = allocator.allocate(space, request, id);
+        taken.map_err(|error| allocate_error(&error, Purpose::Assignment, errors))
     }
 
-    /// Takes a part of what an ENI has away from it, as a client asks.
-    fn unassign<F: Kept>(
+    /// Unassigns a part of an ENI's holdings, after all checks.
+    fn unassign<F: FamilyFields>(
         &mut self,
         caller: Caller<'_>,
         id: &EniId,
         part: &Holdings<F>,
     ) -> Result<(), ApiError> {
-        let eni = self.seen_eni(id)?;
+        let eni = self.visible_eni(id)?;
         if part.n_slots() == 0 {
             let [addresses, _, prefixes, _] = F::PARAMETERS;
             return Err(ApiError::missing_parameter(&format!("{addresses} or {prefixes}")));
@@ -272,23 +279,23 @@ impl Model {
         if !F::holdings(eni).contains(part) {
             return Err(not_assigned(id));
         }
-        self.blur(caller, id);
+        self.maybe_show_stale(caller, id);
         self.drop_from(id, part)?;
         self.show_addresses_later(caller.now, id);
         Ok(())
     }
 
-    /// Takes a part of what an ENI has away from it, without any question.
-    pub(super) fn drop_from<F: Kept>(
+    /// Unassigns a part of an ENI's holdings without checks.
+    pub(super) fn drop_from<F: FamilyFields>(
         &mut self,
         id: &EniId,
         part: &Holdings<F>,
     ) -> Result<(), ApiError> {
-        let eni = self.world.eni_mut(id)?;
+        let eni = self.resources.eni_mut(id)?;
         F::holdings_mut(eni).remove(part);
         let subnet = eni.subnet.clone();
-        if let Some(book) = F::book_mut(self.world.subnet_mut(&subnet)) {
-            part.release(book);
+        if let Some(space) = F::space_mut(self.resources.subnet_mut(&subnet)) {
+            part.release(space);
         }
         Ok(())
     }

@@ -1,14 +1,14 @@
-//! Attaching ENIs to instances and taking them off.
+//! Attaching and detaching ENIs.
 
-use crate::agenda::Due;
 use crate::error::ApiError;
 use crate::family::{V4, V6};
 use crate::id::{AttachmentId, EniId};
 use crate::model::{Caller, Model};
 use crate::request::{AttachNetworkInterface, DetachNetworkInterface, InterfaceType};
+use crate::resources::{Eni, FamilyFields, Instance, PRIMARY, Slot, no_such_attachment};
 use crate::response::{Attachment, AttachmentStatus, InstanceState, Response};
-use crate::time::Timestamp;
-use crate::world::{Eni, Instance, Kept, PRIMARY, Slot, no_such_attachment};
+use crate::time::SimTime;
+use crate::transition::Transition;
 
 impl Model {
     pub(super) fn attach_network_interface(
@@ -17,8 +17,8 @@ impl Model {
         request: &AttachNetworkInterface,
     ) -> Result<Response, ApiError> {
         let id = &request.network_interface_id;
-        let eni = self.seen_eni(id)?;
-        let instance = self.world.instance(&request.instance_id)?;
+        let eni = self.visible_eni(id)?;
+        let instance = self.resources.instance(&request.instance_id)?;
         let slot = slot_of(request)?;
         self.check_attach(eni, instance, slot)?;
         let attachment = Attachment {
@@ -31,11 +31,12 @@ impl Model {
             attach_time: caller.now,
             delete_on_termination: false,
         };
-        let attachment_id = AttachmentId::from_number(self.fresh());
-        self.blur(caller, id);
-        self.world.attach(id, Attachment { id: attachment_id.clone(), ..attachment });
-        let attached = self.config.latency.attach.roll(&mut self.dice);
-        self.agenda.enter(caller.now + attached, Due::Attached(attachment_id.clone()));
+        let attachment_id = AttachmentId::from_number(self.next_id());
+        self.maybe_show_stale(caller, id);
+        self.resources.attach(id, Attachment { id: attachment_id.clone(), ..attachment });
+        let attached = self.config.latency.attach.sample(&mut self.rng);
+        self.transitions
+            .schedule(caller.now + attached, Transition::Attached(attachment_id.clone()));
         Ok(Response::Attached { attachment_id, network_card_index: slot.0 })
     }
 
@@ -61,8 +62,8 @@ impl Model {
     }
 
     pub(super) fn check_place(&self, eni: &Eni, instance: &Instance) -> Result<(), ApiError> {
-        let here = self.world.subnet_of(eni);
-        let there = self.world.subnet(&instance.subnet)?;
+        let here = self.resources.subnet_of(eni);
+        let there = self.resources.subnet(&instance.subnet)?;
         let what = match () {
             () if here.vpc != there.vpc => "VPC",
             () if here.zone != there.zone => "availability zone",
@@ -83,40 +84,40 @@ impl Model {
         let eni = self.eni_of_attachment(id)?;
         check_detachable(eni)?;
         let eni = eni.id.clone();
-        self.blur(caller, &eni);
+        self.maybe_show_stale(caller, &eni);
         let was = self.begin_detach(&eni)?;
         if request.force || was != AttachmentStatus::Detaching {
             let detached = match request.force {
                 true => caller.now,
-                false => caller.now + self.config.latency.detach.roll(&mut self.dice),
+                false => caller.now + self.config.latency.detach.sample(&mut self.rng),
             };
-            self.agenda.enter(detached, Due::Detached(id.clone()));
+            self.transitions.schedule(detached, Transition::Detached(id.clone()));
         }
         Ok(Response::Done)
     }
 
     fn eni_of_attachment(&self, id: &AttachmentId) -> Result<&Eni, ApiError> {
-        let eni = self.world.attachments.get(id).ok_or_else(|| no_such_attachment(id))?;
-        self.world.eni(eni)
+        let eni = self.resources.attachments.get(id).ok_or_else(|| no_such_attachment(id))?;
+        self.resources.eni(eni)
     }
 
-    /// Sets the status and tells what it was.
+    /// Sets the status to detaching and returns the previous one.
     fn begin_detach(&mut self, eni: &EniId) -> Result<AttachmentStatus, ApiError> {
-        let attachment = self.world.eni_mut(eni)?.attachment_mut();
-        let attachment = attachment.expect("it was found by its attachment");
+        let attachment = self.resources.eni_mut(eni)?.attachment_mut();
+        let attachment = attachment.expect("the attachment led to this ENI");
         Ok(std::mem::replace(&mut attachment.status, AttachmentStatus::Detaching))
     }
 
-    /// Takes an ENI off at once.
-    pub(super) fn detach_now(&mut self, eni: &EniId, now: Timestamp) -> Result<(), ApiError> {
-        let eni = self.world.eni(eni)?;
+    /// Detaches an ENI at once.
+    pub(super) fn detach_now(&mut self, eni: &EniId, now: SimTime) -> Result<(), ApiError> {
+        let eni = self.resources.eni(eni)?;
         check_detachable(eni)?;
         let Some(attachment) = eni.attachment() else {
             let text = format!("Interface '{}' is not attached.", eni.id);
             return Err(ApiError::new("IncorrectState", text));
         };
         let id = attachment.id.clone();
-        self.agenda.enter(now, Due::Detached(id));
+        self.transitions.schedule(now, Transition::Detached(id));
         Ok(())
     }
 }
@@ -135,7 +136,7 @@ fn slot_of(request: &AttachNetworkInterface) -> Result<Slot, ApiError> {
     slot(request.network_card_index, request.device_index)
 }
 
-/// A slot as a client names it.
+/// The slot that a client names.
 pub(super) fn slot(card: i32, device: i32) -> Result<Slot, ApiError> {
     let check = |n: i32, parameter| {
         u16::try_from(n).map_err(|_| ApiError::invalid_value(&n.to_string(), parameter, ""))
@@ -143,7 +144,7 @@ pub(super) fn slot(card: i32, device: i32) -> Result<Slot, ApiError> {
     Ok((check(card, "networkCardIndex")?, check(device, "deviceIndex")?))
 }
 
-/// Whether the instance has a card of this number, the slot free, and room on the card.
+/// Checks that the instance has this card, that the slot is free, and that the card has room.
 pub(super) fn check_slot(instance: &Instance, slot: Slot) -> Result<(), ApiError> {
     let (card_index, device) = slot;
     let instance_type = instance.instance_type;
@@ -165,7 +166,7 @@ pub(super) fn check_slot(instance: &Instance, slot: Slot) -> Result<(), ApiError
     Ok(())
 }
 
-/// Whether the instance's type takes what the ENI carries.
+/// Checks that the instance type supports the ENI's addresses and prefixes.
 pub(super) fn check_carried(eni: &Eni, instance: &Instance) -> Result<(), ApiError> {
     let instance_type = instance.instance_type;
     if !eni.v4.prefixes.is_empty() && !instance_type.supports_prefixes() {

@@ -1,4 +1,4 @@
-//! Listing what there is: the Describe operations and their filters.
+//! The Describe operations and their filters.
 
 mod filters;
 
@@ -12,18 +12,17 @@ use crate::request::{
     Action, DescribeAvailabilityZones, DescribeInstanceTypes, DescribeInstances,
     DescribeNetworkInterfaces, DescribeSecurityGroups, DescribeSubnets, DescribeVpcs, Listing,
 };
+use crate::resources;
 use crate::response::{
     AvailabilityZone, Instance, NetworkInterface, Reservation, Response, SecurityGroup, Subnet, Vpc,
 };
-use crate::world;
 
-/// How the operations with usual pages page, with the name of the parameter that holds ids if it
-/// was given.
+/// The usual paging. `ids` is the name of the id parameter if the request has ids.
 fn paging<T>(action: Action, ids: Option<&'static str>, key: fn(&T) -> String) -> Paging<T> {
     Paging { action, allowed: 5..=1000, ids, key, weight: |_| 1 }
 }
 
-/// The name of the parameter, if it was given.
+/// The parameter's name, if the parameter was given.
 fn given<T>(ids: &[T], name: &'static str) -> Option<&'static str> {
     (!ids.is_empty()).then_some(name)
 }
@@ -35,17 +34,17 @@ impl Model {
     ) -> Result<Response, ApiError> {
         let ids = &request.network_interface_ids;
         for id in ids {
-            self.seen_eni(id)?;
+            self.visible_eni(id)?;
         }
-        let enis: Vec<&world::Eni> = match ids.is_empty() {
+        let enis: Vec<&resources::Eni> = match ids.is_empty() {
             true => self.candidates(&request.listing),
-            false => ids.iter().filter_map(|id| self.world.enis.get(id)).collect(),
+            false => ids.iter().filter_map(|id| self.resources.enis.get(id)).collect(),
         };
-        let shown = enis.into_iter().filter(|eni| !self.veils.hides(&eni.id));
+        let shown = enis.into_iter().filter(|eni| !self.visibility.is_hidden(&eni.id));
         let view = self.view();
-        let show = |eni: &world::Eni| {
-            let picture = self.veils.picture(&eni.id).cloned();
-            picture.unwrap_or_else(|| view.network_interface(eni))
+        let show = |eni: &resources::Eni| {
+            let snapshot = self.visibility.stale_snapshot(&eni.id).cloned();
+            snapshot.unwrap_or_else(|| view.network_interface(eni))
         };
         let found =
             filters::INTERFACES.apply(shown.map(show).collect(), &request.listing.filters)?;
@@ -56,19 +55,19 @@ impl Model {
         Ok(Response::NetworkInterfaces(paging.cut(found, &request.listing)?))
     }
 
-    /// The ENIs among which the filters choose. One filter is by far the most usual and saves
-    /// looking at all ENIs of the region; with stale pictures about it would miss some.
-    fn candidates(&self, listing: &Listing) -> Vec<&world::Eni> {
+    /// The ENIs to filter. The filter by instance is by far the most frequent, and its index avoids
+    /// a scan of all ENIs. With stale snapshots the index would miss some, so then all are scanned.
+    fn candidates(&self, listing: &Listing) -> Vec<&resources::Eni> {
         let by_instance = listing.filters.iter().find(|it| it.name == "attachment.instance-id");
-        let instances: Option<Vec<&world::Instance>> = by_instance.and_then(|filter| {
-            let find = |value: &String| self.world.instances.get(&value.parse().ok()?);
+        let instances: Option<Vec<&resources::Instance>> = by_instance.and_then(|filter| {
+            let find = |value: &String| self.resources.instances.get(&value.parse().ok()?);
             filter.values.iter().map(find).collect()
         });
         match instances {
-            Some(instances) if !self.veils.has_pictures() => {
-                instances.into_iter().flat_map(|it| self.world.enis_of(it)).collect()
+            Some(instances) if !self.visibility.has_stale() => {
+                instances.into_iter().flat_map(|it| self.resources.enis_of(it)).collect()
             }
-            Some(_) | None => self.world.enis.values().collect(),
+            Some(_) | None => self.resources.enis.values().collect(),
         }
     }
 
@@ -78,9 +77,9 @@ impl Model {
     ) -> Result<Response, ApiError> {
         let ids = &request.instance_ids;
         self.check_instances(ids)?;
-        let instances: Vec<&world::Instance> = match ids.is_empty() {
-            true => self.world.instances.values().collect(),
-            false => ids.iter().filter_map(|id| self.world.instances.get(id)).collect(),
+        let instances: Vec<&resources::Instance> = match ids.is_empty() {
+            true => self.resources.instances.values().collect(),
+            false => ids.iter().filter_map(|id| self.resources.instances.get(id)).collect(),
         };
         let view = self.view();
         let shown = instances
@@ -136,9 +135,9 @@ impl Model {
     pub(super) fn describe_subnets(&self, request: &DescribeSubnets) -> Result<Response, ApiError> {
         let ids = &request.subnet_ids;
         for id in ids {
-            self.world.subnet(id)?;
+            self.resources.subnet(id)?;
         }
-        let all = self.world.subnets.values();
+        let all = self.resources.subnets.values();
         let wanted = all.filter(|it| ids.is_empty() || ids.contains(&it.id));
         let view = self.view();
         let shown = wanted.map(|it| view.subnet(it)).collect();
@@ -152,9 +151,9 @@ impl Model {
     pub(super) fn describe_vpcs(&self, request: &DescribeVpcs) -> Result<Response, ApiError> {
         let ids = &request.vpc_ids;
         for id in ids {
-            self.world.vpc(id)?;
+            self.resources.vpc(id)?;
         }
-        let all = self.world.vpcs.values();
+        let all = self.resources.vpcs.values();
         let wanted = all.filter(|it| ids.is_empty() || ids.contains(&it.id)).cloned();
         let found = filters::VPCS.apply(wanted.collect(), &request.listing.filters)?;
         let ids = given(ids, "vpcIds");
@@ -168,9 +167,9 @@ impl Model {
     ) -> Result<Response, ApiError> {
         let (ids, names) = (&request.group_ids, &request.group_names);
         for id in ids {
-            self.world.group(id)?;
+            self.resources.group(id)?;
         }
-        let all = || self.world.groups.values();
+        let all = || self.resources.groups.values();
         if let Some(name) = names.iter().find(|name| all().all(|it| it.name != **name)) {
             let text = format!("The security group '{name}' does not exist");
             return Err(ApiError::new("InvalidGroup.NotFound", text));

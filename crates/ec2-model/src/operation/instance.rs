@@ -1,27 +1,27 @@
-//! Starting and ending instances.
+//! Starting and terminating instances.
 
 use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
 
 use instance_types::InstanceType;
 
-use crate::agenda::Due;
-use crate::ask::Ask;
+use crate::allocate::AddressRequest;
 use crate::error::ApiError;
 use crate::id::{
     AttachmentId, EniId, InstanceId, ReservationId, ResourceType, SecurityGroupId, SubnetId,
 };
 use crate::model::{Caller, Model};
 use crate::operation::attachment::{check_carried, check_slot, slot};
-use crate::operation::interface::Draft;
+use crate::operation::interface::EniDraft;
 use crate::operation::tag::tags_for;
 use crate::request::{InstanceNetworkInterface, RunInstances, TerminateInstances, Wanted};
+use crate::resources::{EniState, Instance, PRIMARY, Slot, no_such_instances};
 use crate::response::{
     Attachment, AttachmentStatus, InstanceState, InstanceStateChange, Reservation, Response, Tags,
 };
-use crate::world::{EniState, Instance, PRIMARY, Slot, no_such_instances};
+use crate::transition::Transition;
 
-/// One ENI of an instance to be started.
+/// One ENI of an instance to start.
 #[derive(Debug, Clone)]
 pub(super) struct InterfaceDraft {
     pub(super) slot: Slot,
@@ -29,25 +29,25 @@ pub(super) struct InterfaceDraft {
     pub(super) delete_on_termination: bool,
 }
 
-/// Where it comes from.
+/// Where the ENI comes from.
 #[derive(Debug, Clone)]
 pub(super) enum InterfaceSource {
     Existing(EniId),
-    New(Box<Draft>),
+    New(Box<EniDraft>),
 }
 
 impl InterfaceDraft {
-    /// The primary ENI as an instance gets it unasked.
+    /// The primary ENI of an instance whose request describes no ENIs.
     pub(super) fn primary(
         subnet: SubnetId,
         primary: Option<Ipv4Addr>,
         groups: Vec<SecurityGroupId>,
     ) -> Self {
-        let draft = Draft {
+        let draft = EniDraft {
             subnet,
             primary,
-            v4: Ask::NONE,
-            v6: Ask::NONE,
+            v4: AddressRequest::NONE,
+            v6: AddressRequest::NONE,
             groups,
             description: String::new(),
             interface_type: crate::request::InterfaceType::Interface,
@@ -58,7 +58,7 @@ impl InterfaceDraft {
     }
 }
 
-/// An instance to be started.
+/// An instance to start.
 #[derive(Debug, Clone)]
 pub(super) struct Launch {
     pub(super) image_id: String,
@@ -77,8 +77,8 @@ impl Model {
         })
     }
 
-    pub(super) fn fresh_reservation(&mut self) -> ReservationId {
-        ReservationId::from_number(self.fresh())
+    pub(super) fn next_reservation_id(&mut self) -> ReservationId {
+        ReservationId::from_number(self.next_id())
     }
 
     pub(super) fn run_instances(
@@ -88,10 +88,10 @@ impl Model {
     ) -> Result<Response, ApiError> {
         let (least, most) = counts(request)?;
         let launch = self.launch_of(request, most)?;
-        let id = self.fresh_reservation();
+        let id = self.next_reservation_id();
         let mut started: Vec<InstanceId> = Vec::new();
         while started.len() < most {
-            let instance = InstanceId::from_number(self.fresh());
+            let instance = InstanceId::from_number(self.next_id());
             match self.launch(caller, &launch, instance.clone(), &id) {
                 Ok(()) => started.push(instance),
                 Err(_) if started.len() >= least => break,
@@ -102,11 +102,11 @@ impl Model {
             }
         }
         for instance in &started {
-            let running = caller.now + self.config.latency.launch.roll(&mut self.dice);
-            self.agenda.enter(running, Due::Running(instance.clone()));
+            let running = caller.now + self.config.latency.launch.sample(&mut self.rng);
+            self.transitions.schedule(running, Transition::Running(instance.clone()));
         }
         let view = self.view();
-        let instances = started.iter().filter_map(|id| self.world.instances.get(id));
+        let instances = started.iter().filter_map(|id| self.resources.instances.get(id));
         Ok(Response::Started(Reservation {
             id,
             owner_id: caller.account.to_owned(),
@@ -175,7 +175,7 @@ impl Model {
                 let text = format!("Nothing else may be specified for existing interface '{id}'");
                 return Err(ApiError::parameter_combination(text));
             }
-            Some(id) => InterfaceSource::Existing(self.seen_eni(id)?.id.clone()),
+            Some(id) => InterfaceSource::Existing(self.visible_eni(id)?.id.clone()),
             None => InterfaceSource::New(Box::new(new_interface(wanted)?)),
         };
         let is_new = matches!(source, InterfaceSource::New(_));
@@ -193,8 +193,8 @@ impl Model {
     ) -> Result<(), ApiError> {
         let primary = launch.interfaces.first().expect("every launch has a primary ENI");
         let subnet = match &primary.source {
-            InterfaceSource::Existing(eni) => self.world.eni(eni)?.subnet.clone(),
-            InterfaceSource::New(draft) => self.world.subnet(&draft.subnet)?.id.clone(),
+            InterfaceSource::Existing(eni) => self.resources.eni(eni)?.subnet.clone(),
+            InterfaceSource::New(draft) => self.resources.subnet(&draft.subnet)?.id.clone(),
         };
         let instance = Instance {
             id: id.clone(),
@@ -209,35 +209,36 @@ impl Model {
             tags: launch.tags.clone(),
             client_token: launch.client_token.clone(),
         };
-        self.world.instances.insert(id.clone(), instance);
-        let plugged = launch.interfaces.iter().try_for_each(|it| self.plug(caller, &id, it));
-        if plugged.is_err() {
+        self.resources.instances.insert(id.clone(), instance);
+        let attached =
+            launch.interfaces.iter().try_for_each(|it| self.attach_at_launch(caller, &id, it));
+        if attached.is_err() {
             self.undo_launch(launch, &id);
         }
-        plugged?;
+        attached?;
         self.show_all(&id)
     }
 
-    /// Puts one ENI into an instance that is being started.
-    fn plug(
+    /// Attaches one ENI to an instance that is being started.
+    fn attach_at_launch(
         &mut self,
         caller: Caller<'_>,
         instance: &InstanceId,
         wanted: &InterfaceDraft,
     ) -> Result<(), ApiError> {
-        check_slot(self.world.instance(instance)?, wanted.slot)?;
+        check_slot(self.resources.instance(instance)?, wanted.slot)?;
         let eni = match &wanted.source {
             InterfaceSource::Existing(eni) => eni.clone(),
             InterfaceSource::New(draft) => self.make_eni(caller, draft)?,
         };
-        if let Err(error) = self.check_plug(instance, &eni) {
+        if let Err(error) = self.check_attach_at_launch(instance, &eni) {
             if let InterfaceSource::New(_) = wanted.source {
-                self.world.delete_eni(&eni);
+                self.resources.delete_eni(&eni);
             }
             return Err(error);
         }
         let attachment = Attachment {
-            id: AttachmentId::from_number(self.fresh()),
+            id: AttachmentId::from_number(self.next_id()),
             instance_id: instance.clone(),
             instance_owner_id: caller.account.to_owned(),
             device_index: wanted.slot.1,
@@ -246,12 +247,12 @@ impl Model {
             attach_time: caller.now,
             delete_on_termination: wanted.delete_on_termination,
         };
-        self.world.attach(&eni, attachment);
+        self.resources.attach(&eni, attachment);
         Ok(())
     }
 
-    fn check_plug(&self, instance: &InstanceId, eni: &EniId) -> Result<(), ApiError> {
-        let (instance, eni) = (self.world.instance(instance)?, self.world.eni(eni)?);
+    fn check_attach_at_launch(&self, instance: &InstanceId, eni: &EniId) -> Result<(), ApiError> {
+        let (instance, eni) = (self.resources.instance(instance)?, self.resources.eni(eni)?);
         if let EniState::Attached(_) = eni.state {
             let text = format!("Interface: [{}] in use.", eni.id);
             return Err(ApiError::new("InvalidNetworkInterface.InUse", text));
@@ -260,20 +261,20 @@ impl Model {
         check_carried(eni, instance)
     }
 
-    /// Removes an instance that was never told of, and what was made for it.
+    /// Removes an instance that no answer has shown, and the ENIs created for it.
     fn undo_launch(&mut self, launch: &Launch, id: &InstanceId) {
-        let Some(instance) = self.world.instances.get(id) else { return };
+        let Some(instance) = self.resources.instances.get(id) else { return };
         let slots = instance.slots.clone();
         for interface in &launch.interfaces {
             let Some(eni) = slots.get(&interface.slot) else { continue };
-            self.world.detach(eni);
+            self.resources.detach(eni);
             match interface.source {
                 InterfaceSource::Existing(_) => {}
-                InterfaceSource::New(_) => self.world.delete_eni(eni),
+                InterfaceSource::New(_) => self.resources.delete_eni(eni),
             }
         }
         self.imds.forget(id);
-        self.world.instances.remove(id);
+        self.resources.instances.remove(id);
     }
 
     pub(super) fn terminate_instances(
@@ -289,10 +290,10 @@ impl Model {
         Ok(Response::StateChanges(changes.collect::<Result<_, _>>()?))
     }
 
-    /// Whether all of these exist; EC2 names all that do not.
+    /// Checks that all instances exist. EC2's error names all that do not.
     pub(super) fn check_instances(&self, ids: &[InstanceId]) -> Result<(), ApiError> {
         let missing: Vec<&InstanceId> =
-            ids.iter().filter(|id| !self.world.instances.contains_key(id)).collect();
+            ids.iter().filter(|id| !self.resources.instances.contains_key(id)).collect();
         if missing.is_empty() { Ok(()) } else { Err(no_such_instances(&missing)) }
     }
 
@@ -301,15 +302,15 @@ impl Model {
         caller: Caller<'_>,
         id: &InstanceId,
     ) -> Result<InstanceStateChange, ApiError> {
-        let previous = self.world.instance(id)?.state;
+        let previous = self.resources.instance(id)?.state;
         let current = match previous {
             InstanceState::Pending | InstanceState::Running => InstanceState::ShuttingDown,
             InstanceState::ShuttingDown | InstanceState::Terminated => previous,
         };
         if current != previous {
-            let gone = caller.now + self.config.latency.terminate.roll(&mut self.dice);
-            self.agenda.enter(gone, Due::Terminated(id.clone()));
-            if let Some(instance) = self.world.instances.get_mut(id) {
+            let gone = caller.now + self.config.latency.terminate.sample(&mut self.rng);
+            self.transitions.schedule(gone, Transition::Terminated(id.clone()));
+            if let Some(instance) = self.resources.instances.get_mut(id) {
                 instance.state = current;
             }
         }
@@ -343,7 +344,7 @@ fn no_subnet() -> ApiError {
     ApiError::new("MissingInput", text)
 }
 
-/// Whether a request says what an ENI shall be like.
+/// Whether the request describes a new ENI.
 fn has_details(wanted: &InstanceNetworkInterface) -> bool {
     wanted.subnet_id.is_some()
         || !wanted.groups.is_empty()
@@ -355,7 +356,7 @@ fn has_details(wanted: &InstanceNetworkInterface) -> bool {
         || !wanted.description.is_empty()
 }
 
-fn new_interface(wanted: &InstanceNetworkInterface) -> Result<Draft, ApiError> {
+fn new_interface(wanted: &InstanceNetworkInterface) -> Result<EniDraft, ApiError> {
     let v4 = Wanted {
         address_count: wanted.secondary_private_ip_address_count,
         prefix_count: wanted.ipv4_prefix_count,
@@ -366,11 +367,11 @@ fn new_interface(wanted: &InstanceNetworkInterface) -> Result<Draft, ApiError> {
         prefix_count: wanted.ipv6_prefix_count,
         ..Wanted::default()
     };
-    Ok(Draft {
+    Ok(EniDraft {
         subnet: wanted.subnet_id.clone().ok_or_else(no_subnet)?,
         primary: wanted.private_ip_address,
-        v4: Ask::from_wanted(&v4)?.unwrap_or(Ask::NONE),
-        v6: Ask::from_wanted(&v6)?.unwrap_or(Ask::NONE),
+        v4: AddressRequest::from_wanted(&v4)?.unwrap_or(AddressRequest::NONE),
+        v6: AddressRequest::from_wanted(&v6)?.unwrap_or(AddressRequest::NONE),
         groups: wanted.groups.clone(),
         description: wanted.description.clone(),
         interface_type: crate::request::InterfaceType::Interface,

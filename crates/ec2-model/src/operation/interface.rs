@@ -1,40 +1,40 @@
-//! Creating, changing and deleting ENIs.
+//! Creating, modifying and deleting ENIs.
 
 use std::net::Ipv4Addr;
 use std::sync::LazyLock;
 
-use crate::agenda::Due;
-use crate::ask::{Ask, Chooser, Holdings};
+use crate::allocate::{AddressRequest, Allocator, Holdings};
 use crate::error::ApiError;
 use crate::family::{V4, V6};
 use crate::id::{EniId, MacAddr, ResourceType, SecurityGroupId, SubnetId, VpcId};
 use crate::model::{Caller, Model};
-use crate::operation::address::{Purpose, ask_error, no_ipv6};
+use crate::operation::address::{Purpose, allocate_error, no_ipv6};
 use crate::operation::tag::tags_for_one;
 use crate::request::{
     CreateNetworkInterface, DeleteNetworkInterface, InterfaceType, ModifyNetworkInterfaceAttribute,
     WantedIpv4,
 };
+use crate::resources::{Eni, EniState, no_such_attachment, no_such_eni};
 use crate::response::{Response, SecurityGroup, Tags};
-use crate::world::{Eni, EniState, no_such_attachment, no_such_eni};
+use crate::transition::Transition;
 
-/// The first bytes of EC2's MAC addresses: locally administered, for one station.
+/// The first bytes of EC2's MAC addresses: locally administered, unicast.
 const MAC_STARTS: [u8; 4] = [0x02, 0x06, 0x0a, 0x0e];
 
-/// What an ENI that is not attached may carry: what the largest instance type would take.
+/// How many addresses an unattached ENI may have: as many as the largest instance type allows.
 pub(super) static MAX_SLOTS_UNATTACHED: LazyLock<usize> = LazyLock::new(|| {
     instance_types::all().map(|row| usize::from(row.ipv4_per_eni)).max().unwrap_or(0)
 });
 
-/// An ENI to be made.
+/// An ENI to create.
 #[derive(Debug, Clone)]
-pub(crate) struct Draft {
+pub(crate) struct EniDraft {
     pub(crate) subnet: SubnetId,
-    /// EC2's choice if absent.
+    /// EC2 chooses one if absent.
     pub(crate) primary: Option<Ipv4Addr>,
-    pub(crate) v4: Ask<V4>,
-    pub(crate) v6: Ask<V6>,
-    /// The VPC's default group if empty.
+    pub(crate) v4: AddressRequest<V4>,
+    pub(crate) v6: AddressRequest<V6>,
+    /// If empty, the VPC's default group.
     pub(crate) groups: Vec<SecurityGroupId>,
     pub(crate) description: String,
     pub(crate) interface_type: InterfaceType,
@@ -49,28 +49,28 @@ impl Model {
     ) -> Result<Response, ApiError> {
         let draft = self.draft(request)?;
         let id = self.make_eni(caller, &draft)?;
-        let available = self.config.latency.available.roll(&mut self.dice);
-        self.agenda.enter(caller.now + available, Due::EniAvailable(id.clone()));
-        if self.dice.chance(self.config.consistency.hidden_permille) {
-            let hidden = self.config.consistency.hidden.roll(&mut self.dice);
-            self.veils.hide(id.clone(), caller.now + hidden);
+        let available = self.config.latency.available.sample(&mut self.rng);
+        self.transitions.schedule(caller.now + available, Transition::EniAvailable(id.clone()));
+        if self.rng.chance(self.config.consistency.hidden_permille) {
+            let hidden = self.config.consistency.hidden.sample(&mut self.rng);
+            self.visibility.hide(id.clone(), caller.now + hidden);
         }
-        let network_interface = Box::new(self.view().network_interface(self.world.eni(&id)?));
+        let network_interface = Box::new(self.view().network_interface(self.resources.eni(&id)?));
         Ok(Response::Created { network_interface, client_token: request.client_token.clone() })
     }
 
-    fn draft(&self, request: &CreateNetworkInterface) -> Result<Draft, ApiError> {
-        let subnet = self.world.subnet(&request.subnet_id)?;
+    fn draft(&self, request: &CreateNetworkInterface) -> Result<EniDraft, ApiError> {
+        let subnet = self.resources.subnet(&request.subnet_id)?;
         let (primary, v4) = ipv4_of(request)?;
         let unasked = match subnet.assign_ipv6_address_on_creation {
-            true => Ask::AddressCount(1),
-            false => Ask::NONE,
+            true => AddressRequest::AddressCount(1),
+            false => AddressRequest::NONE,
         };
-        Ok(Draft {
+        Ok(EniDraft {
             subnet: request.subnet_id.clone(),
             primary,
             v4,
-            v6: Ask::from_wanted(&request.ipv6)?.unwrap_or(unasked),
+            v6: AddressRequest::from_wanted(&request.ipv6)?.unwrap_or(unasked),
             groups: request.groups.clone(),
             description: request.description.clone(),
             interface_type: request.interface_type,
@@ -78,20 +78,20 @@ impl Model {
         })
     }
 
-    /// Makes an ENI, still pending, with all that the draft asks for.
+    /// Creates an ENI, still pending, with all requested addresses.
     pub(super) fn make_eni(
         &mut self,
         caller: Caller<'_>,
-        draft: &Draft,
+        draft: &EniDraft,
     ) -> Result<EniId, ApiError> {
-        let vpc = self.world.subnet(&draft.subnet)?.vpc.clone();
+        let vpc = self.resources.subnet(&draft.subnet)?.vpc.clone();
         let groups = self.groups_in(&vpc, &draft.groups)?;
         self.check_eni_quota(draft)?;
-        let id = EniId::from_number(self.fresh());
+        let id = EniId::from_number(self.next_id());
         let mut v4 = Holdings::default();
         let taken = self.take_addresses(&id, draft, &mut v4);
         if taken.is_err() {
-            v4.release(&mut self.world.subnet_mut(&draft.subnet).v4);
+            v4.release(&mut self.resources.subnet_mut(&draft.subnet).v4);
         }
         let v6 = taken?;
         let primary = v4.addresses.remove(0);
@@ -99,7 +99,7 @@ impl Model {
             id: id.clone(),
             subnet: draft.subnet.clone(),
             owner: caller.account.to_owned(),
-            mac: self.fresh_mac(),
+            mac: self.next_mac(),
             description: draft.description.clone(),
             interface_type: draft.interface_type,
             groups,
@@ -110,13 +110,13 @@ impl Model {
             v6,
             state: EniState::Pending,
         };
-        self.world.enis.insert(id.clone(), eni);
+        self.resources.enis.insert(id.clone(), eni);
         Ok(id)
     }
 
-    fn check_eni_quota(&self, draft: &Draft) -> Result<(), ApiError> {
+    fn check_eni_quota(&self, draft: &EniDraft) -> Result<(), ApiError> {
         let n_most = self.config.quotas.network_interfaces;
-        if self.world.enis.len() >= n_most {
+        if self.resources.enis.len() >= n_most {
             let text = format!("The maximum number of network interfaces ({n_most}) is reached.");
             return Err(ApiError::new("NetworkInterfaceLimitExceeded", text));
         }
@@ -127,50 +127,51 @@ impl Model {
         Ok(())
     }
 
-    /// Takes all addresses that the draft asks for. If that fails, what is in `v4` must be given
-    /// back. Its first address is the primary.
+    /// Takes all addresses that the draft requests. The first of `v4` is the primary. On error the
+    /// caller must release what is in `v4`.
     fn take_addresses(
         &mut self,
         id: &EniId,
-        draft: &Draft,
+        draft: &EniDraft,
         v4: &mut Holdings<V4>,
     ) -> Result<Holdings<V6>, ApiError> {
         let errors = self.config.insufficient_error;
-        let mut chooser = Chooser { choice: self.config.address_choice, dice: &mut self.dice };
-        let subnet = self.world.subnet_mut(&draft.subnet);
+        let mut allocator = Allocator { choice: self.config.address_choice, rng: &mut self.rng };
+        let subnet = self.resources.subnet_mut(&draft.subnet);
         let primary = match draft.primary {
-            Some(addr) => Ask::Addresses(vec![addr]),
-            None => Ask::AddressCount(1),
+            Some(addr) => AddressRequest::Addresses(vec![addr]),
+            None => AddressRequest::AddressCount(1),
         };
-        // A primary that is chosen must not take what is named beside it.
+        // EC2 chooses the primary last, so that it does not take an address that the request names.
         let is_primary_last = draft.primary.is_none() && draft.v4.is_named();
-        let mut asks = [&primary, &draft.v4];
+        let mut requests = [&primary, &draft.v4];
         if is_primary_last {
-            asks.reverse();
+            requests.reverse();
         }
-        for ask in asks {
-            let taken = chooser.allocate(&mut subnet.v4, ask, id);
-            v4.extend(&taken.map_err(|error| ask_error(&error, Purpose::Creation, errors))?);
+        for request in requests {
+            let taken = allocator.allocate(&mut subnet.v4, request, id);
+            v4.extend(&taken.map_err(|error| allocate_error(&error, Purpose::Creation, errors))?);
         }
         if is_primary_last {
             v4.addresses.rotate_right(1);
         }
         match &mut subnet.v6 {
-            Some((_, book)) => chooser
-                .allocate(book, &draft.v6, id)
-                .map_err(|error| ask_error(&error, Purpose::Creation, errors)),
+            Some((_, space)) => allocator
+                .allocate(space, &draft.v6, id)
+                .map_err(|error| allocate_error(&error, Purpose::Creation, errors)),
             None if draft.v6.n_slots() == 0 => Ok(Holdings::default()),
             None => Err(no_ipv6(&subnet.id)),
         }
     }
 
-    fn fresh_mac(&mut self) -> MacAddr {
-        let [start, .., b, c, d, e, f] = self.dice.next().to_be_bytes();
+    fn next_mac(&mut self) -> MacAddr {
+        let [start, .., b, c, d, e, f] = self.rng.next().to_be_bytes();
         let start = MAC_STARTS[usize::from(start) % MAC_STARTS.len()];
         MacAddr::from([start, b, c, d, e, f])
     }
 
-    /// The named groups, if all are of this VPC and not too many; its default group for none.
+    /// The named groups, if all belong to this VPC and there are not too many. Without names, the
+    /// VPC's default group.
     pub(super) fn groups_in(
         &self,
         vpc: &VpcId,
@@ -179,11 +180,11 @@ impl Model {
         if groups.is_empty() {
             let is_default =
                 |group: &&SecurityGroup| group.vpc_id == *vpc && group.name == "default";
-            let default = self.world.groups.values().find(is_default);
+            let default = self.resources.groups.values().find(is_default);
             return Ok(default.map(|group| group.id.clone()).into_iter().collect());
         }
         for id in groups {
-            if self.world.group(id)?.vpc_id != *vpc {
+            if self.resources.group(id)?.vpc_id != *vpc {
                 let text = format!("The security group '{id}' does not exist in VPC '{vpc}'");
                 return Err(ApiError::new("InvalidGroup.NotFound", text));
             }
@@ -196,22 +197,23 @@ impl Model {
         Ok(groups.to_vec())
     }
 
-    /// An ENI that clients see already.
-    pub(super) fn seen_eni(&self, id: &EniId) -> Result<&Eni, ApiError> {
-        if self.veils.hides(id) {
+    /// An ENI that clients can already see.
+    pub(super) fn visible_eni(&self, id: &EniId) -> Result<&Eni, ApiError> {
+        if self.visibility.is_hidden(id) {
             return Err(no_such_eni(id));
         }
-        self.world.eni(id)
+        self.resources.eni(id)
     }
 
-    /// Now and then lists go on showing an ENI as it is now, just before a change.
-    pub(super) fn blur(&mut self, caller: Caller<'_>, id: &EniId) {
-        if self.dice.chance(self.config.consistency.stale_permille)
-            && let Ok(eni) = self.world.eni(id)
+    /// Called just before a change. With the configured probability, Describe calls keep showing
+    /// the ENI's current state for a while.
+    pub(super) fn maybe_show_stale(&mut self, caller: Caller<'_>, id: &EniId) {
+        if self.rng.chance(self.config.consistency.stale_permille)
+            && let Ok(eni) = self.resources.eni(id)
         {
-            let picture = self.view().network_interface(eni);
-            let until = caller.now + self.config.consistency.stale.roll(&mut self.dice);
-            self.veils.keep(picture, until);
+            let snapshot = self.view().network_interface(eni);
+            let until = caller.now + self.config.consistency.stale.sample(&mut self.rng);
+            self.visibility.show_stale(snapshot, until);
         }
     }
 
@@ -221,9 +223,9 @@ impl Model {
         request: &ModifyNetworkInterfaceAttribute,
     ) -> Result<Response, ApiError> {
         let id = &request.network_interface_id;
-        let eni = self.seen_eni(id)?;
+        let eni = self.visible_eni(id)?;
         check_one_attribute(request)?;
-        let vpc = self.world.subnet_of(eni).vpc.clone();
+        let vpc = self.resources.subnet_of(eni).vpc.clone();
         if let Some(change) = &request.attachment {
             let attachment = eni.attachment().map(|attachment| &attachment.id);
             if attachment != Some(&change.attachment_id) {
@@ -231,8 +233,8 @@ impl Model {
             }
         }
         let groups = self.groups_in(&vpc, &request.groups)?;
-        self.blur(caller, id);
-        let eni = self.world.eni_mut(id)?;
+        self.maybe_show_stale(caller, id);
+        let eni = self.resources.eni_mut(id)?;
         if let Some(description) = &request.description {
             eni.description.clone_from(description);
         }
@@ -254,11 +256,11 @@ impl Model {
         request: &DeleteNetworkInterface,
     ) -> Result<Response, ApiError> {
         let id = &request.network_interface_id;
-        if self.seen_eni(id)?.attachment().is_some() {
+        if self.visible_eni(id)?.attachment().is_some() {
             let text = format!("Network interface '{id}' is currently in use.");
             return Err(ApiError::parameter_value(text));
         }
-        self.world.delete_eni(id);
+        self.resources.delete_eni(id);
         Ok(Response::Done)
     }
 }
@@ -287,8 +289,10 @@ fn check_one_attribute(request: &ModifyNetworkInterfaceAttribute) -> Result<(), 
     }
 }
 
-/// The primary address, if the client names one, and what else it wants of IPv4.
-fn ipv4_of(request: &CreateNetworkInterface) -> Result<(Option<Ipv4Addr>, Ask<V4>), ApiError> {
+/// The primary address, if the client names one, and the other IPv4 addresses that it requests.
+fn ipv4_of(
+    request: &CreateNetworkInterface,
+) -> Result<(Option<Ipv4Addr>, AddressRequest<V4>), ApiError> {
     let named = &request.private_ip_addresses;
     let mut primaries = named.iter().filter(|it| it.primary).map(|it| it.address);
     let (primary_named, second) = (primaries.next(), primaries.next());
@@ -307,6 +311,6 @@ fn ipv4_of(request: &CreateNetworkInterface) -> Result<(Option<Ipv4Addr>, Ask<V4
         prefixes: request.ipv4_prefixes.clone(),
         prefix_count: request.ipv4_prefix_count,
     };
-    let ask = Ask::from_wanted(&wanted)?.unwrap_or(Ask::NONE);
-    Ok((request.private_ip_address.or(primary_named), ask))
+    let secondaries = AddressRequest::from_wanted(&wanted)?.unwrap_or(AddressRequest::NONE);
+    Ok((request.private_ip_address.or(primary_named), secondaries))
 }

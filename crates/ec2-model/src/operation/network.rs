@@ -1,11 +1,10 @@
-//! VPCs, their blocks, and subnets.
+//! VPCs, their CIDR blocks, and subnets.
 
 use std::net::Ipv6Addr;
 
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 
-use crate::agenda::Due;
-use crate::book::Book;
+use crate::address_space::AddressSpace;
 use crate::error::ApiError;
 use crate::id::{
     ResourceType, SecurityGroupId, SubnetCidrAssociationId, SubnetId, VpcCidrAssociationId, VpcId,
@@ -13,18 +12,19 @@ use crate::id::{
 use crate::model::{Caller, Model};
 use crate::operation::tag::tags_for_one;
 use crate::request::{AssociateVpcCidrBlock, CreateSubnet, CreateVpc};
+use crate::resources::Subnet;
 use crate::response::{
     CidrState, Response, SecurityGroup, SubnetIpv6Association, Tags, Vpc, VpcCidrAssociation,
 };
-use crate::world::Subnet;
+use crate::transition::Transition;
 
-/// Lengths of the IPv4 block of a VPC or a subnet.
+/// Allowed prefix lengths of a VPC's or subnet's IPv4 block.
 const IPV4_LENGTHS: std::ops::RangeInclusive<u8> = 16..=28;
-/// Length of the IPv6 block that Amazon gives to a VPC.
+/// Prefix length of the IPv6 block that Amazon provides to a VPC.
 const AMAZON_IPV6_LEN: u8 = 56;
 const SUBNET_IPV6_LEN: u8 = 64;
 
-/// A subnet to be made.
+/// A subnet to create.
 #[derive(Debug, Clone)]
 pub(super) struct SubnetDraft {
     pub(super) id: SubnetId,
@@ -45,14 +45,14 @@ impl Model {
         let tags = tags_for_one(&request.tag_specifications, ResourceType::Vpc)?;
         let mut blocks = vec![IpNet::V4(request.cidr_block)];
         if request.amazon_provided_ipv6_cidr_block {
-            blocks.push(self.fresh_ipv6_block().into());
+            blocks.push(self.next_ipv6_block().into());
         }
-        let id = VpcId::from_number(self.fresh());
+        let id = VpcId::from_number(self.next_id());
         let vpc = self.make_vpc(id, caller.account, &blocks, tags)?;
         Ok(Response::Vpc(vpc))
     }
 
-    /// Makes a VPC, whose first block is IPv4, and its default security group.
+    /// Creates a VPC and its default security group. The first block must be IPv4.
     pub(super) fn make_vpc(
         &mut self,
         id: VpcId,
@@ -63,7 +63,7 @@ impl Model {
         let Some(IpNet::V4(primary)) = blocks.first().map(IpNet::trunc) else {
             return Err(ApiError::missing_parameter("cidrBlock"));
         };
-        if self.world.vpcs.len() >= self.config.quotas.vpcs {
+        if self.resources.vpcs.len() >= self.config.quotas.vpcs {
             let text = "The maximum number of VPCs has been reached.";
             return Err(ApiError::new("VpcLimitExceeded", text));
         }
@@ -78,13 +78,13 @@ impl Model {
         for block in blocks {
             self.check_vpc_block(&vpc, block.trunc())?;
             vpc.associations.push(VpcCidrAssociation {
-                id: VpcCidrAssociationId::from_number(self.fresh()),
+                id: VpcCidrAssociationId::from_number(self.next_id()),
                 cidr: block.trunc(),
                 state: CidrState::Associated,
             });
         }
-        self.world.vpcs.insert(id.clone(), vpc.clone());
-        let group = SecurityGroupId::from_number(self.fresh());
+        self.resources.vpcs.insert(id.clone(), vpc.clone());
+        let group = SecurityGroupId::from_number(self.next_id());
         let (name, description) = ("default".to_owned(), "default VPC security group".to_owned());
         self.make_group(group, owner, &id, name, description, Tags::new());
         Ok(vpc)
@@ -108,7 +108,7 @@ impl Model {
             vpc_id: vpc.clone(),
             tags,
         };
-        self.world.groups.insert(id, group);
+        self.resources.groups.insert(id, group);
     }
 
     fn check_vpc_block(&self, vpc: &Vpc, block: IpNet) -> Result<(), ApiError> {
@@ -141,17 +141,17 @@ impl Model {
         Ok(())
     }
 
-    /// A /56 that no VPC has, of the range that Amazon uses in us-east-1.
-    fn fresh_ipv6_block(&mut self) -> Ipv6Net {
+    /// A /56 that no VPC has, from Amazon's range in us-east-1.
+    fn next_ipv6_block(&mut self) -> Ipv6Net {
         loop {
-            let [a, b, c, ..] = self.dice.next().to_be_bytes();
+            let [a, b, c, ..] = self.rng.next().to_be_bytes();
             let addr = Ipv6Addr::from_bits(
                 (0x2600_1f13 << 96)
                     | (u128::from(u16::from_be_bytes([a, b])) << 80)
                     | (u128::from(c) << 72),
             );
             let block = Ipv6Net::new_assert(addr, AMAZON_IPV6_LEN);
-            let mut taken = self.world.vpcs.values().flat_map(|vpc| &vpc.associations);
+            let mut taken = self.resources.vpcs.values().flat_map(|vpc| &vpc.associations);
             if !taken.any(|it| overlap(it.cidr, block.into())) {
                 return block;
             }
@@ -164,10 +164,10 @@ impl Model {
         request: &AssociateVpcCidrBlock,
     ) -> Result<Response, ApiError> {
         let vpc_id = request.vpc_id.clone();
-        self.world.vpc(&vpc_id)?;
+        self.resources.vpc(&vpc_id)?;
         let block = match (request.cidr_block, request.amazon_provided_ipv6_cidr_block) {
             (Some(block), false) => IpNet::V4(block.trunc()),
-            (None, true) => self.fresh_ipv6_block().into(),
+            (None, true) => self.next_ipv6_block().into(),
             (None, false) => return Err(ApiError::missing_parameter("cidrBlock")),
             (Some(_), true) => {
                 let text =
@@ -175,17 +175,18 @@ impl Model {
                 return Err(ApiError::parameter_combination(text));
             }
         };
-        self.check_vpc_block(self.world.vpc(&vpc_id)?, block)?;
+        self.check_vpc_block(self.resources.vpc(&vpc_id)?, block)?;
         let association = VpcCidrAssociation {
-            id: VpcCidrAssociationId::from_number(self.fresh()),
+            id: VpcCidrAssociationId::from_number(self.next_id()),
             cidr: block,
             state: CidrState::Associating,
         };
-        if let Some(vpc) = self.world.vpcs.get_mut(&vpc_id) {
+        if let Some(vpc) = self.resources.vpcs.get_mut(&vpc_id) {
             vpc.associations.push(association.clone());
         }
-        let associated = caller.now + self.config.latency.associate.roll(&mut self.dice);
-        self.agenda.enter(associated, Due::Associated(vpc_id.clone(), association.id.clone()));
+        let associated = caller.now + self.config.latency.associate.sample(&mut self.rng);
+        self.transitions
+            .schedule(associated, Transition::Associated(vpc_id.clone(), association.id.clone()));
         Ok(Response::CidrAssociated { vpc_id, association })
     }
 
@@ -194,9 +195,9 @@ impl Model {
         caller: Caller<'_>,
         request: &CreateSubnet,
     ) -> Result<Response, ApiError> {
-        self.world.vpc(&request.vpc_id)?;
+        self.resources.vpc(&request.vpc_id)?;
         let draft = SubnetDraft {
-            id: SubnetId::from_number(self.fresh()),
+            id: SubnetId::from_number(self.next_id()),
             vpc: request.vpc_id.clone(),
             zone: self.zone_of(request)?,
             cidr: request.cidr_block.trunc(),
@@ -205,10 +206,10 @@ impl Model {
             tags: tags_for_one(&request.tag_specifications, ResourceType::Subnet)?,
         };
         let id = self.make_subnet(caller.account, draft)?;
-        Ok(Response::Subnet(self.view().subnet(self.world.subnet(&id)?)))
+        Ok(Response::Subnet(self.view().subnet(self.resources.subnet(&id)?)))
     }
 
-    /// The zone that a request names, by name or id; the first if by neither.
+    /// The zone that the request names. The first zone if it names none.
     fn zone_of(&self, request: &CreateSubnet) -> Result<char, ApiError> {
         if let Some(name) = &request.availability_zone {
             return self.zone_named(name);
@@ -238,7 +239,7 @@ impl Model {
         })
     }
 
-    /// Makes a subnet of a VPC that exists.
+    /// Creates a subnet. The VPC must exist.
     pub(super) fn make_subnet(
         &mut self,
         owner: &str,
@@ -246,8 +247,8 @@ impl Model {
     ) -> Result<SubnetId, ApiError> {
         self.check_subnet(&draft)?;
         let v6 = draft.ipv6_cidr.map(|cidr| {
-            let association_id = SubnetCidrAssociationId::from_number(self.fresh());
-            (SubnetIpv6Association { association_id, cidr }, Book::new(cidr))
+            let association_id = SubnetCidrAssociationId::from_number(self.next_id());
+            (SubnetIpv6Association { association_id, cidr }, AddressSpace::new(cidr))
         });
         let subnet = Subnet {
             id: draft.id.clone(),
@@ -255,18 +256,18 @@ impl Model {
             owner: owner.to_owned(),
             zone: draft.zone,
             cidr: draft.cidr,
-            v4: Book::new(draft.cidr),
+            v4: AddressSpace::new(draft.cidr),
             v6,
             assign_ipv6_address_on_creation: draft.assign_ipv6_address_on_creation,
             tags: draft.tags,
         };
-        self.world.subnets.insert(subnet.id.clone(), subnet);
+        self.resources.subnets.insert(subnet.id.clone(), subnet);
         Ok(draft.id)
     }
 
     fn check_subnet(&self, draft: &SubnetDraft) -> Result<(), ApiError> {
-        let vpc = self.world.vpc(&draft.vpc)?;
-        let siblings = || self.world.subnets.values().filter(|subnet| subnet.vpc == draft.vpc);
+        let vpc = self.resources.vpc(&draft.vpc)?;
+        let siblings = || self.resources.subnets.values().filter(|subnet| subnet.vpc == draft.vpc);
         if siblings().count() >= self.config.quotas.subnets_per_vpc {
             let text = "The maximum number of subnets for this VPC has been reached.";
             return Err(ApiError::new("SubnetLimitExceeded", text));
@@ -291,7 +292,7 @@ impl Model {
     }
 }
 
-/// Whether the block lies in one of the VPC's that can be used already.
+/// Whether `block` lies in an associated block of the VPC.
 fn is_in(vpc: &Vpc, block: IpNet) -> bool {
     vpc.associations.iter().any(|it| it.state == CidrState::Associated && it.cidr.contains(&block))
 }

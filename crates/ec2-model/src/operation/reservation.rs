@@ -11,8 +11,8 @@ use crate::page::Paging;
 use crate::request::{
     Action, CreateSubnetCidrReservation, DeleteSubnetCidrReservation, GetSubnetCidrReservations,
 };
+use crate::resources::no_such;
 use crate::response::{Response, SubnetCidrReservation};
-use crate::world::no_such;
 
 const FILTERS: Filters<SubnetCidrReservation> = Filters {
     by_name: &[
@@ -28,7 +28,7 @@ impl Model {
         caller: Caller<'_>,
         request: &CreateSubnetCidrReservation,
     ) -> Result<Response, ApiError> {
-        let subnet = self.world.subnet(&request.subnet_id)?;
+        let subnet = self.resources.subnet(&request.subnet_id)?;
         let kind = ResourceType::SubnetCidrReservation;
         let tags = tags_for_one(&request.tag_specifications, kind)?;
         let cidr = request.cidr;
@@ -38,10 +38,10 @@ impl Model {
             let why = "It must be a block within the subnet.";
             return Err(ApiError::invalid_value(&cidr.to_string(), "cidr", why));
         }
-        let subnet = self.world.subnet_mut(&request.subnet_id);
+        let subnet = self.resources.subnet_mut(&request.subnet_id);
         let fits = match (cidr, &mut subnet.v6) {
             (IpNet::V4(cidr), _) => subnet.v4.set_aside(cidr, request.reservation_type),
-            (IpNet::V6(cidr), Some((_, book))) => book.set_aside(cidr, request.reservation_type),
+            (IpNet::V6(cidr), Some((_, space))) => space.set_aside(cidr, request.reservation_type),
             (IpNet::V6(_), None) => unreachable!("it lies within the subnet"),
         };
         if !fits {
@@ -50,7 +50,7 @@ impl Model {
             )));
         }
         let reservation = SubnetCidrReservation {
-            id: CidrReservationId::from_number(self.fresh()),
+            id: CidrReservationId::from_number(self.next_id()),
             subnet_id: request.subnet_id.clone(),
             cidr,
             reservation_type: request.reservation_type,
@@ -58,7 +58,7 @@ impl Model {
             description: request.description.clone(),
             tags,
         };
-        self.world.cidr_reservations.insert(reservation.id.clone(), reservation.clone());
+        self.resources.cidr_reservations.insert(reservation.id.clone(), reservation.clone());
         Ok(Response::CidrReservation(reservation))
     }
 
@@ -66,8 +66,8 @@ impl Model {
         &self,
         request: &GetSubnetCidrReservations,
     ) -> Result<Response, ApiError> {
-        self.world.subnet(&request.subnet_id)?;
-        let all = self.world.cidr_reservations.values();
+        self.resources.subnet(&request.subnet_id)?;
+        let all = self.resources.cidr_reservations.values();
         let of_subnet = all.filter(|it| it.subnet_id == request.subnet_id).cloned().collect();
         let paging = Paging {
             action: Action::GetSubnetCidrReservations,
@@ -85,13 +85,13 @@ impl Model {
         request: &DeleteSubnetCidrReservation,
     ) -> Result<Response, ApiError> {
         let id = &request.reservation_id;
-        let Some(reservation) = self.world.cidr_reservations.remove(id) else {
+        let Some(reservation) = self.resources.cidr_reservations.remove(id) else {
             return Err(no_such(&ResourceId::SubnetCidrReservation(id.clone())));
         };
-        let subnet = self.world.subnet_mut(&reservation.subnet_id);
+        let subnet = self.resources.subnet_mut(&reservation.subnet_id);
         match (reservation.cidr, &mut subnet.v6) {
             (IpNet::V4(cidr), _) => subnet.v4.restore(cidr),
-            (IpNet::V6(cidr), Some((_, book))) => book.restore(cidr),
+            (IpNet::V6(cidr), Some((_, space))) => space.restore(cidr),
             (IpNet::V6(_), None) => unreachable!("it lay within the subnet"),
         }
         Ok(Response::CidrReservation(reservation))

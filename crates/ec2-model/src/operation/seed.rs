@@ -1,8 +1,8 @@
-//! What a topology puts in: made as a call would make it, and there at once.
+//! Seeding: resources that exist from the start. They pass the same checks as the calls.
 
 use ipnet::{IpNet, Ipv4Net};
 
-use crate::book::{Holder, Refusal};
+use crate::address_space::{Holder, TakeError};
 use crate::error::ApiError;
 use crate::id::{InstanceId, SecurityGroupId, SubnetId, VpcId};
 use crate::model::{Caller, Model};
@@ -10,16 +10,16 @@ use crate::operation::instance::{InterfaceDraft, Launch};
 use crate::operation::network::SubnetDraft;
 use crate::response::InstanceState;
 use crate::seed::{InstanceSeed, SecurityGroupSeed, SubnetSeed, VpcSeed};
-use crate::time::Timestamp;
+use crate::time::SimTime;
 
 impl Model {
     /// Adds a VPC with its default security group.
     ///
     /// # Errors
-    /// As CreateVpc, or if the id is taken.
+    /// The errors of CreateVpc, or if the id is taken.
     pub fn add_vpc(&mut self, seed: VpcSeed) -> Result<VpcId, ApiError> {
-        let fresh = VpcId::from_number(self.fresh());
-        let id = free_id(seed.id, fresh, |id| self.world.vpcs.contains_key(id))?;
+        let fresh = VpcId::from_number(self.next_id());
+        let id = free_id(seed.id, fresh, |id| self.resources.vpcs.contains_key(id))?;
         let owner = self.config.account.clone();
         let ipv4 = seed.cidrs.into_iter().map(IpNet::V4);
         let blocks: Vec<IpNet> = ipv4.chain(seed.ipv6_cidrs.into_iter().map(IpNet::V6)).collect();
@@ -30,10 +30,11 @@ impl Model {
     /// Adds a subnet.
     ///
     /// # Errors
-    /// As CreateSubnet, or if the id is taken, or a used address is outside or reserved.
+    /// The errors of CreateSubnet, or if the id is taken, or if a used address is outside or
+    /// reserved.
     pub fn add_subnet(&mut self, seed: SubnetSeed) -> Result<SubnetId, ApiError> {
-        let fresh = SubnetId::from_number(self.fresh());
-        let id = free_id(seed.id, fresh, |id| self.world.subnets.contains_key(id))?;
+        let fresh = SubnetId::from_number(self.next_id());
+        let id = free_id(seed.id, fresh, |id| self.resources.subnets.contains_key(id))?;
         let owner = self.config.account.clone();
         check_used(seed.cidr, &seed.used)?;
         let draft = SubnetDraft {
@@ -46,12 +47,12 @@ impl Model {
             tags: seed.tags,
         };
         self.make_subnet(&owner, draft)?;
-        let book = &mut self.world.subnet_mut(&id).v4;
+        let space = &mut self.resources.subnet_mut(&id).v4;
         for address in seed.used.iter().flat_map(addresses) {
-            // Ranges may overlap each other and what EC2 keeps for itself: it is used anyway.
-            match book.take_address(address, Holder::Other) {
-                Ok(()) | Err(Refusal::Reserved | Refusal::Held(_)) => {}
-                Err(Refusal::Outside | Refusal::Misaligned) => {
+            // Ranges may overlap each other and EC2's reserved addresses, which are used anyway.
+            match space.take_address(address, Holder::Other) {
+                Ok(()) | Err(TakeError::Reserved | TakeError::Held(_)) => {}
+                Err(TakeError::Outside | TakeError::Misaligned) => {
                     unreachable!("checked before the subnet was made")
                 }
             }
@@ -62,15 +63,15 @@ impl Model {
     /// Adds a security group.
     ///
     /// # Errors
-    /// If there is no such VPC, or the id or the name is taken.
+    /// If the VPC does not exist, or if the id or the name is taken.
     pub fn add_security_group(
         &mut self,
         seed: SecurityGroupSeed,
     ) -> Result<SecurityGroupId, ApiError> {
-        let fresh = SecurityGroupId::from_number(self.fresh());
-        let id = free_id(seed.id, fresh, |id| self.world.groups.contains_key(id))?;
-        self.world.vpc(&seed.vpc)?;
-        let mut siblings = self.world.groups.values().filter(|group| group.vpc_id == seed.vpc);
+        let fresh = SecurityGroupId::from_number(self.next_id());
+        let id = free_id(seed.id, fresh, |id| self.resources.groups.contains_key(id))?;
+        self.resources.vpc(&seed.vpc)?;
+        let mut siblings = self.resources.groups.values().filter(|group| group.vpc_id == seed.vpc);
         if siblings.any(|group| group.name == seed.name) {
             let text =
                 format!("The security group '{}' already exists for VPC '{}'", seed.name, seed.vpc);
@@ -81,18 +82,18 @@ impl Model {
         Ok(id)
     }
 
-    /// Adds a running instance with its primary ENI, which goes with it when it is terminated.
+    /// Adds a running instance with its primary ENI. Termination deletes that ENI.
     ///
     /// # Errors
-    /// As RunInstances, or if the id is taken.
+    /// The errors of RunInstances, or if the id is taken.
     pub fn add_instance(
         &mut self,
         seed: InstanceSeed,
-        now: Timestamp,
+        now: SimTime,
     ) -> Result<InstanceId, ApiError> {
         self.advance(now);
-        let fresh = InstanceId::from_number(self.fresh());
-        let id = free_id(seed.id, fresh, |id| self.world.instances.contains_key(id))?;
+        let fresh = InstanceId::from_number(self.next_id());
+        let id = free_id(seed.id, fresh, |id| self.resources.instances.contains_key(id))?;
         let account = self.config.account.clone();
         let primary = InterfaceDraft::primary(seed.subnet, seed.primary_address, seed.groups);
         let launch = Launch {
@@ -102,16 +103,16 @@ impl Model {
             tags: seed.tags,
             client_token: None,
         };
-        let reservation = self.fresh_reservation();
+        let reservation = self.next_reservation_id();
         self.launch(Caller { account: &account, now }, &launch, id.clone(), &reservation)?;
-        if let Some(instance) = self.world.instances.get_mut(&id) {
+        if let Some(instance) = self.resources.instances.get_mut(&id) {
             instance.state = InstanceState::Running;
         }
         Ok(id)
     }
 }
 
-/// The wanted id, or a fresh one.
+/// The wanted id, or the generated one.
 fn free_id<T: std::fmt::Display>(
     wanted: Option<T>,
     fresh: T,
@@ -126,8 +127,8 @@ fn free_id<T: std::fmt::Display>(
     }
 }
 
-/// Used ranges must lie within the subnet, and a single used address must not be one that EC2
-/// keeps for itself anyway: it would be a slip of whoever wrote it.
+/// Used ranges must lie within the subnet. A single used address must not be one that EC2 reserves:
+/// that would be a mistake in the topology.
 fn check_used(subnet: Ipv4Net, used: &[Ipv4Net]) -> Result<(), ApiError> {
     for range in used {
         if !subnet.contains(range) {
@@ -144,7 +145,7 @@ fn check_used(subnet: Ipv4Net, used: &[Ipv4Net]) -> Result<(), ApiError> {
     Ok(())
 }
 
-/// All addresses of a range, its first and last included.
+/// All addresses of a range, including its first and last.
 fn addresses(range: &Ipv4Net) -> impl Iterator<Item = std::net::Ipv4Addr> + use<> {
     (u32::from(range.network())..=u32::from(range.broadcast())).map(std::net::Ipv4Addr::from)
 }

@@ -1,4 +1,4 @@
-//! Tags: those given at creation, and those changed later.
+//! Tags: at creation, and by CreateTags and DeleteTags.
 
 use std::collections::BTreeMap;
 
@@ -16,7 +16,7 @@ const MAX_KEY_CHARS: usize = 128;
 const MAX_VALUE_CHARS: usize = 256;
 const MAX_RESOURCES: usize = 1000;
 
-/// The tags of a request by the kind of resource that they are for.
+/// The tags of a request, by resource type.
 pub(super) fn tags_for(
     specifications: &[TagSpecification],
     allowed: &[ResourceType],
@@ -33,7 +33,7 @@ pub(super) fn tags_for(
     Ok(by_kind)
 }
 
-/// The tags for the only kind of resource that a request creates.
+/// The tags of a request that creates one type of resource.
 pub(super) fn tags_for_one(
     specifications: &[TagSpecification],
     kind: ResourceType,
@@ -41,7 +41,7 @@ pub(super) fn tags_for_one(
     Ok(tags_for(specifications, &[kind])?.remove(&kind).unwrap_or_default())
 }
 
-/// Adds tags or overwrites them, all or none.
+/// Adds or overwrites tags, all or none.
 fn put_tags(tags: &mut Tags, more: &[Tag]) -> Result<(), ApiError> {
     let mut after = tags.clone();
     for tag in more {
@@ -103,7 +103,7 @@ impl Model {
         })
     }
 
-    /// Changes the tags of all resources or of none.
+    /// Changes the tags of all resources, or of none.
     fn change_tags(
         &mut self,
         resources: &[ResourceId],
@@ -118,18 +118,18 @@ impl Model {
         }
         for id in resources {
             if let ResourceId::NetworkInterface(eni) = id {
-                self.seen_eni(eni)?;
+                self.visible_eni(eni)?;
             }
-            change(&mut self.world.tags_mut(id)?.clone())?;
+            change(&mut self.resources.tags_mut(id)?.clone())?;
         }
         for id in resources {
-            change(self.world.tags_mut(id)?)?;
+            change(self.resources.tags_mut(id)?)?;
         }
         Ok(Response::Done)
     }
 
     pub(super) fn describe_tags(&self, request: &DescribeTags) -> Result<Response, ApiError> {
-        // The filter `tag:<key>` asks for the value of one key.
+        // The filter `tag:<key>` compares the value of one key.
         let (by_key, filters): (Vec<_>, Vec<_>) =
             request.listing.filters.iter().partition(|filter| filter.name.starts_with("tag:"));
         let filters: Vec<_> = filters.into_iter().cloned().collect();
@@ -148,20 +148,22 @@ impl Model {
     }
 
     fn all_tags(&self) -> Vec<TagDescription> {
-        let world = &self.world;
+        let resources = &self.resources;
         let instances =
-            world.instances.values().map(|it| (ResourceId::Instance(it.id.clone()), &it.tags));
-        let enis = world.enis.values().filter(|it| !self.veils.hides(&it.id));
+            resources.instances.values().map(|it| (ResourceId::Instance(it.id.clone()), &it.tags));
+        let enis = resources.enis.values().filter(|it| !self.visibility.is_hidden(&it.id));
         let enis = enis.map(|it| (ResourceId::NetworkInterface(it.id.clone()), &it.tags));
-        let groups =
-            world.groups.values().map(|it| (ResourceId::SecurityGroup(it.id.clone()), &it.tags));
+        let groups = resources
+            .groups
+            .values()
+            .map(|it| (ResourceId::SecurityGroup(it.id.clone()), &it.tags));
         let subnets =
-            world.subnets.values().map(|it| (ResourceId::Subnet(it.id.clone()), &it.tags));
-        let reservations = world
+            resources.subnets.values().map(|it| (ResourceId::Subnet(it.id.clone()), &it.tags));
+        let reservations = resources
             .cidr_reservations
             .values()
             .map(|it| (ResourceId::SubnetCidrReservation(it.id.clone()), &it.tags));
-        let vpcs = world.vpcs.values().map(|it| (ResourceId::Vpc(it.id.clone()), &it.tags));
+        let vpcs = resources.vpcs.values().map(|it| (ResourceId::Vpc(it.id.clone()), &it.tags));
         let all = instances.chain(enis).chain(groups).chain(subnets).chain(reservations);
         all.chain(vpcs)
             .flat_map(|(resource, tags)| {

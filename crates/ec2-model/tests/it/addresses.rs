@@ -1,4 +1,4 @@
-//! Addresses and prefixes: what a subnet and an ENI give, and what they refuse.
+//! Assignment of addresses and prefixes: what subnets and ENIs accept and refuse.
 
 use ec2_model::config::{AddressChoice, Config, InsufficientError};
 use ec2_model::id::EniId;
@@ -13,7 +13,7 @@ use ipnet::Ipv4Net;
 
 use crate::region::{Region, addresses, assign, n_addresses, n_prefixes, prefixes};
 
-/// What an assignment to a new ENI of the subnet answers.
+/// Checks the answer to an assignment to `eni`.
 fn check(region: &mut Region, eni: &EniId, wanted: WantedIpv4, expect: &str) {
     let before = region.eni(eni);
     assert_eq!(region.code(assign(eni, wanted.clone())), expect, "{wanted:?}");
@@ -27,7 +27,7 @@ fn lowest_first() -> Config {
 }
 
 #[test]
-fn one_kind_at_a_time() {
+fn request_names_one_kind_of_address() {
     let mut region = Region::new();
     let eni = region.create_eni();
     let both = WantedIpv4 { prefix_count: Some(1), ..n_addresses(1) };
@@ -45,7 +45,7 @@ fn one_kind_at_a_time() {
 }
 
 #[test]
-fn the_answer_lists_only_what_is_new() {
+fn answer_lists_new_addresses_only() {
     let mut region = Region::with(lowest_first());
     let eni = region.create_eni();
     region.call(assign(&eni, n_addresses(2))).unwrap();
@@ -68,7 +68,7 @@ fn the_answer_lists_only_what_is_new() {
 }
 
 #[test]
-fn available_addresses_are_counted() {
+fn subnet_counts_available_addresses() {
     let mut region = Region::new();
     let subnet = region.subnet.clone();
     assert_eq!(region.n_free(&subnet), 251);
@@ -89,7 +89,7 @@ fn available_addresses_are_counted() {
 }
 
 #[test]
-fn named_addresses() {
+fn named_addresses_are_taken_or_refused() {
     let mut region = Region::new();
     let eni = region.create_eni();
     let other = CreateNetworkInterface {
@@ -117,7 +117,7 @@ fn named_addresses() {
 }
 
 #[test]
-fn creation_with_addresses() {
+fn creation_assigns_requested_addresses() {
     let mut region = Region::new();
     let plain = CreateNetworkInterface::in_subnet(region.subnet.clone());
     let named = |addr: &str, primary| PrivateIpAddressSpecification {
@@ -171,7 +171,7 @@ fn creation_with_addresses() {
 }
 
 #[test]
-fn fragmentation_is_told_from_exhaustion() {
+fn fragmented_subnet_has_its_own_error() {
     let mut region = Region::new();
     // One address in each whole block of a /25: 117 are free, and none in a block.
     let used: Vec<String> = (1..7).map(|block| format!("10.0.8.{}/32", block * 16 + 5)).collect();
@@ -200,7 +200,7 @@ fn fragmentation_is_told_from_exhaustion() {
 }
 
 #[test]
-fn limits_of_the_instance_type() {
+fn instance_type_limits_addresses() {
     let mut region = Region::new();
     let check_type = |region: &mut Region, instance_type: &str, steps: &[(WantedIpv4, &str)]| {
         let instance = region.add_instance(instance_type);
@@ -221,7 +221,7 @@ fn limits_of_the_instance_type() {
 }
 
 #[test]
-fn addresses_move_only_when_allowed() {
+fn address_moves_only_if_allowed() {
     let mut region = Region::new();
     let (from, to) = (region.create_eni(), region.create_eni());
     region.call(assign(&from, addresses(&["10.0.2.70", "10.0.2.71"]))).unwrap();
@@ -251,7 +251,7 @@ fn addresses_move_only_when_allowed() {
 }
 
 #[test]
-fn unassigning() {
+fn unassign_checks_holdings() {
     let mut region = Region::new();
     let eni = region.create_eni();
     let primary = region.eni(&eni).private_ip_address;
@@ -280,7 +280,7 @@ fn unassigning() {
 }
 
 #[test]
-fn ipv6() {
+fn ipv6_is_assigned_and_unassigned() {
     let mut region = Region::new();
     let eni = region.create_eni();
     let assign =
@@ -311,7 +311,7 @@ fn ipv6() {
 }
 
 #[test]
-fn reservations() {
+fn reservations_direct_automatic_choice() {
     let mut region = Region::new();
     let subnet = region.subnet.clone();
     let reserve = |cidr: &str, reservation_type| CreateSubnetCidrReservation {
@@ -339,7 +339,8 @@ fn reservations() {
     }
     assert_eq!(region.n_free(&subnet), 251, "setting aside uses nothing up");
 
-    // Prefixes come from the one, single addresses from neither, and named ones from anywhere.
+    // EC2 chooses prefixes from the prefix reservation and single addresses from neither. Named
+    // ones may come from anywhere.
     let eni = region.create_eni();
     region.call(assign(&eni, n_prefixes(3))).unwrap();
     let within: Ipv4Net = "10.0.2.128/26".parse().unwrap();
@@ -371,7 +372,7 @@ fn reservations() {
 }
 
 #[test]
-fn the_count_may_leave_out_what_is_set_aside() {
+fn available_count_may_exclude_reserved_ranges() {
     let config = Config { reservations_reduce_available_count: true, ..Config::default() };
     let mut region = Region::with(config);
     let subnet = region.subnet.clone();

@@ -1,4 +1,4 @@
-//! What an instance reads about itself.
+//! What an instance reads from IMDS.
 
 use std::net::Ipv4Addr;
 
@@ -29,7 +29,7 @@ fn region(config: Config) -> (Region, ec2_model::id::InstanceId) {
 }
 
 #[test]
-fn paths() {
+fn imds_paths_list_and_answer() {
     let config = Config { iam_role: Some("node".to_owned()), ..Config::default() };
     let (mut region, instance) = region(config);
     let mac = region.fabric_of(&instance).enis[0].mac;
@@ -67,7 +67,7 @@ fn paths() {
         (at_mac("vpc-ipv4-cidr-blocks"), text(&"10.0.0.0/16")),
         (at_mac("vpc-ipv6-cidr-blocks"), text(&"2600:1f13:abc:de00::/56")),
         ("/latest/meta-data/iam/security-credentials/".to_owned(), text(&"node")),
-        // Keys that do not apply are not there.
+        // Keys that do not apply do not exist.
         (at_mac("ipv4-prefix"), None),
         (at_mac("ipv6s"), None),
         (at_mac("ipv6-prefix"), None),
@@ -90,7 +90,7 @@ fn paths() {
 }
 
 #[test]
-fn documents() {
+fn imds_serves_identity_and_credentials() {
     let config = Config { iam_role: Some("node".to_owned()), ..Config::default() };
     let (mut region, instance) = region(config);
     let mut read = |path: &str| -> serde_json::Value {
@@ -123,7 +123,7 @@ fn documents() {
 }
 
 #[test]
-fn addresses_of_all_kinds() {
+fn imds_shows_all_kinds_of_addresses() {
     let (mut region, instance) = region(Config::default());
     let create = CreateNetworkInterface {
         ipv6: WantedIpv6 { address_count: Some(1), ..WantedIpv6::default() },
@@ -160,7 +160,7 @@ fn addresses_of_all_kinds() {
 }
 
 #[test]
-fn efa_only_has_no_addresses() {
+fn efa_only_eni_has_no_addresses() {
     let (mut region, _) = region(Config::default());
     let create = CreateNetworkInterface {
         interface_type: InterfaceType::EfaOnly,
@@ -197,7 +197,7 @@ fn n_macs(region: &mut Region, instance: &ec2_model::id::InstanceId) -> usize {
 }
 
 #[test]
-fn metadata_lag_behind() {
+fn imds_lags_behind_api() {
     let consistency = Consistency {
         imds_interface: Delay::exactly(500),
         imds_addresses: Delay::exactly(1_000),
@@ -231,7 +231,7 @@ fn metadata_lag_behind() {
 }
 
 #[test]
-fn frozen_metadata() {
+fn frozen_imds_shows_no_change() {
     let (mut region, instance) = region(Config::default());
     let gone = region.create_eni();
     let attachment = region.attach(&gone, &instance, 1).unwrap();

@@ -27,7 +27,7 @@ fn enis(region: &mut Region, listing: Listing) -> Vec<EniId> {
 }
 
 #[test]
-fn each_filter_of_network_interfaces() {
+fn every_eni_filter_matches() {
     let mut region = Region::new();
     let instance = region.add_instance("m5.large");
     let create = CreateNetworkInterface {
@@ -105,7 +105,7 @@ fn each_filter_of_network_interfaces() {
 }
 
 #[test]
-fn filters_of_the_other_operations() {
+fn filters_of_other_operations_match() {
     let mut region = Region::new();
     region.add_instance("m5.large");
     region.add_instance("t2.micro");
@@ -180,7 +180,7 @@ fn filters_of_the_other_operations() {
 }
 
 #[test]
-fn missing_ids() {
+fn missing_ids_are_named() {
     let mut region = Region::new();
     let (one, two) = (InstanceId::from_number(1), InstanceId::from_number(2));
     let instances = |ids: &[&InstanceId]| DescribeInstances {
@@ -195,7 +195,7 @@ fn missing_ids() {
         region.text(instances(&[&one, &two])),
         "The instance IDs 'i-00000000000000001, i-00000000000000002' do not exist"
     );
-    // Of several missing ENIs only the first is named.
+    // Of several missing ENIs, EC2 names the first only.
     let request = DescribeNetworkInterfaces {
         network_interface_ids: vec![EniId::from_number(1), EniId::from_number(2)],
         ..Default::default()
@@ -226,7 +226,7 @@ fn missing_ids() {
 }
 
 #[test]
-fn pages() {
+fn listings_are_paged() {
     let mut region = Region::new();
     let made: std::collections::BTreeSet<EniId> = (0..12).map(|_| region.create_eni()).collect();
     let (mut seen, mut next_token) = (Vec::new(), None);

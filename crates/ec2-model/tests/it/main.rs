@@ -1,4 +1,4 @@
-//! Whole calls against the model, through its public interface alone.
+//! Calls against the model through its public interface.
 #![expect(clippy::unwrap_used, reason = "a panic is how a test reports, in its helpers too")]
 
 mod addresses;

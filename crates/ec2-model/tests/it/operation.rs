@@ -1,4 +1,4 @@
-//! Attachments, instances, networks, tags: what each call does and refuses.
+//! Attachments, instances, networks and tags: what each call does and refuses.
 
 use ec2_model::config::{AddressChoice, Config, Quotas};
 use ec2_model::id::{AttachmentId, EniId, InstanceId, ResourceId, ResourceType, SubnetId, VpcId};
@@ -27,7 +27,7 @@ fn delete(eni: &EniId) -> DeleteNetworkInterface {
 }
 
 #[test]
-fn attach_and_detach() {
+fn attach_and_detach_change_state() {
     let mut region = Region::new();
     let instance = region.add_instance("m5.large");
     let eni = region.create_eni();
@@ -60,7 +60,7 @@ fn attach_and_detach() {
 }
 
 #[test]
-fn attach_refusals() {
+fn invalid_attach_is_refused() {
     let mut region = Region::new();
     let instance = region.add_instance("t3.medium");
     let eni = region.create_eni();
@@ -105,7 +105,7 @@ fn attach_refusals() {
 }
 
 #[test]
-fn a_chosen_primary_leaves_what_is_named_alone() {
+fn chosen_primary_avoids_named_addresses() {
     let lowest = Config { address_choice: AddressChoice::LowestFirst, ..Config::default() };
     let mut region = Region::with(lowest);
     let subnet = region.add_subnet("10.0.4.0/26", &["10.0.4.4/30", "10.0.4.8/29"]);
@@ -136,7 +136,7 @@ fn prefixes_and_ipv6_need_support() {
 }
 
 #[test]
-fn every_type_takes_as_many_enis_as_published_on_each_card() {
+fn each_card_takes_published_number_of_enis() {
     for row in instance_types::all() {
         let mut region = Region::new();
         let instance = region.add_instance(row.name);
@@ -160,7 +160,7 @@ fn every_type_takes_as_many_enis_as_published_on_each_card() {
 }
 
 #[test]
-fn the_primary_eni_stays() {
+fn primary_eni_cannot_be_detached() {
     let mut region = Region::new();
     let instance = region.add_instance("m5.large");
     let eni = region.primary_eni(&instance);
@@ -183,7 +183,7 @@ fn the_primary_eni_stays() {
 }
 
 #[test]
-fn one_attribute_at_a_time() {
+fn modify_changes_one_attribute() {
     let mut region = Region::new();
     let instance = region.add_instance("m5.large");
     let eni = region.create_eni();
@@ -234,7 +234,7 @@ fn one_attribute_at_a_time() {
 }
 
 #[test]
-fn groups_of_an_eni() {
+fn eni_groups_are_checked() {
     let config = Config { quotas: Quotas { vpcs: 6, ..Quotas::default() }, ..Config::default() };
     let mut region = Region::with(config);
     let add = |region: &mut Region, vpc: &VpcId, name: &str| {
@@ -295,7 +295,7 @@ fn run(region: &Region, n: i32) -> RunInstances {
 }
 
 #[test]
-fn instances_come_and_go() {
+fn instances_start_and_terminate() {
     let mut region = Region::new();
     let subnet = region.subnet.clone();
     let response = region.call(run(&region, 2)).unwrap();
@@ -341,7 +341,7 @@ fn instances_come_and_go() {
 }
 
 #[test]
-fn a_launch_is_all_or_nothing() {
+fn launch_is_all_or_nothing() {
     let mut region = Region::new();
     let small = region.add_subnet("10.0.8.0/28", &["10.0.8.4/30"]);
     let plain = RunInstances { subnet_id: Some(small.clone()), ..run(&region, 8) };
@@ -370,7 +370,7 @@ fn a_launch_is_all_or_nothing() {
 }
 
 #[test]
-fn a_launch_with_interfaces() {
+fn launch_uses_requested_interfaces() {
     let mut region = Region::new();
     let existing = region.create_eni();
     let new = |device_index| InstanceNetworkInterface {
@@ -408,7 +408,7 @@ fn a_launch_with_interfaces() {
 }
 
 #[test]
-fn networks() {
+fn vpcs_and_subnets_are_created() {
     let mut region = Region::new();
     let vpc = region.vpc.clone();
     let subnet = |cidr: &str| CreateSubnet {
@@ -465,7 +465,7 @@ fn networks() {
 }
 
 #[test]
-fn blocks_of_a_vpc() {
+fn vpc_blocks_are_checked() {
     let mut region = Region::new();
     let associate = |cidr: &str, vpc: &VpcId| AssociateVpcCidrBlock {
         vpc_id: vpc.clone(),
@@ -510,7 +510,7 @@ fn blocks_of_a_vpc() {
 }
 
 #[test]
-fn tags() {
+fn tags_are_created_and_deleted() {
     let mut region = Region::new();
     let specification = |resource_type| TagSpecification {
         resource_type,
@@ -562,7 +562,7 @@ fn tags() {
 }
 
 #[test]
-fn client_tokens() {
+fn client_token_makes_call_idempotent() {
     let mut region = Region::new();
     let request = CreateNetworkInterface {
         client_token: Some("once".to_owned()),
@@ -573,7 +573,7 @@ fn client_tokens() {
     assert_eq!(region.enis().len(), 1);
     let other = CreateNetworkInterface { description: "other".to_owned(), ..request.clone() };
     assert_eq!(region.code(other), "IdempotentParameterMismatch");
-    // What was refused may be tried again with the same token.
+    // A refused request may be retried with the same token.
     let refused = CreateNetworkInterface {
         client_token: Some("twice".to_owned()),
         private_ip_address: Some(region.enis()[0].private_ip_address),
@@ -594,7 +594,7 @@ fn dry_run_changes_nothing() {
 }
 
 #[test]
-fn quota_of_enis() {
+fn eni_quota_is_enforced() {
     let quotas = Quotas { network_interfaces: 2, ..Quotas::default() };
     let mut region = Region::with(Config { quotas, ..Config::default() });
     let create = CreateNetworkInterface::in_subnet(region.subnet.clone());

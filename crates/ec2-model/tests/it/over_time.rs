@@ -1,4 +1,4 @@
-//! What takes time, what shows late, what is throttled, what goes wrong on purpose.
+//! Delays, staleness, throttling and faults.
 
 use std::time::Duration;
 
@@ -18,7 +18,7 @@ fn slow(latency: Latency) -> Region {
 }
 
 #[test]
-fn states_over_time() {
+fn eni_states_change_over_time() {
     let mut region = slow(Latency {
         available: Delay::exactly(100),
         attach: Delay::exactly(2_000),
@@ -62,7 +62,7 @@ fn states_over_time() {
 }
 
 #[test]
-fn a_detach_overtakes_an_attach() {
+fn detach_may_overtake_attach() {
     let latency = Latency { attach: Delay::exactly(2_000), ..Latency::default() };
     let mut region = slow(latency);
     let instance = region.add_instance("m5.large");
@@ -126,7 +126,7 @@ fn instances_and_blocks_take_time() {
 }
 
 #[test]
-fn answers_take_time() {
+fn answers_are_delayed() {
     let mut region = slow(Latency {
         describe: Delay::exactly(70),
         create: Delay::exactly(300),
@@ -166,7 +166,7 @@ fn new_enis_are_hidden_at_first() {
 }
 
 #[test]
-fn lists_may_be_stale() {
+fn describe_may_be_stale() {
     let consistency =
         Consistency { stale_permille: 1000, stale: Delay::exactly(800), ..Consistency::default() };
     let mut region = Region::with(Config { consistency, ..Config::default() });
@@ -186,7 +186,7 @@ fn throttled_calls_have_no_effect() {
     assert!(codes[..100].iter().all(|code| code == "Success"));
     assert_eq!(codes[100], "RequestLimitExceeded");
     assert_eq!(region.enis().len(), 100);
-    // A malformed call draws a token as well; other accounts have their own bucket.
+    // A malformed call takes a token too. Other accounts have their own buckets.
     let mut context = region.context();
     let bad = || ApiError::missing_parameter("subnetId");
     let refused = region.model.refuse(&context, "CreateNetworkInterface", bad());
@@ -199,7 +199,7 @@ fn throttled_calls_have_no_effect() {
 }
 
 #[test]
-fn faults() {
+fn fault_rules_change_calls() {
     let mut region = Region::new();
     let rule =
         |when, effect| FaultRule { action: Some(Action::CreateNetworkInterface), when, effect };
@@ -224,7 +224,7 @@ fn faults() {
 }
 
 #[test]
-fn behind_the_clients_back() {
+fn disturbances_change_state_without_call() {
     let mut region = Region::new();
     let instance = region.add_instance("m5.large");
     let primary = region.primary_eni(&instance);

@@ -1,4 +1,4 @@
-//! Random calls keep what must always hold, and the same calls get the same answers.
+//! Random calls keep the invariants, and the same calls get the same answers.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::Ipv4Addr;
@@ -19,9 +19,9 @@ use crate::region::{Region, attach, n_addresses, n_prefixes};
 
 const TYPES: [&str; 4] = ["m5.large", "t3.medium", "t2.micro", "p4d.24xlarge"];
 
-/// One thing that a client does; numbers pick among what there is.
+/// One call of the client. Numbers select among the existing resources.
 #[derive(Debug, Clone)]
-enum Step {
+enum Call {
     Create { subnet: bool, addresses: i32, prefixes: i32 },
     Attach { eni: usize, instance: usize, device: i32 },
     Detach { eni: usize, force: bool },
@@ -49,28 +49,28 @@ fn wanted() -> impl Strategy<Value = WantedIpv4> {
     ]
 }
 
-fn step() -> impl Strategy<Value = Step> {
+fn step() -> impl Strategy<Value = Call> {
     prop_oneof![
         4 => (any::<bool>(), -1..12, -1..3)
-            .prop_map(|(subnet, addresses, prefixes)| Step::Create { subnet, addresses, prefixes }),
+            .prop_map(|(subnet, addresses, prefixes)| Call::Create { subnet, addresses, prefixes }),
         5 => (any::<usize>(), any::<usize>(), 0..4)
-            .prop_map(|(eni, instance, device)| Step::Attach { eni, instance, device }),
-        2 => (any::<usize>(), any::<bool>()).prop_map(|(eni, force)| Step::Detach { eni, force }),
-        2 => any::<usize>().prop_map(|eni| Step::Delete { eni }),
+            .prop_map(|(eni, instance, device)| Call::Attach { eni, instance, device }),
+        2 => (any::<usize>(), any::<bool>()).prop_map(|(eni, force)| Call::Detach { eni, force }),
+        2 => any::<usize>().prop_map(|eni| Call::Delete { eni }),
         6 => (any::<usize>(), wanted(), any::<bool>())
-            .prop_map(|(eni, wanted, may_move)| Step::Assign { eni, wanted, may_move }),
+            .prop_map(|(eni, wanted, may_move)| Call::Assign { eni, wanted, may_move }),
         2 => (any::<usize>(), 0..4, 0..2).prop_map(|(eni, n_addresses, n_prefixes)| {
-            Step::AssignIpv6 { eni, n_addresses, n_prefixes }
+            Call::AssignIpv6 { eni, n_addresses, n_prefixes }
         }),
-        4 => (any::<usize>(), any::<usize>()).prop_map(|(eni, pick)| Step::Unassign { eni, pick }),
+        4 => (any::<usize>(), any::<usize>()).prop_map(|(eni, pick)| Call::Unassign { eni, pick }),
         1 => (prop::sample::select(&TYPES), 1..3)
-            .prop_map(|(instance_type, n)| Step::Run { instance_type, n }),
-        1 => any::<usize>().prop_map(|instance| Step::Terminate { instance }),
-        3 => (0..4_000u64).prop_map(|ms| Step::Wait { ms }),
+            .prop_map(|(instance_type, n)| Call::Run { instance_type, n }),
+        1 => any::<usize>().prop_map(|instance| Call::Terminate { instance }),
+        3 => (0..4_000u64).prop_map(|ms| Call::Wait { ms }),
     ]
 }
 
-/// A client that knows what there is, and does random things to it.
+/// A client that makes random calls on the resources it knows.
 #[derive(Debug)]
 struct Client {
     region: Region,
@@ -85,7 +85,7 @@ impl Client {
         Self { region, instances, replies: Vec::new() }
     }
 
-    /// One of the ENIs that the client gets to see; a listing may be throttled.
+    /// One of the ENIs that a describe shows. `None` if the describe is throttled.
     fn eni(&mut self, pick: usize) -> Option<NetworkInterface> {
         let Ok(Response::NetworkInterfaces(page)) =
             self.region.call(DescribeNetworkInterfaces::default())
@@ -96,11 +96,11 @@ impl Client {
         page.items.into_iter().nth(pick.checked_rem(n)?)
     }
 
-    fn request(&mut self, step: &Step) -> Option<Request> {
+    fn request(&mut self, step: &Call) -> Option<Request> {
         let positive = |n: i32| (n >= 0).then_some(n);
         let id = |client: &mut Self, pick: usize| client.eni(pick).map(|eni| eni.id);
         let request = match step.clone() {
-            Step::Create { subnet, addresses, prefixes } => CreateNetworkInterface {
+            Call::Create { subnet, addresses, prefixes } => CreateNetworkInterface {
                 secondary_private_ip_address_count: positive(addresses),
                 ipv4_prefix_count: positive(prefixes),
                 ..CreateNetworkInterface::in_subnet(match subnet {
@@ -109,26 +109,26 @@ impl Client {
                 })
             }
             .into(),
-            Step::Attach { eni, instance, device } => {
+            Call::Attach { eni, instance, device } => {
                 let instance = self.instances[instance % self.instances.len()].clone();
                 attach(&id(self, eni)?, &instance, device).into()
             }
-            Step::Detach { eni, force } => {
+            Call::Detach { eni, force } => {
                 let attachment_id = self.eni(eni)?.attachment.map(|it| it.id);
                 let attachment_id = attachment_id.unwrap_or_else(|| AttachmentId::from_number(1));
                 DetachNetworkInterface { attachment_id, force, dry_run: false }.into()
             }
-            Step::Delete { eni } => {
+            Call::Delete { eni } => {
                 DeleteNetworkInterface { network_interface_id: id(self, eni)?, dry_run: false }
                     .into()
             }
-            Step::Assign { eni, wanted, may_move } => AssignPrivateIpAddresses {
+            Call::Assign { eni, wanted, may_move } => AssignPrivateIpAddresses {
                 network_interface_id: id(self, eni)?,
                 wanted,
                 allow_reassignment: may_move,
             }
             .into(),
-            Step::AssignIpv6 { eni, n_addresses, n_prefixes } => AssignIpv6Addresses {
+            Call::AssignIpv6 { eni, n_addresses, n_prefixes } => AssignIpv6Addresses {
                 network_interface_id: id(self, eni)?,
                 wanted: WantedIpv6 {
                     address_count: (n_prefixes == 0).then_some(n_addresses),
@@ -137,8 +137,8 @@ impl Client {
                 },
             }
             .into(),
-            Step::Unassign { eni, pick } => unassign(&self.eni(eni)?, pick).into(),
-            Step::Run { instance_type, n } => RunInstances {
+            Call::Unassign { eni, pick } => unassign(&self.eni(eni)?, pick).into(),
+            Call::Run { instance_type, n } => RunInstances {
                 instance_type: instance_type.to_owned(),
                 min_count: 1,
                 max_count: n,
@@ -146,11 +146,11 @@ impl Client {
                 ..RunInstances::default()
             }
             .into(),
-            Step::Terminate { instance } => {
+            Call::Terminate { instance } => {
                 let instance = self.instances[instance % self.instances.len()].clone();
                 TerminateInstances { instance_ids: vec![instance], dry_run: false }.into()
             }
-            Step::Wait { ms } => {
+            Call::Wait { ms } => {
                 self.region.wait(ms);
                 return None;
             }
@@ -158,7 +158,7 @@ impl Client {
         Some(request)
     }
 
-    fn take(&mut self, step: &Step) {
+    fn take(&mut self, step: &Call) {
         let Some(request) = self.request(step) else { return };
         let reply = self.region.reply(request);
         if let Ok(Response::Started(reservation)) = &reply.result {
@@ -167,7 +167,7 @@ impl Client {
         self.replies.push(reply);
     }
 
-    /// What must hold at any time, seen from outside.
+    /// Checks the invariants that can be seen from outside.
     fn check(&mut self) -> Result<(), TestCaseError> {
         let enis = self.region.enis();
         self.check_addresses(&enis)?;
@@ -188,7 +188,8 @@ impl Client {
         Ok(())
     }
 
-    /// No address is held twice or outside its subnet, and the subnets' counts are right.
+    /// Checks that no address has two holders or is outside its subnet, and that the subnets'
+    /// counts are right.
     fn check_addresses(&mut self, enis: &[NetworkInterface]) -> Result<(), TestCaseError> {
         for (subnet, net) in [
             (self.region.subnet.clone(), "10.0.2.0/24"),
@@ -215,7 +216,7 @@ impl Client {
     }
 }
 
-/// Up to two of what an ENI has, and now and then what it has not.
+/// Up to two of the ENI's blocks, and sometimes a block that it does not have.
 fn unassign(eni: &NetworkInterface, pick: usize) -> UnassignPrivateIpAddresses {
     let addresses: Vec<Ipv4Addr> =
         eni.private_ip_addresses.iter().skip(pick % 3).take(2).map(|it| it.address).collect();
@@ -223,7 +224,7 @@ fn unassign(eni: &NetworkInterface, pick: usize) -> UnassignPrivateIpAddresses {
     UnassignPrivateIpAddresses { network_interface_id: eni.id.clone(), addresses, prefixes }
 }
 
-/// One ENI for each slot.
+/// Checks that each slot has one ENI at most.
 fn check_slots(enis: &[NetworkInterface]) -> Result<(), TestCaseError> {
     let mut slots: BTreeMap<&InstanceId, BTreeSet<(u16, u16)>> = BTreeMap::new();
     for eni in enis {
@@ -236,7 +237,7 @@ fn check_slots(enis: &[NetworkInterface]) -> Result<(), TestCaseError> {
     Ok(())
 }
 
-/// No more of anything than the instance's type takes.
+/// Checks the limits of the instance type.
 fn check_limits(client: &mut Client) -> Result<(), TestCaseError> {
     let request = ec2_model::request::DescribeInstances::default();
     let Ok(Response::Reservations(page)) = client.region.call(request) else {
@@ -280,9 +281,9 @@ proptest! {
         }
     }
 
-    /// With everything switched on that draws from chance.
+    /// All switches that use randomness are on.
     #[test]
-    fn same_seed_same_answers(
+    fn same_seed_gives_same_answers(
         steps in prop::collection::vec(step(), 1..60),
         seed in any::<u64>(),
     ) {
@@ -304,7 +305,7 @@ proptest! {
 }
 
 #[test]
-fn another_seed_other_ids() {
+fn other_seed_gives_other_ids() {
     let id = |seed| {
         let mut region = Region::with(config(seed, AddressChoice::Random));
         region.create_eni()

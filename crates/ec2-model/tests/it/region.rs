@@ -1,4 +1,4 @@
-//! A region to test in: one VPC, subnets in two zones, and a client that calls.
+//! A region for tests: one VPC, subnets in two zones, and a client.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -12,16 +12,16 @@ use ec2_model::request::{
 };
 use ec2_model::response::{NetworkInterface, Page, Response, Tags};
 use ec2_model::seed::{InstanceSeed, SubnetSeed, VpcSeed};
-use ec2_model::{ApiError, Context, Model, Reply, Timestamp};
+use ec2_model::{ApiError, Context, Model, Reply, SimTime};
 use ipnet::Ipv4Net;
 
 /// 2026-11-21T08:12:04Z
-pub(crate) const START: Timestamp = Timestamp::from_unix_millis(1_795_248_724_000);
+pub(crate) const START: SimTime = SimTime::from_unix_millis(1_795_248_724_000);
 
 #[derive(Debug)]
 pub(crate) struct Region {
     pub(crate) model: Model,
-    pub(crate) now: Timestamp,
+    pub(crate) now: SimTime,
     pub(crate) vpc: VpcId,
     /// 10.0.2.0/24 and an IPv6 /64 in us-east-1a.
     pub(crate) subnet: SubnetId,
@@ -63,7 +63,7 @@ impl Region {
         Self { model, now: START, vpc, subnet, other_zone }
     }
 
-    /// A subnet in us-east-1a with some of it used.
+    /// Adds a subnet in us-east-1a in which `used` is taken.
     pub(crate) fn add_subnet(&mut self, cidr: &str, used: &[&str]) -> SubnetId {
         let seed = SubnetSeed {
             id: None,
@@ -115,7 +115,7 @@ impl Region {
 
     /// The error text.
     pub(crate) fn text(&mut self, request: impl Into<Request>) -> String {
-        self.call(request).expect_err("a refusal").message
+        self.call(request).expect_err("an error").message
     }
 
     pub(crate) fn wait(&mut self, ms: u64) {

@@ -1,4 +1,4 @@
-//! ENIs of the incumbent: making one, freeing one, finding those that leaked.
+//! ENIs of the incumbent: creating one, freeing one, finding leaks.
 
 use std::collections::BTreeMap;
 use std::rc::Rc;
@@ -22,17 +22,17 @@ use super::store::Kind;
 use crate::daemon::MetadataEni;
 use crate::ec2::{describe_subnets, filter, tag_specification};
 
-/// Tries of a detach, of a delete, of a look at all ENIs, and whether a new one has come.
+/// Attempts of a detach, of a delete, of a describe of all ENIs, and of waiting for a new ENI.
 pub(super) const TRIES: u32 = 12;
 const LONGEST_WAIT: Duration = Duration::from_secs(60);
 const CREATED_TAG: &str = "node.k8s.amazonaws.com/createdAt";
 const ROLE_TAG: &str = "kubernetes.io/role/cni";
-/// Device indexes that are searched for a free one.
+/// Device indexes that are tried in order.
 const DEVICE_INDEXES: std::ops::Range<u16> = 0..100;
-/// What an ENI that leaked is at least.
+/// The least age of a leaked ENI.
 const LEAK_AGE: Duration = Duration::from_secs(300);
 
-/// Between the tries of one operation.
+/// The waits between the attempts of one operation.
 pub(super) struct Waits {
     next: Duration,
     jitter: f64,
@@ -43,20 +43,20 @@ impl Waits {
         Self { next: Duration::from_millis(first), jitter: 0.15 }
     }
 
-    /// Those of CreateTags.
+    /// The waits of CreateTags.
     pub(super) fn of_tagging() -> Self {
         Self { jitter: 0.3, ..Self::from_millis(500) }
     }
 
     async fn wait(&mut self, port: &Port, shared: &Shared) {
-        let wait = shared.chance.borrow_mut().jittered(self.next, self.jitter);
+        let wait = shared.rng.borrow_mut().jittered(self.next, self.jitter);
         self.next = (self.next * 2).min(LONGEST_WAIT);
         port.sleep(wait).await;
     }
 }
 
 impl Manager {
-    /// Makes an ENI, if the instance takes one more, and takes it in.
+    /// Creates and attaches an ENI and adds it to the store, if the instance takes one more.
     pub(super) async fn grow_by_eni(&mut self) -> Result<(), ApiError> {
         let site = &self.shared.site;
         let n_allowed = usize::from(site.limits.enis_allowed(&site.policy));
@@ -84,13 +84,13 @@ impl Manager {
         self.set_up(&shown).await
     }
 
-    /// In each subnet that may be used until one gives what is asked.
+    /// Tries each usable subnet until one can serve the request.
     async fn create_eni(&self, want: u64) -> Result<EniId, ApiError> {
         let mut last = ApiError::new("NoSubnet", "no subnet may be used");
         for subnet in self.subnets().await? {
             match self.create_eni_in(subnet, want).await {
                 Ok(eni) => return Ok(eni),
-                // What a subnet lacks is more telling than what follows.
+                // A subnet's lack of addresses is the more useful error.
                 Err(error) if !is_insufficient(&last) => last = error,
                 Err(_) => {}
             }
@@ -98,7 +98,7 @@ impl Manager {
         Err(last)
     }
 
-    /// The primary's subnet and those tagged for it, the one with most free addresses first.
+    /// The primary ENI's subnet and the tagged subnets, by free addresses, most first.
     async fn subnets(&self) -> Result<Vec<SubnetId>, ApiError> {
         let site = &self.shared.site;
         let Response::Subnets(page) = self.port.call(describe_subnets(site)).await? else {
@@ -177,7 +177,8 @@ impl Manager {
         self.port.call(request).await.map(drop)
     }
 
-    /// Until the metadata show the ENI with what was asked for; with some of it after all tries.
+    /// Waits until IMDS shows the ENI with all requested addresses. After all attempts, some of
+    /// them suffice.
     async fn await_eni(&self, eni: &EniId, want: u64) -> Result<MetadataEni, ApiError> {
         let kind = self.shared.store.borrow().kind();
         let count = |shown: &MetadataEni| match kind {
@@ -198,19 +199,19 @@ impl Manager {
         }
         let least = match kind {
             Kind::Address => 1,
-            // One of several is not enough here.
+            // If several prefixes are requested, one is not enough.
             Kind::Prefix => want.min(2),
         };
         let is_enough = |shown: &MetadataEni| u64::try_from(count(shown)).is_ok_and(|n| n >= least);
         last.filter(is_enough).ok_or_else(|| ApiError::new("NotShown", "the ENI has not come"))
     }
 
-    /// Takes an attached ENI in with what the metadata show of it.
+    /// Adds an attached ENI to the store with the addresses that IMDS shows.
     pub(super) async fn set_up(&self, shown: &MetadataEni) -> Result<(), ApiError> {
         let site = &self.shared.site;
         let is_primary = shown.id == site.primary_eni;
         self.shared.store.borrow_mut().add_eni(&shown.id, is_primary, self.port.now());
-        // Whether its subnet has been excluded meanwhile.
+        // The real daemon checks here whether the subnet was excluded.
         self.port.call(describe_subnets(site)).await?;
         let cidrs = shown.addresses.iter().chain(&shown.prefixes).copied();
         self.shared.store.borrow_mut().add_cidrs(&shown.id, cidrs);
@@ -232,7 +233,7 @@ impl Manager {
         self.insist(request, TRIES, Waits::from_millis(200)).await
     }
 
-    /// Makes a call until it succeeds, so many times in all.
+    /// Makes a call until it succeeds, with `tries` attempts in total.
     pub(super) async fn insist(
         &self,
         request: impl Into<Request>,
@@ -249,7 +250,7 @@ impl Manager {
         self.port.call(request).await.map(drop)
     }
 
-    /// What EC2 says of an ENI; `None` if there is none.
+    /// Describes an ENI. `None` if it does not exist.
     pub(super) async fn describe(&self, eni: &EniId) -> Result<Option<NetworkInterface>, ApiError> {
         let network_interface_ids = vec![eni.clone()];
         let request = DescribeNetworkInterfaces { network_interface_ids, ..Default::default() };
@@ -266,7 +267,7 @@ fn is_gone(error: &ApiError) -> bool {
     error.code == "InvalidNetworkInterfaceID.NotFound"
 }
 
-/// Deletes an ENI, or leaves it after all tries: then it has leaked.
+/// Deletes an ENI. If all attempts fail, the ENI has leaked.
 async fn delete(port: &Port, shared: &Shared, eni: &EniId) {
     let mut waits = Waits::from_millis(500);
     for attempt in 1..=TRIES {
@@ -280,11 +281,10 @@ async fn delete(port: &Port, shared: &Shared, eni: &EniId) {
     }
 }
 
-/// Once an hour, after up to five minutes: deletes the unattached ENIs of any node that are old
-/// enough.
+/// Once an hour, after up to five minutes: deletes old unattached ENIs of all nodes.
 pub(super) async fn search_for_leaks(port: Port, shared: Rc<Shared>) {
     loop {
-        let delay = shared.chance.borrow_mut().index(300);
+        let delay = shared.rng.borrow_mut().index(300);
         port.sleep(Duration::from_secs(u64::try_from(delay).expect("below 300"))).await;
         for eni in leaks(&port, &shared).await.unwrap_or_default() {
             delete(&port, &shared, &eni).await;
@@ -309,7 +309,7 @@ async fn leaks(port: &Port, shared: &Shared) -> Result<Vec<EniId>, ApiError> {
     Ok(leaked.map(|eni| eni.id).collect())
 }
 
-/// Times of one length compare as text.
+/// Timestamps of equal length compare as text.
 fn is_older(eni: &NetworkInterface, born_before: Timestamp) -> bool {
     eni.tags.get(CREATED_TAG).is_some_and(|created| *created <= born_before.to_rfc3339())
 }

@@ -1,4 +1,4 @@
-//! The pool loop: start, then every five seconds growth, shrinking and reconciling by turns.
+//! The pool loop: start, then every five seconds growth or shrinking, and reconciling.
 
 use std::rc::Rc;
 use std::time::Duration;
@@ -19,16 +19,16 @@ use super::enis::Waits;
 use super::script::Port;
 use super::store::{Kind, Stats};
 
-/// The loop sleeps twice as long as this: before the pool's turn and before reconciling.
+/// Half a turn: the loop sleeps this long before the pool's part and before reconciling.
 const HALF_TURN: Duration = Duration::from_millis(2_500);
-/// Between two shrinks.
+/// The least time between two shrinks.
 const DECREASE_INTERVAL: Duration = Duration::from_secs(30);
-/// Before the daemon starts anew, and between two tries to take an ENI in at its start.
+/// Wait before the daemon restarts, and between two attempts to set up an ENI at the start.
 const START_PAUSE: Duration = Duration::from_secs(10);
-/// Tries to take an ENI in at the start. After them it is left out.
+/// Attempts to set up an ENI at the start. Then the ENI is skipped.
 const START_TRIES: u32 = 6;
 const TAG_TRIES: u32 = 5;
-/// For how long nothing is asked of EC2 after any subnet had too little.
+/// How long the loop does not grow after a subnet had too few addresses.
 const INSUFFICIENT_REST: Duration = Duration::from_secs(120);
 
 /// The pool loop of one node.
@@ -37,7 +37,7 @@ pub(super) struct Manager {
     pub(super) shared: Rc<Shared>,
     insufficient_at: Option<Timestamp>,
     decreased_at: Option<Timestamp>,
-    /// The last growth, shrink or reconciling.
+    /// When the loop last grew, shrank or reconciled.
     pub(super) acted_at: Option<Timestamp>,
 }
 
@@ -57,8 +57,8 @@ impl Manager {
         }
     }
 
-    /// Takes in what is attached, and grows by one step. Without the calls that the daemon makes,
-    /// it exits and is started again.
+    /// Sets up the attached ENIs and grows by one step. If a call fails, the real daemon exits and
+    /// is restarted.
     async fn start(&mut self) {
         while self.take_all_in().await.is_err() {
             self.port.sleep(START_PAUSE).await;
@@ -79,8 +79,8 @@ impl Manager {
                 }
                 self.port.sleep(START_PAUSE).await;
             }
-            // The cache of security groups is empty, so they are all set again. A failure is
-            // logged and no more.
+            // The cache of security groups is empty at the start, so they are set again. The real
+            // daemon only logs a failure.
             let groups = ModifyNetworkInterfaceAttribute {
                 network_interface_id: eni.id.clone(),
                 attachment: None,
@@ -106,7 +106,7 @@ impl Manager {
         self.shared.store.borrow().stats()
     }
 
-    /// How many addresses the targets of addresses miss.
+    /// How many addresses are missing for the targets of addresses.
     fn short(&self) -> u64 {
         let (stats, targets) = (self.stats(), self.shared.targets);
         let warm = targets.ips.saturating_sub(stats.available());
@@ -130,7 +130,7 @@ impl Manager {
         available < wanted || wanted == 0 && available == 0
     }
 
-    /// How many CIDRs the pool has more than the targets want.
+    /// How many CIDRs the pool has beyond its targets.
     fn over(&self) -> u64 {
         let (stats, targets) = (self.stats(), self.shared.targets);
         let size = self.shared.store.borrow().cidr_size();
@@ -162,27 +162,27 @@ impl Manager {
         }
     }
 
-    /// One step of growth: more on one ENI, or one more ENI.
+    /// One step of growth: more CIDRs on one ENI, or one more ENI.
     async fn grow(&mut self) {
         let now = self.port.now();
         if self.insufficient_at.is_some_and(|at| now.since(at) <= INSUFFICIENT_REST) {
             return;
         }
         let grown = match self.grow_on_eni().await {
-            Ok(Step::Grown) => Ok(()),
-            Ok(Step::NoEniTakesMore) => self.grow_by_eni().await,
-            Ok(Step::NothingWanted) => return,
+            Ok(Growth::Grown) => Ok(()),
+            Ok(Growth::NoEniTakesMore) => self.grow_by_eni().await,
+            Ok(Growth::NothingWanted) => return,
             Err(error) => Err(error),
         };
         match grown {
             Ok(()) => self.acted_at = Some(self.port.now()),
             Err(error) if is_insufficient(&error) => self.insufficient_at = Some(self.port.now()),
-            // The rest is logged; the next turn tries again.
+            // The real daemon logs other errors and retries in the next turn.
             Err(_) => {}
         }
     }
 
-    /// How many CIDRs to ask for where there is room for `room`.
+    /// How many CIDRs to request if there is room for `room`.
     pub(super) fn want(&self, room: usize) -> u64 {
         let (stats, targets) = (self.stats(), self.shared.targets);
         let store = self.shared.store.borrow();
@@ -195,30 +195,30 @@ impl Manager {
         want.min(u64::try_from(room).expect("an ENI's room is small"))
     }
 
-    async fn grow_on_eni(&mut self) -> Result<Step, ApiError> {
+    async fn grow_on_eni(&mut self) -> Result<Growth, ApiError> {
         let candidates = {
-            let (store, mut chance) = (self.shared.store.borrow(), self.shared.chance.borrow_mut());
-            store.unfilled(&mut chance)
+            let (store, mut rng) = (self.shared.store.borrow(), self.shared.rng.borrow_mut());
+            store.unfilled(&mut rng)
         };
         let limit = self.shared.store.borrow().cidrs_per_eni;
         for (eni, n_cidrs) in candidates {
             let want = self.want(limit - n_cidrs);
             if want == 0 {
-                return Ok(Step::NothingWanted);
+                return Ok(Growth::NothingWanted);
             }
             match self.assign_or_one(&eni, want).await {
                 Ok(cidrs) => {
                     self.shared.store.borrow_mut().add_cidrs(&eni, cidrs);
-                    return Ok(Step::Grown);
+                    return Ok(Growth::Grown);
                 }
                 Err(error) if is_insufficient(&error) => {}
                 Err(error) => return Err(error),
             }
         }
-        Ok(Step::NoEniTakesMore)
+        Ok(Growth::NoEniTakesMore)
     }
 
-    /// Asks for `want` CIDRs, and after a refusal for one.
+    /// Requests `want` CIDRs, and one if that fails.
     async fn assign_or_one(&self, eni: &EniId, want: u64) -> Result<Vec<Ipv4Net>, ApiError> {
         match self.assign(eni, want).await {
             Err(error) if error.code == "PrivateIpAddressLimitExceeded" => self.read(eni).await,
@@ -242,7 +242,7 @@ impl Manager {
         }
     }
 
-    /// The store's way to ask for `n`: as addresses, as prefixes.
+    /// `n` as the counts of a request: addresses, prefixes.
     pub(super) fn counts(&self, n: u64) -> (Option<i32>, Option<i32>) {
         let n = i32::try_from(n).ok().filter(|n| *n > 0);
         match self.shared.store.borrow().kind() {
@@ -255,16 +255,16 @@ impl Manager {
         let mut left = usize::try_from(self.over()).expect("CIDRs of a node");
         let enis: Vec<_> = {
             let store = self.shared.store.borrow();
-            self.shared.chance.borrow_mut().shuffled(store.enis.keys().cloned())
+            self.shared.rng.borrow_mut().shuffled(store.enis.keys().cloned())
         };
         for eni in enis {
             if left == 0 {
                 break;
             }
             let cidrs = {
-                let (mut store, mut chance) =
-                    (self.shared.store.borrow_mut(), self.shared.chance.borrow_mut());
-                let cidrs = store.freeable(&eni, left, &mut chance);
+                let (mut store, mut rng) =
+                    (self.shared.store.borrow_mut(), self.shared.rng.borrow_mut());
+                let cidrs = store.freeable(&eni, left, &mut rng);
                 store.give_back(&eni, &cidrs, self.port.now());
                 cidrs
             };
@@ -275,7 +275,7 @@ impl Manager {
         (self.decreased_at, self.acted_at) = (Some(now), Some(now));
     }
 
-    /// A failure is logged and no more: the CIDRs come back when the node reconciles.
+    /// The real daemon only logs a failure. Reconciling adds the CIDRs again.
     async fn unassign(&self, eni: &EniId, cidrs: &[Ipv4Net]) {
         let (singles, prefixes): (Vec<Ipv4Net>, Vec<Ipv4Net>) =
             cidrs.iter().partition(|cidr| cidr.prefix_len() == 32);
@@ -309,20 +309,20 @@ impl Manager {
     async fn free_one_eni(&mut self) {
         let targets = self.shared.targets;
         let removable = {
-            let (store, mut chance) = (self.shared.store.borrow(), self.shared.chance.borrow_mut());
+            let (store, mut rng) = (self.shared.store.borrow(), self.shared.rng.borrow_mut());
             let (warm, minimum) = (targets.ips, targets.minimum);
-            store.removable_eni(warm, minimum, targets.prefixes, &mut chance, self.port.now())
+            store.removable_eni(warm, minimum, targets.prefixes, &mut rng, self.port.now())
         };
         if let Some(eni) = removable {
             self.shared.store.borrow_mut().remove_eni(&eni);
-            // If it fails, the node finds the ENI again when it reconciles.
+            // If this fails, reconciling finds the ENI again.
             let _ = self.free_eni(&eni).await;
         }
     }
 }
 
-/// How far a step of growth on the ENIs that there are has come.
-enum Step {
+/// The result of growing on the existing ENIs.
+enum Growth {
     Grown,
     NoEniTakesMore,
     NothingWanted,

@@ -1,4 +1,4 @@
-//! What the incumbent does when the metadata show something else than it believes.
+//! How the incumbent reconciles its store with IMDS.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -13,7 +13,7 @@ use super::enis::TRIES;
 use super::pool::Manager;
 use crate::daemon::MetadataEni;
 
-/// Since the last growth, shrink or reconciling.
+/// Least time since the last growth, shrink or reconciling.
 const RECONCILE_INTERVAL: Duration = Duration::from_secs(60);
 
 impl Manager {
@@ -42,7 +42,8 @@ impl Manager {
         gone.iter().for_each(|eni| store.remove_eni(eni));
     }
 
-    /// An ENI that is attached but not known, as after a failed growth. All are described once.
+    /// Sets up an attached ENI that is not in the store, as after a failed growth. All ENIs are
+    /// described once per round.
     async fn take_in(&self, eni: &MetadataEni, shown: &[MetadataEni], described: &mut bool) {
         if !*described {
             if self.describe_all(shown).await.is_err() {
@@ -50,11 +51,11 @@ impl Manager {
             }
             *described = true;
         }
-        // A failure is logged; the next round tries again.
+        // The real daemon logs a failure and retries in the next round.
         let _ = self.set_up(eni).await;
     }
 
-    /// Reads all that is attached, for its tags.
+    /// Describes all attached ENIs, for their tags.
     pub(super) async fn describe_all(&self, shown: &[MetadataEni]) -> Result<(), ApiError> {
         let network_interface_ids = shown.iter().map(|eni| eni.id.clone()).collect();
         let all = DescribeNetworkInterfaces { network_interface_ids, ..Default::default() };
@@ -67,7 +68,8 @@ impl Manager {
         self.port.call(all).await.map(drop)
     }
 
-    /// Where the metadata differ from what is believed, EC2's word holds: addresses, then prefixes.
+    /// If IMDS and the store differ, EC2's answer to a describe counts: addresses first, then
+    /// prefixes.
     async fn reconcile_eni(&self, eni: &MetadataEni, believed: &BTreeSet<Ipv4Net>) {
         let (singles, prefixes): (BTreeSet<Ipv4Net>, BTreeSet<Ipv4Net>) =
             believed.iter().partition(|cidr| cidr.prefix_len() == 32);
@@ -87,7 +89,7 @@ impl Manager {
         Ok(self.describe(eni).await?.as_ref().map(singles_of).unwrap_or_default())
     }
 
-    /// All CIDRs of an ENI as EC2 has them.
+    /// All CIDRs of an ENI in EC2's answer.
     pub(super) async fn read(&self, eni: &EniId) -> Result<Vec<Ipv4Net>, ApiError> {
         let described = self.describe(eni).await?;
         let all = |eni: NetworkInterface| {

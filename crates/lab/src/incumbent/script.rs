@@ -1,7 +1,7 @@
 //! A sequence of calls and sleeps in virtual time, written as an async function.
 //!
-//! There is no executor: a script runs until it wants something from outside, says so, and goes on
-//! when that is given.
+//! There is no executor. A script runs until it needs something from outside, returns that as a
+//! wish, and continues once it is given.
 
 use std::cell::{Cell, RefCell};
 use std::future::Future;
@@ -25,7 +25,7 @@ pub(super) enum Wish {
     Metadata,
 }
 
-/// What a script goes on with.
+/// What a script continues with.
 #[derive(Debug)]
 pub(super) enum Given {
     Started,
@@ -34,7 +34,7 @@ pub(super) enum Given {
     Metadata(Vec<MetadataEni>),
 }
 
-/// A script, stopped at a wish.
+/// A script that waits for its wish.
 pub(super) struct Script {
     port: Port,
     future: Pin<Box<dyn Future<Output = ()>>>,
@@ -46,7 +46,7 @@ impl Script {
         Self { future: Box::pin(body(port.clone())), port }
     }
 
-    /// Goes on with what was wished for, to the next wish. `None` at the script's end.
+    /// Continues with what was wished for, until the next wish. `None` at the script's end.
     pub(super) fn resume(&mut self, given: Given, now: Timestamp) -> Option<Wish> {
         self.port.0.now.set(now);
         *self.port.0.given.borrow_mut() = Some(given);
@@ -58,7 +58,7 @@ impl Script {
     }
 }
 
-/// A script's way out.
+/// The script's side of the exchange.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Port(Rc<Exchange>);
 
@@ -93,7 +93,7 @@ impl Port {
     }
 
     async fn ask(&self, wish: Wish) -> Given {
-        // What the script was started or last resumed with is used up.
+        // The input that the script was resumed with is already used.
         self.0.given.borrow_mut().take();
         *self.0.wish.borrow_mut() = Some(wish);
         std::future::poll_fn(|_| match self.0.given.borrow_mut().take() {
@@ -109,7 +109,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn stops_at_each_wish_and_ends() {
+    fn script_stops_at_each_wish_and_ends() {
         let mut script = Script::new(|port| async move {
             port.sleep(Duration::from_secs(1)).await;
             let woken_at = port.now();

@@ -1,21 +1,21 @@
-//! What the incumbent's daemon believes to hold: ENIs, their CIDRs, and which addresses of them
-//! are given. Map order is random there, so every walk here is in an order of its own.
+//! The incumbent's data store: ENIs, their CIDRs, and the assigned addresses. Its maps iterate in
+//! random order, so each loop here shuffles.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::Ipv4Addr;
 use std::time::Duration;
 
+use ec2_model::Rng;
 use ec2_model::id::EniId;
 use ipam::policy::{Limits, Mode, Policy};
 use ipam::time::Timestamp;
 use ipnet::Ipv4Net;
 
-use crate::chance::Chance;
 use crate::daemon::SandboxId;
 
-/// No ENI is freed that is known for less.
+/// The least age of an ENI that may be freed.
 const MIN_ENI_AGE: Duration = Duration::from_secs(60);
-/// For so long a CIDR that was given back is not believed to be there.
+/// How long reconciling ignores a CIDR that was unassigned.
 const RECONCILE_COOLDOWN: Duration = Duration::from_secs(60);
 const PREFIX_SIZE: u64 = 16;
 
@@ -24,7 +24,7 @@ const PREFIX_SIZE: u64 = 16;
 pub(super) struct Store {
     kind: Kind,
     cooldown: Duration,
-    /// CIDRs that an ENI takes, of both kinds together.
+    /// CIDRs per ENI, of both kinds together.
     pub(super) cidrs_per_eni: usize,
     pub(super) enis: BTreeMap<EniId, StoredEni>,
     owned: BTreeMap<SandboxId, (EniId, Ipv4Net, Ipv4Addr)>,
@@ -38,10 +38,10 @@ pub(super) struct StoredEni {
     pub(super) cidrs: BTreeMap<Ipv4Net, Cidr>,
 }
 
-/// The addresses of one CIDR that have ever been given.
+/// The addresses of one CIDR that were ever assigned.
 #[derive(Debug, Default)]
 pub(super) struct Cidr {
-    /// To nobody now if the time of its release is known.
+    /// The time of the address's release. `None` while it is assigned.
     given: BTreeMap<Ipv4Addr, Option<Timestamp>>,
 }
 
@@ -55,7 +55,8 @@ impl Cidr {
         self.given.values().flatten().any(|freed| rests(*freed, cooldown, now))
     }
 
-    /// One that has rested, of those all forgotten, or the lowest that was never given.
+    /// An address whose cooldown is over, else the lowest that was never assigned. Forgets all
+    /// whose cooldown is over.
     fn pick(&mut self, net: Ipv4Net, cooldown: Duration, now: Timestamp) -> Option<Ipv4Addr> {
         let has_rested =
             |freed: &Option<Timestamp>| freed.is_some_and(|at| !rests(at, cooldown, now));
@@ -68,33 +69,33 @@ impl Cidr {
     }
 }
 
-/// In cooldown up to and with the last moment of the period.
+/// Whether an address is in cooldown, including the last moment of the period.
 fn rests(freed: Timestamp, cooldown: Duration, now: Timestamp) -> bool {
     now.since(freed) <= cooldown
 }
 
-/// The sums that the pool's rules are about.
+/// The sums on which the pool's rules depend.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(super) struct Stats {
-    /// Addresses of the CIDRs of its kind.
+    /// Addresses of the CIDRs of the store's kind.
     pub(super) total: u64,
     pub(super) assigned: u64,
     pub(super) cidrs: u64,
-    /// CIDRs without assigned address; those that rest are among them.
+    /// CIDRs without an assigned address, including those in cooldown.
     pub(super) free_cidrs: u64,
 }
 
 impl Stats {
-    /// What rests counts as available.
+    /// Addresses in cooldown count as available.
     pub(super) fn available(self) -> u64 {
         self.total - self.assigned
     }
 }
 
-/// What the addresses come from.
+/// The kind of CIDR that addresses come from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Kind {
-    /// Secondary addresses, each a CIDR of its own.
+    /// Secondary addresses. Each is a CIDR of its own.
     Address,
     /// /28 prefixes.
     Prefix,
@@ -120,7 +121,7 @@ impl Store {
         self.kind
     }
 
-    /// Addresses of one CIDR.
+    /// Addresses per CIDR.
     pub(super) fn cidr_size(&self) -> u64 {
         match self.kind {
             Kind::Address => 1,
@@ -128,7 +129,7 @@ impl Store {
         }
     }
 
-    /// Addresses of a full ENI.
+    /// Addresses per full ENI.
     pub(super) fn eni_size(&self) -> u64 {
         self.cidr_size() * u64::try_from(self.cidrs_per_eni).expect("it was a u16")
     }
@@ -145,13 +146,13 @@ impl Store {
         }
     }
 
-    /// Takes an ENI out, whatever its pods.
+    /// Removes an ENI, even if pods use it.
     pub(super) fn remove_eni(&mut self, eni: &EniId) {
         self.enis.remove(eni);
         self.owned.retain(|_, (owner, _, _)| owner != eni);
     }
 
-    /// Takes a CIDR out, whatever its pods.
+    /// Removes a CIDR, even if pods use it.
     pub(super) fn remove_cidr(&mut self, eni: &EniId, cidr: Ipv4Net) {
         if let Some(eni) = self.enis.get_mut(eni) {
             eni.cidrs.remove(&cidr);
@@ -159,17 +160,17 @@ impl Store {
         self.owned.retain(|_, (_, owner, _)| *owner != cidr);
     }
 
-    /// An address for a sandbox.
+    /// Assigns an address to a sandbox.
     pub(super) fn assign(
         &mut self,
         sandbox: SandboxId,
-        chance: &mut Chance,
+        rng: &mut Rng,
         now: Timestamp,
     ) -> Option<Ipv4Addr> {
         let (kind, cooldown) = (self.kind, self.cooldown);
-        for (id, eni) in chance.shuffled(&mut self.enis) {
+        for (id, eni) in rng.shuffled(&mut self.enis) {
             let cidrs = eni.cidrs.iter_mut().filter(|(net, _)| is_of(kind, **net));
-            for (net, cidr) in chance.shuffled(cidrs) {
+            for (net, cidr) in rng.shuffled(cidrs) {
                 if let Some(address) = cidr.pick(*net, cooldown, now) {
                     cidr.given.insert(address, None);
                     self.owned.insert(sandbox, (id.clone(), *net, address));
@@ -206,28 +207,23 @@ impl Store {
         })
     }
 
-    /// The ENIs that take another CIDR, in an order of its own, with their CIDRs counted.
-    pub(super) fn unfilled(&self, chance: &mut Chance) -> Vec<(EniId, usize)> {
+    /// The ENIs with room for another CIDR, in random order, each with its number of CIDRs.
+    pub(super) fn unfilled(&self, rng: &mut Rng) -> Vec<(EniId, usize)> {
         let room = |(_, eni): &(&EniId, &StoredEni)| eni.cidrs.len() < self.cidrs_per_eni;
         let unfilled = self.enis.iter().filter(room);
-        chance.shuffled(unfilled.map(|(id, eni)| (id.clone(), eni.cidrs.len())))
+        rng.shuffled(unfilled.map(|(id, eni)| (id.clone(), eni.cidrs.len())))
     }
 
-    /// Up to `at_most` CIDRs of an ENI without assigned address, whether or not they rest.
-    pub(super) fn freeable(
-        &self,
-        eni: &EniId,
-        at_most: usize,
-        chance: &mut Chance,
-    ) -> Vec<Ipv4Net> {
+    /// Up to `at_most` CIDRs of an ENI without an assigned address, whether in cooldown or not.
+    pub(super) fn freeable(&self, eni: &EniId, at_most: usize, rng: &mut Rng) -> Vec<Ipv4Net> {
         let Some(eni) = self.enis.get(eni) else { return Vec::new() };
         let free = eni.cidrs.iter().filter(|(_, cidr)| cidr.n_assigned() == 0);
-        let mut free = chance.shuffled(free.map(|(net, _)| *net));
+        let mut free = rng.shuffled(free.map(|(net, _)| *net));
         free.truncate(at_most);
         free
     }
 
-    /// Takes CIDRs out that go back to EC2.
+    /// Removes CIDRs that are unassigned at EC2.
     pub(super) fn give_back(&mut self, eni: &EniId, cidrs: &[Ipv4Net], now: Timestamp) {
         for cidr in cidrs {
             self.remove_cidr(eni, *cidr);
@@ -235,25 +231,25 @@ impl Store {
         }
     }
 
-    /// Whether a CIDR was given back so lately that it is not taken in again.
+    /// Whether a CIDR was unassigned so recently that it must not be added again.
     pub(super) fn is_given_back(&mut self, cidr: Ipv4Net, now: Timestamp) -> bool {
         self.given_back.retain(|_, at| now.since(*at) < RECONCILE_COOLDOWN);
         self.given_back.contains_key(&cidr)
     }
 
-    /// An ENI other than the primary on which no pod has an address.
+    /// Whether any ENI but the primary has no assigned address.
     pub(super) fn has_unused_eni(&self) -> bool {
         self.enis.values().any(|eni| !eni.is_primary && eni.n_assigned() == 0)
     }
 
-    /// The ENI that may go so that the others have these many free addresses, addresses in all and
-    /// free CIDRs. What is 0 is not looked at.
+    /// An ENI that can be freed such that the others keep `warm` available addresses, `minimum`
+    /// addresses in total and `warm_prefixes` free CIDRs. Targets of 0 are ignored.
     pub(super) fn removable_eni(
         &self,
         warm: u64,
         minimum: u64,
         warm_prefixes: u64,
-        chance: &mut Chance,
+        rng: &mut Rng,
         now: Timestamp,
     ) -> Option<EniId> {
         let whole = |n: u64| n.next_multiple_of(self.cidr_size());
@@ -267,10 +263,10 @@ impl Store {
                 && (minimum == 0 || rest.total >= whole(minimum))
                 && (self.kind == Kind::Address || rest.free_cidrs >= warm_prefixes)
         };
-        chance.shuffled(&self.enis).into_iter().find(may_go).map(|(id, _)| id.clone())
+        rng.shuffled(&self.enis).into_iter().find(may_go).map(|(id, _)| id.clone())
     }
 
-    /// What an ENI is believed to carry.
+    /// The CIDRs of an ENI in the store.
     pub(super) fn cidrs_of(&self, eni: &EniId) -> Option<BTreeSet<Ipv4Net>> {
         self.enis.get(eni).map(|eni| eni.cidrs.keys().copied().collect())
     }

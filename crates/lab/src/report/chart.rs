@@ -1,4 +1,4 @@
-//! Pool size against pods over time, as an SVG.
+//! Pool size and pods over time, as an SVG.
 
 use plotters::prelude::*;
 
@@ -17,12 +17,12 @@ pub struct ChartError {
     why: String,
 }
 
-/// One case: of each strategy the addresses that nodes hold (thick) and the pods that have one
-/// (thin), over minutes.
+/// The chart of one case. For each strategy it shows the addresses that nodes hold (thick) and the
+/// pods with an address (thin), over minutes.
 ///
 /// # Errors
 ///
-/// If the drawing library fails, which it has no reason for.
+/// If the drawing library fails, which is not expected.
 pub fn chart(case: &CaseReport) -> Result<String, ChartError> {
     let mut svg = String::new();
     match draw(case, &mut svg) {

@@ -1,6 +1,6 @@
-//! At equal targets both daemons hold about as many idle addresses, and serve unequally well. So
-//! the incumbent is given higher targets until it serves as well, and then its idle addresses are
-//! looked at.
+//! At equal targets both daemons hold about as many idle addresses, but serve pods differently
+//! well. So the incumbent's target is raised until it serves as well, and then its idle addresses
+//! are compared.
 
 use ipam::policy::{Mode, Policy, Targets};
 use serde::Serialize;
@@ -9,14 +9,14 @@ use crate::cloud::SetupError;
 use crate::run::{Setup, Strategy, run};
 use crate::score::Score;
 
-/// What is tried as the incumbent's WARM_IP_TARGET, ascending.
+/// The values of WARM_IP_TARGET that are tried for the incumbent, ascending.
 const WARM_IPS: [u32; 10] = [1, 2, 3, 5, 8, 12, 20, 30, 40, 50];
 
-/// What it takes the incumbent to serve as well as ours.
+/// The target with which the incumbent serves as well as ours.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct EqualService {
-    /// The smallest WARM_IP_TARGET with which the incumbent's p99 wait is no longer than ours, of
-    /// some between 1 and 50; 50 if none is enough.
+    /// The smallest tried WARM_IP_TARGET with which the incumbent's p99 wait is no longer than
+    /// ours. 50 if none is enough.
     pub warm_ip: u32,
     /// Whether it is enough.
     pub is_enough: bool,
@@ -25,12 +25,13 @@ pub struct EqualService {
 }
 
 impl EqualService {
-    /// For a setup in secondary mode with a target of addresses, and our figures on it; `None` for
-    /// other setups. It takes four runs at most: more warm addresses are taken not to serve worse.
+    /// Finds the target, given our figures on the same setup. `None` unless the setup is in
+    /// secondary mode with a target of addresses. It needs four runs at most, by bisection: a
+    /// higher target is assumed not to serve worse.
     ///
     /// # Errors
     ///
-    /// If EC2 refuses what the setup is to start from.
+    /// If EC2 refuses the start of the setup.
     pub(super) fn find(setup: &Setup, ours: &Score) -> Result<Option<Self>, SetupError> {
         if !setup.node_specs.iter().all(|spec| has_ip_target(&spec.policy)) {
             return Ok(None);
@@ -70,7 +71,7 @@ mod tests {
     use crate::scenario::{Scenario, Size};
 
     #[test]
-    fn it_is_the_smallest_that_is_enough() {
+    fn equal_service_finds_smallest_sufficient_target() {
         let cases = Scenario::named("scale-in").unwrap().cases(Size::Small);
         let setup = cases.into_iter().find(|case| case.policy == "warm-ip-5").unwrap().setup;
         let mut ours = run(&setup, Strategy::Tidepool).unwrap().score;
@@ -80,7 +81,7 @@ mod tests {
         let theirs = run(&with_warm_ip(&setup, *below), Strategy::Incumbent).unwrap().score;
         assert!(theirs.wait_ms.p99 > ours.wait_ms.p99);
 
-        // Nobody is served at once.
+        // No daemon serves without any wait.
         ours.wait_ms.p99 = 0;
         let found = EqualService::find(&setup, &ours).unwrap().unwrap();
         assert_eq!((found.warm_ip, found.is_enough), (50, false));

@@ -24,7 +24,7 @@ const HEADER: [&str; 14] = [
     "failed ADDs",
 ];
 
-/// The report as tables; ends with a line break.
+/// The report as tables. It ends with a line break.
 #[must_use]
 pub fn render(report: &Report) -> String {
     let mut text = format!("{}\n\n{}\n", report.about, scores(report).trim_fmt());
@@ -131,7 +131,7 @@ fn bound(score: &Score) -> Option<String> {
     Some(format!("\n  token buckets allow the last pod after {bound} s at best ({calls})"))
 }
 
-/// One line for each case, one column for each aim that any of them has; `None` without any.
+/// One line per case, and one column per aim that any case has. `None` without aims.
 fn verdict(report: &Report) -> Option<Table> {
     let mut columns: Vec<&Aim> = Vec::new();
     for aim in report.cases.iter().flat_map(|case| &case.aims) {

@@ -1,47 +1,48 @@
-//! Nodes that come and go, and the scheduler.
+//! Nodes that join and leave, and the scheduler.
 
 use std::time::Duration;
 
+use ec2_model::Rng;
+
 use super::kubelet::Stage;
 use super::sdk::RetryQuota;
-use super::{FIRST_NODE, Happening, Node, NodeState, Run, Strategy};
-use crate::bound::Stock;
-use crate::chance::Chance;
+use super::{FIRST_NODE, Node, NodeState, Run, SimEvent, Strategy};
+use crate::bound::NodeCapacity;
 use crate::cloud::SetupError;
 use crate::daemon::{Daemon, Input};
 use crate::incumbent::Incumbent;
+use crate::spec::NodeSpec;
 use crate::tidepool::Tidepool;
-use crate::trace::Action;
-use crate::world::NodeSpec;
+use crate::trace::TraceAction;
 
 /// From the drain of a node to the end of its instance.
 const DRAIN_TIME: Duration = Duration::from_secs(30);
 
 impl<'a> Run<'a> {
-    pub(super) fn step(&mut self, action: &Action) -> Result<(), SetupError> {
+    pub(super) fn step(&mut self, action: &TraceAction) -> Result<(), SetupError> {
         match *action {
-            Action::Create { pods, life } => {
+            TraceAction::Create { pods, life } => {
                 for _ in 0..pods {
                     self.create_pod(life);
                 }
                 self.schedule();
             }
-            Action::Delete { pods } => self.delete_some(pods),
-            Action::Roll { surge } => self.roll(surge),
-            Action::Join { nodes } => {
+            TraceAction::Delete { pods } => self.delete_some(pods),
+            TraceAction::Roll { surge } => self.roll(surge),
+            TraceAction::Join { nodes } => {
                 for _ in 0..nodes {
                     self.start_node()?;
                 }
             }
-            Action::Drain { nodes } => {
+            TraceAction::Drain { nodes } => {
                 for _ in 0..nodes {
                     self.drain_oldest();
                 }
             }
-            Action::Occupy { subnet, addresses } => {
+            TraceAction::Occupy { subnet, addresses } => {
                 self.cloud.occupy(subnet, addresses, self.now);
             }
-            Action::Vacate { subnet } => self.cloud.vacate(subnet, self.now),
+            TraceAction::Vacate { subnet } => self.cloud.vacate(subnet, self.now),
         }
         Ok(())
     }
@@ -51,10 +52,10 @@ impl<'a> Run<'a> {
         let spec = self.spec_of(place);
         let site = self.cloud.join(spec, self.now)?;
         let stream = FIRST_NODE + u64::try_from(place).expect("usize is at most 64 bits wide");
-        let chance = Chance::new(self.setup.seed, stream);
+        let rng = Rng::with_stream(self.setup.seed, stream);
         let daemon: Box<dyn Daemon> = match self.strategy {
             Strategy::Tidepool => Box::new(Tidepool::new(site.clone(), self.now)),
-            Strategy::Incumbent => Box::new(Incumbent::new(site.clone(), chance)),
+            Strategy::Incumbent => Box::new(Incumbent::new(site.clone(), rng)),
         };
         let pods = std::collections::BTreeSet::new();
         let (state, retry_quota) = (NodeState::Starting, RetryQuota::default());
@@ -80,7 +81,7 @@ impl<'a> Run<'a> {
                 self.create_pod(None);
             }
         }
-        self.enter_in(DRAIN_TIME, Happening::InstanceEnds { node: place });
+        self.push_in(DRAIN_TIME, SimEvent::InstanceEnds { node: place });
         self.schedule();
     }
 
@@ -91,12 +92,12 @@ impl<'a> Run<'a> {
         self.cloud.terminate(&found.site.instance, self.now);
     }
 
-    /// What the node of this place is, there or to come.
+    /// The spec of the node with this index, which may not exist yet.
     fn spec_of(&self, place: usize) -> &'a NodeSpec {
         &self.setup.node_specs[place % self.setup.node_specs.len()]
     }
 
-    /// Lists a node as one with a place, if it has one.
+    /// Adds a node to the list of nodes with a place, if it has one.
     pub(super) fn note_place(&mut self, node: usize) {
         let found = &self.nodes[node];
         let n_places = usize::try_from(found.spec.n_places()).unwrap_or(usize::MAX);
@@ -105,7 +106,7 @@ impl<'a> Run<'a> {
         }
     }
 
-    /// Gives places to those who wait for one, in their order.
+    /// Schedules waiting pods in their order.
     pub(super) fn schedule(&mut self) {
         while let Some(pod) = self.queue.front().copied() {
             if self.pods[pod].stage != Stage::Unscheduled {
@@ -118,11 +119,11 @@ impl<'a> Run<'a> {
             self.pods[pod].node = Some(node);
             self.pods[pod].stage = Stage::Scheduled;
             self.note_place(node);
-            self.agenda.enter(self.now, Happening::Sandbox { pod });
+            self.events.push(self.now, SimEvent::Sandbox { pod });
         }
     }
 
-    /// Takes a pod off its node.
+    /// Removes a pod from its node.
     pub(super) fn vacate_place(&mut self, node: usize, pod: usize) {
         let found = &mut self.nodes[node];
         self.open.remove(&(found.pods.len(), node));
@@ -131,22 +132,22 @@ impl<'a> Run<'a> {
         self.schedule();
     }
 
-    /// What the nodes hold.
-    pub(super) fn stocks(&self) -> Vec<Stock> {
+    /// The capacities of the existing nodes.
+    pub(super) fn capacities(&self) -> Vec<NodeCapacity> {
         let there = self.nodes.iter().filter(|node| node.state != NodeState::Gone);
-        let stock = |node: &Node| {
-            Stock::new(&self.cloud.blocks(&node.site.instance), node.site.limits, node.spec)
+        let capacity = |node: &Node| {
+            NodeCapacity::new(&self.cloud.blocks(&node.site.instance), node.site.limits, node.spec)
         };
-        there.map(stock).collect()
+        there.map(capacity).collect()
     }
 
-    /// What the next nodes will come with: a primary ENI and no block. One for each spec, in turn.
-    pub(super) fn stocks_to_come(&mut self) -> Result<Vec<Stock>, SetupError> {
+    /// The capacities of the next nodes, one per spec: a primary ENI without blocks.
+    pub(super) fn joining_capacities(&mut self) -> Result<Vec<NodeCapacity>, SetupError> {
         let next = self.nodes.len()..self.nodes.len() + self.setup.node_specs.len();
-        let stock = |place| {
+        let capacity = |place| {
             let spec = self.spec_of(place);
-            Ok(Stock::new(&[0], self.cloud.limits(&spec.instance_type, self.now)?, spec))
+            Ok(NodeCapacity::new(&[0], self.cloud.limits(&spec.instance_type, self.now)?, spec))
         };
-        next.map(stock).collect()
+        next.map(capacity).collect()
     }
 }

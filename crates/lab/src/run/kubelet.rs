@@ -1,7 +1,7 @@
-//! Pods on their nodes, as kubelet and runtime treat them.
+//! Pods on their nodes, as kubelet and runtime handle them.
 //!
-//! A pod's sandbox fails with its Add. The runtime then takes back what there is (a Del), and the
-//! kubelet tries again with another sandbox.
+//! If an Add fails, its sandbox fails. The runtime then sends a Del, and the kubelet retries with
+//! another sandbox.
 
 use std::collections::VecDeque;
 use std::net::Ipv4Addr;
@@ -9,39 +9,39 @@ use std::time::Duration;
 
 use ipam::time::Timestamp;
 
-use super::{Happening, Run};
+use super::{Run, SimEvent};
 use crate::daemon::{Input, SandboxId};
 
-/// How long the kubelet waits after a failed sandbox, and up to half of it more.
-/// Source: kubernetes, `pkg/kubelet/kubelet.go` (`backOffPeriod`) and `pod_workers.go`
+/// The kubelet's wait after a failed sandbox, and the share of it that it adds at most. Source:
+/// kubernetes, `pkg/kubelet/kubelet.go` (`backOffPeriod`) and `pod_workers.go`
 /// (`workerBackOffPeriodJitterFactor`).
 const BACK_OFF: Duration = Duration::from_secs(10);
 const BACK_OFF_JITTER: f64 = 0.5;
-/// How long the plugin waits for the daemon: 75 s, of which it keeps a tenth for itself.
-const PLUGIN_PATIENCE: Duration = Duration::from_millis(67_500);
-/// What an Add counts as that the daemon has not answered in time.
+/// How long the plugin waits for the daemon: 75 s minus a tenth for itself.
+const PLUGIN_TIMEOUT: Duration = Duration::from_millis(67_500);
+/// The code under which an Add without an answer in time is counted.
 const TIMED_OUT: &str = "CNI_TIMEOUT";
 
 /// A pod, from its creation on.
 #[derive(Debug, Clone)]
 pub(super) struct Pod {
     pub(super) created: Timestamp,
-    /// `None` for one that stays.
+    /// `None` for a pod that stays.
     pub(super) life: Option<Duration>,
     pub(super) node: Option<usize>,
     pub(super) attempts: u32,
     pub(super) stage: Stage,
-    /// Whether it is a rollout's.
+    /// Whether it belongs to the current rollout.
     is_rolled: bool,
 }
 
-/// How far a pod has come.
+/// The state of a pod.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Stage {
     Unscheduled,
     /// Between two sandboxes, or before the first.
     Scheduled,
-    /// The daemon has been asked.
+    /// It waits for the daemon's answer.
     Asking,
     Running(Ipv4Addr),
     Gone,
@@ -53,7 +53,7 @@ impl Pod {
     }
 }
 
-/// A deployment that is replaced.
+/// A rollout: the replacement of all staying pods.
 #[derive(Debug, Default)]
 pub(super) struct Rollout {
     old: VecDeque<usize>,
@@ -82,11 +82,11 @@ impl Run<'_> {
         found.stage = Stage::Asking;
         found.attempts += 1;
         let sandbox = SandboxId { pod, attempt: found.attempts };
-        self.enter_in(PLUGIN_PATIENCE, Happening::GivenUp { sandbox });
-        self.tell(node, Input::Add { sandbox, deadline: self.now + PLUGIN_PATIENCE });
+        self.push_in(PLUGIN_TIMEOUT, SimEvent::GivenUp { sandbox });
+        self.tell(node, Input::Add { sandbox, deadline: self.now + PLUGIN_TIMEOUT });
     }
 
-    /// Whether the daemon's answer for this sandbox is still awaited.
+    /// Whether this sandbox waits for the daemon's answer.
     fn is_asking(&self, sandbox: SandboxId) -> bool {
         let pod = &self.pods[sandbox.pod];
         pod.stage == Stage::Asking && pod.attempts == sandbox.attempt
@@ -114,7 +114,7 @@ impl Run<'_> {
         self.pods[sandbox.pod].stage = Stage::Scheduled;
         self.tell_node_of(sandbox.pod, Input::Del(sandbox));
         let pause = self.kubelet.jittered(BACK_OFF, BACK_OFF_JITTER);
-        self.enter_in(pause, Happening::Sandbox { pod: sandbox.pod });
+        self.push_in(pause, SimEvent::Sandbox { pod: sandbox.pod });
     }
 
     fn tell_node_of(&mut self, pod: usize, input: Input) {
@@ -128,7 +128,7 @@ impl Run<'_> {
         found.stage = Stage::Running(address);
         self.tally.pod_runs(found.created, self.now);
         if let Some(life) = found.life {
-            self.enter_in(life, Happening::PodEnds { pod });
+            self.push_in(life, SimEvent::PodEnds { pod });
         }
         let node = self.pods[pod].node.expect("a pod that runs is on a node");
         let is_taken = self.owners.insert(address, pod).is_some();
@@ -166,7 +166,7 @@ impl Run<'_> {
         }
     }
 
-    /// The pods that stay, by age.
+    /// The staying pods, by age.
     fn staying(&self) -> impl Iterator<Item = usize> + use<'_> {
         let pods = self.pods.iter().enumerate();
         let staying = pods.filter(|(_, pod)| pod.life.is_none() && pod.stage != Stage::Gone);
@@ -182,7 +182,7 @@ impl Run<'_> {
         }
     }
 
-    /// Begins a rollout; one that has not ended goes over into it.
+    /// Starts a rollout. It replaces an unfinished one.
     pub(super) fn roll(&mut self, surge: u32) {
         let old: VecDeque<usize> = self.staying().collect();
         self.rollout = Rollout { n_to_make: old.len(), old };
@@ -200,7 +200,7 @@ impl Run<'_> {
         }
     }
 
-    /// A new pod runs: an old one goes, and another new one is made.
+    /// A pod of the rollout runs: deletes an old pod and creates the next new one.
     fn go_on_rolling(&mut self) {
         if let Some(old) = self.rollout.old.pop_front() {
             self.delete_pod(old);

@@ -1,5 +1,4 @@
-//! The AWS SDK between a daemon and EC2: what its standard retryer does with a call that fails in
-//! passing.
+//! The AWS SDK's standard retryer between a daemon and EC2: it retries calls that fail temporarily.
 //!
 //! Sources: AWS SDKs and Tools Reference Guide, "Retry behavior"; smithy-rs,
 //! `aws-smithy-runtime/src/client/retries`; aws-sdk-go-v2, `aws/retry`.
@@ -8,7 +7,7 @@ use std::time::Duration;
 
 use ec2_model::request::Request;
 
-use super::{Happening, NodeState, Run};
+use super::{NodeState, Run, SimEvent};
 use crate::daemon::{Input, Retryer};
 
 /// The longest wait between two attempts.
@@ -18,9 +17,9 @@ const LONGEST_WAIT: Duration = Duration::from_secs(20);
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Attempt {
     n_left: u32,
-    /// The longest wait before the next one.
+    /// The longest wait before the next attempt.
     wait: Duration,
-    /// What the quota gets if it succeeds.
+    /// Tokens that the quota gets back if the attempt succeeds.
     refund: u32,
 }
 
@@ -36,8 +35,8 @@ impl Attempt {
     }
 }
 
-/// What a client may still spend on repetitions. Calls that fail for good leave it the poorer, so
-/// that no client repeats much for long.
+/// The tokens that a client may spend on retries. Failed retries use them up, so that no client
+/// retries much for long.
 #[derive(Debug)]
 pub(super) struct RetryQuota(u32);
 
@@ -49,13 +48,13 @@ impl Default for RetryQuota {
 
 impl RetryQuota {
     const FULL: u32 = 500;
-    /// What a repetition costs, and its success brings back. One after a time-out costs twice as
-    /// much; EC2 answers always here.
+    /// The cost of a retry, which its success gives back. After a time-out a retry costs twice as
+    /// much, but EC2 always answers here.
     const OF_RETRY: u32 = 5;
-    /// What a first attempt brings that succeeds.
+    /// What a successful first attempt gives back.
     const OF_SUCCESS: u32 = 1;
 
-    /// Whether there was enough for a repetition, which is then paid.
+    /// Takes the cost of a retry. False if there is not enough.
     fn pay(&mut self) -> bool {
         let left = self.0.checked_sub(Self::OF_RETRY);
         self.0 = left.unwrap_or(self.0);
@@ -68,7 +67,7 @@ impl RetryQuota {
 }
 
 impl Run<'_> {
-    /// Makes one attempt of a call, and another one if that fails in passing.
+    /// Makes one attempt of a call. Schedules another one if it fails temporarily.
     pub(super) fn call(&mut self, node: usize, tag: u64, request: Box<Request>, attempt: Attempt) {
         let found = &mut self.nodes[node];
         if found.state == NodeState::Gone {
@@ -81,11 +80,11 @@ impl Run<'_> {
         let is_passing = result.as_ref().is_err_and(|error| error.status >= 500);
         if is_passing && attempt.n_left > 0 && found.retry_quota.pay() {
             let pause = attempt.wait.mul_f64(self.sdk.unit());
-            let again = Happening::Call { node, tag, request, attempt: attempt.next() };
-            self.enter_in(latency + pause, again);
+            let again = SimEvent::Call { node, tag, request, attempt: attempt.next() };
+            self.push_in(latency + pause, again);
         } else {
             let input = Input::Reply { tag, result };
-            self.enter_in(latency, Happening::Tell { node, input });
+            self.push_in(latency, SimEvent::Tell { node, input });
         }
     }
 }
@@ -95,7 +94,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn quota_is_spent_by_failures_and_comes_back_with_success() {
+    fn failures_spend_quota_and_success_refunds_it() {
         let mut quota = RetryQuota::default();
         assert_eq!((1..=200).filter(|_| quota.pay()).count(), 100);
         quota.refund(RetryQuota::OF_RETRY);
@@ -107,7 +106,7 @@ mod tests {
     }
 
     #[test]
-    fn waits_double_up_to_the_longest() {
+    fn retry_waits_double_up_to_limit() {
         let first = Attempt::first(Retryer { attempts: 7, first_wait: Duration::from_secs(1) });
         let attempts = std::iter::successors(Some(first), |attempt| {
             (attempt.n_left > 0).then(|| attempt.next())

@@ -1,22 +1,22 @@
-//! Real arrivals from a file.
+//! Reads recorded arrivals from a file.
 //!
-//! One line for each pod, after the header `arrival_s,lifetime_s`: when it was made, in seconds
-//! since any moment, and how long it ran from its address on, in seconds; empty if it stayed.
-//! Fractions are allowed, the order of the lines is of no matter.
+//! The header is `arrival_s,lifetime_s`; each further line is a pod. `arrival_s` is the time of its
+//! creation in seconds since any moment. `lifetime_s` is its life in seconds from its address on,
+//! and is empty for a pod that stays. Fractions are allowed. The lines may have any order.
 
 use std::time::Duration;
 
-use super::{Action, Step, Trace};
+use super::{Trace, TraceAction, TraceStep};
 
 const HEADER: &str = "arrival_s,lifetime_s";
 
-/// A file of arrivals that cannot be read.
+/// Why a file of arrivals cannot be read.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum CsvError {
-    /// The first line names other columns.
+    /// The first line is not the header.
     #[error("the first line is {0:?}, expected {HEADER:?}")]
     Header(String),
-    /// A line is not two numbers.
+    /// A line does not have two numbers.
     #[error("line {line}: {text:?} is not two numbers of seconds, the second may be empty")]
     Line {
         /// Counts from 1.
@@ -26,11 +26,11 @@ pub enum CsvError {
     },
 }
 
-/// The trace that begins with the first arrival of the file.
+/// The trace of a file. It begins with the first arrival.
 ///
 /// # Errors
 ///
-/// [`CsvError`] for the first line that is wrong.
+/// [`CsvError`] for the first bad line.
 pub fn parse_csv(text: &str) -> Result<Trace, CsvError> {
     let mut lines = text.lines().zip(1..).map(|(text, line)| (text.trim(), line));
     let header = lines.next().map_or("", |(text, _)| text);
@@ -48,13 +48,13 @@ pub fn parse_csv(text: &str) -> Result<Trace, CsvError> {
     Ok(trace)
 }
 
-fn parse_row(text: &str) -> Option<Step> {
+fn parse_row(text: &str) -> Option<TraceStep> {
     let (arrival, lifetime) = text.split_once(',')?;
     let life = match lifetime.trim() {
         "" => None,
         lifetime => Some(seconds(lifetime)?),
     };
-    Some(Step { at: seconds(arrival)?, action: Action::Create { pods: 1, life } })
+    Some(TraceStep { at: seconds(arrival)?, action: TraceAction::Create { pods: 1, life } })
 }
 
 fn seconds(text: &str) -> Option<Duration> {
@@ -66,13 +66,15 @@ mod tests {
     use super::*;
 
     #[test]
-    fn arrivals_in_any_order_from_any_moment() {
+    fn arrivals_are_sorted_and_start_at_zero() {
         let text = "arrival_s,lifetime_s\n1700000002.5,60\n1700000000,\n\n1700000002,0.25\n";
         let found: Vec<_> = parse_csv(text)
             .unwrap()
             .into_iter()
-            .map(|Step { at, action }| match action {
-                Action::Create { pods: 1, life } => (at.as_millis(), life.map(|l| l.as_millis())),
+            .map(|TraceStep { at, action }| match action {
+                TraceAction::Create { pods: 1, life } => {
+                    (at.as_millis(), life.map(|l| l.as_millis()))
+                }
                 other => panic!("{other:?}"),
             })
             .collect();
@@ -81,7 +83,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_wrong_is_named() {
+    fn csv_error_names_line() {
         let check = |text: &str, expect: &str| {
             assert_eq!(parse_csv(text).unwrap_err().to_string(), expect);
         };

@@ -1,94 +1,95 @@
-//! Loads as clusters have them.
+//! Typical loads of clusters.
 
 use std::time::Duration;
 
-use super::{Action, Step, Trace};
-use crate::chance::Chance;
+use ec2_model::Rng;
 
-/// The stream of chance that arrivals come from.
+use super::{Trace, TraceAction, TraceStep};
+
+/// The number of the random stream for arrivals.
 const ARRIVALS: u64 = 1;
 
-fn step(at: Duration, action: Action) -> Step {
-    Step { at, action }
+fn step(at: Duration, action: TraceAction) -> TraceStep {
+    TraceStep { at, action }
 }
 
-/// All at once, and they stay.
+/// `pods` pods at once. They stay.
 #[must_use]
 pub fn burst(pods: u32) -> Trace {
-    vec![step(Duration::ZERO, Action::Create { pods, life: None })]
+    vec![step(Duration::ZERO, TraceAction::Create { pods, life: None })]
 }
 
-/// One pod every `gap` for `span`, each for `life`.
+/// One pod every `gap` for `span`. Each lives for `life`.
 #[must_use]
 pub fn one_per(gap: Duration, span: Duration, life: Duration) -> Trace {
-    let create = |at| step(at, Action::Create { pods: 1, life: Some(life) });
+    let create = |at| step(at, TraceAction::Create { pods: 1, life: Some(life) });
     let times = std::iter::successors(Some(Duration::ZERO), |at| Some(*at + gap));
     times.take_while(|at| *at < span).map(create).collect()
 }
 
-/// `standing` pods from the start, then pods that come by chance, one every `gap` on average, and
-/// live for `life` on average.
+/// `standing` pods from the start, then pods at random times, one every `gap` on average. Each of
+/// these lives for `life` on average.
 #[must_use]
 pub fn churn(standing: u32, gap: Duration, life: Duration, span: Duration, seed: u64) -> Trace {
-    let mut chance = Chance::new(seed, ARRIVALS);
+    let mut rng = Rng::with_stream(seed, ARRIVALS);
     let mut trace = burst(standing);
-    let mut at = chance.gap(gap);
+    let mut at = rng.exponential(gap);
     while at < span {
-        let life = Some(chance.gap(life));
-        trace.push(step(at, Action::Create { pods: 1, life }));
-        at += chance.gap(gap);
+        let life = Some(rng.exponential(life));
+        trace.push(step(at, TraceAction::Create { pods: 1, life }));
+        at += rng.exponential(gap);
     }
     trace
 }
 
-/// Every `period` a job of `pods` pods, each of which runs for `life` and up to half of it more.
+/// Every `period` a job of `pods` pods. Each pod runs for `life` and up to half of it more.
 #[must_use]
 pub fn batch_jobs(pods: u32, life: Duration, period: Duration, span: Duration, seed: u64) -> Trace {
-    let mut chance = Chance::new(seed, ARRIVALS);
+    let mut rng = Rng::with_stream(seed, ARRIVALS);
     let starts = std::iter::successors(Some(Duration::ZERO), |at| Some(*at + period));
     let mut trace = Trace::new();
     for at in starts.take_while(|at| *at < span) {
         for _ in 0..pods {
-            let life = Some(chance.jittered(life, 0.5));
-            trace.push(step(at, Action::Create { pods: 1, life }));
+            let life = Some(rng.jittered(life, 0.5));
+            trace.push(step(at, TraceAction::Create { pods: 1, life }));
         }
     }
     trace
 }
 
-/// `pods` pods that are all replaced every `period`, a quarter of them at a time.
+/// `pods` pods that are replaced every `period`, a quarter of them at a time.
 #[must_use]
 pub fn rolling_deployment(pods: u32, period: Duration, times: u32) -> Trace {
     let mut trace = burst(pods);
-    let roll = |n| step(period * n, Action::Roll { surge: pods.div_ceil(4) });
+    let roll = |n| step(period * n, TraceAction::Roll { surge: pods.div_ceil(4) });
     trace.extend((1..=times).map(roll));
     trace
 }
 
-/// `pods` pods of which all but `left` go after `after`.
+/// `pods` pods. All but `left` are deleted after `after`.
 #[must_use]
 pub fn scale_in(pods: u32, left: u32, after: Duration) -> Trace {
     let mut trace = burst(pods);
-    trace.push(step(after, Action::Delete { pods: pods.saturating_sub(left) }));
+    trace.push(step(after, TraceAction::Delete { pods: pods.saturating_sub(left) }));
     trace
 }
 
-/// `nodes` nodes, and the pods for which they were started, at the same time.
+/// `nodes` nodes, and at the same time the pods that they are started for.
 #[must_use]
 pub fn joining(nodes: u32, pods: u32) -> Trace {
-    let mut trace = vec![step(Duration::ZERO, Action::Join { nodes })];
+    let mut trace = vec![step(Duration::ZERO, TraceAction::Join { nodes })];
     trace.extend(burst(pods));
     trace
 }
 
-/// `pods` pods; then, every `period`, a node comes and the oldest goes a minute later.
+/// `pods` pods. Then every `period` a node joins, and the oldest is drained a minute later.
 #[must_use]
 pub fn node_replacement(pods: u32, nodes: u32, period: Duration) -> Trace {
     let mut trace = burst(pods);
     for n in 1..=nodes {
-        trace.push(step(period * n, Action::Join { nodes: 1 }));
+        trace.push(step(period * n, TraceAction::Join { nodes: 1 }));
         let drained_at = period * n + Duration::from_secs(60);
-        trace.push(step(drained_at, Action::Drain { nodes: 1 }));
+        trace.push(step(drained_at, TraceAction::Drain { nodes: 1 }));
     }
     trace.sort_by_key(|step| step.at);
     trace

@@ -1,5 +1,5 @@
-//! Every scenario, small, against its recorded report. A change of the engine may change the reports:
-//! read the difference, and record it with `UPDATE_EXPECT=1 cargo test -p lab`.
+//! Every scenario, in small size, against its recorded report. The reports change with the engine:
+//! check the difference, then record it with `UPDATE_EXPECT=1 cargo test -p lab`.
 
 use expect_test::expect_file;
 use lab::Strategy;
@@ -13,10 +13,10 @@ fn check(name: &str) {
     expect_file![format!("../golden/{name}.txt")].assert_eq(&render(&report));
 }
 
-/// How long an ADD may wait before it fails with a reason.
+/// How long an Add may wait before it fails.
 const ADD_WAIT_MS: u64 = 60_000;
 
-/// Every pod has exactly one address, or the report counts it as one without.
+/// Checks that every pod has exactly one address, or is reported as having none.
 fn check_conserved(report: &Report) {
     for score in report.cases.iter().flat_map(|case| &case.scores) {
         let name = score.strategy.as_str();
@@ -24,8 +24,8 @@ fn check_conserved(report: &Report) {
         let pods = score.pods;
         assert_eq!(pods.created, pods.served + pods.gave_up + pods.waiting, "{name}");
         let failed: u64 = score.failed_adds.values().sum();
-        let is_explained = pods.waiting == 0 || failed > 0 || score.wait_ms.max <= ADD_WAIT_MS;
-        assert!(is_explained, "{name}: waits without a reason");
+        let is_reported = pods.waiting == 0 || failed > 0 || score.wait_ms.max <= ADD_WAIT_MS;
+        assert!(is_reported, "{name}: waits without a reason");
     }
 }
 
@@ -37,7 +37,7 @@ macro_rules! scenarios {
         })*
 
         #[test]
-        fn every_scenario_has_a_test() {
+        fn all_scenarios_are_tested() {
             let tested = [$($name),*];
             let all: Vec<_> = SCENARIOS.iter().map(|scenario| scenario.name).collect();
             assert_eq!(all, tested);

@@ -1,4 +1,4 @@
-//! The lab from outside.
+//! The lab through its public interface.
 
 #![expect(clippy::unwrap_used, reason = "a panic is a test's report")]
 

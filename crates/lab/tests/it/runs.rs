@@ -1,11 +1,11 @@
-//! What holds of every run: it can be repeated, and it can be shown.
+//! Properties of every run: it is repeatable, and its report can be rendered.
 
 use lab::report::{chart, simulate};
 use lab::scenario::{Scenario, Size};
 use lab::{Strategy, run};
 
 #[test]
-fn the_same_seed_gives_the_same_and_another_does_not() {
+fn seed_determines_outcome() {
     let mut setup = Scenario::named("scale-in").unwrap().cases(Size::Small).remove(0).setup;
     for strategy in Strategy::ALL {
         let first = run(&setup, strategy).unwrap();
@@ -16,7 +16,7 @@ fn the_same_seed_gives_the_same_and_another_does_not() {
 }
 
 #[test]
-fn a_report_is_data_and_a_picture() {
+fn report_renders_as_json_and_svg() {
     let scenario = Scenario::named("scale-in").unwrap();
     let cases = scenario.cases(Size::Small);
     let report = simulate(scenario.about, &cases[..1], &Strategy::ALL).unwrap();
@@ -29,7 +29,7 @@ fn a_report_is_data_and_a_picture() {
     for text in ["tidepool: addresses", "incumbent: pods", "minutes", "warm-eni-1"] {
         assert!(svg.contains(text), "{text}");
     }
-    // A curve for addresses and one for pods, of both strategies, with a point for each sample.
+    // Two curves per strategy, addresses and pods, with a point per sample.
     let points = |line: &str| line.matches(',').count();
     let longest = svg.split("<polyline").map(points).max().unwrap();
     assert!(longest >= report.cases[0].scores[0].samples.len() / 2, "{longest}");

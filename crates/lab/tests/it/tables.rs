@@ -1,14 +1,14 @@
-//! The tables that the documents of amazon-vpc-cni-k8s promise: both strategies hold them when pods
-//! come one by one and everything settles, throttled and slow as EC2 is.
+//! The tables in the documents of amazon-vpc-cni-k8s. Both strategies match them when pods come one
+//! by one and everything settles, with EC2's throttling and delays.
 
 use std::time::Duration;
 
 use ipam::policy::{Mode, Policy, Targets};
-use lab::trace::{Action, Step};
-use lab::world::{NodeSpec, Subnet, World};
+use lab::spec::{NodeSpec, Subnet, VpcSpec};
+use lab::trace::{TraceAction, TraceStep};
 use lab::{Setup, Strategy, run};
 
-/// A setting as the tables give it: warm ENIs or prefixes, warm addresses, minimum addresses.
+/// A setting of the tables: warm ENIs or prefixes, warm addresses, minimum addresses.
 #[derive(Debug, Clone, Copy)]
 enum Setting {
     Eni(u16),
@@ -35,12 +35,12 @@ fn policy(mode: Mode, setting: Setting) -> Policy {
     }
 }
 
-/// One row: what each ENI carries with so many pods, in both strategies.
+/// Checks one row: the blocks on each ENI with this number of pods, for both strategies.
 fn check(instance_type: &str, mode: Mode, setting: Setting, pods: u32, per_eni: &[u16]) {
     let gap = Duration::from_secs(60);
-    let create = |n| Step { at: gap * n, action: Action::Create { pods: 1, life: None } };
+    let create = |n| TraceStep { at: gap * n, action: TraceAction::Create { pods: 1, life: None } };
     let setup = Setup {
-        world: World::realistic(vec![Subnet::for_nodes("10.0.0.0/16".parse().unwrap())]),
+        vpc: VpcSpec::realistic(vec![Subnet::for_nodes("10.0.0.0/16".parse().unwrap())]),
         node_specs: vec![NodeSpec {
             instance_type: instance_type.to_owned(),
             policy: policy(mode, setting),
@@ -61,7 +61,7 @@ fn check(instance_type: &str, mode: Mode, setting: Setting, pods: u32, per_eni: 
 }
 
 #[test]
-fn eni_and_ip_target() {
+fn secondary_mode_matches_documented_table() {
     let check = |instance_type, setting, pods, per_eni: &[u16]| {
         check(instance_type, Mode::SecondaryIp, setting, pods, per_eni);
     };
@@ -85,10 +85,10 @@ fn eni_and_ip_target() {
     check(large, Setting::Ip(5, 10), 45, &[49, 1]);
 }
 
-/// What the rules say, also where the document's own rows contradict them (t3.small with 7/20 and
-/// no pod; p3dn.24xlarge with 3, 95 and 45 pods).
+/// The expectations follow the rules, even where rows of the document contradict them (t3.small
+/// with 7/20 and no pod; p3dn.24xlarge with 3, 95 and 45 pods).
 #[test]
-fn prefix_and_ip_target() {
+fn prefix_mode_matches_documented_table() {
     let check = |instance_type, setting, pods, per_eni: &[u16]| {
         check(instance_type, Mode::Prefix, setting, pods, per_eni);
     };

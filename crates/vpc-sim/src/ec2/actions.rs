@@ -1,7 +1,7 @@
-//! One reader for each request and one renderer for each answer, in a file per group of actions.
+//! A reader for each request and a renderer for each answer, one file per group of actions.
 //!
-//! Names on the wire are those of the EC2 service model. Nothing here decides anything: values
-//! that are wrong on their own are refused by their types, the rest is the model's business.
+//! Names on the wire are those of the EC2 service model. Nothing is decided here: types refuse bad
+//! single values, the model refuses the rest.
 
 mod addresses;
 mod instances;
@@ -26,16 +26,16 @@ use ec2_model::response::{Page, Response, Tags};
 use super::params::Params;
 use super::xml::Xml;
 
-/// A request that can be read off the wire.
+/// A request that can be read from its parameters.
 trait Read: Into<Request> {
-    /// Takes its parameters out of `params`; what it leaves there will be refused.
+    /// Takes its parameters from `params`. Parameters left there are refused later.
     fn read(params: &mut Params) -> Result<Self, ApiError>;
 }
 
-/// Reads the request for `action`, to the last parameter.
+/// Reads the request for `action`, including all its parameters.
 ///
 /// # Errors
-/// `MissingParameter`, `UnknownParameter` and the refusals of single values.
+/// `MissingParameter`, `UnknownParameter`, or the error of a bad single value.
 pub(super) fn read(action: Action, params: &mut Params) -> Result<Request, ApiError> {
     match action {
         Action::DescribeInstances => whole::<DescribeInstances>(params),
@@ -74,7 +74,7 @@ fn whole<R: Read>(params: &mut Params) -> Result<Request, ApiError> {
     Ok(request.into())
 }
 
-/// Writes what stands in the root element of the answer to `action`, but for the request id.
+/// Writes the content of the answer's root element, except the request id.
 pub(super) fn render(xml: &mut Xml, action: Action, response: &Response) {
     match response {
         Response::Done => xml.text("return", true),

@@ -1,6 +1,6 @@
-//! Reads who calls, and in which region, from the SigV4 authorisation of a request.
+//! Reads the caller and the region from the SigV4 authorisation of a request.
 //!
-//! The signature itself is not verified: any secret key is good. The key id decides the account.
+//! The signature is not verified: any secret key is accepted. The key id determines the account.
 
 use std::collections::BTreeMap;
 
@@ -11,7 +11,7 @@ use ec2_model::ApiError;
 use super::params::Params;
 use crate::simulator::Caller;
 
-/// What the credential scope of a request tells: `AKID/20261121/us-east-1/ec2/aws4_request`.
+/// The credential scope of a request: `AKID/20261121/us-east-1/ec2/aws4_request`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Scope {
     /// Access key id.
@@ -20,25 +20,25 @@ pub(super) struct Scope {
     pub(super) region: String,
 }
 
-/// Who may call, and as whom.
+/// The accounts of callers, and the region they may call.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Access {
     /// The one region that is served.
     pub region: String,
-    /// The account of every key id that is not among `access_keys`.
+    /// The account of every key id that is not in `access_keys`.
     pub account: String,
     /// Other accounts, by access key id.
     pub access_keys: BTreeMap<String, String>,
-    /// Whether requests without any authorisation are taken, as calls of `account`.
+    /// Whether requests without authorisation are accepted, as calls of `account`.
     pub anonymous: bool,
 }
 
 impl Access {
-    /// Whose call it is.
+    /// The caller of a request with this scope.
     ///
     /// # Errors
-    /// `MissingAuthenticationToken` without a scope, unless that is allowed; `AuthFailure` when it
-    /// is of another region.
+    /// `MissingAuthenticationToken` without a scope, unless anonymous requests are accepted.
+    /// `AuthFailure` for another region.
     pub(super) fn caller(&self, scope: Option<Scope>) -> Result<Caller, ApiError> {
         let region = self.region.clone();
         let Some(scope) = scope else {
@@ -62,7 +62,7 @@ fn unauthenticated() -> ApiError {
     ApiError::new("MissingAuthenticationToken", message)
 }
 
-/// Parameters that sign a query string (presigned URLs); they are no part of the request itself.
+/// Parameters that sign a query string (presigned URLs). They are not part of the request.
 const SIGNING_PARAMETERS: [&str; 7] = [
     "X-Amz-Algorithm",
     "X-Amz-Content-Sha256",
@@ -73,11 +73,11 @@ const SIGNING_PARAMETERS: [&str; 7] = [
     "X-Amz-SignedHeaders",
 ];
 
-/// The scope in the `Authorization` header or in a presigned query string, consuming the
-/// signing parameters of the latter; `None` for a request without any.
+/// The scope in the `Authorization` header or in a presigned query string. Takes the signing
+/// parameters out of `params`. `None` if the request has neither.
 ///
 /// # Errors
-/// `AuthFailure` and `IncompleteSignature` for authorisation that is not SigV4 for service `ec2`.
+/// `AuthFailure` or `IncompleteSignature` for authorisation that is not SigV4 for service `ec2`.
 pub(super) fn scope(headers: &HeaderMap, params: &mut Params) -> Result<Option<Scope>, ApiError> {
     for name in SIGNING_PARAMETERS {
         params.text(name);
@@ -136,7 +136,7 @@ mod tests {
     }
 
     #[test]
-    fn key_ids_decide_the_account() {
+    fn key_id_determines_account() {
         let access = Access {
             region: "us-east-1".to_owned(),
             account: "111122223333".to_owned(),
@@ -157,7 +157,7 @@ mod tests {
     }
 
     #[test]
-    fn scopes() {
+    fn scope_is_read_from_header_or_query() {
         let header = |credential: &str| {
             format!("AWS4-HMAC-SHA256 Credential={credential}, SignedHeaders=host, Signature=00")
         };

@@ -1,5 +1,4 @@
-//! Whatever comes in as a Query request, the answer is a document of XML with a code that EC2 has,
-//! and the model goes on.
+//! Any Query request gets an XML document with a code that EC2 has, and the model continues.
 
 use mangle::{Document, hostile};
 use proptest::prelude::*;
@@ -26,7 +25,7 @@ instances:
   - {id: i-0aaaaaaaaaaaaaaa1, type: m5.large, subnet: a, address: 10.0.2.157}
 ";
 
-/// What calls are made of; `%` stands for an ENI that there is.
+/// Requests to damage. `%` stands for an existing ENI.
 const FORMS: &[&str] = &[
     "DescribeInstances&InstanceId.1=i-0aaaaaaaaaaaaaaa1&Filter.1.Name=tag:a*&Filter.1.Value.1=*?\\",
     "DescribeInstanceTypes&InstanceType.1=m5.large&MaxResults=5&NextToken=x",
@@ -84,14 +83,14 @@ fn api() -> (Arc<Api>, String) {
     (Arc::new(Api { simulator, access, n_requests: AtomicU64::new(0) }), eni)
 }
 
-/// The form as a client sends it, about the ENI that there is.
+/// The requests as a client sends them, for an existing ENI.
 fn forms() -> Vec<Vec<u8>> {
     let (_, eni) = api();
     let form = |form: &&str| format!("Action={form}&Version=2016-11-15").replace('%', &eni);
     FORMS.iter().map(|text| form(text).into_bytes()).collect()
 }
 
-/// Names of elements are closed in order, and there is one of them around everything.
+/// Checks that elements are nested correctly below one root.
 fn check_xml(text: &str) {
     let mut reader = Reader::from_str(text);
     while reader.read_event().unwrap_or_else(|fault| panic!("{fault}: {text}")) != Event::Eof {}
@@ -118,7 +117,7 @@ proptest! {
 }
 
 #[test]
-fn every_form_is_understood_before_it_is_damaged() {
+fn undamaged_requests_are_decoded() {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     for form in forms() {
         let refusal = match runtime.block_on(api().0.answer(&form, &HeaderMap::new())) {

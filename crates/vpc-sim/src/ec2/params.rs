@@ -1,7 +1,7 @@
-//! Reads the parameters of an EC2 Query request, consuming what it reads.
+//! Reads the parameters of an EC2 Query request, and takes out each one that it reads.
 //!
-//! A key that nobody has consumed when the reader is finished was not understood, and that is
-//! an error: nothing a client says is ignored in silence. This file must not know any operation.
+//! A parameter left at the end is an error: nothing that a client sends is ignored. This module
+//! must not know any operation.
 
 use std::collections::BTreeMap;
 use std::str::FromStr;
@@ -11,7 +11,7 @@ use ec2_model::ApiError;
 /// The parameters of one request, or of one numbered item inside it.
 #[derive(Debug)]
 pub(super) struct Params {
-    /// What stands before each key in the request, for messages: empty or `Filter.1.`.
+    /// The prefix of each key in the request, for messages: empty or `Filter.1.`.
     prefix: String,
     left: BTreeMap<String, String>,
 }
@@ -20,7 +20,7 @@ impl Params {
     /// The parameters of a form body or a query string (`a=1&b=2`).
     ///
     /// # Errors
-    /// `MalformedQueryString` when a key is given twice.
+    /// `MalformedQueryString` if a key is given twice.
     pub(super) fn from_form(form: &[u8]) -> Result<Self, ApiError> {
         let mut left = BTreeMap::new();
         for (key, value) in form_urlencoded::parse(form) {
@@ -32,7 +32,7 @@ impl Params {
         Ok(Self { prefix: String::new(), left })
     }
 
-    /// What is still unread, for the call log.
+    /// The parameters that are still unread, for the call log.
     #[must_use]
     pub(super) fn as_map(&self) -> &BTreeMap<String, String> {
         &self.left
@@ -43,18 +43,19 @@ impl Params {
         self.left.remove(name)
     }
 
-    /// The value of `name`, which must be there and not be empty.
+    /// The value of `name`, which must exist and not be empty.
     ///
     /// # Errors
+    /// `MissingParameter`.
     /// `MissingParameter`.
     pub(super) fn required(&mut self, name: &str) -> Result<String, ApiError> {
         self.text(name).filter(|value| !value.is_empty()).ok_or_else(|| self.missing(name))
     }
 
-    /// The value of `name` as a type that knows the refusal of its own bad values.
+    /// The value of `name`, parsed to a type whose parser returns EC2's error.
     ///
     /// # Errors
-    /// That of the type.
+    /// The error of the parser.
     pub(super) fn parsed<T: FromStr<Err = ApiError>>(
         &mut self,
         name: &str,
@@ -62,7 +63,7 @@ impl Params {
         self.text(name).map(|text| text.parse()).transpose()
     }
 
-    /// As [`Params::parsed`] for a value that must be there.
+    /// As [`Params::parsed`], for a required value.
     ///
     /// # Errors
     /// `MissingParameter` and those of [`Params::parsed`].
@@ -76,12 +77,12 @@ impl Params {
     /// The value of `name` as an address or a CIDR block.
     ///
     /// # Errors
-    /// `InvalidParameterValue` when it does not read as one.
+    /// `InvalidParameterValue` if it is neither.
     pub(super) fn address<T: FromStr>(&mut self, name: &str) -> Result<Option<T>, ApiError> {
         self.text(name).map(|text| read_address(&text)).transpose()
     }
 
-    /// As [`Params::address`] for a value that must be there.
+    /// As [`Params::address`], for a required value.
     ///
     /// # Errors
     /// `MissingParameter` and those of [`Params::address`].
@@ -92,14 +93,14 @@ impl Params {
     /// The value of `name` as a number.
     ///
     /// # Errors
-    /// `InvalidParameterValue` for anything else, or when it is out of range.
+    /// `InvalidParameterValue` if it is not a number or out of range.
     pub(super) fn number(&mut self, name: &str) -> Result<Option<i32>, ApiError> {
         let Some(text) = self.text(name) else { return Ok(None) };
         let invalid = |_| self.invalid(&text, name, "It must be an integer of 32 bits.");
         text.parse().map(Some).map_err(invalid)
     }
 
-    /// As [`Params::number`] for a value that must be there.
+    /// As [`Params::number`], for a required value.
     ///
     /// # Errors
     /// `MissingParameter` and those of [`Params::number`].
@@ -110,15 +111,15 @@ impl Params {
     /// The value of `name` as a boolean.
     ///
     /// # Errors
-    /// `InvalidParameterValue` for anything but `true` and `false`.
+    /// `InvalidParameterValue` if it is neither `true` nor `false`.
     pub(super) fn flag(&mut self, name: &str) -> Result<Option<bool>, ApiError> {
         let Some(text) = self.text(name) else { return Ok(None) };
-        // SDKs send `true`; hand-written clients send `True`, which EC2 takes too.
+        // SDKs send `true`. Hand-written clients send `True`, which EC2 accepts too.
         let invalid = |_| self.invalid(&text, name, "It must be true or false.");
         text.to_ascii_lowercase().parse().map(Some).map_err(invalid)
     }
 
-    /// The values of `name.1`, `name.2`, …, ascending by number; gaps are allowed.
+    /// The values of `name.1`, `name.2`, …, ascending by number. Gaps are allowed.
     pub(super) fn texts(&mut self, name: &str) -> Vec<String> {
         let mut found: Vec<(u32, String)> = Vec::new();
         self.left.retain(|key, value| match index_of(key, name) {
@@ -132,10 +133,10 @@ impl Params {
         found.into_iter().map(|(_, value)| value).collect()
     }
 
-    /// As [`Params::texts`], each value as in [`Params::parsed`].
+    /// As [`Params::texts`], each value parsed as in [`Params::parsed`].
     ///
     /// # Errors
-    /// That of the type, for the first bad value.
+    /// The error of the parser, for the first bad value.
     pub(super) fn list<T: FromStr<Err = ApiError>>(
         &mut self,
         name: &str,
@@ -151,7 +152,7 @@ impl Params {
         self.texts(name).iter().map(|text| read_address(text)).collect()
     }
 
-    /// What `read` makes of each of the structures `name.1.…`, `name.2.…`, ascending by number.
+    /// Reads each of the structures `name.1.…`, `name.2.…` with `read`, ascending by number.
     ///
     /// # Errors
     /// Those of `read`, and `UnknownParameter` for a member that `read` left.
@@ -180,10 +181,10 @@ impl Params {
         found.into_values().map(read_whole).collect()
     }
 
-    /// Ends the reading.
+    /// Checks that all parameters were read.
     ///
     /// # Errors
-    /// `UnknownParameter` with the first key that nobody has read.
+    /// `UnknownParameter` with the first unread key.
     pub(super) fn finish(&self) -> Result<(), ApiError> {
         match self.left.keys().next() {
             None => Ok(()),
@@ -191,7 +192,7 @@ impl Params {
         }
     }
 
-    /// The refusal of a request that lacks `name`.
+    /// The error of a request without `name`.
     #[must_use]
     pub(super) fn missing(&self, name: &str) -> ApiError {
         ApiError::missing_parameter(&format!("{}{name}", self.prefix))
@@ -206,7 +207,7 @@ fn read_address<T: FromStr>(text: &str) -> Result<T, ApiError> {
     text.parse().map_err(|_| ApiError::malformed_address(text))
 }
 
-/// The number and the rest (without its dot) of a `key` such as `Filter.1.Name` in list `name`.
+/// For a `key` such as `Filter.1.Name` in list `name`: the number, and the rest without its dot.
 fn index_of<'a>(key: &'a str, name: &str) -> Option<(u32, &'a str)> {
     let numbered = key.strip_prefix(name)?.strip_prefix('.')?;
     let (index, member) = numbered.split_once('.').unwrap_or((numbered, ""));
@@ -223,14 +224,14 @@ mod tests {
     }
 
     #[test]
-    fn lists_are_read_in_numeric_order() {
+    fn list_is_read_in_numeric_order() {
         let mut got = params("A.10=ten&A.2=two&A.1=one&A.B=other");
         assert_eq!(got.texts("A"), ["one", "two", "ten"]);
         assert_eq!(got.finish().unwrap_err().message, "The parameter A.B is not recognized");
     }
 
     #[test]
-    fn structures_are_read_whole() {
+    fn structure_is_read_with_its_members() {
         let mut got = params("Filter.1.Name=n&Filter.1.Value.1=a&Filter.1.Value.2=b+c%2F");
         let filters = got.items("Filter", |f| Ok((f.required("Name")?, f.texts("Value")))).unwrap();
         assert_eq!(filters, [("n".to_owned(), vec!["a".to_owned(), "b c/".to_owned()])]);
@@ -238,7 +239,7 @@ mod tests {
     }
 
     #[test]
-    fn refusals_name_the_whole_key() {
+    fn error_names_whole_key() {
         let check = |form: &str, want: &str| {
             let read = |filter: &mut Params| filter.required("Name");
             let refusal = params(form).items("Filter", read).unwrap_err();
@@ -255,7 +256,7 @@ mod tests {
     }
 
     #[test]
-    fn values_are_checked() {
+    fn number_and_flag_are_checked() {
         let check = |form: &str, number: Option<Option<i32>>, flag: Option<Option<bool>>| {
             assert_eq!(params(form).number("X").ok(), number, "{form}");
             assert_eq!(params(form).flag("X").ok(), flag, "{form}");
@@ -270,7 +271,7 @@ mod tests {
     }
 
     #[test]
-    fn a_key_twice_is_refused() {
+    fn repeated_key_is_refused() {
         assert_eq!(Params::from_form(b"A=1&A=2").unwrap_err().code, "MalformedQueryString");
     }
 }

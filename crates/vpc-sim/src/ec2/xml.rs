@@ -1,20 +1,20 @@
 //! Writes the XML of the EC2 Query protocol.
 //!
-//! It knows elements, item lists and escaping; it must not know any EC2 operation.
+//! This module knows elements, item lists and escaping. It must not know any EC2 operation.
 
 use std::fmt::{Display, Write};
 
 use quick_xml::escape::escape;
 
-/// A document under construction, filled element by element.
+/// A document that is filled element by element.
 #[derive(Debug)]
 pub(super) struct Xml {
     text: String,
 }
 
 impl Xml {
-    /// A document whose root is `name` followed by `attributes` (already in XML form, may be
-    /// empty), with what `fill` writes inside.
+    /// A document with root `name` and the content that `fill` writes. `attributes` must be valid
+    /// XML and may be empty.
     pub(super) fn document(name: &str, attributes: &str, fill: impl FnOnce(&mut Self)) -> String {
         let mut xml = Self { text: r#"<?xml version="1.0" encoding="UTF-8"?>"#.to_owned() };
         xml.push(format_args!("\n<{name}{attributes}>"));
@@ -23,26 +23,27 @@ impl Xml {
         xml.text
     }
 
-    /// `<name>value</name>`, the value escaped.
+    /// `<name>value</name>`, with the value escaped.
     pub(super) fn text(&mut self, name: &str, value: impl Display) {
         self.push(format_args!("<{name}>{}</{name}>", escape(value.to_string())));
     }
 
-    /// As [`Xml::text`], or nothing for `None`.
+    /// As [`Xml::text`]. Writes nothing for `None`.
     pub(super) fn optional(&mut self, name: &str, value: Option<impl Display>) {
         if let Some(value) = value {
             self.text(name, value);
         }
     }
 
-    /// `<name>…</name>` around what `fill` writes.
+    /// `<name>…</name>` around the content that `fill` writes.
     pub(super) fn node(&mut self, name: &str, fill: impl FnOnce(&mut Self)) {
         self.push(format_args!("<{name}>"));
         fill(self);
         self.push(format_args!("</{name}>"));
     }
 
-    /// `<name><item>…</item>…</name>`, one item for each of `items`; `<name></name>` if none.
+    /// `<name><item>…</item>…</name>`, one item per element of `items`; `<name></name>` if there
+    /// are none.
     pub(super) fn set<T>(
         &mut self,
         name: &str,
@@ -56,7 +57,7 @@ impl Xml {
         });
     }
 
-    /// As [`Xml::set`] for items that are plain text.
+    /// As [`Xml::set`], for items of plain text.
     pub(super) fn texts(&mut self, name: &str, items: impl IntoIterator<Item = impl Display>) {
         self.node(name, |set| {
             for item in items {

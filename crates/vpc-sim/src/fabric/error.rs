@@ -1,5 +1,4 @@
-//! What can go wrong: one enum for a single step on the kernel, and one error for each thing that
-//! a fabric is asked to do.
+//! Errors: one enum for a single step on the kernel, and one error for each operation of a fabric.
 
 use std::io;
 use std::net::SocketAddr;
@@ -8,7 +7,7 @@ use std::path::PathBuf;
 use super::Report;
 use super::netns::NetnsName;
 
-/// The name cannot be that of a network namespace.
+/// The name is not a valid name of a network namespace.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error(
     "network namespace name {0:?} is not 1 to 64 letters, digits, '-', '_' and '.': choose another"
@@ -18,7 +17,7 @@ pub struct NameError(pub String);
 /// Why one step on the kernel failed.
 #[derive(Debug, thiserror::Error)]
 pub enum KernelError {
-    /// There is a namespace or a file of this name already.
+    /// A namespace or file of this name already exists.
     #[error("{path:?} exists already: remove it or choose another name")]
     Exists {
         /// The file in the way.
@@ -38,52 +37,52 @@ pub enum KernelError {
     File {
         /// The file.
         path: PathBuf,
-        /// What the kernel said.
+        /// The kernel's error.
         #[source]
         source: io::Error,
     },
-    /// The kernel makes no new namespace for us.
+    /// The kernel refused to make a namespace.
     #[error("make a network namespace")]
     Make(#[source] io::Error),
-    /// The thread could not go into the namespace.
+    /// The thread could not enter the namespace.
     #[error("enter a network namespace")]
     Enter(#[source] io::Error),
-    /// Whether another process holds the namespace could not be found out.
+    /// The lock of the namespace could not be tried.
     #[error("claim a network namespace")]
     Claim(#[source] io::Error),
     /// The kernel refused the value or does not have the setting.
     #[error("write /proc/sys/net/{path}")]
     Sysctl {
-        /// Below `/proc/sys/net`.
+        /// Path below `/proc/sys/net`.
         path: String,
-        /// What the kernel said.
+        /// The kernel's error.
         #[source]
         source: io::Error,
     },
-    /// No netlink socket.
+    /// The netlink socket could not be opened.
     #[error("open a netlink socket")]
     Socket(#[source] io::Error),
     /// A netlink dump ended early.
     #[error("read {what}")]
     Read {
-        /// Such as `routes`.
+        /// For example `routes`.
         what: &'static str,
-        /// What the kernel said.
+        /// The kernel's error.
         #[source]
         source: rtnetlink::Error,
     },
-    /// A change over netlink was refused.
+    /// The kernel refused a change over netlink.
     #[error("{change}")]
     Change {
-        /// What was tried and on what.
+        /// The change and its object.
         change: String,
-        /// What the kernel said.
+        /// The kernel's error.
         #[source]
         source: rtnetlink::Error,
     },
 }
 
-/// Why there is no fabric.
+/// Why the fabric cannot start.
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
     /// The process may not make namespaces.
@@ -92,10 +91,10 @@ pub enum StartError {
     /// A live process has a fabric of this name.
     #[error("fabric {0} is in use by another process: choose another name for this one")]
     InUse(NetnsName),
-    /// There is a namespace of this name that no fabric has left.
+    /// A namespace of this name exists, and no fabric made it.
     #[error("network namespace {0} is not a fabric: remove it or choose another name")]
     NotOurs(NetnsName),
-    /// What a predecessor has left could not be removed.
+    /// The remains of a crashed fabric could not be removed.
     #[error("remove what an earlier fabric left")]
     Stale(#[source] StopError),
     /// The new fabric could not be set up. The kernel must have IPv6.
@@ -103,23 +102,22 @@ pub enum StartError {
     SetUp(#[from] KernelError),
 }
 
-/// Why the kernel does not match the picture. What could be done was done; the next call tries the
-/// rest again.
+/// Why the kernel does not match the snapshot. All other changes were made. The next sync retries.
 #[derive(Debug, thiserror::Error)]
 pub enum SyncError {
-    /// Some ENIs have no device, all others are as they should be.
-    #[error("attach all ENIs of the picture ({} failed besides this one)", .others.len())]
+    /// Some ENIs have no device. All others match.
+    #[error("attach all ENIs of the snapshot ({} failed besides this one)", .others.len())]
     Attach {
-        /// The first in the order of the picture.
+        /// The first failure, in the order of the snapshot.
         #[source]
         first: Box<AttachError>,
-        /// The rest, in the same order.
+        /// The other failures, in the same order.
         others: Vec<AttachError>,
-        /// What was changed all the same.
+        /// The changes that were made.
         report: Report,
     },
     /// The fabric could not be read or changed.
-    #[error("make the fabric match the picture")]
+    #[error("make the fabric match the snapshot")]
     Fabric(#[from] KernelError),
 }
 
@@ -146,27 +144,27 @@ pub enum ListenError {
     /// The address is taken or not the fabric's.
     #[error("listen on {address} in the fabric")]
     Bind {
-        /// What was asked for.
+        /// The requested address.
         address: SocketAddr,
-        /// What the kernel said.
+        /// The kernel's error.
         #[source]
         source: io::Error,
     },
 }
 
-/// What could not be removed; the rest was.
+/// What could not be removed. The rest was removed.
 #[derive(Debug, thiserror::Error)]
 #[error("remove all of the fabric ({} steps failed besides this one)", .others.len())]
 pub struct StopError {
-    /// In the order in which they were tried.
+    /// The first failure, in the order of removal.
     #[source]
     pub first: KernelError,
-    /// The rest, in the same order.
+    /// The other failures, in the same order.
     pub others: Vec<KernelError>,
 }
 
 impl StopError {
-    /// Fails if there is any error.
+    /// Fails if there is an error.
     pub(super) fn check(errors: Vec<KernelError>) -> Result<(), Self> {
         let mut errors = errors.into_iter();
         match errors.next() {

@@ -1,6 +1,6 @@
-//! Entries as netlink messages, and back.
+//! Table entries as netlink messages, and back.
 //!
-//! Pure: must not know sockets.
+//! This module is pure. It must not know sockets.
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -20,13 +20,13 @@ use netlink_packet_route::rule::{RuleAction, RuleAttribute, RuleMessage};
 use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
 use rtnetlink::{AddressMessageBuilder, RouteMessageBuilder};
 
-use super::body::{Entry, Hop};
+use super::kernel_state::{Entry, Hop};
 
 /// Interface index of `lo`, the same in every namespace.
 pub(super) const LOOPBACK: u32 = 1;
 
-/// The IPv6 policy rules, looked at in this order after the local table: what the fabric itself
-/// sends; what a known sender sends; nothing else.
+/// Priorities of the IPv6 policy rules, after the local table: the fabric's own packets, packets of
+/// known senders, drop.
 const RULE_OWN: u32 = 100;
 const RULE_SENDER: u32 = 200;
 const RULE_DROP: u32 = 300;
@@ -34,7 +34,7 @@ const RULE_DROP: u32 = 300;
 /// Names of devices by interface index.
 pub(super) type Names<'a> = BTreeMap<u32, &'a str>;
 
-/// The request to add an entry whose device, if it has one, has this index.
+/// The message that adds an entry. `index` is its device's interface index, if it has a device.
 pub(super) fn add(entry: &Entry, index: u32) -> RouteNetlinkMessage {
     match entry {
         Entry::Local(at) => RouteNetlinkMessage::NewAddress(address(IpNet::from(*at), LOOPBACK)),
@@ -46,7 +46,7 @@ pub(super) fn add(entry: &Entry, index: u32) -> RouteNetlinkMessage {
     }
 }
 
-/// The request to delete it.
+/// The message that deletes an entry.
 pub(super) fn delete(entry: &Entry, index: u32) -> RouteNetlinkMessage {
     match entry {
         Entry::Local(at) => RouteNetlinkMessage::DelAddress(address(IpNet::from(*at), LOOPBACK)),
@@ -58,8 +58,7 @@ pub(super) fn delete(entry: &Entry, index: u32) -> RouteNetlinkMessage {
     }
 }
 
-/// An address that is usable at once: nobody else in the VPC can have it, so there is nothing to
-/// detect.
+/// An address without duplicate address detection: nobody else in the VPC can have it.
 pub(super) fn address(net: IpNet, index: u32) -> AddressMessage {
     let mut message = match net {
         IpNet::V4(net) => AddressMessageBuilder::<Ipv4Addr>::new()
@@ -76,7 +75,7 @@ pub(super) fn address(net: IpNet, index: u32) -> AddressMessage {
     message
 }
 
-/// The route that a cloud image has to everywhere.
+/// The default route of a cloud image.
 pub(super) fn default_route(router: IpAddr, device: &str, index: u32) -> RouteMessage {
     let everywhere = match router {
         IpAddr::V4(_) => IpNet::from(Ipv4Net::default()),
@@ -85,8 +84,8 @@ pub(super) fn default_route(router: IpAddr, device: &str, index: u32) -> RouteMe
     route(everywhere, &Hop::Via { address: router, device: device.to_owned() }, index)
 }
 
-/// The rules around those of [`Entry::Sender`], which let nothing but them pass.
-pub(super) fn sender_frame() -> [RuleMessage; 2] {
+/// The rules around those of [`Entry::Sender`]. Together they drop packets of all other senders.
+pub(super) fn source_check_rules() -> [RuleMessage; 2] {
     let mut own = rule(RULE_OWN, RuleAction::ToTable);
     own.attributes.push(RuleAttribute::Iifname("lo".to_owned()));
     [own, rule(RULE_DROP, RuleAction::Blackhole)]
@@ -151,7 +150,7 @@ fn rule(priority: u32, action: RuleAction) -> RuleMessage {
     message
 }
 
-/// The entry that an address of `lo` is, unless it is the loopback address.
+/// The entry for an address of `lo`. `None` for the loopback address.
 pub(super) fn read_address(message: &AddressMessage) -> Option<Entry> {
     message.attributes.iter().find_map(|attribute| match attribute {
         AddressAttribute::Address(address) if !address.is_loopback() => {
@@ -161,7 +160,7 @@ pub(super) fn read_address(message: &AddressMessage) -> Option<Entry> {
     })
 }
 
-/// The entry that a neighbour is, if it is a permanent one of a named device.
+/// The entry for a permanent neighbour of a device in `names`.
 pub(super) fn read_neighbour(message: &NeighbourMessage, names: &Names<'_>) -> Option<Entry> {
     if message.header.state != NeighbourState::Permanent {
         return None;
@@ -185,8 +184,7 @@ pub(super) fn read_neighbour(message: &NeighbourMessage, names: &Names<'_>) -> O
     Some(Entry::Neighbour { address: address?, mac: mac?, device })
 }
 
-/// The entry that a route is, if it is a static one of the main table. All others are the
-/// kernel's own doing.
+/// The entry for a static route of the main table. The kernel made all other routes itself.
 pub(super) fn read_route(message: &RouteMessage, names: &Names<'_>) -> Option<Entry> {
     let header = &message.header;
     if header.table != RouteHeader::RT_TABLE_MAIN || header.protocol != RouteProtocol::Static {
@@ -210,9 +208,9 @@ pub(super) fn read_route(message: &RouteMessage, names: &Names<'_>) -> Option<En
     Some(Entry::Route { to, hop })
 }
 
-/// The entry that an IPv6 rule is, if it is one for a sender.
+/// The entry for an IPv6 rule that allows a sender.
 pub(super) fn read_rule(message: &RuleMessage) -> Option<Entry> {
-    // The kernel does not tell the source that is every source.
+    // The kernel omits the source if it is every source.
     let (mut priority, mut from, mut device) = (0, Ipv6Addr::UNSPECIFIED, None);
     for attribute in &message.attributes {
         match attribute {
@@ -250,7 +248,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_added_is_what_is_read() {
+    fn added_entry_is_read_back() {
         let check = |entry: Entry| assert_eq!(read(&add(&entry, 7)), Some(entry));
         let net = |text: &str| text.parse::<IpNet>().unwrap();
         let device = || "f-1".to_owned();
@@ -271,7 +269,7 @@ mod tests {
     }
 
     #[test]
-    fn what_the_kernel_made_is_no_entry() {
+    fn kernel_made_routes_and_rules_are_no_entries() {
         let names = Names::new();
         let to: IpNet = "10.0.0.0/16".parse().unwrap();
         let mut kernel = route(to, &Hop::Blackhole, 0);
@@ -279,7 +277,7 @@ mod tests {
         kernel.header.protocol = RouteProtocol::Kernel;
         assert_eq!(read_route(&kernel, &names), None);
         assert_eq!(read_address(&address("127.0.0.1/8".parse().unwrap(), LOOPBACK)), None);
-        for rule in sender_frame() {
+        for rule in source_check_rules() {
             assert_eq!(read_rule(&rule), None);
         }
         let direct = route(to, &Hop::Direct { device: "f-1".to_owned() }, 7);

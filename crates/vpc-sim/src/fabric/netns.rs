@@ -1,7 +1,7 @@
-//! Network namespaces, named under `/run/netns` as `ip netns` does it, so that `ip netns exec`
-//! finds ours and we find those made by it.
+//! Network namespaces, named under `/run/netns` as `ip netns` does it. So `ip netns exec` finds
+//! ours, and we find those that `ip netns` made.
 //!
-//! Must not know links, ENIs or the VPC.
+//! This module must not know links, ENIs or the VPC.
 
 use std::fs::{self, File, OpenOptions};
 use std::io;
@@ -66,10 +66,10 @@ impl std::fmt::Display for NetnsName {
     }
 }
 
-/// Whether this process is the one that holds a namespace.
+/// Whether this process holds a namespace.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Claim {
-    /// It is ours until the [`Netns`] is dropped or the process ends, however it ends.
+    /// This process holds it until the [`Netns`] is dropped or the process ends in any way.
     Ours,
     /// Another live process (or another `Netns` of this one) holds it.
     Theirs,
@@ -80,13 +80,13 @@ pub(super) enum Claim {
 pub(super) struct Netns(File);
 
 impl Netns {
-    /// A new namespace without a name: as long as [`Netns::publish`] was not called, it leaves no
-    /// trace when dropped.
+    /// A new namespace without a name. It leaves no trace when dropped, unless [`Netns::publish`]
+    /// was called.
     pub(super) fn unnamed() -> Result<Self, KernelError> {
         let made = thread::scope(|scope| {
             join(scope.spawn(|| {
                 #[expect(unsafe_code, reason = "unshare is only offered as unsafe")]
-                // SAFETY: unsafe because of `UnshareFlags::FILES` alone, which is not given.
+                // SAFETY: only `UnshareFlags::FILES` makes the call unsafe, and it is not set.
                 unsafe { rustix::thread::unshare_unsafe(UnshareFlags::NEWNET) }?;
                 File::open("/proc/thread-self/ns/net")
             }))
@@ -127,8 +127,8 @@ impl Netns {
         })
     }
 
-    /// Runs `work` in the namespace, on a thread of its own, and waits for it: some 0.1 ms more
-    /// than the work itself takes.
+    /// Runs `work` in the namespace on a separate thread, and waits for it. The overhead is about
+    /// 0.1 ms.
     pub(super) fn run<T: Send>(&self, work: impl FnOnce() -> T + Send) -> Result<T, KernelError> {
         thread::scope(|scope| {
             join(scope.spawn(|| {
@@ -156,8 +156,8 @@ impl Netns {
         })?
     }
 
-    /// Takes the namespace for this process. The kernel gives it back when the process ends, so a
-    /// namespace that can be claimed has no owner any more.
+    /// Locks the namespace for this process. The kernel releases the lock when the process ends, so
+    /// a namespace that can be locked has no owner.
     pub(super) fn claim(&self) -> Result<Claim, KernelError> {
         match rustix::fs::flock(&self.0, FlockOperation::NonBlockingLockExclusive) {
             Ok(()) => Ok(Claim::Ours),
@@ -166,17 +166,17 @@ impl Netns {
         }
     }
 
-    /// The descriptor's number, for netlink attributes that name a namespace by it.
+    /// The number of the file descriptor, for netlink attributes that name a namespace by it.
     pub(super) fn raw_fd(&self) -> i32 {
         self.0.as_raw_fd()
     }
 }
 
-/// Takes the name away; the namespace itself lives on while a process or a [`Netns`] uses it. No
-/// such name is fine.
+/// Removes the name. The namespace lives on while a process or a [`Netns`] uses it. A missing name
+/// is not an error.
 pub(super) fn unpublish(name: &NetnsName) -> Result<(), KernelError> {
     let path = name.path();
-    // EINVAL: not a mount point, so only the file is left to remove.
+    // EINVAL means that it is not a mount point, so only the file is left to remove.
     match rustix::mount::unmount(&path, UnmountFlags::DETACH) {
         Ok(()) | Err(rustix::io::Errno::INVAL | rustix::io::Errno::NOENT) => {}
         Err(errno) => return Err(KernelError::File { path, source: errno.into() }),
@@ -189,7 +189,7 @@ pub(super) fn unpublish(name: &NetnsName) -> Result<(), KernelError> {
     }
 }
 
-/// All names in use, in order. Files that no [`NetnsName`] can name are left out.
+/// All names in use, sorted. Files with other names are skipped.
 pub(super) fn published() -> Result<Vec<NetnsName>, KernelError> {
     let files = match fs::read_dir(DIRECTORY) {
         Ok(files) => files,
@@ -202,8 +202,8 @@ pub(super) fn published() -> Result<Vec<NetnsName>, KernelError> {
     Ok(names)
 }
 
-/// Makes `/run/netns` a shared mount point as `ip netns add` would, so that names made later are
-/// seen, and can be removed, in other mount namespaces too.
+/// Makes `/run/netns` a shared mount point, as `ip netns add` does. Then other mount namespaces see
+/// later names and can remove them.
 fn prepare_directory() -> io::Result<()> {
     fs::create_dir_all(DIRECTORY)?;
     // Two processes that both bind the directory onto itself would hide each other's names. `ip`
@@ -229,7 +229,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn names_are_plain_file_names() {
+    fn netns_name_is_plain_file_name() {
         let check = |name: &str, expect: bool| {
             assert_eq!(name.parse::<NetnsName>().is_ok(), expect, "{name:?}");
         };

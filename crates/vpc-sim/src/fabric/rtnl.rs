@@ -1,6 +1,6 @@
 //! A netlink socket inside a namespace: reads and changes devices and the fabric's tables.
 //!
-//! Must not know pictures, nor decide what there should be.
+//! This module must not know snapshots, nor decide what the kernel must hold.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{Ipv4Addr, Ipv6Addr};
@@ -17,26 +17,26 @@ use rtnetlink::{IpVersion, LinkMessageBuilder, LinkUnspec, LinkVeth, RouteMessag
 use tokio::runtime;
 use tokio::task::JoinHandle;
 
-use super::body::{Boot, Entry, Link, ROUTER_V6};
 use super::error::KernelError;
+use super::kernel_state::{Boot, Entry, Link, ROUTER_V6};
 use super::message::{self, LOOPBACK, Names};
 use super::netns::Netns;
 
-/// Jumbo frames, as every Nitro instance has them inside a VPC
+/// Jumbo frames, as on every Nitro instance inside a VPC
 /// (<https://docs.aws.amazon.com/AWSEC2/latest/UserGuide/network_mtu.html>).
 const MTU: u32 = 9001;
 
-/// Link group of the fabric's ends; any but 0, which all other devices are in.
+/// Link group of the fabric's ends. Any number but 0, the group of all other devices.
 const GROUP: u32 = 1;
 
-/// What an addition asks for: an error if it is there already.
+/// Flags of an addition: it fails if the object exists.
 const ADD: u16 = NLM_F_CREATE | NLM_F_EXCL;
 
-/// A device as the kernel tells it.
+/// A device in the kernel.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Device {
     pub(super) index: u32,
-    /// Empty if none was set.
+    /// Empty if the device has no alias.
     pub(super) alias: String,
 }
 
@@ -89,8 +89,8 @@ impl Rtnl {
         done(self.handle.link().set(change).execute().await, || format!("set {name} up"))
     }
 
-    /// The devices made by [`Rtnl::add_link`]. Others, such as the tunnel devices that some kernels
-    /// put into every new namespace, are not for us to touch.
+    /// The devices made by [`Rtnl::add_link`]. Other devices, such as the tunnels that some kernels
+    /// put into every new namespace, are left alone.
     pub(super) async fn devices(&self) -> Result<Devices, KernelError> {
         let links = read("links", self.handle.link().get().execute()).await?;
         let ours =
@@ -100,11 +100,11 @@ impl Rtnl {
             .collect())
     }
 
-    /// Makes the pair, the instance's end straight in its namespace: moving an end there would
-    /// take 15 ms and more. The fabric's end is up, the instance's end is down.
+    /// Makes the pair, with the instance's end directly in its namespace: moving an end there would
+    /// take 15 ms or more. The fabric's end is up, the instance's end is down.
     ///
-    /// `index` is that of the fabric's end. When both ends have the same one, the kernel takes a
-    /// second to see that the link is up.
+    /// `index` is the interface index of the fabric's end. If both ends had the same index, the
+    /// kernel would take a second to notice that the link is up.
     pub(super) async fn add_link(
         &self,
         link: &Link,
@@ -127,7 +127,7 @@ impl Rtnl {
         done(self.handle.link().add(pair).execute().await, change)
     }
 
-    /// Lets the fabric's end speak for the IPv6 router.
+    /// Adds the IPv6 router's address to the fabric's end.
     pub(super) async fn add_router_v6(&self, name: &str, index: u32) -> Result<(), KernelError> {
         let router = IpNet::new_assert(ROUTER_V6.into(), 64);
         self.add_address(router, name, index).await
@@ -150,7 +150,7 @@ impl Rtnl {
         done(self.handle.link().del(index).execute().await, || format!("delete device {name}"))
     }
 
-    /// Deletes all pairs at once. One by one each takes the kernel some 40 ms.
+    /// Deletes all pairs at once. Deleting them one by one would take the kernel about 40 ms each.
     pub(super) async fn delete_links(&self) -> Result<(), KernelError> {
         let all = LinkMessageBuilder::<LinkUnspec>::new().link_group(GROUP).build();
         match self.handle.link().del_with_message(all).execute().await {
@@ -159,7 +159,7 @@ impl Rtnl {
         }
     }
 
-    /// Sets up the primary ENI as a cloud image does, from within the instance.
+    /// Configures the primary ENI as a cloud image does, from within the instance.
     pub(super) async fn boot(&self, name: &str, boot: &Boot) -> Result<(), KernelError> {
         let request = self.handle.link().get().match_name(name);
         let found = read("the primary ENI's device", request.execute()).await?;
@@ -179,17 +179,16 @@ impl Rtnl {
         Ok(())
     }
 
-    /// Drops all IPv6 packets but the fabric's own and those with an [`Entry::Sender`].
-    pub(super) async fn add_sender_frame(&self) -> Result<(), KernelError> {
-        for rule in message::sender_frame() {
-            let change = || "add an IPv6 rule around those of senders".to_owned();
+    /// Drops all IPv6 packets except the fabric's own and those that an [`Entry::Sender`] allows.
+    pub(super) async fn add_source_check_rules(&self) -> Result<(), KernelError> {
+        for rule in message::source_check_rules() {
+            let change = || "add an IPv6 source check rule".to_owned();
             self.request(RouteNetlinkMessage::NewRule(rule), ADD, change).await?;
         }
         Ok(())
     }
 
-    /// All entries of the kinds that [`Entry`] knows, whoever made them, but for those of other
-    /// devices.
+    /// All entries of the kinds in [`Entry`], whoever made them, except those of other devices.
     pub(super) async fn entries(&self, devices: &Devices) -> Result<BTreeSet<Entry>, KernelError> {
         let names: Names<'_> =
             devices.iter().map(|(name, device)| (device.index, name.as_str())).collect();
@@ -208,12 +207,12 @@ impl Rtnl {
         Ok(addresses.chain(neighbours).chain(routes).chain(rules).collect())
     }
 
-    /// Adds an entry whose device, if it has one, has this index.
+    /// Adds an entry. `index` is its device's interface index, if it has a device.
     pub(super) async fn add_entry(&self, entry: &Entry, index: u32) -> Result<(), KernelError> {
         self.request(message::add(entry, index), ADD, || format!("add {entry}")).await
     }
 
-    /// Deletes an entry whose device, if it has one, has this index.
+    /// Deletes an entry. `index` is its device's interface index, if it has a device.
     pub(super) async fn delete_entry(&self, entry: &Entry, index: u32) -> Result<(), KernelError> {
         self.request(message::delete(entry, index), 0, || format!("delete {entry}")).await
     }
@@ -241,7 +240,7 @@ async fn acknowledged(
 ) -> Result<(), rtnetlink::Error> {
     let mut replies = handle.request(request)?;
     while let Some(reply) = replies.next().await {
-        // An error without a code is the acknowledgement.
+        // An error message without a code is the acknowledgement.
         if let NetlinkPayload::Error(error) = reply.payload
             && error.code.is_some()
         {

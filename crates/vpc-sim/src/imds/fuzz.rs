@@ -1,4 +1,4 @@
-//! Whatever path and headers a client asks IMDS with, the answer is a short text or a status.
+//! Any path and headers get a short text or a status from IMDS.
 
 use axum::body::Body;
 use axum::http::HeaderValue;
@@ -26,7 +26,7 @@ fn paths() -> Vec<Vec<u8>> {
     PATHS.iter().map(|path| path.as_bytes().to_vec()).collect()
 }
 
-/// The answer's status, and its text.
+/// The status and the text of the answer.
 async fn ask(
     router: Router,
     method: Method,
@@ -35,7 +35,7 @@ async fn ask(
 ) -> Option<(StatusCode, String)> {
     let value = HeaderValue::from_bytes(header.1).ok()?;
     let request = Request::builder().method(method).uri(&**path).header(header.0, value);
-    // What hyper would not take for a request does not come here.
+    // hyper refuses such a request before it arrives here.
     let reply = router.oneshot(request.body(Body::empty()).ok()?).await.unwrap();
     let status = reply.status();
     let text = axum::body::to_bytes(reply.into_body(), 1 << 16).await.unwrap();

@@ -1,4 +1,4 @@
-//! Whatever stands in a topology file, it is read or refused, soon and in few words.
+//! Any topology file is read or refused, quickly and with a short message.
 
 use std::time::{Duration, Instant};
 
@@ -11,7 +11,7 @@ use crate::seed::seed;
 
 const EXAMPLE: &str = include_str!("../../examples/two-nodes.yaml");
 
-/// What every key holds that the example leaves out or shows in a comment.
+/// A topology with every key that the example omits or shows in a comment.
 const FULL: &str = "
 region: us-east-1
 account: '111122223333'
@@ -29,10 +29,10 @@ instances:
   - {id: i-0aaaaaaaaaaaaaaa1, type: m5.large, subnet: a, imds: disabled, imds_port: 1338}
 ";
 
-/// Far above what any topology takes, on a busy machine too.
+/// Far above the time for any topology, even on a busy machine.
 const DEADLINE: Duration = Duration::from_secs(10);
 
-fn read(text: &str) -> Result<(), Complaint> {
+fn read(text: &str) -> Result<(), LineError> {
     let started = Instant::now();
     let topology = Topology::parse(text);
     let seeded = topology
@@ -42,14 +42,14 @@ fn read(text: &str) -> Result<(), Complaint> {
 }
 
 #[test]
-fn what_is_damaged_was_good() {
+fn undamaged_topologies_are_read() {
     for text in [EXAMPLE, FULL] {
         read(text).unwrap();
     }
 }
 
 #[test]
-fn aliases_that_multiply_are_refused() {
+fn exploding_yaml_aliases_are_refused() {
     let mut bomb = String::from("region: &a0 [x, x, x, x, x, x, x, x, x, x]\n");
     for n in 1..12 {
         let aliases = vec![format!("*a{}", n - 1); 10].join(", ");
@@ -66,8 +66,8 @@ proptest! {
         file in hostile(vec![EXAMPLE.as_bytes().to_vec(), FULL.as_bytes().to_vec()]),
     ) {
         let text = String::from_utf8_lossy(&file);
-        if let Err(complaint) = read(&text) {
-            let told = complaint.in_file(Path::new("f")).to_string();
+        if let Err(error) = read(&text) {
+            let told = error.in_file(Path::new("f")).to_string();
             prop_assert!(told.len() < 1000 + 4 * text.len(), "{}", told.len());
         }
     }

@@ -32,7 +32,7 @@ async fn calls_are_logged_and_counted() {
 }
 
 #[tokio::test]
-async fn faults_come_and_go() {
+async fn fault_rules_are_added_and_removed() {
     let lab = Lab::new(&one_node("")).await;
     let rule = json!({
         "action": "DescribeVpcs",
@@ -55,7 +55,7 @@ async fn faults_come_and_go() {
 }
 
 #[tokio::test]
-async fn mistakes_are_told_with_place_and_fix() {
+async fn admin_error_names_place_and_fix() {
     let lab = Lab::new(&one_node("")).await;
     let check = async |method: &str, path: &str, body: &str, what: &str| {
         let reply = lab.admin(method, path, body).await;
@@ -76,7 +76,7 @@ async fn mistakes_are_told_with_place_and_fix() {
 }
 
 #[tokio::test]
-async fn switches_work_at_once() {
+async fn switch_takes_effect_at_once() {
     let lab = Lab::new(&one_node("clock: manual")).await;
     let reply = lab.admin("PATCH", "switches", r#"{"throttling": "documented"}"#).await;
     assert_eq!((reply.status, &reply.json()["throttling"]), (200, &json!("documented")));
@@ -94,7 +94,7 @@ async fn switches_work_at_once() {
 }
 
 #[tokio::test]
-async fn metadata_can_be_frozen() {
+async fn frozen_metadata_stays() {
     let lab = Lab::new(&one_node("")).await;
     lab.admin("PUT", &format!("imds/{NODE}"), r#"{"mode": "tokens-optional"}"#).await;
     let mac = lab.imds("GET", MAC_PATH, &[]).await.body;
@@ -115,7 +115,7 @@ async fn metadata_can_be_frozen() {
 }
 
 #[tokio::test]
-async fn state_shows_what_there_is() {
+async fn state_shows_network_and_switches() {
     let lab = Lab::new(&one_node("clock: manual")).await;
     let before = lab.admin("GET", "state", "").await.json();
     let instance = &before["network"]["instances"][0];

@@ -1,4 +1,4 @@
-//! A simulator on ports of its own, and a client that sends what it is told to.
+//! A simulator on free ports, and a raw HTTP client.
 
 use std::io;
 use std::net::SocketAddr;
@@ -13,7 +13,7 @@ pub(crate) const NODE: &str = "i-0aaaaaaaaaaaaaaa1";
 pub(crate) const SUBNET: &str = "subnet-0aaaaaaaaaaaaaaa1";
 pub(crate) const MAC_PATH: &str = "/latest/meta-data/mac";
 
-/// One node in one subnet; `extra` is put in front.
+/// A topology with one node in one subnet, after the lines in `extra`.
 pub(crate) fn one_node(extra: &str) -> String {
     format!(
         "{extra}
@@ -34,7 +34,7 @@ pub(crate) struct Lab {
     _config: NamedTempFile,
 }
 
-/// An answer, header names in lower case.
+/// An HTTP answer. Header names are in lower case.
 #[derive(Debug)]
 pub(crate) struct Reply {
     pub(crate) status: u16,
@@ -47,7 +47,7 @@ impl Reply {
         self.headers.iter().find(|(key, _)| key == name).map(|(_, value)| value.as_str())
     }
 
-    /// The text of the first element of that name.
+    /// The text of the first element with this name.
     pub(crate) fn element(&self, name: &str) -> Option<&str> {
         let (_, rest) = self.body.split_once(&format!("<{name}>"))?;
         rest.split_once(&format!("</{name}>")).map(|(text, _)| text)
@@ -84,7 +84,7 @@ impl Lab {
         self.send("POST", "/", &[("authorization", signature)], form).await.unwrap()
     }
 
-    /// As [`Lab::ec2`], with the version that every client gives.
+    /// As [`Lab::ec2`], with the API version of every client.
     pub(crate) async fn call(&self, form: &str) -> Reply {
         self.ec2(&format!("{form}&Version=2016-11-15")).await
     }
@@ -109,7 +109,7 @@ impl Lab {
     }
 }
 
-/// One request on a connection of its own. An `Err` means that no whole answer came.
+/// One request on a new connection. `Err` means that no complete answer came.
 async fn exchange(
     url: &str,
     method: &str,

@@ -1,5 +1,5 @@
-//! A whole simulator in this process, driven by raw HTTP: what no SDK would send, and every byte
-//! that an SDK would hide.
+//! A whole simulator in this process, driven by raw HTTP. It tests requests that no SDK sends, and
+//! bytes that SDKs hide.
 
 #![expect(clippy::unwrap_used, reason = "in a test a panic is the report")]
 

@@ -20,7 +20,7 @@ impl Lab {
 }
 
 #[tokio::test]
-async fn tokens_are_handed_out_on_conditions() {
+async fn token_request_is_checked() {
     let lab = Lab::new(&one_node("")).await;
     let check = async |path: &str, headers: &[(&str, &str)], status: u16| {
         assert_eq!(lab.imds("PUT", path, headers).await.status, status, "{path} {headers:?}");
@@ -37,7 +37,7 @@ async fn tokens_are_handed_out_on_conditions() {
 }
 
 #[tokio::test]
-async fn metadata_needs_a_live_token() {
+async fn metadata_needs_valid_token() {
     let lab = Lab::new(&one_node("clock: manual")).await;
     let token = lab.token("60").await;
     let reply = lab.get(MAC_PATH, &token).await;
@@ -55,7 +55,7 @@ async fn metadata_needs_a_live_token() {
 }
 
 #[tokio::test]
-async fn what_an_instance_reads_of_itself() {
+async fn instance_reads_its_own_metadata() {
     let lab = Lab::new(&one_node("")).await;
     let token = lab.token("60").await;
     let text = async |path: &str| {
@@ -78,7 +78,7 @@ async fn what_an_instance_reads_of_itself() {
 }
 
 #[tokio::test]
-async fn version_one_and_silence_are_options() {
+async fn imds_mode_allows_v1_or_nothing() {
     let lab = Lab::new(&one_node("")).await;
     let options = format!("imds/{NODE}");
     let check = async |mode: &str, without: u16, with_rubbish: u16| {

@@ -9,10 +9,10 @@ use crate::lab::{Lab, SUBNET, one_node};
 const DESCRIBE: &str = "Action=DescribeSubnets&Version=2016-11-15";
 const CREATE: &str = "Action=CreateNetworkInterface&Version=2016-11-15";
 
-/// A form, and the status, code and message of its refusal.
+/// A form, and the status, code and message of its error.
 type Case<'a> = (&'a str, u16, &'a str, &'a str);
 
-/// Each is refused so, in the shape that clients expect and with an id of its own.
+/// Checks that each case is refused, in the shape that clients expect and with its own request id.
 async fn refuses(cases: &[Case<'_>]) {
     let lab = Lab::new(&one_node("")).await;
     let mut request_ids = BTreeSet::new();
@@ -27,7 +27,7 @@ async fn refuses(cases: &[Case<'_>]) {
 }
 
 #[tokio::test]
-async fn an_unknown_action_or_version_is_refused() {
+async fn unknown_action_or_version_is_refused() {
     let unknown = "The action MakeCoffee is not valid for this web service.";
     let no_action = "The request is missing an action or a required parameter.";
     let no_version = "The request must contain the parameter Version";
@@ -42,7 +42,7 @@ async fn an_unknown_action_or_version_is_refused() {
 }
 
 #[tokio::test]
-async fn a_parameter_too_many_or_too_few_is_refused() {
+async fn missing_or_unknown_parameter_is_refused() {
     let twice = format!("{DESCRIBE}&SubnetId.1={SUBNET}&SubnetId.1={SUBNET}");
     let again = "The parameter SubnetId.1 is given more than once";
     let unknown = format!("{DESCRIBE}&Subnet.1=x");
@@ -60,7 +60,7 @@ async fn a_parameter_too_many_or_too_few_is_refused() {
 }
 
 #[tokio::test]
-async fn a_value_that_cannot_be_read_is_refused() {
+async fn malformed_value_is_refused() {
     let (form, code) = (|more: &str| format!("{DESCRIBE}&{more}"), "InvalidParameterValue");
     let address = format!("{CREATE}&SubnetId={SUBNET}&PrivateIpAddress=10.0.2");
     let malformed = "Invalid id: &quot;subnet-1&quot;";
@@ -76,13 +76,13 @@ async fn a_value_that_cannot_be_read_is_refused() {
 }
 
 #[tokio::test]
-async fn a_dry_run_is_answered_as_ec2_does() {
+async fn dry_run_is_answered_as_by_ec2() {
     let message = "Request would have succeeded, but DryRun flag is set.";
     refuses(&[(&format!("{DESCRIBE}&DryRun=true"), 412, "DryRunOperation", message)]).await;
 }
 
 #[tokio::test]
-async fn who_calls_is_read_from_the_scope() {
+async fn caller_is_read_from_credential_scope() {
     let lab = Lab::new(&one_node("")).await;
     let check = async |authorization: Option<&str>, status: u16, code: Option<&str>| {
         let headers: Vec<_> =
@@ -104,7 +104,7 @@ async fn who_calls_is_read_from_the_scope() {
 }
 
 #[tokio::test]
-async fn anonymous_calls_may_be_allowed() {
+async fn anonymous_call_needs_permission() {
     let lab = Lab::new(&one_node("anonymous: true")).await;
     let path = "/?Action=DescribeVpcs&Version=2016-11-15";
     let reply = lab.send("GET", path, &[], "").await.unwrap();
@@ -118,7 +118,7 @@ async fn anonymous_calls_may_be_allowed() {
 }
 
 #[tokio::test]
-async fn a_lost_reply_has_had_its_effect() {
+async fn lost_reply_keeps_effect_of_call() {
     let lab = Lab::new(&one_node("anonymous: true")).await;
     let rule =
         r#"{"action": "CreateNetworkInterface", "when": {"nth": 1}, "effect": "lose_reply"}"#;
@@ -135,12 +135,12 @@ async fn a_lost_reply_has_had_its_effect() {
 }
 
 #[tokio::test]
-async fn an_answer_waits_as_long_as_the_model_says() {
+async fn answer_waits_for_configured_latency() {
     let lab = Lab::new(&one_node("clock: manual")).await;
     let rule = r#"{"action": null, "when": "each", "effect": {"delay": {"ms": 3600000}}}"#;
     assert_eq!(lab.admin("POST", "faults", rule).await.status, 200);
     let mut call = std::pin::pin!(lab.call("Action=DescribeVpcs"));
-    // The call is seen in the log as soon as it has had its effect; its answer must not be there.
+    // The log shows the call once it took effect; its answer must not be there yet.
     loop {
         tokio::select! {
             reply = &mut call => panic!("answered at once: {reply:?}"),

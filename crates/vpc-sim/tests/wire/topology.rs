@@ -1,4 +1,4 @@
-//! Topology files that do not do: the error names the file, the line and the fix.
+//! Invalid topology files: the error names the file, the line and the fix.
 
 use vpc_sim::server::{ServerError, check};
 
@@ -18,7 +18,7 @@ async fn error_of(from: &str, to: &str) -> String {
 }
 
 #[tokio::test]
-async fn errors_name_line_and_fix() {
+async fn topology_error_names_line_and_fix() {
     let check = async |from: &str, to: &str, want: &str| {
         let got = error_of(from, to).await;
         assert!(got.starts_with(want), "{to}: {got}");
@@ -55,7 +55,7 @@ async fn errors_name_line_and_fix() {
 }
 
 #[test]
-fn a_file_that_is_not_there() {
+fn missing_topology_file_is_reported() {
     let error = check("/no/such/file".as_ref()).unwrap_err();
     assert_eq!(
         (error.line, error.fix.as_str()),
@@ -64,7 +64,7 @@ fn a_file_that_is_not_there() {
 }
 
 #[test]
-fn the_example_is_good() {
+fn example_topology_is_valid() {
     let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR"));
     check(&folder.join("examples/two-nodes.yaml")).unwrap();
 }

@@ -1,6 +1,6 @@
-//! Which filters each Describe operation has, and what each looks at.
+//! The filters of each Describe operation, and the values that each compares.
 //!
-//! A filter on something that the model never has, a public address say, is known and matches
+//! The model accepts filters on values that it never has, such as a public address. They match
 //! nothing.
 
 use instance_types::{Hypervisor, InstanceType};
@@ -93,7 +93,7 @@ pub(super) const INSTANCES: Filters<Reserved> = Filters {
         ("architecture", |it| each(it.2.instance_type.architectures.first())),
         ("availability-zone", |it| one(&it.2.availability_zone)),
         ("client-token", |it| each(&it.2.client_token)),
-        // Of an instance, EC2 says `xen` for Nitro, too.
+        // DescribeInstances shows `xen` for Nitro instances too.
         ("hypervisor", |_| one("xen")),
         ("image-id", |it| one(&it.2.image_id)),
         ("instance-id", |it| one(&it.2.id)),
@@ -176,7 +176,7 @@ pub(super) const SUBNETS: Filters<Subnet> = Filters {
     tags: Some(|it| &it.tags),
 };
 
-/// One property of the blocks of one family.
+/// One property of each block of one family.
 fn of_blocks<V: ToString>(
     vpc: &Vpc,
     ipv4: bool,

@@ -113,7 +113,7 @@ fn instance(xml: &mut Xml, instance: &Instance) {
     xml.text("rootDeviceType", "ebs");
     xml.text("rootDeviceName", "/dev/xvda");
     xml.text("virtualizationType", "hvm");
-    // DescribeInstances knows `ovm` and `xen` only: a Nitro instance is a `xen` one here.
+    // DescribeInstances has only `ovm` and `xen`, and shows Nitro instances as `xen`.
     xml.text("hypervisor", "xen");
     xml.text("enaSupport", true);
     xml.optional("clientToken", instance.client_token.as_ref());
@@ -159,7 +159,7 @@ fn network_info(xml: &mut Xml, kind: &InstanceType) {
     xml.text("ipv4AddressesPerInterface", kind.ipv4_per_eni);
     xml.optional("ipv6AddressesPerInterface", kind.ipv6_per_eni);
     xml.optional("ipv6Supported", kind.ipv6_supported);
-    // Every Nitro type requires ENA; of Xen types the table does not tell which know it.
+    // Every Nitro type requires ENA. The table does not say which Xen types support it.
     if kind.supports_prefixes() {
         xml.text("enaSupport", "required");
     }

@@ -135,8 +135,8 @@ pub(super) fn interface(xml: &mut Xml, eni: &NetworkInterface) {
     }
 }
 
-/// An ENI as it is shown inside its instance: fewer fields, and the attachment does not repeat
-/// the instance.
+/// An ENI as shown inside its instance: with fewer fields, and without the instance in its
+/// attachment.
 pub(super) fn interface_of_instance(xml: &mut Xml, eni: &NetworkInterface) {
     described_everywhere(xml, eni);
     if let Some(attachment) = &eni.attachment {

@@ -115,7 +115,7 @@ pub(super) fn security_group(xml: &mut Xml, group: &SecurityGroup) {
     xml.text("ownerId", &group.owner_id);
     xml.text("vpcId", &group.vpc_id);
     xml.text("securityGroupArn", &group.arn);
-    // Rules are not modelled: everything is let through.
+    // The model has no rules: all traffic passes.
     xml.node("ipPermissions", |_none| {});
     xml.node("ipPermissionsEgress", |_none| {});
     tag_set(xml, &group.tags);

@@ -1,6 +1,7 @@
-//! Everything that exists, and finding it by id.
+//! All resources of the region, and lookup by id.
 //!
-//! It keeps things consistent with each other; what a call may do is not its business.
+//! This module keeps them consistent with each other. Whether a call may change them is decided in
+//! `operation`.
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -8,8 +9,8 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use instance_types::InstanceType;
 use ipnet::{IpNet, Ipv4Net};
 
-use crate::ask::Holdings;
-use crate::book::{Book, Holder};
+use crate::address_space::{AddressSpace, Holder};
+use crate::allocate::Holdings;
 use crate::error::ApiError;
 use crate::family::{Family, V4, V6};
 use crate::id::{
@@ -21,9 +22,9 @@ use crate::response::{
     Attachment, AttachmentStatus, InstanceState, InterfaceStatus, SecurityGroup,
     SubnetCidrReservation, SubnetIpv6Association, Tags, Vpc,
 };
-use crate::time::Timestamp;
+use crate::time::SimTime;
 
-/// A subnet with its address books.
+/// A subnet with its address space per family.
 #[derive(Debug)]
 pub(crate) struct Subnet {
     pub(crate) id: SubnetId,
@@ -32,18 +33,18 @@ pub(crate) struct Subnet {
     /// The zone's letter.
     pub(crate) zone: char,
     pub(crate) cidr: Ipv4Net,
-    pub(crate) v4: Book<V4>,
-    pub(crate) v6: Option<(SubnetIpv6Association, Book<V6>)>,
+    pub(crate) v4: AddressSpace<V4>,
+    pub(crate) v6: Option<(SubnetIpv6Association, AddressSpace<V6>)>,
     pub(crate) assign_ipv6_address_on_creation: bool,
     pub(crate) tags: Tags,
 }
 
-/// Where an ENI is in its life.
+/// The state of an ENI.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum EniState {
     Pending,
     Available,
-    /// With the status of the attachment in it.
+    /// The attachment holds its own status: attaching, attached or detaching.
     Attached(Attachment),
 }
 
@@ -95,15 +96,16 @@ impl Eni {
         }
     }
 
-    /// Whether an instance has its device.
+    /// Whether the ENI is attached to `instance`, so that its device is there.
     pub(crate) fn is_on(&self, instance: &InstanceId) -> bool {
         self.attachment().is_some_and(|attachment| {
             attachment.instance_id == *instance && attachment.status == AttachmentStatus::Attached
         })
     }
 
-    /// Slots of one family in use: the primary, other addresses, prefixes.
-    pub(crate) fn n_slots<F: Kept>(&self) -> usize {
+    /// Slots of one family in use. The primary address, each other address and each prefix take
+    /// one.
+    pub(crate) fn n_slots<F: FamilyFields>(&self) -> usize {
         usize::from(F::primary(self).is_some()) + F::holdings(self).n_slots()
     }
 }
@@ -123,33 +125,33 @@ pub(crate) struct Instance {
     pub(crate) image_id: String,
     pub(crate) instance_type: &'static InstanceType,
     pub(crate) state: InstanceState,
-    pub(crate) launch_time: Timestamp,
+    pub(crate) launch_time: SimTime,
     pub(crate) subnet: SubnetId,
-    /// ENIs in any state of attachment; one for each slot.
+    /// ENIs that are attaching, attached or detaching, one per slot.
     pub(crate) slots: BTreeMap<Slot, EniId>,
     pub(crate) tags: Tags,
     pub(crate) client_token: Option<String>,
 }
 
-/// Where a subnet and an ENI keep what is of one family.
-pub(crate) trait Kept: Family {
+/// The fields of a subnet and an ENI that belong to one address family.
+pub(crate) trait FamilyFields: Family {
     /// `None` if the subnet has no addresses of the family.
-    fn book(subnet: &Subnet) -> Option<&Book<Self>>;
-    fn book_mut(subnet: &mut Subnet) -> Option<&mut Book<Self>>;
+    fn space(subnet: &Subnet) -> Option<&AddressSpace<Self>>;
+    fn space_mut(subnet: &mut Subnet) -> Option<&mut AddressSpace<Self>>;
     fn holdings(eni: &Eni) -> &Holdings<Self>;
     fn holdings_mut(eni: &mut Eni) -> &mut Holdings<Self>;
-    /// The address that the ENI has for life.
+    /// The primary address, which the ENI keeps for its whole life.
     fn primary(eni: &Eni) -> Option<Self::Addr>;
-    /// Addresses and prefixes together that one ENI of such an instance may have.
+    /// How many addresses and prefixes together one ENI of this instance type may have.
     fn limit(instance_type: &InstanceType) -> usize;
 }
 
-impl Kept for V4 {
-    fn book(subnet: &Subnet) -> Option<&Book<V4>> {
+impl FamilyFields for V4 {
+    fn space(subnet: &Subnet) -> Option<&AddressSpace<V4>> {
         Some(&subnet.v4)
     }
 
-    fn book_mut(subnet: &mut Subnet) -> Option<&mut Book<V4>> {
+    fn space_mut(subnet: &mut Subnet) -> Option<&mut AddressSpace<V4>> {
         Some(&mut subnet.v4)
     }
 
@@ -170,13 +172,13 @@ impl Kept for V4 {
     }
 }
 
-impl Kept for V6 {
-    fn book(subnet: &Subnet) -> Option<&Book<V6>> {
-        subnet.v6.as_ref().map(|(_, book)| book)
+impl FamilyFields for V6 {
+    fn space(subnet: &Subnet) -> Option<&AddressSpace<V6>> {
+        subnet.v6.as_ref().map(|(_, space)| space)
     }
 
-    fn book_mut(subnet: &mut Subnet) -> Option<&mut Book<V6>> {
-        subnet.v6.as_mut().map(|(_, book)| book)
+    fn space_mut(subnet: &mut Subnet) -> Option<&mut AddressSpace<V6>> {
+        subnet.v6.as_mut().map(|(_, space)| space)
     }
 
     fn holdings(eni: &Eni) -> &Holdings<V6> {
@@ -191,7 +193,8 @@ impl Kept for V6 {
         None
     }
 
-    /// Where EC2 has published no number, the one for IPv4: they are equal wherever it has.
+    /// EC2's number for IPv6. Where EC2 publishes none, the IPv4 number: all published pairs are
+    /// equal.
     fn limit(instance_type: &InstanceType) -> usize {
         match instance_type.ipv6_supported {
             Some(false) => 0,
@@ -202,20 +205,20 @@ impl Kept for V6 {
     }
 }
 
-/// Everything that exists.
+/// All resources of the region.
 #[derive(Debug, Default)]
-pub(crate) struct World {
+pub(crate) struct Resources {
     pub(crate) vpcs: BTreeMap<VpcId, Vpc>,
     pub(crate) subnets: BTreeMap<SubnetId, Subnet>,
     pub(crate) groups: BTreeMap<SecurityGroupId, SecurityGroup>,
     pub(crate) cidr_reservations: BTreeMap<CidrReservationId, SubnetCidrReservation>,
     pub(crate) enis: BTreeMap<EniId, Eni>,
-    /// Which ENI an attachment is of.
+    /// The ENI of each attachment.
     pub(crate) attachments: BTreeMap<AttachmentId, EniId>,
     pub(crate) instances: BTreeMap<InstanceId, Instance>,
 }
 
-impl World {
+impl Resources {
     pub(crate) fn vpc(&self, id: &VpcId) -> Result<&Vpc, ApiError> {
         self.vpcs.get(id).ok_or_else(|| no_such(&ResourceId::Vpc(id.clone())))
     }
@@ -240,7 +243,7 @@ impl World {
         self.instances.get(id).ok_or_else(|| no_such_instances(&[id]))
     }
 
-    /// The subnet of an ENI, which exists as long as the ENI does.
+    /// The subnet of an ENI. A subnet outlives its ENIs.
     pub(crate) fn subnet_of(&self, eni: &Eni) -> &Subnet {
         self.subnets.get(&eni.subnet).expect("no subnet is ever deleted")
     }
@@ -249,7 +252,7 @@ impl World {
         self.subnets.get_mut(id).expect("no subnet is ever deleted")
     }
 
-    /// The tags of anything that can have some.
+    /// The tags of any taggable resource.
     pub(crate) fn tags_mut(&mut self, id: &ResourceId) -> Result<&mut Tags, ApiError> {
         let tags = match id {
             ResourceId::Instance(id) => self.instances.get_mut(id).map(|it| &mut it.tags),
@@ -270,8 +273,8 @@ impl World {
         instance.slots.values().map(eni)
     }
 
-    /// Which ENI has an address, alone or in a prefix. VPCs may overlap; then the first subnet
-    /// that has it says so.
+    /// The ENI that has `address`, alone or in a prefix. VPCs may overlap; the first subnet with a
+    /// holder counts.
     pub(crate) fn eni_with(&self, address: IpAddr) -> Option<&Eni> {
         let holder = |subnet: &Subnet| match address {
             IpAddr::V4(addr) => subnet.v4.holder(addr).cloned(),
@@ -283,19 +286,19 @@ impl World {
         })
     }
 
-    /// Puts an ENI into a slot of an instance. Both are free for it.
+    /// Attaches an ENI. The caller has checked that the slot is free and the ENI unattached.
     pub(crate) fn attach(&mut self, eni: &EniId, attachment: Attachment) {
         let slot = (attachment.network_card_index, attachment.device_index);
         let instance = self.instances.get_mut(&attachment.instance_id);
-        let slots = &mut instance.expect("the caller has found it").slots;
+        let slots = &mut instance.expect("the caller looked it up").slots;
         let before = slots.insert(slot, eni.clone());
         debug_assert_eq!(before, None, "{slot:?} was free");
         self.attachments.insert(attachment.id.clone(), eni.clone());
-        self.enis.get_mut(eni).expect("the caller has found it").state =
+        self.enis.get_mut(eni).expect("the caller looked it up").state =
             EniState::Attached(attachment);
     }
 
-    /// Takes an ENI out of its slot. Returns the attachment if there was one.
+    /// Detaches an ENI. Returns the attachment if there was one.
     pub(crate) fn detach(&mut self, eni: &EniId) -> Option<Attachment> {
         let eni = self.enis.get_mut(eni)?;
         let EniState::Attached(attachment) = std::mem::replace(&mut eni.state, EniState::Available)
@@ -310,25 +313,25 @@ impl World {
         Some(attachment)
     }
 
-    /// Removes an ENI that is not attached, and gives its addresses back.
+    /// Removes an unattached ENI and returns its addresses to the subnet.
     pub(crate) fn delete_eni(&mut self, id: &EniId) {
         let Some(eni) = self.enis.remove(id) else { return };
         let subnet = self.subnet_mut(&eni.subnet);
         subnet.v4.release_address(eni.primary);
         eni.v4.release(&mut subnet.v4);
-        if let Some((_, book)) = &mut subnet.v6 {
-            eni.v6.release(book);
+        if let Some((_, space)) = &mut subnet.v6 {
+            eni.v6.release(space);
         }
     }
 
-    /// All blocks of a VPC, primary first, and whether they can be used yet.
+    /// All CIDR blocks of a VPC, primary first, including those that are still associating.
     pub(crate) fn vpc_cidrs(&self, id: &VpcId) -> Vec<IpNet> {
         let associations = self.vpcs.get(id).map(|vpc| vpc.associations.as_slice());
         associations.unwrap_or_default().iter().map(|association| association.cidr).collect()
     }
 }
 
-/// The error for a resource that is not there.
+/// The error for an unknown resource.
 pub(crate) fn no_such(id: &ResourceId) -> ApiError {
     let (code, what) = match id {
         ResourceId::Instance(_) => ("InvalidInstanceID.NotFound", "instance ID"),
@@ -354,7 +357,7 @@ pub(crate) fn no_such_attachment(id: &AttachmentId) -> ApiError {
     ApiError::new("InvalidAttachmentID.NotFound", text)
 }
 
-/// Of one instance or of several; EC2 names them all.
+/// The error for unknown instances. EC2 names all of them.
 pub(crate) fn no_such_instances(ids: &[&InstanceId]) -> ApiError {
     if let [id] = ids {
         return no_such(&ResourceId::Instance((*id).clone()));

@@ -1,15 +1,15 @@
-//! What will happen when: a heap, so that the time between two events costs nothing.
+//! Future events of a simulation in a heap, so that time without events costs nothing.
 
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 
 use ipam::time::Timestamp;
 
-/// Future events in the order of their time; of those at one time, in the order of entry.
+/// Future events in order of time. Events at the same time keep the order of insertion.
 #[derive(Debug)]
-pub(crate) struct Agenda<T> {
+pub struct EventQueue<T> {
     heap: BinaryHeap<Reverse<Entry<T>>>,
-    n_entered: u64,
+    n_pushed: u64,
 }
 
 #[derive(Debug)]
@@ -19,18 +19,21 @@ struct Entry<T> {
     what: T,
 }
 
-impl<T> Agenda<T> {
-    pub(crate) fn new() -> Self {
-        Self { heap: BinaryHeap::new(), n_entered: 0 }
+impl<T> Default for EventQueue<T> {
+    fn default() -> Self {
+        Self { heap: BinaryHeap::new(), n_pushed: 0 }
+    }
+}
+
+impl<T> EventQueue<T> {
+    /// Adds `what`, which happens at `at`.
+    pub fn push(&mut self, at: Timestamp, what: T) {
+        self.n_pushed += 1;
+        self.heap.push(Reverse(Entry { at, number: self.n_pushed, what }));
     }
 
-    pub(crate) fn enter(&mut self, at: Timestamp, what: T) {
-        self.n_entered += 1;
-        self.heap.push(Reverse(Entry { at, number: self.n_entered, what }));
-    }
-
-    /// The next event that happens no later than `end`.
-    pub(crate) fn pop(&mut self, end: Timestamp) -> Option<(Timestamp, T)> {
+    /// Removes the next event, if it happens no later than `end`. Returns it with its time.
+    pub fn pop(&mut self, end: Timestamp) -> Option<(Timestamp, T)> {
         self.heap.peek().filter(|Reverse(entry)| entry.at <= end)?;
         self.heap.pop().map(|Reverse(entry)| (entry.at, entry.what))
     }
@@ -61,13 +64,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn in_order_of_time_then_of_entry() {
+    fn events_come_by_time_then_by_insertion() {
         let at = Timestamp::from_millis;
-        let mut agenda = Agenda::new();
+        let mut queue = EventQueue::default();
         for (ms, what) in [(20, 'a'), (10, 'b'), (10, 'c'), (30, 'd')] {
-            agenda.enter(at(ms), what);
+            queue.push(at(ms), what);
         }
-        let order: Vec<_> = std::iter::from_fn(|| agenda.pop(at(20))).collect();
+        let order: Vec<_> = std::iter::from_fn(|| queue.pop(at(20))).collect();
         assert_eq!(order, [(at(10), 'b'), (at(10), 'c'), (at(20), 'a')]);
     }
 }

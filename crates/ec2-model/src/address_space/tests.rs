@@ -1,10 +1,11 @@
-//! The address book against a naive model: one cell for each address of the subnet.
+//! The address space against a naive model with one cell per address of the subnet.
 
 use ipnet::{Ipv4Net, Ipv6Net};
 use proptest::prelude::*;
 
 use super::*;
 use crate::family::{V4, V6};
+use crate::rng::Rng;
 
 const CHOICES: [AddressChoice; 3] =
     [AddressChoice::Random, AddressChoice::LowestFirst, AddressChoice::Spread];
@@ -13,7 +14,7 @@ fn eni(number: u128) -> Holder {
     Holder::Eni(EniId::from_number(number))
 }
 
-/// What becomes of one address.
+/// The state of one address.
 #[derive(Debug, Clone, Copy, PartialEq)]
 enum Cell {
     Reserved,
@@ -94,9 +95,9 @@ impl Naive {
     }
 }
 
-/// One thing done to a book; numbers are taken modulo what there is.
+/// One operation on an address space. Numbers are taken modulo the number of candidates.
 #[derive(Debug, Clone)]
-enum Step {
+enum Operation {
     TakeAddress(usize),
     TakePrefix(usize),
     ChooseAddress,
@@ -107,44 +108,46 @@ enum Step {
     Restore(usize),
 }
 
-fn step() -> impl Strategy<Value = Step> {
+fn operation() -> impl Strategy<Value = Operation> {
     prop_oneof![
-        3 => any::<usize>().prop_map(Step::TakeAddress),
-        2 => any::<usize>().prop_map(Step::TakePrefix),
-        6 => Just(Step::ChooseAddress),
-        4 => Just(Step::ChoosePrefix),
-        4 => any::<usize>().prop_map(Step::ReleaseAddress),
-        3 => any::<usize>().prop_map(Step::ReleasePrefix),
+        3 => any::<usize>().prop_map(Operation::TakeAddress),
+        2 => any::<usize>().prop_map(Operation::TakePrefix),
+        6 => Just(Operation::ChooseAddress),
+        4 => Just(Operation::ChoosePrefix),
+        4 => any::<usize>().prop_map(Operation::ReleaseAddress),
+        3 => any::<usize>().prop_map(Operation::ReleasePrefix),
         1 => (any::<usize>(), 25..31u8, any::<bool>())
-            .prop_map(|(at, len, prefix)| Step::SetAside(at, len, prefix)),
-        1 => any::<usize>().prop_map(Step::Restore),
+            .prop_map(|(at, len, prefix)| Operation::SetAside(at, len, prefix)),
+        1 => any::<usize>().prop_map(Operation::Restore),
     ]
 }
 
-/// The book and the model of it, to which the same is done.
-struct Both {
-    book: Book<V4>,
+/// The address space and its naive model, which go through the same operations.
+struct Pair {
+    space: AddressSpace<V4>,
     naive: Naive,
     choice: AddressChoice,
-    dice: Dice,
+    rng: Rng,
 }
 
-impl Both {
-    fn apply(&mut self, step: &Step) -> Result<(), TestCaseError> {
+impl Pair {
+    fn apply(&mut self, operation: &Operation) -> Result<(), TestCaseError> {
         let n = self.naive.cells.len();
-        match step {
-            Step::TakeAddress(at) => self.take_address(at % n),
-            Step::TakePrefix(at) => self.take_prefix(at % (n / 16)),
-            Step::ChooseAddress => self.choose_address(),
-            Step::ChoosePrefix => self.choose_prefix(),
-            Step::ReleaseAddress(at) => self.release_address(at % n),
-            Step::ReleasePrefix(at) => self.release_prefix(at % (n / 16)),
-            Step::SetAside(at, len, for_prefixes) => self.set_aside(at % n, *len, *for_prefixes),
-            Step::Restore(at) => {
+        match operation {
+            Operation::TakeAddress(at) => self.take_address(at % n),
+            Operation::TakePrefix(at) => self.take_prefix(at % (n / 16)),
+            Operation::ChooseAddress => self.choose_address(),
+            Operation::ChoosePrefix => self.choose_prefix(),
+            Operation::ReleaseAddress(at) => self.release_address(at % n),
+            Operation::ReleasePrefix(at) => self.release_prefix(at % (n / 16)),
+            Operation::SetAside(at, len, for_prefixes) => {
+                self.set_aside(at % n, *len, *for_prefixes)
+            }
+            Operation::Restore(at) => {
                 if !self.naive.set_aside.is_empty() {
                     let at = at % self.naive.set_aside.len();
                     let (net, _) = self.naive.set_aside.swap_remove(at);
-                    self.book.restore(net);
+                    self.space.restore(net);
                 }
                 Ok(())
             }
@@ -152,13 +155,13 @@ impl Both {
     }
 
     fn take_address(&mut self, offset: usize) -> Result<(), TestCaseError> {
-        let Self { book, naive, .. } = self;
+        let Self { space, naive, .. } = self;
         let expect = match naive.cells[offset] {
-            Cell::Reserved => Err(Refusal::Reserved),
+            Cell::Reserved => Err(TakeError::Reserved),
             Cell::Free => Ok(()),
-            Cell::Single | Cell::InPrefix => Err(Refusal::Held(eni(1))),
+            Cell::Single | Cell::InPrefix => Err(TakeError::Held(eni(1))),
         };
-        prop_assert_eq!(book.take_address(naive.addr(offset), eni(1)), expect.clone());
+        prop_assert_eq!(space.take_address(naive.addr(offset), eni(1)), expect.clone());
         if expect.is_ok() {
             naive.cells[offset] = Cell::Single;
         }
@@ -166,8 +169,8 @@ impl Both {
     }
 
     fn take_prefix(&mut self, block: usize) -> Result<(), TestCaseError> {
-        let Self { book, naive, .. } = self;
-        let taken = book.take_prefix(naive.prefix(block), eni(1)).is_ok();
+        let Self { space, naive, .. } = self;
+        let taken = space.take_prefix(naive.prefix(block), eni(1)).is_ok();
         prop_assert_eq!(taken, naive.block_is_free(block));
         if taken {
             naive.cells[block * 16..][..16].fill(Cell::InPrefix);
@@ -176,9 +179,9 @@ impl Both {
     }
 
     fn choose_address(&mut self) -> Result<(), TestCaseError> {
-        let Self { book, naive, choice, dice } = self;
+        let Self { space, naive, choice, rng } = self;
         let allowed = naive.addresses_for_all();
-        let chosen = book.choose_address(*choice, eni(1), dice);
+        let chosen = space.choose_address(*choice, eni(1), rng);
         prop_assert_eq!(chosen.is_some(), !allowed.is_empty());
         if let Some(addr) = chosen {
             prop_assert!(allowed.contains(&addr));
@@ -190,9 +193,9 @@ impl Both {
     }
 
     fn choose_prefix(&mut self) -> Result<(), TestCaseError> {
-        let Self { book, naive, choice, dice } = self;
+        let Self { space, naive, choice, rng } = self;
         let allowed = naive.prefixes_for_all();
-        let chosen = book.choose_prefix(*choice, eni(1), dice);
+        let chosen = space.choose_prefix(*choice, eni(1), rng);
         prop_assert_eq!(chosen.is_some(), !allowed.is_empty());
         if let Some(prefix) = chosen {
             prop_assert!(allowed.contains(&prefix));
@@ -203,9 +206,9 @@ impl Both {
     }
 
     fn release_address(&mut self, offset: usize) -> Result<(), TestCaseError> {
-        let Self { book, naive, .. } = self;
+        let Self { space, naive, .. } = self;
         let held = naive.cells[offset] == Cell::Single;
-        prop_assert_eq!(book.release_address(naive.addr(offset)), held);
+        prop_assert_eq!(space.release_address(naive.addr(offset)), held);
         if held {
             naive.cells[offset] = Cell::Free;
         }
@@ -213,9 +216,9 @@ impl Both {
     }
 
     fn release_prefix(&mut self, block: usize) -> Result<(), TestCaseError> {
-        let Self { book, naive, .. } = self;
+        let Self { space, naive, .. } = self;
         let held = naive.cells[block * 16 + 8] == Cell::InPrefix;
-        prop_assert_eq!(book.release_prefix(naive.prefix(block)), held);
+        prop_assert_eq!(space.release_prefix(naive.prefix(block)), held);
         if held {
             naive.cells[block * 16..][..16].fill(Cell::Free);
         }
@@ -228,7 +231,7 @@ impl Both {
         len: u8,
         for_prefixes: bool,
     ) -> Result<(), TestCaseError> {
-        let Self { book, naive, .. } = self;
+        let Self { space, naive, .. } = self;
         let net = Ipv4Net::new(naive.addr(offset), len).unwrap().trunc();
         let kind = match for_prefixes {
             true => ReservationType::Prefix,
@@ -236,7 +239,7 @@ impl Both {
         };
         let overlaps = |(other, _): &(Ipv4Net, _)| other.contains(&net) || net.contains(other);
         let fits = !naive.set_aside.iter().any(overlaps);
-        prop_assert_eq!(book.set_aside(net, kind), fits);
+        prop_assert_eq!(space.set_aside(net, kind), fits);
         if fits {
             naive.set_aside.push((net, kind));
         }
@@ -247,43 +250,43 @@ impl Both {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(128))]
 
-    /// Every answer is the naive model's, whatever came before; so nothing is held twice, what is
-    /// reserved is never given, prefixes are aligned and disjoint, and a release restores.
+    /// Every answer equals the naive model's. So nothing has two holders, reserved addresses are
+    /// never given, prefixes are aligned and disjoint, and a release undoes a take.
     #[test]
-    fn as_the_naive_model(
-        steps in prop::collection::vec(step(), 1..120),
+    fn address_space_matches_naive_model(
+        operations in prop::collection::vec(operation(), 1..120),
         len in 24..=25u8,
         choice in prop::sample::select(&CHOICES),
         seed in any::<u64>(),
     ) {
         let subnet = Ipv4Net::new([10, 0, 6, 0].into(), len).unwrap();
-        let (book, naive, dice) = (Book::<V4>::new(subnet), Naive::new(subnet), Dice::new(seed));
-        let mut both = Both { book, naive, choice, dice };
-        for step in &steps {
-            both.apply(step)?;
-            prop_assert_eq!(both.book.n_free(), both.naive.n_free());
-            prop_assert_eq!(both.book.n_free_set_aside(), both.naive.n_free_set_aside());
+        let (space, naive, rng) = (AddressSpace::<V4>::new(subnet), Naive::new(subnet), Rng::new(seed));
+        let mut pair = Pair { space, naive, choice, rng };
+        for operation in &operations {
+            pair.apply(operation)?;
+            prop_assert_eq!(pair.space.n_free(), pair.naive.n_free());
+            prop_assert_eq!(pair.space.n_free_set_aside(), pair.naive.n_free_set_aside());
         }
-        let Both { book, naive, .. } = both;
+        let Pair { space, naive, .. } = pair;
         for offset in 0..naive.cells.len() {
             let held = matches!(naive.cells[offset], Cell::Single | Cell::InPrefix);
-            prop_assert_eq!(book.holder(naive.addr(offset)).is_some(), held);
+            prop_assert_eq!(space.holder(naive.addr(offset)).is_some(), held);
         }
     }
 }
 
 #[test]
-fn what_a_subnet_offers() {
+fn subnet_size_determines_capacity() {
     let check = |subnet: &str, n_addresses: usize, n_prefixes: usize| {
         for choice in CHOICES {
-            let mut dice = Dice::new(3);
-            let mut book = Book::<V4>::new(subnet.parse().unwrap());
+            let mut rng = Rng::new(3);
+            let mut space = AddressSpace::<V4>::new(subnet.parse().unwrap());
             let addresses =
-                std::iter::from_fn(|| book.choose_address(choice, Holder::Other, &mut dice));
+                std::iter::from_fn(|| space.choose_address(choice, Holder::Other, &mut rng));
             assert_eq!(addresses.count(), n_addresses, "{subnet} {choice:?}");
-            let mut book = Book::<V4>::new(subnet.parse().unwrap());
+            let mut space = AddressSpace::<V4>::new(subnet.parse().unwrap());
             let prefixes =
-                std::iter::from_fn(|| book.choose_prefix(choice, Holder::Other, &mut dice));
+                std::iter::from_fn(|| space.choose_prefix(choice, Holder::Other, &mut rng));
             assert_eq!(prefixes.count(), n_prefixes, "{subnet} {choice:?}");
         }
     };
@@ -296,36 +299,36 @@ fn what_a_subnet_offers() {
 }
 
 #[test]
-fn ipv6_has_room_for_all() {
+fn ipv6_subnet_serves_many_requests() {
     let subnet: Ipv6Net = "2600:1f13:abc:de00::/64".parse().unwrap();
     for choice in CHOICES {
-        let mut dice = Dice::new(3);
-        let mut book = Book::<V6>::new(subnet);
+        let mut rng = Rng::new(3);
+        let mut space = AddressSpace::<V6>::new(subnet);
         for _ in 0..100 {
-            let prefix = book.choose_prefix(choice, Holder::Other, &mut dice).unwrap();
-            let addr = book.choose_address(choice, Holder::Other, &mut dice).unwrap();
+            let prefix = space.choose_prefix(choice, Holder::Other, &mut rng).unwrap();
+            let addr = space.choose_address(choice, Holder::Other, &mut rng).unwrap();
             assert!(subnet.contains(&prefix) && prefix.prefix_len() == 80, "{prefix}");
             assert!(subnet.contains(&addr) && !prefix.contains(&addr), "{addr}");
             assert_eq!(prefix.trunc(), prefix);
         }
-        assert_eq!(book.prefixes.len(), 100);
+        assert_eq!(space.prefixes.len(), 100);
         let first = "2600:1f13:abc:de00::/80".parse().unwrap();
-        assert!(book.take_prefix(first, Holder::Other).is_err(), "the router's block");
+        assert!(space.take_prefix(first, Holder::Other).is_err(), "the router's block");
     }
 }
 
 #[test]
-fn refusals() {
+fn bad_prefixes_are_refused() {
     let check = |prefix: &str, expect| {
-        let mut book = Book::<V4>::new("10.0.1.0/24".parse().unwrap());
-        book.take_address("10.0.1.40".parse().unwrap(), Holder::Other).unwrap();
-        assert_eq!(book.take_prefix(prefix.parse().unwrap(), eni(1)), expect, "{prefix}");
+        let mut space = AddressSpace::<V4>::new("10.0.1.0/24".parse().unwrap());
+        space.take_address("10.0.1.40".parse().unwrap(), Holder::Other).unwrap();
+        assert_eq!(space.take_prefix(prefix.parse().unwrap(), eni(1)), expect, "{prefix}");
     };
     check("10.0.1.16/28", Ok(()));
-    check("10.0.1.17/28", Err(Refusal::Misaligned));
-    check("10.0.1.16/29", Err(Refusal::Misaligned));
-    check("10.0.2.0/28", Err(Refusal::Outside));
-    check("10.0.1.0/28", Err(Refusal::Reserved));
-    check("10.0.1.240/28", Err(Refusal::Reserved));
-    check("10.0.1.32/28", Err(Refusal::Held(Holder::Other)));
+    check("10.0.1.17/28", Err(TakeError::Misaligned));
+    check("10.0.1.16/29", Err(TakeError::Misaligned));
+    check("10.0.2.0/28", Err(TakeError::Outside));
+    check("10.0.1.0/28", Err(TakeError::Reserved));
+    check("10.0.1.240/28", Err(TakeError::Reserved));
+    check("10.0.1.32/28", Err(TakeError::Held(Holder::Other)));
 }

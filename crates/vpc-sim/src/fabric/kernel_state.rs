@@ -1,6 +1,6 @@
-//! What the kernel must hold for a picture: the devices, and the entries of the fabric's tables.
+//! The kernel state for a snapshot: the devices, and the entries of the fabric's tables.
 //!
-//! Pure: what is there is read, and what differs is changed, by its siblings. Must not know
+//! This module is pure. Its siblings read the kernel and apply the difference. It must not know
 //! netlink.
 
 use std::collections::BTreeSet;
@@ -11,7 +11,7 @@ use std::str::FromStr;
 use ipnet::{IpNet, Ipv6Net};
 
 use super::netns::NetnsName;
-use super::picture::{AttachedEni, Instance, Picture};
+use super::snapshot::{AttachedEni, Instance, VpcSnapshot};
 
 /// Instance metadata, on link-local addresses that are the same in every VPC
 /// (<https://docs.aws.amazon.com/AWSEC2/latest/UserGuide/instancedata-data-retrieval.html>).
@@ -20,35 +20,35 @@ pub(super) const IMDS: [IpAddr; 2] = [
     IpAddr::V6(Ipv6Addr::new(0xfd00, 0xec2, 0, 0, 0, 0, 0, 0x254)),
 ];
 
-/// The VPC's IPv6 router, the same on every subnet; amazon-vpc-cni-k8s relies on it too.
+/// The VPC's IPv6 router, the same in every subnet. amazon-vpc-cni-k8s relies on it too.
 pub(super) const ROUTER_V6: Ipv6Addr = Ipv6Addr::new(0xfe80, 0xec2, 0, 0, 0, 0, 0, 1);
 
-/// The whole of it.
+/// The devices and table entries of a whole fabric.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) struct Body {
-    /// In the order in which they are to be made.
+pub(super) struct KernelState {
+    /// Links in the order in which they are made.
     pub(super) links: Vec<Link>,
-    /// All that the fabric's tables hold for these links.
+    /// The entries of the fabric's tables for these links.
     pub(super) entries: BTreeSet<Entry>,
 }
 
 /// A veth pair: one end in the fabric, the other in an instance.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Link {
-    /// Name of the fabric's end; told by the MAC, so the same each time.
+    /// Name of the fabric's end. It follows from the MAC, so it is always the same.
     pub(super) name: String,
-    /// Where the other end is.
+    /// The place of the other end.
     pub(super) label: Label,
-    /// Of the instance's end.
+    /// MAC address of the instance's end.
     pub(super) mac: [u8; 6],
     /// Whether its packets must have one of its addresses as their source.
     pub(super) source_check: bool,
-    /// How an instance's image sets it up at boot; only the primary ENI is.
+    /// The boot configuration, for the primary ENI only.
     pub(super) boot: Option<Boot>,
 }
 
-/// Whose link a fabric device is. Kept in the kernel as the device's alias, where it is also what
-/// says that the device was set up to the end.
+/// The ENI of a fabric device. The kernel keeps it as the device's alias. The alias also marks a
+/// completed setup.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Label {
     pub(super) eni: String,
@@ -60,19 +60,20 @@ pub(super) struct Label {
 /// What a cloud image configures on the primary ENI.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Boot {
-    /// With the subnet's length for IPv4, and /128 for IPv6 as DHCPv6 hands them out.
+    /// IPv4 addresses with the subnet's prefix length; IPv6 addresses with /128, as DHCPv6 gives
+    /// them.
     pub(super) addresses: Vec<IpNet>,
     /// Next hop of the default route.
     pub(super) router: Ipv4Addr,
 }
 
 impl Link {
-    /// Settings of the fabric's end, below `/proc/sys/net`. They cannot be read over netlink, so
-    /// they are written each time.
+    /// Settings of the fabric's end, below `/proc/sys/net`. Netlink cannot read them, so they are
+    /// written each time.
     pub(super) fn sysctls(&self) -> [(String, &'static str); 2] {
         let name = &self.name;
         [
-            // Otherwise answers to ARP wait for a random time of up to 0.8 s.
+            // Otherwise ARP answers wait for a random time of up to 0.8 s.
             (format!("ipv4/neigh/{name}/proxy_delay"), "0"),
             (format!("ipv4/conf/{name}/rp_filter"), if self.source_check { "1" } else { "0" }),
         ]
@@ -80,53 +81,54 @@ impl Link {
 }
 
 impl Boot {
-    /// Next hops of the default routes, one for each family that has an address.
+    /// Next hops of the default routes, one per family that has an address.
     pub(super) fn routers(&self) -> impl Iterator<Item = IpAddr> {
         let has_ipv6 = self.addresses.iter().any(|net| net.addr().is_ipv6());
         [self.router.into()].into_iter().chain(has_ipv6.then_some(ROUTER_V6.into()))
     }
 }
 
-/// A line of one of the fabric's tables. In the order in which they are to be added: a route needs
-/// its neighbour.
+/// An entry of one of the fabric's tables. Entries sort in the order in which they must be added: a
+/// route needs its neighbour.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Entry {
-    /// The fabric answers to it itself.
+    /// An address of the fabric itself.
     Local(IpAddr),
-    /// Spares the fabric the question who has the next hop: nobody but the ENI may.
+    /// A fixed neighbour. The fabric need not ask for the next hop's MAC, and only the ENI can be
+    /// it.
     Neighbour { address: IpAddr, mac: [u8; 6], device: String },
-    /// Where packets to these addresses go.
+    /// The route to these addresses.
     Route { to: IpNet, hop: Hop },
-    /// Packets of these senders may come from this device. What strict `rp_filter` is for IPv4;
+    /// Allows these IPv6 source addresses from this device. IPv4 has strict `rp_filter` for this;
     /// IPv6 has no such setting.
     Sender { from: Ipv6Net, device: String },
 }
 
-/// The end of a route.
+/// The next hop of a route.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Hop {
-    /// Nowhere, in silence.
+    /// The packet is dropped silently.
     Blackhole,
-    /// To the neighbour with the packet's own address.
+    /// To the neighbour with the packet's destination address.
     Direct { device: String },
     /// To this neighbour.
     Via { address: IpAddr, device: String },
 }
 
-impl Body {
-    pub(super) fn of(picture: &Picture) -> Self {
-        let links = picture.instances.iter().flat_map(links).collect();
-        let enis = || picture.instances.iter().flat_map(|instance| &instance.enis);
+impl KernelState {
+    pub(super) fn of(snapshot: &VpcSnapshot) -> Self {
+        let links = snapshot.instances.iter().flat_map(links).collect();
+        let enis = || snapshot.instances.iter().flat_map(|instance| &instance.enis);
         let mut entries = BTreeSet::from(IMDS.map(Entry::Local));
         entries.extend(enis().map(|eni| Entry::Local(eni.router().into())));
-        entries.extend(picture.cidrs.iter().map(|&to| Entry::Route { to, hop: Hop::Blackhole }));
+        entries.extend(snapshot.cidrs.iter().map(|&to| Entry::Route { to, hop: Hop::Blackhole }));
         entries.extend(enis().flat_map(delivery));
         Self { links, entries }
     }
 }
 
 impl Entry {
-    /// The fabric's device that it cannot be without.
+    /// The fabric's device that the entry needs.
     pub(super) fn device(&self) -> Option<&str> {
         match self {
             Self::Local(_) | Self::Route { hop: Hop::Blackhole, .. } => None,
@@ -137,7 +139,7 @@ impl Entry {
     }
 }
 
-/// The primary ENI first, so that it gets the lowest interface index as on a real instance.
+/// The primary ENI comes first, so that it gets the lowest interface index, as on a real instance.
 fn links(instance: &Instance) -> Vec<Link> {
     let mut enis: Vec<&AttachedEni> = instance.enis.iter().collect();
     enis.sort_by_key(|eni| (eni.network_card, eni.device_index));
@@ -162,7 +164,7 @@ fn boot(eni: &AttachedEni) -> Boot {
     Boot { addresses: addresses.collect(), router: eni.router() }
 }
 
-/// What makes the ENI's addresses, and only them, arrive and be accepted from it.
+/// The entries that deliver exactly the ENI's addresses to it, and accept packets from it.
 fn delivery(eni: &AttachedEni) -> Vec<Entry> {
     let device = fabric_device(eni.mac);
     let next_hop_v6 = link_local(eni.mac);
@@ -194,7 +196,7 @@ fn fabric_device(mac: [u8; 6]) -> String {
     format!("f-{a:02x}{b:02x}{c:02x}{d:02x}{e:02x}{f:02x}")
 }
 
-/// As a Nitro instance's devices are named by their PCI slot: `ens5`, `ens6`, … on the first
+/// The name that a Nitro instance gives a device by its PCI slot: `ens5`, `ens6`, … on the first
 /// network card.
 fn instance_device(network_card: u16, device_index: u16) -> String {
     let slot = u32::from(device_index) + 5;
@@ -204,8 +206,8 @@ fn instance_device(network_card: u16, device_index: u16) -> String {
     }
 }
 
-/// The address that a kernel gives itself from the MAC (RFC 4291, appendix A). Only a name for
-/// the next hop here: the neighbour entry says where it is.
+/// The link-local address that a kernel derives from the MAC (RFC 4291, appendix A). It only names
+/// the next hop; the neighbour entry holds its MAC.
 fn link_local(mac: [u8; 6]) -> Ipv6Addr {
     let [a, b, c, d, e, f] = mac;
     let [x, y, z, w] = [[a ^ 2, b], [c, 0xff], [0xfe, d], [e, f]].map(u16::from_be_bytes);
@@ -218,7 +220,7 @@ impl fmt::Display for Label {
     }
 }
 
-/// A text that no [`Label`] prints as.
+/// The text is not a [`Label`].
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct NoLabel;
 
@@ -238,7 +240,7 @@ impl FromStr for Label {
     }
 }
 
-/// As `ip` would be told it.
+/// Prints the entry as an argument list of `ip`.
 impl fmt::Display for Entry {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -277,17 +279,17 @@ mod tests {
         }
     }
 
-    fn picture(enis: Vec<AttachedEni>) -> Picture {
-        Picture {
+    fn snapshot(enis: Vec<AttachedEni>) -> VpcSnapshot {
+        VpcSnapshot {
             cidrs: BTreeSet::from(["10.0.0.0/16".parse().unwrap()]),
             instances: vec![Instance { netns: "node-a".parse().unwrap(), enis }],
         }
     }
 
     #[test]
-    fn entries_follow_what_is_assigned() {
+    fn entries_follow_assigned_addresses() {
         let check = |enis: Vec<AttachedEni>, expect: &str| {
-            let entries = Body::of(&picture(enis)).entries;
+            let entries = KernelState::of(&snapshot(enis)).entries;
             let text: Vec<String> = entries.iter().map(Entry::to_string).collect();
             let expect: Vec<&str> = expect.lines().map(str::trim).collect();
             assert_eq!(text, expect);
@@ -317,17 +319,17 @@ mod tests {
     }
 
     #[test]
-    fn without_the_check_any_sender_may_pass() {
+    fn source_check_off_allows_any_sender() {
         let unchecked = AttachedEni { source_dest_check: false, ..eni(0, &["2600:1f:0:1:a::/80"]) };
-        let body = Body::of(&picture(vec![unchecked]));
+        let body = KernelState::of(&snapshot(vec![unchecked]));
         let device = "f-020000000010".to_owned();
         assert_eq!(body.links[0].sysctls()[1], (format!("ipv4/conf/{device}/rp_filter"), "0"));
         assert!(body.entries.contains(&Entry::Sender { from: Ipv6Net::default(), device }));
     }
 
     #[test]
-    fn only_the_primary_eni_boots() {
-        let body = Body::of(&picture(vec![
+    fn only_primary_eni_is_booted() {
+        let body = KernelState::of(&snapshot(vec![
             eni(1, &["2600:1f::7/128"]),
             eni(0, &["10.0.1.50/32", "2600:1f::5/128", "2600:1f:0:1:a::/80"]),
         ]));
@@ -342,7 +344,7 @@ mod tests {
     }
 
     #[test]
-    fn names_fit_the_kernel() {
+    fn device_names_fit_kernel_limit() {
         const IFNAMSIZ: usize = 16;
         assert!(fabric_device([0xff; 6]).len() < IFNAMSIZ);
         assert_eq!(instance_device(0, 0), "ens5");
@@ -352,7 +354,7 @@ mod tests {
     }
 
     #[test]
-    fn labels_survive_the_kernel() {
+    fn label_round_trips_as_alias() {
         let check = |text: &str, expect: bool| {
             let label = text.parse::<Label>();
             assert_eq!(label.is_ok(), expect, "{text:?}");

@@ -1,4 +1,4 @@
-//! One node: the machine, its kernel and its disk, and the daemon that lives on it for a while.
+//! One node: the machine, its kernel and disk, and its daemon.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
@@ -13,93 +13,93 @@ use ipam::record::{Assignment, Change, Contradiction, Record};
 use ipam::sighting::{SeenLink, Sighting};
 use ipam::time::Timestamp;
 use ipam::{Boot, Engine};
+use lab::cloud::Site;
+use lab::ec2::ipam_id;
 
 use super::step::Kill;
-use crate::daemon::Site;
-use crate::ec2::known_to_ipam;
 
-/// The network that all pods are in.
+/// The network of all pods.
 pub(super) const NETWORK: &str = "aws-cni";
-/// How long after a change EC2 may describe what was before it, and an answer may be on its way.
+/// How long after a change EC2 may describe the old state, including an answer in flight.
 const LAG: Duration = Duration::from_secs(11);
-/// What the machines' clocks say when a history begins.
+/// The machines' clocks at the start of a history.
 const WALL: Timestamp = Timestamp::from_millis(1_700_000_000_000);
 
-/// A sandbox, as its runtime sees it.
+/// A sandbox, as the runtime knows it.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Pod {
-    /// Its end has been asked for, or has come.
+    /// Whether its end was requested or happened.
     pub(super) ended: bool,
-    /// What the plugin has been told.
+    /// The address that the plugin got.
     pub(super) address: Option<IpAddr>,
 }
 
 /// A request of a plugin.
 #[derive(Debug, Clone)]
-pub(super) enum Ask {
+pub(super) enum PluginRequest {
     Add { key: AttachmentKey, patience: Duration },
     Del { key: AttachmentKey },
     Gc,
 }
 
-/// A request that waits for its answer.
+/// A request without an answer yet.
 #[derive(Debug, Clone)]
-pub(super) enum Open {
+pub(super) enum OpenRequest {
     Add { key: AttachmentKey, deadline: Timestamp },
     Del { key: AttachmentKey },
     Gc,
 }
 
-/// A call on its way.
+/// A call in flight.
 #[derive(Debug, Clone)]
-pub(super) struct Underway {
+pub(super) struct InFlightCall {
     pub(super) call: Ec2Call,
-    /// Whether EC2 has got the last request of it.
+    /// Whether its last request reached EC2.
     pub(super) arrived: bool,
-    /// What the requests before have listed.
+    /// The ENIs in the answers to its earlier requests.
     pub(super) before: Vec<EniFacts>,
 }
 
 #[derive(Debug)]
 pub(super) struct Node {
     pub(super) site: Site,
-    /// Whether the instance has not been ended.
+    /// Whether the instance exists.
     pub(super) is_there: bool,
-    /// Counts the daemons: what was meant for an earlier one is dropped.
+    /// Counts the daemons. Events for an earlier one are dropped.
     pub(super) run: u64,
     pub(super) engine: Option<Engine>,
     n_boots: u64,
-    /// When the daemon started: by its own clock, and in truth.
+    /// When the daemon started, by its own clock and in simulation time.
     started: (Timestamp, Timestamp),
     pub(super) clock_ahead_ms: i64,
-    /// What is durable, as changes and as what they come to.
+    /// The durable changes, and the record that they make.
     pub(super) log: Vec<Change>,
     pub(super) durable: Record,
     pub(super) save: Option<(SaveSeq, Vec<Change>)>,
-    pub(super) calls: BTreeMap<CallId, Underway>,
+    pub(super) calls: BTreeMap<CallId, InFlightCall>,
     pub(super) host: Option<Vec<HostEni>>,
     pub(super) tick_at: Option<Timestamp>,
-    /// ENIs that were ready in this run, and attachments that it found on record.
+    /// ENIs that were ready in this run, and attachments that this run found on record.
     pub(super) ready: BTreeSet<EniId>,
     pub(super) known: BTreeSet<AttachmentKey>,
-    /// The blocks that this run found on record.
-    noted: BTreeSet<Block>,
-    pub(super) open: BTreeMap<RequestId, Open>,
+    /// Blocks that this run found on record.
+    recorded_blocks: BTreeSet<Block>,
+    pub(super) open: BTreeMap<RequestId, OpenRequest>,
     n_requests: u64,
     pub(super) pods: BTreeMap<AttachmentKey, Pod>,
-    /// The latest sandbox of each slot.
+    /// The number of the latest sandbox of each slot.
     pub(super) slots: BTreeMap<usize, u32>,
-    /// The kernel: whose link each address is routed to.
+    /// The kernel's routes: the attachment of each address.
     pub(super) links: BTreeMap<IpAddr, AttachmentKey>,
-    /// DELs that found no daemon.
-    pub(super) remembered: Vec<AttachmentKey>,
+    /// DELs that found no daemon, to be repeated at the next start.
+    pub(super) pending_dels: Vec<AttachmentKey>,
     pub(super) kill: Option<Kill>,
-    /// Whether the record has lost its last changes.
+    /// Whether the record lost its last changes.
     pub(super) is_rolled_back: bool,
-    /// When EC2 first told this run of the ENIs.
-    ec2_spoke_at: Option<Timestamp>,
-    /// Whether EC2 has told this run of the ENIs when it was asked last; after a refusal it waits.
-    pub(super) is_told: bool,
+    /// When EC2 first answered a poll of this run.
+    first_poll_at: Option<Timestamp>,
+    /// Whether EC2 answered the last poll. After an error the daemon waits.
+    pub(super) last_poll_ok: bool,
     pub(super) disk_full_until: Timestamp,
     pub(super) no_device_until: (Timestamp, bool),
 }
@@ -122,36 +122,36 @@ impl Node {
             tick_at: None,
             ready: BTreeSet::new(),
             known: BTreeSet::new(),
-            noted: BTreeSet::new(),
+            recorded_blocks: BTreeSet::new(),
             open: BTreeMap::new(),
             n_requests: 0,
             pods: BTreeMap::new(),
             slots: BTreeMap::new(),
             links: BTreeMap::new(),
-            remembered: Vec::new(),
+            pending_dels: Vec::new(),
             kill: None,
             is_rolled_back: false,
-            ec2_spoke_at: None,
-            is_told: false,
+            first_poll_at: None,
+            last_poll_ok: false,
             disk_full_until: Timestamp::default(),
             no_device_until: (Timestamp::default(), false),
         }
     }
 
-    /// The daemon's time: as the agent makes it, the machine's at its start, or later if the record
-    /// knows later moments, and from then on what has truly passed.
+    /// The daemon's time. As in the agent, it starts with the machine's clock, or later if the
+    /// record has later times. Then it follows simulation time.
     pub(super) fn time(&self, now: Timestamp) -> Timestamp {
         let (by_clock, in_truth) = self.started;
         by_clock + now.since(in_truth)
     }
 
-    /// When in truth it is `at` by the daemon's time.
+    /// The simulation time at the daemon's time `at`.
     pub(super) fn truth(&self, at: Timestamp) -> Timestamp {
         let (by_clock, in_truth) = self.started;
         in_truth + at.since(by_clock)
     }
 
-    /// An engine from what is durable.
+    /// Starts an engine from the durable record.
     pub(super) fn boot(
         &mut self,
         now: Timestamp,
@@ -163,7 +163,7 @@ impl Node {
         self.started = (wall.max(after(&self.durable)), now);
         self.known = self.durable.assignments().keys().map(named).collect();
         let enis = self.durable.enis().values();
-        self.noted = enis.flat_map(|known| known.facts.blocks.clone()).collect();
+        self.recorded_blocks = enis.flat_map(|known| known.facts.blocks.clone()).collect();
         let boot = Boot {
             node: self.facts(),
             limits: self.site.limits,
@@ -175,24 +175,26 @@ impl Node {
         effects
     }
 
-    /// EC2 has been asked for the ENIs.
-    pub(super) fn reading_ends(&mut self, is_told: bool, now: Timestamp) {
-        self.is_told = is_told;
-        if is_told {
-            self.ec2_spoke_at.get_or_insert(now);
+    /// A poll of the ENIs ended.
+    pub(super) fn poll_ends(&mut self, last_poll_ok: bool, now: Timestamp) {
+        self.last_poll_ok = last_poll_ok;
+        if last_poll_ok {
+            self.first_poll_at.get_or_insert(now);
         }
     }
 
-    /// Whether a record that has been rolled back is all that tells of `address` as yet: EC2 may still describe
-    /// what the record has forgotten that it was given back.
-    pub(super) fn is_misled(&self, address: IpAddr, now: Timestamp) -> bool {
-        let is_late = self.ec2_spoke_at.is_none_or(|at| now < at + LAG);
-        self.is_rolled_back && is_late && self.noted.iter().any(|block| block.contains(address))
+    /// Whether `address` may come from a rolled-back record, while EC2 may still describe blocks
+    /// that were unassigned since.
+    pub(super) fn may_be_stale(&self, address: IpAddr, now: Timestamp) -> bool {
+        let is_late = self.first_poll_at.is_none_or(|at| now < at + LAG);
+        self.is_rolled_back
+            && is_late
+            && self.recorded_blocks.iter().any(|block| block.contains(address))
     }
 
     fn facts(&self) -> NodeFacts {
         NodeFacts {
-            instance: known_to_ipam(self.site.instance.as_str()),
+            instance: ipam_id(self.site.instance.as_str()),
             boot: BootId(format!("boot {}", self.n_boots)),
             instance_type: self.site.instance_type.clone(),
             cluster: Some("ours".to_owned()),
@@ -201,7 +203,7 @@ impl Node {
         }
     }
 
-    /// The daemon is no more; nothing that it has only in memory lives on.
+    /// Ends the daemon and drops everything that it had in memory.
     pub(super) fn forget_run(&mut self) {
         self.run += 1;
         self.engine = None;
@@ -212,26 +214,28 @@ impl Node {
         self.ready.clear();
         self.open.clear();
         self.kill = None;
-        (self.ec2_spoke_at, self.is_told) = (None, false);
+        (self.first_poll_at, self.last_poll_ok) = (None, false);
     }
 
-    /// The machine starts anew: all pods have ended, and the kernel knows none of them.
+    /// Reboots the machine: all pods end, and the kernel has no links.
     pub(super) fn reboot(&mut self) {
         self.n_boots += 1;
         self.links.clear();
         self.pods.values_mut().for_each(|pod| pod.ended = true);
     }
 
+    /// Applies saved changes to the durable record.
+    ///
     /// # Errors
     ///
-    /// If what the engine has saved contradicts itself.
+    /// If the changes contradict the record.
     pub(super) fn make_durable(&mut self, changes: Vec<Change>) -> Result<(), Contradiction> {
         changes.iter().try_for_each(|change| self.durable.apply(change))?;
         self.log.extend(changes);
         Ok(())
     }
 
-    /// The log lacks its last changes, from the `n`th on.
+    /// Drops the changes of the log from the `n`th on.
     ///
     /// # Errors
     ///
@@ -248,11 +252,11 @@ impl Node {
         RequestId(self.n_requests)
     }
 
-    /// The kernel as a look shows it that begins now.
+    /// The kernel's state in a poll that begins now.
     pub(super) fn sighting(&self, now: Timestamp) -> Sighting {
         let seen = |key: &AttachmentKey| SeenLink { name: key.to_string(), mark: Some(key.mark()) };
         let has_link = |key: &AttachmentKey| self.links.values().any(|owner| *owner == named(key));
-        // Of what is known by its link alone, that was all there is.
+        // An attachment known by its link alone ends with the link.
         let is_gone = |key: &AttachmentKey| {
             key.is_nameless() || self.pods.get(key).is_none_or(|pod| pod.ended)
         };
@@ -266,25 +270,25 @@ impl Node {
         }
     }
 
-    /// The addresses of pods that run here.
+    /// The links of pods that run here.
     pub(super) fn live_links(&self) -> impl Iterator<Item = (&IpAddr, &AttachmentKey)> {
         let lives = |key: &AttachmentKey| self.pods.get(key).is_some_and(|pod| !pod.ended);
         self.links.iter().filter(move |(_, key)| lives(key))
     }
 
-    /// What is durable of an attachment, be it that its link alone is known.
+    /// The durable assignment of an attachment. The record may know it by its link alone.
     pub(super) fn on_record(&self, key: &AttachmentKey) -> Option<&Assignment> {
         let assignments = self.durable.assignments();
         assignments.get(key).or_else(|| assignments.get(&key.nameless()))
     }
 
     pub(super) fn is_adding(&self, key: &AttachmentKey) -> bool {
-        let adds = |open: &Open| matches!(open, Open::Add { key: other, .. } if other == key);
+        let adds = |open: &OpenRequest| matches!(open, OpenRequest::Add { key: other, .. } if other == key);
         self.open.values().any(adds)
     }
 }
 
-/// As the runtime knows an attachment of which the record may know the link alone.
+/// The key as the runtime knows it. The record may know the attachment by its link alone.
 pub(super) fn named(key: &AttachmentKey) -> AttachmentKey {
     AttachmentKey { network: NETWORK.to_owned(), ..key.clone() }
 }
@@ -293,7 +297,7 @@ pub(super) fn pod_facts(key: &AttachmentKey) -> PodFacts {
     PodFacts { name: key.container.clone(), ..PodFacts::default() }
 }
 
-/// As the agent starts its clock later than all that the record knows.
+/// A time after all times in the record. The agent starts its clock no earlier.
 fn after(record: &Record) -> Timestamp {
     let given = record.assignments().values().map(|held| held.since);
     let newest = record.cooling().values().copied().chain(given).max();

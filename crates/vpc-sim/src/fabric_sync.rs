@@ -1,6 +1,7 @@
-//! The model's body in the kernel: what the model wants of the network, told to the fabric.
+//! Applies the network that the model wants to the fabric in the kernel.
 //!
-//! Knows which instance lives in which network namespace; must not know how the kernel is changed.
+//! This module knows the network namespace of each instance. It must not know how the kernel is
+//! changed.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
@@ -12,46 +13,47 @@ use tokio::net::TcpListener;
 use tokio::sync::Mutex;
 
 use crate::fabric::{
-    AttachedEni, Fabric, Instance, ListenError, NetnsName, Picture, Report, StopError, SyncError,
+    AttachedEni, Fabric, Instance, ListenError, NetnsName, Report, StopError, SyncError,
+    VpcSnapshot,
 };
 
-/// A running fabric and who lives where in it.
+/// A running fabric, and the namespaces of the instances.
 #[derive(Debug)]
-pub struct Embodiment {
-    /// `None` once it was stopped.
+pub struct FabricSync {
+    /// `None` after it was stopped.
     fabric: Mutex<Option<Fabric>>,
     netns: BTreeMap<InstanceId, NetnsName>,
 }
 
-/// Why nothing listens inside the fabric.
+/// Why a listener in the fabric could not be opened.
 #[derive(Debug, thiserror::Error)]
 pub enum FabricSocketError {
-    /// There is no fabric any more.
+    /// The fabric was stopped.
     #[error("the fabric was stopped")]
     Stopped,
-    /// The fabric.
+    /// The fabric refused.
     #[error(transparent)]
     Listen(#[from] ListenError),
-    /// The runtime.
+    /// The tokio runtime refused the socket.
     #[error("hand a socket of the fabric to the runtime")]
     Runtime(#[from] std::io::Error),
 }
 
-impl Embodiment {
-    /// The body of the instances in `netns`; others have none.
+impl FabricSync {
+    /// Syncs `fabric` for the instances in `netns`. Other instances get no devices.
     #[must_use]
     pub fn new(fabric: Fabric, netns: BTreeMap<InstanceId, NetnsName>) -> Self {
         Self { fabric: Mutex::new(Some(fabric)), netns }
     }
 
-    /// Makes the kernel match what `wanted` tells. It is asked when it is this call's turn, so
-    /// that of two calls at once the later one has the later picture.
+    /// Makes the kernel match `wanted`. It is called under the lock, so that of two concurrent
+    /// calls the later one applies the later state.
     ///
     /// # Errors
-    /// When something could not be made so; the rest was.
+    /// If a change failed. All other changes were made.
     pub async fn sync(&self, wanted: impl FnOnce() -> Wanted + Send) -> Result<Report, SyncError> {
         match self.fabric.lock().await.as_mut() {
-            Some(fabric) => fabric.sync(&picture(&wanted(), &self.netns)).await,
+            Some(fabric) => fabric.sync(&snapshot(&wanted(), &self.netns)).await,
             None => Ok(Report::default()),
         }
     }
@@ -65,7 +67,7 @@ impl Embodiment {
     /// A listener on `address` inside the fabric.
     ///
     /// # Errors
-    /// When the fabric was stopped or cannot be entered, or the address is not its own.
+    /// If the fabric was stopped or cannot be entered, or if the address is not its own.
     pub async fn listen(&self, address: SocketAddr) -> Result<TcpListener, FabricSocketError> {
         let fabric = self.fabric.lock().await;
         let fabric = fabric.as_ref().ok_or(FabricSocketError::Stopped)?;
@@ -74,10 +76,10 @@ impl Embodiment {
         Ok(TcpListener::from_std(listener)?)
     }
 
-    /// Removes all that was made in the kernel. A second stop does nothing.
+    /// Removes all that the fabric made in the kernel. A second call does nothing.
     ///
     /// # Errors
-    /// When something is left; the rest was removed.
+    /// If something is left. The rest was removed.
     pub async fn stop(&self) -> Result<(), StopError> {
         match self.fabric.lock().await.take() {
             Some(fabric) => fabric.stop().await,
@@ -86,13 +88,13 @@ impl Embodiment {
     }
 }
 
-fn picture(wanted: &Wanted, netns: &BTreeMap<InstanceId, NetnsName>) -> Picture {
+fn snapshot(wanted: &Wanted, netns: &BTreeMap<InstanceId, NetnsName>) -> VpcSnapshot {
     let vpcs = wanted.instances.iter().flat_map(|instance| &instance.vpc_cidrs);
     let instances = wanted.instances.iter().filter_map(|instance| {
         let enis = instance.enis.iter().map(attached).collect();
         Some(Instance { netns: netns.get(&instance.id)?.clone(), enis })
     });
-    Picture { cidrs: vpcs.copied().collect(), instances: instances.collect() }
+    VpcSnapshot { cidrs: vpcs.copied().collect(), instances: instances.collect() }
 }
 
 fn attached(eni: &FabricEni) -> AttachedEni {

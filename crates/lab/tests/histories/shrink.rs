@@ -1,8 +1,10 @@
-//! Makes a history that fails as small as it gets: fewer steps, fewer nodes, simpler steps.
+//! Shrinks a failing history: fewer steps, fewer nodes, simpler steps.
 
-use super::{Fate, History, Kill, Lie, Step, What};
+use super::history::History;
+use super::metadata::MetadataFault;
+use super::step::{HistoryStep, Kill, RecordFate, StepAction};
 
-/// `fails` says whether a candidate still fails, in whatever way.
+/// `fails` returns whether a candidate still fails.
 pub(super) fn shrink(mut best: History, mut fails: impl FnMut(&History) -> bool) -> History {
     let mut gets_smaller = true;
     while gets_smaller {
@@ -26,7 +28,7 @@ fn try_out(
     is_smaller
 }
 
-/// Leaves out steps: half of them at a time, then a quarter, in the end each alone.
+/// Drops steps: half of them at a time, then a quarter, at last one by one.
 fn drop_steps(best: &mut History, fails: &mut dyn FnMut(&History) -> bool) -> bool {
     let mut shrunk = false;
     let mut size = best.steps.len().div_ceil(2);
@@ -36,7 +38,7 @@ fn drop_steps(best: &mut History, fails: &mut dyn FnMut(&History) -> bool) -> bo
             let mut candidate = best.clone();
             let to = (from + size).min(candidate.steps.len());
             let waited: u64 = candidate.steps.drain(from..to).map(|step| step.wait_ms).sum();
-            // What comes after them comes at its time.
+            // Later steps keep their times.
             if let Some(next) = candidate.steps.get_mut(from) {
                 next.wait_ms += waited;
             }
@@ -63,26 +65,26 @@ fn simplify_steps(best: &mut History, fails: &mut dyn FnMut(&History) -> bool) -
     shrunk
 }
 
-/// The step in some respect simpler; the same where there is nothing to simplify.
-fn simpler(step: &Step) -> Vec<Step> {
+/// Simpler variants of a step. Variants may equal the step.
+fn simpler(step: &HistoryStep) -> Vec<HistoryStep> {
     let mut all: Vec<_> =
-        [0, step.wait_ms / 2].map(|wait_ms| Step { wait_ms, ..step.clone() }).into();
+        [0, step.wait_ms / 2].map(|wait_ms| HistoryStep { wait_ms, ..step.clone() }).into();
     let what = match &step.what {
-        What::Add { pod, .. } => {
-            vec![What::Add { pod: *pod, patience_ms: 67_500, transit_ms: 0, again: false }]
+        StepAction::Add { pod, .. } => {
+            vec![StepAction::Add { pod: *pod, patience_ms: 67_500, transit_ms: 0, again: false }]
         }
-        What::Del { pod, .. } => vec![What::Del { pod: *pod, transit_ms: 0 }],
-        What::Kill(kill) => simpler_kills(kill).into_iter().map(What::Kill).collect(),
+        StepAction::Del { pod, .. } => vec![StepAction::Del { pod: *pod, transit_ms: 0 }],
+        StepAction::Kill(kill) => simpler_kills(kill).into_iter().map(StepAction::Kill).collect(),
         _ => Vec::new(),
     };
-    all.extend(what.into_iter().map(|what| Step { what, ..step.clone() }));
+    all.extend(what.into_iter().map(|what| HistoryStep { what, ..step.clone() }));
     all
 }
 
 fn simpler_kills(kill: &Kill) -> Vec<Kill> {
     let kill = kill.clone();
     vec![
-        Kill { record: Fate::Kept, ..kill.clone() },
+        Kill { record: RecordFate::Kept, ..kill.clone() },
         Kill { reboot: false, ..kill.clone() },
         Kill { clock_ahead_ms: 0, ..kill.clone() },
         Kill { down_ms: 0, ..kill.clone() },
@@ -94,12 +96,12 @@ fn simplify_setting(best: &mut History, fails: &mut dyn FnMut(&History) -> bool)
     let mut shrunk = false;
     let changes: [fn(&mut History); 7] = [
         |history| history.setting.n_nodes = 1,
-        |history| history.setting.illusion = (0, 0),
-        |history| history.setting.strangers = false,
-        |history| history.setting.metadata = Lie::Absent,
-        |history| history.setting.world.throttling = ec2_model::config::Throttling::Off,
-        |history| history.setting.world.consistency = ec2_model::config::Consistency::default(),
-        |history| history.setting.world.latency = ec2_model::config::Latency::default(),
+        |history| history.setting.excess_limits = (0, 0),
+        |history| history.setting.foreign_enis = false,
+        |history| history.setting.metadata = MetadataFault::Absent,
+        |history| history.setting.vpc.throttling = ec2_model::config::Throttling::Off,
+        |history| history.setting.vpc.consistency = ec2_model::config::Consistency::default(),
+        |history| history.setting.vpc.latency = ec2_model::config::Latency::default(),
     ];
     for change in changes {
         let mut candidate = best.clone();

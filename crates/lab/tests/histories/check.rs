@@ -1,4 +1,4 @@
-//! What must be true at each moment.
+//! The invariants that hold after every event.
 
 use std::net::IpAddr;
 use std::time::Duration;
@@ -7,29 +7,29 @@ use ipam::block::Block;
 use ipam::call::{Ask, CallId, Ec2Call};
 use ipam::id::AttachmentKey;
 use ipam::record::Assignment;
+use lab::ec2::{ipam_id, model_id};
 
-use super::node::Open;
-use super::world::World;
-use crate::ec2::{known, known_to_ipam};
+use super::node::OpenRequest;
+use super::simulation::Simulation;
 
-/// The pool grows so soon after a pod has come that finds no address.
+/// How soon the pool must grow after a pod found no address.
 const GROWTH: Duration = Duration::from_secs(1);
-/// No call asks for more: it is what the largest node has pods.
-const MOST: u16 = 110;
+/// The most addresses that a call may request: the pods of the largest node.
+const MAX_ADDRESSES: u16 = 110;
 
-impl World {
-    /// What holds of a daemon after each event.
+impl Simulation {
+    /// Invariants of a daemon after each event.
     pub(super) fn check(&mut self, node: usize) {
         let found = &self.nodes[node];
         let time = found.time(self.now);
         let late = found.open.iter().find(|(_, open)| match open {
-            Open::Add { deadline, .. } => *deadline <= time,
-            Open::Del { .. } | Open::Gc => false,
+            OpenRequest::Add { deadline, .. } => *deadline <= time,
+            OpenRequest::Del { .. } | OpenRequest::Gc => false,
         });
         if let Some(late) = late.map(|late| format!("{late:?}")) {
-            return self.broken(node, "an answer that is late", late);
+            return self.violation(node, "late answer", late);
         }
-        let waits = found.open.values().any(|open| matches!(open, Open::Add { .. }));
+        let waits = found.open.values().any(|open| matches!(open, OpenRequest::Add { .. }));
         let (true, Some(engine)) = (waits, &found.engine) else { return };
         let view = engine.view(time);
         let under_way = !view.in_flight.is_empty()
@@ -39,10 +39,10 @@ impl World {
         let is_soon = engine.wake_at().is_some_and(|at| at <= time + GROWTH);
         let has_reason = under_way || is_soon || !view.blocked.is_empty();
         let in_vain = view.counts.waiting > 0 && !has_reason;
-        self.expect(node, "pods that wait for nothing", !in_vain, || format!("{view:#?}"));
+        self.expect(node, "pods wait without a reason", !in_vain, || format!("{view:#?}"));
     }
 
-    /// A pod is told that it has an address.
+    /// Invariants of an answer that grants an address.
     pub(super) fn check_grant(
         &mut self,
         node: usize,
@@ -52,7 +52,8 @@ impl World {
         let found = &self.nodes[node];
         let address = assignment.address;
         let on_record = found.on_record(key) == Some(assignment);
-        // Of this run or not, what the kernel has shown is answered as it is.
+        // If the kernel showed the attachment, in this run or an earlier one, its address is
+        // granted again.
         let has_come_back = found.durable.assignments().contains_key(&key.nameless());
         let is_old = found.known.contains(key) || has_come_back;
         let told_before = found.pods.get(key).is_some_and(|pod| pod.address == Some(address));
@@ -62,83 +63,82 @@ impl World {
         let routed = found.live_links().find(|(ip, owner)| **ip == address && *owner != key);
         let routed = routed.map(|(_, owner)| owner.clone()).filter(|_| !is_old);
         let told = || format!("{key}: {assignment:?}");
-        self.expect(node, "an answer before its record", on_record, told);
-        self.expect(node, "an address of an ENI that was never ready", is_ready, told);
-        self.expect(node, "a second address", second.is_none(), told);
-        self.expect(node, "an address that is routed to another", routed.is_none(), told);
+        self.expect(node, "answer before its record is durable", on_record, told);
+        self.expect(node, "address on an ENI that was never ready", is_ready, told);
+        self.expect(node, "second address for an attachment", second.is_none(), told);
+        self.expect(node, "address routed to another pod", routed.is_none(), told);
         self.check_alive(node, key, assignment);
     }
 
-    /// EC2 delivers to this node what is sent to the address that a pod gets. What somebody took away by hand nobody
-    /// knows before EC2 is read, and a record that has been rolled back may tell of what was given
-    /// back since.
+    /// EC2 must deliver the granted address to this node. Two cases are excused. An address that
+    /// was unassigned by hand stays unknown until EC2 is polled. A rolled-back record may hold
+    /// addresses that were unassigned since.
     fn check_alive(&mut self, node: usize, key: &AttachmentKey, assignment: &Assignment) {
         let found = &self.nodes[node];
         let address = assignment.address;
-        let is_excused = self.is_taken(address)
-            || self.strays.contains(&assignment.eni)
+        let is_excused = self.is_removed(address)
+            || self.detached_enis.contains(&assignment.eni)
             || (found.is_rolled_back && found.known.contains(key))
-            || found.is_misled(address, self.now)
+            || found.may_be_stale(address, self.now)
             || found.pods.get(key).is_some_and(|pod| pod.address == Some(address));
         let (IpAddr::V4(ip), false) = (address, is_excused) else { return };
         let is_alive = self.cloud.reaches(&self.nodes[node].site.instance, ip, self.now);
-        self.expect(node, "an address that is dead", is_alive, || format!("{key}: {address}"));
+        self.expect(node, "address that EC2 does not deliver", is_alive, || {
+            format!("{key}: {address}")
+        });
     }
 
-    /// A pod's link comes up. What a record says that has been rolled back is answered again to whoever
-    /// asks under the same name, whomever EC2 has given the address to since.
+    /// A new link must not have the address of another pod. A rolled-back record is excused: it
+    /// grants the old address to the same attachment, even if EC2 has assigned it elsewhere since.
     pub(super) fn check_new_link(&mut self, node: usize, key: &AttachmentKey, address: IpAddr) {
         let sound = self.nodes.iter().filter(|other| !other.is_rolled_back);
         let all = sound.flat_map(super::node::Node::live_links);
         let other = all.filter(|(ip, owner)| **ip == address && *owner != key);
         let other = other.map(|(_, owner)| owner.clone()).next();
-        let is_excused = self.is_taken(address) || self.nodes[node].is_rolled_back;
-        self.expect(node, "an address of two pods", other.is_none() || is_excused, || {
+        let is_excused = self.is_removed(address) || self.nodes[node].is_rolled_back;
+        self.expect(node, "address of two pods", other.is_none() || is_excused, || {
             format!("{address}: {key} and {other:?}")
         });
     }
 
-    /// The daemon says that an attachment has released an address.
+    /// The daemon reports that an attachment released an address.
     pub(super) fn check_release(&mut self, node: usize, key: &AttachmentKey, address: IpAddr) {
         let pod = self.nodes[node].pods.get(key);
         let lives = pod.is_some_and(|pod| !pod.ended && pod.address == Some(address));
-        self.expect(node, "a release that nobody asked for", !lives, || {
-            format!("{key}: {address}")
-        });
+        self.expect(node, "release without request", !lives, || format!("{key}: {address}"));
     }
 
-    /// A call leaves the daemon.
+    /// Invariants of a call that leaves the daemon.
     pub(super) fn check_call(&mut self, node: usize, id: CallId, call: &Ec2Call) {
         let is_durable = reads(call) || self.nodes[node].durable.intents().contains_key(&id);
-        self.expect(node, "a call before its record", is_durable, || call.to_string());
+        self.expect(node, "call before its record is durable", is_durable, || call.to_string());
         let others = self.nodes[node].calls.values();
         let other =
             others.map(|it| &it.call).find(|it| it.eni().is_some() && it.eni() == call.eni());
         let other = other.cloned();
-        self.expect(node, "two calls on an ENI", other.is_none(), || format!("{call}, {other:?}"));
+        self.expect(node, "two calls on one ENI", other.is_none(), || format!("{call}, {other:?}"));
         if let Ec2Call::CreateEni { ask, .. } | Ec2Call::Assign { ask, .. } = call {
             let is_nothing = matches!(call, Ec2Call::Assign { .. }) && ask.count() == 0;
             let is_sound =
-                !is_nothing && ask.count() <= MOST && !matches!(ask, Ask::Ipv6Prefixes(_));
-            self.expect(node, "a call that makes no sense", is_sound, || call.to_string());
+                !is_nothing && ask.count() <= MAX_ADDRESSES && !matches!(ask, Ask::Ipv6Prefixes(_));
+            self.expect(node, "senseless call", is_sound, || call.to_string());
         }
     }
 
-    /// A request reaches EC2.
+    /// Invariants of a request that reaches EC2.
     pub(super) fn check_arrival(&mut self, node: usize, call: &Ec2Call) {
         let Some(eni) = call.eni() else { return };
-        let id = known(eni.as_str());
+        let id = model_id(eni.as_str());
         let (owner, instance) = (self.cloud.owner(&id), &self.nodes[node].site.instance);
-        let is_strange = self.strangers.contains(&id) || owner.is_some_and(|it| it != *instance);
-        self.expect(node, "a call on what is not ours", !is_strange, || call.to_string());
+        let is_foreign = self.foreign_enis.contains(&id) || owner.is_some_and(|it| it != *instance);
+        self.expect(node, "call on a foreign ENI", !is_foreign, || call.to_string());
         let given_back: Vec<Block> = match call {
             Ec2Call::Unassign { blocks, .. } => blocks.iter().copied().collect(),
             Ec2Call::DetachEni { eni, .. } | Ec2Call::DeleteEni { eni } => {
                 let instance = self.nodes[node].site.instance.clone();
                 let enis = self.cloud.attached(&instance, self.now);
-                let of_eni = enis
-                    .iter()
-                    .filter(|it| known_to_ipam::<ipam::id::EniId>(it.id.as_str()) == *eni);
+                let of_eni =
+                    enis.iter().filter(|it| ipam_id::<ipam::id::EniId>(it.id.as_str()) == *eni);
                 of_eni.flat_map(blocks_of).collect()
             }
             _ => return,
@@ -156,12 +156,12 @@ impl World {
         let resting = resting.filter(|(_, since)| **since + cooldown > time);
         let resting = resting.map(|(ip, _)| *ip).find(gone);
         let lost = [
-            ("a pod's address given back", live),
-            ("a recorded address given back", on_record),
-            ("a resting address given back", resting),
+            ("address of a pod unassigned", live),
+            ("recorded address unassigned", on_record),
+            ("address in cooldown unassigned", resting),
         ];
         for (rule, lost) in lost {
-            let lost = lost.filter(|ip| !self.is_taken(*ip));
+            let lost = lost.filter(|ip| !self.is_removed(*ip));
             self.expect(node, rule, lost.is_none(), || format!("{call}: {lost:?}"));
         }
     }

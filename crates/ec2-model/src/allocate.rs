@@ -1,15 +1,15 @@
-//! What a client asks of a subnet for an ENI, and getting it: all of it or nothing.
+//! Requests for addresses of a subnet, and their allocation to an ENI: all of a request or nothing.
 
-use crate::book::{Book, Holder, Refusal};
+use crate::address_space::{AddressSpace, Holder, TakeError};
 use crate::config::AddressChoice;
-use crate::dice::Dice;
 use crate::error::ApiError;
 use crate::family::Family;
 use crate::id::EniId;
 use crate::request::Wanted;
+use crate::rng::Rng;
 
-/// What an ENI has of one family, in the order of assignment. For IPv4 the primary address is
-/// apart.
+/// The addresses and prefixes of an ENI in one family, in the order of assignment. The primary IPv4
+/// address is not among them.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Holdings<F: Family> {
     pub(crate) addresses: Vec<F::Addr>,
@@ -23,7 +23,7 @@ impl<F: Family> Default for Holdings<F> {
 }
 
 impl<F: Family> Holdings<F> {
-    /// Slots of an ENI that they take; a prefix takes one.
+    /// How many slots of an ENI they take. A prefix takes one.
     pub(crate) fn n_slots(&self) -> usize {
         self.addresses.len() + self.prefixes.len()
     }
@@ -33,7 +33,7 @@ impl<F: Family> Holdings<F> {
         self.prefixes.extend(&more.prefixes);
     }
 
-    /// Whether all of `part` is in here.
+    /// Whether all of `part` is included.
     pub(crate) fn contains(&self, part: &Self) -> bool {
         part.addresses.iter().all(|addr| self.addresses.contains(addr))
             && part.prefixes.iter().all(|prefix| self.prefixes.contains(prefix))
@@ -44,31 +44,31 @@ impl<F: Family> Holdings<F> {
         self.prefixes.retain(|prefix| !part.prefixes.contains(prefix));
     }
 
-    /// Gives everything back to the subnet.
-    pub(crate) fn release(&self, book: &mut Book<F>) {
+    /// Returns everything to the subnet.
+    pub(crate) fn release(&self, space: &mut AddressSpace<F>) {
         for addr in &self.addresses {
-            book.release_address(*addr);
+            space.release_address(*addr);
         }
         for prefix in &self.prefixes {
-            book.release_prefix(*prefix);
+            space.release_prefix(*prefix);
         }
     }
 }
 
-/// One kind of thing asked for.
+/// A request for one kind of thing.
 #[derive(Debug, Clone, PartialEq)]
-pub(crate) enum Ask<F: Family> {
+pub(crate) enum AddressRequest<F: Family> {
     Addresses(Vec<F::Addr>),
     AddressCount(usize),
     Prefixes(Vec<F::Net>),
     PrefixCount(usize),
 }
 
-impl<F: Family> Ask<F> {
-    /// Nothing.
+impl<F: Family> AddressRequest<F> {
+    /// The empty request.
     pub(crate) const NONE: Self = Self::AddressCount(0);
 
-    /// What a client wants: `None` if it names nothing at all.
+    /// The request that `wanted` describes. `None` if it names nothing at all.
     ///
     /// # Errors
     /// If it names several kinds, or a negative number.
@@ -80,14 +80,14 @@ impl<F: Family> Ask<F> {
             (!wanted.prefixes.is_empty()).then(|| Self::Prefixes(wanted.prefixes.clone()));
         let n_addresses = count(wanted.address_count, address_count)?.map(Self::AddressCount);
         let n_prefixes = count(wanted.prefix_count, prefix_count)?.map(Self::PrefixCount);
-        let mut asks = [addresses, n_addresses, prefixes, n_prefixes].into_iter().flatten();
-        match (asks.next(), asks.next()) {
-            (ask, None) => Ok(ask),
+        let mut requests = [addresses, n_addresses, prefixes, n_prefixes].into_iter().flatten();
+        match (requests.next(), requests.next()) {
+            (request, None) => Ok(request),
             (_, Some(_)) => Err(several_kinds::<F>()),
         }
     }
 
-    /// Slots of an ENI that it takes.
+    /// How many slots of an ENI it takes.
     pub(crate) fn n_slots(&self) -> usize {
         match self {
             Self::Addresses(addresses) => addresses.len(),
@@ -96,7 +96,7 @@ impl<F: Family> Ask<F> {
         }
     }
 
-    /// Whether it says which ones rather than how many.
+    /// Whether it names addresses or prefixes, rather than a number of them.
     pub(crate) fn is_named(&self) -> bool {
         match self {
             Self::Addresses(_) | Self::Prefixes(_) => true,
@@ -104,7 +104,7 @@ impl<F: Family> Ask<F> {
         }
     }
 
-    /// Whether it is for prefixes, of which some instance types have none.
+    /// Whether it is for prefixes. Some instance types do not support them.
     pub(crate) fn is_for_prefixes(&self) -> bool {
         match self {
             Self::Prefixes(_) | Self::PrefixCount(_) => true,
@@ -112,7 +112,7 @@ impl<F: Family> Ask<F> {
         }
     }
 
-    /// Free addresses that it needs in the subnet.
+    /// How many free addresses of the subnet it needs.
     fn n_addresses(&self) -> u128 {
         let n = u128::try_from(self.n_slots()).expect("usize is narrower");
         if self.is_for_prefixes() { n << (F::BITS - F::PREFIX_LEN) } else { n }
@@ -136,44 +136,45 @@ fn several_kinds<F: Family>() -> ApiError {
     ))
 }
 
-/// Why a subnet does not give what is asked.
+/// Why a subnet cannot serve a request.
 #[derive(Debug, Clone, PartialEq)]
-pub(crate) enum AskError<F: Family> {
-    /// This address cannot be had.
-    Address(F::Addr, Refusal),
-    /// This prefix cannot be had.
-    Prefix(F::Net, Refusal),
-    /// There are fewer free addresses than asked for.
+pub(crate) enum AllocateError<F: Family> {
+    /// The named address cannot be taken.
+    Address(F::Addr, TakeError),
+    /// The named prefix cannot be taken.
+    Prefix(F::Net, TakeError),
+    /// The subnet has fewer free addresses than requested.
     TooFewAddresses,
-    /// There are enough, but not in whole blocks.
+    /// The subnet has enough free addresses, but too few whole free blocks.
     TooFewBlocks,
 }
 
-/// Where automatic addresses come from.
+/// Takes addresses from a subnet in the configured order.
 #[derive(Debug)]
-pub(crate) struct Chooser<'a> {
+pub(crate) struct Allocator<'a> {
     pub(crate) choice: AddressChoice,
-    pub(crate) dice: &'a mut Dice,
+    pub(crate) rng: &'a mut Rng,
 }
 
-impl Chooser<'_> {
-    /// Takes from the book what is asked, all of it or nothing.
+impl Allocator<'_> {
+    /// Takes all that is requested from `space`, or nothing.
     pub(crate) fn allocate<F: Family>(
         &mut self,
-        book: &mut Book<F>,
-        ask: &Ask<F>,
+        space: &mut AddressSpace<F>,
+        request: &AddressRequest<F>,
         eni: &EniId,
-    ) -> Result<Holdings<F>, AskError<F>> {
+    ) -> Result<Holdings<F>, AllocateError<F>> {
         let mut taken = Holdings::default();
-        let result = self.take(book, ask, eni, &mut taken);
+        let result = self.take(space, request, eni, &mut taken);
         if result.is_err() {
-            taken.release(book);
+            taken.release(space);
         }
         match result {
             Ok(()) => Ok(taken),
-            // Only now, with nothing taken, do the free addresses say which of the two it is.
-            Err(AskError::TooFewBlocks) if book.n_free() < ask.n_addresses() => {
-                Err(AskError::TooFewAddresses)
+            // The count of free addresses is right only now, after the partial allocation was
+            // released.
+            Err(AllocateError::TooFewBlocks) if space.n_free() < request.n_addresses() => {
+                Err(AllocateError::TooFewAddresses)
             }
             Err(error) => Err(error),
         }
@@ -181,33 +182,33 @@ impl Chooser<'_> {
 
     fn take<F: Family>(
         &mut self,
-        book: &mut Book<F>,
-        ask: &Ask<F>,
+        space: &mut AddressSpace<F>,
+        request: &AddressRequest<F>,
         eni: &EniId,
         taken: &mut Holdings<F>,
-    ) -> Result<(), AskError<F>> {
+    ) -> Result<(), AllocateError<F>> {
         let holder = Holder::Eni(eni.clone());
-        match ask {
-            Ask::Addresses(addresses) => addresses.iter().try_for_each(|addr| {
-                let result = book.take_address(*addr, holder.clone());
-                result.map_err(|refusal| AskError::Address(*addr, refusal))?;
+        match request {
+            AddressRequest::Addresses(addresses) => addresses.iter().try_for_each(|addr| {
+                let result = space.take_address(*addr, holder.clone());
+                result.map_err(|error| AllocateError::Address(*addr, error))?;
                 taken.addresses.push(*addr);
                 Ok(())
             }),
-            Ask::Prefixes(prefixes) => prefixes.iter().try_for_each(|prefix| {
-                let result = book.take_prefix(*prefix, holder.clone());
-                result.map_err(|refusal| AskError::Prefix(*prefix, refusal))?;
+            AddressRequest::Prefixes(prefixes) => prefixes.iter().try_for_each(|prefix| {
+                let result = space.take_prefix(*prefix, holder.clone());
+                result.map_err(|error| AllocateError::Prefix(*prefix, error))?;
                 taken.prefixes.push(*prefix);
                 Ok(())
             }),
-            Ask::AddressCount(n) => (0..*n).try_for_each(|_| {
-                let addr = book.choose_address(self.choice, holder.clone(), self.dice);
-                taken.addresses.push(addr.ok_or(AskError::TooFewAddresses)?);
+            AddressRequest::AddressCount(n) => (0..*n).try_for_each(|_| {
+                let addr = space.choose_address(self.choice, holder.clone(), self.rng);
+                taken.addresses.push(addr.ok_or(AllocateError::TooFewAddresses)?);
                 Ok(())
             }),
-            Ask::PrefixCount(n) => (0..*n).try_for_each(|_| {
-                let prefix = book.choose_prefix(self.choice, holder.clone(), self.dice);
-                taken.prefixes.push(prefix.ok_or(AskError::TooFewBlocks)?);
+            AddressRequest::PrefixCount(n) => (0..*n).try_for_each(|_| {
+                let prefix = space.choose_prefix(self.choice, holder.clone(), self.rng);
+                taken.prefixes.push(prefix.ok_or(AllocateError::TooFewBlocks)?);
                 Ok(())
             }),
         }

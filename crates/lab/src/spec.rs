@@ -1,4 +1,4 @@
-//! What a simulation is about: a VPC, its subnets, the nodes in them.
+//! What a simulation runs in: a VPC, its subnets, and the nodes' types.
 
 use ec2_model::config::{AddressChoice, Consistency, Latency, Throttling};
 use ipam::policy::Policy;
@@ -6,21 +6,21 @@ use ipnet::Ipv4Net;
 
 /// A VPC of one account, in one availability zone.
 #[derive(Debug, Clone, PartialEq)]
-pub struct World {
+pub struct VpcSpec {
     /// Never empty, disjoint, all within 10.0.0.0/16, each a /16 to /28.
     pub subnets: Vec<Subnet>,
     /// The account's token buckets.
     pub throttling: Throttling,
-    /// How long EC2 takes.
+    /// How long EC2's operations take.
     pub latency: Latency,
-    /// How late EC2 shows what has changed.
+    /// How late EC2 shows changes.
     pub consistency: Consistency,
-    /// Which addresses EC2 gives.
+    /// How EC2 chooses addresses.
     pub address_choice: AddressChoice,
 }
 
-impl World {
-    /// With buckets as AWS documents them, and delays that users have published.
+impl VpcSpec {
+    /// With the token buckets that AWS documents, and delays that users have published.
     #[must_use]
     pub fn realistic(subnets: Vec<Subnet>) -> Self {
         Self {
@@ -32,7 +32,7 @@ impl World {
         }
     }
 
-    /// One subnet that takes the whole VPC, as AWS documents and users have seen it behave.
+    /// One subnet over the whole VPC, with realistic throttling and delays.
     #[must_use]
     pub fn wide() -> Self {
         let all = Ipv4Net::new_assert(std::net::Ipv4Addr::new(10, 0, 0, 0), 16);
@@ -43,55 +43,55 @@ impl World {
 /// A subnet.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Subnet {
-    /// Its range.
+    /// Its CIDR block.
     pub cidr: Ipv4Net,
-    /// What others have of it.
+    /// Addresses that others use.
     pub used: Vec<Ipv4Net>,
-    /// What it is for.
+    /// Its purpose.
     pub purpose: Purpose,
 }
 
 impl Subnet {
-    /// An empty subnet in which nodes are started.
+    /// An empty subnet for nodes.
     #[must_use]
     pub fn for_nodes(cidr: Ipv4Net) -> Self {
         Self { cidr, used: Vec::new(), purpose: Purpose::Nodes }
     }
 
-    /// A subnet for nodes in which `every`th address is somebody's: below 32 no /28 is free.
+    /// A subnet for nodes in which every `every`th address is used. Below 32 it has no free /28.
     #[must_use]
     pub fn fragmented(cidr: Ipv4Net, every: usize) -> Self {
-        // The first four addresses are EC2's own.
+        // EC2 reserves the first four addresses.
         let used = cidr.hosts().skip(5).step_by(every.max(1)).map(Ipv4Net::from).collect();
         Self { used, ..Self::for_nodes(cidr) }
     }
 }
 
-/// What a subnet is for.
+/// The purpose of a subnet.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Purpose {
-    /// Nodes are started in it, in turn with the others of the kind.
+    /// Nodes start in it, in turn with the other subnets for nodes.
     Nodes,
     /// Tagged `kubernetes.io/role/cni=1`: for additional ENIs of any node.
     Pods,
 }
 
-/// What a node is.
+/// A type of node.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct NodeSpec {
     /// For example `m5.large`.
     pub instance_type: String,
-    /// How their daemons are set. `max_pods` counts the two pods that every node runs in its own
-    /// network: so many fewer are scheduled to it.
+    /// The daemon's policy. `max_pods` includes the two pods that every node runs in the host
+    /// network, so two fewer are scheduled to it.
     pub policy: Policy,
 }
 
 impl NodeSpec {
-    /// How many pods with an address are scheduled to such a node at most.
+    /// The most pods with their own address on such a node.
     pub(crate) fn n_places(&self) -> u32 {
         self.policy.max_pods.saturating_sub(HOST_NETWORK_PODS)
     }
 }
 
-/// Pods of a node that need no address of their own: the CNI's and kube-proxy's.
+/// Pods of a node without their own address: the CNI's and kube-proxy's.
 const HOST_NETWORK_PODS: u32 = 2;

@@ -1,22 +1,22 @@
-//! What goes wrong: daemons that die, records that lose something, people who take away what is ours.
+//! Faults: daemons that die, records that lose changes, changes that people make by hand.
 
 use std::time::Duration;
 
 use ec2_model::fault::Disturbance;
 use ipam::id::AttachmentKey;
+use lab::cloud::ec2_time;
+use lab::ec2;
 
 use super::check::blocks_of;
-use super::node::{Open, Pod};
-use super::step::{Fate, Kill};
-use super::world::{Happening, World, n_requests};
-use crate::cloud::ec2_time;
-use crate::ec2;
+use super::node::{OpenRequest, Pod};
+use super::simulation::{HistoryEvent, Simulation, n_requests};
+use super::step::{Kill, RecordFate};
 
-/// No machine starts sooner.
+/// The least time of a reboot.
 const BOOT: Duration = Duration::from_secs(15);
 
-impl World {
-    pub(super) fn mend(&mut self) {
+impl Simulation {
+    pub(super) fn clear_faults(&mut self) {
         let model = self.cloud.model();
         let rules: Vec<_> = model.faults().map(|(id, ..)| id).collect();
         for rule in rules {
@@ -32,17 +32,17 @@ impl World {
         if let Some((_, changes)) = self.nodes[node].save.take().filter(|_| kill.saved) {
             self.make_durable(node, changes);
         }
-        let unsent = self.nodes[node].calls.values().filter(|underway| !underway.arrived);
-        let unsent: Vec<_> = unsent.map(|underway| underway.call.clone()).collect();
+        let unsent = self.nodes[node].calls.values().filter(|in_flight| !in_flight.arrived);
+        let unsent: Vec<_> = unsent.map(|in_flight| in_flight.call.clone()).collect();
         for call in unsent.iter().filter(|_| kill.sent) {
             let _: (Result<_, _>, _) = self.request(node, call, n_requests(call) - 1);
         }
-        // Their plugins find nobody who answers.
+        // The plugins of open requests find no daemon.
         let open = std::mem::take(&mut self.nodes[node].open);
         for open in open.into_values() {
-            if let Open::Del { key } = open {
+            if let OpenRequest::Del { key } = open {
                 self.unlink(node, &key);
-                self.nodes[node].remembered.push(key);
+                self.nodes[node].pending_dels.push(key);
             }
         }
         self.nodes[node].forget_run();
@@ -52,19 +52,20 @@ impl World {
             self.nodes[node].reboot();
         }
         let boot = if kill.reboot { BOOT } else { Duration::ZERO };
-        self.enter_in(boot + Duration::from_millis(kill.down_ms), Happening::Starts { node });
+        self.push_in(boot + Duration::from_millis(kill.down_ms), HistoryEvent::Starts { node });
     }
 
-    fn lose_record(&mut self, node: usize, fate: Fate) {
+    fn lose_record(&mut self, node: usize, fate: RecordFate) {
         let n = self.nodes[node].log.len();
         let stays = match fate {
-            Fate::Kept => return,
-            Fate::Lost => 0,
-            Fate::RolledBack(last) => n.saturating_sub(last),
+            RecordFate::Kept => return,
+            RecordFate::Lost => 0,
+            RecordFate::RolledBack(last) => n.saturating_sub(last),
         };
-        self.has_forgotten = true;
+        self.has_lost_record = true;
         self.nodes[node].is_rolled_back = true;
-        // A pod that has its address and no link yet would be in no witness's memory.
+        // First each pod with an address gets its link. Otherwise neither record nor kernel would
+        // know the pod.
         let has_address = |(key, pod): (&AttachmentKey, &Pod)| {
             pod.address.filter(|_| !pod.ended).map(|ip| (ip, key.clone()))
         };
@@ -73,17 +74,17 @@ impl World {
             self.links(node, key, address);
         }
         if let Err(contradiction) = self.nodes[node].truncate_log(stays) {
-            self.broken(node, "a log that cannot be replayed", contradiction.to_string());
+            self.violation(node, "log that cannot be replayed", contradiction.to_string());
         }
     }
 
     pub(super) fn detach_by_hand(&mut self, node: usize, which: usize) {
         let enis = self.cloud.attached(&self.nodes[node].site.instance, self.now);
-        let ours = enis.iter().skip(1).filter(|eni| !self.strangers.contains(&eni.id));
+        let ours = enis.iter().skip(1).filter(|eni| !self.foreign_enis.contains(&eni.id));
         let ours: Vec<_> = ours.collect();
         let Some(eni) = ours.get(which % ours.len().max(1)) else { return };
-        self.taken.extend(blocks_of(eni));
-        self.strays.insert(ec2::known_to_ipam(eni.id.as_str()));
+        self.removed_blocks.extend(blocks_of(eni));
+        self.detached_enis.insert(ec2::ipam_id(eni.id.as_str()));
         self.disturb(Disturbance::DetachEni { eni: eni.id.clone() });
     }
 
@@ -93,7 +94,7 @@ impl World {
             enis.iter().flat_map(|eni| blocks_of(eni).map(|block| (eni.id.clone(), block)));
         let blocks: Vec<_> = blocks.collect();
         let Some((eni, block)) = blocks.get(which % blocks.len().max(1)).cloned() else { return };
-        self.taken.insert(block);
+        self.removed_blocks.insert(block);
         let cidr = block.cidr();
         let (addresses, prefixes) = match block.size() {
             1 => (vec![cidr.addr()], Vec::new()),

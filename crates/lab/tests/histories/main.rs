@@ -1,33 +1,47 @@
-//! Random histories of some nodes and EC2, against what must stay true. `HISTORIES` says how many, `SEED`
-//! with which they begin: a history follows from its seed. `make soak` tries a million.
+//! Random histories of a few nodes and EC2, with invariants checked at every event.
 //!
-//! A failure prints the smallest history that breaks the same rule, the last lines of its story, as many as
-//! `STORY` says, and the command that repeats it.
+//! `SEED` is the seed of the first history and `HISTORIES` their number. `make soak` plays a
+//! million.
+//!
+//! A failure prints the smallest history that violates the same invariant, the end of its event
+//! log, and the command that repeats it. `LOG_LINES` is the number of lines of the log.
 
 #![expect(clippy::unwrap_used, reason = "a panic is a test's report")]
+
+mod check;
+mod faults;
+mod history;
+mod metadata;
+mod node;
+mod pods;
+mod setting;
+mod settle;
+mod shrink;
+mod simulation;
+mod step;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::thread;
 use std::time::Instant;
 
-use lab::history::{History, Outcome, RunError};
+use self::history::{History, Outcome, RunError};
 
-/// As many as take some seconds.
-const IN_TESTS: u64 = 1_000;
-/// So many lines of the story are shown.
-const LAST: u64 = 60;
+/// Takes some seconds.
+const N_HISTORIES: u64 = 1_000;
+/// Lines of the event log that a failure prints.
+const LOG_LINES: u64 = 60;
 
 fn number(variable: &str) -> Option<u64> {
     std::env::var(variable).ok().map(|text| text.parse().unwrap())
 }
 
-/// The rule that a history breaks, and how; panics of the engine included.
+/// The violated invariant and its details. A panic of the engine counts as one.
 fn fault(history: &History) -> Result<Outcome, (&'static str, String)> {
     match catch_unwind(AssertUnwindSafe(|| history.run())) {
         Ok(Ok(outcome)) => Ok(outcome),
-        Ok(Err(RunError::Broken(broken))) => Err((broken.rule, broken.to_string())),
+        Ok(Err(RunError::Violation(violation))) => Err((violation.rule, violation.to_string())),
         Ok(Err(RunError::Setup(fault))) => panic!("{fault}"),
-        Err(_) => Err(("a panic", String::new())),
+        Err(_) => Err(("panic", String::new())),
     }
 }
 
@@ -38,18 +52,18 @@ fn check(seed: u64) -> Outcome {
         Err(fault) => fault,
     };
     let least = history.shrunk(|smaller| fault(smaller).is_err_and(|(other, _)| other == rule));
-    let story = least.story();
-    let shown = usize::try_from(number("STORY").unwrap_or(LAST)).unwrap();
-    let end = story[story.len().saturating_sub(shown)..].join("\n");
+    let event_log = least.event_log();
+    let shown = usize::try_from(number("LOG_LINES").unwrap_or(LOG_LINES)).unwrap();
+    let end = event_log[event_log.len().saturating_sub(shown)..].join("\n");
     panic!(
-        "{rule}: {first}\nthe smallest history that breaks this:\n{least:#?}\nits end:\n{end}\n\
+        "{rule}: {first}\nthe smallest history with this violation:\n{least:#?}\nthe end of its event log:\n{end}\n\
          repeat it with: SEED={seed} HISTORIES=1 cargo test -p lab --test histories"
     );
 }
 
 #[test]
 fn any_history_is_sound() {
-    let (first, n) = (number("SEED").unwrap_or(0), number("HISTORIES").unwrap_or(IN_TESTS));
+    let (first, n) = (number("SEED").unwrap_or(0), number("HISTORIES").unwrap_or(N_HISTORIES));
     let (started, n_threads) = (Instant::now(), thread::available_parallelism().unwrap().get());
     let part = |part: usize| {
         let mut sum = Outcome::default();
@@ -70,7 +84,7 @@ fn any_history_is_sound() {
 }
 
 #[test]
-fn the_same_seed_gives_the_same_history_and_the_same_end() {
+fn same_seed_gives_same_history_and_outcome() {
     for seed in 0..50 {
         let history = History::of(seed);
         assert_eq!(history, History::of(seed));
@@ -78,14 +92,14 @@ fn the_same_seed_gives_the_same_history_and_the_same_end() {
     }
 }
 
-/// What finds nothing may look for nothing.
+/// Shows that shrinking works, and so that a violation would be found.
 #[test]
-fn a_history_gets_as_small_as_what_it_is_shrunk_for() {
+fn history_shrinks_to_smallest_failure() {
     let dies = |history: &History| history.run().is_ok_and(|outcome| outcome.kills > 0);
     let is_long = |history: &History| history.steps.len() > 50 && history.setting.n_nodes > 1;
     let history = (0..).map(History::of).find(|history| is_long(history) && dies(history));
     let history = history.unwrap();
     let least = history.shrunk(dies);
     assert_eq!((least.steps.len(), least.setting.n_nodes), (1, 1), "{least:#?}");
-    assert!(least.story().iter().any(|line| line.contains("Kill")));
+    assert!(least.event_log().iter().any(|line| line.contains("Kill")));
 }

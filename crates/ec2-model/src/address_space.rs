@@ -1,23 +1,23 @@
-//! The address book of one subnet and family: who holds which address or prefix.
+//! The address space of one subnet and family: the holder of each address and prefix.
 //!
-//! It owns that knowledge alone. Nothing is held twice, prefixes are aligned and disjoint, and
-//! what EC2 keeps for itself is never given away. It knows no ENI but by its id.
+//! Invariants: nothing has two holders, prefixes are aligned and disjoint, and addresses that EC2
+//! reserves are never taken. ENIs are known by id only.
 
 use std::collections::BTreeMap;
 use std::ops::RangeInclusive;
 
 use crate::config::AddressChoice;
-use crate::dice::Dice;
 use crate::family::Family;
 use crate::id::EniId;
 use crate::request::ReservationType;
+use crate::rng::Rng;
 
-/// EC2 keeps the network address, router, DNS and one for the future, and the last address.
-/// <https://docs.aws.amazon.com/vpc/latest/userguide/subnet-sizing.html>
+/// EC2 reserves the network address, the router, DNS, one address for future use, and the last
+/// address. <https://docs.aws.amazon.com/vpc/latest/userguide/subnet-sizing.html>
 const N_RESERVED_AT_START: u128 = 4;
 const N_RESERVED: u128 = N_RESERVED_AT_START + 1;
 
-/// Who holds an address or a prefix.
+/// The holder of an address or a prefix.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Holder {
     /// An ENI of the model.
@@ -28,41 +28,42 @@ pub(crate) enum Holder {
 
 /// Why a named address or prefix cannot be taken.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum Refusal {
-    /// Neither in this subnet.
+pub(crate) enum TakeError {
+    /// It is outside the subnet.
     Outside,
-    /// EC2 keeps it.
+    /// EC2 reserves it.
     Reserved,
-    /// Not of the one length, or with host bits.
+    /// The prefix does not have EC2's length, or has host bits.
     Misaligned,
-    /// Somebody has it, or a part of it.
+    /// It is taken, in whole or in part.
     Held(Holder),
 }
 
-/// Who holds what in one subnet.
+/// The addresses and prefixes of one subnet, with their holders.
 #[derive(Debug, Clone)]
-pub(crate) struct Book<F: Family> {
+pub(crate) struct AddressSpace<F: Family> {
     first: u128,
     host_bits: u8,
     /// Single addresses, by offset from `first`.
     singles: BTreeMap<u128, Holder>,
     /// Prefixes, by block number.
     prefixes: BTreeMap<u128, Holder>,
-    /// How many reasons there are not to give a block away: singles in it, EC2's own addresses.
+    /// For each block, the number of reasons not to assign it: single addresses in it, reserved
+    /// addresses.
     blocked: BTreeMap<u128, u32>,
-    /// Blocks set aside, by first offset: last offset and purpose. Disjoint.
+    /// Reserved ranges, by first offset: last offset and reservation type. They are disjoint.
     set_aside: BTreeMap<u128, (u128, ReservationType)>,
-    /// How far [`AddressChoice::Spread`] has come.
+    /// How many addresses [`AddressChoice::Spread`] has walked over.
     strides: u128,
     family: std::marker::PhantomData<F>,
 }
 
-impl<F: Family> Book<F> {
-    /// A book where nobody holds anything. Host bits of `subnet` do not count.
+impl<F: Family> AddressSpace<F> {
+    /// A space without holders. Host bits of `subnet` are ignored.
     pub(crate) fn new(subnet: F::Net) -> Self {
         let (addr, len) = F::parts(subnet);
         let host_bits = F::BITS - len;
-        let mut book = Self {
+        let mut space = Self {
             first: addr & !((1 << host_bits) - 1),
             host_bits,
             singles: BTreeMap::new(),
@@ -72,9 +73,9 @@ impl<F: Family> Book<F> {
             strides: 0,
             family: std::marker::PhantomData,
         };
-        book.block(0);
-        book.block(book.size() - 1);
-        book
+        space.block(0);
+        space.block(space.size() - 1);
+        space
     }
 
     fn size(&self) -> u128 {
@@ -89,7 +90,7 @@ impl<F: Family> Book<F> {
         offset < N_RESERVED_AT_START || offset == self.size() - 1
     }
 
-    /// Marks the block around `offset` as unfit for a prefix, once more.
+    /// Adds one reason not to assign the block around `offset` as a prefix.
     fn block(&mut self, offset: u128) {
         *self.blocked.entry(block_of::<F>(offset)).or_default() += 1;
     }
@@ -103,19 +104,19 @@ impl<F: Family> Book<F> {
         }
     }
 
-    /// Who holds this address, alone or in a prefix.
+    /// The holder of an address, alone or in a prefix.
     pub(crate) fn holder(&self, addr: F::Addr) -> Option<&Holder> {
         let offset = self.offset(addr)?;
         self.singles.get(&offset).or_else(|| self.prefixes.get(&block_of::<F>(offset)))
     }
 
-    /// Addresses that are free, set aside or not.
+    /// Free addresses, including those in reserved ranges.
     pub(crate) fn n_free(&self) -> u128 {
         let n_held = wide(self.singles.len()) + prefix_size::<F>() * wide(self.prefixes.len());
         self.size().saturating_sub(N_RESERVED + n_held)
     }
 
-    /// Free addresses that are set aside.
+    /// Free addresses in reserved ranges.
     pub(crate) fn n_free_set_aside(&self) -> u128 {
         let n_free = |(first, (last, _)): (&u128, &(u128, ReservationType))| {
             let reserved = N_RESERVED_AT_START.saturating_sub(*first).min(last - first + 1)
@@ -125,8 +126,8 @@ impl<F: Family> Book<F> {
         self.set_aside.iter().map(n_free).sum()
     }
 
-    /// Addresses held in a range of offsets; in a range smaller than a block, a prefix counts
-    /// with the part that it covers.
+    /// Addresses held in a range of offsets. If the range is smaller than a block, a prefix counts
+    /// with the addresses that it covers there.
     fn n_held_in(&self, range: RangeInclusive<u128>) -> u128 {
         let (first, last) = (*range.start(), *range.end());
         let blocks = block_of::<F>(first)..=block_of::<F>(last);
@@ -136,31 +137,31 @@ impl<F: Family> Book<F> {
     }
 
     /// Takes a named address.
-    pub(crate) fn take_address(&mut self, addr: F::Addr, by: Holder) -> Result<(), Refusal> {
-        let offset = self.offset(addr).ok_or(Refusal::Outside)?;
+    pub(crate) fn take_address(&mut self, addr: F::Addr, by: Holder) -> Result<(), TakeError> {
+        let offset = self.offset(addr).ok_or(TakeError::Outside)?;
         if self.is_reserved(offset) {
-            return Err(Refusal::Reserved);
+            return Err(TakeError::Reserved);
         }
         if let Some(holder) = self.holder(addr) {
-            return Err(Refusal::Held(holder.clone()));
+            return Err(TakeError::Held(holder.clone()));
         }
         self.hold_address(offset, by);
         Ok(())
     }
 
     /// Takes a named prefix.
-    pub(crate) fn take_prefix(&mut self, prefix: F::Net, by: Holder) -> Result<(), Refusal> {
+    pub(crate) fn take_prefix(&mut self, prefix: F::Net, by: Holder) -> Result<(), TakeError> {
         let (number, len) = F::parts(prefix);
-        let offset = self.offset(F::addr(number)).ok_or(Refusal::Outside)?;
+        let offset = self.offset(F::addr(number)).ok_or(TakeError::Outside)?;
         if len != F::PREFIX_LEN || offset % prefix_size::<F>() != 0 {
-            return Err(Refusal::Misaligned);
+            return Err(TakeError::Misaligned);
         }
         if let Some(holder) = self.holder_in_block(offset) {
-            return Err(Refusal::Held(holder.clone()));
+            return Err(TakeError::Held(holder.clone()));
         }
         let block = block_of::<F>(offset);
         if self.blocked.contains_key(&block) {
-            return Err(Refusal::Reserved);
+            return Err(TakeError::Reserved);
         }
         self.prefixes.insert(block, by);
         Ok(())
@@ -177,7 +178,7 @@ impl<F: Family> Book<F> {
         self.block(offset);
     }
 
-    /// Gives back an address that was taken as such; false if it was not.
+    /// Returns a single address. False if nobody held it as a single address.
     pub(crate) fn release_address(&mut self, addr: F::Addr) -> bool {
         let Some(offset) = self.offset(addr) else { return false };
         let held = self.singles.remove(&offset).is_some();
@@ -187,23 +188,23 @@ impl<F: Family> Book<F> {
         held
     }
 
-    /// Gives back a prefix; false if nobody had it.
+    /// Returns a prefix. False if nobody held it.
     pub(crate) fn release_prefix(&mut self, prefix: F::Net) -> bool {
         let offset = self.offset(F::addr(F::parts(prefix).0));
         offset.is_some_and(|offset| self.prefixes.remove(&block_of::<F>(offset)).is_some())
     }
 
-    /// Takes one address of EC2's choice, from what is not set aside; `None` if there is none.
+    /// Takes one address that EC2 chooses, outside reserved ranges. `None` if there is none.
     pub(crate) fn choose_address(
         &mut self,
         choice: AddressChoice,
         by: Holder,
-        dice: &mut Dice,
+        rng: &mut Rng,
     ) -> Option<F::Addr> {
         if self.n_free() <= self.n_free_set_aside() {
             return None;
         }
-        let mut walk = self.walk(self.host_bits, choice, dice).zip(1..);
+        let mut walk = self.walk(self.host_bits, choice, rng).zip(1..);
         let (offset, n_steps) = walk.find(|(offset, _)| self.is_free_for_all(*offset))?;
         self.strides += n_steps;
         self.hold_address(offset, by);
@@ -222,27 +223,27 @@ impl<F: Family> Book<F> {
         begins_before.is_some_and(|(_, (last, _))| last >= range.start())
     }
 
-    /// Takes one prefix of EC2's choice: from the reservations for prefixes if the subnet has any,
-    /// otherwise from what is not set aside. `None` if no such block is free.
+    /// Takes one prefix that EC2 chooses. It comes from the ranges reserved for prefixes if the
+    /// subnet has any, else from outside reserved ranges. `None` if no such block is free.
     pub(crate) fn choose_prefix(
         &mut self,
         choice: AddressChoice,
         by: Holder,
-        dice: &mut Dice,
+        rng: &mut Rng,
     ) -> Option<F::Net> {
         let mut areas = self.prefix_areas();
         if choice == AddressChoice::Random && areas.len() > 1 {
-            let turn = dice.index(areas.len());
+            let turn = rng.index(areas.len());
             areas.rotate_left(turn);
         }
-        let found = areas.iter().find_map(|area| self.find_block(area, choice, dice));
+        let found = areas.iter().find_map(|area| self.find_block(area, choice, rng));
         let (block, n_steps) = found?;
         self.strides += n_steps;
         self.prefixes.insert(block, by);
         Some(F::prefix(self.first + block * prefix_size::<F>()))
     }
 
-    /// Where automatic prefixes come from. Reservations below the size of a prefix hold none.
+    /// Where automatic prefixes come from. A reserved range smaller than a prefix holds none.
     fn prefix_areas(&self) -> Vec<Area> {
         let reserved: Vec<_> = self
             .set_aside
@@ -262,11 +263,11 @@ impl<F: Family> Book<F> {
         &self,
         area: &Area,
         choice: AddressChoice,
-        dice: &mut Dice,
+        rng: &mut Rng,
     ) -> Option<(u128, u128)> {
         let block_bits = F::BITS - F::PREFIX_LEN;
         let n_bits = u8::try_from((area.last - area.first + 1).ilog2()).expect("at most 128");
-        let walk = self.walk(n_bits.checked_sub(block_bits)?, choice, dice);
+        let walk = self.walk(n_bits.checked_sub(block_bits)?, choice, rng);
         let first = block_of::<F>(area.first);
         walk.map(|step| first + step).zip(1..).find(|(block, _)| self.is_free_block(*block, area))
     }
@@ -278,19 +279,19 @@ impl<F: Family> Book<F> {
         !(taken || area.avoids_set_aside && avoided())
     }
 
-    /// Every number below 2^`bits` once, in the order in which the choice looks at them: an odd
-    /// stride has no common divisor with a power of two.
+    /// Every number below 2^`bits` once, in the order that `choice` gives. An odd stride has no
+    /// common divisor with a power of two, so it visits every number.
     fn walk(
         &self,
         bits: u8,
         choice: AddressChoice,
-        dice: &mut Dice,
+        rng: &mut Rng,
     ) -> impl Iterator<Item = u128> + use<F> {
         let n: u128 = 1 << bits;
         let (start, stride) = match choice {
             AddressChoice::LowestFirst => (0, 1),
-            AddressChoice::Random => (dice.next_wide() % n, (dice.next_wide() % n) | 1),
-            // The golden section of the range: the most even spread of any number of steps.
+            AddressChoice::Random => (rng.next_wide() % n, (rng.next_wide() % n) | 1),
+            // A stride near the golden section spreads any number of steps most evenly.
             AddressChoice::Spread => {
                 let stride = ((n >> 1) + (n >> 3)) | 1;
                 ((self.strides % n).wrapping_mul(stride) % n, stride)
@@ -303,8 +304,8 @@ impl<F: Family> Book<F> {
         })
     }
 
-    /// Sets a block aside; `false` if it overlaps one that is set aside already. It must lie in
-    /// the subnet; what is held in it stays.
+    /// Reserves a range, which must lie in the subnet. Holders in it stay. False if it overlaps
+    /// another reserved range.
     pub(crate) fn set_aside(&mut self, block: F::Net, kind: ReservationType) -> bool {
         let (first, last) = self.range(block);
         let fits = !self.is_set_aside(first..=last);
@@ -314,7 +315,7 @@ impl<F: Family> Book<F> {
         fits
     }
 
-    /// Ends what [`Self::set_aside`] began.
+    /// Removes the reservation that [`Self::set_aside`] made.
     pub(crate) fn restore(&mut self, block: F::Net) {
         let (first, _) = self.range(block);
         self.set_aside.remove(&first);
@@ -327,7 +328,7 @@ impl<F: Family> Book<F> {
     }
 }
 
-/// Where to look for a free block, by offsets.
+/// A range to search for a free block, by offsets.
 #[derive(Debug)]
 struct Area {
     first: u128,
