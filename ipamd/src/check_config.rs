@@ -8,7 +8,7 @@ use std::time::Duration;
 use anyhow::Context as _;
 use aws::Imds;
 use comfy_table::{Table, presets};
-use ipam::policy::Mode;
+use ipam::block::BlockKind;
 use settings::registry::{ALL, Support};
 use settings::{
     InForce, SettingError, Settings, Source, Variables, limits_text, mode_text, targets_text,
@@ -81,9 +81,9 @@ fn type_text(settings: &Settings, name: &str) -> Result<String, SettingError> {
     line(&mut text, "max ENIs", limits.enis_allowed(&policy).to_string());
     line(&mut text, "max pods", policy.max_pods.to_string());
     let holds = match policy.mode {
-        Mode::SecondaryIp | Mode::Prefix => format!("{} addresses", limits.capacity(&policy)),
+        BlockKind::V4Address | BlockKind::V4Prefix => format!("{} addresses", limits.capacity(&policy)),
         // A node never needs a second one.
-        Mode::Ipv6 => "one /80 prefix, that is 2^48 addresses,".to_owned(),
+        BlockKind::V6Prefix => "one /80 prefix, that is 2^48 addresses,".to_owned(),
     };
     line(&mut text, "holds at most", format!("{holds} for pods"));
     for warning in settings::warnings(settings, &policy, limits) {

@@ -9,7 +9,7 @@ use anyhow::Context as _;
 use aws::{ConnectOptions, Ec2};
 use ipam::call::{CallError, CallErrorKind, CallId, Ec2Call};
 use ipam::event::Event;
-use ipam::policy::Mode;
+use ipam::block::BlockKind;
 use ipam::time::Timestamp;
 use settings::{InForce, Settings};
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -65,7 +65,7 @@ async fn daemon(in_force: InForce) -> Result<(), Failure> {
     let (host, wanted) = watch::channel(Vec::new());
     let primary_mac = facts.primary_mac.clone();
     let mtu = Mtu::try_from(settings.mtu).context("AWS_VPC_ENI_MTU")?;
-    let of_node = host::Settings { mtu, ipv6: policy.mode == Mode::Ipv6 };
+    let of_node = host::Settings { mtu, ipv6: policy.mode == BlockKind::V6Prefix };
     let keeper = tokio::spawn(host::keep(primary_mac, of_node, wanted, inlet.clone()));
     // The daemon works without hints, so nothing waits for the end of this task.
     tokio::spawn(hints::send_forever(inlet.clone()));

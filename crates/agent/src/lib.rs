@@ -161,7 +161,7 @@ impl Daemon {
             Engine::new(Boot { node, limits, policy, record }, clock.now());
         // Before any address is given: pods may run of which the record has lost every word.
         if let Some(sighting) = sweep::look_first(clock.now()).await {
-            first.extend(engine.handle(Event::Seen(sighting), clock.now()));
+            first.extend(engine.handle(Event::Kernel(sighting), clock.now()));
         }
         let event_loop =
             EventLoop::start(engine, first, clock, writer, edges, Arc::clone(&counters));

@@ -80,7 +80,7 @@ fn disagreements(page: &Page, view: &PoolView) {
         ("lost_address", view.lost.len()),
         ("lost_eni", lost_enis.len()),
         ("unlinked_eni", view.enis.iter().filter(unlinked).count()),
-        ("metadata_block", view.belied.values().map(BTreeSet::len).sum()),
+        ("metadata_block", view.refuted_hints.values().map(BTreeSet::len).sum()),
     ];
     page.gauges(&registry::DISAGREEMENTS, by_kind);
 }
@@ -92,7 +92,7 @@ fn foreign(page: &Page, view: &PoolView) {
         *reasons.entry(reason.as_str()).or_default() += 1;
     }
     page.gauges(&registry::FOREIGN_ENIS, reasons);
-    page.gauge(&registry::FOREIGN_BLOCKS, view.left_alone.len());
+    page.gauge(&registry::FOREIGN_BLOCKS, view.unused_blocks.len());
 }
 
 #[cfg(test)]

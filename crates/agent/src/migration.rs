@@ -142,7 +142,7 @@ fn key(key: &AttachmentKey) -> AttachmentKey {
 
 /// The network of what is known by its link alone is most likely the shipped one.
 fn named(key: &AttachmentKey) -> AttachmentKey {
-    let network = if key.is_nameless() { SHIPPED.0.to_owned() } else { key.network.clone() };
+    let network = if key.is_by_link() { SHIPPED.0.to_owned() } else { key.network.clone() };
     AttachmentKey { network, ..key.clone() }
 }
 

@@ -14,7 +14,7 @@ use ipam::block::Block;
 use ipam::event::Event;
 use ipam::id::{AttachmentKey, EniId};
 use ipam::record::Assignment;
-use ipam::sighting::{SeenLink, Sighting};
+use ipam::kernel_report::{PodLink, KernelReport};
 use ipam::time::Timestamp;
 use ipam::view::PoolView;
 use tokio::time::Instant;
@@ -30,7 +30,7 @@ const LOOK_EVERY: Duration = Duration::from_secs(60);
 const AFTER_A_LINK: Duration = Duration::from_secs(2);
 
 /// The first look, before the record is asked anything; `None` if the kernel cannot be read.
-pub(crate) async fn look_first(now: Timestamp) -> Option<Sighting> {
+pub(crate) async fn look_first(now: Timestamp) -> Option<KernelReport> {
     let links = read().await?;
     Some(sighting(now, links, BTreeSet::new(), None))
 }
@@ -70,7 +70,7 @@ pub(crate) async fn look_forever(
             });
             // It cannot panic; without it, the next look tells.
             if let Ok(seen) = seen.await {
-                inlet.send(Event::Seen(seen));
+                inlet.send(Event::Kernel(seen));
             }
         }
         let view = handle.view().await?;
@@ -113,7 +113,7 @@ async fn take_down(view: &PoolView) -> Leftovers {
 }
 
 /// `None` for what the kernel cannot have shown: no such link has a mark.
-fn removal(address: IpAddr, link: &SeenLink) -> Option<PodRemoval> {
+fn removal(address: IpAddr, link: &PodLink) -> Option<PodRemoval> {
     let host_name = link.name.parse().ok()?;
     let owner = link.mark.as_ref()?.parse().ok()?;
     Some(PodRemoval { host_name, owner, addresses: vec![address] })
@@ -133,12 +133,12 @@ fn sighting(
     links: Vec<pod::HostLink>,
     vanished: BTreeSet<AttachmentKey>,
     listed: Option<BTreeSet<String>>,
-) -> Sighting {
+) -> KernelReport {
     let links = links.into_iter().flat_map(|pod::HostLink { name, owner, addresses }| {
-        let link = SeenLink { name, mark: owner };
+        let link = PodLink { name, mark: owner };
         addresses.into_iter().map(move |address| (address, link.clone()))
     });
-    Sighting { begun, links: links.collect(), vanished, listed }
+    KernelReport { begun, links: links.collect(), vanished, listed }
 }
 
 /// Those whose mark no link bears, whose address is routed to no link that may be theirs, and whose
@@ -153,7 +153,7 @@ fn vanished(
     let mut vanished = BTreeSet::new();
     for (key, held) in assignments {
         let has_link = routed.contains(&held.address) || marks.contains(key.mark().as_str());
-        if !has_link && (key.is_nameless() || is_gone(Path::new(&held.netns))) {
+        if !has_link && (key.is_by_link() || is_gone(Path::new(&held.netns))) {
             vanished.insert(key.clone());
         }
     }
@@ -183,10 +183,10 @@ fn tell_people(told: &mut BTreeMap<IpAddr, String>, view: PoolView) {
 
 /// A line whenever it has changed what metadata service and EC2 do not agree on.
 fn tell_of_metadata(told: &mut BTreeMap<EniId, BTreeSet<Block>>, view: &PoolView) {
-    if *told == view.belied {
+    if *told == view.refuted_hints {
         return;
     }
-    told.clone_from(&view.belied);
+    told.clone_from(&view.refuted_hints);
     if told.is_empty() {
         tracing::info!("metadata service shows the ENIs as EC2 does again");
     } else {

@@ -203,9 +203,9 @@ pub(crate) fn view(node: &Node, limits: v1::InstanceLimits, view: PoolView) -> v
         instance_id: node.instance.to_string(),
         instance_type: node.instance_type.clone(),
         mode: match mode {
-            Mode::SecondaryIp => "secondary-ip".to_owned(),
-            Mode::Prefix => "prefix".to_owned(),
-            Mode::Ipv6 => "ipv6".to_owned(),
+            BlockKind::V4Address => "secondary-ip".to_owned(),
+            BlockKind::V4Prefix => "prefix".to_owned(),
+            BlockKind::V6Prefix => "ipv6".to_owned(),
         },
         enis: enis.into_iter().map(eni).collect(),
         foreign_enis: foreign.keys().map(ToString::to_string).collect(),
@@ -326,7 +326,7 @@ mod tests {
         assert!(key(Some(whole())).is_ok());
         let bad = [
             None,
-            Some(v1::Attachment { network: String::new(), ..whole() }),
+            Some(v1::Attachment { network: Network::Unknown, ..whole() }),
             Some(v1::Attachment { container_id: String::new(), ..whole() }),
             Some(v1::Attachment { ifname: "e".repeat(MAX_TEXT + 1), ..whole() }),
         ];

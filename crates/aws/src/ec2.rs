@@ -395,9 +395,9 @@ impl Counts {
     fn of(ask: Ask) -> Self {
         let count = (ask.count() > 0).then(|| i32::from(ask.count()));
         match ask {
-            Ask::Addresses(_) => Self { addresses: count, ..Self::default() },
-            Ask::Prefixes(_) => Self { prefixes: count, ..Self::default() },
-            Ask::Ipv6Prefixes(_) => Self { ipv6_prefixes: count, ..Self::default() },
+            BlockKind::V4Address.times(_) => Self { addresses: count, ..Self::default() },
+            BlockKind::V4Prefix.times(_) => Self { prefixes: count, ..Self::default() },
+            BlockKind::V6Prefix.times(_) => Self { ipv6_prefixes: count, ..Self::default() },
         }
     }
 }

@@ -90,6 +90,16 @@ impl Rng {
 mod tests {
     use super::*;
 
+    /// Source of the numbers: the generator's reference implementation, `splitmix64.c` by S. Vigna.
+    #[test]
+    fn stream_of_a_seed_never_changes() {
+        let mut rng = Rng::new(1_477_776_061_723_855_037);
+        let first = [(); 3].map(|()| rng.next());
+        let expect =
+            [1_985_237_415_132_408_290, 2_979_275_885_539_914_483, 13_511_426_838_097_143_398];
+        assert_eq!(first, expect);
+    }
+
     #[test]
     fn same_seed_and_stream_give_same_numbers() {
         let draw = |seed, stream| {

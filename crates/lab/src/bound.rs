@@ -65,8 +65,8 @@ impl NodeCapacity {
             room: blocks.iter().map(room).collect(),
             per_eni: u64::from(limits.blocks_per_eni()).max(1),
             block_size: match limits.mode(spec.policy.mode) {
-                Mode::Prefix => PREFIX_SIZE,
-                Mode::SecondaryIp | Mode::Ipv6 => 1,
+                BlockKind::V4Prefix => PREFIX_SIZE,
+                BlockKind::V4Address | BlockKind::V6Prefix => 1,
             },
             places: spec.n_places().into(),
         }
@@ -197,7 +197,7 @@ mod tests {
     #[test]
     fn burst_needs_fewest_possible_calls() {
         let check = |blocks: &[u16], n_pods, expect| {
-            let capacity = capacity(blocks, Mode::SecondaryIp);
+            let capacity = capacity(blocks, BlockKind::V4Address);
             assert_eq!(capacity.calls_for(n_pods), expect, "{blocks:?}");
         };
         check(&[14], 14, (0, 0));
@@ -207,24 +207,24 @@ mod tests {
         check(&[0], 15, (1, 1));
         check(&[10, 3], 24, (1, 0));
         check(&[10, 3], 25, (2, 0));
-        assert_eq!(capacity(&[1], Mode::Prefix).calls_for(16), (0, 0));
-        assert_eq!(capacity(&[1], Mode::Prefix).calls_for(17), (1, 0));
+        assert_eq!(capacity(&[1], BlockKind::V4Prefix).calls_for(16), (0, 0));
+        assert_eq!(capacity(&[1], BlockKind::V4Prefix).calls_for(17), (1, 0));
     }
 
     #[test]
     fn slowest_bucket_determines_bound() {
-        let bound = Bound::spread_evenly(&vec![capacity(&[14], Mode::SecondaryIp); 500], 23_000);
+        let bound = Bound::spread_evenly(&vec![capacity(&[14], BlockKind::V4Address); 500], 23_000);
         assert_eq!(bound.calls[&Action::CreateNetworkInterface], 1500);
         // (1500 - 50) / 5 for AttachNetworkInterface; (1500 - 100) / 5 for the creation.
         assert_eq!(bound.at_best, Duration::from_secs(290));
-        let bound = Bound::spread_evenly(&vec![capacity(&[1], Mode::Prefix); 500], 23_000);
+        let bound = Bound::spread_evenly(&vec![capacity(&[1], BlockKind::V4Prefix); 500], 23_000);
         assert_eq!(bound.calls[&Action::AssignPrivateIpAddresses], 500);
         assert_eq!(bound.at_best, Duration::from_secs(80));
     }
 
     #[test]
     fn full_node_leaves_its_pods_to_others() {
-        let large = capacity(&[14], Mode::SecondaryIp);
+        let large = capacity(&[14], BlockKind::V4Address);
         let small = NodeCapacity { places: 3, ..large.clone() };
         let none = NodeCapacity { places: 0, ..large.clone() };
         assert_eq!(evenly(&[large.clone(), small, none, large], 12), [5, 3, 0, 4]);
@@ -233,7 +233,7 @@ mod tests {
     #[test]
     fn joining_nodes_take_fastest_split_of_calls() {
         let check = |blocks: &[&[u16]], n_pods, n_assigns, n_enis, at_best_ms| {
-            let capacities = blocks.iter().map(|blocks| capacity(blocks, Mode::SecondaryIp));
+            let capacities = blocks.iter().map(|blocks| capacity(blocks, BlockKind::V4Address));
             let bound = Bound::spread_anyhow(&capacities.collect::<Vec<_>>(), n_pods);
             assert_eq!(bound.calls[&Action::AssignPrivateIpAddresses], n_assigns);
             assert_eq!(bound.calls[&Action::AttachNetworkInterface], n_enis);
@@ -250,8 +250,8 @@ mod tests {
 
     #[test]
     fn only_burst_at_start_has_bound() {
-        let mut setup = setup(Mode::SecondaryIp);
-        let joining = [capacity(&[0], Mode::SecondaryIp)];
+        let mut setup = setup(BlockKind::V4Address);
+        let joining = [capacity(&[0], BlockKind::V4Address)];
         let bound = |setup: &Setup| Bound::of_burst(setup, Vec::new(), &joining);
         let calls = bound(&setup).unwrap().calls;
         // 600 pods on 30 nodes.

@@ -222,9 +222,9 @@ fn describe_enis(name: &str, site: &Site) -> Request {
 fn counts(ask: Ask) -> (Option<i32>, Option<i32>) {
     let count = (ask.count() > 0).then(|| i32::from(ask.count()));
     match ask {
-        Ask::Addresses(_) => (count, None),
-        Ask::Prefixes(_) => (None, count),
-        Ask::Ipv6Prefixes(_) => unreachable!("no node of the lab has IPv6 pods"),
+        BlockKind::V4Address.times(_) => (count, None),
+        BlockKind::V4Prefix.times(_) => (None, count),
+        BlockKind::V6Prefix.times(_) => unreachable!("no node of the lab has IPv6 pods"),
     }
 }
 

@@ -94,7 +94,7 @@ mod tests {
         let create = Ec2Call::CreateEni {
             subnet: ec2::ipam_id(ec2.site().subnet.as_str()),
             security_groups: BTreeSet::new(),
-            ask: Ask::Addresses(2),
+            ask: BlockKind::V4Address.times(2),
             description: String::new(),
             tags: BTreeMap::new(),
             client_token: "token".to_owned(),
@@ -120,7 +120,7 @@ mod tests {
         let mut ec2 = ec2();
         let eni = ec2::ipam_id(ec2.site().primary_eni.as_str());
         let assign =
-            |n| Ec2Call::Assign { eni: ipam::id::EniId::clone(&eni), ask: Ask::Addresses(n) };
+            |n| Ec2Call::Assign { eni: ipam::id::EniId::clone(&eni), ask: BlockKind::V4Address.times(n) };
         assert!(ec2.execute(&assign(14)).is_ok());
         assert_eq!(ec2.execute(&assign(1)).unwrap_err().kind, CallErrorKind::AddressLimit);
     }

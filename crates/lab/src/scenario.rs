@@ -74,9 +74,9 @@ pub struct Case {
 /// A policy's name, mode and targets.
 type Rule = (&'static str, Mode, Targets);
 
-const WARM_ENI: Rule = ("warm-eni-1", Mode::SecondaryIp, Targets::WarmEni(1));
-const WARM_IP: Rule = ("warm-ip-5", Mode::SecondaryIp, Targets::Ip { warm: 5, minimum: 0 });
-const WARM_PREFIX: Rule = ("warm-prefix-1", Mode::Prefix, Targets::WarmPrefix(1));
+const WARM_ENI: Rule = ("warm-eni-1", BlockKind::V4Address, Targets::WarmEni(1));
+const WARM_IP: Rule = ("warm-ip-5", BlockKind::V4Address, Targets::Ip { warm: 5, minimum: 0 });
+const WARM_PREFIX: Rule = ("warm-prefix-1", BlockKind::V4Prefix, Targets::WarmPrefix(1));
 const ALL_RULES: &[Rule] = &[WARM_ENI, WARM_IP, WARM_PREFIX];
 
 /// All scenarios.
@@ -171,8 +171,8 @@ fn case(&(name, mode, targets): &Rule, shape: Shape) -> Case {
             targets,
             max_enis: None,
             max_pods: match mode {
-                Mode::SecondaryIp => max_pods.0,
-                Mode::Prefix | Mode::Ipv6 => max_pods.1,
+                BlockKind::V4Address => max_pods.0,
+                BlockKind::V4Prefix | BlockKind::V6Prefix => max_pods.1,
             },
             cooldown: Duration::from_secs(30),
             add_wait: Duration::from_secs(60),

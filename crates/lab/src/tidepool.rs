@@ -168,7 +168,7 @@ impl Daemon for Tidepool {
 
 fn key(sandbox: SandboxId) -> AttachmentKey {
     AttachmentKey {
-        network: "aws-cni".to_owned(),
+        network: "aws-cni".into(),
         container: format!("{}-{}", sandbox.pod, sandbox.attempt),
         ifname: "eth0".to_owned(),
     }

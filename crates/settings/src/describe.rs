@@ -14,16 +14,16 @@ pub fn limits_text(limits: Limits) -> String {
 #[must_use]
 pub fn mode_text(mode: Mode) -> &'static str {
     match mode {
-        Mode::SecondaryIp => "secondary-ip",
-        Mode::Prefix => "prefix",
-        Mode::Ipv6 => "ipv6",
+        BlockKind::V4Address => "secondary-ip",
+        BlockKind::V4Prefix => "prefix",
+        BlockKind::V6Prefix => "ipv6",
     }
 }
 
 /// One line: the target in force, with the variable that sets it.
 #[must_use]
 pub fn targets_text(policy: &Policy) -> String {
-    if policy.mode == Mode::Ipv6 {
+    if policy.mode == BlockKind::V6Prefix {
         return "one /80 prefix for all pods".to_owned();
     }
     match policy.targets {

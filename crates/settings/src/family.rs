@@ -1,6 +1,6 @@
 //! Which family pods' addresses are of, and what they come from.
 
-use ipam::policy::Mode;
+use ipam::block::BlockKind;
 
 use crate::registry::{
     AWS_VPC_K8S_CNI_CUSTOM_NETWORK_CFG, DISABLE_POD_V6, ENABLE_IPv4, ENABLE_IPv6,
@@ -22,9 +22,9 @@ pub(crate) fn mode(variables: &Variables) -> Result<Mode, SettingError> {
     let ipv4 = variables.optional_boolean(&ENABLE_IPv4)?.unwrap_or(!ipv6);
     let prefixes = variables.boolean(&ENABLE_PREFIX_DELEGATION)?;
     match (ipv4, ipv6) {
-        (true, false) if prefixes => Ok(Mode::Prefix),
-        (true, false) => Ok(Mode::SecondaryIp),
-        (false, true) if prefixes => check_ipv6(variables).map(|()| Mode::Ipv6),
+        (true, false) if prefixes => Ok(BlockKind::V4Prefix),
+        (true, false) => Ok(BlockKind::V4Address),
+        (false, true) if prefixes => check_ipv6(variables).map(|()| BlockKind::V6Prefix),
         (false, true) => Err(variables.error(
             &ENABLE_IPv6,
             "pods get their IPv6 addresses from a prefix: set ENABLE_PREFIX_DELEGATION=true too",

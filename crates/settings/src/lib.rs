@@ -252,7 +252,7 @@ fn warm_settings(variables: &Variables, mode: Mode) -> Result<WarmSettings, Sett
         warm_prefix: variables.number(&WARM_PREFIX_TARGET, 0, u16::MAX)?,
     };
     let asks_for_nothing = warm.warm_ip == 0 && warm.minimum_ip == 0 && warm.warm_prefix == 0;
-    if mode == Mode::Prefix && asks_for_nothing {
+    if mode == BlockKind::V4Prefix && asks_for_nothing {
         return Err(variables.error(
             &WARM_PREFIX_TARGET,
             "with ENABLE_PREFIX_DELEGATION=true one of WARM_PREFIX_TARGET, WARM_IP_TARGET and \
@@ -270,8 +270,8 @@ fn leak_age(variables: &Variables) -> Result<Option<Duration>, SettingError> {
 
 fn mtu(variables: &Variables, mode: Mode) -> Result<u32, SettingError> {
     let least = match mode {
-        Mode::SecondaryIp | Mode::Prefix => LEAST_IPV4_MTU,
-        Mode::Ipv6 => LEAST_IPV6_MTU,
+        BlockKind::V4Address | BlockKind::V4Prefix => LEAST_IPV4_MTU,
+        BlockKind::V6Prefix => LEAST_IPV6_MTU,
     };
     variables.number(&AWS_VPC_ENI_MTU, least, JUMBO_MTU)
 }

@@ -26,7 +26,7 @@ pub fn policy(
     vcpus: Option<u32>,
 ) -> Result<Policy, SettingError> {
     let mode = limits.mode(settings.mode);
-    if mode == Mode::Ipv6 && !limits.prefixes {
+    if mode == BlockKind::V6Prefix && !limits.prefixes {
         return Err(SettingError {
             variable: ENABLE_IPv6.name,
             value: "true".to_owned(),
@@ -87,22 +87,22 @@ fn overridden(settings: &Settings, mode: Mode) -> Vec<String> {
     let max_enis = (MAX_ENI.name, settings.max_enis.map_or(0, u32::from), 0);
     let by_ips = warm.warm_ip != 0 || warm.minimum_ip != 0;
     let (without_effect, why) = match mode {
-        Mode::Ipv6 => (
+        BlockKind::V6Prefix => (
             vec![enis, prefixes, ips, minimum, max_enis],
             "with ENABLE_IPv6=true, where one prefix is enough; leave it out",
         ),
-        Mode::SecondaryIp | Mode::Prefix if by_ips => (
+        BlockKind::V4Address | BlockKind::V4Prefix if by_ips => (
             vec![enis, prefixes],
             "beside WARM_IP_TARGET or MINIMUM_IP_TARGET; set WARM_IP_TARGET to as many free \
              addresses as are wanted",
         ),
-        Mode::Prefix => {
+        BlockKind::V4Prefix => {
             (vec![enis], "with ENABLE_PREFIX_DELEGATION=true; set WARM_PREFIX_TARGET instead")
         }
-        Mode::SecondaryIp if settings.mode == Mode::Prefix => {
+        BlockKind::V4Address if settings.mode == BlockKind::V4Prefix => {
             (vec![prefixes], "on an instance without prefixes; set WARM_ENI_TARGET instead")
         }
-        Mode::SecondaryIp => (
+        BlockKind::V4Address => (
             vec![prefixes],
             "without prefixes; set ENABLE_PREFIX_DELEGATION=true, or WARM_ENI_TARGET instead",
         ),
@@ -141,9 +141,9 @@ fn max_pods(mode: Mode, limits: Limits, vcpus: Option<u32>) -> u32 {
     let (few, many) = PREFIX_MAX_PODS;
     let most = if vcpus.is_some_and(|n| n < MANY_VCPUS) { few } else { many };
     match mode {
-        Mode::SecondaryIp => blocks + HOST_NETWORK_PODS,
-        Mode::Prefix => (blocks * 16 + HOST_NETWORK_PODS).min(most),
-        Mode::Ipv6 => most,
+        BlockKind::V4Address => blocks + HOST_NETWORK_PODS,
+        BlockKind::V4Prefix => (blocks * 16 + HOST_NETWORK_PODS).min(most),
+        BlockKind::V6Prefix => most,
     }
 }
 
@@ -239,10 +239,10 @@ mod tests {
 
         let targets = [("MINIMUM_IP_TARGET".to_owned(), "5".to_owned())];
         let ipv6 = Settings {
-            mode: Mode::Ipv6,
+            mode: BlockKind::V6Prefix,
             ..Settings::read(&targets.into_iter().collect()).unwrap()
         };
-        let warnings = overridden(&ipv6, Mode::Ipv6);
+        let warnings = overridden(&ipv6, BlockKind::V6Prefix);
         assert!(
             warnings[0].starts_with("MINIMUM_IP_TARGET: 5 has no effect with ENABLE_IPv6=true")
         );
@@ -255,17 +255,17 @@ mod tests {
             let limits = crate::known_limits(name).expect(name);
             assert_eq!(max_pods(mode, limits, crate::known_vcpus(name)), expect, "{name} {mode:?}");
         };
-        check("t3.small", Mode::SecondaryIp, 11);
-        check("t3.medium", Mode::SecondaryIp, 17);
-        check("m5.large", Mode::SecondaryIp, 29);
-        check("m5.4xlarge", Mode::SecondaryIp, 234);
-        check("p5.48xlarge", Mode::SecondaryIp, 100);
-        check("m5.large", Mode::Prefix, 110);
-        check("t3.small", Mode::Prefix, 110);
-        check("m5.24xlarge", Mode::Prefix, 250);
-        check("t3.nano", Mode::Ipv6, 110);
-        check("m5.24xlarge", Mode::Ipv6, 250);
+        check("t3.small", BlockKind::V4Address, 11);
+        check("t3.medium", BlockKind::V4Address, 17);
+        check("m5.large", BlockKind::V4Address, 29);
+        check("m5.4xlarge", BlockKind::V4Address, 234);
+        check("p5.48xlarge", BlockKind::V4Address, 100);
+        check("m5.large", BlockKind::V4Prefix, 110);
+        check("t3.small", BlockKind::V4Prefix, 110);
+        check("m5.24xlarge", BlockKind::V4Prefix, 250);
+        check("t3.nano", BlockKind::V6Prefix, 110);
+        check("m5.24xlarge", BlockKind::V6Prefix, 250);
         let new = Limits { enis: 3, addresses_per_eni: 10, prefixes: true };
-        assert_eq!(max_pods(Mode::Prefix, new, None), 250);
+        assert_eq!(max_pods(BlockKind::V4Prefix, new, None), 250);
     }
 }

@@ -2,7 +2,7 @@
 //! to ignore it would be worse than not to run. One that asks by its default is a warning, since an
 //! error would stop every start.
 
-use ipam::policy::Mode;
+use ipam::block::BlockKind;
 
 use crate::registry::{ALL, Nodes, Support};
 use crate::{SettingError, Variables};
@@ -14,8 +14,8 @@ pub(crate) fn warnings(variables: &Variables, mode: Mode) -> Result<Vec<String>,
         let Support::Missing { without, of, what } = setting.support else { continue };
         let is_about_this_node = match of {
             Nodes::All => true,
-            Nodes::Ipv4 => mode != Mode::Ipv6,
-            Nodes::Ipv6 => mode == Mode::Ipv6,
+            Nodes::Ipv4 => mode != BlockKind::V6Prefix,
+            Nodes::Ipv6 => mode == BlockKind::V6Prefix,
         };
         if variables.boolean(setting)? != without && is_about_this_node {
             warnings.push(format!("{}: {what}", setting.name));

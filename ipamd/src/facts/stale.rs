@@ -37,7 +37,7 @@ impl TestNode {
                 if minute == 59 && hour % 2 == 1 {
                     let n_effects = usize::try_from(self.chance.below(4)).unwrap();
                     let key = AttachmentKey {
-                        network: "aws-cni".to_owned(),
+                        network: "aws-cni".into(),
                         container: format!("last{hour}"),
                         ifname: "eth0".to_owned(),
                     };

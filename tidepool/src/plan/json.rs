@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 
 use ipam::forecast::EniForecast;
-use ipam::policy::Mode;
+use ipam::block::BlockKind;
 use serde::Serialize;
 use settings::mode_text;
 
@@ -74,10 +74,10 @@ fn supply(mode: Mode, enis: &[EniForecast]) -> Supply {
     let per_eni: Vec<_> = enis.iter().map(EniForecast::n_blocks).collect();
     let n_blocks = per_eni.iter().sum();
     match mode {
-        Mode::SecondaryIp => {
+        BlockKind::V4Address => {
             Supply::Addresses { attached_secondary_ips: n_blocks, ips_per_eni: per_eni }
         }
-        Mode::Prefix | Mode::Ipv6 => {
+        BlockKind::V4Prefix | BlockKind::V6Prefix => {
             let pods: Vec<_> = enis.iter().flat_map(|eni| &eni.pods_per_block).copied().collect();
             Supply::Prefixes {
                 attached_prefixes: n_blocks,

@@ -4,7 +4,7 @@ use std::fmt::Display;
 
 use comfy_table::{Table, presets};
 use ipam::forecast::{EniForecast, Forecast};
-use ipam::policy::Mode;
+use ipam::block::BlockKind;
 use settings::{limits_text, mode_text, targets_text};
 
 use super::Planned;
@@ -14,10 +14,10 @@ pub(super) fn render(planned: &Planned<'_>) -> String {
     let Planned { n_pods, policy, forecast, warnings, .. } = planned;
     let mut paragraphs = vec![head(planned)];
     match policy.mode {
-        Mode::SecondaryIp | Mode::Prefix => {
+        BlockKind::V4Address | BlockKind::V4Prefix => {
             paragraphs.extend([enis(policy.mode, &forecast.enis).to_string(), idle(forecast)]);
         }
-        Mode::Ipv6 => paragraphs.push(IPV6_HOLDS.to_owned()),
+        BlockKind::V6Prefix => paragraphs.push(IPV6_HOLDS.to_owned()),
     }
     paragraphs.push(calls(forecast, *n_pods));
     if let Some(unplaced) = &forecast.unplaced {
@@ -54,8 +54,8 @@ fn table(header: &[&str]) -> Table {
 
 fn enis(mode: Mode, enis: &[EniForecast]) -> Table {
     let blocks = match mode {
-        Mode::SecondaryIp => "ADDRESSES",
-        Mode::Prefix | Mode::Ipv6 => "PREFIXES",
+        BlockKind::V4Address => "ADDRESSES",
+        BlockKind::V4Prefix | BlockKind::V6Prefix => "PREFIXES",
     };
     let mut table = table(&["ENI", blocks, "PODS", "UNUSED ADDRESSES"]);
     let row = |name: String, cells: [&dyn Display; 3]| {

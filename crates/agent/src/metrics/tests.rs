@@ -6,7 +6,7 @@ use ipam::block::Block;
 use ipam::call::{CallError, CallErrorKind, CallId, CallOutput, Ec2Call};
 use ipam::event::{Answer, RefusalCode};
 use ipam::id::{EniId, SubnetId};
-use ipam::policy::Mode;
+use ipam::block::BlockKind;
 use ipam::time::Timestamp;
 use ipam::view::{BlockUse, Counts, ForeignReason, Most};
 
@@ -41,7 +41,7 @@ fn eni(id: &str, stage: EniStage, blocks: &[(&str, &[&str])]) -> EniView {
 fn view() -> PoolView {
     let prefix = ("10.0.0.16/28", &["10.0.0.17", "10.0.0.18"][..]);
     PoolView {
-        mode: Mode::Prefix,
+        mode: BlockKind::V4Prefix,
         enis: vec![
             eni("eni-1", EniStage::Ready, &[prefix, ("10.0.0.9/32", &["10.0.0.9"])]),
             eni("eni-2", EniStage::Linking, &[]),

@@ -15,7 +15,7 @@ const LINKS: [&str; 4] = ["lo", "ens5", "enicc21c2d7785", "oldb5faff8a083"];
 fn allocation(container: &str, address: &str, namespace: &str, pod: &str) -> Allocation {
     Allocation {
         key: AttachmentKey {
-            network: "aws-cni".to_owned(),
+            network: "aws-cni".into(),
             container: container.to_owned(),
             ifname: "eth0".to_owned(),
         },
@@ -143,9 +143,9 @@ fn what_is_known_by_its_link_alone_is_handed_over_as_the_shipped_networks() {
     let taken = taken();
     let (key, assignment) = taken.assignments().first_key_value().unwrap();
     record
-        .apply(&Change::Assigned { key: key.nameless(), assignment: assignment.clone() })
+        .apply(&Change::Assigned { key: key.by_link(), assignment: assignment.clone() })
         .unwrap();
-    let expect = AttachmentKey { network: "aws-cni".to_owned(), ..key.clone() };
+    let expect = AttachmentKey { network: "aws-cni".into(), ..key.clone() };
     assert_eq!(allocations(&record)[0].key, expect);
 }
 

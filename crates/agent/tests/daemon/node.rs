@@ -234,7 +234,7 @@ fn config(directory: &Path) -> Config {
         limits: Limits { enis: 8, addresses_per_eni: 30, prefixes: true },
         limits_from: "a test".to_owned(),
         policy: Policy {
-            mode: Mode::SecondaryIp,
+            mode: BlockKind::V4Address,
             targets: Targets::Ip { warm: 5, minimum: 0 },
             max_enis: None,
             max_pods: 500,

@@ -99,7 +99,7 @@ async fn clauses(site: &Arc<Site>) -> Vec<Clause> {
 }
 
 async fn a_created_eni_is_complete_and_found_by_its_tag(node: Node) {
-    let created = node.create(Ask::Addresses(0), "x").await;
+    let created = node.create(BlockKind::V4Address.times(0), "x").await;
     assert_eq!((&created.subnet, created.kind), (&node.site.subnet, EniKind::Interface));
     assert_eq!((created.blocks.len(), &created.attachment), (0, &None));
     let subnet = &node.subnets().await[&node.site.subnet];
@@ -110,20 +110,20 @@ async fn a_created_eni_is_complete_and_found_by_its_tag(node: Node) {
 }
 
 async fn create_gives_the_addresses_that_were_asked_for(node: Node) {
-    let created = node.create(Ask::Addresses(3), "x").await;
+    let created = node.create(BlockKind::V4Address.times(3), "x").await;
     assert_eq!(created.blocks.iter().filter(|block| !block.is_prefix()).count(), 3);
     assert!(!created.blocks.contains(&Block::address(IpAddr::V4(created.primary_address))));
     assert_eq!(node.eni(&created.id).await.blocks, created.blocks);
 }
 
 async fn create_gives_the_prefixes_that_were_asked_for(node: Node) {
-    let created = node.create(Ask::Prefixes(2), "x").await;
+    let created = node.create(BlockKind::V4Prefix.times(2), "x").await;
     assert_eq!(created.blocks.iter().filter(|block| block.is_prefix()).count(), 2);
     assert_eq!(node.eni(&created.id).await.blocks, created.blocks);
 }
 
 async fn create_gives_the_ipv6_prefixes_that_were_asked_for(node: Node) {
-    let created = node.create(Ask::Ipv6Prefixes(1), "x").await;
+    let created = node.create(BlockKind::V6Prefix.times(1), "x").await;
     assert!(created.blocks.len() == 1 && created.blocks.iter().all(is_ipv6_prefix), "{created:?}");
     assert_eq!(node.eni(&created.id).await.blocks, created.blocks);
 }
@@ -133,20 +133,20 @@ fn is_ipv6_prefix(block: &Block) -> bool {
 }
 
 async fn the_same_token_gives_the_same_eni(node: Node) {
-    let first = node.create(Ask::Addresses(1), "x").await;
-    assert_eq!(node.create(Ask::Addresses(1), "x").await.id, first.id);
-    assert_ne!(node.create(Ask::Addresses(1), "y").await.id, first.id);
+    let first = node.create(BlockKind::V4Address.times(1), "x").await;
+    assert_eq!(node.create(BlockKind::V4Address.times(1), "x").await.id, first.id);
+    assert_ne!(node.create(BlockKind::V4Address.times(1), "y").await.id, first.id);
 }
 
 async fn create_in_an_unknown_subnet_is_rejected(node: Node) {
     let nowhere = id("subnet-0123456789abcdef0");
-    let error = node.refused(node.creation(&nowhere, Ask::Addresses(0), "x")).await;
+    let error = node.refused(node.creation(&nowhere, BlockKind::V4Address.times(0), "x")).await;
     let expected = (CallErrorKind::Rejected, "InvalidSubnetID.NotFound");
     assert_eq!((error.kind, &*error.code), expected, "{error}");
 }
 
 async fn an_attached_eni_is_found_by_its_attachment(node: Node) {
-    let (eni, attachment) = node.attached(Ask::Addresses(0)).await;
+    let (eni, attachment) = node.attached(BlockKind::V4Address.times(0)).await;
     let enis = node.enis().await;
     assert_eq!(enis.values().filter(|eni| eni.is_primary()).count(), 1, "{enis:?}");
     let bond = enis[&eni].attachment.clone().expect("attached");
@@ -154,30 +154,30 @@ async fn an_attached_eni_is_found_by_its_attachment(node: Node) {
 }
 
 async fn an_eni_cannot_be_attached_twice(node: Node) {
-    let (eni, _) = node.attached(Ask::Addresses(0)).await;
+    let (eni, _) = node.attached(BlockKind::V4Address.times(0)).await;
     let error = node.refused(Ec2Call::AttachEni { eni, device_index: 2 }).await;
     assert_eq!(error.kind, CallErrorKind::InUse, "{error}");
 }
 
 async fn a_device_index_cannot_be_taken_twice(node: Node) {
-    node.attached(Ask::Addresses(0)).await;
-    let eni = node.create(Ask::Addresses(0), "second").await.id;
+    node.attached(BlockKind::V4Address.times(0)).await;
+    let eni = node.create(BlockKind::V4Address.times(0), "second").await.id;
     let error = node.refused(Ec2Call::AttachEni { eni, device_index: 1 }).await;
     assert_eq!(error.kind, CallErrorKind::DeviceIndexTaken, "{error}");
 }
 
 async fn an_instance_takes_no_more_enis_than_its_type_allows(node: Node) {
     for index in 1..3 {
-        let eni = node.create(Ask::Addresses(0), &index.to_string()).await.id;
+        let eni = node.create(BlockKind::V4Address.times(0), &index.to_string()).await.id;
         node.attach(&eni, index).await;
     }
-    let eni = node.create(Ask::Addresses(0), "one too many").await.id;
+    let eni = node.create(BlockKind::V4Address.times(0), "one too many").await.id;
     let error = node.refused(Ec2Call::AttachEni { eni, device_index: 3 }).await;
     assert_eq!(error.kind, CallErrorKind::EniLimit, "{error}");
 }
 
 async fn an_eni_dies_with_its_instance_once_told_so(node: Node) {
-    let (eni, attachment) = node.attached(Ask::Addresses(0)).await;
+    let (eni, attachment) = node.attached(BlockKind::V4Address.times(0)).await;
     let dies = async || node.eni(&eni).await.attachment.map(|bond| bond.delete_on_termination);
     assert_eq!(dies().await, Some(false));
     node.call(Ec2Call::SetDeleteOnTermination { eni: eni.clone(), attachment }).await;
@@ -185,16 +185,16 @@ async fn an_eni_dies_with_its_instance_once_told_so(node: Node) {
 }
 
 async fn assign_answers_with_what_it_added(node: Node) {
-    let (eni, _) = node.attached(Ask::Addresses(2)).await;
+    let (eni, _) = node.attached(BlockKind::V4Address.times(2)).await;
     let before = node.eni(&eni).await.blocks;
-    let added = node.assign(&eni, Ask::Addresses(3)).await;
+    let added = node.assign(&eni, BlockKind::V4Address.times(3)).await;
     assert_eq!((added.len(), added.is_disjoint(&before)), (3, true), "{added:?}, {before:?}");
 }
 
 async fn assign_adds_addresses(node: Node) {
-    let (eni, _) = node.attached(Ask::Addresses(2)).await;
+    let (eni, _) = node.attached(BlockKind::V4Address.times(2)).await;
     let before = node.eni(&eni).await.blocks;
-    let added = node.assign(&eni, Ask::Addresses(3)).await;
+    let added = node.assign(&eni, BlockKind::V4Address.times(3)).await;
     let after = node.eni(&eni).await.blocks;
     assert_eq!((before.len(), after.len()), (2, 5));
     assert!(after.is_superset(&before));
@@ -202,23 +202,23 @@ async fn assign_adds_addresses(node: Node) {
 }
 
 async fn assign_adds_prefixes(node: Node) {
-    let (eni, _) = node.attached(Ask::Prefixes(1)).await;
+    let (eni, _) = node.attached(BlockKind::V4Prefix.times(1)).await;
     let before = node.eni(&eni).await.blocks;
-    let added = node.assign(&eni, Ask::Prefixes(2)).await;
+    let added = node.assign(&eni, BlockKind::V4Prefix.times(2)).await;
     assert!(added.len() == 2 && added.iter().all(|block| block.is_prefix()), "{added:?}");
     assert_eq!(node.eni(&eni).await.blocks, before.union(&added).copied().collect());
 }
 
 async fn assign_adds_ipv6_prefixes(node: Node) {
-    let (eni, _) = node.attached(Ask::Prefixes(1)).await;
+    let (eni, _) = node.attached(BlockKind::V4Prefix.times(1)).await;
     let before = node.eni(&eni).await.blocks;
-    let added = node.assign(&eni, Ask::Ipv6Prefixes(1)).await;
+    let added = node.assign(&eni, BlockKind::V6Prefix.times(1)).await;
     assert!(added.len() == 1 && added.iter().all(is_ipv6_prefix), "{added:?}");
     assert_eq!(node.eni(&eni).await.blocks, before.union(&added).copied().collect());
 }
 
 async fn single_ipv6_addresses_are_the_nodes_own(node: Node) {
-    let eni = node.create(Ask::Addresses(0), "x").await.id;
+    let eni = node.create(BlockKind::V4Address.times(0), "x").await.id;
     let assignment = plain_client(&node.site.endpoint).assign_ipv6_addresses();
     let assignment = assignment.network_interface_id(eni.as_str()).ipv6_address_count(1);
     let answer = assignment.send().await.expect("AssignIpv6Addresses");
@@ -227,25 +227,25 @@ async fn single_ipv6_addresses_are_the_nodes_own(node: Node) {
 }
 
 async fn a_subnet_without_ipv6_says_so(node: Node) {
-    let creation = node.creation(&node.site.tiny_subnet, Ask::Addresses(0), "x");
+    let creation = node.creation(&node.site.tiny_subnet, BlockKind::V4Address.times(0), "x");
     let CallOutput::Created(facts) = node.call(creation).await else { panic!("not created") };
-    let assignment = Ec2Call::Assign { eni: facts.id, ask: Ask::Ipv6Prefixes(1) };
+    let assignment = Ec2Call::Assign { eni: facts.id, ask: BlockKind::V6Prefix.times(1) };
     let error = node.refused(assignment).await;
     assert_eq!(error.kind, CallErrorKind::Rejected, "{error}");
     assert!(error.message.contains("associate one with the subnet of eni-"), "{error}");
 }
 
 async fn an_eni_takes_no_more_addresses_than_its_type_allows(node: Node) {
-    let (eni, _) = node.attached(Ask::Addresses(9)).await;
-    let one_more = Ec2Call::Assign { eni, ask: Ask::Addresses(1) };
+    let (eni, _) = node.attached(BlockKind::V4Address.times(9)).await;
+    let one_more = Ec2Call::Assign { eni, ask: BlockKind::V4Address.times(1) };
     assert_eq!(node.refused(one_more).await.kind, CallErrorKind::AddressLimit);
-    let eni = node.create(Ask::Addresses(10), "too many").await.id;
+    let eni = node.create(BlockKind::V4Address.times(10), "too many").await.id;
     let error = node.refused(Ec2Call::AttachEni { eni, device_index: 2 }).await;
     assert_eq!(error.kind, CallErrorKind::AddressLimit, "{error}");
 }
 
 async fn unassign_takes_addresses_off(node: Node) {
-    let (eni, _) = node.attached(Ask::Addresses(3)).await;
+    let (eni, _) = node.attached(BlockKind::V4Address.times(3)).await;
     let mut blocks = node.eni(&eni).await.blocks;
     let kept = blocks.pop_last().expect("three");
     node.call(Ec2Call::Unassign { eni: eni.clone(), blocks }).await;
@@ -253,14 +253,14 @@ async fn unassign_takes_addresses_off(node: Node) {
 }
 
 async fn what_is_not_assigned_cannot_be_unassigned(node: Node) {
-    let (eni, _) = node.attached(Ask::Addresses(1)).await;
-    let foreign = node.create(Ask::Addresses(1), "other").await.blocks;
+    let (eni, _) = node.attached(BlockKind::V4Address.times(1)).await;
+    let foreign = node.create(BlockKind::V4Address.times(1), "other").await.blocks;
     let error = node.refused(Ec2Call::Unassign { eni, blocks: foreign }).await;
     assert_eq!(error.kind, CallErrorKind::Rejected, "{error}");
 }
 
 async fn unassign_takes_prefixes_off(node: Node) {
-    let (eni, _) = node.attached(Ask::Prefixes(2)).await;
+    let (eni, _) = node.attached(BlockKind::V4Prefix.times(2)).await;
     let mut blocks = node.eni(&eni).await.blocks;
     let kept = blocks.pop_last().expect("two");
     node.call(Ec2Call::Unassign { eni: eni.clone(), blocks }).await;
@@ -268,15 +268,15 @@ async fn unassign_takes_prefixes_off(node: Node) {
 }
 
 async fn unassign_takes_ipv6_prefixes_off(node: Node) {
-    let (eni, _) = node.attached(Ask::Prefixes(1)).await;
+    let (eni, _) = node.attached(BlockKind::V4Prefix.times(1)).await;
     let kept = node.eni(&eni).await.blocks;
-    let blocks = node.assign(&eni, Ask::Ipv6Prefixes(1)).await;
+    let blocks = node.assign(&eni, BlockKind::V6Prefix.times(1)).await;
     node.call(Ec2Call::Unassign { eni: eni.clone(), blocks }).await;
     assert_eq!(node.eni(&eni).await.blocks, kept);
 }
 
 async fn a_detached_eni_can_be_deleted_and_is_gone(node: Node) {
-    let (eni, attachment) = node.attached(Ask::Addresses(1)).await;
+    let (eni, attachment) = node.attached(BlockKind::V4Address.times(1)).await;
     node.call(Ec2Call::DetachEni { eni: eni.clone(), attachment }).await;
     let unattached = |facts: Option<&EniFacts>| facts.is_some_and(|eni| eni.attachment.is_none());
     node.eventually("the ENI is detached", &eni, unattached).await;
@@ -286,7 +286,7 @@ async fn a_detached_eni_can_be_deleted_and_is_gone(node: Node) {
 }
 
 async fn an_attached_eni_cannot_be_deleted(node: Node) {
-    let (eni, _) = node.attached(Ask::Addresses(0)).await;
+    let (eni, _) = node.attached(BlockKind::V4Address.times(0)).await;
     let error = node.refused(Ec2Call::DeleteEni { eni }).await;
     assert_eq!(error.kind, CallErrorKind::InUse, "{error}");
 }
@@ -296,7 +296,7 @@ async fn what_does_not_exist_is_not_found(node: Node) {
     let attachment = id("eni-attach-0123456789abcdef0");
     for call in [
         Ec2Call::AttachEni { eni: eni.clone(), device_index: 1 },
-        Ec2Call::Assign { eni: eni.clone(), ask: Ask::Addresses(1) },
+        Ec2Call::Assign { eni: eni.clone(), ask: BlockKind::V4Address.times(1) },
         Ec2Call::DetachEni { eni: eni.clone(), attachment },
         Ec2Call::DeleteEni { eni },
     ] {
@@ -308,7 +308,7 @@ async fn what_does_not_exist_is_not_found(node: Node) {
 async fn unattached_enis_are_found_by_the_tag_of_their_cluster(node: Node) {
     let instance = (INSTANCE_TAG, node.instance.as_str());
     let create = async |token: &str, with: &[(&str, &str)]| {
-        let mut creation = node.creation(&node.site.subnet, Ask::Addresses(1), token);
+        let mut creation = node.creation(&node.site.subnet, BlockKind::V4Address.times(1), token);
         if let Ec2Call::CreateEni { tags, .. } = &mut creation {
             *tags = super::wire::tags(with);
         }
@@ -337,17 +337,17 @@ async fn subnets_are_those_of_the_zone(node: Node) {
 async fn a_subnet_counts_its_free_addresses(node: Node) {
     let free = async || node.subnets().await[&node.site.subnet].free_addresses;
     let before = free().await;
-    node.create(Ask::Addresses(3), "x").await;
+    node.create(BlockKind::V4Address.times(3), "x").await;
     assert_eq!(free().await, before - 4);
 }
 
 async fn an_exhausted_subnet_says_so(node: Node) {
-    let creation = node.creation(&node.site.tiny_subnet, Ask::Addresses(11), "x");
+    let creation = node.creation(&node.site.tiny_subnet, BlockKind::V4Address.times(11), "x");
     assert_eq!(node.refused(creation).await.kind, CallErrorKind::SubnetExhausted);
 }
 
 async fn a_fragmented_subnet_says_so(node: Node) {
-    let creation = node.creation(&node.site.unaligned_subnet, Ask::Prefixes(1), "x");
+    let creation = node.creation(&node.site.unaligned_subnet, BlockKind::V4Prefix.times(1), "x");
     assert_eq!(node.refused(creation).await.kind, CallErrorKind::SubnetFragmented);
 }
 

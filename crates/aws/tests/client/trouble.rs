@@ -30,9 +30,9 @@ async fn fail_next(sim: &VpcSim, action: &str, code: &str) {
 async fn a_create_whose_answer_is_lost_makes_one_eni() {
     let (sim, node) = sim_and_node().await;
     lose_next_answer(&sim, "CreateNetworkInterface").await;
-    let create = node.creation(&node.site.subnet, Ask::Addresses(2), "x");
+    let create = node.creation(&node.site.subnet, BlockKind::V4Address.times(2), "x");
     assert_eq!(node.refused(create).await.kind, CallErrorKind::OutcomeUnknown);
-    let created = node.create(Ask::Addresses(2), "x").await;
+    let created = node.create(BlockKind::V4Address.times(2), "x").await;
     let mut enis = node.enis().await;
     enis.retain(|_, eni| !eni.is_primary());
     assert_eq!(enis.into_keys().collect::<Vec<_>>(), [created.id]);
@@ -41,9 +41,9 @@ async fn a_create_whose_answer_is_lost_makes_one_eni() {
 #[tokio::test]
 async fn an_assign_whose_answer_is_lost_happens_once_and_can_be_read() {
     let (sim, node) = sim_and_node().await;
-    let (eni, _) = node.attached(Ask::Addresses(1)).await;
+    let (eni, _) = node.attached(BlockKind::V4Address.times(1)).await;
     lose_next_answer(&sim, "AssignPrivateIpAddresses").await;
-    let assign = Ec2Call::Assign { eni: eni.clone(), ask: Ask::Addresses(2) };
+    let assign = Ec2Call::Assign { eni: eni.clone(), ask: BlockKind::V4Address.times(2) };
     assert_eq!(node.refused(assign).await.kind, CallErrorKind::OutcomeUnknown);
     assert_eq!(node.eni(&eni).await.blocks.len(), 3);
 }
@@ -51,7 +51,7 @@ async fn an_assign_whose_answer_is_lost_happens_once_and_can_be_read() {
 #[tokio::test]
 async fn an_attach_whose_answer_is_lost_is_not_said_to_have_failed() {
     let (sim, node) = sim_and_node().await;
-    let eni = node.create(Ask::Addresses(0), "x").await.id;
+    let eni = node.create(BlockKind::V4Address.times(0), "x").await.id;
     lose_next_answer(&sim, "AttachNetworkInterface").await;
     let attach = Ec2Call::AttachEni { eni: eni.clone(), device_index: 1 };
     assert_eq!(node.refused(attach).await.kind, CallErrorKind::OutcomeUnknown);
@@ -61,9 +61,9 @@ async fn an_attach_whose_answer_is_lost_is_not_said_to_have_failed() {
 #[tokio::test]
 async fn a_throttled_assign_has_no_effect() {
     let (sim, node) = sim_and_node().await;
-    let (eni, _) = node.attached(Ask::Addresses(1)).await;
+    let (eni, _) = node.attached(BlockKind::V4Address.times(1)).await;
     fail_next(&sim, "AssignPrivateIpAddresses", "RequestLimitExceeded").await;
-    let assign = Ec2Call::Assign { eni: eni.clone(), ask: Ask::Addresses(2) };
+    let assign = Ec2Call::Assign { eni: eni.clone(), ask: BlockKind::V4Address.times(2) };
     assert_eq!(node.refused(assign).await.kind, CallErrorKind::Throttled);
     assert_eq!(node.eni(&eni).await.blocks.len(), 1);
 }
@@ -80,7 +80,7 @@ async fn a_throttled_reading_is_left_to_its_caller() {
 async fn a_denied_call_is_denied() {
     let (sim, node) = sim_and_node().await;
     fail_next(&sim, "CreateNetworkInterface", "UnauthorizedOperation").await;
-    let creation = node.creation(&node.site.subnet, Ask::Addresses(0), "x");
+    let creation = node.creation(&node.site.subnet, BlockKind::V4Address.times(0), "x");
     assert_eq!(node.refused(creation).await.kind, CallErrorKind::AccessDenied);
 }
 
@@ -89,7 +89,7 @@ async fn an_exhausted_subnet_is_understood_in_the_newer_words_too() {
     let (sim, node) = sim_and_node().await;
     let switch = json!({"insufficient_error": "invalid-parameter-value"});
     sim.operate("PATCH", "switches", &switch).await;
-    let error = node.refused(node.creation(&node.site.tiny_subnet, Ask::Addresses(11), "x")).await;
+    let error = node.refused(node.creation(&node.site.tiny_subnet, BlockKind::V4Address.times(11), "x")).await;
     let expected = (CallErrorKind::SubnetExhausted, "InvalidParameterValue");
     assert_eq!((error.kind, &*error.code), expected, "{error}");
 }
@@ -97,7 +97,7 @@ async fn an_exhausted_subnet_is_understood_in_the_newer_words_too() {
 #[tokio::test]
 async fn an_eni_that_was_taken_away_cannot_be_detached() {
     let (sim, node) = sim_and_node().await;
-    let (eni, attachment) = node.attached(Ask::Addresses(0)).await;
+    let (eni, attachment) = node.attached(BlockKind::V4Address.times(0)).await;
     sim.operate("POST", "disturb", &json!({"detach_eni": {"eni": eni}})).await;
     let error = node.refused(Ec2Call::DetachEni { eni, attachment }).await;
     assert_eq!(error.kind, CallErrorKind::NotFound, "{error}");

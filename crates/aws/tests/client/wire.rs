@@ -90,11 +90,11 @@ fn all_calls() -> [Ec2Call; 12] {
         Ec2Call::DescribeEnis,
         Ec2Call::DescribeSubnets,
         unattached(),
-        create(Ask::Addresses(1)),
+        create(BlockKind::V4Address.times(1)),
         set_delete_on_termination(),
         attach(),
-        assign(Ask::Addresses(1)),
-        assign(Ask::Ipv6Prefixes(1)),
+        assign(BlockKind::V4Address.times(1)),
+        assign(BlockKind::V6Prefix.times(1)),
         unassign(&["10.0.0.9/32"]),
         unassign(&["2001:db8::/80"]),
         detach(),
@@ -176,11 +176,11 @@ async fn create_asks_for_addresses_or_prefixes_or_nothing() {
         ..facts("eni-1")
     });
     for (ask, count) in [
-        (Ask::Addresses(9), "SecondaryPrivateIpAddressCount=9\n"),
-        (Ask::Prefixes(2), "Ipv4PrefixCount=2\n"),
-        (Ask::Ipv6Prefixes(1), "Ipv6PrefixCount=1\n"),
-        (Ask::Addresses(0), ""),
-        (Ask::Prefixes(0), ""),
+        (BlockKind::V4Address.times(9), "SecondaryPrivateIpAddressCount=9\n"),
+        (BlockKind::V4Prefix.times(2), "Ipv4PrefixCount=2\n"),
+        (BlockKind::V6Prefix.times(1), "Ipv6PrefixCount=1\n"),
+        (BlockKind::V4Address.times(0), ""),
+        (BlockKind::V4Prefix.times(0), ""),
     ] {
         check(create(ask), &[&request(count)], from_ref(&answer), created.clone()).await;
     }
@@ -204,7 +204,7 @@ async fn assign_gives_what_was_added() {
             .replace("{eni}", "NetworkInterfaceId=eni-1")
     };
     check(
-        assign(Ask::Addresses(2)),
+        assign(BlockKind::V4Address.times(2)),
         &[&request("{eni}\nSecondaryPrivateIpAddressCount=2")],
         &[Answer::ok(
             "AssignPrivateIpAddresses",
@@ -217,7 +217,7 @@ async fn assign_gives_what_was_added() {
     )
     .await;
     check(
-        assign(Ask::Prefixes(1)),
+        assign(BlockKind::V4Prefix.times(1)),
         &[&request("Ipv4PrefixCount=1\n{eni}")],
         &[Answer::ok(
             "AssignPrivateIpAddresses",
@@ -228,7 +228,7 @@ async fn assign_gives_what_was_added() {
     )
     .await;
     check(
-        assign(Ask::Ipv6Prefixes(1)),
+        assign(BlockKind::V6Prefix.times(1)),
         &["Action=AssignIpv6Addresses\nIpv6PrefixCount=1\nNetworkInterfaceId=eni-1"],
         &[Answer::ok(
             "AssignIpv6Addresses",
@@ -287,7 +287,7 @@ async fn blocks_that_do_not_go_together_are_refused_before_anything_is_sent() {
 async fn a_refused_ipv6_prefix_says_what_to_do() {
     let check = async |answer: Answer, message: &str| {
         let server = Server::start([answer]).await;
-        let call = assign(Ask::Ipv6Prefixes(1));
+        let call = assign(BlockKind::V6Prefix.times(1));
         let error = server.client().await.execute(&call).await.unwrap_err();
         assert_eq!(error.message, message);
     };
@@ -543,8 +543,8 @@ async fn a_repeated_create_carries_the_same_token_and_succeeds() {
     for lost in [Answer::throttled(), Answer::HangUp] {
         let server = Server::start([lost, created.clone()]).await;
         let client = server.client().await;
-        client.execute(&create(Ask::Addresses(1))).await.unwrap_err();
-        let outcome = client.execute(&create(Ask::Addresses(1))).await;
+        client.execute(&create(BlockKind::V4Address.times(1))).await.unwrap_err();
+        let outcome = client.execute(&create(BlockKind::V4Address.times(1))).await;
         assert_eq!(outcome, Ok(CallOutput::Created(facts("eni-1"))));
         let seen = server.seen();
         assert_eq!((seen.len(), seen[0].form()), (2, seen[1].form()));
@@ -556,7 +556,7 @@ async fn a_repeated_create_carries_the_same_token_and_succeeds() {
 async fn check_lost(answer: Answer, code: &str) {
     let server = Server::start([answer]).await;
     let client = server.client_with(|options| options.http_timeout = Duration::from_millis(300));
-    let call = assign(Ask::Addresses(1));
+    let call = assign(BlockKind::V4Address.times(1));
     let outcome = tokio::time::timeout(Duration::from_secs(5), client.await.execute(&call)).await;
     let error = outcome.expect("an end in time").expect_err("no answer, no success");
     assert_eq!((error.kind, &*error.code), (CallErrorKind::OutcomeUnknown, code), "{error}");
@@ -643,13 +643,13 @@ async fn a_field_that_is_missing_or_makes_no_sense_is_named() {
         "<assignedPrivateIpAddressesSet><item><privateIpAddress>10.0.0.5</privateIpAddress></item>\
          </assignedPrivateIpAddressesSet>",
     );
-    let assign = assign(Ask::Addresses(1));
+    let assign = assign(BlockKind::V4Address.times(1));
     check_bad_field(&assign, &assigned, (">10.0.0.5<", ">fish<"), "assignedPrivateIpAddress").await;
     let assigned = Answer::ok(
         "AssignIpv6Addresses",
         "<assignedIpv6PrefixSet><item>2001:db8::/80</item></assignedIpv6PrefixSet>",
     );
-    let assign = self::assign(Ask::Ipv6Prefixes(1));
+    let assign = self::assign(BlockKind::V6Prefix.times(1));
     for change in [("item>", "x>"), ("/80<", "/128<"), (">2001:db8::/80<", "><")] {
         check_bad_field(&assign, &assigned, change, "assignedIpv6PrefixSet").await;
     }
@@ -671,7 +671,7 @@ async fn a_field_that_is_missing_or_makes_no_sense_is_named() {
     check_bad_field(&attach(), &attached, ("attachmentId>", "x>"), "attachmentId").await;
     let created = Answer::ok("CreateNetworkInterface", "<networkInterface/>");
     let change = ("<networkInterface/>", "");
-    check_bad_field(&create(Ask::Addresses(1)), &created, change, "networkInterface").await;
+    check_bad_field(&create(BlockKind::V4Address.times(1)), &created, change, "networkInterface").await;
 }
 
 #[tokio::test]

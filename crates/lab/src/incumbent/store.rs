@@ -105,9 +105,9 @@ impl Store {
     pub(super) fn new(policy: &Policy, limits: Limits) -> Self {
         Self {
             kind: match limits.mode(policy.mode) {
-                Mode::SecondaryIp => Kind::Address,
-                Mode::Prefix => Kind::Prefix,
-                Mode::Ipv6 => unreachable!("no node of the lab has IPv6 pods"),
+                BlockKind::V4Address => Kind::Address,
+                BlockKind::V4Prefix => Kind::Prefix,
+                BlockKind::V6Prefix => unreachable!("no node of the lab has IPv6 pods"),
             },
             cooldown: policy.cooldown,
             cidrs_per_eni: usize::from(limits.blocks_per_eni()),

@@ -52,7 +52,7 @@ impl EqualService {
 }
 
 fn has_ip_target(policy: &Policy) -> bool {
-    policy.mode == Mode::SecondaryIp && matches!(policy.targets, Targets::Ip { .. })
+    policy.mode == BlockKind::V4Address && matches!(policy.targets, Targets::Ip { .. })
 }
 
 fn with_warm_ip(setup: &Setup, warm_ip: u32) -> Setup {

@@ -54,7 +54,7 @@ impl Simulation {
         let on_record = found.on_record(key) == Some(assignment);
         // If the kernel showed the attachment, in this run or an earlier one, its address is
         // granted again.
-        let has_come_back = found.durable.assignments().contains_key(&key.nameless());
+        let has_come_back = found.durable.assignments().contains_key(&key.by_link());
         let is_old = found.known.contains(key) || has_come_back;
         let told_before = found.pods.get(key).is_some_and(|pod| pod.address == Some(address));
         let is_ready = is_old || told_before || found.ready.contains(&assignment.eni);
@@ -120,7 +120,7 @@ impl Simulation {
         if let Ec2Call::CreateEni { ask, .. } | Ec2Call::Assign { ask, .. } = call {
             let is_nothing = matches!(call, Ec2Call::Assign { .. }) && ask.count() == 0;
             let is_sound =
-                !is_nothing && ask.count() <= MAX_ADDRESSES && !matches!(ask, Ask::Ipv6Prefixes(_));
+                !is_nothing && ask.count() <= MAX_ADDRESSES && !matches!(ask, BlockKind::V6Prefix.times(_));
             self.expect(node, "senseless call", is_sound, || call.to_string());
         }
     }

@@ -57,7 +57,7 @@ impl Outcome {
         self.calls += calls;
         self.kills += kills;
         self.left_behind += left_behind;
-        self.left_alone += left_alone;
+        self.unused_blocks += left_alone;
     }
 }
 

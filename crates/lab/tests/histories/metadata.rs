@@ -155,7 +155,7 @@ impl Simulation {
         let found = &self.nodes[node];
         let Some(engine) = &found.engine else { return true };
         let is_there = |block: &Block| truth.values().any(|blocks| blocks.contains(block));
-        engine.view(found.time(self.now)).left_alone.iter().all(is_there)
+        engine.view(found.time(self.now)).unused_blocks.iter().all(is_there)
             && self.is_right(node, truth, |eni| eni.device_index.is_some())
     }
 
@@ -168,7 +168,7 @@ impl Simulation {
         let nothing = BTreeSet::new();
         view.enis.iter().filter(|eni| of(eni)).all(|eni| {
             let known: BTreeSet<_> = eni.blocks.keys().copied().collect();
-            truth.get(&eni.id).unwrap_or(&nothing) - &view.left_alone == known
+            truth.get(&eni.id).unwrap_or(&nothing) - &view.unused_blocks == known
         })
     }
 

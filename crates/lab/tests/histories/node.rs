@@ -10,7 +10,7 @@ use ipam::event::{HostEni, RequestId, SaveSeq};
 use ipam::id::{AttachmentKey, BootId, EniId, Pod as PodFacts};
 use ipam::policy::Node as NodeFacts;
 use ipam::record::{Assignment, Change, Contradiction, Record};
-use ipam::sighting::{SeenLink, Sighting};
+use ipam::kernel_report::{PodLink, KernelReport};
 use ipam::time::Timestamp;
 use ipam::{Boot, Engine};
 use lab::cloud::Site;
@@ -253,16 +253,16 @@ impl Node {
     }
 
     /// The kernel's state in a poll that begins now.
-    pub(super) fn sighting(&self, now: Timestamp) -> Sighting {
-        let seen = |key: &AttachmentKey| SeenLink { name: key.to_string(), mark: Some(key.mark()) };
+    pub(super) fn sighting(&self, now: Timestamp) -> KernelReport {
+        let seen = |key: &AttachmentKey| PodLink { name: key.to_string(), mark: Some(key.mark()) };
         let has_link = |key: &AttachmentKey| self.links.values().any(|owner| *owner == named(key));
         // An attachment known by its link alone ends with the link.
         let is_gone = |key: &AttachmentKey| {
-            key.is_nameless() || self.pods.get(key).is_none_or(|pod| pod.ended)
+            key.is_by_link() || self.pods.get(key).is_none_or(|pod| pod.ended)
         };
         let assigned = self.durable.assignments().keys();
         let vanished = assigned.filter(|key| !has_link(key) && is_gone(key));
-        Sighting {
+        KernelReport {
             begun: self.time(now),
             links: self.links.iter().map(|(address, key)| (*address, seen(key))).collect(),
             vanished: vanished.cloned().collect(),
@@ -279,7 +279,7 @@ impl Node {
     /// The durable assignment of an attachment. The record may know it by its link alone.
     pub(super) fn on_record(&self, key: &AttachmentKey) -> Option<&Assignment> {
         let assignments = self.durable.assignments();
-        assignments.get(key).or_else(|| assignments.get(&key.nameless()))
+        assignments.get(key).or_else(|| assignments.get(&key.by_link()))
     }
 
     pub(super) fn is_adding(&self, key: &AttachmentKey) -> bool {

@@ -48,7 +48,7 @@ impl Setting {
 }
 
 fn policy(rng: &mut Rng) -> Policy {
-    let mode = *rng.pick(&[Mode::SecondaryIp, Mode::Prefix]);
+    let mode = *rng.pick(&[BlockKind::V4Address, BlockKind::V4Prefix]);
     let warm = WarmSettings {
         warm_eni: *rng.pick(&[0, 1, 1, 2]),
         warm_ip: *rng.pick(&[0, 0, 0, 1, 2, 5, 40]),

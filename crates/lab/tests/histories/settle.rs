@@ -134,8 +134,8 @@ impl Simulation {
             enis.iter().filter(|eni| self.cloud.owner(&eni.id).is_some_and(|it| it == instance));
         // A rolled-back record takes blocks that it does not know for foreign ones. They are idle,
         // and counted.
-        let is_left = |block: &Block| is_rolled_back && view.left_alone.contains(block);
-        let n_left_alone = view.left_alone.len();
+        let is_left = |block: &Block| is_rolled_back && view.unused_blocks.contains(block);
+        let n_left_alone = view.unused_blocks.len();
         let kept = |eni| blocks_of(eni).filter(|block| !is_left(block)).collect();
         let real: BTreeMap<EniId, BTreeSet<Block>> =
             ours.map(|eni| (ipam_id(eni.id.as_str()), kept(eni))).collect();
@@ -149,7 +149,7 @@ impl Simulation {
         let lost: Vec<_> = lost.collect();
         let is_sure = is_whole && !is_rolled_back;
         expect(!is_sure || lost.is_empty(), "pods without their address", format!("{lost:?}"));
-        self.outcome.left_alone += n_left_alone;
+        self.outcome.unused_blocks += n_left_alone;
         for (rule, what) in faults {
             self.violation(node, rule, what);
         }

@@ -13,7 +13,7 @@ use ipam::block::Block;
 use ipam::call::{CallId, Ec2Call};
 use ipam::event::{Effect, Event, LinkState};
 use ipam::id::AttachmentKey;
-use ipam::sighting::Sighting;
+use ipam::kernel_report::KernelReport;
 use ipam::time::Timestamp;
 use lab::cloud::{Cloud, SetupError};
 use lab::ec2;
@@ -50,7 +50,7 @@ pub(super) enum HistoryEvent {
     HostDone { node: usize, run: u64 },
     Tick { node: usize, run: u64, at: Timestamp },
     PollKernel { node: usize, run: u64 },
-    Seen { node: usize, run: u64, sighting: Sighting },
+    Seen { node: usize, run: u64, sighting: KernelReport },
     Starts { node: usize },
 }
 
@@ -261,7 +261,7 @@ impl Simulation {
                 self.poll_kernel(node)
             }
             HistoryEvent::Seen { node, run, sighting } if self.runs(node, run) => {
-                self.tell(node, Event::Seen(sighting));
+                self.tell(node, Event::Kernel(sighting));
             }
             HistoryEvent::Saved { .. }
             | HistoryEvent::Arrives { .. }
@@ -296,8 +296,8 @@ impl Simulation {
         let (run, sighting) = (found.run, found.sighting(self.now));
         self.push_in(POLL_EVERY, HistoryEvent::PollKernel { node, run });
         // The kernel poll does not cover what ended while no daemon ran.
-        let sighting = Sighting { vanished: BTreeSet::new(), ..sighting };
-        let first = self.handle(node, Event::Seen(sighting));
+        let sighting = KernelReport { vanished: BTreeSet::new(), ..sighting };
+        let first = self.handle(node, Event::Kernel(sighting));
         self.follow(node, effects.into_iter().chain(first).collect());
         for key in std::mem::take(&mut self.nodes[node].pending_dels) {
             self.asks(node, PluginRequest::Del { key });

@@ -63,7 +63,7 @@ fn check(instance_type: &str, mode: Mode, setting: Setting, pods: u32, per_eni: 
 #[test]
 fn secondary_mode_matches_documented_table() {
     let check = |instance_type, setting, pods, per_eni: &[u16]| {
-        check(instance_type, Mode::SecondaryIp, setting, pods, per_eni);
+        check(instance_type, BlockKind::V4Address, setting, pods, per_eni);
     };
     let small = "t3.small";
     check(small, Setting::Eni(1), 0, &[3]);
@@ -90,7 +90,7 @@ fn secondary_mode_matches_documented_table() {
 #[test]
 fn prefix_mode_matches_documented_table() {
     let check = |instance_type, setting, pods, per_eni: &[u16]| {
-        check(instance_type, Mode::Prefix, setting, pods, per_eni);
+        check(instance_type, BlockKind::V4Prefix, setting, pods, per_eni);
     };
     let small = "t3.small";
     check(small, Setting::Prefix(1), 0, &[1]);

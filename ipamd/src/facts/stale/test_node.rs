@@ -13,7 +13,7 @@ use ipam::call::Ec2Call;
 use ipam::event::{Answer, Effect, Event, LinkState, RequestId};
 use ipam::id::{AttachmentKey, BootId, Pod};
 use ipam::record::Record;
-use ipam::sighting::{SeenLink, Sighting};
+use ipam::kernel_report::{PodLink, KernelReport};
 use ipam::time::Timestamp;
 use ipam::{Boot, Engine};
 use settings::Settings;
@@ -183,10 +183,10 @@ impl TestNode {
         let now = self.now();
         let (engine, effects) = Engine::new(boot, now);
         self.daemon = Some((engine, ec2));
-        let seen = |key: &AttachmentKey| SeenLink { name: key.to_string(), mark: Some(key.mark()) };
+        let seen = |key: &AttachmentKey| PodLink { name: key.to_string(), mark: Some(key.mark()) };
         let links = self.pods.iter().map(|(key, address)| (*address, seen(key))).collect();
-        let sighting = Sighting { begun: now, links, ..Sighting::default() };
-        self.follow(effects, vec![Event::Seen(sighting)], usize::MAX).await;
+        let sighting = KernelReport { begun: now, links, ..KernelReport::default() };
+        self.follow(effects, vec![Event::Kernel(sighting)], usize::MAX).await;
         for key in std::mem::take(&mut self.waiting).into_values() {
             self.add(key, usize::MAX).await;
         }
@@ -276,7 +276,7 @@ impl TestNode {
     pub(super) async fn add_pod(&mut self) {
         let container = format!("c{}", self.n_requests);
         let key =
-            AttachmentKey { network: "aws-cni".to_owned(), container, ifname: "eth0".to_owned() };
+            AttachmentKey { network: "aws-cni".into(), container, ifname: "eth0".to_owned() };
         self.add(key, usize::MAX).await;
     }
 

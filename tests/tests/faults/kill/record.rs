@@ -110,7 +110,7 @@ async fn wear_out(node: &ExecNode) -> Result<()> {
         let mut client = client.clone();
         async move {
             let attachment = Some(v1::Attachment {
-                network: "aws-cni".to_owned(),
+                network: "aws-cni".into(),
                 container_id: format!("worn{n}"),
                 ifname: "eth0".to_owned(),
             });
