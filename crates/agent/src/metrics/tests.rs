@@ -3,10 +3,10 @@
 use std::time::Duration;
 
 use ipam::block::Block;
+use ipam::block::BlockKind;
 use ipam::call::{CallError, CallErrorKind, CallId, CallOutput, Ec2Call};
 use ipam::event::{Answer, RefusalCode};
 use ipam::id::{EniId, SubnetId};
-use ipam::block::BlockKind;
 use ipam::time::Timestamp;
 use ipam::view::{BlockUse, Counts, ForeignReason, Most};
 

@@ -142,9 +142,7 @@ fn what_is_known_by_its_link_alone_is_handed_over_as_the_shipped_networks() {
     let mut record = Record::default();
     let taken = taken();
     let (key, assignment) = taken.assignments().first_key_value().unwrap();
-    record
-        .apply(&Change::Assigned { key: key.by_link(), assignment: assignment.clone() })
-        .unwrap();
+    record.apply(&Change::Assigned { key: key.by_link(), assignment: assignment.clone() }).unwrap();
     let expect = AttachmentKey { network: "aws-cni".into(), ..key.clone() };
     assert_eq!(allocations(&record)[0].key, expect);
 }
