@@ -362,16 +362,10 @@ mod tests {
 
     #[test]
     fn address_fills_reach_and_the_fields_of_older_plugins() {
-        let assignment = Assignment {
-            address: "10.0.2.20".parse().unwrap(),
-            eni: ipam::id::EniId::try_from("eni-0a".to_owned()).unwrap(),
-            device_index: 1,
-            network_card: 1,
-            pod: Pod::default(),
-            netns: String::new(),
-            since: ipam::time::Timestamp::default(),
-        };
-        let v1::PodAddress { address, table, eni, reach } = address(&assignment);
+        let eni = ipam::id::EniId::try_from("eni-0a".to_owned()).unwrap();
+        let via = Via::Eni { eni, card: 1, index: 1 };
+        let ip = PodIp { address: "10.0.2.20".parse().unwrap(), via };
+        let v1::PodAddress { address, table, eni, reach } = address(&ip);
         assert_eq!((&*address, table, &*eni), ("10.0.2.20", 10_101, "eni-0a"));
         let expected =
             v1::EniReach { id: "eni-0a".into(), network_card: 1, device_index: 1, table: 10_101 };
