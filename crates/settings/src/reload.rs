@@ -119,7 +119,10 @@ mod tests {
         assert_eq!(shrunk.policy.targets, Targets::WarmEni(1));
         let next = "ENABLE_PREFIX_DELEGATION=true IP_COOLDOWN_PERIOD=0 CLUSTER_NAME=blue";
         let both = check("", next, "IP_COOLDOWN_PERIOD", "ENABLE_PREFIX_DELEGATION CLUSTER_NAME");
-        assert_eq!((both.policy.mode, both.policy.cooldown), (BlockKind::V4Address, Duration::ZERO));
+        assert_eq!(
+            (both.policy.mode, both.policy.cooldown),
+            (BlockKind::V4Address, Duration::ZERO)
+        );
         assert_eq!(both.in_force.settings.cluster, None);
         let off = check("", "DISABLE_LEAKED_ENI_CLEANUP=true", "DISABLE_LEAKED_ENI_CLEANUP", "");
         assert_eq!(off.policy.leak_age, None);

@@ -245,8 +245,15 @@ const IPV6: [(&str, &str); 3] =
 fn families_that_contradict_are_refused() {
     let mode = |variables: &[(&str, &str)]| read(variables).map(|settings| settings.mode);
     assert_eq!(mode(&IPV6), Ok(BlockKind::V6Prefix));
-    assert_eq!(mode(&[IPV6[0], IPV6[2]]), Ok(BlockKind::V6Prefix), "what is not set contradicts nothing");
-    assert_eq!(mode(&[("ENABLE_IPv6", "false"), ("ENABLE_IPv4", "true")]), Ok(BlockKind::V4Address));
+    assert_eq!(
+        mode(&[IPV6[0], IPV6[2]]),
+        Ok(BlockKind::V6Prefix),
+        "what is not set contradicts nothing"
+    );
+    assert_eq!(
+        mode(&[("ENABLE_IPv6", "false"), ("ENABLE_IPv4", "true")]),
+        Ok(BlockKind::V4Address)
+    );
     let check = |variables: &[(&str, &str)], start: &str, end: &str| {
         let error = read(variables).unwrap_err().to_string();
         assert!(error.starts_with(start) && error.ends_with(end), "{error}");

@@ -89,7 +89,9 @@ async fn an_exhausted_subnet_is_understood_in_the_newer_words_too() {
     let (sim, node) = sim_and_node().await;
     let switch = json!({"insufficient_error": "invalid-parameter-value"});
     sim.operate("PATCH", "switches", &switch).await;
-    let error = node.refused(node.creation(&node.site.tiny_subnet, BlockKind::V4Address.times(11), "x")).await;
+    let error = node
+        .refused(node.creation(&node.site.tiny_subnet, BlockKind::V4Address.times(11), "x"))
+        .await;
     let expected = (CallErrorKind::SubnetExhausted, "InvalidParameterValue");
     assert_eq!((error.kind, &*error.code), expected, "{error}");
 }

@@ -671,7 +671,8 @@ async fn a_field_that_is_missing_or_makes_no_sense_is_named() {
     check_bad_field(&attach(), &attached, ("attachmentId>", "x>"), "attachmentId").await;
     let created = Answer::ok("CreateNetworkInterface", "<networkInterface/>");
     let change = ("<networkInterface/>", "");
-    check_bad_field(&create(BlockKind::V4Address.times(1)), &created, change, "networkInterface").await;
+    check_bad_field(&create(BlockKind::V4Address.times(1)), &created, change, "networkInterface")
+        .await;
 }
 
 #[tokio::test]

@@ -12,8 +12,8 @@ use ec2_model::fabric::FabricEni;
 use ipam::call::Ec2Call;
 use ipam::event::{Answer, Effect, Event, LinkState, RequestId};
 use ipam::id::{AttachmentKey, BootId, Pod};
+use ipam::kernel_report::{KernelReport, PodLink};
 use ipam::record::Record;
-use ipam::kernel_report::{PodLink, KernelReport};
 use ipam::time::Timestamp;
 use ipam::{Boot, Engine};
 use settings::Settings;
@@ -275,8 +275,7 @@ impl TestNode {
 
     pub(super) async fn add_pod(&mut self) {
         let container = format!("c{}", self.n_requests);
-        let key =
-            AttachmentKey { network: "aws-cni".into(), container, ifname: "eth0".to_owned() };
+        let key = AttachmentKey { network: "aws-cni".into(), container, ifname: "eth0".to_owned() };
         self.add(key, usize::MAX).await;
     }
 
