@@ -292,6 +292,18 @@ impl Node {
         self.restart();
     }
 
+    /// The user wants something else, now and after a restart.
+    pub(crate) fn change_policy(&mut self, policy: impl Into<Policy>) {
+        self.boot.policy = policy.into();
+        self.send(Event::Policy(self.boot.policy.clone()));
+    }
+
+    /// EC2 allows something else, now and after a restart.
+    pub(crate) fn change_limits(&mut self, limits: Limits) {
+        self.boot.limits = limits;
+        self.send(Event::Limits(limits));
+    }
+
     pub(crate) fn send(&mut self, event: Event) {
         let effects = self.engine.handle(event, self.now);
         self.absorb(effects);
