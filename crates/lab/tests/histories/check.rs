@@ -126,6 +126,18 @@ impl Simulation {
                 !is_nothing && blocks.n <= MAX_ADDRESSES && blocks.kind != BlockKind::V6Prefix;
             self.expect(node, "senseless call", is_sound, || call.to_string());
         }
+        self.check_limits(node, call);
+    }
+
+    /// A creation is repeated as it is, even if the limits have changed since, so only assigns are checked.
+    fn check_limits(&mut self, node: usize, call: &Ec2Call) {
+        let Ec2Call::Assign { blocks, .. } = call else { return };
+        let found = &self.nodes[node];
+        let limits = found.site.limits;
+        let is_new = found.limits_changed_at.is_some_and(|at| self.now < at + DECISION);
+        let is_within = blocks.n <= limits.blocks_per_eni()
+            && (limits.prefixes || blocks.kind != BlockKind::V4Prefix);
+        self.expect(node, "call beyond the limits", is_within || is_new, || call.to_string());
     }
 
     /// Invariants of a request that reaches EC2.

@@ -64,6 +64,8 @@ pub(super) struct InFlightCall {
 pub(super) struct Node {
     /// With the policy and the limits of the next daemon.
     pub(super) site: Site,
+    /// When the limits of this run changed.
+    pub(super) limits_changed_at: Option<Timestamp>,
     /// EC2's limits.
     pub(super) real_limits: Limits,
     /// The cooldowns of this run, each with its start by the daemon's clock.
@@ -112,6 +114,7 @@ pub(super) struct Node {
 impl Node {
     pub(super) fn new(site: Site) -> Self {
         Self {
+            limits_changed_at: None,
             real_limits: site.limits,
             site,
             cooldowns: Vec::new(),

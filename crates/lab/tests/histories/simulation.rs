@@ -265,6 +265,7 @@ impl Simulation {
             prefixes: prefixes && error.prefixes,
         };
         found.site.limits = limits;
+        found.limits_changed_at = Some(self.now);
         self.has_changed = true;
         self.tell(node, Event::Limits(limits));
     }
