@@ -46,6 +46,9 @@ pub(super) struct World {
     pub(super) cooldown: Duration,
     /// Whether policy or limits have changed since the first start.
     pub(super) has_changed: bool,
+    /// Whether EC2 has refused for a limit that was not reached. The engine believes that for a day, and a
+    /// restart forgets it.
+    pub(super) is_misled: bool,
 }
 
 impl World {
@@ -68,6 +71,7 @@ impl World {
             seen_calls: BTreeSet::new(),
             cooldown: setting.policy.cooldown,
             has_changed: false,
+            is_misled: false,
         };
         world.check();
         world
@@ -186,7 +190,12 @@ impl World {
             End::Refused(kind) if reads && kind != CallErrorKind::AccessDenied => {
                 Err(error(CallErrorKind::Throttled))
             }
-            End::Refused(kind) => Err(error(kind)),
+            End::Refused(kind) => {
+                let is_limit =
+                    matches!(kind, CallErrorKind::AddressLimit | CallErrorKind::EniLimit);
+                self.is_misled |= is_limit;
+                Err(error(kind))
+            }
             End::Lost { after_effect } => {
                 if after_effect {
                     let _: Result<CallOutput, _> = self.node.ec2.execute(&call);
