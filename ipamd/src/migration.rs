@@ -70,7 +70,7 @@ pub(crate) async fn inherit(settings: &Settings, now: Timestamp) -> anyhow::Resu
     for several in sorted.living.iter().filter(|allocation| allocation.interfaces > 1) {
         warn!(key = %several.key, cards = several.interfaces, "only the address on card 0 is known");
     }
-    migration::bury(&sorted.dead).await;
+    migration::remove_rules(&sorted.dead).await;
     Ok(record)
 }
 

@@ -282,8 +282,8 @@ fn bad_checkpoint_is_named_by_entry_and_field() {
     assert_eq!(
         stderr,
         format!(
-            "ipamd: nothing can be taken over: understand the checkpoint {file}: \
-             allocations[1].ipv4: 10.0.12.34 is that of allocations[0] too\n"
+            "ipamd: nothing can be taken over: parse the checkpoint {file}: \
+             allocations[1].ipv4: 10.0.12.34 is also in allocations[0]\n"
         )
     );
 }

@@ -1,7 +1,7 @@
 //! The local gRPC contract between the CNI plugin and `ipamd`.
 //!
-//! Generated from `tidepool/ipam/v1/ipam.proto`, which documents each message. Each end tolerates
-//! another end one minor version apart: fields are added, never renumbered or reused.
+//! Generated from `tidepool/ipam/v1/ipam.proto`, which documents each message. Each end accepts
+//! the other end at one minor version apart: fields are added, never renumbered or reused.
 //! The workspace's lints do not apply here, since nearly all of the crate is generated.
 
 #![forbid(unsafe_code)]

@@ -1,5 +1,5 @@
-//! Which attachments are being added: from their Add on until its caller hangs up. The plugin does
-//! so when the link is made, when it has given up, and when it is killed.
+//! Which attachments are being added: from the ADD until its caller hangs up. The plugin hangs up after
+//! it has made the link, when it gives up, and when it is killed.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Mutex, PoisonError, Weak};
@@ -8,10 +8,10 @@ use ipam::id::AttachmentKey;
 use tokio::net::unix::SocketAddr;
 use tonic::transport::server::UdsConnectInfo;
 
-/// The open Adds, each with its connection.
+/// The open ADDs, each with its connection.
 ///
-/// tonic gives every request of a connection the same copy of the peer's address and drops it with
-/// the connection, so that copy tells whether the caller is still there.
+/// tonic gives every request of a connection the same copy of the peer's address, and drops it with the
+/// connection. The caller is connected as long as that copy exists.
 #[derive(Debug, Default)]
 pub(crate) struct Adding(Mutex<BTreeMap<AttachmentKey, Weak<SocketAddr>>>);
 

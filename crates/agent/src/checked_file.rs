@@ -1,5 +1,6 @@
-//! One small value in a file of its own, which may be lost but must not be misread. The file is one line
-//! in the format of the record's log, replaced as a whole. It must not know what the value means.
+//! One small value in a file of its own. The value may be lost, but must not be misread. The file is one
+//! line in the format of the record's log, replaced as a whole. This module must not know what the value
+//! means.
 
 use std::fs;
 use std::io;
@@ -25,12 +26,12 @@ pub fn read<T: DeserializeOwned>(path: &Path) -> anyhow::Result<Option<T>> {
     line::parse(&bytes).map(Some).with_context(|| format!("parse {}", path.display()))
 }
 
-/// Replaces the value at `path` by `value`, which is durable when this returns. A crash leaves the old
-/// value or the new one. Makes the directory if there is none.
+/// Replaces the value at `path` by `value`, which is durable when this returns. After a crash, the file
+/// has the old value or the new one. Makes the directory if there is none.
 ///
 /// # Errors
 ///
-/// If the file system fails; the file is as before.
+/// If the file system fails. The file keeps the old value then.
 pub fn write<T: Serialize>(path: &Path, value: &T) -> anyhow::Result<()> {
     let directory = path.parent().context("a file lies in a directory")?;
     let unfinished = path.with_extension("new");

@@ -1,5 +1,5 @@
-//! The checkpoint of amazon-vpc-cni-k8s, `vpc-cni-ipam/1`: read and written as text. It must not know
-//! files, the kernel or our record; what becomes of the allocations is `migration`'s.
+//! The checkpoint of amazon-vpc-cni-k8s, `vpc-cni-ipam/1`: read and written as text. It must not know files,
+//! the kernel or our record. The module `migration` turns allocations into a record.
 //!
 //! ```json
 //! {"version":"vpc-cni-ipam/1","allocations":[
@@ -8,9 +8,9 @@
 //!    "metadata":{"k8sPodNamespace":"default","k8sPodName":"web-0","interfacesCount":1}}]}
 //! ```
 //!
-//! Like the incumbent's, the reader passes over keys that it does not know, takes what is missing or
-//! `null` for empty, and the last of two equal keys. Unlike it, it refuses what would give a pod a
-//! wrong address, or none. Source: amazon-vpc-cni-k8s v1.23.1, `pkg/ipamd/datastore/data_store.go`,
+//! Like the incumbent, this reader ignores unknown keys, reads a missing or `null` value as empty, and takes
+//! the last of two equal keys. Unlike the incumbent, it refuses a value that would give a pod a wrong
+//! address, or none. Source: amazon-vpc-cni-k8s v1.23.1, `pkg/ipamd/datastore/data_store.go`,
 //! `CheckpointData`.
 
 use std::collections::BTreeMap;
@@ -20,49 +20,49 @@ use ipam::id::AttachmentKey;
 use serde::Serialize;
 use serde_json::{Map, Value};
 
-/// The only version there is.
+/// The only version that exists.
 const VERSION: &str = "vpc-cni-ipam/1";
-/// So much is told of what is wrong with a value, in characters: it may be as long as the file.
-const TOLD: usize = 200;
+/// The longest problem in an error, in characters. A value may be as long as the file.
+const MAX_PROBLEM: usize = 200;
 
-/// One address in use.
+/// One address that the incumbent has allocated.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Allocation {
-    /// Whose it is.
+    /// The attachment that has the address.
     pub key: AttachmentKey,
-    /// The pod's address; one that a pod can have.
+    /// The pod's address. It is neither unspecified, loopback, multicast, broadcast nor link-local.
     pub address: IpAddr,
-    /// When it was given, in nanoseconds since the epoch; 0 where that is not known.
+    /// The time of the allocation in nanoseconds since the epoch; 0 if unknown.
     pub since_ns: i64,
     /// The pod's namespace, or empty.
     pub namespace: String,
     /// The pod's name, or empty.
     pub pod: String,
-    /// On how many network cards the pod has an address; 0 counts as 1.
+    /// The number of network cards on which the pod has an address; 0 counts as 1.
     pub interfaces: u32,
 }
 
 /// Why a checkpoint cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum CheckpointError {
-    /// It was cut off, or is something else.
+    /// The file was cut off, or is not JSON at all.
     #[error("it is not JSON")]
     Json(#[source] serde_json::Error),
-    /// A value is not what must stand there, or contradicts another.
+    /// A value has the wrong type or form, or contradicts another value.
     #[error("{place}: {problem}")]
     Value {
         /// The entry, counted from 0, and the field: `allocations[3].ipv4`.
         place: String,
-        /// What is wrong with it, or the beginning of that.
+        /// What is wrong with the value, cut off after 200 characters.
         problem: String,
     },
 }
 
-/// The allocations of a checkpoint in the order of the file, no two with one key or one address.
+/// The allocations of a checkpoint in the order of the file. Keys and addresses are unique.
 ///
 /// # Errors
 ///
-/// [`CheckpointError`], which names entry and field.
+/// [`CheckpointError`] with the entry and the field of the bad value.
 pub fn parse(bytes: &[u8]) -> Result<Vec<Allocation>, CheckpointError> {
     let value: Value = serde_json::from_slice(bytes).map_err(CheckpointError::Json)?;
     let file = Fields { place: String::new(), fields: object("the checkpoint", Some(&value))? };
@@ -73,12 +73,12 @@ pub fn parse(bytes: &[u8]) -> Result<Vec<Allocation>, CheckpointError> {
     let entries = match file.get("allocations") {
         None => &[][..],
         Some(Value::Array(entries)) => entries,
-        Some(other) => return Err(file.error("allocations", no("list", other))),
+        Some(other) => return Err(file.error("allocations", unexpected("a list", other))),
     };
     let numbered = entries.iter().enumerate();
     let allocations: Vec<_> =
         numbered.map(|(n, entry)| allocation(n, entry)).collect::<Result<_, _>>()?;
-    refuse_doubles(&allocations)?;
+    refuse_duplicates(&allocations)?;
     Ok(allocations)
 }
 
@@ -90,7 +90,7 @@ fn allocation(n: usize, entry: &Value) -> Result<Allocation, CheckpointError> {
         Fields { fields: object(&metadata, entry.get("metadata"))?, place: format!("{metadata}.") };
     let container = entry.text("containerID")?;
     if container.is_empty() {
-        return Err(entry.error("containerID", "it is empty, so no DEL would find it".to_owned()));
+        return Err(entry.error("containerID", "it is empty, so no DEL could name it".to_owned()));
     }
     let interfaces = metadata.number("interfacesCount")?;
     Ok(Allocation {
@@ -103,32 +103,33 @@ fn allocation(n: usize, entry: &Value) -> Result<Allocation, CheckpointError> {
         since_ns: entry.number("allocationTimestamp")?,
         namespace: metadata.text("k8sPodNamespace")?.to_owned(),
         pod: metadata.text("k8sPodName")?.to_owned(),
-        interfaces: u32::try_from(interfaces)
-            .map_err(|_| metadata.error("interfacesCount", format!("{interfaces} is no count")))?,
+        interfaces: u32::try_from(interfaces).map_err(|_| {
+            metadata.error("interfacesCount", format!("{interfaces} is not a count"))
+        })?,
     })
 }
 
 fn address(entry: &Fields<'_>) -> Result<IpAddr, CheckpointError> {
     let (field, text) = match (entry.text("ipv4")?, entry.text("ipv6")?) {
-        ("", "") => return Err(entry.error("ipv4", "neither it nor ipv6 is there".to_owned())),
+        ("", "") => return Err(entry.error("ipv4", "both ipv4 and ipv6 are missing".to_owned())),
         (text, "") => ("ipv4", text),
         ("", text) => ("ipv6", text),
-        (_, _) => return Err(entry.error("ipv6", "ipv4 is there too".to_owned())),
+        (_, _) => return Err(entry.error("ipv6", "both ipv4 and ipv6 are present".to_owned())),
     };
     let parsed = match field {
         "ipv4" => text.parse().map(IpAddr::V4),
         _ => text.parse().map(IpAddr::V6),
     };
-    let address =
-        parsed.map_err(|_| entry.error(field, format!("{text:?} is no address of that family")))?;
-    if can_be_a_pods(address) {
+    let address = parsed
+        .map_err(|_| entry.error(field, format!("{text:?} is not an address of this family")))?;
+    if is_pod_address(address) {
         Ok(address)
     } else {
-        Err(entry.error(field, format!("{address} cannot be a pod's")))
+        Err(entry.error(field, format!("{address} cannot be a pod's address")))
     }
 }
 
-fn can_be_a_pods(address: IpAddr) -> bool {
+fn is_pod_address(address: IpAddr) -> bool {
     let special = match address {
         IpAddr::V4(v4) => v4.is_link_local() || v4.is_broadcast(),
         IpAddr::V6(v6) => v6.is_unicast_link_local() || v6.to_ipv4_mapped().is_some(),
@@ -136,28 +137,28 @@ fn can_be_a_pods(address: IpAddr) -> bool {
     !(special || address.is_unspecified() || address.is_loopback() || address.is_multicast())
 }
 
-/// A sandbox has one interface of a name, whatever the network.
-fn refuse_doubles(allocations: &[Allocation]) -> Result<(), CheckpointError> {
+/// Two allocations must not share an address, nor a container and interface name, even on two networks.
+fn refuse_duplicates(allocations: &[Allocation]) -> Result<(), CheckpointError> {
     let (mut addresses, mut sandboxes) = (BTreeMap::new(), BTreeMap::new());
     for (n, Allocation { key, address, .. }) in allocations.iter().enumerate() {
-        let double = |field: &str, what: String, first: usize| {
+        let duplicate = |field: &str, what: String, first: usize| {
             let place = format!("allocations[{n}].{field}");
-            wrong(place, format!("{what} is that of allocations[{first}] too"))
+            value_error(place, format!("{what} is also in allocations[{first}]"))
         };
         if let Some(first) = addresses.insert(address, n) {
             let field = if address.is_ipv4() { "ipv4" } else { "ipv6" };
-            return Err(double(field, address.to_string(), first));
+            return Err(duplicate(field, address.to_string(), first));
         }
         if let Some(first) = sandboxes.insert(key.mark(), n) {
-            return Err(double("containerID", key.mark(), first));
+            return Err(duplicate("containerID", key.mark(), first));
         }
     }
     Ok(())
 }
 
-/// The members of an object, and how its place in the file is written.
+/// The members of an object, and its place in the file.
 struct Fields<'a> {
-    /// Empty, or with the final dot.
+    /// Empty, or the path of the object with a final dot.
     place: String,
     /// `None` counts as an object without members.
     fields: Option<&'a Map<String, Value>>,
@@ -172,17 +173,19 @@ impl<'a> Fields<'a> {
         match self.get(field) {
             None => Ok(""),
             Some(Value::String(text)) => Ok(text),
-            Some(other) => Err(self.error(field, no("text", other))),
+            Some(other) => Err(self.error(field, unexpected("a text", other))),
         }
     }
 
     fn number(&self, field: &str) -> Result<i64, CheckpointError> {
         let Some(value) = self.get(field) else { return Ok(0) };
-        value.as_i64().ok_or_else(|| self.error(field, no("whole number of 64 bits", value)))
+        value
+            .as_i64()
+            .ok_or_else(|| self.error(field, unexpected("a whole number of 64 bits", value)))
     }
 
     fn error(&self, field: &str, problem: String) -> CheckpointError {
-        wrong(format!("{}{field}", self.place), problem)
+        value_error(format!("{}{field}", self.place), problem)
     }
 }
 
@@ -193,27 +196,27 @@ fn object<'a>(
     match value {
         None | Some(Value::Null) => Ok(None),
         Some(Value::Object(fields)) => Ok(Some(fields)),
-        Some(other) => Err(wrong(place.to_owned(), no("object", other))),
+        Some(other) => Err(value_error(place.to_owned(), unexpected("an object", other))),
     }
 }
 
-fn wrong(place: String, mut problem: String) -> CheckpointError {
-    if let Some((end, _)) = problem.char_indices().nth(TOLD) {
+fn value_error(place: String, mut problem: String) -> CheckpointError {
+    if let Some((end, _)) = problem.char_indices().nth(MAX_PROBLEM) {
         problem.truncate(end);
         problem.push('…');
     }
     CheckpointError::Value { place, problem }
 }
 
-fn no(wanted: &str, found: &Value) -> String {
-    format!("{found} is no {wanted}")
+fn unexpected(wanted: &str, found: &Value) -> String {
+    format!("{found} is not {wanted}")
 }
 
 /// The checkpoint that holds `allocations`, in their order, with a newline at its end.
 #[must_use]
 pub fn write(allocations: &[Allocation]) -> String {
     let file = File { version: VERSION, allocations: allocations.iter().map(entry).collect() };
-    let text = serde_json::to_string(&file).expect("texts and numbers can always be written");
+    let text = serde_json::to_string(&file).expect("texts and numbers always serialise");
     text + "\n"
 }
 

@@ -1,5 +1,5 @@
-//! Cleans up after pods that have ended, as the engine orders it: takes links down and makes the kernel forget
-//! connections. It runs in a task of its own, since both may take the kernel some tenths of a second.
+//! Cleans up after pods that have ended, as the engine orders it: removes links, and deletes connections from
+//! the kernel's tracking. It runs in a task of its own, since each may take some tenths of a second.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr};
@@ -19,7 +19,7 @@ pub(crate) enum Cleanup {
     ForgetConnections(BTreeSet<Ipv4Addr>),
 }
 
-/// Carries the orders out, one after the other, until their sender is gone.
+/// Carries out the orders, one after the other, until their sender is dropped.
 pub(crate) async fn carry_out_forever(mut orders: mpsc::UnboundedReceiver<Cleanup>) {
     while let Some(order) = orders.recv().await {
         match order {
@@ -29,21 +29,21 @@ pub(crate) async fn carry_out_forever(mut orders: mpsc::UnboundedReceiver<Cleanu
     }
 }
 
-/// Takes links down as a DEL does. What fails is ordered again after the next kernel report.
+/// Removes links as a DEL does. After a failure, the engine repeats the order at the next kernel report.
 async fn take_down(links: &BTreeMap<IpAddr, PodLink>) {
     for (address, link) in links {
         let Some(removal) = removal(*address, link) else { continue };
         let link = &link.name;
         match pod::del(&removal).await {
-            Ok(_) => tracing::info!(%address, link, "took down the link of a forgotten sandbox"),
+            Ok(_) => tracing::info!(%address, link, "removed the link of a forgotten sandbox"),
             Err(fault) => tracing::warn!(
-                %address, link, fault = error_chain(&fault), "link of a forgotten sandbox stays",
+                %address, link, fault = error_chain(&fault), "link of a forgotten sandbox cannot be removed",
             ),
         }
     }
 }
 
-/// `None` for what the kernel cannot have shown: no such link has a mark.
+/// `None` if the link's name or mark cannot be parsed. The kernel reports no such link with a mark.
 fn removal(address: IpAddr, link: &PodLink) -> Option<PodRemoval> {
     let host_name = link.name.parse().ok()?;
     let owner = link.mark.as_ref()?.parse().ok()?;
@@ -51,18 +51,19 @@ fn removal(address: IpAddr, link: &PodLink) -> Option<PodRemoval> {
 }
 
 async fn forget_connections(addresses: BTreeSet<Ipv4Addr>) {
-    // A thread of its own: the kernel walks through all connections of the node.
-    let forgetting =
-        tokio::task::spawn_blocking(move || match datapath::connections::forget(&addresses) {
+    // In a blocking thread, since the kernel walks through all connections of the node.
+    let forgetting = tokio::task::spawn_blocking(move || {
+        match datapath::connections::forget(&addresses) {
             Ok(0) => {}
-            Ok(n) => tracing::info!(n, ?addresses, "forgot connections of pods that have ended"),
+            Ok(n) => tracing::info!(n, ?addresses, "deleted connections of pods that have ended"),
             Err(fault) => tracing::warn!(
                 fault = error_chain(&fault),
                 ?addresses,
-                "connections of pods that have ended may lead to the next pods",
+                "connections of pods that have ended cannot be deleted; they may reach the next pods",
             ),
-        });
+        }
+    });
     if let Err(fault) = forgetting.await {
-        tracing::error!(%fault, "forgetting connections has failed");
+        tracing::error!(%fault, "deleting connections has panicked");
     }
 }

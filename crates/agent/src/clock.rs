@@ -1,12 +1,12 @@
-//! The one place where wall time is read, made so that it never goes back.
+//! The only place that reads wall time. Its clock never goes back.
 
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use ipam::record::Record;
 use ipam::time::Timestamp;
 
-/// Wall time at its start plus what has truly elapsed since: steps of the machine's clock do not
-/// reach the engine while it lives.
+/// Wall time at the start plus the monotonic time since then. Steps of the machine's clock do not reach
+/// the engine while it runs.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Clock {
     start: Timestamp,
@@ -17,28 +17,28 @@ impl Clock {
     /// Starts at the machine's wall time, or at `not_before` if that is later.
     #[must_use]
     pub(crate) fn start(not_before: Timestamp) -> Self {
-        // A clock before 1970 counts as 1970.
+        // A clock that shows a time before 1970 counts as 1970.
         let wall = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or(Duration::ZERO);
         let wall = Timestamp::default() + wall;
         Self { start: wall.max(not_before), started: Instant::now() }
     }
 
-    /// The present.
+    /// The current time.
     #[must_use]
     pub(crate) fn now(self) -> Timestamp {
         self.start + self.started.elapsed()
     }
 
-    /// How long from now until `when`; zero if that has passed.
+    /// The time from now until `when`; zero if `when` has passed.
     #[must_use]
     pub(crate) fn until(self, when: Timestamp) -> Duration {
         when.since(self.now())
     }
 }
 
-/// A moment after all that `record` knows. If the machine's clock was set back since, a clock that
-/// starts here still ends every cooldown in time, and what the kernel shows at the start is newer than
-/// the record.
+/// A time after every timestamp in `record`. The machine's clock may have been set back since. A clock that
+/// starts here still ends every cooldown in time, and the kernel report at the start is newer than the
+/// record.
 #[must_use]
 pub(crate) fn after(record: &Record) -> Timestamp {
     let released = record.cooling().values().copied();
@@ -52,7 +52,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn starts_no_earlier_than_told_and_never_goes_back() {
+    fn clock_starts_after_its_minimum_and_never_goes_back() {
         let future = Timestamp::from_millis(u64::MAX / 2);
         let clock = Clock::start(future);
         let (first, second) = (clock.now(), clock.now());
@@ -64,7 +64,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_seen_at_the_start_is_newer_than_the_record() {
+    fn clock_after_record_is_newer_than_every_timestamp() {
         let since = Timestamp::from_millis(u64::MAX / 2);
         let mut record = Record::default();
         let address = [10, 0, 0, 7].into();

@@ -1,4 +1,4 @@
-//! An error with all of its causes in one line, for logs and for people.
+//! An error with all of its causes in one line, for logs and messages.
 
 /// The whole chain of an error in one line, outermost first.
 #[must_use]

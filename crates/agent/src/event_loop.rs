@@ -1,5 +1,5 @@
-//! Owns the engine: takes one message after the other and carries out what the engine returns. It
-//! waits for nothing but the next message, so one slow party delays no other.
+//! Owns the engine: takes one message after the other and carries out the engine's effects. It waits for
+//! nothing but the next message, so a slow caller, disk or EC2 call delays no other.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -17,23 +17,23 @@ use crate::handle::{Inbox, Message, Query, RequestKind};
 use crate::metrics::Counters;
 use crate::writer::Writer;
 
-/// Where effects leave to. Whoever holds the other ends sends the results back through an
+/// The channels for effects outside the agent. The receivers send results back through an
 /// [`Inlet`](crate::Inlet).
 #[derive(Debug)]
 pub struct Edges {
-    /// Calls to make at once and side by side; each is answered by [`Event::CallDone`].
+    /// Calls to make at once and concurrently. [`Event::CallDone`] answers each.
     pub calls: mpsc::UnboundedSender<(CallId, Ec2Call)>,
-    /// The wanted host network; only the newest picture counts. Each of its ENIs is answered by
-    /// [`Event::EniLink`]. `None` until there is a picture, within milliseconds of the start.
+    /// The wanted host network; only the newest picture counts. [`Event::EniLink`] answers each of its
+    /// ENIs. `None` until the first picture, which comes within milliseconds of the start.
     pub host: watch::Sender<Option<HostPicture>>,
 }
 
-/// Keeps a timer that is due already from starving everything else.
+/// A timer that is already due waits this long, so that it does not starve the messages.
 const SHORTEST_SLEEP: Duration = Duration::from_millis(1);
-/// When a runtime may try again after a refusal because of a stop: a restart takes about as long.
+/// When a runtime may retry after a stop has refused its ADD. A restart takes about as long.
 const AFTER_RESTART: Duration = Duration::from_secs(2);
 
-/// The engine and what it acts through.
+/// The engine, and everything that its effects act on.
 pub(crate) struct EventLoop {
     engine: Engine,
     clock: Clock,
@@ -51,7 +51,7 @@ struct Pending {
 }
 
 impl EventLoop {
-    /// A loop that has done what the engine wants at its start.
+    /// A loop that has carried out the engine's first effects.
     pub(crate) fn start(
         engine: Engine,
         first: Vec<Effect>,
@@ -68,7 +68,7 @@ impl EventLoop {
         event_loop
     }
 
-    /// Runs until [`Message::End`]; then the returned thread ends once all is on disk.
+    /// Runs until [`Message::End`]. The returned thread ends as soon as all changes are on disk.
     pub(crate) async fn run(mut self, mut inbox: Inbox) -> JoinHandle<()> {
         loop {
             tokio::select! {
@@ -95,9 +95,9 @@ impl EventLoop {
                 self.pending.insert(request, Pending { kind, reply });
                 self.handle(event);
             }
-            Message::Query(query) => self.tell(query),
+            Message::Query(query) => self.answer_query(query),
             Message::Stop => self.stop(),
-            Message::End => unreachable!("the loop has ended before"),
+            Message::End => unreachable!("the loop ends at this message"),
         }
     }
 
@@ -126,7 +126,10 @@ impl EventLoop {
                     tracing::info!(id = id.0, %why, ?call, "calling EC2");
                     self.counters.call_made(id, &call, self.clock.now());
                     if self.edges.calls.send((id, call)).is_err() {
-                        tracing::error!(id = id.0, "nobody makes EC2 calls any more");
+                        tracing::error!(
+                            id = id.0,
+                            "the EC2 caller has ended, so the call is not made"
+                        );
                     }
                 }
                 Effect::SyncHost(picture) => {
@@ -141,13 +144,13 @@ impl EventLoop {
     }
 
     fn clean_up(&self, order: Cleanup) {
-        // The daemon ends if the receiving task does.
+        // If the receiving task has ended, the daemon ends too.
         let _ = self.cleanup.send(order);
     }
 
-    fn tell(&self, query: Query) {
+    fn answer_query(&self, query: Query) {
         let now = self.clock.now();
-        // An asker that has gone away needs no answer.
+        // A caller that has hung up needs no answer.
         match query {
             Query::Ready(reply) => drop(reply.send(self.engine.ready(now))),
             Query::View(reply) => drop(reply.send(self.engine.view(now))),
@@ -157,7 +160,7 @@ impl EventLoop {
         }
     }
 
-    /// Refuses the Adds that wait and all that still come.
+    /// Refuses the ADDs that wait, and every later ADD.
     fn stop(&mut self) {
         self.stopping = true;
         let adds = self.pending.iter().filter(|(_, pending)| pending.kind == RequestKind::Add);
@@ -177,7 +180,7 @@ impl std::fmt::Debug for EventLoop {
     }
 }
 
-/// A caller that has gone away in this very moment is no fault: it asks again, and gets the same.
+/// The send fails if the caller has just hung up. That is no error: a retry gets the same answer.
 fn answer(reply: oneshot::Sender<Answer>, answer: Answer) {
     let _ = reply.send(answer);
 }

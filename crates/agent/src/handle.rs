@@ -1,4 +1,4 @@
-//! The callers' side of the loop: requests that are answered once, and questions about the state.
+//! The callers' side of the loop: requests, which get one answer each, and queries of the state.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -14,44 +14,44 @@ use tokio::sync::{mpsc, oneshot};
 
 use crate::clock::Clock;
 
-/// What the loop is told.
+/// A message to the loop.
 #[derive(Debug)]
 pub(crate) enum Message {
     /// Something has happened.
     Event(Event),
-    /// Something is wanted; the answer goes to `reply`.
+    /// A request of the plugin; its answer goes to `reply`.
     Request {
-        /// As in `event`.
+        /// The same as in `event`.
         request: RequestId,
         kind: RequestKind,
         event: Event,
         reply: oneshot::Sender<Answer>,
     },
-    /// Somebody wants to know.
+    /// A query; its answer goes to the query's own channel.
     Query(Query),
-    /// No Add shall wait any longer.
+    /// Refuse the ADDs that wait, and every later ADD.
     Stop,
-    /// The loop shall end.
+    /// End the loop.
     End,
 }
 
-/// What becomes of a request when the daemon stops.
+/// What happens to a request when the daemon stops.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum RequestKind {
-    /// It may wait for EC2, so it is refused.
+    /// An ADD may wait for EC2, so the loop refuses it.
     Add,
-    /// It waits for the disk at most, so it is carried out.
+    /// A DEL or GC waits only for the disk, so the loop carries it out.
     Release,
 }
 
-/// A question that changes nothing.
+/// A query that changes nothing.
 #[derive(Debug)]
 pub(crate) enum Query {
-    /// Would an Add be served?
+    /// Whether an ADD would be served, and why not.
     Ready(oneshot::Sender<Result<(), Refusal>>),
-    /// What does the attachment hold?
+    /// The attachment's assignment, if it has one.
     Check(AttachmentKey, oneshot::Sender<Option<Assignment>>),
-    /// The pool.
+    /// The state of the pool.
     View(oneshot::Sender<PoolView>),
 }
 
@@ -60,18 +60,18 @@ pub(crate) enum Query {
 #[error("ipamd is stopping")]
 pub(crate) struct Stopped;
 
-/// Where events from the outside go in. Cheap to clone.
+/// The sending end for events from outside. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct Inlet(mpsc::UnboundedSender<Message>);
 
-/// The other end of an [`Inlet`], for [`run`](crate::run).
+/// The receiving end of an [`Inlet`], for [`run`](crate::run).
 #[derive(Debug)]
 pub struct Inbox {
     receiver: mpsc::UnboundedReceiver<Message>,
     inlet: Inlet,
 }
 
-/// A new pair.
+/// A connected pair.
 #[must_use]
 pub fn channel() -> (Inlet, Inbox) {
     let (sender, receiver) = mpsc::unbounded_channel();
@@ -79,35 +79,35 @@ pub fn channel() -> (Inlet, Inbox) {
 }
 
 impl Inbox {
-    /// Another way in.
+    /// Another sending end.
     pub(crate) fn inlet(&self) -> Inlet {
         self.inlet.clone()
     }
 
-    /// The next message, in the order of their sending.
+    /// The next message. Messages arrive in the order in which they were sent.
     pub(crate) async fn receive(&mut self) -> Message {
         self.receiver.recv().await.expect("the inbox itself holds a sender")
     }
 }
 
 impl Inlet {
-    /// Tells of `event`; without effect once the loop has ended.
+    /// Sends `event`. Has no effect after the loop has ended.
     pub fn send(&self, event: Event) {
-        self.tell(Message::Event(event));
+        self.send_message(Message::Event(event));
     }
 
-    /// Ready once the loop has ended, or has died.
+    /// Ready as soon as the loop has ended or panicked.
     pub(crate) async fn closed(&self) {
         self.0.closed().await;
     }
 
-    pub(crate) fn tell(&self, message: Message) {
-        // Whoever still has something to tell ends with the loop.
+    pub(crate) fn send_message(&self, message: Message) {
+        // After the end of the loop, every sender ends soon too.
         let _ = self.0.send(message);
     }
 }
 
-/// Asks the loop. Cheap to clone.
+/// Sends requests and queries to the loop. Cheap to clone.
 #[derive(Debug, Clone)]
 pub(crate) struct Handle {
     inlet: Inlet,
@@ -120,22 +120,22 @@ impl Handle {
         Self { inlet, clock, next_request: Arc::default() }
     }
 
-    /// The engine's time.
+    /// The time on the engine's clock.
     pub(crate) fn now(&self) -> Timestamp {
         self.clock.now()
     }
 
-    /// For a caller that goes away after `patience`; it is answered before. When the future is
-    /// dropped, the request is taken back.
+    /// Adds an attachment. The caller waits for `timeout` and gets its answer before that. Dropping the
+    /// future cancels the request.
     pub(crate) async fn add(
         &self,
         key: AttachmentKey,
         pod: Pod,
         netns: String,
-        patience: Duration,
+        timeout: Duration,
     ) -> Result<Answer, Stopped> {
-        let request = self.number();
-        let deadline = self.clock.now() + patience;
+        let request = self.new_request_id();
+        let deadline = self.clock.now() + timeout;
         let event = Event::Add { request, key, pod, netns, deadline };
         let mut cancel = CancelOnDrop { inlet: &self.inlet, request: Some(request) };
         let answer = self.ask(request, RequestKind::Add, event).await;
@@ -144,7 +144,7 @@ impl Handle {
     }
 
     pub(crate) async fn del(&self, key: AttachmentKey) -> Result<Answer, Stopped> {
-        let request = self.number();
+        let request = self.new_request_id();
         self.ask(request, RequestKind::Release, Event::Del { request, key }).await
     }
 
@@ -155,7 +155,7 @@ impl Handle {
         valid: BTreeSet<(String, String)>,
         adding: BTreeSet<(String, String)>,
     ) -> Result<Answer, Stopped> {
-        let request = self.number();
+        let request = self.new_request_id();
         self.ask(request, RequestKind::Release, Event::Gc { request, network, valid, adding }).await
     }
 
@@ -171,7 +171,7 @@ impl Handle {
         self.query(Query::View).await
     }
 
-    fn number(&self) -> RequestId {
+    fn new_request_id(&self) -> RequestId {
         RequestId(self.next_request.fetch_add(1, Ordering::Relaxed))
     }
 
@@ -182,16 +182,13 @@ impl Handle {
         event: Event,
     ) -> Result<Answer, Stopped> {
         let (reply, answer) = oneshot::channel();
-        self.inlet.tell(Message::Request { request, kind, event, reply });
+        self.inlet.send_message(Message::Request { request, kind, event, reply });
         answer.await.map_err(|_| Stopped)
     }
 
-    async fn query<T>(
-        &self,
-        question: impl FnOnce(oneshot::Sender<T>) -> Query,
-    ) -> Result<T, Stopped> {
+    async fn query<T>(&self, make: impl FnOnce(oneshot::Sender<T>) -> Query) -> Result<T, Stopped> {
         let (reply, answer) = oneshot::channel();
-        self.inlet.tell(Message::Query(question(reply)));
+        self.inlet.send_message(Message::Query(make(reply)));
         answer.await.map_err(|_| Stopped)
     }
 }

@@ -1,6 +1,6 @@
-//! Keeps the host network as the engine wants it, in a task of its own. It syncs when the wanted
-//! picture changes, when the kernel reports a change of one of their devices, and once a minute, since
-//! other programs change routes and rules too.
+//! Keeps the host network as the engine wants it, in a task of its own. It syncs at three events: the wanted
+//! picture changes, the kernel reports a change of a wanted device, or a minute has passed. The last is
+//! needed because other programs change routes and rules too.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::Ipv4Addr;
@@ -17,13 +17,13 @@ use tokio::sync::watch;
 
 use crate::{Inlet, error_chain};
 
-/// After a first failure, or while a device has not appeared: the kernel might not report it.
+/// The first pause after a failure, or while a device is missing. The kernel might not report the change.
 const FIRST_RETRY: Duration = Duration::from_millis(250);
-/// Between two syncs while all is ready.
+/// The pause between two syncs while everything is ready.
 const SYNC_EVERY: Duration = Duration::from_secs(60);
 
-/// Keeps the host network as the newest picture in `wanted`, until its sender is gone. Does nothing before
-/// there is one.
+/// Keeps the host network like the newest picture in `wanted`, until the sender is dropped. Does nothing
+/// before the first picture.
 ///
 /// Sends `inlet` an [`Event::EniLink`] for each ENI of a new picture, and later for each ENI whose state
 /// has changed. Works in the network namespace of the calling thread.
@@ -57,18 +57,18 @@ pub async fn keep(mut wanted: watch::Receiver<Option<HostPicture>>, inlet: Inlet
 struct Keeper {
     wanted: HostPicture,
     inlet: Inlet,
-    /// The state of each wanted ENI that was sent last.
+    /// The state of each wanted ENI that the engine got last.
     sent: BTreeMap<EniId, LinkState>,
     /// The state of the node's own network that was logged last.
     node: LinkState,
     /// Hardware addresses of devices whose ENIs are no longer wanted.
     former: BTreeSet<MacAddr>,
-    /// Until the next sync.
+    /// The pause until the next sync.
     pause: Duration,
 }
 
 impl Keeper {
-    /// Wants `picture` from now on.
+    /// Makes `picture` the wanted one. Its ENIs are all reported again.
     fn replace(keeper: &mut Option<Self>, picture: HostPicture, inlet: &Inlet) {
         let (node, former) = match keeper.take() {
             Some(keeper) => (keeper.node, keeper.former),
@@ -100,7 +100,7 @@ impl Keeper {
             let state = eni_state(eni, &report);
             all_ready &= state == LinkState::Ready;
             if self.sent.get(&eni.eni) != Some(&state) {
-                tracing::info!(eni = %eni.eni, ?state, "ENI's side of the kernel");
+                tracing::info!(eni = %eni.eni, ?state, "kernel link of an ENI changed");
                 self.sent.insert(eni.eni.clone(), state.clone());
                 if state == LinkState::Ready {
                     failpoint::pass("host", "synced");
@@ -131,26 +131,30 @@ impl Keeper {
         self.node == LinkState::Ready
     }
 
-    /// Returns whether all rules that have to go are gone.
+    /// Logs removed rules of former ENIs. Returns whether none is left.
     fn note_former(&mut self, report: &Result<HostReport, String>) -> bool {
         let Ok(report) = report else { return false };
         match &report.former {
             Ok(FormerEnis { n_removed, devices }) => {
                 if *n_removed > 0 {
-                    tracing::info!(n_removed, "rules of former ENIs removed");
+                    tracing::info!(n_removed, "removed rules of former ENIs");
                 }
                 self.former.clone_from(devices);
                 true
             }
             Err(error) => {
-                tracing::warn!(fault = error_chain(error), "rules of former ENIs are left");
+                tracing::warn!(
+                    fault = error_chain(error),
+                    "rules of former ENIs cannot be removed"
+                );
                 false
             }
         }
     }
 }
 
-/// The whole wanted host network for the kernel. Its list lacks the primary ENI, which is part of the node.
+/// The wanted host network in the form of `datapath`. Its list omits the primary ENI, which belongs to the
+/// node.
 fn picture(wanted: &HostPicture) -> Result<datapath::host::HostPicture, MtuError> {
     let secondary = wanted.enis.iter().filter(|eni| table(eni) != RouteTable::MAIN);
     Ok(datapath::host::HostPicture {
@@ -191,7 +195,7 @@ fn node_state(report: &Result<HostReport, String>) -> LinkState {
     }
 }
 
-/// The state of the primary ENI is that of the node.
+/// The ENI's state in `report`. The primary ENI has the state of the node.
 fn eni_state(eni: &HostEni, report: &Result<HostReport, String>) -> LinkState {
     let report = match report {
         Ok(report) if table(eni) != RouteTable::MAIN => report,

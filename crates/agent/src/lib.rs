@@ -1,5 +1,7 @@
-//! Runs the engine: one loop, one socket, one state file. It decides nothing, and it must not know
-//! EC2's SDK: calls leave as data through [`Edges`] and results come back through an [`Inlet`].
+//! Runs the engine: one loop, one socket, one state file. It decides nothing.
+//!
+//! It must not know EC2's SDK. Calls leave as data through [`Edges`], and results come back through an
+//! [`Inlet`].
 
 mod adding;
 mod boot;
@@ -58,42 +60,42 @@ pub use crate::event_loop::Edges;
 pub use crate::handle::{Inbox, Inlet, channel};
 pub use crate::notes::Notes;
 
-/// How long remembered DELs may hold up the start.
-const PATIENCE_AT_START: Duration = Duration::from_secs(1);
-/// How long requests in progress, and then the disk, may take once the daemon is told to stop.
-const PATIENCE_AT_STOP: Duration = Duration::from_secs(2);
+/// How long DELs from files may delay the start.
+const START_TIMEOUT: Duration = Duration::from_secs(1);
+/// How long requests in progress may take after the order to stop, and then the disk again.
+const STOP_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// What the daemon runs with, validated.
+/// The daemon's configuration, validated.
 #[derive(Debug, Clone)]
 pub struct Config {
-    /// Who and where this node is.
+    /// The node's identity and place.
     pub node: Node,
-    /// What EC2 allows it.
+    /// The limits of the instance.
     pub limits: Limits,
-    /// Who says so, in a few words for whoever looks at the pool.
+    /// The source of `limits`, in a few words. The View shows it.
     pub limits_from: String,
-    /// What else there is to say to whoever looks at the pool.
+    /// Further lines for the View.
     pub notes: Notes,
-    /// What the user wants.
+    /// The user's settings, as the engine's policy.
     pub policy: Policy,
-    /// Where to listen; DELs that the plugin could not deliver lie beside it.
+    /// Where to listen. DELs that the plugin could not deliver lie in a directory beside it.
     pub socket: PathBuf,
-    /// Where Prometheus finds `/metrics`, on all of the machine's addresses; `None` for nowhere.
+    /// The port of `/metrics`, on all of the machine's addresses. `None` serves no metrics.
     pub metrics_port: Option<u16>,
-    /// Where the container runtime listens; `None` if it is not to be asked.
+    /// The container runtime's socket. `None` if the daemon must not ask the runtime.
     pub runtime_socket: Option<PathBuf>,
-    /// Where the record lives.
+    /// The directory of the record.
     pub state_directory: PathBuf,
-    /// The record to start with where none lives there yet: what another daemon left.
+    /// The record to start with if the directory has none: another daemon's allocations.
     pub inherited: Record,
 }
 
-/// Runs the daemon until `shutdown` is ready; then Adds that wait are refused, the record is
-/// flushed and the socket removed.
+/// Runs the daemon until `shutdown` is ready. Then it refuses the ADDs that wait, flushes the record and
+/// removes the socket.
 ///
 /// # Errors
 ///
-/// If another daemon uses the socket or the state directory, or if the loop has died.
+/// If another daemon uses the socket or the state directory, or if the loop or a task has ended.
 pub async fn run(
     config: Config,
     inbox: Inbox,
@@ -106,7 +108,7 @@ pub async fn run(
         Ok(daemon) => daemon.serve(listener, shutdown).await,
         Err(fault) => Err(fault),
     };
-    // Gone already only if somebody else removed it.
+    // This fails only if another program has removed it.
     let _ = std::fs::remove_file(&socket);
     result
 }
@@ -117,7 +119,7 @@ struct Daemon {
     handle: Handle,
     service: Service,
     event_loop: JoinHandle<thread::JoinHandle<()>>,
-    remembered: PathBuf,
+    pending_dels: PathBuf,
     tasks: Tasks,
     metrics_port: Option<u16>,
     runtime_socket: Option<PathBuf>,
@@ -138,7 +140,7 @@ impl Daemon {
             state_directory,
             inherited,
         } = config;
-        // The machine's own time names files; the record may make the engine's clock run ahead.
+        // Files are named after the machine's time. The engine's clock may be ahead, because of the record.
         let now = Clock::start(Timestamp::default()).now();
         let store = Store::open(&state_directory, &node.instance, inherited, now)?;
         let record = store.record().clone();
@@ -152,7 +154,7 @@ impl Daemon {
             Service::new(handle.clone(), Arc::clone(&counters), node.clone(), limits_from, notes);
         let (mut engine, mut first) =
             Engine::new(Boot { node, limits, policy, record }, clock.now());
-        // Before any address is given: pods may run that the record has lost.
+        // Before any address is allocated, since pods may run that the record has lost.
         if let Some(report) = pod_poll::poll_first(clock.now()).await {
             first.extend(engine.handle(Event::Kernel(report), clock.now()));
         }
@@ -169,7 +171,7 @@ impl Daemon {
             handle,
             service,
             event_loop: tokio::spawn(event_loop.run(inbox)),
-            remembered: proto::pending::directory(&socket),
+            pending_dels: proto::pending::directory(&socket),
             tasks,
             metrics_port,
             runtime_socket,
@@ -187,16 +189,16 @@ impl Daemon {
             handle,
             service,
             event_loop,
-            remembered,
+            pending_dels,
             mut tasks,
             metrics_port,
             runtime_socket,
             counters,
         } = self;
-        // Before any Add is served: it may be for an attachment whose DEL lies in a file. If the disk
-        // hangs, the files are applied later.
-        let applying = pending_dels::apply_all(&handle, &remembered);
-        let _ = tokio::time::timeout(PATIENCE_AT_START, applying).await;
+        // Before any ADD is served, since the attachment's DEL may lie in a file. If the disk hangs, the
+        // files are applied later.
+        let applying = pending_dels::apply_all(&handle, &pending_dels);
+        let _ = tokio::time::timeout(START_TIMEOUT, applying).await;
         let polling = pod_poll::poll_forever(handle.clone(), inlet.clone(), runtime_socket);
         tasks.spawn("polls the kernel's pods", polling);
         if let Some(port) = metrics_port {
@@ -207,7 +209,7 @@ impl Daemon {
             });
         }
         tasks.spawn("applies DELs from files", async {
-            pending_dels::apply_forever(handle, remembered).await;
+            pending_dels::apply_forever(handle, pending_dels).await;
             Ok(())
         });
         let (stop, stopped) = oneshot::channel::<()>();
@@ -220,16 +222,16 @@ impl Daemon {
         };
         match &why {
             Ok(()) => tracing::info!("ipamd is stopping"),
-            Err(fault) => tracing::error!(fault = format!("{fault:#}"), "ipamd cannot go on"),
+            Err(fault) => tracing::error!(fault = format!("{fault:#}"), "ipamd cannot continue"),
         }
-        inlet.tell(Message::Stop);
+        inlet.send_message(Message::Stop);
         drop(stop);
-        if tokio::time::timeout(PATIENCE_AT_STOP, &mut server).await.is_err() {
-            tracing::warn!("some requests are left without an answer");
+        if tokio::time::timeout(STOP_TIMEOUT, &mut server).await.is_err() {
+            tracing::warn!("some requests got no answer before the stop");
             server.abort();
         }
-        inlet.tell(Message::End);
-        flush(event_loop.await.context("the event loop has died")?).await?;
+        inlet.send_message(Message::End);
+        flush(event_loop.await.context("the event loop has panicked")?).await?;
         why
     }
 }
@@ -250,12 +252,12 @@ async fn answer(
         .await
 }
 
-/// Waits until all that was decided is on disk.
+/// Waits until every decision is on disk.
 async fn flush(writer: thread::JoinHandle<()>) -> anyhow::Result<()> {
     let joined = tokio::task::spawn_blocking(|| writer.join());
-    let joined = tokio::time::timeout(PATIENCE_AT_STOP, joined).await;
+    let joined = tokio::time::timeout(STOP_TIMEOUT, joined).await;
     joined
-        .context("the disk does not take the state")?
+        .context("the disk does not accept the state in time")?
         .context("wait for the writer")?
-        .map_err(|_panic| anyhow::anyhow!("the thread that writes the state has died"))
+        .map_err(|_panic| anyhow::anyhow!("the thread that writes the state has panicked"))
 }

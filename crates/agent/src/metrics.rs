@@ -1,7 +1,6 @@
-//! What Prometheus scrapes. [`registry`] declares every metric.
+//! The page that Prometheus scrapes. [`registry`] declares every metric.
 //!
-//! What is true now is read off the engine's view at each scrape; what has happened is counted where
-//! it happens.
+//! Each scrape makes the gauges from the engine's view. Counters count events where they happen.
 
 mod counters;
 mod page;
@@ -18,7 +17,7 @@ pub(crate) use self::counters::Counters;
 use self::page::Page;
 pub(crate) use self::server::serve_forever;
 
-/// The text of a scrape. `ready` is what an ADD could expect now.
+/// The text of a scrape. `ready` is whether an ADD would be served now.
 fn page(
     view: &PoolView,
     ready: Result<(), Refusal>,
@@ -50,7 +49,7 @@ fn pool(page: &Page, view: &PoolView) {
     let on_eni = |eni: &EniView| eni.blocks.values().map(|used| used.assigned.len()).sum::<usize>();
     let per_eni = view.enis.iter().map(|eni| (eni.id.as_str(), on_eni(eni)));
     page.gauges(&registry::ASSIGNED_PER_ENI, per_eni);
-    // A single address is its own range; its series would add nothing to the sums.
+    // A single address is its own range, so its series would add nothing to the sums.
     let per_cidr = prefixes().map(|(block, used)| (block.to_string(), used.assigned.len()));
     page.gauges(&registry::ASSIGNED_PER_CIDR, per_cidr);
     let by_state = [
@@ -86,7 +85,7 @@ fn disagreements(page: &Page, view: &PoolView) {
     page.gauges(&registry::DISAGREEMENTS, by_kind);
 }
 
-/// What is on the instance and not the daemon's.
+/// ENIs and blocks on the instance that are not the daemon's.
 fn foreign(page: &Page, view: &PoolView) {
     let mut reasons: BTreeMap<_, usize> = BTreeMap::new();
     for reason in view.foreign.values() {

@@ -1,5 +1,5 @@
-//! A node's move from amazon-vpc-cni-k8s to us and back: what its checkpoint holds becomes our record,
-//! and our record becomes its checkpoint. Where an address sits on the instance is told by the caller.
+//! A node's move from amazon-vpc-cni-k8s (the incumbent) to Tidepool and back. The checkpoint becomes our
+//! record, and our record becomes the checkpoint. The caller knows the ENI of each address.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -16,30 +16,30 @@ use ipam::time::Timestamp;
 use crate::checkpoint::{self, Allocation, CheckpointError};
 use crate::state::{self, load};
 
-/// What stands for network and interface in allocations from before the incumbent kept a file.
+/// Network and interface of allocations from before the incumbent kept a file: placeholders.
 /// Source: amazon-vpc-cni-k8s v1.23.1, `pkg/ipamd/datastore/data_store.go`.
 const PLACEHOLDER: (&str, &str) = ("_migrated-from-cri", "unknown");
-/// What the runtime's DEL says for such a pod: the name in the conflist that the incumbent installs,
-/// which is ours too, and the interface that every runtime asks for.
+/// Network and interface in the runtime's DEL for such a pod. The network is the name in the incumbent's
+/// conflist, and in ours. Every runtime asks for this interface.
 const SHIPPED: (&str, &str) = ("aws-cni", "eth0");
 /// Nanoseconds in a millisecond.
 const NS_PER_MS: i64 = 1_000_000;
 
-/// Why there is nothing to take over from a checkpoint that is there.
+/// Why a checkpoint that exists cannot be taken over.
 #[derive(Debug, thiserror::Error)]
 pub enum ReadError {
-    /// The disk does not give it.
+    /// The file cannot be read.
     #[error("read the checkpoint {0}")]
     Io(PathBuf, #[source] std::io::Error),
-    /// It is not as the incumbent writes it.
-    #[error("understand the checkpoint {0}")]
+    /// The content is not as the incumbent writes it.
+    #[error("parse the checkpoint {0}")]
     Content(PathBuf, #[source] CheckpointError),
 }
 
-/// Where an address sits on the instance.
+/// The place of an address on the instance.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Place {
-    /// The ENI that carries it.
+    /// The ENI that has the address.
     pub eni: EniId,
     /// The ENI's device index.
     pub device_index: u16,
@@ -47,20 +47,20 @@ pub struct Place {
     pub network_card: u16,
 }
 
-/// A checkpoint's allocations, sorted by whether their pods are there.
+/// A checkpoint's allocations, sorted by whether their pods still run.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Sorted {
-    /// Of pods that are there, or whose names the checkpoint does not tell.
+    /// Allocations of pods that have a link, or that have no name in the checkpoint.
     pub living: Vec<Allocation>,
-    /// Of pods without a link on this node: their DEL came while nobody served.
+    /// Allocations of pods without a link on this node. Their DEL came while no daemon ran.
     pub dead: Vec<Allocation>,
 }
 
-/// What the checkpoint `file` holds; `None` where there is no such file.
+/// The allocations in the checkpoint `file`; `None` if there is no such file.
 ///
 /// # Errors
 ///
-/// [`ReadError`] if it cannot be read, or not be trusted.
+/// [`ReadError`] if the file cannot be read, or its content cannot be trusted.
 pub fn read(file: &Path) -> Result<Option<Vec<Allocation>>, ReadError> {
     match fs::read(file) {
         Ok(bytes) => checkpoint::parse(&bytes)
@@ -71,8 +71,8 @@ pub fn read(file: &Path) -> Result<Option<Vec<Allocation>>, ReadError> {
     }
 }
 
-/// Sorts as the incumbent does at its start: a pod is there if a link's name ends with the hash of
-/// its name, whatever the prefix.
+/// Sorts as the incumbent does at its start. A pod still runs if a link's name ends with the hash of the
+/// pod's name, whatever the prefix.
 #[must_use]
 pub fn sort(allocations: Vec<Allocation>, links: &BTreeSet<String>) -> Sorted {
     let lives = |allocation: &Allocation| {
@@ -89,17 +89,17 @@ pub fn sort(allocations: Vec<Allocation>, links: &BTreeSet<String>) -> Sorted {
 ///
 /// # Errors
 ///
-/// If the kernel does not tell.
+/// If the kernel does not list the links.
 pub async fn links() -> anyhow::Result<BTreeSet<String>> {
     datapath::links::names().await.context("list the node's links")
 }
 
-/// The record that the incumbent's allocations come to at `now`: the living keep their addresses, those
-/// of the dead rest.
+/// The record of the incumbent's allocations at `now`. Living pods keep their addresses. The addresses of
+/// dead pods cool down.
 ///
 /// # Errors
 ///
-/// [`Contradiction`] if a pod is there twice, once under the placeholders of old.
+/// [`Contradiction`] if a pod is listed twice, once with the old placeholders.
 pub fn record(
     sorted: &Sorted,
     place: impl Fn(IpAddr) -> Place,
@@ -117,9 +117,9 @@ pub fn record(
                 name: allocation.pod.clone(),
                 uid: String::new(),
             },
-            // The checkpoint does not have it.
+            // The checkpoint does not have the namespace's path.
             netns: String::new(),
-            // The engine's clock starts no earlier than the newest of these.
+            // The engine's clock starts after the newest `since`, so none may be in the future.
             since: Timestamp::from_millis(since).min(now),
         };
         record.apply(&Change::Assigned { key: key(&allocation.key), assignment })?;
@@ -139,15 +139,15 @@ fn key(key: &AttachmentKey) -> AttachmentKey {
     AttachmentKey { network: network.into(), ifname: ifname.to_owned(), ..key.clone() }
 }
 
-/// An attachment that is known by its link alone is most likely of the shipped network.
-fn named(key: &AttachmentKey) -> AttachmentKey {
+/// An attachment that is known only by its link gets the shipped network, which is most likely its own.
+fn with_network(key: &AttachmentKey) -> AttachmentKey {
     let network = if key.is_by_link() { SHIPPED.0.into() } else { key.network.clone() };
     AttachmentKey { network, ..key.clone() }
 }
 
-/// Removes the rules and routes that are left of the dead. What cannot be removed is logged: the next
-/// pod with the address replaces it.
-pub async fn bury(dead: &[Allocation]) {
+/// Removes the leftover rules and routes of dead pods. A failure is only logged, since the next pod with the
+/// address replaces them.
+pub async fn remove_rules(dead: &[Allocation]) {
     for Allocation { key, address, namespace, pod, .. } in dead {
         let owner = format!("{}/{}", key.container, key.ifname).parse();
         let host_name = host_veth_name("eni", namespace, pod, &key.container);
@@ -156,19 +156,21 @@ pub async fn bury(dead: &[Allocation]) {
         match datapath::pod::del(&removal).await {
             Ok(removed) => {
                 let was_there = removed.addresses.iter().any(|(_, did)| *did == Removal::Removed);
-                tracing::info!(%key, %address, was_there, "rules of a pod that has gone removed");
+                tracing::info!(%key, %address, was_there, "removed the rules of a pod that has gone");
             }
-            Err(fault) => tracing::warn!(%key, %address, %fault, "rules of a pod are left"),
+            Err(fault) => {
+                tracing::warn!(%key, %address, %fault, "rules of a pod that has gone cannot be removed")
+            }
         }
     }
 }
 
-/// The incumbent's allocations that our record comes to, ascending by key.
+/// Our record as the incumbent's allocations, ascending by key.
 #[must_use]
 pub fn allocations(record: &Record) -> Vec<Allocation> {
-    // A checkpoint has one address for a pod.
+    // A checkpoint has only one address for each pod.
     let allocation = |(key, assignment): (&AttachmentKey, &Assignment)| Allocation {
-        key: named(key),
+        key: with_network(key),
         address: assignment.addresses.first().address,
         since_ns: i64::try_from(assignment.since.as_millis())
             .unwrap_or(i64::MAX)
@@ -180,18 +182,18 @@ pub fn allocations(record: &Record) -> Vec<Allocation> {
     record.assignments().iter().map(allocation).collect()
 }
 
-/// Whether there is a record of ours in `directory`, be it a damaged one.
+/// Whether `directory` has a record of ours, even a damaged one.
 #[must_use]
 pub fn has_record(directory: &Path) -> bool {
     state::has_log(directory)
 }
 
-/// The record in `directory`, whichever instance wrote it; a daemon may be adding to it. `None` where
-/// there is none.
+/// The record in `directory`, of any instance; `None` if there is no record. A daemon may write to it
+/// meanwhile.
 ///
 /// # Errors
 ///
-/// If it is damaged: pods might be missing.
+/// If the record is damaged, since pods may be missing.
 pub fn read_record(directory: &Path) -> anyhow::Result<Option<Record>> {
     if !has_record(directory) {
         return Ok(None);
@@ -200,24 +202,26 @@ pub fn read_record(directory: &Path) -> anyhow::Result<Option<Record>> {
     match damage {
         None => Ok(Some(record)),
         Some(damage) => Err(damage).with_context(|| {
-            format!("read the record {}, of which pods may be missing", directory.display())
+            format!("read the record in {}; pods may be missing from it", directory.display())
         }),
     }
 }
 
-/// Writes the record in `directory` to `file` as the incumbent's checkpoint, and takes it out of use:
-/// once the incumbent has run, ours is out of date. Returns the number of allocations, `None` where
-/// there is no record; `file` is as before then. Done again after a crash it is the same.
+/// Writes the record in `directory` to `file` as the incumbent's checkpoint. Then takes the record out of use,
+/// since it is out of date as soon as the incumbent has run.
+///
+/// Returns the number of allocations. `None` if there is no record; `file` does not change then. A repetition
+/// after a crash has the same result.
 ///
 /// # Errors
 ///
-/// If a daemon of ours is running, the record is damaged, or the disk does not take it.
+/// If ipamd runs, the record is damaged, or the disk does not accept the checkpoint.
 pub fn hand_over(directory: &Path, file: &Path) -> anyhow::Result<Option<usize>> {
     if !has_record(directory) {
         return Ok(None);
     }
     let Some(_lock) = state::lock(&directory.join(state::LOCK))? else {
-        bail!("{} cannot be locked against an ipamd that runs", directory.display());
+        bail!("{} cannot be locked, so ipamd may be running", directory.display());
     };
     let Some(record) = read_record(directory)? else { return Ok(None) };
     let allocations = allocations(&record);
@@ -231,7 +235,7 @@ fn replace(file: &Path, bytes: &[u8]) -> std::io::Result<()> {
     let unfinished = file.with_extension("tidepool-new");
     state::write_new(&unfinished, bytes)?;
     fs::rename(&unfinished, file)?;
-    // A bare name lies in the present directory.
+    // A bare name is in the current directory.
     let parent = file.parent().filter(|parent| !parent.as_os_str().is_empty());
     state::sync_directory(parent.unwrap_or_else(|| Path::new(".")))
 }

@@ -1,25 +1,25 @@
-//! What whoever runs the agent has to say to people who look at the pool: that something it depends
-//! on is away. Nothing is decided by it.
+//! Lines that the agent's caller adds to the View, for instance that a service it needs is away. No decision
+//! depends on them.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
-/// One line about each matter, shown with what is in the pool's way. Clones share them.
+/// One line for each matter. The View shows them among the obstacles. Clones share the lines.
 #[derive(Debug, Clone, Default)]
 pub struct Notes(Arc<Mutex<BTreeMap<&'static str, String>>>);
 
 impl Notes {
-    /// Says `line` about `matter` from now on, in place of what was said before.
+    /// Shows `line` for `matter` from now on, in place of its former line.
     pub fn say(&self, matter: &'static str, line: String) {
         self.with(|notes| notes.insert(matter, line));
     }
 
-    /// There is nothing to say about `matter` any more.
+    /// Removes the line for `matter`.
     pub fn settle(&self, matter: &'static str) {
         self.with(|notes| notes.remove(matter));
     }
 
-    /// `matter: line` for each, ascending.
+    /// `matter: line` for each matter, ascending.
     pub(crate) fn lines(&self) -> Vec<String> {
         self.with(|notes| notes.iter().map(|(matter, line)| format!("{matter}: {line}")).collect())
     }

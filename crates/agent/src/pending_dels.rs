@@ -13,10 +13,10 @@ use tokio::fs;
 
 use crate::handle::Handle;
 
-/// Between two polls of the directory. The plugin writes there only if the daemon has failed to answer,
-/// and a DEL that waits holds back one address.
+/// The pause between two polls of the directory. The plugin writes there only if the daemon did not answer,
+/// and a DEL that waits keeps only one address from reuse.
 const POLL_EVERY: Duration = Duration::from_secs(5);
-/// What the name of an unreadable file ends with from then on.
+/// The extension that an unreadable file gets.
 const UNREADABLE: &str = "unreadable";
 
 /// A DEL from a file that could not be applied.
@@ -24,15 +24,15 @@ const UNREADABLE: &str = "unreadable";
 enum ApplyError {
     #[error("read {0}")]
     Read(PathBuf, #[source] io::Error),
-    #[error("understand {0}")]
+    #[error("parse {0}")]
     Content(PathBuf, #[source] serde_json::Error),
-    #[error("release what {0} names")]
+    #[error("release the attachment that {0} names")]
     Release(PathBuf),
     #[error("remove {0}")]
     Remove(PathBuf, #[source] io::Error),
 }
 
-/// Reads `directory` again and again.
+/// Polls `directory` until the daemon ends.
 pub(crate) async fn apply_forever(handle: Handle, directory: PathBuf) {
     let mut polls = tokio::time::interval(POLL_EVERY);
     loop {
@@ -41,7 +41,7 @@ pub(crate) async fn apply_forever(handle: Handle, directory: PathBuf) {
     }
 }
 
-/// Applies what is in `directory` now; a failed file is left for the next time.
+/// Applies the files in `directory`. A file that fails stays for the next poll, unless it cannot be parsed.
 pub(crate) async fn apply_all(handle: &Handle, directory: &Path) {
     for path in files(directory).await {
         let fault = match apply(handle, &path).await {
@@ -50,7 +50,7 @@ pub(crate) async fn apply_all(handle: &Handle, directory: &Path) {
         };
         tracing::warn!(fault = crate::error_chain(&fault), "DEL from a file is not applied");
         if matches!(fault, ApplyError::Content(..)) {
-            // So that it is reported once.
+            // Renamed so that it is reported only once.
             let _ = fs::rename(&path, path.with_extension(UNREADABLE)).await;
         }
     }
@@ -73,7 +73,7 @@ async fn apply(handle: &Handle, path: &Path) -> Result<(), ApplyError> {
     fs::remove_file(path).await.map_err(|fault| ApplyError::Remove(path.to_owned(), fault))
 }
 
-/// Ascending by name; none if there is no such directory.
+/// The files of DELs, ascending by name; empty if there is no such directory.
 async fn files(directory: &Path) -> Vec<PathBuf> {
     let mut paths = Vec::new();
     let Ok(mut entries) = fs::read_dir(directory).await else { return paths };

@@ -1,5 +1,5 @@
-//! Reads the pods' links from the kernel and the sandboxes from the container runtime, for the engine to
-//! compare with the record: before anything else at the start, every minute, and soon after a link has gone.
+//! Reads the pods' links from the kernel and the sandboxes from the container runtime. The engine compares
+//! both with the record. This happens first at the start, then every minute, and soon after a link has gone.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
@@ -21,10 +21,10 @@ use tokio::time::Instant;
 use crate::handle::{Handle, Inlet};
 use crate::{error_chain, host, runtime};
 
-/// Between two polls.
+/// The pause between two polls.
 const POLL_EVERY: Duration = Duration::from_secs(60);
-/// From a link's end to the next poll. Its quarantined address then rests soon, and a hundred links that
-/// go together cost one poll.
+/// The pause from the end of a link to the next poll. It is short, so that the link's quarantined address soon
+/// cools down. It is not zero, so that a hundred links that go together cost one poll.
 const AFTER_A_LINK: Duration = Duration::from_secs(2);
 
 /// The first report, before the engine serves anything; `None` if the kernel cannot be read.
@@ -33,7 +33,7 @@ pub(crate) async fn poll_first(now: Timestamp) -> Option<KernelReport> {
     Some(report(now, links, BTreeSet::new(), None))
 }
 
-/// Polls again and again and sends the engine its reports; ends with the engine.
+/// Polls and sends the reports to the engine, until the engine ends.
 pub(crate) async fn poll_forever(
     handle: Handle,
     inlet: Inlet,
@@ -59,7 +59,7 @@ pub(crate) async fn poll_forever(
         let (links, listed) = tokio::join!(read(), asking);
         if let Some(links) = links {
             let assignments = handle.view().await?.assignments;
-            // One blocking task for all namespaces: one for each would come to dozens of threads.
+            // One blocking task for all namespaces, since one task for each would use dozens of threads.
             let report = tokio::task::spawn_blocking(move || {
                 let vanished = vanished(&assignments, &links);
                 report(begun, links, vanished, listed)
@@ -72,7 +72,8 @@ pub(crate) async fn poll_forever(
     }
 }
 
-/// `None`, and an error line, if the kernel cannot be read. Then the last report stays true.
+/// The links of all pods. If the kernel cannot be read, `None` and an error line. The last report stays
+/// in force then.
 async fn read() -> Option<Vec<pod::HostLink>> {
     let seen = pod::host_links().await;
     seen.inspect_err(|fault| {
@@ -95,7 +96,7 @@ fn report(
 }
 
 /// The attachments without a trace: no link has their mark, no unmarked link has their address, and their
-/// namespace has gone. An attachment that is known by its link alone has no namespace. It blocks.
+/// namespace has gone. An attachment that is known only by its link has no namespace. The function blocks.
 fn vanished(
     assignments: &BTreeMap<AttachmentKey, Assignment>,
     links: &[pod::HostLink],
@@ -114,14 +115,15 @@ fn vanished(
     vanished
 }
 
-/// Whether there is surely nothing at `netns`. If its directory is missing too, as in a container without
-/// it, that is unknown.
+/// Whether `netns` surely does not exist. `false` if its directory is missing too, for instance in a container
+/// that does not mount it.
 fn is_gone(netns: &Path) -> bool {
     let Some(directory) = netns.parent() else { return false };
     matches!(directory.try_exists(), Ok(true)) && matches!(netns.try_exists(), Ok(false))
 }
 
-/// Logs one line for each address that has entered or left quarantine since `logged`.
+/// Logs one line for each address that has entered or left quarantine. `logged` has the addresses of the
+/// last call.
 fn log_quarantine(logged: &mut BTreeMap<IpAddr, String>, view: PoolView) {
     let PoolView { quarantined, assignments, .. } = view;
     for (address, link) in quarantined.iter().filter(|(ip, _)| !logged.contains_key(*ip)) {
@@ -130,12 +132,12 @@ fn log_quarantine(logged: &mut BTreeMap<IpAddr, String>, view: PoolView) {
     for (address, link) in logged.iter().filter(|(ip, _)| !quarantined.contains_key(*ip)) {
         let owner = assignments.iter().find(|(_, held)| held.ips().any(|ip| ip == *address));
         let owner = owner.map(|(key, _)| tracing::field::display(key));
-        tracing::info!(%address, link, owner, "address is in quarantine no more");
+        tracing::info!(%address, link, owner, "address has left quarantine");
     }
     *logged = quarantined;
 }
 
-/// Logs a line whenever the differences between metadata service and EC2 have changed.
+/// Logs a line if the differences between metadata service and EC2 have changed since the last call.
 fn log_metadata(logged: &mut BTreeMap<EniId, BTreeSet<Block>>, view: &PoolView) {
     if *logged == view.refuted_hints {
         return;
@@ -165,7 +167,7 @@ mod tests {
         check(Path::new(""), false);
     }
 
-    /// The node's own directory stands for that of the namespaces.
+    /// A temporary directory stands for the directory of the namespaces.
     #[test]
     fn attachment_without_link_and_namespace_has_vanished() {
         let directory = tempfile::tempdir().unwrap();
@@ -189,7 +191,7 @@ mod tests {
         check("net", &gone, &[link(None, true)], false);
         // The address belongs to another attachment by now.
         check("net", &gone, &[link(Some("c2/eth0"), true)], true);
-        // The namespace of an attachment that is known by its link alone is unknown.
+        // The namespace of an attachment that is known only by its link is unknown.
         check("", Path::new(""), &[], true);
         check("", Path::new(""), &[link(Some("c1/eth0"), true)], false);
         check("net", Path::new(""), &[], false);

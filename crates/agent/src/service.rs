@@ -1,4 +1,4 @@
-//! The gRPC service: each method checks its message, asks the loop and words the answer.
+//! The gRPC service: each method checks its message, asks the loop and converts the answer.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -17,9 +17,9 @@ use crate::metrics::Counters;
 use crate::notes::Notes;
 use crate::wire;
 
-/// How long a caller is taken to wait that does not say so; longer than any setting lets an Add
-/// wait for an address.
-const UNHURRIED: Duration = Duration::from_secs(300);
+/// The timeout of an ADD whose caller sends none. It is longer than any setting lets an ADD wait for an
+/// address.
+const DEFAULT_TIMEOUT: Duration = Duration::from_secs(300);
 
 /// Serves one node's pool.
 #[derive(Debug)]
@@ -50,7 +50,7 @@ impl Ipam for Service {
         &self,
         request: Request<v1::AddRequest>,
     ) -> Result<Response<v1::AddReply>, Status> {
-        let patience = wire::timeout(request.metadata()).unwrap_or(UNHURRIED);
+        let timeout = wire::timeout(request.metadata()).unwrap_or(DEFAULT_TIMEOUT);
         let connection = request.extensions().get::<UdsConnectInfo>().cloned();
         let v1::AddRequest { attachment, pod, netns, client_version } = request.into_inner();
         wire::check_version(&client_version)?;
@@ -58,16 +58,16 @@ impl Ipam for Service {
         let netns = wire::text("netns", netns)?;
         self.adding.begin(key.clone(), connection.as_ref());
         drop(connection);
-        self.counters.add_came();
-        let came = Instant::now();
-        let answer = self.handle.add(key, pod, netns, patience).await?;
-        self.counters.add_answered(&answer, came.elapsed());
+        self.counters.add_arrived();
+        let arrived = Instant::now();
+        let answer = self.handle.add(key, pod, netns, timeout).await?;
+        self.counters.add_answered(&answer, arrived.elapsed());
         let outcome = match answer {
             Answer::Granted(assignment) => {
                 Outcome::Granted(v1::Granted { addresses: wire::addresses(&assignment) })
             }
             Answer::Refused(refusal) => Outcome::Refused(wire::refused(refusal)),
-            answer @ (Answer::Released(_) | Answer::Collected(_)) => return Err(wrong(&answer)),
+            answer @ (Answer::Released(_) | Answer::Collected(_)) => return Err(mismatch(&answer)),
         };
         failpoint::pass("replying", "add");
         Ok(Response::new(v1::AddReply { outcome: Some(outcome) }))
@@ -80,7 +80,7 @@ impl Ipam for Service {
         let v1::DelRequest { attachment, pod: _, client_version } = request.into_inner();
         wire::check_version(&client_version)?;
         let key = wire::key(attachment)?;
-        self.counters.del_came();
+        self.counters.del_arrived();
         match self.handle.del(key).await? {
             Answer::Released(held) => {
                 let released = held.iter().flat_map(wire::addresses).collect();
@@ -91,7 +91,7 @@ impl Ipam for Service {
                 let unrecorded = refusal.message;
                 Ok(Response::new(v1::DelReply { released: Vec::new(), unrecorded }))
             }
-            answer @ (Answer::Granted(_) | Answer::Collected(_)) => Err(wrong(&answer)),
+            answer @ (Answer::Granted(_) | Answer::Collected(_)) => Err(mismatch(&answer)),
         }
     }
 
@@ -118,7 +118,7 @@ impl Ipam for Service {
                 Ok(Response::new(v1::GcReply { collected: collected.collect() }))
             }
             Answer::Refused(refusal) => Err(wire::unavailable(&refusal)),
-            answer @ (Answer::Granted(_) | Answer::Released(_)) => Err(wrong(&answer)),
+            answer @ (Answer::Granted(_) | Answer::Released(_)) => Err(mismatch(&answer)),
         }
     }
 
@@ -148,6 +148,6 @@ impl From<Stopped> for Status {
     }
 }
 
-fn wrong(answer: &Answer) -> Status {
-    Status::internal(format!("the engine's answer fits another question: {answer:?}"))
+fn mismatch(answer: &Answer) -> Status {
+    Status::internal(format!("the engine's answer is for another kind of request: {answer:?}"))
 }

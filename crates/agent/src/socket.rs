@@ -1,4 +1,4 @@
-//! The Unix socket: only root reaches it, and no daemon takes it from one that lives.
+//! The Unix socket. Only root can connect, and a daemon never takes the socket of a running daemon.
 
 use std::fs::{self, DirBuilder, Permissions};
 use std::io;
@@ -17,13 +17,13 @@ const AFTER_FAILED_ACCEPT: Duration = Duration::from_millis(100);
 /// Why the daemon cannot listen on its socket.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum BindError {
-    /// Another daemon answers there.
+    /// Another daemon listens there.
     #[error("another ipamd listens on {0}")]
     InUse(PathBuf),
     /// A file of another type has the name.
-    #[error("{0} exists and is no socket")]
+    #[error("{0} exists and is not a socket")]
     NotASocket(PathBuf),
-    /// The file system refuses.
+    /// The file system fails.
     #[error("{step} {path}")]
     Io {
         /// What was tried.
@@ -37,20 +37,20 @@ pub(crate) enum BindError {
 }
 
 /// Listens at `path`. Makes its directory (mode 0755) and replaces the socket of a dead daemon. The
-/// socket has mode 0600 from its first moment, since it is renamed into place.
+/// socket has mode 0600 from the start, since it is renamed into place.
 ///
 /// # Errors
 ///
-/// [`BindError`]; whatever is at `path` stays as it is.
+/// [`BindError`]. The file at `path` does not change then.
 pub(crate) fn bind(path: &Path) -> Result<UnixListener, BindError> {
     if let Some(directory) = path.parent() {
         make_directory(directory).map_err(io_error("make directory", directory))?;
     }
-    check_that_nobody_listens(path)?;
+    check_no_listener(path)?;
     let mut unready = path.as_os_str().to_owned();
     unready.push(".new");
     let unready = PathBuf::from(unready);
-    // A crash may have left it.
+    // A crash may have left this file.
     let _ = fs::remove_file(&unready);
     let listener = UnixListener::bind(&unready).map_err(io_error("bind", &unready))?;
     failpoint::pass("socket", "bound");
@@ -60,10 +60,10 @@ pub(crate) fn bind(path: &Path) -> Result<UnixListener, BindError> {
     Ok(listener)
 }
 
-/// The connections to `listener`, without end.
+/// The connections to `listener`. The stream never ends.
 ///
-/// A connection that fails for a lack of file descriptors stays in the kernel's queue. The fault would
-/// repeat at once and for ever, and tonic's own loop would do nothing else.
+/// A connection that fails for a lack of file descriptors stays in the kernel's queue. The error would
+/// repeat at once and forever, and tonic's own loop would do nothing else.
 pub(crate) fn connections(listener: UnixListener) -> impl Stream<Item = io::Result<UnixStream>> {
     stream::unfold(listener, |listener| async move {
         loop {
@@ -76,7 +76,7 @@ pub(crate) fn connections(listener: UnixListener) -> impl Stream<Item = io::Resu
     })
 }
 
-/// Refuses every caller but root, even if somebody has changed the mode of the socket.
+/// Refuses every caller except root, even if someone has changed the mode of the socket.
 pub(crate) fn only_root(request: Request<()>) -> Result<Request<()>, Status> {
     let peer = request.extensions().get::<UdsConnectInfo>().and_then(|info| info.peer_cred);
     match peer.map(|peer| peer.uid()) {
@@ -90,7 +90,7 @@ fn make_directory(path: &Path) -> io::Result<()> {
     DirBuilder::new().recursive(true).mode(0o755).create(path)
 }
 
-fn check_that_nobody_listens(path: &Path) -> Result<(), BindError> {
+fn check_no_listener(path: &Path) -> Result<(), BindError> {
     let metadata = match fs::symlink_metadata(path) {
         Ok(metadata) => metadata,
         Err(fault) if fault.kind() == io::ErrorKind::NotFound => return Ok(()),
@@ -101,7 +101,7 @@ fn check_that_nobody_listens(path: &Path) -> Result<(), BindError> {
     }
     match std::os::unix::net::UnixStream::connect(path) {
         Err(fault) if fault.kind() == io::ErrorKind::ConnectionRefused => Ok(()),
-        // A full backlog (`EAGAIN`) belongs to a living daemon too.
+        // A running daemon may also have a full backlog (`EAGAIN`).
         Ok(_) | Err(_) => Err(BindError::InUse(path.to_owned())),
     }
 }

@@ -1,5 +1,5 @@
-//! The record on disk: an append-only log of JSON lines, and a snapshot in its place from time to
-//! time. It must not know what the changes mean, only that they lead to a [`Record`].
+//! The record on disk: an append-only log of JSON lines. From time to time a snapshot replaces it. This
+//! module must not know what the changes mean, only that they make up a [`Record`].
 //!
 //! ```text
 //! ["5f3c9a10",{"format":"tidepool","version":3,"instance":"i-0123456789abcdef0"}]
@@ -7,9 +7,11 @@
 //! ```
 //!
 //! The first field of a line is the CRC-32 of the second. One commit is one `write` and one
-//! `fdatasync`. A snapshot is written beside the log, made durable and renamed over it; the log
-//! before it stays as [`PREVIOUS`], a log that cannot be read to its end under a name that starts
-//! with [`ASIDE`], and one whose pods were handed over to another daemon as [`RETIRED`].
+//! `fdatasync`. A snapshot is written beside the log, made durable and renamed over it. Old logs are kept:
+//!
+//! * [`PREVIOUS`] is the log that the last snapshot replaced.
+//! * A name that starts with [`ASIDE`] is a log that cannot be read to its end.
+//! * [`RETIRED`] is a log whose pods were handed over to another daemon.
 
 pub(crate) mod line;
 pub(crate) mod load;
@@ -32,30 +34,30 @@ use crate::error_chain;
 
 /// The log's name in the state directory.
 pub(crate) const LOG: &str = "tidepool.jsonl";
-/// The last log that was whole when a snapshot took its place.
+/// The last whole log that a snapshot has replaced.
 pub(crate) const PREVIOUS: &str = "tidepool.jsonl.previous";
-/// What the names of damaged logs start with; the time in ms follows.
+/// The start of the names of damaged logs; the time in ms follows.
 pub(crate) const ASIDE: &str = "tidepool.jsonl.damaged-";
-/// The last log that was handed over to another daemon; nothing reads it.
+/// The last log that was handed over to another daemon. Nothing reads it.
 pub(crate) const RETIRED: &str = "tidepool.jsonl.handed-over";
-/// Held locked while a daemon lives.
+/// The lock file. A daemon holds the lock as long as it runs.
 pub(crate) const LOCK: &str = "tidepool.lock";
-/// A snapshot in the making.
+/// An unfinished snapshot.
 const UNFINISHED: &str = "tidepool.jsonl.new";
-/// How many damaged logs are kept.
+/// At most this many damaged logs are kept.
 const MAX_ASIDE: usize = 8;
-/// Appended lines after which a snapshot is due, if it makes the log at most half as long.
+/// After this many appended lines a snapshot is due, if it makes the log at most half as long.
 const SNAPSHOT_AFTER: usize = 4096;
 
 /// The state directory cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum OpenError {
-    /// Two daemons on one record would give addresses twice.
+    /// Two daemons with one record would allocate addresses twice.
     #[error("{0} is locked: another ipamd uses this state directory")]
     InUse(PathBuf),
 }
 
-/// A commit that did not happen; the record on disk is as before.
+/// A commit that failed. The record on disk has not changed.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum CommitError {
     /// The disk is full, read-only or failing.
@@ -69,18 +71,18 @@ pub(crate) enum CommitError {
         #[source]
         source: io::Error,
     },
-    /// The changes do not follow from the record.
+    /// The changes contradict the record.
     #[error("record a change in {path}")]
     Contradiction {
         /// The log.
         path: PathBuf,
-        /// What is wrong with it.
+        /// Which fact contradicts which.
         #[source]
         source: Contradiction,
     },
 }
 
-/// The log, and the record that replaying it gives.
+/// The log, and the record that it makes up.
 #[derive(Debug)]
 pub(crate) struct Store {
     directory: PathBuf,
@@ -90,26 +92,26 @@ pub(crate) struct Store {
     _lock: Option<Lock>,
 }
 
-/// How the file of name [`LOG`] stands. All but the first must be replaced before it can grow.
+/// The state of the file [`LOG`]. Only an open log can grow; any other must be replaced first.
 #[derive(Debug)]
 enum Log {
     /// Whole and open.
     Open(Appender),
-    /// Whole, or not there at all.
+    /// Whole or missing.
     Closed,
-    /// An append went wrong: what the file ends with is uncertain.
+    /// An append failed, so the end of the file is unknown.
     Suspect,
-    /// It was not readable to its end; this name shall keep it.
+    /// It could not be read to its end. It is kept under this name.
     Damaged(PathBuf),
 }
 
-/// Held on the state directory while this lives.
+/// The lock on the state directory. Dropping this value releases it.
 #[derive(Debug)]
 pub(crate) struct Lock(File);
 
 impl Drop for Lock {
     fn drop(&mut self) {
-        // Closing alone would leave it to a child process that was forked at this very moment.
+        // Closing the file is not enough: a child process that was just forked would keep the lock.
         let _ = flock(&self.0, FlockOperation::Unlock);
     }
 }
@@ -117,22 +119,22 @@ impl Drop for Lock {
 #[derive(Debug)]
 struct Appender {
     file: File,
-    /// Lines since the snapshot.
+    /// Number of lines since the snapshot.
     n_appended: usize,
-    /// Lines of the snapshot.
+    /// Number of lines in the snapshot.
     n_snapshot: usize,
 }
 
 impl Store {
-    /// Reads the state in `directory` as far as it is whole and starts a fresh log with it.
+    /// Reads the state in `directory` as far as it is whole, and starts a new log with it. If there is no
+    /// log, the state is `inherited`.
     ///
-    /// A damaged or foreign log is kept aside, and a directory that cannot be written shows at the
-    /// next commit. Neither is an error here: pods that live must keep what is known of them.
-    /// Where there is no log at all, the state is `inherited`.
+    /// A damaged or foreign log is kept aside. A directory that cannot be written fails the next commit.
+    /// Neither is an error here, since running pods must keep what the log still has of them.
     ///
     /// # Errors
     ///
-    /// [`OpenError`] if another daemon is at work there.
+    /// [`OpenError`] if another daemon uses the directory.
     pub(crate) fn open(
         directory: &Path,
         instance: &InstanceId,
@@ -140,7 +142,7 @@ impl Store {
         now: Timestamp,
     ) -> Result<Self, OpenError> {
         if let Err(fault) = fs::create_dir_all(directory) {
-            warn!(directory = %directory.display(), %fault, "state directory cannot be made");
+            warn!(directory = %directory.display(), %fault, "state directory cannot be created");
         }
         let lock = lock(&directory.join(LOCK))?;
         let loaded = match has_log(directory) {
@@ -155,7 +157,7 @@ impl Store {
                     file = %directory.join(LOG).display(),
                     kept_as = %aside.display(),
                     fault = error_chain(&damage),
-                    "state file is damaged; what was readable is used",
+                    "state file is damaged; the part before the damage is used",
                 );
                 Log::Damaged(aside)
             }
@@ -185,7 +187,7 @@ impl Store {
         }
     }
 
-    /// What is durable.
+    /// The durable record.
     #[must_use]
     pub(crate) fn record(&self) -> &Record {
         &self.record
@@ -195,7 +197,7 @@ impl Store {
     ///
     /// # Errors
     ///
-    /// [`CommitError`]; the next commit may succeed.
+    /// [`CommitError`]. The next commit may succeed.
     pub(crate) fn commit(&mut self, changes: &[Change]) -> Result<(), CommitError> {
         match std::mem::replace(&mut self.log, Log::Suspect) {
             Log::Open(appender) => self.log = Log::Open(self.append(appender, changes)?),
@@ -210,7 +212,7 @@ impl Store {
         })
     }
 
-    /// Replaces a long log by a snapshot, if it has become much longer than that.
+    /// Replaces the log by a snapshot, if the log has become much longer than the snapshot.
     pub(crate) fn compact(&mut self) {
         let Log::Open(Appender { n_appended, n_snapshot, .. }) = self.log else { return };
         if n_appended >= SNAPSHOT_AFTER.max(n_snapshot)
@@ -222,7 +224,7 @@ impl Store {
 
     fn append(&self, mut appender: Appender, changes: &[Change]) -> Result<Appender, CommitError> {
         let path = self.path();
-        let good = appender.file.metadata().map_err(io_error("measure", &path))?.len();
+        let good = appender.file.metadata().map_err(io_error("read the length of", &path))?.len();
         let file = &mut appender.file;
         points::pass_all("unwritten", changes);
         let written = file.write_all(&line::lines(changes)).and_then(|()| {
@@ -230,7 +232,7 @@ impl Store {
             file.sync_data()
         });
         if let Err(source) = written {
-            // Best effort: the next commit replaces the file, a restart cuts a torn tail.
+            // Best effort: the next commit replaces the file, and a restart cuts off a torn line.
             let _ = file.set_len(good);
             return Err(CommitError::Io { step: "append to", path, source });
         }
@@ -239,13 +241,13 @@ impl Store {
         Ok(appender)
     }
 
-    /// Writes the record and `more` to a new log and puts it in the place of the old one.
+    /// Writes the record and `more` to a new log, and replaces the old log by it.
     fn rewrite(&mut self, more: &[Change]) -> Result<(), CommitError> {
         let (path, unfinished) = (self.path(), self.directory.join(UNFINISHED));
         let changes: Vec<Change> = self.record.changes().chain(more.iter().cloned()).collect();
         let mut bytes = line::header(&self.instance);
         bytes.extend(line::lines(&changes));
-        // Gone if somebody has cleaned up; then everything in it is due again.
+        // The directory may have been deleted meanwhile.
         fs::create_dir_all(&self.directory).map_err(io_error("make", &self.directory))?;
         let file = write_new(&unfinished, &bytes).map_err(io_error("write", &unfinished))?;
         failpoint::pass("snapshot", "written");
@@ -260,7 +262,7 @@ impl Store {
         Ok(())
     }
 
-    /// Gives the log that is about to be replaced a second name, if it is worth keeping.
+    /// Gives the log a second name before its replacement, unless its end is unknown.
     fn keep_old(&self) -> Result<(), CommitError> {
         let (path, previous) = (self.path(), self.directory.join(PREVIOUS));
         let keep = match &self.log {
@@ -295,16 +297,16 @@ impl Store {
     }
 }
 
-/// Whether a record of ours is in `directory`, be it a damaged one.
+/// Whether `directory` has a record of ours, even a damaged one.
 pub(crate) fn has_log(directory: &Path) -> bool {
     [LOG, PREVIOUS].iter().any(|name| directory.join(name).exists())
 }
 
-/// Takes the log in `directory` out of use; the lock must be held.
+/// Takes the log in `directory` out of use. The caller holds the lock.
 pub(crate) fn retire(directory: &Path) -> io::Result<()> {
     let (log, previous) = (directory.join(LOG), directory.join(PREVIOUS));
     let newest = if log.exists() {
-        // Before the log goes, for without it the copy would count.
+        // The copy must go before the log: without a log, the daemon would read the copy.
         remove_if_there(&previous)?;
         log
     } else {
@@ -314,7 +316,7 @@ pub(crate) fn retire(directory: &Path) -> io::Result<()> {
     sync_directory(directory)
 }
 
-/// `None` where no lock can be made, as on a read-only file system.
+/// The lock, or `None` if it cannot be taken, for instance on a read-only file system.
 pub(crate) fn lock(path: &Path) -> Result<Option<Lock>, OpenError> {
     let file = match File::create(path) {
         Ok(file) => file,
@@ -341,7 +343,7 @@ pub(crate) fn write_new(path: &Path, bytes: &[u8]) -> io::Result<File> {
     Ok(file)
 }
 
-/// Makes `to` name what `from` names; by copying where the file system has no hard links.
+/// Makes `to` a second name of the file `from`, or a copy if the file system has no hard links.
 fn copy_name(from: &Path, to: &Path) -> io::Result<()> {
     remove_if_there(to)?;
     fs::hard_link(from, to).or_else(|_| fs::copy(from, to).map(drop))

@@ -1,12 +1,12 @@
-//! The daemon's own tasks. Each runs as long as the daemon: the end of one, or its panic, ends the daemon, since
-//! a daemon without it would be silently wrong.
+//! The daemon's own tasks. Each runs as long as the daemon. If one ends or panics, the daemon ends, since it
+//! would be silently wrong without the task.
 
 use std::future::Future;
 
 use anyhow::anyhow;
 use tokio::task::JoinSet;
 
-/// Tasks that are not meant to end. Dropping this ends them.
+/// Tasks that must not end. Dropping this value ends them.
 #[derive(Debug, Default)]
 pub(crate) struct Tasks(JoinSet<(&'static str, anyhow::Result<()>)>);
 
@@ -17,7 +17,7 @@ impl Tasks {
         name: &'static str,
         task: impl Future<Output = anyhow::Result<()>> + Send + 'static,
     ) {
-        // A panic carries no name, so the task itself runs in a task of its own.
+        // A panic does not carry the name, so an outer task keeps it and waits for the inner one.
         let task = tokio::spawn(task);
         let guard = AbortOnDrop(task.abort_handle());
         self.0.spawn(async move {
@@ -27,7 +27,7 @@ impl Tasks {
         });
     }
 
-    /// The error that says which task has ended, and why. Never ready while all run.
+    /// The error that names the first task that has ended, and the cause. Never ready while all tasks run.
     pub(crate) async fn ended(&mut self) -> anyhow::Error {
         match self.0.join_next().await {
             Some(Ok((name, Ok(())))) => anyhow!("the task that {name} has ended"),
@@ -53,7 +53,7 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn end_of_a_task_names_it_and_the_cause() {
+    async fn ended_task_is_named_with_its_cause() {
         async fn check(
             task: impl Future<Output = anyhow::Result<()>> + Send + 'static,
             expect: &str,

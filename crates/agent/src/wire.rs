@@ -1,5 +1,5 @@
-//! Translates between the messages of the socket and the types of the engine. Messages that come in are
-//! checked here, once.
+//! Converts between the messages of the socket and the types of the engine. It checks each incoming message
+//! once.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -16,10 +16,10 @@ use proto::v1::pod_address::Reach;
 use tonic::metadata::MetadataMap;
 use tonic::{Code, Status};
 
-/// The longest name that is taken: far above what any runtime sends, and small enough to record.
+/// The longest text that is accepted, in bytes: far above what any runtime sends, and small enough to record.
 const MAX_TEXT: usize = 1024;
 
-/// The key that `attachment` names.
+/// The key of `attachment`.
 ///
 /// # Errors
 ///
@@ -43,7 +43,7 @@ pub(crate) fn network(text: String) -> Result<Network, Status> {
     name("network", text).map(Network::Named)
 }
 
-/// The pod, empty where the runtime did not say.
+/// The pod. A field is empty if the runtime did not send it.
 ///
 /// # Errors
 ///
@@ -61,7 +61,7 @@ pub(crate) fn pod(pod: Option<v1::Pod>) -> Result<Pod, Status> {
 ///
 /// # Errors
 ///
-/// `INVALID_ARGUMENT` if one has an empty part: it must not be taken for garbage.
+/// `INVALID_ARGUMENT` if an attachment has an empty part, since it must not count as garbage.
 pub(crate) fn valid(valid: Vec<v1::Attachment>) -> Result<BTreeSet<(String, String)>, Status> {
     let pair = |attachment: v1::Attachment| {
         let container = name("container_id", attachment.container_id)?;
@@ -70,7 +70,7 @@ pub(crate) fn valid(valid: Vec<v1::Attachment>) -> Result<BTreeSet<(String, Stri
     valid.into_iter().map(pair).collect()
 }
 
-/// `value`, if it says something and not too much.
+/// `value`, unless it is empty or too long.
 ///
 /// # Errors
 ///
@@ -82,7 +82,7 @@ pub(crate) fn name(field: &str, value: String) -> Result<String, Status> {
     text(field, value)
 }
 
-/// `value`, if it is not too long to record.
+/// `value`, unless it is too long to record.
 ///
 /// # Errors
 ///
@@ -94,7 +94,7 @@ pub(crate) fn text(field: &str, value: String) -> Result<String, Status> {
     Ok(value)
 }
 
-/// Sees that a client of version `client` is at most one minor version away.
+/// Checks that the client's version `client` is at most one minor version away.
 ///
 /// # Errors
 ///
@@ -119,7 +119,7 @@ fn major_minor(version: &str) -> Option<(u32, u32)> {
     Some((parts.next()?.parse().ok()?, parts.next()?.parse().ok()?))
 }
 
-/// How long the caller waits, if it says so.
+/// How long the caller waits, if it sends that.
 /// Source: gRPC over HTTP/2, `grpc-timeout`: at most eight digits and a unit.
 pub(crate) fn timeout(metadata: &MetadataMap) -> Option<Duration> {
     let text = metadata.get("grpc-timeout")?.to_str().ok()?;
@@ -141,8 +141,7 @@ pub(crate) fn addresses(assignment: &Assignment) -> Vec<v1::PodAddress> {
     assignment.addresses.iter().map(address).collect()
 }
 
-/// The address and how it is reached. `table` and `eni` stand twice, since older plugins read them
-/// outside of `reach`.
+/// The address and its route. `table` and `eni` occur twice, since older plugins do not read `reach`.
 fn address(ip: &PodIp) -> v1::PodAddress {
     let (table, reach) = match &ip.via {
         Via::Eni { eni, card, index } => {
@@ -175,12 +174,12 @@ pub(crate) fn refused(refusal: Refusal) -> v1::Refused {
     v1::Refused { code: code.as_str().to_owned(), message, retry_after_ms }
 }
 
-/// The record could not be written: the request had no effect and may be made again.
+/// The record could not be written. The request had no effect and may be repeated.
 pub(crate) fn unavailable(refusal: &Refusal) -> Status {
     Status::new(Code::Unavailable, format!("{}: {}", refusal.code.as_str(), refusal.message))
 }
 
-/// An attachment that was collected.
+/// An attachment that a GC has released.
 pub(crate) fn collected(key: AttachmentKey, assignment: &Assignment) -> v1::Collected {
     v1::Collected {
         attachment: Some(attachment(key)),
@@ -198,7 +197,7 @@ pub(crate) fn view(node: &Node, limits_from: String, view: PoolView) -> v1::View
         foreign,
         unused_blocks: _,
         assignments,
-        // Each of these is named in `blocked`, with the reason.
+        // `blocked` names each of these with the reason.
         quarantined: _,
         lost: _,
         sandboxes: _,
@@ -262,7 +261,7 @@ fn pod_message(pod: &Pod) -> v1::Pod {
 }
 
 fn eni(eni: EniView) -> v1::EniView {
-    // No table leads to an ENI that is not attached yet.
+    // No table has a route to an ENI that is not attached yet.
     let table =
         eni.device_index.map_or(0, |device| RouteTable::of(eni.network_card, device).number());
     v1::EniView {
@@ -303,7 +302,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn one_minor_version_of_skew_is_tolerated() {
+    fn version_skew_of_one_minor_is_accepted() {
         let (major, minor) = major_minor(proto::VERSION).unwrap();
         let check = |client: &str| check_version(client).map_err(|status| status.code());
         for good in [(major, minor), (major, minor + 1), (major, minor.saturating_sub(1))] {
@@ -320,7 +319,7 @@ mod tests {
     }
 
     #[test]
-    fn a_timeout_is_read_as_grpc_writes_it() {
+    fn timeout_parses_every_grpc_unit() {
         let check = |text: &str, expect: Option<Duration>| {
             let mut metadata = MetadataMap::new();
             metadata.insert("grpc-timeout", text.parse().unwrap());
@@ -339,7 +338,7 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_name_an_attachment_is_refused() {
+    fn incomplete_attachment_is_refused() {
         let whole = || v1::Attachment {
             network: "aws-cni".into(),
             container_id: "c1".into(),
@@ -373,7 +372,7 @@ mod tests {
     }
 
     #[test]
-    fn a_delay_never_becomes_nothing() {
+    fn retry_delay_is_rounded_up() {
         let refusal = |retry_after| Refusal {
             code: ipam::event::RefusalCode::Throttled,
             message: String::new(),

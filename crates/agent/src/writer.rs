@@ -1,5 +1,5 @@
-//! The thread that makes changes durable, so that a slow disk stops no one but those who wait for
-//! it. The engine sends one save at a time; what comes up meanwhile is in the next.
+//! The thread that makes changes durable, so that a slow disk delays only the requests that wait for it.
+//! The engine sends one save at a time. Changes in the meantime go into the next save.
 
 use std::sync::mpsc::{self, Receiver, Sender};
 use std::thread::{self, JoinHandle};
@@ -10,10 +10,10 @@ use ipam::record::Change;
 use crate::error_chain;
 use crate::state::Store;
 
-/// Changes of one save, in the order of the engine.
+/// The changes of one save, in the engine's order.
 type Save = (SaveSeq, Vec<Change>);
 
-/// The way to the thread.
+/// The sending end, and the thread itself.
 #[derive(Debug)]
 pub(crate) struct Writer {
     saves: Sender<Save>,
@@ -21,11 +21,11 @@ pub(crate) struct Writer {
 }
 
 impl Writer {
-    /// Starts the thread; it reports each commit by `done`.
+    /// Starts the thread. It reports each commit through `done`.
     ///
     /// # Errors
     ///
-    /// If the system gives no thread.
+    /// If the system cannot start a thread.
     pub(crate) fn start(
         store: Store,
         done: impl Fn(Event) + Send + 'static,
@@ -42,7 +42,7 @@ impl Writer {
         self.saves.send((seq, changes)).expect("the thread ends only after this sender is dropped");
     }
 
-    /// Hands the thread back, to be joined: it ends when all that is queued has been written.
+    /// Returns the thread, to be joined. It ends after it has written all queued saves.
     pub(crate) fn finish(self) -> JoinHandle<()> {
         self.thread
     }

@@ -6,9 +6,10 @@
 use std::net::{Ipv4Addr, Ipv6Addr};
 
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
+use mac::MacAddr;
 use serde::Serialize;
 
-use crate::id::{EniId, InstanceId, MacAddr, SubnetId, VpcId};
+use crate::id::{EniId, InstanceId, SubnetId, VpcId};
 
 /// The whole network. Instances ascend by id.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]

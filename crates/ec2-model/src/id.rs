@@ -1,4 +1,4 @@
-//! EC2's resource ids, MAC addresses and resource types.
+//! EC2's resource ids and resource types.
 //!
 //! Parsing checks the form of an id. Only the model knows whether the resource exists.
 
@@ -124,65 +124,6 @@ id!(
     /// The association of an IPv6 CIDR block with a subnet.
     SubnetCidrAssociationId, "subnet-cidr-assoc", "InvalidSubnetCidrBlockAssociationID.Malformed"
 );
-
-/// The MAC address of a network interface. It is locally administered.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-#[serde(try_from = "String", into = "String")]
-pub struct MacAddr([u8; 6]);
-
-impl MacAddr {
-    /// The six bytes in transmission order.
-    #[must_use]
-    pub const fn octets(self) -> [u8; 6] {
-        self.0
-    }
-}
-
-impl From<[u8; 6]> for MacAddr {
-    fn from(octets: [u8; 6]) -> Self {
-        Self(octets)
-    }
-}
-
-impl FromStr for MacAddr {
-    type Err = ApiError;
-
-    fn from_str(text: &str) -> Result<Self, ApiError> {
-        let octets: Option<Vec<u8>> =
-            text.split(':').map(|part| u8::from_str_radix(part, 16).ok()).collect();
-        octets
-            .and_then(|octets| <[u8; 6]>::try_from(octets).ok())
-            .map(Self)
-            .ok_or_else(|| ApiError::invalid_value(text, "macAddress", ""))
-    }
-}
-
-impl TryFrom<String> for MacAddr {
-    type Error = ApiError;
-
-    fn try_from(text: String) -> Result<Self, ApiError> {
-        text.parse()
-    }
-}
-
-impl From<MacAddr> for String {
-    fn from(mac: MacAddr) -> String {
-        mac.to_string()
-    }
-}
-
-impl fmt::Display for MacAddr {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let [a, b, c, d, e, g] = self.0;
-        write!(f, "{a:02x}:{b:02x}:{c:02x}:{d:02x}:{e:02x}:{g:02x}")
-    }
-}
-
-impl fmt::Debug for MacAddr {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        fmt::Display::fmt(self, f)
-    }
-}
 
 /// The kinds of resources that can have tags.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -334,12 +275,5 @@ mod tests {
         check("vpc-foo", Err("InvalidVpcID.Malformed"));
         check("igw-0a1b2c3d", Err("InvalidID"));
         check("rubbish", Err("InvalidID"));
-    }
-
-    #[test]
-    fn mac_parses_and_prints() {
-        let mac: MacAddr = "02:74:b0:72:79:61".parse().unwrap();
-        assert_eq!(mac.to_string(), "02:74:b0:72:79:61");
-        assert!("02:74:b0:72:79".parse::<MacAddr>().is_err());
     }
 }

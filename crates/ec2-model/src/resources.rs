@@ -8,14 +8,15 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use instance_types::InstanceType;
 use ipnet::{IpNet, Ipv4Net};
+use mac::MacAddr;
 
 use crate::address_space::{AddressSpace, Holder};
 use crate::allocate::Holdings;
 use crate::error::ApiError;
 use crate::family::{Family, V4, V6};
 use crate::id::{
-    AttachmentId, CidrReservationId, EniId, InstanceId, MacAddr, ReservationId, ResourceId,
-    SecurityGroupId, SubnetId, VpcId,
+    AttachmentId, CidrReservationId, EniId, InstanceId, ReservationId, ResourceId, SecurityGroupId,
+    SubnetId, VpcId,
 };
 use crate::request::InterfaceType;
 use crate::response::{

@@ -7,10 +7,11 @@ use std::net::{Ipv4Addr, Ipv6Addr};
 
 use instance_types::InstanceType;
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
+use mac::MacAddr;
 
 use crate::id::{
-    AttachmentId, CidrReservationId, EniId, InstanceId, MacAddr, ReservationId, ResourceId,
-    SecurityGroupId, SubnetCidrAssociationId, SubnetId, VpcCidrAssociationId, VpcId,
+    AttachmentId, CidrReservationId, EniId, InstanceId, ReservationId, ResourceId, SecurityGroupId,
+    SubnetCidrAssociationId, SubnetId, VpcCidrAssociationId, VpcId,
 };
 use crate::request::{InterfaceType, ReservationType};
 use crate::time::SimTime;

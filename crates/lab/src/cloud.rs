@@ -24,7 +24,6 @@ use ipnet::Ipv4Net;
 use mac::MacAddr;
 
 use crate::daemon::MetadataEni;
-use crate::ec2;
 use crate::spec::{NodeSpec, Purpose, VpcSpec};
 
 /// Marks a subnet for additional ENIs of any node.
@@ -220,7 +219,7 @@ impl Cloud {
         let shown = self.show(&instance, now)?;
         let primary = shown.network_interfaces.first();
         let primary = primary.expect("an instance has a primary ENI");
-        let (primary_eni, primary_mac) = (primary.id.clone(), ec2::mac(primary.mac_address));
+        let (primary_eni, primary_mac) = (primary.id.clone(), primary.mac_address);
         self.record_eni(&primary_eni, &instance);
         Ok(Site {
             instance,

@@ -7,7 +7,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use ec2_model::error::ApiError;
-use ec2_model::id::{self, InstanceId, ResourceType};
+use ec2_model::id::{InstanceId, ResourceType};
 use ec2_model::request::{
     AssignPrivateIpAddresses, AttachNetworkInterface, AttachmentChange, CreateNetworkInterface,
     DeleteNetworkInterface, DescribeNetworkInterfaces, DescribeSubnets, DetachNetworkInterface,
@@ -21,7 +21,6 @@ use ipam::call::{
     EniFacts, EniKind, INSTANCE_TAG, SubnetFacts,
 };
 use ipnet::{IpNet, Ipv4Net};
-use mac::MacAddr;
 
 use crate::cloud::Site;
 
@@ -235,7 +234,7 @@ fn eni_facts(eni: &NetworkInterface) -> EniFacts {
     let secondaries: Vec<_> = secondaries.filter(|address| *address != own).collect();
     EniFacts {
         id: ipam_id(eni.id.as_str()),
-        mac: mac(eni.mac_address),
+        mac: eni.mac_address,
         subnet: ipam_id(eni.subnet_id.as_str()),
         security_groups: eni.groups.iter().map(|group| ipam_id(group.id.as_str())).collect(),
         primary_address: own,
@@ -292,11 +291,6 @@ fn ipv4(net: IpNet) -> Option<Ipv4Net> {
 
 fn is_single(net: &Ipv4Net) -> bool {
     net.prefix_len() == 32
-}
-
-/// The engine's form of a hardware address of the model.
-pub(crate) fn mac(address: id::MacAddr) -> MacAddr {
-    address.octets().into()
 }
 
 /// The model's form of an id that the engine returns.

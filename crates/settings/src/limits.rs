@@ -27,7 +27,7 @@ pub fn assumed_limits(instance_type: &str) -> Limits {
         rows.into_iter().fold(least, |most, row| Limits {
             enis: most.enis.max(row.max_enis()),
             addresses_per_eni: most.addresses_per_eni.max(row.ipv4_per_eni),
-            // Only Xen takes none, and AWS makes no new types with Xen.
+            // Only Xen types have no prefixes, and AWS makes no new Xen types.
             prefixes: true,
         })
     };

@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 
 use crate::registry::{ALL, DefaultValue, Support, TakesEffect};
 
-/// What the columns of [`help`] leave for the meaning of a setting.
+/// The width that [`help`] has for the meaning of a setting.
 const HELP_WIDTH: usize = 92;
 
 /// Every setting that does something, for the end of a command's help.
@@ -68,7 +68,7 @@ mod tests {
         text
     }
 
-    /// The settings that are not built, by what asking for them does.
+    /// The settings that are not built, by their effect.
     fn not_built() -> String {
         let mut text = "| variable | default | built | meaning |\n|---|---|---|---|\n".to_owned();
         for setting in ALL.iter().filter(|setting| setting.support != Support::Full) {

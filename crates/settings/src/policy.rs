@@ -1,4 +1,4 @@
-//! What the settings amount to on an instance type. Only this file makes a [`Policy`] of settings.
+//! The policy that the settings make on an instance type. Only this file makes a [`Policy`] of settings.
 
 use ipam::policy::{Limits, Mode, Policy, Targets, WarmSettings};
 
@@ -13,10 +13,10 @@ const HOST_NETWORK_PODS: u32 = 2;
 /// The most pods with prefixes on instances with few and with many vCPUs.
 /// Source: AWS, EKS best practices, "Prefix mode".
 const PREFIX_MAX_PODS: (u32, u32) = (110, 250);
-/// The fewest vCPUs that count as many.
+/// From this number on, an instance has many vCPUs.
 const MANY_VCPUS: u32 = 30;
 
-/// The policy on an instance with these limits and so many vCPUs, if they are known.
+/// The policy on an instance with `limits` and `vcpus`; `None` if the number of vCPUs is unknown.
 ///
 /// # Errors
 /// [`SettingError`] if the instance cannot do what the settings ask for and has no substitute.

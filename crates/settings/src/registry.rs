@@ -18,7 +18,7 @@ pub struct Setting {
     pub name: &'static str,
     /// The section of `docs/settings.md` that lists it.
     pub group: Group,
-    /// What holds if the variable is unset or empty.
+    /// The value if the variable is unset or empty.
     pub default: DefaultValue,
     /// One sentence without a full stop.
     pub meaning: &'static str,
@@ -45,7 +45,7 @@ pub enum Group {
     NotBuilt,
 }
 
-/// What holds if a variable is unset or empty.
+/// The value if a variable is unset or empty.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum DefaultValue {
     /// This value, read as if the variable had it.
@@ -72,8 +72,8 @@ pub enum Support {
     Full,
     /// A boolean of which one value is built. The other stops the start.
     OnlyBoolean(bool),
-    /// Text of which these values are built, in any case. Another stops the start, since to ignore
-    /// it would be worse than not to run.
+    /// Text of which these values are built, in any case. Another value stops the start, since ignoring it
+    /// would be worse than not running.
     OnlyValues(&'static [&'static str]),
     /// A boolean that asks for something that is not built, unless it has the value `without`. The
     /// default asks for it, so it is a warning: an error would stop every start.
@@ -87,7 +87,7 @@ pub enum Support {
     },
 }
 
-/// Which nodes something is about.
+/// The nodes that a warning is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Nodes {
     /// All.
@@ -191,13 +191,13 @@ settings! {
         "Seconds for which a released address rests before another pod gets it",
         .live();
     /// A kubelet gives a pod's sandbox four minutes, and tries again ten seconds after a failure. A
-    /// pod that waits is served sooner, in turn and with fewer calls than one that tries again; but
-    /// the user learns of a failure only at the end of the wait.
+    /// pod that waits is served sooner, in turn and with fewer calls than a pod that tries again. But the
+    /// user sees a failure only at the end of the wait.
     TIDEPOOL_ADD_WAIT: Pool, Value("60s"),
         "The longest that a pod's ADD waits for an address that is on its way, or for its turn while \
          EC2 throttles",
         .live();
-    /// Little beside any call to EC2, and enough for the pods of a burst to be counted.
+    /// Short compared with any call to EC2, and long enough to count the pods of a burst.
     TIDEPOOL_GROW_DELAY: Pool, Value("50ms"),
         "How long the pool may be too small before EC2 is called, so that one call serves pods that \
          come together",
@@ -337,7 +337,7 @@ mod tests {
     use super::*;
     use crate::Settings;
 
-    /// No value is good for every setting, so a setting for which this one changes nothing is not read.
+    /// No value is valid for every setting, so the test skips a setting that this value does not change.
     #[test]
     fn every_setting_is_read() {
         let read = |set: &[(&str, &str)]| {

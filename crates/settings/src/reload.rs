@@ -5,16 +5,16 @@ use ipam::policy::{Limits, Policy};
 use crate::registry::{ALL, Setting, TakesEffect};
 use crate::{Error, SettingError, Settings, Variables, policy};
 
-/// The settings that a daemon goes by.
+/// The settings in force in a daemon.
 #[derive(Debug, Clone, PartialEq)]
 pub struct InForce {
-    /// Those that take effect at the start as they were at the start, the others as last read.
+    /// Settings that need a restart have their values from the start. The others have the values read last.
     pub variables: Variables,
-    /// What `variables` are read as.
+    /// The settings that `variables` make up.
     pub settings: Settings,
 }
 
-/// What a reload comes to.
+/// The result of a reload.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Reloaded {
     /// The settings from now on.
@@ -47,8 +47,8 @@ impl InForce {
     }
 }
 
-/// What the daemon goes by once it has read `next`, on an instance with `limits` and `vcpus` as for
-/// [`policy`]. Live settings are those of `next`, the others stay as they are in `current`.
+/// The settings in force after the daemon has read `next`. `limits` and `vcpus` are as for [`policy`]. Live
+/// settings come from `next`; the others stay as in `current`.
 ///
 /// # Errors
 /// For the first bad value of `next`, even if it would take effect only at the next start. Also if
@@ -139,7 +139,7 @@ mod tests {
         check("", "ENABLE_POD_ENI=true", "ENABLE_POD_ENI=\"true\": not supported yet");
     }
 
-    /// Without prefixes at the next start no prefix need be wanted, but until then there are some.
+    /// The next start has no prefixes, so no prefix target is needed then. Until then there are prefixes.
     #[test]
     fn reload_refuses_live_settings_that_contradict_the_start() {
         let current = in_force("ENABLE_PREFIX_DELEGATION=true");
@@ -147,7 +147,7 @@ mod tests {
         assert_eq!((error.variable, &*error.value), ("WARM_PREFIX_TARGET", "0"));
     }
 
-    /// A setting is live exactly if the policy is all that depends on it.
+    /// A setting is live exactly if only the policy depends on it.
     #[test]
     fn every_live_setting_is_part_of_the_policy() {
         let samples = "WARM_ENI_TARGET=3 WARM_PREFIX_TARGET=3 WARM_IP_TARGET=3 MINIMUM_IP_TARGET=3 \

@@ -1,5 +1,5 @@
-//! Settings that ask for what is not built. One that somebody has switched on stops the start, since
-//! to ignore it would be worse than not to run. One that asks by its default is a warning, since an
+//! Settings that ask for a feature that is not built. If a user has switched it on, the daemon does not start,
+//! since ignoring the setting would be worse. If only the default asks for it, there is a warning, since an
 //! error would stop every start.
 
 use ipam::block::BlockKind;
@@ -24,7 +24,7 @@ pub(crate) fn warnings(variables: &Variables, mode: Mode) -> Result<Vec<String>,
     Ok(warnings)
 }
 
-/// Refuses the first setting that asks for what is not built.
+/// Refuses the first setting that asks for a feature that is not built.
 pub(crate) fn check(variables: &Variables) -> Result<(), SettingError> {
     for setting in ALL {
         let not_built = |built: &str| {

@@ -205,7 +205,7 @@ impl Variables {
     }
 }
 
-/// Why a setting has a value that nobody has set.
+/// Why a setting has a value that no user has set.
 const HAS_DEFAULT: &str =
     "the registry has a default value for it, as a test checks by reading all";
 

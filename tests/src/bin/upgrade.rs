@@ -2,7 +2,7 @@
 //! its pods are pinged. No ping may be lost; each build's programs take down what the other's have made.
 //!
 //! `make test` has one build, and that it gets on with itself proves nothing. There the record of another
-//! version is held by `a_log_of_the_first_version_is_read_and_made_one_of_this` and
+//! version is held by `log_of_first_version_is_read_and_upgraded` and
 //! `pods_keep_their_addresses_by_a_record_of_a_later_version`.
 
 #![expect(clippy::print_stdout, reason = "it tells how far it has come")]

@@ -1,5 +1,5 @@
-//! Whatever lies where the incumbent keeps its checkpoint: it is refused by its place, or comes to a record in
-//! which no two pods have one address and which goes back to the incumbent as it came.
+//! Damages the incumbent's checkpoint. The reader refuses it and names the place, or the checkpoint becomes a
+//! record. In that record no two pods share an address, and the handover writes the same allocations back.
 
 use std::collections::BTreeSet;
 
@@ -12,7 +12,7 @@ use super::tests::SAMPLE;
 use super::*;
 use crate::migration::{self, Place, Sorted};
 
-/// The link of `default/web-0`.
+/// The host veth of `default/web-0`.
 const LINK: &str = "eni0d7763386da";
 
 fn place(_: IpAddr) -> Place {
@@ -20,7 +20,7 @@ fn place(_: IpAddr) -> Place {
     Place { eni, device_index: 0, network_card: 0 }
 }
 
-/// As the incumbent writes them, on one line each and on many.
+/// Checkpoints as the incumbent writes them: on one line, on many lines, and empty.
 fn good() -> Vec<Vec<u8>> {
     let value: Value = serde_json::from_str(SAMPLE).unwrap();
     let none = write(&[]);
@@ -42,11 +42,11 @@ proptest! {
         };
         let addresses: BTreeSet<_> = allocations.iter().map(|found| found.address).collect();
         prop_assert_eq!(addresses.len(), allocations.len());
-        prop_assert!(addresses.iter().all(|address| can_be_a_pods(*address)));
+        prop_assert!(addresses.iter().all(|address| is_pod_address(*address)));
         prop_assert_eq!(parse(write(&allocations).as_bytes()).unwrap(), allocations.clone());
 
         let sorted = migration::sort(allocations, &[LINK.to_owned()].into());
-        // A pod is there twice, once under the placeholders of old.
+        // A pod may be listed twice, once with the incumbent's old placeholders.
         let Ok(record) = migration::record(&sorted, place, Timestamp::from_millis(now_ms)) else {
             return Ok(());
         };

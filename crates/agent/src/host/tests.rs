@@ -61,7 +61,7 @@ fn picture_of(enis: Vec<HostEni>) -> HostPicture {
     HostPicture { primary_mac: PRIMARY.parse().unwrap(), mtu: 9001, family: Family::V4, enis }
 }
 
-/// The next state that is sent of an ENI.
+/// The next ENI and its state that the inbox gets.
 async fn sent(inbox: &mut Inbox) -> (String, LinkState) {
     let message = tokio::time::timeout(DEADLINE, inbox.receive()).await.unwrap();
     let Message::Event(Event::EniLink { eni, link }) = message else { panic!("{message:?}") };

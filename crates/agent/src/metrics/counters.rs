@@ -1,4 +1,4 @@
-//! What has happened since the start of the daemon, counted where it happens.
+//! Counters of events since the start of the daemon. The code that causes an event counts it.
 
 mod latency;
 
@@ -15,15 +15,15 @@ use self::latency::Latency;
 use super::page::Page;
 use super::registry::{self, Kind, Metric};
 
-/// Upper bounds of the ADD histogram in seconds: from a warm pool to the longest that an ADD may wait.
+/// Upper bounds of the ADD histogram in seconds: from an ADD with a warm pool to the longest wait.
 const ADD_BOUNDS: [f64; 10] = [0.001, 0.005, 0.025, 0.1, 0.5, 1.0, 5.0, 15.0, 30.0, 60.0];
 
-/// Everything that is counted. Callers share it.
+/// All counters. Their users share them.
 #[derive(Debug)]
 pub(crate) struct Counters {
     requests: Requests,
     calls: Calls,
-    /// Calls to EC2 without an answer yet: action and departure.
+    /// Calls to EC2 without an answer yet: action and start.
     in_flight: Mutex<BTreeMap<CallId, (&'static str, Timestamp)>>,
 }
 
@@ -42,24 +42,25 @@ struct Requests {
 struct Calls {
     ended: IntCounterVec,
     failed: IntCounterVec,
-    /// By EC2's code, of which there are some hundred, or by a word for a failure before EC2's answer.
+    /// By EC2's code (there are some hundred), or by our own code for a failure without an answer of EC2.
     failed_by_code: IntCounterVec,
     latency: Latency,
 }
 
 fn counter(metric: &Metric) -> IntCounter {
-    IntCounter::with_opts(metric.opts(Kind::Counter)).expect("a test makes each")
+    IntCounter::with_opts(metric.opts(Kind::Counter)).expect("a test constructs every metric")
 }
 
 fn counters(metric: &Metric) -> IntCounterVec {
-    IntCounterVec::new(metric.opts(Kind::Counter), metric.labels).expect("a test makes each")
+    IntCounterVec::new(metric.opts(Kind::Counter), metric.labels)
+        .expect("a test constructs every metric")
 }
 
 impl Default for Counters {
     fn default() -> Self {
         let add_seconds = HistogramOpts::from(registry::ADD_SECONDS.opts(Kind::Histogram));
         let dels = counters(&registry::DELS);
-        // A series that exists from the start shows its first increase.
+        // Prometheus sees the first increase only of a series that exists before.
         for reason in [DELETED, COLLECTED] {
             dels.with_label_values(&[reason]).inc_by(0);
         }
@@ -70,7 +71,7 @@ impl Default for Counters {
                 adds_without_address: counter(&registry::ADDS_WITHOUT_ADDRESS),
                 add_refusals: counters(&registry::ADD_REFUSALS),
                 add_seconds: Histogram::with_opts(add_seconds.buckets(ADD_BOUNDS.to_vec()))
-                    .expect("a test makes each"),
+                    .expect("a test constructs every metric"),
             },
             calls: Calls {
                 ended: counters(&registry::EC2_CALLS),
@@ -88,11 +89,12 @@ const DELETED: &str = "PodDeleted";
 const COLLECTED: &str = "GC";
 
 impl Counters {
-    pub(crate) fn add_came(&self) {
+    /// An ADD has arrived.
+    pub(crate) fn add_arrived(&self) {
         self.requests.adds.inc();
     }
 
-    /// An ADD has been answered, this long after it came.
+    /// An ADD has got `answer`, `span` after its arrival.
     pub(crate) fn add_answered(&self, answer: &Answer, span: Duration) {
         self.requests.add_seconds.observe(span.as_secs_f64());
         if let Answer::Refused(refusal) = answer {
@@ -101,7 +103,8 @@ impl Counters {
         }
     }
 
-    pub(crate) fn del_came(&self) {
+    /// A DEL has arrived.
+    pub(crate) fn del_arrived(&self) {
         self.requests.dels.with_label_values(&[DELETED]).inc();
     }
 
@@ -111,12 +114,12 @@ impl Counters {
         self.requests.dels.with_label_values(&[COLLECTED]).inc_by(n);
     }
 
-    /// A call leaves for EC2.
+    /// A call to EC2 starts.
     pub(crate) fn call_made(&self, id: CallId, call: &Ec2Call, now: Timestamp) {
         self.with_in_flight(|calls| calls.insert(id, (call.action().as_str(), now)));
     }
 
-    /// The call has ended. One that was never made is not counted.
+    /// A call to EC2 has ended. A call that never started is not counted.
     pub(crate) fn call_done(
         &self,
         id: CallId,
@@ -138,7 +141,7 @@ impl Counters {
         calls.latency.observe(labels, now.since(since));
     }
 
-    /// Puts all that was counted on the page.
+    /// Adds all counters to the page.
     pub(super) fn show(&self, page: &Page) {
         let Requests { adds, dels, adds_without_address, add_refusals, add_seconds } =
             &self.requests;

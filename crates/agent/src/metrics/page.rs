@@ -1,11 +1,11 @@
-//! One scrape: gauges that are made, set and written at once. It knows no metric by name.
+//! One scrape: gauges that are made, set and written at once. This module knows no metric by name.
 
 use prometheus::core::Collector;
 use prometheus::{IntGaugeVec, Registry, TextEncoder};
 
 use super::registry::{Kind, Metric};
 
-/// Of the HTTP answer. Source: prometheus.io, "Exposition formats".
+/// The content type of the HTTP answer. Source: prometheus.io, "Exposition formats".
 pub(super) const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
 
 /// The metrics of one scrape.
@@ -13,12 +13,12 @@ pub(super) const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8"
 pub(super) struct Page(Registry);
 
 impl Page {
-    /// The one sample of a metric without labels.
+    /// Adds the only sample of a metric without labels.
     pub(super) fn gauge(&self, metric: &Metric, value: impl TryInto<i64>) {
         self.with_label::<&str, _>(metric, [(None, value)]);
     }
 
-    /// A sample for each value of the metric's only label.
+    /// Adds a sample for each value of the metric's only label.
     pub(super) fn gauges<L: AsRef<str>, N: TryInto<i64>>(
         &self,
         metric: &Metric,
@@ -27,18 +27,18 @@ impl Page {
         self.with_label(metric, samples.into_iter().map(|(label, value)| (Some(label), value)));
     }
 
-    /// Takes metrics that live longer than the page.
+    /// Adds metrics that live longer than the page.
     ///
     /// # Panics
     ///
-    /// If the page has a metric of that name already.
+    /// If the page already has a metric of that name.
     pub(super) fn add(&self, metrics: impl Collector + 'static) {
-        self.0.register(Box::new(metrics)).expect("the page takes each metric once");
+        self.0.register(Box::new(metrics)).expect("each metric is added to the page once");
     }
 
-    /// The text format, version 0.0.4, sorted by name. It leaves out a metric without samples.
+    /// The page in the text format, version 0.0.4, sorted by name. A metric without samples is omitted.
     pub(super) fn into_text(self) -> String {
-        TextEncoder.encode_to_string(&self.0.gather()).expect("a String takes everything")
+        TextEncoder.encode_to_string(&self.0.gather()).expect("writing to a String cannot fail")
     }
 
     fn with_label<L: AsRef<str>, N: TryInto<i64>>(
@@ -46,8 +46,8 @@ impl Page {
         metric: &Metric,
         samples: impl IntoIterator<Item = (Option<L>, N)>,
     ) {
-        let gauges =
-            IntGaugeVec::new(metric.opts(Kind::Gauge), metric.labels).expect("a test makes each");
+        let gauges = IntGaugeVec::new(metric.opts(Kind::Gauge), metric.labels)
+            .expect("a test constructs every metric");
         for (label, value) in samples {
             gauges
                 .with_label_values(label.as_ref().map(AsRef::as_ref).as_slice())

@@ -1,23 +1,23 @@
-//! Every metric of the daemon, in one place: name, kind, labels, meaning. The page takes them from
-//! here, and a test holds the table in `docs/metrics.md` against them. It knows no values.
+//! Every metric of the daemon, in one place: name, kind, labels, meaning. The page uses these declarations,
+//! and a test compares the table in `docs/metrics.md` with them. This module knows no values.
 //!
-//! Metrics that amazon-vpc-cni-k8s v1.23.1 has too carry its names, kinds and labels
-//! (`utils/prometheusmetrics/prometheusmetrics.go`), since dashboards and alerts are bound to them.
+//! Metrics that amazon-vpc-cni-k8s v1.23.1 also has use its names, kinds and labels, since dashboards and
+//! alerts depend on them. Source: its `utils/prometheusmetrics/prometheusmetrics.go`.
 
 use prometheus::Opts;
 
-/// What Prometheus needs to know of a metric before its first sample.
+/// The declaration of a metric.
 #[derive(Debug)]
 pub(super) struct Metric {
     pub(super) name: &'static str,
     pub(super) kind: Kind,
-    /// Alphabetical, as Prometheus sorts them; samples give their values in this order.
+    /// Alphabetical, as Prometheus sorts them. Samples list the values in this order.
     pub(super) labels: &'static [&'static str],
     /// Without markup and without a full stop at the end.
     pub(super) help: &'static str,
 }
 
-/// What samples of a metric may do. Source: prometheus.io, "Metric types".
+/// The type of a metric. Source: prometheus.io, "Metric types".
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Kind {
     Gauge,
@@ -27,7 +27,7 @@ pub(super) enum Kind {
 }
 
 impl Metric {
-    /// For the library's constructors of this `kind`.
+    /// The options for the library's constructors of this `kind`.
     ///
     /// # Panics
     ///
@@ -54,7 +54,7 @@ macro_rules! metrics {
 }
 
 metrics! {
-    // The pool as it is.
+    // The current state of the pool.
     ENI_MAX: Gauge "awscni_eni_max" []
         "ENIs for pods that the instance can have: its limit or MAX_ENI, less the ENIs that are not ours";
     IP_MAX: Gauge "awscni_ip_max" []
@@ -95,7 +95,7 @@ metrics! {
         "ENIs on the instance that the daemon leaves alone, by reason";
     FOREIGN_BLOCKS: Gauge "tidepool_foreign_blocks" []
         "Addresses and prefixes on our ENIs that no pod gets: of the other family, or assigned by somebody else";
-    // What has happened since the start of the daemon.
+    // Events since the start of the daemon.
     ADDS: Counter "awscni_add_ip_req_count" []
         "ADDs that have reached the daemon";
     DELS: Counter "awscni_del_ip_req_count" ["reason"]

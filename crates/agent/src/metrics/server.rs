@@ -1,5 +1,5 @@
-//! The HTTP server for scrapes. Its port is open to the network, so a caller gets little: one answer,
-//! within bounds of time and size, beside few other callers.
+//! The HTTP server for scrapes. Its port is open to the network, so each caller gets one answer, within bounds
+//! of time and size. The number of callers at once is bounded too.
 
 use std::io;
 use std::net::{Ipv4Addr, Ipv6Addr};
@@ -22,22 +22,22 @@ use super::page::CONTENT_TYPE as TEXT_FORMAT;
 use super::{Counters, page};
 use crate::handle::{Handle, Stopped};
 
-/// Where the metrics are.
+/// The path of the metrics.
 const PATH: &str = "/metrics";
-/// One or two programs scrape.
+/// Callers that are served at once. Usually one or two programs scrape.
 const CALLERS_AT_ONCE: usize = 8;
-/// For a whole connection; Prometheus gives up after ten seconds.
-const PATIENCE: Duration = Duration::from_secs(5);
+/// The timeout of a whole connection. Prometheus gives up after ten seconds.
+const TIMEOUT: Duration = Duration::from_secs(5);
 /// Bytes of a request's line and headers. Prometheus sends some hundred; hyper's own bound is 400 KiB.
 const LARGEST_HEAD: usize = 16 * 1024;
-/// Another daemon may have the port until it has stopped.
+/// The pause between two attempts to listen. Another daemon may have the port until it has stopped.
 const AFTER_FAILED_BIND: Duration = Duration::from_secs(5);
-/// A lack of file descriptors does not pass at once.
+/// The pause after a failed accept. A lack of file descriptors does not pass at once.
 const AFTER_FAILED_ACCEPT: Duration = Duration::from_millis(100);
 
-/// Serves on `port` of all addresses. Where the port is taken, it warns once and goes on trying.
+/// Serves on `port` of all addresses. If the port is taken, it warns once and keeps trying.
 pub(crate) async fn serve_forever(port: u16, handle: Handle, counters: Arc<Counters>) {
-    let listener = listen_at_last(port).await;
+    let listener = listen_with_retries(port).await;
     tracing::info!(port, path = PATH, "metrics are served");
     let router = Router::new().route(PATH, get(scrape)).with_state((handle, counters));
     let places = Arc::new(Semaphore::new(CALLERS_AT_ONCE));
@@ -46,8 +46,8 @@ pub(crate) async fn serve_forever(port: u16, handle: Handle, counters: Arc<Count
             Ok((caller, _)) => {
                 let router = router.clone();
                 tokio::spawn(async move {
-                    // A caller that is too slow has no claim to an answer.
-                    let _ = tokio::time::timeout(PATIENCE, answer(caller, router)).await;
+                    // A caller that is too slow gets no answer.
+                    let _ = tokio::time::timeout(TIMEOUT, answer(caller, router)).await;
                     drop(place);
                 });
             }
@@ -59,14 +59,14 @@ pub(crate) async fn serve_forever(port: u16, handle: Handle, counters: Arc<Count
     }
 }
 
-async fn listen_at_last(port: u16) -> TcpListener {
+async fn listen_with_retries(port: u16) -> TcpListener {
     let mut warned = false;
     loop {
         match listen(port).await {
             Ok(listener) => return listener,
             Err(fault) if !warned => {
                 let help = "free the port, or set DISABLE_METRICS=true";
-                tracing::warn!(port, %fault, help, again_every = ?AFTER_FAILED_BIND, "no metrics");
+                tracing::warn!(port, %fault, help, again_every = ?AFTER_FAILED_BIND, "metrics cannot be served");
                 warned = true;
             }
             Err(_again) => {}
@@ -75,7 +75,7 @@ async fn listen_at_last(port: u16) -> TcpListener {
     }
 }
 
-/// Listens on the addresses of both families, or of IPv4 alone where the kernel has no IPv6.
+/// Listens on the addresses of both families, or only of IPv4 if the kernel has no IPv6.
 async fn listen(port: u16) -> io::Result<TcpListener> {
     match TcpListener::bind((Ipv6Addr::UNSPECIFIED, port)).await {
         Err(fault) if fault.kind() != io::ErrorKind::AddrInUse => {
@@ -85,9 +85,9 @@ async fn listen(port: u16) -> io::Result<TcpListener> {
     }
 }
 
-/// Answers one request. A caller that leaves before its answer is no fault.
+/// Answers one request. It is no error if the caller hangs up before its answer.
 ///
-/// Not `axum::serve`, which bounds neither connections nor what they send.
+/// `axum::serve` is not used, since it bounds neither the number of connections nor the size of a request.
 async fn answer(caller: TcpStream, router: Router) {
     let connection = http1::Builder::new()
         .keep_alive(false)

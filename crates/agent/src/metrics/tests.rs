@@ -79,12 +79,12 @@ fn counters() -> Counters {
     let counters = Counters::default();
     let refusal =
         Refusal { code: RefusalCode::EniLimit, message: String::new(), retry_after: None };
-    counters.add_came();
+    counters.add_arrived();
     counters.add_answered(&Answer::Released(None), Duration::from_millis(3));
-    counters.add_came();
+    counters.add_arrived();
     counters.add_answered(&Answer::Refused(refusal), Duration::from_secs(90));
-    counters.add_came();
-    counters.del_came();
+    counters.add_arrived();
+    counters.del_arrived();
     counters.collected(2);
     let at = Timestamp::from_millis;
     let error = CallError {
@@ -150,12 +150,12 @@ fn page_shows_state_and_counts() {
     }
 }
 
-/// The text format's word.
+/// The kind in the text format.
 fn kind(metric: &registry::Metric) -> String {
     format!("{:?}", metric.kind).to_lowercase()
 }
 
-/// Prometheus refuses a page in which a sample does not fit its declaration.
+/// Prometheus refuses a page if a sample does not match its declaration.
 #[test]
 fn page_declares_each_metric_as_the_registry_does() {
     let text = page(&view(), Ok(()), 9, &counters());
@@ -168,7 +168,7 @@ fn page_declares_each_metric_as_the_registry_does() {
     assert_eq!(declared, expect);
 }
 
-/// The library must write the names as given: amazon-vpc-cni-k8s has counters without `_total`.
+/// The library must not change the names, since amazon-vpc-cni-k8s has counters without `_total`.
 #[test]
 fn counters_keep_their_names_without_total() {
     let text = page(&view(), Ok(()), 9, &counters());
@@ -191,7 +191,7 @@ fn label_values_are_escaped() {
     assert!(text.contains(sample), "{text}");
 }
 
-/// Between these lines of `docs/metrics.md` stands the registry.
+/// The registry's table is between these lines of `docs/metrics.md`.
 const TABLE: [&str; 2] = ["<!-- registry -->\n", "<!-- end of registry -->\n"];
 
 fn table() -> String {
@@ -209,9 +209,9 @@ fn table() -> String {
     registry::ALL.iter().fold(header.to_owned(), |table, metric| table + &row(metric))
 }
 
-/// Write it anew with `UPDATE_EXPECT=1 cargo test -p agent metrics`.
+/// `UPDATE_EXPECT=1 cargo test -p agent metrics` writes the table again.
 #[test]
-fn document_shows_the_registry() {
+fn metrics_document_matches_registry() {
     let document = expect_test::expect_file!["../../../../docs/metrics.md"];
     let text = document.data();
     let (before, rest) = text.split_once(TABLE[0]).unwrap();

@@ -1,4 +1,4 @@
-//! What is taken over, what is not, and that all of it comes back.
+//! Which allocations are taken over, and that a handover writes them back.
 
 use tempfile::TempDir;
 
@@ -9,7 +9,7 @@ fn now() -> Timestamp {
     Timestamp::from_millis(1_800_000_000_000)
 }
 
-/// The links of `default/sample-pod` and `kube-system/coredns-57ff979f67-qqbdh`.
+/// The node's own links, and the links of `default/sample-pod` and `kube-system/coredns-57ff979f67-qqbdh`.
 const LINKS: [&str; 4] = ["lo", "ens5", "enicc21c2d7785", "oldb5faff8a083"];
 
 fn allocation(container: &str, address: &str, namespace: &str, pod: &str) -> Allocation {
@@ -48,7 +48,7 @@ fn taken() -> Record {
 }
 
 #[test]
-fn pods_without_a_link_are_dead_and_nameless_ones_are_not() {
+fn pod_with_name_but_without_link_is_dead() {
     let Sorted { living, dead } = sort(found(), &LINKS.map(str::to_owned).into());
     let of = |sorted: Vec<Allocation>| -> Vec<String> {
         sorted.into_iter().map(|allocation| allocation.key.container).collect()
@@ -60,7 +60,7 @@ fn pods_without_a_link_are_dead_and_nameless_ones_are_not() {
 }
 
 #[test]
-fn the_living_keep_their_addresses_and_those_of_the_dead_rest() {
+fn addresses_of_living_stay_and_of_dead_cool_down() {
     let record = taken();
     assert_eq!(record.assignments().len(), 4);
     let assignment = &record.assignments()[&found()[1].key];
@@ -73,7 +73,7 @@ fn the_living_keep_their_addresses_and_those_of_the_dead_rest() {
 }
 
 #[test]
-fn a_moment_that_cannot_be_does_not_move_the_clock() {
+fn impossible_allocation_time_is_clamped() {
     for (since_ns, expect) in
         [(i64::MAX, now()), (-5, Timestamp::default()), (0, Timestamp::default())]
     {
@@ -84,7 +84,7 @@ fn a_moment_that_cannot_be_does_not_move_the_clock() {
 }
 
 #[test]
-fn a_pod_from_before_the_file_is_found_by_the_runtimes_words() {
+fn placeholder_key_becomes_the_runtimes_key() {
     let mut old = found().remove(0);
     (old.key.network, old.key.ifname) = ("_migrated-from-cri".into(), "unknown".into());
     let sorted = Sorted { living: vec![old.clone()], dead: vec![] };
@@ -110,21 +110,21 @@ fn open(directory: &TempDir, inherited: Record) -> Store {
 }
 
 #[test]
-fn what_was_inherited_is_on_disk_at_once_and_only_where_nothing_was() {
+fn inherited_record_is_stored_only_without_own_record() {
     let directory = directory_with(taken());
     assert_eq!(read_record(directory.path()).unwrap(), Some(taken()));
     let store = open(&directory, Record::default());
     assert_eq!(*store.record(), taken());
-    // Our own record wins, be it empty.
+    // Our own record wins, even an empty one.
     let directory = directory_with(Record::default());
     let store = open(&directory, taken());
     assert_eq!(*store.record(), Record::default());
 }
 
 #[test]
-fn what_is_handed_over_is_what_was_taken_over() {
+fn hand_over_writes_the_allocations_that_were_taken_over() {
     let directory = directory_with(taken());
-    // A second start leaves a last good copy, which must not come back.
+    // A second start makes a last good copy, which must not be read later.
     drop(open(&directory, Record::default()));
     let file = directory.path().join("ipam.json");
     assert_eq!(hand_over(directory.path(), &file).unwrap(), Some(4));
@@ -134,15 +134,15 @@ fn what_is_handed_over_is_what_was_taken_over() {
     let sorted = Sorted { living: back, dead: vec![] };
     assert_eq!(record(&sorted, place, now()).unwrap().assignments(), taken().assignments());
 
-    assert!(!has_record(directory.path()), "it would be out of date");
+    assert!(!has_record(directory.path()), "the record is out of date");
     fs::write(&file, "the incumbent's by now").unwrap();
     assert_eq!(hand_over(directory.path(), &file).unwrap(), None);
     assert_eq!(fs::read_to_string(&file).unwrap(), "the incumbent's by now");
 }
 
-/// Otherwise the incumbent would not find it at the runtime's DEL.
+/// Otherwise the incumbent would not find the attachment at the runtime's DEL.
 #[test]
-fn what_is_known_by_its_link_alone_is_handed_over_as_the_shipped_networks() {
+fn attachment_known_by_link_is_handed_over_with_network() {
     let mut record = Record::default();
     let taken = taken();
     let (key, assignment) = taken.assignments().first_key_value().unwrap();
@@ -152,13 +152,13 @@ fn what_is_known_by_its_link_alone_is_handed_over_as_the_shipped_networks() {
 }
 
 #[test]
-fn nothing_is_handed_over_that_is_in_use_or_damaged() {
+fn hand_over_of_used_or_damaged_record_fails() {
     let directory = directory_with(taken());
     let file = directory.path().join("ipam.json");
     let daemon = open(&directory, Record::default());
     let fault = hand_over(directory.path(), &file).unwrap_err();
     assert!(fault.to_string().ends_with("another ipamd uses this state directory"), "{fault}");
-    // But it can be looked at.
+    // The record can still be read.
     assert_eq!(read_record(directory.path()).unwrap(), Some(taken()));
     drop(daemon);
 
@@ -171,12 +171,12 @@ fn nothing_is_handed_over_that_is_in_use_or_damaged() {
 }
 
 #[test]
-fn a_checkpoint_that_is_not_there_is_no_error_and_a_bad_one_is_named() {
+fn read_of_missing_checkpoint_is_none_and_of_bad_one_fails() {
     let directory = tempfile::tempdir().unwrap();
     let file = directory.path().join("ipam.json");
     assert_eq!(read(&file).unwrap(), None);
     fs::write(&file, "{}").unwrap();
     let fault = crate::error_chain(&read(&file).unwrap_err());
-    let expect = format!("understand the checkpoint {}: version: ", file.display());
+    let expect = format!("parse the checkpoint {}: version: ", file.display());
     assert!(fault.starts_with(&expect), "{fault}");
 }

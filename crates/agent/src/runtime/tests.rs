@@ -1,4 +1,4 @@
-//! A runtime on a socket of its own, in good and in bad shape.
+//! Healthy and broken runtimes, each on its own socket.
 
 use std::future::{Ready, ready};
 use std::task::{Context, Poll};
@@ -15,7 +15,7 @@ use tonic::transport::Server;
 use super::*;
 use crate::socket;
 
-/// Far above the bound.
+/// Far above the timeout under test.
 const DEADLINE: Duration = Duration::from_secs(20);
 
 /// A runtime with this answer.
@@ -52,8 +52,8 @@ impl tower::Service<Request<Body>> for Fake {
     }
 }
 
-/// The sandboxes that are learnt from the runtime that `serve` runs. Its socket has a space in its name.
-async fn learnt_of<F>(serve: impl FnOnce(UnixListener) -> F) -> Option<BTreeSet<String>>
+/// The sandboxes that the runtime lists. `serve` runs the runtime. Its socket has a space in its name.
+async fn listed_by<F>(serve: impl FnOnce(UnixListener) -> F) -> Option<BTreeSet<String>>
 where
     F: Future<Output = ()> + Send + 'static,
 {
@@ -62,7 +62,7 @@ where
     let serving = tokio::spawn(serve(UnixListener::bind(&socket).unwrap()));
     let asked = tokio::time::timeout(DEADLINE, sandboxes(Some(&socket))).await;
     serving.abort();
-    asked.expect("the runtime holds up the poll")
+    asked.expect("the runtime delays the poll")
 }
 
 async fn answered(answer: Result<Listed, tonic::Status>) -> Option<BTreeSet<String>> {
@@ -70,7 +70,7 @@ async fn answered(answer: Result<Listed, tonic::Status>) -> Option<BTreeSet<Stri
         let server = Server::builder().add_service(Fake(answer));
         server.serve_with_incoming(socket::connections(listener)).await.unwrap();
     };
-    learnt_of(serve).await
+    listed_by(serve).await
 }
 
 fn listed(ids: impl IntoIterator<Item = String>) -> Listed {
@@ -88,7 +88,7 @@ async fn runtime_lists_all_sandboxes() {
     check(1000).await;
 }
 
-/// One sandbox, with metadata and state, which do not matter.
+/// One sandbox with its id. Metadata and state are present, but not read.
 #[test]
 fn answer_has_the_field_numbers_of_the_cri() {
     let bytes = b"\x0a\x0f\x0a\x04c1c1\x12\x05\x0a\x03web\x18\x01";
@@ -109,22 +109,22 @@ async fn silent_runtime_leaves_sandboxes_unknown() {
     let too_much = listed([String::from("c").repeat(5 << 20)]);
     assert_eq!(answered(Ok(too_much)).await, None);
 
-    let hangs = learnt_of(|listener| async move {
+    let hangs = listed_by(|listener| async move {
         let _connection = listener.accept().await;
         std::future::pending().await
     });
     assert_eq!(hangs.await, None);
-    let never_accepts = learnt_of(|listener| async move {
+    let never_accepts = listed_by(|listener| async move {
         let _listener = listener;
         std::future::pending().await
     });
     assert_eq!(never_accepts.await, None);
-    let hangs_up = learnt_of(|listener| async move {
+    let hangs_up = listed_by(|listener| async move {
         drop(listener.accept().await);
         std::future::pending().await
     });
     assert_eq!(hangs_up.await, None);
-    let talks_rubbish = learnt_of(|listener| async move {
+    let talks_rubbish = listed_by(|listener| async move {
         let (mut connection, _) = listener.accept().await.unwrap();
         // It ends with the connection.
         while connection.write_all(&[0xff; 4096]).await.is_ok() {}

@@ -1,5 +1,5 @@
-//! Whatever a disk, a crash or a person makes of the state directory: what is whole before the
-//! damage counts, the damage is reported and kept, and the daemon can go on.
+//! Damages the state directory as a disk, a crash or a person may do. The lines before the damage count, the
+//! damage is reported and kept, and the daemon continues.
 
 use mangle::{Document, damage, hostile};
 use proptest::sample::Index;
@@ -27,7 +27,7 @@ fn change() -> impl Strategy<Value = Change> {
     ]
 }
 
-/// What happens to whole lines.
+/// A change to whole lines.
 #[derive(Debug, Clone)]
 enum Shuffle {
     Repeat(Index, Index),
@@ -67,13 +67,13 @@ fn shuffle() -> impl Strategy<Value = Shuffle> {
     ]
 }
 
-/// The lines that a daemon has written, by their bytes: the header, then one for each change.
+/// The lines that a daemon writes: the header, then one for each change. Each with its bytes.
 fn written(changes: &[Change]) -> Vec<(Vec<u8>, Option<Change>)> {
     let lines = changes.iter().map(|one| (line::line(one), Some(one.clone())));
     std::iter::once((line::header(&instance()), None)).chain(lines).collect()
 }
 
-/// A log of some changes that has met with shuffled lines and damaged bytes, and what was written.
+/// Changes, and their log with shuffled lines and damaged bytes.
 fn damaged_log() -> impl Strategy<Value = (Vec<Change>, Document)> {
     let changes = prop::collection::vec(change(), 0..20);
     let shuffles = prop::collection::vec(shuffle(), 0..3);
@@ -85,8 +85,8 @@ fn damaged_log() -> impl Strategy<Value = (Vec<Change>, Document)> {
     })
 }
 
-/// The oracle: lines count that were written, byte for byte, up to the first that was not or that
-/// contradicts those before it. Says whether that is all of the log.
+/// The oracle: a line counts if its bytes are exactly as written. The first line that is different, or that
+/// contradicts the lines before it, ends the record. Also returns whether the whole log counts.
 fn expected(changes: &[Change], bytes: &[u8]) -> (Record, bool) {
     let (mut record, written) = (Record::default(), written(changes));
     let mut lines = bytes.split_inclusive(|byte| *byte == b'\n');
@@ -103,8 +103,8 @@ fn expected(changes: &[Change], bytes: &[u8]) -> (Record, bool) {
     (record, true)
 }
 
-/// The record of `loaded` survives being written and read once more, and its calls can be counted.
-fn check_goes_on(record: &Record) {
+/// `record` can be written and read again, and its next call id is above all of its calls.
+fn check_usable(record: &Record) {
     let changes: Vec<_> = record.changes().collect();
     assert_eq!(record_of(&changes), *record);
     assert!(record.intents().keys().all(|id| *id < record.next_call()));
@@ -115,7 +115,7 @@ proptest! {
     fn fuzz_state_log((changes, bytes) in damaged_log()) {
         let loaded = load::replay(&bytes, Some(&instance()));
         let (record, is_whole) = expected(&changes, &bytes);
-        check_goes_on(&loaded.record);
+        check_usable(&loaded.record);
         prop_assert_eq!(loaded.record, record);
         prop_assert_eq!(loaded.damage.is_none(), is_whole, "{:?}", loaded.damage);
     }
@@ -127,7 +127,7 @@ proptest! {
         prop_assert_eq!(loaded.damage.is_none(), *bytes == line::header(&instance()));
     }
 
-    /// Lines whose checksums are right and whose content is not: what only a person would write.
+    /// Lines with right checksums and wrong content, which only a person would write.
     #[test]
     fn fuzz_state_forged(payloads in prop::collection::vec(hostile(payloads()), 1..8)) {
         let mut bytes = line::header(&instance());
@@ -136,11 +136,11 @@ proptest! {
             bytes.extend(&payload.0);
             bytes.extend(b"]\n");
         }
-        check_goes_on(&load::replay(&bytes, Some(&instance())).record);
+        check_usable(&load::replay(&bytes, Some(&instance())).record);
     }
 }
 
-/// What stands in the lines of a good log, and the greatest numbers that there are.
+/// The payloads of a good log, and payloads with the greatest numbers.
 fn payloads() -> Vec<Vec<u8>> {
     let mut changes = history();
     changes.push(Change::Settled { id: CallId(u64::MAX) });
@@ -154,7 +154,7 @@ proptest! {
         (changes, bytes) in damaged_log(),
         previous in prop::option::of(damaged_log()),
     ) {
-        // In memory: each case would wait for a disk some ten times.
+        // In memory, since each case would wait for a disk about ten times.
         let directory = tempfile::tempdir_in("/dev/shm").unwrap();
         fs::write(directory.path().join(LOG), &*bytes).unwrap();
         let (mut record, is_whole) = expected(&changes, &bytes);

@@ -1,15 +1,15 @@
-//! One line of the log: `["crc",payload]`, where `crc` is the CRC-32 of `payload` as text, in
-//! eight lower-case hexadecimal digits.
+//! One line of the log: `["crc",payload]`. `crc` is the CRC-32 of the text `payload`, as eight lower-case
+//! hexadecimal digits.
 
 use ipam::id::InstanceId;
 use ipam::record::Change;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
-/// What `Header::format` always says.
+/// The value of `Header::format`.
 const FORMAT: &str = "tidepool";
-/// Goes up when an older daemon could no longer read the lines. Version 2 added ENIs. Version 3 has several
-/// addresses for a pod, each with the way it is reached.
+/// Goes up when an older daemon can no longer read the lines. Version 2 added ENIs. Version 3 allows several
+/// addresses for a pod, each with its route (`Via`).
 const VERSION: u32 = 3;
 /// The oldest version that this daemon reads.
 const OLDEST: u32 = 1;
@@ -25,43 +25,43 @@ struct Header {
 /// A line that cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum LineError {
-    /// It was cut off before its end.
+    /// The line has no newline, so it was cut off.
     #[error("unfinished line")]
     Unfinished,
-    /// It does not have the shape of a line.
+    /// The text is not `["crc",payload]`.
     #[error("not a line of a state log")]
     Shape,
-    /// Its content is not what was written.
-    #[error("checksum {found:08x} where {expected:08x} is written")]
+    /// The content has changed since it was written.
+    #[error("checksum {found:08x} instead of {expected:08x}")]
     Checksum {
-        /// Of the content.
+        /// The checksum of the content.
         found: u32,
-        /// As the line says.
+        /// The checksum in the line.
         expected: u32,
     },
-    /// It is whole, but this version cannot read it.
+    /// The line is whole, but this version cannot parse its content.
     #[error("unknown content")]
     Content(#[source] serde_json::Error),
 }
 
-/// A first line that is not this daemon's.
+/// A first line that is not a header for this daemon.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum HeaderError {
-    /// It is no header line.
+    /// The line is not a header.
     #[error("no header")]
     Line(#[from] LineError),
-    /// Another program's file.
+    /// The file is another program's.
     #[error("format {0:?}")]
     Format(String),
-    /// A later daemon's file.
+    /// A newer daemon wrote the file.
     #[error("version {0}; this ipamd reads versions {OLDEST} to {VERSION}")]
     Version(u32),
-    /// Another machine's file, as from a disk image.
+    /// Another instance wrote the file, for instance before a disk image was made.
     #[error("written on {found}; this is {expected}")]
     Instance {
-        /// As the header says.
+        /// The instance in the header.
         found: InstanceId,
-        /// This machine.
+        /// This instance.
         expected: InstanceId,
     },
 }
@@ -87,13 +87,13 @@ pub(crate) fn line(payload: &impl Serialize) -> Vec<u8> {
     bytes
 }
 
-/// Reads the header line and sees that the file is for `instance`, if one is given.
+/// Parses the header line and checks that the file is for `instance`, if one is given.
 ///
 /// # Errors
 ///
-/// [`HeaderError`] if the lines after it are not for this daemon.
+/// [`HeaderError`] if this daemon must not read the lines after it.
 pub(super) fn check_header(line: &[u8], instance: Option<&InstanceId>) -> Result<(), HeaderError> {
-    // Read first what every version has, so that a later version is told from a damaged file.
+    // Parse the fields of every version first, so that a newer version does not look like damage.
     #[derive(Deserialize)]
     struct AnyVersion {
         format: String,
@@ -115,11 +115,11 @@ pub(super) fn check_header(line: &[u8], instance: Option<&InstanceId>) -> Result
     }
 }
 
-/// Reads the payload of a line; `line` includes its newline.
+/// Parses the payload of a line. `line` includes its newline.
 ///
 /// # Errors
 ///
-/// [`LineError`] if it is not what was written.
+/// [`LineError`] if the line is not exactly as it was written, or does not hold a `T`.
 pub(crate) fn parse<T: DeserializeOwned>(line: &[u8]) -> Result<T, LineError> {
     let line = line.strip_suffix(b"\n").ok_or(LineError::Unfinished)?;
     let (crc, payload) = split(line).ok_or(LineError::Shape)?;
@@ -134,7 +134,7 @@ pub(crate) fn parse<T: DeserializeOwned>(line: &[u8]) -> Result<T, LineError> {
 fn split(line: &[u8]) -> Option<(&str, &[u8])> {
     let rest = line.strip_prefix(b"[\"")?.strip_suffix(b"]")?;
     let (crc, rest) = rest.split_at_checked(8)?;
-    // As it is written and not otherwise: `from_str_radix` takes `A` for `a`, one bit away.
+    // `from_str_radix` also takes `A` for `a`, so it would miss the change of one bit.
     let digit = |byte: &u8| matches!(byte, b'0'..=b'9' | b'a'..=b'f');
     let crc = crc.iter().all(digit).then(|| std::str::from_utf8(crc).ok())??;
     Some((crc, rest.strip_prefix(b"\",")?))

@@ -1,4 +1,4 @@
-//! Reads a log as far as it is whole.
+//! Reads a log up to its end or its first damage.
 
 use std::path::Path;
 use std::{fs, io};
@@ -13,22 +13,22 @@ use super::{LOG, PREVIOUS};
 /// Why a log could not be read to its end.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum Damage {
-    /// The file system does not give it.
-    #[error("read it")]
+    /// The file cannot be read.
+    #[error("read the log")]
     Unreadable(#[source] io::Error),
-    /// Its first line is not this daemon's; nothing of it is used.
+    /// Its first line is not a header for this daemon. Nothing of the log is used.
     #[error("line 1")]
     Header(#[source] HeaderError),
-    /// It was cut off or altered; what comes before is used.
+    /// A line was cut off or altered. The lines before it are used.
     #[error("line {number}")]
     Line {
         /// Counted from 1.
         number: usize,
-        /// What is wrong with it.
+        /// What is wrong with the line.
         #[source]
         source: LineError,
     },
-    /// A line contradicts the ones before it; those are used.
+    /// A line contradicts the lines before it. Those lines are used.
     #[error("line {number}")]
     Contradiction {
         /// Counted from 1.
@@ -39,16 +39,17 @@ pub(crate) enum Damage {
     },
 }
 
-/// What a log holds up to its end or its first damage.
+/// The content of a log up to its end or its first damage.
 #[derive(Debug, Default)]
 pub(crate) struct Loaded {
     pub(crate) record: Record,
     pub(crate) damage: Option<Damage>,
 }
 
-/// Reads the log in `directory`; where nothing of it can be used, the last good copy's record is. Without
-/// an `instance`, that of any will do. A record that lacks its end says nothing of the ENIs: what has been
-/// lost may have said otherwise.
+/// Reads the log in `directory`. If no line of it can be used, the last good copy counts. With an
+/// `instance`, the log must be of that instance.
+///
+/// A record without its end is returned without ENIs, since the lost lines may have changed them.
 pub(crate) fn load(directory: &Path, instance: Option<&InstanceId>) -> Loaded {
     let loaded = read(&directory.join(LOG), instance);
     let missing = match &loaded {
@@ -61,7 +62,7 @@ pub(crate) fn load(directory: &Path, instance: Option<&InstanceId>) -> Loaded {
         warn!(
             directory = %directory.display(),
             assignments = previous.record.assignments().len(),
-            "falling back on the last good copy of the state, which may be out of date",
+            "the last good copy of the state is used, which may be out of date",
         );
         loaded.record = previous.record;
     }
@@ -74,7 +75,8 @@ pub(crate) fn load(directory: &Path, instance: Option<&InstanceId>) -> Loaded {
 pub(super) fn without_enis(record: &Record) -> Record {
     let mut rest = record.clone();
     for eni in record.enis().keys().cloned() {
-        rest.apply(&Change::EniForgotten { eni }).expect("nothing contradicts that");
+        rest.apply(&Change::EniForgotten { eni })
+            .expect("no fact contradicts that an ENI is forgotten");
     }
     rest
 }

@@ -1,4 +1,4 @@
-//! The points at which tests let the writing of a change end.
+//! The points at which tests kill the daemon while it writes a change.
 
 use ipam::record::Change;
 
@@ -9,7 +9,7 @@ pub(super) fn pass_all(place: &str, changes: &[Change]) {
     }
 }
 
-/// As the log has it.
+/// The name of the change in the log.
 fn name(change: &Change) -> &'static str {
     match change {
         Change::Assigned { .. } => "assigned",

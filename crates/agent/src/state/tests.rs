@@ -1,4 +1,4 @@
-//! What is committed comes back; what is damaged takes nothing down with it.
+//! A committed change survives a restart, and damage costs only the lines after it.
 
 use std::net::{IpAddr, Ipv4Addr};
 
@@ -110,15 +110,15 @@ pub(super) fn asides(directory: &TempDir) -> Vec<Vec<u8>> {
     asides.map(|path| fs::read(path).unwrap()).collect()
 }
 
-/// How many of the last lines, one for each change of [`history`], are whole in the first `length`
-/// bytes.
+/// The log ends with one line for each change of [`history`]. Returns how many of these lines are whole in the
+/// first `length` bytes.
 fn whole_changes(bytes: &[u8], length: usize) -> usize {
     let lines = |bytes: &[u8]| bytes.iter().filter(|byte| **byte == b'\n').count();
     (lines(&bytes[..length]) + history().len()).saturating_sub(lines(bytes))
 }
 
 #[test]
-fn the_log_is_json_lines_with_checksums() {
+fn log_has_json_lines_with_checksums() {
     let (_directory, bytes) = directory_with_history();
     for line in String::from_utf8(bytes).unwrap().lines() {
         let (crc, payload): (String, serde_json::Value) = serde_json::from_str(line).unwrap();
@@ -128,14 +128,14 @@ fn the_log_is_json_lines_with_checksums() {
 }
 
 #[test]
-fn a_restart_finds_what_was_committed() {
+fn restart_restores_committed_changes() {
     let (directory, _) = directory_with_history();
     assert_eq!(*open(&directory).record(), record_of(&history()));
     assert_eq!(asides(&directory), Vec::<Vec<u8>>::new());
 }
 
 #[test]
-fn a_log_cut_at_any_byte_keeps_every_whole_line() {
+fn log_cut_at_any_byte_keeps_every_whole_line() {
     let (directory, bytes) = directory_with_history();
     let header = bytes.iter().position(|byte| *byte == b'\n').unwrap() + 1;
     for length in 0..bytes.len() {
@@ -160,7 +160,7 @@ fn a_log_cut_at_any_byte_keeps_every_whole_line() {
 }
 
 #[test]
-fn a_changed_byte_takes_no_line_before_it() {
+fn changed_byte_keeps_every_line_before_it() {
     let (_directory, bytes) = directory_with_history();
     for at in 0..bytes.len() {
         let mut damaged = bytes.clone();
@@ -173,7 +173,7 @@ fn a_changed_byte_takes_no_line_before_it() {
 }
 
 #[test]
-fn a_checksum_in_capitals_is_damage() {
+fn checksum_in_capitals_is_damage() {
     let line = line::lines(&[released(1)]);
     let digits = String::from_utf8(line[2..10].to_vec()).unwrap();
     assert!(digits.contains(|c: char| c.is_ascii_lowercase()), "{digits}: take another change");
@@ -181,7 +181,7 @@ fn a_checksum_in_capitals_is_damage() {
     assert!(line::parse::<Change>(&line).is_ok() && line::parse::<Change>(&capitals).is_err());
 }
 
-/// Written by the last builds of these versions: one change of each kind.
+/// The last builds of these versions wrote the logs: one change of each kind.
 #[test]
 fn stored_logs_of_earlier_versions_are_read() {
     for (version, text) in
@@ -210,13 +210,13 @@ fn stored_logs_of_earlier_versions_are_read() {
         assert_eq!(intents, expect, "{version}");
         let enis: Vec<_> = record.enis().keys().cloned().collect();
         assert_eq!(enis, if version == 1 { vec![] } else { vec![eni(1)] });
-        // The log is one of this version now, and says the same.
+        // The log has this version now, and the same content.
         assert_eq!(load::load(directory.path(), Some(&instance())).record, *record, "{version}");
     }
 }
 
 #[test]
-fn a_log_of_the_first_version_is_read_and_made_one_of_this() {
+fn log_of_first_version_is_read_and_upgraded() {
     let (directory, bytes) = directory_with_history();
     let text = r#"{"format":"tidepool","version":1,"instance":"i-0123456789abcdef0"}"#;
     let mut older = format!("[\"{:08x}\",{text}]\n", crc32fast::hash(text.as_bytes())).into_bytes();
@@ -230,7 +230,7 @@ fn a_log_of_the_first_version_is_read_and_made_one_of_this() {
 }
 
 #[test]
-fn an_unreadable_log_stays_aside_and_the_last_good_copy_serves() {
+fn unreadable_log_is_kept_and_previous_copy_is_used() {
     let header = |text: &str| format!("[\"{:08x}\",{text}]\n", crc32fast::hash(text.as_bytes()));
     let newer = header(r#"{"format":"tidepool","version":4,"owner":"i-0123456789abcdef0"}"#);
     let foreign = header(r#"{"format":"tidepool","version":3,"instance":"i-ffff"}"#);
@@ -257,7 +257,7 @@ fn an_unreadable_log_stays_aside_and_the_last_good_copy_serves() {
 }
 
 #[test]
-fn damaged_logs_do_not_pile_up() {
+fn damaged_logs_are_kept_up_to_a_limit() {
     let directory = tempfile::tempdir().unwrap();
     for n in 0..2 * MAX_ASIDE as u64 {
         fs::write(directory.path().join(LOG), format!("garbage {n}")).unwrap();
@@ -270,7 +270,7 @@ fn damaged_logs_do_not_pile_up() {
 }
 
 #[test]
-fn a_full_disk_refuses_and_the_next_commit_may_succeed() {
+fn commit_on_full_disk_fails_and_next_one_succeeds() {
     let (directory, _) = directory_with_history();
     let mut store = open(&directory);
     let full = OpenOptions::new().append(true).open("/dev/full").unwrap();
@@ -287,7 +287,7 @@ fn a_full_disk_refuses_and_the_next_commit_may_succeed() {
 }
 
 #[test]
-fn an_unwritable_directory_refuses_until_it_can_be_written() {
+fn commit_fails_until_directory_is_writable() {
     let parent = tempfile::tempdir().unwrap();
     let directory = parent.path().join("state");
     fs::write(&directory, "a file where the directory should be").unwrap();
@@ -303,7 +303,7 @@ fn an_unwritable_directory_refuses_until_it_can_be_written() {
 }
 
 #[test]
-fn a_contradiction_never_stays_on_disk() {
+fn contradictory_commit_leaves_nothing_on_disk() {
     let (directory, _) = directory_with_history();
     let mut store = open(&directory);
     let fault = error_chain(&store.commit(&[assigned(4, 7)]).unwrap_err());
@@ -317,7 +317,7 @@ fn a_contradiction_never_stays_on_disk() {
 }
 
 #[test]
-fn a_long_log_is_replaced_by_a_snapshot() {
+fn long_log_is_replaced_by_snapshot() {
     let directory = tempfile::tempdir().unwrap();
     let mut store = open(&directory);
     let churn = [assigned(1, 5), released(1)];
@@ -335,14 +335,14 @@ fn a_long_log_is_replaced_by_a_snapshot() {
 }
 
 #[test]
-fn a_crash_within_a_snapshot_leaves_the_log() {
+fn crash_during_snapshot_keeps_the_log() {
     let (directory, bytes) = directory_with_history();
     fs::write(directory.path().join(UNFINISHED), &bytes[..bytes.len() / 2]).unwrap();
     assert_eq!(*open(&directory).record(), record_of(&history()));
 }
 
 #[test]
-fn two_daemons_do_not_share_a_state_directory() {
+fn open_of_locked_directory_fails() {
     let directory = tempfile::tempdir().unwrap();
     let first = open(&directory);
     let second =
@@ -381,14 +381,14 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 48, ..ProptestConfig::default() })]
 
     #[test]
-    fn the_record_on_disk_is_the_record_in_memory(steps in steps()) {
+    fn record_on_disk_equals_record_in_memory(steps in steps()) {
         let directory = tempfile::tempdir().unwrap();
         let mut store = open(&directory);
         let mut model = Record::default();
         for step in steps {
             match step {
                 Step::Commit(mut changes) => {
-                    // The engine never emits what contradicts its record.
+                    // The engine never emits a change that contradicts its record.
                     changes.retain(|change| model.apply(change).is_ok());
                     store.commit(&changes).unwrap();
                 }

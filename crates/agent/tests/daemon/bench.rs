@@ -1,4 +1,4 @@
-//! What one Add costs over the socket with a warm pool. It prints and asserts nothing:
+//! Measures one ADD over the socket with a warm pool. Prints figures and asserts nothing:
 //! `cargo test --release -p agent --test daemon -- --ignored --nocapture bench`
 
 use std::time::{Duration, Instant};
@@ -51,7 +51,7 @@ async fn timed<T, E: std::fmt::Debug>(work: impl Future<Output = Result<T, E>>) 
     start.elapsed()
 }
 
-#[expect(clippy::print_stdout, reason = "figures are what it is for")]
+#[expect(clippy::print_stdout, reason = "the figures are its output")]
 fn print(what: &str, mut spans: Vec<Duration>) {
     spans.sort();
     let at = |percent: usize| spans[(spans.len() - 1) * percent / 100];

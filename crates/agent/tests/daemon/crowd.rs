@@ -1,4 +1,4 @@
-//! Many connections: nothing is left of those that have gone, and too many at once end nothing.
+//! Many connections. Closed ones leave nothing behind, and too many at once do not end the daemon.
 
 use std::fs::File;
 use std::os::fd::OwnedFd;
@@ -12,29 +12,29 @@ use tokio::io::AsyncWriteExt as _;
 
 use crate::node::{TestNode, until};
 
-/// Marks the process that plays the daemon with few descriptors.
+/// Marks the child process, whose daemon has few file descriptors.
 const CROWDED: &str = "TIDEPOOL_TEST_CROWDED";
-/// What this process, in which many tests run at once, has open at most.
+/// At most this many descriptors are open in this process, where many tests run at once.
 const FEW: usize = 1000;
 
 fn n_descriptors() -> usize {
     std::fs::read_dir("/proc/self/fd").unwrap().count()
 }
 
-/// Waits until what daemons of this process have open is what its tests need.
+/// Waits until the daemons of this process have closed all but the descriptors that the tests need.
 pub(crate) async fn until_few_descriptors() {
     let few = || async { (n_descriptors() <= FEW).then_some(()) };
     until("descriptors to be closed", few).await;
 }
 
 #[tokio::test]
-async fn ten_thousand_connections_leave_nothing_behind() {
+async fn ten_thousand_closed_connections_leave_nothing() {
     let node = TestNode::new();
     let daemon = node.start().await;
     for n in 0..10_000 {
-        // While the queue of those who wait to be let in is full, nobody can join it.
+        // A connect fails while the listener's backlog is full.
         let place = || async { tokio::net::UnixStream::connect(node.socket()).await.ok() };
-        let mut connection = until("a place in the queue", place).await;
+        let mut connection = until("a place in the backlog", place).await;
         if n % 2 == 0 {
             let preface = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0";
             connection.write_all(preface).await.unwrap();
@@ -46,10 +46,12 @@ async fn ten_thousand_connections_leave_nothing_behind() {
 }
 
 #[test]
-fn a_crowd_neither_ends_the_daemon_nor_keeps_it_busy() {
-    // A process of its own: the limit holds for all of it.
+fn too_many_connections_neither_end_nor_busy_the_daemon() {
+    // In a child process, since the limit holds for a whole process.
     let mut command = Command::new(std::env::current_exe().unwrap());
-    command.args(["--exact", "crowd::the_crowd", "--ignored", "--nocapture"]).env(CROWDED, "1");
+    command
+        .args(["--exact", "crowd::crowd_in_child_process", "--ignored", "--nocapture"])
+        .env(CROWDED, "1");
     let output = command.output().unwrap();
     let text = String::from_utf8_lossy(&output.stdout);
     assert!(output.status.success() && text.contains("1 passed"), "{output:?}");
@@ -57,15 +59,15 @@ fn a_crowd_neither_ends_the_daemon_nor_keeps_it_busy() {
 
 #[tokio::test]
 #[ignore = "needs a limit of its own, started by the test above"]
-async fn the_crowd() {
-    assert!(std::env::var_os(CROWDED).is_some(), "this would limit the other tests, too");
+async fn crowd_in_child_process() {
+    assert!(std::env::var_os(CROWDED).is_some(), "the limit would hold for the other tests too");
     let node = TestNode::new();
     let daemon = node.start().await;
     node.client().await.add("c1").await.unwrap();
     let stat = File::open("/proc/self/stat").unwrap();
     let one = || net::socket(AddressFamily::UNIX, SocketType::STREAM, None).unwrap();
     let crowd: Vec<OwnedFd> = std::iter::repeat_with(one).take(60).collect();
-    // A third of them can be let in.
+    // The daemon can accept a third of the connections.
     let limit = Some(n_descriptors() as u64 + 20);
     setrlimit(Resource::Nofile, Rlimit { current: limit, maximum: limit }).unwrap();
     let address = SocketAddrUnix::new(node.socket()).unwrap();
@@ -81,7 +83,7 @@ async fn the_crowd() {
     daemon.stop().await.unwrap();
 }
 
-/// What this process has computed so far. Source: proc_pid_stat(5), `utime` and `stime`, in
+/// The CPU time of this process so far. Source: proc_pid_stat(5), `utime` and `stime`, in
 /// hundredths of a second.
 fn cpu_time(stat: &File) -> Duration {
     let mut text = [0; 1024];

@@ -1,4 +1,4 @@
-//! EC2 for one instance, in memory. It outlives the daemons that use it.
+//! EC2 for one instance, in memory. It outlives the daemons of a test.
 
 use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex};
@@ -10,7 +10,7 @@ use lab::node_ec2::NodeEc2;
 use lab::spec::NodeSpec;
 use tokio::sync::{mpsc, watch};
 
-/// A handle; clones are the same EC2.
+/// A handle to EC2. Clones share the same EC2.
 #[derive(Clone)]
 pub(crate) struct FakeEc2 {
     ec2: Arc<Mutex<NodeEc2>>,
@@ -28,7 +28,7 @@ impl FakeEc2 {
         Self { ec2: Arc::new(Mutex::new(ec2)), answers: Arc::new(watch::Sender::new(true)) }
     }
 
-    /// Whether calls are answered. Unanswered calls wait until answering is on again.
+    /// Sets whether EC2 answers. While it does not, calls wait.
     pub(crate) fn answers(&self, answers: bool) {
         self.answers.send_replace(answers);
     }

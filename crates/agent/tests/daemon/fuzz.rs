@@ -1,4 +1,4 @@
-//! Whatever comes in over the socket, the daemon goes on to serve and keeps nothing of it.
+//! Sends damaged input over the socket. The daemon continues to serve and keeps nothing of the input.
 
 use std::error::Error as _;
 use std::time::Duration;
@@ -21,7 +21,7 @@ use tower::ServiceExt as _;
 use crate::crowd::until_few_descriptors;
 use crate::node::{Daemon, TestNode, add_request, attachment, connect};
 
-/// Far above what any answer takes, on a busy machine too.
+/// Far above the time of any answer, even on a busy machine.
 const DEADLINE: Duration = Duration::from_secs(20);
 
 const PATHS: [&str; 8] = [
@@ -38,7 +38,7 @@ const PATHS: [&str; 8] = [
 const TIMEOUTS: [&str; 10] =
     ["", "0n", "1n", "1m", "15S", "99999999H", "99999999M", "+1S", "123456789S", "x"];
 
-/// One gRPC call, whose body need not be one.
+/// One gRPC call. Its body may be damaged.
 #[derive(Debug, Clone)]
 struct Call {
     path: &'static str,
@@ -46,7 +46,7 @@ struct Call {
     body: Document,
 }
 
-/// A message with the five bytes that gRPC puts before it.
+/// A message after the five bytes of gRPC's frame header.
 fn framed(message: &[u8]) -> Vec<u8> {
     let length = u32::try_from(message.len()).unwrap().to_be_bytes();
     [&[0], &length[..], message].concat()
@@ -102,7 +102,7 @@ async fn answer(channel: Channel, call: Call) -> (Code, String) {
     }
     let request = request.body(Body::new(Full::new(body.0.into()))).unwrap();
     let reply = match channel.oneshot(request).await {
-        // The client's side looks at the time, too.
+        // The client also ends the call at its timeout.
         Err(fault) if fault.source().is_some_and(|why| why.is::<TimeoutExpired>()) => {
             return (Code::DeadlineExceeded, String::new());
         }
@@ -121,15 +121,15 @@ async fn in_time<T>(doing: impl Future<Output = T>) -> T {
     tokio::time::timeout(DEADLINE, doing).await.expect("no hang")
 }
 
-/// A daemon whose Adds wait for next to nothing, and whose record costs no disk's time.
-struct Lab {
+/// A daemon with a very short ADD timeout and its record in memory, so that many cases run fast.
+struct FuzzDaemon {
     runtime: Runtime,
     node: TestNode,
     daemon: Daemon,
     _memory: tempfile::TempDir,
 }
 
-impl Lab {
+impl FuzzDaemon {
     fn new() -> Self {
         let runtime = Runtime::new().unwrap();
         let memory = tempfile::tempdir_in("/dev/shm").unwrap();
@@ -140,16 +140,16 @@ impl Lab {
         Self { runtime, node, daemon, _memory: memory }
     }
 
-    /// The daemon serves a pod, waits for nothing and stops in order.
+    /// Checks that no ADD waits, that a GC leaves nothing, and that the daemon stops without an error.
     fn end(self) {
         let Self { runtime, node, daemon, _memory } = self;
         runtime.block_on(async {
             let client = node.client().await;
             client.until_waiting(0).await;
             let network = attachment("").network;
-            let everything =
+            let release_all =
                 v1::GcRequest { network, valid: vec![], client_version: proto::VERSION.into() };
-            client.0.clone().gc(everything).await.unwrap();
+            client.0.clone().gc(release_all).await.unwrap();
             assert_eq!(client.check("last").await, []);
             assert!(client.view().await.in_flight.len() < 20);
             daemon.stop().await.unwrap();
@@ -159,21 +159,21 @@ impl Lab {
 
 #[test]
 fn fuzz_grpc() {
-    let lab = Lab::new();
+    let lab = FuzzDaemon::new();
     let channel = lab.runtime.block_on(connect(lab.node.socket()));
     proptest!(|(calls in calls())| {
         for call in calls {
             let answer = in_time(answer(channel.clone(), call.clone()));
             let (code, text) = lab.runtime.block_on(answer);
-            // These two would come of a loop that has died and of a handler that has none.
+            // These two codes would mean that the loop has ended, or that a handler has panicked.
             prop_assert!(![Code::Unavailable, Code::Unknown].contains(&code), "{call:?}: {text}");
-            prop_assert!(!text.contains("fits another question"), "{call:?}: {text}");
+            prop_assert!(!text.contains("is for another kind of request"), "{call:?}: {text}");
         }
     });
     lab.end();
 }
 
-/// What a gRPC client sends first: the preface, its settings, and headers of a request.
+/// The first bytes of clients: of gRPC clients (preface, settings, headers), and of other protocols.
 fn openings() -> Vec<Vec<u8>> {
     let preface = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
     let settings = b"\0\0\x06\x04\0\0\0\0\0\0\x03\0\0\0\x64";
@@ -191,28 +191,28 @@ fn openings() -> Vec<Vec<u8>> {
     ]
 }
 
-/// Says something and hears out what comes back, if the daemon has anything to say.
-async fn talk(node: &TestNode, words: &[u8]) {
+/// Sends `bytes` and reads until the daemon closes the connection.
+async fn exchange(node: &TestNode, bytes: &[u8]) {
     let mut connection = UnixStream::connect(node.socket()).await.unwrap();
     // The daemon may hang up at any byte.
-    let _ = connection.write_all(words).await;
+    let _ = connection.write_all(bytes).await;
     let _ = connection.shutdown().await;
     let _ = connection.read_to_end(&mut Vec::new()).await;
 }
 
 #[test]
 fn fuzz_socket() {
-    let lab = Lab::new();
-    proptest!(|(words in hostile(openings()))| {
-        lab.runtime.block_on(in_time(talk(&lab.node, &words)));
+    let lab = FuzzDaemon::new();
+    proptest!(|(bytes in hostile(openings()))| {
+        lab.runtime.block_on(in_time(exchange(&lab.node, &bytes)));
     });
     lab.runtime.block_on(until_few_descriptors());
     lab.end();
 }
 
 #[test]
-fn a_message_of_many_megabytes_is_refused() {
-    let lab = Lab::new();
+fn message_of_many_megabytes_is_refused() {
+    let lab = FuzzDaemon::new();
     lab.runtime.block_on(async {
         let channel = connect(lab.node.socket()).await;
         let valid = vec![attachment(&"x".repeat(1000)); 8000];

@@ -1,4 +1,4 @@
-//! Starts, stops and crashes: what is on record outlives them all.
+//! Starts, stops and crashes. The record survives all of them.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
@@ -24,14 +24,14 @@ async fn assert_kept(client: &Client, addresses: &BTreeMap<String, String>) {
         assert_eq!(held.len(), 1, "{container}");
         assert_eq!(held[0].address, *address, "{container}");
     }
-    // Also while EC2 is being asked what there is, a repeated Add gets what it has.
+    // A repeated ADD gets the same address, even before EC2's first answer.
     for (container, address) in addresses {
         assert_eq!(client.add(container).await.unwrap(), *address);
     }
 }
 
 #[tokio::test]
-async fn a_restart_keeps_every_address() {
+async fn restart_keeps_every_address() {
     let node = TestNode::new();
     let daemon = node.start().await;
     let mut addresses = add_all(&node.client().await, 12).await;
@@ -52,7 +52,7 @@ async fn a_restart_keeps_every_address() {
 }
 
 #[tokio::test]
-async fn a_crash_keeps_every_address_that_was_answered() {
+async fn crash_keeps_every_granted_address() {
     let node = TestNode::new();
     let mut addresses = BTreeMap::new();
     for n in 0..4 {
@@ -68,7 +68,7 @@ async fn a_crash_keeps_every_address_that_was_answered() {
 }
 
 #[tokio::test]
-async fn live_pods_are_known_before_ec2_answers() {
+async fn restart_while_ec2_is_silent_serves_known_pods() {
     let node = TestNode::new();
     let daemon = node.start().await;
     let addresses = add_all(&node.client().await, 3).await;
@@ -82,7 +82,7 @@ async fn live_pods_are_known_before_ec2_answers() {
 }
 
 #[tokio::test]
-async fn a_daemon_that_starts_while_ec2_is_silent_serves_fresh_pods_at_once() {
+async fn warm_start_while_ec2_is_silent_serves_new_pods() {
     let mut node = TestNode::new();
     let daemon = node.start().await;
     let client = node.client().await;
@@ -105,7 +105,7 @@ async fn a_daemon_that_starts_while_ec2_is_silent_serves_fresh_pods_at_once() {
     assert_kept(&client, &addresses).await;
     daemon.kill(&node).await;
 
-    // What was said before the machine booted does not count.
+    // After a boot of the machine, the ENIs in the record do not count.
     node.config.node.boot = BootId("another boot".to_owned());
     let daemon = node.start().await;
     let client = node.client().await;
@@ -120,7 +120,7 @@ async fn a_daemon_that_starts_while_ec2_is_silent_serves_fresh_pods_at_once() {
 }
 
 #[tokio::test]
-async fn a_stop_refuses_those_that_wait() {
+async fn stop_refuses_waiting_adds() {
     let node = TestNode::new();
     node.ec2.answers(false);
     let daemon = node.start().await;
@@ -137,7 +137,7 @@ async fn a_stop_refuses_those_that_wait() {
 }
 
 #[tokio::test]
-async fn remembered_dels_are_applied_once() {
+async fn dels_from_files_are_applied_once() {
     let node = TestNode::new();
     let daemon = node.start().await;
     let addresses = add_all(&node.client().await, 3).await;
@@ -160,7 +160,7 @@ async fn remembered_dels_are_applied_once() {
 
     let daemon = node.start().await;
     let client = node.client().await;
-    until("the remembered DELs to be gone", || async {
+    until("the files of DELs to be gone", || async {
         let gone = |container| !remembered.join(pending(container).file_name()).exists();
         (gone("c1") && gone("never-seen")).then_some(())
     })
@@ -176,7 +176,7 @@ async fn remembered_dels_are_applied_once() {
 }
 
 #[tokio::test]
-async fn readiness_follows_the_pool() {
+async fn ready_only_after_ec2_answers() {
     let node = TestNode::new();
     node.ec2.answers(false);
     let daemon = node.start().await;

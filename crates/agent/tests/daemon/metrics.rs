@@ -60,7 +60,7 @@ async fn scrape_shows_pool_and_requests() {
 }
 
 #[tokio::test]
-async fn taken_metrics_port_stops_no_daemon() {
+async fn taken_metrics_port_does_not_stop_the_daemon() {
     let (node, port) = node_with_metrics().await;
     let others = TcpListener::bind(("::", port)).await.unwrap();
     let daemon = node.start().await;

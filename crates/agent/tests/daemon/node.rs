@@ -1,4 +1,4 @@
-//! A node: a directory and an EC2, on which daemons live and die.
+//! A node: a directory and an EC2. Daemons start and stop on it.
 
 use std::collections::BTreeMap;
 use std::future::Future;
@@ -26,10 +26,10 @@ use tonic::{Request, Status};
 
 use crate::fake_ec2::FakeEc2;
 
-/// Far above what anything here takes, on a busy machine too.
+/// Far above the time of anything in these tests, even on a busy machine.
 const DEADLINE: Duration = Duration::from_secs(20);
 
-/// What outlives a daemon.
+/// The parts that outlive a daemon.
 pub(crate) struct TestNode {
     pub(crate) directory: TempDir,
     pub(crate) ec2: FakeEc2,
@@ -55,7 +55,7 @@ impl TestNode {
         &self.config.socket
     }
 
-    /// A daemon that answers.
+    /// Starts a daemon and waits until it accepts connections.
     pub(crate) async fn start(&self) -> Daemon {
         let daemon = self.launch();
         let socket = self.socket();
@@ -63,7 +63,7 @@ impl TestNode {
         daemon
     }
 
-    /// A daemon that may fail to start.
+    /// Starts a daemon that may fail to start.
     pub(crate) fn launch(&self) -> Daemon {
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(1)
@@ -89,7 +89,7 @@ impl TestNode {
 }
 
 impl Daemon {
-    /// As `SIGTERM` does it.
+    /// Stops it as `SIGTERM` does.
     pub(crate) async fn stop(self) -> anyhow::Result<()> {
         let _ = self.stop.send(());
         let result = tokio::time::timeout(DEADLINE, self.ended).await.unwrap().unwrap();
@@ -97,14 +97,14 @@ impl Daemon {
         result
     }
 
-    /// How it ends by itself.
+    /// Waits until it ends by itself, and returns its result.
     pub(crate) async fn end(self) -> anyhow::Result<()> {
         let result = tokio::time::timeout(DEADLINE, self.ended).await.unwrap().unwrap();
         self.runtime.shutdown_background();
         result
     }
 
-    /// Without any goodbye; only what is on disk is left.
+    /// Kills it. Only the files on disk remain.
     pub(crate) async fn kill(self, node: &TestNode) {
         self.runtime.shutdown_background();
         let lock = node.config.state_directory.join("tidepool.lock");
@@ -116,7 +116,7 @@ impl Daemon {
     }
 }
 
-/// The daemon's client, with requests in short.
+/// A client of the daemon, with short forms of the requests.
 #[derive(Clone)]
 pub(crate) struct Client(pub(crate) IpamClient<Channel>);
 
@@ -129,17 +129,17 @@ impl Client {
     pub(crate) async fn add_within(
         &self,
         container: &str,
-        patience: Duration,
+        timeout: Duration,
     ) -> Result<String, (String, String)> {
         let mut request = Request::new(add_request(container));
-        request.set_timeout(patience);
+        request.set_timeout(timeout);
         match self.0.clone().add(request).await.unwrap().into_inner().outcome.unwrap() {
             Outcome::Granted(granted) => Ok(granted.addresses[0].address.clone()),
             Outcome::Refused(refused) => Err((refused.code, refused.message)),
         }
     }
 
-    /// The Add in a task of its own; aborting it is going away.
+    /// Runs the ADD in a task of its own. Aborting the task closes the call, as a caller that goes away does.
     pub(crate) fn spawn_add(
         &self,
         container: &str,
@@ -148,7 +148,7 @@ impl Client {
         tokio::spawn(async move { client.add(&container).await })
     }
 
-    /// What was released.
+    /// The released addresses.
     pub(crate) async fn del(&self, container: &str) -> Result<Vec<String>, Status> {
         let request = v1::DelRequest {
             attachment: Some(attachment(container)),
@@ -159,7 +159,7 @@ impl Client {
         Ok(reply.released.into_iter().map(|held| held.address).collect())
     }
 
-    /// What is on record.
+    /// The recorded addresses.
     pub(crate) async fn check(&self, container: &str) -> Vec<v1::PodAddress> {
         let request = v1::CheckRequest {
             attachment: Some(attachment(container)),
@@ -176,7 +176,7 @@ impl Client {
         self.view().await.counts.unwrap()
     }
 
-    /// Waits until an Add would be served at once.
+    /// Waits until `n_free` addresses are free, so that an ADD is served at once.
     pub(crate) async fn until_warm(&self, n_free: u64) {
         let enough = || async { (self.counts().await.free >= n_free).then_some(()) };
         until("free addresses", enough).await;
@@ -184,11 +184,11 @@ impl Client {
 
     pub(crate) async fn until_waiting(&self, n: u64) {
         let so_many = || async { (self.counts().await.waiting == n).then_some(()) };
-        until("the number of waiting Adds", so_many).await;
+        until("the number of waiting ADDs", so_many).await;
     }
 }
 
-/// Asks again and again until there is something.
+/// Repeats `ask` until it returns a value. Panics after [`DEADLINE`].
 pub(crate) async fn until<T, F: Future<Output = Option<T>>>(what: &str, ask: impl Fn() -> F) -> T {
     let asking = async {
         loop {
@@ -267,7 +267,7 @@ fn policy() -> Policy {
     }
 }
 
-/// A kernel in which every ENI is right at once.
+/// A kernel in which every ENI is ready at once.
 async fn serve_host(mut wanted: watch::Receiver<Option<HostPicture>>, inlet: Inlet) {
     while wanted.changed().await.is_ok() {
         let picture = wanted.borrow_and_update().clone();

@@ -1,4 +1,4 @@
-//! Add, Del, Check, Gc and View over the socket.
+//! ADD, DEL, CHECK, GC and View over the socket.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -9,7 +9,7 @@ use tonic::Request;
 use crate::node::{TestNode, add_request, attachment, until};
 
 #[tokio::test]
-async fn an_attachment_gets_one_address_and_gives_it_back() {
+async fn repeated_add_and_del_have_the_same_result() {
     let node = TestNode::new();
     let daemon = node.start().await;
     let client = node.client().await;
@@ -24,12 +24,12 @@ async fn an_attachment_gets_one_address_and_gives_it_back() {
     assert_eq!(client.del("c1").await.unwrap(), std::slice::from_ref(&address));
     assert_eq!(client.del("c1").await.unwrap(), Vec::<String>::new());
     assert_eq!(client.check("c1").await, []);
-    assert_ne!(client.add("c2").await.unwrap(), address, "it rests");
+    assert_ne!(client.add("c2").await.unwrap(), address, "the address cools down");
     daemon.stop().await.unwrap();
 }
 
 #[tokio::test]
-async fn a_secondary_eni_has_a_table_of_its_own() {
+async fn secondary_eni_has_its_own_table() {
     let node = TestNode::new();
     let daemon = node.start().await;
     let client = node.client().await;
@@ -45,7 +45,7 @@ async fn a_secondary_eni_has_a_table_of_its_own() {
 }
 
 #[tokio::test]
-async fn the_view_tells_pods_and_sums() {
+async fn view_shows_pods_and_counts() {
     let node = TestNode::new();
     let daemon = node.start().await;
     let client = node.client().await;
@@ -69,11 +69,11 @@ async fn the_view_tells_pods_and_sums() {
 }
 
 #[tokio::test]
-async fn gc_collects_what_is_not_listed() {
+async fn gc_collects_unlisted_attachments_only() {
     let node = TestNode::new();
     let daemon = node.start().await;
     let client = node.client().await;
-    // As plugins do, each over a connection of its own.
+    // Each over its own connection, as plugins do.
     let kept = node.client().await.add("alive").await.unwrap();
     let lost = node.client().await.add("dead").await.unwrap();
     let adding = node.client().await;
@@ -90,10 +90,14 @@ async fn gc_collects_what_is_not_listed() {
     let other = v1::GcRequest { network: "other".into(), valid: vec![], ..request.clone() };
     assert_eq!(gc(other).await, []);
     let collects = async || gc(request.clone()).await.pop();
-    let collected = until("the dead to be collected", &collects).await;
+    let collected = until("the dead attachment to be collected", &collects).await;
     assert_eq!(collected.attachment, Some(attachment("dead")));
     assert_eq!(collected.released[0].address, lost);
-    assert_eq!(gc(request.clone()).await, [], "what is being added is not listed yet");
+    assert_eq!(
+        gc(request.clone()).await,
+        [],
+        "an attachment that is being added is not listed yet"
+    );
     drop(adding);
     let collected = until("the end of the add", &collects).await;
     assert_eq!(collected.attachment, Some(attachment("coming")));
@@ -102,7 +106,7 @@ async fn gc_collects_what_is_not_listed() {
 }
 
 #[tokio::test]
-async fn an_add_waits_for_the_call_that_serves_it() {
+async fn add_without_free_address_waits_for_ec2() {
     let node = TestNode::new();
     node.ec2.answers(false);
     let daemon = node.start().await;
@@ -117,7 +121,7 @@ async fn an_add_waits_for_the_call_that_serves_it() {
 }
 
 #[tokio::test]
-async fn an_add_is_answered_before_its_caller_gives_up() {
+async fn add_is_answered_before_its_timeout() {
     let node = TestNode::new();
     node.ec2.answers(false);
     let daemon = node.start().await;
@@ -128,7 +132,7 @@ async fn an_add_is_answered_before_its_caller_gives_up() {
 }
 
 #[tokio::test]
-async fn nothing_is_kept_for_a_caller_that_has_gone() {
+async fn add_of_vanished_caller_is_cancelled() {
     let node = TestNode::new();
     node.ec2.answers(false);
     let daemon = node.start().await;
@@ -145,7 +149,7 @@ async fn nothing_is_kept_for_a_caller_that_has_gone() {
 }
 
 #[tokio::test]
-async fn a_hung_ec2_holds_up_no_del_and_no_view() {
+async fn hung_ec2_delays_neither_del_nor_view() {
     let node = TestNode::new();
     let daemon = node.start().await;
     let client = node.client().await;
@@ -163,7 +167,7 @@ async fn a_hung_ec2_holds_up_no_del_and_no_view() {
 }
 
 #[tokio::test]
-async fn two_hundred_adds_at_once_share_no_address() {
+async fn two_hundred_concurrent_adds_share_no_address() {
     let node = TestNode::new();
     let daemon = node.start().await;
     let client = node.client().await;
@@ -175,14 +179,14 @@ async fn two_hundred_adds_at_once_share_no_address() {
     }
     assert!(addresses.is_subset(&node.ec2.secondary_addresses()));
     assert_eq!(client.counts().await.assigned, 200);
-    // Seven of 29 addresses, beside the primary, are the fewest that hold them.
+    // 200 pods and 5 warm addresses need seven ENIs beside the primary, with 29 addresses each.
     let n_created = node.ec2.n_requests("CreateNetworkInterface");
     assert!(n_created <= 8, "{n_created}");
     daemon.stop().await.unwrap();
 }
 
 #[tokio::test]
-async fn a_record_that_cannot_be_written_refuses() {
+async fn add_with_unwritable_record_is_refused() {
     let mut node = TestNode::new();
     let blocked = node.directory.path().join("blocked");
     std::fs::write(&blocked, "a file where the directory should be").unwrap();
@@ -203,7 +207,7 @@ async fn a_record_that_cannot_be_written_refuses() {
 }
 
 #[tokio::test]
-async fn versions_too_far_apart_are_told_so() {
+async fn request_of_distant_version_names_both_versions() {
     let node = TestNode::new();
     let daemon = node.start().await;
     let mut client = node.client().await.0;

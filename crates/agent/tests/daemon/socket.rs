@@ -1,4 +1,4 @@
-//! Who may use the socket, and whose socket it is.
+//! Who may use the socket, and which daemon may own it.
 
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::os::unix::process::CommandExt;
@@ -12,12 +12,12 @@ use tonic_health::pb::health_client::HealthClient;
 
 use crate::node::{TestNode, connect};
 
-/// Holds the socket's path in the process that plays the stranger.
-const STRANGER: &str = "TIDEPOOL_TEST_STRANGER_SOCKET";
+/// The variable with the socket's path for the child process, which runs as another user.
+const SOCKET_VARIABLE: &str = "TIDEPOOL_TEST_OTHER_USER_SOCKET";
 const NOBODY: u32 = 65_534;
 
 #[tokio::test]
-async fn only_root_can_open_the_socket() {
+async fn socket_is_accessible_to_root_only() {
     let node = TestNode::new();
     let daemon = node.start().await;
     let socket = std::fs::metadata(node.socket()).unwrap();
@@ -28,7 +28,7 @@ async fn only_root_can_open_the_socket() {
 }
 
 #[tokio::test]
-async fn a_stranger_is_refused_even_if_the_socket_lets_him_in() {
+async fn other_user_is_refused_despite_open_socket_mode() {
     let node = TestNode::new();
     let daemon = node.start().await;
     let open = |path: &std::path::Path, mode| {
@@ -36,13 +36,13 @@ async fn a_stranger_is_refused_even_if_the_socket_lets_him_in() {
     };
     open(node.directory.path(), 0o755);
     open(node.socket(), 0o666);
-    // The binary may lie where the stranger cannot go, hence the copy.
-    let program = node.directory.path().join("stranger");
+    // The other user may not be able to read the binary in its directory, hence the copy.
+    let program = node.directory.path().join("other-user");
     std::fs::copy(std::env::current_exe().unwrap(), &program).unwrap();
     open(&program, 0o755);
     let mut command = Command::new(program);
-    command.args(["--exact", "socket::the_stranger", "--ignored", "--nocapture"]);
-    command.env(STRANGER, node.socket()).current_dir("/").uid(NOBODY).gid(NOBODY);
+    command.args(["--exact", "socket::other_user_in_child_process", "--ignored", "--nocapture"]);
+    command.env(SOCKET_VARIABLE, node.socket()).current_dir("/").uid(NOBODY).gid(NOBODY);
     let output = tokio::task::spawn_blocking(move || command.output().unwrap()).await.unwrap();
     let text = String::from_utf8_lossy(&output.stdout);
     assert!(output.status.success() && text.contains("1 passed"), "{output:?}");
@@ -51,8 +51,8 @@ async fn a_stranger_is_refused_even_if_the_socket_lets_him_in() {
 
 #[tokio::test]
 #[ignore = "runs as another user, started by the test above"]
-async fn the_stranger() {
-    let channel = connect(std::env::var_os(STRANGER).unwrap().as_ref()).await;
+async fn other_user_in_child_process() {
+    let channel = connect(std::env::var_os(SOCKET_VARIABLE).unwrap().as_ref()).await;
     let view = IpamClient::new(channel.clone()).view(v1::ViewRequest {}).await;
     let health = HealthClient::new(channel).check(HealthCheckRequest::default()).await;
     for status in [view.unwrap_err(), health.unwrap_err()] {
@@ -62,7 +62,7 @@ async fn the_stranger() {
 }
 
 #[tokio::test]
-async fn the_daemon_is_healthy() {
+async fn health_check_reports_serving() {
     let node = TestNode::new();
     let daemon = node.start().await;
     let mut client = HealthClient::new(connect(node.socket()).await);
@@ -75,7 +75,7 @@ async fn the_daemon_is_healthy() {
 }
 
 #[tokio::test]
-async fn a_dead_daemons_socket_is_replaced() {
+async fn socket_of_dead_daemon_is_replaced() {
     let node = TestNode::new();
     let daemon = node.start().await;
     daemon.kill(&node).await;
@@ -86,7 +86,7 @@ async fn a_dead_daemons_socket_is_replaced() {
 }
 
 #[tokio::test]
-async fn a_living_daemons_socket_is_not() {
+async fn socket_of_running_daemon_is_kept() {
     let node = TestNode::new();
     let first = node.start().await;
     let fault = node.launch().end().await.unwrap_err();
@@ -96,7 +96,7 @@ async fn a_living_daemons_socket_is_not() {
 }
 
 #[tokio::test]
-async fn a_living_daemons_state_is_not_shared() {
+async fn state_of_running_daemon_is_not_shared() {
     let node = TestNode::new();
     let first = node.start().await;
     let mut second = TestNode::new();
@@ -108,11 +108,11 @@ async fn a_living_daemons_state_is_not_shared() {
 }
 
 #[tokio::test]
-async fn what_is_no_socket_is_left_alone() {
+async fn file_at_socket_path_is_kept() {
     let node = TestNode::new();
     std::fs::create_dir_all(node.socket().parent().unwrap()).unwrap();
     std::fs::write(node.socket(), "precious").unwrap();
     let fault = node.launch().end().await.unwrap_err();
-    assert!(fault.to_string().contains("is no socket"), "{fault}");
+    assert!(fault.to_string().contains("is not a socket"), "{fault}");
     assert_eq!(std::fs::read_to_string(node.socket()).unwrap(), "precious");
 }

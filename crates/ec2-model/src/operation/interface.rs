@@ -3,10 +3,12 @@
 use std::net::Ipv4Addr;
 use std::sync::LazyLock;
 
+use mac::MacAddr;
+
 use crate::allocate::{AddressRequest, Allocator, Holdings};
 use crate::error::ApiError;
 use crate::family::{V4, V6};
-use crate::id::{EniId, MacAddr, ResourceType, SecurityGroupId, SubnetId, VpcId};
+use crate::id::{EniId, ResourceType, SecurityGroupId, SubnetId, VpcId};
 use crate::model::{Caller, Model};
 use crate::operation::address::{Purpose, allocate_error, no_ipv6};
 use crate::operation::tag::tags_for_one;

@@ -1,5 +1,5 @@
-//! A summary without quantiles: how often, and how long in all. The Prometheus library has no type for
-//! it, but takes it as a collector of ours. It knows no metric by name.
+//! A summary without quantiles: count and sum. The Prometheus library has no such type, but accepts our own
+//! collector. This module knows no metric by name.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -10,11 +10,11 @@ use prometheus::proto::{LabelPair, Metric as Sample, MetricFamily, MetricType, S
 
 use crate::metrics::registry::{Kind, Metric};
 
-/// How often something ended, and after how many milliseconds in all.
+/// The number of events, and the sum of their durations.
 #[derive(Debug, Clone, Copy, Default)]
 struct Sum {
     n: u64,
-    /// Whole milliseconds, as a float because samples are floats.
+    /// Whole milliseconds, as a float since samples are floats.
     ms: f64,
 }
 
@@ -32,11 +32,11 @@ impl Latency {
             .opts(Kind::Summary)
             .variable_labels(labels)
             .describe()
-            .expect("a test makes each");
+            .expect("a test constructs every metric");
         Self { desc, sums: Arc::default() }
     }
 
-    /// Something with these values of the labels took `span`.
+    /// An event with these label values took `span`.
     pub(super) fn observe(&self, labels: [&str; 3], span: Duration) {
         let mut sums = self.sums.lock().unwrap_or_else(PoisonError::into_inner);
         let sum = sums.entry(labels.map(str::to_owned)).or_default();
