@@ -95,7 +95,7 @@ fn allocation(n: usize, entry: &Value) -> Result<Allocation, CheckpointError> {
     let interfaces = metadata.number("interfacesCount")?;
     Ok(Allocation {
         key: AttachmentKey {
-            network: entry.text("networkName")?.to_owned(),
+            network: entry.text("networkName")?.into(),
             container: container.to_owned(),
             ifname: entry.text("ifName")?.to_owned(),
         },
@@ -220,7 +220,7 @@ pub fn write(allocations: &[Allocation]) -> String {
 fn entry(allocation: &Allocation) -> Entry<'_> {
     let Allocation { key, address, since_ns, namespace, pod, interfaces } = allocation;
     Entry {
-        network: &key.network,
+        network: key.network.clone().into(),
         container: &key.container,
         ifname: &key.ifname,
         ipv4: Some(*address).filter(IpAddr::is_ipv4),
@@ -239,7 +239,7 @@ struct File<'a> {
 #[derive(Serialize)]
 struct Entry<'a> {
     #[serde(rename = "networkName")]
-    network: &'a str,
+    network: String,
     #[serde(rename = "containerID")]
     container: &'a str,
     #[serde(rename = "ifName")]

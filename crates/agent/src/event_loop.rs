@@ -8,9 +8,10 @@ use std::time::Duration;
 
 use ipam::Engine;
 use ipam::call::{CallId, Ec2Call};
-use ipam::event::{Answer, Effect, Event, HostEni, Refusal, RefusalCode, RequestId};
+use ipam::event::{Answer, Effect, Event, HostPicture, Refusal, RefusalCode, RequestId};
 use tokio::sync::{mpsc, oneshot, watch};
 
+use crate::cleanup::Cleanup;
 use crate::clock::Clock;
 use crate::handle::{Inbox, Message, Query, RequestKind};
 use crate::metrics::Counters;
@@ -22,9 +23,9 @@ use crate::writer::Writer;
 pub struct Edges {
     /// Calls to make at once and side by side; each is answered by [`Event::CallDone`].
     pub calls: mpsc::UnboundedSender<(CallId, Ec2Call)>,
-    /// The ENIs as they shall be known to the kernel; only the latest list counts. Each of its
-    /// ENIs is answered by [`Event::EniLink`].
-    pub host: watch::Sender<Vec<HostEni>>,
+    /// The wanted host network; only the newest picture counts. Each of its ENIs is answered by
+    /// [`Event::EniLink`]. `None` until there is a picture, within milliseconds of the start.
+    pub host: watch::Sender<Option<HostPicture>>,
 }
 
 /// Keeps a timer that is due already from starving everything else.
@@ -38,6 +39,7 @@ pub(crate) struct EventLoop {
     clock: Clock,
     writer: Writer,
     edges: Edges,
+    cleanup: mpsc::UnboundedSender<Cleanup>,
     counters: Arc<Counters>,
     pending: BTreeMap<RequestId, Pending>,
     stopping: bool,
@@ -56,11 +58,12 @@ impl EventLoop {
         clock: Clock,
         writer: Writer,
         edges: Edges,
+        cleanup: mpsc::UnboundedSender<Cleanup>,
         counters: Arc<Counters>,
     ) -> Self {
         let pending = BTreeMap::new();
         let mut event_loop =
-            Self { engine, clock, writer, edges, counters, pending, stopping: false };
+            Self { engine, clock, writer, edges, cleanup, counters, pending, stopping: false };
         event_loop.carry_out(first);
         event_loop
     }
@@ -119,18 +122,27 @@ impl EventLoop {
                         answer(pending.reply, given);
                     }
                 }
-                Effect::Call { id, call } => {
-                    tracing::info!(id = id.0, ?call, "calling EC2");
+                Effect::Call { id, call, why } => {
+                    tracing::info!(id = id.0, %why, ?call, "calling EC2");
                     self.counters.call_made(id, &call, self.clock.now());
                     if self.edges.calls.send((id, call)).is_err() {
                         tracing::error!(id = id.0, "nobody makes EC2 calls any more");
                     }
                 }
-                Effect::SyncHost(enis) => {
-                    self.edges.host.send_replace(enis);
+                Effect::SyncHost(picture) => {
+                    self.edges.host.send_replace(Some(picture));
+                }
+                Effect::TakeDown(links) => self.clean_up(Cleanup::TakeDown(links)),
+                Effect::ForgetConnections(addresses) => {
+                    self.clean_up(Cleanup::ForgetConnections(addresses));
                 }
             }
         }
+    }
+
+    fn clean_up(&self, order: Cleanup) {
+        // The daemon ends if the receiving task does.
+        let _ = self.cleanup.send(order);
     }
 
     fn tell(&self, query: Query) {

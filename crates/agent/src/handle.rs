@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use ipam::event::{Answer, Event, Refusal, RequestId};
-use ipam::id::{AttachmentKey, Pod};
+use ipam::id::{AttachmentKey, Network, Pod};
 use ipam::record::Assignment;
 use ipam::time::Timestamp;
 use ipam::view::PoolView;
@@ -148,14 +148,15 @@ impl Handle {
         self.ask(request, RequestKind::Release, Event::Del { request, key }).await
     }
 
-    /// `valid` are pairs of container id and interface name.
+    /// `valid` and `adding` are pairs of container id and interface name, as [`Event::Gc`] has them.
     pub(crate) async fn gc(
         &self,
-        network: String,
+        network: Network,
         valid: BTreeSet<(String, String)>,
+        adding: BTreeSet<(String, String)>,
     ) -> Result<Answer, Stopped> {
         let request = self.number();
-        self.ask(request, RequestKind::Release, Event::Gc { request, network, valid }).await
+        self.ask(request, RequestKind::Release, Event::Gc { request, network, valid, adding }).await
     }
 
     pub(crate) async fn ready(&self) -> Result<Result<(), Refusal>, Stopped> {

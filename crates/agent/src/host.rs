@@ -1,74 +1,64 @@
-//! Keeps the host network as the engine wants it, in a task of its own. It syncs when the list of
-//! ENIs changes, when the kernel reports a change of one of their devices, and once a minute, since
+//! Keeps the host network as the engine wants it, in a task of its own. It syncs when the wanted
+//! picture changes, when the kernel reports a change of one of their devices, and once a minute, since
 //! other programs change routes and rules too.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::Ipv4Addr;
 use std::time::Duration;
 
-use datapath::host::{EniStatus, Families, FormerEnis, HostPicture, HostReport};
+use datapath::host::{EniStatus, Families, FormerEnis, HostReport};
 use datapath::links::LinkChange;
-use datapath::{MacAddr, ParseMacError, RouteTable};
+use datapath::{MacAddr, Mtu, MtuError, RouteTable};
 use futures::{Stream, StreamExt as _};
-use ipam::event::{Event, HostEni, LinkState};
+use ipam::block::Family;
+use ipam::event::{Event, HostEni, HostPicture, LinkState};
 use ipam::id::EniId;
 use tokio::sync::watch;
 
 use crate::{Inlet, error_chain};
-
-pub use datapath::Mtu;
 
 /// After a first failure, or while a device has not appeared: the kernel might not report it.
 const FIRST_RETRY: Duration = Duration::from_millis(250);
 /// Between two syncs while all is ready.
 const SYNC_EVERY: Duration = Duration::from_secs(60);
 
-/// Settings of the whole node.
-#[derive(Debug, Clone, Copy)]
-pub struct Settings {
-    /// The MTU of all ENIs.
-    pub mtu: Mtu,
-    /// Whether pods have IPv6 addresses.
-    pub ipv6: bool,
-}
-
-/// Makes the node's own network ready for pods, then follows `wanted` until its sender is gone.
-/// `primary_mac` is the primary ENI's hardware address.
+/// Keeps the host network as the newest picture in `wanted`, until its sender is gone. Does nothing before
+/// there is one.
 ///
-/// Sends `inlet` an [`Event::EniLink`] for each ENI of a new list, and later for each ENI whose state
+/// Sends `inlet` an [`Event::EniLink`] for each ENI of a new picture, and later for each ENI whose state
 /// has changed. Works in the network namespace of the calling thread.
-pub async fn keep(
-    primary_mac: String,
-    settings: Settings,
-    mut wanted: watch::Receiver<Vec<HostEni>>,
-    inlet: Inlet,
-) {
+pub async fn keep(mut wanted: watch::Receiver<Option<HostPicture>>, inlet: Inlet) {
     let mut links = link_changes();
-    let mut keeper = Keeper::new(primary_mac, settings, inlet);
-    // Pods that run need it even if EC2 never answers.
-    keeper.sync().await;
+    let mut keeper: Option<Keeper> = None;
     loop {
+        let pause = keeper.as_ref().map_or(SYNC_EVERY, |keeper| keeper.pause);
         tokio::select! {
             changed = wanted.changed() => match changed {
                 Ok(()) => {
-                    let enis = wanted.borrow_and_update().clone();
-                    keeper.replace(enis);
+                    if let Some(picture) = wanted.borrow_and_update().clone() {
+                        Keeper::replace(&mut keeper, picture, &inlet);
+                    }
                 }
                 Err(_no_sender) => return,
             },
-            Some(change) = links.next() => if !keeper.concerns(&change) { continue },
-            () = tokio::time::sleep(keeper.pause) => {}
+            Some(change) = links.next() => {
+                if !keeper.as_ref().is_some_and(|keeper| keeper.concerns(&change)) {
+                    continue;
+                }
+            }
+            () = tokio::time::sleep(pause) => {}
         }
-        keeper.sync().await;
+        if let Some(keeper) = &mut keeper {
+            keeper.sync().await;
+        }
     }
 }
 
 struct Keeper {
-    primary_mac: String,
-    settings: Settings,
+    wanted: HostPicture,
     inlet: Inlet,
-    /// The wanted ENIs, each with the state that was sent last.
-    enis: BTreeMap<EniId, (HostEni, Option<LinkState>)>,
+    /// The state of each wanted ENI that was sent last.
+    sent: BTreeMap<EniId, LinkState>,
     /// The state of the node's own network that was logged last.
     node: LinkState,
     /// Hardware addresses of devices whose ENIs are no longer wanted.
@@ -78,47 +68,40 @@ struct Keeper {
 }
 
 impl Keeper {
-    fn new(primary_mac: String, settings: Settings, inlet: Inlet) -> Self {
-        Self {
-            primary_mac,
-            settings,
-            inlet,
-            enis: BTreeMap::new(),
-            node: LinkState::Ready,
-            former: BTreeSet::new(),
-            pause: SYNC_EVERY,
-        }
-    }
-
-    fn replace(&mut self, enis: Vec<HostEni>) {
-        self.enis = enis.into_iter().map(|eni| (eni.eni.clone(), (eni, None))).collect();
-        self.pause = SYNC_EVERY;
+    /// Wants `picture` from now on.
+    fn replace(keeper: &mut Option<Self>, picture: HostPicture, inlet: &Inlet) {
+        let (node, former) = match keeper.take() {
+            Some(keeper) => (keeper.node, keeper.former),
+            None => (LinkState::Ready, BTreeSet::new()),
+        };
+        let (inlet, sent) = (inlet.clone(), BTreeMap::new());
+        *keeper = Some(Self { wanted: picture, inlet, sent, node, former, pause: SYNC_EVERY });
     }
 
     fn concerns(&self, change: &LinkChange) -> bool {
         match change {
             LinkChange::Present { mac, .. } | LinkChange::Gone { mac, .. } => {
-                let wanted = || self.enis.values().any(|(eni, _)| eni.mac.parse() == Ok(*mac));
-                self.former.contains(mac) || wanted()
+                self.former.contains(mac) || self.wanted.enis.iter().any(|eni| eni.mac == *mac)
             }
             LinkChange::Missed => true,
         }
     }
 
     async fn sync(&mut self) {
-        let enis = self.enis.values().map(|(eni, _)| eni);
-        let report = match picture(&self.primary_mac, self.settings, enis) {
-            Ok(picture) => datapath::host::sync(&picture).await.map_err(|error| error_chain(&error)),
+        let report = match picture(&self.wanted) {
+            Ok(picture) => {
+                datapath::host::sync(&picture).await.map_err(|error| error_chain(&error))
+            }
             Err(error) => Err(error_chain(&error)),
         };
         let mut all_ready = self.note_node(node_state(&report));
         all_ready &= self.note_former(&report);
-        for (eni, sent) in self.enis.values_mut() {
+        for eni in &self.wanted.enis {
             let state = eni_state(eni, &report);
             all_ready &= state == LinkState::Ready;
-            if sent.as_ref() != Some(&state) {
+            if self.sent.get(&eni.eni) != Some(&state) {
                 tracing::info!(eni = %eni.eni, ?state, "ENI's side of the kernel");
-                *sent = Some(state.clone());
+                self.sent.insert(eni.eni.clone(), state.clone());
                 if state == LinkState::Ready {
                     failpoint::pass("host", "synced");
                 }
@@ -167,30 +150,28 @@ impl Keeper {
     }
 }
 
-/// The whole wanted host network. Its list has no primary ENI, which is part of the node, and no ENI
-/// with a malformed hardware address.
-fn picture<'a>(
-    primary_mac: &str,
-    settings: Settings,
-    enis: impl Iterator<Item = &'a HostEni>,
-) -> Result<HostPicture, ParseMacError> {
-    let secondary = enis.filter(|eni| table(eni) != RouteTable::MAIN);
-    Ok(HostPicture {
-        primary_mac: primary_mac.parse()?,
-        mtu: settings.mtu,
-        families: if settings.ipv6 { Families::Ipv6 } else { Families::Ipv4 },
-        enis: secondary.filter_map(secondary_eni).collect(),
+/// The whole wanted host network for the kernel. Its list lacks the primary ENI, which is part of the node.
+fn picture(wanted: &HostPicture) -> Result<datapath::host::HostPicture, MtuError> {
+    let secondary = wanted.enis.iter().filter(|eni| table(eni) != RouteTable::MAIN);
+    Ok(datapath::host::HostPicture {
+        primary_mac: wanted.primary_mac,
+        mtu: Mtu::try_from(u32::from(wanted.mtu))?,
+        families: match wanted.family {
+            Family::V4 => Families::Ipv4,
+            Family::V6 => Families::Ipv6,
+        },
+        enis: secondary.map(secondary_eni).collect(),
     })
 }
 
-fn secondary_eni(eni: &HostEni) -> Option<datapath::host::HostEni> {
-    Some(datapath::host::HostEni {
-        mac: eni.mac.parse().ok()?,
+fn secondary_eni(eni: &HostEni) -> datapath::host::HostEni {
+    datapath::host::HostEni {
+        mac: eni.mac,
         table: table(eni),
         primary_address: eni.primary_address,
         subnet: eni.subnet_cidr,
         gateway: gateway(eni),
-    })
+    }
 }
 
 fn table(eni: &HostEni) -> RouteTable {
@@ -216,11 +197,7 @@ fn eni_state(eni: &HostEni, report: &Result<HostReport, String>) -> LinkState {
         Ok(report) if table(eni) != RouteTable::MAIN => report,
         Ok(_) | Err(_) => return node_state(report),
     };
-    let mac = match eni.mac.parse::<MacAddr>() {
-        Ok(mac) => mac,
-        Err(error) => return LinkState::Failed(error_chain(&error)),
-    };
-    match report.enis.get(&mac).expect("a report has every ENI of its picture") {
+    match report.enis.get(&eni.mac).expect("a report has every ENI of its picture") {
         EniStatus::Ready(_) => LinkState::Ready,
         EniStatus::Absent => LinkState::Absent,
         EniStatus::Failed(error) => LinkState::Failed(error_chain(error)),

@@ -5,8 +5,8 @@ mod adding;
 mod boot;
 pub mod checked_file;
 pub mod checkpoint;
+mod cleanup;
 mod clock;
-mod connections;
 mod error_chain;
 mod event_loop;
 mod handle;
@@ -15,11 +15,12 @@ mod metrics;
 pub mod migration;
 mod notes;
 mod pending_dels;
+mod pod_poll;
 mod runtime;
 mod service;
 mod socket;
 mod state;
-mod sweep;
+mod tasks;
 mod wire;
 mod writer;
 
@@ -29,7 +30,7 @@ use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
 
-use anyhow::Context as _;
+use anyhow::{Context as _, anyhow};
 use ipam::event::Event;
 use ipam::policy::{Limits, Node, Policy};
 use ipam::record::Record;
@@ -37,7 +38,7 @@ use ipam::time::Timestamp;
 use ipam::{Boot, Engine};
 use proto::v1::ipam_server::IpamServer;
 use tokio::net::UnixListener;
-use tokio::sync::oneshot;
+use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinHandle;
 use tonic::service::InterceptorLayer;
 use tonic::transport::Server;
@@ -46,9 +47,9 @@ use crate::clock::Clock;
 use crate::event_loop::EventLoop;
 use crate::handle::{Handle, Message};
 use crate::metrics::Counters;
-use crate::pending_dels::Unrecorded;
 use crate::service::Service;
 use crate::state::Store;
+use crate::tasks::Tasks;
 use crate::writer::Writer;
 
 pub use crate::boot::boot_id;
@@ -117,7 +118,7 @@ struct Daemon {
     service: Service,
     event_loop: JoinHandle<thread::JoinHandle<()>>,
     remembered: PathBuf,
-    unrecorded: Unrecorded,
+    tasks: Tasks,
     metrics_port: Option<u16>,
     runtime_socket: Option<PathBuf>,
     counters: Arc<Counters>,
@@ -146,32 +147,30 @@ impl Daemon {
         let writer = Writer::start(store, move |event| saved.send(event))
             .context("start the thread that writes the state")?;
         let handle = Handle::new(inlet.clone(), clock);
-        let shown = wire::instance_limits(limits, limits_from);
         let counters = Arc::<Counters>::default();
-        let unrecorded = Unrecorded::default();
-        let service = Service::new(
-            handle.clone(),
-            Arc::clone(&counters),
-            node.clone(),
-            shown,
-            notes,
-            unrecorded.clone(),
-        );
+        let service =
+            Service::new(handle.clone(), Arc::clone(&counters), node.clone(), limits_from, notes);
         let (mut engine, mut first) =
             Engine::new(Boot { node, limits, policy, record }, clock.now());
-        // Before any address is given: pods may run of which the record has lost every word.
-        if let Some(sighting) = sweep::look_first(clock.now()).await {
-            first.extend(engine.handle(Event::Kernel(sighting), clock.now()));
+        // Before any address is given: pods may run that the record has lost.
+        if let Some(report) = pod_poll::poll_first(clock.now()).await {
+            first.extend(engine.handle(Event::Kernel(report), clock.now()));
         }
-        let event_loop =
-            EventLoop::start(engine, first, clock, writer, edges, Arc::clone(&counters));
+        let mut tasks = Tasks::default();
+        let (cleanup, orders) = mpsc::unbounded_channel();
+        tasks.spawn("cleans up after pods", async {
+            cleanup::carry_out_forever(orders).await;
+            Ok(())
+        });
+        let counted = Arc::clone(&counters);
+        let event_loop = EventLoop::start(engine, first, clock, writer, edges, cleanup, counted);
         Ok(Self {
             inlet,
             handle,
             service,
             event_loop: tokio::spawn(event_loop.run(inbox)),
             remembered: proto::pending::directory(&socket),
-            unrecorded,
+            tasks,
             metrics_port,
             runtime_socket,
             counters,
@@ -189,30 +188,40 @@ impl Daemon {
             service,
             event_loop,
             remembered,
-            unrecorded,
+            mut tasks,
             metrics_port,
             runtime_socket,
             counters,
         } = self;
-        // Before any Add is served: it may be for an attachment whose DEL is remembered. If the
-        // disk hangs, they are applied later.
+        // Before any Add is served: it may be for an attachment whose DEL lies in a file. If the disk
+        // hangs, the files are applied later.
         let applying = pending_dels::apply_all(&handle, &remembered);
         let _ = tokio::time::timeout(PATIENCE_AT_START, applying).await;
-        let sweeping =
-            tokio::spawn(sweep::look_forever(handle.clone(), inlet.clone(), runtime_socket));
-        let telling = metrics_port
-            .map(|port| tokio::spawn(metrics::serve_forever(port, handle.clone(), counters)));
-        let looking = tokio::spawn(pending_dels::apply_forever(handle, remembered, unrecorded));
+        let polling = pod_poll::poll_forever(handle.clone(), inlet.clone(), runtime_socket);
+        tasks.spawn("polls the kernel's pods", polling);
+        if let Some(port) = metrics_port {
+            let serving = metrics::serve_forever(port, handle.clone(), counters);
+            tasks.spawn("serves metrics", async {
+                serving.await;
+                Ok(())
+            });
+        }
+        tasks.spawn("applies DELs from files", async {
+            pending_dels::apply_forever(handle, remembered).await;
+            Ok(())
+        });
         let (stop, stopped) = oneshot::channel::<()>();
         let mut server = tokio::spawn(answer(listener, service, async { drop(stopped.await) }));
         tracing::info!(version = proto::VERSION, "ipamd is serving");
-        tokio::select! {
-            () = shutdown => tracing::info!("ipamd is stopping"),
-            () = inlet.closed() => tracing::error!("the event loop has died"),
+        let why = tokio::select! {
+            () = shutdown => Ok(()),
+            () = inlet.closed() => Err(anyhow!("the event loop has ended")),
+            fault = tasks.ended() => Err(fault),
+        };
+        match &why {
+            Ok(()) => tracing::info!("ipamd is stopping"),
+            Err(fault) => tracing::error!(fault = format!("{fault:#}"), "ipamd cannot go on"),
         }
-        telling.inspect(JoinHandle::abort);
-        looking.abort();
-        sweeping.abort();
         inlet.tell(Message::Stop);
         drop(stop);
         if tokio::time::timeout(PATIENCE_AT_STOP, &mut server).await.is_err() {
@@ -220,7 +229,8 @@ impl Daemon {
             server.abort();
         }
         inlet.tell(Message::End);
-        flush(event_loop.await.context("the event loop has died")?).await
+        flush(event_loop.await.context("the event loop has died")?).await?;
+        why
     }
 }
 

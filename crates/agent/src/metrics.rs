@@ -10,6 +10,7 @@ mod server;
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use ipam::block::Family;
 use ipam::event::Refusal;
 use ipam::view::{EniStage, EniView, PoolView};
 
@@ -37,14 +38,14 @@ fn page(
 
 fn pool(page: &Page, view: &PoolView) {
     let counts = view.counts;
-    page.gauge(&registry::ENI_MAX, view.most.enis);
-    page.gauge(&registry::IP_MAX, view.most.addresses);
+    page.gauge(&registry::ENI_MAX, view.capacity.enis);
+    page.gauge(&registry::IP_MAX, view.capacity.addresses);
     page.gauge(&registry::ENI_ALLOCATED, view.enis.len());
     page.gauge(&registry::TOTAL_ADDRESSES, counts.total);
     page.gauge(&registry::ASSIGNED_ADDRESSES, counts.assigned);
     let prefixes =
         || view.enis.iter().flat_map(|eni| &eni.blocks).filter(|(block, _)| block.is_prefix());
-    let n_ipv4 = prefixes().filter(|(block, _)| !block.is_ipv6()).count();
+    let n_ipv4 = prefixes().filter(|(block, _)| block.family() == Family::V4).count();
     page.gauge(&registry::TOTAL_PREFIXES, n_ipv4);
     let on_eni = |eni: &EniView| eni.blocks.values().map(|used| used.assigned.len()).sum::<usize>();
     let per_eni = view.enis.iter().map(|eni| (eni.id.as_str(), on_eni(eni)));

@@ -9,8 +9,8 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context as _, bail};
 use datapath::pod::PodRemoval;
 use datapath::{Removal, host_veth_name};
-use ipam::id::{AttachmentKey, EniId, Pod};
-use ipam::record::{Assignment, Change, Contradiction, Record};
+use ipam::id::{AttachmentKey, EniId, Network, Pod};
+use ipam::record::{Addresses, Assignment, Change, Contradiction, PodIp, Record, Via};
 use ipam::time::Timestamp;
 
 use crate::checkpoint::{self, Allocation, CheckpointError};
@@ -107,19 +107,17 @@ pub fn record(
 ) -> Result<Record, Contradiction> {
     let mut record = Record::default();
     for allocation in &sorted.living {
-        let Place { eni, device_index, network_card } = place(allocation.address);
+        let Place { eni, device_index: index, network_card: card } = place(allocation.address);
+        let via = Via::Eni { eni, card, index };
         let since = u64::try_from(allocation.since_ns / NS_PER_MS).unwrap_or_default();
         let assignment = Assignment {
-            address: allocation.address,
-            eni,
-            device_index,
-            network_card,
+            addresses: Addresses::one(PodIp { address: allocation.address, via }),
             pod: Pod {
                 namespace: allocation.namespace.clone(),
                 name: allocation.pod.clone(),
                 uid: String::new(),
             },
-            // Nobody has written it down, and nothing but people needs it.
+            // The checkpoint does not have it.
             netns: String::new(),
             // The engine's clock starts no earlier than the newest of these.
             since: Timestamp::from_millis(since).min(now),
@@ -133,16 +131,17 @@ pub fn record(
 }
 
 fn key(key: &AttachmentKey) -> AttachmentKey {
-    if (key.network.as_str(), key.ifname.as_str()) != PLACEHOLDER {
+    let (network, ifname) = PLACEHOLDER;
+    if key.network != Network::from(network) || key.ifname != ifname {
         return key.clone();
     }
     let (network, ifname) = SHIPPED;
-    AttachmentKey { network: network.to_owned(), ifname: ifname.to_owned(), ..key.clone() }
+    AttachmentKey { network: network.into(), ifname: ifname.to_owned(), ..key.clone() }
 }
 
-/// The network of what is known by its link alone is most likely the shipped one.
+/// An attachment that is known by its link alone is most likely of the shipped network.
 fn named(key: &AttachmentKey) -> AttachmentKey {
-    let network = if key.is_by_link() { SHIPPED.0.to_owned() } else { key.network.clone() };
+    let network = if key.is_by_link() { SHIPPED.0.into() } else { key.network.clone() };
     AttachmentKey { network, ..key.clone() }
 }
 
@@ -167,9 +166,10 @@ pub async fn bury(dead: &[Allocation]) {
 /// The incumbent's allocations that our record comes to, ascending by key.
 #[must_use]
 pub fn allocations(record: &Record) -> Vec<Allocation> {
+    // A checkpoint has one address for a pod.
     let allocation = |(key, assignment): (&AttachmentKey, &Assignment)| Allocation {
         key: named(key),
-        address: assignment.address,
+        address: assignment.addresses.first().address,
         since_ns: i64::try_from(assignment.since.as_millis())
             .unwrap_or(i64::MAX)
             .saturating_mul(NS_PER_MS),

@@ -1,27 +1,25 @@
-//! Applies the DELs that the plugin left in files while no daemon answered, and those that could not
-//! be put on record when they came.
+//! Applies the DELs that the plugin left in files while no daemon answered.
 
-use std::collections::BTreeSet;
 use std::ffi::OsStr;
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use ipam::event::Answer;
 use ipam::id::AttachmentKey;
+use ipam::record::Assignment;
 use proto::pending::{EXTENSION, PendingDel};
 use tokio::fs;
 
 use crate::handle::Handle;
 
-/// Between two looks into the directory. The plugin writes there only if the daemon has failed to
-/// answer, and what it holds back is one address.
-const LOOK_EVERY: Duration = Duration::from_secs(5);
+/// Between two polls of the directory. The plugin writes there only if the daemon has failed to answer,
+/// and a DEL that waits holds back one address.
+const POLL_EVERY: Duration = Duration::from_secs(5);
 /// What the name of an unreadable file ends with from then on.
 const UNREADABLE: &str = "unreadable";
 
-/// A remembered DEL that could not be applied.
+/// A DEL from a file that could not be applied.
 #[derive(Debug, thiserror::Error)]
 enum ApplyError {
     #[error("read {0}")]
@@ -34,41 +32,12 @@ enum ApplyError {
     Remove(PathBuf, #[source] io::Error),
 }
 
-/// DELs that this daemon was told of but could not put on record. Clones share them.
-#[derive(Debug, Clone, Default)]
-pub(crate) struct Unrecorded(Arc<Mutex<BTreeSet<AttachmentKey>>>);
-
-impl Unrecorded {
-    pub(crate) fn add(&self, key: AttachmentKey) {
-        self.with(|keys| keys.insert(key));
-    }
-
-    /// It is on record, or an ADD of the same attachment is newer.
-    pub(crate) fn remove(&self, key: &AttachmentKey) {
-        self.with(|keys| keys.remove(key));
-    }
-
-    fn all(&self) -> BTreeSet<AttachmentKey> {
-        self.with(|keys| keys.clone())
-    }
-
-    fn with<T>(&self, act: impl FnOnce(&mut BTreeSet<AttachmentKey>) -> T) -> T {
-        act(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner))
-    }
-}
-
-/// Looks into `directory`, and after what is `unrecorded`, again and again.
-pub(crate) async fn apply_forever(handle: Handle, directory: PathBuf, unrecorded: Unrecorded) {
-    let mut looks = tokio::time::interval(LOOK_EVERY);
+/// Reads `directory` again and again.
+pub(crate) async fn apply_forever(handle: Handle, directory: PathBuf) {
+    let mut polls = tokio::time::interval(POLL_EVERY);
     loop {
-        looks.tick().await;
+        polls.tick().await;
         apply_all(&handle, &directory).await;
-        for key in unrecorded.all() {
-            if let Ok(Answer::Released(_)) = handle.del(key.clone()).await {
-                tracing::info!(%key, "DEL is on record at last");
-                unrecorded.remove(&key);
-            }
-        }
     }
 }
 
@@ -79,7 +48,7 @@ pub(crate) async fn apply_all(handle: &Handle, directory: &Path) {
             Ok(()) => continue,
             Err(fault) => fault,
         };
-        tracing::warn!(fault = crate::error_chain(&fault), "remembered DEL is not applied");
+        tracing::warn!(fault = crate::error_chain(&fault), "DEL from a file is not applied");
         if matches!(fault, ApplyError::Content(..)) {
             // So that it is reported once.
             let _ = fs::rename(&path, path.with_extension(UNREADABLE)).await;
@@ -92,11 +61,11 @@ async fn apply(handle: &Handle, path: &Path) -> Result<(), ApplyError> {
     let PendingDel { network, container_id, ifname } = serde_json::from_slice(&text)
         .map_err(|fault| ApplyError::Content(path.to_owned(), fault))?;
     failpoint::pass("note", "read");
-    let key = AttachmentKey { network, container: container_id, ifname };
+    let key = AttachmentKey { network: network.into(), container: container_id, ifname };
     match handle.del(key.clone()).await {
         Ok(Answer::Released(held)) => {
-            let address = held.map(|assignment| assignment.address.to_string());
-            tracing::info!(%key, address, "remembered DEL applied");
+            let addresses: Vec<_> = held.iter().flat_map(Assignment::ips).collect();
+            tracing::info!(%key, ?addresses, "DEL from a file applied");
         }
         Ok(_) | Err(_) => return Err(ApplyError::Release(path.to_owned())),
     }

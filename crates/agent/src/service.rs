@@ -15,7 +15,6 @@ use crate::adding::Adding;
 use crate::handle::{Handle, Stopped};
 use crate::metrics::Counters;
 use crate::notes::Notes;
-use crate::pending_dels::Unrecorded;
 use crate::wire;
 
 /// How long a caller is taken to wait that does not say so; longer than any setting lets an Add
@@ -29,9 +28,8 @@ pub(crate) struct Service {
     counters: Arc<Counters>,
     adding: Adding,
     node: Node,
-    limits: v1::InstanceLimits,
+    limits_from: String,
     notes: Notes,
-    unrecorded: Unrecorded,
 }
 
 impl Service {
@@ -39,11 +37,10 @@ impl Service {
         handle: Handle,
         counters: Arc<Counters>,
         node: Node,
-        limits: v1::InstanceLimits,
+        limits_from: String,
         notes: Notes,
-        unrecorded: Unrecorded,
     ) -> Self {
-        Self { handle, counters, adding: Adding::default(), node, limits, notes, unrecorded }
+        Self { handle, counters, adding: Adding::default(), node, limits_from, notes }
     }
 }
 
@@ -60,7 +57,6 @@ impl Ipam for Service {
         let (key, pod) = (wire::key(attachment)?, wire::pod(pod)?);
         let netns = wire::text("netns", netns)?;
         self.adding.begin(key.clone(), connection.as_ref());
-        self.unrecorded.remove(&key);
         drop(connection);
         self.counters.add_came();
         let came = Instant::now();
@@ -68,7 +64,7 @@ impl Ipam for Service {
         self.counters.add_answered(&answer, came.elapsed());
         let outcome = match answer {
             Answer::Granted(assignment) => {
-                Outcome::Granted(v1::Granted { addresses: vec![wire::address(&assignment)] })
+                Outcome::Granted(v1::Granted { addresses: wire::addresses(&assignment) })
             }
             Answer::Refused(refusal) => Outcome::Refused(wire::refused(refusal)),
             answer @ (Answer::Released(_) | Answer::Collected(_)) => return Err(wrong(&answer)),
@@ -85,14 +81,13 @@ impl Ipam for Service {
         wire::check_version(&client_version)?;
         let key = wire::key(attachment)?;
         self.counters.del_came();
-        match self.handle.del(key.clone()).await? {
+        match self.handle.del(key).await? {
             Answer::Released(held) => {
-                let released = held.iter().map(wire::address).collect();
+                let released = held.iter().flat_map(wire::addresses).collect();
                 failpoint::pass("replying", "del");
                 Ok(Response::new(v1::DelReply { released, unrecorded: String::new() }))
             }
             Answer::Refused(refusal) => {
-                self.unrecorded.add(key);
                 let unrecorded = refusal.message;
                 Ok(Response::new(v1::DelReply { released: Vec::new(), unrecorded }))
             }
@@ -107,17 +102,15 @@ impl Ipam for Service {
         let v1::CheckRequest { attachment, client_version } = request.into_inner();
         wire::check_version(&client_version)?;
         let held = self.handle.check(wire::key(attachment)?).await?;
-        let addresses = held.iter().map(wire::address).collect();
+        let addresses = held.iter().flat_map(wire::addresses).collect();
         Ok(Response::new(v1::CheckReply { addresses }))
     }
 
     async fn gc(&self, request: Request<v1::GcRequest>) -> Result<Response<v1::GcReply>, Status> {
         let v1::GcRequest { network, valid, client_version } = request.into_inner();
         wire::check_version(&client_version)?;
-        let (network, mut valid) = (wire::name("network", network)?, wire::valid(valid)?);
-        // The runtime may not list what it is about to have.
-        valid.extend(self.adding.attachments());
-        match self.handle.gc(network, valid).await? {
+        let (network, valid) = (wire::network(network)?, wire::valid(valid)?);
+        match self.handle.gc(network, valid, self.adding.attachments()).await? {
             Answer::Collected(garbage) => {
                 self.counters.collected(garbage.len());
                 let collected = garbage.into_iter().map(|(key, held)| wire::collected(key, &held));
@@ -145,7 +138,7 @@ impl Ipam for Service {
     ) -> Result<Response<v1::ViewReply>, Status> {
         let mut view = self.handle.view().await?;
         view.blocked.extend(self.notes.lines());
-        Ok(Response::new(wire::view(&self.node, self.limits.clone(), view)))
+        Ok(Response::new(wire::view(&self.node, self.limits_from.clone(), view)))
     }
 }
 

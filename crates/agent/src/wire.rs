@@ -1,15 +1,15 @@
-//! Between the messages of the socket and the vocabulary of the engine. What comes in is checked
-//! here, once.
+//! Translates between the messages of the socket and the types of the engine. Messages that come in are
+//! checked here, once.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
 
 use datapath::RouteTable;
-use ipam::block::Block;
+use ipam::block::{Block, BlockKind};
 use ipam::event::Refusal;
-use ipam::id::{AttachmentKey, Pod};
-use ipam::policy::{Limits, Mode, Node};
-use ipam::record::Assignment;
+use ipam::id::{AttachmentKey, Network, Pod};
+use ipam::policy::{Limits, Node};
+use ipam::record::{Assignment, PodIp, Via};
 use ipam::view::{BlockUse, Counts, EniView, PoolView};
 use proto::v1;
 use proto::v1::pod_address::Reach;
@@ -28,10 +28,19 @@ pub(crate) fn key(attachment: Option<v1::Attachment>) -> Result<AttachmentKey, S
     let v1::Attachment { network, container_id, ifname } =
         attachment.ok_or_else(|| Status::invalid_argument("attachment is missing"))?;
     Ok(AttachmentKey {
-        network: name("network", network)?,
+        network: self::network(network)?,
         container: name("container_id", container_id)?,
         ifname: name("ifname", ifname)?,
     })
+}
+
+/// The network of a request.
+///
+/// # Errors
+///
+/// `INVALID_ARGUMENT` if it is empty or beyond [`MAX_TEXT`].
+pub(crate) fn network(text: String) -> Result<Network, Status> {
+    name("network", text).map(Network::Named)
 }
 
 /// The pod, empty where the runtime did not say.
@@ -127,22 +136,35 @@ pub(crate) fn timeout(metadata: &MetadataMap) -> Option<Duration> {
     }
 }
 
+/// The addresses of an assignment, IPv4 first.
+pub(crate) fn addresses(assignment: &Assignment) -> Vec<v1::PodAddress> {
+    assignment.addresses.iter().map(address).collect()
+}
+
 /// The address and how it is reached. `table` and `eni` stand twice, since older plugins read them
 /// outside of `reach`.
-pub(crate) fn address(assignment: &Assignment) -> v1::PodAddress {
-    let table = RouteTable::of(assignment.network_card, assignment.device_index).number();
-    let by_eni = v1::EniReach {
-        id: assignment.eni.to_string(),
-        network_card: assignment.network_card.into(),
-        device_index: assignment.device_index.into(),
-        table,
+fn address(ip: &PodIp) -> v1::PodAddress {
+    let (table, reach) = match &ip.via {
+        Via::Eni { eni, card, index } => {
+            let table = RouteTable::of(*card, *index).number();
+            let (network_card, device_index) = ((*card).into(), (*index).into());
+            let id = eni.to_string();
+            (table, Reach::ByEni(v1::EniReach { id, network_card, device_index, table }))
+        }
+        Via::Branch { eni, vlan, trunk, trunk_mac, mac, gateway } => {
+            let branch = v1::BranchReach {
+                id: eni.to_string(),
+                vlan_id: (*vlan).into(),
+                mac: mac.to_string(),
+                gateway: gateway.to_string(),
+                trunk: trunk.to_string(),
+                trunk_mac: trunk_mac.to_string(),
+            };
+            (0, Reach::ByBranch(branch))
+        }
     };
-    v1::PodAddress {
-        address: assignment.address.to_string(),
-        table,
-        eni: assignment.eni.to_string(),
-        reach: Some(Reach::ByEni(by_eni)),
-    }
+    let (address, eni) = (ip.address.to_string(), ip.via.eni().to_string());
+    v1::PodAddress { address, table, eni, reach: Some(reach) }
 }
 
 /// The refusal, its delay rounded up to whole milliseconds.
@@ -163,46 +185,46 @@ pub(crate) fn collected(key: AttachmentKey, assignment: &Assignment) -> v1::Coll
     v1::Collected {
         attachment: Some(attachment(key)),
         pod: Some(pod_message(&assignment.pod)),
-        released: vec![address(assignment)],
+        released: addresses(assignment),
     }
 }
 
 /// The whole pool.
-pub(crate) fn view(node: &Node, limits: v1::InstanceLimits, view: PoolView) -> v1::ViewReply {
+pub(crate) fn view(node: &Node, limits_from: String, view: PoolView) -> v1::ViewReply {
     let PoolView {
-        mode,
+        kind,
+        limits,
         enis,
         foreign,
-        left_alone: _,
+        unused_blocks: _,
         assignments,
-        // Each of these is among those that are blocked, with the reason.
+        // Each of these is named in `blocked`, with the reason.
         quarantined: _,
         lost: _,
-        leftovers: _,
         sandboxes: _,
-        belied,
+        refuted_hints,
         counts,
-        most: _,
+        capacity: _,
         in_flight,
         mut blocked,
     } = view;
-    blocked.extend(belied.iter().map(|(eni, blocks)| {
+    blocked.extend(refuted_hints.iter().map(|(eni, blocks)| {
         format!(
-            "METADATA_DIFFERS: the metadata service shows {} addresses or prefixes of {eni} otherwise \
-             than EC2, whose word counts",
+            "METADATA_DIFFERS: metadata service and EC2 differ on {} addresses or prefixes of {eni}; \
+             EC2's answer counts",
             blocks.len()
         )
     }));
     let pods = assignments.into_iter().map(|(key, assignment)| v1::PodView {
         attachment: Some(attachment(key)),
         pod: Some(pod_message(&assignment.pod)),
-        address: Some(address(&assignment)),
+        address: Some(address(assignment.addresses.first())),
         since_ms: assignment.since.as_millis(),
     });
     v1::ViewReply {
         instance_id: node.instance.to_string(),
         instance_type: node.instance_type.clone(),
-        mode: match mode {
+        mode: match kind {
             BlockKind::V4Address => "secondary-ip".to_owned(),
             BlockKind::V4Prefix => "prefix".to_owned(),
             BlockKind::V6Prefix => "ipv6".to_owned(),
@@ -214,12 +236,12 @@ pub(crate) fn view(node: &Node, limits: v1::InstanceLimits, view: PoolView) -> v
         in_flight,
         blocked,
         server_version: proto::VERSION.to_owned(),
-        limits: Some(limits),
+        limits: Some(instance_limits(limits, limits_from)),
     }
 }
 
-/// The limits that the daemon has started with.
-pub(crate) fn instance_limits(limits: Limits, from: String) -> v1::InstanceLimits {
+/// The limits in force, and their source.
+fn instance_limits(limits: Limits, from: String) -> v1::InstanceLimits {
     let Limits { enis, addresses_per_eni, prefixes } = limits;
     v1::InstanceLimits {
         enis: enis.into(),
@@ -231,7 +253,7 @@ pub(crate) fn instance_limits(limits: Limits, from: String) -> v1::InstanceLimit
 
 fn attachment(key: AttachmentKey) -> v1::Attachment {
     let AttachmentKey { network, container, ifname } = key;
-    v1::Attachment { network, container_id: container, ifname }
+    v1::Attachment { network: network.into(), container_id: container, ifname }
 }
 
 fn pod_message(pod: &Pod) -> v1::Pod {
@@ -247,7 +269,7 @@ fn eni(eni: EniView) -> v1::EniView {
         id: eni.id.to_string(),
         device_index: eni.device_index.unwrap_or_default().into(),
         network_card: eni.network_card.into(),
-        mac: eni.mac,
+        mac: eni.mac.to_string(),
         subnet: eni.subnet.to_string(),
         primary_address: eni.primary_address.to_string(),
         primary: eni.primary,
@@ -326,7 +348,7 @@ mod tests {
         assert!(key(Some(whole())).is_ok());
         let bad = [
             None,
-            Some(v1::Attachment { network: Network::Unknown, ..whole() }),
+            Some(v1::Attachment { network: String::new(), ..whole() }),
             Some(v1::Attachment { container_id: String::new(), ..whole() }),
             Some(v1::Attachment { ifname: "e".repeat(MAX_TEXT + 1), ..whole() }),
         ];
@@ -340,16 +362,10 @@ mod tests {
 
     #[test]
     fn address_fills_reach_and_the_fields_of_older_plugins() {
-        let assignment = Assignment {
-            address: "10.0.2.20".parse().unwrap(),
-            eni: ipam::id::EniId::try_from("eni-0a".to_owned()).unwrap(),
-            device_index: 1,
-            network_card: 1,
-            pod: Pod::default(),
-            netns: String::new(),
-            since: ipam::time::Timestamp::default(),
-        };
-        let v1::PodAddress { address, table, eni, reach } = address(&assignment);
+        let eni = ipam::id::EniId::try_from("eni-0a".to_owned()).unwrap();
+        let via = Via::Eni { eni, card: 1, index: 1 };
+        let ip = PodIp { address: "10.0.2.20".parse().unwrap(), via };
+        let v1::PodAddress { address, table, eni, reach } = address(&ip);
         assert_eq!((&*address, table, &*eni), ("10.0.2.20", 10_101, "eni-0a"));
         let expected =
             v1::EniReach { id: "eni-0a".into(), network_card: 1, device_index: 1, table: 10_101 };

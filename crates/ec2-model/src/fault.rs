@@ -112,7 +112,7 @@ struct ActiveRule {
 
 /// The combined effects of all rules on one call.
 #[derive(Debug, Default)]
-pub(crate) struct Verdict {
+pub(crate) struct RuleEffects {
     pub(crate) failure: Option<ApiError>,
     pub(crate) lose_reply: bool,
     pub(crate) delay: Duration,
@@ -136,14 +136,14 @@ impl Faults {
 
     /// Counts a call and combines the effects of the rules that hit it. `None` means an operation
     /// that the model does not have.
-    pub(crate) fn judge(&mut self, action: Option<Action>) -> Verdict {
-        let mut verdict = Verdict::default();
+    pub(crate) fn effects_on(&mut self, action: Option<Action>) -> RuleEffects {
+        let mut effects = RuleEffects::default();
         for active in self.rules.values_mut() {
             if active.hits(action) {
-                verdict.add(&active.rule.effect);
+                effects.add(&active.rule.effect);
             }
         }
-        verdict
+        effects
     }
 }
 
@@ -163,7 +163,7 @@ impl ActiveRule {
     }
 }
 
-impl Verdict {
+impl RuleEffects {
     fn add(&mut self, effect: &FaultEffect) {
         match effect {
             FaultEffect::Fail { code, message } => {
@@ -188,7 +188,7 @@ mod tests {
             let calls = [Action::CreateTags, Action::CreateVpc, Action::CreateTags];
             let hit: Vec<u64> = (1..)
                 .zip(calls)
-                .filter(|(_, action)| faults.judge(Some(*action)).lose_reply)
+                .filter(|(_, action)| faults.effects_on(Some(*action)).lose_reply)
                 .map(|(number, _)| number)
                 .collect();
             assert_eq!(hit, expect, "{action:?} {when:?}");
@@ -210,12 +210,12 @@ mod tests {
         for effect in [fail("Unavailable"), delay.clone(), fail("InternalError"), delay] {
             faults.add(FaultRule { action: None, when: When::Each, effect });
         }
-        let verdict = faults.judge(None);
-        let failure = verdict.failure.unwrap();
+        let effects = faults.effects_on(None);
+        let failure = effects.failure.unwrap();
         assert_eq!((failure.code.as_str(), failure.status), ("Unavailable", 503));
-        assert_eq!(verdict.delay, Duration::from_millis(40));
+        assert_eq!(effects.delay, Duration::from_millis(40));
         assert!(faults.remove(FaultId(1)) && !faults.remove(FaultId(1)));
-        assert_eq!(faults.judge(None).failure.unwrap().code, "InternalError");
+        assert_eq!(faults.effects_on(None).failure.unwrap().code, "InternalError");
     }
 
     #[test]

@@ -8,7 +8,7 @@ use crate::calls::{CallLog, CallRecord};
 use crate::config::{Config, Throttling};
 use crate::error::ApiError;
 use crate::fabric::Fabric;
-use crate::fault::{FaultId, FaultRule, Faults, Verdict};
+use crate::fault::{FaultId, FaultRule, Faults, RuleEffects};
 use crate::id::InstanceId;
 use crate::imds::Imds;
 use crate::request::{Action, Request};
@@ -116,13 +116,13 @@ impl Model {
             Throttling::Off => Ok(()),
             Throttling::Documented => model.throttle.draw(&context.account, &request, context.now),
         });
-        let verdict = self.judge(admitted, Some(action));
-        let result = match &verdict.failure {
+        let effects = self.apply_fault_rules(admitted, Some(action));
+        let result = match &effects.failure {
             Some(error) => Err(error.clone()),
             None => self.perform(context, &request),
         };
         self.advance(context.now);
-        self.reply(context, action.as_str(), result, &verdict)
+        self.reply(context, action.as_str(), result, &effects)
     }
 
     /// Handles a call that the server could not decode. It takes a token, passes the fault rules,
@@ -137,9 +137,9 @@ impl Model {
             }
             (Throttling::Documented, None) | (Throttling::Off, _) => Ok(()),
         });
-        let verdict = self.judge(admitted, known);
-        let error = verdict.failure.clone().unwrap_or(error);
-        self.reply(context, action, Err(error), &verdict)
+        let effects = self.apply_fault_rules(admitted, known);
+        let error = effects.failure.clone().unwrap_or(error);
+        self.reply(context, action, Err(error), &effects)
     }
 
     /// Checks the region, then takes the tokens.
@@ -156,10 +156,14 @@ impl Model {
     }
 
     /// Applies the fault rules. They see only calls that got their tokens.
-    fn judge(&mut self, admitted: Result<(), ApiError>, action: Option<Action>) -> Verdict {
+    fn apply_fault_rules(
+        &mut self,
+        admitted: Result<(), ApiError>,
+        action: Option<Action>,
+    ) -> RuleEffects {
         match admitted {
-            Ok(()) => self.faults.judge(action),
-            Err(error) => Verdict { failure: Some(error), ..Verdict::default() },
+            Ok(()) => self.faults.effects_on(action),
+            Err(error) => RuleEffects { failure: Some(error), ..RuleEffects::default() },
         }
     }
 
@@ -191,21 +195,21 @@ impl Model {
         context: &Context,
         action: &str,
         result: Result<Response, ApiError>,
-        verdict: &Verdict,
+        effects: &RuleEffects,
     ) -> Reply {
         let latency = action.parse().map(|action| self.config.latency.of(action));
-        let latency = latency.unwrap_or_default().sample(&mut self.rng) + verdict.delay;
+        let latency = latency.unwrap_or_default().sample(&mut self.rng) + effects.delay;
         self.log.push(CallRecord {
             number: 0,
             action: action.to_owned(),
             account: context.account.clone(),
             parameters: context.parameters.clone(),
             error: result.as_ref().err().map(|error| error.code.clone()),
-            reply_lost: verdict.lose_reply,
+            reply_lost: effects.lose_reply,
             at: context.now,
             answered_at: context.now + latency,
         });
-        let delivery = match verdict.lose_reply {
+        let delivery = match effects.lose_reply {
             true => Delivery::Lost,
             false => Delivery::After(latency),
         };

@@ -191,6 +191,8 @@ pub enum Via {
         vlan: u16,
         /// The trunk ENI.
         trunk: EniId,
+        /// The trunk ENI's hardware address, by which its device is found.
+        trunk_mac: MacAddr,
         /// The branch ENI's hardware address.
         mac: MacAddr,
         /// The router of the branch ENI's subnet.

@@ -24,13 +24,11 @@ use std::time::Duration;
 use ec2_model::BucketSize;
 use ec2_model::config::Throttling;
 use ec2_model::request::Action;
-use ipam::policy::{Limits, Mode};
+use ipam::policy::Limits;
 
 use crate::run::Setup;
 use crate::spec::NodeSpec;
 use crate::trace;
-
-const PREFIX_SIZE: u64 = 16;
 
 /// The least time in which a burst can be served, and the calls that take it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -64,10 +62,7 @@ impl NodeCapacity {
             blocks: blocks.iter().map(|n| u64::from(*n)).sum(),
             room: blocks.iter().map(room).collect(),
             per_eni: u64::from(limits.blocks_per_eni()).max(1),
-            block_size: match limits.mode(spec.policy.mode) {
-                BlockKind::V4Prefix => PREFIX_SIZE,
-                BlockKind::V4Address | BlockKind::V6Prefix => 1,
-            },
+            block_size: limits.family(&spec.policy).kind.size(),
             places: spec.n_places().into(),
         }
     }
@@ -178,20 +173,22 @@ fn time_for(action: Action, n_calls: u64) -> Duration {
 
 #[cfg(test)]
 mod tests {
+    use ipam::block::BlockKind;
+
     use super::*;
     use crate::scenario::{Scenario, Size};
 
     const LIMITS: Limits = Limits { enis: 4, addresses_per_eni: 15, prefixes: true };
 
     /// The scenario `join` on m5.xlarge nodes, which have these limits.
-    fn setup(mode: Mode) -> Setup {
+    fn setup(kind: BlockKind) -> Setup {
         let cases = Scenario::named("join").unwrap().cases(Size::Small);
         let mut setups = cases.into_iter().map(|case| case.setup);
-        setups.find(|setup| setup.node_specs[0].policy.mode == mode).unwrap()
+        setups.find(|setup| setup.node_specs[0].policy.families.policy().kind == kind).unwrap()
     }
 
-    fn capacity(blocks: &[u16], mode: Mode) -> NodeCapacity {
-        NodeCapacity::new(blocks, LIMITS, &setup(mode).node_specs[0])
+    fn capacity(blocks: &[u16], kind: BlockKind) -> NodeCapacity {
+        NodeCapacity::new(blocks, LIMITS, &setup(kind).node_specs[0])
     }
 
     #[test]

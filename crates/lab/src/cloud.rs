@@ -21,8 +21,10 @@ use ipam::call::INSTANCE_TAG;
 use ipam::policy::{Limits, Policy};
 use ipam::time::Timestamp;
 use ipnet::Ipv4Net;
+use mac::MacAddr;
 
 use crate::daemon::MetadataEni;
+use crate::ec2;
 use crate::spec::{NodeSpec, Purpose, VpcSpec};
 
 /// Marks a subnet for additional ENIs of any node.
@@ -67,6 +69,8 @@ pub struct Site {
     pub instance_type: String,
     /// The instance's primary ENI.
     pub primary_eni: EniId,
+    /// Its hardware address.
+    pub primary_mac: MacAddr,
     /// The subnet of the primary ENI.
     pub subnet: SubnetId,
     /// The VPC of the subnet.
@@ -214,13 +218,15 @@ impl Cloud {
         let instance = instance.map_err(|error| refused("an instance", error))?;
         self.n_joined += 1;
         let shown = self.show(&instance, now)?;
-        let primary = shown.network_interfaces.first().map(|eni| eni.id.clone());
-        let primary_eni = primary.expect("an instance has a primary ENI");
+        let primary = shown.network_interfaces.first();
+        let primary = primary.expect("an instance has a primary ENI");
+        let (primary_eni, primary_mac) = (primary.id.clone(), ec2::mac(primary.mac_address));
         self.record_eni(&primary_eni, &instance);
         Ok(Site {
             instance,
             instance_type: spec.instance_type.clone(),
             primary_eni,
+            primary_mac,
             subnet: shown.subnet_id,
             vpc: shown.vpc_id,
             zone: shown.availability_zone,

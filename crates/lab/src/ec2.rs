@@ -7,7 +7,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use ec2_model::error::ApiError;
-use ec2_model::id::{InstanceId, ResourceType};
+use ec2_model::id::{self, InstanceId, ResourceType};
 use ec2_model::request::{
     AssignPrivateIpAddresses, AttachNetworkInterface, AttachmentChange, CreateNetworkInterface,
     DeleteNetworkInterface, DescribeNetworkInterfaces, DescribeSubnets, DetachNetworkInterface,
@@ -15,12 +15,13 @@ use ec2_model::request::{
     TagSpecification, UnassignPrivateIpAddresses, WantedIpv4,
 };
 use ec2_model::response::{self, NetworkInterface, Response};
-use ipam::block::Block;
+use ipam::block::{Block, BlockCount, BlockKind};
 use ipam::call::{
-    Ask, AttachmentStatus, CLUSTER_TAG, CallError, CallErrorKind, CallOutput, Ec2Call,
-    EniAttachment, EniFacts, EniKind, INSTANCE_TAG, SubnetFacts,
+    AttachmentStatus, CLUSTER_TAG, CallError, CallErrorKind, CallOutput, Ec2Call, EniAttachment,
+    EniFacts, EniKind, INSTANCE_TAG, SubnetFacts,
 };
 use ipnet::{IpNet, Ipv4Net};
+use mac::MacAddr;
 
 use crate::cloud::Site;
 
@@ -39,8 +40,8 @@ pub fn requests(call: &Ec2Call, site: &Site) -> Vec<Request> {
         }
         Ec2Call::DescribeUnattached { cluster } => describe_unattached(cluster, site),
         Ec2Call::DescribeSubnets => describe_subnets(site),
-        Ec2Call::CreateEni { subnet, security_groups, ask, description, tags, client_token } => {
-            let (secondary_private_ip_address_count, ipv4_prefix_count) = counts(*ask);
+        Ec2Call::CreateEni { subnet, security_groups, blocks, description, tags, client_token } => {
+            let (secondary_private_ip_address_count, ipv4_prefix_count) = counts(*blocks);
             Request::from(CreateNetworkInterface {
                 secondary_private_ip_address_count,
                 ipv4_prefix_count,
@@ -69,8 +70,8 @@ pub fn requests(call: &Ec2Call, site: &Site) -> Vec<Request> {
                 dry_run: false,
             })
         }
-        Ec2Call::Assign { eni, ask } => {
-            let (address_count, prefix_count) = counts(*ask);
+        Ec2Call::Assign { eni, blocks } => {
+            let (address_count, prefix_count) = counts(*blocks);
             Request::from(AssignPrivateIpAddresses {
                 network_interface_id: model_id(eni.as_str()),
                 wanted: WantedIpv4 { address_count, prefix_count, ..WantedIpv4::default() },
@@ -219,12 +220,12 @@ fn describe_enis(name: &str, site: &Site) -> Request {
 }
 
 /// The address and prefix counts of a request. EC2 refuses a count of zero, so it becomes none.
-fn counts(ask: Ask) -> (Option<i32>, Option<i32>) {
-    let count = (ask.count() > 0).then(|| i32::from(ask.count()));
-    match ask {
-        BlockKind::V4Address.times(_) => (count, None),
-        BlockKind::V4Prefix.times(_) => (None, count),
-        BlockKind::V6Prefix.times(_) => unreachable!("no node of the lab has IPv6 pods"),
+fn counts(blocks: BlockCount) -> (Option<i32>, Option<i32>) {
+    let count = (blocks.n > 0).then(|| i32::from(blocks.n));
+    match blocks.kind {
+        BlockKind::V4Address => (count, None),
+        BlockKind::V4Prefix => (None, count),
+        BlockKind::V6Prefix => unreachable!("no node of the lab has IPv6 pods"),
     }
 }
 
@@ -234,7 +235,7 @@ fn eni_facts(eni: &NetworkInterface) -> EniFacts {
     let secondaries: Vec<_> = secondaries.filter(|address| *address != own).collect();
     EniFacts {
         id: ipam_id(eni.id.as_str()),
-        mac: eni.mac_address.to_string(),
+        mac: mac(eni.mac_address),
         subnet: ipam_id(eni.subnet_id.as_str()),
         security_groups: eni.groups.iter().map(|group| ipam_id(group.id.as_str())).collect(),
         primary_address: own,
@@ -275,7 +276,7 @@ fn subnet_facts(subnet: response::Subnet) -> SubnetFacts {
 }
 
 fn blocks(addresses: &[std::net::Ipv4Addr], prefixes: &[Ipv4Net]) -> BTreeSet<Block> {
-    let singles = addresses.iter().map(|address| Block::address((*address).into()));
+    let singles = addresses.iter().map(|address| Block::address(*address));
     let prefixes = prefixes.iter().map(|net| {
         Block::try_from(*net).expect("EC2 assigns aligned prefixes of the one length there is")
     });
@@ -291,6 +292,11 @@ fn ipv4(net: IpNet) -> Option<Ipv4Net> {
 
 fn is_single(net: &Ipv4Net) -> bool {
     net.prefix_len() == 32
+}
+
+/// The engine's form of a hardware address of the model.
+pub(crate) fn mac(address: id::MacAddr) -> MacAddr {
+    address.octets().into()
 }
 
 /// The model's form of an id that the engine returns.

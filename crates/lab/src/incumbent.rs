@@ -81,7 +81,7 @@ impl Incumbent {
     pub(crate) fn new(site: Site, rng: Rng) -> Self {
         let store = Store::new(&site.policy, site.limits);
         let shared = Rc::new(Shared {
-            targets: Warm::new(site.policy.targets),
+            targets: Warm::new(site.policy.families.policy().targets),
             store: RefCell::new(store),
             rng: RefCell::new(rng),
             ready: Cell::new(false),

@@ -78,7 +78,8 @@ impl NodeEc2 {
 mod tests {
     use std::collections::{BTreeMap, BTreeSet};
 
-    use ipam::call::{Ask, CallErrorKind};
+    use ipam::block::BlockKind;
+    use ipam::call::CallErrorKind;
 
     use super::*;
     use crate::scenario::{Scenario, Size};
@@ -94,7 +95,7 @@ mod tests {
         let create = Ec2Call::CreateEni {
             subnet: ec2::ipam_id(ec2.site().subnet.as_str()),
             security_groups: BTreeSet::new(),
-            ask: BlockKind::V4Address.times(2),
+            blocks: BlockKind::V4Address.times(2),
             description: String::new(),
             tags: BTreeMap::new(),
             client_token: "token".to_owned(),
@@ -119,8 +120,10 @@ mod tests {
     fn instance_type_limits_addresses() {
         let mut ec2 = ec2();
         let eni = ec2::ipam_id(ec2.site().primary_eni.as_str());
-        let assign =
-            |n| Ec2Call::Assign { eni: ipam::id::EniId::clone(&eni), ask: BlockKind::V4Address.times(n) };
+        let assign = |n| Ec2Call::Assign {
+            eni: ipam::id::EniId::clone(&eni),
+            blocks: BlockKind::V4Address.times(n),
+        };
         assert!(ec2.execute(&assign(14)).is_ok());
         assert_eq!(ec2.execute(&assign(1)).unwrap_err().kind, CallErrorKind::AddressLimit);
     }

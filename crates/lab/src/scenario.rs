@@ -3,7 +3,8 @@
 use std::time::Duration;
 
 use ec2_model::config::AddressChoice;
-use ipam::policy::{Mode, Policy, Targets};
+use ipam::block::BlockKind;
+use ipam::policy::{Families, FamilyPolicy, Placement, Policy, Targets, Timing, WarmSettings};
 use ipnet::Ipv4Net;
 
 use crate::run::Setup;
@@ -38,7 +39,7 @@ pub struct Scenario {
     pub name: &'static str,
     /// One line for people.
     pub about: &'static str,
-    /// The mode and targets of each case.
+    /// The kind of blocks and the targets of each case.
     policies: &'static [Rule],
     build: fn(Size) -> Shape,
 }
@@ -71,8 +72,8 @@ pub struct Case {
     pub setup: Setup,
 }
 
-/// A policy's name, mode and targets.
-type Rule = (&'static str, Mode, Targets);
+/// A policy's name, kind of blocks and targets.
+type Rule = (&'static str, BlockKind, Targets);
 
 const WARM_ENI: Rule = ("warm-eni-1", BlockKind::V4Address, Targets::WarmEni(1));
 const WARM_IP: Rule = ("warm-ip-5", BlockKind::V4Address, Targets::Ip { warm: 5, minimum: 0 });
@@ -163,23 +164,29 @@ impl Scenario {
     }
 }
 
-fn case(&(name, mode, targets): &Rule, shape: Shape) -> Case {
+fn case(&(name, kind, targets): &Rule, shape: Shape) -> Case {
     let spec = |(instance_type, max_pods): &NodeType| NodeSpec {
         instance_type: (*instance_type).to_owned(),
         policy: Policy {
-            mode,
-            targets,
+            families: Families::single(FamilyPolicy {
+                targets,
+                ..FamilyPolicy::new(kind, WarmSettings::default())
+            }),
+            placement: Placement::LikePrimary,
             max_enis: None,
-            max_pods: match mode {
+            max_pods: match kind {
                 BlockKind::V4Address => max_pods.0,
                 BlockKind::V4Prefix | BlockKind::V6Prefix => max_pods.1,
             },
-            cooldown: Duration::from_secs(30),
-            add_wait: Duration::from_secs(60),
-            grow_delay: Duration::from_millis(50),
-            shrink_delay: Duration::from_secs(30),
-            min_eni_age: Duration::from_secs(60),
-            leak_age: None,
+            mtu: 9001,
+            timing: Timing {
+                cooldown: Duration::from_secs(30),
+                add_wait: Duration::from_secs(60),
+                grow_delay: Duration::from_millis(50),
+                shrink_delay: Duration::from_secs(30),
+                min_eni_age: Duration::from_secs(60),
+                leak_age: None,
+            },
         },
     };
     let setup = Setup {

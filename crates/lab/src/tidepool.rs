@@ -38,6 +38,7 @@ impl Tidepool {
             node: Node {
                 instance: ipam_id(site.instance.as_str()),
                 boot: BootId("the only one".to_owned()),
+                primary_mac: site.primary_mac,
                 instance_type: site.instance_type.clone(),
                 cluster: None,
                 eni_tags: BTreeMap::new(),
@@ -116,13 +117,15 @@ impl Tidepool {
                 vec![Command::Timer { timer: Timer::Saved(seq.0), at: now + FSYNC }]
             }
             Effect::Reply { request, answer } => answered(request, answer).into_iter().collect(),
-            Effect::Call { id, call } => {
+            Effect::Call { id, call, why: _ } => {
                 if call == Ec2Call::DescribeEnis {
                     self.polls.insert(id, None);
                 }
                 vec![self.call(id, &call, 0)]
             }
-            Effect::SyncHost(enis) => enis.iter().map(await_device).collect(),
+            Effect::SyncHost(picture) => picture.enis.iter().map(await_device).collect(),
+            // No pod of the lab has a link.
+            Effect::TakeDown(_) | Effect::ForgetConnections(_) => Vec::new(),
         }
     }
 
@@ -191,7 +194,7 @@ fn answered(request: RequestId, answer: Answer) -> Option<Command> {
     let pod = usize::try_from(request.0 >> 32).expect("it was a usize");
     let attempt = u32::try_from((request.0 >> 1) & 0x7fff_ffff).expect("31 bits are left");
     let answer = match answer {
-        Answer::Granted(assignment) => Ok(ipv4(assignment.address)),
+        Answer::Granted(assignment) => Ok(ipv4(assignment.addresses.first().address)),
         Answer::Refused(refusal) => Err(refusal.code.as_str()),
         Answer::Released(_) | Answer::Collected(_) => return None,
     };

@@ -3,12 +3,12 @@
 use std::time::Duration;
 
 use ipam::block::Block;
+use ipam::block::BlockKind;
 use ipam::call::{CallError, CallErrorKind, CallId, CallOutput, Ec2Call};
 use ipam::event::{Answer, RefusalCode};
 use ipam::id::{EniId, SubnetId};
-use ipam::block::BlockKind;
 use ipam::time::Timestamp;
-use ipam::view::{BlockUse, Counts, ForeignReason, Most};
+use ipam::view::{BlockUse, Counts, ForeignReason, Capacity};
 
 use super::*;
 
@@ -41,7 +41,8 @@ fn eni(id: &str, stage: EniStage, blocks: &[(&str, &[&str])]) -> EniView {
 fn view() -> PoolView {
     let prefix = ("10.0.0.16/28", &["10.0.0.17", "10.0.0.18"][..]);
     PoolView {
-        mode: BlockKind::V4Prefix,
+        kind: BlockKind::V4Prefix,
+        limits: Limits { enis: 3, addresses_per_eni: 10, prefixes: true },
         enis: vec![
             eni("eni-1", EniStage::Ready, &[prefix, ("10.0.0.9/32", &["10.0.0.9"])]),
             eni("eni-2", EniStage::Linking, &[]),
@@ -52,10 +53,9 @@ fn view() -> PoolView {
             (eni_id("eni-9"), ForeignReason::NoManageTag),
         ]
         .into(),
-        left_alone: [block("10.0.0.77/32")].into(),
+        unused_blocks: [block("10.0.0.77/32")].into(),
         assignments: BTreeMap::new(),
         quarantined: [([10, 0, 0, 18].into(), "eni5".to_owned())].into(),
-        leftovers: BTreeMap::new(),
         sandboxes: Some(5),
         lost: [
             ([10, 0, 0, 91].into(), eni_id("eni-1")),
@@ -63,13 +63,13 @@ fn view() -> PoolView {
             ([10, 0, 0, 93].into(), eni_id("eni-3")),
         ]
         .into(),
-        belied: [
+        refuted_hints: [
             (eni_id("eni-1"), [block("10.0.0.9/32"), block("10.0.0.8/32")].into()),
             (eni_id("eni-2"), [block("10.0.0.7/32")].into()),
         ]
         .into(),
         counts: Counts { total: 17, assigned: 3, free: 13, quarantined: 1, ..Counts::default() },
-        most: Most { enis: 2, addresses: 288 },
+        capacity: Capacity { enis: 2, addresses: 288 },
         in_flight: Vec::new(),
         blocked: vec!["ENI_LIMIT: full".to_owned()],
     }

@@ -64,8 +64,9 @@ fn the_living_keep_their_addresses_and_those_of_the_dead_rest() {
     let record = taken();
     assert_eq!(record.assignments().len(), 4);
     let assignment = &record.assignments()[&found()[1].key];
-    assert_eq!(assignment.address, IpAddr::from([10, 0, 2, 21]));
-    assert_eq!((assignment.eni.as_str(), assignment.device_index), ("eni-1", 1));
+    let via = Via::Eni { eni: "eni-1".try_into().unwrap(), card: 0, index: 1 };
+    let address = IpAddr::from([10, 0, 2, 21]);
+    assert_eq!(*assignment.addresses.first(), PodIp { address, via });
     assert_eq!(assignment.pod.name, "coredns-57ff979f67-qqbdh");
     assert_eq!(assignment.since, Timestamp::from_millis(1_718_000_000_123));
     assert_eq!(*record.cooling(), [(IpAddr::from([10, 0, 2, 22]), now())].into());
@@ -142,9 +143,7 @@ fn what_is_known_by_its_link_alone_is_handed_over_as_the_shipped_networks() {
     let mut record = Record::default();
     let taken = taken();
     let (key, assignment) = taken.assignments().first_key_value().unwrap();
-    record
-        .apply(&Change::Assigned { key: key.by_link(), assignment: assignment.clone() })
-        .unwrap();
+    record.apply(&Change::Assigned { key: key.by_link(), assignment: assignment.clone() }).unwrap();
     let expect = AttachmentKey { network: "aws-cni".into(), ..key.clone() };
     assert_eq!(allocations(&record)[0].key, expect);
 }

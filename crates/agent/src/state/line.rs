@@ -8,9 +8,10 @@ use serde::{Deserialize, Serialize};
 
 /// What `Header::format` always says.
 const FORMAT: &str = "tidepool";
-/// Goes up when an older daemon could no longer read the lines. Since 2 they tell of ENIs.
-const VERSION: u32 = 2;
-/// From here on this daemon reads them.
+/// Goes up when an older daemon could no longer read the lines. Version 2 added ENIs. Version 3 has several
+/// addresses for a pod, each with the way it is reached.
+const VERSION: u32 = 3;
+/// The oldest version that this daemon reads.
 const OLDEST: u32 = 1;
 
 /// The first line.

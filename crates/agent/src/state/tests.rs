@@ -5,7 +5,7 @@ use std::net::{IpAddr, Ipv4Addr};
 use ipam::block::Block;
 use ipam::call::{AttachmentStatus, CallId, Ec2Call, EniAttachment, EniFacts, EniKind};
 use ipam::id::{AttachmentKey, BootId, EniAttachmentId, EniId, Pod, SubnetId};
-use ipam::record::{Assignment, KnownEni};
+use ipam::record::{Addresses, Assignment, KnownEni, PodIp, Via};
 use proptest::prelude::*;
 use tempfile::TempDir;
 
@@ -31,11 +31,9 @@ pub(super) fn address(n: u8) -> IpAddr {
 }
 
 pub(super) fn assigned(n: u8, at: u8) -> Change {
+    let via = Via::Eni { eni: EniId::try_from("eni-0a").unwrap(), card: 0, index: 1 };
     let assignment = Assignment {
-        address: address(at),
-        eni: EniId::try_from("eni-0a").unwrap(),
-        device_index: 1,
-        network_card: 0,
+        addresses: Addresses::one(PodIp { address: address(at), via }),
         pod: Pod {
             namespace: "default".into(),
             name: format!("pod \"{n}\"\n"),
@@ -58,11 +56,11 @@ fn eni(n: u8) -> EniId {
 fn known(n: u8, n_blocks: u8) -> Change {
     let facts = EniFacts {
         id: eni(n),
-        mac: format!("02:00:00:00:00:0{n}"),
+        mac: format!("02:00:00:00:00:0{n}").parse().unwrap(),
         subnet: SubnetId::try_from("subnet-0").unwrap(),
         security_groups: [].into(),
         primary_address: Ipv4Addr::new(10, 0, 1, n),
-        blocks: (0..n_blocks).map(|at| Block::address(address(at))).collect(),
+        blocks: (0..n_blocks).map(|at| Block::address(Ipv4Addr::new(10, 0, 0, at))).collect(),
         kind: EniKind::Interface,
         attachment: Some(EniAttachment {
             id: EniAttachmentId::try_from("eni-attach-0").unwrap(),

@@ -6,9 +6,12 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use agent::{Config, Edges, Inlet, Notes};
-use ipam::event::{Event, HostEni, LinkState};
+use ipam::block::BlockKind;
+use ipam::event::{Event, HostEni, HostPicture, LinkState};
 use ipam::id::{BootId, InstanceId};
-use ipam::policy::{Limits, Mode, Node, Policy, Targets};
+use ipam::policy::{
+    Families, FamilyPolicy, Limits, Node, Placement, Policy, Targets, Timing, WarmSettings,
+};
 use ipam::record::Record;
 use proto::v1;
 use proto::v1::add_reply::Outcome;
@@ -71,7 +74,7 @@ impl TestNode {
         let (end, ended) = oneshot::channel();
         let (inlet, inbox) = agent::channel();
         let (calls, called) = mpsc::unbounded_channel();
-        let (host, wanted) = watch::channel(Vec::new());
+        let (host, wanted) = watch::channel(None);
         runtime.spawn(self.ec2.clone().serve(called, inlet.clone()));
         runtime.spawn(serve_host(wanted, inlet));
         let shutdown = async { drop(stopped.await) };
@@ -226,6 +229,7 @@ fn config(directory: &Path) -> Config {
         node: Node {
             instance: InstanceId::try_from("i-0123456789abcdef0").unwrap(),
             boot: BootId("a boot".to_owned()),
+            primary_mac: "02:00:00:00:00:01".parse().unwrap(),
             instance_type: "m5.4xlarge".to_owned(),
             cluster: Some("test".to_owned()),
             eni_tags: BTreeMap::new(),
@@ -233,18 +237,7 @@ fn config(directory: &Path) -> Config {
         },
         limits: Limits { enis: 8, addresses_per_eni: 30, prefixes: true },
         limits_from: "a test".to_owned(),
-        policy: Policy {
-            mode: BlockKind::V4Address,
-            targets: Targets::Ip { warm: 5, minimum: 0 },
-            max_enis: None,
-            max_pods: 500,
-            cooldown: Duration::from_secs(3600),
-            add_wait: Duration::from_secs(15),
-            grow_delay: Duration::ZERO,
-            shrink_delay: Duration::from_secs(3600),
-            min_eni_age: Duration::from_secs(3600),
-            leak_age: None,
-        },
+        policy: policy(),
         socket: PathBuf::from(directory).join("run/ipamd.sock"),
         metrics_port: None,
         runtime_socket: None,
@@ -254,10 +247,31 @@ fn config(directory: &Path) -> Config {
     }
 }
 
+fn policy() -> Policy {
+    let targets = Targets::Ip { warm: 5, minimum: 0 };
+    let family = FamilyPolicy::new(BlockKind::V4Address, WarmSettings::default());
+    Policy {
+        families: Families::single(FamilyPolicy { targets, ..family }),
+        placement: Placement::LikePrimary,
+        max_enis: None,
+        max_pods: 500,
+        mtu: 9001,
+        timing: Timing {
+            cooldown: Duration::from_secs(3600),
+            add_wait: Duration::from_secs(15),
+            grow_delay: Duration::ZERO,
+            shrink_delay: Duration::from_secs(3600),
+            min_eni_age: Duration::from_secs(3600),
+            leak_age: None,
+        },
+    }
+}
+
 /// A kernel in which every ENI is right at once.
-async fn serve_host(mut wanted: watch::Receiver<Vec<HostEni>>, inlet: Inlet) {
+async fn serve_host(mut wanted: watch::Receiver<Option<HostPicture>>, inlet: Inlet) {
     while wanted.changed().await.is_ok() {
-        for HostEni { eni, .. } in wanted.borrow_and_update().clone() {
+        let picture = wanted.borrow_and_update().clone();
+        for HostEni { eni, .. } in picture.into_iter().flat_map(|picture| picture.enis) {
             inlet.send(Event::EniLink { eni, link: LinkState::Ready });
         }
     }

@@ -49,7 +49,7 @@ fn wanted() -> impl Strategy<Value = WantedIpv4> {
     ]
 }
 
-fn step() -> impl Strategy<Value = Call> {
+fn any_call() -> impl Strategy<Value = Call> {
     prop_oneof![
         4 => (any::<bool>(), -1..12, -1..3)
             .prop_map(|(subnet, addresses, prefixes)| Call::Create { subnet, addresses, prefixes }),
@@ -96,10 +96,10 @@ impl Client {
         page.items.into_iter().nth(pick.checked_rem(n)?)
     }
 
-    fn request(&mut self, step: &Call) -> Option<Request> {
+    fn request(&mut self, call: &Call) -> Option<Request> {
         let positive = |n: i32| (n >= 0).then_some(n);
         let id = |client: &mut Self, pick: usize| client.eni(pick).map(|eni| eni.id);
-        let request = match step.clone() {
+        let request = match call.clone() {
             Call::Create { subnet, addresses, prefixes } => CreateNetworkInterface {
                 secondary_private_ip_address_count: positive(addresses),
                 ipv4_prefix_count: positive(prefixes),
@@ -158,8 +158,8 @@ impl Client {
         Some(request)
     }
 
-    fn take(&mut self, step: &Call) {
-        let Some(request) = self.request(step) else { return };
+    fn make(&mut self, call: &Call) {
+        let Some(request) = self.request(call) else { return };
         let reply = self.region.reply(request);
         if let Ok(Response::Started(reservation)) = &reply.result {
             self.instances.extend(reservation.instances.iter().map(|it| it.id.clone()));
@@ -267,15 +267,15 @@ proptest! {
 
     #[test]
     fn invariants(
-        steps in prop::collection::vec(step(), 1..60),
+        calls in prop::collection::vec(any_call(), 1..60),
         seed in any::<u64>(),
         choice in prop::sample::select(&[
             AddressChoice::Random, AddressChoice::LowestFirst, AddressChoice::Spread,
         ]),
     ) {
         let mut client = Client::new(config(seed, choice));
-        for step in &steps {
-            client.take(step);
+        for call in &calls {
+            client.make(call);
             client.check()?;
             check_limits(&mut client)?;
         }
@@ -284,7 +284,7 @@ proptest! {
     /// All switches that use randomness are on.
     #[test]
     fn same_seed_gives_same_answers(
-        steps in prop::collection::vec(step(), 1..60),
+        calls in prop::collection::vec(any_call(), 1..60),
         seed in any::<u64>(),
     ) {
         let config = Config {
@@ -295,7 +295,7 @@ proptest! {
         };
         let run = |config: &Config| {
             let mut client = Client::new(config.clone());
-            steps.iter().for_each(|step| client.take(step));
+            calls.iter().for_each(|call| client.make(call));
             let last = client.region.reply(DescribeNetworkInterfaces::default());
             client.replies.push(last);
             (client.replies, client.region.model.wake_at())

@@ -71,6 +71,7 @@ fn branch_address_survives_the_log() {
         eni: EniId::try_from("eni-7").unwrap(),
         vlan: 12,
         trunk: EniId::try_from("eni-8").unwrap(),
+        trunk_mac: "02:00:00:00:00:08".parse().unwrap(),
         mac: "02:00:00:00:00:07".parse().unwrap(),
         gateway: "10.0.0.1".parse().unwrap(),
     };

@@ -7,7 +7,8 @@ use std::time::Duration;
 
 use ec2_model::Rng;
 use ec2_model::id::EniId;
-use ipam::policy::{Limits, Mode, Policy};
+use ipam::block::BlockKind;
+use ipam::policy::{Limits, Policy};
 use ipam::time::Timestamp;
 use ipnet::Ipv4Net;
 
@@ -104,12 +105,12 @@ pub(super) enum Kind {
 impl Store {
     pub(super) fn new(policy: &Policy, limits: Limits) -> Self {
         Self {
-            kind: match limits.mode(policy.mode) {
+            kind: match limits.family(policy).kind {
                 BlockKind::V4Address => Kind::Address,
                 BlockKind::V4Prefix => Kind::Prefix,
                 BlockKind::V6Prefix => unreachable!("no node of the lab has IPv6 pods"),
             },
-            cooldown: policy.cooldown,
+            cooldown: policy.timing.cooldown,
             cidrs_per_eni: usize::from(limits.blocks_per_eni()),
             enis: BTreeMap::new(),
             owned: BTreeMap::new(),

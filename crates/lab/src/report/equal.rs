@@ -2,7 +2,8 @@
 //! well. So the incumbent's target is raised until it serves as well, and then its idle addresses
 //! are compared.
 
-use ipam::policy::{Mode, Policy, Targets};
+use ipam::block::BlockKind;
+use ipam::policy::{Families, FamilyPolicy, Policy, Targets};
 use serde::Serialize;
 
 use crate::cloud::SetupError;
@@ -52,15 +53,18 @@ impl EqualService {
 }
 
 fn has_ip_target(policy: &Policy) -> bool {
-    policy.mode == BlockKind::V4Address && matches!(policy.targets, Targets::Ip { .. })
+    let FamilyPolicy { kind, targets, .. } = policy.families.policy();
+    kind == BlockKind::V4Address && matches!(targets, Targets::Ip { .. })
 }
 
 fn with_warm_ip(setup: &Setup, warm_ip: u32) -> Setup {
     let mut setup = setup.clone();
     for spec in &mut setup.node_specs {
-        if let Targets::Ip { warm, .. } = &mut spec.policy.targets {
+        let mut family = spec.policy.families.policy();
+        if let Targets::Ip { warm, .. } = &mut family.targets {
             *warm = warm_ip;
         }
+        spec.policy.families = Families::single(family);
     }
     setup
 }

@@ -3,9 +3,9 @@
 use std::net::IpAddr;
 use std::time::Duration;
 
-use ipam::block::Block;
-use ipam::call::{Ask, CallId, Ec2Call};
-use ipam::id::AttachmentKey;
+use ipam::block::{Block, BlockKind};
+use ipam::call::{CallId, Ec2Call};
+use ipam::id::{AttachmentKey, EniId};
 use ipam::record::Assignment;
 use lab::ec2::{ipam_id, model_id};
 
@@ -50,14 +50,14 @@ impl Simulation {
         assignment: &Assignment,
     ) {
         let found = &self.nodes[node];
-        let address = assignment.address;
+        let address = assignment.addresses.first().address;
         let on_record = found.on_record(key) == Some(assignment);
         // If the kernel showed the attachment, in this run or an earlier one, its address is
         // granted again.
         let has_come_back = found.durable.assignments().contains_key(&key.by_link());
         let is_old = found.known.contains(key) || has_come_back;
         let told_before = found.pods.get(key).is_some_and(|pod| pod.address == Some(address));
-        let is_ready = is_old || told_before || found.ready.contains(&assignment.eni);
+        let is_ready = is_old || told_before || found.ready.contains(eni_of(assignment));
         let second = found.pods.get(key).filter(|pod| !pod.ended).and_then(|pod| pod.address);
         let second = second.filter(|before| *before != address && !found.is_rolled_back);
         let routed = found.live_links().find(|(ip, owner)| **ip == address && *owner != key);
@@ -75,9 +75,9 @@ impl Simulation {
     /// addresses that were unassigned since.
     fn check_alive(&mut self, node: usize, key: &AttachmentKey, assignment: &Assignment) {
         let found = &self.nodes[node];
-        let address = assignment.address;
+        let address = assignment.addresses.first().address;
         let is_excused = self.is_removed(address)
-            || self.detached_enis.contains(&assignment.eni)
+            || self.detached_enis.contains(eni_of(assignment))
             || (found.is_rolled_back && found.known.contains(key))
             || found.may_be_stale(address, self.now)
             || found.pods.get(key).is_some_and(|pod| pod.address == Some(address));
@@ -117,10 +117,10 @@ impl Simulation {
             others.map(|it| &it.call).find(|it| it.eni().is_some() && it.eni() == call.eni());
         let other = other.cloned();
         self.expect(node, "two calls on one ENI", other.is_none(), || format!("{call}, {other:?}"));
-        if let Ec2Call::CreateEni { ask, .. } | Ec2Call::Assign { ask, .. } = call {
-            let is_nothing = matches!(call, Ec2Call::Assign { .. }) && ask.count() == 0;
+        if let Ec2Call::CreateEni { blocks, .. } | Ec2Call::Assign { blocks, .. } = call {
+            let is_nothing = matches!(call, Ec2Call::Assign { .. }) && blocks.n == 0;
             let is_sound =
-                !is_nothing && ask.count() <= MAX_ADDRESSES && !matches!(ask, BlockKind::V6Prefix.times(_));
+                !is_nothing && blocks.n <= MAX_ADDRESSES && blocks.kind != BlockKind::V6Prefix;
             self.expect(node, "senseless call", is_sound, || call.to_string());
         }
     }
@@ -137,8 +137,7 @@ impl Simulation {
             Ec2Call::DetachEni { eni, .. } | Ec2Call::DeleteEni { eni } => {
                 let instance = self.nodes[node].site.instance.clone();
                 let enis = self.cloud.attached(&instance, self.now);
-                let of_eni =
-                    enis.iter().filter(|it| ipam_id::<ipam::id::EniId>(it.id.as_str()) == *eni);
+                let of_eni = enis.iter().filter(|it| ipam_id::<EniId>(it.id.as_str()) == *eni);
                 of_eni.flat_map(blocks_of).collect()
             }
             _ => return,
@@ -151,7 +150,7 @@ impl Simulation {
         let found = &self.nodes[node];
         let live = found.live_links().map(|(ip, _)| *ip).find(gone);
         let on_record = found.durable.owners().keys().copied().find(gone);
-        let (time, cooldown) = (found.time(self.now), self.setting.policy.cooldown);
+        let (time, cooldown) = (found.time(self.now), self.setting.policy.timing.cooldown);
         let resting = found.durable.cooling().iter();
         let resting = resting.filter(|(_, since)| **since + cooldown > time);
         let resting = resting.map(|(ip, _)| *ip).find(gone);
@@ -167,12 +166,17 @@ impl Simulation {
     }
 }
 
+/// The ENI of the pod's one address.
+fn eni_of(assignment: &Assignment) -> &EniId {
+    assignment.addresses.first().via.eni()
+}
+
 fn reads(call: &Ec2Call) -> bool {
     matches!(call, Ec2Call::DescribeEnis | Ec2Call::DescribeSubnets)
 }
 
 pub(super) fn blocks_of(eni: &ec2_model::fabric::FabricEni) -> impl Iterator<Item = Block> {
-    let singles = eni.secondaries.iter().map(|ip| Block::address((*ip).into()));
+    let singles = eni.secondaries.iter().map(|ip| Block::address(*ip));
     let prefixes = eni.prefixes.iter().filter_map(|net| Block::try_from(*net).ok());
     singles.chain(prefixes).collect::<Vec<_>>().into_iter()
 }

@@ -57,7 +57,7 @@ impl Outcome {
         self.calls += calls;
         self.kills += kills;
         self.left_behind += left_behind;
-        self.unused_blocks += left_alone;
+        self.left_alone += left_alone;
     }
 }
 

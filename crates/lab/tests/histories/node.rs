@@ -8,9 +8,9 @@ use ipam::block::Block;
 use ipam::call::{CallId, Ec2Call, EniFacts};
 use ipam::event::{HostEni, RequestId, SaveSeq};
 use ipam::id::{AttachmentKey, BootId, EniId, Pod as PodFacts};
+use ipam::kernel_report::{KernelReport, PodLink};
 use ipam::policy::Node as NodeFacts;
 use ipam::record::{Assignment, Change, Contradiction, Record};
-use ipam::kernel_report::{PodLink, KernelReport};
 use ipam::time::Timestamp;
 use ipam::{Boot, Engine};
 use lab::cloud::Site;
@@ -196,6 +196,7 @@ impl Node {
         NodeFacts {
             instance: ipam_id(self.site.instance.as_str()),
             boot: BootId(format!("boot {}", self.n_boots)),
+            primary_mac: self.site.primary_mac,
             instance_type: self.site.instance_type.clone(),
             cluster: Some("ours".to_owned()),
             eni_tags: BTreeMap::new(),
@@ -253,7 +254,7 @@ impl Node {
     }
 
     /// The kernel's state in a poll that begins now.
-    pub(super) fn sighting(&self, now: Timestamp) -> KernelReport {
+    pub(super) fn kernel_report(&self, now: Timestamp) -> KernelReport {
         let seen = |key: &AttachmentKey| PodLink { name: key.to_string(), mark: Some(key.mark()) };
         let has_link = |key: &AttachmentKey| self.links.values().any(|owner| *owner == named(key));
         // An attachment known by its link alone ends with the link.
@@ -282,15 +283,18 @@ impl Node {
         assignments.get(key).or_else(|| assignments.get(&key.by_link()))
     }
 
-    pub(super) fn is_adding(&self, key: &AttachmentKey) -> bool {
-        let adds = |open: &OpenRequest| matches!(open, OpenRequest::Add { key: other, .. } if other == key);
-        self.open.values().any(adds)
+    /// The attachments whose ADD waits for its answer.
+    pub(super) fn adding(&self) -> impl Iterator<Item = &AttachmentKey> {
+        self.open.values().filter_map(|open| match open {
+            OpenRequest::Add { key, .. } => Some(key),
+            OpenRequest::Del { .. } | OpenRequest::Gc => None,
+        })
     }
 }
 
 /// The key as the runtime knows it. The record may know the attachment by its link alone.
 pub(super) fn named(key: &AttachmentKey) -> AttachmentKey {
-    AttachmentKey { network: NETWORK.to_owned(), ..key.clone() }
+    AttachmentKey { network: NETWORK.into(), ..key.clone() }
 }
 
 pub(super) fn pod_facts(key: &AttachmentKey) -> PodFacts {

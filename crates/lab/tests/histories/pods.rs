@@ -6,7 +6,7 @@ use std::time::Duration;
 use ipam::event::{Answer, Event, RequestId};
 use ipam::id::AttachmentKey;
 
-use super::node::{NETWORK, OpenRequest, PluginRequest, named, pod_facts};
+use super::node::{NETWORK, OpenRequest, PluginRequest, Pod, named, pod_facts};
 use super::simulation::{HistoryEvent, Simulation};
 
 /// The longest time from an answer to the change of the pod's link.
@@ -16,7 +16,7 @@ const DEL_AGAIN: Duration = Duration::from_secs(1);
 
 fn key(node: usize, pod: usize, sandbox: u32) -> AttachmentKey {
     AttachmentKey {
-        network: NETWORK.to_owned(),
+        network: NETWORK.into(),
         container: format!("n{node}p{pod}s{sandbox}"),
         ifname: "eth0".to_owned(),
     }
@@ -117,13 +117,12 @@ impl Simulation {
                 (OpenRequest::Del { key: key.clone() }, Event::Del { request, key })
             }
             PluginRequest::Gc => {
-                let lives = |(key, pod): &(&AttachmentKey, &super::node::Pod)| {
-                    !pod.ended && pod.address.is_some() || found.is_adding(key)
-                };
-                let valid = found.pods.iter().filter(lives);
-                let valid = valid.map(|(key, _)| (key.container.clone(), key.ifname.clone()));
-                let valid = valid.collect();
-                (OpenRequest::Gc, Event::Gc { request, network: NETWORK.to_owned(), valid })
+                let name = |key: &AttachmentKey| (key.container.clone(), key.ifname.clone());
+                let lives = |pod: &Pod| !pod.ended && pod.address.is_some();
+                let valid = found.pods.iter().filter(|(_, pod)| lives(pod));
+                let valid = valid.map(|(key, _)| name(key)).collect();
+                let adding = found.adding().map(name).collect();
+                (OpenRequest::Gc, Event::Gc { request, network: NETWORK.into(), valid, adding })
             }
         };
         found.open.insert(request, open);
@@ -139,7 +138,7 @@ impl Simulation {
             (OpenRequest::Add { key, .. }, Answer::Granted(assignment)) => {
                 self.outcome.granted += 1;
                 self.check_grant(node, &key, &assignment);
-                let address = assignment.address;
+                let address = assignment.addresses.first().address;
                 let Some(pod) = self.nodes[node].pods.get_mut(&key) else { return };
                 if !pod.ended {
                     pod.address = Some(address);
@@ -157,14 +156,14 @@ impl Simulation {
             }
             (OpenRequest::Del { key }, Answer::Released(released)) => {
                 if let Some(assignment) = released {
-                    self.check_release(node, &key, assignment.address);
+                    self.check_release(node, &key, assignment.addresses.first().address);
                 }
                 let span = Duration::from_millis(self.rng.below(LINK_MS));
                 self.push_in(span, HistoryEvent::Unlinks { node, key });
             }
             (OpenRequest::Gc, Answer::Collected(collected)) => {
                 for (key, assignment) in collected {
-                    self.check_release(node, &named(&key), assignment.address);
+                    self.check_release(node, &named(&key), assignment.addresses.first().address);
                 }
             }
             (OpenRequest::Gc, Answer::Refused(_)) => {}

@@ -6,7 +6,8 @@ use std::time::Duration;
 use ec2_model::Delay;
 use ec2_model::Rng;
 use ec2_model::config::{AddressChoice, Consistency, Latency, Throttling};
-use ipam::policy::{Mode, Policy, Targets, WarmSettings};
+use ipam::block::BlockKind;
+use ipam::policy::{Families, FamilyPolicy, Placement, Policy, Timing, WarmSettings};
 use ipnet::Ipv4Net;
 use lab::spec::{Purpose, Subnet, VpcSpec};
 
@@ -48,7 +49,7 @@ impl Setting {
 }
 
 fn policy(rng: &mut Rng) -> Policy {
-    let mode = *rng.pick(&[BlockKind::V4Address, BlockKind::V4Prefix]);
+    let kind = *rng.pick(&[BlockKind::V4Address, BlockKind::V4Prefix]);
     let warm = WarmSettings {
         warm_eni: *rng.pick(&[0, 1, 1, 2]),
         warm_ip: *rng.pick(&[0, 0, 0, 1, 2, 5, 40]),
@@ -57,16 +58,19 @@ fn policy(rng: &mut Rng) -> Policy {
     };
     let seconds = |rng: &mut Rng, among: &[u64]| Duration::from_secs(*rng.pick(among));
     Policy {
-        mode,
-        targets: Targets::resolve(mode, warm),
+        families: Families::single(FamilyPolicy::new(kind, warm)),
+        placement: Placement::LikePrimary,
         max_enis: *rng.pick(&[None, None, None, Some(1), Some(2), Some(100)]),
         max_pods: *rng.pick(&[1, 4, 11, 29, 110]),
-        cooldown: seconds(rng, &[0, 5, 30, 30]),
-        add_wait: seconds(rng, &[5, 10, 60]),
-        grow_delay: Duration::from_millis(*rng.pick(&[0, 50, 50])),
-        shrink_delay: seconds(rng, &[0, 1, 30, 30]),
-        min_eni_age: seconds(rng, &[0, 10, 60, 60]),
-        leak_age: None,
+        mtu: 9001,
+        timing: Timing {
+            cooldown: seconds(rng, &[0, 5, 30, 30]),
+            add_wait: seconds(rng, &[5, 10, 60]),
+            grow_delay: Duration::from_millis(*rng.pick(&[0, 50, 50])),
+            shrink_delay: seconds(rng, &[0, 1, 30, 30]),
+            min_eni_age: seconds(rng, &[0, 10, 60, 60]),
+            leak_age: None,
+        },
     }
 }
 

@@ -149,7 +149,7 @@ impl Simulation {
         let lost: Vec<_> = lost.collect();
         let is_sure = is_whole && !is_rolled_back;
         expect(!is_sure || lost.is_empty(), "pods without their address", format!("{lost:?}"));
-        self.outcome.unused_blocks += n_left_alone;
+        self.outcome.left_alone += n_left_alone;
         for (rule, what) in faults {
             self.violation(node, rule, what);
         }

@@ -50,7 +50,7 @@ pub(super) enum HistoryEvent {
     HostDone { node: usize, run: u64 },
     Tick { node: usize, run: u64, at: Timestamp },
     PollKernel { node: usize, run: u64 },
-    Seen { node: usize, run: u64, sighting: KernelReport },
+    KernelRead { node: usize, run: u64, report: KernelReport },
     Starts { node: usize },
 }
 
@@ -185,7 +185,7 @@ impl Simulation {
             self.now = at;
             self.n_events += 1;
             // Kernel polls are too frequent for the log.
-            if !matches!(what, HistoryEvent::PollKernel { .. } | HistoryEvent::Seen { .. }) {
+            if !matches!(what, HistoryEvent::PollKernel { .. } | HistoryEvent::KernelRead { .. }) {
                 self.log(|| format!("{what:?}"));
             }
             self.expect(0, "too many events", self.n_events < MAX_EVENTS, || format!("{what:?}"));
@@ -260,8 +260,8 @@ impl Simulation {
             HistoryEvent::PollKernel { node, run } if self.runs(node, run) => {
                 self.poll_kernel(node)
             }
-            HistoryEvent::Seen { node, run, sighting } if self.runs(node, run) => {
-                self.tell(node, Event::Kernel(sighting));
+            HistoryEvent::KernelRead { node, run, report } if self.runs(node, run) => {
+                self.tell(node, Event::Kernel(report));
             }
             HistoryEvent::Saved { .. }
             | HistoryEvent::Arrives { .. }
@@ -269,7 +269,7 @@ impl Simulation {
             | HistoryEvent::HostDone { .. }
             | HistoryEvent::Tick { .. }
             | HistoryEvent::PollKernel { .. }
-            | HistoryEvent::Seen { .. } => {}
+            | HistoryEvent::KernelRead { .. } => {}
         }
     }
 
@@ -279,9 +279,9 @@ impl Simulation {
     }
 
     fn poll_kernel(&mut self, node: usize) {
-        let sighting = self.nodes[node].sighting(self.now);
+        let report = self.nodes[node].kernel_report(self.now);
         let run = self.nodes[node].run;
-        self.push_within(READ_MS, HistoryEvent::Seen { node, run, sighting });
+        self.push_within(READ_MS, HistoryEvent::KernelRead { node, run, report });
         self.push_in(self.poll_every, HistoryEvent::PollKernel { node, run });
         self.hint(node);
     }
@@ -293,11 +293,11 @@ impl Simulation {
         }
         let found = &mut self.nodes[node];
         let effects = found.boot(self.now, &self.setting.policy);
-        let (run, sighting) = (found.run, found.sighting(self.now));
+        let (run, report) = (found.run, found.kernel_report(self.now));
         self.push_in(POLL_EVERY, HistoryEvent::PollKernel { node, run });
         // The kernel poll does not cover what ended while no daemon ran.
-        let sighting = KernelReport { vanished: BTreeSet::new(), ..sighting };
-        let first = self.handle(node, Event::Kernel(sighting));
+        let report = KernelReport { vanished: BTreeSet::new(), ..report };
+        let first = self.handle(node, Event::Kernel(report));
         self.follow(node, effects.into_iter().chain(first).collect());
         for key in std::mem::take(&mut self.nodes[node].pending_dels) {
             self.asks(node, PluginRequest::Del { key });
@@ -354,17 +354,27 @@ impl Simulation {
                 self.push_within(SAVE_MS, HistoryEvent::Saved { node, run });
             }
             Effect::Reply { request, answer } => self.answered(node, request, answer),
-            Effect::Call { id, call } => {
+            Effect::Call { id, call, why: _ } => {
                 self.check_call(node, id, &call);
                 let in_flight = InFlightCall { call, arrived: false, before: Vec::new() };
                 self.nodes[node].calls.insert(id, in_flight);
                 self.push_within(SEND_MS, HistoryEvent::Arrives { node, run, id, part: 0 });
             }
-            Effect::SyncHost(enis) => {
-                if self.nodes[node].host.replace(enis).is_none() {
+            // Without ENIs there is nothing to report back.
+            Effect::SyncHost(picture) if picture.enis.is_empty() => self.nodes[node].host = None,
+            Effect::SyncHost(picture) => {
+                if self.nodes[node].host.replace(picture.enis).is_none() {
                     self.push_within(HOST_MS, HistoryEvent::HostDone { node, run });
                 }
             }
+            Effect::TakeDown(links) => {
+                let is_same = |address: &IpAddr, key: &AttachmentKey| {
+                    links.get(address).is_some_and(|link| link.mark == Some(key.mark()))
+                };
+                self.nodes[node].links.retain(|address, key| !is_same(address, key));
+            }
+            // The nodes have no connections.
+            Effect::ForgetConnections(_) => {}
         }
     }
 

@@ -3,7 +3,8 @@
 
 use std::time::Duration;
 
-use ipam::policy::{Mode, Policy, Targets};
+use ipam::block::BlockKind;
+use ipam::policy::{Families, FamilyPolicy, Placement, Policy, Targets, Timing, WarmSettings};
 use lab::spec::{NodeSpec, Subnet, VpcSpec};
 use lab::trace::{TraceAction, TraceStep};
 use lab::{Setup, Strategy, run};
@@ -16,34 +17,39 @@ enum Setting {
     Ip(u32, u32),
 }
 
-fn policy(mode: Mode, setting: Setting) -> Policy {
+fn policy(kind: BlockKind, setting: Setting) -> Policy {
+    let targets = match setting {
+        Setting::Eni(warm) => Targets::WarmEni(warm),
+        Setting::Prefix(warm) => Targets::WarmPrefix(warm),
+        Setting::Ip(warm, minimum) => Targets::Ip { warm, minimum },
+    };
+    let family = FamilyPolicy::new(kind, WarmSettings::default());
     Policy {
-        mode,
-        targets: match setting {
-            Setting::Eni(warm) => Targets::WarmEni(warm),
-            Setting::Prefix(warm) => Targets::WarmPrefix(warm),
-            Setting::Ip(warm, minimum) => Targets::Ip { warm, minimum },
-        },
+        families: Families::single(FamilyPolicy { targets, ..family }),
+        placement: Placement::LikePrimary,
         max_enis: None,
         max_pods: 737,
-        cooldown: Duration::from_secs(30),
-        add_wait: Duration::from_secs(15),
-        grow_delay: Duration::ZERO,
-        shrink_delay: Duration::from_secs(30),
-        min_eni_age: Duration::from_secs(60),
-        leak_age: None,
+        mtu: 9001,
+        timing: Timing {
+            cooldown: Duration::from_secs(30),
+            add_wait: Duration::from_secs(15),
+            grow_delay: Duration::ZERO,
+            shrink_delay: Duration::from_secs(30),
+            min_eni_age: Duration::from_secs(60),
+            leak_age: None,
+        },
     }
 }
 
 /// Checks one row: the blocks on each ENI with this number of pods, for both strategies.
-fn check(instance_type: &str, mode: Mode, setting: Setting, pods: u32, per_eni: &[u16]) {
+fn check(instance_type: &str, kind: BlockKind, setting: Setting, pods: u32, per_eni: &[u16]) {
     let gap = Duration::from_secs(60);
     let create = |n| TraceStep { at: gap * n, action: TraceAction::Create { pods: 1, life: None } };
     let setup = Setup {
         vpc: VpcSpec::realistic(vec![Subnet::for_nodes("10.0.0.0/16".parse().unwrap())]),
         node_specs: vec![NodeSpec {
             instance_type: instance_type.to_owned(),
-            policy: policy(mode, setting),
+            policy: policy(kind, setting),
         }],
         nodes: 1,
         warm_up: Duration::from_secs(300),
@@ -52,7 +58,7 @@ fn check(instance_type: &str, mode: Mode, setting: Setting, pods: u32, per_eni: 
         seed: 1,
     };
     for strategy in Strategy::ALL {
-        let row = format!("{} {instance_type} {mode:?} {setting:?} {pods}", strategy.as_str());
+        let row = format!("{} {instance_type} {kind:?} {setting:?} {pods}", strategy.as_str());
         let outcome = run(&setup, strategy).unwrap();
         assert_eq!(outcome.blocks, [per_eni], "{row}");
         assert_eq!(outcome.score.pods.served, u64::from(pods), "{row}");

@@ -1,0 +1,68 @@
+//! Cleans up after pods that have ended, as the engine orders it: takes links down and makes the kernel forget
+//! connections. It runs in a task of its own, since both may take the kernel some tenths of a second.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::{IpAddr, Ipv4Addr};
+
+use datapath::pod::{self, PodRemoval};
+use ipam::kernel_report::PodLink;
+use tokio::sync::mpsc;
+
+use crate::error_chain;
+
+/// An order of the engine.
+#[derive(Debug)]
+pub(crate) enum Cleanup {
+    /// See [`Effect::TakeDown`](ipam::event::Effect::TakeDown).
+    TakeDown(BTreeMap<IpAddr, PodLink>),
+    /// See [`Effect::ForgetConnections`](ipam::event::Effect::ForgetConnections).
+    ForgetConnections(BTreeSet<Ipv4Addr>),
+}
+
+/// Carries the orders out, one after the other, until their sender is gone.
+pub(crate) async fn carry_out_forever(mut orders: mpsc::UnboundedReceiver<Cleanup>) {
+    while let Some(order) = orders.recv().await {
+        match order {
+            Cleanup::TakeDown(links) => take_down(&links).await,
+            Cleanup::ForgetConnections(addresses) => forget_connections(addresses).await,
+        }
+    }
+}
+
+/// Takes links down as a DEL does. What fails is ordered again after the next kernel report.
+async fn take_down(links: &BTreeMap<IpAddr, PodLink>) {
+    for (address, link) in links {
+        let Some(removal) = removal(*address, link) else { continue };
+        let link = &link.name;
+        match pod::del(&removal).await {
+            Ok(_) => tracing::info!(%address, link, "took down the link of a forgotten sandbox"),
+            Err(fault) => tracing::warn!(
+                %address, link, fault = error_chain(&fault), "link of a forgotten sandbox stays",
+            ),
+        }
+    }
+}
+
+/// `None` for what the kernel cannot have shown: no such link has a mark.
+fn removal(address: IpAddr, link: &PodLink) -> Option<PodRemoval> {
+    let host_name = link.name.parse().ok()?;
+    let owner = link.mark.as_ref()?.parse().ok()?;
+    Some(PodRemoval { host_name, owner, addresses: vec![address] })
+}
+
+async fn forget_connections(addresses: BTreeSet<Ipv4Addr>) {
+    // A thread of its own: the kernel walks through all connections of the node.
+    let forgetting =
+        tokio::task::spawn_blocking(move || match datapath::connections::forget(&addresses) {
+            Ok(0) => {}
+            Ok(n) => tracing::info!(n, ?addresses, "forgot connections of pods that have ended"),
+            Err(fault) => tracing::warn!(
+                fault = error_chain(&fault),
+                ?addresses,
+                "connections of pods that have ended may lead to the next pods",
+            ),
+        });
+    if let Err(fault) = forgetting.await {
+        tracing::error!(%fault, "forgetting connections has failed");
+    }
+}

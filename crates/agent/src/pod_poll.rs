@@ -1,0 +1,212 @@
+//! Reads the pods' links from the kernel and the sandboxes from the container runtime, for the engine to
+//! compare with the record: before anything else at the start, every minute, and soon after a link has gone.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use datapath::links::LinkChange;
+use datapath::pod;
+use futures::StreamExt as _;
+use ipam::block::Block;
+use ipam::event::Event;
+use ipam::id::{AttachmentKey, EniId};
+use ipam::kernel_report::{KernelReport, PodLink};
+use ipam::record::Assignment;
+use ipam::time::Timestamp;
+use ipam::view::PoolView;
+use tokio::time::Instant;
+
+use crate::handle::{Handle, Inlet};
+use crate::{error_chain, host, runtime};
+
+/// Between two polls.
+const POLL_EVERY: Duration = Duration::from_secs(60);
+/// From a link's end to the next poll. Its quarantined address then rests soon, and a hundred links that
+/// go together cost one poll.
+const AFTER_A_LINK: Duration = Duration::from_secs(2);
+
+/// The first report, before the engine serves anything; `None` if the kernel cannot be read.
+pub(crate) async fn poll_first(now: Timestamp) -> Option<KernelReport> {
+    let links = read().await?;
+    Some(report(now, links, BTreeSet::new(), None))
+}
+
+/// Polls again and again and sends the engine its reports; ends with the engine.
+pub(crate) async fn poll_forever(
+    handle: Handle,
+    inlet: Inlet,
+    runtime_socket: Option<PathBuf>,
+) -> anyhow::Result<()> {
+    let mut changes = host::link_changes().fuse();
+    let (mut logged, mut differences) = (BTreeMap::new(), BTreeMap::new());
+    let mut next = Instant::now() + POLL_EVERY;
+    log_quarantine(&mut logged, handle.view().await?);
+    loop {
+        tokio::select! {
+            Some(change) = changes.next() => {
+                if matches!(change, LinkChange::Gone { .. } | LinkChange::Missed) {
+                    next = next.min(Instant::now() + AFTER_A_LINK);
+                }
+                continue;
+            }
+            () = tokio::time::sleep_until(next) => {}
+        }
+        let begun = handle.now();
+        next = Instant::now() + POLL_EVERY;
+        let asking = runtime::sandboxes(runtime_socket.as_deref());
+        let (links, listed) = tokio::join!(read(), asking);
+        if let Some(links) = links {
+            let assignments = handle.view().await?.assignments;
+            // One blocking task for all namespaces: one for each would come to dozens of threads.
+            let report = tokio::task::spawn_blocking(move || {
+                let vanished = vanished(&assignments, &links);
+                report(begun, links, vanished, listed)
+            });
+            inlet.send(Event::Kernel(report.await?));
+        }
+        let view = handle.view().await?;
+        log_metadata(&mut differences, &view);
+        log_quarantine(&mut logged, view);
+    }
+}
+
+/// `None`, and an error line, if the kernel cannot be read. Then the last report stays true.
+async fn read() -> Option<Vec<pod::HostLink>> {
+    let seen = pod::host_links().await;
+    seen.inspect_err(|fault| {
+        tracing::error!(fault = error_chain(fault), "the kernel's pods cannot be listed");
+    })
+    .ok()
+}
+
+fn report(
+    begun: Timestamp,
+    links: Vec<pod::HostLink>,
+    vanished: BTreeSet<AttachmentKey>,
+    listed: Option<BTreeSet<String>>,
+) -> KernelReport {
+    let links = links.into_iter().flat_map(|pod::HostLink { name, owner, addresses }| {
+        let link = PodLink { name, mark: owner };
+        addresses.into_iter().map(move |address| (address, link.clone()))
+    });
+    KernelReport { begun, links: links.collect(), vanished, listed }
+}
+
+/// The attachments without a trace: no link has their mark, no unmarked link has their address, and their
+/// namespace has gone. An attachment that is known by its link alone has no namespace. It blocks.
+fn vanished(
+    assignments: &BTreeMap<AttachmentKey, Assignment>,
+    links: &[pod::HostLink],
+) -> BTreeSet<AttachmentKey> {
+    let unmarked = links.iter().filter(|link| link.owner.is_none());
+    let routed: BTreeSet<IpAddr> = unmarked.flat_map(|link| &link.addresses).copied().collect();
+    let marks: BTreeSet<&str> = links.iter().filter_map(|link| link.owner.as_deref()).collect();
+    let mut vanished = BTreeSet::new();
+    for (key, held) in assignments {
+        let has_link =
+            held.ips().any(|ip| routed.contains(&ip)) || marks.contains(key.mark().as_str());
+        if !has_link && (key.is_by_link() || is_gone(Path::new(&held.netns))) {
+            vanished.insert(key.clone());
+        }
+    }
+    vanished
+}
+
+/// Whether there is surely nothing at `netns`. If its directory is missing too, as in a container without
+/// it, that is unknown.
+fn is_gone(netns: &Path) -> bool {
+    let Some(directory) = netns.parent() else { return false };
+    matches!(directory.try_exists(), Ok(true)) && matches!(netns.try_exists(), Ok(false))
+}
+
+/// Logs one line for each address that has entered or left quarantine since `logged`.
+fn log_quarantine(logged: &mut BTreeMap<IpAddr, String>, view: PoolView) {
+    let PoolView { quarantined, assignments, .. } = view;
+    for (address, link) in quarantined.iter().filter(|(ip, _)| !logged.contains_key(*ip)) {
+        tracing::warn!(%address, link, "address is in use without a record: quarantined");
+    }
+    for (address, link) in logged.iter().filter(|(ip, _)| !quarantined.contains_key(*ip)) {
+        let owner = assignments.iter().find(|(_, held)| held.ips().any(|ip| ip == *address));
+        let owner = owner.map(|(key, _)| tracing::field::display(key));
+        tracing::info!(%address, link, owner, "address is in quarantine no more");
+    }
+    *logged = quarantined;
+}
+
+/// Logs a line whenever the differences between metadata service and EC2 have changed.
+fn log_metadata(logged: &mut BTreeMap<EniId, BTreeSet<Block>>, view: &PoolView) {
+    if *logged == view.refuted_hints {
+        return;
+    }
+    logged.clone_from(&view.refuted_hints);
+    if logged.is_empty() {
+        tracing::info!("metadata service shows the same addresses as EC2 again");
+    } else {
+        tracing::warn!(differences = ?logged, "metadata service shows other addresses than EC2");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use ipam::id::Network;
+    use ipam::record::{Addresses, PodIp, Via};
+
+    use super::*;
+
+    #[test]
+    fn namespace_missing_in_an_existing_directory_is_gone() {
+        let directory = tempfile::tempdir().unwrap();
+        let check = |path: &Path, expect| assert_eq!(is_gone(path), expect, "{path:?}");
+        check(directory.path(), false);
+        check(&directory.path().join("cni-1"), true);
+        check(&directory.path().join("nowhere/cni-1"), false);
+        check(Path::new(""), false);
+    }
+
+    /// The node's own directory stands for that of the namespaces.
+    #[test]
+    fn attachment_without_link_and_namespace_has_vanished() {
+        let directory = tempfile::tempdir().unwrap();
+        let (there, gone) = (directory.path().to_owned(), directory.path().join("cni-1"));
+        let address: IpAddr = "10.0.0.9".parse().unwrap();
+        let link = |owner: Option<&str>, is_routed: bool| pod::HostLink {
+            name: "eni1".to_owned(),
+            owner: owner.map(str::to_owned),
+            addresses: is_routed.then_some(address).into_iter().collect(),
+        };
+        let check = |network: &str, netns: &Path, links: &[pod::HostLink], expect: bool| {
+            let key = AttachmentKey { network: network.into(), ..key() };
+            let held = Assignment { netns: netns.display().to_string(), ..held(address) };
+            let vanished = vanished(&BTreeMap::from([(key, held)]), links);
+            assert_eq!(!vanished.is_empty(), expect, "{network} {netns:?} {links:?}");
+        };
+        check("net", &gone, &[], true);
+        check("net", &there, &[], false);
+        check("net", &gone, &[link(Some("c1/eth0"), true)], false);
+        check("net", &gone, &[link(Some("c1/eth0"), false)], false);
+        check("net", &gone, &[link(None, true)], false);
+        // The address belongs to another attachment by now.
+        check("net", &gone, &[link(Some("c2/eth0"), true)], true);
+        // The namespace of an attachment that is known by its link alone is unknown.
+        check("", Path::new(""), &[], true);
+        check("", Path::new(""), &[link(Some("c1/eth0"), true)], false);
+        check("net", Path::new(""), &[], false);
+    }
+
+    fn key() -> AttachmentKey {
+        let (network, container) = (Network::Unknown, "c1".to_owned());
+        AttachmentKey { network, container, ifname: "eth0".to_owned() }
+    }
+
+    fn held(address: IpAddr) -> Assignment {
+        let via = Via::Eni { eni: "eni-1".try_into().unwrap(), card: 0, index: 0 };
+        Assignment {
+            addresses: Addresses::one(PodIp { address, via }),
+            pod: ipam::id::Pod::default(),
+            netns: String::new(),
+            since: Timestamp::default(),
+        }
+    }
+}
