@@ -132,7 +132,7 @@ fn attachment_xml(instance: &str, status: &str) -> String {
 fn facts(id_text: &str) -> EniFacts {
     EniFacts {
         id: id(id_text),
-        mac: "02:aa:bb:cc:dd:ee".parse().unwrap(),
+        mac: [0x02, 0xaa, 0xbb, 0xcc, 0xdd, 0xee].into(),
         subnet: id("subnet-1"),
         security_groups: [id("sg-1"), id("sg-2")].into(),
         primary_address: [10, 0, 0, 10].into(),
