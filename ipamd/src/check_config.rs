@@ -82,7 +82,9 @@ fn type_text(settings: &Settings, name: &str) -> Result<String, SettingError> {
     line(&mut text, "max ENIs", limits.enis_allowed(&policy).to_string());
     line(&mut text, "max pods", policy.max_pods.to_string());
     let holds = match kind {
-        BlockKind::V4Address | BlockKind::V4Prefix => format!("{} addresses", limits.capacity(&policy)),
+        BlockKind::V4Address | BlockKind::V4Prefix => {
+            format!("{} addresses", limits.capacity(&policy))
+        }
         // A node never needs a second one.
         BlockKind::V6Prefix => "one /80 prefix, that is 2^48 addresses,".to_owned(),
     };

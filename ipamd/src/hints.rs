@@ -24,7 +24,9 @@ pub(crate) async fn send_forever(inlet: Inlet) {
         tokio::time::sleep(INTERVAL).await;
         match tokio::time::timeout(TIMEOUT, attached_blocks(&imds)).await {
             Ok(Ok(blocks)) => inlet.send(Event::Hint(blocks)),
-            Ok(Err(fault)) => debug!(fault = error_chain(&fault), "no hint from the metadata service"),
+            Ok(Err(fault)) => {
+                debug!(fault = error_chain(&fault), "no hint from the metadata service")
+            }
             Err(_late) => debug!(timeout = ?TIMEOUT, "no hint from the metadata service in time"),
         }
     }

@@ -12,8 +12,8 @@ use ec2_model::fabric::FabricEni;
 use ipam::call::Ec2Call;
 use ipam::event::{Answer, Effect, Event, LinkState, RequestId};
 use ipam::id::{AttachmentKey, BootId, Pod};
-use ipam::record::Record;
 use ipam::kernel_report::{KernelReport, PodLink};
+use ipam::record::Record;
 use ipam::time::Timestamp;
 use ipam::{Boot, Engine};
 use settings::Settings;
@@ -172,7 +172,8 @@ impl TestNode {
             credentials: Some(Credentials::new("AKIDEXAMPLE", "secret", None, None, "test")),
         });
         let ec2 = ec2.await.unwrap();
-        let known = limits::learn(&ec2, &facts.instance_type, self.directory.path(), source).await;
+        let learnt = limits::learn(&ec2, &facts.instance_type, self.directory.path(), source).await;
+        let known = learnt.known;
         let vcpus = settings::known_vcpus(&facts.instance_type);
         let boot = Boot {
             node: crate::node::node(&self.settings, &facts, &boot),
@@ -254,7 +255,9 @@ impl TestNode {
             }
             Ec2Call::DetachEni { eni, .. } | Ec2Call::DeleteEni { eni } => {
                 let held = |key| self.record.assignments().get(key);
-                self.pods.keys().any(|key| held(key).is_some_and(|held| held.addresses.first().via.eni() == eni))
+                self.pods.keys().any(|key| {
+                    held(key).is_some_and(|held| held.addresses.first().via.eni() == eni)
+                })
             }
             _ => false,
         }
@@ -280,8 +283,7 @@ impl TestNode {
 
     pub(super) async fn add_pod(&mut self) {
         let container = format!("c{}", self.n_requests);
-        let key =
-            AttachmentKey { network: "aws-cni".into(), container, ifname: "eth0".to_owned() };
+        let key = AttachmentKey { network: "aws-cni".into(), container, ifname: "eth0".to_owned() };
         self.add(key, usize::MAX).await;
     }
 
@@ -306,7 +308,8 @@ impl TestNode {
             }
             self.follow(vec![], vec![Event::Tick], usize::MAX).await;
         }
-        let held = |key| self.record.assignments().get(key).map(|held| held.addresses.first().address);
+        let held =
+            |key| self.record.assignments().get(key).map(|held| held.addresses.first().address);
         let is_lost = |(key, ip): (_, &IpAddr)| held(key) != Some(*ip) || !self.has(*ip);
         self.counts.lost += self.pods.iter().filter(|pod| is_lost(*pod)).count() as u64;
     }
