@@ -20,7 +20,7 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("instance-types", &[]),
     ("ipam", &["mac"]),
     ("ipamd", &["agent", "aws", "failpoint", "ipam", "log-file", "proto", "settings"]),
-    ("lab", &["ec2-model", "ipam"]),
+    ("lab", &["ec2-model", "ipam", "mac"]),
     ("log-file", &[]),
     ("mac", &[]),
     ("mangle", &[]),

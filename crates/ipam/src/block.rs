@@ -6,7 +6,7 @@ use std::net::{IpAddr, Ipv4Addr};
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use serde::{Deserialize, Serialize};
 
-use crate::call::Action;
+use crate::action::Action;
 
 /// Length of an IPv4 prefix: 16 addresses.
 pub const IPV4_PREFIX_LEN: u8 = 28;

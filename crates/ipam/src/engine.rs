@@ -5,8 +5,9 @@
 //! out everything that follows from the new state, in one fixed order. So the same events at the same
 //! times lead to the same effects, and nothing waits for a poll.
 //!
-//! From below: `journal`, `calls`, `demand` · `inventory`, `kernel_check`, `leaks`, `host` · `lifecycle`,
-//! `supply`, `outcome` · `refusal`, `view`, which read all parts and change none.
+//! From below, where each layer may use those before it: `context`, `poll` · `journal` · `calls`, `demand`,
+//! `connections` · `inventory` · `learnt`, `kernel_check`, `leaks`, `host` · `lifecycle`, `outcome` ·
+//! `supply` · `refusal`, `view`, which read all parts and change none.
 
 mod calls;
 mod connections;
@@ -17,6 +18,7 @@ mod inventory;
 mod journal;
 mod kernel_check;
 mod leaks;
+mod learnt;
 mod lifecycle;
 mod outcome;
 mod poll;
@@ -120,7 +122,7 @@ impl Engine {
     }
 
     fn take_in(&mut self, event: Event, now: Timestamp, out: &mut Vec<Effect>) {
-        let Self { site, pool, journal, demand, calls, inventory, kernel, host, .. } = self;
+        let Self { site, pool, journal, demand, calls, inventory, supply, kernel, host, .. } = self;
         let cx = site.at(now);
         match event {
             Event::Add { request, key, pod, netns, deadline } => {
@@ -146,7 +148,11 @@ impl Engine {
             Event::Kernel(report) => self.checking(now).report(&report),
             Event::Hint(shown) => inventory.hint(&shown, pool, calls, cx),
             Event::Policy(policy) => self.change_policy(policy, now),
-            Event::Limits(limits) => site.limits = limits,
+            Event::Limits(limits) => {
+                site.limits = limits;
+                // Refusals under other limits say nothing about these.
+                supply.learnt.forget(pool, now);
+            }
             Event::Saved { seq, result } => self.saved(seq, result, now, out),
             Event::Tick => {}
         }
@@ -348,7 +354,7 @@ impl Engine {
     /// Decides what EC2's answer leaves open.
     fn judge(&mut self, judgements: &Judgements, now: Timestamp) {
         let (n_waiting, pressure) = (self.demand.n_waiting(), self.pressure());
-        self.supply.forget_learnt(now);
+        self.supply.learnt.forget_if_old(&mut self.pool, now);
         self.with_stock(now, |mut stock, supply| {
             let cx = stock.cx;
             stock.judge_unattached(judgements, |pool, calls, inventory, record, eni| {

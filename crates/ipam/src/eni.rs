@@ -11,6 +11,7 @@ use crate::block::{Block, BlockCount, BlockKind, Family};
 use crate::call::{AttachmentStatus, EniAttachment};
 use crate::id::{EniAttachmentId, EniId, SubnetId};
 use crate::reason::Reason;
+use crate::record::Record;
 use crate::streak::Streak;
 use crate::time::Timestamp;
 use crate::view::EniStage;
@@ -96,6 +97,15 @@ pub(crate) enum Link {
     Ready,
 }
 
+/// After so many failures in a row the kernel's side of an ENI counts as broken.
+pub(crate) const LINK_ATTEMPTS: u32 = 3;
+
+impl Link {
+    pub(crate) fn is_broken(&self) -> bool {
+        matches!(self, Link::Failed { times, .. } if *times >= LINK_ATTEMPTS)
+    }
+}
+
 impl Stage {
     /// The attachment of an ENI that EC2 has detached, and why it goes; `None` if it was not attached.
     pub(crate) fn leaving(&self) -> Option<(&Attachment, Reason)> {
@@ -156,6 +166,14 @@ impl Eni {
     pub(crate) fn in_use(&self, cooldown: Duration, now: Timestamp) -> bool {
         !self.foreign_blocks.is_empty()
             || self.blocks.values().any(|state| !state.is_idle(cooldown, now))
+    }
+
+    /// Whether it may go at all. It stays while the record has a pod on it, even with an address that does
+    /// not count: one of the family that was in force when the pod came.
+    pub(crate) fn is_removable(&self, record: &Record) -> bool {
+        let is_ours = self.origin == Origin::Tagged && self.foreign_blocks.is_empty();
+        let mut ips = record.assignments().values().flat_map(|held| held.addresses.iter());
+        is_ours && !ips.any(|ip| *ip.via.eni() == self.id)
     }
 
     pub(crate) fn n_live(&self) -> usize {

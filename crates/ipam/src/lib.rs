@@ -4,6 +4,7 @@
 //! tokio, files, sockets, the environment, a clock or EC2's SDK. So the same code runs on a node,
 //! in a simulation of thousands of nodes, under property tests and behind `tidepool plan`.
 
+mod action;
 pub mod block;
 mod bucket;
 pub mod call;

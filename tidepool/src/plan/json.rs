@@ -3,8 +3,8 @@
 
 use std::collections::BTreeMap;
 
-use ipam::forecast::EniForecast;
 use ipam::block::BlockKind;
+use ipam::forecast::EniForecast;
 use serde::Serialize;
 use settings::mode_text;
 

@@ -3,8 +3,8 @@
 use std::fmt::Display;
 
 use comfy_table::{Table, presets};
-use ipam::forecast::{EniForecast, Forecast};
 use ipam::block::BlockKind;
+use ipam::forecast::{EniForecast, Forecast};
 use settings::{limits_text, mode_text, targets_text};
 
 use super::Planned;

@@ -155,7 +155,7 @@ prop_compose! {
         (namespace, pod) in (".*", ".*"),
         interfaces: u32,
     ) -> Allocation {
-        let key = AttachmentKey { network, container, ifname };
+        let key = AttachmentKey { network: network.into(), container, ifname };
         Allocation { key, address, since_ns, namespace, pod, interfaces }
     }
 }

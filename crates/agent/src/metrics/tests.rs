@@ -8,7 +8,7 @@ use ipam::call::{CallError, CallErrorKind, CallId, CallOutput, Ec2Call};
 use ipam::event::{Answer, RefusalCode};
 use ipam::id::{EniId, SubnetId};
 use ipam::time::Timestamp;
-use ipam::view::{BlockUse, Counts, ForeignReason, Capacity};
+use ipam::view::{BlockUse, Capacity, Counts, ForeignReason};
 
 use super::*;
 
@@ -29,7 +29,7 @@ fn eni(id: &str, stage: EniStage, blocks: &[(&str, &[&str])]) -> EniView {
         id: eni_id(id),
         device_index: Some(1),
         network_card: 0,
-        mac: "02:00:00:00:00:01".to_owned(),
+        mac: "02:00:00:00:00:01".parse().unwrap(),
         subnet: SubnetId::try_from("subnet-1").unwrap(),
         primary_address: [10, 0, 0, 4].into(),
         primary: false,
@@ -42,7 +42,7 @@ fn view() -> PoolView {
     let prefix = ("10.0.0.16/28", &["10.0.0.17", "10.0.0.18"][..]);
     PoolView {
         kind: BlockKind::V4Prefix,
-        limits: Limits { enis: 3, addresses_per_eni: 10, prefixes: true },
+        limits: ipam::policy::Limits { enis: 3, addresses_per_eni: 10, prefixes: true },
         enis: vec![
             eni("eni-1", EniStage::Ready, &[prefix, ("10.0.0.9/32", &["10.0.0.9"])]),
             eni("eni-2", EniStage::Linking, &[]),

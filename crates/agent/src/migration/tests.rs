@@ -92,7 +92,10 @@ fn a_pod_from_before_the_file_is_found_by_the_runtimes_words() {
     assert!(record_of(&sorted).unwrap().assignments().contains_key(&found()[0].key));
     let twice = Allocation { address: [10, 0, 2, 99].into(), ..found().remove(0) };
     let fault = record_of(&Sorted { living: vec![old, twice], dead: vec![] }).unwrap_err();
-    assert_eq!(fault.to_string(), "aws-cni/c1/eth0 would have 10.0.2.99 while it has 10.0.2.20");
+    assert_eq!(
+        fault.to_string(),
+        "aws-cni/c1/eth0 would have [10.0.2.99] while it has [10.0.2.20]"
+    );
 }
 
 fn directory_with(record: Record) -> TempDir {

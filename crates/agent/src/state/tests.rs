@@ -71,7 +71,7 @@ fn known(n: u8, n_blocks: u8) -> Change {
         }),
         tags: [("owner".to_owned(), "\"us\"".to_owned())].into(),
     };
-    let missed = [Block::address(address(n_blocks))].into();
+    let missed = [Block::address(Ipv4Addr::new(10, 0, 0, n_blocks))].into();
     Change::EniKnown(KnownEni { facts, subnet_cidr: "10.0.0.0/16".parse().unwrap(), missed })
 }
 
@@ -181,6 +181,40 @@ fn a_checksum_in_capitals_is_damage() {
     assert!(line::parse::<Change>(&line).is_ok() && line::parse::<Change>(&capitals).is_err());
 }
 
+/// Written by the last builds of these versions: one change of each kind.
+#[test]
+fn stored_logs_of_earlier_versions_are_read() {
+    for (version, text) in
+        [(1, include_str!("stored/version-1.jsonl")), (2, include_str!("stored/version-2.jsonl"))]
+    {
+        let directory = tempfile::tempdir().unwrap();
+        fs::write(directory.path().join(LOG), text).unwrap();
+        let store = open(&directory);
+        assert_eq!(asides(&directory), Vec::<Vec<u8>>::new(), "{version}");
+        let record = store.record();
+        let held = |n: u8| record.assignments()[&key(n)].addresses.first().clone();
+        let via = |index| Via::Eni { eni: EniId::try_from("eni-0a").unwrap(), card: 0, index };
+        assert_eq!(held(1), PodIp { address: address(10), via: via(1) }, "{version}");
+        let v6 = PodIp { address: "2001:db8::7".parse().unwrap(), via: via(0) };
+        assert_eq!(held(7), v6, "{version}");
+        assert!(record.assignments().contains_key(&key(8).by_link()), "{version}");
+        let cooling: Vec<_> = record.cooling().keys().copied().collect();
+        assert_eq!(cooling, [address(11), address(50)], "{version}");
+        let intents: Vec<_> = record.intents().values().map(ToString::to_string).collect();
+        let expect = [
+            "CreateNetworkInterface in subnet-0 with 9 addresses",
+            "AssignPrivateIpAddresses 2 prefixes to eni-1",
+            "AssignIpv6Addresses 1 IPv6 prefixes to eni-1",
+            "UnassignPrivateIpAddresses 1 blocks of eni-1",
+        ];
+        assert_eq!(intents, expect, "{version}");
+        let enis: Vec<_> = record.enis().keys().cloned().collect();
+        assert_eq!(enis, if version == 1 { vec![] } else { vec![eni(1)] });
+        // The log is one of this version now, and says the same.
+        assert_eq!(load::load(directory.path(), Some(&instance())).record, *record, "{version}");
+    }
+}
+
 #[test]
 fn a_log_of_the_first_version_is_read_and_made_one_of_this() {
     let (directory, bytes) = directory_with_history();
@@ -198,14 +232,14 @@ fn a_log_of_the_first_version_is_read_and_made_one_of_this() {
 #[test]
 fn an_unreadable_log_stays_aside_and_the_last_good_copy_serves() {
     let header = |text: &str| format!("[\"{:08x}\",{text}]\n", crc32fast::hash(text.as_bytes()));
-    let newer = header(r#"{"format":"tidepool","version":3,"owner":"i-0123456789abcdef0"}"#);
-    let foreign = header(r#"{"format":"tidepool","version":2,"instance":"i-ffff"}"#);
+    let newer = header(r#"{"format":"tidepool","version":4,"owner":"i-0123456789abcdef0"}"#);
+    let foreign = header(r#"{"format":"tidepool","version":3,"instance":"i-ffff"}"#);
     let other = header(r#"{"format":"vpc-cni-ipam/1","version":1}"#);
     let garbage = [
         (Vec::new(), "line 1: no header: unfinished line"),
         (vec![0; 4096], "line 1: no header: unfinished line"),
         (b"{\"version\":\"vpc-cni-ipam/1\"}\n".to_vec(), "no header: not a line of a state log"),
-        (newer.into_bytes(), "line 1: version 3; this ipamd reads versions 1 to 2"),
+        (newer.into_bytes(), "line 1: version 4; this ipamd reads versions 1 to 3"),
         (foreign.into_bytes(), "written on i-ffff; this is i-0123456789abcdef0"),
         (other.into_bytes(), "line 1: format \"vpc-cni-ipam/1\""),
     ];

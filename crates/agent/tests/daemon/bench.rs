@@ -3,7 +3,7 @@
 
 use std::time::{Duration, Instant};
 
-use ipam::policy::{Limits, Targets};
+use ipam::policy::{Families, FamilyPolicy, Limits, Targets};
 
 use crate::node::{Client, TestNode};
 
@@ -14,9 +14,11 @@ const N: usize = 500;
 async fn bench() {
     let mut node = TestNode::new();
     node.config.limits = Limits { enis: 15, addresses_per_eni: 50, prefixes: true };
-    node.config.policy.targets = Targets::Ip { warm: 100, minimum: 700 };
+    let targets = Targets::Ip { warm: 100, minimum: 700 };
+    let family = node.config.policy.families.policy();
+    node.config.policy.families = Families::single(FamilyPolicy { targets, ..family });
     node.config.policy.max_pods = 735;
-    node.config.policy.cooldown = Duration::ZERO;
+    node.config.policy.timing.cooldown = Duration::ZERO;
     let daemon = node.start().await;
     let client = node.client().await;
     client.until_warm(600).await;

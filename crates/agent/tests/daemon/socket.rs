@@ -90,7 +90,7 @@ async fn a_living_daemons_socket_is_not() {
     let node = TestNode::new();
     let first = node.start().await;
     let fault = node.launch().end().await.unwrap_err();
-    assert!(fault.to_string().contains("answered by another ipamd"), "{fault}");
+    assert!(fault.to_string().contains("another ipamd listens on"), "{fault}");
     node.client().await.add("c1").await.unwrap();
     first.stop().await.unwrap();
 }

@@ -6,6 +6,7 @@
 use std::collections::BTreeMap;
 
 use super::journal::{Journal, Then};
+use super::poll::LAG;
 use crate::bucket::{Buckets, Urgency};
 use crate::call::{Action, CallError, CallErrorKind, CallId, Ec2Call};
 use crate::event::Effect;
@@ -116,6 +117,13 @@ impl Calls {
 
     pub(super) fn call_on(&self, eni: &EniId) -> Option<&Ec2Call> {
         self.in_flight().map(|in_flight| &in_flight.call).find(|call| call.eni() == Some(eni))
+    }
+
+    /// Whether no change of the ENI is so recent that the answer to a describe begun at `asked_at` may be
+    /// older.
+    pub(super) fn is_settled(&self, eni: &EniId, pool: &Pool, asked_at: Timestamp) -> bool {
+        let changed_at = pool.enis.get(eni).map(|eni| eni.changed_at);
+        !self.is_busy(eni) && changed_at.is_none_or(|at| at + LAG <= asked_at)
     }
 
     pub(super) fn is_creating(&self) -> bool {

@@ -5,8 +5,7 @@ use std::time::Duration;
 use super::calls::Calls;
 use super::context::Context;
 use super::inventory::Inventory;
-use super::supply::{LINK_ATTEMPTS, is_removable};
-use crate::eni::{Eni, Link, Stage};
+use crate::eni::{Eni, LINK_ATTEMPTS, Link, Stage};
 use crate::event::{Effect, HostEni, HostPicture, LinkState, RefusalCode};
 use crate::id::EniId;
 use crate::jitter::Jitter;
@@ -115,7 +114,7 @@ impl HostSync {
         }
         let hopeless = pool.enis.values().find(|eni| {
             is_overdue(eni, now)
-                && is_removable(eni, record)
+                && eni.is_removable(record)
                 && !eni.in_use(cx.cooldown(), now)
                 && !calls.is_busy(&eni.id)
         })?;

@@ -37,9 +37,6 @@ use crate::view::ForeignReason;
 /// How often EC2 is described although nothing gives cause. Up to a quarter is added, by instance.
 pub(super) const AUDIT: Duration = Duration::from_secs(20 * 60 * 60);
 
-/// For how long after a change EC2 may still describe what was before it.
-pub(super) const LAG: Duration = Duration::from_secs(10);
-
 /// What the primary ENI has and new ENIs get, as EC2 described it last.
 #[derive(Debug, Clone)]
 pub(super) struct PrimaryTemplate {

@@ -6,7 +6,7 @@ use super::calls::{Calls, Pressure};
 use super::context::Context;
 use super::inventory::Inventory;
 use super::journal::Journal;
-use super::supply::Learnt;
+use super::learnt::Learnt;
 use crate::call::Ec2Call;
 use crate::eni::{Eni, Origin, Stage};
 use crate::id::EniId;

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use super::calls::{InFlight, Phase};
 use super::inventory::{StockTake, not_an_answer};
-use super::supply::Learnt;
+use super::learnt::Learnt;
 use crate::block::{Block, BlockCount};
 use crate::call::{Action, CallError, CallErrorKind, CallId, CallOutput, Ec2Call};
 use crate::eni::{Attachment, Link, Origin, Refused, Stage};

@@ -1,8 +1,13 @@
 //! When EC2 is described next. One poll for each kind of describe.
 
+use std::time::Duration;
+
 use crate::call::{CallId, Ec2Call};
 use crate::reason::Reason;
 use crate::time::Timestamp;
+
+/// For how long after a change EC2 may still describe what was before it.
+pub(super) const LAG: Duration = Duration::from_secs(10);
 
 /// One kind of describe: when it is due, whether it is under way, whether it has ever succeeded.
 #[derive(Debug, Clone)]

@@ -3,18 +3,18 @@
 
 mod hysteresis;
 
-use std::collections::BTreeSet;
 use std::time::Duration;
 
 use self::hysteresis::Hysteresis;
 use super::calls::{Calls, Pressure};
 use super::context::Context;
-use super::inventory::{AUDIT, Inventory};
+use super::inventory::Inventory;
 use super::journal::Journal;
+use super::learnt::Learnt;
 use super::lifecycle::Lifecycle;
 use crate::block::{Block, BlockCount, Family};
 use crate::call::{Action, Ec2Call};
-use crate::eni::{Eni, Link, Origin, Stage};
+use crate::eni::{Eni, Stage};
 use crate::id::{EniId, SubnetId};
 use crate::ownership;
 use crate::plan::{
@@ -29,29 +29,8 @@ use crate::time::Timestamp;
 
 /// How many times longer growth may wait while the next pod would find an address.
 const TURNS_WHILE_NOT_DRY: u32 = 10;
-/// After so many failures in a row the host's side of an ENI counts as broken.
-pub(super) const LINK_ATTEMPTS: u32 = 3;
 /// A whole ENI costs five calls and ten seconds to come back, so it stays so many times longer than a block.
 const ENIS_STAY_LONGER: u32 = 10;
-
-/// What refusals have taught of this instance. Forgotten after a day, since it may change.
-#[derive(Debug, Clone)]
-pub(super) struct Learnt {
-    since: Timestamp,
-    /// The most ENIs that the instance takes, foreign ones included.
-    pub(super) enis: u16,
-    /// The most blocks that a new ENI may carry for EC2 to attach it; more can be put on it later.
-    pub(super) create_at_most: u16,
-    /// Device indexes that are taken, though not by an ENI that we know.
-    pub(super) taken_indexes: BTreeSet<u16>,
-}
-
-impl Learnt {
-    fn nothing(now: Timestamp) -> Self {
-        let taken_indexes = BTreeSet::new();
-        Self { since: now, enis: u16::MAX, create_at_most: u16::MAX, taken_indexes }
-    }
-}
 
 /// The plan, and what decides when it is carried out.
 #[derive(Debug, Clone)]
@@ -102,13 +81,6 @@ impl Supply {
     /// The plan, without the growth and the surplus that have been started.
     pub(super) fn plan(&self) -> &Plan {
         &self.plan
-    }
-
-    /// Forgets once a day what refusals have taught.
-    pub(super) fn forget_learnt(&mut self, now: Timestamp) {
-        if self.learnt.since + AUDIT <= now {
-            self.learnt = Learnt::nothing(now);
-        }
     }
 
     /// The limits of the instance, lowered by what refusals have taught.
@@ -331,7 +303,7 @@ impl Sources<'_> {
             id: eni.id.clone(),
             subnet: self.subnet_supply(&eni.subnet),
             state: self.state(eni),
-            removable_from: is_removable(eni, self.record).then(|| eni.since + age),
+            removable_from: eni.is_removable(self.record).then(|| eni.since + age),
             busy: call.is_some(),
             pending: call.and_then(|call| {
                 let Ec2Call::Assign { blocks, .. } = call else { return None };
@@ -347,9 +319,7 @@ impl Sources<'_> {
     fn state(self, eni: &Eni) -> SupplyState {
         match &eni.stage {
             Stage::Unattached => SupplyState::Coming,
-            Stage::Attached { link: Link::Failed { times, .. }, .. } if *times >= LINK_ATTEMPTS => {
-                SupplyState::Broken
-            }
+            Stage::Attached { link, .. } if link.is_broken() => SupplyState::Broken,
             Stage::Attached { .. } if self.inventory.subnet_cidr_of(eni, self.record).is_none() => {
                 SupplyState::Coming
             }
@@ -379,12 +349,4 @@ impl Sources<'_> {
         }
         tally
     }
-}
-
-/// Whether the ENI may go at all. It stays while the record has a pod on it, even with an address that does
-/// not count: one of the family that was in force when the pod came.
-pub(super) fn is_removable(eni: &Eni, record: &Record) -> bool {
-    let mut held = record.assignments().values();
-    let is_ours = eni.origin == Origin::Tagged && eni.foreign_blocks.is_empty();
-    is_ours && !held.any(|held| held.addresses.iter().any(|ip| *ip.via.eni() == eni.id))
 }

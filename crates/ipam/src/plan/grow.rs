@@ -92,7 +92,7 @@ impl<'a> Planner<'a> {
             n_free: totals.available(),
             n_wanted: 0,
         };
-        planner.n_wanted = totals.available() + planner.deficit(&totals);
+        planner.n_wanted = planner.wanted(&totals);
         planner
     }
 
@@ -154,12 +154,17 @@ impl<'a> Planner<'a> {
 
     /// How many addresses the targets miss.
     fn deficit(&self, totals: &Totals) -> u64 {
+        totals.used.saturating_add(self.wanted(totals)).saturating_sub(totals.addresses)
+    }
+
+    /// How many free addresses the targets want.
+    fn wanted(&self, totals: &Totals) -> u64 {
         let (free, minimum) = match self.family.targets {
             Targets::WarmEni(warm) => (u64::from(warm).saturating_mul(self.eni_size()).max(1), 0),
             Targets::WarmPrefix(warm) => ((u64::from(warm) * PREFIX_SIZE).max(1), 0),
             Targets::Ip { warm, minimum } => (u64::from(warm), u64::from(minimum)),
         };
-        totals.used.saturating_add(free).max(minimum).saturating_sub(totals.addresses)
+        free.max(minimum.saturating_sub(totals.used))
     }
 
     /// Whether the pool would grow at these totals.

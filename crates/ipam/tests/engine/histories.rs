@@ -36,6 +36,9 @@ fn run(setting: &Setting, steps: &[Step]) -> World {
     }
     world.heal();
     world.check_rest();
+    if world.has_changed && !world.is_misled {
+        world.check_newest_settings_hold();
+    }
     world
 }
 

@@ -22,6 +22,7 @@ mod histories;
 mod ipv6;
 mod lag;
 mod leaks;
+mod live;
 mod node;
 mod promptness;
 mod queue;

@@ -6,7 +6,9 @@ use std::time::Duration;
 
 use ipam::block::{Block, BlockKind};
 use ipam::call::{CallId, CallOutput, Ec2Call, EniFacts};
-use ipam::event::{Answer, Effect, Event, HostPicture, LinkState, Refusal, RequestId, SaveSeq};
+use ipam::event::{
+    Answer, Effect, Event, HostPicture, LinkState, Reason, Refusal, RequestId, SaveSeq,
+};
 use ipam::id::{AttachmentKey, BootId, EniId, InstanceId, Pod};
 use ipam::kernel_report::{KernelReport, PodLink};
 use ipam::policy::{
@@ -157,6 +159,8 @@ pub(crate) struct Node {
     pub(crate) saves: VecDeque<(SaveSeq, Vec<Change>)>,
     pub(crate) calls: VecDeque<(CallId, Ec2Call)>,
     pub(crate) host: Option<HostPicture>,
+    /// The calls in the order in which they were made, each with its reason.
+    pub(crate) reasons: Vec<(Ec2Call, Reason)>,
     /// The links that were to be taken down, and are not yet.
     pub(crate) to_take_down: BTreeMap<IpAddr, PodLink>,
     /// What the kernel was told to forget.
@@ -197,6 +201,7 @@ impl Node {
             saves: VecDeque::new(),
             calls: VecDeque::new(),
             host: None,
+            reasons: Vec::new(),
             to_take_down: BTreeMap::new(),
             forgotten: Vec::new(),
             links: BTreeMap::new(),
@@ -292,6 +297,18 @@ impl Node {
         self.restart();
     }
 
+    /// The user wants something else, now and after a restart.
+    pub(crate) fn change_policy(&mut self, policy: impl Into<Policy>) {
+        self.boot.policy = policy.into();
+        self.send(Event::Policy(self.boot.policy.clone()));
+    }
+
+    /// EC2 allows something else, now and after a restart.
+    pub(crate) fn change_limits(&mut self, limits: Limits) {
+        self.boot.limits = limits;
+        self.send(Event::Limits(limits));
+    }
+
     pub(crate) fn send(&mut self, event: Event) {
         let effects = self.engine.handle(event, self.now);
         self.absorb(effects);
@@ -309,7 +326,8 @@ impl Node {
                     assert_eq!(before, None, "{request:?} is answered twice");
                     self.answered.push(request);
                 }
-                Effect::Call { id, call, why: _ } => {
+                Effect::Call { id, call, why } => {
+                    self.reasons.push((call.clone(), why));
                     let same = |(_, other): &&(_, Ec2Call)| {
                         other.eni().is_some() && other.eni() == call.eni()
                     };

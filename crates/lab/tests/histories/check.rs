@@ -7,6 +7,7 @@ use ipam::block::{Block, BlockKind};
 use ipam::call::{CallId, Ec2Call};
 use ipam::id::{AttachmentKey, EniId};
 use ipam::record::Assignment;
+use ipam::time::Timestamp;
 use lab::ec2::{ipam_id, model_id};
 
 use super::node::OpenRequest;
@@ -16,6 +17,8 @@ use super::simulation::Simulation;
 const GROWTH: Duration = Duration::from_secs(1);
 /// The most addresses that a call may request: the pods of the largest node.
 const MAX_ADDRESSES: u16 = 110;
+/// The longest time from a decision to the arrival of its request: two saves and the way to EC2.
+const DECISION: Duration = Duration::from_millis(60);
 
 impl Simulation {
     /// Invariants of a daemon after each event.
@@ -123,6 +126,18 @@ impl Simulation {
                 !is_nothing && blocks.n <= MAX_ADDRESSES && blocks.kind != BlockKind::V6Prefix;
             self.expect(node, "senseless call", is_sound, || call.to_string());
         }
+        self.check_limits(node, call);
+    }
+
+    /// A creation is repeated as it is, even if the limits have changed since, so only assigns are checked.
+    fn check_limits(&mut self, node: usize, call: &Ec2Call) {
+        let Ec2Call::Assign { blocks, .. } = call else { return };
+        let found = &self.nodes[node];
+        let limits = found.site.limits;
+        let is_new = found.limits_changed_at.is_some_and(|at| self.now < at + DECISION);
+        let is_within = blocks.n <= limits.blocks_per_eni()
+            && (limits.prefixes || blocks.kind != BlockKind::V4Prefix);
+        self.expect(node, "call beyond the limits", is_within || is_new, || call.to_string());
     }
 
     /// Invariants of a request that reaches EC2.
@@ -150,9 +165,14 @@ impl Simulation {
         let found = &self.nodes[node];
         let live = found.live_links().map(|(ip, _)| *ip).find(gone);
         let on_record = found.durable.owners().keys().copied().find(gone);
-        let (time, cooldown) = (found.time(self.now), self.setting.policy.timing.cooldown);
+        // The engine made its decision under the policy of that time. It does not fill a draining ENI again.
+        let decided_from = match call {
+            Ec2Call::Unassign { .. } => found.time(self.now).before(DECISION),
+            _ => Timestamp::default(),
+        };
         let resting = found.durable.cooling().iter();
-        let resting = resting.filter(|(_, since)| **since + cooldown > time);
+        let has_rested = |since| found.has_rested(since, decided_from, self.now);
+        let resting = resting.filter(|(_, since)| !has_rested(**since));
         let resting = resting.map(|(ip, _)| *ip).find(gone);
         let lost = [
             ("address of a pod unassigned", live),

@@ -9,7 +9,7 @@ use ipam::call::{CallId, Ec2Call, EniFacts};
 use ipam::event::{HostEni, RequestId, SaveSeq};
 use ipam::id::{AttachmentKey, BootId, EniId, Pod as PodFacts};
 use ipam::kernel_report::{KernelReport, PodLink};
-use ipam::policy::Node as NodeFacts;
+use ipam::policy::{Limits, Node as NodeFacts};
 use ipam::record::{Assignment, Change, Contradiction, Record};
 use ipam::time::Timestamp;
 use ipam::{Boot, Engine};
@@ -62,7 +62,14 @@ pub(super) struct InFlightCall {
 
 #[derive(Debug)]
 pub(super) struct Node {
+    /// With the policy and the limits of the next daemon.
     pub(super) site: Site,
+    /// When the limits of this run changed.
+    pub(super) limits_changed_at: Option<Timestamp>,
+    /// EC2's limits.
+    pub(super) real_limits: Limits,
+    /// The cooldowns of this run, each with its start by the daemon's clock.
+    cooldowns: Vec<(Timestamp, Duration)>,
     /// Whether the instance exists.
     pub(super) is_there: bool,
     /// Counts the daemons. Events for an earlier one are dropped.
@@ -107,7 +114,10 @@ pub(super) struct Node {
 impl Node {
     pub(super) fn new(site: Site) -> Self {
         Self {
+            limits_changed_at: None,
+            real_limits: site.limits,
             site,
+            cooldowns: Vec::new(),
             is_there: true,
             run: 0,
             engine: None,
@@ -152,11 +162,7 @@ impl Node {
     }
 
     /// Starts an engine from the durable record.
-    pub(super) fn boot(
-        &mut self,
-        now: Timestamp,
-        policy: &ipam::policy::Policy,
-    ) -> Vec<ipam::event::Effect> {
+    pub(super) fn boot(&mut self, now: Timestamp) -> Vec<ipam::event::Effect> {
         let ahead = Duration::from_millis(self.clock_ahead_ms.unsigned_abs());
         let wall = WALL + now.since(Timestamp::default());
         let wall = if self.clock_ahead_ms < 0 { wall.before(ahead) } else { wall + ahead };
@@ -167,12 +173,28 @@ impl Node {
         let boot = Boot {
             node: self.facts(),
             limits: self.site.limits,
-            policy: policy.clone(),
+            policy: self.site.policy.clone(),
             record: self.durable.clone(),
         };
+        self.cooldowns.clear();
+        self.note_cooldown(now);
         let (engine, effects) = Engine::new(boot, self.time(now));
         self.engine = Some(engine);
         effects
+    }
+
+    /// The policy's cooldown holds from now on.
+    pub(super) fn note_cooldown(&mut self, now: Timestamp) {
+        self.cooldowns.push((self.time(now), self.site.policy.timing.cooldown));
+    }
+
+    /// Whether an address released at `since` had rested at some time from `from` on, both by the
+    /// daemon's clock. A longer cooldown may have come since.
+    pub(super) fn has_rested(&self, since: Timestamp, from: Timestamp, now: Timestamp) -> bool {
+        let later = self.cooldowns.iter().skip(1).map(|(start, _)| *start);
+        let ends = later.chain([self.time(now)]);
+        let mut terms = self.cooldowns.iter().zip(ends);
+        terms.any(|((_, cooldown), end)| end >= from && since + *cooldown <= end)
     }
 
     /// A poll of the ENIs ended.

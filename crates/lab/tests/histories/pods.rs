@@ -11,8 +11,6 @@ use super::simulation::{HistoryEvent, Simulation};
 
 /// The longest time from an answer to the change of the pod's link.
 const LINK_MS: u64 = 60;
-/// The time until a DEL that failed is repeated.
-const DEL_AGAIN: Duration = Duration::from_secs(1);
 
 fn key(node: usize, pod: usize, sandbox: u32) -> AttachmentKey {
     AttachmentKey {
@@ -149,10 +147,10 @@ impl Simulation {
             }
             (OpenRequest::Add { .. }, Answer::Refused(_)) => self.outcome.refused += 1,
             (OpenRequest::Del { key }, Answer::Refused(_)) => {
-                self.push_in(
-                    DEL_AGAIN,
-                    HistoryEvent::Asks { node, ask: PluginRequest::Del { key } },
-                );
+                // The plugin leaves the DEL on disk for the next daemon. This daemon repeats it by itself.
+                self.nodes[node].pending_dels.push(key.clone());
+                let span = Duration::from_millis(self.rng.below(LINK_MS));
+                self.push_in(span, HistoryEvent::Unlinks { node, key });
             }
             (OpenRequest::Del { key }, Answer::Released(released)) => {
                 if let Some(assignment) = released {

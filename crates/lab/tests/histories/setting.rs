@@ -50,21 +50,16 @@ impl Setting {
 
 fn policy(rng: &mut Rng) -> Policy {
     let kind = *rng.pick(&[BlockKind::V4Address, BlockKind::V4Prefix]);
-    let warm = WarmSettings {
-        warm_eni: *rng.pick(&[0, 1, 1, 2]),
-        warm_ip: *rng.pick(&[0, 0, 0, 1, 2, 5, 40]),
-        minimum_ip: *rng.pick(&[0, 0, 0, 3, 8, 100]),
-        warm_prefix: *rng.pick(&[0, 1, 1, 2]),
-    };
+    let warm = warm_settings(rng);
     let seconds = |rng: &mut Rng, among: &[u64]| Duration::from_secs(*rng.pick(among));
     Policy {
         families: Families::single(FamilyPolicy::new(kind, warm)),
         placement: Placement::LikePrimary,
-        max_enis: *rng.pick(&[None, None, None, Some(1), Some(2), Some(100)]),
+        max_enis: max_enis(rng),
         max_pods: *rng.pick(&[1, 4, 11, 29, 110]),
         mtu: 9001,
         timing: Timing {
-            cooldown: seconds(rng, &[0, 5, 30, 30]),
+            cooldown: cooldown(rng),
             add_wait: seconds(rng, &[5, 10, 60]),
             grow_delay: Duration::from_millis(*rng.pick(&[0, 50, 50])),
             shrink_delay: seconds(rng, &[0, 1, 30, 30]),
@@ -72,6 +67,23 @@ fn policy(rng: &mut Rng) -> Policy {
             leak_age: None,
         },
     }
+}
+
+pub(super) fn warm_settings(rng: &mut Rng) -> WarmSettings {
+    WarmSettings {
+        warm_eni: *rng.pick(&[0, 1, 1, 2]),
+        warm_ip: *rng.pick(&[0, 0, 0, 1, 2, 5, 40]),
+        minimum_ip: *rng.pick(&[0, 0, 0, 3, 8, 100]),
+        warm_prefix: *rng.pick(&[0, 1, 1, 2]),
+    }
+}
+
+pub(super) fn max_enis(rng: &mut Rng) -> Option<u16> {
+    *rng.pick(&[None, None, None, Some(1), Some(2), Some(100)])
+}
+
+pub(super) fn cooldown(rng: &mut Rng) -> Duration {
+    Duration::from_secs(*rng.pick(&[0, 5, 30, 30]))
 }
 
 fn vpc(rng: &mut Rng) -> VpcSpec {

@@ -11,6 +11,7 @@ use super::check::blocks_of;
 use super::history::Violation;
 use super::node::{Node, PluginRequest, named};
 use super::simulation::Simulation;
+use super::step::{Kill, RecordFate};
 
 /// Longer than any daemon is down, than the wait for a lost answer, and than any back-off.
 const CALM: Duration = Duration::from_secs(600);
@@ -48,6 +49,55 @@ impl Simulation {
         })?;
         self.collect();
         self.pass(CALM)?;
+        self.check_end()?;
+        if self.has_changed {
+            let before = self.holdings();
+            self.restart_all();
+            self.pass(SHRINK)?;
+            let after = self.holdings();
+            let is_same = before == after || self.has_false_limits;
+            let what = || format!("blocks per ENI: {before:?}, {after:?}");
+            self.expect(0, "other holdings after a restart", is_same, what);
+            self.check_end()?;
+        }
+        Ok(())
+    }
+
+    /// The number of blocks on each ENI of each node, in ascending order.
+    fn holdings(&mut self) -> Vec<Vec<usize>> {
+        let instances: Vec<_> = self.nodes.iter().map(|it| it.site.instance.clone()).collect();
+        let mut holdings = Vec::new();
+        for instance in instances {
+            let enis = self.cloud.attached(&instance, self.now);
+            let mut per_eni: Vec<_> = enis.iter().map(|eni| blocks_of(eni).count()).collect();
+            per_eni.sort_unstable();
+            holdings.push(per_eni);
+        }
+        holdings
+    }
+
+    /// Daemons start anew with the newest policy and limits.
+    fn restart_all(&mut self) {
+        let kill = Kill {
+            at_effect: 0,
+            saved: true,
+            sent: true,
+            down_ms: 0,
+            record: RecordFate::Kept,
+            reboot: false,
+            clock_ahead_ms: 0,
+        };
+        let kills = self.outcome.kills;
+        for node in 0..self.nodes.len() {
+            self.kill(node, &kill);
+        }
+        // Only the deaths of the steps count.
+        self.outcome.kills = kills;
+    }
+
+    /// Checks that nothing changes any more and all states agree.
+    fn check_end(&mut self) -> Result<(), Violation> {
+        (self.outcome.left_alone, self.outcome.left_behind) = (0, 0);
         let before = self.cloud.n_changes();
         self.pass(QUIET)?;
         let made = self.cloud.n_changes() - before;

@@ -14,6 +14,7 @@ use ipam::call::{CallId, Ec2Call};
 use ipam::event::{Effect, Event, LinkState};
 use ipam::id::AttachmentKey;
 use ipam::kernel_report::KernelReport;
+use ipam::policy::{Families, FamilyPolicy, Limits};
 use ipam::time::Timestamp;
 use lab::cloud::{Cloud, SetupError};
 use lab::ec2;
@@ -24,7 +25,7 @@ use super::history::{History, Outcome, Violation};
 use super::metadata::Metadata;
 use super::node::{InFlightCall, Node, PluginRequest};
 use super::setting::Setting;
-use super::step::{CallFault, HistoryStep, StepAction};
+use super::step::{CallFault, HistoryStep, LIMIT_CODES, LimitsError, PolicyChange, StepAction};
 
 /// More events than any history has, unless it loops without end.
 const MAX_EVENTS: u64 = 100_000;
@@ -72,6 +73,10 @@ pub(super) struct Simulation {
     pub(super) removed_blocks: BTreeSet<Block>,
     /// Whether a record lost changes. Then EC2 may have blocks that nobody knows until a poll.
     pub(super) has_lost_record: bool,
+    /// Whether a policy or limits changed.
+    pub(super) has_changed: bool,
+    /// Whether EC2 refused calls for limits that it does not have. A daemon believes them for a day.
+    pub(super) has_false_limits: bool,
     pub(super) poll_every: Duration,
     pub(super) outcome: Outcome,
     n_events: u64,
@@ -95,6 +100,8 @@ impl Simulation {
             detached_enis: BTreeSet::new(),
             removed_blocks: BTreeSet::new(),
             has_lost_record: false,
+            has_changed: false,
+            has_false_limits: false,
             poll_every: POLL_EVERY,
             outcome: Outcome::default(),
             n_events: 0,
@@ -105,9 +112,7 @@ impl Simulation {
             history.setting.clone();
         let spec = NodeSpec { instance_type: instance_type.to_owned(), policy };
         for node in 0..simulation.setting.n_nodes {
-            let mut site = simulation.cloud.join(&spec, simulation.now)?;
-            site.limits.enis += enis;
-            site.limits.addresses_per_eni += addresses;
+            let site = simulation.cloud.join(&spec, simulation.now)?;
             if simulation.setting.foreign_enis {
                 let foreign_eni = simulation.cloud.attach_foreign_eni(
                     &site.instance,
@@ -116,7 +121,10 @@ impl Simulation {
                 );
                 simulation.foreign_enis.extend(foreign_eni);
             }
-            simulation.nodes.push(Node::new(site));
+            let mut found = Node::new(site);
+            found.site.limits.enis += enis;
+            found.site.limits.addresses_per_eni += addresses;
+            simulation.nodes.push(found);
             simulation.metadata.push(Metadata::new(history.setting.metadata, history.seed, node));
             simulation.push_in(Duration::from_millis(50), HistoryEvent::Starts { node });
         }
@@ -211,6 +219,7 @@ impl Simulation {
             StepAction::Fault { action, next, ref fault } => {
                 let effect = match *fault {
                     CallFault::Refused(code) => {
+                        self.has_false_limits |= LIMIT_CODES.contains(&code);
                         FaultEffect::Fail { code: code.to_owned(), message: None }
                     }
                     CallFault::Unanswered => FaultEffect::LoseReply,
@@ -229,7 +238,36 @@ impl Simulation {
             StepAction::DetachByHand { which } => self.detach_by_hand(node, which),
             StepAction::UnassignByHand { which } => self.unassign_by_hand(node, which),
             StepAction::Terminate => self.terminate(node),
+            StepAction::ChangePolicy(ref change) => self.change_policy(node, change),
+            StepAction::ChangeLimits(ref error) => self.change_limits(node, error),
         }
+    }
+
+    fn change_policy(&mut self, node: usize, change: &PolicyChange) {
+        let found = &mut self.nodes[node];
+        let policy = &mut found.site.policy;
+        let kind = policy.families.policy().kind;
+        policy.families = Families::single(FamilyPolicy::new(kind, change.warm));
+        policy.timing.cooldown = change.cooldown;
+        policy.max_enis = change.max_enis;
+        let policy = policy.clone();
+        found.note_cooldown(self.now);
+        self.has_changed = true;
+        self.tell(node, Event::Policy(policy));
+    }
+
+    fn change_limits(&mut self, node: usize, error: &LimitsError) {
+        let found = &mut self.nodes[node];
+        let Limits { enis, addresses_per_eni, prefixes } = found.real_limits;
+        let limits = Limits {
+            enis: enis.saturating_add_signed(error.enis).max(1),
+            addresses_per_eni: addresses_per_eni.saturating_add_signed(error.addresses).max(2),
+            prefixes: prefixes && error.prefixes,
+        };
+        found.site.limits = limits;
+        found.limits_changed_at = Some(self.now);
+        self.has_changed = true;
+        self.tell(node, Event::Limits(limits));
     }
 
     /// Whether `address` was removed by hand.
@@ -292,7 +330,7 @@ impl Simulation {
             return;
         }
         let found = &mut self.nodes[node];
-        let effects = found.boot(self.now, &self.setting.policy);
+        let effects = found.boot(self.now);
         let (run, report) = (found.run, found.kernel_report(self.now));
         self.push_in(POLL_EVERY, HistoryEvent::PollKernel { node, run });
         // The kernel poll does not cover what ended while no daemon ran.

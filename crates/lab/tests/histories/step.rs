@@ -1,7 +1,12 @@
 //! The steps of a history, and their frequencies.
 
+use std::time::Duration;
+
 use ec2_model::Rng;
 use ec2_model::request::Action;
+use ipam::policy::WarmSettings;
+
+use super::setting;
 
 /// Slots for pods per node.
 const N_PODS: usize = 10;
@@ -9,6 +14,9 @@ const N_PODS: usize = 10;
 const MAX_STEPS: usize = 90;
 /// The number of this random stream.
 const STREAM: u64 = 12;
+/// The number of the random stream of changed policies and limits. The other steps of a seed do not depend
+/// on it.
+const CHANGES_STREAM: u64 = 20;
 
 /// A step of a history.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -98,6 +106,32 @@ pub(super) enum StepAction {
     },
     /// The instance is terminated.
     Terminate,
+    /// The user wants something else. It holds for later daemons of the node too.
+    ChangePolicy(PolicyChange),
+    /// The daemon learns other limits. They hold for later daemons of the node too.
+    ChangeLimits(LimitsError),
+}
+
+/// What a user changes in a policy.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct PolicyChange {
+    /// The targets.
+    pub(super) warm: WarmSettings,
+    /// How long a released address rests.
+    pub(super) cooldown: Duration,
+    /// `MAX_ENI`.
+    pub(super) max_enis: Option<u16>,
+}
+
+/// By how much a daemon is wrong about the limits. Limits do not fall below one ENI and two addresses.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct LimitsError {
+    /// ENIs too many.
+    pub(super) enis: i16,
+    /// Addresses per ENI too many.
+    pub(super) addresses: i16,
+    /// Whether it knows that the instance takes prefixes.
+    pub(super) prefixes: bool,
 }
 
 /// How a daemon dies, and how the next one starts.
@@ -155,6 +189,10 @@ const REFUSALS: &[&str] = &[
     "InvalidParameterCombination",
 ];
 
+/// The refusals that name a limit of an ENI or an instance.
+pub(super) const LIMIT_CODES: &[&str] =
+    &["PrivateIpAddressLimitExceeded", "AttachmentLimitExceeded"];
+
 const ACTIONS: &[Action] = &[
     Action::CreateNetworkInterface,
     Action::AttachNetworkInterface,
@@ -172,7 +210,48 @@ pub(super) fn steps_of(seed: u64, n_nodes: usize) -> Vec<HistoryStep> {
     let n_steps = 1 + rng.index(MAX_STEPS);
     // Rare in most histories: after changes by hand, few invariants can be checked.
     let by_hand = rng.one_in(10);
-    (0..n_steps).map(|_| step(&mut rng, n_nodes, by_hand)).collect()
+    let mut steps: Vec<_> = (0..n_steps).map(|_| step(&mut rng, n_nodes, by_hand)).collect();
+    insert_changes(&mut steps, seed, n_nodes);
+    steps
+}
+
+/// Inserts changes of policies and limits. The other steps keep their times.
+fn insert_changes(steps: &mut Vec<HistoryStep>, seed: u64, n_nodes: usize) {
+    let mut rng = Rng::with_stream(seed, CHANGES_STREAM);
+    for _ in 0..*rng.pick(&[0, 0, 1, 2, 4]) {
+        let place = rng.index(steps.len() + 1);
+        let wait_ms = match steps.get_mut(place) {
+            Some(next) => {
+                let before = rng.below(next.wait_ms + 1);
+                next.wait_ms -= before;
+                before
+            }
+            None => rng.below(20_000),
+        };
+        let node = rng.index(n_nodes);
+        let what = if rng.one_in(3) {
+            StepAction::ChangeLimits(limits_error(&mut rng))
+        } else {
+            StepAction::ChangePolicy(policy_change(&mut rng))
+        };
+        steps.insert(place, HistoryStep { wait_ms, node, what });
+    }
+}
+
+fn policy_change(rng: &mut Rng) -> PolicyChange {
+    PolicyChange {
+        warm: setting::warm_settings(rng),
+        cooldown: setting::cooldown(rng),
+        max_enis: setting::max_enis(rng),
+    }
+}
+
+fn limits_error(rng: &mut Rng) -> LimitsError {
+    LimitsError {
+        enis: *rng.pick(&[0, 0, 1, 2, -1]),
+        addresses: *rng.pick(&[0, 0, 2, 3, -1]),
+        prefixes: !rng.one_in(4),
+    }
 }
 
 fn step(rng: &mut Rng, n_nodes: usize, by_hand: bool) -> HistoryStep {

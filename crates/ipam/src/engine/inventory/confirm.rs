@@ -6,10 +6,11 @@
 
 use std::collections::BTreeSet;
 
-use super::stock_take::{StockTake, is_assign, is_settled};
-use super::{Inventory, LAG};
+use super::Inventory;
+use super::stock_take::{StockTake, is_assign};
 use crate::block::Block;
 use crate::call::{CallId, Ec2Call, EniFacts};
+use crate::engine::poll::LAG;
 use crate::id::EniId;
 use crate::pool::Pool;
 use crate::reason::Reason;
@@ -50,7 +51,7 @@ impl StockTake<'_> {
     pub(super) fn confirm_outcomes(&mut self, asked_at: Timestamp) {
         let pool = &*self.pool;
         let is_left = self.calls.confirm_outcomes(
-            |calls, eni, since| since + LAG <= asked_at && is_settled(eni, pool, calls, asked_at),
+            |calls, eni, since| since + LAG <= asked_at && calls.is_settled(eni, pool, asked_at),
             self.journal,
         );
         if is_left {

@@ -7,7 +7,6 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use super::stock_take::is_settled;
 use super::{AUDIT, Inventory};
 use crate::block::Block;
 use crate::engine::calls::Calls;
@@ -152,7 +151,7 @@ impl Inventory {
         asked_at: Timestamp,
     ) -> Vec<Difference> {
         let holding = self.hints.differences.keys().filter(|it| it.holds(pool));
-        holding.filter(|it| is_settled(&it.eni, pool, calls, asked_at)).cloned().collect()
+        holding.filter(|it| calls.is_settled(&it.eni, pool, asked_at)).cloned().collect()
     }
 }
 

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
-use super::{AUDIT, Foreign, Inventory, LAG, PrimaryTemplate, serving};
+use super::{AUDIT, Foreign, Inventory, PrimaryTemplate, serving};
 use crate::block::Block;
 use crate::call::{
     AttachmentStatus, CallError, CallErrorKind, CallId, CallOutput, Ec2Call, EniFacts,
@@ -11,6 +11,7 @@ use crate::call::{
 use crate::engine::calls::Calls;
 use crate::engine::context::Context;
 use crate::engine::journal::Journal;
+use crate::engine::poll::LAG;
 use crate::eni::{Attachment, Eni, Link, Origin, Stage};
 use crate::id::EniId;
 use crate::ownership::{self, Ownership};
@@ -305,14 +306,8 @@ impl StockTake<'_> {
 
     /// Whether no change of the ENI is so recent that EC2's answer may be older.
     pub(super) fn is_settled(&self, eni: &EniId, asked_at: Timestamp) -> bool {
-        is_settled(eni, self.pool, self.calls, asked_at)
+        self.calls.is_settled(eni, self.pool, asked_at)
     }
-}
-
-/// Whether no change of the ENI is so recent that the answer to a describe begun at `asked_at` may be older.
-pub(super) fn is_settled(eni: &EniId, pool: &Pool, calls: &Calls, asked_at: Timestamp) -> bool {
-    let changed_at = pool.enis.get(eni).map(|eni| eni.changed_at);
-    !calls.is_busy(eni) && changed_at.is_none_or(|at| at + LAG <= asked_at)
 }
 
 /// The error for an answer that fits another call.

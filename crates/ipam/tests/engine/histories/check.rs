@@ -9,7 +9,7 @@ use ipam::event::{Answer, LinkState};
 use ipam::id::AttachmentKey;
 use ipam::record::{Assignment, KnownEni};
 
-use super::step::{End, PODS, Runtime, SaveEnd, Step};
+use super::step::{End, Fate, PODS, Runtime, SaveEnd, Step};
 use super::world::{Open, World};
 use crate::node::{OnEni as _, key};
 
@@ -30,6 +30,9 @@ impl World {
             if let Open::Add { deadline, .. } = open {
                 assert!(*deadline > self.node.now, "{request:?} is not answered in time");
             }
+        }
+        if self.node.calls.is_empty() && self.node.saves.is_empty() {
+            self.cooldown = self.node.boot.policy.timing.cooldown;
         }
         let view = self.node.view();
         let under_way = !view.in_flight.is_empty()
@@ -167,7 +170,7 @@ impl World {
             assert_eq!(withheld, None, "{call} takes an address that is withheld");
             let on_record = self.durable.owners().keys().find(|ip| gone(ip));
             assert_eq!(on_record, None, "{call} takes an address that is on record");
-            let cooldown = self.node.boot.policy.timing.cooldown;
+            let cooldown = self.cooldown;
             let resting = self.durable.cooling().iter();
             let resting = resting.filter(|(_, since)| **since + cooldown > self.node.now);
             let resting = resting.map(|(ip, _)| ip).find(|ip| gone(ip));
@@ -194,6 +197,19 @@ impl World {
             linked.filter(|ip| self.durable.owner(**ip).is_none()).copied().collect();
         let quarantined = self.node.view().quarantined.into_keys().collect::<BTreeSet<_>>();
         assert_eq!(quarantined, unrecorded, "withheld is what runs without a record, no more");
+    }
+
+    /// A restart changes nothing at EC2: what is there follows from the newest policy and limits alone.
+    pub(super) fn check_newest_settings_hold(&mut self) {
+        let of = |world: &Self| -> Vec<_> {
+            let enis = world.node.ec2.enis.values();
+            enis.map(|eni| (eni.id.clone(), eni.blocks.clone())).collect()
+        };
+        let before = of(self);
+        self.restart(0, 0, Fate::Kept, false);
+        self.check();
+        self.come_to_rest();
+        assert_eq!(of(self), before, "a restart changes what is at EC2");
     }
 
     fn come_to_rest(&mut self) {

@@ -60,6 +60,10 @@ pub(super) enum Step {
     },
     /// The kernel is read, and the runtime asked.
     Look(Runtime),
+    /// The user wants something else.
+    Policy(Setup),
+    /// The engine is told of other limits; EC2 keeps its own.
+    Limits(Limits),
     /// The metadata service is read: of the blocks that there are it shows some.
     Hint {
         /// Of each in turn, and then again.
@@ -160,6 +164,10 @@ pub(super) fn steps() -> impl Strategy<Value = Vec<Step>> {
         1 => (0..PODS).prop_map(|pod| Step::Forget { pod }),
         6 => runtime.prop_map(Step::Look),
         3 => prop::collection::vec(any::<bool>(), 1..4).prop_map(|shows| Step::Hint { shows }),
+        1 => policies(vec![BlockKind::V4Address, BlockKind::V4Prefix]).prop_map(Step::Policy),
+        1 => (1..4_u16, 2..5_u16).prop_map(|(enis, addresses_per_eni)| {
+            Step::Limits(Limits { enis, addresses_per_eni, ..limits("t3.small") })
+        }),
     ];
     prop::collection::vec(step, 1..120)
 }

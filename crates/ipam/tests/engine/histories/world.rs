@@ -42,6 +42,13 @@ pub(super) struct World {
     pub(super) ready: BTreeSet<EniId>,
     pub(super) known: BTreeSet<AttachmentKey>,
     pub(super) seen_calls: BTreeSet<CallId>,
+    /// The shortest cooldown under which a call that is on its way may have been decided.
+    pub(super) cooldown: Duration,
+    /// Whether policy or limits have changed since the first start.
+    pub(super) has_changed: bool,
+    /// Whether EC2 has refused for a limit that was not reached. The engine believes that for a day, and a
+    /// restart forgets it.
+    pub(super) is_misled: bool,
 }
 
 impl World {
@@ -62,6 +69,9 @@ impl World {
             ready: BTreeSet::new(),
             known: BTreeSet::new(),
             seen_calls: BTreeSet::new(),
+            cooldown: setting.policy.cooldown,
+            has_changed: false,
+            is_misled: false,
         };
         world.check();
         world
@@ -145,6 +155,15 @@ impl World {
                 self.ask(*runtime);
                 self.look();
             }
+            Step::Policy(setup) => {
+                self.cooldown = self.cooldown.min(setup.cooldown);
+                self.has_changed = true;
+                self.node.change_policy(setup.clone());
+            }
+            Step::Limits(limits) => {
+                self.has_changed = true;
+                self.node.change_limits(*limits);
+            }
             Step::Hint { shows } => {
                 let (mut shown, mut shows) = (self.node.metadata(), shows.iter().cycle());
                 shown.values_mut().for_each(|blocks| blocks.retain(|_| *shows.next().unwrap()));
@@ -171,7 +190,12 @@ impl World {
             End::Refused(kind) if reads && kind != CallErrorKind::AccessDenied => {
                 Err(error(CallErrorKind::Throttled))
             }
-            End::Refused(kind) => Err(error(kind)),
+            End::Refused(kind) => {
+                let is_limit =
+                    matches!(kind, CallErrorKind::AddressLimit | CallErrorKind::EniLimit);
+                self.is_misled |= is_limit;
+                Err(error(kind))
+            }
             End::Lost { after_effect } => {
                 if after_effect {
                     let _: Result<CallOutput, _> = self.node.ec2.execute(&call);
@@ -225,7 +249,7 @@ impl World {
         assert_eq!(made, None, "EC2 has not said what is here");
     }
 
-    fn restart(&mut self, n_saves: usize, n_calls: usize, record: Fate, reboot: bool) {
+    pub(super) fn restart(&mut self, n_saves: usize, n_calls: usize, record: Fate, reboot: bool) {
         for _ in 0..n_saves {
             if let Some((_, changes)) = self.node.saves.pop_front() {
                 self.node.log.extend(changes);
