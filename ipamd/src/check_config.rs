@@ -73,14 +73,15 @@ fn type_text(settings: &Settings, name: &str) -> Result<String, SettingError> {
     };
     let mut text = String::new();
     let policy = settings::policy(settings, limits, settings::known_vcpus(name))?;
+    let kind = policy.families.policy().kind;
     line(&mut text, "instance type", name.to_owned());
     line(&mut text, "limits", limits_text(limits));
     line(&mut text, "limits from", source.to_string());
-    line(&mut text, "mode", mode_text(policy.mode).to_owned());
+    line(&mut text, "mode", mode_text(kind).to_owned());
     line(&mut text, "targets", targets_text(&policy));
     line(&mut text, "max ENIs", limits.enis_allowed(&policy).to_string());
     line(&mut text, "max pods", policy.max_pods.to_string());
-    let holds = match policy.mode {
+    let holds = match kind {
         BlockKind::V4Address | BlockKind::V4Prefix => {
             format!("{} addresses", limits.capacity(&policy))
         }

@@ -3,6 +3,7 @@
 use std::fmt;
 use std::process::ExitCode;
 
+use agent::error_chain;
 use settings::SettingError;
 
 /// As the help shows it.

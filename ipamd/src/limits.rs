@@ -5,11 +5,12 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use agent::checked_file;
+use agent::{checked_file, error_chain};
 use aws::Ec2;
 use ipam::call::CallErrorKind;
 use ipam::policy::Limits;
 use serde::{Deserialize, Serialize};
+use tokio::sync::mpsc;
 use tracing::{info, warn};
 
 use crate::facts::FactsSource;
@@ -32,6 +33,14 @@ pub(crate) struct Known {
     pub(crate) source: Source,
 }
 
+/// The limits of a start.
+#[derive(Debug)]
+pub(crate) struct Learnt {
+    pub(crate) known: Known,
+    /// EC2's answer, if it comes after the start has gone on without it and differs. At most one.
+    pub(crate) late: mpsc::Receiver<Limits>,
+}
+
 /// Where limits come from. `ipamd status` and the log show it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Source {
@@ -41,6 +50,21 @@ pub(crate) enum Source {
     Table,
     /// Neither EC2 nor the table knows the type.
     Assumed,
+    /// The table, until EC2's late answer.
+    TableUntilEc2,
+    /// An assumption, until EC2's late answer.
+    AssumedUntilEc2,
+}
+
+impl Source {
+    /// The source while EC2's answer is still to come.
+    fn until_ec2(self) -> Self {
+        match self {
+            Source::Table => Source::TableUntilEc2,
+            Source::Assumed => Source::AssumedUntilEc2,
+            Source::Kept | Source::Ec2 | Source::TableUntilEc2 | Source::AssumedUntilEc2 => self,
+        }
+    }
 }
 
 impl fmt::Display for Source {
@@ -50,6 +74,8 @@ impl fmt::Display for Source {
             Source::Ec2 => "EC2",
             Source::Table => "built-in table",
             Source::Assumed => "assumed until EC2 refuses",
+            Source::TableUntilEc2 => "built-in table until EC2 answers",
+            Source::AssumedUntilEc2 => "assumed until EC2 answers or refuses",
         })
     }
 }
@@ -63,15 +89,17 @@ struct LimitsFile {
 }
 
 /// The limits of this node, which is an `instance_type`. Asks EC2 at most once, and not at all if an
-/// earlier start has kept its answer. An answer that comes too late is kept for the next start.
+/// earlier start has kept its answer. An answer that comes too late for the start takes effect when it
+/// comes.
 pub(crate) async fn learn(
     ec2: &Ec2,
     instance_type: &str,
     state_directory: &Path,
     facts_source: FactsSource,
-) -> Known {
+) -> Learnt {
+    let (late_answer, late) = mpsc::channel(1);
     if let Some(known) = kept(instance_type, state_directory) {
-        return known;
+        return Learnt { known, late };
     }
     let file = state_directory.join(FILE);
     let mut asking = tokio::spawn(ask_ec2(ec2.clone(), instance_type.to_owned(), file));
@@ -79,24 +107,25 @@ pub(crate) async fn learn(
         FactsSource::FirstAnswer => FIRST_TIMEOUT,
         FactsSource::LaterAnswer | FactsSource::Kept => LATER_TIMEOUT,
     };
-    match tokio::time::timeout(timeout, &mut asking).await {
+    let known = match tokio::time::timeout(timeout, &mut asking).await {
         Ok(Ok(Some(limits))) => Known { limits, source: Source::Ec2 },
         // A panic has been printed; the node serves pods all the same.
         Ok(Ok(None) | Err(_)) => fallback(instance_type),
         Err(_late) => {
             warn!(?timeout, "EC2 does not answer with the limits in time");
-            let known = fallback(instance_type);
+            let Known { limits, source } = fallback(instance_type);
             tokio::spawn(async move {
                 if let Ok(Some(answer)) = asking.await
-                    && answer != known.limits
+                    && answer != limits
                 {
-                    let in_force = known.limits;
-                    warn!(?answer, ?in_force, "limits come late; restart to use them");
+                    // Fails only if the daemon ends.
+                    let _ = late_answer.send(answer).await;
                 }
             });
-            known
+            Known { limits, source: source.until_ec2() }
         }
-    }
+    };
+    Learnt { known, late }
 }
 
 /// The limits as far as they are known without asking EC2.

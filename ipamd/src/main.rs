@@ -6,11 +6,11 @@ mod exit;
 mod facts;
 mod hints;
 mod limits;
+mod live;
 mod logging;
 mod migration;
 mod node;
 mod output;
-mod reload;
 mod run;
 mod status;
 

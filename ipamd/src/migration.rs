@@ -154,7 +154,7 @@ fn with_link_state(sorted: &Sorted) -> impl Iterator<Item = (&'static str, &Allo
 struct Entry<'a> {
     namespace: &'a str,
     name: &'a str,
-    network: &'a str,
+    network: String,
     container_id: &'a str,
     ifname: &'a str,
     address: IpAddr,
@@ -169,7 +169,7 @@ fn json(sorted: &Sorted) -> serde_json::Result<String> {
         serde_json::to_value(Entry {
             namespace: &found.namespace,
             name: &found.pod,
-            network: &found.key.network,
+            network: found.key.network.clone().into(),
             container_id: &found.key.container,
             ifname: &found.key.ifname,
             address: found.address,

@@ -10,6 +10,7 @@ pub(crate) fn node(settings: &Settings, facts: &NodeFacts, boot: &BootId) -> Nod
     Node {
         instance: facts.instance.clone(),
         boot: boot.clone(),
+        primary_mac: facts.primary_mac,
         instance_type: facts.instance_type.clone(),
         cluster: settings.cluster.clone(),
         eni_tags: settings.eni_tags.clone(),

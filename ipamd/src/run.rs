@@ -3,8 +3,7 @@
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use agent::host::{self, Mtu};
-use agent::{Config, Edges, Inlet, Notes};
+use agent::{Config, Edges, Inlet, Notes, host};
 use anyhow::Context as _;
 use aws::{ConnectOptions, Ec2};
 use ipam::block::BlockKind;
@@ -20,7 +19,8 @@ use tracing::{info, warn};
 use crate::exit::Failure;
 use crate::facts::{FactsSource, Identity, Learnt};
 use crate::limits::{self, Known};
-use crate::{hints, logging, migration, node, reload};
+use crate::live::Live;
+use crate::{hints, logging, migration, node};
 
 /// Runs until SIGTERM or SIGINT.
 pub(crate) fn run() -> Result<(), Failure> {
@@ -44,11 +44,12 @@ async fn daemon(in_force: InForce) -> Result<(), Failure> {
     let settings = in_force.settings.clone();
     let boot = agent::boot_id().context("read the id of the machine's boot")?;
     let identity = Identity::new(boot.clone(), &settings.state_directory);
-    let (learnt, ec2, Known { limits, source }) = tokio::select! {
+    let (learnt, ec2, limits::Learnt { known, late }) = tokio::select! {
         learnt = learn(&settings, &identity) => learnt?,
         () = signals.next() => return Ok(()),
     };
     let Learnt { facts, source: facts_source } = learnt;
+    let Known { limits, source } = known;
     let vcpus = settings::known_vcpus(&facts.instance_type);
     let policy = settings::policy(&settings, limits, vcpus)?;
     for warning in settings::warnings(&settings, &policy, limits) {
@@ -62,13 +63,11 @@ async fn daemon(in_force: InForce) -> Result<(), Failure> {
 
     let (inlet, inbox) = agent::channel();
     let (calls, called) = mpsc::unbounded_channel();
-    let (host, wanted) = watch::channel(Vec::new());
-    let primary_mac = facts.primary_mac.clone();
-    let mtu = Mtu::try_from(settings.mtu).context("AWS_VPC_ENI_MTU")?;
-    let of_node = host::Settings { mtu, ipv6: policy.mode == BlockKind::V6Prefix };
-    let keeper = tokio::spawn(host::keep(primary_mac, of_node, wanted, inlet.clone()));
+    let (host, wanted) = watch::channel(None);
+    let keeper = tokio::spawn(host::keep(wanted, inlet.clone()));
     // The daemon works without hints, so nothing waits for the end of this task.
     tokio::spawn(hints::send_forever(inlet.clone()));
+    let live = Live::new(in_force, limits, vcpus, inlet.clone());
     let caller = tokio::spawn(make_calls(ec2, called, inlet));
     let notes = Notes::default();
     let config = Config {
@@ -88,7 +87,7 @@ async fn daemon(in_force: InForce) -> Result<(), Failure> {
         refuted = identity.refuted(&facts, &notes), if facts_source == FactsSource::Kept => {
             Err(refuted)
         }
-        never = reload::at_each_hangup(hangups, in_force, limits, vcpus) => match never {},
+        never = live.follow(hangups, late) => match never {},
         // Without one of these tasks the daemon would be half a daemon, so it ends.
         panic = panicked(keeper) => Err(panic).context("keep the ENIs' links up"),
         panic = panicked(caller) => Err(panic).context("make EC2 calls"),
@@ -111,7 +110,10 @@ async fn panicked(task: JoinHandle<()>) -> JoinError {
 }
 
 /// The node's facts, a client for EC2, and the limits of the instance.
-async fn learn(settings: &Settings, identity: &Identity) -> anyhow::Result<(Learnt, Ec2, Known)> {
+async fn learn(
+    settings: &Settings,
+    identity: &Identity,
+) -> anyhow::Result<(Learnt, Ec2, limits::Learnt)> {
     let learnt = identity.learn().await;
     let facts = &learnt.facts;
     info!(?facts, "node");
@@ -126,8 +128,8 @@ async fn learn(settings: &Settings, identity: &Identity) -> anyhow::Result<(Lear
     })
     .await?;
     let (instance_type, directory) = (&facts.instance_type, &settings.state_directory);
-    let known = limits::learn(&ec2, instance_type, directory, learnt.source).await;
-    Ok((learnt, ec2, known))
+    let limits = limits::learn(&ec2, instance_type, directory, learnt.source).await;
+    Ok((learnt, ec2, limits))
 }
 
 /// Makes the calls that arrive, concurrently, until their sender is dropped.
@@ -184,6 +186,8 @@ impl Signals {
 
 #[cfg(test)]
 mod tests {
+    use datapath::Mtu;
+
     use super::*;
 
     /// The package `settings` depends on neither `proto` nor `datapath`, so it repeats their values.
@@ -194,7 +198,8 @@ mod tests {
             Settings::read(&variables.into_iter().collect()).unwrap()
         };
         assert_eq!(read("").socket, std::path::Path::new(proto::DEFAULT_SOCKET));
-        assert_eq!(Mtu::try_from(read("").mtu), Ok(Mtu::JUMBO));
-        assert!(Mtu::try_from(read("576").mtu).is_ok());
+        let mtu = |bytes: &str| Mtu::try_from(u32::from(read(bytes).mtu));
+        assert_eq!(mtu(""), Ok(Mtu::JUMBO));
+        assert!(mtu("576").is_ok());
     }
 }

@@ -1,4 +1,4 @@
-//! Whether everybody's books agree: the daemon's record, the node's kernel and EC2.
+//! Checks that the daemon's record, the node's kernel and EC2 agree.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
@@ -13,7 +13,7 @@ use tokio::process::Command;
 use crate::cluster::{ClusterOf, NodeOf, Runtime};
 use crate::process::{eventually, in_netns, output};
 
-/// Until calls that are still under way have ended.
+/// Until calls in flight have ended.
 const PATIENCE: Duration = Duration::from_secs(20);
 
 impl<R: Runtime> ClusterOf<R> {
@@ -30,7 +30,7 @@ impl<R: Runtime> ClusterOf<R> {
 
     async fn compare(&self, others: &[String]) -> Result<()> {
         let network = self.sim.network().await?;
-        let instances = network["instances"].as_array().context("a picture without instances")?;
+        let instances = network["instances"].as_array().context("a network without instances")?;
         let attached: BTreeSet<_> = instances.iter().flat_map(|i| ids(&i["enis"])).collect();
         let all: BTreeSet<_> =
             self.sim.enis().await?.into_iter().filter(|eni| !others.contains(eni)).collect();
@@ -87,7 +87,7 @@ fn blocks(eni: &Value) -> BTreeSet<String> {
     secondaries.chain(of("prefixes").chain(of("ipv6_prefixes")).filter_map(text)).collect()
 }
 
-/// The pods' addresses by the daemon's word, which are those that the kernel has routes for.
+/// The pods' addresses in the daemon's view. The kernel has routes for exactly these.
 async fn compare_with_kernel<R: Runtime>(
     view: &ViewReply,
     node: &NodeOf<R>,

@@ -304,7 +304,7 @@ impl<R: Runtime> NodeOf<R> {
         Ok(())
     }
 
-    /// Starts the daemon and waits until it answers, be it that it can serve nobody.
+    /// Starts the daemon and waits until it answers, even if it can serve nobody.
     ///
     /// # Errors
     ///
@@ -407,7 +407,7 @@ impl<R: Runtime> NodeOf<R> {
         &self.dir
     }
 
-    /// What the daemons of this node have logged, or told on stderr.
+    /// The log and stderr of this node's daemons.
     #[must_use]
     pub fn log(&self) -> PathBuf {
         self.dir.join("ipamd.log")
@@ -449,7 +449,7 @@ impl<R: Runtime> NodeOf<R> {
             .into_inner())
     }
 
-    /// The containers that have an address by the daemon's word, each with it.
+    /// The containers that have an address in the daemon's view, with their addresses.
     ///
     /// # Errors
     ///

@@ -101,7 +101,7 @@ impl Containerd {
         ctr
     }
 
-    /// Makes it forget a sandbox as one does whose store has lost it: there is no DEL, and namespace and
+    /// Makes it forget a sandbox, as if its store had lost it: there is no DEL, and namespace and
     /// link stay. It restarts; the other pods run on.
     ///
     /// # Errors

@@ -104,7 +104,7 @@ impl Exec {
     ///
     /// # Errors
     ///
-    /// A [`Refusal`] if the plugin fails; it is told of the DEL then, as a runtime would.
+    /// A [`Refusal`] if the plugin fails. A DEL follows then, as from a runtime.
     pub async fn run(&self, name: &str) -> Result<Pod> {
         let mut pod = self.pod(name).await?;
         match self.add(&pod).await {
@@ -131,7 +131,7 @@ impl Exec {
     ///
     /// # Errors
     ///
-    /// If it gets one, or if the plugin fails without a word.
+    /// If it gets one, or if the plugin fails without an error message.
     pub async fn refusal(&self, name: &str) -> Result<Refusal> {
         match self.run(name).await {
             Ok(pod) => bail!("{name} got {}", pod.ip),

@@ -1,4 +1,4 @@
-//! Pings without a pause, none of which may be lost.
+//! Pings without a pause. None may be lost.
 
 use std::collections::BTreeSet;
 use std::process::Stdio;
@@ -43,7 +43,7 @@ impl Pings {
         Ok(Self(pings))
     }
 
-    /// Ends the pings and tells how many were answered. The last of each may still have been on its way.
+    /// Ends the pings and returns how many were answered. The last ping of each may still be under way.
     ///
     /// # Errors
     ///

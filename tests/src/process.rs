@@ -37,7 +37,7 @@ impl Process {
             .stdin(Stdio::null())
             .stdout(out.try_clone().context("share the log")?)
             .stderr(out)
-            // A group of its own: Ctrl-C is for whoever started us, who ends the rest in order.
+            // A group of its own: Ctrl-C goes only to the program that started this one, and it ends the rest in order.
             .process_group(0)
             .kill_on_drop(true)
             .spawn()

@@ -97,7 +97,7 @@ impl Sim {
         self.admin(Method::DELETE, &path, &Value::Null).await.map(|_| ())
     }
 
-    /// Does something behind the client's back.
+    /// Changes something that the client does not know of.
     ///
     /// # Errors
     ///

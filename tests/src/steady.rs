@@ -15,7 +15,7 @@ pub enum Bound {
         /// In the figure's unit.
         plus: u64,
     },
-    /// Never more than this, for what is cut back only when it has become large.
+    /// Never more than this: for a figure that is cut back only when it has become large.
     AtMost(u64),
     /// More in each quarter than in the one before, or the run has not done its work.
     Rising,
@@ -30,7 +30,7 @@ pub struct Figure {
 }
 
 impl Figure {
-    /// A figure that has not been seen yet; its name tells its unit.
+    /// A figure without a sample. Its name states its unit.
     #[must_use]
     pub const fn new(name: &'static str, bound: Bound) -> Self {
         Self { name, bound, peaks: [None; 4] }
@@ -96,14 +96,14 @@ mod tests {
     }
 
     #[test]
-    fn what_grows_by_a_little_with_every_step_is_not_flat() {
+    fn slow_growth_is_not_flat() {
         let leak: Vec<u64> = (0..400).map(|step| 100 + step / 4).collect();
         check(FLAT, &leak, false);
         check(FLAT, &[100; 400], true);
     }
 
     #[test]
-    fn what_comes_and_goes_is_flat_by_its_peaks() {
+    fn sawtooth_is_flat_by_its_peaks() {
         let wave: Vec<u64> = (0..400).map(|step| 100 + step % 50).collect();
         check(FLAT, &wave, true);
         let growing: Vec<u64> = (0..400).map(|step| 100 + step % 50 + step / 8).collect();
@@ -111,7 +111,7 @@ mod tests {
     }
 
     #[test]
-    fn the_last_quarter_may_exceed_the_second_by_the_bound_and_no_more() {
+    fn last_quarter_beyond_the_bound_fails() {
         // The first quarter is for filling up, and what comes and goes by the third is no leak.
         check(FLAT, &[1, 100, 900, 115], true);
         check(FLAT, &[1, 100, 100, 116], false);
@@ -119,19 +119,19 @@ mod tests {
     }
 
     #[test]
-    fn what_has_a_limit_may_grow_as_far_as_that() {
+    fn bounded_figure_may_grow_to_its_bound() {
         check(Bound::AtMost(20), &[0, 5, 10, 20], true);
         check(Bound::AtMost(20), &[21, 0, 0, 0], false);
     }
 
     #[test]
-    fn a_run_that_comes_to_a_rest_shows() {
+    fn stalled_run_is_seen() {
         check(Bound::Rising, &[0, 1, 2, 3], true);
         check(Bound::Rising, &[0, 1, 2, 2], false);
     }
 
     #[test]
-    fn a_quarter_without_a_sample_is_no_pass() {
+    fn quarter_without_a_sample_fails() {
         check(FLAT, &[1, 1, 1], false);
         check(FLAT, &[], false);
     }

@@ -26,7 +26,7 @@ async fn kernel_state(node: &Node) -> Result<String> {
     Ok(text)
 }
 
-/// Table of the ENI that carries the pod, by the daemon's word.
+/// The table of the pod's ENI in the daemon's view.
 async fn table_of(node: &Node, pod: &Sandbox) -> Result<u32> {
     let view = node.view().await?;
     let found = view.pods.iter().find_map(|p| p.address.as_ref().filter(|a| a.address == pod.ip));

@@ -1,4 +1,4 @@
-//! The rules that a compiler does not hold: layering, file headers, what must not stand in a text.
+//! Rules that the compiler does not check: layering, file headers, banned texts.
 
 #![expect(clippy::unwrap_used, reason = "a panic is a test's report")]
 
@@ -31,7 +31,7 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("vpc-sim", &["ec2-model", "instance-types"]),
 ];
 
-/// What a package must not know, by the names of third-party packages.
+/// The third-party packages that a package must not use.
 const FOREIGN: &[(&str, &[&str])] = &[
     ("ipam", &["tokio", "aws-sdk-ec2", "rtnetlink", "tonic", "tracing", "rustix"]),
     ("ec2-model", &["tokio", "axum", "quick-xml", "rtnetlink", "rustix"]),
@@ -108,7 +108,7 @@ fn packages_use_only_the_layers_below() {
 }
 
 #[test]
-fn packages_do_not_know_what_they_must_not() {
+fn packages_avoid_banned_dependencies() {
     let found = dependencies();
     for (name, banned) in FOREIGN {
         let known: Vec<_> = banned.iter().filter(|dep| found[*name].contains(**dep)).collect();
@@ -117,7 +117,7 @@ fn packages_do_not_know_what_they_must_not() {
 }
 
 #[test]
-fn every_rust_file_says_what_it_is_for() {
+fn every_rust_file_states_its_purpose() {
     let silent: Vec<_> = texts()
         .into_iter()
         .filter(|(path, text)| path.ends_with(".rs") && !text.starts_with("//!"))
@@ -127,7 +127,7 @@ fn every_rust_file_says_what_it_is_for() {
 }
 
 #[test]
-fn no_file_carries_what_does_not_belong() {
+fn no_file_contains_a_banned_text() {
     for (path, text) in texts() {
         for (number, line) in text.lines().enumerate() {
             for (banned, why) in BANNED {
@@ -138,8 +138,8 @@ fn no_file_carries_what_does_not_belong() {
 }
 
 #[test]
-fn unsafe_code_stands_in_known_places() {
-    // Clippy sees to it that each says why (`undocumented_unsafe_blocks`).
+fn unsafe_code_is_only_in_listed_files() {
+    // Clippy checks that each has a reason (`undocumented_unsafe_blocks`).
     let attribute = concat!("(unsafe", "_code");
     let rust = texts().into_iter().filter(|(path, _)| path.ends_with(".rs"));
     let found = rust.filter(|(_, text)| text.contains(attribute)).map(|(path, _)| path);
@@ -147,7 +147,7 @@ fn unsafe_code_stands_in_known_places() {
 }
 
 #[test]
-fn every_package_holds_the_lints_and_says_how_it_may_be_used() {
+fn every_package_has_the_lints_and_a_licence() {
     let manifests = texts().into_iter().filter(|(path, _)| path.ends_with("/Cargo.toml"));
     for (path, text) in manifests {
         for line in ["license.workspace = true", "publish.workspace = true"] {
@@ -168,7 +168,7 @@ fn no_profile_of_a_node_has_debug_assertions() {
 }
 
 #[test]
-fn links_between_documents_lead_somewhere() {
+fn links_between_documents_lead_to_files() {
     for (path, text) in texts().into_iter().filter(|(path, _)| path.ends_with(".md")) {
         let folder = root().join(&path).parent().unwrap().to_owned();
         for target in text.split("](").skip(1).filter_map(|rest| rest.split(')').next()) {
@@ -181,7 +181,7 @@ fn links_between_documents_lead_somewhere() {
     }
 }
 
-/// The functions under `#[test]` or `#[tokio::test(…)]`, be it with further attributes.
+/// The functions under `#[test]` or `#[tokio::test(…)]`, with or without further attributes.
 fn tests_of(text: &str) -> impl Iterator<Item = &str> {
     let after = text.split("test]").chain(text.split("::test(")).skip(1);
     after.filter_map(|rest| rest.split_once("fn ")?.1.split_once('(').map(|(name, _)| name))
@@ -205,7 +205,7 @@ fn every_hazard_is_held_by_a_test() {
 }
 
 #[test]
-fn the_shipped_conflist_is_one_that_runtimes_take() {
+fn shipped_conflist_suits_the_runtimes() {
     let path = root().join("deploy/10-aws.conflist");
     let list: Value = serde_json::from_str(&std::fs::read_to_string(path).unwrap()).unwrap();
     assert_eq!(list["name"], "aws-cni");

@@ -157,7 +157,7 @@ fn node_spec(settings: &Settings, name: &str) -> Result<NodeSpec, Failure> {
         Failure::new(Exit::Usage, format!("instance type {name} is not in the built-in table"))
     })?;
     let policy = settings::policy(settings, limits, settings::known_vcpus(name))?;
-    if policy.mode == BlockKind::V6Prefix {
+    if policy.families.policy().kind == BlockKind::V6Prefix {
         let why = "ENABLE_IPv6: nodes with pods on IPv6 are not simulated; each makes one call to \
                    EC2 in its life";
         return Err(Failure::new(Exit::Config, why.to_owned()));

@@ -1,24 +1,24 @@
-//! What EC2 means by an error: from code, message and HTTP status to the kinds in which the core
-//! acts.
+//! Classifies EC2's errors by code, message and HTTP status into the kinds that `ipam` distinguishes.
 //!
-//! It knows no call, since the same code means the same after every one of them, and no SDK.
+//! It knows no call, since a code means the same after every call, and no SDK.
 
 use ipam::call::CallErrorKind;
 
-/// EC2 has the one code `InvalidParameterValue` for refusals that call for quite different acts,
-/// and nothing but its message tells them apart. These are the only texts that anything depends
-/// on. The first is what EC2 answers since 2024 where it used to say
-/// `InsufficientFreeAddressesInSubnet` (AWS support, quoted in Cilium's pull request 31016); the
-/// others are as old as the API. Text that EC2 changes one day falls back to `Rejected`.
+/// Phrases in messages with the code `InvalidParameterValue`. EC2 has this one code for refusals that need
+/// different reactions, and only the message distinguishes them. No other text matters.
+///
+/// EC2 sends the first since 2024 in place of `InsufficientFreeAddressesInSubnet` (AWS support, quoted in
+/// Cilium's pull request 31016). The others are as old as the API. A text that EC2 has changed means
+/// `Rejected`.
 const INVALID_PARAMETER_VALUE: [(&str, CallErrorKind); 3] = [
     ("sufficient free Ipv4 addresses or prefixes", CallErrorKind::SubnetExhausted),
     ("already has an interface attached at device index", CallErrorKind::DeviceIndexTaken),
     ("is currently in use", CallErrorKind::InUse),
 ];
 
-/// What to make of an answer of EC2 that is an error.
+/// The kind of an error answer.
 ///
-/// `code` and `message` are the first error's in the answer, empty where it has none.
+/// `code` and `message` are those of the first error in the answer, or empty.
 /// Source of the codes: EC2 API reference, "Error codes for the Amazon EC2 API".
 #[must_use]
 pub fn classify(status: u16, code: &str, message: &str) -> CallErrorKind {
@@ -63,8 +63,8 @@ pub fn classify(status: u16, code: &str, message: &str) -> CallErrorKind {
     }
 }
 
-/// EC2 spells these irregularly: `InvalidNetworkInterfaceID.NotFound`, `InvalidAttachmentID.NotFound`.
-/// A subnet, group or instance that does not exist is no ENI that will show up soon.
+/// EC2 spells these codes irregularly: `InvalidNetworkInterfaceID.NotFound`, `InvalidAttachmentID.NotFound`.
+/// A missing ENI may appear soon. A missing subnet, group or instance does not, so it is `Rejected`.
 fn is_eni_not_found(code: &str) -> bool {
     code.strip_suffix(".NotFound").is_some_and(|id| {
         id.starts_with("InvalidNetworkInterface") || id.starts_with("InvalidAttachment")
@@ -78,7 +78,7 @@ fn classify_parameter(message: &str) -> CallErrorKind {
         .map_or(CallErrorKind::Rejected, |(_, kind)| kind)
 }
 
-/// What the status alone tells. Below 300 the call succeeded and only its answer could not be read.
+/// The kind by the status alone. Below 300 the call succeeded, but its answer could not be read.
 pub(crate) fn classify_status(status: u16) -> CallErrorKind {
     match status {
         429 => CallErrorKind::Throttled,
@@ -92,7 +92,7 @@ mod tests {
     use super::*;
     use CallErrorKind::*;
 
-    /// Status, code, message as EC2 sends them, and what they mean.
+    /// Status, code and message as EC2 sends them, and the kind.
     const ANSWERS: &[(u16, &str, &str, CallErrorKind)] = &[
         (503, "RequestLimitExceeded", "Request limit exceeded.", Throttled),
         (503, "EC2ThrottledException", "", Throttled),
@@ -209,7 +209,7 @@ mod tests {
     ];
 
     #[test]
-    fn every_documented_answer_has_its_kind() {
+    fn documented_error_has_its_kind() {
         for &(status, code, message, kind) in ANSWERS {
             assert_eq!(classify(status, code, message), kind, "{status} {code} {message}");
         }

@@ -1,4 +1,4 @@
-//! Where credentials come from is the SDK's matter; how long that may take is ours.
+//! A time limit for the SDK's credential providers. It must not know where credentials come from.
 
 use std::time::Duration;
 
@@ -6,12 +6,12 @@ use aws_credential_types::provider::error::CredentialsError;
 use aws_credential_types::provider::future::ProvideCredentials as Provision;
 use aws_credential_types::provider::{ProvideCredentials, SharedCredentialsProvider};
 
-/// Less than any call to EC2 may take, or the call would seem to have timed out with an unknown
-/// outcome. STS and its like answer within a second.
-const PATIENCE: Duration = Duration::from_secs(8);
+/// Less than the time-out of any call to EC2. Otherwise the call would time out with an unknown outcome.
+/// STS and the other services answer within a second.
+const TIMEOUT: Duration = Duration::from_secs(8);
 
-/// Credentials of another provider, within a bound. Some of the SDK's have none: where packets to
-/// STS are dropped, they wait for ever.
+/// Another provider with a time limit. Some of the SDK's providers have none: if packets to STS are dropped,
+/// they wait for ever.
 #[derive(Debug)]
 pub(crate) struct Bounded(pub(crate) SharedCredentialsProvider);
 
@@ -21,8 +21,8 @@ impl ProvideCredentials for Bounded {
         Self: 'a,
     {
         Provision::new(async {
-            let provision = tokio::time::timeout(PATIENCE, self.0.provide_credentials());
-            let late = |_late| Err(CredentialsError::provider_timed_out(PATIENCE));
+            let provision = tokio::time::timeout(TIMEOUT, self.0.provide_credentials());
+            let late = |_late| Err(CredentialsError::provider_timed_out(TIMEOUT));
             provision.await.unwrap_or_else(late)
         })
     }

@@ -1,7 +1,6 @@
 //! The EC2 client: one method that makes a call which is given as data.
 //!
-//! It must not know why a call is made. What it knows is how each one is put on the wire, and
-//! which calls may be repeated behind the caller's back.
+//! It knows how each call is put on the wire. It must not know why a call is made.
 
 pub(crate) mod reply;
 
@@ -20,10 +19,9 @@ use aws_sdk_ec2::types::{
     ResourceType, Tag, TagSpecification,
 };
 use aws_smithy_http_client::tls::{Provider, rustls_provider::CryptoMode};
-use ipam::block::Block;
+use ipam::block::{Block, BlockCount, BlockKind, Family};
 use ipam::call::{
-    Ask, CLUSTER_TAG, CallError, CallErrorKind, CallOutput, Ec2Call, EniFacts, INSTANCE_TAG,
-    SubnetFacts,
+    CLUSTER_TAG, CallError, CallErrorKind, CallOutput, Ec2Call, EniFacts, INSTANCE_TAG, SubnetFacts,
 };
 use ipam::id::{EniAttachmentId, EniId, InstanceId, SecurityGroupId, SubnetId, VpcId};
 use ipnet::IpNet;
@@ -35,8 +33,8 @@ use crate::failure::Failure;
 const SCHEMES: [&str; 2] = ["http://", "https://"];
 /// A TCP and TLS handshake inside a region takes milliseconds.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
-/// EC2's largest page. A paginated call is never refused for its size, and draws from the larger
-/// of the two request buckets.
+/// EC2's largest page. EC2 never refuses a paginated call for its size, and takes it from the larger of the
+/// two request buckets.
 const PAGE_SIZE: i32 = 1000;
 
 /// Where EC2 is and who calls.
@@ -45,25 +43,25 @@ pub struct ConnectOptions {
     /// For example `eu-central-1`.
     pub region: String,
     /// Where EC2 listens if not at the region's own address: `http://…` or `https://…`. Without
-    /// it `AWS_ENDPOINT_URL_EC2` and `AWS_ENDPOINT_URL` hold.
+    /// it the SDK uses `AWS_ENDPOINT_URL_EC2` and `AWS_ENDPOINT_URL`.
     pub endpoint: Option<String>,
     /// This node.
     pub instance: InstanceId,
-    /// The node's VPC, until a reading of its ENIs has shown the primary one: then the VPC of that.
+    /// The node's VPC. The VPC of the primary ENI replaces it as soon as EC2 has described that ENI.
     pub vpc: VpcId,
     /// The node's zone: `eu-central-1a`.
     pub availability_zone: String,
-    /// How long one attempt of a call may take, to the last byte of the answer.
+    /// How long one attempt of a call may take, until the last byte of the answer.
     pub http_timeout: Duration,
-    /// Fixed credentials; without them the SDK's default chain finds some (environment, profile,
-    /// web identity, pod identity, instance role).
+    /// Fixed credentials. Without them the SDK's default chain searches environment, profile, web identity,
+    /// pod identity and instance role.
     pub credentials: Option<Credentials>,
 }
 
 /// Why no client could be made.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum ConnectError {
-    /// [`ConnectOptions::endpoint`] is no URL of HTTP.
+    /// [`ConnectOptions::endpoint`] is no HTTP URL.
     #[error("EC2 endpoint {0:?} is not of the form http://HOST[:PORT] or https://HOST[:PORT]")]
     InvalidEndpoint(String),
 }
@@ -71,19 +69,19 @@ pub enum ConnectError {
 /// A client of EC2 for one instance. Clones share connections and credentials.
 #[derive(Clone)]
 pub struct Ec2 {
-    /// It repeats nothing: whoever decides what to call knows what a repetition would do, and
-    /// spaces all calls of the daemon as EC2 grants them.
+    /// It retries nothing. The caller knows what a retry would do, and spaces all calls of the daemon as EC2's
+    /// buckets allow.
     client: Client,
     instance: InstanceId,
-    told_vpc: VpcId,
-    /// By EC2's own word.
+    configured_vpc: VpcId,
+    /// The VPC of the primary ENI in EC2's answer.
     vpc: Arc<OnceLock<VpcId>>,
     availability_zone: String,
 }
 
 impl Ec2 {
-    /// Makes a client. No request is sent: whether EC2 can be reached and lets us in shows at the
-    /// first call.
+    /// Makes a client. It sends no request, so the first call shows whether EC2 can be reached and takes the
+    /// credentials.
     ///
     /// # Errors
     /// If the endpoint is no URL.
@@ -103,17 +101,17 @@ impl Ec2 {
         Ok(Self {
             client: Client::from_conf(config.build()),
             instance: options.instance,
-            told_vpc: options.vpc,
+            configured_vpc: options.vpc,
             vpc: Arc::default(),
             availability_zone: options.availability_zone,
         })
     }
 
-    /// Makes `call`, once, and waits for its answer: at most the time-out for each page of it.
+    /// Makes `call` once and waits for the answer. Each page of the answer may take as long as the time-out.
     ///
     /// # Errors
-    /// Whatever EC2 or the way to it answers, by kind. An answer that lacks a field or holds one
-    /// that makes no sense is [`CallErrorKind::OutcomeUnknown`] and names call and field.
+    /// EC2's errors and those of the connection, by kind. A missing or invalid field in the answer is
+    /// [`CallErrorKind::OutcomeUnknown`]; the message names call and field.
     pub async fn execute(&self, call: &Ec2Call) -> Result<CallOutput, CallError> {
         self.make(call).await.map_err(|failure| failure.of(call.action().as_str()))
     }
@@ -128,12 +126,12 @@ impl Ec2 {
             Ec2Call::CreateEni {
                 subnet,
                 security_groups,
-                ask,
+                blocks,
                 description,
                 tags,
                 client_token,
             } => {
-                let new = NewEni { subnet, security_groups, ask: *ask, description, tags };
+                let new = NewEni { subnet, security_groups, blocks: *blocks, description, tags };
                 self.create_eni(new, client_token).await.map(CallOutput::Created)
             }
             Ec2Call::AttachEni { eni, device_index } => {
@@ -142,16 +140,17 @@ impl Ec2 {
             Ec2Call::SetDeleteOnTermination { eni, attachment } => {
                 self.set_delete_on_termination(eni, attachment).await
             }
-            Ec2Call::Assign { eni, ask } => self.assign(eni, *ask).await.map(CallOutput::Assigned),
+            Ec2Call::Assign { eni, blocks } => {
+                self.assign(eni, *blocks).await.map(CallOutput::Assigned)
+            }
             Ec2Call::Unassign { eni, blocks } => self.unassign(eni, blocks).await,
             Ec2Call::DetachEni { eni: _, attachment } => self.detach_eni(attachment).await,
             Ec2Call::DeleteEni { eni } => self.delete_eni(eni).await,
         }
     }
 
-    /// The tagged ENIs are read whatever their state: an ENI of ours that is being created or
-    /// attached meanwhile is found in whichever state it is, while two readings by state could
-    /// both miss it. What the later reading says of an ENI holds.
+    /// The filter by tag finds our ENIs in every state. Two filters by state could both miss an ENI whose
+    /// state changes between the two requests. The later answer about an ENI counts.
     async fn describe_enis(&self) -> Result<Vec<EniFacts>, Failure> {
         let instance = self.instance.as_str();
         let mut enis = BTreeMap::new();
@@ -192,10 +191,10 @@ impl Ec2 {
     }
 
     fn vpc(&self) -> &VpcId {
-        self.vpc.get().unwrap_or(&self.told_vpc)
+        self.vpc.get().unwrap_or(&self.configured_vpc)
     }
 
-    /// The primary ENI's subnet is always among them, unless the VPC is not the node's.
+    /// The answer always has the primary ENI's subnet. An empty answer shows that the VPC is not the node's.
     async fn describe_subnets(&self) -> Result<Vec<SubnetFacts>, Failure> {
         let subnets = self
             .client
@@ -215,8 +214,8 @@ impl Ec2 {
     }
 
     async fn create_eni(&self, new: NewEni<'_>, token: &str) -> Result<EniFacts, Failure> {
-        let NewEni { subnet, security_groups, ask, description, tags } = new;
-        let Counts { addresses, prefixes, ipv6_prefixes } = Counts::of(ask);
+        let NewEni { subnet, security_groups, blocks, description, tags } = new;
+        let Counts { addresses, prefixes, ipv6_prefixes } = Counts::of(blocks);
         let answer = self
             .client
             .create_network_interface()
@@ -258,8 +257,8 @@ impl Ec2 {
         Ok(CallOutput::Done)
     }
 
-    async fn assign(&self, eni: &EniId, ask: Ask) -> Result<BTreeSet<Block>, Failure> {
-        let Counts { addresses, prefixes, ipv6_prefixes } = Counts::of(ask);
+    async fn assign(&self, eni: &EniId, blocks: BlockCount) -> Result<BTreeSet<Block>, Failure> {
+        let Counts { addresses, prefixes, ipv6_prefixes } = Counts::of(blocks);
         if let Some(count) = ipv6_prefixes {
             return self.assign_ipv6(eni, count).await;
         }
@@ -274,8 +273,8 @@ impl Ec2 {
         Ok(reply::assigned(&answer)?)
     }
 
-    /// EC2 has no code of its own for what a refusal is nearly always about, so each says what to
-    /// look at.
+    /// A refusal is nearly always about a subnet without IPv6. EC2 has no code for that, so every refusal gets
+    /// the advice.
     async fn assign_ipv6(&self, eni: &EniId, count: i32) -> Result<BTreeSet<Block>, Failure> {
         let request = self.client.assign_ipv6_addresses().network_interface_id(eni.as_str());
         let answer = request.ipv6_prefix_count(count).send().await.map_err(|error| {
@@ -289,7 +288,7 @@ impl Ec2 {
     }
 
     async fn unassign(&self, eni: &EniId, blocks: &BTreeSet<Block>) -> Result<CallOutput, Failure> {
-        if blocks.iter().all(|block| block.is_ipv6()) {
+        if blocks.iter().all(|block| block.family() == Family::V6) {
             return self.unassign_ipv6(eni, blocks).await;
         }
         let mut request =
@@ -298,7 +297,7 @@ impl Ec2 {
             request = match block.cidr() {
                 IpNet::V4(net) if block.is_prefix() => request.ipv4_prefixes(net.to_string()),
                 IpNet::V4(net) => request.private_ip_addresses(net.addr().to_string()),
-                IpNet::V6(_) => return Err(unsupported(*block, "not of IPv4 as the others")),
+                IpNet::V6(_) => return Err(mixed_families(*block)),
             };
         }
         request.send().await?;
@@ -312,9 +311,6 @@ impl Ec2 {
     ) -> Result<CallOutput, Failure> {
         let mut request = self.client.unassign_ipv6_addresses().network_interface_id(eni.as_str());
         for block in blocks {
-            if !block.is_prefix() {
-                return Err(unsupported(*block, "an address of the node itself"));
-            }
             request = request.ipv6_prefixes(block.to_string());
         }
         request.send().await?;
@@ -333,7 +329,7 @@ impl Ec2 {
         Ok(CallOutput::Done)
     }
 
-    /// What EC2 publishes about the instance type `name`.
+    /// EC2's description of the instance type `name`.
     pub(crate) async fn instance_type(&self, name: &str) -> Result<InstanceTypeInfo, Failure> {
         let request = self.client.describe_instance_types();
         let answer = request.instance_types(InstanceType::from(name)).send().await?;
@@ -348,11 +344,11 @@ impl fmt::Debug for Ec2 {
     }
 }
 
-/// What the ENI that is to be created shall be.
+/// The ENI to create.
 struct NewEni<'a> {
     subnet: &'a SubnetId,
     security_groups: &'a BTreeSet<SecurityGroupId>,
-    ask: Ask,
+    blocks: BlockCount,
     description: &'a str,
     tags: &'a BTreeMap<String, String>,
 }
@@ -382,7 +378,7 @@ fn filter(name: &str, value: &str) -> Filter {
     Filter::builder().name(name).values(value).build()
 }
 
-/// How many of each kind to ask for.
+/// The count of each kind in a request.
 #[derive(Default)]
 struct Counts {
     addresses: Option<i32>,
@@ -391,13 +387,13 @@ struct Counts {
 }
 
 impl Counts {
-    /// EC2 refuses a count of zero, so nothing wanted is nothing said.
-    fn of(ask: Ask) -> Self {
-        let count = (ask.count() > 0).then(|| i32::from(ask.count()));
-        match ask {
-            BlockKind::V4Address.times(_) => Self { addresses: count, ..Self::default() },
-            BlockKind::V4Prefix.times(_) => Self { prefixes: count, ..Self::default() },
-            BlockKind::V6Prefix.times(_) => Self { ipv6_prefixes: count, ..Self::default() },
+    /// EC2 refuses a count of zero, so a request leaves it out.
+    fn of(BlockCount { kind, n }: BlockCount) -> Self {
+        let count = (n > 0).then(|| i32::from(n));
+        match kind {
+            BlockKind::V4Address => Self { addresses: count, ..Self::default() },
+            BlockKind::V4Prefix => Self { prefixes: count, ..Self::default() },
+            BlockKind::V6Prefix => Self { ipv6_prefixes: count, ..Self::default() },
         }
     }
 }
@@ -412,10 +408,10 @@ fn tag_specifications(tags: &BTreeMap<String, String>) -> Option<Vec<TagSpecific
     })
 }
 
-fn unsupported(block: Block, why: &str) -> Failure {
+fn mixed_families(block: Block) -> Failure {
     Failure::Unanswered {
         kind: CallErrorKind::Rejected,
         code: "UnsupportedBlock",
-        problem: format!("{block} is {why}"),
+        problem: format!("{block} is not of IPv4 as the others"),
     }
 }

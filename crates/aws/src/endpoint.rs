@@ -1,8 +1,8 @@
-//! Addresses of services as people write them.
+//! Checks the URLs of services that people set.
 
-/// Whether `text` is one of `schemes` (`http://`) and something that can be a host after it.
+/// Whether `text` is one of `schemes` (for example `http://`) followed by a possible host.
 ///
-/// The SDK would take anything and fail at each request.
+/// The SDK accepts any text and then fails at each request.
 pub(crate) fn is_url(text: &str, schemes: &[&str]) -> bool {
     let host = schemes.iter().find_map(|scheme| text.strip_prefix(scheme));
     host.is_some_and(|host| {

@@ -1,7 +1,6 @@
-//! Calls that did not succeed: the SDK's errors, and answers that make no sense, in the core's
-//! words.
+//! Failed calls: converts the SDK's errors and invalid answers to `ipam`'s errors.
 //!
-//! It must not know which call it is about until it is told at the end.
+//! A failure does not know its call; the caller adds the action at the end.
 
 use std::error::Error;
 
@@ -13,24 +12,24 @@ use ipam::call::{CallError, CallErrorKind};
 use crate::classify::{classify, classify_status};
 use crate::ec2::reply::BadField;
 
-/// The code of a call that was not sent for want of them.
+/// The code of a call that was not sent because there are no credentials.
 const NO_CREDENTIALS: &str = "NoCredentials";
-/// What a person can do about that.
+/// What a person can do about missing credentials.
 const CREDENTIALS_ADVICE: &str = "if that lasts, see that the pod's service account or the instance \
                                   has a role, and that STS, the pod identity agent or the metadata \
                                   service, whichever gives it, can be reached";
 
-/// Why some call did not succeed.
+/// Why a call has failed.
 #[derive(Debug)]
 pub(crate) enum Failure {
-    /// EC2 says so.
+    /// EC2 has refused it.
     Refused(CallError),
-    /// It failed before EC2 could answer, or its answer did not reach us whole.
+    /// It failed before EC2 answered, or the answer was incomplete or invalid.
     Unanswered { kind: CallErrorKind, code: &'static str, problem: String },
 }
 
 impl Failure {
-    /// The failure of `action`, as EC2 spells it.
+    /// The error for `action`, which is named as EC2 spells it.
     pub(crate) fn of(self, action: &str) -> CallError {
         match self {
             Self::Refused(error) => error,
@@ -40,7 +39,7 @@ impl Failure {
         }
     }
 
-    /// With `advice` at the end of EC2's message, if it refused in that way.
+    /// Adds `advice` to EC2's message if EC2 has refused with this kind.
     pub(crate) fn advised(mut self, kind: CallErrorKind, advice: &str) -> Self {
         if let Self::Refused(error) = &mut self
             && error.kind == kind
@@ -50,7 +49,7 @@ impl Failure {
         self
     }
 
-    /// In one line: the SDK's errors know line breaks.
+    /// The problem is one line. The SDK's errors have line breaks.
     fn unanswered(kind: CallErrorKind, code: &'static str, error: &(dyn Error + 'static)) -> Self {
         let causes: Vec<_> = causes(error).map(ToString::to_string).collect();
         let text = causes.join(": ");
@@ -64,7 +63,7 @@ impl Failure {
     }
 }
 
-/// The call may well have had its effect.
+/// The call may have had its effect.
 impl From<BadField> for Failure {
     fn from(field: BadField) -> Self {
         Self::unanswered(CallErrorKind::OutcomeUnknown, "MalformedAnswer", &field)
@@ -83,14 +82,14 @@ where
             SdkError::ConstructionFailure(_) => (CallErrorKind::Rejected, "RequestNotBuilt"),
             SdkError::TimeoutError(_) => (CallErrorKind::OutcomeUnknown, "TimedOut"),
             SdkError::DispatchFailure(_) => unsent(&error),
-            // Of what is left there is one variant: the connection broke within the answer.
+            // The one variant left means that the connection broke within the answer.
             _ => (CallErrorKind::OutcomeUnknown, "AnswerLost"),
         };
         Self::unanswered(kind, code, &error)
     }
 }
 
-/// What came back with an error status, or as a success that could not be read.
+/// An answer with an error status, or a success that could not be read.
 fn answered<E: ProvideErrorMetadata + Error + 'static>(status: u16, error: &E) -> Failure {
     let Some(code) = error.code() else {
         return Failure::unanswered(classify_status(status), "UnreadableAnswer", error);
@@ -103,11 +102,13 @@ fn answered<E: ProvideErrorMetadata + Error + 'static>(status: u16, error: &E) -
     })
 }
 
-/// A connection that was refused is not taken for a call without effect: the attempt had none, but
-/// an earlier attempt of the same call may have had one, and where the SDK knows that it never
-/// connected it does not tell. To read once too often costs little, to forget an ENI does not.
-/// Where credentials are the cause, nothing was sent. That there are none at all is what the SDK says
-/// of a metadata service that refuses connections, too, so that may pass as well.
+/// A failure to send.
+///
+/// 1. Missing credentials: nothing was sent. The SDK also reports missing credentials if the metadata
+///    service refuses connections, so they may come later.
+/// 2. A refused connection: the outcome is unknown. This attempt had no effect, but an earlier attempt of the
+///    same call may have had one, and the SDK does not show that it never connected. A needless describe
+///    costs little, and a forgotten ENI leaks.
 fn unsent(error: &(dyn Error + 'static)) -> (CallErrorKind, &'static str) {
     match causes(error).find_map(|cause| cause.downcast_ref::<CredentialsError>()) {
         Some(CredentialsError::InvalidConfiguration(_)) => {
@@ -118,7 +119,7 @@ fn unsent(error: &(dyn Error + 'static)) -> (CallErrorKind, &'static str) {
     }
 }
 
-/// The error itself and all that is behind it.
+/// The error and its causes.
 fn causes<'a>(error: &'a (dyn Error + 'static)) -> impl Iterator<Item = &'a (dyn Error + 'static)> {
     std::iter::successors(Some(error), |&error| error.source())
 }
@@ -133,7 +134,7 @@ mod tests {
     type DeleteError = SdkError<DeleteNetworkInterfaceError, HttpResponse>;
 
     #[test]
-    fn what_was_not_sent_is_told_apart() {
+    fn unsent_call_is_classified_by_its_cause() {
         use CallErrorKind::{AccessDenied, NoCredentials, OutcomeUnknown, Rejected};
         let check = |error: DeleteError, kind, text: &str| {
             let failure = Failure::from(error).of("DeleteNetworkInterface");

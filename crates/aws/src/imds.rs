@@ -1,6 +1,6 @@
-//! The instance metadata service: who and where this node is.
+//! The instance metadata service: the identity and the place of this node.
 //!
-//! It reads once and keeps nothing. It must not know what the facts are for.
+//! It keeps no answer. It must not know what the facts are for.
 
 mod enis;
 
@@ -11,6 +11,7 @@ use aws_config::imds::client::error::ImdsError as SdkError;
 use aws_config::imds::client::{Builder, Client, SensitiveString};
 use aws_config::provider_config::ProviderConfig;
 use ipam::id::{InstanceId, VpcId};
+use mac::MacAddr;
 use serde::{Deserialize, Serialize};
 
 pub use self::enis::ShownEni;
@@ -19,39 +20,38 @@ use crate::endpoint::is_url;
 const ROOT: &str = "/latest/";
 const DOCUMENT: &str = "dynamic/instance-identity/document";
 const MACS: &str = "meta-data/network/interfaces/macs";
-/// How many digits an id has, once and now. Source: AWS, "Amazon EC2 resource IDs".
+/// How many digits an id has: 8 in old ids, 17 in others. Source: AWS, "Amazon EC2 resource IDs".
 const ID_DIGITS: [usize; 2] = [8, 17];
-/// So much of an answer that makes no sense is shown, in characters: it may be a whole page.
+/// How much of an invalid answer an error shows, in characters. The answer may be a whole page.
 const SHOWN: usize = 100;
 
-/// Why the node does not know who it is.
+/// Why the metadata service gives no usable answer.
 #[derive(Debug, thiserror::Error)]
 pub enum ImdsError {
-    /// The service did not answer, or not with a value. Requests that failed in a way that may
-    /// pass were repeated.
+    /// The service does not answer, or answers with an error. The SDK has retried transient failures.
     #[error("read {path} from the instance metadata service")]
     Get {
-        /// What was asked for, below the endpoint.
+        /// The path of the request, below the endpoint.
         path: String,
-        /// Why.
+        /// The cause.
         source: Box<SdkError>,
     },
-    /// The SDK's client panics at some answers: at a token that is no UTF-8, for example.
+    /// The SDK's client panics at some answers, for example at a token that is not UTF-8.
     #[error(
-        "read {path} from the instance metadata service, at whose answer the client has panicked"
+        "read {path} from the instance metadata service: the client has panicked at the answer"
     )]
     Panicked {
-        /// What was asked for, below the endpoint.
+        /// The path of the request, below the endpoint.
         path: String,
     },
-    /// The service answered with something else than was asked for.
+    /// The answer is invalid.
     #[error("{path} of the instance metadata service is {text:?}: {problem}")]
     Malformed {
-        /// What was asked for, below the endpoint.
+        /// The path of the request, below the endpoint.
         path: String,
-        /// What came, or the beginning of it.
+        /// The answer, or its beginning.
         text: String,
-        /// What is wrong with it.
+        /// What is wrong with the answer.
         problem: String,
     },
     /// The given endpoint is no URL.
@@ -59,8 +59,8 @@ pub enum ImdsError {
     InvalidEndpoint(String),
 }
 
-/// Who and where the node is, none of which changes while it runs. What the primary ENI has may change, and
-/// is for EC2 to tell.
+/// The identity and the place of the node. None of it changes while the node runs. The state of the primary
+/// ENI may change, so it comes from EC2.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct NodeFacts {
     /// This instance.
@@ -71,14 +71,14 @@ pub struct NodeFacts {
     pub region: String,
     /// For example `eu-central-1a`.
     pub availability_zone: String,
-    /// The VPC of the primary ENI, which EC2 corrects: see [`ConnectOptions::vpc`](crate::ConnectOptions).
+    /// The VPC of the primary ENI. EC2's answer corrects it: see [`ConnectOptions::vpc`](crate::ConnectOptions).
     pub vpc: VpcId,
-    /// The hardware address of the primary ENI, lower case with colons.
-    pub primary_mac: String,
+    /// The hardware address of the primary ENI.
+    pub primary_mac: MacAddr,
 }
 
-/// The instance identity document, as far as it matters here. The beginning of a name or of a long id
-/// passes for another one; that of a JSON object is none.
+/// The instance identity document, as far as it matters here. It is JSON, so a truncated document is invalid.
+/// A truncated plain text could pass for another name or id.
 /// Source: AWS, "Instance identity documents for Amazon EC2 instances".
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -113,17 +113,17 @@ impl Imds {
         Ok(Self(builder().endpoint(endpoint).map_err(|_| invalid())?.build()))
     }
 
-    /// Reads who and where this node is. Three small requests, and one for a token.
+    /// Reads the identity and the place of this node: three small requests, and one for a token.
     ///
     /// # Errors
-    /// At the first path that cannot be read or makes no sense; it is named.
+    /// For the first path that cannot be read or has an invalid answer. The error names the path.
     pub async fn node_facts(&self) -> Result<NodeFacts, ImdsError> {
         let text = self.get(DOCUMENT).await?;
         let bad = |problem| malformed(DOCUMENT, &text, problem);
         let document: Document =
             serde_json::from_str(&text).map_err(|error| bad(error.to_string()))?;
         let Document { instance_id, instance_type, region, availability_zone } = document;
-        let primary_mac = self.primary_mac().await?;
+        let primary_mac = self.value("meta-data/mac", parse::<MacAddr>).await?;
         Ok(NodeFacts {
             instance: id(&instance_id).map_err(bad)?,
             instance_type: name(instance_type).map_err(bad)?,
@@ -132,13 +132,6 @@ impl Imds {
             vpc: self.value(&format!("{MACS}/{primary_mac}/vpc-id"), id).await?,
             primary_mac,
         })
-    }
-
-    /// It becomes part of other paths, so it is checked before all else: the SDK panics at a
-    /// path that is none.
-    async fn primary_mac(&self) -> Result<String, ImdsError> {
-        let not_a_mac = || "no hardware address".to_owned();
-        self.value("meta-data/mac", |text| crate::mac::parse(text).ok_or_else(not_a_mac)).await
     }
 
     async fn value<T>(
@@ -174,7 +167,7 @@ impl Imds {
     }
 }
 
-/// Without an HTTP client of ours the SDK's panics at the first request. TLS is not spoken here.
+/// Without this HTTP client the SDK panics at the first request. The service does not use TLS.
 fn builder() -> Builder {
     let http = aws_smithy_http_client::Builder::new().build_http();
     Client::builder().configure(&ProviderConfig::without_region().with_http_client(http))
@@ -193,7 +186,7 @@ fn beginning(text: &str) -> String {
     }
 }
 
-/// A whole id: the beginning of one names another instance, or nothing.
+/// A whole id. A truncated id names another instance, or none.
 fn id<T>(text: &str) -> Result<T, String>
 where
     T: for<'a> TryFrom<&'a str, Error: Display>,
@@ -207,12 +200,12 @@ where
     }
 }
 
-/// A word as AWS names regions, zones and instance types.
+/// The name of a region, a zone or an instance type.
 fn name(text: String) -> Result<String, String> {
     let fits = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.');
     match !text.is_empty() && text.len() <= SHOWN && text.bytes().all(fits) {
         true => Ok(text),
-        false => Err("no name of AWS".to_owned()),
+        false => Err("not a name that AWS uses".to_owned()),
     }
 }
 

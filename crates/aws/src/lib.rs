@@ -1,8 +1,7 @@
-//! EC2 and IMDS for real: makes the calls that the core describes and puts the answers, and the
-//! failures, in the core's words.
+//! The client of EC2 and of the instance metadata service. It makes the calls that `ipam` describes as data,
+//! and returns answers and failures in `ipam`'s types.
 //!
-//! It must not know how anything is decided: no policy, no pool, no retry beyond what makes one
-//! call's answer trustworthy.
+//! It must not know how anything is decided: no policy, no pool, no retry.
 
 mod classify;
 mod credentials;
@@ -11,7 +10,6 @@ mod endpoint;
 mod failure;
 mod imds;
 mod limits;
-mod mac;
 
 pub use classify::classify;
 pub use ec2::{ConnectError, ConnectOptions, Ec2};

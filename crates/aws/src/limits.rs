@@ -1,4 +1,4 @@
-//! What an instance type allows, asked of EC2. It must not know the built-in table.
+//! EC2's limits of an instance type. It must not know the built-in table.
 
 use aws_sdk_ec2::types::{InstanceTypeHypervisor, InstanceTypeInfo, NetworkInfo};
 use ipam::call::CallError;

@@ -1,6 +1,7 @@
 //! Limits and policy in words, for the commands that print them.
 
-use ipam::policy::{Limits, Mode, Policy, Targets};
+use ipam::block::BlockKind;
+use ipam::policy::{Limits, Policy, Targets};
 
 /// One line: `3 ENIs, 10 addresses on each, prefixes`.
 #[must_use]
@@ -12,8 +13,8 @@ pub fn limits_text(limits: Limits) -> String {
 
 /// One word: `secondary-ip`, `prefix` or `ipv6`.
 #[must_use]
-pub fn mode_text(mode: Mode) -> &'static str {
-    match mode {
+pub fn mode_text(kind: BlockKind) -> &'static str {
+    match kind {
         BlockKind::V4Address => "secondary-ip",
         BlockKind::V4Prefix => "prefix",
         BlockKind::V6Prefix => "ipv6",
@@ -23,10 +24,11 @@ pub fn mode_text(mode: Mode) -> &'static str {
 /// One line: the target in force, with the variable that sets it.
 #[must_use]
 pub fn targets_text(policy: &Policy) -> String {
-    if policy.mode == BlockKind::V6Prefix {
+    let family = policy.families.policy();
+    if family.kind == BlockKind::V6Prefix {
         return "one /80 prefix for all pods".to_owned();
     }
-    match policy.targets {
+    match family.targets {
         Targets::WarmEni(n) => format!("free addresses worth {n} ENIs (WARM_ENI_TARGET)"),
         Targets::WarmPrefix(n) => format!("{n} free prefixes (WARM_PREFIX_TARGET)"),
         Targets::Ip { warm, minimum } => {

@@ -1,4 +1,4 @@
-//! Which family pods' addresses are of, and what they come from.
+//! Which address family pods have, and which blocks EC2 is asked for.
 
 use ipam::block::BlockKind;
 
@@ -12,12 +12,12 @@ use crate::{SettingError, Variables};
 static NOT_WITH_IPV6: [&Setting; 3] =
     [&AWS_VPC_K8S_CNI_CUSTOM_NETWORK_CFG, &ENABLE_V6_EGRESS, &DISABLE_POD_V6];
 
-/// The mode that the switches make together.
+/// The kind of blocks that the switches ask for together.
 ///
 /// # Errors
 /// For the first switch that contradicts the others, with what to set instead.
 /// Source: amazon-vpc-cni-k8s v1.23.1, `pkg/ipamd/ipamd.go`, `isConfigValid`.
-pub(crate) fn mode(variables: &Variables) -> Result<Mode, SettingError> {
+pub(crate) fn kind(variables: &Variables) -> Result<BlockKind, SettingError> {
     let ipv6 = variables.boolean(&ENABLE_IPv6)?;
     let ipv4 = variables.optional_boolean(&ENABLE_IPv4)?.unwrap_or(!ipv6);
     let prefixes = variables.boolean(&ENABLE_PREFIX_DELEGATION)?;

@@ -23,7 +23,8 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use ipam::policy::{Mode, WarmSettings};
+use ipam::block::BlockKind;
+use ipam::policy::WarmSettings;
 
 pub use self::describe::{limits_text, mode_text, targets_text};
 pub use self::env_file::{EnvFileError, LineFault};
@@ -103,9 +104,9 @@ pub enum LogTarget {
 /// ask for is for [`policy`] to say.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Settings {
-    /// From `ENABLE_PREFIX_DELEGATION` and `ENABLE_IPv6`; [`policy`] changes it on an instance
-    /// without prefixes.
-    pub mode: Mode,
+    /// From `ENABLE_PREFIX_DELEGATION` and `ENABLE_IPv6`. [`policy`] uses single IPv4 addresses on an
+    /// instance without prefixes.
+    pub kind: BlockKind,
     /// `WARM_ENI_TARGET`, `WARM_IP_TARGET`, `MINIMUM_IP_TARGET`, `WARM_PREFIX_TARGET`.
     pub warm: WarmSettings,
     /// `MAX_ENI`.
@@ -131,7 +132,7 @@ pub struct Settings {
     /// `MANAGE_UNTAGGED_ENI`.
     pub manage_untagged: bool,
     /// `AWS_VPC_ENI_MTU`: bytes, 576 (with IPv6 1280) to 9001.
-    pub mtu: u32,
+    pub mtu: u16,
     /// `AWS_EC2_ENDPOINT`.
     pub ec2_endpoint: Option<String>,
     /// `HTTP_TIMEOUT`.
@@ -170,14 +171,14 @@ impl Settings {
     /// # Errors
     /// For the first bad value.
     pub fn read(variables: &Variables) -> Result<Self, SettingError> {
-        let mode = family::mode(variables)?;
+        let kind = family::kind(variables)?;
         unsupported::check(variables)?;
         let (eni_tags, mut warnings) = variables.tags(&ADDITIONAL_ENI_TAGS)?;
-        warnings.extend(unsupported::warnings(variables, mode)?);
+        warnings.extend(unsupported::warnings(variables, kind)?);
         let (checkpoint, state_directory) = backing_store(variables)?;
         Ok(Self {
-            mode,
-            warm: warm_settings(variables, mode)?,
+            kind,
+            warm: warm_settings(variables, kind)?,
             max_enis: variables.optional_number(&MAX_ENI, 1, u16::MAX)?,
             max_pods: variables.optional_number(&TIDEPOOL_MAX_PODS, 1, u32::MAX)?,
             cooldown: variables.seconds(&IP_COOLDOWN_PERIOD, 0)?,
@@ -189,7 +190,7 @@ impl Settings {
             cluster: variables.text(&CLUSTER_NAME).map(str::to_owned),
             eni_tags,
             manage_untagged: variables.boolean(&MANAGE_UNTAGGED_ENI)?,
-            mtu: mtu(variables, mode)?,
+            mtu: mtu(variables, kind)?,
             ec2_endpoint: variables.url(&AWS_EC2_ENDPOINT)?,
             http_timeout: variables.seconds(&HTTP_TIMEOUT, LEAST_HTTP_TIMEOUT)?,
             env_file: variables.optional_path(&TIDEPOOL_ENV_FILE)?,
@@ -238,13 +239,13 @@ const LONGEST_LEAK_AGE: Duration = Duration::from_secs(24 * 3600);
 /// In seconds. Source: amazon-vpc-cni-k8s v1.23.1, `HTTP_TIMEOUT`.
 const LEAST_HTTP_TIMEOUT: u32 = 10;
 /// In bytes, what every IPv4 host takes. Source: RFC 791, section 3.1.
-const LEAST_IPV4_MTU: u32 = 576;
+const LEAST_IPV4_MTU: u16 = 576;
 /// In bytes. Source: RFC 8200, section 5.
-const LEAST_IPV6_MTU: u32 = 1280;
+const LEAST_IPV6_MTU: u16 = 1280;
 /// In bytes, jumbo frames of a VPC. Source: AWS, "Network MTU for your EC2 instance".
-const JUMBO_MTU: u32 = 9001;
+const JUMBO_MTU: u16 = 9001;
 
-fn warm_settings(variables: &Variables, mode: Mode) -> Result<WarmSettings, SettingError> {
+fn warm_settings(variables: &Variables, kind: BlockKind) -> Result<WarmSettings, SettingError> {
     let warm = WarmSettings {
         warm_eni: variables.number(&WARM_ENI_TARGET, 0, u16::MAX)?,
         warm_ip: variables.number(&WARM_IP_TARGET, 0, u32::MAX)?,
@@ -252,7 +253,7 @@ fn warm_settings(variables: &Variables, mode: Mode) -> Result<WarmSettings, Sett
         warm_prefix: variables.number(&WARM_PREFIX_TARGET, 0, u16::MAX)?,
     };
     let asks_for_nothing = warm.warm_ip == 0 && warm.minimum_ip == 0 && warm.warm_prefix == 0;
-    if mode == BlockKind::V4Prefix && asks_for_nothing {
+    if kind == BlockKind::V4Prefix && asks_for_nothing {
         return Err(variables.error(
             &WARM_PREFIX_TARGET,
             "with ENABLE_PREFIX_DELEGATION=true one of WARM_PREFIX_TARGET, WARM_IP_TARGET and \
@@ -268,8 +269,8 @@ fn leak_age(variables: &Variables) -> Result<Option<Duration>, SettingError> {
     Ok(Some(age).filter(|_| !is_off))
 }
 
-fn mtu(variables: &Variables, mode: Mode) -> Result<u32, SettingError> {
-    let least = match mode {
+fn mtu(variables: &Variables, kind: BlockKind) -> Result<u16, SettingError> {
+    let least = match kind {
         BlockKind::V4Address | BlockKind::V4Prefix => LEAST_IPV4_MTU,
         BlockKind::V6Prefix => LEAST_IPV6_MTU,
     };

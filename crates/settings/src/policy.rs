@@ -1,6 +1,9 @@
 //! The policy that the settings make on an instance type. Only this file makes a [`Policy`] of settings.
 
-use ipam::policy::{Limits, Mode, Policy, Targets, WarmSettings};
+use ipam::block::BlockKind;
+use ipam::policy::{
+    Families, FamilyPolicy, Limits, Placement, Policy, Targets, Timing, WarmSettings,
+};
 
 use crate::registry::{
     ENABLE_IPv6, MAX_ENI, MINIMUM_IP_TARGET, WARM_ENI_TARGET, WARM_IP_TARGET, WARM_PREFIX_TARGET,
@@ -25,8 +28,8 @@ pub fn policy(
     limits: Limits,
     vcpus: Option<u32>,
 ) -> Result<Policy, SettingError> {
-    let mode = limits.mode(settings.mode);
-    if mode == BlockKind::V6Prefix && !limits.prefixes {
+    let kind = kind_on(settings.kind, limits);
+    if kind == BlockKind::V6Prefix && !limits.prefixes {
         return Err(SettingError {
             variable: ENABLE_IPv6.name,
             value: "true".to_owned(),
@@ -36,17 +39,29 @@ pub fn policy(
         });
     }
     Ok(Policy {
-        mode,
-        targets: Targets::resolve(mode, settings.warm),
+        families: Families::single(FamilyPolicy::new(kind, settings.warm)),
+        placement: Placement::LikePrimary,
         max_enis: settings.max_enis,
-        max_pods: settings.max_pods.unwrap_or_else(|| max_pods(mode, limits, vcpus)),
-        cooldown: settings.cooldown,
-        add_wait: settings.add_wait,
-        grow_delay: settings.grow_delay,
-        shrink_delay: settings.shrink_delay,
-        min_eni_age: settings.min_eni_age,
-        leak_age: settings.leak_age,
+        max_pods: settings.max_pods.unwrap_or_else(|| max_pods(kind, limits, vcpus)),
+        mtu: settings.mtu,
+        timing: Timing {
+            cooldown: settings.cooldown,
+            add_wait: settings.add_wait,
+            grow_delay: settings.grow_delay,
+            shrink_delay: settings.shrink_delay,
+            min_eni_age: settings.min_eni_age,
+            leak_age: settings.leak_age,
+        },
     })
+}
+
+/// The kind of blocks that the instance takes: single addresses where it takes no /28 prefixes. The
+/// targets of a policy are those of this kind.
+fn kind_on(kind: BlockKind, limits: Limits) -> BlockKind {
+    match kind {
+        BlockKind::V4Prefix if !limits.prefixes => BlockKind::V4Address,
+        BlockKind::V4Address | BlockKind::V4Prefix | BlockKind::V6Prefix => kind,
+    }
 }
 
 /// What the settings ask for and the daemon or the instance cannot do, one sentence each.
@@ -60,25 +75,26 @@ pub fn warnings(settings: &Settings, policy: &Policy, limits: Limits) -> Vec<Str
 /// The [`warnings`] that hold on every instance.
 #[must_use]
 pub fn setting_warnings(settings: &Settings) -> Vec<String> {
-    let overridden = overridden(settings, settings.mode);
+    let overridden = overridden(settings, settings.kind);
     settings.warnings.iter().cloned().chain(overridden).collect()
 }
 
 /// The [`warnings`] about the pool.
 #[must_use]
 pub fn pool_warnings(settings: &Settings, policy: &Policy, limits: Limits) -> Vec<String> {
-    let no_prefixes = (settings.mode != policy.mode).then(|| {
+    let kind = policy.families.policy().kind;
+    let no_prefixes = (settings.kind != kind).then(|| {
         "ENABLE_PREFIX_DELEGATION: this instance type takes no prefixes; it gets secondary \
          addresses"
             .to_owned()
     });
-    let overridden = overridden(settings, policy.mode);
+    let overridden = overridden(settings, kind);
     no_prefixes.into_iter().chain(overridden).chain(out_of_reach(policy, limits)).collect()
 }
 
-/// Targets that have no effect in `mode`, with what to set instead. The incumbent's manifest sets some
+/// Targets that have no effect with blocks of `kind`, with what to set instead. The incumbent's manifest sets some
 /// for everybody, so its value is no warning. 0 asks for nothing, so it is none either.
-fn overridden(settings: &Settings, mode: Mode) -> Vec<String> {
+fn overridden(settings: &Settings, kind: BlockKind) -> Vec<String> {
     let (warm, default) = (settings.warm, WarmSettings::default());
     let enis = (WARM_ENI_TARGET.name, warm.warm_eni.into(), default.warm_eni.into());
     let prefixes = (WARM_PREFIX_TARGET.name, warm.warm_prefix.into(), default.warm_prefix.into());
@@ -86,7 +102,7 @@ fn overridden(settings: &Settings, mode: Mode) -> Vec<String> {
     let minimum = (MINIMUM_IP_TARGET.name, warm.minimum_ip, default.minimum_ip);
     let max_enis = (MAX_ENI.name, settings.max_enis.map_or(0, u32::from), 0);
     let by_ips = warm.warm_ip != 0 || warm.minimum_ip != 0;
-    let (without_effect, why) = match mode {
+    let (without_effect, why) = match kind {
         BlockKind::V6Prefix => (
             vec![enis, prefixes, ips, minimum, max_enis],
             "with ENABLE_IPv6=true, where one prefix is enough; leave it out",
@@ -99,7 +115,7 @@ fn overridden(settings: &Settings, mode: Mode) -> Vec<String> {
         BlockKind::V4Prefix => {
             (vec![enis], "with ENABLE_PREFIX_DELEGATION=true; set WARM_PREFIX_TARGET instead")
         }
-        BlockKind::V4Address if settings.mode == BlockKind::V4Prefix => {
+        BlockKind::V4Address if settings.kind == BlockKind::V4Prefix => {
             (vec![prefixes], "on an instance without prefixes; set WARM_ENI_TARGET instead")
         }
         BlockKind::V4Address => (
@@ -116,7 +132,7 @@ fn out_of_reach(policy: &Policy, limits: Limits) -> Vec<String> {
     let capacity = limits.capacity(policy);
     let room = capacity.min(policy.max_pods);
     let per_eni = u32::from(limits.blocks_per_eni());
-    let targets = match policy.targets {
+    let targets = match policy.families.policy().targets {
         Targets::WarmEni(n) => vec![(WARM_ENI_TARGET.name, n.into(), capacity / per_eni.max(1))],
         Targets::WarmPrefix(n) => vec![(WARM_PREFIX_TARGET.name, n.into(), capacity / 16)],
         Targets::Ip { warm, minimum } => {
@@ -136,11 +152,11 @@ fn out_of_reach(policy: &Policy, limits: Limits) -> Vec<String> {
 
 /// The kubelet's usual maximum on such an instance. If the number of vCPUs is unknown, the larger bound
 /// holds, since too small a number would leave pods without addresses.
-fn max_pods(mode: Mode, limits: Limits, vcpus: Option<u32>) -> u32 {
+fn max_pods(kind: BlockKind, limits: Limits, vcpus: Option<u32>) -> u32 {
     let blocks = u32::from(limits.enis) * u32::from(limits.blocks_per_eni());
     let (few, many) = PREFIX_MAX_PODS;
     let most = if vcpus.is_some_and(|n| n < MANY_VCPUS) { few } else { many };
-    match mode {
+    match kind {
         BlockKind::V4Address => blocks + HOST_NETWORK_PODS,
         BlockKind::V4Prefix => (blocks * 16 + HOST_NETWORK_PODS).min(most),
         BlockKind::V6Prefix => most,
@@ -239,7 +255,7 @@ mod tests {
 
         let targets = [("MINIMUM_IP_TARGET".to_owned(), "5".to_owned())];
         let ipv6 = Settings {
-            mode: BlockKind::V6Prefix,
+            kind: BlockKind::V6Prefix,
             ..Settings::read(&targets.into_iter().collect()).unwrap()
         };
         let warnings = overridden(&ipv6, BlockKind::V6Prefix);
@@ -251,9 +267,9 @@ mod tests {
 
     #[test]
     fn max_pods_are_those_of_the_published_table() {
-        let check = |name: &str, mode, expect| {
+        let check = |name: &str, kind, expect| {
             let limits = crate::known_limits(name).expect(name);
-            assert_eq!(max_pods(mode, limits, crate::known_vcpus(name)), expect, "{name} {mode:?}");
+            assert_eq!(max_pods(kind, limits, crate::known_vcpus(name)), expect, "{name} {kind:?}");
         };
         check("t3.small", BlockKind::V4Address, 11);
         check("t3.medium", BlockKind::V4Address, 17);

@@ -79,7 +79,8 @@ pub fn reload(
 mod tests {
     use std::time::Duration;
 
-    use ipam::policy::{Mode, Targets};
+    use ipam::block::BlockKind;
+    use ipam::policy::Targets;
 
     use super::*;
 
@@ -114,18 +115,17 @@ mod tests {
         check("", "", "", "");
         check("", "WARM_ENI_TARGET=1 MAX_ENI=", "", "");
         let grown = check("", "WARM_IP_TARGET=5", "WARM_IP_TARGET", "");
-        assert_eq!(grown.policy.targets, Targets::Ip { warm: 5, minimum: 0 });
+        assert_eq!(grown.policy.families.policy().targets, Targets::Ip { warm: 5, minimum: 0 });
         let shrunk = check("WARM_IP_TARGET=5", "", "WARM_IP_TARGET", "");
-        assert_eq!(shrunk.policy.targets, Targets::WarmEni(1));
+        assert_eq!(shrunk.policy.families.policy().targets, Targets::WarmEni(1));
         let next = "ENABLE_PREFIX_DELEGATION=true IP_COOLDOWN_PERIOD=0 CLUSTER_NAME=blue";
         let both = check("", next, "IP_COOLDOWN_PERIOD", "ENABLE_PREFIX_DELEGATION CLUSTER_NAME");
-        assert_eq!(
-            (both.policy.mode, both.policy.cooldown),
-            (BlockKind::V4Address, Duration::ZERO)
-        );
+        let family = both.policy.families.policy();
+        assert_eq!(family.kind, BlockKind::V4Address);
+        assert_eq!(both.policy.timing.cooldown, Duration::ZERO);
         assert_eq!(both.in_force.settings.cluster, None);
         let off = check("", "DISABLE_LEAKED_ENI_CLEANUP=true", "DISABLE_LEAKED_ENI_CLEANUP", "");
-        assert_eq!(off.policy.leak_age, None);
+        assert_eq!(off.policy.timing.leak_age, None);
     }
 
     #[test]

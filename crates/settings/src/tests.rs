@@ -29,7 +29,7 @@ fn defaults_are_those_of_the_manifest() {
     let warm = WarmSettings { warm_eni: 1, warm_ip: 0, minimum_ip: 0, warm_prefix: 1 };
     assert_eq!(warm, WarmSettings::default());
     let expect = Settings {
-        mode: BlockKind::V4Address,
+        kind: BlockKind::V4Address,
         warm,
         max_enis: None,
         max_pods: None,
@@ -123,7 +123,7 @@ fn good_values_are_read() {
     ];
     let settings = read(&[&variables[..], &QUIET].concat()).unwrap();
     let expect = Settings {
-        mode: BlockKind::V4Prefix,
+        kind: BlockKind::V4Prefix,
         warm: WarmSettings { warm_eni: 0, warm_ip: 5, minimum_ip: 20, warm_prefix: 2 },
         max_enis: Some(3),
         max_pods: Some(58),
@@ -172,7 +172,7 @@ fn boolean_has_the_spellings_of_go() {
     ] {
         for spelling in spellings {
             let settings = read(&[("ENABLE_PREFIX_DELEGATION", spelling)]).unwrap();
-            assert_eq!(settings.mode, expect, "{spelling}");
+            assert_eq!(settings.kind, expect, "{spelling}");
         }
     }
 }
@@ -243,15 +243,15 @@ const IPV6: [(&str, &str); 3] =
 
 #[test]
 fn families_that_contradict_are_refused() {
-    let mode = |variables: &[(&str, &str)]| read(variables).map(|settings| settings.mode);
-    assert_eq!(mode(&IPV6), Ok(BlockKind::V6Prefix));
+    let kind = |variables: &[(&str, &str)]| read(variables).map(|settings| settings.kind);
+    assert_eq!(kind(&IPV6), Ok(BlockKind::V6Prefix));
     assert_eq!(
-        mode(&[IPV6[0], IPV6[2]]),
+        kind(&[IPV6[0], IPV6[2]]),
         Ok(BlockKind::V6Prefix),
         "what is not set contradicts nothing"
     );
     assert_eq!(
-        mode(&[("ENABLE_IPv6", "false"), ("ENABLE_IPv4", "true")]),
+        kind(&[("ENABLE_IPv6", "false"), ("ENABLE_IPv4", "true")]),
         Ok(BlockKind::V4Address)
     );
     let check = |variables: &[(&str, &str)], start: &str, end: &str| {

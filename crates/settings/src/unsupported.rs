@@ -8,14 +8,17 @@ use crate::registry::{ALL, Nodes, Support};
 use crate::{SettingError, Variables};
 
 /// One line for each feature that is asked for by default and not built.
-pub(crate) fn warnings(variables: &Variables, mode: Mode) -> Result<Vec<String>, SettingError> {
+pub(crate) fn warnings(
+    variables: &Variables,
+    kind: BlockKind,
+) -> Result<Vec<String>, SettingError> {
     let mut warnings = Vec::new();
     for setting in ALL {
         let Support::Missing { without, of, what } = setting.support else { continue };
         let is_about_this_node = match of {
             Nodes::All => true,
-            Nodes::Ipv4 => mode != BlockKind::V6Prefix,
-            Nodes::Ipv6 => mode == BlockKind::V6Prefix,
+            Nodes::Ipv4 => kind != BlockKind::V6Prefix,
+            Nodes::Ipv6 => kind == BlockKind::V6Prefix,
         };
         if variables.boolean(setting)? != without && is_about_this_node {
             warnings.push(format!("{}: {what}", setting.name));

@@ -190,6 +190,9 @@ async fn deleted_eni_still_in_metadata_is_neither_used_nor_called() {
     let call = calls[n_calls..].iter().find(|call| call.record.parameters.values().any(names_one));
     assert_eq!(call, None);
     let held = node.record.assignments().values();
-    assert!(held.map(|held| held.eni.to_string()).all(|eni| !gone.contains(&eni)));
+    assert!(
+        held.map(|held| held.addresses.first().via.eni().to_string())
+            .all(|eni| !gone.contains(&eni))
+    );
     node.counts.assert_no_harm();
 }

@@ -25,7 +25,7 @@ struct Status<'a> {
     blocked: &'a [String],
 }
 
-/// What EC2 allows the instance, as far as the daemon knew when it started.
+/// What EC2 allows the instance, as far as the daemon knows.
 #[derive(Serialize)]
 struct Limits<'a> {
     /// The most ENIs, the primary included.

@@ -1,4 +1,4 @@
-//! `make demo`: the whole path on one machine, told as it happens.
+//! `make demo`: the whole path on one machine, with a report of each step.
 
 #![expect(clippy::print_stdout, reason = "telling what happens is what a demo is for")]
 
@@ -43,13 +43,13 @@ async fn demo(story: &Story) -> Result<ExitCode> {
          a containerd on each",
     );
     let mut cluster = Cluster::up(&Spec::new("demo", "t3.small", 2, &SETTINGS)).await?;
-    let told = tokio::select! {
-        told = tell(story, &mut cluster) => told.map(|()| ExitCode::SUCCESS),
+    let outcome = tokio::select! {
+        done = tell(story, &mut cluster) => done.map(|()| ExitCode::SUCCESS),
         _ = interrupt.recv() => Ok(story.interrupted()),
         _ = terminate.recv() => Ok(story.interrupted()),
     };
     let down = cluster.down().await;
-    let code = told?;
+    let code = outcome?;
     down?;
     story.note(&format!("cleaned up; {:.0} s in all", story.start.elapsed().as_secs_f64()));
     Ok(code)

@@ -87,9 +87,9 @@ struct Load<'a> {
     begun: AtomicUsize,
 }
 
-/// A pod, by who has told the daemon of it.
-enum Told {
-    /// We have, and there is nothing of it in the kernel.
+/// A pod, by the program that has asked the daemon for it.
+enum Asked {
+    /// This program. The kernel has nothing of the pod.
     ByUs(usize),
     ByPlugin(Pod),
 }
@@ -130,29 +130,29 @@ impl<'a> Load<'a> {
         (index < self.n_pairs).then_some(index)
     }
 
-    /// Pods that the node should have: a wave, from its foot to its top and back.
+    /// How many pods the node should have: a wave from its lowest to its highest number and back.
     fn wanted(&self, index: usize) -> usize {
         let wave = WAVE.min(self.n_pairs / 4).max(1);
         let from_foot = (index % wave).min(wave - index % wave);
         PODS.0 + (PODS.1 - PODS.0) * from_foot * 2 / wave
     }
 
-    async fn add(&self, index: usize) -> Result<Told> {
+    async fn add(&self, index: usize) -> Result<Asked> {
         if index.is_multiple_of(PLUGIN_EVERY) {
             let pod = self.node.runtime.run(&format!("p{index}")).await?;
-            return Ok(Told::ByPlugin(pod));
+            return Ok(Asked::ByPlugin(pod));
         }
-        // As often as it takes, as a kubelet does it.
+        // Retries, as a kubelet does.
         eventually("address", PATIENCE, || self.ask(index)).await?;
-        Ok(Told::ByUs(index))
+        Ok(Asked::ByUs(index))
     }
 
-    /// Over a connection of its own, as the plugin does it.
+    /// Asks over a connection of its own, as the plugin does.
     async fn ask(&self, index: usize) -> Result<()> {
         let request = AddRequest {
             attachment: Some(attachment(index)),
             pod: Some(pod(index)),
-            // One that stays, or the daemon would take the pod for gone.
+            // A namespace that stays. Otherwise the daemon would take the pod for gone.
             netns: format!("/run/netns/{}", self.node.netns),
             client_version: proto::VERSION.to_owned(),
         };
@@ -162,10 +162,10 @@ impl<'a> Load<'a> {
         }
     }
 
-    async fn del(&self, told: Told) -> Result<()> {
-        let index = match told {
-            Told::ByUs(index) => index,
-            Told::ByPlugin(pod) => return self.node.runtime.remove(&pod).await,
+    async fn del(&self, asked: Asked) -> Result<()> {
+        let index = match asked {
+            Asked::ByUs(index) => index,
+            Asked::ByPlugin(pod) => return self.node.runtime.remove(&pod).await,
         };
         let request = DelRequest {
             attachment: Some(attachment(index)),
@@ -188,12 +188,12 @@ fn pod(index: usize) -> proto::v1::Pod {
     proto::v1::Pod { namespace, name, uid: format!("uid-{index}") }
 }
 
-/// The daemon's log files, the older ones with a number behind.
+/// The daemon's log file. Older ones have a number at the end.
 const LOG: &str = "daemon.log";
-/// What the names of the daemon's record, and of what it keeps beside, start with.
+/// The prefix of the names of the daemon's record and of its other files.
 const STATE: &str = "tidepool";
 
-/// What is watched.
+/// The figures under watch.
 struct Figures {
     resident: Figure,
     anonymous: Figure,
@@ -284,7 +284,7 @@ fn of_status(pid: u32, name: &str) -> Result<u64> {
     value.trim().trim_end_matches(" kB").parse().with_context(|| format!("read {name}{value}"))
 }
 
-/// Of the files in `directory` whose names start so. One may be renamed meanwhile.
+/// The size of the files in `directory` whose names have a prefix. One may be renamed meanwhile.
 fn bytes(directory: &Path, start: &str) -> Result<u64> {
     let entries = std::fs::read_dir(directory).context("list the node's files")?;
     let files = entries.flatten().filter(|at| at.file_name().to_string_lossy().starts_with(start));

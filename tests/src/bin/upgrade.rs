@@ -3,7 +3,7 @@
 //!
 //! `make test` has one build, and that it gets on with itself proves nothing. There the record of another
 //! version is held by `log_of_first_version_is_read_and_upgraded` and
-//! `pods_keep_their_addresses_by_a_record_of_a_later_version`.
+//! `record_of_a_later_version_keeps_pods_addresses`.
 
 #![expect(clippy::print_stdout, reason = "it tells how far it has come")]
 

@@ -14,7 +14,7 @@ use crate::{NETWORK, call, check, connect, gc, refused, spec, until_held};
 const ATTACH: &str = "AttachNetworkInterface";
 
 #[tokio::test(flavor = "multi_thread")]
-async fn assert_25_an_add_waits_for_an_attach_as_long_as_it_may() -> Result<()> {
+async fn assert_25_add_waits_for_an_attach() -> Result<()> {
     let spec = Spec::new("a25", "t3.small", 1, &[("WARM_IP_TARGET", "1")]);
     ExecCluster::with(spec, async |cluster| {
         let delay = json!({"action": ATTACH, "when": "each", "effect": {"delay": {"ms": 4000}}});
@@ -39,7 +39,7 @@ async fn assert_25_an_add_waits_for_an_attach_as_long_as_it_may() -> Result<()> 
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn assert_28_a_crash_after_an_add_loses_nothing() -> Result<()> {
+async fn assert_28_crash_after_an_add_loses_nothing() -> Result<()> {
     let settings = [("WARM_IP_TARGET", "2"), ("IP_COOLDOWN_PERIOD", "0")];
     ExecCluster::with(spec("a28", &settings), async |cluster| {
         let mut pods = vec![];
@@ -98,7 +98,7 @@ async fn taken_from_an_add(
 
 /// The daemon that comes back does not know that the ADD is still under way.
 #[tokio::test(flavor = "multi_thread")]
-async fn an_add_whose_address_a_gc_takes_after_a_restart_fails() -> Result<()> {
+async fn add_whose_address_a_gc_takes_after_a_restart_fails() -> Result<()> {
     taken_from_an_add("a55r", async |node, _| {
         node.kill_ipamd().await?;
         node.start_ipamd().await?;
@@ -108,13 +108,13 @@ async fn an_add_whose_address_a_gc_takes_after_a_restart_fails() -> Result<()> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_add_whose_address_a_del_takes_fails() -> Result<()> {
+async fn add_whose_address_a_del_takes_fails() -> Result<()> {
     taken_from_an_add("a55d", async |node, pod| node.runtime.del(pod).await).await
 }
 
 /// It is applied as the daemon comes back, before the ADD goes on.
 #[tokio::test(flavor = "multi_thread")]
-async fn an_add_whose_address_a_del_left_on_disk_takes_fails() -> Result<()> {
+async fn add_whose_address_a_remembered_del_takes_fails() -> Result<()> {
     taken_from_an_add("a55n", async |node, pod| {
         node.kill_ipamd().await?;
         node.runtime.del(pod).await?;
@@ -124,7 +124,7 @@ async fn an_add_whose_address_a_del_left_on_disk_takes_fails() -> Result<()> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_add_whose_daemon_dies_before_its_link_is_made_leaves_nothing() -> Result<()> {
+async fn add_whose_daemon_dies_before_its_link_leaves_nothing() -> Result<()> {
     ExecCluster::with(spec("a55k", &[("WARM_IP_TARGET", "1")]), async |cluster| {
         let meanwhile = async |node: &mut ExecNode, _: &Pod| node.kill_ipamd().await;
         let (_, outcome) = held_up(cluster, meanwhile).await?;

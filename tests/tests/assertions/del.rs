@@ -11,7 +11,7 @@ use crate::{call, check, connect, host, single, until_held};
 /// The DEL comes again when its address is another pod's: with and without a result that names the
 /// address, and by way of the disk.
 #[tokio::test(flavor = "multi_thread")]
-async fn assert_32_a_late_del_takes_nothing_that_is_anothers() -> Result<()> {
+async fn assert_32_late_del_leaves_another_pods_address() -> Result<()> {
     ExecCluster::with(single("a32"), async |cluster| {
         let node = &mut cluster.nodes[0];
         let (first, old) = connect(node, "first").await?;
@@ -42,7 +42,7 @@ async fn assert_32_a_late_del_takes_nothing_that_is_anothers() -> Result<()> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn assert_33_a_del_without_the_daemon_is_applied_once() -> Result<()> {
+async fn assert_33_del_without_the_daemon_is_applied_once() -> Result<()> {
     ExecCluster::with(single("a33"), async |cluster| {
         let node = &mut cluster.nodes[0];
         let (first, result) = connect(node, "first").await?;

@@ -24,7 +24,7 @@ async fn until_waiting(node: &ExecNode, n_waiting: u64) -> Result<()> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn assert_51_to_53_gc_takes_exactly_the_others_of_its_network() -> Result<()> {
+async fn assert_51_to_53_gc_takes_only_the_dead_of_its_network() -> Result<()> {
     ExecCluster::with(spec("a51", &[("WARM_IP_TARGET", "2")]), async |cluster| {
         let node = &cluster.nodes[0];
         let before = kernel(&host(node)).await?;
@@ -59,7 +59,7 @@ async fn assert_51_to_53_gc_takes_exactly_the_others_of_its_network() -> Result<
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn assert_55_gc_does_not_interrupt_an_add_that_waits() -> Result<()> {
+async fn assert_55_gc_leaves_an_add_that_waits() -> Result<()> {
     ExecCluster::with(spec("a55", &[("WARM_IP_TARGET", "1")]), async |cluster| {
         let node = &cluster.nodes[0];
         let delay = json!({"action": ASSIGN, "when": "each", "effect": {"delay": {"ms": 2000}}});
@@ -82,7 +82,7 @@ async fn assert_55_gc_does_not_interrupt_an_add_that_waits() -> Result<()> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn assert_55_gc_does_not_interrupt_an_add_that_makes_its_link() -> Result<()> {
+async fn assert_55_gc_leaves_an_add_that_makes_its_link() -> Result<()> {
     ExecCluster::with(spec("a55l", &[("WARM_IP_TARGET", "1")]), async |cluster| {
         let meanwhile = async |node: &mut ExecNode, _: &Pod| gc(node, NETWORK, &[]).await;
         let (_, ip) = held_up(cluster, meanwhile).await?;
@@ -94,7 +94,7 @@ async fn assert_55_gc_does_not_interrupt_an_add_that_makes_its_link() -> Result<
 
 /// All that the instance takes is in use, so that a new pod has to wait for an address that rests.
 #[tokio::test(flavor = "multi_thread")]
-async fn assert_58_an_address_rests_after_gc() -> Result<()> {
+async fn assert_58_address_rests_after_gc() -> Result<()> {
     const REST: Duration = Duration::from_secs(3);
     let settings = [("WARM_IP_TARGET", "1"), ("MAX_ENI", "1"), ("IP_COOLDOWN_PERIOD", "3")];
     ExecCluster::with(Spec::new("a58", "t3.small", 1, &settings), async |cluster| {

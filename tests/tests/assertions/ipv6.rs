@@ -10,7 +10,7 @@ use crate::{NETWORK, call, check, connect, gc, refused, status, until_held};
 
 /// Each verb that the daemon has a part in, on a node whose pods are on IPv6.
 #[tokio::test(flavor = "multi_thread")]
-async fn every_verb_on_ipv6() -> Result<()> {
+async fn every_verb_works_on_ipv6() -> Result<()> {
     ExecCluster::with(Spec::ipv6("a6", "m5.large", 1, &[]), async |cluster| {
         let node = &mut cluster.nodes[0];
         status(node).await?;

@@ -26,7 +26,7 @@ fn spec(name: &str, settings: &[(&'static str, &str)]) -> Spec {
     Spec::new(name, "m5.large", 1, settings)
 }
 
-/// One that may have a single pod: whoever comes gets the same address.
+/// A node for a single pod: each pod gets the same address.
 fn single(name: &str) -> Spec {
     spec(name, &[("WARM_IP_TARGET", "1"), ("TIDEPOOL_MAX_PODS", "1"), ("IP_COOLDOWN_PERIOD", "0")])
 }
@@ -79,7 +79,7 @@ async fn check(node: &ExecNode, pod: &Pod, result: &Value) -> Result<Value> {
     call(node, "CHECK", Some(pod), json!({"prevResult": result})).await
 }
 
-/// Waits until exactly these containers have an address by the daemon's word, each its own.
+/// Waits until the daemon's view has exactly these containers with these addresses.
 async fn until_held(node: &ExecNode, expected: &[(&str, &str)]) -> Result<()> {
     let own = |(name, ip): &(&str, &str)| ((*name).to_owned(), (*ip).to_owned());
     let expected: BTreeSet<_> = expected.iter().map(own).collect();

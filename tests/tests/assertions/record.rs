@@ -83,22 +83,22 @@ async fn dels_succeed(node: &ExecNode, pods: &[(Pod, Value)]) -> Result<()> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn assert_65_del_without_the_record() -> Result<()> {
+async fn assert_65_del_without_the_record_succeeds() -> Result<()> {
     damaged("a65m", Damage::Missing, dels_succeed).await
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn assert_65_del_with_a_record_that_is_cut_off() -> Result<()> {
+async fn assert_65_del_with_a_truncated_record_succeeds() -> Result<()> {
     damaged("a65t", Damage::Truncated, dels_succeed).await
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn assert_65_del_with_a_newer_daemons_record() -> Result<()> {
+async fn assert_65_del_with_a_newer_record_succeeds() -> Result<()> {
     damaged("a65v", Damage::NewerVersion, dels_succeed).await
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_lost_record_gives_no_running_pods_address_away() -> Result<()> {
+async fn lost_record_gives_no_running_pods_address_away() -> Result<()> {
     damaged("a65d", Damage::Missing, async |node, pods| {
         for index in 0..4 {
             let (next, _) = connect(node, &format!("next{index}")).await?;

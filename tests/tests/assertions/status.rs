@@ -12,7 +12,7 @@ use tokio::process::Command;
 use crate::{call, connect, host, refused, spec, status, until_calm};
 
 #[tokio::test(flavor = "multi_thread")]
-async fn assert_44_and_48_status_is_true_and_costs_nothing() -> Result<()> {
+async fn assert_44_and_48_status_is_true_and_costs_no_call() -> Result<()> {
     ExecCluster::with(spec("a44", &[("WARM_IP_TARGET", "3")]), async |cluster| {
         let node = &cluster.nodes[0];
         until_calm(node, 3).await?;
@@ -32,7 +32,7 @@ async fn assert_44_and_48_status_is_true_and_costs_nothing() -> Result<()> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn assert_45_and_49_status_without_a_daemon_and_in_an_old_version() -> Result<()> {
+async fn assert_45_and_49_status_without_daemon_or_in_old_version() -> Result<()> {
     ExecCluster::with(spec("a45", &[]), async |cluster| {
         let node = &mut cluster.nodes[0];
         for version in ["0.4.0", "1.0.0"] {
@@ -58,8 +58,8 @@ async fn assert_45_and_49_status_without_a_daemon_and_in_an_old_version() -> Res
     .await
 }
 
-/// A node whose only address has gone to another while its daemon was down: STATUS and ADD name the
-/// subnet. Then the address comes back, and `served` waits for what follows.
+/// A node loses its only address to another ENI while its daemon is down. STATUS and ADD name the subnet. Then the
+/// address comes back, and `served` waits for the effect.
 async fn exhausted(name: &str, served: impl AsyncFnOnce(&ExecNode) -> Result<()>) -> Result<()> {
     let mut spec = spec(name, &[("WARM_IP_TARGET", "1"), ("TIDEPOOL_ADD_WAIT", "2s")]);
     spec.subnet = "10.0.0.0/28";
@@ -103,7 +103,7 @@ fn names(refusal: &Refusal, subnet: &str) -> Result<()> {
 
 /// A pod that waits makes the daemon ask EC2 sooner. With it the node is full, and stays ready.
 #[tokio::test(flavor = "multi_thread")]
-async fn assert_25_and_46_an_exhausted_subnet_is_named_and_serves_whoever_waits() -> Result<()> {
+async fn assert_25_and_46_exhausted_subnet_is_named_and_recovers() -> Result<()> {
     exhausted("a46", async |node| {
         eventually("address", Duration::from_secs(15), || node.runtime.run("late")).await?;
         status(node).await.map(|_| ())

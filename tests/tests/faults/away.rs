@@ -63,14 +63,14 @@ async fn ec2_is_away(
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn while_ec2_fails_the_warm_pool_serves_and_an_empty_one_says_why() -> Result<()> {
+async fn failing_ec2_leaves_the_warm_pool_and_is_named() -> Result<()> {
     let away = json!({"when": "each", "effect": {"fail": {"code": "Unavailable"}}});
     let go = async |cluster: &ExecCluster| cluster.sim.fault(away).await.map(|_| ());
     ec2_is_away("f503", "4s", go, async |cluster| cluster.sim.mend(1).await).await
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn while_ec2_refuses_connections_the_warm_pool_serves() -> Result<()> {
+async fn warm_pool_serves_while_ec2_is_refused() -> Result<()> {
     let go =
         async |cluster: &ExecCluster| cut_off(&cluster.nodes[0], "reject with tcp reset").await;
     ec2_is_away("frst", "4s", go, async |cluster| reconnect(&cluster.nodes[0]).await).await
@@ -78,14 +78,14 @@ async fn while_ec2_refuses_connections_the_warm_pool_serves() -> Result<()> {
 
 /// A call is given up after ten seconds; only then anybody knows.
 #[tokio::test(flavor = "multi_thread")]
-async fn while_ec2_is_a_black_hole_the_warm_pool_serves() -> Result<()> {
+async fn warm_pool_serves_while_ec2_is_dropped() -> Result<()> {
     let go = async |cluster: &ExecCluster| cut_off(&cluster.nodes[0], "drop").await;
     ec2_is_away("fhole", "14s", go, async |cluster| reconnect(&cluster.nodes[0]).await).await
 }
 
 /// Neither EC2 nor the metadata service, from which the credentials come.
 #[tokio::test(flavor = "multi_thread")]
-async fn while_everything_is_a_black_hole_the_warm_pool_serves() -> Result<()> {
+async fn warm_pool_serves_while_all_services_are_dropped() -> Result<()> {
     let go = async |cluster: &ExecCluster| {
         cut_off_from(&cluster.nodes[0], "ip daddr 169.254.169.254", "drop").await
     };
@@ -100,9 +100,9 @@ async fn free_addresses(node: &ExecNode) -> Result<Vec<(String, String)>> {
     Ok(free.map(|(eni, b)| (eni, b.cidr.trim_end_matches("/32").to_owned())).collect())
 }
 
-/// An idle address is taken away. A daemon that starts reads EC2, and does not offer it from then on.
+/// Somebody takes an idle address. A daemon that starts polls EC2 and does not offer the address from then on.
 #[tokio::test(flavor = "multi_thread")]
-async fn an_address_taken_behind_its_back_is_not_offered_after_a_restart() -> Result<()> {
+async fn address_taken_from_ec2_is_not_offered_after_a_restart() -> Result<()> {
     let spec = Spec::new("fgone", "m5.large", 1, &[("WARM_IP_TARGET", "3")]);
     ExecCluster::with(spec, async |cluster| {
         let free = free_addresses(&cluster.nodes[0]).await?;
@@ -112,7 +112,7 @@ async fn an_address_taken_behind_its_back_is_not_offered_after_a_restart() -> Re
         cluster.nodes[0].start_ipamd().await?;
         let node = &cluster.nodes[0];
         // On a machine that is busy EC2's answer may come after its time; see `boot`.
-        eventually("EC2's word", PATIENCE, async || {
+        eventually("EC2's answer", PATIENCE, async || {
             let free = free_addresses(node).await?;
             ensure!(free.iter().all(|(_, address)| address != gone), "{gone} is still there");
             Ok(())
@@ -126,10 +126,10 @@ async fn an_address_taken_behind_its_back_is_not_offered_after_a_restart() -> Re
     .await
 }
 
-/// The kernel reports that the device is gone. The daemon reads EC2, and attaches the ENI again, but
-/// no pod gets an address on it before.
+/// The kernel reports that the device is gone. The daemon polls EC2 and attaches the ENI again. No pod gets an
+/// address on it before.
 #[tokio::test(flavor = "multi_thread")]
-async fn an_eni_detached_behind_its_back_is_not_used_until_it_is_back() -> Result<()> {
+async fn eni_detached_by_somebody_is_unused_until_it_is_back() -> Result<()> {
     let spec = Spec::new("fdet", "t3.small", 1, &[]);
     ExecCluster::with(spec, async |cluster| {
         let node = &cluster.nodes[0];

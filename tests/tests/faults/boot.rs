@@ -1,5 +1,5 @@
-//! Starts while EC2, the metadata service and STS, or some of them, do not answer. The API server is not
-//! among them: nothing of ours asks it anything.
+//! Starts while EC2, the metadata service and STS, or some of them, do not answer. The daemon does not use the API
+//! server.
 
 use std::time::{Duration, Instant};
 
@@ -12,9 +12,9 @@ use tests::process::{PATIENCE, Process, eventually, in_netns};
 use crate::away::{cut_off_from, reconnect};
 use crate::{all_reachable, run_patiently};
 
-/// Far above what it takes, which is printed: under a second.
+/// Far more than a start takes. The test prints the time, which is under a second.
 const BOUND: Duration = Duration::from_secs(5);
-/// Until the pool grows again: what has failed several times is tried again within a minute or so.
+/// Until the pool grows again. A call that has failed several times is retried within about a minute.
 const GROWS_AFTER: Duration = Duration::from_secs(100);
 /// Packets to EC2, to the metadata service, to both, and to STS.
 const EC2: &str = "ip daddr 169.254.169.254 tcp dport 8773";
@@ -22,14 +22,14 @@ const METADATA: &str = "ip daddr 169.254.169.254 tcp dport 80";
 const BOTH: &str = "ip daddr 169.254.169.254";
 const STS: &str = "tcp dport 4566";
 const EVERYTHING: &str = "tcp dport { 80, 4566, 8773 }";
-/// What is said of each of them in `ipamd status`, at the latest when a call has timed out.
+/// The lines of `ipamd status` for each of them, at the latest after a call has timed out.
 const EC2_AWAY: &str = "EC2 does not answer";
 const METADATA_AWAY: &str = "METADATA_AWAY: the metadata service does not answer";
 const NO_CREDENTIALS: &str = "no credentials yet";
 /// In the state directory of each node.
 const NODE_FILE: &str = "tidepool-node.json";
 
-/// moto's server on the node itself, as STS: a witness that others wrote.
+/// moto's server on the node itself, as STS: an implementation by other authors.
 async fn start_sts(node: &mut ExecNode) -> Result<Process> {
     let program = std::env::var_os("TIDEPOOL_MOTO_SERVER").unwrap_or_else(|| "moto_server".into());
     let log = node.state_directory().join("sts.log");
@@ -51,12 +51,12 @@ async fn start_sts(node: &mut ExecNode) -> Result<Process> {
     Ok(moto)
 }
 
-/// Waits until `ipamd status` says each of the `texts`.
-async fn until_said(node: &ExecNode, texts: &[&str]) -> Result<()> {
-    eventually("word of what is away", PATIENCE, async || {
+/// Waits until `ipamd status` shows each of the `texts`.
+async fn until_shown(node: &ExecNode, texts: &[&str]) -> Result<()> {
+    eventually("line about each service that is away", PATIENCE, async || {
         let status = node.status().await?;
         let unsaid = texts.iter().find(|text| !status.contains(**text));
-        ensure!(unsaid.is_none(), "{unsaid:?} is not said:\n{status}");
+        ensure!(unsaid.is_none(), "{unsaid:?} is not shown:\n{status}");
         Ok(())
     })
     .await
@@ -93,7 +93,7 @@ async fn starts_cut_off(name: &str, packets: &str, verdict: &str, said: &[&str])
         println!("{name}: it answers after {answers:.0?}, ADD {added:.0?}, DEL {deleted:.0?}");
         ensure!(deleted < BOUND, "ADD took {added:?} from the start, ADD and DEL {deleted:?}");
         all_reachable(node, &pods).await?;
-        until_said(node, said).await?;
+        until_shown(node, said).await?;
 
         reconnect(node).await?;
         let node = &cluster.nodes[0];
@@ -103,10 +103,10 @@ async fn starts_cut_off(name: &str, packets: &str, verdict: &str, said: &[&str])
         all_reachable(node, &pods).await?;
         cluster.books_agree(&[]).await?;
         drop(sts);
-        eventually("end of the word of what was away", GROWS_AFTER, async || {
+        eventually("end of the lines about services that were away", GROWS_AFTER, async || {
             let status = cluster.nodes[0].status().await?;
             let still = said.iter().find(|text| status.contains(**text));
-            ensure!(still.is_none(), "{still:?} is still said:\n{status}");
+            ensure!(still.is_none(), "{still:?} is still shown:\n{status}");
             Ok(())
         })
         .await
@@ -115,35 +115,35 @@ async fn starts_cut_off(name: &str, packets: &str, verdict: &str, said: &[&str])
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_start_in_a_black_hole_serves_fresh_pods() -> Result<()> {
+async fn start_with_all_services_dropped_serves_new_pods() -> Result<()> {
     starts_cut_off("fbhole", EVERYTHING, "drop", &[EC2_AWAY, METADATA_AWAY, NO_CREDENTIALS]).await
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_start_that_is_refused_everywhere_serves_fresh_pods() -> Result<()> {
+async fn start_with_all_services_refused_serves_new_pods() -> Result<()> {
     let said = [EC2_AWAY, METADATA_AWAY, NO_CREDENTIALS];
     starts_cut_off("fbrst", BOTH, "reject with tcp reset", &said).await
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_start_while_ec2_alone_is_a_black_hole_serves_fresh_pods() -> Result<()> {
+async fn start_with_ec2_dropped_serves_new_pods() -> Result<()> {
     starts_cut_off("fbec2", EC2, "drop", &[EC2_AWAY, "(DescribeNetworkInterfaces: "]).await
 }
 
-/// The credentials come from there too.
+/// The credentials come from the metadata service too.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_start_while_the_metadata_service_is_a_black_hole_serves_fresh_pods() -> Result<()> {
+async fn start_with_metadata_dropped_serves_new_pods() -> Result<()> {
     starts_cut_off("fbimds", METADATA, "drop", &[METADATA_AWAY, NO_CREDENTIALS]).await
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_start_while_sts_is_a_black_hole_serves_fresh_pods() -> Result<()> {
+async fn start_with_sts_dropped_serves_new_pods() -> Result<()> {
     starts_cut_off("fbsts", STS, "drop", &[EC2_AWAY, NO_CREDENTIALS]).await
 }
 
-/// What the metadata service says of the ENIs is old. Nothing is decided by it.
+/// The metadata service shows old ENIs. The daemon decides nothing by them.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_start_by_frozen_metadata_releases_nothing() -> Result<()> {
+async fn start_with_frozen_metadata_releases_nothing() -> Result<()> {
     let spec = Spec::new("fbfrz", "m5.large", 1, &[("WARM_IP_TARGET", "1")]);
     ExecCluster::with(spec, async |cluster| {
         let network = cluster.sim.network().await?;
@@ -160,9 +160,9 @@ async fn a_start_by_frozen_metadata_releases_nothing() -> Result<()> {
     .await
 }
 
-/// Both nodes run on one kernel, hence in one boot: so one of them can take itself for the other.
+/// Both nodes run on one kernel and in one boot, so a node accepts the kept facts of the other.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_daemon_that_is_on_another_instance_than_it_was_told_ends() -> Result<()> {
+async fn daemon_with_another_instances_facts_ends() -> Result<()> {
     let spec = Spec::new("fbself", "m5.large", 2, &[]);
     ExecCluster::with(spec, async |cluster| {
         let state = |index: usize| cluster.nodes[index].state_directory().join(NODE_FILE);
@@ -181,7 +181,7 @@ async fn a_daemon_that_is_on_another_instance_than_it_was_told_ends() -> Result<
         let log = std::fs::read_to_string(node.log()).context("read the log")?;
         ensure!(log.contains("but the metadata service names"), "the log does not say why");
         node.kill_ipamd().await.ok();
-        node.start_ipamd().await.context("the next start goes by that")?;
+        node.start_ipamd().await.context("the next start uses the service's answer")?;
         node.runtime.run("p").await.map(|_| ())
     })
     .await

@@ -47,7 +47,7 @@ async fn starve(cluster: &ExecCluster, actions: &[&str]) -> Result<()> {
 
 /// The buckets refill with five tokens a second.
 #[tokio::test(flavor = "multi_thread")]
-async fn an_empty_token_bucket_delays_pods_but_fails_none() -> Result<()> {
+async fn empty_token_bucket_delays_pods_but_fails_none() -> Result<()> {
     ExecCluster::with(lean("fbkt"), async |cluster| {
         cluster.sim.switch(json!({"throttling": "documented"})).await?;
         for action in [CREATE, ASSIGN] {
@@ -82,7 +82,7 @@ async fn lost_replies_leak_nothing() -> Result<()> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_slow_and_stale_ec2_serves_twenty_pods_from_cold() -> Result<()> {
+async fn slow_and_stale_ec2_serves_twenty_pods_from_cold() -> Result<()> {
     let mut spec = lean("fslow");
     let soon = json!({"min_ms": 100, "max_ms": 1000});
     spec.switches = json!({
@@ -104,7 +104,7 @@ async fn a_slow_and_stale_ec2_serves_twenty_pods_from_cold() -> Result<()> {
 /// Every call that grows a pool fails once for want of EC2's mind, once by throttling, and once
 /// only in appearance.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_storm_of_faults_costs_time_and_nothing_else() -> Result<()> {
+async fn storm_of_faults_costs_only_time() -> Result<()> {
     ExecCluster::with(lean("fstorm"), async |cluster| {
         let fail = |code: &str| json!({"fail": {"code": code}});
         let effects = [fail("InternalError"), json!("lose_reply"), fail("RequestLimitExceeded")];
@@ -129,7 +129,7 @@ async fn a_storm_of_faults_costs_time_and_nothing_else() -> Result<()> {
 
 /// EC2 is there but fails one call each time; the daemon asks at a decent pace, and says so.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_call_that_always_fails_is_not_hammered() -> Result<()> {
+async fn always_failing_call_becomes_rare() -> Result<()> {
     let settings = [("WARM_IP_TARGET", "1"), ("TIDEPOOL_ADD_WAIT", "4s")];
     let spec = Spec::new("fham", "m5.large", 1, &settings);
     ExecCluster::with(spec, async |cluster| {

@@ -67,7 +67,7 @@ async fn two_hundred_pods_at_once_come_and_go_twice() -> Result<()> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_caller_killed_while_it_waits_leaves_nothing_behind() -> Result<()> {
+async fn caller_killed_while_it_waits_leaves_nothing() -> Result<()> {
     ExecCluster::with(lean("fkill"), async |cluster| {
         let node = &cluster.nodes[0];
         let mut pods = vec![node.runtime.run("warm").await?];
@@ -101,7 +101,7 @@ async fn a_caller_killed_while_it_waits_leaves_nothing_behind() -> Result<()> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_stop_within_a_burst_is_prompt_and_loses_nothing() -> Result<()> {
+async fn stop_within_a_burst_is_prompt_and_loses_nothing() -> Result<()> {
     ExecCluster::with(lean("fstop"), async |cluster| {
         let delay = json!({"action": ASSIGN, "when": "each", "effect": {"delay": {"ms": 2000}}});
         cluster.sim.fault(delay).await?;

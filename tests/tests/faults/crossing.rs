@@ -34,7 +34,7 @@ async fn ends_well(del: Child, point: &str) -> Result<()> {
 
 /// Whether the ADD succeeds or fails then: no address is both free and in use.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_del_that_meets_its_add_at_any_step_leaves_nothing() -> Result<()> {
+async fn del_that_meets_its_add_at_any_step_leaves_nothing() -> Result<()> {
     with_pods(quick("xad", &[]), 2, async |cluster, steady| {
         for point in plugin::ADD {
             let node = &cluster.nodes[0];
@@ -61,7 +61,7 @@ async fn a_del_that_meets_its_add_at_any_step_leaves_nothing() -> Result<()> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_add_that_meets_its_del_at_any_step_leaves_nothing() -> Result<()> {
+async fn add_that_meets_its_del_at_any_step_leaves_nothing() -> Result<()> {
     with_pods(quick("xda", &[]), 2, async |cluster, steady| {
         for point in plugin::DEL {
             let node = &cluster.nodes[0];
@@ -87,7 +87,7 @@ async fn an_add_that_meets_its_del_at_any_step_leaves_nothing() -> Result<()> {
 /// A pod that is deleted by force comes again at once, under its name. The old sandbox's DEL is at
 /// any step then, or comes later, or twice.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_pod_made_anew_under_its_name_is_left_alone_by_the_old_ones_del() -> Result<()> {
+async fn late_del_leaves_a_new_pod_of_the_same_name_alone() -> Result<()> {
     with_pods(quick("xnm", &[]), 2, async |cluster, steady| {
         let mut web = cluster.nodes[0].runtime.run("web_0").await?;
         for (n, point) in (1..).zip(plugin::DEL) {
@@ -115,7 +115,7 @@ async fn a_pod_made_anew_under_its_name_is_left_alone_by_the_old_ones_del() -> R
 
 /// All fifty have their addresses and not yet their links, and the runtime does not list them.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_gc_amid_fifty_adds_takes_the_dead_alone() -> Result<()> {
+async fn gc_amid_fifty_adds_takes_only_the_dead() -> Result<()> {
     with_pods(quick("xgc", &PREFIXES), 4, async |cluster, steady| {
         let node = &cluster.nodes[0];
         let dead = node.runtime.run_all("dead", 4).await?;
@@ -139,7 +139,7 @@ async fn a_gc_amid_fifty_adds_takes_the_dead_alone() -> Result<()> {
 
 /// One comes as soon as another has gone.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_thousand_short_pods_fifty_at_a_time_all_get_their_address() -> Result<()> {
+async fn thousand_short_pods_fifty_at_a_time_all_get_addresses() -> Result<()> {
     const N_PODS: usize = 1000;
     with_pods(quick("xsh", &PREFIXES), 2, async |cluster, steady| {
         let node = &cluster.nodes[0];

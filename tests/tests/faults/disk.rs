@@ -58,7 +58,7 @@ impl Drop for Tmpfs {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_full_disk_refuses_adds_and_keeps_what_is_there() -> Result<()> {
+async fn full_disk_refuses_adds_and_keeps_the_pods() -> Result<()> {
     let state = Tmpfs::mount("ffdsk").await?;
     let store = state.store();
     let settings = [("WARM_IP_TARGET", "9"), ("AWS_VPC_K8S_CNI_BACKING_STORE", store.as_str())];
@@ -97,7 +97,7 @@ async fn a_full_disk_refuses_adds_and_keeps_what_is_there() -> Result<()> {
 
 /// Where the daemon's notes lie on the same disk, the daemon itself remembers.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_del_succeeds_though_its_note_finds_no_room_either() -> Result<()> {
+async fn del_on_a_full_disk_succeeds_without_its_note() -> Result<()> {
     let state = Tmpfs::mount("ffnote").await?;
     let store = state.store();
     let settings = [("WARM_IP_TARGET", "9"), ("AWS_VPC_K8S_CNI_BACKING_STORE", store.as_str())];
@@ -145,7 +145,7 @@ async fn until_refused(node: &ExecNode, pods: &mut Vec<Pod>) -> Result<Refusal> 
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_read_only_disk_refuses_adds_and_keeps_what_is_there() -> Result<()> {
+async fn read_only_disk_refuses_adds_and_keeps_the_pods() -> Result<()> {
     let state = Tmpfs::mount("frodk").await?;
     let store = state.store();
     let settings = [("AWS_VPC_K8S_CNI_BACKING_STORE", store.as_str())];

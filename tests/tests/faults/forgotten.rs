@@ -41,7 +41,7 @@ async fn rests(node: &Node, gone: &Sandbox) -> Result<()> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_a_runtime_forgets_goes_and_what_it_has_stays() -> Result<()> {
+async fn sandbox_forgotten_by_the_runtime_is_released() -> Result<()> {
     let settings = [("WARM_IP_TARGET", "2"), ("IP_COOLDOWN_PERIOD", "1")];
     Cluster::with(Spec::new("efrgt", "m5.large", 1, &settings), async |cluster| {
         let node = &mut cluster.nodes[0];

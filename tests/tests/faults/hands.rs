@@ -1,4 +1,4 @@
-//! What somebody does by hand to ENIs that pods use.
+//! Changes by hand to ENIs that pods use.
 
 use anyhow::{Context, Result, ensure};
 use serde_json::{Value, json};
@@ -13,14 +13,14 @@ const BY_HAND: &str = "10.0.0.200";
 /// The secondary addresses that EC2 has on the ENI.
 async fn secondaries(cluster: &ExecCluster, eni: &str) -> Result<Vec<Value>> {
     let network = cluster.sim.network().await?;
-    let instances = network["instances"].as_array().context("a picture without instances")?;
+    let instances = network["instances"].as_array().context("a network without instances")?;
     let mut enis = instances.iter().flat_map(|it| it["enis"].as_array().into_iter().flatten());
     let found = enis.find(|it| it["id"] == eni).context("no such ENI")?;
     Ok(found["secondaries"].as_array().cloned().unwrap_or_default())
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_address_put_on_an_eni_by_hand_is_never_a_pods_and_never_removed() -> Result<()> {
+async fn foreign_address_on_our_eni_is_neither_used_nor_removed() -> Result<()> {
     let settings =
         [("WARM_IP_TARGET", "2"), ("IP_COOLDOWN_PERIOD", "1"), ("TIDEPOOL_SHRINK_DELAY", "1s")];
     ExecCluster::with(Spec::new("fhand", "m5.large", 1, &settings), async |cluster| {
@@ -34,7 +34,7 @@ async fn an_address_put_on_an_eni_by_hand_is_never_a_pods_and_never_removed() ->
             cluster.nodes[0].start_ipamd().await?;
             let node = &cluster.nodes[0];
             let line = format!("{BY_HAND}/32 on {primary} is not from us: left alone");
-            eventually("word of the address", PATIENCE, async || {
+            eventually("line about the address", PATIENCE, async || {
                 let blocked = node.view().await?.blocked;
                 ensure!(blocked.contains(&line), "{blocked:?}");
                 Ok(())
@@ -46,7 +46,7 @@ async fn an_address_put_on_an_eni_by_hand_is_never_a_pods_and_never_removed() ->
         ensure!(pods.iter().all(|pod| pod.ip != BY_HAND), "a pod has it: {pods:?}");
         all_reachable(node, &pods).await?;
         node.runtime.remove_all(&pods).await?;
-        // What is too much goes back, and nothing else.
+        // Only the surplus goes back.
         called(cluster, "UnassignPrivateIpAddresses", 1).await?;
         let left = secondaries(cluster, &primary).await?;
         ensure!(left.contains(&json!(BY_HAND)), "{BY_HAND} is not among {left:?}");
@@ -55,9 +55,9 @@ async fn an_address_put_on_an_eni_by_hand_is_never_a_pods_and_never_removed() ->
     .await
 }
 
-/// The daemon reads EC2 when the kernel says that the device is gone.
+/// The daemon polls EC2 when the kernel reports that the device is gone.
 #[tokio::test(flavor = "multi_thread")]
-async fn an_eni_detached_by_hand_under_its_pods_comes_back_to_them() -> Result<()> {
+async fn eni_detached_under_its_pods_comes_back_to_them() -> Result<()> {
     let settings = [("WARM_IP_TARGET", "1"), ("IP_COOLDOWN_PERIOD", "1")];
     ExecCluster::with(Spec::new("fhdet", "t3.small", 1, &settings), async |cluster| {
         let node = &cluster.nodes[0];

@@ -1,5 +1,5 @@
-//! Nodes whose pods are on IPv6: one prefix each, which neither faults nor restarts double, and of
-//! which no address serves twice.
+//! Nodes with pods on IPv6. Neither faults nor restarts add a second prefix to a node, and no address serves two
+//! pods at once.
 
 use std::collections::BTreeSet;
 
@@ -59,13 +59,13 @@ async fn restarts_keep_addresses_and_bring_none_back() -> Result<()> {
     .await
 }
 
-/// A node with IPv6 whose pods are on IPv4, and whose daemon is down.
+/// A node with IPv6 and with pods on IPv4. Its daemon is down.
 fn not_yet(name: &str) -> Spec {
     Spec { ipv6: true, ..Spec::new(name, "m5.large", 1, &[("WARM_IP_TARGET", "1")]) }
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_lost_reply_doubles_no_prefix() -> Result<()> {
+async fn lost_reply_doubles_no_prefix() -> Result<()> {
     ExecCluster::with(not_yet("f6lost"), async |cluster| {
         let rule = json!({"action": ASSIGN_IPV6, "when": {"nth": 1}, "effect": "lose_reply"});
         cluster.sim.fault(rule).await?;
@@ -83,7 +83,7 @@ async fn a_lost_reply_doubles_no_prefix() -> Result<()> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_crash_within_an_assign_doubles_no_prefix() -> Result<()> {
+async fn crash_within_an_assign_doubles_no_prefix() -> Result<()> {
     ExecCluster::with(not_yet("f6crash"), async |cluster| {
         let delay =
             json!({"action": ASSIGN_IPV6, "when": "each", "effect": {"delay": {"ms": 8000}}});
@@ -106,7 +106,7 @@ async fn a_crash_within_an_assign_doubles_no_prefix() -> Result<()> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_subnet_without_ipv6_is_told_with_what_to_do() -> Result<()> {
+async fn subnet_without_ipv6_is_named_with_advice() -> Result<()> {
     let settings = [("TIDEPOOL_ADD_WAIT", "1s")];
     ExecCluster::with(Spec::new("f6none", "m5.large", 1, &settings), async |cluster| {
         let node = &mut cluster.nodes[0];

@@ -117,9 +117,9 @@ async fn dies_as_it_starts(node: &mut ExecNode, point: &str) -> Result<()> {
     node.start_ipamd().await
 }
 
-/// What ships has neither the points nor their variable, whatever its environment says.
+/// The shipped plugin has neither the points nor their variable, in any environment.
 #[test]
-fn the_shipped_plugin_has_no_fail_points() -> Result<()> {
+fn shipped_plugin_has_no_fail_points() -> Result<()> {
     let has = |plugin: &Path, word: &str| -> Result<bool> {
         let bytes = std::fs::read(plugin).with_context(|| format!("read {}", plugin.display()))?;
         Ok(bytes.windows(word.len()).any(|window| window == word.as_bytes()))
@@ -136,7 +136,7 @@ fn the_shipped_plugin_has_no_fail_points() -> Result<()> {
 }
 
 #[test]
-fn every_point_is_tried() {
+fn every_fail_point_is_tried() {
     let all = |lists: &[&[&'static str]]| -> BTreeSet<&str> {
         lists.iter().flat_map(|list| list.iter().copied()).collect()
     };

@@ -1,4 +1,4 @@
-//! ADDs that the daemon takes up only after their callers have been killed and the DELs have come.
+//! ADDs that the daemon accepts only after their callers have been killed and the DELs have come.
 
 use anyhow::{Context, Result, ensure};
 use tests::cluster::Spec;
@@ -10,7 +10,7 @@ use crate::start_burst;
 
 const PODS: usize = 12;
 
-/// Waits until so many connections wait to be accepted by the daemon.
+/// Waits until `n` connections wait for the daemon to accept them.
 async fn queued(node: &ExecNode, n: usize) -> Result<()> {
     let socket = node.socket().display().to_string();
     eventually("connections in the queue", PATIENCE, async || {
@@ -24,9 +24,9 @@ async fn queued(node: &ExecNode, n: usize) -> Result<()> {
     .await
 }
 
-/// Whoever has hung up cannot be answered, and that shows before the request is looked at.
+/// The daemon sees that a caller has hung up before it handles the request.
 #[tokio::test(flavor = "multi_thread")]
-async fn an_add_whose_caller_was_killed_in_the_queue_is_granted_nothing() -> Result<()> {
+async fn add_of_a_killed_caller_in_the_queue_gets_nothing() -> Result<()> {
     let settings = [("WARM_IP_TARGET", "14"), ("IP_COOLDOWN_PERIOD", "1")];
     ExecCluster::with(Spec::new("flate", "m5.large", 1, &settings), async |cluster| {
         let node = &cluster.nodes[0];

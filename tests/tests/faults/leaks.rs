@@ -67,7 +67,7 @@ fn between<'a>(text: &'a str, start: &str, end: &str) -> Option<&'a str> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn of_two_clusters_in_a_vpc_each_removes_its_own() -> Result<()> {
+async fn leak_search_of_two_clusters_removes_only_its_own() -> Result<()> {
     let mut spec = Spec::new("flown", "m5.large", 2, &SETTINGS);
     for (node, cluster) in spec.nodes.iter_mut().zip(["blue", "green"]) {
         node.settings.insert("CLUSTER_NAME", cluster.to_owned());
@@ -89,10 +89,10 @@ async fn of_two_clusters_in_a_vpc_each_removes_its_own() -> Result<()> {
     .await
 }
 
-/// One node ends between the creation and the attachment of an ENI, and comes back; another removes
-/// meanwhile what is old enough.
+/// One node ends between the creation and the attachment of an ENI, and comes back. Meanwhile another node removes
+/// unattached ENIs that are old enough.
 #[tokio::test(flavor = "multi_thread")]
-async fn an_eni_that_a_node_is_about_to_attach_is_not_removed_by_another() -> Result<()> {
+async fn eni_about_to_be_attached_survives_another_nodes_search() -> Result<()> {
     let mut spec = Spec::new("flwin", "m5.large", 2, &SETTINGS);
     for node in &mut spec.nodes {
         node.settings.insert("CLUSTER_NAME", "blue".to_owned());

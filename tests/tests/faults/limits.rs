@@ -1,4 +1,4 @@
-//! How the daemon learns what EC2 allows its instance, and what the start costs where it does not.
+//! How the daemon learns the limits of its instance, and how long a start waits for EC2's answer.
 
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
@@ -15,14 +15,15 @@ const ASK: &str = "DescribeInstanceTypes";
 const BY_EC2: &str = "EC2";
 const BEFORE: &str = "EC2, at an earlier start";
 const TABLE: &str = "built-in table";
-/// Two seconds for EC2, the rest for everything else that a start does.
+const TABLE_UNTIL_EC2: &str = "built-in table until EC2 answers";
+/// Two seconds for EC2, and the rest for the other steps of a start.
 const BOUND: Duration = Duration::from_secs(5);
 
 fn file(node: &ExecNode) -> PathBuf {
     node.socket().with_file_name("tidepool-limits.json")
 }
 
-/// The daemon has the limits of an m5.large, from there.
+/// Checks that the daemon has the limits of an m5.large from the source `from`.
 async fn has_limits(node: &ExecNode, from: &str) -> Result<()> {
     let limits = node.view().await?.limits.context("no limits")?;
     let known = (limits.enis, limits.addresses_per_eni, limits.prefixes, limits.from.as_str());
@@ -30,7 +31,7 @@ async fn has_limits(node: &ExecNode, from: &str) -> Result<()> {
     Ok(())
 }
 
-/// A start that has asked `n_asked` times since the beginning when it is done.
+/// Starts and stops the daemon. EC2 has been asked `n_asked` times in all by then.
 async fn starts(cluster: &mut ExecCluster, from: &str, n_asked: u64) -> Result<()> {
     let node = &mut cluster.nodes[0];
     node.start_ipamd().await?;
@@ -41,7 +42,7 @@ async fn starts(cluster: &mut ExecCluster, from: &str, n_asked: u64) -> Result<(
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn ec2_is_asked_once_and_again_only_where_its_answer_is_lost() -> Result<()> {
+async fn limits_are_asked_again_only_if_the_answer_is_lost() -> Result<()> {
     ExecCluster::with(lean("flonce"), async |cluster| {
         has_limits(&cluster.nodes[0], BY_EC2).await?;
         ensure!(n_calls(cluster, ASK).await? == 1, "not asked once at the first start");
@@ -71,7 +72,7 @@ async fn ec2_is_asked_once_and_again_only_where_its_answer_is_lost() -> Result<(
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn without_ec2s_answer_the_table_serves_at_once() -> Result<()> {
+async fn missing_answer_of_ec2_leaves_the_built_in_table() -> Result<()> {
     ExecCluster::with(lean("fltabl"), async |cluster| {
         let node = &mut cluster.nodes[0];
         node.stop_ipamd().await?;
@@ -85,7 +86,7 @@ async fn without_ec2s_answer_the_table_serves_at_once() -> Result<()> {
         let at_start = Instant::now();
         node.start_ipamd().await?;
         ensure!(at_start.elapsed() < BOUND, "a slow EC2: {:?}", at_start.elapsed());
-        has_limits(node, TABLE).await?;
+        has_limits(node, TABLE_UNTIL_EC2).await?;
         let pods = node.runtime.run_all("p", 3).await?;
         all_reachable(node, &pods).await?;
         let file = file(node);
@@ -103,7 +104,7 @@ async fn without_ec2s_answer_the_table_serves_at_once() -> Result<()> {
         let at_start = Instant::now();
         node.start_ipamd_unready().await?;
         ensure!(at_start.elapsed() < BOUND, "a black hole: {:?}", at_start.elapsed());
-        has_limits(node, TABLE).await?;
+        has_limits(node, TABLE_UNTIL_EC2).await?;
         reconnect(node).await
     })
     .await

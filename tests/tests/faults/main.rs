@@ -1,6 +1,5 @@
-//! What a hostile reality does to a node: EC2 that throttles, loses answers, is slow, full or away;
-//! crashes; disks that are full; changes behind the daemon's back. Each test starts real processes
-//! and ends with the books of record, kernel and EC2 in agreement.
+//! Faults around a node: EC2 throttles, loses answers, or is slow, full or away; processes crash; disks are full;
+//! somebody changes ENIs. Each test starts real processes, and at its end record, kernel and EC2 agree.
 
 mod away;
 mod boot;
@@ -16,6 +15,7 @@ mod kill;
 mod late;
 mod leaks;
 mod limits;
+mod live_settings;
 mod metrics;
 mod migration;
 mod record;
@@ -71,7 +71,7 @@ async fn run_patiently(node: &ExecNode, name: &str, patience: Duration) -> Resul
     eventually("address for the pod", patience, || node.runtime.run(name)).await
 }
 
-/// An ADD under way for each of `count` pods.
+/// Starts an ADD for each of `count` pods.
 async fn start_burst(node: &ExecNode, prefix: &str, count: usize) -> Result<Vec<(Child, Pod)>> {
     let mut burst = vec![];
     for index in 0..count {
@@ -81,7 +81,7 @@ async fn start_burst(node: &ExecNode, prefix: &str, count: usize) -> Result<Vec<
     Ok(burst)
 }
 
-/// Waits for the ADDs; those that something has cut off are made again, as a kubelet does.
+/// Waits for the ADDs. An ADD that has failed is repeated, as a kubelet does.
 async fn end_burst(node: &ExecNode, burst: Vec<(Child, Pod)>) -> Result<Vec<Pod>> {
     let mut pods = vec![];
     for (add, mut pod) in burst {
@@ -94,7 +94,7 @@ async fn end_burst(node: &ExecNode, burst: Vec<(Child, Pod)>) -> Result<Vec<Pod>
     Ok(pods)
 }
 
-/// DEL and ADD until that succeeds.
+/// DEL and ADD until both succeed.
 async fn add_again(node: &ExecNode, pod: &Pod) -> Result<String> {
     eventually("address for the pod", PATIENCE, async || {
         node.runtime.del(pod).await?;

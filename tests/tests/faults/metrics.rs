@@ -1,4 +1,4 @@
-//! What record, EC2 and kernel do not agree on shows in the metrics, and goes from there with its cause.
+//! Metrics count the disagreements of record, EC2 and kernel until their cause has gone.
 
 use anyhow::{Context, Result, ensure};
 use serde_json::json;
@@ -30,7 +30,7 @@ async fn ip(node: &ExecNode, words: &str) -> Result<String> {
     output(in_netns(&node.netns, "ip").args(words.split(' '))).await
 }
 
-/// What EC2 and the kernel say is read anew by a daemon that starts.
+/// A daemon that starts reads EC2 and the kernel again.
 async fn restart(cluster: &mut ExecCluster) -> Result<()> {
     let node = &mut cluster.nodes[0];
     node.stop_ipamd().await?;
@@ -94,7 +94,7 @@ async fn attach_unmanaged(cluster: &ExecCluster) -> Result<String> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn enis_that_are_not_ours_are_counted() -> Result<()> {
+async fn foreign_enis_are_counted_by_reason() -> Result<()> {
     let settings = [("WARM_IP_TARGET", "1")];
     ExecCluster::with(Spec::new("fmetf", "m5.large", 1, &settings), async |cluster| {
         until(&cluster.nodes[0], &[("awscni_eni_max", "3")]).await?;

@@ -128,7 +128,7 @@ async fn assigned(node: &ExecNode) -> Result<BTreeSet<String>> {
     Ok(addresses.map(|address| address.address).collect())
 }
 
-/// Rules for pods' addresses that are on the node, of which there must be none but for `ours`.
+/// Checks that the node has no rules for pods' addresses but those of `ours`.
 async fn only_rules_of(node: &ExecNode, ours: &[&Pod]) -> Result<()> {
     let rules = output(in_netns(&node.netns, "ip").args(["-4", "rule"])).await?;
     let of_pods =
@@ -141,7 +141,7 @@ async fn only_rules_of(node: &ExecNode, ours: &[&Pod]) -> Result<()> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_node_moves_over_with_its_pods_and_back() -> Result<()> {
+async fn node_moves_over_with_its_pods_and_back() -> Result<()> {
     let settings = [("WARM_IP_TARGET", "12"), ("IP_COOLDOWN_PERIOD", "1")];
     ExecCluster::with(Spec::new("fmove", "m5.large", 1, &settings), async |cluster| {
         let node = &mut cluster.nodes[0];

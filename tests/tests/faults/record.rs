@@ -75,12 +75,12 @@ async fn suffers(name: &str, damage: impl Fn(&Path) -> std::io::Result<()>) -> R
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn pods_keep_their_addresses_without_the_record() -> Result<()> {
+async fn missing_record_keeps_pods_addresses() -> Result<()> {
     suffers("frgon", |log| std::fs::remove_file(log)).await
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn pods_keep_their_addresses_by_a_record_full_of_zeros() -> Result<()> {
+async fn record_full_of_zeros_keeps_pods_addresses() -> Result<()> {
     suffers("frnul", |log| {
         let length = usize::try_from(std::fs::metadata(log)?.len()).unwrap_or(usize::MAX);
         std::fs::write(log, vec![0; length])
@@ -90,7 +90,7 @@ async fn pods_keep_their_addresses_by_a_record_full_of_zeros() -> Result<()> {
 
 /// Only the header is left, and half a line.
 #[tokio::test(flavor = "multi_thread")]
-async fn pods_keep_their_addresses_by_a_record_of_half_a_line() -> Result<()> {
+async fn record_of_half_a_line_keeps_pods_addresses() -> Result<()> {
     suffers("frcut", |log| {
         let text = std::fs::read_to_string(log)?;
         let header = text.find('\n').unwrap_or(0);
@@ -101,7 +101,7 @@ async fn pods_keep_their_addresses_by_a_record_of_half_a_line() -> Result<()> {
 
 /// It ends among the ADDs.
 #[tokio::test(flavor = "multi_thread")]
-async fn pods_keep_their_addresses_by_a_record_that_lacks_its_end() -> Result<()> {
+async fn record_without_its_end_keeps_pods_addresses() -> Result<()> {
     suffers("frend", |log| {
         let text = std::fs::read_to_string(log)?;
         let middle = text.find("\"old").unwrap_or(text.len());
@@ -117,7 +117,7 @@ fn line(text: &str) -> String {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn pods_keep_their_addresses_by_a_record_of_a_later_version() -> Result<()> {
+async fn record_of_a_later_version_keeps_pods_addresses() -> Result<()> {
     suffers("frfut", |log| {
         let text = std::fs::read_to_string(log)?;
         let (_, rest) = text.split_once('\n').unwrap_or_default();
@@ -128,7 +128,7 @@ async fn pods_keep_their_addresses_by_a_record_of_a_later_version() -> Result<()
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn pods_keep_their_addresses_by_a_record_of_another_boot() -> Result<()> {
+async fn record_of_another_boot_keeps_pods_addresses() -> Result<()> {
     suffers("frboot", |log| {
         let boot = line(r#"{"booted":{"boot":"a start of the machine before"}}"#);
         let text = std::fs::read_to_string(log)?;
@@ -143,7 +143,7 @@ async fn pods_keep_their_addresses_by_a_record_of_another_boot() -> Result<()> {
 
 /// As the pods of amazon-vpc-cni-k8s stand there without its checkpoint.
 #[tokio::test(flavor = "multi_thread")]
-async fn addresses_of_links_that_say_nothing_are_given_to_nobody() -> Result<()> {
+async fn addresses_of_unmarked_links_go_to_nobody() -> Result<()> {
     ExecCluster::with(spec("frstr"), async |cluster| {
         let node = &mut cluster.nodes[0];
         let log = node.state_directory().join("tidepool.jsonl");

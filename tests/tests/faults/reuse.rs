@@ -24,7 +24,7 @@ async fn remembered(node: &ExecNode, address: &str) -> Result<Vec<String>> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn whom_a_pod_was_connected_with_is_forgotten_while_its_address_rests() -> Result<()> {
+async fn released_address_has_its_connections_forgotten() -> Result<()> {
     ExecCluster::with(Spec::new("freuse", "m5.large", 1, &[]), async |cluster| {
         let node = &cluster.nodes[0];
         track_connections(node).await?;

@@ -1,4 +1,4 @@
-//! What runs out: the subnet, its free prefixes, the instance.
+//! Shortages: a full subnet, a subnet without free prefixes, a full instance.
 
 use std::net::Ipv4Addr;
 use std::time::Duration;
@@ -9,7 +9,7 @@ use tests::exec::{ExecCluster, Refusal};
 
 use crate::{CREATE, all_reachable, lean, names_code, run_patiently};
 
-/// Somebody else's ENI with `n` addresses beside its primary one, and these.
+/// Makes a foreign ENI with `n` secondary addresses. Returns the ENI and these addresses.
 async fn squat(cluster: &ExecCluster, n: usize) -> Result<(String, Vec<String>)> {
     let network = cluster.sim.network().await?;
     let subnet = network["instances"][0]["enis"][0]["subnet_id"].as_str().context("no subnet")?;
@@ -26,7 +26,7 @@ async fn squat(cluster: &ExecCluster, n: usize) -> Result<(String, Vec<String>)>
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_full_subnet_is_named_and_served_again_when_space_appears() -> Result<()> {
+async fn full_subnet_is_named_and_serves_once_it_has_space() -> Result<()> {
     let spec = Spec { subnet: "10.0.0.0/28", ..lean("ffull") };
     ExecCluster::with(spec, async |cluster| {
         let (other, theirs) = squat(cluster, 5).await?;
@@ -53,7 +53,7 @@ async fn a_full_subnet_is_named_and_served_again_when_space_appears() -> Result<
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_fragmented_subnet_serves_single_addresses() -> Result<()> {
+async fn fragmented_subnet_serves_single_addresses() -> Result<()> {
     let settings = [("ENABLE_PREFIX_DELEGATION", "true")];
     let mut spec = Spec::new("ffrag", "m5.large", 1, &settings);
     spec.subnet = "10.0.0.0/24";
@@ -63,15 +63,15 @@ async fn a_fragmented_subnet_serves_single_addresses() -> Result<()> {
         let pods = node.runtime.run_all("p", 4).await?;
         all_reachable(node, &pods).await?;
         let view = node.view().await?;
-        let told = view.blocked.iter().any(|line| line.starts_with("SUBNET_FRAGMENTED"));
-        ensure!(told, "status does not say why there is no prefix: {:?}", view.blocked);
+        let named = view.blocked.iter().any(|line| line.starts_with("SUBNET_FRAGMENTED"));
+        ensure!(named, "status does not name why there is no prefix: {:?}", view.blocked);
         cluster.books_agree(&[]).await
     })
     .await
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_full_instance_says_so_and_serves_again_after_a_del() -> Result<()> {
+async fn full_instance_names_the_cause_and_serves_after_a_del() -> Result<()> {
     let spec = Spec::new("flim", "t3.small", 1, &[("IP_COOLDOWN_PERIOD", "1")]);
     ExecCluster::with(spec, async |cluster| {
         let node = &cluster.nodes[0];

@@ -51,15 +51,16 @@ enum Supply {
 /// The plan on one line.
 pub(super) fn render(planned: &Planned<'_>) -> serde_json::Result<String> {
     let Planned { instance_type, n_pods, limits: _, policy, forecast, warnings } = planned;
+    let kind = policy.families.policy().kind;
     let unplaced = forecast.unplaced.as_ref();
     let plan = Plan {
         instance_type,
-        mode: mode_text(policy.mode),
+        mode: mode_text(kind),
         pods: *n_pods,
         max_pods: policy.max_pods,
         enis: forecast.enis.len(),
         pods_per_eni: forecast.enis.iter().map(EniForecast::n_pods).collect(),
-        supply: supply(policy.mode, &forecast.enis),
+        supply: supply(kind, &forecast.enis),
         unused_ips: forecast.n_unused(),
         peak_unused_ips: forecast.peak_unused,
         unplaced_pods: unplaced.map_or(0, |unplaced| unplaced.n_pods),
@@ -70,10 +71,10 @@ pub(super) fn render(planned: &Planned<'_>) -> serde_json::Result<String> {
     Ok(serde_json::to_string(&plan)? + "\n")
 }
 
-fn supply(mode: Mode, enis: &[EniForecast]) -> Supply {
+fn supply(kind: BlockKind, enis: &[EniForecast]) -> Supply {
     let per_eni: Vec<_> = enis.iter().map(EniForecast::n_blocks).collect();
     let n_blocks = per_eni.iter().sum();
-    match mode {
+    match kind {
         BlockKind::V4Address => {
             Supply::Addresses { attached_secondary_ips: n_blocks, ips_per_eni: per_eni }
         }

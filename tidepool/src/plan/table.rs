@@ -13,9 +13,10 @@ use super::Planned;
 pub(super) fn render(planned: &Planned<'_>) -> String {
     let Planned { n_pods, policy, forecast, warnings, .. } = planned;
     let mut paragraphs = vec![head(planned)];
-    match policy.mode {
+    let kind = policy.families.policy().kind;
+    match kind {
         BlockKind::V4Address | BlockKind::V4Prefix => {
-            paragraphs.extend([enis(policy.mode, &forecast.enis).to_string(), idle(forecast)]);
+            paragraphs.extend([enis(kind, &forecast.enis).to_string(), idle(forecast)]);
         }
         BlockKind::V6Prefix => paragraphs.push(IPV6_HOLDS.to_owned()),
     }
@@ -41,7 +42,7 @@ fn head(planned: &Planned<'_>) -> String {
         "{n_pods} pods on {instance_type} ({}), at most {} pods\nmode {}, {}",
         limits_text(*limits),
         policy.max_pods,
-        mode_text(policy.mode),
+        mode_text(policy.families.policy().kind),
         targets_text(policy),
     )
 }
@@ -52,8 +53,8 @@ fn table(header: &[&str]) -> Table {
     table
 }
 
-fn enis(mode: Mode, enis: &[EniForecast]) -> Table {
-    let blocks = match mode {
+fn enis(kind: BlockKind, enis: &[EniForecast]) -> Table {
+    let blocks = match kind {
         BlockKind::V4Address => "ADDRESSES",
         BlockKind::V4Prefix | BlockKind::V6Prefix => "PREFIXES",
     };

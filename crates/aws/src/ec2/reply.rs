@@ -1,10 +1,10 @@
-//! What EC2 answers, read into the core's words.
+//! EC2's answers, converted to `ipam`'s types.
 //!
-//! It trusts no field to be there or to make sense; it knows no call but what calls answer.
+//! It trusts no field to be present or valid. It knows the answers of calls, and not the calls.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Display;
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::Ipv4Addr;
 use std::str::FromStr;
 
 use aws_sdk_ec2::operation::assign_ipv6_addresses::AssignIpv6AddressesOutput;
@@ -19,8 +19,9 @@ use ipam::block::Block;
 use ipam::call::{AttachmentStatus, EniAttachment, EniFacts, EniKind, SubnetFacts};
 use ipam::id::{EniAttachmentId, InstanceId, SecurityGroupId, VpcId};
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
+use mac::MacAddr;
 
-/// A field of an answer that is missing or makes no sense.
+/// A field of an answer that is missing or invalid.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{name}: {problem}")]
 pub(crate) struct BadField {
@@ -60,7 +61,7 @@ fn parse<T: FromStr<Err: Display>>(name: &'static str, value: Option<&str>) -> R
     text.parse().map_err(|error| BadField::new(name, format!("{text:?}: {error}")))
 }
 
-/// Whether another instance holds it: an ENI with our tag that someone moved.
+/// Whether the ENI is attached to another instance: somebody has moved an ENI with our tag.
 pub(super) fn is_attached_elsewhere(eni: &NetworkInterface, instance: &InstanceId) -> bool {
     let holder = eni.attachment().and_then(NetworkInterfaceAttachment::instance_id);
     holder.is_some_and(|holder| holder != instance.as_str())
@@ -68,22 +69,22 @@ pub(super) fn is_attached_elsewhere(eni: &NetworkInterface, instance: &InstanceI
 
 pub(super) fn eni(eni: &NetworkInterface) -> Result<EniFacts, BadField> {
     let attachment = eni.attachment().map(attachment).transpose()?;
-    // As those that are for EFA alone, or in a subnet of IPv6 alone.
+    // For example an EFA-only ENI, or an ENI in an IPv6-only subnet.
     let has_no_ipv4 = eni.private_ip_address().is_none() && eni.private_ip_addresses().is_empty();
     let is_primary = attachment.as_ref().is_some_and(EniAttachment::is_primary);
-    let is_of_no_use = has_no_ipv4 && !is_primary;
+    let is_unusable = has_no_ipv4 && !is_primary;
     Ok(EniFacts {
         id: id("networkInterfaceId", eni.network_interface_id())?,
-        mac: mac(eni.mac_address())?,
+        mac: parse::<MacAddr>("macAddress", eni.mac_address())?,
         subnet: id("subnetId", eni.subnet_id())?,
         security_groups: security_groups(eni)?,
-        primary_address: match is_of_no_use {
+        primary_address: match is_unusable {
             true => Ipv4Addr::UNSPECIFIED,
             false => parse("privateIpAddress", eni.private_ip_address())?,
         },
         blocks: blocks(eni)?,
         kind: match need("interfaceType", eni.interface_type())? {
-            NetworkInterfaceType::Interface if !is_of_no_use => EniKind::Interface,
+            NetworkInterfaceType::Interface if !is_unusable => EniKind::Interface,
             _ => EniKind::Other,
         },
         attachment,
@@ -99,7 +100,7 @@ pub(super) fn attached(answer: &AttachNetworkInterfaceOutput) -> Result<EniAttac
     id("attachmentId", answer.attachment_id())
 }
 
-/// Empty is not an answer: each Assign asks for something, and EC2 grants all of it or nothing.
+/// An empty answer is an error: each Assign asks for something, and EC2 grants all of it or nothing.
 pub(super) fn assigned(
     answer: &AssignPrivateIpAddressesOutput,
 ) -> Result<BTreeSet<Block>, BadField> {
@@ -145,8 +146,8 @@ pub(super) fn vpc(eni: &NetworkInterface) -> Result<VpcId, BadField> {
     id("vpcId", eni.vpc_id())
 }
 
-/// The ENI's single IPv6 addresses are left out: they are the node's own, and a block that is listed
-/// is a block that may be handed to a pod.
+/// A pod may get any block that is listed. The ENI's single IPv6 addresses are the node's own, so they are
+/// left out.
 fn blocks(eni: &NetworkInterface) -> Result<BTreeSet<Block>, BadField> {
     let secondaries = eni
         .private_ip_addresses()
@@ -165,10 +166,10 @@ fn blocks(eni: &NetworkInterface) -> Result<BTreeSet<Block>, BadField> {
 }
 
 fn address_block(name: &'static str, text: Option<&str>) -> Result<Block, BadField> {
-    parse::<Ipv4Addr>(name, text).map(|address| Block::address(IpAddr::V4(address)))
+    parse::<Ipv4Addr>(name, text).map(Block::address)
 }
 
-/// Of the family of `N`.
+/// A prefix of the family of `N`.
 fn prefix_block<N>(name: &'static str, text: Option<&str>) -> Result<Block, BadField>
 where
     N: FromStr<Err: Display> + Into<IpNet>,
@@ -185,7 +186,7 @@ fn attachment(attachment: &NetworkInterfaceAttachment) -> Result<EniAttachment, 
     Ok(EniAttachment {
         id: id("attachment.attachmentId", attachment.attachment_id())?,
         device_index: number("attachment.deviceIndex", attachment.device_index())?,
-        // Absent where there is but one card.
+        // Absent on an instance with one card.
         network_card: number(
             "attachment.networkCardIndex",
             attachment.network_card_index().or(Some(0)),
@@ -205,12 +206,6 @@ fn status(status: &SdkStatus) -> Result<AttachmentStatus, BadField> {
         SdkStatus::Detaching | SdkStatus::Detached => Ok(AttachmentStatus::Detaching),
         new => Err(BadField::new("attachment.status", format!("{new} is not known"))),
     }
-}
-
-/// Lower case with colons, as the kernel prints it.
-fn mac(text: Option<&str>) -> Result<String, BadField> {
-    let text = need("macAddress", text)?;
-    crate::mac::parse(text).ok_or_else(|| BadField::new("macAddress", format!("{text:?}")))
 }
 
 fn tags(tags: &[Tag]) -> Result<BTreeMap<String, String>, BadField> {

@@ -1,10 +1,13 @@
-//! What the metadata service tells of the ENIs that are attached. It lags behind EC2, so nothing may
-//! be given back on its word.
+//! The attached ENIs as the metadata service shows them. The service lags behind EC2, so nobody may give an
+//! address back because of its answer.
+
+use std::net::Ipv4Addr;
 
 use aws_config::imds::client::error::ImdsError as SdkError;
 use ipam::block::Block;
 use ipam::id::EniId;
 use ipnet::IpNet;
+use mac::MacAddr;
 
 use super::{Imds, ImdsError, MACS, id, malformed, parse};
 
@@ -15,31 +18,29 @@ pub struct ShownEni {
     pub id: EniId,
     /// Its place on the instance.
     pub device_index: u16,
-    /// Its network card; 0 where the service does not say.
+    /// Its network card; 0 if the service does not show one.
     pub network_card: u16,
-    /// Its addresses, its own included, and prefixes.
+    /// Its IPv4 addresses, the primary one included, and its prefixes. Single IPv6 addresses are the node's
+    /// own, so they are left out.
     pub blocks: Vec<Block>,
 }
 
 impl Imds {
-    /// The ENIs of this instance, by hardware address. Seven small requests for each.
+    /// The ENIs of this instance, by hardware address. Six small requests for each.
     ///
     /// # Errors
-    /// At the first path that cannot be read or makes no sense; it is named.
+    /// For the first path that cannot be read or has an invalid answer. The error names the path.
     pub async fn enis(&self) -> Result<Vec<ShownEni>, ImdsError> {
-        let mac = |line: &str| {
-            let mac = crate::mac::parse(line.trim_end_matches('/'));
-            mac.ok_or_else(|| "no hardware address".to_owned())
-        };
-        let macs: Vec<String> = self.lines(&format!("{MACS}/"), mac).await?;
+        let mac = |line: &str| parse::<MacAddr>(line.trim_end_matches('/'));
+        let macs: Vec<MacAddr> = self.lines(&format!("{MACS}/"), mac).await?;
         let mut enis = Vec::with_capacity(macs.len());
         for mac in macs {
-            enis.push(self.eni(&mac).await?);
+            enis.push(self.eni(mac).await?);
         }
         Ok(enis)
     }
 
-    async fn eni(&self, mac: &str) -> Result<ShownEni, ImdsError> {
+    async fn eni(&self, mac: MacAddr) -> Result<ShownEni, ImdsError> {
         let at = |key: &str| format!("{MACS}/{mac}/{key}");
         let id = self.value(&at("interface-id"), id).await?;
         let device_index = self.value(&at("device-number"), parse).await?;
@@ -48,7 +49,7 @@ impl Imds {
             parse(&text).map_err(|problem| malformed(&at("network-card"), &text, problem))
         })?;
         let mut blocks = Vec::new();
-        for key in ["local-ipv4s", "ipv6s", "ipv4-prefix", "ipv6-prefix"] {
+        for key in ["local-ipv4s", "ipv4-prefix", "ipv6-prefix"] {
             blocks.extend(self.blocks(&at(key)).await?);
         }
         Ok(ShownEni { id, device_index, network_card, blocks })
@@ -60,7 +61,7 @@ impl Imds {
         blocks.map_err(|problem| malformed(path, &text, problem))
     }
 
-    /// The service answers 404 for what an ENI has none of.
+    /// `None` for a 404: the ENI has no such value.
     async fn if_there(&self, path: &str) -> Result<Option<String>, ImdsError> {
         match self.get(path).await {
             Ok(text) => Ok(Some(text)),
@@ -74,10 +75,10 @@ fn is_not_found(error: &SdkError) -> bool {
     matches!(error, SdkError::ErrorResponse(answer) if answer.response().status().as_u16() == 404)
 }
 
-/// One address, or a prefix in CIDR notation.
+/// One IPv4 address, or a prefix in CIDR notation.
 fn block(text: &str) -> Result<Block, String> {
     match text.contains('/') {
         true => Block::try_from(parse::<IpNet>(text)?).map_err(|error| error.to_string()),
-        false => parse(text).map(Block::address),
+        false => parse::<Ipv4Addr>(text).map(Block::address),
     }
 }

@@ -1,7 +1,7 @@
-//! The process's environment: where EC2 and the credentials are found when nothing is given.
+//! Where the client finds EC2 and credentials in the process's environment.
 //!
-//! A test cannot change its own environment while others run, so it runs itself again as a child
-//! process with the environment that it wants.
+//! A test cannot change its own environment while others run. So each test runs this program again as a
+//! child process with another environment.
 
 use std::process::{Command, Output};
 
@@ -12,9 +12,9 @@ use super::server::{Answer, Server};
 use super::servers::Process;
 use super::wire::{id, options};
 
-/// What the child process does; on its own it is no test.
+/// The code of the child process. Alone it is no test.
 #[tokio::test]
-#[ignore = "the other tests of this file run it in an environment of their choice"]
+#[ignore = "the other tests of this file run it as a child process"]
 async fn child() {
     let mut options = options("http://unused");
     options.endpoint = None;
@@ -41,7 +41,7 @@ async fn run_child(environment: &[(&str, &str)]) -> String {
 }
 
 #[tokio::test]
-async fn endpoint_and_keys_come_from_the_environment() {
+async fn endpoint_and_keys_in_the_environment_are_used() {
     for variable in ["AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_EC2"] {
         let done = Answer::ok("DeleteNetworkInterface", "<return>true</return>");
         let server = Server::start([done]).await;
@@ -58,7 +58,7 @@ async fn endpoint_and_keys_come_from_the_environment() {
 }
 
 #[tokio::test]
-async fn missing_credentials_are_told_from_a_lost_connection() {
+async fn missing_credentials_are_no_lost_connection() {
     let text = run_child(&[
         ("AWS_ENDPOINT_URL", "http://127.0.0.1:9"),
         ("AWS_EC2_METADATA_DISABLED", "true"),
@@ -67,7 +67,7 @@ async fn missing_credentials_are_told_from_a_lost_connection() {
     says_no_credentials(&text);
 }
 
-/// As long as nobody gives any, and whatever keeps them from it.
+/// The error is the same whatever keeps the credentials away.
 fn says_no_credentials(text: &str) {
     let expect = "kind: NoCredentials, code: \"NoCredentials\", message: \"DeleteNetworkInterface: no \
                   credentials yet: ";
@@ -75,7 +75,7 @@ fn says_no_credentials(text: &str) {
 }
 
 #[tokio::test]
-async fn a_metadata_service_that_refuses_connections_means_no_credentials_yet() {
+async fn refusing_metadata_service_means_no_credentials_yet() {
     let text = run_child(&[
         ("AWS_ENDPOINT_URL", "http://127.0.0.1:9"),
         ("AWS_EC2_METADATA_SERVICE_ENDPOINT", "http://127.0.0.1:9"),
@@ -91,7 +91,7 @@ fn web_identity<'a>(sts: &'a str, token_file: &'a str) -> [(&'a str, &'a str); 5
         ("AWS_WEB_IDENTITY_TOKEN_FILE", token_file),
         ("AWS_STS_REGIONAL_ENDPOINTS", "regional"),
         ("AWS_ENDPOINT_URL_STS", sts),
-        // Nothing but STS can help.
+        // Only STS can give credentials.
         ("AWS_EC2_METADATA_DISABLED", "true"),
     ]
 }
@@ -99,15 +99,15 @@ fn web_identity<'a>(sts: &'a str, token_file: &'a str) -> [(&'a str, &'a str); 5
 fn token_file() -> (tempfile::TempDir, String) {
     let folder = tempfile::tempdir().expect("a temporary folder");
     let file = folder.path().join("token");
-    // moto reads claims out of it, and verifies none.
+    // moto reads the claims in it and does not verify them.
     std::fs::write(&file, "header.claims.signature").expect("write the token");
     let name = file.display().to_string();
     (folder, name)
 }
 
-/// moto's STS is an outside witness of what the SDK sends.
+/// moto's STS has other authors, so it checks the SDK's requests independently.
 #[tokio::test]
-async fn a_service_accounts_role_is_assumed_with_its_token() {
+async fn service_account_token_assumes_its_role() {
     let moto = Process::moto().await;
     let (_folder, token_file) = token_file();
     let ec2 = Server::start([Answer::ok("DeleteNetworkInterface", "")]).await;
@@ -117,13 +117,13 @@ async fn a_service_accounts_role_is_assumed_with_its_token() {
     let text = run_child(&environment.concat()).await;
     assert!(text.contains("EC2 says Ok(Done)"), "{text}");
     let seen = ec2.seen();
-    // Temporary keys start so.
+    // Temporary keys begin with ASIA.
     assert!(seen[0].header("authorization").unwrap().contains("Credential=ASIA"), "{seen:?}");
     assert!(seen[0].header("x-amz-security-token").is_some(), "{seen:?}");
 }
 
 #[tokio::test]
-async fn an_sts_that_refuses_or_says_nothing_means_no_credentials_yet() {
+async fn refusing_or_silent_sts_means_no_credentials_yet() {
     let refused = "<ErrorResponse><Error><Type>Sender</Type><Code>AccessDenied</Code><Message>Not \
                    authorized to perform sts:AssumeRoleWithWebIdentity</Message></Error></ErrorResponse>";
     for (answer, expect) in [
@@ -144,9 +144,9 @@ async fn an_sts_that_refuses_or_says_nothing_means_no_credentials_yet() {
     }
 }
 
-/// EKS Pod Identity: an agent on the node trades the token for keys.
+/// With EKS Pod Identity an agent on the node exchanges the token for keys.
 #[tokio::test]
-async fn the_pod_identity_agent_gives_its_keys() {
+async fn pod_identity_agent_provides_keys() {
     let keys = r#"{"AccessKeyId":"ASIAOFAGENT","SecretAccessKey":"s","Token":"t","Expiration":"2046-11-21T00:00:00Z"}"#;
     let agent = Server::start([Answer::Send(200, keys.to_owned())]).await;
     let ec2 = Server::start([Answer::ok("DeleteNetworkInterface", "")]).await;
@@ -163,7 +163,7 @@ async fn the_pod_identity_agent_gives_its_keys() {
 }
 
 #[tokio::test]
-async fn the_metadata_service_is_found_and_gives_the_instance_role() {
+async fn metadata_service_provides_keys_of_the_instance_role() {
     let role = r#"{"Code":"Success","Type":"AWS-HMAC","AccessKeyId":"AKIDOFROLE","SecretAccessKey":"s",
         "Token":"t","LastUpdated":"2026-11-21T00:00:00Z","Expiration":"2046-11-21T00:00:00Z","AccountId":"111122223333"}"#;
     let metadata = Server::start([

@@ -1,5 +1,5 @@
-//! Whatever the metadata service answers with, there soon are facts that make sense, or an error that
-//! names the path.
+//! For any answers of the metadata service the client soon returns valid facts, or an error that names the
+//! path.
 
 use std::time::Duration;
 
@@ -8,28 +8,29 @@ use mangle::{Document, hostile};
 use proptest::prelude::*;
 use proptest::sample::Index;
 
-use super::imds::{told_enis, told_facts};
+use super::imds::{enis_answers, facts_answers};
 use super::server::{Answer, Server};
 
-/// Far above what it takes.
+/// Far more than a request takes.
 const BOUND: Duration = Duration::from_secs(20);
-/// However much the service answers with.
+/// In bytes, for answers of any length.
 const LONGEST_ERROR: usize = 1_000;
 const PAGE: &str = "<!DOCTYPE html>\n<html><body>Sign in to the network</body></html>\n";
 
-/// Texts of the service, each of them hostile; now and then a huge one.
+/// Hostile variants of the service's texts. Some are huge.
 fn answer() -> impl Strategy<Value = Document> {
-    let texts = told_facts().into_iter().chain(told_enis()).filter_map(|answer| match answer {
-        Answer::Send(200, text) => Some(text.into_bytes()),
-        _ => None,
-    });
+    let texts =
+        facts_answers().into_iter().chain(enis_answers()).filter_map(|answer| match answer {
+            Answer::Send(200, text) => Some(text.into_bytes()),
+            _ => None,
+        });
     let texts: Vec<_> = texts.chain([PAGE.as_bytes().to_vec()]).collect();
     let huge = (hostile(texts.clone()), 1_000..20_000_usize)
         .prop_map(|(text, times)| Document(text.repeat(times)));
     prop_oneof![30 => hostile(texts), 1 => huge]
 }
 
-/// A service that answers with `good`, the token before it, but with the `damaged` in their places.
+/// A service that sends a token and then `good`. The `damaged` replace some of these answers.
 async fn service(good: Vec<Answer>, damaged: Vec<(Index, Document)>) -> Imds {
     let token = Answer::Send(200, "a-token".to_owned());
     let mut answers: Vec<_> = std::iter::once(token).chain(good).collect();
@@ -41,8 +42,8 @@ async fn service(good: Vec<Answer>, damaged: Vec<(Index, Document)>) -> Imds {
     Imds::connect_to(&server.url()).expect("a URL")
 }
 
-fn check<T>(told: Result<T, aws::ImdsError>) -> Result<Option<T>, TestCaseError> {
-    let Err(error) = told else { return Ok(told.ok()) };
+fn check<T>(result: Result<T, aws::ImdsError>) -> Result<Option<T>, TestCaseError> {
+    let Err(error) = result else { return Ok(result.ok()) };
     let text = error.to_string();
     prop_assert!(text.contains("/latest/"), "{text}");
     prop_assert!(text.len() < LONGEST_ERROR, "{text}");
@@ -58,9 +59,9 @@ fn soon<T>(ask: impl Future<Output = T>) -> T {
 proptest! {
     #[test]
     fn fuzz_node_facts(damaged in prop::collection::vec((any::<Index>(), answer()), 1..4)) {
-        let told = soon(async { service(told_facts(), damaged).await.node_facts().await });
-        let Some(facts) = check(told)? else { return Ok(()) };
-        prop_assert_eq!(facts.primary_mac.len(), 17);
+        let result = soon(async { service(facts_answers(), damaged).await.node_facts().await });
+        let Some(facts) = check(result)? else { return Ok(()) };
+        prop_assert_eq!(facts.primary_mac.to_string().len(), 17);
         for name in [&facts.region, &facts.availability_zone, &facts.instance_type] {
             let fits = name.bytes().all(|byte| byte.is_ascii_graphic());
             prop_assert!(fits && !name.is_empty(), "{name:?}");
@@ -71,6 +72,6 @@ proptest! {
 
     #[test]
     fn fuzz_enis(damaged in prop::collection::vec((any::<Index>(), answer()), 1..4)) {
-        check(soon(async { service(told_enis(), damaged).await.enis().await }))?;
+        check(soon(async { service(enis_answers(), damaged).await.enis().await }))?;
     }
 }

@@ -1,5 +1,5 @@
-//! The crate from outside: what it puts on the wire, and whether two servers of EC2 that know
-//! nothing of each other agree with it.
+//! Tests of the public client: its requests on the wire, and its behaviour against two independent servers of
+//! EC2.
 
 mod contract;
 mod environment;

@@ -1,20 +1,20 @@
-//! A node as the tests use it: one instance, its client, and its calls one by one.
+//! A node for the tests: an instance, its client, and a method for each call.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use aws::{ConnectOptions, Ec2};
-use ipam::block::Block;
+use ipam::block::{Block, BlockCount};
 use ipam::call::{
-    Ask, AttachmentStatus, CallError, CallOutput, Ec2Call, EniFacts, INSTANCE_TAG, SubnetFacts,
+    AttachmentStatus, CallError, CallOutput, Ec2Call, EniFacts, INSTANCE_TAG, SubnetFacts,
 };
 use ipam::id::{EniAttachmentId, EniId, SubnetId};
 
 use super::servers::{Site, ZONE};
 use super::wire::{options, tags};
 
-/// How long a state may take that EC2 reaches on its own.
+/// How long EC2 may take to reach a state.
 const PATIENCE: Duration = Duration::from_secs(10);
 
 /// An instance and its client.
@@ -54,19 +54,19 @@ impl Node {
         }
     }
 
-    pub(crate) fn creation(&self, subnet: &SubnetId, ask: Ask, token: &str) -> Ec2Call {
+    pub(crate) fn creation(&self, subnet: &SubnetId, blocks: BlockCount, token: &str) -> Ec2Call {
         Ec2Call::CreateEni {
             subnet: subnet.clone(),
             security_groups: [self.site.group.clone()].into(),
-            ask,
+            blocks,
             description: format!("aws-K8S-{}", self.instance),
             tags: tags(&[(INSTANCE_TAG, &self.instance), ("odd", "a&b <c> \u{fc}")]),
             client_token: format!("{}-{token}", self.instance),
         }
     }
 
-    pub(crate) async fn create(&self, ask: Ask, token: &str) -> EniFacts {
-        match self.call(self.creation(&self.site.subnet, ask, token)).await {
+    pub(crate) async fn create(&self, blocks: BlockCount, token: &str) -> EniFacts {
+        match self.call(self.creation(&self.site.subnet, blocks, token)).await {
             CallOutput::Created(facts) => facts,
             other => panic!("{other:?}"),
         }
@@ -80,8 +80,8 @@ impl Node {
     }
 
     /// A new ENI at device index 1.
-    pub(crate) async fn attached(&self, ask: Ask) -> (EniId, EniAttachmentId) {
-        let eni = self.create(ask, "attached").await.id;
+    pub(crate) async fn attached(&self, blocks: BlockCount) -> (EniId, EniAttachmentId) {
+        let eni = self.create(blocks, "attached").await.id;
         let attachment = self.attach(&eni, 1).await;
         self.eventually("the ENI is attached", &eni, |facts| {
             let attachment = facts.and_then(|facts| facts.attachment.as_ref());
@@ -91,8 +91,8 @@ impl Node {
         (eni, attachment)
     }
 
-    pub(crate) async fn assign(&self, eni: &EniId, ask: Ask) -> BTreeSet<Block> {
-        match self.call(Ec2Call::Assign { eni: eni.clone(), ask }).await {
+    pub(crate) async fn assign(&self, eni: &EniId, blocks: BlockCount) -> BTreeSet<Block> {
+        match self.call(Ec2Call::Assign { eni: eni.clone(), blocks }).await {
             CallOutput::Assigned(blocks) => blocks,
             other => panic!("{other:?}"),
         }

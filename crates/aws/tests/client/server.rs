@@ -1,4 +1,4 @@
-//! A server of HTTP that answers as it is told and remembers what it was asked.
+//! An HTTP server that sends given answers and records the requests.
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -16,11 +16,11 @@ pub(crate) enum Answer {
     Send(u16, String),
     /// Sends a success with this body.
     Bytes(Vec<u8>),
-    /// Says nothing and keeps the connection.
+    /// Sends nothing and keeps the connection open.
     Hang,
-    /// Closes the connection without a word.
+    /// Closes the connection without an answer.
     HangUp,
-    /// Promises this body, sends half of it and closes the connection.
+    /// Announces this body, sends half of it and closes the connection.
     CutShort(String),
 }
 

@@ -1,4 +1,4 @@
-//! Two servers of EC2 as child processes: `vpc-sim`, and moto's, which others wrote.
+//! Two servers of EC2 as child processes: `vpc-sim`, and moto's, which has other authors.
 
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
@@ -17,7 +17,7 @@ use tokio::sync::mpsc;
 
 use super::wire::id;
 
-/// Python needs its time on a busy machine.
+/// Python starts slowly on a busy machine.
 const PATIENCE: Duration = Duration::from_secs(60);
 
 pub(crate) const REGION: &str = "us-east-1";
@@ -28,7 +28,7 @@ pub(crate) const TYPE: &str = "m5.large";
 /// A running server. Dropping it kills the process.
 #[derive(Debug)]
 pub(crate) struct Process {
-    /// What it said of where it listens.
+    /// The line in which it names its address.
     pub(crate) ready: String,
     _child: Child,
 }

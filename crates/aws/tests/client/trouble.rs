@@ -1,9 +1,10 @@
-//! What EC2 does on bad days, which `vpc-sim` does when told to: the client's part in it is to say
-//! truly what happened, or that nobody knows.
+//! Faults of EC2, which `vpc-sim` injects. The client must report what has happened, or that the outcome is
+//! unknown.
 
 use std::sync::Arc;
 
-use ipam::call::{Ask, CallErrorKind, Ec2Call};
+use ipam::block::BlockKind;
+use ipam::call::{CallErrorKind, Ec2Call};
 use serde_json::json;
 
 use super::node::{Node, nodes};
@@ -27,7 +28,7 @@ async fn fail_next(sim: &VpcSim, action: &str, code: &str) {
 }
 
 #[tokio::test]
-async fn a_create_whose_answer_is_lost_makes_one_eni() {
+async fn create_with_a_lost_answer_makes_one_eni() {
     let (sim, node) = sim_and_node().await;
     lose_next_answer(&sim, "CreateNetworkInterface").await;
     let create = node.creation(&node.site.subnet, BlockKind::V4Address.times(2), "x");
@@ -39,37 +40,37 @@ async fn a_create_whose_answer_is_lost_makes_one_eni() {
 }
 
 #[tokio::test]
-async fn an_assign_whose_answer_is_lost_happens_once_and_can_be_read() {
+async fn assign_with_a_lost_answer_takes_effect_once() {
     let (sim, node) = sim_and_node().await;
     let (eni, _) = node.attached(BlockKind::V4Address.times(1)).await;
     lose_next_answer(&sim, "AssignPrivateIpAddresses").await;
-    let assign = Ec2Call::Assign { eni: eni.clone(), ask: BlockKind::V4Address.times(2) };
+    let assign = Ec2Call::Assign { eni: eni.clone(), blocks: BlockKind::V4Address.times(2) };
     assert_eq!(node.refused(assign).await.kind, CallErrorKind::OutcomeUnknown);
     assert_eq!(node.eni(&eni).await.blocks.len(), 3);
 }
 
 #[tokio::test]
-async fn an_attach_whose_answer_is_lost_is_not_said_to_have_failed() {
+async fn attach_with_a_lost_answer_has_an_unknown_outcome() {
     let (sim, node) = sim_and_node().await;
     let eni = node.create(BlockKind::V4Address.times(0), "x").await.id;
     lose_next_answer(&sim, "AttachNetworkInterface").await;
     let attach = Ec2Call::AttachEni { eni: eni.clone(), device_index: 1 };
     assert_eq!(node.refused(attach).await.kind, CallErrorKind::OutcomeUnknown);
-    assert_eq!(node.eni(&eni).await.attachment.map(|bond| bond.device_index), Some(1));
+    assert_eq!(node.eni(&eni).await.attachment.map(|attachment| attachment.device_index), Some(1));
 }
 
 #[tokio::test]
-async fn a_throttled_assign_has_no_effect() {
+async fn throttled_assign_has_no_effect() {
     let (sim, node) = sim_and_node().await;
     let (eni, _) = node.attached(BlockKind::V4Address.times(1)).await;
     fail_next(&sim, "AssignPrivateIpAddresses", "RequestLimitExceeded").await;
-    let assign = Ec2Call::Assign { eni: eni.clone(), ask: BlockKind::V4Address.times(2) };
+    let assign = Ec2Call::Assign { eni: eni.clone(), blocks: BlockKind::V4Address.times(2) };
     assert_eq!(node.refused(assign).await.kind, CallErrorKind::Throttled);
     assert_eq!(node.eni(&eni).await.blocks.len(), 1);
 }
 
 #[tokio::test]
-async fn a_throttled_reading_is_left_to_its_caller() {
+async fn throttled_describe_is_not_retried() {
     let (sim, node) = sim_and_node().await;
     fail_next(&sim, "DescribeNetworkInterfaces", "RequestLimitExceeded").await;
     assert_eq!(node.refused(Ec2Call::DescribeEnis).await.kind, CallErrorKind::Throttled);
@@ -77,7 +78,7 @@ async fn a_throttled_reading_is_left_to_its_caller() {
 }
 
 #[tokio::test]
-async fn a_denied_call_is_denied() {
+async fn denied_create_is_access_denied() {
     let (sim, node) = sim_and_node().await;
     fail_next(&sim, "CreateNetworkInterface", "UnauthorizedOperation").await;
     let creation = node.creation(&node.site.subnet, BlockKind::V4Address.times(0), "x");
@@ -85,7 +86,7 @@ async fn a_denied_call_is_denied() {
 }
 
 #[tokio::test]
-async fn an_exhausted_subnet_is_understood_in_the_newer_words_too() {
+async fn exhausted_subnet_in_the_newer_wording_is_classified() {
     let (sim, node) = sim_and_node().await;
     let switch = json!({"insufficient_error": "invalid-parameter-value"});
     sim.operate("PATCH", "switches", &switch).await;
@@ -97,7 +98,7 @@ async fn an_exhausted_subnet_is_understood_in_the_newer_words_too() {
 }
 
 #[tokio::test]
-async fn an_eni_that_was_taken_away_cannot_be_detached() {
+async fn detach_of_a_removed_eni_is_not_found() {
     let (sim, node) = sim_and_node().await;
     let (eni, attachment) = node.attached(BlockKind::V4Address.times(0)).await;
     sim.operate("POST", "disturb", &json!({"detach_eni": {"eni": eni}})).await;

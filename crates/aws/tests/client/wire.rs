@@ -1,4 +1,4 @@
-//! Every call as EC2 sees it, and every way in which an answer can fail to come.
+//! Every call as EC2 receives it, and every way in which an answer can fail.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::slice::from_ref;
@@ -6,9 +6,9 @@ use std::time::Duration;
 
 use aws::{ConnectError, ConnectOptions, Ec2, instance_limits};
 use aws_sdk_ec2::config::Credentials;
-use ipam::block::Block;
+use ipam::block::{Block, BlockCount, BlockKind};
 use ipam::call::{
-    Ask, AttachmentStatus, CallErrorKind, CallOutput, Ec2Call, EniAttachment, EniFacts, EniKind,
+    AttachmentStatus, CallErrorKind, CallOutput, Ec2Call, EniAttachment, EniFacts, EniKind,
     SubnetFacts,
 };
 use ipam::policy::Limits;
@@ -45,11 +45,11 @@ pub(crate) fn tags(tags: &[(&str, &str)]) -> BTreeMap<String, String> {
     tags.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect()
 }
 
-fn create(ask: Ask) -> Ec2Call {
+fn create(blocks: BlockCount) -> Ec2Call {
     Ec2Call::CreateEni {
         subnet: id("subnet-1"),
         security_groups: [id("sg-2"), id("sg-1")].into(),
-        ask,
+        blocks,
         description: "aws-K8S-i-1".to_owned(),
         tags: tags(&[("node.k8s.amazonaws.com/instance_id", "i-1"), ("team", "a&b")]),
         client_token: "token-1".to_owned(),
@@ -64,8 +64,8 @@ fn set_delete_on_termination() -> Ec2Call {
     Ec2Call::SetDeleteOnTermination { eni: id("eni-1"), attachment: id("eni-attach-1") }
 }
 
-fn assign(ask: Ask) -> Ec2Call {
-    Ec2Call::Assign { eni: id("eni-1"), ask }
+fn assign(blocks: BlockCount) -> Ec2Call {
+    Ec2Call::Assign { eni: id("eni-1"), blocks }
 }
 
 fn unassign(cidrs: &[&str]) -> Ec2Call {
@@ -102,7 +102,7 @@ fn all_calls() -> [Ec2Call; 12] {
     ]
 }
 
-/// An ENI in the form of EC2, `rest` being what differs.
+/// An ENI in EC2's XML; `rest` comes after the common fields.
 fn eni_xml(id: &str, rest: &str) -> String {
     format!(
         "<networkInterfaceId>{id}</networkInterfaceId><subnetId>subnet-1</subnetId>\
@@ -132,7 +132,7 @@ fn attachment_xml(instance: &str, status: &str) -> String {
 fn facts(id_text: &str) -> EniFacts {
     EniFacts {
         id: id(id_text),
-        mac: "02:aa:bb:cc:dd:ee".to_owned(),
+        mac: [0x02, 0xaa, 0xbb, 0xcc, 0xdd, 0xee].into(),
         subnet: id("subnet-1"),
         security_groups: [id("sg-1"), id("sg-2")].into(),
         primary_address: [10, 0, 0, 10].into(),
@@ -143,7 +143,7 @@ fn facts(id_text: &str) -> EniFacts {
     }
 }
 
-/// `call` is put on the wire as `requests` and, so answered, gives `output`.
+/// `call` sends `requests`, and returns `output` if the server sends `answers`.
 async fn check(call: Ec2Call, requests: &[&str], answers: &[Answer], output: CallOutput) {
     let server = Server::start(answers.to_vec()).await;
     let outcome = server.client().await.execute(&call).await;
@@ -153,7 +153,7 @@ async fn check(call: Ec2Call, requests: &[&str], answers: &[Answer], output: Cal
 }
 
 #[tokio::test]
-async fn create_asks_for_addresses_or_prefixes_or_nothing() {
+async fn create_sends_the_count_of_blocks_unless_zero() {
     let request = |count: &str| {
         format!(
             "Action=CreateNetworkInterface\nClientToken=token-1\nDescription=aws-K8S-i-1\n{count}\
@@ -175,19 +175,19 @@ async fn create_asks_for_addresses_or_prefixes_or_nothing() {
         tags: tags(&[("team", "a&b")]),
         ..facts("eni-1")
     });
-    for (ask, count) in [
+    for (blocks, count) in [
         (BlockKind::V4Address.times(9), "SecondaryPrivateIpAddressCount=9\n"),
         (BlockKind::V4Prefix.times(2), "Ipv4PrefixCount=2\n"),
         (BlockKind::V6Prefix.times(1), "Ipv6PrefixCount=1\n"),
         (BlockKind::V4Address.times(0), ""),
         (BlockKind::V4Prefix.times(0), ""),
     ] {
-        check(create(ask), &[&request(count)], from_ref(&answer), created.clone()).await;
+        check(create(blocks), &[&request(count)], from_ref(&answer), created.clone()).await;
     }
 }
 
 #[tokio::test]
-async fn attach_names_the_instance_and_gives_the_bond() {
+async fn attach_names_the_instance_and_returns_the_attachment() {
     check(
         attach(),
         &["Action=AttachNetworkInterface\nDeviceIndex=1\nInstanceId=i-1\nNetworkInterfaceId=eni-1"],
@@ -198,7 +198,7 @@ async fn attach_names_the_instance_and_gives_the_bond() {
 }
 
 #[tokio::test]
-async fn assign_gives_what_was_added() {
+async fn assign_returns_the_added_blocks() {
     let request = |count: &str| {
         format!("Action=AssignPrivateIpAddresses\n{count}")
             .replace("{eni}", "NetworkInterfaceId=eni-1")
@@ -241,7 +241,7 @@ async fn assign_gives_what_was_added() {
 }
 
 #[tokio::test]
-async fn unassign_names_addresses_or_prefixes() {
+async fn unassign_names_the_addresses_or_prefixes() {
     let done = Answer::ok("UnassignPrivateIpAddresses", "<return>true</return>");
     check(
         unassign(&["10.0.0.5/32", "10.0.0.7/32"]),
@@ -261,7 +261,7 @@ async fn unassign_names_addresses_or_prefixes() {
 }
 
 #[tokio::test]
-async fn unassign_names_ipv6_prefixes() {
+async fn unassign_names_the_ipv6_prefixes() {
     check(
         unassign(&["2001:db8:0:0:a::/80", "2001:db8:0:0:b::/80"]),
         &["Action=UnassignIpv6Addresses\nIpv6Prefix.1=2001:db8:0:0:a::/80\n\
@@ -273,18 +273,17 @@ async fn unassign_names_ipv6_prefixes() {
 }
 
 #[tokio::test]
-async fn blocks_that_do_not_go_together_are_refused_before_anything_is_sent() {
+async fn unassign_of_mixed_families_sends_nothing() {
     let server = Server::start([]).await;
-    for cidrs in [&["10.0.0.5/32", "2001:db8::/80"][..], &["2001:db8::7/128"]] {
-        let error = server.client().await.execute(&unassign(cidrs)).await.unwrap_err();
-        assert_eq!((error.kind, &*error.code), (CallErrorKind::Rejected, "UnsupportedBlock"));
-    }
+    let mixed = unassign(&["10.0.0.5/32", "2001:db8::/80"]);
+    let error = server.client().await.execute(&mixed).await.unwrap_err();
+    assert_eq!((error.kind, &*error.code), (CallErrorKind::Rejected, "UnsupportedBlock"));
     assert!(server.seen().is_empty());
 }
 
-/// Throttling and the like need no advice on subnets.
+/// A throttled call needs no advice on subnets.
 #[tokio::test]
-async fn a_refused_ipv6_prefix_says_what_to_do() {
+async fn refused_ipv6_prefix_carries_advice_on_the_subnet() {
     let check = async |answer: Answer, message: &str| {
         let server = Server::start([answer]).await;
         let call = assign(BlockKind::V6Prefix.times(1));
@@ -301,7 +300,7 @@ async fn a_refused_ipv6_prefix_says_what_to_do() {
 }
 
 #[tokio::test]
-async fn the_rest_answers_with_nothing_but_success() {
+async fn other_calls_return_done() {
     let cases = [
         (
             set_delete_on_termination(),
@@ -330,7 +329,7 @@ fn enis_page(enis: &[String], next: &str) -> Answer {
 }
 
 #[tokio::test]
-async fn enis_are_found_by_tag_and_by_attachment_over_all_pages() {
+async fn describe_enis_merges_tag_and_attachment_over_all_pages() {
     let attached = |status| EniFacts {
         attachment: Some(EniAttachment {
             id: id("eni-attach-1"),
@@ -367,9 +366,9 @@ async fn enis_are_found_by_tag_and_by_attachment_over_all_pages() {
     .await;
 }
 
-/// Those for EFA alone have no address at all, those of a subnet of IPv6 alone none of IPv4.
+/// An EFA-only ENI has no address, and an ENI in an IPv6-only subnet has no IPv4 address.
 #[tokio::test]
-async fn an_eni_without_ipv4_is_none_of_ours_and_holds_up_no_reading() {
+async fn describe_with_an_eni_without_ipv4_succeeds() {
     let bare = |id: &str, rest: &str| {
         let rest = format!("{}{rest}", attachment_xml("i-1", "attached"));
         eni_xml(id, &rest).replace("<privateIpAddress>10.0.0.10</privateIpAddress>", "")
@@ -399,7 +398,7 @@ async fn an_eni_without_ipv4_is_none_of_ours_and_holds_up_no_reading() {
 }
 
 #[tokio::test]
-async fn what_a_cluster_has_left_is_found_by_its_tag_and_state_over_all_pages() {
+async fn leak_search_filters_by_tags_state_and_vpc_over_all_pages() {
     let request = "Action=DescribeNetworkInterfaces\n\
         Filter.1.Name=tag:cluster.k8s.amazonaws.com/name\nFilter.1.Value.1=blue\n\
         Filter.2.Name=tag-key\nFilter.2.Value.1=node.k8s.amazonaws.com/instance_id\n\
@@ -415,7 +414,7 @@ async fn what_a_cluster_has_left_is_found_by_its_tag_and_state_over_all_pages() 
 }
 
 #[tokio::test]
-async fn subnets_of_the_zone_are_read_without_those_that_are_ipv6_only() {
+async fn describe_subnets_leaves_out_ipv6_only_subnets() {
     check(
         Ec2Call::DescribeSubnets,
         &["Action=DescribeSubnets\nFilter.1.Name=vpc-id\nFilter.1.Value.1=vpc-1\n\
@@ -447,9 +446,9 @@ async fn subnets_of_the_zone_are_read_without_those_that_are_ipv6_only() {
     .await;
 }
 
-/// The VPC was guessed by the metadata service's word; what EC2 says of the primary ENI holds.
+/// The first VPC comes from the metadata service, and EC2's answer about the primary ENI replaces it.
 #[tokio::test]
-async fn the_vpc_is_that_of_the_primary_eni_as_soon_as_ec2_has_shown_it() {
+async fn vpc_of_the_described_primary_eni_replaces_the_configured() {
     let primary = attachment_xml("i-1", "attached").replace("<deviceIndex>1", "<deviceIndex>0");
     let of = |vpc: &str, rest: &str| eni_xml("eni-1", &format!("<vpcId>{vpc}</vpcId>{rest}"));
     let strange = of("vpc-3", &attachment_xml("i-1", "attached"));
@@ -489,7 +488,7 @@ const TYPE: &str = "<hypervisor>nitro</hypervisor><networkInfo>\
     <maximumNetworkInterfaces>15</maximumNetworkInterfaces></item></networkCards></networkInfo>";
 
 #[tokio::test]
-async fn limits_are_those_of_the_default_card() {
+async fn limits_are_those_of_the_default_network_card() {
     let check = async |info: &str, limits: Limits| {
         let set = format!("<instanceTypeSet><item>{info}</item></instanceTypeSet>");
         let server = Server::start([Answer::ok("DescribeInstanceTypes", &set)]).await;
@@ -505,7 +504,7 @@ async fn limits_are_those_of_the_default_card() {
 }
 
 #[tokio::test]
-async fn the_caller_is_named_and_signs() {
+async fn request_names_the_product_and_is_signed() {
     let server = Server::start([Answer::throttled()]).await;
     server.client().await.execute(&delete()).await.unwrap_err();
     let request = &server.seen()[0];
@@ -517,7 +516,7 @@ async fn the_caller_is_named_and_signs() {
 }
 
 #[tokio::test]
-async fn no_failure_is_repeated() {
+async fn failed_call_is_not_retried() {
     let cases = [
         (Answer::throttled(), CallErrorKind::Throttled),
         (Answer::error(500, "InternalError", "oops"), CallErrorKind::OutcomeUnknown),
@@ -534,7 +533,7 @@ async fn no_failure_is_repeated() {
 }
 
 #[tokio::test]
-async fn a_repeated_create_carries_the_same_token_and_succeeds() {
+async fn second_create_carries_the_same_token_and_succeeds() {
     let eni = eni_xml("eni-1", "");
     let created = Answer::ok(
         "CreateNetworkInterface",
@@ -565,7 +564,7 @@ async fn check_lost(answer: Answer, code: &str) {
 }
 
 #[tokio::test]
-async fn a_lost_answer_leaves_the_outcome_unknown() {
+async fn lost_answer_leaves_the_outcome_unknown() {
     let answer = "<AssignPrivateIpAddressesResponse></AssignPrivateIpAddressesResponse>";
     check_lost(Answer::Hang, "TimedOut").await;
     check_lost(Answer::HangUp, "ConnectionFailed").await;
@@ -577,15 +576,15 @@ async fn a_lost_answer_leaves_the_outcome_unknown() {
 }
 
 #[tokio::test]
-async fn a_refusal_without_a_code_is_a_refusal() {
+async fn refusal_without_a_code_is_rejected() {
     let server = Server::start([Answer::Send(407, "<html>who are you".to_owned())]).await;
     let error = server.client().await.execute(&attach()).await.unwrap_err();
     assert_eq!((error.kind, &*error.code), (CallErrorKind::Rejected, "UnreadableAnswer"));
 }
 
-/// That attempt had no effect, but an earlier one of the same call may have had one.
+/// The attempt had no effect, but an earlier attempt of the same call may have had one.
 #[tokio::test]
-async fn a_refused_connection_leaves_the_outcome_unknown() {
+async fn refused_connection_leaves_the_outcome_unknown() {
     let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let endpoint = format!("http://{}", listener.local_addr().unwrap());
     drop(listener);
@@ -595,7 +594,7 @@ async fn a_refused_connection_leaves_the_outcome_unknown() {
     assert!(error.message.contains("onnection refused"), "{error}");
 }
 
-/// `change` of a good answer makes `call` fail at `field`.
+/// `call` fails at `field` if the good answer is changed `from` one text `to` another.
 async fn check_bad_field(call: &Ec2Call, good: &Answer, (from, to): (&str, &str), field: &str) {
     let Answer::Send(200, good) = good else { panic!("not an answer: {good:?}") };
     assert!(good.contains(from), "{from:?} is not in {good}");
@@ -607,7 +606,7 @@ async fn check_bad_field(call: &Ec2Call, good: &Answer, (from, to): (&str, &str)
 }
 
 #[tokio::test]
-async fn a_field_that_is_missing_or_makes_no_sense_is_named() {
+async fn missing_or_invalid_field_is_named() {
     let eni = eni_xml("eni-1", &format!("{ADDRESSES}{}", attachment_xml("i-1", "attached")));
     let enis = enis_page(&[eni], "");
     for (change, field) in [
@@ -676,7 +675,7 @@ async fn a_field_that_is_missing_or_makes_no_sense_is_named() {
 }
 
 #[tokio::test]
-async fn an_endpoint_that_is_no_url_is_refused_at_once() {
+async fn ec2_endpoint_that_is_no_url_is_refused() {
     for bad in ["", "localhost:8773", "ftp://localhost", "http://", "http://a b"] {
         let error = Ec2::connect(options(bad)).await.unwrap_err();
         assert_eq!(error, ConnectError::InvalidEndpoint(bad.to_owned()));

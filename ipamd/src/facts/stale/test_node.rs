@@ -160,7 +160,7 @@ impl TestNode {
         let names = [&facts.instance_type, &facts.region, &facts.availability_zone];
         let is_true = names == ["m5.large", "us-east-1", "us-east-1a"]
             && facts.instance.as_str() == instance
-            && facts.primary_mac == self.enis()[0].mac.to_string();
+            && facts.primary_mac.to_string() == self.enis()[0].mac.to_string();
         self.counts.untrue += u64::from(!is_true);
         let ec2 = Ec2::connect(ConnectOptions {
             region: facts.region.clone(),
@@ -172,7 +172,8 @@ impl TestNode {
             credentials: Some(Credentials::new("AKIDEXAMPLE", "secret", None, None, "test")),
         });
         let ec2 = ec2.await.unwrap();
-        let known = limits::learn(&ec2, &facts.instance_type, self.directory.path(), source).await;
+        let learnt = limits::learn(&ec2, &facts.instance_type, self.directory.path(), source).await;
+        let known = learnt.known;
         let vcpus = settings::known_vcpus(&facts.instance_type);
         let boot = Boot {
             node: crate::node::node(&self.settings, &facts, &boot),
@@ -185,8 +186,8 @@ impl TestNode {
         self.daemon = Some((engine, ec2));
         let seen = |key: &AttachmentKey| PodLink { name: key.to_string(), mark: Some(key.mark()) };
         let links = self.pods.iter().map(|(key, address)| (*address, seen(key))).collect();
-        let sighting = KernelReport { begun: now, links, ..KernelReport::default() };
-        self.follow(effects, vec![Event::Kernel(sighting)], usize::MAX).await;
+        let report = KernelReport { begun: now, links, ..KernelReport::default() };
+        self.follow(effects, vec![Event::Kernel(report)], usize::MAX).await;
         for key in std::mem::take(&mut self.waiting).into_values() {
             self.add(key, usize::MAX).await;
         }
@@ -221,24 +222,29 @@ impl TestNode {
             }
             Effect::Reply { request, answer: Answer::Granted(assignment) } => {
                 let Some(key) = self.waiting.remove(&request.0) else { return };
-                let is_free = self.pods.values().all(|address| *address != assignment.address);
+                let granted = assignment.addresses.first().address;
+                let is_free = self.pods.values().all(|address| *address != granted);
                 self.counts.granted += 1;
-                self.counts.dead += u64::from(!is_free || !self.has(assignment.address));
-                self.pods.insert(key, assignment.address);
+                self.counts.dead += u64::from(!is_free || !self.has(granted));
+                self.pods.insert(key, granted);
             }
             Effect::Reply { request, answer: Answer::Refused(_) } => {
                 self.waiting.remove(&request.0);
                 self.counts.unserved += 1;
             }
             Effect::Reply { answer: Answer::Released(_) | Answer::Collected(_), .. } => {}
-            Effect::Call { id, call } => {
+            Effect::Call { id, call, why: _ } => {
                 self.counts.calls += 1;
                 self.counts.given_back += u64::from(self.takes_from_a_pod(&call));
                 events.push_back(make_call(ec2.clone(), id, call).await);
             }
-            Effect::SyncHost(enis) => events.extend(
-                enis.into_iter().map(|eni| Event::EniLink { eni: eni.eni, link: LinkState::Ready }),
-            ),
+            Effect::SyncHost(picture) => {
+                let enis = picture.enis.into_iter();
+                events.extend(
+                    enis.map(|eni| Event::EniLink { eni: eni.eni, link: LinkState::Ready }),
+                );
+            }
+            Effect::TakeDown(_) | Effect::ForgetConnections(_) => {}
         }
     }
 
@@ -249,7 +255,9 @@ impl TestNode {
             }
             Ec2Call::DetachEni { eni, .. } | Ec2Call::DeleteEni { eni } => {
                 let held = |key| self.record.assignments().get(key);
-                self.pods.keys().any(|key| held(key).is_some_and(|held| held.eni == *eni))
+                self.pods.keys().any(|key| {
+                    held(key).is_some_and(|held| held.addresses.first().via.eni() == eni)
+                })
             }
             _ => false,
         }
@@ -300,7 +308,8 @@ impl TestNode {
             }
             self.follow(vec![], vec![Event::Tick], usize::MAX).await;
         }
-        let held = |key| self.record.assignments().get(key).map(|held| held.address);
+        let held =
+            |key| self.record.assignments().get(key).map(|held| held.addresses.first().address);
         let is_lost = |(key, ip): (_, &IpAddr)| held(key) != Some(*ip) || !self.has(*ip);
         self.counts.lost += self.pods.iter().filter(|pod| is_lost(*pod)).count() as u64;
     }

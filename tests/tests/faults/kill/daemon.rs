@@ -153,7 +153,7 @@ async fn tides(
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_daemon_killed_at_any_step_of_growing_or_shrinking_loses_nothing() -> Result<()> {
+async fn daemon_killed_while_it_grows_or_shrinks_loses_nothing() -> Result<()> {
     let shrinking = SHRINKING.chunks(1).chain(std::iter::repeat(&[][..]));
     let pairs: Vec<_> = GROWTH.chunks(1).zip(shrinking).collect();
     let clusters = (0..N_CLUSTERS).map(|index| {
@@ -165,7 +165,7 @@ async fn a_daemon_killed_at_any_step_of_growing_or_shrinking_loses_nothing() -> 
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_daemon_killed_at_a_call_for_prefixes_loses_nothing() -> Result<()> {
+async fn daemon_killed_at_a_prefix_call_loses_nothing() -> Result<()> {
     let spec = quick("kgp", &[("ENABLE_PREFIX_DELEGATION", "true"), ("TIDEPOOL_MAX_PODS", "110")]);
     let points: [(Deaths<'_>, Deaths<'_>); 2] = [
         (&["calling-AssignPrivateIpAddresses"], &["calling-UnassignPrivateIpAddresses"]),
@@ -178,7 +178,7 @@ async fn a_daemon_killed_at_a_call_for_prefixes_loses_nothing() -> Result<()> {
 /// The second death is where the start makes good for the first: as it reads EC2, repeats a creation or
 /// settles what was in doubt.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_daemon_killed_again_as_it_recovers_loses_nothing() -> Result<()> {
+async fn daemon_killed_again_as_it_recovers_loses_nothing() -> Result<()> {
     let points: [(Deaths<'_>, Deaths<'_>); 3] = [
         (
             &["called-CreateNetworkInterface", "called-CreateNetworkInterface", "synced-settled"],
@@ -197,7 +197,7 @@ async fn a_daemon_killed_again_as_it_recovers_loses_nothing() -> Result<()> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_daemon_killed_at_any_step_of_its_start_loses_nothing() -> Result<()> {
+async fn daemon_killed_at_any_step_of_its_start_loses_nothing() -> Result<()> {
     at_each(quick("kgs", &[]), 6, START, async |node, _, point| {
         node.kill_ipamd().await?;
         dies_as_it_starts(node, point).await
@@ -206,7 +206,7 @@ async fn a_daemon_killed_at_any_step_of_its_start_loses_nothing() -> Result<()> 
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_daemon_killed_at_a_gc_or_at_a_del_left_on_disk_loses_nothing() -> Result<()> {
+async fn daemon_killed_at_a_gc_or_a_remembered_del_loses_nothing() -> Result<()> {
     at_each(quick("kga", &[]), 2, ASKED, async |node, steady, point| {
         let gone = node.runtime.run("gone").await?;
         if point == "replying-gc" {

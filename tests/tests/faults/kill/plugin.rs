@@ -41,7 +41,7 @@ async fn killed(node: &ExecNode, verb: &str, pod: &Pod, point: &str) -> Result<(
 
 /// Once a kubelet cleans up and tries again, once a GC cleans up.
 #[tokio::test(flavor = "multi_thread")]
-async fn an_add_killed_at_any_step_leaves_nothing() -> Result<()> {
+async fn add_killed_at_any_step_leaves_nothing() -> Result<()> {
     // So that no ENI comes or goes.
     let settings = [("MAX_ENI", "1"), ("IP_COOLDOWN_PERIOD", "0")];
     with_pods(quick("kpa", &settings), 2, async |cluster, steady| {
@@ -80,7 +80,7 @@ async fn an_add_killed_at_any_step_leaves_nothing() -> Result<()> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_del_killed_at_any_step_is_done_by_the_next() -> Result<()> {
+async fn del_killed_at_any_step_is_done_by_the_next() -> Result<()> {
     at_each(quick("kpd", &[]), 2, DEL, async |node, _, point| {
         let pod = node.runtime.run("p").await?;
         killed(node, "DEL", &pod, point).await?;
@@ -91,7 +91,7 @@ async fn a_del_killed_at_any_step_is_done_by_the_next() -> Result<()> {
 
 /// A note that is whole is enough; half a note is none, and the DEL comes again.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_del_killed_as_it_leaves_a_note_loses_no_address() -> Result<()> {
+async fn del_killed_as_it_leaves_a_note_loses_no_address() -> Result<()> {
     with_pods(quick("kpn", &[]), 2, async |cluster, steady| {
         for point in NOTE {
             let node = &mut cluster.nodes[0];
@@ -112,7 +112,7 @@ async fn a_del_killed_as_it_leaves_a_note_loses_no_address() -> Result<()> {
 
 /// The daemon has forgotten the pod, and nobody took its link down: that goes with its namespace.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_gc_killed_before_it_takes_links_down_gives_no_address_twice() -> Result<()> {
+async fn gc_killed_before_it_removes_links_doubles_no_address() -> Result<()> {
     with_pods(quick("kpg", &[]), 2, async |cluster, steady| {
         for point in GC {
             let node = &cluster.nodes[0];

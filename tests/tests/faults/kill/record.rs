@@ -19,7 +19,7 @@ pub(super) const ASSIGNING: &[&str] =
     &["calling-AssignIpv6Addresses", "called-AssignIpv6Addresses"];
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_daemon_killed_with_its_first_words_on_record_starts_again() -> Result<()> {
+async fn daemon_killed_after_its_first_save_starts_again() -> Result<()> {
     ExecCluster::with(quick("krb", &[]), async |cluster| {
         for point in BOOTED {
             let node = &mut cluster.nodes[0];
@@ -53,9 +53,9 @@ async fn until_quarantined(node: &ExecNode, n: u64) -> Result<()> {
     .await
 }
 
-/// A free address is routed to a link of which nobody knows anything, until that goes.
+/// A free address is routed to a link that nobody knows, until that link goes.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_daemon_killed_as_it_ends_a_quarantine_loses_no_address() -> Result<()> {
+async fn daemon_killed_as_it_ends_a_quarantine_loses_no_address() -> Result<()> {
     at_each(quick("krr", &[]), 2, RESTING, async |node, _, point| {
         let gone = node.runtime.run("gone").await?;
         node.runtime.remove(&gone).await?;
@@ -76,7 +76,7 @@ async fn a_daemon_killed_as_it_ends_a_quarantine_loses_no_address() -> Result<()
 
 /// The node's /80 is taken from it while no daemon runs, so that the next one asks for another.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_daemon_killed_at_the_call_for_an_ipv6_prefix_holds_one_in_the_end() -> Result<()> {
+async fn daemon_killed_at_the_ipv6_prefix_call_ends_with_one() -> Result<()> {
     ExecCluster::with(Spec::ipv6("kr6", "t3.small", 1, &QUICK[1..]), async |cluster| {
         for point in ASSIGNING {
             cluster.nodes[0].stop_ipamd().await?;
@@ -133,7 +133,7 @@ async fn wear_out(node: &ExecNode) -> Result<()> {
 /// The log is made anew at every start as well, which has tests of its own. Here pods are at work, and
 /// what the log has grown by is replaced.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_daemon_killed_as_it_shortens_its_log_loses_nothing() -> Result<()> {
+async fn daemon_killed_as_it_shortens_its_log_loses_nothing() -> Result<()> {
     let settings = [
         ("ENABLE_PREFIX_DELEGATION", "true"),
         ("TIDEPOOL_MAX_PODS", "110"),

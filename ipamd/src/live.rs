@@ -1,0 +1,172 @@
+//! What changes while the daemon runs: the settings at SIGHUP, and the limits when EC2's answer comes late. The
+//! engine gets the new limits and policy, which hold from then on.
+
+use std::convert::Infallible;
+
+use agent::{Inlet, error_chain};
+use ipam::event::Event;
+use ipam::policy::{Limits, Policy};
+use settings::{InForce, Reloaded, SettingError, Variables};
+use tokio::signal::unix::Signal;
+use tokio::sync::mpsc;
+use tracing::{error, info, warn};
+
+/// The settings and limits in force.
+#[derive(Debug)]
+pub(crate) struct Live {
+    in_force: InForce,
+    limits: Limits,
+    /// How many vCPUs the instance has, if that is known.
+    vcpus: Option<u32>,
+    inlet: Inlet,
+}
+
+impl Live {
+    /// The settings and limits of the start.
+    pub(crate) fn new(in_force: InForce, limits: Limits, vcpus: Option<u32>, inlet: Inlet) -> Self {
+        Self { in_force, limits, vcpus, inlet }
+    }
+
+    /// Reads the settings again at each of `hangups`, and takes the limits from `late`.
+    pub(crate) async fn follow(
+        mut self,
+        mut hangups: Signal,
+        mut late: mpsc::Receiver<Limits>,
+    ) -> Infallible {
+        loop {
+            tokio::select! {
+                Some(()) = hangups.recv() => {
+                    // The file may be on a slow disk, and other tasks run on this thread.
+                    match tokio::task::spawn_blocking(Variables::of_process).await {
+                        Ok(next) => self.take_settings(next),
+                        Err(_panic) => error!("settings cannot be read; those in force stay"),
+                    }
+                }
+                Some(limits) = late.recv() => self.take_limits(limits),
+                else => std::future::pending().await,
+            }
+        }
+    }
+
+    fn take_settings(&mut self, next: Result<Variables, settings::Error>) {
+        match self.reload(next) {
+            Ok(policy) => self.send_policy(policy),
+            Err(fault) => {
+                error!(fault = error_chain(&fault), "settings refused; those in force stay");
+            }
+        }
+    }
+
+    /// Puts the settings in `next` in force, and returns their policy. If one of them is bad, nothing changes,
+    /// since a part of them would be a policy that nobody asked for.
+    fn reload(
+        &mut self,
+        next: Result<Variables, settings::Error>,
+    ) -> Result<Policy, settings::Error> {
+        let next = next?;
+        let Reloaded { in_force, policy, changed, at_next_start } =
+            settings::reload(&self.in_force, &next, self.limits, self.vcpus)?;
+        for setting in at_next_start {
+            warn!(setting = setting.name, "setting takes effect at the next start");
+        }
+        for setting in &changed {
+            let (before, _) = self.in_force.variables.effective(setting);
+            let (now, _) = in_force.variables.effective(setting);
+            info!(setting = setting.name, before, now, "setting has changed");
+        }
+        for warning in settings::pool_warnings(&in_force.settings, &policy, self.limits) {
+            warn!(warning, "setting");
+        }
+        let changed: Vec<_> = changed.iter().map(|setting| setting.name).collect();
+        info!(?changed, "settings read again");
+        self.in_force = in_force;
+        Ok(policy)
+    }
+
+    fn take_limits(&mut self, limits: Limits) {
+        let before = self.limits;
+        match self.replace_limits(limits) {
+            Ok(policy) => {
+                warn!(?limits, ?before, "EC2's limits come late; they take effect now");
+                self.inlet.send(Event::Limits(limits));
+                self.send_policy(policy);
+            }
+            Err(fault) => {
+                error!(%fault, ?limits, ?before, "settings do not fit EC2's limits; the earlier limits stay");
+            }
+        }
+    }
+
+    /// Puts `limits` in force, and returns the policy of the settings with them. The policy depends on them: the
+    /// kind of blocks, the targets and the maximum of pods do.
+    fn replace_limits(&mut self, limits: Limits) -> Result<Policy, SettingError> {
+        let policy = settings::policy(&self.in_force.settings, limits, self.vcpus)?;
+        for warning in settings::pool_warnings(&self.in_force.settings, &policy, limits) {
+            warn!(warning, "setting");
+        }
+        self.limits = limits;
+        Ok(policy)
+    }
+
+    fn send_policy(&self, policy: Policy) {
+        info!(?policy, limits = ?self.limits, "effective policy");
+        self.inlet.send(Event::Policy(policy));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use ipam::policy::Targets;
+
+    use super::*;
+
+    const LIMITS: Limits = Limits { enis: 3, addresses_per_eni: 10, prefixes: true };
+
+    fn live(variables: &[(&str, &str)]) -> Live {
+        let variables = variables.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned()));
+        let in_force = InForce::read(variables.collect()).unwrap();
+        let (inlet, _inbox) = agent::channel();
+        Live::new(in_force, LIMITS, Some(2), inlet)
+    }
+
+    fn targets(policy: &Policy) -> Targets {
+        policy.families.policy().targets
+    }
+
+    #[test]
+    fn reload_with_a_bad_file_changes_nothing() {
+        let directory = tempfile::tempdir().unwrap();
+        let file = directory.path().join("env");
+        let mut live = live(&[]);
+        let mut write_and_reload = |text: &str| {
+            std::fs::write(&file, text).unwrap();
+            let next = Variables::default().with_file(&file).map_err(settings::Error::from);
+            let policy = live.reload(next);
+            let warm_ip = live.in_force.settings.warm.warm_ip;
+            (policy.ok().map(|policy| targets(&policy)), warm_ip)
+        };
+        let five = Targets::Ip { warm: 5, minimum: 0 };
+        assert_eq!(write_and_reload("WARM_IP_TARGET=5"), (Some(five), 5));
+        assert_eq!(write_and_reload("WARM_IP_TARGET=6\nWARM_IP_TARGE=6"), (None, 5));
+        assert_eq!(write_and_reload("WARM_IP_TARGET=6\nMAX_ENI=none"), (None, 5));
+        assert_eq!(write_and_reload("# none"), (Some(Targets::WarmEni(1)), 0));
+    }
+
+    #[test]
+    fn late_limits_change_the_policy_and_later_reloads() {
+        let mut live = live(&[("ENABLE_PREFIX_DELEGATION", "true")]);
+        let fewer = Limits { enis: 2, addresses_per_eni: 6, prefixes: false };
+        let policy = live.replace_limits(fewer).unwrap();
+        assert_eq!((targets(&policy), policy.max_pods), (Targets::WarmEni(1), 12));
+        let same = live.in_force.variables.clone();
+        assert_eq!(live.reload(Ok(same)).unwrap(), policy);
+    }
+
+    #[test]
+    fn late_limits_that_contradict_the_settings_are_refused() {
+        let mut live = live(&[("ENABLE_IPv6", "true"), ("ENABLE_PREFIX_DELEGATION", "true")]);
+        let error = live.replace_limits(Limits { prefixes: false, ..LIMITS }).unwrap_err();
+        assert_eq!(error.variable, "ENABLE_IPv6");
+        assert_eq!(live.limits, LIMITS);
+    }
+}
