@@ -23,7 +23,7 @@ fn says(node: &Node, text: &str) -> bool {
 }
 
 #[test]
-fn each_eni_that_is_not_ours_is_told_with_its_reason() {
+fn foreign_eni_is_reported_with_its_reason() {
     let check = |kind: EniKind, network_card: u16, tags: &[(&str, &str)], expect| {
         let mut ec2 = Ec2::new(limits("t3.small"));
         let strange = ec2.attach_strange(1, tags);
@@ -50,7 +50,7 @@ fn each_eni_that_is_not_ours_is_told_with_its_reason() {
 }
 
 #[test]
-fn a_pods_address_that_ec2_does_not_show_is_told_until_the_pod_goes() {
+fn pod_address_missing_at_ec2_is_reported_until_del() {
     let mut node = Node::settled(limits("t3.small"), warm_ip(1, 0));
     let held = node.run_pod(1);
     assert!(node.view().lost.is_empty());
@@ -65,7 +65,7 @@ fn a_pods_address_that_ec2_does_not_show_is_told_until_the_pod_goes() {
 }
 
 #[test]
-fn pods_on_an_eni_that_is_taken_out_of_our_hands_are_not_lost() {
+fn pods_on_an_eni_made_foreign_are_not_lost() {
     let mut node = Node::settled(limits("t3.small"), warm_ip(9, 0));
     let held: Vec<_> = (0..9).map(|pod| node.run_pod(pod)).collect();
     let eni = held.iter().find(|held| held.device_index() == 1).unwrap().eni();
@@ -81,7 +81,7 @@ fn pods_on_an_eni_that_is_taken_out_of_our_hands_are_not_lost() {
 }
 
 #[test]
-fn pods_of_the_family_before_are_not_lost() {
+fn pods_of_the_previous_family_are_not_lost() {
     let mut node = Node::settled(limits("t3.small"), warm_ip(1, 0));
     let held = [1, 2].map(|pod| node.run_pod(pod));
     node.restart_with(ipv6());

@@ -67,7 +67,7 @@ fn full_primary() -> Node {
 }
 
 #[test]
-fn an_exhausted_subnet_is_named_probed_and_recovers() {
+fn exhausted_subnet_is_named_probed_and_recovers() {
     let mut ec2 = Ec2::new(limits("t3.small"));
     ec2.subnet(SUBNET).n_addresses = 1;
     ec2.subnet(SUBNET).facts.free_addresses = 1;
@@ -94,7 +94,7 @@ fn an_exhausted_subnet_is_named_probed_and_recovers() {
 }
 
 #[test]
-fn an_exhausted_subnet_is_asked_again_ever_more_rarely_for_warm_addresses() {
+fn exhausted_subnet_is_asked_ever_more_rarely_for_warm_pool() {
     let mut ec2 = Ec2::new(limits("t3.small"));
     ec2.subnet(SUBNET).n_addresses = 1;
     let mut node = Node::start_with(ec2, limits("t3.small"), warm_ip(3, 0));
@@ -110,7 +110,7 @@ fn an_exhausted_subnet_is_asked_again_ever_more_rarely_for_warm_addresses() {
 }
 
 #[test]
-fn a_subnet_that_is_full_is_asked_by_one_call_at_a_time() {
+fn full_subnet_gets_one_call_at_a_time() {
     let mut ec2 = Ec2::new(limits("p3dn.24xlarge"));
     ec2.subnet(SUBNET).n_addresses = 1;
     let mut node = Node::start_with(ec2, limits("p3dn.24xlarge"), warm_ip(700, 0));
@@ -126,7 +126,7 @@ fn a_subnet_that_is_full_is_asked_by_one_call_at_a_time() {
 }
 
 #[test]
-fn without_prefixes_waiting_pods_get_single_addresses_and_prefixes_come_back() {
+fn pods_get_single_addresses_until_prefixes_return() {
     let mut ec2 = Ec2::new(limits("t3.small"));
     ec2.subnet(SUBNET).n_prefixes = 0;
     let policy =
@@ -150,7 +150,7 @@ fn without_prefixes_waiting_pods_get_single_addresses_and_prefixes_come_back() {
 }
 
 #[test]
-fn another_subnet_serves_while_one_is_exhausted() {
+fn other_subnet_serves_while_one_is_exhausted() {
     let mut ec2 = Ec2::new(limits("t3.small"));
     ec2.subnet(SUBNET).n_addresses = 3;
     ec2.add_subnet("subnet-1", 1, &[("kubernetes.io/role/cni", "1")]);
@@ -165,7 +165,7 @@ fn another_subnet_serves_while_one_is_exhausted() {
 }
 
 #[test]
-fn a_prefix_in_another_subnet_comes_before_single_addresses() {
+fn prefix_in_another_subnet_precedes_single_addresses() {
     let mut ec2 = Ec2::new(limits("t3.small"));
     ec2.subnet(SUBNET).n_prefixes = 0;
     ec2.add_subnet("subnet-1", 1, &[("kubernetes.io/role/cni", "1")]);
@@ -182,7 +182,7 @@ fn a_prefix_in_another_subnet_comes_before_single_addresses() {
 }
 
 #[test]
-fn a_node_without_any_address_looks_for_one_soon() {
+fn node_without_addresses_retries_soon() {
     let mut ec2 = Ec2::new(limits("t3.small"));
     ec2.subnet(SUBNET).n_addresses = 0;
     let mut node = Node::start_with(ec2, limits("t3.small"), warm_ip(2, 0));
@@ -216,7 +216,7 @@ fn limits_are_learnt_from_refusals() {
 
 /// One spare ENI is worth what such an ENI carries, not what its type was thought to.
 #[test]
-fn a_spare_eni_is_as_large_as_refusals_have_taught() {
+fn spare_eni_counts_with_the_size_learnt_from_refusals() {
     let settings = WarmSettings::default();
     let ec2 = Ec2::new(limits("t3.small"));
     let mut node =
@@ -231,7 +231,7 @@ fn a_spare_eni_is_as_large_as_refusals_have_taught() {
 }
 
 #[test]
-fn limits_that_are_far_too_high_cost_some_calls_and_no_address() {
+fn excessive_limits_cost_some_calls_and_no_address() {
     let prefixes = policy(BlockKind::V4Prefix, WarmSettings::default());
     let addresses = policy(BlockKind::V4Address, WarmSettings::default());
     for (enis, addresses_per_eni) in [(4, 20), (24, 64)] {
@@ -256,7 +256,7 @@ fn limits_that_are_far_too_high_cost_some_calls_and_no_address() {
 }
 
 #[test]
-fn a_taken_device_index_is_passed_over() {
+fn taken_device_index_is_skipped() {
     let mut node = full_primary();
     node.add(3);
     fail(&mut node, is_attach, CallErrorKind::DeviceIndexTaken);
@@ -266,7 +266,7 @@ fn a_taken_device_index_is_passed_over() {
 }
 
 #[test]
-fn an_eni_that_ec2_does_not_find_yet_is_tried_again() {
+fn attach_of_an_eni_not_yet_found_is_retried() {
     let mut node = full_primary();
     let add = node.add(3);
     for _ in 0..2 {
@@ -280,7 +280,7 @@ fn an_eni_that_ec2_does_not_find_yet_is_tried_again() {
 }
 
 #[test]
-fn an_eni_that_cannot_be_attached_is_deleted_and_none_made_for_a_while() {
+fn unattachable_eni_is_deleted_and_creation_pauses() {
     let mut node = full_primary();
     node.add(3);
     for _ in 0..5 {
@@ -301,7 +301,7 @@ fn an_eni_that_cannot_be_attached_is_deleted_and_none_made_for_a_while() {
 }
 
 #[test]
-fn an_eni_that_is_still_in_use_is_deleted_later() {
+fn delete_of_an_eni_in_use_is_retried() {
     let mut node = full_primary();
     node.run_pod(3);
     node.del(3);
@@ -323,7 +323,7 @@ fn an_eni_that_is_still_in_use_is_deleted_later() {
 }
 
 #[test]
-fn an_eni_that_must_not_be_detached_goes_on_serving() {
+fn eni_with_denied_detach_serves_again() {
     let mut node = full_primary();
     node.run_pod(3);
     node.del(3);
@@ -342,7 +342,7 @@ fn an_eni_that_must_not_be_detached_goes_on_serving() {
 }
 
 #[test]
-fn throttling_is_waited_out_with_growing_pauses() {
+fn throttled_call_is_retried_with_growing_pauses() {
     let mut node = full_primary();
     let add = node.add(3);
     let mut pauses = Vec::new();
@@ -369,7 +369,7 @@ fn throttling_is_waited_out_with_growing_pauses() {
 
 /// Until its patience ends: a pod that comes back later is served later.
 #[test]
-fn a_pod_waits_while_ec2_throttles() {
+fn pod_waits_while_ec2_throttles() {
     let mut node = full_primary();
     let first = node.add(3);
     for _ in 0..3 {
@@ -383,7 +383,7 @@ fn a_pod_waits_while_ec2_throttles() {
 }
 
 #[test]
-fn a_throttled_action_goes_one_at_a_time_and_warm_addresses_last() {
+fn throttled_action_runs_one_at_a_time_and_warm_pool_last() {
     let mut node = Node::settled(limits("m5.xlarge"), warm_ip(0, 0));
     for pod in 0..40 {
         node.add(pod);
@@ -411,7 +411,7 @@ fn a_throttled_action_goes_one_at_a_time_and_warm_addresses_last() {
 }
 
 #[test]
-fn a_missing_permission_is_said_at_once_and_tried_rarely() {
+fn missing_permission_is_reported_at_once_and_retried_rarely() {
     let mut node = full_primary();
     let add = node.add(3);
     fail(&mut node, is_create, CallErrorKind::AccessDenied);
@@ -427,7 +427,7 @@ fn a_missing_permission_is_said_at_once_and_tried_rarely() {
 
 /// Nothing was sent, so nothing is given up for it, and it is tried again within seconds.
 #[test]
-fn credentials_that_come_late_cost_nothing_but_time() {
+fn late_credentials_cost_nothing_but_time() {
     let mut node = full_primary();
     let add = node.add(3);
     let mut waits = Vec::new();
@@ -452,7 +452,7 @@ fn credentials_that_come_late_cost_nothing_but_time() {
 
 /// The user adds the permission that is named.
 #[test]
-fn the_permission_for_ipv6_has_a_name_of_its_own() {
+fn denied_ipv6_assign_names_its_own_permission() {
     let ipv6 = policy(BlockKind::V6Prefix, WarmSettings::default());
     let mut node = Node::start(limits("m5.large"), ipv6);
     fail(&mut node, is_assign, CallErrorKind::AccessDenied);
@@ -467,7 +467,7 @@ fn the_permission_for_ipv6_has_a_name_of_its_own() {
 }
 
 #[test]
-fn an_unknown_outcome_is_settled_by_reading() {
+fn unknown_outcome_is_settled_by_a_describe() {
     for after_effect in [false, true] {
         let policy = Setup { max_enis: Some(1), ..warm_ip(1, 0) };
         let mut node = Node::settled(limits("t3.small"), policy);
@@ -495,7 +495,7 @@ fn an_unknown_outcome_is_settled_by_reading() {
 }
 
 #[test]
-fn a_burst_is_put_on_enis_that_are_being_created() {
+fn burst_is_placed_on_enis_being_created() {
     let mut node = Node::settled(limits("t3.small"), warm_ip(1, 0));
     let burst = (0..9).map(|pod| {
         let add = node.add(pod);
@@ -510,7 +510,7 @@ fn a_burst_is_put_on_enis_that_are_being_created() {
 }
 
 #[test]
-fn a_call_that_always_fails_is_repeated_at_a_pace_and_named() {
+fn call_that_always_fails_is_named_and_retried_at_a_pace() {
     let mut node = Node::settled(limits("t3.small"), warm_ip(1, 0));
     let add = (0..2).map(|pod| node.add(pod)).last().unwrap();
     let mut n_calls = 0;
@@ -535,7 +535,7 @@ fn a_call_that_always_fails_is_repeated_at_a_pace_and_named() {
 }
 
 #[test]
-fn a_pod_is_told_how_a_call_failed_while_its_outcome_is_being_read() {
+fn refusal_names_the_call_of_unknown_outcome() {
     let mut node = full_primary();
     let add = node.add(3);
     fail(&mut node, is_create, CallErrorKind::OutcomeUnknown);
@@ -551,7 +551,7 @@ fn a_pod_is_told_how_a_call_failed_while_its_outcome_is_being_read() {
 }
 
 #[test]
-fn an_eni_whose_device_vanishes_is_looked_for() {
+fn eni_with_vanished_device_is_described_again() {
     let mut node = full_primary();
     let eni = node.run_pod(3).eni();
     node.pass(secs(60));
@@ -563,7 +563,7 @@ fn an_eni_whose_device_vanishes_is_looked_for() {
 }
 
 #[test]
-fn a_creation_of_unknown_outcome_is_repeated_with_its_token() {
+fn create_of_unknown_outcome_is_repeated_with_its_token() {
     let mut node = full_primary();
     let add = node.add(3);
     let id = run_to(&mut node, is_create);
@@ -579,7 +579,7 @@ fn a_creation_of_unknown_outcome_is_repeated_with_its_token() {
 }
 
 #[test]
-fn a_repeated_creation_that_fails_is_looked_for() {
+fn repeated_create_that_fails_leaks_nothing() {
     let mut node = full_primary();
     node.add(3);
     run_to(&mut node, is_create);
@@ -596,7 +596,7 @@ fn a_repeated_creation_that_fails_is_looked_for() {
 }
 
 #[test]
-fn a_reading_from_before_a_change_undoes_nothing() {
+fn describe_begun_before_a_change_undoes_nothing() {
     let mut node = full_primary();
     node.now = node.now + secs(30 * 3600);
     node.send(Event::Tick);
@@ -613,7 +613,7 @@ fn a_reading_from_before_a_change_undoes_nothing() {
 }
 
 #[test]
-fn reading_ec2_is_tried_again() {
+fn failed_describe_is_retried() {
     let mut node = Node::start(limits("t3.small"), warm_ip(1, 0));
     node.end_call(0);
     let mut pauses = Vec::new();
@@ -636,7 +636,7 @@ fn reading_ec2_is_tried_again() {
 }
 
 #[test]
-fn an_eni_is_not_used_before_the_host_is_ready() {
+fn eni_is_not_used_before_the_host_is_ready() {
     let mut node = Node::start(limits("t3.small"), warm_ip(1, 0));
     let add = node.add(1);
     for state in [LinkState::Absent, LinkState::Failed("no such device".to_owned())] {

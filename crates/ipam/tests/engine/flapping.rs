@@ -113,7 +113,7 @@ proptest! {
     #![proptest_config(cases_of_cost(8))]
 
     #[test]
-    fn pods_that_come_and_go_cost_few_changes(scene in scenes()) {
+    fn pods_coming_and_going_cost_few_changes(scene in scenes()) {
         let ec2 = ec2(scene.limits, Left::PLENTY, None);
         let node = Node::start_with(ec2, scene.limits, scene.policy.clone());
         let mut pods = Pods { node, first: 0, next: 0 };

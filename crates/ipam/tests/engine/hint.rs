@@ -56,7 +56,7 @@ fn block(text: &str) -> Block {
 }
 
 #[test]
-fn what_is_taken_behind_its_back_is_noticed_in_two_minutes_and_never_a_pods() {
+fn missing_block_is_noticed_in_two_minutes_and_never_granted() {
     let mut node = node();
     let taken = take_by_hand(&mut node);
     node.hint(node.metadata());
@@ -74,7 +74,7 @@ fn what_is_taken_behind_its_back_is_noticed_in_two_minutes_and_never_a_pods() {
 }
 
 #[test]
-fn what_is_put_there_by_hand_is_noticed_and_named() {
+fn foreign_block_is_noticed_and_named() {
     let mut node = node();
     let strange = block("10.0.77.7/32");
     node.ec2.enis.get_mut(&eni_id(PRIMARY)).unwrap().blocks.insert(strange);
@@ -85,7 +85,7 @@ fn what_is_put_there_by_hand_is_noticed_and_named() {
 }
 
 #[test]
-fn an_eni_taken_off_by_hand_is_noticed() {
+fn externally_detached_eni_is_noticed() {
     let mut node = node();
     for pod in 0..12 {
         node.run_pod(pod);
@@ -106,7 +106,7 @@ fn an_eni_taken_off_by_hand_is_noticed() {
 
 /// What the service shows late, calls of ours have changed.
 #[test]
-fn a_service_that_lags_by_a_minute_costs_nothing() {
+fn metadata_that_lags_by_a_minute_costs_nothing() {
     let mut node = node();
     let mut before = node.metadata();
     let lags = |node: &Node, _: u32| std::mem::replace(&mut before, node.metadata());
@@ -123,7 +123,7 @@ fn a_service_that_lags_by_a_minute_costs_nothing() {
 }
 
 #[test]
-fn a_service_that_shows_now_this_now_that_costs_nothing() {
+fn alternating_metadata_costs_nothing() {
     let mut node = node();
     let flaps = |node: &Node, minute: u32| match minute % 2 {
         0 => node.metadata(),
@@ -133,7 +133,7 @@ fn a_service_that_shows_now_this_now_that_costs_nothing() {
 }
 
 #[test]
-fn what_a_reading_has_belied_asks_for_no_other() {
+fn refuted_hint_causes_no_further_describe() {
     let lies: [fn(&mut Shown); 4] = [
         |shown| shown.clear(),
         |shown| shown.values_mut().for_each(BTreeSet::clear),
@@ -157,7 +157,7 @@ fn what_a_reading_has_belied_asks_for_no_other() {
 
 /// Whatever it tells next, its word is worth ever less.
 #[test]
-fn a_service_that_tells_ever_new_lies_costs_ever_fewer_readings() {
+fn ever_new_wrong_hints_cost_ever_fewer_describes() {
     let mut node = node();
     // Each is told twice.
     let lies = |node: &Node, minute: u32| {
@@ -173,7 +173,7 @@ fn a_service_that_tells_ever_new_lies_costs_ever_fewer_readings() {
 
 /// The pool goes on as it must.
 #[test]
-fn a_service_that_stands_still_costs_ever_fewer_readings() {
+fn frozen_metadata_costs_ever_fewer_describes() {
     let mut node = node();
     let first = node.metadata();
     let mut n = 0;
@@ -190,7 +190,7 @@ fn a_service_that_stands_still_costs_ever_fewer_readings() {
 }
 
 #[test]
-fn a_service_that_was_right_is_heard_again() {
+fn correct_hint_restores_trust_in_metadata() {
     let mut node = node();
     let lies = |node: &Node, minute: u32| {
         let mut shown = node.metadata();
@@ -209,7 +209,7 @@ fn a_service_that_was_right_is_heard_again() {
 
 /// Other families, prefixes, others' ENIs, what somebody has put there, and what has no IPv4.
 #[test]
-fn like_is_held_against_like() {
+fn true_metadata_costs_nothing_with_any_kind_of_block() {
     for kind in [BlockKind::V4Address, BlockKind::V4Prefix, BlockKind::V6Prefix] {
         let settings = WarmSettings { warm_ip: 2, ..WarmSettings::default() };
         let mut node = Node::settled(limits("m5.xlarge"), policy(kind, settings));
@@ -244,7 +244,7 @@ fn like_is_held_against_like() {
 
 /// A call that is under way on an ENI changes it.
 #[test]
-fn what_a_call_of_ours_is_about_to_change_is_not_asked_about() {
+fn hint_about_an_eni_under_change_causes_no_describe() {
     let policy = Setup { max_enis: Some(1), ..warm_ip(2, 0) };
     let mut node = Node::settled(limits("m5.large"), policy);
     assert_eq!(told(&mut node, 2, truth), 0);
@@ -264,7 +264,7 @@ fn what_a_call_of_ours_is_about_to_change_is_not_asked_about() {
 
 /// It is on no instance, and the service shows it on none.
 #[test]
-fn an_eni_that_cannot_be_attached_is_not_asked_about() {
+fn eni_waiting_for_its_attach_causes_no_describe() {
     let mut node = node();
     for pod in 0..6 {
         node.add(pod);
@@ -289,7 +289,7 @@ fn an_eni_that_cannot_be_attached_is_not_asked_about() {
 
 /// The reading began before, and its answer is of that time.
 #[test]
-fn a_reading_from_before_belies_nothing() {
+fn describe_begun_before_a_hint_refutes_nothing() {
     let mut node = node();
     node.pass(Duration::from_secs(16 * 3600));
     while node.calls.is_empty() {
@@ -307,7 +307,7 @@ fn a_reading_from_before_belies_nothing() {
 
 /// A service that shows nothing, while EC2 does not answer.
 #[test]
-fn no_pod_goes_without_for_a_lie() {
+fn wrong_hint_leaves_no_pod_without_address() {
     let mut node = Node::settled(limits("m5.large"), warm_ip(5, 0));
     for _ in 0..10 {
         node.pass(MINUTE);
@@ -326,7 +326,7 @@ fn no_pod_goes_without_for_a_lie() {
 
 /// What the service does not show comes last, on whatever ENI.
 #[test]
-fn what_is_in_doubt_is_granted_after_all_else() {
+fn doubted_blocks_are_granted_last() {
     let policy = Setup { max_enis: Some(2), ..warm_ip(18, 0) };
     let mut node = Node::settled(limits("m5.large"), policy);
     told(&mut node, 2, truth);

@@ -25,7 +25,7 @@ fn block(cidr: &str) -> ipam::block::Block {
 }
 
 #[test]
-fn one_prefix_serves_a_node_whatever_comes() {
+fn one_prefix_serves_a_thousand_pods() {
     let mut node = Node::settled(limits("m5.large"), ipv6());
     let mut seen = BTreeSet::new();
     for round in 0..20 {
@@ -47,7 +47,7 @@ fn one_prefix_serves_a_node_whatever_comes() {
 }
 
 #[test]
-fn neither_a_restart_nor_what_is_forgotten_brings_an_address_back() {
+fn address_is_not_reused_after_restart_or_cooldown() {
     let mut node = Node::settled(limits("m5.large"), ipv6());
     let mut seen = BTreeSet::new();
     for pod in 0..100 {
@@ -62,7 +62,7 @@ fn neither_a_restart_nor_what_is_forgotten_brings_an_address_back() {
 }
 
 #[test]
-fn only_the_prefixes_of_the_primary_are_for_pods() {
+fn only_prefixes_of_the_primary_serve_pods() {
     let mut ec2 = Ec2::new(limits("m5.large"));
     let second = ec2.attach_strange(1, &[OURS]);
     ec2.enis.get_mut(&second).unwrap().blocks.insert(block("fd00:0:0:0:7::/80"));
@@ -82,7 +82,7 @@ fn only_the_prefixes_of_the_primary_are_for_pods() {
 }
 
 #[test]
-fn a_node_of_ipv4_leaves_ipv6_prefixes_alone() {
+fn ipv4_node_leaves_ipv6_prefixes_alone() {
     let mut ec2 = Ec2::new(limits("m5.large"));
     let prefix = block("fd00:0:0:0:7::/80");
     ec2.enis.get_mut(&eni_id(PRIMARY)).unwrap().blocks.insert(prefix);
@@ -97,7 +97,7 @@ fn a_node_of_ipv4_leaves_ipv6_prefixes_alone() {
 
 /// The settings change under pods that live.
 #[test]
-fn an_eni_stays_while_a_pod_of_the_other_family_uses_it() {
+fn eni_stays_while_a_pod_of_the_other_family_uses_it() {
     let mut node = Node::settled(limits("t3.small"), warm_ip(0, 0));
     let on_second: Vec<usize> =
         (0..5).filter(|pod| node.run_pod(*pod).device_index() == 1).collect();
@@ -116,7 +116,7 @@ fn an_eni_stays_while_a_pod_of_the_other_family_uses_it() {
 }
 
 #[test]
-fn a_second_prefix_comes_when_the_first_is_used_up() {
+fn second_prefix_comes_when_the_first_is_used_up() {
     let check = |prefixes: u16, cooling: u64, n_waiting: u32, grows: bool| {
         let subnet = SubnetSupply {
             id: subnet_id(SUBNET),

@@ -85,7 +85,7 @@ pub(crate) fn shrunk() -> (Node, Ec2) {
 }
 
 #[test]
-fn what_was_given_back_just_before_is_not_offered() {
+fn block_released_before_a_restart_is_not_offered() {
     let (mut node, before) = shrunk();
     let gone: BTreeSet<_> = at_ec2(&before).difference(&at_ec2(&node.ec2)).copied().collect();
     assert!(!gone.is_empty());
@@ -101,7 +101,7 @@ fn what_was_given_back_just_before_is_not_offered() {
 
 /// The reading is for another call on the ENI, of which nobody knows what came of it.
 #[test]
-fn what_was_given_back_just_before_is_not_offered_by_a_reading_for_another_call() {
+fn released_block_is_not_offered_after_an_outdated_describe() {
     let (mut node, before) = shrunk();
     let adds: Vec<_> = (4..8).map(|pod| node.add(pod)).collect();
     fail_assign(&mut node, CallErrorKind::OutcomeUnknown);
@@ -112,7 +112,7 @@ fn what_was_given_back_just_before_is_not_offered_by_a_reading_for_another_call(
 
 /// With the record went the word of what had been given back.
 #[test]
-fn without_a_record_ec2_is_believed_when_it_says_the_same_again() {
+fn blocks_without_a_record_serve_after_a_second_describe() {
     let (mut node, before) = shrunk();
     node.restart_without_record();
     answer_of_old(&mut node, &before);
@@ -134,7 +134,7 @@ fn without_a_record_ec2_is_believed_when_it_says_the_same_again() {
 
 /// Other readings begin meanwhile, and tell no more.
 #[test]
-fn what_ec2_does_not_name_yet_is_looked_for_once_more() {
+fn block_not_yet_described_is_found_by_a_second_describe() {
     for n_readings in 1..3 {
         let mut node = Node::start(limits("m5.large"), warm_ip(3, 0));
         let before = node.ec2.clone();
@@ -155,7 +155,7 @@ fn what_ec2_does_not_name_yet_is_looked_for_once_more() {
 
 /// It has been given to another ENI of ours since.
 #[test]
-fn an_address_that_an_eni_had_which_is_no_more_stays_where_it_is() {
+fn address_of_a_vanished_eni_stays_on_its_present_eni() {
     let mut node = Node::settled(limits("m5.large"), warm_ip(3, 0));
     let mut before = node.ec2.clone();
     let gone = before.attach_strange(1, &[OURS]);
@@ -170,7 +170,7 @@ fn an_address_that_an_eni_had_which_is_no_more_stays_where_it_is() {
 }
 
 #[test]
-fn what_is_given_back_is_off_the_record_though_the_subnets_are_unknown() {
+fn released_block_leaves_the_record_without_subnets() {
     let mut node = with_pods();
     node.restart();
     let is_reading = |(_, call): &(_, Ec2Call)| *call == Ec2Call::DescribeSubnets;
@@ -189,7 +189,7 @@ fn what_is_given_back_is_off_the_record_though_the_subnets_are_unknown() {
 
 /// Somebody has taken it off the instance, and put more on it than can be attached.
 #[test]
-fn an_eni_that_cannot_be_attached_does_not_keep_ec2_busy() {
+fn unattachable_eni_with_pods_causes_few_calls() {
     let mut node = Node::settled(limits("t3.small"), warm_ip(5, 0));
     for pod in 0..5 {
         node.run_pod(pod);
@@ -209,7 +209,7 @@ fn an_eni_that_cannot_be_attached_does_not_keep_ec2_busy() {
 
 /// Somebody has taken it away. EC2 says so when it is asked to take it back.
 #[test]
-fn what_ec2_refuses_to_take_back_is_not_offered_before_it_is_read() {
+fn refused_unassign_withholds_blocks_until_a_describe() {
     let policy = Setup { cooldown: secs(0), shrink_delay: secs(5), ..warm_ip(1, 0) };
     let mut node = Node::settled(limits("m5.large"), policy);
     for pod in 0..4 {

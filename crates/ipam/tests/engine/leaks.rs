@@ -80,7 +80,7 @@ fn search(node: &mut Node) -> CallId {
 }
 
 #[test]
-fn what_two_searches_have_found_is_removed() {
+fn eni_found_by_two_searches_is_removed() {
     let mut node = node();
     let leaked = leave(&mut node.ec2, &marks(long_ago()));
     until_search(&mut node);
@@ -97,7 +97,7 @@ fn what_two_searches_have_found_is_removed() {
 }
 
 #[test]
-fn a_leak_of_a_later_day_is_removed_on_that_day() {
+fn later_leak_is_removed_within_a_day() {
     let mut node = node();
     node.pass(BOTH_SEARCHES);
     assert_eq!(n_searches(&node), 1, "one is enough where nothing has leaked");
@@ -107,7 +107,7 @@ fn a_leak_of_a_later_day_is_removed_on_that_day() {
 }
 
 #[test]
-fn what_is_not_surely_ours_to_remove_stays() {
+fn unattached_eni_without_all_our_marks_stays() {
     let check = |what: &str, change: &dyn Fn(&mut Tags)| {
         let mut node = node();
         let mut tags = marks(long_ago());
@@ -135,7 +135,7 @@ fn what_is_not_surely_ours_to_remove_stays() {
 }
 
 #[test]
-fn a_trunk_and_the_like_stay() {
+fn unattached_eni_of_another_kind_stays() {
     let mut node = node();
     let eni = leave(&mut node.ec2, &marks(long_ago()));
     node.ec2.enis.get_mut(&eni).unwrap().kind = EniKind::Other;
@@ -145,7 +145,7 @@ fn a_trunk_and_the_like_stay() {
 
 /// The node that has made it is about to attach it, be it that EC2 throttles it for long.
 #[test]
-fn a_young_one_stays_until_it_is_old() {
+fn young_leak_candidate_stays_until_old_enough() {
     let mut node = node();
     until_search(&mut node);
     let young = leave(&mut node.ec2, &marks(node.now));
@@ -157,7 +157,7 @@ fn a_young_one_stays_until_it_is_old() {
 }
 
 #[test]
-fn one_that_has_been_attached_meanwhile_stays() {
+fn eni_attached_between_searches_stays() {
     let mut node = node();
     let eni = leave(&mut node.ec2, &marks(long_ago()));
     until_search(&mut node);
@@ -171,7 +171,7 @@ fn one_that_has_been_attached_meanwhile_stays() {
 }
 
 #[test]
-fn without_a_cluster_or_on_ipv6_or_by_the_users_will_nobody_searches() {
+fn node_without_cluster_leak_age_or_ipv4_never_searches() {
     let check = |policy: Setup, cluster: Option<&str>| {
         let mut node = Node::start_with(Ec2::new(limits("m5.large")), limits("m5.large"), policy);
         node.boot.node = ipam::policy::Node { cluster: cluster.map(str::to_owned), ..node_facts() };
@@ -188,7 +188,7 @@ fn without_a_cluster_or_on_ipv6_or_by_the_users_will_nobody_searches() {
 
 /// These the node's own readings find and settle; without a cluster too.
 #[test]
-fn what_this_instance_has_left_is_settled_without_a_search() {
+fn own_unattached_eni_is_deleted_without_a_search() {
     let mut node = node();
     let mut tags = marks(node.now);
     tags.insert("node.k8s.amazonaws.com/instance_id", INSTANCE.to_owned());
@@ -202,7 +202,7 @@ fn what_this_instance_has_left_is_settled_without_a_search() {
 }
 
 #[test]
-fn many_are_removed_a_few_at_a_time() {
+fn many_leaks_are_removed_twenty_at_a_time() {
     let mut node = node();
     let leaked: Vec<_> = (0..50).map(|_| leave(&mut node.ec2, &marks(long_ago()))).collect();
     let left = |node: &Node| leaked.iter().filter(|eni| exists(node, eni)).count();
@@ -215,7 +215,7 @@ fn many_are_removed_a_few_at_a_time() {
 }
 
 #[test]
-fn a_removal_that_fails_is_not_tried_again_before_the_next_day() {
+fn failed_removal_waits_for_the_next_day() {
     for kind in [CallErrorKind::NotFound, CallErrorKind::InUse, CallErrorKind::Rejected] {
         let mut node = node();
         let leaked = leave(&mut node.ec2, &marks(long_ago()));
@@ -238,7 +238,7 @@ fn a_removal_that_fails_is_not_tried_again_before_the_next_day() {
 }
 
 #[test]
-fn a_search_that_fails_holds_up_nothing() {
+fn failed_search_blocks_nothing() {
     let mut node = node();
     let id = search(&mut node);
     node.send(Event::CallDone { id, result: Err(error(CallErrorKind::OutcomeUnknown)) });
@@ -249,7 +249,7 @@ fn a_search_that_fails_holds_up_nothing() {
 }
 
 #[test]
-fn a_crash_while_one_is_removed_leaves_no_intent() {
+fn crash_during_a_removal_leaves_no_intent() {
     let mut node = node();
     let leaked = leave(&mut node.ec2, &marks(long_ago()));
     until_search(&mut node);
@@ -268,7 +268,7 @@ fn a_crash_while_one_is_removed_leaves_no_intent() {
 
 /// Each of 500 nodes searches at a moment of its own, within the first hour.
 #[test]
-fn nodes_that_start_together_search_at_different_times() {
+fn nodes_started_together_search_at_different_times() {
     let mut times: Vec<_> = (0..500)
         .map(|n| {
             let limits = limits("m5.large");
@@ -290,7 +290,7 @@ fn nodes_that_start_together_search_at_different_times() {
 
 /// Whatever EC2 says to a search.
 #[test]
-fn an_answer_to_another_question_is_no_search() {
+fn answer_of_the_wrong_kind_counts_as_no_search() {
     let mut node = node();
     let leaked = leave(&mut node.ec2, &marks(long_ago()));
     let id = search(&mut node);

@@ -8,28 +8,28 @@
 
 #![expect(clippy::unwrap_used, reason = "in a test a panic is the report")]
 
-mod absent;
-mod died_again;
 mod disagreements;
 mod ec2;
+mod ec2_silent;
 mod errors;
 mod flapping;
-mod forgotten;
+mod foreign_blocks;
 mod fuzz;
-mod hands;
 mod hint;
 mod histories;
+mod idle;
 mod ipv6;
+mod kernel_check;
 mod lag;
 mod leaks;
+mod lost_record;
+mod missing_device;
 mod node;
 mod promptness;
 mod queue;
+mod repeated_crashes;
 mod requests;
-mod rest;
 mod restart;
 mod settings;
-mod silence;
 mod tables;
 mod warm_pool;
-mod witness;

@@ -142,7 +142,7 @@ proptest! {
     #![proptest_config(cases_of_cost(1))]
 
     #[test]
-    fn first_come_first_served_and_gone_is_gone(scene in scenes()) {
+    fn adds_are_served_in_order_and_cancelled_ones_never(scene in scenes()) {
         let ec2 = ec2(scene.limits, scene.left, None);
         let mut world = World {
             node: Node::start_with(ec2, scene.limits, scene.policy.clone()),
@@ -164,7 +164,7 @@ proptest! {
     /// A queue of which everybody goes away leaves the pool as one that nobody ever joined, once
     /// what was fetched for it has gone back.
     #[test]
-    fn a_queue_that_goes_away_leaves_nothing(scene in scenes(), n in 1..30_usize) {
+    fn cancelled_queue_leaves_nothing(scene in scenes(), n in 1..30_usize) {
         let start = || {
             let ec2 = ec2(scene.limits, Left::PLENTY, None);
             Node::start_with(ec2, scene.limits, scene.policy.clone())

@@ -19,7 +19,7 @@ fn secs(n: u64) -> Duration {
 }
 
 #[test]
-fn an_add_is_answered_when_it_is_on_record_and_a_repeated_one_alike() {
+fn add_is_answered_once_on_record_and_repeats_agree() {
     let mut node = Node::settled(limits("t3.small"), three_addresses());
     let (first, again) = (node.add(1), node.add(1));
     assert_eq!((node.answer(first), node.saves.len()), (None, 1));
@@ -33,7 +33,7 @@ fn an_add_is_answered_when_it_is_on_record_and_a_repeated_one_alike() {
 }
 
 #[test]
-fn the_address_that_rested_longest_serves_first_and_one_that_rests_never() {
+fn address_that_rested_longest_serves_first() {
     let mut node = Node::settled(limits("t3.small"), three_addresses());
     let addresses = [0, 1, 2].map(|pod| node.run_pod(pod).address());
     for pod in [1, 0, 2] {
@@ -51,7 +51,7 @@ fn the_address_that_rested_longest_serves_first_and_one_that_rests_never() {
 }
 
 #[test]
-fn pods_are_packed() {
+fn pods_are_packed_into_the_fullest_blocks() {
     let settings = WarmSettings { warm_prefix: 1, ..WarmSettings::default() };
     let mut node = Node::settled(limits("t3.small"), policy(BlockKind::V4Prefix, settings));
     let placed: Vec<_> = (0..58).map(|pod| node.run_pod(pod)).collect();
@@ -76,7 +76,7 @@ fn pods_are_packed() {
 }
 
 #[test]
-fn who_waits_is_served_in_order() {
+fn waiting_adds_are_served_in_order() {
     let mut node = Node::start(limits("t3.small"), three_addresses());
     let requests = [5, 3, 9].map(|pod| node.add(pod));
     assert!(requests.iter().all(|request| node.answer(*request).is_none()));
@@ -86,7 +86,7 @@ fn who_waits_is_served_in_order() {
 }
 
 #[test]
-fn a_cancelled_add_keeps_nothing() {
+fn cancelled_add_keeps_nothing() {
     let mut node = Node::start(limits("t3.small"), three_addresses());
     let waiting = node.add(1);
     node.cancel(waiting);
@@ -102,7 +102,7 @@ fn a_cancelled_add_keeps_nothing() {
 }
 
 #[test]
-fn a_record_that_cannot_be_written_refuses_and_leaves_all_as_it_was() {
+fn unwritable_record_refuses_and_changes_nothing() {
     let mut node = Node::settled(limits("t3.small"), three_addresses());
     let add = node.add(1);
     node.end_save(Err("no space left on device".to_owned()));
@@ -118,7 +118,7 @@ fn a_record_that_cannot_be_written_refuses_and_leaves_all_as_it_was() {
 }
 
 #[test]
-fn del_that_could_not_be_saved_is_repeated() {
+fn unsaved_del_is_repeated() {
     let mut node = Node::settled(limits("t3.small"), three_addresses());
     node.run_pod(1);
     node.del(1);
@@ -133,7 +133,7 @@ fn del_that_could_not_be_saved_is_repeated() {
 }
 
 #[test]
-fn add_after_a_del_that_could_not_be_saved_keeps_the_address() {
+fn add_after_an_unsaved_del_keeps_the_address() {
     let mut node = Node::settled(limits("t3.small"), three_addresses());
     let granted = node.run_pod(1);
     node.del(1);
@@ -145,7 +145,7 @@ fn add_after_a_del_that_could_not_be_saved_keeps_the_address() {
 }
 
 #[test]
-fn nothing_is_answered_from_a_record_that_the_file_may_contradict() {
+fn record_in_doubt_answers_nothing_until_rewritten() {
     let mut node = Node::settled(limits("t3.small"), three_addresses());
     let granted = node.run_pod(1);
     let (del, add) = (node.del(1), node.add(1));
@@ -185,7 +185,7 @@ fn del_releases_what_its_own_key_holds() {
 }
 
 #[test]
-fn a_del_that_overtakes_its_add_wins() {
+fn del_that_overtakes_its_add_wins() {
     let mut node = Node::start(limits("t3.small"), three_addresses());
     let (waiting, del) = (node.add(1), node.del(1));
     assert!(matches!(node.answer(waiting), Some(Answer::Refused(_))));
@@ -200,7 +200,7 @@ fn a_del_that_overtakes_its_add_wins() {
 }
 
 #[test]
-fn an_add_that_follows_its_del_waits_for_it() {
+fn add_after_its_del_waits_for_it() {
     let mut node = Node::settled(limits("t3.small"), three_addresses());
     let before = node.run_pod(1);
     let (del, add) = (node.del(1), node.add(1));
@@ -210,7 +210,7 @@ fn an_add_that_follows_its_del_waits_for_it() {
 }
 
 #[test]
-fn gc_collects_the_dead_of_its_network_in_one_save() {
+fn gc_releases_its_networks_dead_pods_in_one_save() {
     let mut node = Node::settled(limits("t3.small"), warm_ip(1, 9));
     for pod in 0..5 {
         node.run_pod(pod);
@@ -229,7 +229,7 @@ fn gc_collects_the_dead_of_its_network_in_one_save() {
 }
 
 #[test]
-fn an_add_and_a_del_cost_one_write_each() {
+fn add_and_del_cost_one_write_each() {
     let mut node = Node::settled(limits("t3.small"), three_addresses());
     let before = node.log.len();
     node.run_pod(1);
@@ -245,7 +245,7 @@ fn an_add_and_a_del_cost_one_write_each() {
 }
 
 #[test]
-fn refusals_say_what_is_short() {
+fn refusal_says_what_is_short() {
     let full = || {
         let mut node = Node::settled(limits("t3.small"), three_addresses());
         for pod in 0..3 {
@@ -275,7 +275,7 @@ fn refusals_say_what_is_short() {
 }
 
 #[test]
-fn every_add_is_answered_before_its_caller_goes_away() {
+fn add_is_answered_before_its_deadline() {
     let check = |patience: Duration, code: RefusalCode, prepare: fn(&mut Node)| {
         let mut node = Node::start(limits("t3.small"), three_addresses());
         prepare(&mut node);
@@ -303,7 +303,7 @@ fn every_add_is_answered_before_its_caller_goes_away() {
 }
 
 #[test]
-fn readiness_is_an_address_that_can_be_used() {
+fn node_is_ready_once_an_address_is_usable() {
     let mut node = Node::start(limits("t3.small"), three_addresses());
     let code = |node: &Node| node.engine.ready(node.now).map_err(|refusal| refusal.code);
     assert_eq!(code(&node), Err(RefusalCode::Starting));

@@ -32,7 +32,7 @@ fn pods_are_served_from_the_record_while_ec2_is_silent() {
 }
 
 #[test]
-fn a_rest_outlives_a_restart() {
+fn cooldown_survives_a_restart() {
     let mut node = Node::settled(limits("t3.small"), Setup { max_enis: Some(1), ..warm_ip(3, 3) });
     let addresses = [1, 2, 3].map(|pod| node.run_pod(pod).address());
     node.del(2);
@@ -47,7 +47,7 @@ fn a_rest_outlives_a_restart() {
 }
 
 #[test]
-fn a_snapshot_is_as_good_as_the_log() {
+fn snapshot_equals_the_log() {
     let mut node = Node::settled(limits("t3.small"), warm_ip(1, 0));
     for pod in 0..5 {
         node.run_pod(pod);
@@ -77,7 +77,7 @@ fn step(node: &mut Node) {
 }
 
 #[test]
-fn a_crash_between_any_two_steps_leaks_nothing() {
+fn crash_between_any_two_steps_leaks_nothing() {
     let start = || {
         let mut node = Node::start(limits("t3.small"), warm_ip(1, 0));
         for pod in 0..7 {
@@ -120,7 +120,7 @@ fn a_crash_between_any_two_steps_leaks_nothing() {
 }
 
 #[test]
-fn what_was_left_behind_is_used_if_wanted_and_deleted_if_not() {
+fn own_unattached_eni_is_used_if_wanted_else_deleted() {
     for (policy, expect) in [(warm_ip(9, 0), vec![3, 3, 3]), (warm_ip(1, 0), vec![1])] {
         let mut ec2 = Ec2::new(limits("t3.small"));
         let left = ec2.leave_behind(&[OURS]);
@@ -139,7 +139,7 @@ fn what_was_left_behind_is_used_if_wanted_and_deleted_if_not() {
 }
 
 #[test]
-fn foreign_enis_are_left_alone_and_take_their_place() {
+fn foreign_enis_are_left_alone_and_hold_their_place() {
     let check = |tags: &[(&str, &str)], manage_untagged: bool, ours: bool| {
         let mut ec2 = Ec2::new(limits("t3.small"));
         let strange = ec2.attach_strange(1, tags);
@@ -163,7 +163,7 @@ fn foreign_enis_are_left_alone_and_take_their_place() {
 }
 
 #[test]
-fn delete_on_termination_is_made_good() {
+fn missing_delete_on_termination_is_set() {
     let mut ec2 = Ec2::new(limits("t3.small"));
     let ours = ec2.attach_strange(1, &[OURS]);
     let untagged = ec2.attach_strange(2, &[]);
@@ -178,7 +178,7 @@ fn delete_on_termination_is_made_good() {
 }
 
 #[test]
-fn an_eni_that_somebody_detached_is_never_deleted_under_its_pods() {
+fn externally_detached_eni_with_pods_is_never_deleted() {
     let mut node = Node::settled(limits("t3.small"), warm_ip(0, 0));
     let pods: Vec<_> = (0..4).map(|pod| node.run_pod(pod)).collect();
     let torn = pods[3].eni().clone();
@@ -210,7 +210,7 @@ fn an_eni_that_somebody_detached_is_never_deleted_under_its_pods() {
 }
 
 #[test]
-fn an_eni_that_vanishes_takes_no_address_off_the_record() {
+fn vanished_eni_takes_no_address_off_the_record() {
     let mut node = Node::settled(limits("t3.small"), warm_ip(0, 0));
     let pods: Vec<_> = (0..4).map(|pod| node.run_pod(pod)).collect();
     let gone = pods[3].eni().clone();
@@ -223,7 +223,7 @@ fn an_eni_that_vanishes_takes_no_address_off_the_record() {
 }
 
 #[test]
-fn an_address_that_moves_to_another_eni_is_given_once() {
+fn address_moved_to_another_eni_is_granted_once() {
     let policy = Setup { cooldown: secs(0), shrink_delay: secs(0), ..warm_ip(0, 0) };
     let mut node = Node::settled(limits("t3.small"), policy);
     let pods: Vec<_> = (0..4).map(|pod| node.run_pod(pod)).collect();

@@ -82,7 +82,7 @@ fn check_rest(node: &mut Node, row: &str) {
 }
 
 #[test]
-fn eni_and_ip_target() {
+fn eni_and_ip_target_table_holds() {
     let small = "t3.small";
     check(small, Setting::Eni(1), 0, &[3]);
     check(small, Setting::Eni(1), 5, &[3, 3, 3]);
@@ -104,7 +104,7 @@ fn eni_and_ip_target() {
 }
 
 #[test]
-fn further_values_of_the_formulas() {
+fn further_values_of_the_formulas_hold() {
     for (warm, pods, per_eni) in [
         (0, 0, &[9][..]),
         (0, 5, &[9]),
@@ -209,7 +209,7 @@ impl Row {
 }
 
 #[test]
-fn prefix_and_ip_target() {
+fn prefix_and_ip_target_table_holds() {
     for row in &PREFIX_TABLE {
         let policy = Setup { kind: BlockKind::V4Prefix, ..policy_of(row.setting) };
         let mut node = grow(row.instance_type, policy, row.pods);

@@ -16,7 +16,7 @@ fn secs(n: u64) -> Duration {
 }
 
 #[test]
-fn what_a_burst_needs_is_asked_for_at_once_and_in_parallel() {
+fn burst_is_requested_at_once_and_in_parallel() {
     let mut node = Node::start(limits("m5.xlarge"), warm_ip(0, 0));
     for pod in 0..40 {
         node.add(pod);
@@ -37,7 +37,7 @@ fn what_a_burst_needs_is_asked_for_at_once_and_in_parallel() {
 }
 
 #[test]
-fn a_new_eni_carries_all_its_marks() {
+fn new_eni_carries_all_its_marks() {
     let mut node = Node::start(limits("t3.small"), warm_ip(5, 0));
     let groups = security_groups(&["sg-2", "sg-3"]);
     node.ec2.enis.get_mut(&eni_id(PRIMARY)).unwrap().security_groups = groups.clone();
@@ -73,7 +73,7 @@ fn a_new_eni_carries_all_its_marks() {
 
 /// Whatever the other ENIs have, and as of the last reading.
 #[test]
-fn an_eni_is_made_after_the_primary_as_ec2_shows_it_and_not_before() {
+fn new_eni_copies_the_primary_as_last_described() {
     let mut ec2 = Ec2::new(limits("m5.xlarge"));
     ec2.add_subnet("subnet-1", 1, &[]);
     ec2.attach_strange(1, &[("node.k8s.amazonaws.com/no_manage", "true")]);
@@ -103,7 +103,7 @@ fn an_eni_is_made_after_the_primary_as_ec2_shows_it_and_not_before() {
 }
 
 #[test]
-fn surplus_goes_back_after_its_time() {
+fn surplus_goes_back_after_its_delay() {
     let mut node = Node::settled(limits("p3dn.24xlarge"), warm_ip(5, 10));
     for pod in 0..60 {
         node.run_pod(pod);
@@ -134,7 +134,7 @@ fn surplus_goes_back_after_its_time() {
 }
 
 #[test]
-fn a_short_surplus_is_kept() {
+fn short_surplus_is_kept() {
     let mut node = Node::settled(limits("m5.xlarge"), warm_ip(2, 0));
     for pod in 0..10 {
         node.run_pod(pod);
@@ -157,7 +157,7 @@ fn a_short_surplus_is_kept() {
 
 /// A load that comes and goes in a rhythm at which every single give-back would be missed.
 #[test]
-fn what_comes_and_goes_makes_ever_fewer_calls() {
+fn periodic_load_makes_ever_fewer_calls() {
     let check = |policy: Setup, most: usize| {
         let mut node = Node::settled(limits("m5.xlarge"), policy.clone());
         let n_calls = node.ec2.n_mutating();
@@ -180,7 +180,7 @@ fn what_comes_and_goes_makes_ever_fewer_calls() {
 }
 
 #[test]
-fn pods_that_come_together_are_one_call() {
+fn pods_arriving_together_cost_one_call() {
     let delay = Duration::from_millis(50);
     let mut node = Node::settled(
         limits("m5.xlarge"),
@@ -209,7 +209,7 @@ fn pods_that_come_together_are_one_call() {
 }
 
 #[test]
-fn a_waiting_pod_takes_the_eni_that_no_call_changes() {
+fn waiting_pod_uses_the_eni_without_a_call_under_way() {
     let mut node = Node::settled(limits("t3.small"), warm_ip(0, 0));
     for pod in 0..5 {
         node.run_pod(pod);
@@ -228,7 +228,7 @@ fn a_waiting_pod_takes_the_eni_that_no_call_changes() {
 }
 
 #[test]
-fn an_eni_stays_its_minimum_age() {
+fn eni_stays_for_its_minimum_age() {
     let policy = Setup { cooldown: secs(0), min_eni_age: secs(400), ..warm_ip(1, 0) };
     let mut node = Node::settled(limits("t3.small"), policy);
     for pod in 0..3 {
@@ -246,7 +246,7 @@ fn an_eni_stays_its_minimum_age() {
 }
 
 #[test]
-fn prefixes_and_warm_enis_go_back_by_their_own_rules() {
+fn surplus_goes_back_by_the_rules_of_its_targets() {
     let check = |policy: Setup, peak: &[usize], rest: &[usize]| {
         let mut node = Node::settled(limits("t3.small"), policy.clone());
         let n_pods = if policy.kind == BlockKind::V4Prefix { 60 } else { 5 };
@@ -285,7 +285,7 @@ fn resting_addresses_count_as_used() {
 }
 
 #[test]
-fn a_waiting_pod_makes_the_pool_grow_whatever_the_targets_are() {
+fn waiting_pod_makes_the_pool_grow_under_any_targets() {
     for kind in [BlockKind::V4Address, BlockKind::V4Prefix] {
         for targets in [
             Targets::Ip { warm: 0, minimum: 0 },
@@ -313,7 +313,7 @@ fn max_eni_and_max_pods_bound_the_pool() {
 }
 
 #[test]
-fn a_node_for_no_pods_holds_nothing() {
+fn node_with_zero_max_pods_holds_nothing() {
     for kind in [BlockKind::V4Address, BlockKind::V4Prefix, BlockKind::V6Prefix] {
         let policy = Setup { max_pods: 0, ..policy(kind, WarmSettings::default()) };
         let mut node = Node::settled(limits("t3.small"), policy);
@@ -323,7 +323,7 @@ fn a_node_for_no_pods_holds_nothing() {
 }
 
 #[test]
-fn two_kinds_of_surplus_on_one_eni_go_back_one_after_the_other() {
+fn two_kinds_of_surplus_on_one_eni_go_back_in_turn() {
     let mut ec2 = Ec2::new(limits("t3.small"));
     (ec2.subnet(SUBNET).n_addresses, ec2.subnet(SUBNET).n_prefixes) = (1, 1);
     let settings = WarmSettings { warm_ip: 1, ..WarmSettings::default() };
@@ -347,7 +347,7 @@ fn two_kinds_of_surplus_on_one_eni_go_back_one_after_the_other() {
 }
 
 #[test]
-fn an_instance_without_prefixes_gets_addresses() {
+fn instance_without_prefixes_gets_single_addresses() {
     let limits = ipam::policy::Limits { prefixes: false, ..limits("t3.small") };
     let policy = policy(BlockKind::V4Prefix, WarmSettings::default());
     let mut node = Node::settled(limits, policy);
@@ -357,7 +357,7 @@ fn an_instance_without_prefixes_gets_addresses() {
 
 /// The truth table of subnet tags; the cluster is `mine`.
 #[test]
-fn subnets_by_tag() {
+fn subnet_tags_decide_where_new_enis_go() {
     const ROLE: &str = "kubernetes.io/role/cni";
     const MINE: &str = "cni.networking.k8s.aws/cluster/mine";
     const OTHER: &str = "cni.networking.k8s.aws/cluster/other";

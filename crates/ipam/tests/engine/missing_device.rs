@@ -48,7 +48,7 @@ fn without_device() -> (Node, EniId) {
 }
 
 #[test]
-fn a_device_that_comes_late_serves() {
+fn device_that_appears_late_serves() {
     let (mut node, second) = without_device();
     pass(&mut node, secs(130), |eni| *eni == second);
     assert_eq!(node.ec2.n_attached(), 2, "it may still come");
@@ -57,7 +57,7 @@ fn a_device_that_comes_late_serves() {
 }
 
 #[test]
-fn a_device_that_does_not_come_is_told_and_its_empty_eni_replaced() {
+fn empty_eni_without_device_is_replaced() {
     let (mut node, second) = without_device();
     pass(&mut node, secs(200), |eni| *eni == second);
     assert!(!node.ec2.enis.contains_key(&second), "{:?}", node.view().enis);
@@ -67,7 +67,7 @@ fn a_device_that_does_not_come_is_told_and_its_empty_eni_replaced() {
 
 /// A sick host gets no device at all: its ENIs are not made and deleted for ever.
 #[test]
-fn replacements_are_few() {
+fn eni_replacements_on_a_broken_host_are_few() {
     let (mut node, second) = without_device();
     let primary = node.view().enis[0].id.clone();
     pass(&mut node, secs(200), |eni| *eni != primary);
@@ -84,7 +84,7 @@ fn replacements_are_few() {
 }
 
 #[test]
-fn an_eni_with_pods_stays_when_its_device_goes() {
+fn eni_with_pods_stays_when_its_device_vanishes() {
     let mut node = Node::settled(limits("t3.small"), warm_ip(0, 0));
     for pod in 0..4 {
         node.run_pod(pod);

@@ -78,17 +78,17 @@ fn comes_back(policy: Setup) {
 }
 
 #[test]
-fn pods_that_run_come_back_on_record_with_their_addresses() {
+fn running_pods_return_to_the_record_with_addresses() {
     comes_back(warm_ip(2, 0));
 }
 
 #[test]
-fn pods_that_run_come_back_on_record_with_addresses_of_prefixes() {
+fn running_pods_return_to_the_record_with_prefix_addresses() {
     comes_back(policy(BlockKind::V4Prefix, WarmSettings::default()));
 }
 
 #[test]
-fn nothing_comes_back_before_ec2_has_confirmed_it() {
+fn running_pod_returns_only_after_ec2_confirms_its_address() {
     let (mut node, address) = forgetful();
     let request = node.add(1);
     assert_eq!((node.saves.len(), node.answer(request)), (0, None));
@@ -105,7 +105,7 @@ fn nothing_comes_back_before_ec2_has_confirmed_it() {
 }
 
 #[test]
-fn what_cannot_be_told_apart_stays_in_quarantine() {
+fn ambiguous_link_stays_in_quarantine() {
     let check = |what: &str, spoil: &dyn Fn(&mut Node, IpAddr)| {
         let mut node = Node::settled(limits("m5.large"), warm_ip(3, 0));
         // Pods get the lowest ones first.
@@ -136,7 +136,7 @@ fn what_cannot_be_told_apart_stays_in_quarantine() {
 }
 
 #[test]
-fn of_two_links_with_one_mark_one_comes_back() {
+fn one_of_two_links_with_the_same_mark_returns() {
     let mut node = Node::settled(limits("m5.large"), warm_ip(2, 0));
     let two = run_pods(&mut node, 0..2);
     node.links.insert(two[1].address(), key(0));
@@ -150,7 +150,7 @@ fn of_two_links_with_one_mark_one_comes_back() {
 
 /// The plugin takes a link down after the release.
 #[test]
-fn a_link_that_outlives_its_release_a_little_does_not_come_back() {
+fn link_shortly_after_its_release_does_not_return() {
     let mut node = Node::settled(limits("t3.small"), warm_ip(1, 0));
     let address = run_pods(&mut node, [0])[0].address();
     node.del(0);
@@ -162,7 +162,7 @@ fn a_link_that_outlives_its_release_a_little_does_not_come_back() {
 }
 
 #[test]
-fn what_cannot_be_put_on_record_stays_in_quarantine_until_it_can() {
+fn unsaved_assignment_stays_in_quarantine_until_saved() {
     let (mut node, address) = forgetful();
     while node.saves.is_empty() {
         node.end_call(0);
@@ -176,7 +176,7 @@ fn what_cannot_be_put_on_record_stays_in_quarantine_until_it_can() {
 }
 
 #[test]
-fn while_it_is_put_on_record_looks_and_a_del_find_it() {
+fn del_while_a_pod_returns_releases_its_address() {
     let (mut node, address) = forgetful();
     while node.saves.is_empty() {
         node.end_call(0);
@@ -191,7 +191,7 @@ fn while_it_is_put_on_record_looks_and_a_del_find_it() {
 }
 
 #[test]
-fn no_network_ends_it_by_gc_as_long_as_it_has_its_link() {
+fn gc_keeps_a_returned_pod_while_it_has_its_link() {
     let (mut node, address) = forgetful();
     node.settle();
     node.gc(&[]);
@@ -208,7 +208,7 @@ fn no_network_ends_it_by_gc_as_long_as_it_has_its_link() {
 }
 
 #[test]
-fn it_ends_with_its_link() {
+fn returned_pod_is_released_after_its_link_goes() {
     let (mut node, address) = forgetful();
     node.settle();
     look_later(&mut node, secs(200));
@@ -222,7 +222,7 @@ fn it_ends_with_its_link() {
 
 /// Pods come and go on a small node; then the log ends after each of its lines in turn.
 #[test]
-fn a_log_that_is_cut_off_anywhere_costs_no_pod_its_address() {
+fn log_truncated_anywhere_costs_no_pod_its_address() {
     let policy = Setup { cooldown: secs(5), ..warm_ip(1, 0) };
     let mut node = Node::settled(limits("t3.small"), policy);
     for round in 0..6 {

@@ -90,7 +90,7 @@ proptest! {
     /// [`WAKES_AN_HOUR`] times; in the day after it reads its ENIs once and those of the cluster that
     /// nobody holds, and changes nothing.
     #[test]
-    fn an_idle_node_asks_nothing_and_sleeps(scene in scenes()) {
+    fn idle_node_makes_no_calls_and_sleeps(scene in scenes()) {
         let mut node = settled(&scene, Left::PLENTY);
         let (n_calls, n_log) = (node.ec2.calls.len(), node.log.len());
         for hour in 1..=18 {
@@ -112,7 +112,7 @@ proptest! {
 
     /// A node that cannot have what it wants asks again, but with patience.
     #[test]
-    fn what_cannot_be_had_is_asked_for_with_patience(scene in scenes(), left in left()) {
+    fn unavailable_blocks_are_requested_rarely(scene in scenes(), left in left()) {
         let mut node = settled(&scene, left);
         let (n_calls, n_log) = (node.ec2.calls.len(), node.log.len());
         for hour in 1..=3 {

@@ -45,7 +45,7 @@ const REBOOT: Reads = |node| {
 };
 
 #[test]
-fn an_address_put_on_an_eni_by_hand_is_never_a_pods_and_never_removed() {
+fn foreign_address_is_never_granted_and_never_removed() {
     for (kind, reads) in [BlockKind::V4Address, BlockKind::V4Prefix]
         .into_iter()
         .flat_map(|kind| [(kind, AUDIT), (kind, RESTART), (kind, REBOOT)])
@@ -79,7 +79,7 @@ fn an_address_put_on_an_eni_by_hand_is_never_a_pods_and_never_removed() {
 }
 
 #[test]
-fn an_eni_on_which_somebody_has_put_an_address_is_not_removed() {
+fn eni_with_a_foreign_address_is_not_removed() {
     let mut node = Node::settled(limits("t3.small"), warm_ip(0, 0));
     for pod in 0..4 {
         node.run_pod(pod);
@@ -98,7 +98,7 @@ fn an_eni_on_which_somebody_has_put_an_address_is_not_removed() {
 
 /// Its outcome was unknown, and EC2 shows what it has brought only after a while.
 #[test]
-fn what_a_call_of_ours_brings_late_is_ours() {
+fn block_of_a_late_assign_is_ours() {
     let mut node = Node::settled(limits("t3.small"), warm_ip(1, 0));
     node.run_pod(0);
     let add = node.add(1);
@@ -124,7 +124,7 @@ fn what_a_call_of_ours_brings_late_is_ours() {
 
 /// As at the first start on an instance that was launched with secondary addresses.
 #[test]
-fn without_a_record_all_that_is_there_is_ours() {
+fn blocks_present_without_a_record_are_ours() {
     let mut node = Node::settled(limits("t3.small"), Setup { max_enis: Some(1), ..warm_ip(0, 3) });
     node.restart_without_record();
     node.settle();
@@ -132,7 +132,7 @@ fn without_a_record_all_that_is_there_is_ours() {
 }
 
 #[test]
-fn a_list_of_the_same_length_with_another_address_is_seen_as_another() {
+fn replaced_address_is_noticed_though_the_count_stays() {
     for reads in [AUDIT, RESTART] {
         let mut node = Node::settled(limits("t3.small"), warm_ip(3, 3));
         let eni = eni_id(PRIMARY);
@@ -154,7 +154,7 @@ fn a_list_of_the_same_length_with_another_address_is_seen_as_another() {
 
 /// It is no pod's as soon as EC2 has been read, and those whose it was are named.
 #[test]
-fn an_address_taken_off_by_hand_is_given_to_nobody_and_its_pod_is_named() {
+fn removed_address_is_granted_to_nobody_and_its_pod_named() {
     for reads in [AUDIT, RESTART] {
         let mut node = Node::settled(limits("t3.small"), warm_ip(2, 0));
         let pod = node.run_pod(0);
@@ -175,7 +175,7 @@ fn an_address_taken_off_by_hand_is_given_to_nobody_and_its_pod_is_named() {
 }
 
 #[test]
-fn what_ec2_leaves_out_once_is_ours_when_it_is_back() {
+fn block_missing_in_one_describe_is_ours_when_it_returns() {
     let mut node = Node::settled(limits("t3.small"), warm_ip(3, 3));
     let eni = eni_id(PRIMARY);
     let gone = *node.ec2.enis[&eni].blocks.first().unwrap();
@@ -191,7 +191,7 @@ fn what_ec2_leaves_out_once_is_ours_when_it_is_back() {
 
 /// A trunk and another tool's ENI on our card, and EFA on each of 31 others at the same device index.
 #[test]
-fn whatever_else_is_attached_the_node_starts_and_leaves_it_alone() {
+fn foreign_enis_on_any_card_are_left_alone() {
     let believed = limits("m5.xlarge");
     let mut ec2 = Ec2::new(Limits { enis: 60, ..believed });
     let mut strangers = BTreeSet::from([ec2.attach_strange(2, &[(OURS.0, "i-0fedcba9876543210")])]);
@@ -224,7 +224,7 @@ fn whatever_else_is_attached_the_node_starts_and_leaves_it_alone() {
 
 /// Somebody has taken it away again, and EC2 gives it to us.
 #[test]
-fn an_address_that_was_put_there_by_hand_is_ours_once_ec2_gives_it_to_us() {
+fn foreign_address_that_ec2_assigns_to_us_becomes_ours() {
     let mut node = Node::settled(limits("m5.large"), warm_ip(1, 0));
     put_by_hand(&mut node);
     AUDIT(&mut node);

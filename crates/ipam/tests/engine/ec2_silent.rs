@@ -63,7 +63,7 @@ fn take_away(node: &mut Node) -> IpAddr {
 }
 
 #[test]
-fn fresh_pods_get_addresses_while_ec2_is_silent() {
+fn new_pods_get_addresses_while_ec2_is_silent() {
     for policy in [
         warm_ip(5, 0),
         policy(BlockKind::V4Prefix, WarmSettings::default()),
@@ -96,7 +96,7 @@ fn fresh_pods_get_addresses_while_ec2_is_silent() {
 }
 
 #[test]
-fn a_failure_is_as_good_as_silence() {
+fn failed_first_describe_starts_from_the_record() {
     let mut node = Node::settled(limits("t3.small"), warm_ip(3, 0));
     node.restart();
     let place = node.calls.iter().position(|(_, call)| *call == Ec2Call::DescribeEnis).unwrap();
@@ -109,7 +109,7 @@ fn a_failure_is_as_good_as_silence() {
 }
 
 #[test]
-fn an_answer_in_time_counts_alone() {
+fn timely_answer_replaces_the_record() {
     let mut node = Node::settled(limits("t3.small"), warm_ip(3, 0));
     let gone = take_away(&mut node);
     node.restart();
@@ -121,7 +121,7 @@ fn an_answer_in_time_counts_alone() {
 }
 
 #[test]
-fn what_ec2_says_at_last_corrects_the_pool() {
+fn late_answer_corrects_the_pool() {
     // The one that is taken away is free, or a pod's by then.
     for n_pods in [0, 3] {
         let mut node = Node::settled(limits("t3.small"), warm_ip(3, 0));
@@ -144,7 +144,7 @@ fn what_ec2_says_at_last_corrects_the_pool() {
 }
 
 #[test]
-fn nothing_of_another_boot_is_offered() {
+fn record_of_another_boot_offers_nothing() {
     let mut node = Node::settled(limits("t3.small"), warm_ip(3, 0));
     let before = node.run_pod(1);
     node.boot.node.boot = BootId("another".to_owned());
@@ -163,7 +163,7 @@ fn nothing_of_another_boot_is_offered() {
 }
 
 #[test]
-fn no_address_is_offered_before_the_host_is_ready() {
+fn recorded_address_waits_for_the_host() {
     let mut node = Node::settled(limits("t3.small"), warm_ip(3, 0));
     node.restart();
     let add = node.add(1);
@@ -177,7 +177,7 @@ fn no_address_is_offered_before_the_host_is_ready() {
 }
 
 #[test]
-fn nothing_is_given_back_or_asked_for_until_ec2_has_spoken() {
+fn pool_is_not_changed_until_ec2_answers() {
     let policy = Setup { cooldown: ms(0), shrink_delay: ms(0), ..warm_ip(1, 0) };
     let mut node = Node::settled(limits("t3.small"), policy);
     for pod in 0..6 {
@@ -208,7 +208,7 @@ fn nothing_is_given_back_or_asked_for_until_ec2_has_spoken() {
 }
 
 #[test]
-fn an_eni_that_the_settings_disown_is_not_used() {
+fn recorded_eni_excluded_by_settings_is_not_used() {
     for manage_untagged in [true, false] {
         let mut ec2 = Ec2::new(limits("t3.small"));
         let strange = ec2.attach_strange(1, &[]);
@@ -223,7 +223,7 @@ fn an_eni_that_the_settings_disown_is_not_used() {
 }
 
 #[test]
-fn an_add_costs_one_line() {
+fn add_costs_one_line() {
     let mut node = Node::settled(limits("m5.large"), Setup { max_pods: 9, ..warm_ip(9, 0) });
     let before = node.log.len();
     node.run_pod(1);
@@ -231,7 +231,7 @@ fn an_add_costs_one_line() {
 }
 
 #[test]
-fn what_goes_back_is_off_the_record_while_the_subnets_are_unknown() {
+fn surplus_leaves_the_record_while_subnets_are_unknown() {
     let mut node = Node::settled(limits("t3.small"), warm_ip(3, 3));
     node.restart_with(warm_ip(1, 0));
     for _ in 0..200 {

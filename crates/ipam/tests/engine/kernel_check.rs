@@ -76,17 +76,17 @@ fn keeps_what_runs(policy: Setup) {
 }
 
 #[test]
-fn without_its_record_a_node_keeps_the_addresses_of_what_runs() {
+fn node_without_record_keeps_addresses_of_running_pods() {
     keeps_what_runs(warm_ip(2, 0));
 }
 
 #[test]
-fn without_its_record_a_node_keeps_the_prefixes_of_what_runs() {
+fn node_without_record_keeps_prefixes_of_running_pods() {
     keeps_what_runs(policy(BlockKind::V4Prefix, WarmSettings::default()));
 }
 
 #[test]
-fn an_eni_with_a_pod_that_nobody_knows_stays() {
+fn eni_with_an_unrecorded_pod_stays() {
     let mut node = Node::settled(limits("t3.small"), warm_ip(0, 0));
     run_pods(&mut node, 0..4);
     assert_eq!(node.ec2.n_attached(), 2);
@@ -105,7 +105,7 @@ fn an_eni_with_a_pod_that_nobody_knows_stays() {
 
 /// The record says that the address is the old pod's; the kernel, that a newer one has it.
 #[test]
-fn an_address_that_a_stale_record_gives_to_another_is_not_free_with_its_release() {
+fn address_of_a_stale_record_stays_withheld_after_release() {
     let policy = Setup { max_enis: Some(1), cooldown: secs(0), ..warm_ip(3, 3) };
     let mut node = Node::settled(limits("t3.small"), policy);
     let address = node.run_pod(0).address();
@@ -128,7 +128,7 @@ fn an_address_that_a_stale_record_gives_to_another_is_not_free_with_its_release(
 
 /// Nor does it get another one: a record has one for each attachment.
 #[test]
-fn an_add_is_not_answered_with_an_address_at_which_the_kernel_shows_another() {
+fn add_whose_address_another_link_uses_is_refused() {
     let mut node = Node::settled(limits("t3.small"), warm_ip(3, 3));
     let address = node.run_pod(0).address();
     node.links.insert(address, key(7));
@@ -143,7 +143,7 @@ fn an_add_is_not_answered_with_an_address_at_which_the_kernel_shows_another() {
 }
 
 #[test]
-fn what_is_about_to_go_back_stays_if_the_kernel_shows_a_pod_there() {
+fn block_about_to_be_released_stays_if_a_link_uses_it() {
     let policy = Setup { cooldown: secs(0), shrink_delay: secs(0), ..warm_ip(0, 0) };
     let mut node = Node::settled(limits("t3.small"), policy);
     let address = node.run_pod(0).address();
@@ -167,7 +167,7 @@ fn what_is_about_to_go_back_stays_if_the_kernel_shows_a_pod_there() {
 }
 
 #[test]
-fn what_the_record_has_learnt_since_the_reading_began_is_not_judged() {
+fn kernel_report_does_not_judge_later_changes() {
     let policy = Setup { cooldown: secs(0), ..warm_ip(3, 3) };
     let mut node = Node::settled(limits("t3.small"), policy);
     let begun = node.now;
@@ -184,7 +184,7 @@ fn what_the_record_has_learnt_since_the_reading_began_is_not_judged() {
 }
 
 #[test]
-fn a_rest_that_is_not_on_record_has_not_begun() {
+fn cooldown_that_is_not_recorded_has_not_begun() {
     let mut node = Node::settled(limits("t3.small"), warm_ip(1, 0));
     let old = run_pods(&mut node, 0..2);
     node.links_are_marked = false;
@@ -201,7 +201,7 @@ fn a_rest_that_is_not_on_record_has_not_begun() {
 
 /// The disk takes longer than from one look to the next.
 #[test]
-fn an_address_rests_for_as_long_as_the_record_says() {
+fn cooldown_counts_from_the_recorded_moment() {
     let mut node = Node::settled(limits("t3.small"), Setup { cooldown: secs(90), ..warm_ip(1, 0) });
     let address = run_pods(&mut node, 0..1).pop_first().unwrap();
     node.links_are_marked = false;
@@ -222,7 +222,7 @@ fn an_address_rests_for_as_long_as_the_record_says() {
 }
 
 #[test]
-fn a_link_that_comes_back_while_its_rest_is_written_stays_withheld() {
+fn link_returning_during_the_save_stays_withheld() {
     let mut node = Node::settled(limits("t3.small"), warm_ip(1, 0));
     run_pods(&mut node, 0..1);
     node.links_are_marked = false;
@@ -237,7 +237,7 @@ fn a_link_that_comes_back_while_its_rest_is_written_stays_withheld() {
 }
 
 #[test]
-fn what_has_vanished_is_released_at_the_second_look() {
+fn vanished_pod_is_released_at_the_second_report() {
     let check = |looks: &[(u64, bool)], released: bool| {
         let mut node = Node::settled(limits("t3.small"), warm_ip(1, 0));
         let address = node.run_pod(0).address();
@@ -264,7 +264,7 @@ fn what_has_vanished_is_released_at_the_second_look() {
 }
 
 #[test]
-fn two_looks_a_minute_apart_are_enough_however_long_the_first_took() {
+fn slow_reports_a_minute_apart_release_a_vanished_pod() {
     let mut node = Node::settled(limits("t3.small"), warm_ip(1, 0));
     node.run_pod(0);
     node.ended.insert(key(0));
@@ -279,7 +279,7 @@ fn two_looks_a_minute_apart_are_enough_however_long_the_first_took() {
 }
 
 #[test]
-fn fifty_pods_come_while_the_dead_are_swept() {
+fn fifty_pods_are_added_while_dead_ones_are_released() {
     let policy = policy(BlockKind::V4Prefix, WarmSettings::default());
     let mut node = Node::settled(limits("m5.large"), policy);
     run_pods(&mut node, 0..20);
@@ -329,7 +329,7 @@ fn two_run_on_three() -> (Node, IpAddr) {
 }
 
 #[test]
-fn what_the_runtime_has_forgotten_is_released_and_serves_again_without_its_link() {
+fn address_of_an_unlisted_sandbox_serves_after_its_link_goes() {
     let (mut node, address) = two_run_on_three();
     runtime_lists(&mut node, [0, 1]);
     runtime_lists(&mut node, [1]);
@@ -360,7 +360,7 @@ fn what_the_runtime_has_forgotten_is_released_and_serves_again_without_its_link(
 }
 
 #[test]
-fn the_runtimes_word_ends_what_it_has_listed_and_nothing_else() {
+fn only_sandboxes_once_listed_are_released_as_unlisted() {
     let check = |looks: &[Option<&[usize]>], released: bool| {
         let (mut node, _) = two_run_on_three();
         for listed in looks {
@@ -395,7 +395,7 @@ fn the_runtimes_word_ends_what_it_has_listed_and_nothing_else() {
 
 /// Looks come seconds apart when links go.
 #[test]
-fn looks_less_than_a_minute_apart_release_nothing() {
+fn reports_under_a_minute_apart_release_nothing() {
     let (mut node, _) = two_run_on_three();
     runtime_lists(&mut node, [0, 1]);
     node.listed = Some([key(1).container].into());
@@ -411,7 +411,7 @@ fn looks_less_than_a_minute_apart_release_nothing() {
 
 /// The plugin has failed to take its link down, or it is a pod of amazon-vpc-cni-k8s.
 #[test]
-fn a_forgotten_sandboxs_link_goes_only_if_it_is_marked() {
+fn unlisted_sandboxs_link_is_removed_only_if_marked() {
     let (mut node, address) = two_run_on_three();
     runtime_lists(&mut node, [0, 1]);
     node.links_are_marked = false;
@@ -429,7 +429,7 @@ fn a_forgotten_sandboxs_link_goes_only_if_it_is_marked() {
 }
 
 #[test]
-fn a_link_goes_only_after_the_release_is_on_record() {
+fn link_is_removed_only_after_the_release_is_recorded() {
     let (mut node, address) = two_run_on_three();
     runtime_lists(&mut node, [0, 1]);
     runtime_lists(&mut node, [1]);

@@ -56,7 +56,7 @@ fn all_is_ours(node: &mut Node) {
 }
 
 #[test]
-fn what_a_start_is_not_shown_stays_ours_at_the_next() {
+fn block_missing_at_one_start_stays_ours_at_the_next() {
     let mut node = Node::settled(limits("m5.large"), warm_ip(3, 0));
     let before = node.ec2.clone();
     node.run_pod(0);
@@ -79,7 +79,7 @@ fn assigned_unheard() -> (Node, Ec2) {
 }
 
 #[test]
-fn an_assign_is_not_forgotten_while_the_enis_cannot_be_read_again() {
+fn assign_stays_recorded_while_enis_cannot_be_described() {
     let (mut node, before) = assigned_unheard();
     restart_shown(&mut node, &before);
     node.pass_unsettled(secs(3600));
@@ -88,7 +88,7 @@ fn an_assign_is_not_forgotten_while_the_enis_cannot_be_read_again() {
 
 /// The reading that tells of it describes what was before.
 #[test]
-fn an_assign_whose_outcome_is_told_too_soon_is_not_forgotten() {
+fn assign_before_an_outdated_describe_stays_recorded() {
     for n_restarts in 1..4 {
         let (mut node, before) = assigned_unheard();
         for _ in 0..n_restarts {
@@ -100,7 +100,7 @@ fn an_assign_whose_outcome_is_told_too_soon_is_not_forgotten() {
 
 /// It has never left, but the record has it no more.
 #[test]
-fn what_was_about_to_be_given_back_is_still_ours() {
+fn block_with_an_unfinished_unassign_stays_ours() {
     for n_restarts in 1..4 {
         let mut node = with_pods();
         node.del(3);
@@ -115,7 +115,7 @@ fn what_was_about_to_be_given_back_is_still_ours() {
 
 /// What EC2 shows on the ENI may be what that call has brought, or what was given back before it.
 #[test]
-fn what_was_given_back_is_not_offered_for_an_assign_that_was_open() {
+fn released_block_is_not_offered_despite_an_open_assign() {
     let (mut node, before) = shrunk();
     node.add(4);
     until(&mut node, is_assign);
@@ -128,7 +128,7 @@ fn what_was_given_back_is_not_offered_for_an_assign_that_was_open() {
 }
 
 #[test]
-fn what_comes_while_the_subnets_cannot_be_read_is_on_record_in_the_next_boot_too() {
+fn assign_in_a_new_boot_without_subnets_is_recorded() {
     let mut node = Node::settled(limits("m5.large"), warm_ip(3, 0));
     node.boot.node.boot = BootId("another".to_owned());
     node.restart();
@@ -143,7 +143,7 @@ fn what_comes_while_the_subnets_cannot_be_read_is_on_record_in_the_next_boot_too
 
 /// A run to come that were not shown it at first would take it for somebody's.
 #[test]
-fn nothing_is_asked_for_that_cannot_be_put_on_record() {
+fn blocks_that_cannot_be_recorded_are_not_requested() {
     let mut node = Node::start(limits("m5.large"), warm_ip(3, 0));
     let before = node.ec2.clone();
     refuse_subnets(&mut node);
@@ -157,7 +157,7 @@ fn nothing_is_asked_for_that_cannot_be_put_on_record() {
 }
 
 #[test]
-fn an_eni_that_ec2_shows_off_the_instance_once_is_not_deleted() {
+fn eni_described_as_detached_once_is_not_deleted() {
     for is_on_record in [true, false] {
         let mut node = Node::settled(limits("t3.small"), warm_ip(4, 0));
         let mut before = node.ec2.clone();
