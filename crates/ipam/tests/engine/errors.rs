@@ -1,4 +1,4 @@
-//! What EC2 can refuse, and what is made of it.
+//! EC2's refusals and failures, and what the engine does about them.
 
 use std::time::Duration;
 
@@ -14,7 +14,7 @@ fn secs(n: u64) -> Duration {
     Duration::from_secs(n)
 }
 
-/// Ends calls well until one matches, and returns its id.
+/// Lets everything succeed until a call matches. Returns its id.
 fn run_to(node: &mut Node, is_it: fn(&Ec2Call) -> bool) -> CallId {
     for _ in 0..1000 {
         node.save_all();
@@ -30,7 +30,7 @@ fn run_to(node: &mut Node, is_it: fn(&Ec2Call) -> bool) -> CallId {
     panic!("no such call: {:?}", node.under_way());
 }
 
-/// The call that matches fails, without effect.
+/// The next call that matches fails, without effect.
 fn fail(node: &mut Node, is_it: fn(&Ec2Call) -> bool, kind: CallErrorKind) -> Ec2Call {
     let id = run_to(node, is_it);
     let place = node.calls.iter().position(|(other, _)| *other == id).unwrap();
@@ -56,7 +56,7 @@ fn is_describe(call: &Ec2Call) -> bool {
     matches!(call, Ec2Call::DescribeEnis)
 }
 
-/// A node with three pods on its full primary ENI, where a fourth pod needs another ENI.
+/// A node with three pods on its full primary ENI. A fourth pod needs another ENI.
 fn full_primary() -> Node {
     let mut node = Node::settled(limits("t3.small"), warm_ip(0, 0));
     for pod in 0..3 {
@@ -73,7 +73,7 @@ fn exhausted_subnet_is_named_probed_and_recovers() {
     ec2.subnet(SUBNET).facts.free_addresses = 1;
     let mut node = Node::start_with(ec2, limits("t3.small"), warm_ip(2, 0));
     node.settle();
-    assert_eq!(node.ec2.n_blocks(), [1], "half of the two that were refused");
+    assert_eq!(node.ec2.n_blocks(), [1], "half of the two that EC2 refused");
     node.run_pod(0);
     let refused = node.add(1);
     node.settle();
@@ -81,15 +81,15 @@ fn exhausted_subnet_is_named_probed_and_recovers() {
     assert_eq!(refusal.code, RefusalCode::SubnetExhausted);
     assert!(refusal.message.contains("subnet-0 (1 free"), "{}", refusal.message);
     let wait = refusal.retry_after.unwrap();
-    assert!(wait <= secs(3), "a waiting pod is probed for soon: {wait:?}");
+    assert!(wait <= secs(3), "EC2 is soon asked again for a waiting pod: {wait:?}");
 
     let before = node.ec2.n_mutating();
     let at_once = node.add(2);
     assert_eq!(node.refused(at_once).code, RefusalCode::SubnetExhausted);
-    assert_eq!(node.ec2.n_mutating(), before, "without asking EC2 again");
+    assert_eq!(node.ec2.n_mutating(), before, "the refusal costs no call");
     node.ec2.subnet(SUBNET).n_addresses = 100;
     node.pass(secs(3));
-    assert_eq!(node.ec2.n_mutating(), before, "for warm addresses alone it is too early");
+    assert_eq!(node.ec2.n_mutating(), before, "it is too early for warm addresses alone");
     node.run_pod(3);
 }
 
@@ -101,7 +101,7 @@ fn exhausted_subnet_is_asked_ever_more_rarely_for_warm_pool() {
     node.settle();
     assert_eq!(node.ec2.n_blocks(), [1]);
     let before = node.ec2.n_mutating();
-    // After 2, 4, 8 and then every 10 minutes.
+    // Retries after 2, 4 and 8 minutes, then every 10 minutes.
     node.pass(secs(60 * 60));
     assert_eq!(node.ec2.n_mutating() - before, 7);
     node.ec2.subnet(SUBNET).n_addresses = 100;
@@ -119,7 +119,7 @@ fn full_subnet_gets_one_call_at_a_time() {
     node.pass(secs(600));
     let asked = node.ec2.n_mutating();
     assert!((1..=3).contains(&asked), "{asked} calls in ten minutes");
-    // What it then has is fetched as fast as ever.
+    // Once the subnet has addresses again, they come at full speed.
     node.ec2.subnet(SUBNET).n_addresses = 10_000;
     node.pass(secs(600));
     assert_eq!(node.counts().total, 700);
@@ -133,7 +133,7 @@ fn pods_get_single_addresses_until_prefixes_return() {
         Setup { kind: BlockKind::V4Prefix, targets: Targets::WarmPrefix(1), ..warm_ip(0, 0) };
     let mut node = Node::start_with(ec2, limits("t3.small"), policy);
     node.settle();
-    assert_eq!(node.ec2.n_blocks(), [1], "one single address, so that the node is ready");
+    assert_eq!(node.ec2.n_blocks(), [1], "one single address makes the node ready");
     assert!(node.engine.ready(node.now).is_ok());
     for pod in 0..2 {
         node.run_pod(pod);
@@ -142,11 +142,15 @@ fn pods_get_single_addresses_until_prefixes_return() {
     assert_eq!(node.ec2.n_blocks(), [2]);
     node.ec2.subnet(SUBNET).n_prefixes = 10;
     node.pass(secs(121));
-    assert_eq!(node.counts().prefixes, 1, "on the same ENI");
+    assert_eq!(node.counts().prefixes, 1, "the prefix is on the same ENI");
     assert_eq!(node.ec2.n_blocks(), [3]);
     node.del(0);
     node.pass(secs(120));
-    assert_eq!((node.counts().prefixes, node.counts().total), (1, 17), "the free one went back");
+    assert_eq!(
+        (node.counts().prefixes, node.counts().total),
+        (1, 17),
+        "the free single address went back"
+    );
 }
 
 #[test]
@@ -195,14 +199,14 @@ fn node_without_addresses_retries_soon() {
 
 #[test]
 fn limits_are_learnt_from_refusals() {
-    // The table says 3 ENIs with 3 addresses each; EC2 takes 2 with 2.
+    // The engine believes in 3 ENIs with 3 addresses each; EC2 allows 2 with 2.
     let believed = limits("t3.small");
     let real = Limits { enis: 2, addresses_per_eni: 3, ..believed };
     let mut node = Node::start_with(Ec2::new(real), believed, warm_ip(0, 9));
     node.settle();
     node.pass(secs(600));
     assert_eq!(node.ec2.n_blocks(), [2, 2]);
-    assert_eq!(node.ec2.enis.len(), 2, "what could not be attached is deleted");
+    assert_eq!(node.ec2.enis.len(), 2, "the ENI that could not be attached is deleted");
     for pod in 0..4 {
         node.run_pod(pod);
     }
@@ -211,10 +215,10 @@ fn limits_are_learnt_from_refusals() {
     node.settle();
     assert!(matches!(node.refused(add).code, RefusalCode::AddressLimit | RefusalCode::EniLimit));
     node.pass(secs(3600));
-    assert_eq!(node.ec2.n_mutating(), before, "no creating and deleting for ever");
+    assert_eq!(node.ec2.n_mutating(), before, "the engine does not create and delete for ever");
 }
 
-/// One spare ENI is worth what such an ENI carries, not what its type was thought to.
+/// A spare ENI counts with the addresses that it really carries, not with those of the believed limits.
 #[test]
 fn spare_eni_counts_with_the_size_learnt_from_refusals() {
     let settings = WarmSettings::default();
@@ -225,7 +229,7 @@ fn spare_eni_counts_with_the_size_learnt_from_refusals() {
     node.pass(secs(3600));
     node.run_pod(0);
     node.pass(secs(3600));
-    // One pod and three spare addresses; thought to be worth nine, they would take a third ENI.
+    // One pod, and a spare ENI of three addresses. A spare ENI of nine would need a third ENI.
     assert_eq!(node.ec2.n_attached(), 2, "{:?}", node.ec2.n_blocks());
     assert_eq!(node.view().capacity.addresses, 9);
 }
@@ -250,7 +254,7 @@ fn excessive_limits_cost_some_calls_and_no_address() {
             let n_calls = node.ec2.n_mutating();
             assert!(n_calls <= 50, "{what}: {n_calls} calls");
             node.pass(secs(3600));
-            assert_eq!(node.ec2.n_mutating(), n_calls, "{what}: for ever more");
+            assert_eq!(node.ec2.n_mutating(), n_calls, "{what}: the calls do not end");
         }
     }
 }
@@ -319,7 +323,7 @@ fn delete_of_an_eni_in_use_is_retried() {
     }
     node.settle();
     assert_eq!(node.ec2.enis.len(), 1);
-    assert!(node.record().cooling().is_empty(), "its addresses are off the record");
+    assert!(node.record().cooling().is_empty(), "its addresses have left the record");
 }
 
 #[test]
@@ -367,7 +371,7 @@ fn throttled_call_is_retried_with_growing_pauses() {
     assert_eq!(node.refused(add).code, RefusalCode::Throttled);
 }
 
-/// Until its patience ends: a pod that comes back later is served later.
+/// A refused pod would come again later and be served later still.
 #[test]
 fn pod_waits_while_ec2_throttles() {
     let mut node = full_primary();
@@ -393,13 +397,13 @@ fn throttled_action_runs_one_at_a_time_and_warm_pool_last() {
     fail(&mut node, is_create, CallErrorKind::Throttled);
     fail(&mut node, is_create, CallErrorKind::Throttled);
     node.settle();
-    let held = node.now;
+    let throttled_at = node.now;
     while !node.calls.iter().any(|(_, call)| is_create(call)) {
         node.now = node.engine.wake_at().unwrap();
         node.send(Event::Tick);
         node.save_all();
     }
-    let waited = node.now.since(held);
+    let waited = node.now.since(throttled_at);
     assert!(waited >= Duration::from_millis(500) && waited <= Duration::from_millis(1500));
     assert_eq!(node.calls.len(), 1, "{:?}", node.under_way());
 
@@ -425,7 +429,7 @@ fn missing_permission_is_reported_at_once_and_retried_rarely() {
     assert_eq!(node.ec2.n_mutating(), 0);
 }
 
-/// Nothing was sent, so nothing is given up for it, and it is tried again within seconds.
+/// Without credentials nothing reaches EC2. So the engine gives nothing up, and retries within seconds.
 #[test]
 fn late_credentials_cost_nothing_but_time() {
     let mut node = full_primary();
@@ -434,7 +438,7 @@ fn late_credentials_cost_nothing_but_time() {
     for is_it in [is_create, is_attach, is_attach, is_attach, is_attach, is_attach, is_attach] {
         fail(&mut node, is_it, CallErrorKind::NoCredentials);
         if waits.is_empty() {
-            assert_eq!(node.answer(add), None, "it may still be served");
+            assert_eq!(node.answer(add), None, "the pod may still be served");
         }
         let failed_at = node.now;
         while !node.calls.iter().any(|(_, call)| is_create(call) || is_attach(call)) {
@@ -447,10 +451,10 @@ fn late_credentials_cost_nothing_but_time() {
     assert!(waits[0] <= secs(2) && waits.iter().all(|wait| *wait <= secs(38)), "{waits:?}");
     node.settle();
     node.run_pod(4);
-    assert_eq!(node.ec2.enis.len(), 2, "one ENI was made, and it serves");
+    assert_eq!(node.ec2.enis.len(), 2, "one ENI was created, and it serves");
 }
 
-/// The user adds the permission that is named.
+/// The user adds the permission that the refusal names.
 #[test]
 fn denied_ipv6_assign_names_its_own_permission() {
     let ipv6 = policy(BlockKind::V6Prefix, WarmSettings::default());
@@ -463,7 +467,7 @@ fn denied_ipv6_assign_names_its_own_permission() {
         assert!(refusal.message.contains(": AssignIpv6Addresses 1 IPv6"), "{}", refusal.message);
         assert!(refusal.retry_after.unwrap() >= secs(60));
     }
-    assert!(!node.calls.iter().any(|(_, call)| is_assign(call)), "it rests");
+    assert!(!node.calls.iter().any(|(_, call)| is_assign(call)), "the call is on hold");
 }
 
 #[test]
@@ -471,7 +475,7 @@ fn unknown_outcome_is_settled_by_a_describe() {
     for after_effect in [false, true] {
         let policy = Setup { max_enis: Some(1), ..warm_ip(1, 0) };
         let mut node = Node::settled(limits("t3.small"), policy);
-        // Nothing that a run before has given back can be described any more.
+        // By now EC2 no longer describes blocks that an earlier run has given back.
         node.pass(secs(10));
         node.run_pod(0);
         let add = node.add(1);
@@ -482,12 +486,12 @@ fn unknown_outcome_is_settled_by_a_describe() {
         }
         let call = fail(&mut node, is_assign, CallErrorKind::OutcomeUnknown);
         assert_eq!(node.under_way(), ["DescribeNetworkInterfaces"], "{call}");
-        assert_eq!(node.record().intents().len(), 1, "still open");
+        assert_eq!(node.record().intents().len(), 1, "the intent is still open");
         node.settle();
         node.pass(secs(2));
         node.granted(add);
-        assert_eq!(node.ec2.n_blocks(), [3], "asked for twice (effect: {after_effect})");
-        // EC2 may not have described it yet.
+        assert_eq!(node.ec2.n_blocks(), [3], "the address came twice (effect: {after_effect})");
+        // One describe may lag, so the intent stays open until a second one.
         assert_eq!(node.record().intents().len(), 1);
         node.pass(secs(20));
         assert!(node.record().intents().is_empty());
@@ -499,7 +503,7 @@ fn burst_is_placed_on_enis_being_created() {
     let mut node = Node::settled(limits("t3.small"), warm_ip(1, 0));
     let burst = (0..9).map(|pod| {
         let add = node.add(pod);
-        // What it leads to is under way before the next pod comes.
+        // Its calls are under way before the next pod comes.
         node.save_all();
         add
     });
@@ -572,7 +576,7 @@ fn create_of_unknown_outcome_is_repeated_with_its_token() {
     fail(&mut node, is_create, CallErrorKind::OutcomeUnknown);
     node.now = node.engine.wake_at().unwrap();
     node.send(Event::Tick);
-    assert_eq!(node.calls[0], (id, lost), "the very same call");
+    assert_eq!(node.calls[0], (id, lost), "the same call again");
     node.settle();
     node.granted(add);
     assert_eq!(node.ec2.enis.len(), 2);
@@ -592,7 +596,7 @@ fn repeated_create_that_fails_leaks_nothing() {
     }
     fail(&mut node, is_create, CallErrorKind::AccessDenied);
     node.pass(secs(120));
-    assert_eq!(node.ec2.n_attached(), node.ec2.enis.len(), "an ENI is leaked");
+    assert_eq!(node.ec2.n_attached(), node.ec2.enis.len(), "an ENI has leaked");
 }
 
 #[test]
@@ -649,7 +653,7 @@ fn eni_is_not_used_before_the_host_is_ready() {
         assert_eq!(node.answer(add), None, "{state:?}");
         node.now = node.engine.wake_at().unwrap();
         node.send(Event::Tick);
-        assert!(node.host.is_some(), "the host is told again");
+        assert!(node.host.is_some(), "the host is synced again");
     }
     assert!(node.view().blocked.iter().any(|text| text.contains("no such device")));
     node.settle();

@@ -1,4 +1,4 @@
-//! IPv6: one /80 on the primary ENI, from which no address serves twice.
+//! IPv6: one /80 on the primary ENI. No address of it serves two pods.
 
 use std::collections::BTreeSet;
 use std::net::IpAddr;
@@ -13,7 +13,7 @@ use ipam::time::Timestamp;
 use crate::ec2::{Ec2, PRIMARY, SUBNET, eni_id, subnet_id};
 use crate::node::{Node, OURS, OnEni as _, Setup, limits, policy, warm_ip};
 
-/// Addresses of a /80.
+/// The number of addresses in a /80.
 const PREFIX_SIZE: u64 = 1 << 48;
 
 fn ipv6() -> Setup {
@@ -57,14 +57,14 @@ fn address_is_not_reused_after_restart_or_cooldown() {
         node.restart();
         node.settle();
     }
-    // What has rested is off the record, so that it does not grow for as long as the node lives.
+    // Rested addresses leave the record, so it does not grow for as long as the node lives.
     assert!(node.record().cooling().len() <= 2, "{:?}", node.record().cooling());
 }
 
 #[test]
 fn only_prefixes_of_the_primary_serve_pods() {
     let mut ec2 = Ec2::new(limits("m5.large"));
-    let second = ec2.attach_strange(1, &[OURS]);
+    let second = ec2.attach_foreign(1, &[OURS]);
     ec2.enis.get_mut(&second).unwrap().blocks.insert(block("fd00:0:0:0:7::/80"));
     let primary = ec2.enis.get_mut(&eni_id(PRIMARY)).unwrap();
     primary.blocks.extend([block("10.0.0.9/32"), block("10.0.0.32/28")]);
@@ -77,8 +77,8 @@ fn only_prefixes_of_the_primary_serve_pods() {
     }
     node.pass(Duration::from_secs(3600));
     let primary = &node.ec2.enis[&eni_id(PRIMARY)];
-    assert!(primary.blocks.contains(&block("10.0.0.9/32")), "what is not for pods stays");
-    assert_eq!(node.ec2.n_attached(), 1, "the ENI that nobody uses goes back");
+    assert!(primary.blocks.contains(&block("10.0.0.9/32")), "blocks that serve no pod stay");
+    assert_eq!(node.ec2.n_attached(), 1, "the unused ENI goes back");
 }
 
 #[test]
@@ -95,13 +95,13 @@ fn ipv4_node_leaves_ipv6_prefixes_alone() {
     assert!(node.ec2.enis[&eni_id(PRIMARY)].blocks.contains(&prefix));
 }
 
-/// The settings change under pods that live.
+/// The settings change while pods run.
 #[test]
 fn eni_stays_while_a_pod_of_the_other_family_uses_it() {
     let mut node = Node::settled(limits("t3.small"), warm_ip(0, 0));
     let on_second: Vec<usize> =
         (0..5).filter(|pod| node.run_pod(*pod).device_index() == 1).collect();
-    // The primary has room again.
+    // The primary ENI has room again.
     node.del(0);
     node.pass(Duration::from_secs(3600));
     assert_eq!((node.ec2.n_blocks(), on_second.len()), (vec![2, 2], 2));
@@ -112,7 +112,7 @@ fn eni_stays_while_a_pod_of_the_other_family_uses_it() {
         node.del(pod);
     }
     node.pass(Duration::from_secs(3600));
-    assert_eq!(node.ec2.enis.len(), 1, "nobody uses it any more");
+    assert_eq!(node.ec2.enis.len(), 1, "no pod uses the ENI any more");
 }
 
 #[test]

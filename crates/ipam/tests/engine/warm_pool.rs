@@ -1,4 +1,4 @@
-//! Growth at once, shrink with patience, and rest.
+//! The pool grows at once, shrinks after a delay, and then rests.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -32,7 +32,7 @@ fn burst_is_requested_at_once_and_in_parallel() {
     assert_eq!(node.under_way(), expect);
     node.settle();
     assert_eq!(node.counts().assigned, 40);
-    // Reading twice, the assignment, and three calls for each ENI: none is asked for more later.
+    // Two describes, one Assign, and three calls for each new ENI: no later call asks for more.
     assert_eq!(node.ec2.calls.len(), 2 + 1 + 3 * 2);
 }
 
@@ -71,12 +71,12 @@ fn new_eni_carries_all_its_marks() {
     assert_eq!(tags, expect);
 }
 
-/// Whatever the other ENIs have, and as of the last reading.
+/// New ENIs copy subnet and groups from the primary ENI, whatever other ENIs have.
 #[test]
 fn new_eni_copies_the_primary_as_last_described() {
     let mut ec2 = Ec2::new(limits("m5.xlarge"));
     ec2.add_subnet("subnet-1", 1, &[]);
-    ec2.attach_strange(1, &[("node.k8s.amazonaws.com/no_manage", "true")]);
+    ec2.attach_foreign(1, &[("node.k8s.amazonaws.com/no_manage", "true")]);
     let primary = ec2.enis.remove(&eni_id(PRIMARY)).unwrap();
     let mut node = Node::start_with(ec2, limits("m5.xlarge"), warm_ip(5, 0));
     node.add(0);
@@ -86,9 +86,9 @@ fn new_eni_copies_the_primary_as_last_described() {
     for (groups, pods) in [(["sg-2", "sg-3"], 0..20), (["sg-3", "sg-4"], 20..34)] {
         let security_groups = security_groups(&groups);
         let enis = &mut node.ec2.enis;
-        let home = enis.remove(&eni_id(PRIMARY)).unwrap_or_else(|| primary.clone());
-        let home = EniFacts { subnet: subnet_id("subnet-1"), security_groups, ..home };
-        enis.insert(eni_id(PRIMARY), home.clone());
+        let template = enis.remove(&eni_id(PRIMARY)).unwrap_or_else(|| primary.clone());
+        let template = EniFacts { subnet: subnet_id("subnet-1"), security_groups, ..template };
+        enis.insert(eni_id(PRIMARY), template.clone());
         node.pass(secs(26 * 3600));
         node.ec2.calls.clear();
         for pod in pods {
@@ -98,7 +98,7 @@ fn new_eni_copies_the_primary_as_last_described() {
             Ec2Call::CreateEni { subnet, security_groups, .. } => Some((subnet, security_groups)),
             _ => None,
         });
-        assert_eq!(made, Some((&home.subnet, &home.security_groups)));
+        assert_eq!(made, Some((&template.subnet, &template.security_groups)));
     }
 }
 
@@ -114,13 +114,13 @@ fn surplus_goes_back_after_its_delay() {
     for pod in 0..60 {
         node.del(pod);
     }
-    // 30 s of rest, then 30 s of surplus.
+    // 30 s of cooldown, then 30 s of surplus.
     node.pass(secs(59));
     assert_eq!(node.ec2.calls, []);
     node.pass(secs(2));
     let calls = |node: &Node| node.ec2.calls.iter().map(ToString::to_string).collect::<Vec<_>>();
     assert_eq!(calls(&node), ["UnassignPrivateIpAddresses 39 blocks of eni-0000"]);
-    // A whole ENI has taken more calls to come, and stays for 300 s.
+    // A whole ENI costs more calls, so it stays for 300 s.
     node.pass(secs(268));
     assert_eq!(node.ec2.n_blocks(), [10, 16]);
     node.pass(secs(2));
@@ -129,8 +129,8 @@ fn surplus_goes_back_after_its_delay() {
     assert_eq!(calls(&node)[2..], ["DeleteNetworkInterface eni-0001"]);
     assert_eq!(node.ec2.n_blocks(), [10]);
     node.pass(secs(3600));
-    assert_eq!(node.ec2.calls.len(), 3, "and then it rests");
-    assert_eq!(node.record().cooling().len(), 10, "what has left is off the record");
+    assert_eq!(node.ec2.calls.len(), 3, "then the node rests");
+    assert_eq!(node.record().cooling().len(), 10, "addresses that went back have left the record");
 }
 
 #[test]
@@ -155,7 +155,7 @@ fn short_surplus_is_kept() {
     assert!(n_calls <= 2, "{n_calls} calls for 80 pods that came and went");
 }
 
-/// A load that comes and goes in a rhythm at which every single give-back would be missed.
+/// The load returns with a period at which it would miss every block that went back.
 #[test]
 fn periodic_load_makes_ever_fewer_calls() {
     let check = |policy: Setup, most: usize| {
@@ -194,11 +194,11 @@ fn pods_arriving_together_cost_one_call() {
     }
     assert_eq!(node.ec2.n_mutating(), n_calls);
     node.pass(delay);
-    // 30 pods wait for two prefixes, and one is to be free.
+    // 30 pods wait for two prefixes, and one more is the warm prefix.
     let last = node.ec2.calls.last().map(ToString::to_string);
     assert_eq!(last.as_deref(), Some("AssignPrivateIpAddresses 3 prefixes to eni-0000"));
     assert_eq!((node.ec2.n_mutating(), node.counts().assigned), (n_calls + 1, 46));
-    // Nobody waits for what follows, so it may wait for more.
+    // No pod waits for the next call, so the call waits ten times as long for more demand.
     for pod in 46..50 {
         node.run_pod(pod);
     }
@@ -341,7 +341,7 @@ fn two_kinds_of_surplus_on_one_eni_go_back_in_turn() {
     for pod in 0..30 {
         node.del(pod);
     }
-    // Were both calls under way at once, `Node` would complain.
+    // `Node` panics if both calls are under way at the same time.
     node.pass(secs(600));
     assert_eq!(node.ec2.n_blocks(), [1], "a prefix stays");
 }
