@@ -1,5 +1,6 @@
-//! What deciding costs on the largest node: 15 ENIs that carry 50 addresses each, their own and 49
-//! prefixes or single addresses. `cargo bench -p ipam`. One plan is to stay under 50 µs.
+//! The cost of decisions on the largest node: 15 ENIs with 50 addresses each. One of the 50 is the ENI's
+//! primary address, the others are prefixes or single addresses. `cargo bench -p ipam`. One plan must take
+//! less than 50 µs.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::error::Error;
@@ -42,8 +43,8 @@ fn plans(criterion: &mut Criterion) {
     }
 }
 
-/// All that one event leads to on a node whose every address has its pod: an Add that gets the one
-/// address that is free, the Del that gives it back, and a Tick between them.
+/// The full handling of one event on a node with one free address: an Add that gets the address, a Tick, and
+/// the Del that gives it back.
 fn events(criterion: &mut Criterion) {
     for (name, kind) in MODES {
         let mut node = FullNode::start(kind).expect("ids and blocks are well-formed");
@@ -63,7 +64,7 @@ fn now() -> Timestamp {
 }
 
 fn policy(kind: BlockKind) -> Policy {
-    // More than there is, so that the planner looks everywhere.
+    // More than the node can have, so that the planner visits every ENI.
     let targets = Targets::Ip { warm: 100_000, minimum: 0 };
     let family = FamilyPolicy { targets, ..FamilyPolicy::new(kind, WarmSettings::default()) };
     Policy {
@@ -73,7 +74,7 @@ fn policy(kind: BlockKind) -> Policy {
         max_pods: 100_000,
         mtu: 9001,
         timing: Timing {
-            // What one round gives back serves the next.
+            // The address of one round serves in the next.
             cooldown: Duration::ZERO,
             add_wait: Duration::from_secs(10),
             grow_delay: Duration::ZERO,
@@ -84,7 +85,7 @@ fn policy(kind: BlockKind) -> Policy {
     }
 }
 
-/// Every ENI has room for five more blocks, and all of them are wanted.
+/// Every ENI has room for five more blocks, and the targets want all of them.
 fn situation(kind: BlockKind) -> Result<Situation, Box<dyn Error>> {
     let open = Allowance::Open(u16::MAX);
     let subnet =
@@ -119,7 +120,7 @@ fn situation(kind: BlockKind) -> Result<Situation, Box<dyn Error>> {
     })
 }
 
-/// An engine with full ENIs, whose saves succeed and whose pods have every address but one.
+/// An engine with full ENIs. Its saves succeed, and pods have all addresses but one.
 struct FullNode {
     engine: Engine,
     n_requests: u64,
@@ -129,7 +130,7 @@ impl FullNode {
     fn start(kind: BlockKind) -> Result<Self, Box<dyn Error>> {
         let node = Node {
             instance: InstanceId::try_from("i-0")?,
-            boot: BootId("the only one".to_owned()),
+            boot: BootId("a boot".to_owned()),
             primary_mac: MacAddr::NONE,
             instance_type: "p3dn.24xlarge".to_owned(),
             cluster: None,
@@ -153,11 +154,11 @@ impl FullNode {
         for eni in enis {
             node.handle(Event::EniLink { eni: eni.id, link: LinkState::Ready });
         }
-        assert_eq!(node.engine.view(now()).counts.free, 1, "the node is full but for one address");
+        assert_eq!(node.engine.view(now()).counts.free, 1, "one address is free");
         Ok(node)
     }
 
-    /// How long an Add, a Tick and a Del take.
+    /// Times an Add, a Tick and a Del.
     fn round(&mut self) -> [Duration; 3] {
         let add = Event::Add {
             request: self.request(),
@@ -175,7 +176,7 @@ impl FullNode {
         RequestId(self.n_requests)
     }
 
-    /// How long the engine takes for `event`; saves that follow from it are not timed.
+    /// Times the engine's handling of `event`, without the saves that follow.
     fn handle(&mut self, event: Event) -> Duration {
         let started = Instant::now();
         let effects = black_box(self.engine.handle(event, now()));
@@ -189,7 +190,7 @@ impl FullNode {
     }
 }
 
-/// A pod for every address of these ENIs but the last.
+/// A record with a pod for every address of these ENIs but the last.
 fn record(enis: &[EniFacts]) -> Result<Record, Box<dyn Error>> {
     let addresses = enis.iter().flat_map(|eni| {
         eni.blocks

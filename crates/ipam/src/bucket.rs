@@ -187,7 +187,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_under_way_together_is_refused_once() {
+    fn calls_under_way_together_count_as_one_refusal() {
         let mut buckets = buckets();
         for millis in [0, 100, 400] {
             buckets.refused(CREATE, String::new(), at(millis));
@@ -206,7 +206,7 @@ mod tests {
     }
 
     #[test]
-    fn what_has_been_learnt_is_forgotten() {
+    fn refusals_are_forgotten_after_ten_minutes() {
         let mut buckets = buckets();
         for millis in [0, 30_000, 60_000] {
             buckets.refused(CREATE, String::new(), at(millis));
@@ -220,7 +220,7 @@ mod tests {
 
     /// Nodes that know nothing of each other, and a bucket of 5 tokens a second.
     #[test]
-    fn many_nodes_share_what_there_is() {
+    fn many_nodes_share_the_rate_limit() {
         let check = |n_nodes: usize, least_granted: u32, most_refused: u32| {
             let mut nodes: Vec<_> =
                 (0..n_nodes).map(|node| Buckets::new(Jitter::new(&format!("i-{node}")))).collect();

@@ -169,7 +169,7 @@ mod tests {
     }
 
     #[test]
-    fn what_it_costs_is_told_for_the_whole_way() {
+    fn forecast_counts_calls_and_peak_of_the_whole_run() {
         // 3 unused at rest, but 5 beside the first pod, when the second ENI has come.
         let forecast = of(BlockKind::V4Address, Targets::WarmEni(1), 2, 100, 3);
         assert_eq!((forecast.n_unused(), forecast.peak_unused), (3, 5));

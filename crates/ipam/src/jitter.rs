@@ -47,7 +47,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn nodes_do_not_come_back_together() {
+    fn nodes_retry_at_different_times() {
         let wait = |instance: usize, salt| {
             Jitter::new(&format!("i-{instance}")).lengthened(Duration::from_secs(64), salt)
         };
@@ -59,7 +59,7 @@ mod tests {
     }
 
     #[test]
-    fn chance_is_even() {
+    fn jitter_is_evenly_distributed() {
         let mut tenths = [0; 10];
         for (instance, salt) in (0..100).flat_map(|a| (0..100).map(move |b| (a, b))) {
             let wait =

@@ -1,4 +1,4 @@
-//! What record and EC2 do not agree on, and what is somebody else's: it is left alone, and told.
+//! Disagreements between record and EC2, and foreign ENIs: the engine reports them and leaves them alone.
 
 use std::time::Duration;
 
@@ -11,22 +11,22 @@ use crate::ec2::{Ec2, PRIMARY, eni_id};
 use crate::node::{Node, OURS, OnEni as _, Setup, limits, policy, warm_ip};
 
 const NO_MANAGE: (&str, &str) = ("node.k8s.amazonaws.com/no_manage", "true");
-/// EC2 is read once a day at least.
+/// The engine describes its ENIs at least once in this time.
 const DAY: Duration = Duration::from_secs(25 * 60 * 60);
 
 fn ipv6() -> Setup {
     policy(BlockKind::V6Prefix, WarmSettings::default())
 }
 
-fn says(node: &Node, text: &str) -> bool {
+fn has_notice(node: &Node, text: &str) -> bool {
     node.view().blocked.iter().any(|line| line.contains(text))
 }
 
 #[test]
-fn each_eni_that_is_not_ours_is_told_with_its_reason() {
+fn foreign_eni_is_reported_with_its_reason() {
     let check = |kind: EniKind, network_card: u16, tags: &[(&str, &str)], expect| {
         let mut ec2 = Ec2::new(limits("t3.small"));
-        let strange = ec2.attach_strange(1, tags);
+        let strange = ec2.attach_foreign(1, tags);
         let eni = ec2.enis.get_mut(&strange).unwrap();
         eni.kind = kind;
         eni.attachment.as_mut().unwrap().network_card = network_card;
@@ -50,7 +50,7 @@ fn each_eni_that_is_not_ours_is_told_with_its_reason() {
 }
 
 #[test]
-fn a_pods_address_that_ec2_does_not_show_is_told_until_the_pod_goes() {
+fn pod_address_missing_at_ec2_is_reported_until_del() {
     let mut node = Node::settled(limits("t3.small"), warm_ip(1, 0));
     let held = node.run_pod(1);
     assert!(node.view().lost.is_empty());
@@ -58,14 +58,14 @@ fn a_pods_address_that_ec2_does_not_show_is_told_until_the_pod_goes() {
     eni.blocks.retain(|block| !block.contains(held.address()));
     node.pass(DAY);
     assert_eq!(node.view().lost, [(held.address(), held.eni().clone())].into());
-    assert!(says(&node, "is a pod's but not on any ENI at EC2"));
+    assert!(has_notice(&node, "is a pod's but not on any ENI at EC2"));
     node.del(1);
     node.pass(DAY);
     assert!(node.view().lost.is_empty());
 }
 
 #[test]
-fn pods_on_an_eni_that_is_taken_out_of_our_hands_are_not_lost() {
+fn pods_on_an_eni_made_foreign_are_not_lost() {
     let mut node = Node::settled(limits("t3.small"), warm_ip(9, 0));
     let held: Vec<_> = (0..9).map(|pod| node.run_pod(pod)).collect();
     let eni = held.iter().find(|held| held.device_index() == 1).unwrap().eni();
@@ -77,18 +77,18 @@ fn pods_on_an_eni_that_is_taken_out_of_our_hands_are_not_lost() {
     node.settle();
     assert_eq!(node.view().foreign.get(&eni), Some(&ForeignReason::NoManageTag));
     assert!(node.view().lost.is_empty(), "{:?}", node.view().lost);
-    assert!(says(&node, &format!("{n} pods keep their addresses on {eni}")));
+    assert!(has_notice(&node, &format!("{n} pods keep their addresses on {eni}")));
 }
 
 #[test]
-fn pods_of_the_family_before_are_not_lost() {
+fn pods_of_the_previous_family_are_not_lost() {
     let mut node = Node::settled(limits("t3.small"), warm_ip(1, 0));
     let held = [1, 2].map(|pod| node.run_pod(pod));
     node.restart_with(ipv6());
     node.settle();
     let view = node.view();
-    assert!(view.lost.is_empty() && !says(&node, "not on any ENI"), "{:?}", view.blocked);
-    assert!(says(&node, "2 pods keep their addresses of the family before"));
+    assert!(view.lost.is_empty() && !has_notice(&node, "not on any ENI"), "{:?}", view.blocked);
+    assert!(has_notice(&node, "2 pods keep their addresses of the family before"));
     let left_alone = |address| view.unused_blocks.iter().any(|block| block.contains(address));
     assert!(held.iter().all(|held| left_alone(held.address())), "{:?}", view.unused_blocks);
 }

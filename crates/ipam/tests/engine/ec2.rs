@@ -1,4 +1,4 @@
-//! A small EC2 with a memory: ENIs, limits, subnets with a finite supply, client tokens.
+//! A small fake EC2 with a memory: ENIs, limits, subnets with a finite supply, client tokens.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{Ipv4Addr, Ipv6Addr};
@@ -12,7 +12,7 @@ use ipam::id::{EniAttachmentId, EniId, SecurityGroupId, SubnetId};
 use ipam::policy::Limits;
 use ipnet::{IpNet, Ipv4Net};
 
-/// The first ENI, which the instance was started with.
+/// The ENI with which the instance was launched.
 pub(crate) const PRIMARY: &str = "eni-0000";
 /// The subnet of the first ENI.
 pub(crate) const SUBNET: &str = "subnet-0";
@@ -29,7 +29,7 @@ pub(crate) fn security_groups(names: &[&str]) -> BTreeSet<SecurityGroupId> {
     names.iter().map(|name| SecurityGroupId::try_from(*name).unwrap()).collect()
 }
 
-/// The failures of which it is known that they had no effect.
+/// The failures that certainly had no effect.
 pub(crate) const REFUSALS: [CallErrorKind; 11] = [
     CallErrorKind::Throttled,
     CallErrorKind::SubnetExhausted,
@@ -45,15 +45,15 @@ pub(crate) const REFUSALS: [CallErrorKind; 11] = [
 ];
 
 pub(crate) fn error(kind: CallErrorKind) -> CallError {
-    CallError { kind, code: format!("{kind:?}"), message: "says the fake".to_owned() }
+    CallError { kind, code: format!("{kind:?}"), message: "from the fake".to_owned() }
 }
 
 #[derive(Debug, Clone)]
 pub(crate) struct Subnet {
     pub(crate) facts: SubnetFacts,
-    /// Single addresses that are left.
+    /// Free single addresses.
     pub(crate) n_addresses: u16,
-    /// Prefixes that are left.
+    /// Free prefixes.
     pub(crate) n_prefixes: u16,
 }
 
@@ -61,9 +61,9 @@ pub(crate) struct Subnet {
 pub(crate) struct Ec2 {
     pub(crate) enis: BTreeMap<EniId, EniFacts>,
     pub(crate) subnets: BTreeMap<SubnetId, Subnet>,
-    /// What the instance really takes.
+    /// The limits that EC2 enforces on the instance.
     pub(crate) limits: Limits,
-    /// Every call that was made.
+    /// Every call so far.
     pub(crate) calls: Vec<Ec2Call>,
     tokens: BTreeMap<String, EniId>,
     n_made: u16,
@@ -80,8 +80,8 @@ impl Ec2 {
             n_made: 0,
         };
         ec2.add_subnet(SUBNET, 0, &[]);
-        let primary = ec2.make(&subnet_id(SUBNET), BTreeMap::new());
-        ec2.bind(&primary, 0, true);
+        let primary = ec2.make_eni(&subnet_id(SUBNET), BTreeMap::new());
+        ec2.attach_at(&primary, 0, true);
         ec2
     }
 
@@ -100,18 +100,18 @@ impl Ec2 {
         self.subnets.get_mut(&subnet_id(id)).unwrap()
     }
 
-    /// An ENI of somebody, attached at `device_index`.
-    pub(crate) fn attach_strange(&mut self, device_index: u16, tags: &[(&str, &str)]) -> EniId {
+    /// Adds an ENI that somebody else has attached at `device_index`.
+    pub(crate) fn attach_foreign(&mut self, device_index: u16, tags: &[(&str, &str)]) -> EniId {
         let tags = tags.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect();
-        let eni = self.make(&subnet_id(SUBNET), tags);
-        self.bind(&eni, device_index, false);
+        let eni = self.make_eni(&subnet_id(SUBNET), tags);
+        self.attach_at(&eni, device_index, false);
         eni
     }
 
-    /// An ENI that nobody has attached.
-    pub(crate) fn leave_behind(&mut self, tags: &[(&str, &str)]) -> EniId {
+    /// Adds an ENI that is not attached.
+    pub(crate) fn add_unattached_eni(&mut self, tags: &[(&str, &str)]) -> EniId {
         let tags = tags.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect();
-        self.make(&subnet_id(SUBNET), tags)
+        self.make_eni(&subnet_id(SUBNET), tags)
     }
 
     pub(crate) fn n_attached(&self) -> usize {
@@ -134,7 +134,7 @@ impl Ec2 {
         self.calls.push(call.clone());
         match call {
             Ec2Call::DescribeEnis => Ok(CallOutput::Enis(self.enis.values().cloned().collect())),
-            // More than was asked for: who asks must judge.
+            // More than the filter asks for: the caller must judge.
             Ec2Call::DescribeUnattached { .. } => {
                 let unattached = self.enis.values().filter(|eni| eni.attachment.is_none());
                 Ok(CallOutput::Enis(unattached.cloned().collect()))
@@ -147,7 +147,7 @@ impl Ec2 {
             }
             Ec2Call::AttachEni { eni, device_index } => self.attach(eni, *device_index),
             Ec2Call::SetDeleteOnTermination { eni, attachment } => {
-                self.bond(eni, attachment)?.delete_on_termination = true;
+                self.attachment_of(eni, attachment)?.delete_on_termination = true;
                 Ok(CallOutput::Done)
             }
             Ec2Call::Assign { eni, blocks } => self.assign(eni, *blocks),
@@ -168,8 +168,7 @@ impl Ec2 {
                 Ok(CallOutput::Done)
             }
             Ec2Call::DetachEni { eni, attachment } => {
-                let bond = self.bond(eni, attachment)?;
-                if bond.device_index == 0 {
+                if self.attachment_of(eni, attachment)?.device_index == 0 {
                     return Err(error(CallErrorKind::Rejected));
                 }
                 self.enis.get_mut(eni).unwrap().attachment = None;
@@ -198,7 +197,7 @@ impl Ec2 {
             return Ok(CallOutput::Created(eni.clone()));
         }
         let blocks = self.supply(subnet, blocks)?;
-        let eni = self.make(subnet, tags.clone());
+        let eni = self.make_eni(subnet, tags.clone());
         self.tokens.insert(token.to_owned(), eni.clone());
         let found = self.enis.get_mut(&eni).unwrap();
         found.blocks = blocks;
@@ -222,7 +221,7 @@ impl Ec2 {
         if self.n_attached() >= usize::from(self.limits.enis) {
             return Err(error(CallErrorKind::EniLimit));
         }
-        Ok(CallOutput::Attached(self.bind(eni, device_index, false)))
+        Ok(CallOutput::Attached(self.attach_at(eni, device_index, false)))
     }
 
     fn assign(&mut self, eni: &EniId, blocks: BlockCount) -> Result<CallOutput, CallError> {
@@ -236,8 +235,8 @@ impl Ec2 {
         Ok(CallOutput::Assigned(blocks))
     }
 
-    /// All that is asked for, or nothing. The lowest free ones, so that what was given back comes
-    /// again.
+    /// All requested blocks or none. The lowest free blocks come first, so that blocks that were given back
+    /// come again.
     fn supply(&mut self, id: &SubnetId, count: BlockCount) -> Result<BTreeSet<Block>, CallError> {
         let taken: BTreeSet<Block> =
             self.enis.values().flat_map(|eni| eni.blocks.iter().copied()).collect();
@@ -250,7 +249,7 @@ impl Ec2 {
             BlockKind::V4Prefix => {
                 (&mut subnet.n_prefixes, CallErrorKind::SubnetFragmented, 28, 32_768)
             }
-            // There is no end of them.
+            // Their number has no bound here.
             BlockKind::V6Prefix => {
                 let all = (0..).map(|n: u128| Ipv6Addr::from((0xfd << 120) + (n << 48)));
                 let all =
@@ -268,7 +267,7 @@ impl Ec2 {
         Ok(blocks.filter(|block| !taken.contains(block)).take(usize::from(count.n)).collect())
     }
 
-    fn make(&mut self, subnet: &SubnetId, tags: BTreeMap<String, String>) -> EniId {
+    fn make_eni(&mut self, subnet: &SubnetId, tags: BTreeMap<String, String>) -> EniId {
         let n = self.n_made;
         self.n_made += 1;
         let id = eni_id(&format!("eni-{n:04}"));
@@ -288,7 +287,7 @@ impl Ec2 {
         id
     }
 
-    fn bind(
+    fn attach_at(
         &mut self,
         eni: &EniId,
         device_index: u16,
@@ -307,13 +306,13 @@ impl Ec2 {
         id
     }
 
-    fn bond(
+    fn attachment_of(
         &mut self,
         eni: &EniId,
         attachment: &EniAttachmentId,
     ) -> Result<&mut EniAttachment, CallError> {
         let eni = self.enis.get_mut(eni);
-        let bond = eni.and_then(|eni| eni.attachment.as_mut());
-        bond.filter(|bond| bond.id == *attachment).ok_or_else(|| error(CallErrorKind::NotFound))
+        let found = eni.and_then(|eni| eni.attachment.as_mut());
+        found.filter(|found| found.id == *attachment).ok_or_else(|| error(CallErrorKind::NotFound))
     }
 }

@@ -1,4 +1,4 @@
-//! What EC2 can refuse, and what is made of it.
+//! EC2's refusals and failures, and what the engine does about them.
 
 use std::time::Duration;
 
@@ -14,7 +14,7 @@ fn secs(n: u64) -> Duration {
     Duration::from_secs(n)
 }
 
-/// Ends calls well until one matches, and returns its id.
+/// Lets everything succeed until a call matches. Returns its id.
 fn run_to(node: &mut Node, is_it: fn(&Ec2Call) -> bool) -> CallId {
     for _ in 0..1000 {
         node.save_all();
@@ -30,7 +30,7 @@ fn run_to(node: &mut Node, is_it: fn(&Ec2Call) -> bool) -> CallId {
     panic!("no such call: {:?}", node.under_way());
 }
 
-/// The call that matches fails, without effect.
+/// The next call that matches fails, without effect.
 fn fail(node: &mut Node, is_it: fn(&Ec2Call) -> bool, kind: CallErrorKind) -> Ec2Call {
     let id = run_to(node, is_it);
     let place = node.calls.iter().position(|(other, _)| *other == id).unwrap();
@@ -56,7 +56,7 @@ fn is_describe(call: &Ec2Call) -> bool {
     matches!(call, Ec2Call::DescribeEnis)
 }
 
-/// A node with three pods on its full primary ENI, where a fourth pod needs another ENI.
+/// A node with three pods on its full primary ENI. A fourth pod needs another ENI.
 fn full_primary() -> Node {
     let mut node = Node::settled(limits("t3.small"), warm_ip(0, 0));
     for pod in 0..3 {
@@ -67,13 +67,13 @@ fn full_primary() -> Node {
 }
 
 #[test]
-fn an_exhausted_subnet_is_named_probed_and_recovers() {
+fn exhausted_subnet_is_named_probed_and_recovers() {
     let mut ec2 = Ec2::new(limits("t3.small"));
     ec2.subnet(SUBNET).n_addresses = 1;
     ec2.subnet(SUBNET).facts.free_addresses = 1;
     let mut node = Node::start_with(ec2, limits("t3.small"), warm_ip(2, 0));
     node.settle();
-    assert_eq!(node.ec2.n_blocks(), [1], "half of the two that were refused");
+    assert_eq!(node.ec2.n_blocks(), [1], "half of the two that EC2 refused");
     node.run_pod(0);
     let refused = node.add(1);
     node.settle();
@@ -81,27 +81,27 @@ fn an_exhausted_subnet_is_named_probed_and_recovers() {
     assert_eq!(refusal.code, RefusalCode::SubnetExhausted);
     assert!(refusal.message.contains("subnet-0 (1 free"), "{}", refusal.message);
     let wait = refusal.retry_after.unwrap();
-    assert!(wait <= secs(3), "a waiting pod is probed for soon: {wait:?}");
+    assert!(wait <= secs(3), "EC2 is soon asked again for a waiting pod: {wait:?}");
 
     let before = node.ec2.n_mutating();
     let at_once = node.add(2);
     assert_eq!(node.refused(at_once).code, RefusalCode::SubnetExhausted);
-    assert_eq!(node.ec2.n_mutating(), before, "without asking EC2 again");
+    assert_eq!(node.ec2.n_mutating(), before, "the refusal costs no call");
     node.ec2.subnet(SUBNET).n_addresses = 100;
     node.pass(secs(3));
-    assert_eq!(node.ec2.n_mutating(), before, "for warm addresses alone it is too early");
+    assert_eq!(node.ec2.n_mutating(), before, "it is too early for warm addresses alone");
     node.run_pod(3);
 }
 
 #[test]
-fn an_exhausted_subnet_is_asked_again_ever_more_rarely_for_warm_addresses() {
+fn exhausted_subnet_is_asked_ever_more_rarely_for_warm_pool() {
     let mut ec2 = Ec2::new(limits("t3.small"));
     ec2.subnet(SUBNET).n_addresses = 1;
     let mut node = Node::start_with(ec2, limits("t3.small"), warm_ip(3, 0));
     node.settle();
     assert_eq!(node.ec2.n_blocks(), [1]);
     let before = node.ec2.n_mutating();
-    // After 2, 4, 8 and then every 10 minutes.
+    // Retries after 2, 4 and 8 minutes, then every 10 minutes.
     node.pass(secs(60 * 60));
     assert_eq!(node.ec2.n_mutating() - before, 7);
     node.ec2.subnet(SUBNET).n_addresses = 100;
@@ -110,7 +110,7 @@ fn an_exhausted_subnet_is_asked_again_ever_more_rarely_for_warm_addresses() {
 }
 
 #[test]
-fn a_subnet_that_is_full_is_asked_by_one_call_at_a_time() {
+fn full_subnet_gets_one_call_at_a_time() {
     let mut ec2 = Ec2::new(limits("p3dn.24xlarge"));
     ec2.subnet(SUBNET).n_addresses = 1;
     let mut node = Node::start_with(ec2, limits("p3dn.24xlarge"), warm_ip(700, 0));
@@ -119,21 +119,21 @@ fn a_subnet_that_is_full_is_asked_by_one_call_at_a_time() {
     node.pass(secs(600));
     let asked = node.ec2.n_mutating();
     assert!((1..=3).contains(&asked), "{asked} calls in ten minutes");
-    // What it then has is fetched as fast as ever.
+    // Once the subnet has addresses again, they come at full speed.
     node.ec2.subnet(SUBNET).n_addresses = 10_000;
     node.pass(secs(600));
     assert_eq!(node.counts().total, 700);
 }
 
 #[test]
-fn without_prefixes_waiting_pods_get_single_addresses_and_prefixes_come_back() {
+fn pods_get_single_addresses_until_prefixes_return() {
     let mut ec2 = Ec2::new(limits("t3.small"));
     ec2.subnet(SUBNET).n_prefixes = 0;
     let policy =
         Setup { kind: BlockKind::V4Prefix, targets: Targets::WarmPrefix(1), ..warm_ip(0, 0) };
     let mut node = Node::start_with(ec2, limits("t3.small"), policy);
     node.settle();
-    assert_eq!(node.ec2.n_blocks(), [1], "one single address, so that the node is ready");
+    assert_eq!(node.ec2.n_blocks(), [1], "one single address makes the node ready");
     assert!(node.engine.ready(node.now).is_ok());
     for pod in 0..2 {
         node.run_pod(pod);
@@ -142,15 +142,19 @@ fn without_prefixes_waiting_pods_get_single_addresses_and_prefixes_come_back() {
     assert_eq!(node.ec2.n_blocks(), [2]);
     node.ec2.subnet(SUBNET).n_prefixes = 10;
     node.pass(secs(121));
-    assert_eq!(node.counts().prefixes, 1, "on the same ENI");
+    assert_eq!(node.counts().prefixes, 1, "the prefix is on the same ENI");
     assert_eq!(node.ec2.n_blocks(), [3]);
     node.del(0);
     node.pass(secs(120));
-    assert_eq!((node.counts().prefixes, node.counts().total), (1, 17), "the free one went back");
+    assert_eq!(
+        (node.counts().prefixes, node.counts().total),
+        (1, 17),
+        "the free single address went back"
+    );
 }
 
 #[test]
-fn another_subnet_serves_while_one_is_exhausted() {
+fn other_subnet_serves_while_one_is_exhausted() {
     let mut ec2 = Ec2::new(limits("t3.small"));
     ec2.subnet(SUBNET).n_addresses = 3;
     ec2.add_subnet("subnet-1", 1, &[("kubernetes.io/role/cni", "1")]);
@@ -165,7 +169,7 @@ fn another_subnet_serves_while_one_is_exhausted() {
 }
 
 #[test]
-fn a_prefix_in_another_subnet_comes_before_single_addresses() {
+fn prefix_in_another_subnet_precedes_single_addresses() {
     let mut ec2 = Ec2::new(limits("t3.small"));
     ec2.subnet(SUBNET).n_prefixes = 0;
     ec2.add_subnet("subnet-1", 1, &[("kubernetes.io/role/cni", "1")]);
@@ -182,7 +186,7 @@ fn a_prefix_in_another_subnet_comes_before_single_addresses() {
 }
 
 #[test]
-fn a_node_without_any_address_looks_for_one_soon() {
+fn node_without_addresses_retries_soon() {
     let mut ec2 = Ec2::new(limits("t3.small"));
     ec2.subnet(SUBNET).n_addresses = 0;
     let mut node = Node::start_with(ec2, limits("t3.small"), warm_ip(2, 0));
@@ -195,14 +199,14 @@ fn a_node_without_any_address_looks_for_one_soon() {
 
 #[test]
 fn limits_are_learnt_from_refusals() {
-    // The table says 3 ENIs with 3 addresses each; EC2 takes 2 with 2.
+    // The engine believes in 3 ENIs with 3 addresses each; EC2 allows 2 with 2.
     let believed = limits("t3.small");
     let real = Limits { enis: 2, addresses_per_eni: 3, ..believed };
     let mut node = Node::start_with(Ec2::new(real), believed, warm_ip(0, 9));
     node.settle();
     node.pass(secs(600));
     assert_eq!(node.ec2.n_blocks(), [2, 2]);
-    assert_eq!(node.ec2.enis.len(), 2, "what could not be attached is deleted");
+    assert_eq!(node.ec2.enis.len(), 2, "the ENI that could not be attached is deleted");
     for pod in 0..4 {
         node.run_pod(pod);
     }
@@ -211,12 +215,12 @@ fn limits_are_learnt_from_refusals() {
     node.settle();
     assert!(matches!(node.refused(add).code, RefusalCode::AddressLimit | RefusalCode::EniLimit));
     node.pass(secs(3600));
-    assert_eq!(node.ec2.n_mutating(), before, "no creating and deleting for ever");
+    assert_eq!(node.ec2.n_mutating(), before, "the engine does not create and delete for ever");
 }
 
-/// One spare ENI is worth what such an ENI carries, not what its type was thought to.
+/// A spare ENI counts with the addresses that it really carries, not with those of the believed limits.
 #[test]
-fn a_spare_eni_is_as_large_as_refusals_have_taught() {
+fn spare_eni_counts_with_the_size_learnt_from_refusals() {
     let settings = WarmSettings::default();
     let ec2 = Ec2::new(limits("t3.small"));
     let mut node =
@@ -225,13 +229,13 @@ fn a_spare_eni_is_as_large_as_refusals_have_taught() {
     node.pass(secs(3600));
     node.run_pod(0);
     node.pass(secs(3600));
-    // One pod and three spare addresses; thought to be worth nine, they would take a third ENI.
+    // One pod, and a spare ENI of three addresses. A spare ENI of nine would need a third ENI.
     assert_eq!(node.ec2.n_attached(), 2, "{:?}", node.ec2.n_blocks());
     assert_eq!(node.view().capacity.addresses, 9);
 }
 
 #[test]
-fn limits_that_are_far_too_high_cost_some_calls_and_no_address() {
+fn excessive_limits_cost_some_calls_and_no_address() {
     let prefixes = policy(BlockKind::V4Prefix, WarmSettings::default());
     let addresses = policy(BlockKind::V4Address, WarmSettings::default());
     for (enis, addresses_per_eni) in [(4, 20), (24, 64)] {
@@ -250,13 +254,13 @@ fn limits_that_are_far_too_high_cost_some_calls_and_no_address() {
             let n_calls = node.ec2.n_mutating();
             assert!(n_calls <= 50, "{what}: {n_calls} calls");
             node.pass(secs(3600));
-            assert_eq!(node.ec2.n_mutating(), n_calls, "{what}: for ever more");
+            assert_eq!(node.ec2.n_mutating(), n_calls, "{what}: the calls do not end");
         }
     }
 }
 
 #[test]
-fn a_taken_device_index_is_passed_over() {
+fn taken_device_index_is_skipped() {
     let mut node = full_primary();
     node.add(3);
     fail(&mut node, is_attach, CallErrorKind::DeviceIndexTaken);
@@ -266,7 +270,7 @@ fn a_taken_device_index_is_passed_over() {
 }
 
 #[test]
-fn an_eni_that_ec2_does_not_find_yet_is_tried_again() {
+fn attach_of_an_eni_not_yet_found_is_retried() {
     let mut node = full_primary();
     let add = node.add(3);
     for _ in 0..2 {
@@ -280,7 +284,7 @@ fn an_eni_that_ec2_does_not_find_yet_is_tried_again() {
 }
 
 #[test]
-fn an_eni_that_cannot_be_attached_is_deleted_and_none_made_for_a_while() {
+fn unattachable_eni_is_deleted_and_creation_pauses() {
     let mut node = full_primary();
     node.add(3);
     for _ in 0..5 {
@@ -301,7 +305,7 @@ fn an_eni_that_cannot_be_attached_is_deleted_and_none_made_for_a_while() {
 }
 
 #[test]
-fn an_eni_that_is_still_in_use_is_deleted_later() {
+fn delete_of_an_eni_in_use_is_retried() {
     let mut node = full_primary();
     node.run_pod(3);
     node.del(3);
@@ -319,11 +323,11 @@ fn an_eni_that_is_still_in_use_is_deleted_later() {
     }
     node.settle();
     assert_eq!(node.ec2.enis.len(), 1);
-    assert!(node.record().cooling().is_empty(), "its addresses are off the record");
+    assert!(node.record().cooling().is_empty(), "its addresses have left the record");
 }
 
 #[test]
-fn an_eni_that_must_not_be_detached_goes_on_serving() {
+fn eni_with_denied_detach_serves_again() {
     let mut node = full_primary();
     node.run_pod(3);
     node.del(3);
@@ -342,7 +346,7 @@ fn an_eni_that_must_not_be_detached_goes_on_serving() {
 }
 
 #[test]
-fn throttling_is_waited_out_with_growing_pauses() {
+fn throttled_call_is_retried_with_growing_pauses() {
     let mut node = full_primary();
     let add = node.add(3);
     let mut pauses = Vec::new();
@@ -367,9 +371,9 @@ fn throttling_is_waited_out_with_growing_pauses() {
     assert_eq!(node.refused(add).code, RefusalCode::Throttled);
 }
 
-/// Until its patience ends: a pod that comes back later is served later.
+/// A refused pod would come again later and be served later still.
 #[test]
-fn a_pod_waits_while_ec2_throttles() {
+fn pod_waits_while_ec2_throttles() {
     let mut node = full_primary();
     let first = node.add(3);
     for _ in 0..3 {
@@ -383,7 +387,7 @@ fn a_pod_waits_while_ec2_throttles() {
 }
 
 #[test]
-fn a_throttled_action_goes_one_at_a_time_and_warm_addresses_last() {
+fn throttled_action_runs_one_at_a_time_and_warm_pool_last() {
     let mut node = Node::settled(limits("m5.xlarge"), warm_ip(0, 0));
     for pod in 0..40 {
         node.add(pod);
@@ -393,13 +397,13 @@ fn a_throttled_action_goes_one_at_a_time_and_warm_addresses_last() {
     fail(&mut node, is_create, CallErrorKind::Throttled);
     fail(&mut node, is_create, CallErrorKind::Throttled);
     node.settle();
-    let held = node.now;
+    let throttled_at = node.now;
     while !node.calls.iter().any(|(_, call)| is_create(call)) {
         node.now = node.engine.wake_at().unwrap();
         node.send(Event::Tick);
         node.save_all();
     }
-    let waited = node.now.since(held);
+    let waited = node.now.since(throttled_at);
     assert!(waited >= Duration::from_millis(500) && waited <= Duration::from_millis(1500));
     assert_eq!(node.calls.len(), 1, "{:?}", node.under_way());
 
@@ -411,7 +415,7 @@ fn a_throttled_action_goes_one_at_a_time_and_warm_addresses_last() {
 }
 
 #[test]
-fn a_missing_permission_is_said_at_once_and_tried_rarely() {
+fn missing_permission_is_reported_at_once_and_retried_rarely() {
     let mut node = full_primary();
     let add = node.add(3);
     fail(&mut node, is_create, CallErrorKind::AccessDenied);
@@ -425,16 +429,16 @@ fn a_missing_permission_is_said_at_once_and_tried_rarely() {
     assert_eq!(node.ec2.n_mutating(), 0);
 }
 
-/// Nothing was sent, so nothing is given up for it, and it is tried again within seconds.
+/// Without credentials nothing reaches EC2. So the engine gives nothing up, and retries within seconds.
 #[test]
-fn credentials_that_come_late_cost_nothing_but_time() {
+fn late_credentials_cost_nothing_but_time() {
     let mut node = full_primary();
     let add = node.add(3);
     let mut waits = Vec::new();
     for is_it in [is_create, is_attach, is_attach, is_attach, is_attach, is_attach, is_attach] {
         fail(&mut node, is_it, CallErrorKind::NoCredentials);
         if waits.is_empty() {
-            assert_eq!(node.answer(add), None, "it may still be served");
+            assert_eq!(node.answer(add), None, "the pod may still be served");
         }
         let failed_at = node.now;
         while !node.calls.iter().any(|(_, call)| is_create(call) || is_attach(call)) {
@@ -447,12 +451,12 @@ fn credentials_that_come_late_cost_nothing_but_time() {
     assert!(waits[0] <= secs(2) && waits.iter().all(|wait| *wait <= secs(38)), "{waits:?}");
     node.settle();
     node.run_pod(4);
-    assert_eq!(node.ec2.enis.len(), 2, "one ENI was made, and it serves");
+    assert_eq!(node.ec2.enis.len(), 2, "one ENI was created, and it serves");
 }
 
-/// The user adds the permission that is named.
+/// The user adds the permission that the refusal names.
 #[test]
-fn the_permission_for_ipv6_has_a_name_of_its_own() {
+fn denied_ipv6_assign_names_its_own_permission() {
     let ipv6 = policy(BlockKind::V6Prefix, WarmSettings::default());
     let mut node = Node::start(limits("m5.large"), ipv6);
     fail(&mut node, is_assign, CallErrorKind::AccessDenied);
@@ -463,15 +467,15 @@ fn the_permission_for_ipv6_has_a_name_of_its_own() {
         assert!(refusal.message.contains(": AssignIpv6Addresses 1 IPv6"), "{}", refusal.message);
         assert!(refusal.retry_after.unwrap() >= secs(60));
     }
-    assert!(!node.calls.iter().any(|(_, call)| is_assign(call)), "it rests");
+    assert!(!node.calls.iter().any(|(_, call)| is_assign(call)), "the call is on hold");
 }
 
 #[test]
-fn an_unknown_outcome_is_settled_by_reading() {
+fn unknown_outcome_is_settled_by_a_describe() {
     for after_effect in [false, true] {
         let policy = Setup { max_enis: Some(1), ..warm_ip(1, 0) };
         let mut node = Node::settled(limits("t3.small"), policy);
-        // Nothing that a run before has given back can be described any more.
+        // By now EC2 no longer describes blocks that an earlier run has given back.
         node.pass(secs(10));
         node.run_pod(0);
         let add = node.add(1);
@@ -482,12 +486,12 @@ fn an_unknown_outcome_is_settled_by_reading() {
         }
         let call = fail(&mut node, is_assign, CallErrorKind::OutcomeUnknown);
         assert_eq!(node.under_way(), ["DescribeNetworkInterfaces"], "{call}");
-        assert_eq!(node.record().intents().len(), 1, "still open");
+        assert_eq!(node.record().intents().len(), 1, "the intent is still open");
         node.settle();
         node.pass(secs(2));
         node.granted(add);
-        assert_eq!(node.ec2.n_blocks(), [3], "asked for twice (effect: {after_effect})");
-        // EC2 may not have described it yet.
+        assert_eq!(node.ec2.n_blocks(), [3], "the address came twice (effect: {after_effect})");
+        // One describe may lag, so the intent stays open until a second one.
         assert_eq!(node.record().intents().len(), 1);
         node.pass(secs(20));
         assert!(node.record().intents().is_empty());
@@ -495,11 +499,11 @@ fn an_unknown_outcome_is_settled_by_reading() {
 }
 
 #[test]
-fn a_burst_is_put_on_enis_that_are_being_created() {
+fn burst_is_placed_on_enis_being_created() {
     let mut node = Node::settled(limits("t3.small"), warm_ip(1, 0));
     let burst = (0..9).map(|pod| {
         let add = node.add(pod);
-        // What it leads to is under way before the next pod comes.
+        // Its calls are under way before the next pod comes.
         node.save_all();
         add
     });
@@ -510,7 +514,7 @@ fn a_burst_is_put_on_enis_that_are_being_created() {
 }
 
 #[test]
-fn a_call_that_always_fails_is_repeated_at_a_pace_and_named() {
+fn call_that_always_fails_is_named_and_retried_at_a_pace() {
     let mut node = Node::settled(limits("t3.small"), warm_ip(1, 0));
     let add = (0..2).map(|pod| node.add(pod)).last().unwrap();
     let mut n_calls = 0;
@@ -535,7 +539,7 @@ fn a_call_that_always_fails_is_repeated_at_a_pace_and_named() {
 }
 
 #[test]
-fn a_pod_is_told_how_a_call_failed_while_its_outcome_is_being_read() {
+fn refusal_names_the_call_of_unknown_outcome() {
     let mut node = full_primary();
     let add = node.add(3);
     fail(&mut node, is_create, CallErrorKind::OutcomeUnknown);
@@ -551,7 +555,7 @@ fn a_pod_is_told_how_a_call_failed_while_its_outcome_is_being_read() {
 }
 
 #[test]
-fn an_eni_whose_device_vanishes_is_looked_for() {
+fn eni_with_vanished_device_is_described_again() {
     let mut node = full_primary();
     let eni = node.run_pod(3).eni();
     node.pass(secs(60));
@@ -563,7 +567,7 @@ fn an_eni_whose_device_vanishes_is_looked_for() {
 }
 
 #[test]
-fn a_creation_of_unknown_outcome_is_repeated_with_its_token() {
+fn create_of_unknown_outcome_is_repeated_with_its_token() {
     let mut node = full_primary();
     let add = node.add(3);
     let id = run_to(&mut node, is_create);
@@ -572,14 +576,14 @@ fn a_creation_of_unknown_outcome_is_repeated_with_its_token() {
     fail(&mut node, is_create, CallErrorKind::OutcomeUnknown);
     node.now = node.engine.wake_at().unwrap();
     node.send(Event::Tick);
-    assert_eq!(node.calls[0], (id, lost), "the very same call");
+    assert_eq!(node.calls[0], (id, lost), "the same call again");
     node.settle();
     node.granted(add);
     assert_eq!(node.ec2.enis.len(), 2);
 }
 
 #[test]
-fn a_repeated_creation_that_fails_is_looked_for() {
+fn repeated_create_that_fails_leaks_nothing() {
     let mut node = full_primary();
     node.add(3);
     run_to(&mut node, is_create);
@@ -592,11 +596,11 @@ fn a_repeated_creation_that_fails_is_looked_for() {
     }
     fail(&mut node, is_create, CallErrorKind::AccessDenied);
     node.pass(secs(120));
-    assert_eq!(node.ec2.n_attached(), node.ec2.enis.len(), "an ENI is leaked");
+    assert_eq!(node.ec2.n_attached(), node.ec2.enis.len(), "an ENI has leaked");
 }
 
 #[test]
-fn a_reading_from_before_a_change_undoes_nothing() {
+fn describe_begun_before_a_change_undoes_nothing() {
     let mut node = full_primary();
     node.now = node.now + secs(30 * 3600);
     node.send(Event::Tick);
@@ -613,7 +617,7 @@ fn a_reading_from_before_a_change_undoes_nothing() {
 }
 
 #[test]
-fn reading_ec2_is_tried_again() {
+fn failed_describe_is_retried() {
     let mut node = Node::start(limits("t3.small"), warm_ip(1, 0));
     node.end_call(0);
     let mut pauses = Vec::new();
@@ -636,7 +640,7 @@ fn reading_ec2_is_tried_again() {
 }
 
 #[test]
-fn an_eni_is_not_used_before_the_host_is_ready() {
+fn eni_is_not_used_before_the_host_is_ready() {
     let mut node = Node::start(limits("t3.small"), warm_ip(1, 0));
     let add = node.add(1);
     for state in [LinkState::Absent, LinkState::Failed("no such device".to_owned())] {
@@ -649,7 +653,7 @@ fn an_eni_is_not_used_before_the_host_is_ready() {
         assert_eq!(node.answer(add), None, "{state:?}");
         node.now = node.engine.wake_at().unwrap();
         node.send(Event::Tick);
-        assert!(node.host.is_some(), "the host is told again");
+        assert!(node.host.is_some(), "the host is synced again");
     }
     assert!(node.view().blocked.iter().any(|text| text.contains("no such device")));
     node.settle();

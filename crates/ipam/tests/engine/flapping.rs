@@ -1,7 +1,7 @@
-//! What has been given back is not fetched again for ever, whatever the targets are.
+//! The engine does not release and request the same blocks for ever, whatever the targets are.
 //!
-//! That a pool with a constant number of pods comes to rest is in `rest`. Here pods come and go with
-//! a period that may be the worst there is.
+//! `idle` shows that a pool with a constant number of pods comes to rest. Here pods come and go with a
+//! random period, which may be the worst possible one.
 
 use std::time::Duration;
 
@@ -11,43 +11,43 @@ use proptest::prelude::*;
 use proptest::sample::select;
 
 use crate::node::{Node, Setup};
-use crate::settings::{Left, cases_of_cost, ec2, instance_limits, policies};
+use crate::settings::{FreeBlocks, cases_of_cost, ec2, instance_limits, policies};
 
 const DAY: Duration = Duration::from_secs(24 * 3600);
-/// What is wanted again within this time of being given back was given back too soon.
+/// Blocks that are wanted again within this time were given back too soon.
 const SOON: Duration = Duration::from_secs(600);
-/// Changes at EC2 (assign, unassign, create, attach, mark, detach, delete) that a day costs at most
-/// of a coming and going that is back soon, after its first half hour: while the delay of giving
-/// back doubles from half a minute to an hour, and, for a load that even then is back after it,
-/// once an hour a whole ENI.
+/// The most changes at EC2 (assign, unassign, create, attach, mark, detach, delete) in a day, for pods that
+/// return within [`SOON`]. The first half hour does not count. 50 changes are for the time while the delay
+/// of a release doubles from half a minute to an hour. Then a load may still return just after that delay,
+/// and cost a whole ENI each hour.
 const CHANGES_A_DAY: usize = 50 + 24 * 6;
-/// A slower coming and going may cost so many more each time: half of what two ENIs cost on their
-/// way here and back, and the blocks of three.
+/// The most changes in addition for each round of a slower load. It is half of what two ENIs and the blocks
+/// of three ENIs cost to come and to go back.
 const CHANGES_A_ROUND: usize = (2 * 5 + 3 * 2) / 2;
 
 /// How the pods change, once every period.
 #[derive(Debug, Clone, Copy)]
-enum Turn {
-    /// So many more, then so many fewer.
+enum Churn {
+    /// This many pods come, and in the next round this many go.
     Alternate(usize),
-    /// So many go and as many others come at once.
+    /// This many pods go, and as many others come at the same time.
     Replace(usize),
 }
 
 #[derive(Debug, Clone)]
-struct Scene {
+struct FlappingCase {
     limits: Limits,
     policy: Setup,
     n_pods: usize,
-    turn: Turn,
+    churn: Churn,
     period: Duration,
 }
 
-fn scenes() -> impl Strategy<Value = Scene> {
-    let turn = prop_oneof![
-        2 => (1..4_usize).prop_map(Turn::Alternate),
-        1 => (4..20_usize).prop_map(Turn::Alternate),
-        1 => (1..4_usize).prop_map(Turn::Replace),
+fn cases() -> impl Strategy<Value = FlappingCase> {
+    let churn = prop_oneof![
+        2 => (1..4_usize).prop_map(Churn::Alternate),
+        1 => (4..20_usize).prop_map(Churn::Alternate),
+        1 => (1..4_usize).prop_map(Churn::Replace),
     ];
     let period = prop_oneof![
         select(vec![29, 30, 31, 59, 60, 61, 90, 119, 121, 301, 1_801, 3_601]),
@@ -55,24 +55,24 @@ fn scenes() -> impl Strategy<Value = Scene> {
     ];
     let policies =
         policies(vec![BlockKind::V4Address, BlockKind::V4Prefix]).prop_map(|policy| Setup {
-            // The delays that are in use; only tests blocks for none.
+            // Realistic delays; only tests set them to zero.
             shrink_delay: Duration::from_secs(30),
             min_eni_age: Duration::from_secs(60),
             leak_age: None,
             ..policy
         });
-    (instance_limits(), policies, 0..30_usize, turn, period).prop_map(
-        |(limits, policy, n_pods, turn, seconds)| Scene {
+    (instance_limits(), policies, 0..30_usize, churn, period).prop_map(
+        |(limits, policy, n_pods, churn, seconds)| FlappingCase {
             limits,
             policy,
             n_pods,
-            turn,
+            churn,
             period: Duration::from_secs(seconds),
         },
     )
 }
 
-/// The pods of a node; the oldest goes first.
+/// A node and its pods. The oldest pod goes first.
 struct Pods {
     node: Node,
     first: usize,
@@ -96,11 +96,11 @@ impl Pods {
         self.node.settle();
     }
 
-    fn turn(&mut self, turn: Turn, round: usize) {
-        match turn {
-            Turn::Alternate(n) if round.is_multiple_of(2) => self.come(n),
-            Turn::Alternate(n) => self.go(n),
-            Turn::Replace(n) => {
+    fn churn(&mut self, churn: Churn, round: usize) {
+        match churn {
+            Churn::Alternate(n) if round.is_multiple_of(2) => self.come(n),
+            Churn::Alternate(n) => self.go(n),
+            Churn::Replace(n) => {
                 let n = n.min(self.next - self.first);
                 self.go(n);
                 self.come(n);
@@ -113,23 +113,23 @@ proptest! {
     #![proptest_config(cases_of_cost(8))]
 
     #[test]
-    fn pods_that_come_and_go_cost_few_changes(scene in scenes()) {
-        let ec2 = ec2(scene.limits, Left::PLENTY, None);
-        let node = Node::start_with(ec2, scene.limits, scene.policy.clone());
+    fn pods_coming_and_going_cost_few_changes(case in cases()) {
+        let ec2 = ec2(case.limits, FreeBlocks::PLENTY, None);
+        let node = Node::start_with(ec2, case.limits, case.policy.clone());
         let mut pods = Pods { node, first: 0, next: 0 };
         pods.node.settle();
-        pods.come(scene.n_pods);
+        pods.come(case.n_pods);
         pods.node.pass(DAY / 48);
         let before = pods.node.ec2.n_mutating();
         let (start, mut round) = (pods.node.now, 0);
         while pods.node.now < start + DAY {
-            pods.turn(scene.turn, round);
-            pods.node.pass(scene.period);
+            pods.churn(case.churn, round);
+            pods.node.pass(case.period);
             round += 1;
         }
         let n = pods.node.ec2.n_mutating() - before;
-        let slow_rounds = if scene.period > SOON { round } else { 0 };
-        let most = CHANGES_A_DAY + slow_rounds * CHANGES_A_ROUND;
-        prop_assert!(n <= most, "{} changes in {} rounds", n, round);
+        let slow_rounds = if case.period > SOON { round } else { 0 };
+        let limit = CHANGES_A_DAY + slow_rounds * CHANGES_A_ROUND;
+        prop_assert!(n <= limit, "{} changes in {} rounds", n, round);
     }
 }

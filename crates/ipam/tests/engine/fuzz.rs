@@ -1,5 +1,5 @@
-//! An EC2, a kernel and a disk that say anything: the engine neither panics nor spins, gives no
-//! address twice and asks for no more than a node could do.
+//! An EC2, a kernel and a disk that answer anything. The engine neither panics nor spins, gives no address
+//! to two pods, and makes no more calls than a node can need.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::Ipv4Addr;
@@ -25,22 +25,22 @@ use crate::ec2::{REFUSALS, SUBNET, eni_id, error, subnet_id};
 use crate::node::{INSTANCE, OURS, OnEni as _, Setup, key, limits, node_facts, warm_ip};
 
 #[derive(Debug, Clone)]
-enum Step {
+enum FuzzStep {
     Add { pod: usize, patience_ms: u64 },
     Del(usize),
     Gc,
-    Answer { which: Index, output: Output },
+    Answer { which: Index, output: CallEnd },
     Link(u8, LinkState),
     Hint(BTreeMap<EniId, BTreeSet<Block>>),
     Saved { which: Index, well: bool },
     Pass(u64),
 }
 
-/// How EC2 answers a call.
+/// How a call ends.
 #[derive(Debug, Clone)]
-enum Output {
-    Says(CallOutput),
-    Refuses(CallErrorKind),
+enum CallEnd {
+    Answer(CallOutput),
+    Refusal(CallErrorKind),
 }
 
 fn block() -> impl Strategy<Value = Block> {
@@ -65,7 +65,7 @@ fn tags() -> impl Strategy<Value = BTreeMap<String, String>> {
     select(vec![none, BTreeMap::from([ours]), BTreeMap::from([other, kept_off])])
 }
 
-/// An ENI among a few, or, more rarely, any of a thousand.
+/// One of a few ENIs or, more rarely, one of a thousand.
 fn eni() -> impl Strategy<Value = EniFacts> {
     let number = prop_oneof![9 => 0..6_u16, 1 => 0..1000_u16];
     let status = select(vec![
@@ -119,9 +119,9 @@ fn subnet() -> impl Strategy<Value = SubnetFacts> {
     )
 }
 
-fn output() -> impl Strategy<Value = Output> {
+fn output() -> impl Strategy<Value = CallEnd> {
     let enis = |size| prop::collection::vec(eni(), size).prop_map(CallOutput::Enis);
-    let says = prop_oneof![
+    let answer = prop_oneof![
         60 => enis(0..8),
         1 => enis(1000..1001),
         10 => prop::collection::vec(subnet(), 0..4).prop_map(CallOutput::Subnets),
@@ -130,10 +130,10 @@ fn output() -> impl Strategy<Value = Output> {
         20 => prop::collection::btree_set(block(), 0..20).prop_map(CallOutput::Assigned),
         10 => Just(CallOutput::Done),
     ];
-    prop_oneof![6 => says.prop_map(Output::Says), 1 => select(REFUSALS.to_vec()).prop_map(Output::Refuses)]
+    prop_oneof![6 => answer.prop_map(CallEnd::Answer), 1 => select(REFUSALS.to_vec()).prop_map(CallEnd::Refusal)]
 }
 
-fn steps() -> impl Strategy<Value = Vec<Step>> {
+fn steps() -> impl Strategy<Value = Vec<FuzzStep>> {
     let link = prop_oneof![
         4 => Just(LinkState::Ready),
         1 => Just(LinkState::Absent),
@@ -142,17 +142,17 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
     let patience = prop_oneof![4 => 0..60_000_u64, 1 => any::<u64>()];
     let pass = prop_oneof![4 => 0..60_000_u64, 1 => 0..1_u64 << 40];
     let step = prop_oneof![
-        4 => (0..8_usize, patience).prop_map(|(pod, patience_ms)| Step::Add { pod, patience_ms }),
-        2 => (0..8_usize).prop_map(Step::Del),
-        1 => Just(Step::Gc),
-        8 => (any::<Index>(), output()).prop_map(|(which, output)| Step::Answer { which, output }),
-        3 => (0..6_u8, link).prop_map(|(n, link)| Step::Link(n, link)),
+        4 => (0..8_usize, patience).prop_map(|(pod, patience_ms)| FuzzStep::Add { pod, patience_ms }),
+        2 => (0..8_usize).prop_map(FuzzStep::Del),
+        1 => Just(FuzzStep::Gc),
+        8 => (any::<Index>(), output()).prop_map(|(which, output)| FuzzStep::Answer { which, output }),
+        3 => (0..6_u8, link).prop_map(|(n, link)| FuzzStep::Link(n, link)),
         3 => prop::collection::vec(eni(), 0..8).prop_map(|enis| {
-            Step::Hint(enis.into_iter().map(|eni| (eni.id, eni.blocks)).collect())
+            FuzzStep::Hint(enis.into_iter().map(|eni| (eni.id, eni.blocks)).collect())
         }),
         6 => (any::<Index>(), prop::bool::weighted(0.9))
-            .prop_map(|(which, well)| Step::Saved { which, well }),
-        3 => pass.prop_map(Step::Pass),
+            .prop_map(|(which, well)| FuzzStep::Saved { which, well }),
+        3 => pass.prop_map(FuzzStep::Pass),
     ];
     prop::collection::vec(step, 1..60)
 }
@@ -167,8 +167,8 @@ fn policies() -> impl Strategy<Value = Setup> {
     (select(kinds), targets).prop_map(|(kind, targets)| Setup { kind, targets, ..warm_ip(0, 0) })
 }
 
-/// An engine, and what it has asked for and not been told the end of.
-struct Lab {
+/// An engine, with its calls and saves that have not ended.
+struct FuzzedNode {
     engine: Engine,
     now: Timestamp,
     calls: BTreeSet<CallId>,
@@ -178,7 +178,7 @@ struct Lab {
     n_requests: u64,
 }
 
-impl Lab {
+impl FuzzedNode {
     fn new(policy: Setup) -> Self {
         let boot = Boot {
             node: node_facts(),
@@ -188,7 +188,7 @@ impl Lab {
         };
         let now = Timestamp::from_millis(1_000_000);
         let (engine, effects) = Engine::new(boot, now);
-        let mut lab = Self {
+        let mut node = Self {
             engine,
             now,
             calls: BTreeSet::new(),
@@ -197,8 +197,8 @@ impl Lab {
             adds: BTreeMap::new(),
             n_requests: 0,
         };
-        lab.absorb(effects);
-        lab
+        node.absorb(effects);
+        node
     }
 
     fn send(&mut self, event: Event) {
@@ -207,12 +207,12 @@ impl Lab {
     }
 
     fn absorb(&mut self, effects: Vec<Effect>) {
-        // A node has three ENIs at most, and eight pods that want something.
+        // The node has at most three ENIs and eight pods.
         assert!(effects.len() < 100, "{} effects of one event", effects.len());
         for effect in effects {
             match effect {
                 Effect::Save { seq, changes } => {
-                    // The record itself refuses an address for two.
+                    // The record refuses an address that two attachments would share.
                     changes.iter().for_each(|change| self.record.apply(change).unwrap());
                     self.saves.insert(seq);
                 }
@@ -236,45 +236,45 @@ impl Lab {
         RequestId(self.n_requests)
     }
 
-    fn take(&mut self, step: Step) {
+    fn take(&mut self, step: FuzzStep) {
         match step {
-            Step::Add { pod, patience_ms } => {
+            FuzzStep::Add { pod, patience_ms } => {
                 let (request, key) = (self.request(), key(pod));
                 self.adds.insert(request, key.clone());
                 let deadline = self.now + Duration::from_millis(patience_ms);
                 let (pod, netns) = (Pod::default(), String::new());
                 self.send(Event::Add { request, key, pod, netns, deadline });
             }
-            Step::Del(pod) => {
+            FuzzStep::Del(pod) => {
                 let (request, key) = (self.request(), key(pod));
                 self.send(Event::Del { request, key });
             }
-            Step::Gc => {
+            FuzzStep::Gc => {
                 let (request, network) = (self.request(), key(0).network);
                 let (valid, adding) = (BTreeSet::new(), BTreeSet::new());
                 self.send(Event::Gc { request, network, valid, adding });
             }
-            Step::Answer { which, output } => {
+            FuzzStep::Answer { which, output } => {
                 let Some(id) = pick(&self.calls, which) else { return };
                 self.calls.remove(&id);
                 let result = match output {
-                    Output::Says(output) => Ok(output),
-                    Output::Refuses(kind) => Err(error(kind)),
+                    CallEnd::Answer(output) => Ok(output),
+                    CallEnd::Refusal(kind) => Err(error(kind)),
                 };
                 self.send(Event::CallDone { id, result });
             }
-            Step::Link(n, link) => {
+            FuzzStep::Link(n, link) => {
                 let eni = eni_id(&format!("eni-{n:04}"));
                 self.send(Event::EniLink { eni, link });
             }
-            Step::Hint(shown) => self.send(Event::Hint(shown)),
-            Step::Saved { which, well } => {
+            FuzzStep::Hint(shown) => self.send(Event::Hint(shown)),
+            FuzzStep::Saved { which, well } => {
                 let Some(seq) = pick(&self.saves, which) else { return };
                 self.saves.remove(&seq);
                 let result = if well { Ok(()) } else { Err("the disk is full".to_owned()) };
                 self.send(Event::Saved { seq, result });
             }
-            Step::Pass(ms) => {
+            FuzzStep::Pass(ms) => {
                 self.now = self.now + Duration::from_millis(ms);
                 self.send(Event::Tick);
                 let wake_at = self.engine.wake_at();
@@ -302,10 +302,10 @@ fn pick<T: Copy>(among: &BTreeSet<T>, which: Index) -> Option<T> {
 proptest! {
     #[test]
     fn fuzz_answers(policy in policies(), steps in steps()) {
-        let mut lab = Lab::new(policy);
+        let mut node = FuzzedNode::new(policy);
         for step in steps {
-            lab.take(step);
-            lab.check();
+            node.take(step);
+            node.check();
         }
     }
 }

@@ -1,4 +1,4 @@
-//! What the metadata service tells otherwise than EC2: worth a reading, and nothing else.
+//! Metadata that differs from EC2's answer leads to a describe and to nothing else.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -9,45 +9,49 @@ use ipam::event::Event;
 use ipam::policy::WarmSettings;
 
 use crate::ec2::{PRIMARY, eni_id, error};
-use crate::node::{Node, OnEni as _, Setup, Shown, limits, policy, single, warm_ip};
+use crate::node::{MetadataBlocks, Node, OnEni as _, Setup, limits, policy, single, warm_ip};
 
 const MINUTE: Duration = Duration::from_secs(60);
-/// In a day of so many minutes EC2 is read once though nothing gives cause.
+/// Minutes in which the engine makes [`AUDIT`] describes although nothing gives cause.
 const DAY: u32 = 26 * 60;
 const AUDIT: usize = 1;
 
-fn n_readings(node: &Node) -> usize {
+fn n_describes(node: &Node) -> usize {
     node.ec2.calls.iter().filter(|call| **call == Ec2Call::DescribeEnis).count()
 }
 
-/// A hint each minute; readings that follow from it.
-fn told(node: &mut Node, minutes: u32, mut shown: impl FnMut(&Node, u32) -> Shown) -> usize {
-    let before = n_readings(node);
+/// Sends a hint each minute. Returns how many describes follow.
+fn send_hints(
+    node: &mut Node,
+    minutes: u32,
+    mut shown: impl FnMut(&Node, u32) -> MetadataBlocks,
+) -> usize {
+    let before = n_describes(node);
     for minute in 0..minutes {
         node.pass(MINUTE);
         let shown = shown(node, minute);
         node.hint(shown);
         node.settle();
     }
-    n_readings(node) - before
+    n_describes(node) - before
 }
 
-fn truth(node: &Node, _: u32) -> Shown {
+fn truth(node: &Node, _: u32) -> MetadataBlocks {
     node.metadata()
 }
 
-/// A node without pods that has long been told the truth.
+/// A node without pods that has seen true metadata for some minutes.
 fn node() -> Node {
     let mut node = Node::settled(limits("m5.large"), warm_ip(5, 0));
-    assert_eq!(told(&mut node, 15, truth), 0);
+    assert_eq!(send_hints(&mut node, 15, truth), 0);
     node
 }
 
-/// Somebody moves an idle address to an ENI of his own.
-fn take_by_hand(node: &mut Node) -> Block {
-    let his = node.ec2.leave_behind(&[]);
+/// Somebody moves an idle address to another ENI.
+fn take_block_away(node: &mut Node) -> Block {
+    let other = node.ec2.add_unattached_eni(&[]);
     let taken = node.ec2.enis.get_mut(&eni_id(PRIMARY)).unwrap().blocks.pop_first().unwrap();
-    node.ec2.enis.get_mut(&his).unwrap().blocks.insert(taken);
+    node.ec2.enis.get_mut(&other).unwrap().blocks.insert(taken);
     taken
 }
 
@@ -56,15 +60,15 @@ fn block(text: &str) -> Block {
 }
 
 #[test]
-fn what_is_taken_behind_its_back_is_noticed_in_two_minutes_and_never_a_pods() {
+fn missing_block_is_noticed_in_two_minutes_and_never_granted() {
     let mut node = node();
-    let taken = take_by_hand(&mut node);
+    let taken = take_block_away(&mut node);
     node.hint(node.metadata());
     assert_eq!(node.under_way(), [""; 0], "one hint proves nothing");
-    // A pod that comes before EC2 has been read gets another.
+    // A pod that comes before the describe gets another address.
     let first = node.run_pod(0);
     assert_ne!(single(first.address()), taken);
-    assert_eq!(told(&mut node, 2, truth), 1);
+    assert_eq!(send_hints(&mut node, 2, truth), 1);
     assert!(!node.view().enis[0].blocks.contains_key(&taken));
     for pod in 1..20 {
         let pod = node.run_pod(pod);
@@ -74,106 +78,106 @@ fn what_is_taken_behind_its_back_is_noticed_in_two_minutes_and_never_a_pods() {
 }
 
 #[test]
-fn what_is_put_there_by_hand_is_noticed_and_named() {
+fn foreign_block_is_noticed_and_named() {
     let mut node = node();
-    let strange = block("10.0.77.7/32");
-    node.ec2.enis.get_mut(&eni_id(PRIMARY)).unwrap().blocks.insert(strange);
-    assert_eq!(told(&mut node, 2, truth), 1);
-    assert_eq!(node.view().unused_blocks, BTreeSet::from([strange]));
+    let foreign = block("10.0.77.7/32");
+    node.ec2.enis.get_mut(&eni_id(PRIMARY)).unwrap().blocks.insert(foreign);
+    assert_eq!(send_hints(&mut node, 2, truth), 1);
+    assert_eq!(node.view().unused_blocks, BTreeSet::from([foreign]));
     assert!(node.view().refuted_hints.is_empty(), "{:?}", node.view().refuted_hints);
-    assert_eq!(told(&mut node, 60, truth), 0);
+    assert_eq!(send_hints(&mut node, 60, truth), 0);
 }
 
 #[test]
-fn an_eni_taken_off_by_hand_is_noticed() {
+fn externally_detached_eni_is_noticed() {
     let mut node = node();
     for pod in 0..12 {
         node.run_pod(pod);
     }
-    told(&mut node, 2, truth);
+    send_hints(&mut node, 2, truth);
     let second = node.ec2.enis.keys().last().unwrap().clone();
     node.ec2.enis.get_mut(&second).unwrap().attachment = None;
-    assert_eq!(told(&mut node, 1, truth), 0);
-    assert!(told(&mut node, 1, truth) >= 1);
-    assert_eq!(node.ec2.n_attached(), 2, "it is attached again");
+    assert_eq!(send_hints(&mut node, 1, truth), 0);
+    assert!(send_hints(&mut node, 1, truth) >= 1);
+    assert_eq!(node.ec2.n_attached(), 2, "the ENI is attached again");
 
-    // The hint was right, so the next is heard at once.
-    told(&mut node, 2, truth);
-    let taken = take_by_hand(&mut node);
-    told(&mut node, 3, truth);
+    // The hint was right, so the next one leads to a describe at once.
+    send_hints(&mut node, 2, truth);
+    let taken = take_block_away(&mut node);
+    send_hints(&mut node, 3, truth);
     assert!(!node.view().enis[0].blocks.contains_key(&taken));
 }
 
-/// What the service shows late, calls of ours have changed.
+/// The service shows our own changes a minute late.
 #[test]
-fn a_service_that_lags_by_a_minute_costs_nothing() {
+fn metadata_that_lags_by_a_minute_costs_nothing() {
     let mut node = node();
     let mut before = node.metadata();
     let lags = |node: &Node, _: u32| std::mem::replace(&mut before, node.metadata());
     let mut lags = lags;
     for pod in 0..20 {
         node.run_pod(pod);
-        assert_eq!(told(&mut node, 1, &mut lags), 0);
+        assert_eq!(send_hints(&mut node, 1, &mut lags), 0);
     }
     for pod in 0..20 {
         node.del(pod);
         node.settle();
-        assert_eq!(told(&mut node, 3, &mut lags), 0);
+        assert_eq!(send_hints(&mut node, 3, &mut lags), 0);
     }
 }
 
 #[test]
-fn a_service_that_shows_now_this_now_that_costs_nothing() {
+fn alternating_metadata_costs_nothing() {
     let mut node = node();
     let flaps = |node: &Node, minute: u32| match minute % 2 {
         0 => node.metadata(),
-        _ => Shown::new(),
+        _ => MetadataBlocks::new(),
     };
-    assert_eq!(told(&mut node, DAY, flaps), AUDIT);
+    assert_eq!(send_hints(&mut node, DAY, flaps), AUDIT);
 }
 
 #[test]
-fn what_a_reading_has_belied_asks_for_no_other() {
-    let lies: [fn(&mut Shown); 4] = [
+fn refuted_hint_causes_no_further_describe() {
+    let falsifications: [fn(&mut MetadataBlocks); 4] = [
         |shown| shown.clear(),
         |shown| shown.values_mut().for_each(BTreeSet::clear),
         |shown| _ = shown.get_mut(&eni_id(PRIMARY)).unwrap().pop_first(),
         |shown| _ = shown.get_mut(&eni_id(PRIMARY)).unwrap().insert(block("10.0.77.7/32")),
     ];
-    for lie in lies {
+    for falsify in falsifications {
         let mut node = node();
-        let lies = |node: &Node, _: u32| {
+        let wrong = |node: &Node, _: u32| {
             let mut shown = node.metadata();
-            lie(&mut shown);
+            falsify(&mut shown);
             shown
         };
-        assert_eq!(told(&mut node, 3, lies), 1);
+        assert_eq!(send_hints(&mut node, 3, wrong), 1);
         assert_eq!(node.view().refuted_hints.len(), 1, "{:?}", node.view().refuted_hints);
-        assert_eq!(told(&mut node, DAY, lies), AUDIT);
-        assert_eq!(told(&mut node, 1, truth), 0);
+        assert_eq!(send_hints(&mut node, DAY, wrong), AUDIT);
+        assert_eq!(send_hints(&mut node, 1, truth), 0);
         assert!(node.view().refuted_hints.is_empty(), "{:?}", node.view().refuted_hints);
     }
 }
 
-/// Whatever it tells next, its word is worth ever less.
+/// Each refuted hint makes the engine trust the next ones less, whatever they say.
 #[test]
-fn a_service_that_tells_ever_new_lies_costs_ever_fewer_readings() {
+fn ever_new_wrong_hints_cost_ever_fewer_describes() {
     let mut node = node();
-    // Each is told twice.
-    let lies = |node: &Node, minute: u32| {
+    // Each wrong hint comes twice.
+    let wrong = |node: &Node, minute: u32| {
         let mut shown = node.metadata();
         let [.., third, fourth] = (minute / 2).to_be_bytes();
-        let strange = block(&format!("10.9.{third}.{fourth}/32"));
-        shown.get_mut(&eni_id(PRIMARY)).unwrap().insert(strange);
+        let foreign = block(&format!("10.9.{third}.{fourth}/32"));
+        shown.get_mut(&eni_id(PRIMARY)).unwrap().insert(foreign);
         shown
     };
-    let n = told(&mut node, 2 * DAY, lies);
-    assert!((7..=8 + 2 * AUDIT).contains(&n), "{n} readings");
+    let n = send_hints(&mut node, 2 * DAY, wrong);
+    assert!((7..=8 + 2 * AUDIT).contains(&n), "{n} describes");
 }
 
-/// The pool goes on as it must.
+/// The pool changes while the metadata stays the same.
 #[test]
-fn a_service_that_stands_still_costs_ever_fewer_readings() {
+fn frozen_metadata_costs_ever_fewer_describes() {
     let mut node = node();
     let first = node.metadata();
     let mut n = 0;
@@ -184,32 +188,32 @@ fn a_service_that_stands_still_costs_ever_fewer_readings() {
                 _ => drop(node.del(pod)),
             }
         }
-        n += told(&mut node, 60, |_, _| first.clone());
+        n += send_hints(&mut node, 60, |_, _| first.clone());
     }
-    assert!(n <= 8 + 2 * AUDIT, "{n} readings");
+    assert!(n <= 8 + 2 * AUDIT, "{n} describes");
 }
 
 #[test]
-fn a_service_that_was_right_is_heard_again() {
+fn correct_hint_restores_trust_in_metadata() {
     let mut node = node();
-    let lies = |node: &Node, minute: u32| {
+    let wrong = |node: &Node, minute: u32| {
         let mut shown = node.metadata();
-        let strange = block(&format!("10.9.0.{}/32", minute / 300));
-        shown.get_mut(&eni_id(PRIMARY)).unwrap().insert(strange);
+        let foreign = block(&format!("10.9.0.{}/32", minute / 300));
+        shown.get_mut(&eni_id(PRIMARY)).unwrap().insert(foreign);
         shown
     };
-    assert!(told(&mut node, 2 * DAY, lies) > 4);
-    take_by_hand(&mut node);
-    // An audit finds it.
-    told(&mut node, 26 * 60, truth);
-    let taken = take_by_hand(&mut node);
-    assert_eq!(told(&mut node, 2, truth), 1);
+    assert!(send_hints(&mut node, 2 * DAY, wrong) > 4);
+    take_block_away(&mut node);
+    // The daily describe finds it and confirms the hint.
+    send_hints(&mut node, 26 * 60, truth);
+    let taken = take_block_away(&mut node);
+    assert_eq!(send_hints(&mut node, 2, truth), 1);
     assert!(!node.view().enis[0].blocks.contains_key(&taken));
 }
 
-/// Other families, prefixes, others' ENIs, what somebody has put there, and what has no IPv4.
+/// Blocks of either family and size, foreign ENIs, foreign blocks, and ENIs without an IPv4 block.
 #[test]
-fn like_is_held_against_like() {
+fn true_metadata_costs_nothing_with_any_kind_of_block() {
     for kind in [BlockKind::V4Address, BlockKind::V4Prefix, BlockKind::V6Prefix] {
         let settings = WarmSettings { warm_ip: 2, ..WarmSettings::default() };
         let mut node = Node::settled(limits("m5.xlarge"), policy(kind, settings));
@@ -217,20 +221,21 @@ fn like_is_held_against_like() {
             node.run_pod(pod);
         }
         node.pass(15 * MINUTE);
-        let foreign = node.ec2.attach_strange(2, &[("node.k8s.amazonaws.com/no_manage", "true")]);
-        let other_card = node.ec2.attach_strange(3, &[]);
+        let foreign_eni =
+            node.ec2.attach_foreign(2, &[("node.k8s.amazonaws.com/no_manage", "true")]);
+        let other_card = node.ec2.attach_foreign(3, &[]);
         let found = node.ec2.enis.get_mut(&other_card).unwrap();
         (found.kind, found.attachment.as_mut().unwrap().network_card) = (EniKind::Other, 1);
-        let strange = ["10.0.77.7/32", "10.0.78.0/28", "2001:db8:7::/80"];
-        for eni in [eni_id(PRIMARY), foreign] {
-            node.ec2.enis.get_mut(&eni).unwrap().blocks.extend(strange.map(block));
+        let foreign = ["10.0.77.7/32", "10.0.78.0/28", "2001:db8:7::/80"];
+        for eni in [eni_id(PRIMARY), foreign_eni] {
+            node.ec2.enis.get_mut(&eni).unwrap().blocks.extend(foreign.map(block));
         }
-        // It is read once.
-        assert_eq!(told(&mut node, 5, truth), 1, "{kind:?}");
+        // The foreign blocks cost one describe.
+        assert_eq!(send_hints(&mut node, 5, truth), 1, "{kind:?}");
         assert_eq!(node.view().unused_blocks.len(), 3, "{kind:?}: {:?}", node.view().unused_blocks);
-        assert_eq!(told(&mut node, DAY, truth), AUDIT, "{kind:?}");
+        assert_eq!(send_hints(&mut node, DAY, truth), AUDIT, "{kind:?}");
         assert!(node.view().refuted_hints.is_empty(), "{kind:?}: {:?}", node.view().refuted_hints);
-        // Its own address is no matter, shown or not.
+        // It does not matter whether an ENI's primary address is shown.
         let without = |node: &Node, _: u32| {
             let mut shown = node.metadata();
             for (id, blocks) in &mut shown {
@@ -238,33 +243,33 @@ fn like_is_held_against_like() {
             }
             shown
         };
-        assert_eq!(told(&mut node, 60, without), 0, "{kind:?}");
+        assert_eq!(send_hints(&mut node, 60, without), 0, "{kind:?}");
     }
 }
 
-/// A call that is under way on an ENI changes it.
+/// Metadata may show the ENI before or after the call that is under way.
 #[test]
-fn what_a_call_of_ours_is_about_to_change_is_not_asked_about() {
+fn hint_about_an_eni_under_change_causes_no_describe() {
     let policy = Setup { max_enis: Some(1), ..warm_ip(2, 0) };
     let mut node = Node::settled(limits("m5.large"), policy);
-    assert_eq!(told(&mut node, 2, truth), 0);
-    let nothing = |_: &Node, _: u32| Shown::new();
-    node.hint(Shown::new());
+    assert_eq!(send_hints(&mut node, 2, truth), 0);
+    let nothing = |_: &Node, _: u32| MetadataBlocks::new();
+    node.hint(MetadataBlocks::new());
     node.add(0);
     node.save_all();
     let (id, call) = node.calls.pop_front().expect("the pool grows");
     assert!(matches!(call, Ec2Call::Assign { .. }), "{call}");
-    assert_eq!(told(&mut node, 10, nothing), 0);
+    assert_eq!(send_hints(&mut node, 10, nothing), 0);
     let result = node.ec2.execute(&call);
     node.send(Event::CallDone { id, result });
     node.settle();
-    assert_eq!(told(&mut node, 2, truth), 0);
-    assert_eq!(told(&mut node, 2, nothing), 1);
+    assert_eq!(send_hints(&mut node, 2, truth), 0);
+    assert_eq!(send_hints(&mut node, 2, nothing), 1);
 }
 
-/// It is on no instance, and the service shows it on none.
+/// An unattached ENI is on no instance, so the metadata service does not show it.
 #[test]
-fn an_eni_that_cannot_be_attached_is_not_asked_about() {
+fn eni_waiting_for_its_attach_causes_no_describe() {
     let mut node = node();
     for pod in 0..6 {
         node.add(pod);
@@ -287,9 +292,9 @@ fn an_eni_that_cannot_be_attached_is_not_asked_about() {
     assert!(is_refused);
 }
 
-/// The reading began before, and its answer is of that time.
+/// The describe began before the hint, so its answer may be older than the change.
 #[test]
-fn a_reading_from_before_belies_nothing() {
+fn describe_begun_before_a_hint_refutes_nothing() {
     let mut node = node();
     node.pass(Duration::from_secs(16 * 3600));
     while node.calls.is_empty() {
@@ -297,21 +302,21 @@ fn a_reading_from_before_belies_nothing() {
     }
     let (id, call) = node.calls.pop_front().unwrap();
     assert_eq!(call, Ec2Call::DescribeEnis);
-    let taken = take_by_hand(&mut node);
+    let taken = take_block_away(&mut node);
     node.hint(node.metadata());
     let result = Ok(node.early[&id].clone());
     node.send(Event::CallDone { id, result });
-    assert_eq!(told(&mut node, 2, truth), 1);
+    assert_eq!(send_hints(&mut node, 2, truth), 1);
     assert!(!node.view().enis[0].blocks.contains_key(&taken));
 }
 
-/// A service that shows nothing, while EC2 does not answer.
+/// The metadata service shows nothing, and EC2 does not answer.
 #[test]
-fn no_pod_goes_without_for_a_lie() {
+fn wrong_hint_leaves_no_pod_without_address() {
     let mut node = Node::settled(limits("m5.large"), warm_ip(5, 0));
     for _ in 0..10 {
         node.pass(MINUTE);
-        node.hint(Shown::new());
+        node.hint(MetadataBlocks::new());
         while let Some((id, _)) = node.calls.pop_front() {
             node.send(Event::CallDone { id, result: Err(error(CallErrorKind::OutcomeUnknown)) });
         }
@@ -324,12 +329,12 @@ fn no_pod_goes_without_for_a_lie() {
     }
 }
 
-/// What the service does not show comes last, on whatever ENI.
+/// Blocks that the service does not show come last, on whichever ENI they are.
 #[test]
-fn what_is_in_doubt_is_granted_after_all_else() {
+fn doubted_blocks_are_granted_last() {
     let policy = Setup { max_enis: Some(2), ..warm_ip(18, 0) };
     let mut node = Node::settled(limits("m5.large"), policy);
-    told(&mut node, 2, truth);
+    send_hints(&mut node, 2, truth);
     let second = node.ec2.enis.keys().last().unwrap().clone();
     assert_ne!(second, eni_id(PRIMARY));
     let doubted: BTreeSet<Block> = node.ec2.enis[&second].blocks.iter().copied().take(3).collect();

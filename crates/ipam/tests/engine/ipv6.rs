@@ -1,4 +1,4 @@
-//! IPv6: one /80 on the primary ENI, from which no address serves twice.
+//! IPv6: one /80 on the primary ENI. No address of it serves two pods.
 
 use std::collections::BTreeSet;
 use std::net::IpAddr;
@@ -13,7 +13,7 @@ use ipam::time::Timestamp;
 use crate::ec2::{Ec2, PRIMARY, SUBNET, eni_id, subnet_id};
 use crate::node::{Node, OURS, OnEni as _, Setup, limits, policy, warm_ip};
 
-/// Addresses of a /80.
+/// The number of addresses in a /80.
 const PREFIX_SIZE: u64 = 1 << 48;
 
 fn ipv6() -> Setup {
@@ -25,7 +25,7 @@ fn block(cidr: &str) -> ipam::block::Block {
 }
 
 #[test]
-fn one_prefix_serves_a_node_whatever_comes() {
+fn one_prefix_serves_a_thousand_pods() {
     let mut node = Node::settled(limits("m5.large"), ipv6());
     let mut seen = BTreeSet::new();
     for round in 0..20 {
@@ -47,7 +47,7 @@ fn one_prefix_serves_a_node_whatever_comes() {
 }
 
 #[test]
-fn neither_a_restart_nor_what_is_forgotten_brings_an_address_back() {
+fn address_is_not_reused_after_restart_or_cooldown() {
     let mut node = Node::settled(limits("m5.large"), ipv6());
     let mut seen = BTreeSet::new();
     for pod in 0..100 {
@@ -57,14 +57,14 @@ fn neither_a_restart_nor_what_is_forgotten_brings_an_address_back() {
         node.restart();
         node.settle();
     }
-    // What has rested is off the record, so that it does not grow for as long as the node lives.
+    // Rested addresses leave the record, so it does not grow for as long as the node lives.
     assert!(node.record().cooling().len() <= 2, "{:?}", node.record().cooling());
 }
 
 #[test]
-fn only_the_prefixes_of_the_primary_are_for_pods() {
+fn only_prefixes_of_the_primary_serve_pods() {
     let mut ec2 = Ec2::new(limits("m5.large"));
-    let second = ec2.attach_strange(1, &[OURS]);
+    let second = ec2.attach_foreign(1, &[OURS]);
     ec2.enis.get_mut(&second).unwrap().blocks.insert(block("fd00:0:0:0:7::/80"));
     let primary = ec2.enis.get_mut(&eni_id(PRIMARY)).unwrap();
     primary.blocks.extend([block("10.0.0.9/32"), block("10.0.0.32/28")]);
@@ -77,12 +77,12 @@ fn only_the_prefixes_of_the_primary_are_for_pods() {
     }
     node.pass(Duration::from_secs(3600));
     let primary = &node.ec2.enis[&eni_id(PRIMARY)];
-    assert!(primary.blocks.contains(&block("10.0.0.9/32")), "what is not for pods stays");
-    assert_eq!(node.ec2.n_attached(), 1, "the ENI that nobody uses goes back");
+    assert!(primary.blocks.contains(&block("10.0.0.9/32")), "blocks that serve no pod stay");
+    assert_eq!(node.ec2.n_attached(), 1, "the unused ENI goes back");
 }
 
 #[test]
-fn a_node_of_ipv4_leaves_ipv6_prefixes_alone() {
+fn ipv4_node_leaves_ipv6_prefixes_alone() {
     let mut ec2 = Ec2::new(limits("m5.large"));
     let prefix = block("fd00:0:0:0:7::/80");
     ec2.enis.get_mut(&eni_id(PRIMARY)).unwrap().blocks.insert(prefix);
@@ -95,13 +95,13 @@ fn a_node_of_ipv4_leaves_ipv6_prefixes_alone() {
     assert!(node.ec2.enis[&eni_id(PRIMARY)].blocks.contains(&prefix));
 }
 
-/// The settings change under pods that live.
+/// The settings change while pods run.
 #[test]
-fn an_eni_stays_while_a_pod_of_the_other_family_uses_it() {
+fn eni_stays_while_a_pod_of_the_other_family_uses_it() {
     let mut node = Node::settled(limits("t3.small"), warm_ip(0, 0));
     let on_second: Vec<usize> =
         (0..5).filter(|pod| node.run_pod(*pod).device_index() == 1).collect();
-    // The primary has room again.
+    // The primary ENI has room again.
     node.del(0);
     node.pass(Duration::from_secs(3600));
     assert_eq!((node.ec2.n_blocks(), on_second.len()), (vec![2, 2], 2));
@@ -112,11 +112,11 @@ fn an_eni_stays_while_a_pod_of_the_other_family_uses_it() {
         node.del(pod);
     }
     node.pass(Duration::from_secs(3600));
-    assert_eq!(node.ec2.enis.len(), 1, "nobody uses it any more");
+    assert_eq!(node.ec2.enis.len(), 1, "no pod uses the ENI any more");
 }
 
 #[test]
-fn a_second_prefix_comes_when_the_first_is_used_up() {
+fn second_prefix_comes_when_the_first_is_used_up() {
     let check = |prefixes: u16, cooling: u64, n_waiting: u32, grows: bool| {
         let subnet = SubnetSupply {
             id: subnet_id(SUBNET),

@@ -1,5 +1,5 @@
-//! EC2 and the engine know different things: mostly at a start, when EC2 still describes what was before
-//! the last calls of the run before.
+//! EC2's answers lag behind its changes. This shows above all at a start, when EC2 may still describe the
+//! state before the last calls of the run before.
 
 use std::collections::BTreeSet;
 use std::net::IpAddr;
@@ -26,35 +26,35 @@ pub(crate) fn held(node: &Node) -> BTreeSet<IpAddr> {
     blocks.map(|block| block.addresses_from(0).next().unwrap()).collect()
 }
 
-/// The addresses that one of the pods has got and EC2 does not have.
-pub(crate) fn dead(node: &Node, adds: &[RequestId]) -> Vec<IpAddr> {
+/// The addresses that the Adds were granted and that EC2 has on no ENI.
+pub(crate) fn grants_missing_at_ec2(node: &Node, adds: &[RequestId]) -> Vec<IpAddr> {
     let granted = adds.iter().filter_map(|add| match node.answer(*add) {
         Some(Answer::Granted(held)) => Some(held.address()),
         _ => None,
     });
-    let reach = at_ec2(&node.ec2);
-    granted.filter(|address| !reach.contains(address)).collect()
+    let present = at_ec2(&node.ec2);
+    granted.filter(|address| !present.contains(address)).collect()
 }
 
-/// EC2 answers the reading of the ENIs that is under way with what was true `before`.
-pub(crate) fn answer_of_old(node: &mut Node, before: &Ec2) {
-    let is_reading = |(_, call): &(_, Ec2Call)| *call == Ec2Call::DescribeEnis;
-    let place = node.calls.iter().position(is_reading).expect("the ENIs are being read");
+/// EC2 answers the describe of the ENIs that is under way with the state `before`.
+pub(crate) fn answer_outdated(node: &mut Node, before: &Ec2) {
+    let is_describe = |(_, call): &(_, Ec2Call)| *call == Ec2Call::DescribeEnis;
+    let place = node.calls.iter().position(is_describe).expect("a describe is under way");
     let (id, _) = node.calls.remove(place).unwrap();
     let enis = before.enis.values().cloned().collect();
     node.send(Event::CallDone { id, result: Ok(CallOutput::Enis(enis)) });
 }
 
-/// An Assign fails so that it is read what is there.
+/// Fails an Assign, so that the engine describes its ENIs.
 fn fail_assign(node: &mut Node, kind: CallErrorKind) {
     node.save_all();
     let assign = |(_, call): &(_, Ec2Call)| matches!(call, Ec2Call::Assign { .. });
-    let place = node.calls.iter().position(assign).expect("the pool is thought too small");
+    let place = node.calls.iter().position(assign).expect("an Assign is under way");
     let (id, _) = node.calls.remove(place).unwrap();
     node.send(Event::CallDone { id, result: Err(error(kind)) });
 }
 
-/// Until the ENIs are read although nothing gives cause.
+/// Passes time until the engine makes its daily describe.
 fn until_audit(node: &mut Node) {
     node.settle();
     while !node.calls.iter().any(|(_, call)| *call == Ec2Call::DescribeEnis) {
@@ -64,8 +64,8 @@ fn until_audit(node: &mut Node) {
     }
 }
 
-/// A node that gives back at once what is not wanted any more, with four pods, for some time.
-pub(crate) fn with_pods() -> Node {
+/// A node with four pods that gives surplus blocks back at once. It has run for some time.
+pub(crate) fn node_with_pods() -> Node {
     let policy = Setup { cooldown: secs(0), shrink_delay: secs(0), ..warm_ip(1, 0) };
     let mut node = Node::settled(limits("m5.large"), policy);
     (0..4).for_each(|pod| drop(node.run_pod(pod)));
@@ -73,9 +73,9 @@ pub(crate) fn with_pods() -> Node {
     node
 }
 
-/// Such a node just after its pods have gone, and EC2 as it was before.
-pub(crate) fn shrunk() -> (Node, Ec2) {
-    let mut node = with_pods();
+/// The same node just after its pods have gone, and EC2 as it was before.
+pub(crate) fn node_that_shrank() -> (Node, Ec2) {
+    let mut node = node_with_pods();
     let before = node.ec2.clone();
     for pod in 0..4 {
         node.del(pod);
@@ -85,84 +85,84 @@ pub(crate) fn shrunk() -> (Node, Ec2) {
 }
 
 #[test]
-fn what_was_given_back_just_before_is_not_offered() {
-    let (mut node, before) = shrunk();
+fn block_released_before_a_restart_is_not_offered() {
+    let (mut node, before) = node_that_shrank();
     let gone: BTreeSet<_> = at_ec2(&before).difference(&at_ec2(&node.ec2)).copied().collect();
     assert!(!gone.is_empty());
     node.restart();
-    answer_of_old(&mut node, &before);
+    answer_outdated(&mut node, &before);
     let adds: Vec<_> = (4..8).map(|pod| node.add(pod)).collect();
     node.settle();
-    let reach = at_ec2(&node.ec2);
-    assert!(adds.iter().all(|add| reach.contains(&node.granted(*add).address())));
+    let present = at_ec2(&node.ec2);
+    assert!(adds.iter().all(|add| present.contains(&node.granted(*add).address())));
     node.pass(secs(10));
     assert_eq!(held(&node), at_ec2(&node.ec2));
 }
 
-/// The reading is for another call on the ENI, of which nobody knows what came of it.
+/// The describe follows another call on the ENI, whose outcome is unknown.
 #[test]
-fn what_was_given_back_just_before_is_not_offered_by_a_reading_for_another_call() {
-    let (mut node, before) = shrunk();
+fn released_block_is_not_offered_after_an_outdated_describe() {
+    let (mut node, before) = node_that_shrank();
     let adds: Vec<_> = (4..8).map(|pod| node.add(pod)).collect();
     fail_assign(&mut node, CallErrorKind::OutcomeUnknown);
-    answer_of_old(&mut node, &before);
+    answer_outdated(&mut node, &before);
     node.pass(secs(5));
-    assert!(dead(&node, &adds).is_empty());
+    assert!(grants_missing_at_ec2(&node, &adds).is_empty());
 }
 
-/// With the record went the word of what had been given back.
+/// Without a record the engine does not know which blocks an earlier run has given back.
 #[test]
-fn without_a_record_ec2_is_believed_when_it_says_the_same_again() {
-    let (mut node, before) = shrunk();
+fn blocks_without_a_record_serve_after_a_second_describe() {
+    let (mut node, before) = node_that_shrank();
     node.restart_without_record();
-    answer_of_old(&mut node, &before);
+    answer_outdated(&mut node, &before);
     let early: Vec<_> = (10..17).map(|pod| node.add(pod)).collect();
     assert_eq!(node.end_call(0), Ec2Call::DescribeSubnets);
-    // Another reading tells no more if it comes as early.
+    // Another describe confirms nothing if it comes as early.
     fail_assign(&mut node, CallErrorKind::AddressLimit);
-    answer_of_old(&mut node, &before);
+    answer_outdated(&mut node, &before);
     node.pass(secs(5));
-    assert!(dead(&node, &early).is_empty());
+    assert!(grants_missing_at_ec2(&node, &early).is_empty());
     assert!(node.view().blocked.iter().any(|line| line.contains("names them again")));
     node.pass(secs(5));
     let adds: Vec<_> = (4..8).map(|pod| node.add(pod)).collect();
     node.settle();
-    let reach = at_ec2(&node.ec2);
-    assert!(adds.iter().all(|add| reach.contains(&node.granted(*add).address())));
+    let present = at_ec2(&node.ec2);
+    assert!(adds.iter().all(|add| present.contains(&node.granted(*add).address())));
     assert_eq!(node.view().blocked, [""; 0]);
 }
 
-/// Other readings begin meanwhile, and tell no more.
+/// Describes that begin too early show no more than the first one.
 #[test]
-fn what_ec2_does_not_name_yet_is_looked_for_once_more() {
-    for n_readings in 1..3 {
+fn block_not_yet_described_is_found_by_a_second_describe() {
+    for n_outdated in 1..3 {
         let mut node = Node::start(limits("m5.large"), warm_ip(3, 0));
         let before = node.ec2.clone();
         node.settle();
         let address = node.run_pod(0).address();
         node.restart();
-        answer_of_old(&mut node, &before);
-        for _ in 1..n_readings {
+        answer_outdated(&mut node, &before);
+        for _ in 1..n_outdated {
             fail_assign(&mut node, CallErrorKind::AddressLimit);
-            answer_of_old(&mut node, &before);
+            answer_outdated(&mut node, &before);
         }
         assert!(!held(&node).contains(&address));
         node.pass(secs(11));
-        assert_eq!(held(&node), at_ec2(&node.ec2), "{n_readings}");
+        assert_eq!(held(&node), at_ec2(&node.ec2), "{n_outdated}");
         assert!(held(&node).contains(&address));
     }
 }
 
-/// It has been given to another ENI of ours since.
+/// An outdated answer shows the address on an ENI that no longer exists.
 #[test]
-fn an_address_that_an_eni_had_which_is_no_more_stays_where_it_is() {
+fn address_of_a_vanished_eni_stays_on_its_present_eni() {
     let mut node = Node::settled(limits("m5.large"), warm_ip(3, 0));
     let mut before = node.ec2.clone();
-    let gone = before.attach_strange(1, &[OURS]);
+    let gone = before.attach_foreign(1, &[OURS]);
     let moved = *before.enis[&eni_id(PRIMARY)].blocks.first().unwrap();
     before.enis.get_mut(&gone).unwrap().blocks = [moved].into();
     until_audit(&mut node);
-    answer_of_old(&mut node, &before);
+    answer_outdated(&mut node, &before);
     assert!(node.view().enis.iter().any(|eni| eni.id == gone && eni.blocks.contains_key(&moved)));
     node.pass(secs(11));
     assert_eq!(node.view().unused_blocks, BTreeSet::new());
@@ -170,11 +170,11 @@ fn an_address_that_an_eni_had_which_is_no_more_stays_where_it_is() {
 }
 
 #[test]
-fn what_is_given_back_is_off_the_record_though_the_subnets_are_unknown() {
-    let mut node = with_pods();
+fn released_block_leaves_the_record_without_subnets() {
+    let mut node = node_with_pods();
     node.restart();
-    let is_reading = |(_, call): &(_, Ec2Call)| *call == Ec2Call::DescribeSubnets;
-    let place = node.calls.iter().position(is_reading).unwrap();
+    let is_describe = |(_, call): &(_, Ec2Call)| *call == Ec2Call::DescribeSubnets;
+    let place = node.calls.iter().position(is_describe).unwrap();
     let (id, _) = node.calls.remove(place).unwrap();
     node.send(Event::CallDone { id, result: Err(error(CallErrorKind::AccessDenied)) });
     for pod in 0..4 {
@@ -187,16 +187,18 @@ fn what_is_given_back_is_off_the_record_though_the_subnets_are_unknown() {
     assert!(noted.is_subset(&at_ec2(&node.ec2)), "{noted:?}, {:?}", at_ec2(&node.ec2));
 }
 
-/// Somebody has taken it off the instance, and put more on it than can be attached.
+/// Somebody has detached the ENI, and the instance cannot attach it again.
 #[test]
-fn an_eni_that_cannot_be_attached_does_not_keep_ec2_busy() {
+fn unattachable_eni_with_pods_causes_few_calls() {
     let mut node = Node::settled(limits("t3.small"), warm_ip(5, 0));
     for pod in 0..5 {
         node.run_pod(pod);
     }
     let on_record = node.record();
     let mut enis = on_record.assignments().values().map(|held| held.eni().clone());
-    let eni = enis.find(|eni| eni.as_str() != PRIMARY).expect("the first takes three of them");
+    let eni = enis
+        .find(|eni| eni.as_str() != PRIMARY)
+        .expect("the primary ENI takes three of the five pods");
     node.ec2.limits.enis = 1;
     node.ec2.enis.get_mut(&eni).unwrap().attachment = None;
     node.send(Event::EniLink { eni, link: LinkState::Absent });
@@ -207,9 +209,9 @@ fn an_eni_that_cannot_be_attached_does_not_keep_ec2_busy() {
     assert!(made < 60, "{made} calls in an hour");
 }
 
-/// Somebody has taken it away. EC2 says so when it is asked to take it back.
+/// Somebody has removed the blocks. EC2 therefore refuses the Unassign.
 #[test]
-fn what_ec2_refuses_to_take_back_is_not_offered_before_it_is_read() {
+fn refused_unassign_withholds_blocks_until_a_describe() {
     let policy = Setup { cooldown: secs(0), shrink_delay: secs(5), ..warm_ip(1, 0) };
     let mut node = Node::settled(limits("m5.large"), policy);
     for pod in 0..4 {
@@ -226,6 +228,6 @@ fn what_ec2_refuses_to_take_back_is_not_offered_before_it_is_read() {
     assert_eq!(held(&node), at_ec2(&node.ec2));
     let adds: Vec<_> = (4..8).map(|pod| node.add(pod)).collect();
     node.settle();
-    let reach = at_ec2(&node.ec2);
-    assert!(adds.iter().all(|add| reach.contains(&node.granted(*add).address())));
+    let present = at_ec2(&node.ec2);
+    assert!(adds.iter().all(|add| present.contains(&node.granted(*add).address())));
 }

@@ -1,4 +1,4 @@
-//! ENIs of the cluster that no node holds.
+//! Leaked ENIs: unattached ENIs of the cluster that no node holds.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -14,14 +14,14 @@ use crate::ec2::{Ec2, error};
 use crate::node::{INSTANCE, Node, Setup, limits, node_facts, policy, warm_ip};
 
 const MINUTE: Duration = Duration::from_secs(60);
-/// By then the first search has found what there is, and the second one too.
+/// By then both the first and the second search have ended.
 const BOTH_SEARCHES: Duration = Duration::from_secs(2 * 3600);
 const DAY: Duration = Duration::from_secs(26 * 3600);
 const ANOTHER: &str = "i-0fedcba9876543210";
 
 type Tags = BTreeMap<&'static str, String>;
 
-/// As another node of the cluster marks what it makes.
+/// The tags that another node of the cluster puts on its ENIs.
 fn marks(created_at: Timestamp) -> Tags {
     BTreeMap::from([
         ("node.k8s.amazonaws.com/instance_id", ANOTHER.to_owned()),
@@ -31,21 +31,21 @@ fn marks(created_at: Timestamp) -> Tags {
     ])
 }
 
-fn leave(ec2: &mut Ec2, tags: &Tags) -> EniId {
+fn leave_unattached(ec2: &mut Ec2, tags: &Tags) -> EniId {
     let tags: Vec<_> = tags.iter().map(|(key, value)| (*key, value.as_str())).collect();
-    ec2.leave_behind(&tags)
+    ec2.add_unattached_eni(&tags)
 }
 
-/// A node at rest that is a thousand hours old.
+/// A settled node that is a thousand hours old.
 fn node() -> Node {
-    let mut node = Node::settled(limits("m5.large"), sweeping());
+    let mut node = Node::settled(limits("m5.large"), searching());
     node.now = node.now + MINUTE * 60_000;
     node.restart();
     node.settle();
     node
 }
 
-fn sweeping() -> Setup {
+fn searching() -> Setup {
     Setup { leak_age: Some(MINUTE * 60), ..warm_ip(1, 0) }
 }
 
@@ -62,7 +62,7 @@ fn n_searches(node: &Node) -> usize {
     node.ec2.calls.iter().filter(is_search).count()
 }
 
-/// Passes time up to a search that waits for its answer.
+/// Passes time until a search waits for its answer.
 fn until_search(node: &mut Node) {
     while !node.calls.iter().any(|(_, call)| matches!(call, Ec2Call::DescribeUnattached { .. })) {
         node.now = node.engine.wake_at().expect("a search to come");
@@ -71,7 +71,7 @@ fn until_search(node: &mut Node) {
     }
 }
 
-/// As [`until_search`]; the search waits for its answer, with this number.
+/// As [`until_search`]. Takes the search out of the calls under way and returns its number.
 fn search(node: &mut Node) -> CallId {
     until_search(node);
     let is_search = |(_, call): &(_, Ec2Call)| matches!(call, Ec2Call::DescribeUnattached { .. });
@@ -80,12 +80,12 @@ fn search(node: &mut Node) -> CallId {
 }
 
 #[test]
-fn what_two_searches_have_found_is_removed() {
+fn eni_found_by_two_searches_is_removed() {
     let mut node = node();
-    let leaked = leave(&mut node.ec2, &marks(long_ago()));
+    let leaked = leave_unattached(&mut node.ec2, &marks(long_ago()));
     until_search(&mut node);
     node.settle();
-    assert!(exists(&node, &leaked), "one search has found it");
+    assert!(exists(&node, &leaked), "one search alone has found the ENI");
     node.pass(MINUTE * 9);
     assert!(exists(&node, &leaked));
     node.pass(MINUTE);
@@ -93,26 +93,26 @@ fn what_two_searches_have_found_is_removed() {
     assert!(node.record().intents().is_empty());
     assert_eq!(n_searches(&node), 2);
     node.pass(DAY);
-    assert_eq!(n_searches(&node), 3, "and again a day later");
+    assert_eq!(n_searches(&node), 3, "the next search comes a day later");
 }
 
 #[test]
-fn a_leak_of_a_later_day_is_removed_on_that_day() {
+fn later_leak_is_removed_within_a_day() {
     let mut node = node();
     node.pass(BOTH_SEARCHES);
-    assert_eq!(n_searches(&node), 1, "one is enough where nothing has leaked");
-    let leaked = leave(&mut node.ec2, &marks(node.now));
+    assert_eq!(n_searches(&node), 1, "one search is enough where nothing has leaked");
+    let leaked = leave_unattached(&mut node.ec2, &marks(node.now));
     node.pass(DAY);
     assert!(!exists(&node, &leaked));
 }
 
 #[test]
-fn what_is_not_surely_ours_to_remove_stays() {
+fn unattached_eni_without_all_our_marks_stays() {
     let check = |what: &str, change: &dyn Fn(&mut Tags)| {
         let mut node = node();
         let mut tags = marks(long_ago());
         change(&mut tags);
-        let eni = leave(&mut node.ec2, &tags);
+        let eni = leave_unattached(&mut node.ec2, &tags);
         node.pass(DAY);
         assert!(exists(&node, &eni), "{what}");
         let deletes = |call: &&Ec2Call| matches!(call, Ec2Call::DeleteEni { .. });
@@ -135,76 +135,77 @@ fn what_is_not_surely_ours_to_remove_stays() {
 }
 
 #[test]
-fn a_trunk_and_the_like_stay() {
+fn unattached_eni_of_another_kind_stays() {
     let mut node = node();
-    let eni = leave(&mut node.ec2, &marks(long_ago()));
+    let eni = leave_unattached(&mut node.ec2, &marks(long_ago()));
     node.ec2.enis.get_mut(&eni).unwrap().kind = EniKind::Other;
     node.pass(DAY);
     assert!(exists(&node, &eni));
 }
 
-/// The node that has made it is about to attach it, be it that EC2 throttles it for long.
+/// The node that created the ENI may still attach it, even if EC2 throttles that node for long.
 #[test]
-fn a_young_one_stays_until_it_is_old() {
+fn young_leak_candidate_stays_until_old_enough() {
     let mut node = node();
     until_search(&mut node);
-    let young = leave(&mut node.ec2, &marks(node.now));
+    let young = leave_unattached(&mut node.ec2, &marks(node.now));
     node.settle();
     node.pass(MINUTE * 59);
     assert!(exists(&node, &young));
     node.pass(MINUTE * 2);
-    assert!(!exists(&node, &young), "it is not left until the next day");
+    assert!(!exists(&node, &young), "the removal does not wait for the next day");
 }
 
 #[test]
-fn one_that_has_been_attached_meanwhile_stays() {
+fn eni_attached_between_searches_stays() {
     let mut node = node();
-    let eni = leave(&mut node.ec2, &marks(long_ago()));
+    let eni = leave_unattached(&mut node.ec2, &marks(long_ago()));
     until_search(&mut node);
     node.settle();
     let found = node.ec2.enis.remove(&eni).unwrap();
     node.pass(MINUTE * 11);
-    // It was, and is left behind again: that counts from now.
+    // The ENI was attached and is now unattached again: its time as a candidate starts over.
     node.ec2.enis.insert(eni.clone(), found);
     node.pass(MINUTE * 60);
     assert!(exists(&node, &eni));
 }
 
 #[test]
-fn without_a_cluster_or_on_ipv6_or_by_the_users_will_nobody_searches() {
+fn node_without_cluster_leak_age_or_ipv4_never_searches() {
     let check = |policy: Setup, cluster: Option<&str>| {
         let mut node = Node::start_with(Ec2::new(limits("m5.large")), limits("m5.large"), policy);
         node.boot.node = ipam::policy::Node { cluster: cluster.map(str::to_owned), ..node_facts() };
         node.restart();
-        let leaked = leave(&mut node.ec2, &marks(long_ago()));
+        let leaked = leave_unattached(&mut node.ec2, &marks(long_ago()));
         node.pass(DAY);
         assert_eq!((n_searches(&node), exists(&node, &leaked)), (0, true));
     };
-    check(sweeping(), None);
-    check(Setup { leak_age: None, ..sweeping() }, Some("mine"));
+    check(searching(), None);
+    check(Setup { leak_age: None, ..searching() }, Some("mine"));
     let ipv6 = policy(BlockKind::V6Prefix, WarmSettings::default());
     check(Setup { leak_age: Some(MINUTE * 60), ..ipv6 }, Some("mine"));
 }
 
-/// These the node's own readings find and settle; without a cluster too.
+/// The node's own describes find and delete such ENIs, even without a cluster.
 #[test]
-fn what_this_instance_has_left_is_settled_without_a_search() {
+fn own_unattached_eni_is_deleted_without_a_search() {
     let mut node = node();
     let mut tags = marks(node.now);
     tags.insert("node.k8s.amazonaws.com/instance_id", INSTANCE.to_owned());
-    let left = leave(&mut node.ec2, &tags);
+    let left = leave_unattached(&mut node.ec2, &tags);
     node.restart();
     node.settle();
-    assert!(exists(&node, &left), "EC2 may not show yet that it is attached");
+    assert!(exists(&node, &left), "EC2's answer may lag behind an attach");
     node.pass(Duration::from_secs(20));
-    assert!(!exists(&node, &left), "however young");
+    assert!(!exists(&node, &left), "its age does not matter");
     assert_eq!(n_searches(&node), 0);
 }
 
 #[test]
-fn many_are_removed_a_few_at_a_time() {
+fn many_leaks_are_removed_twenty_at_a_time() {
     let mut node = node();
-    let leaked: Vec<_> = (0..50).map(|_| leave(&mut node.ec2, &marks(long_ago()))).collect();
+    let leaked: Vec<_> =
+        (0..50).map(|_| leave_unattached(&mut node.ec2, &marks(long_ago()))).collect();
     let left = |node: &Node| leaked.iter().filter(|eni| exists(node, eni)).count();
     until_search(&mut node);
     node.settle();
@@ -215,10 +216,10 @@ fn many_are_removed_a_few_at_a_time() {
 }
 
 #[test]
-fn a_removal_that_fails_is_not_tried_again_before_the_next_day() {
+fn failed_removal_waits_for_the_next_day() {
     for kind in [CallErrorKind::NotFound, CallErrorKind::InUse, CallErrorKind::Rejected] {
         let mut node = node();
-        let leaked = leave(&mut node.ec2, &marks(long_ago()));
+        let leaked = leave_unattached(&mut node.ec2, &marks(long_ago()));
         until_search(&mut node);
         node.settle();
         until_search(&mut node);
@@ -238,20 +239,20 @@ fn a_removal_that_fails_is_not_tried_again_before_the_next_day() {
 }
 
 #[test]
-fn a_search_that_fails_holds_up_nothing() {
+fn failed_search_blocks_nothing() {
     let mut node = node();
     let id = search(&mut node);
     node.send(Event::CallDone { id, result: Err(error(CallErrorKind::OutcomeUnknown)) });
     assert_eq!(node.view().blocked, [""; 0]);
     assert_eq!(node.engine.ready(node.now), Ok(()));
     node.pass(DAY);
-    assert_eq!(n_searches(&node), 1, "it is made again the next day");
+    assert_eq!(n_searches(&node), 1, "the next search comes the next day");
 }
 
 #[test]
-fn a_crash_while_one_is_removed_leaves_no_intent() {
+fn crash_during_a_removal_leaves_no_intent() {
     let mut node = node();
-    let leaked = leave(&mut node.ec2, &marks(long_ago()));
+    let leaked = leave_unattached(&mut node.ec2, &marks(long_ago()));
     until_search(&mut node);
     node.settle();
     until_search(&mut node);
@@ -266,13 +267,13 @@ fn a_crash_while_one_is_removed_leaves_no_intent() {
     assert!(!exists(&node, &leaked));
 }
 
-/// Each of 500 nodes searches at a moment of its own, within the first hour.
+/// Each of 500 nodes makes its first search at a moment of its own within the first hour.
 #[test]
-fn nodes_that_start_together_search_at_different_times() {
+fn nodes_started_together_search_at_different_times() {
     let mut times: Vec<_> = (0..500)
         .map(|n| {
             let limits = limits("m5.large");
-            let mut node = Node::start_with(Ec2::new(limits), limits, sweeping());
+            let mut node = Node::start_with(Ec2::new(limits), limits, searching());
             let instance = format!("i-{n:017}").as_str().try_into().unwrap();
             node.boot.node = ipam::policy::Node { instance, ..node_facts() };
             node.restart();
@@ -288,11 +289,11 @@ fn nodes_that_start_together_search_at_different_times() {
     assert!(busiest < Some(40), "{busiest:?} of 500 in one minute of thirty");
 }
 
-/// Whatever EC2 says to a search.
+/// EC2 answers a search with output of the wrong kind.
 #[test]
-fn an_answer_to_another_question_is_no_search() {
+fn answer_of_the_wrong_kind_counts_as_no_search() {
     let mut node = node();
-    let leaked = leave(&mut node.ec2, &marks(long_ago()));
+    let leaked = leave_unattached(&mut node.ec2, &marks(long_ago()));
     let id = search(&mut node);
     node.send(Event::CallDone { id, result: Ok(CallOutput::Done) });
     node.pass(BOTH_SEARCHES);

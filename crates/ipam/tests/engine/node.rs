@@ -1,4 +1,4 @@
-//! One node: an engine, its EC2, its log and its host, each of which answers when it is told to.
+//! One node: an engine, its EC2, its log and its host. Each of them answers when the test says so.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::{IpAddr, Ipv4Addr};
@@ -25,8 +25,8 @@ use crate::ec2::Ec2;
 pub(crate) const INSTANCE: &str = "i-0123456789abcdef0";
 pub(crate) const OURS: (&str, &str) = ("node.k8s.amazonaws.com/instance_id", INSTANCE);
 
-/// The blocks of each ENI, as a metadata service shows them.
-pub(crate) type Shown = BTreeMap<EniId, BTreeSet<Block>>;
+/// The blocks of each ENI, as the metadata service shows them.
+pub(crate) type MetadataBlocks = BTreeMap<EniId, BTreeSet<Block>>;
 
 /// `(ENIs, addresses per ENI)` of the instance types that the tests name.
 pub(crate) fn limits(instance_type: &str) -> Limits {
@@ -40,7 +40,7 @@ pub(crate) fn limits(instance_type: &str) -> Limits {
     Limits { enis, addresses_per_eni, prefixes: true }
 }
 
-/// A [`Policy`] without its groups, so that a test names just the settings that it is about.
+/// A [`Policy`] without its groups, so that a test names only the settings that it is about.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Setup {
     pub(crate) kind: BlockKind,
@@ -95,7 +95,7 @@ pub(crate) fn warm_ip(warm_ip: u32, minimum_ip: u32) -> Setup {
     Setup { targets, ..policy(BlockKind::V4Address, WarmSettings::default()) }
 }
 
-/// An assignment with one address, on an ENI.
+/// Short access to an assignment that has one address on an ENI.
 pub(crate) trait OnEni {
     fn address(&self) -> IpAddr;
     fn eni(&self) -> EniId;
@@ -114,12 +114,12 @@ impl OnEni for Assignment {
     fn device_index(&self) -> u16 {
         match self.addresses.first().via {
             Via::Eni { index, .. } => index,
-            Via::Branch { .. } => panic!("{self:?} is on a branch"),
+            Via::Branch { .. } => panic!("{self:?} is on a branch ENI"),
         }
     }
 }
 
-/// The block that is the address alone.
+/// The block that holds only `address`.
 pub(crate) fn single(address: IpAddr) -> Block {
     match address {
         IpAddr::V4(address) => Block::address(address),
@@ -147,42 +147,42 @@ pub(crate) fn key(pod: usize) -> AttachmentKey {
     }
 }
 
-/// A node whose EC2, log and host answer only when told; see [`settle`](Self::settle).
+/// A node whose EC2, log and host answer only on request, or all together with [`settle`](Self::settle).
 #[derive(Debug, Clone)]
 pub(crate) struct Node {
     pub(crate) boot: Boot,
     pub(crate) engine: Engine,
     pub(crate) ec2: Ec2,
     pub(crate) now: Timestamp,
-    /// What has become durable.
+    /// The durable changes.
     pub(crate) log: Vec<Change>,
     pub(crate) saves: VecDeque<(SaveSeq, Vec<Change>)>,
     pub(crate) calls: VecDeque<(CallId, Ec2Call)>,
     pub(crate) host: Option<HostPicture>,
     /// The calls in the order in which they were made, each with its reason.
     pub(crate) reasons: Vec<(Ec2Call, Reason)>,
-    /// The links that were to be taken down, and are not yet.
+    /// The links that the engine wants removed and that still exist.
     pub(crate) to_take_down: BTreeMap<IpAddr, PodLink>,
-    /// What the kernel was told to forget.
-    pub(crate) forgotten: Vec<(Timestamp, BTreeSet<Ipv4Addr>)>,
-    /// The kernel: whose link each address is routed to.
+    /// The addresses whose connections the kernel was to forget, and when.
+    pub(crate) forgotten_connections: Vec<(Timestamp, BTreeSet<Ipv4Addr>)>,
+    /// The kernel's routes: the attachment whose link each address is routed to.
     pub(crate) links: BTreeMap<IpAddr, AttachmentKey>,
-    /// Whether the links say so; those of amazon-vpc-cni-k8s do not.
+    /// Whether each link carries its attachment's mark. Links of amazon-vpc-cni-k8s carry none.
     pub(crate) links_are_marked: bool,
-    /// Attachments whose network namespace has gone.
+    /// Attachments whose network namespace is gone.
     pub(crate) ended: BTreeSet<AttachmentKey>,
-    /// The sandboxes that the runtime lists, if it can be asked.
+    /// The sandboxes that the runtime lists; `None` if it does not answer.
     pub(crate) listed: Option<BTreeSet<String>>,
-    /// What EC2 would have answered to each reading at the moment it was asked.
+    /// EC2's answer to each describe at the moment when the call was made.
     pub(crate) early: BTreeMap<CallId, CallOutput>,
     pub(crate) replies: BTreeMap<RequestId, Answer>,
-    /// The requests that were answered, in the order in which that happened.
+    /// The answered requests, in the order of their answers.
     pub(crate) answered: Vec<RequestId>,
     next_request: u64,
 }
 
 impl Node {
-    /// A node that has just started and asked EC2.
+    /// A node that has just started and made its first calls.
     pub(crate) fn start(limits: Limits, policy: impl Into<Policy>) -> Self {
         Self::start_with(Ec2::new(limits), limits, policy)
     }
@@ -203,7 +203,7 @@ impl Node {
             host: None,
             reasons: Vec::new(),
             to_take_down: BTreeMap::new(),
-            forgotten: Vec::new(),
+            forgotten_connections: Vec::new(),
             links: BTreeMap::new(),
             links_are_marked: true,
             ended: BTreeSet::new(),
@@ -217,7 +217,7 @@ impl Node {
         node
     }
 
-    /// A node at rest.
+    /// A node that has settled.
     pub(crate) fn settled(limits: Limits, policy: impl Into<Policy>) -> Self {
         let mut node = Self::start(limits, policy);
         node.settle();
@@ -232,7 +232,7 @@ impl Node {
         record
     }
 
-    /// The process dies, and another starts from what is durable.
+    /// The process dies, and another starts from the durable changes.
     pub(crate) fn restart(&mut self) {
         let record = self.record();
         self.saves.clear();
@@ -241,7 +241,7 @@ impl Node {
         let (engine, effects) = Engine::new(Boot { record, ..self.boot.clone() }, self.now);
         self.engine = engine;
         self.absorb(effects);
-        self.look();
+        self.report_kernel();
     }
 
     /// The record is lost, the process dies, and another starts.
@@ -251,13 +251,13 @@ impl Node {
         self.restart();
     }
 
-    /// The kernel is read.
-    pub(crate) fn look(&mut self) {
-        self.look_from(self.now);
+    /// The kernel's state is reported to the engine.
+    pub(crate) fn report_kernel(&mut self) {
+        self.report_kernel_from(self.now);
     }
 
-    /// As [`look`](Self::look); the reading began at `begun`.
-    pub(crate) fn look_from(&mut self, begun: Timestamp) {
+    /// As [`report_kernel`](Self::report_kernel), by a report that began at `begun`.
+    pub(crate) fn report_kernel_from(&mut self, begun: Timestamp) {
         let mark = |key: &AttachmentKey| self.links_are_marked.then(|| key.mark());
         let seen = |key: &AttachmentKey| PodLink { name: key.to_string(), mark: mark(key) };
         let links = self.links.iter().map(|(address, key)| (*address, seen(key))).collect();
@@ -266,13 +266,13 @@ impl Node {
         let ended = assigned.filter(|key| key.is_by_link() || self.ended.contains(*key));
         let vanished = ended.filter(|key| !has_link(key)).cloned().collect();
         let listed = self.listed.clone();
-        // What failed comes again.
+        // The engine repeats the removals that failed.
         self.to_take_down.clear();
         self.send(Event::Kernel(KernelReport { begun, links, vanished, listed }));
     }
 
-    /// What a metadata service shows that tells the truth.
-    pub(crate) fn metadata(&self) -> Shown {
+    /// What a correct metadata service shows.
+    pub(crate) fn metadata(&self) -> MetadataBlocks {
         let attached = self.ec2.enis.values().filter(|eni| eni.attachment.is_some());
         let own = |eni: &EniFacts| Block::address(eni.primary_address);
         attached
@@ -280,9 +280,9 @@ impl Node {
             .collect()
     }
 
-    /// The metadata service is read. No call follows from what it shows but a reading, for which what is
-    /// about to go back may wait.
-    pub(crate) fn hint(&mut self, shown: Shown) {
+    /// Sends what the metadata service shows. Checks that no call follows from it except a describe; calls
+    /// that give something back may wait for that describe.
+    pub(crate) fn hint(&mut self, shown: MetadataBlocks) {
         let is_read = |it: &&Effect| matches!(it, Effect::Call { call: Ec2Call::DescribeEnis, .. });
         let without = self.engine.clone().handle(Event::Tick, self.now);
         let effects = self.engine.handle(Event::Hint(shown), self.now);
@@ -341,7 +341,9 @@ impl Node {
                 }
                 Effect::SyncHost(picture) => self.host = Some(picture),
                 Effect::TakeDown(links) => self.to_take_down.extend(links),
-                Effect::ForgetConnections(addresses) => self.forgotten.push((self.now, addresses)),
+                Effect::ForgetConnections(addresses) => {
+                    self.forgotten_connections.push((self.now, addresses))
+                }
             }
         }
     }
@@ -374,7 +376,7 @@ impl Node {
         self.send(Event::Cancel { request });
     }
 
-    /// Of the network of the tests only these pods live.
+    /// Sends a GC of the tests' network in which only these pods are valid.
     pub(crate) fn gc(&mut self, alive: &[usize]) -> RequestId {
         let request = self.request();
         let valid = alive.iter().map(|pod| (key(*pod).container, key(*pod).ifname)).collect();
@@ -398,7 +400,7 @@ impl Node {
         }
     }
 
-    /// EC2 carries the call out that is at `place`, and answers.
+    /// EC2 carries out the call at `place` and answers.
     pub(crate) fn end_call(&mut self, place: usize) -> Ec2Call {
         let (id, call) = self.calls.remove(place).expect("a call at this place");
         let result = self.ec2.execute(&call);
@@ -412,7 +414,7 @@ impl Node {
         }
     }
 
-    /// Everything that is under way ends well, and what follows from it too, at this very moment.
+    /// Everything under way succeeds at this very moment, and so does everything that follows from it.
     pub(crate) fn settle(&mut self) {
         for _ in 0..10_000 {
             self.save_all();
@@ -427,12 +429,12 @@ impl Node {
         panic!("the node does not come to rest: {:#?}", self.view());
     }
 
-    /// Time passes; everything under way ends well at once.
+    /// Time passes, and everything under way succeeds at once.
     pub(crate) fn pass(&mut self, span: Duration) {
         let end = self.now + span;
         self.settle();
         while let Some(at) = self.engine.wake_at().filter(|at| *at <= end) {
-            assert!(at > self.now, "woken at {at:?}, and it is {:?}", self.now);
+            assert!(at > self.now, "the engine wakes at {at:?}, but it is {:?}", self.now);
             self.now = at;
             self.send(Event::Tick);
             self.settle();
@@ -440,7 +442,7 @@ impl Node {
         self.now = end;
     }
 
-    /// Time passes; what is under way stays so.
+    /// Time passes and saves succeed, but no call ends.
     pub(crate) fn pass_unsettled(&mut self, span: Duration) {
         let end = self.now + span;
         while let Some(at) = self.engine.wake_at().filter(|at| *at <= end) {
@@ -454,12 +456,12 @@ impl Node {
     /// Time passes until the node wants to save something.
     pub(crate) fn pass_until_a_save(&mut self) {
         while self.saves.is_empty() {
-            self.now = self.engine.wake_at().expect("it wants to save something");
+            self.now = self.engine.wake_at().expect("the node wants to save something");
             self.send(Event::Tick);
         }
     }
 
-    /// The calls that wait for EC2, for people.
+    /// The calls that wait for EC2's answer, as text.
     pub(crate) fn under_way(&self) -> Vec<String> {
         self.calls.iter().map(|(_, call)| call.to_string()).collect()
     }

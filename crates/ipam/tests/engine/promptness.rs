@@ -1,23 +1,23 @@
 //! A waiting pod and spare capacity never coexist for longer than one round trip to EC2, whatever
 //! the targets are.
 //!
-//! EC2 answers each call after the same time; the log and the host answer at once. A pod *waits*
-//! from its Add to its answer. The model knows EC2, what pods have been told and what EC2 has
-//! refused when; it does not know the planner. After everything that happens it asserts:
+//! EC2 answers each call after the same time; the log and the host answer at once. A pod *waits* from its
+//! Add to its answer. The model knows the state of EC2, the answers to pods, and EC2's refusals with their
+//! times. It does not know the planner. After each event it asserts:
 //!
-//! * No pod waits while an address is free: on an attached ENI that is not on its way back, neither
-//!   a pod's nor resting.
-//! * No pod waits while more could be had and nobody has asked: there is *room* (an ENI below its
-//!   limit, in a subnet that has what the kind uses) or a *place* (an ENI fewer than allowed, and
-//!   such a subnet), and no call is under way that brings addresses or changes an ENI with room.
-//! * No pod is refused that could be served: there are as many free addresses, room and places as
-//!   pods that wait, and the pod was patient enough for [`ROUND_TRIPS`].
+//! * No pod waits while an address is free. A free address is on an attached ENI that is not on its way
+//!   back. No pod has it, and it does not rest.
+//! * No pod waits beside room or a place while no call helps. There is *room* if an ENI is below its limit
+//!   and its subnet has free blocks of the kind. There is a *place* if the node may have another ENI and
+//!   such a subnet exists. A call helps if it brings addresses or changes an ENI with room.
+//! * No pod is refused that could be served. It could be if free addresses, room and places suffice for all
+//!   pods that wait, and its patience sufficed for [`ROUND_TRIPS`].
 //!
-//! Room and a place may be there for as long as the grow delay lasts.
+//! Room and a place may stay unused for as long as the grow delay lasts.
 //!
-//! What excuses it, with its longest duration: the node does not know yet what it holds; it has all
-//! the pods it may have; EC2 has throttled a call that brings addresses ([`Throttled`]); the subnet
-//! has refused a single block of that kind ([`Refusals`]).
+//! Four excuses hold, each for a limited time: EC2 has not described the ENIs yet; the node has all the pods
+//! that it may have; EC2 has throttled a call that brings addresses ([`Throttled`]); the subnet has refused
+//! a single block of the kind ([`Refusals`]).
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
@@ -33,18 +33,19 @@ use proptest::prelude::*;
 
 use crate::ec2::{Ec2, PRIMARY, SUBNET, eni_id, error};
 use crate::node::{Node, OnEni as _, Setup};
-use crate::settings::{Left, TAGGED_SUBNET, cases_of_cost, ec2, instance_limits, left, policies};
+use crate::settings::{
+    FreeBlocks, TAGGED_SUBNET, cases_of_cost, ec2, free_blocks, instance_limits, policies,
+};
 
-/// So many calls, one after the other, bring any address that can be had: the first reading; a call
-/// that gives an ENI or a block back and its second half; twelve askings, each for half as much as
-/// the one before, twice, for a subnet that is nearly empty and another; creating, attaching and
-/// marking an ENI.
+/// This many calls in a row bring any available address: the first describe; two calls that give an ENI or a
+/// block back; for each of two nearly empty subnets twelve requests, each for half as much as the one before;
+/// create, attach and mark for one ENI.
 const ROUND_TRIPS: u32 = 32;
 const PODS: usize = 80;
 
 #[derive(Debug, Clone)]
-enum Step {
-    /// So many pods come at once, in the order of their numbers, beginning with `first`.
+enum LoadStep {
+    /// `n` pods come at the same time, in the order of their numbers from `first`.
     Add {
         first: usize,
         n: usize,
@@ -56,45 +57,45 @@ enum Step {
     Pass {
         ms: u64,
     },
-    /// Somebody else takes from a subnet or gives back to it.
-    Left {
+    /// Somebody else takes blocks from a subnet or gives blocks back.
+    FreeBlocks {
         second: bool,
-        left: Left,
+        free_blocks: FreeBlocks,
     },
-    /// EC2 throttles the next so many calls that change something.
+    /// EC2 throttles the next `n` mutating calls.
     Throttle {
         n: u32,
     },
 }
 
 #[derive(Debug, Clone)]
-struct Scene {
+struct PromptnessCase {
     limits: Limits,
     policy: Setup,
-    first: Left,
-    second: Option<Left>,
+    first: FreeBlocks,
+    second: Option<FreeBlocks>,
     latency: Duration,
-    steps: Vec<Step>,
+    steps: Vec<LoadStep>,
 }
 
-fn scenes() -> impl Strategy<Value = Scene> {
+fn cases() -> impl Strategy<Value = PromptnessCase> {
     let pods = || (0..PODS, prop_oneof![4 => 1..3_usize, 2 => 3..12_usize, 1 => 12..40_usize]);
     let step = prop_oneof![
-        6 => pods().prop_map(|(first, n)| Step::Add { first, n }),
-        4 => pods().prop_map(|(first, n)| Step::Del { first, n }),
+        6 => pods().prop_map(|(first, n)| LoadStep::Add { first, n }),
+        4 => pods().prop_map(|(first, n)| LoadStep::Del { first, n }),
         5 => prop_oneof![1..1_000_u64, 1_000..40_000_u64, 40_000..400_000_u64]
-            .prop_map(|ms| Step::Pass { ms }),
-        1 => (any::<bool>(), left()).prop_map(|(second, left)| Step::Left { second, left }),
-        1 => (1..4_u32).prop_map(|n| Step::Throttle { n }),
+            .prop_map(|ms| LoadStep::Pass { ms }),
+        1 => (any::<bool>(), free_blocks()).prop_map(|(second, free_blocks)| LoadStep::FreeBlocks { second, free_blocks }),
+        1 => (1..4_u32).prop_map(|n| LoadStep::Throttle { n }),
     ];
     let grow_delay = prop::sample::select(vec![0, 0, 50]).prop_map(Duration::from_millis);
     let policies = (policies(vec![BlockKind::V4Address, BlockKind::V4Prefix]), grow_delay)
         .prop_map(|(policy, grow_delay)| Setup { grow_delay, ..policy });
-    let subnets = (left(), prop::option::of(left()));
+    let subnets = (free_blocks(), prop::option::of(free_blocks()));
     let latency = (1..250_u64).prop_map(Duration::from_millis);
     let steps = prop::collection::vec(step, 1..60);
     (instance_limits(), policies, subnets, latency, steps).prop_map(
-        |(limits, policy, (first, second), latency, steps)| Scene {
+        |(limits, policy, (first, second), latency, steps)| PromptnessCase {
             limits,
             policy,
             first,
@@ -105,8 +106,8 @@ fn scenes() -> impl Strategy<Value = Scene> {
     )
 }
 
-/// Refusals of a single block in a row: EC2 is asked again for a waiting pod after 2 s, and after
-/// twice as long each time, at most 2 min.
+/// Refusals of a single block in a row. The engine asks again for a waiting pod after 2 s, then after twice
+/// as long each time, at most 2 min.
 #[derive(Debug, Clone, Copy)]
 struct Refusals {
     n: u32,
@@ -119,12 +120,12 @@ impl Refusals {
     }
 }
 
-/// An action that EC2 has throttled: the next call follows after about 1 s, and after twice as long
-/// each time, at most about 60 s; "about" is up to half as long again.
+/// An action that EC2 has throttled. The next call follows after about 1 s, then after about twice as long
+/// each time, at most about 60 s. Jitter adds up to half of the time.
 #[derive(Debug, Clone, Copy)]
 struct Throttled {
     n: u32,
-    /// The last throttled call, or the last call since.
+    /// The time of the last throttled call, or of the last call after it.
     at: Timestamp,
 }
 
@@ -139,8 +140,8 @@ struct Waiting {
     since: Timestamp,
 }
 
-/// The model: EC2 and the pods, and what has been seen.
-struct World {
+/// The model: EC2, the pods, and the history that the excuses need.
+struct PromptnessModel {
     node: Node,
     latency: Duration,
     /// When the calls under way end.
@@ -150,9 +151,9 @@ struct World {
     freed: BTreeMap<IpAddr, Timestamp>,
     /// ENIs on their way back.
     leaving: BTreeSet<EniId>,
-    /// Whether EC2 has said what is here.
+    /// Whether EC2 has described the ENIs.
     is_known: bool,
-    /// Since when more could be had for a pod that waits, and nobody has asked.
+    /// Since when a pod waits beside room or a place while no call helps.
     spare_since: Option<Timestamp>,
     to_throttle: u32,
     throttled: BTreeMap<Action, Throttled>,
@@ -163,7 +164,7 @@ fn brings_addresses(action: Action) -> bool {
     matches!(action, Action::CreateEni | Action::AttachEni | Action::Assign)
 }
 
-/// The subnet that a call asks for blocks, of which kind, and for how many.
+/// The subnet that a call asks for blocks, their kind and their number.
 fn asked_of(call: &Ec2Call, ec2: &Ec2) -> Option<(SubnetId, BlockKind, u16)> {
     let (subnet, blocks) = match call {
         Ec2Call::CreateEni { subnet, blocks, .. } => (subnet.clone(), blocks),
@@ -173,12 +174,12 @@ fn asked_of(call: &Ec2Call, ec2: &Ec2) -> Option<(SubnetId, BlockKind, u16)> {
     Some((subnet, blocks.kind, blocks.n))
 }
 
-impl World {
-    fn new(scene: &Scene) -> Self {
-        let ec2 = ec2(scene.limits, scene.first, scene.second);
-        let mut world = Self {
-            node: Node::start_with(ec2, scene.limits, scene.policy.clone()),
-            latency: scene.latency,
+impl PromptnessModel {
+    fn new(case: &PromptnessCase) -> Self {
+        let ec2 = ec2(case.limits, case.first, case.second);
+        let mut model = Self {
+            node: Node::start_with(ec2, case.limits, case.policy.clone()),
+            latency: case.latency,
             due: BTreeMap::new(),
             waiting: BTreeMap::new(),
             live: BTreeMap::new(),
@@ -190,41 +191,41 @@ impl World {
             throttled: BTreeMap::new(),
             refusals: BTreeMap::new(),
         };
-        world.look_around();
-        world
+        model.observe();
+        model
     }
 
-    fn take(&mut self, step: &Step) {
+    fn take(&mut self, step: &LoadStep) {
         match step {
-            Step::Add { first, n } => {
+            LoadStep::Add { first, n } => {
                 for pod in (*first..first + n).map(|pod| pod % PODS) {
                     let adding = self.waiting.values().any(|waiting| waiting.pod == pod);
                     if !adding && !self.live.contains_key(&pod) {
                         let request = self.node.add(pod);
                         self.waiting.insert(request, Waiting { pod, since: self.node.now });
-                        self.look_around();
+                        self.observe();
                     }
                 }
             }
-            Step::Del { first, n } => {
+            LoadStep::Del { first, n } => {
                 for pod in (*first..first + n).map(|pod| pod % PODS) {
                     self.waiting.retain(|_, waiting| waiting.pod != pod);
                     self.node.del(pod);
                     if let Some(address) = self.live.remove(&pod) {
                         self.freed.insert(address, self.node.now);
                     }
-                    self.look_around();
+                    self.observe();
                 }
             }
-            Step::Pass { ms } => self.pass(Duration::from_millis(*ms)),
-            Step::Left { second, left } => {
+            LoadStep::Pass { ms } => self.pass(Duration::from_millis(*ms)),
+            LoadStep::FreeBlocks { second, free_blocks } => {
                 let subnet = if *second { TAGGED_SUBNET } else { SUBNET };
                 if self.node.ec2.subnets.contains_key(&crate::ec2::subnet_id(subnet)) {
-                    left.put(&mut self.node.ec2, subnet);
+                    free_blocks.put(&mut self.node.ec2, subnet);
                 }
-                // A pod that already waits may have been told the truth of a moment ago.
+                // No check here: the engine cannot know of this change yet.
             }
-            Step::Throttle { n } => self.to_throttle = *n,
+            LoadStep::Throttle { n } => self.to_throttle = *n,
         }
     }
 
@@ -244,7 +245,7 @@ impl World {
                 }
                 _ => break,
             }
-            self.look_around();
+            self.observe();
         }
         self.node.now = end;
         self.check();
@@ -283,8 +284,8 @@ impl World {
         }
     }
 
-    /// The log and the host answer; then the new calls and answers are taken note of.
-    fn look_around(&mut self) {
+    /// Lets the log and the host answer. Then notes the new calls and answers, and checks.
+    fn observe(&mut self) {
         while !self.node.saves.is_empty() || self.node.host.is_some() {
             self.node.save_all();
             self.node.end_sync(&LinkState::Ready);
@@ -308,7 +309,7 @@ impl World {
                     self.live.insert(pod, assignment.address());
                 }
                 Answer::Refused(refusal) => self.check_refusal(since, &refusal.message),
-                other => panic!("{pod} is told {other:?}"),
+                other => panic!("{pod} gets {other:?}"),
             }
         }
         self.check();
@@ -320,17 +321,17 @@ impl World {
         let (Some((n_room, n_new)), Some(since)) = (spare, self.spare_since) else { return };
         assert!(
             self.node.now.since(since) < self.node.boot.policy.timing.grow_delay,
-            "nobody has asked since {since:?} for the room for {n_room} and {n_new} on new ENIs; {}",
-            self.picture()
+            "no call uses the room for {n_room} and {n_new} on new ENIs since {since:?}; {}",
+            self.describe_state()
         );
     }
 
-    /// The room and the places that pods wait beside, without an excuse.
+    /// The room and the blocks on new ENIs beside which pods wait without an excuse; `None` if there are none.
     fn spare(&self) -> Option<(usize, usize)> {
         if self.waiting.is_empty() || !self.is_known {
             return None;
         }
-        assert_eq!(self.n_free(), 0, "addresses are free; {}", self.picture());
+        assert_eq!(self.n_free(), 0, "addresses are free; {}", self.describe_state());
         let now = self.node.now;
         if self.is_help_under_way() || self.is_full(0) || self.was_throttled_since(now) {
             return None;
@@ -338,7 +339,7 @@ impl World {
         Some((self.n_room(), self.n_on_new_enis())).filter(|spare| *spare != (0, 0))
     }
 
-    /// A pod was refused that had waited since then; those that came with it may still wait.
+    /// Checks the refusal of a pod that has waited since `since`. Others may still wait.
     fn check_refusal(&self, since: Timestamp, why: &str) {
         let n_waiting = self.waiting.len() + 1;
         if !self.is_known || self.is_full(n_waiting - 1) || self.was_throttled_since(since) {
@@ -351,11 +352,11 @@ impl World {
             "{why}\nrefused after {:?}, one of {n_waiting}, with {n_free} free, room for {n_room} \
              and {n_new} on new ENIs; {}",
             self.node.now.since(since),
-            self.picture()
+            self.describe_state()
         );
     }
 
-    fn picture(&self) -> String {
+    fn describe_state(&self) -> String {
         let (view, blocks) = (self.node.view(), self.node.ec2.n_blocks());
         format!(
             "{:?} on {blocks:?}, under way {:?}, {:?}",
@@ -363,7 +364,7 @@ impl World {
         )
     }
 
-    /// Whether the node has all the pods that it may have, `n_coming` of those that wait included.
+    /// Whether the node has all the pods that it may have, counting `n_coming` waiting ones.
     fn is_full(&self, n_coming: usize) -> bool {
         let max_pods = usize::try_from(self.node.boot.policy.max_pods).unwrap();
         self.live.len() + n_coming >= max_pods
@@ -374,10 +375,10 @@ impl World {
         throttled.any(|(_, throttled)| throttled.until() > since)
     }
 
-    /// Whether a call is under way that brings addresses, or after which its ENI can take some.
+    /// Whether a call is under way that brings addresses, or that its ENI must end before it can take some.
     fn is_help_under_way(&self) -> bool {
-        let most = usize::from(self.node.boot.limits.blocks_per_eni());
-        let has_room = |id: &EniId| self.usable().any(|e| e.id == *id && e.blocks.len() < most);
+        let limit = usize::from(self.node.boot.limits.blocks_per_eni());
+        let has_room = |id: &EniId| self.usable().any(|e| e.id == *id && e.blocks.len() < limit);
         let changes_one_with_room = |call: &Ec2Call| match call {
             Ec2Call::Unassign { .. } => true,
             Ec2Call::SetDeleteOnTermination { eni, .. } => has_room(eni),
@@ -387,7 +388,7 @@ impl World {
         calls.any(|call| brings_addresses(call.action()) || changes_one_with_room(call))
     }
 
-    /// ENIs whose addresses pods may get.
+    /// The ENIs whose addresses pods may get.
     fn usable(&self) -> impl Iterator<Item = &EniFacts> {
         let enis = self.node.ec2.enis.values();
         enis.filter(|eni| eni.attachment.is_some() && !self.leaving.contains(&eni.id))
@@ -408,7 +409,7 @@ impl World {
         usize::try_from(n - going.sum::<u64>()).unwrap() - n_live - n_resting
     }
 
-    /// Blocks that ENIs may still take, as far as their subnets have them.
+    /// The blocks that ENIs may still take, as far as their subnets have them.
     fn n_room(&self) -> usize {
         let most = usize::from(self.node.boot.limits.blocks_per_eni());
         let mut by_subnet = BTreeMap::<_, usize>::new();
@@ -419,7 +420,7 @@ impl World {
         room.sum()
     }
 
-    /// Blocks that one more ENI would bring.
+    /// The blocks that one more ENI would bring.
     fn n_on_new_enis(&self) -> usize {
         let Node { boot, ec2, .. } = &self.node;
         let allowed = usize::from(boot.limits.enis_allowed(&boot.policy));
@@ -429,11 +430,11 @@ impl World {
             return 0;
         }
         let most = usize::from(boot.limits.blocks_per_eni());
-        let left = ec2.subnets.keys().map(|subnet| self.n_left(subnet));
-        left.max().unwrap_or(0).min(most)
+        let free_blocks = ec2.subnets.keys().map(|subnet| self.n_left(subnet));
+        free_blocks.max().unwrap_or(0).min(most)
     }
 
-    /// Blocks that may be had in a subnet.
+    /// The available blocks in a subnet.
     fn n_left(&self, id: &SubnetId) -> usize {
         let subnet = &self.node.ec2.subnets[id];
         let open = |kind| {
@@ -441,7 +442,7 @@ impl World {
             refusals.is_none_or(|refusals| refusals.until() <= self.node.now)
         };
         let singles = if open(BlockKind::V4Address) { usize::from(subnet.n_addresses) } else { 0 };
-        // A subnet that refuses single addresses is not asked for prefixes meanwhile.
+        // The engine asks no subnet for prefixes while that subnet refuses single addresses.
         let both_open = open(BlockKind::V4Prefix) && open(BlockKind::V4Address);
         let prefixes = if both_open { usize::from(subnet.n_prefixes) } else { 0 };
         match self.node.view().kind {
@@ -455,15 +456,15 @@ proptest! {
     #![proptest_config(cases_of_cost(1))]
 
     #[test]
-    fn no_pod_waits_while_it_could_be_served(scene in scenes()) {
-        let Setup { grow_delay, add_wait, .. } = scene.policy;
-        assert!((scene.latency + grow_delay) * ROUND_TRIPS < add_wait);
-        let mut world = World::new(&scene);
-        for step in &scene.steps {
-            world.take(step);
+    fn no_pod_waits_while_it_could_be_served(case in cases()) {
+        let Setup { grow_delay, add_wait, .. } = case.policy;
+        assert!((case.latency + grow_delay) * ROUND_TRIPS < add_wait);
+        let mut model = PromptnessModel::new(&case);
+        for step in &case.steps {
+            model.take(step);
         }
-        world.pass(Duration::from_secs(600));
-        prop_assert!(world.waiting.is_empty());
-        prop_assert!(world.node.ec2.enis.contains_key(&eni_id(PRIMARY)));
+        model.pass(Duration::from_secs(600));
+        prop_assert!(model.waiting.is_empty());
+        prop_assert!(model.node.ec2.enis.contains_key(&eni_id(PRIMARY)));
     }
 }

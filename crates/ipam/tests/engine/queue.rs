@@ -1,5 +1,5 @@
-//! Those who wait are served in the order in which they came, however slowly addresses come, and
-//! nothing is kept for one who has gone away.
+//! Waiting Adds are served in the order of their arrival, however slowly addresses come. The engine keeps
+//! nothing for a cancelled Add.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -11,72 +11,69 @@ use proptest::prelude::*;
 
 use crate::ec2::SUBNET;
 use crate::node::{Node, Setup, key};
-use crate::settings::{Left, cases_of_cost, ec2, instance_limits, left, policies};
+use crate::settings::{FreeBlocks, cases_of_cost, ec2, free_blocks, instance_limits, policies};
 
 #[derive(Debug, Clone)]
-enum Step {
+enum QueueStep {
     Add,
-    /// The caller of an Add that is not answered yet goes away.
+    /// The caller of an unanswered Add goes away.
     Cancel(usize),
-    /// A pod that has an address goes.
+    /// A pod with an address ends.
     Del(usize),
     EndSave,
     EndCall(usize),
     EndSync,
-    Left(Left),
+    FreeBlocks(FreeBlocks),
     Pass(u64),
 }
 
 #[derive(Debug, Clone)]
-struct Scene {
+struct QueueCase {
     limits: Limits,
     policy: Setup,
-    left: Left,
-    steps: Vec<Step>,
+    free_blocks: FreeBlocks,
+    steps: Vec<QueueStep>,
 }
 
-fn scenes() -> impl Strategy<Value = Scene> {
+fn cases() -> impl Strategy<Value = QueueCase> {
     let step = prop_oneof![
-        8 => Just(Step::Add),
-        2 => (0..20_usize).prop_map(Step::Cancel),
-        3 => (0..20_usize).prop_map(Step::Del),
-        6 => Just(Step::EndSave),
-        4 => (0..3_usize).prop_map(Step::EndCall),
-        2 => Just(Step::EndSync),
-        1 => left().prop_map(Step::Left),
-        3 => prop_oneof![1..500_u64, 500..9_000_u64].prop_map(Step::Pass),
+        8 => Just(QueueStep::Add),
+        2 => (0..20_usize).prop_map(QueueStep::Cancel),
+        3 => (0..20_usize).prop_map(QueueStep::Del),
+        6 => Just(QueueStep::EndSave),
+        4 => (0..3_usize).prop_map(QueueStep::EndCall),
+        2 => Just(QueueStep::EndSync),
+        1 => free_blocks().prop_map(QueueStep::FreeBlocks),
+        3 => prop_oneof![1..500_u64, 500..9_000_u64].prop_map(QueueStep::Pass),
     ];
     let policies = policies(vec![BlockKind::V4Address, BlockKind::V4Prefix]);
     let steps = prop::collection::vec(step, 1..150);
-    (instance_limits(), policies, left(), steps).prop_map(|(limits, policy, left, steps)| Scene {
-        limits,
-        policy,
-        left,
-        steps,
-    })
+    (instance_limits(), policies, free_blocks(), steps).prop_map(
+        |(limits, policy, free_blocks, steps)| QueueCase { limits, policy, free_blocks, steps },
+    )
 }
 
 /// A node on which each pod comes once.
-struct World {
+struct QueueModel {
     node: Node,
-    /// Adds that nobody has answered, with their pods.
+    /// The unanswered Adds, with their pods.
     open: BTreeMap<RequestId, usize>,
     cancelled: BTreeMap<RequestId, usize>,
     live: BTreeSet<usize>,
     n_pods: usize,
-    /// The last Add that was granted.
+    /// The last granted Add.
     last: Option<RequestId>,
 }
 
-impl World {
-    fn take(&mut self, step: &Step) {
+impl QueueModel {
+    fn take(&mut self, step: &QueueStep) {
         match step {
-            Step::Add => {
+            QueueStep::Add => {
                 let request = self.node.add(self.n_pods);
                 self.open.insert(request, self.n_pods);
                 self.n_pods += 1;
             }
-            Step::Cancel(which) => {
+            QueueStep::Cancel(which) => {
                 if let Some((request, pod)) = self.open.iter().nth(*which) {
                     let (request, pod) = (*request, *pod);
                     self.open.remove(&request);
@@ -84,26 +81,26 @@ impl World {
                     self.node.cancel(request);
                 }
             }
-            Step::Del(which) => {
+            QueueStep::Del(which) => {
                 if let Some(pod) = self.live.iter().nth(*which).copied() {
                     self.live.remove(&pod);
                     self.node.del(pod);
                 }
             }
-            Step::EndSave => self.node.end_save(Ok(())),
-            Step::EndCall(which) => {
+            QueueStep::EndSave => self.node.end_save(Ok(())),
+            QueueStep::EndCall(which) => {
                 if !self.node.calls.is_empty() {
                     self.node.end_call(which % self.node.calls.len());
                 }
             }
-            Step::EndSync => self.node.end_sync(&LinkState::Ready),
-            Step::Left(left) => left.put(&mut self.node.ec2, SUBNET),
-            Step::Pass(ms) => self.pass(*ms),
+            QueueStep::EndSync => self.node.end_sync(&LinkState::Ready),
+            QueueStep::FreeBlocks(free_blocks) => free_blocks.put(&mut self.node.ec2, SUBNET),
+            QueueStep::Pass(ms) => self.pass(*ms),
         }
         self.check_answers();
     }
 
-    /// Time passes, and nothing under way ends.
+    /// Time passes, and no call, save or sync ends.
     fn pass(&mut self, ms: u64) {
         let end = self.node.now + Duration::from_millis(ms);
         while let Some(at) = self.node.engine.wake_at().filter(|at| *at <= end) {
@@ -125,11 +122,11 @@ impl World {
         }
     }
 
-    /// Nothing is on record for those who went away, and nobody waits for them.
+    /// The record holds exactly the live pods, and no Add waits.
     fn check_cancelled(&self) {
         let record = self.node.record();
         for pod in self.cancelled.values() {
-            assert_eq!(record.assignments().get(&key(*pod)), None, "pod {pod} went away");
+            assert_eq!(record.assignments().get(&key(*pod)), None, "pod {pod} is cancelled");
         }
         let live: BTreeSet<_> = self.live.iter().map(|pod| key(*pod)).collect();
         assert_eq!(record.assignments().keys().cloned().collect::<BTreeSet<_>>(), live);
@@ -142,32 +139,31 @@ proptest! {
     #![proptest_config(cases_of_cost(1))]
 
     #[test]
-    fn first_come_first_served_and_gone_is_gone(scene in scenes()) {
-        let ec2 = ec2(scene.limits, scene.left, None);
-        let mut world = World {
-            node: Node::start_with(ec2, scene.limits, scene.policy.clone()),
+    fn adds_are_served_in_order_and_cancelled_ones_never(case in cases()) {
+        let ec2 = ec2(case.limits, case.free_blocks, None);
+        let mut model = QueueModel {
+            node: Node::start_with(ec2, case.limits, case.policy.clone()),
             open: BTreeMap::new(),
             cancelled: BTreeMap::new(),
             live: BTreeSet::new(),
             n_pods: 0,
             last: None,
         };
-        for step in &scene.steps {
-            world.take(step);
+        for step in &case.steps {
+            model.take(step);
         }
-        world.node.pass(Duration::from_secs(60));
-        world.check_answers();
-        prop_assert!(world.open.is_empty(), "never answered: {:?}", world.open);
-        world.check_cancelled();
+        model.node.pass(Duration::from_secs(60));
+        model.check_answers();
+        prop_assert!(model.open.is_empty(), "never answered: {:?}", model.open);
+        model.check_cancelled();
     }
 
-    /// A queue of which everybody goes away leaves the pool as one that nobody ever joined, once
-    /// what was fetched for it has gone back.
+    /// A node whose waiting Adds are all cancelled makes the same calls as a node that never had any.
     #[test]
-    fn a_queue_that_goes_away_leaves_nothing(scene in scenes(), n in 1..30_usize) {
+    fn cancelled_queue_leaves_nothing(case in cases(), n in 1..30_usize) {
         let start = || {
-            let ec2 = ec2(scene.limits, Left::PLENTY, None);
-            Node::start_with(ec2, scene.limits, scene.policy.clone())
+            let ec2 = ec2(case.limits, FreeBlocks::PLENTY, None);
+            Node::start_with(ec2, case.limits, case.policy.clone())
         };
         let (mut node, mut alone) = (start(), start());
         let requests: Vec<_> = (0..n).map(|pod| node.add(pod)).collect();

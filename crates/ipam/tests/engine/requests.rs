@@ -1,4 +1,4 @@
-//! Add, Cancel, Del and Gc: who gets which address, who waits, who is refused and why.
+//! Add, Cancel, Del and Gc: which pod gets which address, which waits, which is refused and why.
 
 use std::time::Duration;
 
@@ -9,7 +9,7 @@ use ipam::record::Change;
 
 use crate::node::{Node, OnEni as _, Setup, key, limits, policy, warm_ip};
 
-/// One ENI with three addresses, and no more to be had.
+/// One ENI with three addresses, and no way to get more.
 fn three_addresses() -> Setup {
     Setup { max_enis: Some(1), ..warm_ip(3, 3) }
 }
@@ -19,7 +19,7 @@ fn secs(n: u64) -> Duration {
 }
 
 #[test]
-fn an_add_is_answered_when_it_is_on_record_and_a_repeated_one_alike() {
+fn add_is_answered_once_on_record_and_repeats_agree() {
     let mut node = Node::settled(limits("t3.small"), three_addresses());
     let (first, again) = (node.add(1), node.add(1));
     assert_eq!((node.answer(first), node.saves.len()), (None, 1));
@@ -28,12 +28,16 @@ fn an_add_is_answered_when_it_is_on_record_and_a_repeated_one_alike() {
     assert_eq!(node.granted(again), &assignment);
     assert_eq!(node.record().assignments()[&key(1)], assignment);
     let later = node.add(1);
-    assert_eq!((node.granted(later), node.saves.len()), (&assignment, 0), "no second write");
+    assert_eq!(
+        (node.granted(later), node.saves.len()),
+        (&assignment, 0),
+        "the repeated Add writes nothing"
+    );
     assert_eq!(node.counts().assigned, 1);
 }
 
 #[test]
-fn the_address_that_rested_longest_serves_first_and_one_that_rests_never() {
+fn address_that_rested_longest_serves_first() {
     let mut node = Node::settled(limits("t3.small"), three_addresses());
     let addresses = [0, 1, 2].map(|pod| node.run_pod(pod).address());
     for pod in [1, 0, 2] {
@@ -45,18 +49,18 @@ fn the_address_that_rested_longest_serves_first_and_one_that_rests_never() {
     assert_eq!(node.run_pod(3).address(), addresses[1]);
     let waits = node.add(4);
     node.settle();
-    assert_eq!(node.answer(waits), None, "it waits for the end of a rest that is near");
+    assert_eq!(node.answer(waits), None, "the Add waits for a cooldown that ends soon");
     node.pass(secs(2));
     assert_eq!(node.granted(waits).address(), addresses[0]);
 }
 
 #[test]
-fn pods_are_packed() {
+fn pods_are_packed_into_the_fullest_blocks() {
     let settings = WarmSettings { warm_prefix: 1, ..WarmSettings::default() };
     let mut node = Node::settled(limits("t3.small"), policy(BlockKind::V4Prefix, settings));
     let placed: Vec<_> = (0..58).map(|pod| node.run_pod(pod)).collect();
     assert_eq!(node.ec2.n_blocks(), [3, 2]);
-    // On the primary remain 2 pods in its first prefix and 5 in its second, on the other ENI 10.
+    // 2 pods stay in the primary's first prefix, 5 in its second, and 10 on the other ENI.
     for pod in (2..16).chain(21..48) {
         node.del(pod);
     }
@@ -71,12 +75,12 @@ fn pods_are_packed() {
     node.now = node.now + secs(2);
     let next: Vec<_> = (100..126).map(|pod| node.run_pod(pod).address()).collect();
     let into = |block: ipam::block::Block| next.iter().filter(|ip| block.contains(**ip)).count();
-    // Fullest ENI that can be given back last, fullest prefix first.
+    // The primary ENI comes first, since it never goes back; on it the fullest prefix comes first.
     assert_eq!((into(second), into(first), into(last)), (11, 14, 0));
 }
 
 #[test]
-fn who_waits_is_served_in_order() {
+fn waiting_adds_are_served_in_order() {
     let mut node = Node::start(limits("t3.small"), three_addresses());
     let requests = [5, 3, 9].map(|pod| node.add(pod));
     assert!(requests.iter().all(|request| node.answer(*request).is_none()));
@@ -86,23 +90,23 @@ fn who_waits_is_served_in_order() {
 }
 
 #[test]
-fn a_cancelled_add_keeps_nothing() {
+fn cancelled_add_keeps_nothing() {
     let mut node = Node::start(limits("t3.small"), three_addresses());
     let waiting = node.add(1);
     node.cancel(waiting);
     node.settle();
     assert_eq!((node.answer(waiting), node.counts().assigned), (None, 0));
 
-    let promised = node.add(2);
-    node.cancel(promised);
+    let being_saved = node.add(2);
+    node.cancel(being_saved);
     node.settle();
-    assert_eq!((node.answer(promised), node.counts().assigned), (None, 0));
+    assert_eq!((node.answer(being_saved), node.counts().assigned), (None, 0));
     assert!(node.record().assignments().is_empty());
-    assert_eq!(node.counts().cooling, 1, "its plugin may have used it for a moment");
+    assert_eq!(node.counts().cooling, 1, "its plugin may have used the address for a moment");
 }
 
 #[test]
-fn a_record_that_cannot_be_written_refuses_and_leaves_all_as_it_was() {
+fn unwritable_record_refuses_and_changes_nothing() {
     let mut node = Node::settled(limits("t3.small"), three_addresses());
     let add = node.add(1);
     node.end_save(Err("no space left on device".to_owned()));
@@ -114,11 +118,11 @@ fn a_record_that_cannot_be_written_refuses_and_leaves_all_as_it_was() {
     let del = node.del(1);
     node.end_save(Err("no space left on device".to_owned()));
     assert_eq!(node.refused(del).code, RefusalCode::StateUnwritable);
-    assert_eq!(node.engine.held_by(key(1)), Some(&granted), "it still has its address");
+    assert_eq!(node.engine.held_by(key(1)), Some(&granted), "the pod still has its address");
 }
 
 #[test]
-fn del_that_could_not_be_saved_is_repeated() {
+fn unsaved_del_is_repeated() {
     let mut node = Node::settled(limits("t3.small"), three_addresses());
     node.run_pod(1);
     node.del(1);
@@ -133,7 +137,7 @@ fn del_that_could_not_be_saved_is_repeated() {
 }
 
 #[test]
-fn add_after_a_del_that_could_not_be_saved_keeps_the_address() {
+fn add_after_an_unsaved_del_keeps_the_address() {
     let mut node = Node::settled(limits("t3.small"), three_addresses());
     let granted = node.run_pod(1);
     node.del(1);
@@ -145,18 +149,18 @@ fn add_after_a_del_that_could_not_be_saved_keeps_the_address() {
 }
 
 #[test]
-fn nothing_is_answered_from_a_record_that_the_file_may_contradict() {
+fn record_in_doubt_answers_nothing_until_rewritten() {
     let mut node = Node::settled(limits("t3.small"), three_addresses());
     let granted = node.run_pod(1);
     let (del, add) = (node.del(1), node.add(1));
-    // The release is reported as failed, but it is in the file.
+    // The save of the release fails, but the file contains it.
     node.log.extend(node.saves[0].1.clone());
     node.end_save(Err("the disk is gone for a moment".to_owned()));
     assert_eq!(node.refused(del).code, RefusalCode::StateUnwritable);
     assert_eq!((node.answer(add), node.record().assignments().len()), (None, 0));
     node.pass(secs(5));
     assert_eq!(node.granted(add), &granted);
-    assert_eq!(node.record().assignments()[&key(1)], granted, "the file has been put right");
+    assert_eq!(node.record().assignments()[&key(1)], granted, "the file is correct again");
 }
 
 #[test]
@@ -164,19 +168,19 @@ fn del_releases_what_its_own_key_holds() {
     let mut node =
         Node::settled(limits("t3.small"), Setup { cooldown: secs(0), ..three_addresses() });
     let unknown = node.del(7);
-    assert_eq!(node.answer(unknown), Some(&Answer::Released(None)), "and at once");
+    assert_eq!(node.answer(unknown), Some(&Answer::Released(None)), "answered at once");
     let held = node.run_pod(1);
     let (del, twin) = (node.del(1), node.del(1));
     assert_eq!(node.answer(del), None, "the release is not on record yet");
-    assert_eq!(node.engine.held_by(key(1)), None, "but nobody may count on the address any more");
+    assert_eq!(node.engine.held_by(key(1)), None, "the address is no longer usable");
     node.settle();
     assert_eq!(node.answer(del), Some(&Answer::Released(Some(held.clone()))));
     assert_eq!(node.answer(twin), node.answer(del));
 
-    let (others, mut pod) = (node.view().counts.free, 2);
+    let (n_free, mut pod) = (node.view().counts.free, 2);
     while node.run_pod(pod).address() != held.address() {
         pod += 1;
-        assert!(pod as u64 <= others + 2, "the address does not come again");
+        assert!(pod as u64 <= n_free + 2, "the address does not come again");
     }
     let late = node.del(1);
     node.settle();
@@ -185,32 +189,32 @@ fn del_releases_what_its_own_key_holds() {
 }
 
 #[test]
-fn a_del_that_overtakes_its_add_wins() {
+fn del_that_overtakes_its_add_wins() {
     let mut node = Node::start(limits("t3.small"), three_addresses());
     let (waiting, del) = (node.add(1), node.del(1));
     assert!(matches!(node.answer(waiting), Some(Answer::Refused(_))));
     assert_eq!(node.answer(del), Some(&Answer::Released(None)));
     node.settle();
 
-    let (promised, del) = (node.add(2), node.del(2));
+    let (being_saved, del) = (node.add(2), node.del(2));
     node.settle();
-    assert!(matches!(node.answer(promised), Some(Answer::Refused(_))));
+    assert!(matches!(node.answer(being_saved), Some(Answer::Refused(_))));
     assert!(matches!(node.answer(del), Some(Answer::Released(Some(_)))));
     assert!(node.record().assignments().is_empty());
 }
 
 #[test]
-fn an_add_that_follows_its_del_waits_for_it() {
+fn add_after_its_del_waits_for_it() {
     let mut node = Node::settled(limits("t3.small"), three_addresses());
     let before = node.run_pod(1);
     let (del, add) = (node.del(1), node.add(1));
     node.settle();
     assert!(matches!(node.answer(del), Some(Answer::Released(Some(_)))));
-    assert_ne!(node.granted(add).address(), before.address(), "that one rests");
+    assert_ne!(node.granted(add).address(), before.address(), "the released address rests");
 }
 
 #[test]
-fn gc_collects_the_dead_of_its_network_in_one_save() {
+fn gc_releases_its_networks_dead_pods_in_one_save() {
     let mut node = Node::settled(limits("t3.small"), warm_ip(1, 9));
     for pod in 0..5 {
         node.run_pod(pod);
@@ -225,11 +229,11 @@ fn gc_collects_the_dead_of_its_network_in_one_save() {
     assert_eq!(collected, ["c0", "c2", "c4"]);
     assert_eq!(node.granted(in_flight).pod.name, "pod-5");
     let again = node.gc(&[1, 3, 5]);
-    assert_eq!(node.answer(again), Some(&Answer::Collected(Vec::new())), "and at once");
+    assert_eq!(node.answer(again), Some(&Answer::Collected(Vec::new())), "answered at once");
 }
 
 #[test]
-fn an_add_and_a_del_cost_one_write_each() {
+fn add_and_del_cost_one_write_each() {
     let mut node = Node::settled(limits("t3.small"), three_addresses());
     let before = node.log.len();
     node.run_pod(1);
@@ -245,7 +249,7 @@ fn an_add_and_a_del_cost_one_write_each() {
 }
 
 #[test]
-fn refusals_say_what_is_short() {
+fn refusal_says_what_is_short() {
     let full = || {
         let mut node = Node::settled(limits("t3.small"), three_addresses());
         for pod in 0..3 {
@@ -275,21 +279,21 @@ fn refusals_say_what_is_short() {
 }
 
 #[test]
-fn every_add_is_answered_before_its_caller_goes_away() {
+fn add_is_answered_before_its_deadline() {
     let check = |patience: Duration, code: RefusalCode, prepare: fn(&mut Node)| {
         let mut node = Node::start(limits("t3.small"), three_addresses());
         prepare(&mut node);
         let deadline = node.now + patience;
         let add = node.add_until(1, deadline);
         while node.answer(add).is_none() {
-            node.now = node.engine.wake_at().expect("it wakes for the deadline");
-            assert!(node.now < deadline, "too late");
+            node.now = node.engine.wake_at().expect("the engine wakes for the deadline");
+            assert!(node.now < deadline, "the Add is not answered in time");
             node.send(ipam::event::Event::Tick);
         }
         assert_eq!(node.refused(add).code, code);
     };
     for patience in [0, 400, 600, 5_000, 60_000].map(Duration::from_millis) {
-        // EC2 says nothing at all.
+        // EC2 answers no call.
         check(patience, RefusalCode::Starting, |_| {});
         // EC2 does not answer the assignment.
         check(patience, RefusalCode::Attaching, |node| {
@@ -298,12 +302,12 @@ fn every_add_is_answered_before_its_caller_goes_away() {
             node.save_all();
         });
     }
-    // The disk says nothing.
+    // The disk answers no save.
     check(secs(5), RefusalCode::StateUnwritable, Node::settle);
 }
 
 #[test]
-fn readiness_is_an_address_that_can_be_used() {
+fn node_is_ready_once_an_address_is_usable() {
     let mut node = Node::start(limits("t3.small"), three_addresses());
     let code = |node: &Node| node.engine.ready(node.now).map_err(|refusal| refusal.code);
     assert_eq!(code(&node), Err(RefusalCode::Starting));

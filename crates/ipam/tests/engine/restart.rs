@@ -1,4 +1,4 @@
-//! A restart forgets nothing, and finds what was left half done.
+//! A restart loses nothing on record, and resumes the work that was under way.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -20,19 +20,19 @@ fn pods_are_served_from_the_record_while_ec2_is_silent() {
     let before = [1, 2].map(|pod| node.run_pod(pod));
     node.restart();
     let add = node.add(1);
-    assert_eq!(node.granted(add), &before[0], "at once");
+    assert_eq!(node.granted(add), &before[0], "answered at once");
     let del = node.del(2);
     node.save_all();
     assert_eq!(node.answer(del), Some(&Answer::Released(Some(before[1].clone()))));
     let fresh = node.add(3);
-    assert_eq!(node.answer(fresh), None, "EC2 is given the time to answer");
+    assert_eq!(node.answer(fresh), None, "the Add waits for EC2's answer");
     node.settle();
     let taken: BTreeSet<_> = before.iter().map(|found| found.address()).collect();
     assert!(!taken.contains(&node.granted(fresh).address()));
 }
 
 #[test]
-fn a_rest_outlives_a_restart() {
+fn cooldown_survives_a_restart() {
     let mut node = Node::settled(limits("t3.small"), Setup { max_enis: Some(1), ..warm_ip(3, 3) });
     let addresses = [1, 2, 3].map(|pod| node.run_pod(pod).address());
     node.del(2);
@@ -47,7 +47,7 @@ fn a_rest_outlives_a_restart() {
 }
 
 #[test]
-fn a_snapshot_is_as_good_as_the_log() {
+fn snapshot_equals_the_log() {
     let mut node = Node::settled(limits("t3.small"), warm_ip(1, 0));
     for pod in 0..5 {
         node.run_pod(pod);
@@ -62,7 +62,7 @@ fn a_snapshot_is_as_good_as_the_log() {
     assert_eq!(snapshot, node.record());
 }
 
-/// What a node does from its start to three ENIs and back, one step at a time.
+/// Takes one step: a save, a call or a sync ends, or else the time of the next wake comes.
 fn step(node: &mut Node) {
     if !node.saves.is_empty() {
         node.end_save(Ok(()));
@@ -77,7 +77,7 @@ fn step(node: &mut Node) {
 }
 
 #[test]
-fn a_crash_between_any_two_steps_leaks_nothing() {
+fn crash_between_any_two_steps_leaks_nothing() {
     let start = || {
         let mut node = Node::start(limits("t3.small"), warm_ip(1, 0));
         for pod in 0..7 {
@@ -120,12 +120,12 @@ fn a_crash_between_any_two_steps_leaks_nothing() {
 }
 
 #[test]
-fn what_was_left_behind_is_used_if_wanted_and_deleted_if_not() {
+fn own_unattached_eni_is_used_if_wanted_else_deleted() {
     for (policy, expect) in [(warm_ip(9, 0), vec![3, 3, 3]), (warm_ip(1, 0), vec![1])] {
         let mut ec2 = Ec2::new(limits("t3.small"));
-        let left = ec2.leave_behind(&[OURS]);
-        let other = ec2.leave_behind(&[(OURS.0, "i-0fedcba9876543210")]);
-        let unmarked = ec2.leave_behind(&[]);
+        let left = ec2.add_unattached_eni(&[OURS]);
+        let other = ec2.add_unattached_eni(&[(OURS.0, "i-0fedcba9876543210")]);
+        let unmarked = ec2.add_unattached_eni(&[]);
         let wanted = expect.len() > 1;
         let mut node = Node::start_with(ec2, limits("t3.small"), policy);
         node.settle();
@@ -139,10 +139,10 @@ fn what_was_left_behind_is_used_if_wanted_and_deleted_if_not() {
 }
 
 #[test]
-fn foreign_enis_are_left_alone_and_take_their_place() {
+fn foreign_enis_are_left_alone_and_hold_their_place() {
     let check = |tags: &[(&str, &str)], manage_untagged: bool, ours: bool| {
         let mut ec2 = Ec2::new(limits("t3.small"));
-        let strange = ec2.attach_strange(1, tags);
+        let strange = ec2.attach_foreign(1, tags);
         let mut node = Node::start_with(ec2, limits("t3.small"), warm_ip(9, 0));
         node.boot.node.manage_untagged = manage_untagged;
         node.restart();
@@ -163,10 +163,10 @@ fn foreign_enis_are_left_alone_and_take_their_place() {
 }
 
 #[test]
-fn delete_on_termination_is_made_good() {
+fn missing_delete_on_termination_is_set() {
     let mut ec2 = Ec2::new(limits("t3.small"));
-    let ours = ec2.attach_strange(1, &[OURS]);
-    let untagged = ec2.attach_strange(2, &[]);
+    let ours = ec2.attach_foreign(1, &[OURS]);
+    let untagged = ec2.attach_foreign(2, &[]);
     let mut node = Node::start_with(ec2, limits("t3.small"), warm_ip(9, 0));
     node.settle();
     let is_set = |eni| {
@@ -174,15 +174,15 @@ fn delete_on_termination_is_made_good() {
         attachment.is_some_and(|attachment| attachment.delete_on_termination)
     };
     assert!(is_set(&ours));
-    assert!(!is_set(&untagged), "somebody else's wish");
+    assert!(!is_set(&untagged), "an untagged ENI keeps its owner's setting");
 }
 
 #[test]
-fn an_eni_that_somebody_detached_is_never_deleted_under_its_pods() {
+fn externally_detached_eni_with_pods_is_never_deleted() {
     let mut node = Node::settled(limits("t3.small"), warm_ip(0, 0));
     let pods: Vec<_> = (0..4).map(|pod| node.run_pod(pod)).collect();
-    let torn = pods[3].eni().clone();
-    node.ec2.enis.get_mut(&torn).unwrap().attachment = None;
+    let detached = pods[3].eni().clone();
+    node.ec2.enis.get_mut(&detached).unwrap().attachment = None;
     let refuse_attach = |node: &mut Node| {
         for _ in 0..200 {
             node.save_all();
@@ -201,16 +201,16 @@ fn an_eni_that_somebody_detached_is_never_deleted_under_its_pods() {
         }
     };
     refuse_attach(&mut node);
-    let n_tried = node.ec2.enis[&torn].blocks.len();
-    assert_eq!(n_tried, 1, "its address is still reserved at EC2");
+    let n_blocks = node.ec2.enis[&detached].blocks.len();
+    assert_eq!(n_blocks, 1, "its address is still reserved at EC2");
     node.pass(secs(600));
-    assert!(node.ec2.enis[&torn].attachment.is_some(), "it is attached again");
+    assert!(node.ec2.enis[&detached].attachment.is_some(), "the ENI is attached again");
     let later = node.run_pod(9);
     assert!(pods.iter().all(|pod| pod.address() != later.address()));
 }
 
 #[test]
-fn an_eni_that_vanishes_takes_no_address_off_the_record() {
+fn vanished_eni_takes_no_address_off_the_record() {
     let mut node = Node::settled(limits("t3.small"), warm_ip(0, 0));
     let pods: Vec<_> = (0..4).map(|pod| node.run_pod(pod)).collect();
     let gone = pods[3].eni().clone();
@@ -223,7 +223,7 @@ fn an_eni_that_vanishes_takes_no_address_off_the_record() {
 }
 
 #[test]
-fn an_address_that_moves_to_another_eni_is_given_once() {
+fn address_moved_to_another_eni_is_granted_once() {
     let policy = Setup { cooldown: secs(0), shrink_delay: secs(0), ..warm_ip(0, 0) };
     let mut node = Node::settled(limits("t3.small"), policy);
     let pods: Vec<_> = (0..4).map(|pod| node.run_pod(pod)).collect();
@@ -231,15 +231,15 @@ fn an_address_that_moves_to_another_eni_is_given_once() {
     let freed = pods[0].address();
     node.del(0);
     node.save_all();
-    // The address goes back, but nobody hears of it, and it comes again on the other ENI.
+    // The address goes back, but the answer is lost. EC2 then assigns it to the other ENI.
     let (id, call) = node.calls.pop_front().unwrap();
     assert!(matches!(call, Ec2Call::Unassign { .. }), "{call}");
     node.ec2.execute(&call).unwrap();
     node.send(Event::CallDone { id, result: Err(error(CallErrorKind::OutcomeUnknown)) });
-    let reading = node.calls.pop_front().unwrap();
+    let describe = node.calls.pop_front().unwrap();
     let adds = [10, 11].map(|pod| node.add(pod));
     node.settle();
-    node.calls.push_back(reading);
+    node.calls.push_back(describe);
     node.settle();
     let given = adds.map(|add| node.granted(add).address());
     assert!(given.contains(&freed) && given[0] != given[1], "{given:?}");

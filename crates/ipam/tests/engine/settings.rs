@@ -1,4 +1,4 @@
-//! What the properties draw from: every combination of targets, kinds, limits and subnets.
+//! The strategies of the property tests: every combination of targets, kinds, limits and subnets.
 
 use std::time::Duration;
 
@@ -13,14 +13,14 @@ use crate::node::{Setup, policy};
 /// Another subnet that new ENIs may go to.
 pub(crate) const TAGGED_SUBNET: &str = "subnet-1";
 
-/// As many cases as `PROPTEST_CASES` says (256 if it is not set), divided by `cost`.
+/// The number of cases in `PROPTEST_CASES` (256 if it is not set), divided by `cost`.
 pub(crate) fn cases_of_cost(cost: u32) -> ProptestConfig {
     let config = ProptestConfig::default();
     ProptestConfig { cases: config.cases.div_ceil(cost), ..config }
 }
 
-/// The four settings as a user may write them, zeros and absurd ones included, and also targets
-/// that no setting leads to.
+/// Targets from the four settings as a user may write them, zeros and absurd values included. Some targets
+/// come from no settings.
 pub(crate) fn targets(kind: BlockKind) -> impl Strategy<Value = Targets> {
     let units = || prop_oneof![3 => 0..3_u16, 1 => select(vec![7, 50, u16::MAX])];
     let addresses = || {
@@ -65,7 +65,7 @@ pub(crate) fn policies(kinds: Vec<BlockKind>) -> impl Strategy<Value = Setup> {
     )
 }
 
-/// From the smallest instances to the largest, now and then without prefixes.
+/// Limits from the smallest instances to the largest, sometimes without prefixes.
 pub(crate) fn instance_limits() -> impl Strategy<Value = Limits> {
     let sizes = select(vec![(2, 2), (2, 4), (3, 4), (3, 4), (3, 10), (4, 15), (15, 50)]);
     let prefixes = prop_oneof![7 => Just(true), 1 => Just(false)];
@@ -76,14 +76,14 @@ pub(crate) fn instance_limits() -> impl Strategy<Value = Limits> {
     })
 }
 
-/// What a subnet has left: single addresses and prefixes.
+/// The free blocks of a subnet: single addresses and prefixes.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Left {
+pub(crate) struct FreeBlocks {
     n_addresses: u16,
     n_prefixes: u16,
 }
 
-impl Left {
+impl FreeBlocks {
     pub(crate) const PLENTY: Self = Self { n_addresses: 10_000, n_prefixes: 2_000 };
 
     pub(crate) fn put(self, ec2: &mut Ec2, subnet: &str) {
@@ -92,26 +92,26 @@ impl Left {
     }
 }
 
-/// Plenty, nothing, only single addresses (fragmented), only prefixes (all else is reserved for
-/// them), or a few of each.
-pub(crate) fn left() -> impl Strategy<Value = Left> {
+/// Plenty, nothing, only single addresses (a fragmented subnet), only prefixes (a reservation holds the
+/// rest), or a few of each.
+pub(crate) fn free_blocks() -> impl Strategy<Value = FreeBlocks> {
     prop_oneof![
-        3 => Just(Left::PLENTY),
-        1 => Just(Left { n_addresses: 0, n_prefixes: 0 }),
-        1 => (1..200_u16).prop_map(|n_addresses| Left { n_addresses, n_prefixes: 0 }),
-        1 => (1..10_u16).prop_map(|n_prefixes| Left { n_addresses: 0, n_prefixes }),
+        3 => Just(FreeBlocks::PLENTY),
+        1 => Just(FreeBlocks { n_addresses: 0, n_prefixes: 0 }),
+        1 => (1..200_u16).prop_map(|n_addresses| FreeBlocks { n_addresses, n_prefixes: 0 }),
+        1 => (1..10_u16).prop_map(|n_prefixes| FreeBlocks { n_addresses: 0, n_prefixes }),
         2 => (0..20_u16, 0..4_u16)
-            .prop_map(|(n_addresses, n_prefixes)| Left { n_addresses, n_prefixes }),
+            .prop_map(|(n_addresses, n_prefixes)| FreeBlocks { n_addresses, n_prefixes }),
     ]
 }
 
-/// An EC2 whose primary subnet has `first` left, and a tagged one `second`, if there is one.
-pub(crate) fn ec2(limits: Limits, first: Left, second: Option<Left>) -> Ec2 {
+/// An EC2 whose primary subnet has the free blocks `first`. A second, tagged subnet has `second`.
+pub(crate) fn ec2(limits: Limits, first: FreeBlocks, second: Option<FreeBlocks>) -> Ec2 {
     let mut ec2 = Ec2::new(limits);
     first.put(&mut ec2, SUBNET);
-    if let Some(left) = second {
+    if let Some(free_blocks) = second {
         ec2.add_subnet(TAGGED_SUBNET, 1, &[("kubernetes.io/role/cni", "1")]);
-        left.put(&mut ec2, TAGGED_SUBNET);
+        free_blocks.put(&mut ec2, TAGGED_SUBNET);
     }
     ec2
 }

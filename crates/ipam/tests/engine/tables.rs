@@ -1,5 +1,5 @@
-//! The tables that the documents of amazon-vpc-cni-k8s promise, through the engine: pods are added
-//! one by one, and the node settles after each; and that a forecast comes to the same.
+//! The engine reproduces the tables in the documents of amazon-vpc-cni-k8s. Pods are added one by one, and
+//! the node settles after each. A forecast gives the same result.
 
 use std::cmp::Reverse;
 use std::collections::BTreeMap;
@@ -11,7 +11,7 @@ use ipam::view::EniView;
 
 use crate::node::{Node, Setup, limits, policy};
 
-/// A setting as the tables give it: warm ENIs or prefixes, warm addresses, minimum addresses.
+/// A setting as the tables give it: warm ENIs, warm prefixes, or warm and minimum addresses.
 #[derive(Debug, Clone, Copy)]
 enum Setting {
     Eni(u16),
@@ -41,7 +41,7 @@ fn grow(instance_type: &str, policy: Setup, pods: usize) -> Node {
     node
 }
 
-/// Checks one row of secondary kind, and that the node then rests.
+/// Checks one row for single addresses, and that the node then rests.
 fn check(instance_type: &str, setting: Setting, pods: usize, per_eni: &[usize]) {
     let mut node = grow(instance_type, policy_of(setting), pods);
     let row = format!("{instance_type} {setting:?} with {pods} pods");
@@ -53,7 +53,7 @@ fn check(instance_type: &str, setting: Setting, pods: usize, per_eni: &[usize]) 
     check_rest(&mut node, &row);
 }
 
-/// A forecast shows what the node holds, by as many calls.
+/// Checks that a forecast shows the node's blocks and calls.
 fn check_forecast(node: &Node, pods: usize, row: &str) -> Forecast {
     let forecast =
         forecast(node.boot.limits, node.boot.policy.clone(), u32::try_from(pods).unwrap());
@@ -63,8 +63,8 @@ fn check_forecast(node: &Node, pods: usize, row: &str) -> Forecast {
         pods
     };
     let on_node: Vec<_> = node.view().enis.iter().map(on_node).collect();
-    let foretold: Vec<_> = forecast.enis.iter().map(|eni| eni.pods_per_block.clone()).collect();
-    assert_eq!(foretold, on_node, "{row}");
+    let expected: Vec<_> = forecast.enis.iter().map(|eni| eni.pods_per_block.clone()).collect();
+    assert_eq!(expected, on_node, "{row}");
     assert_eq!(forecast.n_unused(), node.counts().free, "{row}");
     let mut calls = BTreeMap::new();
     for call in &node.ec2.calls {
@@ -74,15 +74,19 @@ fn check_forecast(node: &Node, pods: usize, row: &str) -> Forecast {
     forecast
 }
 
-/// In the hour after, nothing is asked of EC2 and nothing is written.
+/// Checks that the node makes no call and writes nothing in the next hour.
 fn check_rest(node: &mut Node, row: &str) {
     let (n_calls, n_log) = (node.ec2.calls.len(), node.log.len());
     node.pass(std::time::Duration::from_secs(3600));
-    assert_eq!((node.ec2.calls.len(), node.log.len()), (n_calls, n_log), "{row}: not at rest");
+    assert_eq!(
+        (node.ec2.calls.len(), node.log.len()),
+        (n_calls, n_log),
+        "{row}: the node is not at rest"
+    );
 }
 
 #[test]
-fn eni_and_ip_target() {
+fn eni_and_ip_target_table_holds() {
     let small = "t3.small";
     check(small, Setting::Eni(1), 0, &[3]);
     check(small, Setting::Eni(1), 5, &[3, 3, 3]);
@@ -104,7 +108,7 @@ fn eni_and_ip_target() {
 }
 
 #[test]
-fn further_values_of_the_formulas() {
+fn further_values_of_the_formulas_hold() {
     for (warm, pods, per_eni) in [
         (0, 0, &[9][..]),
         (0, 5, &[9]),
@@ -141,8 +145,8 @@ struct Row {
     prefixes_per_eni: &'static [usize],
     unused_prefixes: usize,
     unused_ips: u64,
-    /// What the document prints where its own rules say otherwise: a new ENI comes only when the
-    /// existing ones are full of prefixes, and a minimum of 20 addresses takes two prefixes.
+    /// The document's text where it contradicts its own rules. By those, a new ENI comes only when the others
+    /// are full of prefixes, and a minimum of 20 addresses takes two prefixes.
     document_says: Option<&'static str>,
 }
 
@@ -177,7 +181,7 @@ const PREFIX_TABLE: [Row; 20] = [
         .although("2 ENIs, with prefixes 4,0"),
 ];
 
-#[expect(clippy::too_many_arguments, reason = "they are the columns of a table")]
+#[expect(clippy::too_many_arguments, reason = "the arguments are the columns of a table")]
 const fn row(
     instance_type: &'static str,
     setting: Setting,
@@ -209,7 +213,7 @@ impl Row {
 }
 
 #[test]
-fn prefix_and_ip_target() {
+fn prefix_and_ip_target_table_holds() {
     for row in &PREFIX_TABLE {
         let policy = Setup { kind: BlockKind::V4Prefix, ..policy_of(row.setting) };
         let mut node = grow(row.instance_type, policy, row.pods);

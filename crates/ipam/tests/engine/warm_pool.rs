@@ -1,4 +1,4 @@
-//! Growth at once, shrink with patience, and rest.
+//! The pool grows at once, shrinks after a delay, and then rests.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -16,7 +16,7 @@ fn secs(n: u64) -> Duration {
 }
 
 #[test]
-fn what_a_burst_needs_is_asked_for_at_once_and_in_parallel() {
+fn burst_is_requested_at_once_and_in_parallel() {
     let mut node = Node::start(limits("m5.xlarge"), warm_ip(0, 0));
     for pod in 0..40 {
         node.add(pod);
@@ -32,12 +32,12 @@ fn what_a_burst_needs_is_asked_for_at_once_and_in_parallel() {
     assert_eq!(node.under_way(), expect);
     node.settle();
     assert_eq!(node.counts().assigned, 40);
-    // Reading twice, the assignment, and three calls for each ENI: none is asked for more later.
+    // Two describes, one Assign, and three calls for each new ENI: no later call asks for more.
     assert_eq!(node.ec2.calls.len(), 2 + 1 + 3 * 2);
 }
 
 #[test]
-fn a_new_eni_carries_all_its_marks() {
+fn new_eni_carries_all_its_marks() {
     let mut node = Node::start(limits("t3.small"), warm_ip(5, 0));
     let groups = security_groups(&["sg-2", "sg-3"]);
     node.ec2.enis.get_mut(&eni_id(PRIMARY)).unwrap().security_groups = groups.clone();
@@ -71,12 +71,12 @@ fn a_new_eni_carries_all_its_marks() {
     assert_eq!(tags, expect);
 }
 
-/// Whatever the other ENIs have, and as of the last reading.
+/// New ENIs copy subnet and groups from the primary ENI, whatever other ENIs have.
 #[test]
-fn an_eni_is_made_after_the_primary_as_ec2_shows_it_and_not_before() {
+fn new_eni_copies_the_primary_as_last_described() {
     let mut ec2 = Ec2::new(limits("m5.xlarge"));
     ec2.add_subnet("subnet-1", 1, &[]);
-    ec2.attach_strange(1, &[("node.k8s.amazonaws.com/no_manage", "true")]);
+    ec2.attach_foreign(1, &[("node.k8s.amazonaws.com/no_manage", "true")]);
     let primary = ec2.enis.remove(&eni_id(PRIMARY)).unwrap();
     let mut node = Node::start_with(ec2, limits("m5.xlarge"), warm_ip(5, 0));
     node.add(0);
@@ -86,9 +86,9 @@ fn an_eni_is_made_after_the_primary_as_ec2_shows_it_and_not_before() {
     for (groups, pods) in [(["sg-2", "sg-3"], 0..20), (["sg-3", "sg-4"], 20..34)] {
         let security_groups = security_groups(&groups);
         let enis = &mut node.ec2.enis;
-        let home = enis.remove(&eni_id(PRIMARY)).unwrap_or_else(|| primary.clone());
-        let home = EniFacts { subnet: subnet_id("subnet-1"), security_groups, ..home };
-        enis.insert(eni_id(PRIMARY), home.clone());
+        let template = enis.remove(&eni_id(PRIMARY)).unwrap_or_else(|| primary.clone());
+        let template = EniFacts { subnet: subnet_id("subnet-1"), security_groups, ..template };
+        enis.insert(eni_id(PRIMARY), template.clone());
         node.pass(secs(26 * 3600));
         node.ec2.calls.clear();
         for pod in pods {
@@ -98,12 +98,12 @@ fn an_eni_is_made_after_the_primary_as_ec2_shows_it_and_not_before() {
             Ec2Call::CreateEni { subnet, security_groups, .. } => Some((subnet, security_groups)),
             _ => None,
         });
-        assert_eq!(made, Some((&home.subnet, &home.security_groups)));
+        assert_eq!(made, Some((&template.subnet, &template.security_groups)));
     }
 }
 
 #[test]
-fn surplus_goes_back_after_its_time() {
+fn surplus_goes_back_after_its_delay() {
     let mut node = Node::settled(limits("p3dn.24xlarge"), warm_ip(5, 10));
     for pod in 0..60 {
         node.run_pod(pod);
@@ -114,13 +114,13 @@ fn surplus_goes_back_after_its_time() {
     for pod in 0..60 {
         node.del(pod);
     }
-    // 30 s of rest, then 30 s of surplus.
+    // 30 s of cooldown, then 30 s of surplus.
     node.pass(secs(59));
     assert_eq!(node.ec2.calls, []);
     node.pass(secs(2));
     let calls = |node: &Node| node.ec2.calls.iter().map(ToString::to_string).collect::<Vec<_>>();
     assert_eq!(calls(&node), ["UnassignPrivateIpAddresses 39 blocks of eni-0000"]);
-    // A whole ENI has taken more calls to come, and stays for 300 s.
+    // A whole ENI costs more calls, so it stays for 300 s.
     node.pass(secs(268));
     assert_eq!(node.ec2.n_blocks(), [10, 16]);
     node.pass(secs(2));
@@ -129,12 +129,12 @@ fn surplus_goes_back_after_its_time() {
     assert_eq!(calls(&node)[2..], ["DeleteNetworkInterface eni-0001"]);
     assert_eq!(node.ec2.n_blocks(), [10]);
     node.pass(secs(3600));
-    assert_eq!(node.ec2.calls.len(), 3, "and then it rests");
-    assert_eq!(node.record().cooling().len(), 10, "what has left is off the record");
+    assert_eq!(node.ec2.calls.len(), 3, "then the node rests");
+    assert_eq!(node.record().cooling().len(), 10, "addresses that went back have left the record");
 }
 
 #[test]
-fn a_short_surplus_is_kept() {
+fn short_surplus_is_kept() {
     let mut node = Node::settled(limits("m5.xlarge"), warm_ip(2, 0));
     for pod in 0..10 {
         node.run_pod(pod);
@@ -155,9 +155,9 @@ fn a_short_surplus_is_kept() {
     assert!(n_calls <= 2, "{n_calls} calls for 80 pods that came and went");
 }
 
-/// A load that comes and goes in a rhythm at which every single give-back would be missed.
+/// The load returns with a period at which it would miss every block that went back.
 #[test]
-fn what_comes_and_goes_makes_ever_fewer_calls() {
+fn periodic_load_makes_ever_fewer_calls() {
     let check = |policy: Setup, most: usize| {
         let mut node = Node::settled(limits("m5.xlarge"), policy.clone());
         let n_calls = node.ec2.n_mutating();
@@ -180,7 +180,7 @@ fn what_comes_and_goes_makes_ever_fewer_calls() {
 }
 
 #[test]
-fn pods_that_come_together_are_one_call() {
+fn pods_arriving_together_cost_one_call() {
     let delay = Duration::from_millis(50);
     let mut node = Node::settled(
         limits("m5.xlarge"),
@@ -194,11 +194,11 @@ fn pods_that_come_together_are_one_call() {
     }
     assert_eq!(node.ec2.n_mutating(), n_calls);
     node.pass(delay);
-    // 30 pods wait for two prefixes, and one is to be free.
+    // 30 pods wait for two prefixes, and one more is the warm prefix.
     let last = node.ec2.calls.last().map(ToString::to_string);
     assert_eq!(last.as_deref(), Some("AssignPrivateIpAddresses 3 prefixes to eni-0000"));
     assert_eq!((node.ec2.n_mutating(), node.counts().assigned), (n_calls + 1, 46));
-    // Nobody waits for what follows, so it may wait for more.
+    // No pod waits for the next call, so the call waits ten times as long for more demand.
     for pod in 46..50 {
         node.run_pod(pod);
     }
@@ -209,7 +209,7 @@ fn pods_that_come_together_are_one_call() {
 }
 
 #[test]
-fn a_waiting_pod_takes_the_eni_that_no_call_changes() {
+fn waiting_pod_uses_the_eni_without_a_call_under_way() {
     let mut node = Node::settled(limits("t3.small"), warm_ip(0, 0));
     for pod in 0..5 {
         node.run_pod(pod);
@@ -228,7 +228,7 @@ fn a_waiting_pod_takes_the_eni_that_no_call_changes() {
 }
 
 #[test]
-fn an_eni_stays_its_minimum_age() {
+fn eni_stays_for_its_minimum_age() {
     let policy = Setup { cooldown: secs(0), min_eni_age: secs(400), ..warm_ip(1, 0) };
     let mut node = Node::settled(limits("t3.small"), policy);
     for pod in 0..3 {
@@ -246,7 +246,7 @@ fn an_eni_stays_its_minimum_age() {
 }
 
 #[test]
-fn prefixes_and_warm_enis_go_back_by_their_own_rules() {
+fn surplus_goes_back_by_the_rules_of_its_targets() {
     let check = |policy: Setup, peak: &[usize], rest: &[usize]| {
         let mut node = Node::settled(limits("t3.small"), policy.clone());
         let n_pods = if policy.kind == BlockKind::V4Prefix { 60 } else { 5 };
@@ -285,7 +285,7 @@ fn resting_addresses_count_as_used() {
 }
 
 #[test]
-fn a_waiting_pod_makes_the_pool_grow_whatever_the_targets_are() {
+fn waiting_pod_makes_the_pool_grow_under_any_targets() {
     for kind in [BlockKind::V4Address, BlockKind::V4Prefix] {
         for targets in [
             Targets::Ip { warm: 0, minimum: 0 },
@@ -313,7 +313,7 @@ fn max_eni_and_max_pods_bound_the_pool() {
 }
 
 #[test]
-fn a_node_for_no_pods_holds_nothing() {
+fn node_with_zero_max_pods_holds_nothing() {
     for kind in [BlockKind::V4Address, BlockKind::V4Prefix, BlockKind::V6Prefix] {
         let policy = Setup { max_pods: 0, ..policy(kind, WarmSettings::default()) };
         let mut node = Node::settled(limits("t3.small"), policy);
@@ -323,7 +323,7 @@ fn a_node_for_no_pods_holds_nothing() {
 }
 
 #[test]
-fn two_kinds_of_surplus_on_one_eni_go_back_one_after_the_other() {
+fn two_kinds_of_surplus_on_one_eni_go_back_in_turn() {
     let mut ec2 = Ec2::new(limits("t3.small"));
     (ec2.subnet(SUBNET).n_addresses, ec2.subnet(SUBNET).n_prefixes) = (1, 1);
     let settings = WarmSettings { warm_ip: 1, ..WarmSettings::default() };
@@ -341,13 +341,13 @@ fn two_kinds_of_surplus_on_one_eni_go_back_one_after_the_other() {
     for pod in 0..30 {
         node.del(pod);
     }
-    // Were both calls under way at once, `Node` would complain.
+    // `Node` panics if both calls are under way at the same time.
     node.pass(secs(600));
     assert_eq!(node.ec2.n_blocks(), [1], "a prefix stays");
 }
 
 #[test]
-fn an_instance_without_prefixes_gets_addresses() {
+fn instance_without_prefixes_gets_single_addresses() {
     let limits = ipam::policy::Limits { prefixes: false, ..limits("t3.small") };
     let policy = policy(BlockKind::V4Prefix, WarmSettings::default());
     let mut node = Node::settled(limits, policy);
@@ -357,7 +357,7 @@ fn an_instance_without_prefixes_gets_addresses() {
 
 /// The truth table of subnet tags; the cluster is `mine`.
 #[test]
-fn subnets_by_tag() {
+fn subnet_tags_decide_where_new_enis_go() {
     const ROLE: &str = "kubernetes.io/role/cni";
     const MINE: &str = "cni.networking.k8s.aws/cluster/mine";
     const OTHER: &str = "cni.networking.k8s.aws/cluster/other";

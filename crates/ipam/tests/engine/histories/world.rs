@@ -304,7 +304,7 @@ impl World {
     fn look(&mut self) {
         // Else the same moment is before and after the look.
         self.pass(1);
-        self.node.look();
+        self.node.report_kernel();
         self.note_strange();
     }
 

@@ -1,4 +1,4 @@
-//! What somebody else does to our ENIs by hand, while the daemon runs and while it does not.
+//! Changes that somebody else makes to our ENIs, while the daemon runs and while it does not.
 
 use std::collections::BTreeSet;
 use std::net::IpAddr;
@@ -15,53 +15,53 @@ use crate::node::{Node, OURS, OnEni as _, Setup, limits, policy, single, warm_ip
 
 const DAY: Duration = Duration::from_secs(26 * 3600);
 
-fn strange() -> Block {
+fn foreign_block() -> Block {
     Block::address("10.0.77.7".parse().unwrap())
 }
 
 /// Somebody puts an address on the primary ENI.
-fn put_by_hand(node: &mut Node) {
-    node.ec2.enis.get_mut(&eni_id(PRIMARY)).unwrap().blocks.insert(strange());
+fn put_foreign_block(node: &mut Node) {
+    node.ec2.enis.get_mut(&eni_id(PRIMARY)).unwrap().blocks.insert(foreign_block());
 }
 
 fn is_there(node: &Node) -> bool {
-    node.ec2.enis.values().any(|eni| eni.blocks.contains(&strange()))
+    node.ec2.enis.values().any(|eni| eni.blocks.contains(&foreign_block()))
 }
 
-/// The node reads EC2, with or without a new start.
-type Reads = fn(&mut Node);
+/// The node describes its ENIs, with or without a restart.
+type Describes = fn(&mut Node);
 
-const AUDIT: Reads = |node| node.pass(DAY);
-/// It reads twice: of the first reading it is not sure.
-const RESTART: Reads = |node| {
+const AUDIT: Describes = |node| node.pass(DAY);
+/// The node describes its ENIs twice, since the first answer may lag.
+const RESTART: Describes = |node| {
     node.restart();
     node.settle();
     node.pass(Duration::from_secs(30));
 };
-const REBOOT: Reads = |node| {
+const REBOOT: Describes = |node| {
     node.boot.node.boot = BootId("another boot".to_owned());
     RESTART(node);
     RESTART(node);
 };
 
 #[test]
-fn an_address_put_on_an_eni_by_hand_is_never_a_pods_and_never_removed() {
-    for (kind, reads) in [BlockKind::V4Address, BlockKind::V4Prefix]
+fn foreign_address_is_never_granted_and_never_removed() {
+    for (kind, describe) in [BlockKind::V4Address, BlockKind::V4Prefix]
         .into_iter()
         .flat_map(|kind| [(kind, AUDIT), (kind, RESTART), (kind, REBOOT)])
     {
         let settings = WarmSettings { warm_ip: 2, ..WarmSettings::default() };
         let policy = Setup { max_enis: Some(1), ..policy(kind, settings) };
         let mut node = Node::settled(limits("m5.large"), policy);
-        put_by_hand(&mut node);
-        reads(&mut node);
+        put_foreign_block(&mut node);
+        describe(&mut node);
         let text = "10.0.77.7/32 on eni-0000 is not from us: left alone".to_owned();
         assert!(node.view().blocked.contains(&text), "{:?}", node.view().blocked);
-        assert_eq!(node.view().unused_blocks, BTreeSet::from([strange()]));
-        // Far more than there is room for.
+        assert_eq!(node.view().unused_blocks, BTreeSet::from([foreign_block()]));
+        // Far more pods than the node has room for.
         let adds: Vec<_> = (0..200).map(|pod| node.add(pod)).collect();
         node.pass(Duration::from_secs(600));
-        let address: IpAddr = strange().bounds().0;
+        let address: IpAddr = foreign_block().bounds().0;
         assert!(node.record().owners().len() >= 8, "{:?}", node.record().owners());
         assert_eq!(node.record().owner(address), None);
         assert!(adds.iter().all(|add| node.answer(*add).is_some()));
@@ -71,21 +71,21 @@ fn an_address_put_on_an_eni_by_hand_is_never_a_pods_and_never_removed() {
         node.settle();
         node.pass(DAY);
         assert!(is_there(&node), "{kind:?}");
-        // Whoever has put it there takes it away.
-        node.ec2.enis.get_mut(&eni_id(PRIMARY)).unwrap().blocks.remove(&strange());
+        // Its owner takes the address away.
+        node.ec2.enis.get_mut(&eni_id(PRIMARY)).unwrap().blocks.remove(&foreign_block());
         node.pass(DAY);
         assert!(!node.view().blocked.contains(&text), "{:?}", node.view().blocked);
     }
 }
 
 #[test]
-fn an_eni_on_which_somebody_has_put_an_address_is_not_removed() {
+fn eni_with_a_foreign_address_is_not_removed() {
     let mut node = Node::settled(limits("t3.small"), warm_ip(0, 0));
     for pod in 0..4 {
         node.run_pod(pod);
     }
     let second = node.ec2.enis.keys().last().unwrap().clone();
-    node.ec2.enis.get_mut(&second).unwrap().blocks.insert(strange());
+    node.ec2.enis.get_mut(&second).unwrap().blocks.insert(foreign_block());
     node.pass(DAY);
     for pod in 0..4 {
         node.del(pod);
@@ -93,12 +93,12 @@ fn an_eni_on_which_somebody_has_put_an_address_is_not_removed() {
     node.settle();
     node.pass(DAY);
     assert_eq!(node.ec2.n_attached(), 2);
-    assert_eq!(node.ec2.enis[&second].blocks.len(), 1, "ours have gone back");
+    assert_eq!(node.ec2.enis[&second].blocks.len(), 1, "our blocks have gone back");
 }
 
-/// Its outcome was unknown, and EC2 shows what it has brought only after a while.
+/// The Assign had an unknown outcome, and EC2 shows its block only after a while.
 #[test]
-fn what_a_call_of_ours_brings_late_is_ours() {
+fn block_of_a_late_assign_is_ours() {
     let mut node = Node::settled(limits("t3.small"), warm_ip(1, 0));
     node.run_pod(0);
     let add = node.add(1);
@@ -122,9 +122,9 @@ fn what_a_call_of_ours_brings_late_is_ours() {
     assert_eq!(node.view().blocked, [""; 0]);
 }
 
-/// As at the first start on an instance that was launched with secondary addresses.
+/// The first start on an instance that was launched with secondary addresses looks the same.
 #[test]
-fn without_a_record_all_that_is_there_is_ours() {
+fn blocks_present_without_a_record_are_ours() {
     let mut node = Node::settled(limits("t3.small"), Setup { max_enis: Some(1), ..warm_ip(0, 3) });
     node.restart_without_record();
     node.settle();
@@ -132,54 +132,54 @@ fn without_a_record_all_that_is_there_is_ours() {
 }
 
 #[test]
-fn a_list_of_the_same_length_with_another_address_is_seen_as_another() {
-    for reads in [AUDIT, RESTART] {
+fn replaced_address_is_noticed_though_the_count_stays() {
+    for describe in [AUDIT, RESTART] {
         let mut node = Node::settled(limits("t3.small"), warm_ip(3, 3));
         let eni = eni_id(PRIMARY);
         let gone = *node.ec2.enis[&eni].blocks.first().unwrap();
         let length = node.ec2.enis[&eni].blocks.len();
         node.ec2.enis.get_mut(&eni).unwrap().blocks.remove(&gone);
-        put_by_hand(&mut node);
+        put_foreign_block(&mut node);
         assert_eq!(node.ec2.enis[&eni].blocks.len(), length);
-        reads(&mut node);
+        describe(&mut node);
         for pod in 0..6 {
             let pod = node.run_pod(pod);
             let block = single(pod.address());
-            // EC2 may have given the one that had gone anew.
+            // EC2 may have assigned the removed address anew.
             assert!(node.ec2.enis[&pod.eni()].blocks.contains(&block), "{block} is not at EC2");
-            assert_ne!(block, strange());
+            assert_ne!(block, foreign_block());
         }
     }
 }
 
-/// It is no pod's as soon as EC2 has been read, and those whose it was are named.
+/// No pod gets the address after the next describe. The pod that still uses it is named.
 #[test]
-fn an_address_taken_off_by_hand_is_given_to_nobody_and_its_pod_is_named() {
-    for reads in [AUDIT, RESTART] {
+fn removed_address_is_granted_to_nobody_and_its_pod_named() {
+    for describe in [AUDIT, RESTART] {
         let mut node = Node::settled(limits("t3.small"), warm_ip(2, 0));
         let pod = node.run_pod(0);
         node.ec2.enis.get_mut(&pod.eni()).unwrap().blocks.remove(&single(pod.address()));
-        reads(&mut node);
+        describe(&mut node);
         let text = format!("{} is a pod's but not on any ENI at EC2", pod.address());
         assert!(node.view().blocked.contains(&text), "{:?}", node.view().blocked);
-        assert_eq!(node.record().owners().len(), 1, "its pod may be there");
+        assert_eq!(node.record().owners().len(), 1, "its pod may still run");
         for other in 1..6 {
             assert_ne!(node.run_pod(other).address(), pod.address());
         }
-        // It comes back, and is that pod's.
+        // The address comes back and belongs to that pod again.
         node.ec2.enis.get_mut(&pod.eni()).unwrap().blocks.insert(single(pod.address()));
-        reads(&mut node);
+        describe(&mut node);
         assert!(!node.view().blocked.contains(&text), "{:?}", node.view().blocked);
         assert_eq!(node.run_pod(0).address(), pod.address());
     }
 }
 
 #[test]
-fn what_ec2_leaves_out_once_is_ours_when_it_is_back() {
+fn block_missing_in_one_describe_is_ours_when_it_returns() {
     let mut node = Node::settled(limits("t3.small"), warm_ip(3, 3));
     let eni = eni_id(PRIMARY);
     let gone = *node.ec2.enis[&eni].blocks.first().unwrap();
-    // Nor can the pool replace it.
+    // The pool cannot replace it either.
     node.ec2.subnet(SUBNET).n_addresses = 0;
     node.ec2.enis.get_mut(&eni).unwrap().blocks.remove(&gone);
     node.pass(DAY);
@@ -189,14 +189,14 @@ fn what_ec2_leaves_out_once_is_ours_when_it_is_back() {
     assert_eq!(node.counts().free, 3);
 }
 
-/// A trunk and another tool's ENI on our card, and EFA on each of 31 others at the same device index.
+/// A trunk and another tool's ENI on our card, and EFA interfaces on 31 other cards at the same device index.
 #[test]
-fn whatever_else_is_attached_the_node_starts_and_leaves_it_alone() {
+fn foreign_enis_on_any_card_are_left_alone() {
     let believed = limits("m5.xlarge");
     let mut ec2 = Ec2::new(Limits { enis: 60, ..believed });
-    let mut strangers = BTreeSet::from([ec2.attach_strange(2, &[(OURS.0, "i-0fedcba9876543210")])]);
+    let mut strangers = BTreeSet::from([ec2.attach_foreign(2, &[(OURS.0, "i-0fedcba9876543210")])]);
     for card in 0..32 {
-        let eni = ec2.attach_strange(1, &[]);
+        let eni = ec2.attach_foreign(1, &[]);
         let found = ec2.enis.get_mut(&eni).unwrap();
         found.kind = EniKind::Other;
         found.attachment.as_mut().unwrap().network_card = card;
@@ -205,7 +205,7 @@ fn whatever_else_is_attached_the_node_starts_and_leaves_it_alone() {
     let mut node = Node::start_with(ec2, believed, warm_ip(1, 0));
     node.settle();
     assert_eq!(node.view().foreign.into_keys().collect::<BTreeSet<_>>(), strangers);
-    // Two of four places on our card are taken.
+    // Foreign ENIs take two of the four places on our card.
     for pod in 0..28 {
         node.run_pod(pod);
     }
@@ -222,20 +222,20 @@ fn whatever_else_is_attached_the_node_starts_and_leaves_it_alone() {
     assert_eq!(node.ec2.calls.iter().find(touches), None);
 }
 
-/// Somebody has taken it away again, and EC2 gives it to us.
+/// Its owner has removed the address, and EC2 then assigns it to us.
 #[test]
-fn an_address_that_was_put_there_by_hand_is_ours_once_ec2_gives_it_to_us() {
+fn foreign_address_that_ec2_assigns_to_us_becomes_ours() {
     let mut node = Node::settled(limits("m5.large"), warm_ip(1, 0));
-    put_by_hand(&mut node);
+    put_foreign_block(&mut node);
     AUDIT(&mut node);
-    assert_eq!(node.view().unused_blocks, BTreeSet::from([strange()]));
+    assert_eq!(node.view().unused_blocks, BTreeSet::from([foreign_block()]));
     node.run_pod(0);
     let before = node.ec2.enis[&eni_id(PRIMARY)].blocks.clone();
     node.add(1);
     node.save_all();
     let (id, call) = node.calls.pop_back().unwrap();
     assert!(matches!(call, Ec2Call::Assign { .. }), "{call}");
-    let given = CallOutput::Assigned([strange()].into());
+    let given = CallOutput::Assigned([foreign_block()].into());
     node.send(Event::CallDone { id, result: Ok(given) });
     assert_eq!(node.view().unused_blocks, BTreeSet::new());
     let known: BTreeSet<_> = node.view().enis[0].blocks.keys().copied().collect();

@@ -1,4 +1,4 @@
-//! The kernel as a witness beside the record and EC2.
+//! Reports of the kernel and the container runtime, checked against the record and EC2's answer.
 
 use std::collections::BTreeSet;
 use std::net::IpAddr;
@@ -25,10 +25,10 @@ fn run_pods(node: &mut Node, pods: impl IntoIterator<Item = usize>) -> BTreeSet<
     addresses
 }
 
-/// The next look, a minute later.
-fn look_later(node: &mut Node) {
+/// The next kernel report, a minute later.
+fn report_a_minute_later(node: &mut Node) {
     node.pass(secs(60));
-    node.look();
+    node.report_kernel();
     node.settle();
 }
 
@@ -36,13 +36,13 @@ fn quarantined(node: &Node) -> BTreeSet<IpAddr> {
     node.view().quarantined.into_keys().collect()
 }
 
-fn keeps_what_runs(policy: Setup) {
+fn check_addresses_are_kept(policy: Setup) {
     let mut node = Node::settled(limits("m5.large"), policy);
     let old = run_pods(&mut node, 0..10);
     let total = node.counts().total;
     node.links_are_marked = false;
     node.restart_without_record();
-    // What EC2 names twice may serve.
+    // Blocks that EC2 describes twice may serve.
     node.pass(secs(10));
     assert_eq!(quarantined(&node), old);
     assert_eq!(node.counts().quarantined, 10);
@@ -54,7 +54,7 @@ fn keeps_what_runs(policy: Setup) {
         node.links.retain(|_, owner| *owner != key(pod));
     }
     for _ in 0..180 {
-        look_later(&mut node);
+        report_a_minute_later(&mut node);
     }
     assert!(node.counts().total >= 10 && node.counts().total <= total + 16);
     let here = |ip: &IpAddr| {
@@ -67,50 +67,50 @@ fn keeps_what_runs(policy: Setup) {
         node.del(pod);
     }
     node.links.clear();
-    node.look();
+    node.report_kernel();
     node.settle();
     assert_eq!(node.counts().quarantined, 0);
-    assert_eq!(node.counts().cooling, 10, "they rest like others");
+    assert_eq!(node.counts().cooling, 10, "the released addresses rest");
     node.pass(secs(31));
     assert_eq!((node.counts().cooling, node.counts().assigned), (0, 0));
 }
 
 #[test]
-fn without_its_record_a_node_keeps_the_addresses_of_what_runs() {
-    keeps_what_runs(warm_ip(2, 0));
+fn node_without_record_keeps_addresses_of_running_pods() {
+    check_addresses_are_kept(warm_ip(2, 0));
 }
 
 #[test]
-fn without_its_record_a_node_keeps_the_prefixes_of_what_runs() {
-    keeps_what_runs(policy(BlockKind::V4Prefix, WarmSettings::default()));
+fn node_without_record_keeps_prefixes_of_running_pods() {
+    check_addresses_are_kept(policy(BlockKind::V4Prefix, WarmSettings::default()));
 }
 
 #[test]
-fn an_eni_with_a_pod_that_nobody_knows_stays() {
+fn eni_with_an_unrecorded_pod_stays() {
     let mut node = Node::settled(limits("t3.small"), warm_ip(0, 0));
     run_pods(&mut node, 0..4);
     assert_eq!(node.ec2.n_attached(), 2);
     node.links_are_marked = false;
     node.restart_without_record();
     for _ in 0..60 {
-        look_later(&mut node);
+        report_a_minute_later(&mut node);
     }
     assert_eq!(node.ec2.n_attached(), 2);
     node.links.clear();
     for _ in 0..60 {
-        look_later(&mut node);
+        report_a_minute_later(&mut node);
     }
     assert_eq!(node.ec2.n_attached(), 1);
 }
 
-/// The record says that the address is the old pod's; the kernel, that a newer one has it.
+/// The record gives the address to an old pod. The kernel shows it on a newer pod's link.
 #[test]
-fn an_address_that_a_stale_record_gives_to_another_is_not_free_with_its_release() {
+fn address_of_a_stale_record_stays_withheld_after_release() {
     let policy = Setup { max_enis: Some(1), cooldown: secs(0), ..warm_ip(3, 3) };
     let mut node = Node::settled(limits("t3.small"), policy);
     let address = node.run_pod(0).address();
     node.links.insert(address, key(7));
-    look_later(&mut node);
+    report_a_minute_later(&mut node);
     assert_eq!(quarantined(&node), BTreeSet::from([address]));
     assert_eq!((node.counts().assigned, node.counts().quarantined), (1, 0), "counted once");
     node.del(0);
@@ -120,30 +120,30 @@ fn an_address_that_a_stale_record_gives_to_another_is_not_free_with_its_release(
     assert!(!others.contains(&address));
     let refused = node.add(3);
     node.settle();
-    assert!(node.refused(refused).message.contains("1 quarantined"), "all else is in use");
+    assert!(node.refused(refused).message.contains("1 quarantined"), "no address is left");
     node.links.remove(&address);
-    look_later(&mut node);
+    report_a_minute_later(&mut node);
     assert_eq!(node.run_pod(4).address(), address);
 }
 
-/// Nor does it get another one: a record has one for each attachment.
+/// The pod gets no other address either: a record has one address for each attachment.
 #[test]
-fn an_add_is_not_answered_with_an_address_at_which_the_kernel_shows_another() {
+fn add_whose_address_another_link_uses_is_refused() {
     let mut node = Node::settled(limits("t3.small"), warm_ip(3, 3));
     let address = node.run_pod(0).address();
     node.links.insert(address, key(7));
-    look_later(&mut node);
+    report_a_minute_later(&mut node);
     let again = node.add(0);
     node.pass(secs(60));
     assert!(node.refused(again).message.contains("quarantined"), "{:?}", node.refused(again));
     assert_eq!(node.record().owners().len(), 1);
     node.links.insert(address, key(0));
-    look_later(&mut node);
+    report_a_minute_later(&mut node);
     assert_eq!(node.run_pod(0).address(), address);
 }
 
 #[test]
-fn what_is_about_to_go_back_stays_if_the_kernel_shows_a_pod_there() {
+fn block_about_to_be_released_stays_if_a_link_uses_it() {
     let policy = Setup { cooldown: secs(0), shrink_delay: secs(0), ..warm_ip(0, 0) };
     let mut node = Node::settled(limits("t3.small"), policy);
     let address = node.run_pod(0).address();
@@ -153,21 +153,21 @@ fn what_is_about_to_go_back_stays_if_the_kernel_shows_a_pod_there() {
     while !is_intended(&node) {
         node.end_save(Ok(()));
     }
-    assert!(node.calls.is_empty(), "its intent is not on record yet");
+    assert!(node.calls.is_empty(), "the intent is not on record yet");
     node.links.insert(address, key(7));
     node.now = node.now + secs(1);
-    node.look();
+    node.report_kernel();
     node.settle();
     assert_eq!((node.counts().quarantined, node.ec2.n_blocks()), (1, vec![1]));
     assert!(node.record().intents().is_empty());
     node.links.clear();
-    look_later(&mut node);
+    report_a_minute_later(&mut node);
     node.pass(secs(60));
-    assert_eq!(node.ec2.n_blocks(), [0], "then it goes back");
+    assert_eq!(node.ec2.n_blocks(), [0], "the block goes back without the link");
 }
 
 #[test]
-fn what_the_record_has_learnt_since_the_reading_began_is_not_judged() {
+fn kernel_report_does_not_judge_later_changes() {
     let policy = Setup { cooldown: secs(0), ..warm_ip(3, 3) };
     let mut node = Node::settled(limits("t3.small"), policy);
     let begun = node.now;
@@ -176,41 +176,41 @@ fn what_the_record_has_learnt_since_the_reading_began_is_not_judged() {
     node.links.extend([(stays, key(9)), (goes, key(1))]);
     node.del(1);
     node.settle();
-    node.look_from(begun);
+    node.report_kernel_from(begun);
     assert_eq!(quarantined(&node), BTreeSet::new());
     node.now = node.now + secs(1);
-    node.look();
-    assert_eq!(quarantined(&node), BTreeSet::from([stays, goes]), "a second later it is");
+    node.report_kernel();
+    assert_eq!(quarantined(&node), BTreeSet::from([stays, goes]), "a later report is judged");
 }
 
 #[test]
-fn a_rest_that_is_not_on_record_has_not_begun() {
+fn cooldown_that_is_not_recorded_has_not_begun() {
     let mut node = Node::settled(limits("t3.small"), warm_ip(1, 0));
     let old = run_pods(&mut node, 0..2);
     node.links_are_marked = false;
     node.restart_without_record();
     node.settle();
     node.links.clear();
-    node.look();
+    node.report_kernel();
     node.end_save(Err("disk full".to_owned()));
     assert_eq!(quarantined(&node), old);
-    look_later(&mut node);
+    report_a_minute_later(&mut node);
     assert_eq!(quarantined(&node), BTreeSet::new());
     assert_eq!(node.counts().cooling, 2);
 }
 
-/// The disk takes longer than from one look to the next.
+/// The disk takes longer than the time between two reports.
 #[test]
-fn an_address_rests_for_as_long_as_the_record_says() {
+fn cooldown_counts_from_the_recorded_moment() {
     let mut node = Node::settled(limits("t3.small"), Setup { cooldown: secs(90), ..warm_ip(1, 0) });
     let address = run_pods(&mut node, 0..1).pop_first().unwrap();
     node.links_are_marked = false;
     node.restart_without_record();
     node.settle();
     node.links.clear();
-    node.look();
+    node.report_kernel();
     node.now = node.now + secs(60);
-    node.look();
+    node.report_kernel();
     node.end_save(Ok(()));
     assert_eq!((node.counts().quarantined, node.counts().cooling), (1, 0));
     node.settle();
@@ -222,49 +222,49 @@ fn an_address_rests_for_as_long_as_the_record_says() {
 }
 
 #[test]
-fn a_link_that_comes_back_while_its_rest_is_written_stays_withheld() {
+fn link_returning_during_the_save_stays_withheld() {
     let mut node = Node::settled(limits("t3.small"), warm_ip(1, 0));
     run_pods(&mut node, 0..1);
     node.links_are_marked = false;
     node.restart_without_record();
     node.settle();
     let links = std::mem::take(&mut node.links);
-    node.look();
+    node.report_kernel();
     node.links = links;
-    node.look();
+    node.report_kernel();
     node.settle();
     assert_eq!((node.counts().quarantined, node.counts().cooling), (1, 0));
 }
 
 #[test]
-fn what_has_vanished_is_released_at_the_second_look() {
-    let check = |looks: &[(u64, bool)], released: bool| {
+fn vanished_pod_is_released_at_the_second_report() {
+    let check = |reports: &[(u64, bool)], released: bool| {
         let mut node = Node::settled(limits("t3.small"), warm_ip(1, 0));
         let address = node.run_pod(0).address();
         node.ended.insert(key(0));
-        for (at, has_link) in looks {
+        for (at, has_link) in reports {
             node.now = node.now + secs(*at);
             node.links.clear();
             node.links.extend(has_link.then(|| (address, key(0))));
-            node.look();
+            node.report_kernel();
             node.settle();
         }
-        assert_eq!(node.record().assignments().is_empty(), released, "{looks:?}");
-        assert_eq!(node.counts().cooling, u64::from(released), "{looks:?}");
+        assert_eq!(node.record().assignments().is_empty(), released, "{reports:?}");
+        assert_eq!(node.counts().cooling, u64::from(released), "{reports:?}");
     };
     check(&[(200, false)], false);
     check(&[(200, false), (59, false)], false);
     check(&[(200, false), (60, false)], true);
     check(&[(200, false), (30, true), (30, false)], false);
     check(&[(200, false), (30, true), (30, false), (60, false)], true);
-    // Its ADD may still be making the link.
+    // The pod's ADD may still be creating the link.
     check(&[(10, false), (100, false)], false);
     check(&[(10, false), (139, false)], false);
     check(&[(10, false), (140, false)], true);
 }
 
 #[test]
-fn two_looks_a_minute_apart_are_enough_however_long_the_first_took() {
+fn slow_reports_a_minute_apart_release_a_vanished_pod() {
     let mut node = Node::settled(limits("t3.small"), warm_ip(1, 0));
     node.run_pod(0);
     node.ended.insert(key(0));
@@ -272,14 +272,14 @@ fn two_looks_a_minute_apart_are_enough_however_long_the_first_took() {
     for (begun, took) in [(first, 5), (first + secs(60), 1)] {
         assert_eq!(node.record().assignments().len(), 1);
         node.now = begun + secs(took);
-        node.look_from(begun);
+        node.report_kernel_from(begun);
         node.settle();
     }
     assert!(node.record().assignments().is_empty());
 }
 
 #[test]
-fn fifty_pods_come_while_the_dead_are_swept() {
+fn fifty_pods_are_added_while_dead_ones_are_released() {
     let policy = policy(BlockKind::V4Prefix, WarmSettings::default());
     let mut node = Node::settled(limits("m5.large"), policy);
     run_pods(&mut node, 0..20);
@@ -288,10 +288,10 @@ fn fifty_pods_come_while_the_dead_are_swept() {
         node.ended.insert(key(pod));
         node.links.retain(|_, owner| *owner != key(pod));
     }
-    node.look();
+    node.report_kernel();
     node.pass(secs(60));
     let adds: Vec<_> = (20..70).map(|pod| node.add(pod)).collect();
-    node.look();
+    node.report_kernel();
     node.settle();
     let new: BTreeSet<_> = adds.iter().map(|add| node.granted(*add).address()).collect();
     assert_eq!(new.len(), 50);
@@ -299,27 +299,27 @@ fn fifty_pods_come_while_the_dead_are_swept() {
     assert_eq!(alive, (10..70).map(key).collect());
 }
 
-/// The runtime is asked, a minute after the last time, and lists these pods' sandboxes.
+/// The next report, a minute later. The runtime lists these pods' sandboxes.
 fn runtime_lists(node: &mut Node, pods: impl IntoIterator<Item = usize>) {
     node.listed = Some(pods.into_iter().map(|pod| key(pod).container).collect());
-    look_later(node);
+    report_a_minute_later(node);
 }
 
-fn runtime_is_away(node: &mut Node) {
+fn runtime_does_not_answer(node: &mut Node) {
     node.listed = None;
-    look_later(node);
+    report_a_minute_later(node);
 }
 
 fn on_record(node: &Node) -> BTreeSet<AttachmentKey> {
     node.record().assignments().keys().cloned().collect()
 }
 
-fn leftovers(node: &Node) -> BTreeSet<IpAddr> {
+fn links_to_remove(node: &Node) -> BTreeSet<IpAddr> {
     node.to_take_down.keys().copied().collect()
 }
 
-/// Three addresses for pods, of which two are `0`'s and `1`'s, and no rest.
-fn two_run_on_three() -> (Node, IpAddr) {
+/// A node with three addresses and no cooldown. Pods `0` and `1` have two of them. Also pod 0's address.
+fn two_pods_on_three_addresses() -> (Node, IpAddr) {
     let policy = Setup { max_enis: Some(1), cooldown: secs(0), ..warm_ip(3, 3) };
     let mut node = Node::settled(limits("t3.small"), policy);
     run_pods(&mut node, 0..2);
@@ -329,63 +329,63 @@ fn two_run_on_three() -> (Node, IpAddr) {
 }
 
 #[test]
-fn what_the_runtime_has_forgotten_is_released_and_serves_again_without_its_link() {
-    let (mut node, address) = two_run_on_three();
+fn address_of_an_unlisted_sandbox_serves_after_its_link_goes() {
+    let (mut node, address) = two_pods_on_three_addresses();
     runtime_lists(&mut node, [0, 1]);
     runtime_lists(&mut node, [1]);
-    assert_eq!(on_record(&node).len(), 2, "one look is not enough");
-    assert_eq!(leftovers(&node), BTreeSet::new());
+    assert_eq!(on_record(&node).len(), 2, "one report is not enough");
+    assert_eq!(links_to_remove(&node), BTreeSet::new());
     node.pass(secs(60));
-    node.look();
-    assert_eq!(leftovers(&node), BTreeSet::new());
-    assert_eq!(on_record(&node).len(), 2, "the release is being written");
+    node.report_kernel();
+    assert_eq!(links_to_remove(&node), BTreeSet::new());
+    assert_eq!(on_record(&node).len(), 2, "the release is not saved yet");
     node.settle();
     assert_eq!(on_record(&node), BTreeSet::from([key(1)]));
-    assert_eq!(leftovers(&node), BTreeSet::from([address]));
-    // Before the next look too.
+    assert_eq!(links_to_remove(&node), BTreeSet::from([address]));
+    // The address does not serve before the next report either.
     assert_ne!(node.run_pod(2).address(), address);
     let refused = node.add(3);
     node.settle();
-    assert!(node.refused(refused).message.contains("1 quarantined"), "all else is in use");
-    // The longest ADD is over, after which links of ours without a record are adopted.
+    assert!(node.refused(refused).message.contains("1 quarantined"), "no address is left");
+    // By now the longest ADD is over, so links of ours without a record would be adopted.
     for _ in 0..5 {
         runtime_lists(&mut node, [1, 2]);
         assert_eq!(on_record(&node), BTreeSet::from([key(1), key(2)]));
-        assert_eq!(leftovers(&node), BTreeSet::from([address]));
+        assert_eq!(links_to_remove(&node), BTreeSet::from([address]));
     }
     node.links.remove(&address);
     runtime_lists(&mut node, [1, 2]);
-    assert_eq!(leftovers(&node), BTreeSet::new());
+    assert_eq!(links_to_remove(&node), BTreeSet::new());
     assert_eq!(node.run_pod(4).address(), address);
 }
 
 #[test]
-fn the_runtimes_word_ends_what_it_has_listed_and_nothing_else() {
-    let check = |looks: &[Option<&[usize]>], released: bool| {
-        let (mut node, _) = two_run_on_three();
-        for listed in looks {
+fn only_sandboxes_once_listed_are_released_as_unlisted() {
+    let check = |reports: &[Option<&[usize]>], released: bool| {
+        let (mut node, _) = two_pods_on_three_addresses();
+        for listed in reports {
             match listed {
                 Some(pods) => runtime_lists(&mut node, pods.iter().copied()),
-                None => runtime_is_away(&mut node),
+                None => runtime_does_not_answer(&mut node),
             }
         }
-        assert_eq!(!on_record(&node).contains(&key(0)), released, "{looks:?}");
-        assert_eq!(!leftovers(&node).is_empty(), released, "{looks:?}");
-        assert!(on_record(&node).contains(&key(1)), "{looks:?}");
+        assert_eq!(!on_record(&node).contains(&key(0)), released, "{reports:?}");
+        assert_eq!(!links_to_remove(&node).is_empty(), released, "{reports:?}");
+        assert!(on_record(&node).contains(&key(1)), "{reports:?}");
     };
     let (both, one, others, nothing): (&[_], &[_], &[_], &[_]) = (&[0, 1], &[1], &[8, 9], &[]);
     check(&[Some(both), Some(one), Some(one)], true);
     check(&[Some(both), None, Some(one), None, Some(one)], true);
-    // It has been never listed.
+    // The runtime has never listed pod 0.
     check(&[Some(one); 9], false);
     check(&[Some(nothing), Some(one), Some(one), Some(one)], false);
-    // The runtime is away.
+    // The runtime does not answer.
     check(&[Some(both), None, None, None], false);
     check(&[Some(both), Some(one), None, None, None], false);
-    // It is listed again.
+    // The runtime lists pod 0 again.
     check(&[Some(both), Some(one), Some(both), Some(one)], false);
     check(&[Some(both), Some(one), Some(both), Some(one), Some(one)], true);
-    // Of what was listed nothing is: it is another runtime, or has lost its store.
+    // No sandbox that was listed is listed now: it is another runtime, or has lost its store.
     check(&[Some(others); 4], false);
     check(&[Some(both), Some(others), Some(others), Some(others)], false);
     check(&[Some(both), Some(nothing), Some(nothing), Some(nothing)], false);
@@ -393,51 +393,51 @@ fn the_runtimes_word_ends_what_it_has_listed_and_nothing_else() {
     check(&[Some(both), Some(others), Some(both), Some(one), Some(one)], true);
 }
 
-/// Looks come seconds apart when links go.
+/// Reports come seconds apart when links disappear.
 #[test]
-fn looks_less_than_a_minute_apart_release_nothing() {
-    let (mut node, _) = two_run_on_three();
+fn reports_under_a_minute_apart_release_nothing() {
+    let (mut node, _) = two_pods_on_three_addresses();
     runtime_lists(&mut node, [0, 1]);
     node.listed = Some([key(1).container].into());
     for _ in 0..5 {
         node.pass(secs(10));
-        node.look();
+        node.report_kernel();
     }
     node.settle();
     assert_eq!(on_record(&node).len(), 2);
-    look_later(&mut node);
+    report_a_minute_later(&mut node);
     assert_eq!(on_record(&node), BTreeSet::from([key(1)]));
 }
 
-/// The plugin has failed to take its link down, or it is a pod of amazon-vpc-cni-k8s.
+/// An unmarked link belongs to a pod of amazon-vpc-cni-k8s. A marked one is left over from a failed DEL.
 #[test]
-fn a_forgotten_sandboxs_link_goes_only_if_it_is_marked() {
-    let (mut node, address) = two_run_on_three();
+fn unlisted_sandboxs_link_is_removed_only_if_marked() {
+    let (mut node, address) = two_pods_on_three_addresses();
     runtime_lists(&mut node, [0, 1]);
     node.links_are_marked = false;
     for _ in 0..4 {
         runtime_lists(&mut node, [1]);
     }
-    assert_eq!((on_record(&node).len(), leftovers(&node)), (2, BTreeSet::new()));
+    assert_eq!((on_record(&node).len(), links_to_remove(&node)), (2, BTreeSet::new()));
     node.links_are_marked = true;
     node.del(0);
     for _ in 0..2 {
         runtime_lists(&mut node, [1]);
     }
     assert_eq!(on_record(&node), BTreeSet::from([key(1)]));
-    assert_eq!(leftovers(&node), BTreeSet::from([address]));
+    assert_eq!(links_to_remove(&node), BTreeSet::from([address]));
 }
 
 #[test]
-fn a_link_goes_only_after_the_release_is_on_record() {
-    let (mut node, address) = two_run_on_three();
+fn link_is_removed_only_after_the_release_is_recorded() {
+    let (mut node, address) = two_pods_on_three_addresses();
     runtime_lists(&mut node, [0, 1]);
     runtime_lists(&mut node, [1]);
     node.pass(secs(60));
-    node.look();
+    node.report_kernel();
     node.end_save(Err("disk full".to_owned()));
-    assert_eq!((on_record(&node).len(), leftovers(&node)), (2, BTreeSet::new()));
+    assert_eq!((on_record(&node).len(), links_to_remove(&node)), (2, BTreeSet::new()));
     runtime_lists(&mut node, [1]);
     assert_eq!(on_record(&node), BTreeSet::from([key(1)]));
-    assert_eq!(leftovers(&node), BTreeSet::from([address]));
+    assert_eq!(links_to_remove(&node), BTreeSet::from([address]));
 }

@@ -1,4 +1,4 @@
-//! ENIs that EC2 has attached and whose device the host does not get.
+//! ENIs that are attached at EC2 but whose device does not appear on the host.
 
 use std::time::Duration;
 
@@ -11,8 +11,8 @@ fn secs(n: u64) -> Duration {
     Duration::from_secs(n)
 }
 
-/// As [`Node::pass`], where the host has not got the devices that are `absent`.
-fn pass(node: &mut Node, span: Duration, absent: impl Fn(&EniId) -> bool) {
+/// As [`Node::pass`], on a host that lacks the devices for which `absent` holds.
+fn pass_without_devices(node: &mut Node, span: Duration, absent: impl Fn(&EniId) -> bool) {
     let end = node.now + span;
     loop {
         while !(node.saves.is_empty() && node.calls.is_empty() && node.host.is_none()) {
@@ -34,48 +34,48 @@ fn pass(node: &mut Node, span: Duration, absent: impl Fn(&EniId) -> bool) {
     node.now = end;
 }
 
-/// A node whose full primary ENI needs another, and that other one, of which no device comes.
-fn without_device() -> (Node, EniId) {
+/// A node with a full primary ENI and a second ENI. The second's device has not appeared.
+fn node_with_missing_device() -> (Node, EniId) {
     let mut node = Node::settled(limits("t3.small"), warm_ip(0, 0));
     for pod in 0..3 {
         node.run_pod(pod);
     }
     let primary = node.view().enis[0].id.clone();
     node.add(3);
-    pass(&mut node, secs(5), |eni| *eni != primary);
+    pass_without_devices(&mut node, secs(5), |eni| *eni != primary);
     let second = node.view().enis[1].id.clone();
     (node, second)
 }
 
 #[test]
-fn a_device_that_comes_late_serves() {
-    let (mut node, second) = without_device();
-    pass(&mut node, secs(130), |eni| *eni == second);
-    assert_eq!(node.ec2.n_attached(), 2, "it may still come");
-    pass(&mut node, secs(60), |_| false);
+fn device_that_appears_late_serves() {
+    let (mut node, second) = node_with_missing_device();
+    pass_without_devices(&mut node, secs(130), |eni| *eni == second);
+    assert_eq!(node.ec2.n_attached(), 2, "the device may still appear");
+    pass_without_devices(&mut node, secs(60), |_| false);
     assert_eq!(node.run_pod(4).eni(), second);
 }
 
 #[test]
-fn a_device_that_does_not_come_is_told_and_its_empty_eni_replaced() {
-    let (mut node, second) = without_device();
-    pass(&mut node, secs(200), |eni| *eni == second);
+fn empty_eni_without_device_is_replaced() {
+    let (mut node, second) = node_with_missing_device();
+    pass_without_devices(&mut node, secs(200), |eni| *eni == second);
     assert!(!node.ec2.enis.contains_key(&second), "{:?}", node.view().enis);
     let held = node.run_pod(4);
-    assert_ne!(held.eni(), second, "another serves");
+    assert_ne!(held.eni(), second, "another ENI serves");
 }
 
-/// A sick host gets no device at all: its ENIs are not made and deleted for ever.
+/// A broken host gets no device at all. The engine does not create and delete ENIs for ever.
 #[test]
-fn replacements_are_few() {
-    let (mut node, second) = without_device();
+fn eni_replacements_on_a_broken_host_are_few() {
+    let (mut node, second) = node_with_missing_device();
     let primary = node.view().enis[0].id.clone();
-    pass(&mut node, secs(200), |eni| *eni != primary);
+    pass_without_devices(&mut node, secs(200), |eni| *eni != primary);
     assert!(!node.ec2.enis.contains_key(&second));
     let third = node.add(4);
-    pass(&mut node, secs(30), |eni| *eni != primary);
+    pass_without_devices(&mut node, secs(30), |eni| *eni != primary);
     let before = node.ec2.n_mutating();
-    pass(&mut node, secs(3000), |eni| *eni != primary);
+    pass_without_devices(&mut node, secs(3000), |eni| *eni != primary);
     assert!(node.ec2.n_mutating() <= before + 4, "{:?}", node.ec2.calls);
     let view = node.view();
     let line = view.blocked.iter().find(|line| line.contains("has appeared on the host"));
@@ -84,13 +84,13 @@ fn replacements_are_few() {
 }
 
 #[test]
-fn an_eni_with_pods_stays_when_its_device_goes() {
+fn eni_with_pods_stays_when_its_device_vanishes() {
     let mut node = Node::settled(limits("t3.small"), warm_ip(0, 0));
     for pod in 0..4 {
         node.run_pod(pod);
     }
     let second = node.view().enis[1].id.clone();
     node.send(Event::EniLink { eni: second.clone(), link: LinkState::Absent });
-    pass(&mut node, secs(7200), |eni| *eni == second);
+    pass_without_devices(&mut node, secs(7200), |eni| *eni == second);
     assert!(node.ec2.enis[&second].attachment.is_some(), "a pod's address is on it");
 }

@@ -1,4 +1,4 @@
-//! A start that EC2 does not answer: what it said before, in the same boot, stands in for it.
+//! A start while EC2 does not answer. The record of EC2's last answer in the same boot stands in for it.
 
 use std::collections::BTreeSet;
 use std::net::IpAddr;
@@ -18,7 +18,7 @@ fn ms(n: u64) -> Duration {
     Duration::from_millis(n)
 }
 
-/// Time passes; the disk and the host do what they shall, EC2 is silent.
+/// Time passes. The disk and the host succeed, and EC2 is silent.
 fn pass_in_silence(node: &mut Node, span: Duration) {
     let end = node.now + span;
     loop {
@@ -35,7 +35,7 @@ fn pass_in_silence(node: &mut Node, span: Duration) {
     node.now = end;
 }
 
-/// All addresses that EC2 has for pods here.
+/// All addresses that EC2 has for pods on this node.
 fn at_ec2(node: &Node) -> BTreeSet<IpAddr> {
     let here = node.ec2.enis.values().filter(|eni| eni.attachment.is_some());
     let blocks = here.flat_map(|eni| &eni.blocks);
@@ -48,7 +48,7 @@ fn held(node: &Node) -> BTreeSet<IpAddr> {
     blocks.map(|block| block.addresses_from(0).next().unwrap()).collect()
 }
 
-/// A free address moves to an ENI of somebody else; which is told.
+/// Moves a free address to a foreign ENI, and returns it.
 fn take_away(node: &mut Node) -> IpAddr {
     let taken: BTreeSet<_> =
         node.record().assignments().values().map(|found| found.address()).collect();
@@ -57,13 +57,13 @@ fn take_away(node: &mut Node) -> IpAddr {
     };
     let (eni, block) = node.ec2.enis.values().find_map(|e| Some((e.id.clone(), free(e)?))).unwrap();
     node.ec2.enis.get_mut(&eni).unwrap().blocks.remove(&block);
-    let other = node.ec2.leave_behind(&[]);
+    let other = node.ec2.add_unattached_eni(&[]);
     node.ec2.enis.get_mut(&other).unwrap().blocks.insert(block);
     block.addresses_from(0).next().unwrap()
 }
 
 #[test]
-fn fresh_pods_get_addresses_while_ec2_is_silent() {
+fn new_pods_get_addresses_while_ec2_is_silent() {
     for policy in [
         warm_ip(5, 0),
         policy(BlockKind::V4Prefix, WarmSettings::default()),
@@ -88,7 +88,7 @@ fn fresh_pods_get_addresses_while_ec2_is_silent() {
         let del = node.del(1);
         node.save_all();
         assert_eq!(node.answer(del), Some(&Answer::Released(Some(old))));
-        assert_eq!(node.ec2.n_mutating(), n_mutating, "{kind:?}: nothing is asked of EC2");
+        assert_eq!(node.ec2.n_mutating(), n_mutating, "{kind:?}: the engine changes something");
         node.settle();
         assert_eq!(held(&node), at_ec2(&node), "{kind:?}");
         assert_eq!(node.record().enis(), node.engine.record().enis());
@@ -96,7 +96,7 @@ fn fresh_pods_get_addresses_while_ec2_is_silent() {
 }
 
 #[test]
-fn a_failure_is_as_good_as_silence() {
+fn failed_first_describe_starts_from_the_record() {
     let mut node = Node::settled(limits("t3.small"), warm_ip(3, 0));
     node.restart();
     let place = node.calls.iter().position(|(_, call)| *call == Ec2Call::DescribeEnis).unwrap();
@@ -109,7 +109,7 @@ fn a_failure_is_as_good_as_silence() {
 }
 
 #[test]
-fn an_answer_in_time_counts_alone() {
+fn timely_answer_replaces_the_record() {
     let mut node = Node::settled(limits("t3.small"), warm_ip(3, 0));
     let gone = take_away(&mut node);
     node.restart();
@@ -121,8 +121,8 @@ fn an_answer_in_time_counts_alone() {
 }
 
 #[test]
-fn what_ec2_says_at_last_corrects_the_pool() {
-    // The one that is taken away is free, or a pod's by then.
+fn late_answer_corrects_the_pool() {
+    // With 3 pods one of them has the moved address by then; with 0 pods it is free.
     for n_pods in [0, 3] {
         let mut node = Node::settled(limits("t3.small"), warm_ip(3, 0));
         let gone = take_away(&mut node);
@@ -144,7 +144,7 @@ fn what_ec2_says_at_last_corrects_the_pool() {
 }
 
 #[test]
-fn nothing_of_another_boot_is_offered() {
+fn record_of_another_boot_offers_nothing() {
     let mut node = Node::settled(limits("t3.small"), warm_ip(3, 0));
     let before = node.run_pod(1);
     node.boot.node.boot = BootId("another".to_owned());
@@ -155,7 +155,7 @@ fn nothing_of_another_boot_is_offered() {
     assert_eq!(node.refused(fresh).code, RefusalCode::Starting);
     node.settle();
     assert_eq!(node.record().boot(), Some(&node.boot.node.boot));
-    // From now on the record is of that boot.
+    // From now on the record belongs to the new boot.
     node.restart();
     let fresh = node.add(2);
     pass_in_silence(&mut node, ms(400));
@@ -163,7 +163,7 @@ fn nothing_of_another_boot_is_offered() {
 }
 
 #[test]
-fn no_address_is_offered_before_the_host_is_ready() {
+fn recorded_address_waits_for_the_host() {
     let mut node = Node::settled(limits("t3.small"), warm_ip(3, 0));
     node.restart();
     let add = node.add(1);
@@ -177,13 +177,13 @@ fn no_address_is_offered_before_the_host_is_ready() {
 }
 
 #[test]
-fn nothing_is_given_back_or_asked_for_until_ec2_has_spoken() {
+fn pool_is_not_changed_until_ec2_answers() {
     let policy = Setup { cooldown: ms(0), shrink_delay: ms(0), ..warm_ip(1, 0) };
     let mut node = Node::settled(limits("t3.small"), policy);
     for pod in 0..6 {
         node.run_pod(pod);
     }
-    // Kept only for its pods, it is surplus from now on.
+    // Without pods their blocks are surplus from now on.
     for pod in 0..6 {
         node.del(pod);
         node.save_all();
@@ -202,16 +202,16 @@ fn nothing_is_given_back_or_asked_for_until_ec2_has_spoken() {
     assert_eq!(node.ec2.n_mutating(), n_mutating);
     assert!(node.calls.iter().all(|(_, call)| call.eni().is_none()), "{:?}", node.calls);
     let leaving = |address: &IpAddr| intended.contains(address);
-    assert!(!held(&node).iter().any(leaving), "it may have gone back by now");
+    assert!(!held(&node).iter().any(leaving), "a block may have gone back by now");
     node.pass(ms(60_000));
     assert_eq!(held(&node), at_ec2(&node));
 }
 
 #[test]
-fn an_eni_that_the_settings_disown_is_not_used() {
+fn recorded_eni_excluded_by_settings_is_not_used() {
     for manage_untagged in [true, false] {
         let mut ec2 = Ec2::new(limits("t3.small"));
-        let strange = ec2.attach_strange(1, &[]);
+        let strange = ec2.attach_foreign(1, &[]);
         let mut node = Node::start_with(ec2, limits("t3.small"), warm_ip(6, 0));
         node.settle();
         node.boot.node.manage_untagged = manage_untagged;
@@ -223,7 +223,7 @@ fn an_eni_that_the_settings_disown_is_not_used() {
 }
 
 #[test]
-fn an_add_costs_one_line() {
+fn add_costs_one_line() {
     let mut node = Node::settled(limits("m5.large"), Setup { max_pods: 9, ..warm_ip(9, 0) });
     let before = node.log.len();
     node.run_pod(1);
@@ -231,7 +231,7 @@ fn an_add_costs_one_line() {
 }
 
 #[test]
-fn what_goes_back_is_off_the_record_while_the_subnets_are_unknown() {
+fn surplus_leaves_the_record_while_subnets_are_unknown() {
     let mut node = Node::settled(limits("t3.small"), warm_ip(3, 3));
     node.restart_with(warm_ip(1, 0));
     for _ in 0..200 {
@@ -250,6 +250,6 @@ fn what_goes_back_is_off_the_record_while_the_subnets_are_unknown() {
         }
     }
     let (eni, real) = node.ec2.enis.first_key_value().unwrap();
-    assert_eq!(real.blocks.len(), 1, "two have gone back");
+    assert_eq!(real.blocks.len(), 1, "two blocks have gone back");
     assert_eq!(node.record().enis()[eni].facts.blocks, real.blocks);
 }

@@ -1,4 +1,4 @@
-//! Pods that run and of which the record has lost every word: their links and EC2 make it anew.
+//! Running pods whose assignments the record has lost. Their links and EC2's answer restore it.
 
 use std::collections::BTreeSet;
 use std::net::IpAddr;
@@ -26,13 +26,13 @@ fn run_pods(node: &mut Node, pods: impl IntoIterator<Item = usize>) -> Vec<Assig
     pods.into_iter().map(run).collect()
 }
 
-fn look_later(node: &mut Node, after: Duration) {
+fn report_after(node: &mut Node, after: Duration) {
     node.pass(after);
-    node.look();
+    node.report_kernel();
     node.settle();
 }
 
-/// What the record has for the pod by the name that its runtime has for it.
+/// The address on record for the pod, looked up by the key that its runtime uses.
 fn held(node: &Node, pod: usize) -> Option<IpAddr> {
     node.engine.held_by(key(pod)).map(|held| held.address())
 }
@@ -41,15 +41,15 @@ fn quarantined(node: &Node) -> BTreeSet<IpAddr> {
     node.view().quarantined.into_keys().collect()
 }
 
-/// One pod on a node that has forgotten it.
-fn forgetful() -> (Node, IpAddr) {
+/// A node with one running pod, just restarted without a record. Also the pod's address.
+fn node_without_its_record() -> (Node, IpAddr) {
     let mut node = Node::settled(limits("t3.small"), warm_ip(1, 0));
     let address = run_pods(&mut node, [0])[0].address();
     node.restart_without_record();
     (node, address)
 }
 
-fn comes_back(policy: Setup) {
+fn check_pods_return(policy: Setup) {
     let mut node = Node::settled(limits("m5.large"), policy);
     let before = run_pods(&mut node, 0..20);
     node.restart_without_record();
@@ -57,11 +57,11 @@ fn comes_back(policy: Setup) {
     assert_eq!((quarantined(&node), node.counts().assigned), (BTreeSet::new(), 20));
     for (pod, before) in before.iter().enumerate() {
         let (on_record, found) = (key(pod).by_link(), node.engine.held_by(key(pod)).unwrap());
-        assert_eq!(node.record().assignments()[&on_record], *found, "it is durable");
+        assert_eq!(node.record().assignments()[&on_record], *found, "the assignment is durable");
         let place = |held: &Assignment| (held.address(), held.eni().clone(), held.device_index());
         assert_eq!(place(found), place(before));
     }
-    // Known once more, it is like any other: at a restart, an ADD, a DEL.
+    // A pod that has returned is like any other at a restart, an ADD and a DEL.
     node.restart();
     node.settle();
     assert_eq!(node.run_pod(0).address(), before[0].address());
@@ -73,30 +73,30 @@ fn comes_back(policy: Setup) {
     assert_eq!(released.address(), before[3].address());
     assert_eq!((held(&node, 3), node.counts().cooling), (None, 1));
     node.links.remove(&before[3].address());
-    look_later(&mut node, secs(31));
+    report_after(&mut node, secs(31));
     assert_eq!((node.counts().cooling, quarantined(&node)), (0, BTreeSet::new()));
 }
 
 #[test]
-fn pods_that_run_come_back_on_record_with_their_addresses() {
-    comes_back(warm_ip(2, 0));
+fn running_pods_return_to_the_record_with_addresses() {
+    check_pods_return(warm_ip(2, 0));
 }
 
 #[test]
-fn pods_that_run_come_back_on_record_with_addresses_of_prefixes() {
-    comes_back(policy(BlockKind::V4Prefix, WarmSettings::default()));
+fn running_pods_return_to_the_record_with_prefix_addresses() {
+    check_pods_return(policy(BlockKind::V4Prefix, WarmSettings::default()));
 }
 
 #[test]
-fn nothing_comes_back_before_ec2_has_confirmed_it() {
-    let (mut node, address) = forgetful();
+fn running_pod_returns_only_after_ec2_confirms_its_address() {
+    let (mut node, address) = node_without_its_record();
     let request = node.add(1);
     assert_eq!((node.saves.len(), node.answer(request)), (0, None));
     node.settle();
     assert_eq!(held(&node, 0), Some(address));
     assert_ne!(node.granted(request).address(), address);
-    // EC2 has given it to nobody here: nothing is known of such an address.
-    let (mut node, address) = forgetful();
+    // EC2 describes the address on no ENI of this node, so the pod does not return.
+    let (mut node, address) = node_without_its_record();
     for eni in node.ec2.enis.values_mut() {
         eni.blocks.retain(|block| !block.contains(address));
     }
@@ -105,15 +105,15 @@ fn nothing_comes_back_before_ec2_has_confirmed_it() {
 }
 
 #[test]
-fn what_cannot_be_told_apart_stays_in_quarantine() {
+fn ambiguous_link_stays_in_quarantine() {
     let check = |what: &str, spoil: &dyn Fn(&mut Node, IpAddr)| {
         let mut node = Node::settled(limits("m5.large"), warm_ip(3, 0));
-        // Pods get the lowest ones first.
+        // The last address: pods get the lowest ones first.
         let blocks = node.view().enis.into_iter().flat_map(|eni| eni.blocks.into_keys());
         let address = blocks.last().unwrap().bounds().1;
         spoil(&mut node, address);
         for _ in 0..10 {
-            look_later(&mut node, secs(60));
+            report_after(&mut node, secs(60));
         }
         assert_eq!(quarantined(&node), BTreeSet::from([address]), "{what}");
         assert_eq!(node.record().owner(address), None, "{what}");
@@ -136,7 +136,7 @@ fn what_cannot_be_told_apart_stays_in_quarantine() {
 }
 
 #[test]
-fn of_two_links_with_one_mark_one_comes_back() {
+fn one_of_two_links_with_the_same_mark_returns() {
     let mut node = Node::settled(limits("m5.large"), warm_ip(2, 0));
     let two = run_pods(&mut node, 0..2);
     node.links.insert(two[1].address(), key(0));
@@ -148,41 +148,41 @@ fn of_two_links_with_one_mark_one_comes_back() {
     assert_eq!(quarantined(&node), other.into_iter().collect());
 }
 
-/// The plugin takes a link down after the release.
+/// The plugin takes a link down after the release, so a link may exist for a short time after it.
 #[test]
-fn a_link_that_outlives_its_release_a_little_does_not_come_back() {
+fn link_shortly_after_its_release_does_not_return() {
     let mut node = Node::settled(limits("t3.small"), warm_ip(1, 0));
     let address = run_pods(&mut node, [0])[0].address();
     node.del(0);
     node.settle();
-    look_later(&mut node, secs(100));
+    report_after(&mut node, secs(100));
     assert_eq!((held(&node, 0), quarantined(&node)), (None, BTreeSet::from([address])));
-    look_later(&mut node, secs(50));
-    assert_eq!(held(&node, 0), Some(address), "that DEL was not this link's");
+    report_after(&mut node, secs(50));
+    assert_eq!(held(&node, 0), Some(address), "the DEL was for another link");
 }
 
 #[test]
-fn what_cannot_be_put_on_record_stays_in_quarantine_until_it_can() {
-    let (mut node, address) = forgetful();
+fn unsaved_assignment_stays_in_quarantine_until_saved() {
+    let (mut node, address) = node_without_its_record();
     while node.saves.is_empty() {
         node.end_call(0);
     }
     node.end_save(Err("disk full".to_owned()));
     assert_eq!((held(&node, 0), quarantined(&node)), (None, BTreeSet::from([address])));
-    assert!(node.saves.is_empty(), "not again at once");
+    assert!(node.saves.is_empty(), "the save is not repeated at once");
     node.pass(secs(2));
     assert_eq!((held(&node, 0), quarantined(&node)), (Some(address), BTreeSet::new()));
     assert_eq!(node.record().owners().len(), 1);
 }
 
 #[test]
-fn while_it_is_put_on_record_looks_and_a_del_find_it() {
-    let (mut node, address) = forgetful();
+fn del_while_a_pod_returns_releases_its_address() {
+    let (mut node, address) = node_without_its_record();
     while node.saves.is_empty() {
         node.end_call(0);
     }
     node.now = node.now + secs(1);
-    node.look();
+    node.report_kernel();
     let del = node.del(0);
     node.settle();
     let Some(Answer::Released(Some(released))) = node.answer(del) else { panic!("not released") };
@@ -191,38 +191,38 @@ fn while_it_is_put_on_record_looks_and_a_del_find_it() {
 }
 
 #[test]
-fn no_network_ends_it_by_gc_as_long_as_it_has_its_link() {
-    let (mut node, address) = forgetful();
+fn gc_keeps_a_returned_pod_while_it_has_its_link() {
+    let (mut node, address) = node_without_its_record();
     node.settle();
     node.gc(&[]);
     node.settle();
     assert_eq!(held(&node, 0), Some(address));
     node.links.clear();
-    look_later(&mut node, secs(1));
+    report_after(&mut node, secs(1));
     node.gc(&[0]);
     node.settle();
-    assert_eq!(held(&node, 0), Some(address), "its runtime lists it");
+    assert_eq!(held(&node, 0), Some(address), "its runtime lists the pod");
     node.gc(&[]);
     node.settle();
     assert_eq!(held(&node, 0), None);
 }
 
 #[test]
-fn it_ends_with_its_link() {
-    let (mut node, address) = forgetful();
+fn returned_pod_is_released_after_its_link_goes() {
+    let (mut node, address) = node_without_its_record();
     node.settle();
-    look_later(&mut node, secs(200));
+    report_after(&mut node, secs(200));
     assert_eq!(held(&node, 0), Some(address));
     node.links.clear();
-    look_later(&mut node, secs(1));
+    report_after(&mut node, secs(1));
     assert_eq!(held(&node, 0), Some(address));
-    look_later(&mut node, secs(60));
+    report_after(&mut node, secs(60));
     assert_eq!(held(&node, 0), None);
 }
 
-/// Pods come and go on a small node; then the log ends after each of its lines in turn.
+/// Pods come and go on a small node. Then the node restarts from each prefix of its log in turn.
 #[test]
-fn a_log_that_is_cut_off_anywhere_costs_no_pod_its_address() {
+fn log_truncated_anywhere_costs_no_pod_its_address() {
     let policy = Setup { cooldown: secs(5), ..warm_ip(1, 0) };
     let mut node = Node::settled(limits("t3.small"), policy);
     for round in 0..6 {
@@ -242,7 +242,7 @@ fn a_log_that_is_cut_off_anywhere_costs_no_pod_its_address() {
         node.restart();
         node.settle();
         for _ in 0..6 {
-            look_later(&mut node, secs(60));
+            report_after(&mut node, secs(60));
         }
         for (address, pod) in &living {
             let found = node.engine.held_by(pod.clone()).map(|held| held.address());

@@ -1,5 +1,5 @@
-//! Daemons that die again before EC2 has described a second time what the run before did: nothing of it is
-//! given to pods too soon, and nothing is taken for somebody else's.
+//! Daemons that crash again before a second describe confirms the changes of the run before. No pod gets
+//! such a block too soon, and no block of ours counts as foreign.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -10,7 +10,9 @@ use ipam::id::BootId;
 use ipam::view::EniStage;
 
 use crate::ec2::{Ec2, PRIMARY, error};
-use crate::lag::{answer_of_old, at_ec2, dead, held, shrunk, with_pods};
+use crate::lag::{
+    answer_outdated, at_ec2, grants_missing_at_ec2, held, node_that_shrank, node_with_pods,
+};
 use crate::node::{Node, limits, warm_ip};
 
 fn secs(n: u64) -> Duration {
@@ -21,8 +23,8 @@ fn is_assign(call: &Ec2Call) -> bool {
     matches!(call, Ec2Call::Assign { .. })
 }
 
-/// Saves and answers until a call of the kind is under way, and gives its place.
-fn until(node: &mut Node, is_it: fn(&Ec2Call) -> bool) -> usize {
+/// Ends saves and calls until a call that matches `is_it` is under way. Returns its place.
+fn run_to(node: &mut Node, is_it: fn(&Ec2Call) -> bool) -> usize {
     for _ in 0..100 {
         node.save_all();
         if let Some(place) = node.calls.iter().position(|(_, call)| is_it(call)) {
@@ -33,22 +35,22 @@ fn until(node: &mut Node, is_it: fn(&Ec2Call) -> bool) -> usize {
     panic!("no such call: {:?}", node.under_way());
 }
 
-/// The subnets cannot be read at the start.
+/// EC2 denies the first describe of the subnets.
 fn refuse_subnets(node: &mut Node) {
-    let subnets = until(node, |call| *call == Ec2Call::DescribeSubnets);
+    let subnets = run_to(node, |call| *call == Ec2Call::DescribeSubnets);
     let (id, _) = node.calls.remove(subnets).unwrap();
     node.send(Event::CallDone { id, result: Err(error(CallErrorKind::AccessDenied)) });
 }
 
-/// As [`Node::restart`], and EC2 describes what was `before`. Nothing more is wanted.
-fn restart_shown(node: &mut Node, before: &Ec2) {
+/// As [`Node::restart`]; EC2's first answer describes the state `before`. The targets want no more blocks.
+fn restart_outdated(node: &mut Node, before: &Ec2) {
     node.restart_with(warm_ip(0, 0));
-    answer_of_old(node, before);
+    answer_outdated(node, before);
     node.save_all();
 }
 
-/// EC2 names all twice, and nothing of it is another's.
-fn all_is_ours(node: &mut Node) {
+/// Once EC2 has described every block twice, none of them counts as foreign.
+fn check_all_blocks_are_ours(node: &mut Node) {
     node.pass(secs(30));
     assert_eq!(node.view().unused_blocks, BTreeSet::new());
     assert_eq!(held(node), at_ec2(&node.ec2));
@@ -56,94 +58,95 @@ fn all_is_ours(node: &mut Node) {
 }
 
 #[test]
-fn what_a_start_is_not_shown_stays_ours_at_the_next() {
+fn block_missing_at_one_start_stays_ours_at_the_next() {
     let mut node = Node::settled(limits("m5.large"), warm_ip(3, 0));
     let before = node.ec2.clone();
     node.run_pod(0);
     assert_eq!(at_ec2(&node.ec2).difference(&at_ec2(&before)).count(), 1);
     for _ in 0..2 {
-        restart_shown(&mut node, &before);
+        restart_outdated(&mut node, &before);
     }
-    all_is_ours(&mut node);
+    check_all_blocks_are_ours(&mut node);
 }
 
-/// A node that has died between an Assign and its answer, and EC2 as it was before.
-fn assigned_unheard() -> (Node, Ec2) {
+/// A node that is about to crash between an Assign and its answer, and EC2 as it was before.
+fn crashed_during_assign() -> (Node, Ec2) {
     let mut node = Node::settled(limits("m5.large"), warm_ip(3, 0));
     let before = node.ec2.clone();
     node.add(0);
-    let place = until(&mut node, is_assign);
+    let place = run_to(&mut node, is_assign);
     let call = node.calls[place].1.clone();
     node.ec2.execute(&call).unwrap();
     (node, before)
 }
 
 #[test]
-fn an_assign_is_not_forgotten_while_the_enis_cannot_be_read_again() {
-    let (mut node, before) = assigned_unheard();
-    restart_shown(&mut node, &before);
+fn assign_stays_recorded_while_enis_cannot_be_described() {
+    let (mut node, before) = crashed_during_assign();
+    restart_outdated(&mut node, &before);
     node.pass_unsettled(secs(3600));
-    all_is_ours(&mut node);
+    check_all_blocks_are_ours(&mut node);
 }
 
-/// The reading that tells of it describes what was before.
+/// Each start's first describe shows the state before the Assign.
 #[test]
-fn an_assign_whose_outcome_is_told_too_soon_is_not_forgotten() {
+fn assign_before_an_outdated_describe_stays_recorded() {
     for n_restarts in 1..4 {
-        let (mut node, before) = assigned_unheard();
+        let (mut node, before) = crashed_during_assign();
         for _ in 0..n_restarts {
-            restart_shown(&mut node, &before);
+            restart_outdated(&mut node, &before);
         }
-        all_is_ours(&mut node);
+        check_all_blocks_are_ours(&mut node);
     }
 }
 
-/// It has never left, but the record has it no more.
+/// The record no longer has the block, and the Unassign never reached EC2.
 #[test]
-fn what_was_about_to_be_given_back_is_still_ours() {
+fn block_with_an_unfinished_unassign_stays_ours() {
     for n_restarts in 1..4 {
-        let mut node = with_pods();
+        let mut node = node_with_pods();
         node.del(3);
-        until(&mut node, |call| matches!(call, Ec2Call::Unassign { .. }));
+        run_to(&mut node, |call| matches!(call, Ec2Call::Unassign { .. }));
         let before = node.ec2.clone();
         for _ in 0..n_restarts {
-            restart_shown(&mut node, &before);
+            restart_outdated(&mut node, &before);
         }
-        all_is_ours(&mut node);
+        check_all_blocks_are_ours(&mut node);
     }
 }
 
-/// What EC2 shows on the ENI may be what that call has brought, or what was given back before it.
+/// The blocks in EC2's answer may come from the open Assign. They may also be blocks that were given back
+/// before it.
 #[test]
-fn what_was_given_back_is_not_offered_for_an_assign_that_was_open() {
-    let (mut node, before) = shrunk();
+fn released_block_is_not_offered_despite_an_open_assign() {
+    let (mut node, before) = node_that_shrank();
     node.add(4);
-    until(&mut node, is_assign);
+    run_to(&mut node, is_assign);
     node.restart();
-    answer_of_old(&mut node, &before);
+    answer_outdated(&mut node, &before);
     let adds: Vec<_> = (5..8).map(|pod| node.add(pod)).collect();
     node.pass(secs(20));
-    assert!(dead(&node, &adds).is_empty());
-    all_is_ours(&mut node);
+    assert!(grants_missing_at_ec2(&node, &adds).is_empty());
+    check_all_blocks_are_ours(&mut node);
 }
 
 #[test]
-fn what_comes_while_the_subnets_cannot_be_read_is_on_record_in_the_next_boot_too() {
+fn assign_in_a_new_boot_without_subnets_is_recorded() {
     let mut node = Node::settled(limits("m5.large"), warm_ip(3, 0));
     node.boot.node.boot = BootId("another".to_owned());
     node.restart();
     refuse_subnets(&mut node);
     node.add(0);
-    let place = until(&mut node, is_assign);
+    let place = run_to(&mut node, is_assign);
     node.end_call(place);
     node.save_all();
     node.restart();
-    all_is_ours(&mut node);
+    check_all_blocks_are_ours(&mut node);
 }
 
-/// A run to come that were not shown it at first would take it for somebody's.
+/// A later run might not see an unrecorded block in its first describe, and would then take it for foreign.
 #[test]
-fn nothing_is_asked_for_that_cannot_be_put_on_record() {
+fn blocks_that_cannot_be_recorded_are_not_requested() {
     let mut node = Node::start(limits("m5.large"), warm_ip(3, 0));
     let before = node.ec2.clone();
     refuse_subnets(&mut node);
@@ -151,13 +154,13 @@ fn nothing_is_asked_for_that_cannot_be_put_on_record() {
     node.settle();
     assert_eq!(at_ec2(&node.ec2), at_ec2(&before));
     node.pass(secs(120));
-    assert_ne!(at_ec2(&node.ec2), at_ec2(&before), "the subnets have been read since");
-    restart_shown(&mut node, &before);
-    all_is_ours(&mut node);
+    assert_ne!(at_ec2(&node.ec2), at_ec2(&before), "the subnets are known by now");
+    restart_outdated(&mut node, &before);
+    check_all_blocks_are_ours(&mut node);
 }
 
 #[test]
-fn an_eni_that_ec2_shows_off_the_instance_once_is_not_deleted() {
+fn eni_described_as_detached_once_is_not_deleted() {
     for is_on_record in [true, false] {
         let mut node = Node::settled(limits("t3.small"), warm_ip(4, 0));
         let mut before = node.ec2.clone();
@@ -167,7 +170,7 @@ fn an_eni_that_ec2_shows_off_the_instance_once_is_not_deleted() {
         if !is_on_record {
             node.log.clear();
         }
-        restart_shown(&mut node, &before);
+        restart_outdated(&mut node, &before);
         node.pass(secs(30));
         let deletes =
             node.ec2.calls.iter().filter(|call| matches!(call, Ec2Call::DeleteEni { .. }));

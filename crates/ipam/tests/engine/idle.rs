@@ -1,4 +1,4 @@
-//! A node to which nothing happens asks nothing of EC2 and sleeps, whatever its targets are.
+//! A node without events makes no calls and sleeps, whatever its targets are.
 
 use std::time::Duration;
 
@@ -9,29 +9,29 @@ use ipam::policy::Limits;
 use proptest::prelude::*;
 
 use crate::node::{Node, Setup};
-use crate::settings::{Left, cases_of_cost, ec2, instance_limits, left, policies};
+use crate::settings::{FreeBlocks, cases_of_cost, ec2, free_blocks, instance_limits, policies};
 
 const HOUR: Duration = Duration::from_secs(3600);
-/// After the last pod has come or gone, a pool has found its size.
+/// Within this time after the last pod has come or gone, a pool has found its size.
 const SETTLED_AFTER: Duration = HOUR;
-/// How often a node at rest wakes in an hour, at most.
+/// The most wakes of an idle node in an hour.
 const WAKES_AN_HOUR: usize = 2;
-/// How many calls a node makes in an hour, at most, whose subnets have not what it wants: every two
-/// minutes it asks both subnets for both kinds of block, and after each refusal reads how many are
-/// free.
+/// The most calls in an hour of a node whose subnets lack the blocks that it wants. Every two minutes it asks
+/// both subnets for both kinds of block. After each refusal it describes how many addresses are free.
 const CALLS_AN_HOUR_IN_VAIN: usize = 30 * 2 * 2 * 2;
 
 #[derive(Debug, Clone)]
-struct Scene {
+struct IdleCase {
     limits: Limits,
     policy: Setup,
     second_subnet: bool,
-    /// Pods that come, and of those the share that goes again, in tenths.
+    /// How many pods come.
     n_pods: usize,
+    /// The share of them that goes again, in tenths.
     gone: usize,
 }
 
-fn scenes() -> impl Strategy<Value = Scene> {
+fn cases() -> impl Strategy<Value = IdleCase> {
     let kinds = vec![
         BlockKind::V4Address,
         BlockKind::V4Prefix,
@@ -41,7 +41,7 @@ fn scenes() -> impl Strategy<Value = Scene> {
     ];
     let pods = (prop_oneof![Just(0), 1..12_usize, 12..70_usize], 0..=10_usize);
     (instance_limits(), policies(kinds), any::<bool>(), pods).prop_map(
-        |(limits, policy, second_subnet, (n_pods, gone))| Scene {
+        |(limits, policy, second_subnet, (n_pods, gone))| IdleCase {
             limits,
             policy,
             second_subnet,
@@ -51,16 +51,16 @@ fn scenes() -> impl Strategy<Value = Scene> {
     )
 }
 
-/// A node on which the pods of the scene have come and gone, and the pool has found its size.
-fn settled(scene: &Scene, left: Left) -> Node {
-    let ec2 = ec2(scene.limits, left, scene.second_subnet.then_some(left));
-    let mut node = Node::start_with(ec2, scene.limits, scene.policy.clone());
+/// A node on which the pods of the case have come and gone, and the pool has found its size.
+fn settled(case: &IdleCase, free_blocks: FreeBlocks) -> Node {
+    let ec2 = ec2(case.limits, free_blocks, case.second_subnet.then_some(free_blocks));
+    let mut node = Node::start_with(ec2, case.limits, case.policy.clone());
     node.settle();
-    for pod in 0..scene.n_pods {
+    for pod in 0..case.n_pods {
         node.add(pod);
         node.settle();
     }
-    for pod in 0..scene.n_pods * scene.gone / 10 {
+    for pod in 0..case.n_pods * case.gone / 10 {
         node.del(pod);
         node.settle();
     }
@@ -68,12 +68,12 @@ fn settled(scene: &Scene, left: Left) -> Node {
     node
 }
 
-/// Lets `span` pass and returns how often the node woke.
+/// Lets `span` pass. Returns how often the node woke.
 fn sleep(node: &mut Node, span: Duration) -> usize {
     let end = node.now + span;
     let mut n_wakes = 0;
     while let Some(at) = node.engine.wake_at().filter(|at| *at <= end) {
-        assert!(at > node.now, "woken for the past");
+        assert!(at > node.now, "the engine wakes in the past");
         node.now = at;
         node.send(Event::Tick);
         node.settle();
@@ -86,12 +86,11 @@ fn sleep(node: &mut Node, span: Duration) -> usize {
 proptest! {
     #![proptest_config(cases_of_cost(1))]
 
-    /// In 19 hours nothing is asked of EC2 or written, in any one of them the node wakes at most
-    /// [`WAKES_AN_HOUR`] times; in the day after it reads its ENIs once and those of the cluster that
-    /// nobody holds, and changes nothing.
+    /// For 18 hours the node makes no calls and writes nothing. It wakes at most [`WAKES_AN_HOUR`] times in
+    /// each hour. In the 20 hours after that it makes its daily describe and leak search, and no changes.
     #[test]
-    fn an_idle_node_asks_nothing_and_sleeps(scene in scenes()) {
-        let mut node = settled(&scene, Left::PLENTY);
+    fn idle_node_makes_no_calls_and_sleeps(case in cases()) {
+        let mut node = settled(&case, FreeBlocks::PLENTY);
         let (n_calls, n_log) = (node.ec2.calls.len(), node.log.len());
         for hour in 1..=18 {
             let n_wakes = sleep(&mut node, HOUR);
@@ -101,7 +100,7 @@ proptest! {
         }
         sleep(&mut node, 20 * HOUR);
         let asked = &node.ec2.calls[n_calls..];
-        prop_assert!(asked.iter().all(Ec2Call::reads), "it changes something: {:?}", asked);
+        prop_assert!(asked.iter().all(Ec2Call::reads), "the node makes changes: {:?}", asked);
         let is_audit = |call: &&Ec2Call| matches!(call, Ec2Call::DescribeEnis);
         let n_audits = asked.iter().filter(is_audit).count();
         let n_searches = asked.len() - n_audits;
@@ -110,17 +109,17 @@ proptest! {
         prop_assert_eq!(node.log.len(), n_log);
     }
 
-    /// A node that cannot have what it wants asks again, but with patience.
+    /// A node that cannot get the blocks that it wants asks again, but rarely.
     #[test]
-    fn what_cannot_be_had_is_asked_for_with_patience(scene in scenes(), left in left()) {
-        let mut node = settled(&scene, left);
+    fn unavailable_blocks_are_requested_rarely(case in cases(), free_blocks in free_blocks()) {
+        let mut node = settled(&case, free_blocks);
         let (n_calls, n_log) = (node.ec2.calls.len(), node.log.len());
         for hour in 1..=3 {
             sleep(&mut node, HOUR);
             let n = node.ec2.calls.len() - n_calls;
             prop_assert!(n <= hour * CALLS_AN_HOUR_IN_VAIN, "{n} calls in {hour} hours");
         }
-        // An intent and its end for each call in vain.
+        // Each failed call writes its intent and its end.
         prop_assert!(node.log.len() - n_log <= 2 * (node.ec2.calls.len() - n_calls));
     }
 }
