@@ -6,7 +6,6 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use agent::{Config, Edges, Inlet, Notes, host};
 use anyhow::Context as _;
 use aws::{ConnectOptions, Ec2};
-use ipam::block::BlockKind;
 use ipam::call::{CallError, CallErrorKind, CallId, Ec2Call};
 use ipam::event::Event;
 use ipam::time::Timestamp;
