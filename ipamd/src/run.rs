@@ -6,7 +6,6 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use agent::{Config, Edges, Inlet, Notes, host};
 use anyhow::Context as _;
 use aws::{ConnectOptions, Ec2};
-use ipam::block::BlockKind;
 use ipam::call::{CallError, CallErrorKind, CallId, Ec2Call};
 use ipam::event::Event;
 use ipam::time::Timestamp;
@@ -65,8 +64,7 @@ async fn daemon(in_force: InForce) -> Result<(), Failure> {
     let (calls, called) = mpsc::unbounded_channel();
     let (host, wanted) = watch::channel(None);
     let keeper = tokio::spawn(host::keep(wanted, inlet.clone()));
-    // The daemon works without hints, so nothing waits for the end of this task.
-    tokio::spawn(hints::send_forever(inlet.clone()));
+    let hinting = tokio::spawn(hints::send_forever(inlet.clone()));
     let live = Live::new(in_force, limits, vcpus, inlet.clone());
     let caller = tokio::spawn(make_calls(ec2, called, inlet));
     let notes = Notes::default();
@@ -91,6 +89,7 @@ async fn daemon(in_force: InForce) -> Result<(), Failure> {
         // Without one of these tasks the daemon would be half a daemon, so it ends.
         panic = panicked(keeper) => Err(panic).context("keep the ENIs' links up"),
         panic = panicked(caller) => Err(panic).context("make EC2 calls"),
+        panic = panicked(hinting) => Err(panic).context("read the metadata service"),
     };
     Ok(ended?)
 }

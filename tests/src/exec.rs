@@ -193,8 +193,8 @@ impl Exec {
         self.call("CHECK", Some(pod), json!({"prevResult": result})).await.map(|_| ())
     }
 
-    /// Any verb, for the `eth0` of a pod where one is given: runs the plugin with our entry of the conflist,
-    /// in which the keys of `conf` are set, and gives its result, null where the verb has none.
+    /// Runs the plugin with any verb, for the `eth0` of `pod` if one is given. The configuration is our entry of the
+    /// conflist with the keys of `conf`. Returns the plugin's result, or null for a verb without one.
     ///
     /// # Errors
     ///

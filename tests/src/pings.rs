@@ -19,15 +19,14 @@ const ROUTER: &str = "10.0.0.1";
 pub struct Pings(Vec<(String, Child)>);
 
 impl Pings {
-    /// From the node to each of `pods`, which are on IPv4, and from each to the router, by way of its
-    /// ENI.
+    /// Pings each of `pods`, which are on IPv4, from the node, and the router from each pod through its ENI.
     ///
     /// # Errors
     ///
     /// If one cannot be started.
     pub async fn start<R>(node: &NodeOf<R>, pods: &[Pod]) -> Result<Self> {
-        // Sockets that are for echoes alone get their own. A raw one gets a copy of every answer that the
-        // node gets, and loses some of hundreds of pings' while its process waits for its turn.
+        // An echo socket gets only its own answers. A raw socket gets a copy of every answer to the node. With
+        // hundreds of pings it loses some while its process waits for the CPU.
         let group = "net.ipv4.ping_group_range=0 0";
         output(in_netns(&node.netns, "sysctl").args(["-q", "-w", group])).await?;
         let node_ns = format!("/run/netns/{}", node.netns);

@@ -107,8 +107,8 @@ fn answered<E: ProvideErrorMetadata + Error + 'static>(status: u16, error: &E) -
 /// 1. Missing credentials: nothing was sent. The SDK also reports missing credentials if the metadata
 ///    service refuses connections, so they may come later.
 /// 2. A refused connection: the outcome is unknown. This attempt had no effect, but an earlier attempt of the
-///    same call may have had one, and the SDK does not show that it never connected. A needless describe
-///    costs little, and a forgotten ENI leaks.
+///    same call may have had one. The SDK does not show that it never connected. A needless describe costs
+///    little, and a forgotten ENI leaks.
 fn unsent(error: &(dyn Error + 'static)) -> (CallErrorKind, &'static str) {
     match causes(error).find_map(|cause| cause.downcast_ref::<CredentialsError>()) {
         Some(CredentialsError::InvalidConfiguration(_)) => {

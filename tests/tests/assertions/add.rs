@@ -1,4 +1,4 @@
-//! An ADD waits, outlives crashes, and fails where its address is taken from it.
+//! An ADD waits, survives crashes, and fails if its address is taken from it.
 
 use std::time::{Duration, Instant};
 
@@ -20,7 +20,7 @@ async fn assert_25_add_waits_for_an_attach() -> Result<()> {
         let delay = json!({"action": ATTACH, "when": "each", "effect": {"delay": {"ms": 4000}}});
         cluster.sim.fault(delay).await?;
         let node = &cluster.nodes[0];
-        // All that the primary ENI takes.
+        // As many as the primary ENI takes.
         for name in ["a", "b", "c"] {
             connect(node, name).await?;
         }
@@ -57,8 +57,8 @@ async fn assert_28_crash_after_an_add_loses_nothing() -> Result<()> {
     .await
 }
 
-/// An ADD that has its address and not yet its link; `meanwhile` comes before it goes on. Gives the
-/// pod, and how the ADD has ended.
+/// Stops an ADD that has its address and not yet its link, and runs `meanwhile`. Returns the pod and the outcome of
+/// the ADD.
 pub(crate) async fn held_up(
     cluster: &mut ExecCluster,
     meanwhile: impl AsyncFnOnce(&mut ExecNode, &Pod) -> Result<()>,
@@ -72,7 +72,7 @@ pub(crate) async fn held_up(
     Ok((pod, added(add.wait_with_output().await?)))
 }
 
-/// Whoever takes the address of an ADD that has not made its link yet makes it fail, and try again.
+/// If a call takes the address of an ADD without a link, the ADD fails, and its repetition succeeds.
 async fn taken_from_an_add(
     name: &str,
     take: impl AsyncFnOnce(&mut ExecNode, &Pod) -> Result<()>,
@@ -112,7 +112,7 @@ async fn add_whose_address_a_del_takes_fails() -> Result<()> {
     taken_from_an_add("a55d", async |node, pod| node.runtime.del(pod).await).await
 }
 
-/// It is applied as the daemon comes back, before the ADD goes on.
+/// The daemon applies the DEL when it comes back, before the ADD goes on.
 #[tokio::test(flavor = "multi_thread")]
 async fn add_whose_address_a_remembered_del_takes_fails() -> Result<()> {
     taken_from_an_add("a55n", async |node, pod| {

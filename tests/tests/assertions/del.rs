@@ -8,8 +8,8 @@ use tests::process::{PATIENCE, eventually};
 
 use crate::{call, check, connect, host, single, until_held};
 
-/// The DEL comes again when its address is another pod's: with and without a result that names the
-/// address, and by way of the disk.
+/// The DEL comes again when another pod has its address: with a result that names the address, without one, and
+/// through a file on disk.
 #[tokio::test(flavor = "multi_thread")]
 async fn assert_32_late_del_leaves_another_pods_address() -> Result<()> {
     ExecCluster::with(single("a32"), async |cluster| {

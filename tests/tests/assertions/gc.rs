@@ -1,4 +1,4 @@
-//! GC takes the dead, and nobody else.
+//! GC releases only dead attachments.
 
 use std::time::{Duration, Instant};
 
@@ -92,7 +92,7 @@ async fn assert_55_gc_leaves_an_add_that_makes_its_link() -> Result<()> {
     .await
 }
 
-/// All that the instance takes is in use, so that a new pod has to wait for an address that rests.
+/// All addresses of the instance are in use, so a new pod waits for an address that rests.
 #[tokio::test(flavor = "multi_thread")]
 async fn assert_58_address_rests_after_gc() -> Result<()> {
     const REST: Duration = Duration::from_secs(3);

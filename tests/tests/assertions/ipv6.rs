@@ -8,7 +8,7 @@ use tests::process::{in_netns, output};
 
 use crate::{NETWORK, call, check, connect, gc, refused, status, until_held};
 
-/// Each verb that the daemon has a part in, on a node whose pods are on IPv6.
+/// Runs each verb that needs the daemon, on a node with pods on IPv6.
 #[tokio::test(flavor = "multi_thread")]
 async fn every_verb_works_on_ipv6() -> Result<()> {
     ExecCluster::with(Spec::ipv6("a6", "m5.large", 1, &[]), async |cluster| {

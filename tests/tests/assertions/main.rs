@@ -1,6 +1,5 @@
-//! The assertions of conformity to CNI that need the real daemon; the table that names them all is in
-//! `cni-plugin/tests/README.md`. A test's name starts with their numbers. The plugin is started as a
-//! runtime starts it.
+//! The assertions of CNI conformity that need the real daemon. The table in `cni-plugin/tests/README.md` names all
+//! assertions. A test's name starts with their numbers. The tests start the plugin as a runtime does.
 
 mod add;
 mod check;
@@ -38,7 +37,7 @@ async fn call(node: &ExecNode, verb: &str, pod: Option<&Pod>, mut conf: Value) -
     node.runtime.call(verb, pod, conf).await
 }
 
-/// The refusal, which must have this code.
+/// The refusal in `outcome`. It must have this code.
 fn refused(outcome: Result<Value>, code: u64) -> Result<Refusal> {
     match outcome {
         Ok(result) => bail!("no error of code {code} but {result}"),
@@ -63,7 +62,7 @@ async fn gc(node: &ExecNode, network: &str, valid: &[&Pod]) -> Result<()> {
     Ok(())
 }
 
-/// A pod that is connected, and the result that says so.
+/// Connects a pod. Returns it with the result of its ADD.
 async fn connect(node: &ExecNode, name: &str) -> Result<(Pod, Value)> {
     connect_to(node, NETWORK, name).await
 }
@@ -95,7 +94,7 @@ fn host(node: &ExecNode) -> String {
     format!("/run/netns/{}", node.netns)
 }
 
-/// Waits until the daemon neither does nor wants anything and has `n_free` addresses to give.
+/// Waits until the daemon is at rest and has at least `n_free` free addresses.
 async fn until_calm(node: &ExecNode, n_free: u64) -> Result<()> {
     eventually("calm pool", PATIENCE, async || {
         let view = node.view().await?;

@@ -1,4 +1,4 @@
-//! DELs and ADDs after a damage to the record.
+//! DELs and ADDs after damage to the record.
 
 use std::path::Path;
 
@@ -40,7 +40,7 @@ fn newer(text: &str) -> Result<String> {
     Ok(format!("[\"{sum:08x}\",{payload}]\n{rest}"))
 }
 
-/// Pods that run, and the daemon's return to a damaged record of them.
+/// Pods run, and the daemon returns to a damaged record of them.
 async fn damaged(
     name: &str,
     damage: Damage,

@@ -1,4 +1,4 @@
-//! What STATUS says, and what it costs.
+//! The answers of STATUS, and its cost in calls.
 
 use std::time::{Duration, Instant};
 
@@ -63,7 +63,7 @@ async fn assert_45_and_49_status_without_daemon_or_in_old_version() -> Result<()
 async fn exhausted(name: &str, served: impl AsyncFnOnce(&ExecNode) -> Result<()>) -> Result<()> {
     let mut spec = spec(name, &[("WARM_IP_TARGET", "1"), ("TIDEPOOL_ADD_WAIT", "2s")]);
     spec.subnet = "10.0.0.0/28";
-    // AWS takes 5 of the 16, the node .10, so that one is left.
+    // AWS takes 5 of the 16 addresses and the node takes .10. One address is left.
     spec.used = (4..14).filter(|last| *last != 10).map(|last| format!("10.0.0.{last}")).collect();
     ExecCluster::with(spec, async |cluster| {
         until_calm(&cluster.nodes[0], 1).await?;

@@ -1,4 +1,4 @@
-//! EC2 that cannot be reached at all, and what others do to the node's ENIs meanwhile.
+//! EC2 cannot be reached at all, or somebody changes the node's ENIs.
 
 use std::time::{Duration, Instant};
 
@@ -10,12 +10,12 @@ use tests::process::{PATIENCE, eventually, in_netns, output};
 
 use crate::{all_reachable, names_code, run_patiently};
 
-/// Packets from the node to EC2 meet this verdict of nftables; others pass.
+/// Applies a verdict of nftables to packets from the node to EC2. Other packets pass.
 pub(crate) async fn cut_off(node: &ExecNode, verdict: &str) -> Result<()> {
     cut_off_from(node, "tcp dport 8773", verdict).await
 }
 
-/// Those of the node's packets that match meet the verdict.
+/// Applies the verdict to the node's packets that match.
 pub(crate) async fn cut_off_from(node: &ExecNode, packets: &str, verdict: &str) -> Result<()> {
     let rules = format!(
         "table ip away {{ chain out {{ type filter hook output priority 0; \
@@ -28,7 +28,7 @@ pub(crate) async fn reconnect(node: &ExecNode) -> Result<()> {
     output(in_netns(&node.netns, "nft").arg("delete table ip away")).await.map(|_| ())
 }
 
-/// EC2 goes away by `go` and comes back by `come`.
+/// `go` makes EC2 unreachable, and `come` brings it back.
 async fn ec2_is_away(
     name: &str,
     add_wait: &str,
@@ -76,14 +76,14 @@ async fn warm_pool_serves_while_ec2_is_refused() -> Result<()> {
     ec2_is_away("frst", "4s", go, async |cluster| reconnect(&cluster.nodes[0]).await).await
 }
 
-/// A call is given up after ten seconds; only then anybody knows.
+/// A call times out after ten seconds, and the daemon notices only then.
 #[tokio::test(flavor = "multi_thread")]
 async fn warm_pool_serves_while_ec2_is_dropped() -> Result<()> {
     let go = async |cluster: &ExecCluster| cut_off(&cluster.nodes[0], "drop").await;
     ec2_is_away("fhole", "14s", go, async |cluster| reconnect(&cluster.nodes[0]).await).await
 }
 
-/// Neither EC2 nor the metadata service, from which the credentials come.
+/// Neither EC2 nor the metadata service answers. The credentials come from the latter.
 #[tokio::test(flavor = "multi_thread")]
 async fn warm_pool_serves_while_all_services_are_dropped() -> Result<()> {
     let go = async |cluster: &ExecCluster| {
@@ -111,7 +111,7 @@ async fn address_taken_from_ec2_is_not_offered_after_a_restart() -> Result<()> {
         cluster.nodes[0].stop_ipamd().await?;
         cluster.nodes[0].start_ipamd().await?;
         let node = &cluster.nodes[0];
-        // On a machine that is busy EC2's answer may come after its time; see `boot`.
+        // On a busy machine EC2's answer may come after the start; see `boot`.
         eventually("EC2's answer", PATIENCE, async || {
             let free = free_addresses(node).await?;
             ensure!(free.iter().all(|(_, address)| address != gone), "{gone} is still there");

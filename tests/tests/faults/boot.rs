@@ -62,7 +62,7 @@ async fn until_shown(node: &ExecNode, texts: &[&str]) -> Result<()> {
     .await
 }
 
-/// The daemon dies, and another starts while `packets` meet `verdict`.
+/// The daemon dies, and another starts while nftables applies `verdict` to `packets`.
 #[expect(clippy::print_stdout, reason = "how long it takes is worth knowing")]
 async fn starts_cut_off(name: &str, packets: &str, verdict: &str, said: &[&str]) -> Result<()> {
     let settings = [("WARM_IP_TARGET", "4"), ("IP_COOLDOWN_PERIOD", "1")];

@@ -1,4 +1,4 @@
-//! EC2 that answers, but throttles, fails, loses its answers or is slow and stale.
+//! EC2 answers, but throttles, fails, loses answers, or is slow and stale.
 
 use std::time::{Duration, Instant};
 
@@ -32,12 +32,12 @@ async fn throttled_calls_delay_pods_but_fail_none() -> Result<()> {
     .await
 }
 
-/// For a while others of the account take every token there is.
+/// For a while other clients of the account take every token.
 async fn starve(cluster: &ExecCluster, actions: &[&str]) -> Result<()> {
     let end = Instant::now() + Duration::from_secs(2);
     while Instant::now() < end {
         for action in actions {
-            // Refused for its lack of parameters, but only after it has drawn its token.
+            // EC2 refuses it for lack of parameters, but only after the call has taken its token.
             let refused = cluster.sim.ec2(action, &[]).await;
             ensure!(refused.is_err(), "{action} took no parameters");
         }
@@ -101,8 +101,7 @@ async fn slow_and_stale_ec2_serves_twenty_pods_from_cold() -> Result<()> {
     .await
 }
 
-/// Every call that grows a pool fails once for want of EC2's mind, once by throttling, and once
-/// only in appearance.
+/// Every call that grows a pool fails three times: by an internal error, by throttling, and by a lost answer.
 #[tokio::test(flavor = "multi_thread")]
 async fn storm_of_faults_costs_only_time() -> Result<()> {
     ExecCluster::with(lean("fstorm"), async |cluster| {
@@ -127,7 +126,7 @@ async fn storm_of_faults_costs_only_time() -> Result<()> {
     .await
 }
 
-/// EC2 is there but fails one call each time; the daemon asks at a decent pace, and says so.
+/// EC2 fails one action each time. The daemon calls it ever more rarely and names the failure.
 #[tokio::test(flavor = "multi_thread")]
 async fn always_failing_call_becomes_rare() -> Result<()> {
     let settings = [("WARM_IP_TARGET", "1"), ("TIDEPOOL_ADD_WAIT", "4s")];

@@ -10,7 +10,7 @@ use tests::process::{PATIENCE, eventually};
 
 use crate::{ASSIGN, all_reachable, end_burst, lean, start_burst};
 
-/// The daemon is killed again and again while pods come, wherever that meets it.
+/// The daemon is killed again and again at random moments while pods come.
 #[tokio::test(flavor = "multi_thread")]
 async fn crash_after_crash_loses_nothing() -> Result<()> {
     let mut spec = lean("fcrash");
@@ -77,7 +77,7 @@ async fn caller_killed_while_it_waits_leaves_nothing() -> Result<()> {
             Ok(())
         })
         .await?;
-        // What the pool has is used up, and more comes late.
+        // The pool is used up, and more addresses come late.
         let delay = json!({"action": ASSIGN, "when": "each", "effect": {"delay": {"ms": 3000}}});
         cluster.sim.fault(delay).await?;
         pods.push(node.runtime.run("warmer").await?);

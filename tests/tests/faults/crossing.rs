@@ -1,5 +1,5 @@
-//! Calls of a runtime that cross each other: ADD and DEL of one sandbox, two sandboxes of one pod, GC and
-//! ADDs; and so many short pods that some always come as others go.
+//! Concurrent calls of a runtime: ADD and DEL of one sandbox, two sandboxes of one pod, GC and ADDs, and a thousand
+//! short pods.
 
 use std::time::Instant;
 
@@ -14,11 +14,11 @@ use tokio::process::Child;
 use crate::all_reachable;
 use crate::kill::{all_is_well, plugin, quick, with_pods};
 
-/// What pods by the dozen need.
+/// Settings for dozens of pods.
 const PREFIXES: [(&str, &str); 2] =
     [("ENABLE_PREFIX_DELEGATION", "true"), ("TIDEPOOL_MAX_PODS", "110")];
 
-/// The verb under way for `pod`, stopped at `point`.
+/// Starts the verb for `pod` and stops it at `point`.
 async fn held_up(node: &ExecNode, verb: &str, pod: &Pod, point: &str) -> Result<Child> {
     let call = node.runtime.start_verb_armed(verb, pod, point, Order::Stop).await?;
     stopped(&call).await.with_context(|| format!("{verb} at {point}"))?;
@@ -32,7 +32,7 @@ async fn ends_well(del: Child, point: &str) -> Result<()> {
     Ok(())
 }
 
-/// Whether the ADD succeeds or fails then: no address is both free and in use.
+/// The ADD may succeed or fail. No address is both free and in use.
 #[tokio::test(flavor = "multi_thread")]
 async fn del_that_meets_its_add_at_any_step_leaves_nothing() -> Result<()> {
     with_pods(quick("xad", &[]), 2, async |cluster, steady| {
@@ -84,8 +84,8 @@ async fn add_that_meets_its_del_at_any_step_leaves_nothing() -> Result<()> {
     .await
 }
 
-/// A pod that is deleted by force comes again at once, under its name. The old sandbox's DEL is at
-/// any step then, or comes later, or twice.
+/// A pod that is deleted by force comes again at once, under its name. The old sandbox's DEL may be at any step
+/// then, or come later, or twice.
 #[tokio::test(flavor = "multi_thread")]
 async fn late_del_leaves_a_new_pod_of_the_same_name_alone() -> Result<()> {
     with_pods(quick("xnm", &[]), 2, async |cluster, steady| {
@@ -137,7 +137,7 @@ async fn gc_amid_fifty_adds_takes_only_the_dead() -> Result<()> {
     .await
 }
 
-/// One comes as soon as another has gone.
+/// A new pod comes as soon as another has gone.
 #[tokio::test(flavor = "multi_thread")]
 async fn thousand_short_pods_fifty_at_a_time_all_get_addresses() -> Result<()> {
     const N_PODS: usize = 1000;

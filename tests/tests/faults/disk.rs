@@ -1,4 +1,4 @@
-//! A disk that takes nothing.
+//! A full or read-only disk.
 
 use std::io::Write as _;
 use std::path::PathBuf;
@@ -16,7 +16,7 @@ fn has_address(pod: &PodView, ip: &str) -> bool {
     pod.address.as_ref().is_some_and(|address| address.address == ip)
 }
 
-/// A small file system of its own for a daemon's state.
+/// Makes a small file system for a daemon's state.
 struct Tmpfs(PathBuf);
 
 impl Tmpfs {
@@ -95,7 +95,7 @@ async fn full_disk_refuses_adds_and_keeps_the_pods() -> Result<()> {
     .await
 }
 
-/// Where the daemon's notes lie on the same disk, the daemon itself remembers.
+/// If the notes are on the full disk too, the daemon keeps the DEL in memory.
 #[tokio::test(flavor = "multi_thread")]
 async fn del_on_a_full_disk_succeeds_without_its_note() -> Result<()> {
     let state = Tmpfs::mount("ffnote").await?;
@@ -133,7 +133,7 @@ async fn del_on_a_full_disk_succeeds_without_its_note() -> Result<()> {
     .await
 }
 
-/// Starts pods until one is refused: the last page of the log takes some more.
+/// Starts pods until one is refused. The last page of the log has room for some more.
 async fn until_refused(node: &ExecNode, pods: &mut Vec<Pod>) -> Result<Refusal> {
     loop {
         match node.runtime.run(&format!("q{}", pods.len())).await {

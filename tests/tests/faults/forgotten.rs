@@ -1,4 +1,4 @@
-//! A runtime that forgets a sandbox without a DEL: its namespace and its link stay behind.
+//! A runtime forgets a sandbox without a DEL. Namespace and link stay behind.
 
 use std::time::Duration;
 
@@ -10,7 +10,7 @@ use tests::exec::Pod;
 use tests::pings::Pings;
 use tests::process::{eventually, in_netns, output};
 
-/// Two looks of the daemon's, and what follows.
+/// Two polls of the daemon, and the cleanup.
 const TWO_LOOKS: Duration = Duration::from_secs(150);
 
 /// Waits until the daemon has learnt that the runtime has `n` sandboxes.
@@ -27,14 +27,14 @@ async fn has(node: &Node, pod: &Sandbox) -> Result<bool> {
     Ok(node.held().await?.contains(&(pod.id.clone(), pod.ip.clone())))
 }
 
-/// The address is nobody's by the daemon, and nothing in the kernel is of its pod.
+/// Checks that no pod has the address in the daemon's view, and that the kernel has nothing of its pod.
 async fn rests(node: &Node, gone: &Sandbox) -> Result<()> {
     let view = node.view().await?;
     let counts = view.counts.context("no counts")?;
     ensure!(!has(node, gone).await?, "{} still has {}", gone.name, gone.ip);
     ensure!(counts.quarantined == 0, "{counts:?}: {:?}", view.blocked);
     let kernel = kernel(&format!("/run/netns/{}", node.netns)).await?;
-    // Another's address may begin as this one.
+    // Another address may begin with the same digits.
     let mut words = kernel.split(|c: char| c.is_whitespace() || c == '/');
     ensure!(words.all(|word| word != gone.ip), "{kernel}");
     Ok(())

@@ -19,10 +19,10 @@ use tests::process::{eventually, program};
 
 use crate::all_reachable;
 
-/// Until everything is as it should be after a crash.
+/// How long recovery from a crash may take.
 const RECOVERY: Duration = Duration::from_secs(60);
 
-/// Times are cut, so that the pool shrinks while one waits.
+/// Short delays, so that the pool shrinks within a test.
 const QUICK: [(&str, &str); 4] = [
     ("WARM_IP_TARGET", "1"),
     ("IP_COOLDOWN_PERIOD", "1"),
@@ -58,7 +58,7 @@ async fn until_size(node: &ExecNode, expected: Size) -> Result<()> {
     .await
 }
 
-/// Exactly these pods have an address, each its own, and all are reached.
+/// Checks that exactly these pods have an address, each its own, and that all are reached.
 pub(crate) async fn all_is_well(cluster: &ExecCluster, pods: &[Pod]) -> Result<()> {
     let node = &cluster.nodes[0];
     let expected: BTreeSet<_> = pods.iter().map(|pod| (pod.name.clone(), pod.ip.clone())).collect();
@@ -74,8 +74,8 @@ pub(crate) async fn all_is_well(cluster: &ExecCluster, pods: &[Pod]) -> Result<(
     cluster.books_agree(&[]).await
 }
 
-/// Runs `body` on a node with `n_pods` that are pinged meanwhile, from the node and, the last one,
-/// from outside.
+/// Runs `body` on a node with `n_pods` pods and pings them meanwhile: all from the node, and the last one from
+/// outside.
 pub(crate) async fn with_pods(
     spec: Spec,
     n_pods: usize,

@@ -49,7 +49,7 @@ async fn add_of_a_killed_caller_in_the_queue_gets_nothing() -> Result<()> {
         for del in dels {
             ensure!(del.wait_with_output().await?.status.success(), "a DEL has failed");
         }
-        // Its ADD stands in the queue behind all of them.
+        // Its ADD is behind all of them in the queue.
         let next = node.runtime.run("next").await?;
         let view = node.view().await?;
         ensure!(view.pods.len() == 1, "granted to the dead: {:?}", view.pods);

@@ -1,4 +1,4 @@
-//! ENIs that a node leaves behind when it ends, and who removes them.
+//! ENIs that an ended node leaves behind, and the nodes that remove them.
 
 use std::collections::BTreeSet;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -12,15 +12,15 @@ use tokio::process::Command;
 
 use crate::{ATTACH, CREATE, all_reachable, called, end_burst, n_calls, start_burst};
 
-/// By then a node has searched twice, at the latest after 11/12 of the age.
+/// A node has searched twice by then. It searches after 11/12 of the age at the latest.
 const SWEPT: Duration = Duration::from_secs(75);
 /// The age is so short that a test can wait for it.
 const SETTINGS: [(&str, &str); 3] =
     [("WARM_IP_TARGET", "1"), ("IP_COOLDOWN_PERIOD", "1"), ("TIDEPOOL_LEAK_AGE", "12s")];
-/// An instance that is no more.
+/// The id of an instance that has ended.
 const ENDED: &str = "i-0ffffffffffffffff";
 
-/// The time as the tags have it, to the second.
+/// The time in the format of the tags, in whole seconds.
 async fn time(ago: Duration) -> Result<String> {
     let now = SystemTime::now().duration_since(UNIX_EPOCH)?;
     let at = format!("@{}", now.saturating_sub(ago).as_secs());
@@ -29,7 +29,7 @@ async fn time(ago: Duration) -> Result<String> {
     Ok(text.trim().to_owned())
 }
 
-/// An ENI of a node of `cluster` that has ended an hour ago.
+/// Makes an ENI of a node of `cluster` that ended an hour ago.
 async fn leave(sim: &Sim, cluster: &str) -> Result<String> {
     let tags = [
         ("node.k8s.amazonaws.com/instance_id", ENDED.to_owned()),
@@ -52,7 +52,7 @@ async fn leave(sim: &Sim, cluster: &str) -> Result<String> {
     Ok(between(&answer, "<networkInterfaceId>", "<").context("no ENI")?.to_owned())
 }
 
-/// Waits for the end of `eni`, and gives those that are there then.
+/// Waits until `eni` is deleted. Returns the ENIs at that time.
 async fn gone(sim: &Sim, eni: &str) -> Result<BTreeSet<String>> {
     eventually("end of an ENI", SWEPT, async || {
         let enis = sim.enis().await?;
@@ -77,7 +77,7 @@ async fn leak_search_of_two_clusters_removes_only_its_own() -> Result<()> {
         let [blue, green] =
             [leave(&cluster.sim, "blue").await?, leave(&cluster.sim, "green").await?];
         let nobodys = leave(&cluster.sim, "red").await?;
-        // Its first search may have been before.
+        // Its first search may have been earlier.
         cluster.nodes[0].kill_ipamd().await?;
         cluster.nodes[0].start_ipamd().await?;
         let enis = gone(&cluster.sim, &blue).await?;

@@ -56,7 +56,7 @@ async fn limits_are_asked_again_only_if_the_answer_is_lost() -> Result<()> {
         let kept = std::fs::read_to_string(&file)?;
         let damage = |text: &str| {
             std::fs::write(&file, text)?;
-            // A start that knows the node gives EC2 no more than 200 ms, which a busy machine may need.
+            // A start with kept facts waits 200 ms for EC2, and a busy machine may need longer.
             std::fs::remove_file(file.with_file_name("tidepool-node.json"))
         };
         damage(&kept.replace(":10,", ":50,"))?;

@@ -52,7 +52,7 @@ async fn disagreements_are_counted_until_they_have_gone() -> Result<()> {
         until(node, &[("awscni_add_ip_req_count", "1"), ("awscni_assigned_ip_addresses", "1")])
             .await?;
 
-        // Somebody routes an address of ours to a link of his own.
+        // Somebody routes one of our addresses to their own link.
         ip(node, "link add enistrange type veth peer name strange").await?;
         ip(node, "link set enistrange up").await?;
         ip(node, &format!("route add {free} dev enistrange")).await?;
@@ -75,7 +75,7 @@ async fn disagreements_are_counted_until_they_have_gone() -> Result<()> {
     .await
 }
 
-/// An ENI that its owner keeps the daemon off.
+/// An ENI with the tag that keeps the daemon off.
 async fn attach_unmanaged(cluster: &ExecCluster) -> Result<String> {
     let view = cluster.nodes[0].view().await?;
     let create = [

@@ -1,4 +1,4 @@
-//! A node that moves over from amazon-vpc-cni-k8s with its pods running, and back.
+//! A node moves over from amazon-vpc-cni-k8s with running pods, and back.
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -13,7 +13,7 @@ use tokio::process::Command;
 
 use crate::all_reachable;
 
-/// What the links of `default/old-a` and `default/old-b` are called: `eni` and the first 11 digits of
+/// The names of the links of `default/old-a` and `default/old-b`: `eni` and the first 11 digits of
 /// SHA-1 over `default.old-a` and `default.old-b`.
 const HOSTS: [&str; 2] = ["eni19a87bfed62", "eni45c7a20aeee"];
 /// Nanoseconds since the epoch, in the whole milliseconds that our record keeps.
@@ -154,7 +154,7 @@ async fn node_moves_over_with_its_pods_and_back() -> Result<()> {
         };
         let old_a = connect(node, "old-a", HOSTS[0], on_primary).await?;
         let old_b = connect(node, "old-b", HOSTS[1], on_secondary).await?;
-        // Its namespace went, and its DEL came, while nobody served.
+        // Its namespace went and its DEL came while no daemon ran.
         ip(&node.netns, &format!("rule add to {} lookup main priority 512", of_gone.ip)).await?;
         let before = [entry("old-a", &old_a.ip), entry("old-b", &old_b.ip)];
         let file = checkpoint(node);
@@ -171,7 +171,7 @@ async fn node_moves_over_with_its_pods_and_back() -> Result<()> {
         all_reachable(node, &[old_a.clone(), old_b.clone(), new.clone()]).await?;
         cluster.books_agree(&[]).await.context("with pods old and new")?;
 
-        // Back: what the incumbent would read is what it had, and the new pod.
+        // Back: the incumbent would read its own pods and the new one.
         let node = &mut cluster.nodes[0];
         let expect = [&before[..], &[entry("new", &new.ip)]].concat();
         let expect: BTreeSet<_> = expect.iter().map(ToString::to_string).collect();
@@ -182,7 +182,7 @@ async fn node_moves_over_with_its_pods_and_back() -> Result<()> {
         export(node, &to).await?;
         ensure!(allocations(&std::fs::read_to_string(&file)?, &["new"])? == expect);
 
-        // And here again.
+        // Then back to ipamd.
         node.start_ipamd().await?;
         ensure!(assigned(node).await?.len() == 3);
         cluster.books_agree(&[]).await.context("after the way back")?;

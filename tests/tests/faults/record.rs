@@ -10,8 +10,8 @@ use tests::process::{PATIENCE, eventually, in_netns, output};
 
 use crate::all_reachable;
 
-/// No address serves twice within a test: of one that has rested by the record, a pod's link is believed 150 s
-/// later only.
+/// No address serves twice within a test. The daemon accepts a pod's link to an address that rests on record only
+/// after 150 s.
 fn spec(name: &str) -> Spec {
     let settings = [("WARM_IP_TARGET", "2"), ("IP_COOLDOWN_PERIOD", "120")];
     Spec::new(name, "m5.large", 1, &settings)
@@ -27,7 +27,7 @@ async fn until_quarantined(node: &ExecNode, n: u64) -> Result<()> {
     .await
 }
 
-/// No two pods have one address.
+/// Checks that no two pods have the same address.
 fn all_differ(pods: &[Pod]) -> Result<()> {
     let addresses: BTreeSet<_> = pods.iter().map(|pod| &pod.ip).collect();
     ensure!(addresses.len() == pods.len(), "an address is given twice: {pods:?}");
@@ -41,7 +41,7 @@ async fn all_pass_check(node: &ExecNode, pods: &[Pod]) -> Result<()> {
     Ok(())
 }
 
-/// Ten pods run, the record suffers, ten more come; then the old ones go, some after one more start.
+/// Ten pods run, the record is damaged, and ten more pods come. Then the old pods go, some after another start.
 async fn suffers(name: &str, damage: impl Fn(&Path) -> std::io::Result<()>) -> Result<()> {
     ExecCluster::with(spec(name), async |cluster| {
         let node = &mut cluster.nodes[0];
@@ -99,7 +99,7 @@ async fn record_of_half_a_line_keeps_pods_addresses() -> Result<()> {
     .await
 }
 
-/// It ends among the ADDs.
+/// The record ends among the ADDs.
 #[tokio::test(flavor = "multi_thread")]
 async fn record_without_its_end_keeps_pods_addresses() -> Result<()> {
     suffers("frend", |log| {
@@ -111,7 +111,7 @@ async fn record_without_its_end_keeps_pods_addresses() -> Result<()> {
     .await
 }
 
-/// `text` with its checksum, as a line of the log.
+/// A line of the log: `text` with its checksum.
 fn line(text: &str) -> String {
     format!("[\"{:08x}\",{text}]\n", crc32fast::hash(text.as_bytes()))
 }

@@ -1,4 +1,4 @@
-//! An address that serves one pod after another: what of the first must not reach the second.
+//! An address serves one pod after another. No connection of the first pod may reach the second.
 
 use std::time::Duration;
 
@@ -7,7 +7,7 @@ use tests::cluster::Spec;
 use tests::exec::{ExecCluster, ExecNode};
 use tests::process::{eventually, in_netns, output};
 
-/// Below the cooldown of 30 s, which is also a machine's that is busy.
+/// Below the cooldown of 30 s, and enough for a busy machine.
 const WITHIN_THE_REST: Duration = Duration::from_secs(25);
 
 /// Makes the node track connections, as kube-proxy does.
@@ -16,7 +16,7 @@ async fn track_connections(node: &ExecNode) -> Result<()> {
     output(in_netns(&node.netns, "nft").arg(rules)).await.map(drop)
 }
 
-/// What the node's kernel remembers of `address`.
+/// The connections of `address` that the node's kernel tracks.
 async fn remembered(node: &ExecNode, address: &str) -> Result<Vec<String>> {
     let table = output(in_netns(&node.netns, "cat").arg("/proc/net/nf_conntrack")).await?;
     let of_it = table.lines().filter(|line| line.contains(&format!("={address} ")));

@@ -1,4 +1,4 @@
-//! The daemon dies while its pool grows, shrinks, as it starts, and while it is asked.
+//! The daemon dies while its pool grows or shrinks, at its start, and during requests.
 
 use anyhow::{Context, Result, ensure};
 use failpoint::Order;
@@ -10,7 +10,7 @@ use tests::process::{PATIENCE, eventually};
 use super::{Size, all_is_well, at_each, dies_as_it_starts, quick, size, until_size, with_pods};
 use crate::{end_burst, start_burst};
 
-/// Passed when pods come for which another ENI is needed.
+/// Fail points on the way when pods come that need another ENI.
 pub(super) const GROWTH: &[&str] = &[
     "unwritten-assigned",
     "written-assigned",
@@ -36,7 +36,7 @@ pub(super) const GROWTH: &[&str] = &[
     "host-synced",
 ];
 
-/// Passed when these pods go.
+/// Fail points on the way when these pods go.
 pub(super) const SHRINKING: &[&str] = &[
     "unwritten-released",
     "written-released",
@@ -56,7 +56,7 @@ pub(super) const SHRINKING: &[&str] = &[
     "called-DeleteNetworkInterface",
 ];
 
-/// Passed at every start.
+/// Fail points of every start.
 pub(super) const START: &[&str] = &[
     "socket-bound",
     "snapshot-written",
@@ -69,19 +69,19 @@ pub(super) const START: &[&str] = &[
     "called-DescribeSubnets",
 ];
 
-/// Passed at a GC, and at a start for which the plugin has left a DEL.
+/// Fail points of a GC, and of a start with a DEL that the plugin has left on disk.
 pub(super) const ASKED: &[&str] = &["replying-gc", "note-read", "note-applied"];
 
 /// How many clusters share the points of growth and shrinking.
 const N_CLUSTERS: usize = 5;
 /// One of these pods is on the second ENI.
 const N_STEADY: usize = 6;
-/// What they need.
+/// The settings for these tests.
 const LOW: Size = Size { n_enis: 2, n_blocks: 7 };
 /// Enough for more addresses on the second ENI and for a third ENI, or for another prefix.
 const BURST: usize = 6;
 
-/// Waits until the pool has one address to spare and wants nothing.
+/// Waits until the pool has one free address and is at rest.
 async fn until_calm(node: &ExecNode) -> Result<()> {
     eventually("calm pool", PATIENCE, async || {
         let spare = node.view().await?.counts.context("no counts")?.free;
@@ -91,7 +91,7 @@ async fn until_calm(node: &ExecNode) -> Result<()> {
     .await
 }
 
-/// Where the daemon dies, and where it dies again as it starts after that; at none, it lives.
+/// Where the daemon dies, and where it dies again at the following starts. With no second point it lives.
 type Deaths<'a> = &'a [&'a str];
 
 fn arm_first(node: &ExecNode, deaths: Deaths<'_>) -> Result<()> {
@@ -213,7 +213,7 @@ async fn daemon_killed_at_a_gc_or_a_remembered_del_loses_nothing() -> Result<()>
             node.arm(point, Order::Kill)?;
             ensure!(node.runtime.gc(steady).await.is_err(), "a GC without an answer");
             node.ipamd_dies().await?;
-            // As the plugin has taken nothing down.
+            // Since the plugin has taken nothing down.
             node.runtime.remove(&gone).await?;
             node.start_ipamd().await
         } else {

@@ -1,4 +1,4 @@
-//! The plugin dies, as by the OOM killer, at each step of each verb; the runtime does what runtimes do.
+//! The plugin dies at each step of each verb, as by the OOM killer. The runtime reacts as usual.
 
 use std::os::unix::process::ExitStatusExt as _;
 
@@ -24,7 +24,7 @@ pub(crate) const ADD: &[&str] = &[
 ];
 pub(crate) const DEL: &[&str] =
     &["del-begun", "del-answered", "unlink-unruled", "unlink-unrouted", "del-unlinked"];
-/// Of a DEL without a daemon.
+/// The fail point of a DEL without a daemon.
 pub(super) const NOTE: &[&str] = &["del-drafted", "del-noted"];
 pub(super) const GC: &[&str] = &["gc-collected"];
 
@@ -39,7 +39,7 @@ async fn killed(node: &ExecNode, verb: &str, pod: &Pod, point: &str) -> Result<(
     dies(node.runtime.start_verb_armed(verb, pod, point, Order::Kill).await?, point).await
 }
 
-/// Once a kubelet cleans up and tries again, once a GC cleans up.
+/// Cleanup is once by a kubelet that tries again, and once by a GC.
 #[tokio::test(flavor = "multi_thread")]
 async fn add_killed_at_any_step_leaves_nothing() -> Result<()> {
     // So that no ENI comes or goes.
@@ -89,7 +89,7 @@ async fn del_killed_at_any_step_is_done_by_the_next() -> Result<()> {
     .await
 }
 
-/// A note that is whole is enough; half a note is none, and the DEL comes again.
+/// A whole note is enough. Half a note counts as none, and the DEL comes again.
 #[tokio::test(flavor = "multi_thread")]
 async fn del_killed_as_it_leaves_a_note_loses_no_address() -> Result<()> {
     with_pods(quick("kpn", &[]), 2, async |cluster, steady| {
@@ -110,7 +110,7 @@ async fn del_killed_as_it_leaves_a_note_loses_no_address() -> Result<()> {
     .await
 }
 
-/// The daemon has forgotten the pod, and nobody took its link down: that goes with its namespace.
+/// The daemon has forgotten the pod, and nobody has removed its link. The link goes with its namespace.
 #[tokio::test(flavor = "multi_thread")]
 async fn gc_killed_before_it_removes_links_doubles_no_address() -> Result<()> {
     with_pods(quick("kpg", &[]), 2, async |cluster, steady| {

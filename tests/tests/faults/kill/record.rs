@@ -1,4 +1,4 @@
-//! The daemon dies at what only a new record, a strange pod or IPv6 make it do.
+//! The daemon dies at steps that only a new record, an unknown pod or IPv6 bring about.
 
 use anyhow::{Context, Result, ensure};
 use failpoint::Order;
@@ -10,11 +10,11 @@ use tests::process::{PATIENCE, eventually, in_netns, output};
 
 use super::{QUICK, all_is_well, at_each, dies_as_it_starts, quick};
 
-/// What a record notes first in a boot.
+/// The first fail points of a record in a boot.
 pub(super) const BOOTED: &[&str] = &["unwritten-booted", "written-booted", "synced-booted"];
-/// What ends a quarantine.
+/// The fail point at the end of a quarantine.
 pub(super) const RESTING: &[&str] = &["unwritten-resting", "written-resting", "synced-resting"];
-/// The calls for a /80.
+/// The fail points of the call for a /80.
 pub(super) const ASSIGNING: &[&str] =
     &["calling-AssignIpv6Addresses", "called-AssignIpv6Addresses"];
 
@@ -74,7 +74,7 @@ async fn daemon_killed_as_it_ends_a_quarantine_loses_no_address() -> Result<()> 
     .await
 }
 
-/// The node's /80 is taken from it while no daemon runs, so that the next one asks for another.
+/// Somebody takes the node's /80 while no daemon runs, so the next daemon asks for another.
 #[tokio::test(flavor = "multi_thread")]
 async fn daemon_killed_at_the_ipv6_prefix_call_ends_with_one() -> Result<()> {
     ExecCluster::with(Spec::ipv6("kr6", "t3.small", 1, &QUICK[1..]), async |cluster| {
@@ -103,7 +103,7 @@ async fn daemon_killed_at_the_ipv6_prefix_call_ends_with_one() -> Result<()> {
     .await
 }
 
-/// Asks for addresses and gives them back, without any links, until the daemon is there no more.
+/// Asks for addresses and returns them, without links, until the daemon has died.
 async fn wear_out(node: &ExecNode) -> Result<()> {
     let client = node.client().await?;
     let lives = stream::iter(0..).map(|n| {
