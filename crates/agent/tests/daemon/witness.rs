@@ -55,7 +55,7 @@ async fn pods_outlive_the_record(netns: &TestNetns) {
     assert_eq!(pod.address.unwrap().address, marked);
     let view = client.view().await;
     assert_eq!((view.counts.unwrap().quarantined, view.pods.len()), (1, 1));
-    let expect = format!("{nobodys} is used by eni1 of which there is no record: quarantined");
+    let expect = format!("{nobodys} is quarantined: eni1 uses it without a record");
     assert!(view.blocked.contains(&expect), "{:?}", view.blocked);
     assert_eq!(client.check("marked").await[0].address, marked);
     for n in 0..12 {
