@@ -231,7 +231,7 @@ impl Supplying<'_> {
             blocks,
             description: ownership::description(node),
             tags: ownership::tags(node, now),
-            // The time tells a node that has lost its record from its earlier self.
+            // With the time, a node that has lost its record repeats no token.
             client_token: format!("{instance}-{call}-{}", now.as_millis()),
         })
     }

@@ -330,7 +330,7 @@ fn unused_blocks(facts: &[EniFacts], serving: &[EniFacts]) -> BTreeMap<EniId, BT
     attached.map(|(eni, serving)| (eni.id.clone(), &eni.blocks - &serving.blocks)).collect()
 }
 
-/// The stage of an ENI of which this process knows only the description.
+/// The stage of an ENI that this process knows only by its description.
 fn described_stage(facts: &EniFacts) -> Stage {
     let Some(attachment) = &facts.attachment else { return Stage::Unattached };
     let known = Attachment {
