@@ -44,8 +44,8 @@ soak: deps plugin ## fuzzing, a million random histories, a day of pods: SOAK=2 
 	$(say) "soak: about $(SOAK) times forty minutes"
 	@scripts/soak $(SOAK) $(SEED)
 
-# Any commit, branch or tag; by default the last whose record on disk is of another version.
-FROM ?= $(shell git log -1 --format=%h^ -G'^const VERSION: u32' -- crates/agent/src/state/line.rs)
+# Any commit, branch or tag; by default the last build whose record on disk is of the version before.
+FROM ?= e6631cf
 
 upgrade: deps-demo plugin ## a node goes from an earlier build to this one and back, under 200 pods: FROM=… for its commit
 	$(say) "build: debug profile"

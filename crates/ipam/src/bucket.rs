@@ -1,9 +1,9 @@
-//! A token bucket for each action, which learns from EC2's refusals how fast it may be emptied.
+//! A token bucket for each action. Its rate follows from EC2's throttling.
 //!
-//! EC2 has one bucket per account, region and action. All nodes draw from it and none can see it,
-//! so each node finds its share: every refusal doubles the time between its calls, every grant
-//! divides it by four. They balance where a third of the calls is granted, which leaves no token
-//! of EC2's unused and keeps the refused calls few, however many nodes there are.
+//! EC2 has one bucket per account, region and action. All nodes share it, and none can see it. So each node
+//! finds its share: every refusal doubles the time between its calls, every grant divides it by four. The
+//! two balance where EC2 grants a third of the calls. That leaves no token unused and keeps the refused
+//! calls few, however many nodes there are.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -16,28 +16,30 @@ use crate::time::Timestamp;
 
 /// The time between two calls after a first refusal.
 const FIRST: Duration = Duration::from_secs(1);
-/// 450 nodes that all want the same then still make but three times the 5 calls a second that EC2
-/// grants; a longer wait would leave the last of them waiting when all others are served.
+/// The longest time between two calls. With it 450 nodes make 15 calls a second, three times as many as EC2
+/// grants. A longer time would leave the last nodes waiting when all others are served.
 const LONGEST: Duration = Duration::from_secs(30);
+/// A refusal multiplies the time between two calls by this.
 const SLOWER: u32 = 2;
+/// A grant divides the time between two calls by this.
 const FASTER: u32 = 4;
-/// Calls for which no pod waits leave so many turns to the pods of other nodes.
+/// A call for which no pod waits takes every fourth turn only. The other turns are for pods of other nodes.
 const TURNS_LEFT_TO_PODS: u32 = 4;
-/// What has been learnt is worth nothing after that time without a refusal.
+/// A bucket is forgotten after this time without a refusal.
 const FORGOTTEN: Duration = Duration::from_secs(600);
 
-/// Whether a pod waits for what a call brings.
+/// Whether a pod waits for the effect of a call.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Urgency {
     PodsWait,
     Background,
 }
 
-/// An action that EC2 has refused lately: one token, which comes again after `gap`.
+/// An action that EC2 has throttled lately. It has one token, which returns after `gap`.
 #[derive(Debug, Clone)]
 struct Bucket {
     gap: Duration,
-    /// When the last token was taken, or missed.
+    /// When the last token was taken, or EC2 last refused a call.
     since: Timestamp,
     /// About `gap`, drawn anew for each token.
     drawn: Duration,
@@ -47,7 +49,7 @@ struct Bucket {
     why: String,
 }
 
-/// The actions that EC2 has refused lately. All others have no bounds.
+/// The actions that EC2 has throttled lately. All others have no bound.
 #[derive(Debug, Clone)]
 pub(crate) struct Buckets {
     jitter: Jitter,
@@ -59,7 +61,7 @@ impl Buckets {
         Self { jitter, by_action: BTreeMap::new() }
     }
 
-    /// EC2 has refused a call of `action` for being one too many.
+    /// Notes that EC2 has throttled a call of `action`.
     pub(crate) fn refused(&mut self, action: Action, why: String, now: Timestamp) {
         self.by_action.retain(|_, bucket| !bucket.is_forgotten(now));
         let bucket = self.by_action.entry(action).or_insert_with(|| Bucket {
@@ -71,8 +73,8 @@ impl Buckets {
             n_refused: 0,
             why: String::new(),
         });
-        // The next call is made half a gap later at the earliest: one that is refused sooner was
-        // on its way with the one before.
+        // The next call leaves half a gap later at the earliest. A call refused sooner left together with
+        // the one before, so the two count as one refusal.
         if now >= bucket.refused_at + bucket.gap / 2 || bucket.n_refused == 0 {
             bucket.gap = (bucket.gap * SLOWER).min(LONGEST);
             bucket.refused_at = now;
@@ -82,7 +84,7 @@ impl Buckets {
         bucket.draw(action, self.jitter, now);
     }
 
-    /// EC2 has carried a call of `action` out.
+    /// Notes that EC2 has carried out a call of `action`.
     pub(crate) fn granted(&mut self, action: Action) {
         if let Some(bucket) = self.by_action.get_mut(&action) {
             bucket.gap /= FASTER;
@@ -93,7 +95,7 @@ impl Buckets {
         }
     }
 
-    /// A call of `action` is made.
+    /// Takes the token for a call of `action`.
     pub(crate) fn take(&mut self, action: Action, now: Timestamp) {
         if let Some(bucket) = self.by_action.get_mut(&action) {
             bucket.draw(action, self.jitter, now);
@@ -106,7 +108,7 @@ impl Buckets {
         Some(bucket.hold(urgency)).filter(|hold| hold.until > now)
     }
 
-    /// All that must wait.
+    /// The holds of all actions that must wait.
     pub(crate) fn holds(
         &self,
         urgency: impl Fn(Action) -> Urgency,
@@ -183,7 +185,7 @@ mod tests {
             assert!((gap / 2..=gap * 3 / 2 + 2).contains(&waited), "{waited} ms, about {gap}");
         }
         buckets.granted(CREATE);
-        assert!(buckets.by_action.is_empty(), "without bounds again");
+        assert!(buckets.by_action.is_empty(), "the action has no bound again");
     }
 
     #[test]
@@ -201,7 +203,7 @@ mod tests {
         buckets.refused(CREATE, String::new(), at(0));
         let (pods, background) =
             (wait(&buckets, Urgency::PodsWait, 0), wait(&buckets, Urgency::Background, 0));
-        // Less than a millisecond is lost in each.
+        // Rounding loses less than a millisecond in each.
         assert_eq!(background / u64::from(TURNS_LEFT_TO_PODS), pods);
     }
 
@@ -215,10 +217,10 @@ mod tests {
         assert!(wait(&buckets, Urgency::PodsWait, 659_999) > 0);
         assert_eq!(wait(&buckets, Urgency::PodsWait, 660_000), 0);
         buckets.refused(CREATE, String::new(), at(660_000));
-        assert_eq!(buckets.by_action[&CREATE].gap, FIRST, "it starts over");
+        assert_eq!(buckets.by_action[&CREATE].gap, FIRST, "the bucket starts over");
     }
 
-    /// Nodes that know nothing of each other, and a bucket of 5 tokens a second.
+    /// Independent nodes share a bucket of 5 tokens a second.
     #[test]
     fn many_nodes_share_the_rate_limit() {
         let check = |n_nodes: usize, least_granted: u32, most_refused: u32| {
@@ -243,13 +245,13 @@ mod tests {
                     }
                 }
             }
-            // 600 seconds of 5, and 50 to begin with.
+            // 600 seconds with 5 tokens each, and 50 tokens at the start.
             assert!(granted >= least_granted, "{n_nodes} nodes: {granted} granted of 3050");
             assert!(refused <= most_refused, "{n_nodes} nodes: {refused} refused");
         };
         check(20, 3_000, 9_000);
         check(150, 3_000, 9_000);
-        // More than the longest wait is made for: they ask fifty times a second.
+        // More nodes than the longest gap is made for: they make fifty calls a second.
         check(1_500, 3_000, 45_000);
     }
 }

@@ -1,4 +1,5 @@
-//! The engine: the only thing that changes the pool, by events. It says what is to be done.
+//! The engine: it takes events, changes the pool, and returns the effects to carry out. Nothing else changes
+//! the pool.
 //!
 //! The engine owns its parts and nothing else. Each part has a module and state of its own; what one part
 //! needs of another comes as an argument. An event first goes to its part. Then [`Engine::settle`] works
@@ -72,15 +73,15 @@ pub struct Engine {
     journal: Journal,
     /// The requests that are not answered yet.
     demand: Demand,
-    /// The calls to EC2 that are under way, and what holds others up.
+    /// The calls to EC2 that are under way, and the reasons why others wait.
     calls: Calls,
-    /// What EC2 and the metadata service have said.
+    /// The answers of EC2 and the metadata service.
     inventory: Inventory,
     /// The plan, and what decides when it is carried out.
     supply: Supply,
-    /// What the kernel and the container runtime do not show any more.
+    /// The attachments that the kernel and the container runtime no longer show.
     kernel: KernelCheck,
-    /// Whose connections the kernel has forgotten.
+    /// The rests for which the kernel has been asked to forget connections.
     connections: Connections,
     leaks: LeakSearch,
     host: HostSync,
@@ -113,7 +114,7 @@ impl Engine {
         (engine, effects)
     }
 
-    /// Takes an event in and returns what follows from it. `now` never goes back.
+    /// Takes an event in and returns its effects. `now` never goes back.
     pub fn handle(&mut self, event: Event, now: Timestamp) -> Vec<Effect> {
         let mut out = Vec::new();
         self.take_in(event, now, &mut out);
@@ -158,7 +159,7 @@ impl Engine {
         }
     }
 
-    /// The policy holds from now on. EC2's answer is filtered by family, so another family takes another one.
+    /// Replaces the policy. The pool has only the blocks of one family, so another family needs another describe.
     fn change_policy(&mut self, policy: Policy, now: Timestamp) {
         if policy.families.policy().kind.family()
             != self.site.policy.families.policy().kind.family()
@@ -194,7 +195,7 @@ impl Engine {
         }
     }
 
-    /// What `key` holds: nothing as soon as that is being released.
+    /// The assignment of `key`; `None` as soon as its release is under way.
     #[must_use]
     pub fn held_by(&self, key: AttachmentKey) -> Option<&Assignment> {
         let record = self.journal.record();
@@ -202,7 +203,7 @@ impl Engine {
         record.assignments().get(&key).filter(|_| !self.demand.is_releasing(&key))
     }
 
-    /// What is durable, for a snapshot.
+    /// The durable record, for a snapshot.
     #[must_use]
     pub fn record(&self) -> &Record {
         self.journal.record()
@@ -241,8 +242,8 @@ impl Engine {
         self.leaks.poll(&mut self.calls, pressure, now, out);
     }
 
-    /// Starts what the ENIs need on their way. Nothing before EC2's first answer, or while the record
-    /// cannot be written.
+    /// Starts the next call of each ENI that comes or goes. Starts none before EC2's first answer, or while the
+    /// record cannot be written.
     fn advance(&mut self, now: Timestamp) {
         if !self.inventory.is_known() || self.journal.hold(now).is_some() {
             return;
@@ -269,7 +270,7 @@ impl Engine {
         Supplying { supply, pool, calls, journal, inventory, n_waiting, pressure, cx }.plan();
     }
 
-    /// Refuses those who wait in vain or have waited long enough.
+    /// Refuses the Adds that wait in vain or have waited long enough.
     fn dismiss(&mut self, now: Timestamp, out: &mut Vec<Effect>) {
         if self.demand.n_waiting() == 0 {
             return;
@@ -327,7 +328,7 @@ impl Engine {
         match then {
             Then::Grant(key) => demand.not_granted(&key, &refusal, pool, journal.record(), out),
             Then::Release(key, _) => demand.not_released(&key, &refusal, out),
-            // The next report finds it as it is.
+            // The next kernel report tries again.
             Then::Rest(_) => {}
             Then::Collected(request, _) => reply(request, Answer::Refused(refusal), out),
             Then::Make(id) => calls.not_made(id, pool),
@@ -351,7 +352,7 @@ impl Engine {
         }
     }
 
-    /// Decides what EC2's answer leaves open.
+    /// Makes the decisions that EC2's answer leaves open.
     fn judge(&mut self, judgements: &Judgements, now: Timestamp) {
         let (n_waiting, pressure) = (self.demand.n_waiting(), self.pressure());
         self.supply.learnt.forget_if_old(&mut self.pool, now);

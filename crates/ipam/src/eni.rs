@@ -1,4 +1,4 @@
-//! One ENI of ours and the addresses on it. Knows no calls and no pods, only which addresses are free.
+//! One ENI of ours and the addresses on it. Knows which addresses are free, but no calls and no pods.
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
@@ -25,26 +25,27 @@ pub(crate) struct Eni {
     pub(crate) primary_address: Ipv4Addr,
     pub(crate) origin: Origin,
     pub(crate) tags: BTreeMap<String, String>,
-    /// Since when this process knows it; its age counts from here.
+    /// Since when this process knows it. Its age counts from then.
     pub(crate) since: Timestamp,
-    /// When a call last changed it: an older answer of EC2 is out of date.
+    /// When a call last changed it. An older answer of EC2 is outdated.
     pub(crate) changed_at: Timestamp,
     /// When a block may last have been taken off it. An earlier run may have done so until this process
     /// came to know the ENI. EC2 may still describe that block for a while.
     pub(crate) shrunk_at: Timestamp,
-    /// For how long the host has been without its device, though it is attached.
+    /// For how long its device has been missing on the host, though it is attached.
     pub(crate) absent: Streak,
     /// What EC2 has refused to put on it.
     pub(crate) refused: Option<Refused>,
     pub(crate) stage: Stage,
     pub(crate) blocks: BTreeMap<Block, BlockState>,
-    /// Blocks that EC2 has left out of a describe, or describes on another ENI too: ours if they come back.
+    /// Blocks that EC2 has left out of a describe, or describes on another ENI too. They are ours if they come
+    /// back.
     pub(crate) missed: BTreeSet<Block>,
-    /// Blocks that somebody else has put on it: no pod gets them, and they are never given back.
+    /// Blocks that somebody else has put on it. No pod gets them, and they are never given back.
     pub(crate) foreign_blocks: BTreeSet<Block>,
 }
 
-/// What EC2's refusals have taught about one ENI.
+/// Limits of one ENI, learnt from EC2's refusals.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Refused {
     /// The most blocks that it takes in all.
@@ -53,25 +54,25 @@ pub(crate) struct Refused {
     pub(crate) at_once: u16,
 }
 
-/// Where an ENI of ours comes from, hence what may be done to it.
+/// Where an ENI of ours comes from. This decides what may be done to it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Origin {
     /// The instance's primary ENI: never detached.
     Primary,
-    /// Carries this instance's tag: made by us and ours to remove.
+    /// Carries this instance's tag: we created it and may remove it.
     Tagged,
-    /// Attached by somebody, without a tag of an owner: its addresses serve, but it stays.
+    /// Somebody attached it without an owner's tag. Its addresses serve, but it stays.
     Untagged,
 }
 
 /// The life of an ENI.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Stage {
-    /// Exists and is wanted: the attach is next or under way.
+    /// Exists and is wanted. The attach is next or under way.
     Unattached,
     /// On the instance.
     Attached { attachment: Attachment, link: Link },
-    /// Gives out nothing any more: the detach is next or under way.
+    /// Gives out no addresses. The detach is next or under way.
     Draining { attachment: Attachment, why: Reason },
     /// The delete is next or under way. An ENI that was attached holds its place until it is gone.
     Deleting { place: Option<u16>, why: Reason },
@@ -107,7 +108,8 @@ impl Link {
 }
 
 impl Stage {
-    /// The attachment of an ENI that EC2 has detached, and why it goes; `None` if it was not attached.
+    /// The attachment of an ENI that EC2 describes as detached, and why the ENI goes. `None` if it was not
+    /// attached.
     pub(crate) fn leaving(&self) -> Option<(&Attachment, Reason)> {
         match self {
             Stage::Attached { attachment, .. } => Some((attachment, Reason::Detaching)),
@@ -128,7 +130,7 @@ impl Eni {
         }
     }
 
-    /// Its attachment as EC2 describes it, while the ENI is to stay.
+    /// Its attachment in the form of EC2's description; `None` while the ENI is unattached or on its way back.
     pub(crate) fn attachment(&self) -> Option<EniAttachment> {
         let Stage::Attached { attachment, .. } = &self.stage else { return None };
         Some(EniAttachment {
@@ -145,7 +147,7 @@ impl Eni {
         matches!(self.stage, Stage::Attached { link: Link::Ready, .. })
     }
 
-    /// Why the kernel's side of it could not be set up, if it could not.
+    /// Why the kernel's side of it could not be set up; `None` if it did not fail.
     pub(crate) fn link_failure(&self) -> Option<&str> {
         let Stage::Attached { link: Link::Failed { why, .. }, .. } = &self.stage else {
             return None;
@@ -180,9 +182,9 @@ impl Eni {
         self.blocks.values().map(|state| state.live.len()).sum()
     }
 
-    /// The address that the next pod gets, if this ENI has one. It comes from the fullest block, so
-    /// that whole blocks become free, and has rested longest there. The result says whether its block is
-    /// among the `doubted`; then there is no other.
+    /// The address that the next pod gets, if this ENI has a free one. It comes from the fullest block, so that
+    /// whole blocks become free. Within that block it is the address that has rested longest. The flag says
+    /// whether its block is among the `doubted`; those come last.
     pub(crate) fn pick(
         &self,
         kind: BlockKind,
@@ -208,8 +210,8 @@ impl Eni {
             .map(|((is_doubted, ..), address)| (is_doubted, address))
     }
 
-    /// Up to `count` wholly free blocks to give back: the longest idle first. Among blocks that
-    /// never served the highest comes first.
+    /// Up to `count` wholly free blocks to give back. The longest idle come first; among blocks that never
+    /// served, the highest comes first.
     pub(crate) fn idle_blocks(
         &self,
         count: BlockCount,
@@ -228,7 +230,7 @@ impl Eni {
         idle.into_iter().take(usize::from(count.n)).map(|(_, Reverse(block))| block).collect()
     }
 
-    /// Makes those of `blocks` that are here unconfirmed, or confirms them. Blocks that leave go on leaving.
+    /// Marks those of `blocks` that are on this ENI as unconfirmed or as confirmed. Leaving blocks do not change.
     pub(crate) fn set_unconfirmed(&mut self, blocks: &BTreeSet<Block>, unconfirmed: bool) {
         let found = self.blocks.iter_mut().filter(|(block, _)| blocks.contains(block));
         for (_, state) in found.filter(|(_, state)| state.stays()) {
@@ -256,14 +258,14 @@ impl Eni {
     }
 }
 
-/// The addresses of one block that are not simply free and never used.
+/// The addresses of one block, except those that never served.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct BlockState {
-    /// Pods' addresses, on record or about to be.
+    /// Pods' addresses, on record or on their way there.
     pub(crate) live: BTreeSet<IpAddr>,
-    /// Released addresses, and when. They are free once they have rested long enough.
+    /// Released addresses, each with the time of its release. They are free after the cooldown.
     pub(crate) freed: BTreeMap<IpAddr, Timestamp>,
-    /// Addresses in use in a way that the record does not know.
+    /// Addresses whose use contradicts the record.
     pub(crate) quarantined: BTreeSet<IpAddr>,
     pub(crate) standing: Standing,
 }
@@ -271,13 +273,13 @@ pub(crate) struct BlockState {
 /// Whether a block gives out addresses.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(crate) enum Standing {
-    /// It does.
+    /// It gives out addresses.
     #[default]
     Confirmed,
-    /// One describe of EC2 alone shows it, and it may have been taken off since. It gives out nothing until
+    /// Only one describe shows it, and that describe may lag behind its removal. It gives out no addresses until
     /// another describe confirms it.
     Unconfirmed,
-    /// It is on its way back to EC2 and gives out nothing.
+    /// It is on its way back to EC2 and gives out no addresses.
     Leaving,
 }
 
@@ -317,8 +319,8 @@ impl BlockState {
         self.cooling(cooldown, now).count()
     }
 
-    /// Drops and returns the addresses that have rested. For IPv6 only: there it does not matter which
-    /// address rested longest, and their number has no bound.
+    /// Drops and returns the addresses that have rested. For IPv6 only: there the order of resting does not
+    /// matter, and the number of addresses has no bound.
     pub(crate) fn forget_rested(&mut self, cooldown: Duration, now: Timestamp) -> Vec<IpAddr> {
         let rested = self.freed.extract_if(.., |_, since| *since + cooldown <= now);
         rested.map(|(address, _)| address).collect()
@@ -329,14 +331,14 @@ impl BlockState {
         self.quarantined.difference(&self.live).copied()
     }
 
-    /// Whether no pod has any of it and none of it rests.
+    /// Whether none of its addresses serves a pod, rests or is quarantined.
     pub(crate) fn is_idle(&self, cooldown: Duration, now: Timestamp) -> bool {
         self.live.is_empty() && self.quarantined.is_empty() && self.n_cooling(cooldown, now) == 0
     }
 
-    /// The free address that has rested longest, with the time of its release. An address that never
-    /// served comes first, with the epoch. A /80 has an address for every millisecond, so there the
-    /// time itself names one that never served: none serves twice, whatever has been forgotten.
+    /// The free address that has rested longest, with the time of its release. An address that never served
+    /// comes first, with the epoch. A /80 has an address for every millisecond, so there the present time
+    /// gives an address that never served. So no address serves twice, even if the record forgets some.
     fn next(
         &self,
         block: Block,
@@ -346,7 +348,7 @@ impl BlockState {
         if self.live.len() as u64 == block.size() {
             return None;
         }
-        // Among one more address than are known at least one is new, so a /80 is never listed.
+        // Among `n_known + 1` addresses at least one is new, so a /80 is never listed in full.
         let n_known = self.live.len() + self.freed.len() + self.quarantined.len();
         let known = |ip: &IpAddr| {
             self.live.contains(ip) || self.freed.contains_key(ip) || self.quarantined.contains(ip)
@@ -389,7 +391,7 @@ mod tests {
         check(one, &["10.0.0.5"], &[], None);
         check(one, &[], &[("10.0.0.5", 71)], None);
         check(one, &[], &[("10.0.0.5", 70)], Some("10.0.0.5"));
-        // One that never served comes before one that has rested.
+        // An address that never served comes before one that has rested.
         let prefix = "10.0.0.16/28";
         check(prefix, &["10.0.0.16"], &[("10.0.0.17", 0)], Some("10.0.0.18"));
         // 100,000 ms is 0x186a0.

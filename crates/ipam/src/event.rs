@@ -52,7 +52,7 @@ pub enum Event {
         /// Whose interface.
         key: AttachmentKey,
     },
-    /// Of one network, only these attachments are alive.
+    /// In one network only these attachments are alive.
     Gc {
         /// Names the reply.
         request: RequestId,
@@ -71,11 +71,11 @@ pub enum Event {
         /// How.
         result: Result<CallOutput, CallError>,
     },
-    /// How the kernel's side of an ENI stands.
+    /// The state of an ENI in the kernel.
     EniLink {
         /// The ENI.
         eni: EniId,
-        /// How it stands.
+        /// Its state.
         link: LinkState,
     },
     /// The kernel has been read; about every minute, and before anything else at the start.
@@ -83,15 +83,15 @@ pub enum Event {
     /// The metadata service has been read; about every minute, or not at all. For each ENI on this
     /// instance, ours or not, its IPv4 addresses and prefixes, with or without its own address.
     Hint(BTreeMap<EniId, BTreeSet<Block>>),
-    /// The user wants something else. It holds from now on.
+    /// The user has changed the policy. It holds from now on.
     Policy(Policy),
-    /// EC2 allows something else. It holds from now on.
+    /// EC2's limits have changed. They hold from now on.
     Limits(Limits),
     /// The save is durable, or could not be made so.
     Saved {
         /// The save.
         seq: SaveSeq,
-        /// How it went; the message names the file and the fault.
+        /// The result; the message names the file and the fault.
         result: Result<(), String>,
     },
     /// Time has passed; sent when [`wake_at`](crate::Engine::wake_at) is reached.
@@ -206,7 +206,7 @@ pub struct Refusal {
 pub enum RefusalCode {
     /// EC2 has not described the ENIs yet.
     Starting,
-    /// Addresses were asked for and have not come within the caller's patience.
+    /// Requested addresses have not come within the caller's patience.
     Attaching,
     /// No usable subnet has a free address.
     SubnetExhausted,

@@ -1,7 +1,7 @@
-//! What a node will hold: the real engine, run to rest against an EC2 that grants everything.
+//! What a node will hold. A forecast runs the real engine to rest against an EC2 that grants everything.
 //!
-//! It knows no formula of its own. Whatever the engine would do on a node whose subnet is large
-//! and whose calls succeed, a forecast shows.
+//! It has no formula of its own. It shows what the engine does on a node with a large subnet whose calls
+//! succeed.
 
 mod ec2;
 mod run;
@@ -16,14 +16,14 @@ use crate::plan::full_of_pods;
 use crate::policy::{Limits, Policy};
 use crate::view::EniView;
 
-/// A node at rest, and what it took to come there.
+/// A node at rest, and the calls that led there.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Forecast {
     /// The ENIs, by device index; the primary is the first.
     pub enis: Vec<EniForecast>,
-    /// The most addresses that no pod had at once, at rest between two pods.
+    /// The most addresses without a pod at one time, seen while the pool was at rest between two pods.
     pub peak_unused: u64,
-    /// How often each action was called since the start of the daemon on an empty node; those
+    /// How often each action was called since the start of the daemon on an empty node. Actions that were
     /// never called are left out.
     pub calls: BTreeMap<Action, u32>,
     /// The pods that got no address; `None` if all of them fit.
@@ -35,22 +35,22 @@ pub struct Forecast {
 pub struct EniForecast {
     /// How many pods each of its prefixes or single addresses serves, the fullest first.
     pub pods_per_block: Vec<usize>,
-    /// Its addresses that no pod has.
+    /// Its addresses without a pod.
     pub n_unused: u64,
 }
 
 /// Pods that do not fit on a node.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Unplaced {
-    /// How many, at least one.
+    /// Their number, at least one.
     pub n_pods: u32,
-    /// What the first of them was told.
+    /// The refusal that the first of them got.
     pub refusal: Refusal,
 }
 
-/// Starts the daemon on an instance with only its primary ENI, adds `n_pods` pods one by one, lets
-/// the pool settle after each, and then time pass until nothing more goes back. Subnets are never
-/// short, no call fails or takes time, and pods are patient, whatever `policy.add_wait` says.
+/// Starts the daemon on an instance with only its primary ENI and adds `n_pods` pods one by one. The pool
+/// settles after each. Then time passes until nothing more goes back. Subnets are never short, no call fails
+/// or takes time, and pods are patient, whatever `policy.timing.add_wait` is.
 ///
 /// The same arguments give the same answer. Cost: that of running as many pods as fit.
 #[must_use]
@@ -60,11 +60,11 @@ pub fn forecast(limits: Limits, policy: Policy, n_pods: u32) -> Forecast {
     let mut peak_unused = run.n_unused();
     let mut unplaced = None;
     for n_placed in 0..n_pods {
-        // A pool may hold more, above all with prefixes, but no kubelet starts a pod for it.
+        // A pool may hold more addresses, above all with prefixes, but kubelet starts no more pods.
         let placed =
             if n_placed < max_pods { run.add_pod(n_placed) } else { Err(beyond(max_pods)) };
         if let Err(refusal) = placed {
-            // Pods only come, so those after it fare no better.
+            // No pod goes, so later pods get no address either.
             unplaced = Some(Unplaced { n_pods: n_pods - n_placed, refusal });
             break;
         }
@@ -85,7 +85,7 @@ fn beyond(max_pods: u32) -> Refusal {
 }
 
 impl Forecast {
-    /// Addresses that no pod has, on all ENIs together.
+    /// The addresses without a pod on all ENIs together.
     #[must_use]
     pub fn n_unused(&self) -> u64 {
         self.enis.iter().map(|eni| eni.n_unused).sum()
@@ -100,13 +100,13 @@ impl EniForecast {
         Self { pods_per_block, n_unused: eni.blocks.values().map(|block| block.free).sum() }
     }
 
-    /// How many prefixes or single addresses it carries.
+    /// The number of its prefixes or single addresses.
     #[must_use]
     pub fn n_blocks(&self) -> usize {
         self.pods_per_block.len()
     }
 
-    /// How many pods it serves.
+    /// The number of pods that it serves.
     #[must_use]
     pub fn n_pods(&self) -> usize {
         self.pods_per_block.iter().sum()
@@ -121,7 +121,7 @@ mod tests {
     use crate::block::BlockKind;
     use crate::policy::{Families, FamilyPolicy, Placement, Targets, Timing, WarmSettings};
 
-    /// Three ENIs with three addresses each, and nobody who waits.
+    /// A forecast for three ENIs with three addresses each, with all delays zero.
     fn of(
         kind: BlockKind,
         targets: Targets,
@@ -170,7 +170,7 @@ mod tests {
 
     #[test]
     fn forecast_counts_calls_and_peak_of_the_whole_run() {
-        // 3 unused at rest, but 5 beside the first pod, when the second ENI has come.
+        // 3 addresses are unused at the end. After the first pod, with the second ENI, 5 were.
         let forecast = of(BlockKind::V4Address, Targets::WarmEni(1), 2, 100, 3);
         assert_eq!((forecast.n_unused(), forecast.peak_unused), (3, 5));
         let calls: Vec<_> = forecast.calls.iter().map(|(a, n)| (a.as_str(), *n)).collect();

@@ -1,9 +1,9 @@
-//! Chance without randomness: nodes that were refused together must not come back together, and
-//! the same node under the same events must do the same.
+//! Jitter without randomness. Nodes that EC2 refused together must retry at different times. The same node
+//! with the same events must do the same.
 
 use std::time::Duration;
 
-/// The chance of one instance.
+/// The jitter of one instance, derived from its id.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Jitter(u64);
 
@@ -12,17 +12,17 @@ impl Jitter {
         Self(fnv1a(instance.as_bytes()))
     }
 
-    /// From half of `span` to one and a half of it, even over all instances and `salts`.
+    /// Between half of `span` and one and a half of it. Evenly distributed over all instances and salts.
     pub(crate) fn about(self, span: Duration, salt: [u64; 2]) -> Duration {
         span.mul_f64(0.5 + self.share(salt))
     }
 
-    /// From `span` to a quarter more, likewise.
+    /// Between `span` and a quarter more, evenly distributed as well.
     pub(crate) fn lengthened(self, span: Duration, salt: u32) -> Duration {
         span.mul_f64(1.0 + self.share([salt.into(), 0]) / 4.0)
     }
 
-    /// From 0 to 1.
+    /// A number between 0 and 1.
     fn share(self, salt: [u64; 2]) -> f64 {
         let mut bytes = self.0.to_le_bytes().to_vec();
         bytes.extend(salt.into_iter().flat_map(u64::to_le_bytes));
@@ -35,7 +35,7 @@ fn fnv1a(bytes: &[u8]) -> u64 {
     let hash = bytes.iter().fold(0xcbf2_9ce4_8422_2325, |hash, byte| {
         (hash ^ u64::from(*byte)).wrapping_mul(0x0000_0100_0000_01b3)
     });
-    // The last bytes have hardly reached the upper bits yet.
+    // FNV-1a hardly spreads its last bytes to the upper bits.
     let hash = (hash ^ (hash >> 32)).wrapping_mul(0x9e37_79b9_7f4a_7c15);
     hash ^ (hash >> 29)
 }

@@ -1,4 +1,4 @@
-//! Which ENIs are ours, and the marks by which another start knows it. Judges by tags alone.
+//! Which ENIs are ours, and the tags that mark them for later runs. Judges by EC2's description alone.
 
 use std::collections::BTreeMap;
 
@@ -22,8 +22,8 @@ pub(crate) enum Ownership {
 }
 
 /// Judges an ENI that is attached to this instance.
-/// Source: amazon-vpc-cni-k8s v1.23.1, `pkg/ipamd/ipamd.go`; an ENI that carries another
-/// instance's mark is foreign here even if untagged ones are managed.
+/// Source: amazon-vpc-cni-k8s v1.23.1, `pkg/ipamd/ipamd.go`. One difference: an ENI with another instance's
+/// mark is foreign here even if untagged ones are managed.
 pub(crate) fn of_attached(eni: &EniFacts, node: &Node) -> Ownership {
     let on_other_card = eni.attachment.as_ref().is_some_and(|a| a.network_card != 0);
     if eni.is_primary() {
@@ -46,7 +46,7 @@ pub(crate) fn of_attached(eni: &EniFacts, node: &Node) -> Ownership {
     }
 }
 
-/// Whether an unattached ENI was left by an earlier run on this very instance.
+/// Whether an earlier run on this very instance has left the unattached ENI.
 pub(crate) fn is_unattached_own(eni: &EniFacts, node: &Node) -> bool {
     eni.attachment.is_none()
         && eni.kind == EniKind::Interface
@@ -54,9 +54,9 @@ pub(crate) fn is_unattached_own(eni: &EniFacts, node: &Node) -> bool {
         && eni.tags.get(INSTANCE_TAG).is_some_and(|tag| tag == node.instance.as_str())
 }
 
-/// When an unattached ENI was made that another instance of this node's cluster has left, or is about
-/// to attach; `None` if it is not one, or does not say. The marks are those of amazon-vpc-cni-k8s too:
-/// in a cluster of both, the nodes of either remove what is left by any.
+/// When another instance of this node's cluster created the unattached ENI. That instance has left it, or is
+/// about to attach it. `None` for every other ENI, and without a readable time of creation.
+/// amazon-vpc-cni-k8s uses the same tags, so nodes of either kind remove the ENIs that either kind leaves.
 pub(crate) fn left_by_another(eni: &EniFacts, node: &Node) -> Option<Timestamp> {
     let tag = |key: &str| eni.tags.get(key).map(String::as_str);
     let is_of_cluster = node.cluster.is_some() && tag(CLUSTER_TAG) == node.cluster.as_deref();
@@ -69,7 +69,7 @@ pub(crate) fn left_by_another(eni: &EniFacts, node: &Node) -> Option<Timestamp> 
     Timestamp::from_rfc3339(tag(CREATED_TAG)?).filter(|_| is_ours_to_remove)
 }
 
-/// The tags of a new ENI; the user's own go first, since the marks must not be overridden.
+/// The tags of a new ENI. The user's own go first, so that they do not override our marks.
 pub(crate) fn tags(node: &Node, now: Timestamp) -> BTreeMap<String, String> {
     let mut tags = node.eni_tags.clone();
     let mut mark = |key: &str, value: &str| tags.insert(key.to_owned(), value.to_owned());
@@ -82,7 +82,7 @@ pub(crate) fn tags(node: &Node, now: Timestamp) -> BTreeMap<String, String> {
     tags
 }
 
-/// The description of a new ENI; leak searches of other tools know it by this form.
+/// The description of a new ENI. Leak searches of other tools recognize this form.
 pub(crate) fn description(node: &Node) -> String {
     format!("aws-K8S-{}", node.instance)
 }

@@ -1,8 +1,8 @@
-//! What to blocks of EC2 next, given what there is: pure, the same answer for the same question.
+//! What to ask EC2 for next, given the node's situation. Pure: the same situation gives the same plan.
 //!
-//! The targets and the order of growth are those of amazon-vpc-cni-k8s v1.23.1
-//! (`pkg/ipamd/ipamd.go`), with these differences: resting addresses and waiting
-//! pods count as used, and while a pod waits the pool grows whatever the targets are.
+//! The targets and the order of growth are those of amazon-vpc-cni-k8s v1.23.1 (`pkg/ipamd/ipamd.go`), with
+//! two differences. Resting addresses and waiting pods count as used. While a pod waits, the pool grows
+//! whatever the targets are.
 
 mod grow;
 mod shrink;
@@ -23,7 +23,7 @@ use crate::time::Timestamp;
 /// What the planner needs to know about a node.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Situation {
-    /// Our ENIs in the order in which they are to be filled: the primary first.
+    /// Our ENIs in the order in which growth fills them: the primary first.
     pub enis: Vec<EniSupply>,
     /// ENIs that are being created.
     pub creating: Vec<NewEni>,
@@ -57,7 +57,7 @@ pub struct EniSupply {
     pub id: EniId,
     /// What EC2 may be asked for in its subnet.
     pub subnet: SubnetSupply,
-    /// How far it has come.
+    /// Its state.
     pub state: SupplyState,
     /// When it may be given back at the earliest; `None` for ENIs that stay.
     pub removable_from: Option<Timestamp>,
@@ -67,7 +67,7 @@ pub struct EniSupply {
     pub pending: Option<BlockCount>,
     /// Why nothing may be assigned to it at present.
     pub hold: Option<Hold>,
-    /// The most blocks that it takes; EC2 may take fewer than the instance type promises.
+    /// The most blocks that it takes. EC2 may allow fewer than the instance type promises.
     pub limit: u16,
     /// The most blocks that one call may ask for.
     pub at_once: u16,
@@ -75,10 +75,10 @@ pub struct EniSupply {
     pub tally: Tally,
 }
 
-/// How far an ENI has come, as far as the plan depends on it.
+/// The state of an ENI, as far as the plan depends on it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum SupplyState {
-    /// Not attached yet, or not ready to go on record: its addresses will serve, and it takes more later.
+    /// Not attached yet, or cannot be recorded yet. Its addresses will serve, and it takes more later.
     Coming,
     /// Attached: its addresses serve, or will as soon as the kernel's side is ready.
     Attached,
@@ -102,7 +102,7 @@ pub struct SubnetSupply {
     pub prefixes: Allowance,
 }
 
-/// The blocks of one ENI, counted, without those on their way back.
+/// Counts of one ENI's blocks and addresses, without blocks on their way back.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Tally {
     /// Single addresses.
@@ -124,7 +124,7 @@ pub struct Tally {
 /// What to do, what cannot be done, and when to look again.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Plan {
-    /// What to blocks for now.
+    /// The calls that make the pool larger now.
     pub growth: Vec<Growth>,
     /// Whether the next pod would find no address, not even one that is under way.
     pub is_dry: bool,
@@ -138,23 +138,23 @@ pub struct Plan {
     pub blocked: Vec<Blocked>,
     /// Waiting pods for which no address is here, under way or planned.
     pub n_unserved: u64,
-    /// When the plan changes although nothing happens.
+    /// When the plan changes without an event.
     pub again_at: Option<Timestamp>,
 }
 
 /// One call that makes the pool larger.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Growth {
-    /// Put more on an ENI.
+    /// Assign blocks to an ENI.
     Assign {
         /// An attached ENI.
         eni: EniId,
-        /// What.
+        /// The blocks.
         blocks: BlockCount,
     },
-    /// Make another ENI.
+    /// Create another ENI.
     Create {
-        /// Where.
+        /// Its subnet.
         subnet: SubnetId,
         /// What it carries from the start.
         blocks: BlockCount,
@@ -179,11 +179,11 @@ pub struct Blocked {
     pub why: String,
     /// When trying again makes sense; `None` if only a change from outside helps.
     pub until: Option<Timestamp>,
-    /// When it may have passed without help; `None` if somebody must act.
+    /// When it may pass by itself; `None` if somebody must act.
     pub passes_at: Option<Timestamp>,
 }
 
-/// Decides what to blocks of EC2. Cost: one pass over the ENIs per call that it plans.
+/// Decides what to ask EC2 for. Cost: one pass over the ENIs per call that it plans.
 #[must_use]
 pub fn plan(situation: &Situation, policy: &Policy, limits: &Limits, now: Timestamp) -> Plan {
     let mut planner = Planner::new(situation, policy, limits, now);
@@ -200,7 +200,7 @@ pub(crate) fn full_of_pods(max_pods: u64) -> String {
     )
 }
 
-/// The subnets that calls ask for blocks, and whether for prefixes.
+/// The subnets that calls ask for blocks, and whether they ask for prefixes.
 type Asked<'a> = BTreeSet<(&'a SubnetId, bool)>;
 
 impl SubnetSupply {
@@ -218,8 +218,8 @@ impl SubnetSupply {
         blocks.with_n(blocks.n.min(allowed).min(at_most))
     }
 
-    /// Whether a call for `blocks` may be made beside those in `asked`, and adds it there. Only one call at
-    /// a time asks a subnet that has refused a single block: the others would be refused with it.
+    /// Whether a call for `blocks` may be made beside the calls in `asked`. Adds it to them. A subnet that has
+    /// refused a single block gets one call at a time, since it would refuse the others too.
     fn may_ask<'a>(&'a self, blocks: BlockCount, asked: &mut Asked<'a>) -> bool {
         let is_first = asked.insert((&self.id, blocks.kind.is_prefix()));
         is_first || self.at_once(blocks.with_n(2), 2).n == 2

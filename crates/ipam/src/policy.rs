@@ -1,4 +1,4 @@
-//! What the user wants (policy), what EC2 allows (limits), and who the node is. Validated once.
+//! The user's policy, EC2's limits, and the node's identity. Validated once.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -28,13 +28,13 @@ pub enum Targets {
 
 impl Targets {
     /// Resolves the settings' precedence: a non-zero `WARM_IP_TARGET` or `MINIMUM_IP_TARGET`
-    /// overrides the target of the block kind. With IPv6 there is nothing to choose.
+    /// overrides the target of the block kind. With IPv6 the settings have no effect.
     /// Source: amazon-vpc-cni-k8s v1.23.1, `pkg/ipamd/ipamd.go`.
     #[must_use]
     pub fn resolve(kind: BlockKind, settings: WarmSettings) -> Self {
         let WarmSettings { warm_eni, warm_ip, minimum_ip, warm_prefix } = settings;
         match kind {
-            // A second /80 is asked for when the first has no address left to spare.
+            // A second /80 comes only when the first has no free address left.
             BlockKind::V6Prefix => Targets::Ip { warm: 1, minimum: 0 },
             BlockKind::V4Address | BlockKind::V4Prefix if warm_ip != 0 || minimum_ip != 0 => {
                 Targets::Ip { warm: warm_ip, minimum: minimum_ip }
@@ -68,10 +68,10 @@ impl Default for WarmSettings {
 /// Where the addresses of one family come from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct FamilyPolicy {
-    /// What EC2 is asked for.
+    /// The kind of block that EC2 is asked for.
     pub kind: BlockKind,
-    /// What EC2 is asked for instead: where the instance takes no blocks of `kind`, and for pods that wait
-    /// where a subnet has none. Of the same family as `kind`.
+    /// The kind that EC2 is asked for instead, of the same family. It is for instances that take no blocks of
+    /// `kind`, and for waiting pods if the subnets have none.
     pub fallback: Option<BlockKind>,
     /// How much to keep ready.
     pub targets: Targets,
@@ -234,7 +234,7 @@ impl Limits {
         }
     }
 
-    /// The most addresses for pods that this instance holds under `policy`, with pods enough.
+    /// The most addresses for pods that this instance holds under `policy`, if there are enough pods.
     #[must_use]
     pub fn capacity(self, policy: &Policy) -> u32 {
         let blocks = u64::from(self.enis_allowed(policy)) * u64::from(self.blocks_per_eni());
@@ -249,12 +249,12 @@ impl Limits {
     }
 }
 
-/// Who and where this node is.
+/// The identity of this node.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Node {
     /// This instance.
     pub instance: InstanceId,
-    /// The present start of its machine. What EC2 said of its ENIs in an earlier one may be long untrue.
+    /// The present boot of its machine. EC2's answers from an earlier boot may be long outdated.
     pub boot: BootId,
     /// Hardware address of its primary ENI.
     pub primary_mac: MacAddr,

@@ -1,7 +1,7 @@
 //! The addresses that EC2 has put on our ENIs: which serve, which rest, which are free.
 //!
-//! The pool mirrors the record for the addresses that are here. It adds the addresses that are promised
-//! to a pod and not on record yet. It knows no calls.
+//! For these addresses the pool mirrors the record. It adds the addresses that a pod will get and that are
+//! not on record yet. It knows no calls.
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
@@ -20,15 +20,15 @@ use crate::time::Timestamp;
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Pool {
     pub(crate) enis: BTreeMap<EniId, Eni>,
-    /// Addresses, ours or not, in use in a way that the record does not know; each with its link. The link
-    /// is `None` once it has gone and the rest that follows is not on record yet.
+    /// Addresses, ours or not, whose use contradicts the record, each with its link. The link is `None` once it
+    /// is gone and the address's cooldown is not on record yet.
     pub(crate) quarantine: BTreeMap<IpAddr, Option<PodLink>>,
 }
 
 impl Pool {
-    /// The address that the next pod gets, and its ENI. The primary ENI fills first, since it can
-    /// never be given back. Then comes the ENI with most pods, so that whole ENIs become free.
-    /// Addresses in `doubted` blocks come last.
+    /// The address that the next pod gets, and its ENI. The primary ENI fills first, since it can never go
+    /// back. Then comes the ENI with most pods, so that whole ENIs become free. Addresses in `doubted` blocks
+    /// come last.
     pub(crate) fn pick(
         &self,
         kind: BlockKind,
@@ -54,7 +54,7 @@ impl Pool {
         }
     }
 
-    /// Takes a [`hold`](Self::hold) back: no pod has had the address. The record has its state before.
+    /// Undoes a [`hold`](Self::hold): no pod has had the address. The record has the state before the hold.
     pub(crate) fn unhold(&mut self, address: IpAddr, record: &Record) {
         if let Some(state) = self.state_of(address) {
             state.live.remove(&address);
@@ -70,7 +70,7 @@ impl Pool {
         }
     }
 
-    /// Withholds `address`, which `link` uses.
+    /// Quarantines `address`, which `link` uses.
     pub(crate) fn put_in_quarantine(&mut self, address: IpAddr, link: PodLink) {
         self.quarantine.insert(address, Some(link));
         if let Some(state) = self.state_of(address) {
@@ -96,8 +96,8 @@ impl Pool {
         state.map(|state| state.forget_rested(cooldown, now)).unwrap_or_default()
     }
 
-    /// Puts `blocks` on the ENI, in the state that the record and the `promised` addresses give them.
-    /// Another ENI that had them loses them: a call of unknown outcome has moved them.
+    /// Puts `blocks` on the ENI, in the state that follows from the record and the `promised` addresses.
+    /// Another ENI that had one of them loses it: a call of unknown outcome has moved it.
     pub(crate) fn add_blocks(
         &mut self,
         eni: &EniId,
@@ -108,17 +108,17 @@ impl Pool {
         for other in self.enis.values_mut().filter(|other| other.id != *eni) {
             let is_here = |block: &Block| blocks.iter().any(|new| new.overlaps(*block));
             let moved = other.blocks.extract_if(.., |block, _| is_here(block));
-            // EC2 may describe the state before, and later the old one again.
+            // This describe may lag, and a later one may show the block on the other ENI again.
             other.missed.extend(moved.map(|(block, _)| block));
         }
         let Some(eni) = self.enis.get_mut(eni) else { return };
         for block in blocks {
-            // EC2 has no address in two blocks. If it says so, one block is left out; otherwise the
-            // address would serve two pods.
+            // EC2 has no address in two blocks. If its answer has one, one of the blocks is left out.
+            // Otherwise the address would serve two pods.
             if eni.blocks.keys().any(|known| known != block && known.overlaps(*block)) {
                 continue;
             }
-            // It is ours now, even if it was foreign before.
+            // The block is ours now, even if it was foreign before.
             eni.foreign_blocks.remove(block);
             eni.blocks.entry(*block).or_insert_with(|| {
                 let (first, last) = block.bounds();
@@ -145,7 +145,7 @@ impl Pool {
         states.any(|state| !state.quarantined.is_empty())
     }
 
-    /// When each resting address will have rested, ascending.
+    /// The end of each resting address's cooldown, ascending.
     pub(crate) fn rest_ends(&self, cooldown: Duration, now: Timestamp) -> Vec<Timestamp> {
         let states = self.enis.values().flat_map(|eni| eni.blocks.values());
         let mut ends: Vec<_> =
@@ -168,7 +168,7 @@ impl Pool {
         }
     }
 
-    /// Whether the ENI is unattached, made by us, and neither in use nor foreign in part.
+    /// Whether the ENI is unattached, created by us, not in use, and without foreign blocks.
     pub(crate) fn is_spare(&self, eni: &EniId, cooldown: Duration, now: Timestamp) -> bool {
         self.enis.get(eni).is_some_and(|eni| {
             eni.stage == Stage::Unattached
@@ -177,7 +177,7 @@ impl Pool {
         })
     }
 
-    /// Gives up an unattached ENI, unless a pod's address is on it.
+    /// Deletes an unattached ENI if [`is_spare`](Self::is_spare) holds.
     pub(crate) fn delete_unattached(
         &mut self,
         eni: &EniId,
@@ -192,7 +192,7 @@ impl Pool {
         }
     }
 
-    /// Moves an attached ENI to `next`; the ENI keeps any other stage.
+    /// Moves an attached ENI to the stage `next`. Returns whether it was attached.
     pub(crate) fn leave_attached(
         &mut self,
         eni: &EniId,
@@ -204,7 +204,7 @@ impl Pool {
         true
     }
 
-    /// How many of our ENIs are on the instance or about to leave it.
+    /// How many of our ENIs hold a place on the instance.
     pub(crate) fn n_places_taken(&self) -> u16 {
         let n = self.enis.values().filter(|eni| eni.device_index().is_some()).count();
         u16::try_from(n).unwrap_or(u16::MAX)

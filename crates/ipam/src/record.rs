@@ -1,7 +1,7 @@
-//! What must survive a restart: the assignments, the cooldowns, the intents at EC2, and EC2's last answer
-//! about the ENIs.
+//! The state that must survive a restart: assignments, cooldowns, intended calls, and EC2's last answer about
+//! the ENIs.
 //!
-//! The record changes only by [`Change`]s. The engine returns them before anything happens outside, the
+//! The record changes only by [`Change`]s. The engine returns them before anything happens outside. The
 //! daemon appends them to its log, and replaying the log gives the same record.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -20,30 +20,30 @@ use crate::time::Timestamp;
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Change {
-    /// An attachment has an address.
+    /// An attachment gets its addresses.
     Assigned {
-        /// Whose.
+        /// The attachment.
         key: AttachmentKey,
-        /// What and where.
+        /// Its addresses, and where they are.
         assignment: Assignment,
     },
-    /// An attachment has gone; its address rests.
+    /// An attachment has ended; its addresses rest.
     Released {
-        /// Whose.
+        /// The attachment.
         key: AttachmentKey,
-        /// When; the address may serve again a cooldown later.
+        /// When it ended. The addresses may serve again a cooldown later.
         at: Timestamp,
     },
-    /// An address rests although no attachment of the log released it: a snapshot's line.
+    /// An address rests, though no attachment in this log has released it: in a snapshot, or after a quarantine.
     Resting {
-        /// Which.
+        /// The address.
         address: IpAddr,
         /// When it was released.
         since: Timestamp,
     },
     /// An address has rested, or has left this node.
     Rested {
-        /// Which.
+        /// The address.
         address: IpAddr,
     },
     /// A call to EC2 is about to be made.
@@ -58,16 +58,16 @@ pub enum Change {
         /// Its number.
         id: CallId,
     },
-    /// The machine has started anew: what EC2 said of its ENIs before does not count.
+    /// The machine has booted. EC2's earlier answers about its ENIs do not count any more.
     Booted {
-        /// Its start.
+        /// The boot.
         boot: BootId,
     },
-    /// EC2 has described an attached ENI of ours with these addresses for pods.
+    /// EC2 has described an attached ENI of ours with these blocks for pods.
     EniKnown(KnownEni),
-    /// An ENI is not what EC2 described any more, or soon will not be.
+    /// EC2's description of an ENI is outdated, or soon will be.
     EniForgotten {
-        /// Which.
+        /// The ENI.
         eni: EniId,
     },
 }
@@ -79,13 +79,13 @@ pub struct KnownEni {
     pub facts: EniFacts,
     /// The range of its subnet.
     pub subnet_cidr: Ipv4Net,
-    /// Blocks that EC2 described there before and then left out: not to be offered, and ours if they come
-    /// back.
+    /// Blocks that EC2 described there before and then left out. No pod gets them, and they are ours if they
+    /// come back.
     #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
     pub missed: BTreeSet<Block>,
 }
 
-/// What an attachment holds.
+/// The addresses of an attachment, and its pod.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(from = "StoredAssignment")]
 pub struct Assignment {
@@ -95,7 +95,7 @@ pub struct Assignment {
     pub pod: Pod,
     /// The pod's network namespace at ADD; empty if only the attachment's link is known.
     pub netns: String,
-    /// When the addresses were given.
+    /// When the pod got the addresses.
     pub since: Timestamp,
 }
 
@@ -115,7 +115,7 @@ pub struct Addresses {
     second: Option<PodIp>,
 }
 
-/// The addresses do not make up those of one pod.
+/// These are not the addresses of one pod.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("a pod has one address, or one of each family; not {0:?}")]
 pub struct InvalidAddresses(Vec<IpAddr>);
@@ -210,7 +210,7 @@ impl Via {
     }
 }
 
-/// An [`Assignment`] as records have it.
+/// The stored forms of an [`Assignment`].
 #[derive(Deserialize)]
 #[serde(untagged)]
 enum StoredAssignment {
@@ -218,7 +218,7 @@ enum StoredAssignment {
     UpToVersion2(OldAssignment),
 }
 
-/// As records up to version 2 have it: one address on an ENI.
+/// The form in records up to version 2: one address on an ENI.
 #[derive(Deserialize)]
 struct OldAssignment {
     address: IpAddr,
@@ -252,7 +252,7 @@ impl From<StoredAssignment> for Assignment {
     }
 }
 
-/// A change that contradicts the record it is applied to; the log is damaged or not of this node.
+/// A change that contradicts the record. The log is damaged or belongs to another node.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Contradiction {
     /// Two attachments would share an address.
@@ -260,9 +260,9 @@ pub enum Contradiction {
     AddressTaken {
         /// The address.
         address: IpAddr,
-        /// Who has it.
+        /// The attachment that has it.
         first: Box<AttachmentKey>,
-        /// Who would get it too.
+        /// The attachment that would get it too.
         second: Box<AttachmentKey>,
     },
     /// An attachment would have other addresses than it has.
@@ -280,11 +280,11 @@ pub enum Contradiction {
     CallNumber(CallId),
 }
 
-/// No node ever counts so far.
+/// The highest call number that a record accepts. No node makes so many calls.
 const MAX_CALL: u64 = u64::MAX / 2;
 
-/// The state that a restart must not lose. Each address belongs to at most one attachment, and
-/// never rests while it is assigned.
+/// The state that a restart must not lose. Each address belongs to at most one attachment. No address rests
+/// while it is assigned.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Record {
     assignments: BTreeMap<AttachmentKey, Assignment>,
@@ -297,7 +297,7 @@ pub struct Record {
 }
 
 impl Record {
-    /// Takes one step.
+    /// Applies one change.
     ///
     /// # Errors
     ///
@@ -374,7 +374,7 @@ impl Record {
         Ok(())
     }
 
-    /// The shortest log that leads here, for a snapshot.
+    /// The shortest log that gives this record, for a snapshot.
     pub fn changes(&self) -> impl Iterator<Item = Change> {
         let cooling = self
             .cooling
@@ -393,19 +393,19 @@ impl Record {
         cooling.chain(assigned).chain(counter).chain(intents).chain(boot).chain(enis)
     }
 
-    /// What each attachment holds, ascending by key.
+    /// The assignment of each attachment, ascending by key.
     #[must_use]
     pub fn assignments(&self) -> &BTreeMap<AttachmentKey, Assignment> {
         &self.assignments
     }
 
-    /// Who holds each address.
+    /// The attachment that has each address.
     #[must_use]
     pub fn owners(&self) -> &BTreeMap<IpAddr, AttachmentKey> {
         &self.owners
     }
 
-    /// Who holds `address`.
+    /// The attachment that has `address`.
     #[must_use]
     pub fn owner(&self, address: IpAddr) -> Option<&AttachmentKey> {
         self.owners.get(&address)
@@ -429,13 +429,13 @@ impl Record {
         &self.enis
     }
 
-    /// The machine's start in which the record last learnt of an ENI.
+    /// The boot in which the record last got an ENI's description.
     #[must_use]
     pub fn boot(&self) -> Option<&BootId> {
         self.boot.as_ref()
     }
 
-    /// Whether any call that changes something has ever been intended.
+    /// Whether any mutating call has ever been intended.
     pub(crate) fn has_calls(&self) -> bool {
         self.last_call > 0
     }

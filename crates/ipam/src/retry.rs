@@ -1,4 +1,4 @@
-//! What has failed, until when it waits, and why. Knows no calls, only their actions and ENIs.
+//! Failed actions, until when each waits, and why. Knows actions and ENIs, but no calls.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -9,7 +9,7 @@ use crate::id::EniId;
 use crate::jitter::Jitter;
 use crate::time::Timestamp;
 
-/// What a failed call keeps from being made.
+/// The actions that wait after a failed call.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Subject {
     /// An action as such: not permitted, or its outcome is unknown.
@@ -21,7 +21,7 @@ pub(crate) enum Subject {
 /// A failure, and how long to wait after it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Hold {
-    /// The kind of failure, as a pod is told.
+    /// The kind of failure, as a pod's refusal shows it.
     pub code: RefusalCode,
     /// What failed, for people.
     pub why: String,
@@ -32,7 +32,7 @@ pub struct Hold {
 }
 
 impl Hold {
-    /// The hold of one more failure; `before` is that of the failure before.
+    /// The hold after one more failure. `before` is the hold of the failure before.
     fn after(
         before: Option<&Self>,
         pace: Pace,
@@ -86,7 +86,7 @@ impl Pace {
         self.first.saturating_mul(factor).min(self.longest)
     }
 
-    /// How patiently a call is repeated after such a failure.
+    /// How soon a call is repeated after such a failure.
     pub(crate) const fn of(kind: CallErrorKind) -> Self {
         match kind {
             CallErrorKind::NotFound => Self::new(500, 30_000),

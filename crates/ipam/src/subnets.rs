@@ -1,4 +1,4 @@
-//! The subnets: which may carry a new ENI, and which have refused lately.
+//! The subnets: which of them may carry a new ENI, and which have refused lately.
 
 use std::cmp::Reverse;
 use std::collections::BTreeMap;
@@ -13,12 +13,12 @@ use crate::policy::Node;
 use crate::retry::{Pace, refusal_code};
 use crate::time::Timestamp;
 
-/// How soon EC2 is asked again for a waiting pod.
+/// How soon the engine asks EC2 again for a waiting pod.
 const PROBE: Pace = Pace::new(2_000, 120_000);
 
-/// Subnets may be offered to new ENIs by this tag; `0` withdraws even the primary's.
+/// This tag offers a subnet to new ENIs. The value `0` excludes even the primary ENI's subnet.
 const ROLE_TAG: &str = "kubernetes.io/role/cni";
-/// Restricts a subnet with [`ROLE_TAG`] to the clusters that are named.
+/// Tags with this prefix restrict a subnet with [`ROLE_TAG`] to the clusters that they name.
 const CLUSTER_TAG_PREFIX: &str = "cni.networking.k8s.aws/cluster/";
 
 /// A subnet's refusal of one kind of block.
@@ -38,21 +38,21 @@ struct SubnetRefusal {
 /// What EC2 may be asked for in a subnet, for one kind of block.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Allowance {
-    /// This many at once.
+    /// This many blocks in one call.
     Open(u16),
-    /// Nothing: it refused lately.
+    /// Nothing: the subnet has refused lately.
     Closed {
         /// How it refused.
         code: RefusalCode,
-        /// When a waiting pod's need may be asked for again.
+        /// When EC2 may be asked again for a waiting pod.
         probe_at: Timestamp,
-        /// When anything may be asked for again.
+        /// When EC2 may be asked again for anything.
         rest_until: Timestamp,
     },
 }
 
 impl Allowance {
-    /// How the subnet has refused and when to ask again, unless that time has come.
+    /// How the subnet has refused and when to ask again. `None` once that time has come.
     pub(crate) fn refuses(
         self,
         is_starving: bool,
@@ -68,11 +68,11 @@ impl Allowance {
     }
 }
 
-/// What is known of the subnets.
+/// EC2's description of the subnets, and their refusals.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Subnets {
     facts: BTreeMap<SubnetId, SubnetFacts>,
-    /// Ranges that EC2 told an earlier run. A subnet's range never changes.
+    /// Ranges from an earlier run's record. A subnet's range never changes.
     recalled: BTreeMap<SubnetId, Ipv4Net>,
     refusals: BTreeMap<(SubnetId, BlockKind), SubnetRefusal>,
 }
@@ -109,8 +109,8 @@ impl Subnets {
         usable.into_iter().map(|subnet| subnet.id.clone()).collect()
     }
 
-    /// Remembers that `id` refused `blocks`. EC2 grants all of a request or nothing, so a request is halved
-    /// before the subnet counts as refusing altogether.
+    /// Remembers that `id` refused `blocks`. EC2 grants a request as a whole or not at all. So the engine
+    /// halves its request before the subnet counts as refusing altogether.
     pub(crate) fn refused(
         &mut self,
         id: &SubnetId,
@@ -133,7 +133,7 @@ impl Subnets {
         self.refusals.insert(entry, refusal);
     }
 
-    /// Forgets that `id` refused altogether: it has just granted `blocks`.
+    /// Forgets that `id` refused altogether, since it has just granted `blocks`.
     pub(crate) fn granted(&mut self, id: &SubnetId, blocks: BlockCount) {
         let entry = (id.clone(), blocks.kind);
         if self.refusals.get(&entry).is_some_and(|refusal| refusal.at_most == 0) {

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 /// Milliseconds since the Unix epoch, or since the start of a simulation.
 ///
-/// The caller never lets it go back while an engine lives.
+/// It never goes back while an engine lives; the caller ensures that.
 #[derive(
     Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,
 )]
@@ -33,14 +33,13 @@ impl Timestamp {
         Self(self.0.saturating_sub(u64::try_from(span.as_millis()).unwrap_or(u64::MAX)))
     }
 
-    /// The moment in UTC with whole seconds: `2026-11-21T08:12:04Z`. The calendar of RFC 3339 ends with
-    /// the year 9999; what lies beyond is given as its last second.
+    /// The moment in UTC with whole seconds: `2026-11-21T08:12:04Z`. RFC 3339 ends with the year 9999; later
+    /// moments give the last second that the calendar has.
     #[must_use]
     pub fn to_rfc3339(self) -> String {
         let last = jiff::Timestamp::MAX.as_second();
         let seconds = i64::try_from(self.0 / 1000).map_or(last, |seconds| seconds.min(last));
-        let moment =
-            jiff::Timestamp::from_second(seconds).expect("it is between the epoch and the last");
+        let moment = jiff::Timestamp::from_second(seconds).expect("the second is in the calendar");
         format!("{moment:.0}")
     }
 
@@ -52,7 +51,7 @@ impl Timestamp {
         Some(Self(u64::try_from(moment.as_second()).ok()?.saturating_mul(1000)))
     }
 
-    /// The time since `earlier`; zero if that lies in the future.
+    /// The time since `earlier`; zero if `earlier` lies in the future.
     #[must_use]
     pub fn since(self, earlier: Self) -> Duration {
         Duration::from_millis(self.0.saturating_sub(earlier.0))

@@ -56,9 +56,8 @@ async fn check_pods_after_record_loss(netns: &TestNetns) {
     assert_eq!(pod.address.unwrap().address, marked);
     let view = client.view().await;
     assert_eq!((view.counts.unwrap().quarantined, view.pods.len()), (1, 1));
-    let expect = format!("{unmarked} is used by eni1");
-    let is_named = view.blocked.iter().any(|line| line.starts_with(&expect));
-    assert!(is_named, "{:?}", view.blocked);
+    let expect = format!("{unmarked} is quarantined: eni1 uses it without a record");
+    assert!(view.blocked.contains(&expect), "{:?}", view.blocked);
     assert_eq!(client.check("marked").await[0].address, marked);
     for n in 0..12 {
         let new = client.add(&format!("new{n}")).await.unwrap();

@@ -1,4 +1,4 @@
-//! Calls to EC2 that are under way, and what holds others up.
+//! Calls to EC2 that are under way, and the reasons why other calls wait.
 //!
 //! At most one call that changes an ENI is under way for it. A call whose outcome is unknown stays here
 //! until EC2 has been described, so that nothing is tried twice.
@@ -26,14 +26,14 @@ pub(super) struct InFlight {
     pub(super) phase: Phase,
 }
 
-/// How far a call has come.
+/// The phase of a call.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Phase {
     /// The intent is on its way to the record.
     Intended,
     /// EC2 has it.
     Made,
-    /// EC2 has it for the second time at least, with the same client token.
+    /// EC2 has it at least a second time, with the same client token.
     MadeAgain,
     /// The outcome is unknown. The describe with this number, or a later one, shows it.
     Doubtful(CallId),
@@ -49,7 +49,7 @@ struct UnconfirmedOutcome {
     since: Timestamp,
 }
 
-/// Who waits for what EC2 answers; it decides who gets EC2's scarce tokens.
+/// Whether pods wait for EC2's answers. This decides which calls get EC2's scarce tokens.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Pressure {
     pub(super) pods_wait: bool,
@@ -58,7 +58,7 @@ pub(super) struct Pressure {
 }
 
 impl Pressure {
-    /// Whether pods wait for what a call of `action` brings, or will as soon as they come.
+    /// Whether pods wait for the effect of a call of `action`, or would wait if they came now.
     fn urgency(self, action: Action) -> Urgency {
         let pods_wait = match action {
             Action::DescribeEnis if !self.enis_are_known => true,
@@ -79,7 +79,7 @@ impl Pressure {
     }
 }
 
-/// The calls under way, and the failures and token buckets that hold others up.
+/// The calls under way, and the failures and token buckets that make other calls wait.
 #[derive(Debug, Clone)]
 pub(super) struct Calls {
     in_flight: BTreeMap<CallId, InFlight>,
@@ -90,7 +90,7 @@ pub(super) struct Calls {
 }
 
 impl Calls {
-    /// Starts with the calls that an earlier run left open on `record`.
+    /// Starts with the calls that are still open on `record` from an earlier run.
     pub(super) fn new(record: &Record, jitter: Jitter, now: Timestamp) -> Self {
         Self {
             in_flight: left_open(record, now),
@@ -135,7 +135,7 @@ impl Calls {
         CallId(self.next_id)
     }
 
-    /// Numbers a call of `action` that is made now, and takes its token.
+    /// Takes a number and a token for a call of `action` that is made now.
     pub(super) fn number(&mut self, action: Action, now: Timestamp) -> CallId {
         self.buckets.take(action, now);
         let id = self.next_id();
@@ -169,7 +169,7 @@ impl Calls {
         if let Ec2Call::Unassign { eni, blocks } = &in_flight.call
             && pool.is_withheld(eni, blocks)
         {
-            // Since the decision, the kernel has shown a pod there.
+            // The kernel has shown a pod on these blocks since the decision.
             self.not_made(id, pool);
             journal.note(Change::Settled { id });
             return;
@@ -179,7 +179,7 @@ impl Calls {
         out.push(Effect::Call { id, call, why });
     }
 
-    /// The call is not made: its intent could not be put on record, or it makes no sense any more.
+    /// Drops a call that is not made: its intent could not be recorded, or the call no longer makes sense.
     pub(super) fn not_made(&mut self, id: CallId, pool: &mut Pool) {
         if let Some(InFlight { call: Ec2Call::Unassign { eni, blocks }, .. }) =
             self.in_flight.remove(&id)
@@ -197,7 +197,7 @@ impl Calls {
     /// The call may have had its effect. Returns whether a describe must show it.
     pub(super) fn doubt(&mut self, id: CallId, error: &CallError, now: Timestamp) -> bool {
         let Some(InFlight { call, why, .. }) = self.get(id).cloned() else { return false };
-        // Without a hold, a call that always fails so would be made again with every describe.
+        // Without a hold, a call that always fails like this would be repeated after every describe.
         let hold = self.hold_back(Subject::Action(call.action()), &call, error, now);
         let is_repeatable = call.action() == Action::CreateEni;
         let phase = match is_repeatable {
@@ -235,8 +235,8 @@ impl Calls {
         shown.into_iter().map(|(_, call)| call).collect()
     }
 
-    /// Takes the unconfirmed outcomes off the record that `is_confirmed` affirms, by their ENI and the time
-    /// since they are known. Returns whether any is left.
+    /// Takes unconfirmed outcomes off the record if `is_confirmed` holds for their ENI and the time since when
+    /// they are known. Returns whether any is left.
     pub(super) fn confirm_outcomes(
         &mut self,
         is_confirmed: impl Fn(&Self, &EniId, Timestamp) -> bool,
@@ -255,13 +255,13 @@ impl Calls {
         self.unconfirmed_outcomes.values().any(|outcome| outcome.eni == *eni)
     }
 
-    /// Nothing holds `action` up any more.
+    /// Ends the hold on `action`.
     pub(super) fn action_succeeded(&mut self, action: Action) {
         self.retries.clear(&Subject::Action(action));
         self.buckets.granted(action);
     }
 
-    /// No call of the action shall be made for a while.
+    /// Holds the call's action for a while.
     pub(super) fn action_failed(&mut self, call: &Ec2Call, error: &CallError, now: Timestamp) {
         if error.kind == CallErrorKind::Throttled {
             self.buckets.refused(call.action(), format!("{call}: {error}"), now);
@@ -270,7 +270,7 @@ impl Calls {
         }
     }
 
-    /// `subject` waits, since `call` has failed.
+    /// Holds `subject`, since `call` has failed.
     pub(super) fn hold_back(
         &mut self,
         subject: Subject,
@@ -294,7 +294,7 @@ impl Calls {
         self.retries.hold(&Subject::Eni(eni.clone(), action), now)
     }
 
-    /// The last failure of `action` that no success has followed.
+    /// The last failure of `action`, unless a success has followed it.
     pub(super) fn failure(
         &self,
         action: Action,

@@ -1,5 +1,5 @@
-//! When the kernel forgets the connections of pods that have ended. A client that still waits for such a pod
-//! must not reach the next pod with its address.
+//! When the kernel must forget the connections of ended pods. Clients of such a pod must not reach the next
+//! pod with the same address.
 
 use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv4Addr};
@@ -12,23 +12,23 @@ use crate::time::Timestamp;
 
 /// How long an address rests before its connections are forgotten. Before that, Services may still lead to it.
 const AFTER: Duration = Duration::from_secs(10);
-/// Forgetting begins so long before the rest ends, so that no connection of the next pod is forgotten.
+/// Forgetting begins this long before the rest ends, so that no connection of the next pod is forgotten.
 const BEFORE_END: Duration = Duration::from_secs(5);
-/// It is skipped so long before the rest ends.
+/// Forgetting is skipped if less than this is left of the rest.
 const TOO_LATE: Duration = Duration::from_millis(2_500);
 /// Forgetting costs a pass over all connections of the node, so one pass serves all addresses of this span.
 const BETWEEN: Duration = Duration::from_secs(5);
 
-/// Which rests the kernel has been told of.
+/// The rests for which the kernel has been asked to forget.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Connections {
     /// Each with the moment of its release.
     done: BTreeSet<(Ipv4Addr, Timestamp)>,
-    told_at: Option<Timestamp>,
+    asked_at: Option<Timestamp>,
 }
 
 impl Connections {
-    /// Tells the kernel of the addresses that are due. No IPv6 address serves twice, so those need nothing.
+    /// Asks the kernel to forget the addresses that are due. No IPv6 address serves twice, so those need nothing.
     pub(super) fn forget(&mut self, pool: &Pool, cx: Context<'_>, out: &mut Vec<Effect>) {
         let resting = resting(pool, cx);
         self.done.retain(|rest| resting.contains(rest));
@@ -41,7 +41,7 @@ impl Connections {
         let addresses: BTreeSet<_> = in_time.map(|(address, _)| *address).collect();
         self.done.extend(due);
         if !addresses.is_empty() {
-            self.told_at = Some(cx.now);
+            self.asked_at = Some(cx.now);
             out.push(Effect::ForgetConnections(addresses));
         }
     }
@@ -50,14 +50,14 @@ impl Connections {
         self.next(&resting(pool, cx), cx)
     }
 
-    /// When the kernel is told next.
+    /// When the kernel is asked next.
     fn next(
         &self,
         resting: &BTreeSet<(Ipv4Addr, Timestamp)>,
         cx: Context<'_>,
     ) -> Option<Timestamp> {
         let earliest = self.undone(resting).filter_map(|(_, since)| due_at(*since, cx)).min()?;
-        Some(self.told_at.map_or(earliest, |at| earliest.max(at + BETWEEN)))
+        Some(self.asked_at.map_or(earliest, |at| earliest.max(at + BETWEEN)))
     }
 
     fn undone<'a>(

@@ -1,4 +1,4 @@
-//! What every part of the engine may read at one moment: who the node is, what is wanted and allowed, and when.
+//! What every part of the engine may read: the node's identity, the policy, the limits and the present time.
 
 use std::time::Duration;
 

@@ -1,4 +1,4 @@
-//! Add, Cancel, Del and Gc: who waits, who is promised an address, who gives one back.
+//! Add, Cancel, Del and Gc: which attachments wait for an address, are promised one, or give one back.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::IpAddr;
@@ -13,7 +13,7 @@ use crate::pool::Pool;
 use crate::record::{Addresses, Assignment, Change, PodIp, Record, Via};
 use crate::time::Timestamp;
 
-/// How long before its caller gives up a request is answered, so that the answer arrives.
+/// How long before its deadline a request is answered, so that the answer arrives in time.
 const MARGIN: Duration = Duration::from_millis(500);
 
 /// Requests that are not answered yet.
@@ -23,10 +23,10 @@ pub(super) struct Demand {
     waiters: VecDeque<Waiter>,
     /// Adds whose address is on its way to the record.
     promises: BTreeMap<AttachmentKey, Promise>,
-    /// Attachments whose release is on its way to the record, and who asked for it.
+    /// Attachments whose release is on its way to the record, and the requests for it.
     releases: BTreeMap<AttachmentKey, Vec<RequestId>>,
-    /// Attachments whose Del could not be put on record. It is tried again until that succeeds, or an Add of
-    /// the same attachment comes.
+    /// Attachments whose Del could not be put on record. The Del is repeated until it succeeds, or until an Add
+    /// of the same attachment comes.
     owed: BTreeSet<AttachmentKey>,
 }
 
@@ -43,11 +43,11 @@ pub(super) struct Waiter {
     deadline: Timestamp,
 }
 
-/// Addresses that belong to an attachment as soon as the record says so.
+/// Addresses that belong to an attachment as soon as its assignment is on record.
 #[derive(Debug, Clone)]
 struct Promise {
     addresses: Vec<IpAddr>,
-    /// Whether its pod runs, so that it is kept without an Add.
+    /// Whether its pod runs already, so that the promise is kept without an Add.
     runs: bool,
     /// The Adds to answer, with their deadlines; empty if all have been cancelled.
     adds: BTreeMap<RequestId, Timestamp>,
@@ -58,9 +58,9 @@ struct Promise {
 /// Which waiting pods may expect an address.
 #[derive(Debug, Clone)]
 pub(super) struct Outlook {
-    /// The addresses of so many of the first are under way.
+    /// Addresses for this many waiters, the first ones, are under way.
     pub(super) n_served: usize,
-    /// When further addresses will have rested.
+    /// The ends of the cooldowns of further addresses.
     pub(super) rest_ends: Vec<Timestamp>,
     /// When an obstacle passes.
     pub(super) passes_at: Option<Timestamp>,
@@ -76,7 +76,7 @@ pub(super) enum Shortage {
 }
 
 impl Outlook {
-    /// Whether the address for the `place`th of the waiters is under way.
+    /// Whether an address for the waiter at `place` is under way.
     fn is_served(&self, place: usize) -> bool {
         place < self.n_served
     }
@@ -118,20 +118,20 @@ impl Demand {
         self.releases.contains_key(key)
     }
 
-    /// The attachments that wait for an address or are promised one.
+    /// The attachments that wait for an address or have a promise.
     pub(super) fn adding(&self) -> impl Iterator<Item = &AttachmentKey> {
         self.waiters.iter().map(|waiter| &waiter.key).chain(self.promises.keys())
     }
 
-    /// The key under which `record` has the attachment, or will have it. An attachment that is known by
-    /// its link alone has no network there.
+    /// The key under which `record` has the attachment, or will have it. An attachment that is known only by
+    /// its link has no network there.
     pub(super) fn known_as(&self, key: AttachmentKey, record: &Record) -> AttachmentKey {
         let by_link = key.by_link();
         let is_known = record.assignments().contains_key(&by_link);
         if is_known || self.promises.contains_key(&by_link) { by_link } else { key }
     }
 
-    /// When the next of the requests must be answered.
+    /// When the next request must be answered.
     pub(super) fn next_deadline(&self) -> Option<Timestamp> {
         let waiting = self.waiters.iter().map(|waiter| waiter.patience);
         let promised = self.promises.values().flat_map(|promise| promise.adds.values().copied());
@@ -197,7 +197,7 @@ impl Demand {
         journal.then(Then::Collected(request, dead));
     }
 
-    /// Puts a release on its way to the record; `requests` are answered when it is there.
+    /// Puts a release on its way to the record. `requests` are answered when the release is durable.
     pub(super) fn release(
         &mut self,
         key: AttachmentKey,
@@ -252,7 +252,7 @@ impl Demand {
         }
     }
 
-    /// Tries the Dels again that could not be put on record, as soon as that may succeed.
+    /// Repeats the Dels that could not be put on record, as soon as they may succeed.
     pub(super) fn repeat_owed(&mut self, journal: &mut Journal, now: Timestamp) {
         if journal.hold(now).is_some() {
             return;
@@ -370,7 +370,7 @@ impl Demand {
         self.promises.insert(key, promise);
     }
 
-    /// A promise is on record. If nobody wants the address any more, it is released at once.
+    /// A promise is on record. If no request wants the address any more, it is released at once.
     pub(super) fn granted(
         &mut self,
         key: AttachmentKey,

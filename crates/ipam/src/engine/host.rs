@@ -1,4 +1,4 @@
-//! The host's side of the ENIs: what the host is told, and how it stands.
+//! The host's side of the ENIs: the network that the host must have, and its state.
 
 use std::time::Duration;
 
@@ -14,17 +14,17 @@ use crate::record::Record;
 use crate::retry::{Backoff, Hold, Pace};
 use crate::time::Timestamp;
 
-/// How soon the host's side is tried again; devices appear within seconds of an attach.
+/// How soon the host is synced again. Devices appear within seconds of an attach.
 const PACE: Pace = Pace::new(500, 30_000);
 /// How long a device may take to appear. Minutes have been seen on a busy host.
 const LATEST_DEVICE: Duration = Duration::from_secs(150);
-/// How soon another ENI may be replaced whose device has not come.
+/// How soon after one replacement another ENI without a device may be replaced.
 const BETWEEN_REPLACEMENTS: Duration = Duration::from_secs(3600);
 
-/// What the host has been told, and when it is told again.
+/// The network that the host last got, and when the host is synced again.
 #[derive(Debug, Clone)]
 pub(super) struct HostSync {
-    /// `None` before the first time.
+    /// `None` before the first sync.
     told: Option<HostPicture>,
     /// Whether the host's answer about its ENIs is still to come.
     is_asked: bool,
@@ -43,12 +43,12 @@ impl HostSync {
         self.is_asked
     }
 
-    /// Why the host is not told again yet, if it is not.
+    /// Why the next sync waits, if it does.
     pub(super) fn hold(&self, now: Timestamp) -> Option<&Hold> {
         self.failure.hold(now)
     }
 
-    /// Takes in how the host's side of an ENI stands.
+    /// Takes in the state of an ENI on the host.
     pub(super) fn eni_link(
         &mut self,
         eni: &EniId,
@@ -73,8 +73,8 @@ impl HostSync {
         }
     }
 
-    /// Tells the host the wanted network: when that has changed, and again while an ENI is not usable. The
-    /// node's own network is wanted from the start, since pods that run need it even if EC2 never answers.
+    /// Syncs the host when the wanted network has changed, and again while an ENI is not usable. The node's own
+    /// network is wanted from the start, since running pods need it even if EC2 never answers.
     pub(super) fn sync(
         &mut self,
         pool: &Pool,
@@ -99,8 +99,8 @@ impl HostSync {
         }
     }
 
-    /// An ENI to give back because no device has come for it, if no pod has an address of it; growth then
-    /// makes another. At most one in a while: on a sick host the next one fares no better.
+    /// An ENI to give back because its device has not appeared. No pod may have an address of it. Growth then
+    /// creates another. Replacements are rare: on a broken host the next device does not appear either.
     pub(super) fn replacement(
         &mut self,
         pool: &Pool,
@@ -151,7 +151,7 @@ fn host_eni(eni: &Eni, inventory: &Inventory) -> Option<HostEni> {
     })
 }
 
-/// Whether its device should have come long ago.
+/// Whether the ENI's device is overdue.
 fn is_overdue(eni: &Eni, now: Timestamp) -> bool {
     eni.absent.has_lasted(LATEST_DEVICE, now)
 }

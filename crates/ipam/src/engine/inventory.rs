@@ -1,4 +1,4 @@
-//! What EC2 says is here, and how far that is believed over what this process knows.
+//! EC2's answers about this instance, and how far they count against what this process knows.
 //!
 //! Each describe goes through [`StockTake`], which makes the pool match EC2's answer.
 
@@ -52,7 +52,7 @@ pub(super) struct Foreign {
     pub(super) device_index: Option<u16>,
 }
 
-/// What EC2 and the metadata service have said, beside the pool itself.
+/// What EC2 and the metadata service have shown, except for the pool itself.
 #[derive(Debug, Clone)]
 pub(super) struct Inventory {
     pub(super) enis_poll: Poll,
@@ -63,8 +63,8 @@ pub(super) struct Inventory {
     foreign: BTreeMap<EniId, Foreign>,
     /// The blocks that EC2 describes on this instance's ENIs, ours or not, and that serve no pod.
     unused_blocks: BTreeMap<EniId, BTreeSet<Block>>,
-    /// The ENIs on which EC2 may still show late what calls have brought, and since when. The calls had an
-    /// unknown outcome or were an earlier run's.
+    /// The ENIs on which blocks of our calls may appear late, and since when. The calls had an unknown outcome
+    /// or were an earlier run's.
     changed_late: Streaks<EniId>,
     /// The ENIs of this instance that EC2 has described as unattached and that nobody needs.
     unwanted: Streaks<EniId>,
@@ -121,7 +121,7 @@ impl Inventory {
         self.unused_blocks.iter().find(|(_, blocks)| holds(blocks)).map(|(eni, _)| eni)
     }
 
-    /// The range of the ENI's subnet. Without it the ENI cannot be on record, nor what an Assign brings.
+    /// The range of the ENI's subnet. Without it neither the ENI nor the blocks of an Assign can be recorded.
     pub(super) fn subnet_cidr_of(&self, eni: &Eni, record: &Record) -> Option<Ipv4Net> {
         let noted = self.warm_start.noted(&eni.id);
         // A subnet's range never changes, so the record of another boot serves too.
@@ -188,8 +188,8 @@ pub(super) fn start_poll(
     }
 }
 
-/// The ENI without the blocks that serve no pod: those of the other family, and those on an ENI that
-/// carries none.
+/// The ENI without the blocks that serve no pod: blocks of the other family, and all blocks of an ENI that
+/// carries no pods.
 fn serving(facts: &EniFacts, family: FamilyPolicy) -> EniFacts {
     let mut facts = facts.clone();
     let carries = family.is_carried_by(facts.is_primary());

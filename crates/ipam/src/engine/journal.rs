@@ -17,14 +17,14 @@ use crate::time::Timestamp;
 /// How soon changes are saved again after the record could not be written.
 const UNWRITABLE: Pace = Pace::new(1_000, 60_000);
 
-/// What follows when a save has succeeded, or has failed.
+/// The action that waits for the end of a save.
 #[derive(Debug, Clone)]
 pub(super) enum Then {
-    /// The address that is reserved for this attachment is its own.
+    /// This attachment gets the address that is reserved for it.
     Grant(AttachmentKey),
-    /// What the attachment had is released.
+    /// The attachment's addresses are released.
     Release(AttachmentKey, Box<Assignment>),
-    /// This quarantined address, which no assignment had, rests.
+    /// This quarantined address, which no assignment has, rests.
     Rest(IpAddr),
     /// A GC is complete.
     Collected(RequestId, Vec<(AttachmentKey, Assignment)>),
@@ -32,7 +32,7 @@ pub(super) enum Then {
     Make(CallId),
 }
 
-/// How a save has ended, with what follows.
+/// How a save has ended, with the actions that follow.
 #[derive(Debug)]
 pub(super) enum Saved {
     Durable(Vec<Then>),
@@ -64,7 +64,7 @@ impl Journal {
         Self { record, next, n_sent: 0, under_way: None, failure }
     }
 
-    /// What is durable.
+    /// The durable record.
     pub(super) fn record(&self) -> &Record {
         &self.record
     }
@@ -98,8 +98,8 @@ impl Journal {
         std::iter::once(&self.next).chain(&self.under_way)
     }
 
-    /// Sends what has been noted since the last save. Corrections alone wait until the record is
-    /// likely to be writable again.
+    /// Sends the changes since the last save. Corrections alone wait until the record is likely to be writable
+    /// again.
     pub(super) fn send(&mut self, now: Timestamp, out: &mut Vec<Effect>) {
         let Batch { changes, corrections, .. } = &self.next;
         let nothing_new = changes.is_empty();
@@ -141,8 +141,8 @@ impl Journal {
         batch.then
     }
 
-    /// Takes back what has not become durable. The file may hold it all the same, so the next save
-    /// begins with the opposite.
+    /// Takes back the changes of a failed save. The file may hold them all the same, so the next save begins
+    /// with their opposites.
     fn take_back(&mut self, batch: Batch, why: &str, now: Timestamp) -> Vec<Then> {
         let text = format!("the record cannot be written: {why}; see to its disk");
         self.failure.fail(UNWRITABLE, RefusalCode::StateUnwritable, text, now);
@@ -152,7 +152,7 @@ impl Journal {
         batch.then
     }
 
-    /// What undoes `change`, or makes good for it, whether or not the file holds it.
+    /// The changes that bring the file to the present record, whether or not it holds `change`.
     fn opposite(&self, change: Change, now: Timestamp) -> Vec<Change> {
         match change {
             Change::Assigned { key, assignment } => {

@@ -1,7 +1,7 @@
 //! The kernel's view of the pods against the record. Addresses on which the two disagree are quarantined:
 //! no pod gets them and they do not go back to EC2, until the two agree again.
 //!
-//! Where the record knows nothing and EC2 agrees with the kernel, the two make the record anew.
+//! Where the record lacks a pod and EC2 agrees with the kernel, the pod's assignment is restored from the two.
 
 mod runtime_list;
 
@@ -22,7 +22,7 @@ use crate::record::{Addresses, Assignment, Change, PodIp, Record, Via};
 use crate::streak::Streaks;
 use crate::time::Timestamp;
 
-/// An attachment has ended if nothing of it has been seen for so long; that takes two reports at least.
+/// An attachment has ended if no report has shown it for this long. That takes at least two reports.
 const UNSEEN: Duration = Duration::from_secs(60);
 /// The longest that an ADD may take from its grant to its link: twice the plugin's bound of 75 s.
 const LONGEST_ADD: Duration = Duration::from_secs(150);
@@ -32,7 +32,7 @@ const LONGEST_ADD: Duration = Duration::from_secs(150);
 pub(super) struct KernelCheck {
     vanished: Streaks<AttachmentKey>,
     runtime: RuntimeList,
-    /// The links that have been ordered to be taken down since the last report.
+    /// The links whose removal has been ordered since the last report.
     ordered_down: BTreeSet<IpAddr>,
 }
 
@@ -47,19 +47,19 @@ pub(super) struct Checking<'a> {
 }
 
 impl KernelCheck {
-    /// How many sandboxes the container runtime has, if it has answered the last time.
+    /// How many sandboxes the container runtime has; `None` if it did not answer when last asked.
     pub(super) fn n_sandboxes(&self) -> Option<usize> {
         self.runtime.n_listed()
     }
 
-    /// Whether `network` may end `key` by not listing it. An attachment that is known by its link alone may
-    /// be another network's as long as it has the link.
+    /// Whether a GC of `network` may end `key`. An attachment that is known only by its link may belong to
+    /// another network, so no GC ends it while the link exists.
     pub(super) fn may_be_ended_by(&self, key: &AttachmentKey, network: &Network) -> bool {
         key.network == *network || (key.is_by_link() && self.vanished.contains(key))
     }
 
-    /// Orders the links to be taken down that forgotten sandboxes have left, once their attachments are off
-    /// the record.
+    /// Orders the removal of links that forgotten sandboxes have left. An attachment must first be off the
+    /// record.
     pub(super) fn take_down(&mut self, pool: &Pool, record: &Record, out: &mut Vec<Effect>) {
         let links = pool.quarantine.iter().filter_map(|(ip, link)| Some((ip, link.as_ref()?)));
         let is_left = |(address, link): &(&IpAddr, &PodLink)| {
@@ -111,7 +111,8 @@ impl Checking<'_> {
         }
     }
 
-    /// Nobody uses the quarantined address any more in a way that the record does not know.
+    /// Takes in that a quarantined address is no longer in use against the record. Its cooldown begins, or its
+    /// quarantine ends.
     fn link_gone(&mut self, address: IpAddr) {
         let is_elsewhere = self.inventory.is_known() && !self.pool.has(address);
         if is_elsewhere || self.journal.record().owner(address).is_some() {
@@ -123,7 +124,7 @@ impl Checking<'_> {
         }
     }
 
-    /// Releases, as GC does, what attachments hold that have not been seen for long enough.
+    /// Releases, as GC does, the addresses of attachments that no report has shown for long enough.
     fn release_vanished(&mut self, report: &KernelReport) {
         let begun = report.begun;
         self.check.vanished.observe_all(&report.vanished, begun);
@@ -142,8 +143,8 @@ impl Checking<'_> {
         }
     }
 
-    /// Releases, as GC does, what attachments hold whose sandbox the runtime has forgotten. The address is
-    /// quarantined at once if its link is still there: the next report may come after its rest.
+    /// Releases, as GC does, the addresses of attachments whose sandbox the runtime has forgotten. An address is
+    /// quarantined at once if its link is still there, since the next report may come after its cooldown.
     fn release_forgotten(&mut self, report: &KernelReport) {
         let Some(listed) = &report.listed else { return self.check.runtime.fails() };
         self.check.runtime.take(listed, report.begun);
@@ -162,7 +163,7 @@ impl Checking<'_> {
         for (key, found) in forgotten {
             let links = found.ips().filter_map(|ip| Some((ip, report.links.get(&ip)?)));
             let links: Vec<_> = links.collect();
-            // Without a mark nothing says whose link it is.
+            // The owner of a link without a mark is unknown.
             if links.iter().any(|(_, link)| link.mark.is_none()) {
                 continue;
             }
@@ -173,8 +174,8 @@ impl Checking<'_> {
         }
     }
 
-    /// Puts attachments on record again that only their link shows, once EC2 has described their address on
-    /// an ENI of ours. Their network and pod are unknown; CHECK, DEL and GC do without.
+    /// Puts attachments back on record that only their link shows, once EC2 has described their address on an
+    /// ENI of ours. Their network and pod stay unknown; CHECK, DEL and GC work without them.
     pub(super) fn adopt(&mut self) {
         if !self.inventory.is_known() || self.journal.hold(self.cx.now).is_some() {
             return;
@@ -214,8 +215,8 @@ impl Checking<'_> {
     }
 }
 
-/// Whether the record knows nothing of the pod that uses `address`; `None` if the record has changed for
-/// the address since the report began.
+/// Whether the record lacks the pod that uses `address`. `None` if the record of this address has changed
+/// since the report began.
 fn is_strange(record: &Record, address: IpAddr, link: &PodLink, begun: Timestamp) -> Option<bool> {
     if let Some(owner) = record.owner(address) {
         let since = record.assignments()[owner].since;
@@ -226,9 +227,9 @@ fn is_strange(record: &Record, address: IpAddr, link: &PodLink, begun: Timestamp
     since.is_none_or(|since| *since < begun).then_some(true)
 }
 
-/// The rest of a formerly quarantined address is on record.
+/// The cooldown of a formerly quarantined address is on record.
 pub(super) fn rests(address: IpAddr, pool: &mut Pool, journal: &Journal) {
-    // Otherwise it is in use again, or a later rest of it is still to be written.
+    // Otherwise the address is in use again, or a later cooldown of it is not saved yet.
     if pool.quarantine.get(&address) == Some(&None) && !journal.is_resting_soon(address) {
         pool.end_quarantine(address);
         if let Some(since) = journal.record().cooling().get(&address) {
@@ -264,6 +265,6 @@ pub(super) fn quarantine_reasons(
 ) -> impl Iterator<Item = String> {
     quarantined(pool, record, cx).into_iter().map(|(address, link)| match record.owner(address) {
         Some(owner) => format!("{address} is on record for {owner}, but {link} is another's"),
-        None => format!("{address} is used by {link} of which there is no record: quarantined"),
+        None => format!("{address} is quarantined: {link} uses it without a record"),
     })
 }

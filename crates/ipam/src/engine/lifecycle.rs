@@ -1,4 +1,4 @@
-//! The next EC2 call of each ENI on its way: attach, mark, detach, delete.
+//! The next EC2 call of each ENI that comes or goes: attach, mark, detach, delete.
 
 use std::time::Duration;
 
@@ -16,7 +16,7 @@ use crate::time::Timestamp;
 
 /// How long EC2 usually takes to detach an ENI. It refuses an earlier delete.
 const DETACHING: Duration = Duration::from_secs(5);
-/// EC2's highest device index, as other tools take it.
+/// EC2's highest device index, as other tools assume it.
 const LAST_DEVICE_INDEX: u16 = 99;
 
 /// The parts that the life of an ENI depends on.

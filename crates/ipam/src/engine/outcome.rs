@@ -1,4 +1,4 @@
-//! What the end of a call means for the pool: its success, its refusal, or that nobody knows.
+//! What the end of a call means for the pool: a success, a refusal, or an unknown outcome.
 
 use std::collections::BTreeSet;
 
@@ -13,7 +13,7 @@ use crate::reason::Reason;
 use crate::record::Change;
 use crate::retry::{Pace, Subject, refusal_code};
 
-/// After so many failed attaches an ENI is given up.
+/// After this many failed attaches an ENI is given up.
 const ATTACH_ATTEMPTS: u32 = 5;
 
 /// The parts that the end of a call may change.
@@ -71,7 +71,7 @@ impl Outcome<'_> {
         match (call, output) {
             (Ec2Call::CreateEni { subnet, blocks, .. }, CallOutput::Created(facts)) => {
                 inventory.subnets.granted(subnet, *blocks);
-                // A repeated call may name an ENI that has been found and attached meanwhile.
+                // A repeated call may return an ENI that a describe has found and that is attached by now.
                 if !pool.enis.contains_key(&facts.id) {
                     self.stock.insert_eni(&facts, Origin::Tagged, Stage::Unattached);
                 }
@@ -97,7 +97,7 @@ impl Outcome<'_> {
             (Ec2Call::Unassign { eni, blocks }, CallOutput::Done) => self.unassigned(eni, blocks),
             (Ec2Call::DetachEni { eni, .. }, CallOutput::Done) => self.detached(eni),
             (Ec2Call::DeleteEni { eni }, CallOutput::Done) => self.deleted(eni),
-            // Any other pair is not an answer to its call.
+            // In every other pair the answer does not fit its call.
             (_, _) => return Answered::No,
         }
         self.stock.calls.action_succeeded(call.action());
@@ -136,7 +136,7 @@ impl Outcome<'_> {
         }
     }
 
-    /// An ENI that cannot be detached may as well serve.
+    /// Lets an ENI serve again, since it cannot be detached.
     fn serve_again(&mut self, eni: &EniId) {
         if let Some(stage) = self.stock.pool.stage_mut(eni)
             && let Stage::Draining { attachment, .. } = stage
@@ -207,7 +207,7 @@ impl Outcome<'_> {
             Ec2Call::DetachEni { eni, .. } if kind == CallErrorKind::NotFound => self.detached(eni),
             Ec2Call::DeleteEni { eni } if kind == CallErrorKind::NotFound => {
                 self.deleted(eni);
-                // Just after its creation EC2 may say so of an ENI that exists.
+                // Just after a creation EC2 may not find an ENI that exists.
                 self.stock.inventory.recheck_after_lag(now);
             }
             Ec2Call::SetDeleteOnTermination { eni, .. }
@@ -253,7 +253,7 @@ impl Outcome<'_> {
         self.stock.inventory.subnets_poll.ask(now, Reason::Unclear);
     }
 
-    /// An attach that EC2 refuses for good makes the ENI useless, and another one too.
+    /// Takes in a failed attach. If EC2 refuses it for good, this ENI is useless, and so would be a new one.
     fn attach_failed(&mut self, eni: &EniId, index: u16, call: &Ec2Call, error: &CallError) {
         let now = self.stock.cx.now;
         let StockTake { inventory, pool, calls, cx, .. } = &mut self.stock;
@@ -302,8 +302,8 @@ impl Outcome<'_> {
     }
 }
 
-/// Whether a describe must show the outcome before anything else is done. EC2 refuses to take back a block
-/// that is not there any more.
+/// Whether a describe must show the outcome before anything else is done. EC2 refuses the Unassign of a block
+/// that is no longer on the ENI.
 fn leaves_doubt(call: &Ec2Call, kind: CallErrorKind) -> bool {
     let takes_back = matches!(call, Ec2Call::Unassign { .. });
     kind == CallErrorKind::OutcomeUnknown || (takes_back && kind == CallErrorKind::Rejected)

@@ -15,7 +15,7 @@ pub(super) struct Poll {
     pub(super) call: Ec2Call,
     /// When it is due, and why.
     due: Option<(Timestamp, Reason)>,
-    /// An answer to an earlier describe does not suffice: EC2 may still show what was before a change.
+    /// A describe that begins before this time does not suffice: it may show the state before a change.
     wanted_from: Option<Timestamp>,
     under_way: Option<(CallId, Timestamp)>,
     known: bool,

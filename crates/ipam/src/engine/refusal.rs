@@ -1,4 +1,4 @@
-//! What a pod without an address is told: one code, the facts, what to do, when to try again.
+//! The refusal of a pod without an address: one code, the facts, what to do, when to try again.
 //!
 //! It reads all parts and changes none.
 
@@ -44,7 +44,7 @@ impl Engine {
         )
     }
 
-    /// Growth is blocked, but an address here rests only for some time.
+    /// The refusal while growth is blocked and the only free addresses here still rest.
     fn resting(&self, now: Timestamp) -> Option<Cause> {
         let until = self.pool.rest_ends(self.site.policy.timing.cooldown, now).first().copied()?;
         let blocked = self.supply.plan().blocked.first()?;
@@ -60,7 +60,7 @@ impl Engine {
         Some(Cause { code: blocked.code, why: blocked.why.clone(), again_at: blocked.until })
     }
 
-    /// The addresses under way depend on a call or a describe that fails.
+    /// The refusal while the addresses under way depend on a failing call or describe.
     fn failing_call(&self, now: Timestamp) -> Option<Cause> {
         let (calls, pressure) = (&self.calls, self.pressure());
         let assign = self.site.at(now).assign_action();
@@ -93,14 +93,14 @@ impl Engine {
         })
     }
 
-    /// The counts: `9 of 9 addresses in use, 2 resting, on 3 of 3 ENIs in subnet-… (40 free)`.
+    /// The counts: `no free address: 9 of 9 in use, 2 resting, … on 3 of 3 ENIs, in subnet-… (40 free …)`.
     fn stock(&self, now: Timestamp) -> String {
         let counts = self.counts(now);
         let subnet = self.inventory.primary_template.as_ref().map(|primary| &primary.subnet);
         let facts = subnet.and_then(|subnet| self.inventory.subnets.get(subnet));
         let free = facts.map_or_else(
             || "free addresses unknown".to_owned(),
-            |facts| format!("{} free when last read", facts.free_addresses),
+            |facts| format!("{} free in EC2's last answer", facts.free_addresses),
         );
         let subnet = subnet.map_or("a subnet yet unknown", |subnet| subnet.as_str());
         format!(

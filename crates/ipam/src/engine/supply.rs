@@ -1,5 +1,4 @@
-//! What to ask of EC2 so that pods get addresses, and what to give back: asks the planner and starts what
-//! it says.
+//! Growth and shrinking of the pool: asks the planner and starts the calls of its plan.
 
 mod hysteresis;
 
@@ -29,7 +28,7 @@ use crate::time::Timestamp;
 
 /// How many times longer growth may wait while the next pod would find an address.
 const TURNS_WHILE_NOT_DRY: u32 = 10;
-/// A whole ENI costs five calls and ten seconds to come back, so it stays so many times longer than a block.
+/// A whole ENI costs five calls and ten seconds to come back, so it stays this many times longer than a block.
 const ENIS_STAY_LONGER: u32 = 10;
 
 /// The plan, and what decides when it is carried out.
@@ -43,7 +42,7 @@ pub(super) struct Supply {
     surplus_blocks: Hysteresis,
 }
 
-/// The parts that a situation is put together from.
+/// The parts from which a situation is made.
 #[derive(Clone, Copy)]
 pub(super) struct Sources<'a> {
     pub(super) pool: &'a Pool,
@@ -83,7 +82,7 @@ impl Supply {
         &self.plan
     }
 
-    /// The limits of the instance, lowered by what refusals have taught.
+    /// The limits of the instance, lowered by the learnt ones.
     pub(super) fn limits(&self, limits: Limits) -> Limits {
         Limits { enis: limits.enis.min(self.learnt.enis), ..limits }
     }
@@ -92,7 +91,7 @@ impl Supply {
         plan(situation, cx.policy, &self.limits(cx.limits), cx.now)
     }
 
-    /// Whether another ENI would be made if `eni` were not there.
+    /// Whether the plan would create another ENI without `eni`.
     pub(super) fn would_create_without(&self, eni: &EniId, sources: Sources<'_>) -> bool {
         let mut situation = self.situation(sources);
         situation.enis.retain(|supply| supply.id != *eni);
@@ -124,7 +123,7 @@ impl Supply {
         }
     }
 
-    /// When the growth that is wanted will be asked for.
+    /// When the calls for the wanted growth leave.
     fn grows_at(&self, cx: Context<'_>) -> Option<Timestamp> {
         let turns = if self.plan.is_dry { 1 } else { TURNS_WHILE_NOT_DRY };
         self.small.since().map(|since| since + cx.policy.timing.grow_delay * turns)
@@ -204,22 +203,22 @@ impl Supplying<'_> {
             blocks,
             description: ownership::description(node),
             tags: ownership::tags(node, now),
-            // The time tells a node that has lost its record from its earlier self.
+            // With the time, a node that has lost its record repeats no token.
             client_token: format!("{instance}-{call}-{}", now.as_millis()),
         })
     }
 
-    /// Gives back what has been surplus for long enough.
+    /// Gives back the blocks and ENIs that have been surplus for long enough.
     fn shrink(&mut self, surplus: &Surplus) {
         let (now, delay) = (self.cx.now, self.cx.policy.timing.shrink_delay);
         let n_blocks = surplus.blocks.iter().map(|(_, blocks)| usize::from(blocks.n)).sum();
         self.supply.surplus_enis.observe(surplus.enis.len(), now);
         self.supply.surplus_blocks.observe(n_blocks, now);
-        // An ENI that seems to be of no use may carry blocks that EC2 does not describe yet.
+        // An ENI that seems to be surplus may carry blocks that EC2 does not describe yet.
         if !self.inventory.enis_poll.is_certain() {
             return;
         }
-        // An ENI that cannot be detached at present would serve nobody meanwhile.
+        // While no ENI can be detached, a draining one would serve no pod.
         let may_leave = self.calls.hold(Action::DetachEni, self.pressure, now).is_none();
         let enis = &mut self.supply.surplus_enis;
         let n_enis = if may_leave { enis.take_ripe(delay * ENIS_STAY_LONGER, now) } else { 0 };
@@ -344,7 +343,7 @@ impl Sources<'_> {
             }
             tally.addresses += Block::size(*block);
             tally.live += state.live.len() as u64;
-            // New pods cannot have quarantined addresses either.
+            // Quarantined addresses count as resting, since new pods cannot have them either.
             tally.cooling += (n_cooling + state.withheld().count()) as u64;
         }
         tally

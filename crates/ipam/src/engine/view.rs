@@ -106,8 +106,8 @@ impl Engine {
         let unconfirmed = self.pool.enis.values().filter(|eni| eni.has_unconfirmed());
         let unconfirmed = unconfirmed.map(|eni| {
             let (id, n) = (&eni.id, eni.n_unconfirmed());
-            let why = "may have been given back since, and serve once EC2 names them again";
-            format!("{id}: {n} blocks that EC2 has named {why}")
+            let why = "they may have gone back, and serve once a second describe confirms them";
+            format!("{id}: {n} blocks are in only one answer of EC2: {why}")
         });
         let lost = self.lost().into_keys();
         let lost = lost.map(|address| format!("{address} is a pod's but not on any ENI at EC2"));
@@ -120,7 +120,7 @@ impl Engine {
         all
     }
 
-    /// That the record stands in for EC2's answer, if it does.
+    /// The notice that the record stands in for EC2's answer, while it does.
     fn warm_start_notice(&self) -> Option<String> {
         (self.inventory.is_warm_started() && !self.inventory.is_known()).then(|| {
             // Also while the next attempt is under way.
@@ -180,7 +180,7 @@ fn in_flight(in_flight: &InFlight) -> String {
     let phase = match in_flight.phase {
         Phase::Intended => "about to be made",
         Phase::Made | Phase::MadeAgain => "under way",
-        Phase::Doubtful(_) => "outcome unknown, reading EC2",
+        Phase::Doubtful(_) => "outcome unknown, to be described",
         Phase::RepeatAt(_) => "outcome unknown, to be repeated",
     };
     format!("{} ({phase})", in_flight.call)

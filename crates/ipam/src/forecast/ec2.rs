@@ -21,7 +21,7 @@ const PRIMARIES: u32 = PREFIXES + (1 << 23);
 /// fd00::/8.
 const IPV6_PREFIXES: u128 = 0xfd << 120;
 
-/// The ENIs by id, and how much of each part is used up; nothing is given out twice.
+/// The ENIs by id, and how much of each part is used up. No address is assigned twice.
 pub(super) struct Ec2 {
     enis: BTreeMap<EniId, EniFacts>,
     n_enis: u32,
@@ -83,7 +83,7 @@ impl Ec2 {
         }
     }
 
-    /// Addresses for pods on all ENIs.
+    /// The number of addresses for pods on all ENIs.
     pub(super) fn n_addresses(&self) -> u64 {
         self.enis.values().flat_map(|eni| &eni.blocks).map(|block| block.size()).sum()
     }
@@ -160,7 +160,7 @@ fn subnet_facts() -> SubnetFacts {
     SubnetFacts {
         id: subnet(),
         cidr: Ipv4Net::new_assert(PREFIXES.into(), 8),
-        // What the largest subnet of AWS has when it is empty.
+        // The free addresses of the largest possible subnet, a /16, when it is empty.
         free_addresses: 65_531,
         tags: BTreeMap::new(),
     }

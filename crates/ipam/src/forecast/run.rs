@@ -1,5 +1,4 @@
-//! A node in virtual time on which everything ends well at once. Knows nothing of how it is
-//! decided what to do: that is the engine's.
+//! A node in virtual time on which everything succeeds at once. The engine makes all decisions.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
@@ -16,14 +15,14 @@ use crate::time::Timestamp;
 use crate::view::PoolView;
 use crate::{Boot, Engine};
 
-/// How long a pod waits at most: longer than anything that ends without help.
+/// How long a pod waits at most: longer than any wait that ends by itself.
 const PATIENCE: Duration = Duration::from_secs(3600);
 
 pub(super) struct Run {
     engine: Engine,
     ec2: Ec2,
     now: Timestamp,
-    /// After which the pool gives nothing more back.
+    /// After this time the pool gives nothing more back.
     rest: Duration,
     effects: VecDeque<Effect>,
     answer: Option<Answer>,
@@ -36,7 +35,7 @@ impl Run {
         let timing = policy.timing;
         let timing = Timing { add_wait: PATIENCE, grow_delay: Duration::ZERO, ..timing };
         let policy = Policy { timing, ..policy };
-        // An ENI that must first grow old enough, then has to be surplus for long enough.
+        // An ENI must first reach its minimum age and then be surplus for long enough.
         let rest = timing.min_eni_age.saturating_add(timing.shrink_delay * 10).saturating_mul(2);
         let now = Timestamp::from_millis(0);
         let boot = Boot { node: node(), limits, policy, record: Record::default() };
@@ -58,8 +57,8 @@ impl Run {
         self.engine.view(self.now)
     }
 
-    /// Addresses at EC2 that no pod has. The sum of the view's, as the pool is settled and nothing
-    /// rests, but without the view's copy of every assignment.
+    /// The addresses at EC2 without a pod. On a settled pool without resting addresses this is the view's sum
+    /// of free addresses, but it spares the view's copy of every assignment.
     pub(super) fn n_unused(&self) -> u64 {
         self.ec2.n_addresses() - self.engine.record().assignments().len() as u64
     }
@@ -68,7 +67,7 @@ impl Run {
         self.calls
     }
 
-    /// Adds the pod of that number and settles.
+    /// Adds the pod with this number and settles.
     pub(super) fn add_pod(&mut self, number: u32) -> Result<(), Refusal> {
         self.send(Event::Add {
             request: RequestId(number.into()),
@@ -109,7 +108,7 @@ impl Run {
         self.effects.extend(effects);
     }
 
-    /// Carries out everything that is to be done, and what follows from it, at this very moment.
+    /// Carries out every effect, and the effects that follow from it, without letting time pass.
     fn settle(&mut self) {
         while let Some(effect) = self.effects.pop_front() {
             match effect {
@@ -134,9 +133,9 @@ impl Run {
 fn node() -> Node {
     Node {
         instance: InstanceId::try_from("i-0").expect("it has the prefix of its kind"),
-        boot: BootId("the only one".to_owned()),
+        boot: BootId("a boot".to_owned()),
         primary_mac: MacAddr::NONE,
-        instance_type: "of no matter".to_owned(),
+        instance_type: "any".to_owned(),
         cluster: None,
         eni_tags: BTreeMap::new(),
         manage_untagged: true,

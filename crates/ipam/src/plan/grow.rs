@@ -1,4 +1,4 @@
-//! What the targets and the waiting pods still want.
+//! Growth: the blocks that the targets and the waiting pods still want.
 
 mod place;
 
@@ -15,7 +15,7 @@ use crate::time::Timestamp;
 struct Want {
     /// Blocks of the policy's kind.
     blocks: u64,
-    /// Pods for which there is no address.
+    /// Pods without an address here, under way or planned.
     starving: u64,
 }
 
@@ -33,7 +33,7 @@ pub(super) struct Planner<'a> {
     n_over_max_pods: u64,
     /// The blocks planned for each ENI, by its place in the situation.
     on_enis: Vec<Portion>,
-    /// The number of blocks planned for each ENI that is being created, likewise.
+    /// The number of blocks planned for each ENI that is being created, by its place in the situation.
     on_creating: Vec<u16>,
     new_enis: Vec<(&'a SubnetSupply, BlockCount)>,
     blocked: Vec<Blocked>,
@@ -106,8 +106,8 @@ impl<'a> Planner<'a> {
             });
         }
         while let Some(want) = self.want() {
-            // A prefix in another subnet comes before single addresses in this one. Those are for pods
-            // that wait where there are no prefixes.
+            // A prefix in another subnet comes before single addresses in this one. Single addresses are for
+            // pods that wait where there are no prefixes.
             let fallback = self.family.fallback.filter(|_| want.starving > 0);
             let is_placed = self.place(want, self.kind())
                 || fallback.is_some_and(|kind| self.place(want, kind));
@@ -128,7 +128,7 @@ impl<'a> Planner<'a> {
         let totals = &self.totals;
         let deficit = self.deficit(totals);
         let starving = totals.used.saturating_sub(totals.addresses);
-        // A node without any address is not ready, so no pod comes whose wait would make the pool grow.
+        // A node without any address is not ready and gets no pods, so no waiting pod makes its pool grow.
         let wants_any = self.kind() != BlockKind::V4Address || deficit > 0;
         let is_bare = totals.addresses == 0 && wants_any && self.max_pods > 0;
         let starving = starving.max(u64::from(is_bare));
@@ -152,7 +152,7 @@ impl<'a> Planner<'a> {
         Some(Want { blocks, starving })
     }
 
-    /// How many addresses the targets miss.
+    /// How many addresses the pool lacks for its targets.
     fn deficit(&self, totals: &Totals) -> u64 {
         totals.used.saturating_add(self.wanted(totals)).saturating_sub(totals.addresses)
     }
@@ -215,7 +215,7 @@ impl<'a> Planner<'a> {
             && !self.is_low(&self.totals)
     }
 
-    /// The subnets that calls under way ask for blocks, and whether for prefixes.
+    /// The subnets that calls under way ask for blocks, and whether they ask for prefixes.
     fn asked(&self) -> Asked<'a> {
         let enis = self.situation.enis.iter();
         let on_enis = enis.filter_map(|eni| Some((&eni.subnet, eni.pending?)));

@@ -1,4 +1,4 @@
-//! The surplus: what may go back without the targets wanting it again.
+//! The surplus: blocks and ENIs that may go back without making the pool low.
 
 use std::cmp::Reverse;
 
@@ -13,14 +13,14 @@ use crate::policy::Targets;
 type Idle = fn(&EniSupply) -> BlockCount;
 
 impl<'a> Planner<'a> {
-    /// Whole ENIs first, since they take their blocks along in one go; then blocks of the others.
+    /// Whole ENIs first, since each takes all its blocks along; then blocks of the other ENIs.
     pub(super) fn surplus(&mut self) -> Surplus {
         let (enis, leaving) = self.surplus_enis();
         let blocks = self.surplus_blocks(&leaving);
         Surplus { enis, blocks }
     }
 
-    /// The ENIs to drain now, and the places of all that are to go, including those that are too young.
+    /// The ENIs to drain now, and the places of all surplus ENIs, including those that are too young to go.
     fn surplus_enis(&mut self) -> (Vec<EniId>, Vec<usize>) {
         let mut candidates: Vec<_> =
             self.attached().filter(|(_, eni)| eni.is_removable()).collect();
@@ -50,7 +50,7 @@ impl<'a> Planner<'a> {
             BlockKind::V4Address | BlockKind::V4Prefix => {
                 u64::from(n).next_multiple_of(self.block_size())
             }
-            // With a living pod there would never be a whole block to spare.
+            // Rounded up to a whole /80, a target could never be met while a pod lives.
             BlockKind::V6Prefix => u64::from(n),
         };
         let spared = match self.family.targets {
@@ -153,7 +153,7 @@ impl<'a> Planner<'a> {
 }
 
 impl EniSupply {
-    /// Whether it may go at all, now or when it is old enough.
+    /// Whether it may go now or when it is old enough.
     fn is_removable(&self) -> bool {
         self.removable_from.is_some() && self.tally.live == 0 && self.tally.cooling == 0
     }

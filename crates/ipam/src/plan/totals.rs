@@ -1,11 +1,11 @@
-//! Sums that the targets are compared with.
+//! The sums that are compared with the targets.
 
 use crate::block::BlockCount;
 
 /// Addresses in an IPv4 prefix.
 pub(super) const PREFIX_SIZE: u64 = 16;
 
-/// Sums over the addresses that serve, are under way or are planned.
+/// Sums over the addresses that serve, and over those that are under way or planned.
 #[derive(Debug, Clone, Copy, Default)]
 pub(super) struct Totals {
     pub(super) addresses: u64,

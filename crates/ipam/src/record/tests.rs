@@ -1,4 +1,4 @@
-//! The record with two addresses for a pod, with branch ENIs, and as earlier versions wrote it.
+//! The record of dual-stack pods, of branch ENIs, and in the form of earlier versions.
 
 use serde_json::{Value, json};
 
@@ -81,7 +81,7 @@ fn branch_address_survives_the_log() {
     assert_eq!(serde_json::from_str::<Change>(&text).unwrap(), change);
 }
 
-/// The lines of versions 1 and 2 are the same for these.
+/// Versions 1 and 2 write these lines in the same form.
 #[test]
 fn changes_of_version_2_are_read() {
     let check = |old: Value, expect: Change| {

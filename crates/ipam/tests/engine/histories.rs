@@ -1,18 +1,16 @@
-//! Random histories against a model of what pods, the log and EC2 have seen. After every step:
+//! Random histories against a model of the pods, the log and EC2. After every step:
 //!
-//! * an address belongs to one pod, and is on an attached ENI as long as it does;
-//! * a new grant is on an ENI whose host side was ready, and on record before it is answered;
-//! * a call that changes something is on record before it is made, and none gives back an address
-//!   that a pod has or that rests;
-//! * an address whose link the kernel has shown without a word of it on record is neither granted
-//!   nor given back;
-//! * the link of a pod that runs is never to go, whatever the container runtime lists;
-//! * each request is answered once, Adds by their deadline;
-//! * what is on record of the ENIs is true;
-//! * as long as EC2 is silent after a start, nothing is asked of it but what is here;
-//! * nobody waits without a reason while nothing is under way.
+//! * An address belongs to one pod, and is on an attached ENI as long as it does.
+//! * A new grant is on an ENI that was ready on the host. It is on record before the answer leaves.
+//! * A mutating call is on record before it is made. None gives back an address that a pod has or that rests.
+//! * An address is neither granted nor given back if the kernel has shown a link for it without a record.
+//! * The link of a running pod is never removed, whatever the container runtime lists.
+//! * Each request is answered once, Adds before their deadline.
+//! * The ENIs on record match EC2.
+//! * While EC2 is silent after a start, the engine makes no mutating call.
+//! * A pod waits only while something is under way or the view gives a reason.
 //!
-//! In the end all comes to rest, nothing has leaked, and the same history has the same effects.
+//! In the end the node comes to rest, nothing has leaked, and the same history has the same effects.
 
 mod check;
 mod step;
@@ -26,20 +24,20 @@ use ipam::policy::{Limits, WarmSettings};
 use proptest::prelude::*;
 
 use self::step::{End, SaveEnd, Setting, Step, settings, steps};
-use self::world::World;
+use self::world::HistoryModel;
 use crate::node::{Setup, limits, policy};
 
-fn run(setting: &Setting, steps: &[Step]) -> World {
-    let mut world = World::new(setting);
+fn run(setting: &Setting, steps: &[Step]) -> HistoryModel {
+    let mut model = HistoryModel::new(setting);
     for step in steps {
-        world.take(step);
+        model.take(step);
     }
-    world.heal();
-    world.check_rest();
-    if world.has_changed && !world.is_misled {
-        world.check_newest_settings_hold();
+    model.heal();
+    model.check_rest();
+    if model.has_changed && !model.is_misled {
+        model.check_newest_settings_hold();
     }
-    world
+    model
 }
 
 proptest! {
@@ -54,7 +52,7 @@ proptest! {
 }
 
 #[test]
-fn a_history_that_once_failed() {
+fn history_that_once_failed_is_sound() {
     let believed = limits("t3.small");
     let policy = Setup {
         max_pods: 2,

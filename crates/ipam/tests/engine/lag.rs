@@ -123,7 +123,7 @@ fn blocks_without_a_record_serve_after_a_second_describe() {
     answer_outdated(&mut node, &before);
     node.pass(secs(5));
     assert!(grants_missing_at_ec2(&node, &early).is_empty());
-    assert!(node.view().blocked.iter().any(|line| line.contains("names them again")));
+    assert!(node.view().blocked.iter().any(|line| line.contains("second describe confirms them")));
     node.pass(secs(5));
     let adds: Vec<_> = (4..8).map(|pod| node.add(pod)).collect();
     node.settle();

@@ -153,7 +153,8 @@ fn connections_are_forgotten_once_in_each_rest() {
         let released_at = node.now;
         node.del(0);
         node.pass(secs(600));
-        let after = node.forgotten_connections.iter().map(|(at, _)| at.since(released_at).as_secs());
+        let after =
+            node.forgotten_connections.iter().map(|(at, _)| at.since(released_at).as_secs());
         assert_eq!(after.collect::<Vec<_>>(), expect, "cooldown {cooldown} s");
     };
     check(30, &[10]);
@@ -175,7 +176,8 @@ fn connections_of_many_addresses_are_forgotten_together() {
         node.pass(Duration::from_millis(300));
     }
     node.pass(secs(60));
-    let sizes: Vec<_> = node.forgotten_connections.iter().map(|(_, addresses)| addresses.len()).collect();
+    let sizes: Vec<_> =
+        node.forgotten_connections.iter().map(|(_, addresses)| addresses.len()).collect();
     assert_eq!(sizes.iter().sum::<usize>(), 6);
     assert!(sizes.len() <= 2, "{sizes:?}");
 }

@@ -132,7 +132,7 @@ pub(crate) fn node_facts() -> NodeFacts {
         instance: InstanceId::try_from(INSTANCE).unwrap(),
         boot: BootId("a boot".to_owned()),
         primary_mac: "02:00:00:00:00:00".parse().unwrap(),
-        instance_type: "of no matter".to_owned(),
+        instance_type: "any".to_owned(),
         cluster: Some("mine".to_owned()),
         eni_tags: BTreeMap::new(),
         manage_untagged: true,

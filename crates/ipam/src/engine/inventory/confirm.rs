@@ -1,8 +1,9 @@
-//! EC2 lags: for some seconds after a change it may describe what was before, once and not the next time.
+//! EC2 lags: for some seconds after a change a describe may show the state before, even after another describe
+//! has shown the new state.
 //!
-//! Three rules follow. What this process knows by a call of its own is newer than a describe. A block that
-//! only one describe shows is unconfirmed while EC2 may have taken it off since; no pod gets it. An outcome
-//! that one describe shows stays on record until a second describe agrees.
+//! Three rules follow. The answer to a call of this process is newer than a describe. A block that only one
+//! describe shows is unconfirmed while it may have been taken off since; no pod gets it. An outcome that one
+//! describe shows stays on record until a second describe agrees.
 
 use std::collections::BTreeSet;
 
@@ -79,14 +80,14 @@ impl Inventory {
         self.enis_poll.ask_from(now + LAG, Reason::Confirm);
     }
 
-    /// Describes the ENIs, since the device of one has gone that a call last changed at `changed_at`.
+    /// Schedules a describe, since the device of an ENI is gone. A call last changed that ENI at `changed_at`.
     pub(in crate::engine) fn recheck_gone(&mut self, changed_at: Timestamp, now: Timestamp) {
         self.enis_poll.ask_from(now.max(changed_at + LAG), Reason::DeviceGone);
     }
 }
 
 impl Pool {
-    /// Whether another describe has to show what is on the ENI.
+    /// Whether another describe must show the blocks of the ENI.
     pub(super) fn is_doubtful(&self, facts: &EniFacts) -> bool {
         let known = self.enis.get(&facts.id);
         known.is_some_and(|eni| eni.has_unconfirmed() || !eni.blocks.keys().eq(&facts.blocks))

@@ -1,7 +1,7 @@
 //! Blocks that somebody else has put on an ENI of ours, such as an address for a service on the node.
 //!
-//! No pod gets them and they do not go back. They show as the difference between what is known of the ENI
-//! and what EC2 describes. Where nothing is known, as at the very first start, all blocks are ours.
+//! No pod gets them and they do not go back. A block is foreign if EC2 describes it on an ENI and this process
+//! does not know it there. Where nothing is known, as at the very first start, all blocks are ours.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -11,8 +11,8 @@ use crate::block::Block;
 use crate::call::EniFacts;
 use crate::pool::Pool;
 
-/// For how long EC2 may still show late what a call of unknown outcome, or of an earlier run, has brought.
-/// Far above what has been seen: an address of ours that counts as foreign stays idle.
+/// For how long blocks of a call of unknown outcome, or of an earlier run, may still appear late. Far longer
+/// than observed lags, since an address of ours that counts as foreign stays idle.
 const LATE: Duration = Duration::from_secs(600);
 
 impl StockTake<'_> {
@@ -41,8 +41,8 @@ impl StockTake<'_> {
         eni.missed.retain(|block| !eni.blocks.contains_key(block));
     }
 
-    /// The blocks that are ours of an ENI that comes into the pool: those on record, maybe of another boot.
-    /// All blocks of a family that the record lacks are ours too.
+    /// Our blocks of an ENI that comes into the pool: the blocks on record, even of another boot. If the record
+    /// has no block of a family on the ENI, all blocks of that family are ours too.
     pub(super) fn on_record_of(&self, facts: &EniFacts) -> BTreeSet<Block> {
         let Some(known) = self.journal.record().enis().get(&facts.id) else {
             return facts.blocks.clone();

@@ -1,8 +1,8 @@
-//! What the metadata service shows of our ENIs, beside EC2's answer. It may lag, stand still or lie.
+//! The metadata service's view of our ENIs. It may lag, stand still or be wrong.
 //!
-//! So nothing in the pool changes by it, and only one call follows: where the service differs for longer than
-//! it lags, EC2 is described, and EC2's answer counts. Until then the blocks that the service does not show
-//! are granted after all others; no pod goes without for them.
+//! So it never changes the pool, and causes only one kind of call. Where the service differs from EC2's answer
+//! for longer than it lags, a describe follows, and its answer counts. Until then pods get the blocks that the
+//! service does not show after all others. No pod stays without an address because of them.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -19,13 +19,13 @@ use crate::reason::Reason;
 use crate::retry::Pace;
 use crate::time::Timestamp;
 
-/// For how long the service must differ: longer than it lags behind EC2, and EC2 behind a change. Less
-/// than a minute, so that the next hint can confirm this one.
+/// For how long the service must differ. Longer than the service lags behind EC2, and EC2 behind a change.
+/// Shorter than a minute, so that the next hint can confirm this one.
 const SURE: Duration = Duration::from_secs(45);
-/// Between the describes that hints cause.
+/// The shortest time between two describes that hints cause.
 const PACE: Pace = Pace::new(600_000, AUDIT.as_secs() * 1000);
 
-/// A block of an ENI that one of EC2 and the service shows there and the other does not.
+/// A block that either EC2 or the service shows on an ENI, but not both.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Difference {
     eni: EniId,
@@ -35,17 +35,17 @@ pub(super) struct Difference {
 }
 
 impl Difference {
-    /// Whether the pool is still as it was.
+    /// Whether the pool still has the block as it did then.
     fn holds(&self, pool: &Pool) -> bool {
         let eni = pool.enis.get(&self.eni).filter(|eni| eni.attachment().is_some());
         eni.is_some_and(|eni| is_known(eni, &self.block)) == self.is_known
     }
 }
 
-/// What came of a difference.
+/// The state of a difference.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Verdict {
-    /// Nothing yet. The service has shown the difference since then.
+    /// Undecided. The service has shown the difference since then.
     Open(Timestamp),
     /// EC2 has been described since, and its answer has not changed.
     Refuted,
@@ -58,20 +58,20 @@ impl Verdict {
     }
 }
 
-/// What the service shows otherwise, and how far it is trusted.
+/// The differences between the service and EC2, and how far the service is trusted.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Hints {
     differences: BTreeMap<Difference, Verdict>,
-    /// Since when a describe that the hints caused is awaited.
+    /// Since when a describe is awaited that the hints caused.
     asked: Option<Timestamp>,
-    /// How many describes the hints have caused since one proved true.
+    /// How many describes the hints have caused since the last correct hint.
     n_asked: u32,
     /// The hints cause no describe before that.
     asks_from: Timestamp,
 }
 
 impl Hints {
-    /// EC2 has been described; `judged` differed before. The pool is as EC2 says.
+    /// Takes in that the pool now matches EC2's answer. The differences `judged` existed before.
     pub(super) fn judge(
         &mut self,
         judged: &[Difference],
@@ -132,7 +132,7 @@ impl Inventory {
         open.map(|(difference, _)| difference.block).collect()
     }
 
-    /// The blocks that the service shows otherwise than EC2 has described since.
+    /// The blocks on which the service differs from EC2's later answer.
     pub(in crate::engine) fn refuted_hints(&self) -> BTreeMap<EniId, BTreeSet<Block>> {
         let mut refuted: BTreeMap<EniId, BTreeSet<Block>> = BTreeMap::new();
         for (Difference { eni, block, .. }, verdict) in &self.hints.differences {

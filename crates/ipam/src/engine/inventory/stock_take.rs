@@ -37,11 +37,11 @@ pub(in crate::engine) struct StockTake<'a> {
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Describe {
     pub(super) id: CallId,
-    /// When it began: what has changed since is newer than the answer.
+    /// When it began. Later changes are newer than the answer.
     pub(super) asked_at: Timestamp,
 }
 
-/// What came of an answer to a poll.
+/// The effect of an answer.
 #[derive(Debug)]
 pub(in crate::engine) enum Polled {
     /// The answer is to another call.
@@ -52,11 +52,11 @@ pub(in crate::engine) enum Polled {
     StockTaken(Judgements),
 }
 
-/// What is left to decide after a stock-take.
+/// The decisions that are left after a stock-take.
 #[derive(Debug)]
 pub(in crate::engine) struct Judgements {
     pub(super) describe: Describe,
-    /// Our ENIs that EC2 has described as unattached and this process did not know.
+    /// Our ENIs that EC2 has described as unattached and that this process did not know.
     pub(in crate::engine) unattached: Vec<EniId>,
     hints: Vec<super::hint::Difference>,
 }
@@ -117,7 +117,7 @@ impl StockTake<'_> {
             let EniFacts { subnet, security_groups, .. } = primary.clone();
             self.inventory.primary_template = Some(PrimaryTemplate { subnet, security_groups });
         }
-        // EC2 may not show yet what an earlier run changed last.
+        // EC2 may not show the last changes of an earlier run yet.
         if !self.inventory.is_known() && self.journal.record().has_calls() {
             self.inventory.enis_poll.ask_from(now + LAG, Reason::Confirm);
             ours = ours.into_iter().map(|eni| self.without_returned(eni)).collect();
@@ -172,13 +172,13 @@ impl StockTake<'_> {
         self.inventory.unused_blocks.entry(eni.id.clone()).or_default().extend(&eni.blocks);
     }
 
-    /// Takes in an ENI that was not known. Returns it if somebody must judge whether it is wanted.
+    /// Takes in an unknown ENI. Returns its id if the caller must judge whether it is wanted.
     pub(super) fn discover(&mut self, eni: &EniFacts, origin: Origin) -> Option<EniId> {
         let now = self.cx.now;
         let on_record = self.journal.record().enis().get(&eni.id);
         let on_record = on_record.map(|known| known.facts.blocks.clone());
         if on_record.is_none() {
-            // An earlier run may have made it just now.
+            // An earlier run may have created it just now.
             self.inventory.changed_late.begin_anew(eni.id.clone(), now);
         }
         let stage = described_stage(eni);
@@ -261,9 +261,9 @@ impl StockTake<'_> {
         }
     }
 
-    /// Gives up the unattached ENIs without which no other would be made, and which no pod needs, by
-    /// `is_needed`. An ENI goes when a second describe, [`LAG`] later, shows it unattached too: an
-    /// earlier run may have attached it just now.
+    /// Gives up the unattached ENIs that are not needed. An ENI is needed if the plan would otherwise create
+    /// one, as `is_needed` says, or if a pod's address is on it. An ENI goes only when a second describe,
+    /// [`LAG`] later, shows it unattached too: an earlier run may have attached it just now.
     pub(in crate::engine) fn judge_unattached(
         &mut self,
         judgements: &Judgements,
@@ -287,7 +287,7 @@ impl StockTake<'_> {
         }
     }
 
-    /// Takes the addresses off the record that have rested and are not here any more.
+    /// Takes addresses off the record that have rested and are no longer on this node.
     pub(in crate::engine) fn forget_rested(&mut self) {
         let cooling = self.journal.record().cooling().iter();
         let rested = cooling.filter(|(_, since)| **since + self.cx.cooldown() <= self.cx.now);
@@ -315,7 +315,7 @@ pub(in crate::engine) fn not_an_answer() -> CallError {
     CallError {
         kind: CallErrorKind::OutcomeUnknown,
         code: "UnexpectedAnswer".to_owned(),
-        message: "the answer is one to another question".to_owned(),
+        message: "the answer fits another call".to_owned(),
     }
 }
 
@@ -325,7 +325,7 @@ fn unused_blocks(facts: &[EniFacts], serving: &[EniFacts]) -> BTreeMap<EniId, BT
     attached.map(|(eni, serving)| (eni.id.clone(), &eni.blocks - &serving.blocks)).collect()
 }
 
-/// The stage of an ENI that only this description is known of.
+/// The stage of an ENI that this process knows only by its description.
 fn described_stage(facts: &EniFacts) -> Stage {
     let Some(attachment) = &facts.attachment else { return Stage::Unattached };
     let known = Attachment {
@@ -351,7 +351,7 @@ fn next_stage(known: &Stage, described: Stage) -> Stage {
         {
             Stage::Attached { attachment, link: link.clone() }
         }
-        // It is on its way back, however far that has come.
+        // An ENI on its way back stays on its way.
         (
             Stage::Draining { why, .. } | Stage::Deleting { why, .. },
             Stage::Attached { attachment, .. },

@@ -1,7 +1,7 @@
 //! EC2's last answer about our ENIs, kept on record. A daemon that starts while EC2 does not answer offers
 //! the addresses that were free a moment before.
 //!
-//! It gives nothing back and asks for nothing: that takes an answer of EC2 since the start.
+//! It changes nothing at EC2. Changes need an answer of EC2 since the start.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -19,16 +19,16 @@ use crate::pool::Pool;
 use crate::record::{Change, KnownEni, Record};
 use crate::time::Timestamp;
 
-/// How long EC2 may take at the start before the record stands in for it. EC2 usually answers sooner;
-/// then nothing is offered that somebody took away while no daemon ran.
+/// How long EC2 may take at the start before the record stands in for its answer. EC2 usually answers sooner.
+/// Then no pod gets an address that somebody removed while no daemon ran.
 const PATIENCE: Duration = Duration::from_millis(400);
 
 /// The ENIs that are on record.
 #[derive(Debug, Clone)]
 pub(super) struct WarmStart {
-    /// As the record has them, or will have them once all saves under way have succeeded.
+    /// The ENIs as the record has them once all saves under way have succeeded.
     noted: BTreeMap<EniId, KnownEni>,
-    /// Whether the record is of this boot, or will be.
+    /// Whether the record is of this boot once all saves under way have succeeded.
     is_of_boot: bool,
     /// When the record is used, unless EC2 answers before.
     due: Option<Timestamp>,
@@ -69,12 +69,12 @@ impl WarmStart {
         self.due = None;
     }
 
-    /// Waiting for EC2 is of no use.
+    /// Ends the wait for EC2, since its describe has failed.
     pub(super) fn ec2_fails(&mut self, now: Timestamp) {
         self.due = self.due.map(|due| due.min(now));
     }
 
-    /// What is to be noted of `eni`, if that is not on record.
+    /// The description of `eni` to put on record; `None` if it is there already.
     pub(super) fn unnoted(&self, eni: &Eni, subnet_cidr: Ipv4Net) -> Option<KnownEni> {
         let attachment = eni.attachment()?;
         let is_noted = self.noted.get(&eni.id).is_some_and(|noted| {
@@ -87,7 +87,7 @@ impl WarmStart {
         (!is_noted).then(|| KnownEni { facts: facts(eni, attachment), subnet_cidr, missed })
     }
 
-    /// Notes `news` and forgets the ENIs that are not attached any more; returns the changes.
+    /// Notes `news`, and forgets ENIs that are no longer attached. Returns the changes.
     pub(super) fn note(&mut self, news: Vec<KnownEni>, pool: &Pool, boot: &BootId) -> Vec<Change> {
         let is_attached = |id: &EniId| pool.enis.get(id).and_then(Eni::attachment).is_some();
         let gone: Vec<_> = self.noted.keys().filter(|id| !is_attached(id)).cloned().collect();

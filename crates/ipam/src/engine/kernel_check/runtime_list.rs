@@ -1,5 +1,5 @@
-//! The sandboxes that the container runtime lists. A missing sandbox alone proves nothing: the runtime that
-//! is asked may not be the pods', and an ADD comes before its sandbox is listed.
+//! The sandboxes that the container runtime lists. A missing sandbox alone proves nothing: the daemon may ask
+//! another runtime than the pods', and an ADD comes before its sandbox is listed.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -7,13 +7,13 @@ use std::time::Duration;
 use crate::streak::Streaks;
 use crate::time::Timestamp;
 
-/// A sandbox is forgotten if it has been missing for so long; that takes two lists at least.
+/// The runtime has forgotten a sandbox that has been missing for this long. That takes at least two lists.
 const MISSED: Duration = Duration::from_secs(60);
 
 /// The sandboxes by their ids, which are `CNI_CONTAINERID` of their attachments.
 #[derive(Debug, Clone, Default)]
 pub(super) struct RuntimeList {
-    /// Whether the runtime has answered the last time.
+    /// Whether the runtime answered when last asked.
     answers: bool,
     /// When it answered last, and what.
     at: Timestamp,
@@ -23,8 +23,8 @@ pub(super) struct RuntimeList {
 }
 
 impl RuntimeList {
-    /// The runtime has answered a question put at `begun`. A runtime that lists no sandbox of its last answer may
-    /// have another store, or be another runtime: then the last answer says nothing.
+    /// Takes in an answer of the runtime, asked at `begun`. If it lists no sandbox of the answer before, the
+    /// runtime may be another one or have lost its store. Then the answer before does not count.
     pub(super) fn take(&mut self, listed: &BTreeSet<String>, begun: Timestamp) {
         if self.last.is_disjoint(listed) {
             self.missing = Streaks::default();
@@ -38,12 +38,12 @@ impl RuntimeList {
         self.last.clone_from(listed);
     }
 
-    /// The runtime has not answered.
+    /// Takes in that the runtime has not answered.
     pub(super) fn fails(&mut self) {
         self.answers = false;
     }
 
-    /// How many sandboxes the runtime has, if it has answered the last time.
+    /// How many sandboxes the runtime has; `None` if it did not answer when last asked.
     pub(super) fn n_listed(&self) -> Option<usize> {
         self.answers.then_some(self.last.len())
     }

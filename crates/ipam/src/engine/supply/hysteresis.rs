@@ -1,25 +1,26 @@
-//! For how long something must have been surplus before it goes back.
+//! How long a surplus must last before it goes back.
 
 use std::time::Duration;
 
 use crate::time::Timestamp;
 
-/// What is wanted again within that time, or within so many times the delay, was missed.
+/// If the pool grows again within this time, the surplus that went back was missed.
 const MISSED_WITHIN: Duration = Duration::from_secs(600);
+/// The same within this many times the delay, if that is longer.
 const MISSED_WITHIN_DELAYS: u32 = 4;
-/// The longest delay that missing something leads to.
+/// The longest learnt delay.
 const LONGEST: Duration = Duration::from_secs(3600);
 
-/// How much has been surplus since when: the least surplus in that time.
+/// The least surplus since a moment, and the delay after which it goes back.
 ///
-/// It learns: what is wanted again soon after it went back stays twice as long the next time. So a load
-/// that comes and goes makes ever fewer calls. The policy's delay comes as an argument, since it may change.
+/// The delay is learnt. When a surplus that went back is soon missed, the next one stays twice as long. So a
+/// load that comes and goes makes ever fewer calls. The policy's delay is an argument, since it may change.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Hysteresis {
     surplus: Option<(Timestamp, usize)>,
-    /// The delay that has been learnt; the policy's holds if it is longer.
+    /// The learnt delay. The policy's delay counts if it is longer.
     learnt: Duration,
-    /// When something last went back that has not been missed yet.
+    /// When a surplus last went back, if it has not been missed yet.
     given_at: Option<Timestamp>,
 }
 
@@ -29,7 +30,7 @@ impl Hysteresis {
         self.surplus = (n > 0).then(|| (since, least.min(n)));
     }
 
-    /// How much may go back now. The surplus is counted anew from here.
+    /// How much may go back now. The surplus is counted anew from `now`.
     pub(super) fn take_ripe(&mut self, shortest: Duration, now: Timestamp) -> usize {
         let delay = self.delay(shortest);
         let Some((_, n)) = self.surplus.take_if(|(since, _)| *since + delay <= now) else {
@@ -47,7 +48,7 @@ impl Hysteresis {
         self.surplus.map(|(since, _)| since + self.delay(shortest))
     }
 
-    /// The pool grows again.
+    /// Takes in that the pool grows again.
     pub(super) fn miss(&mut self, shortest: Duration, now: Timestamp) {
         let delay = self.delay(shortest);
         if self.given_at.take_if(|at| now < *at + missed_within(delay)).is_some() {
@@ -96,8 +97,8 @@ mod tests {
         check(&[(0, 5), (10, 0), (20, 9)], 50, 9);
     }
 
-    /// Gives back as soon as the surplus is ripe, and misses it `missed` seconds later. Returns how many
-    /// seconds it took to be ripe.
+    /// Gives the surplus back as soon as it may go, and misses it `missed` seconds later. Returns how many
+    /// seconds it took until it could go.
     fn give_and_miss(hysteresis: &mut Hysteresis, start: u64, missed: Option<u64>) -> u64 {
         hysteresis.observe(1, at(start));
         let ripe_at = hysteresis.ripe_at(SHORTEST).unwrap();

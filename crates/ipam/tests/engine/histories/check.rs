@@ -1,4 +1,4 @@
-//! What must be true after every step, and in the end.
+//! The assertions after every step and at the end.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
@@ -10,15 +10,15 @@ use ipam::id::AttachmentKey;
 use ipam::record::{Assignment, KnownEni};
 
 use super::step::{End, Fate, PODS, Runtime, SaveEnd, Step};
-use super::world::{Open, World};
+use super::world::{HistoryModel, Open};
 use crate::node::{OnEni as _, key};
 
-impl World {
+impl HistoryModel {
     pub(super) fn check(&mut self) {
         self.catch_up();
         for (request, answer) in std::mem::take(&mut self.node.replies) {
             let open = self.open.remove(&request).unwrap_or_else(|| {
-                panic!("{request:?} is cancelled or answered, and now {answer:?}")
+                panic!("{request:?} was cancelled or answered before {answer:?}")
             });
             self.check_answer(&open, answer);
         }
@@ -41,7 +41,7 @@ impl World {
             || self.node.host.is_some();
         assert!(
             view.counts.waiting == 0 || under_way || !view.blocked.is_empty(),
-            "pods wait for nothing: {view:#?}"
+            "pods wait without a reason: {view:#?}"
         );
     }
 
@@ -54,7 +54,7 @@ impl World {
             (Open::Release, Answer::Released(Some(assignment))) => {
                 let key = self.live.iter().find(|(_, ip)| **ip == assignment.address());
                 if let Some(key) = key.map(|(key, _)| key.clone()) {
-                    assert!(self.ending.contains(&key), "{key} lost its address unasked");
+                    assert!(self.ending.contains(&key), "{key} lost its address without a request");
                     self.live.remove(&key);
                 }
             }
@@ -78,7 +78,7 @@ impl World {
         if let Some(before) = self.live.get(key).filter(|_| !self.ending.contains(key)) {
             assert_eq!(*before, assignment.address(), "{key} got a second address");
         }
-        // What was on record at the start, or has come back since, is answered again.
+        // An assignment that was on record at the start, or has returned since, is answered again.
         let is_known = self.known.contains(&key.by_link())
             || self.durable.assignments().contains_key(&key.by_link());
         assert!(
@@ -86,14 +86,14 @@ impl World {
             "{key} is on {}, which was never ready",
             assignment.eni()
         );
-        // Whoever's link is still there.
+        // An address with an unrecorded link must not be granted anew.
         let is_new = self.live.get(key) != Some(&assignment.address()) && !is_known;
         assert!(
             !is_new || !self.withheld().any(|ip| ip == assignment.address()),
             "{key} got {}, which the kernel has shown to be in use",
             assignment.address()
         );
-        // The plugin takes down what an ADD of the same sandbox has made before.
+        // The plugin removes the link of an earlier ADD of the same sandbox.
         self.node.links.retain(|_, owner| owner != key);
         self.node.links.insert(assignment.address(), key.clone());
         self.ending.remove(key);
@@ -112,19 +112,19 @@ impl World {
         }
     }
 
-    /// No link of a pod that runs is taken down, nor of one on record.
+    /// Checks that no link of a running or recorded pod is removed.
     fn check_taken_down(&mut self) {
         for (address, link) in std::mem::take(&mut self.node.to_take_down) {
             let is_its = |key: &AttachmentKey| link.mark == Some(key.mark());
             let alive = self.live.keys().find(|key| is_its(key) && !self.ending.contains(*key));
-            assert_eq!(alive, None, "its link at {address} is to go");
+            assert_eq!(alive, None, "the engine removes the link of a running pod at {address}");
             assert_eq!(self.durable.owner(address), None, "the owner of {address} is on record");
             self.node.links.remove(&address);
         }
     }
 
-    /// Pods that have not been ended; an end that was asked for and is on record counts even if it
-    /// was reported as failed.
+    /// The pods that have not ended. A requested end counts once it is on record, even if its save was reported
+    /// as failed.
     fn truly_live(&self) -> impl Iterator<Item = (&AttachmentKey, &IpAddr)> {
         self.live.iter().filter(|(key, address)| {
             let recorded = self.on_record(key);
@@ -133,8 +133,8 @@ impl World {
         })
     }
 
-    /// Nobody takes anything away here but the engine, so what it has on record for the next start is
-    /// true all the time. Of an earlier boot nothing is used.
+    /// Checks that the ENIs on record match EC2. Only the engine removes blocks here, so they must always match.
+    /// Records of an earlier boot are not used.
     fn check_known(&self) {
         if self.durable.boot() != Some(&self.node.boot.node.boot) {
             return;
@@ -178,25 +178,29 @@ impl World {
         }
     }
 
-    /// From now on everything goes well, for two hours; then all that was ended goes, and again.
+    /// Lets everything succeed for two hours. Then the links of ended pods disappear, and everything succeeds
+    /// again.
     pub(super) fn heal(&mut self) {
-        self.take(&Step::Look(Runtime::All));
+        self.take(&Step::ReportKernel(Runtime::All));
         self.come_to_rest();
         let live: BTreeMap<_, _> = self.truly_live().map(|(key, ip)| (*ip, key.clone())).collect();
         self.node.links.retain(|ip, key| live.get(ip) == Some(key));
-        // Two that show what the runtime has forgotten, and one that shows its links gone.
+        // Two reports show the sandboxes that the runtime has forgotten. The third shows their links gone.
         for _ in 0..3 {
-            self.take(&Step::Look(Runtime::All));
+            self.take(&Step::ReportKernel(Runtime::All));
             self.come_to_rest();
             self.take(&Step::Pass { ms: 60_000 });
         }
         self.come_to_rest();
-        // Those that have died without a word are off the record now, and have no link.
+        // Pods that ended without a DEL are off the record now, and have no link.
         let linked = self.node.links.keys();
         let unrecorded: BTreeSet<_> =
             linked.filter(|ip| self.durable.owner(**ip).is_none()).copied().collect();
         let quarantined = self.node.view().quarantined.into_keys().collect::<BTreeSet<_>>();
-        assert_eq!(quarantined, unrecorded, "withheld is what runs without a record, no more");
+        assert_eq!(
+            quarantined, unrecorded,
+            "exactly the linked addresses without a record are quarantined"
+        );
     }
 
     /// A restart changes nothing at EC2: what is there follows from the newest policy and limits alone.
@@ -232,7 +236,11 @@ impl World {
 
     pub(super) fn check_rest(&self) {
         assert!(self.open.is_empty(), "never answered: {:?}", self.open);
-        assert!(self.durable.intents().is_empty(), "left open: {:?}", self.durable.intents());
+        assert!(
+            self.durable.intents().is_empty(),
+            "intents without an end: {:?}",
+            self.durable.intents()
+        );
         let enis = self.node.ec2.enis.values();
         let leaked: Vec<_> = enis.filter(|eni| eni.attachment.is_none()).collect();
         assert!(leaked.is_empty(), "leaked: {leaked:?}");

@@ -1,4 +1,4 @@
-//! What may happen, and in what world.
+//! The steps of a history, and the setting in which they happen.
 
 use ipam::block::BlockKind;
 use ipam::call::CallErrorKind;
@@ -36,17 +36,17 @@ pub(super) enum Step {
     Pass {
         ms: u64,
     },
-    /// The process dies. Of what is under way the first so many take effect all the same.
+    /// The process dies. The first `n_saves` saves and `n_calls` calls under way still take effect.
     Restart {
         n_saves: usize,
         n_calls: usize,
         record: Fate,
-        /// For so long EC2 does not answer the next one, while disk and host do; pods come meanwhile.
+        /// For how long EC2 does not answer the next process. Disk and host do, and pods come meanwhile.
         silent_ms: u64,
         /// Whether the machine boots as well.
         reboot: bool,
     },
-    /// The sandbox ends without a word to the daemon.
+    /// The sandbox ends without a DEL.
     Die {
         pod: usize,
     },
@@ -58,15 +58,15 @@ pub(super) enum Step {
     Forget {
         pod: usize,
     },
-    /// The kernel is read, and the runtime asked.
-    Look(Runtime),
+    /// The kernel's state and the runtime's list are reported.
+    ReportKernel(Runtime),
     /// The user wants something else.
     Policy(Setup),
-    /// The engine is told of other limits; EC2 keeps its own.
+    /// The engine gets other limits; EC2 keeps its own.
     Limits(Limits),
-    /// The metadata service is read: of the blocks that there are it shows some.
+    /// The metadata service shows some of the blocks.
     Hint {
-        /// Of each in turn, and then again.
+        /// Whether it shows each block in turn; the list repeats.
         shows: Vec<bool>,
     },
 }
@@ -74,14 +74,14 @@ pub(super) enum Step {
 /// What the container runtime lists.
 #[derive(Debug, Clone, Copy)]
 pub(super) enum Runtime {
-    /// The sandboxes that it has.
+    /// All sandboxes.
     All,
-    /// None: it is another, or has lost its store.
+    /// No sandbox: it is another runtime, or has lost its store.
     Nothing,
     Away,
 }
 
-/// What becomes of the record when the process dies.
+/// Whether the record survives the death of the process.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Fate {
     Kept,
@@ -92,7 +92,7 @@ pub(super) enum Fate {
 #[derive(Debug, Clone, Copy)]
 pub(super) enum End {
     Done,
-    /// Readings tell what was true when they were asked for.
+    /// A describe shows the state at the time of its call.
     Early,
     Refused(CallErrorKind),
     /// The answer is lost.
@@ -103,16 +103,16 @@ pub(super) enum End {
 
 #[derive(Debug, Clone, Copy)]
 pub(super) enum SaveEnd {
-    /// The so many oldest at once.
+    /// This many saves, the oldest, become durable together.
     Durable(usize),
-    /// It is reported as failed, but may be in the file.
+    /// The save is reported as failed, but may be in the file.
     Failed { in_file: bool },
 }
 
 #[derive(Debug, Clone)]
 pub(super) struct Setting {
     pub(super) policy: Setup,
-    /// What the engine believes, and what EC2 does.
+    /// The limits that the engine believes in, and those that EC2 enforces.
     pub(super) limits: (Limits, Limits),
     pub(super) n_addresses: u16,
     pub(super) n_prefixes: u16,
@@ -162,7 +162,7 @@ pub(super) fn steps() -> impl Strategy<Value = Vec<Step>> {
         1 => (0..PODS).prop_map(|pod| Step::Die { pod }),
         4 => (0..PODS).prop_map(|pod| Step::Unlink { pod }),
         1 => (0..PODS).prop_map(|pod| Step::Forget { pod }),
-        6 => runtime.prop_map(Step::Look),
+        6 => runtime.prop_map(Step::ReportKernel),
         3 => prop::collection::vec(any::<bool>(), 1..4).prop_map(|shows| Step::Hint { shows }),
         1 => policies(vec![BlockKind::V4Address, BlockKind::V4Prefix]).prop_map(Step::Policy),
         1 => (1..4_u16, 2..5_u16).prop_map(|(enis, addresses_per_eni)| {

@@ -1,4 +1,4 @@
-//! What has been seen from outside, and how a step changes it.
+//! The model of a history: the node as seen from outside, and how a step changes it.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
@@ -16,29 +16,29 @@ use super::step::{End, Fate, PODS, Runtime, SaveEnd, Setting, Step};
 use crate::ec2::{Ec2, SUBNET, error};
 use crate::node::{Node, key};
 
-/// What an open request is.
+/// An unanswered request.
 #[derive(Debug, Clone)]
 pub(super) enum Open {
     Add { key: AttachmentKey, deadline: Timestamp },
     Release,
 }
 
-/// What has been seen from outside.
-pub(super) struct World {
+/// The node and its pods as seen from outside.
+pub(super) struct HistoryModel {
     pub(super) node: Node,
-    /// What the pods have been told.
+    /// The address that each pod has been granted.
     pub(super) live: BTreeMap<AttachmentKey, IpAddr>,
-    /// Those whose end has been asked for, whether or not it was granted.
+    /// The attachments whose end was requested, whether or not it succeeded.
     pub(super) ending: BTreeSet<AttachmentKey>,
-    /// Those of which the runtime does not know any more.
+    /// The attachments whose sandbox the runtime has forgotten.
     pub(super) forgotten: BTreeSet<AttachmentKey>,
     pub(super) open: BTreeMap<RequestId, Open>,
-    /// The links that the last look has shown although nothing on record explains them.
-    pub(super) strange: BTreeMap<IpAddr, AttachmentKey>,
-    /// The record that the log holds, and how much of the log is in it.
+    /// The links in the last kernel report that the record does not explain.
+    pub(super) unexplained: BTreeMap<IpAddr, AttachmentKey>,
+    /// The record that the log gives, and how many lines of the log are in it.
     pub(super) durable: Record,
     pub(super) n_log: usize,
-    /// ENIs that were ready in this run, and attachments that it found on record.
+    /// The ENIs that were ready in this run, and the attachments that it found on record.
     pub(super) ready: BTreeSet<EniId>,
     pub(super) known: BTreeSet<AttachmentKey>,
     pub(super) seen_calls: BTreeSet<CallId>,
@@ -51,19 +51,19 @@ pub(super) struct World {
     pub(super) is_misled: bool,
 }
 
-impl World {
+impl HistoryModel {
     pub(super) fn new(setting: &Setting) -> Self {
         let (believed, real) = setting.limits;
         let mut ec2 = Ec2::new(real);
         ec2.subnet(SUBNET).n_addresses = setting.n_addresses;
         ec2.subnet(SUBNET).n_prefixes = setting.n_prefixes;
-        let mut world = Self {
+        let mut model = Self {
             node: Node::start_with(ec2, believed, setting.policy.clone()),
             live: BTreeMap::new(),
             ending: BTreeSet::new(),
             forgotten: BTreeSet::new(),
             open: BTreeMap::new(),
-            strange: BTreeMap::new(),
+            unexplained: BTreeMap::new(),
             durable: Record::default(),
             n_log: 0,
             ready: BTreeSet::new(),
@@ -73,13 +73,13 @@ impl World {
             has_changed: false,
             is_misled: false,
         };
-        world.check();
-        world
+        model.check();
+        model
     }
 
     pub(super) fn take(&mut self, step: &Step) {
         match step {
-            // No runtime adds what it has added.
+            // No runtime sends an ADD for a sandbox that it has added already.
             Step::Add { pod, .. } if self.runs_unrecorded(*pod) => {}
             Step::Add { pod, patience_ms } => {
                 self.node.ended.remove(&key(*pod));
@@ -151,9 +151,9 @@ impl World {
                 self.ending.insert(key(*pod));
                 self.forgotten.insert(key(*pod));
             }
-            Step::Look(runtime) => {
-                self.ask(*runtime);
-                self.look();
+            Step::ReportKernel(runtime) => {
+                self.ask_runtime(*runtime);
+                self.report_kernel();
             }
             Step::Policy(setup) => {
                 self.cooldown = self.cooldown.min(setup.cooldown);
@@ -219,7 +219,7 @@ impl World {
     fn pass(&mut self, ms: u64) {
         let end = self.node.now + Duration::from_millis(ms);
         while let Some(at) = self.node.engine.wake_at().filter(|at| *at <= end) {
-            assert!(at > self.node.now, "woken for the past");
+            assert!(at > self.node.now, "the engine wakes in the past");
             self.node.now = at;
             self.node.send(Event::Tick);
             self.check();
@@ -227,7 +227,7 @@ impl World {
         self.node.now = end;
     }
 
-    /// Two pods come as soon as they may. What EC2 said before is all that the engine has.
+    /// EC2 does not answer for some time. Two pods come at once, and the engine has only its record.
     fn be_silent(&mut self, ms: u64) {
         let end = self.node.now + Duration::from_millis(ms);
         for pod in 0..2 {
@@ -246,7 +246,7 @@ impl World {
             self.check();
         }
         let made = self.node.calls.iter().find(|(_, call)| !call.reads());
-        assert_eq!(made, None, "EC2 has not said what is here");
+        assert_eq!(made, None, "a mutating call before EC2's first answer");
     }
 
     pub(super) fn restart(&mut self, n_saves: usize, n_calls: usize, record: Fate, reboot: bool) {
@@ -273,10 +273,10 @@ impl World {
         if reboot {
             self.node.boot.node.boot = BootId(format!("after {} lines", self.n_log));
         }
-        // Else the same moment is before and after the look at the kernel.
+        // Changes of the same millisecond would be both before and after the kernel report.
         self.node.now = self.node.now + Duration::from_millis(1);
         self.node.restart();
-        self.note_strange();
+        self.note_unexplained();
     }
 
     fn runs_unrecorded(&self, pod: usize) -> bool {
@@ -286,13 +286,13 @@ impl World {
             && self.on_record(&key).is_none()
     }
 
-    /// What the log has for `key`, be it that it knows its link alone.
+    /// The assignment of `key` in the log, even if the log knows only its link.
     pub(super) fn on_record(&self, key: &AttachmentKey) -> Option<&Assignment> {
         let assignments = self.durable.assignments();
         assignments.get(key).or_else(|| assignments.get(&key.by_link()))
     }
 
-    fn ask(&mut self, runtime: Runtime) {
+    fn ask_runtime(&mut self, runtime: Runtime) {
         let sandboxes = self.live.keys().filter(|key| !self.forgotten.contains(*key));
         self.node.listed = match runtime {
             Runtime::All => Some(sandboxes.map(|key| key.container.clone()).collect()),
@@ -301,14 +301,14 @@ impl World {
         };
     }
 
-    fn look(&mut self) {
-        // Else the same moment is before and after the look.
+    fn report_kernel(&mut self) {
+        // Changes of the same millisecond would be both before and after the report.
         self.pass(1);
         self.node.report_kernel();
-        self.note_strange();
+        self.note_unexplained();
     }
 
-    fn note_strange(&mut self) {
+    fn note_unexplained(&mut self) {
         let record = self.node.engine.record();
         let view = self.node.view();
         let blocks = view.enis.iter().flat_map(|eni| eni.blocks.values());
@@ -316,15 +316,15 @@ impl World {
         let leaving = self.leaving(&view);
         let stays = |ip: &IpAddr| !leaving.iter().any(|block| block.contains(*ip));
         let links = self.node.links.iter().filter(|(ip, _)| stays(ip));
-        let strange = links.filter(|(ip, owner)| match record.owner(**ip) {
+        let unexplained = links.filter(|(ip, owner)| match record.owner(**ip) {
             Some(other) => other.mark() != owner.mark(),
             None => !promised.contains(*ip),
         });
-        self.strange = strange.map(|(ip, owner)| (*ip, owner.clone())).collect();
+        self.unexplained = unexplained.map(|(ip, owner)| (*ip, owner.clone())).collect();
     }
 
-    /// What is on its way back to EC2 already: too late for a link that shows now, after its pod was
-    /// released and its address had rested.
+    /// The blocks on their way back to EC2. A link that shows up now comes too late for them: its pod was
+    /// released and its address has rested.
     fn leaving(&self, view: &PoolView) -> BTreeSet<Block> {
         let draining = view.enis.iter().filter(|eni| eni.stage == EniStage::Draining);
         let of_enis = draining.flat_map(|eni| eni.blocks.keys().copied());
@@ -341,9 +341,10 @@ impl World {
         of_calls.flatten().chain(of_enis).collect()
     }
 
-    /// The addresses of those of them that are still there.
+    /// The addresses of the unexplained links that still exist.
     pub(super) fn withheld(&self) -> impl Iterator<Item = IpAddr> {
-        let there = self.strange.iter().filter(|(ip, key)| self.node.links.get(*ip) == Some(*key));
+        let there =
+            self.unexplained.iter().filter(|(ip, key)| self.node.links.get(*ip) == Some(*key));
         there.map(|(ip, _)| *ip)
     }
 
