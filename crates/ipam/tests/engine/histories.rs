@@ -34,7 +34,7 @@ fn run(setting: &Setting, steps: &[Step]) -> HistoryModel {
     }
     model.heal();
     model.check_rest();
-    if model.has_changed && !model.is_misled {
+    if model.has_changed && !model.has_learnt {
         model.check_newest_settings_hold();
     }
     model

@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use ipam::block::Block;
-use ipam::call::{CallErrorKind, CallId, CallOutput, Ec2Call};
+use ipam::call::{CallError, CallErrorKind, CallId, CallOutput, Ec2Call};
 use ipam::event::{Event, LinkState, RequestId};
 use ipam::id::{AttachmentKey, BootId, EniId};
 use ipam::record::{Assignment, Change, Record};
@@ -46,9 +46,8 @@ pub(super) struct HistoryModel {
     pub(super) cooldown: Duration,
     /// Whether policy or limits have changed since the first start.
     pub(super) has_changed: bool,
-    /// Whether EC2 has refused for a limit that was not reached. The engine believes that for a day, and a
-    /// restart forgets it.
-    pub(super) is_misled: bool,
+    /// Whether EC2 has refused for a limit. The engine goes by that for a day, and a restart forgets it.
+    pub(super) has_learnt: bool,
 }
 
 impl HistoryModel {
@@ -71,7 +70,7 @@ impl HistoryModel {
             seen_calls: BTreeSet::new(),
             cooldown: setting.policy.cooldown,
             has_changed: false,
-            is_misled: false,
+            has_learnt: false,
         };
         model.check();
         model
@@ -190,12 +189,7 @@ impl HistoryModel {
             End::Refused(kind) if reads && kind != CallErrorKind::AccessDenied => {
                 Err(error(CallErrorKind::Throttled))
             }
-            End::Refused(kind) => {
-                let is_limit =
-                    matches!(kind, CallErrorKind::AddressLimit | CallErrorKind::EniLimit);
-                self.is_misled |= is_limit;
-                Err(error(kind))
-            }
+            End::Refused(kind) => Err(error(kind)),
             End::Lost { after_effect } => {
                 if after_effect {
                     let _: Result<CallOutput, _> = self.node.ec2.execute(&call);
@@ -203,6 +197,15 @@ impl HistoryModel {
                 Err(error(CallErrorKind::OutcomeUnknown))
             }
         };
+        self.has_learnt |= matches!(
+            result,
+            Err(CallError {
+                kind: CallErrorKind::AddressLimit
+                    | CallErrorKind::EniLimit
+                    | CallErrorKind::DeviceIndexTaken,
+                ..
+            })
+        );
         self.node.send(Event::CallDone { id, result });
     }
 
