@@ -203,10 +203,10 @@ impl HistoryModel {
         );
     }
 
-    /// A restart changes nothing at EC2: what is there follows from the newest policy and limits alone.
+    /// Checks that a restart changes nothing at EC2: the newest policy and limits alone decide the blocks there.
     pub(super) fn check_newest_settings_hold(&mut self) {
-        let of = |world: &Self| -> Vec<_> {
-            let enis = world.node.ec2.enis.values();
+        let of = |model: &Self| -> Vec<_> {
+            let enis = model.node.ec2.enis.values();
             enis.map(|eni| (eni.id.clone(), eni.blocks.clone())).collect()
         };
         let before = of(self);
