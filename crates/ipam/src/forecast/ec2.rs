@@ -1,5 +1,7 @@
 //! An EC2 with one endless subnet that carries out every sensible call. It enforces no limit: the engine's
 //! own tests show that it keeps to the limits.
+//!
+//! It is not `ec2-model`, since this crate knows no other and forecasts for types that nobody knows.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::Ipv4Addr;

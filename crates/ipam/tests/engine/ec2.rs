@@ -1,4 +1,7 @@
 //! A small fake EC2 with a memory: ENIs, limits, subnets with a finite supply, client tokens.
+//!
+//! It is not `ec2-model`: a test sets limits that no instance type has, says how many addresses a subnet has
+//! left, and knows every id before it exists.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{Ipv4Addr, Ipv6Addr};

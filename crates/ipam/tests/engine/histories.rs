@@ -11,6 +11,11 @@
 //! * A pod waits only while something is under way or the view gives a reason.
 //!
 //! In the end the node comes to rest, nothing has leaked, and the same history has the same effects.
+//!
+//! The histories of `lab` are the other harness; neither can replace the other. This one ends calls, saves and
+//! syncs in any order, gives EC2 limits that no instance type has, makes the container runtime forget sandboxes,
+//! and keeps EC2 silent after a start. `lab` has several nodes, real throttling and lag, changes by others,
+//! clock jumps and records that are rolled back.
 
 mod check;
 mod step;

@@ -3,6 +3,11 @@
 //! `SEED` is the seed of the first history and `HISTORIES` their number. `make soak` plays a
 //! million.
 //!
+//! The random histories of `ipam` are the other harness; neither can replace the other. Here several nodes
+//! share an EC2 with real throttling and lag. Others change ENIs, clocks jump, and records are rolled back. In
+//! `ipam`, calls, saves and syncs end in any order, limits are as small as can be, and the container runtime
+//! forgets sandboxes.
+//!
 //! A failure prints the smallest history that violates the same invariant, the end of its event
 //! log, and the command that repeats it. `LOG_LINES` is the number of lines of the log.
 
