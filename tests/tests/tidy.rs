@@ -1,6 +1,12 @@
-//! Rules that the compiler does not check: layering, file headers, banned texts.
+//! Rules that the compiler does not check: layering, file headers, banned texts; documents and words
+//! in modules of their own.
 
 #![expect(clippy::unwrap_used, reason = "a panic is a test's report")]
+
+#[path = "tidy/documents.rs"]
+mod documents;
+#[path = "tidy/words.rs"]
+mod words;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
@@ -77,6 +83,25 @@ fn texts() -> Vec<(String, String)> {
         .collect()
 }
 
+/// The Rust files of these.
+fn rust(texts: &[(String, String)]) -> impl Iterator<Item = (&str, &str)> {
+    let rust = texts.iter().filter(|(path, _)| path.ends_with(".rs"));
+    rust.map(|(path, text)| (path.as_str(), text.as_str()))
+}
+
+/// One of these files.
+fn text_of<'a>(texts: &'a [(String, String)], path: &str) -> &'a str {
+    let found = texts.iter().find(|(name, _)| name == path);
+    &found.unwrap_or_else(|| panic!("{path} is missing")).1
+}
+
+/// The functions under `#[test]` or `#[tokio::test(…)]`, with or without further attributes. Those
+/// inside macros, such as `proptest!`, count too.
+fn tests_of(text: &str) -> impl Iterator<Item = &str> {
+    let after = ["#[test]", "#[tokio::test"].into_iter().flat_map(|mark| text.split(mark).skip(1));
+    after.filter_map(|rest| rest.split_once("fn ")?.1.split_once('(').map(|(name, _)| name))
+}
+
 /// Package → names of its normal dependencies.
 fn dependencies() -> BTreeMap<String, BTreeSet<String>> {
     let metadata: Value = serde_json::from_str(&run(
@@ -141,8 +166,8 @@ fn no_file_contains_a_banned_text() {
 fn unsafe_code_is_only_in_listed_files() {
     // Clippy checks that each has a reason (`undocumented_unsafe_blocks`).
     let attribute = concat!("(unsafe", "_code");
-    let rust = texts().into_iter().filter(|(path, _)| path.ends_with(".rs"));
-    let found = rust.filter(|(_, text)| text.contains(attribute)).map(|(path, _)| path);
+    let texts = texts();
+    let found = rust(&texts).filter(|(_, text)| text.contains(attribute)).map(|(path, _)| path);
     assert_eq!(found.collect::<Vec<_>>(), UNSAFE, "a new place is a design change: add it");
 }
 
@@ -165,43 +190,6 @@ fn no_profile_of_a_node_has_debug_assertions() {
     assert!(!manifest.contains("debug-assertions"));
     let inherited = manifest.lines().filter_map(|line| line.strip_prefix("inherits = "));
     assert!(inherited.clone().count() > 0 && inherited.clone().all(|from| from == r#""release""#));
-}
-
-#[test]
-fn links_between_documents_lead_to_files() {
-    for (path, text) in texts().into_iter().filter(|(path, _)| path.ends_with(".md")) {
-        let folder = root().join(&path).parent().unwrap().to_owned();
-        for target in text.split("](").skip(1).filter_map(|rest| rest.split(')').next()) {
-            let file = target.split('#').next().unwrap();
-            if file.is_empty() || file.contains("://") {
-                continue;
-            }
-            assert!(folder.join(file).exists(), "{path} links to {file}, which does not exist");
-        }
-    }
-}
-
-/// The functions under `#[test]` or `#[tokio::test(…)]`, with or without further attributes.
-fn tests_of(text: &str) -> impl Iterator<Item = &str> {
-    let after = text.split("test]").chain(text.split("::test(")).skip(1);
-    after.filter_map(|rest| rest.split_once("fn ")?.1.split_once('(').map(|(name, _)| name))
-}
-
-#[test]
-fn every_hazard_is_held_by_a_test() {
-    let texts = texts();
-    let rust = texts.iter().filter(|(path, _)| path.ends_with(".rs"));
-    let tests: BTreeSet<&str> = rust.flat_map(|(_, text)| tests_of(text)).collect();
-    let (_, hazards) = texts.iter().find(|(path, _)| path == "docs/hazards.md").unwrap();
-    let rows = hazards.lines().filter(|line| line.starts_with("| ")).collect::<Vec<_>>();
-    assert!(rows.len() > 25, "{} rows", rows.len());
-    for row in rows.iter().filter(|row| !row.starts_with("| Hazard")) {
-        let held_by = row.trim_end_matches(" |").rsplit_once(" | ").unwrap().1;
-        let named: Vec<_> = held_by.split('`').skip(1).step_by(2).collect();
-        assert!(!named.is_empty(), "no test is named: {row}");
-        let missing: Vec<_> = named.iter().filter(|name| !tests.contains(**name)).collect();
-        assert!(missing.is_empty(), "there is no test {missing:?}: {row}");
-    }
 }
 
 #[test]

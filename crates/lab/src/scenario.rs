@@ -120,7 +120,7 @@ pub const SCENARIOS: &[Scenario] = &[
     },
     Scenario {
         name: "mixed",
-        about: "churn on 12 nodes of three types in turn, of which the small ones are soon full",
+        about: "churn on 12 nodes of three types in turn; the small ones are soon full",
         policies: ALL_RULES,
         build: mixed,
     },
@@ -144,7 +144,7 @@ pub const SCENARIOS: &[Scenario] = &[
     },
     Scenario {
         name: "replacement",
-        about: "400 pods on 20 nodes, half of which are replaced one by one",
+        about: "400 pods on 20 nodes; half of the nodes are replaced one by one",
         policies: ALL_RULES,
         build: replacement,
     },

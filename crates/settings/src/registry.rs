@@ -70,9 +70,9 @@ pub enum TakesEffect {
 pub enum Support {
     /// All of it.
     Full,
-    /// A boolean of which one value is built. The other stops the start.
+    /// A boolean with this one value built. The other value stops the start.
     OnlyBoolean(bool),
-    /// Text of which these values are built, in any case. Another value stops the start, since ignoring it
+    /// Text with these values built, in upper or lower case. Another value stops the start, since ignoring it
     /// would be worse than not running.
     OnlyValues(&'static [&'static str]),
     /// A boolean that asks for something that is not built, unless it has the value `without`. The
