@@ -5,11 +5,13 @@ use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::time::Duration;
 
+use ipam::block::BlockKind;
 use ipam::call::{CallErrorKind, CallOutput, Ec2Call};
 use ipam::event::{Answer, Event, LinkState, RequestId};
+use ipam::policy::WarmSettings;
 
 use crate::ec2::{Ec2, PRIMARY, eni_id, error};
-use crate::node::{Node, OURS, OnEni as _, Setup, limits, warm_ip};
+use crate::node::{Node, OURS, OnEni as _, Setup, limits, policy, warm_ip};
 
 fn secs(n: u64) -> Duration {
     Duration::from_secs(n)
@@ -151,6 +153,26 @@ fn block_not_yet_described_is_found_by_a_second_describe() {
         assert_eq!(held(&node), at_ec2(&node.ec2), "{n_outdated}");
         assert!(held(&node).contains(&address));
     }
+}
+
+/// EC2 refuses more addresses for an ENI that looks empty. By that limit a spare ENI would hold none.
+#[test]
+fn limit_learnt_from_an_outdated_describe_is_forgotten() {
+    let ec2 = Ec2::new(limits("t3.small"));
+    let before = ec2.clone();
+    let spare_eni = policy(BlockKind::V4Address, WarmSettings::default());
+    let mut node = Node::start_with(ec2, limits("m5.large"), spare_eni);
+    node.settle();
+    assert_eq!(node.ec2.n_blocks(), [3]);
+    node.restart();
+    for _ in 0..2 {
+        answer_outdated(&mut node, &before);
+        fail_assign(&mut node, CallErrorKind::AddressLimit);
+    }
+    node.pass(secs(60));
+    node.run_pod(0);
+    node.pass(secs(600));
+    assert_eq!(node.ec2.n_attached(), 2, "{:?}", node.ec2.n_blocks());
 }
 
 /// An outdated answer shows the address on an ENI that no longer exists.

@@ -225,8 +225,17 @@ impl StockTake<'_> {
             eni.stage = next_stage(&eni.stage, described_stage(facts));
             let missed = eni.blocks.extract_if(.., |block, _| !facts.blocks.contains(block));
             eni.missed.extend(missed.map(|(block, _)| block));
+            let n_foreign = eni.foreign_blocks.len();
             eni.foreign_blocks.retain(|block| facts.blocks.contains(block));
             let before: BTreeSet<_> = eni.blocks.keys().copied().collect();
+            let has_found = facts
+                .blocks
+                .iter()
+                .any(|block| !before.contains(block) && !eni.foreign_blocks.contains(block));
+            if has_found || eni.foreign_blocks.len() < n_foreign {
+                // The limit was counted from a view that lacked these blocks, or had the foreign ones.
+                eni.refused = None;
+            }
             let known = &eni.missed | &before;
             let may_be_old = eni.shrunk_at + LAG > describe.asked_at;
             self.put_blocks(facts, &known);
