@@ -400,7 +400,7 @@ impl Engine {
         let n_unserved = usize::try_from(plan.n_unserved).unwrap_or(usize::MAX);
         Outlook {
             n_served: n_waiting.saturating_sub(n_unserved),
-            rest_ends: self.pool.rest_ends(self.site.policy.timing.cooldown, now),
+            rest_ends: self.pool.rest_ends(self.site.at(now).cooldown(), now),
             passes_at: plan.blocked.iter().filter_map(|blocked| blocked.passes_at).min(),
         }
     }

@@ -98,6 +98,10 @@ pub(crate) enum Link {
     Ready,
 }
 
+/// An IPv6 address that has served is remembered for so long at least. A burst of ADDs takes addresses of
+/// milliseconds that are still to come, so without a cooldown one of them could serve twice.
+const IPV6_REMEMBERED: Duration = Duration::from_secs(60);
+
 /// After so many failures in a row the kernel's side of an ENI counts as broken.
 pub(crate) const LINK_ATTEMPTS: u32 = 3;
 
@@ -322,7 +326,8 @@ impl BlockState {
     /// Drops and returns the addresses that have rested. For IPv6 only: there the order of resting does not
     /// matter, and the number of addresses has no bound.
     pub(crate) fn forget_rested(&mut self, cooldown: Duration, now: Timestamp) -> Vec<IpAddr> {
-        let rested = self.freed.extract_if(.., |_, since| *since + cooldown <= now);
+        let remembered = cooldown.max(IPV6_REMEMBERED);
+        let rested = self.freed.extract_if(.., |_, since| *since + remembered <= now);
         rested.map(|(address, _)| address).collect()
     }
 
@@ -403,5 +408,14 @@ mod tests {
         let all: Vec<_> = all.iter().map(String::as_str).collect();
         let rested = [("10.0.0.16", 60), ("10.0.0.17", 50)];
         check(prefix, &all, &rested, Some("10.0.0.17"));
+    }
+
+    #[test]
+    fn ipv6_address_is_remembered_without_a_cooldown() {
+        let address: IpAddr = "2001:db8::1".parse().unwrap();
+        let mut state = BlockState { freed: [(address, at(0))].into(), ..BlockState::default() };
+        assert_eq!(state.forget_rested(Duration::ZERO, at(59)), [] as [IpAddr; 0]);
+        assert_eq!(state.forget_rested(Duration::from_secs(90), at(89)), [] as [IpAddr; 0]);
+        assert_eq!(state.forget_rested(Duration::ZERO, at(60)), [address]);
     }
 }

@@ -216,11 +216,13 @@ impl Limits {
     #[must_use]
     pub fn family(self, policy: &Policy) -> FamilyPolicy {
         let wanted = policy.families.policy();
-        match (wanted.kind, wanted.fallback) {
-            (BlockKind::V4Prefix, Some(kind)) if !self.prefixes => {
-                FamilyPolicy { kind, fallback: None, ..wanted }
-            }
-            _ => wanted,
+        match wanted.kind {
+            BlockKind::V4Prefix if !self.prefixes => FamilyPolicy {
+                kind: wanted.fallback.unwrap_or(wanted.kind),
+                fallback: None,
+                ..wanted
+            },
+            BlockKind::V4Prefix | BlockKind::V4Address | BlockKind::V6Prefix => wanted,
         }
     }
 

@@ -221,16 +221,18 @@ impl Supplying<'_> {
         // While no ENI can be detached, a draining one would serve no pod.
         let may_leave = self.calls.hold(Action::DetachEni, self.pressure, now).is_none();
         let enis = &mut self.supply.surplus_enis;
-        let n_enis = if may_leave { enis.take_ripe(delay * ENIS_STAY_LONGER, now) } else { 0 };
-        for eni in surplus.enis.iter().take(n_enis) {
-            let why = self.surplus_reason(delay * ENIS_STAY_LONGER);
-            self.lifecycle().drain(eni, why);
+        if may_leave {
+            let (n_enis, lasted) = enis.take_ripe(delay * ENIS_STAY_LONGER, now);
+            for eni in surplus.enis.iter().take(n_enis) {
+                let why = self.surplus_reason(lasted);
+                self.lifecycle().drain(eni, why);
+            }
         }
-        let mut left = self.supply.surplus_blocks.take_ripe(delay, now);
+        let (mut left, lasted) = self.supply.surplus_blocks.take_ripe(delay, now);
         for (eni, blocks) in &surplus.blocks {
             let n = blocks.n.min(u16::try_from(left).unwrap_or(u16::MAX));
             left -= usize::from(n);
-            self.give_back(eni, blocks.with_n(n));
+            self.give_back(eni, blocks.with_n(n), lasted);
         }
     }
 
@@ -239,7 +241,7 @@ impl Supplying<'_> {
         Reason::Surplus { free, wanted, lasted }
     }
 
-    fn give_back(&mut self, eni: &EniId, count: BlockCount) {
+    fn give_back(&mut self, eni: &EniId, count: BlockCount, lasted: Duration) {
         let (action, now) = (count.kind.unassign_action(), self.cx.now);
         // A surplus of both kinds on one ENI takes two calls, one after the other.
         if self.calls.is_busy(eni)
@@ -252,7 +254,7 @@ impl Supplying<'_> {
         let blocks = found.idle_blocks(count, self.cx.cooldown(), now);
         if !blocks.is_empty() {
             self.pool.set_leaving(eni, &blocks, true);
-            let why = self.surplus_reason(self.cx.policy.timing.shrink_delay);
+            let why = self.surplus_reason(lasted);
             let call = Ec2Call::Unassign { eni: eni.clone(), blocks };
             self.calls.start(call, why, self.journal, now);
         }

@@ -55,7 +55,7 @@ impl Engine {
         let block_use = |(block, state): (&Block, &BlockState)| {
             let assigned = state.live.clone();
             let cooling: BTreeMap<_, _> =
-                state.cooling(self.site.policy.timing.cooldown, now).collect();
+                state.cooling(self.site.at(now).cooldown(), now).collect();
             let quarantined: BTreeSet<_> = state.withheld().collect();
             let used = (assigned.len() + cooling.len() + quarantined.len()) as u64;
             let free = block.size().saturating_sub(used);

@@ -30,17 +30,17 @@ impl Hysteresis {
         self.surplus = (n > 0).then(|| (since, least.min(n)));
     }
 
-    /// How much may go back now. The surplus is counted anew from `now`.
-    pub(super) fn take_ripe(&mut self, shortest: Duration, now: Timestamp) -> usize {
+    /// How much may go back now, and for how long it has been surplus. The surplus is counted anew from `now`.
+    pub(super) fn take_ripe(&mut self, shortest: Duration, now: Timestamp) -> (usize, Duration) {
         let delay = self.delay(shortest);
-        let Some((_, n)) = self.surplus.take_if(|(since, _)| *since + delay <= now) else {
-            return 0;
+        let Some((since, n)) = self.surplus.take_if(|(since, _)| *since + delay <= now) else {
+            return (0, Duration::ZERO);
         };
         if self.given_at.is_some_and(|at| at + missed_within(delay) <= now) {
             self.learnt = delay / 2;
         }
         self.given_at = Some(now);
-        n
+        (n, now.since(since))
     }
 
     /// When the present surplus may go back.
@@ -78,23 +78,21 @@ mod tests {
 
     #[test]
     fn least_surplus_over_the_delay_is_ripe() {
-        let check = |observed: &[(u64, usize)], second: u64, ripe: usize| {
+        let check = |observed: &[(u64, usize)], second: u64, ripe: (usize, u64)| {
             let mut hysteresis = Hysteresis::default();
             for (second, n) in observed {
                 hysteresis.observe(*n, at(*second));
             }
-            assert_eq!(
-                hysteresis.take_ripe(SHORTEST, at(second)),
-                ripe,
-                "{observed:?} at {second}"
-            );
+            let (n, lasted) = hysteresis.take_ripe(SHORTEST, at(second));
+            assert_eq!((n, lasted.as_secs()), ripe, "{observed:?} at {second}");
         };
-        check(&[], 100, 0);
-        check(&[(0, 5)], 29, 0);
-        check(&[(0, 5)], 30, 5);
-        check(&[(0, 5), (10, 2), (20, 9)], 30, 2);
-        check(&[(0, 5), (10, 0), (20, 9)], 30, 0);
-        check(&[(0, 5), (10, 0), (20, 9)], 50, 9);
+        check(&[], 100, (0, 0));
+        check(&[(0, 5)], 29, (0, 0));
+        check(&[(0, 5)], 30, (5, 30));
+        check(&[(0, 5)], 47, (5, 47));
+        check(&[(0, 5), (10, 2), (20, 9)], 30, (2, 30));
+        check(&[(0, 5), (10, 0), (20, 9)], 30, (0, 0));
+        check(&[(0, 5), (10, 0), (20, 9)], 50, (9, 30));
     }
 
     /// Gives the surplus back as soon as it may go, and misses it `missed` seconds later. Returns how many
@@ -102,7 +100,7 @@ mod tests {
     fn give_and_miss(hysteresis: &mut Hysteresis, start: u64, missed: Option<u64>) -> u64 {
         hysteresis.observe(1, at(start));
         let ripe_at = hysteresis.ripe_at(SHORTEST).unwrap();
-        assert_eq!(hysteresis.take_ripe(SHORTEST, ripe_at), 1);
+        assert_eq!(hysteresis.take_ripe(SHORTEST, ripe_at).0, 1);
         if let Some(missed) = missed {
             hysteresis.miss(SHORTEST, at(ripe_at.as_millis() / 1000 + missed));
         }
