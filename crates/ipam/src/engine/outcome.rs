@@ -204,7 +204,11 @@ impl Outcome<'_> {
             Ec2Call::AttachEni { eni, device_index } => {
                 self.attach_failed(eni, *device_index, call, error);
             }
-            Ec2Call::DetachEni { eni, .. } if kind == CallErrorKind::NotFound => self.detached(eni),
+            Ec2Call::DetachEni { eni, .. } if kind == CallErrorKind::NotFound => {
+                self.detached(eni);
+                // EC2 may not find an ENI that is still attached.
+                self.stock.inventory.recheck_after_lag(now);
+            }
             Ec2Call::DeleteEni { eni } if kind == CallErrorKind::NotFound => {
                 self.deleted(eni);
                 // Just after a creation EC2 may not find an ENI that exists.
@@ -221,8 +225,15 @@ impl Outcome<'_> {
         let now = self.stock.cx.now;
         let subject = Subject::Eni(eni.clone(), call.action());
         self.stock.calls.hold_back(subject, call, error, now);
-        if error.kind == CallErrorKind::NotFound {
-            self.stock.inventory.enis_poll.ask(now, Reason::Unclear);
+        match (error.kind, call) {
+            (CallErrorKind::NotFound, _) => {
+                self.stock.inventory.enis_poll.ask(now, Reason::Unclear);
+            }
+            // It is still being detached, or somebody has attached it.
+            (CallErrorKind::InUse, Ec2Call::DeleteEni { .. }) => {
+                self.stock.inventory.recheck_after_lag(now);
+            }
+            (_, _) => {}
         }
     }
 

@@ -326,6 +326,25 @@ fn delete_of_an_eni_in_use_is_retried() {
     assert!(node.record().cooling().is_empty(), "its addresses have left the record");
 }
 
+/// Otherwise the engine would try to delete an attached ENI until its daily describe.
+#[test]
+fn eni_that_detach_does_not_find_is_detached_later() {
+    let mut node = full_primary();
+    node.run_pod(3);
+    node.del(3);
+    let is_detach = |call: &Ec2Call| matches!(call, Ec2Call::DetachEni { .. });
+    let is_delete = |call: &Ec2Call| matches!(call, Ec2Call::DeleteEni { .. });
+    for span in [61, 301] {
+        node.settle();
+        node.now = node.now + secs(span);
+        node.send(Event::Tick);
+    }
+    fail(&mut node, is_detach, CallErrorKind::NotFound);
+    node.pass(secs(120));
+    assert_eq!(node.ec2.enis.len(), 1);
+    assert!(node.ec2.calls.iter().filter(|call| is_delete(call)).count() <= 5);
+}
+
 #[test]
 fn eni_with_denied_detach_serves_again() {
     let mut node = full_primary();

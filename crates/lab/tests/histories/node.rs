@@ -148,6 +148,12 @@ impl Node {
         }
     }
 
+    /// Whether its limits are higher than EC2's. Then EC2's refusals lower them for a day.
+    pub(super) fn believes_too_much(&self) -> bool {
+        let (believed, real) = (&self.site.limits, &self.real_limits);
+        believed.enis > real.enis || believed.addresses_per_eni > real.addresses_per_eni
+    }
+
     /// The daemon's time. As in the agent, it starts with the machine's clock, or later if the
     /// record has later times. Then it follows simulation time.
     pub(super) fn time(&self, now: Timestamp) -> Timestamp {
