@@ -225,15 +225,8 @@ impl Outcome<'_> {
         let now = self.stock.cx.now;
         let subject = Subject::Eni(eni.clone(), call.action());
         self.stock.calls.hold_back(subject, call, error, now);
-        match (error.kind, call) {
-            (CallErrorKind::NotFound, _) => {
-                self.stock.inventory.enis_poll.ask(now, Reason::Unclear);
-            }
-            // It is still being detached, or somebody has attached it.
-            (CallErrorKind::InUse, Ec2Call::DeleteEni { .. }) => {
-                self.stock.inventory.recheck_after_lag(now);
-            }
-            (_, _) => {}
+        if error.kind == CallErrorKind::NotFound {
+            self.stock.inventory.enis_poll.ask(now, Reason::Unclear);
         }
     }
 
