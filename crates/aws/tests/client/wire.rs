@@ -560,7 +560,7 @@ async fn check_lost(answer: Answer, http_timeout: Duration, code: &str) {
     let client = server.client_with(|options| options.http_timeout = http_timeout).await;
     let call = assign(BlockKind::V4Address.times(1));
     let outcome = tokio::time::timeout(HANG, client.execute(&call)).await;
-    let error = outcome.expect("an end, though the server is silent").unwrap_err();
+    let error = outcome.expect("an end, though silent").expect_err("no answer, no success");
     assert_eq!((error.kind, &*error.code), (CallErrorKind::OutcomeUnknown, code), "{error}");
     assert!(error.message.starts_with("AssignPrivateIpAddresses: "), "{error}");
     assert_eq!(server.seen().len(), 1, "{error}");
