@@ -12,13 +12,18 @@ use crate::socket;
 /// How long the daemon may take. Runtimes ask every few seconds, for each plugin of the chain.
 const PATIENCE: Duration = Duration::from_secs(1);
 
+/// How long STATUS waits for the daemon where the configuration allows `ipamd_timeout`.
+fn patience(ipamd_timeout: Duration) -> Duration {
+    PATIENCE.min(ipamd_timeout)
+}
+
 /// Asks the daemon; allocates nothing.
 ///
 /// # Errors
 ///
 /// Code 50 or 51.
 pub(crate) async fn status(conf: &NetConf) -> Result<(), CniError> {
-    let until = Instant::now() + PATIENCE.min(conf.ipamd_timeout);
+    let until = Instant::now() + patience(conf.ipamd_timeout);
     let unavailable = |e: crate::daemon::DaemonError| e.with_code(ErrorCode::NotAvailable);
     let mut daemon = Daemon::connect(socket(conf), until).await.map_err(unavailable)?;
     let reply = daemon.ready(until).await.map_err(unavailable)?;
@@ -52,6 +57,12 @@ fn minor(version: &str) -> Option<(u64, u64)> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn status_waits_at_most_a_second_and_no_longer_than_configured() {
+        assert_eq!(patience(Duration::from_secs(75)), Duration::from_secs(1));
+        assert_eq!(patience(Duration::from_millis(300)), Duration::from_millis(300));
+    }
 
     #[test]
     fn is_neighbour_allows_one_minor_version() {

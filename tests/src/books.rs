@@ -2,7 +2,6 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
-use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use ipnet::IpNet;
@@ -11,10 +10,7 @@ use serde_json::Value;
 use tokio::process::Command;
 
 use crate::cluster::{ClusterOf, NodeOf, Runtime};
-use crate::process::{eventually, in_netns, output};
-
-/// Until calls in flight have ended.
-const PATIENCE: Duration = Duration::from_secs(20);
+use crate::process::{PATIENCE, eventually, in_netns, output};
 
 impl<R: Runtime> ClusterOf<R> {
     /// Waits until the books agree: each ENI at EC2 is on a node, but for those in `others`; each

@@ -5,7 +5,6 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::{Ipv4Addr, Ipv6Addr};
 use std::panic::AssertUnwindSafe;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
 use futures::{FutureExt, StreamExt, TryStreamExt, stream};
@@ -16,7 +15,7 @@ use tonic::transport::Endpoint;
 
 use crate::containerd::{Containerd, Sandbox};
 use crate::install::{Build, install};
-use crate::process::{Process, eventually, in_netns, output, program};
+use crate::process::{PATIENCE, Process, eventually, in_netns, output, program};
 use crate::sim::{EC2_IN_FABRIC, Sim};
 
 /// What switches pods to IPv6.
@@ -252,13 +251,10 @@ impl<R: Runtime> NodeOf<R> {
             settings: node.settings.clone(),
         };
         if node.ipv6_address.is_some() {
-            eventually("booted node", crate::process::PATIENCE, || node.booted()).await?;
+            eventually("booted node", PATIENCE, || node.booted()).await?;
         }
         node.start_ipamd().await?;
-        eventually("network of the runtime", crate::process::PATIENCE, || {
-            node.runtime.network_ready()
-        })
-        .await?;
+        eventually("network of the runtime", PATIENCE, || node.runtime.network_ready()).await?;
         Ok(node)
     }
 
@@ -547,6 +543,6 @@ impl Node {
 
 async fn connect(socket: &Path) -> Result<IpamClient<tonic::transport::Channel>> {
     let endpoint = Endpoint::from_shared(format!("unix://{}", socket.display()))?;
-    let channel = endpoint.timeout(Duration::from_secs(5)).connect().await;
+    let channel = endpoint.timeout(PATIENCE).connect().await;
     Ok(IpamClient::new(channel.with_context(|| format!("connect to {}", socket.display()))?))
 }

@@ -22,6 +22,9 @@ pub const EC2_IN_FABRIC: &str = "http://169.254.169.254:8773";
 const SCOPE: &str = "AWS4-HMAC-SHA256 Credential=TEST/20260101/us-east-1/ec2/aws4_request, \
                      SignedHeaders=host, Signature=0";
 
+/// How long a delayed answer takes: longer than any test, unless the test advances the simulator's clock.
+const LONG_MS: u64 = 600_000;
+
 /// A running simulator with its fabric.
 #[derive(Debug)]
 pub struct Sim {
@@ -95,6 +98,27 @@ impl Sim {
     pub async fn mend(&self, fault: u64) -> Result<()> {
         let path = format!("/_sim/faults/{fault}");
         self.admin(Method::DELETE, &path, &Value::Null).await.map(|_| ())
+    }
+
+    /// Makes each call of `action` from now on wait for its answer until [`Self::answer_delayed`].
+    ///
+    /// # Errors
+    ///
+    /// If the simulator does not take the rule.
+    pub async fn delay(&self, action: &str) -> Result<u64> {
+        let effect = json!({"delay": {"ms": LONG_MS}});
+        self.fault(json!({"action": action, "when": "each", "effect": effect})).await
+    }
+
+    /// Drops the rule `delay`, and answers the calls that it has delayed.
+    ///
+    /// # Errors
+    ///
+    /// If there is no such rule.
+    pub async fn answer_delayed(&self, delay: u64) -> Result<()> {
+        self.mend(delay).await?;
+        let clock = json!({"advance_ms": LONG_MS});
+        self.admin(Method::POST, "/_sim/clock", &clock).await.map(|_| ())
     }
 
     /// Changes something that the client does not know of.

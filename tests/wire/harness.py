@@ -24,7 +24,7 @@ import botocore.exceptions
 
 REGION = "us-east-1"
 CREDENTIALS = {"aws_access_key_id": "AKIDEXAMPLE", "aws_secret_access_key": "secret"}
-DEADLINE_S = 20
+DEADLINE_S = 60
 # One for all clients: it keeps the service model, which takes long to read.
 SESSION = boto3.session.Session(region_name=REGION)
 XMLNS = "{http://ec2.amazonaws.com/doc/2016-11-15/}"

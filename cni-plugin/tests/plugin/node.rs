@@ -4,6 +4,8 @@ use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::mpsc;
+use std::thread;
 use std::time::{Duration, Instant};
 
 use datapath::netns::Netns;
@@ -11,6 +13,10 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 
 use crate::fake::FakeIpamd;
+
+/// When a test counts as hung. Below the plugin's default timeout of 75 s, so that a call with a shorter one that
+/// ignores it counts too.
+pub(crate) const HANG: Duration = Duration::from_secs(70);
 
 /// A network namespace with a unique name, removed when dropped.
 #[derive(Debug)]
@@ -123,7 +129,7 @@ impl Node {
     pub(crate) fn call(&self, verb: &str) -> Call<'_> {
         let conf = json!({
             "cniVersion": "1.1.0", "name": "net", "type": "aws-cni", "mtu": "9001",
-            "ipamdSocket": self.socket(), "ipamdTimeout": "20s",
+            "ipamdSocket": self.socket(), "ipamdTimeout": "60s",
         });
         let mut call = Call { node: self, vars: Vec::new(), conf };
         call.set("CNI_COMMAND", verb);
@@ -200,8 +206,15 @@ impl Call<'_> {
 
     pub(crate) fn run_with(&self, stdin: &[u8]) -> Answer {
         let start = Instant::now();
-        let output = self.spawn(stdin).wait_with_output().unwrap();
-        Answer { output, took: start.elapsed() }
+        let child = self.spawn(stdin);
+        let pid = child.id().to_string();
+        let (end, ended) = mpsc::channel();
+        thread::spawn(move || end.send(child.wait_with_output()));
+        let output = ended.recv_timeout(HANG).unwrap_or_else(|_| {
+            run("kill", &["-KILL", &pid]);
+            panic!("{:?} hangs: {:?}", self.vars, ended.recv())
+        });
+        Answer { output: output.unwrap(), took: start.elapsed() }
     }
 
     /// Starts the plugin and writes its stdin.

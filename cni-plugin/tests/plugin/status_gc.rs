@@ -1,7 +1,5 @@
 //! Assertions 44 to 60: STATUS, GC, and daemons of another version.
 
-use std::time::Duration;
-
 use proto::v1::pod_address::Reach;
 use proto::v1::{BranchReach, PodAddress, Refused};
 use serde_json::{Value, json};
@@ -52,10 +50,10 @@ fn a48_status_allocates_nothing_and_is_bounded() {
     let before = node.host.dump();
     node.call("STATUS").run().silent();
     node.ipamd().set(Mode::Hung);
-    let answer = node.call("STATUS").run();
-    answer.fails(50, "Ready");
-    assert!(answer.took < Duration::from_millis(1500), "{answer:?}");
-    assert_eq!(node.ipamd().memory().calls, ["Ready", "Ready"]);
+    // The daemon never answers, and the configured timeout is far beyond the harness's. So the end shows that
+    // STATUS has a shorter bound of its own.
+    node.call("STATUS").conf("ipamdTimeout", "600s").run().fails(50, "ipamd at");
+    assert!(node.ipamd().memory().calls.iter().all(|call| *call == "Ready"));
     assert_eq!(node.host.dump(), before);
 }
 

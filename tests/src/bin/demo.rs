@@ -22,7 +22,7 @@ const SETTINGS: [(&str, &str); 3] = [
     ("TIDEPOOL_SHRINK_DELAY", "500ms"),
     ("TIDEPOOL_MIN_ENI_AGE", "2s"),
 ];
-const SHRINK_PATIENCE: Duration = Duration::from_secs(40);
+const SHRINK_PATIENCE: Duration = Duration::from_secs(90);
 
 #[tokio::main]
 async fn main() -> ExitCode {

@@ -7,21 +7,13 @@ use serde_json::json;
 use tests::books::kernel;
 use tests::cluster::Spec;
 use tests::exec::{ExecCluster, ExecNode, Pod};
-use tests::process::{PATIENCE, eventually};
 
 use crate::add::held_up;
-use crate::{NETWORK, call, check, connect, connect_to, gc, host, refused, spec, until_held};
+use crate::{
+    NETWORK, call, check, connect, connect_to, gc, host, refused, spec, until_held, until_waiting,
+};
 
 const ASSIGN: &str = "AssignPrivateIpAddresses";
-
-async fn until_waiting(node: &ExecNode, n_waiting: u64) -> Result<()> {
-    eventually("waiting ADD", PATIENCE, async || {
-        let n = node.view().await?.counts.context("no counts")?.waiting;
-        ensure!(n == n_waiting, "{n} are waiting, not {n_waiting}");
-        Ok(())
-    })
-    .await
-}
 
 #[tokio::test(flavor = "multi_thread")]
 async fn assert_51_to_53_gc_takes_only_the_dead_of_its_network() -> Result<()> {
@@ -60,16 +52,18 @@ async fn assert_51_to_53_gc_takes_only_the_dead_of_its_network() -> Result<()> {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn assert_55_gc_leaves_an_add_that_waits() -> Result<()> {
-    ExecCluster::with(spec("a55", &[("WARM_IP_TARGET", "1")]), async |cluster| {
+    let settings = [("WARM_IP_TARGET", "1"), ("HTTP_TIMEOUT", "600")];
+    ExecCluster::with(spec("a55", &settings), async |cluster| {
         let node = &cluster.nodes[0];
-        let delay = json!({"action": ASSIGN, "when": "each", "effect": {"delay": {"ms": 2000}}});
-        cluster.sim.fault(delay).await?;
+        let delay = cluster.sim.delay(ASSIGN).await?;
         connect(node, "first").await?;
         let (collected, (late, result)) = tokio::try_join!(
             async {
                 until_waiting(node, 1).await?;
                 gc(node, NETWORK, &[]).await?;
-                node.held().await
+                let held = node.held().await?;
+                cluster.sim.answer_delayed(delay).await?;
+                Ok(held)
             },
             connect(node, "late"),
         )?;
@@ -95,8 +89,9 @@ async fn assert_55_gc_leaves_an_add_that_makes_its_link() -> Result<()> {
 /// All addresses of the instance are in use, so a new pod waits for an address that rests.
 #[tokio::test(flavor = "multi_thread")]
 async fn assert_58_address_rests_after_gc() -> Result<()> {
-    const REST: Duration = Duration::from_secs(3);
-    let settings = [("WARM_IP_TARGET", "1"), ("MAX_ENI", "1"), ("IP_COOLDOWN_PERIOD", "3")];
+    // Two hundred times what an idle machine needs from the GC to the first view, which must show the cooldown.
+    const REST: Duration = Duration::from_secs(10);
+    let settings = [("WARM_IP_TARGET", "1"), ("MAX_ENI", "1"), ("IP_COOLDOWN_PERIOD", "10")];
     ExecCluster::with(Spec::new("a58", "t3.small", 1, &settings), async |cluster| {
         let node = &cluster.nodes[0];
         let (a, _) = connect(node, "a").await?;

@@ -90,6 +90,15 @@ async fn until_held(node: &ExecNode, expected: &[(&str, &str)]) -> Result<()> {
     .await
 }
 
+async fn until_waiting(node: &ExecNode, n_waiting: u64) -> Result<()> {
+    eventually("waiting ADD", PATIENCE, async || {
+        let n = node.view().await?.counts.context("no counts")?.waiting;
+        ensure!(n == n_waiting, "{n} are waiting, not {n_waiting}");
+        Ok(())
+    })
+    .await
+}
+
 fn host(node: &ExecNode) -> String {
     format!("/run/netns/{}", node.netns)
 }

@@ -116,7 +116,7 @@ async fn storm_of_faults_costs_only_time() -> Result<()> {
         }
         let node = &cluster.nodes[0];
         let names: Vec<_> = (0..20).map(|index| format!("p{index}")).collect();
-        let pods = names.iter().map(|name| run_patiently(node, name, Duration::from_secs(60)));
+        let pods = names.iter().map(|name| run_patiently(node, name, PATIENCE));
         let pods = try_join_all(pods).await?;
         all_reachable(node, &pods).await?;
         cluster.books_agree(&[]).await?;

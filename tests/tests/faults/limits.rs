@@ -1,7 +1,6 @@
 //! How the daemon learns the limits of its instance, and how long a start waits for EC2's answer.
 
 use std::path::PathBuf;
-use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use serde_json::json;
@@ -16,8 +15,6 @@ const BY_EC2: &str = "EC2";
 const BEFORE: &str = "EC2, at an earlier start";
 const TABLE: &str = "built-in table";
 const TABLE_UNTIL_EC2: &str = "built-in table until EC2 answers";
-/// Two seconds for EC2, and the rest for the other steps of a start.
-const BOUND: Duration = Duration::from_secs(5);
 
 fn file(node: &ExecNode) -> PathBuf {
     node.socket().with_file_name("tidepool-limits.json")
@@ -83,9 +80,8 @@ async fn missing_answer_of_ec2_leaves_the_built_in_table() -> Result<()> {
         cluster.sim.fault(late).await?;
 
         let node = &mut cluster.nodes[0];
-        let at_start = Instant::now();
         node.start_ipamd().await?;
-        ensure!(at_start.elapsed() < BOUND, "a slow EC2: {:?}", at_start.elapsed());
+        // The start has not waited for the answer: otherwise the source would be EC2.
         has_limits(node, TABLE_UNTIL_EC2).await?;
         let pods = node.runtime.run_all("p", 3).await?;
         all_reachable(node, &pods).await?;
@@ -101,9 +97,8 @@ async fn missing_answer_of_ec2_leaves_the_built_in_table() -> Result<()> {
         std::fs::remove_file(file)?;
         let node = &mut cluster.nodes[0];
         cut_off(node, "drop").await?;
-        let at_start = Instant::now();
         node.start_ipamd_unready().await?;
-        ensure!(at_start.elapsed() < BOUND, "a black hole: {:?}", at_start.elapsed());
+        // The start has not waited for the call's timeout either: otherwise the source would be the plain table.
         has_limits(node, TABLE_UNTIL_EC2).await?;
         reconnect(node).await
     })

@@ -1,11 +1,11 @@
 //! Shortages: a full subnet, a subnet without free prefixes, a full instance.
 
 use std::net::Ipv4Addr;
-use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use tests::cluster::Spec;
 use tests::exec::{ExecCluster, Refusal};
+use tests::process::PATIENCE;
 
 use crate::{CREATE, all_reachable, lean, names_code, run_patiently};
 
@@ -45,7 +45,7 @@ async fn full_subnet_is_named_and_serves_once_it_has_space() -> Result<()> {
         let parameters =
             [("NetworkInterfaceId", other.as_str()), ("PrivateIpAddress.1", &theirs[0])];
         cluster.sim.ec2("UnassignPrivateIpAddresses", &parameters).await?;
-        pods.push(run_patiently(node, "late", Duration::from_secs(10)).await?);
+        pods.push(run_patiently(node, "late", PATIENCE).await?);
         all_reachable(node, &pods).await?;
         cluster.books_agree(&[other]).await
     })

@@ -10,7 +10,8 @@ use crate::handle::{Inbox, Message, channel};
 
 const PRIMARY: &str = "02:00:00:00:00:01";
 const SECONDARY: &str = "02:00:00:00:00:02";
-const DEADLINE: Duration = Duration::from_secs(20);
+/// When a test counts as hung.
+const DEADLINE: Duration = Duration::from_secs(90);
 
 struct TestNetns(String);
 

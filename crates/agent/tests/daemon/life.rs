@@ -1,7 +1,7 @@
 //! Starts, stops and crashes. The record survives all of them.
 
 use std::collections::BTreeMap;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use ipam::id::BootId;
 use proto::pending::{PendingDel, directory};
@@ -91,12 +91,10 @@ async fn warm_start_while_ec2_is_silent_serves_new_pods() {
     daemon.kill(&node).await;
 
     node.ec2.answers(false);
-    let started = Instant::now();
     let daemon = node.start().await;
     let client = node.client().await;
+    // EC2 answers nothing here, so what is served does not wait for EC2.
     let fresh = client.add("fresh").await.unwrap();
-    let elapsed = started.elapsed();
-    assert!(elapsed < Duration::from_secs(1), "{elapsed:?}");
     assert!(node.ec2.secondary_addresses().contains(&fresh));
     assert!(addresses.values().all(|address| *address != fresh));
     assert_eq!(client.del("c0").await.unwrap(), [addresses["c0"].clone()]);
@@ -107,15 +105,14 @@ async fn warm_start_while_ec2_is_silent_serves_new_pods() {
 
     // After a boot of the machine, the ENIs in the record do not count.
     node.config.node.boot = BootId("another boot".to_owned());
+    node.config.policy.timing.add_wait = Duration::from_millis(600);
     let daemon = node.start().await;
     let client = node.client().await;
     assert_kept(&client, &addresses).await;
-    let add = client.spawn_add("waits for EC2");
-    client.until_waiting(1).await;
-    tokio::time::sleep(Duration::from_millis(600)).await;
-    assert!(!add.is_finished());
+    let (code, message) = client.add("needs EC2").await.unwrap_err();
+    assert_eq!(code, "STARTING", "{message}");
     node.ec2.answers(true);
-    add.await.unwrap().unwrap();
+    until("an address from EC2", || async { client.add("needs EC2").await.ok() }).await;
     daemon.stop().await.unwrap();
 }
 
@@ -127,9 +124,9 @@ async fn stop_refuses_waiting_adds() {
     let client = node.client().await;
     let add = client.spawn_add("c1");
     client.until_waiting(1).await;
-    let started = Instant::now();
+    // The end shows that the stop does not wait for EC2, which never answers. The refusal's message shows that
+    // the stop has ended the ADD.
     daemon.stop().await.unwrap();
-    assert!(started.elapsed() < Duration::from_secs(2), "{:?}", started.elapsed());
     let (code, message) = add.await.unwrap().unwrap_err();
     assert_eq!(code, "STARTING");
     assert!(message.contains("stopping"), "{message}");

@@ -15,7 +15,7 @@ use super::servers::{Site, ZONE};
 use super::wire::{options, tags};
 
 /// How long EC2 may take to reach a state.
-const PATIENCE: Duration = Duration::from_secs(10);
+const PATIENCE: Duration = Duration::from_secs(60);
 
 /// An instance and its client.
 #[derive(Debug)]

@@ -16,6 +16,9 @@ use ipnet::IpNet;
 
 use super::server::{Answer, Request, Server};
 
+/// When a call counts as hung.
+const HANG: Duration = Duration::from_secs(60);
+
 /// Options for a server of EC2 at `endpoint`.
 pub(crate) fn options(endpoint: &str) -> ConnectOptions {
     ConnectOptions {
@@ -24,7 +27,7 @@ pub(crate) fn options(endpoint: &str) -> ConnectOptions {
         instance: id("i-1"),
         vpc: id("vpc-1"),
         availability_zone: "us-east-1a".to_owned(),
-        http_timeout: Duration::from_secs(10),
+        http_timeout: HANG,
         credentials: Some(Credentials::new("AKIDEXAMPLE", "secret", None, None, "test")),
     }
 }
@@ -552,12 +555,12 @@ async fn second_create_carries_the_same_token_and_succeeds() {
 }
 
 /// A call that may have had its effect is `OutcomeUnknown`, and is sent once.
-async fn check_lost(answer: Answer, code: &str) {
+async fn check_lost(answer: Answer, http_timeout: Duration, code: &str) {
     let server = Server::start([answer]).await;
-    let client = server.client_with(|options| options.http_timeout = Duration::from_millis(300));
+    let client = server.client_with(|options| options.http_timeout = http_timeout).await;
     let call = assign(BlockKind::V4Address.times(1));
-    let outcome = tokio::time::timeout(Duration::from_secs(5), client.await.execute(&call)).await;
-    let error = outcome.expect("an end in time").expect_err("no answer, no success");
+    let outcome = tokio::time::timeout(HANG, client.execute(&call)).await;
+    let error = outcome.expect("an end, though silent").expect_err("no answer, no success");
     assert_eq!((error.kind, &*error.code), (CallErrorKind::OutcomeUnknown, code), "{error}");
     assert!(error.message.starts_with("AssignPrivateIpAddresses: "), "{error}");
     assert_eq!(server.seen().len(), 1, "{error}");
@@ -566,13 +569,13 @@ async fn check_lost(answer: Answer, code: &str) {
 #[tokio::test]
 async fn lost_answer_leaves_the_outcome_unknown() {
     let answer = "<AssignPrivateIpAddressesResponse></AssignPrivateIpAddressesResponse>";
-    check_lost(Answer::Hang, "TimedOut").await;
-    check_lost(Answer::HangUp, "ConnectionFailed").await;
-    check_lost(Answer::CutShort(answer.to_owned()), "AnswerLost").await;
-    check_lost(Answer::Send(200, "<html>all is well".to_owned()), "UnreadableAnswer").await;
-    check_lost(Answer::Send(200, String::new()), "UnreadableAnswer").await;
-    check_lost(Answer::Send(502, "<html>bad gateway".to_owned()), "UnreadableAnswer").await;
-    check_lost(Answer::Send(200, answer.to_owned()), "MalformedAnswer").await;
+    check_lost(Answer::Hang, Duration::from_millis(300), "TimedOut").await;
+    check_lost(Answer::HangUp, HANG, "ConnectionFailed").await;
+    check_lost(Answer::CutShort(answer.to_owned()), HANG, "AnswerLost").await;
+    check_lost(Answer::Send(200, "<html>all is well".to_owned()), HANG, "UnreadableAnswer").await;
+    check_lost(Answer::Send(200, String::new()), HANG, "UnreadableAnswer").await;
+    check_lost(Answer::Send(502, "<html>bad gateway".to_owned()), HANG, "UnreadableAnswer").await;
+    check_lost(Answer::Send(200, answer.to_owned()), HANG, "MalformedAnswer").await;
 }
 
 #[tokio::test]

@@ -13,6 +13,9 @@ use rustix::net::{self, AddressFamily, SendFlags, SocketType};
 use crate::eni;
 use crate::lab::{Namespace, error_chain, on_node};
 
+/// When a wait counts as hung.
+const HANG: Duration = Duration::from_secs(60);
+
 pub(crate) const PRIMARY: &str = "02:00:00:00:00:10";
 
 /// A node without secondary ENIs.
@@ -103,7 +106,7 @@ fn node_sync_keeps_an_advertised_default_route() {
         router.ip("link set fabric up");
         node.ip("link set ens5 up");
         let routes = || node.ip("-6 route show default");
-        let deadline = Instant::now() + Duration::from_secs(10);
+        let deadline = Instant::now() + HANG;
         while routes().is_empty() {
             assert!(Instant::now() < deadline, "no advertisement was accepted: {}", node.dump());
             router.block_on(async {
@@ -223,7 +226,7 @@ async fn wait_for(
     wanted: impl Fn(&LinkChange) -> bool,
 ) {
     let mut others = Vec::new();
-    let found = tokio::time::timeout(Duration::from_secs(10), async {
+    let found = tokio::time::timeout(HANG, async {
         while let Some(change) = notifications.next().await {
             if wanted(&change) {
                 return true;
