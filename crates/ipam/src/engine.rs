@@ -356,6 +356,8 @@ impl Engine {
     fn judge(&mut self, judgements: &Judgements, now: Timestamp) {
         let (n_waiting, pressure) = (self.demand.n_waiting(), self.pressure());
         self.supply.learnt.forget_if_old(&mut self.pool, now);
+        let n_taken = self.pool.n_places_taken().saturating_add(self.inventory.n_foreign());
+        self.supply.learnt.allow_enis(n_taken);
         self.with_stock(now, |mut stock, supply| {
             let cx = stock.cx;
             stock.judge_unattached(judgements, |pool, calls, inventory, record, eni| {

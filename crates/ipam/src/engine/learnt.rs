@@ -24,6 +24,11 @@ impl Learnt {
         Self { since: now, enis: u16::MAX, create_at_most: u16::MAX, taken_indexes }
     }
 
+    /// Takes in that `n` ENIs are attached. The refusal may have been counted from an outdated describe.
+    pub(super) fn allow_enis(&mut self, n: u16) {
+        self.enis = self.enis.max(n);
+    }
+
     /// Forgets everything once a day.
     pub(super) fn forget_if_old(&mut self, pool: &mut Pool, now: Timestamp) {
         if self.since + AUDIT <= now {

@@ -268,8 +268,7 @@ impl Outcome<'_> {
                 return;
             }
             CallErrorKind::EniLimit => {
-                let n_taken = pool.n_places_taken().saturating_add(inventory.n_foreign());
-                self.learnt.enis = n_taken;
+                self.learnt.enis = pool.n_places_taken().saturating_add(inventory.n_foreign());
                 inventory.enis_poll.ask(now, Reason::Unclear);
                 true
             }

@@ -31,7 +31,7 @@ fn run_to(node: &mut Node, is_it: fn(&Ec2Call) -> bool) -> CallId {
 }
 
 /// The next call that matches fails, without effect.
-fn fail(node: &mut Node, is_it: fn(&Ec2Call) -> bool, kind: CallErrorKind) -> Ec2Call {
+pub(crate) fn fail(node: &mut Node, is_it: fn(&Ec2Call) -> bool, kind: CallErrorKind) -> Ec2Call {
     let id = run_to(node, is_it);
     let place = node.calls.iter().position(|(other, _)| *other == id).unwrap();
     let (id, call) = node.calls.remove(place).unwrap();

@@ -8,9 +8,10 @@ use std::time::Duration;
 use ipam::block::BlockKind;
 use ipam::call::{CallErrorKind, CallOutput, Ec2Call};
 use ipam::event::{Answer, Event, LinkState, RequestId};
-use ipam::policy::WarmSettings;
+use ipam::policy::{Limits, WarmSettings};
 
 use crate::ec2::{Ec2, PRIMARY, eni_id, error};
+use crate::errors::fail;
 use crate::node::{Node, OURS, OnEni as _, Setup, limits, policy, warm_ip};
 
 fn secs(n: u64) -> Duration {
@@ -173,6 +174,28 @@ fn limit_learnt_from_an_outdated_describe_is_forgotten() {
     node.run_pod(0);
     node.pass(secs(600));
     assert_eq!(node.ec2.n_attached(), 2, "{:?}", node.ec2.n_blocks());
+}
+
+/// EC2 refuses another ENI while it does not show the second one. The node must not count on one ENI for a day.
+#[test]
+fn eni_limit_learnt_from_an_outdated_describe_is_raised() {
+    let believed = limits("t3.small");
+    let ec2 = Ec2::new(Limits { enis: 2, ..believed });
+    let mut node = Node::start_with(ec2, believed, warm_ip(1, 0));
+    for pod in 0..3 {
+        node.run_pod(pod);
+    }
+    node.pass(secs(60));
+    assert_eq!(node.ec2.n_attached(), 2);
+    let mut before = node.ec2.clone();
+    before.enis.retain(|id, _| *id == eni_id(PRIMARY));
+    node.restart();
+    answer_outdated(&mut node, &before);
+    let is_attach = |call: &Ec2Call| matches!(call, Ec2Call::AttachEni { .. });
+    fail(&mut node, is_attach, CallErrorKind::EniLimit);
+    assert_eq!(node.view().capacity.addresses, 3);
+    node.pass(secs(60));
+    assert_eq!(node.view().capacity.addresses, 6);
 }
 
 /// An outdated answer shows the address on an ENI that no longer exists.
