@@ -225,7 +225,7 @@ impl Engine {
         self.dismiss(now, out);
         self.host.sync(&self.pool, &self.inventory, self.site.at(now), out);
         self.kernel.take_down(&self.pool, self.journal.record(), out);
-        self.connections.forget(&self.pool, self.site.at(now), out);
+        self.connections.forget(&self.pool, self.journal.record(), self.site.at(now), out);
         self.save(now, out);
         self.wake_at = self.next_wake(now);
     }
@@ -431,7 +431,7 @@ impl Engine {
             .chain(self.supply.wakes(cx))
             .chain(self.inventory.wakes())
             .chain(self.leaks.wakes_at())
-            .chain(self.connections.wakes_at(&self.pool, cx))
+            .chain(self.connections.wakes_at(&self.pool, self.journal.record(), cx))
             .chain(self.calls.wakes(self.pressure(), now))
             .chain(lifecycle::next_deletes(&self.pool))
             .filter(|at| *at > now)

@@ -8,6 +8,7 @@ use std::time::Duration;
 use super::context::Context;
 use crate::event::Effect;
 use crate::pool::Pool;
+use crate::record::Record;
 use crate::time::Timestamp;
 
 /// How long an address rests before its connections are forgotten. Before that, Services may still lead to it.
@@ -29,8 +30,14 @@ pub(super) struct Connections {
 
 impl Connections {
     /// Asks the kernel to forget the addresses that are due. No IPv6 address serves twice, so those need nothing.
-    pub(super) fn forget(&mut self, pool: &Pool, cx: Context<'_>, out: &mut Vec<Effect>) {
-        let resting = resting(pool, cx);
+    pub(super) fn forget(
+        &mut self,
+        pool: &Pool,
+        record: &Record,
+        cx: Context<'_>,
+        out: &mut Vec<Effect>,
+    ) {
+        let resting = resting(pool, record, cx);
         self.done.retain(|rest| resting.contains(rest));
         if self.next(&resting, cx).is_none_or(|at| at > cx.now) {
             return;
@@ -46,8 +53,13 @@ impl Connections {
         }
     }
 
-    pub(super) fn wakes_at(&self, pool: &Pool, cx: Context<'_>) -> Option<Timestamp> {
-        self.next(&resting(pool, cx), cx)
+    pub(super) fn wakes_at(
+        &self,
+        pool: &Pool,
+        record: &Record,
+        cx: Context<'_>,
+    ) -> Option<Timestamp> {
+        self.next(&resting(pool, record, cx), cx)
     }
 
     /// When the kernel is asked next.
@@ -79,14 +91,14 @@ fn is_due(rest: &(Ipv4Addr, Timestamp), cx: Context<'_>) -> bool {
     due_at(rest.1, cx).is_some_and(|at| at <= cx.now)
 }
 
-/// The IPv4 addresses that rest on our ENIs, each with the moment of its release.
-fn resting(pool: &Pool, cx: Context<'_>) -> BTreeSet<(Ipv4Addr, Timestamp)> {
-    let states = pool.enis.values().flat_map(|eni| eni.blocks.values());
-    let resting = states.flat_map(|state| state.resting(cx.cooldown(), cx.now));
-    resting
-        .filter_map(|(address, since)| match address {
-            IpAddr::V4(address) => Some((address, since)),
-            IpAddr::V6(_) => None,
-        })
-        .collect()
+/// The IPv4 addresses that rest on our ENIs, each with the moment of its release. Few rest on a node with many
+/// addresses, so they are looked up one by one.
+fn resting(pool: &Pool, record: &Record, cx: Context<'_>) -> BTreeSet<(Ipv4Addr, Timestamp)> {
+    let rests = record.cooling().iter().filter(|(_, since)| cx.now < **since + cx.cooldown());
+    let ours = rests.filter(|(ip, _)| pool.has(**ip) && !pool.quarantine.contains_key(*ip));
+    ours.filter_map(|(address, since)| match address {
+        IpAddr::V4(address) => Some((*address, *since)),
+        IpAddr::V6(_) => None,
+    })
+    .collect()
 }
