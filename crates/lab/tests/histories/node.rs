@@ -12,6 +12,7 @@ use ipam::kernel_report::{KernelReport, PodLink};
 use ipam::policy::{Limits, Node as NodeFacts};
 use ipam::record::{Assignment, Change, Contradiction, Record};
 use ipam::time::Timestamp;
+use ipam::view::EniView;
 use ipam::{Boot, Engine};
 use lab::cloud::Site;
 use lab::ec2::ipam_id;
@@ -218,6 +219,18 @@ impl Node {
         self.is_rolled_back
             && is_late
             && self.recorded_blocks.iter().any(|block| block.contains(address))
+    }
+
+    /// Unattached ENIs that the daemon must keep, since a running pod has an address of theirs.
+    ///
+    /// A rolled-back record can assign an address that went back to EC2. EC2 may put this address
+    /// on a new ENI of the node, and then have no room to attach that ENI.
+    pub(super) fn stranded_enis(&self, now: Timestamp) -> BTreeSet<EniId> {
+        let is_possible = self.is_rolled_back && self.believes_too_much();
+        let engine = self.engine.iter().filter(|_| is_possible);
+        let enis = engine.flat_map(|engine| engine.view(self.time(now)).enis);
+        let has_pods = |eni: &EniView| eni.blocks.values().any(|it| !it.assigned.is_empty());
+        enis.filter(|eni| eni.device_index.is_none() && has_pods(eni)).map(|eni| eni.id).collect()
     }
 
     fn facts(&self) -> NodeFacts {

@@ -174,11 +174,10 @@ impl Simulation {
             "quarantine differs from unrecorded pods",
             format!("{quarantined:?}, {unrecorded:?}"),
         );
-        let held: BTreeMap<EniId, BTreeSet<Block>> = view
-            .enis
-            .iter()
-            .map(|eni| (eni.id.clone(), eni.blocks.keys().copied().collect()))
-            .collect();
+        let stranded = found.stranded_enis(self.now);
+        let attached = view.enis.iter().filter(|eni| !stranded.contains(&eni.id));
+        let held: BTreeMap<EniId, BTreeSet<Block>> =
+            attached.map(|eni| (eni.id.clone(), eni.blocks.keys().copied().collect())).collect();
         let instance = found.site.instance.clone();
         let pods: Vec<_> = live.into_iter().collect();
         let now = self.now;
@@ -210,16 +209,16 @@ impl Simulation {
 
     /// Checks that only terminated instances left unattached ENIs.
     fn check_leaks(&mut self) {
-        let unattached = self.cloud.unattached(self.now);
-        for (eni, owner) in unattached {
-            let node = self
-                .nodes
-                .iter()
-                .position(|it| it.is_there && Some(&it.site.instance) == owner.as_ref());
-            match node {
-                Some(_) if !(self.removed_blocks.is_empty() && self.detached_enis.is_empty()) => {}
-                Some(node) => self.violation(node, "leaked ENI", eni.to_string()),
-                None => self.outcome.left_behind += 1,
+        let is_whole = self.removed_blocks.is_empty() && self.detached_enis.is_empty();
+        for (eni, owner) in self.cloud.unattached(self.now) {
+            let is_owner = |it: &Node| it.is_there && Some(&it.site.instance) == owner.as_ref();
+            let Some(node) = self.nodes.iter().position(is_owner) else {
+                self.outcome.left_behind += 1;
+                continue;
+            };
+            let stranded = self.nodes[node].stranded_enis(self.now);
+            if is_whole && !stranded.contains(&ipam_id(eni.as_str())) {
+                self.violation(node, "leaked ENI", eni.to_string());
             }
         }
     }
