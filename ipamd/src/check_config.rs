@@ -8,13 +8,13 @@ use std::time::Duration;
 use anyhow::Context as _;
 use aws::Imds;
 use comfy_table::{Table, presets};
+use command_line::Failure;
 use ipam::block::BlockKind;
 use settings::registry::{ALL, Support};
 use settings::{
     InForce, SettingError, Settings, Source, Variables, limits_text, mode_text, targets_text,
 };
 
-use crate::exit::Failure;
 use crate::limits::{self, Known};
 
 /// How long this command waits for the metadata service; a daemon waits until it answers.

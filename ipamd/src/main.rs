@@ -1,8 +1,6 @@
-//! The command line of the daemon that runs on every node. Each subcommand has its own file; `exit`
-//! holds the table of exit codes.
+//! The command line of the daemon that runs on every node. Each subcommand has its own file.
 
 mod check_config;
-mod exit;
 mod facts;
 mod hints;
 mod limits;
@@ -10,7 +8,6 @@ mod live;
 mod logging;
 mod migration;
 mod node;
-mod output;
 mod run;
 mod status;
 
@@ -18,12 +15,15 @@ use std::ffi::OsString;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
+use command_line::{Exit, Failure};
 
-use crate::exit::{Exit, Failure};
+/// The exit codes that the help names.
+const EXITS: &[Exit] =
+    &[Exit::Done, Exit::Failed, Exit::NoAnswer, Exit::NoRecord, Exit::Usage, Exit::Config];
 
 /// Gives every pod of this node an address of its VPC. Settings: ipamd run --help.
 #[derive(Debug, Parser)]
-#[command(version, after_help = exit::TABLE)]
+#[command(version, after_help = Exit::table(EXITS))]
 struct Cli {
     #[command(subcommand)]
     command: Command,
@@ -58,15 +58,7 @@ struct Moved {
 }
 
 fn main() -> ExitCode {
-    let cli = match Cli::try_parse() {
-        Ok(cli) => cli,
-        Err(usage) => {
-            // Help and version come this way too. A failure to print them has nowhere to go.
-            let _ = usage.print();
-            return if usage.use_stderr() { Exit::Usage } else { Exit::Done }.into();
-        }
-    };
-    let result = match cli.command {
+    command_line::main("ipamd", |cli: Cli| match cli.command {
         Command::Run => run::run(),
         Command::Status(arguments) => status::run(&arguments),
         Command::CheckConfig(arguments) => check_config::run(&arguments),
@@ -74,14 +66,7 @@ fn main() -> ExitCode {
         Command::ExportCheckpoint(arguments) => migration::export(&arguments),
         Command::Plan(Moved { .. }) => Err(moved("plan")),
         Command::Simulate(Moved { .. }) => Err(moved("simulate")),
-    };
-    match result {
-        Ok(()) => Exit::Done.into(),
-        Err(failure) => {
-            eprintln!("ipamd: {failure}");
-            failure.exit.into()
-        }
-    }
+    })
 }
 
 fn moved(command: &str) -> Failure {

@@ -11,15 +11,14 @@ use agent::migration::{self, Place, Sorted};
 use anyhow::Context as _;
 use aws::{Imds, ShownEni};
 use comfy_table::{Table, presets};
+use command_line::{Exit, Failure, Output};
 use ipam::record::Record;
 use ipam::time::Timestamp;
 use serde::Serialize;
 use settings::Settings;
 use tracing::{info, warn};
 
-use crate::exit::{Exit, Failure};
 use crate::facts::retry_until_answer;
-use crate::output::Output;
 
 /// The arguments of `import-checkpoint`.
 #[derive(Debug, clap::Args)]

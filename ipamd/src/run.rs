@@ -6,6 +6,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use agent::{Config, Edges, Inlet, Notes, host};
 use anyhow::Context as _;
 use aws::{ConnectOptions, Ec2};
+use command_line::Failure;
 use ipam::call::{CallError, CallErrorKind, CallId, Ec2Call};
 use ipam::event::Event;
 use ipam::time::Timestamp;
@@ -15,7 +16,6 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::{JoinError, JoinHandle};
 use tracing::{info, warn};
 
-use crate::exit::Failure;
 use crate::facts::{FactsSource, Identity, Learnt};
 use crate::limits::{self, Known};
 use crate::live::Live;

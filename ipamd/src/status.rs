@@ -8,12 +8,10 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
 use anyhow::Context as _;
+use command_line::{Exit, Failure, Output};
 use proto::v1::ipam_client::IpamClient;
 use proto::v1::{ViewReply, ViewRequest};
 use tonic::transport::Endpoint;
-
-use crate::exit::{Exit, Failure};
-use crate::output::Output;
 
 /// A running daemon answers within milliseconds.
 const TIMEOUT: Duration = Duration::from_secs(5);

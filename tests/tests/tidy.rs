@@ -20,12 +20,16 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("aws", &["ipam", "mac"]),
     ("cni", &[]),
     ("cni-plugin", &["cni", "datapath", "failpoint", "log-file", "proto"]),
+    ("command-line", &["settings"]),
     ("datapath", &["failpoint", "mac"]),
     ("ec2-model", &["instance-types", "mac"]),
     ("failpoint", &[]),
     ("instance-types", &[]),
     ("ipam", &["mac"]),
-    ("ipamd", &["agent", "aws", "failpoint", "ipam", "log-file", "proto", "settings"]),
+    (
+        "ipamd",
+        &["agent", "aws", "command-line", "failpoint", "ipam", "log-file", "proto", "settings"],
+    ),
     ("lab", &["ec2-model", "ipam", "mac"]),
     ("log-file", &[]),
     ("mac", &[]),
@@ -33,7 +37,7 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("proto", &[]),
     ("settings", &["instance-types", "ipam"]),
     ("tests", &["failpoint", "proto"]),
-    ("tidepool", &["ipam", "lab", "settings"]),
+    ("tidepool", &["command-line", "ipam", "lab", "settings"]),
     ("vpc-sim", &["ec2-model", "instance-types"]),
 ];
 

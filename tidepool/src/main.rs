@@ -3,20 +3,20 @@
 //!
 //! It must not know the AWS SDK, the kernel or the daemon.
 
-mod exit;
-mod output;
 mod plan;
 mod simulate;
 
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
+use command_line::Exit;
 
-use crate::exit::Exit;
+/// The exit codes that the help names.
+const EXITS: &[Exit] = &[Exit::Done, Exit::Failed, Exit::Usage, Exit::Config];
 
 /// Plans and simulates nodes that run ipamd.
 #[derive(Debug, Parser)]
-#[command(version, after_help = exit::TABLE)]
+#[command(version, after_help = Exit::table(EXITS))]
 struct Cli {
     #[command(subcommand)]
     command: Command,
@@ -31,23 +31,8 @@ enum Command {
 }
 
 fn main() -> ExitCode {
-    let cli = match Cli::try_parse() {
-        Ok(cli) => cli,
-        Err(usage) => {
-            // Help and version come this way too. A failure to print them has nowhere to go.
-            let _ = usage.print();
-            return if usage.use_stderr() { Exit::Usage } else { Exit::Done }.into();
-        }
-    };
-    let result = match cli.command {
+    command_line::main("tidepool", |cli: Cli| match cli.command {
         Command::Plan(arguments) => plan::run(&arguments),
         Command::Simulate(arguments) => simulate::run(&arguments),
-    };
-    match result {
-        Ok(()) => Exit::Done.into(),
-        Err(failure) => {
-            eprintln!("tidepool: {failure}");
-            failure.exit.into()
-        }
-    }
+    })
 }

@@ -10,13 +10,11 @@ mod table;
 use std::io::Write as _;
 
 use anyhow::Context as _;
+use command_line::{Exit, Failure, Output};
 use ipam::forecast::{Forecast, forecast};
 use ipam::policy::{Limits, Policy};
 use settings::registry::{self, ENABLE_IPv6, ENABLE_PREFIX_DELEGATION, Flag, Setting};
 use settings::{SettingError, Settings};
-
-use crate::exit::{Exit, Failure};
-use crate::output::Output;
 
 /// The most names of instance types that the error for an unknown one suggests.
 const MAX_SUGGESTIONS: usize = 6;

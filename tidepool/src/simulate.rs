@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::Context as _;
+use command_line::{Exit, Failure, Output};
 use ipam::block::BlockKind;
 use lab::report::{Report, chart, render, simulate};
 use lab::scenario::{Case, SCENARIOS, Scenario, Size};
@@ -14,9 +15,6 @@ use lab::spec::{NodeSpec, VpcSpec};
 use lab::trace::{Trace, TraceAction, parse_csv};
 use lab::{Setup, Strategy};
 use settings::Settings;
-
-use crate::exit::{Exit, Failure};
-use crate::output::Output;
 
 /// How long `--arrivals` simulates before the first pod and after the last one.
 const MARGIN: Duration = Duration::from_secs(15 * 60);

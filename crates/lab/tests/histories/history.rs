@@ -1,9 +1,9 @@
 //! Histories: a few nodes of one account under random faults, with invariants checked at every
 //! event.
 //!
-//! A history follows from its seed: pods that come and go, daemons that die at any effect, lost
-//! records, jumping clocks, EC2 that refuses, answers late, shows stale state or does not answer,
-//! changes made by hand, wrong metadata. The engine is the real one. EC2 is the model with limits,
+//! A history follows from its seed. Pods come and go, daemons die at any effect, records are lost,
+//! and clocks jump. EC2 refuses, answers late, shows stale state or does not answer. People change
+//! ENIs by hand, and metadata are wrong. The engine is the real one. EC2 is the model with limits,
 //! delays and staleness. The requests are those that a node sends.
 //!
 //! [`History::run`] finds the first violation. [`History::shrunk`] makes a failing history small
