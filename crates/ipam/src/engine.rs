@@ -400,9 +400,12 @@ impl Engine {
             return self.outlook_at_start(n_waiting, now);
         }
         let n_unserved = usize::try_from(plan.n_unserved).unwrap_or(usize::MAX);
+        let mut rest_ends: Vec<_> =
+            self.pool.rest_ends(self.site.at(now).cooldown(), now).collect();
+        rest_ends.sort_unstable();
         Outlook {
             n_served: n_waiting.saturating_sub(n_unserved),
-            rest_ends: self.pool.rest_ends(self.site.at(now).cooldown(), now),
+            rest_ends,
             passes_at: plan.blocked.iter().filter_map(|blocked| blocked.passes_at).min(),
         }
     }
@@ -422,8 +425,8 @@ impl Engine {
     /// The next moment at which something follows from time alone.
     fn next_wake(&self, now: Timestamp) -> Option<Timestamp> {
         let cx = self.site.at(now);
-        let rest_ends = self.pool.rest_ends(cx.cooldown(), now);
-        let demand = self.demand.next_deadline().into_iter().chain(rest_ends.first().copied());
+        let rest_end = self.pool.rest_ends(cx.cooldown(), now).min();
+        let demand = self.demand.next_deadline().into_iter().chain(rest_end);
         let held = [self.host.hold(now), self.journal.hold(now)];
         let held = held.into_iter().flatten().map(|hold| hold.until);
         demand
@@ -431,7 +434,7 @@ impl Engine {
             .chain(self.supply.wakes(cx))
             .chain(self.inventory.wakes())
             .chain(self.leaks.wakes_at())
-            .chain(self.connections.wakes_at(&self.pool, self.journal.record(), cx))
+            .chain(self.connections.wakes_at())
             .chain(self.calls.wakes(self.pressure(), now))
             .chain(lifecycle::next_deletes(&self.pool))
             .filter(|at| *at > now)

@@ -338,7 +338,12 @@ impl BlockState {
 
     /// Whether none of its addresses serves a pod, rests or is quarantined.
     pub(crate) fn is_idle(&self, cooldown: Duration, now: Timestamp) -> bool {
-        self.live.is_empty() && self.quarantined.is_empty() && self.n_cooling(cooldown, now) == 0
+        !self.has_pods() && self.n_cooling(cooldown, now) == 0
+    }
+
+    /// Whether a pod has an address of it, on record or not.
+    pub(crate) fn has_pods(&self) -> bool {
+        !(self.live.is_empty() && self.quarantined.is_empty())
     }
 
     /// The free address that has rested longest, with the time of its release. An address that never served

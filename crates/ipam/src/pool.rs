@@ -145,13 +145,14 @@ impl Pool {
         states.any(|state| !state.quarantined.is_empty())
     }
 
-    /// The end of each resting address's cooldown, ascending.
-    pub(crate) fn rest_ends(&self, cooldown: Duration, now: Timestamp) -> Vec<Timestamp> {
+    /// The end of each resting address's cooldown, in no order.
+    pub(crate) fn rest_ends(
+        &self,
+        cooldown: Duration,
+        now: Timestamp,
+    ) -> impl Iterator<Item = Timestamp> {
         let states = self.enis.values().flat_map(|eni| eni.blocks.values());
-        let mut ends: Vec<_> =
-            states.flat_map(|state| state.cooling(cooldown, now)).map(|(_, end)| end).collect();
-        ends.sort_unstable();
-        ends
+        states.flat_map(move |state| state.cooling(cooldown, now)).map(|(_, end)| end)
     }
 
     pub(crate) fn stage_mut(&mut self, eni: &EniId) -> Option<&mut Stage> {

@@ -26,6 +26,8 @@ pub(super) struct Connections {
     /// Each with the moment of its release.
     done: BTreeSet<(Ipv4Addr, Timestamp)>,
     asked_at: Option<Timestamp>,
+    /// As of the last event.
+    next_at: Option<Timestamp>,
 }
 
 impl Connections {
@@ -37,46 +39,40 @@ impl Connections {
         cx: Context<'_>,
         out: &mut Vec<Effect>,
     ) {
-        let resting = resting(pool, record, cx);
-        self.done.retain(|rest| resting.contains(rest));
-        if self.next(&resting, cx).is_none_or(|at| at > cx.now) {
+        self.next_at = self.next(pool, record, cx);
+        if self.next_at.is_none_or(|at| at > cx.now) {
             return;
         }
-        let due: Vec<_> = self.undone(&resting).filter(|rest| is_due(rest, cx)).copied().collect();
-        let end = |since: Timestamp| since + cx.cooldown();
-        let in_time = due.iter().filter(|(_, since)| cx.now + TOO_LATE <= end(*since));
-        let addresses: BTreeSet<_> = in_time.map(|(address, _)| *address).collect();
-        self.done.extend(due);
+        let is_due = |since| due_at(since, cx).is_some_and(|at| at <= cx.now);
+        let due = resting(record, cx).filter(|rest| is_due(rest.1) && is_ours(rest.0, pool));
+        let due: BTreeSet<_> = due.collect();
+        let in_time = |since: Timestamp| cx.now + TOO_LATE <= since + cx.cooldown();
+        let undone = due.difference(&self.done).filter(|(_, since)| in_time(*since));
+        let addresses: BTreeSet<_> = undone.map(|(address, _)| *address).collect();
+        self.done = due;
         if !addresses.is_empty() {
             self.asked_at = Some(cx.now);
             out.push(Effect::ForgetConnections(addresses));
         }
-    }
-
-    pub(super) fn wakes_at(
-        &self,
-        pool: &Pool,
-        record: &Record,
-        cx: Context<'_>,
-    ) -> Option<Timestamp> {
-        self.next(&resting(pool, record, cx), cx)
+        self.next_at = self.next(pool, record, cx);
     }
 
     /// When the kernel is asked next.
-    fn next(
-        &self,
-        resting: &BTreeSet<(Ipv4Addr, Timestamp)>,
-        cx: Context<'_>,
-    ) -> Option<Timestamp> {
-        let earliest = self.undone(resting).filter_map(|(_, since)| due_at(*since, cx)).min()?;
-        Some(self.asked_at.map_or(earliest, |at| earliest.max(at + BETWEEN)))
+    pub(super) fn wakes_at(&self) -> Option<Timestamp> {
+        self.next_at
     }
 
-    fn undone<'a>(
-        &'a self,
-        resting: &'a BTreeSet<(Ipv4Addr, Timestamp)>,
-    ) -> impl Iterator<Item = &'a (Ipv4Addr, Timestamp)> {
-        resting.difference(&self.done)
+    /// When the kernel is asked next. Every event needs this, so the cheap comparisons come first.
+    fn next(&self, pool: &Pool, record: &Record, cx: Context<'_>) -> Option<Timestamp> {
+        let mut earliest = None;
+        for rest @ (address, since) in resting(record, cx) {
+            let is_earlier = earliest.is_none_or(|at| since < at);
+            if is_earlier && !self.done.contains(&rest) && is_ours(address, pool) {
+                earliest = Some(since);
+            }
+        }
+        let due_at = due_at(earliest?, cx)?;
+        Some(self.asked_at.map_or(due_at, |at| due_at.max(at + BETWEEN)))
     }
 }
 
@@ -87,18 +83,18 @@ fn due_at(since: Timestamp, cx: Context<'_>) -> Option<Timestamp> {
     Some(since + latest.min(AFTER))
 }
 
-fn is_due(rest: &(Ipv4Addr, Timestamp), cx: Context<'_>) -> bool {
-    due_at(rest.1, cx).is_some_and(|at| at <= cx.now)
-}
-
-/// The IPv4 addresses that rest on our ENIs, each with the moment of its release. Few rest on a node with many
-/// addresses, so they are looked up one by one.
-fn resting(pool: &Pool, record: &Record, cx: Context<'_>) -> BTreeSet<(Ipv4Addr, Timestamp)> {
-    let rests = record.cooling().iter().filter(|(_, since)| cx.now < **since + cx.cooldown());
-    let ours = rests.filter(|(ip, _)| pool.has(**ip) && !pool.quarantine.contains_key(*ip));
-    ours.filter_map(|(address, since)| match address {
+/// The IPv4 addresses that rest, each with the moment of its release.
+fn resting(record: &Record, cx: Context<'_>) -> impl Iterator<Item = (Ipv4Addr, Timestamp)> {
+    let rests = record.cooling().iter().filter(move |(_, since)| cx.now < **since + cx.cooldown());
+    rests.filter_map(|(address, since)| match address {
         IpAddr::V4(address) => Some((*address, *since)),
         IpAddr::V6(_) => None,
     })
-    .collect()
+}
+
+/// Whether the connections of `address` are the node's to forget. An address that is on none of its ENIs may serve
+/// a pod of another node, and a quarantined one a pod of this node.
+fn is_ours(address: Ipv4Addr, pool: &Pool) -> bool {
+    let address = IpAddr::V4(address);
+    pool.has(address) && !pool.quarantine.contains_key(&address)
 }

@@ -123,10 +123,12 @@ impl Inventory {
 
     /// The range of the ENI's subnet. Without it neither the ENI nor the blocks of an Assign can be recorded.
     pub(super) fn subnet_cidr_of(&self, eni: &Eni, record: &Record) -> Option<Ipv4Net> {
-        let noted = self.warm_start.noted(&eni.id);
-        // A subnet's range never changes, so the record of another boot serves too.
-        let before = noted.or_else(|| record.enis().get(&eni.id));
-        self.subnets.cidr(&eni.subnet).or_else(|| before.map(|known| known.subnet_cidr))
+        self.subnets.cidr(&eni.subnet).or_else(|| {
+            let noted = self.warm_start.noted(&eni.id);
+            // A subnet's range never changes, so the record of another boot serves too.
+            let before = noted.or_else(|| record.enis().get(&eni.id));
+            before.map(|known| known.subnet_cidr)
+        })
     }
 
     /// Whether the record stands in for EC2's answer since the start.

@@ -46,7 +46,7 @@ impl Engine {
 
     /// The refusal while growth is blocked and the only free addresses here still rest.
     fn resting(&self, now: Timestamp) -> Option<Cause> {
-        let until = self.pool.rest_ends(self.site.at(now).cooldown(), now).first().copied()?;
+        let until = self.pool.rest_ends(self.site.at(now).cooldown(), now).min()?;
         let blocked = self.supply.plan().blocked.first()?;
         (blocked.code != RefusalCode::MaxPods).then(|| Cause {
             code: RefusalCode::AllCooling,

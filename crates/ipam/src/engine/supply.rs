@@ -335,7 +335,7 @@ impl Sources<'_> {
         let mut tally = Tally::default();
         for (block, state) in eni.blocks.iter().filter(|(_, state)| state.stays()) {
             let n_cooling = state.n_cooling(cooldown, now);
-            let idle = u16::from(state.is_idle(cooldown, now));
+            let idle = u16::from(n_cooling == 0 && !state.has_pods());
             if block.is_prefix() {
                 tally.prefixes += 1;
                 tally.idle_prefixes += idle;
