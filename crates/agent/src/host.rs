@@ -195,14 +195,15 @@ fn node_state(report: &Result<HostReport, String>) -> LinkState {
     }
 }
 
-/// The ENI's state in `report`. The primary ENI has the state of the node.
+/// The ENI's state in `report`. While the node's own set-up fails, no ENI is ready: no packet of a pod would pass.
 fn eni_state(eni: &HostEni, report: &Result<HostReport, String>) -> LinkState {
+    let node = node_state(report);
     let report = match report {
         Ok(report) if table(eni) != RouteTable::MAIN => report,
-        Ok(_) | Err(_) => return node_state(report),
+        Ok(_) | Err(_) => return node,
     };
     match report.enis.get(&eni.mac).expect("a report has every ENI of its picture") {
-        EniStatus::Ready(_) => LinkState::Ready,
+        EniStatus::Ready(_) => node,
         EniStatus::Absent => LinkState::Absent,
         EniStatus::Failed(error) => LinkState::Failed(error_chain(error)),
     }

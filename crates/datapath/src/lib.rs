@@ -24,7 +24,7 @@ pub use crate::neighbour::Neighbour;
 pub use crate::netlink::KernelError;
 pub use crate::route::Route;
 pub use crate::rule::{ListedRule, Rule};
-pub use crate::sysctl::SysctlError;
+pub use crate::sysctl::{SysctlError, SysctlReadError};
 pub use crate::table::RouteTable;
 pub use mac::{MacAddr, ParseMacError};
 

@@ -16,10 +16,28 @@ pub struct SysctlError {
     source: io::Error,
 }
 
+/// A sysctl could not be read.
+#[derive(Debug, thiserror::Error)]
+#[error("read {}", path.display())]
+pub struct SysctlReadError {
+    path: PathBuf,
+    #[source]
+    source: io::Error,
+}
+
 impl SysctlError {
     /// Whether this kernel lacks the sysctl: IPv6 may be switched off at boot.
     pub(crate) fn is_missing(&self) -> bool {
         self.source.kind() == io::ErrorKind::NotFound
+    }
+}
+
+/// The value of the sysctl `key`, without the line's end.
+pub(crate) fn get(key: &str) -> Result<String, SysctlReadError> {
+    let path = Path::new("/proc/sys").join(key);
+    match fs::read_to_string(&path) {
+        Ok(value) => Ok(value.trim_end().to_owned()),
+        Err(source) => Err(SysctlReadError { path, source }),
     }
 }
 

@@ -150,14 +150,16 @@ fn keep_removes_the_rule_once_a_dropped_enis_device_goes() {
 }
 
 #[test]
-fn keep_without_primary_device_still_sets_up_secondary_enis() {
+fn no_eni_is_ready_while_the_primary_device_is_missing() {
     let without_primary = |netns: &TestNetns| netns.add_device("eth1", SECONDARY);
     let enis = vec![eni(0, PRIMARY), eni(1, SECONDARY)];
     check("agent-noprim", enis, without_primary, async |netns, _list, inbox| {
         let failed = LinkState::Failed(format!("no link has hardware address {PRIMARY}"));
-        assert_eq!(sent(inbox).await, ("eni-0".to_owned(), failed));
-        assert_eq!(sent(inbox).await, ("eni-1".to_owned(), LinkState::Ready));
+        assert_eq!(sent(inbox).await, ("eni-0".to_owned(), failed.clone()));
+        assert_eq!(sent(inbox).await, ("eni-1".to_owned(), failed));
+        assert!(netns.ip("rule").contains("from 10.0.0.11 lookup 2"), "it is set up all the same");
         netns.add_device("eth0", PRIMARY);
         assert_eq!(sent(inbox).await, ("eni-0".to_owned(), LinkState::Ready));
+        assert_eq!(sent(inbox).await, ("eni-1".to_owned(), LinkState::Ready));
     });
 }

@@ -6,7 +6,7 @@ use std::fmt;
 use super::{Families, HostPicture};
 use crate::link::{self, Link};
 use crate::netlink::{KernelError, Netlink};
-use crate::sysctl::{self, SysctlError};
+use crate::sysctl::{self, SysctlError, SysctlReadError};
 use crate::{Applied, MacAddr, Mtu};
 
 /// The node cannot carry pods yet. What could be set was set.
@@ -37,10 +37,10 @@ impl Error for NodeError {}
 /// A fault in setting up the node.
 #[derive(Debug, thiserror::Error)]
 pub enum NodeFault {
-    /// The links could not be read. Nothing else was tried.
+    /// The links could not be read, so the primary ENI's own steps were not tried.
     #[error("list the links")]
     ListLinks(#[source] KernelError),
-    /// No link has the primary ENI's hardware address. Nothing else was tried.
+    /// No link has the primary ENI's hardware address, so its own steps were not tried.
     #[error("no link has hardware address {mac}")]
     NoPrimary {
         /// The hardware address.
@@ -60,23 +60,28 @@ pub enum NodeFault {
     /// A sysctl could not be set.
     #[error("set a sysctl of the node")]
     Sysctl(#[source] SysctlError),
+    /// A sysctl could not be read.
+    #[error("read a sysctl of the node")]
+    ReadSysctl(#[source] SysctlReadError),
 }
 
-/// Sets the primary ENI's MTU and the node's sysctls.
-///
-/// Reverse path filtering is loose on the primary ENI: answers to a pod on another ENI may come in
-/// there.
+/// Sets the primary ENI's MTU and the node's sysctls. Every step is tried, also after another one has failed.
 pub(super) async fn sync(netlink: &Netlink, wanted: &HostPicture) -> Result<Applied, NodeError> {
-    let HostPicture { primary_mac, mtu, families, enis: _ } = *wanted;
-    let primary = match primary(netlink, primary_mac).await {
-        Ok(primary) => primary,
-        Err(fault) => return Err(NodeError { faults: vec![fault] }),
+    let mut parts = vec![set("net/ipv4/ip_forward", "1")];
+    let primary = match primary(netlink, wanted.primary_mac).await {
+        Ok(primary) => Some(primary),
+        Err(fault) => {
+            parts.push(Err(fault));
+            None
+        }
     };
-    let mut parts = vec![set_mtu(netlink, &primary, mtu).await];
-    parts.extend(ipv4_sysctls(&primary.name).map(|(key, value)| set(&key, value)));
-    match families {
+    if let Some(primary) = &primary {
+        parts.push(set_mtu(netlink, primary, wanted.mtu).await);
+        parts.push(loosen_reverse_path_filter(&primary.name));
+    }
+    match wanted.families {
         Families::Ipv4 => {}
-        Families::Ipv6 => parts.push(set_in_order(&ipv6_sysctls(&primary.name))),
+        Families::Ipv6 => parts.extend(set_up_ipv6(primary.as_ref())),
     }
     let mut applied = Applied::Unchanged;
     let mut faults = Vec::new();
@@ -110,29 +115,30 @@ fn set(key: &str, value: &str) -> Result<Applied, NodeFault> {
     sysctl::set(key, value).map_err(NodeFault::Sysctl)
 }
 
-/// Sets one after the other up to the first fault.
-fn set_in_order(sysctls: &[(String, &'static str)]) -> Result<Applied, NodeFault> {
-    sysctls
-        .iter()
-        .try_fold(Applied::Unchanged, |applied, (key, value)| Ok(applied.max(set(key, value)?)))
+/// Strict reverse path filtering on the primary ENI becomes loose: answers to a pod on another ENI may come in
+/// there. The kernel uses the greater of the link's value and that of all links. Source: the kernel's
+/// `Documentation/networking/ip-sysctl.rst`.
+fn loosen_reverse_path_filter(primary: &str) -> Result<Applied, NodeFault> {
+    let own = format!("net/ipv4/conf/{primary}/rp_filter");
+    let read = |key: &str| sysctl::get(key).map_err(NodeFault::ReadSysctl);
+    let in_force = read("net/ipv4/conf/all/rp_filter")?.max(read(&own)?);
+    if in_force == "1" { set(&own, "2") } else { Ok(Applied::Unchanged) }
 }
 
-fn ipv4_sysctls(primary: &str) -> [(String, &'static str); 2] {
-    [(format!("net/ipv4/conf/{primary}/rp_filter"), "2"), ("net/ipv4/ip_forward".to_owned(), "1")]
-}
-
-/// The order matters. A node that starts to forward ignores router advertisements and drops the
-/// default route that it learnt from one, unless `accept_ra` is 2 by then.
-/// Source: the kernel's `Documentation/networking/ip-sysctl.rst`.
-fn ipv6_sysctls(primary: &str) -> [(String, &'static str); 5] {
-    let enable = |scope: &str| (format!("net/ipv6/conf/{scope}/disable_ipv6"), "0");
-    [
-        // A write to it sets the next two as well, but happens only where this one differs.
-        enable("all"),
-        // For the host ends of pods' links.
-        enable("default"),
-        enable(primary),
-        (format!("net/ipv6/conf/{primary}/accept_ra"), "2"),
-        ("net/ipv6/conf/all/forwarding".to_owned(), "1"),
-    ]
+/// A node that starts to forward ignores router advertisements and drops the default route that it learnt from
+/// one, unless `accept_ra` is 2 by then. So it forwards only once that is set. Source: as above.
+fn set_up_ipv6(primary: Option<&Link>) -> Vec<Result<Applied, NodeFault>> {
+    let enable = |scope: &str| set(&format!("net/ipv6/conf/{scope}/disable_ipv6"), "0");
+    // A write for all links changes the other two as well, but happens only where this one differs. New links
+    // such as the host ends of pods have the default.
+    let mut parts = vec![enable("all"), enable("default")];
+    if let Some(Link { name, .. }) = primary {
+        parts.push(enable(name));
+        let accepts = set(&format!("net/ipv6/conf/{name}/accept_ra"), "2");
+        if accepts.is_ok() {
+            parts.push(set("net/ipv6/conf/all/forwarding", "1"));
+        }
+        parts.push(accepts);
+    }
+    parts
 }

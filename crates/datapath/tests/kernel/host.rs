@@ -57,6 +57,25 @@ fn node_sync_repeated_changes_nothing() {
     });
 }
 
+/// The kernel uses the greater of the link's value and that of all links.
+#[test]
+fn reverse_path_filter_is_changed_only_if_strict() {
+    let check = |all: &str, own: &str, expect: &str| {
+        on_node(|node| {
+            attach_primary(node);
+            node.set_sysctl("net/ipv4/conf/all/rp_filter", all);
+            node.set_sysctl("net/ipv4/conf/ens5/rp_filter", own);
+            node_synced(node, &picture());
+            assert_eq!(node.sysctl("net/ipv4/conf/ens5/rp_filter"), expect, "all {all}, own {own}");
+        });
+    };
+    check("0", "0", "0");
+    check("0", "1", "2");
+    check("1", "0", "2");
+    check("2", "1", "1");
+    check("1", "2", "2");
+}
+
 /// Each of these alone, and all of them together, would cut the pods off.
 #[test]
 fn node_sync_with_ipv6_heals_each_sysctl() {
@@ -87,6 +106,7 @@ fn node_sync_with_ipv6_heals_each_sysctl() {
 fn node_sync_with_refused_mtu_still_sets_the_sysctls() {
     on_node(|node| {
         node.ip(&format!("link add link pad ens5 address {PRIMARY} type macvlan"));
+        node.set_sysctl("net/ipv4/conf/ens5/rp_filter", "1");
         node.set_sysctl("net/ipv4/ip_forward", "0");
         let error = synced(node, &picture()).node.unwrap_err();
         let text = error_chain(&error);
@@ -137,12 +157,14 @@ fn advertise(device: &str) -> rustix::io::Result<usize> {
 fn sync_without_primary_still_sets_up_the_enis() {
     on_node(|node| {
         eni::attach(node);
+        node.set_sysctl("net/ipv4/ip_forward", "0");
         let report = synced(node, &HostPicture { enis: vec![eni::eni()], ..picture() });
         let error = report.node.unwrap_err();
         assert!(matches!(error.faults[..], [NodeFault::NoPrimary { .. }]), "{error}");
         assert_eq!(error_chain(&error), format!("no link has hardware address {PRIMARY}"));
         assert!(matches!(report.enis[&eni::eni().mac], EniStatus::Ready(Applied::Added)));
         eni::assert_in_place(node, "without a primary ENI");
+        assert_eq!(node.sysctl("net/ipv4/ip_forward"), "1");
     });
 }
 
