@@ -15,6 +15,7 @@ use crate::cleanup::Cleanup;
 use crate::clock::Clock;
 use crate::handle::{Inbox, Message, Query, RequestKind};
 use crate::metrics::Counters;
+use crate::restore;
 use crate::writer::Writer;
 
 /// The channels for effects outside the agent. The receivers send results back through an
@@ -28,6 +29,12 @@ pub struct Edges {
     pub host: watch::Sender<Option<HostPicture>>,
 }
 
+/// The channels for effects that other tasks of the agent carry out.
+pub(crate) struct Orders {
+    pub(crate) cleanup: mpsc::UnboundedSender<Cleanup>,
+    pub(crate) restoring: mpsc::UnboundedSender<restore::Pods>,
+}
+
 /// A timer that is already due waits this long, so that it does not starve the messages.
 const SHORTEST_SLEEP: Duration = Duration::from_millis(1);
 /// When a runtime may retry after a stop has refused its ADD. A restart takes about as long.
@@ -39,7 +46,7 @@ pub(crate) struct EventLoop {
     clock: Clock,
     writer: Writer,
     edges: Edges,
-    cleanup: mpsc::UnboundedSender<Cleanup>,
+    orders: Orders,
     counters: Arc<Counters>,
     pending: BTreeMap<RequestId, Pending>,
     stopping: bool,
@@ -58,12 +65,12 @@ impl EventLoop {
         clock: Clock,
         writer: Writer,
         edges: Edges,
-        cleanup: mpsc::UnboundedSender<Cleanup>,
+        orders: Orders,
         counters: Arc<Counters>,
     ) -> Self {
         let pending = BTreeMap::new();
         let mut event_loop =
-            Self { engine, clock, writer, edges, cleanup, counters, pending, stopping: false };
+            Self { engine, clock, writer, edges, orders, counters, pending, stopping: false };
         event_loop.carry_out(first);
         event_loop
     }
@@ -136,6 +143,10 @@ impl EventLoop {
                     self.edges.host.send_replace(Some(picture));
                 }
                 Effect::TakeDown(links) => self.clean_up(Cleanup::TakeDown(links)),
+                Effect::RestorePods(pods) => {
+                    // If the receiving task has ended, the daemon ends too.
+                    let _ = self.orders.restoring.send(pods);
+                }
                 Effect::ForgetConnections(addresses) => {
                     self.clean_up(Cleanup::ForgetConnections(addresses));
                 }
@@ -145,7 +156,7 @@ impl EventLoop {
 
     fn clean_up(&self, order: Cleanup) {
         // If the receiving task has ended, the daemon ends too.
-        let _ = self.cleanup.send(order);
+        let _ = self.orders.cleanup.send(order);
     }
 
     fn answer_query(&self, query: Query) {

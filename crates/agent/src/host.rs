@@ -1,13 +1,13 @@
-//! Keeps the host network as the engine wants it, in a task of its own. It syncs at three events: the wanted
-//! picture changes, the kernel reports a change of a wanted device, or a minute has passed. The last is
-//! needed because other programs change routes and rules too.
+//! Keeps the host network as the engine wants it, in a task of its own. It syncs when the wanted picture changes,
+//! when the kernel reports a change of a wanted device or the loss of a wanted route or rule, and every minute.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr};
 use std::time::Duration;
 
 use datapath::host::{EniStatus, Families, FormerEnis, HostReport};
 use datapath::links::LinkChange;
+use datapath::losses::Loss;
 use datapath::{MacAddr, Mtu, MtuError, RouteTable};
 use futures::{Stream, StreamExt as _};
 use ipam::block::Family;
@@ -15,6 +15,7 @@ use ipam::event::{Event, HostEni, HostPicture, LinkState};
 use ipam::id::EniId;
 use tokio::sync::watch;
 
+use crate::losses::{self, Repairs};
 use crate::{Inlet, error_chain};
 
 /// The first pause after a failure, or while a device is missing. The kernel might not report the change.
@@ -29,6 +30,7 @@ const SYNC_EVERY: Duration = Duration::from_secs(60);
 /// has changed. Works in the network namespace of the calling thread.
 pub async fn keep(mut wanted: watch::Receiver<Option<HostPicture>>, inlet: Inlet) {
     let mut links = link_changes();
+    let (mut losses, mut repairs) = (losses::follow().fuse(), Repairs::new());
     let mut keeper: Option<Keeper> = None;
     loop {
         let pause = keeper.as_ref().map_or(SYNC_EVERY, |keeper| keeper.pause);
@@ -46,6 +48,13 @@ pub async fn keep(mut wanted: watch::Receiver<Option<HostPicture>>, inlet: Inlet
                     continue;
                 }
             }
+            Some(loss) = losses.next() => {
+                if keeper.as_ref().is_some_and(|keeper| keeper.is_loser(&loss)) {
+                    repairs.need();
+                }
+                continue;
+            }
+            () = repairs.due() => {}
             () = tokio::time::sleep(pause) => {}
         }
         if let Some(keeper) = &mut keeper {
@@ -84,6 +93,19 @@ impl Keeper {
                 self.former.contains(mac) || self.wanted.enis.iter().any(|eni| eni.mac == *mac)
             }
             LinkChange::Missed => true,
+        }
+    }
+
+    /// Whether `loss` may be of a wanted rule or route, or may need one to be taken away.
+    fn is_loser(&self, loss: &Loss) -> bool {
+        let mut enis = self.wanted.enis.iter();
+        match loss {
+            Loss::Rule(address) => enis.any(|eni| IpAddr::V4(eni.primary_address) == *address),
+            Loss::Route { table: of, .. } => {
+                *of != RouteTable::MAIN && enis.any(|eni| table(eni) == *of)
+            }
+            Loss::HostAddress(_) | Loss::Missed => true,
+            Loss::MarkedLinkDown => false,
         }
     }
 

@@ -13,11 +13,13 @@ mod error_chain;
 mod event_loop;
 mod handle;
 pub mod host;
+mod losses;
 mod metrics;
 pub mod migration;
 mod notes;
 mod pending_dels;
 mod pod_poll;
+mod restore;
 mod runtime;
 mod service;
 mod socket;
@@ -46,7 +48,7 @@ use tonic::service::InterceptorLayer;
 use tonic::transport::Server;
 
 use crate::clock::Clock;
-use crate::event_loop::EventLoop;
+use crate::event_loop::{EventLoop, Orders};
 use crate::handle::{Handle, Message};
 use crate::metrics::Counters;
 use crate::service::Service;
@@ -159,13 +161,20 @@ impl Daemon {
             first.extend(engine.handle(Event::Kernel(report), clock.now()));
         }
         let mut tasks = Tasks::default();
-        let (cleanup, orders) = mpsc::unbounded_channel();
+        let (cleanup, cleanups) = mpsc::unbounded_channel();
         tasks.spawn("cleans up after pods", async {
-            cleanup::carry_out_forever(orders).await;
+            cleanup::carry_out_forever(cleanups).await;
+            Ok(())
+        });
+        let (restoring, pods) = mpsc::unbounded_channel();
+        let restores = restore::keep(pods, inlet.clone(), Arc::clone(&counters));
+        tasks.spawn("restores pods' networks", async {
+            restores.await;
             Ok(())
         });
         let counted = Arc::clone(&counters);
-        let event_loop = EventLoop::start(engine, first, clock, writer, edges, cleanup, counted);
+        let orders = Orders { cleanup, restoring };
+        let event_loop = EventLoop::start(engine, first, clock, writer, edges, orders, counted);
         Ok(Self {
             inlet,
             handle,

@@ -33,13 +33,13 @@ pub(crate) async fn list(netlink: &Netlink, device: u32) -> Result<Vec<IpNet>, K
     let mut wanted = AddressMessage::default();
     wanted.header.index = device;
     let found = netlink.dump(RouteNetlinkMessage::GetAddress(wanted)).await?;
-    Ok(found.iter().filter_map(global).map(|(_, address)| address).collect())
+    Ok(found.iter().filter_map(from_answer).map(|(_, address)| address).collect())
 }
 
 /// As [`list`], of all links: each address with the index of its link.
 pub(crate) async fn list_all(netlink: &Netlink) -> Result<Vec<(u32, IpNet)>, KernelError> {
     let found = netlink.dump(RouteNetlinkMessage::GetAddress(AddressMessage::default())).await?;
-    Ok(found.iter().filter_map(global).collect())
+    Ok(found.iter().filter_map(from_answer).collect())
 }
 
 fn message(device: u32, address: IpNet) -> AddressMessage {
@@ -52,8 +52,15 @@ fn message(device: u32, address: IpNet) -> AddressMessage {
     message
 }
 
-fn global(message: &RouteNetlinkMessage) -> Option<(u32, IpNet)> {
-    let RouteNetlinkMessage::NewAddress(message) = message else { return None };
+fn from_answer(answer: &RouteNetlinkMessage) -> Option<(u32, IpNet)> {
+    match answer {
+        RouteNetlinkMessage::NewAddress(message) => global(message),
+        _ => None,
+    }
+}
+
+/// An address of global scope, with the index of its link.
+pub(crate) fn global(message: &AddressMessage) -> Option<(u32, IpNet)> {
     if message.header.scope != AddressScope::Universe {
         return None;
     }

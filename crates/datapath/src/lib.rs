@@ -9,6 +9,7 @@ pub mod connections;
 pub mod host;
 mod link;
 pub mod links;
+pub mod losses;
 mod name;
 mod neighbour;
 mod netlink;

@@ -16,6 +16,7 @@ mod check;
 mod del;
 mod host_links;
 mod objects;
+mod restore;
 
 use std::net::IpAddr;
 use std::path::PathBuf;
@@ -24,6 +25,7 @@ pub use self::add::{AddPodError, add};
 pub use self::check::{CheckError, check};
 pub use self::del::{DelPodError, DelPodFailure, del};
 pub use self::host_links::{HostLink, HostLinksError, host_links};
+pub use self::restore::{PodStep, RestoreError, Restored, RunningPod, restore};
 use crate::netlink::{KernelError, Netlink};
 use crate::rule::{self, Selector};
 use crate::{InterfaceName, MacAddr, Mtu, Owner, Removal, Route, RouteTable};

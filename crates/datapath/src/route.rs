@@ -57,9 +57,15 @@ impl Route {
         message
     }
 
+    fn from_answer(answer: &RouteNetlinkMessage) -> Option<Self> {
+        match answer {
+            RouteNetlinkMessage::NewRoute(message) => Self::from_message(message),
+            _ => None,
+        }
+    }
+
     /// `None` for routes of other kinds: local, broadcast, multipath, …
-    fn from_message(message: &RouteNetlinkMessage) -> Option<Self> {
-        let RouteNetlinkMessage::NewRoute(message) = message else { return None };
+    pub(crate) fn from_message(message: &RouteMessage) -> Option<Self> {
         if message.header.kind != RouteType::Unicast {
             return None;
         }
@@ -152,7 +158,7 @@ pub(crate) async fn list(netlink: &Netlink, filter: Filter) -> Result<Vec<Route>
     wanted.attributes.push(RouteAttribute::Table(filter.table.number()));
     wanted.attributes.extend(filter.device.map(RouteAttribute::Oif));
     match netlink.dump(RouteNetlinkMessage::GetRoute(wanted)).await {
-        Ok(found) => Ok(found.iter().filter_map(Route::from_message).collect()),
+        Ok(found) => Ok(found.iter().filter_map(Route::from_answer).collect()),
         // A table exists once it has had a route.
         Err(error) if error.is(Errno::NOENT) => Ok(Vec::new()),
         Err(error) => Err(error),
@@ -167,7 +173,7 @@ pub(crate) async fn to_host(
 ) -> Result<Option<Route>, KernelError> {
     match look_up(netlink, address, RouteFlags::FibMatch).await {
         Ok(found) => {
-            let route = Route::from_message(&found);
+            let route = Route::from_answer(&found);
             Ok(route.filter(|route| route.destination == IpNet::from(address)))
         }
         Err(error) if error.is(Errno::NETUNREACH) || error.is(Errno::HOSTUNREACH) => Ok(None),
@@ -224,7 +230,7 @@ mod tests {
             let mut bytes = vec![0; message.buffer_len()];
             message.emit(&mut bytes);
             let read = RouteMessage::parse(&bytes[..]).unwrap();
-            prop_assert_eq!(Route::from_message(&RouteNetlinkMessage::NewRoute(read)), Some(route));
+            prop_assert_eq!(Route::from_message(&read), Some(route));
         }
     }
 }

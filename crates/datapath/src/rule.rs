@@ -71,6 +71,13 @@ impl Rule {
         }
     }
 
+    /// The address that the packets come from or go to.
+    pub(crate) fn address(&self) -> IpAddr {
+        match self.selector {
+            Selector::From(address) | Selector::To(address) => address,
+        }
+    }
+
     /// Whether both are for the same packets at the same priority: the kernel follows only the
     /// first of them.
     pub(crate) fn rivals(&self, other: &Self) -> bool {
@@ -95,9 +102,15 @@ pub struct ListedRule {
 }
 
 impl ListedRule {
+    fn from_answer(answer: &RouteNetlinkMessage) -> Option<Self> {
+        match answer {
+            RouteNetlinkMessage::NewRule(message) => Self::from_message(message),
+            _ => None,
+        }
+    }
+
     /// `None` for rules that compare more than one address, or do something else than a lookup.
-    fn from_message(message: &RouteNetlinkMessage) -> Option<Self> {
-        let RouteNetlinkMessage::NewRule(message) = message else { return None };
+    pub(crate) fn from_message(message: &RuleMessage) -> Option<Self> {
         let mut selectors = Vec::new();
         let mut priority = 0;
         let mut table = u32::from(message.header.table);
@@ -209,7 +222,7 @@ pub(crate) async fn list(
     let mut wanted = RuleMessage::default();
     wanted.header.family = family;
     let found = netlink.dump(RouteNetlinkMessage::GetRule(wanted)).await?;
-    Ok(found.iter().filter_map(ListedRule::from_message).collect())
+    Ok(found.iter().filter_map(ListedRule::from_answer).collect())
 }
 
 #[cfg(test)]
@@ -240,7 +253,7 @@ mod tests {
             let mut bytes = vec![0; message.buffer_len()];
             message.emit(&mut bytes);
             let read = RuleMessage::parse(&bytes[..]).unwrap();
-            let read = ListedRule::from_message(&RouteNetlinkMessage::NewRule(read));
+            let read = ListedRule::from_message(&read);
             prop_assert_eq!(read, Some(listed));
         }
     }

@@ -146,7 +146,12 @@ impl Engine {
             }
             Event::CallDone { id, result } => self.call_done(id, result, now),
             Event::EniLink { eni, link } => host.eni_link(&eni, link, pool, inventory, now),
-            Event::Kernel(report) => self.checking(now).report(&report),
+            Event::Kernel(report) => {
+                let mut checking = self.checking(now);
+                checking.report(&report);
+                checking.restore_pods(out);
+            }
+            Event::PodPartLost => self.checking(now).restore_pods(out),
             Event::Hint(shown) => inventory.hint(&shown, pool, calls, cx),
             Event::Policy(policy) => self.change_policy(policy, now),
             Event::Limits(limits) => {

@@ -80,6 +80,8 @@ pub enum Event {
     },
     /// The kernel has been read; about every minute, and before anything else at the start.
     Kernel(KernelReport),
+    /// The kernel has lost a rule, a route or a link of a pod, or may have.
+    PodPartLost,
     /// The metadata service has been read; about every minute, or not at all. For each ENI on this
     /// instance, ours or not, its IPv4 addresses and prefixes, with or without its own address.
     Hint(BTreeMap<EniId, BTreeSet<Block>>),
@@ -141,6 +143,8 @@ pub enum Effect {
     /// Take down these links of pods that have ended, each with the address that it is routed to. What
     /// fails comes again after the next [`Event::Kernel`].
     TakeDown(BTreeMap<IpAddr, PodLink>),
+    /// Put back what the kernel lacks of these pods: link up, route and rules. It may lack nothing.
+    RestorePods(BTreeMap<AttachmentKey, Assignment>),
     /// Make the kernel forget the connections of these addresses, whose pods have ended. Clients that wait
     /// for such a pod must not reach the next one.
     ForgetConnections(BTreeSet<Ipv4Addr>),

@@ -130,6 +130,35 @@ fn keep_follows_the_device_of_each_wanted_eni() {
     });
 }
 
+#[test]
+fn keep_restores_what_another_program_takes_from_an_eni() {
+    let with_both = |netns: &TestNetns| {
+        netns.add_device("eth0", PRIMARY);
+        netns.add_device("eth1", SECONDARY);
+    };
+    let enis = vec![eni(0, PRIMARY), eni(1, SECONDARY)];
+    check("agent-taken", enis, with_both, async |netns, _list, inbox| {
+        assert_eq!(sent(inbox).await, ("eni-0".to_owned(), LinkState::Ready));
+        assert_eq!(sent(inbox).await, ("eni-1".to_owned(), LinkState::Ready));
+        let is_whole = || {
+            netns.ip("rule").contains("from 10.0.0.11 lookup 2")
+                && netns.ip("route show table 2").contains("default via 10.0.0.1 dev eth1")
+                && !netns.ip("addr show eth1").contains("10.0.0.99")
+        };
+        for damage in
+            ["rule del from 10.0.0.11", "route flush table 2", "addr add 10.0.0.99/24 dev eth1"]
+        {
+            netns.ip(damage);
+            // Sooner than the sync of the next minute.
+            let deadline = tokio::time::Instant::now() + SYNC_EVERY * 3 / 4;
+            while !is_whole() {
+                assert!(tokio::time::Instant::now() < deadline, "{damage}: {}", netns.ip("rule"));
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+        }
+    });
+}
+
 /// The engine drops an ENI from its list before EC2 detaches it.
 #[test]
 fn keep_removes_the_rule_once_a_dropped_enis_device_goes() {

@@ -25,6 +25,7 @@ pub(crate) struct Counters {
     calls: Calls,
     /// Calls to EC2 without an answer yet: action and start.
     in_flight: Mutex<BTreeMap<CallId, (&'static str, Timestamp)>>,
+    pods_restored: IntCounter,
 }
 
 /// Requests of the CNI plugin.
@@ -80,6 +81,7 @@ impl Default for Counters {
                 latency: Latency::new(&registry::EC2_LATENCY),
             },
             in_flight: Mutex::default(),
+            pods_restored: counter(&registry::PODS_RESTORED),
         }
     }
 }
@@ -112,6 +114,11 @@ impl Counters {
     pub(crate) fn collected(&self, n: usize) {
         let n = u64::try_from(n).unwrap_or(u64::MAX);
         self.requests.dels.with_label_values(&[COLLECTED]).inc_by(n);
+    }
+
+    /// The kernel has got back what it lacked of a pod's network.
+    pub(crate) fn pod_restored(&self) {
+        self.pods_restored.inc();
     }
 
     /// A call to EC2 starts.
@@ -155,6 +162,7 @@ impl Counters {
         page.add(failed.clone());
         page.add(failed_by_code.clone());
         page.add(latency.clone());
+        page.add(self.pods_restored.clone());
     }
 
     fn with_in_flight<T>(

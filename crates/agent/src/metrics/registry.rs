@@ -106,6 +106,8 @@ metrics! {
         "ADDs that got no address, by code";
     ADD_SECONDS: Histogram "tidepool_add_duration_seconds" []
         "Time from the arrival of an ADD at the daemon to its answer";
+    PODS_RESTORED: Counter "tidepool_pod_networks_restored_total" []
+        "Pods whose links, routes or rules were put back after another program had changed them";
     EC2_CALLS: Counter "awscni_ec2api_req_count" ["fn"]
         "Calls to EC2 that have ended, by action, without DescribeInstanceTypes";
     EC2_FAILURES: Counter "awscni_ec2api_error_count" ["fn"]

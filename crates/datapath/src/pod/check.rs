@@ -1,13 +1,12 @@
 //! Compares a pod's link with what was made. Changes nothing.
 
-use std::net::IpAddr;
 use std::path::PathBuf;
 
 use ipnet::IpNet;
 use netlink_packet_route::AddressFamily;
 
 use super::PodExpectation;
-use super::objects::LinkObjects;
+use super::objects::{self, LinkObjects};
 use crate::link::{self, Link};
 use crate::netlink::{KernelError, Netlink};
 use crate::netns::{Netns, NetnsError};
@@ -245,13 +244,8 @@ async fn check_host(
 
 /// A rule for one of the pod's addresses, at a priority of ours, that is not wanted.
 fn stray(expected: &PodExpectation, wanted: &[Rule], found: &[Rule]) -> Option<Rule> {
-    let of_pod = |found: &&Rule| {
-        let rival = |address: IpAddr| {
-            found.rivals(&Rule::to_pod(address))
-                || found.rivals(&Rule::from_pod(address, RouteTable::MAIN))
-        };
-        expected.addresses.iter().any(|pod| rival(pod.address))
-    };
+    let of_pod =
+        |found: &&Rule| expected.addresses.iter().any(|pod| objects::is_of_pod(found, pod.address));
     found.iter().filter(of_pod).find(|found| !wanted.contains(found)).copied()
 }
 

@@ -66,8 +66,14 @@ fn routes_over(gateway: IpAddr, device: u32) -> [Route; 2] {
     [to_gateway, over_gateway]
 }
 
-fn rules(pod: &PodAddress) -> impl Iterator<Item = Rule> + use<> {
+/// The rules for one address of a pod, in the node's namespace.
+pub(super) fn rules(pod: &PodAddress) -> impl Iterator<Item = Rule> + use<> {
     let leaves_elsewhere = pod.table != RouteTable::MAIN;
     let from = leaves_elsewhere.then(|| Rule::from_pod(pod.address, pod.table));
     std::iter::once(Rule::to_pod(pod.address)).chain(from)
+}
+
+/// Whether `rule` has the form of a rule for the pod at `address`, whatever table it names.
+pub(super) fn is_of_pod(rule: &Rule, address: IpAddr) -> bool {
+    rule.rivals(&Rule::to_pod(address)) || rule.rivals(&Rule::from_pod(address, RouteTable::MAIN))
 }

@@ -5,6 +5,7 @@ use datapath::Removal;
 use datapath::pod::{PodExpectation, del};
 
 use crate::lab::{Namespace, Pod, on_node};
+use crate::restore::{restored, running};
 
 /// The main table: a pod on the primary ENI has no rule but the one to it.
 const MAIN: u32 = 254;
@@ -138,5 +139,17 @@ fn check_of_incumbent_pod_finds_missing_objects() {
         check().unwrap();
         pod.namespace.ip("neigh del 169.254.1.1 dev eth0");
         check().unwrap_err();
+    });
+}
+
+#[test]
+fn pod_of_the_incumbent_is_restored_by_its_links_name() {
+    on_node(|node| {
+        let pod = connected(node, "web", "10.0.2.20", 2);
+        let before = node.dump();
+        node.ip("rule del to 10.0.2.20 priority 512");
+        node.ip("rule del from 10.0.2.20 priority 1536");
+        assert_eq!(restored(node, &[running(&pod)]).len(), 1);
+        assert_eq!(node.dump(), before);
     });
 }

@@ -13,4 +13,5 @@ mod host_links;
 mod incumbent;
 mod lab;
 mod many;
+mod restore;
 mod traffic;

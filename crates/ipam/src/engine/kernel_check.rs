@@ -174,6 +174,20 @@ impl Checking<'_> {
         }
     }
 
+    /// Orders that the kernel gets back what it lacks of the pods on record. Left out are pods that end, and pods
+    /// whose address another's link uses: a restored route would cut that link off.
+    pub(super) fn restore_pods(&self, out: &mut Vec<Effect>) {
+        let is_disputed = |ip: IpAddr| self.pool.quarantine.contains_key(&ip);
+        let assignments = self.journal.record().assignments().iter();
+        let running = assignments
+            .filter(|(key, held)| !self.demand.is_releasing(key) && !held.ips().any(is_disputed));
+        let running: BTreeMap<_, _> =
+            running.map(|(key, held)| (key.clone(), held.clone())).collect();
+        if !running.is_empty() {
+            out.push(Effect::RestorePods(running));
+        }
+    }
+
     /// Puts attachments back on record that only their link shows, once EC2 has described their address on an
     /// ENI of ours. Their network and pod stay unknown; CHECK, DEL and GC work without them.
     pub(super) fn adopt(&mut self) {

@@ -124,7 +124,7 @@ impl Run {
                         self.send(Event::EniLink { eni: eni.eni, link: LinkState::Ready });
                     }
                 }
-                Effect::TakeDown(_) | Effect::ForgetConnections(_) => {}
+                Effect::TakeDown(_) | Effect::RestorePods(_) | Effect::ForgetConnections(_) => {}
             }
         }
     }

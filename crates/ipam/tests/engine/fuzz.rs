@@ -226,6 +226,7 @@ impl FuzzedNode {
                 Effect::Reply { .. }
                 | Effect::SyncHost(_)
                 | Effect::TakeDown(_)
+                | Effect::RestorePods(_)
                 | Effect::ForgetConnections(_) => {}
             }
         }

@@ -5,6 +5,7 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use ipam::block::BlockKind;
+use ipam::event::Event;
 use ipam::id::AttachmentKey;
 use ipam::policy::WarmSettings;
 
@@ -440,4 +441,27 @@ fn link_is_removed_only_after_the_release_is_recorded() {
     runtime_lists(&mut node, [1]);
     assert_eq!(on_record(&node), BTreeSet::from([key(1)]));
     assert_eq!(links_to_remove(&node), BTreeSet::from([address]));
+}
+
+#[test]
+fn report_and_loss_restore_the_pods_on_record() {
+    let (mut node, disputed) = two_pods_on_three_addresses();
+    let both = BTreeSet::from([key(0), key(1)]);
+    let restored = |node: &Node| node.restored.keys().cloned().collect::<BTreeSet<_>>();
+    node.report_kernel();
+    assert_eq!(restored(&node), both);
+    node.restored.clear();
+    node.send(Event::PodPartLost);
+    assert_eq!(restored(&node), both);
+
+    // The next save waits, so the release of pod 1 is under way.
+    node.del(1);
+    node.restored.clear();
+    node.send(Event::PodPartLost);
+    assert_eq!(restored(&node), BTreeSet::from([key(0)]));
+
+    // A link of another pod uses the address of pod 0.
+    node.links.insert(disputed, key(7));
+    node.report_kernel();
+    assert_eq!(restored(&node), BTreeSet::new());
 }

@@ -163,6 +163,8 @@ pub(crate) struct Node {
     pub(crate) reasons: Vec<(Ec2Call, Reason)>,
     /// The links that the engine wants removed and that still exist.
     pub(crate) to_take_down: BTreeMap<IpAddr, PodLink>,
+    /// The pods of the last order to restore what the kernel lacks.
+    pub(crate) restored: BTreeMap<AttachmentKey, Assignment>,
     /// The addresses whose connections the kernel was to forget, and when.
     pub(crate) forgotten_connections: Vec<(Timestamp, BTreeSet<Ipv4Addr>)>,
     /// The kernel's routes: the attachment whose link each address is routed to.
@@ -203,6 +205,7 @@ impl Node {
             host: None,
             reasons: Vec::new(),
             to_take_down: BTreeMap::new(),
+            restored: BTreeMap::new(),
             forgotten_connections: Vec::new(),
             links: BTreeMap::new(),
             links_are_marked: true,
@@ -268,6 +271,7 @@ impl Node {
         let listed = self.listed.clone();
         // The engine repeats the removals that failed.
         self.to_take_down.clear();
+        self.restored.clear();
         self.send(Event::Kernel(KernelReport { begun, links, vanished, listed }));
     }
 
@@ -341,6 +345,7 @@ impl Node {
                 }
                 Effect::SyncHost(picture) => self.host = Some(picture),
                 Effect::TakeDown(links) => self.to_take_down.extend(links),
+                Effect::RestorePods(pods) => self.restored = pods,
                 Effect::ForgetConnections(addresses) => {
                     self.forgotten_connections.push((self.now, addresses))
                 }

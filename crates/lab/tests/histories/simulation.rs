@@ -412,7 +412,7 @@ impl Simulation {
                 self.nodes[node].links.retain(|address, key| !is_same(address, key));
             }
             // The nodes have no connections.
-            Effect::ForgetConnections(_) => {}
+            Effect::RestorePods(_) | Effect::ForgetConnections(_) => {}
         }
     }
 

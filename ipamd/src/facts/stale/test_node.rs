@@ -244,7 +244,7 @@ impl TestNode {
                     enis.map(|eni| Event::EniLink { eni: eni.eni, link: LinkState::Ready }),
                 );
             }
-            Effect::TakeDown(_) | Effect::ForgetConnections(_) => {}
+            Effect::TakeDown(_) | Effect::RestorePods(_) | Effect::ForgetConnections(_) => {}
         }
     }
 

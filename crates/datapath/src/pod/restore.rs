@@ -1,0 +1,204 @@
+//! Restores the node's side of pods' links after another program has removed or changed a part: routes, rules,
+//! or the link's state. It must not know why a pod is wanted.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::net::IpAddr;
+
+use netlink_packet_route::AddressFamily;
+use netlink_packet_route::route::RouteProtocol;
+
+use super::{PodAddress, objects, remove_rules};
+use crate::link::{self, Link};
+use crate::netlink::{KernelError, Netlink};
+use crate::route::{self, Filter};
+use crate::rule::{self, ListedRule};
+use crate::{InterfaceName, Owner, Route, RouteTable, Rule};
+
+/// A pod whose link must be in place.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RunningPod {
+    /// The mark of the link's host end.
+    pub owner: Owner,
+    /// The name of the host's end if the link has no mark: amazon-vpc-cni-k8s sets none.
+    pub unmarked_name: Option<InterfaceName>,
+    /// The pod's addresses.
+    pub addresses: Vec<PodAddress>,
+}
+
+/// A pod's link that differed.
+#[derive(Debug)]
+pub struct Restored {
+    /// The name of the host's end.
+    pub host_name: String,
+    /// Whose link it is.
+    pub owner: Owner,
+    /// What was changed; never empty. If `failure` is set, its last step was refused.
+    pub steps: Vec<PodStep>,
+    /// The kernel's answer to the last step, if the kernel refused it.
+    pub failure: Option<KernelError>,
+}
+
+/// One change of the kernel for a pod.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum PodStep {
+    /// Sets the host's end up.
+    SetUp,
+    /// Routes an address to the host's end.
+    ReplaceRoute(Route),
+    /// Adds a rule for an address.
+    AddRule(Rule),
+    /// Removes a rule that sends an address's packets elsewhere.
+    RemoveRule(ListedRule),
+}
+
+impl fmt::Display for PodStep {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::SetUp => f.write_str("set up"),
+            Self::ReplaceRoute(route) => write!(f, "replace route {route}"),
+            Self::AddRule(rule) => write!(f, "add rule {rule}"),
+            Self::RemoveRule(listed) => write!(f, "remove rule {}", listed.rule),
+        }
+    }
+}
+
+/// The kernel could not be read, so nothing was changed.
+#[derive(Debug, thiserror::Error)]
+pub enum RestoreError {
+    /// Netlink cannot be used.
+    #[error("open a netlink socket")]
+    Socket(#[source] std::io::Error),
+    /// The kernel does not list something.
+    #[error("list {what}")]
+    List {
+        /// What was listed.
+        what: &'static str,
+        /// The kernel's answer.
+        #[source]
+        source: KernelError,
+    },
+}
+
+/// Puts the routes and rules of these pods back and sets their links up. Returns the links that differed. Pods
+/// without a link are left out: an ADD or a DEL may be under way.
+///
+/// 1. An address that is routed to another veth belongs to another pod, and stays as it is.
+/// 2. A link that goes meanwhile takes the restored rules along: a DEL has removed it.
+///
+/// Costs five lists of the kernel, and one request for each change.
+///
+/// # Errors
+///
+/// [`RestoreError`] if the kernel cannot be read.
+pub async fn restore(pods: &[RunningPod]) -> Result<Vec<Restored>, RestoreError> {
+    let netlink = Netlink::open().map_err(RestoreError::Socket)?;
+    let kernel = Kernel::read(&netlink).await?;
+    let mut all = Vec::new();
+    for pod in pods {
+        let Some(link) = kernel.link(pod) else { continue };
+        let steps = kernel.steps_to(pod, link);
+        if !steps.is_empty() {
+            all.push(apply(&netlink, pod, link, steps).await);
+        }
+    }
+    Ok(all)
+}
+
+/// What the kernel has of all pods.
+struct Kernel {
+    links: Vec<Link>,
+    /// The main table's routes to single addresses.
+    routes: BTreeMap<IpAddr, Vec<Route>>,
+    /// The rules for the packets of single addresses.
+    rules: BTreeMap<IpAddr, Vec<ListedRule>>,
+}
+
+impl Kernel {
+    async fn read(netlink: &Netlink) -> Result<Self, RestoreError> {
+        let list = |what| move |source| RestoreError::List { what, source };
+        let (mut routes, mut rules) = (BTreeMap::new(), BTreeMap::new());
+        for family in [AddressFamily::Inet, AddressFamily::Inet6] {
+            let filter = Filter { family, table: RouteTable::MAIN, device: None };
+            for route in route::list(netlink, filter).await.map_err(list("the main table"))? {
+                let net = route.destination;
+                if net.prefix_len() == net.max_prefix_len() {
+                    routes.entry(net.addr()).or_insert_with(Vec::new).push(route);
+                }
+            }
+            for listed in rule::list(netlink, family).await.map_err(list("the rules"))? {
+                rules.entry(listed.rule.address()).or_insert_with(Vec::new).push(listed);
+            }
+        }
+        let links = link::list(netlink).await.map_err(list("the links"))?;
+        Ok(Self { links, routes, rules })
+    }
+
+    fn link(&self, pod: &RunningPod) -> Option<&Link> {
+        let is_its = |link: &&Link| match &link.owner {
+            Some(mark) => mark == pod.owner.as_str(),
+            None => pod.unmarked_name.as_ref().is_some_and(|name| name.as_str() == link.name),
+        };
+        self.links.iter().filter(|link| link.is_veth).find(is_its)
+    }
+
+    /// What differs, in an order in which it can be changed: a link that is down takes no route.
+    fn steps_to(&self, pod: &RunningPod, link: &Link) -> Vec<PodStep> {
+        let mut steps: Vec<_> = (!link.up).then_some(PodStep::SetUp).into_iter().collect();
+        for address in pod.addresses.iter().filter(|pod| !self.is_anothers(pod.address, link)) {
+            let route = Route::to_host(address.address, link.index);
+            let routes = self.routes.get(&address.address);
+            if !routes.is_some_and(|routes| routes.contains(&route)) {
+                steps.push(PodStep::ReplaceRoute(route));
+            }
+            steps.extend(self.rule_steps(address));
+        }
+        steps
+    }
+
+    fn is_anothers(&self, address: IpAddr, link: &Link) -> bool {
+        let routes = self.routes.get(&address).into_iter().flatten();
+        let is_veth = |index| self.links.iter().any(|other| other.index == index && other.is_veth);
+        routes.map(|route| route.device).any(|device| device != link.index && is_veth(device))
+    }
+
+    /// The right rule is added before a wrong one goes, so that there is one at any time.
+    fn rule_steps(&self, address: &PodAddress) -> Vec<PodStep> {
+        let found = self.rules.get(&address.address).map(Vec::as_slice).unwrap_or_default();
+        let wanted: Vec<_> = objects::rules(address).collect();
+        let has = |rule: &Rule| found.iter().any(|listed| listed.rule == *rule);
+        let missing = wanted.iter().filter(|rule| !has(rule)).map(|rule| PodStep::AddRule(*rule));
+        let wrong = found.iter().filter(|listed| {
+            objects::is_of_pod(&listed.rule, address.address) && !wanted.contains(&listed.rule)
+        });
+        missing.chain(wrong.copied().map(PodStep::RemoveRule)).collect()
+    }
+}
+
+async fn apply(netlink: &Netlink, pod: &RunningPod, link: &Link, steps: Vec<PodStep>) -> Restored {
+    let (mut done, mut failure) = (Vec::new(), None);
+    for step in steps {
+        let result = apply_step(netlink, link.index, &step).await;
+        done.push(step);
+        if let Err(source) = result {
+            failure = Some(source);
+            break;
+        }
+    }
+    if let Ok(None) = link::by_name(netlink, &link.name).await {
+        for PodAddress { address, .. } in &pod.addresses {
+            failure = remove_rules(netlink, *address).await.err().or(failure);
+        }
+    }
+    let (host_name, owner) = (link.name.clone(), pod.owner.clone());
+    Restored { host_name, owner, steps: done, failure }
+}
+
+async fn apply_step(netlink: &Netlink, device: u32, step: &PodStep) -> Result<(), KernelError> {
+    match step {
+        PodStep::SetUp => link::set_up(netlink, device).await,
+        PodStep::ReplaceRoute(route) => route::replace(netlink, route).await,
+        PodStep::AddRule(rule) => rule::add(netlink, rule, RouteProtocol::Unspec).await.map(drop),
+        PodStep::RemoveRule(listed) => rule::remove(netlink, listed).await,
+    }
+}

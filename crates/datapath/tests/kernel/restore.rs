@@ -1,0 +1,129 @@
+//! `pod::restore`: each part of a pod's host side that another program may take, and what must stay.
+
+use std::time::Duration;
+
+use datapath::losses::{Loss, losses};
+use datapath::pod::{PodStep, Restored, RunningPod, restore};
+use futures::StreamExt as _;
+
+use crate::lab::{Namespace, Pod, on_node};
+
+pub(crate) fn running(pod: &Pod) -> RunningPod {
+    let link = &pod.link;
+    RunningPod {
+        owner: link.owner.clone(),
+        unmarked_name: Some(link.host_name.clone()),
+        addresses: link.addresses.clone(),
+    }
+}
+
+pub(crate) fn restored(node: &Namespace, pods: &[RunningPod]) -> Vec<Restored> {
+    node.block_on(restore(pods)).unwrap()
+}
+
+/// Restores pod 10.0.2.20 after each kind of damage, and compares all of the namespace with before.
+#[test]
+fn each_lost_part_of_a_pod_is_restored() {
+    let check = |damages: &[&str]| {
+        on_node(|node| {
+            node.ip("link set lo up");
+            let pod = Pod::added(node, "web", &["10.0.2.20@2"]);
+            let (name, before) = (pod.link.host_name.clone(), node.dump());
+            assert!(restored(node, &[running(&pod)]).is_empty(), "nothing differs");
+            for damage in damages {
+                node.ip(&damage.replace("LINK", name.as_str()));
+            }
+            assert_ne!(node.dump(), before, "{damages:?}");
+            let done = restored(node, &[running(&pod)]);
+            assert!(done[0].failure.is_none(), "{done:?}");
+            assert_eq!(node.dump(), before, "{damages:?}");
+            assert!(restored(node, &[running(&pod)]).is_empty(), "{damages:?}");
+        });
+    };
+    check(&["rule del to 10.0.2.20 priority 512"]);
+    check(&["rule del from 10.0.2.20 priority 1536"]);
+    check(&["route del 10.0.2.20 dev LINK"]);
+    check(&["link set LINK down"]);
+    check(&[
+        "link set LINK down",
+        "rule flush",
+        "rule add priority 32766 lookup main",
+        "rule add priority 32767 lookup default",
+    ]);
+    check(&[
+        "rule del from 10.0.2.20 priority 1536",
+        "rule add from 10.0.2.20 priority 1536 lookup 3",
+    ]);
+    check(&["route replace 10.0.2.20 dev lo"]);
+}
+
+#[test]
+fn ipv6_pod_is_restored() {
+    on_node(|_| {
+        let node = Namespace::with_ipv6("node");
+        node.ip("link add pad type veth peer name pad-peer");
+        let pod = Pod::planned_in(Namespace::with_ipv6("pod"), "web", &["2001:db8::20@main"]);
+        pod.add(&node);
+        node.ip("-6 rule del to 2001:db8::20 priority 512");
+        node.ip(&format!("-6 route del 2001:db8::20 dev {}", pod.link.host_name));
+        let done = restored(&node, &[running(&pod)]);
+        let [PodStep::ReplaceRoute(_), PodStep::AddRule(_)] = &done[0].steps[..] else {
+            panic!("{done:?}")
+        };
+        assert!(node.ip("-6 rule").contains("to 2001:db8::20 lookup main"));
+        assert!(node.pings("2001:db8::20"));
+    });
+}
+
+#[test]
+fn restore_leaves_other_pods_and_links_alone() {
+    on_node(|node| {
+        let pod = Pod::added(node, "web", &["10.0.2.20@2"]);
+        let other = Pod::added(node, "db", &["10.0.2.21@2"]);
+        let before = node.dump();
+        // The record has both addresses for the first pod, and a pod without a link.
+        let both = RunningPod { addresses: other.link.addresses.clone(), ..running(&pod) };
+        let absent =
+            RunningPod { owner: "c9/eth0".parse().unwrap(), unmarked_name: None, ..running(&pod) };
+        assert!(restored(node, &[both, absent]).is_empty());
+        assert_eq!(node.dump(), before);
+        node.ip(&format!("link set {} alias another", pod.link.host_name));
+        node.ip("rule del to 10.0.2.20 priority 512");
+        assert!(restored(node, &[running(&pod)]).is_empty(), "the link has another's mark");
+    });
+}
+
+#[test]
+fn losses_name_what_has_gone() {
+    on_node(|node| {
+        node.block_on(async {
+            let mut losses = losses().unwrap();
+            let mut expect = async |loss: Loss| {
+                let mut others = Vec::new();
+                let found = tokio::time::timeout(Duration::from_secs(60), async {
+                    while let Some(next) = losses.next().await {
+                        if next == loss {
+                            return true;
+                        }
+                        others.push(next);
+                    }
+                    false
+                });
+                assert_eq!(found.await, Ok(true), "{loss:?} is not among {others:?}");
+            };
+            node.ip("link set pad up");
+            node.ip("rule add to 10.0.2.20 priority 512 lookup main");
+            node.ip("rule del to 10.0.2.20 priority 512");
+            expect(Loss::Rule("10.0.2.20".parse().unwrap())).await;
+            node.ip("route add 10.0.2.21 dev pad table 2");
+            node.ip("route del 10.0.2.21 dev pad table 2");
+            let destination = "10.0.2.21/32".parse().unwrap();
+            expect(Loss::Route { destination, table: 2.into() }).await;
+            node.ip("addr add 10.0.2.22/32 dev pad");
+            expect(Loss::HostAddress("10.0.2.22".parse().unwrap())).await;
+            node.ip("link set pad alias c1/eth0");
+            node.ip("link set pad down");
+            expect(Loss::MarkedLinkDown).await;
+        });
+    });
+}
