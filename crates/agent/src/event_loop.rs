@@ -15,7 +15,7 @@ use crate::cleanup::Cleanup;
 use crate::clock::Clock;
 use crate::handle::{Inbox, Message, Query, RequestKind};
 use crate::metrics::Counters;
-use crate::restore;
+use crate::restore::Restoring;
 use crate::writer::Writer;
 
 /// The channels for effects outside the agent. The receivers send results back through an
@@ -32,7 +32,7 @@ pub struct Edges {
 /// The channels for effects that other tasks of the agent carry out.
 pub(crate) struct Orders {
     pub(crate) cleanup: mpsc::UnboundedSender<Cleanup>,
-    pub(crate) restoring: mpsc::UnboundedSender<restore::Pods>,
+    pub(crate) restoring: mpsc::UnboundedSender<Restoring>,
 }
 
 /// A timer that is already due waits this long, so that it does not starve the messages.
@@ -143,9 +143,9 @@ impl EventLoop {
                     self.edges.host.send_replace(Some(picture));
                 }
                 Effect::TakeDown(links) => self.clean_up(Cleanup::TakeDown(links)),
-                Effect::RestorePods(pods) => {
-                    // If the receiving task has ended, the daemon ends too.
-                    let _ = self.orders.restoring.send(pods);
+                Effect::RestorePods(pods) => self.restore(Restoring::Pods(pods)),
+                Effect::RemoveHostAddresses(addresses) => {
+                    self.restore(Restoring::RemoveHostAddresses(addresses));
                 }
                 Effect::ForgetConnections(addresses) => {
                     self.clean_up(Cleanup::ForgetConnections(addresses));
@@ -157,6 +157,11 @@ impl EventLoop {
     fn clean_up(&self, order: Cleanup) {
         // If the receiving task has ended, the daemon ends too.
         let _ = self.orders.cleanup.send(order);
+    }
+
+    fn restore(&self, order: Restoring) {
+        // If the receiving task has ended, the daemon ends too.
+        let _ = self.orders.restoring.send(order);
     }
 
     fn answer_query(&self, query: Query) {

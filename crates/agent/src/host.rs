@@ -1,13 +1,13 @@
 //! Keeps the host network as the engine wants it, in a task of its own. It syncs when the wanted picture changes,
-//! when the kernel reports a change of a wanted device or the loss of a wanted route or rule, and every minute.
+//! when the kernel reports a change of a wanted device or a disturbance of its routes or rules, and every minute.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr};
 use std::time::Duration;
 
+use datapath::disturbances::Disturbance;
 use datapath::host::{EniStatus, Families, FormerEnis, HostReport};
 use datapath::links::LinkChange;
-use datapath::losses::Loss;
 use datapath::{MacAddr, Mtu, MtuError, RouteTable};
 use futures::{Stream, StreamExt as _};
 use ipam::block::Family;
@@ -15,7 +15,7 @@ use ipam::event::{Event, HostEni, HostPicture, LinkState};
 use ipam::id::EniId;
 use tokio::sync::watch;
 
-use crate::losses::{self, Repairs};
+use crate::disturbances::{self, Repairs};
 use crate::{Inlet, error_chain};
 
 /// The first pause after a failure, or while a device is missing. The kernel might not report the change.
@@ -30,7 +30,7 @@ const SYNC_EVERY: Duration = Duration::from_secs(60);
 /// has changed. Works in the network namespace of the calling thread.
 pub async fn keep(mut wanted: watch::Receiver<Option<HostPicture>>, inlet: Inlet) {
     let mut links = link_changes();
-    let (mut losses, mut repairs) = (losses::follow().fuse(), Repairs::new());
+    let (mut disturbances, mut repairs) = (disturbances::follow().fuse(), Repairs::new());
     let mut keeper: Option<Keeper> = None;
     loop {
         let pause = keeper.as_ref().map_or(SYNC_EVERY, |keeper| keeper.pause);
@@ -48,8 +48,8 @@ pub async fn keep(mut wanted: watch::Receiver<Option<HostPicture>>, inlet: Inlet
                     continue;
                 }
             }
-            Some(loss) = losses.next() => {
-                if keeper.as_ref().is_some_and(|keeper| keeper.is_loser(&loss)) {
+            Some(disturbance) = disturbances.next() => {
+                if keeper.as_ref().is_some_and(|keeper| keeper.is_hit_by(&disturbance)) {
                     repairs.need();
                 }
                 continue;
@@ -96,16 +96,18 @@ impl Keeper {
         }
     }
 
-    /// Whether `loss` may be of a wanted rule or route, or may need one to be taken away.
-    fn is_loser(&self, loss: &Loss) -> bool {
+    /// Whether `disturbance` may concern a wanted ENI.
+    fn is_hit_by(&self, disturbance: &Disturbance) -> bool {
         let mut enis = self.wanted.enis.iter();
-        match loss {
-            Loss::Rule(address) => enis.any(|eni| IpAddr::V4(eni.primary_address) == *address),
-            Loss::Route { table: of, .. } => {
+        match disturbance {
+            Disturbance::RuleLost(address) => {
+                enis.any(|eni| IpAddr::V4(eni.primary_address) == *address)
+            }
+            Disturbance::RouteLost { table: of, .. } => {
                 *of != RouteTable::MAIN && enis.any(|eni| table(eni) == *of)
             }
-            Loss::HostAddress(_) | Loss::Missed => true,
-            Loss::MarkedLinkDown => false,
+            Disturbance::HostAddress(_) | Disturbance::DefaultRoute | Disturbance::Missed => true,
+            Disturbance::LinkDown => false,
         }
     }
 
@@ -220,14 +222,18 @@ fn node_state(report: &Result<HostReport, String>) -> LinkState {
 /// The ENI's state in `report`. While the node's own set-up fails, no ENI is ready: no packet of a pod would pass.
 fn eni_state(eni: &HostEni, report: &Result<HostReport, String>) -> LinkState {
     let node = node_state(report);
-    let report = match report {
-        Ok(report) if table(eni) != RouteTable::MAIN => report,
-        Ok(_) | Err(_) => return node,
-    };
-    match report.enis.get(&eni.mac).expect("a report has every ENI of its picture") {
-        EniStatus::Ready(_) => node,
-        EniStatus::Absent => LinkState::Absent,
-        EniStatus::Failed(error) => LinkState::Failed(error_chain(error)),
+    let Ok(report) = report else { return node };
+    if table(eni) != RouteTable::MAIN {
+        let status = report.enis.get(&eni.mac);
+        return match status.expect("a report has every ENI of its picture") {
+            EniStatus::Ready(_) => node,
+            EniStatus::Absent => LinkState::Absent,
+            EniStatus::Failed(error) => LinkState::Failed(error_chain(error)),
+        };
+    }
+    match &report.default_route {
+        Err(error) if node == LinkState::Ready => LinkState::Failed(error_chain(error)),
+        Ok(_) | Err(_) => node,
     }
 }
 

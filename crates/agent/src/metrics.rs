@@ -77,6 +77,7 @@ fn disagreements(page: &Page, view: &PoolView) {
     let unlinked = |eni: &&EniView| eni.stage == EniStage::Linking;
     let by_kind = [
         ("quarantined_address", view.quarantined.len()),
+        ("host_address", view.host_addresses.len()),
         ("lost_address", view.lost.len()),
         ("lost_eni", lost_enis.len()),
         ("unlinked_eni", view.enis.iter().filter(unlinked).count()),

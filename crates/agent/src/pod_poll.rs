@@ -6,6 +6,8 @@ use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use datapath::disturbances::Disturbance;
+use datapath::host_addresses::{self, AddressedLink};
 use datapath::links::LinkChange;
 use datapath::pod;
 use futures::StreamExt as _;
@@ -19,18 +21,18 @@ use ipam::view::PoolView;
 use tokio::time::Instant;
 
 use crate::handle::{Handle, Inlet};
-use crate::{error_chain, host, runtime};
+use crate::{disturbances, error_chain, host, runtime};
 
 /// The pause between two polls.
 const POLL_EVERY: Duration = Duration::from_secs(60);
-/// The pause from the end of a link to the next poll. It is short, so that the link's quarantined address soon
-/// cools down. It is not zero, so that a hundred links that go together cost one poll.
+/// The pause from the end of a link, or from a new address of the host, to the next poll. It is short, so that the
+/// link's quarantined address soon cools down, and a pod's address soon leaves the host. It is not zero, so that a hundred links that go together cost one poll.
 const AFTER_A_LINK: Duration = Duration::from_secs(2);
 
 /// The first report, before the engine serves anything; `None` if the kernel cannot be read.
 pub(crate) async fn poll_first(now: Timestamp) -> Option<KernelReport> {
-    let links = read().await?;
-    Some(report(now, links, BTreeSet::new(), None))
+    let (links, host_addresses) = read().await?;
+    Some(report(now, links, host_addresses, BTreeSet::new(), None))
 }
 
 /// Polls and sends the reports to the engine, until the engine ends.
@@ -40,6 +42,7 @@ pub(crate) async fn poll_forever(
     runtime_socket: Option<PathBuf>,
 ) -> anyhow::Result<()> {
     let mut changes = host::link_changes().fuse();
+    let mut disturbances = disturbances::follow().fuse();
     let (mut logged, mut differences) = (BTreeMap::new(), BTreeMap::new());
     let mut next = Instant::now() + POLL_EVERY;
     log_quarantine(&mut logged, handle.view().await?);
@@ -51,18 +54,24 @@ pub(crate) async fn poll_forever(
                 }
                 continue;
             }
+            Some(disturbance) = disturbances.next() => {
+                if matches!(disturbance, Disturbance::HostAddress(_) | Disturbance::Missed) {
+                    next = next.min(Instant::now() + AFTER_A_LINK);
+                }
+                continue;
+            }
             () = tokio::time::sleep_until(next) => {}
         }
         let begun = handle.now();
         next = Instant::now() + POLL_EVERY;
         let asking = runtime::sandboxes(runtime_socket.as_deref());
         let (links, listed) = tokio::join!(read(), asking);
-        if let Some(links) = links {
+        if let Some((links, host_addresses)) = links {
             let assignments = handle.view().await?.assignments;
             // One blocking task for all namespaces, since one task for each would use dozens of threads.
             let report = tokio::task::spawn_blocking(move || {
                 let vanished = vanished(&assignments, &links);
-                report(begun, links, vanished, listed)
+                report(begun, links, host_addresses, vanished, listed)
             });
             inlet.send(Event::Kernel(report.await?));
         }
@@ -72,19 +81,21 @@ pub(crate) async fn poll_forever(
     }
 }
 
-/// The links of all pods. If the kernel cannot be read, `None` and an error line. The last report stays
-/// in force then.
-async fn read() -> Option<Vec<pod::HostLink>> {
-    let seen = pod::host_links().await;
-    seen.inspect_err(|fault| {
-        tracing::error!(fault = error_chain(fault), "the kernel's pods cannot be listed");
-    })
-    .ok()
+type HostAddresses = BTreeMap<IpAddr, AddressedLink>;
+
+/// The links of all pods, and the host's own addresses. If the kernel cannot be read, `None` and an error line.
+/// The last report stays in force then.
+async fn read() -> Option<(Vec<pod::HostLink>, HostAddresses)> {
+    let seen = pod::host_links().await.map_err(|fault| error_chain(&fault));
+    let addresses = host_addresses::list().await.map_err(|fault| error_chain(&fault));
+    let both = seen.and_then(|seen| Ok((seen, addresses?)));
+    both.inspect_err(|fault| tracing::error!(fault, "the kernel's pods cannot be listed")).ok()
 }
 
 fn report(
     begun: Timestamp,
     links: Vec<pod::HostLink>,
+    host_addresses: HostAddresses,
     vanished: BTreeSet<AttachmentKey>,
     listed: Option<BTreeSet<String>>,
 ) -> KernelReport {
@@ -92,7 +103,11 @@ fn report(
         let link = PodLink { name, mark: owner };
         addresses.into_iter().map(move |address| (address, link.clone()))
     });
-    KernelReport { begun, links: links.collect(), vanished, listed }
+    let host_addresses = host_addresses.into_iter().map(|(address, link)| {
+        (address, ipam::kernel_report::AddressedLink { name: link.name, mac: link.mac })
+    });
+    let host_addresses = host_addresses.collect();
+    KernelReport { begun, links: links.collect(), host_addresses, vanished, listed }
 }
 
 /// The attachments without a trace: no link has their mark, no unmarked link has their address, and their

@@ -1,10 +1,11 @@
-//! Puts back what other programs take from running pods: a link's state, a route, a rule. The engine names the
-//! pods; here is heard when something may be missing, and the kernel gets back what it lacks.
+//! Puts back what other programs take from running pods: a link's state, a route, a rule. Removes pods' addresses
+//! that they put on an ENI's device. The engine says what; the kernel says when something may be disturbed.
 
 use std::collections::BTreeMap;
+use std::net::IpAddr;
 use std::sync::Arc;
 
-use datapath::losses::Loss;
+use datapath::disturbances::Disturbance;
 use datapath::pod::{PodAddress, Restored, RunningPod};
 use datapath::{InterfaceName, RouteTable, host_veth_name};
 use futures::StreamExt as _;
@@ -13,32 +14,39 @@ use ipam::id::{AttachmentKey, Pod};
 use ipam::record::{Assignment, PodIp, Via};
 use tokio::sync::mpsc;
 
+use crate::disturbances::{self, Repairs};
 use crate::error_chain;
 use crate::handle::Inlet;
-use crate::losses::{self, Repairs};
 use crate::metrics::Counters;
 
-/// The pods whose network must be in place. See [`Effect::RestorePods`](ipam::event::Effect::RestorePods).
-pub(crate) type Pods = BTreeMap<AttachmentKey, Assignment>;
+/// An order of the engine.
+#[derive(Debug)]
+pub(crate) enum Restoring {
+    /// See [`Effect::RestorePods`](ipam::event::Effect::RestorePods).
+    Pods(BTreeMap<AttachmentKey, Assignment>),
+    /// See [`Effect::RemoveHostAddresses`](ipam::event::Effect::RemoveHostAddresses).
+    RemoveHostAddresses(BTreeMap<IpAddr, String>),
+}
 
 /// The prefix of host links' names where the incumbent's setting is the default.
 const INCUMBENTS_PREFIX: &str = "eni";
 
-/// Reports losses to the engine, and restores the pods that the engine names, until the engine ends.
+/// Reports disturbances to the engine, and restores the pods that the engine names, until the engine ends.
 pub(crate) async fn keep(
-    mut wanted: mpsc::UnboundedReceiver<Pods>,
+    mut orders: mpsc::UnboundedReceiver<Restoring>,
     inlet: Inlet,
     counters: Arc<Counters>,
 ) {
-    let (mut losses, mut repairs) = (losses::follow().fuse(), Repairs::new());
+    let (mut disturbances, mut repairs) = (disturbances::follow().fuse(), Repairs::new());
     loop {
         tokio::select! {
-            pods = wanted.recv() => match pods {
-                Some(pods) => restore(&pods, &counters).await,
+            order = orders.recv() => match order {
+                Some(Restoring::Pods(pods)) => restore(&pods, &counters).await,
+                Some(Restoring::RemoveHostAddresses(addresses)) => remove(&addresses).await,
                 None => return,
             },
-            Some(loss) = losses.next() => {
-                if concerns_pods(&loss) {
+            Some(disturbance) = disturbances.next() => {
+                if concerns_pods(&disturbance) {
                     repairs.need();
                 }
             }
@@ -48,22 +56,36 @@ pub(crate) async fn keep(
 }
 
 /// The route to a pod is that to a single address in the main table.
-fn concerns_pods(loss: &Loss) -> bool {
-    match loss {
-        Loss::Rule(_) | Loss::MarkedLinkDown | Loss::Missed => true,
-        Loss::Route { destination, table } => {
+fn concerns_pods(disturbance: &Disturbance) -> bool {
+    match disturbance {
+        Disturbance::RuleLost(_) | Disturbance::LinkDown | Disturbance::Missed => true,
+        Disturbance::RouteLost { destination, table } => {
             *table == RouteTable::MAIN && destination.prefix_len() == destination.max_prefix_len()
         }
-        Loss::HostAddress(_) => false,
+        Disturbance::HostAddress(_) | Disturbance::DefaultRoute => false,
     }
 }
 
-async fn restore(pods: &Pods, counters: &Counters) {
+async fn restore(pods: &BTreeMap<AttachmentKey, Assignment>, counters: &Counters) {
     let pods: Vec<_> = pods.iter().filter_map(|(key, held)| running_pod(key, held)).collect();
     match datapath::pod::restore(&pods).await {
         Ok(all) => all.iter().for_each(|restored| log(restored, counters)),
         Err(fault) => {
             tracing::error!(fault = error_chain(&fault), "the pods' networks cannot be checked");
+        }
+    }
+}
+
+/// After a failure, the engine repeats the order at the next kernel report.
+async fn remove(addresses: &BTreeMap<IpAddr, String>) {
+    for (address, link) in addresses {
+        match datapath::host_addresses::remove(*address, link).await {
+            Ok(()) => tracing::warn!(
+                %address, link, "removed a pod's address from an ENI's device, where another program had put it",
+            ),
+            Err(fault) => tracing::error!(
+                %address, link, fault = error_chain(&fault), "a pod's address cannot be removed from an ENI's device",
+            ),
         }
     }
 }

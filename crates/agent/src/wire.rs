@@ -199,6 +199,7 @@ pub(crate) fn view(node: &Node, limits_from: String, view: PoolView) -> v1::View
         assignments,
         // `blocked` names each of these with the reason.
         quarantined: _,
+        host_addresses: _,
         lost: _,
         sandboxes: _,
         refuted_hints,

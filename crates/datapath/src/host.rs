@@ -1,8 +1,9 @@
 //! The host network: one value describes all of it, and [`sync`] makes the kernel match.
 //!
-//! It covers the node's sysctls, the primary ENI's MTU, and each secondary ENI's device, routes and
-//! rule. It must not know pods, EC2 or how the caller chose the ENIs.
+//! It covers the node's sysctls, the primary ENI's MTU and default route, and each secondary ENI's device, routes
+//! and rule. It must not know pods, EC2 or how the caller chose the ENIs.
 
+mod default_route;
 mod eni;
 mod former;
 mod node;
@@ -13,6 +14,7 @@ use std::net::Ipv4Addr;
 use ipnet::{IpNet, Ipv4Net};
 use netlink_packet_route::AddressFamily;
 
+pub use self::default_route::DefaultRouteError;
 pub use self::eni::{EniError, EniStep};
 pub use self::former::FormerError;
 pub use self::node::{NodeError, NodeFault};
@@ -65,6 +67,8 @@ pub struct HostEni {
 pub struct HostReport {
     /// The node's sysctls and the primary ENI.
     pub node: Result<Applied, NodeError>,
+    /// The main table's default route, by which pods of the primary ENI leave.
+    pub default_route: Result<Applied, DefaultRouteError>,
     /// Each secondary ENI of the picture, by hardware address.
     pub enis: BTreeMap<MacAddr, EniStatus>,
     /// What is left of ENIs that the picture lacks.
@@ -130,11 +134,15 @@ pub async fn sync(wanted: &HostPicture) -> Result<HostReport, HostSyncError> {
         };
         enis.insert(eni.mac, status.unwrap_or_else(EniStatus::Failed));
     }
+    let default_route = match &before {
+        Ok(before) => default_route::sync(&netlink, before, wanted).await,
+        Err(error) => Err(error.clone().into()),
+    };
     let former = match before {
         Ok(before) => former::sync(&netlink, &before, &wanted.enis).await,
         Err(error) => Err(error.into()),
     };
-    Ok(HostReport { node, enis, former })
+    Ok(HostReport { node, default_route, enis, former })
 }
 
 /// What the kernel has that all ENIs share.

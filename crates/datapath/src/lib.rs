@@ -6,10 +6,11 @@
 
 mod address;
 pub mod connections;
+pub mod disturbances;
 pub mod host;
+pub mod host_addresses;
 mod link;
 pub mod links;
-pub mod losses;
 mod name;
 mod neighbour;
 mod netlink;

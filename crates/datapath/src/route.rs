@@ -118,6 +118,25 @@ fn ip(address: &RouteAddress) -> Option<IpAddr> {
     }
 }
 
+/// A default route of the main table. The kernel prefers the one with the smallest metric.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct DefaultRoute {
+    pub(crate) route: Route,
+    pub(crate) metric: u32,
+}
+
+impl DefaultRoute {
+    fn from_answer(answer: &RouteNetlinkMessage) -> Option<Self> {
+        let RouteNetlinkMessage::NewRoute(message) = answer else { return None };
+        let route = Route::from_message(message).filter(|it| it.destination.prefix_len() == 0)?;
+        let metric = message.attributes.iter().find_map(|attribute| match attribute {
+            RouteAttribute::Priority(metric) => Some(*metric),
+            _ => None,
+        });
+        Some(Self { route, metric: metric.unwrap_or(0) })
+    }
+}
+
 /// Adds `route`. The kernel refuses it if the table has a route to the same destination.
 pub(crate) async fn add(netlink: &Netlink, route: &Route) -> Result<(), KernelError> {
     let message = RouteNetlinkMessage::NewRoute(route.message());
@@ -153,15 +172,27 @@ pub(crate) struct Filter {
 
 /// The unicast routes that pass `filter`. The kernel filters.
 pub(crate) async fn list(netlink: &Netlink, filter: Filter) -> Result<Vec<Route>, KernelError> {
+    Ok(dump(netlink, filter).await?.iter().filter_map(Route::from_answer).collect())
+}
+
+/// The main table's default routes of `family`.
+pub(crate) async fn defaults(
+    netlink: &Netlink,
+    family: AddressFamily,
+) -> Result<Vec<DefaultRoute>, KernelError> {
+    let filter = Filter { family, table: RouteTable::MAIN, device: None };
+    Ok(dump(netlink, filter).await?.iter().filter_map(DefaultRoute::from_answer).collect())
+}
+
+async fn dump(netlink: &Netlink, filter: Filter) -> Result<Vec<RouteNetlinkMessage>, KernelError> {
     let mut wanted = RouteMessage::default();
     wanted.header.address_family = filter.family;
     wanted.attributes.push(RouteAttribute::Table(filter.table.number()));
     wanted.attributes.extend(filter.device.map(RouteAttribute::Oif));
     match netlink.dump(RouteNetlinkMessage::GetRoute(wanted)).await {
-        Ok(found) => Ok(found.iter().filter_map(Route::from_answer).collect()),
         // A table exists once it has had a route.
         Err(error) if error.is(Errno::NOENT) => Ok(Vec::new()),
-        Err(error) => Err(error),
+        other => other,
     }
 }
 

@@ -150,6 +150,7 @@ impl Engine {
                 let mut checking = self.checking(now);
                 checking.report(&report);
                 checking.restore_pods(out);
+                checking.remove_host_addresses(&report, out);
             }
             Event::PodPartLost => self.checking(now).restore_pods(out),
             Event::Hint(shown) => inventory.hint(&shown, pool, calls, cx),

@@ -145,6 +145,9 @@ pub enum Effect {
     TakeDown(BTreeMap<IpAddr, PodLink>),
     /// Put back what the kernel lacks of these pods: link up, route and rules. It may lack nothing.
     RestorePods(BTreeMap<AttachmentKey, Assignment>),
+    /// Remove these addresses from the host, each from the named link, which is the device of an ENI of ours. They
+    /// are pods' addresses, and another program has put them there.
+    RemoveHostAddresses(BTreeMap<IpAddr, String>),
     /// Make the kernel forget the connections of these addresses, whose pods have ended. Clients that wait
     /// for such a pod must not reach the next one.
     ForgetConnections(BTreeSet<Ipv4Addr>),

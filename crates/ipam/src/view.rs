@@ -28,6 +28,9 @@ pub struct PoolView {
     pub assignments: BTreeMap<AttachmentKey, Assignment>,
     /// The withheld addresses, each with its link: a pod uses them in a way that the record does not know.
     pub quarantined: BTreeMap<IpAddr, String>,
+    /// The addresses of our ENIs that the host itself has, each with the name of its link. No packet to them reaches
+    /// a pod.
+    pub host_addresses: BTreeMap<IpAddr, String>,
     /// How many sandboxes the container runtime has, ready or not; `None` if it has not answered the last
     /// time, or is not asked.
     pub sandboxes: Option<usize>,

@@ -125,9 +125,10 @@ impl Tidepool {
             }
             Effect::SyncHost(picture) => picture.enis.iter().map(await_device).collect(),
             // No pod of the lab has a link.
-            Effect::TakeDown(_) | Effect::RestorePods(_) | Effect::ForgetConnections(_) => {
-                Vec::new()
-            }
+            Effect::TakeDown(_)
+            | Effect::RestorePods(_)
+            | Effect::RemoveHostAddresses(_)
+            | Effect::ForgetConnections(_) => Vec::new(),
         }
     }
 

@@ -57,6 +57,7 @@ fn view() -> PoolView {
         assignments: BTreeMap::new(),
         quarantined: [([10, 0, 0, 18].into(), "eni5".to_owned())].into(),
         sandboxes: Some(5),
+        host_addresses: [([10, 0, 0, 9].into(), "ens5".to_owned())].into(),
         lost: [
             ([10, 0, 0, 91].into(), eni_id("eni-1")),
             ([10, 0, 0, 92].into(), eni_id("eni-3")),

@@ -1,12 +1,13 @@
 //! Compares a pod's link with what was made. Changes nothing.
 
+use std::net::IpAddr;
 use std::path::PathBuf;
 
 use ipnet::IpNet;
 use netlink_packet_route::AddressFamily;
 
-use super::PodExpectation;
 use super::objects::{self, LinkObjects};
+use super::{PodAddress, PodExpectation};
 use crate::link::{self, Link};
 use crate::netlink::{KernelError, Netlink};
 use crate::netns::{Netns, NetnsError};
@@ -112,6 +113,12 @@ pub enum CheckError {
         route: Route,
         /// The host's end.
         device: InterfaceName,
+    },
+    /// The host itself has the pod's address, so packets to the pod end at the host.
+    #[error("the host itself has the pod's address {address}")]
+    OnHost {
+        /// The address.
+        address: IpAddr,
     },
     /// A rule for the pod is gone.
     #[error("the node has no rule {rule}")]
@@ -227,6 +234,12 @@ async fn check_host(
     if let Some(route) = missing(&objects.host_routes, &found) {
         let device = expected.host_name.clone();
         return Err(CheckError::NoHostRoute { route: route.clone(), device });
+    }
+    for PodAddress { address, .. } in &expected.addresses {
+        let reading = route::is_local(netlink, *address).await;
+        if reading.map_err(read("the route to the pod"))? {
+            return Err(CheckError::OnHost { address: *address });
+        }
     }
     let mut found = Vec::new();
     for family in families(expected) {

@@ -32,6 +32,11 @@ const DAMAGES: &[(Side, &str, &str)] = &[
     ),
     (Side::Node, "route del 10.0.2.20", "the node has no route 10.0.2.20 table main dev HOST"),
     (Side::Node, "route replace 10.0.2.20 dev pad", "the node has no route 10.0.2.20 table main"),
+    (
+        Side::Node,
+        "addr add 10.0.2.20/24 dev pad",
+        "the host itself has the pod's address 10.0.2.20",
+    ),
     (Side::Node, "rule del priority 512", "no rule 512: from all to 10.0.2.20 lookup main"),
     (Side::Node, "rule del priority 1536", "no rule 1536: from 10.0.2.20 lookup 2"),
     (

@@ -204,6 +204,52 @@ fn sync_with_failing_enis_sets_up_the_others() {
     });
 }
 
+/// A node whose default route leads out of ens5 with metric 512, and what `sync` makes of the first default route.
+fn default_route_synced(other: &str, check: impl FnOnce(&Namespace, &HostReport)) {
+    on_node(|node| {
+        attach_primary(node);
+        eni::attach(node);
+        let wanted = HostPicture { enis: vec![eni::eni()], ..picture() };
+        synced(node, &wanted);
+        node.ip("link set ens5 up");
+        node.ip("link set pad up");
+        node.ip("route add default dev ens5 metric 512");
+        node.ip(&format!("route add default {other}"));
+        let report = synced(node, &wanted);
+        check(node, &report);
+        assert!(node.ip("route show default").contains("dev ens5"), "{}", node.dump());
+    });
+}
+
+#[test]
+fn preferred_default_route_over_another_eni_is_removed() {
+    default_route_synced("dev ens6 metric 100", |node, report| {
+        assert_eq!(*report.default_route.as_ref().unwrap(), Applied::Updated);
+        assert!(!node.ip("route show default").contains("ens6"));
+    });
+}
+
+#[test]
+fn preferred_default_route_over_another_device_is_named() {
+    default_route_synced("dev pad metric 100", |node, report| {
+        let error = report.default_route.as_ref().unwrap_err();
+        let text = error_chain(error);
+        assert!(
+            text.starts_with("the main table's default table main dev pad with metric 100"),
+            "{text}"
+        );
+        assert!(node.ip("route show default").contains("dev pad"), "it is not ours");
+    });
+}
+
+#[test]
+fn default_route_of_greater_metric_stays() {
+    default_route_synced("dev ens6 metric 1024", |node, report| {
+        assert_eq!(*report.default_route.as_ref().unwrap(), Applied::Unchanged);
+        assert!(node.ip("route show default").contains("ens6"));
+    });
+}
+
 #[test]
 fn whole_host_sync_repeated_changes_nothing() {
     on_node(|node| {

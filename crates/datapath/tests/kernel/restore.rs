@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use datapath::losses::{Loss, losses};
+use datapath::disturbances::{Disturbance, disturbances};
 use datapath::pod::{PodStep, Restored, RunningPod, restore};
 use futures::StreamExt as _;
 
@@ -97,33 +97,33 @@ fn restore_leaves_other_pods_and_links_alone() {
 fn losses_name_what_has_gone() {
     on_node(|node| {
         node.block_on(async {
-            let mut losses = losses().unwrap();
-            let mut expect = async |loss: Loss| {
+            let mut disturbances = disturbances().unwrap();
+            let mut expect = async |disturbance: Disturbance| {
                 let mut others = Vec::new();
                 let found = tokio::time::timeout(Duration::from_secs(60), async {
-                    while let Some(next) = losses.next().await {
-                        if next == loss {
+                    while let Some(next) = disturbances.next().await {
+                        if next == disturbance {
                             return true;
                         }
                         others.push(next);
                     }
                     false
                 });
-                assert_eq!(found.await, Ok(true), "{loss:?} is not among {others:?}");
+                assert_eq!(found.await, Ok(true), "{disturbance:?} is not among {others:?}");
             };
             node.ip("link set pad up");
             node.ip("rule add to 10.0.2.20 priority 512 lookup main");
             node.ip("rule del to 10.0.2.20 priority 512");
-            expect(Loss::Rule("10.0.2.20".parse().unwrap())).await;
+            expect(Disturbance::RuleLost("10.0.2.20".parse().unwrap())).await;
             node.ip("route add 10.0.2.21 dev pad table 2");
             node.ip("route del 10.0.2.21 dev pad table 2");
             let destination = "10.0.2.21/32".parse().unwrap();
-            expect(Loss::Route { destination, table: 2.into() }).await;
+            expect(Disturbance::RouteLost { destination, table: 2.into() }).await;
             node.ip("addr add 10.0.2.22/32 dev pad");
-            expect(Loss::HostAddress("10.0.2.22".parse().unwrap())).await;
+            expect(Disturbance::HostAddress("10.0.2.22".parse().unwrap())).await;
             node.ip("link set pad alias c1/eth0");
             node.ip("link set pad down");
-            expect(Loss::MarkedLinkDown).await;
+            expect(Disturbance::LinkDown).await;
         });
     });
 }

@@ -34,6 +34,8 @@ pub(super) struct KernelCheck {
     runtime: RuntimeList,
     /// The links whose removal has been ordered since the last report.
     ordered_down: BTreeSet<IpAddr>,
+    /// The addresses that the host itself has, as of the last report, each with the name of its link.
+    host_addresses: BTreeMap<IpAddr, String>,
 }
 
 /// The parts that a report may change.
@@ -50,6 +52,12 @@ impl KernelCheck {
     /// How many sandboxes the container runtime has; `None` if it did not answer when last asked.
     pub(super) fn n_sandboxes(&self) -> Option<usize> {
         self.runtime.n_listed()
+    }
+
+    /// The addresses of our ENIs that the host itself has, each with the name of its link.
+    pub(super) fn host_addresses(&self, pool: &Pool) -> BTreeMap<IpAddr, String> {
+        let here = self.host_addresses.iter().filter(|(ip, _)| pool.has(**ip));
+        here.map(|(ip, link)| (*ip, link.clone())).collect()
     }
 
     /// Whether a GC of `network` may end `key`. An attachment that is known only by its link may belong to
@@ -81,6 +89,9 @@ impl KernelCheck {
 impl Checking<'_> {
     pub(super) fn report(&mut self, report: &KernelReport) {
         self.check.ordered_down.clear();
+        let host_addresses = report.host_addresses.iter();
+        self.check.host_addresses =
+            host_addresses.map(|(ip, link)| (*ip, link.name.clone())).collect();
         self.judge_links(report);
         self.release_vanished(report);
         self.release_forgotten(report);
@@ -90,9 +101,15 @@ impl Checking<'_> {
     fn judge_links(&mut self, report: &KernelReport) {
         let promised = self.demand.promised();
         let was_strange = |address| self.pool.quarantine.contains_key(address);
-        let strange: BTreeMap<IpAddr, &PodLink> = report
-            .links
-            .iter()
+        let links = report.links.iter().map(|(address, link)| (address, link.clone()));
+        // No pod can use an address that the host has.
+        let on_host = report.host_addresses.iter().filter(|(address, _)| {
+            self.pool.has(**address) && !report.links.contains_key(*address)
+        });
+        let on_host = on_host
+            .map(|(address, link)| (address, PodLink { name: link.name.clone(), mark: None }));
+        let strange: BTreeMap<IpAddr, PodLink> = links
+            .chain(on_host)
             .filter(|(address, _)| !promised.contains(*address))
             .filter(|(address, link)| {
                 let verdict = is_strange(self.journal.record(), **address, link, report.begun);
@@ -107,7 +124,7 @@ impl Checking<'_> {
             self.link_gone(address);
         }
         for (address, link) in strange {
-            self.pool.put_in_quarantine(address, link.clone());
+            self.pool.put_in_quarantine(address, link);
         }
     }
 
@@ -185,6 +202,18 @@ impl Checking<'_> {
             running.map(|(key, held)| (key.clone(), held.clone())).collect();
         if !running.is_empty() {
             out.push(Effect::RestorePods(running));
+        }
+    }
+
+    /// Orders that pods' addresses are removed from the devices of our ENIs. Host tools put an ENI's secondary
+    /// addresses there.
+    pub(super) fn remove_host_addresses(&self, report: &KernelReport, out: &mut Vec<Effect>) {
+        let is_device = |mac| self.pool.enis.values().any(|eni| eni.mac == mac);
+        let found = report.host_addresses.iter();
+        let wrong = found.filter(|(ip, link)| self.pool.has(**ip) && is_device(link.mac));
+        let wrong: BTreeMap<_, _> = wrong.map(|(ip, link)| (*ip, link.name.clone())).collect();
+        if !wrong.is_empty() {
+            out.push(Effect::RemoveHostAddresses(wrong));
         }
     }
 

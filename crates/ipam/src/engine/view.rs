@@ -36,6 +36,7 @@ impl Engine {
             unused_blocks: self.inventory.unused_blocks_of_ours(&self.pool),
             assignments: record.assignments().clone(),
             quarantined: quarantined(&self.pool, record, cx),
+            host_addresses: self.kernel.host_addresses(&self.pool),
             sandboxes: self.kernel.n_sandboxes(),
             lost: self.lost(),
             refuted_hints: self.inventory.refuted_hints(),
@@ -109,10 +110,13 @@ impl Engine {
             let why = "they may have gone back, and serve once a second describe confirms them";
             format!("{id}: {n} blocks are in only one answer of EC2: {why}")
         });
+        let on_host = self.kernel.host_addresses(&self.pool).into_iter().map(|(ip, link)| {
+            format!("{ip} is on the host's link {link}, so no packet reaches a pod there; remove it from that link")
+        });
         let lost = self.lost().into_keys();
         let lost = lost.map(|address| format!("{address} is a pod's but not on any ENI at EC2"));
         let planned = self.warm_start_notice().into_iter().chain(planned);
-        let planned = planned.chain(held).chain(links).chain(unconfirmed);
+        let planned = planned.chain(held).chain(links).chain(unconfirmed).chain(on_host);
         let mut all: Vec<String> = planned.chain(lost).chain(self.unusual_pods()).collect();
         all.extend(foreign_block_phrases(&self.pool));
         all.extend(quarantine_reasons(&self.pool, self.journal.record(), cx));

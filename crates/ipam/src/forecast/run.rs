@@ -124,7 +124,10 @@ impl Run {
                         self.send(Event::EniLink { eni: eni.eni, link: LinkState::Ready });
                     }
                 }
-                Effect::TakeDown(_) | Effect::RestorePods(_) | Effect::ForgetConnections(_) => {}
+                Effect::TakeDown(_)
+                | Effect::RestorePods(_)
+                | Effect::RemoveHostAddresses(_)
+                | Effect::ForgetConnections(_) => {}
             }
         }
     }

@@ -227,6 +227,7 @@ impl FuzzedNode {
                 | Effect::SyncHost(_)
                 | Effect::TakeDown(_)
                 | Effect::RestorePods(_)
+                | Effect::RemoveHostAddresses(_)
                 | Effect::ForgetConnections(_) => {}
             }
         }

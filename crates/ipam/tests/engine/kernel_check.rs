@@ -1,13 +1,15 @@
 //! Reports of the kernel and the container runtime, checked against the record and EC2's answer.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::time::Duration;
 
 use ipam::block::BlockKind;
 use ipam::event::Event;
 use ipam::id::AttachmentKey;
+use ipam::kernel_report::AddressedLink;
 use ipam::policy::WarmSettings;
+use mac::MacAddr;
 
 use crate::node::{Node, OnEni as _, Setup, key, limits, policy, warm_ip};
 
@@ -464,4 +466,36 @@ fn report_and_loss_restore_the_pods_on_record() {
     node.links.insert(disputed, key(7));
     node.report_kernel();
     assert_eq!(restored(&node), BTreeSet::new());
+}
+
+/// Host tools put the secondary addresses of ENIs on the ENIs' devices.
+#[test]
+fn address_on_the_host_goes_to_no_pod() {
+    let (mut node, address) = two_pods_on_three_addresses();
+    let free = node.ec2.enis.values().flat_map(|eni| &eni.blocks);
+    let free: BTreeSet<_> = free.map(|block| block.bounds().0).collect();
+    let used: BTreeSet<_> = node.record().owners().keys().copied().collect();
+    let free = *free.difference(&used).next().unwrap();
+    let mac = node.ec2.enis.values().next().unwrap().mac;
+    let on = |name: &str, mac| AddressedLink { name: name.to_owned(), mac };
+    node.on_host = [(address, on("ens5", mac)), (free, on("dummy0", MacAddr::NONE))].into();
+    node.report_kernel();
+    node.settle();
+    let expect = BTreeMap::from([(address, "ens5".to_owned())]);
+    assert_eq!(node.off_host, expect, "only an ENI's device is ours to change");
+    assert_eq!(node.view().host_addresses.len(), 2);
+    assert_eq!(quarantined(&node), BTreeSet::from([free]));
+    for ip in [address, free] {
+        let phrase = format!("{ip} is on the host's link ");
+        assert!(node.view().blocked.iter().any(|line| line.starts_with(&phrase)), "{phrase}");
+    }
+    let request = node.add(2);
+    node.settle();
+    node.refused(request);
+
+    node.on_host.clear();
+    node.report_kernel();
+    node.settle();
+    assert_eq!(node.run_pod(3).address(), free);
+    assert_eq!(node.view().host_addresses.len(), 0);
 }

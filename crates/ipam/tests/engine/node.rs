@@ -10,7 +10,7 @@ use ipam::event::{
     Answer, Effect, Event, HostPicture, LinkState, Reason, Refusal, RequestId, SaveSeq,
 };
 use ipam::id::{AttachmentKey, BootId, EniId, InstanceId, Pod};
-use ipam::kernel_report::{KernelReport, PodLink};
+use ipam::kernel_report::{AddressedLink, KernelReport, PodLink};
 use ipam::policy::{
     Families, FamilyPolicy, Limits, Node as NodeFacts, Placement, Policy, Targets, Timing,
     WarmSettings,
@@ -163,6 +163,10 @@ pub(crate) struct Node {
     pub(crate) reasons: Vec<(Ec2Call, Reason)>,
     /// The links that the engine wants removed and that still exist.
     pub(crate) to_take_down: BTreeMap<IpAddr, PodLink>,
+    /// Addresses of the host, each with its link. They are part of the next report.
+    pub(crate) on_host: BTreeMap<IpAddr, AddressedLink>,
+    /// The addresses of the last order to remove some from the host.
+    pub(crate) off_host: BTreeMap<IpAddr, String>,
     /// The pods of the last order to restore what the kernel lacks.
     pub(crate) restored: BTreeMap<AttachmentKey, Assignment>,
     /// The addresses whose connections the kernel was to forget, and when.
@@ -205,6 +209,8 @@ impl Node {
             host: None,
             reasons: Vec::new(),
             to_take_down: BTreeMap::new(),
+            on_host: BTreeMap::new(),
+            off_host: BTreeMap::new(),
             restored: BTreeMap::new(),
             forgotten_connections: Vec::new(),
             links: BTreeMap::new(),
@@ -272,7 +278,10 @@ impl Node {
         // The engine repeats the removals that failed.
         self.to_take_down.clear();
         self.restored.clear();
-        self.send(Event::Kernel(KernelReport { begun, links, vanished, listed }));
+        self.off_host.clear();
+        let host_addresses = self.on_host.clone();
+        let report = KernelReport { begun, links, host_addresses, vanished, listed };
+        self.send(Event::Kernel(report));
     }
 
     /// What a correct metadata service shows.
@@ -346,6 +355,7 @@ impl Node {
                 Effect::SyncHost(picture) => self.host = Some(picture),
                 Effect::TakeDown(links) => self.to_take_down.extend(links),
                 Effect::RestorePods(pods) => self.restored = pods,
+                Effect::RemoveHostAddresses(addresses) => self.off_host = addresses,
                 Effect::ForgetConnections(addresses) => {
                     self.forgotten_connections.push((self.now, addresses))
                 }

@@ -308,7 +308,7 @@ impl Node {
             begun: self.time(now),
             links: self.links.iter().map(|(address, key)| (*address, seen(key))).collect(),
             vanished: vanished.cloned().collect(),
-            listed: None,
+            ..KernelReport::default()
         }
     }
 

@@ -412,7 +412,9 @@ impl Simulation {
                 self.nodes[node].links.retain(|address, key| !is_same(address, key));
             }
             // The nodes have no connections.
-            Effect::RestorePods(_) | Effect::ForgetConnections(_) => {}
+            Effect::RestorePods(_)
+            | Effect::RemoveHostAddresses(_)
+            | Effect::ForgetConnections(_) => {}
         }
     }
 

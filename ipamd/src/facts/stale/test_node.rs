@@ -244,7 +244,10 @@ impl TestNode {
                     enis.map(|eni| Event::EniLink { eni: eni.eni, link: LinkState::Ready }),
                 );
             }
-            Effect::TakeDown(_) | Effect::RestorePods(_) | Effect::ForgetConnections(_) => {}
+            Effect::TakeDown(_)
+            | Effect::RestorePods(_)
+            | Effect::RemoveHostAddresses(_)
+            | Effect::ForgetConnections(_) => {}
         }
     }
 

@@ -1,4 +1,5 @@
-//! The kernel's notifications that something of a pod's or an ENI's network has gone, or that an address has come.
+//! The kernel's notifications of what may disturb the network of a pod or an ENI: objects that have gone, and
+//! addresses and default routes that have come.
 
 use std::io;
 use std::net::IpAddr;
@@ -17,30 +18,32 @@ use crate::rule::ListedRule;
 
 /// What has gone or come. Whoever receives it reads the kernel before changing anything.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Loss {
-    /// A rule for the packets of one address.
-    Rule(IpAddr),
-    /// A route.
-    Route {
+pub enum Disturbance {
+    /// A rule for the packets of one address has gone.
+    RuleLost(IpAddr),
+    /// A route has gone.
+    RouteLost {
         /// Its destination.
         destination: IpNet,
         /// Its table.
         table: RouteTable,
     },
     /// A link with a mark is down. Its routes go without further notifications.
-    MarkedLinkDown,
+    LinkDown,
     /// The host has got an address, of whatever link.
     HostAddress(IpAddr),
+    /// The main table has got a default route.
+    DefaultRoute,
     /// Notifications were lost, because they came faster than they were read.
     Missed,
 }
 
-/// All losses in the calling thread's namespace from now on. The stream ends if the socket fails.
+/// All disturbances in the calling thread's namespace from now on. The stream ends if the socket fails.
 ///
 /// # Errors
 ///
 /// If no netlink socket can be opened.
-pub fn losses() -> io::Result<impl Stream<Item = Loss> + Send + Unpin> {
+pub fn disturbances() -> io::Result<impl Stream<Item = Disturbance> + Send + Unpin> {
     let (connection, _, notifications) = rtnetlink::new_multicast_connection(&[
         MulticastGroup::Link,
         MulticastGroup::Ipv4Rule,
@@ -54,23 +57,29 @@ pub fn losses() -> io::Result<impl Stream<Item = Loss> + Send + Unpin> {
     Ok(notifications.filter_map(|(message, _sender)| std::future::ready(read(message))))
 }
 
-fn read(message: NetlinkMessage<RouteNetlinkMessage>) -> Option<Loss> {
+fn read(message: NetlinkMessage<RouteNetlinkMessage>) -> Option<Disturbance> {
     match message.payload {
         NetlinkPayload::InnerMessage(RouteNetlinkMessage::DelRule(message)) => {
-            ListedRule::from_message(&message).map(|listed| Loss::Rule(listed.rule.address()))
+            ListedRule::from_message(&message)
+                .map(|listed| Disturbance::RuleLost(listed.rule.address()))
         }
         NetlinkPayload::InnerMessage(RouteNetlinkMessage::DelRoute(message)) => {
             let Route { destination, table, .. } = Route::from_message(&message)?;
-            Some(Loss::Route { destination, table })
+            Some(Disturbance::RouteLost { destination, table })
+        }
+        NetlinkPayload::InnerMessage(RouteNetlinkMessage::NewRoute(message)) => {
+            let Route { destination, table, .. } = Route::from_message(&message)?;
+            let is_default = destination.prefix_len() == 0 && table == RouteTable::MAIN;
+            is_default.then_some(Disturbance::DefaultRoute)
         }
         NetlinkPayload::InnerMessage(RouteNetlinkMessage::NewLink(message)) => {
             let link = Link::from_message(&message);
-            (link.owner.is_some() && !link.up).then_some(Loss::MarkedLinkDown)
+            (link.owner.is_some() && !link.up).then_some(Disturbance::LinkDown)
         }
         NetlinkPayload::InnerMessage(RouteNetlinkMessage::NewAddress(message)) => {
-            address::global(&message).map(|(_, address)| Loss::HostAddress(address.addr()))
+            address::global(&message).map(|(_, address)| Disturbance::HostAddress(address.addr()))
         }
-        NetlinkPayload::Overrun(_) => Some(Loss::Missed),
+        NetlinkPayload::Overrun(_) => Some(Disturbance::Missed),
         _ => None,
     }
 }
