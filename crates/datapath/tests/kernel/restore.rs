@@ -94,7 +94,7 @@ fn restore_leaves_other_pods_and_links_alone() {
 }
 
 #[test]
-fn losses_name_what_has_gone() {
+fn disturbances_name_what_has_gone() {
     on_node(|node| {
         node.block_on(async {
             let mut disturbances = disturbances().unwrap();
