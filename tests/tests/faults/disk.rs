@@ -157,8 +157,12 @@ async fn read_only_disk_refuses_adds_and_keeps_the_pods() -> Result<()> {
         std::fs::remove_file(state.0.join("tidepool-limits.json"))?;
         state.remount("ro").await?;
         node.start_ipamd_unready().await?;
-        let limits = node.view().await?.limits.context("no limits")?;
-        ensure!(limits.from == "EC2", "{limits:?}, which cannot be kept");
+        eventually("limits, which cannot be kept", PATIENCE, async || {
+            let limits = node.view().await?.limits.context("no limits")?;
+            ensure!(limits.from == "EC2", "{limits:?}");
+            Ok(())
+        })
+        .await?;
         let refusal = eventually("refusal for the disk", PATIENCE, async || {
             let refusal = node.runtime.refusal("ro").await?;
             ensure!(refusal.msg.starts_with("STATE_UNWRITABLE: "), "{refusal}");

@@ -50,6 +50,9 @@ fn connected(node: &Namespace, name: &str, address: &str, table: u32) -> Pod {
 fn check_del(address: &str, table: u32, alive: bool, named: bool) {
     on_node(|_| {
         let node = &Namespace::with_ipv6("node");
+        // Links without addresses of their own, which would come into use some time later. The number is the
+        // kernel's `IN6_ADDR_GEN_MODE_NONE`.
+        node.set_sysctl("net/ipv6/conf/default/addr_gen_mode", "1");
         node.ip("link add pad type veth peer name pad-peer");
         // Rules of the incumbent that are not a pod's: an ENI's own, and the one for marked packets.
         node.ip("rule add from 10.0.2.9 lookup 2 priority 32765");
