@@ -23,8 +23,8 @@ pub(crate) async fn check(check: &Check) -> Result<(), CniError> {
     let addresses = recorded(check).await?;
     agree(check, &addresses)?;
     let identity = Identity::of(&check.conf.veth_prefix, &check.attachment, &check.pod)?;
-    let Identity { host_name, owner } = identity.recorded_in(&check.prev_result);
     let ifname = check.attachment.ifname.as_str();
+    let Identity { host_name, owner } = identity.recorded_in(&check.prev_result, ifname);
     let expectation = PodExpectation {
         netns: check.netns.clone(),
         ifname: ifname.parse().map_err(|e| Failure::LinkChanged.error(error_chain(&e)))?,

@@ -28,7 +28,7 @@ const PATIENCE: Duration = Duration::from_secs(5);
 pub(crate) async fn del(del: &Del) -> Result<(), CniError> {
     let mut identity = Identity::of(&del.conf.veth_prefix, &del.attachment, &del.pod)?;
     if let Some(result) = &del.prev_result {
-        identity = identity.recorded_in(result);
+        identity = identity.recorded_in(result, del.attachment.ifname.as_str());
     }
     failpoint::pass("del", "begun");
     let released = release(del).await;

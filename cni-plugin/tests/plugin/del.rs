@@ -60,6 +60,22 @@ fn a31_del_needs_only_record_or_prev_result() {
     assert_eq!(node.host.dump(), before);
 }
 
+/// A runtime that has lost the pod's name, or names it differently, has the container and interface.
+#[test]
+fn a31_del_with_another_pod_name_removes_the_link() {
+    let Some(mut node) = Node::new() else { return };
+    let before = node.host.dump();
+    for (args, away) in [("IgnoreUnknown=1", false), ("K8S_POD_NAME=other", false), ("", true)] {
+        let pod = node.pod("c1", "p1");
+        node.add(&pod);
+        if away {
+            node.stop_ipamd();
+        }
+        node.pod_call("DEL", &pod).set("CNI_ARGS", args).run().silent();
+        assert_eq!(node.host.dump(), before, "{args}");
+    }
+}
+
 #[test]
 fn a32_late_del_leaves_the_newer_sandbox() {
     let Some(node) = Node::new() else { return };

@@ -33,6 +33,13 @@ pub(crate) struct Link {
 }
 
 impl Link {
+    /// Whether this is the host's end of the owner's link: by its mark, or, as long as it has none, by
+    /// the hardware address that the link got with its creation.
+    pub(crate) fn is_of(&self, owner: &Owner) -> bool {
+        let by_mac = || self.mac == owner.host_mac();
+        self.is_veth && self.owner.as_ref().map_or_else(by_mac, |mark| mark == owner.as_str())
+    }
+
     pub(crate) fn from_message(message: &LinkMessage) -> Self {
         let mut link = Self {
             index: message.header.index,

@@ -4,6 +4,7 @@ use std::fmt;
 use std::fmt::Write as _;
 use std::str::FromStr;
 
+use mac::MacAddr;
 use sha1::{Digest as _, Sha1};
 
 /// Longest interface name in bytes (`IFNAMSIZ` of the kernel's `if.h`, less the final zero).
@@ -94,6 +95,13 @@ impl Owner {
     #[must_use]
     pub fn as_str(&self) -> &str {
         &self.0
+    }
+
+    /// The host end's hardware address, derived from the mark. So it needs no randomness, differs
+    /// between sandboxes, and shows the owner of a link that has no mark yet.
+    pub(crate) fn host_mac(&self) -> MacAddr {
+        let [a, b, c, d, e, f, ..] = <[u8; 20]>::from(Sha1::digest(&self.0));
+        MacAddr::local([a, b, c, d, e, f])
     }
 }
 

@@ -98,7 +98,7 @@ pub struct PodExpectation {
 /// A link to remove.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PodRemoval {
-    /// Name of the host's end.
+    /// Name of the host's end, which counts if no link has the owner's mark.
     pub host_name: InterfaceName,
     /// The link's owner. A link with another mark stays, and so do its addresses.
     pub owner: Owner,

@@ -6,7 +6,6 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use netlink_packet_route::route::RouteProtocol;
-use sha1::{Digest as _, Sha1};
 use tracing::warn;
 
 pub use self::error::AddPodError;
@@ -16,7 +15,7 @@ use crate::link::{self, Link, VethPair};
 use crate::netlink::{KernelError, Netlink};
 use crate::netns::Netns;
 use crate::sysctl;
-use crate::{InterfaceName, MacAddr, Neighbour, Owner, Route, address, neighbour, route, rule};
+use crate::{InterfaceName, Neighbour, Route, address, neighbour, route, rule};
 
 /// Index of `lo` in every namespace (the kernel's `LOOPBACK_IFINDEX`).
 const LOOPBACK: u32 = 1;
@@ -80,13 +79,6 @@ fn refuse_bad_addresses(wanted: &PodLink) -> Result<(), AddPodError> {
     }
 }
 
-/// The host end's hardware address, derived from the owner's mark. So it needs no randomness, differs
-/// between sandboxes, and is the same when an ADD is repeated.
-fn host_mac(owner: &Owner) -> MacAddr {
-    let [a, b, c, d, e, f, ..] = <[u8; 20]>::from(Sha1::digest(owner.as_str()));
-    MacAddr::local([a, b, c, d, e, f])
-}
-
 /// The two namespaces that the link connects.
 struct Sides {
     host: Netlink,
@@ -137,7 +129,7 @@ impl Sides {
     async fn create_pair(&self, wanted: &PodLink) -> Result<(), AddPodError> {
         let pair = VethPair {
             host: &wanted.host_name,
-            host_mac: host_mac(&wanted.owner),
+            host_mac: wanted.owner.host_mac(),
             pod: &wanted.ifname,
             netns: &self.netns,
             mtu: wanted.mtu,
@@ -312,7 +304,7 @@ impl Sides {
     /// The host's end that was made here. `None` if a newer sandbox's link has taken its name.
     async fn made(&self, wanted: &PodLink) -> Result<Option<Link>, AddPodError> {
         let link = find(&self.host, &wanted.host_name).await?;
-        Ok(link.filter(|link| link.mac == host_mac(&wanted.owner)))
+        Ok(link.filter(|link| link.mac == wanted.owner.host_mac()))
     }
 
     /// Removes all that was made. Routes, addresses and the neighbour entry go with the link.

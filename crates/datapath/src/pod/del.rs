@@ -43,9 +43,12 @@ pub enum DelPodFailure {
     /// The node's netlink cannot be used.
     #[error("open a netlink socket")]
     Socket(#[source] std::io::Error),
-    /// The host's end could not be looked up.
+    /// The host's end could not be looked up by its name.
     #[error("look up the link")]
     ReadLink(#[source] KernelError),
+    /// The host's end could not be looked up by its mark.
+    #[error("list the links")]
+    ListLinks(#[source] KernelError),
     /// The addresses that are routed to the host's end could not be read.
     #[error("list the routes over the link")]
     ListRoutes(#[source] KernelError),
@@ -84,8 +87,12 @@ pub enum DelPodFailure {
 /// Removes the rules and routes of a pod's addresses, and the host's end of its link. It may be
 /// repeated.
 ///
-/// 1. A link with another owner's mark belongs to a newer sandbox, and stays.
-/// 2. An address that is routed to another link belongs to another pod now, and stays too.
+/// 1. The owner's mark decides which link it is, whatever the link's name. Only where no link has
+///    the mark, it is the link of that name, if that one has no mark.
+/// 2. A link with another owner's mark belongs to a newer sandbox, and stays.
+/// 3. An address that is routed to another link belongs to another pod now, and stays too.
+///
+/// Costs a dump of all links if the link of that name does not have the mark.
 ///
 /// # Errors
 ///
@@ -111,14 +118,8 @@ async fn remove(
     removal: &PodRemoval,
     failures: &mut Vec<DelPodFailure>,
 ) -> PodRemoved {
-    let link = match link::by_name(netlink, removal.host_name.as_str()).await {
-        Ok(link) => link,
-        Err(error) => {
-            failures.push(DelPodFailure::ReadLink(error));
-            None
-        }
-    };
-    let ours = link.as_ref().filter(|link| is_ours(link, removal));
+    let link = find(netlink, removal, failures).await;
+    let ours = link.ours();
     let mut addresses = Vec::new();
     for address in addresses_of(netlink, removal, ours, failures).await {
         match remove_address(netlink, address, ours).await {
@@ -126,13 +127,47 @@ async fn remove(
             Err(failure) => failures.push(failure),
         }
     }
-    PodRemoved { link: remove_link(netlink, link.as_ref(), ours, failures).await, addresses }
+    PodRemoved { link: remove_link(netlink, &link, failures).await, addresses }
 }
 
-/// A link without a mark is ours by its name, since amazon-vpc-cni-k8s sets no mark.
-fn is_ours(link: &Link, removal: &PodRemoval) -> bool {
-    let mark = link.owner.as_deref();
-    link.is_veth && mark.is_none_or(|owner| owner == removal.owner.as_str())
+/// The host's end, as far as it exists.
+enum Found {
+    Ours(Link),
+    /// Another owner has the name.
+    NotOurs,
+    Absent,
+}
+
+impl Found {
+    fn ours(&self) -> Option<&Link> {
+        match self {
+            Found::Ours(link) => Some(link),
+            Found::NotOurs | Found::Absent => None,
+        }
+    }
+}
+
+async fn find(netlink: &Netlink, removal: &PodRemoval, failures: &mut Vec<DelPodFailure>) -> Found {
+    let named = link::by_name(netlink, removal.host_name.as_str()).await;
+    let named = named.unwrap_or_else(|error| {
+        failures.push(DelPodFailure::ReadLink(error));
+        None
+    });
+    if let Some(link) = named.clone().filter(|link| link.is_of(&removal.owner)) {
+        return Found::Ours(link);
+    }
+    let links = link::list(netlink).await.unwrap_or_else(|error| {
+        failures.push(DelPodFailure::ListLinks(error));
+        Vec::new()
+    });
+    let marked = links.into_iter().find(|link| link.is_of(&removal.owner));
+    match (marked, named) {
+        (Some(link), _) => Found::Ours(link),
+        // amazon-vpc-cni-k8s sets no mark.
+        (None, Some(link)) if link.is_veth && link.owner.is_none() => Found::Ours(link),
+        (None, Some(_)) => Found::NotOurs,
+        (None, None) => Found::Absent,
+    }
 }
 
 /// The addresses given, or else the addresses that are routed to the link.
@@ -188,14 +223,13 @@ async fn remove_address(
 
 async fn remove_link(
     netlink: &Netlink,
-    link: Option<&Link>,
-    ours: Option<&Link>,
+    link: &Found,
     failures: &mut Vec<DelPodFailure>,
 ) -> Removal {
-    match (link, ours) {
-        (None, _) => Removal::Absent,
-        (Some(_), None) => Removal::NotOurs,
-        (Some(_), Some(link)) => {
+    match link {
+        Found::Absent => Removal::Absent,
+        Found::NotOurs => Removal::NotOurs,
+        Found::Ours(link) => {
             if let Err(error) = link::delete(netlink, link.index).await {
                 failures.push(DelPodFailure::DeleteLink(error));
             }
