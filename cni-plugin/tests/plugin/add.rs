@@ -1,10 +1,12 @@
 //! Assertions 16 to 28: ADD.
 
 use std::os::unix::process::ExitStatusExt as _;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use proto::v1::Refused;
 use serde_json::{Value, json};
+use tokio::sync::Notify;
 
 use crate::fake::{Mode, on_eni};
 use crate::node::{HANG, Node, Pod};
@@ -86,6 +88,50 @@ fn a20_second_add_leaves_the_pod_its_address() {
     node.pod_call("ADD", &pod).run().fails(150, "eth0 exists already");
     assert_eq!(node.ipamd().held(), ["10.0.0.1"]);
     node.pod_call("CHECK", &pod).conf("prevResult", result).run().silent();
+}
+
+/// The second one is granted the same address, and finds the interface that it did not find before.
+#[test]
+fn a20_add_overtaken_by_another_leaves_that_ones_pod() {
+    let Some(node) = Node::new() else { return };
+    let pod = node.pod("c1", "p1");
+    let go = Arc::new(Notify::new());
+    node.ipamd().set(Mode::Held(Arc::clone(&go)));
+    let call = node.pod_call("ADD", &pod);
+    let slow = call.spawn(call.conf.to_string().as_bytes());
+    wait_until(|| node.ipamd().memory().calls == ["Add"]);
+    node.ipamd().set(Mode::Serving);
+    let result = node.add(&pod);
+    let before = (node.host.dump(), pod.netns.dump());
+    go.notify_one();
+    let output = slow.wait_with_output().unwrap();
+    let error: Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(error["code"], 150, "{error}");
+    assert_eq!((node.host.dump(), pod.netns.dump()), before);
+    assert_eq!(node.ipamd().held(), ["10.0.0.1"]);
+    node.pod_call("CHECK", &pod).conf("prevResult", result).run().silent();
+}
+
+#[test]
+fn a20_parallel_adds_of_one_container_connect_it_once() {
+    let Some(node) = Node::new() else { return };
+    for round in 0..30 {
+        let pod = node.pod(&format!("c{round}"), "p1");
+        // A pod's name may differ from call to call.
+        let calls = ["p1", "p1", "other"].map(|name| {
+            let mut call = node.pod_call("ADD", &pod);
+            call.set("CNI_ARGS", &format!("IgnoreUnknown=1;K8S_POD_NAME={name}"));
+            call
+        });
+        let running = calls.each_ref().map(|call| call.spawn(call.conf.to_string().as_bytes()));
+        let outputs = running.map(|child| child.wait_with_output().unwrap());
+        let made: Vec<_> = outputs.iter().filter(|output| output.status.success()).collect();
+        assert_eq!(made.len(), 1, "round {round}: {outputs:?}");
+        let result: Value = serde_json::from_slice(&made[0].stdout).unwrap();
+        node.pod_call("CHECK", &pod).conf("prevResult", result).run().silent();
+        node.del(&pod);
+        assert!(node.ipamd().held().is_empty(), "round {round}");
+    }
 }
 
 #[test]

@@ -86,6 +86,18 @@ pub(crate) async fn by_name(netlink: &Netlink, name: &str) -> Result<Option<Link
         LinkAttribute::IfName(name.to_owned()),
         LinkAttribute::ExtMask(vec![LinkExtentMask::SkipStats]),
     ];
+    get(netlink, wanted).await
+}
+
+/// The link with this index; one lookup, however many links there are.
+pub(crate) async fn by_index(netlink: &Netlink, index: u32) -> Result<Option<Link>, KernelError> {
+    let mut wanted = LinkMessage::default();
+    wanted.header.index = index;
+    wanted.attributes.push(LinkAttribute::ExtMask(vec![LinkExtentMask::SkipStats]));
+    get(netlink, wanted).await
+}
+
+async fn get(netlink: &Netlink, wanted: LinkMessage) -> Result<Option<Link>, KernelError> {
     match netlink.get(RouteNetlinkMessage::GetLink(wanted)).await {
         Ok(answer) => Ok(Link::from_answer(&answer)),
         Err(error) if error.is(Errno::NODEV) => Ok(None),

@@ -20,7 +20,7 @@ mod objects;
 use std::net::IpAddr;
 use std::path::PathBuf;
 
-pub use self::add::{AddPodError, add};
+pub use self::add::{AddPodError, MadeLink, make};
 pub use self::check::{CheckError, check};
 pub use self::del::{DelPodError, DelPodFailure, del};
 pub use self::host_links::{HostLink, HostLinksError, host_links};

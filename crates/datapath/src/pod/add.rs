@@ -1,4 +1,4 @@
-//! Makes a pod's link, or removes all that it made of it.
+//! Makes a pod's link, and undoes that.
 
 mod error;
 
@@ -6,11 +6,13 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use netlink_packet_route::route::RouteProtocol;
-use tracing::warn;
 
 pub use self::error::AddPodError;
 use super::objects::LinkObjects;
-use super::{LinkEnd, PodAddress, PodLink, PodLinkState, remove_rules};
+use super::{
+    DelPodError, LinkEnd, PodAddress, PodLink, PodLinkState, PodRemoval, PodRemoved, del,
+    remove_rules,
+};
 use crate::link::{self, Link, VethPair};
 use crate::netlink::{KernelError, Netlink};
 use crate::netns::Netns;
@@ -30,35 +32,67 @@ const QUEUE_DEADLINE: Duration = Duration::from_millis(100);
 /// Between two polls for what the kernel does in the background.
 const POLL: Duration = Duration::from_millis(1);
 
-/// Makes a pod's link. Packets pass in both directions when it returns. Needs a runtime with I/O
-/// and time.
+/// Makes the two ends of a pod's link, without addresses. Needs a runtime with I/O and time.
 ///
-/// 1. A host link of the same name belongs to an earlier sandbox of the same pod that the runtime
+/// 1. The ends are made at once or not at all, and their names exist once. So of two calls for one
+///    attachment only one succeeds: from then on it alone may undo anything of the attachment.
+/// 2. A host link of the same name belongs to an earlier sandbox of the same pod that the runtime
 ///    has not torn down yet. The newer sandbox replaces it. A late [`super::del`] of the earlier
 ///    sandbox then finds another owner's mark.
-/// 2. Rules and routes that an earlier pod left for one of the addresses are replaced.
-///
-/// Costs about 20 requests to the kernel; none of them lists other pods' objects. If the future is
-/// dropped before its end, what it has made stays until [`super::del`] removes it.
 ///
 /// # Errors
 ///
-/// [`AddPodError`], one variant for each step. What was done until then is undone, and a fault in
-/// undoing is logged. Only an earlier sandbox's link of the same name and old rules for the
-/// addresses may be gone.
-pub async fn add(wanted: &PodLink) -> Result<PodLinkState, AddPodError> {
-    refuse_bad_addresses(wanted)?;
-    let sides = Sides::open(wanted)?;
-    sides.refuse_existing_ifname(wanted).await?;
-    sides.clear_host_name(wanted).await?;
-    sides.create_pair(wanted).await?;
-    failpoint::pass("link", "made");
-    match sides.set_up(wanted).await {
-        Ok(state) => Ok(state),
-        Err(error) => {
-            sides.undo(wanted).await;
-            Err(error)
-        }
+/// [`AddPodError`], one variant for each step. Nothing was made. Only an earlier sandbox's link of
+/// the same name may be gone.
+pub async fn make(wanted: PodLink) -> Result<MadeLink, AddPodError> {
+    refuse_bad_addresses(&wanted)?;
+    let sides = Sides::open(&wanted)?;
+    match sides.create(&wanted).await {
+        Ok(index) => Ok(MadeLink { sides, wanted, index }),
+        Err(error) => match sides.is_made(&wanted).await? {
+            true => Err(AddPodError::MadeAlready { ifname: wanted.ifname, netns: wanted.netns }),
+            false => Err(error),
+        },
+    }
+}
+
+/// A link of which the two ends exist, made by this process. If it is dropped, the ends stay until
+/// [`super::del`] removes them.
+#[derive(Debug)]
+#[must_use]
+pub struct MadeLink {
+    sides: Sides,
+    wanted: PodLink,
+    /// Of the host's end.
+    index: u32,
+}
+
+impl MadeLink {
+    /// Adds the pod's addresses, and the routes and rules on both sides. Packets pass in both
+    /// directions when it returns. Rules and routes that an earlier pod left for one of the addresses
+    /// are replaced.
+    ///
+    /// Costs about 20 requests to the kernel; none of them lists other pods' objects.
+    ///
+    /// # Errors
+    ///
+    /// [`AddPodError`], one variant for each step. What was done until then stays until
+    /// [`MadeLink::undo`]. Old rules for the addresses may be gone.
+    pub async fn furnish(&self) -> Result<PodLinkState, AddPodError> {
+        self.sides.set_up(&self.wanted, self.index).await
+    }
+
+    /// Removes the link, and the routes and rules of its addresses. An address that is routed to
+    /// another link stays. The link may be gone.
+    ///
+    /// # Errors
+    ///
+    /// [`DelPodError`] with all steps that failed. Every other step was done.
+    pub async fn undo(self) -> Result<PodRemoved, DelPodError> {
+        let addresses = self.wanted.addresses.iter().map(|pod| pod.address).collect();
+        let PodLink { host_name, owner, .. } = self.wanted;
+        let removal = PodRemoval { host_name, owner, addresses };
+        del::undo(&self.sides.host, &removal, self.index).await
     }
 }
 
@@ -80,6 +114,7 @@ fn refuse_bad_addresses(wanted: &PodLink) -> Result<(), AddPodError> {
 }
 
 /// The two namespaces that the link connects.
+#[derive(Debug)]
 struct Sides {
     host: Netlink,
     pod: Netlink,
@@ -96,6 +131,28 @@ impl Sides {
         let host = Netlink::open().map_err(AddPodError::Socket)?;
         let pod = netns.netlink().map_err(AddPodError::Netns)?;
         Ok(Self { host, pod, netns })
+    }
+
+    /// Returns the index of the host's end.
+    async fn create(&self, wanted: &PodLink) -> Result<u32, AddPodError> {
+        self.refuse_existing_ifname(wanted).await?;
+        self.clear_host_name(wanted).await?;
+        self.create_pair(wanted).await?;
+        failpoint::pass("link", "made");
+        let made = find(&self.host, &wanted.host_name).await?;
+        let made = made.filter(|link| link.is_of(&wanted.owner));
+        made.map(|link| link.index)
+            .ok_or_else(|| AddPodError::Vanished { name: wanted.host_name.clone() })
+    }
+
+    /// Whether the pod's interface is the end of a link of the same owner.
+    async fn is_made(&self, wanted: &PodLink) -> Result<bool, AddPodError> {
+        let Some(pod) = find(&self.pod, &wanted.ifname).await? else { return Ok(false) };
+        let Some(index) = pod.peer else { return Ok(false) };
+        let host = link::by_index(&self.host, index)
+            .await
+            .map_err(|source| AddPodError::ReadLink { name: wanted.host_name.clone(), source })?;
+        Ok(host.is_some_and(|host| host.is_of(&wanted.owner) && host.peer == Some(pod.index)))
     }
 
     async fn refuse_existing_ifname(&self, wanted: &PodLink) -> Result<(), AddPodError> {
@@ -141,15 +198,16 @@ impl Sides {
         })
     }
 
-    async fn set_up(&self, wanted: &PodLink) -> Result<PodLinkState, AddPodError> {
+    async fn set_up(&self, wanted: &PodLink, index: u32) -> Result<PodLinkState, AddPodError> {
         let vanished = |name: &InterfaceName| AddPodError::Vanished { name: name.clone() };
-        let host = self.made(wanted).await?.ok_or_else(|| vanished(&wanted.host_name))?;
+        let host = self.host_end(wanted, index).await?;
+        let host = host.ok_or_else(|| vanished(&wanted.host_name))?;
         let pod = find(&self.pod, &wanted.ifname).await?.ok_or_else(|| vanished(&wanted.ifname))?;
         let objects = LinkObjects::of(&wanted.addresses, &host, &pod);
         self.set_sysctls(wanted)?;
         self.raise(wanted, &host, &pod).await?;
         failpoint::pass("link", "marked");
-        self.until_queue(wanted).await?;
+        self.until_queue(wanted, index).await?;
         self.furnish_pod(wanted, &pod, &objects).await?;
         failpoint::pass("link", "furnished");
         self.furnish_host(wanted, &objects).await?;
@@ -204,9 +262,9 @@ impl Sides {
     /// until the kernel notices that the other end is up too. Since Linux 6.8 a request for the link
     /// makes it notice; before, it takes a moment. After the deadline the link is still good, only
     /// not at once.
-    async fn until_queue(&self, wanted: &PodLink) -> Result<(), AddPodError> {
+    async fn until_queue(&self, wanted: &PodLink, index: u32) -> Result<(), AddPodError> {
         let queue = async {
-            while self.made(wanted).await?.is_some_and(|link| !link.has_queue) {
+            while self.host_end(wanted, index).await?.is_some_and(|link| !link.has_queue) {
                 tokio::time::sleep(POLL).await;
             }
             Ok(())
@@ -301,27 +359,12 @@ impl Sides {
             .map_err(|source| AddPodError::SetUp { name: "lo".to_owned(), source })
     }
 
-    /// The host's end that was made here. `None` if a newer sandbox's link has taken its name.
-    async fn made(&self, wanted: &PodLink) -> Result<Option<Link>, AddPodError> {
-        let link = find(&self.host, &wanted.host_name).await?;
-        Ok(link.filter(|link| link.mac == wanted.owner.host_mac()))
-    }
-
-    /// Removes all that was made. Routes, addresses and the neighbour entry go with the link.
-    async fn undo(&self, wanted: &PodLink) {
-        for PodAddress { address, .. } in &wanted.addresses {
-            if let Err(error) = remove_rules(&self.host, *address).await {
-                warn!(%address, %error, "rules of a failed pod link are left");
-            }
-        }
-        if let Err(error) = self.delete_made(wanted).await {
-            warn!(link = %wanted.host_name, %error, "a failed pod link is left");
-        }
-    }
-
-    async fn delete_made(&self, wanted: &PodLink) -> Result<(), AddPodError> {
-        let Some(made) = self.made(wanted).await? else { return Ok(()) };
-        self.delete(&made, &wanted.host_name).await
+    /// The host's end that was made here. `None` if it is gone: a newer sandbox's link may have taken
+    /// its name.
+    async fn host_end(&self, wanted: &PodLink, index: u32) -> Result<Option<Link>, AddPodError> {
+        link::by_index(&self.host, index)
+            .await
+            .map_err(|source| AddPodError::ReadLink { name: wanted.host_name.clone(), source })
     }
 
     async fn delete(&self, link: &Link, name: &InterfaceName) -> Result<(), AddPodError> {

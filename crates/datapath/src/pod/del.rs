@@ -43,7 +43,7 @@ pub enum DelPodFailure {
     /// The node's netlink cannot be used.
     #[error("open a netlink socket")]
     Socket(#[source] std::io::Error),
-    /// The host's end could not be looked up by its name.
+    /// The host's end could not be looked up by its name or index.
     #[error("look up the link")]
     ReadLink(#[source] KernelError),
     /// The host's end could not be looked up by its mark.
@@ -100,12 +100,39 @@ pub enum DelPodFailure {
 pub async fn del(removal: &PodRemoval) -> Result<PodRemoved, DelPodError> {
     let mut failures = Vec::new();
     let done = match Netlink::open() {
-        Ok(netlink) => remove(&netlink, removal, &mut failures).await,
+        Ok(netlink) => {
+            let link = find(&netlink, removal, &mut failures).await;
+            remove(&netlink, removal, &link, &mut failures).await
+        }
         Err(error) => {
             failures.push(DelPodFailure::Socket(error));
             PodRemoved { link: Removal::Absent, addresses: Vec::new() }
         }
     };
+    result(removal, done, failures)
+}
+
+/// As [`del`], for the link with this index. Another link of the owner stays, and its addresses too.
+pub(super) async fn undo(
+    netlink: &Netlink,
+    removal: &PodRemoval,
+    index: u32,
+) -> Result<PodRemoved, DelPodError> {
+    let mut failures = Vec::new();
+    let link = link::by_index(netlink, index).await.unwrap_or_else(|error| {
+        failures.push(DelPodFailure::ReadLink(error));
+        None
+    });
+    let link = link.map_or(Found::Absent, Found::Ours);
+    let done = remove(netlink, removal, &link, &mut failures).await;
+    result(removal, done, failures)
+}
+
+fn result(
+    removal: &PodRemoval,
+    done: PodRemoved,
+    failures: Vec<DelPodFailure>,
+) -> Result<PodRemoved, DelPodError> {
     if failures.is_empty() {
         Ok(done)
     } else {
@@ -116,9 +143,9 @@ pub async fn del(removal: &PodRemoval) -> Result<PodRemoved, DelPodError> {
 async fn remove(
     netlink: &Netlink,
     removal: &PodRemoval,
+    link: &Found,
     failures: &mut Vec<DelPodFailure>,
 ) -> PodRemoved {
-    let link = find(netlink, removal, failures).await;
     let ours = link.ours();
     let mut addresses = Vec::new();
     for address in addresses_of(netlink, removal, ours, failures).await {
@@ -127,7 +154,7 @@ async fn remove(
             Err(failure) => failures.push(failure),
         }
     }
-    PodRemoved { link: remove_link(netlink, &link, failures).await, addresses }
+    PodRemoved { link: remove_link(netlink, link, failures).await, addresses }
 }
 
 /// The host's end, as far as it exists.

@@ -7,7 +7,7 @@ use std::process::Command;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use datapath::netns::Netns;
-use datapath::pod::{PodAddress, PodExpectation, PodLink, PodLinkState, PodRemoval};
+use datapath::pod::{AddPodError, PodAddress, PodExpectation, PodLink, PodLinkState, PodRemoval};
 use datapath::{Mtu, RouteTable};
 
 /// Runs `test` on an empty node, unless the environment says to skip tests that need root.
@@ -170,7 +170,7 @@ impl Pod {
     }
 
     pub(crate) fn add(&self, node: &Namespace) -> PodLinkState {
-        node.block_on(datapath::pod::add(&self.link)).unwrap()
+        node.block_on(add(&self.link)).unwrap()
     }
 
     /// The pod `default/<name>`, connected to `node`.
@@ -199,6 +199,16 @@ impl Pod {
             addresses: self.link.addresses.clone(),
         }
     }
+}
+
+/// Connects a pod, or leaves nothing.
+pub(crate) async fn add(link: &PodLink) -> Result<PodLinkState, AddPodError> {
+    let made = datapath::pod::make(link.clone()).await?;
+    let furnished = made.furnish().await;
+    if furnished.is_err() {
+        made.undo().await.unwrap();
+    }
+    furnished
 }
 
 /// Parses `10.0.2.20@2`: the address, and its table's number or `main`.

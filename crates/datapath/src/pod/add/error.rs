@@ -55,6 +55,17 @@ pub enum AddPodError {
         /// Path of the pod's namespace.
         netns: PathBuf,
     },
+    /// The pod has this attachment's interface already. Nothing was changed.
+    #[error(
+        "interface {ifname} exists already in {}: another ADD of this attachment has made it",
+        netns.display()
+    )]
+    MadeAlready {
+        /// Its name.
+        ifname: InterfaceName,
+        /// Path of the pod's namespace.
+        netns: PathBuf,
+    },
     /// The node has a link of this name in use: it is not a veth, or its other end is in the same
     /// pod's namespace. Nothing was changed.
     #[error("link {name} exists and is in use")]
