@@ -28,7 +28,7 @@ pub(crate) async fn add(add: Add) -> Result<AddResult, CniError> {
     // The last tenth is for making the link, or for undoing it.
     let asking_until = until - add.conf.ipamd_timeout / 10;
     let socket = socket(&add.conf);
-    let mut daemon = Daemon::connect(socket, asking_until).await.map_err(|e| e.try_again())?;
+    let mut daemon = Daemon::wait_for(socket, asking_until).await.map_err(|e| e.try_again())?;
     failpoint::pass("add", "connected");
     pending::withdraw(socket, &add.attachment).map_err(|e| {
         CniError::new(ErrorCode::Io, "cannot withdraw an earlier DEL", e.to_string())

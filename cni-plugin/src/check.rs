@@ -51,7 +51,7 @@ fn interface(check: &Check) -> Result<&Interface, CniError> {
 
 async fn recorded(check: &Check) -> Result<Vec<PodAddress>, CniError> {
     let until = Instant::now() + check.conf.ipamd_timeout;
-    let daemon = Daemon::connect(socket(&check.conf), until).await;
+    let daemon = Daemon::wait_for(socket(&check.conf), until).await;
     let mut daemon = daemon.map_err(|e| e.try_again())?;
     let recorded = daemon.check(&check.attachment, until).await.map_err(|e| e.try_again())?;
     crate::pod::addresses(&recorded)

@@ -96,7 +96,7 @@ fn a20_add_overtaken_by_another_leaves_that_ones_pod() {
     let Some(node) = Node::new() else { return };
     let pod = node.pod("c1", "p1");
     let go = Arc::new(Notify::new());
-    node.ipamd().set(Mode::Held(Arc::clone(&go)));
+    node.ipamd().set(Mode::Held("Add", Arc::clone(&go)));
     let call = node.pod_call("ADD", &pod);
     let slow = call.spawn(call.conf.to_string().as_bytes());
     wait_until(|| node.ipamd().memory().calls == ["Add"]);
@@ -210,7 +210,7 @@ fn a23_add_killed_while_waiting_leaves_nothing() {
     assert_eq!(node.host.dump(), before);
 }
 
-fn wait_until(condition: impl Fn() -> bool) {
+pub(crate) fn wait_until(condition: impl Fn() -> bool) {
     let deadline = Instant::now() + HANG;
     while !condition() {
         assert!(Instant::now() < deadline, "the condition was not reached");

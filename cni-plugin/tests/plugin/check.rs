@@ -113,7 +113,8 @@ fn check_without_daemon_is_code_11() {
     let pod = node.pod("c1", "p1");
     let result = node.add(&pod);
     node.ipamd().set(Mode::Failing(tonic::Code::Unavailable));
-    check(&node, &pod, &result).run().fails(11, "Check");
+    let hasty = |node: &Node| check(node, &pod, &result).conf("ipamdTimeout", "300ms").run();
+    hasty(&node).fails(11, "Check");
     node.stop_ipamd();
-    check(&node, &pod, &result).run().fails(11, "connect to ipamd");
+    hasty(&node).fails(11, "connect to ipamd");
 }

@@ -23,8 +23,8 @@ pub(crate) enum Mode {
     Serving,
     /// Add waits this long before it grants.
     Slow(Duration),
-    /// Add waits for this before it grants.
-    Held(Arc<Notify>),
+    /// This method waits for this before it answers.
+    Held(&'static str, Arc<Notify>),
     /// It takes every call and never answers.
     Hung,
     /// It answers every call with this error.
@@ -143,7 +143,7 @@ impl Service {
                 tokio::time::sleep(*time).await;
                 Ok(mode)
             }
-            Mode::Held(go) if call == "Add" => {
+            Mode::Held(held, go) if call == *held => {
                 go.notified().await;
                 Ok(mode)
             }

@@ -170,7 +170,8 @@ fn a14_add_with_daemon_down_or_older_is_code_11() {
     node.pod_call("DEL", &pod).run().silent();
     assert_eq!(node.pending().len(), 1);
     node.stop_ipamd();
-    node.pod_call("ADD", &pod).run().fails(11, "connect to ipamd");
+    let mut call = node.pod_call("ADD", &pod);
+    call.conf("ipamdTimeout", "300ms").run().fails(11, "connect to ipamd");
 }
 
 #[test]
