@@ -5,7 +5,7 @@ use std::time::Duration;
 use cni::{Add, AddResult, CniError, ErrorCode, Interface, IpConfig, Route};
 use datapath::netns::{Netns, NetnsError};
 use datapath::pod::{AddPodError, LinkEnd, MadeLink, PodLink, PodLinkState};
-use datapath::{InterfaceName, Mtu};
+use datapath::{InterfaceName, Mtu, RouteTable};
 use proto::v1;
 use tokio::time::{Instant, timeout_at};
 
@@ -101,6 +101,7 @@ fn link(add: &Add, identity: Identity, granted: &[v1::PodAddress]) -> Result<Pod
     Ok(PodLink {
         netns: add.netns.clone(),
         ifname: ifname.map_err(|e| Failure::LinkSetup.error(error_chain(&e)))?,
+        rank: crate::pod::rank(add.attachment.ifname.as_str()),
         host_name: identity.host_name,
         owner: identity.owner,
         mtu: Mtu::try_from(add.conf.mtu).map_err(|e| Failure::LinkSetup.error(error_chain(&e)))?,
@@ -191,9 +192,11 @@ fn result(add: Add, link: &PodLink, state: &PodLinkState) -> AddResult {
     let pod = Interface::in_sandbox(name.to_string(), mac.to_string(), *mtu, sandbox);
     result.interfaces.push(pod);
     result.ips.extend(link.addresses.iter().map(|pod| IpConfig::host(place, pod.address)));
-    // The route to the gateway itself is a detail of the link.
+    // The route to the gateway itself is a detail of the link. So are routes for packets from its own
+    // addresses: readers would take them for the pod's default route.
+    let in_main = state.routes.iter().filter(|route| route.table == RouteTable::MAIN);
     let by_gateway =
-        state.routes.iter().filter_map(|route| Some(Route::via(route.destination, route.gateway?)));
+        in_main.filter_map(|route| Some(Route::via(route.destination, route.gateway?)));
     result.routes.extend(by_gateway);
     result
 }

@@ -3,13 +3,13 @@
 use std::collections::BTreeSet;
 use std::net::IpAddr;
 
-use cni::{Check, CniError, Interface};
-use datapath::pod::{PodAddress, PodExpectation};
+use cni::{AddResult, Check, CniError, Interface};
+use datapath::pod::{PodAddress, PodExpectation, PodRoutes, Rank};
 use tokio::time::Instant;
 
 use crate::daemon::Daemon;
 use crate::failure::{Failure, error_chain};
-use crate::pod::Identity;
+use crate::pod::{Identity, rank};
 use crate::socket;
 
 /// Checks the pod's link and changes nothing.
@@ -33,11 +33,25 @@ pub(crate) async fn check(check: &Check) -> Result<(), CniError> {
         // Results of amazon-vpc-cni-k8s have the route table here, which does not parse.
         mac: interface.mac.as_deref().and_then(|mac| mac.parse().ok()),
         mtu: interface.mtu,
+        routes: routes(&check.prev_result, ifname, &addresses),
         addresses,
     };
     datapath::pod::check(&expectation)
         .await
         .map_err(|error| Failure::LinkChanged.error(error_chain(&error)))
+}
+
+/// Where the ADD made the pod's routes. Its result has those of the main table.
+fn routes(result: &AddResult, ifname: &str, addresses: &[PodAddress]) -> PodRoutes {
+    let gateways = datapath::pod::gateways(addresses);
+    let is_ours = |route: &cni::Route| {
+        route.dst.prefix_len() == 0 && route.gw.is_some_and(|gateway| gateways.contains(&gateway))
+    };
+    match rank(ifname) {
+        Rank::First => PodRoutes::Main,
+        Rank::Further if result.routes.iter().any(is_ours) => PodRoutes::Main,
+        Rank::Further => PodRoutes::BySource,
+    }
 }
 
 /// The pod's end in the ADD's result.

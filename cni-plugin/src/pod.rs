@@ -4,7 +4,7 @@
 use std::net::IpAddr;
 
 use cni::{AddResult, Attachment, CniError, ErrorCode, Interface, Pod};
-use datapath::pod::{PodAddress, PodRemoval};
+use datapath::pod::{PodAddress, PodRemoval, Rank};
 use datapath::{InterfaceName, Owner, host_veth_name};
 use proto::v1;
 use proto::v1::pod_address::Reach;
@@ -53,7 +53,7 @@ impl Identity {
         container_id: &str,
         ifname: &str,
     ) -> Result<Identity, CniError> {
-        let host_name = host_veth_name(veth_prefix, namespace, pod, container_id);
+        let host_name = host_veth_name(veth_prefix, namespace, pod, container_id, further(ifname));
         let owner = format!("{container_id}/{ifname}").parse();
         Ok(Identity {
             host_name: host_name.map_err(|e| unusable(&e))?,
@@ -70,7 +70,22 @@ impl Identity {
 
     /// The link as `datapath` removes it.
     pub(crate) fn removal(self, addresses: Vec<IpAddr>) -> PodRemoval {
-        PodRemoval { host_name: self.host_name, owner: self.owner, addresses }
+        PodRemoval { host_name: self.host_name, owner: self.owner, addresses, netns: None }
+    }
+}
+
+/// The interface that runtimes ask for first. Its link is named as amazon-vpc-cni-k8s names it.
+const FIRST: &str = "eth0";
+
+/// Which of the pod's interfaces `ifname` is.
+pub(crate) fn rank(ifname: &str) -> Rank {
+    if ifname == FIRST { Rank::First } else { Rank::Further }
+}
+
+fn further(ifname: &str) -> Option<&str> {
+    match rank(ifname) {
+        Rank::First => None,
+        Rank::Further => Some(ifname),
     }
 }
 

@@ -301,16 +301,3 @@ fn a27_ipv6_address_is_usable_at_once() {
     node.del(&pod);
     assert!(!node.host.dump().contains("2001:db8::5"));
 }
-
-/// Both interfaces would have the default route and the same name on the node.
-#[test]
-fn add_of_second_interface_is_refused_first_stays() {
-    let Some(node) = Node::new() else { return };
-    let pod = node.pod("c1", "p1");
-    let result = node.add(&pod);
-    let before = (node.host.dump(), pod.netns.dump());
-    node.pod_call("ADD", &pod).set("CNI_IFNAME", "net1").run().fails(151, "in use");
-    node.pod_call("DEL", &pod).set("CNI_IFNAME", "net1").run().silent();
-    assert_eq!((node.host.dump(), pod.netns.dump()), before);
-    node.pod_call("CHECK", &pod).conf("prevResult", result).run().silent();
-}

@@ -11,6 +11,7 @@ mod away;
 mod check;
 mod del;
 mod fake;
+mod further;
 mod node;
 mod protocol;
 mod speed;

@@ -65,6 +65,8 @@ pub struct Del {
     pub conf: NetConf,
     /// The attachment to remove.
     pub attachment: Attachment,
+    /// `CNI_NETNS`, if there is one: the path of a namespace that may be gone.
+    pub netns: Option<PathBuf>,
     /// From `CNI_ARGS`.
     pub pod: Pod,
     /// The ADD's result, if the runtime still has it; a malformed one counts as absent.
@@ -163,6 +165,7 @@ impl Del {
         Ok(Del {
             conf: document.conf(Strictness::Lenient)?,
             attachment: document.attachment(container_id, ifname),
+            netns: environment.path("CNI_NETNS"),
             pod: pod.unwrap_or_default(),
             prev_result: document.prev_result().unwrap_or_default(),
         })

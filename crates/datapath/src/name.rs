@@ -55,7 +55,9 @@ impl fmt::Display for InterfaceName {
 
 /// The name of the host end of a pod's link, as amazon-vpc-cni-k8s has it: the prefix and the first
 /// 11 hexadecimal digits of SHA-1 over `<namespace>.<pod>`. If the runtime does not name the pod, the
-/// container id is hashed instead, so that two such sandboxes do not clash.
+/// container id is hashed instead, so that two such sandboxes do not clash. `further` is the name of
+/// the pod's interface if it is not the pod's first one. Then it is hashed too, after a slash, which
+/// no other name has.
 ///
 /// # Errors
 ///
@@ -65,9 +67,13 @@ pub fn host_veth_name(
     namespace: &str,
     pod: &str,
     container_id: &str,
+    further: Option<&str>,
 ) -> Result<InterfaceName, NameError> {
-    let hashed =
+    let mut hashed =
         if pod.is_empty() { container_id.to_owned() } else { format!("{namespace}.{pod}") };
+    if let Some(ifname) = further {
+        hashed += &format!("/{ifname}");
+    }
     format!("{prefix}{}", hash_suffix(&hashed)).parse()
 }
 
@@ -169,7 +175,7 @@ mod tests {
             ("kube-system", "coredns-57ff979f67-8ns9b", "9571956a6cc"),
             ("default", "sample-pod", "cc21c2d7785"),
         ] {
-            let name = host_veth_name("eni", namespace, pod, "c1").unwrap();
+            let name = host_veth_name("eni", namespace, pod, "c1", None).unwrap();
             assert_eq!(name.as_str(), format!("eni{suffix}"));
         }
         assert_eq!(hash_suffix("."), "3a52ce78095");
@@ -178,16 +184,24 @@ mod tests {
 
     #[test]
     fn host_veth_name_without_pod_differs_by_container() {
-        let of = |container_id| host_veth_name("eni", "", "", container_id).unwrap();
+        let of = |container_id| host_veth_name("eni", "", "", container_id, None).unwrap();
         assert_ne!(of("c1"), of("c2"));
         assert_eq!(of("c1"), of("c1"));
     }
 
     #[test]
+    fn host_veth_name_differs_by_further_interface() {
+        let of = |pod, further| host_veth_name("eni", "default", pod, "c1", further).unwrap();
+        let names = [of("a", None), of("a", Some("net1")), of("a", Some("net2")), of("", None)];
+        let names = names.into_iter().chain([of("", Some("net1")), of("a.net1", None)]);
+        assert_eq!(names.collect::<std::collections::BTreeSet<_>>().len(), 6);
+    }
+
+    #[test]
     fn host_veth_name_with_bad_prefix_is_refused() {
-        assert!(host_veth_name("vlan", "default", "sample-pod", "").is_ok());
-        assert!(host_veth_name("vlan5", "default", "sample-pod", "").is_err());
-        assert!(host_veth_name("e/", "default", "sample-pod", "").is_err());
+        assert!(host_veth_name("vlan", "default", "sample-pod", "", None).is_ok());
+        assert!(host_veth_name("vlan5", "default", "sample-pod", "", None).is_err());
+        assert!(host_veth_name("e/", "default", "sample-pod", "", None).is_err());
     }
 
     #[test]

@@ -5,19 +5,21 @@ mod error;
 use std::net::IpAddr;
 use std::time::Duration;
 
+use netlink_packet_route::AddressFamily;
 use netlink_packet_route::route::RouteProtocol;
 
 pub use self::error::AddPodError;
 use super::objects::LinkObjects;
 use super::{
-    DelPodError, LinkEnd, PodAddress, PodLink, PodLinkState, PodRemoval, PodRemoved, del,
-    remove_rules,
+    DelPodError, LinkEnd, PodAddress, PodLink, PodLinkState, PodRemoval, PodRemoved, PodRoutes,
+    Rank, del, remove_rules, remove_source_rules,
 };
 use crate::link::{self, Link, VethPair};
 use crate::netlink::{KernelError, Netlink};
 use crate::netns::Netns;
+use crate::route::Filter;
 use crate::sysctl;
-use crate::{InterfaceName, Neighbour, Route, address, neighbour, route, rule};
+use crate::{InterfaceName, Neighbour, Route, RouteTable, address, neighbour, route, rule};
 
 /// Index of `lo` in every namespace (the kernel's `LOOPBACK_IFINDEX`).
 const LOOPBACK: u32 = 1;
@@ -90,8 +92,9 @@ impl MadeLink {
     /// [`DelPodError`] with all steps that failed. Every other step was done.
     pub async fn undo(self) -> Result<PodRemoved, DelPodError> {
         let addresses = self.wanted.addresses.iter().map(|pod| pod.address).collect();
-        let PodLink { host_name, owner, .. } = self.wanted;
-        let removal = PodRemoval { host_name, owner, addresses };
+        let PodLink { host_name, owner, rank, netns, .. } = self.wanted;
+        let netns = (rank == Rank::Further).then_some(netns);
+        let removal = PodRemoval { host_name, owner, addresses, netns };
         del::undo(&self.sides.host, &removal, self.index).await
     }
 }
@@ -203,7 +206,8 @@ impl Sides {
         let host = self.host_end(wanted, index).await?;
         let host = host.ok_or_else(|| vanished(&wanted.host_name))?;
         let pod = find(&self.pod, &wanted.ifname).await?.ok_or_else(|| vanished(&wanted.ifname))?;
-        let objects = LinkObjects::of(&wanted.addresses, &host, &pod);
+        let routes = self.pod_routes(wanted).await?;
+        let objects = LinkObjects::of(&wanted.addresses, &host, &pod, routes);
         self.set_sysctls(wanted)?;
         self.raise(wanted, &host, &pod).await?;
         failpoint::pass("link", "marked");
@@ -219,6 +223,24 @@ impl Sides {
             pod: end(&wanted.ifname, &pod),
             routes: objects.pod_routes,
         })
+    }
+
+    /// A further interface leaves another's default route alone. The first one's own is refused by the
+    /// kernel if there is another: nobody would know which of the two the pod uses.
+    async fn pod_routes(&self, wanted: &PodLink) -> Result<PodRoutes, AddPodError> {
+        if wanted.rank == Rank::First {
+            return Ok(PodRoutes::Main);
+        }
+        for family in [AddressFamily::Inet, AddressFamily::Inet6] {
+            let filter = Filter { family, table: RouteTable::MAIN, device: None };
+            let found = route::list(&self.pod, filter).await.map_err(AddPodError::ReadRoutes)?;
+            let is_ours = |pod: &PodAddress| address::family(pod.address) == family;
+            let has_default = found.iter().any(|route| route.destination.prefix_len() == 0);
+            if has_default && wanted.addresses.iter().any(is_ours) {
+                return Ok(PodRoutes::BySource);
+            }
+        }
+        Ok(PodRoutes::Main)
     }
 
     /// Runs before the ends are up: the kernel reads these sysctls when it starts IPv6 on a link.
@@ -287,10 +309,28 @@ impl Sides {
         for route in &objects.pod_routes {
             route::add(&self.pod, route).await.map_err(add_route(route, device))?;
         }
+        if !objects.pod_rules.is_empty() {
+            self.remove_source_rules(wanted).await?;
+        }
+        for rule in &objects.pod_rules {
+            rule::add(&self.pod, rule, RouteProtocol::Unspec)
+                .await
+                .map_err(|source| AddPodError::AddRule { rule: *rule, source })?;
+        }
         for neighbour in &objects.neighbours {
             neighbour::replace(&self.pod, neighbour).await.map_err(|source| {
                 AddPodError::SetNeighbour { neighbour: *neighbour, device: device.clone(), source }
             })?;
+        }
+        Ok(())
+    }
+
+    /// Those of an earlier link of the same addresses, too.
+    async fn remove_source_rules(&self, wanted: &PodLink) -> Result<(), AddPodError> {
+        for PodAddress { address, .. } in &wanted.addresses {
+            remove_source_rules(&self.pod, *address)
+                .await
+                .map_err(|source| AddPodError::RemoveRules { address: *address, source })?;
         }
         Ok(())
     }

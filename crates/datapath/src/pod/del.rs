@@ -8,6 +8,7 @@ use netlink_packet_route::AddressFamily;
 use super::{PodRemoval, PodRemoved, remove_rules};
 use crate::link::{self, Link};
 use crate::netlink::{KernelError, Netlink};
+use crate::netns::Netns;
 use crate::route::{self, Filter};
 use crate::{InterfaceName, Removal, RouteTable};
 
@@ -109,6 +110,7 @@ pub async fn del(removal: &PodRemoval) -> Result<PodRemoved, DelPodError> {
             PodRemoved { link: Removal::Absent, addresses: Vec::new() }
         }
     };
+    remove_source_rules(removal, &done, &mut failures).await;
     result(removal, done, failures)
 }
 
@@ -125,7 +127,25 @@ pub(super) async fn undo(
     });
     let link = link.map_or(Found::Absent, Found::Ours);
     let done = remove(netlink, removal, &link, &mut failures).await;
+    remove_source_rules(removal, &done, &mut failures).await;
     result(removal, done, failures)
+}
+
+/// Rules in the pod's namespace outlive the link. Without that namespace there are none.
+async fn remove_source_rules(
+    removal: &PodRemoval,
+    done: &PodRemoved,
+    failures: &mut Vec<DelPodFailure>,
+) {
+    let Some(Ok(netns)) = removal.netns.as_deref().map(Netns::open) else { return };
+    // Rules of the node are not the pod's.
+    let is_own = Netns::current().and_then(|own| netns.is_same(&own));
+    let (Ok(false), Ok(pod)) = (is_own, netns.netlink()) else { return };
+    for (address, _) in &done.addresses {
+        if let Err(source) = super::remove_source_rules(&pod, *address).await {
+            failures.push(DelPodFailure::RemoveRules { address: *address, source });
+        }
+    }
 }
 
 fn result(

@@ -104,7 +104,7 @@ fn del_by_another_name_finds_the_link_by_its_mark() {
         let before = node.dump();
         for addresses in [vec!["10.0.2.20".parse().unwrap()], vec![]] {
             let pod = Pod::added(node, "a", &["10.0.2.20@2"]);
-            let host_name = datapath::host_veth_name("eni", "default", "other", "").unwrap();
+            let host_name = datapath::host_veth_name("eni", "default", "other", "", None).unwrap();
             let removal = datapath::pod::PodRemoval { host_name, addresses, ..pod.removal() };
             let removed = node.block_on(del(&removal)).unwrap();
             assert_eq!(removed.link, Removal::Removed);
@@ -144,7 +144,7 @@ fn del_finds_a_link_that_was_not_marked_yet() {
         let before = node.dump();
         let peer = format!("peer name eth0 netns {}", pod.namespace.name());
         node.ip(&format!("link add {} address {mac} type veth {peer}", pod.link.host_name));
-        let host_name = datapath::host_veth_name("eni", "default", "other", "").unwrap();
+        let host_name = datapath::host_veth_name("eni", "default", "other", "", None).unwrap();
         let removal = datapath::pod::PodRemoval { host_name, ..pod.removal() };
         assert_eq!(node.block_on(del(&removal)).unwrap().link, Removal::Removed);
         assert_eq!(node.dump(), before);

@@ -7,7 +7,9 @@ use std::process::Command;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use datapath::netns::Netns;
-use datapath::pod::{AddPodError, PodAddress, PodExpectation, PodLink, PodLinkState, PodRemoval};
+use datapath::pod::{
+    AddPodError, PodAddress, PodExpectation, PodLink, PodLinkState, PodRemoval, PodRoutes, Rank,
+};
 use datapath::{Mtu, RouteTable};
 
 /// Runs `test` on an empty node, unless the environment says to skip tests that need root.
@@ -161,7 +163,8 @@ impl Pod {
         let link = PodLink {
             netns: namespace.path(),
             ifname: "eth0".parse().unwrap(),
-            host_name: datapath::host_veth_name("eni", "default", name, "").unwrap(),
+            rank: Rank::First,
+            host_name: datapath::host_veth_name("eni", "default", name, "", None).unwrap(),
             owner: format!("{}/eth0", namespace.name()).parse().unwrap(),
             mtu: Mtu::JUMBO,
             addresses: addresses.iter().map(|text| address(text)).collect(),
@@ -185,6 +188,7 @@ impl Pod {
             host_name: self.link.host_name.clone(),
             owner: self.link.owner.clone(),
             addresses: self.link.addresses.iter().map(|pod| pod.address).collect(),
+            netns: (self.link.rank == Rank::Further).then(|| self.link.netns.clone()),
         }
     }
 
@@ -197,6 +201,7 @@ impl Pod {
             mac: Some(state.pod.mac),
             mtu: Some(state.pod.mtu),
             addresses: self.link.addresses.clone(),
+            routes: PodRoutes::Main,
         }
     }
 }

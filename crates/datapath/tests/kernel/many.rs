@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use datapath::pod::{PodExpectation, PodLink, PodRemoval};
+use datapath::pod::{PodExpectation, PodLink, PodRemoval, PodRoutes};
 use futures::future::join_all;
 
 use crate::lab::{Pod, add, on_node};
@@ -67,6 +67,7 @@ async fn add_and_check(link: PodLink) {
             mac: Some(state.pod.mac),
             mtu: Some(state.pod.mtu),
             addresses: link.addresses,
+            routes: PodRoutes::Main,
         };
         datapath::pod::check(&expectation).await.unwrap();
     });

@@ -150,6 +150,9 @@ pub enum AddPodError {
         /// How long the wait was.
         within: Duration,
     },
+    /// The pod's routes could not be listed.
+    #[error("list the pod's routes")]
+    ReadRoutes(#[source] KernelError),
     /// A route could not be added, in the namespace of the device.
     #[error("add route {route} dev {device}")]
     AddRoute {
