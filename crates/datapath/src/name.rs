@@ -17,13 +17,14 @@ const LONGEST_OWNER: usize = 255;
 const HASH_DIGITS: usize = 11;
 
 /// A name that the kernel accepts for an interface: 1 to 15 bytes, neither `.` nor `..`, without
-/// `/`, `:` and white space (the kernel's `dev_valid_name`).
+/// `/`, `:` and white space (the kernel's `dev_valid_name`). Also without `%`: the kernel would put a
+/// number in `%d` (`dev_alloc_name`), and the link would have another name.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct InterfaceName(String);
 
 /// The text is not an interface name.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{0:?} is not an interface name: 1 to 15 bytes without '/', ':' and white space")]
+#[error("{0:?} is not an interface name: 1 to 15 bytes without '/', ':', '%' and white space")]
 pub struct NameError(String);
 
 impl InterfaceName {
@@ -39,7 +40,7 @@ impl FromStr for InterfaceName {
 
     fn from_str(name: &str) -> Result<Self, NameError> {
         let length = (1..=LONGEST_NAME).contains(&name.len());
-        let forbidden = |c: char| c == '/' || c == ':' || c == '\0' || c.is_whitespace();
+        let forbidden = |c: char| "/:%\0".contains(c) || c.is_whitespace();
         if !length || name == "." || name == ".." || name.contains(forbidden) {
             return Err(NameError(name.to_owned()));
         }
@@ -209,7 +210,7 @@ mod tests {
         for good in ["e", "eth0", "vlan.eth.17", "123456789012345"] {
             assert!(good.parse::<InterfaceName>().is_ok(), "{good}");
         }
-        for bad in ["", ".", "..", "a/b", "a:b", "a b", "a\nb", "a\0b", "1234567890123456"] {
+        for bad in ["", ".", "..", "a/b", "a:b", "a b", "a\nb", "a\0b", "a%d", "1234567890123456"] {
             assert!(bad.parse::<InterfaceName>().is_err(), "{bad}");
         }
     }
