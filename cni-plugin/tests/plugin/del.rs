@@ -1,5 +1,7 @@
 //! Assertions 29 to 36: DEL.
 
+use std::os::unix::fs::PermissionsExt as _;
+
 use serde_json::json;
 
 use crate::fake::{Mode, on_eni};
@@ -125,7 +127,12 @@ fn a33_del_without_daemon_is_left_on_disk() {
         node.del(&pod);
         assert_eq!(node.pending(), ["net:c1:eth0.json"]);
     }
-    let file = proto::pending::directory(&node.socket()).join("net:c1:eth0.json");
+    let directory = proto::pending::directory(&node.socket());
+    let file = directory.join("net:c1:eth0.json");
+    for path in [&directory, &file] {
+        let mode = std::fs::metadata(path).unwrap().permissions().mode();
+        assert_eq!(mode & 0o077, 0, "{} is for root alone", path.display());
+    }
     let left: proto::pending::PendingDel =
         serde_json::from_slice(&std::fs::read(file).unwrap()).unwrap();
     assert_eq!(left.file_name(), "net:c1:eth0.json");

@@ -130,11 +130,16 @@ impl Request {
 }
 
 /// The `cniVersion` for the answer to a request that may be malformed: the request's own, or else our
-/// newest.
+/// newest. Nothing else is kept of `stdin`.
 #[must_use]
 pub fn requested_version(stdin: &[u8]) -> String {
-    let document = serde_json::from_slice::<Value>(stdin).unwrap_or_default();
-    document["cniVersion"].as_str().unwrap_or(Version::NEWEST.as_str()).to_owned()
+    #[derive(Default, Deserialize)]
+    struct Versioned {
+        #[serde(rename = "cniVersion")]
+        version: Option<String>,
+    }
+    let document = serde_json::from_slice::<Versioned>(stdin).unwrap_or_default();
+    document.version.unwrap_or_else(|| Version::NEWEST.as_str().to_owned())
 }
 
 impl Add {
