@@ -45,7 +45,7 @@ mod tests {
 
     use super::*;
 
-    async fn connection() -> UdsConnectInfo {
+    fn connection() -> UdsConnectInfo {
         let (stream, _) = UnixStream::pair().unwrap();
         let peer_addr = Some(Arc::new(stream.peer_addr().unwrap()));
         UdsConnectInfo { peer_addr, peer_cred: None }
@@ -53,7 +53,7 @@ mod tests {
 
     #[tokio::test]
     async fn add_stays_open_if_a_second_one_hangs_up() {
-        let (adding, first, second) = (Adding::default(), connection().await, connection().await);
+        let (adding, first, second) = (Adding::default(), connection(), connection());
         let key = AttachmentKey {
             network: "net".into(),
             container: "c1".to_owned(),

@@ -59,7 +59,7 @@ pub async fn make(wanted: PodLink) -> Result<MadeLink, AddPodError> {
     }
 }
 
-/// A link of which the two ends exist, made by this process. If it is dropped, the ends stay until
+/// A link whose two ends this process has made. If it is dropped, the ends stay until
 /// [`super::del`] removes them.
 #[derive(Debug)]
 #[must_use]
