@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use cni::{Add, AddResult, CniError, ErrorCode, Interface, IpConfig, Route};
 use datapath::netns::{Netns, NetnsError};
-use datapath::pod::{AddPodError, LinkEnd, PodLink, PodLinkState};
-use datapath::{InterfaceName, Mtu};
+use datapath::pod::{AddPodError, LinkEnd, MadeLink, PodLink, PodLinkState};
+use datapath::{InterfaceName, Mtu, RouteTable};
 use proto::v1;
 use tokio::time::{Instant, timeout_at};
 
@@ -18,9 +18,9 @@ use crate::{del, pending, socket};
 ///
 /// # Errors
 ///
-/// Any of docs/errors.md for ADD. Then no link is left and the address is given back. If the daemon
-/// does not take it back, a DEL is left on disk. If the grant itself was lost on its way, only the
-/// runtime's DEL releases the address.
+/// Any of docs/errors.md for ADD. Then no link is left and the address is given back, unless another
+/// ADD of the attachment has made the link. If the daemon does not take the address back, a DEL is
+/// left on disk. If the grant itself was lost on its way, only the runtime's DEL releases it.
 pub(crate) async fn add(add: Add) -> Result<AddResult, CniError> {
     let until = Instant::now() + add.conf.ipamd_timeout;
     let identity = Identity::of(&add.conf.veth_prefix, &add.attachment, &add.pod)?;
@@ -28,27 +28,42 @@ pub(crate) async fn add(add: Add) -> Result<AddResult, CniError> {
     // The last tenth is for making the link, or for undoing it.
     let asking_until = until - add.conf.ipamd_timeout / 10;
     let socket = socket(&add.conf);
-    let mut daemon = Daemon::connect(socket, asking_until).await.map_err(|e| e.try_again())?;
+    let mut daemon = Daemon::wait_for(socket, asking_until).await.map_err(|e| e.try_again())?;
     failpoint::pass("add", "connected");
     pending::withdraw(socket, &add.attachment).map_err(|e| {
         CniError::new(ErrorCode::Io, "cannot withdraw an earlier DEL", e.to_string())
     })?;
     let granted = daemon.add(&add.attachment, &add.pod, &add.netns, asking_until).await?;
     failpoint::pass("add", "granted");
-    let made = match make_link(&add, identity.clone(), &granted, until).await {
-        Ok(made) => confirm(&add, &made.0, &mut daemon, until).await.map(|()| made),
-        Err(error) => Err(error),
+    let made = match link(&add, identity, &granted) {
+        Ok(link) => make(link).await,
+        Err(error) => Err(Unmade::Failed(error)),
     };
     match made {
-        Ok((link, state)) => {
-            tracing::info!(host = %link.host_name, addresses = ?link.addresses, "pod connected");
-            Ok(result(add, &link, &state))
-        }
-        Err(error) => {
-            undo(&add, identity, &granted, &mut daemon).await;
+        Ok((made, link)) => match finish(&add, &made, &link, &mut daemon, until).await {
+            Ok(state) => {
+                tracing::info!(host = %link.host_name, addresses = ?link.addresses, "pod connected");
+                Ok(result(add, &link, &state))
+            }
+            Err(error) => {
+                undo(&add, made, &mut daemon).await;
+                Err(error)
+            }
+        },
+        Err(Unmade::ByAnother(error)) => Err(error),
+        Err(Unmade::Failed(error)) => {
+            give_back(&add, &mut daemon).await;
             Err(error)
         }
     }
+}
+
+/// Why there is no link of this ADD.
+enum Unmade {
+    /// Another ADD of the attachment has made it. Link and record are that one's.
+    ByAnother(CniError),
+    /// Nobody has made it.
+    Failed(CniError),
 }
 
 /// Code 8 for the plugin's own namespace, and an error if the interface exists. That interface may
@@ -81,29 +96,48 @@ fn interface_exists(ifname: &str) -> std::io::Result<bool> {
     Ok(rows.any(|(name, _)| name.trim() == ifname))
 }
 
-async fn make_link(
-    add: &Add,
-    identity: Identity,
-    granted: &[v1::PodAddress],
-    until: Instant,
-) -> Result<(PodLink, PodLinkState), CniError> {
+fn link(add: &Add, identity: Identity, granted: &[v1::PodAddress]) -> Result<PodLink, CniError> {
     let ifname: Result<InterfaceName, _> = add.attachment.ifname.as_str().parse();
-    let link = PodLink {
+    Ok(PodLink {
         netns: add.netns.clone(),
         ifname: ifname.map_err(|e| Failure::LinkSetup.error(error_chain(&e)))?,
+        rank: crate::pod::rank(add.attachment.ifname.as_str()),
         host_name: identity.host_name,
         owner: identity.owner,
         mtu: Mtu::try_from(add.conf.mtu).map_err(|e| Failure::LinkSetup.error(error_chain(&e)))?,
         addresses: vec![crate::pod::granted(granted)?],
-    };
-    match timeout_at(until, datapath::pod::add(&link)).await {
-        Ok(Ok(state)) => Ok((link, state)),
-        Ok(Err(error @ AddPodError::IfnameExists { .. })) => {
-            Err(Failure::InterfaceExists.error(error_chain(&error)))
+    })
+}
+
+/// Makes the ends of the link. The kernel does so at once or not at all, so there is no deadline after
+/// which nobody would know.
+async fn make(link: PodLink) -> Result<(MadeLink, PodLink), Unmade> {
+    match datapath::pod::make(link.clone()).await {
+        Ok(made) => Ok((made, link)),
+        Err(error @ AddPodError::MadeAlready { .. }) => {
+            Err(Unmade::ByAnother(Failure::InterfaceExists.error(error_chain(&error))))
         }
-        Ok(Err(error)) => Err(Failure::LinkSetup.error(error_chain(&error))),
-        Err(_) => Err(Failure::LinkSetup.error("the kernel took too long")),
+        Err(error @ AddPodError::IfnameExists { .. }) => {
+            Err(Unmade::Failed(Failure::InterfaceExists.error(error_chain(&error))))
+        }
+        Err(error) => Err(Unmade::Failed(Failure::LinkSetup.error(error_chain(&error)))),
     }
+}
+
+async fn finish(
+    add: &Add,
+    made: &MadeLink,
+    link: &PodLink,
+    daemon: &mut Daemon,
+    until: Instant,
+) -> Result<PodLinkState, CniError> {
+    let state = match timeout_at(until, made.furnish()).await {
+        Ok(Ok(state)) => state,
+        Ok(Err(error)) => return Err(Failure::LinkSetup.error(error_chain(&error))),
+        Err(_) => return Err(Failure::LinkSetup.error("the kernel took too long")),
+    };
+    confirm(add, link, daemon, until).await?;
+    Ok(state)
 }
 
 /// Asks the daemon again once the link is made. Since the grant the address may have been released:
@@ -129,11 +163,16 @@ async fn confirm(
 /// How long the release of the address may take, beyond the bound of the ADD.
 const UNDO_PATIENCE: Duration = Duration::from_secs(2);
 
-async fn undo(add: &Add, identity: Identity, granted: &[v1::PodAddress], daemon: &mut Daemon) {
-    let removal = identity.removal(del::parsed(granted));
-    if let Err(error) = datapath::pod::del(&removal).await {
+/// Gives the address back first, while the link keeps any other ADD of the attachment from making its
+/// own. After that nothing of such an ADD would be undone.
+async fn undo(add: &Add, made: MadeLink, daemon: &mut Daemon) {
+    give_back(add, daemon).await;
+    if let Err(error) = made.undo().await {
         tracing::error!(%error, "kernel objects of a failed ADD are left");
     }
+}
+
+async fn give_back(add: &Add, daemon: &mut Daemon) {
     let until = Instant::now() + UNDO_PATIENCE;
     if let Err(error) = daemon.del(&add.attachment, &add.pod, until).await {
         del::remember(socket(&add.conf), &add.attachment, &error).unwrap_or_else(
@@ -153,9 +192,11 @@ fn result(add: Add, link: &PodLink, state: &PodLinkState) -> AddResult {
     let pod = Interface::in_sandbox(name.to_string(), mac.to_string(), *mtu, sandbox);
     result.interfaces.push(pod);
     result.ips.extend(link.addresses.iter().map(|pod| IpConfig::host(place, pod.address)));
-    // The route to the gateway itself is a detail of the link.
+    // The route to the gateway itself is a detail of the link. So are routes for packets from its own
+    // addresses: readers would take them for the pod's default route.
+    let in_main = state.routes.iter().filter(|route| route.table == RouteTable::MAIN);
     let by_gateway =
-        state.routes.iter().filter_map(|route| Some(Route::via(route.destination, route.gateway?)));
+        in_main.filter_map(|route| Some(Route::via(route.destination, route.gateway?)));
     result.routes.extend(by_gateway);
     result
 }

@@ -3,13 +3,13 @@
 use std::collections::BTreeSet;
 use std::net::IpAddr;
 
-use cni::{Check, CniError, Interface};
-use datapath::pod::{PodAddress, PodExpectation};
+use cni::{AddResult, Check, CniError, Interface};
+use datapath::pod::{PodAddress, PodExpectation, PodRoutes, Rank};
 use tokio::time::Instant;
 
 use crate::daemon::Daemon;
 use crate::failure::{Failure, error_chain};
-use crate::pod::Identity;
+use crate::pod::{Identity, rank};
 use crate::socket;
 
 /// Checks the pod's link and changes nothing.
@@ -23,8 +23,8 @@ pub(crate) async fn check(check: &Check) -> Result<(), CniError> {
     let addresses = recorded(check).await?;
     agree(check, &addresses)?;
     let identity = Identity::of(&check.conf.veth_prefix, &check.attachment, &check.pod)?;
-    let Identity { host_name, owner } = identity.recorded_in(&check.prev_result);
     let ifname = check.attachment.ifname.as_str();
+    let Identity { host_name, owner } = identity.recorded_in(&check.prev_result, ifname);
     let expectation = PodExpectation {
         netns: check.netns.clone(),
         ifname: ifname.parse().map_err(|e| Failure::LinkChanged.error(error_chain(&e)))?,
@@ -33,11 +33,25 @@ pub(crate) async fn check(check: &Check) -> Result<(), CniError> {
         // Results of amazon-vpc-cni-k8s have the route table here, which does not parse.
         mac: interface.mac.as_deref().and_then(|mac| mac.parse().ok()),
         mtu: interface.mtu,
+        routes: routes(&check.prev_result, ifname, &addresses),
         addresses,
     };
     datapath::pod::check(&expectation)
         .await
         .map_err(|error| Failure::LinkChanged.error(error_chain(&error)))
+}
+
+/// Where the ADD made the pod's routes. Its result has those of the main table.
+fn routes(result: &AddResult, ifname: &str, addresses: &[PodAddress]) -> PodRoutes {
+    let gateways = datapath::pod::gateways(addresses);
+    let is_ours = |route: &cni::Route| {
+        route.dst.prefix_len() == 0 && route.gw.is_some_and(|gateway| gateways.contains(&gateway))
+    };
+    match rank(ifname) {
+        Rank::First => PodRoutes::Main,
+        Rank::Further if result.routes.iter().any(is_ours) => PodRoutes::Main,
+        Rank::Further => PodRoutes::BySource,
+    }
 }
 
 /// The pod's end in the ADD's result.
@@ -51,7 +65,7 @@ fn interface(check: &Check) -> Result<&Interface, CniError> {
 
 async fn recorded(check: &Check) -> Result<Vec<PodAddress>, CniError> {
     let until = Instant::now() + check.conf.ipamd_timeout;
-    let daemon = Daemon::connect(socket(&check.conf), until).await;
+    let daemon = Daemon::wait_for(socket(&check.conf), until).await;
     let mut daemon = daemon.map_err(|e| e.try_again())?;
     let recorded = daemon.check(&check.attachment, until).await.map_err(|e| e.try_again())?;
     crate::pod::addresses(&recorded)

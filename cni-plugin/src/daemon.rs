@@ -1,25 +1,38 @@
 //! The connection to `ipamd`: gRPC over its Unix socket. Every call has a deadline.
+//!
+//! A daemon that restarts is away for some seconds, and a runtime that gets an error comes again after
+//! ten or more. So ADD and CHECK go on asking for a part of their time, see [`Daemon::wait_for`].
 
+use std::error::Error as _;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use cni::{Attachment, CniError, ErrorCode, Pod};
 use hyper_util::rt::TokioIo;
 use proto::v1::ipam_client::IpamClient;
 use proto::v1::{self, add_reply::Outcome};
 use tokio::net::UnixStream;
-use tokio::time::{Instant, timeout_at};
+use tokio::time::{Instant, sleep_until, timeout_at};
 use tonic::transport::{Channel, Endpoint, Uri};
 use tonic::{Code, Request, Response, Status};
 use tower::service_fn;
 
 use crate::failure::{Failure, error_chain};
 
-/// A connection to the daemon.
+/// How long ADD and CHECK go on asking from when they find no daemon. An upgrade takes some seconds;
+/// the rest of the verb's time is for the pod.
+const PATIENCE: Duration = Duration::from_secs(15);
+
+/// The pauses between two attempts, each twice as long as the one before.
+const PAUSES: (Duration, Duration) = (Duration::from_millis(10), Duration::from_millis(200));
+
+/// The daemon at a socket.
 #[derive(Debug)]
 pub(crate) struct Daemon {
-    client: IpamClient<Channel>,
     socket: PathBuf,
+    /// `None` until it is needed again, after the daemon was away.
+    client: Option<IpamClient<Channel>>,
 }
 
 /// Why the daemon has not served a call.
@@ -55,19 +68,29 @@ pub(crate) enum DaemonError {
 }
 
 impl DaemonError {
+    /// Whether no daemon was there, or it went away before its answer.
+    fn is_absence(&self) -> bool {
+        match self {
+            DaemonError::Connect { .. } => true,
+            DaemonError::Silent { .. } => false,
+            // A status with a source is the transport's own, whatever its code.
+            DaemonError::Status { status, .. } => {
+                let code = status.code();
+                status.source().is_some()
+                    || matches!(code, Code::Unavailable | Code::Cancelled | Code::Unknown)
+            }
+        }
+    }
+
     /// Whether the daemon has rejected the request. Otherwise it is absent, hung, of another version,
     /// or about to stop.
     pub(crate) fn is_rejection(&self) -> bool {
         match self {
             DaemonError::Connect { .. } | DaemonError::Silent { .. } => false,
-            DaemonError::Status { status, .. } => !matches!(
-                status.code(),
-                Code::Unavailable
-                    | Code::DeadlineExceeded
-                    | Code::Cancelled
-                    | Code::Unknown
-                    | Code::Unimplemented
-            ),
+            DaemonError::Status { status, .. } => {
+                let code = status.code();
+                !self.is_absence() && !matches!(code, Code::DeadlineExceeded | Code::Unimplemented)
+            }
         }
     }
 
@@ -94,29 +117,65 @@ impl DaemonError {
 }
 
 impl Daemon {
-    /// Connects to the daemon at `socket`.
+    /// Connects to the daemon at `socket`, if one listens.
     ///
     /// # Errors
     ///
     /// [`DaemonError::Connect`], or [`DaemonError::Silent`] at `until`.
     pub(crate) async fn connect(socket: &Path, until: Instant) -> Result<Daemon, DaemonError> {
-        // Not tonic's own `unix://`: it brings tonic's TCP and DNS client, 105 kB (3.5 %) of the static plugin.
-        let path = socket.to_owned();
-        let connector = service_fn(move |_: Uri| {
-            let path = path.clone();
-            async move { io::Result::Ok(TokioIo::new(UnixStream::connect(path).await?)) }
-        });
-        // The connector ignores this name and connects to the socket.
-        let endpoint = Endpoint::from_static("http://ipamd");
-        let socket = socket.to_owned();
-        match timeout_at(until, endpoint.connect_with_connector(connector)).await {
-            Ok(Ok(channel)) => Ok(Daemon { client: IpamClient::new(channel), socket }),
-            Ok(Err(source)) => Err(DaemonError::Connect { socket, source }),
-            Err(_) => Err(DaemonError::Silent { socket, call: "connect" }),
+        let mut daemon = Daemon { socket: socket.to_owned(), client: None };
+        daemon.client(until).await?;
+        Ok(daemon)
+    }
+
+    /// Connects to the daemon at `socket`, or waits for one: for [`PATIENCE`], but not beyond `until`.
+    ///
+    /// # Errors
+    ///
+    /// As for [`Daemon::connect`].
+    pub(crate) async fn wait_for(socket: &Path, until: Instant) -> Result<Daemon, DaemonError> {
+        let mut daemon = Daemon { socket: socket.to_owned(), client: None };
+        daemon.insist(until, async |daemon| daemon.client(until).await.map(drop)).await?;
+        Ok(daemon)
+    }
+
+    /// The connection, made anew if the daemon was away.
+    async fn client(&mut self, until: Instant) -> Result<&mut IpamClient<Channel>, DaemonError> {
+        if self.client.is_none() {
+            self.client = Some(open(&self.socket, until).await?);
+        }
+        Ok(self.client.as_mut().expect("it was just set"))
+    }
+
+    /// Repeats `attempt` while the daemon is away: for [`PATIENCE`], but not beyond `until`.
+    async fn insist<T>(
+        &mut self,
+        until: Instant,
+        attempt: impl AsyncFn(&mut Daemon) -> Result<T, DaemonError>,
+    ) -> Result<T, DaemonError> {
+        let (mut pause, longest) = PAUSES;
+        let mut ends = None;
+        loop {
+            let error = match attempt(self).await {
+                Err(error) if error.is_absence() => error,
+                done => return done,
+            };
+            let now = Instant::now();
+            let ends = *ends.get_or_insert_with(|| {
+                tracing::info!(why = error_chain(&error), "waiting for ipamd");
+                until.min(now + PATIENCE)
+            });
+            let next = now + pause;
+            if next >= ends {
+                return Err(error);
+            }
+            sleep_until(next).await;
+            pause = longest.min(pause * 2);
         }
     }
 
-    /// Asks for the attachment's addresses.
+    /// Asks for the attachment's addresses. If the daemon goes away, the next one is asked again: it
+    /// gives an attachment the addresses that it has.
     ///
     /// # Errors
     ///
@@ -134,8 +193,12 @@ impl Daemon {
             netns: netns.to_string_lossy().into_owned(),
             client_version: proto::VERSION.to_owned(),
         };
-        let reply =
-            self.call("Add", until, request, async |client, request| client.add(request).await);
+        let reply = self.insist(until, async |daemon| {
+            let request = request.clone();
+            daemon
+                .call("Add", until, request, async |client, request| client.add(request).await)
+                .await
+        });
         match reply.await.map_err(|e| e.try_again())?.outcome {
             Some(Outcome::Granted(granted)) => Ok(granted.addresses),
             Some(Outcome::Refused(refused)) => Err(crate::failure::refused(&refused)),
@@ -159,7 +222,8 @@ impl Daemon {
         self.call("Del", until, request, async |client, request| client.del(request).await).await
     }
 
-    /// The addresses that the daemon has on record for the attachment.
+    /// The addresses that the daemon has on record for the attachment. If the daemon goes away, the next
+    /// one is asked again.
     pub(crate) async fn check(
         &mut self,
         attachment: &Attachment,
@@ -169,8 +233,12 @@ impl Daemon {
             attachment: Some(wire_attachment(attachment)),
             client_version: proto::VERSION.to_owned(),
         };
-        let reply =
-            self.call("Check", until, request, async |client, request| client.check(request).await);
+        let reply = self.insist(until, async |daemon| {
+            let request = request.clone();
+            daemon
+                .call("Check", until, request, async |client, request| client.check(request).await)
+                .await
+        });
         Ok(reply.await?.addresses)
     }
 
@@ -202,17 +270,38 @@ impl Daemon {
         message: Q,
         method: impl AsyncFnOnce(&mut IpamClient<Channel>, Request<Q>) -> Result<Response<A>, Status>,
     ) -> Result<A, DaemonError> {
+        let client = self.client(until).await?;
         let mut request = Request::new(message);
         // The daemon answers before this, and names what it waits for.
         request.set_timeout(until.saturating_duration_since(Instant::now()));
-        match timeout_at(until, method(&mut self.client, request)).await {
-            Ok(Ok(response)) => Ok(response.into_inner()),
-            Ok(Err(status)) => {
-                let (socket, status) = (self.socket.clone(), Box::new(status));
-                Err(DaemonError::Status { socket, call, status })
-            }
-            Err(_) => Err(DaemonError::Silent { socket: self.socket.clone(), call }),
+        let answer = timeout_at(until, method(client, request)).await;
+        let socket = self.socket.clone();
+        let error = match answer {
+            Ok(Ok(response)) => return Ok(response.into_inner()),
+            Ok(Err(status)) => DaemonError::Status { socket, call, status: Box::new(status) },
+            Err(_) => DaemonError::Silent { socket, call },
+        };
+        if error.is_absence() {
+            self.client = None;
         }
+        Err(error)
+    }
+}
+
+async fn open(socket: &Path, until: Instant) -> Result<IpamClient<Channel>, DaemonError> {
+    // Not tonic's own `unix://`: it brings tonic's TCP and DNS client, 105 kB (3.5 %) of the static plugin.
+    let path = socket.to_owned();
+    let connector = service_fn(move |_: Uri| {
+        let path = path.clone();
+        async move { io::Result::Ok(TokioIo::new(UnixStream::connect(path).await?)) }
+    });
+    // The connector ignores this name and connects to the socket.
+    let endpoint = Endpoint::from_static("http://ipamd");
+    let socket = socket.to_owned();
+    match timeout_at(until, endpoint.connect_with_connector(connector)).await {
+        Ok(Ok(channel)) => Ok(IpamClient::new(channel)),
+        Ok(Err(source)) => Err(DaemonError::Connect { socket, source }),
+        Err(_) => Err(DaemonError::Silent { socket, call: "connect" }),
     }
 }
 
@@ -245,5 +334,12 @@ mod tests {
         assert!(error(Code::InvalidArgument).is_rejection());
         assert!(!error(Code::Unavailable).is_rejection());
         assert!(!error(Code::Unimplemented).is_rejection());
+        let transport = DaemonError::Status {
+            socket: PathBuf::new(),
+            call: "Del",
+            status: Box::new(Status::from_error(Box::new(io::Error::other("broken")))),
+        };
+        assert!(!transport.is_rejection() && transport.is_absence());
+        assert!(!error(Code::Unimplemented).is_absence() && !error(Code::Internal).is_absence());
     }
 }

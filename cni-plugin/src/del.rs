@@ -5,12 +5,13 @@ use std::path::Path;
 use std::time::Duration;
 
 use cni::{Attachment, CniError, Del, ErrorCode};
+use datapath::pod::{PodRemoval, Rank};
 use proto::v1;
 use tokio::time::Instant;
 
 use crate::daemon::{Daemon, DaemonError};
 use crate::failure::Failure;
-use crate::pod::Identity;
+use crate::pod::{Identity, rank};
 use crate::{pending, socket};
 
 /// How long a DEL waits for the daemon before it goes on without.
@@ -28,7 +29,7 @@ const PATIENCE: Duration = Duration::from_secs(5);
 pub(crate) async fn del(del: &Del) -> Result<(), CniError> {
     let mut identity = Identity::of(&del.conf.veth_prefix, &del.attachment, &del.pod)?;
     if let Some(result) = &del.prev_result {
-        identity = identity.recorded_in(result);
+        identity = identity.recorded_in(result, del.attachment.ifname.as_str());
     }
     failpoint::pass("del", "begun");
     let released = release(del).await;
@@ -37,7 +38,12 @@ pub(crate) async fn del(del: &Del) -> Result<(), CniError> {
         Ok(reply) if !reply.released.is_empty() => parsed(&reply.released),
         Ok(_) | Err(_) => recorded(del),
     };
-    let removed = datapath::pod::del(&identity.removal(addresses)).await;
+    let netns = match rank(del.attachment.ifname.as_str()) {
+        Rank::First => None,
+        Rank::Further => del.netns.clone(),
+    };
+    let removal = PodRemoval { netns, ..identity.removal(addresses) };
+    let removed = datapath::pod::del(&removal).await;
     failpoint::pass("del", "unlinked");
     match &released {
         Err(error) if error.is_rejection() => return Err(error.try_again()),

@@ -14,8 +14,9 @@ mod log;
 mod pending;
 mod pod;
 mod status;
+mod stdin;
 
-use std::io::{self, Read as _, Write as _};
+use std::io::{self, Write as _};
 use std::process::ExitCode;
 
 use cni::{
@@ -28,14 +29,14 @@ fn main() -> ExitCode {
     if !environment.has_command() {
         return hint();
     }
-    let mut stdin = Vec::new();
-    let answer = io::stdin()
-        .read_to_end(&mut stdin)
-        .map_err(|e| CniError::new(ErrorCode::Io, "cannot read stdin", e.to_string()))
-        .and_then(|_| answer(&environment, &stdin));
+    let stdin = stdin::read();
+    let answer = stdin.as_ref().map_err(Clone::clone).and_then(|stdin| answer(&environment, stdin));
     match answer {
         Ok(document) => print(&document, ExitCode::SUCCESS),
-        Err(error) => print(&error.to_json(&requested_version(&stdin)), ExitCode::FAILURE),
+        Err(error) => {
+            let version = requested_version(stdin.as_deref().unwrap_or_default());
+            print(&error.to_json(&version), ExitCode::FAILURE)
+        }
     }
 }
 
@@ -64,7 +65,7 @@ fn answer(environment: &Environment, stdin: &[u8]) -> Result<String, CniError> {
     };
     log::start(conf);
     let span = log::span(&request);
-    // The program has one thread, so every event is in this span.
+    // One thread does it all, so every event is in this span.
     let _entered = span.enter();
     let version = conf.version;
     let outcome = run(request, version);

@@ -1,21 +1,28 @@
 //! DELs for a daemon that does not answer: files that it applies once it runs again. Their directory
 //! and names are a contract, see [`proto::pending`].
 
-use std::fs::{self, File};
+use std::fs::{self, DirBuilder, File};
 use std::io::{self, Write as _};
+use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
 use std::path::Path;
 
 use cni::Attachment;
 use proto::pending::{PendingDel, directory};
 
-/// Leaves a DEL for the daemon at `socket`. It is on disk when this returns.
+/// Leaves a DEL for the daemon at `socket`. It is on disk when this returns. A note ends an attachment,
+/// so directory and file are for root alone, whatever the umask.
 pub(crate) fn leave(socket: &Path, attachment: &Attachment) -> io::Result<()> {
     let pending = pending(attachment);
     let directory = directory(socket);
-    fs::create_dir_all(&directory)?;
+    DirBuilder::new().recursive(true).mode(0o700).create(&directory)?;
     // With the pid, two invocations for one attachment do not write the same file.
     let draft = directory.join(format!("{}.{}", pending.file_name(), std::process::id()));
-    let mut file = File::create(&draft)?;
+    // Whatever is there by that name is not opened: an earlier process's draft, a link, a FIFO.
+    match fs::remove_file(&draft) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+        _ => {}
+    }
+    let mut file = File::options().write(true).create_new(true).mode(0o600).open(&draft)?;
     file.write_all(&serde_json::to_vec(&pending)?)?;
     file.sync_all()?;
     failpoint::pass("del", "drafted");

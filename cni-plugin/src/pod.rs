@@ -3,8 +3,8 @@
 
 use std::net::IpAddr;
 
-use cni::{AddResult, Attachment, CniError, ErrorCode, Pod};
-use datapath::pod::{PodAddress, PodRemoval};
+use cni::{AddResult, Attachment, CniError, ErrorCode, Interface, Pod};
+use datapath::pod::{PodAddress, PodRemoval, Rank};
 use datapath::{InterfaceName, Owner, host_veth_name};
 use proto::v1;
 use proto::v1::pod_address::Reach;
@@ -53,7 +53,7 @@ impl Identity {
         container_id: &str,
         ifname: &str,
     ) -> Result<Identity, CniError> {
-        let host_name = host_veth_name(veth_prefix, namespace, pod, container_id);
+        let host_name = host_veth_name(veth_prefix, namespace, pod, container_id, further(ifname));
         let owner = format!("{container_id}/{ifname}").parse();
         Ok(Identity {
             host_name: host_name.map_err(|e| unusable(&e))?,
@@ -61,27 +61,40 @@ impl Identity {
         })
     }
 
-    /// Takes the host end's name from the ADD's result: the prefix in the configuration may have
-    /// changed since.
-    pub(crate) fn recorded_in(self, result: &AddResult) -> Identity {
-        let host_name = recorded_host_name(result, &self.host_name).unwrap_or(self.host_name);
+    /// Takes the host end's name from the ADD's result. The prefix in the configuration may have
+    /// changed since, and runtimes may name the pod otherwise.
+    pub(crate) fn recorded_in(self, result: &AddResult, ifname: &str) -> Identity {
+        let host_name = recorded_host_name(result, ifname).unwrap_or(self.host_name);
         Identity { host_name, owner: self.owner }
     }
 
     /// The link as `datapath` removes it.
     pub(crate) fn removal(self, addresses: Vec<IpAddr>) -> PodRemoval {
-        PodRemoval { host_name: self.host_name, owner: self.owner, addresses }
+        PodRemoval { host_name: self.host_name, owner: self.owner, addresses, netns: None }
     }
 }
 
-/// Number of hexadecimal digits at the end of a host end's name.
-const HASH_DIGITS: usize = 11;
+/// The interface that runtimes ask for first. Its link is named as amazon-vpc-cni-k8s names it.
+const FIRST: &str = "eth0";
 
-fn recorded_host_name(result: &AddResult, expected: &InterfaceName) -> Option<InterfaceName> {
-    let expected = expected.as_str();
-    let hash = expected.get(expected.len().checked_sub(HASH_DIGITS)?..)?;
-    let mut on_host = result.interfaces.iter().filter(|interface| !interface.is_in_sandbox());
-    on_host.find(|interface| interface.name.ends_with(hash))?.name.parse().ok()
+/// Which of the pod's interfaces `ifname` is.
+pub(crate) fn rank(ifname: &str) -> Rank {
+    if ifname == FIRST { Rank::First } else { Rank::Further }
+}
+
+fn further(ifname: &str) -> Option<&str> {
+    match rank(ifname) {
+        Rank::First => None,
+        Rank::Further => Some(ifname),
+    }
+}
+
+/// The host's end is listed just before the pod's, also by amazon-vpc-cni-k8s.
+fn recorded_host_name(result: &AddResult, ifname: &str) -> Option<InterfaceName> {
+    let is_pods = |at: &Interface| at.is_in_sandbox() && at.name == ifname;
+    let place = result.interfaces.iter().position(is_pods)?;
+    let before = result.interfaces.get(place.checked_sub(1)?)?;
+    if before.is_in_sandbox() { None } else { before.name.parse().ok() }
 }
 
 fn unusable(error: &dyn std::error::Error) -> CniError {
@@ -160,18 +173,19 @@ mod tests {
     }
 
     #[test]
-    fn recorded_host_name_replaces_the_new_prefixs() {
+    fn recorded_host_name_replaces_the_one_of_today() {
         let prev: AddResult = serde_json::from_str(
             r#"{"interfaces": [
-                {"name": "veth0123"}, {"name": "cc21c2d7785", "sandbox": "/x"},
-                {"name": "oldcc21c2d7785"}
+                {"name": "veth0123"}, {"name": "oldcc21c2d7785"}, {"name": "eth0", "sandbox": "/x"},
+                {"name": "net1", "sandbox": "/x"}, {"name": "lo", "sandbox": "/x"}
             ]}"#,
         )
         .unwrap();
-        let ours = identity(("default", "sample-pod"), "eth0").recorded_in(&prev);
-        assert_eq!(ours.host_name.as_str(), "oldcc21c2d7785");
-        let other = identity(("default", "other-pod"), "eth0");
-        assert_eq!(other.clone().recorded_in(&prev), other);
+        let ours = identity(("default", "other-pod"), "eth0");
+        assert_eq!(ours.clone().recorded_in(&prev, "eth0").host_name.as_str(), "oldcc21c2d7785");
+        for other in ["net1", "net2"] {
+            assert_eq!(ours.clone().recorded_in(&prev, other), ours, "{other}");
+        }
     }
 
     fn on_eni(address: &str, table: u32) -> v1::PodAddress {

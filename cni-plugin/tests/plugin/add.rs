@@ -1,10 +1,12 @@
 //! Assertions 16 to 28: ADD.
 
 use std::os::unix::process::ExitStatusExt as _;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use proto::v1::Refused;
 use serde_json::{Value, json};
+use tokio::sync::Notify;
 
 use crate::fake::{Mode, on_eni};
 use crate::node::{HANG, Node, Pod};
@@ -88,6 +90,50 @@ fn a20_second_add_leaves_the_pod_its_address() {
     node.pod_call("CHECK", &pod).conf("prevResult", result).run().silent();
 }
 
+/// The second one is granted the same address, and finds the interface that it did not find before.
+#[test]
+fn a20_add_overtaken_by_another_leaves_that_ones_pod() {
+    let Some(node) = Node::new() else { return };
+    let pod = node.pod("c1", "p1");
+    let go = Arc::new(Notify::new());
+    node.ipamd().set(Mode::Held("Add", Arc::clone(&go)));
+    let call = node.pod_call("ADD", &pod);
+    let slow = call.spawn(call.conf.to_string().as_bytes());
+    wait_until(|| node.ipamd().memory().calls == ["Add"]);
+    node.ipamd().set(Mode::Serving);
+    let result = node.add(&pod);
+    let before = (node.host.dump(), pod.netns.dump());
+    go.notify_one();
+    let output = slow.wait_with_output().unwrap();
+    let error: Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(error["code"], 150, "{error}");
+    assert_eq!((node.host.dump(), pod.netns.dump()), before);
+    assert_eq!(node.ipamd().held(), ["10.0.0.1"]);
+    node.pod_call("CHECK", &pod).conf("prevResult", result).run().silent();
+}
+
+#[test]
+fn a20_parallel_adds_of_one_container_connect_it_once() {
+    let Some(node) = Node::new() else { return };
+    for round in 0..30 {
+        let pod = node.pod(&format!("c{round}"), "p1");
+        // A pod's name may differ from call to call.
+        let calls = ["p1", "p1", "other"].map(|name| {
+            let mut call = node.pod_call("ADD", &pod);
+            call.set("CNI_ARGS", &format!("IgnoreUnknown=1;K8S_POD_NAME={name}"));
+            call
+        });
+        let running = calls.each_ref().map(|call| call.spawn(call.conf.to_string().as_bytes()));
+        let outputs = running.map(|child| child.wait_with_output().unwrap());
+        let made: Vec<_> = outputs.iter().filter(|output| output.status.success()).collect();
+        assert_eq!(made.len(), 1, "round {round}: {outputs:?}");
+        let result: Value = serde_json::from_slice(&made[0].stdout).unwrap();
+        node.pod_call("CHECK", &pod).conf("prevResult", result).run().silent();
+        node.del(&pod);
+        assert!(node.ipamd().held().is_empty(), "round {round}");
+    }
+}
+
 #[test]
 fn a21_repeated_add_gives_the_same_address() {
     let Some(node) = Node::new() else { return };
@@ -164,7 +210,7 @@ fn a23_add_killed_while_waiting_leaves_nothing() {
     assert_eq!(node.host.dump(), before);
 }
 
-fn wait_until(condition: impl Fn() -> bool) {
+pub(crate) fn wait_until(condition: impl Fn() -> bool) {
     let deadline = Instant::now() + HANG;
     while !condition() {
         assert!(Instant::now() < deadline, "the condition was not reached");
@@ -254,17 +300,4 @@ fn a27_ipv6_address_is_usable_at_once() {
     assert!(!addresses.contains("tentative") && !addresses.contains("dadfailed"), "{addresses}");
     node.del(&pod);
     assert!(!node.host.dump().contains("2001:db8::5"));
-}
-
-/// Both interfaces would have the default route and the same name on the node.
-#[test]
-fn add_of_second_interface_is_refused_first_stays() {
-    let Some(node) = Node::new() else { return };
-    let pod = node.pod("c1", "p1");
-    let result = node.add(&pod);
-    let before = (node.host.dump(), pod.netns.dump());
-    node.pod_call("ADD", &pod).set("CNI_IFNAME", "net1").run().fails(151, "in use");
-    node.pod_call("DEL", &pod).set("CNI_IFNAME", "net1").run().silent();
-    assert_eq!((node.host.dump(), pod.netns.dump()), before);
-    node.pod_call("CHECK", &pod).conf("prevResult", result).run().silent();
 }

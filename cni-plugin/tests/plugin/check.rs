@@ -100,12 +100,21 @@ fn a41_check_tolerates_later_plugins_additions() {
 }
 
 #[test]
+fn a41_check_with_another_pod_name_succeeds() {
+    let Some(node) = Node::new() else { return };
+    let pod = node.pod("c1", "p1");
+    let result = node.add(&pod);
+    check(&node, &pod, &result).set("CNI_ARGS", "K8S_POD_NAME=other").run().silent();
+}
+
+#[test]
 fn check_without_daemon_is_code_11() {
     let Some(mut node) = Node::new() else { return };
     let pod = node.pod("c1", "p1");
     let result = node.add(&pod);
     node.ipamd().set(Mode::Failing(tonic::Code::Unavailable));
-    check(&node, &pod, &result).run().fails(11, "Check");
+    let hasty = |node: &Node| check(node, &pod, &result).conf("ipamdTimeout", "300ms").run();
+    hasty(&node).fails(11, "Check");
     node.stop_ipamd();
-    check(&node, &pod, &result).run().fails(11, "connect to ipamd");
+    hasty(&node).fails(11, "connect to ipamd");
 }

@@ -1,5 +1,7 @@
 //! Assertions 29 to 36: DEL.
 
+use std::os::unix::fs::PermissionsExt as _;
+
 use serde_json::json;
 
 use crate::fake::{Mode, on_eni};
@@ -60,6 +62,22 @@ fn a31_del_needs_only_record_or_prev_result() {
     assert_eq!(node.host.dump(), before);
 }
 
+/// A runtime that has lost the pod's name, or names it differently, has the container and interface.
+#[test]
+fn a31_del_with_another_pod_name_removes_the_link() {
+    let Some(mut node) = Node::new() else { return };
+    let before = node.host.dump();
+    for (args, away) in [("IgnoreUnknown=1", false), ("K8S_POD_NAME=other", false), ("", true)] {
+        let pod = node.pod("c1", "p1");
+        node.add(&pod);
+        if away {
+            node.stop_ipamd();
+        }
+        node.pod_call("DEL", &pod).set("CNI_ARGS", args).run().silent();
+        assert_eq!(node.host.dump(), before, "{args}");
+    }
+}
+
 #[test]
 fn a32_late_del_leaves_the_newer_sandbox() {
     let Some(node) = Node::new() else { return };
@@ -109,7 +127,12 @@ fn a33_del_without_daemon_is_left_on_disk() {
         node.del(&pod);
         assert_eq!(node.pending(), ["net:c1:eth0.json"]);
     }
-    let file = proto::pending::directory(&node.socket()).join("net:c1:eth0.json");
+    let directory = proto::pending::directory(&node.socket());
+    let file = directory.join("net:c1:eth0.json");
+    for path in [&directory, &file] {
+        let mode = std::fs::metadata(path).unwrap().permissions().mode();
+        assert_eq!(mode & 0o077, 0, "{} is for root alone", path.display());
+    }
     let left: proto::pending::PendingDel =
         serde_json::from_slice(&std::fs::read(file).unwrap()).unwrap();
     assert_eq!(left.file_name(), "net:c1:eth0.json");

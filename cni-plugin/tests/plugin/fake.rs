@@ -11,7 +11,7 @@ use proto::v1::ipam_server::{Ipam, IpamServer};
 use proto::v1::pod_address::Reach;
 use proto::v1::{self, Attachment, PodAddress, Refused, add_reply::Outcome};
 use tokio::net::UnixListener;
-use tokio::sync::oneshot;
+use tokio::sync::{Notify, oneshot};
 use tokio_stream::wrappers::UnixListenerStream;
 use tonic::{Request, Response, Status};
 
@@ -23,6 +23,8 @@ pub(crate) enum Mode {
     Serving,
     /// Add waits this long before it grants.
     Slow(Duration),
+    /// This method waits for this before it answers.
+    Held(&'static str, Arc<Notify>),
     /// It takes every call and never answers.
     Hung,
     /// It answers every call with this error.
@@ -139,6 +141,10 @@ impl Service {
             Mode::Failing(code) => Err(Status::new(*code, "this mode fails every call")),
             Mode::Slow(time) if call == "Add" => {
                 tokio::time::sleep(*time).await;
+                Ok(mode)
+            }
+            Mode::Held(held, go) if call == *held => {
+                go.notified().await;
                 Ok(mode)
             }
             _ => Ok(mode),

@@ -7,9 +7,11 @@
 #![expect(clippy::unwrap_used, reason = "in a test a panic is the report")]
 
 mod add;
+mod away;
 mod check;
 mod del;
 mod fake;
+mod further;
 mod node;
 mod protocol;
 mod speed;

@@ -174,7 +174,8 @@ pub(crate) struct Pod {
 impl Pod {
     /// The host's end.
     pub(crate) fn host_name(&self) -> String {
-        datapath::host_veth_name("eni", "ns", &self.name, &self.container).unwrap().to_string()
+        let name = datapath::host_veth_name("eni", "ns", &self.name, &self.container, None);
+        name.unwrap().to_string()
     }
 }
 

@@ -1,6 +1,7 @@
 //! Assertions 1 to 15: what holds for every verb.
 
 use std::collections::BTreeSet;
+use std::io::Write as _;
 use std::os::unix::net::UnixListener;
 
 use serde_json::{Value, json};
@@ -170,7 +171,47 @@ fn a14_add_with_daemon_down_or_older_is_code_11() {
     node.pod_call("DEL", &pod).run().silent();
     assert_eq!(node.pending().len(), 1);
     node.stop_ipamd();
-    node.pod_call("ADD", &pod).run().fails(11, "connect to ipamd");
+    let mut call = node.pod_call("ADD", &pod);
+    call.conf("ipamdTimeout", "300ms").run().fails(11, "connect to ipamd");
+}
+
+/// Nobody writes to the one, and nobody reads the other.
+#[test]
+fn a14_fifos_in_place_of_files_do_not_hang_it() {
+    let Some(node) = Node::new() else { return };
+    let fifo = node.folder.path().join("fifo");
+    let made = std::process::Command::new("mkfifo").arg(&fifo).status().unwrap();
+    assert!(made.success());
+    let fifo = fifo.to_str().unwrap();
+    let pod = node.pod("c1", "p1");
+    for verb in ["ADD", "CHECK"] {
+        let mut call = node.pod_call(verb, &pod);
+        let prev = json!({"interfaces": [{"name": "eth0", "sandbox": "/x"}]});
+        call.set("CNI_NETNS", fifo).conf("prevResult", prev);
+        let (code, text) = call.run().error();
+        assert!(code == 4 || code == 154, "{verb}: {code} {text}");
+    }
+    let mut call = node.pod_call("DEL", &pod);
+    call.set("CNI_NETNS", fifo).set("CNI_IFNAME", "net1").run().silent();
+    let answer = node.pod_call("ADD", &pod).conf("pluginLogFile", fifo).run();
+    answer.result();
+    assert!(answer.stderr().contains("log file cannot be opened"), "{answer:?}");
+}
+
+#[test]
+fn a08_stdin_beyond_its_bound_is_code_6() {
+    let Some(node) = Node::new() else { return };
+    let pod = node.pod("c1", "p1");
+    let mut call = node.pod_call("ADD", &pod);
+    call.conf("padding", "x".repeat(5 << 20));
+    let mut child = call.start();
+    // It stops to read, so that the rest cannot be written.
+    let written = child.stdin.take().unwrap().write_all(call.conf.to_string().as_bytes());
+    assert!(written.is_err());
+    let output = child.wait_with_output().unwrap();
+    let error: Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(error["code"], 6, "{error}");
+    assert!(error["details"].as_str().unwrap().contains("4 MiB"), "{error}");
 }
 
 #[test]

@@ -126,6 +126,19 @@ fn a54_gc_after_a_failure_continues_and_reports() {
     assert!(!links.contains(&pods[1].host_name()), "{links}");
 }
 
+/// A daemon that has lost its record knows such an attachment by its link only.
+#[test]
+fn a54_gc_of_a_pod_without_a_name_removes_its_link() {
+    let Some(node) = Node::new() else { return };
+    let before = node.host.dump();
+    node.add(&node.pod("c1", "p1"));
+    for record in node.ipamd().memory().records.values_mut() {
+        record.pod = Default::default();
+    }
+    gc(&node, "net", &[]).silent();
+    assert_eq!(node.host.dump(), before);
+}
+
 #[test]
 fn a56_gc_repeated_changes_nothing() {
     let Some(node) = Node::new() else { return };

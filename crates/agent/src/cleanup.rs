@@ -47,7 +47,7 @@ async fn take_down(links: &BTreeMap<IpAddr, PodLink>) {
 fn removal(address: IpAddr, link: &PodLink) -> Option<PodRemoval> {
     let host_name = link.name.parse().ok()?;
     let owner = link.mark.as_ref()?.parse().ok()?;
-    Some(PodRemoval { host_name, owner, addresses: vec![address] })
+    Some(PodRemoval { host_name, owner, addresses: vec![address], netns: None })
 }
 
 async fn forget_connections(addresses: BTreeSet<Ipv4Addr>) {

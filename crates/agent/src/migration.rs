@@ -77,7 +77,7 @@ pub fn read(file: &Path) -> Result<Option<Vec<Allocation>>, ReadError> {
 pub fn sort(allocations: Vec<Allocation>, links: &BTreeSet<String>) -> Sorted {
     let lives = |allocation: &Allocation| {
         let Allocation { key, namespace, pod, .. } = allocation;
-        let hash = host_veth_name("", namespace, pod, &key.container);
+        let hash = host_veth_name("", namespace, pod, &key.container, None);
         let has_link = |hash: &str| links.iter().any(|link| link.ends_with(hash));
         namespace.is_empty() || pod.is_empty() || hash.is_ok_and(|hash| has_link(hash.as_str()))
     };
@@ -150,9 +150,9 @@ fn with_network(key: &AttachmentKey) -> AttachmentKey {
 pub async fn remove_rules(dead: &[Allocation]) {
     for Allocation { key, address, namespace, pod, .. } in dead {
         let owner = format!("{}/{}", key.container, key.ifname).parse();
-        let host_name = host_veth_name("eni", namespace, pod, &key.container);
+        let host_name = host_veth_name("eni", namespace, pod, &key.container, None);
         let (Ok(owner), Ok(host_name)) = (owner, host_name) else { continue };
-        let removal = PodRemoval { host_name, owner, addresses: vec![*address] };
+        let removal = PodRemoval { host_name, owner, addresses: vec![*address], netns: None };
         match datapath::pod::del(&removal).await {
             Ok(removed) => {
                 let was_there = removed.addresses.iter().any(|(_, did)| *did == Removal::Removed);

@@ -135,5 +135,5 @@ fn pod_address(ip: &PodIp) -> Option<PodAddress> {
 
 fn unmarked_name(pod: &Pod) -> Option<InterfaceName> {
     let is_named = !pod.name.is_empty();
-    is_named.then(|| host_veth_name(INCUMBENTS_PREFIX, &pod.namespace, &pod.name, "").ok())?
+    is_named.then(|| host_veth_name(INCUMBENTS_PREFIX, &pod.namespace, &pod.name, "", None).ok())?
 }

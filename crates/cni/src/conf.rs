@@ -21,7 +21,7 @@ pub struct NetConf {
     pub veth_prefix: String,
     /// `mtu` of pods' interfaces, in bytes; 576 to 9001.
     pub mtu: u32,
-    /// `pluginLogFile`; `None` is stderr.
+    /// `pluginLogFile`, an absolute path; `None` is stderr.
     pub log_file: Option<PathBuf>,
     /// `pluginLogLevel`, unparsed.
     pub log_level: Option<String>,
@@ -70,7 +70,7 @@ impl NetConf {
                 .read("vethPrefix", veth_prefix)
                 .unwrap_or_else(|| Self::DEFAULT_VETH_PREFIX.to_owned()),
             mtu: options.read("mtu", mtu).unwrap_or(Self::DEFAULT_MTU),
-            log_file: options.read("pluginLogFile", text).map(PathBuf::from),
+            log_file: options.read("pluginLogFile", log_file).flatten(),
             log_level: options.read("pluginLogLevel", text),
             pod_sg_enforcing_mode: options.read("podSGEnforcingMode", text),
             ipamd_socket: options.read("ipamdSocket", absolute_path),
@@ -112,6 +112,15 @@ fn text(value: &Value) -> Result<String, &'static str> {
 fn absolute_path(value: &Value) -> Result<PathBuf, &'static str> {
     let path = value.as_str().map(Path::new).filter(|path| path.is_absolute());
     path.map(Path::to_owned).ok_or("an absolute path")
+}
+
+/// `None` is stderr. A relative path would lie wherever the runtime happens to run, and stdout belongs to
+/// the result.
+fn log_file(value: &Value) -> Result<Option<PathBuf>, &'static str> {
+    match value.as_str() {
+        Some("stderr") => Ok(None),
+        _ => absolute_path(value).map(Some).map_err(|_| "stderr or an absolute path"),
+    }
 }
 
 fn veth_prefix(value: &Value) -> Result<String, &'static str> {
@@ -204,6 +213,17 @@ mod tests {
     }
 
     #[test]
+    fn conf_log_file_is_stderr_or_an_absolute_path() {
+        let log_file = |text: &str| strict(&json!({ "pluginLogFile": text })).map(|c| c.log_file);
+        assert_eq!(log_file("stderr"), Ok(None));
+        assert_eq!(log_file("/var/log/l"), Ok(Some(PathBuf::from("/var/log/l"))));
+        for bad in ["stdout", "plugin.log", "./l", "../l"] {
+            let error = log_file(bad).unwrap_err();
+            assert!(error.details.contains("expected stderr or an absolute path"), "{error}");
+        }
+    }
+
+    #[test]
     fn conf_numbers_are_read_from_numbers_and_texts() {
         assert_eq!(strict(&json!({"mtu": 576})).unwrap().mtu, 576);
         assert_eq!(strict(&json!({"mtu": "9001"})).unwrap().mtu, 9001);
@@ -236,6 +256,7 @@ mod tests {
             json!({"ipamdTimeout": 0}),
             json!({"ipamdTimeout": "1h"}),
             json!({"vethPrefix": "a/b"}),
+            json!({"vethPrefix": "e%d"}),
             json!({"vethPrefix": 7}),
         ] {
             assert!(strict(&bad).is_err(), "{bad}");

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
+use std::path::PathBuf;
 
 use crate::error::CniError;
 use crate::version::Verb;
@@ -23,6 +24,11 @@ impl Environment {
     #[must_use]
     pub fn has_command(&self) -> bool {
         self.0.contains_key("CNI_COMMAND")
+    }
+
+    /// A variable that is not checked; `None` if it is missing or empty.
+    pub(crate) fn path(&self, key: &str) -> Option<PathBuf> {
+        self.0.get(key).map(PathBuf::from)
     }
 
     pub(crate) fn verb(&self) -> Result<Verb, CniError> {

@@ -57,9 +57,9 @@ name!(
 );
 name!(
     /// `CNI_IFNAME`: a name that the kernel accepts for an interface (`dev_valid_name` in
-    /// `net/core/dev.c`).
+    /// `net/core/dev.c`) and takes as it is: in `%d` it would put a number (`dev_alloc_name` there).
     IfName, "interface name", is_ifname,
-    "it must have 1 to 15 bytes, not be '.' or '..', and hold no '/', ':' or white space"
+    "it must have 1 to 15 bytes, not be '.' or '..', and hold no '/', ':', '%' or white space"
 );
 
 fn is_word(text: &str) -> bool {
@@ -72,7 +72,7 @@ pub(crate) fn is_ifname(text: &str) -> bool {
     (1..=15).contains(&text.len())
         && text != "."
         && text != ".."
-        && !text.contains(|c: char| c == '/' || c == ':' || c.is_whitespace() || c.is_control())
+        && !text.contains(|c: char| "/:%".contains(c) || c.is_whitespace() || c.is_control())
 }
 
 #[cfg(test)]
@@ -96,7 +96,9 @@ mod tests {
         for legal in ["e", "eth0", "a.b", "...", "fifteen-bytes-0"] {
             assert!(IfName::try_from(legal).is_ok(), "{legal:?}");
         }
-        for illegal in ["", ".", "..", "a/b", "a:1", "a b", "a\tb", "a\0b", "sixteen-bytes-00"] {
+        for illegal in
+            ["", ".", "..", "a/b", "a:1", "a b", "a\tb", "a\0b", "a%d", "sixteen-bytes-00"]
+        {
             assert!(IfName::try_from(illegal).is_err(), "{illegal:?}");
         }
     }

@@ -65,6 +65,8 @@ pub struct Del {
     pub conf: NetConf,
     /// The attachment to remove.
     pub attachment: Attachment,
+    /// `CNI_NETNS`, if there is one: the path of a namespace that may be gone.
+    pub netns: Option<PathBuf>,
     /// From `CNI_ARGS`.
     pub pod: Pod,
     /// The ADD's result, if the runtime still has it; a malformed one counts as absent.
@@ -128,11 +130,16 @@ impl Request {
 }
 
 /// The `cniVersion` for the answer to a request that may be malformed: the request's own, or else our
-/// newest.
+/// newest. Nothing else is kept of `stdin`.
 #[must_use]
 pub fn requested_version(stdin: &[u8]) -> String {
-    let document = serde_json::from_slice::<Value>(stdin).unwrap_or_default();
-    document["cniVersion"].as_str().unwrap_or(Version::NEWEST.as_str()).to_owned()
+    #[derive(Default, Deserialize)]
+    struct Versioned {
+        #[serde(rename = "cniVersion")]
+        version: Option<String>,
+    }
+    let document = serde_json::from_slice::<Versioned>(stdin).unwrap_or_default();
+    document.version.unwrap_or_else(|| Version::NEWEST.as_str().to_owned())
 }
 
 impl Add {
@@ -163,6 +170,7 @@ impl Del {
         Ok(Del {
             conf: document.conf(Strictness::Lenient)?,
             attachment: document.attachment(container_id, ifname),
+            netns: environment.path("CNI_NETNS"),
             pod: pod.unwrap_or_default(),
             prev_result: document.prev_result().unwrap_or_default(),
         })

@@ -33,6 +33,13 @@ pub(crate) struct Link {
 }
 
 impl Link {
+    /// Whether this is the host's end of the owner's link: by its mark, or, as long as it has none, by
+    /// the hardware address that the link got with its creation.
+    pub(crate) fn is_of(&self, owner: &Owner) -> bool {
+        let by_mac = || self.mac == owner.host_mac();
+        self.is_veth && self.owner.as_ref().map_or_else(by_mac, |mark| mark == owner.as_str())
+    }
+
     pub(crate) fn from_message(message: &LinkMessage) -> Self {
         let mut link = Self {
             index: message.header.index,
@@ -79,6 +86,18 @@ pub(crate) async fn by_name(netlink: &Netlink, name: &str) -> Result<Option<Link
         LinkAttribute::IfName(name.to_owned()),
         LinkAttribute::ExtMask(vec![LinkExtentMask::SkipStats]),
     ];
+    get(netlink, wanted).await
+}
+
+/// The link with this index; one lookup, however many links there are.
+pub(crate) async fn by_index(netlink: &Netlink, index: u32) -> Result<Option<Link>, KernelError> {
+    let mut wanted = LinkMessage::default();
+    wanted.header.index = index;
+    wanted.attributes.push(LinkAttribute::ExtMask(vec![LinkExtentMask::SkipStats]));
+    get(netlink, wanted).await
+}
+
+async fn get(netlink: &Netlink, wanted: LinkMessage) -> Result<Option<Link>, KernelError> {
     match netlink.get(RouteNetlinkMessage::GetLink(wanted)).await {
         Ok(answer) => Ok(Link::from_answer(&answer)),
         Err(error) if error.is(Errno::NODEV) => Ok(None),

@@ -4,6 +4,7 @@ use std::fmt;
 use std::fmt::Write as _;
 use std::str::FromStr;
 
+use mac::MacAddr;
 use sha1::{Digest as _, Sha1};
 
 /// Longest interface name in bytes (`IFNAMSIZ` of the kernel's `if.h`, less the final zero).
@@ -16,13 +17,14 @@ const LONGEST_OWNER: usize = 255;
 const HASH_DIGITS: usize = 11;
 
 /// A name that the kernel accepts for an interface: 1 to 15 bytes, neither `.` nor `..`, without
-/// `/`, `:` and white space (the kernel's `dev_valid_name`).
+/// `/`, `:` and white space (the kernel's `dev_valid_name`). Also without `%`: the kernel would put a
+/// number in `%d` (`dev_alloc_name`), and the link would have another name.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct InterfaceName(String);
 
 /// The text is not an interface name.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{0:?} is not an interface name: 1 to 15 bytes without '/', ':' and white space")]
+#[error("{0:?} is not an interface name: 1 to 15 bytes without '/', ':', '%' and white space")]
 pub struct NameError(String);
 
 impl InterfaceName {
@@ -38,7 +40,7 @@ impl FromStr for InterfaceName {
 
     fn from_str(name: &str) -> Result<Self, NameError> {
         let length = (1..=LONGEST_NAME).contains(&name.len());
-        let forbidden = |c: char| c == '/' || c == ':' || c == '\0' || c.is_whitespace();
+        let forbidden = |c: char| "/:%\0".contains(c) || c.is_whitespace();
         if !length || name == "." || name == ".." || name.contains(forbidden) {
             return Err(NameError(name.to_owned()));
         }
@@ -54,7 +56,9 @@ impl fmt::Display for InterfaceName {
 
 /// The name of the host end of a pod's link, as amazon-vpc-cni-k8s has it: the prefix and the first
 /// 11 hexadecimal digits of SHA-1 over `<namespace>.<pod>`. If the runtime does not name the pod, the
-/// container id is hashed instead, so that two such sandboxes do not clash.
+/// container id is hashed instead, so that two such sandboxes do not clash. `further` is the name of
+/// the pod's interface if it is not the pod's first one. Then it is hashed too, after a slash, which
+/// no other name has.
 ///
 /// # Errors
 ///
@@ -64,9 +68,13 @@ pub fn host_veth_name(
     namespace: &str,
     pod: &str,
     container_id: &str,
+    further: Option<&str>,
 ) -> Result<InterfaceName, NameError> {
-    let hashed =
+    let mut hashed =
         if pod.is_empty() { container_id.to_owned() } else { format!("{namespace}.{pod}") };
+    if let Some(ifname) = further {
+        hashed += &format!("/{ifname}");
+    }
     format!("{prefix}{}", hash_suffix(&hashed)).parse()
 }
 
@@ -94,6 +102,13 @@ impl Owner {
     #[must_use]
     pub fn as_str(&self) -> &str {
         &self.0
+    }
+
+    /// The host end's hardware address, derived from the mark. So it needs no randomness, differs
+    /// between sandboxes, and shows the owner of a link that has no mark yet.
+    pub(crate) fn host_mac(&self) -> MacAddr {
+        let [a, b, c, d, e, f, ..] = <[u8; 20]>::from(Sha1::digest(&self.0));
+        MacAddr::local([a, b, c, d, e, f])
     }
 }
 
@@ -161,7 +176,7 @@ mod tests {
             ("kube-system", "coredns-57ff979f67-8ns9b", "9571956a6cc"),
             ("default", "sample-pod", "cc21c2d7785"),
         ] {
-            let name = host_veth_name("eni", namespace, pod, "c1").unwrap();
+            let name = host_veth_name("eni", namespace, pod, "c1", None).unwrap();
             assert_eq!(name.as_str(), format!("eni{suffix}"));
         }
         assert_eq!(hash_suffix("."), "3a52ce78095");
@@ -170,16 +185,24 @@ mod tests {
 
     #[test]
     fn host_veth_name_without_pod_differs_by_container() {
-        let of = |container_id| host_veth_name("eni", "", "", container_id).unwrap();
+        let of = |container_id| host_veth_name("eni", "", "", container_id, None).unwrap();
         assert_ne!(of("c1"), of("c2"));
         assert_eq!(of("c1"), of("c1"));
     }
 
     #[test]
+    fn host_veth_name_differs_by_further_interface() {
+        let of = |pod, further| host_veth_name("eni", "default", pod, "c1", further).unwrap();
+        let names = [of("a", None), of("a", Some("net1")), of("a", Some("net2")), of("", None)];
+        let names = names.into_iter().chain([of("", Some("net1")), of("a.net1", None)]);
+        assert_eq!(names.collect::<std::collections::BTreeSet<_>>().len(), 6);
+    }
+
+    #[test]
     fn host_veth_name_with_bad_prefix_is_refused() {
-        assert!(host_veth_name("vlan", "default", "sample-pod", "").is_ok());
-        assert!(host_veth_name("vlan5", "default", "sample-pod", "").is_err());
-        assert!(host_veth_name("e/", "default", "sample-pod", "").is_err());
+        assert!(host_veth_name("vlan", "default", "sample-pod", "", None).is_ok());
+        assert!(host_veth_name("vlan5", "default", "sample-pod", "", None).is_err());
+        assert!(host_veth_name("e/", "default", "sample-pod", "", None).is_err());
     }
 
     #[test]
@@ -187,7 +210,7 @@ mod tests {
         for good in ["e", "eth0", "vlan.eth.17", "123456789012345"] {
             assert!(good.parse::<InterfaceName>().is_ok(), "{good}");
         }
-        for bad in ["", ".", "..", "a/b", "a:b", "a b", "a\nb", "a\0b", "1234567890123456"] {
+        for bad in ["", ".", "..", "a/b", "a:b", "a b", "a\nb", "a\0b", "a%d", "1234567890123456"] {
             assert!(bad.parse::<InterfaceName>().is_err(), "{bad}");
         }
     }

@@ -3,9 +3,10 @@
 use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd as _, AsRawFd as _, RawFd};
-use std::os::unix::fs::MetadataExt as _;
+use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 
+use rustix::fs::OFlags;
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 
 use crate::netlink::Netlink;
@@ -59,7 +60,9 @@ impl Netns {
     ///
     /// [`NetnsError::Open`].
     pub fn open(path: &Path) -> Result<Self, NetnsError> {
-        let open = || File::open(path);
+        // Without this flag a FIFO that nobody writes to is never opened.
+        let flags = OFlags::NONBLOCK.bits().cast_signed();
+        let open = || File::options().read(true).custom_flags(flags).open(path);
         let file = open().map_err(|source| NetnsError::Open { path: path.to_owned(), source })?;
         Ok(Self { path: path.to_owned(), file })
     }

@@ -10,6 +10,14 @@
 //!
 //! No interface has the gateway's address: the permanent neighbour entry leads to the host end. All
 //! verbs take the calling thread's namespace for the node's.
+//!
+//! A further interface of the pod leaves the default route of another one alone. Only packets from its
+//! own addresses leave by it:
+//!
+//! ```text
+//! pod:  1536: from 10.0.2.21 lookup 20003
+//!       default via 169.254.1.1 dev net1 table 20003 ; 169.254.1.1 dev net1 table 20003 scope link
+//! ```
 
 mod add;
 mod check;
@@ -21,10 +29,11 @@ mod restore;
 use std::net::IpAddr;
 use std::path::PathBuf;
 
-pub use self::add::{AddPodError, add};
+pub use self::add::{AddPodError, MadeLink, make};
 pub use self::check::{CheckError, check};
 pub use self::del::{DelPodError, DelPodFailure, del};
 pub use self::host_links::{HostLink, HostLinksError, host_links};
+pub use self::objects::gateways;
 pub use self::restore::{PodStep, RestoreError, Restored, RunningPod, restore};
 use crate::netlink::{KernelError, Netlink};
 use crate::rule::{self, Selector};
@@ -39,6 +48,24 @@ pub struct PodAddress {
     pub table: RouteTable,
 }
 
+/// Which of the pod's interfaces a link is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Rank {
+    /// The first one. The pod's default route must be by this link.
+    First,
+    /// A further one. If the pod has a default route, that stays.
+    Further,
+}
+
+/// Where the pod's routes by a link are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum PodRoutes {
+    /// In the main table, the default route among them.
+    Main,
+    /// In a table of the link, for packets from the link's own addresses.
+    BySource,
+}
+
 /// A link to make.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PodLink {
@@ -46,6 +73,8 @@ pub struct PodLink {
     pub netns: PathBuf,
     /// Name of the pod's end.
     pub ifname: InterfaceName,
+    /// Which of the pod's interfaces that is.
+    pub rank: Rank,
     /// Name of the host's end, see [`crate::host_veth_name`].
     pub host_name: InterfaceName,
     /// The link's owner; two sandboxes must differ in it, also two of one pod.
@@ -74,7 +103,8 @@ pub struct PodLinkState {
     pub host: LinkEnd,
     /// The pod's end.
     pub pod: LinkEnd,
-    /// The routes in the pod's namespace, in the order of their addition.
+    /// The routes in the pod's namespace, in the order of their addition. They may be in the main table
+    /// or in one of the link's own, see [`PodRoutes`].
     pub routes: Vec<Route>,
 }
 
@@ -95,17 +125,21 @@ pub struct PodExpectation {
     pub mtu: Option<u32>,
     /// The pod's addresses.
     pub addresses: Vec<PodAddress>,
+    /// Where the pod's routes by the link were made.
+    pub routes: PodRoutes,
 }
 
 /// A link to remove.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PodRemoval {
-    /// Name of the host's end.
+    /// Name of the host's end, which counts if no link has the owner's mark.
     pub host_name: InterfaceName,
     /// The link's owner. A link with another mark stays, and so do its addresses.
     pub owner: Owner,
     /// The pod's addresses. If empty, the addresses that are routed to the host's end.
     pub addresses: Vec<IpAddr>,
+    /// Path of the pod's network namespace, if the link may have rules there. It may be gone.
+    pub netns: Option<PathBuf>,
 }
 
 /// What [`del`] did.
@@ -115,6 +149,11 @@ pub struct PodRemoved {
     pub link: Removal,
     /// Each address, with what was done to its routes and rules.
     pub addresses: Vec<(IpAddr, Removal)>,
+}
+
+/// In the pod's namespace, removes the rules by which packets from `address` leave by their own link.
+async fn remove_source_rules(pod: &Netlink, address: IpAddr) -> Result<usize, KernelError> {
+    rule::remove_all(pod, rule::FROM_POD, Selector::From(address)).await
 }
 
 /// Removes the rules for a pod's address, whatever table they name. Returns how many there were.

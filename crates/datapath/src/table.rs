@@ -22,6 +22,12 @@ impl RouteTable {
         }
     }
 
+    /// In a pod's namespace, the table of the link with this index, for packets from its addresses. The
+    /// number is above those that other plugins give out: source-based routing starts at 100.
+    pub(crate) fn of_pod_link(index: u32) -> Self {
+        Self(index.saturating_add(20_000))
+    }
+
     /// The kernel's number for it.
     #[must_use]
     pub fn number(self) -> u32 {

@@ -4,10 +4,12 @@
 //! Several processes may write to one log, as invocations of the plugin do. It knows nothing of what
 //! the lines say.
 
-use std::fs::{self, File, Metadata, OpenOptions};
+use std::fs::{self, DirBuilder, File, Metadata, OpenOptions};
 use std::io::{self, Write};
-use std::os::unix::fs::MetadataExt as _;
+use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
+
+use rustix::fs::OFlags;
 
 /// How much of the disk a log may take: about `file_bytes` × (`n_old` + 1).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -29,14 +31,15 @@ pub struct LogFile {
 }
 
 impl LogFile {
-    /// Opens or makes the file at `path`, and the directories above it.
+    /// Opens or makes the file at `path`, and the directories above it. The file is for its owner and
+    /// group, whatever the umask.
     ///
     /// # Errors
     ///
-    /// Those of the file system.
+    /// Those of the file system; at once for a FIFO that nobody reads.
     pub fn open(path: &Path, bounds: Bounds) -> io::Result<Self> {
         if let Some(directory) = path.parent() {
-            fs::create_dir_all(directory)?;
+            DirBuilder::new().recursive(true).mode(0o755).create(directory)?;
         }
         let file = append_to(path)?;
         Ok(Self { path: path.to_owned(), file, bounds, full_at: bounds.file_bytes })
@@ -101,7 +104,9 @@ impl Write for LogFile {
 }
 
 fn append_to(path: &Path) -> io::Result<File> {
-    OpenOptions::new().create(true).append(true).open(path)
+    // Without this flag a FIFO that nobody reads is never opened, and one that is full stops the writer.
+    let flags = OFlags::NONBLOCK.bits().cast_signed();
+    OpenOptions::new().create(true).append(true).mode(0o640).custom_flags(flags).open(path)
 }
 
 #[cfg(test)]

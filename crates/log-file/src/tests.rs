@@ -110,3 +110,25 @@ fn parallel_writers_lose_no_line() {
     expect.sort_unstable();
     assert_eq!(found, expect);
 }
+
+#[test]
+fn fifo_without_reader_is_refused_at_once() {
+    let directory = tempfile::tempdir().unwrap();
+    let fifo = directory.path().join("fifo");
+    assert!(std::process::Command::new("mkfifo").arg(&fifo).status().unwrap().success());
+    LogFile::open(&fifo, bounds(10, 1)).unwrap_err();
+}
+
+#[test]
+fn new_log_is_for_owner_and_group_only() {
+    use std::os::unix::fs::PermissionsExt as _;
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("logs/l");
+    let mut log = LogFile::open(&path, bounds(5, 1)).unwrap();
+    for line in ["one\n", "two\n"] {
+        log.write_all(line.as_bytes()).unwrap();
+    }
+    let mode = |path: &Path| fs::metadata(path).unwrap().permissions().mode() & 0o777;
+    // The umask may take more away.
+    assert_eq!((mode(&path) & !0o640, mode(path.parent().unwrap()) & 0o022), (0, 0));
+}

@@ -1,22 +1,26 @@
-//! Makes a pod's link, or removes all that it made of it.
+//! Makes a pod's link, and undoes that.
 
 mod error;
+mod make;
 
 use std::net::IpAddr;
 use std::time::Duration;
 
+use netlink_packet_route::AddressFamily;
 use netlink_packet_route::route::RouteProtocol;
-use sha1::{Digest as _, Sha1};
-use tracing::warn;
 
 pub use self::error::AddPodError;
+use self::make::{Sides, find, refuse_bad_addresses};
 use super::objects::LinkObjects;
-use super::{LinkEnd, PodAddress, PodLink, PodLinkState, remove_rules};
-use crate::link::{self, Link, VethPair};
-use crate::netlink::{KernelError, Netlink};
-use crate::netns::Netns;
+use super::{
+    DelPodError, LinkEnd, PodAddress, PodLink, PodLinkState, PodRemoval, PodRemoved, PodRoutes,
+    Rank, del, remove_rules, remove_source_rules,
+};
+use crate::link::{self, Link};
+use crate::netlink::KernelError;
+use crate::route::Filter;
 use crate::sysctl;
-use crate::{InterfaceName, MacAddr, Neighbour, Owner, Route, address, neighbour, route, rule};
+use crate::{InterfaceName, Neighbour, Route, RouteTable, address, neighbour, route, rule};
 
 /// Index of `lo` in every namespace (the kernel's `LOOPBACK_IFINDEX`).
 const LOOPBACK: u32 = 1;
@@ -31,133 +35,83 @@ const QUEUE_DEADLINE: Duration = Duration::from_millis(100);
 /// Between two polls for what the kernel does in the background.
 const POLL: Duration = Duration::from_millis(1);
 
-/// Makes a pod's link. Packets pass in both directions when it returns. Needs a runtime with I/O
-/// and time.
+/// Makes the two ends of a pod's link, without addresses. Needs a runtime with I/O and time.
 ///
-/// 1. A host link of the same name belongs to an earlier sandbox of the same pod that the runtime
+/// 1. The ends are made at once or not at all, and their names exist once. So of two calls for one
+///    attachment only one succeeds: from then on it alone may undo anything of the attachment.
+/// 2. A host link of the same name belongs to an earlier sandbox of the same pod that the runtime
 ///    has not torn down yet. The newer sandbox replaces it. A late [`super::del`] of the earlier
 ///    sandbox then finds another owner's mark.
-/// 2. Rules and routes that an earlier pod left for one of the addresses are replaced.
-///
-/// Costs about 20 requests to the kernel; none of them lists other pods' objects. If the future is
-/// dropped before its end, what it has made stays until [`super::del`] removes it.
 ///
 /// # Errors
 ///
-/// [`AddPodError`], one variant for each step. What was done until then is undone, and a fault in
-/// undoing is logged. Only an earlier sandbox's link of the same name and old rules for the
-/// addresses may be gone.
-pub async fn add(wanted: &PodLink) -> Result<PodLinkState, AddPodError> {
-    refuse_bad_addresses(wanted)?;
-    let sides = Sides::open(wanted)?;
-    sides.refuse_existing_ifname(wanted).await?;
-    sides.clear_host_name(wanted).await?;
-    sides.create_pair(wanted).await?;
-    failpoint::pass("link", "made");
-    match sides.set_up(wanted).await {
-        Ok(state) => Ok(state),
-        Err(error) => {
-            sides.undo(wanted).await;
-            Err(error)
-        }
+/// [`AddPodError`], one variant for each step. Nothing was made. Only an earlier sandbox's link of
+/// the same name may be gone.
+pub async fn make(wanted: PodLink) -> Result<MadeLink, AddPodError> {
+    refuse_bad_addresses(&wanted)?;
+    let sides = Sides::open(&wanted)?;
+    match sides.create(&wanted).await {
+        Ok(index) => Ok(MadeLink { sides, wanted, index }),
+        Err(error) => match sides.is_made(&wanted).await? {
+            true => Err(AddPodError::MadeAlready { ifname: wanted.ifname, netns: wanted.netns }),
+            false => Err(error),
+        },
     }
 }
 
-fn refuse_bad_addresses(wanted: &PodLink) -> Result<(), AddPodError> {
-    if wanted.addresses.is_empty() {
-        return Err(AddPodError::NoAddress { host_name: wanted.host_name.clone() });
-    }
-    let unusable = |address: &IpAddr| {
-        let link_local = match address {
-            IpAddr::V4(v4) => v4.is_link_local() || v4.is_broadcast(),
-            IpAddr::V6(v6) => v6.is_unicast_link_local(),
-        };
-        link_local || address.is_unspecified() || address.is_loopback() || address.is_multicast()
-    };
-    match wanted.addresses.iter().map(|pod| pod.address).find(unusable) {
-        Some(address) => Err(AddPodError::UnusableAddress { address }),
-        None => Ok(()),
-    }
+/// A link whose two ends this process has made. If it is dropped, the ends stay until
+/// [`super::del`] removes them.
+#[derive(Debug)]
+#[must_use]
+pub struct MadeLink {
+    sides: Sides,
+    wanted: PodLink,
+    /// Of the host's end.
+    index: u32,
 }
 
-/// The host end's hardware address, derived from the owner's mark. So it needs no randomness, differs
-/// between sandboxes, and is the same when an ADD is repeated.
-fn host_mac(owner: &Owner) -> MacAddr {
-    let [a, b, c, d, e, f, ..] = <[u8; 20]>::from(Sha1::digest(owner.as_str()));
-    MacAddr::local([a, b, c, d, e, f])
-}
+impl MadeLink {
+    /// Adds the pod's addresses, and the routes and rules on both sides. Packets pass in both
+    /// directions when it returns. Rules and routes that an earlier pod left for one of the addresses
+    /// are replaced.
+    ///
+    /// Costs about 20 requests to the kernel; none of them lists other pods' objects.
+    ///
+    /// # Errors
+    ///
+    /// [`AddPodError`], one variant for each step. What was done until then stays until
+    /// [`MadeLink::undo`]. Old rules for the addresses may be gone.
+    pub async fn furnish(&self) -> Result<PodLinkState, AddPodError> {
+        self.sides.set_up(&self.wanted, self.index).await
+    }
 
-/// The two namespaces that the link connects.
-struct Sides {
-    host: Netlink,
-    pod: Netlink,
-    netns: Netns,
+    /// Removes the link, and the routes and rules of its addresses. An address that is routed to
+    /// another link stays. The link may be gone.
+    ///
+    /// # Errors
+    ///
+    /// [`DelPodError`] with all steps that failed. Every other step was done.
+    pub async fn undo(self) -> Result<PodRemoved, DelPodError> {
+        let addresses = self.wanted.addresses.iter().map(|pod| pod.address).collect();
+        let PodLink { host_name, owner, rank, netns, .. } = self.wanted;
+        let netns = (rank == Rank::Further).then_some(netns);
+        let removal = PodRemoval { host_name, owner, addresses, netns };
+        del::undo(&self.sides.host, &removal, self.index).await
+    }
 }
 
 impl Sides {
-    fn open(wanted: &PodLink) -> Result<Self, AddPodError> {
-        let netns = Netns::open(&wanted.netns).map_err(AddPodError::Netns)?;
-        let own = Netns::current().map_err(AddPodError::Netns)?;
-        if netns.is_same(&own).map_err(AddPodError::Netns)? {
-            return Err(AddPodError::OwnNetns { netns: wanted.netns.clone() });
-        }
-        let host = Netlink::open().map_err(AddPodError::Socket)?;
-        let pod = netns.netlink().map_err(AddPodError::Netns)?;
-        Ok(Self { host, pod, netns })
-    }
-
-    async fn refuse_existing_ifname(&self, wanted: &PodLink) -> Result<(), AddPodError> {
-        match find(&self.pod, &wanted.ifname).await? {
-            Some(_) => Err(AddPodError::IfnameExists {
-                ifname: wanted.ifname.clone(),
-                netns: wanted.netns.clone(),
-            }),
-            None => Ok(()),
-        }
-    }
-
-    async fn clear_host_name(&self, wanted: &PodLink) -> Result<(), AddPodError> {
-        let name = &wanted.host_name;
-        let Some(old) = find(&self.host, name).await? else { return Ok(()) };
-        if !old.is_veth || self.leads_to_pod(&old, name).await? {
-            return Err(AddPodError::HostNameInUse { name: name.clone() });
-        }
-        self.delete(&old, name).await
-    }
-
-    /// Whether `old` is the other end of a link in the pod's namespace.
-    async fn leads_to_pod(&self, old: &Link, name: &InterfaceName) -> Result<bool, AddPodError> {
-        let ends = link::list(&self.pod)
-            .await
-            .map_err(|source| AddPodError::ReadLink { name: name.clone(), source })?;
-        let joined = |end: &Link| old.peer == Some(end.index) && end.peer == Some(old.index);
-        Ok(ends.iter().any(joined))
-    }
-
-    async fn create_pair(&self, wanted: &PodLink) -> Result<(), AddPodError> {
-        let pair = VethPair {
-            host: &wanted.host_name,
-            host_mac: host_mac(&wanted.owner),
-            pod: &wanted.ifname,
-            netns: &self.netns,
-            mtu: wanted.mtu,
-        };
-        link::create_veth(&self.host, &pair).await.map_err(|source| AddPodError::CreateLink {
-            host_name: wanted.host_name.clone(),
-            ifname: wanted.ifname.clone(),
-            source,
-        })
-    }
-
-    async fn set_up(&self, wanted: &PodLink) -> Result<PodLinkState, AddPodError> {
+    async fn set_up(&self, wanted: &PodLink, index: u32) -> Result<PodLinkState, AddPodError> {
         let vanished = |name: &InterfaceName| AddPodError::Vanished { name: name.clone() };
-        let host = self.made(wanted).await?.ok_or_else(|| vanished(&wanted.host_name))?;
+        let host = self.host_end(wanted, index).await?;
+        let host = host.ok_or_else(|| vanished(&wanted.host_name))?;
         let pod = find(&self.pod, &wanted.ifname).await?.ok_or_else(|| vanished(&wanted.ifname))?;
-        let objects = LinkObjects::of(&wanted.addresses, &host, &pod);
+        let routes = self.pod_routes(wanted).await?;
+        let objects = LinkObjects::of(&wanted.addresses, &host, &pod, routes);
         self.set_sysctls(wanted)?;
         self.raise(wanted, &host, &pod).await?;
         failpoint::pass("link", "marked");
-        self.until_queue(wanted).await?;
+        self.until_queue(wanted, index).await?;
         self.furnish_pod(wanted, &pod, &objects).await?;
         failpoint::pass("link", "furnished");
         self.furnish_host(wanted, &objects).await?;
@@ -169,6 +123,24 @@ impl Sides {
             pod: end(&wanted.ifname, &pod),
             routes: objects.pod_routes,
         })
+    }
+
+    /// A further interface leaves another's default route alone. The first one's own is refused by the
+    /// kernel if there is another: nobody would know which of the two the pod uses.
+    async fn pod_routes(&self, wanted: &PodLink) -> Result<PodRoutes, AddPodError> {
+        if wanted.rank == Rank::First {
+            return Ok(PodRoutes::Main);
+        }
+        for family in [AddressFamily::Inet, AddressFamily::Inet6] {
+            let filter = Filter { family, table: RouteTable::MAIN, device: None };
+            let found = route::list(&self.pod, filter).await.map_err(AddPodError::ReadRoutes)?;
+            let is_ours = |pod: &PodAddress| address::family(pod.address) == family;
+            let has_default = found.iter().any(|route| route.destination.prefix_len() == 0);
+            if has_default && wanted.addresses.iter().any(is_ours) {
+                return Ok(PodRoutes::BySource);
+            }
+        }
+        Ok(PodRoutes::Main)
     }
 
     /// Runs before the ends are up: the kernel reads these sysctls when it starts IPv6 on a link.
@@ -212,9 +184,9 @@ impl Sides {
     /// until the kernel notices that the other end is up too. Since Linux 6.8 a request for the link
     /// makes it notice; before, it takes a moment. After the deadline the link is still good, only
     /// not at once.
-    async fn until_queue(&self, wanted: &PodLink) -> Result<(), AddPodError> {
+    async fn until_queue(&self, wanted: &PodLink, index: u32) -> Result<(), AddPodError> {
         let queue = async {
-            while self.made(wanted).await?.is_some_and(|link| !link.has_queue) {
+            while self.host_end(wanted, index).await?.is_some_and(|link| !link.has_queue) {
                 tokio::time::sleep(POLL).await;
             }
             Ok(())
@@ -237,10 +209,28 @@ impl Sides {
         for route in &objects.pod_routes {
             route::add(&self.pod, route).await.map_err(add_route(route, device))?;
         }
+        if !objects.pod_rules.is_empty() {
+            self.remove_source_rules(wanted).await?;
+        }
+        for rule in &objects.pod_rules {
+            rule::add(&self.pod, rule, RouteProtocol::Unspec)
+                .await
+                .map_err(|source| AddPodError::AddRule { rule: *rule, source })?;
+        }
         for neighbour in &objects.neighbours {
             neighbour::replace(&self.pod, neighbour).await.map_err(|source| {
                 AddPodError::SetNeighbour { neighbour: *neighbour, device: device.clone(), source }
             })?;
+        }
+        Ok(())
+    }
+
+    /// Those of an earlier link of the same addresses, too.
+    async fn remove_source_rules(&self, wanted: &PodLink) -> Result<(), AddPodError> {
+        for PodAddress { address, .. } in &wanted.addresses {
+            remove_source_rules(&self.pod, *address)
+                .await
+                .map_err(|source| AddPodError::RemoveRules { address: *address, source })?;
         }
         Ok(())
     }
@@ -309,40 +299,13 @@ impl Sides {
             .map_err(|source| AddPodError::SetUp { name: "lo".to_owned(), source })
     }
 
-    /// The host's end that was made here. `None` if a newer sandbox's link has taken its name.
-    async fn made(&self, wanted: &PodLink) -> Result<Option<Link>, AddPodError> {
-        let link = find(&self.host, &wanted.host_name).await?;
-        Ok(link.filter(|link| link.mac == host_mac(&wanted.owner)))
-    }
-
-    /// Removes all that was made. Routes, addresses and the neighbour entry go with the link.
-    async fn undo(&self, wanted: &PodLink) {
-        for PodAddress { address, .. } in &wanted.addresses {
-            if let Err(error) = remove_rules(&self.host, *address).await {
-                warn!(%address, %error, "rules of a failed pod link are left");
-            }
-        }
-        if let Err(error) = self.delete_made(wanted).await {
-            warn!(link = %wanted.host_name, %error, "a failed pod link is left");
-        }
-    }
-
-    async fn delete_made(&self, wanted: &PodLink) -> Result<(), AddPodError> {
-        let Some(made) = self.made(wanted).await? else { return Ok(()) };
-        self.delete(&made, &wanted.host_name).await
-    }
-
-    async fn delete(&self, link: &Link, name: &InterfaceName) -> Result<(), AddPodError> {
-        link::delete(&self.host, link.index)
+    /// The host's end that was made here. `None` if it is gone: a newer sandbox's link may have taken
+    /// its name.
+    async fn host_end(&self, wanted: &PodLink, index: u32) -> Result<Option<Link>, AddPodError> {
+        link::by_index(&self.host, index)
             .await
-            .map_err(|source| AddPodError::DeleteLink { name: name.clone(), source })
+            .map_err(|source| AddPodError::ReadLink { name: wanted.host_name.clone(), source })
     }
-}
-
-async fn find(netlink: &Netlink, name: &InterfaceName) -> Result<Option<Link>, AddPodError> {
-    link::by_name(netlink, name.as_str())
-        .await
-        .map_err(|source| AddPodError::ReadLink { name: name.clone(), source })
 }
 
 fn add_route(route: &Route, device: &InterfaceName) -> impl FnOnce(KernelError) -> AddPodError {

@@ -98,6 +98,12 @@ pub enum CheckError {
         /// The pod's end.
         device: InterfaceName,
     },
+    /// The rule that sends packets from a further interface's address by that interface is gone.
+    #[error("the pod has no rule {rule}")]
+    NoPodRule {
+        /// The rule.
+        rule: Rule,
+    },
     /// The neighbour entry that ties the gateway to the host's end is gone or changed.
     #[error("the pod has no neighbour {neighbour} dev {device}")]
     NoNeighbour {
@@ -147,7 +153,7 @@ pub async fn check(expected: &PodExpectation) -> Result<(), CheckError> {
     let pod_side = netns.netlink().map_err(CheckError::Netns)?;
     let host_side = Netlink::open().map_err(CheckError::Socket)?;
     let (host, pod) = check_links(expected, &host_side, &pod_side).await?;
-    let objects = LinkObjects::of(&expected.addresses, &host, &pod);
+    let objects = LinkObjects::of(&expected.addresses, &host, &pod, expected.routes);
     check_pod(expected, &pod_side, &pod, &objects).await?;
     check_host(expected, &host_side, &host, &objects).await
 }
@@ -213,9 +219,14 @@ async fn check_pod(
     if let Some(address) = missing(&objects.addresses, &found) {
         return Err(CheckError::NoAddress { device: device(), address: *address });
     }
-    let found = routes(expected, netlink, pod).await.map_err(read("the pod's routes"))?;
+    let table = objects.pod_routes.first().map_or(RouteTable::MAIN, |route| route.table);
+    let found = routes(expected, netlink, pod, table).await.map_err(read("the pod's routes"))?;
     if let Some(route) = missing(&objects.pod_routes, &found) {
         return Err(CheckError::NoRoute { route: route.clone(), device: device() });
+    }
+    let found = rules(expected, netlink).await.map_err(read("the pod's rules"))?;
+    if let Some(rule) = missing(&objects.pod_rules, &found) {
+        return Err(CheckError::NoPodRule { rule: *rule });
     }
     let found = neighbour::list(netlink, pod.index).await.map_err(read("the pod's neighbours"))?;
     if let Some(neighbour) = missing(&objects.neighbours, &found) {
@@ -230,7 +241,8 @@ async fn check_host(
     host: &Link,
     objects: &LinkObjects,
 ) -> Result<(), CheckError> {
-    let found = routes(expected, netlink, host).await.map_err(read("the node's routes"))?;
+    let found = routes(expected, netlink, host, RouteTable::MAIN).await;
+    let found = found.map_err(read("the node's routes"))?;
     if let Some(route) = missing(&objects.host_routes, &found) {
         let device = expected.host_name.clone();
         return Err(CheckError::NoHostRoute { route: route.clone(), device });
@@ -241,11 +253,7 @@ async fn check_host(
             return Err(CheckError::OnHost { address: *address });
         }
     }
-    let mut found = Vec::new();
-    for family in families(expected) {
-        let listed = rule::list(netlink, family).await.map_err(read("the node's rules"))?;
-        found.extend(listed.into_iter().map(|listed| listed.rule));
-    }
+    let found = rules(expected, netlink).await.map_err(read("the node's rules"))?;
     if let Some(rule) = missing(&objects.rules, &found) {
         return Err(CheckError::NoRule { rule: *rule });
     }
@@ -262,15 +270,26 @@ fn stray(expected: &PodExpectation, wanted: &[Rule], found: &[Rule]) -> Option<R
     found.iter().filter(of_pod).find(|found| !wanted.contains(found)).copied()
 }
 
-/// The main table's routes over `link`.
+/// All rules of the namespace.
+async fn rules(expected: &PodExpectation, netlink: &Netlink) -> Result<Vec<Rule>, KernelError> {
+    let mut found = Vec::new();
+    for family in families(expected) {
+        let listed = rule::list(netlink, family).await?;
+        found.extend(listed.into_iter().map(|listed| listed.rule));
+    }
+    Ok(found)
+}
+
+/// The routes over `link` in `table`.
 async fn routes(
     expected: &PodExpectation,
     netlink: &Netlink,
     link: &Link,
+    table: RouteTable,
 ) -> Result<Vec<Route>, KernelError> {
     let mut found = Vec::new();
     for family in families(expected) {
-        let filter = Filter { family, table: RouteTable::MAIN, device: Some(link.index) };
+        let filter = Filter { family, table, device: Some(link.index) };
         found.extend(route::list(netlink, filter).await?);
     }
     Ok(found)

@@ -8,6 +8,7 @@ use netlink_packet_route::AddressFamily;
 use super::{PodRemoval, PodRemoved, remove_rules};
 use crate::link::{self, Link};
 use crate::netlink::{KernelError, Netlink};
+use crate::netns::Netns;
 use crate::route::{self, Filter};
 use crate::{InterfaceName, Removal, RouteTable};
 
@@ -43,9 +44,12 @@ pub enum DelPodFailure {
     /// The node's netlink cannot be used.
     #[error("open a netlink socket")]
     Socket(#[source] std::io::Error),
-    /// The host's end could not be looked up.
+    /// The host's end could not be looked up by its name or index.
     #[error("look up the link")]
     ReadLink(#[source] KernelError),
+    /// The host's end could not be looked up by its mark.
+    #[error("list the links")]
+    ListLinks(#[source] KernelError),
     /// The addresses that are routed to the host's end could not be read.
     #[error("list the routes over the link")]
     ListRoutes(#[source] KernelError),
@@ -84,8 +88,12 @@ pub enum DelPodFailure {
 /// Removes the rules and routes of a pod's addresses, and the host's end of its link. It may be
 /// repeated.
 ///
-/// 1. A link with another owner's mark belongs to a newer sandbox, and stays.
-/// 2. An address that is routed to another link belongs to another pod now, and stays too.
+/// 1. The owner's mark decides which link it is, whatever the link's name. Only where no link has
+///    the mark, it is the link of that name, if that one has no mark.
+/// 2. A link with another owner's mark belongs to a newer sandbox, and stays.
+/// 3. An address that is routed to another link belongs to another pod now, and stays too.
+///
+/// Costs a dump of all links if the link of that name does not have the mark.
 ///
 /// # Errors
 ///
@@ -93,12 +101,58 @@ pub enum DelPodFailure {
 pub async fn del(removal: &PodRemoval) -> Result<PodRemoved, DelPodError> {
     let mut failures = Vec::new();
     let done = match Netlink::open() {
-        Ok(netlink) => remove(&netlink, removal, &mut failures).await,
+        Ok(netlink) => {
+            let link = find(&netlink, removal, &mut failures).await;
+            remove(&netlink, removal, &link, &mut failures).await
+        }
         Err(error) => {
             failures.push(DelPodFailure::Socket(error));
             PodRemoved { link: Removal::Absent, addresses: Vec::new() }
         }
     };
+    remove_source_rules(removal, &done, &mut failures).await;
+    result(removal, done, failures)
+}
+
+/// As [`del`], for the link with this index. Another link of the owner stays, and its addresses too.
+pub(super) async fn undo(
+    netlink: &Netlink,
+    removal: &PodRemoval,
+    index: u32,
+) -> Result<PodRemoved, DelPodError> {
+    let mut failures = Vec::new();
+    let link = link::by_index(netlink, index).await.unwrap_or_else(|error| {
+        failures.push(DelPodFailure::ReadLink(error));
+        None
+    });
+    let link = link.map_or(Found::Absent, Found::Ours);
+    let done = remove(netlink, removal, &link, &mut failures).await;
+    remove_source_rules(removal, &done, &mut failures).await;
+    result(removal, done, failures)
+}
+
+/// Rules in the pod's namespace outlive the link. Without that namespace there are none.
+async fn remove_source_rules(
+    removal: &PodRemoval,
+    done: &PodRemoved,
+    failures: &mut Vec<DelPodFailure>,
+) {
+    let Some(Ok(netns)) = removal.netns.as_deref().map(Netns::open) else { return };
+    // Rules of the node are not the pod's.
+    let is_own = Netns::current().and_then(|own| netns.is_same(&own));
+    let (Ok(false), Ok(pod)) = (is_own, netns.netlink()) else { return };
+    for (address, _) in &done.addresses {
+        if let Err(source) = super::remove_source_rules(&pod, *address).await {
+            failures.push(DelPodFailure::RemoveRules { address: *address, source });
+        }
+    }
+}
+
+fn result(
+    removal: &PodRemoval,
+    done: PodRemoved,
+    failures: Vec<DelPodFailure>,
+) -> Result<PodRemoved, DelPodError> {
     if failures.is_empty() {
         Ok(done)
     } else {
@@ -109,16 +163,10 @@ pub async fn del(removal: &PodRemoval) -> Result<PodRemoved, DelPodError> {
 async fn remove(
     netlink: &Netlink,
     removal: &PodRemoval,
+    link: &Found,
     failures: &mut Vec<DelPodFailure>,
 ) -> PodRemoved {
-    let link = match link::by_name(netlink, removal.host_name.as_str()).await {
-        Ok(link) => link,
-        Err(error) => {
-            failures.push(DelPodFailure::ReadLink(error));
-            None
-        }
-    };
-    let ours = link.as_ref().filter(|link| is_ours(link, removal));
+    let ours = link.ours();
     let mut addresses = Vec::new();
     for address in addresses_of(netlink, removal, ours, failures).await {
         match remove_address(netlink, address, ours).await {
@@ -126,13 +174,47 @@ async fn remove(
             Err(failure) => failures.push(failure),
         }
     }
-    PodRemoved { link: remove_link(netlink, link.as_ref(), ours, failures).await, addresses }
+    PodRemoved { link: remove_link(netlink, link, failures).await, addresses }
 }
 
-/// A link without a mark is ours by its name, since amazon-vpc-cni-k8s sets no mark.
-fn is_ours(link: &Link, removal: &PodRemoval) -> bool {
-    let mark = link.owner.as_deref();
-    link.is_veth && mark.is_none_or(|owner| owner == removal.owner.as_str())
+/// The host's end, as far as it exists.
+enum Found {
+    Ours(Link),
+    /// Another owner has the name.
+    NotOurs,
+    Absent,
+}
+
+impl Found {
+    fn ours(&self) -> Option<&Link> {
+        match self {
+            Found::Ours(link) => Some(link),
+            Found::NotOurs | Found::Absent => None,
+        }
+    }
+}
+
+async fn find(netlink: &Netlink, removal: &PodRemoval, failures: &mut Vec<DelPodFailure>) -> Found {
+    let named = link::by_name(netlink, removal.host_name.as_str()).await;
+    let named = named.unwrap_or_else(|error| {
+        failures.push(DelPodFailure::ReadLink(error));
+        None
+    });
+    if let Some(link) = named.clone().filter(|link| link.is_of(&removal.owner)) {
+        return Found::Ours(link);
+    }
+    let links = link::list(netlink).await.unwrap_or_else(|error| {
+        failures.push(DelPodFailure::ListLinks(error));
+        Vec::new()
+    });
+    let marked = links.into_iter().find(|link| link.is_of(&removal.owner));
+    match (marked, named) {
+        (Some(link), _) => Found::Ours(link),
+        // amazon-vpc-cni-k8s sets no mark.
+        (None, Some(link)) if link.is_veth && link.owner.is_none() => Found::Ours(link),
+        (None, Some(_)) => Found::NotOurs,
+        (None, None) => Found::Absent,
+    }
 }
 
 /// The addresses given, or else the addresses that are routed to the link.
@@ -188,14 +270,13 @@ async fn remove_address(
 
 async fn remove_link(
     netlink: &Netlink,
-    link: Option<&Link>,
-    ours: Option<&Link>,
+    link: &Found,
     failures: &mut Vec<DelPodFailure>,
 ) -> Removal {
-    match (link, ours) {
-        (None, _) => Removal::Absent,
-        (Some(_), None) => Removal::NotOurs,
-        (Some(_), Some(link)) => {
+    match link {
+        Found::Absent => Removal::Absent,
+        Found::NotOurs => Removal::NotOurs,
+        Found::Ours(link) => {
             if let Err(error) = link::delete(netlink, link.index).await {
                 failures.push(DelPodFailure::DeleteLink(error));
             }

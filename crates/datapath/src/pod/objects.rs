@@ -5,7 +5,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use ipnet::IpNet;
 
-use super::PodAddress;
+use super::{PodAddress, PodRoutes};
 use crate::RouteTable;
 use crate::link::Link;
 use crate::neighbour::Neighbour;
@@ -20,6 +20,8 @@ pub(super) struct LinkObjects {
     /// In the pod's namespace, in the order in which the kernel takes them.
     pub(super) pod_routes: Vec<Route>,
     /// In the pod's namespace.
+    pub(super) pod_rules: Vec<Rule>,
+    /// In the pod's namespace.
     pub(super) neighbours: Vec<Neighbour>,
     /// In the node's namespace.
     pub(super) host_routes: Vec<Route>,
@@ -28,11 +30,20 @@ pub(super) struct LinkObjects {
 }
 
 impl LinkObjects {
-    pub(super) fn of(addresses: &[PodAddress], host: &Link, pod: &Link) -> Self {
+    pub(super) fn of(addresses: &[PodAddress], host: &Link, pod: &Link, routes: PodRoutes) -> Self {
         let gateways = gateways(addresses);
+        let own_table = RouteTable::of_pod_link(pod.index);
+        let (table, pod_rules) = match routes {
+            PodRoutes::Main => (RouteTable::MAIN, Vec::new()),
+            PodRoutes::BySource => {
+                let by_source = |pod: &PodAddress| Rule::from_pod(pod.address, own_table);
+                (own_table, addresses.iter().map(by_source).collect())
+            }
+        };
         Self {
             addresses: addresses.iter().map(|pod| IpNet::from(pod.address)).collect(),
-            pod_routes: gateways.iter().flat_map(|gw| routes_over(*gw, pod.index)).collect(),
+            pod_routes: gateways.iter().flat_map(|gw| routes_over(*gw, pod.index, table)).collect(),
+            pod_rules,
             neighbours: gateways
                 .iter()
                 .map(|gw| Neighbour { address: *gw, mac: host.mac, device: pod.index })
@@ -48,7 +59,8 @@ impl LinkObjects {
 
 /// One gateway for each family of the pod's addresses, IPv4 first. No interface has these addresses.
 /// They are the ones of amazon-vpc-cni-k8s.
-fn gateways(addresses: &[PodAddress]) -> BTreeSet<IpAddr> {
+#[must_use]
+pub fn gateways(addresses: &[PodAddress]) -> BTreeSet<IpAddr> {
     let gateway = |pod: &PodAddress| match pod.address {
         IpAddr::V4(_) => IpAddr::V4(Ipv4Addr::new(169, 254, 1, 1)),
         IpAddr::V6(_) => IpAddr::V6(Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, 1)),
@@ -56,12 +68,12 @@ fn gateways(addresses: &[PodAddress]) -> BTreeSet<IpAddr> {
     addresses.iter().map(gateway).collect()
 }
 
-fn routes_over(gateway: IpAddr, device: u32) -> [Route; 2] {
+fn routes_over(gateway: IpAddr, device: u32, table: RouteTable) -> [Route; 2] {
     let default = match gateway {
         IpAddr::V4(_) => IpNet::V4(ipnet::Ipv4Net::default()),
         IpAddr::V6(_) => IpNet::V6(ipnet::Ipv6Net::default()),
     };
-    let to_gateway = Route::to_host(gateway, device);
+    let to_gateway = Route { table, ..Route::to_host(gateway, device) };
     let over_gateway = Route { destination: default, gateway: Some(gateway), ..to_gateway.clone() };
     [to_gateway, over_gateway]
 }

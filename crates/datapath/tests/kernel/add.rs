@@ -1,6 +1,8 @@
-//! `pod::add`: what it makes, what it refuses, and that a failed ADD leaves nothing.
+//! `pod::make` and what follows: what it makes, what it refuses, and that a failed ADD leaves nothing.
 
-use crate::lab::{Namespace, Pod, address, error_chain, on_node};
+use datapath::pod::{AddPodError, PodLink};
+
+use crate::lab::{Namespace, Pod, add, address, error_chain, on_node};
 
 /// The example in the documentation of amazon-vpc-cni-k8s: a pod on the ENI at device index 1.
 #[test]
@@ -114,7 +116,7 @@ fn refuses(cases: &[Refused]) {
             let mut pod = Pod::planned("sample-pod", &["10.0.2.20@2"]);
             prepare(node, &mut pod);
             let before = (node.dump(), pod.namespace.dump());
-            let error = node.block_on(datapath::pod::add(&pod.link)).expect_err(what);
+            let error = node.block_on(add(&pod.link)).expect_err(what);
             let found = error_chain(&error);
             assert!(found.contains(text), "{what}: {found}");
             assert_eq!((node.dump(), pod.namespace.dump()), before, "{what}");
@@ -167,6 +169,41 @@ fn add_with_used_name_is_refused() {
             text: "exists and is in use",
         },
     ]);
+}
+
+/// Two ADDs of one attachment: the second is not told that it may undo anything.
+#[test]
+fn second_make_of_a_link_fails_and_changes_nothing() {
+    on_node(|node| {
+        let pod = Pod::planned("a", &["10.0.2.20@2"]);
+        let first = node.block_on(datapath::pod::make(pod.link.clone())).unwrap();
+        let renamed = Pod::planned("b", &["10.0.2.20@2"]).link.host_name;
+        let before = (node.dump(), pod.namespace.dump());
+        for host_name in [pod.link.host_name.clone(), renamed] {
+            let link = PodLink { host_name, ..pod.link.clone() };
+            let error = node.block_on(datapath::pod::make(link)).unwrap_err();
+            assert!(matches!(error, AddPodError::MadeAlready { .. }), "{error:?}");
+            assert_eq!((node.dump(), pod.namespace.dump()), before);
+        }
+        drop(first);
+    });
+}
+
+/// Its own link was taken away meanwhile, and another ADD of the attachment has made one.
+#[test]
+fn undo_leaves_a_link_that_another_add_has_made() {
+    on_node(|node| {
+        let pod = Pod::planned("a", &["10.0.2.20@2"]);
+        node.block_on(async {
+            let first = datapath::pod::make(pod.link.clone()).await.unwrap();
+            datapath::pod::del(&pod.removal()).await.unwrap();
+            let state = add(&pod.link).await.unwrap();
+            let before = node.dump();
+            first.undo().await.unwrap();
+            assert_eq!(node.dump(), before);
+            datapath::pod::check(&pod.expectation(&state)).await.unwrap();
+        });
+    });
 }
 
 #[test]

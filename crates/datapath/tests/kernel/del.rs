@@ -97,6 +97,60 @@ fn del_without_addresses_uses_the_links_routes() {
     });
 }
 
+/// The pod's name in a DEL may differ from the one in its ADD, and the prefix may have changed.
+#[test]
+fn del_by_another_name_finds_the_link_by_its_mark() {
+    on_node(|node| {
+        let before = node.dump();
+        for addresses in [vec!["10.0.2.20".parse().unwrap()], vec![]] {
+            let pod = Pod::added(node, "a", &["10.0.2.20@2"]);
+            let host_name = datapath::host_veth_name("eni", "default", "other", "", None).unwrap();
+            let removal = datapath::pod::PodRemoval { host_name, addresses, ..pod.removal() };
+            let removed = node.block_on(del(&removal)).unwrap();
+            assert_eq!(removed.link, Removal::Removed);
+            assert_eq!(removed.addresses, [("10.0.2.20".parse().unwrap(), Removal::Removed)]);
+            assert_eq!(node.dump(), before);
+        }
+    });
+}
+
+#[test]
+fn del_by_another_pods_name_leaves_that_pod() {
+    on_node(|node| {
+        let pod = Pod::added(node, "a", &["10.0.2.20@2"]);
+        let other = Pod::added(node, "b", &["10.0.2.21@2"]);
+        let former = Pod::planned("c", &["10.0.2.22@2"]);
+        let peer = format!("peer name eth0 netns {}", former.namespace.name());
+        node.ip(&format!("link add {} type veth {peer}", former.link.host_name));
+        // One has another's mark, one has none and is an incumbent's.
+        for host_name in [&other.link.host_name, &former.link.host_name] {
+            let removal =
+                datapath::pod::PodRemoval { host_name: host_name.clone(), ..pod.removal() };
+            node.block_on(del(&removal)).unwrap();
+            assert!(!node.ip("link").contains(pod.link.host_name.as_str()));
+            assert!(node.ip("link").contains(host_name.as_str()), "{host_name} is another pod's");
+            pod.add(node);
+        }
+    });
+}
+
+/// An ADD that dies between making the link and marking it leaves only the hardware address.
+#[test]
+fn del_finds_a_link_that_was_not_marked_yet() {
+    on_node(|node| {
+        let pod = Pod::planned("a", &["10.0.2.20@2"]);
+        let mac = pod.add(node).host.mac;
+        node.block_on(del(&pod.removal())).unwrap();
+        let before = node.dump();
+        let peer = format!("peer name eth0 netns {}", pod.namespace.name());
+        node.ip(&format!("link add {} address {mac} type veth {peer}", pod.link.host_name));
+        let host_name = datapath::host_veth_name("eni", "default", "other", "", None).unwrap();
+        let removal = datapath::pod::PodRemoval { host_name, ..pod.removal() };
+        assert_eq!(node.block_on(del(&removal)).unwrap().link, Removal::Removed);
+        assert_eq!(node.dump(), before);
+    });
+}
+
 /// amazon-vpc-cni-k8s does not mark links, and adds the same rules, sometimes twice.
 #[test]
 fn del_removes_an_incumbents_pod() {

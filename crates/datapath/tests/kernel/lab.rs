@@ -7,7 +7,9 @@ use std::process::Command;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use datapath::netns::Netns;
-use datapath::pod::{PodAddress, PodExpectation, PodLink, PodLinkState, PodRemoval};
+use datapath::pod::{
+    AddPodError, PodAddress, PodExpectation, PodLink, PodLinkState, PodRemoval, PodRoutes, Rank,
+};
 use datapath::{Mtu, RouteTable};
 
 /// Runs `test` on an empty node, unless the environment says to skip tests that need root.
@@ -161,7 +163,8 @@ impl Pod {
         let link = PodLink {
             netns: namespace.path(),
             ifname: "eth0".parse().unwrap(),
-            host_name: datapath::host_veth_name("eni", "default", name, "").unwrap(),
+            rank: Rank::First,
+            host_name: datapath::host_veth_name("eni", "default", name, "", None).unwrap(),
             owner: format!("{}/eth0", namespace.name()).parse().unwrap(),
             mtu: Mtu::JUMBO,
             addresses: addresses.iter().map(|text| address(text)).collect(),
@@ -170,7 +173,7 @@ impl Pod {
     }
 
     pub(crate) fn add(&self, node: &Namespace) -> PodLinkState {
-        node.block_on(datapath::pod::add(&self.link)).unwrap()
+        node.block_on(add(&self.link)).unwrap()
     }
 
     /// The pod `default/<name>`, connected to `node`.
@@ -185,6 +188,7 @@ impl Pod {
             host_name: self.link.host_name.clone(),
             owner: self.link.owner.clone(),
             addresses: self.link.addresses.iter().map(|pod| pod.address).collect(),
+            netns: (self.link.rank == Rank::Further).then(|| self.link.netns.clone()),
         }
     }
 
@@ -197,8 +201,19 @@ impl Pod {
             mac: Some(state.pod.mac),
             mtu: Some(state.pod.mtu),
             addresses: self.link.addresses.clone(),
+            routes: PodRoutes::Main,
         }
     }
+}
+
+/// Connects a pod, or leaves nothing.
+pub(crate) async fn add(link: &PodLink) -> Result<PodLinkState, AddPodError> {
+    let made = datapath::pod::make(link.clone()).await?;
+    let furnished = made.furnish().await;
+    if furnished.is_err() {
+        made.undo().await.unwrap();
+    }
+    furnished
 }
 
 /// Parses `10.0.2.20@2`: the address, and its table's number or `main`.

@@ -2,10 +2,10 @@
 
 use std::time::{Duration, Instant};
 
-use datapath::pod::{PodExpectation, PodLink, PodRemoval};
+use datapath::pod::{PodExpectation, PodLink, PodRemoval, PodRoutes};
 use futures::future::join_all;
 
-use crate::lab::{Pod, on_node};
+use crate::lab::{Pod, add, on_node};
 
 const PODS: usize = 250;
 
@@ -20,7 +20,7 @@ fn add_on_a_full_node_makes_all_rules() {
             let mut took = Vec::new();
             for pod in &pods {
                 let start = Instant::now();
-                datapath::pod::add(&pod.link).await.unwrap();
+                add(&pod.link).await.unwrap();
                 took.push(start.elapsed());
             }
             took
@@ -58,7 +58,7 @@ fn concurrent_adds_and_dels_leave_nothing() {
 
 async fn add_and_check(link: PodLink) {
     let checked = tokio::spawn(async move {
-        let state = datapath::pod::add(&link).await.unwrap();
+        let state = add(&link).await.unwrap();
         let expectation = PodExpectation {
             netns: link.netns,
             ifname: link.ifname,
@@ -67,6 +67,7 @@ async fn add_and_check(link: PodLink) {
             mac: Some(state.pod.mac),
             mtu: Some(state.pod.mtu),
             addresses: link.addresses,
+            routes: PodRoutes::Main,
         };
         datapath::pod::check(&expectation).await.unwrap();
     });

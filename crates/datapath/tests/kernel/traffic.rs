@@ -1,9 +1,10 @@
 //! Packets pass where they should and nowhere else.
 
 use datapath::host::{EniStatus, Families, HostEni, HostPicture};
+use datapath::pod::{PodLink, PodRemoval, Rank};
 use datapath::{Mtu, RouteTable};
 
-use crate::lab::{Namespace, Pod, on_node};
+use crate::lab::{Namespace, Pod, add, address, on_node};
 
 use crate::host::PRIMARY;
 pub(crate) const SECONDARY: &str = "02:00:00:00:00:11";
@@ -183,4 +184,54 @@ fn ipv6_is_usable_when_add_returns() {
         }
         assert_eq!((node.ip("rule"), node.ip("-6 rule")), rules);
     });
+}
+
+/// Each interface's packets leave by that one, in both families, whoever has the default route.
+#[test]
+fn second_interface_of_a_pod_is_reached() {
+    on_node(|_| {
+        let node = Namespace::with_ipv6("node");
+        node.ip("link add pad type veth peer name pad-peer");
+        node.ip("link set lo up");
+        node.ip("addr add 10.0.0.10/32 dev lo");
+        node.ip("addr add fd00::10/128 dev lo");
+        node.set_sysctl("net/ipv6/conf/all/forwarding", "1");
+        let first =
+            Pod::planned_in(Namespace::with_ipv6("pod"), "a", &["10.0.0.20@main", "fd00::20@main"]);
+        first.add(&node);
+        let link = further(&first, "a", &["10.0.0.21@main", "fd00::21@main"]);
+        let before = (node.dump(), first.namespace.dump());
+        node.block_on(add(&link)).unwrap();
+        for address in ["10.0.0.20", "10.0.0.21", "fd00::20", "fd00::21"] {
+            assert!(node.pings(address), "{address}\n{}", first.namespace.dump());
+        }
+        for (from, to, device) in [
+            ("10.0.0.20", "192.0.2.1", "eth0"),
+            ("10.0.0.21", "192.0.2.1", "net1"),
+            ("fd00::20", "fd01::1", "eth0"),
+            ("fd00::21", "fd01::1", "net1"),
+        ] {
+            let way = first.namespace.ip(&format!("route get {to} from {from}"));
+            assert!(way.contains(&format!("dev {device} ")), "{way}");
+        }
+        let removal = PodRemoval {
+            host_name: link.host_name,
+            owner: link.owner,
+            addresses: link.addresses.iter().map(|pod| pod.address).collect(),
+            netns: Some(link.netns),
+        };
+        node.block_on(datapath::pod::del(&removal)).unwrap();
+        assert_eq!((node.dump(), first.namespace.dump()), before);
+    });
+}
+
+fn further(first: &Pod, name: &str, addresses: &[&str]) -> PodLink {
+    PodLink {
+        ifname: "net1".parse().unwrap(),
+        rank: Rank::Further,
+        host_name: datapath::host_veth_name("eni", "default", name, "", Some("net1")).unwrap(),
+        owner: format!("{}/net1", first.namespace.name()).parse().unwrap(),
+        addresses: addresses.iter().map(|text| address(text)).collect(),
+        ..first.link.clone()
+    }
 }

@@ -55,6 +55,17 @@ pub enum AddPodError {
         /// Path of the pod's namespace.
         netns: PathBuf,
     },
+    /// The pod has this attachment's interface already. Nothing was changed.
+    #[error(
+        "interface {ifname} exists already in {}: another ADD of this attachment has made it",
+        netns.display()
+    )]
+    MadeAlready {
+        /// Its name.
+        ifname: InterfaceName,
+        /// Path of the pod's namespace.
+        netns: PathBuf,
+    },
     /// The node has a link of this name in use: it is not a veth, or its other end is in the same
     /// pod's namespace. Nothing was changed.
     #[error("link {name} exists and is in use")]
@@ -139,6 +150,9 @@ pub enum AddPodError {
         /// How long the wait was.
         within: Duration,
     },
+    /// The pod's routes could not be listed.
+    #[error("list the pod's routes")]
+    ReadRoutes(#[source] KernelError),
     /// A route could not be added, in the namespace of the device.
     #[error("add route {route} dev {device}")]
     AddRoute {

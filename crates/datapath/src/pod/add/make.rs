@@ -1,0 +1,128 @@
+//! The first half of making a pod's link: its two ends, at once or not at all.
+
+use std::net::IpAddr;
+
+use super::AddPodError;
+use crate::InterfaceName;
+use crate::link::{self, Link, VethPair};
+use crate::netlink::Netlink;
+use crate::netns::Netns;
+use crate::pod::PodLink;
+
+/// The two namespaces that the link connects.
+#[derive(Debug)]
+pub(super) struct Sides {
+    pub(super) host: Netlink,
+    pub(super) pod: Netlink,
+    pub(super) netns: Netns,
+}
+
+impl Sides {
+    pub(super) fn open(wanted: &PodLink) -> Result<Self, AddPodError> {
+        let netns = Netns::open(&wanted.netns).map_err(AddPodError::Netns)?;
+        let own = Netns::current().map_err(AddPodError::Netns)?;
+        if netns.is_same(&own).map_err(AddPodError::Netns)? {
+            return Err(AddPodError::OwnNetns { netns: wanted.netns.clone() });
+        }
+        let host = Netlink::open().map_err(AddPodError::Socket)?;
+        let pod = netns.netlink().map_err(AddPodError::Netns)?;
+        Ok(Self { host, pod, netns })
+    }
+
+    /// Returns the index of the host's end.
+    pub(super) async fn create(&self, wanted: &PodLink) -> Result<u32, AddPodError> {
+        self.refuse_existing_ifname(wanted).await?;
+        self.clear_host_name(wanted).await?;
+        self.create_pair(wanted).await?;
+        failpoint::pass("link", "made");
+        let made = find(&self.host, &wanted.host_name).await?;
+        let made = made.filter(|link| link.is_of(&wanted.owner));
+        made.map(|link| link.index)
+            .ok_or_else(|| AddPodError::Vanished { name: wanted.host_name.clone() })
+    }
+
+    /// Whether the pod's interface is the end of a link of the same owner.
+    pub(super) async fn is_made(&self, wanted: &PodLink) -> Result<bool, AddPodError> {
+        let Some(pod) = find(&self.pod, &wanted.ifname).await? else { return Ok(false) };
+        let Some(index) = pod.peer else { return Ok(false) };
+        let host = link::by_index(&self.host, index)
+            .await
+            .map_err(|source| AddPodError::ReadLink { name: wanted.host_name.clone(), source })?;
+        Ok(host.is_some_and(|host| host.is_of(&wanted.owner) && host.peer == Some(pod.index)))
+    }
+
+    async fn refuse_existing_ifname(&self, wanted: &PodLink) -> Result<(), AddPodError> {
+        match find(&self.pod, &wanted.ifname).await? {
+            Some(_) => Err(AddPodError::IfnameExists {
+                ifname: wanted.ifname.clone(),
+                netns: wanted.netns.clone(),
+            }),
+            None => Ok(()),
+        }
+    }
+
+    async fn clear_host_name(&self, wanted: &PodLink) -> Result<(), AddPodError> {
+        let name = &wanted.host_name;
+        let Some(old) = find(&self.host, name).await? else { return Ok(()) };
+        if !old.is_veth || self.leads_to_pod(&old, name).await? {
+            return Err(AddPodError::HostNameInUse { name: name.clone() });
+        }
+        self.delete(&old, name).await
+    }
+
+    /// Whether `old` is the other end of a link in the pod's namespace.
+    async fn leads_to_pod(&self, old: &Link, name: &InterfaceName) -> Result<bool, AddPodError> {
+        let ends = link::list(&self.pod)
+            .await
+            .map_err(|source| AddPodError::ReadLink { name: name.clone(), source })?;
+        let joined = |end: &Link| old.peer == Some(end.index) && end.peer == Some(old.index);
+        Ok(ends.iter().any(joined))
+    }
+
+    async fn create_pair(&self, wanted: &PodLink) -> Result<(), AddPodError> {
+        let pair = VethPair {
+            host: &wanted.host_name,
+            host_mac: wanted.owner.host_mac(),
+            pod: &wanted.ifname,
+            netns: &self.netns,
+            mtu: wanted.mtu,
+        };
+        link::create_veth(&self.host, &pair).await.map_err(|source| AddPodError::CreateLink {
+            host_name: wanted.host_name.clone(),
+            ifname: wanted.ifname.clone(),
+            source,
+        })
+    }
+
+    async fn delete(&self, link: &Link, name: &InterfaceName) -> Result<(), AddPodError> {
+        link::delete(&self.host, link.index)
+            .await
+            .map_err(|source| AddPodError::DeleteLink { name: name.clone(), source })
+    }
+}
+
+pub(super) async fn find(
+    netlink: &Netlink,
+    name: &InterfaceName,
+) -> Result<Option<Link>, AddPodError> {
+    link::by_name(netlink, name.as_str())
+        .await
+        .map_err(|source| AddPodError::ReadLink { name: name.clone(), source })
+}
+
+pub(super) fn refuse_bad_addresses(wanted: &PodLink) -> Result<(), AddPodError> {
+    if wanted.addresses.is_empty() {
+        return Err(AddPodError::NoAddress { host_name: wanted.host_name.clone() });
+    }
+    let unusable = |address: &IpAddr| {
+        let link_local = match address {
+            IpAddr::V4(v4) => v4.is_link_local() || v4.is_broadcast(),
+            IpAddr::V6(v6) => v6.is_unicast_link_local(),
+        };
+        link_local || address.is_unspecified() || address.is_loopback() || address.is_multicast()
+    };
+    match wanted.addresses.iter().map(|pod| pod.address).find(unusable) {
+        Some(address) => Err(AddPodError::UnusableAddress { address }),
+        None => Ok(()),
+    }
+}
