@@ -66,9 +66,10 @@ lint: ## formatting and clippy, warnings are errors
 	cargo fmt --all --check
 	cargo clippy --workspace --all-targets -- -D warnings
 
-deny: deps ## licences, banned packages, and where they come from
+deny: deps ## licences, banned packages, where they come from, and advisories where a database can be had
 	$(say) "deny: third-party packages against deny.toml"
 	$(TIDEPOOL_DENY) check --hide-inclusion-graph licenses bans sources
+	@scripts/advisories
 
 build: ## everything, debug profile
 	$(say) "build: all packages and their tests (some minutes the first time, most of them the AWS SDK)"
