@@ -122,7 +122,9 @@ class Cli(WireTest):
         self.aws("delete-tags", "--resources", subnet, "--tags", "Key=a")
         instance = self.aws(
             "run-instances", "--image-id", "ami-0123456789abcdef0", "--instance-type", "t3.small",
-            "--subnet-id", subnet, "--count", "1",
+            "--subnet-id", subnet, "--count", "1", "--user-data", "#!/bin/sh",
+            "--metadata-options", "HttpTokens=required,HttpPutResponseHopLimit=1",
+            "--iam-instance-profile", "Name=node-role",
         )["Instances"][0]["InstanceId"]
         changes = self.aws("terminate-instances", "--instance-ids", instance)
         self.assertEqual(changes["TerminatingInstances"][0]["InstanceId"], instance)

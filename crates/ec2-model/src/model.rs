@@ -11,8 +11,9 @@ use crate::fabric::Fabric;
 use crate::fault::{FaultId, FaultRule, Faults, RuleEffects};
 use crate::id::InstanceId;
 use crate::imds::Imds;
+use crate::metadata_options::MetadataOptions;
 use crate::request::{Action, Request};
-use crate::resources::Resources;
+use crate::resources::{Resources, no_such_instances};
 use crate::response::{AttachmentStatus, InstanceState, Response};
 use crate::rng::Rng;
 use crate::throttle::Throttle;
@@ -231,15 +232,47 @@ impl Model {
         self.transitions.next_at()
     }
 
+    /// As [`Model::imds_bytes`], for everything but user data: all else is text.
+    pub fn imds(&mut self, instance: &InstanceId, path: &str, now: SimTime) -> Option<String> {
+        String::from_utf8(self.imds_bytes(instance, path, now)?).ok()
+    }
+
     /// The answer of an instance's IMDS to a GET of `path` (for example `/latest/meta-data/mac`).
     /// `None` means 404. The server checks session tokens.
-    pub fn imds(&mut self, instance: &InstanceId, path: &str, now: SimTime) -> Option<String> {
+    pub fn imds_bytes(
+        &mut self,
+        instance: &InstanceId,
+        path: &str,
+        now: SimTime,
+    ) -> Option<Vec<u8>> {
         self.advance(now);
         let instance = self.resources.instances.get(instance)?;
         if instance.state == InstanceState::Terminated {
             return None;
         }
         self.imds.get(self.view(), instance, path, now)
+    }
+
+    /// Which requests the IMDS of an instance answers, and how far its tokens travel. The server
+    /// acts on it. `None` if there is no such instance.
+    #[must_use]
+    pub fn metadata_options(&self, instance: &InstanceId) -> Option<MetadataOptions> {
+        self.resources.instances.get(instance).map(|instance| instance.metadata_options)
+    }
+
+    /// Replaces the metadata options of an instance.
+    ///
+    /// # Errors
+    /// `InvalidInstanceID.NotFound`.
+    pub fn set_metadata_options(
+        &mut self,
+        id: &InstanceId,
+        options: MetadataOptions,
+    ) -> Result<(), ApiError> {
+        let instance = self.resources.instances.get_mut(id);
+        let instance = instance.ok_or_else(|| no_such_instances(&[id]))?;
+        instance.metadata_options = options;
+        Ok(())
     }
 
     /// The devices and addresses that the network must have at `now`.

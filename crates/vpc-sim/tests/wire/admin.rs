@@ -72,6 +72,9 @@ async fn admin_error_names_place_and_fix() {
     check("POST", "disturb", unknown, "InvalidNetworkInterfaceID.NotFound").await;
     check("PATCH", "switches", r#"{"throtling": "documented"}"#, "throtling").await;
     check("PUT", "imds/i-1", r#"{"mode": "disabled"}"#, "InvalidInstanceID.Malformed").await;
+    check("PUT", "imds/i-0000000a", r#"{"hop_limit": 1}"#, "InvalidInstanceID.NotFound").await;
+    check("PUT", &format!("imds/{NODE}"), r#"{"hop_limit": 65}"#, "from 1 to 64").await;
+    check("PUT", &format!("imds/{NODE}"), r#"{"limit": 1}"#, "limit").await;
     check("POST", "clock", r#"{"advance": 1}"#, "advance").await;
 }
 
