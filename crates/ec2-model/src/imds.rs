@@ -57,6 +57,13 @@ fn slot_on(eni: &Eni, instance: &InstanceId) -> Option<Slot> {
     Some((attachment.network_card_index, attachment.device_index))
 }
 
+/// The id of the access key that IMDS gives an instance. It has the length of real ids, so it lacks
+/// the last of the instance's 17 digits.
+pub(crate) fn access_key_id(instance: &InstanceId) -> String {
+    let digits = instance.as_str().trim_start_matches("i-").to_uppercase();
+    format!("ASIA{digits:0<16.16}")
+}
+
 /// The ENIs that IMDS shows to each instance.
 #[derive(Debug, Default)]
 pub(crate) struct Imds {
@@ -295,12 +302,11 @@ impl<'a> Document<'a> {
         });
         tree.put("meta-data/iam/info", format!("{info:#}"));
         let expires = hour.unix_millis() + CREDENTIALS_LIVE_MS;
-        let digits = self.instance.id.as_str().trim_start_matches("i-").to_uppercase();
         let credentials = json!({
             "Code": "Success",
             "LastUpdated": updated,
             "Type": "AWS-HMAC",
-            "AccessKeyId": format!("ASIA{:0<16.16}", digits),
+            "AccessKeyId": access_key_id(&self.instance.id),
             "SecretAccessKey": format!("model/{}/{}", self.instance.id, hour.unix_millis()),
             "Token": format!("model-session-{}-{}", self.instance.id, hour.unix_millis()),
             "Expiration": SimTime::from_unix_millis(expires).to_seconds_string(),

@@ -10,7 +10,7 @@ use crate::error::ApiError;
 use crate::fabric::Fabric;
 use crate::fault::{FaultId, FaultRule, Faults, RuleEffects};
 use crate::id::InstanceId;
-use crate::imds::Imds;
+use crate::imds::{self, Imds};
 use crate::metadata_options::MetadataOptions;
 use crate::request::{Action, Request};
 use crate::resources::{Resources, no_such_instances};
@@ -120,7 +120,7 @@ impl Model {
         let effects = self.apply_fault_rules(admitted, Some(action));
         let result = match &effects.failure {
             Some(error) => Err(error.clone()),
-            None => self.perform(context, &request),
+            None => self.perform(context, &effects.executed(request)),
         };
         self.advance(context.now);
         self.reply(context, action.as_str(), result, &effects)
@@ -289,6 +289,13 @@ impl Model {
         self.advance(now);
         let attachment = self.resources.eni_with(address)?.attachment()?;
         (attachment.status == AttachmentStatus::Attached).then(|| attachment.instance_id.clone())
+    }
+
+    /// The instance whose IMDS has given out the access key with this id.
+    #[must_use]
+    pub fn instance_with_key(&self, key_id: &str) -> Option<InstanceId> {
+        let mut ids = self.resources.instances.keys();
+        ids.find(|id| imds::access_key_id(id) == key_id).cloned()
     }
 
     /// The log of all calls.

@@ -2,7 +2,8 @@
 //!
 //! | call | does |
 //! |--|--|
-//! | `GET /_sim/calls` | the latest calls, oldest first; `?action=NAME` for those of one action |
+//! | `GET /_sim/calls` | the latest calls, oldest first; of one action with `?action=NAME` |
+//! | | of one instance with `?instance=i-…` |
 //! | `GET /_sim/counters` | number of calls by action, then by error code or `Success` |
 //! | `POST /_sim/reset` | forgets calls and counters |
 //!
@@ -114,12 +115,16 @@ type Admin = State<Arc<AdminState>>;
 #[derive(Debug, Deserialize)]
 struct CallFilter {
     action: Option<String>,
+    instance: Option<InstanceId>,
 }
 
 async fn calls(State(admin): Admin, Query(filter): Query<CallFilter>) -> Json<Vec<LoggedCall>> {
     let mut calls = admin.simulator.calls();
     if let Some(action) = filter.action {
         calls.retain(|call| call.record.action == action);
+    }
+    if filter.instance.is_some() {
+        calls.retain(|call| call.instance == filter.instance);
     }
     Json(calls)
 }
