@@ -100,7 +100,7 @@ async fn solicitation(socket: &UdpSocket) -> io::Result<u32> {
 
 fn advertise(netns: &Netns, links: &BTreeSet<u32>) -> Result<(), KernelError> {
     let send = |index: &u32| {
-        // One socket for each device: it fixes the source address, of which a device has two.
+        // One socket for each device. Bound, it fixes the source: a device has two addresses of its own.
         let socket = raw_socket()?;
         rustix::net::bind(&socket, &SocketAddrV6::new(ROUTER_V6, 0, 0, *index))?;
         sockopt::set_ipv6_multicast_hops(&socket, HOPS.into())?;
