@@ -197,6 +197,24 @@ fn no_profile_of_a_node_has_debug_assertions() {
 }
 
 #[test]
+fn shipped_plugin_names_no_folder_of_its_machine() {
+    let texts = texts();
+    let makefile = text_of(&texts, "Makefile").replace("\\\n", "");
+    let flags = makefile.lines().find_map(|line| line.strip_prefix("CNI_FLAGS := "));
+    let flags = flags.expect("the plugin's flags");
+    for needed in [
+        "-C target-feature=+crt-static",
+        "-C relocation-model=pie",
+        "--remap-path-prefix=$(CARGO_HOME)=",
+        "--remap-path-prefix=$(CARGO_TARGET_DIR)=",
+    ] {
+        assert!(flags.contains(needed), "Makefile: {needed} is missing in {flags}");
+    }
+    let plugin = makefile.lines().find(|line| line.contains("--profile cni"));
+    assert!(plugin.is_some_and(|line| line.contains(r#"RUSTFLAGS="$(CNI_FLAGS)""#)), "{plugin:?}");
+}
+
+#[test]
 fn shipped_conflist_suits_the_runtimes() {
     let path = root().join("deploy/10-aws.conflist");
     let list: Value = serde_json::from_str(&std::fs::read_to_string(path).unwrap()).unwrap();

@@ -119,6 +119,16 @@ class Addresses(WireTest):
         self.assertEqual([a["Ipv6Address"] for a in seen["Ipv6Addresses"]], ["2600:1f13:abc:de00::b1"])
         self.assertEqual([p["Ipv6Prefix"] for p in seen["Ipv6Prefixes"]], ["2600:1f13:abc:de00:5::/80"])
 
+    def test_a_partial_assign(self):
+        """A fault rule makes EC2 give fewer addresses than asked, and say so."""
+        rule = {"when": {"next": 1}, "effect": {"partial_assign": {"at_most": 2}}}
+        rule["action"] = "AssignPrivateIpAddresses"
+        self.sim.admin("POST", "faults", rule)
+        answer = self.ec2.assign_private_ip_addresses(
+            NetworkInterfaceId=self.eni, SecondaryPrivateIpAddressCount=5
+        )
+        self.assertEqual(len(answer["AssignedPrivateIpAddresses"]), 2)
+
     def test_taken_behind_the_back(self):
         self.assign(PrivateIpAddresses=["10.0.2.77"])
         self.sim.admin("POST", "disturb", {"unassign": {"eni": self.eni, "addresses": ["10.0.2.77"]}})

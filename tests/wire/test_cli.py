@@ -2,6 +2,7 @@
 
 import json
 import os
+import pathlib
 import shutil
 import subprocess
 import sys
@@ -122,10 +123,31 @@ class Cli(WireTest):
         self.aws("delete-tags", "--resources", subnet, "--tags", "Key=a")
         instance = self.aws(
             "run-instances", "--image-id", "ami-0123456789abcdef0", "--instance-type", "t3.small",
-            "--subnet-id", subnet, "--count", "1",
+            "--subnet-id", subnet, "--count", "1", "--user-data", "#!/bin/sh",
+            "--metadata-options", "HttpTokens=required,HttpPutResponseHopLimit=1",
+            "--iam-instance-profile", "Name=node-role",
         )["Instances"][0]["InstanceId"]
         changes = self.aws("terminate-instances", "--instance-ids", instance)
         self.assertEqual(changes["TerminatingInstances"][0]["InstanceId"], instance)
+
+    def test_the_commands_of_the_readme(self):
+        """They need nothing from the environment but what they set."""
+        readme = (pathlib.Path(__file__).parents[2] / "README.md").read_text()
+        (block,) = [text for text in readme.split("```sh\n") if text.startswith("vpc-sim --config")]
+        _started, *commands = block.split("\n```")[0].splitlines()
+        script = "\n".join(commands).replace("http://127.0.0.1:8773", self.sim.url)
+        self.assertIn(self.sim.url, script)
+        environment = {
+            "PATH": os.path.dirname(cli()) + os.pathsep + os.environ["PATH"],
+            "AWS_CONFIG_FILE": os.devnull, "AWS_SHARED_CREDENTIALS_FILE": os.devnull,
+            "AWS_EC2_METADATA_DISABLED": "true", "AWS_PAGER": "",
+        }
+        done = subprocess.run(
+            ["sh", "-ec", script], env=environment, capture_output=True, text=True,
+            timeout=DEADLINE_S, check=False,
+        )
+        self.assertEqual(done.returncode, 0, done.stderr)
+        self.assertEqual(len(json.loads(done.stdout)["Subnets"]), 2)
 
     def test_refusals(self):
         self.aws_refused("DryRunOperation", "describe-vpcs", "--dry-run")

@@ -195,6 +195,45 @@ class Interfaces(WireTest):
         with self.refused("UnknownParameter", "AssociatedSubnetId.1"):
             modify(**name, AssociatedSubnetIds=[SUBNET_A])
 
+    def test_connection_tracking(self):
+        """An ENI shows the timeouts that were asked for, and none that were not."""
+        self.assertNotIn("ConnectionTrackingConfiguration", self.create())
+        timeouts = {"TcpEstablishedTimeout": 350, "UdpStreamTimeout": 120}
+        eni = self.create(ConnectionTrackingSpecification=timeouts)
+        self.assertEqual(eni["ConnectionTrackingConfiguration"], timeouts)
+        name = {"NetworkInterfaceId": eni["NetworkInterfaceId"]}
+        modify = self.ec2.modify_network_interface_attribute
+        modify(**name, ConnectionTrackingSpecification={"UdpTimeout": 45})
+        timeouts["UdpTimeout"] = 45
+        self.assertEqual(self.look(eni)["ConnectionTrackingConfiguration"], timeouts)
+        with self.refused("InvalidParameterValue", "udpTimeout"):
+            modify(**name, ConnectionTrackingSpecification={"UdpTimeout": 61})
+
+    def test_the_primary_ipv6_address(self):
+        eni = self.create(Ipv6AddressCount=2, EnablePrimaryIpv6=True)
+        self.assertEqual([a["IsPrimaryIpv6"] for a in eni["Ipv6Addresses"]], [True, False])
+        with self.refused("InvalidParameterValue", "primary"):
+            self.ec2.unassign_ipv6_addresses(
+                NetworkInterfaceId=eni["NetworkInterfaceId"],
+                Ipv6Addresses=[eni["Ipv6Addresses"][0]["Ipv6Address"]],
+            )
+        later = self.create(Ipv6AddressCount=1)
+        self.ec2.modify_network_interface_attribute(
+            NetworkInterfaceId=later["NetworkInterfaceId"], EnablePrimaryIpv6=True
+        )
+        self.assertTrue(self.look(later)["Ipv6Addresses"][0]["IsPrimaryIpv6"])
+
+    def test_queues_of_an_attachment(self):
+        eni = self.create()
+        self.attach(eni, EnaQueueCount=4)
+        self.assertEqual(self.look(eni)["Attachment"]["EnaQueueCount"], 4)
+
+    def test_managed_resources_may_be_asked_for(self):
+        answer = self.ec2.describe_network_interfaces(IncludeManagedResources=True)
+        self.assertEqual({e["Operator"]["Managed"] for e in answer["NetworkInterfaces"]}, {False})
+        answer = self.ec2.describe_instances(IncludeManagedResources=True)
+        self.assertEqual(len(answer["Reservations"]), 3)
+
     def test_what_the_leak_sweep_of_a_cni_asks(self):
         tags = [{"ResourceType": "network-interface", "Tags": [{"Key": "node.k8s.amazonaws.com/instance_id", "Value": NODE_B}]}]
         leaked = self.create(SubnetId=SUBNET_B, TagSpecifications=tags)

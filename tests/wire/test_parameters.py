@@ -52,6 +52,7 @@ REQUIRED = {
 # The same for an item of a list, by what its parameters begin with.
 REQUIRED_IN_ITEM = {
     "Filter.1.": {"Filter.1.Name": "vpc-id"},
+    "Ipv6Address.1.": {"Ipv6Address.1.Ipv6Address": "2600::1"},
     "Ipv6Addresses.1.": {"Ipv6Addresses.1.Ipv6Address": "2600::1"},
     "NetworkInterface.1.": {"NetworkInterface.1.DeviceIndex": 0},
     "PrivateIpAddresses.1.": {"PrivateIpAddresses.1.PrivateIpAddress": "10.0.2.9"},
@@ -63,34 +64,28 @@ REQUIRED_IN_ITEM = {
 LACKING = {
     "AssociateVpcCidrBlock": "Ipv4IpamPoolId Ipv4NetmaskLength Ipv6CidrBlock"
     " Ipv6CidrBlockNetworkBorderGroup Ipv6IpamPoolId Ipv6NetmaskLength Ipv6Pool",
-    "AttachNetworkInterface": "EnaQueueCount EnaSrdSpecification",
-    "CreateNetworkInterface": "ConnectionTrackingSpecification EnablePrimaryIpv6"
-    " Ipv6Addresses.IsPrimaryIpv6 Operator",
+    "AttachNetworkInterface": "EnaSrdSpecification",
+    "CreateNetworkInterface": "Ipv6Addresses.IsPrimaryIpv6 Operator",
     "CreateSubnet": "Ipv4IpamPoolId Ipv4NetmaskLength Ipv6IpamPoolId Ipv6Native"
     " Ipv6NetmaskLength OutpostArn",
     "CreateVpc": "InstanceTenancy Ipv4IpamPoolId Ipv4NetmaskLength Ipv6CidrBlock"
     " Ipv6CidrBlockNetworkBorderGroup Ipv6IpamPoolId Ipv6NetmaskLength Ipv6Pool"
     " VpcEncryptionControl",
     "DescribeInstanceTypes": "IncludeUnsupportedInRegion",
-    "DescribeInstances": "IncludeManagedResources",
-    "DescribeNetworkInterfaces": "IncludeManagedResources",
     "ModifyNetworkInterfaceAttribute": "AssociatePublicIpAddress AssociatedSubnetIds"
-    " Attachment.DefaultEnaQueueCount Attachment.EnaQueueCount ConnectionTrackingSpecification"
-    " EnaSrdSpecification EnablePrimaryIpv6",
+    " Attachment.DefaultEnaQueueCount Attachment.EnaQueueCount EnaSrdSpecification",
     "RunInstances": "AdditionalInfo BlockDeviceMappings CapacityReservationSpecification"
     " CpuOptions CreditSpecification DisableApiStop DisableApiTermination EbsOptimized"
-    " ElasticGpuSpecification ElasticInferenceAccelerators EnablePrimaryIpv6 EnclaveOptions"
-    " HibernationOptions IamInstanceProfile InstanceInitiatedShutdownBehavior"
-    " InstanceMarketOptions Ipv6AddressCount Ipv6Addresses KernelId KeyName LaunchTemplate"
-    " LicenseSpecifications MaintenanceOptions MetadataOptions Monitoring"
+    " ElasticGpuSpecification ElasticInferenceAccelerators EnclaveOptions"
+    " HibernationOptions InstanceInitiatedShutdownBehavior InstanceMarketOptions"
+    " Ipv6Addresses.IsPrimaryIpv6 KernelId KeyName LaunchTemplate"
+    " LicenseSpecifications MaintenanceOptions Monitoring"
     " NetworkInterfaces.AssociateCarrierIpAddress NetworkInterfaces.AssociatePublicIpAddress"
-    " NetworkInterfaces.ConnectionTrackingSpecification NetworkInterfaces.EnaQueueCount"
     " NetworkInterfaces.EnaSrdSpecification NetworkInterfaces.InterfaceType"
     " NetworkInterfaces.Ipv4Prefixes NetworkInterfaces.Ipv6Addresses"
-    " NetworkInterfaces.Ipv6Prefixes NetworkInterfaces.PrimaryIpv6"
-    " NetworkInterfaces.PrivateIpAddresses"
+    " NetworkInterfaces.Ipv6Prefixes NetworkInterfaces.PrivateIpAddresses"
     " NetworkPerformanceOptions Operator Placement PrivateDnsNameOptions RamdiskId"
-    " SecondaryInterfaces SecurityGroups UserData",
+    " SecondaryInterfaces SecurityGroups",
     "TerminateInstances": "Force SkipOsShutdown",
 }
 

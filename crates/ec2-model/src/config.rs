@@ -31,7 +31,8 @@ pub struct Config {
     pub consistency: Consistency,
     /// The limits of an account.
     pub quotas: Quotas,
-    /// Name of the IAM role whose credentials IMDS serves. IMDS serves none if absent.
+    /// Name of the IAM role, and of the instance profile, of seeded instances. They have none if
+    /// absent.
     pub iam_role: Option<String>,
     /// How many calls the log keeps. It drops the oldest first.
     pub log_capacity: usize,

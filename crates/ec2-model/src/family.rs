@@ -15,6 +15,8 @@ pub(crate) trait Family: Debug + Clone + PartialEq + 'static {
     const PREFIX_LEN: u8;
     /// EC2's names of the parameters in error texts: addresses, their count, prefixes, their count.
     const PARAMETERS: [&'static str; 4];
+    /// EC2's name of one address in error texts.
+    const ADDRESS: &'static str;
     /// EC2's error text if the request names none of them. It uses other names for two of them.
     const NOTHING_GIVEN: &'static str;
 
@@ -46,6 +48,7 @@ impl Family for V4 {
         "ipv4Prefixes",
         "ipv4PrefixCount",
     ];
+    const ADDRESS: &'static str = "privateIpAddress";
     const NOTHING_GIVEN: &'static str = "One of privateIpAddressSet or privateIpAddressCount or \
                                          ipv4PrefixSet or ipv4PrefixCount must be specified.";
 
@@ -74,6 +77,7 @@ impl Family for V6 {
     const PREFIX_LEN: u8 = 80;
     const PARAMETERS: [&'static str; 4] =
         ["ipv6Addresses", "ipv6AddressCount", "ipv6Prefixes", "ipv6PrefixCount"];
+    const ADDRESS: &'static str = "ipv6Address";
     const NOTHING_GIVEN: &'static str = "One of ipv6Addresses or ipv6AddressCount or \
                                          ipv6Prefixes or ipv6PrefixCount must be specified.";
 

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
+use std::num::NonZeroU16;
 use std::time::Duration;
 
 use ipnet::IpNet;
@@ -9,7 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::error::ApiError;
 use crate::id::{EniId, InstanceId};
-use crate::request::Action;
+use crate::request::{Action, Request, Wanted};
 
 /// A rule that makes some calls fail.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -54,6 +55,13 @@ pub enum FaultEffect {
     Delay {
         /// Milliseconds in addition to the configured latency.
         ms: u64,
+    },
+    /// EC2 assigns fewer addresses or prefixes than the call asks for, and answers with success and
+    /// those that it has assigned. Calls other than AssignPrivateIpAddresses and
+    /// AssignIpv6Addresses are executed as they are.
+    PartialAssign {
+        /// The most addresses or prefixes that the call gets.
+        at_most: NonZeroU16,
     },
 }
 
@@ -116,6 +124,7 @@ pub(crate) struct RuleEffects {
     pub(crate) failure: Option<ApiError>,
     pub(crate) lose_reply: bool,
     pub(crate) delay: Duration,
+    pub(crate) assign_at_most: Option<NonZeroU16>,
 }
 
 impl Faults {
@@ -172,8 +181,32 @@ impl RuleEffects {
             }
             FaultEffect::LoseReply => self.lose_reply = true,
             FaultEffect::Delay { ms } => self.delay += Duration::from_millis(*ms),
+            FaultEffect::PartialAssign { at_most } => {
+                let least = self.assign_at_most.map_or(*at_most, |other| other.min(*at_most));
+                self.assign_at_most = Some(least);
+            }
         }
     }
+
+    /// The request that EC2 executes instead of `request`.
+    pub(crate) fn executed(&self, mut request: Request) -> Request {
+        let Some(at_most) = self.assign_at_most else { return request };
+        if let Request::AssignPrivateIpAddresses(assign) = &mut request {
+            cut(&mut assign.wanted, at_most);
+        } else if let Request::AssignIpv6Addresses(assign) = &mut request {
+            cut(&mut assign.wanted, at_most);
+        }
+        request
+    }
+}
+
+fn cut<A, P>(wanted: &mut Wanted<A, P>, at_most: NonZeroU16) {
+    let at_most = at_most.get();
+    for count in [&mut wanted.address_count, &mut wanted.prefix_count] {
+        *count = count.map(|n| n.min(at_most.into()));
+    }
+    wanted.addresses.truncate(at_most.into());
+    wanted.prefixes.truncate(at_most.into());
 }
 
 #[cfg(test)]
@@ -239,6 +272,16 @@ mod tests {
             r#"{"when": "each", "effect": {"delay": {"ms": 250}}}"#,
             FaultRule { action: None, when: When::Each, effect: FaultEffect::Delay { ms: 250 } },
         );
+        check(
+            r#"{"when": {"next": 1}, "effect": {"partial_assign": {"at_most": 2}}}"#,
+            FaultRule {
+                action: None,
+                when: When::Next(1),
+                effect: FaultEffect::PartialAssign { at_most: NonZeroU16::new(2).unwrap() },
+            },
+        );
+        let nothing = r#"{"when": "each", "effect": {"partial_assign": {"at_most": 0}}}"#;
+        assert!(serde_json::from_str::<FaultRule>(nothing).is_err());
         assert!(serde_json::from_str::<FaultRule>(r#"{"when": "each"}"#).is_err());
     }
 }

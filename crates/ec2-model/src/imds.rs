@@ -10,6 +10,8 @@ use serde_json::json;
 
 use crate::allocate::Holdings;
 use crate::id::{EniId, InstanceId, SecurityGroupId};
+use crate::launch_options::InstanceProfile;
+use crate::metadata_options::Toggle;
 use crate::request::InterfaceType;
 use crate::resources::{Eni, Instance, PRIMARY, Slot};
 use crate::response::CidrState;
@@ -21,6 +23,8 @@ use crate::zone;
 const VERSIONS: [&str; 5] = ["2019-10-01", "2020-10-27", "2020-11-01", "2021-01-03", "2022-09-24"];
 /// The first version with `network-card`.
 const NETWORK_CARD_SINCE: &str = "2020-11-01";
+/// The first version with the instance's tags.
+const TAGS_SINCE: &str = "2021-03-23";
 /// The first version with the top-level `ipv6`.
 const IPV6_SINCE: &str = "2021-01-03";
 const LATEST: &str = "latest";
@@ -51,6 +55,13 @@ impl ShownEni {
 fn slot_on(eni: &Eni, instance: &InstanceId) -> Option<Slot> {
     let attachment = eni.attachment().filter(|_| eni.is_on(instance))?;
     Some((attachment.network_card_index, attachment.device_index))
+}
+
+/// The id of the access key that IMDS gives an instance. It has the length of real ids, so it lacks
+/// the last of the instance's 17 digits.
+pub(crate) fn access_key_id(instance: &InstanceId) -> String {
+    let digits = instance.as_str().trim_start_matches("i-").to_uppercase();
+    format!("ASIA{digits:0<16.16}")
 }
 
 /// The ENIs that IMDS shows to each instance.
@@ -120,12 +131,12 @@ impl Imds {
         instance: &Instance,
         path: &str,
         now: SimTime,
-    ) -> Option<String> {
+    ) -> Option<Vec<u8>> {
         let path = path.trim_matches('/');
         if path.is_empty() {
             let mut versions = VERSIONS.to_vec();
             versions.push(LATEST);
-            return Some(versions.join("\n"));
+            return Some(versions.join("\n").into());
         }
         let (version, path) = path.split_once('/').unwrap_or((path, ""));
         if version != LATEST && !VERSIONS.contains(&version) {
@@ -139,11 +150,11 @@ impl Imds {
 
 /// Values by path. Paths have no slash at either end.
 #[derive(Debug, Default)]
-struct Tree(BTreeMap<String, String>);
+struct Tree(BTreeMap<String, Vec<u8>>);
 
 impl Tree {
     fn put(&mut self, path: &str, value: impl ToString) {
-        self.0.insert(path.to_owned(), value.to_string());
+        self.0.insert(path.to_owned(), value.to_string().into());
     }
 
     /// One value per line. Without values the key does not exist.
@@ -155,7 +166,7 @@ impl Tree {
     }
 
     /// The value of a leaf, or the names in a directory. Names of directories end with a slash.
-    fn get(&self, path: &str) -> Option<String> {
+    fn get(&self, path: &str) -> Option<Vec<u8>> {
         if let Some(leaf) = self.0.get(path) {
             return Some(leaf.clone());
         }
@@ -170,7 +181,7 @@ impl Tree {
             })
             .collect();
         let names: Vec<String> = names.into_iter().collect();
-        (!names.is_empty()).then(|| names.join("\n"))
+        (!names.is_empty()).then(|| names.join("\n").into())
     }
 }
 
@@ -189,6 +200,10 @@ impl<'a> Document<'a> {
         let mut tree = Tree::default();
         self.put_instance(&mut tree);
         self.put_role(&mut tree);
+        self.put_tags(&mut tree);
+        if let Some(data) = &self.instance.user_data {
+            tree.0.insert("user-data".to_owned(), data.clone());
+        }
         for shown in self.enis.values() {
             self.put_interface(&mut tree, shown);
         }
@@ -275,31 +290,39 @@ impl<'a> Document<'a> {
     }
 
     fn put_role(self, tree: &mut Tree) {
-        let Some(role) = &self.view.config.iam_role else { return };
-        let partition = zone::partition(&self.view.config.region);
-        let account = &self.instance.owner;
+        let Some(profile) = &self.instance.profile else { return };
+        let role = profile.name();
         let hour = SimTime::from_unix_millis(self.now.unix_millis() / HOUR_MS * HOUR_MS);
         let updated = hour.to_seconds_string();
         let info = json!({
             "Code": "Success",
             "LastUpdated": updated,
-            "InstanceProfileArn": format!("arn:{partition}:iam::{account}:instance-profile/{role}"),
-            "InstanceProfileId": "AIPAEXAMPLEEXAMPLEEXA",
+            "InstanceProfileArn": profile.arn,
+            "InstanceProfileId": InstanceProfile::ID,
         });
         tree.put("meta-data/iam/info", format!("{info:#}"));
         let expires = hour.unix_millis() + CREDENTIALS_LIVE_MS;
-        let digits = self.instance.id.as_str().trim_start_matches("i-").to_uppercase();
         let credentials = json!({
             "Code": "Success",
             "LastUpdated": updated,
             "Type": "AWS-HMAC",
-            "AccessKeyId": format!("ASIA{:0<16.16}", digits),
+            "AccessKeyId": access_key_id(&self.instance.id),
             "SecretAccessKey": format!("model/{}/{}", self.instance.id, hour.unix_millis()),
             "Token": format!("model-session-{}-{}", self.instance.id, hour.unix_millis()),
             "Expiration": SimTime::from_unix_millis(expires).to_seconds_string(),
         });
         let path = format!("meta-data/iam/security-credentials/{role}");
         tree.put(&path, format!("{credentials:#}"));
+    }
+
+    fn put_tags(self, tree: &mut Tree) {
+        match self.instance.metadata_options.instance_metadata_tags {
+            Toggle::Enabled if self.has(TAGS_SINCE) => {}
+            Toggle::Enabled | Toggle::Disabled => return,
+        }
+        for (key, value) in &self.instance.tags {
+            tree.put(&format!("meta-data/tags/instance/{key}"), value);
+        }
     }
 
     fn put_interface(self, tree: &mut Tree, shown: &ShownEni) {

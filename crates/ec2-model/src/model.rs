@@ -10,9 +10,10 @@ use crate::error::ApiError;
 use crate::fabric::Fabric;
 use crate::fault::{FaultId, FaultRule, Faults, RuleEffects};
 use crate::id::InstanceId;
-use crate::imds::Imds;
+use crate::imds::{self, Imds};
+use crate::metadata_options::MetadataOptions;
 use crate::request::{Action, Request};
-use crate::resources::Resources;
+use crate::resources::{Resources, no_such_instances};
 use crate::response::{AttachmentStatus, InstanceState, Response};
 use crate::rng::Rng;
 use crate::throttle::Throttle;
@@ -119,7 +120,7 @@ impl Model {
         let effects = self.apply_fault_rules(admitted, Some(action));
         let result = match &effects.failure {
             Some(error) => Err(error.clone()),
-            None => self.perform(context, &request),
+            None => self.perform(context, &effects.executed(request)),
         };
         self.advance(context.now);
         self.reply(context, action.as_str(), result, &effects)
@@ -231,15 +232,47 @@ impl Model {
         self.transitions.next_at()
     }
 
+    /// As [`Model::imds_bytes`], for everything but user data: all else is text.
+    pub fn imds(&mut self, instance: &InstanceId, path: &str, now: SimTime) -> Option<String> {
+        String::from_utf8(self.imds_bytes(instance, path, now)?).ok()
+    }
+
     /// The answer of an instance's IMDS to a GET of `path` (for example `/latest/meta-data/mac`).
     /// `None` means 404. The server checks session tokens.
-    pub fn imds(&mut self, instance: &InstanceId, path: &str, now: SimTime) -> Option<String> {
+    pub fn imds_bytes(
+        &mut self,
+        instance: &InstanceId,
+        path: &str,
+        now: SimTime,
+    ) -> Option<Vec<u8>> {
         self.advance(now);
         let instance = self.resources.instances.get(instance)?;
         if instance.state == InstanceState::Terminated {
             return None;
         }
         self.imds.get(self.view(), instance, path, now)
+    }
+
+    /// Which requests the IMDS of an instance answers, and how far its tokens travel. The server
+    /// acts on it. `None` if there is no such instance.
+    #[must_use]
+    pub fn metadata_options(&self, instance: &InstanceId) -> Option<MetadataOptions> {
+        self.resources.instances.get(instance).map(|instance| instance.metadata_options)
+    }
+
+    /// Replaces the metadata options of an instance.
+    ///
+    /// # Errors
+    /// `InvalidInstanceID.NotFound`.
+    pub fn set_metadata_options(
+        &mut self,
+        id: &InstanceId,
+        options: MetadataOptions,
+    ) -> Result<(), ApiError> {
+        let instance = self.resources.instances.get_mut(id);
+        let instance = instance.ok_or_else(|| no_such_instances(&[id]))?;
+        instance.metadata_options = options;
+        Ok(())
     }
 
     /// The devices and addresses that the network must have at `now`.
@@ -256,6 +289,13 @@ impl Model {
         self.advance(now);
         let attachment = self.resources.eni_with(address)?.attachment()?;
         (attachment.status == AttachmentStatus::Attached).then(|| attachment.instance_id.clone())
+    }
+
+    /// The instance whose IMDS has given out the access key with this id.
+    #[must_use]
+    pub fn instance_with_key(&self, key_id: &str) -> Option<InstanceId> {
+        let mut ids = self.resources.instances.keys();
+        ids.find(|id| imds::access_key_id(id) == key_id).cloned()
     }
 
     /// The log of all calls.

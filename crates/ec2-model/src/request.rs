@@ -11,11 +11,14 @@ use std::str::FromStr;
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use serde::{Deserialize, Serialize};
 
+use crate::connection_tracking::ConnectionTracking;
 use crate::error::ApiError;
 use crate::id::{
     AttachmentId, CidrReservationId, EniId, InstanceId, ResourceId, ResourceType, SecurityGroupId,
     SubnetId, VpcId,
 };
+use crate::launch_options::IamInstanceProfile;
+use crate::metadata_options::MetadataOptionsRequest;
 
 /// Declares the closed list of operations: `Action` for their names and `Request` for their
 /// content. So neither can miss an operation.
@@ -259,6 +262,8 @@ pub struct DescribeInstances {
     pub instance_ids: Vec<InstanceId>,
     /// Filters and paging.
     pub listing: Listing,
+    /// `IncludeManagedResources`. No instance of the model is managed by an AWS service.
+    pub include_managed_resources: bool,
     /// `DryRun`
     pub dry_run: bool,
 }
@@ -357,6 +362,10 @@ pub struct CreateNetworkInterface {
     pub description: String,
     /// `InterfaceType`
     pub interface_type: InterfaceType,
+    /// `ConnectionTrackingSpecification`
+    pub connection_tracking: Option<ConnectionTracking>,
+    /// `EnablePrimaryIpv6`: the first IPv6 address becomes the primary one.
+    pub enable_primary_ipv6: bool,
     /// `TagSpecification.N`
     pub tag_specifications: Vec<TagSpecification>,
     /// `ClientToken`
@@ -380,6 +389,8 @@ impl CreateNetworkInterface {
             groups: Vec::new(),
             description: String::new(),
             interface_type: InterfaceType::default(),
+            connection_tracking: None,
+            enable_primary_ipv6: false,
             tag_specifications: Vec::new(),
             client_token: None,
             dry_run: false,
@@ -398,6 +409,8 @@ pub struct AttachNetworkInterface {
     pub device_index: i32,
     /// `NetworkCardIndex`, 0 if absent.
     pub network_card_index: i32,
+    /// `EnaQueueCount`. The instance type's default if absent.
+    pub ena_queue_count: Option<i32>,
     /// `DryRun`
     pub dry_run: bool,
 }
@@ -424,8 +437,29 @@ pub struct ModifyNetworkInterfaceAttribute {
     pub groups: Vec<SecurityGroupId>,
     /// `SourceDestCheck.Value`
     pub source_dest_check: Option<bool>,
+    /// `ConnectionTrackingSpecification`. Timeouts that it does not name keep their values.
+    pub connection_tracking: Option<ConnectionTracking>,
+    /// `EnablePrimaryIpv6`: makes the first IPv6 address the primary one. It cannot be undone.
+    pub enable_primary_ipv6: Option<bool>,
     /// `DryRun`
     pub dry_run: bool,
+}
+
+impl ModifyNetworkInterfaceAttribute {
+    /// A request that names no attribute yet.
+    #[must_use]
+    pub fn of(network_interface_id: EniId) -> Self {
+        Self {
+            network_interface_id,
+            attachment: None,
+            description: None,
+            groups: Vec::new(),
+            source_dest_check: None,
+            connection_tracking: None,
+            enable_primary_ipv6: None,
+            dry_run: false,
+        }
+    }
 }
 
 /// Detaches an ENI from its instance.
@@ -455,6 +489,8 @@ pub struct DescribeNetworkInterfaces {
     pub network_interface_ids: Vec<EniId>,
     /// Filters and paging.
     pub listing: Listing,
+    /// `IncludeManagedResources`. No ENI of the model is managed by an AWS service.
+    pub include_managed_resources: bool,
     /// `DryRun`
     pub dry_run: bool,
 }
@@ -636,8 +672,14 @@ pub struct InstanceNetworkInterface {
     pub ipv6_address_count: Option<i32>,
     /// `Ipv6PrefixCount`
     pub ipv6_prefix_count: Option<i32>,
+    /// `PrimaryIpv6`: the first IPv6 address becomes the primary one.
+    pub primary_ipv6: bool,
+    /// `ConnectionTrackingSpecification`
+    pub connection_tracking: Option<ConnectionTracking>,
     /// `Description`
     pub description: String,
+    /// `EnaQueueCount`, also for an existing ENI.
+    pub ena_queue_count: Option<i32>,
     /// `DeleteOnTermination`. If absent, true for a new ENI.
     pub delete_on_termination: Option<bool>,
 }
@@ -659,8 +701,18 @@ pub struct RunInstances {
     pub groups: Vec<SecurityGroupId>,
     /// `PrivateIpAddress`, for a single instance. Excludes `network_interfaces`.
     pub private_ip_address: Option<Ipv4Addr>,
+    /// `Ipv6AddressCount`, `Ipv6Address.N`. Excludes `network_interfaces`.
+    pub ipv6: WantedIpv6,
+    /// `EnablePrimaryIpv6`. Excludes `network_interfaces`.
+    pub enable_primary_ipv6: bool,
     /// `NetworkInterface.N`
     pub network_interfaces: Vec<InstanceNetworkInterface>,
+    /// `MetadataOptions`
+    pub metadata_options: MetadataOptionsRequest,
+    /// `IamInstanceProfile`
+    pub iam_instance_profile: Option<IamInstanceProfile>,
+    /// `UserData`, in base64.
+    pub user_data: Option<String>,
     /// `TagSpecification.N`: for instances and network interfaces.
     pub tag_specifications: Vec<TagSpecification>,
     /// `ClientToken`

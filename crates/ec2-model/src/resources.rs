@@ -12,12 +12,15 @@ use mac::MacAddr;
 
 use crate::address_space::{AddressSpace, Holder};
 use crate::allocate::Holdings;
+use crate::connection_tracking::ConnectionTracking;
 use crate::error::ApiError;
 use crate::family::{Family, V4, V6};
 use crate::id::{
     AttachmentId, CidrReservationId, EniId, InstanceId, ReservationId, ResourceId, SecurityGroupId,
     SubnetId, VpcId,
 };
+use crate::launch_options::InstanceProfile;
+use crate::metadata_options::MetadataOptions;
 use crate::request::InterfaceType;
 use crate::response::{
     Attachment, AttachmentStatus, InstanceState, InterfaceStatus, SecurityGroup,
@@ -79,6 +82,9 @@ pub(crate) struct Eni {
     /// Without the primary.
     pub(crate) v4: Holdings<V4>,
     pub(crate) v6: Holdings<V6>,
+    /// One of `v6`, which then stays until the ENI is detached.
+    pub(crate) primary_ipv6: Option<Ipv6Addr>,
+    pub(crate) connection_tracking: Option<ConnectionTracking>,
     pub(crate) state: EniState,
 }
 
@@ -130,6 +136,9 @@ pub(crate) struct Instance {
     pub(crate) subnet: SubnetId,
     /// ENIs that are attaching, attached or detaching, one per slot.
     pub(crate) slots: BTreeMap<Slot, EniId>,
+    pub(crate) metadata_options: MetadataOptions,
+    pub(crate) profile: Option<InstanceProfile>,
+    pub(crate) user_data: Option<Vec<u8>>,
     pub(crate) tags: Tags,
     pub(crate) client_token: Option<String>,
 }
@@ -143,6 +152,8 @@ pub(crate) trait FamilyFields: Family {
     fn holdings_mut(eni: &mut Eni) -> &mut Holdings<Self>;
     /// The primary address, which the ENI keeps for its whole life.
     fn primary(eni: &Eni) -> Option<Self::Addr>;
+    /// The address that cannot be unassigned now.
+    fn fixed(eni: &Eni) -> Option<Self::Addr>;
     /// How many addresses and prefixes together one ENI of this instance type may have.
     fn limit(instance_type: &InstanceType) -> usize;
 }
@@ -165,6 +176,10 @@ impl FamilyFields for V4 {
     }
 
     fn primary(eni: &Eni) -> Option<Ipv4Addr> {
+        Some(eni.primary)
+    }
+
+    fn fixed(eni: &Eni) -> Option<Ipv4Addr> {
         Some(eni.primary)
     }
 
@@ -192,6 +207,10 @@ impl FamilyFields for V6 {
 
     fn primary(_: &Eni) -> Option<Ipv6Addr> {
         None
+    }
+
+    fn fixed(eni: &Eni) -> Option<Ipv6Addr> {
+        eni.primary_ipv6
     }
 
     /// EC2's number for IPv6. Where EC2 publishes none, the IPv4 number: all published pairs are
@@ -306,6 +325,7 @@ impl Resources {
         else {
             return None;
         };
+        eni.primary_ipv6 = None;
         self.attachments.remove(&attachment.id);
         let slot = (attachment.network_card_index, attachment.device_index);
         if let Some(instance) = self.instances.get_mut(&attachment.instance_id) {

@@ -9,10 +9,13 @@ use instance_types::InstanceType;
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use mac::MacAddr;
 
+use crate::connection_tracking::ConnectionTracking;
 use crate::id::{
     AttachmentId, CidrReservationId, EniId, InstanceId, ReservationId, ResourceId, SecurityGroupId,
     SubnetCidrAssociationId, SubnetId, VpcCidrAssociationId, VpcId,
 };
+use crate::launch_options::InstanceProfile;
+use crate::metadata_options::MetadataOptions;
 use crate::request::{InterfaceType, ReservationType};
 use crate::time::SimTime;
 
@@ -204,6 +207,10 @@ pub struct Instance {
     pub tags: Tags,
     /// `networkInterfaceSet`, by network card, then device index.
     pub network_interfaces: Vec<NetworkInterface>,
+    /// `metadataOptions`
+    pub metadata_options: MetadataOptions,
+    /// `iamInstanceProfile`
+    pub iam_instance_profile: Option<InstanceProfile>,
     /// `clientToken`
     pub client_token: Option<String>,
 }
@@ -288,6 +295,8 @@ pub struct Attachment {
     pub attach_time: SimTime,
     /// `deleteOnTermination`
     pub delete_on_termination: bool,
+    /// `enaQueueCount`, if it is not the instance type's default.
+    pub ena_queue_count: Option<u16>,
 }
 
 /// One of `privateIpAddressesSet`.
@@ -346,8 +355,12 @@ pub struct NetworkInterface {
     pub ipv4_prefixes: Vec<Ipv4Net>,
     /// `ipv6AddressesSet`, in the order of assignment.
     pub ipv6_addresses: Vec<Ipv6Addr>,
+    /// The one of `ipv6_addresses` that has `isPrimaryIpv6`.
+    pub primary_ipv6: Option<Ipv6Addr>,
     /// `ipv6PrefixSet`, in the order of assignment.
     pub ipv6_prefixes: Vec<Ipv6Net>,
+    /// `connectionTrackingConfiguration`, if a timeout is not the instance type's default.
+    pub connection_tracking: Option<ConnectionTracking>,
 }
 
 /// `ipv6CidrBlockAssociationSet` of a subnet.

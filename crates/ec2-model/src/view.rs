@@ -44,7 +44,9 @@ impl View<'_> {
             private_ip_addresses: self.private_ip_addresses(eni),
             ipv4_prefixes: eni.v4.prefixes.clone(),
             ipv6_addresses: eni.v6.addresses.clone(),
+            primary_ipv6: eni.primary_ipv6,
             ipv6_prefixes: eni.v6.prefixes.clone(),
+            connection_tracking: eni.connection_tracking,
         }
     }
 
@@ -92,6 +94,8 @@ impl View<'_> {
                 .enis_of(instance)
                 .map(|eni| self.network_interface(eni))
                 .collect(),
+            metadata_options: instance.metadata_options,
+            iam_instance_profile: instance.profile.clone(),
             client_token: instance.client_token.clone(),
         }
     }

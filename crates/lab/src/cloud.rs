@@ -475,6 +475,7 @@ impl Cloud {
             instance_id: instance.clone(),
             device_index: 1,
             network_card_index: 0,
+            ena_queue_count: None,
             dry_run: false,
         };
         let attached = self.call_as(&account, request.into(), now);

@@ -56,17 +56,14 @@ pub fn requests(call: &Ec2Call, site: &Site) -> Vec<Request> {
             instance_id: site.instance.clone(),
             device_index: i32::from(*device_index),
             network_card_index: 0,
+            ena_queue_count: None,
             dry_run: false,
         }),
         Ec2Call::SetDeleteOnTermination { eni, attachment } => {
             let attachment_id = model_id(attachment.as_str());
             Request::from(ModifyNetworkInterfaceAttribute {
-                network_interface_id: model_id(eni.as_str()),
                 attachment: Some(AttachmentChange { attachment_id, delete_on_termination: true }),
-                description: None,
-                groups: Vec::new(),
-                source_dest_check: None,
-                dry_run: false,
+                ..ModifyNetworkInterfaceAttribute::of(model_id(eni.as_str()))
             })
         }
         Ec2Call::Assign { eni, blocks } => {

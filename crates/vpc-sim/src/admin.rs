@@ -2,7 +2,8 @@
 //!
 //! | call | does |
 //! |--|--|
-//! | `GET /_sim/calls` | the latest calls, oldest first; `?action=NAME` for those of one action |
+//! | `GET /_sim/calls` | the latest calls, oldest first; of one action with `?action=NAME` |
+//! | | of one instance with `?instance=i-…` |
 //! | `GET /_sim/counters` | number of calls by action, then by error code or `Success` |
 //! | `POST /_sim/reset` | forgets calls and counters |
 //!
@@ -25,7 +26,8 @@
 //!
 //!
 //! `PUT /_sim/imds/{instance}`
-//! which requests an instance's IMDS answers: `{"mode": …}` ([`Mode`])
+//! changes which requests an instance's IMDS answers, and how far its tokens travel:
+//! `{"mode": …, "hop_limit": …, "ipv6": …}`, each if given ([`Changes`])
 //!
 //! | `GET /_sim/clock` | virtual time |
 //!
@@ -56,7 +58,7 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
-use crate::imds::{Imds, Mode};
+use crate::imds::Changes;
 use crate::simulator::{LoggedCall, Simulator};
 use crate::switches::Switches;
 
@@ -64,11 +66,10 @@ use crate::switches::Switches;
 #[derive(Debug)]
 struct AdminState {
     simulator: Arc<Simulator>,
-    imds: Arc<Imds>,
 }
 
-/// The endpoint for `simulator` and its `imds`.
-pub fn router(simulator: Arc<Simulator>, imds: Arc<Imds>) -> Router {
+/// The endpoint for `simulator`.
+pub fn router(simulator: Arc<Simulator>) -> Router {
     Router::new()
         .route("/_sim/calls", get(calls))
         .route("/_sim/counters", get(counters))
@@ -77,10 +78,10 @@ pub fn router(simulator: Arc<Simulator>, imds: Arc<Imds>) -> Router {
         .route("/_sim/faults/{id}", delete(remove_fault))
         .route("/_sim/disturb", post(disturb))
         .route("/_sim/switches", get(switches).patch(change_switches))
-        .route("/_sim/imds/{instance}", put(set_imds_mode))
+        .route("/_sim/imds/{instance}", put(change_imds))
         .route("/_sim/clock", get(clock).post(advance_clock))
         .route("/_sim/state", get(state))
-        .with_state(Arc::new(AdminState { simulator, imds }))
+        .with_state(Arc::new(AdminState { simulator }))
 }
 
 /// The error of an operator's call: what is wrong, where, and the fix.
@@ -114,12 +115,16 @@ type Admin = State<Arc<AdminState>>;
 #[derive(Debug, Deserialize)]
 struct CallFilter {
     action: Option<String>,
+    instance: Option<InstanceId>,
 }
 
 async fn calls(State(admin): Admin, Query(filter): Query<CallFilter>) -> Json<Vec<LoggedCall>> {
     let mut calls = admin.simulator.calls();
     if let Some(action) = filter.action {
         calls.retain(|call| call.record.action == action);
+    }
+    if filter.instance.is_some() {
+        calls.retain(|call| call.instance == filter.instance);
     }
     Json(calls)
 }
@@ -187,19 +192,18 @@ async fn change_switches(State(admin): Admin, body: Bytes) -> Answer<Switches> {
     admin.simulator.with(|model, _| change(model)).map(Json).map_err(invalid)
 }
 
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct ImdsOptions {
-    mode: Mode,
-}
-
-async fn set_imds_mode(State(admin): Admin, Path(instance): Path<String>, body: Bytes) -> Answer {
-    let fix =
-        r#"PUT {"mode": "tokens-required"}, "tokens-optional" or "disabled" to /_sim/imds/i-…"#;
-    let ImdsOptions { mode } = read(&body, fix)?;
-    let instance =
-        InstanceId::from_str(&instance).map_err(|error| admin_error(error, instance, fix))?;
-    admin.imds.set_mode(instance, mode);
+async fn change_imds(State(admin): Admin, Path(instance): Path<String>, body: Bytes) -> Answer {
+    let fix = r#"PUT {"mode": "tokens-required"}, "tokens-optional" or "disabled", {"hop_limit": 1} or {"ipv6": true} to /_sim/imds/i-… of an instance"#;
+    let changes: Changes = read(&body, fix)?;
+    let refused = |error: ApiError| admin_error(error, &instance, fix);
+    let id = InstanceId::from_str(&instance).map_err(refused)?;
+    admin
+        .simulator
+        .with(|model, _| {
+            let options = model.metadata_options(&id).unwrap_or_default();
+            model.set_metadata_options(&id, changes.applied_to(options))
+        })
+        .map_err(refused)?;
     Ok(Json(json!({})))
 }
 

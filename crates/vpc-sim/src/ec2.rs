@@ -8,15 +8,16 @@ mod auth;
 mod params;
 mod xml;
 
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use axum::Router;
 use axum::body::Bytes;
 use axum::extract::{RawQuery, State};
 use axum::http::{HeaderMap, HeaderName, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
+use axum::{Extension, Router};
 use ec2_model::ApiError;
 use ec2_model::request::Action;
 use ec2_model::response::Response as Answer;
@@ -24,8 +25,8 @@ use ec2_model::response::Response as Answer;
 pub use self::auth::Access;
 use self::params::Params;
 use self::xml::Xml;
-use crate::serve::Hangup;
-use crate::simulator::{ReplyLost, Simulator};
+use crate::serve::{Hangup, Peer};
+use crate::simulator::{Caller, ReplyLost, Simulator};
 
 /// The version of the API that current SDKs request.
 const VERSION: &str = "2016-11-15";
@@ -52,12 +53,14 @@ pub fn router(simulator: Arc<Simulator>, access: Access) -> Router {
 async fn handle(
     State(api): State<Arc<Api>>,
     RawQuery(query): RawQuery,
+    peer: Option<Extension<Peer>>,
     headers: HeaderMap,
     body: Bytes,
 ) -> Response {
+    let address = peer.map(|Extension(Peer(address))| address.ip().to_canonical());
     let request_id = api.next_request_id();
     let form = form_of(query.unwrap_or_default(), &body);
-    let (status, text) = match api.answer(&form, &headers).await {
+    let (status, text) = match api.answer(&form, &headers, address).await {
         Ok((action, answer)) => (StatusCode::OK, success(action, &request_id, &answer)),
         Err(Failure::ReplyLost) => return Hangup.into_response(),
         Err(Failure::Refused(error)) => (status_of(&error), refusal(&request_id, &error)),
@@ -89,9 +92,15 @@ impl From<ReplyLost> for Failure {
 }
 
 impl Api {
-    async fn answer(&self, form: &[u8], headers: &HeaderMap) -> Result<(Action, Answer), Failure> {
+    async fn answer(
+        &self,
+        form: &[u8],
+        headers: &HeaderMap,
+        address: Option<IpAddr>,
+    ) -> Result<(Action, Answer), Failure> {
         let mut params = Params::from_form(form)?;
         let caller = self.access.caller(auth::scope(headers, &mut params)?)?;
+        let caller = Caller { address, ..caller };
         let name = params.text("Action").ok_or_else(missing_action)?;
         check_version(&mut params)?;
         let parameters = params.as_map().clone();

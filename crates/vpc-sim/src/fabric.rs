@@ -10,7 +10,8 @@
 //!   source/destination check is off. Strict reverse path filtering does this for IPv4, policy
 //!   rules for IPv6.
 //! * The fabric itself is the VPC router (subnet base + 1, and `fe80:ec2::1`) and IMDS
-//!   (169.254.169.254 and `fd00:ec2::254`). It sees the pod's own source address.
+//!   (169.254.169.254 and `fd00:ec2::254`). It sees the pod's own source address. It does not answer
+//!   ping, and advertises itself in subnets with an IPv6 block.
 //! * Nothing outside the VPC can be reached, and there is no NAT.
 //!
 //! The kernel holds all state. Each device's alias names its ENI, and each namespace made here has
@@ -22,6 +23,7 @@ mod error;
 mod kernel_state;
 mod message;
 mod netns;
+mod router_advert;
 mod rtnl;
 mod snapshot;
 
@@ -35,6 +37,7 @@ pub use self::error::{
 use self::kernel_state::{Entry, KernelState, Label, Link};
 pub use self::netns::NetnsName;
 use self::netns::{Claim, Netns};
+use self::router_advert::Advertiser;
 use self::rtnl::{Devices, Rtnl};
 pub use self::snapshot::{AttachedEni, Instance, VpcSnapshot};
 
@@ -44,8 +47,11 @@ const FIRST_INDEX: u32 = 1000;
 
 /// Settings of the fabric that must not depend on the machine. A new namespace starts with a copy
 /// of the machine's IPv4 settings.
-const FABRIC_SYSCTLS: [(&str, &str); 13] = [
+const FABRIC_SYSCTLS: [(&str, &str); 15] = [
     ("ipv4/ip_forward", "1"),
+    // Neither the VPC's router nor IMDS answers ping.
+    ("ipv4/icmp_echo_ignore_all", "1"),
+    ("ipv6/icmp/echo_ignore_all", "1"),
     ("ipv4/conf/default/proxy_arp", "1"),
     // The kernel uses the greater of `all` and the device's value, and loose (2) is greater than
     // strict (1).
@@ -91,6 +97,7 @@ impl Default for FabricConfig {
 #[derive(Debug)]
 pub struct Fabric {
     netns: Netns,
+    advertiser: Advertiser,
     mark: String,
     stopped: bool,
 }
@@ -134,8 +141,9 @@ impl Fabric {
         // Nobody else knows the namespace yet.
         netns.claim()?;
         set_up(&netns, &mark).await?;
+        let advertiser = Advertiser::start(&netns)?;
         netns.publish(&config.netns)?;
-        Ok(Self { netns, mark, stopped: false })
+        Ok(Self { netns, advertiser, mark, stopped: false })
     }
 
     /// Makes the kernel match the snapshot: reads the kernel, and changes what differs. Changes
@@ -151,6 +159,9 @@ impl Fabric {
         self.detach(&rtnl, &wanted.links, &mut report).await?;
         let failed = self.attach(&rtnl, &wanted.links, &mut report).await?;
         let devices = rtnl.devices().await?;
+        let advertised = wanted.links.iter().filter(|link| link.advertised);
+        let advertised = advertised.filter_map(|link| Some(devices.get(&link.name)?.index));
+        self.advertiser.set_links(advertised.collect());
         let links = wanted.links.iter().filter(|link| devices.contains_key(&link.name));
         self.netns.write_sysctls(&links.flat_map(Link::sysctls).collect::<Vec<_>>())?;
         sync_entries(&rtnl, &devices, wanted.entries, &mut report).await?;
@@ -319,6 +330,7 @@ async fn configure(
 ) -> Result<(), KernelError> {
     rtnl.add_router_v6(&link.name, index).await?;
     if let Some(boot) = &link.boot {
+        instance.write_sysctls(&boot.sysctls(&link.label.device))?;
         Rtnl::open(instance)?.boot(&link.label.device, boot).await?;
     }
     rtnl.set_alias(&link.name, index, &link.label.to_string()).await

@@ -106,6 +106,7 @@ fn attached(eni: &FabricEni) -> AttachedEni {
         primary: eni.primary,
         subnet: eni.subnet_cidr,
         assigned: assigned(eni),
+        in_ipv6_subnet: eni.subnet_ipv6_cidr.is_some(),
         source_dest_check: eni.source_dest_check,
     }
 }

@@ -6,12 +6,14 @@ use std::collections::BTreeMap;
 
 use ec2_model::config::Config;
 use ec2_model::id::{EniId, InstanceId, SecurityGroupId, SubnetId, VpcId};
+use ec2_model::metadata_options::MetadataOptions;
 use ec2_model::request::{AssignIpv6Addresses, CreateSubnetCidrReservation, Request, Wanted};
 use ec2_model::seed::{InstanceSeed, SecurityGroupSeed, SubnetSeed, VpcSeed};
 use ec2_model::{ApiError, Context, Model, SimTime};
 use ipnet::IpNet;
 use serde_saphyr::{Location, Spanned};
 
+use crate::imds::Changes;
 use crate::topology::{Instance, LineError, Reservation, Subnet, Topology, Vpc};
 
 /// A model with the resources of `topology`, and the ids of its instances in the file's order.
@@ -158,6 +160,13 @@ impl<'a> Seeder<'a> {
         };
         let fix = "give a type that EC2 has, and a free address of the subnet or none";
         let id = self.model.add_instance(seed, self.context.now).map_err(refused(at, fix))?;
+        let changes = Changes {
+            mode: Some(instance.imds),
+            hop_limit: instance.imds_hop_limit,
+            ipv6: Some(instance.imds_ipv6),
+        };
+        let options = changes.applied_to(MetadataOptions::default());
+        self.model.set_metadata_options(&id, options).map_err(refused(at, fix))?;
         self.add_ipv6(&id, at, instance)?;
         Ok(id)
     }

@@ -6,6 +6,8 @@
 use std::convert::Infallible;
 use std::io;
 use std::net::SocketAddr;
+use std::os::fd::{AsFd, OwnedFd};
+use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
@@ -15,6 +17,7 @@ use axum::response::{IntoResponse, Response};
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use hyper_util::server::conn::auto::Builder;
 use hyper_util::service::TowerToHyperService;
+use rustix::net::{AddressFamily, sockopt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinSet;
 use tower::ServiceExt;
@@ -25,6 +28,24 @@ const AFTER_FAILED_ACCEPT: Duration = Duration::from_millis(100);
 /// The sender of a request, as a request extension.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Peer(pub SocketAddr);
+
+/// The connection's socket, as a request extension.
+#[derive(Debug, Clone)]
+pub struct Socket(Arc<OwnedFd>);
+
+impl Socket {
+    /// Sets how many hops each packet may travel that is sent from now on.
+    ///
+    /// # Errors
+    /// The kernel's.
+    pub fn set_hop_limit(&self, limit: u8) -> io::Result<()> {
+        match sockopt::socket_domain(&self.0)? {
+            AddressFamily::INET6 => sockopt::set_ipv6_unicast_hops(&self.0, Some(limit))?,
+            _ => sockopt::set_ip_ttl(&self.0, limit.into())?,
+        }
+        Ok(())
+    }
+}
 
 /// A response that closes the connection without an answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -61,8 +82,16 @@ async fn pause_after(error: &io::Error) {
 }
 
 async fn serve_connection(stream: TcpStream, peer: Peer, router: Router) {
+    let socket = match stream.as_fd().try_clone_to_owned() {
+        Ok(socket) => Socket(Arc::new(socket)),
+        Err(error) => {
+            tracing::warn!(%error, peer = %peer.0, "connection not served");
+            return;
+        }
+    };
     let service = tower::service_fn(move |mut request: axum::http::Request<_>| {
         request.extensions_mut().insert(peer);
+        request.extensions_mut().insert(socket.clone());
         answer(router.clone(), request.map(Body::new))
     });
     let mut builder = Builder::new(TokioExecutor::new());

@@ -130,8 +130,7 @@ impl Server {
             false => None,
         };
         let simulator = Arc::new(Simulator::new(model, clock, fabric_sync));
-        let modes = instances.iter().cloned().zip(topology.instances.iter().map(|i| i.value.imds));
-        let imds = Arc::new(Imds::new(Arc::clone(&simulator), modes.collect()));
+        let imds = Arc::new(Imds::new(Arc::clone(&simulator)));
         let api = ec2::router(Arc::clone(&simulator), access(&topology));
 
         let endpoints = Endpoints {
@@ -147,7 +146,7 @@ impl Server {
         for (id, listener) in imds_listeners {
             served.push((listener, imds::router(Arc::clone(&imds), Audience::Instance(id))));
         }
-        let operator = admin::router(Arc::clone(&simulator), imds);
+        let operator = admin::router(Arc::clone(&simulator));
         served.push((ec2_listener, api.merge(operator)));
 
         let mut tasks: JoinSet<()> =

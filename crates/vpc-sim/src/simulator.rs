@@ -3,9 +3,11 @@
 //! This is the only place that locks the model and passes it the time. It must not know HTTP.
 
 use std::collections::BTreeMap;
+use std::net::IpAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use ec2_model::calls::CallRecord;
+use ec2_model::id::InstanceId;
 use ec2_model::request::{Action, Request};
 use ec2_model::response::Response;
 use ec2_model::{ApiError, Context, Delivery, Model, Reply, SimTime};
@@ -28,25 +30,38 @@ pub struct Simulator {
 #[derive(Debug)]
 struct Inner {
     model: Model,
-    /// The machine's time of each logged call, by its number.
-    wall_times: BTreeMap<u64, SimTime>,
+    /// What the model does not know of each logged call, by its number.
+    notes: BTreeMap<u64, Note>,
 }
 
-/// The account and region of a call.
+#[derive(Debug)]
+struct Note {
+    wall: SimTime,
+    instance: Option<InstanceId>,
+}
+
+/// Who makes a call.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Caller {
     /// 12 digits.
     pub account: String,
     /// The region that the request was signed for.
     pub region: String,
+    /// The access key that signed the request. `None` if it is not signed.
+    pub key_id: Option<String>,
+    /// The address that the request came from.
+    pub address: Option<IpAddr>,
 }
 
-/// A logged call with both times: the model's and the machine's.
+/// A logged call, with the machine's time beside the model's, and with the calling instance.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct LoggedCall {
     /// The model's record.
     #[serde(flatten)]
     pub record: CallRecord,
+    /// The instance that called: in the fabric the one with the source address, elsewhere the one
+    /// whose IMDS gave out the access key. `None` for a call from outside.
+    pub instance: Option<InstanceId>,
     /// The machine's time when the call arrived.
     pub wall: SimTime,
 }
@@ -60,7 +75,7 @@ impl Simulator {
     /// A simulator of `model`, with or without a fabric.
     #[must_use]
     pub fn new(model: Model, clock: Clock, fabric_sync: Option<FabricSync>) -> Self {
-        let inner = Mutex::new(Inner { model, wall_times: BTreeMap::new() });
+        let inner = Mutex::new(Inner { model, notes: BTreeMap::new() });
         Self { inner, clock, used: Notify::new(), fabric_sync }
     }
 
@@ -109,13 +124,14 @@ impl Simulator {
     ) -> Result<Result<Response, ApiError>, ReplyLost> {
         let changes = request.as_ref().is_ok_and(|request| is_mutation(request.action()));
         let (reply, answer_at) = self.locked(|inner, now| {
-            let Caller { account, region } = caller;
+            let instance = inner.instance_of(&caller, now);
+            let Caller { account, region, key_id: _, address: _ } = caller;
             let context = Context { account, region, now, parameters };
             let reply = match request {
                 Ok(request) => inner.model.call(&context, request),
                 Err(error) => inner.model.refuse(&context, action, error),
             };
-            inner.note_wall_time();
+            inner.note(instance);
             let answer_at = match reply.delivery {
                 Delivery::After(wait) => Some(now + wait),
                 Delivery::Lost => None,
@@ -179,24 +195,34 @@ impl Simulator {
     #[must_use]
     pub fn calls(&self) -> Vec<LoggedCall> {
         let inner = self.inner.lock().unwrap_or_else(PoisonError::into_inner);
-        let logged = |record: &CallRecord| LoggedCall {
-            wall: inner.wall_times.get(&record.number).copied().unwrap_or(record.at),
-            record: record.clone(),
+        let logged = |record: &CallRecord| {
+            let note = inner.notes.get(&record.number);
+            LoggedCall {
+                instance: note.and_then(|note| note.instance.clone()),
+                wall: note.map_or(record.at, |note| note.wall),
+                record: record.clone(),
+            }
         };
         inner.model.log().records().map(logged).collect()
     }
 }
 
 impl Inner {
-    /// Notes the machine's time of the latest call. Drops the times of calls that the log dropped.
-    fn note_wall_time(&mut self) {
+    fn instance_of(&mut self, caller: &Caller, now: SimTime) -> Option<InstanceId> {
+        let by_address = caller.address.and_then(|address| self.model.instance_of(address, now));
+        by_address.or_else(|| self.model.instance_with_key(caller.key_id.as_deref()?))
+    }
+
+    /// Notes the machine's time and the caller of the latest call. Drops the notes of calls that the
+    /// log dropped.
+    fn note(&mut self, instance: Option<InstanceId>) {
         let number = |call: Option<&CallRecord>| call.map(|call| call.number);
         let log = self.model.log();
         let (oldest, latest) = (number(log.records().next()), number(log.records().next_back()));
         let (Some(oldest), Some(latest)) = (oldest, latest) else { return };
-        self.wall_times.insert(latest, wall());
-        while self.wall_times.first_key_value().is_some_and(|(number, _)| *number < oldest) {
-            self.wall_times.pop_first();
+        self.notes.insert(latest, Note { wall: wall(), instance });
+        while self.notes.first_key_value().is_some_and(|(number, _)| *number < oldest) {
+            self.notes.pop_first();
         }
     }
 }

@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
 use ec2_model::id::{InstanceId, SecurityGroupId, SubnetId, VpcId};
+use ec2_model::metadata_options::HopLimit;
 use ec2_model::request::ReservationType;
 use ec2_model::response::Tags;
 use ipnet::{Ipv4Net, Ipv4Subnets, Ipv6Net};
@@ -167,6 +168,12 @@ pub struct Instance {
     /// Which requests its IMDS answers.
     #[serde(default)]
     pub imds: Mode,
+    /// How many hops the answer to a token request may travel, 1 to 64. With 1 pods get no token.
+    #[serde(default)]
+    pub imds_hop_limit: Option<HopLimit>,
+    /// Whether its IMDS has an IPv6 address too.
+    #[serde(default)]
+    pub imds_ipv6: bool,
     /// Port of its IMDS on the address of `--imds-listen`. If absent, the port given there plus the
     /// number of instances before this one.
     #[serde(default)]

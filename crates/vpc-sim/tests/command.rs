@@ -7,6 +7,7 @@ use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
 use std::path::Path;
 use std::process::{Child, Command, ExitStatus, Stdio};
+use std::time::Duration;
 
 use rustix::process::{Pid, Signal, getuid, kill_process};
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
@@ -20,10 +21,11 @@ anonymous: true
 fabric_netns: FABRIC
 vpcs:
   - cidrs: [10.0.0.0/16]
+    ipv6_cidrs: ['2600:1f:0:100::/56']
     subnets:
-      - {name: a, id: subnet-0aaaaaaaaaaaaaaa1, az: us-east-1a, cidr: 10.0.1.0/24}
+      - {name: a, id: subnet-0aaaaaaaaaaaaaaa1, az: us-east-1a, cidr: 10.0.1.0/24, ipv6_cidr: '2600:1f:0:100::/64'}
 instances:
-  - {id: i-0aaaaaaaaaaaaaaa1, type: m5.large, subnet: a, address: 10.0.1.10, netns: NODE-a}
+  - {id: i-0aaaaaaaaaaaaaaa1, type: m5.large, subnet: a, address: 10.0.1.10, ipv6_address: '2600:1f:0:100::10', netns: NODE-a}
   - {id: i-0bbbbbbbbbbbbbbb1, type: m5.large, subnet: a, address: 10.0.1.11, netns: NODE-b}
 ";
 
@@ -69,6 +71,11 @@ impl Sim {
 
     /// The body of the answer to a request sent from inside a namespace of this test.
     fn ask_in(&self, node: &str, server: &str, request: &str) -> String {
+        body(&self.try_in(node, server, request).unwrap())
+    }
+
+    /// The whole answer to such a request. An error if nothing comes for a second.
+    fn try_in(&self, node: &str, server: &str, request: &str) -> std::io::Result<String> {
         let netns = File::open(format!("/run/netns/{}-{node}", self.id)).unwrap();
         let ask = || {
             move_into_link_name_space(
@@ -76,7 +83,7 @@ impl Sim {
                 Some(LinkNameSpaceType::Network),
             )
             .unwrap();
-            ask(server, request)
+            exchange(server, request, Some(Duration::from_secs(1)))
         };
         // A separate thread, which never leaves the namespace.
         std::thread::scope(|scope| scope.spawn(ask).join().unwrap())
@@ -98,18 +105,27 @@ fn vpc_sim(config: &Path) -> Command {
 }
 
 fn ask(server: &str, request: &str) -> String {
+    body(&exchange(server, request, None).unwrap())
+}
+
+fn body(answer: &str) -> String {
+    answer.split_once("\r\n\r\n").map(|(_, body)| body.to_owned()).unwrap_or_default()
+}
+
+/// One request on a new connection, and the whole answer. The pause is how long nothing may come.
+fn exchange(server: &str, request: &str, pause: Option<Duration>) -> std::io::Result<String> {
     let (head, body) = request.split_once("\n\n").unwrap_or((request, ""));
     let head = head.replace('\n', "\r\n");
-    let mut stream = TcpStream::connect(server).unwrap();
+    let mut stream = TcpStream::connect(server)?;
+    stream.set_read_timeout(pause)?;
     let length = body.len();
     write!(
         stream,
         "{head}\r\nhost: x\r\nconnection: close\r\ncontent-length: {length}\r\n\r\n{body}"
-    )
-    .unwrap();
+    )?;
     let mut answer = String::new();
-    stream.read_to_string(&mut answer).unwrap();
-    answer.split_once("\r\n\r\n").unwrap().1.to_owned()
+    stream.read_to_string(&mut answer)?;
+    Ok(answer)
 }
 
 #[test]
@@ -152,7 +168,7 @@ fn check_reads_topology_only() {
     check(
         &TOPOLOGY.replace("subnet: a, address: 10.0.1.11", "subnet: b"),
         1,
-        "vpc-sim: FILE:11: there is no subnet `b`; use one of: a\n",
+        "vpc-sim: FILE:12: there is no subnet `b`; use one of: a\n",
     );
 }
 
@@ -212,6 +228,94 @@ fn command_serves_instances_in_fabric() {
     let left: Vec<_> =
         std::fs::read_dir("/run/netns").unwrap().map(|e| e.unwrap().file_name()).collect();
     assert!(!left.iter().any(|name| name.to_string_lossy().starts_with(&sim.id)), "{left:?}");
+}
+
+/// A pod behind an instance, on the network as a CNI plugin makes it. Removed when dropped.
+struct Pod {
+    netns: String,
+}
+
+impl Pod {
+    fn start(sim: &Sim, node: &str, address: &str) -> Self {
+        let (netns, node) = (format!("{}-pod", sim.id), format!("{}-{node}", sim.id));
+        ip(&["netns", "add", &netns]);
+        let pod = Self { netns };
+        let pair = ["pod0", "up", "type", "veth", "peer", "name", "eth0", "netns", &pod.netns];
+        ip(&[&["-n", &node, "link", "add"], &pair[..]].concat());
+        ip(&["-n", &pod.netns, "link", "set", "eth0", "up"]);
+        ip(&["-n", &pod.netns, "address", "add", address, "dev", "eth0"]);
+        let router = ["default", "via", "169.254.1.1", "dev", "eth0", "onlink"];
+        ip(&[&["-n", &pod.netns, "route", "add"], &router[..]].concat());
+        ip(&["-n", &node, "route", "add", address, "dev", "pod0"]);
+        let forwarding =
+            ["sysctl", "-qw", "net.ipv4.ip_forward=1", "net.ipv4.conf.pod0.proxy_arp=1"];
+        ip(&[&["netns", "exec", &node], &forwarding[..]].concat());
+        pod
+    }
+}
+
+impl Drop for Pod {
+    fn drop(&mut self) {
+        let _ = Command::new("ip").args(["netns", "delete", &self.netns]).status();
+    }
+}
+
+fn ip(args: &[&str]) {
+    let output = Command::new("ip").args(args).output().unwrap();
+    assert!(output.status.success(), "ip {args:?}: {output:?}");
+}
+
+/// A token travels as far as the instance's options say. Other answers of IMDS reach every pod.
+#[test]
+fn token_beyond_hop_limit_never_arrives() {
+    if std::env::var("TIDEPOOL_SKIP_ROOT_TESTS").is_ok_and(|skip| skip == "1") {
+        return;
+    }
+    let sim = Sim::start("hops", &["--fabric"]);
+    let operator = sim.ready["ec2"].as_str().unwrap().strip_prefix("http://").unwrap();
+    let eni = "Action=DescribeNetworkInterfaces&Filter.1.Name=private-ip-address\
+               &Filter.1.Value.1=10.0.1.10";
+    let version = "Version=2016-11-15";
+    let eni = ask(operator, &format!("POST / HTTP/1.1\n\n{eni}&{version}"));
+    let eni = element(&eni, "networkInterfaceId");
+    let assign = format!(
+        "Action=AssignPrivateIpAddresses&NetworkInterfaceId={eni}&PrivateIpAddress.1=10.0.1.50"
+    );
+    ask(operator, &format!("POST / HTTP/1.1\n\n{assign}&{version}"));
+    let _pod = Pod::start(&sim, "a", "10.0.1.50/32");
+
+    let imds = "169.254.169.254:80";
+    let put = "PUT /latest/api/token HTTP/1.1\nx-aws-ec2-metadata-token-ttl-seconds: 60";
+    let get = "GET /latest/meta-data/mac HTTP/1.1";
+    let limit = |n: u8| {
+        let body = format!(r#"{{"hop_limit": {n}}}"#);
+        let path = "/_sim/imds/i-0aaaaaaaaaaaaaaa1";
+        assert_eq!(ask(operator, &format!("PUT {path} HTTP/1.1\n\n{body}")), "{}");
+    };
+    let refused = |answer: String| answer.contains("401 Unauthorized");
+    limit(1);
+    assert!(sim.ask_in("a", imds, put).starts_with("AQAEA"), "the instance itself");
+    assert!(refused(sim.ask_in("pod", imds, get)), "an answer without a token travels far");
+    let waits = sim.try_in("pod", imds, put).unwrap_err();
+    assert_eq!(waits.kind(), std::io::ErrorKind::WouldBlock, "no answer at all");
+    limit(2);
+    assert!(sim.ask_in("pod", imds, put).starts_with("AQAEA"));
+}
+
+/// IMDS has an IPv6 address only for instances whose options say so.
+#[test]
+fn imds_over_ipv6_is_an_option() {
+    if std::env::var("TIDEPOOL_SKIP_ROOT_TESTS").is_ok_and(|skip| skip == "1") {
+        return;
+    }
+    let sim = Sim::start("imds6", &["--fabric"]);
+    let operator = sim.ready["ec2"].as_str().unwrap().strip_prefix("http://").unwrap();
+    let get = "GET /latest/meta-data/mac HTTP/1.1";
+    let imds = "[fd00:ec2::254]:80";
+    assert_eq!(sim.try_in("a", imds, get).unwrap(), "", "closed without an answer");
+    let path = "/_sim/imds/i-0aaaaaaaaaaaaaaa1";
+    ask(operator, &format!("PUT {path} HTTP/1.1\n\n{{\"ipv6\": true}}"));
+    assert!(sim.try_in("a", imds, get).unwrap().contains("401 Unauthorized"));
 }
 
 fn element<'a>(xml: &'a str, name: &str) -> &'a str {

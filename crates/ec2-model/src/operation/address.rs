@@ -272,9 +272,9 @@ impl Model {
             let [addresses, _, prefixes, _] = F::PARAMETERS;
             return Err(ApiError::missing_parameter(&format!("{addresses} or {prefixes}")));
         }
-        if let Some(primary) = F::primary(eni).filter(|it| part.addresses.contains(it)) {
+        if let Some(primary) = F::fixed(eni).filter(|it| part.addresses.contains(it)) {
             let why = "The primary IP address of an interface cannot be unassigned.";
-            return Err(ApiError::invalid_value(&primary.to_string(), "privateIpAddress", why));
+            return Err(ApiError::invalid_value(&primary.to_string(), F::ADDRESS, why));
         }
         if !F::holdings(eni).contains(part) {
             return Err(not_assigned(id));

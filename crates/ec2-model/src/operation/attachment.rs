@@ -20,6 +20,7 @@ impl Model {
         let eni = self.visible_eni(id)?;
         let instance = self.resources.instance(&request.instance_id)?;
         let slot = slot_of(request)?;
+        let ena_queue_count = queues(request.ena_queue_count)?;
         self.check_attach(eni, instance, slot)?;
         let attachment = Attachment {
             id: AttachmentId::from_number(0),
@@ -30,6 +31,7 @@ impl Model {
             status: AttachmentStatus::Attaching,
             attach_time: caller.now,
             delete_on_termination: false,
+            ena_queue_count,
         };
         let attachment_id = AttachmentId::from_number(self.next_id());
         self.maybe_show_stale(caller, id);
@@ -134,6 +136,16 @@ fn check_detachable(eni: &Eni) -> Result<(), ApiError> {
 
 fn slot_of(request: &AttachNetworkInterface) -> Result<Slot, ApiError> {
     slot(request.network_card_index, request.device_index)
+}
+
+/// The number of ENA queues that a client names. The table of instance types does not say how many
+/// each type has, so the model takes any number.
+pub(super) fn queues(count: Option<i32>) -> Result<Option<u16>, ApiError> {
+    let valid = |n: i32| {
+        let n_queues = u16::try_from(n).ok().filter(|n| *n > 0);
+        n_queues.ok_or_else(|| ApiError::invalid_value(&n.to_string(), "enaQueueCount", ""))
+    };
+    count.map(valid).transpose()
 }
 
 /// The slot that a client names.

@@ -1,20 +1,21 @@
 //! Starting and terminating instances.
 
 use std::collections::BTreeMap;
-use std::net::Ipv4Addr;
 
 use instance_types::InstanceType;
 
 use crate::allocate::AddressRequest;
 use crate::error::ApiError;
-use crate::id::{
-    AttachmentId, EniId, InstanceId, ReservationId, ResourceType, SecurityGroupId, SubnetId,
-};
+use crate::id::{AttachmentId, EniId, InstanceId, ReservationId, ResourceType};
+use crate::launch_options::{self, InstanceProfile};
+use crate::metadata_options::MetadataOptions;
 use crate::model::{Caller, Model};
-use crate::operation::attachment::{check_carried, check_slot, slot};
+use crate::operation::attachment::{check_carried, check_slot, queues, slot};
 use crate::operation::interface::EniDraft;
 use crate::operation::tag::tags_for;
-use crate::request::{InstanceNetworkInterface, RunInstances, TerminateInstances, Wanted};
+use crate::request::{
+    InstanceNetworkInterface, RunInstances, TerminateInstances, Wanted, WantedIpv6,
+};
 use crate::resources::{EniState, Instance, PRIMARY, Slot, no_such_instances};
 use crate::response::{
     Attachment, AttachmentStatus, InstanceState, InstanceStateChange, Reservation, Response, Tags,
@@ -27,6 +28,7 @@ pub(super) struct InterfaceDraft {
     pub(super) slot: Slot,
     pub(super) source: InterfaceSource,
     pub(super) delete_on_termination: bool,
+    pub(super) ena_queue_count: Option<u16>,
 }
 
 /// Where the ENI comes from.
@@ -38,23 +40,9 @@ pub(super) enum InterfaceSource {
 
 impl InterfaceDraft {
     /// The primary ENI of an instance whose request describes no ENIs.
-    pub(super) fn primary(
-        subnet: SubnetId,
-        primary: Option<Ipv4Addr>,
-        groups: Vec<SecurityGroupId>,
-    ) -> Self {
-        let draft = EniDraft {
-            subnet,
-            primary,
-            v4: AddressRequest::NONE,
-            v6: AddressRequest::NONE,
-            groups,
-            description: String::new(),
-            interface_type: crate::request::InterfaceType::Interface,
-            tags: Tags::new(),
-        };
+    pub(super) fn primary(draft: EniDraft) -> Self {
         let source = InterfaceSource::New(Box::new(draft));
-        Self { slot: PRIMARY, source, delete_on_termination: true }
+        Self { slot: PRIMARY, source, delete_on_termination: true, ena_queue_count: None }
     }
 }
 
@@ -65,6 +53,9 @@ pub(super) struct Launch {
     pub(super) instance_type: &'static InstanceType,
     /// The primary ENI first.
     pub(super) interfaces: Vec<InterfaceDraft>,
+    pub(super) metadata_options: MetadataOptions,
+    pub(super) profile: Option<InstanceProfile>,
+    pub(super) user_data: Option<Vec<u8>>,
     pub(super) tags: Tags,
     pub(super) client_token: Option<String>,
 }
@@ -87,7 +78,7 @@ impl Model {
         request: &RunInstances,
     ) -> Result<Response, ApiError> {
         let (least, most) = counts(request)?;
-        let launch = self.launch_of(request, most)?;
+        let launch = self.launch_of(caller, request, most)?;
         let id = self.next_reservation_id();
         let mut started: Vec<InstanceId> = Vec::new();
         while started.len() < most {
@@ -114,7 +105,12 @@ impl Model {
         }))
     }
 
-    fn launch_of(&self, request: &RunInstances, n_most: usize) -> Result<Launch, ApiError> {
+    fn launch_of(
+        &self,
+        caller: Caller<'_>,
+        request: &RunInstances,
+        n_most: usize,
+    ) -> Result<Launch, ApiError> {
         let kinds = [ResourceType::Instance, ResourceType::NetworkInterface];
         let mut tags = tags_for(&request.tag_specifications, &kinds)?;
         let mut interfaces = self.interfaces_of(request, n_most)?;
@@ -123,11 +119,20 @@ impl Model {
                 draft.tags = tags.get(&ResourceType::NetworkInterface).cloned().unwrap_or_default();
             }
         }
+        let tags = tags.remove(&ResourceType::Instance).unwrap_or_default();
+        let profile = request
+            .iam_instance_profile
+            .as_ref()
+            .map(|wanted| InstanceProfile::of(wanted, &self.config.region, caller.account));
         Ok(Launch {
             image_id: request.image_id.clone(),
             instance_type: self.instance_type(&request.instance_type)?,
             interfaces,
-            tags: tags.remove(&ResourceType::Instance).unwrap_or_default(),
+            metadata_options: MetadataOptions::default()
+                .changed(&request.metadata_options, &tags)?,
+            profile: profile.transpose()?,
+            user_data: request.user_data.as_deref().map(launch_options::user_data).transpose()?,
+            tags,
             client_token: request.client_token.clone(),
         })
     }
@@ -139,11 +144,20 @@ impl Model {
     ) -> Result<Vec<InterfaceDraft>, ApiError> {
         let on_instance = request.subnet_id.is_some()
             || request.private_ip_address.is_some()
+            || request.ipv6 != WantedIpv6::default()
+            || request.enable_primary_ipv6
             || !request.groups.is_empty();
         if request.network_interfaces.is_empty() {
-            let Some(subnet) = request.subnet_id.clone() else { return Err(no_subnet()) };
-            let (primary, groups) = (request.private_ip_address, request.groups.clone());
-            return Ok(vec![InterfaceDraft::primary(subnet, primary, groups)]);
+            let subnet = request.subnet_id.clone().ok_or_else(no_subnet)?;
+            let v6 = AddressRequest::from_wanted(&request.ipv6)?;
+            let draft = EniDraft {
+                primary: request.private_ip_address,
+                v6: v6.unwrap_or(AddressRequest::NONE),
+                groups: request.groups.clone(),
+                primary_ipv6: request.enable_primary_ipv6,
+                ..EniDraft::in_subnet(subnet)
+            };
+            return Ok(vec![InterfaceDraft::primary(draft)]);
         }
         if on_instance {
             let text = "Network interfaces and an instance-level subnet ID, address or security \
@@ -180,7 +194,8 @@ impl Model {
         };
         let is_new = matches!(source, InterfaceSource::New(_));
         let delete_on_termination = wanted.delete_on_termination.unwrap_or(is_new);
-        Ok(InterfaceDraft { slot, source, delete_on_termination })
+        let ena_queue_count = queues(wanted.ena_queue_count)?;
+        Ok(InterfaceDraft { slot, source, delete_on_termination, ena_queue_count })
     }
 
     /// Starts one instance with all its ENIs, or nothing.
@@ -206,6 +221,9 @@ impl Model {
             launch_time: caller.now,
             subnet,
             slots: BTreeMap::new(),
+            metadata_options: launch.metadata_options,
+            profile: launch.profile.clone(),
+            user_data: launch.user_data.clone(),
             tags: launch.tags.clone(),
             client_token: launch.client_token.clone(),
         };
@@ -246,6 +264,7 @@ impl Model {
             status: AttachmentStatus::Attached,
             attach_time: caller.now,
             delete_on_termination: wanted.delete_on_termination,
+            ena_queue_count: wanted.ena_queue_count,
         };
         self.resources.attach(&eni, attachment);
         Ok(())
@@ -332,8 +351,9 @@ fn counts(request: &RunInstances) -> Result<(usize, usize), ApiError> {
         let text = "maxCount must be equal to or greater than minCount";
         return Err(ApiError::parameter_combination(text));
     }
-    if most > 1 && request.private_ip_address.is_some() {
-        let text = "A private IP address can be specified for one instance only";
+    let named = request.private_ip_address.is_some() || !request.ipv6.addresses.is_empty();
+    if most > 1 && named {
+        let text = "An IP address can be specified for one instance only";
         return Err(ApiError::parameter_combination(text));
     }
     Ok((least, most))
@@ -353,6 +373,8 @@ fn has_details(wanted: &InstanceNetworkInterface) -> bool {
         || wanted.ipv4_prefix_count.is_some()
         || wanted.ipv6_address_count.is_some()
         || wanted.ipv6_prefix_count.is_some()
+        || wanted.primary_ipv6
+        || wanted.connection_tracking.is_some()
         || !wanted.description.is_empty()
 }
 
@@ -368,13 +390,13 @@ fn new_interface(wanted: &InstanceNetworkInterface) -> Result<EniDraft, ApiError
         ..Wanted::default()
     };
     Ok(EniDraft {
-        subnet: wanted.subnet_id.clone().ok_or_else(no_subnet)?,
         primary: wanted.private_ip_address,
         v4: AddressRequest::from_wanted(&v4)?.unwrap_or(AddressRequest::NONE),
         v6: AddressRequest::from_wanted(&v6)?.unwrap_or(AddressRequest::NONE),
         groups: wanted.groups.clone(),
         description: wanted.description.clone(),
-        interface_type: crate::request::InterfaceType::Interface,
-        tags: Tags::new(),
+        connection_tracking: wanted.connection_tracking,
+        primary_ipv6: wanted.primary_ipv6,
+        ..EniDraft::in_subnet(wanted.subnet_id.clone().ok_or_else(no_subnet)?)
     })
 }

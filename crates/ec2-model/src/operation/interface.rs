@@ -6,6 +6,7 @@ use std::sync::LazyLock;
 use mac::MacAddr;
 
 use crate::allocate::{AddressRequest, Allocator, Holdings};
+use crate::connection_tracking::ConnectionTracking;
 use crate::error::ApiError;
 use crate::family::{V4, V6};
 use crate::id::{EniId, ResourceType, SecurityGroupId, SubnetId, VpcId};
@@ -40,7 +41,35 @@ pub(crate) struct EniDraft {
     pub(crate) groups: Vec<SecurityGroupId>,
     pub(crate) description: String,
     pub(crate) interface_type: InterfaceType,
+    pub(crate) connection_tracking: Option<ConnectionTracking>,
+    /// Whether the first IPv6 address becomes the primary one.
+    pub(crate) primary_ipv6: bool,
     pub(crate) tags: Tags,
+}
+
+impl EniDraft {
+    /// A plain ENI with a primary address only.
+    pub(crate) fn in_subnet(subnet: SubnetId) -> Self {
+        Self {
+            subnet,
+            primary: None,
+            v4: AddressRequest::NONE,
+            v6: AddressRequest::NONE,
+            groups: Vec::new(),
+            description: String::new(),
+            interface_type: InterfaceType::Interface,
+            connection_tracking: None,
+            primary_ipv6: false,
+            tags: Tags::new(),
+        }
+    }
+
+    fn check_options(&self) -> Result<(), ApiError> {
+        if self.primary_ipv6 && (self.v6.is_for_prefixes() || self.v6.n_slots() == 0) {
+            return Err(no_primary_ipv6());
+        }
+        self.connection_tracking.as_ref().map_or(Ok(()), ConnectionTracking::check)
+    }
 }
 
 impl Model {
@@ -76,6 +105,8 @@ impl Model {
             groups: request.groups.clone(),
             description: request.description.clone(),
             interface_type: request.interface_type,
+            connection_tracking: request.connection_tracking,
+            primary_ipv6: request.enable_primary_ipv6,
             tags: tags_for_one(&request.tag_specifications, ResourceType::NetworkInterface)?,
         })
     }
@@ -88,6 +119,7 @@ impl Model {
     ) -> Result<EniId, ApiError> {
         let vpc = self.resources.subnet(&draft.subnet)?.vpc.clone();
         let groups = self.groups_in(&vpc, &draft.groups)?;
+        draft.check_options()?;
         self.check_eni_quota(draft)?;
         let id = EniId::from_number(self.next_id());
         let mut v4 = Holdings::default();
@@ -109,7 +141,9 @@ impl Model {
             tags: draft.tags.clone(),
             primary,
             v4,
+            primary_ipv6: v6.addresses.first().copied().filter(|_| draft.primary_ipv6),
             v6,
+            connection_tracking: draft.connection_tracking,
             state: EniState::Pending,
         };
         self.resources.enis.insert(id.clone(), eni);
@@ -235,6 +269,8 @@ impl Model {
             }
         }
         let groups = self.groups_in(&vpc, &request.groups)?;
+        request.connection_tracking.as_ref().map_or(Ok(()), ConnectionTracking::check)?;
+        check_primary_ipv6(eni, request.enable_primary_ipv6)?;
         self.maybe_show_stale(caller, id);
         let eni = self.resources.eni_mut(id)?;
         if let Some(description) = &request.description {
@@ -242,6 +278,13 @@ impl Model {
         }
         if let Some(check) = request.source_dest_check {
             eni.source_dest_check = check;
+        }
+        if let Some(change) = &request.connection_tracking {
+            eni.connection_tracking =
+                Some(eni.connection_tracking.unwrap_or_default().changed(change));
+        }
+        if request.enable_primary_ipv6 == Some(true) && eni.primary_ipv6.is_none() {
+            eni.primary_ipv6 = eni.v6.addresses.first().copied();
         }
         if let (Some(change), Some(attachment)) = (&request.attachment, eni.attachment_mut()) {
             attachment.delete_on_termination = change.delete_on_termination;
@@ -272,12 +315,32 @@ pub(super) fn over_limit() -> ApiError {
     ApiError::new("PrivateIpAddressLimitExceeded", text)
 }
 
+/// EC2's code for this is not documented.
+fn no_primary_ipv6() -> ApiError {
+    let text = "A primary IPv6 address requires that the interface has an IPv6 address.";
+    ApiError::parameter_combination(text)
+}
+
+/// A primary IPv6 address needs an address, and stays until the ENI is detached.
+fn check_primary_ipv6(eni: &Eni, enable: Option<bool>) -> Result<(), ApiError> {
+    match enable {
+        Some(true) if eni.v6.addresses.is_empty() => Err(no_primary_ipv6()),
+        Some(false) if eni.primary_ipv6.is_some() => {
+            let text = "The primary IPv6 address of an interface cannot be disabled.";
+            Err(ApiError::new("OperationNotPermitted", text))
+        }
+        Some(_) | None => Ok(()),
+    }
+}
+
 fn check_one_attribute(request: &ModifyNetworkInterfaceAttribute) -> Result<(), ApiError> {
     let given = [
         ("attachment", request.attachment.is_some()),
         ("description", request.description.is_some()),
         ("groupSet", !request.groups.is_empty()),
         ("sourceDestCheck", request.source_dest_check.is_some()),
+        ("connectionTrackingSpecification", request.connection_tracking.is_some()),
+        ("enablePrimaryIpv6", request.enable_primary_ipv6.is_some()),
     ];
     let names: Vec<&str> =
         given.into_iter().filter(|(_, given)| *given).map(|(name, _)| name).collect();

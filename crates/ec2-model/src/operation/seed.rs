@@ -5,8 +5,11 @@ use ipnet::{IpNet, Ipv4Net};
 use crate::address_space::{Holder, TakeError};
 use crate::error::ApiError;
 use crate::id::{InstanceId, SecurityGroupId, SubnetId, VpcId};
+use crate::launch_options::InstanceProfile;
+use crate::metadata_options::MetadataOptions;
 use crate::model::{Caller, Model};
 use crate::operation::instance::{InterfaceDraft, Launch};
+use crate::operation::interface::EniDraft;
 use crate::operation::network::SubnetDraft;
 use crate::response::InstanceState;
 use crate::seed::{InstanceSeed, SecurityGroupSeed, SubnetSeed, VpcSeed};
@@ -95,11 +98,19 @@ impl Model {
         let fresh = InstanceId::from_number(self.next_id());
         let id = free_id(seed.id, fresh, |id| self.resources.instances.contains_key(id))?;
         let account = self.config.account.clone();
-        let primary = InterfaceDraft::primary(seed.subnet, seed.primary_address, seed.groups);
+        let primary = EniDraft {
+            primary: seed.primary_address,
+            groups: seed.groups,
+            ..EniDraft::in_subnet(seed.subnet)
+        };
+        let role = self.config.iam_role.as_ref();
         let launch = Launch {
             image_id: "ami-00000000000000000".to_owned(),
             instance_type: self.instance_type(&seed.instance_type)?,
-            interfaces: vec![primary],
+            interfaces: vec![InterfaceDraft::primary(primary)],
+            metadata_options: MetadataOptions::default(),
+            profile: role.map(|role| InstanceProfile::named(role, &self.config.region, &account)),
+            user_data: None,
             tags: seed.tags,
             client_token: None,
         };

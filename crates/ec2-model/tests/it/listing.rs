@@ -249,7 +249,7 @@ fn listings_are_paged() {
     let request = DescribeNetworkInterfaces {
         network_interface_ids: vec![seen[0].clone()],
         listing,
-        dry_run: false,
+        ..DescribeNetworkInterfaces::default()
     };
     assert_eq!(region.code(request), "InvalidParameterCombination");
     let listing = Listing { max_results: Some(101), ..Listing::default() };

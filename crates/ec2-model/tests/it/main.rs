@@ -5,6 +5,7 @@ mod addresses;
 mod imds;
 mod listing;
 mod operation;
+mod options;
 mod over_time;
 mod random_calls;
 mod region;

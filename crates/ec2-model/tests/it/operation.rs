@@ -196,14 +196,7 @@ fn modify_changes_one_attribute() {
         tags: Default::default(),
     };
     let group = region.model.add_security_group(seed).unwrap();
-    let plain = ModifyNetworkInterfaceAttribute {
-        network_interface_id: eni.clone(),
-        attachment: None,
-        description: None,
-        groups: Vec::new(),
-        source_dest_check: None,
-        dry_run: false,
-    };
+    let plain = ModifyNetworkInterfaceAttribute::of(eni.clone());
     let change = |id: &AttachmentId| {
         Some(AttachmentChange { attachment_id: id.clone(), delete_on_termination: true })
     };
@@ -310,12 +303,8 @@ fn instances_start_and_terminate() {
     let attachment_id = region.attach(&dropped, &id, 2).unwrap();
     region
         .call(ModifyNetworkInterfaceAttribute {
-            network_interface_id: dropped.clone(),
             attachment: Some(AttachmentChange { attachment_id, delete_on_termination: true }),
-            description: None,
-            groups: Vec::new(),
-            source_dest_check: None,
-            dry_run: false,
+            ..ModifyNetworkInterfaceAttribute::of(dropped.clone())
         })
         .unwrap();
     assert_eq!(region.n_free(&subnet), 247);

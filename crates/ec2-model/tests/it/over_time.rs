@@ -11,7 +11,7 @@ use ec2_model::request::{
 use ec2_model::response::{AttachmentStatus, InterfaceStatus, Response};
 use ec2_model::{ApiError, Delay, Delivery};
 
-use crate::region::{Region, addresses, assign, attach, prefixes};
+use crate::region::{Region, addresses, assign, attach, n_addresses, n_prefixes, prefixes};
 
 fn slow(latency: Latency) -> Region {
     Region::with(Config { latency, ..Config::default() })
@@ -221,6 +221,26 @@ fn fault_rules_change_calls() {
     region.model.add_fault(rule(When::Each, FaultEffect::Delay { ms: 250 }));
     let delayed = Delivery::After(Duration::from_millis(250));
     assert_eq!(region.reply(create).delivery, delayed);
+}
+
+#[test]
+fn partial_assign_gives_fewer_than_asked() {
+    let mut region = Region::new();
+    let eni = region.create_eni();
+    let at_most = 2.try_into().unwrap();
+    let effect = FaultEffect::PartialAssign { at_most };
+    region.model.add_fault(FaultRule { action: None, when: When::Next(3), effect });
+    let given = |response| match response {
+        Ok(Response::AssignedIpv4 { addresses, prefixes, .. }) => (addresses.len(), prefixes.len()),
+        other => panic!("{other:?}"),
+    };
+    assert_eq!(given(region.call(assign(&eni, n_addresses(5)))), (2, 0));
+    assert_eq!(given(region.call(assign(&eni, n_prefixes(3)))), (0, 2));
+    let named = addresses(&["10.0.2.42", "10.0.2.43", "10.0.2.44"]);
+    assert_eq!(given(region.call(assign(&eni, named))), (2, 0));
+    let shown = region.eni(&eni);
+    assert_eq!((shown.private_ip_addresses.len(), shown.ipv4_prefixes.len()), (5, 2));
+    assert_eq!(given(region.call(assign(&eni, n_addresses(3)))), (3, 0), "the rule is spent");
 }
 
 #[test]

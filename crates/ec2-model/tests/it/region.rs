@@ -196,6 +196,7 @@ pub(crate) fn attach(
         instance_id: instance.clone(),
         device_index,
         network_card_index: 0,
+        ena_queue_count: None,
         dry_run: false,
     }
 }

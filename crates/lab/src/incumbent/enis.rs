@@ -153,6 +153,7 @@ impl Manager {
             instance_id: instance.clone(),
             device_index: i32::from(index),
             network_card_index: 0,
+            ena_queue_count: None,
             dry_run: false,
         };
         match self.port.call(request).await? {
@@ -167,12 +168,8 @@ impl Manager {
         attachment_id: AttachmentId,
     ) -> Result<(), ApiError> {
         let request = ModifyNetworkInterfaceAttribute {
-            network_interface_id: eni.clone(),
             attachment: Some(AttachmentChange { attachment_id, delete_on_termination: true }),
-            description: None,
-            groups: Vec::new(),
-            source_dest_check: None,
-            dry_run: false,
+            ..ModifyNetworkInterfaceAttribute::of(eni.clone())
         };
         self.port.call(request).await.map(drop)
     }

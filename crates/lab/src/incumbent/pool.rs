@@ -82,12 +82,8 @@ impl Manager {
             // The cache of security groups is empty at the start, so they are set again. The real
             // daemon only logs a failure.
             let groups = ModifyNetworkInterfaceAttribute {
-                network_interface_id: eni.id.clone(),
-                attachment: None,
-                description: None,
                 groups: self.shared.site.security_groups.clone(),
-                source_dest_check: None,
-                dry_run: false,
+                ..ModifyNetworkInterfaceAttribute::of(eni.id.clone())
             };
             let _ = self.port.call(groups).await;
         }

@@ -144,6 +144,10 @@ fn dry_run(params: &mut Params) -> Result<bool, ApiError> {
     Ok(params.flag("DryRun")?.unwrap_or_default())
 }
 
+fn include_managed_resources(params: &mut Params) -> Result<bool, ApiError> {
+    Ok(params.flag("IncludeManagedResources")?.unwrap_or_default())
+}
+
 fn listing(params: &mut Params) -> Result<Listing, ApiError> {
     Ok(Listing {
         filters: filters(params)?,

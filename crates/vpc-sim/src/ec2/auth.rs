@@ -34,7 +34,7 @@ pub struct Access {
 }
 
 impl Access {
-    /// The caller of a request with this scope.
+    /// The caller of a request with this scope, from an address yet unknown.
     ///
     /// # Errors
     /// `MissingAuthenticationToken` without a scope, unless anonymous requests are accepted.
@@ -42,7 +42,8 @@ impl Access {
     pub(super) fn caller(&self, scope: Option<Scope>) -> Result<Caller, ApiError> {
         let region = self.region.clone();
         let Some(scope) = scope else {
-            let caller = Caller { account: self.account.clone(), region };
+            let account = self.account.clone();
+            let caller = Caller { account, region, key_id: None, address: None };
             return self.anonymous.then_some(caller).ok_or_else(unauthenticated);
         };
         if scope.region != region {
@@ -53,7 +54,7 @@ impl Access {
             return Err(ApiError::new("AuthFailure", message));
         }
         let account = self.access_keys.get(&scope.key_id).unwrap_or(&self.account).clone();
-        Ok(Caller { account, region })
+        Ok(Caller { account, region, key_id: Some(scope.key_id), address: None })
     }
 }
 

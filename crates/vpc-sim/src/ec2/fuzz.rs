@@ -99,7 +99,7 @@ fn check_xml(text: &str) {
 async fn ask(api: &Arc<Api>, form: &Document) {
     let query = RawQuery(None);
     let body = Bytes::copy_from_slice(form);
-    let reply = handle(State(Arc::clone(api)), query, HeaderMap::new(), body).await;
+    let reply = handle(State(Arc::clone(api)), query, None, HeaderMap::new(), body).await;
     assert!(reply.status().is_success() || reply.status().is_client_error(), "{}", reply.status());
     let text = axum::body::to_bytes(reply.into_body(), 1 << 24).await.unwrap();
     check_xml(std::str::from_utf8(&text).unwrap());
@@ -120,7 +120,7 @@ proptest! {
 fn undamaged_requests_are_decoded() {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     for form in forms() {
-        let refusal = match runtime.block_on(api().0.answer(&form, &HeaderMap::new())) {
+        let refusal = match runtime.block_on(api().0.answer(&form, &HeaderMap::new(), None)) {
             Ok(_) => continue,
             Err(Failure::Refused(refusal)) => refusal,
             Err(Failure::ReplyLost) => panic!("nothing is lost here"),

@@ -59,6 +59,9 @@ pub enum KernelError {
         #[source]
         source: io::Error,
     },
+    /// The socket of the router's advertisements could not be opened or used.
+    #[error("advertise the router over ICMPv6")]
+    Advertise(#[source] io::Error),
     /// The netlink socket could not be opened.
     #[error("open a netlink socket")]
     Socket(#[source] io::Error),

@@ -43,6 +43,8 @@ pub(super) struct Link {
     pub(super) mac: [u8; 6],
     /// Whether its packets must have one of its addresses as their source.
     pub(super) source_check: bool,
+    /// Whether the router advertises itself on it.
+    pub(super) advertised: bool,
     /// The boot configuration, for the primary ENI only.
     pub(super) boot: Option<Boot>,
 }
@@ -81,6 +83,12 @@ impl Link {
 }
 
 impl Boot {
+    /// Settings of the instance's end, below `/proc/sys/net`. The image's network daemon reads
+    /// advertisements itself, so that the kernel must not, and its default route is there already.
+    pub(super) fn sysctls(&self, device: &str) -> [(String, &'static str); 1] {
+        [(format!("ipv6/conf/{device}/accept_ra"), "0")]
+    }
+
     /// Next hops of the default routes, one per family that has an address.
     pub(super) fn routers(&self) -> impl Iterator<Item = IpAddr> {
         let has_ipv6 = self.addresses.iter().any(|net| net.addr().is_ipv6());
@@ -152,6 +160,7 @@ fn links(instance: &Instance) -> Vec<Link> {
         },
         mac: eni.mac,
         source_check: eni.source_dest_check,
+        advertised: eni.in_ipv6_subnet,
         boot: eni.is_primary().then(|| boot(eni)),
     };
     enis.into_iter().map(link).collect()
@@ -275,6 +284,7 @@ mod tests {
             primary: Ipv4Addr::new(10, 0, 1, 10 + u8::try_from(index).unwrap()),
             subnet: "10.0.1.0/24".parse().unwrap(),
             assigned: assigned.iter().map(|net| net.parse().unwrap()).collect(),
+            in_ipv6_subnet: false,
             source_dest_check: true,
         }
     }
@@ -330,7 +340,7 @@ mod tests {
     #[test]
     fn only_primary_eni_is_booted() {
         let body = KernelState::of(&snapshot(vec![
-            eni(1, &["2600:1f::7/128"]),
+            AttachedEni { in_ipv6_subnet: true, ..eni(1, &["2600:1f::7/128"]) },
             eni(0, &["10.0.1.50/32", "2600:1f::5/128", "2600:1f:0:1:a::/80"]),
         ]));
         let [primary, second] = &body.links[..] else { panic!("{:?}", body.links) };
@@ -341,6 +351,7 @@ mod tests {
         assert_eq!(boot.router, Ipv4Addr::new(10, 0, 1, 1));
         assert_eq!(second.label.device, "ens6");
         assert_eq!(second.boot, None);
+        assert_eq!((primary.advertised, second.advertised), (false, true));
     }
 
     #[test]

@@ -109,6 +109,11 @@ impl Netns {
         }
     }
 
+    /// Another handle on the same namespace.
+    pub(super) fn another(&self) -> Result<Self, KernelError> {
+        self.0.try_clone().map(Self).map_err(KernelError::Enter)
+    }
+
     /// Gives the namespace a name, which must be free.
     pub(super) fn publish(&self, name: &NetnsName) -> Result<(), KernelError> {
         prepare_directory().map_err(KernelError::Directory)?;

@@ -49,6 +49,8 @@ pub struct AttachedEni {
     /// Addresses delivered in addition to `primary`: secondary addresses (/32), IPv6 addresses
     /// (/128) and prefixes (/28, /80).
     pub assigned: BTreeSet<IpNet>,
+    /// Whether the subnet has an IPv6 block, so that the router advertises itself there.
+    pub in_ipv6_subnet: bool,
     /// Whether its packets must have one of its addresses as their source.
     pub source_dest_check: bool,
 }

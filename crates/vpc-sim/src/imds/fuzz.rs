@@ -55,7 +55,7 @@ proptest! {
         let topology = Topology::parse(EXAMPLE).unwrap();
         let clock = Clock::start(topology.clock);
         let (model, instances) = seed(&topology, clock.now()).unwrap();
-        let imds = Imds::new(Arc::new(Simulator::new(model, clock, None)), BTreeMap::new());
+        let imds = Imds::new(Arc::new(Simulator::new(model, clock, None)));
         let now = imds.simulator.clock().now();
         let token = imds.tokens(|tokens| tokens.issue(&instances[0], 60, now));
         let router = router(Arc::new(imds), Audience::Instance(instances[0].clone()));

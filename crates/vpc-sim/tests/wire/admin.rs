@@ -32,6 +32,22 @@ async fn calls_are_logged_and_counted() {
 }
 
 #[tokio::test]
+async fn calls_name_the_calling_instance() {
+    let topology = one_node("iam_role: node-role");
+    let lab = Lab::new(&topology).await;
+    lab.call("Action=DescribeVpcs").await;
+    let key = "ASIA0AAAAAAAAAAAAAAA";
+    lab.call_with_key(key, "Action=DescribeSubnets").await;
+    let of = async |filter: &str| lab.admin("GET", &format!("calls{filter}"), "").await.json();
+    let calls = of("").await;
+    assert_eq!((&calls[0]["instance"], &calls[1]["instance"]), (&json!(null), &json!(NODE)));
+    let calls = of(&format!("?instance={NODE}")).await;
+    assert_eq!(calls.as_array().unwrap().len(), 1);
+    assert_eq!(calls[0]["action"], "DescribeSubnets");
+    assert_eq!(of(&format!("?instance={NODE}&action=DescribeVpcs")).await, json!([]));
+}
+
+#[tokio::test]
 async fn fault_rules_are_added_and_removed() {
     let lab = Lab::new(&one_node("")).await;
     let rule = json!({
@@ -72,6 +88,11 @@ async fn admin_error_names_place_and_fix() {
     check("POST", "disturb", unknown, "InvalidNetworkInterfaceID.NotFound").await;
     check("PATCH", "switches", r#"{"throtling": "documented"}"#, "throtling").await;
     check("PUT", "imds/i-1", r#"{"mode": "disabled"}"#, "InvalidInstanceID.Malformed").await;
+    check("PUT", "imds/i-0000000a", r#"{"hop_limit": 1}"#, "InvalidInstanceID.NotFound").await;
+    check("PUT", &format!("imds/{NODE}"), r#"{"hop_limit": 65}"#, "from 1 to 64").await;
+    check("PUT", &format!("imds/{NODE}"), r#"{"limit": 1}"#, "limit").await;
+    let nothing = r#"{"when": "each", "effect": {"partial_assign": {"at_most": 0}}}"#;
+    check("POST", "faults", nothing, "nonzero").await;
     check("POST", "clock", r#"{"advance": 1}"#, "advance").await;
 }
 

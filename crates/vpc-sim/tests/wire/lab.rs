@@ -79,9 +79,20 @@ impl Lab {
 
     /// One POST of an EC2 form, signed for us-east-1.
     pub(crate) async fn ec2(&self, form: &str) -> Reply {
-        let signature = "AWS4-HMAC-SHA256 Credential=AKID/20261121/us-east-1/ec2/aws4_request, \
-                         SignedHeaders=host, Signature=00";
-        self.send("POST", "/", &[("authorization", signature)], form).await.unwrap()
+        self.ec2_with_key("AKID", form).await
+    }
+
+    async fn ec2_with_key(&self, key_id: &str, form: &str) -> Reply {
+        let signature = format!(
+            "AWS4-HMAC-SHA256 Credential={key_id}/20261121/us-east-1/ec2/aws4_request, \
+             SignedHeaders=host, Signature=00"
+        );
+        self.send("POST", "/", &[("authorization", &signature)], form).await.unwrap()
+    }
+
+    /// As [`Lab::call`], signed with this access key.
+    pub(crate) async fn call_with_key(&self, key_id: &str, form: &str) -> Reply {
+        self.ec2_with_key(key_id, &format!("{form}&Version=2016-11-15")).await
     }
 
     /// As [`Lab::ec2`], with the API version of every client.

@@ -91,3 +91,33 @@ async fn imds_mode_allows_v1_or_nothing() {
     check("disabled", 403, 403).await;
     check("tokens-required", 401, 401).await;
 }
+
+#[tokio::test]
+async fn metadata_options_change_one_by_one() {
+    let lab = Lab::new(&one_node("")).await;
+    let path = format!("imds/{NODE}");
+    let check = async |change: &str, options: [&str; 4]| {
+        let reply = lab.admin("PUT", &path, change).await;
+        assert_eq!(reply.status, 200, "{reply:?}");
+        let shown = lab.call(&format!("Action=DescribeInstances&InstanceId.1={NODE}")).await;
+        let names = ["httpEndpoint", "httpTokens", "httpPutResponseHopLimit", "httpProtocolIpv6"];
+        assert_eq!(names.map(|name| shown.element(name).unwrap()), options, "{change}");
+        assert!(shown.body.contains("<metadataOptions><state>applied</state>"), "{shown:?}");
+    };
+    check("{}", ["enabled", "required", "2", "disabled"]).await;
+    check(r#"{"hop_limit": 1}"#, ["enabled", "required", "1", "disabled"]).await;
+    check(r#"{"mode": "tokens-optional"}"#, ["enabled", "optional", "1", "disabled"]).await;
+    check(r#"{"mode": "disabled"}"#, ["disabled", "optional", "1", "disabled"]).await;
+    check(r#"{"ipv6": true}"#, ["disabled", "optional", "1", "enabled"]).await;
+}
+
+#[tokio::test]
+async fn topology_sets_metadata_options() {
+    let options = "imds_hop_limit: 1, imds_ipv6: true, type: m5.large";
+    let lab = Lab::new(&one_node("").replace("type: m5.large", options)).await;
+    let shown = lab.call("Action=DescribeInstances").await;
+    assert_eq!(shown.element("httpPutResponseHopLimit"), Some("1"));
+    assert_eq!(shown.element("httpProtocolIpv6"), Some("enabled"));
+    let token = lab.token("60").await;
+    assert_eq!(lab.get(MAC_PATH, &token).await.status, 200, "the instance's own program");
+}

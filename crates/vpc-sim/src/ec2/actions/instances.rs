@@ -1,21 +1,26 @@
 //! Instances and instance types on the wire.
 
 use ec2_model::ApiError;
+use ec2_model::launch_options::{IamInstanceProfile, InstanceProfile};
+use ec2_model::metadata_options::{MetadataOptions, MetadataOptionsRequest};
 use ec2_model::request::{
     DescribeInstanceTypes, DescribeInstances, InstanceNetworkInterface, RunInstances,
-    TerminateInstances,
+    TerminateInstances, Wanted,
 };
 use ec2_model::response::{Instance, InstanceState, InstanceStateChange, Reservation};
 use instance_types::{Hypervisor, InstanceType};
 
-use super::interfaces::{group_set, interface_of_instance};
-use super::{Params, Read, Xml, dry_run, listing, tag_set, tag_specifications};
+use super::interfaces::{connection_tracking, group_set, interface_of_instance};
+use super::{
+    Params, Read, Xml, dry_run, include_managed_resources, listing, tag_set, tag_specifications,
+};
 
 impl Read for DescribeInstances {
     fn read(params: &mut Params) -> Result<Self, ApiError> {
         Ok(Self {
             instance_ids: params.list("InstanceId")?,
             listing: listing(params)?,
+            include_managed_resources: include_managed_resources(params)?,
             dry_run: dry_run(params)?,
         })
     }
@@ -41,12 +46,38 @@ impl Read for RunInstances {
             subnet_id: params.parsed("SubnetId")?,
             groups: params.list("SecurityGroupId")?,
             private_ip_address: params.address("PrivateIpAddress")?,
+            ipv6: Wanted {
+                addresses: params
+                    .items("Ipv6Address", |address| address.required_address("Ipv6Address"))?,
+                address_count: params.number("Ipv6AddressCount")?,
+                ..Wanted::default()
+            },
+            enable_primary_ipv6: params.flag("EnablePrimaryIpv6")?.unwrap_or_default(),
             network_interfaces: params.items("NetworkInterface", network_interface)?,
+            metadata_options: metadata_options(params)?,
+            iam_instance_profile: iam_instance_profile(params),
+            user_data: params.text("UserData"),
             tag_specifications: tag_specifications(params)?,
             client_token: params.text("ClientToken"),
             dry_run: dry_run(params)?,
         })
     }
+}
+
+fn metadata_options(params: &mut Params) -> Result<MetadataOptionsRequest, ApiError> {
+    Ok(MetadataOptionsRequest {
+        http_endpoint: params.parsed("MetadataOptions.HttpEndpoint")?,
+        http_tokens: params.parsed("MetadataOptions.HttpTokens")?,
+        hop_limit: params.number("MetadataOptions.HttpPutResponseHopLimit")?,
+        http_protocol_ipv6: params.parsed("MetadataOptions.HttpProtocolIpv6")?,
+        instance_metadata_tags: params.parsed("MetadataOptions.InstanceMetadataTags")?,
+    })
+}
+
+fn iam_instance_profile(params: &mut Params) -> Option<IamInstanceProfile> {
+    let arn = params.text("IamInstanceProfile.Arn");
+    let name = params.text("IamInstanceProfile.Name");
+    (arn.is_some() || name.is_some()).then_some(IamInstanceProfile { arn, name })
 }
 
 fn network_interface(params: &mut Params) -> Result<InstanceNetworkInterface, ApiError> {
@@ -61,7 +92,10 @@ fn network_interface(params: &mut Params) -> Result<InstanceNetworkInterface, Ap
         ipv4_prefix_count: params.number("Ipv4PrefixCount")?,
         ipv6_address_count: params.number("Ipv6AddressCount")?,
         ipv6_prefix_count: params.number("Ipv6PrefixCount")?,
+        primary_ipv6: params.flag("PrimaryIpv6")?.unwrap_or_default(),
+        connection_tracking: connection_tracking(params)?,
         description: params.text("Description").unwrap_or_default(),
+        ena_queue_count: params.number("EnaQueueCount")?,
         delete_on_termination: params.flag("DeleteOnTermination")?,
     })
 }
@@ -117,9 +151,26 @@ fn instance(xml: &mut Xml, instance: &Instance) {
     xml.text("hypervisor", "xen");
     xml.text("enaSupport", true);
     xml.optional("clientToken", instance.client_token.as_ref());
+    xml.node("metadataOptions", |xml| shown_options(xml, &instance.metadata_options));
+    if let Some(profile) = &instance.iam_instance_profile {
+        xml.node("iamInstanceProfile", |xml| {
+            xml.text("arn", &profile.arn);
+            xml.text("id", InstanceProfile::ID);
+        });
+    }
+    xml.node("operator", |xml| xml.text("managed", false));
     group_set(xml, &instance.groups);
     tag_set(xml, &instance.tags);
     xml.set("networkInterfaceSet", &instance.network_interfaces, interface_of_instance);
+}
+
+fn shown_options(xml: &mut Xml, options: &MetadataOptions) {
+    xml.text("state", "applied");
+    xml.text("httpTokens", options.http_tokens.as_str());
+    xml.text("httpPutResponseHopLimit", options.hop_limit);
+    xml.text("httpEndpoint", options.http_endpoint.as_str());
+    xml.text("httpProtocolIpv6", options.http_protocol_ipv6.as_str());
+    xml.text("instanceMetadataTags", options.instance_metadata_tags.as_str());
 }
 
 fn state(xml: &mut Xml, state: InstanceState) {

@@ -3,6 +3,7 @@
 use std::net::Ipv4Addr;
 
 use ec2_model::ApiError;
+use ec2_model::connection_tracking::ConnectionTracking;
 use ec2_model::request::{
     AttachNetworkInterface, AttachmentChange, CreateNetworkInterface, DeleteNetworkInterface,
     DescribeNetworkInterfaces, DetachNetworkInterface, ModifyNetworkInterfaceAttribute,
@@ -10,7 +11,9 @@ use ec2_model::request::{
 };
 use ec2_model::response::{Attachment, GroupIdentifier, NetworkInterface};
 
-use super::{Params, Read, Xml, dry_run, listing, tag_set, tag_specifications};
+use super::{
+    Params, Read, Xml, dry_run, include_managed_resources, listing, tag_set, tag_specifications,
+};
 
 impl Read for CreateNetworkInterface {
     fn read(params: &mut Params) -> Result<Self, ApiError> {
@@ -33,11 +36,25 @@ impl Read for CreateNetworkInterface {
             groups: params.list("SecurityGroupId")?,
             description: params.text("Description").unwrap_or_default(),
             interface_type: params.parsed("InterfaceType")?.unwrap_or_default(),
+            connection_tracking: connection_tracking(params)?,
+            enable_primary_ipv6: params.flag("EnablePrimaryIpv6")?.unwrap_or_default(),
             tag_specifications: tag_specifications(params)?,
             client_token: params.text("ClientToken"),
             dry_run: dry_run(params)?,
         })
     }
+}
+
+pub(super) fn connection_tracking(
+    params: &mut Params,
+) -> Result<Option<ConnectionTracking>, ApiError> {
+    let mut seconds = |name| params.number(&format!("ConnectionTrackingSpecification.{name}"));
+    let wanted = ConnectionTracking {
+        tcp_established_timeout: seconds("TcpEstablishedTimeout")?,
+        udp_stream_timeout: seconds("UdpStreamTimeout")?,
+        udp_timeout: seconds("UdpTimeout")?,
+    };
+    Ok((!wanted.is_empty()).then_some(wanted))
 }
 
 fn private_ip_addresses(
@@ -58,6 +75,7 @@ impl Read for AttachNetworkInterface {
             instance_id: params.required_as("InstanceId")?,
             device_index: params.required_number("DeviceIndex")?,
             network_card_index: params.number("NetworkCardIndex")?.unwrap_or_default(),
+            ena_queue_count: params.number("EnaQueueCount")?,
             dry_run: dry_run(params)?,
         })
     }
@@ -71,6 +89,8 @@ impl Read for ModifyNetworkInterfaceAttribute {
             description: params.text("Description.Value"),
             groups: params.list("SecurityGroupId")?,
             source_dest_check: params.flag("SourceDestCheck.Value")?,
+            connection_tracking: connection_tracking(params)?,
+            enable_primary_ipv6: params.flag("EnablePrimaryIpv6")?,
             dry_run: dry_run(params)?,
         })
     }
@@ -112,6 +132,7 @@ impl Read for DescribeNetworkInterfaces {
         Ok(Self {
             network_interface_ids: params.list("NetworkInterfaceId")?,
             listing: listing(params)?,
+            include_managed_resources: include_managed_resources(params)?,
             dry_run: dry_run(params)?,
         })
     }
@@ -165,9 +186,17 @@ fn described_everywhere(xml: &mut Xml, eni: &NetworkInterface) {
     xml.set("ipv4PrefixSet", &eni.ipv4_prefixes, |xml, prefix| xml.text("ipv4Prefix", prefix));
     xml.set("ipv6AddressesSet", &eni.ipv6_addresses, |xml, address| {
         xml.text("ipv6Address", address);
-        xml.text("isPrimaryIpv6", false);
+        xml.text("isPrimaryIpv6", eni.primary_ipv6.as_ref() == Some(address));
     });
     xml.set("ipv6PrefixSet", &eni.ipv6_prefixes, |xml, prefix| xml.text("ipv6Prefix", prefix));
+    if let Some(timeouts) = &eni.connection_tracking {
+        xml.node("connectionTrackingConfiguration", |xml| {
+            xml.optional("tcpEstablishedTimeout", timeouts.tcp_established_timeout);
+            xml.optional("udpStreamTimeout", timeouts.udp_stream_timeout);
+            xml.optional("udpTimeout", timeouts.udp_timeout);
+        });
+    }
+    xml.node("operator", |xml| xml.text("managed", false));
 }
 
 fn attachment_everywhere(xml: &mut Xml, attachment: &Attachment) {
@@ -177,6 +206,7 @@ fn attachment_everywhere(xml: &mut Xml, attachment: &Attachment) {
     xml.text("status", attachment.status.as_str());
     xml.text("attachTime", attachment.attach_time);
     xml.text("deleteOnTermination", attachment.delete_on_termination);
+    xml.optional("enaQueueCount", attachment.ena_queue_count);
 }
 
 pub(super) fn group_set(xml: &mut Xml, groups: &[GroupIdentifier]) {
