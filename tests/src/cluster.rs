@@ -194,6 +194,9 @@ impl<R: Runtime> ClusterOf<R> {
         std::fs::write(&topology, spec.topology().to_string()).context("write the topology")?;
         let sim = Sim::start(&topology, &dir).await?;
         let mut cluster = Self { sim, nodes: vec![], dir };
+        // Like AWS's, the router answers no ping. Pods here need a target beyond their ENI that does.
+        let answer = ["net.ipv4.icmp_echo_ignore_all=0", "net.ipv6.icmp.echo_ignore_all=0"];
+        output(in_netns(&spec.name, "sysctl").args(["-q", "-w"]).args(answer)).await?;
         for (index, node) in spec.nodes.iter().enumerate() {
             let dir = cluster.dir.join(format!("n{index}"));
             match NodeOf::up(spec, index, dir, node).await {

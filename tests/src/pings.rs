@@ -11,7 +11,7 @@ use crate::cluster::NodeOf;
 use crate::exec::Pod;
 use crate::process::{in_netns, output};
 
-/// The VPC's router, for which the fabric answers.
+/// The VPC's router. It answers, since the cluster has told it to.
 const ROUTER: &str = "10.0.0.1";
 
 /// Running pings, ten a second each. Dropping them ends them.
