@@ -132,6 +132,7 @@ impl FullNode {
             instance: InstanceId::try_from("i-0")?,
             boot: BootId("a boot".to_owned()),
             primary_mac: MacAddr::NONE,
+            subnet_cidr: None,
             instance_type: "p3dn.24xlarge".to_owned(),
             cluster: None,
             eni_tags: BTreeMap::new(),

@@ -223,7 +223,8 @@ impl Engine {
             self.calls.repeat_creates(now, out);
         }
         self.dismiss(now, out);
-        self.host.sync(&self.pool, &self.inventory, self.site.at(now), out);
+        let (record, cx) = (self.journal.record(), self.site.at(now));
+        self.host.sync(&self.pool, &self.inventory, record, cx, out);
         self.kernel.take_down(&self.pool, self.journal.record(), out);
         self.connections.forget(&self.pool, self.journal.record(), self.site.at(now), out);
         self.save(now, out);

@@ -19,12 +19,14 @@ pub(super) struct Poll {
     wanted_from: Option<Timestamp>,
     under_way: Option<(CallId, Timestamp)>,
     known: bool,
+    /// Whether a describe has ended, with an answer or without.
+    ended: bool,
 }
 
 impl Poll {
     /// A poll that is never due by itself.
     pub(super) fn new(call: Ec2Call) -> Self {
-        Self { call, due: None, wanted_from: None, under_way: None, known: false }
+        Self { call, due: None, wanted_from: None, under_way: None, known: false, ended: false }
     }
 
     pub(super) fn due(call: Ec2Call, at: Timestamp, why: Reason) -> Self {
@@ -34,6 +36,11 @@ impl Poll {
     /// Whether a describe has ever succeeded.
     pub(super) fn is_known(&self) -> bool {
         self.known
+    }
+
+    /// Whether describes have failed, and none has ever succeeded.
+    pub(super) fn only_fails(&self) -> bool {
+        self.ended && !self.known
     }
 
     /// Whether the last describe began late enough to show every change.
@@ -79,6 +86,7 @@ impl Poll {
     /// Ends the describe `id` and returns when it began; `None` if `id` is another call.
     pub(super) fn end(&mut self, id: CallId) -> Option<Timestamp> {
         let (_, asked_at) = self.under_way.take_if(|(under_way, _)| *under_way == id)?;
+        self.ended = true;
         Some(asked_at)
     }
 

@@ -5,6 +5,7 @@
 use super::Engine;
 use super::demand::Shortage;
 use crate::call::Action;
+use crate::eni::Eni;
 use crate::event::{Refusal, RefusalCode};
 use crate::retry::{Hold, Subject};
 use crate::time::Timestamp;
@@ -28,8 +29,11 @@ impl Engine {
         if let Some(hold) = self.journal.hold(now) {
             return Cause { code: hold.code, why: hold.why.clone(), again_at: Some(hold.until) };
         }
-        if let Some(poll) = self.inventory.unknown_poll() {
+        if let Some(poll) = self.inventory.awaited_poll() {
             return starting(self.calls.failure(poll.call.action(), self.pressure(), now));
+        }
+        if let Some(cause) = self.unknown_range(now) {
+            return cause;
         }
         let short = match shortage {
             Shortage::Late => None,
@@ -42,6 +46,18 @@ impl Engine {
                 again_at: Some(now + self.site.policy.timing.add_wait),
             },
         )
+    }
+
+    /// The refusal while no ENI can be used, because EC2 does not describe the subnets.
+    fn unknown_range(&self, now: Timestamp) -> Option<Cause> {
+        let record = self.journal.record();
+        let lacks = |eni: &Eni| self.inventory.lacks_range(&eni.subnet, record);
+        if !self.pool.enis.values().all(lacks) {
+            return None;
+        }
+        let hold = self.calls.failure(Action::DescribeSubnets, self.pressure(), now)?;
+        let why = format!("the ranges of the ENIs' subnets are unknown: {}", hold.why);
+        Some(Cause { code: hold.code, why, again_at: Some(hold.until) })
     }
 
     /// The refusal while growth is blocked and the only free addresses here still rest.

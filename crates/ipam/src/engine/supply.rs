@@ -103,6 +103,13 @@ impl Supply {
         let Sources { pool, calls, inventory, n_waiting, pressure, cx, .. } = sources;
         let mut enis: Vec<_> = pool.enis.values().collect();
         enis.sort_by_key(|eni| (eni.device_index().unwrap_or(u16::MAX), &eni.id));
+        let (unusable, subnets): (Vec<_>, Vec<_>) = sources
+            .subnets_for_new_enis()
+            .into_iter()
+            .partition(|subnet| inventory.lacks_range(subnet, sources.record));
+        let lacks_all = subnets.is_empty() && !unusable.is_empty();
+        let unknown_subnets =
+            || calls.failure(Action::DescribeSubnets, pressure, cx.now).filter(|_| lacks_all);
         let creating = calls.in_flight().filter_map(|in_flight| {
             let Ec2Call::CreateEni { subnet, blocks, .. } = &in_flight.call else { return None };
             Some(NewEni { subnet: sources.subnet_supply(subnet), blocks: *blocks })
@@ -112,14 +119,10 @@ impl Supply {
             creating: creating.collect(),
             n_foreign: inventory.n_foreign(),
             n_waiting: u32::try_from(n_waiting).unwrap_or(u32::MAX),
-            subnets: sources
-                .subnets_for_new_enis()
-                .iter()
-                .map(|subnet| sources.subnet_supply(subnet))
-                .collect(),
+            subnets: subnets.iter().map(|subnet| sources.subnet_supply(subnet)).collect(),
             create_at_most: self.learnt.create_at_most,
             assign_hold: calls.hold(cx.assign_action(), pressure, cx.now),
-            create_hold: calls.hold(Action::CreateEni, pressure, cx.now),
+            create_hold: calls.hold(Action::CreateEni, pressure, cx.now).or_else(unknown_subnets),
         }
     }
 
@@ -321,6 +324,9 @@ impl Sources<'_> {
         match &eni.stage {
             Stage::Unattached => SupplyState::Coming,
             Stage::Attached { link, .. } if link.is_broken() => SupplyState::Broken,
+            Stage::Attached { .. } if self.inventory.lacks_range(&eni.subnet, self.record) => {
+                SupplyState::Broken
+            }
             Stage::Attached { .. } if self.inventory.subnet_cidr_of(eni, self.record).is_none() => {
                 SupplyState::Coming
             }

@@ -68,6 +68,8 @@ pub(crate) struct Ec2 {
     pub(crate) limits: Limits,
     /// Every call so far.
     pub(crate) calls: Vec<Ec2Call>,
+    /// The calls that are refused without effect, each with its kind of error.
+    pub(crate) refuses: fn(&Ec2Call) -> Option<CallErrorKind>,
     tokens: BTreeMap<String, EniId>,
     n_made: u16,
 }
@@ -79,6 +81,7 @@ impl Ec2 {
             subnets: BTreeMap::new(),
             limits,
             calls: Vec::new(),
+            refuses: |_| None,
             tokens: BTreeMap::new(),
             n_made: 0,
         };
@@ -135,6 +138,9 @@ impl Ec2 {
 
     pub(crate) fn execute(&mut self, call: &Ec2Call) -> Result<CallOutput, CallError> {
         self.calls.push(call.clone());
+        if let Some(kind) = (self.refuses)(call) {
+            return Err(error(kind));
+        }
         match call {
             Ec2Call::DescribeEnis => Ok(CallOutput::Enis(self.enis.values().cloned().collect())),
             // More than the filter asks for: the caller must judge.

@@ -100,6 +100,20 @@ impl StockTake<'_> {
         };
         poll.ask(self.cx.now, Reason::Again);
         self.calls.action_failed(&poll.call, error, self.cx.now);
+        self.recall_primary_subnet();
+    }
+
+    /// Takes the range of the primary ENI's subnet from the metadata service's answer, while describes of the
+    /// subnets have only failed.
+    fn recall_primary_subnet(&mut self) {
+        let Inventory { subnets, subnets_poll, primary_template, .. } = &mut *self.inventory;
+        if let Some(primary) = primary_template
+            && let Some(range) = self.cx.node.subnet_cidr
+            && range.contains(&primary.address)
+            && subnets_poll.only_fails()
+        {
+            subnets.recall(primary.subnet.clone(), range);
+        }
     }
 
     fn enis_poll_failed(&mut self, error: &CallError) -> Polled {
@@ -114,8 +128,11 @@ impl StockTake<'_> {
         let mut ours: Vec<_> = facts.iter().map(|eni| serving(eni, family)).collect();
         self.inventory.unused_blocks = unused_blocks(facts, &ours);
         if let Some(primary) = facts.iter().find(|eni| eni.is_primary()) {
-            let EniFacts { subnet, security_groups, .. } = primary.clone();
-            self.inventory.primary_template = Some(PrimaryTemplate { subnet, security_groups });
+            let EniFacts { subnet, security_groups, primary_address: address, .. } =
+                primary.clone();
+            let template = PrimaryTemplate { subnet, security_groups, address };
+            self.inventory.primary_template = Some(template);
+            self.recall_primary_subnet();
         }
         // EC2 may not show the last changes of an earlier run yet.
         if !self.inventory.is_known() && self.journal.record().has_calls() {
