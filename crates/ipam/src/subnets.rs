@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 
 use ipnet::Ipv4Net;
 
-use crate::block::{BlockCount, BlockKind};
+use crate::block::{BlockCount, BlockKind, Family};
 use crate::call::{CallErrorKind, SubnetFacts};
 use crate::event::RefusalCode;
 use crate::id::SubnetId;
@@ -75,10 +75,13 @@ pub(crate) struct Subnets {
     /// Ranges from an earlier run's record. A subnet's range never changes.
     recalled: BTreeMap<SubnetId, Ipv4Net>,
     refusals: BTreeMap<(SubnetId, BlockKind), SubnetRefusal>,
+    /// IPv4 addresses that each subnet has granted since EC2 described it.
+    granted: BTreeMap<SubnetId, u32>,
 }
 
 impl Subnets {
     pub(crate) fn learn(&mut self, facts: Vec<SubnetFacts>) {
+        self.granted.clear();
         self.facts = facts.into_iter().map(|subnet| (subnet.id.clone(), subnet)).collect();
     }
 
@@ -133,8 +136,19 @@ impl Subnets {
         self.refusals.insert(entry, refusal);
     }
 
+    /// Free single addresses in EC2's last answer, without those granted since.
+    pub(crate) fn free(&self, id: &SubnetId) -> Option<u32> {
+        let granted = self.granted.get(id).copied().unwrap_or_default();
+        self.get(id).map(|subnet| subnet.free_addresses.saturating_sub(granted))
+    }
+
     /// Forgets that `id` refused altogether, since it has just granted `blocks`.
     pub(crate) fn granted(&mut self, id: &SubnetId, blocks: BlockCount) {
+        if blocks.kind.family() == Family::V4 {
+            let n = u32::try_from(u64::from(blocks.n) * blocks.kind.size()).unwrap_or(u32::MAX);
+            let granted = self.granted.entry(id.clone()).or_default();
+            *granted = granted.saturating_add(n);
+        }
         let entry = (id.clone(), blocks.kind);
         if self.refusals.get(&entry).is_some_and(|refusal| refusal.at_most == 0) {
             self.refusals.remove(&entry);

@@ -10,6 +10,9 @@ use crate::event::{Refusal, RefusalCode};
 use crate::retry::{Hold, Subject};
 use crate::time::Timestamp;
 
+/// How many obstacles to growth a refusal names. `ipamd status` has all.
+const MOST_OBSTACLES: usize = 8;
+
 /// The cause of a refusal, before the pool's counts are added.
 struct Cause {
     code: RefusalCode,
@@ -71,9 +74,19 @@ impl Engine {
         })
     }
 
+    /// The refusal while growth is blocked. It has the code of the first obstacle and names all.
     fn blocked_growth(&self) -> Option<Cause> {
-        let blocked = self.supply.plan().blocked.first()?;
-        Some(Cause { code: blocked.code, why: blocked.why.clone(), again_at: blocked.until })
+        let blocked = &self.supply.plan().blocked;
+        let code = blocked.first()?.code;
+        let again_at = blocked.iter().filter_map(|blocked| blocked.until).min();
+        let mut whys: Vec<_> = blocked.iter().map(|blocked| blocked.why.as_str()).collect();
+        let n_more = whys.len().saturating_sub(MOST_OBSTACLES);
+        whys.truncate(MOST_OBSTACLES);
+        let mut why = whys.join("; ");
+        if n_more > 0 {
+            why.push_str(&format!("; and {n_more} more, see ipamd status"));
+        }
+        Some(Cause { code, why, again_at })
     }
 
     /// The refusal while the addresses under way depend on a failing call or describe.
@@ -81,8 +94,8 @@ impl Engine {
         let (calls, pressure) = (&self.calls, self.pressure());
         let assign = self.site.at(now).assign_action();
         let supplies = |subject: &Subject| {
-            let (Subject::Action(action) | Subject::Eni(_, action)) = subject;
-            *action == assign || matches!(action, Action::CreateEni | Action::AttachEni)
+            let action = subject.action();
+            action == assign || matches!(action, Action::CreateEni | Action::AttachEni)
         };
         let held = calls.retries.holds(now).find(|(subject, _)| supplies(subject));
         let throttled = || {

@@ -297,17 +297,21 @@ impl Sources<'_> {
                 Family::V4 => subnets.prefixes(subnet, now),
                 Family::V6 => subnets.ipv6_prefixes(subnet, now),
             },
+            free: subnets.free(subnet),
+            create_hold: self.calls.create_hold(subnet, now).cloned(),
         }
     }
 
     fn eni_supply(self, eni: &Eni) -> EniSupply {
         let call = self.calls.call_on(&eni.id);
         let age = self.cx.policy.timing.min_eni_age;
+        let may_go = eni.is_removable(self.record)
+            && self.calls.hold_on(&eni.id, Action::DetachEni, self.cx.now).is_none();
         EniSupply {
             id: eni.id.clone(),
             subnet: self.subnet_supply(&eni.subnet),
             state: self.state(eni),
-            removable_from: eni.is_removable(self.record).then(|| eni.since + age),
+            removable_from: may_go.then(|| eni.since + age),
             busy: call.is_some(),
             pending: call.and_then(|call| {
                 let Ec2Call::Assign { blocks, .. } = call else { return None };

@@ -33,7 +33,7 @@ pub(crate) fn security_groups(names: &[&str]) -> BTreeSet<SecurityGroupId> {
 }
 
 /// The failures that certainly had no effect.
-pub(crate) const REFUSALS: [CallErrorKind; 11] = [
+pub(crate) const REFUSALS: [CallErrorKind; 12] = [
     CallErrorKind::Throttled,
     CallErrorKind::SubnetExhausted,
     CallErrorKind::SubnetFragmented,
@@ -44,6 +44,7 @@ pub(crate) const REFUSALS: [CallErrorKind; 11] = [
     CallErrorKind::InUse,
     CallErrorKind::AccessDenied,
     CallErrorKind::NoCredentials,
+    CallErrorKind::Lasting,
     CallErrorKind::Rejected,
 ];
 

@@ -79,6 +79,10 @@ impl Planner<'_> {
             return false;
         }
         for subnet in &self.situation.subnets {
+            if let Some(hold) = &subnet.create_hold {
+                self.block(Blocked::held(hold));
+                continue;
+            }
             let Some(blocks) = self.portion(subnet, want, kind, self.blocks_per_eni) else {
                 continue;
             };
