@@ -168,6 +168,7 @@ impl Engine {
         }
         let searched = self.site.policy.timing.leak_age;
         self.site.policy = policy;
+        self.with_stock(now, |mut stock, _| stock.judge_exclusions());
         if self.site.policy.timing.leak_age != searched {
             self.leaks.schedule(self.site.at(now));
         }

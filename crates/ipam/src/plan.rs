@@ -82,6 +82,8 @@ pub enum SupplyState {
     Coming,
     /// Attached: its addresses serve, or will as soon as the kernel's side is ready.
     Attached,
+    /// Attached and ready, but a tag keeps new pods off it. All of it that is idle goes back.
+    Excluded,
     /// Attached, but the kernel's side cannot be set up: its addresses do not serve.
     Broken,
     /// On its way back.
@@ -193,7 +195,8 @@ pub struct Blocked {
 pub fn plan(situation: &Situation, policy: &Policy, limits: &Limits, now: Timestamp) -> Plan {
     let mut planner = Planner::new(situation, policy, limits, now);
     planner.grow();
-    let surplus = if planner.is_at_rest() { planner.surplus() } else { Surplus::default() };
+    let mut surplus = if planner.is_at_rest() { planner.surplus() } else { Surplus::default() };
+    planner.add_excluded(&mut surplus);
     planner.finish(surplus)
 }
 
@@ -259,7 +262,7 @@ impl EniSupply {
     fn serves(&self) -> bool {
         match self.state {
             SupplyState::Coming | SupplyState::Attached => true,
-            SupplyState::Broken | SupplyState::Leaving { .. } => false,
+            SupplyState::Excluded | SupplyState::Broken | SupplyState::Leaving { .. } => false,
         }
     }
 }

@@ -112,6 +112,11 @@ impl Subnets {
         usable.into_iter().map(|subnet| subnet.id.clone()).collect()
     }
 
+    /// Whether a tag keeps this cluster's pods off the subnet, as far as EC2 has described it.
+    pub(crate) fn excludes(&self, id: &SubnetId, node: &Node) -> bool {
+        self.get(id).is_some_and(|subnet| is_excluded(subnet, node))
+    }
+
     /// Remembers that `id` refused `blocks`. EC2 grants a request as a whole or not at all. So the engine
     /// halves its request before the subnet counts as refusing altogether.
     pub(crate) fn refused(
@@ -196,19 +201,31 @@ impl Subnets {
 /// Whether new ENIs may go to `subnet`.
 /// Source: amazon-vpc-cni-k8s v1.23.1, `pkg/awsutils/awsutils.go`, with subnet discovery on.
 fn is_usable(subnet: &SubnetFacts, primary: &SubnetId, node: &Node) -> bool {
-    match subnet.tags.get(ROLE_TAG).map_or("", String::as_str) {
+    match role(subnet) {
         "" => subnet.id == *primary,
-        "0" => false,
+        _ => !is_excluded(subnet, node),
+    }
+}
+
+/// Whether a tag keeps all pods off `subnet`, or this cluster's.
+/// Source: as above; there it holds for ENIs that exist already, too.
+fn is_excluded(subnet: &SubnetFacts, node: &Node) -> bool {
+    match role(subnet) {
+        "" => false,
+        "0" => true,
         _ => {
-            let mut clusters = subnet
-                .tags
-                .keys()
-                .filter_map(|key| key.strip_prefix(CLUSTER_TAG_PREFIX))
-                .peekable();
+            let keys = subnet.tags.keys();
+            let mut clusters =
+                keys.filter_map(|key| key.strip_prefix(CLUSTER_TAG_PREFIX)).peekable();
             match &node.cluster {
-                Some(cluster) if clusters.peek().is_some() => clusters.any(|name| name == cluster),
-                Some(_) | None => true,
+                Some(cluster) if clusters.peek().is_some() => clusters.all(|name| name != cluster),
+                Some(_) | None => false,
             }
         }
     }
+}
+
+/// The value of the role tag; empty without one.
+fn role(subnet: &SubnetFacts) -> &str {
+    subnet.tags.get(ROLE_TAG).map_or("", String::as_str)
 }

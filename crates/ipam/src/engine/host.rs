@@ -58,7 +58,7 @@ impl HostSync {
         now: Timestamp,
     ) {
         if let Some(found) = pool.enis.get_mut(eni) {
-            if state == LinkState::Absent && found.offers() {
+            if state == LinkState::Absent && found.is_linked() {
                 // Somebody may have detached it.
                 inventory.recheck_gone(found.changed_at, now);
             }

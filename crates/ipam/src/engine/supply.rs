@@ -334,6 +334,7 @@ impl Sources<'_> {
             Stage::Attached { .. } if self.inventory.subnet_cidr_of(eni, self.record).is_none() => {
                 SupplyState::Coming
             }
+            Stage::Attached { .. } if eni.excluded.is_some() => SupplyState::Excluded,
             Stage::Attached { .. } => SupplyState::Attached,
             Stage::Draining { .. } => SupplyState::Leaving { holds_place: true },
             Stage::Deleting { place, .. } => SupplyState::Leaving { holds_place: place.is_some() },

@@ -103,6 +103,10 @@ impl Engine {
         let held = held.map(|hold| format!("{}: {}", hold.code.as_str(), hold.why));
         let links = self.pool.enis.values();
         let links = links.filter_map(|eni| Some(format!("{}: {}", eni.id, eni.link_failure()?)));
+        let excluded = self.pool.enis.values().filter_map(|eni| {
+            let why = eni.excluded?.as_str();
+            Some(format!("{}: no new pod gets an address of it, since {why}", eni.id))
+        });
         let unconfirmed = self.pool.enis.values().filter(|eni| eni.has_unconfirmed());
         let unconfirmed = unconfirmed.map(|eni| {
             let (id, n) = (&eni.id, eni.n_unconfirmed());
@@ -112,7 +116,7 @@ impl Engine {
         let lost = self.lost().into_keys();
         let lost = lost.map(|address| format!("{address} is a pod's but not on any ENI at EC2"));
         let planned = self.warm_start_notice().into_iter().chain(planned);
-        let planned = planned.chain(held).chain(links).chain(unconfirmed);
+        let planned = planned.chain(held).chain(links).chain(excluded).chain(unconfirmed);
         let mut all: Vec<String> = planned.chain(lost).chain(self.unusual_pods()).collect();
         all.extend(foreign_block_phrases(&self.pool));
         all.extend(quarantine_reasons(&self.pool, self.journal.record(), cx));

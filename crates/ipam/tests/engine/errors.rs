@@ -623,6 +623,7 @@ fn describe_begun_before_a_change_undoes_nothing() {
     let mut node = full_primary();
     node.now = node.now + secs(30 * 3600);
     node.send(Event::Tick);
+    assert_eq!(node.end_call(0), Ec2Call::DescribeSubnets);
     let (audit, call) = node.calls.pop_front().unwrap();
     assert_eq!(call, Ec2Call::DescribeEnis);
     let before = node.early[&audit].clone();

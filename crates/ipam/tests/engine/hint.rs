@@ -300,6 +300,7 @@ fn describe_begun_before_a_hint_refutes_nothing() {
     while node.calls.is_empty() {
         node.pass_unsettled(MINUTE);
     }
+    assert_eq!(node.end_call(0), Ec2Call::DescribeSubnets);
     let (id, call) = node.calls.pop_front().unwrap();
     assert_eq!(call, Ec2Call::DescribeEnis);
     let taken = take_block_away(&mut node);

@@ -13,6 +13,7 @@ mod disagreements;
 mod ec2;
 mod ec2_silent;
 mod errors;
+mod excluded;
 mod flapping;
 mod foreign_blocks;
 mod fuzz;
