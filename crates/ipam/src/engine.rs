@@ -220,6 +220,8 @@ impl Engine {
         self.with_stock(now, |mut stock, _| stock.warm_start());
         self.advance(now);
         self.plan(now);
+        // The plan may need a describe.
+        self.poll(now, out);
         if self.inventory.is_known() {
             self.calls.repeat_creates(now, out);
         }

@@ -194,6 +194,11 @@ impl Retries {
         self.holds.remove(subject);
     }
 
+    /// Forgets the creations that have failed in any subnet.
+    pub(crate) fn clear_creates(&mut self) {
+        self.holds.retain(|subject, _| !matches!(subject, Subject::CreateIn(_)));
+    }
+
     /// Forgets an ENI that is gone.
     pub(crate) fn forget(&mut self, eni: &EniId) {
         self.holds.retain(|subject, _| !matches!(subject, Subject::Eni(id, _) if id == eni));

@@ -38,8 +38,11 @@ use crate::view::ForeignReason;
 /// How often EC2 is described although nothing gives cause. Up to a quarter is added, by instance.
 pub(super) const AUDIT: Duration = Duration::from_secs(20 * 60 * 60);
 
+/// How old EC2's description of the primary ENI and of the subnets may be when an ENI is created by it.
+const FRESH: Duration = Duration::from_secs(5 * 60);
+
 /// What the primary ENI has and new ENIs get, as EC2 described it last.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct PrimaryTemplate {
     pub(super) subnet: SubnetId,
     pub(super) security_groups: BTreeSet<SecurityGroupId>,
@@ -175,6 +178,29 @@ impl Inventory {
         for poll in [&mut self.subnets_poll, &mut self.enis_poll] {
             start_poll(poll, calls, pressure, now, out);
         }
+    }
+
+    /// Asks for the describes that the creation of an ENI needs, since security groups and tags may have
+    /// changed. Returns whether it must wait for them. It goes on without them while they cannot be made.
+    pub(super) fn refresh_for_create(
+        &mut self,
+        calls: &Calls,
+        pressure: Pressure,
+        now: Timestamp,
+    ) -> bool {
+        let mut waits = false;
+        for poll in [&mut self.subnets_poll, &mut self.enis_poll] {
+            if !poll.is_older_than(FRESH, now) {
+                continue;
+            }
+            if poll.is_under_way() {
+                waits = true;
+            } else if calls.hold(poll.call.action(), pressure, now).is_none() {
+                poll.ask(now, Reason::Outdated);
+                waits = true;
+            }
+        }
+        waits
     }
 
     /// When something follows from time alone.

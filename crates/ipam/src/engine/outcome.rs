@@ -187,6 +187,10 @@ impl Outcome<'_> {
                 self.stock.calls.hold_back(subject, call, error, now);
                 // The subnet may be gone, or its tags may have changed.
                 self.stock.inventory.subnets_poll.ask(now, Reason::Unclear);
+                if kind == CallErrorKind::Lasting {
+                    // So may the primary ENI's security groups.
+                    self.stock.inventory.enis_poll.ask(now, Reason::Unclear);
+                }
             }
             Ec2Call::Assign { eni, blocks } => self.assign_refused(eni, *blocks, call, error),
             Ec2Call::AttachEni { eni, device_index } => {

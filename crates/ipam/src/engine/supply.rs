@@ -60,7 +60,7 @@ pub(super) struct Supplying<'a> {
     pub(super) pool: &'a mut Pool,
     pub(super) calls: &'a mut Calls,
     pub(super) journal: &'a mut Journal,
-    pub(super) inventory: &'a Inventory,
+    pub(super) inventory: &'a mut Inventory,
     pub(super) n_waiting: usize,
     pub(super) pressure: Pressure,
     pub(super) cx: Context<'a>,
@@ -160,8 +160,14 @@ impl Supplying<'_> {
             cx,
         });
         supply.plan = supply.plan_for(&situation, cx);
-        let growth = std::mem::take(&mut supply.plan.growth);
+        let mut growth = std::mem::take(&mut supply.plan.growth);
         supply.small.observe(!growth.is_empty(), cx.now);
+        let is_create = |growth: &Growth| matches!(growth, Growth::Create { .. });
+        if growth.iter().any(is_create)
+            && self.inventory.refresh_for_create(self.calls, self.pressure, cx.now)
+        {
+            growth.retain(|growth| !is_create(growth));
+        }
         if supply.grows_at(cx).is_some_and(|at| at <= cx.now) {
             growth.into_iter().for_each(|growth| self.start_growth(growth));
         }

@@ -33,6 +33,7 @@ mod queue;
 mod repeated_crashes;
 mod requests;
 mod restart;
+mod security_groups;
 mod settings;
 mod tables;
 mod warm_pool;

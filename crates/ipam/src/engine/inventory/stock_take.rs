@@ -152,7 +152,11 @@ impl StockTake<'_> {
             let EniFacts { subnet, security_groups, primary_address: address, .. } =
                 primary.clone();
             let template = PrimaryTemplate { subnet, security_groups, address };
-            self.inventory.primary_template = Some(template);
+            let before = self.inventory.primary_template.replace(template);
+            if before != self.inventory.primary_template {
+                // What EC2 has refused was asked for with the old groups.
+                self.calls.retries.clear_creates();
+            }
             self.recall_primary_subnet();
         }
         // EC2 may not show the last changes of an earlier run yet.
