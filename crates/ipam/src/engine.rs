@@ -192,7 +192,8 @@ impl Engine {
         if usable && self.journal.hold(now).is_none() {
             Ok(())
         } else {
-            Err(self.refusal(Shortage::Nothing, now))
+            let rested_at = self.pool.rest_ends(self.site.at(now).cooldown(), now).min();
+            Err(self.refusal(rested_at.map_or(Shortage::Nothing, Shortage::Resting), now))
         }
     }
 

@@ -40,7 +40,8 @@ impl Engine {
         }
         let short = match shortage {
             Shortage::Late => None,
-            Shortage::Nothing => self.resting(now).or_else(|| self.blocked_growth()),
+            Shortage::Resting(until) => self.resting(until).or_else(|| self.blocked_growth()),
+            Shortage::Nothing => self.blocked_growth(),
         };
         short.or_else(|| self.failing_call(now)).or_else(|| self.failing_link(now)).unwrap_or_else(
             || Cause {
@@ -63,9 +64,8 @@ impl Engine {
         Some(Cause { code: hold.code, why, again_at: Some(hold.until) })
     }
 
-    /// The refusal while growth is blocked and the only free addresses here still rest.
-    fn resting(&self, now: Timestamp) -> Option<Cause> {
-        let until = self.pool.rest_ends(self.site.at(now).cooldown(), now).min()?;
+    /// The refusal while growth is blocked and the address that the pod would get rests until then.
+    fn resting(&self, until: Timestamp) -> Option<Cause> {
         let blocked = self.supply.plan().blocked.first()?;
         (blocked.code != RefusalCode::MaxPods).then(|| Cause {
             code: RefusalCode::AllCooling,

@@ -115,6 +115,7 @@ impl Engine {
         });
         let lost = self.lost().into_keys();
         let lost = lost.map(|address| format!("{address} is a pod's but not on any ENI at EC2"));
+        let planned = planned.chain(self.waits_for_rest(now));
         let planned = self.warm_start_notice().into_iter().chain(planned);
         let planned = planned.chain(held).chain(links).chain(excluded).chain(unconfirmed);
         let mut all: Vec<String> = planned.chain(lost).chain(self.unusual_pods()).collect();
@@ -122,6 +123,17 @@ impl Engine {
         all.extend(quarantine_reasons(&self.pool, self.journal.record(), cx));
         all.dedup();
         all
+    }
+
+    /// The notice that pods wait for the end of a cooldown, since the pool cannot grow.
+    fn waits_for_rest(&self, now: Timestamp) -> Option<String> {
+        let plan = self.supply.plan();
+        let n = plan.n_unserved.min(self.demand.n_waiting() as u64);
+        let until = self.pool.rest_ends(self.site.at(now).cooldown(), now).min()?;
+        (n > 0).then(|| {
+            let left = until.since(now);
+            format!("ALL_COOLING: {n} pods wait for addresses that rest, the first for {left:?}")
+        })
     }
 
     /// The notice that the record stands in for EC2's answer, while it does.
