@@ -60,7 +60,7 @@ impl Failure {
 
 /// The daemon's refusals in the order of their codes, from 101 on. Code 100 is for a newer daemon's
 /// refusal that this list lacks.
-const REFUSALS: [&str; 13] = [
+const REFUSALS: [&str; 14] = [
     "STARTING",
     "ATTACHING",
     "SUBNET_EXHAUSTED",
@@ -74,6 +74,7 @@ const REFUSALS: [&str; 13] = [
     "EC2_FAILING",
     "LINK_FAILING",
     "STATE_UNWRITABLE",
+    "EC2_REFUSES",
 ];
 
 fn refusal_code(name: &str) -> PluginCode {
@@ -82,13 +83,14 @@ fn refusal_code(name: &str) -> PluginCode {
 }
 
 /// Refusals whose cause a person has to remove. They keep their code although the daemon retries.
-const LASTING: [&str; 6] = [
+const LASTING: [&str; 7] = [
     "SUBNET_EXHAUSTED",
     "SUBNET_FRAGMENTED",
     "ENI_LIMIT",
     "ADDRESS_LIMIT",
     "ACCESS_DENIED",
     "MAX_PODS",
+    "EC2_REFUSES",
 ];
 
 /// ADD: the daemon has no address. Code 11 if it expects one and no person need do anything.

@@ -11,6 +11,7 @@ pub(crate) fn node(settings: &Settings, facts: &NodeFacts, boot: &BootId) -> Nod
         instance: facts.instance.clone(),
         boot: boot.clone(),
         primary_mac: facts.primary_mac,
+        subnet_cidr: facts.subnet_cidr,
         instance_type: facts.instance_type.clone(),
         cluster: settings.cluster.clone(),
         eni_tags: settings.eni_tags.clone(),

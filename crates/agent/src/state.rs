@@ -177,7 +177,8 @@ impl Store {
         info!(
             directory = %self.directory.display(),
             assignments = self.record.assignments().len(),
-            cooling = self.record.cooling().len(),
+            // With rests that are long over: they say which address comes next.
+            released = self.record.cooling().len(),
             intents = self.record.intents().len(),
             enis = self.record.enis().len(),
             "state loaded",

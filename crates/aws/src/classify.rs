@@ -10,10 +10,12 @@ use ipam::call::CallErrorKind;
 /// EC2 sends the first since 2024 in place of `InsufficientFreeAddressesInSubnet` (AWS support, quoted in
 /// Cilium's pull request 31016). The others are as old as the API. A text that EC2 has changed means
 /// `Rejected`.
-const INVALID_PARAMETER_VALUE: [(&str, CallErrorKind); 3] = [
+const INVALID_PARAMETER_VALUE: [(&str, CallErrorKind); 5] = [
     ("sufficient free Ipv4 addresses or prefixes", CallErrorKind::SubnetExhausted),
     ("already has an interface attached at device index", CallErrorKind::DeviceIndexTaken),
     ("is currently in use", CallErrorKind::InUse),
+    ("Tag key", CallErrorKind::Lasting),
+    ("Tag value", CallErrorKind::Lasting),
 ];
 
 /// The kind of an error answer.
@@ -59,16 +61,27 @@ pub fn classify(status: u16, code: &str, message: &str) -> CallErrorKind {
         "InvalidNetworkInterface.InUse" => CallErrorKind::InUse,
         "InvalidParameterValue" => classify_parameter(message),
         _ if is_eni_not_found(code) => CallErrorKind::NotFound,
+        _ if is_lasting(code) => CallErrorKind::Lasting,
         _ => classify_status(status),
     }
 }
 
 /// EC2 spells these codes irregularly: `InvalidNetworkInterfaceID.NotFound`, `InvalidAttachmentID.NotFound`.
-/// A missing ENI may appear soon. A missing subnet, group or instance does not, so it is `Rejected`.
+/// A missing ENI may appear soon.
 fn is_eni_not_found(code: &str) -> bool {
     code.strip_suffix(".NotFound").is_some_and(|id| {
         id.starts_with("InvalidNetworkInterface") || id.starts_with("InvalidAttachment")
     })
+}
+
+/// Whether the call fails until somebody raises a quota, or changes a tag, a security group or a subnet. All
+/// quotas have codes that end alike; the throttling codes and the limits of an instance come before.
+fn is_lasting(code: &str) -> bool {
+    const PLACES: [&str; 5] =
+        ["InvalidGroup", "InvalidSecurityGroup", "InvalidSubnet", "InvalidTag", "InvalidVpc"];
+    code.ends_with("LimitExceeded")
+        || code == "TagPolicyViolation"
+        || PLACES.iter().any(|place| code.starts_with(place))
 }
 
 fn classify_parameter(message: &str) -> CallErrorKind {
@@ -171,8 +184,8 @@ mod tests {
             "The attachment ID 'eni-attach-1' does not exist",
             NotFound,
         ),
-        (400, "InvalidSubnetID.NotFound", "The subnet ID 'subnet-1' does not exist", Rejected),
-        (400, "InvalidGroup.NotFound", "The security group 'sg-1' does not exist", Rejected),
+        (400, "InvalidSubnetID.NotFound", "The subnet ID 'subnet-1' does not exist", Lasting),
+        (400, "InvalidGroup.NotFound", "The security group 'sg-1' does not exist", Lasting),
         (400, "InvalidInstanceID.NotFound", "The instance ID 'i-1' does not exist", Rejected),
         (400, "InvalidNetworkInterface.InUse", "Interface: [eni-1] in use.", InUse),
         (400, "InvalidParameterValue", "Network interface 'eni-1' is currently in use.", InUse),
@@ -183,8 +196,18 @@ mod tests {
             "Some of the specified addresses are not assigned to interface eni-1",
             Rejected,
         ),
-        (400, "NetworkInterfaceLimitExceeded", "", Rejected),
-        (400, "SecurityGroupsPerInterfaceLimitExceeded", "", Rejected),
+        (400, "NetworkInterfaceLimitExceeded", "", Lasting),
+        (400, "SecurityGroupsPerInterfaceLimitExceeded", "", Lasting),
+        (400, "TagLimitExceeded", "", Lasting),
+        (400, "TagPolicyViolation", "The tag policy does not allow the specified value", Lasting),
+        (400, "InvalidSecurityGroupID.NotFound", "", Lasting),
+        (400, "InvalidGroupId.Malformed", "", Lasting),
+        (
+            400,
+            "InvalidParameterValue",
+            "Tag keys starting with 'aws:' are reserved for internal use",
+            Lasting,
+        ),
         (400, "IdempotentParameterMismatch", "", Rejected),
         (400, "IncorrectState", "Instance 'i-1' is not 'running'.", Rejected),
         (

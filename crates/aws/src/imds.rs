@@ -5,12 +5,14 @@
 mod enis;
 
 use std::fmt::Display;
+use std::ops::RangeInclusive;
 use std::str::FromStr;
 
 use aws_config::imds::client::error::ImdsError as SdkError;
 use aws_config::imds::client::{Builder, Client, SensitiveString};
 use aws_config::provider_config::ProviderConfig;
 use ipam::id::{InstanceId, VpcId};
+use ipnet::Ipv4Net;
 use mac::MacAddr;
 use serde::{Deserialize, Serialize};
 
@@ -22,6 +24,8 @@ const DOCUMENT: &str = "dynamic/instance-identity/document";
 const MACS: &str = "meta-data/network/interfaces/macs";
 /// How many digits an id has: 8 in old ids, 17 in others. Source: AWS, "Amazon EC2 resource IDs".
 const ID_DIGITS: [usize; 2] = [8, 17];
+/// How long the prefix of a subnet's range may be, in bits.
+const SUBNET_LENGTHS: RangeInclusive<u8> = 16..=28;
 /// How much of an invalid answer an error shows, in characters. The answer may be a whole page.
 const SHOWN: usize = 100;
 
@@ -75,6 +79,10 @@ pub struct NodeFacts {
     pub vpc: VpcId,
     /// The hardware address of the primary ENI.
     pub primary_mac: MacAddr,
+    /// The IPv4 range of the primary ENI's subnet; `None` if the service shows none. The node can do without it
+    /// as long as EC2 describes the subnets.
+    #[serde(default)]
+    pub subnet_cidr: Option<Ipv4Net>,
 }
 
 /// The instance identity document, as far as it matters here. It is JSON, so a truncated document is invalid.
@@ -113,7 +121,7 @@ impl Imds {
         Ok(Self(builder().endpoint(endpoint).map_err(|_| invalid())?.build()))
     }
 
-    /// Reads the identity and the place of this node: three small requests, and one for a token.
+    /// Reads the identity and the place of this node: four small requests, and one for a token.
     ///
     /// # Errors
     /// For the first path that cannot be read or has an invalid answer. The error names the path.
@@ -130,8 +138,17 @@ impl Imds {
             region: name(region).map_err(bad)?,
             availability_zone: name(availability_zone).map_err(bad)?,
             vpc: self.value(&format!("{MACS}/{primary_mac}/vpc-id"), id).await?,
+            subnet_cidr: self.subnet_cidr(primary_mac).await.ok().flatten(),
             primary_mac,
         })
+    }
+
+    /// The IPv4 range of the ENI's subnet; `None` if the service shows none.
+    async fn subnet_cidr(&self, mac: MacAddr) -> Result<Option<Ipv4Net>, ImdsError> {
+        let path = format!("{MACS}/{mac}/subnet-ipv4-cidr-block");
+        let text = self.if_there(&path).await?;
+        let range = |text: String| subnet_range(&text).map_err(|it| malformed(&path, &text, it));
+        text.map(range).transpose()
     }
 
     async fn value<T>(
@@ -207,6 +224,14 @@ fn name(text: String) -> Result<String, String> {
         true => Ok(text),
         false => Err("not a name that AWS uses".to_owned()),
     }
+}
+
+/// The range of a subnet. The length of its prefix has two digits, so a truncated range is recognised.
+/// Source: Amazon VPC user guide, "Subnet CIDR blocks".
+fn subnet_range(text: &str) -> Result<Ipv4Net, String> {
+    let range: Ipv4Net = parse(text)?;
+    let is_possible = SUBNET_LENGTHS.contains(&range.prefix_len()) && range.trunc() == range;
+    if is_possible { Ok(range) } else { Err("not the range of a subnet".to_owned()) }
 }
 
 fn parse<T: FromStr<Err: Display>>(text: &str) -> Result<T, String> {

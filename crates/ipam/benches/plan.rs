@@ -88,8 +88,13 @@ fn policy(kind: BlockKind) -> Policy {
 /// Every ENI has room for five more blocks, and the targets want all of them.
 fn situation(kind: BlockKind) -> Result<Situation, Box<dyn Error>> {
     let open = Allowance::Open(u16::MAX);
-    let subnet =
-        SubnetSupply { id: SubnetId::try_from("subnet-0")?, addresses: open, prefixes: open };
+    let subnet = SubnetSupply {
+        id: SubnetId::try_from("subnet-0")?,
+        addresses: open,
+        prefixes: open,
+        free: None,
+        create_hold: None,
+    };
     let n = N_BLOCKS - 5;
     let addresses = kind.size() * u64::from(n);
     let (prefixes, singles) = if kind == BlockKind::V4Prefix { (n, 0) } else { (0, n) };
@@ -132,6 +137,7 @@ impl FullNode {
             instance: InstanceId::try_from("i-0")?,
             boot: BootId("a boot".to_owned()),
             primary_mac: MacAddr::NONE,
+            subnet_cidr: None,
             instance_type: "p3dn.24xlarge".to_owned(),
             cluster: None,
             eni_tags: BTreeMap::new(),

@@ -219,6 +219,9 @@ pub enum CallErrorKind {
     NoCredentials,
     /// The request may have had its effect or not: time-out, lost connection, 5xx.
     OutcomeUnknown,
+    /// EC2 refuses until somebody changes something: a quota, a tag, a group or subnet that is gone. It had no
+    /// effect.
+    Lasting,
     /// Any other refusal; it had no effect.
     Rejected,
 }

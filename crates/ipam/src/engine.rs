@@ -174,6 +174,7 @@ impl Engine {
         }
         let searched = self.site.policy.timing.leak_age;
         self.site.policy = policy;
+        self.with_stock(now, |mut stock, _| stock.judge_exclusions());
         if self.site.policy.timing.leak_age != searched {
             self.leaks.schedule(self.site.at(now));
         }
@@ -197,7 +198,8 @@ impl Engine {
         if usable && self.journal.hold(now).is_none() {
             Ok(())
         } else {
-            Err(self.refusal(Shortage::Nothing, now))
+            let rested_at = self.pool.rest_ends(self.site.at(now).cooldown(), now).min();
+            Err(self.refusal(rested_at.map_or(Shortage::Nothing, Shortage::Resting), now))
         }
     }
 
@@ -225,11 +227,14 @@ impl Engine {
         self.with_stock(now, |mut stock, _| stock.warm_start());
         self.advance(now);
         self.plan(now);
+        // The plan may need a describe.
+        self.poll(now, out);
         if self.inventory.is_known() {
             self.calls.repeat_creates(now, out);
         }
         self.dismiss(now, out);
-        self.host.sync(&self.pool, &self.inventory, self.site.at(now), out);
+        let (record, cx) = (self.journal.record(), self.site.at(now));
+        self.host.sync(&self.pool, &self.inventory, record, cx, out);
         self.kernel.take_down(&self.pool, self.journal.record(), out);
         self.connections.forget(&self.pool, self.journal.record(), self.site.at(now), out);
         self.save(now, out);

@@ -36,6 +36,8 @@ pub(crate) struct Eni {
     pub(crate) absent: Streak,
     /// What EC2 has refused to put on it.
     pub(crate) refused: Option<Refused>,
+    /// Why no new pod gets its addresses, although it is ours.
+    pub(crate) excluded: Option<Exclusion>,
     pub(crate) stage: Stage,
     pub(crate) blocks: BTreeMap<Block, BlockState>,
     /// Blocks that EC2 has left out of a describe, or describes on another ENI too. They are ours if they come
@@ -52,6 +54,25 @@ pub(crate) struct Refused {
     pub(crate) limit: u16,
     /// The most blocks that are worth asking for at once.
     pub(crate) at_once: u16,
+}
+
+/// Why an ENI of ours takes no new pods. Its pods keep their addresses, and idle ones go back.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Exclusion {
+    /// The primary ENI has the tag with which a user keeps the daemon off an ENI.
+    NoManageTag,
+    /// A tag keeps pods off its subnet, or off that subnet for this cluster.
+    SubnetTag,
+}
+
+impl Exclusion {
+    /// The cause, for people.
+    pub(crate) fn as_str(self) -> &'static str {
+        match self {
+            Exclusion::NoManageTag => "it has the tag node.k8s.amazonaws.com/no_manage",
+            Exclusion::SubnetTag => "its subnet is excluded by the tag kubernetes.io/role/cni",
+        }
+    }
 }
 
 /// Where an ENI of ours comes from. This decides what may be done to it.
@@ -148,6 +169,11 @@ impl Eni {
 
     /// Whether pods may get its addresses.
     pub(crate) fn offers(&self) -> bool {
+        self.is_linked() && self.excluded.is_none()
+    }
+
+    /// Whether it is attached and its kernel side ready.
+    pub(crate) fn is_linked(&self) -> bool {
         matches!(self.stage, Stage::Attached { link: Link::Ready, .. })
     }
 

@@ -237,6 +237,8 @@ pub enum RefusalCode {
     LinkFailing,
     /// The record could not be written.
     StateUnwritable,
+    /// EC2 refuses until somebody changes a quota, a tag, a group or a subnet.
+    Ec2Refuses,
 }
 
 impl RefusalCode {
@@ -257,6 +259,7 @@ impl RefusalCode {
             RefusalCode::Ec2Failing => "EC2_FAILING",
             RefusalCode::LinkFailing => "LINK_FAILING",
             RefusalCode::StateUnwritable => "STATE_UNWRITABLE",
+            RefusalCode::Ec2Refuses => "EC2_REFUSES",
         }
     }
 }

@@ -29,7 +29,7 @@ pub(crate) fn of_attached(eni: &EniFacts, node: &Node) -> Ownership {
     if eni.is_primary() {
         return Ownership::Ours(Origin::Primary);
     }
-    if eni.tags.get(NO_MANAGE_TAG).is_some_and(|value| value == "true") {
+    if has_no_manage(&eni.tags) {
         return Ownership::Foreign(ForeignReason::NoManageTag);
     }
     if eni.kind == EniKind::Other {
@@ -46,11 +46,16 @@ pub(crate) fn of_attached(eni: &EniFacts, node: &Node) -> Ownership {
     }
 }
 
+/// Whether a user keeps the daemon off the ENI with these tags.
+pub(crate) fn has_no_manage(tags: &BTreeMap<String, String>) -> bool {
+    tags.get(NO_MANAGE_TAG).is_some_and(|value| value == "true")
+}
+
 /// Whether an earlier run on this very instance has left the unattached ENI.
 pub(crate) fn is_unattached_own(eni: &EniFacts, node: &Node) -> bool {
     eni.attachment.is_none()
         && eni.kind == EniKind::Interface
-        && eni.tags.get(NO_MANAGE_TAG).is_none_or(|value| value != "true")
+        && !has_no_manage(&eni.tags)
         && eni.tags.get(INSTANCE_TAG).is_some_and(|tag| tag == node.instance.as_str())
 }
 

@@ -8,11 +8,11 @@ mod grow;
 mod shrink;
 mod totals;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use self::grow::Planner;
 
-use crate::block::BlockCount;
+use crate::block::{BlockCount, Family};
 use crate::event::RefusalCode;
 use crate::id::{EniId, SubnetId};
 use crate::policy::{Limits, Policy};
@@ -82,6 +82,8 @@ pub enum SupplyState {
     Coming,
     /// Attached: its addresses serve, or will as soon as the kernel's side is ready.
     Attached,
+    /// Attached and ready, but a tag keeps new pods off it. All of it that is idle goes back.
+    Excluded,
     /// Attached, but the kernel's side cannot be set up: its addresses do not serve.
     Broken,
     /// On its way back.
@@ -100,6 +102,11 @@ pub struct SubnetSupply {
     pub addresses: Allowance,
     /// Prefixes of the policy's family.
     pub prefixes: Allowance,
+    /// Free single addresses in EC2's last answer, without those granted since; `None` if EC2 has not described
+    /// the subnet. Others may have taken or freed some.
+    pub free: Option<u32>,
+    /// Why no ENI may be created in it at present.
+    pub create_hold: Option<Hold>,
 }
 
 /// Counts of one ENI's blocks and addresses, without blocks on their way back.
@@ -188,7 +195,8 @@ pub struct Blocked {
 pub fn plan(situation: &Situation, policy: &Policy, limits: &Limits, now: Timestamp) -> Plan {
     let mut planner = Planner::new(situation, policy, limits, now);
     planner.grow();
-    let surplus = if planner.is_at_rest() { planner.surplus() } else { Surplus::default() };
+    let mut surplus = if planner.is_at_rest() { planner.surplus() } else { Surplus::default() };
+    planner.add_excluded(&mut surplus);
     planner.finish(surplus)
 }
 
@@ -200,8 +208,29 @@ pub(crate) fn full_of_pods(max_pods: u64) -> String {
     )
 }
 
-/// The subnets that calls ask for blocks, and whether they ask for prefixes.
-type Asked<'a> = BTreeSet<(&'a SubnetId, bool)>;
+/// What the calls under way and planned ask of the subnets.
+#[derive(Debug, Default)]
+struct Asked<'a> {
+    /// The subnets that are asked for blocks, and whether for prefixes.
+    kinds: BTreeSet<(&'a SubnetId, bool)>,
+    /// The IPv4 addresses in all blocks together.
+    addresses: BTreeMap<&'a SubnetId, u64>,
+}
+
+impl<'a> Asked<'a> {
+    /// Adds a call. Returns whether it is the first for blocks of its kind.
+    fn add(&mut self, subnet: &'a SubnetId, blocks: BlockCount) -> bool {
+        *self.addresses.entry(subnet).or_default() += n_ipv4(blocks);
+        self.kinds.insert((subnet, blocks.kind.is_prefix()))
+    }
+}
+
+fn n_ipv4(blocks: BlockCount) -> u64 {
+    match blocks.kind.family() {
+        Family::V4 => u64::from(blocks.n) * blocks.kind.size(),
+        Family::V6 => 0,
+    }
+}
 
 impl SubnetSupply {
     fn allowance(&self, blocks: BlockCount) -> Allowance {
@@ -219,10 +248,12 @@ impl SubnetSupply {
     }
 
     /// Whether a call for `blocks` may be made beside the calls in `asked`. Adds it to them. A subnet that has
-    /// refused a single block gets one call at a time, since it would refuse the others too.
+    /// refused a single block gets one call at a time, since it would refuse the others too. So does one that
+    /// has too few addresses for all.
     fn may_ask<'a>(&'a self, blocks: BlockCount, asked: &mut Asked<'a>) -> bool {
-        let is_first = asked.insert((&self.id, blocks.kind.is_prefix()));
-        is_first || self.at_once(blocks.with_n(2), 2).n == 2
+        let is_first = asked.add(&self.id, blocks);
+        let has_enough = self.free.is_none_or(|free| asked.addresses[&self.id] <= u64::from(free));
+        is_first || (has_enough && self.at_once(blocks.with_n(2), 2).n == 2)
     }
 }
 
@@ -231,7 +262,7 @@ impl EniSupply {
     fn serves(&self) -> bool {
         match self.state {
             SupplyState::Coming | SupplyState::Attached => true,
-            SupplyState::Broken | SupplyState::Leaving { .. } => false,
+            SupplyState::Excluded | SupplyState::Broken | SupplyState::Leaving { .. } => false,
         }
     }
 }

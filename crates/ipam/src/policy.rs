@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
+use ipnet::Ipv4Net;
 use mac::MacAddr;
 use serde::{Deserialize, Serialize};
 
@@ -260,6 +261,9 @@ pub struct Node {
     pub boot: BootId,
     /// Hardware address of its primary ENI.
     pub primary_mac: MacAddr,
+    /// The IPv4 range of the primary ENI's subnet in the metadata service's answer. It serves while EC2 does not
+    /// describe the subnets.
+    pub subnet_cidr: Option<Ipv4Net>,
     /// For example `m5.large`.
     pub instance_type: String,
     /// `CLUSTER_NAME`: marks ENIs as this cluster's.

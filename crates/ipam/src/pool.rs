@@ -214,7 +214,7 @@ impl Pool {
     /// An attached ENI that the host cannot use yet.
     pub(crate) fn unready(&self) -> Option<&Eni> {
         let attached = |eni: &&Eni| matches!(eni.stage, Stage::Attached { .. });
-        self.enis.values().filter(attached).find(|eni| !eni.offers())
+        self.enis.values().filter(attached).find(|eni| !eni.is_linked())
     }
 
     fn state_of(&mut self, address: IpAddr) -> Option<&mut BlockState> {

@@ -20,6 +20,8 @@ pub enum Reason {
     Hint,
     /// A describe: the device of an ENI has gone.
     DeviceGone,
+    /// A describe: an ENI is to be created by it, and the last one is minutes old.
+    Outdated,
     /// A describe: the policy has changed.
     Policy,
     /// A search for ENIs that ended nodes have left behind.
@@ -75,6 +77,7 @@ impl fmt::Display for Reason {
             Reason::Unclear => "a call's answer leaves the state unclear",
             Reason::Hint => "the metadata service shows other addresses",
             Reason::DeviceGone => "the device of an ENI has gone",
+            Reason::Outdated => "an ENI is to be created, and the last describe is minutes old",
             Reason::Policy => "the policy has changed",
             Reason::LeakSearch => "ended nodes may have left ENIs behind",
             Reason::NewEni => "the ENI is new",

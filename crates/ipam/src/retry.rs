@@ -1,21 +1,33 @@
-//! Failed actions, until when each waits, and why. Knows actions and ENIs, but no calls.
+//! Failed actions, until when each waits, and why. Knows actions, ENIs and subnets, but no calls.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
 
 use crate::call::{Action, CallErrorKind};
 use crate::event::RefusalCode;
-use crate::id::EniId;
+use crate::id::{EniId, SubnetId};
 use crate::jitter::Jitter;
 use crate::time::Timestamp;
 
 /// The actions that wait after a failed call.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Subject {
-    /// An action as such: not permitted, or its outcome is unknown.
+    /// An action as such: it cannot reach EC2, or its outcome is unknown.
     Action(Action),
-    /// An action on one ENI.
+    /// An action on one ENI. A policy may permit it on others: it may go by tags.
     Eni(EniId, Action),
+    /// The creation of ENIs in one subnet.
+    CreateIn(SubnetId),
+}
+
+impl Subject {
+    /// The action that waits.
+    pub(crate) fn action(&self) -> Action {
+        match self {
+            Subject::Action(action) | Subject::Eni(_, action) => *action,
+            Subject::CreateIn(_) => Action::CreateEni,
+        }
+    }
 }
 
 /// A failure, and how long to wait after it.
@@ -61,6 +73,7 @@ impl Hold {
             | RefusalCode::AddressLimit
             | RefusalCode::AllCooling
             | RefusalCode::AccessDenied
+            | RefusalCode::Ec2Refuses
             | RefusalCode::MaxPods
             | RefusalCode::LinkFailing
             | RefusalCode::StateUnwritable => None,
@@ -95,8 +108,8 @@ impl Pace {
             CallErrorKind::Throttled | CallErrorKind::OutcomeUnknown => Self::new(1_000, 60_000),
             // Asking for credentials costs EC2 nothing.
             CallErrorKind::NoCredentials => Self::new(1_000, 30_000),
-            // Changing a policy, and its way to EC2, take minutes.
-            CallErrorKind::AccessDenied => Self::new(60_000, 600_000),
+            // Changing a policy or a quota takes minutes.
+            CallErrorKind::AccessDenied | CallErrorKind::Lasting => Self::new(60_000, 600_000),
             // The first wait is that of amazon-vpc-cni-k8s v1.23.1, `pkg/ipamd/ipamd.go`.
             CallErrorKind::SubnetExhausted
             | CallErrorKind::SubnetFragmented
@@ -116,6 +129,7 @@ pub(crate) fn refusal_code(kind: CallErrorKind) -> RefusalCode {
         CallErrorKind::AddressLimit => RefusalCode::AddressLimit,
         CallErrorKind::EniLimit => RefusalCode::EniLimit,
         CallErrorKind::AccessDenied => RefusalCode::AccessDenied,
+        CallErrorKind::Lasting => RefusalCode::Ec2Refuses,
         CallErrorKind::DeviceIndexTaken
         | CallErrorKind::NotFound
         | CallErrorKind::InUse
@@ -178,6 +192,11 @@ impl Retries {
 
     pub(crate) fn clear(&mut self, subject: &Subject) {
         self.holds.remove(subject);
+    }
+
+    /// Forgets the creations that have failed in any subnet.
+    pub(crate) fn clear_creates(&mut self) {
+        self.holds.retain(|subject, _| !matches!(subject, Subject::CreateIn(_)));
     }
 
     /// Forgets an ENI that is gone.

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 
 use ipnet::Ipv4Net;
 
-use crate::block::{BlockCount, BlockKind};
+use crate::block::{BlockCount, BlockKind, Family};
 use crate::call::{CallErrorKind, SubnetFacts};
 use crate::event::RefusalCode;
 use crate::id::SubnetId;
@@ -75,10 +75,13 @@ pub(crate) struct Subnets {
     /// Ranges from an earlier run's record. A subnet's range never changes.
     recalled: BTreeMap<SubnetId, Ipv4Net>,
     refusals: BTreeMap<(SubnetId, BlockKind), SubnetRefusal>,
+    /// IPv4 addresses that each subnet has granted since EC2 described it.
+    granted: BTreeMap<SubnetId, u32>,
 }
 
 impl Subnets {
     pub(crate) fn learn(&mut self, facts: Vec<SubnetFacts>) {
+        self.granted.clear();
         self.facts = facts.into_iter().map(|subnet| (subnet.id.clone(), subnet)).collect();
     }
 
@@ -109,6 +112,11 @@ impl Subnets {
         usable.into_iter().map(|subnet| subnet.id.clone()).collect()
     }
 
+    /// Whether a tag keeps this cluster's pods off the subnet, as far as EC2 has described it.
+    pub(crate) fn excludes(&self, id: &SubnetId, node: &Node) -> bool {
+        self.get(id).is_some_and(|subnet| is_excluded(subnet, node))
+    }
+
     /// Remembers that `id` refused `blocks`. EC2 grants a request as a whole or not at all. So the engine
     /// halves its request before the subnet counts as refusing altogether.
     pub(crate) fn refused(
@@ -133,8 +141,19 @@ impl Subnets {
         self.refusals.insert(entry, refusal);
     }
 
+    /// Free single addresses in EC2's last answer, without those granted since.
+    pub(crate) fn free(&self, id: &SubnetId) -> Option<u32> {
+        let granted = self.granted.get(id).copied().unwrap_or_default();
+        self.get(id).map(|subnet| subnet.free_addresses.saturating_sub(granted))
+    }
+
     /// Forgets that `id` refused altogether, since it has just granted `blocks`.
     pub(crate) fn granted(&mut self, id: &SubnetId, blocks: BlockCount) {
+        if blocks.kind.family() == Family::V4 {
+            let n = u32::try_from(u64::from(blocks.n) * blocks.kind.size()).unwrap_or(u32::MAX);
+            let granted = self.granted.entry(id.clone()).or_default();
+            *granted = granted.saturating_add(n);
+        }
         let entry = (id.clone(), blocks.kind);
         if self.refusals.get(&entry).is_some_and(|refusal| refusal.at_most == 0) {
             self.refusals.remove(&entry);
@@ -182,19 +201,31 @@ impl Subnets {
 /// Whether new ENIs may go to `subnet`.
 /// Source: amazon-vpc-cni-k8s v1.23.1, `pkg/awsutils/awsutils.go`, with subnet discovery on.
 fn is_usable(subnet: &SubnetFacts, primary: &SubnetId, node: &Node) -> bool {
-    match subnet.tags.get(ROLE_TAG).map_or("", String::as_str) {
+    match role(subnet) {
         "" => subnet.id == *primary,
-        "0" => false,
+        _ => !is_excluded(subnet, node),
+    }
+}
+
+/// Whether a tag keeps all pods off `subnet`, or this cluster's.
+/// Source: as above; there it holds for ENIs that exist already, too.
+fn is_excluded(subnet: &SubnetFacts, node: &Node) -> bool {
+    match role(subnet) {
+        "" => false,
+        "0" => true,
         _ => {
-            let mut clusters = subnet
-                .tags
-                .keys()
-                .filter_map(|key| key.strip_prefix(CLUSTER_TAG_PREFIX))
-                .peekable();
+            let keys = subnet.tags.keys();
+            let mut clusters =
+                keys.filter_map(|key| key.strip_prefix(CLUSTER_TAG_PREFIX)).peekable();
             match &node.cluster {
-                Some(cluster) if clusters.peek().is_some() => clusters.any(|name| name == cluster),
-                Some(_) | None => true,
+                Some(cluster) if clusters.peek().is_some() => clusters.all(|name| name != cluster),
+                Some(_) | None => false,
             }
         }
     }
+}
+
+/// The value of the role tag; empty without one.
+fn role(subnet: &SubnetFacts) -> &str {
+    subnet.tags.get(ROLE_TAG).map_or("", String::as_str)
 }

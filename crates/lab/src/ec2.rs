@@ -157,6 +157,8 @@ pub fn error(error: ApiError) -> CallError {
         }
         "UnauthorizedOperation" | "AuthFailure" => CallErrorKind::AccessDenied,
         "InvalidParameterValue" => parameter_error(&error.message),
+        "InvalidGroup.NotFound" | "InvalidSubnetID.NotFound" => CallErrorKind::Lasting,
+        code if code.ends_with("LimitExceeded") => CallErrorKind::Lasting,
         _ if error.status >= 500 => CallErrorKind::OutcomeUnknown,
         _ => CallErrorKind::Rejected,
     };

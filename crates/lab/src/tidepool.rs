@@ -39,6 +39,7 @@ impl Tidepool {
                 instance: ipam_id(site.instance.as_str()),
                 boot: BootId("the only one".to_owned()),
                 primary_mac: site.primary_mac,
+                subnet_cidr: None,
                 instance_type: site.instance_type.clone(),
                 cluster: None,
                 eni_tags: BTreeMap::new(),

@@ -231,6 +231,7 @@ fn config(directory: &Path) -> Config {
             instance: InstanceId::try_from("i-0123456789abcdef0").unwrap(),
             boot: BootId("a boot".to_owned()),
             primary_mac: "02:00:00:00:00:01".parse().unwrap(),
+            subnet_cidr: None,
             instance_type: "m5.4xlarge".to_owned(),
             cluster: Some("test".to_owned()),
             eni_tags: BTreeMap::new(),

@@ -143,7 +143,7 @@ async fn create_with_the_same_token_returns_the_same_eni(node: Node) {
 async fn create_in_an_unknown_subnet_is_rejected(node: Node) {
     let nowhere = id("subnet-0123456789abcdef0");
     let error = node.refused(node.creation(&nowhere, BlockKind::V4Address.times(0), "x")).await;
-    let expected = (CallErrorKind::Rejected, "InvalidSubnetID.NotFound");
+    let expected = (CallErrorKind::Lasting, "InvalidSubnetID.NotFound");
     assert_eq!((error.kind, &*error.code), expected, "{error}");
 }
 

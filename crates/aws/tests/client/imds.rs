@@ -30,9 +30,14 @@ const FACTS: [(&str, &str); 3] = [
     ("meta-data/network/interfaces/macs/02:74:b0:72:79:61/vpc-id", VPC),
 ];
 
+/// The node can do without it.
+const RANGE: (&str, &str) =
+    ("meta-data/network/interfaces/macs/02:74:b0:72:79:61/subnet-ipv4-cidr-block", "10.0.2.0/24");
+
 /// The answers with the facts, after the token.
 pub(crate) fn facts_answers() -> Vec<Answer> {
-    FACTS.iter().map(|(_, text)| Answer::Send(200, (*text).to_owned())).collect()
+    let all = FACTS.iter().chain([&RANGE]);
+    all.map(|(_, text)| Answer::Send(200, (*text).to_owned())).collect()
 }
 
 /// A service that answers with the facts, but at the `broken`th with `answer`.
@@ -54,11 +59,12 @@ async fn node_facts_are_read_with_a_token() {
     let facts = imds.node_facts().await.unwrap();
     let seen = server.seen();
     assert_eq!(seen[0].line, "PUT /latest/api/token HTTP/1.1");
-    for (request, (path, _)) in seen[1..].iter().zip(FACTS) {
+    for (request, (path, _)) in seen[1..].iter().zip(FACTS.into_iter().chain([RANGE])) {
         assert_eq!(request.line, format!("GET /latest/{path} HTTP/1.1"));
         assert_eq!(request.header("x-aws-ec2-metadata-token"), Some("a-token"));
     }
-    assert_eq!(seen.len(), 4);
+    assert_eq!(seen.len(), 5);
+    assert_eq!(facts.subnet_cidr, Some("10.0.2.0/24".parse().unwrap()));
     assert_eq!((facts.instance, facts.vpc), (id("i-0123456789abcdef1"), id(VPC)));
     assert_eq!((&*facts.region, &*facts.availability_zone), ("us-east-1", "us-east-1a"));
     assert_eq!(
@@ -107,6 +113,18 @@ async fn truncated_answer_is_refused_whole() {
                 Err(error) => assert!(error.to_string().contains(path), "{error}"),
             }
         }
+    }
+}
+
+/// The range has two digits after the slash, so its beginning is no range. The node starts without it.
+#[tokio::test]
+async fn missing_or_invalid_range_is_left_out() {
+    let bad = ["<html>", "10.0.2.0", "10.0.2.0/2", "10.0.2.0/33", "10.0.2.9/24", "10.0.0.0/8"];
+    let bad = bad.into_iter().map(|text| (200, text)).chain([(404, "")]);
+    for (status, text) in bad {
+        let (_server, imds) = service(FACTS.len(), Answer::Send(status, text.to_owned())).await;
+        let facts = imds.node_facts().await.unwrap();
+        assert_eq!(facts.subnet_cidr, None, "{text}");
     }
 }
 

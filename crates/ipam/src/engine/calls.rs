@@ -10,7 +10,7 @@ use super::poll::LAG;
 use crate::bucket::{Buckets, Urgency};
 use crate::call::{Action, CallError, CallErrorKind, CallId, Ec2Call};
 use crate::event::Effect;
-use crate::id::EniId;
+use crate::id::{EniId, SubnetId};
 use crate::jitter::Jitter;
 use crate::pool::Pool;
 use crate::reason::Reason;
@@ -278,7 +278,9 @@ impl Calls {
         error: &CallError,
         now: Timestamp,
     ) -> Hold {
-        let why = format!("{call}: {error}");
+        let is_lasting = error.kind == CallErrorKind::Lasting;
+        let lasts = if is_lasting { "; it does so until somebody removes the cause" } else { "" };
+        let why = format!("{call}: {error}{lasts}");
         let (pace, code) = (Pace::of(error.kind), refusal_code(error.kind));
         self.retries.fail(subject, pace, code, why, now)
     }
@@ -292,6 +294,11 @@ impl Calls {
     /// Why `action` may not be tried on `eni` at present, if it may not.
     pub(super) fn hold_on(&self, eni: &EniId, action: Action, now: Timestamp) -> Option<&Hold> {
         self.retries.hold(&Subject::Eni(eni.clone(), action), now)
+    }
+
+    /// Why no ENI may be created in `subnet` at present, if none may.
+    pub(super) fn create_hold(&self, subnet: &SubnetId, now: Timestamp) -> Option<&Hold> {
+        self.retries.hold(&Subject::CreateIn(subnet.clone()), now)
     }
 
     /// The last failure of `action`, unless a success has followed it.

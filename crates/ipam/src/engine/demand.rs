@@ -71,7 +71,10 @@ pub(super) struct Outlook {
 pub(super) enum Shortage {
     /// An address for it is under way, but late.
     Late,
-    /// No address for it is under way.
+    /// No address for it is under way, but one here rests until then. The waiters before it get those that rest
+    /// less long.
+    Resting(Timestamp),
+    /// No address for it is here or under way.
     Nothing,
 }
 
@@ -81,10 +84,23 @@ impl Outlook {
         place < self.n_served
     }
 
+    /// When the resting address that the waiter at `place` would get has rested; `None` if those before it need
+    /// all.
+    fn rested_at(&self, place: usize) -> Option<Timestamp> {
+        place.checked_sub(self.n_served).and_then(|n| self.rest_ends.get(n)).copied()
+    }
+
+    fn shortage(&self, place: usize) -> Shortage {
+        match self.rested_at(place) {
+            _ if self.is_served(place) => Shortage::Late,
+            Some(at) => Shortage::Resting(at),
+            None => Shortage::Nothing,
+        }
+    }
+
     fn is_worth_waiting(&self, place: usize, patience: Timestamp) -> bool {
-        let rested = place.checked_sub(self.n_served).and_then(|n| self.rest_ends.get(n));
         self.is_served(place)
-            || rested.is_some_and(|at| *at <= patience)
+            || self.rested_at(place).is_some_and(|at| at <= patience)
             || self.passes_at.is_some_and(|at| at <= patience)
     }
 }
@@ -443,9 +459,7 @@ impl Demand {
             if now < waiter.patience && outlook.is_worth_waiting(place, waiter.patience) {
                 self.waiters.push_back(waiter);
             } else {
-                let is_served = outlook.is_served(place);
-                let shortage = if is_served { Shortage::Late } else { Shortage::Nothing };
-                dismissed.push((waiter.request, shortage));
+                dismissed.push((waiter.request, outlook.shortage(place)));
             }
         }
         dismissed

@@ -58,7 +58,7 @@ impl HostSync {
         now: Timestamp,
     ) {
         if let Some(found) = pool.enis.get_mut(eni) {
-            if state == LinkState::Absent && found.offers() {
+            if state == LinkState::Absent && found.is_linked() {
                 // Somebody may have detached it.
                 inventory.recheck_gone(found.changed_at, now);
             }
@@ -79,16 +79,17 @@ impl HostSync {
         &mut self,
         pool: &Pool,
         inventory: &Inventory,
+        record: &Record,
         cx: Context<'_>,
         out: &mut Vec<Effect>,
     ) {
-        let is_known = inventory.unknown_poll().is_none() || inventory.is_warm_started();
+        let is_known = inventory.awaited_poll().is_none() || inventory.is_warm_started();
         let enis = pool.enis.values().filter(|_| is_known);
         let wanted = HostPicture {
             primary_mac: cx.node.primary_mac,
             mtu: cx.policy.mtu,
             family: cx.family().kind.family(),
-            enis: enis.filter_map(|eni| host_eni(eni, inventory)).collect(),
+            enis: enis.filter_map(|eni| host_eni(eni, inventory, record)).collect(),
         };
         let is_unready = is_known && pool.unready().is_some();
         let retry = is_unready && !self.is_asked && self.hold(cx.now).is_none();
@@ -139,7 +140,7 @@ fn note_link(eni: &mut Eni, state: LinkState, now: Timestamp) {
     };
 }
 
-fn host_eni(eni: &Eni, inventory: &Inventory) -> Option<HostEni> {
+fn host_eni(eni: &Eni, inventory: &Inventory, record: &Record) -> Option<HostEni> {
     let Stage::Attached { attachment, .. } = &eni.stage else { return None };
     Some(HostEni {
         eni: eni.id.clone(),
@@ -147,7 +148,7 @@ fn host_eni(eni: &Eni, inventory: &Inventory) -> Option<HostEni> {
         device_index: attachment.device_index,
         network_card: 0,
         primary_address: eni.primary_address,
-        subnet_cidr: inventory.subnets.cidr(&eni.subnet)?,
+        subnet_cidr: inventory.subnet_cidr_of(eni, record)?,
     })
 }
 

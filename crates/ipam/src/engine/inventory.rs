@@ -9,6 +9,7 @@ mod stock_take;
 mod warm_start;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::Ipv4Addr;
 use std::time::Duration;
 
 use ipnet::Ipv4Net;
@@ -37,11 +38,15 @@ use crate::view::ForeignReason;
 /// How often EC2 is described although nothing gives cause. Up to a quarter is added, by instance.
 pub(super) const AUDIT: Duration = Duration::from_secs(20 * 60 * 60);
 
+/// How old EC2's description of the primary ENI and of the subnets may be when an ENI is created by it.
+const FRESH: Duration = Duration::from_secs(5 * 60);
+
 /// What the primary ENI has and new ENIs get, as EC2 described it last.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct PrimaryTemplate {
     pub(super) subnet: SubnetId,
     pub(super) security_groups: BTreeSet<SecurityGroupId>,
+    address: Ipv4Addr,
 }
 
 /// An ENI on this instance that is not ours.
@@ -93,9 +98,12 @@ impl Inventory {
         self.enis_poll.is_known()
     }
 
-    /// The first of the polls that has never succeeded.
-    pub(super) fn unknown_poll(&self) -> Option<&Poll> {
-        [&self.enis_poll, &self.subnets_poll].into_iter().find(|poll| !poll.is_known())
+    /// The poll whose answer everything waits for. Once a describe of the subnets has failed, all goes on that
+    /// can do without.
+    pub(super) fn awaited_poll(&self) -> Option<&Poll> {
+        let enis = Some(&self.enis_poll).filter(|poll| !poll.is_known());
+        let subnets = &self.subnets_poll;
+        enis.or_else(|| (!subnets.is_known() && !subnets.only_fails()).then_some(subnets))
     }
 
     pub(super) fn foreign(&self) -> &BTreeMap<EniId, Foreign> {
@@ -123,12 +131,19 @@ impl Inventory {
 
     /// The range of the ENI's subnet. Without it neither the ENI nor the blocks of an Assign can be recorded.
     pub(super) fn subnet_cidr_of(&self, eni: &Eni, record: &Record) -> Option<Ipv4Net> {
-        self.subnets.cidr(&eni.subnet).or_else(|| {
-            let noted = self.warm_start.noted(&eni.id);
-            // A subnet's range never changes, so the record of another boot serves too.
-            let before = noted.or_else(|| record.enis().get(&eni.id));
-            before.map(|known| known.subnet_cidr)
-        })
+        let noted = || self.warm_start.noted(&eni.id).map(|known| known.subnet_cidr);
+        self.subnets
+            .cidr(&eni.subnet)
+            .or_else(noted)
+            .or_else(|| range_on_record(&eni.subnet, record))
+    }
+
+    /// Whether describes of the subnets have only failed, and nothing else shows the range of `subnet`. Then an
+    /// ENI in it cannot be recorded or set up on the host.
+    pub(super) fn lacks_range(&self, subnet: &SubnetId, record: &Record) -> bool {
+        self.subnets_poll.only_fails()
+            && self.subnets.cidr(subnet).is_none()
+            && range_on_record(subnet, record).is_none()
     }
 
     /// Whether the record stands in for EC2's answer since the start.
@@ -165,12 +180,40 @@ impl Inventory {
         }
     }
 
+    /// Asks for the describes that the creation of an ENI needs, since security groups and tags may have
+    /// changed. Returns whether it must wait for them. It goes on without them while they cannot be made.
+    pub(super) fn refresh_for_create(
+        &mut self,
+        calls: &Calls,
+        pressure: Pressure,
+        now: Timestamp,
+    ) -> bool {
+        let mut waits = false;
+        for poll in [&mut self.subnets_poll, &mut self.enis_poll] {
+            if !poll.is_older_than(FRESH, now) {
+                continue;
+            }
+            if poll.is_under_way() {
+                waits = true;
+            } else if calls.hold(poll.call.action(), pressure, now).is_none() {
+                poll.ask(now, Reason::Outdated);
+                waits = true;
+            }
+        }
+        waits
+    }
+
     /// When something follows from time alone.
     pub(super) fn wakes(&self) -> impl Iterator<Item = Timestamp> {
         let wakes =
             [self.warm_start.due(), self.enis_poll.wakes_at(), self.subnets_poll.wakes_at()];
         wakes.into_iter().flatten()
     }
+}
+
+/// The subnet's range on record, of this boot or another: a subnet's range never changes.
+fn range_on_record(subnet: &SubnetId, record: &Record) -> Option<Ipv4Net> {
+    record.enis().values().find(|known| known.facts.subnet == *subnet).map(|it| it.subnet_cidr)
 }
 
 /// Starts a describe if it is due and EC2 may be called.

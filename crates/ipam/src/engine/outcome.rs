@@ -67,10 +67,11 @@ impl Outcome<'_> {
 
     fn succeeded(&mut self, call: &Ec2Call, output: CallOutput) -> Answered {
         let now = self.stock.cx.now;
-        let StockTake { inventory, pool, journal, promised, .. } = &mut self.stock;
+        let StockTake { inventory, pool, calls, journal, promised, .. } = &mut self.stock;
         match (call, output) {
             (Ec2Call::CreateEni { subnet, blocks, .. }, CallOutput::Created(facts)) => {
                 inventory.subnets.granted(subnet, *blocks);
+                calls.retries.clear(&Subject::CreateIn(subnet.clone()));
                 // A repeated call may return an ENI that a describe has found and that is attached by now.
                 if !pool.enis.contains_key(&facts.id) {
                     self.stock.insert_eni(&facts, Origin::Tagged, Stage::Unattached);
@@ -155,23 +156,6 @@ impl Outcome<'_> {
             CallErrorKind::Throttled | CallErrorKind::NoCredentials => {
                 self.stock.calls.action_failed(call, error, now);
             }
-            CallErrorKind::AccessDenied => {
-                self.stock.calls.action_failed(call, error, now);
-                match call {
-                    Ec2Call::AttachEni { eni, device_index } => {
-                        self.attach_failed(eni, *device_index, call, error);
-                    }
-                    Ec2Call::DetachEni { eni, .. } => self.serve_again(eni),
-                    Ec2Call::DescribeEnis
-                    | Ec2Call::DescribeSubnets
-                    | Ec2Call::DescribeUnattached { .. }
-                    | Ec2Call::CreateEni { .. }
-                    | Ec2Call::SetDeleteOnTermination { .. }
-                    | Ec2Call::Assign { .. }
-                    | Ec2Call::Unassign { .. }
-                    | Ec2Call::DeleteEni { .. } => {}
-                }
-            }
             CallErrorKind::SubnetExhausted
             | CallErrorKind::SubnetFragmented
             | CallErrorKind::AddressLimit
@@ -179,7 +163,9 @@ impl Outcome<'_> {
             | CallErrorKind::DeviceIndexTaken
             | CallErrorKind::NotFound
             | CallErrorKind::InUse
+            | CallErrorKind::AccessDenied
             | CallErrorKind::OutcomeUnknown
+            | CallErrorKind::Lasting
             | CallErrorKind::Rejected => self.refused(call, error),
         }
     }
@@ -196,9 +182,15 @@ impl Outcome<'_> {
             Ec2Call::CreateEni { subnet, blocks, .. } if is_of_subnet(kind) => {
                 self.subnet_refused(subnet, *blocks, kind);
             }
-            Ec2Call::CreateEni { .. } => {
-                let subject = Subject::Action(Action::CreateEni);
+            Ec2Call::CreateEni { subnet, .. } => {
+                let subject = Subject::CreateIn(subnet.clone());
                 self.stock.calls.hold_back(subject, call, error, now);
+                // The subnet may be gone, or its tags may have changed.
+                self.stock.inventory.subnets_poll.ask(now, Reason::Unclear);
+                if kind == CallErrorKind::Lasting {
+                    // So may the primary ENI's security groups.
+                    self.stock.inventory.enis_poll.ask(now, Reason::Unclear);
+                }
             }
             Ec2Call::Assign { eni, blocks } => self.assign_refused(eni, *blocks, call, error),
             Ec2Call::AttachEni { eni, device_index } => {
@@ -214,9 +206,14 @@ impl Outcome<'_> {
                 // Just after a creation EC2 may not find an ENI that exists.
                 self.stock.inventory.recheck_after_lag(now);
             }
+            Ec2Call::DetachEni { eni, .. } => {
+                self.refused_on(eni, call, error);
+                if kind == CallErrorKind::AccessDenied {
+                    self.serve_again(eni);
+                }
+            }
             Ec2Call::SetDeleteOnTermination { eni, .. }
             | Ec2Call::Unassign { eni, .. }
-            | Ec2Call::DetachEni { eni, .. }
             | Ec2Call::DeleteEni { eni } => self.refused_on(eni, call, error),
         }
     }
@@ -288,6 +285,7 @@ impl Outcome<'_> {
             | CallErrorKind::AccessDenied
             | CallErrorKind::NoCredentials
             | CallErrorKind::OutcomeUnknown
+            | CallErrorKind::Lasting
             | CallErrorKind::Rejected => false,
         };
         let subject = Subject::Eni(eni.clone(), Action::AttachEni);
@@ -309,7 +307,8 @@ impl Outcome<'_> {
 /// that is no longer on the ENI.
 fn leaves_doubt(call: &Ec2Call, kind: CallErrorKind) -> bool {
     let takes_back = matches!(call, Ec2Call::Unassign { .. });
-    kind == CallErrorKind::OutcomeUnknown || (takes_back && kind == CallErrorKind::Rejected)
+    let is_refused = matches!(kind, CallErrorKind::Rejected | CallErrorKind::Lasting);
+    kind == CallErrorKind::OutcomeUnknown || (takes_back && is_refused)
 }
 
 fn is_of_subnet(kind: CallErrorKind) -> bool {

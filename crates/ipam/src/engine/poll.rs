@@ -18,13 +18,16 @@ pub(super) struct Poll {
     /// A describe that begins before this time does not suffice: it may show the state before a change.
     wanted_from: Option<Timestamp>,
     under_way: Option<(CallId, Timestamp)>,
-    known: bool,
+    /// When the last describe with an answer began.
+    answered: Option<Timestamp>,
+    /// Whether a describe has ended, with an answer or without.
+    ended: bool,
 }
 
 impl Poll {
     /// A poll that is never due by itself.
     pub(super) fn new(call: Ec2Call) -> Self {
-        Self { call, due: None, wanted_from: None, under_way: None, known: false }
+        Self { call, due: None, wanted_from: None, under_way: None, answered: None, ended: false }
     }
 
     pub(super) fn due(call: Ec2Call, at: Timestamp, why: Reason) -> Self {
@@ -33,12 +36,22 @@ impl Poll {
 
     /// Whether a describe has ever succeeded.
     pub(super) fn is_known(&self) -> bool {
-        self.known
+        self.answered.is_some()
+    }
+
+    /// Whether the last answer is older than `age`, or there is none.
+    pub(super) fn is_older_than(&self, age: Duration, now: Timestamp) -> bool {
+        self.answered.is_none_or(|at| at + age < now)
+    }
+
+    /// Whether describes have failed, and none has ever succeeded.
+    pub(super) fn only_fails(&self) -> bool {
+        self.ended && !self.is_known()
     }
 
     /// Whether the last describe began late enough to show every change.
     pub(super) fn is_certain(&self) -> bool {
-        self.known && self.wanted_from.is_none()
+        self.is_known() && self.wanted_from.is_none()
     }
 
     /// Describes at `at`, or sooner if something else asks for it.
@@ -79,12 +92,13 @@ impl Poll {
     /// Ends the describe `id` and returns when it began; `None` if `id` is another call.
     pub(super) fn end(&mut self, id: CallId) -> Option<Timestamp> {
         let (_, asked_at) = self.under_way.take_if(|(under_way, _)| *under_way == id)?;
+        self.ended = true;
         Some(asked_at)
     }
 
     /// The describe that began at `asked_at` has an answer.
     pub(super) fn succeeded(&mut self, asked_at: Timestamp) {
-        self.known = true;
+        self.answered = Some(asked_at);
         self.wanted_from.take_if(|from| *from <= asked_at);
     }
 }

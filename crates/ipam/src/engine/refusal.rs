@@ -5,9 +5,13 @@
 use super::Engine;
 use super::demand::Shortage;
 use crate::call::Action;
+use crate::eni::Eni;
 use crate::event::{Refusal, RefusalCode};
 use crate::retry::{Hold, Subject};
 use crate::time::Timestamp;
+
+/// How many obstacles to growth a refusal names. `ipamd status` has all.
+const MOST_OBSTACLES: usize = 8;
 
 /// The cause of a refusal, before the pool's counts are added.
 struct Cause {
@@ -28,12 +32,16 @@ impl Engine {
         if let Some(hold) = self.journal.hold(now) {
             return Cause { code: hold.code, why: hold.why.clone(), again_at: Some(hold.until) };
         }
-        if let Some(poll) = self.inventory.unknown_poll() {
+        if let Some(poll) = self.inventory.awaited_poll() {
             return starting(self.calls.failure(poll.call.action(), self.pressure(), now));
+        }
+        if let Some(cause) = self.unknown_range(now) {
+            return cause;
         }
         let short = match shortage {
             Shortage::Late => None,
-            Shortage::Nothing => self.resting(now).or_else(|| self.blocked_growth()),
+            Shortage::Resting(until) => self.resting(until).or_else(|| self.blocked_growth()),
+            Shortage::Nothing => self.blocked_growth(),
         };
         short.or_else(|| self.failing_call(now)).or_else(|| self.failing_link(now)).unwrap_or_else(
             || Cause {
@@ -44,9 +52,20 @@ impl Engine {
         )
     }
 
-    /// The refusal while growth is blocked and the only free addresses here still rest.
-    fn resting(&self, now: Timestamp) -> Option<Cause> {
-        let until = self.pool.rest_ends(self.site.at(now).cooldown(), now).min()?;
+    /// The refusal while no ENI can be used, because EC2 does not describe the subnets.
+    fn unknown_range(&self, now: Timestamp) -> Option<Cause> {
+        let record = self.journal.record();
+        let lacks = |eni: &Eni| self.inventory.lacks_range(&eni.subnet, record);
+        if !self.pool.enis.values().all(lacks) {
+            return None;
+        }
+        let hold = self.calls.failure(Action::DescribeSubnets, self.pressure(), now)?;
+        let why = format!("the ranges of the ENIs' subnets are unknown: {}", hold.why);
+        Some(Cause { code: hold.code, why, again_at: Some(hold.until) })
+    }
+
+    /// The refusal while growth is blocked and the address that the pod would get rests until then.
+    fn resting(&self, until: Timestamp) -> Option<Cause> {
         let blocked = self.supply.plan().blocked.first()?;
         (blocked.code != RefusalCode::MaxPods).then(|| Cause {
             code: RefusalCode::AllCooling,
@@ -55,9 +74,19 @@ impl Engine {
         })
     }
 
+    /// The refusal while growth is blocked. It has the code of the first obstacle and names all.
     fn blocked_growth(&self) -> Option<Cause> {
-        let blocked = self.supply.plan().blocked.first()?;
-        Some(Cause { code: blocked.code, why: blocked.why.clone(), again_at: blocked.until })
+        let blocked = &self.supply.plan().blocked;
+        let code = blocked.first()?.code;
+        let again_at = blocked.iter().filter_map(|blocked| blocked.until).min();
+        let mut whys: Vec<_> = blocked.iter().map(|blocked| blocked.why.as_str()).collect();
+        let n_more = whys.len().saturating_sub(MOST_OBSTACLES);
+        whys.truncate(MOST_OBSTACLES);
+        let mut why = whys.join("; ");
+        if n_more > 0 {
+            why.push_str(&format!("; and {n_more} more, see ipamd status"));
+        }
+        Some(Cause { code, why, again_at })
     }
 
     /// The refusal while the addresses under way depend on a failing call or describe.
@@ -65,8 +94,8 @@ impl Engine {
         let (calls, pressure) = (&self.calls, self.pressure());
         let assign = self.site.at(now).assign_action();
         let supplies = |subject: &Subject| {
-            let (Subject::Action(action) | Subject::Eni(_, action)) = subject;
-            *action == assign || matches!(action, Action::CreateEni | Action::AttachEni)
+            let action = subject.action();
+            action == assign || matches!(action, Action::CreateEni | Action::AttachEni)
         };
         let held = calls.retries.holds(now).find(|(subject, _)| supplies(subject));
         let throttled = || {

@@ -60,7 +60,7 @@ pub(super) struct Supplying<'a> {
     pub(super) pool: &'a mut Pool,
     pub(super) calls: &'a mut Calls,
     pub(super) journal: &'a mut Journal,
-    pub(super) inventory: &'a Inventory,
+    pub(super) inventory: &'a mut Inventory,
     pub(super) n_waiting: usize,
     pub(super) pressure: Pressure,
     pub(super) cx: Context<'a>,
@@ -103,6 +103,13 @@ impl Supply {
         let Sources { pool, calls, inventory, n_waiting, pressure, cx, .. } = sources;
         let mut enis: Vec<_> = pool.enis.values().collect();
         enis.sort_by_key(|eni| (eni.device_index().unwrap_or(u16::MAX), &eni.id));
+        let (unusable, subnets): (Vec<_>, Vec<_>) = sources
+            .subnets_for_new_enis()
+            .into_iter()
+            .partition(|subnet| inventory.lacks_range(subnet, sources.record));
+        let lacks_all = subnets.is_empty() && !unusable.is_empty();
+        let unknown_subnets =
+            || calls.failure(Action::DescribeSubnets, pressure, cx.now).filter(|_| lacks_all);
         let creating = calls.in_flight().filter_map(|in_flight| {
             let Ec2Call::CreateEni { subnet, blocks, .. } = &in_flight.call else { return None };
             Some(NewEni { subnet: sources.subnet_supply(subnet), blocks: *blocks })
@@ -112,14 +119,10 @@ impl Supply {
             creating: creating.collect(),
             n_foreign: inventory.n_foreign(),
             n_waiting: u32::try_from(n_waiting).unwrap_or(u32::MAX),
-            subnets: sources
-                .subnets_for_new_enis()
-                .iter()
-                .map(|subnet| sources.subnet_supply(subnet))
-                .collect(),
+            subnets: subnets.iter().map(|subnet| sources.subnet_supply(subnet)).collect(),
             create_at_most: self.learnt.create_at_most,
             assign_hold: calls.hold(cx.assign_action(), pressure, cx.now),
-            create_hold: calls.hold(Action::CreateEni, pressure, cx.now),
+            create_hold: calls.hold(Action::CreateEni, pressure, cx.now).or_else(unknown_subnets),
         }
     }
 
@@ -157,8 +160,14 @@ impl Supplying<'_> {
             cx,
         });
         supply.plan = supply.plan_for(&situation, cx);
-        let growth = std::mem::take(&mut supply.plan.growth);
+        let mut growth = std::mem::take(&mut supply.plan.growth);
         supply.small.observe(!growth.is_empty(), cx.now);
+        let is_create = |growth: &Growth| matches!(growth, Growth::Create { .. });
+        if growth.iter().any(is_create)
+            && self.inventory.refresh_for_create(self.calls, self.pressure, cx.now)
+        {
+            growth.retain(|growth| !is_create(growth));
+        }
         if supply.grows_at(cx).is_some_and(|at| at <= cx.now) {
             growth.into_iter().for_each(|growth| self.start_growth(growth));
         }
@@ -294,17 +303,21 @@ impl Sources<'_> {
                 Family::V4 => subnets.prefixes(subnet, now),
                 Family::V6 => subnets.ipv6_prefixes(subnet, now),
             },
+            free: subnets.free(subnet),
+            create_hold: self.calls.create_hold(subnet, now).cloned(),
         }
     }
 
     fn eni_supply(self, eni: &Eni) -> EniSupply {
         let call = self.calls.call_on(&eni.id);
         let age = self.cx.policy.timing.min_eni_age;
+        let may_go = eni.is_removable(self.record)
+            && self.calls.hold_on(&eni.id, Action::DetachEni, self.cx.now).is_none();
         EniSupply {
             id: eni.id.clone(),
             subnet: self.subnet_supply(&eni.subnet),
             state: self.state(eni),
-            removable_from: eni.is_removable(self.record).then(|| eni.since + age),
+            removable_from: may_go.then(|| eni.since + age),
             busy: call.is_some(),
             pending: call.and_then(|call| {
                 let Ec2Call::Assign { blocks, .. } = call else { return None };
@@ -321,9 +334,13 @@ impl Sources<'_> {
         match &eni.stage {
             Stage::Unattached => SupplyState::Coming,
             Stage::Attached { link, .. } if link.is_broken() => SupplyState::Broken,
+            Stage::Attached { .. } if self.inventory.lacks_range(&eni.subnet, self.record) => {
+                SupplyState::Broken
+            }
             Stage::Attached { .. } if self.inventory.subnet_cidr_of(eni, self.record).is_none() => {
                 SupplyState::Coming
             }
+            Stage::Attached { .. } if eni.excluded.is_some() => SupplyState::Excluded,
             Stage::Attached { .. } => SupplyState::Attached,
             Stage::Draining { .. } => SupplyState::Leaving { holds_place: true },
             Stage::Deleting { place, .. } => SupplyState::Leaving { holds_place: place.is_some() },

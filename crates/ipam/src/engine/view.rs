@@ -104,6 +104,10 @@ impl Engine {
         let held = held.map(|hold| format!("{}: {}", hold.code.as_str(), hold.why));
         let links = self.pool.enis.values();
         let links = links.filter_map(|eni| Some(format!("{}: {}", eni.id, eni.link_failure()?)));
+        let excluded = self.pool.enis.values().filter_map(|eni| {
+            let why = eni.excluded?.as_str();
+            Some(format!("{}: no new pod gets an address of it, since {why}", eni.id))
+        });
         let unconfirmed = self.pool.enis.values().filter(|eni| eni.has_unconfirmed());
         let unconfirmed = unconfirmed.map(|eni| {
             let (id, n) = (&eni.id, eni.n_unconfirmed());
@@ -115,13 +119,26 @@ impl Engine {
         });
         let lost = self.lost().into_keys();
         let lost = lost.map(|address| format!("{address} is a pod's but not on any ENI at EC2"));
+        let planned = planned.chain(self.waits_for_rest(now));
         let planned = self.warm_start_notice().into_iter().chain(planned);
-        let planned = planned.chain(held).chain(links).chain(unconfirmed).chain(on_host);
+        let planned = planned.chain(held).chain(links).chain(excluded).chain(unconfirmed);
+        let planned = planned.chain(on_host);
         let mut all: Vec<String> = planned.chain(lost).chain(self.unusual_pods()).collect();
         all.extend(foreign_block_phrases(&self.pool));
         all.extend(quarantine_reasons(&self.pool, self.journal.record(), cx));
         all.dedup();
         all
+    }
+
+    /// The notice that pods wait for the end of a cooldown, since the pool cannot grow.
+    fn waits_for_rest(&self, now: Timestamp) -> Option<String> {
+        let plan = self.supply.plan();
+        let n = plan.n_unserved.min(self.demand.n_waiting() as u64);
+        let until = self.pool.rest_ends(self.site.at(now).cooldown(), now).min()?;
+        (n > 0).then(|| {
+            let left = until.since(now);
+            format!("ALL_COOLING: {n} pods wait for addresses that rest, the first for {left:?}")
+        })
     }
 
     /// The notice that the record stands in for EC2's answer, while it does.

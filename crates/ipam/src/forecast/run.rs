@@ -138,6 +138,7 @@ fn node() -> Node {
         instance: InstanceId::try_from("i-0").expect("it has the prefix of its kind"),
         boot: BootId("a boot".to_owned()),
         primary_mac: MacAddr::NONE,
+        subnet_cidr: None,
         instance_type: "any".to_owned(),
         cluster: None,
         eni_tags: BTreeMap::new(),

@@ -215,15 +215,16 @@ impl<'a> Planner<'a> {
             && !self.is_low(&self.totals)
     }
 
-    /// The subnets that calls under way ask for blocks, and whether they ask for prefixes.
+    /// What the calls under way ask of the subnets.
     fn asked(&self) -> Asked<'a> {
         let enis = self.situation.enis.iter();
         let on_enis = enis.filter_map(|eni| Some((&eni.subnet, eni.pending?)));
         let creating = self.situation.creating.iter().map(|eni| (&eni.subnet, eni.blocks));
-        on_enis
-            .chain(creating)
-            .map(|(subnet, blocks)| (&subnet.id, blocks.kind.is_prefix()))
-            .collect()
+        let mut asked = Asked::default();
+        for (subnet, blocks) in on_enis.chain(creating) {
+            asked.add(&subnet.id, blocks);
+        }
+        asked
     }
 
     pub(super) fn finish(self, surplus: Surplus) -> Plan {

@@ -20,6 +20,24 @@ impl<'a> Planner<'a> {
         Surplus { enis, blocks }
     }
 
+    /// Adds the ENIs that a tag excludes, and their idle blocks. They go back whatever the targets are.
+    pub(super) fn add_excluded(&mut self, surplus: &mut Surplus) {
+        let enis = self.situation.enis.iter();
+        for eni in enis.filter(|eni| eni.state == SupplyState::Excluded && !eni.busy) {
+            if eni.is_removable() {
+                match eni.removable_from {
+                    Some(from) if from > self.now => self.look_again(Some(from)),
+                    _ => surplus.enis.push(eni.id.clone()),
+                }
+                continue;
+            }
+            let (singles, prefixes) = (eni.tally.idle_singles, eni.tally.idle_prefixes);
+            let idle = [BlockKind::V4Address.times(singles), self.prefixes(prefixes)];
+            let idle = idle.into_iter().filter(|blocks| blocks.n > 0);
+            surplus.blocks.extend(idle.map(|blocks| (eni.id.clone(), blocks)));
+        }
+    }
+
     /// The ENIs to drain now, and the places of all surplus ENIs, including those that are too young to go.
     fn surplus_enis(&mut self) -> (Vec<EniId>, Vec<usize>) {
         let mut candidates: Vec<_> =

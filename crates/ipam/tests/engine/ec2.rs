@@ -33,7 +33,7 @@ pub(crate) fn security_groups(names: &[&str]) -> BTreeSet<SecurityGroupId> {
 }
 
 /// The failures that certainly had no effect.
-pub(crate) const REFUSALS: [CallErrorKind; 11] = [
+pub(crate) const REFUSALS: [CallErrorKind; 12] = [
     CallErrorKind::Throttled,
     CallErrorKind::SubnetExhausted,
     CallErrorKind::SubnetFragmented,
@@ -44,6 +44,7 @@ pub(crate) const REFUSALS: [CallErrorKind; 11] = [
     CallErrorKind::InUse,
     CallErrorKind::AccessDenied,
     CallErrorKind::NoCredentials,
+    CallErrorKind::Lasting,
     CallErrorKind::Rejected,
 ];
 
@@ -68,6 +69,8 @@ pub(crate) struct Ec2 {
     pub(crate) limits: Limits,
     /// Every call so far.
     pub(crate) calls: Vec<Ec2Call>,
+    /// The calls that are refused without effect, each with its kind of error.
+    pub(crate) refuses: fn(&Ec2Call) -> Option<CallErrorKind>,
     tokens: BTreeMap<String, EniId>,
     n_made: u16,
 }
@@ -79,6 +82,7 @@ impl Ec2 {
             subnets: BTreeMap::new(),
             limits,
             calls: Vec::new(),
+            refuses: |_| None,
             tokens: BTreeMap::new(),
             n_made: 0,
         };
@@ -135,6 +139,9 @@ impl Ec2 {
 
     pub(crate) fn execute(&mut self, call: &Ec2Call) -> Result<CallOutput, CallError> {
         self.calls.push(call.clone());
+        if let Some(kind) = (self.refuses)(call) {
+            return Err(error(kind));
+        }
         match call {
             Ec2Call::DescribeEnis => Ok(CallOutput::Enis(self.enis.values().cloned().collect())),
             // More than the filter asks for: the caller must judge.

@@ -7,7 +7,7 @@ use ipam::call::{CallErrorKind, CallId, Ec2Call};
 use ipam::event::{Event, LinkState, RefusalCode};
 use ipam::policy::{Limits, Targets, WarmSettings};
 
-use crate::ec2::{Ec2, SUBNET, error};
+use crate::ec2::{Ec2, PRIMARY, SUBNET, eni_id, error};
 use crate::node::{Node, OnEni as _, Setup, limits, policy, warm_ip};
 
 fn secs(n: u64) -> Duration {
@@ -621,8 +621,8 @@ fn repeated_create_that_fails_leaks_nothing() {
 #[test]
 fn describe_begun_before_a_change_undoes_nothing() {
     let mut node = full_primary();
-    node.now = node.now + secs(30 * 3600);
-    node.send(Event::Tick);
+    node.send(Event::EniLink { eni: eni_id(PRIMARY), link: LinkState::Absent });
+    node.pass_unsettled(secs(11));
     let (audit, call) = node.calls.pop_front().unwrap();
     assert_eq!(call, Ec2Call::DescribeEnis);
     let before = node.early[&audit].clone();

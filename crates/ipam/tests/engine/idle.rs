@@ -18,7 +18,8 @@ const SETTLED_AFTER: Duration = HOUR;
 const WAKES_AN_HOUR: usize = 2;
 /// The most calls in an hour of a node whose subnets lack the blocks that it wants. Every two minutes it asks
 /// both subnets for both kinds of block. After each refusal it describes how many addresses are free.
-const CALLS_AN_HOUR_IN_VAIN: usize = 30 * 2 * 2 * 2;
+/// Before a create the ENIs and the subnets are described, if that is five minutes ago.
+const CALLS_AN_HOUR_IN_VAIN: usize = 30 * 2 * 2 * 2 + 12 * 2;
 
 #[derive(Debug, Clone)]
 struct IdleCase {
@@ -103,7 +104,10 @@ proptest! {
         prop_assert!(asked.iter().all(Ec2Call::reads), "the node makes changes: {:?}", asked);
         let is_audit = |call: &&Ec2Call| matches!(call, Ec2Call::DescribeEnis);
         let n_audits = asked.iter().filter(is_audit).count();
-        let n_searches = asked.len() - n_audits;
+        let of_subnets = asked.iter().filter(|call| matches!(call, Ec2Call::DescribeSubnets));
+        let n_subnets = of_subnets.count();
+        let n_searches = asked.len() - n_audits - n_subnets;
+        prop_assert!((1..=2).contains(&n_subnets), "{} describes of subnets in 20 hours", n_subnets);
         prop_assert!((1..=2).contains(&n_audits), "{} audits in 20 hours", n_audits);
         prop_assert!((0..=2).contains(&n_searches), "{} searches in 20 hours", n_searches);
         prop_assert_eq!(node.log.len(), n_log);

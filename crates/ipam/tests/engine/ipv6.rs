@@ -122,6 +122,8 @@ fn second_prefix_comes_when_the_first_is_used_up() {
             id: subnet_id(SUBNET),
             addresses: Allowance::Open(u16::MAX),
             prefixes: Allowance::Open(u16::MAX),
+            free: None,
+            create_hold: None,
         };
         let primary = EniSupply {
             id: eni_id(PRIMARY),

@@ -8,10 +8,12 @@
 
 #![expect(clippy::unwrap_used, reason = "in a test a panic is the report")]
 
+mod denied;
 mod disagreements;
 mod ec2;
 mod ec2_silent;
 mod errors;
+mod excluded;
 mod flapping;
 mod foreign_blocks;
 mod fuzz;
@@ -31,6 +33,7 @@ mod queue;
 mod repeated_crashes;
 mod requests;
 mod restart;
+mod security_groups;
 mod settings;
 mod tables;
 mod warm_pool;

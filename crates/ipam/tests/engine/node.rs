@@ -132,6 +132,7 @@ pub(crate) fn node_facts() -> NodeFacts {
         instance: InstanceId::try_from(INSTANCE).unwrap(),
         boot: BootId("a boot".to_owned()),
         primary_mac: "02:00:00:00:00:00".parse().unwrap(),
+        subnet_cidr: Some("10.0.0.0/16".parse().unwrap()),
         instance_type: "any".to_owned(),
         cluster: Some("mine".to_owned()),
         eni_tags: BTreeMap::new(),

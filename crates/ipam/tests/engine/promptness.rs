@@ -381,6 +381,8 @@ impl PromptnessModel {
         let has_room = |id: &EniId| self.usable().any(|e| e.id == *id && e.blocks.len() < limit);
         let changes_one_with_room = |call: &Ec2Call| match call {
             Ec2Call::Unassign { .. } => true,
+            // A create waits for them if the last ones are minutes old.
+            Ec2Call::DescribeEnis | Ec2Call::DescribeSubnets => true,
             Ec2Call::SetDeleteOnTermination { eni, .. } => has_room(eni),
             _ => false,
         };

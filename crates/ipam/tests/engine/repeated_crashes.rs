@@ -148,6 +148,8 @@ fn assign_in_a_new_boot_without_subnets_is_recorded() {
 #[test]
 fn blocks_that_cannot_be_recorded_are_not_requested() {
     let mut node = Node::start(limits("m5.large"), warm_ip(3, 0));
+    node.boot.node.subnet_cidr = None;
+    node.restart_without_record();
     let before = node.ec2.clone();
     refuse_subnets(&mut node);
     node.add(0);

@@ -278,6 +278,70 @@ fn refusal_says_what_is_short() {
     assert_eq!(node.refused(add).code, RefusalCode::MaxPods);
 }
 
+/// The pods before it get the addresses that rest.
+#[test]
+fn pod_beyond_resting_addresses_is_told_the_limit() {
+    let mut node = Node::settled(limits("t3.small"), three_addresses());
+    for pod in 0..3 {
+        node.run_pod(pod);
+    }
+    node.del(0);
+    node.pass(secs(5));
+    node.del(1);
+    node.pass(secs(20));
+    // Two addresses rest for 5 and for 10 more seconds.
+    let first = node.add(10);
+    let second = node.add(11);
+    let third = node.add(12);
+    assert!(node.answer(first).is_none() && node.answer(second).is_none());
+    assert_eq!(node.refused(third).code, RefusalCode::EniLimit);
+    let waits = node.view().blocked.join("\n");
+    assert!(waits.contains("ALL_COOLING: 2 pods wait"), "{waits}");
+    assert!(waits.contains("the first for 5s"), "{waits}");
+    node.pass(secs(11));
+    node.granted(first);
+    node.granted(second);
+    assert_eq!(node.view().counts.waiting, 0);
+}
+
+/// Of two addresses that rest, the second pod's is the one that rests longer.
+#[test]
+fn refusal_names_the_rest_of_the_pods_own_address() {
+    let policy = Setup { add_wait: secs(6), ..three_addresses() };
+    let mut node = Node::settled(limits("t3.small"), policy);
+    for pod in 0..3 {
+        node.run_pod(pod);
+    }
+    node.del(0);
+    node.pass(secs(5));
+    node.del(1);
+    node.pass(secs(20));
+    let (first, second) = (node.add(10), node.add(11));
+    assert!(node.answer(first).is_none());
+    let refusal = node.refused(second);
+    assert_eq!((refusal.code, refusal.retry_after), (RefusalCode::AllCooling, Some(secs(10))));
+}
+
+/// An address that has rested on another ENI serves at once, though the fuller ENI has some that rest.
+#[test]
+fn rested_address_elsewhere_serves_at_once() {
+    let mut node = Node::settled(limits("t3.small"), Setup { max_enis: Some(2), ..warm_ip(6, 0) });
+    for pod in 0..6 {
+        node.run_pod(pod);
+    }
+    let elsewhere = node.record();
+    let pod_on = |index: u16| {
+        let held = elsewhere.assignments();
+        (0..6).find(|pod| held[&key(*pod)].device_index() == index).unwrap()
+    };
+    let (on_primary, on_second) = (pod_on(0), pod_on(1));
+    node.del(on_second);
+    node.pass(secs(31));
+    node.del(on_primary);
+    node.pass(secs(1));
+    assert_eq!(node.run_pod(10).device_index(), 1);
+}
+
 #[test]
 fn add_is_answered_before_its_deadline() {
     let check = |patience: Duration, code: RefusalCode, prepare: fn(&mut Node)| {

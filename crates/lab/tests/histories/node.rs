@@ -238,6 +238,7 @@ impl Node {
             instance: ipam_id(self.site.instance.as_str()),
             boot: BootId(format!("boot {}", self.n_boots)),
             primary_mac: self.site.primary_mac,
+            subnet_cidr: None,
             instance_type: self.site.instance_type.clone(),
             cluster: Some("ours".to_owned()),
             eni_tags: BTreeMap::new(),

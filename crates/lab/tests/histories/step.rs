@@ -187,6 +187,7 @@ const REFUSALS: &[&str] = &[
     "InternalError",
     "Unavailable",
     "InvalidParameterCombination",
+    "InvalidGroup.NotFound",
 ];
 
 /// The refusals that name a limit of an ENI or an instance.

@@ -12,9 +12,10 @@ use crate::engine::calls::Calls;
 use crate::engine::context::Context;
 use crate::engine::journal::Journal;
 use crate::engine::poll::LAG;
-use crate::eni::{Attachment, Eni, Link, Origin, Stage};
+use crate::eni::{Attachment, Eni, Exclusion, Link, Origin, Stage};
 use crate::id::EniId;
 use crate::ownership::{self, Ownership};
+use crate::policy::Placement;
 use crate::pool::Pool;
 use crate::reason::Reason;
 use crate::record::{Change, Record};
@@ -93,6 +94,8 @@ impl StockTake<'_> {
                 self.inventory.subnets.learn(facts.clone());
                 poll.succeeded(asked_at);
                 self.calls.action_succeeded(poll.call.action());
+                poll.ask(self.cx.now + self.cx.jitter.lengthened(AUDIT, 0), Reason::Audit);
+                self.judge_exclusions();
                 return;
             }
             Ok(_) => &not_an_answer(),
@@ -100,6 +103,38 @@ impl StockTake<'_> {
         };
         poll.ask(self.cx.now, Reason::Again);
         self.calls.action_failed(&poll.call, error, self.cx.now);
+        self.recall_primary_subnet();
+    }
+
+    /// Judges by their tags and those of their subnets which of our ENIs take no new pods.
+    pub(in crate::engine) fn judge_exclusions(&mut self) {
+        let (node, placement) = (self.cx.node, &self.cx.policy.placement);
+        for eni in self.pool.enis.values_mut() {
+            let is_kept_off = eni.origin == Origin::Primary && ownership::has_no_manage(&eni.tags);
+            let is_chosen = match placement {
+                Placement::Custom { subnets, .. } => subnets.contains(&eni.subnet),
+                Placement::LikePrimary => false,
+            };
+            let of_subnet = !is_chosen && self.inventory.subnets.excludes(&eni.subnet, node);
+            eni.excluded = match (is_kept_off, of_subnet) {
+                (true, _) => Some(Exclusion::NoManageTag),
+                (false, true) => Some(Exclusion::SubnetTag),
+                (false, false) => None,
+            };
+        }
+    }
+
+    /// Takes the range of the primary ENI's subnet from the metadata service's answer, while describes of the
+    /// subnets have only failed.
+    fn recall_primary_subnet(&mut self) {
+        let Inventory { subnets, subnets_poll, primary_template, .. } = &mut *self.inventory;
+        if let Some(primary) = primary_template
+            && let Some(range) = self.cx.node.subnet_cidr
+            && range.contains(&primary.address)
+            && subnets_poll.only_fails()
+        {
+            subnets.recall(primary.subnet.clone(), range);
+        }
     }
 
     fn enis_poll_failed(&mut self, error: &CallError) -> Polled {
@@ -114,8 +149,15 @@ impl StockTake<'_> {
         let mut ours: Vec<_> = facts.iter().map(|eni| serving(eni, family)).collect();
         self.inventory.unused_blocks = unused_blocks(facts, &ours);
         if let Some(primary) = facts.iter().find(|eni| eni.is_primary()) {
-            let EniFacts { subnet, security_groups, .. } = primary.clone();
-            self.inventory.primary_template = Some(PrimaryTemplate { subnet, security_groups });
+            let EniFacts { subnet, security_groups, primary_address: address, .. } =
+                primary.clone();
+            let template = PrimaryTemplate { subnet, security_groups, address };
+            let before = self.inventory.primary_template.replace(template);
+            if before != self.inventory.primary_template {
+                // What EC2 has refused was asked for with the old groups.
+                self.calls.retries.clear_creates();
+            }
+            self.recall_primary_subnet();
         }
         // EC2 may not show the last changes of an earlier run yet.
         if !self.inventory.is_known() && self.journal.record().has_calls() {
@@ -127,6 +169,7 @@ impl StockTake<'_> {
         self.inventory.warm_start.ec2_answers();
         let hints = self.inventory.hints_to_judge(self.pool, self.calls, describe.asked_at);
         let unattached = self.match_pool(&ours, describe);
+        self.judge_exclusions();
         Judgements { describe, unattached, hints }
     }
 
@@ -208,6 +251,7 @@ impl StockTake<'_> {
             shrunk_at: now,
             absent: Streak::default(),
             refused: None,
+            excluded: None,
             stage,
             blocks: BTreeMap::new(),
             missed: BTreeSet::new(),

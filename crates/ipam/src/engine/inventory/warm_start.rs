@@ -121,6 +121,7 @@ impl StockTake<'_> {
                 eni.changed_at = Timestamp::default();
             }
         }
+        self.judge_exclusions();
     }
 }
 

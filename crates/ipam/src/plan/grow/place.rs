@@ -79,6 +79,10 @@ impl Planner<'_> {
             return false;
         }
         for subnet in &self.situation.subnets {
+            if let Some(hold) = &subnet.create_hold {
+                self.block(Blocked::held(hold));
+                continue;
+            }
             let Some(blocks) = self.portion(subnet, want, kind, self.blocks_per_eni) else {
                 continue;
             };
@@ -113,6 +117,8 @@ impl Planner<'_> {
             (RefusalCode::LinkFailing, "see why an ENI cannot be set up on the host")
         } else if enis.iter().any(|eni| eni.limit < self.blocks_per_eni) {
             (RefusalCode::AddressLimit, "EC2 takes fewer addresses than the type promises")
+        } else if enis.iter().any(|eni| eni.state == SupplyState::Excluded) {
+            (RefusalCode::EniLimit, "some take no new pods, since a tag excludes them")
         } else {
             (RefusalCode::EniLimit, "use prefixes, a larger instance type or fewer pods here")
         };
