@@ -18,6 +18,7 @@ use aws_sdk_ec2::types::{
     Filter, InstanceType, InstanceTypeInfo, NetworkInterface, NetworkInterfaceAttachmentChanges,
     ResourceType, Tag, TagSpecification,
 };
+use aws_smithy_async::future::pagination_stream::PaginationStream;
 use aws_smithy_http_client::tls::{Provider, rustls_provider::CryptoMode};
 use ipam::block::{Block, BlockCount, BlockKind, Family};
 use ipam::call::{
@@ -29,6 +30,7 @@ use ipnet::IpNet;
 use crate::credentials::Bounded;
 use crate::endpoint::is_url;
 use crate::failure::Failure;
+use crate::http::{LONGEST_ANSWER, bounded};
 
 const SCHEMES: [&str; 2] = ["http://", "https://"];
 /// A TCP and TLS handshake inside a region takes milliseconds.
@@ -36,6 +38,8 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
 /// EC2's largest page. EC2 never refuses a paginated call for its size, and takes it from the larger of the
 /// two request buckets.
 const PAGE_SIZE: i32 = 1000;
+/// The most ENIs or subnets in all pages of one answer. A VPC has at most some thousand of either.
+const MOST_ITEMS: usize = 20_000;
 
 /// Where EC2 is and who calls.
 #[derive(Debug, Clone)]
@@ -187,7 +191,7 @@ impl Ec2 {
         let filters = filters.into_iter().collect();
         let enis = self.client.describe_network_interfaces().set_filters(Some(filters));
         let pages = enis.into_paginator().page_size(PAGE_SIZE);
-        Ok(pages.items().send().collect::<Result<_, _>>().await?)
+        all(pages.items().send()).await
     }
 
     fn vpc(&self) -> &VpcId {
@@ -202,7 +206,7 @@ impl Ec2 {
             .filters(filter("vpc-id", self.vpc().as_str()))
             .filters(filter("availability-zone", &self.availability_zone));
         let pages = subnets.into_paginator().page_size(PAGE_SIZE);
-        let subnets = pages.items().send().collect::<Result<Vec<_>, _>>().await?;
+        let subnets = all(pages.items().send()).await?;
         reply::need("subnetSet", subnets.first())?;
         let mut facts = subnets
             .iter()
@@ -365,13 +369,28 @@ async fn load_config(options: &ConnectOptions) -> SdkConfig {
         .expect("name and version hold only letters, digits, dots and dashes");
     let mut loader = aws_config::defaults(BehaviorVersion::latest())
         .region(Region::new(options.region.clone()))
-        .http_client(http)
+        .http_client(bounded(http, LONGEST_ANSWER))
         .timeout_config(timeouts)
         .framework_metadata(product);
     if let Some(credentials) = &options.credentials {
         loader = loader.credentials_provider(credentials.clone());
     }
     loader.load().await
+}
+
+/// All items of all pages. A part of them would be worse than an error: what is missing would count as gone.
+async fn all<T, E>(mut items: PaginationStream<Result<T, E>>) -> Result<Vec<T>, Failure>
+where
+    Failure: From<E>,
+{
+    let mut all = Vec::new();
+    while let Some(item) = items.try_next().await? {
+        if all.len() == MOST_ITEMS {
+            return Err(Failure::too_long(format!("more than {MOST_ITEMS} items in all pages")));
+        }
+        all.push(item);
+    }
+    Ok(all)
 }
 
 fn filter(name: &str, value: &str) -> Filter {

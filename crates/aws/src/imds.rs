@@ -16,6 +16,7 @@ use serde::{Deserialize, Serialize};
 
 pub use self::enis::ShownEni;
 use crate::endpoint::is_url;
+use crate::http::{LONGEST_METADATA, bounded};
 
 const ROOT: &str = "/latest/";
 const DOCUMENT: &str = "dynamic/instance-identity/document";
@@ -169,7 +170,7 @@ impl Imds {
 
 /// Without this HTTP client the SDK panics at the first request. The service does not use TLS.
 fn builder() -> Builder {
-    let http = aws_smithy_http_client::Builder::new().build_http();
+    let http = bounded(aws_smithy_http_client::Builder::new().build_http(), LONGEST_METADATA);
     Client::builder().configure(&ProviderConfig::without_region().with_http_client(http))
 }
 

@@ -8,6 +8,7 @@ mod credentials;
 mod ec2;
 mod endpoint;
 mod failure;
+mod http;
 mod imds;
 mod limits;
 
