@@ -56,7 +56,7 @@ async fn daemon(in_force: InForce) -> Result<(), Failure> {
     }
     info!(?policy, ?limits, limits_from = %source, "effective policy");
     let inherited = tokio::select! {
-        inherited = migration::inherit(&settings, now()) => inherited?,
+        inherited = migration::inherit(&settings, &facts, now()) => inherited?,
         () = signals.next() => return Ok(()),
     };
 
@@ -121,6 +121,7 @@ async fn learn(
         endpoint: settings.ec2_endpoint.clone(),
         instance: facts.instance.clone(),
         vpc: facts.vpc.clone(),
+        primary_mac: facts.primary_mac,
         availability_zone: facts.availability_zone.clone(),
         http_timeout: settings.http_timeout,
         credentials: None,

@@ -3,7 +3,7 @@
 //! needed because other programs change routes and rules too.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr};
 use std::time::Duration;
 
 use datapath::host::{EniStatus, Families, FormerEnis, HostReport};
@@ -13,6 +13,7 @@ use futures::{Stream, StreamExt as _};
 use ipam::block::Family;
 use ipam::event::{Event, HostEni, HostPicture, LinkState};
 use ipam::id::EniId;
+use ipnet::{IpNet, Ipv4Net};
 use tokio::sync::watch;
 
 use crate::{Inlet, error_chain};
@@ -164,18 +165,18 @@ fn picture(wanted: &HostPicture) -> Result<datapath::host::HostPicture, MtuError
             Family::V4 => Families::Ipv4,
             Family::V6 => Families::Ipv6,
         },
-        enis: secondary.map(secondary_eni).collect(),
+        enis: secondary.filter_map(secondary_eni).collect(),
     })
 }
 
-fn secondary_eni(eni: &HostEni) -> datapath::host::HostEni {
-    datapath::host::HostEni {
-        mac: eni.mac,
-        table: table(eni),
-        primary_address: eni.primary_address,
-        subnet: eni.subnet_cidr,
-        gateway: gateway(eni),
-    }
+/// `None` without IPv4: no pod gets an address of such an ENI.
+fn secondary_eni(eni: &HostEni) -> Option<datapath::host::HostEni> {
+    let (IpAddr::V4(primary_address), IpNet::V4(subnet)) = (eni.primary_address, eni.subnet_cidr)
+    else {
+        return None;
+    };
+    let (mac, table, gateway) = (eni.mac, table(eni), gateway(subnet));
+    Some(datapath::host::HostEni { mac, table, primary_address, subnet, gateway })
 }
 
 fn table(eni: &HostEni) -> RouteTable {
@@ -183,8 +184,8 @@ fn table(eni: &HostEni) -> RouteTable {
 }
 
 /// The VPC's router: the second address of every subnet.
-fn gateway(eni: &HostEni) -> Ipv4Addr {
-    Ipv4Addr::from(u32::from(eni.subnet_cidr.network()).saturating_add(1))
+fn gateway(subnet: Ipv4Net) -> Ipv4Addr {
+    Ipv4Addr::from(u32::from(subnet.network()).saturating_add(1))
 }
 
 fn node_state(report: &Result<HostReport, String>) -> LinkState {
@@ -201,10 +202,11 @@ fn eni_state(eni: &HostEni, report: &Result<HostReport, String>) -> LinkState {
         Ok(report) if table(eni) != RouteTable::MAIN => report,
         Ok(_) | Err(_) => return node_state(report),
     };
-    match report.enis.get(&eni.mac).expect("a report has every ENI of its picture") {
-        EniStatus::Ready(_) => LinkState::Ready,
-        EniStatus::Absent => LinkState::Absent,
-        EniStatus::Failed(error) => LinkState::Failed(error_chain(error)),
+    match report.enis.get(&eni.mac) {
+        Some(EniStatus::Ready(_)) => LinkState::Ready,
+        Some(EniStatus::Absent) => LinkState::Absent,
+        Some(EniStatus::Failed(error)) => LinkState::Failed(error_chain(error)),
+        None => LinkState::Failed(format!("{} has no IPv4 address", eni.eni)),
     }
 }
 

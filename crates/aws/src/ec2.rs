@@ -26,6 +26,7 @@ use ipam::call::{
 };
 use ipam::id::{EniAttachmentId, EniId, InstanceId, SecurityGroupId, SubnetId, VpcId};
 use ipnet::IpNet;
+use mac::MacAddr;
 
 use crate::credentials::Bounded;
 use crate::endpoint::is_url;
@@ -53,6 +54,8 @@ pub struct ConnectOptions {
     pub instance: InstanceId,
     /// The node's VPC. The VPC of the primary ENI replaces it as soon as EC2 has described that ENI.
     pub vpc: VpcId,
+    /// The hardware address of the node's primary ENI.
+    pub primary_mac: MacAddr,
     /// The node's zone: `eu-central-1a`.
     pub availability_zone: String,
     /// How long one attempt of a call may take, until the last byte of the answer.
@@ -78,6 +81,7 @@ pub struct Ec2 {
     client: Client,
     instance: InstanceId,
     configured_vpc: VpcId,
+    primary_mac: MacAddr,
     /// The VPC of the primary ENI in EC2's answer.
     vpc: Arc<OnceLock<VpcId>>,
     availability_zone: String,
@@ -106,6 +110,7 @@ impl Ec2 {
             client: Client::from_conf(config.build()),
             instance: options.instance,
             configured_vpc: options.vpc,
+            primary_mac: options.primary_mac,
             vpc: Arc::default(),
             availability_zone: options.availability_zone,
         })
@@ -162,7 +167,7 @@ impl Ec2 {
             for eni in self.network_interfaces([filter(name, instance)]).await? {
                 if !reply::is_attached_elsewhere(&eni, &self.instance) {
                     let facts = reply::eni(&eni)?;
-                    if facts.is_primary() {
+                    if facts.is_primary(self.primary_mac) {
                         let vpc = reply::vpc(&eni)?;
                         self.vpc.get_or_init(|| vpc);
                     }
@@ -210,8 +215,7 @@ impl Ec2 {
         reply::need("subnetSet", subnets.first())?;
         let mut facts = subnets
             .iter()
-            .filter(|subnet| !subnet.ipv6_native().unwrap_or(false))
-            .map(reply::subnet)
+            .filter_map(|subnet| reply::subnet(subnet).transpose())
             .collect::<Result<Vec<_>, _>>()?;
         facts.sort_by(|a, b| a.id.cmp(&b.id));
         Ok(facts)

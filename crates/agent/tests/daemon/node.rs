@@ -47,8 +47,9 @@ pub(crate) struct Daemon {
 impl TestNode {
     pub(crate) fn new() -> Self {
         let directory = tempfile::tempdir().unwrap();
-        let config = config(directory.path());
+        let mut config = config(directory.path());
         let ec2 = FakeEc2::new(&config);
+        config.node.primary_mac = ec2.primary_mac();
         Self { directory, ec2, config }
     }
 

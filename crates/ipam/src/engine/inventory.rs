@@ -11,7 +11,7 @@ mod warm_start;
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use ipnet::Ipv4Net;
+use ipnet::IpNet;
 
 pub(super) use self::foreign_blocks::foreign_block_phrases;
 use self::hint::Hints;
@@ -25,7 +25,6 @@ use crate::call::{Ec2Call, EniFacts};
 use crate::eni::Eni;
 use crate::event::Effect;
 use crate::id::{EniId, SecurityGroupId, SubnetId};
-use crate::policy::FamilyPolicy;
 use crate::pool::Pool;
 use crate::reason::Reason;
 use crate::record::{Change, Record};
@@ -122,7 +121,7 @@ impl Inventory {
     }
 
     /// The range of the ENI's subnet. Without it neither the ENI nor the blocks of an Assign can be recorded.
-    pub(super) fn subnet_cidr_of(&self, eni: &Eni, record: &Record) -> Option<Ipv4Net> {
+    pub(super) fn subnet_cidr_of(&self, eni: &Eni, record: &Record) -> Option<IpNet> {
         self.subnets.cidr(&eni.subnet).or_else(|| {
             let noted = self.warm_start.noted(&eni.id);
             // A subnet's range never changes, so the record of another boot serves too.
@@ -192,9 +191,9 @@ pub(super) fn start_poll(
 
 /// The ENI without the blocks that serve no pod: blocks of the other family, and all blocks of an ENI that
 /// carries no pods.
-fn serving(facts: &EniFacts, family: FamilyPolicy) -> EniFacts {
-    let mut facts = facts.clone();
-    let carries = family.is_carried_by(facts.is_primary());
+fn serving(facts: &EniFacts, cx: Context<'_>) -> EniFacts {
+    let (mut facts, family) = (facts.clone(), cx.family());
+    let carries = family.is_carried_by(facts.is_primary(cx.node.primary_mac));
     facts.blocks.retain(|block| carries && family.serves(*block));
     facts
 }

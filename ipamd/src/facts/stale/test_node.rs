@@ -172,6 +172,7 @@ impl TestNode {
             endpoint: Some(self.server.endpoints().ec2.clone()),
             instance: facts.instance.clone(),
             vpc: facts.vpc.clone(),
+            primary_mac: facts.primary_mac,
             availability_zone: facts.availability_zone.clone(),
             http_timeout: Duration::from_secs(10),
             credentials: Some(Credentials::new("AKIDEXAMPLE", "secret", None, None, "test")),

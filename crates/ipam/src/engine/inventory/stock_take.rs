@@ -110,10 +110,10 @@ impl StockTake<'_> {
     }
 
     fn enis_described(&mut self, facts: &[EniFacts], describe: Describe) -> Judgements {
-        let (family, now) = (self.cx.family(), self.cx.now);
-        let mut ours: Vec<_> = facts.iter().map(|eni| serving(eni, family)).collect();
+        let (now, primary_mac) = (self.cx.now, self.cx.node.primary_mac);
+        let mut ours: Vec<_> = facts.iter().map(|eni| serving(eni, self.cx)).collect();
         self.inventory.unused_blocks = unused_blocks(facts, &ours);
-        if let Some(primary) = facts.iter().find(|eni| eni.is_primary()) {
+        if let Some(primary) = facts.iter().find(|eni| eni.is_primary(primary_mac)) {
             let EniFacts { subnet, security_groups, .. } = primary.clone();
             self.inventory.primary_template = Some(PrimaryTemplate { subnet, security_groups });
         }
