@@ -5,7 +5,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use agent::{Config, Edges, Inlet, Notes, host};
 use anyhow::Context as _;
-use aws::{ConnectOptions, Ec2};
+use aws::{ConnectOptions, Ec2, Proxies};
 use command_line::Failure;
 use ipam::call::{CallError, CallErrorKind, CallId, Ec2Call};
 use ipam::event::Event;
@@ -119,6 +119,12 @@ async fn learn(
     let ec2 = Ec2::connect(ConnectOptions {
         region: facts.region.clone(),
         endpoint: settings.ec2_endpoint.clone(),
+        proxies: Proxies {
+            http: settings.http_proxy.clone(),
+            https: settings.https_proxy.clone(),
+            except: settings.no_proxy.clone(),
+        },
+        ca_bundle: settings.ca_bundle.clone(),
         instance: facts.instance.clone(),
         vpc: facts.vpc.clone(),
         primary_mac: facts.primary_mac,

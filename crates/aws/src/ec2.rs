@@ -6,6 +6,7 @@ pub(crate) mod reply;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
+use std::path::PathBuf;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
@@ -19,7 +20,6 @@ use aws_sdk_ec2::types::{
     ResourceType, Tag, TagSpecification,
 };
 use aws_smithy_async::future::pagination_stream::PaginationStream;
-use aws_smithy_http_client::tls::{Provider, rustls_provider::CryptoMode};
 use ipam::block::{Block, BlockCount, BlockKind, Family};
 use ipam::call::{
     CLUSTER_TAG, CallError, CallErrorKind, CallOutput, Ec2Call, EniFacts, INSTANCE_TAG, SubnetFacts,
@@ -27,13 +27,12 @@ use ipam::call::{
 use ipam::id::{EniAttachmentId, EniId, InstanceId, SecurityGroupId, SubnetId, VpcId};
 use ipnet::IpNet;
 use mac::MacAddr;
+use service_url::ServiceUrl;
 
 use crate::credentials::Bounded;
-use crate::endpoint::is_url;
 use crate::failure::Failure;
-use crate::http::{LONGEST_ANSWER, bounded};
+use crate::http::{ConnectError, Proxies, client};
 
-const SCHEMES: [&str; 2] = ["http://", "https://"];
 /// A TCP and TLS handshake inside a region takes milliseconds.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
 /// EC2's largest page. EC2 never refuses a paginated call for its size, and takes it from the larger of the
@@ -47,9 +46,13 @@ const MOST_ITEMS: usize = 20_000;
 pub struct ConnectOptions {
     /// For example `eu-central-1`.
     pub region: String,
-    /// Where EC2 listens if not at the region's own address: `http://…` or `https://…`. Without
-    /// it the SDK uses `AWS_ENDPOINT_URL_EC2` and `AWS_ENDPOINT_URL`.
-    pub endpoint: Option<String>,
+    /// Where EC2 listens if not at the region's own address. Without it the SDK uses `AWS_ENDPOINT_URL_EC2` and
+    /// `AWS_ENDPOINT_URL`.
+    pub endpoint: Option<ServiceUrl>,
+    /// By which proxy requests to EC2 and STS go.
+    pub proxies: Proxies,
+    /// The file of the certificates that are trusted in place of the system's.
+    pub ca_bundle: Option<PathBuf>,
     /// This node.
     pub instance: InstanceId,
     /// The node's VPC. The VPC of the primary ENI replaces it as soon as EC2 has described that ENI.
@@ -63,14 +66,6 @@ pub struct ConnectOptions {
     /// Fixed credentials. Without them the SDK's default chain searches environment, profile, web identity,
     /// pod identity and instance role.
     pub credentials: Option<Credentials>,
-}
-
-/// Why no client could be made.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum ConnectError {
-    /// [`ConnectOptions::endpoint`] is no HTTP URL.
-    #[error("EC2 endpoint {0:?} is not of the form http://HOST[:PORT] or https://HOST[:PORT]")]
-    InvalidEndpoint(String),
 }
 
 /// A client of EC2 for one instance. Clones share connections and credentials.
@@ -92,19 +87,16 @@ impl Ec2 {
     /// credentials.
     ///
     /// # Errors
-    /// If the endpoint is no URL.
+    /// If the certificates in [`ConnectOptions::ca_bundle`] or a proxy cannot be used.
     pub async fn connect(options: ConnectOptions) -> Result<Self, ConnectError> {
-        if let Some(endpoint) = options.endpoint.as_ref().filter(|url| !is_url(url, &SCHEMES)) {
-            return Err(ConnectError::InvalidEndpoint(endpoint.clone()));
-        }
-        let shared = load_config(&options).await;
+        let shared = load_config(&options).await?;
         let mut config =
             aws_sdk_ec2::config::Builder::from(&shared).retry_config(RetryConfig::disabled());
         if let Some(provider) = shared.credentials_provider() {
             config = config.credentials_provider(Bounded(provider));
         }
         if let Some(endpoint) = &options.endpoint {
-            config = config.endpoint_url(endpoint);
+            config = config.endpoint_url(endpoint.as_str());
         }
         Ok(Self {
             client: Client::from_conf(config.build()),
@@ -361,10 +353,8 @@ struct NewEni<'a> {
     tags: &'a BTreeMap<String, String>,
 }
 
-async fn load_config(options: &ConnectOptions) -> SdkConfig {
-    let http = aws_smithy_http_client::Builder::new()
-        .tls_provider(Provider::Rustls(CryptoMode::Ring))
-        .build_https();
+async fn load_config(options: &ConnectOptions) -> Result<SdkConfig, ConnectError> {
+    let http = client(&options.proxies, options.ca_bundle.as_deref())?;
     let timeouts = TimeoutConfig::builder()
         .connect_timeout(CONNECT_TIMEOUT)
         .operation_attempt_timeout(options.http_timeout)
@@ -373,13 +363,13 @@ async fn load_config(options: &ConnectOptions) -> SdkConfig {
         .expect("name and version hold only letters, digits, dots and dashes");
     let mut loader = aws_config::defaults(BehaviorVersion::latest())
         .region(Region::new(options.region.clone()))
-        .http_client(bounded(http, LONGEST_ANSWER))
+        .http_client(http)
         .timeout_config(timeouts)
         .framework_metadata(product);
     if let Some(credentials) = &options.credentials {
         loader = loader.credentials_provider(credentials.clone());
     }
-    loader.load().await
+    Ok(loader.load().await)
 }
 
 /// All items of all pages. A part of them would be worse than an error: what is missing would count as gone.

@@ -13,9 +13,9 @@ use aws_config::provider_config::ProviderConfig;
 use ipam::id::{InstanceId, VpcId};
 use mac::MacAddr;
 use serde::{Deserialize, Serialize};
+use service_url::{Scheme, ServiceUrl};
 
 pub use self::enis::ShownEni;
-use crate::endpoint::is_url;
 use crate::http::{LONGEST_METADATA, bounded};
 
 const ROOT: &str = "/latest/";
@@ -108,7 +108,8 @@ impl Imds {
     /// If `endpoint` is no URL.
     pub fn connect_to(endpoint: &str) -> Result<Self, ImdsError> {
         let invalid = || ImdsError::InvalidEndpoint(endpoint.to_owned());
-        if !is_url(endpoint, &["http://"]) {
+        let url = ServiceUrl::parse(endpoint).map_err(|_| invalid())?;
+        if url.scheme() != Scheme::Http {
             return Err(invalid());
         }
         Ok(Self(builder().endpoint(endpoint).map_err(|_| invalid())?.build()))

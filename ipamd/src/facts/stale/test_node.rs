@@ -6,7 +6,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use aws::{ConnectOptions, Ec2, Imds};
+use aws::{ConnectOptions, Ec2, Imds, Proxies};
 use aws_credential_types::Credentials;
 use ec2_model::fabric::FabricEni;
 use ipam::call::Ec2Call;
@@ -16,6 +16,7 @@ use ipam::kernel_report::{KernelReport, PodLink};
 use ipam::record::Record;
 use ipam::time::Timestamp;
 use ipam::{Boot, Engine};
+use service_url::ServiceUrl;
 use settings::Settings;
 use tempfile::TempDir;
 use vpc_sim::server::Server;
@@ -169,7 +170,9 @@ impl TestNode {
         self.counts.untrue += u64::from(!is_true);
         let ec2 = Ec2::connect(ConnectOptions {
             region: facts.region.clone(),
-            endpoint: Some(self.server.endpoints().ec2.clone()),
+            endpoint: ServiceUrl::parse(&self.server.endpoints().ec2).ok(),
+            proxies: Proxies::default(),
+            ca_bundle: None,
             instance: facts.instance.clone(),
             vpc: facts.vpc.clone(),
             primary_mac: facts.primary_mac,
