@@ -5,7 +5,7 @@ use std::time::Duration;
 use cni::{Add, AddResult, CniError, ErrorCode, Interface, IpConfig, Route};
 use datapath::netns::{Netns, NetnsError};
 use datapath::pod::{AddPodError, LinkEnd, PodLink, PodLinkState};
-use datapath::{InterfaceName, Mtu};
+use datapath::{InterfaceName, Mtu, MtuError};
 use proto::v1;
 use tokio::time::{Instant, timeout_at};
 
@@ -45,7 +45,7 @@ pub(crate) async fn add(add: Add) -> Result<AddResult, CniError> {
             Ok(result(add, &link, &state))
         }
         Err(error) => {
-            undo(&add, identity, &granted, &mut daemon).await;
+            undo(&add, identity, &granted.addresses, &mut daemon).await;
             Err(error)
         }
     }
@@ -81,10 +81,16 @@ fn interface_exists(ifname: &str) -> std::io::Result<bool> {
     Ok(rows.any(|(name, _)| name.trim() == ifname))
 }
 
+/// The conflist's MTU, or what the node's ENIs carry if that is less. An older daemon does not say.
+fn mtu(add: &Add, granted: &v1::Granted) -> Result<Mtu, MtuError> {
+    let carried = Some(granted.mtu).filter(|bytes| *bytes != 0);
+    Mtu::try_from(carried.map_or(add.conf.mtu, |bytes| bytes.min(add.conf.mtu)))
+}
+
 async fn make_link(
     add: &Add,
     identity: Identity,
-    granted: &[v1::PodAddress],
+    granted: &v1::Granted,
     until: Instant,
 ) -> Result<(PodLink, PodLinkState), CniError> {
     let ifname: Result<InterfaceName, _> = add.attachment.ifname.as_str().parse();
@@ -93,8 +99,8 @@ async fn make_link(
         ifname: ifname.map_err(|e| Failure::LinkSetup.error(error_chain(&e)))?,
         host_name: identity.host_name,
         owner: identity.owner,
-        mtu: Mtu::try_from(add.conf.mtu).map_err(|e| Failure::LinkSetup.error(error_chain(&e)))?,
-        addresses: vec![crate::pod::granted(granted)?],
+        mtu: mtu(add, granted).map_err(|e| Failure::LinkSetup.error(error_chain(&e)))?,
+        addresses: vec![crate::pod::granted(&granted.addresses)?],
     };
     match timeout_at(until, datapath::pod::add(&link)).await {
         Ok(Ok(state)) => Ok((link, state)),

@@ -74,6 +74,7 @@ async fn daemon(in_force: InForce) -> Result<(), Failure> {
         limits_from: source.to_string(),
         notes: notes.clone(),
         policy,
+        pod_mtu: settings.pod_mtu,
         socket: settings.socket,
         metrics_port: settings.metrics_port,
         runtime_socket: settings.runtime_socket,
