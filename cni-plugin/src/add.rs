@@ -5,7 +5,7 @@ use std::time::Duration;
 use cni::{Add, AddResult, CniError, ErrorCode, Interface, IpConfig, Route};
 use datapath::netns::{Netns, NetnsError};
 use datapath::pod::{AddPodError, LinkEnd, MadeLink, PodLink, PodLinkState};
-use datapath::{InterfaceName, Mtu, RouteTable};
+use datapath::{InterfaceName, Mtu, MtuError, RouteTable};
 use proto::v1;
 use tokio::time::{Instant, timeout_at};
 
@@ -96,7 +96,13 @@ fn interface_exists(ifname: &str) -> std::io::Result<bool> {
     Ok(rows.any(|(name, _)| name.trim() == ifname))
 }
 
-fn link(add: &Add, identity: Identity, granted: &[v1::PodAddress]) -> Result<PodLink, CniError> {
+/// The conflist's MTU, or what the node's ENIs carry if that is less. An older daemon does not say.
+fn mtu(add: &Add, granted: &v1::Granted) -> Result<Mtu, MtuError> {
+    let carried = Some(granted.mtu).filter(|bytes| *bytes != 0);
+    Mtu::try_from(carried.map_or(add.conf.mtu, |bytes| bytes.min(add.conf.mtu)))
+}
+
+fn link(add: &Add, identity: Identity, granted: &v1::Granted) -> Result<PodLink, CniError> {
     let ifname: Result<InterfaceName, _> = add.attachment.ifname.as_str().parse();
     Ok(PodLink {
         netns: add.netns.clone(),
@@ -104,8 +110,8 @@ fn link(add: &Add, identity: Identity, granted: &[v1::PodAddress]) -> Result<Pod
         rank: crate::pod::rank(add.attachment.ifname.as_str()),
         host_name: identity.host_name,
         owner: identity.owner,
-        mtu: Mtu::try_from(add.conf.mtu).map_err(|e| Failure::LinkSetup.error(error_chain(&e)))?,
-        addresses: vec![crate::pod::granted(granted)?],
+        mtu: mtu(add, granted).map_err(|e| Failure::LinkSetup.error(error_chain(&e)))?,
+        addresses: vec![crate::pod::granted(&granted.addresses)?],
     })
 }
 

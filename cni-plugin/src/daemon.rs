@@ -186,7 +186,7 @@ impl Daemon {
         pod: &Pod,
         netns: &Path,
         until: Instant,
-    ) -> Result<Vec<v1::PodAddress>, CniError> {
+    ) -> Result<v1::Granted, CniError> {
         let request = v1::AddRequest {
             attachment: Some(wire_attachment(attachment)),
             pod: Some(wire_pod(pod)),
@@ -200,7 +200,7 @@ impl Daemon {
                 .await
         });
         match reply.await.map_err(|e| e.try_again())?.outcome {
-            Some(Outcome::Granted(granted)) => Ok(granted.addresses),
+            Some(Outcome::Granted(granted)) => Ok(granted),
             Some(Outcome::Refused(refused)) => Err(crate::failure::refused(&refused)),
             None => Err(Failure::BadAnswer.error("ipamd neither granted nor refused")),
         }

@@ -60,7 +60,8 @@ fn settings_table(variables: &Variables) -> Table {
     for setting in ALL {
         let (value, source) = variables.effective(setting);
         if setting.support == Support::Full || source != Source::Default {
-            table.add_row([setting.name, value.unwrap_or("-"), &source.to_string()]);
+            let shown = value.map_or_else(|| "-".to_owned(), |_| variables.shown(setting));
+            table.add_row([setting.name, &shown, &source.to_string()]);
         }
     }
     table

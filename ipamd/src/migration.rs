@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use agent::checkpoint::{self, Allocation};
 use agent::migration::{self, Place, Sorted};
 use anyhow::Context as _;
-use aws::{Imds, ShownEni};
+use aws::{Imds, NodeFacts, ShownEni};
 use comfy_table::{Table, presets};
 use command_line::{Exit, Failure, Output};
 use ipam::record::Record;
@@ -47,7 +47,11 @@ pub(crate) struct ExportArguments {
 /// # Errors
 /// If there is a checkpoint that cannot be trusted. A start without it would give the addresses of its
 /// pods to other pods.
-pub(crate) async fn inherit(settings: &Settings, now: Timestamp) -> anyhow::Result<Record> {
+pub(crate) async fn inherit(
+    settings: &Settings,
+    facts: &NodeFacts,
+    now: Timestamp,
+) -> anyhow::Result<Record> {
     let file = &settings.checkpoint;
     if migration::has_record(&settings.state_directory) {
         return Ok(Record::default());
@@ -60,7 +64,7 @@ pub(crate) async fn inherit(settings: &Settings, now: Timestamp) -> anyhow::Resu
     let sorted = migration::sort(allocations, &migration::links().await?);
     let imds = Imds::connect();
     let enis = retry_until_answer("the ENIs' addresses", async || imds.enis().await).await;
-    let primary = enis.iter().find(|eni| (eni.device_index, eni.network_card) == (0, 0));
+    let primary = enis.iter().find(|eni| eni.mac == facts.primary_mac);
     let primary = primary.context("the metadata service does not show the primary ENI")?;
     let place = |address| place(&enis, primary, address);
     let record = migration::record(&sorted, place, now).context(advice)?;
@@ -75,14 +79,20 @@ pub(crate) async fn inherit(settings: &Settings, now: Timestamp) -> anyhow::Resu
 
 /// The ENI that has `address`. If the metadata service does not show the address, this is the primary
 /// ENI; the first poll of EC2 finds out whether the address exists.
+///
+/// The primary ENI's place is 0 on card 0 for the kernel, whatever index EC2 shows.
 fn place(enis: &[ShownEni], primary: &ShownEni, address: IpAddr) -> Place {
     let has = |eni: &&ShownEni| eni.blocks.iter().any(|block| block.contains(address));
     let found = enis.iter().find(has).unwrap_or_else(|| {
         warn!(%address, "metadata service shows a pod's address on no ENI");
         primary
     });
-    let ShownEni { id, device_index, network_card, blocks: _ } = found;
-    Place { eni: id.clone(), device_index: *device_index, network_card: *network_card }
+    let ShownEni { id, mac, device_index, network_card, blocks: _ } = found;
+    let (device_index, network_card) = match *mac == primary.mac {
+        true => (0, 0),
+        false => (*device_index, *network_card),
+    };
+    Place { eni: id.clone(), device_index, network_card }
 }
 
 /// Prints what a daemon would take over from a checkpoint.

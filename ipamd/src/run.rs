@@ -5,7 +5,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use agent::{Config, Edges, Inlet, Notes, host};
 use anyhow::Context as _;
-use aws::{ConnectOptions, Ec2};
+use aws::{ConnectOptions, Ec2, Proxies};
 use command_line::Failure;
 use ipam::call::{CallError, CallErrorKind, CallId, Ec2Call};
 use ipam::event::Event;
@@ -56,7 +56,7 @@ async fn daemon(in_force: InForce) -> Result<(), Failure> {
     }
     info!(?policy, ?limits, limits_from = %source, "effective policy");
     let inherited = tokio::select! {
-        inherited = migration::inherit(&settings, now()) => inherited?,
+        inherited = migration::inherit(&settings, &facts, now()) => inherited?,
         () = signals.next() => return Ok(()),
     };
 
@@ -74,6 +74,7 @@ async fn daemon(in_force: InForce) -> Result<(), Failure> {
         limits_from: source.to_string(),
         notes: notes.clone(),
         policy,
+        pod_mtu: settings.pod_mtu,
         socket: settings.socket,
         metrics_port: settings.metrics_port,
         runtime_socket: settings.runtime_socket,
@@ -119,8 +120,15 @@ async fn learn(
     let ec2 = Ec2::connect(ConnectOptions {
         region: facts.region.clone(),
         endpoint: settings.ec2_endpoint.clone(),
+        proxies: Proxies {
+            http: settings.http_proxy.clone(),
+            https: settings.https_proxy.clone(),
+            except: settings.no_proxy.clone(),
+        },
+        ca_bundle: settings.ca_bundle.clone(),
         instance: facts.instance.clone(),
         vpc: facts.vpc.clone(),
+        primary_mac: facts.primary_mac,
         availability_zone: facts.availability_zone.clone(),
         http_timeout: settings.http_timeout,
         credentials: None,

@@ -17,7 +17,7 @@ use serde_json::Value;
 /// Each package, and which of ours its code may use. Tests may use more.
 const LAYERS: &[(&str, &[&str])] = &[
     ("agent", &["datapath", "failpoint", "ipam", "proto"]),
-    ("aws", &["ipam", "mac"]),
+    ("aws", &["ipam", "mac", "service-url"]),
     ("cni", &[]),
     ("cni-plugin", &["cni", "datapath", "failpoint", "log-file", "proto"]),
     ("command-line", &["settings"]),
@@ -35,7 +35,8 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("mac", &[]),
     ("mangle", &[]),
     ("proto", &[]),
-    ("settings", &["instance-types", "ipam"]),
+    ("service-url", &[]),
+    ("settings", &["instance-types", "ipam", "service-url"]),
     ("tests", &["failpoint", "proto"]),
     ("tidepool", &["command-line", "ipam", "lab", "settings"]),
     ("vpc-sim", &["ec2-model", "instance-types"]),

@@ -55,6 +55,21 @@ fn a17_to_a19_result_is_what_the_kernel_has() {
     assert!(rules.contains("1536:\tfrom 10.0.0.2 lookup 2"), "{rules}");
 }
 
+/// The conflist's MTU, unless the node's ENIs carry less. An older daemon does not say what they carry.
+#[test]
+fn mtu_is_at_most_what_the_enis_carry() {
+    let Some(node) = Node::new() else { return };
+    for (carried, conf, expect) in [(1500, "9001", 1500), (9001, "1400", 1400), (0, "8000", 8000)] {
+        node.ipamd().set(Mode::Mtu(carried));
+        let name = format!("p{carried}");
+        let pod = node.pod(&format!("c-{name}"), &name);
+        let result = node.pod_call("ADD", &pod).conf("mtu", conf).run().result();
+        assert_eq!(pod_link(&pod).1, expect);
+        assert_eq!(link(&node, &pod.host_name()).1, expect);
+        assert_eq!(result["interfaces"][1]["mtu"], expect, "{result}");
+    }
+}
+
 /// MAC and MTU of a link on the node.
 fn link(node: &Node, name: &str) -> (String, u64) {
     mac_and_mtu(&node.host.ip(&format!("-j link show dev {name}")))

@@ -33,6 +33,8 @@ pub(crate) enum Mode {
     Refusing(Refused),
     /// Add grants exactly these.
     Granting(Vec<PodAddress>),
+    /// Add grants links of at most this MTU; 0 is the answer of an older daemon.
+    Mtu(u32),
     /// The replies of these methods lack `reach`, as those of an older daemon.
     WithoutReach(&'static [&'static str]),
     /// Ready answers with this version.
@@ -207,7 +209,8 @@ impl Ipam for Service {
             memory.records.insert(key.clone(), Record { pod, addresses });
         }
         let addresses = sent(&mode, "Add", memory.records[&key].addresses.clone());
-        let outcome = Some(Outcome::Granted(v1::Granted { addresses }));
+        let mtu = if let Mode::Mtu(bytes) = mode { bytes } else { 9001 };
+        let outcome = Some(Outcome::Granted(v1::Granted { addresses, mtu }));
         Ok(Response::new(v1::AddReply { outcome }))
     }
 

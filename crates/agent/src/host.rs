@@ -13,6 +13,7 @@ use futures::{Stream, StreamExt as _};
 use ipam::block::Family;
 use ipam::event::{Event, HostEni, HostPicture, LinkState};
 use ipam::id::EniId;
+use ipnet::{IpNet, Ipv4Net};
 use tokio::sync::watch;
 
 use crate::disturbances::{self, Repairs};
@@ -188,18 +189,18 @@ fn picture(wanted: &HostPicture) -> Result<datapath::host::HostPicture, MtuError
             Family::V4 => Families::Ipv4,
             Family::V6 => Families::Ipv6,
         },
-        enis: secondary.map(secondary_eni).collect(),
+        enis: secondary.filter_map(secondary_eni).collect(),
     })
 }
 
-fn secondary_eni(eni: &HostEni) -> datapath::host::HostEni {
-    datapath::host::HostEni {
-        mac: eni.mac,
-        table: table(eni),
-        primary_address: eni.primary_address,
-        subnet: eni.subnet_cidr,
-        gateway: gateway(eni),
-    }
+/// `None` without IPv4: no pod gets an address of such an ENI.
+fn secondary_eni(eni: &HostEni) -> Option<datapath::host::HostEni> {
+    let (IpAddr::V4(primary_address), IpNet::V4(subnet)) = (eni.primary_address, eni.subnet_cidr)
+    else {
+        return None;
+    };
+    let (mac, table, gateway) = (eni.mac, table(eni), gateway(subnet));
+    Some(datapath::host::HostEni { mac, table, primary_address, subnet, gateway })
 }
 
 fn table(eni: &HostEni) -> RouteTable {
@@ -207,8 +208,8 @@ fn table(eni: &HostEni) -> RouteTable {
 }
 
 /// The VPC's router: the second address of every subnet.
-fn gateway(eni: &HostEni) -> Ipv4Addr {
-    Ipv4Addr::from(u32::from(eni.subnet_cidr.network()).saturating_add(1))
+fn gateway(subnet: Ipv4Net) -> Ipv4Addr {
+    Ipv4Addr::from(u32::from(subnet.network()).saturating_add(1))
 }
 
 fn node_state(report: &Result<HostReport, String>) -> LinkState {
@@ -224,11 +225,11 @@ fn eni_state(eni: &HostEni, report: &Result<HostReport, String>) -> LinkState {
     let node = node_state(report);
     let Ok(report) = report else { return node };
     if table(eni) != RouteTable::MAIN {
-        let status = report.enis.get(&eni.mac);
-        return match status.expect("a report has every ENI of its picture") {
-            EniStatus::Ready(_) => node,
-            EniStatus::Absent => LinkState::Absent,
-            EniStatus::Failed(error) => LinkState::Failed(error_chain(error)),
+        return match report.enis.get(&eni.mac) {
+            Some(EniStatus::Ready(_)) => node,
+            Some(EniStatus::Absent) => LinkState::Absent,
+            Some(EniStatus::Failed(error)) => LinkState::Failed(error_chain(error)),
+            None => LinkState::Failed(format!("{} has no IPv4 address", eni.eni)),
         };
     }
     match &report.default_route {

@@ -80,6 +80,8 @@ pub struct Config {
     pub notes: Notes,
     /// The user's settings, as the engine's policy.
     pub policy: Policy,
+    /// The largest MTU of pods' links, in bytes.
+    pub pod_mtu: u16,
     /// Where to listen. DELs that the plugin could not deliver lie in a directory beside it.
     pub socket: PathBuf,
     /// The port of `/metrics`, on all of the machine's addresses. `None` serves no metrics.
@@ -136,6 +138,7 @@ impl Daemon {
             limits_from,
             notes,
             policy,
+            pod_mtu,
             socket,
             metrics_port,
             runtime_socket,
@@ -152,8 +155,8 @@ impl Daemon {
             .context("start the thread that writes the state")?;
         let handle = Handle::new(inlet.clone(), clock);
         let counters = Arc::<Counters>::default();
-        let service =
-            Service::new(handle.clone(), Arc::clone(&counters), node.clone(), limits_from, notes);
+        let (counted, named) = (Arc::clone(&counters), node.clone());
+        let service = Service::new(handle.clone(), counted, pod_mtu, named, limits_from, notes);
         let (mut engine, mut first) =
             Engine::new(Boot { node, limits, policy, record }, clock.now());
         // Before any address is allocated, since pods may run that the record has lost.

@@ -27,6 +27,7 @@ pub(crate) struct Service {
     handle: Handle,
     counters: Arc<Counters>,
     adding: Adding,
+    pod_mtu: u16,
     node: Node,
     limits_from: String,
     notes: Notes,
@@ -36,11 +37,12 @@ impl Service {
     pub(crate) fn new(
         handle: Handle,
         counters: Arc<Counters>,
+        pod_mtu: u16,
         node: Node,
         limits_from: String,
         notes: Notes,
     ) -> Self {
-        Self { handle, counters, adding: Adding::default(), node, limits_from, notes }
+        Self { handle, counters, adding: Adding::default(), pod_mtu, node, limits_from, notes }
     }
 }
 
@@ -64,7 +66,8 @@ impl Ipam for Service {
         self.counters.add_answered(&answer, arrived.elapsed());
         let outcome = match answer {
             Answer::Granted(assignment) => {
-                Outcome::Granted(v1::Granted { addresses: wire::addresses(&assignment) })
+                let (addresses, mtu) = (wire::addresses(&assignment), self.pod_mtu.into());
+                Outcome::Granted(v1::Granted { addresses, mtu })
             }
             Answer::Refused(refusal) => Outcome::Refused(wire::refused(refusal)),
             answer @ (Answer::Released(_) | Answer::Collected(_)) => return Err(mismatch(&answer)),

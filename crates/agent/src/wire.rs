@@ -263,8 +263,10 @@ fn pod_message(pod: &Pod) -> v1::Pod {
 
 fn eni(eni: EniView) -> v1::EniView {
     // No table has a route to an ENI that is not attached yet.
-    let table =
-        eni.device_index.map_or(0, |device| RouteTable::of(eni.network_card, device).number());
+    let table = eni.device_index.map_or(0, |device| match eni.primary {
+        true => RouteTable::MAIN.number(),
+        false => RouteTable::of(eni.network_card, device).number(),
+    });
     v1::EniView {
         id: eni.id.to_string(),
         device_index: eni.device_index.unwrap_or_default().into(),

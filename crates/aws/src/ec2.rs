@@ -6,6 +6,7 @@ pub(crate) mod reply;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
+use std::path::PathBuf;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
@@ -18,37 +19,46 @@ use aws_sdk_ec2::types::{
     Filter, InstanceType, InstanceTypeInfo, NetworkInterface, NetworkInterfaceAttachmentChanges,
     ResourceType, Tag, TagSpecification,
 };
-use aws_smithy_http_client::tls::{Provider, rustls_provider::CryptoMode};
+use aws_smithy_async::future::pagination_stream::PaginationStream;
 use ipam::block::{Block, BlockCount, BlockKind, Family};
 use ipam::call::{
     CLUSTER_TAG, CallError, CallErrorKind, CallOutput, Ec2Call, EniFacts, INSTANCE_TAG, SubnetFacts,
 };
 use ipam::id::{EniAttachmentId, EniId, InstanceId, SecurityGroupId, SubnetId, VpcId};
 use ipnet::IpNet;
+use mac::MacAddr;
+use service_url::ServiceUrl;
 
 use crate::credentials::Bounded;
-use crate::endpoint::is_url;
 use crate::failure::Failure;
+use crate::http::{ConnectError, Proxies, client};
 
-const SCHEMES: [&str; 2] = ["http://", "https://"];
 /// A TCP and TLS handshake inside a region takes milliseconds.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
 /// EC2's largest page. EC2 never refuses a paginated call for its size, and takes it from the larger of the
 /// two request buckets.
 const PAGE_SIZE: i32 = 1000;
+/// The most ENIs or subnets in all pages of one answer. A VPC has at most some thousand of either.
+const MOST_ITEMS: usize = 20_000;
 
 /// Where EC2 is and who calls.
 #[derive(Debug, Clone)]
 pub struct ConnectOptions {
     /// For example `eu-central-1`.
     pub region: String,
-    /// Where EC2 listens if not at the region's own address: `http://…` or `https://…`. Without
-    /// it the SDK uses `AWS_ENDPOINT_URL_EC2` and `AWS_ENDPOINT_URL`.
-    pub endpoint: Option<String>,
+    /// Where EC2 listens if not at the region's own address. Without it the SDK uses `AWS_ENDPOINT_URL_EC2` and
+    /// `AWS_ENDPOINT_URL`.
+    pub endpoint: Option<ServiceUrl>,
+    /// By which proxy requests to EC2 and STS go.
+    pub proxies: Proxies,
+    /// The file of the certificates that are trusted in place of the system's.
+    pub ca_bundle: Option<PathBuf>,
     /// This node.
     pub instance: InstanceId,
     /// The node's VPC. The VPC of the primary ENI replaces it as soon as EC2 has described that ENI.
     pub vpc: VpcId,
+    /// The hardware address of the node's primary ENI.
+    pub primary_mac: MacAddr,
     /// The node's zone: `eu-central-1a`.
     pub availability_zone: String,
     /// How long one attempt of a call may take, until the last byte of the answer.
@@ -56,14 +66,6 @@ pub struct ConnectOptions {
     /// Fixed credentials. Without them the SDK's default chain searches environment, profile, web identity,
     /// pod identity and instance role.
     pub credentials: Option<Credentials>,
-}
-
-/// Why no client could be made.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum ConnectError {
-    /// [`ConnectOptions::endpoint`] is no HTTP URL.
-    #[error("EC2 endpoint {0:?} is not of the form http://HOST[:PORT] or https://HOST[:PORT]")]
-    InvalidEndpoint(String),
 }
 
 /// A client of EC2 for one instance. Clones share connections and credentials.
@@ -74,6 +76,7 @@ pub struct Ec2 {
     client: Client,
     instance: InstanceId,
     configured_vpc: VpcId,
+    primary_mac: MacAddr,
     /// The VPC of the primary ENI in EC2's answer.
     vpc: Arc<OnceLock<VpcId>>,
     availability_zone: String,
@@ -84,24 +87,22 @@ impl Ec2 {
     /// credentials.
     ///
     /// # Errors
-    /// If the endpoint is no URL.
+    /// If the certificates in [`ConnectOptions::ca_bundle`] or a proxy cannot be used.
     pub async fn connect(options: ConnectOptions) -> Result<Self, ConnectError> {
-        if let Some(endpoint) = options.endpoint.as_ref().filter(|url| !is_url(url, &SCHEMES)) {
-            return Err(ConnectError::InvalidEndpoint(endpoint.clone()));
-        }
-        let shared = load_config(&options).await;
+        let shared = load_config(&options).await?;
         let mut config =
             aws_sdk_ec2::config::Builder::from(&shared).retry_config(RetryConfig::disabled());
         if let Some(provider) = shared.credentials_provider() {
             config = config.credentials_provider(Bounded(provider));
         }
         if let Some(endpoint) = &options.endpoint {
-            config = config.endpoint_url(endpoint);
+            config = config.endpoint_url(endpoint.as_str());
         }
         Ok(Self {
             client: Client::from_conf(config.build()),
             instance: options.instance,
             configured_vpc: options.vpc,
+            primary_mac: options.primary_mac,
             vpc: Arc::default(),
             availability_zone: options.availability_zone,
         })
@@ -158,7 +159,7 @@ impl Ec2 {
             for eni in self.network_interfaces([filter(name, instance)]).await? {
                 if !reply::is_attached_elsewhere(&eni, &self.instance) {
                     let facts = reply::eni(&eni)?;
-                    if facts.is_primary() {
+                    if facts.is_primary(self.primary_mac) {
                         let vpc = reply::vpc(&eni)?;
                         self.vpc.get_or_init(|| vpc);
                     }
@@ -187,7 +188,7 @@ impl Ec2 {
         let filters = filters.into_iter().collect();
         let enis = self.client.describe_network_interfaces().set_filters(Some(filters));
         let pages = enis.into_paginator().page_size(PAGE_SIZE);
-        Ok(pages.items().send().collect::<Result<_, _>>().await?)
+        all(pages.items().send()).await
     }
 
     fn vpc(&self) -> &VpcId {
@@ -202,12 +203,11 @@ impl Ec2 {
             .filters(filter("vpc-id", self.vpc().as_str()))
             .filters(filter("availability-zone", &self.availability_zone));
         let pages = subnets.into_paginator().page_size(PAGE_SIZE);
-        let subnets = pages.items().send().collect::<Result<Vec<_>, _>>().await?;
+        let subnets = all(pages.items().send()).await?;
         reply::need("subnetSet", subnets.first())?;
         let mut facts = subnets
             .iter()
-            .filter(|subnet| !subnet.ipv6_native().unwrap_or(false))
-            .map(reply::subnet)
+            .filter_map(|subnet| reply::subnet(subnet).transpose())
             .collect::<Result<Vec<_>, _>>()?;
         facts.sort_by(|a, b| a.id.cmp(&b.id));
         Ok(facts)
@@ -353,10 +353,8 @@ struct NewEni<'a> {
     tags: &'a BTreeMap<String, String>,
 }
 
-async fn load_config(options: &ConnectOptions) -> SdkConfig {
-    let http = aws_smithy_http_client::Builder::new()
-        .tls_provider(Provider::Rustls(CryptoMode::Ring))
-        .build_https();
+async fn load_config(options: &ConnectOptions) -> Result<SdkConfig, ConnectError> {
+    let http = client(&options.proxies, options.ca_bundle.as_deref())?;
     let timeouts = TimeoutConfig::builder()
         .connect_timeout(CONNECT_TIMEOUT)
         .operation_attempt_timeout(options.http_timeout)
@@ -371,7 +369,22 @@ async fn load_config(options: &ConnectOptions) -> SdkConfig {
     if let Some(credentials) = &options.credentials {
         loader = loader.credentials_provider(credentials.clone());
     }
-    loader.load().await
+    Ok(loader.load().await)
+}
+
+/// All items of all pages. A part of them would be worse than an error: what is missing would count as gone.
+async fn all<T, E>(mut items: PaginationStream<Result<T, E>>) -> Result<Vec<T>, Failure>
+where
+    Failure: From<E>,
+{
+    let mut all = Vec::new();
+    while let Some(item) = items.try_next().await? {
+        if all.len() == MOST_ITEMS {
+            return Err(Failure::too_long(format!("more than {MOST_ITEMS} items in all pages")));
+        }
+        all.push(item);
+    }
+    Ok(all)
 }
 
 fn filter(name: &str, value: &str) -> Filter {

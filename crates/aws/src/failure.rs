@@ -11,9 +11,17 @@ use ipam::call::{CallError, CallErrorKind};
 
 use crate::classify::{classify, classify_status};
 use crate::ec2::reply::BadField;
+use crate::http::AnswerTooLong;
 
 /// The code of a call that was not sent because there are no credentials.
 const NO_CREDENTIALS: &str = "NoCredentials";
+/// The code of an answer that is longer than it may be.
+const TOO_LONG: &str = "AnswerTooLong";
+/// How much an error shows of a text from outside, in characters. An encoded authorization message, which people
+/// decode, has up to 3,000.
+const SHOWN: usize = 4_000;
+/// How much of a code.
+const SHOWN_OF_CODE: usize = 100;
 /// What a person can do about missing credentials.
 const CREDENTIALS_ADVICE: &str = "if that lasts, see that the pod's service account or the instance \
                                   has a role, and that STS, the pod identity agent or the metadata \
@@ -49,12 +57,15 @@ impl Failure {
         self
     }
 
+    /// More items than there may be.
+    pub(crate) fn too_long(problem: String) -> Self {
+        Self::Unanswered { kind: CallErrorKind::OutcomeUnknown, code: TOO_LONG, problem }
+    }
+
     /// The problem is one line. The SDK's errors have line breaks.
     fn unanswered(kind: CallErrorKind, code: &'static str, error: &(dyn Error + 'static)) -> Self {
         let causes: Vec<_> = causes(error).map(ToString::to_string).collect();
-        let text = causes.join(": ");
-        let lines: Vec<_> = text.lines().map(str::trim).collect();
-        let problem = lines.join(" ");
+        let problem = shown(&causes.join(": "), SHOWN);
         let problem = match code {
             NO_CREDENTIALS => format!("no credentials yet: {problem}; {CREDENTIALS_ADVICE}"),
             _ => problem,
@@ -82,6 +93,9 @@ where
             SdkError::ConstructionFailure(_) => (CallErrorKind::Rejected, "RequestNotBuilt"),
             SdkError::TimeoutError(_) => (CallErrorKind::OutcomeUnknown, "TimedOut"),
             SdkError::DispatchFailure(_) => unsent(&error),
+            SdkError::ResponseError(_) if is_too_long(&error) => {
+                (CallErrorKind::OutcomeUnknown, TOO_LONG)
+            }
             // The one variant left means that the connection broke within the answer.
             _ => (CallErrorKind::OutcomeUnknown, "AnswerLost"),
         };
@@ -97,8 +111,8 @@ fn answered<E: ProvideErrorMetadata + Error + 'static>(status: u16, error: &E) -
     let message = error.message().unwrap_or_default();
     Failure::Refused(CallError {
         kind: classify(status, code, message),
-        code: code.to_owned(),
-        message: message.to_owned(),
+        code: shown(code, SHOWN_OF_CODE),
+        message: shown(message, SHOWN),
     })
 }
 
@@ -117,6 +131,22 @@ fn unsent(error: &(dyn Error + 'static)) -> (CallErrorKind, &'static str) {
         Some(_) => (CallErrorKind::NoCredentials, NO_CREDENTIALS),
         None => (CallErrorKind::OutcomeUnknown, "ConnectionFailed"),
     }
+}
+
+fn is_too_long(error: &(dyn Error + 'static)) -> bool {
+    causes(error).any(|cause| cause.is::<AnswerTooLong>())
+}
+
+/// One line of `text`, without control characters, `most` characters of it at most.
+fn shown(text: &str, most: usize) -> String {
+    let lines: Vec<_> = text.lines().map(str::trim).collect();
+    let mut line = lines.join(" ").replace(char::is_control, " ");
+    if let Some((end, _)) = line.char_indices().nth(most) {
+        let n_more = line[end..].chars().count();
+        line.truncate(end);
+        line.push_str(&format!("… ({n_more} characters more)"));
+    }
+    line
 }
 
 /// The error and its causes.

@@ -15,9 +15,10 @@ use ipam::id::{InstanceId, VpcId};
 use ipnet::Ipv4Net;
 use mac::MacAddr;
 use serde::{Deserialize, Serialize};
+use service_url::{Scheme, ServiceUrl};
 
 pub use self::enis::ShownEni;
-use crate::endpoint::is_url;
+use crate::http::{LONGEST_METADATA, bounded};
 
 const ROOT: &str = "/latest/";
 const DOCUMENT: &str = "dynamic/instance-identity/document";
@@ -115,7 +116,8 @@ impl Imds {
     /// If `endpoint` is no URL.
     pub fn connect_to(endpoint: &str) -> Result<Self, ImdsError> {
         let invalid = || ImdsError::InvalidEndpoint(endpoint.to_owned());
-        if !is_url(endpoint, &["http://"]) {
+        let url = ServiceUrl::parse(endpoint).map_err(|_| invalid())?;
+        if url.scheme() != Scheme::Http {
             return Err(invalid());
         }
         Ok(Self(builder().endpoint(endpoint).map_err(|_| invalid())?.build()))
@@ -186,7 +188,7 @@ impl Imds {
 
 /// Without this HTTP client the SDK panics at the first request. The service does not use TLS.
 fn builder() -> Builder {
-    let http = aws_smithy_http_client::Builder::new().build_http();
+    let http = bounded(aws_smithy_http_client::Builder::new().build_http(), LONGEST_METADATA);
     Client::builder().configure(&ProviderConfig::without_region().with_http_client(http))
 }
 

@@ -6,12 +6,13 @@
 mod classify;
 mod credentials;
 mod ec2;
-mod endpoint;
 mod failure;
+mod http;
 mod imds;
 mod limits;
 
 pub use classify::classify;
-pub use ec2::{ConnectError, ConnectOptions, Ec2};
+pub use ec2::{ConnectOptions, Ec2};
+pub use http::{ConnectError, Proxies};
 pub use imds::{Imds, ImdsError, NodeFacts, ShownEni};
 pub use limits::instance_limits;

@@ -136,7 +136,7 @@ impl FullNode {
         let node = Node {
             instance: InstanceId::try_from("i-0")?,
             boot: BootId("a boot".to_owned()),
-            primary_mac: MacAddr::NONE,
+            primary_mac: MacAddr::from([2, 0, 0, 0, 0, 0]),
             subnet_cidr: None,
             instance_type: "p3dn.24xlarge".to_owned(),
             cluster: None,
@@ -230,7 +230,7 @@ fn key(container: &str) -> AttachmentKey {
 fn subnet() -> Result<SubnetFacts, Box<dyn Error>> {
     Ok(SubnetFacts {
         id: SubnetId::try_from("subnet-0")?,
-        cidr: Ipv4Net::new(Ipv4Addr::new(10, 0, 0, 0), 8)?,
+        cidr: Ipv4Net::new(Ipv4Addr::new(10, 0, 0, 0), 8)?.into(),
         free_addresses: 100_000,
         tags: BTreeMap::new(),
     })
@@ -252,7 +252,7 @@ fn eni(n: u16, kind: BlockKind) -> Result<EniFacts, Box<dyn Error>> {
         mac: MacAddr::from([2, 0, 0, 0, high, low]),
         subnet: SubnetId::try_from("subnet-0")?,
         security_groups: BTreeSet::new(),
-        primary_address: Ipv4Addr::new(10, 255, high, low),
+        primary_address: Ipv4Addr::new(10, 255, high, low).into(),
         blocks: (0..N_BLOCKS).map(block).collect::<Result<_, _>>()?,
         kind: EniKind::Interface,
         attachment: Some(EniAttachment {

@@ -4,9 +4,9 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::IpAddr;
 
-use ipnet::Ipv4Net;
+use ipnet::IpNet;
 use mac::MacAddr;
 use serde::{Deserialize, Serialize};
 
@@ -20,6 +20,9 @@ pub const INSTANCE_TAG: &str = "node.k8s.amazonaws.com/instance_id";
 
 /// Tag of an ENI that was made for a node of a cluster; the value is the cluster's name.
 pub const CLUSTER_TAG: &str = "cluster.k8s.amazonaws.com/name";
+
+/// The most tags of its own that the engine puts on a new ENI, beside those of the user.
+pub const MOST_OWN_TAGS: usize = 4;
 
 /// The number of one call of one engine; never used again while the record lives.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -129,8 +132,9 @@ pub struct EniFacts {
     /// Its security groups in EC2's present answer. They may change at any time, so they go on no record.
     #[serde(skip)]
     pub security_groups: BTreeSet<SecurityGroupId>,
-    /// Its own address, never a pod's; unspecified if it has none. Then its kind is [`EniKind::Other`].
-    pub primary_address: Ipv4Addr,
+    /// Its own address, never a pod's: IPv4, or IPv6 in a subnet without IPv4; unspecified if it has none. Without
+    /// IPv4 its kind is [`EniKind::Other`].
+    pub primary_address: IpAddr,
     /// Secondary IPv4 addresses, IPv4 prefixes and IPv6 prefixes. Its single IPv6 addresses belong to the
     /// node, as its primary address does.
     pub blocks: BTreeSet<Block>,
@@ -157,7 +161,7 @@ pub enum EniKind {
 pub struct EniAttachment {
     /// The id that detaching needs.
     pub id: EniAttachmentId,
-    /// 0 on card 0 is the instance's primary ENI.
+    /// Its place. The primary ENI usually has 0 on card 0, and 1 on some managed instances.
     pub device_index: u16,
     /// 0 unless the instance type has several cards.
     pub network_card: u16,
@@ -184,8 +188,8 @@ pub enum AttachmentStatus {
 pub struct SubnetFacts {
     /// Its id.
     pub id: SubnetId,
-    /// Its IPv4 range; the VPC's router is its second address.
-    pub cidr: Ipv4Net,
+    /// Its IPv4 range, or the IPv6 range of a subnet without IPv4.
+    pub cidr: IpNet,
     /// `AvailableIpAddressCount`: single addresses, whether or not a /28 of them is left.
     pub free_addresses: u32,
     /// Its tags.
@@ -305,25 +309,18 @@ impl fmt::Display for Ec2Call {
 }
 
 impl EniFacts {
-    /// Whether it is the instance's primary ENI.
+    /// Whether it is the primary ENI of the instance whose metadata name `primary_mac`. Its device index does not
+    /// tell: on some managed instances the primary ENI has index 1.
     #[must_use]
-    pub fn is_primary(&self) -> bool {
-        self.attachment.as_ref().is_some_and(EniAttachment::is_primary)
-    }
-}
-
-impl EniAttachment {
-    /// Whether the ENI is the instance's primary one.
-    #[must_use]
-    pub fn is_primary(&self) -> bool {
-        self.device_index == 0 && self.network_card == 0
+    pub fn is_primary(&self, primary_mac: MacAddr) -> bool {
+        self.mac == primary_mac && self.attachment.is_some()
     }
 }
 
 impl SubnetFacts {
-    /// The address of the VPC's router in this subnet: base + 1.
+    /// Whether its addresses are of IPv6 alone. An ENI there is no use to pods on IPv4.
     #[must_use]
-    pub fn gateway(&self) -> IpAddr {
-        IpAddr::V4(Ipv4Addr::from(u32::from(self.cidr.network()).saturating_add(1)))
+    pub fn is_ipv6_only(&self) -> bool {
+        matches!(self.cidr, IpNet::V6(_))
     }
 }

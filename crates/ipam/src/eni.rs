@@ -2,7 +2,7 @@
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::IpAddr;
 use std::time::Duration;
 
 use mac::MacAddr;
@@ -22,7 +22,7 @@ pub(crate) struct Eni {
     pub(crate) id: EniId,
     pub(crate) mac: MacAddr,
     pub(crate) subnet: SubnetId,
-    pub(crate) primary_address: Ipv4Addr,
+    pub(crate) primary_address: IpAddr,
     pub(crate) origin: Origin,
     pub(crate) tags: BTreeMap<String, String>,
     /// Since when this process knows it. Its age counts from then.
@@ -152,6 +152,14 @@ impl Eni {
                 Some(attachment.device_index)
             }
             Stage::Deleting { place, .. } => *place,
+        }
+    }
+
+    /// The index that decides its route table; 0 for the primary ENI, which the main table leads to.
+    pub(crate) fn route_index(&self) -> Option<u16> {
+        match self.origin {
+            Origin::Primary => self.device_index().map(|_| 0),
+            Origin::Tagged | Origin::Untagged => self.device_index(),
         }
     }
 

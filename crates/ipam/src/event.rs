@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr};
 use std::time::Duration;
 
-use ipnet::Ipv4Net;
+use ipnet::IpNet;
 use mac::MacAddr;
 
 use crate::block::{Block, Family};
@@ -174,14 +174,15 @@ pub struct HostEni {
     pub eni: EniId,
     /// Its hardware address, by which its device is found.
     pub mac: MacAddr,
-    /// Its place on the instance; 0 on card 0 is the primary.
+    /// Its place on the instance, from which its route table follows; 0 on card 0 is the primary, whatever index
+    /// EC2 shows.
     pub device_index: u16,
     /// Its network card.
     pub network_card: u16,
     /// Its own address.
-    pub primary_address: Ipv4Addr,
+    pub primary_address: IpAddr,
     /// The range of its subnet.
-    pub subnet_cidr: Ipv4Net,
+    pub subnet_cidr: IpNet,
 }
 
 /// The reply to a request.

@@ -25,17 +25,18 @@ pub(crate) enum Ownership {
 /// Source: amazon-vpc-cni-k8s v1.23.1, `pkg/ipamd/ipamd.go`. One difference: an ENI with another instance's
 /// mark is foreign here even if untagged ones are managed.
 pub(crate) fn of_attached(eni: &EniFacts, node: &Node) -> Ownership {
-    let on_other_card = eni.attachment.as_ref().is_some_and(|a| a.network_card != 0);
-    if eni.is_primary() {
+    let place = eni.attachment.as_ref().map(|it| (it.network_card, it.device_index));
+    if eni.is_primary(node.primary_mac) {
         return Ownership::Ours(Origin::Primary);
     }
     if has_no_manage(&eni.tags) {
         return Ownership::Foreign(ForeignReason::NoManageTag);
     }
-    if eni.kind == EniKind::Other {
+    // Index 0 is not the primary ENI's on some managed instances. The ENI there belongs to whoever manages them.
+    if eni.kind == EniKind::Other || place == Some((0, 0)) {
         return Ownership::Foreign(ForeignReason::Kind);
     }
-    if on_other_card {
+    if place.is_some_and(|(card, _)| card != 0) {
         return Ownership::Foreign(ForeignReason::NetworkCard);
     }
     match eni.tags.get(INSTANCE_TAG) {
@@ -90,4 +91,29 @@ pub(crate) fn tags(node: &Node, now: Timestamp) -> BTreeMap<String, String> {
 /// The description of a new ENI. Leak searches of other tools recognize this form.
 pub(crate) fn description(node: &Node) -> String {
     format!("aws-K8S-{}", node.instance)
+}
+
+#[cfg(test)]
+mod tests {
+    use mac::MacAddr;
+
+    use super::*;
+    use crate::call::MOST_OWN_TAGS;
+    use crate::id::{BootId, InstanceId};
+
+    /// The settings leave room for so many beside the user's own.
+    #[test]
+    fn own_tags_are_as_many_as_is_said() {
+        let node = Node {
+            instance: InstanceId::try_from("i-1").unwrap(),
+            boot: BootId("a boot".to_owned()),
+            primary_mac: MacAddr::NONE,
+            subnet_cidr: None,
+            instance_type: "any".to_owned(),
+            cluster: Some("mine".to_owned()),
+            eni_tags: BTreeMap::new(),
+            manage_untagged: true,
+        };
+        assert_eq!(tags(&node, Timestamp::default()).len(), MOST_OWN_TAGS);
+    }
 }

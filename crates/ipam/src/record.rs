@@ -7,7 +7,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
-use ipnet::Ipv4Net;
+use ipnet::IpNet;
 use mac::MacAddr;
 use serde::{Deserialize, Serialize};
 
@@ -78,7 +78,7 @@ pub struct KnownEni {
     /// EC2's description, without the blocks that are on their way back.
     pub facts: EniFacts,
     /// The range of its subnet.
-    pub subnet_cidr: Ipv4Net,
+    pub subnet_cidr: IpNet,
     /// Blocks that EC2 described there before and then left out. No pod gets them, and they are ours if they
     /// come back.
     #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
@@ -180,7 +180,7 @@ pub enum Via {
         eni: EniId,
         /// Its network card.
         card: u16,
-        /// Its device index. Card and index decide the route table.
+        /// Its device index; 0 for the primary ENI, whatever index EC2 shows. Card and index decide the route table.
         index: u16,
     },
     /// A branch ENI of the pod's own, which is a VLAN on a trunk ENI.

@@ -3,7 +3,7 @@
 use std::cmp::Reverse;
 use std::collections::BTreeMap;
 
-use ipnet::Ipv4Net;
+use ipnet::IpNet;
 
 use crate::block::{BlockCount, BlockKind, Family};
 use crate::call::{CallErrorKind, SubnetFacts};
@@ -73,7 +73,7 @@ impl Allowance {
 pub(crate) struct Subnets {
     facts: BTreeMap<SubnetId, SubnetFacts>,
     /// Ranges from an earlier run's record. A subnet's range never changes.
-    recalled: BTreeMap<SubnetId, Ipv4Net>,
+    recalled: BTreeMap<SubnetId, IpNet>,
     refusals: BTreeMap<(SubnetId, BlockKind), SubnetRefusal>,
     /// IPv4 addresses that each subnet has granted since EC2 described it.
     granted: BTreeMap<SubnetId, u32>,
@@ -89,12 +89,12 @@ impl Subnets {
         self.facts.get(id)
     }
 
-    pub(crate) fn recall(&mut self, id: SubnetId, cidr: Ipv4Net) {
+    pub(crate) fn recall(&mut self, id: SubnetId, cidr: IpNet) {
         self.recalled.insert(id, cidr);
     }
 
     /// The subnet's range in EC2's present or earlier answer.
-    pub(crate) fn cidr(&self, id: &SubnetId) -> Option<Ipv4Net> {
+    pub(crate) fn cidr(&self, id: &SubnetId) -> Option<IpNet> {
         self.get(id).map(|subnet| subnet.cidr).or_else(|| self.recalled.get(id).copied())
     }
 
@@ -201,6 +201,9 @@ impl Subnets {
 /// Whether new ENIs may go to `subnet`.
 /// Source: amazon-vpc-cni-k8s v1.23.1, `pkg/awsutils/awsutils.go`, with subnet discovery on.
 fn is_usable(subnet: &SubnetFacts, primary: &SubnetId, node: &Node) -> bool {
+    if subnet.is_ipv6_only() {
+        return false;
+    }
     match role(subnet) {
         "" => subnet.id == *primary,
         _ => !is_excluded(subnet, node),

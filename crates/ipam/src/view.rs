@@ -1,7 +1,7 @@
 //! The pool at one moment, for people and metrics.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::IpAddr;
 
 use mac::MacAddr;
 
@@ -63,7 +63,7 @@ pub struct EniView {
     /// Its subnet.
     pub subnet: SubnetId,
     /// Its own address.
-    pub primary_address: Ipv4Addr,
+    pub primary_address: IpAddr,
     /// Whether it is the instance's primary ENI.
     pub primary: bool,
     /// How far it has come.

@@ -236,7 +236,7 @@ fn eni_facts(eni: &NetworkInterface) -> EniFacts {
         mac: eni.mac_address,
         subnet: ipam_id(eni.subnet_id.as_str()),
         security_groups: eni.groups.iter().map(|group| ipam_id(group.id.as_str())).collect(),
-        primary_address: own,
+        primary_address: own.into(),
         blocks: blocks(&secondaries, &eni.ipv4_prefixes),
         kind: match eni.interface_type {
             InterfaceType::Interface => EniKind::Interface,
@@ -267,7 +267,7 @@ fn attachment(attachment: &response::Attachment) -> EniAttachment {
 fn subnet_facts(subnet: response::Subnet) -> SubnetFacts {
     SubnetFacts {
         id: ipam_id(subnet.id.as_str()),
-        cidr: subnet.cidr_block,
+        cidr: subnet.cidr_block.into(),
         free_addresses: subnet.available_ip_address_count,
         tags: subnet.tags,
     }

@@ -214,5 +214,5 @@ fn ipv4(address: IpAddr) -> Ipv4Addr {
 }
 
 fn await_device(eni: &HostEni) -> Command {
-    Command::AwaitDevice { eni: model_id(eni.eni.as_str()), address: eni.primary_address }
+    Command::AwaitDevice { eni: model_id(eni.eni.as_str()), address: ipv4(eni.primary_address) }
 }

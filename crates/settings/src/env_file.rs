@@ -3,10 +3,17 @@
 //! double quotes `\"` and `\\` stand for `"` and `\`; nothing else is expanded, and a value ends with
 //! its line.
 
-use std::io;
+use std::fs::File;
+use std::io::{self, Read as _};
 use std::path::{Path, PathBuf};
 
+use crate::misspelt;
 use crate::registry::{ALL, Setting, TIDEPOOL_ENV_FILE};
+
+/// In bytes. All settings together take some thousand.
+const LONGEST: u64 = 1 << 20;
+/// How much of a wrong name is shown, in characters.
+const SHOWN: usize = 100;
 
 /// Why a file of settings is refused, in one line.
 #[derive(Debug, thiserror::Error)]
@@ -40,6 +47,9 @@ pub enum LineFault {
     /// No setting has that name.
     #[error("{0:?} is no setting of ipamd")]
     UnknownName(String),
+    /// No setting has that name, but one has nearly that name.
+    #[error("{0:?} is no setting of ipamd; is {1} meant?")]
+    Misspelt(String, &'static str),
     /// A setting that only the process's environment can have.
     #[error("{0} can only be set in the environment")]
     NotInFile(&'static str),
@@ -53,9 +63,22 @@ pub enum LineFault {
 
 /// The settings in `file`, in its order.
 pub(crate) fn read(file: &Path) -> Result<Vec<(&'static Setting, String)>, EnvFileError> {
-    let text = std::fs::read_to_string(file)
-        .map_err(|source| EnvFileError::Read { file: file.to_owned(), source })?;
+    let text =
+        read_text(file).map_err(|source| EnvFileError::Read { file: file.to_owned(), source })?;
     parse(&text).map_err(|(line, fault)| EnvFileError::Line { file: file.to_owned(), line, fault })
+}
+
+/// A FIFO or a device could hold up the start for ever, or never end.
+fn read_text(file: &Path) -> io::Result<String> {
+    if !std::fs::metadata(file)?.is_file() {
+        return Err(io::Error::other("it is no regular file"));
+    }
+    let mut text = String::new();
+    File::open(file)?.take(LONGEST + 1).read_to_string(&mut text)?;
+    match text.len() as u64 > LONGEST {
+        true => Err(io::Error::other(format!("it is longer than {LONGEST} bytes"))),
+        false => Ok(text),
+    }
 }
 
 /// The settings in `text`, or the first wrong line, counted from 1.
@@ -80,7 +103,13 @@ fn parse_line(line: &str) -> Result<Option<(&'static Setting, String)>, LineFaul
     }
     let (name, value) = line.split_once('=').ok_or(LineFault::NoValue)?;
     let setting = ALL.iter().find(|setting| setting.name == name);
-    let setting = *setting.ok_or_else(|| LineFault::UnknownName(name.to_owned()))?;
+    let setting = *setting.ok_or_else(|| {
+        let shown: String = name.chars().take(SHOWN).collect();
+        match misspelt::meant(name) {
+            Some(meant) => LineFault::Misspelt(shown, meant.name),
+            None => LineFault::UnknownName(shown),
+        }
+    })?;
     if setting.name == TIDEPOOL_ENV_FILE.name {
         return Err(LineFault::NotInFile(setting.name));
     }
@@ -110,6 +139,8 @@ fn unquote(value: &str) -> Option<String> {
 
 #[cfg(test)]
 mod tests {
+    use std::error::Error as _;
+
     use proptest::prelude::*;
 
     use super::*;
@@ -124,6 +155,31 @@ CLUSTER_NAME=\"a \\\"blue\\\" \\\\ \\one\"
 MAX_ENI=
 AWS_EC2_ENDPOINT=http://127.0.0.1/?a=b#c
 ";
+
+    #[test]
+    fn env_file_that_never_ends_is_refused() {
+        let folder = tempfile::tempdir().unwrap();
+        let long = folder.path().join("long");
+        std::fs::write(&long, "#".repeat((1 << 20) + 1)).unwrap();
+        let fifo = folder.path().join("fifo");
+        let made = std::process::Command::new("mkfifo").arg(&fifo).status().unwrap();
+        assert!(made.success());
+        for (file, expect) in [
+            (&*long, "it is longer than 1048576 bytes"),
+            (&*fifo, "it is no regular file"),
+            (Path::new("/dev/zero"), "it is no regular file"),
+        ] {
+            let error = read(file).unwrap_err();
+            assert_eq!(error.source().unwrap().to_string(), expect, "{}", file.display());
+        }
+    }
+
+    #[test]
+    fn misspelt_name_in_the_env_file_is_named() {
+        let (line, fault) = parse("# a\nENABLE_IPV6=true").unwrap_err();
+        let expect = "\"ENABLE_IPV6\" is no setting of ipamd; is ENABLE_IPv6 meant?";
+        assert_eq!((line, &*fault.to_string()), (2, expect));
+    }
 
     #[test]
     fn env_file_with_quotes_and_comments_is_read() {
@@ -148,9 +204,13 @@ AWS_EC2_ENDPOINT=http://127.0.0.1/?a=b#c
             assert_eq!((found, &*fault.to_string()), (line, expect), "{text}");
         };
         check("WARM_IP_TARGET", 1, "expected NAME=value, a comment or nothing");
-        check("\n\nWARM_IP_TARGE=5", 3, "\"WARM_IP_TARGE\" is no setting of ipamd");
+        check(
+            "\n\nWARM_IP_TARGE=5",
+            3,
+            "\"WARM_IP_TARGE\" is no setting of ipamd; is WARM_IP_TARGET meant?",
+        );
         check("export MAX_ENI=5", 1, "\"export MAX_ENI\" is no setting of ipamd");
-        check("MAX_ENI =5", 1, "\"MAX_ENI \" is no setting of ipamd");
+        check("MAX_ENI =5", 1, "\"MAX_ENI \" is no setting of ipamd; is MAX_ENI meant?");
         check("PATH=/bin", 1, "\"PATH\" is no setting of ipamd");
         check("TIDEPOOL_ENV_FILE=/x", 1, "TIDEPOOL_ENV_FILE can only be set in the environment");
         check("MAX_ENI=1\n# x\nMAX_ENI=2", 3, "MAX_ENI is set by an earlier line too");

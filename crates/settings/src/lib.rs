@@ -12,9 +12,11 @@ mod env_file;
 mod family;
 mod limits;
 mod listing;
+mod misspelt;
 mod policy;
 pub mod registry;
 mod reload;
+mod tags;
 mod unsupported;
 mod variables;
 
@@ -25,6 +27,7 @@ use std::time::Duration;
 
 use ipam::block::BlockKind;
 use ipam::policy::WarmSettings;
+use service_url::{ProxyUrl, ServiceUrl};
 
 pub use self::describe::{limits_text, mode_text, targets_text};
 pub use self::env_file::{EnvFileError, LineFault};
@@ -32,12 +35,13 @@ pub use self::limits::{assumed_limits, known_limits, known_types, known_vcpus};
 pub use self::listing::help;
 pub use self::policy::{policy, pool_warnings, setting_warnings, warnings};
 use self::registry::{
-    ADDITIONAL_ENI_TAGS, AWS_EC2_ENDPOINT, AWS_VPC_ENI_MTU, AWS_VPC_K8S_CNI_BACKING_STORE,
-    AWS_VPC_K8S_CNI_LOG_FILE, AWS_VPC_K8S_CNI_LOGLEVEL, CLUSTER_NAME, DISABLE_LEAKED_ENI_CLEANUP,
-    DISABLE_METRICS, HTTP_TIMEOUT, IP_COOLDOWN_PERIOD, MANAGE_UNTAGGED_ENI, MAX_ENI,
-    MINIMUM_IP_TARGET, TIDEPOOL_ADD_WAIT, TIDEPOOL_ENV_FILE, TIDEPOOL_GROW_DELAY,
-    TIDEPOOL_LEAK_AGE, TIDEPOOL_MAX_PODS, TIDEPOOL_MIN_ENI_AGE, TIDEPOOL_RUNTIME_SOCKET,
-    TIDEPOOL_SHRINK_DELAY, TIDEPOOL_SOCKET, WARM_ENI_TARGET, WARM_IP_TARGET, WARM_PREFIX_TARGET,
+    AWS_CA_BUNDLE, AWS_EC2_ENDPOINT, AWS_VPC_ENI_MTU, AWS_VPC_K8S_CNI_BACKING_STORE,
+    AWS_VPC_K8S_CNI_LOG_FILE, AWS_VPC_K8S_CNI_LOGLEVEL, DISABLE_LEAKED_ENI_CLEANUP,
+    DISABLE_METRICS, HTTP_PROXY, HTTP_TIMEOUT, HTTPS_PROXY, IP_COOLDOWN_PERIOD,
+    MANAGE_UNTAGGED_ENI, MAX_ENI, MINIMUM_IP_TARGET, NO_PROXY, POD_MTU, TIDEPOOL_ADD_WAIT,
+    TIDEPOOL_ENV_FILE, TIDEPOOL_GROW_DELAY, TIDEPOOL_LEAK_AGE, TIDEPOOL_MAX_PODS,
+    TIDEPOOL_MIN_ENI_AGE, TIDEPOOL_RUNTIME_SOCKET, TIDEPOOL_SHRINK_DELAY, TIDEPOOL_SOCKET,
+    WARM_ENI_TARGET, WARM_IP_TARGET, WARM_PREFIX_TARGET,
 };
 pub use self::reload::{InForce, Reloaded, reload};
 pub use self::variables::{Source, Variables};
@@ -59,7 +63,7 @@ pub enum Error {
 pub struct SettingError {
     /// The name of the environment variable.
     pub variable: &'static str,
-    /// Its value as it was set; empty if it was not.
+    /// Its value as [`Variables::shown`] has it; empty if it was not set.
     pub value: String,
     /// What is allowed, or what to set instead.
     pub allowed: String,
@@ -133,8 +137,18 @@ pub struct Settings {
     pub manage_untagged: bool,
     /// `AWS_VPC_ENI_MTU`: bytes, 576 (with IPv6 1280) to 9001.
     pub mtu: u16,
+    /// `POD_MTU`, or `mtu`: the most that a pod's link may have.
+    pub pod_mtu: u16,
     /// `AWS_EC2_ENDPOINT`.
-    pub ec2_endpoint: Option<String>,
+    pub ec2_endpoint: Option<ServiceUrl>,
+    /// `HTTP_PROXY`.
+    pub http_proxy: Option<ProxyUrl>,
+    /// `HTTPS_PROXY`.
+    pub https_proxy: Option<ProxyUrl>,
+    /// `NO_PROXY`; empty if it is unset.
+    pub no_proxy: String,
+    /// `AWS_CA_BUNDLE`.
+    pub ca_bundle: Option<PathBuf>,
     /// `HTTP_TIMEOUT`.
     pub http_timeout: Duration,
     /// `TIDEPOOL_ENV_FILE`.
@@ -173,8 +187,11 @@ impl Settings {
     pub fn read(variables: &Variables) -> Result<Self, SettingError> {
         let kind = family::kind(variables)?;
         unsupported::check(variables)?;
-        let (eni_tags, mut warnings) = variables.tags(&ADDITIONAL_ENI_TAGS)?;
+        let (eni_tags, mut warnings) = tags::additional(variables)?;
+        let (mtu, pod_mtu) = mtus(variables, kind)?;
+        warnings.extend(larger_pod_mtu(variables, mtu)?);
         warnings.extend(unsupported::warnings(variables, kind)?);
+        warnings.extend(variables.misspelt());
         let (checkpoint, state_directory) = backing_store(variables)?;
         Ok(Self {
             kind,
@@ -187,11 +204,16 @@ impl Settings {
             shrink_delay: variables.span(&TIDEPOOL_SHRINK_DELAY, LONGEST_DELAY)?,
             min_eni_age: variables.span(&TIDEPOOL_MIN_ENI_AGE, LONGEST_DELAY)?,
             leak_age: leak_age(variables)?,
-            cluster: variables.text(&CLUSTER_NAME).map(str::to_owned),
+            cluster: tags::cluster(variables)?,
             eni_tags,
             manage_untagged: variables.boolean(&MANAGE_UNTAGGED_ENI)?,
-            mtu: mtu(variables, kind)?,
+            mtu,
+            pod_mtu,
             ec2_endpoint: variables.url(&AWS_EC2_ENDPOINT)?,
+            http_proxy: variables.proxy(&HTTP_PROXY)?,
+            https_proxy: variables.proxy(&HTTPS_PROXY)?,
+            no_proxy: variables.text(&NO_PROXY).unwrap_or_default().to_owned(),
+            ca_bundle: variables.optional_path(&AWS_CA_BUNDLE)?,
             http_timeout: variables.seconds(&HTTP_TIMEOUT, LEAST_HTTP_TIMEOUT)?,
             env_file: variables.optional_path(&TIDEPOOL_ENV_FILE)?,
             socket: variables.path(&TIDEPOOL_SOCKET)?,
@@ -269,12 +291,21 @@ fn leak_age(variables: &Variables) -> Result<Option<Duration>, SettingError> {
     Ok(Some(age).filter(|_| !is_off))
 }
 
-fn mtu(variables: &Variables, kind: BlockKind) -> Result<u16, SettingError> {
+/// The MTU of ENIs, and the largest of pods' links. A packet of a pod that is larger than its ENI takes is lost.
+fn mtus(variables: &Variables, kind: BlockKind) -> Result<(u16, u16), SettingError> {
     let least = match kind {
         BlockKind::V4Address | BlockKind::V4Prefix => LEAST_IPV4_MTU,
         BlockKind::V6Prefix => LEAST_IPV6_MTU,
     };
-    variables.number(&AWS_VPC_ENI_MTU, least, JUMBO_MTU)
+    let mtu = variables.number(&AWS_VPC_ENI_MTU, least, JUMBO_MTU)?;
+    let of_pods = variables.optional_number(&POD_MTU, least, JUMBO_MTU)?;
+    Ok((mtu, of_pods.unwrap_or(mtu).min(mtu)))
+}
+
+fn larger_pod_mtu(variables: &Variables, mtu: u16) -> Result<Option<String>, SettingError> {
+    let of_pods = variables.optional_number(&POD_MTU, 0, JUMBO_MTU)?.filter(|pods| *pods > mtu);
+    let warning = |pods| format!("POD_MTU: {pods} is more than AWS_VPC_ENI_MTU; pods get {mtu}");
+    Ok(of_pods.map(warning))
 }
 
 /// `off` stands for none, since an empty value stands for the default.

@@ -71,7 +71,8 @@ mod tests {
     /// The settings that are not built, by their effect.
     fn not_built() -> String {
         let mut text = "| variable | default | built | meaning |\n|---|---|---|---|\n".to_owned();
-        for setting in ALL.iter().filter(|setting| setting.support != Support::Full) {
+        let not_built = ALL.iter().filter(|it| it.group == Group::NotBuilt);
+        for setting in not_built {
             let default = match setting.default {
                 DefaultValue::Value(value) => format!("`{value}`"),
                 DefaultValue::Unset => "unset".to_owned(),
@@ -83,9 +84,31 @@ mod tests {
                 Support::OnlyValues([]) => "only unset".to_owned(),
                 Support::OnlyValues(values) => format!("only `{}`", values.join("`, `")),
                 Support::Missing { without, .. } => format!("only `{without}`; else a warning"),
+                Support::NoEffect { .. } => "nothing; a value is a warning".to_owned(),
+                Support::Ignored => unreachable!(),
             };
             writeln!(text, "| `{}` | {default} | {built} | {} |", setting.name, setting.meaning)
                 .unwrap();
+        }
+        text
+    }
+
+    /// The settings that the daemon has no use for, with what to do instead.
+    fn elsewhere() -> String {
+        let mut text = "| variable | meaning | a value |\n|---|---|---|\n".to_owned();
+        for setting in ALL.iter().filter(|setting| setting.group == Group::Elsewhere) {
+            let then = match setting.support {
+                Support::NoEffect { unless: [], why } => format!("has no effect {why}"),
+                Support::NoEffect { unless, why } => {
+                    format!("other than `{}` has no effect {why}", unless.join("`, `"))
+                }
+                Support::Ignored => "asks for nothing that is missing".to_owned(),
+                Support::Full
+                | Support::OnlyBoolean(_)
+                | Support::OnlyValues(_)
+                | Support::Missing { .. } => unreachable!(),
+            };
+            writeln!(text, "| `{}` | {} | {then} |", setting.name, setting.meaning).unwrap();
         }
         text
     }
@@ -112,6 +135,7 @@ mod tests {
             document = fill(&document, name, &table(group));
         }
         document = fill(&document, "not built", &not_built());
+        document = fill(&document, "elsewhere", &elsewhere());
         expect_test::expect_file![path].assert_eq(&document);
     }
 

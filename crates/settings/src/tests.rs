@@ -43,7 +43,12 @@ fn defaults_are_those_of_the_manifest() {
         eni_tags: BTreeMap::new(),
         manage_untagged: true,
         mtu: 9001,
+        pod_mtu: 9001,
         ec2_endpoint: None,
+        http_proxy: None,
+        https_proxy: None,
+        no_proxy: String::new(),
+        ca_bundle: None,
         http_timeout: Duration::from_secs(10),
         env_file: None,
         socket: "/var/run/aws-node/ipamd.sock".into(),
@@ -111,7 +116,13 @@ fn good_values_are_read() {
         ("ADDITIONAL_ENI_TAGS", r#"{"team":"net","node.k8s.amazonaws.com/x":"y"}"#),
         ("MANAGE_UNTAGGED_ENI", "0"),
         ("AWS_VPC_ENI_MTU", "1500"),
+        ("POD_MTU", "1400"),
         ("AWS_EC2_ENDPOINT", "http://127.0.0.1:4000"),
+        ("HTTP_PROXY", "proxy:3128"),
+        ("https_proxy", "http://u:p@proxy"),
+        ("NO_PROXY", "10.0.0.0/8,.internal"),
+        ("no_proxy", "ignored"),
+        ("AWS_CA_BUNDLE", "/etc/ssl/ours.pem"),
         ("HTTP_TIMEOUT", "30"),
         ("TIDEPOOL_ENV_FILE", "/etc/tidepool/env"),
         ("TIDEPOOL_SOCKET", "/run/tp/ipamd.sock"),
@@ -137,7 +148,12 @@ fn good_values_are_read() {
         eni_tags: BTreeMap::from([("team".to_owned(), "net".to_owned())]),
         manage_untagged: false,
         mtu: 1500,
-        ec2_endpoint: Some("http://127.0.0.1:4000".to_owned()),
+        pod_mtu: 1400,
+        ec2_endpoint: ServiceUrl::parse("http://127.0.0.1:4000").ok(),
+        http_proxy: ProxyUrl::parse("http://proxy:3128").ok(),
+        https_proxy: ProxyUrl::parse("http://u:p@proxy").ok(),
+        no_proxy: "10.0.0.0/8,.internal".to_owned(),
+        ca_bundle: Some("/etc/ssl/ours.pem".into()),
         http_timeout: Duration::from_secs(30),
         env_file: Some("/etc/tidepool/env".into()),
         socket: "/run/tp/ipamd.sock".into(),
@@ -208,6 +224,15 @@ fn bad_value_is_named_with_what_is_allowed() {
             "expected a JSON object of strings like {\"team\":\"net\"}".into(),
         ),
         ("AWS_EC2_ENDPOINT", "127.0.0.1:4000", "expected http://HOST[:PORT] or https://…".into()),
+        ("AWS_EC2_ENDPOINT", "http:///x", "expected http://HOST[:PORT] or https://…".into()),
+        ("AWS_EC2_ENDPOINT", "http://a:0", "expected http://HOST[:PORT] or https://…".into()),
+        ("AWS_CA_BUNDLE", "ours.pem", "expected an absolute path".into()),
+        (
+            "HTTPS_PROXY",
+            "socks5://proxy",
+            "expected http://[USER:PASSWORD@]HOST[:PORT] or https://…".into(),
+        ),
+        ("POD_MTU", "575", "expected a whole number from 576 to 9001".into()),
         ("TIDEPOOL_SOCKET", "ipamd.sock", "expected an absolute path".into()),
         ("TIDEPOOL_RUNTIME_SOCKET", "containerd.sock", "expected off or an absolute path".into()),
         ("AWS_VPC_K8S_CNI_BACKING_STORE", "/", "expected the absolute path of a file".into()),
@@ -328,4 +353,84 @@ fn prefix_targets_that_are_all_zero_are_refused() {
     assert!(read(&[none]).is_ok());
     assert!(read(&[prefix, none, ("MINIMUM_IP_TARGET", "1")]).is_ok());
     assert!(read(&[prefix, none, ("WARM_IP_TARGET", "1")]).is_ok());
+}
+
+/// Every environment variable of amazon-vpc-cni-k8s v1.23.1, one a line, from its sources, chart and README.
+const INCUMBENT: &str = include_str!("incumbent.txt");
+
+#[test]
+fn every_variable_of_the_incumbent_is_known() {
+    let names: Vec<&str> = INCUMBENT.lines().collect();
+    assert!(names.len() == 64 && names.is_sorted(), "{names:?}");
+    for name in names {
+        let setting = registry::ALL.iter().find(|setting| setting.name == name);
+        let setting = setting.unwrap_or_else(|| panic!("{name} would be dropped without a word"));
+        // A value that asks for something is honoured, refused or warned of.
+        let value = match setting.default {
+            registry::DefaultValue::Value("false") => "true",
+            registry::DefaultValue::Value("true") => "false",
+            _ => "1280",
+        };
+        if setting.support != registry::Support::Ignored && name != "ENABLE_IPv4" {
+            let before: &[(&str, &str)] = match name {
+                "ENABLE_V4_EGRESS" => &IPV6,
+                _ => &[],
+            };
+            assert_ne!(read(&[before, &[(name, value)]].concat()), read(before), "{name}");
+        }
+    }
+}
+
+#[test]
+fn setting_without_effect_is_a_warning() {
+    let check = |name: &str, value: &str, end: &str| {
+        let warnings = read(&[&QUIET[..], &[(name, value)]].concat()).unwrap().warnings;
+        let expect = match end {
+            "" => vec![],
+            end => vec![format!("{name}: {value:?} has no effect {end}")],
+        };
+        assert_eq!(warnings, expect);
+    };
+    let in_conflist = "on the daemon; set `vethPrefix` in the conflist";
+    check("AWS_VPC_K8S_CNI_VETHPREFIX", "tp", in_conflist);
+    check("AWS_VPC_K8S_CNI_VETHPREFIX", "eni", "");
+    check("AWS_VPC_K8S_PLUGIN_LOG_LEVEL", "DEBUG", "");
+    check("AWS_VPC_K8S_PLUGIN_LOG_LEVEL", "", "");
+    let unserved = "since no introspection is served yet";
+    check("INTROSPECTION_BIND_ADDRESS", "127.0.0.1:61679", unserved);
+    check("POD_SECURITY_GROUP_ENFORCING_MODE", "strict", "");
+    check("DISABLE_TCP_EARLY_DEMUX", "true", "since no pod is on a branch ENI yet");
+    check("MY_NODE_NAME", "node-1", "");
+}
+
+#[test]
+fn misspelt_setting_is_a_warning() {
+    let variables = [&QUIET[..], &[("ENABLE_IPV6", "true"), ("PATH", "/bin")]].concat();
+    let warnings = read(&variables).unwrap().warnings;
+    assert_eq!(warnings, ["ENABLE_IPV6: no setting has this name; is ENABLE_IPv6 meant?"]);
+}
+
+#[test]
+fn mtu_of_pods_is_at_most_that_of_enis() {
+    let check = |variables: &[(&str, &str)], pod_mtu: u16, warning: &[&str]| {
+        let settings = read(&[&QUIET[..], variables].concat()).unwrap();
+        assert_eq!(
+            (settings.pod_mtu, &*settings.warnings),
+            (pod_mtu, &*warning.iter().map(ToString::to_string).collect::<Vec<_>>())
+        );
+    };
+    check(&[("AWS_VPC_ENI_MTU", "1500")], 1500, &[]);
+    check(&[("POD_MTU", "1400")], 1400, &[]);
+    let larger = "POD_MTU: 9001 is more than AWS_VPC_ENI_MTU; pods get 1500";
+    check(&[("AWS_VPC_ENI_MTU", "1500"), ("POD_MTU", "9001")], 1500, &[larger]);
+}
+
+/// A value may hold a password, or be of any length.
+#[test]
+fn refused_value_is_shown_in_part_and_without_password() {
+    let error = read(&[("AWS_EC2_ENDPOINT", "https://me:secret@ec2")]).unwrap_err().to_string();
+    let expect = "AWS_EC2_ENDPOINT=\"https://***@ec2\": expected no user and no password in it";
+    assert_eq!(error, expect);
+    let error = read(&[("WARM_IP_TARGET", &"9".repeat(100_000))]).unwrap_err().to_string();
+    assert!(error.len() < 400 && error.contains("9…\": expected a whole"), "{error}");
 }

@@ -1,27 +1,40 @@
 //! Settings that ask for a feature that is not built. If a user has switched it on, the daemon does not start,
 //! since ignoring the setting would be worse. If only the default asks for it, there is a warning, since an
-//! error would stop every start.
+//! error would stop every start. A setting of another part of amazon-vpc-cni-k8s is a warning too.
 
 use ipam::block::BlockKind;
 
 use crate::registry::{ALL, Nodes, Support};
 use crate::{SettingError, Variables};
 
-/// One line for each feature that is asked for by default and not built.
+/// One line for each feature that is asked for by default and not built, and for each setting without effect.
 pub(crate) fn warnings(
     variables: &Variables,
     kind: BlockKind,
 ) -> Result<Vec<String>, SettingError> {
     let mut warnings = Vec::new();
     for setting in ALL {
-        let Support::Missing { without, of, what } = setting.support else { continue };
-        let is_about_this_node = match of {
-            Nodes::All => true,
-            Nodes::Ipv4 => kind != BlockKind::V6Prefix,
-            Nodes::Ipv6 => kind == BlockKind::V6Prefix,
-        };
-        if variables.boolean(setting)? != without && is_about_this_node {
-            warnings.push(format!("{}: {what}", setting.name));
+        let name = setting.name;
+        match setting.support {
+            Support::Missing { without, of, what } => {
+                let is_about_this_node = match of {
+                    Nodes::All => true,
+                    Nodes::Ipv4 => kind != BlockKind::V6Prefix,
+                    Nodes::Ipv6 => kind == BlockKind::V6Prefix,
+                };
+                if variables.boolean(setting)? != without && is_about_this_node {
+                    warnings.push(format!("{name}: {what}"));
+                }
+            }
+            Support::NoEffect { unless, why } => {
+                let Some(value) = variables.text(setting) else { continue };
+                if !unless.iter().any(|one| one.eq_ignore_ascii_case(value)) {
+                    let value = variables.shown(setting);
+                    warnings.push(format!("{name}: {value:?} has no effect {why}"));
+                }
+            }
+            Support::Full | Support::OnlyBoolean(_) | Support::OnlyValues(_) | Support::Ignored => {
+            }
         }
     }
     Ok(warnings)
@@ -34,7 +47,10 @@ pub(crate) fn check(variables: &Variables) -> Result<(), SettingError> {
             Err(variables.error(setting, &format!("not supported yet; only {built} is")))
         };
         match setting.support {
-            Support::Full | Support::Missing { .. } => {}
+            Support::Full
+            | Support::Missing { .. }
+            | Support::NoEffect { .. }
+            | Support::Ignored => {}
             Support::OnlyBoolean(built) => {
                 if variables.boolean(setting)? != built {
                     return not_built(&built.to_string());

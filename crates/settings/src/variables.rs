@@ -6,17 +6,23 @@ use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::time::Duration;
 
-use crate::env_file::{self, EnvFileError};
-use crate::registry::{ALL, DefaultValue, Setting, TIDEPOOL_ENV_FILE};
-use crate::{Error, SettingError};
+use service_url::{ProxyUrl, ServiceUrl, without_password};
 
-/// ENI tags whose keys contain this are the daemon's own.
-const OWN_TAGS: &str = "k8s.amazonaws.com";
+use crate::env_file::{self, EnvFileError};
+use crate::registry::{ALIASES, ALL, DefaultValue, Setting, TIDEPOOL_ENV_FILE};
+use crate::{Error, SettingError, misspelt};
+
+/// How much of a value is shown, in characters.
+const SHOWN: usize = 200;
 
 /// The values of the settings that are set. An empty value counts as unset, since manifests write
 /// `value: ""` for it.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct Variables(BTreeMap<&'static str, (String, Source)>);
+pub struct Variables {
+    set: BTreeMap<&'static str, (String, Source)>,
+    /// Names in the environment that are nearly those of settings, each with the setting.
+    misspelt: BTreeMap<String, &'static str>,
+}
 
 /// Where the value of a setting comes from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -63,7 +69,7 @@ impl Variables {
     /// If the file cannot be read, and for its first line that is wrong.
     pub fn with_file(mut self, file: &Path) -> Result<Self, EnvFileError> {
         for (setting, value) in env_file::read(file)? {
-            self.0.insert(setting.name, (value, Source::File));
+            self.set.insert(setting.name, (value, Source::File));
         }
         Ok(self)
     }
@@ -71,7 +77,7 @@ impl Variables {
     /// The value of `setting` and where it comes from; `None` if it has none.
     #[must_use]
     pub fn effective(&self, setting: &'static Setting) -> (Option<&str>, Source) {
-        match (self.0.get(setting.name), setting.default) {
+        match (self.set.get(setting.name), setting.default) {
             (Some((value, source)), _) if !value.is_empty() => (Some(value), *source),
             (_, DefaultValue::Value(value)) => (Some(value), Source::Default),
             (_, DefaultValue::Unset | DefaultValue::Depends(_)) => (None, Source::Default),
@@ -80,10 +86,27 @@ impl Variables {
 
     /// Sets `setting` to what it is in `other`.
     pub(crate) fn take(&mut self, setting: &'static Setting, other: &Self) {
-        match other.0.get(setting.name) {
-            Some(value) => self.0.insert(setting.name, value.clone()),
-            None => self.0.remove(setting.name),
+        match other.set.get(setting.name) {
+            Some(value) => self.set.insert(setting.name, value.clone()),
+            None => self.set.remove(setting.name),
         };
+    }
+
+    /// The value for people to read: one line, shortened, and without a password that is in it.
+    #[must_use]
+    pub fn shown(&self, setting: &'static Setting) -> String {
+        let value = without_password(self.text(setting).unwrap_or_default());
+        let value = value.replace(char::is_control, " ");
+        match value.char_indices().nth(SHOWN) {
+            Some((end, _)) => format!("{}…", &value[..end]),
+            None => value,
+        }
+    }
+
+    /// One line for each name in the environment that is nearly that of a setting.
+    pub(crate) fn misspelt(&self) -> impl Iterator<Item = String> {
+        let line = |(name, meant)| format!("{name}: no setting has this name; is {meant} meant?");
+        self.misspelt.iter().map(line)
     }
 
     pub(crate) fn text(&self, setting: &'static Setting) -> Option<&str> {
@@ -91,7 +114,7 @@ impl Variables {
     }
 
     pub(crate) fn error(&self, setting: &'static Setting, allowed: &str) -> SettingError {
-        let value = self.text(setting).unwrap_or_default().to_owned();
+        let value = self.shown(setting);
         SettingError { variable: setting.name, value, allowed: allowed.to_owned() }
     }
 
@@ -177,31 +200,20 @@ impl Variables {
         }
     }
 
-    pub(crate) fn url(&self, setting: &'static Setting) -> Result<Option<String>, SettingError> {
-        let Some(text) = self.text(setting) else { return Ok(None) };
-        let host = text.strip_prefix("http://").or_else(|| text.strip_prefix("https://"));
-        match host {
-            Some(host) if !host.is_empty() => Ok(Some(text.to_owned())),
-            Some(_) | None => Err(self.error(setting, "expected http://HOST[:PORT] or https://…")),
-        }
-    }
-
-    /// The tags, and a warning for each that is left out.
-    pub(crate) fn tags(
+    pub(crate) fn url(
         &self,
         setting: &'static Setting,
-    ) -> Result<(BTreeMap<String, String>, Vec<String>), SettingError> {
-        let text = self.text(setting).expect(HAS_DEFAULT);
-        let tags: BTreeMap<String, String> = serde_json::from_str(text).map_err(|_| {
-            self.error(setting, "expected a JSON object of strings like {\"team\":\"net\"}")
-        })?;
-        let (own, tags): (BTreeMap<_, _>, _) =
-            tags.into_iter().partition(|(key, _)| key.contains(OWN_TAGS));
-        let name = setting.name;
-        let dropped = own.into_keys().map(|key| {
-            format!("{name}: tag {key:?} is left out, since keys with {OWN_TAGS} are ipamd's own")
-        });
-        Ok((tags, dropped.collect()))
+    ) -> Result<Option<ServiceUrl>, SettingError> {
+        let url = self.text(setting).map(ServiceUrl::parse).transpose();
+        url.map_err(|fault| self.error(setting, &fault.to_string()))
+    }
+
+    pub(crate) fn proxy(
+        &self,
+        setting: &'static Setting,
+    ) -> Result<Option<ProxyUrl>, SettingError> {
+        let url = self.text(setting).map(ProxyUrl::parse).transpose();
+        url.map_err(|fault| self.error(setting, &fault.to_string()))
     }
 }
 
@@ -211,11 +223,25 @@ const HAS_DEFAULT: &str =
 
 impl FromIterator<(String, String)> for Variables {
     /// Keeps the variables that are settings, as if the process's environment had them.
-    fn from_iter<I: IntoIterator<Item = (String, String)>>(variables: I) -> Self {
-        let known = |(name, value): (String, String)| {
-            let setting = ALL.iter().find(|setting| setting.name == name)?;
-            Some((setting.name, (value, Source::Environment)))
-        };
-        Self(variables.into_iter().filter_map(known).collect())
+    fn from_iter<I: IntoIterator<Item = (String, String)>>(given: I) -> Self {
+        let (mut variables, mut others) = (Self::default(), Vec::new());
+        for (name, value) in given {
+            match ALL.iter().find(|setting| setting.name == name) {
+                Some(setting) => {
+                    variables.set.insert(setting.name, (value, Source::Environment));
+                }
+                None => others.push((name, value)),
+            }
+        }
+        for (name, value) in others {
+            if let Some((_, setting)) = ALIASES.iter().find(|(alias, _)| *alias == name) {
+                if variables.text(setting).is_none() {
+                    variables.set.insert(setting.name, (value, Source::Environment));
+                }
+            } else if let Some(setting) = misspelt::meant(&name) {
+                variables.misspelt.insert(name, setting.name);
+            }
+        }
+        variables
     }
 }

@@ -70,6 +70,24 @@ async fn check_harmless(distort: Distort) -> Counts {
     counts
 }
 
+/// EC2 lists the /80 for pods. The metadata service lists the node's own IPv6 address and the IPv4 addresses too.
+#[tokio::test(flavor = "multi_thread")]
+async fn right_metadata_of_an_ipv6_node_differs_in_nothing() {
+    let variables =
+        [("ENABLE_IPv6", "true"), ("ENABLE_IPv4", "false"), ("ENABLE_PREFIX_DELEGATION", "true")];
+    let mut node = TestNode::with_pods(&variables, 3).await;
+    let shown = node.truth();
+    assert!(shown.iter().any(|(path, text)| path.ends_with("/ipv6s") && text.ends_with("::10")));
+    node.show(shown);
+    assert_eq!(node.hinted_blocks().await, ["10.0.0.4/32", "2600:1f13:abc:de00::/80"]);
+    for _ in 0..30 {
+        node.hint().await;
+        node.advance(MINUTE).await;
+    }
+    assert_eq!((node.refuted_hints(), node.counts.by_hints), (0, 0));
+    node.counts.assert_no_harm();
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn frozen_metadata_harms_no_pod_for_two_days() {
     check_harmless(|first, _, _| first.clone()).await;

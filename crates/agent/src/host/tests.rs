@@ -53,7 +53,7 @@ fn eni(n: u8, mac: &str) -> HostEni {
         mac: mac.parse().unwrap(),
         device_index: u16::from(n),
         network_card: 0,
-        primary_address: Ipv4Addr::new(10, 0, 0, 10 + n),
+        primary_address: Ipv4Addr::new(10, 0, 0, 10 + n).into(),
         subnet_cidr: "10.0.0.0/24".parse().unwrap(),
     }
 }

@@ -59,7 +59,7 @@ fn known(n: u8, n_blocks: u8) -> Change {
         mac: format!("02:00:00:00:00:0{n}").parse().unwrap(),
         subnet: SubnetId::try_from("subnet-0").unwrap(),
         security_groups: [].into(),
-        primary_address: Ipv4Addr::new(10, 0, 1, n),
+        primary_address: Ipv4Addr::new(10, 0, 1, n).into(),
         blocks: (0..n_blocks).map(|at| Block::address(Ipv4Addr::new(10, 0, 0, at))).collect(),
         kind: EniKind::Interface,
         attachment: Some(EniAttachment {

@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex};
 
 use agent::{Config, Inlet};
+use datapath::MacAddr;
 use ipam::call::{CallId, CallOutput, Ec2Call};
 use ipam::event::Event;
 use lab::node_ec2::NodeEc2;
@@ -26,6 +27,11 @@ impl FakeEc2 {
         let ec2 = NodeEc2::new(instance, &spec).unwrap();
         assert_eq!(ec2.site().limits, config.limits, "the daemon knows the instance's limits");
         Self { ec2: Arc::new(Mutex::new(ec2)), answers: Arc::new(watch::Sender::new(true)) }
+    }
+
+    /// The hardware address of the instance's primary ENI.
+    pub(crate) fn primary_mac(&self) -> MacAddr {
+        self.ec2.lock().unwrap().site().primary_mac
     }
 
     /// Sets whether EC2 answers. While it does not, calls wait.

@@ -47,8 +47,9 @@ pub(crate) struct Daemon {
 impl TestNode {
     pub(crate) fn new() -> Self {
         let directory = tempfile::tempdir().unwrap();
-        let config = config(directory.path());
+        let mut config = config(directory.path());
         let ec2 = FakeEc2::new(&config);
+        config.node.primary_mac = ec2.primary_mac();
         Self { directory, ec2, config }
     }
 
@@ -135,7 +136,10 @@ impl Client {
         let mut request = Request::new(add_request(container));
         request.set_timeout(timeout);
         Ok(match self.0.clone().add(request).await?.into_inner().outcome.unwrap() {
-            Outcome::Granted(granted) => Ok(granted.addresses[0].address.clone()),
+            Outcome::Granted(granted) => {
+                assert_eq!(granted.mtu, 1400, "the largest that pods' links may have");
+                Ok(granted.addresses[0].address.clone())
+            }
             Outcome::Refused(refused) => Err((refused.code, refused.message)),
         })
     }
@@ -240,6 +244,7 @@ fn config(directory: &Path) -> Config {
         limits: Limits { enis: 8, addresses_per_eni: 30, prefixes: true },
         limits_from: "a test".to_owned(),
         policy: policy(),
+        pod_mtu: 1400,
         socket: PathBuf::from(directory).join("run/ipamd.sock"),
         metrics_port: None,
         runtime_socket: None,

@@ -4,7 +4,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Display;
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::str::FromStr;
 
 use aws_sdk_ec2::operation::assign_ipv6_addresses::AssignIpv6AddressesOutput;
@@ -13,7 +13,7 @@ use aws_sdk_ec2::operation::attach_network_interface::AttachNetworkInterfaceOutp
 use aws_sdk_ec2::operation::create_network_interface::CreateNetworkInterfaceOutput;
 use aws_sdk_ec2::types::{
     AttachmentStatus as SdkStatus, NetworkInterface, NetworkInterfaceAttachment,
-    NetworkInterfaceType, Subnet, Tag,
+    NetworkInterfaceType, Subnet, SubnetCidrBlockStateCode, SubnetIpv6CidrBlockAssociation, Tag,
 };
 use ipam::block::Block;
 use ipam::call::{AttachmentStatus, EniAttachment, EniFacts, EniKind, SubnetFacts};
@@ -68,28 +68,31 @@ pub(super) fn is_attached_elsewhere(eni: &NetworkInterface, instance: &InstanceI
 }
 
 pub(super) fn eni(eni: &NetworkInterface) -> Result<EniFacts, BadField> {
-    let attachment = eni.attachment().map(attachment).transpose()?;
     // For example an EFA-only ENI, or an ENI in an IPv6-only subnet.
-    let has_no_ipv4 = eni.private_ip_address().is_none() && eni.private_ip_addresses().is_empty();
-    let is_primary = attachment.as_ref().is_some_and(EniAttachment::is_primary);
-    let is_unusable = has_no_ipv4 && !is_primary;
+    let has_ipv4 = eni.private_ip_address().is_some() || !eni.private_ip_addresses().is_empty();
     Ok(EniFacts {
         id: id("networkInterfaceId", eni.network_interface_id())?,
         mac: parse::<MacAddr>("macAddress", eni.mac_address())?,
         subnet: id("subnetId", eni.subnet_id())?,
         security_groups: security_groups(eni)?,
-        primary_address: match is_unusable {
-            true => Ipv4Addr::UNSPECIFIED,
-            false => parse("privateIpAddress", eni.private_ip_address())?,
+        primary_address: match has_ipv4 {
+            true => parse::<Ipv4Addr>("privateIpAddress", eni.private_ip_address())?.into(),
+            false => own_ipv6(eni)?.map_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED), IpAddr::V6),
         },
         blocks: blocks(eni)?,
         kind: match need("interfaceType", eni.interface_type())? {
-            NetworkInterfaceType::Interface if !is_unusable => EniKind::Interface,
+            NetworkInterfaceType::Interface if has_ipv4 => EniKind::Interface,
             _ => EniKind::Other,
         },
-        attachment,
+        attachment: eni.attachment().map(attachment).transpose()?,
         tags: tags(eni.tag_set())?,
     })
+}
+
+/// Its first IPv6 address, if it has any.
+fn own_ipv6(eni: &NetworkInterface) -> Result<Option<Ipv6Addr>, BadField> {
+    let first = eni.ipv6_addresses().first();
+    first.map(|it| parse("ipv6AddressesSet", it.ipv6_address())).transpose()
 }
 
 pub(super) fn created(answer: &CreateNetworkInterfaceOutput) -> Result<EniFacts, BadField> {
@@ -129,13 +132,32 @@ pub(super) fn assigned_ipv6(
     need(name, blocks.first().map(|_| ())).map(|()| blocks)
 }
 
-pub(super) fn subnet(subnet: &Subnet) -> Result<SubnetFacts, BadField> {
-    Ok(SubnetFacts {
+/// `None` for a subnet without any range: it is new, and has no addresses yet.
+pub(super) fn subnet(subnet: &Subnet) -> Result<Option<SubnetFacts>, BadField> {
+    let is_ipv6_only = subnet.ipv6_native().unwrap_or(false);
+    let cidr = match (is_ipv6_only, own_ipv6_range(subnet)) {
+        (true, None) => return Ok(None),
+        (true, range) => parse::<Ipv6Net>("ipv6CidrBlock", range)?.into(),
+        (false, _) => parse::<Ipv4Net>("cidrBlock", subnet.cidr_block())?.into(),
+    };
+    // It counts IPv4 addresses.
+    let free = subnet.available_ip_address_count().or(if is_ipv6_only { Some(0) } else { None });
+    Ok(Some(SubnetFacts {
         id: id("subnetId", subnet.subnet_id())?,
-        cidr: parse("cidrBlock", subnet.cidr_block())?,
-        free_addresses: number("availableIpAddressCount", subnet.available_ip_address_count())?,
+        cidr,
+        free_addresses: number("availableIpAddressCount", free)?,
         tags: tags(subnet.tags())?,
-    })
+    }))
+}
+
+/// The range that is in use; a former one is listed for a while.
+fn own_ipv6_range(subnet: &Subnet) -> Option<&str> {
+    let is_in_use = |it: &&SubnetIpv6CidrBlockAssociation| {
+        let state = it.ipv6_cidr_block_state().and_then(|state| state.state());
+        state == Some(&SubnetCidrBlockStateCode::Associated)
+    };
+    let ranges = subnet.ipv6_cidr_block_association_set();
+    ranges.iter().find(is_in_use).or_else(|| ranges.first())?.ipv6_cidr_block()
 }
 
 fn security_groups(eni: &NetworkInterface) -> Result<BTreeSet<SecurityGroupId>, BadField> {

@@ -16,6 +16,8 @@ use super::{Imds, ImdsError, MACS, id, malformed, parse};
 pub struct ShownEni {
     /// Its id.
     pub id: EniId,
+    /// Its hardware address.
+    pub mac: MacAddr,
     /// Its place on the instance.
     pub device_index: u16,
     /// Its network card; 0 if the service does not show one.
@@ -52,7 +54,7 @@ impl Imds {
         for key in ["local-ipv4s", "ipv4-prefix", "ipv6-prefix"] {
             blocks.extend(self.blocks(&at(key)).await?);
         }
-        Ok(ShownEni { id, device_index, network_card, blocks })
+        Ok(ShownEni { id, mac, device_index, network_card, blocks })
     }
 
     async fn blocks(&self, path: &str) -> Result<Vec<Block>, ImdsError> {

@@ -16,7 +16,7 @@ use ipam::call::{
 use ipam::id::{EniId, SubnetId};
 use settings::known_limits;
 
-use super::node::{Node, nodes};
+use super::node::{Node, is_at_index_0, nodes, single};
 use super::servers::{Process, REGION, Site, TYPE, VpcSim, ZONE, plain_client};
 use super::wire::{id, options};
 
@@ -114,7 +114,7 @@ async fn created_eni_is_complete_and_found_by_its_tag(node: Node) {
 async fn create_assigns_the_requested_addresses(node: Node) {
     let created = node.create(BlockKind::V4Address.times(3), "x").await;
     assert_eq!(created.blocks.iter().filter(|block| !block.is_prefix()).count(), 3);
-    assert!(!created.blocks.contains(&Block::address(created.primary_address)));
+    assert!(!created.blocks.contains(&single(created.primary_address)));
     assert_eq!(node.eni(&created.id).await.blocks, created.blocks);
 }
 
@@ -150,7 +150,7 @@ async fn create_in_an_unknown_subnet_is_rejected(node: Node) {
 async fn attached_eni_is_found_by_its_attachment(node: Node) {
     let (eni, id) = node.attached(BlockKind::V4Address.times(0)).await;
     let enis = node.enis().await;
-    assert_eq!(enis.values().filter(|eni| eni.is_primary()).count(), 1, "{enis:?}");
+    assert_eq!(enis.values().filter(|eni| is_at_index_0(eni)).count(), 1, "{enis:?}");
     let attachment = enis[&eni].attachment.clone().expect("attached");
     assert_eq!((attachment.id, attachment.device_index, attachment.network_card), (id, 1, 0));
 }
@@ -416,11 +416,11 @@ async fn facts_from_metadata_and_ec2_agree() {
     let options = ConnectOptions { instance: facts.instance, ..options(&sim.ec2) };
     let enis = Ec2::connect(options).await.unwrap().execute(&Ec2Call::DescribeEnis).await.unwrap();
     let CallOutput::Enis(enis) = enis else { panic!("{enis:?}") };
-    assert!(enis[0].is_primary());
+    assert!(enis[0].is_primary(facts.primary_mac));
     assert_eq!(enis[0].mac, facts.primary_mac);
     assert_eq!(enis[0].subnet, id("subnet-0aaaaaaaaaaaaaaa1"));
     assert_eq!(enis[0].security_groups, [id("sg-0aaaaaaaaaaaaaaa1")].into());
     let shown = Imds::connect_to(&sim.imds).unwrap().enis().await.unwrap();
     assert_eq!((&shown[0].id, shown[0].device_index), (&enis[0].id, 0));
-    assert!(shown[0].blocks.contains(&Block::address(enis[0].primary_address)));
+    assert!(shown[0].blocks.contains(&single(enis[0].primary_address)));
 }

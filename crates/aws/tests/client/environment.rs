@@ -5,8 +5,9 @@
 
 use std::process::{Command, Output};
 
-use aws::{Ec2, Imds};
+use aws::{Ec2, Imds, Proxies};
 use ipam::call::Ec2Call;
+use settings::Settings;
 
 use super::server::{Answer, Server};
 use super::servers::Process;
@@ -17,9 +18,17 @@ use super::wire::{id, options};
 #[ignore = "the other tests of this file run it as a child process"]
 async fn child() {
     let mut options = options("http://unused");
-    options.endpoint = None;
     options.credentials = None;
-    let client = Ec2::connect(options).await.unwrap();
+    // As `ipamd` does.
+    let settings = Settings::from_process().unwrap();
+    options.endpoint = settings.ec2_endpoint;
+    let (http, https, except) = (settings.http_proxy, settings.https_proxy, settings.no_proxy);
+    options.proxies = Proxies { http, https, except };
+    options.ca_bundle = settings.ca_bundle;
+    let client = match Ec2::connect(options).await {
+        Ok(client) => client,
+        Err(error) => return println!("no client: {error}"),
+    };
     let outcome = client.execute(&Ec2Call::DeleteEni { eni: id("eni-1") }).await;
     println!("EC2 says {outcome:?}");
     if std::env::var_os("TEST_IMDS").is_some() {
@@ -185,4 +194,165 @@ async fn metadata_service_provides_keys_of_the_instance_role() {
     assert!(text.contains(error), "{text}");
     let seen = ec2.seen();
     assert!(seen[0].header("authorization").unwrap().contains("Credential=AKIDOFROLE/"));
+}
+
+const KEYS: [(&str, &str); 2] = [("AWS_ACCESS_KEY_ID", "AKID"), ("AWS_SECRET_ACCESS_KEY", "s")];
+/// No name server knows it, so only a proxy can reach it.
+const EC2: &str = "http://ec2.invalid:8080";
+
+fn done() -> Answer {
+    Answer::ok("DeleteNetworkInterface", "<return>true</return>")
+}
+
+#[tokio::test]
+async fn ec2_is_reached_by_the_proxy_of_the_environment() {
+    for name in ["HTTP_PROXY", "http_proxy"] {
+        let proxy = Server::start([done()]).await;
+        let url = proxy.url().replace("http://", "http://me:se%63ret@");
+        let environment = [&KEYS[..], &[("AWS_EC2_ENDPOINT", EC2), (name, &url)]].concat();
+        let text = run_child(&environment).await;
+        assert!(text.contains("EC2 says Ok(Done)"), "{text}");
+        let seen = proxy.seen();
+        assert_eq!(seen[0].line, format!("POST {EC2}/ HTTP/1.1"), "{name}");
+        // me:secret
+        assert_eq!(seen[0].header("proxy-authorization"), Some("Basic bWU6c2VjcmV0"));
+    }
+}
+
+#[tokio::test]
+async fn encrypted_ec2_is_reached_by_a_tunnel() {
+    let proxy = Server::start([Answer::Send(403, String::new())]).await;
+    let url = proxy.url();
+    let environment = [
+        &KEYS[..],
+        &[
+            ("AWS_EC2_ENDPOINT", "https://ec2.invalid"),
+            ("HTTPS_PROXY", &url),
+            ("HTTP_PROXY", "a.invalid"),
+        ],
+    ];
+    let text = run_child(&environment.concat()).await;
+    assert!(text.contains("code: \"ConnectionFailed\""), "{text}");
+    assert_eq!(proxy.seen()[0].line, "CONNECT ec2.invalid:443 HTTP/1.1");
+}
+
+#[tokio::test]
+async fn host_in_no_proxy_is_reached_without_the_proxy() {
+    let proxy = Server::start([done()]).await;
+    let url = proxy.url();
+    for (endpoint, except) in [
+        (EC2, "ec2.invalid"),
+        (EC2, "x, .invalid:8080"),
+        (EC2, "*"),
+        ("http://192.0.2.1:1", "192.0.2.0/24"),
+    ] {
+        let environment = [
+            &KEYS[..],
+            &[("AWS_EC2_ENDPOINT", endpoint), ("HTTP_PROXY", &url), ("no_proxy", except)],
+            &[("HTTP_TIMEOUT", "10")],
+        ];
+        let text = run_child(&environment.concat()).await;
+        assert!(text.contains("EC2 says Err"), "{text}");
+        assert!(proxy.seen().is_empty(), "{endpoint} {except}: {:?}", proxy.seen());
+    }
+}
+
+/// A proxy that got such a request would get the node's credentials.
+#[tokio::test]
+async fn credentials_and_metadata_never_go_by_the_proxy() {
+    let proxy = Server::start([done()]).await;
+    let keys = r#"{"AccessKeyId":"ASIAOFAGENT","SecretAccessKey":"s","Token":"t","Expiration":"2046-11-21T00:00:00Z"}"#;
+    let agent = Server::start([Answer::Send(200, keys.to_owned())]).await;
+    let (_folder, token_file) = token_file();
+    let proxy_url = proxy.url();
+    let text = run_child(&[
+        ("AWS_EC2_ENDPOINT", EC2),
+        ("AWS_CONTAINER_CREDENTIALS_FULL_URI", &format!("{}/v1/credentials", agent.url())),
+        ("AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE", &token_file),
+        ("AWS_EC2_METADATA_SERVICE_ENDPOINT", &agent.url()),
+        ("HTTP_PROXY", &proxy_url),
+        ("TEST_IMDS", "1"),
+    ])
+    .await;
+    assert!(text.contains("EC2 says Ok(Done)"), "{text}");
+    let lines: Vec<_> = proxy.seen().into_iter().map(|request| request.line).collect();
+    assert_eq!(lines, [format!("POST {EC2}/ HTTP/1.1")]);
+    assert_eq!(agent.seen()[0].line, "GET /v1/credentials HTTP/1.1");
+    assert!(agent.seen().iter().any(|request| request.line.contains("/latest/api/token")));
+}
+
+#[tokio::test]
+async fn sts_is_reached_by_the_proxy() {
+    let proxy = Server::start([Answer::Send(403, String::new())]).await;
+    let (_folder, token_file) = token_file();
+    let url = proxy.url();
+    let environment = [
+        &web_identity("http://sts.invalid", &token_file)[..],
+        &[("AWS_EC2_ENDPOINT", EC2), ("HTTP_PROXY", &url)],
+    ];
+    says_no_credentials(&run_child(&environment.concat()).await);
+    assert!(proxy.seen()[0].line.starts_with("POST http://sts.invalid/"), "{:?}", proxy.seen());
+}
+
+/// A server of HTTPS that answers each POST with a success of EC2.
+const TLS_SERVER: &str = r#"
+import http.server, ssl, sys
+class Handler(http.server.BaseHTTPRequestHandler):
+    def do_POST(self):
+        self.rfile.read(int(self.headers["content-length"]))
+        body = b"<DeleteNetworkInterfaceResponse><return>true</return></DeleteNetworkInterfaceResponse>"
+        self.send_response(200)
+        self.send_header("content-length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+server = http.server.HTTPServer(("127.0.0.1", 0), Handler)
+context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+context.load_cert_chain(sys.argv[1])
+server.socket = context.wrap_socket(server.socket, server_side=True)
+print(server.server_address[1], flush=True)
+server.serve_forever()
+"#;
+
+#[tokio::test]
+async fn certificates_in_the_bundle_are_trusted_and_no_others() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let file = |name: &str| folder.path().join(name).display().to_string();
+    let make = |name: &str| {
+        let (key, certificate) = (file(&format!("{name}.key")), file(&format!("{name}.pem")));
+        let text = format!(
+            "req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -days 9000 -subj /CN=ec2 \
+             -addext subjectAltName=DNS:localhost -addext basicConstraints=critical,CA:FALSE \
+             -keyout {key} -out {certificate}"
+        );
+        let made = Command::new("openssl").args(text.split_whitespace()).output().expect("openssl");
+        assert!(made.status.success(), "{made:?}");
+        let both = [&key, &certificate].map(|file| std::fs::read_to_string(file).expect("a file"));
+        std::fs::write(file(&format!("{name}.both")), both.concat()).expect("write");
+        certificate
+    };
+    let (ours, other) = (make("ours"), make("other"));
+    let server = Process::python(TLS_SERVER, &file("ours.both")).await;
+    let endpoint = format!("https://localhost:{}", server.ready.trim());
+    let run = async |bundle: &str| {
+        let set = [("AWS_EC2_ENDPOINT", &*endpoint), ("AWS_CA_BUNDLE", bundle)];
+        run_child(&[&KEYS[..], &set].concat()).await
+    };
+    let text = run(&ours).await;
+    assert!(text.contains("EC2 says Ok(Done)"), "{text}");
+    let text = run(&other).await;
+    assert!(text.contains("code: \"ConnectionFailed\""), "{text}");
+    let whole = std::fs::read_to_string(&ours).expect("a file");
+    let damaged =
+        [("empty", ""), ("text", "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n")];
+    for (name, text) in damaged.into_iter().chain([("cut", &whole[..whole.len() / 2])]) {
+        let bad = file(name);
+        std::fs::write(&bad, text).expect("write");
+        let text = run(&bad).await;
+        assert!(
+            text.contains(&format!("no client: {bad} is no list of PEM certificates: ")),
+            "{text}"
+        );
+    }
+    let text = run("/nowhere").await;
+    assert!(text.contains("no client: read the certificates in /nowhere"), "{text}");
 }

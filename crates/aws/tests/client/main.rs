@@ -1,6 +1,7 @@
 //! Tests of the public client: its requests on the wire, and its behaviour against two independent servers of
 //! EC2.
 
+mod bounds;
 mod contract;
 mod environment;
 mod fuzz;

@@ -1,6 +1,7 @@
 //! A node for the tests: an instance, its client, and a method for each call.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -39,6 +40,19 @@ pub(crate) async fn nodes(site: &Arc<Site>) -> Vec<Node> {
         nodes.push(Node { site: Arc::clone(site), ec2, instance: instance.to_string() });
     }
     nodes
+}
+
+/// Whether it is at the primary ENI's usual place.
+pub(crate) fn is_at_index_0(eni: &EniFacts) -> bool {
+    eni.attachment.as_ref().is_some_and(|it| (it.network_card, it.device_index) == (0, 0))
+}
+
+/// The block that holds only `address`.
+pub(crate) fn single(address: IpAddr) -> Block {
+    match address {
+        IpAddr::V4(address) => Block::address(address),
+        IpAddr::V6(address) => panic!("{address} is no block"),
+    }
 }
 
 impl Node {

@@ -22,6 +22,8 @@ pub(crate) enum Answer {
     HangUp,
     /// Announces this body, sends half of it and closes the connection.
     CutShort(String),
+    /// Sends this status and a body without end.
+    Endless(u16),
 }
 
 impl Answer {
@@ -80,6 +82,7 @@ pub(crate) struct Server {
 struct Script {
     answers: VecDeque<Answer>,
     seen: Vec<Request>,
+    n_endless: usize,
 }
 
 impl Server {
@@ -88,7 +91,7 @@ impl Server {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("bind a free port");
         let address = listener.local_addr().expect("a listener has an address").to_string();
         let answers = answers.into_iter().collect();
-        let script = Arc::new(Mutex::new(Script { answers, seen: Vec::new() }));
+        let script = Arc::new(Mutex::new(Script { answers, ..Script::default() }));
         tokio::spawn(accept(listener, Arc::clone(&script)));
         Self { address, script }
     }
@@ -107,6 +110,11 @@ impl Server {
 
     pub(crate) fn url(&self) -> String {
         format!("http://{}", self.address)
+    }
+
+    /// How many bytes of endless answers the client has taken so far.
+    pub(crate) fn n_endless(&self) -> usize {
+        lock(&self.script).n_endless
     }
 
     /// The requests so far.
@@ -148,10 +156,25 @@ async fn serve(connection: TcpStream, script: Arc<Mutex<Script>>) {
             }
             Answer::Hang => return std::future::pending().await,
             Answer::HangUp => return,
+            Answer::Endless(status) => {
+                return send_for_ever(&mut connection, status, &script).await;
+            }
         };
         if connection.write_all(&text).await.is_err() || !goes_on {
             return;
         }
+    }
+}
+
+/// Sends until the client goes away.
+async fn send_for_ever(connection: &mut BufReader<TcpStream>, status: u16, script: &Mutex<Script>) {
+    const CHUNK: usize = 1 << 16;
+    let start = head(status, 0).replace("content-length: 0", "transfer-encoding: chunked");
+    let chunk = [format!("{CHUNK:x}\r\n").as_bytes(), &[b'x'; CHUNK], b"\r\n"].concat();
+    let mut sent = connection.write_all(start.as_bytes()).await;
+    while sent.is_ok() {
+        sent = connection.write_all(&chunk).await;
+        lock(script).n_endless += CHUNK;
     }
 }
 

@@ -44,6 +44,13 @@ impl Process {
         Self::start(command, |line| line.strip_prefix("ready "), help).await
     }
 
+    /// Python with `program`, which prints one line when it is ready.
+    pub(crate) async fn python(program: &str, argument: &str) -> Self {
+        let mut command = Command::new("python3");
+        command.args(["-c", program, argument]);
+        Self::start(command, |line| Some(line), "install Python 3").await
+    }
+
     /// moto's server.
     pub(crate) async fn moto() -> Self {
         let program =

@@ -348,7 +348,7 @@ impl Demand {
     ) -> Option<Waiter> {
         let picked = pool.pick(cx.family().kind, doubted, cx.cooldown(), cx.now);
         let Some((eni, address)) = picked else { return Some(waiter) };
-        let Some(index) = eni.device_index() else { return Some(waiter) };
+        let Some(index) = eni.route_index() else { return Some(waiter) };
         let via = Via::Eni { eni: eni.id.clone(), card: 0, index };
         let addresses = Addresses::one(PodIp { address, via });
         let Waiter { request, key, pod, netns, deadline, .. } = waiter;

@@ -141,11 +141,11 @@ fn note_link(eni: &mut Eni, state: LinkState, now: Timestamp) {
 }
 
 fn host_eni(eni: &Eni, inventory: &Inventory, record: &Record) -> Option<HostEni> {
-    let Stage::Attached { attachment, .. } = &eni.stage else { return None };
+    let Stage::Attached { .. } = &eni.stage else { return None };
     Some(HostEni {
         eni: eni.id.clone(),
         mac: eni.mac,
-        device_index: attachment.device_index,
+        device_index: eni.route_index()?,
         network_card: 0,
         primary_address: eni.primary_address,
         subnet_cidr: inventory.subnet_cidr_of(eni, record)?,

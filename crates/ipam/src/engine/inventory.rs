@@ -9,10 +9,10 @@ mod stock_take;
 mod warm_start;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
 use std::time::Duration;
 
-use ipnet::Ipv4Net;
+use ipnet::IpNet;
 
 pub(super) use self::foreign_blocks::foreign_block_phrases;
 use self::hint::Hints;
@@ -26,7 +26,6 @@ use crate::call::{Ec2Call, EniFacts};
 use crate::eni::Eni;
 use crate::event::Effect;
 use crate::id::{EniId, SecurityGroupId, SubnetId};
-use crate::policy::FamilyPolicy;
 use crate::pool::Pool;
 use crate::reason::Reason;
 use crate::record::{Change, Record};
@@ -46,7 +45,7 @@ const FRESH: Duration = Duration::from_secs(5 * 60);
 pub(super) struct PrimaryTemplate {
     pub(super) subnet: SubnetId,
     pub(super) security_groups: BTreeSet<SecurityGroupId>,
-    address: Ipv4Addr,
+    address: IpAddr,
 }
 
 /// An ENI on this instance that is not ours.
@@ -130,7 +129,7 @@ impl Inventory {
     }
 
     /// The range of the ENI's subnet. Without it neither the ENI nor the blocks of an Assign can be recorded.
-    pub(super) fn subnet_cidr_of(&self, eni: &Eni, record: &Record) -> Option<Ipv4Net> {
+    pub(super) fn subnet_cidr_of(&self, eni: &Eni, record: &Record) -> Option<IpNet> {
         let noted = || self.warm_start.noted(&eni.id).map(|known| known.subnet_cidr);
         self.subnets
             .cidr(&eni.subnet)
@@ -212,7 +211,7 @@ impl Inventory {
 }
 
 /// The subnet's range on record, of this boot or another: a subnet's range never changes.
-fn range_on_record(subnet: &SubnetId, record: &Record) -> Option<Ipv4Net> {
+fn range_on_record(subnet: &SubnetId, record: &Record) -> Option<IpNet> {
     record.enis().values().find(|known| known.facts.subnet == *subnet).map(|it| it.subnet_cidr)
 }
 
@@ -235,9 +234,9 @@ pub(super) fn start_poll(
 
 /// The ENI without the blocks that serve no pod: blocks of the other family, and all blocks of an ENI that
 /// carries no pods.
-fn serving(facts: &EniFacts, family: FamilyPolicy) -> EniFacts {
-    let mut facts = facts.clone();
-    let carries = family.is_carried_by(facts.is_primary());
+fn serving(facts: &EniFacts, cx: Context<'_>) -> EniFacts {
+    let (mut facts, family) = (facts.clone(), cx.family());
+    let carries = family.is_carried_by(facts.is_primary(cx.node.primary_mac));
     facts.blocks.retain(|block| carries && family.serves(*block));
     facts
 }

@@ -249,9 +249,8 @@ impl Checking<'_> {
             return None;
         }
         let eni = self.pool.eni_of(address)?;
-        let attachment = eni.attachment().filter(|_| !eni.is_leaving(address))?;
-        let (card, index) = (attachment.network_card, attachment.device_index);
-        let via = Via::Eni { eni: eni.id.clone(), card, index };
+        eni.attachment().filter(|_| !eni.is_leaving(address))?;
+        let via = Via::Eni { eni: eni.id.clone(), card: 0, index: eni.route_index()? };
         let addresses = Addresses::one(PodIp { address, via });
         let (pod, netns) = (Pod::default(), String::new());
         Some((key, Assignment { addresses, pod, netns, since: self.cx.now }))

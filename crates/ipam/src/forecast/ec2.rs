@@ -100,13 +100,12 @@ impl Ec2 {
 
     fn make(&mut self, count: BlockCount, tags: BTreeMap<String, String>) -> EniFacts {
         let number = next(&mut self.n_enis);
-        let [_, high, middle, low] = number.to_be_bytes();
         let facts = EniFacts {
             id: EniId::try_from(format!("eni-{number:06}")).expect("it has the prefix of its kind"),
-            mac: MacAddr::from([2, 0, 0, high, middle, low]),
+            mac: mac_of(number),
             subnet: subnet(),
             security_groups: BTreeSet::new(),
-            primary_address: Ipv4Addr::from(PRIMARIES + number),
+            primary_address: Ipv4Addr::from(PRIMARIES + number).into(),
             blocks: self.supply(count),
             kind: EniKind::Interface,
             attachment: None,
@@ -130,6 +129,12 @@ fn next(counter: &mut u32) -> u32 {
     let number = *counter;
     *counter += 1;
     number
+}
+
+/// The hardware address of the ENI that was made as the `number`th; the primary ENI is the first, 0.
+pub(super) fn mac_of(number: u32) -> MacAddr {
+    let [_, high, middle, low] = number.to_be_bytes();
+    MacAddr::from([2, 0, 0, high, middle, low])
 }
 
 fn address(bits: u32) -> Ipv4Addr {
@@ -161,7 +166,7 @@ fn attachment(eni: &EniId, device_index: u16) -> EniAttachment {
 fn subnet_facts() -> SubnetFacts {
     SubnetFacts {
         id: subnet(),
-        cidr: Ipv4Net::new_assert(PREFIXES.into(), 8),
+        cidr: Ipv4Net::new_assert(PREFIXES.into(), 8).into(),
         // The free addresses of the largest possible subnet, a /16, when it is empty.
         free_addresses: 65_531,
         tags: BTreeMap::new(),

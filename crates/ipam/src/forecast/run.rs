@@ -3,9 +3,7 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
-use mac::MacAddr;
-
-use super::ec2::Ec2;
+use super::ec2::{Ec2, mac_of};
 use crate::call::Action;
 use crate::event::{Answer, Effect, Event, LinkState, Refusal, RequestId};
 use crate::id::{AttachmentKey, BootId, InstanceId, Pod};
@@ -137,7 +135,7 @@ fn node() -> Node {
     Node {
         instance: InstanceId::try_from("i-0").expect("it has the prefix of its kind"),
         boot: BootId("a boot".to_owned()),
-        primary_mac: MacAddr::NONE,
+        primary_mac: mac_of(0),
         subnet_cidr: None,
         instance_type: "any".to_owned(),
         cluster: None,

@@ -14,6 +14,7 @@ use ipam::call::{
 use ipam::id::{EniAttachmentId, EniId, SecurityGroupId, SubnetId};
 use ipam::policy::Limits;
 use ipnet::{IpNet, Ipv4Net};
+use mac::MacAddr;
 
 /// The ENI with which the instance was launched.
 pub(crate) const PRIMARY: &str = "eni-0000";
@@ -95,7 +96,7 @@ impl Ec2 {
     pub(crate) fn add_subnet(&mut self, id: &str, third_byte: u8, tags: &[(&str, &str)]) {
         let facts = SubnetFacts {
             id: subnet_id(id),
-            cidr: Ipv4Net::new(Ipv4Addr::new(10, third_byte, 0, 0), 16).unwrap(),
+            cidr: Ipv4Net::new(Ipv4Addr::new(10, third_byte, 0, 0), 16).unwrap().into(),
             free_addresses: 60_000,
             tags: tags.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect(),
         };
@@ -251,7 +252,7 @@ impl Ec2 {
         let taken: BTreeSet<Block> =
             self.enis.values().flat_map(|eni| eni.blocks.iter().copied()).collect();
         let subnet = self.subnets.get_mut(id).ok_or_else(|| error(CallErrorKind::Rejected))?;
-        let base = u32::from(subnet.facts.cidr.network());
+        let base = base(&subnet.facts);
         let (left, kind, len, first) = match count.kind {
             BlockKind::V4Address => {
                 (&mut subnet.n_addresses, CallErrorKind::SubnetExhausted, 32, 16)
@@ -281,13 +282,13 @@ impl Ec2 {
         let n = self.n_made;
         self.n_made += 1;
         let id = eni_id(&format!("eni-{n:04}"));
-        let base = u32::from(self.subnets[subnet].facts.cidr.network());
+        let base = base(&self.subnets[subnet].facts);
         let facts = EniFacts {
             id: id.clone(),
-            mac: format!("02:00:00:00:{:02x}:{:02x}", n / 256, n % 256).parse().unwrap(),
+            mac: mac_of(n),
             subnet: subnet.clone(),
             security_groups: security_groups(&["sg-1"]),
-            primary_address: Ipv4Addr::from(base + 65_000 - u32::from(n)),
+            primary_address: Ipv4Addr::from(base + 65_000 - u32::from(n)).into(),
             blocks: BTreeSet::new(),
             kind: EniKind::Interface,
             attachment: None,
@@ -324,5 +325,19 @@ impl Ec2 {
         let eni = self.enis.get_mut(eni);
         let found = eni.and_then(|eni| eni.attachment.as_mut());
         found.filter(|found| found.id == *attachment).ok_or_else(|| error(CallErrorKind::NotFound))
+    }
+}
+
+/// The hardware address of the ENI that was made as the `n`th; the primary ENI is the first, 0.
+pub(crate) fn mac_of(n: u16) -> MacAddr {
+    let [high, low] = n.to_be_bytes();
+    MacAddr::from([2, 0, 0, 0, high, low])
+}
+
+/// The first address of the subnet. It does not matter in a subnet without IPv4, where only prefixes are assigned.
+fn base(subnet: &SubnetFacts) -> u32 {
+    match subnet.cidr {
+        IpNet::V4(range) => range.network().into(),
+        IpNet::V6(_) => 0,
     }
 }

@@ -17,11 +17,10 @@ use ipam::record::Record;
 use ipam::time::Timestamp;
 use ipam::{Boot, Engine};
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
-use mac::MacAddr;
 use proptest::prelude::*;
 use proptest::sample::{Index, select};
 
-use crate::ec2::{REFUSALS, SUBNET, eni_id, error, subnet_id};
+use crate::ec2::{REFUSALS, SUBNET, eni_id, error, mac_of, subnet_id};
 use crate::node::{INSTANCE, OURS, OnEni as _, Setup, key, limits, node_facts, warm_ip};
 
 #[derive(Debug, Clone)]
@@ -91,10 +90,10 @@ fn eni() -> impl Strategy<Value = EniFacts> {
     (number, prop::option::weighted(0.8, attachment), blocks, place, kind, tags()).prop_map(
         |(number, attachment, blocks, (subnet, host), kind, tags)| EniFacts {
             id: eni_id(&format!("eni-{number:04}")),
-            mac: MacAddr::NONE,
+            mac: mac_of(number),
             subnet: subnet_id(subnet),
             security_groups: BTreeSet::new(),
-            primary_address: Ipv4Addr::new(10, 0, 0, host),
+            primary_address: Ipv4Addr::new(10, 0, 0, host).into(),
             blocks,
             kind,
             attachment,
@@ -112,7 +111,7 @@ fn subnet() -> impl Strategy<Value = SubnetFacts> {
     (0..3_u8, any::<u32>(), 0..=32_u8, any::<u32>(), any::<bool>()).prop_map(
         move |(id, network, length, free_addresses, has_role)| SubnetFacts {
             id: subnet_id(&format!("subnet-{id}")),
-            cidr: Ipv4Net::new(network.into(), length).unwrap(),
+            cidr: Ipv4Net::new(network.into(), length).unwrap().into(),
             free_addresses,
             tags: if has_role { role.clone() } else { BTreeMap::new() },
         },

@@ -9,7 +9,9 @@ use ipam::event::{Event, Reason};
 use ipam::policy::WarmSettings;
 
 use crate::ec2::{PRIMARY, eni_id, error};
-use crate::node::{MetadataBlocks, Node, OnEni as _, Setup, limits, policy, single, warm_ip};
+use crate::node::{
+    MetadataBlocks, Node, OnEni as _, Setup, limits, own_block, policy, single, warm_ip,
+};
 
 const MINUTE: Duration = Duration::from_secs(60);
 /// Minutes in which the engine makes [`AUDIT`] describes although nothing gives cause.
@@ -239,7 +241,7 @@ fn true_metadata_costs_nothing_with_any_kind_of_block() {
         let without = |node: &Node, _: u32| {
             let mut shown = node.metadata();
             for (id, blocks) in &mut shown {
-                blocks.remove(&Block::address(node.ec2.enis[id].primary_address));
+                blocks.remove(&own_block(&node.ec2.enis[id]).unwrap());
             }
             shown
         };

@@ -28,6 +28,7 @@ mod live;
 mod lost_record;
 mod missing_device;
 mod node;
+mod primary;
 mod promptness;
 mod queue;
 mod repeated_crashes;

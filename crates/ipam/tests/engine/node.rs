@@ -20,7 +20,7 @@ use ipam::time::Timestamp;
 use ipam::view::{Counts, PoolView};
 use ipam::{Boot, Engine};
 
-use crate::ec2::Ec2;
+use crate::ec2::{Ec2, mac_of};
 
 pub(crate) const INSTANCE: &str = "i-0123456789abcdef0";
 pub(crate) const OURS: (&str, &str) = ("node.k8s.amazonaws.com/instance_id", INSTANCE);
@@ -131,7 +131,7 @@ pub(crate) fn node_facts() -> NodeFacts {
     NodeFacts {
         instance: InstanceId::try_from(INSTANCE).unwrap(),
         boot: BootId("a boot".to_owned()),
-        primary_mac: "02:00:00:00:00:00".parse().unwrap(),
+        primary_mac: mac_of(0),
         subnet_cidr: Some("10.0.0.0/16".parse().unwrap()),
         instance_type: "any".to_owned(),
         cluster: Some("mine".to_owned()),
@@ -288,9 +288,8 @@ impl Node {
     /// What a correct metadata service shows.
     pub(crate) fn metadata(&self) -> MetadataBlocks {
         let attached = self.ec2.enis.values().filter(|eni| eni.attachment.is_some());
-        let own = |eni: &EniFacts| Block::address(eni.primary_address);
         attached
-            .map(|eni| (eni.id.clone(), eni.blocks.iter().copied().chain([own(eni)]).collect()))
+            .map(|eni| (eni.id.clone(), eni.blocks.iter().copied().chain(own_block(eni)).collect()))
             .collect()
     }
 
@@ -513,5 +512,13 @@ impl Node {
 
     pub(crate) fn counts(&self) -> Counts {
         self.view().counts
+    }
+}
+
+/// The ENI's own IPv4 address, as the metadata service lists it among the others.
+pub(crate) fn own_block(eni: &EniFacts) -> Option<Block> {
+    match eni.primary_address {
+        IpAddr::V4(address) => Some(Block::address(address)),
+        IpAddr::V6(_) => None,
     }
 }

@@ -495,7 +495,8 @@ impl Simulation {
         let run = found.run;
         for eni in found.host.take().unwrap_or_default() {
             let instance = self.nodes[node].site.instance.clone();
-            let is_there = self.cloud.reaches(&instance, eni.primary_address, self.now);
+            let IpAddr::V4(own) = eni.primary_address else { panic!("{eni:?} has no IPv4") };
+            let is_there = self.cloud.reaches(&instance, own, self.now);
             let link = match (is_there, is_trouble) {
                 (true, false) => LinkState::Ready,
                 (true, true) if failed => LinkState::Failed("no such device".to_owned()),

@@ -1,12 +1,12 @@
 //! A node in virtual time. Facts, limits, policy, engine and the making of calls are the daemon's own code;
 //! EC2 is `vpc-sim`.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use aws::{ConnectOptions, Ec2, Imds};
+use aws::{ConnectOptions, Ec2, Imds, Proxies};
 use aws_credential_types::Credentials;
 use ec2_model::fabric::FabricEni;
 use ipam::call::Ec2Call;
@@ -16,6 +16,7 @@ use ipam::kernel_report::{KernelReport, PodLink};
 use ipam::record::Record;
 use ipam::time::Timestamp;
 use ipam::{Boot, Engine};
+use service_url::ServiceUrl;
 use settings::Settings;
 use tempfile::TempDir;
 use vpc_sim::server::Server;
@@ -25,12 +26,17 @@ use super::service::{self, Chance, Shown};
 use crate::run::make_call;
 use crate::{hints, limits};
 
+/// The instance has an IPv6 address of its own, as on any node in a subnet with IPv6.
 const TOPOLOGY: &str = r#"
 region: us-east-1
 account: "111122223333"
 clock: manual
-vpcs: [{cidrs: [10.0.0.0/16], subnets: [{name: a, az: us-east-1a, cidr: 10.0.0.0/22}]}]
-instances: [{type: m5.large, subnet: a}]
+vpcs:
+  - cidrs: [10.0.0.0/16]
+    ipv6_cidrs: ["2600:1f13:abc:de00::/56"]
+    subnets:
+      - {name: a, az: us-east-1a, cidr: 10.0.0.0/22, ipv6_cidr: "2600:1f13:abc:de00::/64"}
+instances: [{type: m5.large, subnet: a, ipv6_address: "2600:1f13:abc:de00::10"}]
 "#;
 pub(super) const MINUTE: Duration = Duration::from_secs(60);
 /// An m5.large has 27 addresses for pods.
@@ -164,9 +170,12 @@ impl TestNode {
         self.counts.untrue += u64::from(!is_true);
         let ec2 = Ec2::connect(ConnectOptions {
             region: facts.region.clone(),
-            endpoint: Some(self.server.endpoints().ec2.clone()),
+            endpoint: ServiceUrl::parse(&self.server.endpoints().ec2).ok(),
+            proxies: Proxies::default(),
+            ca_bundle: None,
             instance: facts.instance.clone(),
             vpc: facts.vpc.clone(),
+            primary_mac: facts.primary_mac,
             availability_zone: facts.availability_zone.clone(),
             http_timeout: Duration::from_secs(10),
             credentials: Some(Credentials::new("AKIDEXAMPLE", "secret", None, None, "test")),
@@ -282,6 +291,18 @@ impl TestNode {
         let before = self.counts.calls;
         self.follow(vec![], vec![Event::Hint(blocks)], usize::MAX).await;
         self.counts.by_hints += self.counts.calls - before;
+    }
+
+    /// The blocks that the metadata service shows, as text.
+    pub(super) async fn hinted_blocks(&self) -> Vec<String> {
+        let blocks = hints::attached_blocks(&self.imds).await.unwrap();
+        blocks.into_values().flatten().map(|block| block.to_string()).collect()
+    }
+
+    /// On how many blocks the metadata service differs from EC2's later answer.
+    pub(super) fn refuted_hints(&self) -> usize {
+        let (engine, _) = self.daemon.as_ref().unwrap();
+        engine.view(self.now()).refuted_hints.values().map(BTreeSet::len).sum()
     }
 
     pub(super) async fn add_pod(&mut self) {

@@ -5,6 +5,7 @@
 //! service does not show after all others. No pod stays without an address because of them.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
 use std::time::Duration;
 
 use super::{AUDIT, Inventory};
@@ -158,8 +159,12 @@ impl Inventory {
 /// The blocks of `shown` that the pool would take in if EC2 described them on the ENI.
 fn for_pods(eni: &Eni, shown: &BTreeSet<Block>, family: FamilyPolicy) -> BTreeSet<Block> {
     let carries = family.is_carried_by(eni.origin == Origin::Primary);
-    let own = Block::address(eni.primary_address);
-    shown.iter().copied().filter(|it| carries && family.serves(*it) && *it != own).collect()
+    let own = match eni.primary_address {
+        IpAddr::V4(address) => Some(Block::address(address)),
+        IpAddr::V6(_) => None,
+    };
+    let is_for_pods = |it: &Block| carries && family.serves(*it) && Some(*it) != own;
+    shown.iter().copied().filter(is_for_pods).collect()
 }
 
 /// Whether EC2 has described `block` on the ENI, whether it is ours or foreign.

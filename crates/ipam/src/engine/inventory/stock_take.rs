@@ -3,6 +3,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
+use ipnet::IpNet;
+
 use super::{AUDIT, Foreign, Inventory, PrimaryTemplate, serving};
 use crate::block::Block;
 use crate::call::{
@@ -130,10 +132,10 @@ impl StockTake<'_> {
         let Inventory { subnets, subnets_poll, primary_template, .. } = &mut *self.inventory;
         if let Some(primary) = primary_template
             && let Some(range) = self.cx.node.subnet_cidr
-            && range.contains(&primary.address)
+            && IpNet::V4(range).contains(&primary.address)
             && subnets_poll.only_fails()
         {
-            subnets.recall(primary.subnet.clone(), range);
+            subnets.recall(primary.subnet.clone(), range.into());
         }
     }
 
@@ -145,10 +147,10 @@ impl StockTake<'_> {
     }
 
     fn enis_described(&mut self, facts: &[EniFacts], describe: Describe) -> Judgements {
-        let (family, now) = (self.cx.family(), self.cx.now);
-        let mut ours: Vec<_> = facts.iter().map(|eni| serving(eni, family)).collect();
+        let (now, primary_mac) = (self.cx.now, self.cx.node.primary_mac);
+        let mut ours: Vec<_> = facts.iter().map(|eni| serving(eni, self.cx)).collect();
         self.inventory.unused_blocks = unused_blocks(facts, &ours);
-        if let Some(primary) = facts.iter().find(|eni| eni.is_primary()) {
+        if let Some(primary) = facts.iter().find(|eni| eni.is_primary(primary_mac)) {
             let EniFacts { subnet, security_groups, primary_address: address, .. } =
                 primary.clone();
             let template = PrimaryTemplate { subnet, security_groups, address };

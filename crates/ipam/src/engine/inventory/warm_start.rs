@@ -6,7 +6,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use ipnet::Ipv4Net;
+use ipnet::IpNet;
 
 use super::serving;
 use super::stock_take::StockTake;
@@ -75,7 +75,7 @@ impl WarmStart {
     }
 
     /// The description of `eni` to put on record; `None` if it is there already.
-    pub(super) fn unnoted(&self, eni: &Eni, subnet_cidr: Ipv4Net) -> Option<KnownEni> {
+    pub(super) fn unnoted(&self, eni: &Eni, subnet_cidr: IpNet) -> Option<KnownEni> {
         let attachment = eni.attachment()?;
         let is_noted = self.noted.get(&eni.id).is_some_and(|noted| {
             noted.facts.attachment.as_ref() == Some(&attachment)
@@ -115,7 +115,7 @@ impl StockTake<'_> {
                 continue;
             };
             self.inventory.subnets.recall(facts.subnet.clone(), subnet_cidr);
-            self.discover(&serving(&facts, self.cx.family()), origin);
+            self.discover(&serving(&facts, self.cx), origin);
             if let Some(eni) = self.pool.enis.get_mut(&facts.id) {
                 // Every answer of EC2 is newer.
                 eni.changed_at = Timestamp::default();
