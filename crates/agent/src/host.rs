@@ -101,9 +101,7 @@ impl Keeper {
     fn is_hit_by(&self, disturbance: &Disturbance) -> bool {
         let mut enis = self.wanted.enis.iter();
         match disturbance {
-            Disturbance::RuleLost(address) => {
-                enis.any(|eni| IpAddr::V4(eni.primary_address) == *address)
-            }
+            Disturbance::RuleLost(address) => enis.any(|eni| eni.primary_address == *address),
             Disturbance::RouteLost { table: of, .. } => {
                 *of != RouteTable::MAIN && enis.any(|eni| table(eni) == *of)
             }

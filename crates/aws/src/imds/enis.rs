@@ -64,7 +64,7 @@ impl Imds {
     }
 
     /// `None` for a 404: the ENI has no such value.
-    async fn if_there(&self, path: &str) -> Result<Option<String>, ImdsError> {
+    pub(super) async fn if_there(&self, path: &str) -> Result<Option<String>, ImdsError> {
         match self.get(path).await {
             Ok(text) => Ok(Some(text)),
             Err(ImdsError::Get { source, .. }) if is_not_found(&source) => Ok(None),
