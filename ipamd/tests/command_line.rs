@@ -98,7 +98,7 @@ fn bad_env_file_stops_run_and_check_with_one_line() {
     std::fs::write(&file, "WARM_IP_TARGET=5\nWARM_IP_TARGE=5\n").unwrap();
     for subcommand in ["run", "check-config", "status"] {
         let (_, stderr) = check(ipamd(&[subcommand]).env("TIDEPOOL_ENV_FILE", &file), 78);
-        let fault = "\"WARM_IP_TARGE\" is no setting of ipamd";
+        let fault = "\"WARM_IP_TARGE\" is no setting of ipamd; is WARM_IP_TARGET meant?";
         assert_eq!(stderr, format!("ipamd: line 2 of {}: {fault}\n", file.display()));
     }
     let missing = directory.path().join("none");

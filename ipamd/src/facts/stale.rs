@@ -79,7 +79,10 @@ async fn right_metadata_of_an_ipv6_node_differs_in_nothing() {
     let shown = node.truth();
     assert!(shown.iter().any(|(path, text)| path.ends_with("/ipv6s") && text.ends_with("::10")));
     node.show(shown);
-    assert_eq!(node.hinted_blocks().await, ["10.0.0.4/32", "2600:1f13:abc:de00::/80"]);
+    let hinted = node.hinted_blocks().await;
+    assert!(
+        matches!(&hinted[..], [own, prefix] if own.ends_with("/32") && prefix.ends_with("/80"))
+    );
     for _ in 0..30 {
         node.hint().await;
         node.advance(MINUTE).await;

@@ -69,6 +69,6 @@ async fn long_error_text_is_shortened() {
     check(Answer::error(403, "UnauthorizedOperation", &message), "UnauthorizedOperation: ").await;
     let code = "C".repeat(10_000);
     check(Answer::error(400, &code, &message), "CCCC").await;
-    let subnet = format!("<subnetSet><item><subnetId>{message}</subnetId></item></subnetSet>");
+    let subnet = format!("<subnetSet><item><cidrBlock>{message}</cidrBlock></item></subnetSet>");
     check(Answer::ok("DescribeSubnets", &subnet), "MalformedAnswer: DescribeSubnets: ").await;
 }
