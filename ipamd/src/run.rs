@@ -3,7 +3,7 @@
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use agent::{Config, Edges, Inlet, Notes, host};
+use agent::{Config, Edges, Inlet, Notes, StateDirectory, host};
 use anyhow::Context as _;
 use aws::{ConnectOptions, Ec2};
 use command_line::Failure;
@@ -55,6 +55,12 @@ async fn daemon(in_force: InForce) -> Result<(), Failure> {
         warn!(warning, "setting");
     }
     info!(?policy, ?limits, limits_from = %source, "effective policy");
+    // All that takes time is done, so this daemon takes over as soon as another one ends. Whatever follows is for
+    // the node's only daemon.
+    let state = tokio::select! {
+        state = StateDirectory::take(&settings.state_directory) => state?,
+        () = signals.next() => return Ok(()),
+    };
     let inherited = tokio::select! {
         inherited = migration::inherit(&settings, now()) => inherited?,
         () = signals.next() => return Ok(()),
@@ -77,11 +83,10 @@ async fn daemon(in_force: InForce) -> Result<(), Failure> {
         socket: settings.socket,
         metrics_port: settings.metrics_port,
         runtime_socket: settings.runtime_socket,
-        state_directory: settings.state_directory,
         inherited,
     };
     let ended = tokio::select! {
-        ended = agent::run(config, inbox, Edges { calls, host }, signals.next()) => ended,
+        ended = agent::run(config, state, inbox, Edges { calls, host }, signals.next()) => ended,
         refuted = identity.refuted(&facts, &notes), if facts_source == FactsSource::Kept => {
             Err(refuted)
         }

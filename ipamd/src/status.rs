@@ -52,6 +52,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<(), Failure> {
 }
 
 async fn ask(socket: &Path) -> Result<ViewReply, String> {
+    proto::socket::check_owner(socket).map_err(|fault| fault.to_string())?;
     let endpoint = Endpoint::from_shared(format!("unix://{}", socket.display()));
     let connecting = async { endpoint?.connect().await };
     let channel = connecting.await.map_err(|fault| cause(&fault))?;

@@ -16,6 +16,7 @@ pub mod host;
 mod metrics;
 pub mod migration;
 mod notes;
+mod own_file;
 mod pending_dels;
 mod pod_poll;
 mod runtime;
@@ -39,7 +40,6 @@ use ipam::record::Record;
 use ipam::time::Timestamp;
 use ipam::{Boot, Engine};
 use proto::v1::ipam_server::IpamServer;
-use tokio::net::UnixListener;
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinHandle;
 use tonic::service::InterceptorLayer;
@@ -50,6 +50,7 @@ use crate::event_loop::EventLoop;
 use crate::handle::{Handle, Message};
 use crate::metrics::Counters;
 use crate::service::Service;
+use crate::socket::Socket;
 use crate::state::Store;
 use crate::tasks::Tasks;
 use crate::writer::Writer;
@@ -59,6 +60,7 @@ pub use crate::error_chain::error_chain;
 pub use crate::event_loop::Edges;
 pub use crate::handle::{Inbox, Inlet, channel};
 pub use crate::notes::Notes;
+pub use crate::state::lock::StateDirectory;
 
 /// How long DELs from files may delay the start.
 const START_TIMEOUT: Duration = Duration::from_secs(1);
@@ -84,33 +86,25 @@ pub struct Config {
     pub metrics_port: Option<u16>,
     /// The container runtime's socket. `None` if the daemon must not ask the runtime.
     pub runtime_socket: Option<PathBuf>,
-    /// The directory of the record.
-    pub state_directory: PathBuf,
     /// The record to start with if the directory has none: another daemon's allocations.
     pub inherited: Record,
 }
 
-/// Runs the daemon until `shutdown` is ready. Then it refuses the ADDs that wait, flushes the record and
-/// removes the socket.
+/// Runs the daemon, with its record in the directory `state`, until `shutdown` is ready. Then it refuses the ADDs
+/// that wait, removes the socket, flushes the record and gives the directory back.
 ///
 /// # Errors
 ///
-/// If another daemon uses the socket or the state directory, or if the loop or a task has ended.
+/// If another daemon uses the socket, or if the loop or a task has ended.
 pub async fn run(
     config: Config,
+    state: StateDirectory,
     inbox: Inbox,
     edges: Edges,
     shutdown: impl Future<Output = ()>,
 ) -> anyhow::Result<()> {
-    let socket = config.socket.clone();
-    let listener = socket::bind(&socket)?;
-    let result = match Daemon::start(config, inbox, edges).await {
-        Ok(daemon) => daemon.serve(listener, shutdown).await,
-        Err(fault) => Err(fault),
-    };
-    // This fails only if another program has removed it.
-    let _ = std::fs::remove_file(&socket);
-    result
+    let socket = Socket::bind(&config.socket).await?;
+    Daemon::start(config, state, inbox, edges).await?.serve(socket, shutdown).await
 }
 
 /// The running parts behind the socket.
@@ -119,7 +113,7 @@ struct Daemon {
     handle: Handle,
     service: Service,
     event_loop: JoinHandle<thread::JoinHandle<()>>,
-    pending_dels: PathBuf,
+    socket: PathBuf,
     tasks: Tasks,
     metrics_port: Option<u16>,
     runtime_socket: Option<PathBuf>,
@@ -127,7 +121,12 @@ struct Daemon {
 }
 
 impl Daemon {
-    async fn start(config: Config, inbox: Inbox, edges: Edges) -> anyhow::Result<Self> {
+    async fn start(
+        config: Config,
+        state: StateDirectory,
+        inbox: Inbox,
+        edges: Edges,
+    ) -> anyhow::Result<Self> {
         let Config {
             node,
             limits,
@@ -137,12 +136,11 @@ impl Daemon {
             socket,
             metrics_port,
             runtime_socket,
-            state_directory,
             inherited,
         } = config;
         // Files are named after the machine's time. The engine's clock may be ahead, because of the record.
         let now = Clock::start(Timestamp::default()).now();
-        let store = Store::open(&state_directory, &node.instance, inherited, now)?;
+        let store = Store::open(state, &node.instance, inherited, now);
         let record = store.record().clone();
         let clock = Clock::start(clock::after(&record));
         let (inlet, saved) = (inbox.inlet(), inbox.inlet());
@@ -171,7 +169,7 @@ impl Daemon {
             handle,
             service,
             event_loop: tokio::spawn(event_loop.run(inbox)),
-            pending_dels: proto::pending::directory(&socket),
+            socket,
             tasks,
             metrics_port,
             runtime_socket,
@@ -181,7 +179,7 @@ impl Daemon {
 
     async fn serve(
         self,
-        listener: UnixListener,
+        listener: Socket,
         shutdown: impl Future<Output = ()>,
     ) -> anyhow::Result<()> {
         let Self {
@@ -189,12 +187,13 @@ impl Daemon {
             handle,
             service,
             event_loop,
-            pending_dels,
+            socket,
             mut tasks,
             metrics_port,
             runtime_socket,
             counters,
         } = self;
+        let pending_dels = proto::pending::directory(&socket);
         // Before any ADD is served, since the attachment's DEL may lie in a file. If the disk hangs, the
         // files are applied later.
         let applying = pending_dels::apply_all(&handle, &pending_dels);
@@ -230,6 +229,9 @@ impl Daemon {
             tracing::warn!("some requests got no answer before the stop");
             server.abort();
         }
+        // Before the state directory is given back, since the next daemon then makes a socket of this name. This
+        // fails only if somebody else has removed it.
+        let _ = std::fs::remove_file(socket);
         inlet.send_message(Message::End);
         flush(event_loop.await.context("the event loop has panicked")?).await?;
         why
@@ -238,7 +240,7 @@ impl Daemon {
 
 /// Answers on `listener` until `stopped` is ready and the requests in progress are done.
 async fn answer(
-    listener: UnixListener,
+    listener: Socket,
     service: Service,
     stopped: impl Future<Output = ()>,
 ) -> Result<(), tonic::transport::Error> {
@@ -248,7 +250,7 @@ async fn answer(
         .layer(InterceptorLayer::new(socket::only_root))
         .add_service(health_service)
         .add_service(IpamServer::new(service))
-        .serve_with_incoming_shutdown(socket::connections(listener), stopped)
+        .serve_with_incoming_shutdown(listener.connections(), stopped)
         .await
 }
 
