@@ -41,7 +41,7 @@ use ipam::time::Timestamp;
 use ipam::{Boot, Engine};
 use proto::v1::ipam_server::IpamServer;
 use tokio::sync::{mpsc, oneshot};
-use tokio::task::JoinHandle;
+use tokio::task::{JoinError, JoinHandle};
 use tonic::service::InterceptorLayer;
 use tonic::transport::Server;
 
@@ -148,6 +148,9 @@ impl Daemon {
             .context("start the thread that writes the state")?;
         let handle = Handle::new(inlet.clone(), clock);
         let counters = Arc::<Counters>::default();
+        let mut tasks = Tasks::default();
+        let watching = clock.watch_forever(notes.clone());
+        tasks.spawn("watches the machine's clock", async { match watching.await {} });
         let service =
             Service::new(handle.clone(), Arc::clone(&counters), node.clone(), limits_from, notes);
         let (mut engine, mut first) =
@@ -156,7 +159,6 @@ impl Daemon {
         if let Some(report) = pod_poll::poll_first(clock.now()).await {
             first.extend(engine.handle(Event::Kernel(report), clock.now()));
         }
-        let mut tasks = Tasks::default();
         let (cleanup, orders) = mpsc::unbounded_channel();
         tasks.spawn("cleans up after pods", async {
             cleanup::carry_out_forever(orders).await;
@@ -218,24 +220,39 @@ impl Daemon {
             () = shutdown => Ok(()),
             () = inlet.closed() => Err(anyhow!("the event loop has ended")),
             fault = tasks.ended() => Err(fault),
+            ended = &mut server => Err(server_fault(ended)),
         };
+        let serves = !server.is_finished();
         match &why {
             Ok(()) => tracing::info!("ipamd is stopping"),
             Err(fault) => tracing::error!(fault = format!("{fault:#}"), "ipamd cannot continue"),
         }
         inlet.send_message(Message::Stop);
         drop(stop);
-        if tokio::time::timeout(STOP_TIMEOUT, &mut server).await.is_err() {
+        if serves && tokio::time::timeout(STOP_TIMEOUT, &mut server).await.is_err() {
             tracing::warn!("some requests got no answer before the stop");
             server.abort();
         }
-        // Before the state directory is given back, since the next daemon then makes a socket of this name. This
-        // fails only if somebody else has removed it.
-        let _ = std::fs::remove_file(socket);
+        // Before the state directory is given back, since the next daemon then makes a socket of this name. After
+        // a fault the socket stays: nobody answers there, and the next daemon replaces it.
+        if why.is_ok() {
+            // This fails only if somebody else has removed it.
+            let _ = std::fs::remove_file(socket);
+        }
         inlet.send_message(Message::End);
         flush(event_loop.await.context("the event loop has panicked")?).await?;
         why
     }
+}
+
+/// Why the server has ended, though nobody has asked it to.
+fn server_fault(ended: Result<Result<(), tonic::transport::Error>, JoinError>) -> anyhow::Error {
+    let why = match ended {
+        Ok(Ok(())) => anyhow!("it has no more connections to wait for"),
+        Ok(Err(fault)) => anyhow!(fault),
+        Err(panic) => anyhow!(panic),
+    };
+    why.context("the server of the socket has ended")
 }
 
 /// Answers on `listener` until `stopped` is ready and the requests in progress are done.

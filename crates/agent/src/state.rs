@@ -30,7 +30,7 @@ use tracing::{error, info, warn};
 
 use self::load::Loaded;
 use self::lock::StateDirectory;
-use crate::{error_chain, own_file};
+use crate::{clock, error_chain, own_file};
 
 /// The log's name in the state directory.
 pub(crate) const LOG: &str = "tidepool.jsonl";
@@ -133,7 +133,15 @@ impl Store {
                 Log::Damaged(aside)
             }
         };
-        let mut store = Self { directory, instance: instance.clone(), record: loaded.record, log };
+        let (record, n_future) = clock::without_future(loaded.record, now);
+        if n_future > 0 {
+            warn!(
+                n_future,
+                now = now.to_rfc3339(),
+                "the machine's clock has gone back since the record was written; times after now become now",
+            );
+        }
+        let mut store = Self { directory, instance: instance.clone(), record, log };
         store.start();
         store
     }

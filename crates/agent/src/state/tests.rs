@@ -18,7 +18,8 @@ pub(super) fn instance() -> InstanceId {
 }
 
 pub(super) fn open(directory: &TempDir) -> Store {
-    open_at(directory.path(), NOW)
+    // After every change that these tests make.
+    open_at(directory.path(), NOW + 1000)
 }
 
 fn open_at(directory: &Path, now: u64) -> Store {
@@ -340,6 +341,22 @@ fn crash_during_snapshot_keeps_the_log() {
     let (directory, bytes) = directory_with_history();
     fs::write(directory.path().join(UNFINISHED), &bytes[..bytes.len() / 2]).unwrap();
     assert_eq!(*open(&directory).record(), record_of(&history()));
+}
+
+/// The clock showed 2262 at one start, and is right at the next.
+#[test]
+fn start_after_a_wrong_clock_corrects_the_record() {
+    let directory = tempfile::tempdir().unwrap();
+    let future = Timestamp::from_millis(9_223_372_036_000);
+    let mut store = open_at(directory.path(), future.as_millis());
+    store.commit(&[assigned(1, 5), Change::Released { key: key(1), at: future }]).unwrap();
+    drop(store);
+    for start in 0..2 {
+        let store = open(&directory);
+        let cooling: Vec<_> = store.record().cooling().values().copied().collect();
+        assert_eq!(cooling, [Timestamp::from_millis(NOW + 1000)], "start {start}");
+        assert!(clock::after(store.record()) < Timestamp::from_millis(NOW + 2000));
+    }
 }
 
 #[test]

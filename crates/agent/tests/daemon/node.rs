@@ -117,7 +117,9 @@ impl Daemon {
     }
 
     /// Kills it, and does not wait for its end.
-    pub(crate) fn kill_silently(self) {
+    pub(crate) fn kill_silently(mut self) {
+        // Dropping the sender would ask a thread that still runs to stop in good order.
+        std::mem::forget(self.stop.take());
         self.runtime.shutdown_background();
     }
 
