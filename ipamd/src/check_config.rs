@@ -8,7 +8,7 @@ use std::time::Duration;
 use anyhow::Context as _;
 use aws::Imds;
 use comfy_table::{Table, presets};
-use command_line::Failure;
+use command_line::{Failure, printable};
 use ipam::block::BlockKind;
 use settings::registry::{ALL, Support};
 use settings::{
@@ -60,7 +60,8 @@ fn settings_table(variables: &Variables) -> Table {
     for setting in ALL {
         let (value, source) = variables.effective(setting);
         if setting.support == Support::Full || source != Source::Default {
-            table.add_row([setting.name, value.unwrap_or("-"), &source.to_string()]);
+            let value = printable(&settings::without_password(value.unwrap_or("-")));
+            table.add_row([setting.name, &value, &source.to_string()]);
         }
     }
     table

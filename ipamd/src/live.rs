@@ -70,8 +70,9 @@ impl Live {
             warn!(setting = setting.name, "setting takes effect at the next start");
         }
         for setting in &changed {
-            let (before, _) = self.in_force.variables.effective(setting);
-            let (now, _) = in_force.variables.effective(setting);
+            let value =
+                |of: &InForce| of.variables.effective(setting).0.map(settings::without_password);
+            let (before, now) = (value(&self.in_force), value(&in_force));
             info!(setting = setting.name, before, now, "setting has changed");
         }
         for warning in settings::pool_warnings(&in_force.settings, &policy, self.limits) {

@@ -15,6 +15,7 @@ mod listing;
 mod policy;
 pub mod registry;
 mod reload;
+mod secret;
 mod unsupported;
 mod variables;
 
@@ -40,6 +41,7 @@ use self::registry::{
     TIDEPOOL_SHRINK_DELAY, TIDEPOOL_SOCKET, WARM_ENI_TARGET, WARM_IP_TARGET, WARM_PREFIX_TARGET,
 };
 pub use self::reload::{InForce, Reloaded, reload};
+pub use self::secret::without_password;
 pub use self::variables::{Source, Variables};
 
 /// Why settings are refused, in one line.
@@ -55,7 +57,7 @@ pub enum Error {
 
 /// Why a value is refused: one line that names the variable, its value and what is allowed.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{variable}={value:?}: {allowed}")]
+#[error("{variable}={:?}: {allowed}", without_password(.value))]
 pub struct SettingError {
     /// The name of the environment variable.
     pub variable: &'static str,
