@@ -8,7 +8,7 @@ use std::time::Duration;
 use anyhow::Context as _;
 use aws::Imds;
 use comfy_table::{Table, presets};
-use command_line::Failure;
+use command_line::{Failure, printable};
 use ipam::block::BlockKind;
 use settings::registry::{ALL, Support};
 use settings::{
@@ -61,7 +61,7 @@ fn settings_table(variables: &Variables) -> Table {
         let (value, source) = variables.effective(setting);
         if setting.support == Support::Full || source != Source::Default {
             let shown = value.map_or_else(|| "-".to_owned(), |_| variables.shown(setting));
-            table.add_row([setting.name, &shown, &source.to_string()]);
+            table.add_row([setting.name, &printable(&shown), &source.to_string()]);
         }
     }
     table

@@ -70,8 +70,8 @@ impl Live {
             warn!(setting = setting.name, "setting takes effect at the next start");
         }
         for setting in &changed {
-            let (before, _) = self.in_force.variables.effective(setting);
-            let (now, _) = in_force.variables.effective(setting);
+            let before = self.in_force.variables.shown(setting);
+            let now = in_force.variables.shown(setting);
             info!(setting = setting.name, before, now, "setting has changed");
         }
         for warning in settings::pool_warnings(&in_force.settings, &policy, self.limits) {

@@ -1,6 +1,9 @@
-//! Log lines as JSON, to the target that the settings name.
+//! Log lines as JSON, to the target that the settings name. Lines in a file go to standard output too, since
+//! `kubectl logs` shows only that.
 
+use std::any::Any;
 use std::io;
+use std::panic::{self, PanicHookInfo};
 use std::sync::Mutex;
 
 use log_file::{Bounds, LogFile};
@@ -9,6 +12,7 @@ use settings::{LogLevel, LogTarget, SettingError, Settings};
 use tracing::Level;
 use tracing_subscriber::filter::Targets;
 use tracing_subscriber::fmt::MakeWriter;
+use tracing_subscriber::fmt::writer::MakeWriterExt as _;
 use tracing_subscriber::layer::SubscriberExt as _;
 use tracing_subscriber::util::SubscriberInitExt as _;
 
@@ -19,11 +23,11 @@ const OURS: [&str; 5] = ["agent", "aws", "datapath", "ipam", "ipamd"];
 /// The prefix of the SDK's crates. Without a filter of their own, the one for `aws` would match them.
 const SDK: &str = "aws_";
 
-/// Starts to log. Call it once in a process.
+/// Starts to log, also the panics of every thread. Call it once in a process.
 ///
 /// # Errors
 ///
-/// If the file cannot be opened.
+/// If the file cannot be opened, and a full or read-only disk is not the cause.
 pub(crate) fn start(settings: &Settings) -> Result<(), SettingError> {
     let level = match settings.log_level {
         LogLevel::Debug => Level::DEBUG,
@@ -34,16 +38,43 @@ pub(crate) fn start(settings: &Settings) -> Result<(), SettingError> {
     match &settings.log_target {
         LogTarget::Stdout => init(level, io::stdout),
         LogTarget::Stderr => init(level, io::stderr),
-        LogTarget::File(path) => {
-            let file = LogFile::open(path, BOUNDS).map_err(|fault| SettingError {
-                variable: AWS_VPC_K8S_CNI_LOG_FILE.name,
-                value: path.display().to_string(),
-                allowed: format!("cannot be appended to ({fault}); stdout and stderr can"),
-            })?;
-            init(level, Mutex::new(file));
-        }
+        LogTarget::File(path) => match LogFile::open(path, BOUNDS) {
+            Ok(file) => init(level, Mutex::new(file).and(io::stdout)),
+            Err(fault) if is_of_the_disk(&fault) => {
+                init(level, io::stdout);
+                let file = path.display();
+                tracing::error!(%file, %fault, "log file cannot be opened; stdout has all lines");
+            }
+            Err(fault) => {
+                return Err(SettingError {
+                    variable: AWS_VPC_K8S_CNI_LOG_FILE.name,
+                    value: path.display().to_string(),
+                    allowed: format!("cannot be appended to ({fault}); stdout and stderr can"),
+                });
+            }
+        },
     }
+    panic::set_hook(Box::new(log_panic));
     Ok(())
+}
+
+/// Whether the setting may be right, and the disk takes no new file at present.
+fn is_of_the_disk(fault: &io::Error) -> bool {
+    use io::ErrorKind::{QuotaExceeded, ReadOnlyFilesystem, StorageFull};
+    matches!(fault.kind(), QuotaExceeded | ReadOnlyFilesystem | StorageFull)
+}
+
+/// The default hook would print to standard error alone, which no log file has.
+fn log_panic(panic: &PanicHookInfo<'_>) {
+    let at = panic.location().map(ToString::to_string);
+    let thread = std::thread::current().name().map(str::to_owned);
+    tracing::error!(why = panic_text(panic.payload()), at, thread, "a part of ipamd has panicked");
+}
+
+/// The message of a panic.
+pub(crate) fn panic_text(payload: &(dyn Any + Send)) -> &str {
+    let text = payload.downcast_ref::<String>().map(String::as_str);
+    text.or_else(|| payload.downcast_ref().copied()).unwrap_or("no message")
 }
 
 fn init(level: Level, writer: impl for<'a> MakeWriter<'a> + Send + Sync + 'static) {

@@ -1,5 +1,6 @@
 //! The command line of the daemon that runs on every node. Each subcommand has its own file.
 
+mod asking;
 mod check_config;
 mod facts;
 mod hints;
@@ -8,6 +9,7 @@ mod live;
 mod logging;
 mod migration;
 mod node;
+mod ready;
 mod run;
 mod status;
 
@@ -18,8 +20,17 @@ use clap::{Parser, Subcommand};
 use command_line::{Exit, Failure};
 
 /// The exit codes that the help names.
-const EXITS: &[Exit] =
-    &[Exit::Done, Exit::Failed, Exit::NoAnswer, Exit::NoRecord, Exit::Usage, Exit::Config];
+const EXITS: &[Exit] = &[
+    Exit::Done,
+    Exit::Failed,
+    Exit::NoAnswer,
+    Exit::NoRecord,
+    Exit::NotReady,
+    Exit::Usage,
+    Exit::Panicked,
+    Exit::NoClient,
+    Exit::Config,
+];
 
 /// Gives every pod of this node an address of its VPC. Settings: ipamd run --help.
 #[derive(Debug, Parser)]
@@ -36,6 +47,8 @@ enum Command {
     Run,
     /// Show the pool of the daemon that runs on this node.
     Status(status::Arguments),
+    /// Ask the daemon whether a pod could get an address now. The exit code says so, for probes.
+    Ready(ready::Arguments),
     /// Check the settings, and show where each comes from and what they amount to.
     CheckConfig(check_config::Arguments),
     /// Show which pods the daemon would take over from a checkpoint of amazon-vpc-cni-k8s.
@@ -61,6 +74,7 @@ fn main() -> ExitCode {
     command_line::main("ipamd", |cli: Cli| match cli.command {
         Command::Run => run::run(),
         Command::Status(arguments) => status::run(&arguments),
+        Command::Ready(arguments) => ready::run(&arguments),
         Command::CheckConfig(arguments) => check_config::run(&arguments),
         Command::ImportCheckpoint(arguments) => migration::import(&arguments),
         Command::ExportCheckpoint(arguments) => migration::export(&arguments),

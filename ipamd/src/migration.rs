@@ -11,7 +11,7 @@ use agent::migration::{self, Place, Sorted};
 use anyhow::Context as _;
 use aws::{Imds, NodeFacts, ShownEni};
 use comfy_table::{Table, presets};
-use command_line::{Exit, Failure, Output};
+use command_line::{Exit, Failure, Output, printable};
 use ipam::record::Record;
 use ipam::time::Timestamp;
 use serde::Serialize;
@@ -129,10 +129,10 @@ fn table(sorted: &Sorted) -> String {
     ]);
     for (link, Allocation { key, address, namespace, pod, .. }) in with_link_state(sorted) {
         table.add_row([
-            if pod.is_empty() { "-".to_owned() } else { format!("{namespace}/{pod}") },
+            if pod.is_empty() { "-".to_owned() } else { printable(&format!("{namespace}/{pod}")) },
             address.to_string(),
-            key.container.chars().take(12).collect(),
-            key.ifname.clone(),
+            printable(&key.container.chars().take(12).collect::<String>()),
+            printable(&key.ifname),
             link.to_owned(),
         ]);
     }

@@ -3,10 +3,10 @@
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use agent::{Config, Edges, Inlet, Notes, host};
+use agent::{Config, Edges, Inlet, Notes, StateDirectory, host};
 use anyhow::Context as _;
 use aws::{ConnectOptions, Ec2, Proxies};
-use command_line::Failure;
+use command_line::{Exit, Failure};
 use ipam::call::{CallError, CallErrorKind, CallId, Ec2Call};
 use ipam::event::Event;
 use ipam::time::Timestamp;
@@ -14,7 +14,7 @@ use settings::{InForce, Settings};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::{mpsc, watch};
 use tokio::task::{JoinError, JoinHandle};
-use tracing::{info, warn};
+use tracing::{error, info, warn};
 
 use crate::facts::{FactsSource, Identity, Learnt};
 use crate::limits::{self, Known};
@@ -55,6 +55,12 @@ async fn daemon(in_force: InForce) -> Result<(), Failure> {
         warn!(warning, "setting");
     }
     info!(?policy, ?limits, limits_from = %source, "effective policy");
+    // All that takes time is done, so this daemon takes over as soon as another one ends. Whatever follows is for
+    // the node's only daemon.
+    let state = tokio::select! {
+        state = StateDirectory::take(&settings.state_directory) => state?,
+        () = signals.next() => return Ok(()),
+    };
     let inherited = tokio::select! {
         inherited = migration::inherit(&settings, &facts, now()) => inherited?,
         () = signals.next() => return Ok(()),
@@ -78,11 +84,10 @@ async fn daemon(in_force: InForce) -> Result<(), Failure> {
         socket: settings.socket,
         metrics_port: settings.metrics_port,
         runtime_socket: settings.runtime_socket,
-        state_directory: settings.state_directory,
         inherited,
     };
     let ended = tokio::select! {
-        ended = agent::run(config, inbox, Edges { calls, host }, signals.next()) => ended,
+        ended = agent::run(config, state, inbox, Edges { calls, host }, signals.next()) => ended,
         refuted = identity.refuted(&facts, &notes), if facts_source == FactsSource::Kept => {
             Err(refuted)
         }
@@ -92,6 +97,9 @@ async fn daemon(in_force: InForce) -> Result<(), Failure> {
         panic = panicked(caller) => Err(panic).context("make EC2 calls"),
         panic = panicked(hinting) => Err(panic).context("read the metadata service"),
     };
+    if let Err(fault) = &ended {
+        error!(fault = format!("{fault:#}"), "ipamd ends");
+    }
     Ok(ended?)
 }
 
@@ -113,11 +121,12 @@ async fn panicked(task: JoinHandle<()>) -> JoinError {
 async fn learn(
     settings: &Settings,
     identity: &Identity,
-) -> anyhow::Result<(Learnt, Ec2, limits::Learnt)> {
+) -> Result<(Learnt, Ec2, limits::Learnt), Failure> {
     let learnt = identity.learn().await;
     let facts = &learnt.facts;
     info!(?facts, "node");
-    let ec2 = Ec2::connect(ConnectOptions {
+    // In a task of its own, since the SDK panics if it finds no CA certificates.
+    let connecting = tokio::spawn(Ec2::connect(ConnectOptions {
         region: facts.region.clone(),
         endpoint: settings.ec2_endpoint.clone(),
         proxies: Proxies {
@@ -132,11 +141,23 @@ async fn learn(
         availability_zone: facts.availability_zone.clone(),
         http_timeout: settings.http_timeout,
         credentials: None,
-    })
-    .await?;
+    }));
+    let ec2 = connecting.await.map_err(no_client)?.map_err(anyhow::Error::from)?;
     let (instance_type, directory) = (&facts.instance_type, &settings.state_directory);
     let limits = limits::learn(&ec2, instance_type, directory, learnt.source).await;
     Ok((learnt, ec2, limits))
+}
+
+/// The client for EC2 has panicked while it was set up.
+fn no_client(panic: JoinError) -> Failure {
+    let why = panic.try_into_panic();
+    let why = why.as_deref().map_or("it was stopped", |payload| logging::panic_text(payload));
+    let message = format!(
+        "the client for EC2 cannot be set up: {why}; see that there are CA certificates (package \
+         ca-certificates, or a file that SSL_CERT_FILE names)"
+    );
+    error!("{message}");
+    Failure::new(Exit::NoClient, message)
 }
 
 /// Makes the calls that arrive, concurrently, until their sender is dropped.

@@ -4,17 +4,14 @@ mod json;
 mod table;
 
 use std::io::Write as _;
-use std::path::{Path, PathBuf};
-use std::time::{Duration, SystemTime};
+use std::path::PathBuf;
+use std::time::SystemTime;
 
 use anyhow::Context as _;
-use command_line::{Exit, Failure, Output};
-use proto::v1::ipam_client::IpamClient;
-use proto::v1::{ViewReply, ViewRequest};
-use tonic::transport::Endpoint;
+use command_line::{Failure, Output};
+use proto::v1::ViewRequest;
 
-/// A running daemon answers within milliseconds.
-const TIMEOUT: Duration = Duration::from_secs(5);
+use crate::asking;
 
 /// The arguments of `status`.
 #[derive(Debug, clap::Args)]
@@ -29,39 +26,13 @@ pub(crate) struct Arguments {
 
 /// Asks the daemon for its pool and prints it.
 pub(crate) fn run(arguments: &Arguments) -> Result<(), Failure> {
-    let socket = arguments.socket.clone().map_or_else(settings::socket_of_process, Ok)?;
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .context("start the runtime")?;
-    let asking = async { tokio::time::timeout(TIMEOUT, ask(&socket)).await };
-    let no_answer = |why: &str| {
-        let socket = socket.display();
-        Failure::new(Exit::NoAnswer, format!("no ipamd answers on {socket}: {why}"))
-    };
-    let view = runtime
-        .block_on(asking)
-        .map_err(|_late| no_answer("no answer within 5 s"))?
-        .map_err(|why| no_answer(&why))?;
+    let view = asking::ask(arguments.socket.as_deref(), async |mut client| {
+        client.view(ViewRequest {}).await
+    })?;
     let text = match arguments.output {
         Output::Table => table::render(&view, SystemTime::now()),
         Output::Json => json::render(&view).context("write the pool as JSON")?,
     };
     std::io::stdout().write_all(text.as_bytes()).context("print the pool")?;
     Ok(())
-}
-
-async fn ask(socket: &Path) -> Result<ViewReply, String> {
-    let endpoint = Endpoint::from_shared(format!("unix://{}", socket.display()));
-    let connecting = async { endpoint?.connect().await };
-    let channel = connecting.await.map_err(|fault| cause(&fault))?;
-    let reply = IpamClient::new(channel).view(ViewRequest {}).await;
-    reply.map(tonic::Response::into_inner).map_err(|status| status.message().to_owned())
-}
-
-/// The innermost cause. The errors that the transport wraps around it add nothing.
-fn cause(fault: &dyn std::error::Error) -> String {
-    std::iter::successors(Some(fault), |fault| fault.source())
-        .last()
-        .map_or_else(String::new, ToString::to_string)
 }

@@ -229,6 +229,60 @@ fn run_without_metadata_waits_until_sigterm() {
     assert_eq!(child.wait().unwrap().code(), Some(0));
 }
 
+/// The SDK panics there. The facts are those that an earlier start has kept, so no service is needed.
+#[test]
+fn run_without_ca_certificates_ends_with_a_code_of_its_own() {
+    let directory = tempfile::tempdir().unwrap();
+    let facts = json!({
+        "instance": "i-0123456789abcdef0", "instance_type": "m5.large", "region": "us-east-1",
+        "availability_zone": "us-east-1a", "vpc": "vpc-0", "primary_mac": "02:00:00:00:00:01",
+    });
+    let kept = json!({"version": 2, "boot": agent::boot_id().unwrap(), "facts": facts});
+    agent::checked_file::write(&directory.path().join("tidepool-node.json"), &kept).unwrap();
+    let log = directory.path().join("ipamd.log");
+    let mut command = ipamd(&["run"]);
+    command.env("AWS_VPC_K8S_CNI_BACKING_STORE", directory.path().join("ipam.json"));
+    command.env("AWS_VPC_K8S_CNI_LOG_FILE", &log).env("SSL_CERT_FILE", "/dev/null");
+    let (stdout, stderr) = check(command.env("SSL_CERT_DIR", "/nonexistent"), 72);
+    assert!(stderr.starts_with("ipamd: the client for EC2 cannot be set up: "), "{stderr}");
+    assert!(stderr.contains("CA certificates") && stderr.lines().count() == 1, "{stderr}");
+    let logged = std::fs::read_to_string(log).unwrap();
+    for part in ["a part of ipamd has panicked", "the client for EC2 cannot be set up"] {
+        assert!(logged.contains(part), "{part}\n{logged}");
+    }
+    assert_eq!(stdout, logged, "standard output has the same lines");
+}
+
+#[test]
+fn ready_without_a_daemon_exits_2() {
+    let directory = tempfile::tempdir().unwrap();
+    let socket = directory.path().join("ipamd.sock");
+    for subcommand in ["ready", "status"] {
+        let command = &mut ipamd(&[subcommand, "--socket", socket.to_str().unwrap()]);
+        let (_, stderr) = check(command, 2);
+        assert!(stderr.starts_with("ipamd: no ipamd answers on "), "{stderr}");
+    }
+    let _listener = std::os::unix::net::UnixListener::bind(&socket).unwrap();
+    std::os::unix::fs::chown(&socket, Some(65_534), None).unwrap();
+    let (_, stderr) = check(&mut ipamd(&["ready", "--socket", socket.to_str().unwrap()]), 2);
+    assert!(stderr.contains("belongs to uid 65534"), "{stderr}");
+}
+
+#[test]
+fn check_config_hides_the_password_of_an_endpoint() {
+    let endpoint = ("AWS_ENDPOINT_URL_EC2", "https://user:secret@ec2.example:8443");
+    for command in ["run", "check-config"] {
+        let mut command = ipamd(&[command]);
+        command.env("TIDEPOOL_ENV_FILE", "/nonexistent").envs([endpoint]);
+        let (stdout, stderr) = check(&mut command, 78);
+        assert!(!format!("{stdout}{stderr}").contains("secret"), "{stdout}\n{stderr}");
+    }
+    let command = &mut ipamd(&["check-config", "--instance-type", "m5.large"]);
+    let (stdout, _) = check(command.env("AWS_EC2_ENDPOINT", endpoint.1), 0);
+    assert!(!stdout.contains("secret"), "{stdout}");
+    assert!(stdout.contains("https://user:***@ec2.example:8443"), "{stdout}");
+}
+
 /// A directory with a checkpoint of amazon-vpc-cni-k8s: a pod that is not on this machine, and one
 /// from before it recorded names.
 fn with_checkpoint() -> (tempfile::TempDir, String) {

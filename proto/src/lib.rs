@@ -7,6 +7,7 @@
 #![forbid(unsafe_code)]
 
 pub mod pending;
+pub mod socket;
 
 /// `tidepool.ipam.v1`.
 pub mod v1 {

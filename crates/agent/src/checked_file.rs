@@ -3,24 +3,28 @@
 //! means.
 
 use std::fs;
-use std::io;
 use std::path::Path;
 
 use anyhow::Context as _;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
+use crate::own_file;
 use crate::state::{line, sync_directory, write_new};
+
+/// Bytes of a file. No value has more than some kilobytes.
+const LARGEST: u64 = 1024 * 1024;
 
 /// Reads the value that [`write`] has written. `None` if there is no file.
 ///
 /// # Errors
 ///
-/// If the file cannot be read, or does not hold exactly what [`write`] wrote.
+/// If the file cannot be read, if another user may have written it, or if it does not hold exactly what
+/// [`write`] wrote.
 pub fn read<T: DeserializeOwned>(path: &Path) -> anyhow::Result<Option<T>> {
-    let bytes = match fs::read(path) {
+    let bytes = match own_file::read(path, LARGEST) {
         Ok(bytes) => bytes,
-        Err(fault) if fault.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(fault) if fault.is_not_found() => return Ok(None),
         Err(fault) => return Err(fault).with_context(|| format!("read {}", path.display())),
     };
     line::parse(&bytes).map(Some).with_context(|| format!("parse {}", path.display()))
@@ -36,7 +40,7 @@ pub fn write<T: Serialize>(path: &Path, value: &T) -> anyhow::Result<()> {
     let directory = path.parent().context("a file lies in a directory")?;
     let unfinished = path.with_extension("new");
     let replace = || {
-        fs::create_dir_all(directory)?;
+        own_file::make_directory(directory)?;
         write_new(&unfinished, &line::line(value))?;
         fs::rename(&unfinished, path)?;
         sync_directory(directory)

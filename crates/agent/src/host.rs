@@ -123,7 +123,7 @@ impl Keeper {
             let state = eni_state(eni, &report);
             all_ready &= state == LinkState::Ready;
             if self.sent.get(&eni.eni) != Some(&state) {
-                tracing::info!(eni = %eni.eni, ?state, "kernel link of an ENI changed");
+                log_link(&eni.eni, &state);
                 self.sent.insert(eni.eni.clone(), state.clone());
                 if state == LinkState::Ready {
                     failpoint::pass("host", "synced");
@@ -208,6 +208,17 @@ fn table(eni: &HostEni) -> RouteTable {
 /// The VPC's router: the second address of every subnet.
 fn gateway(subnet: Ipv4Net) -> Ipv4Addr {
     Ipv4Addr::from(u32::from(subnet.network()).saturating_add(1))
+}
+
+/// Logs the new state of an ENI in the kernel. Its pods and the pool feel a failure.
+fn log_link(eni: &EniId, state: &LinkState) {
+    match state {
+        LinkState::Failed(why) => {
+            tracing::warn!(%eni, why, "kernel link of an ENI cannot be set up");
+        }
+        LinkState::Absent => tracing::info!(%eni, "device of an ENI is not there"),
+        LinkState::Ready => tracing::info!(%eni, "kernel link of an ENI is ready"),
+    }
 }
 
 fn node_state(report: &Result<HostReport, String>) -> LinkState {

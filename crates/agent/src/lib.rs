@@ -17,6 +17,7 @@ pub mod host;
 mod metrics;
 pub mod migration;
 mod notes;
+mod own_file;
 mod pending_dels;
 mod pod_poll;
 mod restore;
@@ -41,9 +42,8 @@ use ipam::record::Record;
 use ipam::time::Timestamp;
 use ipam::{Boot, Engine};
 use proto::v1::ipam_server::IpamServer;
-use tokio::net::UnixListener;
 use tokio::sync::{mpsc, oneshot};
-use tokio::task::JoinHandle;
+use tokio::task::{JoinError, JoinHandle};
 use tonic::service::InterceptorLayer;
 use tonic::transport::Server;
 
@@ -52,6 +52,7 @@ use crate::event_loop::{EventLoop, Orders};
 use crate::handle::{Handle, Message};
 use crate::metrics::Counters;
 use crate::service::Service;
+use crate::socket::Socket;
 use crate::state::Store;
 use crate::tasks::Tasks;
 use crate::writer::Writer;
@@ -61,6 +62,7 @@ pub use crate::error_chain::error_chain;
 pub use crate::event_loop::Edges;
 pub use crate::handle::{Inbox, Inlet, channel};
 pub use crate::notes::Notes;
+pub use crate::state::lock::StateDirectory;
 
 /// How long DELs from files may delay the start.
 const START_TIMEOUT: Duration = Duration::from_secs(1);
@@ -88,33 +90,25 @@ pub struct Config {
     pub metrics_port: Option<u16>,
     /// The container runtime's socket. `None` if the daemon must not ask the runtime.
     pub runtime_socket: Option<PathBuf>,
-    /// The directory of the record.
-    pub state_directory: PathBuf,
     /// The record to start with if the directory has none: another daemon's allocations.
     pub inherited: Record,
 }
 
-/// Runs the daemon until `shutdown` is ready. Then it refuses the ADDs that wait, flushes the record and
-/// removes the socket.
+/// Runs the daemon, with its record in the directory `state`, until `shutdown` is ready. Then it refuses the ADDs
+/// that wait, removes the socket, flushes the record and gives the directory back.
 ///
 /// # Errors
 ///
-/// If another daemon uses the socket or the state directory, or if the loop or a task has ended.
+/// If another daemon uses the socket, or if the loop or a task has ended.
 pub async fn run(
     config: Config,
+    state: StateDirectory,
     inbox: Inbox,
     edges: Edges,
     shutdown: impl Future<Output = ()>,
 ) -> anyhow::Result<()> {
-    let socket = config.socket.clone();
-    let listener = socket::bind(&socket)?;
-    let result = match Daemon::start(config, inbox, edges).await {
-        Ok(daemon) => daemon.serve(listener, shutdown).await,
-        Err(fault) => Err(fault),
-    };
-    // This fails only if another program has removed it.
-    let _ = std::fs::remove_file(&socket);
-    result
+    let socket = Socket::bind(&config.socket).await?;
+    Daemon::start(config, state, inbox, edges).await?.serve(socket, shutdown).await
 }
 
 /// The running parts behind the socket.
@@ -123,7 +117,7 @@ struct Daemon {
     handle: Handle,
     service: Service,
     event_loop: JoinHandle<thread::JoinHandle<()>>,
-    pending_dels: PathBuf,
+    socket: PathBuf,
     tasks: Tasks,
     metrics_port: Option<u16>,
     runtime_socket: Option<PathBuf>,
@@ -131,7 +125,12 @@ struct Daemon {
 }
 
 impl Daemon {
-    async fn start(config: Config, inbox: Inbox, edges: Edges) -> anyhow::Result<Self> {
+    async fn start(
+        config: Config,
+        state: StateDirectory,
+        inbox: Inbox,
+        edges: Edges,
+    ) -> anyhow::Result<Self> {
         let Config {
             node,
             limits,
@@ -142,12 +141,11 @@ impl Daemon {
             socket,
             metrics_port,
             runtime_socket,
-            state_directory,
             inherited,
         } = config;
         // Files are named after the machine's time. The engine's clock may be ahead, because of the record.
         let now = Clock::start(Timestamp::default()).now();
-        let store = Store::open(&state_directory, &node.instance, inherited, now)?;
+        let store = Store::open(state, &node.instance, inherited, now);
         let record = store.record().clone();
         let clock = Clock::start(clock::after(&record));
         let (inlet, saved) = (inbox.inlet(), inbox.inlet());
@@ -155,6 +153,9 @@ impl Daemon {
             .context("start the thread that writes the state")?;
         let handle = Handle::new(inlet.clone(), clock);
         let counters = Arc::<Counters>::default();
+        let mut tasks = Tasks::default();
+        let watching = clock.watch_forever(notes.clone());
+        tasks.spawn("watches the machine's clock", async { match watching.await {} });
         let (counted, named) = (Arc::clone(&counters), node.clone());
         let service = Service::new(handle.clone(), counted, pod_mtu, named, limits_from, notes);
         let (mut engine, mut first) =
@@ -163,7 +164,6 @@ impl Daemon {
         if let Some(report) = pod_poll::poll_first(clock.now()).await {
             first.extend(engine.handle(Event::Kernel(report), clock.now()));
         }
-        let mut tasks = Tasks::default();
         let (cleanup, cleanups) = mpsc::unbounded_channel();
         tasks.spawn("cleans up after pods", async {
             cleanup::carry_out_forever(cleanups).await;
@@ -183,7 +183,7 @@ impl Daemon {
             handle,
             service,
             event_loop: tokio::spawn(event_loop.run(inbox)),
-            pending_dels: proto::pending::directory(&socket),
+            socket,
             tasks,
             metrics_port,
             runtime_socket,
@@ -193,7 +193,7 @@ impl Daemon {
 
     async fn serve(
         self,
-        listener: UnixListener,
+        listener: Socket,
         shutdown: impl Future<Output = ()>,
     ) -> anyhow::Result<()> {
         let Self {
@@ -201,12 +201,13 @@ impl Daemon {
             handle,
             service,
             event_loop,
-            pending_dels,
+            socket,
             mut tasks,
             metrics_port,
             runtime_socket,
             counters,
         } = self;
+        let pending_dels = proto::pending::directory(&socket);
         // Before any ADD is served, since the attachment's DEL may lie in a file. If the disk hangs, the
         // files are applied later.
         let applying = pending_dels::apply_all(&handle, &pending_dels);
@@ -231,16 +232,24 @@ impl Daemon {
             () = shutdown => Ok(()),
             () = inlet.closed() => Err(anyhow!("the event loop has ended")),
             fault = tasks.ended() => Err(fault),
+            ended = &mut server => Err(server_fault(ended)),
         };
+        let serves = !server.is_finished();
         match &why {
             Ok(()) => tracing::info!("ipamd is stopping"),
             Err(fault) => tracing::error!(fault = format!("{fault:#}"), "ipamd cannot continue"),
         }
         inlet.send_message(Message::Stop);
         drop(stop);
-        if tokio::time::timeout(STOP_TIMEOUT, &mut server).await.is_err() {
+        if serves && tokio::time::timeout(STOP_TIMEOUT, &mut server).await.is_err() {
             tracing::warn!("some requests got no answer before the stop");
             server.abort();
+        }
+        // Before the state directory is given back, since the next daemon then makes a socket of this name. After
+        // a fault the socket stays: nobody answers there, and the next daemon replaces it.
+        if why.is_ok() {
+            // This fails only if somebody else has removed it.
+            let _ = std::fs::remove_file(socket);
         }
         inlet.send_message(Message::End);
         flush(event_loop.await.context("the event loop has panicked")?).await?;
@@ -248,9 +257,19 @@ impl Daemon {
     }
 }
 
+/// Why the server has ended, though nobody has asked it to.
+fn server_fault(ended: Result<Result<(), tonic::transport::Error>, JoinError>) -> anyhow::Error {
+    let why = match ended {
+        Ok(Ok(())) => anyhow!("it has no more connections to wait for"),
+        Ok(Err(fault)) => anyhow!(fault),
+        Err(panic) => anyhow!(panic),
+    };
+    why.context("the server of the socket has ended")
+}
+
 /// Answers on `listener` until `stopped` is ready and the requests in progress are done.
 async fn answer(
-    listener: UnixListener,
+    listener: Socket,
     service: Service,
     stopped: impl Future<Output = ()>,
 ) -> Result<(), tonic::transport::Error> {
@@ -260,7 +279,7 @@ async fn answer(
         .layer(InterceptorLayer::new(socket::only_root))
         .add_service(health_service)
         .add_service(IpamServer::new(service))
-        .serve_with_incoming_shutdown(socket::connections(listener), stopped)
+        .serve_with_incoming_shutdown(listener.connections(), stopped)
         .await
 }
 

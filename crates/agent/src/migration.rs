@@ -14,6 +14,8 @@ use ipam::record::{Addresses, Assignment, Change, Contradiction, PodIp, Record, 
 use ipam::time::Timestamp;
 
 use crate::checkpoint::{self, Allocation, CheckpointError};
+use crate::own_file;
+use crate::state::lock::StateDirectory;
 use crate::state::{self, load};
 
 /// Network and interface of allocations from before the incumbent kept a file: placeholders.
@@ -22,15 +24,17 @@ const PLACEHOLDER: (&str, &str) = ("_migrated-from-cri", "unknown");
 /// Network and interface in the runtime's DEL for such a pod. The network is the name in the incumbent's
 /// conflist, and in ours. Every runtime asks for this interface.
 const SHIPPED: (&str, &str) = ("aws-cni", "eth0");
+/// Bytes of a checkpoint. An allocation has some 300.
+const LARGEST_CHECKPOINT: u64 = 64 * 1024 * 1024;
 /// Nanoseconds in a millisecond.
 const NS_PER_MS: i64 = 1_000_000;
 
 /// Why a checkpoint that exists cannot be taken over.
 #[derive(Debug, thiserror::Error)]
 pub enum ReadError {
-    /// The file cannot be read.
+    /// The file cannot be read, or another user may have written it.
     #[error("read the checkpoint {0}")]
-    Io(PathBuf, #[source] std::io::Error),
+    File(PathBuf, #[source] Box<dyn std::error::Error + Send + Sync>),
     /// The content is not as the incumbent writes it.
     #[error("parse the checkpoint {0}")]
     Content(PathBuf, #[source] CheckpointError),
@@ -62,12 +66,12 @@ pub struct Sorted {
 ///
 /// [`ReadError`] if the file cannot be read, or its content cannot be trusted.
 pub fn read(file: &Path) -> Result<Option<Vec<Allocation>>, ReadError> {
-    match fs::read(file) {
+    match own_file::read(file, LARGEST_CHECKPOINT) {
         Ok(bytes) => checkpoint::parse(&bytes)
             .map(Some)
             .map_err(|fault| ReadError::Content(file.to_owned(), fault)),
-        Err(fault) if fault.kind() == std::io::ErrorKind::NotFound => Ok(None),
-        Err(fault) => Err(ReadError::Io(file.to_owned(), fault)),
+        Err(fault) if fault.is_not_found() => Ok(None),
+        Err(fault) => Err(ReadError::File(file.to_owned(), fault.into())),
     }
 }
 
@@ -220,9 +224,10 @@ pub fn hand_over(directory: &Path, file: &Path) -> anyhow::Result<Option<usize>>
     if !has_record(directory) {
         return Ok(None);
     }
-    let Some(_lock) = state::lock(&directory.join(state::LOCK))? else {
+    let taken = StateDirectory::try_take(directory)?;
+    if !taken.is_locked() {
         bail!("{} cannot be locked, so ipamd may be running", directory.display());
-    };
+    }
     let Some(record) = read_record(directory)? else { return Ok(None) };
     let allocations = allocations(&record);
     let text = checkpoint::write(&allocations);

@@ -1,6 +1,7 @@
 //! Applies the DELs that the plugin left in files while no daemon answered.
 
 use std::ffi::OsStr;
+use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -9,21 +10,26 @@ use ipam::event::Answer;
 use ipam::id::AttachmentKey;
 use ipam::record::Assignment;
 use proto::pending::{EXTENSION, PendingDel};
-use tokio::fs;
+use tokio::task::spawn_blocking;
 
 use crate::handle::Handle;
+use crate::own_file::{self, ReadError};
 
 /// The pause between two polls of the directory. The plugin writes there only if the daemon did not answer,
 /// and a DEL that waits keeps only one address from reuse.
 const POLL_EVERY: Duration = Duration::from_secs(5);
 /// The extension that an unreadable file gets.
 const UNREADABLE: &str = "unreadable";
+/// Bytes of a file. The names of an attachment are a few hundred.
+const LARGEST: u64 = 16 * 1024;
+/// Files that one poll applies.
+const MOST_AT_ONCE: usize = 4096;
 
 /// A DEL from a file that could not be applied.
 #[derive(Debug, thiserror::Error)]
 enum ApplyError {
     #[error("read {0}")]
-    Read(PathBuf, #[source] io::Error),
+    Read(PathBuf, #[source] ReadError),
     #[error("parse {0}")]
     Content(PathBuf, #[source] serde_json::Error),
     #[error("release the attachment that {0} names")]
@@ -41,23 +47,30 @@ pub(crate) async fn apply_forever(handle: Handle, directory: PathBuf) {
     }
 }
 
-/// Applies the files in `directory`. A file that fails stays for the next poll, unless it cannot be parsed.
+/// Applies the files in `directory`. A file that fails stays for the next poll, unless it cannot be parsed or may
+/// be another user's. The daemon would release the address of a running pod at the word of such a file.
 pub(crate) async fn apply_all(handle: &Handle, directory: &Path) {
-    for path in files(directory).await {
+    let in_directory = directory.to_owned();
+    let Ok(paths) = spawn_blocking(move || files(&in_directory)).await else { return };
+    for path in paths {
         let fault = match apply(handle, &path).await {
             Ok(()) => continue,
             Err(fault) => fault,
         };
         tracing::warn!(fault = crate::error_chain(&fault), "DEL from a file is not applied");
-        if matches!(fault, ApplyError::Content(..)) {
+        if matches!(fault, ApplyError::Content(..) | ApplyError::Read(_, ReadError::Refused(_))) {
             // Renamed so that it is reported only once.
-            let _ = fs::rename(&path, path.with_extension(UNREADABLE)).await;
+            let _ = tokio::fs::rename(&path, path.with_extension(UNREADABLE)).await;
         }
     }
 }
 
 async fn apply(handle: &Handle, path: &Path) -> Result<(), ApplyError> {
-    let text = fs::read(path).await.map_err(|fault| ApplyError::Read(path.to_owned(), fault))?;
+    let file = path.to_owned();
+    let text = spawn_blocking(move || own_file::read(&file, LARGEST))
+        .await
+        .unwrap_or_else(|fault| Err(io::Error::other(fault).into()))
+        .map_err(|fault| ApplyError::Read(path.to_owned(), fault))?;
     let PendingDel { network, container_id, ifname } = serde_json::from_slice(&text)
         .map_err(|fault| ApplyError::Content(path.to_owned(), fault))?;
     failpoint::pass("note", "read");
@@ -70,19 +83,17 @@ async fn apply(handle: &Handle, path: &Path) -> Result<(), ApplyError> {
         Ok(_) | Err(_) => return Err(ApplyError::Release(path.to_owned())),
     }
     failpoint::pass("note", "applied");
-    fs::remove_file(path).await.map_err(|fault| ApplyError::Remove(path.to_owned(), fault))
+    tokio::fs::remove_file(path).await.map_err(|fault| ApplyError::Remove(path.to_owned(), fault))
 }
 
-/// The files of DELs, ascending by name; empty if there is no such directory.
-async fn files(directory: &Path) -> Vec<PathBuf> {
-    let mut paths = Vec::new();
-    let Ok(mut entries) = fs::read_dir(directory).await else { return paths };
-    while let Ok(Some(entry)) = entries.next_entry().await {
-        let path = entry.path();
-        if path.extension() == Some(OsStr::new(EXTENSION)) {
-            paths.push(path);
-        }
-    }
+/// The files of DELs, ascending by name; empty if there is no such directory. From then on nobody else can write
+/// to the directory.
+fn files(directory: &Path) -> Vec<PathBuf> {
+    own_file::secure_directory(directory);
+    let entries = fs::read_dir(directory).into_iter().flatten().filter_map(Result::ok);
+    let is_note = |path: &PathBuf| path.extension() == Some(OsStr::new(EXTENSION));
+    let mut paths: Vec<_> =
+        entries.map(|entry| entry.path()).filter(is_note).take(MOST_AT_ONCE).collect();
     paths.sort();
     paths
 }

@@ -43,6 +43,7 @@ pub(crate) async fn sandboxes(socket: Option<&Path>) -> Option<BTreeSet<String>>
 }
 
 async fn ask(socket: &Path) -> anyhow::Result<BTreeSet<String>> {
+    proto::socket::check_owner(socket)?;
     let endpoint = Endpoint::from_shared(format!("unix://{}", socket.display()))?;
     let mut client = Grpc::new(endpoint.connect().await?);
     client.ready().await?;

@@ -15,6 +15,7 @@
 
 pub(crate) mod line;
 pub(crate) mod load;
+pub(crate) mod lock;
 mod points;
 
 use std::fs::{self, File, OpenOptions};
@@ -25,12 +26,11 @@ use std::path::{Path, PathBuf};
 use ipam::id::InstanceId;
 use ipam::record::{Change, Contradiction, Record};
 use ipam::time::Timestamp;
-use rustix::fs::{FlockOperation, flock};
-use rustix::io::Errno;
 use tracing::{error, info, warn};
 
 use self::load::Loaded;
-use crate::error_chain;
+use self::lock::StateDirectory;
+use crate::{clock, error_chain, own_file};
 
 /// The log's name in the state directory.
 pub(crate) const LOG: &str = "tidepool.jsonl";
@@ -40,22 +40,12 @@ pub(crate) const PREVIOUS: &str = "tidepool.jsonl.previous";
 pub(crate) const ASIDE: &str = "tidepool.jsonl.damaged-";
 /// The last log that was handed over to another daemon. Nothing reads it.
 pub(crate) const RETIRED: &str = "tidepool.jsonl.handed-over";
-/// The lock file. A daemon holds the lock as long as it runs.
-pub(crate) const LOCK: &str = "tidepool.lock";
 /// An unfinished snapshot.
 const UNFINISHED: &str = "tidepool.jsonl.new";
 /// At most this many damaged logs are kept.
 const MAX_ASIDE: usize = 8;
 /// After this many appended lines a snapshot is due, if it makes the log at most half as long.
 const SNAPSHOT_AFTER: usize = 4096;
-
-/// The state directory cannot be used.
-#[derive(Debug, thiserror::Error)]
-pub(crate) enum OpenError {
-    /// Two daemons with one record would allocate addresses twice.
-    #[error("{0} is locked: another ipamd uses this state directory")]
-    InUse(PathBuf),
-}
 
 /// A commit that failed. The record on disk has not changed.
 #[derive(Debug, thiserror::Error)]
@@ -85,11 +75,10 @@ pub(crate) enum CommitError {
 /// The log, and the record that it makes up.
 #[derive(Debug)]
 pub(crate) struct Store {
-    directory: PathBuf,
+    directory: StateDirectory,
     instance: InstanceId,
     record: Record,
     log: Log,
-    _lock: Option<Lock>,
 }
 
 /// The state of the file [`LOG`]. Only an open log can grow; any other must be replaced first.
@@ -103,17 +92,6 @@ enum Log {
     Suspect,
     /// It could not be read to its end. It is kept under this name.
     Damaged(PathBuf),
-}
-
-/// The lock on the state directory. Dropping this value releases it.
-#[derive(Debug)]
-pub(crate) struct Lock(File);
-
-impl Drop for Lock {
-    fn drop(&mut self) {
-        // Closing the file is not enough: a child process that was just forked would keep the lock.
-        let _ = flock(&self.0, FlockOperation::Unlock);
-    }
 }
 
 #[derive(Debug)]
@@ -131,30 +109,23 @@ impl Store {
     ///
     /// A damaged or foreign log is kept aside. A directory that cannot be written fails the next commit.
     /// Neither is an error here, since running pods must keep what the log still has of them.
-    ///
-    /// # Errors
-    ///
-    /// [`OpenError`] if another daemon uses the directory.
     pub(crate) fn open(
-        directory: &Path,
+        directory: StateDirectory,
         instance: &InstanceId,
         inherited: Record,
         now: Timestamp,
-    ) -> Result<Self, OpenError> {
-        if let Err(fault) = fs::create_dir_all(directory) {
-            warn!(directory = %directory.display(), %fault, "state directory cannot be created");
-        }
-        let lock = lock(&directory.join(LOCK))?;
-        let loaded = match has_log(directory) {
-            true => load::load(directory, Some(instance)),
+    ) -> Self {
+        let path = directory.path();
+        let loaded = match has_log(path) {
+            true => load::load(path, Some(instance)),
             false => Loaded { record: inherited, damage: None },
         };
         let log = match loaded.damage {
             None => Log::Closed,
             Some(damage) => {
-                let aside = directory.join(format!("{ASIDE}{:020}", now.as_millis()));
+                let aside = path.join(format!("{ASIDE}{:020}", now.as_millis()));
                 error!(
-                    file = %directory.join(LOG).display(),
+                    file = %path.join(LOG).display(),
                     kept_as = %aside.display(),
                     fault = error_chain(&damage),
                     "state file is damaged; the part before the damage is used",
@@ -162,20 +133,22 @@ impl Store {
                 Log::Damaged(aside)
             }
         };
-        let mut store = Self {
-            directory: directory.to_owned(),
-            instance: instance.clone(),
-            record: loaded.record,
-            log,
-            _lock: lock,
-        };
+        let (record, n_future) = clock::without_future(loaded.record, now);
+        if n_future > 0 {
+            warn!(
+                n_future,
+                now = now.to_rfc3339(),
+                "the machine's clock has gone back since the record was written; times after now become now",
+            );
+        }
+        let mut store = Self { directory, instance: instance.clone(), record, log };
         store.start();
-        Ok(store)
+        store
     }
 
     fn start(&mut self) {
         info!(
-            directory = %self.directory.display(),
+            directory = %self.directory.path().display(),
             assignments = self.record.assignments().len(),
             // With rests that are long over: they say which address comes next.
             released = self.record.cooling().len(),
@@ -244,12 +217,13 @@ impl Store {
 
     /// Writes the record and `more` to a new log, and replaces the old log by it.
     fn rewrite(&mut self, more: &[Change]) -> Result<(), CommitError> {
-        let (path, unfinished) = (self.path(), self.directory.join(UNFINISHED));
+        let (path, unfinished) = (self.path(), self.directory.path().join(UNFINISHED));
         let changes: Vec<Change> = self.record.changes().chain(more.iter().cloned()).collect();
         let mut bytes = line::header(&self.instance);
         bytes.extend(line::lines(&changes));
         // The directory may have been deleted meanwhile.
-        fs::create_dir_all(&self.directory).map_err(io_error("make", &self.directory))?;
+        let directory = self.directory.path();
+        own_file::make_directory(directory).map_err(io_error("make", directory))?;
         let file = write_new(&unfinished, &bytes).map_err(io_error("write", &unfinished))?;
         failpoint::pass("snapshot", "written");
         self.keep_old()?;
@@ -257,7 +231,7 @@ impl Store {
         fs::rename(&unfinished, &path).map_err(io_error("replace", &path))?;
         self.log = Log::Suspect;
         failpoint::pass("snapshot", "renamed");
-        sync_directory(&self.directory).map_err(io_error("sync", &self.directory))?;
+        sync_directory(self.directory.path()).map_err(io_error("sync", self.directory.path()))?;
         failpoint::pass("snapshot", "synced");
         self.log = Log::Open(Appender { file, n_appended: 0, n_snapshot: changes.len() });
         Ok(())
@@ -265,7 +239,7 @@ impl Store {
 
     /// Gives the log a second name before its replacement, unless its end is unknown.
     fn keep_old(&self) -> Result<(), CommitError> {
-        let (path, previous) = (self.path(), self.directory.join(PREVIOUS));
+        let (path, previous) = (self.path(), self.directory.path().join(PREVIOUS));
         let keep = match &self.log {
             Log::Open(_) | Log::Closed => &previous,
             Log::Damaged(aside) => aside,
@@ -279,7 +253,7 @@ impl Store {
     }
 
     fn forget_oldest_aside(&self) {
-        let mut asides: Vec<PathBuf> = fs::read_dir(&self.directory)
+        let mut asides: Vec<PathBuf> = fs::read_dir(self.directory.path())
             .into_iter()
             .flatten()
             .filter_map(Result::ok)
@@ -294,7 +268,7 @@ impl Store {
     }
 
     fn path(&self) -> PathBuf {
-        self.directory.join(LOG)
+        self.directory.path().join(LOG)
     }
 }
 
@@ -315,25 +289,6 @@ pub(crate) fn retire(directory: &Path) -> io::Result<()> {
     };
     fs::rename(newest, directory.join(RETIRED))?;
     sync_directory(directory)
-}
-
-/// The lock, or `None` if it cannot be taken, for instance on a read-only file system.
-pub(crate) fn lock(path: &Path) -> Result<Option<Lock>, OpenError> {
-    let file = match File::create(path) {
-        Ok(file) => file,
-        Err(fault) => {
-            warn!(file = %path.display(), %fault, "state cannot be locked against a second daemon");
-            return Ok(None);
-        }
-    };
-    match flock(&file, FlockOperation::NonBlockingLockExclusive) {
-        Ok(()) => Ok(Some(Lock(file))),
-        Err(Errno::WOULDBLOCK) => Err(OpenError::InUse(path.to_owned())),
-        Err(fault) => {
-            warn!(file = %path.display(), %fault, "state cannot be locked against a second daemon");
-            Ok(None)
-        }
-    }
 }
 
 pub(crate) fn write_new(path: &Path, bytes: &[u8]) -> io::Result<File> {

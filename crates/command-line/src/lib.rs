@@ -1,10 +1,15 @@
 //! What the command lines of `ipamd` and `tidepool` have in common: how they start, print and end.
 
+mod printable;
+
 use std::fmt;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::process::ExitCode;
 
 use clap::Parser;
 use settings::SettingError;
+
+pub use crate::printable::printable;
 
 /// The form in which a command prints: `--output`.
 #[derive(Debug, Clone, Copy, clap::ValueEnum)]
@@ -26,8 +31,14 @@ pub enum Exit {
     NoAnswer = 2,
     /// There is no record to export.
     NoRecord = 3,
+    /// The daemon answers, but no pod can get an address.
+    NotReady = 4,
     /// The command line is wrong: `EX_USAGE` of sysexits.
     Usage = 64,
+    /// The program has panicked: `EX_SOFTWARE` of sysexits.
+    Panicked = 70,
+    /// No client for EC2 can be set up, for instance without CA certificates: `EX_OSFILE` of sysexits.
+    NoClient = 72,
     /// A setting is wrong: `EX_CONFIG` of sysexits.
     Config = 78,
 }
@@ -38,9 +49,14 @@ impl Exit {
         match self {
             Self::Done => "done",
             Self::Failed => "failed; the line on stderr says what was tried",
-            Self::NoAnswer => "status: no daemon answers",
+            Self::NoAnswer => "status, ready: no daemon answers",
             Self::NoRecord => "export-checkpoint: there is no record, and nothing was written",
+            Self::NotReady => "ready: no pod can get an address now; stderr says why",
             Self::Usage => "the command line is wrong",
+            Self::Panicked => "a fault in the program; its log says where",
+            Self::NoClient => {
+                "run: the client for EC2 cannot be set up; are there CA certificates?"
+            }
             Self::Config => "a setting is wrong",
         }
     }
@@ -110,11 +126,13 @@ pub fn main<C: Parser>(program: &str, run: impl FnOnce(C) -> Result<(), Failure>
             return if usage.use_stderr() { Exit::Usage } else { Exit::Done }.into();
         }
     };
-    match run(cli) {
-        Ok(()) => Exit::Done.into(),
-        Err(failure) => {
-            eprintln!("{program}: {failure}");
+    // A panic is reported by its hook.
+    match catch_unwind(AssertUnwindSafe(|| run(cli))) {
+        Ok(Ok(())) => Exit::Done.into(),
+        Ok(Err(failure)) => {
+            eprintln!("{program}: {}", printable(&failure.message));
             failure.exit.into()
         }
+        Err(_panic) => Exit::Panicked.into(),
     }
 }

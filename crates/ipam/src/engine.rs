@@ -194,6 +194,9 @@ impl Engine {
     ///
     /// The refusal that an Add would get.
     pub fn ready(&self, now: Timestamp) -> Result<(), Refusal> {
+        if let Some(hanging) = self.journal.hanging(now) {
+            return Err(hanging);
+        }
         let usable = self.pool.enis.values().any(|eni| eni.offers() && !eni.blocks.is_empty());
         if usable && self.journal.hold(now).is_none() {
             Ok(())

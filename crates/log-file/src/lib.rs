@@ -4,12 +4,15 @@
 //! Several processes may write to one log, as invocations of the plugin do. It knows nothing of what
 //! the lines say.
 
-use std::fs::{self, DirBuilder, File, Metadata, OpenOptions};
+use std::fs::{self, DirBuilder, File, Metadata, Permissions};
 use std::io::{self, Write};
-use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _};
+use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 
-use rustix::fs::OFlags;
+use rustix::fs::{Mode, OFlags};
+
+/// The mode of a log. Log lines name pods and addresses, which not everybody on the node has to know.
+const MODE: u32 = 0o640;
 
 /// How much of the disk a log may take: about `file_bytes` × (`n_old` + 1).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -31,12 +34,11 @@ pub struct LogFile {
 }
 
 impl LogFile {
-    /// Opens or makes the file at `path`, and the directories above it. The file is for its owner and
-    /// group, whatever the umask.
+    /// Opens or makes the file at `path` (mode 0640), and the directories above it (mode 0755).
     ///
     /// # Errors
     ///
-    /// Those of the file system; at once for a FIFO that nobody reads.
+    /// Those of the file system, and if the file is a FIFO that nobody reads: it would make the caller wait.
     pub fn open(path: &Path, bounds: Bounds) -> io::Result<Self> {
         if let Some(directory) = path.parent() {
             DirBuilder::new().recursive(true).mode(0o755).create(directory)?;
@@ -104,9 +106,17 @@ impl Write for LogFile {
 }
 
 fn append_to(path: &Path) -> io::Result<File> {
-    // Without this flag a FIFO that nobody reads is never opened, and one that is full stops the writer.
-    let flags = OFlags::NONBLOCK.bits().cast_signed();
-    OpenOptions::new().create(true).append(true).mode(0o640).custom_flags(flags).open(path)
+    let flags = OFlags::WRONLY | OFlags::APPEND | OFlags::CREATE | OFlags::CLOEXEC;
+    // With this flag, neither a FIFO nor a terminal makes the caller wait.
+    let flags = flags | OFlags::NONBLOCK | OFlags::NOCTTY;
+    let file = File::from(rustix::fs::open(path, flags, Mode::from_raw_mode(MODE))?);
+    let metadata = file.metadata()?;
+    let mode = metadata.mode() & 0o7777;
+    if metadata.is_file() && mode & !MODE != 0 {
+        // An earlier build has left it open to others. Only the owner can change that.
+        let _ = file.set_permissions(Permissions::from_mode(mode & MODE));
+    }
+    Ok(file)
 }
 
 #[cfg(test)]

@@ -41,6 +41,37 @@ fn full_log_is_rotated_and_the_oldest_goes() {
     assert_eq!(contents(path.parent().unwrap()).len(), 5);
 }
 
+#[test]
+fn log_is_closed_to_others() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("logs/ipamd.log");
+    let mode = |path: &Path| fs::metadata(path).unwrap().mode() & 0o7777;
+    let mut log = LogFile::open(&path, bounds(5, 1)).unwrap();
+    for line in ["one1\n", "two2\n"] {
+        log.write_all(line.as_bytes()).unwrap();
+    }
+    assert_eq!((mode(&path), mode(&log.old(1))), (0o640, 0o640));
+    for (left, expect) in [(0o644, 0o640), (0o666, 0o640), (0o600, 0o600)] {
+        fs::set_permissions(&path, Permissions::from_mode(left)).unwrap();
+        drop(LogFile::open(&path, bounds(5, 1)).unwrap());
+        assert_eq!(mode(&path), expect, "{left:o}");
+    }
+}
+
+#[test]
+fn log_that_is_no_file_neither_waits_nor_changes() {
+    let directory = tempfile::tempdir().unwrap();
+    let fifo = directory.path().join("fifo");
+    assert!(std::process::Command::new("mkfifo").arg(&fifo).status().unwrap().success());
+    let fault = LogFile::open(&fifo, bounds(5, 1)).unwrap_err();
+    assert_eq!(fault.raw_os_error(), Some(rustix::io::Errno::NXIO.raw_os_error()), "{fault}");
+    let mode = || fs::metadata("/dev/null").unwrap().mode();
+    let before = mode();
+    let mut log = LogFile::open(Path::new("/dev/null"), bounds(5, 1)).unwrap();
+    log.write_all(b"a line beyond all bounds\n").unwrap();
+    assert_eq!(mode(), before);
+}
+
 /// What an earlier run has written counts.
 #[test]
 fn log_that_was_full_before_is_rotated_at_the_first_line() {

@@ -3,15 +3,16 @@
 //! double quotes `\"` and `\\` stand for `"` and `\`; nothing else is expanded, and a value ends with
 //! its line.
 
-use std::fs::File;
+use std::fs::{self, File};
 use std::io::{self, Read as _};
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
 use crate::misspelt;
 use crate::registry::{ALL, Setting, TIDEPOOL_ENV_FILE};
 
-/// In bytes. All settings together take some thousand.
-const LONGEST: u64 = 1 << 20;
+/// Bytes of a file. All settings together have some kilobytes.
+const LARGEST: u64 = 1024 * 1024;
 /// How much of a wrong name is shown, in characters.
 const SHOWN: usize = 100;
 
@@ -68,16 +69,21 @@ pub(crate) fn read(file: &Path) -> Result<Vec<(&'static Setting, String)>, EnvFi
     parse(&text).map_err(|(line, fault)| EnvFileError::Line { file: file.to_owned(), line, fault })
 }
 
-/// A FIFO or a device could hold up the start for ever, or never end.
+/// The file's text, within bounds of time and size. A symbolic link is followed, as a `ConfigMap` has them.
 fn read_text(file: &Path) -> io::Result<String> {
-    if !std::fs::metadata(file)?.is_file() {
-        return Err(io::Error::other("it is no regular file"));
+    let refused = |why| Err(io::Error::new(io::ErrorKind::InvalidInput, why));
+    let metadata = fs::metadata(file)?;
+    if !metadata.is_file() {
+        return refused("it is not a regular file".to_owned());
+    }
+    if metadata.mode() & 0o002 != 0 {
+        return refused("everybody may write to it; take that right away (chmod o-w)".to_owned());
     }
     let mut text = String::new();
-    File::open(file)?.take(LONGEST + 1).read_to_string(&mut text)?;
-    match text.len() as u64 > LONGEST {
-        true => Err(io::Error::other(format!("it is longer than {LONGEST} bytes"))),
-        false => Ok(text),
+    let n_read = File::open(file)?.take(LARGEST + 1).read_to_string(&mut text)?;
+    match u64::try_from(n_read) {
+        Ok(n_read) if n_read <= LARGEST => Ok(text),
+        Ok(_) | Err(_) => refused(format!("it has more than {LARGEST} bytes")),
     }
 }
 
@@ -248,5 +254,27 @@ AWS_EC2_ENDPOINT=http://127.0.0.1/?a=b#c
                 Err((line, _)) => prop_assert!((1..=lines).contains(&line)),
             }
         }
+    }
+
+    #[test]
+    fn file_that_is_endless_or_everybodys_is_refused() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("env");
+        let refused = |path: &Path| match read(path).unwrap_err() {
+            EnvFileError::Read { source, .. } => source.to_string(),
+            EnvFileError::Line { fault, .. } => panic!("{fault}"),
+        };
+        assert!(std::process::Command::new("mkfifo").arg(&path).status().unwrap().success());
+        for other in [&path, Path::new("/dev/zero"), directory.path()] {
+            assert!(refused(other).contains("not a regular file"), "{}", other.display());
+        }
+        std::fs::remove_file(&path).unwrap();
+        std::fs::write(&path, "#".repeat(1024 * 1024 + 1)).unwrap();
+        assert!(refused(&path).contains("more than 1048576 bytes"));
+        std::fs::write(&path, "MAX_ENI=2\n").unwrap();
+        assert_eq!(read(&path).unwrap().len(), 1);
+        let everybodys = std::os::unix::fs::PermissionsExt::from_mode(0o666);
+        std::fs::set_permissions(&path, everybodys).unwrap();
+        assert!(refused(&path).contains("everybody may write"));
     }
 }

@@ -286,7 +286,7 @@ settings! {
     AWS_VPC_K8S_CNI_LOGLEVEL: Files, Value("debug"),
         "The least important lines to log: `debug`, `info`, `warn`, `error` or `fatal`";
     AWS_VPC_K8S_CNI_LOG_FILE: Files, Value("/host/var/log/aws-routed-eni/ipamd.log"),
-        "Where log lines go: `stdout`, `stderr` or a path";
+        "Where log lines go: `stdout`, `stderr`, or a path, and then to `stdout` too";
 
     AWS_VPC_K8S_CNI_CUSTOM_NETWORK_CFG: NotBuilt, Value("false"),
         "Pods use the subnets and security groups of an ENIConfig",

@@ -3,13 +3,15 @@
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use comfy_table::{Table, presets};
+use command_line::printable;
 use proto::v1;
 
 /// The pool, with ages as of `now`.
 pub(super) fn render(view: &v1::ViewReply, now: SystemTime) -> String {
     let v1::ViewReply { instance_id, instance_type, server_version, mode, .. } = view;
     let node = format!("{instance_id} ({instance_type}), ipamd {server_version}, mode {mode}");
-    let node = [node].into_iter().chain(view.limits.as_ref().map(limits)).collect::<Vec<_>>();
+    let node = [node].into_iter().chain(view.limits.as_ref().map(limits));
+    let node = node.map(|line| printable(&line)).collect::<Vec<_>>();
     let mut paragraphs = vec![node.join("\n"), enis(view).to_string()];
     if view.enis.iter().flat_map(|eni| &eni.blocks).any(is_prefix) {
         paragraphs.push(prefixes(view).to_string());
@@ -40,7 +42,7 @@ fn sums(view: &v1::ViewReply) -> String {
         ("in flight", &view.in_flight),
         ("blocked", &view.blocked),
     ] {
-        text.extend(phrases.iter().map(|phrase| format!("\n{name}: {phrase}")));
+        text.extend(phrases.iter().map(|phrase| format!("\n{name}: {}", printable(phrase))));
     }
     text
 }
@@ -49,6 +51,11 @@ fn table(header: &[&str]) -> Table {
     let mut table = Table::new();
     table.load_style(presets::NOTHING).set_header(header);
     table
+}
+
+/// Names come from pods and from EC2, so a row shows only what is printable of them.
+fn add_row<const N: usize>(table: &mut Table, cells: [String; N]) {
+    table.add_row(cells.map(|cell| printable(&cell)));
 }
 
 fn enis(view: &v1::ViewReply) -> Table {
@@ -64,17 +71,20 @@ fn enis(view: &v1::ViewReply) -> Table {
             254 => (device(eni), "main".to_owned()),
             number => (device(eni), number.to_string()),
         };
-        table.add_row([
-            eni.id.clone(),
-            device,
-            route_table,
-            eni.subnet.clone(),
-            eni.primary_address.clone(),
-            eni.state.clone(),
-            sum(|block| block.assigned),
-            sum(|block| block.cooling),
-            sum(|block| block.free),
-        ]);
+        add_row(
+            &mut table,
+            [
+                eni.id.clone(),
+                device,
+                route_table,
+                eni.subnet.clone(),
+                eni.primary_address.clone(),
+                eni.state.clone(),
+                sum(|block| block.assigned),
+                sum(|block| block.cooling),
+                sum(|block| block.free),
+            ],
+        );
     }
     table
 }
@@ -90,13 +100,16 @@ fn prefixes(view: &v1::ViewReply) -> Table {
     let mut table = table(&["PREFIX", "ENI", "USED", "COOLING", "FREE"]);
     for eni in &view.enis {
         for block in eni.blocks.iter().filter(|block| is_prefix(block)) {
-            table.add_row([
-                block.cidr.clone(),
-                eni.id.clone(),
-                block.assigned.to_string(),
-                block.cooling.to_string(),
-                block.free.to_string(),
-            ]);
+            add_row(
+                &mut table,
+                [
+                    block.cidr.clone(),
+                    eni.id.clone(),
+                    block.assigned.to_string(),
+                    block.cooling.to_string(),
+                    block.free.to_string(),
+                ],
+            );
         }
     }
     table
@@ -116,14 +129,17 @@ fn pods(view: &v1::ViewReply, now: SystemTime) -> Table {
             true => "-".to_owned(),
             false => format!("{}/{}", pod.namespace, pod.name),
         };
-        table.add_row([
-            name,
-            address.address,
-            address.eni,
-            age(view.since_ms, now),
-            attachment.container_id.chars().take(12).collect(),
-            attachment.ifname,
-        ]);
+        add_row(
+            &mut table,
+            [
+                name,
+                address.address,
+                address.eni,
+                age(view.since_ms, now),
+                attachment.container_id.chars().take(12).collect(),
+                attachment.ifname,
+            ],
+        );
     }
     table
 }

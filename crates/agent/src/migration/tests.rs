@@ -106,7 +106,8 @@ fn directory_with(record: Record) -> TempDir {
 
 fn open(directory: &TempDir, inherited: Record) -> Store {
     let instance = ipam::id::InstanceId::try_from("i-1").unwrap();
-    Store::open(directory.path(), &instance, inherited, now()).unwrap()
+    let directory = StateDirectory::try_take(directory.path()).unwrap();
+    Store::open(directory, &instance, inherited, now())
 }
 
 #[test]
@@ -157,7 +158,8 @@ fn hand_over_of_used_or_damaged_record_fails() {
     let file = directory.path().join("ipam.json");
     let daemon = open(&directory, Record::default());
     let fault = hand_over(directory.path(), &file).unwrap_err();
-    assert!(fault.to_string().ends_with("another ipamd uses this state directory"), "{fault}");
+    let expect = format!("another ipamd uses this state directory: pid {}", std::process::id());
+    assert!(fault.to_string().contains(&expect), "{fault}");
     // The record can still be read.
     assert_eq!(read_record(directory.path()).unwrap(), Some(taken()));
     drop(daemon);

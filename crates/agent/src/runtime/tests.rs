@@ -4,16 +4,16 @@ use std::future::{Ready, ready};
 use std::task::{Context, Poll};
 
 use futures::future::BoxFuture;
+use futures::stream::Stream;
 use prost::Message as _;
 use tokio::io::AsyncWriteExt as _;
-use tokio::net::UnixListener;
+use tokio::net::{UnixListener, UnixStream};
 use tonic::body::Body;
 use tonic::codegen::http::{Request, Response};
 use tonic::server::{NamedService, UnaryService};
 use tonic::transport::Server;
 
 use super::*;
-use crate::socket;
 
 /// When a test counts as hung. It is above [`TIMEOUT`], so a poll that waits for a silent runtime ends earlier.
 const DEADLINE: Duration = Duration::from_secs(90);
@@ -77,9 +77,16 @@ where
 async fn answered(answer: Result<Listed, tonic::Status>) -> anyhow::Result<BTreeSet<String>> {
     let serve = |listener| async {
         let server = Server::builder().add_service(Fake(answer));
-        server.serve_with_incoming(socket::connections(listener)).await.unwrap();
+        server.serve_with_incoming(connections(listener)).await.unwrap();
     };
     asked(serve, ask).await
+}
+
+fn connections(listener: UnixListener) -> impl Stream<Item = std::io::Result<UnixStream>> {
+    futures::stream::unfold(listener, async |listener| {
+        let accepted = listener.accept().await.map(|(connection, _)| connection);
+        Some((accepted, listener))
+    })
 }
 
 fn listed(ids: impl IntoIterator<Item = String>) -> Listed {

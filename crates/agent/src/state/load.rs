@@ -1,7 +1,6 @@
 //! Reads a log up to its end or its first damage.
 
 use std::path::Path;
-use std::{fs, io};
 
 use ipam::id::InstanceId;
 use ipam::record::{Change, Contradiction, Record};
@@ -9,13 +8,17 @@ use tracing::warn;
 
 use super::line::{HeaderError, LineError, check_header, parse};
 use super::{LOG, PREVIOUS};
+use crate::own_file::{self, ReadError};
+
+/// Bytes of a log. A line has some 400 bytes, and a snapshot is due after some thousand lines.
+const LARGEST_LOG: u64 = 256 * 1024 * 1024;
 
 /// Why a log could not be read to its end.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum Damage {
-    /// The file cannot be read.
+    /// The file cannot be read, or another user may have written it.
     #[error("read the log")]
-    Unreadable(#[source] io::Error),
+    Unreadable(#[source] ReadError),
     /// Its first line is not a header for this daemon. Nothing of the log is used.
     #[error("line 1")]
     Header(#[source] HeaderError),
@@ -83,9 +86,9 @@ pub(super) fn without_enis(record: &Record) -> Record {
 
 /// `None` if there is no such file.
 fn read(path: &Path, instance: Option<&InstanceId>) -> Option<Loaded> {
-    match fs::read(path) {
+    match own_file::read(path, LARGEST_LOG) {
         Ok(bytes) => Some(replay(&bytes, instance)),
-        Err(fault) if fault.kind() == io::ErrorKind::NotFound => None,
+        Err(fault) if fault.is_not_found() => None,
         Err(fault) => Some(Loaded { damage: Some(Damage::Unreadable(fault)), ..Loaded::default() }),
     }
 }

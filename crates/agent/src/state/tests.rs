@@ -18,8 +18,13 @@ pub(super) fn instance() -> InstanceId {
 }
 
 pub(super) fn open(directory: &TempDir) -> Store {
-    Store::open(directory.path(), &instance(), Record::default(), Timestamp::from_millis(NOW))
-        .unwrap()
+    // After every change that these tests make.
+    open_at(directory.path(), NOW + 1000)
+}
+
+fn open_at(directory: &Path, now: u64) -> Store {
+    let directory = StateDirectory::try_take(directory).unwrap();
+    Store::open(directory, &instance(), Record::default(), Timestamp::from_millis(now))
 }
 
 pub(super) fn key(n: u8) -> AttachmentKey {
@@ -261,8 +266,7 @@ fn damaged_logs_are_kept_up_to_a_limit() {
     let directory = tempfile::tempdir().unwrap();
     for n in 0..2 * MAX_ASIDE as u64 {
         fs::write(directory.path().join(LOG), format!("garbage {n}")).unwrap();
-        let now = Timestamp::from_millis(NOW + n);
-        drop(Store::open(directory.path(), &instance(), Record::default(), now).unwrap());
+        drop(open_at(directory.path(), NOW + n));
     }
     let asides = asides(&directory);
     assert_eq!(asides.len(), MAX_ASIDE);
@@ -291,9 +295,7 @@ fn commit_fails_until_directory_is_writable() {
     let parent = tempfile::tempdir().unwrap();
     let directory = parent.path().join("state");
     fs::write(&directory, "a file where the directory should be").unwrap();
-    let mut store =
-        Store::open(&directory, &instance(), Record::default(), Timestamp::from_millis(NOW))
-            .unwrap();
+    let mut store = open_at(&directory, NOW);
     let fault = error_chain(&store.commit(&[assigned(1, 5)]).unwrap_err());
     assert!(fault.contains("state") && fault.contains("File exists"), "{fault}");
 
@@ -341,13 +343,27 @@ fn crash_during_snapshot_keeps_the_log() {
     assert_eq!(*open(&directory).record(), record_of(&history()));
 }
 
+/// The clock showed 2262 at one start, and is right at the next.
+#[test]
+fn start_after_a_wrong_clock_corrects_the_record() {
+    let directory = tempfile::tempdir().unwrap();
+    let future = Timestamp::from_millis(9_223_372_036_000);
+    let mut store = open_at(directory.path(), future.as_millis());
+    store.commit(&[assigned(1, 5), Change::Released { key: key(1), at: future }]).unwrap();
+    drop(store);
+    for start in 0..2 {
+        let store = open(&directory);
+        let cooling: Vec<_> = store.record().cooling().values().copied().collect();
+        assert_eq!(cooling, [Timestamp::from_millis(NOW + 1000)], "start {start}");
+        assert!(clock::after(store.record()) < Timestamp::from_millis(NOW + 2000));
+    }
+}
+
 #[test]
 fn open_of_locked_directory_fails() {
     let directory = tempfile::tempdir().unwrap();
     let first = open(&directory);
-    let second =
-        Store::open(directory.path(), &instance(), Record::default(), Timestamp::from_millis(NOW));
-    assert!(matches!(second, Err(OpenError::InUse(_))));
+    assert!(StateDirectory::try_take(directory.path()).is_err());
     drop(first);
     drop(open(&directory));
 }

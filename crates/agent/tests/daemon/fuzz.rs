@@ -134,7 +134,7 @@ impl FuzzDaemon {
         let runtime = Runtime::new().unwrap();
         let memory = tempfile::tempdir_in("/dev/shm").unwrap();
         let mut node = TestNode::new();
-        memory.path().clone_into(&mut node.config.state_directory);
+        memory.path().clone_into(&mut node.state_directory);
         node.config.policy.timing.add_wait = Duration::from_millis(50);
         let daemon = runtime.block_on(node.start());
         Self { runtime, node, daemon, _memory: memory }

@@ -46,7 +46,7 @@ async fn check_pods_after_record_loss(netns: &TestNetns) {
     }
     netns.ip("link set eni2 alias marked/eth0");
     daemon.kill(&node).await;
-    std::fs::remove_file(node.config.state_directory.join("tidepool.jsonl")).unwrap();
+    std::fs::remove_file(node.state_directory.join("tidepool.jsonl")).unwrap();
 
     let daemon = node.start().await;
     let client = node.client().await;

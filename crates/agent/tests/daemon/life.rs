@@ -1,11 +1,14 @@
 //! Starts, stops and crashes. The record survives all of them.
 
 use std::collections::BTreeMap;
+use std::fs::Permissions;
+use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 use std::time::Duration;
 
 use ipam::id::BootId;
 use proto::pending::{PendingDel, directory};
 use proto::v1;
+use rustix::fs::{CWD, FileType, Mode, mknodat};
 
 use crate::node::{Client, TestNode, until};
 
@@ -169,6 +172,49 @@ async fn dels_from_files_are_applied_once() {
     })
     .await;
     assert!(remembered.join("draft.json.77").exists());
+    daemon.stop().await.unwrap();
+}
+
+/// Notes that another user has written, or that are no files at all, harm no pod and hinder no other note.
+#[tokio::test]
+async fn dels_that_another_user_may_have_left_are_refused() {
+    let node = TestNode::new();
+    let daemon = node.start().await;
+    let addresses = add_all(&node.client().await, 4).await;
+    daemon.kill(&node).await;
+
+    let notes = directory(node.socket());
+    std::fs::create_dir_all(&notes).unwrap();
+    let note = |container: &str, mode: u32| {
+        let (network, ifname) = ("aws-cni".into(), "eth0".into());
+        let pending = PendingDel { network, container_id: container.into(), ifname };
+        let path = notes.join(pending.file_name());
+        std::fs::write(&path, serde_json::to_vec(&pending).unwrap()).unwrap();
+        std::fs::set_permissions(&path, Permissions::from_mode(mode)).unwrap();
+        path
+    };
+    note("c0", 0o666);
+    std::os::unix::fs::chown(note("c1", 0o644), Some(65_534), None).unwrap();
+    let fifo = notes.join("a-first.json");
+    mknodat(CWD, &fifo, FileType::Fifo, Mode::RUSR, 0).unwrap();
+    let genuine = note("c2", 0o644);
+    std::fs::write(notes.join("b-large.json"), vec![b' '; 1 << 20]).unwrap();
+    std::fs::set_permissions(&notes, Permissions::from_mode(0o777)).unwrap();
+
+    let daemon = node.start().await;
+    let client = node.client().await;
+    until("the genuine note to be applied", || async { (!genuine.exists()).then_some(()) }).await;
+    until("the other notes to be set aside", || async {
+        let names = std::fs::read_dir(&notes).unwrap().map(|entry| entry.unwrap().path());
+        let mut left = names.filter(|path| path.extension().is_some_and(|kind| kind == "json"));
+        left.next().is_none().then_some(())
+    })
+    .await;
+    assert_eq!(client.check("c2").await, []);
+    for container in ["c0", "c1", "c3"] {
+        assert_eq!(client.check(container).await[0].address, addresses[container], "{container}");
+    }
+    assert_eq!(std::fs::metadata(&notes).unwrap().mode() & 0o777, 0o755);
     daemon.stop().await.unwrap();
 }
 

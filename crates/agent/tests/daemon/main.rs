@@ -5,6 +5,7 @@
 
 mod bench;
 mod crowd;
+mod disk;
 mod fake_ec2;
 mod fuzz;
 mod kernel_check;

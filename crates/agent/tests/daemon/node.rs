@@ -5,7 +5,7 @@ use std::future::Future;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use agent::{Config, Edges, Inlet, Notes};
+use agent::{Config, Edges, Inlet, Notes, StateDirectory};
 use ipam::block::BlockKind;
 use ipam::event::{Event, HostEni, HostPicture, LinkState};
 use ipam::id::{BootId, InstanceId};
@@ -34,6 +34,7 @@ pub(crate) struct TestNode {
     pub(crate) directory: TempDir,
     pub(crate) ec2: FakeEc2,
     pub(crate) config: Config,
+    pub(crate) state_directory: PathBuf,
 }
 
 /// A running daemon, on a runtime of its own so that it can be killed.
@@ -50,7 +51,8 @@ impl TestNode {
         let mut config = config(directory.path());
         let ec2 = FakeEc2::new(&config);
         config.node.primary_mac = ec2.primary_mac();
-        Self { directory, ec2, config }
+        let state_directory = directory.path().join("state");
+        Self { directory, ec2, config, state_directory }
     }
 
     pub(crate) fn socket(&self) -> &Path {
@@ -80,8 +82,18 @@ impl TestNode {
         runtime.spawn(self.ec2.clone().serve(called, inlet.clone()));
         runtime.spawn(serve_host(wanted, inlet));
         let shutdown = async { drop(stopped.await) };
-        let run = agent::run(self.config.clone(), inbox, Edges { calls, host }, shutdown);
-        runtime.spawn(async { drop(end.send(run.await)) });
+        let (config, state) = (self.config.clone(), self.state_directory.clone());
+        runtime.spawn(async move {
+            let run = async {
+                let mut shutdown = std::pin::pin!(shutdown);
+                let state = tokio::select! {
+                    state = StateDirectory::take(&state) => state?,
+                    () = &mut shutdown => return Ok(()),
+                };
+                agent::run(config, state, inbox, Edges { calls, host }, shutdown).await
+            };
+            drop(end.send(run.await));
+        });
         Daemon { runtime, stop: Some(stop), ended }
     }
 
@@ -105,15 +117,24 @@ impl Daemon {
         result
     }
 
+    /// Kills it, and does not wait for its end.
+    pub(crate) fn kill_silently(mut self) {
+        // Dropping the sender would ask a thread that still runs to stop in good order.
+        std::mem::forget(self.stop.take());
+        self.runtime.shutdown_background();
+    }
+
     /// Kills it. Only the files on disk remain.
     pub(crate) async fn kill(self, node: &TestNode) {
-        self.runtime.shutdown_background();
-        let lock = node.config.state_directory.join("tidepool.lock");
+        self.kill_silently();
+        let lock = node.state_directory.join("tidepool.lock");
         let free = || async {
             let lock = std::fs::File::open(&lock).unwrap();
             rustix::fs::flock(lock, rustix::fs::FlockOperation::NonBlockingLockExclusive).ok()
         };
         until("the dead daemon's lock to be free", free).await;
+        let silent = || async { UnixStream::connect(node.socket()).await.err() };
+        until("the dead daemon's socket to be silent", silent).await;
     }
 }
 
@@ -208,8 +229,13 @@ pub(crate) async fn until<T, F: Future<Output = Option<T>>>(what: &str, ask: imp
 }
 
 pub(crate) async fn connect(socket: &Path) -> Channel {
+    try_connect(socket).await.unwrap()
+}
+
+/// `None` if nobody listens on the socket.
+pub(crate) async fn try_connect(socket: &Path) -> Option<Channel> {
     let endpoint = Endpoint::from_shared(format!("unix://{}", socket.display())).unwrap();
-    endpoint.connect().await.unwrap()
+    endpoint.connect().await.ok()
 }
 
 pub(crate) fn add_request(container: &str) -> v1::AddRequest {
@@ -249,7 +275,6 @@ fn config(directory: &Path) -> Config {
         metrics_port: None,
         runtime_socket: None,
         notes: Notes::default(),
-        state_directory: PathBuf::from(directory).join("state"),
         inherited: Record::default(),
     }
 }

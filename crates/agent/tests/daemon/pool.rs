@@ -192,7 +192,7 @@ async fn add_with_unwritable_record_is_refused() {
     let mut node = TestNode::new();
     let blocked = node.directory.path().join("blocked");
     std::fs::write(&blocked, "a file where the directory should be").unwrap();
-    node.config.state_directory = blocked.clone();
+    node.state_directory = blocked.clone();
     node.config.policy.timing.add_wait = Duration::from_secs(1);
     let daemon = node.start().await;
     let client = node.client().await;

@@ -5,6 +5,7 @@
 //! next, so a save that fails has no successor yet.
 
 use std::net::IpAddr;
+use std::time::Duration;
 
 use crate::call::CallId;
 use crate::event::{Effect, Refusal, RefusalCode, RequestId, SaveSeq};
@@ -14,6 +15,8 @@ use crate::record::{Assignment, Change, Record};
 use crate::retry::{Backoff, Hold, Pace};
 use crate::time::Timestamp;
 
+/// A save that takes longer than this hangs. A busy disk takes some tenths of a second.
+const HANGS_AFTER: Duration = Duration::from_secs(3);
 /// How soon changes are saved again after the record could not be written.
 const UNWRITABLE: Pace = Pace::new(1_000, 60_000);
 
@@ -46,6 +49,8 @@ pub(super) struct Journal {
     next: Batch,
     n_sent: u64,
     under_way: Option<Batch>,
+    /// When the save under way was sent.
+    sent: Timestamp,
     failure: Backoff,
 }
 
@@ -61,7 +66,8 @@ struct Batch {
 impl Journal {
     pub(super) fn new(record: Record, jitter: Jitter) -> Self {
         let (next, failure) = (Batch::default(), Backoff::new(jitter));
-        Self { record, next, n_sent: 0, under_way: None, failure }
+        let sent = Timestamp::default();
+        Self { record, next, n_sent: 0, under_way: None, sent, failure }
     }
 
     /// The durable record.
@@ -110,7 +116,7 @@ impl Journal {
         let batch = std::mem::take(&mut self.next);
         let changes = batch.corrections.iter().chain(&batch.changes).cloned().collect();
         self.n_sent += 1;
-        self.under_way = Some(batch);
+        (self.under_way, self.sent) = (Some(batch), now);
         out.push(Effect::Save { seq: SaveSeq(self.n_sent), changes });
     }
 
@@ -184,8 +190,22 @@ impl Journal {
         self.failure.hold(now)
     }
 
+    /// What is wrong if the disk does not answer: no pod can get an address then.
+    pub(super) fn hanging(&self, now: Timestamp) -> Option<Refusal> {
+        let waited = self.is_saving().then(|| now.since(self.sent))?;
+        let message = format!(
+            "the record has not been written for {} s, so its disk hangs; see to the disk",
+            waited.as_secs()
+        );
+        let refusal = Refusal { code: RefusalCode::StateUnwritable, message, retry_after: None };
+        (waited >= HANGS_AFTER).then_some(refusal)
+    }
+
     /// The refusal of a request whose change could not be saved.
     pub(super) fn unwritable(&self, now: Timestamp) -> Refusal {
+        if let Some(refusal) = self.hanging(now) {
+            return refusal;
+        }
         let hold = self.hold(now);
         let message = hold.map_or_else(
             || "the record has not been written in time; see to its disk".to_owned(),

@@ -102,6 +102,9 @@ impl Engine {
         let held = held.chain(self.host.hold(now)).chain(self.journal.hold(now)).cloned();
         let held = held.chain(self.calls.throttled(self.pressure(), now));
         let held = held.map(|hold| format!("{}: {}", hold.code.as_str(), hold.why));
+        let hanging = self.journal.hanging(now);
+        let hanging = hanging.map(|why| format!("{}: {}", why.code.as_str(), why.message));
+        let held = held.chain(hanging);
         let links = self.pool.enis.values();
         let links = links.filter_map(|eni| Some(format!("{}: {}", eni.id, eni.link_failure()?)));
         let excluded = self.pool.enis.values().filter_map(|eni| {

@@ -121,6 +121,23 @@ fn unwritable_record_refuses_and_changes_nothing() {
     assert_eq!(node.engine.held_by(key(1)), Some(&granted), "the pod still has its address");
 }
 
+/// No answer comes for the save: `fdatasync` does not return.
+#[test]
+fn hanging_disk_is_named_and_the_node_not_ready() {
+    let mut node = Node::settled(limits("t3.small"), three_addresses());
+    node.add(1);
+    let ready = |node: &Node| node.engine.ready(node.now);
+    assert_eq!(ready(&node), Ok(()), "a save that has just begun");
+    node.pass_unsettled(secs(4));
+    let refusal = ready(&node).unwrap_err();
+    assert_eq!(refusal.code, RefusalCode::StateUnwritable);
+    assert!(refusal.message.contains("not been written for 4 s"), "{}", refusal.message);
+    let blocked = node.engine.view(node.now).blocked;
+    assert!(blocked.iter().any(|line| line.contains("disk hangs")), "{blocked:?}");
+    node.end_save(Ok(()));
+    assert_eq!(ready(&node), Ok(()));
+}
+
 #[test]
 fn unsaved_del_is_repeated() {
     let mut node = Node::settled(limits("t3.small"), three_addresses());

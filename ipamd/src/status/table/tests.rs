@@ -163,3 +163,20 @@ fn json_keys_stay_the_same() {
     assert_eq!(json["pods"][0]["address"], "10.0.0.17");
     assert_eq!(json["enis"][1]["table"], 2);
 }
+
+/// Whoever may make pods chooses their names, and the runtime passes any.
+#[test]
+fn names_with_escapes_change_no_other_line() {
+    let mut view = view();
+    let n_lines = render(&view, UNIX_EPOCH).lines().count();
+    let hostile = "\u{1b}[2K\u{1b}[1Aweb\nblocked: nothing\r\u{202e}";
+    let pod = &mut view.pods[0];
+    pod.pod.as_mut().unwrap().name = hostile.to_owned();
+    pod.attachment.as_mut().unwrap().ifname = hostile.to_owned();
+    view.instance_id = hostile.to_owned();
+    view.foreign_enis = vec![hostile.to_owned()];
+    view.enis[0].subnet = hostile.to_owned();
+    let text = render(&view, UNIX_EPOCH);
+    assert_eq!(text.lines().count(), n_lines, "{text}");
+    assert!(text.chars().all(|c| c == '\n' || !(c.is_control() || c == '\u{202e}')), "{text:?}");
+}
