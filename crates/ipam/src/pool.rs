@@ -97,7 +97,7 @@ impl Pool {
     }
 
     /// Puts `blocks` on the ENI, in the state that follows from the record and the `promised` addresses.
-    /// Another ENI that had one of them loses it: a call of unknown outcome has moved it.
+    /// Another ENI that had one of them, or the ENI's own address, loses it: a call of unknown outcome has moved it.
     pub(crate) fn add_blocks(
         &mut self,
         eni: &EniId,
@@ -105,8 +105,12 @@ impl Pool {
         record: &Record,
         promised: &BTreeSet<IpAddr>,
     ) {
+        let own = self.enis.get(eni).map(|eni| eni.primary_address);
         for other in self.enis.values_mut().filter(|other| other.id != *eni) {
-            let is_here = |block: &Block| blocks.iter().any(|new| new.overlaps(*block));
+            let is_here = |block: &Block| {
+                let has_own = own.is_some_and(|address| block.contains(address));
+                has_own || blocks.iter().any(|new| new.overlaps(*block))
+            };
             let moved = other.blocks.extract_if(.., |block, _| is_here(block));
             // This describe may lag, and a later one may show the block on the other ENI again.
             other.missed.extend(moved.map(|(block, _)| block));

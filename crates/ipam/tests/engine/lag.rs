@@ -214,6 +214,23 @@ fn address_of_a_vanished_eni_stays_on_its_present_eni() {
     assert_eq!(held(&node), at_ec2(&node.ec2));
 }
 
+/// A call that the record has lost gave the address back, and EC2 made it a new ENI's own.
+#[test]
+fn address_that_is_an_enis_own_serves_no_pod() {
+    let mut node = Node::settled(limits("m5.large"), warm_ip(1, 0));
+    let lost = *node.ec2.enis[&eni_id(PRIMARY)].blocks.first().unwrap();
+    let created = node.ec2.attach_foreign(1, &[OURS]);
+    let found = node.ec2.enis.get_mut(&created).unwrap();
+    found.primary_address = lost.bounds().0;
+    // The answers about the primary ENI do not count yet.
+    let before = node.ec2.clone();
+    node.ec2.enis.get_mut(&eni_id(PRIMARY)).unwrap().blocks.remove(&lost);
+    until_audit(&mut node);
+    answer_outdated(&mut node, &before);
+    let holder = node.view().enis.into_iter().find(|eni| eni.blocks.contains_key(&lost));
+    assert_eq!(holder.map(|eni| eni.id), None);
+}
+
 #[test]
 fn released_block_leaves_the_record_without_subnets() {
     let mut node = node_with_pods();

@@ -75,7 +75,8 @@ pub(super) struct Simulation {
     pub(super) has_lost_record: bool,
     /// Whether a policy or limits changed.
     pub(super) has_changed: bool,
-    /// Whether EC2 refused calls for limits that it does not have. A daemon believes them for a day.
+    /// Whether EC2 refused calls for limits that it does not have, which a daemon believes for a day. Or whether
+    /// a daemon had limits above EC2's.
     pub(super) has_false_limits: bool,
     pub(super) poll_every: Duration,
     pub(super) outcome: Outcome,
@@ -124,6 +125,7 @@ impl Simulation {
             let mut found = Node::new(site);
             found.site.limits.enis += enis;
             found.site.limits.addresses_per_eni += addresses;
+            simulation.has_false_limits |= found.believes_too_much();
             simulation.nodes.push(found);
             simulation.metadata.push(Metadata::new(history.setting.metadata, history.seed, node));
             simulation.push_in(Duration::from_millis(50), HistoryEvent::Starts { node });
@@ -266,6 +268,7 @@ impl Simulation {
         };
         found.site.limits = limits;
         found.limits_changed_at = Some(self.now);
+        self.has_false_limits |= found.believes_too_much();
         self.has_changed = true;
         self.tell(node, Event::Limits(limits));
     }
