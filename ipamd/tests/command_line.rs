@@ -278,9 +278,13 @@ fn check_config_hides_the_password_of_an_endpoint() {
         assert!(!format!("{stdout}{stderr}").contains("secret"), "{stdout}\n{stderr}");
     }
     let command = &mut ipamd(&["check-config", "--instance-type", "m5.large"]);
-    let (stdout, _) = check(command.env("AWS_EC2_ENDPOINT", endpoint.1), 0);
+    let (stdout, stderr) = check(command.env("AWS_EC2_ENDPOINT", endpoint.1), 78);
+    assert_eq!(stdout, "");
+    assert!(stderr.contains("\"https://***@ec2.example:8443\""), "{stderr}");
+    let command = &mut ipamd(&["check-config", "--instance-type", "m5.large"]);
+    let (stdout, _) = check(command.env("HTTPS_PROXY", "http://user:secret@proxy.example:3128"), 0);
     assert!(!stdout.contains("secret"), "{stdout}");
-    assert!(stdout.contains("https://***@ec2.example:8443"), "{stdout}");
+    assert!(stdout.contains("http://***@proxy.example:3128"), "{stdout}");
 }
 
 /// A directory with a checkpoint of amazon-vpc-cni-k8s: a pod that is not on this machine, and one

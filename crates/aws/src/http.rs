@@ -38,6 +38,8 @@ const NEVER: &str = "localhost,127.0.0.0/8,::1,169.254.0.0/16,fe80::/10,fd00:ec2
 const LOCAL_SERVICES: [&str; 2] =
     ["AWS_EC2_METADATA_SERVICE_ENDPOINT", "AWS_CONTAINER_CREDENTIALS_FULL_URI"];
 
+const PROVIDER: Provider = Provider::Rustls(CryptoMode::Ring);
+
 /// By which proxy requests go.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Proxies {
@@ -134,6 +136,9 @@ fn named(fault: BoxError, longest: usize) -> BoxError {
 ///
 /// # Errors
 /// If the certificates in `ca_bundle` cannot be used, or a proxy. Without `ca_bundle` the system's are trusted.
+///
+/// # Panics
+/// If the system has no certificates. The SDK does so.
 pub(crate) fn client(
     proxies: &Proxies,
     ca_bundle: Option<&Path>,
@@ -142,6 +147,8 @@ pub(crate) fn client(
         Some(file) => trust(file)?,
         None => TlsContext::default(),
     };
+    // The SDK panics where there are no certificates, so that happens here and not in a request.
+    drop(Connector::builder().tls_provider(PROVIDER).tls_context(tls.clone()).build());
     let Proxies { http, https, except } = proxies;
     let through = |proxy: &Option<ProxyUrl>, of: fn(&str) -> Result<ProxyConfig, ProxyError>| {
         let config = proxy.as_ref().map(|proxy| {
@@ -158,8 +165,7 @@ pub(crate) fn client(
 
 fn by_proxy(tls: TlsContext, proxy: Option<ProxyConfig>) -> SharedHttpClient {
     Builder::new().build_with_connector_fn(move |settings, components| {
-        let provider = Provider::Rustls(CryptoMode::Ring);
-        let mut connector = Connector::builder().tls_provider(provider).tls_context(tls.clone());
+        let mut connector = Connector::builder().tls_provider(PROVIDER).tls_context(tls.clone());
         connector.set_connector_settings(settings.cloned());
         connector.set_proxy_config(proxy.clone());
         if let Some(components) = components {

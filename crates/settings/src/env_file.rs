@@ -171,9 +171,9 @@ AWS_EC2_ENDPOINT=http://127.0.0.1/?a=b#c
         let made = std::process::Command::new("mkfifo").arg(&fifo).status().unwrap();
         assert!(made.success());
         for (file, expect) in [
-            (&*long, "it is longer than 1048576 bytes"),
-            (&*fifo, "it is no regular file"),
-            (Path::new("/dev/zero"), "it is no regular file"),
+            (&*long, "it has more than 1048576 bytes"),
+            (&*fifo, "it is not a regular file"),
+            (Path::new("/dev/zero"), "it is not a regular file"),
         ] {
             let error = read(file).unwrap_err();
             assert_eq!(error.source().unwrap().to_string(), expect, "{}", file.display());

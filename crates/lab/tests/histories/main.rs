@@ -105,6 +105,7 @@ fn history_shrinks_to_smallest_failure() {
     let history = (0..).map(History::of).find(|history| is_long(history) && dies(history));
     let history = history.unwrap();
     let least = history.shrunk(dies);
-    assert_eq!((least.steps.len(), least.setting.n_nodes), (1, 1), "{least:#?}");
+    // A daemon that dies at a later effect needs a request that causes it.
+    assert!(least.steps.len() <= 2 && least.setting.n_nodes == 1, "{least:#?}");
     assert!(least.event_log().iter().any(|line| line.contains("Kill")));
 }
