@@ -47,6 +47,9 @@ pub(crate) enum DaemonError {
         #[source]
         source: tonic::transport::Error,
     },
+    /// Another user has made the socket, and could answer anything.
+    #[error(transparent)]
+    Others(#[from] proto::socket::OthersSocket),
     /// The deadline passed.
     #[error("ipamd at {} has not answered {call} in time", socket.display())]
     Silent {
@@ -72,7 +75,7 @@ impl DaemonError {
     fn is_absence(&self) -> bool {
         match self {
             DaemonError::Connect { .. } => true,
-            DaemonError::Silent { .. } => false,
+            DaemonError::Others(_) | DaemonError::Silent { .. } => false,
             // A status with a source is the transport's own, whatever its code.
             DaemonError::Status { status, .. } => {
                 let code = status.code();
@@ -86,7 +89,9 @@ impl DaemonError {
     /// or about to stop.
     pub(crate) fn is_rejection(&self) -> bool {
         match self {
-            DaemonError::Connect { .. } | DaemonError::Silent { .. } => false,
+            DaemonError::Connect { .. } | DaemonError::Others(_) | DaemonError::Silent { .. } => {
+                false
+            }
             DaemonError::Status { status, .. } => {
                 let code = status.code();
                 !self.is_absence() && !matches!(code, Code::DeadlineExceeded | Code::Unimplemented)
@@ -109,6 +114,7 @@ impl DaemonError {
             DaemonError::Status { status, .. } if status.code() == Code::Unimplemented => {
                 "; it is older than this plugin: update the daemon"
             }
+            DaemonError::Others(_) => "; remove it, and ipamd makes its own",
             DaemonError::Connect { .. }
             | DaemonError::Silent { .. }
             | DaemonError::Status { .. } => "; see the log of the aws-node pod on this node",
@@ -289,6 +295,7 @@ impl Daemon {
 }
 
 async fn open(socket: &Path, until: Instant) -> Result<IpamClient<Channel>, DaemonError> {
+    proto::socket::check_owner(socket)?;
     // Not tonic's own `unix://`: it brings tonic's TCP and DNS client, 105 kB (3.5 %) of the static plugin.
     let path = socket.to_owned();
     let connector = service_fn(move |_: Uri| {

@@ -121,3 +121,18 @@ fn other_verbs_do_not_wait_for_a_daemon() {
         assert!(!answer.stderr().contains("waiting for ipamd"), "{answer:?}");
     }
 }
+
+#[test]
+fn socket_of_another_user_is_not_asked() {
+    let Some(node) = Node::new() else { return };
+    std::os::unix::fs::chown(node.socket(), Some(65_534), None).unwrap();
+    let pod = node.pod("c1", "p1");
+    for (verb, code) in [("ADD", 11), ("STATUS", 50)] {
+        let output = spawn(&node.pod_call(verb, &pod)).wait_with_output().unwrap();
+        let error: Value = serde_json::from_slice(&output.stdout).unwrap();
+        assert_eq!(error["code"], code, "{verb}: {error}");
+        let details = error["details"].as_str().unwrap();
+        assert!(details.contains("belongs to uid 65534, not to root"), "{verb}: {details}");
+    }
+    assert_eq!(node.ipamd().held(), Vec::<String>::new());
+}
