@@ -13,8 +13,9 @@ use super::node::{Node, PluginRequest, named};
 use super::simulation::Simulation;
 use super::step::{Kill, RecordFate};
 
-/// Longer than any daemon is down, than the wait for a lost answer, and than any back-off.
-const CALM: Duration = Duration::from_secs(600);
+/// Longer than any daemon is down, than the wait for a lost answer, and than any back-off. Two describes for hints
+/// are ten minutes apart, and two hints a minute.
+const CALM: Duration = Duration::from_secs(780);
 /// Longer than a surplus ENI stays.
 const SHRINK: Duration = Duration::from_secs(3 * 3600);
 /// Longer than the interval of polls without cause.
