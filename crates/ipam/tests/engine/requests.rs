@@ -295,10 +295,9 @@ fn refusal_says_what_is_short() {
     assert_eq!(node.refused(add).code, RefusalCode::MaxPods);
 }
 
-/// The pods before it get the addresses that rest.
-#[test]
-fn pod_beyond_resting_addresses_is_told_the_limit() {
-    let mut node = Node::settled(limits("t3.small"), three_addresses());
+/// A node with all of its three addresses in use or at rest: two rest for 5 and for 10 more seconds.
+fn node_with_two_rests(policy: Setup) -> Node {
+    let mut node = Node::settled(limits("t3.small"), policy);
     for pod in 0..3 {
         node.run_pod(pod);
     }
@@ -306,7 +305,13 @@ fn pod_beyond_resting_addresses_is_told_the_limit() {
     node.pass(secs(5));
     node.del(1);
     node.pass(secs(20));
-    // Two addresses rest for 5 and for 10 more seconds.
+    node
+}
+
+/// The pods before it get the addresses that rest.
+#[test]
+fn pod_beyond_resting_addresses_is_told_the_limit() {
+    let mut node = node_with_two_rests(three_addresses());
     let first = node.add(10);
     let second = node.add(11);
     let third = node.add(12);
@@ -324,15 +329,7 @@ fn pod_beyond_resting_addresses_is_told_the_limit() {
 /// Of two addresses that rest, the second pod's is the one that rests longer.
 #[test]
 fn refusal_names_the_rest_of_the_pods_own_address() {
-    let policy = Setup { add_wait: secs(6), ..three_addresses() };
-    let mut node = Node::settled(limits("t3.small"), policy);
-    for pod in 0..3 {
-        node.run_pod(pod);
-    }
-    node.del(0);
-    node.pass(secs(5));
-    node.del(1);
-    node.pass(secs(20));
+    let mut node = node_with_two_rests(Setup { add_wait: secs(6), ..three_addresses() });
     let (first, second) = (node.add(10), node.add(11));
     assert!(node.answer(first).is_none());
     let refusal = node.refused(second);
