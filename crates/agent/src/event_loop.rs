@@ -9,7 +9,7 @@ use std::time::Duration;
 use ipam::Engine;
 use ipam::call::{CallId, Ec2Call};
 use ipam::event::{Answer, Effect, Event, HostPicture, Refusal, RefusalCode, RequestId};
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::{Notify, mpsc, oneshot, watch};
 
 use crate::cleanup::Cleanup;
 use crate::clock::Clock;
@@ -33,6 +33,8 @@ pub struct Edges {
 pub(crate) struct Orders {
     pub(crate) cleanup: mpsc::UnboundedSender<Cleanup>,
     pub(crate) restoring: mpsc::UnboundedSender<Restoring>,
+    /// Makes the next poll of the kernel begin.
+    pub(crate) kernel_poll: Arc<Notify>,
 }
 
 /// A timer that is already due waits this long, so that it does not starve the messages.
@@ -143,6 +145,7 @@ impl EventLoop {
                     self.edges.host.send_replace(Some(picture));
                 }
                 Effect::TakeDown(links) => self.clean_up(Cleanup::TakeDown(links)),
+                Effect::ReadKernel => self.orders.kernel_poll.notify_one(),
                 Effect::RestorePods(pods) => self.restore(Restoring::Pods(pods)),
                 Effect::RemoveHostAddresses(addresses) => {
                     self.restore(Restoring::RemoveHostAddresses(addresses));

@@ -42,7 +42,7 @@ use ipam::record::Record;
 use ipam::time::Timestamp;
 use ipam::{Boot, Engine};
 use proto::v1::ipam_server::IpamServer;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{Notify, mpsc, oneshot};
 use tokio::task::{JoinError, JoinHandle};
 use tonic::service::InterceptorLayer;
 use tonic::transport::Server;
@@ -121,6 +121,7 @@ struct Daemon {
     tasks: Tasks,
     metrics_port: Option<u16>,
     runtime_socket: Option<PathBuf>,
+    kernel_poll: Arc<Notify>,
     counters: Arc<Counters>,
 }
 
@@ -176,7 +177,8 @@ impl Daemon {
             Ok(())
         });
         let counted = Arc::clone(&counters);
-        let orders = Orders { cleanup, restoring };
+        let kernel_poll = Arc::<Notify>::default();
+        let orders = Orders { cleanup, restoring, kernel_poll: Arc::clone(&kernel_poll) };
         let event_loop = EventLoop::start(engine, first, clock, writer, edges, orders, counted);
         Ok(Self {
             inlet,
@@ -187,6 +189,7 @@ impl Daemon {
             tasks,
             metrics_port,
             runtime_socket,
+            kernel_poll,
             counters,
         })
     }
@@ -205,6 +208,7 @@ impl Daemon {
             mut tasks,
             metrics_port,
             runtime_socket,
+            kernel_poll,
             counters,
         } = self;
         let pending_dels = proto::pending::directory(&socket);
@@ -212,7 +216,8 @@ impl Daemon {
         // files are applied later.
         let applying = pending_dels::apply_all(&handle, &pending_dels);
         let _ = tokio::time::timeout(START_TIMEOUT, applying).await;
-        let polling = pod_poll::poll_forever(handle.clone(), inlet.clone(), runtime_socket);
+        let polling =
+            pod_poll::poll_forever(handle.clone(), inlet.clone(), runtime_socket, kernel_poll);
         tasks.spawn("polls the kernel's pods", polling);
         if let Some(port) = metrics_port {
             let serving = metrics::serve_forever(port, handle.clone(), counters);

@@ -1,9 +1,11 @@
 //! Reads the pods' links from the kernel and the sandboxes from the container runtime. The engine compares
-//! both with the record. This happens first at the start, then every minute, and soon after a link has gone.
+//! both with the record. This happens first at the start, then every minute, soon after a link has gone, and when
+//! the engine asks.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use datapath::disturbances::Disturbance;
@@ -18,6 +20,7 @@ use ipam::kernel_report::{KernelReport, PodLink};
 use ipam::record::Assignment;
 use ipam::time::Timestamp;
 use ipam::view::PoolView;
+use tokio::sync::Notify;
 use tokio::time::Instant;
 
 use crate::handle::{Handle, Inlet};
@@ -35,11 +38,12 @@ pub(crate) async fn poll_first(now: Timestamp) -> Option<KernelReport> {
     Some(report(now, links, host_addresses, BTreeSet::new(), None))
 }
 
-/// Polls and sends the reports to the engine, until the engine ends.
+/// Polls and sends the reports to the engine, until the engine ends. A poll also begins when `asked` is notified.
 pub(crate) async fn poll_forever(
     handle: Handle,
     inlet: Inlet,
     runtime_socket: Option<PathBuf>,
+    asked: Arc<Notify>,
 ) -> anyhow::Result<()> {
     let mut changes = host::link_changes().fuse();
     let mut disturbances = disturbances::follow().fuse();
@@ -60,6 +64,7 @@ pub(crate) async fn poll_forever(
                 }
                 continue;
             }
+            () = asked.notified() => {}
             () = tokio::time::sleep_until(next) => {}
         }
         let begun = handle.now();

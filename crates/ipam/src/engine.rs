@@ -94,7 +94,7 @@ impl Engine {
     pub fn new(boot: Boot, now: Timestamp) -> (Engine, Vec<Effect>) {
         let Boot { node, limits, policy, record } = boot;
         let jitter = Jitter::new(node.instance.as_str());
-        let site = Site { node, limits, policy, jitter };
+        let site = Site { node, limits, policy, jitter, kernel_checked: None };
         let mut engine = Self {
             pool: Pool::default(),
             demand: Demand::default(),
@@ -147,6 +147,11 @@ impl Engine {
             Event::CallDone { id, result } => self.call_done(id, result, now),
             Event::EniLink { eni, link } => host.eni_link(&eni, link, pool, inventory, now),
             Event::Kernel(report) => {
+                // A link of a pod whose release is not on record yet is no contradiction, so the report does not
+                // check that release.
+                let checked =
+                    demand.first_release().map_or(report.begun, |at| at.min(report.begun));
+                site.kernel_checked = site.kernel_checked.max(Some(checked));
                 let mut checking = self.checking(now);
                 checking.report(&report);
                 checking.restore_pods(out);
@@ -201,7 +206,7 @@ impl Engine {
         if usable && self.journal.hold(now).is_none() {
             Ok(())
         } else {
-            let rested_at = self.pool.rest_ends(self.site.at(now).cooldown(), now).min();
+            let rested_at = self.pool.rest_ends(self.site.at(now).rests()).min();
             Err(self.refusal(rested_at.map_or(Shortage::Nothing, Shortage::Resting), now))
         }
     }
@@ -240,6 +245,7 @@ impl Engine {
         self.host.sync(&self.pool, &self.inventory, record, cx, out);
         self.kernel.take_down(&self.pool, self.journal.record(), out);
         self.connections.forget(&self.pool, self.journal.record(), self.site.at(now), out);
+        self.kernel.ask(self.journal.record(), self.site.at(now), out);
         self.save(now, out);
         self.wake_at = self.next_wake(now);
     }
@@ -414,8 +420,7 @@ impl Engine {
             return self.outlook_at_start(n_waiting, now);
         }
         let n_unserved = usize::try_from(plan.n_unserved).unwrap_or(usize::MAX);
-        let mut rest_ends: Vec<_> =
-            self.pool.rest_ends(self.site.at(now).cooldown(), now).collect();
+        let mut rest_ends: Vec<_> = self.pool.rest_ends(self.site.at(now).rests()).collect();
         rest_ends.sort_unstable();
         Outlook {
             n_served: n_waiting.saturating_sub(n_unserved),
@@ -439,7 +444,7 @@ impl Engine {
     /// The next moment at which something follows from time alone.
     fn next_wake(&self, now: Timestamp) -> Option<Timestamp> {
         let cx = self.site.at(now);
-        let rest_end = self.pool.rest_ends(cx.cooldown(), now).min();
+        let rest_end = self.pool.rest_ends(cx.rests()).min();
         let demand = self.demand.next_deadline().into_iter().chain(rest_end);
         let held = [self.host.hold(now), self.journal.hold(now)];
         let held = held.into_iter().flatten().map(|hold| hold.until);
@@ -449,6 +454,7 @@ impl Engine {
             .chain(self.inventory.wakes())
             .chain(self.leaks.wakes_at())
             .chain(self.connections.wakes_at())
+            .chain(self.kernel.wakes_at())
             .chain(self.calls.wakes(self.pressure(), now))
             .chain(lifecycle::next_deletes(&self.pool))
             .filter(|at| *at > now)

@@ -12,6 +12,7 @@ use crate::call::{AttachmentStatus, EniAttachment};
 use crate::id::{EniAttachmentId, EniId, SubnetId};
 use crate::reason::Reason;
 use crate::record::Record;
+use crate::rest::Rests;
 use crate::streak::Streak;
 use crate::time::Timestamp;
 use crate::view::EniStage;
@@ -203,9 +204,8 @@ impl Eni {
     }
 
     /// Whether a pod uses one of its addresses, one still rests, or a block is foreign.
-    pub(crate) fn in_use(&self, cooldown: Duration, now: Timestamp) -> bool {
-        !self.foreign_blocks.is_empty()
-            || self.blocks.values().any(|state| !state.is_idle(cooldown, now))
+    pub(crate) fn in_use(&self, rests: Rests) -> bool {
+        !self.foreign_blocks.is_empty() || self.blocks.values().any(|state| !state.is_idle(rests))
     }
 
     /// Whether it may go at all. It stays while the record has a pod on it, even with an address that does
@@ -227,19 +227,18 @@ impl Eni {
         &self,
         kind: BlockKind,
         doubted: &BTreeSet<Block>,
-        cooldown: Duration,
-        now: Timestamp,
+        rests: Rests,
     ) -> Option<(bool, IpAddr)> {
         let candidates = self.blocks.iter().filter(|(_, state)| state.offers());
         candidates
             .filter_map(|(block, state)| {
-                let (freed, address) = state.next(*block, cooldown, now)?;
+                let (freed, address) = state.next(*block, rests)?;
                 let (is_doubted, of_other_kind) = (doubted.contains(block), block.kind() != kind);
                 let rank = (
                     is_doubted,
                     of_other_kind,
                     Reverse(state.live.len()),
-                    Reverse(state.n_cooling(cooldown, now)),
+                    Reverse(state.n_cooling(rests)),
                     freed,
                 );
                 Some((rank, address))
@@ -250,17 +249,12 @@ impl Eni {
 
     /// Up to `count` wholly free blocks to give back. The longest idle come first; among blocks that never
     /// served, the highest comes first.
-    pub(crate) fn idle_blocks(
-        &self,
-        count: BlockCount,
-        cooldown: Duration,
-        now: Timestamp,
-    ) -> BTreeSet<Block> {
+    pub(crate) fn idle_blocks(&self, count: BlockCount, rests: Rests) -> BTreeSet<Block> {
         let mut idle: Vec<_> = self
             .blocks
             .iter()
             .filter(|(block, state)| {
-                block.kind() == count.kind && state.offers() && state.is_idle(cooldown, now)
+                block.kind() == count.kind && state.offers() && state.is_idle(rests)
             })
             .map(|(block, state)| (state.freed.values().max().copied(), Reverse(*block)))
             .collect();
@@ -323,14 +317,10 @@ pub(crate) enum Standing {
 
 impl BlockState {
     /// The addresses that rest, each with the moment of its release.
-    pub(crate) fn resting(
-        &self,
-        cooldown: Duration,
-        now: Timestamp,
-    ) -> impl Iterator<Item = (IpAddr, Timestamp)> {
+    pub(crate) fn resting(&self, rests: Rests) -> impl Iterator<Item = (IpAddr, Timestamp)> {
         let freed = self.freed.iter().map(|(address, since)| (*address, *since));
         freed.filter(move |(address, since)| {
-            *since + cooldown > now && !self.quarantined.contains(address)
+            rests.is_resting(*since) && !self.quarantined.contains(address)
         })
     }
 
@@ -345,23 +335,19 @@ impl BlockState {
     }
 
     /// The addresses that rest, each with the end of its rest.
-    pub(crate) fn cooling(
-        &self,
-        cooldown: Duration,
-        now: Timestamp,
-    ) -> impl Iterator<Item = (IpAddr, Timestamp)> {
-        self.resting(cooldown, now).map(move |(address, since)| (address, since + cooldown))
+    pub(crate) fn cooling(&self, rests: Rests) -> impl Iterator<Item = (IpAddr, Timestamp)> {
+        self.resting(rests).map(move |(address, since)| (address, since + rests.cooldown))
     }
 
-    pub(crate) fn n_cooling(&self, cooldown: Duration, now: Timestamp) -> usize {
-        self.cooling(cooldown, now).count()
+    pub(crate) fn n_cooling(&self, rests: Rests) -> usize {
+        self.cooling(rests).count()
     }
 
     /// Drops and returns the addresses that have rested. For IPv6 only: there the order of resting does not
     /// matter, and the number of addresses has no bound.
-    pub(crate) fn forget_rested(&mut self, cooldown: Duration, now: Timestamp) -> Vec<IpAddr> {
-        let remembered = cooldown.max(IPV6_REMEMBERED);
-        let rested = self.freed.extract_if(.., |_, since| *since + remembered <= now);
+    pub(crate) fn forget_rested(&mut self, rests: Rests) -> Vec<IpAddr> {
+        let remembered = Rests { cooldown: rests.cooldown.max(IPV6_REMEMBERED), ..rests };
+        let rested = self.freed.extract_if(.., |_, since| !remembered.is_resting(*since));
         rested.map(|(address, _)| address).collect()
     }
 
@@ -371,8 +357,8 @@ impl BlockState {
     }
 
     /// Whether none of its addresses serves a pod, rests or is quarantined.
-    pub(crate) fn is_idle(&self, cooldown: Duration, now: Timestamp) -> bool {
-        !self.has_pods() && self.n_cooling(cooldown, now) == 0
+    pub(crate) fn is_idle(&self, rests: Rests) -> bool {
+        !self.has_pods() && self.n_cooling(rests) == 0
     }
 
     /// Whether a pod has an address of it, on record or not.
@@ -383,12 +369,7 @@ impl BlockState {
     /// The free address that has rested longest, with the time of its release. An address that never served
     /// comes first, with the epoch. A /80 has an address for every millisecond, so there the present time
     /// gives an address that never served. So no address serves twice, even if the record forgets some.
-    fn next(
-        &self,
-        block: Block,
-        cooldown: Duration,
-        now: Timestamp,
-    ) -> Option<(Timestamp, IpAddr)> {
+    fn next(&self, block: Block, rests: Rests) -> Option<(Timestamp, IpAddr)> {
         if self.live.len() as u64 == block.size() {
             return None;
         }
@@ -397,14 +378,14 @@ impl BlockState {
         let known = |ip: &IpAddr| {
             self.live.contains(ip) || self.freed.contains_key(ip) || self.quarantined.contains(ip)
         };
-        let first = if block.family() == Family::V6 { now.as_millis() } else { 0 };
+        let first = if block.family() == Family::V6 { rests.now.as_millis() } else { 0 };
         if let Some(fresh) = block.addresses_from(first).take(n_known + 1).find(|ip| !known(ip)) {
             return Some((Timestamp::default(), fresh));
         }
         let rested = self
             .freed
             .iter()
-            .filter(|(ip, since)| **since + cooldown <= now && !self.quarantined.contains(*ip));
+            .filter(|(ip, since)| !rests.is_resting(**since) && !self.quarantined.contains(*ip));
         rested.map(|(address, since)| (*since, *address)).min()
     }
 }
@@ -417,6 +398,10 @@ mod tests {
         Timestamp::from_millis(seconds * 1000)
     }
 
+    fn rests(cooldown: u64, now: u64) -> Rests {
+        Rests { cooldown: Duration::from_secs(cooldown), now: at(now), kernel_checked: None }
+    }
+
     #[test]
     fn next_prefers_unused_then_longest_rested() {
         let check = |cidr: &str, live: &[&str], freed: &[(&str, u64)], expect: Option<&str>| {
@@ -426,7 +411,7 @@ mod tests {
                 freed: freed.iter().map(|(ip, s)| (ip.parse().unwrap(), at(*s))).collect(),
                 ..BlockState::default()
             };
-            let next = state.next(block, Duration::from_secs(30), at(100));
+            let next = state.next(block, rests(30, 100));
             let expect = expect.map(|ip| ip.parse::<IpAddr>().unwrap());
             assert_eq!(next.map(|(_, address)| address), expect, "{cidr} {live:?} {freed:?}");
         };
@@ -453,8 +438,8 @@ mod tests {
     fn ipv6_address_is_remembered_without_a_cooldown() {
         let address: IpAddr = "2001:db8::1".parse().unwrap();
         let mut state = BlockState { freed: [(address, at(0))].into(), ..BlockState::default() };
-        assert_eq!(state.forget_rested(Duration::ZERO, at(59)), [] as [IpAddr; 0]);
-        assert_eq!(state.forget_rested(Duration::from_secs(90), at(89)), [] as [IpAddr; 0]);
-        assert_eq!(state.forget_rested(Duration::ZERO, at(60)), [address]);
+        assert_eq!(state.forget_rested(rests(0, 59)), [] as [IpAddr; 0]);
+        assert_eq!(state.forget_rested(rests(90, 89)), [] as [IpAddr; 0]);
+        assert_eq!(state.forget_rested(rests(0, 60)), [address]);
     }
 }

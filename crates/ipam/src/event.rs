@@ -78,7 +78,8 @@ pub enum Event {
         /// Its state.
         link: LinkState,
     },
-    /// The kernel has been read; about every minute, and before anything else at the start.
+    /// The kernel has been read; about every minute, after [`Effect::ReadKernel`], and before anything else at the
+    /// start.
     Kernel(KernelReport),
     /// The kernel has lost a rule, a route or a link of a pod, or may have.
     PodPartLost,
@@ -143,6 +144,8 @@ pub enum Effect {
     /// Take down these links of pods that have ended, each with the address that it is routed to. What
     /// fails comes again after the next [`Event::Kernel`].
     TakeDown(BTreeMap<IpAddr, PodLink>),
+    /// Read the kernel now and send an [`Event::Kernel`]: an address is about to serve again.
+    ReadKernel,
     /// Put back what the kernel lacks of these pods: link up, route and rules. It may lack nothing.
     RestorePods(BTreeMap<AttachmentKey, Assignment>),
     /// Remove these addresses from the host, each from the named link, which is the device of an ENI of ours. They

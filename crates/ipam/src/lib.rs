@@ -21,6 +21,7 @@ pub mod policy;
 mod pool;
 mod reason;
 pub mod record;
+mod rest;
 mod retry;
 mod streak;
 mod subnets;

@@ -6,7 +6,6 @@
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
-use std::time::Duration;
 
 use crate::block::{Block, BlockKind};
 use crate::eni::{BlockState, Eni, Origin, Stage, Standing};
@@ -14,6 +13,7 @@ use crate::id::EniId;
 use crate::kernel_report::PodLink;
 use crate::reason::Reason;
 use crate::record::Record;
+use crate::rest::Rests;
 use crate::time::Timestamp;
 
 /// Our ENIs by id.
@@ -33,12 +33,11 @@ impl Pool {
         &self,
         kind: BlockKind,
         doubted: &BTreeSet<Block>,
-        cooldown: Duration,
-        now: Timestamp,
+        rests: Rests,
     ) -> Option<(&Eni, IpAddr)> {
         let offering = self.enis.values().filter(|eni| eni.offers());
         let picked = offering.filter_map(|eni| {
-            let (is_doubted, address) = eni.pick(kind, doubted, cooldown, now)?;
+            let (is_doubted, address) = eni.pick(kind, doubted, rests)?;
             let is_secondary = eni.origin != Origin::Primary;
             let rank = (is_doubted, is_secondary, Reverse(eni.n_live()), eni.device_index());
             Some((rank, eni, address))
@@ -86,14 +85,9 @@ impl Pool {
     }
 
     /// Drops and returns the rested addresses in the block of `address`, if that is an IPv6 address.
-    pub(crate) fn forget_rested(
-        &mut self,
-        address: IpAddr,
-        cooldown: Duration,
-        now: Timestamp,
-    ) -> Vec<IpAddr> {
+    pub(crate) fn forget_rested(&mut self, address: IpAddr, rests: Rests) -> Vec<IpAddr> {
         let state = self.state_of(address).filter(|_| address.is_ipv6());
-        state.map(|state| state.forget_rested(cooldown, now)).unwrap_or_default()
+        state.map(|state| state.forget_rested(rests)).unwrap_or_default()
     }
 
     /// Puts `blocks` on the ENI, in the state that follows from the record and the `promised` addresses.
@@ -150,13 +144,9 @@ impl Pool {
     }
 
     /// The end of each resting address's cooldown, in no order.
-    pub(crate) fn rest_ends(
-        &self,
-        cooldown: Duration,
-        now: Timestamp,
-    ) -> impl Iterator<Item = Timestamp> {
+    pub(crate) fn rest_ends(&self, rests: Rests) -> impl Iterator<Item = Timestamp> {
         let states = self.enis.values().flat_map(|eni| eni.blocks.values());
-        states.flat_map(move |state| state.cooling(cooldown, now)).map(|(_, end)| end)
+        states.flat_map(move |state| state.cooling(rests)).map(|(_, end)| end)
     }
 
     pub(crate) fn stage_mut(&mut self, eni: &EniId) -> Option<&mut Stage> {
@@ -174,23 +164,15 @@ impl Pool {
     }
 
     /// Whether the ENI is unattached, created by us, not in use, and without foreign blocks.
-    pub(crate) fn is_spare(&self, eni: &EniId, cooldown: Duration, now: Timestamp) -> bool {
+    pub(crate) fn is_spare(&self, eni: &EniId, rests: Rests) -> bool {
         self.enis.get(eni).is_some_and(|eni| {
-            eni.stage == Stage::Unattached
-                && eni.origin == Origin::Tagged
-                && !eni.in_use(cooldown, now)
+            eni.stage == Stage::Unattached && eni.origin == Origin::Tagged && !eni.in_use(rests)
         })
     }
 
     /// Deletes an unattached ENI if [`is_spare`](Self::is_spare) holds.
-    pub(crate) fn delete_unattached(
-        &mut self,
-        eni: &EniId,
-        why: Reason,
-        cooldown: Duration,
-        now: Timestamp,
-    ) {
-        if self.is_spare(eni, cooldown, now)
+    pub(crate) fn delete_unattached(&mut self, eni: &EniId, why: Reason, rests: Rests) {
+        if self.is_spare(eni, rests)
             && let Some(stage) = self.stage_mut(eni)
         {
             *stage = Stage::Deleting { place: None, why };

@@ -125,8 +125,9 @@ impl Tidepool {
                 vec![self.call(id, &call, 0)]
             }
             Effect::SyncHost(picture) => picture.enis.iter().map(await_device).collect(),
-            // No pod of the lab has a link.
+            // No pod of the lab has a link, and no node a kernel.
             Effect::TakeDown(_)
+            | Effect::ReadKernel
             | Effect::RestorePods(_)
             | Effect::RemoveHostAddresses(_)
             | Effect::ForgetConnections(_) => Vec::new(),

@@ -23,8 +23,8 @@ pub(super) struct Demand {
     waiters: VecDeque<Waiter>,
     /// Adds whose address is on its way to the record.
     promises: BTreeMap<AttachmentKey, Promise>,
-    /// Attachments whose release is on its way to the record, and the requests for it.
-    releases: BTreeMap<AttachmentKey, Vec<RequestId>>,
+    /// Attachments whose release is on its way to the record.
+    releases: BTreeMap<AttachmentKey, Release>,
     /// Attachments whose Del could not be put on record. The Del is repeated until it succeeds, or until an Add
     /// of the same attachment comes.
     owed: BTreeSet<AttachmentKey>,
@@ -53,6 +53,14 @@ struct Promise {
     adds: BTreeMap<RequestId, Timestamp>,
     /// The Dels that came meanwhile: the address is released as soon as it is granted.
     dels: Vec<RequestId>,
+}
+
+/// A release that is not on record yet.
+#[derive(Debug, Clone)]
+struct Release {
+    since: Timestamp,
+    /// The requests to answer when it is durable.
+    requests: Vec<RequestId>,
 }
 
 /// Which waiting pods may expect an address.
@@ -134,6 +142,11 @@ impl Demand {
         self.releases.contains_key(key)
     }
 
+    /// When the first release began that is not on record yet.
+    pub(super) fn first_release(&self) -> Option<Timestamp> {
+        self.releases.values().map(|release| release.since).min()
+    }
+
     /// The attachments that wait for an address or have a promise.
     pub(super) fn adding(&self) -> impl Iterator<Item = &AttachmentKey> {
         self.waiters.iter().map(|waiter| &waiter.key).chain(self.promises.keys())
@@ -177,8 +190,8 @@ impl Demand {
         self.refuse_waiters_of(&key, out);
         if let Some(promise) = self.promises.get_mut(&key) {
             promise.dels.push(request);
-        } else if let Some(requests) = self.releases.get_mut(&key) {
-            requests.push(request);
+        } else if let Some(release) = self.releases.get_mut(&key) {
+            release.requests.push(request);
         } else if let Some(assignment) = journal.record().assignments().get(&key).cloned() {
             self.release(key, assignment, vec![request], journal, now);
         } else {
@@ -224,7 +237,7 @@ impl Demand {
     ) {
         journal.note(Change::Released { key: key.clone(), at: now });
         journal.then(Then::Release(key.clone(), Box::new(assignment)));
-        self.releases.insert(key, requests);
+        self.releases.insert(key, Release { since: now, requests });
     }
 
     /// A release is on record.
@@ -242,11 +255,11 @@ impl Demand {
             if let Some(since) = journal.record().cooling().get(&address) {
                 pool.rest(address, *since);
             }
-            for address in pool.forget_rested(address, cx.cooldown(), cx.now) {
+            for address in pool.forget_rested(address, cx.rests()) {
                 journal.note(Change::Rested { address });
             }
         }
-        for request in self.releases.remove(key).unwrap_or_default() {
+        for request in self.end_release(key) {
             reply(request, Answer::Released(Some(assignment.clone())), out);
         }
     }
@@ -258,7 +271,7 @@ impl Demand {
         refusal: &Refusal,
         out: &mut Vec<Effect>,
     ) {
-        let requests = self.releases.remove(key).unwrap_or_default();
+        let requests = self.end_release(key);
         let is_added_again = self.waiters.iter().any(|waiter| waiter.key == *key);
         if !requests.is_empty() && !is_added_again {
             self.owed.insert(key.clone());
@@ -266,6 +279,10 @@ impl Demand {
         for request in requests {
             reply(request, Answer::Refused(refusal.clone()), out);
         }
+    }
+
+    fn end_release(&mut self, key: &AttachmentKey) -> Vec<RequestId> {
+        self.releases.remove(key).map(|release| release.requests).unwrap_or_default()
     }
 
     /// Repeats the Dels that could not be put on record, as soon as they may succeed.
@@ -346,7 +363,7 @@ impl Demand {
         journal: &mut Journal,
         cx: Context<'_>,
     ) -> Option<Waiter> {
-        let picked = pool.pick(cx.family().kind, doubted, cx.cooldown(), cx.now);
+        let picked = pool.pick(cx.family().kind, doubted, cx.rests());
         let Some((eni, address)) = picked else { return Some(waiter) };
         let Some(index) = eni.route_index() else { return Some(waiter) };
         let via = Via::Eni { eni: eni.id.clone(), card: 0, index };

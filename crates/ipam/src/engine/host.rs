@@ -116,7 +116,7 @@ impl HostSync {
         let hopeless = pool.enis.values().find(|eni| {
             is_overdue(eni, now)
                 && eni.is_removable(record)
-                && !eni.in_use(cx.cooldown(), now)
+                && !eni.in_use(cx.rests())
                 && !calls.is_busy(&eni.id)
         })?;
         self.replaced_at = Some(now);

@@ -27,6 +27,11 @@ const UNSEEN: Duration = Duration::from_secs(60);
 /// The longest that an ADD may take from its grant to its link: twice the plugin's bound of 75 s.
 const LONGEST_ADD: Duration = Duration::from_secs(150);
 
+/// A report is asked for so long before the end of a rest that began after the last report.
+const REPORT_BEFORE_END: Duration = Duration::from_secs(5);
+/// A report costs a pass over all pods, so one serves all rests that end within this span.
+const BETWEEN_REPORTS: Duration = Duration::from_secs(1);
+
 /// Which attachments the kernel and the container runtime do not show any more.
 #[derive(Debug, Clone, Default)]
 pub(super) struct KernelCheck {
@@ -36,6 +41,10 @@ pub(super) struct KernelCheck {
     ordered_down: BTreeSet<IpAddr>,
     /// The addresses that the host itself has, as of the last report, each with the name of its link.
     host_addresses: BTreeMap<IpAddr, String>,
+    /// When a report was last asked for.
+    asked_at: Option<Timestamp>,
+    /// When the next report is to be asked for, as of the last event.
+    ask_at: Option<Timestamp>,
 }
 
 /// The parts that a report may change.
@@ -64,6 +73,26 @@ impl KernelCheck {
     /// another network, so no GC ends it while the link exists.
     pub(super) fn may_be_ended_by(&self, key: &AttachmentKey, network: &Network) -> bool {
         key.network == *network || (key.is_by_link() && self.vanished.contains(key))
+    }
+
+    /// Asks for a report if a rest is about to end and the last report is older than that rest.
+    pub(super) fn ask(&mut self, record: &Record, cx: Context<'_>, out: &mut Vec<Effect>) {
+        let rests = cx.rests();
+        let unchecked = record.cooling().values().filter(|since| rests.is_unchecked(**since));
+        let lead = cx.cooldown().saturating_sub(REPORT_BEFORE_END);
+        let due_at = unchecked.min().map(|since| *since + lead);
+        let not_before = self.asked_at.map(|at| at + BETWEEN_REPORTS);
+        self.ask_at = due_at.max(not_before.filter(|_| due_at.is_some()));
+        if self.ask_at.is_some_and(|at| at <= cx.now) {
+            out.push(Effect::ReadKernel);
+            self.asked_at = Some(cx.now);
+            self.ask_at = Some(cx.now + BETWEEN_REPORTS);
+        }
+    }
+
+    /// When the next report is to be asked for.
+    pub(super) fn wakes_at(&self) -> Option<Timestamp> {
+        self.ask_at
     }
 
     /// Orders the removal of links that forgotten sandboxes have left. An attachment must first be off the

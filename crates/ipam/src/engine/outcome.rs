@@ -292,7 +292,7 @@ impl Outcome<'_> {
         let hold = calls.hold_back(subject, call, error, now);
         let is_hopeless = !give_up && hold.attempts >= ATTACH_ATTEMPTS;
         if give_up || is_hopeless {
-            pool.delete_unattached(eni, Reason::AttachRefused, cx.cooldown(), now);
+            pool.delete_unattached(eni, Reason::AttachRefused, cx.rests());
         }
         if is_hopeless {
             let pace = Pace::of(CallErrorKind::EniLimit);

@@ -260,7 +260,7 @@ impl Supplying<'_> {
             return;
         }
         let Some(found) = self.pool.enis.get(eni) else { return };
-        let blocks = found.idle_blocks(count, self.cx.cooldown(), now);
+        let blocks = found.idle_blocks(count, self.cx.rests());
         if !blocks.is_empty() {
             self.pool.set_leaving(eni, &blocks, true);
             let why = self.surplus_reason(lasted);
@@ -348,10 +348,10 @@ impl Sources<'_> {
     }
 
     fn tally(self, eni: &Eni) -> Tally {
-        let (cooldown, now) = (self.cx.cooldown(), self.cx.now);
+        let rests = self.cx.rests();
         let mut tally = Tally::default();
         for (block, state) in eni.blocks.iter().filter(|(_, state)| state.stays()) {
-            let n_cooling = state.n_cooling(cooldown, now);
+            let n_cooling = state.n_cooling(rests);
             let idle = u16::from(n_cooling == 0 && !state.has_pods());
             if block.is_prefix() {
                 tally.prefixes += 1;

@@ -55,8 +55,7 @@ impl Engine {
     fn eni_view(&self, eni: &Eni, now: Timestamp) -> EniView {
         let block_use = |(block, state): (&Block, &BlockState)| {
             let assigned = state.live.clone();
-            let cooling: BTreeMap<_, _> =
-                state.cooling(self.site.at(now).cooldown(), now).collect();
+            let cooling: BTreeMap<_, _> = state.cooling(self.site.at(now).rests()).collect();
             let quarantined: BTreeSet<_> = state.withheld().collect();
             let used = (assigned.len() + cooling.len() + quarantined.len()) as u64;
             let free = block.size().saturating_sub(used);
@@ -137,7 +136,7 @@ impl Engine {
     fn waits_for_rest(&self, now: Timestamp) -> Option<String> {
         let plan = self.supply.plan();
         let n = plan.n_unserved.min(self.demand.n_waiting() as u64);
-        let until = self.pool.rest_ends(self.site.at(now).cooldown(), now).min()?;
+        let until = self.pool.rest_ends(self.site.at(now).rests()).min()?;
         (n > 0).then(|| {
             let left = until.since(now);
             format!("ALL_COOLING: {n} pods wait for addresses that rest, the first for {left:?}")

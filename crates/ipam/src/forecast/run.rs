@@ -122,7 +122,9 @@ impl Run {
                         self.send(Event::EniLink { eni: eni.eni, link: LinkState::Ready });
                     }
                 }
+                // The forecast has no kernel, and an engine without any report asks for none.
                 Effect::TakeDown(_)
+                | Effect::ReadKernel
                 | Effect::RestorePods(_)
                 | Effect::RemoveHostAddresses(_)
                 | Effect::ForgetConnections(_) => {}

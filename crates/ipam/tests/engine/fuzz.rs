@@ -225,6 +225,7 @@ impl FuzzedNode {
                 Effect::Reply { .. }
                 | Effect::SyncHost(_)
                 | Effect::TakeDown(_)
+                | Effect::ReadKernel
                 | Effect::RestorePods(_)
                 | Effect::RemoveHostAddresses(_)
                 | Effect::ForgetConnections(_) => {}

@@ -189,6 +189,7 @@ fn kernel_report_does_not_judge_later_changes() {
 #[test]
 fn cooldown_that_is_not_recorded_has_not_begun() {
     let mut node = Node::settled(limits("t3.small"), warm_ip(1, 0));
+    node.kernel_answers = false;
     let old = run_pods(&mut node, 0..2);
     node.links_are_marked = false;
     node.restart_without_record();
@@ -359,6 +360,7 @@ fn address_of_an_unlisted_sandbox_serves_after_its_link_goes() {
     node.links.remove(&address);
     runtime_lists(&mut node, [1, 2]);
     assert_eq!(links_to_remove(&node), BTreeSet::new());
+    node.pass(secs(2));
     assert_eq!(node.run_pod(4).address(), address);
 }
 
@@ -495,7 +497,87 @@ fn address_on_the_host_goes_to_no_pod() {
 
     node.on_host.clear();
     node.report_kernel();
-    node.settle();
+    node.pass(secs(2));
     assert_eq!(node.run_pod(3).address(), free);
     assert_eq!(node.view().host_addresses.len(), 0);
+}
+
+/// The pod's DEL has left its link, so the kernel still routes the address when its cooldown ends.
+#[test]
+fn address_that_is_still_routed_serves_no_other_pod() {
+    let mut node = Node::settled(limits("t3.small"), Setup { max_enis: Some(1), ..warm_ip(3, 3) });
+    let address = run_pods(&mut node, 0..3).pop_first().unwrap();
+    node.pass(secs(200));
+    node.report_kernel();
+    let pod = node.links[&address].clone();
+    let request = node.request();
+    node.send(Event::Del { request, key: pod });
+    node.pass(secs(31));
+    let refused = node.add(3);
+    node.settle();
+    assert!(node.refused(refused).message.contains("1 quarantined"), "{:?}", node.refused(refused));
+    node.links.remove(&address);
+    node.report_kernel();
+    node.pass(secs(31));
+    assert_eq!(node.run_pod(4).address(), address);
+}
+
+#[test]
+fn rest_outlasts_the_cooldown_until_the_kernel_is_read() {
+    let mut node = Node::settled(limits("t3.small"), Setup { max_enis: Some(1), ..warm_ip(3, 3) });
+    run_pods(&mut node, 0..3);
+    node.report_kernel();
+    node.kernel_answers = false;
+    node.del(0);
+    node.settle();
+    let address = *node.record().cooling().keys().next().unwrap();
+    node.links.remove(&address);
+    node.pass(secs(24));
+    assert!(!node.kernel_is_asked, "the rest has six more seconds");
+    node.pass(secs(1));
+    assert!(node.kernel_is_asked);
+    node.pass(secs(100));
+    let waiting = node.add(3);
+    node.settle();
+    assert_eq!(node.answer(waiting), None, "{:?}", node.answer(waiting));
+    assert_eq!(node.counts().cooling, 1);
+    // A report that began before the release shows nothing of what has become of the pod.
+    let released_at = node.record().cooling()[&address];
+    node.report_kernel_from(released_at);
+    assert_eq!(node.answer(waiting), None, "{:?}", node.answer(waiting));
+    node.report_kernel();
+    node.settle();
+    assert_eq!(node.granted(waiting).address(), address);
+}
+
+/// The record still has the pod when the report comes, so its link is no contradiction.
+#[test]
+fn report_before_the_release_is_on_record_checks_nothing() {
+    let (mut node, address) = two_pods_on_three_addresses();
+    node.report_kernel();
+    node.kernel_answers = false;
+    node.run_pod(2);
+    node.del(0);
+    node.now = node.now + secs(1);
+    node.report_kernel();
+    node.settle();
+    let waiting = node.add(3);
+    node.settle();
+    assert_eq!(node.answer(waiting), None, "{:?}", node.answer(waiting));
+    node.links.remove(&address);
+    node.now = node.now + secs(1);
+    node.report_kernel();
+    node.settle();
+    assert_eq!(node.granted(waiting).address(), address);
+}
+
+#[test]
+fn engine_without_any_report_asks_for_none() {
+    let mut node = Node::settled(limits("t3.small"), warm_ip(1, 0));
+    let address = node.run_pod(0).address();
+    node.del(0);
+    node.pass(secs(200));
+    assert!(!node.kernel_is_asked);
+    assert_eq!(node.counts().cooling, 0);
+    assert_eq!(node.run_pod(1).address(), address);
 }

@@ -176,6 +176,10 @@ pub(crate) struct Node {
     pub(crate) links: BTreeMap<IpAddr, AttachmentKey>,
     /// Whether each link carries its attachment's mark. Links of amazon-vpc-cni-k8s carry none.
     pub(crate) links_are_marked: bool,
+    /// Whether the kernel is read when the engine asks for it.
+    pub(crate) kernel_answers: bool,
+    /// Whether the engine has asked for the kernel since it was last read on its order.
+    pub(crate) kernel_is_asked: bool,
     /// Attachments whose network namespace is gone.
     pub(crate) ended: BTreeSet<AttachmentKey>,
     /// The sandboxes that the runtime lists; `None` if it does not answer.
@@ -216,6 +220,8 @@ impl Node {
             forgotten_connections: Vec::new(),
             links: BTreeMap::new(),
             links_are_marked: true,
+            kernel_answers: true,
+            kernel_is_asked: false,
             ended: BTreeSet::new(),
             listed: None,
             early: BTreeMap::new(),
@@ -325,6 +331,10 @@ impl Node {
     pub(crate) fn send(&mut self, event: Event) {
         let effects = self.engine.handle(event, self.now);
         self.absorb(effects);
+        if self.kernel_is_asked && self.kernel_answers {
+            self.kernel_is_asked = false;
+            self.report_kernel();
+        }
     }
 
     fn absorb(&mut self, effects: Vec<Effect>) {
@@ -354,6 +364,7 @@ impl Node {
                 }
                 Effect::SyncHost(picture) => self.host = Some(picture),
                 Effect::TakeDown(links) => self.to_take_down.extend(links),
+                Effect::ReadKernel => self.kernel_is_asked = true,
                 Effect::RestorePods(pods) => self.restored = pods,
                 Effect::RemoveHostAddresses(addresses) => self.off_host = addresses,
                 Effect::ForgetConnections(addresses) => {

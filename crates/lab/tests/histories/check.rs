@@ -63,8 +63,7 @@ impl Simulation {
         let is_ready = is_old || told_before || found.ready.contains(eni_of(assignment));
         let second = found.pods.get(key).filter(|pod| !pod.ended).and_then(|pod| pod.address);
         let second = second.filter(|before| *before != address && !found.is_rolled_back);
-        let routed = found.live_links().find(|(ip, owner)| **ip == address && *owner != key);
-        let routed = routed.map(|(_, owner)| owner.clone()).filter(|_| !is_old);
+        let routed = found.links.get(&address).filter(|owner| *owner != key && !is_old).cloned();
         let told = || format!("{key}: {assignment:?}");
         self.expect(node, "answer before its record is durable", on_record, told);
         self.expect(node, "address on an ENI that was never ready", is_ready, told);

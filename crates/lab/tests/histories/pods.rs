@@ -11,6 +11,8 @@ use super::simulation::{HistoryEvent, Simulation};
 
 /// The longest time from an answer to the change of the pod's link.
 const LINK_MS: u64 = 60;
+/// How long a link stays whose plugin dies between the daemon's answer and the link's removal.
+const LEFT_LINK: Duration = Duration::from_secs(100);
 
 fn key(node: usize, pod: usize, sandbox: u32) -> AttachmentKey {
     AttachmentKey {
@@ -127,6 +129,14 @@ impl Simulation {
         self.tell(node, event);
     }
 
+    /// The time from the answer to a DEL to the removal of the link. One plugin in sixty dies before that.
+    fn until_unlinked(&mut self) -> Duration {
+        match self.rng.below(LINK_MS) {
+            0 => LEFT_LINK,
+            millis => Duration::from_millis(millis),
+        }
+    }
+
     /// Handles an answer of the daemon.
     pub(super) fn answered(&mut self, node: usize, request: RequestId, answer: Answer) {
         let Some(open) = self.nodes[node].open.remove(&request) else {
@@ -149,14 +159,14 @@ impl Simulation {
             (OpenRequest::Del { key }, Answer::Refused(_)) => {
                 // The plugin leaves the DEL on disk for the next daemon. This daemon repeats it by itself.
                 self.nodes[node].pending_dels.push(key.clone());
-                let span = Duration::from_millis(self.rng.below(LINK_MS));
+                let span = self.until_unlinked();
                 self.push_in(span, HistoryEvent::Unlinks { node, key });
             }
             (OpenRequest::Del { key }, Answer::Released(released)) => {
                 if let Some(assignment) = released {
                     self.check_release(node, &key, assignment.addresses.first().address);
                 }
-                let span = Duration::from_millis(self.rng.below(LINK_MS));
+                let span = self.until_unlinked();
                 self.push_in(span, HistoryEvent::Unlinks { node, key });
             }
             (OpenRequest::Gc, Answer::Collected(collected)) => {

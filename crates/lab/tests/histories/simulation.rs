@@ -319,10 +319,15 @@ impl Simulation {
         self.nodes[node].run == run && self.nodes[node].engine.is_some()
     }
 
-    fn poll_kernel(&mut self, node: usize) {
+    fn read_kernel(&mut self, node: usize) {
         let report = self.nodes[node].kernel_report(self.now);
         let run = self.nodes[node].run;
         self.push_within(READ_MS, HistoryEvent::KernelRead { node, run, report });
+    }
+
+    fn poll_kernel(&mut self, node: usize) {
+        self.read_kernel(node);
+        let run = self.nodes[node].run;
         self.push_in(self.poll_every, HistoryEvent::PollKernel { node, run });
         self.hint(node);
     }
@@ -414,6 +419,7 @@ impl Simulation {
                 };
                 self.nodes[node].links.retain(|address, key| !is_same(address, key));
             }
+            Effect::ReadKernel => self.read_kernel(node),
             // The nodes have no connections.
             Effect::RestorePods(_)
             | Effect::RemoveHostAddresses(_)

@@ -79,6 +79,29 @@ async fn add_killed_at_any_step_leaves_nothing() -> Result<()> {
     .await
 }
 
+/// The daemon has released the address, and the kernel still routes it to the pod before.
+#[tokio::test(flavor = "multi_thread")]
+async fn address_of_a_link_that_a_del_left_goes_to_no_pod() -> Result<()> {
+    // Five addresses in all.
+    let settings = [("MAX_ENI", "1"), ("IP_COOLDOWN_PERIOD", "0")];
+    with_pods(quick("kpl", &settings), 4, async |cluster, steady| {
+        let node = &cluster.nodes[0];
+        let before = node.runtime.run("before").await?;
+        killed(node, "DEL", &before, "del-answered").await?;
+        let refused = node.runtime.refusal("next").await?;
+        ensure!(format!("{refused:?}").contains("1 quarantined"), "{refused:?}");
+        node.runtime.remove(&before).await?;
+        eventually("the address", PATIENCE, async || {
+            let next = node.runtime.run("next").await?;
+            ensure!(next.ip == before.ip, "{} for {}", next.ip, before.ip);
+            node.runtime.remove(&next).await
+        })
+        .await?;
+        all_is_well(cluster, steady).await
+    })
+    .await
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn del_killed_at_any_step_is_done_by_the_next() -> Result<()> {
     at_each(quick("kpd", &[]), 2, DEL, async |node, _, point| {

@@ -333,8 +333,8 @@ impl StockTake<'_> {
             }
             let since = before.since(eni).unwrap_or(now);
             if since + LAG <= asked_at {
-                self.pool.delete_unattached(eni, Reason::Unneeded, self.cx.cooldown(), now);
-            } else if self.pool.is_spare(eni, self.cx.cooldown(), now) {
+                self.pool.delete_unattached(eni, Reason::Unneeded, self.cx.rests());
+            } else if self.pool.is_spare(eni, self.cx.rests()) {
                 self.pool.enis.remove(eni);
                 self.inventory.unwanted.begin(eni.clone(), since);
                 self.inventory.enis_poll.ask_from(since + LAG, Reason::Confirm);
