@@ -1,13 +1,12 @@
 //! What the metadata service shows of the ENIs, once a minute: a hint to the engine that EC2 may be worth
 //! a poll. The service is local and costs none of EC2's tokens. If it is away, only the hint is lost.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use agent::{Inlet, error_chain};
 use aws::{Imds, ImdsError};
-use ipam::block::Block;
-use ipam::event::Event;
+use ipam::event::{Event, MetadataEni};
 use ipam::id::EniId;
 use tracing::debug;
 
@@ -22,8 +21,8 @@ pub(crate) async fn send_forever(inlet: Inlet) {
     let imds = Imds::connect();
     loop {
         tokio::time::sleep(INTERVAL).await;
-        match tokio::time::timeout(TIMEOUT, attached_blocks(&imds)).await {
-            Ok(Ok(blocks)) => inlet.send(Event::Hint(blocks)),
+        match tokio::time::timeout(TIMEOUT, attached(&imds)).await {
+            Ok(Ok(enis)) => inlet.send(Event::Hint(enis)),
             Ok(Err(fault)) => {
                 debug!(fault = error_chain(&fault), "no hint from the metadata service")
             }
@@ -32,13 +31,14 @@ pub(crate) async fn send_forever(inlet: Inlet) {
     }
 }
 
-/// The blocks of each attached ENI, its primary address among them.
+/// Each attached ENI, its primary address among its blocks.
 ///
 /// # Errors
 /// Those of [`Imds::enis`].
-pub(crate) async fn attached_blocks(
-    imds: &Imds,
-) -> Result<BTreeMap<EniId, BTreeSet<Block>>, ImdsError> {
-    let enis = imds.enis().await?.into_iter();
-    Ok(enis.map(|eni| (eni.id, eni.blocks.into_iter().collect())).collect())
+pub(crate) async fn attached(imds: &Imds) -> Result<BTreeMap<EniId, MetadataEni>, ImdsError> {
+    let enis = imds.enis().await?.into_iter().map(|eni| {
+        let (blocks, security_groups) = (eni.blocks.into_iter().collect(), eni.security_groups);
+        (eni.id, MetadataEni { blocks, security_groups })
+    });
+    Ok(enis.collect())
 }

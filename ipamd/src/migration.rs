@@ -87,7 +87,7 @@ fn place(enis: &[ShownEni], primary: &ShownEni, address: IpAddr) -> Place {
         warn!(%address, "metadata service shows a pod's address on no ENI");
         primary
     });
-    let ShownEni { id, mac, device_index, network_card, blocks: _ } = found;
+    let ShownEni { id, mac, device_index, network_card, .. } = found;
     let (device_index, network_card) = match *mac == primary.mac {
         true => (0, 0),
         false => (*device_index, *network_card),

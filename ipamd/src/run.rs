@@ -7,7 +7,7 @@ use agent::{Config, Edges, Inlet, Notes, StateDirectory, host};
 use anyhow::Context as _;
 use aws::{ConnectOptions, Ec2, Proxies};
 use command_line::{Exit, Failure};
-use ipam::call::{CallError, CallErrorKind, CallId, Ec2Call};
+use ipam::call::{Action, CallError, CallErrorKind, CallId, Ec2Call};
 use ipam::event::Event;
 use ipam::time::Timestamp;
 use settings::{InForce, Settings};
@@ -170,15 +170,20 @@ async fn make_calls(ec2: Ec2, mut calls: mpsc::UnboundedReceiver<(CallId, Ec2Cal
 
 /// Makes `call` and returns its outcome.
 pub(crate) async fn make_call(ec2: Ec2, id: CallId, call: Ec2Call) -> Event {
-    let action = call.action().as_str();
-    failpoint::pass("calling", action);
+    let point = point_of(call.action());
+    failpoint::pass("calling", point);
     let made = tokio::spawn(async move { ec2.execute(&call).await });
     let result = made.await.unwrap_or_else(|_panic| Err(client_panicked()));
-    failpoint::pass("called", action);
+    failpoint::pass("called", point);
     if let Err(fault) = &result {
         warn!(id = id.0, %fault, kind = ?fault.kind, "EC2 call failed");
     }
     Event::CallDone { id, result }
+}
+
+/// The action in the name of a fail point. EC2 has one name for two of our actions.
+fn point_of(action: Action) -> &'static str {
+    if action == Action::SetSecurityGroups { "SetSecurityGroups" } else { action.as_str() }
 }
 
 /// Whether EC2 acted is unknown.

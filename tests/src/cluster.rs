@@ -24,6 +24,8 @@ pub const IPV6_SETTINGS: [(&str, &str); 3] =
 
 /// Pods that the kubelet starts or ends at a time.
 const AT_ONCE: usize = 4;
+/// A security group of the VPC beside its default one, which the nodes have.
+pub const OTHER_GROUP: &str = "sg-0cccccccccccccccc";
 
 /// One node to be.
 #[derive(Debug, Clone)]
@@ -154,6 +156,7 @@ impl Spec {
             "fabric_netns": self.name, "switches": self.switches,
             "vpcs": [{
                 "cidrs": ["10.0.0.0/16"], "ipv6_cidrs": ipv6_cidrs,
+                "security_groups": [{ "name": "other", "id": OTHER_GROUP }],
                 "subnets": [{
                     "name": "nodes", "az": "us-east-1a", "cidr": self.subnet, "used": self.used,
                     "ipv6_cidr": ipv6_cidr,

@@ -187,6 +187,9 @@ class Interfaces(WireTest):
         self.assertEqual(seen["Description"], "mine & yours")
         self.assertFalse(seen["SourceDestCheck"])
         self.assertEqual([group["GroupId"] for group in seen["Groups"]], [GROUP])
+        with self.refused("InvalidGroup.NotFound"):
+            modify(**name, Groups=[GROUP, "sg-0dddddddddddddddd"])
+        self.assertEqual([group["GroupId"] for group in self.look(eni)["Groups"]], [GROUP])
         with self.refused("InvalidAttachmentID.NotFound"):
             modify(
                 **name,

@@ -86,7 +86,7 @@ fn disagreements(page: &Page, view: &PoolView) {
     page.gauges(&registry::DISAGREEMENTS, by_kind);
 }
 
-/// ENIs and blocks on the instance that are not the daemon's.
+/// ENIs and blocks on the instance that are not the daemon's, or not as they should be.
 fn foreign(page: &Page, view: &PoolView) {
     let mut reasons: BTreeMap<_, usize> = BTreeMap::new();
     for reason in view.foreign.values() {
@@ -94,6 +94,7 @@ fn foreign(page: &Page, view: &PoolView) {
     }
     page.gauges(&registry::FOREIGN_ENIS, reasons);
     page.gauge(&registry::FOREIGN_BLOCKS, view.unused_blocks.len());
+    page.gauge(&registry::ENIS_WITH_OTHER_GROUPS, view.other_groups.len());
 }
 
 #[cfg(test)]

@@ -2,7 +2,7 @@
 //! module must not know what the changes mean, only that they make up a [`Record`].
 //!
 //! ```text
-//! ["5f3c9a10",{"format":"tidepool","version":3,"instance":"i-0123456789abcdef0"}]
+//! ["5f3c9a10",{"format":"tidepool","version":4,"instance":"i-0123456789abcdef0"}]
 //! ["90b1c2d3",{"assigned":{"key":{…},"assignment":{…}}}]
 //! ```
 //!

@@ -201,6 +201,7 @@ pub(crate) fn view(node: &Node, limits_from: String, view: PoolView) -> v1::View
         quarantined: _,
         host_addresses: _,
         lost: _,
+        other_groups: _,
         sandboxes: _,
         refuted_hints,
         counts,

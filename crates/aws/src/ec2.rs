@@ -147,6 +147,9 @@ impl Ec2 {
             Ec2Call::Unassign { eni, blocks } => self.unassign(eni, blocks).await,
             Ec2Call::DetachEni { eni: _, attachment } => self.detach_eni(attachment).await,
             Ec2Call::DeleteEni { eni } => self.delete_eni(eni).await,
+            Ec2Call::SetSecurityGroups { eni, security_groups } => {
+                self.set_security_groups(eni, security_groups).await
+            }
         }
     }
 
@@ -220,7 +223,7 @@ impl Ec2 {
             .client
             .create_network_interface()
             .subnet_id(subnet.as_str())
-            .set_groups(Some(security_groups.iter().map(ToString::to_string).collect()))
+            .set_groups(Some(texts(security_groups)))
             .set_secondary_private_ip_address_count(addresses)
             .set_ipv4_prefix_count(prefixes)
             .set_ipv6_prefix_count(ipv6_prefixes)
@@ -329,6 +332,17 @@ impl Ec2 {
         Ok(CallOutput::Done)
     }
 
+    async fn set_security_groups(
+        &self,
+        eni: &EniId,
+        groups: &BTreeSet<SecurityGroupId>,
+    ) -> Result<CallOutput, Failure> {
+        let request = self.client.modify_network_interface_attribute();
+        let request = request.network_interface_id(eni.as_str()).set_groups(Some(texts(groups)));
+        request.send().await?;
+        Ok(CallOutput::Done)
+    }
+
     /// EC2's description of the instance type `name`.
     pub(crate) async fn instance_type(&self, name: &str) -> Result<InstanceTypeInfo, Failure> {
         let request = self.client.describe_instance_types();
@@ -336,6 +350,10 @@ impl Ec2 {
         let types = answer.instance_types.unwrap_or_default();
         Ok(reply::need("instanceTypeSet", types.into_iter().next())?)
     }
+}
+
+fn texts(groups: &BTreeSet<SecurityGroupId>) -> Vec<String> {
+    groups.iter().map(ToString::to_string).collect()
 }
 
 impl fmt::Debug for Ec2 {

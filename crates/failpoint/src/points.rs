@@ -40,6 +40,7 @@ pub const IPAMD: &[&str] = &[
     "synced-eni_known",
     "synced-eni_forgotten",
     // Before a call of EC2. `UnassignIpv6Addresses` is missing: a node keeps its one /80, so no test passes it.
+    // `SetSecurityGroups` is a ModifyNetworkInterfaceAttribute too.
     "calling-DescribeNetworkInterfaces",
     "calling-DescribeSubnets",
     "calling-CreateNetworkInterface",
@@ -50,6 +51,7 @@ pub const IPAMD: &[&str] = &[
     "calling-UnassignPrivateIpAddresses",
     "calling-DetachNetworkInterface",
     "calling-DeleteNetworkInterface",
+    "calling-SetSecurityGroups",
     // After EC2's answer.
     "called-DescribeNetworkInterfaces",
     "called-DescribeSubnets",
@@ -61,6 +63,7 @@ pub const IPAMD: &[&str] = &[
     "called-UnassignPrivateIpAddresses",
     "called-DetachNetworkInterface",
     "called-DeleteNetworkInterface",
+    "called-SetSecurityGroups",
     // The kernel's side of an ENI is ready, and the engine does not know it yet.
     "host-synced",
     // The answer is decided and not yet sent.

@@ -25,6 +25,8 @@ pub enum Action {
     DetachEni,
     /// `DeleteNetworkInterface`.
     DeleteEni,
+    /// `ModifyNetworkInterfaceAttribute` too. It waits for itself alone: a role may permit only one of the two.
+    SetSecurityGroups,
 }
 
 impl Action {
@@ -36,7 +38,9 @@ impl Action {
             Action::DescribeSubnets => "DescribeSubnets",
             Action::CreateEni => "CreateNetworkInterface",
             Action::AttachEni => "AttachNetworkInterface",
-            Action::SetDeleteOnTermination => "ModifyNetworkInterfaceAttribute",
+            Action::SetDeleteOnTermination | Action::SetSecurityGroups => {
+                "ModifyNetworkInterfaceAttribute"
+            }
             Action::Assign => "AssignPrivateIpAddresses",
             Action::AssignIpv6 => "AssignIpv6Addresses",
             Action::Unassign => "UnassignPrivateIpAddresses",

@@ -101,6 +101,13 @@ pub enum Ec2Call {
         /// An unattached ENI of ours.
         eni: EniId,
     },
+    /// Replaces the security groups. Answered by [`CallOutput::Done`].
+    SetSecurityGroups {
+        /// An ENI of ours, attached or not.
+        eni: EniId,
+        /// All that it shall have, never empty.
+        security_groups: BTreeSet<SecurityGroupId>,
+    },
 }
 
 /// What EC2 answered.
@@ -267,6 +274,7 @@ impl Ec2Call {
             Ec2Call::Unassign { .. } => Action::Unassign,
             Ec2Call::DetachEni { .. } => Action::DetachEni,
             Ec2Call::DeleteEni { .. } => Action::DeleteEni,
+            Ec2Call::SetSecurityGroups { .. } => Action::SetSecurityGroups,
         }
     }
 
@@ -283,7 +291,8 @@ impl Ec2Call {
             | Ec2Call::Assign { eni, .. }
             | Ec2Call::Unassign { eni, .. }
             | Ec2Call::DetachEni { eni, .. }
-            | Ec2Call::DeleteEni { eni } => Some(eni),
+            | Ec2Call::DeleteEni { eni }
+            | Ec2Call::SetSecurityGroups { eni, .. } => Some(eni),
         }
     }
 }
@@ -304,7 +313,23 @@ impl fmt::Display for Ec2Call {
             | Ec2Call::DeleteEni { eni } => write!(f, " {eni}"),
             Ec2Call::Assign { eni, blocks } => write!(f, " {blocks} to {eni}"),
             Ec2Call::Unassign { eni, blocks } => write!(f, " {} blocks of {eni}", blocks.len()),
+            Ec2Call::SetSecurityGroups { eni, security_groups } => {
+                write!(f, " {eni} with {}", GroupList(security_groups))
+            }
         }
+    }
+}
+
+/// Security groups for people: `sg-1, sg-2`.
+pub(crate) struct GroupList<'a>(pub(crate) &'a BTreeSet<SecurityGroupId>);
+
+impl fmt::Display for GroupList<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (n, group) in self.0.iter().enumerate() {
+            let comma = if n > 0 { ", " } else { "" };
+            write!(f, "{comma}{group}")?;
+        }
+        Ok(())
     }
 }
 

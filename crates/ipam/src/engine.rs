@@ -8,7 +8,7 @@
 //!
 //! From below, where each layer may use those before it: `context`, `poll` · `journal` · `calls`, `demand`,
 //! `connections` · `inventory` · `learnt`, `kernel_check`, `leaks`, `host` · `lifecycle`, `outcome` ·
-//! `supply` · `refusal`, `view`, which read all parts and change none.
+//! `supply` · `security_groups` · `refusal`, `view`, which read all parts and change none.
 
 mod calls;
 mod connections;
@@ -24,6 +24,7 @@ mod lifecycle;
 mod outcome;
 mod poll;
 mod refusal;
+mod security_groups;
 mod supply;
 mod view;
 
@@ -48,6 +49,7 @@ use self::kernel_check::{Checking, KernelCheck};
 use self::leaks::LeakSearch;
 use self::lifecycle::Lifecycle;
 use self::outcome::Outcome;
+use self::security_groups::Aligning;
 use self::supply::{Sources, Supply, Supplying};
 
 /// What an engine starts from.
@@ -235,7 +237,8 @@ impl Engine {
         self.with_stock(now, |mut stock, _| stock.warm_start());
         self.advance(now);
         self.plan(now);
-        // The plan may need a describe.
+        self.align(now);
+        // The plan may need a describe, and so may a change of groups.
         self.poll(now, out);
         if self.inventory.is_known() {
             self.calls.repeat_creates(now, out);
@@ -288,6 +291,17 @@ impl Engine {
         let Self { site, pool, journal, calls, inventory, supply, .. } = self;
         let cx = site.at(now);
         Supplying { supply, pool, calls, journal, inventory, n_waiting, pressure, cx }.plan();
+    }
+
+    /// Starts the next call that brings an ENI's security groups into line. It comes after all calls for pods.
+    fn align(&mut self, now: Timestamp) {
+        if !self.inventory.is_known() || self.journal.hold(now).is_some() {
+            return;
+        }
+        let pressure = self.pressure();
+        let Self { site, pool, journal, calls, inventory, .. } = self;
+        let cx = site.at(now);
+        Aligning { pool, calls, journal, inventory, pressure, cx }.start();
     }
 
     /// Refuses the Adds that wait in vain or have waited long enough.

@@ -9,7 +9,7 @@ use mac::MacAddr;
 
 use crate::block::{Block, BlockCount, BlockKind, Family};
 use crate::call::{AttachmentStatus, EniAttachment};
-use crate::id::{EniAttachmentId, EniId, SubnetId};
+use crate::id::{EniAttachmentId, EniId, SecurityGroupId, SubnetId};
 use crate::reason::Reason;
 use crate::record::Record;
 use crate::rest::Rests;
@@ -23,6 +23,8 @@ pub(crate) struct Eni {
     pub(crate) id: EniId,
     pub(crate) mac: MacAddr,
     pub(crate) subnet: SubnetId,
+    /// Empty until EC2 has described them: every ENI has one at least.
+    pub(crate) security_groups: BTreeSet<SecurityGroupId>,
     pub(crate) primary_address: IpAddr,
     pub(crate) origin: Origin,
     pub(crate) tags: BTreeMap<String, String>,

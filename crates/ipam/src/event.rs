@@ -9,7 +9,7 @@ use mac::MacAddr;
 
 use crate::block::{Block, Family};
 use crate::call::{CallError, CallId, CallOutput, Ec2Call};
-use crate::id::{AttachmentKey, EniId, Network, Pod};
+use crate::id::{AttachmentKey, EniId, Network, Pod, SecurityGroupId};
 use crate::kernel_report::{KernelReport, PodLink};
 use crate::policy::{Limits, Policy};
 pub use crate::reason::Reason;
@@ -83,9 +83,9 @@ pub enum Event {
     Kernel(KernelReport),
     /// The kernel has lost a rule, a route or a link of a pod, or may have.
     PodPartLost,
-    /// The metadata service has been read; about every minute, or not at all. For each ENI on this
-    /// instance, ours or not, its IPv4 addresses and prefixes, with or without its own address.
-    Hint(BTreeMap<EniId, BTreeSet<Block>>),
+    /// The metadata service has been read; about every minute, or not at all. It shows these ENIs on this
+    /// instance, ours or not.
+    Hint(BTreeMap<EniId, MetadataEni>),
     /// The user has changed the policy. It holds from now on.
     Policy(Policy),
     /// EC2's limits have changed. They hold from now on.
@@ -99,6 +99,15 @@ pub enum Event {
     },
     /// Time has passed; sent when [`wake_at`](crate::Engine::wake_at) is reached.
     Tick,
+}
+
+/// An ENI as the metadata service shows it.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct MetadataEni {
+    /// Its IPv4 addresses and prefixes, with or without its own address.
+    pub blocks: BTreeSet<Block>,
+    /// Its security groups; empty if the service shows none.
+    pub security_groups: BTreeSet<SecurityGroupId>,
 }
 
 /// The kernel's side of an ENI.

@@ -1,7 +1,11 @@
 //! Why the engine calls EC2. Every call carries its reason, for the log.
 
+use std::collections::BTreeSet;
 use std::fmt;
 use std::time::Duration;
+
+use crate::call::GroupList;
+use crate::id::SecurityGroupId;
 
 /// Why a call is made. Displayed as the clause after the call: "31 free, 16 wanted, for 300 s".
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -20,7 +24,7 @@ pub enum Reason {
     Hint,
     /// A describe: the device of an ENI has gone.
     DeviceGone,
-    /// A describe: an ENI is to be created by it, and the last one is minutes old.
+    /// A describe: an ENI is to be created or changed by it, and the last one is minutes old.
     Outdated,
     /// A describe: the policy has changed.
     Policy,
@@ -56,6 +60,11 @@ pub enum Reason {
     Detaching,
     /// An ended node of the cluster has left an ENI behind.
     Leaked,
+    /// An ENI of ours has other security groups than the primary ENI.
+    OtherGroups {
+        /// The groups that EC2 describes on it.
+        has: BTreeSet<SecurityGroupId>,
+    },
     /// An earlier run began the call.
     LeftOpen,
 }
@@ -70,6 +79,9 @@ impl fmt::Display for Reason {
                 let seconds = lasted.as_secs();
                 return write!(f, "{free} free, {wanted} wanted, for {seconds} s");
             }
+            Reason::OtherGroups { has } => {
+                return write!(f, "it has {}, and the primary ENI has others", GroupList(has));
+            }
             Reason::Start => "nothing is known yet",
             Reason::Audit => "the last describe is long ago",
             Reason::Again => "the last describe has failed",
@@ -77,7 +89,9 @@ impl fmt::Display for Reason {
             Reason::Unclear => "a call's answer leaves the state unclear",
             Reason::Hint => "the metadata service shows other addresses",
             Reason::DeviceGone => "the device of an ENI has gone",
-            Reason::Outdated => "an ENI is to be created, and the last describe is minutes old",
+            Reason::Outdated => {
+                "a call goes by the primary ENI, and the last describe is minutes old"
+            }
             Reason::Policy => "the policy has changed",
             Reason::LeakSearch => "ended nodes may have left ENIs behind",
             Reason::NewEni => "the ENI is new",

@@ -99,6 +99,20 @@ impl Pace {
         self.first.saturating_mul(factor).min(self.longest)
     }
 
+    /// How soon a call of `action` is repeated after such a failure.
+    pub(crate) fn of_call(action: Action, kind: CallErrorKind) -> Self {
+        let is_refusal = matches!(
+            kind,
+            CallErrorKind::AccessDenied | CallErrorKind::Lasting | CallErrorKind::Rejected
+        );
+        if action == Action::SetSecurityGroups && is_refusal {
+            // All ENIs of all nodes may be refused alike. No pod waits, and status and metrics name the refusal.
+            Self::new(600_000, 3_600_000)
+        } else {
+            Self::of(kind)
+        }
+    }
+
     /// How soon a call is repeated after such a failure.
     pub(crate) const fn of(kind: CallErrorKind) -> Self {
         match kind {
@@ -194,9 +208,12 @@ impl Retries {
         self.holds.remove(subject);
     }
 
-    /// Forgets the creations that have failed in any subnet.
-    pub(crate) fn clear_creates(&mut self) {
-        self.holds.retain(|subject, _| !matches!(subject, Subject::CreateIn(_)));
+    /// Forgets the failures of calls that go by the primary ENI's subnet or security groups.
+    pub(crate) fn clear_by_primary(&mut self) {
+        let goes_by_primary = |subject: &Subject| {
+            matches!(subject, Subject::CreateIn(_) | Subject::Eni(_, Action::SetSecurityGroups))
+        };
+        self.holds.retain(|subject, _| !goes_by_primary(subject));
     }
 
     /// Forgets an ENI that is gone.

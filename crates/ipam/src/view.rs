@@ -6,7 +6,7 @@ use std::net::IpAddr;
 use mac::MacAddr;
 
 use crate::block::{Block, BlockKind};
-use crate::id::{AttachmentKey, EniId, SubnetId};
+use crate::id::{AttachmentKey, EniId, SecurityGroupId, SubnetId};
 use crate::policy::Limits;
 use crate::record::Assignment;
 use crate::time::Timestamp;
@@ -36,6 +36,8 @@ pub struct PoolView {
     pub sandboxes: Option<usize>,
     /// Pods' addresses that EC2 describes on no ENI of this instance, each with the ENI on record.
     pub lost: BTreeMap<IpAddr, EniId>,
+    /// Our ENIs that have yet to get the primary ENI's security groups, each with those that it has.
+    pub other_groups: BTreeMap<EniId, BTreeSet<SecurityGroupId>>,
     /// The blocks of our ENIs on which the metadata service differs from EC2's later answer. EC2's answer
     /// counts.
     pub refuted_hints: BTreeMap<EniId, BTreeSet<Block>>,

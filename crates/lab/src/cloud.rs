@@ -11,11 +11,11 @@ use ec2_model::fabric::FabricEni;
 use ec2_model::id::{EniId, InstanceId, ResourceType, SecurityGroupId, SubnetId, VpcId};
 use ec2_model::request::{
     Action, AttachNetworkInterface, CreateNetworkInterface, DeleteNetworkInterface,
-    DescribeInstanceTypes, DescribeInstances, DescribeNetworkInterfaces, Filter, Listing, Request,
-    Tag, TagSpecification, TerminateInstances,
+    DescribeInstanceTypes, DescribeInstances, DescribeNetworkInterfaces, Filter, Listing,
+    ModifyNetworkInterfaceAttribute, Request, Tag, TagSpecification, TerminateInstances,
 };
 use ec2_model::response::{Instance, Response};
-use ec2_model::seed::{InstanceSeed, SubnetSeed, VpcSeed};
+use ec2_model::seed::{InstanceSeed, SecurityGroupSeed, SubnetSeed, VpcSeed};
 use ec2_model::{Context, Delivery, Model};
 use ipam::call::INSTANCE_TAG;
 use ipam::policy::{Limits, Policy};
@@ -435,6 +435,49 @@ impl Cloud {
             Some((eni.id, instance))
         });
         marked.collect()
+    }
+
+    /// Adds a security group to the VPC, beside its default one.
+    ///
+    /// # Errors
+    ///
+    /// If the model refuses it.
+    pub fn add_security_group(&mut self, id: SecurityGroupId) -> Result<(), SetupError> {
+        let seed = SecurityGroupSeed {
+            name: id.to_string(),
+            description: String::new(),
+            vpc: self.vpc.clone(),
+            id: Some(id),
+            tags: BTreeMap::new(),
+        };
+        let added = self.model.add_security_group(seed);
+        added.map(|_id| ()).map_err(|error| refused("a security group", error))
+    }
+
+    /// Somebody replaces the security groups of an ENI. A fault of the simulation may prevent it.
+    pub fn set_security_groups(
+        &mut self,
+        eni: EniId,
+        groups: Vec<SecurityGroupId>,
+        now: Timestamp,
+    ) {
+        let change =
+            ModifyNetworkInterfaceAttribute { groups, ..ModifyNetworkInterfaceAttribute::of(eni) };
+        let _prevented = self.call_as_other(change.into(), now);
+    }
+
+    /// The security groups of each ENI in EC2's answer, in ascending order.
+    pub fn security_groups(&mut self, now: Timestamp) -> BTreeMap<EniId, Vec<SecurityGroupId>> {
+        let request = DescribeNetworkInterfaces::default();
+        let Ok(Response::NetworkInterfaces(page)) = self.call_as_other(request.into(), now) else {
+            return BTreeMap::new();
+        };
+        let groups = page.items.into_iter().map(|eni| {
+            let mut groups: Vec<_> = eni.groups.into_iter().map(|group| group.id).collect();
+            groups.sort();
+            (eni.id, groups)
+        });
+        groups.collect()
     }
 
     /// The number of successful calls of daemons that changed something.

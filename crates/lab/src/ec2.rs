@@ -66,6 +66,12 @@ pub fn requests(call: &Ec2Call, site: &Site) -> Vec<Request> {
                 ..ModifyNetworkInterfaceAttribute::of(model_id(eni.as_str()))
             })
         }
+        Ec2Call::SetSecurityGroups { eni, security_groups } => {
+            Request::from(ModifyNetworkInterfaceAttribute {
+                groups: security_groups.iter().map(|id| model_id(id.as_str())).collect(),
+                ..ModifyNetworkInterfaceAttribute::of(model_id(eni.as_str()))
+            })
+        }
         Ec2Call::Assign { eni, blocks } => {
             let (address_count, prefix_count) = counts(*blocks);
             Request::from(AssignPrivateIpAddresses {

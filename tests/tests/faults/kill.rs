@@ -3,6 +3,7 @@
 //! afterwards record, kernel and EC2 agree, no ENI and no address is left over, and no two pods share one.
 
 mod daemon;
+mod groups;
 pub(crate) mod plugin;
 mod record;
 
@@ -148,6 +149,7 @@ fn every_fail_point_is_tried() {
         record::BOOTED,
         record::RESTING,
         record::ASSIGNING,
+        groups::SETTING,
     ]);
     assert_eq!(daemon, all(&[failpoint::IPAMD]));
     assert_eq!(

@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
-use ipam::call::{CallError, CallId, CallOutput, Ec2Call};
+use ipam::call::{Action, CallError, CallId, CallOutput, Ec2Call};
 use ipam::event::Answer;
 use ipam::time::Timestamp;
 use prometheus::{Histogram, HistogramOpts, IntCounter, IntCounterVec};
@@ -24,7 +24,8 @@ pub(crate) struct Counters {
     requests: Requests,
     calls: Calls,
     /// Calls to EC2 without an answer yet: action and start.
-    in_flight: Mutex<BTreeMap<CallId, (&'static str, Timestamp)>>,
+    in_flight: Mutex<BTreeMap<CallId, (Action, Timestamp)>>,
+    groups_set: IntCounter,
     pods_restored: IntCounter,
 }
 
@@ -81,6 +82,7 @@ impl Default for Counters {
                 latency: Latency::new(&registry::EC2_LATENCY),
             },
             in_flight: Mutex::default(),
+            groups_set: counter(&registry::GROUPS_SET),
             pods_restored: counter(&registry::PODS_RESTORED),
         }
     }
@@ -123,7 +125,7 @@ impl Counters {
 
     /// A call to EC2 starts.
     pub(crate) fn call_made(&self, id: CallId, call: &Ec2Call, now: Timestamp) {
-        self.with_in_flight(|calls| calls.insert(id, (call.action().as_str(), now)));
+        self.with_in_flight(|calls| calls.insert(id, (call.action(), now)));
     }
 
     /// A call to EC2 has ended. A call that never started is not counted.
@@ -134,7 +136,10 @@ impl Counters {
         now: Timestamp,
     ) {
         let Some((action, since)) = self.with_in_flight(|calls| calls.remove(&id)) else { return };
-        let calls = &self.calls;
+        if result.is_ok() && action == Action::SetSecurityGroups {
+            self.groups_set.inc();
+        }
+        let (calls, action) = (&self.calls, action.as_str());
         calls.ended.with_label_values(&[action]).inc();
         let failed = calls.failed.with_label_values(&[action]);
         let labels = match result {
@@ -162,12 +167,13 @@ impl Counters {
         page.add(failed.clone());
         page.add(failed_by_code.clone());
         page.add(latency.clone());
+        page.add(self.groups_set.clone());
         page.add(self.pods_restored.clone());
     }
 
     fn with_in_flight<T>(
         &self,
-        act: impl FnOnce(&mut BTreeMap<CallId, (&'static str, Timestamp)>) -> T,
+        act: impl FnOnce(&mut BTreeMap<CallId, (Action, Timestamp)>) -> T,
     ) -> T {
         act(&mut self.in_flight.lock().unwrap_or_else(PoisonError::into_inner))
     }

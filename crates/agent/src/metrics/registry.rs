@@ -95,6 +95,8 @@ metrics! {
         "ENIs on the instance that the daemon leaves alone, by reason";
     FOREIGN_BLOCKS: Gauge "tidepool_foreign_blocks" []
         "Addresses and prefixes on our ENIs that no pod gets: of the other family, or assigned by somebody else";
+    ENIS_WITH_OTHER_GROUPS: Gauge "tidepool_enis_with_other_security_groups" []
+        "ENIs of the daemon that have yet to get the primary ENI's security groups";
     // Events since the start of the daemon.
     ADDS: Counter "awscni_add_ip_req_count" []
         "ADDs that have reached the daemon";
@@ -108,6 +110,8 @@ metrics! {
         "Time from the arrival of an ADD at the daemon to its answer";
     PODS_RESTORED: Counter "tidepool_pod_networks_restored_total" []
         "Pods whose links, routes or rules were put back after another program had changed them";
+    GROUPS_SET: Counter "tidepool_security_groups_set_total" []
+        "ENIs that got the primary ENI's security groups after these had changed, or somebody had changed the ENI's";
     EC2_CALLS: Counter "awscni_ec2api_req_count" ["fn"]
         "Calls to EC2 that have ended, by action, without DescribeInstanceTypes";
     EC2_FAILURES: Counter "awscni_ec2api_error_count" ["fn"]

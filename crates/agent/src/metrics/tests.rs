@@ -64,6 +64,7 @@ fn view() -> PoolView {
             ([10, 0, 0, 93].into(), eni_id("eni-3")),
         ]
         .into(),
+        other_groups: [(eni_id("eni-2"), BTreeSet::new())].into(),
         refuted_hints: [
             (eni_id("eni-1"), [block("10.0.0.9/32"), block("10.0.0.8/32")].into()),
             (eni_id("eni-2"), [block("10.0.0.7/32")].into()),
@@ -97,6 +98,16 @@ fn counters() -> Counters {
         counters.call_made(CallId(id), &Ec2Call::DescribeEnis, at(1_000));
         counters.call_done(CallId(id), &result, at(1_000 + ms));
     }
+    let call = Ec2Call::SetSecurityGroups { eni: eni_id("eni-1"), security_groups: [].into() };
+    let denied = CallError {
+        kind: CallErrorKind::AccessDenied,
+        code: "UnauthorizedOperation".to_owned(),
+        message: String::new(),
+    };
+    for (id, result) in [(5, Err(denied)), (6, Ok(CallOutput::Done))] {
+        counters.call_made(CallId(id), &call, at(1_000));
+        counters.call_done(CallId(id), &result, at(1_020));
+    }
     counters.call_made(CallId(3), &Ec2Call::DescribeSubnets, at(1_000));
     counters.call_done(CallId(4), &Ok(CallOutput::Done), at(1_000));
     counters
@@ -108,6 +119,8 @@ fn page_shows_state_and_counts() {
     let has = |line: &str| assert!(text.lines().any(|found| found == line), "{line}\n{text}");
     for line in [
         "awscni_eni_max 2",
+        "tidepool_enis_with_other_security_groups 1",
+        "tidepool_security_groups_set_total 1",
         "awscni_ip_max 288",
         "awscni_eni_allocated 2",
         "awscni_total_ip_addresses 17",

@@ -4,7 +4,7 @@ use std::net::{IpAddr, Ipv4Addr};
 
 use ipam::block::Block;
 use ipam::call::{AttachmentStatus, CallId, Ec2Call, EniAttachment, EniFacts, EniKind};
-use ipam::id::{AttachmentKey, BootId, EniAttachmentId, EniId, Pod, SubnetId};
+use ipam::id::{AttachmentKey, BootId, EniAttachmentId, EniId, Pod, SecurityGroupId, SubnetId};
 use ipam::record::{Addresses, Assignment, KnownEni, PodIp, Via};
 use proptest::prelude::*;
 use tempfile::TempDir;
@@ -82,12 +82,15 @@ fn known(n: u8, n_blocks: u8) -> Change {
 
 pub(super) fn history() -> Vec<Change> {
     let call = Ec2Call::DeleteEni { eni: EniId::try_from("eni-0b").unwrap() };
+    let security_groups = [SecurityGroupId::try_from("sg-1").unwrap()].into();
+    let align = Ec2Call::SetSecurityGroups { eni: eni(1), security_groups };
     vec![
         assigned(1, 5),
         assigned(2, 6),
         Change::Intended { id: CallId(1), call },
         released(1),
         Change::Settled { id: CallId(1) },
+        Change::Intended { id: CallId(2), call: align },
         Change::Booted { boot: BootId("a boot".to_owned()) },
         known(0, 2),
         assigned(3, 7),
@@ -189,9 +192,11 @@ fn checksum_in_capitals_is_damage() {
 /// The last builds of these versions wrote the logs: one change of each kind.
 #[test]
 fn stored_logs_of_earlier_versions_are_read() {
-    for (version, text) in
-        [(1, include_str!("stored/version-1.jsonl")), (2, include_str!("stored/version-2.jsonl"))]
-    {
+    for (version, text) in [
+        (1, include_str!("stored/version-1.jsonl")),
+        (2, include_str!("stored/version-2.jsonl")),
+        (3, include_str!("stored/version-3.jsonl")),
+    ] {
         let directory = tempfile::tempdir().unwrap();
         fs::write(directory.path().join(LOG), text).unwrap();
         let store = open(&directory);
@@ -237,14 +242,14 @@ fn log_of_first_version_is_read_and_upgraded() {
 #[test]
 fn unreadable_log_is_kept_and_previous_copy_is_used() {
     let header = |text: &str| format!("[\"{:08x}\",{text}]\n", crc32fast::hash(text.as_bytes()));
-    let newer = header(r#"{"format":"tidepool","version":4,"owner":"i-0123456789abcdef0"}"#);
-    let foreign = header(r#"{"format":"tidepool","version":3,"instance":"i-ffff"}"#);
+    let newer = header(r#"{"format":"tidepool","version":5,"owner":"i-0123456789abcdef0"}"#);
+    let foreign = header(r#"{"format":"tidepool","version":4,"instance":"i-ffff"}"#);
     let other = header(r#"{"format":"vpc-cni-ipam/1","version":1}"#);
     let garbage = [
         (Vec::new(), "line 1: no header: unfinished line"),
         (vec![0; 4096], "line 1: no header: unfinished line"),
         (b"{\"version\":\"vpc-cni-ipam/1\"}\n".to_vec(), "no header: not a line of a state log"),
-        (newer.into_bytes(), "line 1: version 4; this ipamd reads versions 1 to 3"),
+        (newer.into_bytes(), "line 1: version 5; this ipamd reads versions 1 to 4"),
         (foreign.into_bytes(), "written on i-ffff; this is i-0123456789abcdef0"),
         (other.into_bytes(), "line 1: format \"vpc-cni-ipam/1\""),
     ];

@@ -1,11 +1,12 @@
 //! The attached ENIs as the metadata service shows them. The service lags behind EC2, so nobody may give an
 //! address back because of its answer.
 
+use std::collections::BTreeSet;
 use std::net::Ipv4Addr;
 
 use aws_config::imds::client::error::ImdsError as SdkError;
 use ipam::block::Block;
-use ipam::id::EniId;
+use ipam::id::{EniId, SecurityGroupId};
 use ipnet::IpNet;
 use mac::MacAddr;
 
@@ -25,10 +26,12 @@ pub struct ShownEni {
     /// Its IPv4 addresses, the primary one included, and its prefixes. Single IPv6 addresses are the node's
     /// own, so they are left out.
     pub blocks: Vec<Block>,
+    /// Its security groups; empty if the service does not show any.
+    pub security_groups: BTreeSet<SecurityGroupId>,
 }
 
 impl Imds {
-    /// The ENIs of this instance, by hardware address. Six small requests for each.
+    /// The ENIs of this instance, by hardware address. Seven small requests for each.
     ///
     /// # Errors
     /// For the first path that cannot be read or has an invalid answer. The error names the path.
@@ -54,7 +57,14 @@ impl Imds {
         for key in ["local-ipv4s", "ipv4-prefix", "ipv6-prefix"] {
             blocks.extend(self.blocks(&at(key)).await?);
         }
-        Ok(ShownEni { id, mac, device_index, network_card, blocks })
+        let security_groups = self.security_groups(&at("security-group-ids")).await?;
+        Ok(ShownEni { id, mac, device_index, network_card, blocks, security_groups })
+    }
+
+    async fn security_groups(&self, path: &str) -> Result<BTreeSet<SecurityGroupId>, ImdsError> {
+        let text = self.if_there(path).await?.unwrap_or_default();
+        let groups = text.lines().map(|line| id(line.trim())).collect::<Result<_, _>>();
+        groups.map_err(|problem| malformed(path, &text, problem))
     }
 
     async fn blocks(&self, path: &str) -> Result<Vec<Block>, ImdsError> {

@@ -6,7 +6,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::pin::Pin;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use aws::{ConnectOptions, Ec2, Imds, instance_limits};
 use ipam::block::{Block, BlockKind};
@@ -44,7 +44,10 @@ const MOTO_DIFFERS: &[(&str, &str)] = &[
     ("unassign_removes_ipv6_prefixes", NO_PREFIXES),
     ("unassign_removes_prefixes", NO_PREFIXES),
     ("unassign_of_another_enis_address_is_rejected", "it does not check assignments"),
+    ("unknown_security_group_is_refused", "it takes every group, and shows none then"),
 ];
+/// Far longer than the simulator's metadata service lags.
+const METADATA_PATIENCE: Duration = Duration::from_secs(120);
 const NO_PREFIXES: &str = "it ignores prefixes silently";
 const NO_LIMITS: &str = "it knows the limits of instance types but does not enforce them";
 
@@ -77,6 +80,8 @@ async fn clauses(site: &Arc<Site>) -> Vec<Clause> {
         attach_at_a_taken_device_index_is_refused,
         attach_beyond_the_eni_limit_is_refused,
         set_delete_on_termination_takes_effect,
+        security_groups_that_an_eni_has_can_be_set,
+        unknown_security_group_is_refused,
         assign_answers_with_the_added_addresses,
         assign_adds_addresses,
         assign_adds_prefixes,
@@ -185,6 +190,28 @@ async fn set_delete_on_termination_takes_effect(node: Node) {
     assert_eq!(dies().await, Some(false));
     node.call(Ec2Call::SetDeleteOnTermination { eni: eni.clone(), attachment }).await;
     assert_eq!(dies().await, Some(true));
+}
+
+/// The call may be repeated after an unknown outcome.
+async fn security_groups_that_an_eni_has_can_be_set(node: Node) {
+    let (eni, _) = node.attached(BlockKind::V4Address.times(0)).await;
+    let security_groups = BTreeSet::from([node.site.group.clone()]);
+    let call =
+        Ec2Call::SetSecurityGroups { eni: eni.clone(), security_groups: security_groups.clone() };
+    for _ in 0..2 {
+        assert_eq!(node.call(call.clone()).await, CallOutput::Done);
+        assert_eq!(node.eni(&eni).await.security_groups, security_groups);
+    }
+}
+
+async fn unknown_security_group_is_refused(node: Node) {
+    let (eni, _) = node.attached(BlockKind::V4Address.times(0)).await;
+    let before = node.eni(&eni).await.security_groups;
+    let security_groups = [id("sg-0dddddddddddddddd")].into();
+    let error =
+        node.refused(Ec2Call::SetSecurityGroups { eni: eni.clone(), security_groups }).await;
+    assert_eq!((error.kind, &*error.code), (CallErrorKind::Lasting, "InvalidGroup.NotFound"));
+    assert_eq!(node.eni(&eni).await.security_groups, before);
 }
 
 async fn assign_answers_with_the_added_addresses(node: Node) {
@@ -422,5 +449,28 @@ async fn facts_from_metadata_and_ec2_agree() {
     assert_eq!(enis[0].security_groups, [id("sg-0aaaaaaaaaaaaaaa1")].into());
     let shown = Imds::connect_to(&sim.imds).unwrap().enis().await.unwrap();
     assert_eq!((&shown[0].id, shown[0].device_index), (&enis[0].id, 0));
+    assert_eq!(shown[0].security_groups, enis[0].security_groups);
     assert!(shown[0].blocks.contains(&single(enis[0].primary_address)));
+}
+
+/// The metadata service shows the change too, which is how the daemon learns of it.
+#[tokio::test]
+async fn security_groups_of_an_eni_are_replaced() {
+    let sim = VpcSim::start().await;
+    let instance: ipam::id::InstanceId = id("i-0aaaaaaaaaaaaaaa1");
+    let ec2 = Ec2::connect(ConnectOptions { instance, ..options(&sim.ec2) }).await.unwrap();
+    let imds = Imds::connect_to(&sim.imds).unwrap();
+    let eni = imds.enis().await.unwrap()[0].id.clone();
+    let security_groups = BTreeSet::from([id("sg-0aaaaaaaaaaaaaaa2"), id("sg-0aaaaaaaaaaaaaaa1")]);
+    let call = Ec2Call::SetSecurityGroups { eni, security_groups: security_groups.clone() };
+    assert_eq!(ec2.execute(&call).await.unwrap(), CallOutput::Done);
+    let CallOutput::Enis(enis) = ec2.execute(&Ec2Call::DescribeEnis).await.unwrap() else {
+        panic!("another answer")
+    };
+    assert_eq!(enis[0].security_groups, security_groups);
+    let deadline = Instant::now() + METADATA_PATIENCE;
+    while imds.enis().await.unwrap()[0].security_groups != security_groups {
+        assert!(Instant::now() < deadline, "the metadata service shows the old groups");
+        tokio::task::yield_now().await;
+    }
 }

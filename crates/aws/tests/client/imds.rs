@@ -176,7 +176,7 @@ async fn imds_endpoint_that_is_no_url_is_refused() {
 }
 
 /// An ENI with only its primary address on an older service, and an ENI with everything.
-const ENIS: [(&str, u16, &str); 13] = [
+const ENIS: [(&str, u16, &str); 15] = [
     ("", 200, "02:74:b0:72:79:61/\n02:74:b0:72:79:62/"),
     ("02:74:b0:72:79:61/interface-id", 200, "eni-00000001"),
     ("02:74:b0:72:79:61/device-number", 200, "0"),
@@ -184,12 +184,14 @@ const ENIS: [(&str, u16, &str); 13] = [
     ("02:74:b0:72:79:61/local-ipv4s", 200, "10.0.2.157"),
     ("02:74:b0:72:79:61/ipv4-prefix", 404, ""),
     ("02:74:b0:72:79:61/ipv6-prefix", 404, ""),
+    ("02:74:b0:72:79:61/security-group-ids", 404, ""),
     ("02:74:b0:72:79:62/interface-id", 200, "eni-00000002"),
     ("02:74:b0:72:79:62/device-number", 200, "3"),
     ("02:74:b0:72:79:62/network-card", 200, "1"),
     ("02:74:b0:72:79:62/local-ipv4s", 200, "10.0.2.158\n10.0.2.159"),
     ("02:74:b0:72:79:62/ipv4-prefix", 200, "10.0.2.16/28"),
     ("02:74:b0:72:79:62/ipv6-prefix", 200, "2001:db8:0:0:1::/80"),
+    ("02:74:b0:72:79:62/security-group-ids", 200, "sg-00000002\nsg-00000001"),
 ];
 
 /// The answers with the ENIs, after the token.
@@ -210,15 +212,17 @@ async fn service_of_enis(broken: usize, (status, text): (u16, &str)) -> (Server,
 }
 
 #[tokio::test]
-async fn enis_are_listed_with_their_blocks() {
+async fn enis_are_listed_with_blocks_and_groups() {
     let (server, imds) = service_of_enis(usize::MAX, (0, "")).await;
     let listed = imds.enis().await.unwrap().into_iter().map(|eni| {
         let blocks = eni.blocks.iter().map(ToString::to_string).collect::<Vec<_>>().join(" ");
-        format!("{} {}/{} {blocks}", eni.id, eni.network_card, eni.device_index)
+        let groups = eni.security_groups.iter().map(|group| format!(" {group}"));
+        let groups: String = groups.collect();
+        format!("{} {}/{} {blocks}{groups}", eni.id, eni.network_card, eni.device_index)
     });
     let expect = [
         "eni-00000001 0/0 10.0.2.157/32",
-        "eni-00000002 1/3 10.0.2.158/32 10.0.2.159/32 10.0.2.16/28 2001:db8:0:0:1::/80",
+        "eni-00000002 1/3 10.0.2.158/32 10.0.2.159/32 10.0.2.16/28 2001:db8:0:0:1::/80 sg-00000001 sg-00000002",
     ];
     assert_eq!(listed.collect::<Vec<_>>(), expect);
     for (request, (path, ..)) in server.seen()[1..].iter().zip(ENIS) {

@@ -200,7 +200,7 @@ account: "111122223333"
 vpcs:
   - id: vpc-0aaaaaaaaaaaaaaa1
     cidrs: [10.1.0.0/16, 100.64.0.0/16]
-    security_groups: [{name: nodes, id: sg-0aaaaaaaaaaaaaaa1}]
+    security_groups: [{name: nodes, id: sg-0aaaaaaaaaaaaaaa1}, {name: pods, id: sg-0aaaaaaaaaaaaaaa2}]
     subnets: [{name: a, id: subnet-0aaaaaaaaaaaaaaa1, az: us-east-1a, cidr: 10.1.2.0/24}]
 instances:
   - {id: i-0aaaaaaaaaaaaaaa1, type: m5.large, subnet: a, address: 10.1.2.157, security_groups: [nodes]}

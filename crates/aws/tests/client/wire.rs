@@ -73,6 +73,11 @@ fn set_delete_on_termination() -> Ec2Call {
     Ec2Call::SetDeleteOnTermination { eni: id("eni-1"), attachment: id("eni-attach-1") }
 }
 
+fn set_security_groups() -> Ec2Call {
+    let security_groups = [id("sg-2"), id("sg-1")].into();
+    Ec2Call::SetSecurityGroups { eni: id("eni-1"), security_groups }
+}
+
 fn assign(blocks: BlockCount) -> Ec2Call {
     Ec2Call::Assign { eni: id("eni-1"), blocks }
 }
@@ -315,6 +320,11 @@ async fn other_calls_return_done() {
             set_delete_on_termination(),
             "ModifyNetworkInterfaceAttribute\nAttachment.AttachmentId=eni-attach-1\n\
              Attachment.DeleteOnTermination=true\nNetworkInterfaceId=eni-1",
+        ),
+        (
+            set_security_groups(),
+            "ModifyNetworkInterfaceAttribute\nNetworkInterfaceId=eni-1\n\
+             SecurityGroupId.1=sg-1\nSecurityGroupId.2=sg-2",
         ),
         (detach(), "DetachNetworkInterface\nAttachmentId=eni-attach-1"),
         (delete(), "DeleteNetworkInterface\nNetworkInterfaceId=eni-1"),

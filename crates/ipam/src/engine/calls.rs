@@ -73,7 +73,8 @@ impl Pressure {
             | Action::Unassign
             | Action::UnassignIpv6
             | Action::DetachEni
-            | Action::DeleteEni => false,
+            | Action::DeleteEni
+            | Action::SetSecurityGroups => false,
         };
         if pods_wait { Urgency::PodsWait } else { Urgency::Background }
     }
@@ -281,7 +282,7 @@ impl Calls {
         let is_lasting = error.kind == CallErrorKind::Lasting;
         let lasts = if is_lasting { "; it does so until somebody removes the cause" } else { "" };
         let why = format!("{call}: {error}{lasts}");
-        let (pace, code) = (Pace::of(error.kind), refusal_code(error.kind));
+        let (pace, code) = (Pace::of_call(call.action(), error.kind), refusal_code(error.kind));
         self.retries.fail(subject, pace, code, why, now)
     }
 
@@ -360,7 +361,8 @@ fn left_open(record: &Record, now: Timestamp) -> BTreeMap<CallId, InFlight> {
         | Action::Unassign
         | Action::UnassignIpv6
         | Action::DetachEni
-        | Action::DeleteEni => Phase::Doubtful(record.next_call()),
+        | Action::DeleteEni
+        | Action::SetSecurityGroups => Phase::Doubtful(record.next_call()),
     };
     let intents = record.intents().iter();
     let in_flight =

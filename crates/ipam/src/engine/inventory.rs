@@ -20,12 +20,13 @@ pub(super) use self::stock_take::{Judgements, Polled, StockTake, not_an_answer};
 use self::warm_start::WarmStart;
 use super::calls::{Calls, Pressure};
 use super::context::Context;
-use super::poll::Poll;
+use super::poll::{LAG, Poll};
 use crate::block::Block;
 use crate::call::{Ec2Call, EniFacts};
 use crate::eni::Eni;
 use crate::event::Effect;
 use crate::id::{EniId, SecurityGroupId, SubnetId};
+use crate::policy::Placement;
 use crate::pool::Pool;
 use crate::reason::Reason;
 use crate::record::{Change, Record};
@@ -45,6 +46,8 @@ const FRESH: Duration = Duration::from_secs(5 * 60);
 pub(super) struct PrimaryTemplate {
     pub(super) subnet: SubnetId,
     pub(super) security_groups: BTreeSet<SecurityGroupId>,
+    /// When the describe began that first showed these groups. Every later one has shown them too.
+    groups_since: Timestamp,
     address: IpAddr,
 }
 
@@ -166,6 +169,41 @@ impl Inventory {
         self.warm_start.note(news, pool, &cx.node.boot)
     }
 
+    /// The security groups that a new ENI gets; `None` until EC2 has described the primary ENI's. Without any, EC2
+    /// takes the VPC's default group.
+    pub(super) fn groups_of_new<'a>(
+        &'a self,
+        cx: Context<'a>,
+    ) -> Option<&'a BTreeSet<SecurityGroupId>> {
+        let primary = self.primary_template.as_ref()?;
+        Some(chosen_groups(cx).unwrap_or(&primary.security_groups))
+    }
+
+    /// The security groups that our ENIs take over from the primary ENI; `None` while they are unknown, or while
+    /// the policy chooses others.
+    pub(super) fn groups_to_follow(&self, cx: Context<'_>) -> Option<&BTreeSet<SecurityGroupId>> {
+        let primary = self.primary_template.as_ref().filter(|_| chosen_groups(cx).is_none())?;
+        Some(&primary.security_groups).filter(|groups| !groups.is_empty())
+    }
+
+    /// Whether ENIs may be changed by what the primary ENI has. Two describes, [`LAG`] apart, must agree on its
+    /// security groups: one alone may show the state before a change. The last must not be older than [`FRESH`],
+    /// since a user may have taken the ENIs from us. Otherwise asks for the describe that is missing.
+    pub(super) fn primary_is_sure(&mut self, now: Timestamp) -> bool {
+        let Some(primary) = &self.primary_template else { return false };
+        let (poll, sure_from) = (&mut self.enis_poll, primary.groups_since + LAG);
+        let is_confirmed = poll.is_answered_since(sure_from);
+        let is_old = poll.is_older_than(FRESH, now);
+        if !poll.is_under_way() {
+            if !is_confirmed {
+                poll.ask_from(sure_from, Reason::Confirm);
+            } else if is_old {
+                poll.ask(now, Reason::Outdated);
+            }
+        }
+        is_confirmed && !is_old && poll.is_certain()
+    }
+
     /// Starts the describes that are due and may be made.
     pub(super) fn poll(
         &mut self,
@@ -207,6 +245,14 @@ impl Inventory {
         let wakes =
             [self.warm_start.due(), self.enis_poll.wakes_at(), self.subnets_poll.wakes_at()];
         wakes.into_iter().flatten()
+    }
+}
+
+/// The security groups that the policy chooses in place of the primary ENI's.
+fn chosen_groups(cx: Context<'_>) -> Option<&BTreeSet<SecurityGroupId>> {
+    match &cx.policy.placement {
+        Placement::Custom { groups, .. } if !groups.is_empty() => Some(groups),
+        Placement::LikePrimary | Placement::Custom { .. } => None,
     }
 }
 

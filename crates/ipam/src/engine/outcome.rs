@@ -95,6 +95,11 @@ impl Outcome<'_> {
                     attachment.delete_on_termination = true;
                 }
             }
+            (Ec2Call::SetSecurityGroups { eni, security_groups }, CallOutput::Done) => {
+                if let Some(eni) = pool.enis.get_mut(eni) {
+                    eni.security_groups.clone_from(security_groups);
+                }
+            }
             (Ec2Call::Unassign { eni, blocks }, CallOutput::Done) => self.unassigned(eni, blocks),
             (Ec2Call::DetachEni { eni, .. }, CallOutput::Done) => self.detached(eni),
             (Ec2Call::DeleteEni { eni }, CallOutput::Done) => self.deleted(eni),
@@ -210,6 +215,13 @@ impl Outcome<'_> {
                 self.refused_on(eni, call, error);
                 if kind == CallErrorKind::AccessDenied {
                     self.serve_again(eni);
+                }
+            }
+            Ec2Call::SetSecurityGroups { eni, .. } => {
+                self.refused_on(eni, call, error);
+                if kind == CallErrorKind::Lasting {
+                    // The primary ENI's security groups may have changed again.
+                    self.stock.inventory.enis_poll.ask_from(now, Reason::Unclear);
                 }
             }
             Ec2Call::SetDeleteOnTermination { eni, .. }

@@ -44,6 +44,11 @@ impl Poll {
         self.answered.is_none_or(|at| at + age < now)
     }
 
+    /// Whether a describe that began at `at` or later has an answer.
+    pub(super) fn is_answered_since(&self, at: Timestamp) -> bool {
+        self.answered.is_some_and(|answered| answered >= at)
+    }
+
     /// Whether describes have failed, and none has ever succeeded.
     pub(super) fn only_fails(&self) -> bool {
         self.ended && !self.is_known()

@@ -195,20 +195,14 @@ impl Supplying<'_> {
         }
     }
 
-    /// `None` until EC2 has described the primary ENI's security groups: without any, EC2 takes the VPC's
-    /// default group.
+    /// `None` until EC2 has described the primary ENI.
     fn create_call(&self, subnet: SubnetId, blocks: BlockCount) -> Option<Ec2Call> {
-        let primary = self.inventory.primary_template.as_ref()?;
+        let security_groups = self.inventory.groups_of_new(self.cx)?.clone();
         let (node, now) = (self.cx.node, self.cx.now);
         let (instance, call) = (&node.instance, self.calls.next_id().0);
         Some(Ec2Call::CreateEni {
             subnet,
-            security_groups: match &self.cx.policy.placement {
-                Placement::Custom { groups, .. } if !groups.is_empty() => groups.clone(),
-                Placement::LikePrimary | Placement::Custom { .. } => {
-                    primary.security_groups.clone()
-                }
-            },
+            security_groups,
             blocks,
             description: ownership::description(node),
             tags: ownership::tags(node, now),

@@ -7,10 +7,11 @@ use super::Engine;
 use super::calls::{InFlight, Phase};
 use super::inventory::foreign_block_phrases;
 use super::kernel_check::{quarantine_reasons, quarantined};
+use super::security_groups::{self, differing, is_to_follow};
 use crate::block::Block;
 use crate::call::Action;
 use crate::eni::{BlockState, Eni, Origin};
-use crate::id::EniId;
+use crate::id::{EniId, SecurityGroupId};
 use crate::record::Assignment;
 use crate::retry::Subject;
 use crate::time::Timestamp;
@@ -39,6 +40,7 @@ impl Engine {
             host_addresses: self.kernel.host_addresses(&self.pool),
             sandboxes: self.kernel.n_sandboxes(),
             lost: self.lost(),
+            other_groups: self.other_groups(now),
             refuted_hints: self.inventory.refuted_hints(),
             capacity: self.capacity(),
             in_flight: self.calls.in_flight().map(in_flight).collect(),
@@ -127,6 +129,9 @@ impl Engine {
         let planned = planned.chain(on_host);
         let mut all: Vec<String> = planned.chain(lost).chain(self.unusual_pods()).collect();
         all.extend(foreign_block_phrases(&self.pool));
+        if let Some(wanted) = self.inventory.groups_to_follow(cx) {
+            all.extend(security_groups::phrases(&self.pool, wanted));
+        }
         all.extend(quarantine_reasons(&self.pool, self.journal.record(), cx));
         all.dedup();
         all
@@ -151,6 +156,15 @@ impl Engine {
             let why = failed.map_or_else(String::new, |hold| format!(" ({})", hold.why));
             format!("STARTING: EC2 does not answer; the ENIs are as it described them before{why}")
         })
+    }
+
+    /// Our ENIs that have yet to get the primary ENI's security groups, with those that they have.
+    fn other_groups(&self, now: Timestamp) -> BTreeMap<EniId, BTreeSet<SecurityGroupId>> {
+        let Some(wanted) = self.inventory.groups_to_follow(self.site.at(now)) else {
+            return BTreeMap::new();
+        };
+        let ours = differing(&self.pool, wanted).filter(|eni| is_to_follow(eni));
+        ours.map(|eni| (eni.id.clone(), eni.security_groups.clone())).collect()
     }
 
     /// Pods' addresses that EC2 describes on none of this instance's ENIs, with the ENI on record.

@@ -82,6 +82,10 @@ impl Ec2 {
                 self.enis.remove(&eni);
                 Ok(CallOutput::Done)
             }
+            Ec2Call::SetSecurityGroups { eni, security_groups } => {
+                self.eni(&eni)?.security_groups = security_groups;
+                Ok(CallOutput::Done)
+            }
         }
     }
 

@@ -153,12 +153,17 @@ impl Ec2 {
             Ec2Call::DescribeSubnets => {
                 Ok(CallOutput::Subnets(self.subnets.values().map(|s| s.facts.clone()).collect()))
             }
-            Ec2Call::CreateEni { subnet, blocks, tags, client_token, .. } => {
-                self.create(subnet, *blocks, tags, client_token)
+            Ec2Call::CreateEni { subnet, security_groups, blocks, tags, client_token, .. } => {
+                self.create(subnet, (*blocks, security_groups), tags, client_token)
             }
             Ec2Call::AttachEni { eni, device_index } => self.attach(eni, *device_index),
             Ec2Call::SetDeleteOnTermination { eni, attachment } => {
                 self.attachment_of(eni, attachment)?.delete_on_termination = true;
+                Ok(CallOutput::Done)
+            }
+            Ec2Call::SetSecurityGroups { eni, security_groups } => {
+                let eni = self.enis.get_mut(eni).ok_or_else(|| error(CallErrorKind::NotFound))?;
+                eni.security_groups.clone_from(security_groups);
                 Ok(CallOutput::Done)
             }
             Ec2Call::Assign { eni, blocks } => self.assign(eni, *blocks),
@@ -199,7 +204,7 @@ impl Ec2 {
     fn create(
         &mut self,
         subnet: &SubnetId,
-        blocks: BlockCount,
+        (blocks, groups): (BlockCount, &BTreeSet<SecurityGroupId>),
         tags: &BTreeMap<String, String>,
         token: &str,
     ) -> Result<CallOutput, CallError> {
@@ -212,6 +217,7 @@ impl Ec2 {
         self.tokens.insert(token.to_owned(), eni.clone());
         let found = self.enis.get_mut(&eni).unwrap();
         found.blocks = blocks;
+        found.security_groups.clone_from(groups);
         Ok(CallOutput::Created(found.clone()))
     }
 

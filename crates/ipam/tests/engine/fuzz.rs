@@ -10,7 +10,7 @@ use ipam::call::{
     AttachmentStatus, CallErrorKind, CallId, CallOutput, EniAttachment, EniFacts, EniKind,
     SubnetFacts,
 };
-use ipam::event::{Answer, Effect, Event, LinkState, RequestId, SaveSeq};
+use ipam::event::{Answer, Effect, Event, LinkState, MetadataEni, RequestId, SaveSeq};
 use ipam::id::{AttachmentKey, EniAttachmentId, EniId, Pod};
 use ipam::policy::Targets;
 use ipam::record::Record;
@@ -20,7 +20,7 @@ use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use proptest::prelude::*;
 use proptest::sample::{Index, select};
 
-use crate::ec2::{REFUSALS, SUBNET, eni_id, error, mac_of, subnet_id};
+use crate::ec2::{REFUSALS, SUBNET, eni_id, error, mac_of, security_groups, subnet_id};
 use crate::node::{INSTANCE, OURS, OnEni as _, Setup, key, limits, node_facts, warm_ip};
 
 #[derive(Debug, Clone)]
@@ -30,7 +30,7 @@ enum FuzzStep {
     Gc,
     Answer { which: Index, output: CallEnd },
     Link(u8, LinkState),
-    Hint(BTreeMap<EniId, BTreeSet<Block>>),
+    Hint(BTreeMap<EniId, MetadataEni>),
     Saved { which: Index, well: bool },
     Pass(u64),
 }
@@ -87,12 +87,15 @@ fn eni() -> impl Strategy<Value = EniFacts> {
     let blocks = prop::collection::btree_set(block(), 0..8);
     let place = (select(vec![SUBNET, "subnet-foreign"]), 0..64_u8);
     let kind = prop_oneof![8 => Just(EniKind::Interface), 1 => Just(EniKind::Other)];
-    (number, prop::option::weighted(0.8, attachment), blocks, place, kind, tags()).prop_map(
-        |(number, attachment, blocks, (subnet, host), kind, tags)| EniFacts {
+    let groups = prop::collection::btree_set(select(vec!["sg-1", "sg-2"]), 0..3);
+    let groups = groups.prop_map(|names| security_groups(&names.into_iter().collect::<Vec<_>>()));
+    let carried = (blocks, groups);
+    (number, prop::option::weighted(0.8, attachment), carried, place, kind, tags()).prop_map(
+        |(number, attachment, (blocks, security_groups), (subnet, host), kind, tags)| EniFacts {
             id: eni_id(&format!("eni-{number:04}")),
             mac: mac_of(number),
             subnet: subnet_id(subnet),
-            security_groups: BTreeSet::new(),
+            security_groups,
             primary_address: Ipv4Addr::new(10, 0, 0, host).into(),
             blocks,
             kind,
@@ -147,7 +150,11 @@ fn steps() -> impl Strategy<Value = Vec<FuzzStep>> {
         8 => (any::<Index>(), output()).prop_map(|(which, output)| FuzzStep::Answer { which, output }),
         3 => (0..6_u8, link).prop_map(|(n, link)| FuzzStep::Link(n, link)),
         3 => prop::collection::vec(eni(), 0..8).prop_map(|enis| {
-            FuzzStep::Hint(enis.into_iter().map(|eni| (eni.id, eni.blocks)).collect())
+            let shown = |eni: EniFacts| MetadataEni {
+                blocks: eni.blocks,
+                security_groups: eni.security_groups,
+            };
+            FuzzStep::Hint(enis.into_iter().map(|eni| (eni.id.clone(), shown(eni))).collect())
         }),
         6 => (any::<Index>(), prop::bool::weighted(0.9))
             .prop_map(|(which, well)| FuzzStep::Saved { which, well }),

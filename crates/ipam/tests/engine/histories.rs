@@ -10,7 +10,8 @@
 //! * While EC2 is silent after a start, the engine makes no mutating call.
 //! * A pod waits only while something is under way or the view gives a reason.
 //!
-//! In the end the node comes to rest, nothing has leaked, and the same history has the same effects.
+//! In the end the node comes to rest, nothing has leaked, our ENIs have the primary ENI's security groups, and the
+//! same history has the same effects.
 //!
 //! The histories of `lab` are the other harness; neither can replace the other. This one ends calls, saves and
 //! syncs in any order, gives EC2 limits that no instance type has, makes the container runtime forget sandboxes,
@@ -39,6 +40,7 @@ fn run(setting: &Setting, steps: &[Step]) -> HistoryModel {
     }
     model.heal();
     model.check_rest();
+    model.check_groups_follow();
     if model.has_changed && !model.has_learnt {
         model.check_newest_settings_hold();
     }

@@ -7,7 +7,7 @@ use std::time::Duration;
 use ipam::block::{Block, BlockKind};
 use ipam::call::{CallId, CallOutput, Ec2Call, EniFacts};
 use ipam::event::{
-    Answer, Effect, Event, HostPicture, LinkState, Reason, Refusal, RequestId, SaveSeq,
+    Answer, Effect, Event, HostPicture, LinkState, MetadataEni, Reason, Refusal, RequestId, SaveSeq,
 };
 use ipam::id::{AttachmentKey, BootId, EniId, InstanceId, Pod};
 use ipam::kernel_report::{AddressedLink, KernelReport, PodLink};
@@ -299,9 +299,15 @@ impl Node {
             .collect()
     }
 
-    /// Sends what the metadata service shows. Checks that no call follows from it except a describe; calls
+    /// Sends these blocks and the true security groups, as what the metadata service shows. Checks that no call follows from it except a describe; calls
     /// that give something back may wait for that describe.
     pub(crate) fn hint(&mut self, shown: MetadataBlocks) {
+        let groups = |id: &EniId| self.ec2.enis.get(id).map(|eni| eni.security_groups.clone());
+        let shown = shown.into_iter().map(|(id, blocks)| {
+            let security_groups = groups(&id).unwrap_or_default();
+            (id, MetadataEni { blocks, security_groups })
+        });
+        let shown = shown.collect();
         let is_read = |it: &&Effect| matches!(it, Effect::Call { call: Ec2Call::DescribeEnis, .. });
         let without = self.engine.clone().handle(Event::Tick, self.now);
         let effects = self.engine.handle(Event::Hint(shown), self.now);

@@ -383,7 +383,8 @@ impl PromptnessModel {
             Ec2Call::Unassign { .. } => true,
             // A create waits for them if the last ones are minutes old.
             Ec2Call::DescribeEnis | Ec2Call::DescribeSubnets => true,
-            Ec2Call::SetDeleteOnTermination { eni, .. } => has_room(eni),
+            Ec2Call::SetDeleteOnTermination { eni, .. }
+            | Ec2Call::SetSecurityGroups { eni, .. } => has_room(eni),
             _ => false,
         };
         let mut calls = self.node.calls.iter().map(|(_, call)| call);

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use ec2_model::fault::Disturbance;
+use ec2_model::id::SecurityGroupId;
 use ipam::id::AttachmentKey;
 use lab::cloud::ec2_time;
 use lab::ec2;
@@ -14,6 +15,11 @@ use super::step::{Kill, RecordFate};
 
 /// The least time of a reboot.
 const BOOT: Duration = Duration::from_secs(15);
+
+/// The security group of the VPC that no node has at first.
+pub(super) fn other_group() -> SecurityGroupId {
+    "sg-0cccccccccccccccc".parse().unwrap()
+}
 
 impl Simulation {
     pub(super) fn clear_faults(&mut self) {
@@ -101,6 +107,21 @@ impl Simulation {
             _ => (Vec::new(), vec![cidr]),
         };
         self.disturb(Disturbance::Unassign { eni, addresses, prefixes });
+    }
+
+    /// An ENI that is not ours may be changed too: then our daemon must leave it as it is.
+    pub(super) fn change_groups(&mut self, node: usize, which: usize, choice: usize) {
+        let enis = self.cloud.attached(&self.nodes[node].site.instance, self.now);
+        let Some(eni) = enis.get(which % enis.len().max(1)) else { return };
+        let default = self.nodes[node].site.security_groups.clone();
+        let other = vec![other_group()];
+        let groups = match choice {
+            0 => default,
+            1 => other,
+            _ => [default, other].concat(),
+        };
+        self.cloud.set_security_groups(eni.id.clone(), groups, self.now);
+        self.has_changed_groups = true;
     }
 
     fn disturb(&mut self, disturbance: Disturbance) {

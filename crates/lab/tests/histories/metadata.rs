@@ -7,7 +7,7 @@ use std::time::Duration;
 use ec2_model::Rng;
 use ipam::block::Block;
 use ipam::call::Ec2Call;
-use ipam::event::Event;
+use ipam::event::{Event, MetadataEni};
 use ipam::id::EniId;
 use ipam::time::Timestamp;
 use ipam::view::{EniStage, EniView};
@@ -182,7 +182,10 @@ impl Simulation {
         // A due tick comes first, so that a poll after the hint is caused by the hint.
         self.tell(node, Event::Tick);
         let before = self.n_polls(node);
-        self.tell(node, Event::Hint(shown));
+        let shown = shown
+            .into_iter()
+            .map(|(eni, blocks)| (eni, MetadataEni { blocks, security_groups: BTreeSet::new() }));
+        self.tell(node, Event::Hint(shown.collect()));
         if self.n_polls(node) > before {
             self.check_poll_rate(node, &truth);
         }

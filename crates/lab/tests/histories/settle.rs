@@ -43,11 +43,9 @@ impl Simulation {
         self.metadata.clear();
         self.collect();
         self.poll_every = POLL_SELDOM;
-        self.pass(if self.has_lost_record || !self.removed_blocks.is_empty() {
-            AUDIT
-        } else {
-            SHRINK
-        })?;
+        let needs_audit =
+            self.has_lost_record || self.has_changed_groups || !self.removed_blocks.is_empty();
+        self.pass(if needs_audit { AUDIT } else { SHRINK })?;
         self.collect();
         self.pass(CALM)?;
         self.check_end()?;
@@ -201,6 +199,12 @@ impl Simulation {
         let lost: Vec<_> = lost.collect();
         let is_sure = is_whole && !is_rolled_back;
         expect(!is_sure || lost.is_empty(), "pods without their address", format!("{lost:?}"));
+        let groups = self.cloud.security_groups(now);
+        let ours =
+            enis.iter().filter(|eni| self.cloud.owner(&eni.id).is_some_and(|it| it == instance));
+        let ours: BTreeSet<_> = ours.filter_map(|eni| groups.get(&eni.id)).collect();
+        let what = format!("{ours:?}");
+        expect(ours.len() <= 1, "security groups not in line", what);
         self.outcome.left_alone += n_left_alone;
         for (rule, what) in faults {
             self.violation(node, rule, what);

@@ -21,6 +21,7 @@ use lab::ec2;
 use lab::event_queue::EventQueue;
 use lab::spec::NodeSpec;
 
+use super::faults::other_group;
 use super::history::{History, Outcome, Violation};
 use super::metadata::Metadata;
 use super::node::{InFlightCall, Node, PluginRequest};
@@ -75,6 +76,8 @@ pub(super) struct Simulation {
     pub(super) has_lost_record: bool,
     /// Whether a policy or limits changed.
     pub(super) has_changed: bool,
+    /// Whether somebody changed security groups. The metadata service shows none here, so a describe must find it.
+    pub(super) has_changed_groups: bool,
     /// Whether EC2 refused calls for limits that it does not have, which a daemon believes for a day. Or whether
     /// a daemon had limits above EC2's.
     pub(super) has_false_limits: bool,
@@ -102,6 +105,7 @@ impl Simulation {
             removed_blocks: BTreeSet::new(),
             has_lost_record: false,
             has_changed: false,
+            has_changed_groups: false,
             has_false_limits: false,
             poll_every: POLL_EVERY,
             outcome: Outcome::default(),
@@ -111,6 +115,7 @@ impl Simulation {
         };
         let Setting { instance_type, policy, excess_limits: (enis, addresses), .. } =
             history.setting.clone();
+        simulation.cloud.add_security_group(other_group())?;
         let spec = NodeSpec { instance_type: instance_type.to_owned(), policy };
         for node in 0..simulation.setting.n_nodes {
             let site = simulation.cloud.join(&spec, simulation.now)?;
@@ -239,6 +244,7 @@ impl Simulation {
             }
             StepAction::DetachByHand { which } => self.detach_by_hand(node, which),
             StepAction::UnassignByHand { which } => self.unassign_by_hand(node, which),
+            StepAction::ChangeGroups { which, choice } => self.change_groups(node, which, choice),
             StepAction::Terminate => self.terminate(node),
             StepAction::ChangePolicy(ref change) => self.change_policy(node, change),
             StepAction::ChangeLimits(ref error) => self.change_limits(node, error),

@@ -18,6 +18,9 @@ const STREAM: u64 = 12;
 /// on it.
 const CHANGES_STREAM: u64 = 20;
 
+/// The number of the random stream of changed security groups.
+const GROUPS_STREAM: u64 = 21;
+
 /// A step of a history.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct HistoryStep {
@@ -103,6 +106,13 @@ pub(super) enum StepAction {
     UnassignByHand {
         /// The index among all blocks.
         which: usize,
+    },
+    /// Somebody changes the security groups of an ENI.
+    ChangeGroups {
+        /// The index among the attached ENIs; the primary one is the first.
+        which: usize,
+        /// The index among the choices of groups.
+        choice: usize,
     },
     /// The instance is terminated.
     Terminate,
@@ -212,13 +222,29 @@ pub(super) fn steps_of(seed: u64, n_nodes: usize) -> Vec<HistoryStep> {
     // Rare in most histories: after changes by hand, few invariants can be checked.
     let by_hand = rng.one_in(10);
     let mut steps: Vec<_> = (0..n_steps).map(|_| step(&mut rng, n_nodes, by_hand)).collect();
-    insert_changes(&mut steps, seed, n_nodes);
+    let mut rng = Rng::with_stream(seed, CHANGES_STREAM);
+    insert(&mut steps, &mut rng, n_nodes, |rng| {
+        if rng.one_in(3) {
+            StepAction::ChangeLimits(limits_error(rng))
+        } else {
+            StepAction::ChangePolicy(policy_change(rng))
+        }
+    });
+    let mut rng = Rng::with_stream(seed, GROUPS_STREAM);
+    insert(&mut steps, &mut rng, n_nodes, |rng| StepAction::ChangeGroups {
+        which: if rng.one_in(3) { rng.index(4) } else { 0 },
+        choice: rng.index(3),
+    });
     steps
 }
 
-/// Inserts changes of policies and limits. The other steps keep their times.
-fn insert_changes(steps: &mut Vec<HistoryStep>, seed: u64, n_nodes: usize) {
-    let mut rng = Rng::with_stream(seed, CHANGES_STREAM);
+/// Inserts a few more steps. The others keep their times.
+fn insert(
+    steps: &mut Vec<HistoryStep>,
+    rng: &mut Rng,
+    n_nodes: usize,
+    mut what: impl FnMut(&mut Rng) -> StepAction,
+) {
     for _ in 0..*rng.pick(&[0, 0, 1, 2, 4]) {
         let place = rng.index(steps.len() + 1);
         let wait_ms = match steps.get_mut(place) {
@@ -230,12 +256,7 @@ fn insert_changes(steps: &mut Vec<HistoryStep>, seed: u64, n_nodes: usize) {
             None => rng.below(20_000),
         };
         let node = rng.index(n_nodes);
-        let what = if rng.one_in(3) {
-            StepAction::ChangeLimits(limits_error(&mut rng))
-        } else {
-            StepAction::ChangePolicy(policy_change(&mut rng))
-        };
-        steps.insert(place, HistoryStep { wait_ms, node, what });
+        steps.insert(place, HistoryStep { wait_ms, node, what: what(rng) });
     }
 }
 

@@ -287,16 +287,16 @@ impl TestNode {
 
     /// Sends the running daemon a hint, as it gets one each minute.
     pub(super) async fn hint(&mut self) {
-        let Ok(blocks) = hints::attached_blocks(&self.imds).await else { return };
+        let Ok(enis) = hints::attached(&self.imds).await else { return };
         let before = self.counts.calls;
-        self.follow(vec![], vec![Event::Hint(blocks)], usize::MAX).await;
+        self.follow(vec![], vec![Event::Hint(enis)], usize::MAX).await;
         self.counts.by_hints += self.counts.calls - before;
     }
 
     /// The blocks that the metadata service shows, as text.
     pub(super) async fn hinted_blocks(&self) -> Vec<String> {
-        let blocks = hints::attached_blocks(&self.imds).await.unwrap();
-        blocks.into_values().flatten().map(|block| block.to_string()).collect()
+        let enis = hints::attached(&self.imds).await.unwrap();
+        enis.into_values().flat_map(|eni| eni.blocks).map(|block| block.to_string()).collect()
     }
 
     /// On how many blocks the metadata service differs from EC2's later answer.

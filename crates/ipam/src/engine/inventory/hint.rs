@@ -13,7 +13,8 @@ use crate::block::Block;
 use crate::engine::calls::Calls;
 use crate::engine::context::Context;
 use crate::eni::{Eni, Origin};
-use crate::id::EniId;
+use crate::event::MetadataEni;
+use crate::id::{EniId, SecurityGroupId};
 use crate::policy::FamilyPolicy;
 use crate::pool::Pool;
 use crate::reason::Reason;
@@ -26,20 +27,45 @@ const SURE: Duration = Duration::from_secs(45);
 /// The shortest time between two describes that hints cause.
 const PACE: Pace = Pace::new(600_000, AUDIT.as_secs() * 1000);
 
-/// A block that either EC2 or the service shows on an ENI, but not both.
+/// A fact on which EC2 and the service differ.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Difference {
     eni: EniId,
-    block: Block,
-    /// Whether EC2 has described it there.
-    is_known: bool,
+    fact: Fact,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+enum Fact {
+    /// EC2 has described the block on the ENI, and the service does not show it.
+    Lacking(Block),
+    /// The service shows the block on the ENI, and EC2 has not described it there.
+    Strange(Block),
+    /// The service shows these security groups, and EC2 has described others.
+    Groups(BTreeSet<SecurityGroupId>),
 }
 
 impl Difference {
-    /// Whether the pool still has the block as it did then.
+    /// Whether EC2's last answer still differs.
     fn holds(&self, pool: &Pool) -> bool {
         let eni = pool.enis.get(&self.eni).filter(|eni| eni.attachment().is_some());
-        eni.is_some_and(|eni| is_known(eni, &self.block)) == self.is_known
+        match &self.fact {
+            Fact::Lacking(block) => eni.is_some_and(|eni| is_known(eni, block)),
+            Fact::Strange(block) => !eni.is_some_and(|eni| is_known(eni, block)),
+            Fact::Groups(shown) => eni.is_some_and(|eni| has_others(eni, shown)),
+        }
+    }
+
+    /// The block that it is about, if it is about one.
+    fn block(&self) -> Option<Block> {
+        match &self.fact {
+            Fact::Lacking(block) | Fact::Strange(block) => Some(*block),
+            Fact::Groups(_) => None,
+        }
+    }
+
+    /// The block that the service does not show.
+    fn lacking(&self) -> Option<Block> {
+        self.block().filter(|_| matches!(self.fact, Fact::Lacking(_)))
     }
 }
 
@@ -95,20 +121,22 @@ impl Hints {
 }
 
 impl Inventory {
-    /// Takes in what the service shows: the blocks of each ENI, with or without its own address.
+    /// Takes in what the service shows.
     pub(in crate::engine) fn hint(
         &mut self,
-        shown: &BTreeMap<EniId, BTreeSet<Block>>,
+        shown: &BTreeMap<EniId, MetadataEni>,
         pool: &Pool,
         calls: &Calls,
         cx: Context<'_>,
     ) {
         let now = cx.now;
         let before = std::mem::take(&mut self.hints.differences);
-        let nothing = BTreeSet::new();
+        let nothing = MetadataEni::default();
         for eni in pool.enis.values().filter(|eni| eni.attachment().is_some()) {
-            let shown = for_pods(eni, shown.get(&eni.id).unwrap_or(&nothing), cx.family());
-            self.hints.differences.extend(differences(eni, &shown).map(|it| {
+            let shown = shown.get(&eni.id).unwrap_or(&nothing);
+            let blocks = for_pods(eni, &shown.blocks, cx.family());
+            let all = differences(eni, &blocks).chain(other_groups(eni, &shown.security_groups));
+            self.hints.differences.extend(all.map(|it| {
                 let verdict = before.get(&it).copied().unwrap_or(Verdict::Open(now));
                 (it, verdict)
             }));
@@ -129,16 +157,16 @@ impl Inventory {
     pub(in crate::engine) fn doubted_by_hints(&self, now: Timestamp) -> BTreeSet<Block> {
         let is_heard = self.hints.asks_from <= now || self.hints.asked.is_some();
         let differences = self.hints.differences.iter().filter(|_| is_heard);
-        let open = differences.filter(|(it, verdict)| it.is_known && **verdict != Verdict::Refuted);
-        open.map(|(difference, _)| difference.block).collect()
+        let open = differences.filter(|(_, verdict)| **verdict != Verdict::Refuted);
+        open.filter_map(|(difference, _)| difference.lacking()).collect()
     }
 
     /// The blocks on which the service differs from EC2's later answer.
     pub(in crate::engine) fn refuted_hints(&self) -> BTreeMap<EniId, BTreeSet<Block>> {
         let mut refuted: BTreeMap<EniId, BTreeSet<Block>> = BTreeMap::new();
-        for (Difference { eni, block, .. }, verdict) in &self.hints.differences {
-            if *verdict == Verdict::Refuted {
-                refuted.entry(eni.clone()).or_default().insert(*block);
+        for (difference, verdict) in &self.hints.differences {
+            if let (Verdict::Refuted, Some(block)) = (verdict, difference.block()) {
+                refuted.entry(difference.eni.clone()).or_default().insert(block);
             }
         }
         refuted
@@ -174,8 +202,18 @@ fn is_known(eni: &Eni, block: &Block) -> bool {
 
 fn differences(eni: &Eni, shown: &BTreeSet<Block>) -> impl Iterator<Item = Difference> {
     let known = eni.blocks.keys().chain(&eni.foreign_blocks);
-    let lacking = known.filter(|block| !shown.contains(*block)).map(|block| (*block, true));
-    let strange = shown.iter().filter(|block| !is_known(eni, block)).map(|block| (*block, false));
-    let all = lacking.chain(strange);
-    all.map(|(block, is_known)| Difference { eni: eni.id.clone(), block, is_known })
+    let lacking = known.filter(|block| !shown.contains(*block)).copied().map(Fact::Lacking);
+    let strange = shown.iter().filter(|block| !is_known(eni, block)).copied().map(Fact::Strange);
+    lacking.chain(strange).map(|fact| Difference { eni: eni.id.clone(), fact })
+}
+
+fn other_groups(eni: &Eni, shown: &BTreeSet<SecurityGroupId>) -> Option<Difference> {
+    let fact = Fact::Groups(shown.clone());
+    has_others(eni, shown).then(|| Difference { eni: eni.id.clone(), fact })
+}
+
+/// Whether EC2 has described other security groups on the ENI than these. A service that shows none says nothing.
+fn has_others(eni: &Eni, shown: &BTreeSet<SecurityGroupId>) -> bool {
+    let is_known = !eni.security_groups.is_empty() && !shown.is_empty();
+    is_known && eni.security_groups != *shown
 }

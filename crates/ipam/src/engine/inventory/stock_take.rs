@@ -153,11 +153,14 @@ impl StockTake<'_> {
         if let Some(primary) = facts.iter().find(|eni| eni.is_primary(primary_mac)) {
             let EniFacts { subnet, security_groups, primary_address: address, .. } =
                 primary.clone();
-            let template = PrimaryTemplate { subnet, security_groups, address };
-            let before = self.inventory.primary_template.replace(template);
+            let before = self.inventory.primary_template.take();
+            let same = before.as_ref().filter(|it| it.security_groups == security_groups);
+            let groups_since = same.map_or(describe.asked_at, |it| it.groups_since);
+            let template = PrimaryTemplate { subnet, security_groups, groups_since, address };
+            self.inventory.primary_template = Some(template);
             if before != self.inventory.primary_template {
                 // What EC2 has refused was asked for with the old groups.
-                self.calls.retries.clear_creates();
+                self.calls.retries.clear_by_primary();
             }
             self.recall_primary_subnet();
         }
@@ -245,6 +248,7 @@ impl StockTake<'_> {
             id: facts.id.clone(),
             mac: facts.mac,
             subnet: facts.subnet.clone(),
+            security_groups: facts.security_groups.clone(),
             primary_address: facts.primary_address,
             origin,
             tags: facts.tags.clone(),
@@ -267,6 +271,7 @@ impl StockTake<'_> {
         let was_unattached = self.is_unattached(&facts.id);
         if let Some(eni) = self.pool.enis.get_mut(&facts.id) {
             eni.origin = origin;
+            eni.security_groups.clone_from(&facts.security_groups);
             eni.tags.clone_from(&facts.tags);
             eni.stage = next_stage(&eni.stage, described_stage(facts));
             let missed = eni.blocks.extract_if(.., |block, _| !facts.blocks.contains(block));

@@ -11,6 +11,7 @@ use ipam::record::{Assignment, KnownEni};
 
 use super::step::{End, Fate, PODS, Runtime, SaveEnd, Step};
 use super::world::{HistoryModel, Open};
+use crate::ec2::{PRIMARY, eni_id};
 use crate::node::{OnEni as _, key};
 
 impl HistoryModel {
@@ -158,6 +159,9 @@ impl HistoryModel {
                 self.durable.intents().contains_key(id),
                 "{call} is made before it is on record"
             );
+            if let Ec2Call::SetSecurityGroups { eni, .. } = call {
+                assert_ne!(*eni, eni_id(PRIMARY), "{call}");
+            }
             let given_back = match call {
                 Ec2Call::Unassign { blocks, .. } => blocks.clone(),
                 Ec2Call::DetachEni { eni, .. } | Ec2Call::DeleteEni { eni } => {
@@ -218,8 +222,24 @@ impl HistoryModel {
         assert_eq!(of(self), before, "a restart changes what is at EC2");
     }
 
+    /// Lets everything succeed for as long as the daily describe and a held call may take. Hints may have lied, so
+    /// that they count for nothing.
+    pub(super) fn check_groups_follow(&mut self) {
+        self.come_to_rest_within(Duration::from_secs(27 * 3600));
+        let enis = self.node.ec2.enis.values();
+        let groups: BTreeMap<_, _> =
+            enis.map(|eni| (eni.id.clone(), eni.security_groups.clone())).collect();
+        let wanted = &groups[&eni_id(PRIMARY)];
+        assert!(groups.values().all(|groups| groups == wanted), "{groups:?}");
+        assert!(self.node.view().other_groups.is_empty());
+    }
+
     fn come_to_rest(&mut self) {
-        let end = self.node.now + Duration::from_secs(2 * 3600);
+        self.come_to_rest_within(Duration::from_secs(2 * 3600));
+    }
+
+    fn come_to_rest_within(&mut self, span: Duration) {
+        let end = self.node.now + span;
         for _ in 0..20_000 {
             if !self.node.saves.is_empty() {
                 self.take(&Step::EndSave(SaveEnd::Durable(usize::MAX)));

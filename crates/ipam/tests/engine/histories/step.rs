@@ -12,6 +12,9 @@ use crate::settings::policies;
 
 pub(super) const PODS: usize = 12;
 
+/// Security groups that ENIs may get.
+const GROUPS: [&[&str]; 4] = [&["sg-1"], &["sg-2"], &["sg-1", "sg-2"], &["sg-2", "sg-3"]];
+
 #[derive(Debug, Clone)]
 pub(super) enum Step {
     Add {
@@ -64,6 +67,11 @@ pub(super) enum Step {
     Policy(Setup),
     /// The engine gets other limits; EC2 keeps its own.
     Limits(Limits),
+    /// Somebody changes the security groups of the primary ENI (0) or another one.
+    Groups {
+        eni: usize,
+        groups: &'static [&'static str],
+    },
     /// The metadata service shows some of the blocks.
     Hint {
         /// Whether it shows each block in turn; the list repeats.
@@ -164,6 +172,8 @@ pub(super) fn steps() -> impl Strategy<Value = Vec<Step>> {
         1 => (0..PODS).prop_map(|pod| Step::Forget { pod }),
         6 => runtime.prop_map(Step::ReportKernel),
         3 => prop::collection::vec(any::<bool>(), 1..4).prop_map(|shows| Step::Hint { shows }),
+        2 => (prop_oneof![2 => Just(0), 1 => 1..4_usize], prop::sample::select(GROUPS.to_vec()))
+            .prop_map(|(eni, groups)| Step::Groups { eni, groups }),
         1 => policies(vec![BlockKind::V4Address, BlockKind::V4Prefix]).prop_map(Step::Policy),
         1 => (1..4_u16, 2..5_u16).prop_map(|(enis, addresses_per_eni)| {
             Step::Limits(Limits { enis, addresses_per_eni, ..limits("t3.small") })

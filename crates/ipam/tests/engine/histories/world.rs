@@ -13,7 +13,7 @@ use ipam::time::Timestamp;
 use ipam::view::{EniStage, PoolView};
 
 use super::step::{End, Fate, PODS, Runtime, SaveEnd, Setting, Step};
-use crate::ec2::{Ec2, SUBNET, error};
+use crate::ec2::{Ec2, SUBNET, error, security_groups};
 use crate::node::{Node, key};
 
 /// An unanswered request.
@@ -162,6 +162,11 @@ impl HistoryModel {
             Step::Limits(limits) => {
                 self.has_changed = true;
                 self.node.change_limits(*limits);
+            }
+            Step::Groups { eni, groups } => {
+                if let Some(eni) = self.node.ec2.enis.values_mut().nth(*eni) {
+                    eni.security_groups = security_groups(groups);
+                }
             }
             Step::Hint { shows } => {
                 let (mut shown, mut shows) = (self.node.metadata(), shows.iter().cycle());
