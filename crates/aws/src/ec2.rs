@@ -46,8 +46,7 @@ const MOST_ITEMS: usize = 20_000;
 pub struct ConnectOptions {
     /// For example `eu-central-1`.
     pub region: String,
-    /// Where EC2 listens if not at the region's own address. Without it the SDK uses `AWS_ENDPOINT_URL_EC2` and
-    /// `AWS_ENDPOINT_URL`.
+    /// Where EC2 listens if not at the region's own address.
     pub endpoint: Option<ServiceUrl>,
     /// By which proxy requests to EC2 and STS go.
     pub proxies: Proxies,

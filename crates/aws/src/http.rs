@@ -4,6 +4,7 @@
 use std::fs::File;
 use std::io::{self, Read as _};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use aws_sdk_ec2::config::http::{HttpRequest, HttpResponse};
 use aws_sdk_ec2::config::{HttpClient, RuntimeComponents, SharedHttpClient};
@@ -20,7 +21,7 @@ use http_body_util::{BodyExt as _, LengthLimitError, Limited};
 use rustls::RootCertStore;
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject as _;
-use service_url::ProxyUrl;
+use service_url::{NoProxy, ProxyUrl, ServiceUrl};
 
 /// The longest answer of EC2 and of the sources of credentials, in bytes. A page of 1,000 ENIs with 50 addresses
 /// each has about 20 MB.
@@ -47,9 +48,8 @@ pub struct Proxies {
     pub http: Option<ProxyUrl>,
     /// Of requests to `https://…`, by `CONNECT`.
     pub https: Option<ProxyUrl>,
-    /// Hosts without a proxy, in the form of `NO_PROXY`: a name stands for all names below it too, an address or a
-    /// CIDR for itself, `*` for all. A port has no meaning.
-    pub except: String,
+    /// The requests that go by none.
+    pub except: NoProxy,
 }
 
 /// Why no client can be made.
@@ -155,12 +155,15 @@ pub(crate) fn client(
             let refused = |source| ConnectError::Proxy { proxy: proxy.clone(), source };
             of(proxy.with_password()).map_err(refused)
         });
-        let config = config.transpose()?.map(|config| config.no_proxy(exceptions(except)));
-        Ok::<_, ConnectError>(by_proxy(tls.clone(), config))
+        Ok::<_, ConnectError>(config.transpose()?.map(|config| by_proxy(tls.clone(), Some(config))))
     };
-    let http = through(http, |url| ProxyConfig::http(url))?;
-    let https = through(https, |url| ProxyConfig::https(url))?;
-    Ok(bounded(SharedHttpClient::new(ByScheme { http, https }), LONGEST_ANSWER))
+    let by_url = ByUrl {
+        direct: by_proxy(tls.clone(), None),
+        http: through(http, |url| ProxyConfig::http(url))?,
+        https: through(https, |url| ProxyConfig::https(url))?,
+        except: Arc::new(except.clone().and(never())),
+    };
+    Ok(bounded(SharedHttpClient::new(by_url), LONGEST_ANSWER))
 }
 
 fn by_proxy(tls: TlsContext, proxy: Option<ProxyConfig>) -> SharedHttpClient {
@@ -175,27 +178,11 @@ fn by_proxy(tls: TlsContext, proxy: Option<ProxyConfig>) -> SharedHttpClient {
     })
 }
 
-/// `except` in the form that the SDK knows, and [`NEVER`].
-fn exceptions(except: &str) -> String {
+/// [`NEVER`], and what the environment names in place of those services.
+fn never() -> NoProxy {
     let set = LOCAL_SERVICES.iter().filter_map(|name| std::env::var(name).ok());
-    let local = set.filter_map(|url| Some(host_of(url.split_once("://")?.1).to_owned()));
-    let given = except.split(',').map(str::trim).filter(|entry| !entry.is_empty());
-    let given = given.map(|entry| match entry.parse::<std::net::IpAddr>() {
-        Ok(_) => entry.to_owned(),
-        Err(_) if entry.contains('/') => entry.to_owned(),
-        Err(_) => host_of(entry).trim_start_matches("*.").to_owned(),
-    });
-    let all: Vec<_> = local.chain(given).chain([NEVER.to_owned()]).collect();
-    all.join(",")
-}
-
-/// The host of `HOST[:PORT][/…]`.
-fn host_of(text: &str) -> &str {
-    let text = text.split('/').next().unwrap_or(text);
-    match text.strip_prefix('[').and_then(|rest| rest.split_once(']')) {
-        Some((host, _)) => host,
-        None => text.split(':').next().unwrap_or(text),
-    }
+    let urls = set.filter_map(|url| ServiceUrl::parse(&url).ok());
+    urls.fold(NoProxy::parse(NEVER), |never, url| never.and(NoProxy::parse(url.host())))
 }
 
 /// Trusts the certificates in `file`, and no others. The SDK panics at bad ones.
@@ -227,46 +214,36 @@ fn read(file: &Path) -> io::Result<Vec<u8>> {
     }
 }
 
-/// A client for `http://…` and another for `https://…`, since each may have a proxy of its own.
+/// A client without a proxy, and others, since `http://…` and `https://…` may each have a proxy of its own.
 #[derive(Debug)]
-struct ByScheme<C> {
-    http: C,
-    https: C,
+struct ByUrl<C> {
+    direct: C,
+    http: Option<C>,
+    https: Option<C>,
+    except: Arc<NoProxy>,
 }
 
-impl HttpClient for ByScheme<SharedHttpClient> {
+impl HttpClient for ByUrl<SharedHttpClient> {
     fn http_connector(
         &self,
         settings: &HttpConnectorSettings,
         components: &RuntimeComponents,
     ) -> SharedHttpConnector {
-        SharedHttpConnector::new(ByScheme {
-            http: self.http.http_connector(settings, components),
-            https: self.https.http_connector(settings, components),
+        let of = |client: &SharedHttpClient| client.http_connector(settings, components);
+        SharedHttpConnector::new(ByUrl {
+            direct: of(&self.direct),
+            http: self.http.as_ref().map(of),
+            https: self.https.as_ref().map(of),
+            except: self.except.clone(),
         })
     }
 }
 
-impl HttpConnector for ByScheme<SharedHttpConnector> {
+impl HttpConnector for ByUrl<SharedHttpConnector> {
     fn call(&self, request: HttpRequest) -> HttpConnectorFuture {
-        match request.uri().starts_with("https:") {
-            true => self.https.call(request),
-            false => self.http.call(request),
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn exceptions_from_the_proxy_are_read_as_go_reads_them() {
-        let check = |except: &str, expect: &str| {
-            assert_eq!(exceptions(except), format!("{expect}{NEVER}"), "{except}");
-        };
-        check("", "");
-        check(" a.b , .c.d,*.e.f:443,10.0.0.0/8,*", "a.b,.c.d,e.f,10.0.0.0/8,*,");
-        check("::1,[fd00::1]:80,fd00::/8,10.0.0.1:80", "::1,fd00::1,fd00::/8,10.0.0.1,");
+        let url = request.uri();
+        let proxy = if url.starts_with("https:") { &self.https } else { &self.http };
+        let proxy = proxy.as_ref().filter(|_| !self.except.covers(url));
+        proxy.unwrap_or(&self.direct).call(request)
     }
 }
