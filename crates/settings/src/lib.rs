@@ -39,7 +39,7 @@ use self::registry::{
     AWS_CA_BUNDLE, AWS_VPC_ENI_MTU, AWS_VPC_K8S_CNI_BACKING_STORE, AWS_VPC_K8S_CNI_LOG_FILE,
     AWS_VPC_K8S_CNI_LOGLEVEL, DISABLE_LEAKED_ENI_CLEANUP, DISABLE_METRICS, HTTP_PROXY,
     HTTP_TIMEOUT, HTTPS_PROXY, IP_COOLDOWN_PERIOD, MANAGE_UNTAGGED_ENI, MAX_ENI, MINIMUM_IP_TARGET,
-    NO_PROXY, POD_MTU, TIDEPOOL_ADD_WAIT, TIDEPOOL_ENV_FILE, TIDEPOOL_GROW_DELAY,
+    MY_POD_NAME, NO_PROXY, POD_MTU, TIDEPOOL_ADD_WAIT, TIDEPOOL_ENV_FILE, TIDEPOOL_GROW_DELAY,
     TIDEPOOL_LEAK_AGE, TIDEPOOL_MAX_PODS, TIDEPOOL_MIN_ENI_AGE, TIDEPOOL_RUNTIME_SOCKET,
     TIDEPOOL_SHRINK_DELAY, TIDEPOOL_SOCKET, WARM_ENI_TARGET, WARM_IP_TARGET, WARM_PREFIX_TARGET,
 };
@@ -155,6 +155,8 @@ pub struct Settings {
     pub env_file: Option<PathBuf>,
     /// `TIDEPOOL_SOCKET`.
     pub socket: PathBuf,
+    /// `MY_POD_NAME`.
+    pub pod_name: Option<String>,
     /// `TIDEPOOL_RUNTIME_SOCKET`; `None` if it is `off`.
     pub runtime_socket: Option<PathBuf>,
     /// `DISABLE_METRICS`; `None` if it is true.
@@ -219,6 +221,7 @@ impl Settings {
             http_timeout: variables.seconds(&HTTP_TIMEOUT, LEAST_HTTP_TIMEOUT)?,
             env_file: variables.optional_path(&TIDEPOOL_ENV_FILE)?,
             socket: variables.path(&TIDEPOOL_SOCKET)?,
+            pod_name: variables.text(&MY_POD_NAME).map(str::to_owned),
             runtime_socket: runtime_socket(variables)?,
             metrics_port: (!variables.boolean(&DISABLE_METRICS)?).then_some(METRICS_PORT),
             checkpoint,

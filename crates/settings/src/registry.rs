@@ -314,6 +314,8 @@ settings! {
     TIDEPOOL_RUNTIME_SOCKET: Files, Value("/run/containerd/containerd.sock"),
         "The container runtime's CRI v1 socket, on which the daemon asks each minute for its \
          sandboxes; `off`: it asks nobody";
+    MY_POD_NAME: Files, Unset,
+        "The daemon's pod; a second daemon, which waits for this one to end, names it in its log";
     DISABLE_METRICS: Files, Value("false"),
         "No metrics are served on port 61678";
     AWS_VPC_K8S_CNI_BACKING_STORE: Files, Value("/var/run/aws-node/ipam.json"),
@@ -471,9 +473,6 @@ settings! {
         .ignored();
     MY_NODE_NAME: Elsewhere, Unset,
         "The node's name at the API server, which the daemon does not use",
-        .ignored();
-    MY_POD_NAME: Elsewhere, Unset,
-        "The pod's name at the API server, which the daemon does not use",
         .ignored();
 }
 

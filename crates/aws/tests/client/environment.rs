@@ -5,7 +5,7 @@
 
 use std::process::{Command, Output};
 
-use aws::{Ec2, Imds, Proxies};
+use aws::{Ec2, Imds, Proxies, Roots};
 use ipam::call::Ec2Call;
 use settings::Settings;
 
@@ -24,7 +24,7 @@ async fn child() {
     options.endpoint = settings.ec2_endpoint;
     let (http, https, except) = (settings.http_proxy, settings.https_proxy, settings.no_proxy);
     options.proxies = Proxies { http, https, except };
-    options.ca_bundle = settings.ca_bundle;
+    options.roots = Roots::of(settings.ca_bundle);
     let client = match Ec2::connect(options).await {
         Ok(client) => client,
         Err(error) => return println!("no client: {error}"),
