@@ -31,7 +31,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<(), Failure> {
         let waiting = proto::socket::of_waiting(&socket);
         return match asking::listener(&waiting)? {
             Some(Listener::Here) => {
-                println!("this ipamd waits, and takes over when the one that serves the node ends");
+                eprintln!("ipamd: this daemon waits, and takes over when the one that serves the node ends");
                 Ok(())
             }
             Some(Listener::Elsewhere) | None => Err(Failure::new(

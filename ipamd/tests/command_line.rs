@@ -316,8 +316,8 @@ fn ready_in_a_new_container_is_about_the_daemon_there() {
     let mut probe = Command::new("nsenter");
     probe.args(["--target", inside.trim(), "--pid", "--mount"]);
     let (program, arguments) = (ready().get_program().to_owned(), ready());
-    let (stdout, _) = check(probe.arg(program).args(arguments.get_args()), 0);
-    assert!(stdout.starts_with("this ipamd waits, and takes over"), "{stdout}");
+    let (_, stderr) = check(probe.arg(program).args(arguments.get_args()), 0);
+    assert!(stderr.starts_with("ipamd: this daemon waits, and takes over"), "{stderr}");
     // In a third container nobody waits.
     check(&mut unshare(ready()), 4);
     waiting.kill().unwrap();

@@ -36,8 +36,10 @@ pub(crate) fn of_ec2(variables: &Variables) -> Result<Option<ServiceUrl>, Settin
     if are_ignored(variables)? {
         return Ok(None);
     }
-    let specific = variables.url(&AWS_ENDPOINT_URL_EC2)?;
-    Ok(specific.or(variables.url(&AWS_ENDPOINT_URL)?))
+    match variables.url(&AWS_ENDPOINT_URL_EC2)? {
+        Some(specific) => Ok(Some(specific)),
+        None => variables.url(&AWS_ENDPOINT_URL),
+    }
 }
 
 /// One line for each value without effect.

@@ -57,7 +57,7 @@ async fn adds_go_on_while_one_daemon_succeeds_another() -> Result<()> {
             for index in 0..DURING {
                 let started = Instant::now();
                 added.push(node.runtime.run(&format!("during{index}")).await?);
-                println!("ADD {index}: {:?}", started.elapsed());
+                eprintln!("ADD {index}: {:?}", started.elapsed());
                 if index == DURING / 3 {
                     half.notify_one();
                 }
@@ -72,7 +72,7 @@ async fn adds_go_on_while_one_daemon_succeeds_another() -> Result<()> {
             Ok(())
         };
         let (added, (), gap) = tokio::try_join!(adds, stop, longest_gap(node, &ended, 3))?;
-        println!("longest time without an answer: {gap:?}");
+        eprintln!("longest time without an answer: {gap:?}");
         pods.extend(added);
         all_reachable(node, &pods).await?;
         let view = node.view().await?;

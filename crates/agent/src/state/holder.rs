@@ -69,9 +69,8 @@ impl fmt::Display for Account {
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         let seconds = now.saturating_sub(Duration::from_millis(*since_ms)).as_secs();
         write!(f, "ipamd {version:?} of ")?;
-        match pod {
-            Some(pod) => write!(f, "pod {pod:?} on ")?,
-            None => {}
+        if let Some(pod) = pod {
+            write!(f, "pod {pod:?} on ")?;
         }
         write!(f, "host {host:?}, pid {pid} there, which took it {seconds} s ago")
     }

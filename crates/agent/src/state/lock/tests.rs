@@ -143,7 +143,7 @@ fn holder_in_another_pid_namespace_is_named() {
         unshare.arg(std::env::current_exe().unwrap());
         unshare.args(["--exact", "state::lock::tests::asker", "--ignored", "--nocapture"]);
         let asked = unshare.env("TEST_DIRECTORY", directory.path()).output().unwrap();
-        String::from_utf8_lossy(&asked.stdout).into_owned()
+        String::from_utf8_lossy(&asked.stderr).into_owned()
     };
     let unnamed = asked();
     assert!(unnamed.contains("state directory: a process in another container\n"), "{unnamed}");
@@ -158,7 +158,7 @@ fn holder_in_another_pid_namespace_is_named() {
 #[ignore = "another test runs it as a child process"]
 fn asker() {
     let directory = std::env::var("TEST_DIRECTORY").unwrap();
-    println!("{}", StateDirectory::try_take(Path::new(&directory)).unwrap_err());
+    eprintln!("{}", StateDirectory::try_take(Path::new(&directory)).unwrap_err());
 }
 
 fn ino(path: &Path) -> String {
