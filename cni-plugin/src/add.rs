@@ -1,5 +1,7 @@
 //! ADD: asks the daemon for an address, makes the pod's link, and returns the result.
 
+use std::fs::File;
+use std::io::{self, Read as _};
 use std::time::Duration;
 
 use cni::{Add, AddResult, CniError, ErrorCode, Interface, IpConfig, Route};
@@ -13,6 +15,9 @@ use crate::daemon::Daemon;
 use crate::failure::{Failure, error_chain};
 use crate::pod::Identity;
 use crate::{del, pending, socket};
+
+/// Bytes of the list of a pod's interfaces, which the pod may add to. A line has some 130.
+const LONGEST_TABLE: u64 = 1 << 20;
 
 /// Connects the pod. What can be refused without the daemon is refused before the daemon is asked.
 ///
@@ -90,8 +95,12 @@ fn bad_netns(error: &NetnsError) -> CniError {
 
 /// Whether the calling thread's namespace has the interface. `/sys` would show the namespace in which
 /// it was mounted.
-fn interface_exists(ifname: &str) -> std::io::Result<bool> {
-    let table = std::fs::read_to_string("/proc/thread-self/net/dev")?;
+fn interface_exists(ifname: &str) -> io::Result<bool> {
+    let mut table = String::new();
+    File::open("/proc/thread-self/net/dev")?.take(LONGEST_TABLE + 1).read_to_string(&mut table)?;
+    if table.len() as u64 > LONGEST_TABLE {
+        return Err(io::Error::other("the pod's namespace has too many interfaces to read"));
+    }
     let mut rows = table.lines().filter_map(|line| line.rsplit_once(": "));
     Ok(rows.any(|(name, _)| name.trim() == ifname))
 }

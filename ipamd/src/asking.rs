@@ -1,11 +1,13 @@
 //! How a subcommand asks the daemon on this node one question.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::Context as _;
 use command_line::{Exit, Failure};
 use proto::v1::ipam_client::IpamClient;
+use tokio::net::UnixStream;
+use tokio::runtime::Runtime;
 use tonic::transport::{Channel, Endpoint};
 use tonic::{Response, Status};
 
@@ -21,11 +23,8 @@ pub(crate) fn ask<T>(
     socket: Option<&Path>,
     question: impl AsyncFnOnce(IpamClient<Channel>) -> Result<Response<T>, Status>,
 ) -> Result<T, Failure> {
-    let socket = socket.map_or_else(settings::socket_of_process, |socket| Ok(socket.to_owned()))?;
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .context("start the runtime")?;
+    let socket = path(socket)?;
+    let runtime = runtime()?;
     let asking = async {
         let client = connect(&socket).await?;
         question(client).await.map_err(|status| status.message().to_owned())
@@ -39,6 +38,46 @@ pub(crate) fn ask<T>(
         .map_err(|_late| no_answer("no answer within 5 s"))?
         .map(Response::into_inner)
         .map_err(|why| no_answer(&why))
+}
+
+/// The daemon's socket: `given`, or the one that the settings name.
+pub(crate) fn path(given: Option<&Path>) -> Result<PathBuf, Failure> {
+    Ok(given.map_or_else(settings::socket_of_process, |socket| Ok(socket.to_owned()))?)
+}
+
+fn runtime() -> Result<Runtime, Failure> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    Ok(runtime.context("start the runtime")?)
+}
+
+/// Whose daemon listens on a socket.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Listener {
+    /// That of this container, or any daemon if the caller is in no container.
+    Here,
+    /// That of another container.
+    Elsewhere,
+}
+
+/// Who listens on `socket`; `None` if nobody does, or if the socket is another user's.
+pub(crate) fn listener(socket: &Path) -> Result<Option<Listener>, Failure> {
+    if proto::socket::check_owner(socket).is_err() {
+        return Ok(None);
+    }
+    let peer = async { UnixStream::connect(socket).await?.peer_cred() };
+    let peer = runtime()?.block_on(async { tokio::time::timeout(TIMEOUT, peer).await });
+    let Ok(Ok(peer)) = peer else { return Ok(None) };
+    Ok(Some(if is_here(peer.pid()) { Listener::Here } else { Listener::Elsewhere }))
+}
+
+/// Whether a process is in this container. The kernel shows pid 0 for one in another PID namespace. With the node's
+/// PID namespace the containers still have mount namespaces of their own. A caller that shares that of pid 1 is in
+/// no container, or is the only one in it.
+fn is_here(pid: Option<i32>) -> bool {
+    let namespace = |process: &str| std::fs::read_link(format!("/proc/{process}/ns/mnt")).ok();
+    let own = namespace("self");
+    pid.filter(|pid| *pid > 0)
+        .is_some_and(|pid| own == namespace(&pid.to_string()) || own == namespace("1"))
 }
 
 async fn connect(socket: &Path) -> Result<IpamClient<Channel>, String> {

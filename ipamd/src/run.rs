@@ -5,7 +5,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use agent::{Config, Edges, Inlet, Notes, StateDirectory, host};
 use anyhow::Context as _;
-use aws::{ConnectOptions, Ec2, Proxies};
+use aws::{ConnectOptions, Ec2, Proxies, Roots};
 use command_line::{Exit, Failure};
 use ipam::call::{Action, CallError, CallErrorKind, CallId, Ec2Call};
 use ipam::event::Event;
@@ -57,8 +57,9 @@ async fn daemon(in_force: InForce) -> Result<(), Failure> {
     info!(?policy, ?limits, limits_from = %source, "effective policy");
     // All that takes time is done, so this daemon takes over as soon as another one ends. Whatever follows is for
     // the node's only daemon.
+    let (directory, pod) = (&settings.state_directory, settings.pod_name.as_deref());
     let state = tokio::select! {
-        state = StateDirectory::take(&settings.state_directory) => state?,
+        state = StateDirectory::take(directory, &settings.socket, pod) => state?,
         () = signals.next() => return Ok(()),
     };
     let inherited = tokio::select! {
@@ -125,7 +126,13 @@ async fn learn(
     let learnt = identity.learn().await;
     let facts = &learnt.facts;
     info!(?facts, "node");
-    // In a task of its own, since the SDK panics if it finds no CA certificates.
+    let roots = Roots::of(settings.ca_bundle.clone());
+    if roots == Roots::Amazon {
+        warn!(
+            "the system has no CA certificates; AWS is trusted by the roots of Amazon that ipamd brings along"
+        );
+    }
+    // In a task of its own, since the SDK panics at what it does not expect in its environment.
     let connecting = tokio::spawn(Ec2::connect(ConnectOptions {
         region: facts.region.clone(),
         endpoint: settings.ec2_endpoint.clone(),
@@ -134,7 +141,7 @@ async fn learn(
             https: settings.https_proxy.clone(),
             except: settings.no_proxy.clone(),
         },
-        ca_bundle: settings.ca_bundle.clone(),
+        roots,
         instance: facts.instance.clone(),
         vpc: facts.vpc.clone(),
         primary_mac: facts.primary_mac,
@@ -142,20 +149,22 @@ async fn learn(
         http_timeout: settings.http_timeout,
         credentials: None,
     }));
-    let ec2 = connecting.await.map_err(no_client)?.map_err(anyhow::Error::from)?;
+    let connected = connecting.await.map_err(|panic| no_client(&panicked_with(panic)))?;
+    let ec2 = connected.map_err(|fault| no_client(&format!("{:#}", anyhow::Error::from(fault))))?;
     let (instance_type, directory) = (&facts.instance_type, &settings.state_directory);
     let limits = limits::learn(&ec2, instance_type, directory, learnt.source).await;
     Ok((learnt, ec2, limits))
 }
 
-/// The client for EC2 has panicked while it was set up.
-fn no_client(panic: JoinError) -> Failure {
-    let why = panic.try_into_panic();
-    let why = why.as_deref().map_or("it was stopped", |payload| logging::panic_text(payload));
-    let message = format!(
-        "the client for EC2 cannot be set up: {why}; see that there are CA certificates (package \
-         ca-certificates, or a file that SSL_CERT_FILE names)"
-    );
+fn panicked_with(panic: JoinError) -> String {
+    let panic = panic.try_into_panic();
+    let why = panic.as_deref().map_or("it was stopped", |payload| logging::panic_text(payload));
+    why.to_owned()
+}
+
+/// The client for EC2 cannot be set up.
+fn no_client(why: &str) -> Failure {
+    let message = format!("the client for EC2 cannot be set up: {why}");
     error!("{message}");
     Failure::new(Exit::NoClient, message)
 }

@@ -2,8 +2,12 @@
 
 #![expect(clippy::unwrap_used, reason = "a panic is the report of a test")]
 
+use std::fs::File;
 use std::io::{BufRead as _, BufReader};
+use std::os::unix::fs::OpenOptionsExt as _;
+use std::path::Path;
 use std::process::{Command, Output, Stdio};
+use std::time::{Duration, Instant};
 
 use serde_json::json;
 
@@ -229,28 +233,95 @@ fn run_without_metadata_waits_until_sigterm() {
     assert_eq!(child.wait().unwrap().code(), Some(0));
 }
 
-/// The SDK panics there. The facts are those that an earlier start has kept, so no service is needed.
-#[test]
-fn run_without_ca_certificates_ends_with_a_code_of_its_own() {
-    let directory = tempfile::tempdir().unwrap();
+/// A daemon that knows who it is by what an earlier start has kept, so that no service is needed.
+fn ipamd_of(directory: &Path) -> Command {
     let facts = json!({
         "instance": "i-0123456789abcdef0", "instance_type": "m5.large", "region": "us-east-1",
         "availability_zone": "us-east-1a", "vpc": "vpc-0", "primary_mac": "02:00:00:00:00:01",
     });
     let kept = json!({"version": 2, "boot": agent::boot_id().unwrap(), "facts": facts});
-    agent::checked_file::write(&directory.path().join("tidepool-node.json"), &kept).unwrap();
-    let log = directory.path().join("ipamd.log");
+    agent::checked_file::write(&directory.join("tidepool-node.json"), &kept).unwrap();
     let mut command = ipamd(&["run"]);
-    command.env("AWS_VPC_K8S_CNI_BACKING_STORE", directory.path().join("ipam.json"));
-    command.env("AWS_VPC_K8S_CNI_LOG_FILE", &log).env("SSL_CERT_FILE", "/dev/null");
-    let (stdout, stderr) = check(command.env("SSL_CERT_DIR", "/nonexistent"), 72);
-    assert!(stderr.starts_with("ipamd: the client for EC2 cannot be set up: "), "{stderr}");
-    assert!(stderr.contains("CA certificates") && stderr.lines().count() == 1, "{stderr}");
-    let logged = std::fs::read_to_string(log).unwrap();
-    for part in ["a part of ipamd has panicked", "the client for EC2 cannot be set up"] {
-        assert!(logged.contains(part), "{part}\n{logged}");
+    command.env("AWS_VPC_K8S_CNI_BACKING_STORE", directory.join("ipam.json"));
+    command.env("TIDEPOOL_SOCKET", directory.join("ipamd.sock"));
+    command.env("AWS_VPC_K8S_CNI_LOG_FILE", "stdout").stdout(Stdio::piped());
+    command
+}
+
+#[test]
+fn run_with_a_bad_ca_bundle_ends_with_a_code_of_its_own() {
+    let directory = tempfile::tempdir().unwrap();
+    let mut command = ipamd_of(directory.path());
+    let (stdout, stderr) = check(command.env("AWS_CA_BUNDLE", "/nonexistent.pem"), 72);
+    let expect =
+        "ipamd: the client for EC2 cannot be set up: read the certificates in /nonexistent.pem: ";
+    assert!(stderr.starts_with(expect) && stderr.lines().count() == 1, "{stderr}");
+    assert!(stdout.contains("the client for EC2 cannot be set up"), "{stdout}");
+}
+
+#[test]
+fn run_without_ca_certificates_trusts_amazons() {
+    let directory = tempfile::tempdir().unwrap();
+    // The daemon gets no further than the lock, so it changes nothing on this machine.
+    let _lock = locked(directory.path());
+    let mut command = ipamd_of(directory.path());
+    command.env("SSL_CERT_FILE", "/dev/null").env("SSL_CERT_DIR", "/nonexistent");
+    let mut child = command.spawn().unwrap();
+    let mut lines = BufReader::new(child.stdout.take().unwrap()).lines().map(Result::unwrap);
+    assert!(lines.any(|line| line.contains("trusted by the roots of Amazon")));
+    assert!(lines.any(|line| line.contains("another ipamd is running")));
+    Command::new("kill").arg(child.id().to_string()).status().unwrap();
+    assert_eq!(child.wait().unwrap().code(), Some(0));
+}
+
+/// The lock of a daemon's state, held as another daemon does.
+fn locked(directory: &Path) -> File {
+    let mut options = File::options();
+    let file = options.create(true).append(true).mode(0o600).open(directory.join("tidepool.lock"));
+    let file = file.unwrap();
+    file.lock().unwrap();
+    file
+}
+
+/// A rollout with `maxSurge`: the old pod's daemon serves, and the new pod's waits. A container is a PID namespace and
+/// a mount namespace. Rollouts go on when the new pod is ready.
+#[test]
+fn ready_in_a_new_container_is_about_the_daemon_there() {
+    let directory = tempfile::tempdir().unwrap();
+    let socket = directory.path().join("ipamd.sock");
+    let _lock = locked(directory.path());
+    let _serves = std::os::unix::net::UnixListener::bind(&socket).unwrap();
+    let unshare = |program: Command| {
+        let mut unshare = Command::new("unshare");
+        unshare.args(["--pid", "--fork", "--kill-child", "--mount", "--mount-proc"]);
+        unshare.arg(program.get_program()).args(program.get_args()).env_clear();
+        unshare.envs(program.get_envs().filter_map(|(name, value)| Some((name, value?))));
+        unshare
+    };
+    let ready = || ipamd(&["ready", "--socket", socket.to_str().unwrap()]);
+    let (_, stderr) = check(&mut unshare(ready()), 4);
+    assert!(stderr.starts_with("ipamd: ANOTHER_CONTAINER: "), "{stderr}");
+
+    let mut waiting = unshare(ipamd_of(directory.path())).stdout(Stdio::piped()).spawn().unwrap();
+    let mut lines = BufReader::new(waiting.stdout.take().unwrap()).lines().map(Result::unwrap);
+    assert!(lines.any(|line| line.contains("another ipamd is running")));
+    let beside = directory.path().join("ipamd.sock.waiting");
+    let deadline = Instant::now() + Duration::from_secs(60);
+    while !beside.exists() {
+        assert!(Instant::now() < deadline, "no {}", beside.display());
+        std::thread::yield_now();
     }
-    assert_eq!(stdout, logged, "standard output has the same lines");
+    let child = waiting.id();
+    let inside = std::fs::read_to_string(format!("/proc/{child}/task/{child}/children")).unwrap();
+    let mut probe = Command::new("nsenter");
+    probe.args(["--target", inside.trim(), "--pid", "--mount"]);
+    let (program, arguments) = (ready().get_program().to_owned(), ready());
+    let (_, stderr) = check(probe.arg(program).args(arguments.get_args()), 0);
+    assert!(stderr.starts_with("ipamd: this daemon waits, and takes over"), "{stderr}");
+    // In a third container nobody waits.
+    check(&mut unshare(ready()), 4);
+    waiting.kill().unwrap();
+    waiting.wait().unwrap();
 }
 
 #[test]

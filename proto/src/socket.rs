@@ -26,6 +26,15 @@ impl std::fmt::Display for OthersSocket {
 
 impl std::error::Error for OthersSocket {}
 
+/// Where a daemon listens while it waits for the one at `socket` to end. Nothing is asked there: who listens is known
+/// by the connection.
+#[must_use]
+pub fn of_waiting(socket: &Path) -> PathBuf {
+    let mut waiting = socket.as_os_str().to_owned();
+    waiting.push(".waiting");
+    waiting.into()
+}
+
 /// Checks that root has made the socket at `path`. A caller checks before it connects. If there is no
 /// socket, the result is `Ok`, and connecting fails.
 ///

@@ -318,6 +318,24 @@ impl<R: Runtime> NodeOf<R> {
         Ok(())
     }
 
+    /// Starts a second daemon beside the one that runs, and waits until it waits for the end of that one.
+    ///
+    /// # Errors
+    ///
+    /// If it does not.
+    pub async fn start_successor(&self) -> Result<Process> {
+        let mut successor = self.spawn_ipamd()?;
+        let socket = proto::socket::of_waiting(&self.socket());
+        let waits = async || Ok(tokio::net::UnixStream::connect(&socket).await?);
+        successor.wait_until("it waits for the other daemon", waits).await?;
+        Ok(successor)
+    }
+
+    /// Puts `successor` in the place of the daemon that runs, and returns that one.
+    pub fn succeed(&mut self, successor: Process) -> Option<Process> {
+        self.ipamd.replace(successor)
+    }
+
     fn spawn_ipamd(&self) -> Result<Process> {
         let mut command = in_netns(&self.netns, &self.program);
         command

@@ -5,6 +5,8 @@
 
 #[path = "tidy/documents.rs"]
 mod documents;
+#[path = "tidy/inputs.rs"]
+mod inputs;
 #[path = "tidy/words.rs"]
 mod words;
 

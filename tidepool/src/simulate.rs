@@ -1,8 +1,8 @@
 //! `tidepool simulate`: whole clusters in virtual time, with ipamd's engine and with the algorithm of
 //! amazon-vpc-cni-k8s, without a call to EC2.
 
-use std::fs;
-use std::io::Write as _;
+use std::fs::{self, File};
+use std::io::{self, Read as _, Write as _};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -18,6 +18,9 @@ use settings::Settings;
 
 /// How long `--arrivals` simulates before the first pod and after the last one.
 const MARGIN: Duration = Duration::from_secs(15 * 60);
+
+/// Bytes of a file of arrivals: some million pods.
+const LONGEST_TRACE: u64 = 64 << 20;
 
 /// The arguments of `simulate`.
 #[derive(Debug, clap::Args)]
@@ -126,6 +129,16 @@ fn simulations(arguments: &Arguments) -> Result<Vec<Simulation>, Failure> {
     Ok(wanted.map(simulation).collect())
 }
 
+/// The text of `file`, of at most [`LONGEST_TRACE`] bytes.
+fn read_arrivals(file: &Path) -> io::Result<String> {
+    let mut text = String::new();
+    File::open(file)?.take(LONGEST_TRACE + 1).read_to_string(&mut text)?;
+    match text.len() as u64 > LONGEST_TRACE {
+        true => Err(io::Error::other(format!("it has more than {LONGEST_TRACE} bytes"))),
+        false => Ok(text),
+    }
+}
+
 /// Arrivals from a file, on nodes with the environment's settings.
 fn of_arrivals(arguments: &Arguments, file: &Path) -> Result<Simulation, Failure> {
     let settings = Settings::from_process()?;
@@ -133,7 +146,7 @@ fn of_arrivals(arguments: &Arguments, file: &Path) -> Result<Simulation, Failure
     let node_specs =
         types.iter().map(|name| node_spec(&settings, name)).collect::<Result<_, _>>()?;
     let path = file.display();
-    let text = fs::read_to_string(file).with_context(|| format!("read {path}"))?;
+    let text = read_arrivals(file).with_context(|| format!("read {path}"))?;
     let trace = parse_csv(&text).with_context(|| format!("read {path}"))?;
     let (nodes, types) = (arguments.nodes, types.join(", "));
     let about = format!("{} arrivals of {path} on {nodes} {types}", trace.len());

@@ -28,9 +28,6 @@ pub(crate) enum Restoring {
     RemoveHostAddresses(BTreeMap<IpAddr, String>),
 }
 
-/// The prefix of host links' names where the incumbent's setting is the default.
-const INCUMBENTS_PREFIX: &str = "eni";
-
 /// Reports disturbances to the engine, and restores the pods that the engine names, until the engine ends.
 pub(crate) async fn keep(
     mut orders: mpsc::UnboundedReceiver<Restoring>,
@@ -135,5 +132,5 @@ fn pod_address(ip: &PodIp) -> Option<PodAddress> {
 
 fn unmarked_name(pod: &Pod) -> Option<InterfaceName> {
     let is_named = !pod.name.is_empty();
-    is_named.then(|| host_veth_name(INCUMBENTS_PREFIX, &pod.namespace, &pod.name, "", None).ok())?
+    is_named.then(|| host_veth_name("", &pod.namespace, &pod.name, "", None).ok())?
 }

@@ -3,6 +3,7 @@
 //! A disk that takes no new file, or a socket that somebody removes, does not end the daemon: it makes the
 //! socket as soon as it can.
 
+use std::convert::Infallible;
 use std::fs::{self, Metadata, Permissions};
 use std::io;
 use std::os::unix::fs::{FileTypeExt, MetadataExt as _, PermissionsExt};
@@ -176,6 +177,45 @@ fn listen(path: &Path) -> Result<(UnixListener, Metadata), BindError> {
         .and_then(|metadata| fs::rename(&unready, path).map(|()| metadata))
         .map_err(io_error("put a socket at", path))?;
     Ok((listener, metadata))
+}
+
+/// Accepts whoever connects beside the socket at `path`, and says nothing: by the connection `ipamd ready` learns that
+/// this daemon waits for another one to end. The socket is removed when this is dropped.
+pub(crate) async fn stand_by(path: &Path) -> Infallible {
+    let path = proto::socket::of_waiting(path);
+    loop {
+        // Another daemon may wait too. A disk may take no socket; then this daemon does not look ready.
+        if let Ok((listener, file)) = listen(&path) {
+            let standby = Standby { path: path.clone(), file };
+            while standby.is_in_place() {
+                if let Ok(Err(_)) = tokio::time::timeout(CHECK_AFTER, listener.accept()).await {
+                    tokio::time::sleep(AFTER_FAILED_ACCEPT).await;
+                }
+            }
+        }
+        tokio::time::sleep(CHECK_AFTER).await;
+    }
+}
+
+/// The socket of a daemon that waits.
+struct Standby {
+    path: PathBuf,
+    file: Metadata,
+}
+
+impl Standby {
+    fn is_in_place(&self) -> bool {
+        own_file::is_at(&self.path, &self.file)
+    }
+}
+
+impl Drop for Standby {
+    fn drop(&mut self) {
+        if self.is_in_place() {
+            // This fails only if somebody else has removed it.
+            let _ = fs::remove_file(&self.path);
+        }
+    }
 }
 
 /// Refuses every caller except root, even if someone has changed the mode of the socket.

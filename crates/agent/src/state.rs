@@ -13,6 +13,7 @@
 //! * A name that starts with [`ASIDE`] is a log that cannot be read to its end.
 //! * [`RETIRED`] is a log whose pods were handed over to another daemon.
 
+mod holder;
 pub(crate) mod line;
 pub(crate) mod load;
 pub(crate) mod lock;

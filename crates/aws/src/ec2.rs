@@ -6,7 +6,6 @@ pub(crate) mod reply;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
-use std::path::PathBuf;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
@@ -32,6 +31,7 @@ use service_url::ServiceUrl;
 use crate::credentials::Bounded;
 use crate::failure::Failure;
 use crate::http::{ConnectError, Proxies, client};
+use crate::trust::Roots;
 
 /// A TCP and TLS handshake inside a region takes milliseconds.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
@@ -46,13 +46,12 @@ const MOST_ITEMS: usize = 20_000;
 pub struct ConnectOptions {
     /// For example `eu-central-1`.
     pub region: String,
-    /// Where EC2 listens if not at the region's own address. Without it the SDK uses `AWS_ENDPOINT_URL_EC2` and
-    /// `AWS_ENDPOINT_URL`.
+    /// Where EC2 listens if not at the region's own address.
     pub endpoint: Option<ServiceUrl>,
     /// By which proxy requests to EC2 and STS go.
     pub proxies: Proxies,
-    /// The file of the certificates that are trusted in place of the system's.
-    pub ca_bundle: Option<PathBuf>,
+    /// By which certificates EC2, STS and proxies are trusted.
+    pub roots: Roots,
     /// This node.
     pub instance: InstanceId,
     /// The node's VPC. The VPC of the primary ENI replaces it as soon as EC2 has described that ENI.
@@ -87,7 +86,7 @@ impl Ec2 {
     /// credentials.
     ///
     /// # Errors
-    /// If the certificates in [`ConnectOptions::ca_bundle`] or a proxy cannot be used.
+    /// If the certificates or a proxy cannot be used.
     pub async fn connect(options: ConnectOptions) -> Result<Self, ConnectError> {
         let shared = load_config(&options).await?;
         let mut config =
@@ -372,7 +371,7 @@ struct NewEni<'a> {
 }
 
 async fn load_config(options: &ConnectOptions) -> Result<SdkConfig, ConnectError> {
-    let http = client(&options.proxies, options.ca_bundle.as_deref())?;
+    let http = client(&options.proxies, &options.roots)?;
     let timeouts = TimeoutConfig::builder()
         .connect_timeout(CONNECT_TIMEOUT)
         .operation_attempt_timeout(options.http_timeout)

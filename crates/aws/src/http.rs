@@ -1,15 +1,14 @@
-//! The HTTP client of all requests: by which proxy a request goes, which certificates it trusts, and how long an
-//! answer may be. It must not know what is asked.
+//! The HTTP client of all requests: by which proxy a request goes, and how long an answer may be. It must not know what is asked.
 
-use std::fs::File;
-use std::io::{self, Read as _};
-use std::path::{Path, PathBuf};
+use std::io;
+use std::path::PathBuf;
+use std::sync::Arc;
 
 use aws_sdk_ec2::config::http::{HttpRequest, HttpResponse};
 use aws_sdk_ec2::config::{HttpClient, RuntimeComponents, SharedHttpClient};
 use aws_smithy_http_client::proxy::{ProxyConfig, ProxyError};
 use aws_smithy_http_client::tls::rustls_provider::CryptoMode;
-use aws_smithy_http_client::tls::{Provider, TlsContext, TrustStore};
+use aws_smithy_http_client::tls::{Provider, TlsContext};
 use aws_smithy_http_client::{Builder, Connector};
 use aws_smithy_runtime_api::box_error::BoxError;
 use aws_smithy_runtime_api::client::http::{
@@ -17,10 +16,9 @@ use aws_smithy_runtime_api::client::http::{
 };
 use aws_smithy_types::body::SdkBody;
 use http_body_util::{BodyExt as _, LengthLimitError, Limited};
-use rustls::RootCertStore;
-use rustls::pki_types::CertificateDer;
-use rustls::pki_types::pem::PemObject as _;
-use service_url::ProxyUrl;
+use service_url::{NoProxy, ProxyUrl, ServiceUrl};
+
+use crate::trust::Roots;
 
 /// The longest answer of EC2 and of the sources of credentials, in bytes. A page of 1,000 ENIs with 50 addresses
 /// each has about 20 MB.
@@ -28,8 +26,6 @@ pub(crate) const LONGEST_ANSWER: usize = 32 << 20;
 /// The longest answer of the metadata service, in bytes. Its lists have at most some hundred lines.
 pub(crate) const LONGEST_METADATA: usize = 64 << 10;
 
-/// The longest file of certificates, in bytes. The system's own has about 200 KB.
-const LONGEST_BUNDLE: u64 = 4 << 20;
 /// Whom no proxy is asked for: this machine; the metadata service; and the services on the node that give pods their
 /// credentials. Their addresses are the node's own affair, and a proxy that got such a request would get credentials.
 /// Source: AWS, "Instance Metadata Service" and "EKS Pod Identity".
@@ -47,9 +43,8 @@ pub struct Proxies {
     pub http: Option<ProxyUrl>,
     /// Of requests to `https://…`, by `CONNECT`.
     pub https: Option<ProxyUrl>,
-    /// Hosts without a proxy, in the form of `NO_PROXY`: a name stands for all names below it too, an address or a
-    /// CIDR for itself, `*` for all. A port has no meaning.
-    pub except: String,
+    /// The requests that go by none.
+    pub except: NoProxy,
 }
 
 /// Why no client can be made.
@@ -135,19 +130,10 @@ fn named(fault: BoxError, longest: usize) -> BoxError {
 /// A client of EC2 and of whoever gives credentials.
 ///
 /// # Errors
-/// If the certificates in `ca_bundle` cannot be used, or a proxy. Without `ca_bundle` the system's are trusted.
-///
-/// # Panics
-/// If the system has no certificates. The SDK does so.
-pub(crate) fn client(
-    proxies: &Proxies,
-    ca_bundle: Option<&Path>,
-) -> Result<SharedHttpClient, ConnectError> {
-    let tls = match ca_bundle {
-        Some(file) => trust(file)?,
-        None => TlsContext::default(),
-    };
-    // The SDK panics where there are no certificates, so that happens here and not in a request.
+/// If the certificates cannot be used, or a proxy.
+pub(crate) fn client(proxies: &Proxies, roots: &Roots) -> Result<SharedHttpClient, ConnectError> {
+    let tls = roots.context()?;
+    // If the SDK panics at a certificate, it does so here and not in a request.
     drop(Connector::builder().tls_provider(PROVIDER).tls_context(tls.clone()).build());
     let Proxies { http, https, except } = proxies;
     let through = |proxy: &Option<ProxyUrl>, of: fn(&str) -> Result<ProxyConfig, ProxyError>| {
@@ -155,12 +141,15 @@ pub(crate) fn client(
             let refused = |source| ConnectError::Proxy { proxy: proxy.clone(), source };
             of(proxy.with_password()).map_err(refused)
         });
-        let config = config.transpose()?.map(|config| config.no_proxy(exceptions(except)));
-        Ok::<_, ConnectError>(by_proxy(tls.clone(), config))
+        Ok::<_, ConnectError>(config.transpose()?.map(|config| by_proxy(tls.clone(), Some(config))))
     };
-    let http = through(http, |url| ProxyConfig::http(url))?;
-    let https = through(https, |url| ProxyConfig::https(url))?;
-    Ok(bounded(SharedHttpClient::new(ByScheme { http, https }), LONGEST_ANSWER))
+    let by_url = ByUrl {
+        direct: by_proxy(tls.clone(), None),
+        http: through(http, |url| ProxyConfig::http(url))?,
+        https: through(https, |url| ProxyConfig::https(url))?,
+        except: Arc::new(except.clone().and(never())),
+    };
+    Ok(bounded(SharedHttpClient::new(by_url), LONGEST_ANSWER))
 }
 
 fn by_proxy(tls: TlsContext, proxy: Option<ProxyConfig>) -> SharedHttpClient {
@@ -175,98 +164,43 @@ fn by_proxy(tls: TlsContext, proxy: Option<ProxyConfig>) -> SharedHttpClient {
     })
 }
 
-/// `except` in the form that the SDK knows, and [`NEVER`].
-fn exceptions(except: &str) -> String {
+/// [`NEVER`], and what the environment names in place of those services.
+fn never() -> NoProxy {
     let set = LOCAL_SERVICES.iter().filter_map(|name| std::env::var(name).ok());
-    let local = set.filter_map(|url| Some(host_of(url.split_once("://")?.1).to_owned()));
-    let given = except.split(',').map(str::trim).filter(|entry| !entry.is_empty());
-    let given = given.map(|entry| match entry.parse::<std::net::IpAddr>() {
-        Ok(_) => entry.to_owned(),
-        Err(_) if entry.contains('/') => entry.to_owned(),
-        Err(_) => host_of(entry).trim_start_matches("*.").to_owned(),
-    });
-    let all: Vec<_> = local.chain(given).chain([NEVER.to_owned()]).collect();
-    all.join(",")
+    let urls = set.filter_map(|url| ServiceUrl::parse(&url).ok());
+    urls.fold(NoProxy::parse(NEVER), |never, url| never.and(NoProxy::parse(url.host())))
 }
 
-/// The host of `HOST[:PORT][/…]`.
-fn host_of(text: &str) -> &str {
-    let text = text.split('/').next().unwrap_or(text);
-    match text.strip_prefix('[').and_then(|rest| rest.split_once(']')) {
-        Some((host, _)) => host,
-        None => text.split(':').next().unwrap_or(text),
-    }
-}
-
-/// Trusts the certificates in `file`, and no others. The SDK panics at bad ones.
-fn trust(file: &Path) -> Result<TlsContext, ConnectError> {
-    let malformed = |problem| ConnectError::Malformed { file: file.to_owned(), problem };
-    let text = read(file).map_err(|source| ConnectError::Read { file: file.to_owned(), source })?;
-    let mut roots = RootCertStore::empty();
-    for certificate in CertificateDer::pem_slice_iter(&text) {
-        let certificate = certificate.map_err(|fault| malformed(fault.to_string()))?;
-        roots.add(certificate).map_err(|fault| malformed(fault.to_string()))?;
-    }
-    if roots.is_empty() {
-        return Err(malformed("it has none".to_owned()));
-    }
-    let store = TrustStore::empty().with_pem_certificate(text);
-    let context = TlsContext::builder().with_trust_store(store).build();
-    context.map_err(|fault| malformed(fault.to_string()))
-}
-
-fn read(file: &Path) -> io::Result<Vec<u8>> {
-    if !std::fs::metadata(file)?.is_file() {
-        return Err(io::Error::other("it is no regular file"));
-    }
-    let mut text = Vec::new();
-    File::open(file)?.take(LONGEST_BUNDLE + 1).read_to_end(&mut text)?;
-    match text.len() as u64 > LONGEST_BUNDLE {
-        true => Err(io::Error::other(format!("it is longer than {LONGEST_BUNDLE} bytes"))),
-        false => Ok(text),
-    }
-}
-
-/// A client for `http://…` and another for `https://…`, since each may have a proxy of its own.
+/// A client without a proxy, and others, since `http://…` and `https://…` may each have a proxy of its own.
 #[derive(Debug)]
-struct ByScheme<C> {
-    http: C,
-    https: C,
+struct ByUrl<C> {
+    direct: C,
+    http: Option<C>,
+    https: Option<C>,
+    except: Arc<NoProxy>,
 }
 
-impl HttpClient for ByScheme<SharedHttpClient> {
+impl HttpClient for ByUrl<SharedHttpClient> {
     fn http_connector(
         &self,
         settings: &HttpConnectorSettings,
         components: &RuntimeComponents,
     ) -> SharedHttpConnector {
-        SharedHttpConnector::new(ByScheme {
-            http: self.http.http_connector(settings, components),
-            https: self.https.http_connector(settings, components),
+        let of = |client: &SharedHttpClient| client.http_connector(settings, components);
+        SharedHttpConnector::new(ByUrl {
+            direct: of(&self.direct),
+            http: self.http.as_ref().map(of),
+            https: self.https.as_ref().map(of),
+            except: self.except.clone(),
         })
     }
 }
 
-impl HttpConnector for ByScheme<SharedHttpConnector> {
+impl HttpConnector for ByUrl<SharedHttpConnector> {
     fn call(&self, request: HttpRequest) -> HttpConnectorFuture {
-        match request.uri().starts_with("https:") {
-            true => self.https.call(request),
-            false => self.http.call(request),
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn exceptions_from_the_proxy_are_read_as_go_reads_them() {
-        let check = |except: &str, expect: &str| {
-            assert_eq!(exceptions(except), format!("{expect}{NEVER}"), "{except}");
-        };
-        check("", "");
-        check(" a.b , .c.d,*.e.f:443,10.0.0.0/8,*", "a.b,.c.d,e.f,10.0.0.0/8,*,");
-        check("::1,[fd00::1]:80,fd00::/8,10.0.0.1:80", "::1,fd00::1,fd00::/8,10.0.0.1,");
+        let url = request.uri();
+        let proxy = if url.starts_with("https:") { &self.https } else { &self.http };
+        let proxy = proxy.as_ref().filter(|_| !self.except.covers(url));
+        proxy.unwrap_or(&self.direct).call(request)
     }
 }

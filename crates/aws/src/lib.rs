@@ -10,9 +10,11 @@ mod failure;
 mod http;
 mod imds;
 mod limits;
+mod trust;
 
 pub use classify::classify;
 pub use ec2::{ConnectOptions, Ec2};
 pub use http::{ConnectError, Proxies};
 pub use imds::{Imds, ImdsError, NodeFacts, ShownEni};
 pub use limits::instance_limits;
+pub use trust::Roots;

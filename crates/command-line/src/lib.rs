@@ -37,7 +37,7 @@ pub enum Exit {
     Usage = 64,
     /// The program has panicked: `EX_SOFTWARE` of sysexits.
     Panicked = 70,
-    /// No client for EC2 can be set up, for instance without CA certificates: `EX_OSFILE` of sysexits.
+    /// No client for EC2 can be set up, for instance with a bad file of certificates: `EX_OSFILE` of sysexits.
     NoClient = 72,
     /// A setting is wrong: `EX_CONFIG` of sysexits.
     Config = 78,
@@ -54,9 +54,7 @@ impl Exit {
             Self::NotReady => "ready: no pod can get an address now; stderr says why",
             Self::Usage => "the command line is wrong",
             Self::Panicked => "a fault in the program; its log says where",
-            Self::NoClient => {
-                "run: the client for EC2 cannot be set up; are there CA certificates?"
-            }
+            Self::NoClient => "run: the client for EC2 cannot be set up; stderr says why",
             Self::Config => "a setting is wrong",
         }
     }

@@ -1,8 +1,12 @@
 //! The URL of a service or of a proxy, parsed once. So whoever checks the settings refuses what whoever sends the
 //! requests could not use.
 
+mod no_proxy;
+
 use std::fmt;
 use std::net::{Ipv4Addr, Ipv6Addr};
+
+pub use no_proxy::NoProxy;
 
 /// In bytes.
 const LONGEST: usize = 2_048;
@@ -71,6 +75,17 @@ impl ServiceUrl {
     #[must_use]
     pub fn as_str(&self) -> &str {
         &self.text
+    }
+
+    /// Its name or address; that of IPv6 is in brackets.
+    #[must_use]
+    pub fn host(&self) -> &str {
+        let rest = self.text.split_once("://").map_or("", |(_, rest)| rest);
+        let authority = rest.split('/').next().unwrap_or(rest);
+        match authority.find(']') {
+            Some(end) => &authority[..=end],
+            None => authority.split(':').next().unwrap_or(authority),
+        }
     }
 
     /// How the service is spoken to.
@@ -160,11 +175,12 @@ fn is_host_and_port(text: &str) -> bool {
             (Some(host), port)
         }
     };
-    let is_port = |text: &str| {
-        text.bytes().all(|byte| byte.is_ascii_digit())
-            && text.parse::<u16>().is_ok_and(|port| port != 0)
-    };
     host.is_none_or(is_host) && (port.is_empty() || port.strip_prefix(':').is_some_and(is_port))
+}
+
+fn is_port(text: &str) -> bool {
+    text.bytes().all(|byte| byte.is_ascii_digit())
+        && text.parse::<u16>().is_ok_and(|port| port != 0)
 }
 
 fn is_host(text: &str) -> bool {
@@ -199,6 +215,9 @@ mod tests {
             assert_eq!(url.as_str(), good);
             assert_eq!(url.scheme() == Scheme::Https, good.starts_with("https"));
         }
+        let host = |url| ServiceUrl::parse(url).unwrap().host().to_owned();
+        assert_eq!(host("http://a.b:1/c:d"), "a.b");
+        assert_eq!(host("https://[fd00::1]:1/c"), "[fd00::1]");
         for (bad, expect) in [
             ("", UrlError::Form),
             ("127.0.0.1:4000", UrlError::Form),

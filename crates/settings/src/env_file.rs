@@ -9,7 +9,7 @@ use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
 use crate::misspelt;
-use crate::registry::{ALL, Setting, TIDEPOOL_ENV_FILE};
+use crate::registry::{ALL, Place, Setting, TIDEPOOL_ENV_FILE};
 
 /// Bytes of a file. All settings together have some kilobytes.
 const LARGEST: u64 = 1024 * 1024;
@@ -116,7 +116,7 @@ fn parse_line(line: &str) -> Result<Option<(&'static Setting, String)>, LineFaul
             None => LineFault::UnknownName(shown),
         }
     })?;
-    if setting.name == TIDEPOOL_ENV_FILE.name {
+    if setting.place == Place::Environment {
         return Err(LineFault::NotInFile(setting.name));
     }
     let value = unquote(value).ok_or(LineFault::Quotes(setting.name))?;
@@ -219,6 +219,8 @@ AWS_EC2_ENDPOINT=http://127.0.0.1/?a=b#c
         check("MAX_ENI =5", 1, "\"MAX_ENI \" is no setting of ipamd; is MAX_ENI meant?");
         check("PATH=/bin", 1, "\"PATH\" is no setting of ipamd");
         check("TIDEPOOL_ENV_FILE=/x", 1, "TIDEPOOL_ENV_FILE can only be set in the environment");
+        let sdk = "AWS_ENDPOINT_URL can only be set in the environment";
+        check("AWS_ENDPOINT_URL=http://a", 1, sdk);
         check("MAX_ENI=1\n# x\nMAX_ENI=2", 3, "MAX_ENI is set by an earlier line too");
         let quotes = "expected the value of MAX_ENI to end with the quote that it begins with";
         for value in ["\"", "'", "\"5", "'5", "\"5\"6", "'5'6'", "\"5\\\"", "\"5' # x"] {

@@ -8,6 +8,7 @@
 //! the daemon.
 
 mod describe;
+mod endpoints;
 mod env_file;
 mod family;
 mod limits;
@@ -27,7 +28,7 @@ use std::time::Duration;
 
 use ipam::block::BlockKind;
 use ipam::policy::WarmSettings;
-use service_url::{ProxyUrl, ServiceUrl};
+use service_url::{NoProxy, ProxyUrl, ServiceUrl};
 
 pub use self::describe::{limits_text, mode_text, targets_text};
 pub use self::env_file::{EnvFileError, LineFault};
@@ -35,13 +36,12 @@ pub use self::limits::{assumed_limits, known_limits, known_types, known_vcpus};
 pub use self::listing::help;
 pub use self::policy::{policy, pool_warnings, setting_warnings, warnings};
 use self::registry::{
-    AWS_CA_BUNDLE, AWS_EC2_ENDPOINT, AWS_VPC_ENI_MTU, AWS_VPC_K8S_CNI_BACKING_STORE,
-    AWS_VPC_K8S_CNI_LOG_FILE, AWS_VPC_K8S_CNI_LOGLEVEL, DISABLE_LEAKED_ENI_CLEANUP,
-    DISABLE_METRICS, HTTP_PROXY, HTTP_TIMEOUT, HTTPS_PROXY, IP_COOLDOWN_PERIOD,
-    MANAGE_UNTAGGED_ENI, MAX_ENI, MINIMUM_IP_TARGET, NO_PROXY, POD_MTU, TIDEPOOL_ADD_WAIT,
-    TIDEPOOL_ENV_FILE, TIDEPOOL_GROW_DELAY, TIDEPOOL_LEAK_AGE, TIDEPOOL_MAX_PODS,
-    TIDEPOOL_MIN_ENI_AGE, TIDEPOOL_RUNTIME_SOCKET, TIDEPOOL_SHRINK_DELAY, TIDEPOOL_SOCKET,
-    WARM_ENI_TARGET, WARM_IP_TARGET, WARM_PREFIX_TARGET,
+    AWS_CA_BUNDLE, AWS_VPC_ENI_MTU, AWS_VPC_K8S_CNI_BACKING_STORE, AWS_VPC_K8S_CNI_LOG_FILE,
+    AWS_VPC_K8S_CNI_LOGLEVEL, DISABLE_LEAKED_ENI_CLEANUP, DISABLE_METRICS, HTTP_PROXY,
+    HTTP_TIMEOUT, HTTPS_PROXY, IP_COOLDOWN_PERIOD, MANAGE_UNTAGGED_ENI, MAX_ENI, MINIMUM_IP_TARGET,
+    MY_POD_NAME, NO_PROXY, POD_MTU, TIDEPOOL_ADD_WAIT, TIDEPOOL_ENV_FILE, TIDEPOOL_GROW_DELAY,
+    TIDEPOOL_LEAK_AGE, TIDEPOOL_MAX_PODS, TIDEPOOL_MIN_ENI_AGE, TIDEPOOL_RUNTIME_SOCKET,
+    TIDEPOOL_SHRINK_DELAY, TIDEPOOL_SOCKET, WARM_ENI_TARGET, WARM_IP_TARGET, WARM_PREFIX_TARGET,
 };
 pub use self::reload::{InForce, Reloaded, reload};
 pub use self::variables::{Source, Variables};
@@ -139,14 +139,14 @@ pub struct Settings {
     pub mtu: u16,
     /// `POD_MTU`, or `mtu`: the most that a pod's link may have.
     pub pod_mtu: u16,
-    /// `AWS_EC2_ENDPOINT`.
+    /// `AWS_EC2_ENDPOINT`, or what the environment names for the SDK.
     pub ec2_endpoint: Option<ServiceUrl>,
     /// `HTTP_PROXY`.
     pub http_proxy: Option<ProxyUrl>,
     /// `HTTPS_PROXY`.
     pub https_proxy: Option<ProxyUrl>,
-    /// `NO_PROXY`; empty if it is unset.
-    pub no_proxy: String,
+    /// `NO_PROXY`.
+    pub no_proxy: NoProxy,
     /// `AWS_CA_BUNDLE`.
     pub ca_bundle: Option<PathBuf>,
     /// `HTTP_TIMEOUT`.
@@ -155,6 +155,8 @@ pub struct Settings {
     pub env_file: Option<PathBuf>,
     /// `TIDEPOOL_SOCKET`.
     pub socket: PathBuf,
+    /// `MY_POD_NAME`.
+    pub pod_name: Option<String>,
     /// `TIDEPOOL_RUNTIME_SOCKET`; `None` if it is `off`.
     pub runtime_socket: Option<PathBuf>,
     /// `DISABLE_METRICS`; `None` if it is true.
@@ -192,6 +194,8 @@ impl Settings {
         warnings.extend(larger_pod_mtu(variables, mtu)?);
         warnings.extend(unsupported::warnings(variables, kind)?);
         warnings.extend(variables.misspelt());
+        let no_proxy = NoProxy::parse(variables.text(&NO_PROXY).unwrap_or_default());
+        warnings.extend(endpoints::warnings(variables, &no_proxy)?);
         let (checkpoint, state_directory) = backing_store(variables)?;
         Ok(Self {
             kind,
@@ -209,14 +213,15 @@ impl Settings {
             manage_untagged: variables.boolean(&MANAGE_UNTAGGED_ENI)?,
             mtu,
             pod_mtu,
-            ec2_endpoint: variables.url(&AWS_EC2_ENDPOINT)?,
+            ec2_endpoint: endpoints::of_ec2(variables)?,
             http_proxy: variables.proxy(&HTTP_PROXY)?,
             https_proxy: variables.proxy(&HTTPS_PROXY)?,
-            no_proxy: variables.text(&NO_PROXY).unwrap_or_default().to_owned(),
+            no_proxy,
             ca_bundle: variables.optional_path(&AWS_CA_BUNDLE)?,
             http_timeout: variables.seconds(&HTTP_TIMEOUT, LEAST_HTTP_TIMEOUT)?,
             env_file: variables.optional_path(&TIDEPOOL_ENV_FILE)?,
             socket: variables.path(&TIDEPOOL_SOCKET)?,
+            pod_name: variables.text(&MY_POD_NAME).map(str::to_owned),
             runtime_socket: runtime_socket(variables)?,
             metrics_port: (!variables.boolean(&DISABLE_METRICS)?).then_some(METRICS_PORT),
             checkpoint,

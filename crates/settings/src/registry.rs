@@ -28,6 +28,17 @@ pub struct Setting {
     pub support: Support,
     /// The flag of `tidepool plan` with the same meaning.
     pub flag: Option<Flag>,
+    /// Where it may be set.
+    pub place: Place,
+}
+
+/// Where a setting may be set.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Place {
+    /// In the environment, and in the file that `TIDEPOOL_ENV_FILE` names.
+    Anywhere,
+    /// In the environment alone: it names the file, or the AWS SDK reads it there.
+    Environment,
 }
 
 /// A section of `docs/settings.md`.
@@ -135,7 +146,12 @@ impl Setting {
             takes_effect: AtStart,
             support: Support::Full,
             flag: None,
+            place: Place::Anywhere,
         }
+    }
+
+    const fn environment_only(self) -> Self {
+        Self { place: Place::Environment, ..self }
     }
 
     const fn live(self) -> Self {
@@ -253,7 +269,26 @@ settings! {
     MANAGE_UNTAGGED_ENI: Enis, Value("true"),
         "An attached ENI that has no owner's tag may serve pods";
     AWS_EC2_ENDPOINT: Enis, Unset,
-        "Another EC2 endpoint; the SDK's own `AWS_ENDPOINT_URL_EC2` works too";
+        "Another EC2 endpoint; it overrides those of the SDK's own variables";
+    /// This variable and those that follow are read by the SDK. Source: AWS, "Service-specific endpoints".
+    AWS_ENDPOINT_URL_EC2: Enis, Unset,
+        "Another EC2 endpoint, as all AWS SDKs have it",
+        .environment_only();
+    AWS_ENDPOINT_URL_STS: Enis, Unset,
+        "Another endpoint of STS, which gives credentials to a service account",
+        .environment_only();
+    AWS_ENDPOINT_URL: Enis, Unset,
+        "Another endpoint of EC2 and STS, unless the service has one of its own",
+        .environment_only();
+    AWS_IGNORE_CONFIGURED_ENDPOINT_URLS: Enis, Value("false"),
+        "The three endpoints with `AWS_ENDPOINT_URL` in their names have no effect",
+        .environment_only();
+    AWS_EC2_METADATA_SERVICE_ENDPOINT: Enis, Unset,
+        "Another endpoint of the metadata service",
+        .environment_only();
+    AWS_CONTAINER_CREDENTIALS_FULL_URI: Enis, Unset,
+        "Where the agent of EKS Pod Identity listens; EKS sets it",
+        .environment_only();
     /// Names and meanings are those of Go's `net/http`. <https://pkg.go.dev/net/http#ProxyFromEnvironment>.
     HTTPS_PROXY: Enis, Unset,
         "The proxy to EC2 and STS by HTTPS, `http://[USER:PASSWORD@]HOST[:PORT]`; also in lower case";
@@ -272,12 +307,15 @@ settings! {
         "MTU of pods' links in bytes, at most that of ENIs; a smaller `mtu` in the conflist overrides it";
 
     TIDEPOOL_ENV_FILE: Files, Unset,
-        "A file with more settings, which is read at the start and again at each SIGHUP";
+        "A file with more settings, which is read at the start and again at each SIGHUP",
+        .environment_only();
     TIDEPOOL_SOCKET: Files, Value(crate::DEFAULT_SOCKET),
         "The socket on which the daemon serves the plugin; for root alone";
     TIDEPOOL_RUNTIME_SOCKET: Files, Value("/run/containerd/containerd.sock"),
         "The container runtime's CRI v1 socket, on which the daemon asks each minute for its \
          sandboxes; `off`: it asks nobody";
+    MY_POD_NAME: Files, Unset,
+        "The daemon's pod; a second daemon, which waits for this one to end, names it in its log";
     DISABLE_METRICS: Files, Value("false"),
         "No metrics are served on port 61678";
     AWS_VPC_K8S_CNI_BACKING_STORE: Files, Value("/var/run/aws-node/ipam.json"),
@@ -435,9 +473,6 @@ settings! {
         .ignored();
     MY_NODE_NAME: Elsewhere, Unset,
         "The node's name at the API server, which the daemon does not use",
-        .ignored();
-    MY_POD_NAME: Elsewhere, Unset,
-        "The pod's name at the API server, which the daemon does not use",
         .ignored();
 }
 

@@ -84,6 +84,11 @@ impl Variables {
         }
     }
 
+    /// Whether `setting` is set to nothing, as `value: ""` in a manifest does.
+    pub(crate) fn is_set_and_empty(&self, setting: &'static Setting) -> bool {
+        self.set.get(setting.name).is_some_and(|(value, _)| value.is_empty())
+    }
+
     /// Sets `setting` to what it is in `other`.
     pub(crate) fn take(&mut self, setting: &'static Setting, other: &Self) {
         match other.set.get(setting.name) {

@@ -3,7 +3,7 @@
 use std::io::Write as _;
 use std::path::PathBuf;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, bail, ensure};
 use proto::v1::{PodView, ViewReply};
 use tests::cluster::Spec;
 use tests::exec::{ExecCluster, ExecNode, Pod, Refusal};
@@ -128,6 +128,40 @@ async fn del_on_a_full_disk_succeeds_without_its_note() -> Result<()> {
         .await?;
         pods.push(run_patiently(node, "back", PATIENCE).await?);
         all_reachable(node, &pods).await?;
+        cluster.books_agree(&[]).await
+    })
+    .await
+}
+
+/// Without a daemon and with a disk that takes no note, nobody remembers the DEL. The pod's link has gone, and that is
+/// what the next daemon sees.
+#[tokio::test(flavor = "multi_thread")]
+async fn del_that_left_no_note_is_found_by_the_kernel_check() -> Result<()> {
+    let notes = Tmpfs::mount("frnote").await?;
+    let settings = [("WARM_IP_TARGET", "3"), ("IP_COOLDOWN_PERIOD", "1")];
+    ExecCluster::with(Spec::new("frnote", "t3.small", 1, &settings), async |cluster| {
+        let node = &mut cluster.nodes[0];
+        let beside = node.socket().with_file_name("pending-dels");
+        std::fs::remove_dir(&beside).ok();
+        std::os::unix::fs::symlink(&notes.0, beside).context("move the notes")?;
+        let mut pods = node.runtime.run_all("p", 2).await?;
+        node.kill_ipamd().await?;
+        notes.remount("ro").await?;
+        let gone = pods.pop().context("no pod")?;
+        let Err(error) = node.runtime.del(&gone).await else { bail!("the DEL left a note") };
+        let refusal = error.downcast::<Refusal>()?;
+        ensure!(refusal.code == 5, "{refusal}");
+        ensure!(std::fs::read_dir(&notes.0)?.next().is_none(), "the DEL left a note");
+        node.start_ipamd().await?;
+        eventually("end of the DEL that nobody noted", 3 * PATIENCE, async || {
+            let view = node.view().await?;
+            let held = view.pods.iter().any(|pod| has_address(pod, &gone.ip));
+            ensure!(!held, "{} is still taken", gone.ip);
+            Ok(())
+        })
+        .await?;
+        all_reachable(node, &pods).await?;
+        notes.remount("rw").await?;
         cluster.books_agree(&[]).await
     })
     .await

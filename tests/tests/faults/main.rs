@@ -21,6 +21,7 @@ mod migration;
 mod record;
 mod reuse;
 mod short;
+mod succession;
 mod taken;
 
 use std::time::Duration;

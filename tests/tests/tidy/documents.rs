@@ -30,7 +30,7 @@ fn test_modules(texts: &[(String, String)]) -> BTreeSet<String> {
 
 /// The files that docs/files.md must list: the product's Rust files and its contract. Left out are
 /// tests, benches, examples and build scripts.
-fn product_files(texts: &[(String, String)]) -> BTreeSet<&str> {
+pub(crate) fn product_files(texts: &[(String, String)]) -> BTreeSet<&str> {
     let tests = test_modules(texts);
     let is_product = |path: &str| {
         let mut folders = path.split('/').rev().skip(1);
@@ -46,7 +46,7 @@ fn product_files(texts: &[(String, String)]) -> BTreeSet<&str> {
 }
 
 /// The rows of the first table of a section, each as its cells. The table's head is left out.
-fn table<'a>(text: &'a str, heading: &str) -> Vec<Vec<&'a str>> {
+pub(crate) fn table<'a>(text: &'a str, heading: &str) -> Vec<Vec<&'a str>> {
     let section = section(text, heading).unwrap_or_else(|| panic!("no section {heading:?}"));
     let table = section.lines().skip_while(|line| !line.starts_with('|'));
     let rows = table.take_while(|line| line.starts_with('|')).skip(2);

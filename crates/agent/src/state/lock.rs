@@ -4,22 +4,29 @@
 //! however that ends.
 
 use std::fs::{self, File, Metadata};
-use std::io;
+use std::io::{self, Read as _};
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use anyhow::{Context as _, anyhow};
 use rustix::fs::{FlockOperation, OFlags, flock};
 use rustix::io::Errno;
-use tokio::sync::oneshot;
+use tokio::sync::{Notify, oneshot};
 use tracing::{info, warn};
 
+use super::holder::Account;
 use crate::own_file;
+use crate::socket;
 
 /// The lock file's name in the state directory.
 pub(crate) const LOCK: &str = "tidepool.lock";
 /// The kernel's list of locks, with the process of each. Source: proc(5).
 const LOCKS: &str = "/proc/locks";
+/// Bytes of that list, to which every account of the node can add. A node has some hundred locks of 60 bytes each.
+const LONGEST_LIST: u64 = 16 << 20;
+/// Bytes of a process's name; the kernel's own bound is 16.
+const LONGEST_NAME: u64 = 64;
 
 /// Another process holds the lock.
 #[derive(Debug, thiserror::Error)]
@@ -39,27 +46,40 @@ pub struct StateDirectory {
 
 impl StateDirectory {
     /// Takes the directory at `path`, which need not exist. While another daemon has it, this waits, without
-    /// a limit. The kernel wakes it as soon as that daemon has ended.
+    /// a limit. The kernel wakes it as soon as that daemon has ended. Meanwhile `ipamd ready` finds this daemon beside
+    /// `socket`. `pod` is this daemon's pod, by which the next one that waits names it.
     ///
     /// A directory that cannot be locked, for instance on a read-only disk, is used without a lock.
     ///
     /// # Errors
     ///
     /// If the system starts no thread to wait in.
-    pub async fn take(path: &Path) -> anyhow::Result<Self> {
+    pub async fn take(path: &Path, socket: &Path, pod: Option<&str>) -> anyhow::Result<Self> {
         let (sender, taken) = oneshot::channel();
-        let directory = path.to_owned();
+        let (directory, waits) = (path.to_owned(), Arc::new(Notify::new()));
+        let waiting = Arc::clone(&waits);
         // Not one of the runtime's threads, since a runtime waits for them at its end.
         std::thread::Builder::new()
             .name("state-lock".to_owned())
             .spawn(move || {
                 let lock = prepare(&directory);
-                let lock = acquire(&lock, Held::Wait).unwrap_or_else(|_held| None);
+                let lock = acquire(&lock, Held::Wait(&waits)).unwrap_or_else(|_held| None);
                 // If the daemon ends meanwhile, the lock ends here.
                 let _ = sender.send(Self { path: directory, _lock: lock });
             })
             .context("start the thread that locks the state directory")?;
-        taken.await.map_err(|_| anyhow!("the thread that locks the state directory has panicked"))
+        let stand_by = async {
+            waiting.notified().await;
+            socket::stand_by(socket).await
+        };
+        let taken = tokio::select! {
+            taken = taken => taken,
+            never = stand_by => match never {},
+        };
+        let taken =
+            taken.map_err(|_| anyhow!("the thread that locks the state directory has panicked"))?;
+        Account::of_this_process(pod).write(path);
+        Ok(taken)
     }
 
     /// Takes the directory at `path` if no other daemon uses it.
@@ -95,9 +115,10 @@ impl Drop for Lock {
 }
 
 /// What to do while another process holds the lock.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Held {
-    Wait,
+#[derive(Debug, Clone, Copy)]
+enum Held<'a> {
+    /// The other side hears when the wait begins.
+    Wait(&'a Notify),
     Refuse,
 }
 
@@ -110,7 +131,7 @@ fn prepare(directory: &Path) -> PathBuf {
 }
 
 /// The lock, or `None` if it cannot be taken, for instance on a read-only file system.
-fn acquire(path: &Path, held: Held) -> Result<Option<Lock>, InUse> {
+fn acquire(path: &Path, held: Held<'_>) -> Result<Option<Lock>, InUse> {
     loop {
         match try_acquire(path, held) {
             Ok(Some(lock)) => return Ok(Some(lock)),
@@ -142,7 +163,7 @@ impl From<Errno> for AcquireError {
 }
 
 /// The lock; `None` if the file was replaced meanwhile, so that its lock is worth nothing.
-fn try_acquire(path: &Path, held: Held) -> Result<Option<Lock>, AcquireError> {
+fn try_acquire(path: &Path, held: Held<'_>) -> Result<Option<Lock>, AcquireError> {
     let file = open(path)?;
     let metadata = file.metadata()?;
     match flock(&file, FlockOperation::NonBlockingLockExclusive) {
@@ -189,21 +210,24 @@ fn open(path: &Path) -> Result<File, AcquireError> {
 
 /// Waits for the lock of `file`, and returns whether this process has it. A holder of another user is no daemon,
 /// so the file is removed under it.
-fn wait(path: &Path, file: &File, held: Held) -> Result<bool, AcquireError> {
+fn wait(path: &Path, file: &File, held: Held<'_>) -> Result<bool, AcquireError> {
     let holder = Holder::of(file);
     if let Some(Holder { uid: Some(uid), .. }) = &holder
         && *uid != rustix::process::geteuid().as_raw()
     {
-        let holder = describe(holder);
+        let holder = describe(holder, path);
         warn!(file = %path.display(), holder, "another user holds the lock; its file is replaced");
         if own_file::is_at(path, &file.metadata()?) {
             fs::remove_file(path)?;
         }
         return Ok(false);
     }
-    let holder = describe(holder);
-    if held == Held::Refuse {
-        return Err(AcquireError::InUse(InUse { path: path.to_owned(), holder }));
+    let holder = describe(holder, path);
+    match held {
+        Held::Refuse => {
+            return Err(AcquireError::InUse(InUse { path: path.to_owned(), holder }));
+        }
+        Held::Wait(waits) => waits.notify_one(),
     }
     info!(file = %path.display(), holder, "another ipamd is running; this one takes over when it ends");
     loop {
@@ -231,19 +255,34 @@ impl Holder {
     /// `None` if the holder is outside this PID namespace, or there is none any more.
     fn of(file: &File) -> Option<Self> {
         let metadata = file.metadata().ok()?;
-        let pid = pid_of_holder(&fs::read_to_string(LOCKS).ok()?, metadata.dev(), metadata.ino())?;
+        let locks = own_file::read(Path::new(LOCKS), LONGEST_LIST).ok()?;
+        let locks = String::from_utf8_lossy(&locks);
+        let pid = pid_of_holder(&locks, metadata.dev(), metadata.ino())?;
         let process = PathBuf::from(format!("/proc/{pid}"));
-        let name = fs::read_to_string(process.join("comm")).unwrap_or_default();
+        let name = name_of(&process).unwrap_or_default();
         let uid = fs::metadata(process).ok().map(|process| process.uid());
         Some(Self { pid, uid, name: name.trim_end().to_owned() })
     }
 }
 
-fn describe(holder: Option<Holder>) -> String {
-    match holder {
-        Some(Holder { pid, uid: Some(uid), name }) => format!("pid {pid} ({name:?}, uid {uid})"),
-        Some(Holder { pid, uid: None, .. }) => format!("pid {pid}"),
-        None => "a process in another container".to_owned(),
+fn name_of(process: &Path) -> io::Result<String> {
+    let mut name = String::new();
+    File::open(process.join("comm"))?.take(LONGEST_NAME).read_to_string(&mut name)?;
+    Ok(name)
+}
+
+/// The holder as the kernel shows it. It does not show a process of another PID namespace, so then the holder's own
+/// account has to do.
+fn describe(holder: Option<Holder>, lock: &Path) -> String {
+    match (holder, lock.parent().and_then(Account::read)) {
+        (Some(Holder { pid, uid: Some(uid), name }), _) => {
+            format!("pid {pid} ({name:?}, uid {uid})")
+        }
+        (Some(Holder { pid, uid: None, .. }), _) => format!("pid {pid}"),
+        (None, Some(account)) => {
+            format!("a process in another container, by its own account {account}")
+        }
+        (None, None) => "a process in another container".to_owned(),
     }
 }
 

@@ -87,7 +87,7 @@ impl TestNode {
             let run = async {
                 let mut shutdown = std::pin::pin!(shutdown);
                 let state = tokio::select! {
-                    state = StateDirectory::take(&state) => state?,
+                    state = StateDirectory::take(&state, &config.socket, None) => state?,
                     () = &mut shutdown => return Ok(()),
                 };
                 agent::run(config, state, inbox, Edges { calls, host }, shutdown).await

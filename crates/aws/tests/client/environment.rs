@@ -5,7 +5,7 @@
 
 use std::process::{Command, Output};
 
-use aws::{Ec2, Imds, Proxies};
+use aws::{Ec2, Imds, Proxies, Roots};
 use ipam::call::Ec2Call;
 use settings::Settings;
 
@@ -24,7 +24,7 @@ async fn child() {
     options.endpoint = settings.ec2_endpoint;
     let (http, https, except) = (settings.http_proxy, settings.https_proxy, settings.no_proxy);
     options.proxies = Proxies { http, https, except };
-    options.ca_bundle = settings.ca_bundle;
+    options.roots = Roots::of(settings.ca_bundle);
     let client = match Ec2::connect(options).await {
         Ok(client) => client,
         Err(error) => return println!("no client: {error}"),
@@ -255,6 +255,27 @@ async fn host_in_no_proxy_is_reached_without_the_proxy() {
         assert!(text.contains("EC2 says Err"), "{text}");
         assert!(proxy.seen().is_empty(), "{endpoint} {except}: {:?}", proxy.seen());
     }
+}
+
+#[tokio::test]
+async fn port_in_no_proxy_is_the_port_that_is_excepted() {
+    let proxy = Server::start([done()]).await;
+    let url = proxy.url();
+    let except = ("NO_PROXY", "ec2.invalid:443,.ec2.invalid,192.0.2.1:8080");
+    let environment = [&KEYS[..], &[("AWS_EC2_ENDPOINT", EC2), ("HTTP_PROXY", &url), except]];
+    let text = run_child(&environment.concat()).await;
+    assert!(text.contains("EC2 says Ok(Done)"), "{text}");
+    assert_eq!(proxy.seen().len(), 1);
+}
+
+/// Manifests write `value: ""` for what is not set.
+#[tokio::test]
+async fn empty_endpoint_for_all_services_counts_as_unset() {
+    let ec2 = Server::start([done()]).await;
+    let url = ec2.url();
+    let environment = [&KEYS[..], &[("AWS_ENDPOINT_URL_EC2", &url), ("AWS_ENDPOINT_URL", "")]];
+    let text = run_child(&environment.concat()).await;
+    assert!(text.contains("EC2 says Ok(Done)"), "{text}");
 }
 
 /// A proxy that got such a request would get the node's credentials.

@@ -28,7 +28,7 @@ pub(crate) fn options(endpoint: &str) -> ConnectOptions {
         region: "us-east-1".to_owned(),
         endpoint: Some(ServiceUrl::parse(endpoint).expect("a URL")),
         proxies: Proxies::default(),
-        ca_bundle: None,
+        roots: aws::Roots::System,
         instance: id("i-1"),
         vpc: id("vpc-1"),
         primary_mac: MacAddr::NONE,

@@ -15,15 +15,27 @@ use crate::route::{self, Filter};
 use crate::rule::{self, ListedRule};
 use crate::{InterfaceName, Owner, Route, RouteTable, Rule};
 
+/// In bytes: what is left of an interface's name.
+const LONGEST_PREFIX: usize = 4;
+
 /// A pod whose link must be in place.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RunningPod {
     /// The mark of the link's host end.
     pub owner: Owner,
-    /// The name of the host's end if the link has no mark: amazon-vpc-cni-k8s sets none.
+    /// The name of the host's end without its prefix, if the link has no mark: amazon-vpc-cni-k8s sets none. Its
+    /// prefix is a setting of the time when the link was made.
     pub unmarked_name: Option<InterfaceName>,
     /// The pod's addresses.
     pub addresses: Vec<PodAddress>,
+}
+
+impl RunningPod {
+    fn may_be_named(&self, link: &Link) -> bool {
+        let prefix =
+            self.unmarked_name.as_ref().and_then(|name| link.name.strip_suffix(name.as_str()));
+        prefix.is_some_and(|prefix| prefix.len() <= LONGEST_PREFIX)
+    }
 }
 
 /// A pod's link that differed.
@@ -135,11 +147,18 @@ impl Kernel {
     }
 
     fn link(&self, pod: &RunningPod) -> Option<&Link> {
-        let is_its = |link: &&Link| match &link.owner {
-            Some(mark) => mark == pod.owner.as_str(),
-            None => pod.unmarked_name.as_ref().is_some_and(|name| name.as_str() == link.name),
-        };
-        self.links.iter().filter(|link| link.is_veth).find(is_its)
+        let veths = || self.links.iter().filter(|link| link.is_veth);
+        let marked = veths().find(|link| link.owner.as_deref() == Some(pod.owner.as_str()));
+        let unmarked = || veths().filter(|link| link.owner.is_none() && pod.may_be_named(link));
+        // Of several, the one that has a route of the pod.
+        let routed = || unmarked().find(|link| self.routes_to(pod, link));
+        marked.or_else(routed).or_else(|| unmarked().next())
+    }
+
+    fn routes_to(&self, pod: &RunningPod, link: &Link) -> bool {
+        let routes = |address| self.routes.get(address).into_iter().flatten();
+        let mut all = pod.addresses.iter().flat_map(|pod| routes(&pod.address));
+        all.any(|route| route.device == link.index)
     }
 
     /// What differs, in an order in which it can be changed: a link that is down takes no route.

@@ -146,6 +146,35 @@ fn check_of_incumbent_pod_finds_missing_objects() {
     });
 }
 
+/// `AWS_VPC_K8S_CNI_VETHPREFIX` may be anything of up to four bytes, and another value than when the link was made.
+#[test]
+fn pod_of_the_incumbent_is_found_under_any_prefix() {
+    on_node(|node| {
+        let pod = connected(node, "web", "10.0.2.20", 2);
+        let hash = pod.link.host_name.as_str().trim_start_matches("eni");
+        let name = format!("vpc{hash}");
+        for words in [
+            format!("link set eni{hash} down"),
+            format!("link set eni{hash} name {name}"),
+            // Another veth with the same end of its name, without a route.
+            format!("link add a{hash} type veth peer name other"),
+            format!("link set {name} up"),
+            format!("route add 10.0.2.20 dev {name} scope link"),
+        ] {
+            node.ip(&words);
+        }
+        let before = node.dump();
+        assert!(restored(node, &[running(&pod)]).is_empty(), "nothing differs");
+        node.ip("rule del to 10.0.2.20 priority 512");
+        let done = restored(node, &[running(&pod)]);
+        assert_eq!((done.len(), &done[0].host_name), (1, &name));
+        assert_eq!(node.dump(), before);
+        node.ip(&format!("link del a{hash}"));
+        node.ip(&format!("route del 10.0.2.20 dev {name}"));
+        assert_eq!(restored(node, &[running(&pod)])[0].host_name, name, "the name is enough");
+    });
+}
+
 #[test]
 fn pod_of_the_incumbent_is_restored_by_its_links_name() {
     on_node(|node| {

@@ -12,7 +12,7 @@ pub(crate) fn running(pod: &Pod) -> RunningPod {
     let link = &pod.link;
     RunningPod {
         owner: link.owner.clone(),
-        unmarked_name: Some(link.host_name.clone()),
+        unmarked_name: link.host_name.as_str().trim_start_matches("eni").parse().ok(),
         addresses: link.addresses.clone(),
     }
 }

@@ -172,7 +172,7 @@ impl TestNode {
             region: facts.region.clone(),
             endpoint: ServiceUrl::parse(&self.server.endpoints().ec2).ok(),
             proxies: Proxies::default(),
-            ca_bundle: None,
+            roots: aws::Roots::System,
             instance: facts.instance.clone(),
             vpc: facts.vpc.clone(),
             primary_mac: facts.primary_mac,

@@ -113,9 +113,10 @@ fn what_a_lock_link_points_to_is_left_alone() {
 #[tokio::test]
 async fn second_daemon_waits_for_the_first() {
     let (directory, lock) = directory();
-    let first = StateDirectory::take(directory.path()).await.unwrap();
+    let socket = directory.path().join("ipamd.sock");
+    let first = StateDirectory::take(directory.path(), &socket, None).await.unwrap();
     let path = directory.path().to_owned();
-    let second = tokio::spawn(async move { StateDirectory::take(&path).await });
+    let second = tokio::spawn(async move { StateDirectory::take(&path, &socket, None).await });
     // It waits in the kernel once a line of this kind exists.
     let waits = || {
         let waiting = |line: &str| line.contains("-> FLOCK") && line.contains(&ino(&lock));
@@ -129,6 +130,35 @@ async fn second_daemon_waits_for_the_first() {
     drop(first);
     let second = tokio::time::timeout(DEADLINE, second).await.unwrap().unwrap().unwrap();
     assert!(second.is_locked());
+}
+
+/// The kernel does not show a process of another PID namespace, so the daemon's own account names it.
+#[test]
+fn holder_in_another_pid_namespace_is_named() {
+    let (directory, _) = directory();
+    let _taken = StateDirectory::try_take(directory.path()).unwrap();
+    let asked = || {
+        let mut unshare = Command::new("unshare");
+        unshare.args(["--pid", "--fork", "--mount", "--mount-proc"]);
+        unshare.arg(std::env::current_exe().unwrap());
+        unshare.args(["--exact", "state::lock::tests::asker", "--ignored", "--nocapture"]);
+        let asked = unshare.env("TEST_DIRECTORY", directory.path()).output().unwrap();
+        String::from_utf8_lossy(&asked.stderr).into_owned()
+    };
+    let unnamed = asked();
+    assert!(unnamed.contains("state directory: a process in another container\n"), "{unnamed}");
+    let account = Account::of_this_process(Some("aws-node-1"));
+    crate::checked_file::write(&directory.path().join("tidepool-holder.json"), &account).unwrap();
+    let named = asked();
+    assert!(named.contains("by its own account ipamd ") && named.contains("aws-node-1"), "{named}");
+}
+
+/// Another program in the test above. Alone it is no test.
+#[test]
+#[ignore = "another test runs it as a child process"]
+fn asker() {
+    let directory = std::env::var("TEST_DIRECTORY").unwrap();
+    eprintln!("{}", StateDirectory::try_take(Path::new(&directory)).unwrap_err());
 }
 
 fn ino(path: &Path) -> String {
