@@ -18,6 +18,12 @@ use crate::process::{Process, program};
 /// Where instances find EC2 inside the fabric.
 pub const EC2_IN_FABRIC: &str = "http://169.254.169.254:8773";
 
+/// The same for instances without IPv4.
+pub const EC2_IN_FABRIC_V6: &str = "http://[fd00:ec2::254]:8773";
+
+/// Where instances without IPv4 find the metadata service inside the fabric.
+pub const IMDS_IN_FABRIC_V6: &str = "http://[fd00:ec2::254]";
+
 /// Whose calls ours are; the simulator verifies no signature.
 const SCOPE: &str = "AWS4-HMAC-SHA256 Credential=TEST/20260101/us-east-1/ec2/aws4_request, \
                      SignedHeaders=host, Signature=0";

@@ -38,18 +38,20 @@ pub struct FabricEni {
     pub id: EniId,
     /// MAC address of the device.
     pub mac: MacAddr,
-    /// Device index on its card; 0 on card 0 is the primary ENI.
+    /// Device index on its card.
     pub device_index: u16,
     /// Network card.
     pub network_card: u16,
+    /// Whether the instance booted from it.
+    pub is_primary: bool,
     /// Its subnet.
     pub subnet_id: SubnetId,
-    /// IPv4 block of the subnet. The gateway is its second address.
-    pub subnet_cidr: Ipv4Net,
+    /// IPv4 block of the subnet, unless the subnet is IPv6 only. The gateway is its second address.
+    pub subnet_cidr: Option<Ipv4Net>,
     /// IPv6 block of the subnet.
     pub subnet_ipv6_cidr: Option<Ipv6Net>,
-    /// The primary address.
-    pub primary: Ipv4Addr,
+    /// The primary address. `None` in an IPv6-only subnet.
+    pub primary: Option<Ipv4Addr>,
     /// Secondary addresses.
     pub secondaries: Vec<Ipv4Addr>,
     /// /28 prefixes.

@@ -624,10 +624,12 @@ pub struct CreateVpc {
 pub struct CreateSubnet {
     /// `VpcId`
     pub vpc_id: VpcId,
-    /// `CidrBlock`, /16 to /28; host bits are cleared.
-    pub cidr_block: Ipv4Net,
+    /// `CidrBlock`, /16 to /28; host bits are cleared. Excludes `ipv6_native`.
+    pub cidr_block: Option<Ipv4Net>,
     /// `Ipv6CidrBlock`, a /64.
     pub ipv6_cidr_block: Option<Ipv6Net>,
+    /// `Ipv6Native`: an IPv6-only subnet.
+    pub ipv6_native: bool,
     /// `AvailabilityZone`; the first of the region if neither name nor id is given.
     pub availability_zone: Option<String>,
     /// `AvailabilityZoneId`

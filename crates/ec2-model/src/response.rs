@@ -193,7 +193,7 @@ pub struct Instance {
     pub subnet_id: SubnetId,
     /// `vpcId`
     pub vpc_id: VpcId,
-    /// `privateIpAddress`: the primary address of the primary ENI.
+    /// `privateIpAddress`: the primary address of the primary ENI. `None` in an IPv6-only subnet.
     pub private_ip_address: Option<Ipv4Addr>,
     /// `privateDnsName`
     pub private_dns_name: Option<String>,
@@ -299,6 +299,13 @@ pub struct Attachment {
     pub ena_queue_count: Option<u16>,
 }
 
+impl Attachment {
+    /// The ENI's place on the instance: network card, then device index.
+    pub(crate) const fn slot(&self) -> (u16, u16) {
+        (self.network_card_index, self.device_index)
+    }
+}
+
 /// One of `privateIpAddressesSet`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PrivateIpAddress {
@@ -335,10 +342,10 @@ pub struct NetworkInterface {
     pub status: InterfaceStatus,
     /// `macAddress`
     pub mac_address: MacAddr,
-    /// `privateIpAddress`: the primary.
-    pub private_ip_address: Ipv4Addr,
+    /// `privateIpAddress`: the primary. `None` in an IPv6-only subnet.
+    pub private_ip_address: Option<Ipv4Addr>,
     /// `privateDnsName` of the primary.
-    pub private_dns_name: String,
+    pub private_dns_name: Option<String>,
     /// `sourceDestCheck`
     pub source_dest_check: bool,
     /// `interfaceType`
@@ -383,11 +390,11 @@ pub struct Subnet {
     pub owner_id: String,
     /// `vpcId`
     pub vpc_id: VpcId,
-    /// `cidrBlock`
-    pub cidr_block: Ipv4Net,
+    /// `cidrBlock`. `None` if the subnet is IPv6 only (`ipv6Native`).
+    pub cidr_block: Option<Ipv4Net>,
     /// `ipv6CidrBlockAssociationSet`
     pub ipv6: Option<SubnetIpv6Association>,
-    /// `availableIpAddressCount`: IPv4 addresses.
+    /// `availableIpAddressCount`: IPv4 addresses; 0 in an IPv6-only subnet.
     pub available_ip_address_count: u32,
     /// `availabilityZone`
     pub availability_zone: String,

@@ -8,7 +8,7 @@ use std::net::{IpAddr, SocketAddr};
 
 use ec2_model::fabric::{Fabric as Wanted, FabricEni};
 use ec2_model::id::InstanceId;
-use ipnet::IpNet;
+use ipnet::{IpNet, Ipv4Net};
 use tokio::net::TcpListener;
 use tokio::sync::Mutex;
 
@@ -103,8 +103,11 @@ fn attached(eni: &FabricEni) -> AttachedEni {
         mac: eni.mac.octets(),
         network_card: eni.network_card,
         device_index: eni.device_index,
-        primary: eni.primary,
-        subnet: eni.subnet_cidr,
+        is_primary: eni.is_primary,
+        ipv4: eni
+            .primary
+            .zip(eni.subnet_cidr)
+            .map(|(primary, subnet)| Ipv4Net::new_assert(primary, subnet.prefix_len())),
         assigned: assigned(eni),
         in_ipv6_subnet: eni.subnet_ipv6_cidr.is_some(),
         source_dest_check: eni.source_dest_check,

@@ -5,9 +5,9 @@
 use std::collections::BTreeMap;
 
 use ec2_model::config::Config;
-use ec2_model::id::{EniId, InstanceId, SecurityGroupId, SubnetId, VpcId};
+use ec2_model::id::{InstanceId, SecurityGroupId, SubnetId, VpcId};
 use ec2_model::metadata_options::MetadataOptions;
-use ec2_model::request::{AssignIpv6Addresses, CreateSubnetCidrReservation, Request, Wanted};
+use ec2_model::request::{CreateSubnetCidrReservation, Request};
 use ec2_model::seed::{InstanceSeed, SecurityGroupSeed, SubnetSeed, VpcSeed};
 use ec2_model::{ApiError, Context, Model, SimTime};
 use ipnet::IpNet;
@@ -110,7 +110,7 @@ impl<'a> Seeder<'a> {
             id: subnet.id.clone(),
             vpc: vpc.clone(),
             availability_zone: subnet.az.value.clone(),
-            cidr: subnet.cidr.value,
+            cidr: subnet.cidr.as_ref().map(|cidr| cidr.value),
             ipv6_cidr: subnet.ipv6_cidr.as_ref().map(|cidr| cidr.value),
             assign_ipv6_address_on_creation: false,
             used: subnet.used.iter().flat_map(|range| range.value.blocks()).collect(),
@@ -154,11 +154,13 @@ impl<'a> Seeder<'a> {
             id: instance.id.clone(),
             instance_type: instance.instance_type.value.clone(),
             subnet,
+            device_index: instance.device_index,
             primary_address: instance.address,
+            ipv6_address: instance.ipv6_address,
             groups: instance.security_groups.iter().map(group).collect(),
             tags: instance.tags.clone(),
         };
-        let fix = "give a type that EC2 has, and a free address of the subnet or none";
+        let fix = "give a type that EC2 has, and free addresses of the subnet or none";
         let id = self.model.add_instance(seed, self.context.now).map_err(refused(at, fix))?;
         let changes = Changes {
             mode: Some(instance.imds),
@@ -167,29 +169,7 @@ impl<'a> Seeder<'a> {
         };
         let options = changes.applied_to(MetadataOptions::default());
         self.model.set_metadata_options(&id, options).map_err(refused(at, fix))?;
-        self.add_ipv6(&id, at, instance)?;
         Ok(id)
-    }
-
-    fn add_ipv6(
-        &mut self,
-        id: &InstanceId,
-        at: Location,
-        instance: &Instance,
-    ) -> Result<(), LineError> {
-        let Some(address) = instance.ipv6_address else { return Ok(()) };
-        let request = AssignIpv6Addresses {
-            network_interface_id: self.primary_eni(id),
-            wanted: Wanted { addresses: vec![address], ..Wanted::default() },
-        };
-        self.call(request).map_err(refused(at, "give a free IPv6 address of the subnet or none"))
-    }
-
-    fn primary_eni(&mut self, id: &InstanceId) -> EniId {
-        let fabric = self.model.fabric(self.context.now);
-        let instance = fabric.instances.into_iter().find(|instance| instance.id == *id);
-        let primary = instance.and_then(|instance| instance.enis.into_iter().next());
-        primary.expect("a seeded instance runs and has its primary ENI").id
     }
 
     fn call(&mut self, request: impl Into<Request>) -> Result<(), ApiError> {

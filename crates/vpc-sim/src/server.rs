@@ -267,6 +267,7 @@ async fn listen_in_fabric(
     let metadata = imds::router(Arc::clone(imds), Audience::BySource);
     let served = [
         (SocketAddr::new(IN_FABRIC, EC2_PORT_IN_FABRIC), api),
+        (SocketAddr::new(IN_FABRIC_V6, EC2_PORT_IN_FABRIC), api),
         (SocketAddr::new(IN_FABRIC, IMDS_PORT), &metadata),
         (SocketAddr::new(IN_FABRIC_V6, IMDS_PORT), &metadata),
     ];

@@ -111,8 +111,9 @@ pub struct Subnet {
     pub id: Option<SubnetId>,
     /// Availability zone, such as `us-east-1a`.
     pub az: Spanned<String>,
-    /// IPv4 block inside one of the VPC's.
-    pub cidr: Spanned<Ipv4Net>,
+    /// IPv4 block inside one of the VPC's. The subnet is IPv6 only if absent.
+    #[serde(default)]
+    pub cidr: Option<Spanned<Ipv4Net>>,
     /// IPv6 block inside one of the VPC's; /64.
     #[serde(default)]
     pub ipv6_cidr: Option<Spanned<Ipv6Net>>,
@@ -153,10 +154,14 @@ pub struct Instance {
     pub instance_type: Spanned<String>,
     /// Name of a subnet of this file.
     pub subnet: Spanned<String>,
+    /// Device index of its primary ENI; 1 as on SageMaker HyperPod.
+    #[serde(default)]
+    pub device_index: u16,
     /// Primary IPv4 address; chosen from the seed if absent.
     #[serde(default)]
     pub address: Option<Ipv4Addr>,
-    /// IPv6 address of the primary ENI; none if absent.
+    /// IPv6 address of the primary ENI. If absent, EC2 chooses one in an IPv6-only subnet, and none
+    /// elsewhere.
     #[serde(default)]
     pub ipv6_address: Option<Ipv6Addr>,
     /// Names of security groups of the subnet's VPC; its default group if empty.

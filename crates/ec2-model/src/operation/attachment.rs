@@ -5,7 +5,7 @@ use crate::family::{V4, V6};
 use crate::id::{AttachmentId, EniId};
 use crate::model::{Caller, Model};
 use crate::request::{AttachNetworkInterface, DetachNetworkInterface, InterfaceType};
-use crate::resources::{Eni, FamilyFields, Instance, PRIMARY, Slot, no_such_attachment};
+use crate::resources::{Eni, FamilyFields, Instance, Slot, no_such_attachment};
 use crate::response::{Attachment, AttachmentStatus, InstanceState, Response};
 use crate::time::SimTime;
 use crate::transition::Transition;
@@ -84,7 +84,7 @@ impl Model {
     ) -> Result<Response, ApiError> {
         let id = &request.attachment_id;
         let eni = self.eni_of_attachment(id)?;
-        check_detachable(eni)?;
+        self.check_detachable(eni)?;
         let eni = eni.id.clone();
         self.maybe_show_stale(caller, &eni);
         let was = self.begin_detach(&eni)?;
@@ -113,7 +113,7 @@ impl Model {
     /// Detaches an ENI at once.
     pub(super) fn detach_now(&mut self, eni: &EniId, now: SimTime) -> Result<(), ApiError> {
         let eni = self.resources.eni(eni)?;
-        check_detachable(eni)?;
+        self.check_detachable(eni)?;
         let Some(attachment) = eni.attachment() else {
             let text = format!("Interface '{}' is not attached.", eni.id);
             return Err(ApiError::new("IncorrectState", text));
@@ -122,16 +122,18 @@ impl Model {
         self.transitions.schedule(now, Transition::Detached(id));
         Ok(())
     }
-}
 
-fn check_detachable(eni: &Eni) -> Result<(), ApiError> {
-    let slot = eni.attachment().map(|it| (it.network_card_index, it.device_index));
-    if slot == Some(PRIMARY) {
-        let text = "The network interface at device index 0 and networkCard index 0 cannot be \
-                    detached.";
-        return Err(ApiError::new("OperationNotPermitted", text));
+    fn check_detachable(&self, eni: &Eni) -> Result<(), ApiError> {
+        let Some(attachment) = eni.attachment().filter(|_| self.resources.is_primary(eni)) else {
+            return Ok(());
+        };
+        let (card, device) = attachment.slot();
+        let text = format!(
+            "The network interface at device index {device} and networkCard index {card} cannot be \
+             detached."
+        );
+        Err(ApiError::new("OperationNotPermitted", text))
     }
-    Ok(())
 }
 
 fn slot_of(request: &AttachNetworkInterface) -> Result<Slot, ApiError> {
@@ -178,11 +180,18 @@ pub(super) fn check_slot(instance: &Instance, slot: Slot) -> Result<(), ApiError
     Ok(())
 }
 
-/// Checks that the instance type supports the ENI's addresses and prefixes.
+/// Checks that the instance type supports the ENI's addresses and prefixes. Only Nitro types run
+/// without IPv4 (<https://docs.aws.amazon.com/vpc/latest/userguide/subnet-basics.html>); EC2's code
+/// for others is not documented.
 pub(super) fn check_carried(eni: &Eni, instance: &Instance) -> Result<(), ApiError> {
     let instance_type = instance.instance_type;
-    if !eni.v4.prefixes.is_empty() && !instance_type.supports_prefixes() {
+    let has_prefixes = !eni.v4.prefixes.is_empty() || !eni.v6.prefixes.is_empty();
+    if has_prefixes && !instance_type.supports_prefixes() {
         let text = format!("IP prefixes are not supported on {}", instance_type.name);
+        return Err(ApiError::new("UnsupportedOperation", text));
+    }
+    if eni.primary.is_none() && !instance_type.supports_prefixes() {
+        let text = format!("IPv6-only subnets are not supported on {}", instance_type.name);
         return Err(ApiError::new("UnsupportedOperation", text));
     }
     let too_many = [

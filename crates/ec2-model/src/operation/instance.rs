@@ -152,7 +152,7 @@ impl Model {
             let v6 = AddressRequest::from_wanted(&request.ipv6)?;
             let draft = EniDraft {
                 primary: request.private_ip_address,
-                v6: v6.unwrap_or(AddressRequest::NONE),
+                v6,
                 groups: request.groups.clone(),
                 primary_ipv6: request.enable_primary_ipv6,
                 ..EniDraft::in_subnet(subnet)
@@ -220,6 +220,7 @@ impl Model {
             state: InstanceState::Pending,
             launch_time: caller.now,
             subnet,
+            primary: primary.slot,
             slots: BTreeMap::new(),
             metadata_options: launch.metadata_options,
             profile: launch.profile.clone(),
@@ -392,7 +393,7 @@ fn new_interface(wanted: &InstanceNetworkInterface) -> Result<EniDraft, ApiError
     Ok(EniDraft {
         primary: wanted.private_ip_address,
         v4: AddressRequest::from_wanted(&v4)?.unwrap_or(AddressRequest::NONE),
-        v6: AddressRequest::from_wanted(&v6)?.unwrap_or(AddressRequest::NONE),
+        v6: AddressRequest::from_wanted(&v6)?,
         groups: wanted.groups.clone(),
         description: wanted.description.clone(),
         connection_tracking: wanted.connection_tracking,

@@ -4,6 +4,7 @@
 mod addresses;
 mod imds;
 mod listing;
+mod native;
 mod operation;
 mod options;
 mod over_time;

@@ -11,7 +11,7 @@ use std::str::FromStr;
 use ipnet::{IpNet, Ipv6Net};
 
 use super::netns::NetnsName;
-use super::snapshot::{AttachedEni, Instance, VpcSnapshot};
+use super::snapshot::{AttachedEni, Instance, VpcSnapshot, router};
 
 /// Instance metadata, on link-local addresses that are the same in every VPC
 /// (<https://docs.aws.amazon.com/AWSEC2/latest/UserGuide/instancedata-data-retrieval.html>).
@@ -65,8 +65,6 @@ pub(super) struct Boot {
     /// IPv4 addresses with the subnet's prefix length; IPv6 addresses with /128, as DHCPv6 gives
     /// them.
     pub(super) addresses: Vec<IpNet>,
-    /// Next hop of the default route.
-    pub(super) router: Ipv4Addr,
 }
 
 impl Link {
@@ -91,8 +89,11 @@ impl Boot {
 
     /// Next hops of the default routes, one per family that has an address.
     pub(super) fn routers(&self) -> impl Iterator<Item = IpAddr> {
-        let has_ipv6 = self.addresses.iter().any(|net| net.addr().is_ipv6());
-        [self.router.into()].into_iter().chain(has_ipv6.then_some(ROUTER_V6.into()))
+        let next_hop = |net: &IpNet| match net {
+            IpNet::V4(net) => IpAddr::V4(router(*net)),
+            IpNet::V6(_) => IpAddr::V6(ROUTER_V6),
+        };
+        self.addresses.iter().map(next_hop).collect::<BTreeSet<_>>().into_iter()
     }
 }
 
@@ -128,7 +129,7 @@ impl KernelState {
         let links = snapshot.instances.iter().flat_map(links).collect();
         let enis = || snapshot.instances.iter().flat_map(|instance| &instance.enis);
         let mut entries = BTreeSet::from(IMDS.map(Entry::Local));
-        entries.extend(enis().map(|eni| Entry::Local(eni.router().into())));
+        entries.extend(enis().filter_map(|eni| Some(Entry::Local(eni.router()?.into()))));
         entries.extend(snapshot.cidrs.iter().map(|&to| Entry::Route { to, hop: Hop::Blackhole }));
         entries.extend(enis().flat_map(delivery));
         Self { links, entries }
@@ -150,7 +151,7 @@ impl Entry {
 /// The primary ENI comes first, so that it gets the lowest interface index, as on a real instance.
 fn links(instance: &Instance) -> Vec<Link> {
     let mut enis: Vec<&AttachedEni> = instance.enis.iter().collect();
-    enis.sort_by_key(|eni| (eni.network_card, eni.device_index));
+    enis.sort_by_key(|eni| (!eni.is_primary, eni.network_card, eni.device_index));
     let link = |eni: &AttachedEni| Link {
         name: fabric_device(eni.mac),
         label: Label {
@@ -161,16 +162,15 @@ fn links(instance: &Instance) -> Vec<Link> {
         mac: eni.mac,
         source_check: eni.source_dest_check,
         advertised: eni.in_ipv6_subnet,
-        boot: eni.is_primary().then(|| boot(eni)),
+        boot: eni.is_primary.then(|| boot(eni)),
     };
     enis.into_iter().map(link).collect()
 }
 
 fn boot(eni: &AttachedEni) -> Boot {
-    let primary = IpNet::new_assert(eni.primary.into(), eni.subnet.prefix_len());
     let ipv6 = |net: &&IpNet| matches!(net, IpNet::V6(net) if net.prefix_len() == 128);
-    let addresses = [primary].into_iter().chain(eni.assigned.iter().filter(ipv6).copied());
-    Boot { addresses: addresses.collect(), router: eni.router() }
+    let ipv4 = eni.ipv4.map(IpNet::V4).into_iter();
+    Boot { addresses: ipv4.chain(eni.assigned.iter().filter(ipv6).copied()).collect() }
 }
 
 /// The entries that deliver exactly the ENI's addresses to it, and accept packets from it.
@@ -178,16 +178,16 @@ fn delivery(eni: &AttachedEni) -> Vec<Entry> {
     let device = fabric_device(eni.mac);
     let next_hop_v6 = link_local(eni.mac);
     let neighbour = |address| Entry::Neighbour { address, mac: eni.mac, device: device.clone() };
-    let mut entries = vec![
-        neighbour(eni.primary.into()),
-        Entry::Route {
-            to: IpNet::from(IpAddr::from(eni.primary)),
-            hop: Hop::Direct { device: device.clone() },
-        },
-    ];
+    let mut entries = Vec::new();
+    let primary = eni.ipv4.map(|net| IpAddr::from(net.addr()));
+    if let Some(primary) = primary {
+        entries.push(neighbour(primary));
+        let hop = Hop::Direct { device: device.clone() };
+        entries.push(Entry::Route { to: primary.into(), hop });
+    }
     for &to in &eni.assigned {
         let address = match to {
-            IpNet::V4(_) => eni.primary.into(),
+            IpNet::V4(_) => primary.expect("only an ENI with a primary IPv4 address has more"),
             IpNet::V6(from) => {
                 let from = if eni.source_dest_check { from } else { Ipv6Net::default() };
                 entries.push(neighbour(next_hop_v6.into()));
@@ -281,8 +281,8 @@ mod tests {
             mac: [2, 0, 0, 0, 0, 0x10 + u8::try_from(index).unwrap()],
             network_card: 0,
             device_index: index,
-            primary: Ipv4Addr::new(10, 0, 1, 10 + u8::try_from(index).unwrap()),
-            subnet: "10.0.1.0/24".parse().unwrap(),
+            is_primary: index == 0,
+            ipv4: Some(format!("10.0.1.{}/24", 10 + index).parse().unwrap()),
             assigned: assigned.iter().map(|net| net.parse().unwrap()).collect(),
             in_ipv6_subnet: false,
             source_dest_check: true,
@@ -348,7 +348,8 @@ mod tests {
         let boot = primary.boot.as_ref().unwrap();
         let addresses: Vec<String> = boot.addresses.iter().map(IpNet::to_string).collect();
         assert_eq!(addresses, ["10.0.1.10/24", "2600:1f::5/128"]);
-        assert_eq!(boot.router, Ipv4Addr::new(10, 0, 1, 1));
+        let routers: Vec<String> = boot.routers().map(|it| it.to_string()).collect();
+        assert_eq!(routers, ["10.0.1.1", "fe80:ec2::1"]);
         assert_eq!(second.label.device, "ens6");
         assert_eq!(second.boot, None);
         assert_eq!((primary.advertised, second.advertised), (false, true));

@@ -31,6 +31,7 @@ async fn topology_error_names_line_and_fix() {
     check("az: us-east-1a", "az: us-east-1z", "7: ").await;
     check("10.0.2.0/24", "10.1.2.0/24", "7: ").await;
     check("10.0.2.0/24", "10.0.2.0", "7: ").await;
+    check("cidr: 10.0.2.0/24", "tags: {}", "7: ").await;
     check("type: m5.large", "type: m5.enormous", "9: ").await;
     check("10.0.2.157", "10.0.3.157", "9: ").await;
     check("10.0.2.157", "10.0.2.1", "9: ").await;

@@ -65,7 +65,7 @@ pub(super) const INTERFACES: Filters<NetworkInterface> = Filters {
         ("operator.managed", |_| one(false)),
         ("operator.principal", none),
         ("owner-id", |eni| one(&eni.owner_id)),
-        ("private-dns-name", |eni| one(&eni.private_dns_name)),
+        ("private-dns-name", |eni| each(&eni.private_dns_name)),
         ("private-ip-address", private_addresses),
         ("requester-id", |eni| one(&eni.requester_id)),
         ("requester-managed", |eni| one(eni.requester_managed)),
@@ -154,9 +154,9 @@ pub(super) const SUBNETS: Filters<Subnet> = Filters {
         ("availability-zone-id", |it| one(&it.availability_zone_id)),
         ("availabilityZoneId", |it| one(&it.availability_zone_id)),
         ("available-ip-address-count", |it| one(it.available_ip_address_count)),
-        ("cidr", |it| one(it.cidr_block)),
-        ("cidr-block", |it| one(it.cidr_block)),
-        ("cidrBlock", |it| one(it.cidr_block)),
+        ("cidr", |it| each(it.cidr_block)),
+        ("cidr-block", |it| each(it.cidr_block)),
+        ("cidrBlock", |it| each(it.cidr_block)),
         ("default-for-az", |_| one(false)),
         ("ipv6-cidr-block-association.association-id", |it| {
             each(it.ipv6.iter().map(|ipv6| &ipv6.association_id))
@@ -165,7 +165,7 @@ pub(super) const SUBNETS: Filters<Subnet> = Filters {
             each(it.ipv6.iter().map(|ipv6| ipv6.cidr))
         }),
         ("ipv6-cidr-block-association.state", |it| each(it.ipv6.iter().map(|_| "associated"))),
-        ("ipv6-native", |_| one(false)),
+        ("ipv6-native", |it| one(it.cidr_block.is_none())),
         ("map-public-ip-on-launch", |_| one(false)),
         ("owner-id", |it| one(&it.owner_id)),
         ("state", |_| one("available")),

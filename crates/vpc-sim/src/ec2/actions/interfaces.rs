@@ -173,8 +173,8 @@ fn described_everywhere(xml: &mut Xml, eni: &NetworkInterface) {
     xml.text("ownerId", &eni.owner_id);
     xml.text("status", eni.status.as_str());
     xml.text("macAddress", eni.mac_address);
-    xml.text("privateIpAddress", eni.private_ip_address);
-    xml.text("privateDnsName", &eni.private_dns_name);
+    xml.optional("privateIpAddress", eni.private_ip_address);
+    xml.optional("privateDnsName", eni.private_dns_name.as_ref());
     xml.text("sourceDestCheck", eni.source_dest_check);
     xml.text("interfaceType", eni.interface_type.as_str());
     group_set(xml, &eni.groups);
