@@ -1,5 +1,7 @@
 //! Attaching and detaching ENIs.
 
+use instance_types::InstanceType;
+
 use crate::error::ApiError;
 use crate::family::{V4, V6};
 use crate::id::{AttachmentId, EniId};
@@ -20,7 +22,7 @@ impl Model {
         let eni = self.visible_eni(id)?;
         let instance = self.resources.instance(&request.instance_id)?;
         let slot = slot_of(request)?;
-        let ena_queue_count = queues(request.ena_queue_count)?;
+        let ena_queue_count = queues(request.ena_queue_count, instance.instance_type)?;
         self.check_attach(eni, instance, slot)?;
         let attachment = Attachment {
             id: AttachmentId::from_number(0),
@@ -140,14 +142,23 @@ fn slot_of(request: &AttachNetworkInterface) -> Result<Slot, ApiError> {
     slot(request.network_card_index, request.device_index)
 }
 
-/// The number of ENA queues that a client names. The table of instance types does not say how many
-/// each type has, so the model takes any number.
-pub(super) fn queues(count: Option<i32>) -> Result<Option<u16>, ApiError> {
-    let valid = |n: i32| {
-        let n_queues = u16::try_from(n).ok().filter(|n| *n > 0);
-        n_queues.ok_or_else(|| ApiError::invalid_value(&n.to_string(), "enaQueueCount", ""))
+/// The number of ENA queues that a client names: a power of two within the limit of one ENI. EC2's
+/// codes are not documented, and the model does not add up the queues of an instance.
+pub(super) fn queues(
+    count: Option<i32>,
+    instance_type: &InstanceType,
+) -> Result<Option<u16>, ApiError> {
+    let Some(n) = count else { return Ok(None) };
+    let Some(n_most) = instance_type.max_ena_queues() else {
+        let text = format!("ENA queues cannot be configured on {}", instance_type.name);
+        return Err(ApiError::new("UnsupportedOperation", text));
     };
-    count.map(valid).transpose()
+    let valid = u16::try_from(n).ok().filter(|n| n.is_power_of_two() && u32::from(*n) <= n_most);
+    let why = || {
+        let why = format!("It must be a power of two up to {n_most} on {}.", instance_type.name);
+        ApiError::invalid_value(&n.to_string(), "enaQueueCount", &why)
+    };
+    valid.map(Some).ok_or_else(why)
 }
 
 /// The slot that a client names.

@@ -28,7 +28,7 @@ pub(super) struct InterfaceDraft {
     pub(super) slot: Slot,
     pub(super) source: InterfaceSource,
     pub(super) delete_on_termination: bool,
-    pub(super) ena_queue_count: Option<u16>,
+    pub(super) ena_queue_count: Option<i32>,
 }
 
 /// Where the ENI comes from.
@@ -194,7 +194,7 @@ impl Model {
         };
         let is_new = matches!(source, InterfaceSource::New(_));
         let delete_on_termination = wanted.delete_on_termination.unwrap_or(is_new);
-        let ena_queue_count = queues(wanted.ena_queue_count)?;
+        let ena_queue_count = wanted.ena_queue_count;
         Ok(InterfaceDraft { slot, source, delete_on_termination, ena_queue_count })
     }
 
@@ -245,7 +245,9 @@ impl Model {
         instance: &InstanceId,
         wanted: &InterfaceDraft,
     ) -> Result<(), ApiError> {
-        check_slot(self.resources.instance(instance)?, wanted.slot)?;
+        let there = self.resources.instance(instance)?;
+        check_slot(there, wanted.slot)?;
+        let ena_queue_count = queues(wanted.ena_queue_count, there.instance_type)?;
         let eni = match &wanted.source {
             InterfaceSource::Existing(eni) => eni.clone(),
             InterfaceSource::New(draft) => self.make_eni(caller, draft)?,
@@ -265,7 +267,7 @@ impl Model {
             status: AttachmentStatus::Attached,
             attach_time: caller.now,
             delete_on_termination: wanted.delete_on_termination,
-            ena_queue_count: wanted.ena_queue_count,
+            ena_queue_count,
         };
         self.resources.attach(&eni, attachment);
         Ok(())
