@@ -256,6 +256,9 @@ impl<'a> Document<'a> {
         }
         tree.put_lines("meta-data/local-ipv4", eni.primary);
         tree.put("meta-data/mac", eni.mac);
+        let public =
+            eni.primary.and_then(|private| self.view.public_addresses(eni).remove(&private));
+        tree.put_lines("meta-data/public-ipv4", public);
         tree.put_lines("meta-data/security-groups", self.group_names(&eni.groups));
         if self.has(IPV6_SINCE) {
             tree.put_lines("meta-data/ipv6", eni.v6.addresses.first());
@@ -343,6 +346,11 @@ impl<'a> Document<'a> {
         if eni.interface_type != InterfaceType::EfaOnly {
             let addresses = eni.primary.iter().chain(&eni.v4.addresses);
             tree.put_lines(&at("local-ipv4s"), addresses);
+        }
+        let public = self.view.public_addresses(eni);
+        tree.put_lines(&at("public-ipv4s"), public.values());
+        for (private, public) in public {
+            tree.put(&at(&format!("ipv4-associations/{public}")), private);
         }
         tree.put_lines(&at("ipv4-prefix"), &eni.v4.prefixes);
         tree.put_lines(&at("ipv6s"), &eni.v6.addresses);

@@ -14,8 +14,8 @@ use serde::{Deserialize, Serialize};
 use crate::connection_tracking::ConnectionTracking;
 use crate::error::ApiError;
 use crate::id::{
-    AttachmentId, CidrReservationId, EniId, InstanceId, ResourceId, ResourceType, SecurityGroupId,
-    SubnetId, VpcId,
+    AddressAssociationId, AllocationId, AttachmentId, CidrReservationId, EniId, InstanceId,
+    ResourceId, ResourceType, RouteTableId, SecurityGroupId, SubnetId, VpcId,
 };
 use crate::launch_options::IamInstanceProfile;
 use crate::metadata_options::MetadataOptionsRequest;
@@ -97,6 +97,10 @@ operations!(
     AssociateVpcCidrBlock,
     RunInstances,
     TerminateInstances,
+    DescribeRouteTables,
+    AllocateAddress,
+    AssociateAddress,
+    DisassociateAddress,
 );
 
 impl FromStr for Action {
@@ -732,6 +736,50 @@ pub struct TerminateInstances {
     pub dry_run: bool,
 }
 
+/// Lists route tables.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct DescribeRouteTables {
+    /// `RouteTableId.N`
+    pub route_table_ids: Vec<RouteTableId>,
+    /// Filters and paging.
+    pub listing: Listing,
+    /// `DryRun`
+    pub dry_run: bool,
+}
+
+/// Allocates an Elastic IP address.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct AllocateAddress {
+    /// `DryRun`
+    pub dry_run: bool,
+}
+
+/// Associates an Elastic IP address with a private address.
+#[derive(Debug, Clone, PartialEq)]
+pub struct AssociateAddress {
+    /// `AllocationId`
+    pub allocation_id: AllocationId,
+    /// `NetworkInterfaceId`. Excludes `instance_id`.
+    pub network_interface_id: Option<EniId>,
+    /// `InstanceId`: its primary ENI.
+    pub instance_id: Option<InstanceId>,
+    /// `PrivateIpAddress`; the primary one if absent.
+    pub private_ip_address: Option<Ipv4Addr>,
+    /// `AllowReassociation`: whether the address may have an association already.
+    pub allow_reassociation: bool,
+    /// `DryRun`
+    pub dry_run: bool,
+}
+
+/// Ends the association of a public address.
+#[derive(Debug, Clone, PartialEq)]
+pub struct DisassociateAddress {
+    /// `AssociationId`
+    pub association_id: AddressAssociationId,
+    /// `DryRun`
+    pub dry_run: bool,
+}
+
 impl Request {
     /// The token that makes a repeated call idempotent, for operations that have one.
     #[must_use]
@@ -771,6 +819,10 @@ impl Request {
             Self::CreateSubnet(r) => r.dry_run,
             Self::RunInstances(r) => r.dry_run,
             Self::TerminateInstances(r) => r.dry_run,
+            Self::DescribeRouteTables(r) => r.dry_run,
+            Self::AllocateAddress(r) => r.dry_run,
+            Self::AssociateAddress(r) => r.dry_run,
+            Self::DisassociateAddress(r) => r.dry_run,
             Self::AssignPrivateIpAddresses(_)
             | Self::UnassignPrivateIpAddresses(_)
             | Self::AssignIpv6Addresses(_)

@@ -21,11 +21,13 @@ use crate::id::{
 };
 use crate::launch_options::InstanceProfile;
 use crate::metadata_options::MetadataOptions;
+use crate::public_address::PublicAddresses;
 use crate::request::InterfaceType;
 use crate::response::{
     Attachment, AttachmentStatus, InstanceState, InterfaceStatus, SecurityGroup,
     SubnetCidrReservation, SubnetIpv6Association, Tags, Vpc,
 };
+use crate::routing::Target;
 use crate::time::SimTime;
 
 /// A subnet with its address space per family.
@@ -40,6 +42,9 @@ pub(crate) struct Subnet {
     pub(crate) v4: Option<(Ipv4Net, AddressSpace<V4>)>,
     pub(crate) v6: Option<(SubnetIpv6Association, AddressSpace<V6>)>,
     pub(crate) assign_ipv6_address_on_creation: bool,
+    pub(crate) map_public_ip_on_launch: bool,
+    /// All but the local ones.
+    pub(crate) routes: BTreeMap<IpNet, Target>,
     pub(crate) tags: Tags,
 }
 
@@ -105,6 +110,11 @@ pub(crate) struct Eni {
 }
 
 impl Eni {
+    /// Whether this is its primary address, or a secondary one.
+    pub(crate) fn has_ipv4(&self, address: Ipv4Addr) -> bool {
+        self.primary == Some(address) || self.v4.addresses.contains(&address)
+    }
+
     pub(crate) fn attachment(&self) -> Option<&Attachment> {
         match &self.state {
             EniState::Attached(attachment) => Some(attachment),
@@ -261,6 +271,7 @@ pub(crate) struct Resources {
     /// The ENI of each attachment.
     pub(crate) attachments: BTreeMap<AttachmentId, EniId>,
     pub(crate) instances: BTreeMap<InstanceId, Instance>,
+    pub(crate) public: PublicAddresses,
 }
 
 impl Resources {
@@ -380,6 +391,16 @@ impl Resources {
         if let Some((_, space)) = &mut subnet.v6 {
             eni.v6.release(space);
         }
+        self.end_lost_associations();
+    }
+
+    /// Ends the public addresses of private ones that their ENI no longer has.
+    pub(crate) fn end_lost_associations(&mut self) {
+        let enis = &self.enis;
+        self.public.end(|association| {
+            let eni = enis.get(&association.eni);
+            !eni.is_some_and(|eni| eni.has_ipv4(association.private))
+        });
     }
 
     /// All CIDR blocks of a VPC, primary first, including those that are still associating.

@@ -35,6 +35,8 @@ pub struct SubnetSeed {
     pub ipv6_cidr: Option<Ipv6Net>,
     /// Whether a new ENI gets an IPv6 address without a request for one.
     pub assign_ipv6_address_on_creation: bool,
+    /// Whether a new instance gets a public address.
+    pub map_public_ip_on_launch: bool,
     /// Single addresses or ranges that other resources of the VPC use.
     pub used: Vec<Ipv4Net>,
     /// Its tags.
@@ -52,6 +54,7 @@ impl SubnetSeed {
             cidr: None,
             ipv6_cidr: None,
             assign_ipv6_address_on_creation: false,
+            map_public_ip_on_launch: false,
             used: Vec::new(),
             tags: Tags::new(),
         }
@@ -89,6 +92,8 @@ pub struct InstanceSeed {
     pub primary_address: Option<Ipv4Addr>,
     /// An IPv6 address of the primary ENI. The subnet's settings decide if absent.
     pub ipv6_address: Option<Ipv6Addr>,
+    /// An Elastic IP address for the primary address.
+    pub public_address: Option<Ipv4Addr>,
     /// The security groups of the primary ENI. If empty, the VPC's default group.
     pub groups: Vec<SecurityGroupId>,
     /// Its tags.
@@ -106,6 +111,7 @@ impl InstanceSeed {
             device_index: 0,
             primary_address: None,
             ipv6_address: None,
+            public_address: None,
             groups: Vec::new(),
             tags: Tags::new(),
         }

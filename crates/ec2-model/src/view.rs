@@ -1,5 +1,8 @@
 //! The API's view of resources: entities of the model turned into data of answers.
 
+mod routes;
+
+use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
 
 use crate::address_space::AddressSpace;
@@ -9,8 +12,8 @@ use crate::family::V4;
 use crate::id::SecurityGroupId;
 use crate::resources::{self, FamilyFields, Resources};
 use crate::response::{
-    AvailabilityZone, GroupIdentifier, Instance, InstanceState, NetworkInterface, PrivateIpAddress,
-    Subnet,
+    AddressAssociation, AvailabilityZone, GroupIdentifier, Instance, InstanceState,
+    NetworkInterface, PrivateIpAddress, Subnet,
 };
 use crate::zone;
 
@@ -55,6 +58,7 @@ impl View<'_> {
     fn private_ip_addresses(self, eni: &resources::Eni) -> Vec<PrivateIpAddress> {
         let show = |(address, primary): (Ipv4Addr, bool)| PrivateIpAddress {
             address,
+            association: self.association(eni, address),
             private_dns_name: self.host_name(address),
             primary,
         };
@@ -65,6 +69,29 @@ impl View<'_> {
             .chain(secondaries)
             .map(show)
             .collect()
+    }
+
+    fn association(self, eni: &resources::Eni, private: Ipv4Addr) -> Option<AddressAssociation> {
+        let (public_ip, holder) = self.resources.public.of(&eni.id, private)?;
+        let allocation_id = holder.allocation().cloned();
+        // EC2 owns what it gave to a new instance.
+        let owner = if allocation_id.is_some() { eni.owner.as_str() } else { "amazon" };
+        Some(AddressAssociation {
+            public_ip,
+            owner_id: owner.to_owned(),
+            association_id: holder.association()?.id.clone(),
+            allocation_id,
+        })
+    }
+
+    /// The ENI's public addresses by private address.
+    pub(crate) fn public_addresses(self, eni: &resources::Eni) -> BTreeMap<Ipv4Addr, Ipv4Addr> {
+        let all = self.resources.public.iter();
+        all.filter_map(|(public, holder)| {
+            let association = holder.association().filter(|it| it.eni == eni.id)?;
+            Some((association.private, public))
+        })
+        .collect()
     }
 
     fn groups(self, ids: &[SecurityGroupId]) -> Vec<GroupIdentifier> {
@@ -91,6 +118,9 @@ impl View<'_> {
             vpc_id: subnet.vpc.clone(),
             private_ip_address: primary.and_then(|eni| eni.primary),
             private_dns_name: primary.map(|eni| self.host_name_on(instance, eni)),
+            public_ip_address: primary
+                .and_then(|eni| self.association(eni, eni.primary?))
+                .map(|association| association.public_ip),
             ipv6_address: primary.and_then(|eni| eni.v6.addresses.first().copied()),
             source_dest_check: primary.map(|eni| eni.source_dest_check),
             groups: primary.map(|eni| self.groups(&eni.groups)).unwrap_or_default(),
@@ -124,6 +154,7 @@ impl View<'_> {
             availability_zone: self.zone_name(subnet.zone),
             availability_zone_id: self.zone_id(subnet.zone),
             assign_ipv6_address_on_creation: subnet.assign_ipv6_address_on_creation,
+            map_public_ip_on_launch: subnet.map_public_ip_on_launch,
             tags: subnet.tags.clone(),
         }
     }
@@ -170,6 +201,7 @@ impl View<'_> {
             subnet_cidr: subnet.ipv4_cidr(),
             subnet_ipv6_cidr: subnet.ipv6_cidr(),
             primary: eni.primary,
+            public: self.public_addresses(eni),
             secondaries: eni.v4.addresses.clone(),
             prefixes: eni.v4.prefixes.clone(),
             ipv6_addresses: eni.v6.addresses.clone(),

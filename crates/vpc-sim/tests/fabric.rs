@@ -13,7 +13,8 @@ use std::time::{Duration, Instant};
 
 use ipnet::{IpNet, Ipv4Net};
 use vpc_sim::fabric::{
-    AttachedEni, Fabric, FabricConfig, Instance, NetnsName, StartError, SyncError, VpcSnapshot,
+    AttachedEni, Fabric, FabricConfig, Instance, NetnsName, Routing, StartError, SyncError,
+    VpcSnapshot,
 };
 
 const ROUTER: &str = "10.0.1.1";
@@ -105,11 +106,12 @@ fn two_instances(id: &str) -> VpcSnapshot {
         netns: format!("{id}-{name}").parse().unwrap(),
         enis,
     };
+    let cidrs = ["10.0.0.0/16".parse().unwrap(), "2600:1f:0:100::/56".parse().unwrap()];
+    let mut routing = Routing::default();
+    routing.pass_within(&cidrs);
     VpcSnapshot {
-        cidrs: BTreeSet::from([
-            "10.0.0.0/16".parse().unwrap(),
-            "2600:1f:0:100::/56".parse().unwrap(),
-        ]),
+        routing,
+        cidrs: BTreeSet::from(cidrs),
         instances: vec![
             instance("a", vec![eni(0, [10, 0, 1, 10]), eni(1, [10, 0, 1, 11])]),
             instance("b", vec![eni(0, [10, 0, 2, 20]), eni(1, [10, 0, 2, 21])]),

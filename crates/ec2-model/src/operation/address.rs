@@ -297,6 +297,7 @@ impl Model {
         if let Some(space) = F::space_mut(self.resources.subnet_mut(&subnet)) {
             part.release(space);
         }
+        self.resources.end_lost_associations();
         Ok(())
     }
 }

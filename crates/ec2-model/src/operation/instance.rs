@@ -235,7 +235,28 @@ impl Model {
             self.undo_launch(launch, &id);
         }
         attached?;
+        self.give_at_launch(launch, &id)?;
         self.show_all(&id)
+    }
+
+    /// Gives a new instance with one new ENI a public address, if its subnet does so.
+    fn give_at_launch(&mut self, launch: &Launch, id: &InstanceId) -> Result<(), ApiError> {
+        let [InterfaceDraft { source: InterfaceSource::New(draft), .. }] = &launch.interfaces[..]
+        else {
+            return Ok(());
+        };
+        if !self.resources.subnet(&draft.subnet)?.map_public_ip_on_launch {
+            return Ok(());
+        }
+        let primary = self.resources.instance(id)?.primary_eni(&self.resources);
+        let given = match primary.map(|eni| eni.id.clone()) {
+            Some(eni) => self.give_public_address(&eni),
+            None => Ok(()),
+        };
+        if given.is_err() {
+            self.undo_launch(launch, id);
+        }
+        given
     }
 
     /// Attaches one ENI to an instance that is being started.

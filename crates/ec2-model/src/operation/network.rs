@@ -1,5 +1,6 @@
 //! VPCs, their CIDR blocks, and subnets.
 
+use std::collections::BTreeMap;
 use std::net::Ipv6Addr;
 
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
@@ -34,6 +35,7 @@ pub(super) struct SubnetDraft {
     pub(super) cidr: Option<Ipv4Net>,
     pub(super) ipv6_cidr: Option<Ipv6Net>,
     pub(super) assign_ipv6_address_on_creation: bool,
+    pub(super) map_public_ip_on_launch: bool,
     pub(super) tags: Tags,
 }
 
@@ -204,6 +206,7 @@ impl Model {
             cidr: ipv4_block(request)?,
             ipv6_cidr: request.ipv6_cidr_block.map(|cidr| cidr.trunc()),
             assign_ipv6_address_on_creation: false,
+            map_public_ip_on_launch: false,
             tags: tags_for_one(&request.tag_specifications, ResourceType::Subnet)?,
         };
         let id = self.make_subnet(caller.account, draft)?;
@@ -261,6 +264,8 @@ impl Model {
                 || draft.cidr.is_none(),
             v4: draft.cidr.map(|cidr| (cidr, AddressSpace::new(cidr))),
             v6,
+            map_public_ip_on_launch: draft.map_public_ip_on_launch,
+            routes: BTreeMap::new(),
             tags: draft.tags,
         };
         self.resources.subnets.insert(subnet.id.clone(), subnet);
@@ -318,6 +323,6 @@ fn has_part_of(subnet: &Subnet, block: IpNet) -> bool {
     subnet.cidrs().any(|net| overlap(net, block))
 }
 
-fn overlap(a: IpNet, b: IpNet) -> bool {
+pub(super) fn overlap(a: IpNet, b: IpNet) -> bool {
     a.contains(&b) || b.contains(&a)
 }

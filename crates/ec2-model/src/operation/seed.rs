@@ -1,5 +1,7 @@
 //! Seeding: resources that exist from the start. They pass the same checks as the calls.
 
+use std::net::Ipv4Addr;
+
 use ipnet::{IpNet, Ipv4Net};
 
 use crate::address_space::{Holder, TakeError};
@@ -55,6 +57,7 @@ impl Model {
             cidr: seed.cidr.map(|cidr| cidr.trunc()),
             ipv6_cidr: seed.ipv6_cidr.map(|cidr| cidr.trunc()),
             assign_ipv6_address_on_creation: seed.assign_ipv6_address_on_creation,
+            map_public_ip_on_launch: seed.map_public_ip_on_launch,
             tags: seed.tags,
         };
         self.make_subnet(&owner, draft)?;
@@ -105,6 +108,7 @@ impl Model {
         self.advance(now);
         let fresh = InstanceId::from_number(self.next_id());
         let id = free_id(seed.id, fresh, |id| self.resources.instances.contains_key(id))?;
+        seed.public_address.map_or(Ok(()), |address| self.check_public(address))?;
         let account = self.config.account.clone();
         let primary = EniDraft {
             primary: seed.primary_address,
@@ -131,7 +135,27 @@ impl Model {
         if let Some(instance) = self.resources.instances.get_mut(&id) {
             instance.state = InstanceState::Running;
         }
+        if let Some(address) = seed.public_address {
+            self.seed_elastic_address(&id, address)?;
+        }
         Ok(id)
+    }
+}
+
+impl Model {
+    /// Associates a free public address with the primary address of an instance.
+    fn seed_elastic_address(
+        &mut self,
+        instance: &InstanceId,
+        address: Ipv4Addr,
+    ) -> Result<(), ApiError> {
+        let eni = self.resources.instance(instance)?.primary_eni(&self.resources);
+        let Some((id, private)) = eni.and_then(|eni| Some((eni.id.clone(), eni.primary?))) else {
+            let text = format!("Instance '{instance}' has no IPv4 address");
+            return Err(ApiError::parameter_value(text));
+        };
+        let allocation = self.allocate(address);
+        self.associate(&allocation, id, private).map(|_response| ())
     }
 }
 

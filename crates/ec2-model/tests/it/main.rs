@@ -8,5 +8,6 @@ mod native;
 mod operation;
 mod options;
 mod over_time;
+mod public;
 mod random_calls;
 mod region;

@@ -8,8 +8,9 @@ use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::str::FromStr;
 
-use ipnet::{IpNet, Ipv6Net};
+use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 
+use super::gateway::{OUTSIDE_MAC, OUTSIDE_V4, Outside};
 use super::netns::NetnsName;
 use super::snapshot::{AttachedEni, Instance, VpcSnapshot, router};
 
@@ -126,13 +127,17 @@ pub(super) enum Hop {
 
 impl KernelState {
     pub(super) fn of(snapshot: &VpcSnapshot) -> Self {
-        let links = snapshot.instances.iter().flat_map(links).collect();
-        let enis = || snapshot.instances.iter().flat_map(|instance| &instance.enis);
+        let outside = snapshot.routing.outside.as_ref().map(Outside::instance);
+        let instances = || snapshot.instances.iter().chain(&outside);
+        let enis = || instances().flat_map(|instance| &instance.enis);
         let mut entries = BTreeSet::from(IMDS.map(Entry::Local));
         entries.extend(enis().filter_map(|eni| Some(Entry::Local(eni.router()?.into()))));
         entries.extend(snapshot.cidrs.iter().map(|&to| Entry::Route { to, hop: Hop::Blackhole }));
         entries.extend(enis().flat_map(delivery));
-        Self { links, entries }
+        if outside.is_some() {
+            entries.extend(default_routes());
+        }
+        Self { links: instances().flat_map(links).collect(), entries }
     }
 }
 
@@ -200,7 +205,20 @@ fn delivery(eni: &AttachedEni) -> Vec<Entry> {
     entries
 }
 
-fn fabric_device(mac: [u8; 6]) -> String {
+/// What no VPC has goes to the outside.
+fn default_routes() -> [Entry; 2] {
+    let device = Outside::device();
+    let to_outside = |to: IpNet, address: IpAddr| Entry::Route {
+        to,
+        hop: Hop::Via { address, device: device.clone() },
+    };
+    [
+        to_outside(Ipv4Net::default().into(), OUTSIDE_V4.addr().into()),
+        to_outside(Ipv6Net::default().into(), link_local(OUTSIDE_MAC).into()),
+    ]
+}
+
+pub(super) fn fabric_device(mac: [u8; 6]) -> String {
     let [a, b, c, d, e, f] = mac;
     format!("f-{a:02x}{b:02x}{c:02x}{d:02x}{e:02x}{f:02x}")
 }
@@ -274,6 +292,7 @@ impl fmt::Display for Entry {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::fabric::gateway::Routing;
 
     fn eni(index: u16, assigned: &[&str]) -> AttachedEni {
         AttachedEni {
@@ -293,6 +312,7 @@ mod tests {
         VpcSnapshot {
             cidrs: BTreeSet::from(["10.0.0.0/16".parse().unwrap()]),
             instances: vec![Instance { netns: "node-a".parse().unwrap(), enis }],
+            routing: Routing::default(),
         }
     }
 
@@ -326,6 +346,29 @@ mod tests {
              route 2600:1f:0:1:a::/80 via fe80::ff:fe00:11 dev f-020000000011 onlink
              rule from 2600:1f:0:1:a::/80 iif f-020000000011 lookup main",
         );
+    }
+
+    #[test]
+    fn outside_gets_what_no_vpc_has() {
+        let mut snapshot = snapshot(vec![]);
+        snapshot.routing.outside = Some(Outside {
+            netns: "outside".parse().unwrap(),
+            leaving: Default::default(),
+            reachable: Default::default(),
+            open: Default::default(),
+        });
+        let state = KernelState::of(&snapshot);
+        let text: Vec<String> = state.entries.iter().map(Entry::to_string).collect();
+        for expect in [
+            "address 198.51.100.1 dev lo",
+            "route 0.0.0.0/0 via 198.51.100.10 dev f-120000000001 onlink",
+            "route ::/0 via fe80::1000:ff:fe00:1 dev f-120000000001 onlink",
+            "route 2001:db8:ffff::10/128 via fe80::1000:ff:fe00:1 dev f-120000000001 onlink",
+            "rule from ::/0 iif f-120000000001 lookup main",
+        ] {
+            assert!(text.iter().any(|entry| entry == expect), "{expect}: {text:#?}");
+        }
+        assert_eq!(state.links[0].label.to_string(), "outside outside ens5");
     }
 
     #[test]

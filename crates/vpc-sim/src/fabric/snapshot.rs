@@ -8,10 +8,10 @@ use std::net::Ipv4Addr;
 
 use ipnet::{IpNet, Ipv4Net};
 
+use super::gateway::Routing;
 use super::netns::NetnsName;
 
-/// The state of a VPC at one time. Several VPCs are one network here, so their addresses must
-/// differ.
+/// The state of all VPCs at one time. They share the fabric, so their addresses must differ.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct VpcSnapshot {
     /// The VPC's blocks of both families. Packets to unassigned addresses in them vanish without an
@@ -19,6 +19,8 @@ pub struct VpcSnapshot {
     pub cidrs: BTreeSet<IpNet>,
     /// Instances with real devices. No two share a namespace.
     pub instances: Vec<Instance>,
+    /// What passes between VPCs and to the outside.
+    pub routing: Routing,
 }
 
 /// An instance and its attached ENIs.

@@ -85,7 +85,8 @@ pub(super) fn subnet(xml: &mut Xml, subnet: &Subnet) {
     xml.text("assignIpv6AddressOnCreation", subnet.assign_ipv6_address_on_creation);
     let is_ipv6_only = subnet.cidr_block.is_none();
     xml.text("ipv6Native", is_ipv6_only);
-    for what_is_not_simulated in ["defaultForAz", "mapPublicIpOnLaunch", "enableDns64"] {
+    xml.text("mapPublicIpOnLaunch", subnet.map_public_ip_on_launch);
+    for what_is_not_simulated in ["defaultForAz", "enableDns64"] {
         xml.text(what_is_not_simulated, false);
     }
     xml.node("privateDnsNameOptionsOnLaunch", |xml| {
