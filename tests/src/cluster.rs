@@ -16,7 +16,7 @@ use tonic::transport::Endpoint;
 use crate::containerd::{Containerd, Sandbox};
 use crate::install::{Build, install};
 use crate::process::{PATIENCE, Process, eventually, in_netns, output, program};
-use crate::sim::{EC2_IN_FABRIC, EC2_IN_FABRIC_V6, IMDS_IN_FABRIC_V6, Sim};
+use crate::sim::{EC2_IN_FABRIC, EC2_IN_FABRIC_V6, IMDS_IN_FABRIC_V6, OUTSIDE_PORT, Sim};
 
 /// What switches pods to IPv6.
 pub const IPV6_SETTINGS: [(&str, &str); 3] =
@@ -49,6 +49,8 @@ pub struct Spec {
     pub ipv6_only: bool,
     /// Device index of each node's primary ENI.
     pub device_index: u16,
+    /// Whether the subnet leads to an internet gateway, and each node has a public address.
+    pub outside: bool,
     /// Addresses of the subnet that somebody else uses.
     pub used: Vec<String>,
     /// The simulator's switches, by name.
@@ -121,6 +123,7 @@ impl Spec {
             ipv6: false,
             ipv6_only: false,
             device_index: 0,
+            outside: false,
             used,
             switches,
             nodes,
@@ -148,6 +151,15 @@ impl Spec {
         (!self.ipv6_only).then(|| Ipv4Addr::new(10, 0, 0, last))
     }
 
+    /// The public address of a node's primary address.
+    ///
+    /// `None` if nothing leads outside.
+    #[must_use]
+    pub fn public_address(&self, index: usize) -> Option<Ipv4Addr> {
+        let last = u8::try_from(index + 10).unwrap_or(u8::MAX);
+        (self.outside && !self.ipv6_only).then(|| Ipv4Addr::new(203, 0, 113, last))
+    }
+
     fn ipv6_address(&self, index: usize) -> Option<Ipv6Addr> {
         let last = u16::try_from(index + 10).unwrap_or(u16::MAX);
         self.ipv6.then(|| Ipv6Addr::new(0x2600, 0x1f13, 0xabc, 0xde00, 0, 0, 0, last))
@@ -160,11 +172,16 @@ impl Spec {
                 "type": node.instance_type, "subnet": "nodes", "address": self.ipv4_address(index),
                 "ipv6_address": self.ipv6_address(index), "netns": self.netns(index),
                 "device_index": self.device_index, "imds_ipv6": self.ipv6_only,
+                "public_address": self.public_address(index),
             })
         });
         let ipv6_cidrs: &[&str] = if self.ipv6 { &["2600:1f13:abc:de00::/56"] } else { &[] };
         let ipv6_cidr = self.ipv6.then_some("2600:1f13:abc:de00::/64");
         let cidr = (!self.ipv6_only).then_some(self.subnet);
+        let routes = match self.outside {
+            true => json!({"0.0.0.0/0": "internet-gateway", "::/0": "internet-gateway"}),
+            false => json!({}),
+        };
         json!({
             "region": "us-east-1", "account": "111122223333", "iam_role": "node",
             "fabric_netns": self.name, "switches": self.switches,
@@ -172,7 +189,7 @@ impl Spec {
                 "cidrs": ["10.0.0.0/16"], "ipv6_cidrs": ipv6_cidrs,
                 "subnets": [{
                     "name": "nodes", "az": "us-east-1a", "cidr": cidr, "used": self.used,
-                    "ipv6_cidr": ipv6_cidr,
+                    "ipv6_cidr": ipv6_cidr, "routes": routes,
                 }],
             }],
             "instances": instances.collect::<Vec<_>>(),
@@ -254,7 +271,7 @@ fn remove(dir: &Path) -> Result<()> {
 impl<R: Runtime> NodeOf<R> {
     async fn up(spec: &Spec, index: usize, dir: PathBuf, node: &NodeSpec) -> Result<Self> {
         let (ipv4, ipv6_address) = (spec.ipv4_address(index), spec.ipv6_address(index));
-        let address = ipv4.map(IpAddr::V4).or(ipv6_address.map(IpAddr::V6));
+        let address = ipv4.map(IpAddr::V4).or_else(|| ipv6_address.map(IpAddr::V6));
         let netns = spec.netns(index);
         std::fs::create_dir_all(&dir).with_context(|| format!("make {}", dir.display()))?;
         let build = node.build.clone().map_or_else(Build::this, Ok)?;
@@ -518,6 +535,20 @@ impl<R: Runtime> NodeOf<R> {
         let mut command = tokio::process::Command::new("nsenter");
         command.arg(format!("--net={netns}")).args(["--", "ping", "-n", "-c1", "-W1", to]);
         output(&mut command).await.map(|_| ())
+    }
+
+    /// The address of a network namespace, given by path, as the outside sees it.
+    ///
+    /// # Errors
+    ///
+    /// If the outside does not answer within two seconds.
+    pub async fn seen_outside(netns: &str, outside: IpAddr) -> Result<IpAddr> {
+        let ask = format!("exec cat < /dev/tcp/{outside}/{OUTSIDE_PORT}");
+        let mut command = tokio::process::Command::new("nsenter");
+        command.arg(format!("--net={netns}")).args(["--", "timeout", "2", "bash", "-c", &ask]);
+        let answer = output(&mut command).await.context("ask the outside")?;
+        let address = answer.split(' ').next().unwrap_or_default();
+        address.parse().with_context(|| format!("read {answer:?} as an address"))
     }
 
     async fn down(mut self) -> Result<()> {
