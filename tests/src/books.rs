@@ -45,7 +45,12 @@ impl<R: Runtime> ClusterOf<R> {
 }
 
 fn is<R>(instance: &Value, node: &NodeOf<R>) -> bool {
-    instance["enis"][0]["primary"] == node.address.to_string()
+    let primary = instance["enis"].as_array().into_iter().flatten();
+    let address = node.address.to_string();
+    primary.filter(|eni| eni["is_primary"] == true).any(|eni| {
+        let ipv6 = eni["ipv6_addresses"].as_array().into_iter().flatten();
+        eni["primary"] == address || ipv6.into_iter().any(|one| *one == address)
+    })
 }
 
 fn ids(enis: &Value) -> Vec<String> {

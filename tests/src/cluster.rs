@@ -2,7 +2,7 @@
 //! conflist and what starts the plugin: a container runtime, or just us.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::{Ipv4Addr, Ipv6Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::panic::AssertUnwindSafe;
 use std::path::{Path, PathBuf};
 
@@ -16,7 +16,7 @@ use tonic::transport::Endpoint;
 use crate::containerd::{Containerd, Sandbox};
 use crate::install::{Build, install};
 use crate::process::{PATIENCE, Process, eventually, in_netns, output, program};
-use crate::sim::{EC2_IN_FABRIC, Sim};
+use crate::sim::{EC2_IN_FABRIC, EC2_IN_FABRIC_V6, IMDS_IN_FABRIC_V6, OUTSIDE_PORT, Sim};
 
 /// What switches pods to IPv6.
 pub const IPV6_SETTINGS: [(&str, &str); 3] =
@@ -47,6 +47,12 @@ pub struct Spec {
     pub subnet: &'static str,
     /// Whether VPC, subnet and nodes have IPv6 beside IPv4.
     pub ipv6: bool,
+    /// With `ipv6`: whether subnet and nodes have no IPv4.
+    pub ipv6_only: bool,
+    /// Device index of each node's primary ENI.
+    pub device_index: u16,
+    /// Whether the subnet leads to an internet gateway, and each node has a public address.
+    pub outside: bool,
     /// Addresses of the subnet that somebody else uses.
     pub used: Vec<String>,
     /// The simulator's switches, by name.
@@ -88,8 +94,8 @@ pub struct NodeOf<R> {
     pub netns: String,
     /// What starts the plugin.
     pub runtime: R,
-    /// The primary ENI's address.
-    pub address: Ipv4Addr,
+    /// The primary ENI's address: IPv4 unless the subnet is IPv6 only.
+    pub address: IpAddr,
     /// The primary ENI's IPv6 address, if the nodes have IPv6.
     pub ipv6_address: Option<Ipv6Addr>,
     ipamd: Option<Process>,
@@ -113,7 +119,17 @@ impl Spec {
         let name = format!("{name}{}", std::process::id());
         let nodes = vec![node; count];
         let (used, switches) = (vec![], json!({}));
-        Self { name, subnet: "10.0.0.0/20", ipv6: false, used, switches, nodes }
+        Self {
+            name,
+            subnet: "10.0.0.0/20",
+            ipv6: false,
+            ipv6_only: false,
+            device_index: 0,
+            outside: false,
+            used,
+            switches,
+            nodes,
+        }
     }
 
     /// As [`Spec::new`], with pods on IPv6.
@@ -132,8 +148,18 @@ impl Spec {
         format!("{}-n{index}", self.name)
     }
 
-    fn address(index: usize) -> Ipv4Addr {
-        Ipv4Addr::new(10, 0, 0, u8::try_from(index + 10).unwrap_or(u8::MAX))
+    fn ipv4_address(&self, index: usize) -> Option<Ipv4Addr> {
+        let last = u8::try_from(index + 10).unwrap_or(u8::MAX);
+        (!self.ipv6_only).then(|| Ipv4Addr::new(10, 0, 0, last))
+    }
+
+    /// The public address of a node's primary address.
+    ///
+    /// `None` if nothing leads outside.
+    #[must_use]
+    pub fn public_address(&self, index: usize) -> Option<Ipv4Addr> {
+        let last = u8::try_from(index + 10).unwrap_or(u8::MAX);
+        (self.outside && !self.ipv6_only).then(|| Ipv4Addr::new(203, 0, 113, last))
     }
 
     fn ipv6_address(&self, index: usize) -> Option<Ipv6Addr> {
@@ -145,12 +171,19 @@ impl Spec {
     fn topology(&self) -> Value {
         let instances = self.nodes.iter().enumerate().map(|(index, node)| {
             json!({
-                "type": node.instance_type, "subnet": "nodes", "address": Self::address(index),
+                "type": node.instance_type, "subnet": "nodes", "address": self.ipv4_address(index),
                 "ipv6_address": self.ipv6_address(index), "netns": self.netns(index),
+                "device_index": self.device_index, "imds_ipv6": self.ipv6_only,
+                "public_address": self.public_address(index),
             })
         });
         let ipv6_cidrs: &[&str] = if self.ipv6 { &["2600:1f13:abc:de00::/56"] } else { &[] };
         let ipv6_cidr = self.ipv6.then_some("2600:1f13:abc:de00::/64");
+        let cidr = (!self.ipv6_only).then_some(self.subnet);
+        let routes = match self.outside {
+            true => json!({"0.0.0.0/0": "internet-gateway", "::/0": "internet-gateway"}),
+            false => json!({}),
+        };
         json!({
             "region": "us-east-1", "account": "111122223333", "iam_role": "node",
             "fabric_netns": self.name, "switches": self.switches,
@@ -158,8 +191,8 @@ impl Spec {
                 "cidrs": ["10.0.0.0/16"], "ipv6_cidrs": ipv6_cidrs,
                 "security_groups": [{ "name": "other", "id": OTHER_GROUP }],
                 "subnets": [{
-                    "name": "nodes", "az": "us-east-1a", "cidr": self.subnet, "used": self.used,
-                    "ipv6_cidr": ipv6_cidr,
+                    "name": "nodes", "az": "us-east-1a", "cidr": cidr, "used": self.used,
+                    "ipv6_cidr": ipv6_cidr, "routes": routes,
                 }],
             }],
             "instances": instances.collect::<Vec<_>>(),
@@ -240,7 +273,8 @@ fn remove(dir: &Path) -> Result<()> {
 
 impl<R: Runtime> NodeOf<R> {
     async fn up(spec: &Spec, index: usize, dir: PathBuf, node: &NodeSpec) -> Result<Self> {
-        let (address, ipv6_address) = (Spec::address(index), spec.ipv6_address(index));
+        let (ipv4, ipv6_address) = (spec.ipv4_address(index), spec.ipv6_address(index));
+        let address = ipv4.map(IpAddr::V4).or_else(|| ipv6_address.map(IpAddr::V6));
         let netns = spec.netns(index);
         std::fs::create_dir_all(&dir).with_context(|| format!("make {}", dir.display()))?;
         let build = node.build.clone().map_or_else(Build::this, Ok)?;
@@ -249,7 +283,7 @@ impl<R: Runtime> NodeOf<R> {
         let mut node = Self {
             netns,
             runtime,
-            address,
+            address: address.context("a node needs IPv4 or IPv6")?,
             ipv6_address,
             ipamd: None,
             program: build.ipamd,
@@ -341,7 +375,7 @@ impl<R: Runtime> NodeOf<R> {
         command
             .arg("run")
             .env_clear()
-            .env("AWS_ENDPOINT_URL_EC2", EC2_IN_FABRIC)
+            .envs(services(self.address))
             .env("AWS_VPC_K8S_CNI_BACKING_STORE", self.dir.join("ipam.json"))
             .env("AWS_VPC_K8S_CNI_LOG_FILE", "stdout")
             .env("TIDEPOOL_SOCKET", self.socket())
@@ -524,6 +558,20 @@ impl<R: Runtime> NodeOf<R> {
         output(&mut command).await.map(|_| ())
     }
 
+    /// The address of a network namespace, given by path, as the outside sees it.
+    ///
+    /// # Errors
+    ///
+    /// If the outside does not answer within two seconds.
+    pub async fn seen_outside(netns: &str, outside: IpAddr) -> Result<IpAddr> {
+        let ask = format!("exec cat < /dev/tcp/{outside}/{OUTSIDE_PORT}");
+        let mut command = tokio::process::Command::new("nsenter");
+        command.arg(format!("--net={netns}")).args(["--", "timeout", "2", "bash", "-c", &ask]);
+        let answer = output(&mut command).await.context("ask the outside")?;
+        let address = answer.split(' ').next().unwrap_or_default();
+        address.parse().with_context(|| format!("read {answer:?} as an address"))
+    }
+
     async fn down(mut self) -> Result<()> {
         let runtime = self.runtime.down().await;
         let daemon = match self.ipamd.take() {
@@ -562,6 +610,17 @@ impl Node {
             .buffered(AT_ONCE)
             .try_collect()
             .await
+    }
+}
+
+/// Where a node finds EC2 and the metadata service.
+fn services(address: IpAddr) -> Vec<(&'static str, &'static str)> {
+    match address {
+        IpAddr::V4(_) => vec![("AWS_ENDPOINT_URL_EC2", EC2_IN_FABRIC)],
+        IpAddr::V6(_) => vec![
+            ("AWS_ENDPOINT_URL_EC2", EC2_IN_FABRIC_V6),
+            ("AWS_EC2_METADATA_SERVICE_ENDPOINT", IMDS_IN_FABRIC_V6),
+        ],
     }
 }
 

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::path::Path;
 
 use anyhow::{Context, Result, ensure};
@@ -17,6 +18,21 @@ use crate::process::{Process, program};
 
 /// Where instances find EC2 inside the fabric.
 pub const EC2_IN_FABRIC: &str = "http://169.254.169.254:8773";
+
+/// The same for instances without IPv4.
+pub const EC2_IN_FABRIC_V6: &str = "http://[fd00:ec2::254]:8773";
+
+/// Where instances without IPv4 find the metadata service inside the fabric.
+pub const IMDS_IN_FABRIC_V6: &str = "http://[fd00:ec2::254]";
+
+/// The host in the outside.
+pub const OUTSIDE: IpAddr = IpAddr::V4(Ipv4Addr::new(198, 51, 100, 10));
+
+/// The same host by IPv6.
+pub const OUTSIDE_V6: IpAddr = IpAddr::V6(Ipv6Addr::new(0x2001, 0xdb8, 0xffff, 0, 0, 0, 0, 0x10));
+
+/// Where the host in the outside says which address it sees.
+pub const OUTSIDE_PORT: u16 = 8774;
 
 /// Whose calls ours are; the simulator verifies no signature.
 const SCOPE: &str = "AWS4-HMAC-SHA256 Credential=TEST/20260101/us-east-1/ec2/aws4_request, \

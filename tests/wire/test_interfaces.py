@@ -227,9 +227,21 @@ class Interfaces(WireTest):
         self.assertTrue(self.look(later)["Ipv6Addresses"][0]["IsPrimaryIpv6"])
 
     def test_queues_of_an_attachment(self):
+        run = self.ec2.run_instances(
+            ImageId="ami-1", InstanceType="m6i.xlarge", MinCount=1, MaxCount=1, SubnetId=SUBNET_A
+        )
         eni = self.create()
-        self.attach(eni, EnaQueueCount=4)
+        there = {
+            "NetworkInterfaceId": eni["NetworkInterfaceId"],
+            "InstanceId": run["Instances"][0]["InstanceId"],
+            "DeviceIndex": 1,
+        }
+        with self.refused("InvalidParameterValue", "power of two up to 4 on m6i.xlarge"):
+            self.ec2.attach_network_interface(EnaQueueCount=8, **there)
+        self.ec2.attach_network_interface(EnaQueueCount=4, **there)
         self.assertEqual(self.look(eni)["Attachment"]["EnaQueueCount"], 4)
+        with self.refused("UnsupportedOperation"):
+            self.attach(self.create(), EnaQueueCount=2)
 
     def test_managed_resources_may_be_asked_for(self):
         answer = self.ec2.describe_network_interfaces(IncludeManagedResources=True)

@@ -16,8 +16,10 @@ VALUES = {"boolean": True, "integer": 1, "long": 1, "timestamp": "2026-11-21T00:
 
 # What a call cannot do without, so that the parameter under test is reached.
 REQUIRED = {
+    "AllocateAddress": {},
     "AssignIpv6Addresses": {"NetworkInterfaceId": "eni-00000001"},
     "AssignPrivateIpAddresses": {"NetworkInterfaceId": "eni-00000001"},
+    "AssociateAddress": {"AllocationId": "eipalloc-00000001"},
     "AssociateVpcCidrBlock": {"VpcId": VPC},
     "AttachNetworkInterface": {
         "NetworkInterfaceId": "eni-00000001", "InstanceId": NODE_A, "DeviceIndex": 1,
@@ -36,11 +38,13 @@ REQUIRED = {
     "DescribeInstanceTypes": {},
     "DescribeInstances": {},
     "DescribeNetworkInterfaces": {},
+    "DescribeRouteTables": {},
     "DescribeSecurityGroups": {},
     "DescribeSubnets": {},
     "DescribeTags": {},
     "DescribeVpcs": {},
     "DetachNetworkInterface": {"AttachmentId": "eni-attach-00000001"},
+    "DisassociateAddress": {"AssociationId": "eipassoc-00000001"},
     "GetSubnetCidrReservations": {"SubnetId": SUBNET_A},
     "ModifyNetworkInterfaceAttribute": {"NetworkInterfaceId": "eni-00000001"},
     "RunInstances": {"ImageId": "ami-1", "InstanceType": "m5.large", "MinCount": 1, "MaxCount": 1},
@@ -62,16 +66,19 @@ REQUIRED_IN_ITEM = {
 
 # What the simulator has no model of; a name stands for all below it.
 LACKING = {
+    "AllocateAddress": "Address CustomerOwnedIpv4Pool IpamPoolId NetworkBorderGroup PublicIpv4Pool"
+    " TagSpecifications",
+    "AssociateAddress": "PublicIp",
     "AssociateVpcCidrBlock": "Ipv4IpamPoolId Ipv4NetmaskLength Ipv6CidrBlock"
     " Ipv6CidrBlockNetworkBorderGroup Ipv6IpamPoolId Ipv6NetmaskLength Ipv6Pool",
     "AttachNetworkInterface": "EnaSrdSpecification",
     "CreateNetworkInterface": "Ipv6Addresses.IsPrimaryIpv6 Operator",
-    "CreateSubnet": "Ipv4IpamPoolId Ipv4NetmaskLength Ipv6IpamPoolId Ipv6Native"
-    " Ipv6NetmaskLength OutpostArn",
+    "CreateSubnet": "Ipv4IpamPoolId Ipv4NetmaskLength Ipv6IpamPoolId Ipv6NetmaskLength OutpostArn",
     "CreateVpc": "InstanceTenancy Ipv4IpamPoolId Ipv4NetmaskLength Ipv6CidrBlock"
     " Ipv6CidrBlockNetworkBorderGroup Ipv6IpamPoolId Ipv6NetmaskLength Ipv6Pool"
     " VpcEncryptionControl",
     "DescribeInstanceTypes": "IncludeUnsupportedInRegion",
+    "DisassociateAddress": "PublicIp",
     "ModifyNetworkInterfaceAttribute": "AssociatePublicIpAddress AssociatedSubnetIds"
     " Attachment.DefaultEnaQueueCount Attachment.EnaQueueCount EnaSrdSpecification",
     "RunInstances": "AdditionalInfo BlockDeviceMappings CapacityReservationSpecification"

@@ -51,6 +51,24 @@ class Vpcs(WireTest):
         block = answer["Ipv6CidrBlockAssociation"]["Ipv6CidrBlock"]
         self.assertEqual(ipaddress.ip_network(block).prefixlen, 56)
 
+    def test_an_ipv6_only_subnet(self):
+        block = "2600:1f13:abc:de77::/64"
+        made = self.ec2.create_subnet(VpcId=VPC, Ipv6Native=True, Ipv6CidrBlock=block)["Subnet"]
+        self.assertTrue(made["Ipv6Native"])
+        self.assertNotIn("CidrBlock", made)
+        self.assertEqual(made["AvailableIpAddressCount"], 0)
+        filters = [{"Name": "ipv6-native", "Values": ["true"]}]
+        found = self.ec2.describe_subnets(Filters=filters)["Subnets"]
+        self.assertEqual([subnet["SubnetId"] for subnet in found], [made["SubnetId"]])
+        eni = self.ec2.create_network_interface(SubnetId=made["SubnetId"], Ipv6PrefixCount=1)["NetworkInterface"]
+        self.assertNotIn("PrivateIpAddress", eni)
+        self.assertEqual(eni["PrivateIpAddresses"], [])
+        self.assertEqual(len(eni["Ipv6Prefixes"]), 1)
+        with self.refused("InvalidParameterCombination"):
+            self.ec2.create_subnet(VpcId=VPC, Ipv6Native=True, Ipv6CidrBlock=block, CidrBlock="10.0.77.0/24")
+        with self.refused("MissingParameter"):
+            self.ec2.create_subnet(VpcId=VPC, Ipv6CidrBlock=block)
+
     def test_blocks_that_do_not_fit(self):
         for call, arguments, code in (
             ("create_vpc", {"CidrBlock": "10.0.0.0/8"}, "InvalidVpc.Range"),

@@ -154,6 +154,7 @@ impl Latency {
             | Action::DescribeAvailabilityZones
             | Action::DescribeNetworkInterfaces
             | Action::DescribeTags
+            | Action::DescribeRouteTables
             | Action::GetSubnetCidrReservations => self.describe,
             Action::CreateNetworkInterface => self.create,
             Action::AttachNetworkInterface => self.attach_call,
@@ -169,6 +170,9 @@ impl Latency {
             | Action::CreateSubnetCidrReservation
             | Action::DeleteSubnetCidrReservation
             | Action::CreateVpc
+            | Action::AllocateAddress
+            | Action::AssociateAddress
+            | Action::DisassociateAddress
             | Action::CreateSubnet
             | Action::AssociateVpcCidrBlock
             | Action::RunInstances

@@ -9,6 +9,8 @@ use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 pub(crate) trait Family: Debug + Clone + PartialEq + 'static {
     type Addr: Copy + Ord + Debug + Display;
     type Net: Copy + Ord + Debug + Display + Into<IpNet>;
+    /// The family as EC2 writes it in error texts.
+    const NAME: &'static str;
     /// Bits of an address.
     const BITS: u8;
     /// Length of the prefixes that EC2 assigns to an ENI.
@@ -40,6 +42,7 @@ pub(crate) enum V6 {}
 impl Family for V4 {
     type Addr = Ipv4Addr;
     type Net = Ipv4Net;
+    const NAME: &'static str = "IPv4";
     const BITS: u8 = 32;
     const PREFIX_LEN: u8 = 28;
     const PARAMETERS: [&'static str; 4] = [
@@ -73,6 +76,7 @@ impl Family for V4 {
 impl Family for V6 {
     type Addr = Ipv6Addr;
     type Net = Ipv6Net;
+    const NAME: &'static str = "IPv6";
     const BITS: u8 = 128;
     const PREFIX_LEN: u8 = 80;
     const PARAMETERS: [&'static str; 4] =

@@ -38,6 +38,14 @@ macro_rules! id {
                 &self.0
             }
 
+            /// The id with the digits of another resource's id. So what exists once for each of
+            /// those resources needs no random number.
+            #[must_use]
+            pub fn with_digits_of(other: &str) -> Self {
+                let digits = other.rsplit_once('-').map_or(other, |(_, digits)| digits);
+                Self(format!("{}-{digits}", $prefix))
+            }
+
             /// The id with the lower 68 bits of `number` as its digits.
             #[must_use]
             pub fn from_number(number: u128) -> Self {
@@ -123,6 +131,35 @@ id!(
 id!(
     /// The association of an IPv6 CIDR block with a subnet.
     SubnetCidrAssociationId, "subnet-cidr-assoc", "InvalidSubnetCidrBlockAssociationID.Malformed"
+);
+
+id!(
+    /// An Elastic IP address.
+    AllocationId, "eipalloc", "InvalidAllocationID.Malformed"
+);
+id!(
+    /// The association of a public address with a private one.
+    AddressAssociationId, "eipassoc", "InvalidAssociationID.Malformed"
+);
+id!(
+    /// A route table.
+    RouteTableId, "rtb", "InvalidRouteTableId.Malformed"
+);
+id!(
+    /// The association of a route table with a subnet, or with its VPC.
+    RouteTableAssociationId, "rtbassoc", "InvalidRouteTableAssociationId.Malformed"
+);
+id!(
+    /// The internet gateway of a VPC.
+    InternetGatewayId, "igw", "InvalidInternetGatewayId.Malformed"
+);
+id!(
+    /// A NAT gateway.
+    NatGatewayId, "nat", "InvalidNatGatewayID.Malformed"
+);
+id!(
+    /// A peering connection of two VPCs.
+    PeeringId, "pcx", "InvalidVpcPeeringConnectionId.Malformed"
 );
 
 /// The kinds of resources that can have tags.

@@ -13,7 +13,7 @@ use crate::id::{EniId, InstanceId, SecurityGroupId};
 use crate::launch_options::InstanceProfile;
 use crate::metadata_options::Toggle;
 use crate::request::InterfaceType;
-use crate::resources::{Eni, Instance, PRIMARY, Slot};
+use crate::resources::{Eni, Instance, Slot};
 use crate::response::CidrState;
 use crate::time::SimTime;
 use crate::view::View;
@@ -54,7 +54,7 @@ impl ShownEni {
 /// The slot of an ENI that is attached to `instance`.
 fn slot_on(eni: &Eni, instance: &InstanceId) -> Option<Slot> {
     let attachment = eni.attachment().filter(|_| eni.is_on(instance))?;
-    Some((attachment.network_card_index, attachment.device_index))
+    Some(attachment.slot())
 }
 
 /// The id of the access key that IMDS gives an instance. It has the length of real ids, so it lacks
@@ -216,7 +216,7 @@ impl<'a> Document<'a> {
     }
 
     fn primary(self) -> Option<&'a Eni> {
-        self.enis.values().find(|shown| shown.slot == PRIMARY).map(|shown| &shown.eni)
+        self.enis.values().find(|shown| shown.slot == self.instance.primary).map(|shown| &shown.eni)
     }
 
     fn zone(self) -> char {
@@ -250,12 +250,15 @@ impl<'a> Document<'a> {
     }
 
     fn put_primary(self, tree: &mut Tree, eni: &Eni) {
-        let host = self.view.host_name(eni.primary);
+        let host = self.view.host_name_on(self.instance, eni);
         for key in ["hostname", "local-hostname"] {
             tree.put(&format!("meta-data/{key}"), &host);
         }
-        tree.put("meta-data/local-ipv4", eni.primary);
+        tree.put_lines("meta-data/local-ipv4", eni.primary);
         tree.put("meta-data/mac", eni.mac);
+        let public =
+            eni.primary.and_then(|private| self.view.public_addresses(eni).remove(&private));
+        tree.put_lines("meta-data/public-ipv4", public);
         tree.put_lines("meta-data/security-groups", self.group_names(&eni.groups));
         if self.has(IPV6_SINCE) {
             tree.put_lines("meta-data/ipv6", eni.v6.addresses.first());
@@ -281,7 +284,7 @@ impl<'a> Document<'a> {
             "instanceType": instance.instance_type.name,
             "kernelId": null,
             "pendingTime": instance.launch_time.to_seconds_string(),
-            "privateIp": self.primary().map(|eni| eni.primary.to_string()),
+            "privateIp": self.primary().and_then(|eni| eni.primary).map(|address| address.to_string()),
             "ramdiskId": null,
             "region": self.view.config.region,
             "version": "2017-09-30",
@@ -330,7 +333,7 @@ impl<'a> Document<'a> {
         let at = |key: &str| format!("meta-data/network/interfaces/macs/{}/{key}", eni.mac);
         tree.put(&at("device-number"), device);
         tree.put(&at("interface-id"), &eni.id);
-        tree.put(&at("local-hostname"), self.view.host_name(eni.primary));
+        tree.put(&at("local-hostname"), self.view.host_name_on(self.instance, eni));
         tree.put(&at("mac"), eni.mac);
         tree.put(&at("owner-id"), &eni.owner);
         if self.has(NETWORK_CARD_SINCE) {
@@ -341,8 +344,13 @@ impl<'a> Document<'a> {
         tree.put_lines(&at("security-group-ids"), &eni.groups);
         tree.put_lines(&at("security-groups"), self.group_names(&eni.groups));
         if eni.interface_type != InterfaceType::EfaOnly {
-            let addresses = std::iter::once(&eni.primary).chain(&eni.v4.addresses);
+            let addresses = eni.primary.iter().chain(&eni.v4.addresses);
             tree.put_lines(&at("local-ipv4s"), addresses);
+        }
+        let public = self.view.public_addresses(eni);
+        tree.put_lines(&at("public-ipv4s"), public.values());
+        for (private, public) in public {
+            tree.put(&at(&format!("ipv4-associations/{public}")), private);
         }
         tree.put_lines(&at("ipv4-prefix"), &eni.v4.prefixes);
         tree.put_lines(&at("ipv6s"), &eni.v6.addresses);
@@ -353,10 +361,8 @@ impl<'a> Document<'a> {
     fn put_surroundings(self, tree: &mut Tree, eni: &Eni, at: impl Fn(&str) -> String) {
         let subnet = self.view.resources.subnet_of(eni);
         tree.put(&at("subnet-id"), &subnet.id);
-        tree.put(&at("subnet-ipv4-cidr-block"), subnet.cidr);
-        if let Some((association, _)) = &subnet.v6 {
-            tree.put(&at("subnet-ipv6-cidr-blocks"), association.cidr);
-        }
+        tree.put_lines(&at("subnet-ipv4-cidr-block"), subnet.ipv4_cidr());
+        tree.put_lines(&at("subnet-ipv6-cidr-blocks"), subnet.ipv6_cidr());
         tree.put(&at("vpc-id"), &subnet.vpc);
         let Some(vpc) = self.view.resources.vpcs.get(&subnet.vpc) else { return };
         tree.put(&at("vpc-ipv4-cidr-block"), vpc.cidr_block);

@@ -280,7 +280,10 @@ impl Model {
         self.advance(now);
         let view = self.view();
         let instances = self.resources.instances.values();
-        Fabric { instances: instances.filter_map(|it| view.fabric_instance(it)).collect() }
+        Fabric {
+            instances: instances.filter_map(|it| view.fabric_instance(it)).collect(),
+            vpcs: view.fabric_vpcs(),
+        }
     }
 
     /// The instance whose attached ENI has this address at `now`, alone or in a prefix.

@@ -3,7 +3,6 @@
 //! Each operation checks in EC2's observed order: the named resources exist, the parameters fit
 //! together, states allow the change, limits, free addresses in the subnet. An operation that
 //! returns an error has changed nothing.
-//! states allow it, limits, the subnet's room. Nothing has changed when an error is returned.
 
 mod address;
 mod attachment;
@@ -11,7 +10,9 @@ mod describe;
 mod instance;
 mod interface;
 mod network;
+mod public;
 mod reservation;
+mod route;
 mod seed;
 mod tag;
 mod transition;
@@ -56,6 +57,10 @@ impl Model {
             Request::AssociateVpcCidrBlock(r) => self.associate_vpc_cidr_block(caller, r),
             Request::RunInstances(r) => self.run_instances(caller, r),
             Request::TerminateInstances(r) => self.terminate_instances(caller, r),
+            Request::DescribeRouteTables(r) => self.describe_route_tables(r),
+            Request::AllocateAddress(_) => self.allocate_address(),
+            Request::AssociateAddress(r) => self.associate_address(r),
+            Request::DisassociateAddress(r) => self.disassociate_address(r),
         }
     }
 }

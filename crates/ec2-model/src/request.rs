@@ -14,8 +14,8 @@ use serde::{Deserialize, Serialize};
 use crate::connection_tracking::ConnectionTracking;
 use crate::error::ApiError;
 use crate::id::{
-    AttachmentId, CidrReservationId, EniId, InstanceId, ResourceId, ResourceType, SecurityGroupId,
-    SubnetId, VpcId,
+    AddressAssociationId, AllocationId, AttachmentId, CidrReservationId, EniId, InstanceId,
+    ResourceId, ResourceType, RouteTableId, SecurityGroupId, SubnetId, VpcId,
 };
 use crate::launch_options::IamInstanceProfile;
 use crate::metadata_options::MetadataOptionsRequest;
@@ -97,6 +97,10 @@ operations!(
     AssociateVpcCidrBlock,
     RunInstances,
     TerminateInstances,
+    DescribeRouteTables,
+    AllocateAddress,
+    AssociateAddress,
+    DisassociateAddress,
 );
 
 impl FromStr for Action {
@@ -624,10 +628,12 @@ pub struct CreateVpc {
 pub struct CreateSubnet {
     /// `VpcId`
     pub vpc_id: VpcId,
-    /// `CidrBlock`, /16 to /28; host bits are cleared.
-    pub cidr_block: Ipv4Net,
+    /// `CidrBlock`, /16 to /28; host bits are cleared. Excludes `ipv6_native`.
+    pub cidr_block: Option<Ipv4Net>,
     /// `Ipv6CidrBlock`, a /64.
     pub ipv6_cidr_block: Option<Ipv6Net>,
+    /// `Ipv6Native`: an IPv6-only subnet.
+    pub ipv6_native: bool,
     /// `AvailabilityZone`; the first of the region if neither name nor id is given.
     pub availability_zone: Option<String>,
     /// `AvailabilityZoneId`
@@ -730,6 +736,50 @@ pub struct TerminateInstances {
     pub dry_run: bool,
 }
 
+/// Lists route tables.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct DescribeRouteTables {
+    /// `RouteTableId.N`
+    pub route_table_ids: Vec<RouteTableId>,
+    /// Filters and paging.
+    pub listing: Listing,
+    /// `DryRun`
+    pub dry_run: bool,
+}
+
+/// Allocates an Elastic IP address.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct AllocateAddress {
+    /// `DryRun`
+    pub dry_run: bool,
+}
+
+/// Associates an Elastic IP address with a private address.
+#[derive(Debug, Clone, PartialEq)]
+pub struct AssociateAddress {
+    /// `AllocationId`
+    pub allocation_id: AllocationId,
+    /// `NetworkInterfaceId`. Excludes `instance_id`.
+    pub network_interface_id: Option<EniId>,
+    /// `InstanceId`: its primary ENI.
+    pub instance_id: Option<InstanceId>,
+    /// `PrivateIpAddress`; the primary one if absent.
+    pub private_ip_address: Option<Ipv4Addr>,
+    /// `AllowReassociation`: whether the address may have an association already.
+    pub allow_reassociation: bool,
+    /// `DryRun`
+    pub dry_run: bool,
+}
+
+/// Ends the association of a public address.
+#[derive(Debug, Clone, PartialEq)]
+pub struct DisassociateAddress {
+    /// `AssociationId`
+    pub association_id: AddressAssociationId,
+    /// `DryRun`
+    pub dry_run: bool,
+}
+
 impl Request {
     /// The token that makes a repeated call idempotent, for operations that have one.
     #[must_use]
@@ -769,6 +819,10 @@ impl Request {
             Self::CreateSubnet(r) => r.dry_run,
             Self::RunInstances(r) => r.dry_run,
             Self::TerminateInstances(r) => r.dry_run,
+            Self::DescribeRouteTables(r) => r.dry_run,
+            Self::AllocateAddress(r) => r.dry_run,
+            Self::AssociateAddress(r) => r.dry_run,
+            Self::DisassociateAddress(r) => r.dry_run,
             Self::AssignPrivateIpAddresses(_)
             | Self::UnassignPrivateIpAddresses(_)
             | Self::AssignIpv6Addresses(_)

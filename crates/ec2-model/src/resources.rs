@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use instance_types::InstanceType;
-use ipnet::{IpNet, Ipv4Net};
+use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use mac::MacAddr;
 
 use crate::address_space::{AddressSpace, Holder};
@@ -21,11 +21,13 @@ use crate::id::{
 };
 use crate::launch_options::InstanceProfile;
 use crate::metadata_options::MetadataOptions;
+use crate::public_address::PublicAddresses;
 use crate::request::InterfaceType;
 use crate::response::{
     Attachment, AttachmentStatus, InstanceState, InterfaceStatus, SecurityGroup,
     SubnetCidrReservation, SubnetIpv6Association, Tags, Vpc,
 };
+use crate::routing::Target;
 use crate::time::SimTime;
 
 /// A subnet with its address space per family.
@@ -36,11 +38,29 @@ pub(crate) struct Subnet {
     pub(crate) owner: String,
     /// The zone's letter.
     pub(crate) zone: char,
-    pub(crate) cidr: Ipv4Net,
-    pub(crate) v4: AddressSpace<V4>,
+    /// `None` in an IPv6-only subnet. Every subnet has a block of at least one family.
+    pub(crate) v4: Option<(Ipv4Net, AddressSpace<V4>)>,
     pub(crate) v6: Option<(SubnetIpv6Association, AddressSpace<V6>)>,
     pub(crate) assign_ipv6_address_on_creation: bool,
+    pub(crate) map_public_ip_on_launch: bool,
+    /// All but the local ones.
+    pub(crate) routes: BTreeMap<IpNet, Target>,
     pub(crate) tags: Tags,
+}
+
+impl Subnet {
+    /// Its blocks, IPv4 first.
+    pub(crate) fn cidrs(&self) -> impl Iterator<Item = IpNet> {
+        [self.ipv4_cidr().map(IpNet::V4), self.ipv6_cidr().map(IpNet::V6)].into_iter().flatten()
+    }
+
+    pub(crate) fn ipv4_cidr(&self) -> Option<Ipv4Net> {
+        self.v4.as_ref().map(|(cidr, _)| *cidr)
+    }
+
+    pub(crate) fn ipv6_cidr(&self) -> Option<Ipv6Net> {
+        self.v6.as_ref().map(|(association, _)| association.cidr)
+    }
 }
 
 /// The state of an ENI.
@@ -78,7 +98,8 @@ pub(crate) struct Eni {
     pub(crate) groups: Vec<SecurityGroupId>,
     pub(crate) source_dest_check: bool,
     pub(crate) tags: Tags,
-    pub(crate) primary: Ipv4Addr,
+    /// `None` in an IPv6-only subnet.
+    pub(crate) primary: Option<Ipv4Addr>,
     /// Without the primary.
     pub(crate) v4: Holdings<V4>,
     pub(crate) v6: Holdings<V6>,
@@ -89,6 +110,11 @@ pub(crate) struct Eni {
 }
 
 impl Eni {
+    /// Whether this is its primary address, or a secondary one.
+    pub(crate) fn has_ipv4(&self, address: Ipv4Addr) -> bool {
+        self.primary == Some(address) || self.v4.addresses.contains(&address)
+    }
+
     pub(crate) fn attachment(&self) -> Option<&Attachment> {
         match &self.state {
             EniState::Attached(attachment) => Some(attachment),
@@ -120,7 +146,7 @@ impl Eni {
 /// A place for an ENI on an instance: network card, then device index.
 pub(crate) type Slot = (u16, u16);
 
-/// The slot of the primary ENI.
+/// The slot of the primary ENI of every instance that RunInstances starts.
 pub(crate) const PRIMARY: Slot = (0, 0);
 
 /// An instance.
@@ -134,6 +160,8 @@ pub(crate) struct Instance {
     pub(crate) state: InstanceState,
     pub(crate) launch_time: SimTime,
     pub(crate) subnet: SubnetId,
+    /// The slot of the primary ENI. On some managed instances it is not [`PRIMARY`].
+    pub(crate) primary: Slot,
     /// ENIs that are attaching, attached or detaching, one per slot.
     pub(crate) slots: BTreeMap<Slot, EniId>,
     pub(crate) metadata_options: MetadataOptions,
@@ -141,6 +169,13 @@ pub(crate) struct Instance {
     pub(crate) user_data: Option<Vec<u8>>,
     pub(crate) tags: Tags,
     pub(crate) client_token: Option<String>,
+}
+
+impl Instance {
+    /// `None` once the instance is terminated.
+    pub(crate) fn primary_eni<'a>(&self, resources: &'a Resources) -> Option<&'a Eni> {
+        resources.enis.get(self.slots.get(&self.primary)?)
+    }
 }
 
 /// The fields of a subnet and an ENI that belong to one address family.
@@ -160,11 +195,11 @@ pub(crate) trait FamilyFields: Family {
 
 impl FamilyFields for V4 {
     fn space(subnet: &Subnet) -> Option<&AddressSpace<V4>> {
-        Some(&subnet.v4)
+        subnet.v4.as_ref().map(|(_, space)| space)
     }
 
     fn space_mut(subnet: &mut Subnet) -> Option<&mut AddressSpace<V4>> {
-        Some(&mut subnet.v4)
+        subnet.v4.as_mut().map(|(_, space)| space)
     }
 
     fn holdings(eni: &Eni) -> &Holdings<V4> {
@@ -176,11 +211,11 @@ impl FamilyFields for V4 {
     }
 
     fn primary(eni: &Eni) -> Option<Ipv4Addr> {
-        Some(eni.primary)
+        eni.primary
     }
 
     fn fixed(eni: &Eni) -> Option<Ipv4Addr> {
-        Some(eni.primary)
+        eni.primary
     }
 
     fn limit(instance_type: &InstanceType) -> usize {
@@ -236,6 +271,7 @@ pub(crate) struct Resources {
     /// The ENI of each attachment.
     pub(crate) attachments: BTreeMap<AttachmentId, EniId>,
     pub(crate) instances: BTreeMap<InstanceId, Instance>,
+    pub(crate) public: PublicAddresses,
 }
 
 impl Resources {
@@ -287,6 +323,14 @@ impl Resources {
         tags.ok_or_else(|| no_such(id))
     }
 
+    /// Whether the ENI is its instance's primary one.
+    pub(crate) fn is_primary(&self, eni: &Eni) -> bool {
+        eni.attachment().is_some_and(|attachment| {
+            let instance = self.instances.get(&attachment.instance_id);
+            instance.is_some_and(|instance| instance.primary == attachment.slot())
+        })
+    }
+
     /// The ENIs of an instance, by slot.
     pub(crate) fn enis_of<'a>(&'a self, instance: &'a Instance) -> impl Iterator<Item = &'a Eni> {
         let eni = |id| self.enis.get(id).expect("an ENI in a slot is not deleted");
@@ -297,7 +341,7 @@ impl Resources {
     /// holder counts.
     pub(crate) fn eni_with(&self, address: IpAddr) -> Option<&Eni> {
         let holder = |subnet: &Subnet| match address {
-            IpAddr::V4(addr) => subnet.v4.holder(addr).cloned(),
+            IpAddr::V4(addr) => subnet.v4.as_ref()?.1.holder(addr).cloned(),
             IpAddr::V6(addr) => subnet.v6.as_ref()?.1.holder(addr).cloned(),
         };
         self.subnets.values().find_map(|subnet| match holder(subnet)? {
@@ -308,7 +352,7 @@ impl Resources {
 
     /// Attaches an ENI. The caller has checked that the slot is free and the ENI unattached.
     pub(crate) fn attach(&mut self, eni: &EniId, attachment: Attachment) {
-        let slot = (attachment.network_card_index, attachment.device_index);
+        let slot = attachment.slot();
         let instance = self.instances.get_mut(&attachment.instance_id);
         let slots = &mut instance.expect("the caller looked it up").slots;
         let before = slots.insert(slot, eni.clone());
@@ -327,7 +371,7 @@ impl Resources {
         };
         eni.primary_ipv6 = None;
         self.attachments.remove(&attachment.id);
-        let slot = (attachment.network_card_index, attachment.device_index);
+        let slot = attachment.slot();
         if let Some(instance) = self.instances.get_mut(&attachment.instance_id) {
             instance.slots.remove(&slot);
         }
@@ -338,11 +382,25 @@ impl Resources {
     pub(crate) fn delete_eni(&mut self, id: &EniId) {
         let Some(eni) = self.enis.remove(id) else { return };
         let subnet = self.subnet_mut(&eni.subnet);
-        subnet.v4.release_address(eni.primary);
-        eni.v4.release(&mut subnet.v4);
+        if let Some((_, space)) = &mut subnet.v4 {
+            if let Some(primary) = eni.primary {
+                space.release_address(primary);
+            }
+            eni.v4.release(space);
+        }
         if let Some((_, space)) = &mut subnet.v6 {
             eni.v6.release(space);
         }
+        self.end_lost_associations();
+    }
+
+    /// Ends the public addresses of private ones that their ENI no longer has.
+    pub(crate) fn end_lost_associations(&mut self) {
+        let enis = &self.enis;
+        self.public.end(|association| {
+            let eni = enis.get(&association.eni);
+            !eni.is_some_and(|eni| eni.has_ipv4(association.private))
+        });
     }
 
     /// All CIDR blocks of a VPC, primary first, including those that are still associating.

@@ -11,8 +11,9 @@ use mac::MacAddr;
 
 use crate::connection_tracking::ConnectionTracking;
 use crate::id::{
-    AttachmentId, CidrReservationId, EniId, InstanceId, ReservationId, ResourceId, SecurityGroupId,
-    SubnetCidrAssociationId, SubnetId, VpcCidrAssociationId, VpcId,
+    AddressAssociationId, AllocationId, AttachmentId, CidrReservationId, EniId, InstanceId,
+    InternetGatewayId, NatGatewayId, PeeringId, ReservationId, ResourceId, RouteTableAssociationId,
+    RouteTableId, SecurityGroupId, SubnetCidrAssociationId, SubnetId, VpcCidrAssociationId, VpcId,
 };
 use crate::launch_options::InstanceProfile;
 use crate::metadata_options::MetadataOptions;
@@ -35,7 +36,7 @@ pub struct Page<T> {
 #[derive(Debug, Clone, PartialEq)]
 pub enum Response {
     /// Nothing but success (`<return>true</return>`): Modify…, Detach…, DeleteNetworkInterface,
-    /// UnassignPrivateIpAddresses, CreateTags, DeleteTags.
+    /// UnassignPrivateIpAddresses, CreateTags, DeleteTags, DisassociateAddress.
     Done,
     /// DescribeInstances
     Reservations(Page<Reservation>),
@@ -109,6 +110,17 @@ pub enum Response {
         /// The new block.
         association: VpcCidrAssociation,
     },
+    /// DescribeRouteTables
+    RouteTables(Page<RouteTable>),
+    /// AllocateAddress
+    Allocated {
+        /// The new address.
+        public_ip: Ipv4Addr,
+        /// Its id.
+        allocation_id: AllocationId,
+    },
+    /// AssociateAddress
+    AddressAssociated(AddressAssociationId),
     /// RunInstances
     Started(Reservation),
     /// TerminateInstances
@@ -193,10 +205,12 @@ pub struct Instance {
     pub subnet_id: SubnetId,
     /// `vpcId`
     pub vpc_id: VpcId,
-    /// `privateIpAddress`: the primary address of the primary ENI.
+    /// `privateIpAddress`: the primary address of the primary ENI. `None` in an IPv6-only subnet.
     pub private_ip_address: Option<Ipv4Addr>,
     /// `privateDnsName`
     pub private_dns_name: Option<String>,
+    /// `ipAddress`: the public address of `private_ip_address`.
+    pub public_ip_address: Option<Ipv4Addr>,
     /// `ipv6Address`: the first one of the primary ENI.
     pub ipv6_address: Option<Ipv6Addr>,
     /// `sourceDestCheck` of the primary ENI.
@@ -299,15 +313,37 @@ pub struct Attachment {
     pub ena_queue_count: Option<u16>,
 }
 
+impl Attachment {
+    /// The ENI's place on the instance: network card, then device index.
+    pub(crate) const fn slot(&self) -> (u16, u16) {
+        (self.network_card_index, self.device_index)
+    }
+}
+
 /// One of `privateIpAddressesSet`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PrivateIpAddress {
     /// `privateIpAddress`
     pub address: Ipv4Addr,
+    /// `association`, if it has a public address.
+    pub association: Option<AddressAssociation>,
     /// `privateDnsName`
     pub private_dns_name: String,
     /// `primary`
     pub primary: bool,
+}
+
+/// `association`: the public address of a private one.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AddressAssociation {
+    /// `publicIp`
+    pub public_ip: Ipv4Addr,
+    /// `ipOwnerId`: `amazon` for an address that EC2 gave to a new instance.
+    pub owner_id: String,
+    /// `associationId`
+    pub association_id: AddressAssociationId,
+    /// `allocationId` of an Elastic IP address.
+    pub allocation_id: Option<AllocationId>,
 }
 
 /// An ENI.
@@ -335,10 +371,10 @@ pub struct NetworkInterface {
     pub status: InterfaceStatus,
     /// `macAddress`
     pub mac_address: MacAddr,
-    /// `privateIpAddress`: the primary.
-    pub private_ip_address: Ipv4Addr,
+    /// `privateIpAddress`: the primary. `None` in an IPv6-only subnet.
+    pub private_ip_address: Option<Ipv4Addr>,
     /// `privateDnsName` of the primary.
-    pub private_dns_name: String,
+    pub private_dns_name: Option<String>,
     /// `sourceDestCheck`
     pub source_dest_check: bool,
     /// `interfaceType`
@@ -363,6 +399,15 @@ pub struct NetworkInterface {
     pub connection_tracking: Option<ConnectionTracking>,
 }
 
+impl NetworkInterface {
+    /// `association`: the public address of the primary address.
+    #[must_use]
+    pub fn association(&self) -> Option<&AddressAssociation> {
+        let primary = self.private_ip_addresses.iter().find(|it| it.primary)?;
+        primary.association.as_ref()
+    }
+}
+
 /// `ipv6CidrBlockAssociationSet` of a subnet.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SubnetIpv6Association {
@@ -383,11 +428,11 @@ pub struct Subnet {
     pub owner_id: String,
     /// `vpcId`
     pub vpc_id: VpcId,
-    /// `cidrBlock`
-    pub cidr_block: Ipv4Net,
+    /// `cidrBlock`. `None` if the subnet is IPv6 only (`ipv6Native`).
+    pub cidr_block: Option<Ipv4Net>,
     /// `ipv6CidrBlockAssociationSet`
     pub ipv6: Option<SubnetIpv6Association>,
-    /// `availableIpAddressCount`: IPv4 addresses.
+    /// `availableIpAddressCount`: IPv4 addresses; 0 in an IPv6-only subnet.
     pub available_ip_address_count: u32,
     /// `availabilityZone`
     pub availability_zone: String,
@@ -395,6 +440,8 @@ pub struct Subnet {
     pub availability_zone_id: String,
     /// `assignIpv6AddressOnCreation`
     pub assign_ipv6_address_on_creation: bool,
+    /// `mapPublicIpOnLaunch`
+    pub map_public_ip_on_launch: bool,
     /// `tagSet`
     pub tags: Tags,
 }
@@ -445,6 +492,45 @@ pub struct Vpc {
     pub is_default: bool,
     /// `tagSet`
     pub tags: Tags,
+}
+
+/// `routeSet/item`: the member that names the target.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum RouteTarget {
+    /// `gatewayId`, as `local`: within the VPC.
+    Local,
+    /// `gatewayId`
+    InternetGateway(InternetGatewayId),
+    /// `natGatewayId`
+    NatGateway(NatGatewayId),
+    /// `vpcPeeringConnectionId`
+    Peering(PeeringId),
+}
+
+/// One of `routeSet`. Its state is always `active`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Route {
+    /// `destinationCidrBlock` or `destinationIpv6CidrBlock`
+    pub destination: IpNet,
+    /// Where the packets go.
+    pub target: RouteTarget,
+}
+
+/// A route table. It has one association: with its subnet, or as the VPC's main table.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RouteTable {
+    /// `routeTableId`
+    pub id: RouteTableId,
+    /// `vpcId`
+    pub vpc_id: VpcId,
+    /// `ownerId`
+    pub owner_id: String,
+    /// `routeTableAssociationId`
+    pub association_id: RouteTableAssociationId,
+    /// `subnetId`. `None` for the main table.
+    pub subnet_id: Option<SubnetId>,
+    /// `routeSet`: the local routes, then the others by destination.
+    pub routes: Vec<Route>,
 }
 
 /// A security group. The model has no rules.

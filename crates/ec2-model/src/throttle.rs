@@ -60,11 +60,15 @@ fn call_size(action: Action) -> BucketSize {
         | Action::DescribeAvailabilityZones
         | Action::DescribeNetworkInterfaces
         | Action::DescribeTags
+        | Action::DescribeRouteTables
         | Action::GetSubnetCidrReservations => size(100, 20),
         Action::AttachNetworkInterface
         | Action::DetachNetworkInterface
         | Action::UnassignIpv6Addresses
         | Action::CreateVpc
+        | Action::AllocateAddress
+        | Action::AssociateAddress
+        | Action::DisassociateAddress
         | Action::CreateSubnet
         | Action::AssociateVpcCidrBlock => size(50, 5),
         Action::AssignPrivateIpAddresses

@@ -1,14 +1,19 @@
 //! The API's view of resources: entities of the model turned into data of answers.
 
+mod routes;
+
+use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
 
+use crate::address_space::AddressSpace;
 use crate::config::Config;
 use crate::fabric::{FabricEni, FabricInstance};
+use crate::family::V4;
 use crate::id::SecurityGroupId;
-use crate::resources::{self, PRIMARY, Resources};
+use crate::resources::{self, FamilyFields, Resources};
 use crate::response::{
-    AvailabilityZone, GroupIdentifier, Instance, InstanceState, NetworkInterface, PrivateIpAddress,
-    Subnet,
+    AddressAssociation, AvailabilityZone, GroupIdentifier, Instance, InstanceState,
+    NetworkInterface, PrivateIpAddress, Subnet,
 };
 use crate::zone;
 
@@ -35,7 +40,7 @@ impl View<'_> {
             status: eni.state.status(),
             mac_address: eni.mac,
             private_ip_address: eni.primary,
-            private_dns_name: self.host_name(eni.primary),
+            private_dns_name: eni.primary.map(|address| self.host_name(address)),
             source_dest_check: eni.source_dest_check,
             interface_type: eni.interface_type,
             groups: self.groups(&eni.groups),
@@ -53,11 +58,40 @@ impl View<'_> {
     fn private_ip_addresses(self, eni: &resources::Eni) -> Vec<PrivateIpAddress> {
         let show = |(address, primary): (Ipv4Addr, bool)| PrivateIpAddress {
             address,
+            association: self.association(eni, address),
             private_dns_name: self.host_name(address),
             primary,
         };
         let secondaries = eni.v4.addresses.iter().map(|address| (*address, false));
-        std::iter::once((eni.primary, true)).chain(secondaries).map(show).collect()
+        eni.primary
+            .map(|primary| (primary, true))
+            .into_iter()
+            .chain(secondaries)
+            .map(show)
+            .collect()
+    }
+
+    fn association(self, eni: &resources::Eni, private: Ipv4Addr) -> Option<AddressAssociation> {
+        let (public_ip, holder) = self.resources.public.of(&eni.id, private)?;
+        let allocation_id = holder.allocation().cloned();
+        // EC2 owns what it gave to a new instance.
+        let owner = if allocation_id.is_some() { eni.owner.as_str() } else { "amazon" };
+        Some(AddressAssociation {
+            public_ip,
+            owner_id: owner.to_owned(),
+            association_id: holder.association()?.id.clone(),
+            allocation_id,
+        })
+    }
+
+    /// The ENI's public addresses by private address.
+    pub(crate) fn public_addresses(self, eni: &resources::Eni) -> BTreeMap<Ipv4Addr, Ipv4Addr> {
+        let all = self.resources.public.iter();
+        all.filter_map(|(public, holder)| {
+            let association = holder.association().filter(|it| it.eni == eni.id)?;
+            Some((association.private, public))
+        })
+        .collect()
     }
 
     fn groups(self, ids: &[SecurityGroupId]) -> Vec<GroupIdentifier> {
@@ -72,8 +106,7 @@ impl View<'_> {
     pub(crate) fn instance(self, instance: &resources::Instance) -> Instance {
         let subnet =
             self.resources.subnets.get(&instance.subnet).expect("no subnet is ever deleted");
-        let primary = instance.slots.get(&PRIMARY).and_then(|id| self.resources.enis.get(id));
-        let address = primary.map(|eni| eni.primary);
+        let primary = instance.primary_eni(self.resources);
         Instance {
             id: instance.id.clone(),
             image_id: instance.image_id.clone(),
@@ -83,8 +116,11 @@ impl View<'_> {
             availability_zone: self.zone_name(subnet.zone),
             subnet_id: subnet.id.clone(),
             vpc_id: subnet.vpc.clone(),
-            private_ip_address: address,
-            private_dns_name: address.map(|address| self.host_name(address)),
+            private_ip_address: primary.and_then(|eni| eni.primary),
+            private_dns_name: primary.map(|eni| self.host_name_on(instance, eni)),
+            public_ip_address: primary
+                .and_then(|eni| self.association(eni, eni.primary?))
+                .map(|association| association.public_ip),
             ipv6_address: primary.and_then(|eni| eni.v6.addresses.first().copied()),
             source_dest_check: primary.map(|eni| eni.source_dest_check),
             groups: primary.map(|eni| self.groups(&eni.groups)).unwrap_or_default(),
@@ -101,22 +137,24 @@ impl View<'_> {
     }
 
     pub(crate) fn subnet(self, subnet: &resources::Subnet) -> Subnet {
+        let space = V4::space(subnet);
         let n_set_aside = match self.config.reservations_reduce_available_count {
-            true => subnet.v4.n_free_set_aside(),
+            true => space.map_or(0, AddressSpace::n_free_set_aside),
             false => 0,
         };
-        let n_free = subnet.v4.n_free() - n_set_aside;
+        let n_free = space.map_or(0, AddressSpace::n_free) - n_set_aside;
         Subnet {
             id: subnet.id.clone(),
             arn: self.arn(&subnet.owner, "subnet", subnet.id.as_str()),
             owner_id: subnet.owner.clone(),
             vpc_id: subnet.vpc.clone(),
-            cidr_block: subnet.cidr,
+            cidr_block: subnet.ipv4_cidr(),
             ipv6: subnet.v6.as_ref().map(|(association, _)| association.clone()),
             available_ip_address_count: u32::try_from(n_free).expect("at most a /16"),
             availability_zone: self.zone_name(subnet.zone),
             availability_zone_id: self.zone_id(subnet.zone),
             assign_ipv6_address_on_creation: subnet.assign_ipv6_address_on_creation,
+            map_public_ip_on_launch: subnet.map_public_ip_on_launch,
             tags: subnet.tags.clone(),
         }
     }
@@ -158,10 +196,12 @@ impl View<'_> {
             mac: eni.mac,
             device_index: attachment.device_index,
             network_card: attachment.network_card_index,
+            is_primary: self.resources.is_primary(eni),
             subnet_id: subnet.id.clone(),
-            subnet_cidr: subnet.cidr,
-            subnet_ipv6_cidr: subnet.v6.as_ref().map(|(association, _)| association.cidr),
+            subnet_cidr: subnet.ipv4_cidr(),
+            subnet_ipv6_cidr: subnet.ipv6_cidr(),
             primary: eni.primary,
+            public: self.public_addresses(eni),
             secondaries: eni.v4.addresses.clone(),
             prefixes: eni.v4.prefixes.clone(),
             ipv6_addresses: eni.v6.addresses.clone(),
@@ -180,6 +220,18 @@ impl View<'_> {
 
     pub(crate) fn host_name(self, address: Ipv4Addr) -> String {
         zone::host_name(&self.config.region, address)
+    }
+
+    /// The host name that an ENI gives its instance. An IPv6-only instance is named by its id.
+    pub(crate) fn host_name_on(
+        self,
+        instance: &resources::Instance,
+        eni: &resources::Eni,
+    ) -> String {
+        match eni.primary {
+            Some(address) => self.host_name(address),
+            None => zone::resource_name(&self.config.region, &instance.id),
+        }
     }
 
     pub(crate) fn arn(self, account: &str, resource: &str, id: &str) -> String {

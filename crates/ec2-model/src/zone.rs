@@ -2,6 +2,8 @@
 
 use std::net::Ipv4Addr;
 
+use crate::id::InstanceId;
+
 /// `us-east-1a`
 pub(crate) fn zone_name(region: &str, letter: char) -> String {
     format!("{region}{letter}")
@@ -29,9 +31,19 @@ fn region_code(region: &str) -> String {
 /// `ip-10-0-2-157.ec2.internal`, or with the region's domain outside us-east-1.
 pub(crate) fn host_name(region: &str, address: Ipv4Addr) -> String {
     let [a, b, c, d] = address.octets();
+    format!("ip-{a}-{b}-{c}-{d}.{}", domain(region))
+}
+
+/// `i-0a1b2c3d.ec2.internal`, the name of an instance without an IPv4 address.
+/// <https://docs.aws.amazon.com/AWSEC2/latest/UserGuide/ec2-instance-naming.html>
+pub(crate) fn resource_name(region: &str, instance: &InstanceId) -> String {
+    format!("{instance}.{}", domain(region))
+}
+
+fn domain(region: &str) -> String {
     match region {
-        "us-east-1" => format!("ip-{a}-{b}-{c}-{d}.ec2.internal"),
-        _ => format!("ip-{a}-{b}-{c}-{d}.{region}.compute.internal"),
+        "us-east-1" => "ec2.internal".to_owned(),
+        _ => format!("{region}.compute.internal"),
     }
 }
 
@@ -62,6 +74,8 @@ mod tests {
         let host = Ipv4Addr::new(10, 0, 2, 157);
         assert_eq!(host_name("us-east-1", host), "ip-10-0-2-157.ec2.internal");
         assert_eq!(host_name("eu-west-1", host), "ip-10-0-2-157.eu-west-1.compute.internal");
+        let instance = InstanceId::from_number(7);
+        assert_eq!(resource_name("us-east-1", &instance), format!("{instance}.ec2.internal"));
         assert_eq!(
             arn("cn-north-1", "1", "subnet", "subnet-0a1b2c3d"),
             "arn:aws-cn:ec2:cn-north-1:1:subnet/subnet-0a1b2c3d"

@@ -71,12 +71,37 @@ impl InstanceType {
         self.cards.iter().map(|card| card.max_enis).sum()
     }
 
+    /// The most ENA queues that a client may give one ENI. `None` if it may not choose their number.
+    /// A number must be a power of two.
+    #[must_use]
+    pub fn max_ena_queues(&self) -> Option<u32> {
+        let family = self.name.split('.').next().unwrap_or_default();
+        let is_in = |families: &str| families.split_whitespace().any(|name| name == family);
+        let vcpus = self.vcpus?;
+        match () {
+            () if is_in(UP_TO_32_QUEUES) => Some(vcpus.min(32)),
+            () if is_in(UP_TO_128_QUEUES) => Some(vcpus.min(128)),
+            () if is_in(HALF_AS_MANY_QUEUES) => Some(vcpus / 2),
+            () => None,
+        }
+    }
+
     /// Whether its ENIs take IPv4 prefixes. Nitro and bare-metal types do.
     #[must_use]
     pub fn supports_prefixes(&self) -> bool {
         self.hypervisor != Hypervisor::Xen
     }
 }
+
+/// Families whose ENIs may have up to 32 ENA queues. Source of this and the next two lists: EC2 User
+/// Guide, "ENA queues", November 2026.
+const UP_TO_32_QUEUES: &str = "c6i c6id c6in m6i m6id m6idn m6in r6i r6id r6idn r6in";
+/// Families whose ENIs may have up to 128 ENA queues.
+const UP_TO_128_QUEUES: &str = "c8a c8gb c8gn c8i c8ib c8id c8in c8ine c9g c9gd g7 hpc8a i8ge m8a \
+                                m8azn m8gb m8gn m8i m8ib m8id m8idb m8idn m8in m8ine m9g m9gd r8a \
+                                r8gb r8gn r8i r8ib r8id r8idb r8idn r8in r9g r9gd x8aedz x8i";
+/// Families whose ENIs may have one ENA queue for two vCPUs.
+const HALF_AS_MANY_QUEUES: &str = "c8i-flex m8i-flex r8i-flex";
 
 /// The limits of type `name`. `None` if the type is newer than the table.
 #[must_use]
@@ -130,6 +155,25 @@ mod tests {
         for row in all() {
             assert!(row.ipv4_per_eni >= 2 && row.max_enis() >= 1, "{row:?}");
             assert!(row.cards.is_sorted_by_key(|card| card.index), "{row:?}");
+        }
+    }
+
+    #[test]
+    fn ena_queues_follow_family_and_vcpus() {
+        let check = |name: &str, expect: Option<u32>| {
+            assert_eq!(lookup(name).expect(name).max_ena_queues(), expect, "{name}");
+        };
+        check("m5.large", None);
+        check("c8g.large", None);
+        check("m6i.large", Some(2));
+        check("m6idn.32xlarge", Some(32));
+        check("c8i.24xlarge", Some(96));
+        check("r8a.48xlarge", Some(128));
+        check("m8i-flex.16xlarge", Some(32));
+        let families = [UP_TO_32_QUEUES, UP_TO_128_QUEUES, HALF_AS_MANY_QUEUES].join(" ");
+        for family in families.split_whitespace().filter(|family| *family != "g7") {
+            let mut names = all().map(|row| row.name.split('.').next());
+            assert!(names.any(|name| name == Some(family)), "{family} is not in the table");
         }
     }
 

@@ -170,14 +170,10 @@ impl Cloud {
         let (key, value) = ROLE_TAG;
         let is_for_pods = subnet.purpose == Purpose::Pods;
         let seed = SubnetSeed {
-            id: None,
-            vpc: self.vpc.clone(),
-            availability_zone: format!("{}a", self.region),
-            cidr: subnet.cidr,
-            ipv6_cidr: None,
-            assign_ipv6_address_on_creation: false,
+            cidr: Some(subnet.cidr),
             used: subnet.used.clone(),
             tags: is_for_pods.then(|| (key.to_owned(), value.to_owned())).into_iter().collect(),
+            ..SubnetSeed::in_zone(self.vpc.clone(), format!("{}a", self.region))
         };
         let id = self.model.add_subnet(seed);
         let id = id.map_err(|error| refused(&format!("subnet {}", subnet.cidr), error))?;
@@ -207,11 +203,7 @@ impl Cloud {
         let turn = self.n_joined.checked_rem(homes.len()).ok_or(SetupError::NoSubnetForNodes)?;
         let seed = InstanceSeed {
             id,
-            instance_type: spec.instance_type.clone(),
-            subnet: homes[turn].clone(),
-            primary_address: None,
-            groups: Vec::new(),
-            tags: BTreeMap::new(),
+            ..InstanceSeed::in_subnet(spec.instance_type.clone(), homes[turn].clone())
         };
         let instance = self.model.add_instance(seed, ec2_time(now));
         let instance = instance.map_err(|error| refused("an instance", error))?;

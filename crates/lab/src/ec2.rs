@@ -233,16 +233,19 @@ fn counts(blocks: BlockCount) -> (Option<i32>, Option<i32>) {
     }
 }
 
+/// [`Spec`](crate::spec::Spec) has no other subnets.
+const IPV4_SUBNET: &str = "each subnet of the lab has IPv4";
+
 fn eni_facts(eni: &NetworkInterface) -> EniFacts {
     let own = eni.private_ip_address;
     let secondaries = eni.private_ip_addresses.iter().map(|it| it.address);
-    let secondaries: Vec<_> = secondaries.filter(|address| *address != own).collect();
+    let secondaries: Vec<_> = secondaries.filter(|address| Some(*address) != own).collect();
     EniFacts {
         id: ipam_id(eni.id.as_str()),
         mac: eni.mac_address,
         subnet: ipam_id(eni.subnet_id.as_str()),
         security_groups: eni.groups.iter().map(|group| ipam_id(group.id.as_str())).collect(),
-        primary_address: own.into(),
+        primary_address: own.expect(IPV4_SUBNET).into(),
         blocks: blocks(&secondaries, &eni.ipv4_prefixes),
         kind: match eni.interface_type {
             InterfaceType::Interface => EniKind::Interface,
@@ -273,7 +276,7 @@ fn attachment(attachment: &response::Attachment) -> EniAttachment {
 fn subnet_facts(subnet: response::Subnet) -> SubnetFacts {
     SubnetFacts {
         id: ipam_id(subnet.id.as_str()),
-        cidr: subnet.cidr_block.into(),
+        cidr: subnet.cidr_block.expect(IPV4_SUBNET).into(),
         free_addresses: subnet.available_ip_address_count,
         tags: subnet.tags,
     }

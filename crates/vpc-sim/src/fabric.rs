@@ -12,7 +12,8 @@
 //! * The fabric itself is the VPC router (subnet base + 1, and `fe80:ec2::1`) and IMDS
 //!   (169.254.169.254 and `fd00:ec2::254`). It sees the pod's own source address. It does not answer
 //!   ping, and advertises itself in subnets with an IPv6 block.
-//! * Nothing outside the VPC can be reached, and there is no NAT.
+//! * Packets between VPCs and to the outside pass as the route tables say. Gateways translate
+//!   addresses. The outside is one more namespace, with a host.
 //!
 //! The kernel holds all state. Each device's alias names its ENI, and each namespace made here has
 //! a mark on `lo`. So a [`Fabric`] that starts after a crash finds and removes the remains.
@@ -20,6 +21,7 @@
 //! The fabric knows neither EC2 nor HTTP: its input is a [`VpcSnapshot`]. It needs root.
 
 mod error;
+mod gateway;
 mod kernel_state;
 mod message;
 mod netns;
@@ -28,12 +30,14 @@ mod rtnl;
 mod snapshot;
 
 use std::collections::BTreeSet;
-use std::net::{SocketAddr, TcpListener};
+use std::io;
+use std::net::{Ipv6Addr, SocketAddr, TcpListener, UdpSocket};
 use std::thread;
 
 pub use self::error::{
     AttachError, KernelError, ListenError, NameError, StartError, StopError, SyncError,
 };
+pub use self::gateway::{OUTSIDE_V4, OUTSIDE_V6, Outside, Routing};
 use self::kernel_state::{Entry, KernelState, Label, Link};
 pub use self::netns::NetnsName;
 use self::netns::{Claim, Netns};
@@ -99,6 +103,8 @@ pub struct Fabric {
     netns: Netns,
     advertiser: Advertiser,
     mark: String,
+    /// The rules of route tables that the kernel has.
+    rules: String,
     stopped: bool,
 }
 
@@ -143,7 +149,7 @@ impl Fabric {
         set_up(&netns, &mark).await?;
         let advertiser = Advertiser::start(&netns)?;
         netns.publish(&config.netns)?;
-        Ok(Self { netns, advertiser, mark, stopped: false })
+        Ok(Self { netns, advertiser, mark, rules: String::new(), stopped: false })
     }
 
     /// Makes the kernel match the snapshot: reads the kernel, and changes what differs. Changes
@@ -153,6 +159,8 @@ impl Fabric {
     ///
     /// [`SyncError`]. The next call continues where this one failed.
     pub async fn sync(&mut self, snapshot: &VpcSnapshot) -> Result<Report, SyncError> {
+        // The rules come first, so that no packet finds a device without them.
+        self.apply_rules(snapshot)?;
         let wanted = KernelState::of(snapshot);
         let rtnl = Rtnl::open(&self.netns)?;
         let mut report = Report::default();
@@ -172,6 +180,40 @@ impl Fabric {
                 Err(SyncError::Attach { first: Box::new(first), others: failed.collect(), report })
             }
         }
+    }
+
+    fn apply_rules(&mut self, snapshot: &VpcSnapshot) -> Result<(), KernelError> {
+        let rules = snapshot.routing.rules(&snapshot.cidrs);
+        let nothing = Routing::default().rules(&BTreeSet::new());
+        let has_nothing_yet = self.rules.is_empty() && rules == nothing;
+        if rules != self.rules && !has_nothing_yet {
+            gateway::apply(&self.netns, &rules)?;
+            self.rules = rules;
+        }
+        Ok(())
+    }
+
+    /// Opens sockets of TCP and UDP on a port of the outside, for both families. They are
+    /// non-blocking.
+    ///
+    /// # Errors
+    ///
+    /// [`ListenError::Bind`] if the port is taken or there is no outside.
+    pub fn outside_sockets(
+        &self,
+        outside: &NetnsName,
+        port: u16,
+    ) -> Result<(TcpListener, UdpSocket), ListenError> {
+        let address = SocketAddr::from((Ipv6Addr::UNSPECIFIED, port));
+        let missing = || ListenError::Bind { address, source: io::ErrorKind::NotFound.into() };
+        let netns = Netns::open(outside)?.ok_or_else(missing)?;
+        let open = || {
+            let (tcp, udp) = (TcpListener::bind(address)?, UdpSocket::bind(address)?);
+            tcp.set_nonblocking(true)?;
+            udp.set_nonblocking(true)?;
+            Ok((tcp, udp))
+        };
+        netns.run(open)?.map_err(|source| ListenError::Bind { address, source })
     }
 
     /// Opens a listener that instances and pods reach at `address`. The address must be one of the

@@ -6,15 +6,15 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
 
-use ec2_model::fabric::{Fabric as Wanted, FabricEni};
-use ec2_model::id::InstanceId;
-use ipnet::IpNet;
+use ec2_model::fabric::{Fabric as Wanted, FabricEni, FabricRoute};
+use ec2_model::id::{InstanceId, SubnetId};
+use ipnet::{IpNet, Ipv4Net};
 use tokio::net::TcpListener;
 use tokio::sync::Mutex;
 
 use crate::fabric::{
-    AttachedEni, Fabric, Instance, ListenError, NetnsName, Report, StopError, SyncError,
-    VpcSnapshot,
+    AttachedEni, Fabric, Instance, ListenError, NetnsName, Outside, Report, Routing, StopError,
+    SyncError, VpcSnapshot,
 };
 
 /// A running fabric, and the namespaces of the instances.
@@ -23,6 +23,8 @@ pub struct FabricSync {
     /// `None` after it was stopped.
     fabric: Mutex<Option<Fabric>>,
     netns: BTreeMap<InstanceId, NetnsName>,
+    /// The namespace of the outside, if a route leads there.
+    outside: NetnsName,
 }
 
 /// Why a listener in the fabric could not be opened.
@@ -42,8 +44,8 @@ pub enum FabricSocketError {
 impl FabricSync {
     /// Syncs `fabric` for the instances in `netns`. Other instances get no devices.
     #[must_use]
-    pub fn new(fabric: Fabric, netns: BTreeMap<InstanceId, NetnsName>) -> Self {
-        Self { fabric: Mutex::new(Some(fabric)), netns }
+    pub fn new(fabric: Fabric, netns: BTreeMap<InstanceId, NetnsName>, outside: NetnsName) -> Self {
+        Self { fabric: Mutex::new(Some(fabric)), netns, outside }
     }
 
     /// Makes the kernel match `wanted`. It is called under the lock, so that of two concurrent
@@ -53,7 +55,7 @@ impl FabricSync {
     /// If a change failed. All other changes were made.
     pub async fn sync(&self, wanted: impl FnOnce() -> Wanted + Send) -> Result<Report, SyncError> {
         match self.fabric.lock().await.as_mut() {
-            Some(fabric) => fabric.sync(&snapshot(&wanted(), &self.netns)).await,
+            Some(fabric) => fabric.sync(&self.snapshot(&wanted())).await,
             None => Ok(Report::default()),
         }
     }
@@ -62,6 +64,25 @@ impl FabricSync {
     #[must_use]
     pub fn netns(&self) -> &BTreeMap<InstanceId, NetnsName> {
         &self.netns
+    }
+
+    /// The namespace of the outside, if a route leads there.
+    #[must_use]
+    pub fn outside(&self) -> &NetnsName {
+        &self.outside
+    }
+
+    /// Sockets of TCP and UDP on a port of the outside.
+    ///
+    /// # Errors
+    /// If the fabric was stopped, or if there is no outside.
+    pub async fn outside_sockets(
+        &self,
+        port: u16,
+    ) -> Result<(std::net::TcpListener, std::net::UdpSocket), FabricSocketError> {
+        let fabric = self.fabric.lock().await;
+        let fabric = fabric.as_ref().ok_or(FabricSocketError::Stopped)?;
+        Ok(fabric.outside_sockets(&self.outside, port)?)
     }
 
     /// A listener on `address` inside the fabric.
@@ -88,13 +109,72 @@ impl FabricSync {
     }
 }
 
-fn snapshot(wanted: &Wanted, netns: &BTreeMap<InstanceId, NetnsName>) -> VpcSnapshot {
-    let vpcs = wanted.instances.iter().flat_map(|instance| &instance.vpc_cidrs);
-    let instances = wanted.instances.iter().filter_map(|instance| {
-        let enis = instance.enis.iter().map(attached).collect();
-        Some(Instance { netns: netns.get(&instance.id)?.clone(), enis })
-    });
-    VpcSnapshot { cidrs: vpcs.copied().collect(), instances: instances.collect() }
+impl FabricSync {
+    fn snapshot(&self, wanted: &Wanted) -> VpcSnapshot {
+        let instances = wanted.instances.iter().filter_map(|instance| {
+            let enis = instance.enis.iter().map(attached).collect();
+            Some(Instance { netns: self.netns.get(&instance.id)?.clone(), enis })
+        });
+        VpcSnapshot {
+            cidrs: wanted.vpcs.iter().flat_map(|vpc| &vpc.cidrs).copied().collect(),
+            instances: instances.collect(),
+            routing: routing(wanted, &self.outside),
+        }
+    }
+}
+
+fn routing(wanted: &Wanted, netns: &NetnsName) -> Routing {
+    let mut routing = Routing::default();
+    let mut outside = Outside {
+        netns: netns.clone(),
+        leaving: BTreeMap::new(),
+        reachable: BTreeMap::new(),
+        open: BTreeSet::new(),
+    };
+    for vpc in &wanted.vpcs {
+        routing.pass_within(&vpc.cidrs);
+        for subnet in &vpc.subnets {
+            for (destination, route) in &subnet.routes {
+                let same = |net: &&IpNet| net.addr().is_ipv4() == destination.addr().is_ipv4();
+                let Some(from) = subnet.cidrs.iter().find(same) else { continue };
+                match (route, from) {
+                    (FabricRoute::Peering, _) => {
+                        routing.passes.insert((*from, *destination));
+                    }
+                    (FabricRoute::InternetGateway, IpNet::V4(_)) => {
+                        open_ipv4(&mut outside, wanted, &subnet.id);
+                    }
+                    (FabricRoute::InternetGateway, IpNet::V6(from)) => {
+                        outside.open.insert(*from);
+                    }
+                    (FabricRoute::NatGateway { public }, IpNet::V4(from)) => {
+                        outside.leaving.insert(*from, *public);
+                    }
+                    (FabricRoute::NatGateway { .. }, IpNet::V6(_)) => {}
+                }
+            }
+        }
+    }
+    routing.outside = leads_out(wanted).then_some(outside);
+    routing
+}
+
+/// Whether a subnet has a route to the outside.
+pub(crate) fn leads_out(wanted: &Wanted) -> bool {
+    let routes = wanted.vpcs.iter().flat_map(|vpc| &vpc.subnets).flat_map(|it| it.routes.values());
+    routes.into_iter().any(|route| match route {
+        FabricRoute::InternetGateway | FabricRoute::NatGateway { .. } => true,
+        FabricRoute::Peering => false,
+    })
+}
+
+/// The internet gateway translates the private addresses that have a public one.
+fn open_ipv4(outside: &mut Outside, wanted: &Wanted, subnet: &SubnetId) {
+    let enis = wanted.instances.iter().flat_map(|instance| &instance.enis);
+    for (private, public) in enis.filter(|eni| eni.subnet_id == *subnet).flat_map(|it| &it.public) {
+        outside.leaving.insert((*private).into(), *public);
+        outside.reachable.insert(*public, *private);
+    }
 }
 
 fn attached(eni: &FabricEni) -> AttachedEni {
@@ -103,8 +183,11 @@ fn attached(eni: &FabricEni) -> AttachedEni {
         mac: eni.mac.octets(),
         network_card: eni.network_card,
         device_index: eni.device_index,
-        primary: eni.primary,
-        subnet: eni.subnet_cidr,
+        is_primary: eni.is_primary,
+        ipv4: eni
+            .primary
+            .zip(eni.subnet_cidr)
+            .map(|(primary, subnet)| Ipv4Net::new_assert(primary, subnet.prefix_len())),
         assigned: assigned(eni),
         in_ipv6_subnet: eni.subnet_ipv6_cidr.is_some(),
         source_dest_check: eni.source_dest_check,

@@ -13,7 +13,7 @@
 //!
 //! From the outside in: [`server`] starts everything. [`ec2`], [`imds`] and [`admin`] speak HTTP.
 //! [`simulator`] alone locks the model and passes it the time. [`fabric_sync`] connects it to the
-//! [`fabric`].
+//! [`fabric`]. [`outside`] answers in the namespace beyond the gateways.
 
 pub mod admin;
 pub mod clock;
@@ -21,6 +21,7 @@ pub mod ec2;
 pub mod fabric;
 pub mod fabric_sync;
 pub mod imds;
+pub mod outside;
 mod seed;
 pub mod serve;
 pub mod server;

@@ -5,16 +5,19 @@
 use std::collections::BTreeMap;
 
 use ec2_model::config::Config;
-use ec2_model::id::{EniId, InstanceId, SecurityGroupId, SubnetId, VpcId};
+use ec2_model::id::{InstanceId, SecurityGroupId, SubnetId, VpcId};
 use ec2_model::metadata_options::MetadataOptions;
-use ec2_model::request::{AssignIpv6Addresses, CreateSubnetCidrReservation, Request, Wanted};
+use ec2_model::request::{CreateSubnetCidrReservation, Request};
+use ec2_model::routing::RouteVia;
 use ec2_model::seed::{InstanceSeed, SecurityGroupSeed, SubnetSeed, VpcSeed};
 use ec2_model::{ApiError, Context, Model, SimTime};
 use ipnet::IpNet;
 use serde_saphyr::{Location, Spanned};
 
 use crate::imds::Changes;
-use crate::topology::{Instance, LineError, Reservation, Subnet, Topology, Vpc};
+use crate::topology::{Instance, LineError, Reservation, Subnet, Topology, Via, Vpc};
+
+const KNOWN: &str = "the topology was checked: this name is in it";
 
 /// A model with the resources of `topology`, and the ids of its instances in the file's order.
 pub(crate) fn seed(
@@ -41,6 +44,7 @@ pub(crate) fn seed(
         groups: BTreeMap::new(),
     };
     topology.vpcs.iter().try_for_each(|vpc| seeder.add_vpc(vpc))?;
+    topology.vpcs.iter().try_for_each(|vpc| seeder.add_routes(vpc))?;
     let instances: Result<_, _> =
         topology.instances.iter().map(|instance| seeder.add_instance(instance)).collect();
     let mut model = seeder.model;
@@ -110,9 +114,10 @@ impl<'a> Seeder<'a> {
             id: subnet.id.clone(),
             vpc: vpc.clone(),
             availability_zone: subnet.az.value.clone(),
-            cidr: subnet.cidr.value,
+            cidr: subnet.cidr.as_ref().map(|cidr| cidr.value),
             ipv6_cidr: subnet.ipv6_cidr.as_ref().map(|cidr| cidr.value),
             assign_ipv6_address_on_creation: false,
+            map_public_ip_on_launch: subnet.map_public_ip_on_launch,
             used: subnet.used.iter().flat_map(|range| range.value.blocks()).collect(),
             tags: subnet.tags.clone(),
         };
@@ -120,7 +125,35 @@ impl<'a> Seeder<'a> {
                    and used addresses that EC2 does not reserve";
         let id = self.model.add_subnet(seed).map_err(refused(at, fix))?;
         self.subnets.insert(&subnet.name.value, (id.clone(), vpc.clone()));
+        if let Some(public) = &subnet.nat_gateway {
+            let fix = "give a free address of 203.0.113.0/24";
+            let refused = refused(public.referenced, fix);
+            self.model.add_nat_gateway(&id, public.value).map_err(refused)?;
+        }
         subnet.reservations.iter().try_for_each(|one| self.add_reservation(&id, one))
+    }
+
+    /// Adds the routes of all subnets. A peering needs both VPCs.
+    fn add_routes(&mut self, vpc: &'a Spanned<Vpc>) -> Result<(), LineError> {
+        for subnet in &vpc.value.subnets {
+            let id = self.subnet(&subnet.value.name.value).0.clone();
+            for (destination, via) in &subnet.value.routes {
+                let target = match &via.value {
+                    Via::InternetGateway => RouteVia::InternetGateway,
+                    Via::NatGateway(name) => RouteVia::NatGateway(self.subnet(name).0.clone()),
+                    Via::Peering => RouteVia::Peering,
+                };
+                let fix = "lead 0.0.0.0/0 or ::/0 to a gateway of the VPC, and a block of another \
+                           VPC to peering";
+                let refused = refused(via.referenced, fix);
+                self.model.add_route(&id, *destination, target).map_err(refused)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn subnet(&self, name: &str) -> &(SubnetId, VpcId) {
+        self.subnets.get(name).expect(KNOWN)
     }
 
     fn add_reservation(
@@ -145,20 +178,22 @@ impl<'a> Seeder<'a> {
     fn add_instance(&mut self, instance: &'a Spanned<Instance>) -> Result<InstanceId, LineError> {
         let at = instance.referenced;
         let instance = &instance.value;
-        let known = "the topology was checked: this name is in it";
-        let (subnet, vpc) = self.subnets.get(instance.subnet.value.as_str()).expect(known).clone();
+        let (subnet, vpc) = self.subnet(&instance.subnet.value).clone();
         let group = |name: &'a Spanned<String>| {
-            self.groups.get(&(vpc.clone(), name.value.as_str())).expect(known).clone()
+            self.groups.get(&(vpc.clone(), name.value.as_str())).expect(KNOWN).clone()
         };
         let seed = InstanceSeed {
             id: instance.id.clone(),
             instance_type: instance.instance_type.value.clone(),
             subnet,
+            device_index: instance.device_index,
             primary_address: instance.address,
+            ipv6_address: instance.ipv6_address,
+            public_address: instance.public_address,
             groups: instance.security_groups.iter().map(group).collect(),
             tags: instance.tags.clone(),
         };
-        let fix = "give a type that EC2 has, and a free address of the subnet or none";
+        let fix = "give a type that EC2 has, and free addresses of the subnet or none";
         let id = self.model.add_instance(seed, self.context.now).map_err(refused(at, fix))?;
         let changes = Changes {
             mode: Some(instance.imds),
@@ -167,29 +202,7 @@ impl<'a> Seeder<'a> {
         };
         let options = changes.applied_to(MetadataOptions::default());
         self.model.set_metadata_options(&id, options).map_err(refused(at, fix))?;
-        self.add_ipv6(&id, at, instance)?;
         Ok(id)
-    }
-
-    fn add_ipv6(
-        &mut self,
-        id: &InstanceId,
-        at: Location,
-        instance: &Instance,
-    ) -> Result<(), LineError> {
-        let Some(address) = instance.ipv6_address else { return Ok(()) };
-        let request = AssignIpv6Addresses {
-            network_interface_id: self.primary_eni(id),
-            wanted: Wanted { addresses: vec![address], ..Wanted::default() },
-        };
-        self.call(request).map_err(refused(at, "give a free IPv6 address of the subnet or none"))
-    }
-
-    fn primary_eni(&mut self, id: &InstanceId) -> EniId {
-        let fabric = self.model.fabric(self.context.now);
-        let instance = fabric.instances.into_iter().find(|instance| instance.id == *id);
-        let primary = instance.and_then(|instance| instance.enis.into_iter().next());
-        primary.expect("a seeded instance runs and has its primary ENI").id
     }
 
     fn call(&mut self, request: impl Into<Request>) -> Result<(), ApiError> {

@@ -16,14 +16,16 @@ use tokio::task::JoinSet;
 
 use crate::clock::Clock;
 use crate::ec2::Access;
-use crate::fabric::{Fabric, FabricConfig, NetnsName, StartError, StopError, SyncError};
-use crate::fabric_sync::{FabricSocketError, FabricSync};
+use crate::fabric::{
+    Fabric, FabricConfig, NetnsName, OUTSIDE_V4, OUTSIDE_V6, StartError, StopError, SyncError,
+};
+use crate::fabric_sync::{FabricSocketError, FabricSync, leads_out};
 use crate::imds::{Audience, Imds};
 use crate::seed::seed;
 use crate::serve::serve;
 use crate::simulator::Simulator;
-use crate::topology::{Topology, TopologyError};
-use crate::{admin, ec2, imds};
+use crate::topology::{Topology, TopologyError, outside_netns};
+use crate::{admin, ec2, imds, outside};
 
 /// The address of IMDS in a VPC. EC2 listens beside it.
 const IN_FABRIC: IpAddr = IpAddr::V4(Ipv4Addr::new(169, 254, 169, 254));
@@ -103,6 +105,19 @@ pub struct FabricEndpoints {
     pub imds: String,
     /// Network namespace by instance.
     pub netns: BTreeMap<String, String>,
+    /// The host beyond the gateways, if a route leads there.
+    pub outside: Option<OutsideEndpoint>,
+}
+
+/// The host in the outside, which answers ping and tells each client its address.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct OutsideEndpoint {
+    /// Its network namespace.
+    pub netns: String,
+    /// Its addresses.
+    pub addresses: [IpAddr; 2],
+    /// The port of its server, for TCP and UDP.
+    pub port: u16,
 }
 
 /// A running simulator. Dropping it stops it. [`Server::stop`] also reports errors.
@@ -125,6 +140,7 @@ impl Server {
             seed(&topology, clock.now()).map_err(|error| error.in_file(&settings.config))?;
         let ec2_listener = bind("EC2", settings.listen).await?;
         let imds_listeners = bind_imds(settings.imds_listen, &topology, &instances).await?;
+        let leads_out = leads_out(&model.fabric(clock.now()));
         let fabric_sync = match settings.fabric {
             true => Some(start_fabric(&topology, &instances, &mut model, &clock).await?),
             false => None,
@@ -137,7 +153,7 @@ impl Server {
             ec2: url(&ec2_listener),
             imds: imds_listeners.iter().map(|(id, at)| (id.to_string(), url(at))).collect(),
             instances,
-            fabric: simulator.fabric_sync().map(fabric_endpoints),
+            fabric: simulator.fabric_sync().map(|sync| fabric_endpoints(sync, leads_out)),
         };
         let mut served = match simulator.fabric_sync() {
             Some(fabric_sync) => listen_in_fabric(fabric_sync, &api, &imds).await?,
@@ -151,6 +167,10 @@ impl Server {
 
         let mut tasks: JoinSet<()> =
             served.into_iter().map(|(listener, router)| serve(listener, router)).collect();
+        if let (Some(fabric_sync), true) = (simulator.fabric_sync(), leads_out) {
+            let (tcp, udp) = fabric_sync.outside_sockets(outside::PORT).await?;
+            tasks.spawn(outside::serve(tcp, udp));
+        }
         let timekeeper = Arc::clone(&simulator);
         tasks.spawn(async move { timekeeper.keep_time().await });
         Ok(Self { simulator, endpoints, tasks })
@@ -249,7 +269,8 @@ async fn start_fabric(
         Some(netns) => FabricConfig { netns: name(netns) },
         None => FabricConfig::default(),
     };
-    let fabric_sync = FabricSync::new(Fabric::start(config).await?, netns.collect());
+    let outside = outside_netns(&config.netns).expect(known);
+    let fabric_sync = FabricSync::new(Fabric::start(config).await?, netns.collect(), outside);
     match fabric_sync.sync(|| model.fabric(clock.now())).await {
         Ok(_report) => Ok(fabric_sync),
         Err(error) => {
@@ -267,6 +288,7 @@ async fn listen_in_fabric(
     let metadata = imds::router(Arc::clone(imds), Audience::BySource);
     let served = [
         (SocketAddr::new(IN_FABRIC, EC2_PORT_IN_FABRIC), api),
+        (SocketAddr::new(IN_FABRIC_V6, EC2_PORT_IN_FABRIC), api),
         (SocketAddr::new(IN_FABRIC, IMDS_PORT), &metadata),
         (SocketAddr::new(IN_FABRIC_V6, IMDS_PORT), &metadata),
     ];
@@ -277,12 +299,17 @@ async fn listen_in_fabric(
     Ok(listeners)
 }
 
-fn fabric_endpoints(fabric_sync: &FabricSync) -> FabricEndpoints {
+fn fabric_endpoints(fabric_sync: &FabricSync, leads_out: bool) -> FabricEndpoints {
     let netns = fabric_sync.netns().iter().map(|(id, name)| (id.to_string(), name.to_string()));
     FabricEndpoints {
         ec2: format!("http://{IN_FABRIC}:{EC2_PORT_IN_FABRIC}"),
         imds: format!("http://{IN_FABRIC}"),
         netns: netns.collect(),
+        outside: leads_out.then(|| OutsideEndpoint {
+            netns: fabric_sync.outside().to_string(),
+            addresses: [OUTSIDE_V4.addr().into(), OUTSIDE_V6.into()],
+            port: outside::PORT,
+        }),
     }
 }
 

@@ -13,12 +13,12 @@ use ec2_model::id::{InstanceId, SecurityGroupId, SubnetId, VpcId};
 use ec2_model::metadata_options::HopLimit;
 use ec2_model::request::ReservationType;
 use ec2_model::response::Tags;
-use ipnet::{Ipv4Net, Ipv4Subnets, Ipv6Net};
+use ipnet::{IpNet, Ipv4Net, Ipv4Subnets, Ipv6Net};
 use serde::Deserialize;
 use serde_saphyr::{Location, Spanned};
 
 use crate::clock::Pace;
-use crate::fabric::NetnsName;
+use crate::fabric::{NameError, NetnsName};
 use crate::imds::Mode;
 use crate::switches::Switches;
 
@@ -111,11 +111,21 @@ pub struct Subnet {
     pub id: Option<SubnetId>,
     /// Availability zone, such as `us-east-1a`.
     pub az: Spanned<String>,
-    /// IPv4 block inside one of the VPC's.
-    pub cidr: Spanned<Ipv4Net>,
+    /// IPv4 block inside one of the VPC's. The subnet is IPv6 only if absent.
+    #[serde(default)]
+    pub cidr: Option<Spanned<Ipv4Net>>,
     /// IPv6 block inside one of the VPC's; /64.
     #[serde(default)]
     pub ipv6_cidr: Option<Spanned<Ipv6Net>>,
+    /// Whether a new instance gets a public address.
+    #[serde(default)]
+    pub map_public_ip_on_launch: bool,
+    /// Public address of a NAT gateway in the subnet; none if absent.
+    #[serde(default)]
+    pub nat_gateway: Option<Spanned<Ipv4Addr>>,
+    /// Routes that lead out of the VPC, by destination.
+    #[serde(default)]
+    pub routes: BTreeMap<IpNet, Spanned<Via>>,
     /// Tags.
     #[serde(default)]
     pub tags: Tags,
@@ -125,6 +135,18 @@ pub struct Subnet {
     /// Subnet CIDR reservations.
     #[serde(default)]
     pub reservations: Vec<Spanned<Reservation>>,
+}
+
+/// The target of a route.
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Via {
+    /// The VPC's internet gateway, for `0.0.0.0/0` or `::/0`.
+    InternetGateway,
+    /// The NAT gateway in the subnet of this name, for `0.0.0.0/0`.
+    NatGateway(String),
+    /// The peering with the VPC that has the destination.
+    Peering,
 }
 
 /// A subnet CIDR reservation.
@@ -153,12 +175,19 @@ pub struct Instance {
     pub instance_type: Spanned<String>,
     /// Name of a subnet of this file.
     pub subnet: Spanned<String>,
+    /// Device index of its primary ENI; 1 as on SageMaker HyperPod.
+    #[serde(default)]
+    pub device_index: u16,
     /// Primary IPv4 address; chosen from the seed if absent.
     #[serde(default)]
     pub address: Option<Ipv4Addr>,
-    /// IPv6 address of the primary ENI; none if absent.
+    /// IPv6 address of the primary ENI. If absent, EC2 chooses one in an IPv6-only subnet, and none
+    /// elsewhere.
     #[serde(default)]
     pub ipv6_address: Option<Ipv6Addr>,
+    /// Elastic IP address of the primary address, of 203.0.113.0/24; none if absent.
+    #[serde(default)]
+    pub public_address: Option<Ipv4Addr>,
     /// Names of security groups of the subnet's VPC; its default group if empty.
     #[serde(default)]
     pub security_groups: Vec<Spanned<String>>,
@@ -302,6 +331,8 @@ impl Topology {
         let netns = instances().filter_map(|i| i.netns.as_ref()).chain(self.fabric_netns.iter());
         unique("network namespace", netns.clone())?;
         netns.clone().try_for_each(check_netns)?;
+        self.fabric_netns.iter().try_for_each(check_fabric_netns)?;
+        subnets().try_for_each(|subnet| self.check_routes(subnet))?;
         instances().try_for_each(|instance| self.check_instance(instance))
     }
 
@@ -330,6 +361,20 @@ impl Topology {
         Ok(())
     }
 
+    fn check_routes(&self, subnet: &Subnet) -> Result<(), LineError> {
+        for via in subnet.routes.values() {
+            match &via.value {
+                Via::NatGateway(name) if self.vpc_of(name).is_none() => {
+                    let what = format!("there is no subnet `{name}`");
+                    let fix = "name the subnet that has the NAT gateway";
+                    return Err(LineError::new(via.referenced, what, fix));
+                }
+                Via::NatGateway(_) | Via::InternetGateway | Via::Peering => {}
+            }
+        }
+        Ok(())
+    }
+
     /// The VPC that holds the subnet of that name.
     fn vpc_of(&self, subnet: &str) -> Option<&Vpc> {
         let holds = |vpc: &Vpc| vpc.subnets.iter().any(|s| s.value.name.value == subnet);
@@ -351,6 +396,20 @@ fn check_netns(name: &Spanned<String>) -> Result<(), LineError> {
         LineError::new(name.referenced, error.to_string(), fix)
     };
     name.value.parse::<NetnsName>().map(|_name| ()).map_err(line_error)
+}
+
+/// The namespace of the outside gets its name from the fabric's.
+fn check_fabric_netns(name: &Spanned<String>) -> Result<(), LineError> {
+    let line_error = |error: <NetnsName as FromStr>::Err| {
+        LineError::new(name.referenced, error.to_string(), "write a shorter name")
+    };
+    let fabric = name.value.parse().map_err(line_error)?;
+    outside_netns(&fabric).map(|_name| ()).map_err(line_error)
+}
+
+/// The namespace of the outside.
+pub(crate) fn outside_netns(fabric: &NetnsName) -> Result<NetnsName, NameError> {
+    format!("{fabric}-outside").parse()
 }
 
 fn unique<'a, T: Ord + fmt::Display + 'a>(

@@ -11,9 +11,10 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::process::{Command, Output};
 use std::time::{Duration, Instant};
 
-use ipnet::IpNet;
+use ipnet::{IpNet, Ipv4Net};
 use vpc_sim::fabric::{
-    AttachedEni, Fabric, FabricConfig, Instance, NetnsName, StartError, SyncError, VpcSnapshot,
+    AttachedEni, Fabric, FabricConfig, Instance, NetnsName, Routing, StartError, SyncError,
+    VpcSnapshot,
 };
 
 const ROUTER: &str = "10.0.1.1";
@@ -105,11 +106,12 @@ fn two_instances(id: &str) -> VpcSnapshot {
         netns: format!("{id}-{name}").parse().unwrap(),
         enis,
     };
+    let cidrs = ["10.0.0.0/16".parse().unwrap(), "2600:1f:0:100::/56".parse().unwrap()];
+    let mut routing = Routing::default();
+    routing.pass_within(&cidrs);
     VpcSnapshot {
-        cidrs: BTreeSet::from([
-            "10.0.0.0/16".parse().unwrap(),
-            "2600:1f:0:100::/56".parse().unwrap(),
-        ]),
+        routing,
+        cidrs: BTreeSet::from(cidrs),
         instances: vec![
             instance("a", vec![eni(0, [10, 0, 1, 10]), eni(1, [10, 0, 1, 11])]),
             instance("b", vec![eni(0, [10, 0, 2, 20]), eni(1, [10, 0, 2, 21])]),
@@ -124,8 +126,8 @@ fn eni(device_index: u16, primary: [u8; 4]) -> AttachedEni {
         mac: [2, 0, 0, 0, subnet, host],
         network_card: 0,
         device_index,
-        primary: primary.into(),
-        subnet: format!("10.0.{subnet}.0/24").parse().unwrap(),
+        is_primary: device_index == 0,
+        ipv4: Some(Ipv4Net::new_assert(primary.into(), 24)),
         assigned: BTreeSet::new(),
         in_ipv6_subnet: false,
         source_dest_check: true,
@@ -244,6 +246,29 @@ async fn router_and_imds_do_not_answer_ping() {
         let neighbour = ip(&["-n", &a, family, "neighbour", "show", router]);
         assert!(neighbour.contains("lladdr"), "it is there all the same: {neighbour}");
     }
+}
+
+#[tokio::test]
+async fn instance_without_ipv4_reaches_others_by_ipv6() {
+    if skipped() {
+        return;
+    }
+    let mut lab = Lab::empty("native").await;
+    lab.snapshot = two_instances(&lab.id);
+    let (a6, b6) = ("2600:1f:0:101::10", "2600:1f:0:102::20");
+    for (instance, address) in lab.snapshot.instances.iter_mut().zip([a6, b6]) {
+        instance.enis.truncate(1);
+        let eni = &mut instance.enis[0];
+        eni.assigned.insert(address.parse::<IpAddr>().unwrap().into());
+        eni.ipv4 = None;
+    }
+    lab.sync().await;
+    let a = lab.netns("a");
+    assert_eq!(ip(&["-n", &a, "-4", "address", "show", "dev", "ens5"]), "");
+    assert_eq!(ip(&["-n", &a, "-4", "route"]), "");
+    assert!(lab.pings("a", b6));
+    assert!(lab.pings("b", a6));
+    assert!(lab.fabric.sync(&lab.snapshot).await.unwrap().is_unchanged());
 }
 
 #[tokio::test]
@@ -648,8 +673,8 @@ async fn fabric_attaches_thirty_enis() {
         lab.snapshot.instances.push(Instance { netns, enis: enis(instance) });
     }
     for eni in lab.snapshot.instances.iter_mut().flat_map(|instance| &mut instance.enis) {
-        let base = 128 + (eni.primary.octets()[3] - 10) * 8;
-        let subnet = eni.primary.octets()[2];
+        let [.., subnet, host] = eni.ipv4.unwrap().addr().octets();
+        let base = 128 + (host - 10) * 8;
         let assigned = (0..8).map(|i| IpNet::from(IpAddr::from([10, 0, subnet, base + i])));
         eni.assigned.extend(assigned);
     }

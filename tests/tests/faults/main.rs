@@ -18,6 +18,7 @@ mod limits;
 mod live_settings;
 mod metrics;
 mod migration;
+mod place;
 mod record;
 mod reuse;
 mod short;

@@ -72,8 +72,8 @@ fn not_movable(what: &str) -> ApiError {
     ApiError::parameter_value(format!("[{what}] assigned, but move is not allowed."))
 }
 
-pub(super) fn no_ipv6(subnet: &SubnetId) -> ApiError {
-    let text = format!("The subnet '{subnet}' has no IPv6 CIDR block.");
+pub(super) fn no_block<F: Family>(subnet: &SubnetId) -> ApiError {
+    let text = format!("The subnet '{subnet}' has no {} CIDR block.", F::NAME);
     ApiError::parameter_value(text)
 }
 
@@ -253,8 +253,8 @@ impl Model {
     ) -> Result<Holdings<F>, ApiError> {
         let subnet = self.resources.eni(id)?.subnet.clone();
         let mut allocator = Allocator { choice: self.config.address_choice, rng: &mut self.rng };
-        let space =
-            F::space_mut(self.resources.subnet_mut(&subnet)).ok_or_else(|| no_ipv6(&subnet))?;
+        let space = F::space_mut(self.resources.subnet_mut(&subnet))
+            .ok_or_else(|| no_block::<F>(&subnet))?;
         let errors = self.config.insufficient_error;
         let taken = allocator.allocate(space, request, id);
         taken.map_err(|error| allocate_error(&error, Purpose::Assignment, errors))
@@ -297,6 +297,7 @@ impl Model {
         if let Some(space) = F::space_mut(self.resources.subnet_mut(&subnet)) {
             part.release(space);
         }
+        self.resources.end_lost_associations();
         Ok(())
     }
 }

@@ -1,11 +1,13 @@
 //! Attaching and detaching ENIs.
 
+use instance_types::InstanceType;
+
 use crate::error::ApiError;
 use crate::family::{V4, V6};
 use crate::id::{AttachmentId, EniId};
 use crate::model::{Caller, Model};
 use crate::request::{AttachNetworkInterface, DetachNetworkInterface, InterfaceType};
-use crate::resources::{Eni, FamilyFields, Instance, PRIMARY, Slot, no_such_attachment};
+use crate::resources::{Eni, FamilyFields, Instance, Slot, no_such_attachment};
 use crate::response::{Attachment, AttachmentStatus, InstanceState, Response};
 use crate::time::SimTime;
 use crate::transition::Transition;
@@ -20,7 +22,7 @@ impl Model {
         let eni = self.visible_eni(id)?;
         let instance = self.resources.instance(&request.instance_id)?;
         let slot = slot_of(request)?;
-        let ena_queue_count = queues(request.ena_queue_count)?;
+        let ena_queue_count = queues(request.ena_queue_count, instance.instance_type)?;
         self.check_attach(eni, instance, slot)?;
         let attachment = Attachment {
             id: AttachmentId::from_number(0),
@@ -84,7 +86,7 @@ impl Model {
     ) -> Result<Response, ApiError> {
         let id = &request.attachment_id;
         let eni = self.eni_of_attachment(id)?;
-        check_detachable(eni)?;
+        self.check_detachable(eni)?;
         let eni = eni.id.clone();
         self.maybe_show_stale(caller, &eni);
         let was = self.begin_detach(&eni)?;
@@ -113,7 +115,7 @@ impl Model {
     /// Detaches an ENI at once.
     pub(super) fn detach_now(&mut self, eni: &EniId, now: SimTime) -> Result<(), ApiError> {
         let eni = self.resources.eni(eni)?;
-        check_detachable(eni)?;
+        self.check_detachable(eni)?;
         let Some(attachment) = eni.attachment() else {
             let text = format!("Interface '{}' is not attached.", eni.id);
             return Err(ApiError::new("IncorrectState", text));
@@ -122,30 +124,41 @@ impl Model {
         self.transitions.schedule(now, Transition::Detached(id));
         Ok(())
     }
-}
 
-fn check_detachable(eni: &Eni) -> Result<(), ApiError> {
-    let slot = eni.attachment().map(|it| (it.network_card_index, it.device_index));
-    if slot == Some(PRIMARY) {
-        let text = "The network interface at device index 0 and networkCard index 0 cannot be \
-                    detached.";
-        return Err(ApiError::new("OperationNotPermitted", text));
+    fn check_detachable(&self, eni: &Eni) -> Result<(), ApiError> {
+        let Some(attachment) = eni.attachment().filter(|_| self.resources.is_primary(eni)) else {
+            return Ok(());
+        };
+        let (card, device) = attachment.slot();
+        let text = format!(
+            "The network interface at device index {device} and networkCard index {card} cannot be \
+             detached."
+        );
+        Err(ApiError::new("OperationNotPermitted", text))
     }
-    Ok(())
 }
 
 fn slot_of(request: &AttachNetworkInterface) -> Result<Slot, ApiError> {
     slot(request.network_card_index, request.device_index)
 }
 
-/// The number of ENA queues that a client names. The table of instance types does not say how many
-/// each type has, so the model takes any number.
-pub(super) fn queues(count: Option<i32>) -> Result<Option<u16>, ApiError> {
-    let valid = |n: i32| {
-        let n_queues = u16::try_from(n).ok().filter(|n| *n > 0);
-        n_queues.ok_or_else(|| ApiError::invalid_value(&n.to_string(), "enaQueueCount", ""))
+/// The number of ENA queues that a client names: a power of two within the limit of one ENI. EC2's
+/// codes are not documented, and the model does not add up the queues of an instance.
+pub(super) fn queues(
+    count: Option<i32>,
+    instance_type: &InstanceType,
+) -> Result<Option<u16>, ApiError> {
+    let Some(n) = count else { return Ok(None) };
+    let Some(n_most) = instance_type.max_ena_queues() else {
+        let text = format!("ENA queues cannot be configured on {}", instance_type.name);
+        return Err(ApiError::new("UnsupportedOperation", text));
     };
-    count.map(valid).transpose()
+    let valid = u16::try_from(n).ok().filter(|n| n.is_power_of_two() && u32::from(*n) <= n_most);
+    let why = || {
+        let why = format!("It must be a power of two up to {n_most} on {}.", instance_type.name);
+        ApiError::invalid_value(&n.to_string(), "enaQueueCount", &why)
+    };
+    valid.map(Some).ok_or_else(why)
 }
 
 /// The slot that a client names.
@@ -178,11 +191,18 @@ pub(super) fn check_slot(instance: &Instance, slot: Slot) -> Result<(), ApiError
     Ok(())
 }
 
-/// Checks that the instance type supports the ENI's addresses and prefixes.
+/// Checks that the instance type supports the ENI's addresses and prefixes. Only Nitro types run
+/// without IPv4 (<https://docs.aws.amazon.com/vpc/latest/userguide/subnet-basics.html>); EC2's code
+/// for others is not documented.
 pub(super) fn check_carried(eni: &Eni, instance: &Instance) -> Result<(), ApiError> {
     let instance_type = instance.instance_type;
-    if !eni.v4.prefixes.is_empty() && !instance_type.supports_prefixes() {
+    let has_prefixes = !eni.v4.prefixes.is_empty() || !eni.v6.prefixes.is_empty();
+    if has_prefixes && !instance_type.supports_prefixes() {
         let text = format!("IP prefixes are not supported on {}", instance_type.name);
+        return Err(ApiError::new("UnsupportedOperation", text));
+    }
+    if eni.primary.is_none() && !instance_type.supports_prefixes() {
+        let text = format!("IPv6-only subnets are not supported on {}", instance_type.name);
         return Err(ApiError::new("UnsupportedOperation", text));
     }
     let too_many = [

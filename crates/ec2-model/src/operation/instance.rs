@@ -28,7 +28,7 @@ pub(super) struct InterfaceDraft {
     pub(super) slot: Slot,
     pub(super) source: InterfaceSource,
     pub(super) delete_on_termination: bool,
-    pub(super) ena_queue_count: Option<u16>,
+    pub(super) ena_queue_count: Option<i32>,
 }
 
 /// Where the ENI comes from.
@@ -152,7 +152,7 @@ impl Model {
             let v6 = AddressRequest::from_wanted(&request.ipv6)?;
             let draft = EniDraft {
                 primary: request.private_ip_address,
-                v6: v6.unwrap_or(AddressRequest::NONE),
+                v6,
                 groups: request.groups.clone(),
                 primary_ipv6: request.enable_primary_ipv6,
                 ..EniDraft::in_subnet(subnet)
@@ -194,7 +194,7 @@ impl Model {
         };
         let is_new = matches!(source, InterfaceSource::New(_));
         let delete_on_termination = wanted.delete_on_termination.unwrap_or(is_new);
-        let ena_queue_count = queues(wanted.ena_queue_count)?;
+        let ena_queue_count = wanted.ena_queue_count;
         Ok(InterfaceDraft { slot, source, delete_on_termination, ena_queue_count })
     }
 
@@ -220,6 +220,7 @@ impl Model {
             state: InstanceState::Pending,
             launch_time: caller.now,
             subnet,
+            primary: primary.slot,
             slots: BTreeMap::new(),
             metadata_options: launch.metadata_options,
             profile: launch.profile.clone(),
@@ -234,7 +235,28 @@ impl Model {
             self.undo_launch(launch, &id);
         }
         attached?;
+        self.give_at_launch(launch, &id)?;
         self.show_all(&id)
+    }
+
+    /// Gives a new instance with one new ENI a public address, if its subnet does so.
+    fn give_at_launch(&mut self, launch: &Launch, id: &InstanceId) -> Result<(), ApiError> {
+        let [InterfaceDraft { source: InterfaceSource::New(draft), .. }] = &launch.interfaces[..]
+        else {
+            return Ok(());
+        };
+        if !self.resources.subnet(&draft.subnet)?.map_public_ip_on_launch {
+            return Ok(());
+        }
+        let primary = self.resources.instance(id)?.primary_eni(&self.resources);
+        let given = match primary.map(|eni| eni.id.clone()) {
+            Some(eni) => self.give_public_address(&eni),
+            None => Ok(()),
+        };
+        if given.is_err() {
+            self.undo_launch(launch, id);
+        }
+        given
     }
 
     /// Attaches one ENI to an instance that is being started.
@@ -244,7 +266,9 @@ impl Model {
         instance: &InstanceId,
         wanted: &InterfaceDraft,
     ) -> Result<(), ApiError> {
-        check_slot(self.resources.instance(instance)?, wanted.slot)?;
+        let there = self.resources.instance(instance)?;
+        check_slot(there, wanted.slot)?;
+        let ena_queue_count = queues(wanted.ena_queue_count, there.instance_type)?;
         let eni = match &wanted.source {
             InterfaceSource::Existing(eni) => eni.clone(),
             InterfaceSource::New(draft) => self.make_eni(caller, draft)?,
@@ -264,7 +288,7 @@ impl Model {
             status: AttachmentStatus::Attached,
             attach_time: caller.now,
             delete_on_termination: wanted.delete_on_termination,
-            ena_queue_count: wanted.ena_queue_count,
+            ena_queue_count,
         };
         self.resources.attach(&eni, attachment);
         Ok(())
@@ -392,7 +416,7 @@ fn new_interface(wanted: &InstanceNetworkInterface) -> Result<EniDraft, ApiError
     Ok(EniDraft {
         primary: wanted.private_ip_address,
         v4: AddressRequest::from_wanted(&v4)?.unwrap_or(AddressRequest::NONE),
-        v6: AddressRequest::from_wanted(&v6)?.unwrap_or(AddressRequest::NONE),
+        v6: AddressRequest::from_wanted(&v6)?,
         groups: wanted.groups.clone(),
         description: wanted.description.clone(),
         connection_tracking: wanted.connection_tracking,

@@ -11,13 +11,13 @@ use crate::error::ApiError;
 use crate::family::{V4, V6};
 use crate::id::{EniId, ResourceType, SecurityGroupId, SubnetId, VpcId};
 use crate::model::{Caller, Model};
-use crate::operation::address::{Purpose, allocate_error, no_ipv6};
+use crate::operation::address::{Purpose, allocate_error, no_block};
 use crate::operation::tag::tags_for_one;
 use crate::request::{
     CreateNetworkInterface, DeleteNetworkInterface, InterfaceType, ModifyNetworkInterfaceAttribute,
     WantedIpv4,
 };
-use crate::resources::{Eni, EniState, no_such_attachment, no_such_eni};
+use crate::resources::{Eni, EniState, FamilyFields, no_such_attachment, no_such_eni};
 use crate::response::{Response, SecurityGroup, Tags};
 use crate::transition::Transition;
 
@@ -36,7 +36,8 @@ pub(crate) struct EniDraft {
     /// EC2 chooses one if absent.
     pub(crate) primary: Option<Ipv4Addr>,
     pub(crate) v4: AddressRequest<V4>,
-    pub(crate) v6: AddressRequest<V6>,
+    /// As the subnet's `AssignIpv6AddressOnCreation` says if absent.
+    pub(crate) v6: Option<AddressRequest<V6>>,
     /// If empty, the VPC's default group.
     pub(crate) groups: Vec<SecurityGroupId>,
     pub(crate) description: String,
@@ -54,7 +55,7 @@ impl EniDraft {
             subnet,
             primary: None,
             v4: AddressRequest::NONE,
-            v6: AddressRequest::NONE,
+            v6: None,
             groups: Vec::new(),
             description: String::new(),
             interface_type: InterfaceType::Interface,
@@ -64,8 +65,8 @@ impl EniDraft {
         }
     }
 
-    fn check_options(&self) -> Result<(), ApiError> {
-        if self.primary_ipv6 && (self.v6.is_for_prefixes() || self.v6.n_slots() == 0) {
+    fn check_options(&self, v6: &AddressRequest<V6>) -> Result<(), ApiError> {
+        if self.primary_ipv6 && (v6.is_for_prefixes() || v6.n_slots() == 0) {
             return Err(no_primary_ipv6());
         }
         self.connection_tracking.as_ref().map_or(Ok(()), ConnectionTracking::check)
@@ -91,17 +92,13 @@ impl Model {
     }
 
     fn draft(&self, request: &CreateNetworkInterface) -> Result<EniDraft, ApiError> {
-        let subnet = self.resources.subnet(&request.subnet_id)?;
+        self.resources.subnet(&request.subnet_id)?;
         let (primary, v4) = ipv4_of(request)?;
-        let unasked = match subnet.assign_ipv6_address_on_creation {
-            true => AddressRequest::AddressCount(1),
-            false => AddressRequest::NONE,
-        };
         Ok(EniDraft {
             subnet: request.subnet_id.clone(),
             primary,
             v4,
-            v6: AddressRequest::from_wanted(&request.ipv6)?.unwrap_or(unasked),
+            v6: AddressRequest::from_wanted(&request.ipv6)?,
             groups: request.groups.clone(),
             description: request.description.clone(),
             interface_type: request.interface_type,
@@ -117,18 +114,29 @@ impl Model {
         caller: Caller<'_>,
         draft: &EniDraft,
     ) -> Result<EniId, ApiError> {
-        let vpc = self.resources.subnet(&draft.subnet)?.vpc.clone();
-        let groups = self.groups_in(&vpc, &draft.groups)?;
-        draft.check_options()?;
-        self.check_eni_quota(draft)?;
+        let subnet = self.resources.subnet(&draft.subnet)?;
+        let unasked = match subnet.assign_ipv6_address_on_creation {
+            true => AddressRequest::AddressCount(1),
+            false => AddressRequest::NONE,
+        };
+        let wanted_v6 = draft.v6.clone().unwrap_or(unasked);
+        let groups = self.groups_in(&subnet.vpc, &draft.groups)?;
+        draft.check_options(&wanted_v6)?;
+        self.check_eni_quota(draft, &wanted_v6)?;
         let id = EniId::from_number(self.next_id());
-        let mut v4 = Holdings::default();
-        let taken = self.take_addresses(&id, draft, &mut v4);
-        if taken.is_err() {
-            v4.release(&mut self.resources.subnet_mut(&draft.subnet).v4);
-        }
-        let v6 = taken?;
-        let primary = v4.addresses.remove(0);
+        let (primary, v4) = self.take_ipv4(&id, draft)?;
+        let v6 = match self.take_for_new(&id, &draft.subnet, &wanted_v6) {
+            Ok(v6) => v6,
+            Err(error) => {
+                if let Some(space) = V4::space_mut(self.resources.subnet_mut(&draft.subnet)) {
+                    if let Some(primary) = primary {
+                        space.release_address(primary);
+                    }
+                    v4.release(space);
+                }
+                return Err(error);
+            }
+        };
         let eni = Eni {
             id: id.clone(),
             subnet: draft.subnet.clone(),
@@ -150,53 +158,67 @@ impl Model {
         Ok(id)
     }
 
-    fn check_eni_quota(&self, draft: &EniDraft) -> Result<(), ApiError> {
+    fn check_eni_quota(&self, draft: &EniDraft, v6: &AddressRequest<V6>) -> Result<(), ApiError> {
         let n_most = self.config.quotas.network_interfaces;
         if self.resources.enis.len() >= n_most {
             let text = format!("The maximum number of network interfaces ({n_most}) is reached.");
             return Err(ApiError::new("NetworkInterfaceLimitExceeded", text));
         }
         let n_most = *MAX_SLOTS_UNATTACHED;
-        if 1 + draft.v4.n_slots() > n_most || draft.v6.n_slots() > n_most {
+        if 1 + draft.v4.n_slots() > n_most || v6.n_slots() > n_most {
             return Err(over_limit());
         }
         Ok(())
     }
 
-    /// Takes all addresses that the draft requests. The first of `v4` is the primary. On error the
-    /// caller must release what is in `v4`.
-    fn take_addresses(
+    /// Takes the primary address and all other IPv4 addresses that the draft requests. An IPv6-only
+    /// subnet has no primary address to give.
+    fn take_ipv4(
         &mut self,
         id: &EniId,
         draft: &EniDraft,
-        v4: &mut Holdings<V4>,
-    ) -> Result<Holdings<V6>, ApiError> {
-        let errors = self.config.insufficient_error;
-        let mut allocator = Allocator { choice: self.config.address_choice, rng: &mut self.rng };
-        let subnet = self.resources.subnet_mut(&draft.subnet);
+    ) -> Result<(Option<Ipv4Addr>, Holdings<V4>), ApiError> {
+        let subnet = self.resources.subnet(&draft.subnet)?;
+        if subnet.v4.is_none() && draft.primary.is_none() && draft.v4.n_slots() == 0 {
+            return Ok((None, Holdings::default()));
+        }
         let primary = match draft.primary {
             Some(addr) => AddressRequest::Addresses(vec![addr]),
             None => AddressRequest::AddressCount(1),
         };
         // EC2 chooses the primary last, so that it does not take an address that the request names.
         let is_primary_last = draft.primary.is_none() && draft.v4.is_named();
-        let mut requests = [&primary, &draft.v4];
-        if is_primary_last {
-            requests.reverse();
-        }
-        for request in requests {
-            let taken = allocator.allocate(&mut subnet.v4, request, id);
-            v4.extend(&taken.map_err(|error| allocate_error(&error, Purpose::Creation, errors))?);
-        }
-        if is_primary_last {
-            v4.addresses.rotate_right(1);
-        }
-        match &mut subnet.v6 {
-            Some((_, space)) => allocator
-                .allocate(space, &draft.v6, id)
+        let (first, last) =
+            if is_primary_last { (&draft.v4, &primary) } else { (&primary, &draft.v4) };
+        let first = self.take_for_new::<V4>(id, &draft.subnet, first)?;
+        let last = match self.take_for_new::<V4>(id, &draft.subnet, last) {
+            Ok(last) => last,
+            Err(error) => {
+                if let Some(space) = V4::space_mut(self.resources.subnet_mut(&draft.subnet)) {
+                    first.release(space);
+                }
+                return Err(error);
+            }
+        };
+        let (primary, rest) = if is_primary_last { (last, first) } else { (first, last) };
+        Ok((primary.addresses.first().copied(), rest))
+    }
+
+    /// Takes addresses for an ENI that is being created.
+    fn take_for_new<F: FamilyFields>(
+        &mut self,
+        id: &EniId,
+        subnet: &SubnetId,
+        request: &AddressRequest<F>,
+    ) -> Result<Holdings<F>, ApiError> {
+        let errors = self.config.insufficient_error;
+        let mut allocator = Allocator { choice: self.config.address_choice, rng: &mut self.rng };
+        match F::space_mut(self.resources.subnet_mut(subnet)) {
+            Some(space) => allocator
+                .allocate(space, request, id)
                 .map_err(|error| allocate_error(&error, Purpose::Creation, errors)),
-            None if draft.v6.n_slots() == 0 => Ok(Holdings::default()),
-            None => Err(no_ipv6(&subnet.id)),
+            None if request.n_slots() == 0 => Ok(Holdings::default()),
+            None => Err(no_block::<F>(subnet)),
         }
     }
 

@@ -1,5 +1,6 @@
 //! VPCs, their CIDR blocks, and subnets.
 
+use std::collections::BTreeMap;
 use std::net::Ipv6Addr;
 
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
@@ -30,9 +31,11 @@ pub(super) struct SubnetDraft {
     pub(super) id: SubnetId,
     pub(super) vpc: VpcId,
     pub(super) zone: char,
-    pub(super) cidr: Ipv4Net,
+    /// IPv6 only if absent.
+    pub(super) cidr: Option<Ipv4Net>,
     pub(super) ipv6_cidr: Option<Ipv6Net>,
     pub(super) assign_ipv6_address_on_creation: bool,
+    pub(super) map_public_ip_on_launch: bool,
     pub(super) tags: Tags,
 }
 
@@ -200,9 +203,10 @@ impl Model {
             id: SubnetId::from_number(self.next_id()),
             vpc: request.vpc_id.clone(),
             zone: self.zone_of(request)?,
-            cidr: request.cidr_block.trunc(),
+            cidr: ipv4_block(request)?,
             ipv6_cidr: request.ipv6_cidr_block.map(|cidr| cidr.trunc()),
             assign_ipv6_address_on_creation: false,
+            map_public_ip_on_launch: false,
             tags: tags_for_one(&request.tag_specifications, ResourceType::Subnet)?,
         };
         let id = self.make_subnet(caller.account, draft)?;
@@ -255,10 +259,13 @@ impl Model {
             vpc: draft.vpc,
             owner: owner.to_owned(),
             zone: draft.zone,
-            cidr: draft.cidr,
-            v4: AddressSpace::new(draft.cidr),
+            // Every ENI of an IPv6-only subnet gets an address.
+            assign_ipv6_address_on_creation: draft.assign_ipv6_address_on_creation
+                || draft.cidr.is_none(),
+            v4: draft.cidr.map(|cidr| (cidr, AddressSpace::new(cidr))),
             v6,
-            assign_ipv6_address_on_creation: draft.assign_ipv6_address_on_creation,
+            map_public_ip_on_launch: draft.map_public_ip_on_launch,
+            routes: BTreeMap::new(),
             tags: draft.tags,
         };
         self.resources.subnets.insert(subnet.id.clone(), subnet);
@@ -273,10 +280,13 @@ impl Model {
             return Err(ApiError::new("SubnetLimitExceeded", text));
         }
         let right_size = [
-            IPV4_LENGTHS.contains(&draft.cidr.prefix_len()),
+            draft.cidr.is_none_or(|cidr| IPV4_LENGTHS.contains(&cidr.prefix_len())),
             draft.ipv6_cidr.is_none_or(|cidr| cidr.prefix_len() == SUBNET_IPV6_LEN),
         ];
-        let blocks = [Some(IpNet::V4(draft.cidr)), draft.ipv6_cidr.map(IpNet::V6)];
+        let blocks = [draft.cidr.map(IpNet::V4), draft.ipv6_cidr.map(IpNet::V6)];
+        if blocks == [None, None] {
+            return Err(ApiError::missing_parameter("ipv6CidrBlock"));
+        }
         for (block, right_size) in blocks.into_iter().zip(right_size) {
             let Some(block) = block else { continue };
             if !right_size || !is_in(vpc, block) {
@@ -297,11 +307,22 @@ fn is_in(vpc: &Vpc, block: IpNet) -> bool {
     vpc.associations.iter().any(|it| it.state == CidrState::Associated && it.cidr.contains(&block))
 }
 
-fn has_part_of(subnet: &Subnet, block: IpNet) -> bool {
-    let ipv6 = subnet.v6.as_ref().map(|(association, _)| IpNet::V6(association.cidr));
-    [Some(IpNet::V4(subnet.cidr)), ipv6].into_iter().flatten().any(|net| overlap(net, block))
+/// The IPv4 block that the client names. An IPv6-only subnet has none, every other subnet has one.
+fn ipv4_block(request: &CreateSubnet) -> Result<Option<Ipv4Net>, ApiError> {
+    match (request.cidr_block, request.ipv6_native) {
+        (Some(block), false) => Ok(Some(block.trunc())),
+        (None, true) => Ok(None),
+        (None, false) => Err(ApiError::missing_parameter("cidrBlock")),
+        (Some(_), true) => Err(ApiError::parameter_combination(
+            "An IPv4 CIDR block cannot be specified for an IPv6-only subnet.",
+        )),
+    }
 }
 
-fn overlap(a: IpNet, b: IpNet) -> bool {
+fn has_part_of(subnet: &Subnet, block: IpNet) -> bool {
+    subnet.cidrs().any(|net| overlap(net, block))
+}
+
+pub(super) fn overlap(a: IpNet, b: IpNet) -> bool {
     a.contains(&b) || b.contains(&a)
 }

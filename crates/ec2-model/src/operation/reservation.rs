@@ -3,6 +3,7 @@
 use ipnet::IpNet;
 
 use crate::error::ApiError;
+use crate::family::{V4, V6};
 use crate::filter::Filters;
 use crate::id::{CidrReservationId, ResourceId, ResourceType};
 use crate::model::{Caller, Model};
@@ -11,7 +12,7 @@ use crate::page::Paging;
 use crate::request::{
     Action, CreateSubnetCidrReservation, DeleteSubnetCidrReservation, GetSubnetCidrReservations,
 };
-use crate::resources::no_such;
+use crate::resources::{FamilyFields, no_such};
 use crate::response::{Response, SubnetCidrReservation};
 
 const FILTERS: Filters<SubnetCidrReservation> = Filters {
@@ -32,19 +33,19 @@ impl Model {
         let kind = ResourceType::SubnetCidrReservation;
         let tags = tags_for_one(&request.tag_specifications, kind)?;
         let cidr = request.cidr;
-        let ipv6 = subnet.v6.as_ref().map(|(association, _)| IpNet::V6(association.cidr));
-        let whole = [Some(IpNet::V4(subnet.cidr)), ipv6];
-        if cidr != cidr.trunc() || !whole.into_iter().flatten().any(|net| net.contains(&cidr)) {
+        if cidr != cidr.trunc() || !subnet.cidrs().any(|net| net.contains(&cidr)) {
             let why = "It must be a block within the subnet.";
             return Err(ApiError::invalid_value(&cidr.to_string(), "cidr", why));
         }
         let subnet = self.resources.subnet_mut(&request.subnet_id);
-        let fits = match (cidr, &mut subnet.v6) {
-            (IpNet::V4(cidr), _) => subnet.v4.set_aside(cidr, request.reservation_type),
-            (IpNet::V6(cidr), Some((_, space))) => space.set_aside(cidr, request.reservation_type),
-            (IpNet::V6(_), None) => unreachable!("it lies within the subnet"),
-        };
-        if !fits {
+        let fits =
+            match cidr {
+                IpNet::V4(cidr) => V4::space_mut(subnet)
+                    .map(|space| space.set_aside(cidr, request.reservation_type)),
+                IpNet::V6(cidr) => V6::space_mut(subnet)
+                    .map(|space| space.set_aside(cidr, request.reservation_type)),
+            };
+        if !fits.expect("the block lies within the subnet") {
             return Err(ApiError::parameter_value(format!(
                 "Reservation CIDR {cidr} has overlap with existing reserved CIDR block"
             )));
@@ -89,11 +90,11 @@ impl Model {
             return Err(no_such(&ResourceId::SubnetCidrReservation(id.clone())));
         };
         let subnet = self.resources.subnet_mut(&reservation.subnet_id);
-        match (reservation.cidr, &mut subnet.v6) {
-            (IpNet::V4(cidr), _) => subnet.v4.restore(cidr),
-            (IpNet::V6(cidr), Some((_, space))) => space.restore(cidr),
-            (IpNet::V6(_), None) => unreachable!("it lay within the subnet"),
-        }
+        let restored = match reservation.cidr {
+            IpNet::V4(cidr) => V4::space_mut(subnet).map(|space| space.restore(cidr)),
+            IpNet::V6(cidr) => V6::space_mut(subnet).map(|space| space.restore(cidr)),
+        };
+        restored.expect("the block lay within the subnet");
         Ok(Response::CidrReservation(reservation))
     }
 }

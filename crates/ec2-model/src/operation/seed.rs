@@ -1,16 +1,22 @@
 //! Seeding: resources that exist from the start. They pass the same checks as the calls.
 
+use std::net::Ipv4Addr;
+
 use ipnet::{IpNet, Ipv4Net};
 
 use crate::address_space::{Holder, TakeError};
+use crate::allocate::AddressRequest;
 use crate::error::ApiError;
+use crate::family::V4;
 use crate::id::{InstanceId, SecurityGroupId, SubnetId, VpcId};
 use crate::launch_options::InstanceProfile;
 use crate::metadata_options::MetadataOptions;
 use crate::model::{Caller, Model};
+use crate::operation::address::no_block;
 use crate::operation::instance::{InterfaceDraft, Launch};
 use crate::operation::interface::EniDraft;
 use crate::operation::network::SubnetDraft;
+use crate::resources::FamilyFields;
 use crate::response::InstanceState;
 use crate::seed::{InstanceSeed, SecurityGroupSeed, SubnetSeed, VpcSeed};
 use crate::time::SimTime;
@@ -39,18 +45,23 @@ impl Model {
         let fresh = SubnetId::from_number(self.next_id());
         let id = free_id(seed.id, fresh, |id| self.resources.subnets.contains_key(id))?;
         let owner = self.config.account.clone();
-        check_used(seed.cidr, &seed.used)?;
+        let is_in_no_block = seed.cidr.is_none() && !seed.used.is_empty();
+        if is_in_no_block {
+            return Err(no_block::<V4>(&id));
+        }
+        seed.cidr.map_or(Ok(()), |cidr| check_used(cidr, &seed.used))?;
         let draft = SubnetDraft {
             id: id.clone(),
             vpc: seed.vpc,
             zone: self.zone_named(&seed.availability_zone)?,
-            cidr: seed.cidr.trunc(),
+            cidr: seed.cidr.map(|cidr| cidr.trunc()),
             ipv6_cidr: seed.ipv6_cidr.map(|cidr| cidr.trunc()),
             assign_ipv6_address_on_creation: seed.assign_ipv6_address_on_creation,
+            map_public_ip_on_launch: seed.map_public_ip_on_launch,
             tags: seed.tags,
         };
         self.make_subnet(&owner, draft)?;
-        let space = &mut self.resources.subnet_mut(&id).v4;
+        let Some(space) = V4::space_mut(self.resources.subnet_mut(&id)) else { return Ok(id) };
         for address in seed.used.iter().flat_map(addresses) {
             // Ranges may overlap each other and EC2's reserved addresses, which are used anyway.
             match space.take_address(address, Holder::Other) {
@@ -97,9 +108,11 @@ impl Model {
         self.advance(now);
         let fresh = InstanceId::from_number(self.next_id());
         let id = free_id(seed.id, fresh, |id| self.resources.instances.contains_key(id))?;
+        seed.public_address.map_or(Ok(()), |address| self.check_public(address))?;
         let account = self.config.account.clone();
         let primary = EniDraft {
             primary: seed.primary_address,
+            v6: seed.ipv6_address.map(|address| AddressRequest::Addresses(vec![address])),
             groups: seed.groups,
             ..EniDraft::in_subnet(seed.subnet)
         };
@@ -107,7 +120,10 @@ impl Model {
         let launch = Launch {
             image_id: "ami-00000000000000000".to_owned(),
             instance_type: self.instance_type(&seed.instance_type)?,
-            interfaces: vec![InterfaceDraft::primary(primary)],
+            interfaces: vec![InterfaceDraft {
+                slot: (0, seed.device_index),
+                ..InterfaceDraft::primary(primary)
+            }],
             metadata_options: MetadataOptions::default(),
             profile: role.map(|role| InstanceProfile::named(role, &self.config.region, &account)),
             user_data: None,
@@ -119,7 +135,27 @@ impl Model {
         if let Some(instance) = self.resources.instances.get_mut(&id) {
             instance.state = InstanceState::Running;
         }
+        if let Some(address) = seed.public_address {
+            self.seed_elastic_address(&id, address)?;
+        }
         Ok(id)
+    }
+}
+
+impl Model {
+    /// Associates a free public address with the primary address of an instance.
+    fn seed_elastic_address(
+        &mut self,
+        instance: &InstanceId,
+        address: Ipv4Addr,
+    ) -> Result<(), ApiError> {
+        let eni = self.resources.instance(instance)?.primary_eni(&self.resources);
+        let Some((id, private)) = eni.and_then(|eni| Some((eni.id.clone(), eni.primary?))) else {
+            let text = format!("Instance '{instance}' has no IPv4 address");
+            return Err(ApiError::parameter_value(text));
+        };
+        let allocation = self.allocate(address);
+        self.associate(&allocation, id, private).map(|_response| ())
     }
 }
 

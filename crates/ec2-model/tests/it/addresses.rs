@@ -63,8 +63,8 @@ fn answer_lists_new_addresses_only() {
     assert_eq!(region.call(assign(&eni, n_prefixes(1))), Ok(expect));
     let listed = region.eni(&eni);
     assert_eq!(listed.private_ip_addresses.len(), 4);
-    assert_eq!(listed.private_ip_address.to_string(), "10.0.2.4");
-    assert_eq!(listed.private_dns_name, "ip-10-0-2-4.ec2.internal");
+    assert_eq!(listed.private_ip_address.unwrap().to_string(), "10.0.2.4");
+    assert_eq!(listed.private_dns_name.unwrap(), "ip-10-0-2-4.ec2.internal");
 }
 
 #[test]
@@ -129,7 +129,7 @@ fn creation_assigns_requested_addresses() {
         ..plain.clone()
     };
     let eni = region.create(several.clone());
-    assert_eq!(eni.private_ip_address.to_string(), "10.0.2.20");
+    assert_eq!(eni.private_ip_address.unwrap().to_string(), "10.0.2.20");
     assert_eq!(eni.private_ip_addresses[1].address.to_string(), "10.0.2.21");
     let n_before = region.n_free(&plain.subnet_id);
     let check = |region: &mut Region, request: CreateNetworkInterface, expect: &str| {
@@ -226,7 +226,7 @@ fn address_moves_only_if_allowed() {
     let (from, to) = (region.create_eni(), region.create_eni());
     region.call(assign(&from, addresses(&["10.0.2.70", "10.0.2.71"]))).unwrap();
     region.call(assign(&from, prefixes(&["10.0.2.96/28"]))).unwrap();
-    let primary = region.eni(&from).private_ip_address.to_string();
+    let primary = region.eni(&from).private_ip_address.unwrap().to_string();
     let moving = |list: &[&str]| AssignPrivateIpAddresses {
         allow_reassignment: true,
         ..assign(&to, addresses(list))
@@ -254,7 +254,7 @@ fn address_moves_only_if_allowed() {
 fn unassign_checks_holdings() {
     let mut region = Region::new();
     let eni = region.create_eni();
-    let primary = region.eni(&eni).private_ip_address;
+    let primary = region.eni(&eni).private_ip_address.unwrap();
     region.call(assign(&eni, addresses(&["10.0.2.70"]))).unwrap();
     region.call(assign(&eni, prefixes(&["10.0.2.96/28"]))).unwrap();
     let unassign = |addresses: &[&str], prefixes: &[&str]| UnassignPrivateIpAddresses {

@@ -18,11 +18,8 @@ fn region(config: Config) -> (Region, ec2_model::id::InstanceId) {
     let mut region = Region::with(config);
     let seed = InstanceSeed {
         id: Some("i-0123456789abcdef0".parse().unwrap()),
-        instance_type: "m5.large".to_owned(),
-        subnet: region.subnet.clone(),
         primary_address: Some(Ipv4Addr::new(10, 0, 2, 157)),
-        groups: Vec::new(),
-        tags: Default::default(),
+        ..InstanceSeed::in_subnet("m5.large", region.subnet.clone())
     };
     let instance = region.model.add_instance(seed, region.now).unwrap();
     (region, instance)

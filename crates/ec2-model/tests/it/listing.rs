@@ -52,8 +52,8 @@ fn every_eni_filter_matches() {
         ("ipv6-addresses.ipv6-address", text(&eni.ipv6_addresses[0])),
         ("mac-address", text(&eni.mac_address)),
         ("network-interface-id", text(&id)),
-        ("private-dns-name", eni.private_dns_name.clone()),
-        ("private-ip-address", text(&eni.private_ip_address)),
+        ("private-dns-name", eni.private_dns_name.clone().unwrap()),
+        ("private-ip-address", text(&eni.private_ip_address.unwrap())),
     ];
     for (name, value) in cases {
         let found = enis(&mut region, by(name, &[&value]));

@@ -4,8 +4,10 @@
 mod addresses;
 mod imds;
 mod listing;
+mod native;
 mod operation;
 mod options;
 mod over_time;
+mod public;
 mod random_calls;
 mod region;

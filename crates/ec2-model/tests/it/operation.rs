@@ -41,7 +41,7 @@ fn attach_and_detach_change_state() {
     assert_eq!((attachment.device_index, attachment.network_card_index), (1, 0));
     assert!(!attachment.delete_on_termination);
     assert_eq!(region.fabric_of(&instance).enis[1].mac, listed.mac_address);
-    let address = listed.private_ip_address.into();
+    let address = listed.private_ip_address.unwrap().into();
     assert_eq!(region.model.instance_of(address, region.now), Some(instance.clone()));
 
     let in_use = format!("Network interface '{eni}' is currently in use.");
@@ -116,7 +116,7 @@ fn chosen_primary_avoids_named_addresses() {
     };
     let eni = region.create(request);
     assert_eq!(eni.ipv4_prefixes, [prefix]);
-    assert_eq!(eni.private_ip_address.to_string(), "10.0.4.32");
+    assert_eq!(eni.private_ip_address.unwrap().to_string(), "10.0.4.32");
 }
 
 #[test]
@@ -402,7 +402,8 @@ fn vpcs_and_subnets_are_created() {
     let vpc = region.vpc.clone();
     let subnet = |cidr: &str| CreateSubnet {
         vpc_id: vpc.clone(),
-        cidr_block: cidr.parse().unwrap(),
+        cidr_block: Some(cidr.parse().unwrap()),
+        ipv6_native: false,
         ipv6_cidr_block: None,
         availability_zone: None,
         availability_zone_id: None,
@@ -436,7 +437,7 @@ fn vpcs_and_subnets_are_created() {
     assert!(made.arn.ends_with(&format!(":subnet/{}", made.id)));
     // Host bits are cleared.
     let Ok(Response::Subnet(made)) = region.call(subnet("10.0.17.18/20")) else { panic!() };
-    assert_eq!(made.cidr_block, "10.0.16.0/20".parse().unwrap());
+    assert_eq!(made.cidr_block, Some("10.0.16.0/20".parse().unwrap()));
 
     let create = |cidr: &str| CreateVpc {
         cidr_block: cidr.parse().unwrap(),
@@ -482,14 +483,9 @@ fn vpc_blocks_are_checked() {
     assert_eq!(region.code(both.clone()), "InvalidParameterCombination");
     assert_eq!(region.code(AssociateVpcCidrBlock { cidr_block: None, ..both }), "Success");
     let seed = SubnetSeed {
-        id: None,
-        vpc,
-        availability_zone: "us-east-1a".to_owned(),
-        cidr: "100.64.0.0/24".parse().unwrap(),
-        ipv6_cidr: None,
-        assign_ipv6_address_on_creation: false,
+        cidr: Some("100.64.0.0/24".parse().unwrap()),
         used: vec!["100.64.0.1/32".parse().unwrap()],
-        tags: Default::default(),
+        ..SubnetSeed::in_zone(vpc, "us-east-1a")
     };
     let reserved = region.model.add_subnet(seed.clone()).unwrap_err();
     assert_eq!(reserved.message, "Address 100.64.0.1 is in subnet's reserved address range");
@@ -565,7 +561,7 @@ fn client_token_makes_call_idempotent() {
     // A refused request may be retried with the same token.
     let refused = CreateNetworkInterface {
         client_token: Some("twice".to_owned()),
-        private_ip_address: Some(region.enis()[0].private_ip_address),
+        private_ip_address: region.enis()[0].private_ip_address,
         ..request
     };
     assert_eq!(region.code(refused.clone()), "InvalidIPAddress.InUse");

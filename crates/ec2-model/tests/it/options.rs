@@ -220,16 +220,21 @@ fn connection_tracking_is_kept_and_changed() {
 #[test]
 fn attachment_has_its_queues() {
     let mut region = Region::new();
-    let instance = region.add_instance("m5.large");
+    let (instance, fixed) = (region.add_instance("m6i.4xlarge"), region.add_instance("m5.large"));
     let queues = |region: &mut Region, eni: &EniId, n| {
         let request = AttachNetworkInterface { ena_queue_count: n, ..attach(eni, &instance, 1) };
         region.code(request)
     };
     let eni = region.create_eni();
-    assert_eq!(queues(&mut region, &eni, Some(0)), "InvalidParameterValue");
-    assert_eq!(queues(&mut region, &eni, Some(4)), "Success");
+    for wrong in [-1, 0, 3, 32] {
+        assert_eq!(queues(&mut region, &eni, Some(wrong)), "InvalidParameterValue", "{wrong}");
+    }
+    let unsupported =
+        AttachNetworkInterface { ena_queue_count: Some(2), ..attach(&eni, &fixed, 1) };
+    assert_eq!(region.code(unsupported), "UnsupportedOperation");
+    assert_eq!(queues(&mut region, &eni, Some(16)), "Success");
     let shown = |eni: NetworkInterface| eni.attachment.unwrap().ena_queue_count;
-    assert_eq!(shown(region.eni(&eni)), Some(4));
+    assert_eq!(shown(region.eni(&eni)), Some(16));
     let primary = region.primary_eni(&instance);
     assert_eq!(shown(region.eni(&primary)), None);
 }

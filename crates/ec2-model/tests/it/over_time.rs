@@ -113,7 +113,8 @@ fn instances_and_blocks_take_time() {
     region.call(block).unwrap();
     let subnet = CreateSubnet {
         vpc_id: region.vpc.clone(),
-        cidr_block: "100.64.0.0/20".parse().unwrap(),
+        cidr_block: Some("100.64.0.0/20".parse().unwrap()),
+        ipv6_native: false,
         ipv6_cidr_block: None,
         availability_zone: None,
         availability_zone_id: None,

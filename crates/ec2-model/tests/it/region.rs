@@ -10,7 +10,7 @@ use ec2_model::request::{
     AssignPrivateIpAddresses, AttachNetworkInterface, CreateNetworkInterface,
     DescribeNetworkInterfaces, DescribeSubnets, DetachNetworkInterface, Request, WantedIpv4,
 };
-use ec2_model::response::{NetworkInterface, Page, Response, Tags};
+use ec2_model::response::{NetworkInterface, Page, Response};
 use ec2_model::seed::{InstanceSeed, SubnetSeed, VpcSeed};
 use ec2_model::{ApiError, Context, Model, Reply, SimTime};
 use ipnet::Ipv4Net;
@@ -43,21 +43,14 @@ impl Region {
         };
         let vpc = model.add_vpc(vpc).unwrap();
         let seed = SubnetSeed {
-            id: None,
-            vpc: vpc.clone(),
-            availability_zone: "us-east-1a".to_owned(),
-            cidr: "10.0.2.0/24".parse().unwrap(),
+            cidr: Some("10.0.2.0/24".parse().unwrap()),
             ipv6_cidr: Some("2600:1f13:abc:de00::/64".parse().unwrap()),
-            assign_ipv6_address_on_creation: false,
-            used: Vec::new(),
-            tags: Tags::new(),
+            ..SubnetSeed::in_zone(vpc.clone(), "us-east-1a")
         };
-        let subnet = model.add_subnet(seed.clone()).unwrap();
+        let subnet = model.add_subnet(seed).unwrap();
         let other_zone = SubnetSeed {
-            availability_zone: "us-east-1b".to_owned(),
-            cidr: "10.0.3.0/24".parse().unwrap(),
-            ipv6_cidr: None,
-            ..seed
+            cidr: Some("10.0.3.0/24".parse().unwrap()),
+            ..SubnetSeed::in_zone(vpc.clone(), "us-east-1b")
         };
         let other_zone = model.add_subnet(other_zone).unwrap();
         Self { model, now: START, vpc, subnet, other_zone }
@@ -66,27 +59,15 @@ impl Region {
     /// Adds a subnet in us-east-1a in which `used` is taken.
     pub(crate) fn add_subnet(&mut self, cidr: &str, used: &[&str]) -> SubnetId {
         let seed = SubnetSeed {
-            id: None,
-            vpc: self.vpc.clone(),
-            availability_zone: "us-east-1a".to_owned(),
-            cidr: cidr.parse().unwrap(),
-            ipv6_cidr: None,
-            assign_ipv6_address_on_creation: false,
+            cidr: Some(cidr.parse().unwrap()),
             used: used.iter().map(|range| range.parse().unwrap()).collect(),
-            tags: Tags::new(),
+            ..SubnetSeed::in_zone(self.vpc.clone(), "us-east-1a")
         };
         self.model.add_subnet(seed).unwrap()
     }
 
     pub(crate) fn add_instance(&mut self, instance_type: &str) -> InstanceId {
-        let seed = InstanceSeed {
-            id: None,
-            instance_type: instance_type.to_owned(),
-            subnet: self.subnet.clone(),
-            primary_address: None,
-            groups: Vec::new(),
-            tags: Tags::new(),
-        };
+        let seed = InstanceSeed::in_subnet(instance_type, self.subnet.clone());
         self.model.add_instance(seed, self.now).unwrap()
     }
 

@@ -115,5 +115,5 @@ impl Manager {
 fn singles_of(eni: &NetworkInterface) -> Vec<Ipv4Net> {
     let own = eni.private_ip_address;
     let addresses = eni.private_ip_addresses.iter().map(|it| it.address);
-    addresses.filter(|address| *address != own).map(Ipv4Net::from).collect()
+    addresses.filter(|address| Some(*address) != own).map(Ipv4Net::from).collect()
 }

@@ -6,17 +6,20 @@
 mod addresses;
 mod instances;
 mod interfaces;
+mod public;
+mod routes;
 mod subnets;
 mod tags;
 mod vpcs;
 
 use ec2_model::ApiError;
 use ec2_model::request::{
-    Action, AssignIpv6Addresses, AssignPrivateIpAddresses, AssociateVpcCidrBlock,
-    AttachNetworkInterface, CreateNetworkInterface, CreateSubnet, CreateSubnetCidrReservation,
-    CreateTags, CreateVpc, DeleteNetworkInterface, DeleteSubnetCidrReservation, DeleteTags,
-    DescribeAvailabilityZones, DescribeInstanceTypes, DescribeInstances, DescribeNetworkInterfaces,
-    DescribeSecurityGroups, DescribeSubnets, DescribeTags, DescribeVpcs, DetachNetworkInterface,
+    Action, AllocateAddress, AssignIpv6Addresses, AssignPrivateIpAddresses, AssociateAddress,
+    AssociateVpcCidrBlock, AttachNetworkInterface, CreateNetworkInterface, CreateSubnet,
+    CreateSubnetCidrReservation, CreateTags, CreateVpc, DeleteNetworkInterface,
+    DeleteSubnetCidrReservation, DeleteTags, DescribeAvailabilityZones, DescribeInstanceTypes,
+    DescribeInstances, DescribeNetworkInterfaces, DescribeRouteTables, DescribeSecurityGroups,
+    DescribeSubnets, DescribeTags, DescribeVpcs, DetachNetworkInterface, DisassociateAddress,
     Filter, GetSubnetCidrReservations, Listing, ModifyNetworkInterfaceAttribute, Request,
     RunInstances, Tag, TagSpecification, TerminateInstances, UnassignIpv6Addresses,
     UnassignPrivateIpAddresses,
@@ -65,6 +68,10 @@ pub(super) fn read(action: Action, params: &mut Params) -> Result<Request, ApiEr
         Action::AssociateVpcCidrBlock => whole::<AssociateVpcCidrBlock>(params),
         Action::RunInstances => whole::<RunInstances>(params),
         Action::TerminateInstances => whole::<TerminateInstances>(params),
+        Action::DescribeRouteTables => whole::<DescribeRouteTables>(params),
+        Action::AllocateAddress => whole::<AllocateAddress>(params),
+        Action::AssociateAddress => whole::<AssociateAddress>(params),
+        Action::DisassociateAddress => whole::<DisassociateAddress>(params),
     }
 }
 
@@ -120,6 +127,14 @@ pub(super) fn render(xml: &mut Xml, action: Action, response: &Response) {
         Response::CidrAssociated { vpc_id, association } => {
             xml.text("vpcId", vpc_id);
             vpcs::new_association(xml, association);
+        }
+        Response::RouteTables(found) => page(xml, "routeTableSet", found, routes::route_table),
+        Response::Allocated { public_ip, allocation_id } => {
+            public::allocated(xml, *public_ip, allocation_id);
+        }
+        Response::AddressAssociated(id) => {
+            xml.text("return", true);
+            xml.text("associationId", id);
         }
         Response::Started(reservation) => instances::reservation(xml, reservation),
         Response::StateChanges(changes) => {

@@ -20,7 +20,7 @@ vpcs:
     ipv6_cidrs: ['2600:1f13:abc:de00::/56']
     subnets:
       - {name: a, id: subnet-0aaaaaaaaaaaaaaa1, az: us-east-1a, cidr: 10.0.2.0/24,
-         ipv6_cidr: '2600:1f13:abc:de00::/64'}
+         ipv6_cidr: '2600:1f13:abc:de00::/64', routes: {0.0.0.0/0: internet-gateway}}
 instances:
   - {id: i-0aaaaaaaaaaaaaaa1, type: m5.large, subnet: a, address: 10.0.2.157}
 ";
@@ -64,6 +64,13 @@ const FORMS: &[&str] = &[
      &NetworkInterface.1.DeviceIndex=0&NetworkInterface.1.SubnetId=subnet-0aaaaaaaaaaaaaaa1\
      &NetworkInterface.1.SecondaryPrivateIpAddressCount=3",
     "TerminateInstances&InstanceId.1=i-0aaaaaaaaaaaaaaa1",
+    "CreateSubnet&VpcId=vpc-0aaaaaaaaaaaaaaa1&Ipv6Native=true&Ipv6CidrBlock=2600:1f13:abc:de09::/64",
+    "DescribeRouteTables&RouteTableId.1=rtb-0aaaaaaaaaaaaaaa1&Filter.1.Name=association.main\
+     &Filter.1.Value.1=true",
+    "AllocateAddress&Domain=vpc",
+    "AssociateAddress&AllocationId=eipalloc-0000000000000000a&NetworkInterfaceId=%\
+     &PrivateIpAddress=10.0.2.157&AllowReassociation=false",
+    "DisassociateAddress&AssociationId=eipassoc-0000000000000000a",
 ];
 
 fn api() -> (Arc<Api>, String) {

@@ -74,6 +74,12 @@ pub enum KernelError {
         #[source]
         source: rtnetlink::Error,
     },
+    /// `nft` could not be run.
+    #[error("run nft for routes out of a VPC: install nftables")]
+    Nft(#[source] io::Error),
+    /// `nft` refused the rules of route tables.
+    #[error("apply the rules of route tables with nft: {0}")]
+    Rules(String),
     /// The kernel refused a change over netlink.
     #[error("{change}")]
     Change {

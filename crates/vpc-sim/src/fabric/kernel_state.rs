@@ -8,10 +8,11 @@ use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::str::FromStr;
 
-use ipnet::{IpNet, Ipv6Net};
+use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 
+use super::gateway::{OUTSIDE_MAC, OUTSIDE_V4, Outside};
 use super::netns::NetnsName;
-use super::snapshot::{AttachedEni, Instance, VpcSnapshot};
+use super::snapshot::{AttachedEni, Instance, VpcSnapshot, router};
 
 /// Instance metadata, on link-local addresses that are the same in every VPC
 /// (<https://docs.aws.amazon.com/AWSEC2/latest/UserGuide/instancedata-data-retrieval.html>).
@@ -65,8 +66,6 @@ pub(super) struct Boot {
     /// IPv4 addresses with the subnet's prefix length; IPv6 addresses with /128, as DHCPv6 gives
     /// them.
     pub(super) addresses: Vec<IpNet>,
-    /// Next hop of the default route.
-    pub(super) router: Ipv4Addr,
 }
 
 impl Link {
@@ -91,8 +90,11 @@ impl Boot {
 
     /// Next hops of the default routes, one per family that has an address.
     pub(super) fn routers(&self) -> impl Iterator<Item = IpAddr> {
-        let has_ipv6 = self.addresses.iter().any(|net| net.addr().is_ipv6());
-        [self.router.into()].into_iter().chain(has_ipv6.then_some(ROUTER_V6.into()))
+        let next_hop = |net: &IpNet| match net {
+            IpNet::V4(net) => IpAddr::V4(router(*net)),
+            IpNet::V6(_) => IpAddr::V6(ROUTER_V6),
+        };
+        self.addresses.iter().map(next_hop).collect::<BTreeSet<_>>().into_iter()
     }
 }
 
@@ -125,13 +127,17 @@ pub(super) enum Hop {
 
 impl KernelState {
     pub(super) fn of(snapshot: &VpcSnapshot) -> Self {
-        let links = snapshot.instances.iter().flat_map(links).collect();
-        let enis = || snapshot.instances.iter().flat_map(|instance| &instance.enis);
+        let outside = snapshot.routing.outside.as_ref().map(Outside::instance);
+        let instances = || snapshot.instances.iter().chain(&outside);
+        let enis = || instances().flat_map(|instance| &instance.enis);
         let mut entries = BTreeSet::from(IMDS.map(Entry::Local));
-        entries.extend(enis().map(|eni| Entry::Local(eni.router().into())));
+        entries.extend(enis().filter_map(|eni| Some(Entry::Local(eni.router()?.into()))));
         entries.extend(snapshot.cidrs.iter().map(|&to| Entry::Route { to, hop: Hop::Blackhole }));
         entries.extend(enis().flat_map(delivery));
-        Self { links, entries }
+        if outside.is_some() {
+            entries.extend(default_routes());
+        }
+        Self { links: instances().flat_map(links).collect(), entries }
     }
 }
 
@@ -150,7 +156,7 @@ impl Entry {
 /// The primary ENI comes first, so that it gets the lowest interface index, as on a real instance.
 fn links(instance: &Instance) -> Vec<Link> {
     let mut enis: Vec<&AttachedEni> = instance.enis.iter().collect();
-    enis.sort_by_key(|eni| (eni.network_card, eni.device_index));
+    enis.sort_by_key(|eni| (!eni.is_primary, eni.network_card, eni.device_index));
     let link = |eni: &AttachedEni| Link {
         name: fabric_device(eni.mac),
         label: Label {
@@ -161,16 +167,15 @@ fn links(instance: &Instance) -> Vec<Link> {
         mac: eni.mac,
         source_check: eni.source_dest_check,
         advertised: eni.in_ipv6_subnet,
-        boot: eni.is_primary().then(|| boot(eni)),
+        boot: eni.is_primary.then(|| boot(eni)),
     };
     enis.into_iter().map(link).collect()
 }
 
 fn boot(eni: &AttachedEni) -> Boot {
-    let primary = IpNet::new_assert(eni.primary.into(), eni.subnet.prefix_len());
     let ipv6 = |net: &&IpNet| matches!(net, IpNet::V6(net) if net.prefix_len() == 128);
-    let addresses = [primary].into_iter().chain(eni.assigned.iter().filter(ipv6).copied());
-    Boot { addresses: addresses.collect(), router: eni.router() }
+    let ipv4 = eni.ipv4.map(IpNet::V4).into_iter();
+    Boot { addresses: ipv4.chain(eni.assigned.iter().filter(ipv6).copied()).collect() }
 }
 
 /// The entries that deliver exactly the ENI's addresses to it, and accept packets from it.
@@ -178,16 +183,16 @@ fn delivery(eni: &AttachedEni) -> Vec<Entry> {
     let device = fabric_device(eni.mac);
     let next_hop_v6 = link_local(eni.mac);
     let neighbour = |address| Entry::Neighbour { address, mac: eni.mac, device: device.clone() };
-    let mut entries = vec![
-        neighbour(eni.primary.into()),
-        Entry::Route {
-            to: IpNet::from(IpAddr::from(eni.primary)),
-            hop: Hop::Direct { device: device.clone() },
-        },
-    ];
+    let mut entries = Vec::new();
+    let primary = eni.ipv4.map(|net| IpAddr::from(net.addr()));
+    if let Some(primary) = primary {
+        entries.push(neighbour(primary));
+        let hop = Hop::Direct { device: device.clone() };
+        entries.push(Entry::Route { to: primary.into(), hop });
+    }
     for &to in &eni.assigned {
         let address = match to {
-            IpNet::V4(_) => eni.primary.into(),
+            IpNet::V4(_) => primary.expect("only an ENI with a primary IPv4 address has more"),
             IpNet::V6(from) => {
                 let from = if eni.source_dest_check { from } else { Ipv6Net::default() };
                 entries.push(neighbour(next_hop_v6.into()));
@@ -200,7 +205,20 @@ fn delivery(eni: &AttachedEni) -> Vec<Entry> {
     entries
 }
 
-fn fabric_device(mac: [u8; 6]) -> String {
+/// What no VPC has goes to the outside.
+fn default_routes() -> [Entry; 2] {
+    let device = Outside::device();
+    let to_outside = |to: IpNet, address: IpAddr| Entry::Route {
+        to,
+        hop: Hop::Via { address, device: device.clone() },
+    };
+    [
+        to_outside(Ipv4Net::default().into(), OUTSIDE_V4.addr().into()),
+        to_outside(Ipv6Net::default().into(), link_local(OUTSIDE_MAC).into()),
+    ]
+}
+
+pub(super) fn fabric_device(mac: [u8; 6]) -> String {
     let [a, b, c, d, e, f] = mac;
     format!("f-{a:02x}{b:02x}{c:02x}{d:02x}{e:02x}{f:02x}")
 }
@@ -274,6 +292,7 @@ impl fmt::Display for Entry {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::fabric::gateway::Routing;
 
     fn eni(index: u16, assigned: &[&str]) -> AttachedEni {
         AttachedEni {
@@ -281,8 +300,8 @@ mod tests {
             mac: [2, 0, 0, 0, 0, 0x10 + u8::try_from(index).unwrap()],
             network_card: 0,
             device_index: index,
-            primary: Ipv4Addr::new(10, 0, 1, 10 + u8::try_from(index).unwrap()),
-            subnet: "10.0.1.0/24".parse().unwrap(),
+            is_primary: index == 0,
+            ipv4: Some(format!("10.0.1.{}/24", 10 + index).parse().unwrap()),
             assigned: assigned.iter().map(|net| net.parse().unwrap()).collect(),
             in_ipv6_subnet: false,
             source_dest_check: true,
@@ -293,6 +312,7 @@ mod tests {
         VpcSnapshot {
             cidrs: BTreeSet::from(["10.0.0.0/16".parse().unwrap()]),
             instances: vec![Instance { netns: "node-a".parse().unwrap(), enis }],
+            routing: Routing::default(),
         }
     }
 
@@ -329,6 +349,29 @@ mod tests {
     }
 
     #[test]
+    fn outside_gets_what_no_vpc_has() {
+        let mut snapshot = snapshot(vec![]);
+        snapshot.routing.outside = Some(Outside {
+            netns: "outside".parse().unwrap(),
+            leaving: Default::default(),
+            reachable: Default::default(),
+            open: Default::default(),
+        });
+        let state = KernelState::of(&snapshot);
+        let text: Vec<String> = state.entries.iter().map(Entry::to_string).collect();
+        for expect in [
+            "address 198.51.100.1 dev lo",
+            "route 0.0.0.0/0 via 198.51.100.10 dev f-120000000001 onlink",
+            "route ::/0 via fe80::1000:ff:fe00:1 dev f-120000000001 onlink",
+            "route 2001:db8:ffff::10/128 via fe80::1000:ff:fe00:1 dev f-120000000001 onlink",
+            "rule from ::/0 iif f-120000000001 lookup main",
+        ] {
+            assert!(text.iter().any(|entry| entry == expect), "{expect}: {text:#?}");
+        }
+        assert_eq!(state.links[0].label.to_string(), "outside outside ens5");
+    }
+
+    #[test]
     fn source_check_off_allows_any_sender() {
         let unchecked = AttachedEni { source_dest_check: false, ..eni(0, &["2600:1f:0:1:a::/80"]) };
         let body = KernelState::of(&snapshot(vec![unchecked]));
@@ -348,7 +391,8 @@ mod tests {
         let boot = primary.boot.as_ref().unwrap();
         let addresses: Vec<String> = boot.addresses.iter().map(IpNet::to_string).collect();
         assert_eq!(addresses, ["10.0.1.10/24", "2600:1f::5/128"]);
-        assert_eq!(boot.router, Ipv4Addr::new(10, 0, 1, 1));
+        let routers: Vec<String> = boot.routers().map(|it| it.to_string()).collect();
+        assert_eq!(routers, ["10.0.1.1", "fe80:ec2::1"]);
         assert_eq!(second.label.device, "ens6");
         assert_eq!(second.boot, None);
         assert_eq!((primary.advertised, second.advertised), (false, true));

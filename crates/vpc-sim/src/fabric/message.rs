@@ -199,7 +199,12 @@ pub(super) fn read_route(message: &RouteMessage, names: &Names<'_>) -> Option<En
             _ => {}
         }
     }
-    let to = IpNet::new(to?, header.destination_prefix_length).ok()?;
+    // The kernel omits the destination of a default route.
+    let to = to.unwrap_or(match header.address_family {
+        AddressFamily::Inet6 => IpAddr::V6(Ipv6Addr::UNSPECIFIED),
+        _ => IpAddr::V4(Ipv4Addr::UNSPECIFIED),
+    });
+    let to = IpNet::new(to, header.destination_prefix_length).ok()?;
     let hop = match (header.kind, gateway) {
         (RouteType::BlackHole, _) => Hop::Blackhole,
         (_, None) => Hop::Direct { device: device? },

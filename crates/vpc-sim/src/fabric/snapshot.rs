@@ -8,10 +8,10 @@ use std::net::Ipv4Addr;
 
 use ipnet::{IpNet, Ipv4Net};
 
+use super::gateway::Routing;
 use super::netns::NetnsName;
 
-/// The state of a VPC at one time. Several VPCs are one network here, so their addresses must
-/// differ.
+/// The state of all VPCs at one time. They share the fabric, so their addresses must differ.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct VpcSnapshot {
     /// The VPC's blocks of both families. Packets to unassigned addresses in them vanish without an
@@ -19,6 +19,8 @@ pub struct VpcSnapshot {
     pub cidrs: BTreeSet<IpNet>,
     /// Instances with real devices. No two share a namespace.
     pub instances: Vec<Instance>,
+    /// What passes between VPCs and to the outside.
+    pub routing: Routing,
 }
 
 /// An instance and its attached ENIs.
@@ -40,13 +42,14 @@ pub struct AttachedEni {
     pub mac: [u8; 6],
     /// Network card, 0 on most instance types.
     pub network_card: u16,
-    /// Device index; 0 on card 0 is the primary ENI.
+    /// Device index.
     pub device_index: u16,
-    /// Primary private IPv4 address.
-    pub primary: Ipv4Addr,
-    /// The subnet's IPv4 block, which contains `primary`.
-    pub subnet: Ipv4Net,
-    /// Addresses delivered in addition to `primary`: secondary addresses (/32), IPv6 addresses
+    /// Whether the instance boots from it.
+    pub is_primary: bool,
+    /// Primary private IPv4 address, with the prefix length of its subnet. `None` in an IPv6-only
+    /// subnet.
+    pub ipv4: Option<Ipv4Net>,
+    /// Addresses delivered in addition to `ipv4`: secondary addresses (/32), IPv6 addresses
     /// (/128) and prefixes (/28, /80).
     pub assigned: BTreeSet<IpNet>,
     /// Whether the subnet has an IPv6 block, so that the router advertises itself there.
@@ -56,15 +59,14 @@ pub struct AttachedEni {
 }
 
 impl AttachedEni {
-    /// Whether it is the instance's primary ENI.
+    /// The VPC router's IPv4 address in the subnet.
     #[must_use]
-    pub fn is_primary(&self) -> bool {
-        self.network_card == 0 && self.device_index == 0
+    pub fn router(&self) -> Option<Ipv4Addr> {
+        self.ipv4.map(router)
     }
+}
 
-    /// The VPC router's address in the subnet: base + 1.
-    #[must_use]
-    pub fn router(&self) -> Ipv4Addr {
-        Ipv4Addr::from_bits(self.subnet.network().to_bits() | 1)
-    }
+/// The address of a VPC's router in a subnet: base + 1.
+pub(super) fn router(subnet: Ipv4Net) -> Ipv4Addr {
+    Ipv4Addr::from_bits(subnet.network().to_bits() | 1)
 }

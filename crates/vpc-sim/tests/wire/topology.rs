@@ -31,6 +31,21 @@ async fn topology_error_names_line_and_fix() {
     check("az: us-east-1a", "az: us-east-1z", "7: ").await;
     check("10.0.2.0/24", "10.1.2.0/24", "7: ").await;
     check("10.0.2.0/24", "10.0.2.0", "7: ").await;
+    check("cidr: 10.0.2.0/24", "tags: {}", "7: ").await;
+    let routed = |routes: &str| format!("cidr: 10.0.2.0/24, routes: {{{routes}}}");
+    for (routes, want) in [
+        ("0.0.0.0/0: moon", "7: unknown variant `moon`"),
+        ("0.0.0.0/0: {nat-gateway: b}", "7: there is no subnet `b`"),
+        ("0.0.0.0/0: {nat-gateway: a}", "7: There is no NAT gateway"),
+        ("198.51.100.0/24: internet-gateway", "7: Value (198.51.100.0/24)"),
+        ("10.9.0.0/16: peering", "7: No VPC other than"),
+    ] {
+        check("cidr: 10.0.2.0/24", &routed(routes), want).await;
+    }
+    check("cidr: 10.0.2.0/24", "cidr: 10.0.2.0/24, nat_gateway: 8.8.8.8", "7: Address").await;
+    check("subnet: a", "subnet: a, public_address: 10.0.0.1", "9: Address 10.0.0.1").await;
+    let long = format!("fabric_netns: {}\nregion:", "x".repeat(60));
+    check("region:", &long, "2: network namespace name").await;
     check("type: m5.large", "type: m5.enormous", "9: ").await;
     check("10.0.2.157", "10.0.3.157", "9: ").await;
     check("10.0.2.157", "10.0.2.1", "9: ").await;

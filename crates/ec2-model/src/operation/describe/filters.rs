@@ -1,6 +1,6 @@
 //! The filters of each Describe operation, and the values that each compares.
 //!
-//! The model accepts filters on values that it never has, such as a public address. They match
+//! The model accepts filters on values that it never has, such as a public DNS name. They match
 //! nothing.
 
 use instance_types::{Hypervisor, InstanceType};
@@ -9,7 +9,8 @@ use ipnet::IpNet;
 use super::Reserved;
 use crate::filter::Filters;
 use crate::response::{
-    Attachment, AvailabilityZone, Instance, NetworkInterface, SecurityGroup, Subnet, Vpc,
+    AddressAssociation, Attachment, AvailabilityZone, Instance, NetworkInterface, SecurityGroup,
+    Subnet, Vpc,
 };
 
 fn one(value: impl ToString) -> Vec<String> {
@@ -33,15 +34,15 @@ fn none<T>(_: &T) -> Vec<String> {
 
 pub(super) const INTERFACES: Filters<NetworkInterface> = Filters {
     by_name: &[
-        ("addresses.association.owner-id", none),
-        ("addresses.association.public-ip", none),
+        ("addresses.association.owner-id", |eni| associations(eni, |it| it.owner_id.clone())),
+        ("addresses.association.public-ip", |eni| associations(eni, |it| it.public_ip)),
         ("addresses.primary", |eni| each(eni.private_ip_addresses.iter().map(|it| it.primary))),
         ("addresses.private-ip-address", private_addresses),
-        ("association.allocation-id", none),
-        ("association.association-id", none),
-        ("association.ip-owner-id", none),
+        ("association.allocation-id", |eni| of_primary(eni, |it| each(&it.allocation_id))),
+        ("association.association-id", |eni| of_primary(eni, |it| one(&it.association_id))),
+        ("association.ip-owner-id", |eni| of_primary(eni, |it| one(&it.owner_id))),
         ("association.public-dns-name", none),
-        ("association.public-ip", none),
+        ("association.public-ip", |eni| of_primary(eni, |it| one(it.public_ip))),
         ("attachment.attach-time", |eni| on_attachment(eni, |it| it.attach_time)),
         ("attachment.attachment-id", |eni| on_attachment(eni, |it| it.id.clone())),
         ("attachment.delete-on-termination", |eni| {
@@ -65,7 +66,7 @@ pub(super) const INTERFACES: Filters<NetworkInterface> = Filters {
         ("operator.managed", |_| one(false)),
         ("operator.principal", none),
         ("owner-id", |eni| one(&eni.owner_id)),
-        ("private-dns-name", |eni| one(&eni.private_dns_name)),
+        ("private-dns-name", |eni| each(&eni.private_dns_name)),
         ("private-ip-address", private_addresses),
         ("requester-id", |eni| one(&eni.requester_id)),
         ("requester-managed", |eni| one(eni.requester_managed)),
@@ -76,6 +77,22 @@ pub(super) const INTERFACES: Filters<NetworkInterface> = Filters {
     ],
     tags: Some(|eni| &eni.tags),
 };
+
+/// One property of the public address of each private address.
+fn associations<V: ToString>(
+    eni: &NetworkInterface,
+    part: impl Fn(&AddressAssociation) -> V,
+) -> Vec<String> {
+    each(eni.private_ip_addresses.iter().filter_map(|it| it.association.as_ref()).map(part))
+}
+
+/// Properties of the public address of the primary address.
+fn of_primary(
+    eni: &NetworkInterface,
+    part: impl Fn(&AddressAssociation) -> Vec<String>,
+) -> Vec<String> {
+    eni.association().map(part).unwrap_or_default()
+}
 
 fn private_addresses(eni: &NetworkInterface) -> Vec<String> {
     each(eni.private_ip_addresses.iter().map(|it| it.address))
@@ -102,6 +119,7 @@ pub(super) const INSTANCES: Filters<Reserved> = Filters {
         ("instance-type", |it| one(it.2.instance_type.name)),
         ("instance.group-id", |it| each(it.2.groups.iter().map(|group| &group.id))),
         ("instance.group-name", |it| each(it.2.groups.iter().map(|group| &group.name))),
+        ("ip-address", |it| each(it.2.public_ip_address)),
         ("launch-time", |it| one(it.2.launch_time)),
         ("network-interface.addresses.private-ip-address", |it| {
             of_interfaces(&it.2, private_addresses)
@@ -154,9 +172,9 @@ pub(super) const SUBNETS: Filters<Subnet> = Filters {
         ("availability-zone-id", |it| one(&it.availability_zone_id)),
         ("availabilityZoneId", |it| one(&it.availability_zone_id)),
         ("available-ip-address-count", |it| one(it.available_ip_address_count)),
-        ("cidr", |it| one(it.cidr_block)),
-        ("cidr-block", |it| one(it.cidr_block)),
-        ("cidrBlock", |it| one(it.cidr_block)),
+        ("cidr", |it| each(it.cidr_block)),
+        ("cidr-block", |it| each(it.cidr_block)),
+        ("cidrBlock", |it| each(it.cidr_block)),
         ("default-for-az", |_| one(false)),
         ("ipv6-cidr-block-association.association-id", |it| {
             each(it.ipv6.iter().map(|ipv6| &ipv6.association_id))
@@ -165,8 +183,8 @@ pub(super) const SUBNETS: Filters<Subnet> = Filters {
             each(it.ipv6.iter().map(|ipv6| ipv6.cidr))
         }),
         ("ipv6-cidr-block-association.state", |it| each(it.ipv6.iter().map(|_| "associated"))),
-        ("ipv6-native", |_| one(false)),
-        ("map-public-ip-on-launch", |_| one(false)),
+        ("ipv6-native", |it| one(it.cidr_block.is_none())),
+        ("map-public-ip-on-launch", |it| one(it.map_public_ip_on_launch)),
         ("owner-id", |it| one(&it.owner_id)),
         ("state", |_| one("available")),
         ("subnet-arn", |it| one(&it.arn)),

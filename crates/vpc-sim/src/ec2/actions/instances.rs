@@ -135,6 +135,7 @@ fn instance(xml: &mut Xml, instance: &Instance) {
     xml.text("subnetId", &instance.subnet_id);
     xml.text("vpcId", &instance.vpc_id);
     xml.optional("privateIpAddress", instance.private_ip_address);
+    xml.optional("ipAddress", instance.public_ip_address);
     xml.text("privateDnsName", instance.private_dns_name.as_deref().unwrap_or_default());
     xml.text("dnsName", "");
     xml.optional("ipv6Address", instance.ipv6_address);

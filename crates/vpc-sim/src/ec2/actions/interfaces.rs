@@ -9,8 +9,9 @@ use ec2_model::request::{
     DescribeNetworkInterfaces, DetachNetworkInterface, ModifyNetworkInterfaceAttribute,
     PrivateIpAddressSpecification, Wanted,
 };
-use ec2_model::response::{Attachment, GroupIdentifier, NetworkInterface};
+use ec2_model::response::{AddressAssociation, Attachment, GroupIdentifier, NetworkInterface};
 
+use super::public::{association, association_of_instance};
 use super::{
     Params, Read, Xml, dry_run, include_managed_resources, listing, tag_set, tag_specifications,
 };
@@ -140,7 +141,7 @@ impl Read for DescribeNetworkInterfaces {
 
 /// An ENI as DescribeNetworkInterfaces and CreateNetworkInterface show it.
 pub(super) fn interface(xml: &mut Xml, eni: &NetworkInterface) {
-    described_everywhere(xml, eni);
+    described_everywhere(xml, eni, association);
     xml.text("availabilityZone", &eni.availability_zone);
     xml.text("availabilityZoneId", &eni.availability_zone_id);
     xml.text("requesterId", &eni.requester_id);
@@ -159,13 +160,17 @@ pub(super) fn interface(xml: &mut Xml, eni: &NetworkInterface) {
 /// An ENI as shown inside its instance: with fewer fields, and without the instance in its
 /// attachment.
 pub(super) fn interface_of_instance(xml: &mut Xml, eni: &NetworkInterface) {
-    described_everywhere(xml, eni);
+    described_everywhere(xml, eni, association_of_instance);
     if let Some(attachment) = &eni.attachment {
         xml.node("attachment", |xml| attachment_everywhere(xml, attachment));
     }
 }
 
-fn described_everywhere(xml: &mut Xml, eni: &NetworkInterface) {
+fn described_everywhere(
+    xml: &mut Xml,
+    eni: &NetworkInterface,
+    association: fn(&mut Xml, &AddressAssociation),
+) {
     xml.text("networkInterfaceId", &eni.id);
     xml.text("subnetId", &eni.subnet_id);
     xml.text("vpcId", &eni.vpc_id);
@@ -173,15 +178,21 @@ fn described_everywhere(xml: &mut Xml, eni: &NetworkInterface) {
     xml.text("ownerId", &eni.owner_id);
     xml.text("status", eni.status.as_str());
     xml.text("macAddress", eni.mac_address);
-    xml.text("privateIpAddress", eni.private_ip_address);
-    xml.text("privateDnsName", &eni.private_dns_name);
+    xml.optional("privateIpAddress", eni.private_ip_address);
+    xml.optional("privateDnsName", eni.private_dns_name.as_ref());
     xml.text("sourceDestCheck", eni.source_dest_check);
     xml.text("interfaceType", eni.interface_type.as_str());
     group_set(xml, &eni.groups);
+    if let Some(public) = eni.association() {
+        xml.node("association", |xml| association(xml, public));
+    }
     xml.set("privateIpAddressesSet", &eni.private_ip_addresses, |xml, address| {
         xml.text("privateIpAddress", address.address);
         xml.text("privateDnsName", &address.private_dns_name);
         xml.text("primary", address.primary);
+        if let Some(public) = &address.association {
+            xml.node("association", |xml| association(xml, public));
+        }
     });
     xml.set("ipv4PrefixSet", &eni.ipv4_prefixes, |xml, prefix| xml.text("ipv4Prefix", prefix));
     xml.set("ipv6AddressesSet", &eni.ipv6_addresses, |xml, address| {

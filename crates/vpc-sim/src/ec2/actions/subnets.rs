@@ -24,8 +24,9 @@ impl Read for CreateSubnet {
     fn read(params: &mut Params) -> Result<Self, ApiError> {
         Ok(Self {
             vpc_id: params.required_as("VpcId")?,
-            cidr_block: params.required_address("CidrBlock")?,
+            cidr_block: params.address("CidrBlock")?,
             ipv6_cidr_block: params.address("Ipv6CidrBlock")?,
+            ipv6_native: params.flag("Ipv6Native")?.unwrap_or_default(),
             availability_zone: params.text("AvailabilityZone"),
             availability_zone_id: params.text("AvailabilityZoneId"),
             tag_specifications: tag_specifications(params)?,
@@ -72,7 +73,7 @@ pub(super) fn subnet(xml: &mut Xml, subnet: &Subnet) {
     xml.text("state", "available");
     xml.text("ownerId", &subnet.owner_id);
     xml.text("vpcId", &subnet.vpc_id);
-    xml.text("cidrBlock", subnet.cidr_block);
+    xml.optional("cidrBlock", subnet.cidr_block);
     xml.set("ipv6CidrBlockAssociationSet", &subnet.ipv6, |xml, association| {
         xml.text("associationId", &association.association_id);
         xml.text("ipv6CidrBlock", association.cidr);
@@ -82,13 +83,14 @@ pub(super) fn subnet(xml: &mut Xml, subnet: &Subnet) {
     xml.text("availabilityZone", &subnet.availability_zone);
     xml.text("availabilityZoneId", &subnet.availability_zone_id);
     xml.text("assignIpv6AddressOnCreation", subnet.assign_ipv6_address_on_creation);
-    for what_is_not_simulated in
-        ["defaultForAz", "mapPublicIpOnLaunch", "ipv6Native", "enableDns64"]
-    {
+    let is_ipv6_only = subnet.cidr_block.is_none();
+    xml.text("ipv6Native", is_ipv6_only);
+    xml.text("mapPublicIpOnLaunch", subnet.map_public_ip_on_launch);
+    for what_is_not_simulated in ["defaultForAz", "enableDns64"] {
         xml.text(what_is_not_simulated, false);
     }
     xml.node("privateDnsNameOptionsOnLaunch", |xml| {
-        xml.text("hostnameType", "ip-name");
+        xml.text("hostnameType", if is_ipv6_only { "resource-name" } else { "ip-name" });
         xml.text("enableResourceNameDnsARecord", false);
         xml.text("enableResourceNameDnsAAAARecord", false);
     });
