@@ -5,7 +5,7 @@ use std::time::Duration;
 use cni::{Add, AddResult, CniError, ErrorCode, Interface, IpConfig, Route};
 use datapath::netns::{Netns, NetnsError};
 use datapath::pod::{AddPodError, LinkEnd, MadeLink, PodLink, PodLinkState};
-use datapath::{InterfaceName, Mtu, MtuError, RouteTable};
+use datapath::{InterfaceName, Mtu, MtuError, NameError, RouteTable};
 use proto::v1;
 use tokio::time::{Instant, timeout_at};
 
@@ -24,7 +24,7 @@ use crate::{del, pending, socket};
 pub(crate) async fn add(add: Add) -> Result<AddResult, CniError> {
     let until = Instant::now() + add.conf.ipamd_timeout;
     let identity = Identity::of(&add.conf.veth_prefix, &add.attachment, &add.pod)?;
-    refuse_unusable_netns(&add)?;
+    refuse_unusable_netns(&add).await?;
     // The last tenth is for making the link, or for undoing it.
     let asking_until = until - add.conf.ipamd_timeout / 10;
     let socket = socket(&add.conf);
@@ -68,7 +68,8 @@ enum Unmade {
 
 /// Code 8 for the plugin's own namespace, and an error if the interface exists. That interface may
 /// belong to a running pod: the daemon would grant its address, and the failed ADD would release it.
-fn refuse_unusable_netns(add: &Add) -> Result<(), CniError> {
+/// The interface of a DEL that has just been is no obstacle.
+async fn refuse_unusable_netns(add: &Add) -> Result<(), CniError> {
     let netns = Netns::open(&add.netns).map_err(|e| bad_netns(&e))?;
     let own = Netns::current().map_err(|e| bad_netns(&e))?;
     if !add.own_netns_allowed && netns.is_same(&own).map_err(|e| bad_netns(&e))? {
@@ -77,11 +78,23 @@ fn refuse_unusable_netns(add: &Add) -> Result<(), CniError> {
     }
     let ifname = add.attachment.ifname.as_str();
     let exists = netns.run(|| interface_exists(ifname)).map_err(|e| bad_netns(&e))?;
-    if exists.map_err(|e| CniError::new(ErrorCode::Io, "cannot list interfaces", e.to_string()))? {
+    let exists = exists
+        .map_err(|e| CniError::new(ErrorCode::Io, "cannot list interfaces", e.to_string()))?;
+    if exists && !waits_for_removal(add).await? {
         let details = format!("{ifname} exists already in {}", add.netns.display());
         return Err(Failure::InterfaceExists.error(details));
     }
     Ok(())
+}
+
+async fn waits_for_removal(add: &Add) -> Result<bool, CniError> {
+    let waits = datapath::pod::waits_for_removal(&add.netns, &ifname(add)?).await;
+    waits.map_err(|e| Failure::LinkSetup.error(error_chain(&e)))
+}
+
+fn ifname(add: &Add) -> Result<InterfaceName, CniError> {
+    let parsed = add.attachment.ifname.as_str().parse();
+    parsed.map_err(|e: NameError| Failure::LinkSetup.error(error_chain(&e)))
 }
 
 fn bad_netns(error: &NetnsError) -> CniError {
@@ -103,10 +116,9 @@ fn mtu(add: &Add, granted: &v1::Granted) -> Result<Mtu, MtuError> {
 }
 
 fn link(add: &Add, identity: Identity, granted: &v1::Granted) -> Result<PodLink, CniError> {
-    let ifname: Result<InterfaceName, _> = add.attachment.ifname.as_str().parse();
     Ok(PodLink {
         netns: add.netns.clone(),
-        ifname: ifname.map_err(|e| Failure::LinkSetup.error(error_chain(&e)))?,
+        ifname: ifname(add)?,
         rank: crate::pod::rank(add.attachment.ifname.as_str()),
         host_name: identity.host_name,
         owner: identity.owner,

@@ -9,7 +9,7 @@ use std::time::Duration;
 use ipam::call::{CallError, CallId, CallOutput, Ec2Call};
 use ipam::event::Answer;
 use ipam::time::Timestamp;
-use prometheus::{Histogram, HistogramOpts, IntCounter, IntCounterVec};
+use prometheus::{Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge};
 
 use self::latency::Latency;
 use super::page::Page;
@@ -26,6 +26,7 @@ pub(crate) struct Counters {
     /// Calls to EC2 without an answer yet: action and start.
     in_flight: Mutex<BTreeMap<CallId, (&'static str, Timestamp)>>,
     pods_restored: IntCounter,
+    retired_links: IntGauge,
 }
 
 /// Requests of the CNI plugin.
@@ -82,6 +83,8 @@ impl Default for Counters {
             },
             in_flight: Mutex::default(),
             pods_restored: counter(&registry::PODS_RESTORED),
+            retired_links: IntGauge::with_opts(registry::RETIRED_LINKS.opts(Kind::Gauge))
+                .expect("a test constructs every metric"),
         }
     }
 }
@@ -119,6 +122,11 @@ impl Counters {
     /// The kernel has got back what it lacked of a pod's network.
     pub(crate) fn pod_restored(&self) {
         self.pods_restored.inc();
+    }
+
+    /// So many links wait for removal. A gauge, but nobody else knows it.
+    pub(crate) fn retired_links(&self, n: usize) {
+        self.retired_links.set(i64::try_from(n).unwrap_or(i64::MAX));
     }
 
     /// A call to EC2 starts.
@@ -163,6 +171,7 @@ impl Counters {
         page.add(failed_by_code.clone());
         page.add(latency.clone());
         page.add(self.pods_restored.clone());
+        page.add(self.retired_links.clone());
     }
 
     fn with_in_flight<T>(
