@@ -12,6 +12,7 @@ use tokio::time::{Instant, timeout_at};
 use crate::daemon::Daemon;
 use crate::failure::{Failure, error_chain};
 use crate::pod::Identity;
+use crate::stopwatch::Stopwatch;
 use crate::{del, pending, socket};
 
 /// Connects the pod. What can be refused without the daemon is refused before the daemon is asked.
@@ -28,28 +29,36 @@ pub(crate) async fn add(add: Add) -> Result<AddResult, CniError> {
     // The last tenth is for making the link, or for undoing it.
     let asking_until = until - add.conf.ipamd_timeout / 10;
     let socket = socket(&add.conf);
+    let mut watch = Stopwatch::start();
     let mut daemon = Daemon::wait_for(socket, asking_until).await.map_err(|e| e.try_again())?;
     failpoint::pass("add", "connected");
     pending::withdraw(socket, &add.attachment).map_err(|e| {
         CniError::new(ErrorCode::Io, "cannot withdraw an earlier DEL", e.to_string())
     })?;
+    let connect_us = watch.lap();
     let granted = daemon.add(&add.attachment, &add.pod, &add.netns, asking_until).await?;
+    let daemon_us = watch.lap();
     failpoint::pass("add", "granted");
     let made = match link(&add, identity, &granted) {
         Ok(link) => make(link).await,
         Err(error) => Err(Unmade::Failed(error)),
     };
     match made {
-        Ok((made, link)) => match finish(&add, &made, &link, &mut daemon, until).await {
-            Ok(state) => {
-                tracing::info!(host = %link.host_name, addresses = ?link.addresses, "pod connected");
-                Ok(result(add, &link, &state))
+        Ok((made, link)) => {
+            match finish(&add, &made, &link, &mut daemon, until, &mut watch).await {
+                Ok(Finished { state, link_us, confirm_us }) => {
+                    tracing::info!(
+                        host = %link.host_name, addresses = ?link.addresses,
+                        connect_us, daemon_us, link_us, confirm_us, "pod connected",
+                    );
+                    Ok(result(add, &link, &state))
+                }
+                Err(error) => {
+                    undo(&add, made, &mut daemon).await;
+                    Err(error)
+                }
             }
-            Err(error) => {
-                undo(&add, made, &mut daemon).await;
-                Err(error)
-            }
-        },
+        }
         Err(Unmade::ByAnother(error)) => Err(error),
         Err(Unmade::Failed(error)) => {
             give_back(&add, &mut daemon).await;
@@ -142,20 +151,30 @@ async fn make(link: PodLink) -> Result<(MadeLink, PodLink), Unmade> {
     }
 }
 
+/// A link that is ready, and how long its last two steps took.
+struct Finished {
+    state: PodLinkState,
+    /// From the grant to the end of the link's setup.
+    link_us: u64,
+    confirm_us: u64,
+}
+
 async fn finish(
     add: &Add,
     made: &MadeLink,
     link: &PodLink,
     daemon: &mut Daemon,
     until: Instant,
-) -> Result<PodLinkState, CniError> {
+    watch: &mut Stopwatch,
+) -> Result<Finished, CniError> {
     let state = match timeout_at(until, made.furnish()).await {
         Ok(Ok(state)) => state,
         Ok(Err(error)) => return Err(Failure::LinkSetup.error(error_chain(&error))),
         Err(_) => return Err(Failure::LinkSetup.error("the kernel took too long")),
     };
+    let link_us = watch.lap();
     confirm(add, link, daemon, until).await?;
-    Ok(state)
+    Ok(Finished { state, link_us, confirm_us: watch.lap() })
 }
 
 /// Asks the daemon again once the link is made. Since the grant the address may have been released:
