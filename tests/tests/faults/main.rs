@@ -19,6 +19,7 @@ mod live_settings;
 mod metrics;
 mod migration;
 mod record;
+mod retired;
 mod reuse;
 mod short;
 mod taken;
