@@ -7,13 +7,14 @@ use std::time::Duration;
 use cni::{Add, AddResult, CniError, ErrorCode, Interface, IpConfig, Route};
 use datapath::netns::{Netns, NetnsError};
 use datapath::pod::{AddPodError, LinkEnd, MadeLink, PodLink, PodLinkState};
-use datapath::{InterfaceName, Mtu, MtuError, RouteTable};
+use datapath::{InterfaceName, Mtu, MtuError, NameError, RouteTable};
 use proto::v1;
 use tokio::time::{Instant, timeout_at};
 
 use crate::daemon::Daemon;
 use crate::failure::{Failure, error_chain};
 use crate::pod::Identity;
+use crate::stopwatch::Stopwatch;
 use crate::{del, pending, socket};
 
 /// Bytes of the list of a pod's interfaces, which the pod may add to. A line has some 130.
@@ -29,32 +30,40 @@ const LONGEST_TABLE: u64 = 1 << 20;
 pub(crate) async fn add(add: Add) -> Result<AddResult, CniError> {
     let until = Instant::now() + add.conf.ipamd_timeout;
     let identity = Identity::of(&add.conf.veth_prefix, &add.attachment, &add.pod)?;
-    refuse_unusable_netns(&add)?;
+    refuse_unusable_netns(&add).await?;
     // The last tenth is for making the link, or for undoing it.
     let asking_until = until - add.conf.ipamd_timeout / 10;
     let socket = socket(&add.conf);
+    let mut watch = Stopwatch::start();
     let mut daemon = Daemon::wait_for(socket, asking_until).await.map_err(|e| e.try_again())?;
     failpoint::pass("add", "connected");
     pending::withdraw(socket, &add.attachment).map_err(|e| {
         CniError::new(ErrorCode::Io, "cannot withdraw an earlier DEL", e.to_string())
     })?;
+    let connect_us = watch.lap();
     let granted = daemon.add(&add.attachment, &add.pod, &add.netns, asking_until).await?;
+    let daemon_us = watch.lap();
     failpoint::pass("add", "granted");
     let made = match link(&add, identity, &granted) {
         Ok(link) => make(link).await,
         Err(error) => Err(Unmade::Failed(error)),
     };
     match made {
-        Ok((made, link)) => match finish(&add, &made, &link, &mut daemon, until).await {
-            Ok(state) => {
-                tracing::info!(host = %link.host_name, addresses = ?link.addresses, "pod connected");
-                Ok(result(add, &link, &state))
+        Ok((made, link)) => {
+            match finish(&add, &made, &link, &mut daemon, until, &mut watch).await {
+                Ok(Finished { state, link_us, confirm_us }) => {
+                    tracing::info!(
+                        host = %link.host_name, addresses = ?link.addresses,
+                        connect_us, daemon_us, link_us, confirm_us, "pod connected",
+                    );
+                    Ok(result(add, &link, &state))
+                }
+                Err(error) => {
+                    undo(&add, made, &mut daemon).await;
+                    Err(error)
+                }
             }
-            Err(error) => {
-                undo(&add, made, &mut daemon).await;
-                Err(error)
-            }
-        },
+        }
         Err(Unmade::ByAnother(error)) => Err(error),
         Err(Unmade::Failed(error)) => {
             give_back(&add, &mut daemon).await;
@@ -73,7 +82,8 @@ enum Unmade {
 
 /// Code 8 for the plugin's own namespace, and an error if the interface exists. That interface may
 /// belong to a running pod: the daemon would grant its address, and the failed ADD would release it.
-fn refuse_unusable_netns(add: &Add) -> Result<(), CniError> {
+/// The interface of a DEL that has just been is no obstacle.
+async fn refuse_unusable_netns(add: &Add) -> Result<(), CniError> {
     let netns = Netns::open(&add.netns).map_err(|e| bad_netns(&e))?;
     let own = Netns::current().map_err(|e| bad_netns(&e))?;
     if !add.own_netns_allowed && netns.is_same(&own).map_err(|e| bad_netns(&e))? {
@@ -82,11 +92,23 @@ fn refuse_unusable_netns(add: &Add) -> Result<(), CniError> {
     }
     let ifname = add.attachment.ifname.as_str();
     let exists = netns.run(|| interface_exists(ifname)).map_err(|e| bad_netns(&e))?;
-    if exists.map_err(|e| CniError::new(ErrorCode::Io, "cannot list interfaces", e.to_string()))? {
+    let exists = exists
+        .map_err(|e| CniError::new(ErrorCode::Io, "cannot list interfaces", e.to_string()))?;
+    if exists && !waits_for_removal(add).await? {
         let details = format!("{ifname} exists already in {}", add.netns.display());
         return Err(Failure::InterfaceExists.error(details));
     }
     Ok(())
+}
+
+async fn waits_for_removal(add: &Add) -> Result<bool, CniError> {
+    let waits = datapath::pod::waits_for_removal(&add.netns, &ifname(add)?).await;
+    waits.map_err(|e| Failure::LinkSetup.error(error_chain(&e)))
+}
+
+fn ifname(add: &Add) -> Result<InterfaceName, CniError> {
+    let parsed = add.attachment.ifname.as_str().parse();
+    parsed.map_err(|e: NameError| Failure::LinkSetup.error(error_chain(&e)))
 }
 
 fn bad_netns(error: &NetnsError) -> CniError {
@@ -112,10 +134,9 @@ fn mtu(add: &Add, granted: &v1::Granted) -> Result<Mtu, MtuError> {
 }
 
 fn link(add: &Add, identity: Identity, granted: &v1::Granted) -> Result<PodLink, CniError> {
-    let ifname: Result<InterfaceName, _> = add.attachment.ifname.as_str().parse();
     Ok(PodLink {
         netns: add.netns.clone(),
-        ifname: ifname.map_err(|e| Failure::LinkSetup.error(error_chain(&e)))?,
+        ifname: ifname(add)?,
         rank: crate::pod::rank(add.attachment.ifname.as_str()),
         host_name: identity.host_name,
         owner: identity.owner,
@@ -139,20 +160,30 @@ async fn make(link: PodLink) -> Result<(MadeLink, PodLink), Unmade> {
     }
 }
 
+/// A link that is ready, and how long its last two steps took.
+struct Finished {
+    state: PodLinkState,
+    /// From the grant to the end of the link's setup.
+    link_us: u64,
+    confirm_us: u64,
+}
+
 async fn finish(
     add: &Add,
     made: &MadeLink,
     link: &PodLink,
     daemon: &mut Daemon,
     until: Instant,
-) -> Result<PodLinkState, CniError> {
+    watch: &mut Stopwatch,
+) -> Result<Finished, CniError> {
     let state = match timeout_at(until, made.furnish()).await {
         Ok(Ok(state)) => state,
         Ok(Err(error)) => return Err(Failure::LinkSetup.error(error_chain(&error))),
         Err(_) => return Err(Failure::LinkSetup.error("the kernel took too long")),
     };
+    let link_us = watch.lap();
     confirm(add, link, daemon, until).await?;
-    Ok(state)
+    Ok(Finished { state, link_us, confirm_us: watch.lap() })
 }
 
 /// Asks the daemon again once the link is made. Since the grant the address may have been released:

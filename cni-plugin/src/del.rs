@@ -5,7 +5,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use cni::{Attachment, CniError, Del, ErrorCode};
-use datapath::pod::{PodRemoval, Rank};
+use datapath::pod::{Goes, PodRemoval, Rank};
 use proto::v1;
 use tokio::time::Instant;
 
@@ -42,7 +42,8 @@ pub(crate) async fn del(del: &Del) -> Result<(), CniError> {
         Rank::First => None,
         Rank::Further => del.netns.clone(),
     };
-    let removal = PodRemoval { netns, ..identity.removal(addresses) };
+    let goes = goes(del, &released);
+    let removal = PodRemoval { netns, goes, ..identity.removal(addresses) };
     let removed = datapath::pod::del(&removal).await;
     failpoint::pass("del", "unlinked");
     match &released {
@@ -54,6 +55,15 @@ pub(crate) async fn del(del: &Del) -> Result<(), CniError> {
     let removed = removed.map_err(|error| Failure::LinkRemoval.error(error.to_string()))?;
     tracing::info!(link = ?removed.link, addresses = ?removed.addresses, "pod disconnected");
     Ok(())
+}
+
+/// A further interface goes at once, since its namespace goes on. A first one goes with its namespace,
+/// mostly before the daemon removes it.
+fn goes(del: &Del, released: &Result<v1::DelReply, DaemonError>) -> Goes {
+    match (rank(del.attachment.ifname.as_str()), released) {
+        (Rank::First, Ok(reply)) if reply.removes_links => Goes::Later,
+        (Rank::First | Rank::Further, Ok(_) | Err(_)) => Goes::Now,
+    }
 }
 
 async fn release(del: &Del) -> Result<v1::DelReply, DaemonError> {

@@ -1,15 +1,16 @@
 //! GC: removes what the runtime does not list, as a DEL for each would.
 
 use cni::{CniError, Gc};
+use datapath::pod::{Goes, PodRemoval};
 use proto::v1;
 use tokio::time::Instant;
 
 use crate::daemon::Daemon;
-use crate::failure::Failure;
+use crate::failure::{Failure, error_chain};
 use crate::pod::Identity;
 use crate::{del, socket};
 
-/// Lets the daemon release the attachments that are not listed, and removes their links.
+/// Lets the daemon release the attachments that are not listed, and removes their links, all together.
 ///
 /// # Errors
 ///
@@ -28,6 +29,9 @@ pub(crate) async fn gc(gc: &Gc) -> Result<(), CniError> {
             Err(failure) => failures.push(failure),
         }
     }
+    if let Err(error) = datapath::retired::sweep().await {
+        failures.push(error_chain(&error));
+    }
     if failures.is_empty() { Ok(()) } else { Err(Failure::LinkRemoval.error(failures.join("; "))) }
 }
 
@@ -44,5 +48,6 @@ async fn remove_link(gc: &Gc, collected: &v1::Collected) -> Result<(), String> {
     let identity = Identity::of_collected(&gc.conf.veth_prefix, collected);
     let addresses = del::parsed(&collected.released);
     let removal = identity.map_err(|e| e.to_string())?.removal(addresses);
+    let removal = PodRemoval { goes: Goes::Later, ..removal };
     datapath::pod::del(&removal).await.map(|_| ()).map_err(|e| e.to_string())
 }

@@ -15,6 +15,7 @@ mod pending;
 mod pod;
 mod status;
 mod stdin;
+mod stopwatch;
 
 use std::io::{self, Write as _};
 use std::process::ExitCode;

@@ -4,7 +4,7 @@
 use std::net::IpAddr;
 
 use cni::{AddResult, Attachment, CniError, ErrorCode, Interface, Pod};
-use datapath::pod::{PodAddress, PodRemoval, Rank};
+use datapath::pod::{Goes, PodAddress, PodRemoval, Rank};
 use datapath::{InterfaceName, Owner, host_veth_name};
 use proto::v1;
 use proto::v1::pod_address::Reach;
@@ -68,9 +68,10 @@ impl Identity {
         Identity { host_name, owner: self.owner }
     }
 
-    /// The link as `datapath` removes it.
+    /// The link as `datapath` removes it, at once.
     pub(crate) fn removal(self, addresses: Vec<IpAddr>) -> PodRemoval {
-        PodRemoval { host_name: self.host_name, owner: self.owner, addresses, netns: None }
+        let Identity { host_name, owner } = self;
+        PodRemoval { host_name, owner, addresses, netns: None, goes: Goes::Now }
     }
 }
 

@@ -81,6 +81,7 @@ fn old_daemons_address_decodes_without_reach() {
     let granted = v1::Granted { addresses: vec![expected.clone()], mtu: 0 };
     assert_eq!(reply.outcome, Some(v1::add_reply::Outcome::Granted(granted)));
     let reply = v1::DelReply::decode(&*bytes(OLD_ADDRESSES)).unwrap();
+    assert!(!reply.removes_links, "so the plugin removes them");
     assert_eq!((reply.released, reply.unrecorded), (vec![expected.clone()], String::new()));
     let reply = v1::CheckReply::decode(&*bytes(OLD_ADDRESSES)).unwrap();
     assert_eq!(reply.addresses, [expected]);
@@ -93,6 +94,10 @@ fn old_plugin_reads_address_and_table_from_this_version() {
     let reply = OldAddReply::decode(&*reply.encode_to_vec()).unwrap();
     assert_eq!(reply.granted.unwrap().addresses, [old_address()]);
     let reply = v1::CheckReply { addresses: vec![address()] };
+    let reply = OldAddresses::decode(&*reply.encode_to_vec()).unwrap();
+    assert_eq!(reply.addresses, [old_address()]);
+    let reply =
+        v1::DelReply { released: vec![address()], removes_links: true, ..Default::default() };
     let reply = OldAddresses::decode(&*reply.encode_to_vec()).unwrap();
     assert_eq!(reply.addresses, [old_address()]);
 }

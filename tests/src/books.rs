@@ -102,7 +102,8 @@ async fn compare_with_kernel<R: Runtime>(
         routes.iter().filter(|route| is_veth(&route["dev"]) && route["protocol"] != "kernel");
     let routed: Vec<_> = to_pods.filter_map(|route| route["dst"].as_str()).collect();
     let links = ip(node, &["-j", "link", "show", "type", "veth"]).await?;
-    let n_links = links.iter().filter(|link| is_veth(&link["ifname"])).count();
+    let is_pods = |link: &&Value| is_veth(&link["ifname"]) && link["group"] != RETIRED;
+    let n_links = links.iter().filter(is_pods).count();
     let unique: BTreeSet<String> = recorded.iter().cloned().collect();
     ensure!(unique.len() == recorded.len(), "an address twice on record: {recorded:?}");
     let in_kernel: BTreeSet<String> = routed.iter().map(|&ip| ip.to_owned()).collect();
@@ -110,6 +111,9 @@ async fn compare_with_kernel<R: Runtime>(
     ensure!(n_links == unique.len(), "{n_links} veths for {} pods", unique.len());
     Ok(unique)
 }
+
+/// The group of links that wait for removal, as `ip` prints it.
+pub const RETIRED: &str = "1414087749";
 
 /// The host's end of a pod's link, not the device of an ENI.
 fn is_veth(name: &Value) -> bool {
@@ -122,7 +126,7 @@ async fn ip<R: Runtime>(node: &NodeOf<R>, words: &[&str]) -> Result<Vec<Value>> 
 }
 
 /// What the kernel of a network namespace, given by path, has for pods: links, addresses, rules, routes
-/// and lasting neighbours.
+/// and lasting neighbours. Links that wait for removal are left out.
 ///
 /// # Errors
 ///
@@ -138,7 +142,9 @@ pub async fn kernel(netns: &str) -> Result<String> {
     ] {
         let mut command = Command::new("nsenter");
         command.arg(format!("--net={netns}")).args(["--", "ip"]).args(words.split(' '));
-        dump += &output(&mut command).await?;
+        let printed = output(&mut command).await?;
+        let stays = |line: &&str| !line.contains(&format!(" group {RETIRED} "));
+        printed.lines().filter(stays).for_each(|line| dump.extend([line, "\n"]));
     }
     Ok(dump)
 }

@@ -39,6 +39,8 @@ pub(crate) enum Mode {
     WithoutReach(&'static [&'static str]),
     /// Ready answers with this version.
     Version(String),
+    /// Del says that the daemon removes links; an older daemon does not. Nobody does so here.
+    RemovingLinks,
 }
 
 /// The record of an attachment.
@@ -223,7 +225,8 @@ impl Ipam for Service {
         let record = self.0.lock().unwrap().records.remove(&key);
         let released = record.map(|record| record.addresses).unwrap_or_default();
         let released = sent(&mode, "Del", released);
-        Ok(Response::new(v1::DelReply { released, unrecorded: String::new() }))
+        let removes_links = matches!(mode, Mode::RemovingLinks);
+        Ok(Response::new(v1::DelReply { released, unrecorded: String::new(), removes_links }))
     }
 
     async fn check(

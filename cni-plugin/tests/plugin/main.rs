@@ -14,5 +14,6 @@ mod fake;
 mod further;
 mod node;
 mod protocol;
+mod retired;
 mod speed;
 mod status_gc;

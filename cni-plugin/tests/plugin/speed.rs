@@ -1,4 +1,4 @@
-//! Measures how long an ADD takes from exec to exit. It asserts nothing: run it by name, with the
+//! Measures how long an ADD and a DEL take from exec to exit. It asserts nothing: run it by name, with the
 //! executable of profile `cni`, see `../README.md`.
 
 #![expect(clippy::print_stdout, reason = "it prints its measurements")]
@@ -6,27 +6,32 @@
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
+use crate::fake::Mode;
 use crate::node::Node;
 
 const ROUNDS: usize = 200;
 
 #[test]
 #[ignore = "a measurement, useful only on an idle machine"]
-fn add_speed_is_measured() {
+fn add_and_del_speed_is_measured() {
     let Some(node) = Node::new() else { return };
-    let pod = node.pod("c1", "p1");
-    let (mut adds, mut versions) = (Vec::new(), Vec::new());
-    for _ in 0..ROUNDS {
+    node.ipamd().set(Mode::RemovingLinks);
+    let (mut adds, mut dels, mut versions) = (Vec::new(), Vec::new(), Vec::new());
+    for round in 0..ROUNDS {
+        let pod = node.pod(&format!("c{round}"), &format!("p{round}"));
         let answer = node.pod_call("ADD", &pod).run();
         answer.result();
         adds.push(answer.took);
-        node.del(&pod);
+        let answer = node.pod_call("DEL", &pod).run();
+        answer.silent();
+        dels.push(answer.took);
         versions.push(node.call("VERSION").run().took);
     }
     let program = Node::program();
     let size = std::fs::metadata(&program).unwrap().len();
     println!("{}: {size} bytes", program.display());
     report("ADD", adds);
+    report("DEL", dels);
     report("VERSION", versions);
     report("/bin/true", (0..ROUNDS).map(|_| spawn_true()).collect());
 }

@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr};
 
-use datapath::pod::{self, PodRemoval};
+use datapath::pod::{self, Goes, PodRemoval};
 use ipam::kernel_report::PodLink;
 use tokio::sync::mpsc;
 
@@ -29,7 +29,7 @@ pub(crate) async fn carry_out_forever(mut orders: mpsc::UnboundedReceiver<Cleanu
     }
 }
 
-/// Removes links as a DEL does. After a failure, the engine repeats the order at the next kernel report.
+/// Retires links as a DEL does; [`crate::retired`] removes them. After a failure, the engine repeats the order at the next kernel report.
 async fn take_down(links: &BTreeMap<IpAddr, PodLink>) {
     for (address, link) in links {
         let Some(removal) = removal(*address, link) else { continue };
@@ -47,7 +47,7 @@ async fn take_down(links: &BTreeMap<IpAddr, PodLink>) {
 fn removal(address: IpAddr, link: &PodLink) -> Option<PodRemoval> {
     let host_name = link.name.parse().ok()?;
     let owner = link.mark.as_ref()?.parse().ok()?;
-    Some(PodRemoval { host_name, owner, addresses: vec![address], netns: None })
+    Some(PodRemoval { host_name, owner, addresses: vec![address], netns: None, goes: Goes::Later })
 }
 
 async fn forget_connections(addresses: BTreeSet<Ipv4Addr>) {

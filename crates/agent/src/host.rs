@@ -93,6 +93,7 @@ impl Keeper {
             LinkChange::Present { mac, .. } | LinkChange::Gone { mac, .. } => {
                 self.former.contains(mac) || self.wanted.enis.iter().any(|eni| eni.mac == *mac)
             }
+            LinkChange::Retired { .. } => false,
             LinkChange::Missed => true,
         }
     }

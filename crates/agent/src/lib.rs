@@ -21,6 +21,7 @@ mod own_file;
 mod pending_dels;
 mod pod_poll;
 mod restore;
+mod retired;
 mod runtime;
 mod service;
 mod socket;
@@ -168,6 +169,11 @@ impl Daemon {
         let (cleanup, cleanups) = mpsc::unbounded_channel();
         tasks.spawn("cleans up after pods", async {
             cleanup::carry_out_forever(cleanups).await;
+            Ok(())
+        });
+        let sweeping = retired::sweep_forever(Arc::clone(&counters));
+        tasks.spawn("removes the links of ended pods", async {
+            sweeping.await;
             Ok(())
         });
         let (restoring, pods) = mpsc::unbounded_channel();

@@ -7,7 +7,7 @@ use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, bail};
-use datapath::pod::PodRemoval;
+use datapath::pod::{Goes, PodRemoval};
 use datapath::{Removal, host_veth_name};
 use ipam::id::{AttachmentKey, EniId, Network, Pod};
 use ipam::record::{Addresses, Assignment, Change, Contradiction, PodIp, Record, Via};
@@ -156,7 +156,13 @@ pub async fn remove_rules(dead: &[Allocation]) {
         let owner = format!("{}/{}", key.container, key.ifname).parse();
         let host_name = host_veth_name("eni", namespace, pod, &key.container, None);
         let (Ok(owner), Ok(host_name)) = (owner, host_name) else { continue };
-        let removal = PodRemoval { host_name, owner, addresses: vec![*address], netns: None };
+        let removal = PodRemoval {
+            host_name,
+            owner,
+            addresses: vec![*address],
+            netns: None,
+            goes: Goes::Now,
+        };
         match datapath::pod::del(&removal).await {
             Ok(removed) => {
                 let was_there = removed.addresses.iter().any(|(_, did)| *did == Removal::Removed);

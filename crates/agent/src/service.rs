@@ -88,12 +88,9 @@ impl Ipam for Service {
             Answer::Released(held) => {
                 let released = held.iter().flat_map(wire::addresses).collect();
                 failpoint::pass("replying", "del");
-                Ok(Response::new(v1::DelReply { released, unrecorded: String::new() }))
+                Ok(Response::new(del_reply(released, String::new())))
             }
-            Answer::Refused(refusal) => {
-                let unrecorded = refusal.message;
-                Ok(Response::new(v1::DelReply { released: Vec::new(), unrecorded }))
-            }
+            Answer::Refused(refusal) => Ok(Response::new(del_reply(Vec::new(), refusal.message))),
             answer @ (Answer::Granted(_) | Answer::Collected(_)) => Err(mismatch(&answer)),
         }
     }
@@ -149,6 +146,11 @@ impl From<Stopped> for Status {
     fn from(stopped: Stopped) -> Self {
         Status::unavailable(stopped.to_string())
     }
+}
+
+/// [`crate::cleanup`] removes the links.
+fn del_reply(released: Vec<v1::PodAddress>, unrecorded: String) -> v1::DelReply {
+    v1::DelReply { released, unrecorded, removes_links: true }
 }
 
 fn mismatch(answer: &Answer) -> Status {

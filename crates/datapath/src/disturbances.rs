@@ -74,7 +74,8 @@ fn read(message: NetlinkMessage<RouteNetlinkMessage>) -> Option<Disturbance> {
         }
         NetlinkPayload::InnerMessage(RouteNetlinkMessage::NewLink(message)) => {
             let link = Link::from_message(&message);
-            (link.owner.is_some() && !link.up).then_some(Disturbance::LinkDown)
+            (link.owner.is_some() && !link.up && !link.is_retired())
+                .then_some(Disturbance::LinkDown)
         }
         NetlinkPayload::InnerMessage(RouteNetlinkMessage::NewAddress(message)) => {
             address::global(&message).map(|(_, address)| Disturbance::HostAddress(address.addr()))

@@ -16,6 +16,7 @@ mod neighbour;
 mod netlink;
 pub mod netns;
 pub mod pod;
+pub mod retired;
 mod route;
 mod rule;
 mod sysctl;

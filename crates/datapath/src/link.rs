@@ -9,7 +9,7 @@ use rustix::io::Errno;
 
 use crate::netlink::{KernelError, Netlink};
 use crate::netns::Netns;
-use crate::{InterfaceName, MacAddr, Mtu, Owner};
+use crate::{InterfaceName, MacAddr, Mtu, Owner, retired};
 
 /// A link as the kernel has it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -30,6 +30,7 @@ pub(crate) struct Link {
     pub(crate) peer: Option<u32>,
     /// Its owner's mark, if it has one.
     pub(crate) owner: Option<String>,
+    pub(crate) group: u32,
 }
 
 impl Link {
@@ -38,6 +39,11 @@ impl Link {
     pub(crate) fn is_of(&self, owner: &Owner) -> bool {
         let by_mac = || self.mac == owner.host_mac();
         self.is_veth && self.owner.as_ref().map_or_else(by_mac, |mark| mark == owner.as_str())
+    }
+
+    /// Whether it waits for removal, see [`retired`]. Then it is no pod's.
+    pub(crate) fn is_retired(&self) -> bool {
+        self.is_veth && self.group == retired::GROUP && self.owner.as_deref() == Some(retired::MARK)
     }
 
     pub(crate) fn from_message(message: &LinkMessage) -> Self {
@@ -51,6 +57,7 @@ impl Link {
             is_veth: false,
             peer: None,
             owner: None,
+            group: 0,
         };
         for attribute in &message.attributes {
             match attribute {
@@ -62,6 +69,7 @@ impl Link {
                 LinkAttribute::Qdisc(kind) => link.has_queue = kind != "noop",
                 LinkAttribute::Link(index) => link.peer = Some(*index),
                 LinkAttribute::IfAlias(alias) => link.owner = Some(alias.clone()),
+                LinkAttribute::Group(number) => link.group = *number,
                 LinkAttribute::LinkInfo(infos) => {
                     link.is_veth = infos.contains(&LinkInfo::Kind(InfoKind::Veth));
                 }

@@ -24,6 +24,11 @@ pub enum LinkChange {
         /// Whether it was set up.
         up: bool,
     },
+    /// A pod's link waits for removal, see [`crate::retired`].
+    Retired {
+        /// Its name.
+        name: String,
+    },
     /// The link has gone.
     Gone {
         /// Its name.
@@ -74,8 +79,13 @@ pub fn changes() -> io::Result<impl Stream<Item = LinkChange> + Send + Unpin> {
 fn read(message: NetlinkMessage<RouteNetlinkMessage>) -> Option<LinkChange> {
     match message.payload {
         NetlinkPayload::InnerMessage(RouteNetlinkMessage::NewLink(message)) => {
-            let Link { name, mac, up, .. } = Link::from_message(&message);
-            Some(LinkChange::Present { name, mac, up })
+            let link = Link::from_message(&message);
+            let retired = link.is_retired();
+            let Link { name, mac, up, .. } = link;
+            Some(match retired {
+                true => LinkChange::Retired { name },
+                false => LinkChange::Present { name, mac, up },
+            })
         }
         NetlinkPayload::InnerMessage(RouteNetlinkMessage::DelLink(message)) => {
             let Link { name, mac, .. } = Link::from_message(&message);

@@ -76,6 +76,11 @@ impl Netns {
         Self::open(Path::new(CURRENT))
     }
 
+    /// The path by which it was opened.
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
+    }
+
     /// Whether both are the same namespace; their paths may differ.
     ///
     /// # Errors

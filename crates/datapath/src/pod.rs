@@ -29,7 +29,7 @@ mod restore;
 use std::net::IpAddr;
 use std::path::PathBuf;
 
-pub use self::add::{AddPodError, MadeLink, make};
+pub use self::add::{AddPodError, MadeLink, make, waits_for_removal};
 pub use self::check::{CheckError, check};
 pub use self::del::{DelPodError, DelPodFailure, del};
 pub use self::host_links::{HostLink, HostLinksError, host_links};
@@ -140,12 +140,24 @@ pub struct PodRemoval {
     pub addresses: Vec<IpAddr>,
     /// Path of the pod's network namespace, if the link may have rules there. It may be gone.
     pub netns: Option<PathBuf>,
+    /// When the link itself goes.
+    pub goes: Goes,
+}
+
+/// When a link goes whose pod has ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Goes {
+    /// Before [`del`] returns, together with all links that wait for removal.
+    Now,
+    /// It waits for removal when [`del`] returns, see [`crate::retired`]. Whoever says so knows that
+    /// somebody sweeps.
+    Later,
 }
 
 /// What [`del`] did.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PodRemoved {
-    /// The link.
+    /// The link, which may still wait for removal.
     pub link: Removal,
     /// Each address, with what was done to its routes and rules.
     pub addresses: Vec<(IpAddr, Removal)>,

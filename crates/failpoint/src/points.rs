@@ -91,6 +91,7 @@ pub const PLUGIN: &[&str] = &[
     "del-answered",
     "unlink-unruled",
     "unlink-unrouted",
+    "unlink-retired",
     "del-unlinked",
     // DEL without a daemon: its note has a temporary name; then it is on disk.
     "del-drafted",

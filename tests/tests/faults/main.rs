@@ -20,6 +20,7 @@ mod metrics;
 mod migration;
 mod place;
 mod record;
+mod retired;
 mod reuse;
 mod short;
 mod succession;

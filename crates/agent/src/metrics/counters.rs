@@ -9,7 +9,7 @@ use std::time::Duration;
 use ipam::call::{Action, CallError, CallId, CallOutput, Ec2Call};
 use ipam::event::Answer;
 use ipam::time::Timestamp;
-use prometheus::{Histogram, HistogramOpts, IntCounter, IntCounterVec};
+use prometheus::{Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge};
 
 use self::latency::Latency;
 use super::page::Page;
@@ -27,6 +27,7 @@ pub(crate) struct Counters {
     in_flight: Mutex<BTreeMap<CallId, (Action, Timestamp)>>,
     groups_set: IntCounter,
     pods_restored: IntCounter,
+    retired_links: IntGauge,
 }
 
 /// Requests of the CNI plugin.
@@ -84,6 +85,8 @@ impl Default for Counters {
             in_flight: Mutex::default(),
             groups_set: counter(&registry::GROUPS_SET),
             pods_restored: counter(&registry::PODS_RESTORED),
+            retired_links: IntGauge::with_opts(registry::RETIRED_LINKS.opts(Kind::Gauge))
+                .expect("a test constructs every metric"),
         }
     }
 }
@@ -121,6 +124,11 @@ impl Counters {
     /// The kernel has got back what it lacked of a pod's network.
     pub(crate) fn pod_restored(&self) {
         self.pods_restored.inc();
+    }
+
+    /// So many links wait for removal. A gauge, but nobody else knows it.
+    pub(crate) fn retired_links(&self, n: usize) {
+        self.retired_links.set(i64::try_from(n).unwrap_or(i64::MAX));
     }
 
     /// A call to EC2 starts.
@@ -169,6 +177,7 @@ impl Counters {
         page.add(latency.clone());
         page.add(self.groups_set.clone());
         page.add(self.pods_restored.clone());
+        page.add(self.retired_links.clone());
     }
 
     fn with_in_flight<T>(

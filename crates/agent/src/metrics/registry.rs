@@ -89,6 +89,8 @@ metrics! {
         "Tasks of the daemon: its loops, its callers, its calls, this scrape; constant over months";
     BUILD_INFO: Gauge "tidepool_build_info" ["version"]
         "Always 1, with the version of the daemon";
+    RETIRED_LINKS: Gauge "tidepool_retired_links" []
+        "Links of pods that have ended, which wait for removal; for seconds only";
     DISAGREEMENTS: Gauge "tidepool_disagreements" ["kind"]
         "Facts on which record, EC2, kernel and metadata service disagree, by kind";
     FOREIGN_ENIS: Gauge "tidepool_foreign_enis" ["reason"]

@@ -4,6 +4,7 @@ mod error;
 mod make;
 
 use std::net::IpAddr;
+use std::path::Path;
 use std::time::Duration;
 
 use netlink_packet_route::AddressFamily;
@@ -13,8 +14,8 @@ pub use self::error::AddPodError;
 use self::make::{Sides, find, refuse_bad_addresses};
 use super::objects::LinkObjects;
 use super::{
-    DelPodError, LinkEnd, PodAddress, PodLink, PodLinkState, PodRemoval, PodRemoved, PodRoutes,
-    Rank, del, remove_rules, remove_source_rules,
+    DelPodError, Goes, LinkEnd, PodAddress, PodLink, PodLinkState, PodRemoval, PodRemoved,
+    PodRoutes, Rank, del, remove_rules, remove_source_rules,
 };
 use crate::link::{self, Link};
 use crate::netlink::KernelError;
@@ -49,7 +50,7 @@ const POLL: Duration = Duration::from_millis(1);
 /// the same name may be gone.
 pub async fn make(wanted: PodLink) -> Result<MadeLink, AddPodError> {
     refuse_bad_addresses(&wanted)?;
-    let sides = Sides::open(&wanted)?;
+    let sides = Sides::open(&wanted.netns)?;
     match sides.create(&wanted).await {
         Ok(index) => Ok(MadeLink { sides, wanted, index }),
         Err(error) => match sides.is_made(&wanted).await? {
@@ -57,6 +58,18 @@ pub async fn make(wanted: PodLink) -> Result<MadeLink, AddPodError> {
             false => Err(error),
         },
     }
+}
+
+/// Whether `ifname` in the namespace `netns` ends a link that waits for removal. Then it is in the way of
+/// no [`make`], which removes it.
+///
+/// # Errors
+///
+/// [`AddPodError`] if one of the two namespaces cannot be read.
+pub async fn waits_for_removal(netns: &Path, ifname: &InterfaceName) -> Result<bool, AddPodError> {
+    let sides = Sides::open(netns)?;
+    let Some(end) = find(&sides.pod, ifname).await? else { return Ok(false) };
+    Ok(sides.retired_host_end(&end).await?.is_some())
 }
 
 /// A link whose two ends this process has made. If it is dropped, the ends stay until
@@ -95,7 +108,7 @@ impl MadeLink {
         let addresses = self.wanted.addresses.iter().map(|pod| pod.address).collect();
         let PodLink { host_name, owner, rank, netns, .. } = self.wanted;
         let netns = (rank == Rank::Further).then_some(netns);
-        let removal = PodRemoval { host_name, owner, addresses, netns };
+        let removal = PodRemoval { host_name, owner, addresses, netns, goes: Goes::Now };
         del::undo(&self.sides.host, &removal, self.index).await
     }
 }

@@ -5,10 +5,11 @@ use std::net::IpAddr;
 
 use netlink_packet_route::AddressFamily;
 
-use super::{PodRemoval, PodRemoved, remove_rules};
+use super::{Goes, PodRemoval, PodRemoved, remove_rules};
 use crate::link::{self, Link};
 use crate::netlink::{KernelError, Netlink};
 use crate::netns::Netns;
+use crate::retired::{self, SweepError};
 use crate::route::{self, Filter};
 use crate::{InterfaceName, Removal, RouteTable};
 
@@ -80,20 +81,37 @@ pub enum DelPodFailure {
         #[source]
         source: KernelError,
     },
-    /// The host's end could not be deleted.
-    #[error("delete the link")]
-    DeleteLink(#[source] KernelError),
+    /// The host's end could not be set down and marked for removal.
+    #[error("retire the link")]
+    RetireLink(#[source] KernelError),
+    /// The links that wait for removal could not be listed.
+    #[error("list the retired links")]
+    ListRetired(#[source] KernelError),
+    /// The links that wait for removal could not be removed.
+    #[error("remove the retired links")]
+    RemoveRetired(#[source] KernelError),
 }
 
-/// Removes the rules and routes of a pod's addresses, and the host's end of its link. It may be
-/// repeated.
+impl From<SweepError> for DelPodFailure {
+    fn from(error: SweepError) -> Self {
+        match error {
+            SweepError::Socket(source) => Self::Socket(source),
+            SweepError::List(source) => Self::ListRetired(source),
+            SweepError::Remove { source, .. } => Self::RemoveRetired(source),
+        }
+    }
+}
+
+/// Removes the rules and routes of a pod's addresses, and the host's end of its link, or retires that
+/// end. It may be repeated.
 ///
 /// 1. The owner's mark decides which link it is, whatever the link's name. Only where no link has
 ///    the mark, it is the link of that name, if that one has no mark.
 /// 2. A link with another owner's mark belongs to a newer sandbox, and stays.
 /// 3. An address that is routed to another link belongs to another pod now, and stays too.
 ///
-/// Costs a dump of all links if the link of that name does not have the mark.
+/// Costs a dump of all links if the link of that name does not have the mark, and another one if the
+/// link goes now.
 ///
 /// # Errors
 ///
@@ -174,7 +192,12 @@ async fn remove(
             Err(failure) => failures.push(failure),
         }
     }
-    PodRemoved { link: remove_link(netlink, link, failures).await, addresses }
+    let was_there = retire(netlink, link, failures).await;
+    if removal.goes == Goes::Now {
+        let swept = retired::sweep_over(netlink).await;
+        failures.extend(swept.err().map(DelPodFailure::from));
+    }
+    PodRemoved { link: was_there, addresses }
 }
 
 /// The host's end, as far as it exists.
@@ -212,6 +235,7 @@ async fn find(netlink: &Netlink, removal: &PodRemoval, failures: &mut Vec<DelPod
         (Some(link), _) => Found::Ours(link),
         // amazon-vpc-cni-k8s sets no mark.
         (None, Some(link)) if link.is_veth && link.owner.is_none() => Found::Ours(link),
+        (None, Some(link)) if link.is_retired() => Found::Absent,
         (None, Some(_)) => Found::NotOurs,
         (None, None) => Found::Absent,
     }
@@ -268,18 +292,15 @@ async fn remove_address(
     Ok(if rules == 0 && route.is_none() { Removal::Absent } else { Removal::Removed })
 }
 
-async fn remove_link(
-    netlink: &Netlink,
-    link: &Found,
-    failures: &mut Vec<DelPodFailure>,
-) -> Removal {
+async fn retire(netlink: &Netlink, link: &Found, failures: &mut Vec<DelPodFailure>) -> Removal {
     match link {
         Found::Absent => Removal::Absent,
         Found::NotOurs => Removal::NotOurs,
         Found::Ours(link) => {
-            if let Err(error) = link::delete(netlink, link.index).await {
-                failures.push(DelPodFailure::DeleteLink(error));
+            if let Err(error) = retired::retire(netlink, link.index).await {
+                failures.push(DelPodFailure::RetireLink(error));
             }
+            failpoint::pass("unlink", "retired");
             Removal::Removed
         }
     }
@@ -301,13 +322,13 @@ mod tests {
                     address: IpAddr::from([10, 0, 2, 20]),
                     source: source(),
                 },
-                DelPodFailure::DeleteLink(source()),
+                DelPodFailure::RetireLink(source()),
             ],
         };
         assert_eq!(
             error.to_string(),
             "remove pod link eni0: remove the rules for 10.0.2.20: Operation not permitted (os error \
-             1); delete the link: Operation not permitted (os error 1)"
+             1); retire the link: Operation not permitted (os error 1)"
         );
     }
 }

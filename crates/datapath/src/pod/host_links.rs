@@ -38,7 +38,7 @@ pub enum HostLinksError {
 /// All veths to which the main table routes single addresses, and all veths with a mark.
 ///
 /// The name does not matter. An address that is routed to a veth belongs to a pod there, and another
-/// pod with the same address would cut that pod off. Costs three dumps.
+/// pod with the same address would cut that pod off. Retired links are left out. Costs three dumps.
 ///
 /// # Errors
 ///
@@ -53,7 +53,8 @@ pub async fn host_links() -> Result<Vec<HostLink>, HostLinksError> {
     // The links are listed last, so that the list has the link of every route: a link that goes
     // meanwhile takes its routes along.
     let links = link::list(&netlink).await.map_err(HostLinksError::Links)?;
-    let pods = links.into_iter().filter(|link| link.is_veth).map(|link| HostLink {
+    let pods = links.into_iter().filter(|link| link.is_veth && !link.is_retired());
+    let pods = pods.map(|link| HostLink {
         addresses: routes.iter().filter_map(|route| single_address(route, link.index)).collect(),
         name: link.name,
         owner: link.owner,

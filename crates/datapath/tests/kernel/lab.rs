@@ -8,7 +8,8 @@ use std::sync::atomic::{AtomicU32, Ordering};
 
 use datapath::netns::Netns;
 use datapath::pod::{
-    AddPodError, PodAddress, PodExpectation, PodLink, PodLinkState, PodRemoval, PodRoutes, Rank,
+    AddPodError, Goes, PodAddress, PodExpectation, PodLink, PodLinkState, PodRemoval, PodRoutes,
+    Rank,
 };
 use datapath::{Mtu, RouteTable};
 
@@ -189,7 +190,13 @@ impl Pod {
             owner: self.link.owner.clone(),
             addresses: self.link.addresses.iter().map(|pod| pod.address).collect(),
             netns: (self.link.rank == Rank::Further).then(|| self.link.netns.clone()),
+            goes: Goes::Now,
         }
+    }
+
+    /// A removal that leaves the link to a sweep.
+    pub(crate) fn retirement(&self) -> PodRemoval {
+        PodRemoval { goes: Goes::Later, ..self.removal() }
     }
 
     pub(crate) fn expectation(&self, state: &PodLinkState) -> PodExpectation {

@@ -14,4 +14,5 @@ mod incumbent;
 mod lab;
 mod many;
 mod restore;
+mod retired;
 mod traffic;

@@ -1,7 +1,7 @@
 //! Packets pass where they should and nowhere else.
 
 use datapath::host::{EniStatus, Families, HostEni, HostPicture};
-use datapath::pod::{PodLink, PodRemoval, Rank};
+use datapath::pod::{Goes, PodLink, PodRemoval, Rank};
 use datapath::{Mtu, RouteTable};
 
 use crate::lab::{Namespace, Pod, add, address, on_node};
@@ -219,6 +219,7 @@ fn second_interface_of_a_pod_is_reached() {
             owner: link.owner,
             addresses: link.addresses.iter().map(|pod| pod.address).collect(),
             netns: Some(link.netns),
+            goes: Goes::Now,
         };
         node.block_on(datapath::pod::del(&removal)).unwrap();
         assert_eq!((node.dump(), first.namespace.dump()), before);

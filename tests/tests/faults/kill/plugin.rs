@@ -22,8 +22,14 @@ pub(crate) const ADD: &[&str] = &[
     "link-ruled",
     "add-printing",
 ];
-pub(crate) const DEL: &[&str] =
-    &["del-begun", "del-answered", "unlink-unruled", "unlink-unrouted", "del-unlinked"];
+pub(crate) const DEL: &[&str] = &[
+    "del-begun",
+    "del-answered",
+    "unlink-unruled",
+    "unlink-unrouted",
+    "unlink-retired",
+    "del-unlinked",
+];
 /// The fail point of a DEL without a daemon.
 pub(super) const NOTE: &[&str] = &["del-drafted", "del-noted"];
 pub(super) const GC: &[&str] = &["gc-collected"];

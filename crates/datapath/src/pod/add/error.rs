@@ -47,6 +47,15 @@ pub enum AddPodError {
         #[source]
         source: KernelError,
     },
+    /// The host's end of a pod's interface could not be looked up.
+    #[error("look up the host's end of {name}")]
+    ReadPeer {
+        /// The pod's interface.
+        name: String,
+        /// The kernel's answer.
+        #[source]
+        source: KernelError,
+    },
     /// The pod has an interface of this name already. Nothing was changed.
     #[error("interface {ifname} exists already in {}", netns.display())]
     IfnameExists {

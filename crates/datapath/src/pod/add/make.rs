@@ -1,6 +1,7 @@
 //! The first half of making a pod's link: its two ends, at once or not at all.
 
 use std::net::IpAddr;
+use std::path::Path;
 
 use super::AddPodError;
 use crate::InterfaceName;
@@ -18,11 +19,11 @@ pub(super) struct Sides {
 }
 
 impl Sides {
-    pub(super) fn open(wanted: &PodLink) -> Result<Self, AddPodError> {
-        let netns = Netns::open(&wanted.netns).map_err(AddPodError::Netns)?;
+    pub(super) fn open(netns: &Path) -> Result<Self, AddPodError> {
+        let netns = Netns::open(netns).map_err(AddPodError::Netns)?;
         let own = Netns::current().map_err(AddPodError::Netns)?;
         if netns.is_same(&own).map_err(AddPodError::Netns)? {
-            return Err(AddPodError::OwnNetns { netns: wanted.netns.clone() });
+            return Err(AddPodError::OwnNetns { netns: netns.path().to_owned() });
         }
         let host = Netlink::open().map_err(AddPodError::Socket)?;
         let pod = netns.netlink().map_err(AddPodError::Netns)?;
@@ -31,7 +32,7 @@ impl Sides {
 
     /// Returns the index of the host's end.
     pub(super) async fn create(&self, wanted: &PodLink) -> Result<u32, AddPodError> {
-        self.refuse_existing_ifname(wanted).await?;
+        self.clear_ifname(wanted).await?;
         self.clear_host_name(wanted).await?;
         self.create_pair(wanted).await?;
         failpoint::pass("link", "made");
@@ -51,14 +52,25 @@ impl Sides {
         Ok(host.is_some_and(|host| host.is_of(&wanted.owner) && host.peer == Some(pod.index)))
     }
 
-    async fn refuse_existing_ifname(&self, wanted: &PodLink) -> Result<(), AddPodError> {
-        match find(&self.pod, &wanted.ifname).await? {
-            Some(_) => Err(AddPodError::IfnameExists {
+    /// A link that waits for removal makes room: a sandbox may be used again at once.
+    async fn clear_ifname(&self, wanted: &PodLink) -> Result<(), AddPodError> {
+        let Some(end) = find(&self.pod, &wanted.ifname).await? else { return Ok(()) };
+        match self.retired_host_end(&end).await? {
+            Some(retired) => self.delete(&retired, &wanted.host_name).await,
+            None => Err(AddPodError::IfnameExists {
                 ifname: wanted.ifname.clone(),
                 netns: wanted.netns.clone(),
             }),
-            None => Ok(()),
         }
+    }
+
+    /// The host's end of the link that ends in `end`, if it waits for removal.
+    pub(super) async fn retired_host_end(&self, end: &Link) -> Result<Option<Link>, AddPodError> {
+        let Some(index) = end.peer else { return Ok(None) };
+        let host = link::by_index(&self.host, index)
+            .await
+            .map_err(|source| AddPodError::ReadPeer { name: end.name.clone(), source })?;
+        Ok(host.filter(|host| host.is_retired() && host.peer == Some(end.index)))
     }
 
     async fn clear_host_name(&self, wanted: &PodLink) -> Result<(), AddPodError> {

@@ -2,20 +2,18 @@
 
 #![expect(clippy::print_stdout, reason = "a benchmark prints")]
 
-use std::io::Write;
-use std::os::fd::AsFd;
+mod caller;
+mod floor;
+mod latency;
+mod spread;
+
 use std::path::Path;
-use std::process::Stdio;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, anyhow, ensure};
-use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
-use serde_json::Value;
-use tests::cluster::{Cluster, Node, Spec};
-use tests::process::{PATIENCE, eventually, output, program};
-use tokio::process::Command;
+use anyhow::{Context, Result, ensure};
+use tests::cluster::{Cluster, Node, NodeOf, Runtime, Spec};
+use tests::process::{eventually, program};
 
-const ADDS: usize = 200;
 const SHRINK_PATIENCE: Duration = Duration::from_secs(60);
 const QUICK: [(&str, &str); 3] = [
     ("IP_COOLDOWN_PERIOD", "2"),
@@ -36,12 +34,11 @@ async fn main() -> Result<()> {
         let spec = Spec::new("bench", "m5.4xlarge", 1, &settings);
         Cluster::with(spec, async |cluster| {
             println!("memory of ipamd, {mode}: {} MiB idle", memory(&cluster.nodes[0])?);
-            add_latency(mode, &cluster.nodes[0]).await?;
             memory_at_110_pods(mode, &cluster.nodes[0]).await
         })
         .await?;
     }
-    Ok(())
+    latency::measure(latency::Size::from_environment()?).await
 }
 
 fn sizes() -> Result<()> {
@@ -81,66 +78,6 @@ async fn calls_for_fifty_pods(mode: &str, cluster: &Cluster) -> Result<()> {
     Ok(())
 }
 
-/// Starts the plugin as a runtime would, one pod at a time while the pool is warm.
-async fn add_latency(mode: &str, node: &Node) -> Result<()> {
-    let mut times = vec![];
-    for index in 0..ADDS {
-        eventually("free address", PATIENCE * 2, async || {
-            let free = node.view().await?.counts.unwrap_or_default().free;
-            ensure!(free > 0, "no free address");
-            Ok(())
-        })
-        .await?;
-        let pod = format!("bench-{}-{index}", std::process::id());
-        output(Command::new("ip").args(["netns", "add", &pod])).await?;
-        times.push(cni(node, "ADD", &pod)?);
-        cni(node, "DEL", &pod)?;
-        output(Command::new("ip").args(["netns", "del", &pod])).await?;
-    }
-    times.sort();
-    let at = |percent: usize| times[(times.len() - 1) * percent / 100];
-    println!(
-        "ADD with a warm pool, exec to exit, {mode}, {ADDS} pods: p50 {:?}, p99 {:?}",
-        at(50),
-        at(99)
-    );
-    Ok(())
-}
-
-/// Runs one verb of the plugin in the node's namespace; gives the time from exec to exit.
-fn cni(node: &Node, verb: &str, pod: &str) -> Result<Duration> {
-    let list: Value = serde_json::from_str(&std::fs::read_to_string(node.conflist())?)?;
-    let mut config = list["plugins"][0].clone();
-    config["cniVersion"] = "1.0.0".into();
-    config["name"] = list["name"].clone();
-    let mut command = std::process::Command::new(node.plugin());
-    command
-        .env_clear()
-        .env("CNI_COMMAND", verb)
-        .env("CNI_CONTAINERID", pod)
-        .env("CNI_NETNS", format!("/run/netns/{pod}"))
-        .env("CNI_IFNAME", "eth0")
-        .env("CNI_PATH", "/opt/cni/bin")
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped());
-    // A thread of its own: entering the node's namespace must not touch the runtime's threads.
-    let netns = std::fs::File::open(format!("/run/netns/{}", node.netns))?;
-    let run = move || -> Result<Duration> {
-        move_into_link_name_space(netns.as_fd(), Some(LinkNameSpaceType::Network))?;
-        let start = Instant::now();
-        let mut child = command.spawn()?;
-        let mut stdin = child.stdin.take().context("the plugin's stdin")?;
-        stdin.write_all(config.to_string().as_bytes())?;
-        drop(stdin);
-        let out = child.wait_with_output()?;
-        ensure!(out.status.success(), "{}", String::from_utf8_lossy(&out.stdout));
-        Ok(start.elapsed())
-    };
-    let done = std::thread::spawn(run).join();
-    done.map_err(|_| anyhow!("the measuring thread panicked"))?
-        .with_context(|| format!("{verb} of {pod}"))
-}
-
 async fn memory_at_110_pods(mode: &str, node: &Node) -> Result<()> {
     let start = Instant::now();
     let pods = node.run_pods("p", 110).await?;
@@ -150,7 +87,7 @@ async fn memory_at_110_pods(mode: &str, node: &Node) -> Result<()> {
 }
 
 /// Resident memory of the daemon, in MiB.
-fn memory(node: &Node) -> Result<u64> {
+fn memory<R: Runtime>(node: &NodeOf<R>) -> Result<u64> {
     let status = std::fs::read_to_string(format!("/proc/{}/status", node.ipamd_pid()?))?;
     let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).context("no VmRSS")?;
     let kib: u64 = line.trim().trim_end_matches(" kB").parse().context("read VmRSS")?;
