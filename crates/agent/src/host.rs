@@ -8,6 +8,7 @@ use std::time::Duration;
 use datapath::disturbances::Disturbance;
 use datapath::host::{EniStatus, Families, FormerEnis, HostReport};
 use datapath::links::LinkChange;
+use datapath::nat::NatPicture;
 use datapath::{MacAddr, Mtu, MtuError, RouteTable};
 use futures::{Stream, StreamExt as _};
 use ipam::block::Family;
@@ -105,7 +106,10 @@ impl Keeper {
             Disturbance::RouteLost { table: of, .. } => {
                 *of != RouteTable::MAIN && enis.any(|eni| table(eni) == *of)
             }
-            Disturbance::HostAddress(_) | Disturbance::DefaultRoute | Disturbance::Missed => true,
+            Disturbance::MainRuleLost
+            | Disturbance::HostAddress(_)
+            | Disturbance::DefaultRoute
+            | Disturbance::Missed => true,
             Disturbance::LinkDown => false,
         }
     }
@@ -187,6 +191,7 @@ fn picture(wanted: &HostPicture) -> Result<datapath::host::HostPicture, MtuError
             Family::V4 => Families::Ipv4,
             Family::V6 => Families::Ipv6,
         },
+        nat: NatPicture::Unknown,
         enis: secondary.filter_map(secondary_eni).collect(),
     })
 }

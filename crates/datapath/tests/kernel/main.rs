@@ -13,5 +13,6 @@ mod host_links;
 mod incumbent;
 mod lab;
 mod many;
+mod nat;
 mod restore;
 mod traffic;
