@@ -142,7 +142,9 @@ pub(crate) async fn sync(
     let rules = rules::sync(netlink, &before.main_rules, nat).await?;
     let primary = before.device(wanted.primary_mac);
     let table = match (nat, primary) {
-        (Some(nat), Some(primary)) => Some(description::table(nat, &primary.name)),
+        (Some(nat), Some(primary)) => {
+            Some(description::table(nat, &primary.name)).filter(|table| !table.chains.is_empty())
+        }
         (Some(_), None) => return Err(NatError::NoPrimary),
         (None, _) => None,
     };

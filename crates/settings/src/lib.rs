@@ -13,6 +13,7 @@ mod family;
 mod limits;
 mod listing;
 mod misspelt;
+mod nat;
 mod policy;
 pub mod registry;
 mod reload;
@@ -26,7 +27,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use ipam::block::BlockKind;
-use ipam::policy::WarmSettings;
+use ipam::policy::{NatPolicy, WarmSettings};
 use service_url::{ProxyUrl, ServiceUrl};
 
 pub use self::describe::{limits_text, mode_text, targets_text};
@@ -139,6 +140,8 @@ pub struct Settings {
     pub mtu: u16,
     /// `POD_MTU`, or `mtu`: the most that a pod's link may have.
     pub pod_mtu: u16,
+    /// `AWS_VPC_K8S_CNI_EXTERNALSNAT` and its like.
+    pub nat: NatPolicy,
     /// `AWS_EC2_ENDPOINT`.
     pub ec2_endpoint: Option<ServiceUrl>,
     /// `HTTP_PROXY`.
@@ -209,6 +212,7 @@ impl Settings {
             manage_untagged: variables.boolean(&MANAGE_UNTAGGED_ENI)?,
             mtu,
             pod_mtu,
+            nat: nat::policy(variables)?,
             ec2_endpoint: variables.url(&AWS_EC2_ENDPOINT)?,
             http_proxy: variables.proxy(&HTTP_PROXY)?,
             https_proxy: variables.proxy(&HTTPS_PROXY)?,

@@ -108,6 +108,8 @@ metrics! {
         "Time from the arrival of an ADD at the daemon to its answer";
     PODS_RESTORED: Counter "tidepool_pod_networks_restored_total" []
         "Pods whose links, routes or rules were put back after another program had changed them";
+    HOST_REPAIRS: Counter "tidepool_host_network_repairs_total" ["part"]
+        "Repairs of the node's own network after another program had changed it: node, default_route, nat, eni";
     EC2_CALLS: Counter "awscni_ec2api_req_count" ["fn"]
         "Calls to EC2 that have ended, by action, without DescribeInstanceTypes";
     EC2_FAILURES: Counter "awscni_ec2api_error_count" ["fn"]

@@ -189,9 +189,11 @@ fn checksum_in_capitals_is_damage() {
 /// The last builds of these versions wrote the logs: one change of each kind.
 #[test]
 fn stored_logs_of_earlier_versions_are_read() {
-    for (version, text) in
-        [(1, include_str!("stored/version-1.jsonl")), (2, include_str!("stored/version-2.jsonl"))]
-    {
+    for (version, text) in [
+        (1, include_str!("stored/version-1.jsonl")),
+        (2, include_str!("stored/version-2.jsonl")),
+        (3, include_str!("stored/version-3.jsonl")),
+    ] {
         let directory = tempfile::tempdir().unwrap();
         fs::write(directory.path().join(LOG), text).unwrap();
         let store = open(&directory);
@@ -237,14 +239,14 @@ fn log_of_first_version_is_read_and_upgraded() {
 #[test]
 fn unreadable_log_is_kept_and_previous_copy_is_used() {
     let header = |text: &str| format!("[\"{:08x}\",{text}]\n", crc32fast::hash(text.as_bytes()));
-    let newer = header(r#"{"format":"tidepool","version":4,"owner":"i-0123456789abcdef0"}"#);
-    let foreign = header(r#"{"format":"tidepool","version":3,"instance":"i-ffff"}"#);
+    let newer = header(r#"{"format":"tidepool","version":5,"owner":"i-0123456789abcdef0"}"#);
+    let foreign = header(r#"{"format":"tidepool","version":4,"instance":"i-ffff"}"#);
     let other = header(r#"{"format":"vpc-cni-ipam/1","version":1}"#);
     let garbage = [
         (Vec::new(), "line 1: no header: unfinished line"),
         (vec![0; 4096], "line 1: no header: unfinished line"),
         (b"{\"version\":\"vpc-cni-ipam/1\"}\n".to_vec(), "no header: not a line of a state log"),
-        (newer.into_bytes(), "line 1: version 4; this ipamd reads versions 1 to 3"),
+        (newer.into_bytes(), "line 1: version 5; this ipamd reads versions 1 to 4"),
         (foreign.into_bytes(), "written on i-ffff; this is i-0123456789abcdef0"),
         (other.into_bytes(), "line 1: format \"vpc-cni-ipam/1\""),
     ];
@@ -384,6 +386,10 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
         1 => (0..2_u8).prop_map(|n| Change::Booted { boot: BootId(format!("boot {n}")) }),
         2 => (0..3_u8, 0..3_u8).prop_map(|(n, n_blocks)| known(n, n_blocks)),
         1 => (0..3_u8).prop_map(|n| Change::EniForgotten { eni: eni(n) }),
+        1 => (1..3_u8).prop_map(|n| {
+            let ranges = (0..n).map(|n| ipnet::Ipv4Net::new([10, n, 0, 0].into(), 16).unwrap());
+            Change::VpcRanges { ranges: ranges.collect() }
+        }),
     ];
     let step = prop_oneof![
         6 => prop::collection::vec(change, 1..4).prop_map(Step::Commit),
