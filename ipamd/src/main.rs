@@ -55,6 +55,8 @@ enum Command {
     ImportCheckpoint(migration::ImportArguments),
     /// Hand the pods of this node over to amazon-vpc-cni-k8s, by writing its checkpoint.
     ExportCheckpoint(migration::ExportArguments),
+    /// Remove ipamd's nftables table, once amazon-vpc-cni-k8s serves this node again.
+    RemoveNat,
     /// Moved to `tidepool plan`.
     #[command(hide = true, disable_help_flag = true)]
     Plan(Moved),
@@ -78,6 +80,7 @@ fn main() -> ExitCode {
         Command::CheckConfig(arguments) => check_config::run(&arguments),
         Command::ImportCheckpoint(arguments) => migration::import(&arguments),
         Command::ExportCheckpoint(arguments) => migration::export(&arguments),
+        Command::RemoveNat => migration::remove_nat(),
         Command::Plan(Moved { .. }) => Err(moved("plan")),
         Command::Simulate(Moved { .. }) => Err(moved("simulate")),
     })

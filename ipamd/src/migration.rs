@@ -1,5 +1,5 @@
-//! The node's move from amazon-vpc-cni-k8s and back: `ipamd import-checkpoint`, `export-checkpoint`, and the
-//! daemon's start from the incumbent's checkpoint.
+//! The node's move from amazon-vpc-cni-k8s and back: `ipamd import-checkpoint`, `export-checkpoint`,
+//! `remove-nat`, and the daemon's start from the incumbent's checkpoint.
 
 use std::collections::BTreeSet;
 use std::io::Write as _;
@@ -203,6 +203,16 @@ pub(crate) fn export(arguments: &ExportArguments) -> Result<(), Failure> {
         Some(n) => eprintln!("ipamd: {n} pods handed over to {}", file.display()),
         None => return Err(no_record(&directory)),
     }
+    Ok(())
+}
+
+/// Removes the table that ipamd has left.
+pub(crate) fn remove_nat() -> Result<(), Failure> {
+    let removed = migration::remove_nat(&settings::state_directory_of_process()?)?;
+    eprintln!(
+        "ipamd: {}",
+        if removed { "table ip tidepool removed" } else { "there is no table ip tidepool" }
+    );
     Ok(())
 }
 

@@ -3,7 +3,7 @@
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use agent::{Config, Edges, Inlet, Notes, StateDirectory, host};
+use agent::{Config, Edges, Inlet, StateDirectory, host};
 use anyhow::Context as _;
 use aws::{ConnectOptions, Ec2, Proxies, Roots};
 use command_line::{Exit, Failure};
@@ -70,16 +70,19 @@ async fn daemon(in_force: InForce) -> Result<(), Failure> {
     let (inlet, inbox) = agent::channel();
     let (calls, called) = mpsc::unbounded_channel();
     let (host, wanted) = watch::channel(None);
-    let keeper = tokio::spawn(host::keep(wanted, inlet.clone()));
+    let reports = host::Reports::default();
+    let keeper = tokio::spawn(host::keep(wanted, inlet.clone(), reports.clone()));
+    let ranging = tokio::spawn(hints::send_ranges_forever(facts.clone(), inlet.clone()));
     let hinting = tokio::spawn(hints::send_forever(inlet.clone()));
     let live = Live::new(in_force, limits, vcpus, inlet.clone());
     let caller = tokio::spawn(make_calls(ec2, called, inlet));
-    let notes = Notes::default();
+    let host::Reports { notes, repairs } = reports;
     let config = Config {
         node: node::node(&settings, &facts, &boot),
         limits,
         limits_from: source.to_string(),
         notes: notes.clone(),
+        host_repairs: repairs,
         policy,
         pod_mtu: settings.pod_mtu,
         socket: settings.socket,
@@ -97,6 +100,7 @@ async fn daemon(in_force: InForce) -> Result<(), Failure> {
         panic = panicked(keeper) => Err(panic).context("keep the ENIs' links up"),
         panic = panicked(caller) => Err(panic).context("make EC2 calls"),
         panic = panicked(hinting) => Err(panic).context("read the metadata service"),
+        panic = panicked(ranging) => Err(panic).context("read the VPC's ranges"),
     };
     if let Err(fault) = &ended {
         error!(fault = format!("{fault:#}"), "ipamd ends");

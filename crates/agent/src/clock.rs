@@ -109,7 +109,8 @@ pub(crate) fn without_future(record: Record, now: Timestamp) -> (Record, usize) 
             | Change::Settled { .. }
             | Change::Booted { .. }
             | Change::EniKnown(_)
-            | Change::EniForgotten { .. } => change,
+            | Change::EniForgotten { .. }
+            | Change::VpcRanges { .. } => change,
         };
         corrected.apply(&change).expect("no fact contradicts another one for its time");
     }

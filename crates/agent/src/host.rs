@@ -1,5 +1,8 @@
 //! Keeps the host network as the engine wants it, in a task of its own. It syncs when the wanted picture changes,
-//! when the kernel reports a change of a wanted device or a disturbance of its routes or rules, and every minute.
+//! when the kernel reports a change of a wanted device, of our nftables table, or a disturbance of routes or rules, and
+//! every minute.
+
+mod nat;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr};
@@ -8,29 +11,45 @@ use std::time::Duration;
 use datapath::disturbances::Disturbance;
 use datapath::host::{EniStatus, Families, FormerEnis, HostReport};
 use datapath::links::LinkChange;
-use datapath::{MacAddr, Mtu, MtuError, RouteTable};
+use datapath::{Applied, MacAddr, Mtu, MtuError, RouteTable};
 use futures::{Stream, StreamExt as _};
 use ipam::block::Family;
-use ipam::event::{Event, HostEni, HostPicture, LinkState};
+use ipam::event::{Event, HostEni, HostNat, HostPicture, LinkState};
 use ipam::id::EniId;
 use ipnet::{IpNet, Ipv4Net};
 use tokio::sync::watch;
 
 use crate::disturbances::{self, Repairs};
-use crate::{Inlet, error_chain};
+use crate::{HostRepairs, Inlet, Notes, error_chain};
 
 /// The first pause after a failure, or while a device is missing. The kernel might not report the change.
 const FIRST_RETRY: Duration = Duration::from_millis(250);
 /// The pause between two syncs while everything is ready.
 const SYNC_EVERY: Duration = Duration::from_secs(60);
 
+/// The code of the line in `ipamd status` while rules of amazon-vpc-cni-k8s are where nobody but a person can remove them.
+const LEGACY: &str = "LEGACY_IPTABLES";
+
+/// Where the keeper says what people should know.
+#[derive(Debug, Clone, Default)]
+pub struct Reports {
+    /// The lines of the View.
+    pub notes: Notes,
+    /// The metric of what was put back.
+    pub repairs: HostRepairs,
+}
+
 /// Keeps the host network like the newest picture in `wanted`, until the sender is dropped. Does nothing
 /// before the first picture.
 ///
 /// Sends `inlet` an [`Event::EniLink`] for each ENI of a new picture, and later for each ENI whose state
 /// has changed. Works in the network namespace of the calling thread.
-pub async fn keep(mut wanted: watch::Receiver<Option<HostPicture>>, inlet: Inlet) {
-    let mut links = link_changes();
+pub async fn keep(
+    mut wanted: watch::Receiver<Option<HostPicture>>,
+    inlet: Inlet,
+    reports: Reports,
+) {
+    let (mut links, mut nat_changes) = (link_changes(), nat::changes().fuse());
     let (mut disturbances, mut repairs) = (disturbances::follow().fuse(), Repairs::new());
     let mut keeper: Option<Keeper> = None;
     loop {
@@ -39,7 +58,7 @@ pub async fn keep(mut wanted: watch::Receiver<Option<HostPicture>>, inlet: Inlet
             changed = wanted.changed() => match changed {
                 Ok(()) => {
                     if let Some(picture) = wanted.borrow_and_update().clone() {
-                        Keeper::replace(&mut keeper, picture, &inlet);
+                        Keeper::replace(&mut keeper, picture, &inlet, &reports);
                     }
                 }
                 Err(_no_sender) => return,
@@ -55,6 +74,10 @@ pub async fn keep(mut wanted: watch::Receiver<Option<HostPicture>>, inlet: Inlet
                 }
                 continue;
             }
+            Some(()) = nat_changes.next() => {
+                repairs.need();
+                continue;
+            }
             () = repairs.due() => {}
             () = tokio::time::sleep(pause) => {}
         }
@@ -67,10 +90,13 @@ pub async fn keep(mut wanted: watch::Receiver<Option<HostPicture>>, inlet: Inlet
 struct Keeper {
     wanted: HostPicture,
     inlet: Inlet,
+    reports: Reports,
     /// The state of each wanted ENI that the engine got last.
     sent: BTreeMap<EniId, LinkState>,
     /// The state of the node's own network that was logged last.
     node: LinkState,
+    /// Whether the last sync of this picture has left nothing to do.
+    was_ready: bool,
     /// Hardware addresses of devices whose ENIs are no longer wanted.
     former: BTreeSet<MacAddr>,
     /// The pause until the next sync.
@@ -79,13 +105,21 @@ struct Keeper {
 
 impl Keeper {
     /// Makes `picture` the wanted one. Its ENIs are all reported again.
-    fn replace(keeper: &mut Option<Self>, picture: HostPicture, inlet: &Inlet) {
+    fn replace(keeper: &mut Option<Self>, picture: HostPicture, inlet: &Inlet, reports: &Reports) {
         let (node, former) = match keeper.take() {
             Some(keeper) => (keeper.node, keeper.former),
             None => (LinkState::Ready, BTreeSet::new()),
         };
-        let (inlet, sent) = (inlet.clone(), BTreeMap::new());
-        *keeper = Some(Self { wanted: picture, inlet, sent, node, former, pause: SYNC_EVERY });
+        *keeper = Some(Self {
+            wanted: picture,
+            inlet: inlet.clone(),
+            reports: reports.clone(),
+            sent: BTreeMap::new(),
+            node,
+            was_ready: false,
+            former,
+            pause: SYNC_EVERY,
+        });
     }
 
     fn concerns(&self, change: &LinkChange) -> bool {
@@ -106,7 +140,10 @@ impl Keeper {
             Disturbance::RouteLost { table: of, .. } => {
                 *of != RouteTable::MAIN && enis.any(|eni| table(eni) == *of)
             }
-            Disturbance::HostAddress(_) | Disturbance::DefaultRoute | Disturbance::Missed => true,
+            Disturbance::MainRuleLost
+            | Disturbance::HostAddress(_)
+            | Disturbance::DefaultRoute
+            | Disturbance::Missed => true,
             Disturbance::LinkDown => false,
         }
     }
@@ -118,10 +155,12 @@ impl Keeper {
             }
             Err(error) => Err(error_chain(&error)),
         };
-        let mut all_ready = self.note_node(node_state(&report));
+        let mut all_ready = self.note_node(node_state(&self.wanted, &report));
         all_ready &= self.note_former(&report);
+        self.note_repairs(&report);
+        self.note_incumbent(&report);
         for eni in &self.wanted.enis {
-            let state = eni_state(eni, &report);
+            let state = eni_state(eni, &self.wanted, &report);
             all_ready &= state == LinkState::Ready;
             if self.sent.get(&eni.eni) != Some(&state) {
                 log_link(&eni.eni, &state);
@@ -132,6 +171,7 @@ impl Keeper {
                 self.inlet.send(Event::EniLink { eni: eni.eni.clone(), link: state });
             }
         }
+        self.was_ready = all_ready;
         self.pause = match all_ready {
             true => SYNC_EVERY,
             false if self.pause == SYNC_EVERY => FIRST_RETRY,
@@ -153,6 +193,54 @@ impl Keeper {
             self.node = state;
         }
         self.node == LinkState::Ready
+    }
+
+    /// Counts and logs what another program had changed since the last sync.
+    fn note_repairs(&self, report: &Result<HostReport, String>) {
+        let Ok(report) = report else { return };
+        let nat = report.nat.as_ref().ok().map(|nat| nat.applied);
+        if !self.was_ready {
+            if nat.is_some_and(|applied| applied != Applied::Unchanged) {
+                tracing::info!(wanted = ?self.wanted.nat, "translation of pods' packets is set");
+            }
+            return;
+        }
+        let enis = report.enis.values().filter_map(|eni| match eni {
+            EniStatus::Ready(applied) => Some(*applied),
+            EniStatus::Absent | EniStatus::Failed(_) => None,
+        });
+        for (part, applied) in [
+            ("node", report.node.as_ref().ok().copied()),
+            ("default_route", report.default_route.as_ref().ok().copied()),
+            ("nat", nat),
+            ("eni", enis.max()),
+        ] {
+            if applied.is_some_and(|applied| applied != Applied::Unchanged) {
+                self.reports.repairs.count(part);
+                tracing::warn!(
+                    part,
+                    "restored the node's network, which another program had changed"
+                );
+            }
+        }
+    }
+
+    /// Says what amazon-vpc-cni-k8s has left.
+    fn note_incumbent(&self, report: &Result<HostReport, String>) {
+        let Ok(HostReport { nat: Ok(nat), .. }) = report else { return };
+        if nat.n_of_incumbent > 0 {
+            tracing::info!(n = nat.n_of_incumbent, "removed rules of amazon-vpc-cni-k8s");
+        }
+        if nat.legacy {
+            let line = "rules of amazon-vpc-cni-k8s may be in legacy iptables, where ipamd cannot remove them; \
+                        remove them with iptables-legacy (docs/migration.md), or restart the machine";
+            self.reports.notes.say(LEGACY, line.to_owned());
+            if !self.was_ready {
+                tracing::warn!("{line}");
+            }
+        } else {
+            self.reports.notes.settle(LEGACY);
+        }
     }
 
     /// Logs removed rules of former ENIs. Returns whether none is left.
@@ -188,6 +276,7 @@ fn picture(wanted: &HostPicture) -> Result<datapath::host::HostPicture, MtuError
             Family::V4 => Families::Ipv4,
             Family::V6 => Families::Ipv6,
         },
+        nat: nat::picture(&wanted.nat),
         enis: secondary.filter_map(secondary_eni).collect(),
     })
 }
@@ -222,17 +311,30 @@ fn log_link(eni: &EniId, state: &LinkState) {
     }
 }
 
-fn node_state(report: &Result<HostReport, String>) -> LinkState {
-    match report.as_ref().map(|report| &report.node) {
-        Ok(Ok(_)) => LinkState::Ready,
-        Ok(Err(error)) => LinkState::Failed(error_chain(error)),
-        Err(fault) => LinkState::Failed(fault.clone()),
+/// The state of the node's sysctls and primary ENI, and of a wanted translation.
+fn node_state(wanted: &HostPicture, report: &Result<HostReport, String>) -> LinkState {
+    let report = match report {
+        Ok(report) => report,
+        Err(fault) => return LinkState::Failed(fault.clone()),
+    };
+    match (&report.node, &wanted.nat, &report.nat) {
+        (Err(error), _, _) => LinkState::Failed(error_chain(error)),
+        (Ok(_), HostNat::Wanted(_), Err(error)) => LinkState::Failed(error_chain(error)),
+        (Ok(_), HostNat::Wanted(_) | HostNat::Absent | HostNat::Unknown(_), _) => LinkState::Ready,
     }
 }
 
-/// The ENI's state in `report`. While the node's own set-up fails, no ENI is ready: no packet of a pod would pass.
-fn eni_state(eni: &HostEni, report: &Result<HostReport, String>) -> LinkState {
-    let node = node_state(report);
+/// The ENI's state in `report`. While the node's own set-up fails, no ENI is ready: no packet of a pod would pass. It is
+/// neither while the translation is unknown.
+fn eni_state(
+    eni: &HostEni,
+    wanted: &HostPicture,
+    report: &Result<HostReport, String>,
+) -> LinkState {
+    let node = match (node_state(wanted, report), &wanted.nat) {
+        (LinkState::Ready, HostNat::Unknown(why)) => LinkState::Failed((*why).to_owned()),
+        (node, HostNat::Unknown(_) | HostNat::Absent | HostNat::Wanted(_)) => node,
+    };
     let Ok(report) = report else { return node };
     if table(eni) != RouteTable::MAIN {
         return match report.enis.get(&eni.mac) {

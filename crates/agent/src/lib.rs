@@ -62,6 +62,7 @@ pub use crate::boot::boot_id;
 pub use crate::error_chain::error_chain;
 pub use crate::event_loop::Edges;
 pub use crate::handle::{Inbox, Inlet, channel};
+pub use crate::metrics::HostRepairs;
 pub use crate::notes::Notes;
 pub use crate::state::lock::StateDirectory;
 
@@ -81,6 +82,8 @@ pub struct Config {
     pub limits_from: String,
     /// Further lines for the View.
     pub notes: Notes,
+    /// The metric of the node's own network.
+    pub host_repairs: HostRepairs,
     /// The user's settings, as the engine's policy.
     pub policy: Policy,
     /// The largest MTU of pods' links, in bytes.
@@ -138,6 +141,7 @@ impl Daemon {
             limits,
             limits_from,
             notes,
+            host_repairs,
             policy,
             pod_mtu,
             socket,
@@ -154,7 +158,7 @@ impl Daemon {
         let writer = Writer::start(store, move |event| saved.send(event))
             .context("start the thread that writes the state")?;
         let handle = Handle::new(inlet.clone(), clock);
-        let counters = Arc::<Counters>::default();
+        let counters = Arc::new(Counters::default().with(host_repairs));
         let mut tasks = Tasks::default();
         let watching = clock.watch_forever(notes.clone());
         tasks.spawn("watches the machine's clock", async { match watching.await {} });

@@ -14,6 +14,7 @@ use ipam::event::Refusal;
 use ipam::view::{EniStage, EniView, PoolView};
 
 pub(crate) use self::counters::Counters;
+pub use self::counters::HostRepairs;
 use self::page::Page;
 pub(crate) use self::server::serve_forever;
 

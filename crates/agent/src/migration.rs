@@ -7,6 +7,7 @@ use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, bail};
+use datapath::Applied;
 use datapath::pod::{Goes, PodRemoval};
 use datapath::{Removal, host_veth_name};
 use ipam::id::{AttachmentKey, EniId, Network, Pod};
@@ -240,6 +241,21 @@ pub fn hand_over(directory: &Path, file: &Path) -> anyhow::Result<Option<usize>>
     replace(file, text.as_bytes()).with_context(|| format!("write {}", file.display()))?;
     state::retire(directory).context("take the record out of use")?;
     Ok(Some(allocations.len()))
+}
+
+/// Removes our nftables table, for a node that amazon-vpc-cni-k8s serves again. Returns whether there was one.
+///
+/// # Errors
+///
+/// If ipamd runs, which would write the table again, or the kernel refuses.
+pub fn remove_nat(directory: &Path) -> anyhow::Result<bool> {
+    // Held until the table has gone.
+    let taken = StateDirectory::try_take(directory)?;
+    if !taken.is_locked() {
+        bail!("{} cannot be locked, so ipamd may be running", directory.display());
+    }
+    let removed = datapath::nat::remove_table().context("remove ipamd's nftables table")?;
+    Ok(removed != Applied::Unchanged)
 }
 
 fn replace(file: &Path, bytes: &[u8]) -> std::io::Result<()> {

@@ -59,7 +59,9 @@ fn concerns_pods(disturbance: &Disturbance) -> bool {
         Disturbance::RouteLost { destination, table } => {
             *table == RouteTable::MAIN && destination.prefix_len() == destination.max_prefix_len()
         }
-        Disturbance::HostAddress(_) | Disturbance::DefaultRoute => false,
+        Disturbance::MainRuleLost | Disturbance::HostAddress(_) | Disturbance::DefaultRoute => {
+            false
+        }
     }
 }
 

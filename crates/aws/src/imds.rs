@@ -4,6 +4,7 @@
 
 mod enis;
 
+use std::collections::BTreeSet;
 use std::fmt::Display;
 use std::ops::RangeInclusive;
 use std::str::FromStr;
@@ -145,6 +146,14 @@ impl Imds {
         })
     }
 
+    /// The IPv4 ranges of the VPC, at least one, as the ENI with this hardware address sees them.
+    ///
+    /// # Errors
+    /// If they cannot be read, or one of them is no range of a VPC. The error names the path.
+    pub async fn vpc_ranges(&self, mac: MacAddr) -> Result<BTreeSet<Ipv4Net>, ImdsError> {
+        self.lines(&format!("{MACS}/{mac}/vpc-ipv4-cidr-blocks"), subnet_range).await
+    }
+
     /// The IPv4 range of the ENI's subnet; `None` if the service shows none.
     async fn subnet_cidr(&self, mac: MacAddr) -> Result<Option<Ipv4Net>, ImdsError> {
         let path = format!("{MACS}/{mac}/subnet-ipv4-cidr-block");
@@ -228,7 +237,7 @@ fn name(text: String) -> Result<String, String> {
     }
 }
 
-/// The range of a subnet. The length of its prefix has two digits, so a truncated range is recognised.
+/// The range of a subnet or a VPC, which have the same bounds. The length of its prefix has two digits, so a truncated range is recognised.
 /// Source: Amazon VPC user guide, "Subnet CIDR blocks".
 fn subnet_range(text: &str) -> Result<Ipv4Net, String> {
     let range: Ipv4Net = parse(text)?;

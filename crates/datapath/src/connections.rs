@@ -5,21 +5,16 @@
 //! the address, past the rules of the Service.
 
 use std::collections::BTreeSet;
+use std::fs;
 use std::net::{IpAddr, Ipv4Addr};
-use std::{fs, io};
 
-use netlink_packet_core::{
-    NLM_F_ACK, NLM_F_DUMP, NLM_F_REQUEST, NetlinkMessage, NetlinkPayload, Nla as _,
-};
+use netlink_packet_core::{NLM_F_ACK, NLM_F_DUMP, Nla as _};
+use netlink_packet_netfilter::NetfilterMessageInner;
 use netlink_packet_netfilter::conntrack::{ConntrackAttribute, ConntrackMessage, IPTuple, Tuple};
-use netlink_packet_netfilter::{
-    NetfilterHeader, NetfilterMessage, NetfilterMessageInner, NetfilterProtoFamily,
-};
-use netlink_sys::protocols::NETLINK_NETFILTER;
-use netlink_sys::{Socket, SocketAddr};
 use rustix::io::Errno;
 
 use crate::KernelError;
+use crate::netfilter::Netfilter;
 
 /// The number of tracked connections in the namespace; absent where nothing is tracked.
 const COUNT: &str = "/proc/sys/net/netfilter/nf_conntrack_count";
@@ -42,32 +37,19 @@ pub fn forget(addresses: &BTreeSet<Ipv4Addr>) -> Result<usize, KernelError> {
     if addresses.is_empty() || matches!(count.trim(), "" | "0") {
         return Ok(0);
     }
-    let socket = open().map_err(socket_error)?;
+    let netfilter = Netfilter::open()?;
     let mut matching = Vec::new();
-    request(&socket, ConntrackMessage::Get(Vec::new()), NLM_F_DUMP, |connection| {
+    netfilter.request(ConntrackMessage::Get(Vec::new()), NLM_F_DUMP, |message| {
+        let Some(connection) = attributes(message) else { return };
         if sources(&connection).any(|source| addresses.contains(&source)) {
             matching.push(identity(connection));
         }
     })?;
     let mut n_forgotten = 0;
     for connection in matching {
-        n_forgotten += usize::from(delete(&socket, connection)?);
+        n_forgotten += usize::from(delete(&netfilter, connection)?);
     }
     Ok(n_forgotten)
-}
-
-fn open() -> io::Result<Socket> {
-    let mut socket = Socket::new(NETLINK_NETFILTER)?;
-    socket.bind_auto()?;
-    socket.connect(&SocketAddr::new(0, 0))?;
-    Ok(socket)
-}
-
-fn socket_error(fault: io::Error) -> KernelError {
-    Errno::from_io_error(&fault).map_or(KernelError::Disconnected, |errno| KernelError::Refused {
-        errno,
-        explanation: None,
-    })
 }
 
 /// The addresses of both ends: the opener's, and the one that answers, after translation.
@@ -99,56 +81,15 @@ fn identity(connection: Vec<ConntrackAttribute>) -> Vec<ConntrackAttribute> {
 }
 
 /// Returns whether the connection was still there.
-fn delete(socket: &Socket, connection: Vec<ConntrackAttribute>) -> Result<bool, KernelError> {
-    match request(socket, ConntrackMessage::Delete(connection), NLM_F_ACK, drop) {
+fn delete(netfilter: &Netfilter, connection: Vec<ConntrackAttribute>) -> Result<bool, KernelError> {
+    match netfilter.request(ConntrackMessage::Delete(connection), NLM_F_ACK, drop) {
         Err(error) if error.is(Errno::NOENT) => Ok(false),
         answer => answer.map(|()| true),
     }
 }
 
-/// Sends a request and passes each answer to `take`, up to an acknowledgement or the end of a dump.
-fn request(
-    socket: &Socket,
-    message: ConntrackMessage,
-    flags: u16,
-    mut take: impl FnMut(Vec<ConntrackAttribute>),
-) -> Result<(), KernelError> {
-    let header = NetfilterHeader::new(NetfilterProtoFamily::IPv4, 0, 0);
-    let mut message = NetlinkMessage::from(NetfilterMessage::new(header, message));
-    message.header.flags = NLM_F_REQUEST | flags;
-    message.finalize();
-    let mut bytes = vec![0; message.buffer_len()];
-    message.serialize(&mut bytes);
-    socket.send(&bytes, 0).map_err(socket_error)?;
-
-    loop {
-        let (bytes, _kernel) = socket.recv_from_full().map_err(socket_error)?;
-        let mut rest = bytes.as_slice();
-        while !rest.is_empty() {
-            let answer = NetlinkMessage::<NetfilterMessage>::deserialize(rest)
-                .map_err(|_| KernelError::Disconnected)?;
-            let length = usize::try_from(answer.header.length).ok();
-            let length = length.and_then(|length| length.checked_next_multiple_of(4));
-            rest = length.and_then(|length| rest.get(length..)).unwrap_or_default();
-            match answer.payload {
-                NetlinkPayload::InnerMessage(message) => {
-                    attributes(message).into_iter().for_each(&mut take)
-                }
-                NetlinkPayload::Error(error) if error.code.is_some() => {
-                    return Err(KernelError::refused(error.raw_code(), None));
-                }
-                NetlinkPayload::Done(done) if done.code < 0 => {
-                    return Err(KernelError::refused(done.code, None));
-                }
-                NetlinkPayload::Overrun(_) => return Err(KernelError::Interrupted),
-                _ => return Ok(()),
-            }
-        }
-    }
-}
-
-fn attributes(message: NetfilterMessage) -> Option<Vec<ConntrackAttribute>> {
-    match message.inner {
+fn attributes(message: NetfilterMessageInner) -> Option<Vec<ConntrackAttribute>> {
+    match message {
         NetfilterMessageInner::Conntrack(ConntrackMessage::New(attributes)) => Some(attributes),
         _ => None,
     }

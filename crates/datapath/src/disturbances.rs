@@ -13,6 +13,7 @@ use rtnetlink::MulticastGroup;
 use crate::RouteTable;
 use crate::address;
 use crate::link::Link;
+use crate::nat::ListedMainRule;
 use crate::route::Route;
 use crate::rule::ListedRule;
 
@@ -21,6 +22,8 @@ use crate::rule::ListedRule;
 pub enum Disturbance {
     /// A rule for the packets of one address has gone.
     RuleLost(IpAddr),
+    /// A rule that leads marked packets or a range to the main table has gone.
+    MainRuleLost,
     /// A route has gone.
     RouteLost {
         /// Its destination.
@@ -60,8 +63,10 @@ pub fn disturbances() -> io::Result<impl Stream<Item = Disturbance> + Send + Unp
 fn read(message: NetlinkMessage<RouteNetlinkMessage>) -> Option<Disturbance> {
     match message.payload {
         NetlinkPayload::InnerMessage(RouteNetlinkMessage::DelRule(message)) => {
-            ListedRule::from_message(&message)
-                .map(|listed| Disturbance::RuleLost(listed.rule.address()))
+            let of_address = ListedRule::from_message(&message);
+            let of_address = of_address.map(|it| Disturbance::RuleLost(it.rule.address()));
+            let to_main = ListedMainRule::from_message(&message);
+            to_main.map(|_| Disturbance::MainRuleLost).or(of_address)
         }
         NetlinkPayload::InnerMessage(RouteNetlinkMessage::DelRoute(message)) => {
             let Route { destination, table, .. } = Route::from_message(&message)?;

@@ -1,7 +1,7 @@
 //! The host network: one value describes all of it, and [`sync`] makes the kernel match.
 //!
-//! It covers the node's sysctls, the primary ENI's MTU and default route, and each secondary ENI's device, routes
-//! and rule. It must not know pods, EC2 or how the caller chose the ENIs.
+//! It covers the node's sysctls, the primary ENI's MTU and default route, the translation of pods' packets, and each
+//! secondary ENI's device, routes and rule. It must not know pods, EC2 or how the caller chose the ENIs.
 
 mod default_route;
 mod eni;
@@ -19,13 +19,12 @@ pub use self::eni::{EniError, EniStep};
 pub use self::former::FormerError;
 pub use self::node::{NodeError, NodeFault};
 use crate::link::{self, Link};
+use crate::nat::{self, ListedMainRule, NatError, NatPicture, NatReport};
 use crate::netlink::{KernelError, Netlink};
 use crate::rule::{self, ListedRule};
 use crate::{Applied, MacAddr, Mtu, RouteTable, address};
 
 /// The whole wanted host network of a node.
-///
-/// Source NAT of pods' packets gets a field of its own here once it exists.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct HostPicture {
     /// Hardware address of the primary ENI, whose route table is the main one.
@@ -34,6 +33,8 @@ pub struct HostPicture {
     pub mtu: Mtu,
     /// The address families of pods.
     pub families: Families,
+    /// How pods' packets are translated, and which way answers take.
+    pub nat: NatPicture,
     /// The secondary ENIs, each once and in any order; empty while they are unknown.
     pub enis: Vec<HostEni>,
 }
@@ -69,6 +70,8 @@ pub struct HostReport {
     pub node: Result<Applied, NodeError>,
     /// The main table's default route, by which pods of the primary ENI leave.
     pub default_route: Result<Applied, DefaultRouteError>,
+    /// The translation of pods' packets.
+    pub nat: Result<NatReport, NatError>,
     /// Each secondary ENI of the picture, by hardware address.
     pub enis: BTreeMap<MacAddr, EniStatus>,
     /// What is left of ENIs that the picture lacks.
@@ -134,6 +137,10 @@ pub async fn sync(wanted: &HostPicture) -> Result<HostReport, HostSyncError> {
         };
         enis.insert(eni.mac, status.unwrap_or_else(EniStatus::Failed));
     }
+    let nat = match &before {
+        Ok(before) => nat::sync(&netlink, before, wanted).await,
+        Err(error) => Err(error.clone().into()),
+    };
     let default_route = match &before {
         Ok(before) => default_route::sync(&netlink, before, wanted).await,
         Err(error) => Err(error.clone().into()),
@@ -142,30 +149,35 @@ pub async fn sync(wanted: &HostPicture) -> Result<HostReport, HostSyncError> {
         Ok(before) => former::sync(&netlink, &before, &wanted.enis).await,
         Err(error) => Err(error.into()),
     };
-    Ok(HostReport { node, default_route, enis, former })
+    Ok(HostReport { node, default_route, nat, enis, former })
 }
 
 /// What the kernel has that all ENIs share.
 #[derive(Debug)]
-struct Snapshot {
+pub(crate) struct Snapshot {
     links: Vec<Link>,
     /// Each with the index of its link.
     addresses: Vec<(u32, IpNet)>,
     /// The rules for the packets of one IPv4 address.
     rules: Vec<ListedRule>,
+    /// The rules that lead marked packets and ranges to the main table.
+    pub(crate) main_rules: Vec<ListedMainRule>,
 }
 
 impl Snapshot {
     async fn read(netlink: &Netlink) -> Result<Self, ListError> {
+        let rules = rule::messages(netlink, AddressFamily::Inet).await;
+        let rules = rules.map_err(list("the rules"))?;
         Ok(Self {
             links: link::list(netlink).await.map_err(list("the links"))?,
             addresses: address::list_all(netlink).await.map_err(list("the addresses"))?,
-            rules: rule::list(netlink, AddressFamily::Inet).await.map_err(list("the rules"))?,
+            main_rules: rules.iter().filter_map(ListedMainRule::from_message).collect(),
+            rules: rules.iter().filter_map(ListedRule::from_message).collect(),
         })
     }
 
     /// The oldest link with this hardware address: a VLAN may have taken over its device's.
-    fn device(&self, mac: MacAddr) -> Option<&Link> {
+    pub(crate) fn device(&self, mac: MacAddr) -> Option<&Link> {
         self.links.iter().filter(|link| link.mac == mac).min_by_key(|link| link.index)
     }
 }

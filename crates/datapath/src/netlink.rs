@@ -24,7 +24,7 @@ const DUMP_ATTEMPTS: usize = 5;
 const NLMSGERR_ATTR_MSG: u16 = 1;
 
 /// Length in bytes of the refused request's header, which precedes the attributes.
-const ECHOED_HEADER: usize = 16;
+pub(crate) const ECHOED_HEADER: usize = 16;
 
 /// Why a request to the kernel failed.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -102,13 +102,6 @@ pub struct ListedRule {
 }
 
 impl ListedRule {
-    fn from_answer(answer: &RouteNetlinkMessage) -> Option<Self> {
-        match answer {
-            RouteNetlinkMessage::NewRule(message) => Self::from_message(message),
-            _ => None,
-        }
-    }
-
     /// `None` for rules that compare more than one address, or do something else than a lookup.
     pub(crate) fn from_message(message: &RuleMessage) -> Option<Self> {
         let mut selectors = Vec::new();
@@ -219,10 +212,22 @@ pub(crate) async fn list(
     netlink: &Netlink,
     family: AddressFamily,
 ) -> Result<Vec<ListedRule>, KernelError> {
+    Ok(messages(netlink, family).await?.iter().filter_map(ListedRule::from_message).collect())
+}
+
+/// Every rule of `family` as the kernel shows it, in its order. Costs as much as there are rules.
+pub(crate) async fn messages(
+    netlink: &Netlink,
+    family: AddressFamily,
+) -> Result<Vec<RuleMessage>, KernelError> {
     let mut wanted = RuleMessage::default();
     wanted.header.family = family;
     let found = netlink.dump(RouteNetlinkMessage::GetRule(wanted)).await?;
-    Ok(found.iter().filter_map(ListedRule::from_answer).collect())
+    let rule = |answer| match answer {
+        RouteNetlinkMessage::NewRule(message) => Some(message),
+        _ => None,
+    };
+    Ok(found.into_iter().filter_map(rule).collect())
 }
 
 #[cfg(test)]

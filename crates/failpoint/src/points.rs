@@ -19,6 +19,7 @@ pub const IPAMD: &[&str] = &[
     "unwritten-booted",
     "unwritten-eni_known",
     "unwritten-eni_forgotten",
+    "unwritten-vpc_ranges",
     // The change is in the log and not yet on disk.
     "written-assigned",
     "written-released",
@@ -29,6 +30,7 @@ pub const IPAMD: &[&str] = &[
     "written-booted",
     "written-eni_known",
     "written-eni_forgotten",
+    "written-vpc_ranges",
     // The change is on disk, and its effects are still to come.
     "synced-assigned",
     "synced-released",
@@ -39,6 +41,7 @@ pub const IPAMD: &[&str] = &[
     "synced-booted",
     "synced-eni_known",
     "synced-eni_forgotten",
+    "synced-vpc_ranges",
     // Before a call of EC2. `UnassignIpv6Addresses` is missing: a node keeps its one /80, so no test passes it.
     // `SetSecurityGroups` is a ModifyNetworkInterfaceAttribute too.
     "calling-DescribeNetworkInterfaces",

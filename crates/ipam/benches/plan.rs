@@ -73,6 +73,7 @@ fn policy(kind: BlockKind) -> Policy {
         max_enis: None,
         max_pods: 100_000,
         mtu: 9001,
+        nat: ipam::policy::NatPolicy::default(),
         timing: Timing {
             // The address of one round serves in the next.
             cooldown: Duration::ZERO,

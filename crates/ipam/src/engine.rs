@@ -7,7 +7,7 @@
 //! times lead to the same effects, and nothing waits for a poll.
 //!
 //! From below, where each layer may use those before it: `context`, `poll` · `journal` · `calls`, `demand`,
-//! `connections` · `inventory` · `learnt`, `kernel_check`, `leaks`, `host` · `lifecycle`, `outcome` ·
+//! `connections` · `inventory` · `learnt`, `kernel_check`, `leaks`, `nat` · `host` · `lifecycle`, `outcome` ·
 //! `supply` · `security_groups` · `refusal`, `view`, which read all parts and change none.
 
 mod calls;
@@ -21,6 +21,7 @@ mod kernel_check;
 mod leaks;
 mod learnt;
 mod lifecycle;
+mod nat;
 mod outcome;
 mod poll;
 mod refusal;
@@ -48,6 +49,7 @@ use self::journal::{Journal, Saved, Then};
 use self::kernel_check::{Checking, KernelCheck};
 use self::leaks::LeakSearch;
 use self::lifecycle::Lifecycle;
+use self::nat::VpcRanges;
 use self::outcome::Outcome;
 use self::security_groups::Aligning;
 use self::supply::{Sources, Supply, Supplying};
@@ -87,6 +89,7 @@ pub struct Engine {
     connections: Connections,
     leaks: LeakSearch,
     host: HostSync,
+    vpc_ranges: VpcRanges,
     wake_at: Option<Timestamp>,
 }
 
@@ -107,6 +110,7 @@ impl Engine {
             connections: Connections::default(),
             leaks: LeakSearch::new(site.at(now)),
             host: HostSync::new(jitter),
+            vpc_ranges: VpcRanges::new(&record),
             wake_at: None,
             journal: Journal::new(record, jitter),
             site,
@@ -161,6 +165,7 @@ impl Engine {
             }
             Event::PodPartLost => self.checking(now).restore_pods(out),
             Event::Hint(shown) => inventory.hint(&shown, pool, calls, cx),
+            Event::VpcRanges(shown) => self.vpc_ranges.take_in(shown, now),
             Event::Policy(policy) => self.change_policy(policy, now),
             Event::Limits(limits) => {
                 site.limits = limits;
@@ -244,13 +249,17 @@ impl Engine {
             self.calls.repeat_creates(now, out);
         }
         self.dismiss(now, out);
-        let (record, cx) = (self.journal.record(), self.site.at(now));
-        self.host.sync(&self.pool, &self.inventory, record, cx, out);
+        self.sync_host(now, out);
         self.kernel.take_down(&self.pool, self.journal.record(), out);
         self.connections.forget(&self.pool, self.journal.record(), self.site.at(now), out);
         self.kernel.ask(self.journal.record(), self.site.at(now), out);
         self.save(now, out);
         self.wake_at = self.next_wake(now);
+    }
+
+    fn sync_host(&mut self, now: Timestamp, out: &mut Vec<Effect>) {
+        let Self { site, pool, journal, inventory, host, vpc_ranges, .. } = self;
+        host.sync(pool, inventory, vpc_ranges, journal.record(), site.at(now), out);
     }
 
     fn serve(&mut self, now: Timestamp, out: &mut Vec<Effect>) {
@@ -317,10 +326,11 @@ impl Engine {
 
     /// Sends the next save, unless one is under way.
     fn save(&mut self, now: Timestamp, out: &mut Vec<Effect>) {
-        let Self { site, pool, journal, inventory, .. } = self;
+        let Self { site, pool, journal, inventory, vpc_ranges, .. } = self;
         if !journal.is_saving() {
             let news = inventory.news_of_enis(pool, journal.record(), site.at(now));
-            news.into_iter().for_each(|change| journal.note(change));
+            let news = news.into_iter().chain(vpc_ranges.news());
+            news.for_each(|change| journal.note(change));
             journal.send(now, out);
         }
     }

@@ -2,16 +2,17 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr};
+use std::num::NonZeroU32;
 use std::time::Duration;
 
-use ipnet::IpNet;
+use ipnet::{IpNet, Ipv4Net};
 use mac::MacAddr;
 
 use crate::block::{Block, Family};
 use crate::call::{CallError, CallId, CallOutput, Ec2Call};
 use crate::id::{AttachmentKey, EniId, Network, Pod, SecurityGroupId};
 use crate::kernel_report::{KernelReport, PodLink};
-use crate::policy::{Limits, Policy};
+use crate::policy::{Limits, Policy, SourcePorts};
 pub use crate::reason::Reason;
 use crate::record::{Assignment, Change};
 use crate::time::Timestamp;
@@ -86,6 +87,8 @@ pub enum Event {
     /// The metadata service has been read; about every minute, or not at all. It shows these ENIs on this
     /// instance, ours or not.
     Hint(BTreeMap<EniId, MetadataEni>),
+    /// The VPC's IPv4 ranges, from the metadata service; at the start and twice a minute.
+    VpcRanges(BTreeSet<Ipv4Net>),
     /// The user has changed the policy. It holds from now on.
     Policy(Policy),
     /// EC2's limits have changed. They hold from now on.
@@ -174,9 +177,49 @@ pub struct HostPicture {
     pub mtu: u16,
     /// The family of pods' addresses.
     pub family: Family,
+    /// How pods' packets are translated, and which way answers take.
+    pub nat: HostNat,
     /// Our attached ENIs, the primary one included, ascending by id. Empty until EC2 or the record shows
     /// any.
     pub enis: Vec<HostEni>,
+}
+
+/// How pods' packets are translated.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum HostNat {
+    /// Not at all: pods have IPv6 addresses.
+    Absent,
+    /// Not known yet, for this reason. The kernel keeps what it has, and no ENI is ready: pods on it might reach nothing
+    /// outside the VPC.
+    Unknown(&'static str),
+    /// So.
+    Wanted(Nat),
+}
+
+/// The wanted translation of pods' IPv4 packets, and the way of their answers.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Nat {
+    /// With what the names of pods' host links start.
+    pub pod_links: String,
+    /// The bits that mark connections which leave by the primary ENI.
+    pub mark: NonZeroU32,
+    /// How packets leave the VPC; `None` if something outside translates them.
+    pub source: Option<SourceNat>,
+    /// Whether answers to connections to the primary ENI's addresses leave by it.
+    pub node_ports: bool,
+    /// Ranges that all pods reach by the main route table.
+    pub by_main_table: BTreeSet<Ipv4Net>,
+}
+
+/// How packets of pods leave the VPC.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SourceNat {
+    /// The source address that they get: the primary ENI's own.
+    pub address: Ipv4Addr,
+    /// How their source ports are chosen.
+    pub ports: SourcePorts,
+    /// The ranges to which they keep their addresses: those of the VPC and those that the user excludes. Never empty.
+    pub untranslated: BTreeSet<Ipv4Net>,
 }
 
 /// An attached ENI as the host network needs to know it.

@@ -137,6 +137,7 @@ mod tests {
             max_enis: Some(max_enis),
             max_pods,
             mtu: 9001,
+            nat: crate::policy::NatPolicy::default(),
             timing: Timing {
                 cooldown: Duration::ZERO,
                 add_wait: Duration::ZERO,

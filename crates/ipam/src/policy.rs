@@ -1,6 +1,7 @@
 //! The user's policy, EC2's limits, and the node's identity. Validated once.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::num::NonZeroU32;
 use std::time::Duration;
 
 use ipnet::Ipv4Net;
@@ -197,8 +198,59 @@ pub struct Policy {
     pub max_pods: u32,
     /// `AWS_VPC_ENI_MTU`: the MTU of all ENIs, in bytes.
     pub mtu: u16,
+    /// How pods on IPv4 reach what is outside the VPC, and are reached from there.
+    pub nat: NatPolicy,
     /// How long things take or wait.
     pub timing: Timing,
+}
+
+/// How pods on IPv4 reach what is outside the VPC, and are reached from there.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NatPolicy {
+    /// How their packets are translated; `None` with `AWS_VPC_K8S_CNI_EXTERNALSNAT`, if something else does it.
+    pub source: Option<SourceNatPolicy>,
+    /// `AWS_VPC_CNI_NODE_PORT_SUPPORT`: node ports of the primary ENI lead to pods on all ENIs.
+    pub node_ports: bool,
+    /// `AWS_VPC_K8S_CNI_CONNMARK`: the bits that mark connections which leave by the primary ENI.
+    pub mark: NonZeroU32,
+    /// `AWS_EXTERNAL_SERVICE_CIDRS`: ranges that all pods reach by the main route table.
+    pub by_main_table: BTreeSet<Ipv4Net>,
+    /// `AWS_VPC_K8S_CNI_VETHPREFIX`: with what the names of pods' host links start.
+    pub pod_links: String,
+}
+
+/// How pods' packets are translated that leave the VPC.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SourceNatPolicy {
+    /// `AWS_VPC_K8S_CNI_RANDOMIZESNAT`: how their source ports are chosen.
+    pub ports: SourcePorts,
+    /// `AWS_VPC_K8S_CNI_EXCLUDE_SNAT_CIDRS`: further ranges to which pods keep their addresses.
+    pub excluded: BTreeSet<Ipv4Net>,
+}
+
+/// How source ports are chosen.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SourcePorts {
+    /// `none`: the pod's own port if it is free.
+    Kept,
+    /// `hashrandom`: by a hash of both ends.
+    Hashed,
+    /// `prng`: by the kernel's random numbers.
+    Random,
+}
+
+impl Default for NatPolicy {
+    /// What the incumbent's manifest sets.
+    fn default() -> Self {
+        let mark = const { NonZeroU32::new(0x80).expect("it is not zero") };
+        Self {
+            source: Some(SourceNatPolicy { ports: SourcePorts::Random, excluded: BTreeSet::new() }),
+            node_ports: true,
+            mark,
+            by_main_table: BTreeSet::new(),
+            pod_links: "eni".to_owned(),
+        }
+    }
 }
 
 /// What EC2 allows this instance.

@@ -7,7 +7,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
-use ipnet::IpNet;
+use ipnet::{IpNet, Ipv4Net};
 use mac::MacAddr;
 use serde::{Deserialize, Serialize};
 
@@ -69,6 +69,11 @@ pub enum Change {
     EniForgotten {
         /// The ENI.
         eni: EniId,
+    },
+    /// The VPC has these IPv4 ranges and no others.
+    VpcRanges {
+        /// The ranges.
+        ranges: BTreeSet<Ipv4Net>,
     },
 }
 
@@ -294,6 +299,7 @@ pub struct Record {
     last_call: u64,
     boot: Option<BootId>,
     enis: BTreeMap<EniId, KnownEni>,
+    vpc_ranges: BTreeSet<Ipv4Net>,
 }
 
 impl Record {
@@ -345,6 +351,7 @@ impl Record {
             Change::EniForgotten { eni } => {
                 self.enis.remove(eni);
             }
+            Change::VpcRanges { ranges } => self.vpc_ranges.clone_from(ranges),
         }
         Ok(())
     }
@@ -390,7 +397,9 @@ impl Record {
             .filter(|_| !self.intents.contains_key(&CallId(self.last_call)));
         let boot = self.boot.iter().map(|boot| Change::Booted { boot: boot.clone() });
         let enis = self.enis.values().cloned().map(Change::EniKnown);
-        cooling.chain(assigned).chain(counter).chain(intents).chain(boot).chain(enis)
+        let ranges = Some(self.vpc_ranges.clone()).filter(|ranges| !ranges.is_empty());
+        let ranges = ranges.map(|ranges| Change::VpcRanges { ranges });
+        cooling.chain(assigned).chain(counter).chain(intents).chain(boot).chain(enis).chain(ranges)
     }
 
     /// The assignment of each attachment, ascending by key.
@@ -427,6 +436,12 @@ impl Record {
     #[must_use]
     pub fn enis(&self) -> &BTreeMap<EniId, KnownEni> {
         &self.enis
+    }
+
+    /// The VPC's IPv4 ranges; empty if none are recorded.
+    #[must_use]
+    pub fn vpc_ranges(&self) -> &BTreeSet<Ipv4Net> {
+        &self.vpc_ranges
     }
 
     /// The boot in which the record last got an ENI's description.

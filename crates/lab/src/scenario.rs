@@ -179,6 +179,7 @@ fn case(&(name, kind, targets): &Rule, shape: Shape) -> Case {
                 BlockKind::V4Prefix | BlockKind::V6Prefix => max_pods.1,
             },
             mtu: 9001,
+            nat: ipam::policy::NatPolicy::default(),
             timing: Timing {
                 cooldown: Duration::from_secs(30),
                 add_wait: Duration::from_secs(60),

@@ -14,6 +14,7 @@ mod family;
 mod limits;
 mod listing;
 mod misspelt;
+mod nat;
 mod policy;
 pub mod registry;
 mod reload;
@@ -27,7 +28,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use ipam::block::BlockKind;
-use ipam::policy::WarmSettings;
+use ipam::policy::{NatPolicy, WarmSettings};
 use service_url::{NoProxy, ProxyUrl, ServiceUrl};
 
 pub use self::describe::{limits_text, mode_text, targets_text};
@@ -139,6 +140,8 @@ pub struct Settings {
     pub mtu: u16,
     /// `POD_MTU`, or `mtu`: the most that a pod's link may have.
     pub pod_mtu: u16,
+    /// `AWS_VPC_K8S_CNI_EXTERNALSNAT` and its like.
+    pub nat: NatPolicy,
     /// `AWS_EC2_ENDPOINT`, or what the environment names for the SDK.
     pub ec2_endpoint: Option<ServiceUrl>,
     /// `HTTP_PROXY`.
@@ -213,6 +216,7 @@ impl Settings {
             manage_untagged: variables.boolean(&MANAGE_UNTAGGED_ENI)?,
             mtu,
             pod_mtu,
+            nat: nat::policy(variables)?,
             ec2_endpoint: endpoints::of_ec2(variables)?,
             http_proxy: variables.proxy(&HTTP_PROXY)?,
             https_proxy: variables.proxy(&HTTPS_PROXY)?,

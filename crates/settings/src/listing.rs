@@ -129,6 +129,7 @@ mod tests {
         for (name, group) in [
             ("pool", Group::Pool),
             ("family", Group::Family),
+            ("nat", Group::Nat),
             ("enis", Group::Enis),
             ("files", Group::Files),
         ] {

@@ -44,6 +44,7 @@ pub fn policy(
         max_enis: settings.max_enis,
         max_pods: settings.max_pods.unwrap_or_else(|| max_pods(kind, limits, vcpus)),
         mtu: settings.mtu,
+        nat: settings.nat.clone(),
         timing: Timing {
             cooldown: settings.cooldown,
             add_wait: settings.add_wait,

@@ -8,7 +8,7 @@
 
 use self::DefaultValue::{Depends, Unset, Value};
 use self::Flag::{Number, Switch};
-use self::Group::{Elsewhere, Enis, Family, Files, NotBuilt, Pool};
+use self::Group::{Elsewhere, Enis, Family, Files, Nat, NotBuilt, Pool};
 use self::TakesEffect::{AtStart, Live};
 
 /// An environment variable.
@@ -48,6 +48,8 @@ pub enum Group {
     Pool,
     /// Which addresses pods have.
     Family,
+    /// Pods on IPv4 and what is outside the VPC.
+    Nat,
     /// ENIs and the calls to EC2.
     Enis,
     /// Files, sockets and logs.
@@ -115,8 +117,6 @@ pub enum Support {
 pub enum Nodes {
     /// All.
     All,
-    /// Those whose pods have IPv4 addresses.
-    Ipv4,
     /// Those whose pods have IPv6 addresses.
     Ipv6,
 }
@@ -261,6 +261,28 @@ settings! {
     ENABLE_IPv4: Family, Depends("the opposite of `ENABLE_IPv6`"),
         "Pods have IPv4 addresses";
 
+    AWS_VPC_K8S_CNI_EXTERNALSNAT: Nat, Value("false"),
+        "Something else translates pods' source addresses, such as a NAT gateway",
+        .live();
+    AWS_VPC_K8S_CNI_EXCLUDE_SNAT_CIDRS: Nat, Unset,
+        "IPv4 ranges to which pods keep their addresses beside those of the VPC, with commas",
+        .live();
+    AWS_VPC_K8S_CNI_RANDOMIZESNAT: Nat, Value("prng"),
+        "How source ports are chosen: `prng` at random, `hashrandom` by a hash, `none`: the pod's own if it is free",
+        .live();
+    AWS_VPC_CNI_NODE_PORT_SUPPORT: Nat, Value("true"),
+        "Node ports lead to pods on secondary ENIs",
+        .live();
+    AWS_VPC_K8S_CNI_CONNMARK: Nat, Value("0x80"),
+        "The bits that mark connections which leave by the primary ENI, in hexadecimal or decimal",
+        .live();
+    AWS_EXTERNAL_SERVICE_CIDRS: Nat, Unset,
+        "IPv4 ranges that pods of all ENIs reach through the main route table, with commas",
+        .live();
+    AWS_VPC_K8S_CNI_VETHPREFIX: Nat, Value("eni"),
+        "With what the names of pods' host interfaces start, as `vethPrefix` in the conflist says",
+        .live();
+
     CLUSTER_NAME: Enis, Unset,
         "New ENIs get the tags `cluster.k8s.amazonaws.com/name` and `eks:eni:owner`";
     ADDITIONAL_ENI_TAGS: Enis, Value("{}"),
@@ -362,31 +384,9 @@ settings! {
     ENABLE_SUBNET_DISCOVERY: NotBuilt, Value("true"),
         "New ENIs go to any subnet that is tagged for pods",
         .only(true);
-    AWS_VPC_K8S_CNI_RANDOMIZESNAT: NotBuilt, Value("prng"),
-        "How source ports are chosen in address translation",
-        .only_values(&["prng"]);
-    AWS_VPC_K8S_CNI_CONNMARK: NotBuilt, Value("0x80"),
-        "The mark of connections that came in through the primary ENI",
-        .only_values(&["0x80", "128"]);
-    AWS_VPC_K8S_CNI_EXCLUDE_SNAT_CIDRS: NotBuilt, Unset,
-        "Ranges to which source addresses are not translated",
-        .only_values(&[]);
-    AWS_EXTERNAL_SERVICE_CIDRS: NotBuilt, Unset,
-        "Ranges that are reached through the main route table",
-        .only_values(&[]);
     NETWORK_POLICY_ENFORCING_MODE: NotBuilt, Value("standard"),
         "How pods start under network policies",
         .only_values(&["standard", "none"]);
-    AWS_VPC_K8S_CNI_EXTERNALSNAT: NotBuilt, Value("false"),
-        "Something else translates pods' source addresses, such as a NAT gateway",
-        .missing(
-            true,
-            Nodes::Ipv4,
-            "pods' source addresses are not translated yet; the internet needs a NAT gateway"
-        );
-    AWS_VPC_CNI_NODE_PORT_SUPPORT: NotBuilt, Value("true"),
-        "Node ports lead to pods on secondary ENIs",
-        .missing(false, Nodes::Ipv4, "node ports do not lead to pods on secondary ENIs yet");
     ENABLE_V4_EGRESS: NotBuilt, Value("true"),
         "Pods on IPv6 reach IPv4 addresses",
         .missing(false, Nodes::Ipv6, "pods on IPv6 do not reach IPv4 addresses yet");
@@ -422,9 +422,6 @@ settings! {
             "since there is no such plugin yet"
         );
 
-    AWS_VPC_K8S_CNI_VETHPREFIX: Elsewhere, Value("eni"),
-        "With what the names of pods' host interfaces start",
-        .no_effect(&["eni"], "on the daemon; set `vethPrefix` in the conflist");
     AWS_VPC_K8S_PLUGIN_LOG_FILE: Elsewhere, Value("/var/log/aws-routed-eni/plugin.log"),
         "The plugin's log file",
         .no_effect(

@@ -153,7 +153,11 @@ mod tests {
         let samples = "WARM_ENI_TARGET=3 WARM_PREFIX_TARGET=3 WARM_IP_TARGET=3 MINIMUM_IP_TARGET=3 \
                        MAX_ENI=2 TIDEPOOL_MAX_PODS=7 IP_COOLDOWN_PERIOD=7 TIDEPOOL_ADD_WAIT=7s \
                        TIDEPOOL_GROW_DELAY=7s TIDEPOOL_SHRINK_DELAY=7s TIDEPOOL_MIN_ENI_AGE=7s \
-                       TIDEPOOL_LEAK_AGE=7s DISABLE_LEAKED_ENI_CLEANUP=true";
+                       TIDEPOOL_LEAK_AGE=7s DISABLE_LEAKED_ENI_CLEANUP=true \
+                       AWS_VPC_K8S_CNI_EXTERNALSNAT=true AWS_VPC_K8S_CNI_EXCLUDE_SNAT_CIDRS=198.51.100.0/24 \
+                       AWS_VPC_K8S_CNI_RANDOMIZESNAT=none AWS_VPC_CNI_NODE_PORT_SUPPORT=false \
+                       AWS_VPC_K8S_CNI_CONNMARK=0x40 AWS_EXTERNAL_SERVICE_CIDRS=198.51.100.0/24 \
+                       AWS_VPC_K8S_CNI_VETHPREFIX=cali";
         let live = ALL.iter().filter(|setting| setting.takes_effect == TakesEffect::Live);
         assert_eq!(samples.split_whitespace().count(), live.clone().count());
         for sample in samples.split_whitespace() {

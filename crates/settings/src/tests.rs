@@ -1,14 +1,12 @@
 //! Each variable with good and bad values.
 
+use ipam::policy::{SourceNatPolicy, SourcePorts};
+
 use super::*;
 
 /// Switches off every feature that is missing and only a warning.
-const QUIET: [(&str, &str); 4] = [
-    ("AWS_VPC_K8S_CNI_EXTERNALSNAT", "true"),
-    ("AWS_VPC_CNI_NODE_PORT_SUPPORT", "false"),
-    ("AWS_MANAGE_ENIS_NON_SCHEDULABLE", "true"),
-    ("DISABLE_INTROSPECTION", "true"),
-];
+const QUIET: [(&str, &str); 2] =
+    [("AWS_MANAGE_ENIS_NON_SCHEDULABLE", "true"), ("DISABLE_INTROSPECTION", "true")];
 
 fn read(variables: &[(&str, &str)]) -> Result<Settings, SettingError> {
     let owned = variables.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
@@ -44,6 +42,7 @@ fn defaults_are_those_of_the_manifest() {
         manage_untagged: true,
         mtu: 9001,
         pod_mtu: 9001,
+        nat: NatPolicy::default(),
         ec2_endpoint: None,
         http_proxy: None,
         https_proxy: None,
@@ -151,6 +150,7 @@ fn good_values_are_read() {
         manage_untagged: false,
         mtu: 1500,
         pod_mtu: 1400,
+        nat: NatPolicy::default(),
         ec2_endpoint: ServiceUrl::parse("http://127.0.0.1:4000").ok(),
         http_proxy: ProxyUrl::parse("http://proxy:3128").ok(),
         https_proxy: ProxyUrl::parse("http://u:p@proxy").ok(),
@@ -199,6 +199,14 @@ fn boolean_has_the_spellings_of_go() {
 #[test]
 fn bad_value_is_named_with_what_is_allowed() {
     let number = |least: u32, most: u32| format!("expected a whole number from {least} to {most}");
+    let ranges = |shortest: u8| {
+        format!(
+            "expected at most 1000 IPv4 ranges like 10.0.0.0/8, with commas, of {shortest} bits or more"
+        )
+    };
+    let mark = "expected 0x1 to 0xffffffff, or 1 to 4294967295";
+    let prefix = "expected up to 4 letters and digits, and none of eth, vlan and lo, whose interfaces \
+                  are not pods'";
     let bad = [
         ("WARM_ENI_TARGET", "two", number(0, 65535)),
         ("WARM_ENI_TARGET", "-1", number(0, 65535)),
@@ -249,8 +257,18 @@ fn bad_value_is_named_with_what_is_allowed() {
             "ipamd.log",
             "expected stdout, stderr or an absolute path".into(),
         ),
-        ("AWS_VPC_K8S_CNI_RANDOMIZESNAT", "none", "not supported yet; only prng is".into()),
-        ("AWS_EXTERNAL_SERVICE_CIDRS", "10.0.0.0/8", "not supported yet; only no value is".into()),
+        ("AWS_VPC_K8S_CNI_RANDOMIZESNAT", "PRNG", "expected prng, hashrandom or none".into()),
+        ("AWS_EXTERNAL_SERVICE_CIDRS", "10.0.0.0/8,0.0.0.0/0", ranges(1)),
+        ("AWS_EXTERNAL_SERVICE_CIDRS", "10.0.0.0/33", ranges(1)),
+        ("AWS_VPC_K8S_CNI_EXCLUDE_SNAT_CIDRS", "10.0.0.0/8 10.1.0.0/16", ranges(0)),
+        ("AWS_VPC_K8S_CNI_EXCLUDE_SNAT_CIDRS", "fd00::/8", ranges(0)),
+        ("AWS_VPC_K8S_CNI_EXCLUDE_SNAT_CIDRS", "10.0.0.1", ranges(0)),
+        ("AWS_VPC_K8S_CNI_CONNMARK", "0", mark.into()),
+        ("AWS_VPC_K8S_CNI_CONNMARK", "0x100000000", mark.into()),
+        ("AWS_VPC_K8S_CNI_CONNMARK", "-1", mark.into()),
+        ("AWS_VPC_K8S_CNI_VETHPREFIX", "eth", prefix.into()),
+        ("AWS_VPC_K8S_CNI_VETHPREFIX", "a\"b", prefix.into()),
+        ("AWS_VPC_K8S_CNI_VETHPREFIX", "enis0", prefix.into()),
         (
             "NETWORK_POLICY_ENFORCING_MODE",
             "strict",
@@ -309,7 +327,7 @@ fn warnings_of_missing_features_depend_on_the_family() {
         names.map(str::to_owned).collect()
     };
     let warnings = read(&IPV6).unwrap().warnings;
-    let missing = ["ENABLE_V4_EGRESS", QUIET[2].0, QUIET[3].0];
+    let missing = ["ENABLE_V4_EGRESS", QUIET[0].0, QUIET[1].0];
     assert_eq!(named(&warnings), missing);
     let quiet = [&IPV6[..], &QUIET, &[("ENABLE_V4_EGRESS", "false")]].concat();
     assert_eq!(read(&quiet).unwrap().warnings, Vec::<String>::new());
@@ -394,9 +412,6 @@ fn setting_without_effect_is_a_warning() {
         };
         assert_eq!(warnings, expect);
     };
-    let in_conflist = "on the daemon; set `vethPrefix` in the conflist";
-    check("AWS_VPC_K8S_CNI_VETHPREFIX", "tp", in_conflist);
-    check("AWS_VPC_K8S_CNI_VETHPREFIX", "eni", "");
     check("AWS_VPC_K8S_PLUGIN_LOG_LEVEL", "DEBUG", "");
     check("AWS_VPC_K8S_PLUGIN_LOG_LEVEL", "", "");
     let unserved = "since no introspection is served yet";
@@ -404,6 +419,37 @@ fn setting_without_effect_is_a_warning() {
     check("POD_SECURITY_GROUP_ENFORCING_MODE", "strict", "");
     check("DISABLE_TCP_EARLY_DEMUX", "true", "since no pod is on a branch ENI yet");
     check("MY_NODE_NAME", "node-1", "");
+}
+
+#[test]
+fn nat_settings_are_read() {
+    let nat = read(&[
+        ("AWS_VPC_K8S_CNI_EXCLUDE_SNAT_CIDRS", " 10.1.2.3/8 ,192.168.0.0/16,10.0.0.0/8,"),
+        ("AWS_EXTERNAL_SERVICE_CIDRS", "198.51.100.0/24"),
+        ("AWS_VPC_K8S_CNI_RANDOMIZESNAT", "hashrandom"),
+        ("AWS_VPC_CNI_NODE_PORT_SUPPORT", "false"),
+        ("AWS_VPC_K8S_CNI_CONNMARK", "64"),
+        ("AWS_VPC_K8S_CNI_VETHPREFIX", "tp"),
+    ]);
+    let ranges = |text: &str| text.split(' ').map(|range| range.parse().unwrap()).collect();
+    let expect = NatPolicy {
+        source: Some(SourceNatPolicy {
+            ports: SourcePorts::Hashed,
+            excluded: ranges("10.0.0.0/8 192.168.0.0/16"),
+        }),
+        node_ports: false,
+        mark: 0x40.try_into().unwrap(),
+        by_main_table: ranges("198.51.100.0/24"),
+        pod_links: "tp".to_owned(),
+    };
+    assert_eq!(nat.unwrap().nat, expect);
+    let outside = read(&[("AWS_VPC_K8S_CNI_EXTERNALSNAT", "true")]).unwrap().nat;
+    assert_eq!(outside, NatPolicy { source: None, ..NatPolicy::default() });
+    let hexadecimal = read(&[("AWS_VPC_K8S_CNI_CONNMARK", "0X80")]).unwrap().nat;
+    assert_eq!(hexadecimal, NatPolicy::default());
+    let many = (0..1001).map(|n| format!("10.{}.{}.0/24", n / 256, n % 256));
+    let many = many.collect::<Vec<_>>().join(",");
+    assert!(read(&[("AWS_VPC_K8S_CNI_EXCLUDE_SNAT_CIDRS", &many)]).is_err());
 }
 
 #[test]

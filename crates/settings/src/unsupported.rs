@@ -19,7 +19,6 @@ pub(crate) fn warnings(
             Support::Missing { without, of, what } => {
                 let is_about_this_node = match of {
                     Nodes::All => true,
-                    Nodes::Ipv4 => kind != BlockKind::V6Prefix,
                     Nodes::Ipv6 => kind == BlockKind::V6Prefix,
                 };
                 if variables.boolean(setting)? != without && is_about_this_node {

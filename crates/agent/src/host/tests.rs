@@ -58,8 +58,20 @@ fn eni(n: u8, mac: &str) -> HostEni {
     }
 }
 
+/// Something else translates pods' packets, so there is nothing to be known first.
+fn outside() -> ipam::event::Nat {
+    ipam::event::Nat {
+        pod_links: "eni".to_owned(),
+        mark: 0x80.try_into().unwrap(),
+        source: None,
+        node_ports: true,
+        by_main_table: BTreeSet::new(),
+    }
+}
+
 fn picture_of(enis: Vec<HostEni>) -> HostPicture {
-    HostPicture { primary_mac: PRIMARY.parse().unwrap(), mtu: 9001, family: Family::V4, enis }
+    let nat = HostNat::Wanted(outside());
+    HostPicture { primary_mac: PRIMARY.parse().unwrap(), mtu: 9001, family: Family::V4, nat, enis }
 }
 
 /// The next ENI and its state that the inbox gets.
@@ -76,6 +88,18 @@ fn check(
     prepare: impl FnOnce(&TestNetns),
     test: impl AsyncFnOnce(&TestNetns, &watch::Sender<Option<HostPicture>>, &mut Inbox),
 ) {
+    check_reports(name, first, prepare, async |netns, list, inbox, _| {
+        test(netns, list, inbox).await
+    });
+}
+
+/// As [`check`], with what the keeper says.
+fn check_reports(
+    name: &str,
+    first: Vec<HostEni>,
+    prepare: impl FnOnce(&TestNetns),
+    test: impl AsyncFnOnce(&TestNetns, &watch::Sender<Option<HostPicture>>, &mut Inbox, &Reports),
+) {
     if std::env::var_os("TIDEPOOL_SKIP_ROOT_TESTS").is_some_and(|skip| skip == "1") {
         return;
     }
@@ -85,12 +109,14 @@ fn check(
     let (inlet, mut inbox) = channel();
     let (list, mut wanted) = watch::channel(Some(picture_of(first)));
     wanted.mark_changed();
+    let reports = Reports::default();
+    let of_keeper = reports.clone();
     let keeper = thread::spawn(move || {
         inside.run(|| {
-            runtime().block_on(keep(wanted, inlet));
+            runtime().block_on(keep(wanted, inlet, of_keeper));
         })
     });
-    runtime().block_on(test(&netns, &list, &mut inbox));
+    runtime().block_on(test(&netns, &list, &mut inbox, &reports));
     drop(list);
     keeper.join().unwrap().unwrap();
 }
@@ -190,5 +216,72 @@ fn no_eni_is_ready_while_the_primary_device_is_missing() {
         netns.add_device("eth0", PRIMARY);
         assert_eq!(sent(inbox).await, ("eni-0".to_owned(), LinkState::Ready));
         assert_eq!(sent(inbox).await, ("eni-1".to_owned(), LinkState::Ready));
+    });
+}
+
+/// Runs `nft` inside.
+fn nft(netns: &TestNetns, arguments: &str) -> String {
+    run(&format!("ip netns exec {} nft {arguments}", netns.0))
+}
+
+#[test]
+fn keep_puts_back_the_nat_that_another_program_removes() {
+    let with_primary = |netns: &TestNetns| netns.add_device("eth0", PRIMARY);
+    let enis = vec![eni(0, PRIMARY)];
+    check_reports("agent-nat", enis, with_primary, async |netns, _list, inbox, reports| {
+        assert_eq!(sent(inbox).await, ("eni-0".to_owned(), LinkState::Ready));
+        let is_whole = || {
+            netns.ip("rule").contains("fwmark 0x80/0x80 lookup main")
+                && nft(netns, "list ruleset").contains("iifname \"eni*\" ct mark")
+        };
+        assert!(is_whole());
+        for damage in [
+            "nft flush ruleset",
+            "ip rule del priority 1024",
+            "nft flush chain ip tidepool from-pods",
+        ] {
+            run(&format!("ip netns exec {} {damage}", netns.0));
+            // Sooner than the sync of the next minute.
+            let deadline = tokio::time::Instant::now() + SYNC_EVERY * 3 / 4;
+            while !is_whole() {
+                assert!(tokio::time::Instant::now() < deadline, "{damage}");
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+        }
+        assert!(reports.repairs.n("nat") >= 3);
+        assert_eq!(reports.repairs.n("eni"), 0);
+    });
+}
+
+#[test]
+fn no_eni_is_ready_before_its_nat_is_known() {
+    let with_primary = |netns: &TestNetns| netns.add_device("eth0", PRIMARY);
+    check("agent-nonat", vec![eni(0, PRIMARY)], with_primary, async |netns, list, inbox| {
+        assert_eq!(sent(inbox).await, ("eni-0".to_owned(), LinkState::Ready));
+        let before = nft(netns, "list ruleset");
+        let unknown = HostNat::Unknown("nobody knows the VPC");
+        let picture = picture_of(vec![eni(0, PRIMARY)]);
+        list.send_replace(Some(HostPicture { nat: unknown, ..picture.clone() }));
+        let failed = LinkState::Failed("nobody knows the VPC".to_owned());
+        assert_eq!(sent(inbox).await, ("eni-0".to_owned(), failed));
+        assert_eq!(nft(netns, "list ruleset"), before, "what is there stays");
+        list.send_replace(Some(picture));
+        assert_eq!(sent(inbox).await, ("eni-0".to_owned(), LinkState::Ready));
+    });
+}
+
+#[test]
+fn legacy_rules_of_the_incumbent_are_in_the_view() {
+    let with_legacy = |netns: &TestNetns| {
+        netns.add_device("eth0", PRIMARY);
+        netns.ip("rule add fwmark 0x80/0x80 lookup main priority 1024");
+        let inside = format!("ip netns exec {} iptables-legacy -t nat", netns.0);
+        run(&format!("{inside} -A POSTROUTING -j ACCEPT"));
+    };
+    let enis = vec![eni(0, PRIMARY)];
+    check_reports("agent-legacy", enis, with_legacy, async |_netns, _list, inbox, reports| {
+        assert_eq!(sent(inbox).await, ("eni-0".to_owned(), LinkState::Ready));
+        let lines = reports.notes.lines();
+        assert!(lines.iter().any(|line| line.starts_with("LEGACY_IPTABLES: ")), "{lines:?}");
     });
 }

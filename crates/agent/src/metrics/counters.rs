@@ -28,6 +28,35 @@ pub(crate) struct Counters {
     groups_set: IntCounter,
     pods_restored: IntCounter,
     retired_links: IntGauge,
+    host_repairs: HostRepairs,
+}
+
+/// The metric of what was put back of the node's own network. Clones share the numbers.
+#[derive(Debug, Clone)]
+pub struct HostRepairs(IntCounterVec);
+
+impl Default for HostRepairs {
+    fn default() -> Self {
+        let repairs = counters(&registry::HOST_REPAIRS);
+        // Prometheus sees the first increase only of a series that exists before.
+        for part in ["node", "default_route", "nat", "eni"] {
+            repairs.with_label_values(&[part]).inc_by(0);
+        }
+        Self(repairs)
+    }
+}
+
+impl HostRepairs {
+    /// How often this part was put back.
+    #[cfg(test)]
+    pub(crate) fn n(&self, part: &str) -> u64 {
+        self.0.with_label_values(&[part]).get()
+    }
+
+    /// This part was put back.
+    pub(crate) fn count(&self, part: &str) {
+        self.0.with_label_values(&[part]).inc();
+    }
 }
 
 /// Requests of the CNI plugin.
@@ -87,6 +116,7 @@ impl Default for Counters {
             pods_restored: counter(&registry::PODS_RESTORED),
             retired_links: IntGauge::with_opts(registry::RETIRED_LINKS.opts(Kind::Gauge))
                 .expect("a test constructs every metric"),
+            host_repairs: HostRepairs::default(),
         }
     }
 }
@@ -96,6 +126,11 @@ const DELETED: &str = "PodDeleted";
 const COLLECTED: &str = "GC";
 
 impl Counters {
+    /// These counters, with the metric that the keeper of the host network counts in.
+    pub(crate) fn with(self, host_repairs: HostRepairs) -> Self {
+        Self { host_repairs, ..self }
+    }
+
     /// An ADD has arrived.
     pub(crate) fn add_arrived(&self) {
         self.requests.adds.inc();
@@ -178,6 +213,7 @@ impl Counters {
         page.add(self.groups_set.clone());
         page.add(self.pods_restored.clone());
         page.add(self.retired_links.clone());
+        page.add(self.host_repairs.0.clone());
     }
 
     fn with_in_flight<T>(

@@ -21,5 +21,6 @@ fn name(change: &Change) -> &'static str {
         Change::Booted { .. } => "booted",
         Change::EniKnown(_) => "eni_known",
         Change::EniForgotten { .. } => "eni_forgotten",
+        Change::VpcRanges { .. } => "vpc_ranges",
     }
 }

@@ -389,6 +389,10 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
         1 => (0..2_u8).prop_map(|n| Change::Booted { boot: BootId(format!("boot {n}")) }),
         2 => (0..3_u8, 0..3_u8).prop_map(|(n, n_blocks)| known(n, n_blocks)),
         1 => (0..3_u8).prop_map(|n| Change::EniForgotten { eni: eni(n) }),
+        1 => (1..3_u8).prop_map(|n| {
+            let ranges = (0..n).map(|n| ipnet::Ipv4Net::new([10, n, 0, 0].into(), 16).unwrap());
+            Change::VpcRanges { ranges: ranges.collect() }
+        }),
     ];
     let step = prop_oneof![
         6 => prop::collection::vec(change, 1..4).prop_map(Step::Commit),

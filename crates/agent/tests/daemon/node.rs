@@ -270,6 +270,7 @@ fn config(directory: &Path) -> Config {
         limits: Limits { enis: 8, addresses_per_eni: 30, prefixes: true },
         limits_from: "a test".to_owned(),
         policy: policy(),
+        host_repairs: agent::HostRepairs::default(),
         pod_mtu: 1400,
         socket: PathBuf::from(directory).join("run/ipamd.sock"),
         metrics_port: None,
@@ -288,6 +289,7 @@ fn policy() -> Policy {
         max_enis: None,
         max_pods: 500,
         mtu: 9001,
+        nat: ipam::policy::NatPolicy::default(),
         timing: Timing {
             cooldown: Duration::from_secs(3600),
             add_wait: Duration::from_secs(60),

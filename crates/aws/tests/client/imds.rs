@@ -129,6 +129,36 @@ async fn missing_or_invalid_range_is_left_out() {
     }
 }
 
+/// The ranges of a VPC, or no ranges at all: a page in their stead, a range that was cut off, one of another kind.
+#[tokio::test]
+async fn vpc_ranges_are_read_whole_or_not_at_all() {
+    let read = async |status, text: &str| {
+        let token = Answer::Send(200, "a-token".to_owned());
+        let server = Server::start(vec![token, Answer::Send(status, text.to_owned())]).await;
+        let imds = Imds::connect_to(&server.url()).expect("a URL");
+        let ranges = imds.vpc_ranges("02:74:b0:72:79:61".parse().unwrap()).await;
+        (ranges, server.seen()[1].line.clone())
+    };
+    let (ranges, line) = read(200, "10.0.0.0/16\n100.64.0.0/16\n").await;
+    assert!(line.starts_with(
+        "GET /latest/meta-data/network/interfaces/macs/02:74:b0:72:79:61/vpc-ipv4-cidr-blocks "
+    ));
+    let ranges: Vec<_> = ranges.unwrap().iter().map(ToString::to_string).collect();
+    assert_eq!(ranges, ["10.0.0.0/16", "100.64.0.0/16"]);
+    for text in [
+        "<html>",
+        "10.0.0.0/16\n100.64.0.0/1",
+        "10.0.0.0/16\n100.64",
+        "0.0.0.0/0",
+        "fd00::/56",
+        " ",
+    ] {
+        let (ranges, _) = read(200, text).await;
+        assert!(ranges.unwrap_err().to_string().contains("vpc-ipv4-cidr-blocks"), "{text}");
+    }
+    assert!(read(404, "").await.0.is_err());
+}
+
 #[tokio::test]
 async fn document_with_an_invalid_value_is_an_error() {
     for (word, bad) in [

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use datapath::host::{EniStatus, Families, HostPicture, HostReport, NodeFault, sync};
 use datapath::links::{LinkChange, changes};
+use datapath::nat::NatPicture;
 use datapath::{Applied, RouteTable};
 use futures::StreamExt as _;
 use rustix::net::{self, AddressFamily, SendFlags, SocketType};
@@ -24,6 +25,7 @@ pub(crate) fn picture() -> HostPicture {
         primary_mac: PRIMARY.parse().unwrap(),
         mtu: 9001.try_into().unwrap(),
         families: Families::Ipv4,
+        nat: NatPicture::Unknown,
         enis: Vec::new(),
     }
 }

@@ -13,6 +13,7 @@ mod host_links;
 mod incumbent;
 mod lab;
 mod many;
+mod nat;
 mod restore;
 mod retired;
 mod traffic;

@@ -1,6 +1,7 @@
 //! Packets pass where they should and nowhere else.
 
 use datapath::host::{EniStatus, Families, HostEni, HostPicture};
+use datapath::nat::NatPicture;
 use datapath::pod::{Goes, PodLink, PodRemoval, Rank};
 use datapath::{Mtu, RouteTable};
 
@@ -41,6 +42,15 @@ fn attach_as([primary, secondary]: [&str; 2], node: &Namespace) -> Namespace {
 }
 
 fn set_up_enis(node: &Namespace) {
+    let wanted = picture();
+    let report = node.block_on(datapath::host::sync(&wanted)).unwrap();
+    report.node.unwrap();
+    let mac = wanted.enis[0].mac;
+    assert!(matches!(report.enis[&mac], EniStatus::Ready(_)), "{:?}", report.enis);
+}
+
+/// The host network of a node that [`attach_to_vpc`] has attached.
+pub(crate) fn picture() -> HostPicture {
     let secondary = HostEni {
         mac: SECONDARY.parse().unwrap(),
         table: RouteTable::of(0, 1),
@@ -48,15 +58,13 @@ fn set_up_enis(node: &Namespace) {
         subnet: "10.0.1.0/24".parse().unwrap(),
         gateway: "10.0.1.1".parse().unwrap(),
     };
-    let wanted = HostPicture {
+    HostPicture {
         primary_mac: PRIMARY.parse().unwrap(),
         mtu: Mtu::JUMBO,
         families: Families::Ipv4,
+        nat: NatPicture::Unknown,
         enis: vec![secondary],
-    };
-    let report = node.block_on(datapath::host::sync(&wanted)).unwrap();
-    report.node.unwrap();
-    assert!(matches!(report.enis[&secondary.mac], EniStatus::Ready(_)), "{:?}", report.enis);
+    }
 }
 
 #[test]

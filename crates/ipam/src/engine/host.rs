@@ -5,6 +5,7 @@ use std::time::Duration;
 use super::calls::Calls;
 use super::context::Context;
 use super::inventory::Inventory;
+use super::nat::VpcRanges;
 use crate::eni::{Eni, LINK_ATTEMPTS, Link, Stage};
 use crate::event::{Effect, HostEni, HostPicture, LinkState, RefusalCode};
 use crate::id::EniId;
@@ -79,17 +80,20 @@ impl HostSync {
         &mut self,
         pool: &Pool,
         inventory: &Inventory,
+        ranges: &VpcRanges,
         record: &Record,
         cx: Context<'_>,
         out: &mut Vec<Effect>,
     ) {
         let is_known = inventory.awaited_poll().is_none() || inventory.is_warm_started();
         let enis = pool.enis.values().filter(|_| is_known);
+        let enis: Vec<_> = enis.filter_map(|eni| host_eni(eni, inventory, record)).collect();
         let wanted = HostPicture {
             primary_mac: cx.node.primary_mac,
             mtu: cx.policy.mtu,
             family: cx.family().kind.family(),
-            enis: enis.filter_map(|eni| host_eni(eni, inventory, record)).collect(),
+            nat: ranges.nat(pool, &enis, cx),
+            enis,
         };
         let is_unready = is_known && pool.unready().is_some();
         let retry = is_unready && !self.is_asked && self.hold(cx.now).is_none();

@@ -181,7 +181,8 @@ impl Journal {
             | Change::Rested { .. }
             | Change::Booted { .. }
             | Change::EniKnown(_)
-            | Change::EniForgotten { .. } => vec![change],
+            | Change::EniForgotten { .. }
+            | Change::VpcRanges { .. } => vec![change],
         }
     }
 

@@ -168,6 +168,7 @@ mod tests {
                 max_enis: None,
                 max_pods: 1000,
                 mtu: 9001,
+                nat: crate::policy::NatPolicy::default(),
                 timing: Timing {
                     cooldown: Duration::from_secs(30),
                     add_wait: PATIENCE,

@@ -27,6 +27,7 @@ mod leaks;
 mod live;
 mod lost_record;
 mod missing_device;
+mod nat;
 mod node;
 mod primary;
 mod promptness;

@@ -12,8 +12,8 @@ use ipam::event::{
 use ipam::id::{AttachmentKey, BootId, EniId, InstanceId, Pod};
 use ipam::kernel_report::{AddressedLink, KernelReport, PodLink};
 use ipam::policy::{
-    Families, FamilyPolicy, Limits, Node as NodeFacts, Placement, Policy, Targets, Timing,
-    WarmSettings,
+    Families, FamilyPolicy, Limits, NatPolicy, Node as NodeFacts, Placement, Policy, Targets,
+    Timing, WarmSettings,
 };
 use ipam::record::{Assignment, Change, Record, Via};
 use ipam::time::Timestamp;
@@ -69,7 +69,15 @@ impl From<Setup> for Policy {
             leak_age: setup.leak_age,
         };
         let families = Families::single(family);
-        Policy { families, placement, max_enis, max_pods, mtu: 9001, timing }
+        Policy {
+            families,
+            placement,
+            max_enis,
+            max_pods,
+            mtu: 9001,
+            nat: NatPolicy::default(),
+            timing,
+        }
     }
 }
 

@@ -58,6 +58,7 @@ fn policy(rng: &mut Rng) -> Policy {
         max_enis: max_enis(rng),
         max_pods: *rng.pick(&[1, 4, 11, 29, 110]),
         mtu: 9001,
+        nat: ipam::policy::NatPolicy::default(),
         timing: Timing {
             cooldown: cooldown(rng),
             add_wait: seconds(rng, &[5, 10, 60]),

@@ -30,6 +30,7 @@ fn policy(kind: BlockKind, setting: Setting) -> Policy {
         max_enis: None,
         max_pods: 737,
         mtu: 9001,
+        nat: ipam::policy::NatPolicy::default(),
         timing: Timing {
             cooldown: Duration::from_secs(30),
             add_wait: Duration::from_secs(15),

@@ -254,6 +254,7 @@ impl TestNode {
                 );
             }
             Effect::TakeDown(_)
+            | Effect::ReadKernel
             | Effect::RestorePods(_)
             | Effect::RemoveHostAddresses(_)
             | Effect::ForgetConnections(_) => {}

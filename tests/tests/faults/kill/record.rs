@@ -11,7 +11,14 @@ use tests::process::{PATIENCE, eventually, in_netns, output};
 use super::{QUICK, all_is_well, at_each, dies_as_it_starts, quick};
 
 /// The first fail points of a record in a boot.
-pub(super) const BOOTED: &[&str] = &["unwritten-booted", "written-booted", "synced-booted"];
+pub(super) const BOOTED: &[&str] = &[
+    "unwritten-booted",
+    "written-booted",
+    "synced-booted",
+    "unwritten-vpc_ranges",
+    "written-vpc_ranges",
+    "synced-vpc_ranges",
+];
 /// The fail point at the end of a quarantine.
 pub(super) const RESTING: &[&str] = &["unwritten-resting", "written-resting", "synced-resting"];
 /// The fail points of the call for a /80.

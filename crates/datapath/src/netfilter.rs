@@ -1,0 +1,153 @@
+//! A blocking connection to the kernel's netfilter netlink, with two requests: one that lists or changes, and a
+//! transaction of nftables. It must not know what the messages mean.
+
+use std::io;
+use std::time::Duration;
+
+use netlink_packet_core::{
+    NLM_F_ACK, NLM_F_DUMP_INTR, NLM_F_REQUEST, NetlinkMessage, NetlinkPayload,
+};
+use netlink_packet_netfilter::nftables::NfTablesMessage;
+use netlink_packet_netfilter::none::ControlMessage;
+use netlink_packet_netfilter::{
+    NetfilterHeader, NetfilterMessage, NetfilterMessageInner, NetfilterProtoFamily,
+};
+use netlink_sys::protocols::NETLINK_NETFILTER;
+use netlink_sys::{Socket, SocketAddr};
+use rustix::io::Errno;
+use rustix::net::sockopt::{Timeout, set_socket_timeout};
+
+use crate::netlink::{ECHOED_HEADER, KernelError};
+
+/// How long the kernel may take for an answer. A transaction takes about 15 ms.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// The subsystem that a transaction is for (`NFNL_SUBSYS_NFTABLES` of the kernel's `linux/netfilter/nfnetlink.h`).
+const NFTABLES: u16 = 10;
+
+/// A netlink socket, tied to the namespace in which it was opened. After an error it must not be used again, since
+/// further answers may be on their way.
+pub(crate) struct Netfilter(Socket);
+
+impl Netfilter {
+    /// Opens a socket in the calling thread's namespace.
+    pub(crate) fn open() -> Result<Self, KernelError> {
+        Self::connect().map_err(socket_error)
+    }
+
+    fn connect() -> io::Result<Self> {
+        let mut socket = Socket::new(NETLINK_NETFILTER)?;
+        socket.bind_auto()?;
+        socket.connect(&SocketAddr::new(0, 0))?;
+        socket.set_ext_ack(true)?;
+        // Without the request's body in the answer, the explanation is at a fixed offset.
+        socket.set_cap_ack(true)?;
+        set_socket_timeout(&socket, Timeout::Recv, Some(PATIENCE))?;
+        Ok(Self(socket))
+    }
+
+    /// Sends a request for IPv4 and passes each answer to `take`, up to an acknowledgement or the end of a dump.
+    pub(crate) fn request(
+        &self,
+        message: impl Into<NetfilterMessageInner>,
+        flags: u16,
+        mut take: impl FnMut(NetfilterMessageInner),
+    ) -> Result<(), KernelError> {
+        let bytes = serialized(netlink_message(message, flags, 0));
+        self.0.send(&bytes, 0).map_err(socket_error)?;
+        let mut interrupted = false;
+        loop {
+            for answer in self.receive()? {
+                interrupted |= answer.header.flags & NLM_F_DUMP_INTR != 0;
+                match answer.payload {
+                    NetlinkPayload::InnerMessage(message) => take(message.inner),
+                    _ if interrupted => return Err(KernelError::Interrupted),
+                    other => return end(&other),
+                }
+            }
+        }
+    }
+
+    /// Carries out all of `changes`, each with its flags, or none of them.
+    pub(crate) fn transaction(
+        &self,
+        changes: Vec<(NfTablesMessage, u16)>,
+    ) -> Result<(), KernelError> {
+        let mut bytes = serialized(control(ControlMessage::BatchBegin));
+        let mut last = 0;
+        for (change, flags) in changes {
+            last += 1;
+            bytes.extend(serialized(netlink_message(change, flags | NLM_F_ACK, last)));
+        }
+        bytes.extend(serialized(control(ControlMessage::BatchEnd)));
+        self.0.send(&bytes, 0).map_err(socket_error)?;
+        loop {
+            for answer in self.receive()? {
+                end(&answer.payload)?;
+                if answer.header.sequence_number == last {
+                    return Ok(());
+                }
+            }
+        }
+    }
+
+    fn receive(&self) -> Result<Vec<NetlinkMessage<NetfilterMessage>>, KernelError> {
+        let (bytes, _kernel) = self.0.recv_from_full().map_err(socket_error)?;
+        let mut rest = bytes.as_slice();
+        let mut answers = Vec::new();
+        while !rest.is_empty() {
+            let answer = NetlinkMessage::<NetfilterMessage>::deserialize(rest)
+                .map_err(|_| KernelError::Disconnected)?;
+            let length = usize::try_from(answer.header.length).ok();
+            let length = length.and_then(|length| length.checked_next_multiple_of(4));
+            rest = length.and_then(|length| rest.get(length..)).unwrap_or_default();
+            answers.push(answer);
+        }
+        Ok(answers)
+    }
+}
+
+/// What an answer that is no object says: success, or a refusal.
+fn end(payload: &NetlinkPayload<NetfilterMessage>) -> Result<(), KernelError> {
+    match payload {
+        NetlinkPayload::Error(error) if error.code.is_some() => {
+            Err(KernelError::refused(error.raw_code(), error.header.get(ECHOED_HEADER..)))
+        }
+        NetlinkPayload::Done(done) if done.code < 0 => Err(KernelError::refused(done.code, None)),
+        NetlinkPayload::Overrun(_) => Err(KernelError::Interrupted),
+        _ => Ok(()),
+    }
+}
+
+fn netlink_message(
+    message: impl Into<NetfilterMessageInner>,
+    flags: u16,
+    sequence_number: u32,
+) -> NetlinkMessage<NetfilterMessage> {
+    let header = NetfilterHeader::new(NetfilterProtoFamily::IPv4, 0, 0);
+    let mut message = NetlinkMessage::from(NetfilterMessage::new(header, message));
+    message.header.flags = NLM_F_REQUEST | flags;
+    message.header.sequence_number = sequence_number;
+    message
+}
+
+fn control(message: ControlMessage) -> NetlinkMessage<NetfilterMessage> {
+    let header = NetfilterHeader::new(NetfilterProtoFamily::Unspec, 0, NFTABLES);
+    let mut message = NetlinkMessage::from(NetfilterMessage::new(header, message));
+    message.header.flags = NLM_F_REQUEST;
+    message
+}
+
+fn serialized(mut message: NetlinkMessage<NetfilterMessage>) -> Vec<u8> {
+    message.finalize();
+    let mut bytes = vec![0; message.buffer_len()];
+    message.serialize(&mut bytes);
+    bytes
+}
+
+fn socket_error(fault: io::Error) -> KernelError {
+    Errno::from_io_error(&fault).map_or(KernelError::Disconnected, |errno| KernelError::Refused {
+        errno,
+        explanation: None,
+    })
+}
