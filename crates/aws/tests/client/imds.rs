@@ -140,10 +140,19 @@ async fn vpc_ranges_are_read_whole_or_not_at_all() {
         (ranges, server.seen()[1].line.clone())
     };
     let (ranges, line) = read(200, "10.0.0.0/16\n100.64.0.0/16\n").await;
-    assert!(line.starts_with("GET /latest/meta-data/network/interfaces/macs/02:74:b0:72:79:61/vpc-ipv4-cidr-blocks "));
+    assert!(line.starts_with(
+        "GET /latest/meta-data/network/interfaces/macs/02:74:b0:72:79:61/vpc-ipv4-cidr-blocks "
+    ));
     let ranges: Vec<_> = ranges.unwrap().iter().map(ToString::to_string).collect();
     assert_eq!(ranges, ["10.0.0.0/16", "100.64.0.0/16"]);
-    for text in ["<html>", "10.0.0.0/16\n100.64.0.0/1", "10.0.0.0/16\n100.64", "0.0.0.0/0", "fd00::/56", " "] {
+    for text in [
+        "<html>",
+        "10.0.0.0/16\n100.64.0.0/1",
+        "10.0.0.0/16\n100.64",
+        "0.0.0.0/0",
+        "fd00::/56",
+        " ",
+    ] {
         let (ranges, _) = read(200, text).await;
         assert!(ranges.unwrap_err().to_string().contains("vpc-ipv4-cidr-blocks"), "{text}");
     }
