@@ -43,7 +43,11 @@ pub(super) fn remove(netfilter: &Netfilter) -> Result<usize, KernelError> {
     for (table, chain) in CHAINS {
         removals.extend(rules_of_it(netfilter, table, chain)?.into_iter().map(delete_rule));
     }
-    let chains = chains_of_it(netfilter)?;
+    // A list of all chains is long beside kube-proxy, so its first chain must be there.
+    let chains = match has_first_chain(netfilter)? {
+        true => chains_of_it(netfilter)?,
+        false => Vec::new(),
+    };
     removals.extend(chains.iter().cloned().map(flush));
     removals.extend(chains.into_iter().map(delete_chain));
     let attributes = vec![TableAttribute::Name(TABLE.to_owned())];
@@ -91,6 +95,14 @@ fn is_of_it(rule: &RuleMessage) -> bool {
     COMMENTS
         .iter()
         .any(|comment| bytes.windows(comment.len()).any(|window| window == comment.as_bytes()))
+}
+
+/// It makes this chain at each start, whatever its settings.
+fn has_first_chain(netfilter: &Netfilter) -> Result<bool, KernelError> {
+    let name = ChainAttribute::Name("AWS-SNAT-CHAIN-0".to_owned());
+    let attributes = vec![ChainAttribute::Table("nat".to_owned()), name];
+    let get = NfTablesMessage::GetChain(ChainMessage { attributes });
+    Ok(get_one(netfilter, get)?.is_some())
 }
 
 fn chains_of_it(netfilter: &Netfilter) -> Result<Vec<ChainName>, KernelError> {
