@@ -297,13 +297,10 @@ const PARTS: [(&str, &str); 4] = [
 
 impl Parts {
     fn add(&mut self, log: &[u8], took: Duration) -> Result<()> {
-        let lines = log
+        let mut lines = log
             .split(|byte| *byte == b'\n')
             .filter_map(|line| serde_json::from_slice::<Value>(line).ok());
-        let line = lines
-            .filter(|line| line["message"] == "pod connected")
-            .last()
-            .context("no log line")?;
+        let line = lines.rfind(|line| line["message"] == "pod connected").context("no log line")?;
         let mut rest = took;
         for (key, part) in PARTS {
             let span =

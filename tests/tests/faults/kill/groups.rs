@@ -32,8 +32,8 @@ async fn daemon_killed_as_it_sets_groups_sets_them() -> Result<()> {
     let groups = async |cluster: &ExecCluster| cluster.sim.ec2("DescribeSecurityGroups", &[]).await;
     with_pods(quick("kgr", &[]), 6, async |cluster, steady| {
         let all = groups(cluster).await?;
-        let default = all.split("<groupId>").skip(1).filter_map(|rest| rest.split('<').next());
-        let default = default.filter(|id| *id != OTHER_GROUP).next().context("no default group")?;
+        let mut default = all.split("<groupId>").skip(1).filter_map(|rest| rest.split('<').next());
+        let default = default.find(|id| *id != OTHER_GROUP).context("no default group")?;
         for (point, group) in SETTING.iter().zip([OTHER_GROUP, default]) {
             cluster.nodes[0].stop_ipamd().await?;
             let (ids, _) = enis(cluster).await?;
