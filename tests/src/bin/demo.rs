@@ -7,11 +7,12 @@ use std::io::IsTerminal;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, ensure};
-use futures::future::try_join_all;
+use anyhow::{Context, Result, bail, ensure};
+use futures::future::{join_all, try_join_all};
 use tests::cluster::{Cluster, Node, Spec};
 use tests::containerd::Sandbox;
 use tests::process::eventually;
+use tests::sim::OUTSIDE;
 use tokio::signal::unix::{SignalKind, signal};
 
 /// Pods on each node: more than the primary ENI of a t3.small carries.
@@ -42,7 +43,9 @@ async fn demo(story: &Story) -> Result<ExitCode> {
         "a VPC 10.0.0.0/16 with two t3.small (3 ENIs of 3 secondary addresses each), an ipamd and \
          a containerd on each",
     );
-    let mut cluster = Cluster::up(&Spec::new("demo", "t3.small", 2, &SETTINGS)).await?;
+    let mut spec = Spec { outside: true, ..Spec::new("demo", "t3.small", 2, &SETTINGS) };
+    spec.nodes[1].settings.insert("AWS_VPC_K8S_CNI_EXTERNALSNAT", "true".to_owned());
+    let mut cluster = Cluster::up(&spec).await?;
     let outcome = tokio::select! {
         done = tell(story, &mut cluster) => done.map(|()| ExitCode::SUCCESS),
         _ = interrupt.recv() => Ok(story.interrupted()),
@@ -67,6 +70,13 @@ async fn tell(story: &Story, cluster: &mut Cluster) -> Result<()> {
     story.act("every pod reaches every pod of the other node, from primary and secondary ENIs");
     ping_all(story, a, &on_a, &on_b).await?;
     ping_all(story, b, &on_b, &on_a).await?;
+
+    story.act(&format!(
+        "{OUTSIDE}, beyond the internet gateway: pods of the first node leave with its address; the second node leaves the \
+         translation to others (AWS_VPC_K8S_CNI_EXTERNALSNAT=true)"
+    ));
+    ask_outside(story, &on_a, true).await?;
+    ask_outside(story, &on_b, false).await?;
 
     story.act("the pods go; their addresses rest, then the pool shrinks");
     tokio::try_join!(remove_pods(a, &on_a), remove_pods(b, &on_b))?;
@@ -142,6 +152,21 @@ async fn ping_all(story: &Story, node: &Node, from: &[Sandbox], to: &[Sandbox]) 
             to.len(),
             to.len()
         ));
+    }
+    Ok(())
+}
+
+/// Asks the outside which address it sees. The gateway drops packets from addresses that have no public one, as AWS does.
+async fn ask_outside(story: &Story, pods: &[Sandbox], is_translated: bool) -> Result<()> {
+    // At once, since an answer that does not come takes two seconds.
+    let asked = join_all(pods.iter().map(|pod| Node::seen_outside(&pod.netns, OUTSIDE))).await;
+    for (pod, seen) in pods.iter().zip(asked) {
+        let text = match (is_translated, seen) {
+            (true, seen) => format!("is seen as {}", seen?),
+            (false, Err(_no_answer)) => "gets no answer: it has no public address".to_owned(),
+            (false, Ok(seen)) => bail!("{} is seen as {seen} without translation", pod.name),
+        };
+        story.good(&format!("{:<8} {:<12} {text}", pod.name, pod.ip));
     }
     Ok(())
 }

@@ -152,8 +152,11 @@ async fn del_that_left_no_note_is_found_by_the_kernel_check() -> Result<()> {
         let refusal = error.downcast::<Refusal>()?;
         ensure!(refusal.code == 5, "{refusal}");
         ensure!(std::fs::read_dir(&notes.0)?.next().is_none(), "the DEL left a note");
+        let namespace = gone.netns.trim_start_matches("/run/netns/");
+        output(Command::new("ip").args(["netns", "del", namespace])).await?;
         node.start_ipamd().await?;
-        eventually("end of the DEL that nobody noted", 3 * PATIENCE, async || {
+        // The attachment must be 150 s old, and missing in two reports a minute apart.
+        eventually("end of the DEL that nobody noted", 5 * PATIENCE, async || {
             let view = node.view().await?;
             let held = view.pods.iter().any(|pod| has_address(pod, &gone.ip));
             ensure!(!held, "{} is still taken", gone.ip);

@@ -18,6 +18,7 @@ mod limits;
 mod live_settings;
 mod metrics;
 mod migration;
+mod outside;
 mod place;
 mod record;
 mod retired;

@@ -64,7 +64,7 @@ macro_rules! clauses {
 }
 
 /// At least as many as there are clauses.
-const INSTANCES: i32 = 32;
+const INSTANCES: i32 = 40;
 
 async fn clauses(site: &Arc<Site>) -> Vec<Clause> {
     clauses![

@@ -193,13 +193,20 @@ impl TestNode {
         let now = self.now();
         let (engine, effects) = Engine::new(boot, now);
         self.daemon = Some((engine, ec2));
-        let seen = |key: &AttachmentKey| PodLink { name: key.to_string(), mark: Some(key.mark()) };
-        let links = self.pods.iter().map(|(key, address)| (*address, seen(key))).collect();
-        let report = KernelReport { begun: now, links, ..KernelReport::default() };
-        self.follow(effects, vec![Event::Kernel(report)], usize::MAX).await;
+        let ranges = self.imds.vpc_ranges(facts.primary_mac).await;
+        let ranges = ranges.ok().map(Event::VpcRanges);
+        let events = [self.kernel()].into_iter().chain(ranges).collect();
+        self.follow(effects, events, usize::MAX).await;
         for key in std::mem::take(&mut self.waiting).into_values() {
             self.add(key, usize::MAX).await;
         }
+    }
+
+    /// A report of the kernel, which is right.
+    fn kernel(&self) -> Event {
+        let seen = |key: &AttachmentKey| PodLink { name: key.to_string(), mark: Some(key.mark()) };
+        let links = self.pods.iter().map(|(key, address)| (*address, seen(key))).collect();
+        Event::Kernel(KernelReport { begun: self.now(), links, ..KernelReport::default() })
     }
 
     /// Carries out effects and handles the events that follow. The daemon dies after `n_effects`.
@@ -253,8 +260,8 @@ impl TestNode {
                     enis.map(|eni| Event::EniLink { eni: eni.eni, link: LinkState::Ready }),
                 );
             }
+            Effect::ReadKernel => events.push_back(self.kernel()),
             Effect::TakeDown(_)
-            | Effect::ReadKernel
             | Effect::RestorePods(_)
             | Effect::RemoveHostAddresses(_)
             | Effect::ForgetConnections(_) => {}

@@ -37,8 +37,8 @@ impl Locker {
         let child = flock.arg("--no-fork").arg(path).args(["sleep", "600"]).uid(uid).spawn();
         let locker = Self(child.unwrap());
         let started = Instant::now();
-        while Holder::of(&File::open(path).unwrap()).map(|holder| holder.pid) != Some(locker.pid())
-        {
+        let is_held = |holder: Holder| holder.pid == locker.pid() && holder.name == "sleep";
+        while !Holder::of(&File::open(path).unwrap()).is_some_and(is_held) {
             assert!(started.elapsed() < DEADLINE, "waited {DEADLINE:?} for the lock");
             std::thread::yield_now();
         }
