@@ -118,7 +118,7 @@ fn running_pod(key: &AttachmentKey, held: &Assignment) -> Option<RunningPod> {
     let addresses = held.addresses.iter().map(pod_address);
     Some(RunningPod {
         owner: key.mark().parse().ok()?,
-        unmarked_name: unmarked_name(&held.pod),
+        unmarked_name: unmarked_name(held),
         addresses: addresses.collect::<Option<_>>()?,
     })
 }
@@ -132,7 +132,39 @@ fn pod_address(ip: &PodIp) -> Option<PodAddress> {
     }
 }
 
-fn unmarked_name(pod: &Pod) -> Option<InterfaceName> {
-    let is_named = !pod.name.is_empty();
-    is_named.then(|| host_veth_name("", &pod.namespace, &pod.name, "", None).ok())?
+/// Only pods that were taken over have unmarked links. Their checkpoint names no network namespace, and an ADD to our
+/// plugin always does. A link that an ADD has just made has no mark yet, and may be of a newer pod of the same name.
+fn unmarked_name(held: &Assignment) -> Option<InterfaceName> {
+    let Pod { namespace, name, uid: _ } = &held.pod;
+    let is_taken_over = held.netns.is_empty() && !name.is_empty();
+    is_taken_over.then(|| host_veth_name("", namespace, name, "", None).ok())?
+}
+
+#[cfg(test)]
+mod tests {
+    use ipam::record::Addresses;
+    use ipam::time::Timestamp;
+
+    use super::*;
+
+    #[test]
+    fn only_a_pod_that_was_taken_over_is_found_by_name() {
+        let check = |name: &str, netns: &str, expect: bool| {
+            let via = Via::Eni { eni: "eni-1".try_into().unwrap(), card: 0, index: 0 };
+            let held = Assignment {
+                addresses: Addresses::one(PodIp { address: "10.0.0.9".parse().unwrap(), via }),
+                pod: Pod {
+                    namespace: "default".to_owned(),
+                    name: name.to_owned(),
+                    ..Pod::default()
+                },
+                netns: netns.to_owned(),
+                since: Timestamp::default(),
+            };
+            assert_eq!(unmarked_name(&held).is_some(), expect, "{name} {netns}");
+        };
+        check("web-0", "", true);
+        check("web-0", "/run/netns/cni-1", false);
+        check("", "", false);
+    }
 }

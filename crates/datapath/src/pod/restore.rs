@@ -13,7 +13,7 @@ use crate::link::{self, Link};
 use crate::netlink::{KernelError, Netlink};
 use crate::route::{self, Filter};
 use crate::rule::{self, ListedRule};
-use crate::{InterfaceName, Owner, Route, RouteTable, Rule};
+use crate::{InterfaceName, Owner, Route, RouteTable, Rule, retired};
 
 /// In bytes: what is left of an interface's name.
 const LONGEST_PREFIX: usize = 4;
@@ -96,7 +96,7 @@ pub enum RestoreError {
 /// without a link are left out: an ADD or a DEL may be under way.
 ///
 /// 1. An address that is routed to another veth belongs to another pod, and stays as it is.
-/// 2. A link that goes meanwhile takes the restored rules along: a DEL has removed it.
+/// 2. If a DEL removes or retires the link meanwhile, what was restored goes again.
 ///
 /// Costs five lists of the kernel, and one request for each change.
 ///
@@ -111,7 +111,7 @@ pub async fn restore(pods: &[RunningPod]) -> Result<Vec<Restored>, RestoreError>
         let Some(link) = kernel.link(pod) else { continue };
         let steps = kernel.steps_to(pod, link);
         if !steps.is_empty() {
-            all.push(apply(&netlink, pod, link, steps).await);
+            all.extend(apply(&netlink, pod, link, steps).await);
         }
     }
     Ok(all)
@@ -194,7 +194,13 @@ impl Kernel {
     }
 }
 
-async fn apply(netlink: &Netlink, pod: &RunningPod, link: &Link, steps: Vec<PodStep>) -> Restored {
+/// `None` if a DEL has removed or retired the link meanwhile.
+async fn apply(
+    netlink: &Netlink,
+    pod: &RunningPod,
+    link: &Link,
+    steps: Vec<PodStep>,
+) -> Option<Restored> {
     let (mut done, mut failure) = (Vec::new(), None);
     for step in steps {
         let result = apply_step(netlink, link.index, &step).await;
@@ -204,13 +210,24 @@ async fn apply(netlink: &Netlink, pod: &RunningPod, link: &Link, steps: Vec<PodS
             break;
         }
     }
-    if let Ok(None) = link::by_name(netlink, &link.name).await {
-        for PodAddress { address, .. } in &pod.addresses {
-            failure = remove_rules(netlink, *address).await.err().or(failure);
-        }
-    }
     let (host_name, owner) = (link.name.clone(), pod.owner.clone());
-    Restored { host_name, owner, steps: done, failure }
+    let is_in_place = match link::by_index(netlink, link.index).await {
+        Ok(now) => now.is_some_and(|now| !now.is_retired()),
+        Err(_unreadable) => true,
+    };
+    if is_in_place {
+        return Some(Restored { host_name, owner, steps: done, failure });
+    }
+    let failure = withdraw(netlink, pod, link).await.err()?;
+    Some(Restored { host_name, owner, steps: done, failure: Some(failure) })
+}
+
+/// Takes back what was restored for a pod whose DEL has been. The routes go as the link goes down.
+async fn withdraw(netlink: &Netlink, pod: &RunningPod, link: &Link) -> Result<(), KernelError> {
+    for PodAddress { address, .. } in &pod.addresses {
+        remove_rules(netlink, *address).await?;
+    }
+    retired::retire(netlink, link.index).await
 }
 
 async fn apply_step(netlink: &Netlink, device: u32, step: &PodStep) -> Result<(), KernelError> {
