@@ -29,7 +29,8 @@ pub(crate) async fn carry_out_forever(mut orders: mpsc::UnboundedReceiver<Cleanu
     }
 }
 
-/// Retires links as a DEL does; [`crate::retired`] removes them. After a failure, the engine repeats the order at the next kernel report.
+/// Retires links as a DEL does; [`crate::retired`] removes them. After a failure, the engine repeats the order at the
+/// next kernel report.
 async fn take_down(links: &BTreeMap<IpAddr, PodLink>) {
     for (address, link) in links {
         let Some(removal) = removal(*address, link) else { continue };

@@ -32,7 +32,7 @@ use crate::netlink::{KernelError, Netlink};
 pub enum NatPicture {
     /// Not known yet. The kernel keeps what it has.
     Unknown,
-    /// There is none of ours.
+    /// No table and no rules of ours.
     Absent,
     /// As this says.
     Wanted(Nat),

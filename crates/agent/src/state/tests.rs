@@ -189,7 +189,8 @@ fn checksum_in_capitals_is_damage() {
     assert!(line::parse::<Change>(&line).is_ok() && line::parse::<Change>(&capitals).is_err());
 }
 
-/// The last builds of these versions wrote the logs: one change of each kind.
+/// The last builds of versions 1 and 2 wrote their logs: one change of each kind. The log of version 3 is that of
+/// version 2 in the form of version 3.
 #[test]
 fn stored_logs_of_earlier_versions_are_read() {
     for (version, text) in [

@@ -80,9 +80,8 @@ impl KernelCheck {
         let rests = cx.rests();
         let unchecked = record.cooling().values().filter(|since| rests.is_unchecked(**since));
         let lead = cx.cooldown().saturating_sub(REPORT_BEFORE_END);
-        let due_at = unchecked.min().map(|since| *since + lead);
-        let not_before = self.asked_at.map(|at| at + BETWEEN_REPORTS);
-        self.ask_at = due_at.max(not_before.filter(|_| due_at.is_some()));
+        let not_before = self.asked_at.map(|at| at + BETWEEN_REPORTS).unwrap_or_default();
+        self.ask_at = unchecked.min().map(|since| not_before.max(*since + lead));
         if self.ask_at.is_some_and(|at| at <= cx.now) {
             out.push(Effect::ReadKernel);
             self.asked_at = Some(cx.now);

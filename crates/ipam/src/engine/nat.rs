@@ -58,9 +58,11 @@ impl VpcRanges {
 
     /// The change that the record has yet to learn.
     pub(super) fn news(&mut self) -> Option<Change> {
-        let is_news = self.known != self.noted;
+        if self.known == self.noted {
+            return None;
+        }
         self.noted.clone_from(&self.known);
-        is_news.then(|| Change::VpcRanges { ranges: self.known.clone() })
+        Some(Change::VpcRanges { ranges: self.known.clone() })
     }
 
     /// The translation that the host must have, with these ENIs. Ranges of the ENIs' own subnets are never translated,
