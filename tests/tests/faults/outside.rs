@@ -42,8 +42,13 @@ async fn outside_sees_pods_of_each_eni_as_the_node() -> Result<()> {
         output(in_netns(&node.netns, "nft").args(["flush", "ruleset"])).await?;
         seen_as(&pods, public).await?;
         let repairs = r#"tidepool_host_network_repairs_total{part="nat"}"#;
-        let repairs = node.scrape().await?.remove(repairs);
-        ensure!(repairs.as_deref() == Some("1"), "{repairs:?} repairs were counted");
+        // The daemon counts a repair after it.
+        eventually("counted repair", PATIENCE, async || {
+            let n = node.scrape().await?.remove(repairs);
+            ensure!(n.as_deref() == Some("1"), "{n:?} repairs were counted");
+            Ok(())
+        })
+        .await?;
         all_reachable(node, &pods).await?;
         node.runtime.remove_all(&pods).await?;
         cluster.books_agree(&[]).await
