@@ -63,10 +63,24 @@ impl Namespace {
         run("ip", &format!("netns exec {} {command}", self.name))
     }
 
-    /// Whether one echo request to `address` is answered within a second.
+    /// Whether the first echo request to `address` is answered, however slow the machine is.
     pub(crate) fn pings(&self, address: &str) -> bool {
-        let command = format!("netns exec {} ping -c 1 -W 1 {address}", self.name);
-        try_run("ip", &command).is_ok()
+        self.ping(&format!("-W 10 {address}"))
+    }
+
+    /// Whether one of several echo requests to `address` is answered. The kernel may see a new link's carrier a second
+    /// late, and drops what is sent before.
+    pub(crate) fn reaches(&self, address: &str) -> bool {
+        (0..30).any(|_| self.ping(&format!("-W 1 {address}")))
+    }
+
+    /// Whether an echo request to `address` stays without an answer for a second.
+    pub(crate) fn misses(&self, address: &str) -> bool {
+        !self.ping(&format!("-W 1 {address}"))
+    }
+
+    fn ping(&self, arguments: &str) -> bool {
+        try_run("ip", &format!("netns exec {} ping -c 1 {arguments}", self.name)).is_ok()
     }
 
     pub(crate) fn sysctl(&self, key: &str) -> String {

@@ -73,11 +73,11 @@ fn pod_packets_leave_by_their_eni() {
         let _router = attach_to_vpc(node);
         let on_primary = Pod::added(node, "a", &["10.0.0.20@main"]);
         let on_secondary = Pod::added(node, "b", &["10.0.1.20@2"]);
-        assert!(on_primary.namespace.pings("192.0.2.1"), "{}", node.dump());
-        assert!(on_secondary.namespace.pings("192.0.2.1"), "{}", node.dump());
+        assert!(on_primary.namespace.reaches("192.0.2.1"), "{}", node.dump());
+        assert!(on_secondary.namespace.reaches("192.0.2.1"), "{}", node.dump());
         // The router must drop packets from the wrong ENI, or the assertions above prove nothing.
         let astray = Pod::added(node, "c", &["10.0.1.21@main"]);
-        assert!(!astray.namespace.pings("192.0.2.1"), "{}", node.dump());
+        assert!(astray.namespace.misses("192.0.2.1"), "{}", node.dump());
     });
 }
 
@@ -97,10 +97,10 @@ fn pods_and_node_reach_each_other() {
             (&router, "10.0.0.20"),
             (&router, "10.0.1.20"),
         ] {
-            assert!(from.pings(to), "{} to {to}", from.name());
+            assert!(from.reaches(to), "{} to {to}", from.name());
         }
         // Jumbo frames pass too.
-        assert!(a.namespace.pings("-M do -s 8973 10.0.1.20"));
+        assert!(a.namespace.reaches("-M do -s 8973 10.0.1.20"));
     });
 }
 
@@ -127,7 +127,7 @@ fn pods_are_reached_with_any_device_name_and_rp_filter() {
                     (&router, "10.0.1.20"),
                 ] {
                     let dump = || format!("{}\n{}", node.dump(), router.dump());
-                    assert!(from.pings(to), "{what}: {} to {to}\n{}", from.name(), dump());
+                    assert!(from.reaches(to), "{what}: {} to {to}\n{}", from.name(), dump());
                 }
                 let kept = node.sysctl(&format!("net/ipv4/conf/{}/rp_filter", devices[0]));
                 assert_eq!(kept, if rp_filter == "1" { "2" } else { rp_filter }, "{what}");
