@@ -21,7 +21,7 @@ export TIDEPOOL_CNI := $(CARGO_TARGET_DIR)/$(CNI_TARGET)/cni/aws-cni
 
 say := @printf '\n\033[1m==> %s\033[0m\n'
 
-.PHONY: help demo test soak upgrade bench lint deny build plugin reproducible deps deps-demo clean-cache
+.PHONY: help demo test soak upgrade bench lint deny build plugin reproducible deps deps-demo deps-bench clean-cache
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | column -t -s "$$(printf '\t')"
@@ -57,7 +57,7 @@ upgrade: deps-demo plugin ## a node goes from an earlier build to this one and b
 	$(say) "upgrade: from $(FROM), and back; some minutes, more if that is yet to be built"
 	@CACHE=$(CACHE) scripts/upgrade $(FROM)
 
-bench: deps-demo plugin ## what deciding and the whole path cost: time, EC2 calls, memory, sizes (release profile)
+bench: deps-bench plugin ## what deciding and the whole path cost: time, EC2 calls, memory, sizes (release profile)
 	$(say) "build: release profile"
 	cargo build --workspace --release
 	$(say) "bench: the planner and the engine on the largest node"
@@ -97,6 +97,10 @@ deps: ## Debian packages, Python clients and cargo-deny for `make test`
 deps-demo:
 	$(say) "dependencies"
 	@scripts/deps demo
+
+deps-bench:
+	$(say) "dependencies"
+	@scripts/deps bench
 
 clean-cache: ## removes the build output and the tools kept outside the checkout
 	rm -rf "$(CACHE)"

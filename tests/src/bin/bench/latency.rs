@@ -15,6 +15,7 @@ use tests::process::{PATIENCE, eventually};
 use crate::caller::{Caller, inside, names, namespaces};
 use crate::floor;
 use crate::memory;
+use crate::repair;
 use crate::spread::{Report, ms};
 
 const TYPE: &str = "m5.4xlarge";
@@ -27,6 +28,8 @@ const MAIN_TABLE: u32 = 254;
 pub(crate) struct Size {
     pub(crate) calls: usize,
     pub(crate) churn: Duration,
+    /// Of each transfer.
+    pub(crate) transfer: Duration,
 }
 
 impl Size {
@@ -38,7 +41,9 @@ impl Size {
         };
         let calls = usize::try_from(number("BENCH_CALLS", 500)?)?;
         ensure!(calls > 0, "BENCH_CALLS is 0");
-        Ok(Self { calls, churn: Duration::from_secs(number("BENCH_SECONDS", 60)?) })
+        let seconds = number("BENCH_SECONDS", 60)?;
+        let (churn, transfer) = (Duration::from_secs(seconds), Duration::from_secs(seconds / 12));
+        Ok(Self { calls, churn, transfer })
     }
 }
 
@@ -65,6 +70,16 @@ pub(crate) async fn measure(size: Size) -> Result<()> {
     ExecCluster::with(Spec::new("benchp", TYPE, 1, &many), async |cluster| {
         until_free(&cluster.nodes[0], 740).await?;
         crowd(&mut report, cluster, size, "IPv4").await
+    })
+    .await?;
+    let (ranges, n_pods) = (repair::ranges(), 250);
+    let with_ranges = [&many[..], &[("AWS_VPC_K8S_CNI_EXCLUDE_SNAT_CIDRS", ranges.as_str())]].concat();
+    ExecCluster::with(Spec::new("benchr", TYPE, 1, &with_ranges), async |cluster| {
+        until_free(&cluster.nodes[0], 740).await?;
+        let mut load = Load::new(&cluster.nodes[0], size, "IPv4")?;
+        load.grow(n_pods)?;
+        repair::measure(&mut report, &cluster.nodes[0], n_pods).await?;
+        load.end()
     })
     .await?;
     ExecCluster::with(

@@ -5,7 +5,9 @@
 mod caller;
 mod floor;
 mod latency;
+mod repair;
 mod spread;
+mod throughput;
 
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -38,7 +40,9 @@ async fn main() -> Result<()> {
         })
         .await?;
     }
-    latency::measure(latency::Size::from_environment()?).await
+    let size = latency::Size::from_environment()?;
+    throughput::measure(size.transfer).await?;
+    latency::measure(size).await
 }
 
 fn sizes() -> Result<()> {
