@@ -72,7 +72,8 @@ async fn fragmented_subnet_serves_single_addresses() -> Result<()> {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn full_instance_names_the_cause_and_serves_after_a_del() -> Result<()> {
-    let spec = Spec::new("flim", "t3.small", 1, &[("IP_COOLDOWN_PERIOD", "1")]);
+    // Long enough for the plugin of a busy machine to take its link down before the daemon reads the kernel.
+    let spec = Spec::new("flim", "t3.small", 1, &[("IP_COOLDOWN_PERIOD", "20")]);
     ExecCluster::with(spec, async |cluster| {
         let node = &cluster.nodes[0];
         let mut pods = node.runtime.run_all("p", 9).await?;

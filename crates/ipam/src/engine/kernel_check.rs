@@ -79,7 +79,8 @@ impl KernelCheck {
     pub(super) fn ask(&mut self, record: &Record, cx: Context<'_>, out: &mut Vec<Effect>) {
         let rests = cx.rests();
         let unchecked = record.cooling().values().filter(|since| rests.is_unchecked(**since));
-        let lead = cx.cooldown().saturating_sub(REPORT_BEFORE_END);
+        // Soon after the release the plugin may not have taken the link down yet.
+        let lead = cx.cooldown().saturating_sub(REPORT_BEFORE_END).max(cx.cooldown() / 2);
         let not_before = self.asked_at.map(|at| at + BETWEEN_REPORTS).unwrap_or_default();
         self.ask_at = unchecked.min().map(|since| not_before.max(*since + lead));
         if self.ask_at.is_some_and(|at| at <= cx.now) {

@@ -502,6 +502,22 @@ fn address_on_the_host_goes_to_no_pod() {
     assert_eq!(node.view().host_addresses.len(), 0);
 }
 
+/// The plugin takes the link down after the release.
+#[test]
+fn kernel_is_not_read_in_the_first_half_of_a_short_rest() {
+    let policy = Setup { max_enis: Some(1), cooldown: secs(4), ..warm_ip(3, 3) };
+    let mut node = Node::settled(limits("t3.small"), policy);
+    run_pods(&mut node, 0..3);
+    node.report_kernel();
+    node.kernel_answers = false;
+    node.del(0);
+    node.settle();
+    node.pass(secs(1));
+    assert!(!node.kernel_is_asked);
+    node.pass(secs(1));
+    assert!(node.kernel_is_asked);
+}
+
 /// The pod's DEL has left its link, so the kernel still routes the address when its cooldown ends.
 #[test]
 fn address_that_is_still_routed_serves_no_other_pod() {

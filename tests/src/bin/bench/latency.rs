@@ -73,7 +73,8 @@ pub(crate) async fn measure(size: Size) -> Result<()> {
     })
     .await?;
     let (ranges, n_pods) = (repair::ranges(), 250);
-    let with_ranges = [&many[..], &[("AWS_VPC_K8S_CNI_EXCLUDE_SNAT_CIDRS", ranges.as_str())]].concat();
+    let with_ranges =
+        [&many[..], &[("AWS_VPC_K8S_CNI_EXCLUDE_SNAT_CIDRS", ranges.as_str())]].concat();
     ExecCluster::with(Spec::new("benchr", TYPE, 1, &with_ranges), async |cluster| {
         until_free(&cluster.nodes[0], 740).await?;
         let mut load = Load::new(&cluster.nodes[0], size, "IPv4")?;

@@ -51,7 +51,8 @@ async fn has_table(node: &ExecNode) -> Result<()> {
 }
 
 async fn has_rules(node: &ExecNode, n_pods: usize) -> Result<()> {
-    let rules = output(in_netns(&node.netns, "ip").args(["rule", "show", "priority", "512"])).await?;
+    let rules =
+        output(in_netns(&node.netns, "ip").args(["rule", "show", "priority", "512"])).await?;
     ensure!(rules.lines().count() >= n_pods, "rules are missing");
     Ok(())
 }

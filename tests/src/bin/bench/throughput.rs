@@ -111,16 +111,25 @@ async fn plain(span: Duration) -> Result<()> {
     let [client, router, server] = &all[..] else { return Ok(()) };
     namespaces("add", &all)?;
     let lines = [
-        format!("link add veth0 mtu 9001 netns {router} type veth peer name eth0 mtu 9001 netns {client}"),
-        format!("link add veth1 mtu 9001 netns {router} type veth peer name eth0 mtu 9001 netns {server}"),
+        format!(
+            "link add veth0 mtu 9001 netns {router} type veth peer name eth0 mtu 9001 netns {client}"
+        ),
+        format!(
+            "link add veth1 mtu 9001 netns {router} type veth peer name eth0 mtu 9001 netns {server}"
+        ),
     ];
     let measured = async {
         batch(None, &lines.join("\n"))?;
-        batch(Some(router), "link set veth0 up\nlink set veth1 up\naddr add 10.0.1.1/24 dev veth0\naddr add 10.0.2.1/24 dev veth1\n")?;
+        batch(
+            Some(router),
+            "link set veth0 up\nlink set veth1 up\naddr add 10.0.1.1/24 dev veth0\naddr add 10.0.2.1/24 dev veth1\n",
+        )?;
         for (netns, subnet) in [(client, 1), (server, 2)] {
             batch(
                 Some(netns),
-                &format!("link set eth0 up\naddr add 10.0.{subnet}.2/24 dev eth0\nroute add default via 10.0.{subnet}.1\n"),
+                &format!(
+                    "link set eth0 up\naddr add 10.0.{subnet}.2/24 dev eth0\nroute add default via 10.0.{subnet}.1\n"
+                ),
             )?;
         }
         output(in_netns(router, "sysctl").args(["-q", "-w", "net.ipv4.ip_forward=1"])).await?;
@@ -171,7 +180,8 @@ impl Way {
 /// Bits a second of TCP; of UDP the datagrams that arrive.
 fn figures(report: &Value) -> Result<String> {
     let end = &report["end"];
-    let received = |key: &str| end["sum_received"][key].as_f64().with_context(|| format!("no {key}"));
+    let received =
+        |key: &str| end["sum_received"][key].as_f64().with_context(|| format!("no {key}"));
     let seconds = received("seconds")?;
     ensure!(seconds > 0.0, "iperf3 measured nothing");
     if let (Some(packets), Some(lost)) =
