@@ -11,7 +11,8 @@ use tests::process::{PATIENCE, eventually};
 
 use crate::add::held_up;
 use crate::{
-    NETWORK, call, check, connect, connect_to, gc, host, refused, spec, until_held, until_waiting,
+    NETWORK, call, check, collect, connect, connect_to, gc, host, refused, spec, until_held,
+    until_waiting,
 };
 
 const ASSIGN: &str = "AssignPrivateIpAddresses";
@@ -29,22 +30,19 @@ async fn assert_51_to_53_gc_takes_only_the_dead_of_its_network() -> Result<()> {
         refused(call(node, "GC", None, json!({})).await, 7)?;
         ensure!(node.held().await?.len() == 4, "a GC without a list removed something");
         for _ in 0..2 {
-            gc(node, NETWORK, &[&a]).await?;
-            until_held(node, &[("a", &a.ip), ("other", &other.ip)]).await?;
+            collect(node, NETWORK, &[&a], &[("a", &a.ip), ("other", &other.ip)]).await?;
         }
         check(node, &a, &result).await?;
         call(node, "GC", None, json!({"cni.dev/valid-attachments": null})).await?;
         until_held(node, &[("other", &other.ip)]).await?;
         connect(node, "d").await?;
-        gc(node, NETWORK, &[]).await?;
-        until_held(node, &[("other", &other.ip)]).await?;
+        collect(node, NETWORK, &[], &[("other", &other.ip)]).await?;
         let with_result = json!({"name": "other-net", "prevResult": others});
         call(node, "CHECK", Some(&other), with_result).await?;
         cluster.books_agree(&[]).await?;
 
         let node = &cluster.nodes[0];
-        gc(node, "other-net", &[]).await?;
-        until_held(node, &[]).await?;
+        collect(node, "other-net", &[], &[]).await?;
         ensure!(kernel(&host(node)).await? == before, "GC left something in the kernel");
         cluster.books_agree(&[]).await
     })

@@ -6,7 +6,7 @@ use tests::cluster::Spec;
 use tests::exec::{ExecCluster, ExecNode};
 use tests::process::{in_netns, output};
 
-use crate::{NETWORK, call, check, connect, gc, refused, status, until_held};
+use crate::{NETWORK, call, check, collect, connect, refused, status, until_held};
 
 /// Runs each verb that needs the daemon, on a node with pods on IPv6.
 #[tokio::test(flavor = "multi_thread")]
@@ -23,8 +23,8 @@ async fn every_verb_works_on_ipv6() -> Result<()> {
         check(node, &first, &result).await?;
         refused(check(node, &second, &result).await, 154)?;
 
-        gc(node, NETWORK, &[&first, &second]).await?;
-        until_held(node, &[("first", &first.ip), ("second", &second.ip)]).await?;
+        let left = [("first", first.ip.as_str()), ("second", second.ip.as_str())];
+        collect(node, NETWORK, &[&first, &second], &left).await?;
         let rules = async |node: &ExecNode| -> Result<String> {
             output(in_netns(&node.netns, "ip").args(["-6", "rule"])).await
         };

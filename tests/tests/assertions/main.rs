@@ -62,6 +62,21 @@ async fn gc(node: &ExecNode, network: &str, valid: &[&Pod]) -> Result<()> {
     Ok(())
 }
 
+/// GC of a network that leaves `valid`. Afterwards the daemon's view has exactly the containers `left` with these
+/// addresses. A GC spares an attachment until the daemon has noticed that its ADD has ended, so it is repeated.
+async fn collect(
+    node: &ExecNode,
+    network: &str,
+    valid: &[&Pod],
+    left: &[(&str, &str)],
+) -> Result<()> {
+    eventually("end of the dead", PATIENCE, async || {
+        gc(node, network, valid).await?;
+        holds(node, left).await
+    })
+    .await
+}
+
 /// Connects a pod. Returns it with the result of its ADD.
 async fn connect(node: &ExecNode, name: &str) -> Result<(Pod, Value)> {
     connect_to(node, NETWORK, name).await
@@ -80,14 +95,15 @@ async fn check(node: &ExecNode, pod: &Pod, result: &Value) -> Result<Value> {
 
 /// Waits until the daemon's view has exactly these containers with these addresses.
 async fn until_held(node: &ExecNode, expected: &[(&str, &str)]) -> Result<()> {
+    eventually("end of the release", PATIENCE, || holds(node, expected)).await
+}
+
+async fn holds(node: &ExecNode, expected: &[(&str, &str)]) -> Result<()> {
     let own = |(name, ip): &(&str, &str)| ((*name).to_owned(), (*ip).to_owned());
     let expected: BTreeSet<_> = expected.iter().map(own).collect();
-    eventually("end of the release", PATIENCE, async || {
-        let held = node.held().await?;
-        ensure!(held == expected, "held: {held:?}, not {expected:?}");
-        Ok(())
-    })
-    .await
+    let held = node.held().await?;
+    ensure!(held == expected, "held: {held:?}, not {expected:?}");
+    Ok(())
 }
 
 async fn until_waiting(node: &ExecNode, n_waiting: u64) -> Result<()> {
