@@ -362,3 +362,5 @@ pub(crate) fn link_changes() -> Box<dyn Stream<Item = LinkChange> + Send + Unpin
 
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+pub(crate) use self::tests::{TestNetns, runtime};

@@ -1,6 +1,7 @@
 //! Each test runs in a network namespace of its own, as root.
 
-use std::process::Command;
+use std::io::Write as _;
+use std::process::{Command, Stdio};
 use std::thread;
 
 use datapath::netns::Netns;
@@ -13,17 +14,21 @@ const SECONDARY: &str = "02:00:00:00:00:02";
 /// When a test counts as hung.
 const DEADLINE: Duration = Duration::from_secs(90);
 
-struct TestNetns(String);
+pub(crate) struct TestNetns(String);
 
 impl TestNetns {
-    fn new(test: &str) -> Self {
+    pub(crate) fn new(test: &str) -> Self {
         let netns = Self(format!("tp-{test}-{}", std::process::id()));
         run(&format!("ip netns add {}", netns.0));
         netns
     }
 
+    pub(crate) fn inside(&self) -> Netns {
+        Netns::open(format!("/var/run/netns/{}", self.0).as_ref()).unwrap()
+    }
+
     /// Runs `ip` inside.
-    fn ip(&self, arguments: &str) -> String {
+    pub(crate) fn ip(&self, arguments: &str) -> String {
         run(&format!("ip -n {} {arguments}", self.0))
     }
 
@@ -105,7 +110,7 @@ fn check_reports(
     }
     let netns = TestNetns::new(name);
     prepare(&netns);
-    let inside = Netns::open(format!("/var/run/netns/{}", netns.0).as_ref()).unwrap();
+    let inside = netns.inside();
     let (inlet, mut inbox) = channel();
     let (list, mut wanted) = watch::channel(Some(picture_of(first)));
     wanted.mark_changed();
@@ -121,7 +126,7 @@ fn check_reports(
     keeper.join().unwrap().unwrap();
 }
 
-fn runtime() -> tokio::runtime::Runtime {
+pub(crate) fn runtime() -> tokio::runtime::Runtime {
     tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap()
 }
 
@@ -250,6 +255,39 @@ fn keep_puts_back_the_nat_that_another_program_removes() {
         }
         assert!(reports.repairs.n("nat") >= 3);
         assert_eq!(reports.repairs.n("eni"), 0);
+    });
+}
+
+/// Another program owns a table of our name, so the kernel refuses ours.
+#[test]
+fn no_eni_is_ready_while_its_nat_cannot_be_written() {
+    let mut owner = None;
+    let prepare = |netns: &TestNetns| {
+        netns.add_device("eth0", PRIMARY);
+        netns.add_device("eth1", SECONDARY);
+        let mut nft = Command::new("ip");
+        nft.args(["netns", "exec", &netns.0, "nft", "-i"]);
+        let mut nft = nft.stdin(Stdio::piped()).stdout(Stdio::null()).spawn().unwrap();
+        let stdin = nft.stdin.as_mut().unwrap();
+        stdin.write_all(b"add table ip tidepool { flags owner; }\n").unwrap();
+        while !self::nft(netns, "list tables").contains("ip tidepool") {
+            thread::yield_now();
+        }
+        owner = Some(nft);
+    };
+    let enis = vec![eni(0, PRIMARY), eni(1, SECONDARY)];
+    check("agent-denied", enis, prepare, async |_netns, _list, inbox| {
+        for eni in ["eni-0", "eni-1"] {
+            let (found, state) = sent(inbox).await;
+            let LinkState::Failed(why) = state else { panic!("{state:?}") };
+            assert!(found == eni && why.contains("write nftables table ip tidepool"), "{why}");
+            assert!(why.contains("Operation not permitted"), "{why}");
+        }
+        let mut owner = owner.take().unwrap();
+        drop(owner.stdin.take());
+        owner.wait().unwrap();
+        assert_eq!(sent(inbox).await, ("eni-0".to_owned(), LinkState::Ready));
+        assert_eq!(sent(inbox).await, ("eni-1".to_owned(), LinkState::Ready));
     });
 }
 
