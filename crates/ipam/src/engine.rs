@@ -163,6 +163,7 @@ impl Engine {
                 checking.restore_pods(out);
                 checking.remove_host_addresses(&report, out);
             }
+            Event::KernelUnread(why) => kernel.could_not_read(why),
             Event::PodPartLost => self.checking(now).restore_pods(out),
             Event::Hint(shown) => inventory.hint(&shown, pool, calls, cx),
             Event::VpcRanges(shown) => self.vpc_ranges.take_in(shown, now),

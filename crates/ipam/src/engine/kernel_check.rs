@@ -41,6 +41,8 @@ pub(super) struct KernelCheck {
     ordered_down: BTreeSet<IpAddr>,
     /// The addresses that the host itself has, as of the last report, each with the name of its link.
     host_addresses: BTreeMap<IpAddr, String>,
+    /// Why the kernel could not be read after the last report.
+    unread: Option<String>,
     /// When a report was last asked for.
     asked_at: Option<Timestamp>,
     /// When the next report is to be asked for, as of the last event.
@@ -89,6 +91,16 @@ impl KernelCheck {
         }
     }
 
+    /// Takes in that a report that was due does not come.
+    pub(super) fn could_not_read(&mut self, why: String) {
+        self.unread = Some(why);
+    }
+
+    /// What is known of the missing report, for people.
+    pub(super) fn why_unread(&self) -> &str {
+        self.unread.as_deref().unwrap_or("no report has come")
+    }
+
     /// When the next report is to be asked for.
     pub(super) fn wakes_at(&self) -> Option<Timestamp> {
         self.ask_at
@@ -117,6 +129,7 @@ impl KernelCheck {
 impl Checking<'_> {
     pub(super) fn report(&mut self, report: &KernelReport) {
         self.check.ordered_down.clear();
+        self.check.unread = None;
         let host_addresses = report.host_addresses.iter();
         self.check.host_addresses =
             host_addresses.map(|(ip, link)| (*ip, link.name.clone())).collect();

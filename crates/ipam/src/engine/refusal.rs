@@ -40,7 +40,10 @@ impl Engine {
         }
         let short = match shortage {
             Shortage::Late => None,
-            Shortage::Resting(until) => self.resting(until).or_else(|| self.blocked_growth()),
+            Shortage::Resting(until) => self
+                .unread_kernel(until, now)
+                .or_else(|| self.resting(until))
+                .or_else(|| self.blocked_growth()),
             Shortage::Nothing => self.blocked_growth(),
         };
         short.or_else(|| self.failing_call(now)).or_else(|| self.failing_link(now)).unwrap_or_else(
@@ -62,6 +65,23 @@ impl Engine {
         let hold = self.calls.failure(Action::DescribeSubnets, self.pressure(), now)?;
         let why = format!("the ranges of the ENIs' subnets are unknown: {}", hold.why);
         Some(Cause { code: hold.code, why, again_at: Some(hold.until) })
+    }
+
+    /// The refusal while the address that the pod would get has rested until then, and waits for the kernel alone.
+    fn unread_kernel(&self, until: Timestamp, now: Timestamp) -> Option<Cause> {
+        (until <= now).then(|| Cause {
+            code: RefusalCode::KernelUnread,
+            why: format!("the free addresses {}", self.unread_phrase()),
+            again_at: self.kernel.wakes_at().or(Some(now + self.site.policy.timing.add_wait)),
+        })
+    }
+
+    /// Why addresses rest on after their cooldown.
+    pub(super) fn unread_phrase(&self) -> String {
+        let why = self.kernel.why_unread();
+        format!(
+            "may still be routed to the pods that released them, and serve once the kernel has been read: {why}"
+        )
     }
 
     /// The refusal while growth is blocked and the address that the pod would get rests until then.
