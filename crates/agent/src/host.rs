@@ -141,6 +141,7 @@ impl Keeper {
                 *of != RouteTable::MAIN && enis.any(|eni| table(eni) == *of)
             }
             Disturbance::MainRuleLost
+            | Disturbance::KernelRuleLost
             | Disturbance::HostAddress(_)
             | Disturbance::DefaultRoute
             | Disturbance::Missed => true,
@@ -210,6 +211,7 @@ impl Keeper {
             EniStatus::Absent | EniStatus::Failed(_) => None,
         });
         for (part, applied) in [
+            ("kernel_rules", report.kernel_rules.as_ref().ok().copied()),
             ("node", report.node.as_ref().ok().copied()),
             ("default_route", report.default_route.as_ref().ok().copied()),
             ("nat", nat),
@@ -311,12 +313,15 @@ fn log_link(eni: &EniId, state: &LinkState) {
     }
 }
 
-/// The state of the node's sysctls and primary ENI, and of a wanted translation.
+/// The state of the kernel's own rules, of the node's sysctls and primary ENI, and of a wanted translation.
 fn node_state(wanted: &HostPicture, report: &Result<HostReport, String>) -> LinkState {
     let report = match report {
         Ok(report) => report,
         Err(fault) => return LinkState::Failed(fault.clone()),
     };
+    if let Err(error) = &report.kernel_rules {
+        return LinkState::Failed(error_chain(error));
+    }
     match (&report.node, &wanted.nat, &report.nat) {
         (Err(error), _, _) => LinkState::Failed(error_chain(error)),
         (Ok(_), HostNat::Wanted(_), Err(error)) => LinkState::Failed(error_chain(error)),

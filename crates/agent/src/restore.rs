@@ -59,9 +59,10 @@ fn concerns_pods(disturbance: &Disturbance) -> bool {
         Disturbance::RouteLost { destination, table } => {
             *table == RouteTable::MAIN && destination.prefix_len() == destination.max_prefix_len()
         }
-        Disturbance::MainRuleLost | Disturbance::HostAddress(_) | Disturbance::DefaultRoute => {
-            false
-        }
+        Disturbance::MainRuleLost
+        | Disturbance::KernelRuleLost
+        | Disturbance::HostAddress(_)
+        | Disturbance::DefaultRoute => false,
     }
 }
 
@@ -153,11 +154,7 @@ mod tests {
         let via = Via::Eni { eni: "eni-1".try_into().unwrap(), card: 0, index: 0 };
         Assignment {
             addresses: Addresses::one(PodIp { address: "10.0.0.9".parse().unwrap(), via }),
-            pod: Pod {
-                namespace: "default".to_owned(),
-                name: name.to_owned(),
-                ..Pod::default()
-            },
+            pod: Pod { namespace: "default".to_owned(), name: name.to_owned(), ..Pod::default() },
             netns: netns.to_owned(),
             since: Timestamp::default(),
         }

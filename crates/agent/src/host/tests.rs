@@ -258,6 +258,29 @@ fn keep_puts_back_the_nat_that_another_program_removes() {
     });
 }
 
+#[test]
+fn keep_brings_the_kernels_rules_back() {
+    let with_primary = |netns: &TestNetns| netns.add_device("eth0", PRIMARY);
+    let enis = vec![eni(0, PRIMARY)];
+    check_reports("agent-rules", enis, with_primary, async |netns, _list, inbox, reports| {
+        assert_eq!(sent(inbox).await, ("eni-0".to_owned(), LinkState::Ready));
+        for (damage, rules) in [("rule flush", "rule"), ("-6 rule flush", "-6 rule")] {
+            let n_before = reports.repairs.n("kernel_rules");
+            netns.ip(damage);
+            // Sooner than the sync of the next minute.
+            let deadline = tokio::time::Instant::now() + SYNC_EVERY * 3 / 4;
+            while !netns.ip(rules).contains("lookup main") {
+                assert!(tokio::time::Instant::now() < deadline, "{damage}: {}", netns.ip(rules));
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+            while reports.repairs.n("kernel_rules") == n_before {
+                assert!(tokio::time::Instant::now() < deadline, "{damage} is not counted");
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+        }
+    });
+}
+
 /// Another program owns a table of our name, so the kernel refuses ours.
 #[test]
 fn no_eni_is_ready_while_its_nat_cannot_be_written() {

@@ -99,9 +99,11 @@ fn restore_leaves_other_pods_and_links_alone() {
 /// repair had never been.
 fn check_repair_after(end: impl Fn(&Namespace, &Pod) -> Option<Pod>) {
     on_node(|node| {
-        for damage in
-            ["rule del to 10.0.2.20 priority 512", "route del 10.0.2.20 dev LINK", "link set LINK down"]
-        {
+        for damage in [
+            "rule del to 10.0.2.20 priority 512",
+            "route del 10.0.2.20 dev LINK",
+            "link set LINK down",
+        ] {
             let pod = Pod::added(node, "web", &["10.0.2.20@2"]);
             node.ip(&damage.replace("LINK", pod.link.host_name.as_str()));
             node.block_on(async {

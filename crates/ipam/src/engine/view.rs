@@ -143,7 +143,8 @@ impl Engine {
     fn waits_for_rest(&self, now: Timestamp) -> Option<String> {
         let plan = self.supply.plan();
         let n = plan.n_unserved.min(self.demand.n_waiting() as u64);
-        let until = self.pool.rest_ends(self.site.at(now).rests()).filter(|end| *end > now).min()?;
+        let until =
+            self.pool.rest_ends(self.site.at(now).rests()).filter(|end| *end > now).min()?;
         (n > 0).then(|| {
             let left = until.since(now);
             format!("ALL_COOLING: {n} pods wait for addresses that rest, the first for {left:?}")

@@ -40,7 +40,8 @@ impl Ranges {
         let lost = lately.map(|(range, _)| range).find(|range| !untranslated.contains(range));
         assert_eq!(lost, None, "a range of the VPC is translated");
         let subnets = picture.enis.iter().map(|eni| eni.subnet_cidr);
-        let known: BTreeSet<_> = self.seen.keys().map(|range| IpNet::V4(*range)).chain(subnets).collect();
+        let known: BTreeSet<_> =
+            self.seen.keys().map(|range| IpNet::V4(*range)).chain(subnets).collect();
         let other = untranslated.iter().find(|range| !known.contains(&IpNet::V4(**range)));
         assert_eq!(other, None, "nobody has shown this range");
         assert!(!self.seen.is_empty(), "the VPC's ranges are unknown");
