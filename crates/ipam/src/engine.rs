@@ -22,6 +22,7 @@ mod leaks;
 mod learnt;
 mod lifecycle;
 mod nat;
+mod neighbours;
 mod outcome;
 mod poll;
 mod refusal;

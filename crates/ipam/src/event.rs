@@ -181,6 +181,8 @@ pub struct HostPicture {
     pub family: Family,
     /// How pods' packets are translated, and which way answers take.
     pub nat: HostNat,
+    /// How many neighbours the kernel must be able to keep, in the family of pods.
+    pub neighbours: u32,
     /// Our attached ENIs, the primary one included, ascending by id. Empty until EC2 or the record shows
     /// any.
     pub enis: Vec<HostEni>,

@@ -76,7 +76,14 @@ fn outside() -> ipam::event::Nat {
 
 fn picture_of(enis: Vec<HostEni>) -> HostPicture {
     let nat = HostNat::Wanted(outside());
-    HostPicture { primary_mac: PRIMARY.parse().unwrap(), mtu: 9001, family: Family::V4, nat, enis }
+    HostPicture {
+        primary_mac: PRIMARY.parse().unwrap(),
+        mtu: 9001,
+        family: Family::V4,
+        nat,
+        neighbours: 300,
+        enis,
+    }
 }
 
 /// The next ENI and its state that the inbox gets.
@@ -118,7 +125,7 @@ fn check_reports(
     let of_keeper = reports.clone();
     let keeper = thread::spawn(move || {
         inside.run(|| {
-            runtime().block_on(keep(wanted, inlet, of_keeper));
+            runtime().block_on(keep(wanted, inlet, of_keeper, NeighbourLimits::Raise));
         })
     });
     runtime().block_on(test(&netns, &list, &mut inbox, &reports));

@@ -6,6 +6,7 @@ use super::calls::Calls;
 use super::context::Context;
 use super::inventory::Inventory;
 use super::nat::VpcRanges;
+use super::neighbours;
 use crate::eni::{Eni, LINK_ATTEMPTS, Link, Stage};
 use crate::event::{Effect, HostEni, HostPicture, LinkState, RefusalCode};
 use crate::id::EniId;
@@ -93,6 +94,7 @@ impl HostSync {
             mtu: cx.policy.mtu,
             family: cx.family().kind.family(),
             nat: ranges.nat(pool, &enis, cx),
+            neighbours: neighbours::needed(&enis, cx.policy.max_pods),
             enis,
         };
         let is_unready = is_known && pool.unready().is_some();
