@@ -8,6 +8,7 @@ mod action;
 pub mod block;
 mod bucket;
 pub mod call;
+pub mod connection_tracking;
 mod engine;
 mod eni;
 pub mod event;

@@ -23,6 +23,7 @@ use super::context::Context;
 use super::poll::{LAG, Poll};
 use crate::block::Block;
 use crate::call::{Ec2Call, EniFacts};
+use crate::connection_tracking::ConnectionTracking;
 use crate::eni::Eni;
 use crate::event::Effect;
 use crate::id::{EniId, SecurityGroupId, SubnetId};
@@ -46,6 +47,7 @@ const FRESH: Duration = Duration::from_secs(5 * 60);
 pub(super) struct PrimaryTemplate {
     pub(super) subnet: SubnetId,
     pub(super) security_groups: BTreeSet<SecurityGroupId>,
+    pub(super) connection_tracking: ConnectionTracking,
     /// When the describe began that first showed these groups. Every later one has shown them too.
     groups_since: Timestamp,
     address: IpAddr,
@@ -177,6 +179,11 @@ impl Inventory {
     ) -> Option<&'a BTreeSet<SecurityGroupId>> {
         let primary = self.primary_template.as_ref()?;
         Some(chosen_groups(cx).unwrap_or(&primary.security_groups))
+    }
+
+    /// How long a new ENI remembers idle connections: as long as the primary ENI, since pods move from one to the other.
+    pub(super) fn tracking_of_new(&self) -> Option<ConnectionTracking> {
+        self.primary_template.as_ref().map(|primary| primary.connection_tracking)
     }
 
     /// The security groups that our ENIs take over from the primary ENI; `None` while they are unknown, or while

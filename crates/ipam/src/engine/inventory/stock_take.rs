@@ -151,12 +151,18 @@ impl StockTake<'_> {
         let mut ours: Vec<_> = facts.iter().map(|eni| serving(eni, self.cx)).collect();
         self.inventory.unused_blocks = unused_blocks(facts, &ours);
         if let Some(primary) = facts.iter().find(|eni| eni.is_primary(primary_mac)) {
-            let EniFacts { subnet, security_groups, primary_address: address, .. } =
-                primary.clone();
+            let EniFacts { subnet, security_groups, connection_tracking, .. } = primary.clone();
+            let address = primary.primary_address;
             let before = self.inventory.primary_template.take();
             let same = before.as_ref().filter(|it| it.security_groups == security_groups);
             let groups_since = same.map_or(describe.asked_at, |it| it.groups_since);
-            let template = PrimaryTemplate { subnet, security_groups, groups_since, address };
+            let template = PrimaryTemplate {
+                subnet,
+                security_groups,
+                connection_tracking,
+                groups_since,
+                address,
+            };
             self.inventory.primary_template = Some(template);
             if before != self.inventory.primary_template {
                 // What EC2 has refused was asked for with the old groups.
