@@ -138,7 +138,9 @@ impl Keeper {
     fn concerns(&self, change: &LinkChange) -> bool {
         match change {
             LinkChange::Present { mac, .. } | LinkChange::Gone { mac, .. } => {
-                self.former.contains(mac) || self.wanted.enis.iter().any(|eni| eni.mac == *mac)
+                self.former.contains(mac)
+                    || *mac == self.wanted.primary_mac
+                    || self.wanted.enis.iter().any(|eni| eni.mac == *mac)
             }
             LinkChange::Retired { .. } => false,
             LinkChange::Missed => true,

@@ -168,6 +168,39 @@ fn keep_follows_the_device_of_each_wanted_eni() {
     });
 }
 
+/// The program that names devices may run after the first sync. The translation names the primary ENI's device.
+#[test]
+fn keep_follows_a_device_that_gets_another_name() {
+    let with_both = |netns: &TestNetns| {
+        netns.add_device("eth0", PRIMARY);
+        netns.add_device("eth1", SECONDARY);
+    };
+    let enis = vec![eni(0, PRIMARY), eni(1, SECONDARY)];
+    check("agent-renamed", enis, with_both, async |netns, _list, inbox| {
+        assert_eq!(sent(inbox).await, ("eni-0".to_owned(), LinkState::Ready));
+        assert_eq!(sent(inbox).await, ("eni-1".to_owned(), LinkState::Ready));
+        assert!(nft(netns, "list ruleset").contains("\"eth0\""), "{}", nft(netns, "list ruleset"));
+        let is_whole = || {
+            nft(netns, "list ruleset").contains("\"ens5\"")
+                && netns.ip("route show table 2").contains("default via 10.0.0.1 dev ens6")
+                && netns.ip("addr show ens6").contains("10.0.0.11/24")
+        };
+        // An older kernel renames only a device that is down.
+        for (from, to) in [("eth0", "ens5"), ("eth1", "ens6")] {
+            netns.ip(&format!("link set {from} down"));
+            netns.ip(&format!("link set {from} name {to}"));
+        }
+        netns.ip("link set ens5 up");
+        // Sooner than the sync of the next minute.
+        let deadline = tokio::time::Instant::now() + SYNC_EVERY * 3 / 4;
+        while !is_whole() {
+            let state = [nft(netns, "list ruleset"), netns.ip("route show table 2")].concat();
+            assert!(tokio::time::Instant::now() < deadline, "{state}");
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    });
+}
+
 #[test]
 fn keep_restores_what_another_program_takes_from_an_eni() {
     let with_both = |netns: &TestNetns| {
