@@ -17,6 +17,7 @@ pub mod id;
 mod jitter;
 pub mod kernel_report;
 mod ownership;
+mod place;
 pub mod plan;
 pub mod policy;
 mod pool;

@@ -1,5 +1,6 @@
 //! Each test runs in a network namespace of its own, as root.
 
+use std::cell::RefCell;
 use std::io::Write as _;
 use std::process::{Command, Stdio};
 use std::thread;
@@ -324,7 +325,7 @@ fn keep_brings_the_kernels_rules_back() {
 /// Another program owns a table of our name, so the kernel refuses ours.
 #[test]
 fn no_eni_is_ready_while_its_nat_cannot_be_written() {
-    let mut owner = None;
+    let owner = RefCell::new(None);
     let prepare = |netns: &TestNetns| {
         netns.add_device("eth0", PRIMARY);
         netns.add_device("eth1", SECONDARY);
@@ -336,7 +337,7 @@ fn no_eni_is_ready_while_its_nat_cannot_be_written() {
         while !self::nft(netns, "list tables").contains("ip tidepool") {
             thread::yield_now();
         }
-        owner = Some(nft);
+        owner.replace(Some(nft));
     };
     let enis = vec![eni(0, PRIMARY), eni(1, SECONDARY)];
     check("agent-denied", enis, prepare, async |_netns, _list, inbox| {

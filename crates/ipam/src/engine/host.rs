@@ -11,6 +11,7 @@ use crate::eni::{Eni, LINK_ATTEMPTS, Link, Stage};
 use crate::event::{Effect, HostEni, HostPicture, LinkState, RefusalCode};
 use crate::id::EniId;
 use crate::jitter::Jitter;
+use crate::place::Place;
 use crate::pool::Pool;
 use crate::record::Record;
 use crate::retry::{Backoff, Hold, Pace};
@@ -148,11 +149,12 @@ fn note_link(eni: &mut Eni, state: LinkState, now: Timestamp) {
 
 fn host_eni(eni: &Eni, inventory: &Inventory, record: &Record) -> Option<HostEni> {
     let Stage::Attached { .. } = &eni.stage else { return None };
+    let Place { card, index } = eni.route_place()?;
     Some(HostEni {
         eni: eni.id.clone(),
         mac: eni.mac,
-        device_index: eni.route_index()?,
-        network_card: 0,
+        device_index: index,
+        network_card: card,
         primary_address: eni.primary_address,
         subnet_cidr: inventory.subnet_cidr_of(eni, record)?,
     })

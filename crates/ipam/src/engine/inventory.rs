@@ -27,6 +27,7 @@ use crate::connection_tracking::ConnectionTracking;
 use crate::eni::Eni;
 use crate::event::Effect;
 use crate::id::{EniId, SecurityGroupId, SubnetId};
+use crate::place::Place;
 use crate::policy::Placement;
 use crate::pool::Pool;
 use crate::reason::Reason;
@@ -57,8 +58,8 @@ pub(super) struct PrimaryTemplate {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Foreign {
     pub(super) why: ForeignReason,
-    /// Its place, if it is on the card that our ENIs are on.
-    pub(super) device_index: Option<u16>,
+    /// The place that it takes, on any card.
+    pub(super) place: Option<Place>,
 }
 
 /// What EC2 and the metadata service have shown, except for the pool itself.
@@ -116,7 +117,8 @@ impl Inventory {
 
     /// Foreign ENIs on our network card.
     pub(super) fn n_foreign(&self) -> u16 {
-        let here = self.foreign.values().filter(|eni| eni.device_index.is_some());
+        let places = self.foreign.values().filter_map(|eni| eni.place);
+        let here = places.filter(|place| place.is_on_our_card());
         u16::try_from(here.count()).unwrap_or(u16::MAX)
     }
 

@@ -17,6 +17,7 @@ use super::journal::{Journal, Then};
 use crate::event::Effect;
 use crate::id::{AttachmentKey, Network, Pod};
 use crate::kernel_report::{KernelReport, PodLink};
+use crate::place::Place;
 use crate::pool::Pool;
 use crate::record::{Addresses, Assignment, Change, PodIp, Record, Via};
 use crate::streak::Streaks;
@@ -291,7 +292,8 @@ impl Checking<'_> {
         }
         let eni = self.pool.eni_of(address)?;
         eni.attachment().filter(|_| !eni.is_leaving(address))?;
-        let via = Via::Eni { eni: eni.id.clone(), card: 0, index: eni.route_index()? };
+        let Place { card, index } = eni.route_place()?;
+        let via = Via::Eni { eni: eni.id.clone(), card, index };
         let addresses = Addresses::one(PodIp { address, via });
         let (pod, netns) = (Pod::default(), String::new());
         Some((key, Assignment { addresses, pod, netns, since: self.cx.now }))

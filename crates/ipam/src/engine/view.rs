@@ -13,6 +13,7 @@ use crate::call::Action;
 use crate::eni::{BlockState, Eni, Origin};
 use crate::event::RefusalCode;
 use crate::id::{EniId, SecurityGroupId};
+use crate::place::Place;
 use crate::record::Assignment;
 use crate::retry::Subject;
 use crate::time::Timestamp;
@@ -51,7 +52,9 @@ impl Engine {
 
     fn eni_views(&self, now: Timestamp) -> Vec<EniView> {
         let mut enis: Vec<_> = self.pool.enis.values().map(|eni| self.eni_view(eni, now)).collect();
-        enis.sort_by_key(|eni| (eni.device_index.unwrap_or(u16::MAX), eni.id.clone()));
+        enis.sort_by_key(|eni| {
+            (eni.device_index.is_none(), eni.network_card, eni.device_index, eni.id.clone())
+        });
         enis
     }
 
@@ -66,8 +69,8 @@ impl Engine {
         };
         EniView {
             id: eni.id.clone(),
-            device_index: eni.device_index(),
-            network_card: 0,
+            device_index: eni.place().map(|place| place.index),
+            network_card: eni.place().unwrap_or(Place::FIRST).card,
             mac: eni.mac,
             subnet: eni.subnet.clone(),
             primary_address: eni.primary_address,

@@ -240,13 +240,13 @@ impl Ec2 {
         if found.blocks.len() > usize::from(self.limits.blocks_per_eni()) {
             return Err(error(CallErrorKind::AddressLimit));
         }
-        let taken = |eni: &EniFacts| {
-            eni.attachment.as_ref().is_some_and(|a| a.device_index == device_index)
-        };
-        if self.enis.values().any(taken) {
+        // Each network card has indexes and a limit of its own.
+        let on_card = self.enis.values().filter_map(|eni| eni.attachment.as_ref());
+        let on_card: Vec<_> = on_card.filter(|place| place.network_card == 0).collect();
+        if on_card.iter().any(|place| place.device_index == device_index) {
             return Err(error(CallErrorKind::DeviceIndexTaken));
         }
-        if self.n_attached() >= usize::from(self.limits.enis) {
+        if on_card.len() >= usize::from(self.limits.enis) {
             return Err(error(CallErrorKind::EniLimit));
         }
         Ok(CallOutput::Attached(self.attach_at(eni, device_index, false)))

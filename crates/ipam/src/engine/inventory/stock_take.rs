@@ -17,6 +17,7 @@ use crate::engine::poll::LAG;
 use crate::eni::{Attachment, Eni, Exclusion, Link, Origin, Stage};
 use crate::id::EniId;
 use crate::ownership::{self, Ownership};
+use crate::place::Place;
 use crate::policy::Placement;
 use crate::pool::Pool;
 use crate::reason::Reason;
@@ -220,9 +221,8 @@ impl StockTake<'_> {
     }
 
     fn note_foreign(&mut self, eni: &EniFacts, why: ForeignReason) {
-        let on_our_card = eni.attachment.as_ref().filter(|a| a.network_card == 0);
-        let device_index = on_our_card.map(|attachment| attachment.device_index);
-        self.inventory.foreign.insert(eni.id.clone(), Foreign { why, device_index });
+        let place = eni.attachment.as_ref().map(Place::from);
+        self.inventory.foreign.insert(eni.id.clone(), Foreign { why, place });
         self.inventory.unused_blocks.entry(eni.id.clone()).or_default().extend(&eni.blocks);
     }
 
@@ -396,7 +396,7 @@ fn described_stage(facts: &EniFacts) -> Stage {
     let Some(attachment) = &facts.attachment else { return Stage::Unattached };
     let known = Attachment {
         id: attachment.id.clone(),
-        device_index: attachment.device_index,
+        place: attachment.into(),
         delete_on_termination: attachment.delete_on_termination,
     };
     match attachment.status {
@@ -404,7 +404,7 @@ fn described_stage(facts: &EniFacts) -> Stage {
             Stage::Attached { attachment: known, link: Link::Awaited }
         }
         AttachmentStatus::Detaching => {
-            Stage::Deleting { place: Some(attachment.device_index), why: Reason::Detaching }
+            Stage::Deleting { place: Some(attachment.into()), why: Reason::Detaching }
         }
     }
 }
@@ -423,7 +423,7 @@ fn next_stage(known: &Stage, described: Stage) -> Stage {
             Stage::Attached { attachment, .. },
         ) => Stage::Draining { attachment, why: why.clone() },
         (Stage::Draining { attachment, why }, Stage::Unattached) => {
-            Stage::Deleting { place: Some(attachment.device_index), why: why.clone() }
+            Stage::Deleting { place: Some(attachment.place), why: why.clone() }
         }
         (Stage::Deleting { place, why }, Stage::Unattached) => {
             Stage::Deleting { place: *place, why: why.clone() }
