@@ -1,7 +1,8 @@
 //! The host network: one value describes all of it, and [`sync`] makes the kernel match.
 //!
-//! It covers the kernel's own rules, the node's sysctls, the primary ENI's MTU and default route, the translation of pods' packets, and each
-//! secondary ENI's device, routes and rule. It must not know pods, EC2 or how the caller chose the ENIs.
+//! It covers the kernel's own rules, the node's sysctls, the primary ENI's MTU and default route, the translation of
+//! pods' packets, and each secondary ENI's device, routes and rule. It must not know pods, EC2 or how the caller
+//! chose the ENIs.
 
 mod default_route;
 mod eni;

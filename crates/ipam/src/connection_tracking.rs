@@ -2,8 +2,8 @@
 
 use serde::{Deserialize, Serialize};
 
-/// The time-outs in seconds that differ from those of the instance type; usually none. EC2 takes 60 to 432,000 for TCP, 60 to 180
-/// for streams of UDP, and 30 to 60 for other UDP. Source:
+/// The time-outs in seconds that differ from those of the instance type; usually none. EC2 takes 60 to 432,000 for
+/// TCP, 60 to 180 for streams of UDP, and 30 to 60 for other UDP. Source:
 /// <https://docs.aws.amazon.com/AWSEC2/latest/UserGuide/security-group-connection-tracking.html>.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ConnectionTracking {

@@ -1,4 +1,5 @@
-//! Where an ENI is on its instance. Several network cards have the same device indexes, so an index alone names no place.
+//! Where an ENI is on its instance. Several network cards have the same device indexes, so an index alone names no
+//! place.
 
 use crate::call::EniAttachment;
 

@@ -5,7 +5,8 @@ use ipam::connection_tracking::ConnectionTracking;
 
 use super::reply::{BadField, number};
 
-/// `None` if the instance type's time-outs are wanted. A number beyond EC2's own type becomes the largest one, which EC2 refuses.
+/// `None` if the instance type's time-outs are wanted. A number beyond EC2's own type becomes the largest one, which
+/// EC2 refuses.
 pub(super) fn specification(
     wanted: ConnectionTracking,
 ) -> Option<ConnectionTrackingSpecificationRequest> {

@@ -1,5 +1,5 @@
-//! The rules that the kernel makes with a network namespace. They lead all packets to the tables of local addresses, to
-//! the main table and to the default one. `ip rule flush` takes the last two, and nobody brings them back: then no
+//! The rules that the kernel makes with a network namespace. They lead all packets to the tables of local addresses,
+//! to the main table and to the default one. `ip rule flush` takes the last two, and nobody brings them back: then no
 //! packet of a pod or of the node leaves the node.
 
 use std::collections::BTreeSet;
@@ -15,8 +15,8 @@ use super::{ListError, list};
 use crate::netlink::{KernelError, Netlink};
 use crate::{Applied, RouteTable, rule};
 
-/// One of the kernel's own rules. Printed as `ip rule` prints it. Source of the priorities: `fib_default_rules_init` and
-/// `fib6_rules_net_init` of the kernel.
+/// One of the kernel's own rules. Printed as `ip rule` prints it. Source of the priorities: `fib_default_rules_init`
+/// and `fib6_rules_net_init` of the kernel.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct KernelRule {
     family: AddressFamily,

@@ -183,7 +183,8 @@ impl Inventory {
         Some(chosen_groups(cx).unwrap_or(&primary.security_groups))
     }
 
-    /// How long a new ENI remembers idle connections: as long as the primary ENI, since pods move from one to the other.
+    /// How long a new ENI remembers idle connections: as long as the primary ENI, since pods move from one to the
+    /// other.
     pub(super) fn tracking_of_new(&self) -> Option<ConnectionTracking> {
         self.primary_template.as_ref().map(|primary| primary.connection_tracking)
     }

@@ -1,14 +1,16 @@
-//! How many neighbours the node may have at once: machines and pods to which it sends packets without a router between.
+//! How many neighbours the node may have at once: machines and pods to which it sends packets without a router
+//! between.
 
 use ipnet::IpNet;
 
 use crate::event::HostEni;
 
-/// EC2 takes no larger range for a subnet of IPv4. A subnet of IPv6 has far more addresses than machines; it counts as this large.
+/// EC2 takes no larger range for a subnet of IPv4. A subnet of IPv6 has far more addresses than machines; it counts
+/// as this large.
 const LARGEST_SUBNET: u32 = 65_536;
 
-/// The neighbours of a node with these ENIs. Packets that leave by the primary ENI go straight to every address of its subnet. Those
-/// that leave by another ENI go to its router alone. Each pod of the node is a neighbour too.
+/// The neighbours of a node with these ENIs. Packets that leave by the primary ENI go straight to every address of
+/// its subnet. Those that leave by another ENI go to its router alone. Each pod of the node is a neighbour too.
 pub(super) fn needed(enis: &[HostEni], max_pods: u32) -> u32 {
     let is_primary = |eni: &&HostEni| (eni.network_card, eni.device_index) == (0, 0);
     let in_subnet = enis.iter().find(is_primary).map_or(0, |eni| n_addresses(eni.subnet_cidr));

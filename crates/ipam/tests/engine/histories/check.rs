@@ -187,8 +187,8 @@ impl HistoryModel {
         }
     }
 
-    /// Lets everything succeed for two hours, in a VPC whose ranges stay. Then the links of ended pods disappear, and everything succeeds
-    /// again.
+    /// Lets everything succeed for two hours, in a VPC whose ranges stay. Then the links of ended pods disappear, and
+    /// everything succeeds again.
     pub(super) fn heal(&mut self) {
         self.take(&Step::VpcRanges(VPC));
         self.take(&Step::ReportKernel(Runtime::All));
