@@ -7,6 +7,7 @@ use super::demand::Shortage;
 use crate::call::Action;
 use crate::eni::Eni;
 use crate::event::{Refusal, RefusalCode};
+use crate::id::EniId;
 use crate::retry::{Hold, Subject};
 use crate::time::Timestamp;
 
@@ -106,6 +107,11 @@ impl Engine {
         if n_more > 0 {
             why.push_str(&format!("; and {n_more} more, see ipamd status"));
         }
+        if code == RefusalCode::LinkFailing
+            && let Some((eni, failure)) = self.broken_link()
+        {
+            why.push_str(&format!(". {eni} cannot be set up: {failure}"));
+        }
         Some(Cause { code, why, again_at })
     }
 
@@ -133,13 +139,17 @@ impl Engine {
     }
 
     fn failing_link(&self, now: Timestamp) -> Option<Cause> {
-        let (eni, why) =
-            self.pool.enis.values().find_map(|eni| Some((&eni.id, eni.link_failure()?)))?;
+        let (eni, why) = self.broken_link()?;
         Some(Cause {
             code: RefusalCode::LinkFailing,
             why: format!("{eni} is attached but cannot be set up on the host: {why}"),
             again_at: self.host.hold(now).map(|hold| hold.until),
         })
+    }
+
+    /// The first ENI whose side of the host fails, and why.
+    fn broken_link(&self) -> Option<(&EniId, &str)> {
+        self.pool.enis.values().find_map(|eni| Some((&eni.id, eni.link_failure()?)))
     }
 
     /// The counts: `no free address: 9 of 9 in use, 2 resting, … on 3 of 3 ENIs, in subnet-… (40 free …)`.
