@@ -60,7 +60,7 @@ impl Failure {
 
 /// The daemon's refusals in the order of their codes, from 101 on. Code 100 is for a newer daemon's
 /// refusal that this list lacks.
-const REFUSALS: [&str; 14] = [
+const REFUSALS: [&str; 15] = [
     "STARTING",
     "ATTACHING",
     "SUBNET_EXHAUSTED",
@@ -75,6 +75,7 @@ const REFUSALS: [&str; 14] = [
     "LINK_FAILING",
     "STATE_UNWRITABLE",
     "EC2_REFUSES",
+    "KERNEL_UNREAD",
 ];
 
 fn refusal_code(name: &str) -> PluginCode {

@@ -3,7 +3,7 @@
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use agent::{Config, Edges, Inlet, StateDirectory, host};
+use agent::{Config, Edges, Inlet, NeighbourLimits, StateDirectory, host};
 use anyhow::Context as _;
 use aws::{ConnectOptions, Ec2, Proxies, Roots};
 use command_line::{Exit, Failure};
@@ -71,7 +71,12 @@ async fn daemon(in_force: InForce) -> Result<(), Failure> {
     let (calls, called) = mpsc::unbounded_channel();
     let (host, wanted) = watch::channel(None);
     let reports = host::Reports::default();
-    let keeper = tokio::spawn(host::keep(wanted, inlet.clone(), reports.clone()));
+    let limits_of_neighbours = match settings.raise_neighbour_limits {
+        true => NeighbourLimits::Raise,
+        false => NeighbourLimits::Keep,
+    };
+    let keeper =
+        tokio::spawn(host::keep(wanted, inlet.clone(), reports.clone(), limits_of_neighbours));
     let ranging = tokio::spawn(hints::send_ranges_forever(facts.clone(), inlet.clone()));
     let hinting = tokio::spawn(hints::send_forever(inlet.clone()));
     let live = Live::new(in_force, limits, vcpus, inlet.clone());

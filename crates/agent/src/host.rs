@@ -3,6 +3,7 @@
 //! every minute.
 
 mod nat;
+mod neighbours;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr};
@@ -11,6 +12,7 @@ use std::time::Duration;
 use datapath::disturbances::Disturbance;
 use datapath::host::{EniStatus, Families, FormerEnis, HostReport};
 use datapath::links::LinkChange;
+use datapath::neighbour_limits::NeighbourLimits;
 use datapath::{Applied, MacAddr, Mtu, MtuError, RouteTable};
 use futures::{Stream, StreamExt as _};
 use ipam::block::Family;
@@ -43,11 +45,13 @@ pub struct Reports {
 /// before the first picture.
 ///
 /// Sends `inlet` an [`Event::EniLink`] for each ENI of a new picture, and later for each ENI whose state
-/// has changed. Works in the network namespace of the calling thread.
+/// has changed. Works in the network namespace of the calling thread. `limits` is what to do about limits of
+/// neighbours that are too low.
 pub async fn keep(
     mut wanted: watch::Receiver<Option<HostPicture>>,
     inlet: Inlet,
     reports: Reports,
+    limits: NeighbourLimits,
 ) {
     let (mut links, mut nat_changes) = (link_changes(), nat::changes().fuse());
     let (mut disturbances, mut repairs) = (disturbances::follow().fuse(), Repairs::new());
@@ -58,7 +62,7 @@ pub async fn keep(
             changed = wanted.changed() => match changed {
                 Ok(()) => {
                     if let Some(picture) = wanted.borrow_and_update().clone() {
-                        Keeper::replace(&mut keeper, picture, &inlet, &reports);
+                        Keeper::replace(&mut keeper, picture, &inlet, &reports, limits);
                     }
                 }
                 Err(_no_sender) => return,
@@ -91,6 +95,8 @@ struct Keeper {
     wanted: HostPicture,
     inlet: Inlet,
     reports: Reports,
+    /// What is done about limits of neighbours that are too low, and what is wrong with them.
+    limits: (NeighbourLimits, Option<String>),
     /// The state of each wanted ENI that the engine got last.
     sent: BTreeMap<EniId, LinkState>,
     /// The state of the node's own network that was logged last.
@@ -105,15 +111,22 @@ struct Keeper {
 
 impl Keeper {
     /// Makes `picture` the wanted one. Its ENIs are all reported again.
-    fn replace(keeper: &mut Option<Self>, picture: HostPicture, inlet: &Inlet, reports: &Reports) {
-        let (node, former) = match keeper.take() {
-            Some(keeper) => (keeper.node, keeper.former),
-            None => (LinkState::Ready, BTreeSet::new()),
+    fn replace(
+        keeper: &mut Option<Self>,
+        picture: HostPicture,
+        inlet: &Inlet,
+        reports: &Reports,
+        limits: NeighbourLimits,
+    ) {
+        let (node, former, limits) = match keeper.take() {
+            Some(keeper) => (keeper.node, keeper.former, keeper.limits),
+            None => (LinkState::Ready, BTreeSet::new(), (limits, None)),
         };
         *keeper = Some(Self {
             wanted: picture,
             inlet: inlet.clone(),
             reports: reports.clone(),
+            limits,
             sent: BTreeMap::new(),
             node,
             was_ready: false,
@@ -125,7 +138,9 @@ impl Keeper {
     fn concerns(&self, change: &LinkChange) -> bool {
         match change {
             LinkChange::Present { mac, .. } | LinkChange::Gone { mac, .. } => {
-                self.former.contains(mac) || self.wanted.enis.iter().any(|eni| eni.mac == *mac)
+                self.former.contains(mac)
+                    || *mac == self.wanted.primary_mac
+                    || self.wanted.enis.iter().any(|eni| eni.mac == *mac)
             }
             LinkChange::Retired { .. } => false,
             LinkChange::Missed => true,
@@ -141,6 +156,7 @@ impl Keeper {
                 *of != RouteTable::MAIN && enis.any(|eni| table(eni) == *of)
             }
             Disturbance::MainRuleLost
+            | Disturbance::KernelRuleLost
             | Disturbance::HostAddress(_)
             | Disturbance::DefaultRoute
             | Disturbance::Missed => true,
@@ -159,6 +175,7 @@ impl Keeper {
         all_ready &= self.note_former(&report);
         self.note_repairs(&report);
         self.note_incumbent(&report);
+        self.ensure_neighbours();
         for eni in &self.wanted.enis {
             let state = eni_state(eni, &self.wanted, &report);
             all_ready &= state == LinkState::Ready;
@@ -210,6 +227,7 @@ impl Keeper {
             EniStatus::Absent | EniStatus::Failed(_) => None,
         });
         for (part, applied) in [
+            ("kernel_rules", report.kernel_rules.as_ref().ok().copied()),
             ("node", report.node.as_ref().ok().copied()),
             ("default_route", report.default_route.as_ref().ok().copied()),
             ("nat", nat),
@@ -223,6 +241,13 @@ impl Keeper {
                 );
             }
         }
+    }
+
+    fn ensure_neighbours(&mut self) {
+        let (limits, before) = &mut self.limits;
+        let wanted = (families(self.wanted.family), self.wanted.neighbours);
+        let before_now = before.take();
+        *before = neighbours::ensure(wanted, *limits, before_now, self.was_ready, &self.reports);
     }
 
     /// Says what amazon-vpc-cni-k8s has left.
@@ -272,13 +297,17 @@ fn picture(wanted: &HostPicture) -> Result<datapath::host::HostPicture, MtuError
     Ok(datapath::host::HostPicture {
         primary_mac: wanted.primary_mac,
         mtu: Mtu::try_from(u32::from(wanted.mtu))?,
-        families: match wanted.family {
-            Family::V4 => Families::Ipv4,
-            Family::V6 => Families::Ipv6,
-        },
+        families: families(wanted.family),
         nat: nat::picture(&wanted.nat),
         enis: secondary.filter_map(secondary_eni).collect(),
     })
+}
+
+fn families(family: Family) -> Families {
+    match family {
+        Family::V4 => Families::Ipv4,
+        Family::V6 => Families::Ipv6,
+    }
 }
 
 /// `None` without IPv4: no pod gets an address of such an ENI.
@@ -311,12 +340,15 @@ fn log_link(eni: &EniId, state: &LinkState) {
     }
 }
 
-/// The state of the node's sysctls and primary ENI, and of a wanted translation.
+/// The state of the kernel's own rules, of the node's sysctls and primary ENI, and of a wanted translation.
 fn node_state(wanted: &HostPicture, report: &Result<HostReport, String>) -> LinkState {
     let report = match report {
         Ok(report) => report,
         Err(fault) => return LinkState::Failed(fault.clone()),
     };
+    if let Err(error) = &report.kernel_rules {
+        return LinkState::Failed(error_chain(error));
+    }
     match (&report.node, &wanted.nat, &report.nat) {
         (Err(error), _, _) => LinkState::Failed(error_chain(error)),
         (Ok(_), HostNat::Wanted(_), Err(error)) => LinkState::Failed(error_chain(error)),
@@ -362,3 +394,5 @@ pub(crate) fn link_changes() -> Box<dyn Stream<Item = LinkChange> + Send + Unpin
 
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+pub(crate) use self::tests::{TestNetns, runtime};

@@ -58,6 +58,8 @@ use crate::state::Store;
 use crate::tasks::Tasks;
 use crate::writer::Writer;
 
+pub use datapath::neighbour_limits::NeighbourLimits;
+
 pub use crate::boot::boot_id;
 pub use crate::error_chain::error_chain;
 pub use crate::event_loop::Edges;

@@ -34,7 +34,7 @@ const AFTER_A_LINK: Duration = Duration::from_secs(2);
 
 /// The first report, before the engine serves anything; `None` if the kernel cannot be read.
 pub(crate) async fn poll_first(now: Timestamp) -> Option<KernelReport> {
-    let (links, host_addresses) = read().await?;
+    let (links, host_addresses) = read().await.ok()?;
     Some(report(now, links, host_addresses, BTreeSet::new(), None))
 }
 
@@ -71,14 +71,17 @@ pub(crate) async fn poll_forever(
         next = Instant::now() + POLL_EVERY;
         let asking = runtime::sandboxes(runtime_socket.as_deref());
         let (links, listed) = tokio::join!(read(), asking);
-        if let Some((links, host_addresses)) = links {
-            let assignments = handle.view().await?.assignments;
-            // One blocking task for all namespaces, since one task for each would use dozens of threads.
-            let report = tokio::task::spawn_blocking(move || {
-                let vanished = vanished(&assignments, &links);
-                report(begun, links, host_addresses, vanished, listed)
-            });
-            inlet.send(Event::Kernel(report.await?));
+        match links {
+            Ok((links, host_addresses)) => {
+                let assignments = handle.view().await?.assignments;
+                // One blocking task for all namespaces, since one task for each would use dozens of threads.
+                let report = tokio::task::spawn_blocking(move || {
+                    let vanished = vanished(&assignments, &links);
+                    report(begun, links, host_addresses, vanished, listed)
+                });
+                inlet.send(Event::Kernel(report.await?));
+            }
+            Err(fault) => inlet.send(Event::KernelUnread(fault)),
         }
         let view = handle.view().await?;
         log_metadata(&mut differences, &view);
@@ -88,13 +91,16 @@ pub(crate) async fn poll_forever(
 
 type HostAddresses = BTreeMap<IpAddr, AddressedLink>;
 
-/// The links of all pods, and the host's own addresses. If the kernel cannot be read, `None` and an error line.
-/// The last report stays in force then.
-async fn read() -> Option<(Vec<pod::HostLink>, HostAddresses)> {
+/// The links of all pods, and the host's own addresses.
+///
+/// # Errors
+///
+/// What the kernel does not list, and why. It is logged, and the last report stays in force.
+async fn read() -> Result<(Vec<pod::HostLink>, HostAddresses), String> {
     let seen = pod::host_links().await.map_err(|fault| error_chain(&fault));
     let addresses = host_addresses::list().await.map_err(|fault| error_chain(&fault));
     let both = seen.and_then(|seen| Ok((seen, addresses?)));
-    both.inspect_err(|fault| tracing::error!(fault, "the kernel's pods cannot be listed")).ok()
+    both.inspect_err(|fault| tracing::error!(fault, "the kernel's pods cannot be listed"))
 }
 
 fn report(

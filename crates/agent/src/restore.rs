@@ -6,7 +6,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use datapath::disturbances::Disturbance;
-use datapath::pod::{PodAddress, Restored, RunningPod};
+use datapath::pod::{Damage, PodAddress, Restored, RunningPod};
 use datapath::{InterfaceName, RouteTable, host_veth_name};
 use futures::StreamExt as _;
 use ipam::event::Event;
@@ -59,16 +59,17 @@ fn concerns_pods(disturbance: &Disturbance) -> bool {
         Disturbance::RouteLost { destination, table } => {
             *table == RouteTable::MAIN && destination.prefix_len() == destination.max_prefix_len()
         }
-        Disturbance::MainRuleLost | Disturbance::HostAddress(_) | Disturbance::DefaultRoute => {
-            false
-        }
+        Disturbance::MainRuleLost
+        | Disturbance::KernelRuleLost
+        | Disturbance::HostAddress(_)
+        | Disturbance::DefaultRoute => false,
     }
 }
 
 async fn restore(pods: &BTreeMap<AttachmentKey, Assignment>, counters: &Counters) {
     let pods: Vec<_> = pods.iter().filter_map(|(key, held)| running_pod(key, held)).collect();
-    match datapath::pod::restore(&pods).await {
-        Ok(all) => all.iter().for_each(|restored| log(restored, counters)),
+    match Damage::find(&pods).await {
+        Ok(damage) => damage.repair().await.iter().for_each(|restored| log(restored, counters)),
         Err(fault) => {
             tracing::error!(fault = error_chain(&fault), "the pods' networks cannot be checked");
         }
@@ -146,25 +147,56 @@ mod tests {
     use ipam::time::Timestamp;
 
     use super::*;
+    use crate::host::{TestNetns, runtime};
+
+    /// The pod `default/<name>` with address 10.0.0.9.
+    fn held(name: &str, netns: &str) -> Assignment {
+        let via = Via::Eni { eni: "eni-1".try_into().unwrap(), card: 0, index: 0 };
+        Assignment {
+            addresses: Addresses::one(PodIp { address: "10.0.0.9".parse().unwrap(), via }),
+            pod: Pod { namespace: "default".to_owned(), name: name.to_owned(), ..Pod::default() },
+            netns: netns.to_owned(),
+            since: Timestamp::default(),
+        }
+    }
 
     #[test]
     fn only_a_pod_that_was_taken_over_is_found_by_name() {
         let check = |name: &str, netns: &str, expect: bool| {
-            let via = Via::Eni { eni: "eni-1".try_into().unwrap(), card: 0, index: 0 };
-            let held = Assignment {
-                addresses: Addresses::one(PodIp { address: "10.0.0.9".parse().unwrap(), via }),
-                pod: Pod {
-                    namespace: "default".to_owned(),
-                    name: name.to_owned(),
-                    ..Pod::default()
-                },
-                netns: netns.to_owned(),
-                since: Timestamp::default(),
-            };
-            assert_eq!(unmarked_name(&held).is_some(), expect, "{name} {netns}");
+            assert_eq!(unmarked_name(&held(name, netns)).is_some(), expect, "{name} {netns}");
         };
         check("web-0", "", true);
         check("web-0", "/run/netns/cni-1", false);
         check("", "", false);
+    }
+
+    /// A link that an ADD has just made has no mark yet. It is a newer pod's, and the record still has the older one.
+    #[test]
+    fn repair_leaves_the_unmarked_link_of_a_newer_pod_alone() {
+        if std::env::var_os("TIDEPOOL_SKIP_ROOT_TESTS").is_some_and(|skip| skip == "1") {
+            return;
+        }
+        let check = |netns_on_record: &str, is_repaired: bool| {
+            let netns = TestNetns::new("agent-newer");
+            let link = host_veth_name("eni", "default", "web-0", "", None).unwrap();
+            netns.ip(&format!("link add {link} type veth peer name pod-end"));
+            let state = || {
+                let link = netns.ip(&format!("-o link show dev {link}"));
+                (link.contains("UP"), netns.ip("rule"), netns.ip("route"))
+            };
+            let before = state();
+            let key = AttachmentKey {
+                network: "aws-cni".into(),
+                container: "older".to_owned(),
+                ifname: "eth0".to_owned(),
+            };
+            let pods = BTreeMap::from([(key, held("web-0", netns_on_record))]);
+            let counters = Counters::default();
+            netns.inside().run(|| runtime().block_on(restore(&pods, &counters))).unwrap();
+            assert_eq!(state() != before, is_repaired, "{:?}", state());
+        };
+        check("/run/netns/cni-older", false);
+        // As it was taken over from amazon-vpc-cni-k8s: its own link has no mark.
+        check("", true);
     }
 }

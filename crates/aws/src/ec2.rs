@@ -3,6 +3,7 @@
 //! It knows how each call is put on the wire. It must not know why a call is made.
 
 pub(crate) mod reply;
+mod tracking;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -23,6 +24,7 @@ use ipam::block::{Block, BlockCount, BlockKind, Family};
 use ipam::call::{
     CLUSTER_TAG, CallError, CallErrorKind, CallOutput, Ec2Call, EniFacts, INSTANCE_TAG, SubnetFacts,
 };
+use ipam::connection_tracking::ConnectionTracking;
 use ipam::id::{EniAttachmentId, EniId, InstanceId, SecurityGroupId, SubnetId, VpcId};
 use ipnet::IpNet;
 use mac::MacAddr;
@@ -126,12 +128,14 @@ impl Ec2 {
             Ec2Call::CreateEni {
                 subnet,
                 security_groups,
+                connection_tracking,
                 blocks,
                 description,
                 tags,
                 client_token,
             } => {
-                let new = NewEni { subnet, security_groups, blocks: *blocks, description, tags };
+                let (tracking, blocks) = (*connection_tracking, *blocks);
+                let new = NewEni { subnet, security_groups, tracking, blocks, description, tags };
                 self.create_eni(new, client_token).await.map(CallOutput::Created)
             }
             Ec2Call::AttachEni { eni, device_index } => {
@@ -216,13 +220,14 @@ impl Ec2 {
     }
 
     async fn create_eni(&self, new: NewEni<'_>, token: &str) -> Result<EniFacts, Failure> {
-        let NewEni { subnet, security_groups, blocks, description, tags } = new;
+        let NewEni { subnet, security_groups, tracking, blocks, description, tags } = new;
         let Counts { addresses, prefixes, ipv6_prefixes } = Counts::of(blocks);
         let answer = self
             .client
             .create_network_interface()
             .subnet_id(subnet.as_str())
             .set_groups(Some(texts(security_groups)))
+            .set_connection_tracking_specification(tracking::specification(tracking))
             .set_secondary_private_ip_address_count(addresses)
             .set_ipv4_prefix_count(prefixes)
             .set_ipv6_prefix_count(ipv6_prefixes)
@@ -365,6 +370,7 @@ impl fmt::Debug for Ec2 {
 struct NewEni<'a> {
     subnet: &'a SubnetId,
     security_groups: &'a BTreeSet<SecurityGroupId>,
+    tracking: ConnectionTracking,
     blocks: BlockCount,
     description: &'a str,
     tags: &'a BTreeMap<String, String>,

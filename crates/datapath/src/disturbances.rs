@@ -12,6 +12,7 @@ use rtnetlink::MulticastGroup;
 
 use crate::RouteTable;
 use crate::address;
+use crate::host::kernel_rules;
 use crate::link::Link;
 use crate::nat::ListedMainRule;
 use crate::route::Route;
@@ -24,6 +25,8 @@ pub enum Disturbance {
     RuleLost(IpAddr),
     /// A rule that leads marked packets or a range to the main table has gone.
     MainRuleLost,
+    /// A rule has gone that leads all packets to a table of the kernel's own.
+    KernelRuleLost,
     /// A route has gone.
     RouteLost {
         /// Its destination.
@@ -66,7 +69,8 @@ fn read(message: NetlinkMessage<RouteNetlinkMessage>) -> Option<Disturbance> {
             let of_address = ListedRule::from_message(&message);
             let of_address = of_address.map(|it| Disturbance::RuleLost(it.rule.address()));
             let to_main = ListedMainRule::from_message(&message);
-            to_main.map(|_| Disturbance::MainRuleLost).or(of_address)
+            let of_kernel = kernel_rules::is_own(&message).then_some(Disturbance::KernelRuleLost);
+            to_main.map(|_| Disturbance::MainRuleLost).or(of_kernel).or(of_address)
         }
         NetlinkPayload::InnerMessage(RouteNetlinkMessage::DelRoute(message)) => {
             let Route { destination, table, .. } = Route::from_message(&message)?;

@@ -1,11 +1,13 @@
 //! The host network: one value describes all of it, and [`sync`] makes the kernel match.
 //!
-//! It covers the node's sysctls, the primary ENI's MTU and default route, the translation of pods' packets, and each
-//! secondary ENI's device, routes and rule. It must not know pods, EC2 or how the caller chose the ENIs.
+//! It covers the kernel's own rules, the node's sysctls, the primary ENI's MTU and default route, the translation of
+//! pods' packets, and each secondary ENI's device, routes and rule. It must not know pods, EC2 or how the caller
+//! chose the ENIs.
 
 mod default_route;
 mod eni;
 mod former;
+pub(crate) mod kernel_rules;
 mod node;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -17,6 +19,7 @@ use netlink_packet_route::AddressFamily;
 pub use self::default_route::DefaultRouteError;
 pub use self::eni::{EniError, EniStep};
 pub use self::former::FormerError;
+pub use self::kernel_rules::{KernelRule, KernelRulesError};
 pub use self::node::{NodeError, NodeFault};
 use crate::link::{self, Link};
 use crate::nat::{self, ListedMainRule, NatError, NatPicture, NatReport};
@@ -66,6 +69,8 @@ pub struct HostEni {
 /// The state of the host network after a [`sync`].
 #[derive(Debug)]
 pub struct HostReport {
+    /// The rules that the kernel itself has made.
+    pub kernel_rules: Result<Applied, KernelRulesError>,
     /// The node's sysctls and the primary ENI.
     pub node: Result<Applied, NodeError>,
     /// The main table's default route, by which pods of the primary ENI leave.
@@ -119,7 +124,7 @@ pub struct ListError {
 /// Makes the host network match `wanted`: reads the kernel, changes what differs, reads again. It
 /// may be called at any time, and changes nothing where nothing differs.
 ///
-/// Every part is tried, also after another one has failed. Costs a list of all links, addresses and
+/// Every part is tried, also after another one has failed. Costs a list of all links and addresses, two of all
 /// rules, and two lists of routes for each ENI. An ENI that differs costs the same lists again.
 ///
 /// # Errors
@@ -127,6 +132,7 @@ pub struct ListError {
 /// [`HostSyncError`] if no part could be tried.
 pub async fn sync(wanted: &HostPicture) -> Result<HostReport, HostSyncError> {
     let netlink = Netlink::open().map_err(HostSyncError::Socket)?;
+    let kernel_rules = kernel_rules::sync(&netlink).await;
     let node = node::sync(&netlink, wanted).await;
     let before = Snapshot::read(&netlink).await;
     let mut enis = BTreeMap::new();
@@ -149,7 +155,7 @@ pub async fn sync(wanted: &HostPicture) -> Result<HostReport, HostSyncError> {
         Ok(before) => former::sync(&netlink, &before, &wanted.enis).await,
         Err(error) => Err(error.into()),
     };
-    Ok(HostReport { node, default_route, nat, enis, former })
+    Ok(HostReport { kernel_rules, node, default_route, nat, enis, former })
 }
 
 /// What the kernel has that all ENIs share.

@@ -14,6 +14,7 @@ pub mod links;
 mod name;
 pub mod nat;
 mod neighbour;
+pub mod neighbour_limits;
 mod netfilter;
 mod netlink;
 pub mod netns;

@@ -7,7 +7,7 @@
 use std::fmt;
 use std::io;
 
-use futures::StreamExt as _;
+use futures::{Stream, StreamExt as _};
 use netlink_packet_core::{
     NLM_F_ACK, NLM_F_DUMP, NLM_F_DUMP_INTR, NLM_F_REQUEST, NetlinkMessage, NetlinkPayload,
     NlasIterator,
@@ -129,43 +129,45 @@ impl Netlink {
         &self,
         message: RouteNetlinkMessage,
     ) -> Result<Vec<RouteNetlinkMessage>, KernelError> {
-        for _ in 0..DUMP_ATTEMPTS {
-            if let Some(objects) = self.dump_once(message.clone()).await? {
-                return Ok(objects);
-            }
-        }
-        Err(KernelError::Interrupted)
-    }
-
-    /// `None` if the table changed meanwhile.
-    async fn dump_once(
-        &self,
-        message: RouteNetlinkMessage,
-    ) -> Result<Option<Vec<RouteNetlinkMessage>>, KernelError> {
-        let mut answers = self.send(message, NLM_F_DUMP)?;
-        let mut objects = Vec::new();
-        let mut interrupted = false;
-        loop {
-            let answer = answers.next().await;
-            interrupted |=
-                answer.as_ref().is_some_and(|answer| answer.header.flags & NLM_F_DUMP_INTR != 0);
-            match read(answer)? {
-                Answer::Object(object) => objects.push(object),
-                Answer::End => break,
-            }
-        }
-        Ok((!interrupted).then_some(objects))
+        whole(|| Ok(objects(self.send(message.clone(), NLM_F_DUMP)?))).await
     }
 
     fn send(
         &self,
         message: RouteNetlinkMessage,
         flags: u16,
-    ) -> Result<impl futures::Stream<Item = NetlinkMessage<RouteNetlinkMessage>> + use<>, KernelError>
-    {
+    ) -> Result<impl Stream<Item = NetlinkMessage<RouteNetlinkMessage>> + use<>, KernelError> {
         let mut request = NetlinkMessage::from(message);
         request.header.flags = NLM_F_REQUEST | flags;
         self.0.clone().request(request).map_err(|_closed| KernelError::Disconnected)
+    }
+}
+
+/// The first dump that is whole.
+async fn whole<T, F: Future<Output = Result<Option<T>, KernelError>>>(
+    mut dump: impl FnMut() -> Result<F, KernelError>,
+) -> Result<T, KernelError> {
+    for _ in 0..DUMP_ATTEMPTS {
+        if let Some(objects) = dump()?.await? {
+            return Ok(objects);
+        }
+    }
+    Err(KernelError::Interrupted)
+}
+
+/// The objects of a dump; `None` if the table changed meanwhile.
+async fn objects(
+    mut answers: impl Stream<Item = NetlinkMessage<RouteNetlinkMessage>> + Unpin,
+) -> Result<Option<Vec<RouteNetlinkMessage>>, KernelError> {
+    let (mut objects, mut interrupted) = (Vec::new(), false);
+    loop {
+        let answer = answers.next().await;
+        interrupted |=
+            answer.as_ref().is_some_and(|answer| answer.header.flags & NLM_F_DUMP_INTR != 0);
+        match read(answer)? {
+            Answer::Object(object) => objects.push(object),
+            Answer::End => return Ok((!interrupted).then_some(objects)),
+        }
     }
 }
 
@@ -191,7 +193,60 @@ fn read(answer: Option<NetlinkMessage<RouteNetlinkMessage>>) -> Result<Answer, K
 
 #[cfg(test)]
 mod tests {
+    use futures::FutureExt as _;
+    use futures::stream;
+    use netlink_packet_core::{DoneMessage, NetlinkHeader};
+    use netlink_packet_route::link::LinkMessage;
+
     use super::*;
+
+    fn message(
+        flags: u16,
+        payload: NetlinkPayload<RouteNetlinkMessage>,
+    ) -> NetlinkMessage<RouteNetlinkMessage> {
+        let mut header = NetlinkHeader::default();
+        header.flags = flags;
+        NetlinkMessage::new(header, payload)
+    }
+
+    fn object(flags: u16) -> NetlinkMessage<RouteNetlinkMessage> {
+        let link = RouteNetlinkMessage::NewLink(LinkMessage::default());
+        message(flags, NetlinkPayload::InnerMessage(link))
+    }
+
+    fn done(flags: u16) -> NetlinkMessage<RouteNetlinkMessage> {
+        message(flags, NetlinkPayload::Done(DoneMessage::default()))
+    }
+
+    /// The kernel sets the flag on any message of the dump, also on the last one.
+    #[test]
+    fn dump_with_an_interruption_is_not_whole() {
+        let check = |answers: Vec<NetlinkMessage<RouteNetlinkMessage>>, expect| {
+            let objects = objects(stream::iter(answers)).now_or_never().unwrap();
+            assert_eq!(objects.map(|objects| objects.map(|objects| objects.len())), expect);
+        };
+        check(vec![object(0), object(0), done(0)], Ok(Some(2)));
+        check(vec![object(NLM_F_DUMP_INTR), object(0), done(0)], Ok(None));
+        check(vec![object(0), done(NLM_F_DUMP_INTR)], Ok(None));
+        check(vec![object(0)], Err(KernelError::Disconnected));
+        let overrun = message(0, NetlinkPayload::Overrun(Vec::new()));
+        check(vec![object(0), overrun], Err(KernelError::Interrupted));
+    }
+
+    #[test]
+    fn interrupted_dump_is_repeated_a_few_times() {
+        let check = |n_interrupted: usize, expect| {
+            let mut n = 0;
+            let dump = || {
+                n += 1;
+                Ok(std::future::ready(Ok((n > n_interrupted).then_some(n))))
+            };
+            assert_eq!(whole(dump).now_or_never().unwrap(), expect, "{n_interrupted}");
+        };
+        check(0, Ok(1));
+        check(DUMP_ATTEMPTS - 1, Ok(DUMP_ATTEMPTS));
+        check(DUMP_ATTEMPTS, Err(KernelError::Interrupted));
+    }
 
     /// Attributes as the kernel sends them: length and kind, the value, padding to four bytes.
     const ATTRIBUTES: &[u8] = b"\x08\x00\x02\x00\x05\x00\x00\x00\x0c\x00\x01\x00No way.\0";

@@ -34,7 +34,7 @@ pub use self::check::{CheckError, check};
 pub use self::del::{DelPodError, DelPodFailure, del};
 pub use self::host_links::{HostLink, HostLinksError, host_links};
 pub use self::objects::gateways;
-pub use self::restore::{PodStep, RestoreError, Restored, RunningPod, restore};
+pub use self::restore::{Damage, PodStep, RestoreError, Restored, RunningPod};
 use crate::netlink::{KernelError, Netlink};
 use crate::rule::{self, Selector};
 use crate::{InterfaceName, MacAddr, Mtu, Owner, Removal, Route, RouteTable};

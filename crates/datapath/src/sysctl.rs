@@ -32,9 +32,24 @@ impl SysctlError {
     }
 }
 
+impl SysctlReadError {
+    /// As [`SysctlError::is_missing`].
+    pub(crate) fn is_missing(&self) -> bool {
+        self.source.kind() == io::ErrorKind::NotFound
+    }
+}
+
+/// Where the kernel shows its sysctls.
+pub(crate) const ROOT: &str = "/proc/sys";
+
 /// The value of the sysctl `key`, without the line's end.
 pub(crate) fn get(key: &str) -> Result<String, SysctlReadError> {
-    let path = Path::new("/proc/sys").join(key);
+    get_under(Path::new(ROOT), key)
+}
+
+/// As [`get`], in a folder like the kernel's.
+pub(crate) fn get_under(root: &Path, key: &str) -> Result<String, SysctlReadError> {
+    let path = root.join(key);
     match fs::read_to_string(&path) {
         Ok(value) => Ok(value.trim_end().to_owned()),
         Err(source) => Err(SysctlReadError { path, source }),
@@ -44,7 +59,12 @@ pub(crate) fn get(key: &str) -> Result<String, SysctlReadError> {
 /// Sets the sysctl `key` (such as `net/ipv4/ip_forward`) if it differs. Keys have slashes, since an
 /// interface's name may have dots.
 pub(crate) fn set(key: &str, value: &str) -> Result<Applied, SysctlError> {
-    let path = Path::new("/proc/sys").join(key);
+    set_under(Path::new(ROOT), key, value)
+}
+
+/// As [`set`], in a folder like the kernel's.
+pub(crate) fn set_under(root: &Path, key: &str, value: &str) -> Result<Applied, SysctlError> {
+    let path = root.join(key);
     let fail = |source| SysctlError { path: path.clone(), value: value.to_owned(), source };
     if fs::read_to_string(&path).map_err(fail)?.trim_end() == value {
         return Ok(Applied::Unchanged);

@@ -11,6 +11,12 @@ impl RouteTable {
     /// The kernel's main table (`RT_TABLE_MAIN`), which leads to the primary ENI.
     pub const MAIN: Self = Self(254);
 
+    /// The kernel's table of the node's own addresses (`RT_TABLE_LOCAL`).
+    pub(crate) const LOCAL: Self = Self(255);
+
+    /// The kernel's table for what no other table routes (`RT_TABLE_DEFAULT`). It is empty unless somebody uses it.
+    pub(crate) const DEFAULT: Self = Self(253);
+
     /// The table of the ENI at `device_index` of `network_card`.
     #[must_use]
     pub fn of(network_card: u16, device_index: u16) -> Self {
@@ -50,6 +56,8 @@ impl fmt::Display for RouteTable {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match *self {
             Self::MAIN => f.write_str("main"),
+            Self::LOCAL => f.write_str("local"),
+            Self::DEFAULT => f.write_str("default"),
             Self(number) => write!(f, "{number}"),
         }
     }

@@ -13,6 +13,7 @@ use ipam::block::{Block, BlockKind};
 use ipam::call::{
     AttachmentStatus, CallOutput, Ec2Call, EniAttachment, EniFacts, EniKind, SubnetFacts,
 };
+use ipam::connection_tracking::ConnectionTracking;
 use ipam::event::{Effect, Event, LinkState, RequestId};
 use ipam::id::{AttachmentKey, BootId, EniAttachmentId, EniId, InstanceId, Pod, SubnetId};
 use ipam::plan::{Allowance, EniSupply, Situation, SubnetSupply, SupplyState, Tally, plan};
@@ -253,6 +254,7 @@ fn eni(n: u16, kind: BlockKind) -> Result<EniFacts, Box<dyn Error>> {
         mac: MacAddr::from([2, 0, 0, 0, high, low]),
         subnet: SubnetId::try_from("subnet-0")?,
         security_groups: BTreeSet::new(),
+        connection_tracking: ConnectionTracking::default(),
         primary_address: Ipv4Addr::new(10, 255, high, low).into(),
         blocks: (0..N_BLOCKS).map(block).collect::<Result<_, _>>()?,
         kind: EniKind::Interface,

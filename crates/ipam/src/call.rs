@@ -12,6 +12,7 @@ use serde::{Deserialize, Serialize};
 
 pub use crate::action::Action;
 use crate::block::{Block, BlockCount, Family};
+use crate::connection_tracking::ConnectionTracking;
 use crate::id::{EniAttachmentId, EniId, SecurityGroupId, SubnetId};
 
 /// Tag of an ENI that was made for an instance; the value is the instance's id. [`Ec2Call::DescribeEnis`]
@@ -50,6 +51,9 @@ pub enum Ec2Call {
         subnet: SubnetId,
         /// Its security groups, sorted.
         security_groups: BTreeSet<SecurityGroupId>,
+        /// How long it shall remember idle connections.
+        #[serde(default, skip_serializing_if = "ConnectionTracking::is_default")]
+        connection_tracking: ConnectionTracking,
         /// What it shall carry beside its primary address.
         #[serde(alias = "ask")]
         blocks: BlockCount,
@@ -139,6 +143,9 @@ pub struct EniFacts {
     /// Its security groups in EC2's present answer. They may change at any time, so they go on no record.
     #[serde(skip)]
     pub security_groups: BTreeSet<SecurityGroupId>,
+    /// How long it remembers idle connections, in EC2's present answer. On no record either.
+    #[serde(skip)]
+    pub connection_tracking: ConnectionTracking,
     /// Its own address, never a pod's: IPv4, or IPv6 in a subnet without IPv4; unspecified if it has none. Without
     /// IPv4 its kind is [`EniKind::Other`].
     pub primary_address: IpAddr,

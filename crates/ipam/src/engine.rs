@@ -22,6 +22,7 @@ mod leaks;
 mod learnt;
 mod lifecycle;
 mod nat;
+mod neighbours;
 mod outcome;
 mod poll;
 mod refusal;
@@ -163,6 +164,7 @@ impl Engine {
                 checking.restore_pods(out);
                 checking.remove_host_addresses(&report, out);
             }
+            Event::KernelUnread(why) => kernel.could_not_read(why),
             Event::PodPartLost => self.checking(now).restore_pods(out),
             Event::Hint(shown) => inventory.hint(&shown, pool, calls, cx),
             Event::VpcRanges(shown) => self.vpc_ranges.take_in(shown, now),

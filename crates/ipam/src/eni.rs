@@ -10,6 +10,7 @@ use mac::MacAddr;
 use crate::block::{Block, BlockCount, BlockKind, Family};
 use crate::call::{AttachmentStatus, EniAttachment};
 use crate::id::{EniAttachmentId, EniId, SecurityGroupId, SubnetId};
+use crate::place::Place;
 use crate::reason::Reason;
 use crate::record::Record;
 use crate::rest::Rests;
@@ -99,14 +100,14 @@ pub(crate) enum Stage {
     /// Gives out no addresses. The detach is next or under way.
     Draining { attachment: Attachment, why: Reason },
     /// The delete is next or under way. An ENI that was attached holds its place until it is gone.
-    Deleting { place: Option<u16>, why: Reason },
+    Deleting { place: Option<Place>, why: Reason },
 }
 
-/// An ENI's attachment to this instance, on network card 0.
+/// An ENI's attachment to this instance.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Attachment {
     pub(crate) id: EniAttachmentId,
-    pub(crate) device_index: u16,
+    pub(crate) place: Place,
     pub(crate) delete_on_termination: bool,
 }
 
@@ -148,21 +149,22 @@ impl Stage {
 }
 
 impl Eni {
-    pub(crate) fn device_index(&self) -> Option<u16> {
+    /// The place that it takes; `None` while it is unattached.
+    pub(crate) fn place(&self) -> Option<Place> {
         match &self.stage {
             Stage::Unattached => None,
             Stage::Attached { attachment, .. } | Stage::Draining { attachment, .. } => {
-                Some(attachment.device_index)
+                Some(attachment.place)
             }
             Stage::Deleting { place, .. } => *place,
         }
     }
 
-    /// The index that decides its route table; 0 for the primary ENI, which the main table leads to.
-    pub(crate) fn route_index(&self) -> Option<u16> {
+    /// The place that decides its route table; the first one for the primary ENI, which the main table leads to.
+    pub(crate) fn route_place(&self) -> Option<Place> {
         match self.origin {
-            Origin::Primary => self.device_index().map(|_| 0),
-            Origin::Tagged | Origin::Untagged => self.device_index(),
+            Origin::Primary => self.place().map(|_| Place::FIRST),
+            Origin::Tagged | Origin::Untagged => self.place(),
         }
     }
 
@@ -171,8 +173,8 @@ impl Eni {
         let Stage::Attached { attachment, .. } = &self.stage else { return None };
         Some(EniAttachment {
             id: attachment.id.clone(),
-            device_index: attachment.device_index,
-            network_card: 0,
+            device_index: attachment.place.index,
+            network_card: attachment.place.card,
             status: AttachmentStatus::Attached,
             delete_on_termination: attachment.delete_on_termination,
         })

@@ -82,6 +82,8 @@ pub enum Event {
     /// The kernel has been read; about every minute, after [`Effect::ReadKernel`], and before anything else at the
     /// start.
     Kernel(KernelReport),
+    /// The kernel could not be read when an [`Event::Kernel`] was due. The text names the step and the cause.
+    KernelUnread(String),
     /// The kernel has lost a rule, a route or a link of a pod, or may have.
     PodPartLost,
     /// The metadata service has been read; about every minute, or not at all. It shows these ENIs on this
@@ -179,6 +181,8 @@ pub struct HostPicture {
     pub family: Family,
     /// How pods' packets are translated, and which way answers take.
     pub nat: HostNat,
+    /// How many neighbours the kernel must be able to keep, in the family of pods.
+    pub neighbours: u32,
     /// Our attached ENIs, the primary one included, ascending by id. Empty until EC2 or the record shows
     /// any.
     pub enis: Vec<HostEni>,
@@ -295,6 +299,8 @@ pub enum RefusalCode {
     StateUnwritable,
     /// EC2 refuses until somebody changes a quota, a tag, a group or a subnet.
     Ec2Refuses,
+    /// The free addresses wait for a reading of the kernel, which may still route them to the pods before.
+    KernelUnread,
 }
 
 impl RefusalCode {
@@ -316,6 +322,7 @@ impl RefusalCode {
             RefusalCode::LinkFailing => "LINK_FAILING",
             RefusalCode::StateUnwritable => "STATE_UNWRITABLE",
             RefusalCode::Ec2Refuses => "EC2_REFUSES",
+            RefusalCode::KernelUnread => "KERNEL_UNREAD",
         }
     }
 }

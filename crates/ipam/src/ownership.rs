@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use crate::call::{CLUSTER_TAG, EniFacts, EniKind, INSTANCE_TAG};
 use crate::eni::Origin;
+use crate::place::Place;
 use crate::policy::Node;
 use crate::time::Timestamp;
 use crate::view::ForeignReason;
@@ -25,7 +26,7 @@ pub(crate) enum Ownership {
 /// Source: amazon-vpc-cni-k8s v1.23.1, `pkg/ipamd/ipamd.go`. One difference: an ENI with another instance's
 /// mark is foreign here even if untagged ones are managed.
 pub(crate) fn of_attached(eni: &EniFacts, node: &Node) -> Ownership {
-    let place = eni.attachment.as_ref().map(|it| (it.network_card, it.device_index));
+    let place = eni.attachment.as_ref().map(Place::from);
     if eni.is_primary(node.primary_mac) {
         return Ownership::Ours(Origin::Primary);
     }
@@ -33,10 +34,10 @@ pub(crate) fn of_attached(eni: &EniFacts, node: &Node) -> Ownership {
         return Ownership::Foreign(ForeignReason::NoManageTag);
     }
     // Index 0 is not the primary ENI's on some managed instances. The ENI there belongs to whoever manages them.
-    if eni.kind == EniKind::Other || place == Some((0, 0)) {
+    if eni.kind == EniKind::Other || place == Some(Place::FIRST) {
         return Ownership::Foreign(ForeignReason::Kind);
     }
-    if place.is_some_and(|(card, _)| card != 0) {
+    if place.is_some_and(|place| !place.is_on_our_card()) {
         return Ownership::Foreign(ForeignReason::NetworkCard);
     }
     match eni.tags.get(INSTANCE_TAG) {

@@ -39,7 +39,7 @@ impl Pool {
         let picked = offering.filter_map(|eni| {
             let (is_doubted, address) = eni.pick(kind, doubted, rests)?;
             let is_secondary = eni.origin != Origin::Primary;
-            let rank = (is_doubted, is_secondary, Reverse(eni.n_live()), eni.device_index());
+            let rank = (is_doubted, is_secondary, Reverse(eni.n_live()), eni.place());
             Some((rank, eni, address))
         });
         picked.min_by_key(|(rank, ..)| *rank).map(|(_, eni, address)| (eni, address))
@@ -193,7 +193,7 @@ impl Pool {
 
     /// How many of our ENIs hold a place on the instance.
     pub(crate) fn n_places_taken(&self) -> u16 {
-        let n = self.enis.values().filter(|eni| eni.device_index().is_some()).count();
+        let n = self.enis.values().filter(|eni| eni.place().is_some()).count();
         u16::try_from(n).unwrap_or(u16::MAX)
     }
 

@@ -23,6 +23,11 @@ impl Rests {
         since + self.cooldown > self.now || self.is_unchecked(since)
     }
 
+    /// Whether an address that was released at `since` rests only because the kernel has not been read since.
+    pub(crate) fn waits_for_the_kernel(self, since: Timestamp) -> bool {
+        since + self.cooldown <= self.now && self.is_unchecked(since)
+    }
+
     /// Whether no kernel report shows yet what has become of an address released at `since`.
     pub(crate) fn is_unchecked(self, since: Timestamp) -> bool {
         self.kernel_checked.is_some_and(|at| at <= since)
@@ -47,5 +52,19 @@ mod tests {
         check(70, Some(71), false);
         check(70, Some(70), true);
         check(70, Some(40), true);
+    }
+
+    #[test]
+    fn rest_waits_for_the_kernel_after_the_cooldown_alone() {
+        let at = |seconds: u64| Timestamp::from_millis(seconds * 1000);
+        let check = |since, kernel_checked: Option<u64>, waits| {
+            let (cooldown, now) = (Duration::from_secs(30), at(100));
+            let rests = Rests { cooldown, now, kernel_checked: kernel_checked.map(at) };
+            assert_eq!(rests.waits_for_the_kernel(at(since)), waits, "{since} {kernel_checked:?}");
+        };
+        check(71, Some(40), false);
+        check(70, Some(40), true);
+        check(70, Some(71), false);
+        check(70, None, false);
     }
 }

@@ -76,7 +76,8 @@ impl Hold {
             | RefusalCode::Ec2Refuses
             | RefusalCode::MaxPods
             | RefusalCode::LinkFailing
-            | RefusalCode::StateUnwritable => None,
+            | RefusalCode::StateUnwritable
+            | RefusalCode::KernelUnread => None,
         }
     }
 }

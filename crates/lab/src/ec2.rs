@@ -6,6 +6,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use ec2_model::connection_tracking;
 use ec2_model::error::ApiError;
 use ec2_model::id::{InstanceId, ResourceType};
 use ec2_model::request::{
@@ -20,6 +21,7 @@ use ipam::call::{
     AttachmentStatus, CLUSTER_TAG, CallError, CallErrorKind, CallOutput, Ec2Call, EniAttachment,
     EniFacts, EniKind, INSTANCE_TAG, SubnetFacts,
 };
+use ipam::connection_tracking::ConnectionTracking;
 use ipnet::{IpNet, Ipv4Net};
 
 use crate::cloud::Site;
@@ -39,7 +41,15 @@ pub fn requests(call: &Ec2Call, site: &Site) -> Vec<Request> {
         }
         Ec2Call::DescribeUnattached { cluster } => describe_unattached(cluster, site),
         Ec2Call::DescribeSubnets => describe_subnets(site),
-        Ec2Call::CreateEni { subnet, security_groups, blocks, description, tags, client_token } => {
+        Ec2Call::CreateEni {
+            subnet,
+            security_groups,
+            connection_tracking,
+            blocks,
+            description,
+            tags,
+            client_token,
+        } => {
             let (secondary_private_ip_address_count, ipv4_prefix_count) = counts(*blocks);
             Request::from(CreateNetworkInterface {
                 secondary_private_ip_address_count,
@@ -48,6 +58,7 @@ pub fn requests(call: &Ec2Call, site: &Site) -> Vec<Request> {
                 description: description.clone(),
                 tag_specifications: vec![tag_specification(tags)],
                 client_token: Some(client_token.clone()),
+                connection_tracking: asked_tracking(*connection_tracking),
                 ..CreateNetworkInterface::in_subnet(model_id(subnet.as_str()))
             })
         }
@@ -244,6 +255,7 @@ fn eni_facts(eni: &NetworkInterface) -> EniFacts {
         id: ipam_id(eni.id.as_str()),
         mac: eni.mac_address,
         subnet: ipam_id(eni.subnet_id.as_str()),
+        connection_tracking: eni.connection_tracking.map_or_else(Default::default, shown_tracking),
         security_groups: eni.groups.iter().map(|group| ipam_id(group.id.as_str())).collect(),
         primary_address: own.expect(IPV4_SUBNET).into(),
         blocks: blocks(&secondaries, &eni.ipv4_prefixes),
@@ -256,6 +268,24 @@ fn eni_facts(eni: &NetworkInterface) -> EniFacts {
         },
         attachment: eni.attachment.as_ref().map(attachment),
         tags: eni.tags.clone(),
+    }
+}
+
+fn asked_tracking(wanted: ConnectionTracking) -> Option<connection_tracking::ConnectionTracking> {
+    let seconds = |seconds: Option<u32>| seconds.and_then(|seconds| i32::try_from(seconds).ok());
+    (!wanted.is_default()).then(|| connection_tracking::ConnectionTracking {
+        tcp_established_timeout: seconds(wanted.tcp_established),
+        udp_stream_timeout: seconds(wanted.udp_stream),
+        udp_timeout: seconds(wanted.udp),
+    })
+}
+
+fn shown_tracking(shown: connection_tracking::ConnectionTracking) -> ConnectionTracking {
+    let seconds = |seconds: Option<i32>| seconds.and_then(|seconds| u32::try_from(seconds).ok());
+    ConnectionTracking {
+        tcp_established: seconds(shown.tcp_established_timeout),
+        udp_stream: seconds(shown.udp_stream_timeout),
+        udp: seconds(shown.udp_timeout),
     }
 }
 

@@ -80,6 +80,7 @@ mod tests {
 
     use ipam::block::BlockKind;
     use ipam::call::CallErrorKind;
+    use ipam::connection_tracking::ConnectionTracking;
 
     use super::*;
     use crate::scenario::{Scenario, Size};
@@ -95,6 +96,7 @@ mod tests {
         let create = Ec2Call::CreateEni {
             subnet: ec2::ipam_id(ec2.site().subnet.as_str()),
             security_groups: BTreeSet::new(),
+            connection_tracking: ConnectionTracking::default(),
             blocks: BlockKind::V4Address.times(2),
             description: String::new(),
             tags: BTreeMap::new(),

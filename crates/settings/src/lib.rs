@@ -41,8 +41,9 @@ use self::registry::{
     AWS_VPC_K8S_CNI_LOGLEVEL, DISABLE_LEAKED_ENI_CLEANUP, DISABLE_METRICS, HTTP_PROXY,
     HTTP_TIMEOUT, HTTPS_PROXY, IP_COOLDOWN_PERIOD, MANAGE_UNTAGGED_ENI, MAX_ENI, MINIMUM_IP_TARGET,
     MY_POD_NAME, NO_PROXY, POD_MTU, TIDEPOOL_ADD_WAIT, TIDEPOOL_ENV_FILE, TIDEPOOL_GROW_DELAY,
-    TIDEPOOL_LEAK_AGE, TIDEPOOL_MAX_PODS, TIDEPOOL_MIN_ENI_AGE, TIDEPOOL_RUNTIME_SOCKET,
-    TIDEPOOL_SHRINK_DELAY, TIDEPOOL_SOCKET, WARM_ENI_TARGET, WARM_IP_TARGET, WARM_PREFIX_TARGET,
+    TIDEPOOL_LEAK_AGE, TIDEPOOL_MAX_PODS, TIDEPOOL_MIN_ENI_AGE, TIDEPOOL_RAISE_NEIGHBOUR_LIMITS,
+    TIDEPOOL_RUNTIME_SOCKET, TIDEPOOL_SHRINK_DELAY, TIDEPOOL_SOCKET, WARM_ENI_TARGET,
+    WARM_IP_TARGET, WARM_PREFIX_TARGET,
 };
 pub use self::reload::{InForce, Reloaded, reload};
 pub use self::variables::{Source, Variables};
@@ -152,6 +153,8 @@ pub struct Settings {
     pub no_proxy: NoProxy,
     /// `AWS_CA_BUNDLE`.
     pub ca_bundle: Option<PathBuf>,
+    /// `TIDEPOOL_RAISE_NEIGHBOUR_LIMITS`.
+    pub raise_neighbour_limits: bool,
     /// `HTTP_TIMEOUT`.
     pub http_timeout: Duration,
     /// `TIDEPOOL_ENV_FILE`.
@@ -217,6 +220,7 @@ impl Settings {
             mtu,
             pod_mtu,
             nat: nat::policy(variables)?,
+            raise_neighbour_limits: variables.boolean(&TIDEPOOL_RAISE_NEIGHBOUR_LIMITS)?,
             ec2_endpoint: endpoints::of_ec2(variables)?,
             http_proxy: variables.proxy(&HTTP_PROXY)?,
             https_proxy: variables.proxy(&HTTPS_PROXY)?,

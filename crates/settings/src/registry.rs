@@ -323,6 +323,9 @@ settings! {
         "A file of PEM certificates that EC2, STS and proxies are trusted by, in place of the system's";
     HTTP_TIMEOUT: Enis, Value("10"),
         "Seconds for each request to EC2, at least 10";
+    TIDEPOOL_RAISE_NEIGHBOUR_LIMITS: Enis, Value("true"),
+        "The kernel's limits of ARP and NDP entries (`gc_thresh2`, `gc_thresh3`) are raised where they are too low; `false`: \
+         they are only named";
     AWS_VPC_ENI_MTU: Enis, Value("9001"),
         "MTU of ENIs in bytes, 576 (with IPv6 1280) to 9001; no pod's link gets a larger one";
     POD_MTU: Enis, Depends("that of `AWS_VPC_ENI_MTU`"),

@@ -21,6 +21,7 @@ mod migration;
 mod outside;
 mod place;
 mod record;
+mod refused;
 mod retired;
 mod reuse;
 mod short;

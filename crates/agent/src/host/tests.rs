@@ -1,6 +1,8 @@
 //! Each test runs in a network namespace of its own, as root.
 
-use std::process::Command;
+use std::cell::RefCell;
+use std::io::Write as _;
+use std::process::{Command, Stdio};
 use std::thread;
 
 use datapath::netns::Netns;
@@ -13,17 +15,21 @@ const SECONDARY: &str = "02:00:00:00:00:02";
 /// When a test counts as hung.
 const DEADLINE: Duration = Duration::from_secs(90);
 
-struct TestNetns(String);
+pub(crate) struct TestNetns(String);
 
 impl TestNetns {
-    fn new(test: &str) -> Self {
+    pub(crate) fn new(test: &str) -> Self {
         let netns = Self(format!("tp-{test}-{}", std::process::id()));
         run(&format!("ip netns add {}", netns.0));
         netns
     }
 
+    pub(crate) fn inside(&self) -> Netns {
+        Netns::open(format!("/var/run/netns/{}", self.0).as_ref()).unwrap()
+    }
+
     /// Runs `ip` inside.
-    fn ip(&self, arguments: &str) -> String {
+    pub(crate) fn ip(&self, arguments: &str) -> String {
         run(&format!("ip -n {} {arguments}", self.0))
     }
 
@@ -71,7 +77,14 @@ fn outside() -> ipam::event::Nat {
 
 fn picture_of(enis: Vec<HostEni>) -> HostPicture {
     let nat = HostNat::Wanted(outside());
-    HostPicture { primary_mac: PRIMARY.parse().unwrap(), mtu: 9001, family: Family::V4, nat, enis }
+    HostPicture {
+        primary_mac: PRIMARY.parse().unwrap(),
+        mtu: 9001,
+        family: Family::V4,
+        nat,
+        neighbours: 300,
+        enis,
+    }
 }
 
 /// The next ENI and its state that the inbox gets.
@@ -105,7 +118,7 @@ fn check_reports(
     }
     let netns = TestNetns::new(name);
     prepare(&netns);
-    let inside = Netns::open(format!("/var/run/netns/{}", netns.0).as_ref()).unwrap();
+    let inside = netns.inside();
     let (inlet, mut inbox) = channel();
     let (list, mut wanted) = watch::channel(Some(picture_of(first)));
     wanted.mark_changed();
@@ -113,7 +126,7 @@ fn check_reports(
     let of_keeper = reports.clone();
     let keeper = thread::spawn(move || {
         inside.run(|| {
-            runtime().block_on(keep(wanted, inlet, of_keeper));
+            runtime().block_on(keep(wanted, inlet, of_keeper, NeighbourLimits::Raise));
         })
     });
     runtime().block_on(test(&netns, &list, &mut inbox, &reports));
@@ -121,7 +134,7 @@ fn check_reports(
     keeper.join().unwrap().unwrap();
 }
 
-fn runtime() -> tokio::runtime::Runtime {
+pub(crate) fn runtime() -> tokio::runtime::Runtime {
     tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap()
 }
 
@@ -153,6 +166,39 @@ fn keep_follows_the_device_of_each_wanted_eni() {
         list.send_replace(Some(picture_of(vec![eni(0, PRIMARY)])));
         assert_eq!(sent(inbox).await, ("eni-0".to_owned(), LinkState::Ready));
         assert!(!netns.ip("rule").contains("10.0.0.11"), "{}", netns.ip("rule"));
+    });
+}
+
+/// The program that names devices may run after the first sync. The translation names the primary ENI's device.
+#[test]
+fn keep_follows_a_device_that_gets_another_name() {
+    let with_both = |netns: &TestNetns| {
+        netns.add_device("eth0", PRIMARY);
+        netns.add_device("eth1", SECONDARY);
+    };
+    let enis = vec![eni(0, PRIMARY), eni(1, SECONDARY)];
+    check("agent-renamed", enis, with_both, async |netns, _list, inbox| {
+        assert_eq!(sent(inbox).await, ("eni-0".to_owned(), LinkState::Ready));
+        assert_eq!(sent(inbox).await, ("eni-1".to_owned(), LinkState::Ready));
+        assert!(nft(netns, "list ruleset").contains("\"eth0\""), "{}", nft(netns, "list ruleset"));
+        let is_whole = || {
+            nft(netns, "list ruleset").contains("\"ens5\"")
+                && netns.ip("route show table 2").contains("default via 10.0.0.1 dev ens6")
+                && netns.ip("addr show ens6").contains("10.0.0.11/24")
+        };
+        // An older kernel renames only a device that is down.
+        for (from, to) in [("eth0", "ens5"), ("eth1", "ens6")] {
+            netns.ip(&format!("link set {from} down"));
+            netns.ip(&format!("link set {from} name {to}"));
+        }
+        netns.ip("link set ens5 up");
+        // Sooner than the sync of the next minute.
+        let deadline = tokio::time::Instant::now() + SYNC_EVERY * 3 / 4;
+        while !is_whole() {
+            let state = [nft(netns, "list ruleset"), netns.ip("route show table 2")].concat();
+            assert!(tokio::time::Instant::now() < deadline, "{state}");
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
     });
 }
 
@@ -251,6 +297,62 @@ fn keep_puts_back_the_nat_that_another_program_removes() {
             }
         }
         assert_eq!(reports.repairs.n("eni"), 0);
+    });
+}
+
+#[test]
+fn keep_brings_the_kernels_rules_back() {
+    let with_primary = |netns: &TestNetns| netns.add_device("eth0", PRIMARY);
+    let enis = vec![eni(0, PRIMARY)];
+    check_reports("agent-rules", enis, with_primary, async |netns, _list, inbox, reports| {
+        assert_eq!(sent(inbox).await, ("eni-0".to_owned(), LinkState::Ready));
+        for (damage, rules) in [("rule flush", "rule"), ("-6 rule flush", "-6 rule")] {
+            let n_before = reports.repairs.n("kernel_rules");
+            netns.ip(damage);
+            // Sooner than the sync of the next minute.
+            let deadline = tokio::time::Instant::now() + SYNC_EVERY * 3 / 4;
+            while !netns.ip(rules).contains("lookup main") {
+                assert!(tokio::time::Instant::now() < deadline, "{damage}: {}", netns.ip(rules));
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+            while reports.repairs.n("kernel_rules") == n_before {
+                assert!(tokio::time::Instant::now() < deadline, "{damage} is not counted");
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+        }
+    });
+}
+
+/// Another program owns a table of our name, so the kernel refuses ours.
+#[test]
+fn no_eni_is_ready_while_its_nat_cannot_be_written() {
+    let owner = RefCell::new(None);
+    let prepare = |netns: &TestNetns| {
+        netns.add_device("eth0", PRIMARY);
+        netns.add_device("eth1", SECONDARY);
+        let mut nft = Command::new("ip");
+        nft.args(["netns", "exec", &netns.0, "nft", "-i"]);
+        let mut nft = nft.stdin(Stdio::piped()).stdout(Stdio::null()).spawn().unwrap();
+        let stdin = nft.stdin.as_mut().unwrap();
+        stdin.write_all(b"add table ip tidepool { flags owner; }\n").unwrap();
+        while !self::nft(netns, "list tables").contains("ip tidepool") {
+            thread::yield_now();
+        }
+        owner.replace(Some(nft));
+    };
+    let enis = vec![eni(0, PRIMARY), eni(1, SECONDARY)];
+    check("agent-denied", enis, prepare, async |_netns, _list, inbox| {
+        for eni in ["eni-0", "eni-1"] {
+            let (found, state) = sent(inbox).await;
+            let LinkState::Failed(why) = state else { panic!("{state:?}") };
+            assert!(found == eni && why.contains("write nftables table ip tidepool"), "{why}");
+            assert!(why.contains("Operation not permitted"), "{why}");
+        }
+        let mut owner = owner.take().unwrap();
+        drop(owner.stdin.take());
+        owner.wait().unwrap();
+        assert_eq!(sent(inbox).await, ("eni-0".to_owned(), LinkState::Ready));
+        assert_eq!(sent(inbox).await, ("eni-1".to_owned(), LinkState::Ready));
     });
 }
 

@@ -24,6 +24,10 @@ fn change() -> impl Strategy<Value = Change> {
         }),
         1 => (1..9_u64).prop_map(move |id| Change::Intended { id: CallId(id), call: call() }),
         1 => (1..9_u64).prop_map(|id| Change::Settled { id: CallId(id) }),
+        1 => (0..3_u8).prop_map(|n| {
+            let ranges = (0..n).map(|n| ipnet::Ipv4Net::new([10, n, 0, 0].into(), 16).unwrap());
+            Change::VpcRanges { ranges: ranges.collect() }
+        }),
     ]
 }
 

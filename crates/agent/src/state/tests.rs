@@ -4,6 +4,7 @@ use std::net::{IpAddr, Ipv4Addr};
 
 use ipam::block::Block;
 use ipam::call::{AttachmentStatus, CallId, Ec2Call, EniAttachment, EniFacts, EniKind};
+use ipam::connection_tracking::ConnectionTracking;
 use ipam::id::{AttachmentKey, BootId, EniAttachmentId, EniId, Pod, SecurityGroupId, SubnetId};
 use ipam::record::{Addresses, Assignment, KnownEni, PodIp, Via};
 use proptest::prelude::*;
@@ -64,6 +65,7 @@ fn known(n: u8, n_blocks: u8) -> Change {
         mac: format!("02:00:00:00:00:0{n}").parse().unwrap(),
         subnet: SubnetId::try_from("subnet-0").unwrap(),
         security_groups: [].into(),
+        connection_tracking: ConnectionTracking::default(),
         primary_address: Ipv4Addr::new(10, 0, 1, n).into(),
         blocks: (0..n_blocks).map(|at| Block::address(Ipv4Addr::new(10, 0, 0, at))).collect(),
         kind: EniKind::Interface,

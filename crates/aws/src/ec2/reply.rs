@@ -21,6 +21,8 @@ use ipam::id::{EniAttachmentId, InstanceId, SecurityGroupId, VpcId};
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use mac::MacAddr;
 
+use super::tracking;
+
 /// A field of an answer that is missing or invalid.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{name}: {problem}")]
@@ -75,6 +77,7 @@ pub(super) fn eni(eni: &NetworkInterface) -> Result<EniFacts, BadField> {
         mac: parse::<MacAddr>("macAddress", eni.mac_address())?,
         subnet: id("subnetId", eni.subnet_id())?,
         security_groups: security_groups(eni)?,
+        connection_tracking: tracking::of(eni)?,
         primary_address: match has_ipv4 {
             true => parse::<Ipv4Addr>("privateIpAddress", eni.private_ip_address())?.into(),
             false => own_ipv6(eni)?.map_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED), IpAddr::V6),

@@ -13,6 +13,7 @@ use ipam::block::{Block, BlockKind};
 use ipam::call::{
     CLUSTER_TAG, CallErrorKind, CallOutput, Ec2Call, EniFacts, EniKind, INSTANCE_TAG,
 };
+use ipam::connection_tracking::ConnectionTracking;
 use ipam::id::{EniId, SubnetId};
 use settings::known_limits;
 
@@ -24,6 +25,7 @@ use super::wire::{id, options};
 /// that the list stays true.
 const MOTO_DIFFERS: &[(&str, &str)] = &[
     ("attach_at_a_taken_device_index_is_refused", "it does not check attachments"),
+    ("created_eni_has_the_wanted_time_outs", "it ignores time-outs of connections silently"),
     ("create_in_a_fragmented_subnet_names_the_cause", NO_PREFIXES),
     ("ipv6_assign_in_a_subnet_without_ipv6_is_rejected", NO_PREFIXES),
     ("delete_of_an_attached_eni_is_refused", "it deletes it, and the instance still lists it"),
@@ -74,6 +76,7 @@ async fn clauses(site: &Arc<Site>) -> Vec<Clause> {
         create_assigns_the_requested_prefixes,
         create_assigns_the_requested_ipv6_prefixes,
         create_with_the_same_token_returns_the_same_eni,
+        created_eni_has_the_wanted_time_outs,
         create_in_an_unknown_subnet_is_rejected,
         attached_eni_is_found_by_its_attachment,
         attach_of_an_attached_eni_is_refused,
@@ -143,6 +146,17 @@ async fn create_with_the_same_token_returns_the_same_eni(node: Node) {
     let first = node.create(BlockKind::V4Address.times(1), "x").await;
     assert_eq!(node.create(BlockKind::V4Address.times(1), "x").await.id, first.id);
     assert_ne!(node.create(BlockKind::V4Address.times(1), "y").await.id, first.id);
+}
+
+async fn created_eni_has_the_wanted_time_outs(node: Node) {
+    let wanted = ConnectionTracking { tcp_established: Some(350), udp_stream: None, udp: Some(31) };
+    let mut call = node.creation(&node.site.subnet, BlockKind::V4Address.times(0), "tracking");
+    if let Ec2Call::CreateEni { connection_tracking, .. } = &mut call {
+        *connection_tracking = wanted;
+    }
+    let CallOutput::Created(created) = node.call(call).await else { panic!("no ENI") };
+    assert_eq!(created.connection_tracking, wanted);
+    assert_eq!(node.eni(&created.id).await.connection_tracking, wanted);
 }
 
 async fn create_in_an_unknown_subnet_is_rejected(node: Node) {

@@ -10,6 +10,7 @@ use ipam::block::{Block, BlockCount};
 use ipam::call::{
     AttachmentStatus, CallError, CallOutput, Ec2Call, EniFacts, INSTANCE_TAG, SubnetFacts,
 };
+use ipam::connection_tracking::ConnectionTracking;
 use ipam::id::{EniAttachmentId, EniId, SubnetId};
 
 use super::servers::{Site, ZONE};
@@ -72,6 +73,7 @@ impl Node {
         Ec2Call::CreateEni {
             subnet: subnet.clone(),
             security_groups: [self.site.group.clone()].into(),
+            connection_tracking: ConnectionTracking::default(),
             blocks,
             description: format!("aws-K8S-{}", self.instance),
             tags: tags(&[(INSTANCE_TAG, &self.instance), ("odd", "a&b <c> \u{fc}")]),

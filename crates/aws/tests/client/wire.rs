@@ -12,6 +12,7 @@ use ipam::call::{
     AttachmentStatus, CallErrorKind, CallOutput, Ec2Call, EniAttachment, EniFacts, EniKind,
     SubnetFacts,
 };
+use ipam::connection_tracking::ConnectionTracking;
 use ipam::policy::Limits;
 use ipnet::IpNet;
 use mac::MacAddr;
@@ -55,9 +56,14 @@ pub(crate) fn tags(tags: &[(&str, &str)]) -> BTreeMap<String, String> {
 }
 
 fn create(blocks: BlockCount) -> Ec2Call {
+    create_tracking(blocks, ConnectionTracking::default())
+}
+
+fn create_tracking(blocks: BlockCount, connection_tracking: ConnectionTracking) -> Ec2Call {
     Ec2Call::CreateEni {
         subnet: id("subnet-1"),
         security_groups: [id("sg-2"), id("sg-1")].into(),
+        connection_tracking,
         blocks,
         description: "aws-K8S-i-1".to_owned(),
         tags: tags(&[("node.k8s.amazonaws.com/instance_id", "i-1"), ("team", "a&b")]),
@@ -149,6 +155,7 @@ fn facts(id_text: &str) -> EniFacts {
         mac: [0x02, 0xaa, 0xbb, 0xcc, 0xdd, 0xee].into(),
         subnet: id("subnet-1"),
         security_groups: [id("sg-1"), id("sg-2")].into(),
+        connection_tracking: ConnectionTracking::default(),
         primary_address: Ipv4Addr::new(10, 0, 0, 10).into(),
         blocks: BTreeSet::new(),
         kind: EniKind::Interface,
@@ -198,6 +205,50 @@ async fn create_sends_the_count_of_blocks_unless_zero() {
     ] {
         check(create(blocks), &[&request(count)], from_ref(&answer), created.clone()).await;
     }
+}
+
+/// A time-out that EC2 does not show is the instance type's.
+#[tokio::test]
+async fn create_sends_time_outs_that_differ_and_reads_them() {
+    let check = async |connection_tracking: ConnectionTracking, sent: &str, shown: &str| {
+        let request = format!(
+            "Action=CreateNetworkInterface\nClientToken=token-1\n{sent}Description=aws-K8S-i-1\n\
+             SecurityGroupId.1=sg-1\nSecurityGroupId.2=sg-2\nSubnetId=subnet-1\n\
+             TagSpecification.1.ResourceType=network-interface\n\
+             TagSpecification.1.Tag.1.Key=node.k8s.amazonaws.com/instance_id\n\
+             TagSpecification.1.Tag.1.Value=i-1\n\
+             TagSpecification.1.Tag.2.Key=team\nTagSpecification.1.Tag.2.Value=a&b"
+        );
+        let eni = eni_xml("eni-1", shown);
+        let answer = Answer::ok(
+            "CreateNetworkInterface",
+            &format!("<networkInterface>{eni}</networkInterface>"),
+        );
+        let created = CallOutput::Created(EniFacts { connection_tracking, ..facts("eni-1") });
+        let call = create_tracking(BlockKind::V4Address.times(0), connection_tracking);
+        self::check(call, &[&request], &[answer], created).await;
+    };
+    let all =
+        ConnectionTracking { tcp_established: Some(350), udp_stream: Some(60), udp: Some(31) };
+    check(
+        all,
+        "ConnectionTrackingSpecification.TcpEstablishedTimeout=350\n\
+         ConnectionTrackingSpecification.UdpStreamTimeout=60\n\
+         ConnectionTrackingSpecification.UdpTimeout=31\n",
+        "<connectionTrackingConfiguration><tcpEstablishedTimeout>350</tcpEstablishedTimeout>\
+         <udpStreamTimeout>60</udpStreamTimeout><udpTimeout>31</udpTimeout>\
+         </connectionTrackingConfiguration>",
+    )
+    .await;
+    check(
+        ConnectionTracking { tcp_established: Some(432_000), ..ConnectionTracking::default() },
+        "ConnectionTrackingSpecification.TcpEstablishedTimeout=432000\n",
+        "<connectionTrackingConfiguration><tcpEstablishedTimeout>432000</tcpEstablishedTimeout>\
+         </connectionTrackingConfiguration>",
+    )
+    .await;
+    let default = ConnectionTracking::default();
+    check(default, "", "<connectionTrackingConfiguration></connectionTrackingConfiguration>").await;
 }
 
 #[tokio::test]

@@ -92,29 +92,46 @@ pub enum RestoreError {
     },
 }
 
-/// Puts the routes and rules of these pods back and sets their links up. Returns the links that differed. Pods
-/// without a link are left out: an ADD or a DEL may be under way.
-///
-/// 1. An address that is routed to another veth belongs to another pod, and stays as it is.
-/// 2. If a DEL removes or retires the link meanwhile, what was restored goes again.
-///
-/// Costs five lists of the kernel, and one request for each change.
-///
-/// # Errors
-///
-/// [`RestoreError`] if the kernel cannot be read.
-pub async fn restore(pods: &[RunningPod]) -> Result<Vec<Restored>, RestoreError> {
-    let netlink = Netlink::open().map_err(RestoreError::Socket)?;
-    let kernel = Kernel::read(&netlink).await?;
-    let mut all = Vec::new();
-    for pod in pods {
-        let Some(link) = kernel.link(pod) else { continue };
-        let steps = kernel.steps_to(pod, link);
-        if !steps.is_empty() {
-            all.extend(apply(&netlink, pod, link, steps).await);
-        }
+/// What differs between the kernel and pods that must be in place, as of one reading.
+#[derive(Debug)]
+pub struct Damage {
+    netlink: Netlink,
+    damaged: Vec<(RunningPod, Link, Vec<PodStep>)>,
+}
+
+impl Damage {
+    /// Reads the kernel, and finds the routes and rules of these pods that it lacks, and links that are down. Pods
+    /// without a link are left out: an ADD or a DEL may be under way. An address that is routed to another veth
+    /// belongs to another pod, and is left out too.
+    ///
+    /// Costs five lists of the kernel.
+    ///
+    /// # Errors
+    ///
+    /// [`RestoreError`] if the kernel cannot be read.
+    pub async fn find(pods: &[RunningPod]) -> Result<Self, RestoreError> {
+        let netlink = Netlink::open().map_err(RestoreError::Socket)?;
+        let kernel = Kernel::read(&netlink).await?;
+        let damaged = pods.iter().filter_map(|pod| {
+            let link = kernel.link(pod)?;
+            let steps = kernel.steps_to(pod, link);
+            (!steps.is_empty()).then(|| (pod.clone(), link.clone(), steps))
+        });
+        let damaged = damaged.collect();
+        Ok(Self { netlink, damaged })
     }
-    Ok(all)
+
+    /// Restores what was found. Returns the links that differed. If a DEL has removed or retired a link since the
+    /// reading, what was restored of it goes again.
+    ///
+    /// Costs one request for each change, and one for each link.
+    pub async fn repair(self) -> Vec<Restored> {
+        let mut all = Vec::new();
+        for (pod, link, steps) in self.damaged {
+            all.extend(apply(&self.netlink, &pod, &link, steps).await);
+        }
+        all
+    }
 }
 
 /// What the kernel has of all pods.

@@ -11,6 +11,7 @@ mod eni;
 mod host;
 mod host_links;
 mod incumbent;
+mod kernel_rules;
 mod lab;
 mod many;
 mod nat;

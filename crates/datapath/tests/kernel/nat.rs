@@ -3,15 +3,17 @@
 use std::collections::BTreeSet;
 use std::io::{Read as _, Write as _};
 use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::process::{Command, Stdio};
+use std::thread;
 use std::time::Duration;
 
 use datapath::Applied;
 use datapath::host::HostPicture;
-use datapath::nat::{Nat, NatPicture, NatReport, SourceNat, SourcePorts};
+use datapath::nat::{Nat, NatError, NatPicture, NatReport, SourceNat, SourcePorts};
 use futures::StreamExt as _;
 use ipnet::Ipv4Net;
 
-use crate::lab::{Namespace, Pod, on_node};
+use crate::lab::{Namespace, Pod, error_chain, on_node};
 use crate::traffic::{attach_to_vpc, picture};
 
 /// When a wait counts as hung.
@@ -249,6 +251,33 @@ fn unknown_nat_keeps_what_the_kernel_has() {
         assert_eq!(nft(node, "list ruleset"), "");
         assert!(!node.ip("rule").contains("proto 84\n1"), "{}", node.ip("rule"));
         assert_eq!(sync(NatPicture::Absent).applied, Applied::Unchanged);
+    });
+}
+
+/// A program that owns our table's name: the kernel refuses all others with EPERM, and removes the table with its
+/// owner.
+#[test]
+fn nat_that_the_kernel_refuses_is_named() {
+    on_node(|node| {
+        let _router = attach_to_vpc(node);
+        let mut owner = Command::new("ip");
+        owner.args(["netns", "exec", node.name(), "nft", "-i"]);
+        let mut owner = owner.stdin(Stdio::piped()).stdout(Stdio::null()).spawn().unwrap();
+        let stdin = owner.stdin.as_mut().unwrap();
+        stdin.write_all(b"add table ip tidepool { flags owner; }\n").unwrap();
+        while !nft(node, "list tables").contains("ip tidepool") {
+            thread::yield_now();
+        }
+        let wanted = HostPicture { nat: NatPicture::Wanted(default_nat()), ..picture() };
+        let report = node.block_on(datapath::host::sync(&wanted)).unwrap();
+        let error = report.nat.unwrap_err();
+        assert!(matches!(error, NatError::Write(_)), "{error:?}");
+        assert!(error_chain(&error).contains("Operation not permitted"), "{error:?}");
+        report.node.expect("the other parts are set up");
+        drop(owner.stdin.take());
+        owner.wait().unwrap();
+        synced(node, &default_nat());
+        assert_in_place(node, &default_nat(), "once the owner has gone");
     });
 }
 

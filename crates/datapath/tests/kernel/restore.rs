@@ -1,9 +1,11 @@
-//! `pod::restore`: each part of a pod's host side that another program may take, and what must stay.
+//! `pod::Damage`: each part of a pod's host side that another program may take, and what must stay.
 
+use std::thread;
 use std::time::Duration;
 
 use datapath::disturbances::{Disturbance, disturbances};
-use datapath::pod::{PodStep, Restored, RunningPod, restore};
+use datapath::pod::{Damage, PodRemoval, PodStep, Restored, RunningPod, del};
+use datapath::retired::sweep;
 use futures::StreamExt as _;
 
 use crate::lab::{Namespace, Pod, on_node};
@@ -18,7 +20,7 @@ pub(crate) fn running(pod: &Pod) -> RunningPod {
 }
 
 pub(crate) fn restored(node: &Namespace, pods: &[RunningPod]) -> Vec<Restored> {
-    node.block_on(restore(pods)).unwrap()
+    node.block_on(async { Damage::find(pods).await.unwrap().repair().await })
 }
 
 /// Restores pod 10.0.2.20 after each kind of damage, and compares all of the namespace with before.
@@ -90,6 +92,64 @@ fn restore_leaves_other_pods_and_links_alone() {
         node.ip(&format!("link set {} alias another", pod.link.host_name));
         node.ip("rule del to 10.0.2.20 priority 512");
         assert!(restored(node, &[running(&pod)]).is_empty(), "the link has another's mark");
+    });
+}
+
+/// Damages a pod, reads the kernel, ends the pod by `end`, and repairs what was read. The node must look as if the
+/// repair had never been.
+fn check_repair_after(end: impl Fn(&Namespace, &Pod) -> Option<Pod>) {
+    on_node(|node| {
+        for damage in [
+            "rule del to 10.0.2.20 priority 512",
+            "route del 10.0.2.20 dev LINK",
+            "link set LINK down",
+        ] {
+            let pod = Pod::added(node, "web", &["10.0.2.20@2"]);
+            node.ip(&damage.replace("LINK", pod.link.host_name.as_str()));
+            node.block_on(async {
+                let found = Damage::find(&[running(&pod)]).await.unwrap();
+                let _next = end(node, &pod);
+                let before = node.dump();
+                let done = found.repair().await;
+                assert!(done.iter().all(|done| done.failure.is_none()), "{damage}: {done:?}");
+                assert_eq!(node.dump(), before, "{damage}");
+            });
+            node.block_on(sweep()).unwrap();
+        }
+    });
+}
+
+/// Ends the pod from another thread, as another process does.
+fn end_by(node: &Namespace, removal: &PodRemoval) {
+    let end = || node.block_on(del(removal)).unwrap();
+    thread::scope(|scope| scope.spawn(end).join()).unwrap();
+}
+
+#[test]
+fn repair_after_a_del_that_retires_leaves_nothing() {
+    check_repair_after(|node, pod| {
+        end_by(node, &pod.retirement());
+        None
+    });
+}
+
+#[test]
+fn repair_after_a_del_that_removes_leaves_nothing() {
+    check_repair_after(|node, pod| {
+        end_by(node, &pod.removal());
+        None
+    });
+}
+
+/// The newer pod's ADD comes before the DEL, and replaces the link of the same name.
+#[test]
+fn repair_leaves_a_newer_pod_of_the_same_name_alone() {
+    check_repair_after(|node, pod| {
+        let next = Pod::planned("web", &["10.0.2.21@3"]);
+        assert_eq!(next.link.host_name, pod.link.host_name);
+        thread::scope(|scope| scope.spawn(|| next.add(node)).join()).unwrap();
+        end_by(node, &pod.retirement());
+        Some(next)
     });
 }
 

@@ -5,7 +5,7 @@ use std::time::Duration;
 use datapath::Removal;
 use datapath::disturbances::{Disturbance, disturbances};
 use datapath::links::{LinkChange, changes};
-use datapath::pod::{RunningPod, del, host_links, restore};
+use datapath::pod::{Damage, RunningPod, del, host_links};
 use datapath::retired::{Swept, sweep};
 use futures::StreamExt as _;
 
@@ -44,7 +44,8 @@ fn retired_link_has_nothing_and_is_no_pods() {
             unmarked_name: Some(pod.link.host_name.clone()),
             addresses: pod.link.addresses.clone(),
         };
-        assert!(node.block_on(restore(&[running])).unwrap().is_empty());
+        let repaired = async { Damage::find(&[running]).await.unwrap().repair().await };
+        assert!(node.block_on(repaired).is_empty());
         let all = Swept { removed: vec![name(&pod)], foreign: vec![] };
         assert_eq!(swept(&node), all);
         assert_eq!(swept(&node), Swept::default());

@@ -9,6 +9,7 @@ use super::journal::{Journal, Then};
 use crate::block::Block;
 use crate::event::{Answer, Effect, Refusal, RefusalCode, RequestId};
 use crate::id::{AttachmentKey, Pod};
+use crate::place::Place;
 use crate::pool::Pool;
 use crate::record::{Addresses, Assignment, Change, PodIp, Record, Via};
 use crate::time::Timestamp;
@@ -365,8 +366,8 @@ impl Demand {
     ) -> Option<Waiter> {
         let picked = pool.pick(cx.family().kind, doubted, cx.rests());
         let Some((eni, address)) = picked else { return Some(waiter) };
-        let Some(index) = eni.route_index() else { return Some(waiter) };
-        let via = Via::Eni { eni: eni.id.clone(), card: 0, index };
+        let Some(Place { card, index }) = eni.route_place() else { return Some(waiter) };
+        let via = Via::Eni { eni: eni.id.clone(), card, index };
         let addresses = Addresses::one(PodIp { address, via });
         let Waiter { request, key, pod, netns, deadline, .. } = waiter;
         let assignment = Assignment { addresses, pod, netns, since: cx.now };

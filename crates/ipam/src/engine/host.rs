@@ -6,10 +6,12 @@ use super::calls::Calls;
 use super::context::Context;
 use super::inventory::Inventory;
 use super::nat::VpcRanges;
+use super::neighbours;
 use crate::eni::{Eni, LINK_ATTEMPTS, Link, Stage};
 use crate::event::{Effect, HostEni, HostPicture, LinkState, RefusalCode};
 use crate::id::EniId;
 use crate::jitter::Jitter;
+use crate::place::Place;
 use crate::pool::Pool;
 use crate::record::Record;
 use crate::retry::{Backoff, Hold, Pace};
@@ -93,6 +95,7 @@ impl HostSync {
             mtu: cx.policy.mtu,
             family: cx.family().kind.family(),
             nat: ranges.nat(pool, &enis, cx),
+            neighbours: neighbours::needed(&enis, cx.policy.max_pods),
             enis,
         };
         let is_unready = is_known && pool.unready().is_some();
@@ -146,11 +149,12 @@ fn note_link(eni: &mut Eni, state: LinkState, now: Timestamp) {
 
 fn host_eni(eni: &Eni, inventory: &Inventory, record: &Record) -> Option<HostEni> {
     let Stage::Attached { .. } = &eni.stage else { return None };
+    let Place { card, index } = eni.route_place()?;
     Some(HostEni {
         eni: eni.id.clone(),
         mac: eni.mac,
-        device_index: eni.route_index()?,
-        network_card: 0,
+        device_index: index,
+        network_card: card,
         primary_address: eni.primary_address,
         subnet_cidr: inventory.subnet_cidr_of(eni, record)?,
     })

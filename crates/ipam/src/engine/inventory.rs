@@ -23,9 +23,11 @@ use super::context::Context;
 use super::poll::{LAG, Poll};
 use crate::block::Block;
 use crate::call::{Ec2Call, EniFacts};
+use crate::connection_tracking::ConnectionTracking;
 use crate::eni::Eni;
 use crate::event::Effect;
 use crate::id::{EniId, SecurityGroupId, SubnetId};
+use crate::place::Place;
 use crate::policy::Placement;
 use crate::pool::Pool;
 use crate::reason::Reason;
@@ -46,6 +48,7 @@ const FRESH: Duration = Duration::from_secs(5 * 60);
 pub(super) struct PrimaryTemplate {
     pub(super) subnet: SubnetId,
     pub(super) security_groups: BTreeSet<SecurityGroupId>,
+    pub(super) connection_tracking: ConnectionTracking,
     /// When the describe began that first showed these groups. Every later one has shown them too.
     groups_since: Timestamp,
     address: IpAddr,
@@ -55,8 +58,8 @@ pub(super) struct PrimaryTemplate {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Foreign {
     pub(super) why: ForeignReason,
-    /// Its place, if it is on the card that our ENIs are on.
-    pub(super) device_index: Option<u16>,
+    /// The place that it takes, on any card.
+    pub(super) place: Option<Place>,
 }
 
 /// What EC2 and the metadata service have shown, except for the pool itself.
@@ -114,7 +117,8 @@ impl Inventory {
 
     /// Foreign ENIs on our network card.
     pub(super) fn n_foreign(&self) -> u16 {
-        let here = self.foreign.values().filter(|eni| eni.device_index.is_some());
+        let places = self.foreign.values().filter_map(|eni| eni.place);
+        let here = places.filter(|place| place.is_on_our_card());
         u16::try_from(here.count()).unwrap_or(u16::MAX)
     }
 
@@ -177,6 +181,12 @@ impl Inventory {
     ) -> Option<&'a BTreeSet<SecurityGroupId>> {
         let primary = self.primary_template.as_ref()?;
         Some(chosen_groups(cx).unwrap_or(&primary.security_groups))
+    }
+
+    /// How long a new ENI remembers idle connections: as long as the primary ENI, since pods move from one to the
+    /// other.
+    pub(super) fn tracking_of_new(&self) -> Option<ConnectionTracking> {
+        self.primary_template.as_ref().map(|primary| primary.connection_tracking)
     }
 
     /// The security groups that our ENIs take over from the primary ENI; `None` while they are unknown, or while

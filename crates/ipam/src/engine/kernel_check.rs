@@ -17,6 +17,7 @@ use super::journal::{Journal, Then};
 use crate::event::Effect;
 use crate::id::{AttachmentKey, Network, Pod};
 use crate::kernel_report::{KernelReport, PodLink};
+use crate::place::Place;
 use crate::pool::Pool;
 use crate::record::{Addresses, Assignment, Change, PodIp, Record, Via};
 use crate::streak::Streaks;
@@ -41,6 +42,8 @@ pub(super) struct KernelCheck {
     ordered_down: BTreeSet<IpAddr>,
     /// The addresses that the host itself has, as of the last report, each with the name of its link.
     host_addresses: BTreeMap<IpAddr, String>,
+    /// Why the kernel could not be read after the last report.
+    unread: Option<String>,
     /// When a report was last asked for.
     asked_at: Option<Timestamp>,
     /// When the next report is to be asked for, as of the last event.
@@ -90,6 +93,16 @@ impl KernelCheck {
         }
     }
 
+    /// Takes in that a report that was due does not come.
+    pub(super) fn could_not_read(&mut self, why: String) {
+        self.unread = Some(why);
+    }
+
+    /// What is known of the missing report, for people.
+    pub(super) fn why_unread(&self) -> &str {
+        self.unread.as_deref().unwrap_or("no report has come")
+    }
+
     /// When the next report is to be asked for.
     pub(super) fn wakes_at(&self) -> Option<Timestamp> {
         self.ask_at
@@ -118,6 +131,7 @@ impl KernelCheck {
 impl Checking<'_> {
     pub(super) fn report(&mut self, report: &KernelReport) {
         self.check.ordered_down.clear();
+        self.check.unread = None;
         let host_addresses = report.host_addresses.iter();
         self.check.host_addresses =
             host_addresses.map(|(ip, link)| (*ip, link.name.clone())).collect();
@@ -279,7 +293,8 @@ impl Checking<'_> {
         }
         let eni = self.pool.eni_of(address)?;
         eni.attachment().filter(|_| !eni.is_leaving(address))?;
-        let via = Via::Eni { eni: eni.id.clone(), card: 0, index: eni.route_index()? };
+        let Place { card, index } = eni.route_place()?;
+        let via = Via::Eni { eni: eni.id.clone(), card, index };
         let addresses = Addresses::one(PodIp { address, via });
         let (pod, netns) = (Pod::default(), String::new());
         Some((key, Assignment { addresses, pod, netns, since: self.cx.now }))

@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 
 use super::inventory::AUDIT;
+use crate::place::Place;
 use crate::pool::Pool;
 use crate::time::Timestamp;
 
@@ -14,14 +15,14 @@ pub(super) struct Learnt {
     pub(super) enis: u16,
     /// The most blocks that a new ENI may carry for EC2 to attach it; more can be put on it later.
     pub(super) create_at_most: u16,
-    /// Device indexes that are taken, though not by an ENI that we know.
-    pub(super) taken_indexes: BTreeSet<u16>,
+    /// Places that are taken, though not by an ENI that we know.
+    pub(super) taken_places: BTreeSet<Place>,
 }
 
 impl Learnt {
     pub(super) fn nothing(now: Timestamp) -> Self {
-        let taken_indexes = BTreeSet::new();
-        Self { since: now, enis: u16::MAX, create_at_most: u16::MAX, taken_indexes }
+        let taken_places = BTreeSet::new();
+        Self { since: now, enis: u16::MAX, create_at_most: u16::MAX, taken_places }
     }
 
     /// Takes in that `n` ENIs are attached. The refusal may have been counted from an outdated describe.

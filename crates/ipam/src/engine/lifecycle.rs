@@ -10,6 +10,7 @@ use super::learnt::Learnt;
 use crate::call::Ec2Call;
 use crate::eni::{Eni, Origin, Stage};
 use crate::id::EniId;
+use crate::place::Place;
 use crate::pool::Pool;
 use crate::reason::Reason;
 use crate::time::Timestamp;
@@ -83,17 +84,17 @@ impl Lifecycle<'_> {
         }
     }
 
-    /// The lowest device index that is free and that no call under way takes.
+    /// The lowest device index of our card that is free and that no call under way takes.
     fn free_index(&self) -> Option<u16> {
-        let ours = self.pool.enis.values().filter_map(Eni::device_index);
-        let foreign = self.inventory.foreign().values().filter_map(|eni| eni.device_index);
+        let ours = self.pool.enis.values().filter_map(Eni::place);
+        let foreign = self.inventory.foreign().values().filter_map(|eni| eni.place);
         let claimed = self.calls.in_flight().filter_map(|in_flight| {
             let Ec2Call::AttachEni { device_index, .. } = &in_flight.call else { return None };
-            Some(*device_index)
+            Some(Place::on_our_card(*device_index))
         });
-        let mut taken = self.learnt.taken_indexes.clone();
+        let mut taken = self.learnt.taken_places.clone();
         taken.extend(ours.chain(foreign).chain(claimed));
-        (1..=LAST_DEVICE_INDEX).find(|index| !taken.contains(index))
+        (1..=LAST_DEVICE_INDEX).find(|index| !taken.contains(&Place::on_our_card(*index)))
     }
 }
 

@@ -9,6 +9,7 @@ use crate::block::{Block, BlockCount};
 use crate::call::{Action, CallError, CallErrorKind, CallId, CallOutput, Ec2Call};
 use crate::eni::{Attachment, Link, Origin, Refused, Stage};
 use crate::id::{EniId, SubnetId};
+use crate::place::Place;
 use crate::reason::Reason;
 use crate::record::Change;
 use crate::retry::{Pace, Subject, refusal_code};
@@ -78,8 +79,8 @@ impl Outcome<'_> {
                 }
             }
             (Ec2Call::AttachEni { eni, device_index }, CallOutput::Attached(id)) => {
-                let (device_index, delete_on_termination) = (*device_index, false);
-                let attachment = Attachment { id, device_index, delete_on_termination };
+                let (place, delete_on_termination) = (Place::on_our_card(*device_index), false);
+                let attachment = Attachment { id, place, delete_on_termination };
                 if let Some(stage) = pool.stage_mut(eni) {
                     *stage = Stage::Attached { attachment, link: Link::Awaited };
                 }
@@ -130,7 +131,7 @@ impl Outcome<'_> {
         if let Some(stage) = self.stock.pool.stage_mut(eni)
             && let Some((attachment, why)) = stage.leaving()
         {
-            *stage = Stage::Deleting { place: Some(attachment.device_index), why };
+            *stage = Stage::Deleting { place: Some(attachment.place), why };
         }
     }
 
@@ -272,7 +273,7 @@ impl Outcome<'_> {
         let StockTake { inventory, pool, calls, cx, .. } = &mut self.stock;
         let give_up = match error.kind {
             CallErrorKind::DeviceIndexTaken => {
-                self.learnt.taken_indexes.insert(index);
+                self.learnt.taken_places.insert(Place::on_our_card(index));
                 inventory.enis_poll.ask(now, Reason::Unclear);
                 return;
             }

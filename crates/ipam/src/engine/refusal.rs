@@ -7,6 +7,7 @@ use super::demand::Shortage;
 use crate::call::Action;
 use crate::eni::Eni;
 use crate::event::{Refusal, RefusalCode};
+use crate::id::EniId;
 use crate::retry::{Hold, Subject};
 use crate::time::Timestamp;
 
@@ -40,7 +41,10 @@ impl Engine {
         }
         let short = match shortage {
             Shortage::Late => None,
-            Shortage::Resting(until) => self.resting(until).or_else(|| self.blocked_growth()),
+            Shortage::Resting(until) => self
+                .unread_kernel(until, now)
+                .or_else(|| self.resting(until))
+                .or_else(|| self.blocked_growth()),
             Shortage::Nothing => self.blocked_growth(),
         };
         short.or_else(|| self.failing_call(now)).or_else(|| self.failing_link(now)).unwrap_or_else(
@@ -64,6 +68,23 @@ impl Engine {
         Some(Cause { code: hold.code, why, again_at: Some(hold.until) })
     }
 
+    /// The refusal while the address that the pod would get has rested until then, and waits for the kernel alone.
+    fn unread_kernel(&self, until: Timestamp, now: Timestamp) -> Option<Cause> {
+        (until <= now).then(|| Cause {
+            code: RefusalCode::KernelUnread,
+            why: format!("the free addresses {}", self.unread_phrase()),
+            again_at: self.kernel.wakes_at().or(Some(now + self.site.policy.timing.add_wait)),
+        })
+    }
+
+    /// Why addresses rest on after their cooldown.
+    pub(super) fn unread_phrase(&self) -> String {
+        let why = self.kernel.why_unread();
+        format!(
+            "may still be routed to the pods that released them, and serve once the kernel has been read: {why}"
+        )
+    }
+
     /// The refusal while growth is blocked and the address that the pod would get rests until then.
     fn resting(&self, until: Timestamp) -> Option<Cause> {
         let blocked = self.supply.plan().blocked.first()?;
@@ -85,6 +106,11 @@ impl Engine {
         let mut why = whys.join("; ");
         if n_more > 0 {
             why.push_str(&format!("; and {n_more} more, see ipamd status"));
+        }
+        if code == RefusalCode::LinkFailing
+            && let Some((eni, failure)) = self.broken_link()
+        {
+            why.push_str(&format!(". {eni} cannot be set up: {failure}"));
         }
         Some(Cause { code, why, again_at })
     }
@@ -113,13 +139,17 @@ impl Engine {
     }
 
     fn failing_link(&self, now: Timestamp) -> Option<Cause> {
-        let (eni, why) =
-            self.pool.enis.values().find_map(|eni| Some((&eni.id, eni.link_failure()?)))?;
+        let (eni, why) = self.broken_link()?;
         Some(Cause {
             code: RefusalCode::LinkFailing,
             why: format!("{eni} is attached but cannot be set up on the host: {why}"),
             again_at: self.host.hold(now).map(|hold| hold.until),
         })
+    }
+
+    /// The first ENI whose side of the host fails, and why.
+    fn broken_link(&self) -> Option<(&EniId, &str)> {
+        self.pool.enis.values().find_map(|eni| Some((&eni.id, eni.link_failure()?)))
     }
 
     /// The counts: `no free address: 9 of 9 in use, 2 resting, … on 3 of 3 ENIs, in subnet-… (40 free …)`.

@@ -102,7 +102,7 @@ impl Supply {
     fn situation(&self, sources: Sources<'_>) -> Situation {
         let Sources { pool, calls, inventory, n_waiting, pressure, cx, .. } = sources;
         let mut enis: Vec<_> = pool.enis.values().collect();
-        enis.sort_by_key(|eni| (eni.device_index().unwrap_or(u16::MAX), &eni.id));
+        enis.sort_by_key(|eni| (eni.place().is_none(), eni.place(), &eni.id));
         let (unusable, subnets): (Vec<_>, Vec<_>) = sources
             .subnets_for_new_enis()
             .into_iter()
@@ -203,6 +203,7 @@ impl Supplying<'_> {
         Some(Ec2Call::CreateEni {
             subnet,
             security_groups,
+            connection_tracking: self.inventory.tracking_of_new()?,
             blocks,
             description: ownership::description(node),
             tags: ownership::tags(node, now),

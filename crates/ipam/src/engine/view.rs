@@ -11,7 +11,9 @@ use super::security_groups::{self, differing, is_to_follow};
 use crate::block::Block;
 use crate::call::Action;
 use crate::eni::{BlockState, Eni, Origin};
+use crate::event::RefusalCode;
 use crate::id::{EniId, SecurityGroupId};
+use crate::place::Place;
 use crate::record::Assignment;
 use crate::retry::Subject;
 use crate::time::Timestamp;
@@ -50,7 +52,9 @@ impl Engine {
 
     fn eni_views(&self, now: Timestamp) -> Vec<EniView> {
         let mut enis: Vec<_> = self.pool.enis.values().map(|eni| self.eni_view(eni, now)).collect();
-        enis.sort_by_key(|eni| (eni.device_index.unwrap_or(u16::MAX), eni.id.clone()));
+        enis.sort_by_key(|eni| {
+            (eni.device_index.is_none(), eni.network_card, eni.device_index, eni.id.clone())
+        });
         enis
     }
 
@@ -65,8 +69,8 @@ impl Engine {
         };
         EniView {
             id: eni.id.clone(),
-            device_index: eni.device_index(),
-            network_card: 0,
+            device_index: eni.place().map(|place| place.index),
+            network_card: eni.place().unwrap_or(Place::FIRST).card,
             mac: eni.mac,
             subnet: eni.subnet.clone(),
             primary_address: eni.primary_address,
@@ -124,6 +128,7 @@ impl Engine {
         let lost = self.lost().into_keys();
         let lost = lost.map(|address| format!("{address} is a pod's but not on any ENI at EC2"));
         let planned = planned.chain(self.waits_for_rest(now));
+        let planned = planned.chain(self.waits_for_the_kernel(now));
         let planned = self.warm_start_notice().into_iter().chain(planned);
         let planned = planned.chain(held).chain(links).chain(excluded).chain(unconfirmed);
         let planned = planned.chain(on_host);
@@ -141,10 +146,23 @@ impl Engine {
     fn waits_for_rest(&self, now: Timestamp) -> Option<String> {
         let plan = self.supply.plan();
         let n = plan.n_unserved.min(self.demand.n_waiting() as u64);
-        let until = self.pool.rest_ends(self.site.at(now).rests()).min()?;
+        let until =
+            self.pool.rest_ends(self.site.at(now).rests()).filter(|end| *end > now).min()?;
         (n > 0).then(|| {
             let left = until.since(now);
             format!("ALL_COOLING: {n} pods wait for addresses that rest, the first for {left:?}")
+        })
+    }
+
+    /// The notice that addresses rest on after their cooldown, since the kernel cannot be read.
+    fn waits_for_the_kernel(&self, now: Timestamp) -> Option<String> {
+        let rests = self.site.at(now).rests();
+        let blocks = self.pool.enis.values().flat_map(|eni| eni.blocks.values());
+        let resting = blocks.flat_map(|block| block.resting(rests));
+        let n = resting.filter(|(_, since)| rests.waits_for_the_kernel(*since)).count();
+        (n > 0).then(|| {
+            let (code, why) = (RefusalCode::KernelUnread.as_str(), self.unread_phrase());
+            format!("{code}: {n} addresses {why}")
         })
     }
 

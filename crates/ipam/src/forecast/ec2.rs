@@ -14,6 +14,7 @@ use crate::call::{
     AttachmentStatus, CallError, CallErrorKind, CallOutput, Ec2Call, EniAttachment, EniFacts,
     EniKind, SubnetFacts,
 };
+use crate::connection_tracking::ConnectionTracking;
 use crate::id::{EniAttachmentId, EniId, SubnetId};
 
 /// 10.0.0.0/8, in three parts: prefixes from its start, then single addresses, then primary ones.
@@ -109,6 +110,7 @@ impl Ec2 {
             mac: mac_of(number),
             subnet: subnet(),
             security_groups: BTreeSet::new(),
+            connection_tracking: ConnectionTracking::default(),
             primary_address: Ipv4Addr::from(PRIMARIES + number).into(),
             blocks: self.supply(count),
             kind: EniKind::Interface,

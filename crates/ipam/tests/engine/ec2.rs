@@ -11,6 +11,7 @@ use ipam::call::{
     AttachmentStatus, CallError, CallErrorKind, CallOutput, Ec2Call, EniAttachment, EniFacts,
     EniKind, SubnetFacts,
 };
+use ipam::connection_tracking::ConnectionTracking;
 use ipam::id::{EniAttachmentId, EniId, SecurityGroupId, SubnetId};
 use ipam::policy::Limits;
 use ipnet::{IpNet, Ipv4Net};
@@ -153,8 +154,17 @@ impl Ec2 {
             Ec2Call::DescribeSubnets => {
                 Ok(CallOutput::Subnets(self.subnets.values().map(|s| s.facts.clone()).collect()))
             }
-            Ec2Call::CreateEni { subnet, security_groups, blocks, tags, client_token, .. } => {
-                self.create(subnet, (*blocks, security_groups), tags, client_token)
+            Ec2Call::CreateEni {
+                subnet,
+                security_groups,
+                connection_tracking,
+                blocks,
+                tags,
+                client_token,
+                ..
+            } => {
+                let wanted = (*blocks, security_groups, *connection_tracking);
+                self.create(subnet, wanted, tags, client_token)
             }
             Ec2Call::AttachEni { eni, device_index } => self.attach(eni, *device_index),
             Ec2Call::SetDeleteOnTermination { eni, attachment } => {
@@ -204,7 +214,7 @@ impl Ec2 {
     fn create(
         &mut self,
         subnet: &SubnetId,
-        (blocks, groups): (BlockCount, &BTreeSet<SecurityGroupId>),
+        (blocks, groups, tracking): (BlockCount, &BTreeSet<SecurityGroupId>, ConnectionTracking),
         tags: &BTreeMap<String, String>,
         token: &str,
     ) -> Result<CallOutput, CallError> {
@@ -218,6 +228,7 @@ impl Ec2 {
         let found = self.enis.get_mut(&eni).unwrap();
         found.blocks = blocks;
         found.security_groups.clone_from(groups);
+        found.connection_tracking = tracking;
         Ok(CallOutput::Created(found.clone()))
     }
 
@@ -229,13 +240,13 @@ impl Ec2 {
         if found.blocks.len() > usize::from(self.limits.blocks_per_eni()) {
             return Err(error(CallErrorKind::AddressLimit));
         }
-        let taken = |eni: &EniFacts| {
-            eni.attachment.as_ref().is_some_and(|a| a.device_index == device_index)
-        };
-        if self.enis.values().any(taken) {
+        // Each network card has indexes and a limit of its own.
+        let on_card = self.enis.values().filter_map(|eni| eni.attachment.as_ref());
+        let on_card: Vec<_> = on_card.filter(|place| place.network_card == 0).collect();
+        if on_card.iter().any(|place| place.device_index == device_index) {
             return Err(error(CallErrorKind::DeviceIndexTaken));
         }
-        if self.n_attached() >= usize::from(self.limits.enis) {
+        if on_card.len() >= usize::from(self.limits.enis) {
             return Err(error(CallErrorKind::EniLimit));
         }
         Ok(CallOutput::Attached(self.attach_at(eni, device_index, false)))
@@ -294,6 +305,7 @@ impl Ec2 {
             mac: mac_of(n),
             subnet: subnet.clone(),
             security_groups: security_groups(&["sg-1"]),
+            connection_tracking: ConnectionTracking::default(),
             primary_address: Ipv4Addr::from(base + 65_000 - u32::from(n)).into(),
             blocks: BTreeSet::new(),
             kind: EniKind::Interface,

@@ -222,6 +222,29 @@ fn foreign_enis_on_any_card_are_left_alone() {
     assert_eq!(node.ec2.calls.iter().find(touches), None);
 }
 
+/// An ENI with this instance's tag that somebody has attached to another card. The instance takes two ENIs on ours.
+#[test]
+fn index_taken_on_another_card_is_free_on_ours() {
+    let limits = Limits { enis: 2, ..limits("m5.large") };
+    let mut ec2 = Ec2::new(limits);
+    let other = ec2.attach_foreign(1, &[OURS]);
+    ec2.enis.get_mut(&other).unwrap().attachment.as_mut().unwrap().network_card = 1;
+    let before = ec2.enis[&other].clone();
+    let mut node = Node::start_with(ec2, limits, warm_ip(0, 0));
+    node.settle();
+    for pod in 0..18 {
+        node.run_pod(pod);
+    }
+    let places = node.view().enis.into_iter().map(|eni| (eni.network_card, eni.device_index));
+    assert_eq!(places.collect::<Vec<_>>(), [(0, Some(0)), (0, Some(1))]);
+    for pod in 0..18 {
+        node.del(pod);
+    }
+    node.pass(DAY);
+    assert_eq!(node.view().enis.len(), 1, "the ENI at index 1 of our card went back");
+    assert_eq!(node.ec2.enis[&other], before, "the one of the other card is as it was");
+}
+
 /// Its owner has removed the address, and EC2 then assigns it to us.
 #[test]
 fn foreign_address_that_ec2_assigns_to_us_becomes_ours() {

@@ -10,6 +10,7 @@ use ipam::call::{
     AttachmentStatus, CallErrorKind, CallId, CallOutput, EniAttachment, EniFacts, EniKind,
     SubnetFacts,
 };
+use ipam::connection_tracking::ConnectionTracking;
 use ipam::event::{Answer, Effect, Event, LinkState, MetadataEni, RequestId, SaveSeq};
 use ipam::id::{AttachmentKey, EniAttachmentId, EniId, Pod};
 use ipam::policy::Targets;
@@ -96,6 +97,7 @@ fn eni() -> impl Strategy<Value = EniFacts> {
             mac: mac_of(number),
             subnet: subnet_id(subnet),
             security_groups,
+            connection_tracking: ConnectionTracking::default(),
             primary_address: Ipv4Addr::new(10, 0, 0, host).into(),
             blocks,
             kind,

@@ -8,6 +8,7 @@
 //! * Each request is answered once, Adds before their deadline.
 //! * The ENIs on record match EC2.
 //! * While EC2 is silent after a start, the engine makes no mutating call.
+//! * Each range that the VPC had in the last ten minutes keeps its addresses, and no range that nobody has shown.
 //! * A pod waits only while something is under way or the view gives a reason.
 //!
 //! In the end the node comes to rest, nothing has leaked, our ENIs have the primary ENI's security groups, and the
@@ -19,6 +20,7 @@
 //! clock jumps and records that are rolled back.
 
 mod check;
+mod ranges;
 mod step;
 mod world;
 

@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use ipam::block::BlockKind;
-use ipam::event::Event;
+use ipam::event::{Event, RefusalCode};
 use ipam::id::AttachmentKey;
 use ipam::kernel_report::AddressedLink;
 use ipam::policy::WarmSettings;
@@ -564,6 +564,40 @@ fn rest_outlasts_the_cooldown_until_the_kernel_is_read() {
     node.report_kernel();
     node.settle();
     assert_eq!(node.granted(waiting).address(), address);
+}
+
+/// The pool cannot grow, and the address that the pod would get has rested for longer than its cooldown.
+#[test]
+fn pod_that_waits_for_the_kernel_is_told_so() {
+    let mut node = Node::settled(limits("t3.small"), Setup { max_enis: Some(1), ..warm_ip(3, 3) });
+    run_pods(&mut node, 0..3);
+    node.report_kernel();
+    node.kernel_answers = false;
+    let address = node.record().assignments()[&key(0)].address();
+    node.del(0);
+    node.settle();
+    node.links.remove(&address);
+    let refusal = |node: &mut Node, pod| {
+        let add = node.add(pod);
+        node.pass(secs(10));
+        node.refused(add).clone()
+    };
+    assert_eq!(refusal(&mut node, 3).code, RefusalCode::AllCooling);
+    node.pass(secs(30));
+    assert!(refusal(&mut node, 4).message.ends_with("no report has come"));
+    node.send(Event::KernelUnread("list the links: no memory".to_owned()));
+    let refusal = refusal(&mut node, 5);
+    assert_eq!(refusal.code, RefusalCode::KernelUnread, "{}", refusal.message);
+    assert!(refusal.message.contains("list the links: no memory"), "{}", refusal.message);
+    assert!(refusal.retry_after.is_some_and(|after| after <= secs(1)), "{refusal:?}");
+    let named = |node: &Node| {
+        node.view().blocked.iter().any(|line| line.starts_with("KERNEL_UNREAD: 1 addresses may"))
+    };
+    assert!(named(&node), "{:?}", node.view().blocked);
+    node.report_kernel();
+    node.settle();
+    assert!(!named(&node), "{:?}", node.view().blocked);
+    assert_eq!(node.run_pod(6).address(), address);
 }
 
 /// The record still has the pod when the report comes, so its link is no contradiction.

@@ -13,6 +13,12 @@ fn secs(n: u64) -> Duration {
 
 /// As [`Node::pass`], on a host that lacks the devices for which `absent` holds.
 fn pass_without_devices(node: &mut Node, span: Duration, absent: impl Fn(&EniId) -> bool) {
+    let link = |eni: &EniId| if absent(eni) { LinkState::Absent } else { LinkState::Ready };
+    pass_with_links(node, span, link);
+}
+
+/// As [`Node::pass`], on a host where the ENIs are in these states.
+fn pass_with_links(node: &mut Node, span: Duration, link: impl Fn(&EniId) -> LinkState) {
     let end = node.now + span;
     loop {
         while !(node.saves.is_empty() && node.calls.is_empty() && node.host.is_none()) {
@@ -21,7 +27,7 @@ fn pass_without_devices(node: &mut Node, span: Duration, absent: impl Fn(&EniId)
                 node.end_call(0);
             }
             for eni in node.host.take().into_iter().flat_map(|picture| picture.enis) {
-                let link = if absent(&eni.eni) { LinkState::Absent } else { LinkState::Ready };
+                let link = link(&eni.eni);
                 node.send(Event::EniLink { eni: eni.eni, link });
             }
         }
@@ -54,6 +60,25 @@ fn device_that_appears_late_serves() {
     assert_eq!(node.ec2.n_attached(), 2, "the device may still appear");
     pass_without_devices(&mut node, secs(60), |_| false);
     assert_eq!(node.run_pod(4).eni(), second);
+}
+
+/// For instance the node's translation cannot be written, so no ENI is ready.
+#[test]
+fn refusal_for_failing_links_names_the_cause() {
+    let mut node = Node::settled(limits("t3.small"), warm_ip(0, 0));
+    node.restart();
+    let refused = |node: &mut Node, pod| {
+        let add = node.add(pod);
+        pass_with_links(node, secs(60), |_| LinkState::Failed("table: no permission".to_owned()));
+        node.refused(add).clone()
+    };
+    for pod in 0..4 {
+        let refusal = refused(&mut node, pod);
+        assert_eq!(refusal.code, RefusalCode::LinkFailing, "{}", refusal.message);
+        assert!(refusal.message.contains("table: no permission"), "{}", refusal.message);
+        let ready = node.engine.ready(node.now).unwrap_err();
+        assert!(ready.message.contains("table: no permission"), "{}", ready.message);
+    }
 }
 
 #[test]

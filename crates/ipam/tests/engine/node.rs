@@ -168,6 +168,8 @@ pub(crate) struct Node {
     pub(crate) saves: VecDeque<(SaveSeq, Vec<Change>)>,
     pub(crate) calls: VecDeque<(CallId, Ec2Call)>,
     pub(crate) host: Option<HostPicture>,
+    /// The host network that the engine wants, whether or not the host has answered.
+    pub(crate) picture: Option<HostPicture>,
     /// The calls in the order in which they were made, each with its reason.
     pub(crate) reasons: Vec<(Ec2Call, Reason)>,
     /// The links that the engine wants removed and that still exist.
@@ -220,6 +222,7 @@ impl Node {
             saves: VecDeque::new(),
             calls: VecDeque::new(),
             host: None,
+            picture: None,
             reasons: Vec::new(),
             to_take_down: BTreeMap::new(),
             on_host: BTreeMap::new(),
@@ -261,7 +264,7 @@ impl Node {
         let record = self.record();
         self.saves.clear();
         self.calls.clear();
-        self.host = None;
+        (self.host, self.picture) = (None, None);
         let (engine, effects) = Engine::new(Boot { record, ..self.boot.clone() }, self.now);
         self.engine = engine;
         self.absorb(effects);
@@ -376,7 +379,10 @@ impl Node {
                     }
                     self.calls.push_back((id, call));
                 }
-                Effect::SyncHost(picture) => self.host = Some(picture),
+                Effect::SyncHost(picture) => {
+                    self.picture = Some(picture.clone());
+                    self.host = Some(picture);
+                }
                 Effect::TakeDown(links) => self.to_take_down.extend(links),
                 Effect::ReadKernel => self.kernel_is_asked = true,
                 Effect::RestorePods(pods) => self.restored = pods,

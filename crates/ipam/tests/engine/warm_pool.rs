@@ -48,6 +48,7 @@ fn new_eni_carries_all_its_marks() {
     let Some(Ec2Call::CreateEni {
         subnet,
         security_groups,
+        connection_tracking,
         blocks,
         description,
         tags,
@@ -58,6 +59,7 @@ fn new_eni_carries_all_its_marks() {
     };
     assert_eq!((subnet, *blocks), (&subnet_id(SUBNET), BlockKind::V4Address.times(2)));
     assert_eq!(security_groups, &groups);
+    assert!(connection_tracking.is_default());
     assert_eq!(description, &format!("aws-K8S-{INSTANCE}"));
     assert!(client_token.starts_with(INSTANCE) && client_token.len() <= 64, "{client_token}");
     let tags: Vec<_> = tags.iter().map(|(key, value)| format!("{key}={value}")).collect();

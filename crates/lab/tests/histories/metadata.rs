@@ -7,10 +7,11 @@ use std::time::Duration;
 use ec2_model::Rng;
 use ipam::block::Block;
 use ipam::call::Ec2Call;
-use ipam::event::{Event, MetadataEni};
+use ipam::event::{Event, HostNat, MetadataEni};
 use ipam::id::EniId;
 use ipam::time::Timestamp;
 use ipam::view::{EniStage, EniView};
+use ipnet::Ipv4Net;
 use lab::ec2::ipam_id;
 
 use super::check::blocks_of;
@@ -20,6 +21,12 @@ use super::simulation::Simulation;
 const STREAM: u64 = 14;
 /// The least time between the first and the second wasted poll.
 const SECOND_POLL: Duration = Duration::from_secs(600);
+
+/// The VPC's ranges by choice.
+pub(super) fn ranges(choice: usize) -> BTreeSet<Ipv4Net> {
+    let all = ["10.0.0.0/16", "100.64.0.0/16", "10.1.0.0/16"];
+    all.iter().take(choice + 1).map(|range| range.parse().unwrap()).collect()
+}
 
 /// The fault of a metadata service.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -128,6 +135,23 @@ impl Metadata {
         }
     }
 
+    /// The VPC's ranges as it shows them. A faulty service cuts some answers off.
+    fn shown_ranges(&mut self, truth: &BTreeSet<Ipv4Net>) -> Option<BTreeSet<Ipv4Net>> {
+        match self.fault {
+            MetadataFault::None => Some(truth.clone()),
+            MetadataFault::Absent => None,
+            MetadataFault::Late
+            | MetadataFault::Frozen
+            | MetadataFault::RolledBack
+            | MetadataFault::Lacking
+            | MetadataFault::Hoarding
+            | MetadataFault::Empty => {
+                let n = self.rng.index(truth.len() + 1);
+                Some(truth.iter().take(n).copied().collect())
+            }
+        }
+    }
+
     /// `truth` without one block or one ENI.
     fn lacking(&mut self, truth: &EniBlocks) -> EniBlocks {
         let mut shown = truth.clone();
@@ -189,6 +213,25 @@ impl Simulation {
         if self.n_polls(node) > before {
             self.check_poll_rate(node, &truth);
         }
+    }
+
+    /// Shows the daemon the VPC's ranges. Services that have stopped count as sound ones here.
+    pub(super) fn show_ranges(&mut self, node: usize) {
+        let shown = match self.metadata.get_mut(node) {
+            Some(metadata) => metadata.shown_ranges(&self.ranges),
+            None => Some(self.ranges.clone()),
+        };
+        if let Some(shown) = shown {
+            self.tell(node, Event::VpcRanges(shown));
+        }
+    }
+
+    /// Pods reach the range that every VPC here has with their own addresses.
+    pub(super) fn check_ranges(&mut self, node: usize, nat: &HostNat) {
+        let HostNat::Wanted(nat) = nat else { return };
+        let untranslated = nat.source.as_ref().map(|source| &source.untranslated);
+        let holds = untranslated.is_some_and(|found| found.is_superset(&ranges(0)));
+        self.expect(node, "translation within the VPC", holds, || format!("{untranslated:?}"));
     }
 
     /// The daemon is about to learn EC2's state. If that is news, hints may have been right, so

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use ipam::block::Block;
 use ipam::call::{CallId, Ec2Call, EniFacts};
-use ipam::event::{HostEni, RequestId, SaveSeq};
+use ipam::event::{HostEni, HostNat, RequestId, SaveSeq};
 use ipam::id::{AttachmentKey, BootId, EniId, Pod as PodFacts};
 use ipam::kernel_report::{KernelReport, PodLink};
 use ipam::policy::{Limits, Node as NodeFacts};
@@ -85,7 +85,10 @@ pub(super) struct Node {
     pub(super) durable: Record,
     pub(super) save: Option<(SaveSeq, Vec<Change>)>,
     pub(super) calls: BTreeMap<CallId, InFlightCall>,
+    /// The ENIs of a sync that has not ended.
     pub(super) host: Option<Vec<HostEni>>,
+    /// The translation that this run of the daemon wants.
+    pub(super) nat: Option<HostNat>,
     pub(super) tick_at: Option<Timestamp>,
     /// ENIs that were ready in this run, and attachments that this run found on record.
     pub(super) ready: BTreeSet<EniId>,
@@ -130,6 +133,7 @@ impl Node {
             save: None,
             calls: BTreeMap::new(),
             host: None,
+            nat: None,
             tick_at: None,
             ready: BTreeSet::new(),
             known: BTreeSet::new(),
@@ -252,7 +256,7 @@ impl Node {
         self.engine = None;
         self.save = None;
         self.calls.clear();
-        self.host = None;
+        (self.host, self.nat) = (None, None);
         self.tick_at = None;
         self.ready.clear();
         self.open.clear();

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use ipam::block::Block;
+use ipam::event::HostNat;
 use ipam::id::{AttachmentKey, EniId};
 use lab::ec2::ipam_id;
 
@@ -148,6 +149,14 @@ impl Simulation {
         let intents = found.durable.intents();
         expect(intents.is_empty(), "intent left open", format!("{intents:?}"));
         expect(found.durable == *engine.record(), "engine and log differ", String::new());
+        let ranges = found.durable.vpc_ranges();
+        expect(*ranges == self.ranges, "other ranges on record", format!("{ranges:?}"));
+        let wanted = match &found.nat {
+            Some(HostNat::Wanted(nat)) => nat.source.as_ref().map(|source| &source.untranslated),
+            Some(HostNat::Absent | HostNat::Unknown(_)) | None => None,
+        };
+        let is_whole = wanted.is_some_and(|wanted| wanted.is_superset(&self.ranges));
+        expect(is_whole, "range of the VPC is translated", format!("{wanted:?}"));
         let is_rolled_back = found.is_rolled_back;
         let recorded = found.durable.owners().iter().map(|(ip, key)| (*ip, named(key)));
         let recorded: BTreeSet<_> = recorded.collect();

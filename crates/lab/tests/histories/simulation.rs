@@ -11,11 +11,12 @@ use ec2_model::id::EniId;
 use ec2_model::response::Response;
 use ipam::block::Block;
 use ipam::call::{CallId, Ec2Call};
-use ipam::event::{Effect, Event, LinkState};
+use ipam::event::{Effect, Event, HostNat, LinkState};
 use ipam::id::AttachmentKey;
 use ipam::kernel_report::KernelReport;
 use ipam::policy::{Families, FamilyPolicy, Limits};
 use ipam::time::Timestamp;
+use ipnet::Ipv4Net;
 use lab::cloud::{Cloud, SetupError};
 use lab::ec2;
 use lab::event_queue::EventQueue;
@@ -23,7 +24,7 @@ use lab::spec::NodeSpec;
 
 use super::faults::other_group;
 use super::history::{History, Outcome, Violation};
-use super::metadata::Metadata;
+use super::metadata::{self, Metadata};
 use super::node::{InFlightCall, Node, PluginRequest};
 use super::setting::Setting;
 use super::step::{CallFault, HistoryStep, LIMIT_CODES, LimitsError, PolicyChange, StepAction};
@@ -66,6 +67,8 @@ pub(super) struct Simulation {
     /// Metadata services, in the order of the nodes.
     pub(super) metadata: Vec<Metadata>,
     pub(super) rng: Rng,
+    /// The VPC's ranges, which the model of EC2 does not change.
+    pub(super) ranges: BTreeSet<Ipv4Net>,
     /// ENIs that belong to nobody in the simulation.
     pub(super) foreign_enis: BTreeSet<EniId>,
     /// ENIs that were detached by hand.
@@ -100,6 +103,7 @@ impl Simulation {
             nodes: Vec::new(),
             metadata: Vec::new(),
             rng: Rng::with_stream(history.seed, STREAM),
+            ranges: metadata::ranges(0),
             foreign_enis: BTreeSet::new(),
             detached_enis: BTreeSet::new(),
             removed_blocks: BTreeSet::new(),
@@ -245,6 +249,7 @@ impl Simulation {
             StepAction::DetachByHand { which } => self.detach_by_hand(node, which),
             StepAction::UnassignByHand { which } => self.unassign_by_hand(node, which),
             StepAction::ChangeGroups { which, choice } => self.change_groups(node, which, choice),
+            StepAction::ChangeRanges { choice } => self.ranges = metadata::ranges(choice),
             StepAction::Terminate => self.terminate(node),
             StepAction::ChangePolicy(ref change) => self.change_policy(node, change),
             StepAction::ChangeLimits(ref error) => self.change_limits(node, error),
@@ -336,6 +341,7 @@ impl Simulation {
         let run = self.nodes[node].run;
         self.push_in(self.poll_every, HistoryEvent::PollKernel { node, run });
         self.hint(node);
+        self.show_ranges(node);
     }
 
     /// Starts a daemon. It polls the kernel first, then gets the DELs that found no daemon.
@@ -351,6 +357,7 @@ impl Simulation {
         let report = KernelReport { vanished: BTreeSet::new(), ..report };
         let first = self.handle(node, Event::Kernel(report));
         self.follow(node, effects.into_iter().chain(first).collect());
+        self.tell(node, Event::VpcRanges(self.ranges.clone()));
         for key in std::mem::take(&mut self.nodes[node].pending_dels) {
             self.asks(node, PluginRequest::Del { key });
         }
@@ -412,10 +419,14 @@ impl Simulation {
                 self.nodes[node].calls.insert(id, in_flight);
                 self.push_within(SEND_MS, HistoryEvent::Arrives { node, run, id, part: 0 });
             }
-            // Without ENIs there is nothing to report back.
-            Effect::SyncHost(picture) if picture.enis.is_empty() => self.nodes[node].host = None,
             Effect::SyncHost(picture) => {
-                if self.nodes[node].host.replace(picture.enis).is_none() {
+                self.check_ranges(node, &picture.nat);
+                self.nodes[node].nat = Some(picture.nat);
+                // Without ENIs there is nothing to report back.
+                let enis = Some(picture.enis).filter(|enis| !enis.is_empty());
+                let is_new = enis.is_some();
+                let was_asked = std::mem::replace(&mut self.nodes[node].host, enis).is_some();
+                if is_new && !was_asked {
                     self.push_within(HOST_MS, HistoryEvent::HostDone { node, run });
                 }
             }
@@ -508,12 +519,17 @@ impl Simulation {
         let (until, failed) = found.no_device_until;
         let is_trouble = self.now < until;
         let run = found.run;
+        let unknown = match &found.nat {
+            Some(HostNat::Unknown(why)) => Some((*why).to_owned()),
+            Some(HostNat::Absent | HostNat::Wanted(_)) | None => None,
+        };
         for eni in found.host.take().unwrap_or_default() {
             let instance = self.nodes[node].site.instance.clone();
             let IpAddr::V4(own) = eni.primary_address else { panic!("{eni:?} has no IPv4") };
             let is_there = self.cloud.reaches(&instance, own, self.now);
             let link = match (is_there, is_trouble) {
-                (true, false) => LinkState::Ready,
+                // As in the agent, no ENI is ready while the translation is unknown.
+                (true, false) => unknown.clone().map_or(LinkState::Ready, LinkState::Failed),
                 (true, true) if failed => LinkState::Failed("no such device".to_owned()),
                 (true, true) | (false, _) => LinkState::Absent,
             };

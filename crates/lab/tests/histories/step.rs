@@ -20,6 +20,8 @@ const CHANGES_STREAM: u64 = 20;
 
 /// The number of the random stream of changed security groups.
 const GROUPS_STREAM: u64 = 21;
+/// The number of the random stream of changed ranges of the VPC.
+const RANGES_STREAM: u64 = 22;
 
 /// A step of a history.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -112,6 +114,11 @@ pub(super) enum StepAction {
         /// The index among the attached ENIs; the primary one is the first.
         which: usize,
         /// The index among the choices of groups.
+        choice: usize,
+    },
+    /// The VPC gets a range, or loses one.
+    ChangeRanges {
+        /// The index among the choices of ranges.
         choice: usize,
     },
     /// The instance is terminated.
@@ -235,6 +242,8 @@ pub(super) fn steps_of(seed: u64, n_nodes: usize) -> Vec<HistoryStep> {
         which: if rng.one_in(3) { rng.index(4) } else { 0 },
         choice: rng.index(3),
     });
+    let mut rng = Rng::with_stream(seed, RANGES_STREAM);
+    insert(&mut steps, &mut rng, n_nodes, |rng| StepAction::ChangeRanges { choice: rng.index(3) });
     steps
 }
 

@@ -17,6 +17,7 @@ use crate::engine::poll::LAG;
 use crate::eni::{Attachment, Eni, Exclusion, Link, Origin, Stage};
 use crate::id::EniId;
 use crate::ownership::{self, Ownership};
+use crate::place::Place;
 use crate::policy::Placement;
 use crate::pool::Pool;
 use crate::reason::Reason;
@@ -151,12 +152,18 @@ impl StockTake<'_> {
         let mut ours: Vec<_> = facts.iter().map(|eni| serving(eni, self.cx)).collect();
         self.inventory.unused_blocks = unused_blocks(facts, &ours);
         if let Some(primary) = facts.iter().find(|eni| eni.is_primary(primary_mac)) {
-            let EniFacts { subnet, security_groups, primary_address: address, .. } =
-                primary.clone();
+            let EniFacts { subnet, security_groups, connection_tracking, .. } = primary.clone();
+            let address = primary.primary_address;
             let before = self.inventory.primary_template.take();
             let same = before.as_ref().filter(|it| it.security_groups == security_groups);
             let groups_since = same.map_or(describe.asked_at, |it| it.groups_since);
-            let template = PrimaryTemplate { subnet, security_groups, groups_since, address };
+            let template = PrimaryTemplate {
+                subnet,
+                security_groups,
+                connection_tracking,
+                groups_since,
+                address,
+            };
             self.inventory.primary_template = Some(template);
             if before != self.inventory.primary_template {
                 // What EC2 has refused was asked for with the old groups.
@@ -214,9 +221,8 @@ impl StockTake<'_> {
     }
 
     fn note_foreign(&mut self, eni: &EniFacts, why: ForeignReason) {
-        let on_our_card = eni.attachment.as_ref().filter(|a| a.network_card == 0);
-        let device_index = on_our_card.map(|attachment| attachment.device_index);
-        self.inventory.foreign.insert(eni.id.clone(), Foreign { why, device_index });
+        let place = eni.attachment.as_ref().map(Place::from);
+        self.inventory.foreign.insert(eni.id.clone(), Foreign { why, place });
         self.inventory.unused_blocks.entry(eni.id.clone()).or_default().extend(&eni.blocks);
     }
 
@@ -390,7 +396,7 @@ fn described_stage(facts: &EniFacts) -> Stage {
     let Some(attachment) = &facts.attachment else { return Stage::Unattached };
     let known = Attachment {
         id: attachment.id.clone(),
-        device_index: attachment.device_index,
+        place: attachment.into(),
         delete_on_termination: attachment.delete_on_termination,
     };
     match attachment.status {
@@ -398,7 +404,7 @@ fn described_stage(facts: &EniFacts) -> Stage {
             Stage::Attached { attachment: known, link: Link::Awaited }
         }
         AttachmentStatus::Detaching => {
-            Stage::Deleting { place: Some(attachment.device_index), why: Reason::Detaching }
+            Stage::Deleting { place: Some(attachment.into()), why: Reason::Detaching }
         }
     }
 }
@@ -417,7 +423,7 @@ fn next_stage(known: &Stage, described: Stage) -> Stage {
             Stage::Attached { attachment, .. },
         ) => Stage::Draining { attachment, why: why.clone() },
         (Stage::Draining { attachment, why }, Stage::Unattached) => {
-            Stage::Deleting { place: Some(attachment.device_index), why: why.clone() }
+            Stage::Deleting { place: Some(attachment.place), why: why.clone() }
         }
         (Stage::Deleting { place, why }, Stage::Unattached) => {
             Stage::Deleting { place: *place, why: why.clone() }

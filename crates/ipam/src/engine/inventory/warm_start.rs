@@ -12,6 +12,7 @@ use super::serving;
 use super::stock_take::StockTake;
 use crate::block::Block;
 use crate::call::{EniAttachment, EniFacts, EniKind};
+use crate::connection_tracking::ConnectionTracking;
 use crate::eni::Eni;
 use crate::id::{BootId, EniId};
 use crate::ownership::{self, Ownership};
@@ -136,6 +137,7 @@ fn facts(eni: &Eni, attachment: EniAttachment) -> EniFacts {
         mac: eni.mac,
         subnet: eni.subnet.clone(),
         security_groups: BTreeSet::new(),
+        connection_tracking: ConnectionTracking::default(),
         primary_address: eni.primary_address,
         blocks: staying(eni).copied().collect(),
         kind: EniKind::Interface,

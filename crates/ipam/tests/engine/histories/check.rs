@@ -9,7 +9,7 @@ use ipam::event::{Answer, LinkState};
 use ipam::id::AttachmentKey;
 use ipam::record::{Assignment, KnownEni};
 
-use super::step::{End, Fate, PODS, Runtime, SaveEnd, Step};
+use super::step::{End, Fate, PODS, Runtime, SaveEnd, Step, VPC};
 use super::world::{HistoryModel, Open};
 use crate::ec2::{PRIMARY, eni_id};
 use crate::node::{OnEni as _, key};
@@ -27,6 +27,9 @@ impl HistoryModel {
         self.check_taken_down();
         self.check_known();
         self.check_calls();
+        if let Some(picture) = &self.node.picture {
+            self.ranges.check(picture, self.node.now);
+        }
         for (request, open) in &self.open {
             if let Open::Add { deadline, .. } = open {
                 assert!(*deadline > self.node.now, "{request:?} is not answered in time");
@@ -184,9 +187,10 @@ impl HistoryModel {
         }
     }
 
-    /// Lets everything succeed for two hours. Then the links of ended pods disappear, and everything succeeds
-    /// again.
+    /// Lets everything succeed for two hours, in a VPC whose ranges stay. Then the links of ended pods disappear, and
+    /// everything succeeds again.
     pub(super) fn heal(&mut self) {
+        self.take(&Step::VpcRanges(VPC));
         self.take(&Step::ReportKernel(Runtime::All));
         self.come_to_rest();
         let live: BTreeMap<_, _> = self.truly_live().map(|(key, ip)| (*ip, key.clone())).collect();
@@ -197,6 +201,7 @@ impl HistoryModel {
             self.come_to_rest();
             self.take(&Step::Pass { ms: 60_000 });
         }
+        self.take(&Step::VpcRanges(VPC));
         self.come_to_rest();
         // Pods that ended without a DEL are off the record now, and have no link.
         let linked = self.node.links.keys();
@@ -277,5 +282,7 @@ impl HistoryModel {
         let noted: BTreeMap<_, _> =
             noted.iter().map(|(id, known)| (id, known.facts.blocks.clone())).collect();
         assert_eq!(noted, real, "the log and EC2 disagree");
+        let ranges: Vec<_> = self.durable.vpc_ranges().iter().map(ToString::to_string).collect();
+        assert_eq!(ranges, VPC, "the log and the metadata service disagree");
     }
 }

@@ -15,6 +15,12 @@ pub(super) const PODS: usize = 12;
 /// Security groups that ENIs may get.
 const GROUPS: [&[&str]; 4] = [&["sg-1"], &["sg-2"], &["sg-1", "sg-2"], &["sg-2", "sg-3"]];
 
+/// The VPC's ranges once nothing goes wrong any more.
+pub(super) const VPC: &[&str] = &["10.0.0.0/16"];
+/// Answers of the metadata service about the VPC's ranges. Some are cut off.
+const RANGES: [&[&str]; 5] =
+    [VPC, VPC, &["10.0.0.0/16", "100.64.0.0/16"], &["100.64.0.0/16", "10.1.0.0/16"], &[]];
+
 #[derive(Debug, Clone)]
 pub(super) enum Step {
     Add {
@@ -77,6 +83,8 @@ pub(super) enum Step {
         /// Whether it shows each block in turn; the list repeats.
         shows: Vec<bool>,
     },
+    /// The metadata service shows these ranges of the VPC.
+    VpcRanges(&'static [&'static str]),
 }
 
 /// What the container runtime lists.
@@ -172,6 +180,7 @@ pub(super) fn steps() -> impl Strategy<Value = Vec<Step>> {
         1 => (0..PODS).prop_map(|pod| Step::Forget { pod }),
         6 => runtime.prop_map(Step::ReportKernel),
         3 => prop::collection::vec(any::<bool>(), 1..4).prop_map(|shows| Step::Hint { shows }),
+        3 => prop::sample::select(RANGES.to_vec()).prop_map(Step::VpcRanges),
         2 => (prop_oneof![2 => Just(0), 1 => 1..4_usize], prop::sample::select(GROUPS.to_vec()))
             .prop_map(|(eni, groups)| Step::Groups { eni, groups }),
         1 => policies(vec![BlockKind::V4Address, BlockKind::V4Prefix]).prop_map(Step::Policy),

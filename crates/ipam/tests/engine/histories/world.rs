@@ -6,12 +6,13 @@ use std::time::Duration;
 
 use ipam::block::Block;
 use ipam::call::{CallError, CallErrorKind, CallId, CallOutput, Ec2Call};
-use ipam::event::{Event, LinkState, RequestId};
+use ipam::event::{Event, HostNat, LinkState, RequestId};
 use ipam::id::{AttachmentKey, BootId, EniId};
 use ipam::record::{Assignment, Change, Record};
 use ipam::time::Timestamp;
 use ipam::view::{EniStage, PoolView};
 
+use super::ranges::Ranges;
 use super::step::{End, Fate, PODS, Runtime, SaveEnd, Setting, Step};
 use crate::ec2::{Ec2, SUBNET, error, security_groups};
 use crate::node::{Node, key};
@@ -42,6 +43,7 @@ pub(super) struct HistoryModel {
     pub(super) ready: BTreeSet<EniId>,
     pub(super) known: BTreeSet<AttachmentKey>,
     pub(super) seen_calls: BTreeSet<CallId>,
+    pub(super) ranges: Ranges,
     /// The shortest cooldown under which a call that is on its way may have been decided.
     pub(super) cooldown: Duration,
     /// Whether policy or limits have changed since the first start.
@@ -68,6 +70,7 @@ impl HistoryModel {
             ready: BTreeSet::new(),
             known: BTreeSet::new(),
             seen_calls: BTreeSet::new(),
+            ranges: Ranges::default(),
             cooldown: setting.policy.cooldown,
             has_changed: false,
             has_learnt: false,
@@ -113,18 +116,7 @@ impl HistoryModel {
                 self.open.insert(request, Open::Release);
             }
             Step::EndCall { which, end } => self.end_call(*which, *end),
-            Step::EndSync(state) => {
-                if *state == LinkState::Ready {
-                    self.ready.extend(
-                        self.node
-                            .host
-                            .iter()
-                            .flat_map(|picture| &picture.enis)
-                            .map(|eni| eni.eni.clone()),
-                    );
-                }
-                self.node.end_sync(state);
-            }
+            Step::EndSync(state) => self.end_sync(state),
             Step::EndSave(SaveEnd::Durable(n)) => self.make_durable(*n),
             Step::EndSave(SaveEnd::Failed { in_file }) => {
                 if *in_file && let Some((_, changes)) = self.node.saves.front() {
@@ -173,8 +165,26 @@ impl HistoryModel {
                 shown.values_mut().for_each(|blocks| blocks.retain(|_| *shows.next().unwrap()));
                 self.node.hint(shown);
             }
+            Step::VpcRanges(shown) => {
+                let shown = shown.iter().map(|range| range.parse().unwrap()).collect();
+                self.ranges.show(&shown, self.node.now);
+                self.node.send(Event::VpcRanges(shown));
+            }
         }
         self.check();
+    }
+
+    /// As in the agent, no ENI is ready while the translation is unknown.
+    fn end_sync(&mut self, state: &LinkState) {
+        let Some(picture) = &self.node.host else { return };
+        let state = match (state, &picture.nat) {
+            (LinkState::Ready, HostNat::Unknown(why)) => LinkState::Failed((*why).to_owned()),
+            (state, _) => state.clone(),
+        };
+        if state == LinkState::Ready {
+            self.ready.extend(picture.enis.iter().map(|eni| eni.eni.clone()));
+        }
+        self.node.end_sync(&state);
     }
 
     fn end_call(&mut self, which: usize, end: End) {
@@ -283,6 +293,7 @@ impl HistoryModel {
         }
         // Changes of the same millisecond would be both before and after the kernel report.
         self.node.now = self.node.now + Duration::from_millis(1);
+        self.ranges.restart(&self.durable, self.node.now);
         self.node.restart();
         self.note_unexplained();
     }

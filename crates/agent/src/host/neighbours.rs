@@ -1,0 +1,45 @@
+//! The kernel's limits of neighbours: raised if they are too low for the node, or named.
+
+use datapath::host::Families;
+use datapath::neighbour_limits::{self, NeighbourLimits};
+
+use super::Reports;
+use crate::error_chain;
+
+/// The code of the line in `ipamd status` while a limit is too low.
+const CODE: &str = "NEIGHBOUR_LIMITS";
+
+/// Checks the limits for `n` neighbours. `was_ready`: a limit that is raised now had been lowered by another program.
+/// Returns the fault as of now, to be handed in as `before` the next time. A fault keeps no pod from the network yet.
+pub(super) fn ensure(
+    (families, n): (Families, u32),
+    limits: NeighbourLimits,
+    before: Option<String>,
+    was_ready: bool,
+    reports: &Reports,
+) -> Option<String> {
+    match neighbour_limits::ensure(families, n, limits) {
+        Ok(raised) => {
+            for limit in &raised {
+                tracing::info!(%limit, "raised a limit of the kernel's neighbours");
+            }
+            if was_ready && !raised.is_empty() {
+                reports.repairs.count("neighbours");
+            }
+            reports.notes.settle(CODE);
+            None
+        }
+        Err(error) => {
+            let fault = error_chain(&error);
+            let line = format!(
+                "the kernel drops packets to new neighbours beyond a limit that is too low for the primary ENI's subnet and \
+                 the node's pods; raise it: {fault}"
+            );
+            if before.as_ref() != Some(&fault) {
+                tracing::warn!("{line}");
+            }
+            reports.notes.say(CODE, line);
+            Some(fault)
+        }
+    }
+}
