@@ -175,8 +175,8 @@ pub struct HostPicture {
     pub primary_mac: MacAddr,
     /// The MTU of all ENIs, in bytes.
     pub mtu: u16,
-    /// The family of pods' addresses.
-    pub family: Family,
+    /// The families of pods' addresses; never empty.
+    pub families: BTreeSet<Family>,
     /// How pods' packets are translated, and which way answers take.
     pub nat: HostNat,
     /// Our attached ENIs, the primary one included, ascending by id. Empty until EC2 or the record shows
@@ -187,7 +187,7 @@ pub struct HostPicture {
 /// How pods' packets are translated.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum HostNat {
-    /// Not at all: pods have IPv6 addresses.
+    /// Not at all: pods have no IPv4 addresses.
     Absent,
     /// Not known yet, for this reason. The kernel keeps what it has, and no ENI is ready: pods on it might reach nothing
     /// outside the VPC.

@@ -91,7 +91,7 @@ impl HostSync {
         let wanted = HostPicture {
             primary_mac: cx.node.primary_mac,
             mtu: cx.policy.mtu,
-            family: cx.family().kind.family(),
+            families: cx.families().policies().map(|policy| policy.kind.family()).collect(),
             nat: ranges.nat(pool, &enis, cx),
             enis,
         };

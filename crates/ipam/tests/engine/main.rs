@@ -10,6 +10,7 @@
 
 mod denied;
 mod disagreements;
+mod dual;
 mod ec2;
 mod ec2_silent;
 mod errors;
