@@ -272,9 +272,9 @@ fn picture(wanted: &HostPicture) -> Result<datapath::host::HostPicture, MtuError
     Ok(datapath::host::HostPicture {
         primary_mac: wanted.primary_mac,
         mtu: Mtu::try_from(u32::from(wanted.mtu))?,
-        families: match wanted.family {
-            Family::V4 => Families::Ipv4,
-            Family::V6 => Families::Ipv6,
+        families: match wanted.families.contains(&Family::V6) {
+            false => Families::Ipv4,
+            true => Families::Ipv6,
         },
         nat: nat::picture(&wanted.nat),
         enis: secondary.filter_map(secondary_eni).collect(),

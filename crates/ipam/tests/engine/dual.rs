@@ -166,14 +166,19 @@ fn shortage_of_ipv4_leaves_pods_one_family_if_they_may() {
     assert_eq!(families(node.granted(request)), [Family::V6]);
 }
 
+/// A pod that needs both families is refused for IPv6 first: without it, the pod asks for no IPv4 address.
 #[test]
 fn pod_without_any_family_is_refused() {
     let refuses = |call: &Ec2Call| no_ipv4(call).or(no_ipv6(call));
-    for setup in [required(), preferred()] {
+    let codes = [RefusalCode::AccessDenied, RefusalCode::SubnetExhausted];
+    for (setup, code) in [required(), preferred()].into_iter().zip(codes) {
         let mut node = refusing(setup, refuses);
         let request = node.add(0);
         node.settle();
-        assert_eq!(node.refused(request).code, RefusalCode::SubnetExhausted);
+        assert_eq!(node.refused(request).code, code);
+        let blocked = node.view().blocked.join("; ");
+        assert!(blocked.contains("SUBNET_EXHAUSTED"), "status has both: {blocked}");
+        assert!(blocked.contains("ACCESS_DENIED"), "status has both: {blocked}");
     }
 }
 
