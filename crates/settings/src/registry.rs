@@ -259,7 +259,7 @@ settings! {
         "Pods have IPv6 addresses",
         .flag(Switch("ipv6"));
     ENABLE_IPv4: Family, Depends("the opposite of `ENABLE_IPv6`"),
-        "Pods have IPv4 addresses, with `ENABLE_IPv6` beside IPv6 ones";
+        "Pods have IPv4 addresses";
     TIDEPOOL_DUAL_STACK: Family, Value("required"),
         "With both families, what a pod needs to start: `required` an address of each, `preferred` of one if the \
          other family has none in time",

@@ -28,6 +28,7 @@ fn defaults_are_those_of_the_manifest() {
     assert_eq!(warm, WarmSettings::default());
     let expect = Settings {
         kind: BlockKind::V4Address,
+        dual: None,
         warm,
         max_enis: None,
         max_pods: None,
@@ -136,6 +137,7 @@ fn good_values_are_read() {
     let settings = read(&[&variables[..], &QUIET].concat()).unwrap();
     let expect = Settings {
         kind: BlockKind::V4Prefix,
+        dual: None,
         warm: WarmSettings { warm_eni: 0, warm_ip: 5, minimum_ip: 20, warm_prefix: 2 },
         max_enis: Some(3),
         max_pods: Some(58),
