@@ -166,10 +166,25 @@ fn shortage_of_ipv4_leaves_pods_one_family_if_they_may() {
     assert_eq!(families(node.granted(request)), [Family::V6]);
 }
 
+#[test]
+fn what_a_pod_needs_changes_while_the_daemon_runs() {
+    let mut node = refusing(required(), no_ipv6);
+    let request = node.add(0);
+    node.settle();
+    assert_eq!(node.refused(request).code, RefusalCode::AccessDenied);
+    node.change_policy(preferred());
+    assert_eq!(families(&node.run_pod(0)), [Family::V4]);
+    node.change_policy(required());
+    let request = node.add(1);
+    node.settle();
+    assert_eq!(node.refused(request).code, RefusalCode::AccessDenied);
+    assert_eq!(families(&node.run_pod(0)), [Family::V4], "it has started already");
+}
+
 /// A pod that needs both families is refused for IPv6 first: without it, the pod asks for no IPv4 address.
 #[test]
 fn pod_without_any_family_is_refused() {
-    let refuses = |call: &Ec2Call| no_ipv4(call).or(no_ipv6(call));
+    let refuses = |call: &Ec2Call| no_ipv4(call).or_else(|| no_ipv6(call));
     let codes = [RefusalCode::AccessDenied, RefusalCode::SubnetExhausted];
     for (setup, code) in [required(), preferred()].into_iter().zip(codes) {
         let mut node = refusing(setup, refuses);
