@@ -141,7 +141,7 @@ fn link(add: &Add, identity: Identity, granted: &v1::Granted) -> Result<PodLink,
         host_name: identity.host_name,
         owner: identity.owner,
         mtu: mtu(add, granted).map_err(|e| Failure::LinkSetup.error(error_chain(&e)))?,
-        addresses: vec![crate::pod::granted(&granted.addresses)?],
+        addresses: crate::pod::granted(&granted.addresses)?,
     })
 }
 

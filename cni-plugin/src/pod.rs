@@ -106,16 +106,18 @@ fn unusable(error: &dyn std::error::Error) -> CniError {
     )
 }
 
-/// The address of a grant: this plugin sets up one, on an ENI.
+/// The addresses of a grant: one, or one of each family, on ENIs.
 ///
 /// # Errors
 ///
-/// [`Failure::UnsupportedGrant`] if there are several or no ENI carries it, [`Failure::BadAnswer`] if
-/// there is none or it is malformed.
-pub(crate) fn granted(wire: &[v1::PodAddress]) -> Result<PodAddress, CniError> {
-    match wire {
-        [one] => address(one),
+/// [`Failure::UnsupportedGrant`] if there are others or no ENI carries one, [`Failure::BadAnswer`] if
+/// there is none or one is malformed.
+pub(crate) fn granted(wire: &[v1::PodAddress]) -> Result<Vec<PodAddress>, CniError> {
+    let granted = addresses(wire)?;
+    match granted.as_slice() {
         [] => Err(Failure::BadAnswer.error("ipamd granted no address")),
+        [_] => Ok(granted),
+        [one, other] if one.address.is_ipv4() != other.address.is_ipv4() => Ok(granted),
         [_, _, ..] => {
             let addresses: Vec<_> = wire.iter().map(|wire| wire.address.as_str()).collect();
             Err(unsupported(&format!("{} addresses ({})", wire.len(), addresses.join(", "))))
@@ -127,7 +129,7 @@ pub(crate) fn granted(wire: &[v1::PodAddress]) -> Result<PodAddress, CniError> {
 ///
 /// # Errors
 ///
-/// As for [`granted`], but any number of addresses is fine.
+/// As for [`granted`], but any addresses are fine.
 pub(crate) fn addresses(wire: &[v1::PodAddress]) -> Result<Vec<PodAddress>, CniError> {
     wire.iter().map(address).collect()
 }
@@ -154,7 +156,8 @@ fn address(wire: &v1::PodAddress) -> Result<PodAddress, CniError> {
 }
 
 fn unsupported(what: &str) -> CniError {
-    let details = format!("ipamd granted {what}; this plugin sets up one address on an ENI");
+    let details =
+        format!("ipamd granted {what}; this plugin sets up one address of each family, on an ENI");
     Failure::UnsupportedGrant.error(details)
 }
 
@@ -202,7 +205,8 @@ mod tests {
     /// The address and table, or the code and a part of the details.
     fn check(wire: &[v1::PodAddress], expect: Result<(&str, u32), (u32, &str)>) {
         match (granted(wire), expect) {
-            (Ok(PodAddress { address, table }), Ok(expect)) => {
+            (Ok(granted), Ok(expect)) => {
+                let [PodAddress { address, table }] = granted[..] else { panic!("{granted:?}") };
                 assert_eq!((&*address.to_string(), table.number()), expect);
             }
             (Err(error), Err((code, part))) => {
@@ -244,6 +248,17 @@ mod tests {
         check(&[unknown], Err((156, "10.0.2.20 without a route table")));
         let two = [on_eni("10.0.2.20", 2), on_eni("10.0.3.20", 3)];
         check(&two, Err((156, "2 addresses (10.0.2.20, 10.0.3.20)")));
+    }
+
+    #[test]
+    fn grant_of_both_families_is_set_up_whole() {
+        let wire = [on_eni("10.0.2.20", 2), on_eni("2001:db8::20", 254)];
+        let granted = granted(&wire).unwrap();
+        let read: Vec<_> =
+            granted.iter().map(|pod| (pod.address.to_string(), pod.table.number())).collect();
+        assert_eq!(read, [("10.0.2.20".to_owned(), 2), ("2001:db8::20".to_owned(), 254)]);
+        let three = [wire[0].clone(), wire[1].clone(), on_eni("2001:db8::21", 254)];
+        check(&three, Err((156, "3 addresses (10.0.2.20, 2001:db8::20, 2001:db8::21)")));
     }
 
     #[test]

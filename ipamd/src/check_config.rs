@@ -10,9 +10,10 @@ use aws::Imds;
 use comfy_table::{Table, presets};
 use command_line::{Failure, printable};
 use ipam::block::BlockKind;
+use ipam::policy::{Families, Needs};
 use settings::registry::{ALL, Support};
 use settings::{
-    InForce, SettingError, Settings, Source, Variables, limits_text, mode_text, targets_text,
+    InForce, SettingError, Settings, Source, Variables, families_text, limits_text, targets_text,
 };
 
 use crate::limits::{self, Known};
@@ -78,7 +79,7 @@ fn type_text(settings: &Settings, name: &str) -> Result<String, SettingError> {
     line(&mut text, "instance type", name.to_owned());
     line(&mut text, "limits", limits_text(limits));
     line(&mut text, "limits from", source.to_string());
-    line(&mut text, "mode", mode_text(kind).to_owned());
+    line(&mut text, "mode", families_text(policy.families));
     line(&mut text, "targets", targets_text(&policy));
     line(&mut text, "max ENIs", limits.enis_allowed(&policy).to_string());
     line(&mut text, "max pods", policy.max_pods.to_string());
@@ -90,6 +91,13 @@ fn type_text(settings: &Settings, name: &str) -> Result<String, SettingError> {
         BlockKind::V6Prefix => "one /80 prefix, that is 2^48 addresses,".to_owned(),
     };
     line(&mut text, "holds at most", format!("{holds} for pods"));
+    if let Families::Dual { needs, .. } = policy.families {
+        let starts = match needs {
+            Needs::Each => "with an address of each family only",
+            Needs::Any => "with one family if the other has no address in time",
+        };
+        line(&mut text, "pods start", starts.to_owned());
+    }
     for warning in settings::warnings(settings, &policy, limits) {
         line(&mut text, "warning", warning);
     }

@@ -5,7 +5,7 @@ use std::net::IpAddr;
 
 use anyhow::{Context, Result, ensure};
 use ipnet::IpNet;
-use proto::v1::ViewReply;
+use proto::v1::{PodAddress, PodView, ViewReply};
 use serde_json::Value;
 use tokio::process::Command;
 
@@ -70,7 +70,7 @@ fn compare_with_ec2(view: &ViewReply, instance: &Value) -> Result<()> {
         enis.iter().map(|eni| (eni["id"].as_str().unwrap_or_default().to_owned(), blocks(eni)));
     let theirs: BTreeMap<_, _> = theirs.collect();
     ensure!(ours == theirs, "the daemon's ENIs: {ours:?}, EC2's: {theirs:?}");
-    for address in view.pods.iter().filter_map(|pod| pod.address.as_ref()) {
+    for address in view.pods.iter().flat_map(addresses) {
         let blocks = theirs.get(&address.eni).context("a pod on an unknown ENI")?;
         let ip: IpAddr = address.address.parse().context("a pod's address")?;
         let mut blocks = blocks.iter().map(|block| block.parse::<IpNet>());
@@ -78,6 +78,11 @@ fn compare_with_ec2(view: &ViewReply, instance: &Value) -> Result<()> {
         ensure!(found, "a pod has {}, which {} has not", address.address, address.eni);
     }
     Ok(())
+}
+
+/// The pod's addresses: one, or one of each family.
+pub fn addresses(pod: &PodView) -> impl Iterator<Item = &PodAddress> {
+    pod.address.iter().chain(&pod.second_address)
 }
 
 /// All that is for pods; the ENI's single IPv6 addresses are the node's own.
@@ -93,8 +98,8 @@ async fn compare_with_kernel<R: Runtime>(
     view: &ViewReply,
     node: &NodeOf<R>,
 ) -> Result<BTreeSet<String>> {
-    let pods = view.pods.iter().filter_map(|pod| pod.address.as_ref());
-    let recorded: Vec<_> = pods.map(|address| address.address.clone()).collect();
+    let recorded = view.pods.iter().flat_map(addresses);
+    let recorded: Vec<_> = recorded.map(|address| address.address.clone()).collect();
     let mut routes = ip(node, &["-j", "-4", "route", "show", "table", "main"]).await?;
     routes.extend(ip(node, &["-j", "-6", "route", "show", "table", "main"]).await?);
     // The kernel's own is the one to link-local addresses.
@@ -108,7 +113,7 @@ async fn compare_with_kernel<R: Runtime>(
     ensure!(unique.len() == recorded.len(), "an address twice on record: {recorded:?}");
     let in_kernel: BTreeSet<String> = routed.iter().map(|&ip| ip.to_owned()).collect();
     ensure!(unique == in_kernel, "on record: {unique:?}, in the kernel: {in_kernel:?}");
-    ensure!(n_links == unique.len(), "{n_links} veths for {} pods", unique.len());
+    ensure!(n_links == view.pods.len(), "{n_links} veths for {} pods", view.pods.len());
     Ok(unique)
 }
 

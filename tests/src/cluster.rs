@@ -22,6 +22,9 @@ use crate::sim::{EC2_IN_FABRIC, EC2_IN_FABRIC_V6, IMDS_IN_FABRIC_V6, OUTSIDE_POR
 pub const IPV6_SETTINGS: [(&str, &str); 3] =
     [("ENABLE_IPv6", "true"), ("ENABLE_IPv4", "false"), ("ENABLE_PREFIX_DELEGATION", "true")];
 
+/// What gives pods addresses of both families.
+pub const DUAL_SETTINGS: [(&str, &str); 2] = [("ENABLE_IPv6", "true"), ("ENABLE_IPv4", "true")];
+
 /// Pods that the kubelet starts or ends at a time.
 const AT_ONCE: usize = 4;
 /// A security group of the VPC beside its default one, which the nodes have.
@@ -141,6 +144,18 @@ impl Spec {
         settings: &[(&'static str, &str)],
     ) -> Self {
         let settings = [&IPV6_SETTINGS, settings].concat();
+        Self { ipv6: true, ..Self::new(name, instance_type, count, &settings) }
+    }
+
+    /// As [`Spec::new`], with pods on both families.
+    #[must_use]
+    pub fn dual(
+        name: &str,
+        instance_type: &'static str,
+        count: usize,
+        settings: &[(&'static str, &str)],
+    ) -> Self {
+        let settings = [&DUAL_SETTINGS, settings].concat();
         Self { ipv6: true, ..Self::new(name, instance_type, count, &settings) }
     }
 

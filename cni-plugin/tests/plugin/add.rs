@@ -316,3 +316,28 @@ fn a27_ipv6_address_is_usable_at_once() {
     node.del(&pod);
     assert!(!node.host.dump().contains("2001:db8::5"));
 }
+
+#[test]
+fn a27_addresses_of_both_families_are_one_link() {
+    let Some(node) = Node::new() else { return };
+    let pod = node.pod("c1", "p1");
+    node.ipamd().set(Mode::Granting(vec![on_eni("10.0.2.5", 1), on_eni("2001:db8::5", 0)]));
+    let result = node.add(&pod);
+    let ips = json!([
+        {"address": "10.0.2.5/32", "interface": 1},
+        {"address": "2001:db8::5/128", "interface": 1},
+    ]);
+    assert_eq!(result["ips"], ips);
+    let routes =
+        json!([{"dst": "0.0.0.0/0", "gw": "169.254.1.1"}, {"dst": "::/0", "gw": "fe80::1"}]);
+    assert_eq!(result["routes"], routes);
+    let rules = |family: &str| node.host.ip(&format!("{family} rule"));
+    assert!(rules("-4").contains("from 10.0.2.5 lookup 2"), "{}", rules("-4"));
+    assert!(rules("-4").contains("from all to 10.0.2.5 lookup main"), "{}", rules("-4"));
+    assert!(rules("-6").contains("from all to 2001:db8::5 lookup main"), "{}", rules("-6"));
+    assert!(!rules("-6").contains("from 2001:db8::5"), "{}", rules("-6"));
+    node.pod_call("CHECK", &pod).conf("prevResult", result).run().silent();
+    node.del(&pod);
+    let after = node.host.dump();
+    assert!(!after.contains("10.0.2.5") && !after.contains("2001:db8::5"), "{after}");
+}

@@ -245,7 +245,7 @@ impl Keeper {
 
     fn ensure_neighbours(&mut self) {
         let (limits, before) = &mut self.limits;
-        let wanted = (families(self.wanted.family), self.wanted.neighbours);
+        let wanted = (families(&self.wanted.families), self.wanted.neighbours);
         let before_now = before.take();
         *before = neighbours::ensure(wanted, *limits, before_now, self.was_ready, &self.reports);
     }
@@ -297,16 +297,16 @@ fn picture(wanted: &HostPicture) -> Result<datapath::host::HostPicture, MtuError
     Ok(datapath::host::HostPicture {
         primary_mac: wanted.primary_mac,
         mtu: Mtu::try_from(u32::from(wanted.mtu))?,
-        families: families(wanted.family),
+        families: families(&wanted.families),
         nat: nat::picture(&wanted.nat),
         enis: secondary.filter_map(secondary_eni).collect(),
     })
 }
 
-fn families(family: Family) -> Families {
-    match family {
-        Family::V4 => Families::Ipv4,
-        Family::V6 => Families::Ipv6,
+fn families(of_pods: &BTreeSet<Family>) -> Families {
+    match of_pods.contains(&Family::V6) {
+        false => Families::Ipv4,
+        true => Families::Ipv6,
     }
 }
 

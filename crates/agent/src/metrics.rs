@@ -11,7 +11,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use ipam::block::Family;
 use ipam::event::Refusal;
-use ipam::view::{EniStage, EniView, PoolView};
+use ipam::view::{EniStage, EniView, FamilyView, PoolView};
 
 pub(crate) use self::counters::Counters;
 pub use self::counters::HostRepairs;
@@ -60,6 +60,16 @@ fn pool(page: &Page, view: &PoolView) {
         ("free", counts.free),
     ];
     page.gauges(&registry::ADDRESSES, by_state);
+    if let Some(FamilyView { counts, .. }) = view.second {
+        let by_state = [
+            ("assigned", counts.assigned),
+            ("cooling", counts.cooling),
+            ("quarantined", counts.quarantined),
+        ];
+        page.gauges(&registry::IPV6_ADDRESSES, by_state);
+        let n_single = view.assignments.values().filter(|held| held.ips().count() == 1).count();
+        page.gauge(&registry::SINGLE_FAMILY_PODS, n_single);
+    }
     let stages = [EniStage::Attaching, EniStage::Linking, EniStage::Ready, EniStage::Draining];
     let n_at = |stage| view.enis.iter().filter(|eni| eni.stage == stage).count();
     page.gauges(&registry::ENIS, stages.map(|stage| (stage.as_str(), n_at(stage))));

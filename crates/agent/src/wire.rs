@@ -205,6 +205,7 @@ pub(crate) fn view(node: &Node, limits_from: String, view: PoolView) -> v1::View
         sandboxes: _,
         refuted_hints,
         counts,
+        second,
         capacity: _,
         in_flight,
         mut blocked,
@@ -220,24 +221,33 @@ pub(crate) fn view(node: &Node, limits_from: String, view: PoolView) -> v1::View
         attachment: Some(attachment(key)),
         pod: Some(pod_message(&assignment.pod)),
         address: Some(address(assignment.addresses.first())),
+        second_address: assignment.addresses.iter().nth(1).map(address),
         since_ms: assignment.since.as_millis(),
     });
     v1::ViewReply {
         instance_id: node.instance.to_string(),
         instance_type: node.instance_type.clone(),
-        mode: match kind {
-            BlockKind::V4Address => "secondary-ip".to_owned(),
-            BlockKind::V4Prefix => "prefix".to_owned(),
-            BlockKind::V6Prefix => "ipv6".to_owned(),
+        mode: match second {
+            None => mode(kind).to_owned(),
+            Some(second) => format!("{}+{}", mode(kind), mode(second.kind)),
         },
         enis: enis.into_iter().map(eni).collect(),
         foreign_enis: foreign.keys().map(ToString::to_string).collect(),
         pods: pods.collect(),
         counts: Some(pool_counts(counts)),
+        ipv6_counts: second.map(|second| pool_counts(second.counts)),
         in_flight,
         blocked,
         server_version: proto::VERSION.to_owned(),
         limits: Some(instance_limits(limits, limits_from)),
+    }
+}
+
+fn mode(kind: BlockKind) -> &'static str {
+    match kind {
+        BlockKind::V4Address => "secondary-ip",
+        BlockKind::V4Prefix => "prefix",
+        BlockKind::V6Prefix => "ipv6",
     }
 }
 

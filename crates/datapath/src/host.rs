@@ -42,12 +42,12 @@ pub struct HostPicture {
     pub enis: Vec<HostEni>,
 }
 
-/// Which addresses pods have. A node serves one family only.
+/// Which addresses pods have. Secondary ENIs carry IPv4 alone.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Families {
     /// IPv4 alone.
     Ipv4,
-    /// IPv6. The node itself still uses IPv4.
+    /// IPv6, alone or beside IPv4. The node itself uses IPv4 in either case.
     Ipv6,
 }
 

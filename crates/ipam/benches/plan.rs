@@ -116,6 +116,7 @@ fn situation(kind: BlockKind) -> Result<Situation, Box<dyn Error>> {
         })
     };
     Ok(Situation {
+        family: policy(kind).families.policy(),
         enis: (0..N_ENIS).map(eni).collect::<Result<_, _>>()?,
         creating: Vec::new(),
         n_foreign: 0,

@@ -30,11 +30,12 @@ mod security_groups;
 mod supply;
 mod view;
 
+use crate::block::Family;
 use crate::call::{CallError, CallId, CallOutput};
 use crate::event::{Answer, Effect, Event, Refusal, SaveSeq};
 use crate::id::AttachmentKey;
 use crate::jitter::Jitter;
-use crate::policy::{Limits, Node, Policy};
+use crate::policy::{Limits, Needs, Node, Policy};
 use crate::pool::Pool;
 use crate::reason::Reason;
 use crate::record::{Assignment, Record};
@@ -43,7 +44,7 @@ use crate::time::Timestamp;
 use self::calls::{Calls, Pressure};
 use self::connections::Connections;
 use self::context::Site;
-use self::demand::{Demand, Outlook, Shortage, Waiter, reply};
+use self::demand::{Demand, FamilyOutlook, Outlook, Shortage, Stock, Waiter, reply};
 use self::host::HostSync;
 use self::inventory::{Inventory, Judgements, Polled, StockTake};
 use self::journal::{Journal, Saved, Then};
@@ -179,11 +180,11 @@ impl Engine {
         }
     }
 
-    /// Replaces the policy. The pool has only the blocks of one family, so another family needs another describe.
+    /// Replaces the policy. The pool has only blocks of the families in force, so another family needs another
+    /// describe.
     fn change_policy(&mut self, policy: Policy, now: Timestamp) {
-        if policy.families.policy().kind.family()
-            != self.site.policy.families.policy().kind.family()
-        {
+        let families = |policy: &Policy| policy.families.policies().map(|it| it.kind.family());
+        if !families(&policy).eq(families(&self.site.policy)) {
             self.inventory.enis_poll.ask_from(now, Reason::Policy);
         }
         let searched = self.site.policy.timing.leak_age;
@@ -211,13 +212,21 @@ impl Engine {
         if let Some(hanging) = self.journal.hanging(now) {
             return Err(hanging);
         }
-        let usable = self.pool.enis.values().any(|eni| eni.offers() && !eni.blocks.is_empty());
-        if usable && self.journal.hold(now).is_none() {
-            Ok(())
-        } else {
-            let rested_at = self.pool.rest_ends(self.site.at(now).rests()).min();
-            Err(self.refusal(rested_at.map_or(Shortage::Nothing, Shortage::Resting), now))
+        let cx = self.site.at(now);
+        let families = || cx.families().policies().map(|policy| policy.kind.family());
+        let lacks = |family: &Family| !self.pool.offers(*family);
+        let missing = match cx.policy.families.needs() {
+            Needs::Each => families().find(lacks),
+            Needs::Any => families().next().filter(|_| families().all(|family| lacks(&family))),
+        };
+        if missing.is_none() && self.journal.hold(now).is_none() {
+            return Ok(());
         }
+        let short = missing.unwrap_or_else(|| cx.families().policy().kind.family());
+        let rested_at = self.pool.rest_ends(short, cx.rests()).min();
+        let shortage =
+            rested_at.map_or(Shortage::Nothing(short), |at| Shortage::Resting(short, at));
+        Err(self.refusal(shortage, now))
     }
 
     /// The assignment of `key`; `None` as soon as its release is under way.
@@ -266,8 +275,8 @@ impl Engine {
 
     fn serve(&mut self, now: Timestamp, out: &mut Vec<Effect>) {
         let Self { site, pool, journal, demand, inventory, .. } = self;
-        let doubted = inventory.doubted_by_hints(now);
-        demand.serve(pool, &doubted, journal, site.at(now), out);
+        let doubted = &inventory.doubted_by_hints(now);
+        demand.serve(Stock { pool, doubted, journal, cx: site.at(now) }, out);
     }
 
     fn poll(&mut self, now: Timestamp, out: &mut Vec<Effect>) {
@@ -315,13 +324,16 @@ impl Engine {
         Aligning { pool, calls, journal, inventory, pressure, cx }.start();
     }
 
-    /// Refuses the Adds that wait in vain or have waited long enough.
+    /// Refuses the Adds that wait in vain or have waited long enough, unless they may start with one family.
     fn dismiss(&mut self, now: Timestamp, out: &mut Vec<Effect>) {
         if self.demand.n_waiting() == 0 {
             return;
         }
         let outlook = self.outlook(now);
-        for (request, shortage) in self.demand.dismiss(&outlook, now) {
+        let Self { site, pool, journal, demand, inventory, .. } = self;
+        let doubted = &inventory.doubted_by_hints(now);
+        let stock = Stock { pool, doubted, journal, cx: site.at(now) };
+        for (request, shortage) in demand.dismiss(&outlook, stock, out) {
             reply(request, Answer::Refused(self.refusal(shortage, now)), out);
         }
     }
@@ -407,7 +419,9 @@ impl Engine {
         self.with_stock(now, |mut stock, supply| {
             let cx = stock.cx;
             stock.judge_unattached(judgements, |pool, calls, inventory, record, eni| {
-                let sources = Sources { pool, calls, inventory, record, n_waiting, pressure, cx };
+                let family = cx.families().policy();
+                let sources =
+                    Sources { pool, calls, inventory, record, n_waiting, pressure, family, cx };
                 supply.would_create_without(eni, sources)
             });
             stock.forget_rested();
@@ -440,15 +454,23 @@ impl Engine {
     }
 
     fn outlook(&self, now: Timestamp) -> Outlook {
+        let families = self.site.at(now).families().policies();
+        let families = families.map(|policy| self.family_outlook(policy.kind.family(), now));
+        Outlook { families: families.collect() }
+    }
+
+    fn family_outlook(&self, family: Family, now: Timestamp) -> FamilyOutlook {
         let n_waiting = self.demand.n_waiting();
-        let plan = self.supply.plan();
+        let plan = self.supply.plan(family);
         if !self.inventory.is_known() {
-            return self.outlook_at_start(n_waiting, now);
+            return self.outlook_at_start(family, n_waiting, now);
         }
         let n_unserved = usize::try_from(plan.n_unserved).unwrap_or(usize::MAX);
-        let mut rest_ends: Vec<_> = self.pool.rest_ends(self.site.at(now).rests()).collect();
+        let mut rest_ends: Vec<_> =
+            self.pool.rest_ends(family, self.site.at(now).rests()).collect();
         rest_ends.sort_unstable();
-        Outlook {
+        FamilyOutlook {
+            family,
             n_served: n_waiting.saturating_sub(n_unserved),
             rest_ends,
             passes_at: plan.blocked.iter().filter_map(|blocked| blocked.passes_at).min(),
@@ -456,7 +478,7 @@ impl Engine {
     }
 
     /// Before EC2's first answer, pods wait for that answer, or for the host's side of what is on record.
-    fn outlook_at_start(&self, n_waiting: usize, now: Timestamp) -> Outlook {
+    fn outlook_at_start(&self, family: Family, n_waiting: usize, now: Timestamp) -> FamilyOutlook {
         let poll = &self.inventory.enis_poll;
         let is_linking = self.inventory.is_warm_started() && self.host.is_asked();
         let n_served = if poll.is_under_way() || is_linking { n_waiting } else { 0 };
@@ -464,13 +486,14 @@ impl Engine {
             Some(hold) => hold.passes_at(),
             None => poll.wakes_at(),
         };
-        Outlook { n_served, rest_ends: Vec::new(), passes_at }
+        FamilyOutlook { family, n_served, rest_ends: Vec::new(), passes_at }
     }
 
     /// The next moment at which something follows from time alone.
     fn next_wake(&self, now: Timestamp) -> Option<Timestamp> {
         let cx = self.site.at(now);
-        let rest_end = self.pool.rest_ends(cx.rests()).min();
+        let families = cx.families().policies().map(|policy| policy.kind.family());
+        let rest_end = families.filter_map(|it| self.pool.rest_ends(it, cx.rests()).min()).min();
         let demand = self.demand.next_deadline().into_iter().chain(rest_end);
         let held = [self.host.hold(now), self.journal.hold(now)];
         let held = held.into_iter().flatten().map(|hold| hold.until);

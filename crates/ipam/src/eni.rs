@@ -38,8 +38,8 @@ pub(crate) struct Eni {
     pub(crate) shrunk_at: Timestamp,
     /// For how long its device has been missing on the host, though it is attached.
     pub(crate) absent: Streak,
-    /// What EC2 has refused to put on it.
-    pub(crate) refused: Option<Refused>,
+    /// What EC2 has refused to put on it. Each family has a limit of its own.
+    pub(crate) refused: BTreeMap<Family, Refused>,
     /// Why no new pod gets its addresses, although it is ours.
     pub(crate) excluded: Option<Exclusion>,
     pub(crate) stage: Stage,
@@ -51,7 +51,7 @@ pub(crate) struct Eni {
     pub(crate) foreign_blocks: BTreeSet<Block>,
 }
 
-/// Limits of one ENI, learnt from EC2's refusals.
+/// Limits of one ENI in one family, learnt from EC2's refusals.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Refused {
     /// The most blocks that it takes in all.
@@ -224,16 +224,18 @@ impl Eni {
         self.blocks.values().map(|state| state.live.len()).sum()
     }
 
-    /// The address that the next pod gets, if this ENI has a free one. It comes from the fullest block, so that
-    /// whole blocks become free. Within that block it is the address that has rested longest. The flag says
-    /// whether its block is among the `doubted`; those come last.
+    /// The address of the family of `kind` that the next pod gets, if this ENI has a free one. It comes from the
+    /// fullest block, so that whole blocks become free. Within that block it is the address that has rested longest.
+    /// The flag says whether its block is among the `doubted`; those come last.
     pub(crate) fn pick(
         &self,
         kind: BlockKind,
         doubted: &BTreeSet<Block>,
         rests: Rests,
     ) -> Option<(bool, IpAddr)> {
-        let candidates = self.blocks.iter().filter(|(_, state)| state.offers());
+        let of_family = |block: &Block| block.family() == kind.family();
+        let blocks = self.blocks.iter().filter(|(block, _)| of_family(block));
+        let candidates = blocks.filter(|(_, state)| state.offers());
         candidates
             .filter_map(|(block, state)| {
                 let (freed, address) = state.next(*block, rests)?;

@@ -177,8 +177,8 @@ pub struct HostPicture {
     pub primary_mac: MacAddr,
     /// The MTU of all ENIs, in bytes.
     pub mtu: u16,
-    /// The family of pods' addresses.
-    pub family: Family,
+    /// The families of pods' addresses; never empty.
+    pub families: BTreeSet<Family>,
     /// How pods' packets are translated, and which way answers take.
     pub nat: HostNat,
     /// How many neighbours the kernel must be able to keep, in the family of pods.
@@ -191,7 +191,7 @@ pub struct HostPicture {
 /// How pods' packets are translated.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum HostNat {
-    /// Not at all: pods have IPv6 addresses.
+    /// Not at all: pods have no IPv4 addresses.
     Absent,
     /// Not known yet, for this reason. The kernel keeps what it has, and no ENI is ready: pods on it might reach nothing
     /// outside the VPC.

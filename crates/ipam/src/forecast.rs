@@ -50,7 +50,7 @@ pub struct Unplaced {
 
 /// Starts the daemon on an instance with only its primary ENI and adds `n_pods` pods one by one. The pool
 /// settles after each. Then time passes until nothing more goes back. Subnets are never short, no call fails
-/// or takes time, and pods are patient, whatever `policy.timing.add_wait` is.
+/// or takes time, and pods are patient, whatever `policy.timing.add_wait` is. `policy` has one family.
 ///
 /// The same arguments give the same answer. Cost: that of running as many pods as fit.
 #[must_use]

@@ -15,14 +15,16 @@ use self::grow::Planner;
 use crate::block::{BlockCount, Family};
 use crate::event::RefusalCode;
 use crate::id::{EniId, SubnetId};
-use crate::policy::{Limits, Policy};
+use crate::policy::{FamilyPolicy, Limits, Policy};
 pub use crate::retry::Hold;
 pub use crate::subnets::Allowance;
 use crate::time::Timestamp;
 
-/// What the planner needs to know about a node.
+/// What the planner needs to know about a node. A plan is for one family, and the counts are of that family.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Situation {
+    /// The policy of that family on this instance.
+    pub family: FamilyPolicy,
     /// Our ENIs in the order in which growth fills them: the primary first.
     pub enis: Vec<EniSupply>,
     /// ENIs that are being created.
@@ -63,7 +65,7 @@ pub struct EniSupply {
     pub removable_from: Option<Timestamp>,
     /// Whether a call that changes it is under way.
     pub busy: bool,
-    /// The blocks that this call will add.
+    /// The blocks of the family that this call will add.
     pub pending: Option<BlockCount>,
     /// Why nothing may be assigned to it at present.
     pub hold: Option<Hold>,
@@ -100,7 +102,7 @@ pub struct SubnetSupply {
     pub id: SubnetId,
     /// Single addresses.
     pub addresses: Allowance,
-    /// Prefixes of the policy's family.
+    /// Prefixes of the family.
     pub prefixes: Allowance,
     /// Free single addresses in EC2's last answer, without those granted since; `None` if EC2 has not described
     /// the subnet. Others may have taken or freed some.
@@ -109,7 +111,7 @@ pub struct SubnetSupply {
     pub create_hold: Option<Hold>,
 }
 
-/// Counts of one ENI's blocks and addresses, without blocks on their way back.
+/// Counts of one ENI's blocks and addresses of the family, without blocks on their way back.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Tally {
     /// Single addresses.
@@ -190,7 +192,7 @@ pub struct Blocked {
     pub passes_at: Option<Timestamp>,
 }
 
-/// Decides what to ask EC2 for. Cost: one pass over the ENIs per call that it plans.
+/// Decides what to ask EC2 for in the situation's family. Cost: one pass over the ENIs per call that it plans.
 #[must_use]
 pub fn plan(situation: &Situation, policy: &Policy, limits: &Limits, now: Timestamp) -> Plan {
     let mut planner = Planner::new(situation, policy, limits, now);

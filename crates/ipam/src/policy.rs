@@ -106,13 +106,6 @@ impl FamilyPolicy {
         Self { kind, fallback, targets: Targets::resolve(kind, settings), carriers }
     }
 
-    /// Whether pods may have addresses of `block`. Blocks of another kind that are left from earlier
-    /// settings serve too.
-    #[must_use]
-    pub fn serves(self, block: Block) -> bool {
-        block.family() == self.kind.family()
-    }
-
     /// Whether an ENI carries pods' addresses.
     #[must_use]
     pub fn is_carried_by(self, is_primary: bool) -> bool {
@@ -130,6 +123,24 @@ pub enum Families {
     V4(FamilyPolicy),
     /// IPv6 alone.
     V6(FamilyPolicy),
+    /// Both: a pod has an address of each.
+    Dual {
+        /// IPv4.
+        v4: FamilyPolicy,
+        /// IPv6. The primary ENI carries it, whatever ENI carries a pod's IPv4 address.
+        v6: FamilyPolicy,
+        /// What a pod needs to start.
+        needs: Needs,
+    },
+}
+
+/// What a pod needs to start on a node with both families.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Needs {
+    /// An address of each family.
+    Each,
+    /// An address of any family. A pod gets one of each if the missing one comes within its patience.
+    Any,
 }
 
 impl Families {
@@ -142,12 +153,53 @@ impl Families {
         }
     }
 
-    /// The policy of the one family.
+    /// Pods have addresses of both families: IPv4 as `v4` says, and IPv6 from a /80 on the primary ENI.
+    #[must_use]
+    pub fn dual(v4: FamilyPolicy, needs: Needs) -> Self {
+        let v6 = FamilyPolicy::new(BlockKind::V6Prefix, WarmSettings::default());
+        Families::Dual { v4, v6, needs }
+    }
+
+    /// The policy of the only family, or of IPv4 where there are two. It decides how many ENIs there are and how
+    /// many pods fit: a /80 has addresses for all.
     #[must_use]
     pub fn policy(self) -> FamilyPolicy {
         match self {
-            Families::V4(policy) | Families::V6(policy) => policy,
+            Families::V4(policy) | Families::V6(policy) | Families::Dual { v4: policy, .. } => {
+                policy
+            }
         }
+    }
+
+    /// The policy of each family, IPv4 first.
+    pub fn policies(self) -> impl Iterator<Item = FamilyPolicy> + Clone {
+        let (first, second) = match self {
+            Families::V4(policy) | Families::V6(policy) => (policy, None),
+            Families::Dual { v4, v6, .. } => (v4, Some(v6)),
+        };
+        std::iter::once(first).chain(second)
+    }
+
+    /// The policy of `family`; `None` if pods have no addresses of it.
+    #[must_use]
+    pub fn of(self, family: Family) -> Option<FamilyPolicy> {
+        self.policies().find(|policy| policy.kind.family() == family)
+    }
+
+    /// What a pod needs to start.
+    #[must_use]
+    pub fn needs(self) -> Needs {
+        match self {
+            Families::V4(_) | Families::V6(_) => Needs::Each,
+            Families::Dual { needs, .. } => needs,
+        }
+    }
+
+    /// Whether pods may have addresses of `block` on an ENI. Blocks of another kind that are left from earlier
+    /// settings serve too.
+    #[must_use]
+    pub fn serve(self, block: Block, is_primary: bool) -> bool {
+        self.of(block.family()).is_some_and(|policy| policy.is_carried_by(is_primary))
     }
 }
 
@@ -265,25 +317,36 @@ pub struct Limits {
 }
 
 impl Limits {
-    /// The policy of the one family on this instance: with the fallback where it takes no /28 prefixes.
+    /// The families on this instance: IPv4 with its fallback where it takes no /28 prefixes.
     #[must_use]
-    pub fn family(self, policy: &Policy) -> FamilyPolicy {
-        let wanted = policy.families.policy();
-        match wanted.kind {
+    pub fn families(self, policy: &Policy) -> Families {
+        let here = |wanted: FamilyPolicy| match wanted.kind {
             BlockKind::V4Prefix if !self.prefixes => FamilyPolicy {
                 kind: wanted.fallback.unwrap_or(wanted.kind),
                 fallback: None,
                 ..wanted
             },
             BlockKind::V4Prefix | BlockKind::V4Address | BlockKind::V6Prefix => wanted,
+        };
+        match policy.families {
+            Families::V4(v4) => Families::V4(here(v4)),
+            Families::V6(v6) => Families::V6(here(v6)),
+            Families::Dual { v4, v6, needs } => {
+                Families::Dual { v4: here(v4), v6: here(v6), needs }
+            }
         }
     }
 
     /// The most ENIs for pods that this instance may have under `policy`.
     #[must_use]
     pub fn enis_allowed(self, policy: &Policy) -> u16 {
+        self.enis_for(policy, policy.families.policy())
+    }
+
+    /// The most ENIs of ours with addresses of `family`.
+    pub(crate) fn enis_for(self, policy: &Policy, family: FamilyPolicy) -> u16 {
         let enis = self.enis.min(policy.max_enis.unwrap_or(u16::MAX));
-        match policy.families.policy().carriers {
+        match family.carriers {
             Carriers::All => enis,
             Carriers::Primary => enis.min(1),
         }

@@ -7,7 +7,7 @@ use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
-use crate::block::{Block, BlockKind};
+use crate::block::{Block, BlockKind, Family};
 use crate::eni::{BlockState, Eni, Origin, Stage, Standing};
 use crate::id::EniId;
 use crate::kernel_report::PodLink;
@@ -26,9 +26,9 @@ pub(crate) struct Pool {
 }
 
 impl Pool {
-    /// The address that the next pod gets, and its ENI. The primary ENI fills first, since it can never go
-    /// back. Then comes the ENI with most pods, so that whole ENIs become free. Addresses in `doubted` blocks
-    /// come last.
+    /// The address of the family of `kind` that the next pod gets, and its ENI. The primary ENI fills first, since it
+    /// can never go back. Then comes the ENI with most pods, so that whole ENIs become free. Addresses in `doubted`
+    /// blocks come last.
     pub(crate) fn pick(
         &self,
         kind: BlockKind,
@@ -143,10 +143,21 @@ impl Pool {
         states.any(|state| !state.quarantined.is_empty())
     }
 
-    /// The end of each resting address's cooldown, in no order.
-    pub(crate) fn rest_ends(&self, rests: Rests) -> impl Iterator<Item = Timestamp> {
-        let states = self.enis.values().flat_map(|eni| eni.blocks.values());
-        states.flat_map(move |state| state.cooling(rests)).map(|(_, end)| end)
+    /// Whether new pods may get addresses of `family`, free or not.
+    pub(crate) fn offers(&self, family: Family) -> bool {
+        let offering = self.enis.values().filter(|eni| eni.offers());
+        offering.flat_map(|eni| eni.blocks.keys()).any(|block| block.family() == family)
+    }
+
+    /// The end of each resting address's cooldown in `family`, in no order.
+    pub(crate) fn rest_ends(
+        &self,
+        family: Family,
+        rests: Rests,
+    ) -> impl Iterator<Item = Timestamp> {
+        let blocks = self.enis.values().flat_map(|eni| &eni.blocks);
+        let states = blocks.filter(move |(block, _)| block.family() == family);
+        states.flat_map(move |(_, state)| state.cooling(rests)).map(|(_, end)| end)
     }
 
     pub(crate) fn stage_mut(&mut self, eni: &EniId) -> Option<&mut Stage> {

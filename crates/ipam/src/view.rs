@@ -14,7 +14,7 @@ use crate::time::Timestamp;
 /// The whole pool at one moment, ordered so that the same pool prints the same.
 #[derive(Debug, Clone, PartialEq)]
 pub struct PoolView {
-    /// Where pods' addresses come from on this instance.
+    /// Where pods' addresses come from on this instance; those of IPv4 with both families.
     pub kind: BlockKind,
     /// What EC2 allows.
     pub limits: Limits,
@@ -41,8 +41,10 @@ pub struct PoolView {
     /// The blocks of our ENIs on which the metadata service differs from EC2's later answer. EC2's answer
     /// counts.
     pub refuted_hints: BTreeMap<EniId, BTreeSet<Block>>,
-    /// The sums.
+    /// The sums for [`kind`](Self::kind)'s family.
     pub counts: Counts,
+    /// IPv6 on a node with both families.
+    pub second: Option<FamilyView>,
     /// The most that there can be.
     pub capacity: Capacity,
     /// The calls under way at EC2, one phrase each.
@@ -142,7 +144,16 @@ pub struct BlockUse {
     pub free: u64,
 }
 
-/// Sums over all of our ENIs.
+/// One family of pods' addresses.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct FamilyView {
+    /// Where its addresses come from.
+    pub kind: BlockKind,
+    /// Its sums.
+    pub counts: Counts,
+}
+
+/// Sums over all of our ENIs, for one family.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Counts {
     /// Addresses that EC2 has assigned for pods.

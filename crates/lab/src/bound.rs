@@ -62,7 +62,7 @@ impl NodeCapacity {
             blocks: blocks.iter().map(|n| u64::from(*n)).sum(),
             room: blocks.iter().map(room).collect(),
             per_eni: u64::from(limits.blocks_per_eni()).max(1),
-            block_size: limits.family(&spec.policy).kind.size(),
+            block_size: limits.families(&spec.policy).policy().kind.size(),
             places: spec.n_places().into(),
         }
     }

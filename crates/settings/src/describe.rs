@@ -1,7 +1,7 @@
 //! Limits and policy in words, for the commands that print them.
 
 use ipam::block::BlockKind;
-use ipam::policy::{Limits, Policy, Targets};
+use ipam::policy::{Families, Limits, Policy, Targets};
 
 /// One line: `3 ENIs, 10 addresses on each, prefixes`.
 #[must_use]
@@ -21,6 +21,13 @@ pub fn mode_text(kind: BlockKind) -> &'static str {
     }
 }
 
+/// The families of pods, one word each, IPv4 first: `prefix+ipv6`.
+#[must_use]
+pub fn families_text(families: Families) -> String {
+    let modes: Vec<_> = families.policies().map(|family| mode_text(family.kind)).collect();
+    modes.join("+")
+}
+
 /// One line: the target in force, with the variable that sets it.
 #[must_use]
 pub fn targets_text(policy: &Policy) -> String {
@@ -28,11 +35,15 @@ pub fn targets_text(policy: &Policy) -> String {
     if family.kind == BlockKind::V6Prefix {
         return "one /80 prefix for all pods".to_owned();
     }
-    match family.targets {
+    let targets = match family.targets {
         Targets::WarmEni(n) => format!("free addresses worth {n} ENIs (WARM_ENI_TARGET)"),
         Targets::WarmPrefix(n) => format!("{n} free prefixes (WARM_PREFIX_TARGET)"),
         Targets::Ip { warm, minimum } => {
             format!("{warm} free addresses (WARM_IP_TARGET), {minimum} in all (MINIMUM_IP_TARGET)")
         }
+    };
+    match policy.families {
+        Families::V4(_) | Families::V6(_) => targets,
+        Families::Dual { .. } => format!("IPv4: {targets}; IPv6: one /80 prefix for all pods"),
     }
 }

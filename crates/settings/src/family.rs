@@ -1,10 +1,11 @@
-//! Which address family pods have, and which blocks EC2 is asked for.
+//! Which address families pods have, and which blocks EC2 is asked for.
 
 use ipam::block::BlockKind;
+use ipam::policy::Needs;
 
 use crate::registry::{
     AWS_VPC_K8S_CNI_CUSTOM_NETWORK_CFG, DISABLE_POD_V6, ENABLE_IPv4, ENABLE_IPv6,
-    ENABLE_PREFIX_DELEGATION, ENABLE_V6_EGRESS, Setting,
+    ENABLE_PREFIX_DELEGATION, ENABLE_V6_EGRESS, Setting, TIDEPOOL_DUAL_STACK,
 };
 use crate::{SettingError, Variables};
 
@@ -12,31 +13,54 @@ use crate::{SettingError, Variables};
 static NOT_WITH_IPV6: [&Setting; 3] =
     [&AWS_VPC_K8S_CNI_CUSTOM_NETWORK_CFG, &ENABLE_V6_EGRESS, &DISABLE_POD_V6];
 
-/// The kind of blocks that the switches ask for together.
+/// The blocks that the switches ask for together.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Asked {
+    /// Of the only family, or of IPv4 where there are two.
+    pub(crate) kind: BlockKind,
+    /// With both families, what a pod needs to start.
+    pub(crate) dual: Option<Needs>,
+}
+
+impl Asked {
+    fn one(kind: BlockKind) -> Self {
+        Self { kind, dual: None }
+    }
+}
+
+/// The blocks that the switches ask for together.
 ///
 /// # Errors
 /// For the first switch that contradicts the others, with what to set instead.
-/// Source: amazon-vpc-cni-k8s v1.23.1, `pkg/ipamd/ipamd.go`, `isConfigValid`.
-pub(crate) fn kind(variables: &Variables) -> Result<BlockKind, SettingError> {
+/// Source, but for both families: amazon-vpc-cni-k8s v1.23.1, `pkg/ipamd/ipamd.go`, `isConfigValid`.
+pub(crate) fn asked(variables: &Variables) -> Result<Asked, SettingError> {
     let ipv6 = variables.boolean(&ENABLE_IPv6)?;
     let ipv4 = variables.optional_boolean(&ENABLE_IPv4)?.unwrap_or(!ipv6);
     let prefixes = variables.boolean(&ENABLE_PREFIX_DELEGATION)?;
+    let needs = needs(variables)?;
+    let of_ipv4 = if prefixes { BlockKind::V4Prefix } else { BlockKind::V4Address };
     match (ipv4, ipv6) {
-        (true, false) if prefixes => Ok(BlockKind::V4Prefix),
-        (true, false) => Ok(BlockKind::V4Address),
-        (false, true) if prefixes => check_ipv6(variables).map(|()| BlockKind::V6Prefix),
+        (true, false) => Ok(Asked::one(of_ipv4)),
+        (false, true) if prefixes => {
+            check_ipv6(variables).map(|()| Asked::one(BlockKind::V6Prefix))
+        }
         (false, true) => Err(variables.error(
             &ENABLE_IPv6,
             "pods get their IPv6 addresses from a prefix: set ENABLE_PREFIX_DELEGATION=true too",
         )),
-        (true, true) => Err(variables.error(
-            &ENABLE_IPv4,
-            "pods have addresses of one family: with ENABLE_IPv6=true set ENABLE_IPv4=false",
-        )),
+        (true, true) => check_ipv6(variables).map(|()| Asked { kind: of_ipv4, dual: Some(needs) }),
         (false, false) => Err(variables.error(
             &ENABLE_IPv4,
-            "pods have addresses of one family: set ENABLE_IPv4=true or ENABLE_IPv6=true",
+            "pods have addresses of one family at least: set ENABLE_IPv4=true or ENABLE_IPv6=true",
         )),
+    }
+}
+
+fn needs(variables: &Variables) -> Result<Needs, SettingError> {
+    match variables.text(&TIDEPOOL_DUAL_STACK) {
+        None | Some("required") => Ok(Needs::Each),
+        Some("preferred") => Ok(Needs::Any),
+        Some(_) => Err(variables.error(&TIDEPOOL_DUAL_STACK, "expected required or preferred")),
     }
 }
 

@@ -28,11 +28,12 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use ipam::block::BlockKind;
-use ipam::policy::{NatPolicy, WarmSettings};
+use ipam::policy::{NatPolicy, Needs, WarmSettings};
 use service_url::{NoProxy, ProxyUrl, ServiceUrl};
 
-pub use self::describe::{limits_text, mode_text, targets_text};
+pub use self::describe::{families_text, limits_text, mode_text, targets_text};
 pub use self::env_file::{EnvFileError, LineFault};
+use self::family::Asked;
 pub use self::limits::{assumed_limits, known_limits, known_types, known_vcpus};
 pub use self::listing::help;
 pub use self::policy::{policy, pool_warnings, setting_warnings, warnings};
@@ -110,9 +111,11 @@ pub enum LogTarget {
 /// ask for is for [`policy`] to say.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Settings {
-    /// From `ENABLE_PREFIX_DELEGATION` and `ENABLE_IPv6`. [`policy`] uses single IPv4 addresses on an
-    /// instance without prefixes.
+    /// From `ENABLE_PREFIX_DELEGATION` and `ENABLE_IPv6`; of IPv4 with both families. [`policy`] uses single IPv4
+    /// addresses on an instance without prefixes.
     pub kind: BlockKind,
+    /// `TIDEPOOL_DUAL_STACK`, if pods have both families: never with IPv6 as `kind`.
+    pub dual: Option<Needs>,
     /// `WARM_ENI_TARGET`, `WARM_IP_TARGET`, `MINIMUM_IP_TARGET`, `WARM_PREFIX_TARGET`.
     pub warm: WarmSettings,
     /// `MAX_ENI`.
@@ -193,10 +196,10 @@ impl Settings {
     /// # Errors
     /// For the first bad value.
     pub fn read(variables: &Variables) -> Result<Self, SettingError> {
-        let kind = family::kind(variables)?;
+        let asked @ Asked { kind, dual } = family::asked(variables)?;
         unsupported::check(variables)?;
         let (eni_tags, mut warnings) = tags::additional(variables)?;
-        let (mtu, pod_mtu) = mtus(variables, kind)?;
+        let (mtu, pod_mtu) = mtus(variables, asked)?;
         warnings.extend(larger_pod_mtu(variables, mtu)?);
         warnings.extend(unsupported::warnings(variables, kind)?);
         warnings.extend(variables.misspelt());
@@ -205,6 +208,7 @@ impl Settings {
         let (checkpoint, state_directory) = backing_store(variables)?;
         Ok(Self {
             kind,
+            dual,
             warm: warm_settings(variables, kind)?,
             max_enis: variables.optional_number(&MAX_ENI, 1, u16::MAX)?,
             max_pods: variables.optional_number(&TIDEPOOL_MAX_PODS, 1, u32::MAX)?,
@@ -305,8 +309,9 @@ fn leak_age(variables: &Variables) -> Result<Option<Duration>, SettingError> {
 }
 
 /// The MTU of ENIs, and the largest of pods' links. A packet of a pod that is larger than its ENI takes is lost.
-fn mtus(variables: &Variables, kind: BlockKind) -> Result<(u16, u16), SettingError> {
-    let least = match kind {
+fn mtus(variables: &Variables, asked: Asked) -> Result<(u16, u16), SettingError> {
+    let least = match asked.kind {
+        _ if asked.dual.is_some() => LEAST_IPV6_MTU,
         BlockKind::V4Address | BlockKind::V4Prefix => LEAST_IPV4_MTU,
         BlockKind::V6Prefix => LEAST_IPV6_MTU,
     };

@@ -29,7 +29,8 @@ pub fn policy(
     vcpus: Option<u32>,
 ) -> Result<Policy, SettingError> {
     let kind = kind_on(settings.kind, limits);
-    if kind == BlockKind::V6Prefix && !limits.prefixes {
+    let has_ipv6 = kind == BlockKind::V6Prefix || settings.dual.is_some();
+    if has_ipv6 && !limits.prefixes {
         return Err(SettingError {
             variable: ENABLE_IPv6.name,
             value: "true".to_owned(),
@@ -38,8 +39,12 @@ pub fn policy(
                 .to_owned(),
         });
     }
+    let family = FamilyPolicy::new(kind, settings.warm);
     Ok(Policy {
-        families: Families::single(FamilyPolicy::new(kind, settings.warm)),
+        families: match settings.dual {
+            None => Families::single(family),
+            Some(needs) => Families::dual(family, needs),
+        },
         placement: Placement::LikePrimary,
         max_enis: settings.max_enis,
         max_pods: settings.max_pods.unwrap_or_else(|| max_pods(kind, limits, vcpus)),

@@ -260,6 +260,10 @@ settings! {
         .flag(Switch("ipv6"));
     ENABLE_IPv4: Family, Depends("the opposite of `ENABLE_IPv6`"),
         "Pods have IPv4 addresses";
+    TIDEPOOL_DUAL_STACK: Family, Value("required"),
+        "With both families, what a pod needs to start: `required` an address of each, `preferred` of one if the \
+         other family has none in time",
+        .live();
 
     AWS_VPC_K8S_CNI_EXTERNALSNAT: Nat, Value("false"),
         "Something else translates pods' source addresses, such as a NAT gateway",

@@ -1,6 +1,6 @@
 //! Each variable with good and bad values.
 
-use ipam::policy::{SourceNatPolicy, SourcePorts};
+use ipam::policy::{Limits, SourceNatPolicy, SourcePorts};
 
 use super::*;
 
@@ -28,6 +28,7 @@ fn defaults_are_those_of_the_manifest() {
     assert_eq!(warm, WarmSettings::default());
     let expect = Settings {
         kind: BlockKind::V4Address,
+        dual: None,
         warm,
         max_enis: None,
         max_pods: None,
@@ -138,6 +139,7 @@ fn good_values_are_read() {
     let settings = read(&[&variables[..], &QUIET].concat()).unwrap();
     let expect = Settings {
         kind: BlockKind::V4Prefix,
+        dual: None,
         warm: WarmSettings { warm_eni: 0, warm_ip: 5, minimum_ip: 20, warm_prefix: 2 },
         max_enis: Some(3),
         max_pods: Some(58),
@@ -307,8 +309,6 @@ fn families_that_contradict_are_refused() {
         let error = read(variables).unwrap_err().to_string();
         assert!(error.starts_with(start) && error.ends_with(end), "{error}");
     };
-    let both = [IPV6[0], ("ENABLE_IPv4", "true"), IPV6[2]];
-    check(&both, "ENABLE_IPv4=\"true\": ", "with ENABLE_IPv6=true set ENABLE_IPv4=false");
     let neither = "set ENABLE_IPv4=true or ENABLE_IPv6=true";
     check(&[("ENABLE_IPv4", "false")], "ENABLE_IPv4=\"false\": ", neither);
     let prefixes = "set ENABLE_PREFIX_DELEGATION=true too";
@@ -321,6 +321,37 @@ fn families_that_contradict_are_refused() {
     assert!(mtu("1280").is_ok());
     let error = mtu("1279").unwrap_err().to_string();
     assert_eq!(error, "AWS_VPC_ENI_MTU=\"1279\": expected a whole number from 1280 to 9001");
+}
+
+#[test]
+fn both_families_make_dual_stack() {
+    const BOTH: [(&str, &str); 2] = [("ENABLE_IPv6", "true"), ("ENABLE_IPv4", "true")];
+    let asked = |variables: &[(&str, &str)]| {
+        read(&[&BOTH[..], variables].concat()).map(|settings| (settings.kind, settings.dual))
+    };
+    assert_eq!(asked(&[]), Ok((BlockKind::V4Address, Some(Needs::Each))));
+    assert_eq!(asked(&[IPV6[2]]), Ok((BlockKind::V4Prefix, Some(Needs::Each))));
+    for (value, needs) in [("required", Needs::Each), ("preferred", Needs::Any)] {
+        let set = [("TIDEPOOL_DUAL_STACK", value)];
+        assert_eq!(asked(&set), Ok((BlockKind::V4Address, Some(needs))));
+        // With one family the setting is good, and says nothing.
+        assert_eq!(read(&set).unwrap().dual, None);
+    }
+    let error = asked(&[("TIDEPOOL_DUAL_STACK", "maybe")]).unwrap_err().to_string();
+    assert_eq!(error, "TIDEPOOL_DUAL_STACK=\"maybe\": expected required or preferred");
+    for name in ["AWS_VPC_K8S_CNI_CUSTOM_NETWORK_CFG", "ENABLE_V6_EGRESS", "DISABLE_POD_V6"] {
+        let error = asked(&[(name, "true")]).unwrap_err().to_string();
+        assert!(error.ends_with("set one of the two to false"), "{error}");
+    }
+    let error = asked(&[("AWS_VPC_ENI_MTU", "1279")]).unwrap_err().to_string();
+    assert!(error.ends_with("from 1280 to 9001"), "{error}");
+    let settings = read(&BOTH).unwrap();
+    let limits = Limits { enis: 3, addresses_per_eni: 10, prefixes: true };
+    let policy = super::policy(&settings, limits, Some(2)).unwrap();
+    assert_eq!((families_text(policy.families), policy.max_pods), ("secondary-ip+ipv6".into(), 29));
+    let none = Limits { prefixes: false, ..limits };
+    let error = super::policy(&settings, none, Some(2)).unwrap_err().to_string();
+    assert!(error.starts_with("ENABLE_IPv6=\"true\": this instance type takes no"), "{error}");
 }
 
 #[test]

@@ -10,7 +10,7 @@ struct Status<'a> {
     instance_type: &'a str,
     /// The daemon's version, `major.minor.patch`.
     version: &'a str,
-    /// `secondary-ip`, `prefix` or `ipv6`.
+    /// `secondary-ip`, `prefix` or `ipv6`; with both families `secondary-ip+ipv6` or `prefix+ipv6`.
     mode: &'a str,
     /// `null` from a daemon too old to send it.
     limits: Option<Limits<'a>>,
@@ -18,7 +18,10 @@ struct Status<'a> {
     /// Ids of ENIs on this instance that the daemon does not manage.
     foreign_enis: &'a [String],
     pods: Vec<Pod<'a>>,
+    /// Those of IPv4 with both families.
     counts: Counts,
+    /// Those of IPv6 with both families; else `null`.
+    ipv6_counts: Option<Counts>,
     /// Calls to EC2 in flight, one phrase each.
     in_flight: &'a [String],
     /// What keeps the pool from its targets, one phrase each.
@@ -75,6 +78,8 @@ struct Pod<'a> {
     address: &'a str,
     eni: &'a str,
     table: u32,
+    /// The IPv6 address of a pod that has an IPv4 address too; else `null`.
+    second_address: Option<&'a str>,
     /// Milliseconds since the Unix epoch.
     since_ms: u64,
 }
@@ -95,7 +100,6 @@ struct Counts {
 
 /// The pool, indented, with a newline at the end.
 pub(super) fn render(view: &v1::ViewReply) -> serde_json::Result<String> {
-    let counts = view.counts.unwrap_or_default();
     let status = Status {
         instance_id: &view.instance_id,
         instance_type: &view.instance_type,
@@ -110,19 +114,17 @@ pub(super) fn render(view: &v1::ViewReply) -> serde_json::Result<String> {
         enis: view.enis.iter().map(eni).collect(),
         foreign_enis: &view.foreign_enis,
         pods: view.pods.iter().map(pod).collect(),
-        counts: Counts {
-            total: counts.total,
-            assigned: counts.assigned,
-            cooling: counts.cooling,
-            quarantined: counts.quarantined,
-            free: counts.free,
-            prefixes: counts.prefixes,
-            waiting: counts.waiting,
-        },
+        counts: sums(view.counts.unwrap_or_default()),
+        ipv6_counts: view.ipv6_counts.map(sums),
         in_flight: &view.in_flight,
         blocked: &view.blocked,
     };
     Ok(serde_json::to_string_pretty(&status)? + "\n")
+}
+
+fn sums(counts: v1::PoolCounts) -> Counts {
+    let v1::PoolCounts { total, assigned, cooling, quarantined, free, prefixes, waiting } = counts;
+    Counts { total, assigned, cooling, quarantined, free, prefixes, waiting }
 }
 
 fn eni(eni: &v1::EniView) -> Eni<'_> {
@@ -161,6 +163,7 @@ fn pod(view: &v1::PodView) -> Pod<'_> {
         address: address.map_or("", |held| &held.address),
         eni: address.map_or("", |held| &held.eni),
         table: address.map_or(0, |held| held.table),
+        second_address: view.second_address.as_ref().map(|held| held.address.as_str()),
         since_ms: view.since_ms,
     }
 }

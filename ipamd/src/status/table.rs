@@ -37,6 +37,12 @@ fn sums(view: &v1::ViewReply) -> String {
         "{total} addresses: {assigned} used, {cooling} cooling, {quarantined} quarantined, {free} free; \
          {prefixes} prefixes; {waiting} pods waiting"
     );
+    if let Some(v1::PoolCounts { assigned, cooling, quarantined, prefixes, .. }) = view.ipv6_counts
+    {
+        text.push_str(&format!(
+            "\nIPv6: {assigned} used, {cooling} cooling, {quarantined} quarantined; {prefixes} prefixes"
+        ));
+    }
     for (name, phrases) in [
         ("foreign ENI", &view.foreign_enis),
         ("in flight", &view.in_flight),
@@ -61,9 +67,11 @@ fn add_row<const N: usize>(table: &mut Table, cells: [String; N]) {
 fn enis(view: &v1::ViewReply) -> Table {
     let mut table =
         table(&["ENI", "DEVICE", "TABLE", "SUBNET", "ADDRESS", "STATE", "USED", "COOLING", "FREE"]);
+    // Beside IPv4, the 2^48 addresses of an IPv6 prefix would hide what is short.
+    let counts = |block: &&v1::BlockView| view.ipv6_counts.is_none() || !is_ipv6(block);
     for eni in &view.enis {
         let sum = |count: fn(&v1::BlockView) -> u64| {
-            eni.blocks.iter().map(count).sum::<u64>().to_string()
+            eni.blocks.iter().filter(counts).map(count).sum::<u64>().to_string()
         };
         // Table 0 means that the ENI is not attached.
         let (device, route_table) = match eni.table {
@@ -115,6 +123,10 @@ fn prefixes(view: &v1::ViewReply) -> Table {
     table
 }
 
+fn is_ipv6(block: &v1::BlockView) -> bool {
+    block.cidr.contains(':')
+}
+
 fn is_prefix(block: &v1::BlockView) -> bool {
     !(block.cidr.ends_with("/32") || block.cidr.ends_with("/128"))
 }
@@ -123,7 +135,11 @@ fn pods(view: &v1::ViewReply, now: SystemTime) -> Table {
     let mut table = table(&["POD", "ADDRESS", "ENI", "AGE", "CONTAINER", "INTERFACE"]);
     for view in &view.pods {
         let pod = view.pod.clone().unwrap_or_default();
-        let address = view.address.clone().unwrap_or_default();
+        let v1::PodAddress { address, eni, .. } = view.address.clone().unwrap_or_default();
+        let address = match &view.second_address {
+            None => address,
+            Some(second) => format!("{address}, {}", second.address),
+        };
         let attachment = view.attachment.clone().unwrap_or_default();
         let name = match pod.name.is_empty() {
             true => "-".to_owned(),
@@ -133,8 +149,8 @@ fn pods(view: &v1::ViewReply, now: SystemTime) -> Table {
             &mut table,
             [
                 name,
-                address.address,
-                address.eni,
+                address,
+                eni,
                 age(view.since_ms, now),
                 attachment.container_id.chars().take(12).collect(),
                 attachment.ifname,

@@ -7,6 +7,7 @@ mod busy;
 mod crash;
 mod crossing;
 mod disk;
+mod dual;
 mod forgotten;
 mod hands;
 mod hint;

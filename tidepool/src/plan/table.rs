@@ -5,7 +5,7 @@ use std::fmt::Display;
 use comfy_table::{Table, presets};
 use ipam::block::BlockKind;
 use ipam::forecast::{EniForecast, Forecast};
-use settings::{limits_text, mode_text, targets_text};
+use settings::{families_text, limits_text, targets_text};
 
 use super::Planned;
 
@@ -42,7 +42,7 @@ fn head(planned: &Planned<'_>) -> String {
         "{n_pods} pods on {instance_type} ({}), at most {} pods\nmode {}, {}",
         limits_text(*limits),
         policy.max_pods,
-        mode_text(policy.families.policy().kind),
+        families_text(policy.families),
         targets_text(policy),
     )
 }

@@ -77,14 +77,8 @@ fn outside() -> ipam::event::Nat {
 
 fn picture_of(enis: Vec<HostEni>) -> HostPicture {
     let nat = HostNat::Wanted(outside());
-    HostPicture {
-        primary_mac: PRIMARY.parse().unwrap(),
-        mtu: 9001,
-        family: Family::V4,
-        nat,
-        neighbours: 300,
-        enis,
-    }
+    let (primary_mac, families) = (PRIMARY.parse().unwrap(), [Family::V4].into());
+    HostPicture { primary_mac, mtu: 9001, families, nat, neighbours: 300, enis }
 }
 
 /// The next ENI and its state that the inbox gets.

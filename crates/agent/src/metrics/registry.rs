@@ -73,6 +73,10 @@ metrics! {
         "Addresses of the prefix that pods have; single addresses have no series";
     ADDRESSES: Gauge "tidepool_addresses" ["state"]
         "Addresses for pods by state: assigned, cooling, quarantined, free; together awscni_total_ip_addresses";
+    IPV6_ADDRESSES: Gauge "tidepool_ipv6_addresses" ["state"]
+        "With both families, IPv6 addresses by state: assigned, cooling, quarantined; the metrics above count IPv4 then";
+    SINGLE_FAMILY_PODS: Gauge "tidepool_single_family_pods" []
+        "With both families, pods that have an address of one family only";
     ENIS: Gauge "tidepool_enis" ["state"]
         "ENIs for pods by state: attaching, linking, ready, draining";
     WAITING_ADDS: Gauge "tidepool_waiting_adds" []

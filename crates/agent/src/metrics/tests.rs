@@ -8,7 +8,7 @@ use ipam::call::{CallError, CallErrorKind, CallId, CallOutput, Ec2Call};
 use ipam::event::{Answer, RefusalCode};
 use ipam::id::{EniId, SubnetId};
 use ipam::time::Timestamp;
-use ipam::view::{BlockUse, Capacity, Counts, ForeignReason};
+use ipam::view::{BlockUse, Capacity, Counts, FamilyView, ForeignReason};
 
 use super::*;
 
@@ -71,6 +71,10 @@ fn view() -> PoolView {
         ]
         .into(),
         counts: Counts { total: 17, assigned: 3, free: 13, quarantined: 1, ..Counts::default() },
+        second: Some(FamilyView {
+            kind: BlockKind::V6Prefix,
+            counts: Counts { assigned: 2, cooling: 5, ..Counts::default() },
+        }),
         capacity: Capacity { enis: 2, addresses: 288 },
         in_flight: Vec::new(),
         blocked: vec!["ENI_LIMIT: full".to_owned()],

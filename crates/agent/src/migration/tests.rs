@@ -123,6 +123,22 @@ fn inherited_record_is_stored_only_without_own_record() {
 }
 
 #[test]
+fn pod_of_both_families_is_handed_over_with_ipv4() {
+    let on_eni = |address: &str, index: u16| PodIp {
+        address: address.parse().unwrap(),
+        via: Via::Eni { eni: format!("eni-{index}").try_into().unwrap(), card: 0, index },
+    };
+    let both = vec![on_eni("2001:db8::20", 0), on_eni("10.0.2.20", 1)];
+    let key = found()[0].key.clone();
+    let assignment =
+        Assignment { addresses: both.try_into().unwrap(), ..taken().assignments()[&key].clone() };
+    let mut record = Record::default();
+    record.apply(&ipam::record::Change::Assigned { key, assignment }).unwrap();
+    let found: Vec<_> = allocations(&record).into_iter().map(|it| it.address).collect();
+    assert_eq!(found, [IpAddr::from([10, 0, 2, 20])]);
+}
+
+#[test]
 fn hand_over_writes_the_allocations_that_were_taken_over() {
     let directory = directory_with(taken());
     // A second start makes a last good copy, which must not be read later.

@@ -3,9 +3,8 @@
 
 use std::time::Duration;
 
-use crate::call::Action;
 use crate::jitter::Jitter;
-use crate::policy::{FamilyPolicy, Limits, Node, Policy};
+use crate::policy::{Families, Limits, Node, Policy};
 use crate::rest::Rests;
 use crate::time::Timestamp;
 
@@ -42,13 +41,8 @@ impl Site {
 
 impl Context<'_> {
     /// Where pods' addresses come from on this instance.
-    pub(super) fn family(self) -> FamilyPolicy {
-        self.limits.family(self.policy)
-    }
-
-    /// The action that adds addresses to an ENI.
-    pub(super) fn assign_action(self) -> Action {
-        self.family().kind.assign_action()
+    pub(super) fn families(self) -> Families {
+        self.limits.families(self.policy)
     }
 
     pub(super) fn cooldown(self) -> Duration {

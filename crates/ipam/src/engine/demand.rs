@@ -1,15 +1,19 @@
-//! Add, Cancel, Del and Gc: which attachments wait for an address, are promised one, or give one back.
+//! Add, Cancel, Del and Gc: which attachments wait for addresses, are promised some, or give some back.
+
+mod outlook;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::IpAddr;
 use std::time::Duration;
 
+pub(super) use self::outlook::{FamilyOutlook, Outlook, Shortage};
 use super::context::Context;
 use super::journal::{Journal, Then};
 use crate::block::Block;
 use crate::event::{Answer, Effect, Refusal, RefusalCode, RequestId};
 use crate::id::{AttachmentKey, Pod};
 use crate::place::Place;
+use crate::policy::{FamilyPolicy, Needs};
 use crate::pool::Pool;
 use crate::record::{Addresses, Assignment, Change, PodIp, Record, Via};
 use crate::time::Timestamp;
@@ -62,56 +66,6 @@ struct Release {
     since: Timestamp,
     /// The requests to answer when it is durable.
     requests: Vec<RequestId>,
-}
-
-/// Which waiting pods may expect an address.
-#[derive(Debug, Clone)]
-pub(super) struct Outlook {
-    /// Addresses for this many waiters, the first ones, are under way.
-    pub(super) n_served: usize,
-    /// The ends of the cooldowns of further addresses.
-    pub(super) rest_ends: Vec<Timestamp>,
-    /// When an obstacle passes.
-    pub(super) passes_at: Option<Timestamp>,
-}
-
-/// Why a waiting Add is refused.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Shortage {
-    /// An address for it is under way, but late.
-    Late,
-    /// No address for it is under way, but one here rests until then. The waiters before it get those that rest
-    /// less long.
-    Resting(Timestamp),
-    /// No address for it is here or under way.
-    Nothing,
-}
-
-impl Outlook {
-    /// Whether an address for the waiter at `place` is under way.
-    fn is_served(&self, place: usize) -> bool {
-        place < self.n_served
-    }
-
-    /// When the resting address that the waiter at `place` would get has rested; `None` if those before it need
-    /// all.
-    fn rested_at(&self, place: usize) -> Option<Timestamp> {
-        place.checked_sub(self.n_served).and_then(|n| self.rest_ends.get(n)).copied()
-    }
-
-    fn shortage(&self, place: usize) -> Shortage {
-        match self.rested_at(place) {
-            _ if self.is_served(place) => Shortage::Late,
-            Some(at) => Shortage::Resting(at),
-            None => Shortage::Nothing,
-        }
-    }
-
-    fn is_worth_waiting(&self, place: usize, patience: Timestamp) -> bool {
-        self.is_served(place)
-            || self.rested_at(place).is_some_and(|at| at <= patience)
-            || self.passes_at.is_some_and(|at| at <= patience)
-    }
 }
 
 impl Waiter {
@@ -303,22 +257,25 @@ impl Demand {
         }
     }
 
-    /// Gives free addresses to the waiters, in their order. Addresses in `doubted` blocks come last.
-    pub(super) fn serve(
-        &mut self,
-        pool: &mut Pool,
-        doubted: &BTreeSet<Block>,
-        journal: &mut Journal,
-        cx: Context<'_>,
-        out: &mut Vec<Effect>,
-    ) {
+    /// Gives free addresses to the waiters, in their order.
+    pub(super) fn serve(&mut self, mut stock: Stock<'_>, out: &mut Vec<Effect>) {
         for waiter in std::mem::take(&mut self.waiters) {
-            let waiter = self.join_or_answer(waiter, pool, journal, cx, out);
-            let unserved = waiter.and_then(|waiter| match waiter {
-                Unserved::Needs(waiter) => self.promise(waiter, pool, doubted, journal, cx),
-                Unserved::Waits(waiter) => Some(waiter),
-            });
+            let unserved = self.try_to_serve(waiter, Needs::Each, &mut stock, out);
             self.waiters.extend(unserved);
+        }
+    }
+
+    /// Returns the waiter if it gets nothing now.
+    fn try_to_serve(
+        &mut self,
+        waiter: Waiter,
+        needs: Needs,
+        stock: &mut Stock<'_>,
+        out: &mut Vec<Effect>,
+    ) -> Option<Waiter> {
+        match self.join_or_answer(waiter, stock, out)? {
+            Unserved::Needs(waiter) => self.promise(waiter, needs, stock),
+            Unserved::Waits(waiter) => Some(waiter),
         }
     }
 
@@ -326,11 +283,10 @@ impl Demand {
     fn join_or_answer(
         &mut self,
         waiter: Waiter,
-        pool: &Pool,
-        journal: &Journal,
-        cx: Context<'_>,
+        stock: &Stock<'_>,
         out: &mut Vec<Effect>,
     ) -> Option<Unserved> {
+        let (pool, journal) = (&*stock.pool, &*stock.journal);
         if self.is_releasing(&waiter.key) || journal.may_be_released(&waiter.key) {
             return Some(Unserved::Waits(waiter));
         }
@@ -342,7 +298,7 @@ impl Demand {
             reply(waiter.request, Answer::Granted(assignment.clone()), out);
             return None;
         }
-        if waiter.deadline <= cx.now {
+        if waiter.deadline <= stock.cx.now {
             return Some(Unserved::Waits(waiter));
         }
         match self.promises.get_mut(&waiter.key) {
@@ -355,24 +311,13 @@ impl Demand {
         }
     }
 
-    /// Returns the waiter if no address is free.
-    fn promise(
-        &mut self,
-        waiter: Waiter,
-        pool: &mut Pool,
-        doubted: &BTreeSet<Block>,
-        journal: &mut Journal,
-        cx: Context<'_>,
-    ) -> Option<Waiter> {
-        let picked = pool.pick(cx.family().kind, doubted, cx.rests());
-        let Some((eni, address)) = picked else { return Some(waiter) };
-        let Some(Place { card, index }) = eni.route_place() else { return Some(waiter) };
-        let via = Via::Eni { eni: eni.id.clone(), card, index };
-        let addresses = Addresses::one(PodIp { address, via });
+    /// Returns the waiter if the free addresses are not what it needs.
+    fn promise(&mut self, waiter: Waiter, needs: Needs, stock: &mut Stock<'_>) -> Option<Waiter> {
+        let Some(addresses) = stock.addresses(needs) else { return Some(waiter) };
         let Waiter { request, key, pod, netns, deadline, .. } = waiter;
-        let assignment = Assignment { addresses, pod, netns, since: cx.now };
+        let assignment = Assignment { addresses, pod, netns, since: stock.cx.now };
         let adds = BTreeMap::from([(request, deadline)]);
-        self.put_on_record(key, assignment, false, adds, pool, journal);
+        self.put_on_record(key, assignment, false, adds, stock.pool, stock.journal);
         None
     }
 
@@ -466,15 +411,28 @@ impl Demand {
         }
     }
 
-    /// Removes the waiters that wait in vain or have waited long enough, and returns them.
+    /// Removes the waiters that wait in vain or have waited long enough, and returns them. Where a pod may start with
+    /// one family, a waiter that waits in vain for the other gets what is free.
     pub(super) fn dismiss(
         &mut self,
         outlook: &Outlook,
-        now: Timestamp,
+        mut stock: Stock<'_>,
+        out: &mut Vec<Effect>,
     ) -> Vec<(RequestId, Shortage)> {
+        let (needs, now) = (stock.cx.policy.families.needs(), stock.cx.now);
         let mut dismissed = Vec::new();
         for (place, waiter) in std::mem::take(&mut self.waiters).into_iter().enumerate() {
-            if now < waiter.patience && outlook.is_worth_waiting(place, waiter.patience) {
+            let is_patient = now < waiter.patience;
+            if is_patient && outlook.promises_each(place, waiter.patience) {
+                self.waiters.push_back(waiter);
+                continue;
+            }
+            let waiter = match needs {
+                Needs::Each => Some(waiter),
+                Needs::Any => self.try_to_serve(waiter, Needs::Any, &mut stock, out),
+            };
+            let Some(waiter) = waiter else { continue };
+            if is_patient && needs == Needs::Any && outlook.promises_any(place, waiter.patience) {
                 self.waiters.push_back(waiter);
             } else {
                 dismissed.push((waiter.request, outlook.shortage(place)));
@@ -491,6 +449,37 @@ impl Demand {
         for waiter in gone {
             reply(waiter.request, Answer::Refused(deleted_meanwhile()), out);
         }
+    }
+}
+
+/// The addresses for new pods, and where promises of them go.
+pub(super) struct Stock<'a> {
+    pub(super) pool: &'a mut Pool,
+    /// The blocks whose addresses come last.
+    pub(super) doubted: &'a BTreeSet<Block>,
+    pub(super) journal: &'a mut Journal,
+    pub(super) cx: Context<'a>,
+}
+
+impl Stock<'_> {
+    /// The free addresses that the next pod gets; `None` if they are not what it needs.
+    fn addresses(&self, needs: Needs) -> Option<Addresses> {
+        let families = self.cx.families().policies();
+        let free = families.clone().filter_map(|family| self.address(family));
+        let free: Vec<_> = free.collect();
+        let is_enough = match needs {
+            Needs::Each => free.len() == families.count(),
+            Needs::Any => true,
+        };
+        // One of each family at most, so they are the addresses of one pod unless there are none.
+        is_enough.then(|| Addresses::try_from(free).ok()).flatten()
+    }
+
+    fn address(&self, family: FamilyPolicy) -> Option<PodIp> {
+        let (eni, address) = self.pool.pick(family.kind, self.doubted, self.cx.rests())?;
+        let Place { card, index } = eni.route_place()?;
+        let via = Via::Eni { eni: eni.id.clone(), card, index };
+        Some(PodIp { address, via })
     }
 }
 

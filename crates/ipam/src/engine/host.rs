@@ -93,7 +93,7 @@ impl HostSync {
         let wanted = HostPicture {
             primary_mac: cx.node.primary_mac,
             mtu: cx.policy.mtu,
-            family: cx.family().kind.family(),
+            families: cx.families().policies().map(|policy| policy.kind.family()).collect(),
             nat: ranges.nat(pool, &enis, cx),
             neighbours: neighbours::needed(&enis, cx.policy.max_pods),
             enis,

@@ -288,11 +288,11 @@ pub(super) fn start_poll(
     }
 }
 
-/// The ENI without the blocks that serve no pod: blocks of the other family, and all blocks of an ENI that
-/// carries no pods.
+/// The ENI without the blocks that serve no pod: blocks of a family that pods do not have, and blocks of a family
+/// that this ENI does not carry.
 fn serving(facts: &EniFacts, cx: Context<'_>) -> EniFacts {
-    let (mut facts, family) = (facts.clone(), cx.family());
-    let carries = family.is_carried_by(facts.is_primary(cx.node.primary_mac));
-    facts.blocks.retain(|block| carries && family.serves(*block));
+    let (mut facts, families) = (facts.clone(), cx.families());
+    let is_primary = facts.is_primary(cx.node.primary_mac);
+    facts.blocks.retain(|block| families.serve(*block, is_primary));
     facts
 }

@@ -14,6 +14,7 @@ use super::context::Context;
 use super::demand::Demand;
 use super::inventory::Inventory;
 use super::journal::{Journal, Then};
+use crate::block::Family;
 use crate::event::Effect;
 use crate::id::{AttachmentKey, Network, Pod};
 use crate::kernel_report::{KernelReport, PodLink};
@@ -266,38 +267,53 @@ impl Checking<'_> {
         if !self.inventory.is_known() || self.journal.hold(self.cx.now).is_some() {
             return;
         }
-        let quarantined = self.pool.quarantine.iter();
-        let links: Vec<_> = quarantined
-            .filter_map(|(ip, link)| Some((*ip, link.as_ref()?.mark.clone()?)))
-            .collect();
-        for (address, mark) in links {
-            if let Some((key, assignment)) = self.unrecorded(address, &mark) {
+        let mut by_mark: BTreeMap<String, Vec<IpAddr>> = BTreeMap::new();
+        for (address, link) in &self.pool.quarantine {
+            let mark = link.as_ref().and_then(|link| link.mark.clone());
+            if let Some(mark) = mark {
+                by_mark.entry(mark).or_default().push(*address);
+            }
+        }
+        for (mark, addresses) in by_mark {
+            if let Some((key, assignment)) = self.unrecorded(&addresses, &mark) {
                 self.demand.promise_to_running(key, assignment, self.pool, self.journal);
             }
         }
     }
 
-    /// The attachment that `mark` names, if neither it nor its address is on record.
-    fn unrecorded(&self, address: IpAddr, mark: &str) -> Option<(AttachmentKey, Assignment)> {
+    /// The attachment that `mark` names, with those of its link's `addresses` that are not on record: the first of each
+    /// family. `None` if there are none, or if the attachment is on record.
+    fn unrecorded(&self, addresses: &[IpAddr], mark: &str) -> Option<(AttachmentKey, Assignment)> {
         let (key, record) = (AttachmentKey::of_mark(mark)?, self.journal.record());
         let mut known = record.assignments().keys().chain(self.demand.adding());
+        if self.check.runtime.has_forgotten(&key.container)
+            || known.any(|known| known.by_link() == key)
+        {
+            return None;
+        }
+        let ips = addresses.iter().filter_map(|address| self.unrecorded_ip(*address));
+        let mut ips: Vec<_> = ips.collect();
+        ips.sort_by_key(|ip| ip.address);
+        ips.dedup_by_key(|ip| Family::of(ip.address));
+        let addresses = Addresses::try_from(ips).ok()?;
+        let (pod, netns) = (Pod::default(), String::new());
+        Some((key, Assignment { addresses, pod, netns, since: self.cx.now }))
+    }
+
+    /// The address, and how it is reached, if it is on an ENI of ours and on no record.
+    fn unrecorded_ip(&self, address: IpAddr) -> Option<PodIp> {
+        let record = self.journal.record();
         // The plugin takes a link down after the release.
         let since = record.cooling().get(&address);
         let is_released = since.is_some_and(|since| *since + LONGEST_ADD > self.cx.now);
-        if record.owner(address).is_some()
-            || is_released
-            || self.check.runtime.has_forgotten(&key.container)
-            || known.any(|known| known.by_link() == key)
-        {
+        if record.owner(address).is_some() || is_released {
             return None;
         }
         let eni = self.pool.eni_of(address)?;
         eni.attachment().filter(|_| !eni.is_leaving(address))?;
         let Place { card, index } = eni.route_place()?;
         let via = Via::Eni { eni: eni.id.clone(), card, index };
-        let addresses = Addresses::one(PodIp { address, via });
-        let (pod, netns) = (Pod::default(), String::new());
-        Some((key, Assignment { addresses, pod, netns, since: self.cx.now }))
+        Some(PodIp { address, via })
     }
 }
 

@@ -40,6 +40,6 @@ impl Learnt {
     /// Forgets everything, also what refusals have taught of each ENI.
     pub(super) fn forget(&mut self, pool: &mut Pool, now: Timestamp) {
         *self = Self::nothing(now);
-        pool.enis.values_mut().for_each(|eni| eni.refused = None);
+        pool.enis.values_mut().for_each(|eni| eni.refused.clear());
     }
 }

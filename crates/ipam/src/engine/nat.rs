@@ -68,9 +68,8 @@ impl VpcRanges {
     /// The translation that the host must have, with these ENIs. Ranges of the ENIs' own subnets are never translated,
     /// whatever the metadata service shows.
     pub(super) fn nat(&self, pool: &Pool, enis: &[HostEni], cx: Context<'_>) -> HostNat {
-        match cx.family().kind.family() {
-            Family::V6 => return HostNat::Absent,
-            Family::V4 => {}
+        if cx.families().of(Family::V4).is_none() {
+            return HostNat::Absent;
         }
         let policy = &cx.policy.nat;
         let nat = |source| {

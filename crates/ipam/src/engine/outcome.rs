@@ -252,9 +252,11 @@ impl Outcome<'_> {
             let subnet = found.subnet.clone();
             self.subnet_refused(&subnet, blocks, error.kind);
         } else if error.kind == CallErrorKind::AddressLimit {
-            let carried = u16::try_from(found.blocks.len()).unwrap_or(u16::MAX);
+            let family = blocks.kind.family();
+            let carried = found.blocks.keys().filter(|block| block.family() == family).count();
+            let carried = u16::try_from(carried).unwrap_or(u16::MAX);
             let limit = carried.saturating_add(blocks.n).saturating_sub(1);
-            found.refused = Some(Refused { limit, at_once: (blocks.n / 2).max(1) });
+            found.refused.insert(family, Refused { limit, at_once: (blocks.n / 2).max(1) });
             self.stock.inventory.enis_poll.ask(self.stock.cx.now, Reason::Unclear);
         } else {
             self.refused_on(eni, call, error);

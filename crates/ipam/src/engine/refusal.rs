@@ -4,10 +4,12 @@
 
 use super::Engine;
 use super::demand::Shortage;
+use crate::block::Family;
 use crate::call::Action;
 use crate::eni::Eni;
 use crate::event::{Refusal, RefusalCode};
 use crate::id::EniId;
+use crate::policy::Families;
 use crate::retry::{Hold, Subject};
 use crate::time::Timestamp;
 
@@ -25,7 +27,11 @@ impl Engine {
     /// Why an Add gets no address at present.
     pub(super) fn refusal(&self, shortage: Shortage, now: Timestamp) -> Refusal {
         let Cause { code, why, again_at } = self.cause(shortage, now);
-        let message = format!("{}: {why}", self.stock(now));
+        let family = match shortage {
+            Shortage::Late => self.site.at(now).families().policy().kind.family(),
+            Shortage::Resting(family, _) | Shortage::Nothing(family) => family,
+        };
+        let message = format!("{}: {why}", self.stock(family, now));
         Refusal { code, message, retry_after: again_at.map(|at| at.since(now)) }
     }
 
@@ -41,11 +47,11 @@ impl Engine {
         }
         let short = match shortage {
             Shortage::Late => None,
-            Shortage::Resting(until) => self
+            Shortage::Resting(family, until) => self
                 .unread_kernel(until, now)
-                .or_else(|| self.resting(until))
-                .or_else(|| self.blocked_growth()),
-            Shortage::Nothing => self.blocked_growth(),
+                .or_else(|| self.resting(family, until))
+                .or_else(|| self.blocked_growth(family)),
+            Shortage::Nothing(family) => self.blocked_growth(family),
         };
         short.or_else(|| self.failing_call(now)).or_else(|| self.failing_link(now)).unwrap_or_else(
             || Cause {
@@ -86,8 +92,8 @@ impl Engine {
     }
 
     /// The refusal while growth is blocked and the address that the pod would get rests until then.
-    fn resting(&self, until: Timestamp) -> Option<Cause> {
-        let blocked = self.supply.plan().blocked.first()?;
+    fn resting(&self, family: Family, until: Timestamp) -> Option<Cause> {
+        let blocked = self.supply.plan(family).blocked.first()?;
         (blocked.code != RefusalCode::MaxPods).then(|| Cause {
             code: RefusalCode::AllCooling,
             why: format!("every free address was released too recently, and {}", blocked.why),
@@ -96,8 +102,8 @@ impl Engine {
     }
 
     /// The refusal while growth is blocked. It has the code of the first obstacle and names all.
-    fn blocked_growth(&self) -> Option<Cause> {
-        let blocked = &self.supply.plan().blocked;
+    fn blocked_growth(&self, family: Family) -> Option<Cause> {
+        let blocked = &self.supply.plan(family).blocked;
         let code = blocked.first()?.code;
         let again_at = blocked.iter().filter_map(|blocked| blocked.until).min();
         let mut whys: Vec<_> = blocked.iter().map(|blocked| blocked.why.as_str()).collect();
@@ -118,16 +124,13 @@ impl Engine {
     /// The refusal while the addresses under way depend on a failing call or describe.
     fn failing_call(&self, now: Timestamp) -> Option<Cause> {
         let (calls, pressure) = (&self.calls, self.pressure());
-        let assign = self.site.at(now).assign_action();
-        let supplies = |subject: &Subject| {
-            let action = subject.action();
-            action == assign || matches!(action, Action::CreateEni | Action::AttachEni)
-        };
+        let families = self.site.at(now).families().policies();
+        let assigns = families.map(|policy| policy.kind.assign_action());
+        let actions: Vec<_> =
+            [Action::CreateEni, Action::AttachEni].into_iter().chain(assigns).collect();
+        let supplies = |subject: &Subject| actions.contains(&subject.action());
         let held = calls.retries.holds(now).find(|(subject, _)| supplies(subject));
-        let throttled = || {
-            let actions = [Action::CreateEni, Action::AttachEni, assign];
-            actions.into_iter().find_map(|action| calls.hold(action, pressure, now))
-        };
+        let throttled = || actions.iter().find_map(|action| calls.hold(*action, pressure, now));
         let hold = held
             .map(|(_, hold)| hold.clone())
             .or_else(throttled)
@@ -153,8 +156,13 @@ impl Engine {
     }
 
     /// The counts: `no free address: 9 of 9 in use, 2 resting, … on 3 of 3 ENIs, in subnet-… (40 free …)`.
-    fn stock(&self, now: Timestamp) -> String {
-        let counts = self.counts(now);
+    fn stock(&self, family: Family, now: Timestamp) -> String {
+        let counts = self.counts(family, now);
+        let address = match (self.site.policy.families, family) {
+            (Families::V4(_) | Families::V6(_), _) => "address",
+            (Families::Dual { .. }, Family::V4) => "IPv4 address",
+            (Families::Dual { .. }, Family::V6) => "IPv6 address",
+        };
         let subnet = self.inventory.primary_template.as_ref().map(|primary| &primary.subnet);
         let facts = subnet.and_then(|subnet| self.inventory.subnets.get(subnet));
         let free = facts.map_or_else(
@@ -163,7 +171,7 @@ impl Engine {
         );
         let subnet = subnet.map_or("a subnet yet unknown", |subnet| subnet.as_str());
         format!(
-            "no free address: {} of {} in use, {} resting, {} quarantined, {} waiting, on {} of {} ENIs, in {subnet} ({free})",
+            "no free {address}: {} of {} in use, {} resting, {} quarantined, {} waiting, on {} of {} ENIs, in {subnet} ({free})",
             counts.assigned,
             counts.total,
             counts.cooling,

@@ -1,28 +1,26 @@
 //! Growth and shrinking of the pool: asks the planner and starts the calls of its plan.
 
 mod hysteresis;
+mod situation;
 
 use std::time::Duration;
 
 use self::hysteresis::Hysteresis;
+pub(super) use self::situation::Sources;
 use super::calls::{Calls, Pressure};
 use super::context::Context;
 use super::inventory::Inventory;
 use super::journal::Journal;
 use super::learnt::Learnt;
 use super::lifecycle::Lifecycle;
-use crate::block::{Block, BlockCount, Family};
+use crate::block::{BlockCount, Family};
 use crate::call::{Action, Ec2Call};
-use crate::eni::{Eni, Stage};
 use crate::id::{EniId, SubnetId};
 use crate::ownership;
-use crate::plan::{
-    EniSupply, Growth, NewEni, Plan, Situation, SubnetSupply, SupplyState, Surplus, Tally, plan,
-};
-use crate::policy::{Limits, Placement};
+use crate::plan::{Blocked, Growth, Plan, Situation, Surplus, plan};
+use crate::policy::{FamilyPolicy, Limits, Needs};
 use crate::pool::Pool;
 use crate::reason::Reason;
-use crate::record::Record;
 use crate::streak::Streak;
 use crate::time::Timestamp;
 
@@ -31,27 +29,22 @@ const TURNS_WHILE_NOT_DRY: u32 = 10;
 /// A whole ENI costs five calls and ten seconds to come back, so it stays this many times longer than a block.
 const ENIS_STAY_LONGER: u32 = 10;
 
-/// The plan, and what decides when it is carried out.
+/// The plan for each family, and what EC2's refusals have taught.
 #[derive(Debug, Clone)]
 pub(super) struct Supply {
     pub(super) learnt: Learnt,
+    v4: FamilySupply,
+    v6: FamilySupply,
+}
+
+/// The plan for one family, and what decides when it is carried out. Empty if pods do not have that family.
+#[derive(Debug, Clone, Default)]
+struct FamilySupply {
     plan: Plan,
     /// For how long the pool has wanted to grow.
     small: Streak,
     surplus_enis: Hysteresis,
     surplus_blocks: Hysteresis,
-}
-
-/// The parts from which a situation is made.
-#[derive(Clone, Copy)]
-pub(super) struct Sources<'a> {
-    pub(super) pool: &'a Pool,
-    pub(super) calls: &'a Calls,
-    pub(super) inventory: &'a Inventory,
-    pub(super) record: &'a Record,
-    pub(super) n_waiting: usize,
-    pub(super) pressure: Pressure,
-    pub(super) cx: Context<'a>,
 }
 
 /// The parts that growth and shrinking change.
@@ -68,18 +61,28 @@ pub(super) struct Supplying<'a> {
 
 impl Supply {
     pub(super) fn new(now: Timestamp) -> Self {
-        Self {
-            learnt: Learnt::nothing(now),
-            plan: Plan::default(),
-            small: Streak::default(),
-            surplus_enis: Hysteresis::default(),
-            surplus_blocks: Hysteresis::default(),
+        let (v4, v6) = (FamilySupply::default(), FamilySupply::default());
+        Self { learnt: Learnt::nothing(now), v4, v6 }
+    }
+
+    /// The plan for `family`, without the growth and the surplus that have been started.
+    pub(super) fn plan(&self, family: Family) -> &Plan {
+        match family {
+            Family::V4 => &self.v4.plan,
+            Family::V6 => &self.v6.plan,
         }
     }
 
-    /// The plan, without the growth and the surplus that have been started.
-    pub(super) fn plan(&self) -> &Plan {
-        &self.plan
+    /// The obstacles of all families, the most important first.
+    pub(super) fn blocked(&self) -> impl Iterator<Item = &Blocked> {
+        self.v4.plan.blocked.iter().chain(&self.v6.plan.blocked)
+    }
+
+    fn of(&mut self, family: Family) -> &mut FamilySupply {
+        match family {
+            Family::V4 => &mut self.v4,
+            Family::V6 => &mut self.v6,
+        }
     }
 
     /// The limits of the instance, lowered by the learnt ones.
@@ -93,47 +96,26 @@ impl Supply {
 
     /// Whether the plan would create another ENI without `eni`.
     pub(super) fn would_create_without(&self, eni: &EniId, sources: Sources<'_>) -> bool {
-        let mut situation = self.situation(sources);
+        let mut situation = sources.situation(&self.learnt);
         situation.enis.retain(|supply| supply.id != *eni);
         let plan = self.plan_for(&situation, sources.cx);
         plan.growth.iter().any(|growth| matches!(growth, Growth::Create { .. }))
     }
 
-    fn situation(&self, sources: Sources<'_>) -> Situation {
-        let Sources { pool, calls, inventory, n_waiting, pressure, cx, .. } = sources;
-        let mut enis: Vec<_> = pool.enis.values().collect();
-        enis.sort_by_key(|eni| (eni.place().is_none(), eni.place(), &eni.id));
-        let (unusable, subnets): (Vec<_>, Vec<_>) = sources
-            .subnets_for_new_enis()
-            .into_iter()
-            .partition(|subnet| inventory.lacks_range(subnet, sources.record));
-        let lacks_all = subnets.is_empty() && !unusable.is_empty();
-        let unknown_subnets =
-            || calls.failure(Action::DescribeSubnets, pressure, cx.now).filter(|_| lacks_all);
-        let creating = calls.in_flight().filter_map(|in_flight| {
-            let Ec2Call::CreateEni { subnet, blocks, .. } = &in_flight.call else { return None };
-            Some(NewEni { subnet: sources.subnet_supply(subnet), blocks: *blocks })
-        });
-        Situation {
-            enis: enis.into_iter().map(|eni| sources.eni_supply(eni)).collect(),
-            creating: creating.collect(),
-            n_foreign: inventory.n_foreign(),
-            n_waiting: u32::try_from(n_waiting).unwrap_or(u32::MAX),
-            subnets: subnets.iter().map(|subnet| sources.subnet_supply(subnet)).collect(),
-            create_at_most: self.learnt.create_at_most,
-            assign_hold: calls.hold(cx.assign_action(), pressure, cx.now),
-            create_hold: calls.hold(Action::CreateEni, pressure, cx.now).or_else(unknown_subnets),
-        }
+    /// When something follows from time alone.
+    pub(super) fn wakes(&self, cx: Context<'_>) -> impl Iterator<Item = Timestamp> {
+        [&self.v4, &self.v6].into_iter().flat_map(move |supply| supply.wakes(cx))
     }
+}
 
+impl FamilySupply {
     /// When the calls for the wanted growth leave.
     fn grows_at(&self, cx: Context<'_>) -> Option<Timestamp> {
         let turns = if self.plan.is_dry { 1 } else { TURNS_WHILE_NOT_DRY };
         self.small.since().map(|since| since + cx.policy.timing.grow_delay * turns)
     }
 
-    /// When something follows from time alone.
-    pub(super) fn wakes(&self, cx: Context<'_>) -> impl Iterator<Item = Timestamp> {
+    fn wakes(&self, cx: Context<'_>) -> impl Iterator<Item = Timestamp> + use<> {
         let delay = cx.policy.timing.shrink_delay;
         let wakes = [
             self.plan.again_at,
@@ -143,23 +125,48 @@ impl Supply {
         ];
         wakes.into_iter().flatten()
     }
+
+    /// Growth is wanted, so what was given back before went too soon.
+    fn miss(&mut self, cx: Context<'_>) {
+        let delay = cx.policy.timing.shrink_delay;
+        self.surplus_enis.miss(delay * ENIS_STAY_LONGER, cx.now);
+        self.surplus_blocks.miss(delay, cx.now);
+    }
+
+    fn surplus_reason(&self, lasted: Duration) -> Reason {
+        let Plan { n_free: free, n_wanted: wanted, .. } = self.plan;
+        Reason::Surplus { free, wanted, lasted }
+    }
 }
 
 impl Supplying<'_> {
-    /// Plans, starts what the targets and the waiting pods want, and gives back the surplus.
+    /// Plans each family, starts what the targets and the waiting pods want, and gives back the surplus. IPv6 comes
+    /// first: it needs one call on the primary ENI, and IPv4 may need many there, one after the other.
     pub(super) fn plan(&mut self) {
-        let Self { supply, cx, .. } = self;
-        let cx = *cx;
-        let situation = supply.situation(Sources {
+        for family in [Family::V6, Family::V4] {
+            match self.cx.families().of(family) {
+                Some(policy) => self.plan_family(policy),
+                None => *self.supply.of(family) = FamilySupply::default(),
+            }
+        }
+    }
+
+    fn plan_family(&mut self, policy: FamilyPolicy) {
+        let (cx, family) = (self.cx, policy.kind.family());
+        let sources = Sources {
             pool: self.pool,
             calls: self.calls,
             inventory: self.inventory,
             record: self.journal.record(),
-            n_waiting: self.n_waiting,
+            n_waiting: self.n_that_wait_for(family),
             pressure: self.pressure,
+            family: policy,
             cx,
-        });
-        supply.plan = supply.plan_for(&situation, cx);
+        };
+        let situation = sources.situation(&self.supply.learnt);
+        let plan = self.supply.plan_for(&situation, cx);
+        let supply = self.supply.of(family);
+        supply.plan = plan;
         let mut growth = std::mem::take(&mut supply.plan.growth);
         supply.small.observe(!growth.is_empty(), cx.now);
         let is_create = |growth: &Growth| matches!(growth, Growth::Create { .. });
@@ -169,13 +176,22 @@ impl Supplying<'_> {
             growth.retain(|growth| !is_create(growth));
         }
         if supply.grows_at(cx).is_some_and(|at| at <= cx.now) {
-            growth.into_iter().for_each(|growth| self.start_growth(growth));
+            growth.into_iter().for_each(|growth| self.start_growth(family, growth));
         }
-        let surplus = std::mem::take(&mut self.supply.plan.surplus);
-        self.shrink(&surplus);
+        let surplus = std::mem::take(&mut self.supply.of(family).plan.surplus);
+        self.shrink(family, &surplus);
     }
 
-    fn start_growth(&mut self, growth: Growth) {
+    /// Pods that need both families and get no IPv6 address would only hold IPv4 addresses in vain.
+    fn n_that_wait_for(&self, family: Family) -> usize {
+        let in_vain = match (family, self.cx.policy.families.needs()) {
+            (Family::V4, Needs::Each) => self.supply.v6.plan.n_unserved,
+            (Family::V4, Needs::Any) | (Family::V6, _) => 0,
+        };
+        self.n_waiting.saturating_sub(usize::try_from(in_vain).unwrap_or(usize::MAX))
+    }
+
+    fn start_growth(&mut self, family: Family, growth: Growth) {
         let call = match growth {
             Growth::Assign { eni, blocks } => Some(Ec2Call::Assign { eni, blocks }),
             Growth::Create { subnet, blocks } => self.create_call(subnet, blocks),
@@ -185,11 +201,9 @@ impl Supplying<'_> {
         if let Some(call) = call
             && self.calls.hold(call.action(), self.pressure, now).is_none()
         {
-            let delay = self.cx.policy.timing.shrink_delay;
-            self.supply.surplus_enis.miss(delay * ENIS_STAY_LONGER, now);
-            self.supply.surplus_blocks.miss(delay, now);
-            let plan = &self.supply.plan;
-            let (free, wanted) = (plan.n_free, plan.n_wanted);
+            let supply = self.supply.of(family);
+            supply.miss(self.cx);
+            let (free, wanted) = (supply.plan.n_free, supply.plan.n_wanted);
             let why = Reason::Short { free, wanted, waiting: self.n_waiting as u64 };
             self.calls.start(call, why, self.journal, now);
         }
@@ -213,39 +227,36 @@ impl Supplying<'_> {
     }
 
     /// Gives back the blocks and ENIs that have been surplus for long enough.
-    fn shrink(&mut self, surplus: &Surplus) {
+    fn shrink(&mut self, family: Family, surplus: &Surplus) {
         let (now, delay) = (self.cx.now, self.cx.policy.timing.shrink_delay);
         let n_blocks = surplus.blocks.iter().map(|(_, blocks)| usize::from(blocks.n)).sum();
-        self.supply.surplus_enis.observe(surplus.enis.len(), now);
-        self.supply.surplus_blocks.observe(n_blocks, now);
+        let supply = self.supply.of(family);
+        supply.surplus_enis.observe(surplus.enis.len(), now);
+        supply.surplus_blocks.observe(n_blocks, now);
         // An ENI that seems to be surplus may carry blocks that EC2 does not describe yet.
         if !self.inventory.enis_poll.is_certain() {
             return;
         }
         // While no ENI can be detached, a draining one would serve no pod.
         let may_leave = self.calls.hold(Action::DetachEni, self.pressure, now).is_none();
-        let enis = &mut self.supply.surplus_enis;
         if may_leave {
-            let (n_enis, lasted) = enis.take_ripe(delay * ENIS_STAY_LONGER, now);
+            let (n_enis, lasted) = supply.surplus_enis.take_ripe(delay * ENIS_STAY_LONGER, now);
+            let why = supply.surplus_reason(lasted);
             for eni in surplus.enis.iter().take(n_enis) {
-                let why = self.surplus_reason(lasted);
-                self.lifecycle().drain(eni, why);
+                self.lifecycle().drain(eni, why.clone());
             }
         }
-        let (mut left, lasted) = self.supply.surplus_blocks.take_ripe(delay, now);
+        let supply = self.supply.of(family);
+        let (mut left, lasted) = supply.surplus_blocks.take_ripe(delay, now);
+        let why = supply.surplus_reason(lasted);
         for (eni, blocks) in &surplus.blocks {
             let n = blocks.n.min(u16::try_from(left).unwrap_or(u16::MAX));
             left -= usize::from(n);
-            self.give_back(eni, blocks.with_n(n), lasted);
+            self.give_back(eni, blocks.with_n(n), &why);
         }
     }
 
-    fn surplus_reason(&self, lasted: Duration) -> Reason {
-        let Plan { n_free: free, n_wanted: wanted, .. } = self.supply.plan;
-        Reason::Surplus { free, wanted, lasted }
-    }
-
-    fn give_back(&mut self, eni: &EniId, count: BlockCount, lasted: Duration) {
+    fn give_back(&mut self, eni: &EniId, count: BlockCount, why: &Reason) {
         let (action, now) = (count.kind.unassign_action(), self.cx.now);
         // A surplus of both kinds on one ENI takes two calls, one after the other.
         if self.calls.is_busy(eni)
@@ -258,9 +269,8 @@ impl Supplying<'_> {
         let blocks = found.idle_blocks(count, self.cx.rests());
         if !blocks.is_empty() {
             self.pool.set_leaving(eni, &blocks, true);
-            let why = self.surplus_reason(lasted);
             let call = Ec2Call::Unassign { eni: eni.clone(), blocks };
-            self.calls.start(call, why, self.journal, now);
+            self.calls.start(call, why.clone(), self.journal, now);
         }
     }
 
@@ -274,92 +284,5 @@ impl Supplying<'_> {
             pressure: self.pressure,
             cx: self.cx,
         }
-    }
-}
-
-impl Sources<'_> {
-    /// The subnets for new ENIs, the preferred one first. None until EC2 has described the primary ENI.
-    fn subnets_for_new_enis(self) -> Vec<SubnetId> {
-        let Some(primary) = &self.inventory.primary_template else { return Vec::new() };
-        match &self.cx.policy.placement {
-            Placement::LikePrimary => {
-                self.inventory.subnets.for_new_enis(&primary.subnet, self.cx.node)
-            }
-            Placement::Custom { subnets, .. } => subnets.clone(),
-        }
-    }
-
-    fn subnet_supply(self, subnet: &SubnetId) -> SubnetSupply {
-        let (subnets, now) = (&self.inventory.subnets, self.cx.now);
-        SubnetSupply {
-            id: subnet.clone(),
-            addresses: subnets.addresses(subnet, now),
-            prefixes: match self.cx.family().kind.family() {
-                Family::V4 => subnets.prefixes(subnet, now),
-                Family::V6 => subnets.ipv6_prefixes(subnet, now),
-            },
-            free: subnets.free(subnet),
-            create_hold: self.calls.create_hold(subnet, now).cloned(),
-        }
-    }
-
-    fn eni_supply(self, eni: &Eni) -> EniSupply {
-        let call = self.calls.call_on(&eni.id);
-        let age = self.cx.policy.timing.min_eni_age;
-        let may_go = eni.is_removable(self.record)
-            && self.calls.hold_on(&eni.id, Action::DetachEni, self.cx.now).is_none();
-        EniSupply {
-            id: eni.id.clone(),
-            subnet: self.subnet_supply(&eni.subnet),
-            state: self.state(eni),
-            removable_from: may_go.then(|| eni.since + age),
-            busy: call.is_some(),
-            pending: call.and_then(|call| {
-                let Ec2Call::Assign { blocks, .. } = call else { return None };
-                Some(*blocks)
-            }),
-            hold: self.calls.hold_on(&eni.id, self.cx.assign_action(), self.cx.now).cloned(),
-            limit: eni.refused.map_or(u16::MAX, |refused| refused.limit),
-            at_once: eni.refused.map_or(u16::MAX, |refused| refused.at_once),
-            tally: self.tally(eni),
-        }
-    }
-
-    fn state(self, eni: &Eni) -> SupplyState {
-        match &eni.stage {
-            Stage::Unattached => SupplyState::Coming,
-            Stage::Attached { link, .. } if link.is_broken() => SupplyState::Broken,
-            Stage::Attached { .. } if self.inventory.lacks_range(&eni.subnet, self.record) => {
-                SupplyState::Broken
-            }
-            Stage::Attached { .. } if self.inventory.subnet_cidr_of(eni, self.record).is_none() => {
-                SupplyState::Coming
-            }
-            Stage::Attached { .. } if eni.excluded.is_some() => SupplyState::Excluded,
-            Stage::Attached { .. } => SupplyState::Attached,
-            Stage::Draining { .. } => SupplyState::Leaving { holds_place: true },
-            Stage::Deleting { place, .. } => SupplyState::Leaving { holds_place: place.is_some() },
-        }
-    }
-
-    fn tally(self, eni: &Eni) -> Tally {
-        let rests = self.cx.rests();
-        let mut tally = Tally::default();
-        for (block, state) in eni.blocks.iter().filter(|(_, state)| state.stays()) {
-            let n_cooling = state.n_cooling(rests);
-            let idle = u16::from(n_cooling == 0 && !state.has_pods());
-            if block.is_prefix() {
-                tally.prefixes += 1;
-                tally.idle_prefixes += idle;
-            } else {
-                tally.singles += 1;
-                tally.idle_singles += idle;
-            }
-            tally.addresses += Block::size(*block);
-            tally.live += state.live.len() as u64;
-            // Quarantined addresses count as resting, since new pods cannot have them either.
-            tally.cooling += (n_cooling + state.withheld().count()) as u64;
-        }
-        tally
     }
 }

@@ -8,7 +8,7 @@ use super::calls::{InFlight, Phase};
 use super::inventory::foreign_block_phrases;
 use super::kernel_check::{quarantine_reasons, quarantined};
 use super::security_groups::{self, differing, is_to_follow};
-use crate::block::Block;
+use crate::block::{Block, Family};
 use crate::call::Action;
 use crate::eni::{BlockState, Eni, Origin};
 use crate::event::RefusalCode;
@@ -17,7 +17,7 @@ use crate::place::Place;
 use crate::record::Assignment;
 use crate::retry::Subject;
 use crate::time::Timestamp;
-use crate::view::{BlockUse, Capacity, Counts, EniView, PoolView};
+use crate::view::{BlockUse, Capacity, Counts, EniView, FamilyView, PoolView};
 
 impl Engine {
     /// The pool for people, metrics and `ipamd status`. Cost: one pass over all blocks.
@@ -25,10 +25,16 @@ impl Engine {
     pub fn view(&self, now: Timestamp) -> PoolView {
         let (record, cx) = (self.journal.record(), self.site.at(now));
         let enis = self.eni_views(now);
+        let main = cx.families().policy().kind;
+        let others = cx.families().policies().map(|policy| policy.kind);
+        let second = others
+            .filter(|kind| *kind != main)
+            .map(|kind| FamilyView { kind, counts: self.sum(kind.family(), &enis) });
         PoolView {
-            kind: cx.family().kind,
+            kind: main,
             limits: cx.limits,
-            counts: self.sum(&enis),
+            counts: self.sum(main.family(), &enis),
+            second: second.last(),
             enis,
             foreign: self
                 .inventory
@@ -80,14 +86,15 @@ impl Engine {
         }
     }
 
-    pub(super) fn counts(&self, now: Timestamp) -> Counts {
-        self.sum(&self.eni_views(now))
+    pub(super) fn counts(&self, family: Family, now: Timestamp) -> Counts {
+        self.sum(family, &self.eni_views(now))
     }
 
-    fn sum(&self, enis: &[EniView]) -> Counts {
+    fn sum(&self, family: Family, enis: &[EniView]) -> Counts {
         let waiting = self.demand.n_waiting() as u64;
         let mut counts = Counts { waiting, ..Counts::default() };
-        for (block, block_use) in enis.iter().flat_map(|eni| &eni.blocks) {
+        let blocks = enis.iter().flat_map(|eni| &eni.blocks);
+        for (block, block_use) in blocks.filter(|(block, _)| block.family() == family) {
             counts.total += block.size();
             counts.assigned += block_use.assigned.len() as u64;
             counts.cooling += block_use.cooling.len() as u64;
@@ -101,7 +108,7 @@ impl Engine {
     /// Everything that keeps the pool from its target, with the reason.
     fn obstacles(&self, now: Timestamp) -> Vec<String> {
         let cx = self.site.at(now);
-        let planned = self.supply.plan().blocked.iter();
+        let planned = self.supply.blocked();
         let planned = planned.map(|b| format!("{}: {}", b.code.as_str(), b.why));
         let held = self.calls.retries.holds(now).map(|(_, hold)| hold);
         let held = held.chain(self.host.hold(now)).chain(self.journal.hold(now)).cloned();
@@ -144,10 +151,10 @@ impl Engine {
 
     /// The notice that pods wait for the end of a cooldown, since the pool cannot grow.
     fn waits_for_rest(&self, now: Timestamp) -> Option<String> {
-        let plan = self.supply.plan();
-        let n = plan.n_unserved.min(self.demand.n_waiting() as u64);
-        let until =
-            self.pool.rest_ends(self.site.at(now).rests()).filter(|end| *end > now).min()?;
+        let cx = self.site.at(now);
+        let family = cx.families().policy().kind.family();
+        let n = self.supply.plan(family).n_unserved.min(self.demand.n_waiting() as u64);
+        let until = self.pool.rest_ends(family, cx.rests()).filter(|end| *end > now).min()?;
         (n > 0).then(|| {
             let left = until.since(now);
             format!("ALL_COOLING: {n} pods wait for addresses that rest, the first for {left:?}")
@@ -223,11 +230,11 @@ impl Engine {
         let limits = self.supply.limits(self.site.limits);
         let enis = limits.enis_allowed(&self.site.policy);
         let enis = enis.saturating_sub(self.inventory.n_foreign());
-        let refused = self.pool.enis.values().filter_map(|eni| eni.refused);
+        let main = limits.families(&self.site.policy).policy().kind;
+        let refused = self.pool.enis.values().filter_map(|eni| eni.refused.get(&main.family()));
         let learnt = refused.map(|refused| refused.limit).min().unwrap_or(u16::MAX);
         let blocks = u64::from(enis) * u64::from(limits.blocks_per_eni().min(learnt));
-        let size = self.site.limits.family(&self.site.policy).kind.size();
-        Capacity { enis, addresses: blocks.saturating_mul(size) }
+        Capacity { enis, addresses: blocks.saturating_mul(main.size()) }
     }
 }
 

@@ -58,7 +58,7 @@ impl<'a> Planner<'a> {
         limits: &Limits,
         now: Timestamp,
     ) -> Self {
-        let family = limits.family(policy);
+        let family = situation.family;
         let serving = || situation.enis.iter().filter(|eni| eni.serves());
         let live: u64 = serving().map(|eni| eni.tally.live).sum();
         let cooling: u64 = serving().map(|eni| eni.tally.cooling).sum();
@@ -77,7 +77,7 @@ impl<'a> Planner<'a> {
             situation,
             family,
             max_pods,
-            enis_allowed: limits.enis_allowed(policy).saturating_sub(situation.n_foreign),
+            enis_allowed: limits.enis_for(policy, family).saturating_sub(situation.n_foreign),
             blocks_per_eni: limits.blocks_per_eni(),
             now,
             totals,

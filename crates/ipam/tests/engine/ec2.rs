@@ -6,7 +6,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{Ipv4Addr, Ipv6Addr};
 
-use ipam::block::{Block, BlockCount, BlockKind};
+use ipam::block::{Block, BlockCount, BlockKind, Family};
 use ipam::call::{
     AttachmentStatus, CallError, CallErrorKind, CallOutput, Ec2Call, EniAttachment, EniFacts,
     EniKind, SubnetFacts,
@@ -59,8 +59,10 @@ pub(crate) struct Subnet {
     pub(crate) facts: SubnetFacts,
     /// Free single addresses.
     pub(crate) n_addresses: u16,
-    /// Free prefixes.
+    /// Free IPv4 prefixes.
     pub(crate) n_prefixes: u16,
+    /// Free IPv6 prefixes.
+    pub(crate) n_ipv6: u16,
 }
 
 #[derive(Debug, Clone)]
@@ -101,7 +103,7 @@ impl Ec2 {
             free_addresses: 60_000,
             tags: tags.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect(),
         };
-        let subnet = Subnet { facts, n_addresses: 10_000, n_prefixes: 2_000 };
+        let subnet = Subnet { facts, n_addresses: 10_000, n_prefixes: 2_000, n_ipv6: 2_000 };
         self.subnets.insert(subnet_id(id), subnet);
     }
 
@@ -185,10 +187,10 @@ impl Ec2 {
                 eni.blocks.retain(|block| !blocks.contains(block));
                 let subnet = self.subnets.get_mut(&eni.subnet).unwrap();
                 for block in blocks {
-                    match block.size() {
-                        1 => subnet.n_addresses += 1,
-                        16 => subnet.n_prefixes += 1,
-                        _ => {}
+                    match block.kind() {
+                        BlockKind::V4Address => subnet.n_addresses += 1,
+                        BlockKind::V4Prefix => subnet.n_prefixes += 1,
+                        BlockKind::V6Prefix => subnet.n_ipv6 += 1,
                     }
                 }
                 Ok(CallOutput::Done)
@@ -237,7 +239,7 @@ impl Ec2 {
         if found.attachment.is_some() {
             return Err(error(CallErrorKind::InUse));
         }
-        if found.blocks.len() > usize::from(self.limits.blocks_per_eni()) {
+        if n_of_family(found, Family::V4) > usize::from(self.limits.blocks_per_eni()) {
             return Err(error(CallErrorKind::AddressLimit));
         }
         // Each network card has indexes and a limit of its own.
@@ -254,7 +256,8 @@ impl Ec2 {
 
     fn assign(&mut self, eni: &EniId, blocks: BlockCount) -> Result<CallOutput, CallError> {
         let found = self.enis.get(eni).ok_or_else(|| error(CallErrorKind::NotFound))?;
-        if found.blocks.len() + usize::from(blocks.n) > usize::from(self.limits.blocks_per_eni()) {
+        let carried = n_of_family(found, blocks.kind.family());
+        if carried + usize::from(blocks.n) > usize::from(self.limits.blocks_per_eni()) {
             return Err(error(CallErrorKind::AddressLimit));
         }
         let subnet = found.subnet.clone();
@@ -277,8 +280,9 @@ impl Ec2 {
             BlockKind::V4Prefix => {
                 (&mut subnet.n_prefixes, CallErrorKind::SubnetFragmented, 28, 32_768)
             }
-            // Their number has no bound here.
             BlockKind::V6Prefix => {
+                let left = subnet.n_ipv6.checked_sub(count.n);
+                subnet.n_ipv6 = left.ok_or_else(|| error(CallErrorKind::SubnetFragmented))?;
                 let all = (0..).map(|n: u128| Ipv6Addr::from((0xfd << 120) + (n << 48)));
                 let all =
                     all.map(|ip| Block::try_from(IpNet::new(ip.into(), 80).unwrap()).unwrap());
@@ -344,6 +348,11 @@ impl Ec2 {
         let found = eni.and_then(|eni| eni.attachment.as_mut());
         found.filter(|found| found.id == *attachment).ok_or_else(|| error(CallErrorKind::NotFound))
     }
+}
+
+/// Each family has a limit of its own.
+fn n_of_family(eni: &EniFacts, family: Family) -> usize {
+    eni.blocks.iter().filter(|block| block.family() == family).count()
 }
 
 /// The hardware address of the ENI that was made as the `n`th; the primary ENI is the first, 0.

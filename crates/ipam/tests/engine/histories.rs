@@ -1,6 +1,7 @@
 //! Random histories against a model of the pods, the log and EC2. After every step:
 //!
 //! * An address belongs to one pod, and is on an attached ENI as long as it does.
+//! * A pod has at most one address of a family. It has one of each family of the node unless it may start with one.
 //! * A new grant is on an ENI that was ready on the host. It is on record before the answer leaves.
 //! * A mutating call is on record before it is made. None gives back an address that a pod has or that rests.
 //! * An address is neither granted nor given back if the kernel has shown a link for it without a record.
@@ -71,7 +72,7 @@ fn history_that_once_failed_is_sound() {
         ..policy(BlockKind::V4Address, WarmSettings { warm_eni: 0, ..WarmSettings::default() })
     };
     let limits = (believed, Limits { enis: 1, ..believed });
-    let setting = Setting { policy, limits, n_addresses: 3, n_prefixes: 0 };
+    let setting = Setting { policy, limits, n_addresses: 3, n_prefixes: 0, n_ipv6: 0 };
     let add = |pod, patience_ms| Step::Add { pod, patience_ms };
     let end_call = |which| Step::EndCall { which, end: End::Done };
     let save = || Step::EndSave(SaveEnd::Durable(1));

@@ -7,7 +7,7 @@ use std::time::Duration;
 use ipam::block::BlockKind;
 use ipam::call::Ec2Call;
 use ipam::plan::{Allowance, EniSupply, Growth, Situation, SubnetSupply, SupplyState, Tally, plan};
-use ipam::policy::WarmSettings;
+use ipam::policy::{Policy, WarmSettings};
 use ipam::time::Timestamp;
 
 use crate::ec2::{Ec2, PRIMARY, SUBNET, eni_id, subnet_id};
@@ -142,7 +142,9 @@ fn second_prefix_comes_when_the_first_is_used_up() {
                 ..Tally::default()
             },
         };
+        let policy: Policy = ipv6().into();
         let situation = Situation {
+            family: limits("m5.large").families(&policy).policy(),
             enis: vec![primary],
             creating: Vec::new(),
             n_foreign: 0,
@@ -152,7 +154,7 @@ fn second_prefix_comes_when_the_first_is_used_up() {
             assign_hold: None,
             create_hold: None,
         };
-        let plan = plan(&situation, &ipv6().into(), &limits("m5.large"), Timestamp::default());
+        let plan = plan(&situation, &policy, &limits("m5.large"), Timestamp::default());
         let second = Growth::Assign { eni: eni_id(PRIMARY), blocks: BlockKind::V6Prefix.times(1) };
         let expect = if grows { vec![second] } else { vec![] };
         assert_eq!(

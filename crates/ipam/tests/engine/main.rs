@@ -11,6 +11,7 @@
 mod connection_tracking;
 mod denied;
 mod disagreements;
+mod dual;
 mod ec2;
 mod ec2_silent;
 mod errors;

@@ -12,8 +12,8 @@ use ipam::event::{
 use ipam::id::{AttachmentKey, BootId, EniId, InstanceId, Pod};
 use ipam::kernel_report::{AddressedLink, KernelReport, PodLink};
 use ipam::policy::{
-    Families, FamilyPolicy, Limits, NatPolicy, Node as NodeFacts, Placement, Policy, Targets,
-    Timing, WarmSettings,
+    Families, FamilyPolicy, Limits, NatPolicy, Needs, Node as NodeFacts, Placement, Policy,
+    Targets, Timing, WarmSettings,
 };
 use ipam::record::{Assignment, Change, Record, Via};
 use ipam::time::Timestamp;
@@ -44,6 +44,8 @@ pub(crate) fn limits(instance_type: &str) -> Limits {
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Setup {
     pub(crate) kind: BlockKind,
+    /// Whether pods on IPv4 have IPv6 addresses too, and what they need to start.
+    pub(crate) dual: Option<Needs>,
     pub(crate) targets: Targets,
     pub(crate) placement: Placement,
     pub(crate) max_enis: Option<u16>,
@@ -58,7 +60,7 @@ pub(crate) struct Setup {
 
 impl From<Setup> for Policy {
     fn from(setup: Setup) -> Policy {
-        let Setup { kind, targets, placement, max_enis, max_pods, .. } = setup;
+        let Setup { kind, dual, targets, placement, max_enis, max_pods, .. } = setup;
         let family = FamilyPolicy { targets, ..FamilyPolicy::new(kind, WarmSettings::default()) };
         let timing = Timing {
             cooldown: setup.cooldown,
@@ -68,7 +70,10 @@ impl From<Setup> for Policy {
             min_eni_age: setup.min_eni_age,
             leak_age: setup.leak_age,
         };
-        let families = Families::single(family);
+        let families = match dual {
+            None => Families::single(family),
+            Some(needs) => Families::dual(family, needs),
+        };
         Policy {
             families,
             placement,
@@ -84,6 +89,7 @@ impl From<Setup> for Policy {
 pub(crate) fn policy(kind: BlockKind, settings: WarmSettings) -> Setup {
     Setup {
         kind,
+        dual: None,
         targets: Targets::resolve(kind, settings),
         placement: Placement::LikePrimary,
         max_enis: None,

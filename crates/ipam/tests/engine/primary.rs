@@ -87,7 +87,7 @@ fn node_in_an_ipv6_only_subnet_serves_pods() {
     assert_eq!(node.record().enis()[&eni_id(PRIMARY)].subnet_cidr, range);
     let host = restart(&mut node);
     let wanted: Vec<_> = host.enis.iter().map(|it| (it.primary_address, it.subnet_cidr)).collect();
-    assert_eq!((host.family, wanted), (Family::V6, vec![(own, range)]));
+    assert_eq!((host.families.clone(), wanted), ([Family::V6].into(), vec![(own, range)]));
     assert_eq!(node.run_pod(20).eni(), eni_id(PRIMARY));
 }
 

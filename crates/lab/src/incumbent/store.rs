@@ -105,7 +105,7 @@ pub(super) enum Kind {
 impl Store {
     pub(super) fn new(policy: &Policy, limits: Limits) -> Self {
         Self {
-            kind: match limits.family(policy).kind {
+            kind: match limits.families(policy).policy().kind {
                 BlockKind::V4Address => Kind::Address,
                 BlockKind::V4Prefix => Kind::Prefix,
                 BlockKind::V6Prefix => unreachable!("no node of the lab has IPv6 pods"),

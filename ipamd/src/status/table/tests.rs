@@ -38,6 +38,7 @@ fn pod(name: &str, address: &str, age_s: u64) -> v1::PodView {
             reach: None,
         }),
         since_ms: (NOW_S - age_s) * 1000,
+        second_address: None,
     }
 }
 
@@ -76,7 +77,30 @@ fn view() -> v1::ViewReply {
             prefixes: true,
             from: "EC2".into(),
         }),
+        ipv6_counts: None,
     }
+}
+
+/// The 2^48 addresses of the /80 are in no sum.
+#[test]
+fn table_of_both_families_has_both_addresses() {
+    let mut view = view();
+    view.mode = "prefix+ipv6".into();
+    view.enis[0].blocks.push(block("2001:db8::/80", 1, 0, (1 << 48) - 1));
+    let second = v1::PodAddress { address: "2001:db8::17".into(), ..Default::default() };
+    view.pods[0].second_address = Some(second);
+    view.ipv6_counts = Some(v1::PoolCounts { assigned: 1, prefixes: 1, ..Default::default() });
+    let text = render(&view, UNIX_EPOCH + Duration::from_secs(NOW_S));
+    for part in [
+        " default/web-0  10.0.0.17, 2001:db8::17  eni-0 ",
+        " eni-0  0       main   subnet-a  10.0.0.0  ready      2     2        13",
+        " 2001:db8::/80  eni-0  1     0        281474976710655",
+        "\nIPv6: 1 used, 0 cooling, 0 quarantined; 1 prefixes\n",
+    ] {
+        assert!(text.contains(part), "{part}: {text}");
+    }
+    let json = super::super::json::render(&view).unwrap();
+    assert!(json.contains("\"second_address\": \"2001:db8::17\""), "{json}");
 }
 
 #[test]
@@ -146,8 +170,8 @@ fn json_keys_stay_the_same() {
     };
     assert_eq!(
         keys(&json),
-        "blocked counts enis foreign_enis in_flight instance_id instance_type limits mode pods \
-         version"
+        "blocked counts enis foreign_enis in_flight instance_id instance_type ipv6_counts limits mode \
+         pods version"
     );
     assert_eq!(
         keys(&json["enis"][0]),
@@ -156,7 +180,7 @@ fn json_keys_stay_the_same() {
     assert_eq!(keys(&json["enis"][0]["blocks"][0]), "assigned cidr cooling free quarantined");
     assert_eq!(
         keys(&json["pods"][0]),
-        "address container_id eni ifname name namespace network since_ms table uid"
+        "address container_id eni ifname name namespace network second_address since_ms table uid"
     );
     assert_eq!(keys(&json["counts"]), "assigned cooling free prefixes quarantined total waiting");
     assert_eq!(keys(&json["limits"]), "addresses_per_eni enis from prefixes");

@@ -15,7 +15,7 @@ use crate::engine::context::Context;
 use crate::eni::{Eni, Origin};
 use crate::event::MetadataEni;
 use crate::id::{EniId, SecurityGroupId};
-use crate::policy::FamilyPolicy;
+use crate::policy::Families;
 use crate::pool::Pool;
 use crate::reason::Reason;
 use crate::retry::Pace;
@@ -134,7 +134,7 @@ impl Inventory {
         let nothing = MetadataEni::default();
         for eni in pool.enis.values().filter(|eni| eni.attachment().is_some()) {
             let shown = shown.get(&eni.id).unwrap_or(&nothing);
-            let blocks = for_pods(eni, &shown.blocks, cx.family());
+            let blocks = for_pods(eni, &shown.blocks, cx.families());
             let all = differences(eni, &blocks).chain(other_groups(eni, &shown.security_groups));
             self.hints.differences.extend(all.map(|it| {
                 let verdict = before.get(&it).copied().unwrap_or(Verdict::Open(now));
@@ -185,13 +185,13 @@ impl Inventory {
 }
 
 /// The blocks of `shown` that the pool would take in if EC2 described them on the ENI.
-fn for_pods(eni: &Eni, shown: &BTreeSet<Block>, family: FamilyPolicy) -> BTreeSet<Block> {
-    let carries = family.is_carried_by(eni.origin == Origin::Primary);
+fn for_pods(eni: &Eni, shown: &BTreeSet<Block>, families: Families) -> BTreeSet<Block> {
+    let is_primary = eni.origin == Origin::Primary;
     let own = match eni.primary_address {
         IpAddr::V4(address) => Some(Block::address(address)),
         IpAddr::V6(_) => None,
     };
-    let is_for_pods = |it: &Block| carries && family.serves(*it) && Some(*it) != own;
+    let is_for_pods = |it: &Block| families.serve(*it, is_primary) && Some(*it) != own;
     shown.iter().copied().filter(is_for_pods).collect()
 }
 

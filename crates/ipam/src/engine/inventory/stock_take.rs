@@ -262,7 +262,7 @@ impl StockTake<'_> {
             changed_at: now,
             shrunk_at: now,
             absent: Streak::default(),
-            refused: None,
+            refused: BTreeMap::new(),
             excluded: None,
             stage,
             blocks: BTreeMap::new(),
@@ -291,7 +291,7 @@ impl StockTake<'_> {
                 .any(|block| !before.contains(block) && !eni.foreign_blocks.contains(block));
             if has_found || eni.foreign_blocks.len() < n_foreign {
                 // The limit was counted from a view that lacked these blocks, or had the foreign ones.
-                eni.refused = None;
+                eni.refused.clear();
             }
             let known = &eni.missed | &before;
             let may_be_old = eni.shrunk_at + LAG > describe.asked_at;

@@ -7,12 +7,13 @@ use std::time::Duration;
 use ipam::call::Ec2Call;
 use ipam::event::{Answer, LinkState};
 use ipam::id::AttachmentKey;
+use ipam::policy::Needs;
 use ipam::record::{Assignment, KnownEni};
 
 use super::step::{End, Fate, PODS, Runtime, SaveEnd, Step, VPC};
 use super::world::{HistoryModel, Open};
 use crate::ec2::{PRIMARY, eni_id};
-use crate::node::{OnEni as _, key};
+use crate::node::key;
 
 impl HistoryModel {
     pub(super) fn check(&mut self) {
@@ -56,7 +57,8 @@ impl HistoryModel {
             }
             (Open::Release, Answer::Released(None)) | (_, Answer::Refused(_)) => {}
             (Open::Release, Answer::Released(Some(assignment))) => {
-                let key = self.live.iter().find(|(_, ip)| **ip == assignment.address());
+                let is_its = |ips: &Vec<IpAddr>| assignment.ips().any(|ip| ips.contains(&ip));
+                let key = self.live.iter().find(|(_, ips)| is_its(ips));
                 if let Some(key) = key.map(|(key, _)| key.clone()) {
                     assert!(self.ending.contains(&key), "{key} lost its address without a request");
                     self.live.remove(&key);
@@ -79,29 +81,40 @@ impl HistoryModel {
     fn check_grant(&mut self, key: &AttachmentKey, assignment: &Assignment) {
         let on_record = self.on_record(key);
         assert_eq!(on_record, Some(assignment), "{key} is answered before it is on record");
+        let ips: Vec<_> = assignment.ips().collect();
         if let Some(before) = self.live.get(key).filter(|_| !self.ending.contains(key)) {
-            assert_eq!(*before, assignment.address(), "{key} got a second address");
+            assert_eq!(*before, ips, "{key} got other addresses");
         }
         // An assignment that was on record at the start, or has returned since, is answered again.
         let is_known = self.known.contains(&key.by_link())
             || self.durable.assignments().contains_key(&key.by_link());
-        assert!(
-            is_known || self.ready.contains(&assignment.eni()),
-            "{key} is on {}, which was never ready",
-            assignment.eni()
-        );
+        for ip in assignment.addresses.iter().filter(|_| !is_known) {
+            let eni = ip.via.eni();
+            assert!(self.ready.contains(eni), "{key} is on {eni}, which was never ready");
+        }
         // An address with an unrecorded link must not be granted anew.
-        let is_new = self.live.get(key) != Some(&assignment.address()) && !is_known;
-        assert!(
-            !is_new || !self.withheld().any(|ip| ip == assignment.address()),
-            "{key} got {}, which the kernel has shown to be in use",
-            assignment.address()
-        );
+        let is_new = self.live.get(key) != Some(&ips) && !is_known;
+        if is_new {
+            self.check_new(key, &ips);
+        }
         // The plugin removes the link of an earlier ADD of the same sandbox.
         self.node.links.retain(|_, owner| owner != key);
-        self.node.links.insert(assignment.address(), key.clone());
+        self.node.links.extend(ips.iter().map(|ip| (*ip, key.clone())));
         self.ending.remove(key);
-        self.live.insert(key.clone(), assignment.address());
+        self.live.insert(key.clone(), ips);
+    }
+
+    fn check_new(&self, key: &AttachmentKey, ips: &[IpAddr]) {
+        for ip in ips {
+            let is_withheld = self.withheld().any(|other| other == *ip);
+            assert!(!is_withheld, "{key} got {ip}, which the kernel has shown to be in use");
+        }
+        let n_families = ips.iter().map(IpAddr::is_ipv6).collect::<BTreeSet<_>>().len();
+        assert_eq!(n_families, ips.len(), "{key} has two addresses of a family: {ips:?}");
+        let families = self.node.boot.policy.families;
+        if families.needs() == Needs::Each {
+            assert_eq!(n_families, families.policies().count(), "{key} has only {ips:?}");
+        }
     }
 
     fn check_live(&self) {
@@ -132,10 +145,11 @@ impl HistoryModel {
     /// The pods that have not ended. A requested end counts once it is on record, even if its save was reported
     /// as failed.
     fn truly_live(&self) -> impl Iterator<Item = (&AttachmentKey, &IpAddr)> {
-        self.live.iter().filter(|(key, address)| {
+        let all = self.live.iter().flat_map(|(key, ips)| ips.iter().map(move |ip| (key, ip)));
+        all.filter(|(key, address)| {
             let recorded = self.on_record(key);
             !self.ending.contains(*key)
-                || recorded.is_some_and(|found| found.address() == **address)
+                || recorded.is_some_and(|found| found.ips().any(|ip| ip == **address))
         })
     }
 

@@ -3,7 +3,7 @@
 use ipam::block::BlockKind;
 use ipam::call::CallErrorKind;
 use ipam::event::LinkState;
-use ipam::policy::Limits;
+use ipam::policy::{Limits, Needs};
 use proptest::prelude::*;
 
 use crate::ec2::REFUSALS;
@@ -132,6 +132,7 @@ pub(super) struct Setting {
     pub(super) limits: (Limits, Limits),
     pub(super) n_addresses: u16,
     pub(super) n_prefixes: u16,
+    pub(super) n_ipv6: u16,
 }
 
 pub(super) fn steps() -> impl Strategy<Value = Vec<Step>> {
@@ -192,13 +193,21 @@ pub(super) fn steps() -> impl Strategy<Value = Vec<Step>> {
 }
 
 pub(super) fn settings() -> impl Strategy<Value = Setting> {
-    let policies = policies(vec![BlockKind::V4Address, BlockKind::V4Prefix]);
+    // Half of the nodes have both families, some of them in a subnet without a free IPv6 prefix.
+    let dual = prop_oneof![
+        2 => Just(None),
+        1 => Just(Some(Needs::Each)),
+        1 => Just(Some(Needs::Any)),
+    ];
+    let policies = (policies(vec![BlockKind::V4Address, BlockKind::V4Prefix]), dual)
+        .prop_map(|(setup, dual)| Setup { dual, ..setup });
     let limits =
         (any::<bool>(), 1..4_u16, 2..5_u16).prop_map(|(prefixes, enis, addresses_per_eni)| {
             let believed = Limits { prefixes, ..limits("t3.small") };
             (believed, Limits { enis, addresses_per_eni, ..believed })
         });
-    (policies, limits, 0..16_u16, 0..6_u16).prop_map(|(policy, limits, n_addresses, n_prefixes)| {
-        Setting { policy, limits, n_addresses, n_prefixes }
+    let free = (0..16_u16, 0..6_u16, prop_oneof![1 => Just(0), 4 => Just(9_u16)]);
+    (policies, limits, free).prop_map(|(policy, limits, (n_addresses, n_prefixes, n_ipv6))| {
+        Setting { policy, limits, n_addresses, n_prefixes, n_ipv6 }
     })
 }

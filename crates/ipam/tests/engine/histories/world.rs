@@ -8,6 +8,7 @@ use ipam::block::Block;
 use ipam::call::{CallError, CallErrorKind, CallId, CallOutput, Ec2Call};
 use ipam::event::{Event, HostNat, LinkState, RequestId};
 use ipam::id::{AttachmentKey, BootId, EniId};
+use ipam::policy::Needs;
 use ipam::record::{Assignment, Change, Record};
 use ipam::time::Timestamp;
 use ipam::view::{EniStage, PoolView};
@@ -15,7 +16,7 @@ use ipam::view::{EniStage, PoolView};
 use super::ranges::Ranges;
 use super::step::{End, Fate, PODS, Runtime, SaveEnd, Setting, Step};
 use crate::ec2::{Ec2, SUBNET, error, security_groups};
-use crate::node::{Node, key};
+use crate::node::{Node, Setup, key};
 
 /// An unanswered request.
 #[derive(Debug, Clone)]
@@ -27,8 +28,8 @@ pub(super) enum Open {
 /// The node and its pods as seen from outside.
 pub(super) struct HistoryModel {
     pub(super) node: Node,
-    /// The address that each pod has been granted.
-    pub(super) live: BTreeMap<AttachmentKey, IpAddr>,
+    /// The addresses that each pod has been granted, IPv4 first.
+    pub(super) live: BTreeMap<AttachmentKey, Vec<IpAddr>>,
     /// The attachments whose end was requested, whether or not it succeeded.
     pub(super) ending: BTreeSet<AttachmentKey>,
     /// The attachments whose sandbox the runtime has forgotten.
@@ -46,6 +47,8 @@ pub(super) struct HistoryModel {
     pub(super) ranges: Ranges,
     /// The shortest cooldown under which a call that is on its way may have been decided.
     pub(super) cooldown: Duration,
+    /// Whether pods have both families, and what they need to start.
+    dual: Option<Needs>,
     /// Whether policy or limits have changed since the first start.
     pub(super) has_changed: bool,
     /// Whether EC2 has refused for a limit. The engine goes by that for a day, and a restart forgets it.
@@ -58,6 +61,7 @@ impl HistoryModel {
         let mut ec2 = Ec2::new(real);
         ec2.subnet(SUBNET).n_addresses = setting.n_addresses;
         ec2.subnet(SUBNET).n_prefixes = setting.n_prefixes;
+        ec2.subnet(SUBNET).n_ipv6 = setting.n_ipv6;
         let mut model = Self {
             node: Node::start_with(ec2, believed, setting.policy.clone()),
             live: BTreeMap::new(),
@@ -72,6 +76,7 @@ impl HistoryModel {
             seen_calls: BTreeSet::new(),
             ranges: Ranges::default(),
             cooldown: setting.policy.cooldown,
+            dual: setting.policy.dual,
             has_changed: false,
             has_learnt: false,
         };
@@ -149,7 +154,8 @@ impl HistoryModel {
             Step::Policy(setup) => {
                 self.cooldown = self.cooldown.min(setup.cooldown);
                 self.has_changed = true;
-                self.node.change_policy(setup.clone());
+                // The families change only with a restart, and the blocks of the one before stay at EC2.
+                self.node.change_policy(Setup { dual: self.dual, ..setup.clone() });
             }
             Step::Limits(limits) => {
                 self.has_changed = true;

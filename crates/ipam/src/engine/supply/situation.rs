@@ -1,0 +1,151 @@
+//! What the planner needs to know about the node in one family, gathered from the parts.
+
+use crate::block::{Block, Family};
+use crate::call::{Action, Ec2Call};
+use crate::engine::calls::{Calls, Pressure};
+use crate::engine::context::Context;
+use crate::engine::inventory::Inventory;
+use crate::engine::learnt::Learnt;
+use crate::eni::{Eni, Origin, Stage};
+use crate::id::SubnetId;
+use crate::plan::{EniSupply, NewEni, Situation, SubnetSupply, SupplyState, Tally};
+use crate::policy::{FamilyPolicy, Placement};
+use crate::pool::Pool;
+use crate::record::Record;
+
+/// The parts from which a situation is made.
+#[derive(Clone, Copy)]
+pub(in crate::engine) struct Sources<'a> {
+    pub(in crate::engine) pool: &'a Pool,
+    pub(in crate::engine) calls: &'a Calls,
+    pub(in crate::engine) inventory: &'a Inventory,
+    pub(in crate::engine) record: &'a Record,
+    pub(in crate::engine) n_waiting: usize,
+    pub(in crate::engine) pressure: Pressure,
+    /// The family that is planned.
+    pub(in crate::engine) family: FamilyPolicy,
+    pub(in crate::engine) cx: Context<'a>,
+}
+
+impl Sources<'_> {
+    /// The situation of the node in one family. Only the main family of the policy has a say in ENIs other than the
+    /// primary one, if the primary ENI alone carries the other family.
+    pub(super) fn situation(self, learnt: &Learnt) -> Situation {
+        let Sources { pool, calls, inventory, n_waiting, pressure, family, cx, .. } = self;
+        let is_main = family == cx.families().policy();
+        let concerns = |eni: &&Eni| is_main || family.is_carried_by(eni.origin == Origin::Primary);
+        let mut enis: Vec<_> = pool.enis.values().filter(concerns).collect();
+        enis.sort_by_key(|eni| (eni.device_index().unwrap_or(u16::MAX), &eni.id));
+        let (unusable, subnets): (Vec<_>, Vec<_>) = self
+            .subnets_for_new_enis()
+            .into_iter()
+            .partition(|subnet| inventory.lacks_range(subnet, self.record));
+        let lacks_all = subnets.is_empty() && !unusable.is_empty();
+        let unknown_subnets =
+            || calls.failure(Action::DescribeSubnets, pressure, cx.now).filter(|_| lacks_all);
+        let creating = calls.in_flight().filter(|_| is_main).filter_map(|in_flight| {
+            let Ec2Call::CreateEni { subnet, blocks, .. } = &in_flight.call else { return None };
+            Some(NewEni { subnet: self.subnet_supply(subnet), blocks: *blocks })
+        });
+        Situation {
+            family,
+            enis: enis.into_iter().map(|eni| self.eni_supply(eni)).collect(),
+            creating: creating.collect(),
+            n_foreign: inventory.n_foreign(),
+            n_waiting: u32::try_from(n_waiting).unwrap_or(u32::MAX),
+            subnets: subnets.iter().map(|subnet| self.subnet_supply(subnet)).collect(),
+            create_at_most: learnt.create_at_most,
+            assign_hold: calls.hold(family.kind.assign_action(), pressure, cx.now),
+            create_hold: calls.hold(Action::CreateEni, pressure, cx.now).or_else(unknown_subnets),
+        }
+    }
+
+    /// The subnets for new ENIs, the preferred one first. None until EC2 has described the primary ENI.
+    fn subnets_for_new_enis(self) -> Vec<SubnetId> {
+        let Some(primary) = &self.inventory.primary_template else { return Vec::new() };
+        match &self.cx.policy.placement {
+            Placement::LikePrimary => {
+                self.inventory.subnets.for_new_enis(&primary.subnet, self.cx.node)
+            }
+            Placement::Custom { subnets, .. } => subnets.clone(),
+        }
+    }
+
+    fn subnet_supply(self, subnet: &SubnetId) -> SubnetSupply {
+        let (subnets, now) = (&self.inventory.subnets, self.cx.now);
+        SubnetSupply {
+            id: subnet.clone(),
+            addresses: subnets.addresses(subnet, now),
+            prefixes: match self.family.kind.family() {
+                Family::V4 => subnets.prefixes(subnet, now),
+                Family::V6 => subnets.ipv6_prefixes(subnet, now),
+            },
+            free: subnets.free(subnet),
+            create_hold: self.calls.create_hold(subnet, now).cloned(),
+        }
+    }
+
+    fn eni_supply(self, eni: &Eni) -> EniSupply {
+        let (family, action) = (self.family.kind.family(), self.family.kind.assign_action());
+        let refused = eni.refused.get(&family);
+        let call = self.calls.call_on(&eni.id);
+        let age = self.cx.policy.timing.min_eni_age;
+        let may_go = eni.is_removable(self.record)
+            && self.calls.hold_on(&eni.id, Action::DetachEni, self.cx.now).is_none();
+        EniSupply {
+            id: eni.id.clone(),
+            subnet: self.subnet_supply(&eni.subnet),
+            state: self.state(eni),
+            removable_from: may_go.then(|| eni.since + age),
+            busy: call.is_some(),
+            pending: call.and_then(|call| {
+                let Ec2Call::Assign { blocks, .. } = call else { return None };
+                Some(*blocks).filter(|blocks| blocks.kind.family() == family)
+            }),
+            hold: self.calls.hold_on(&eni.id, action, self.cx.now).cloned(),
+            limit: refused.map_or(u16::MAX, |refused| refused.limit),
+            at_once: refused.map_or(u16::MAX, |refused| refused.at_once),
+            tally: self.tally(eni),
+        }
+    }
+
+    fn state(self, eni: &Eni) -> SupplyState {
+        match &eni.stage {
+            Stage::Unattached => SupplyState::Coming,
+            Stage::Attached { link, .. } if link.is_broken() => SupplyState::Broken,
+            Stage::Attached { .. } if self.inventory.lacks_range(&eni.subnet, self.record) => {
+                SupplyState::Broken
+            }
+            Stage::Attached { .. } if self.inventory.subnet_cidr_of(eni, self.record).is_none() => {
+                SupplyState::Coming
+            }
+            Stage::Attached { .. } if eni.excluded.is_some() => SupplyState::Excluded,
+            Stage::Attached { .. } => SupplyState::Attached,
+            Stage::Draining { .. } => SupplyState::Leaving { holds_place: true },
+            Stage::Deleting { place, .. } => SupplyState::Leaving { holds_place: place.is_some() },
+        }
+    }
+
+    fn tally(self, eni: &Eni) -> Tally {
+        let rests = self.cx.rests();
+        let mut tally = Tally::default();
+        let of_family = |block: &Block| block.family() == self.family.kind.family();
+        let blocks = eni.blocks.iter().filter(|(block, _)| of_family(block));
+        for (block, state) in blocks.filter(|(_, state)| state.stays()) {
+            let n_cooling = state.n_cooling(rests);
+            let idle = u16::from(n_cooling == 0 && !state.has_pods());
+            if block.is_prefix() {
+                tally.prefixes += 1;
+                tally.idle_prefixes += idle;
+            } else {
+                tally.singles += 1;
+                tally.idle_singles += idle;
+            }
+            tally.addresses += Block::size(*block);
+            tally.live += state.live.len() as u64;
+            // Quarantined addresses count as resting, since new pods cannot have them either.
+            tally.cooling += (n_cooling + state.withheld().count()) as u64;
+        }
+        tally
+    }
+}
