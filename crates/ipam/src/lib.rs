@@ -15,6 +15,7 @@ pub mod forecast;
 pub mod id;
 mod jitter;
 pub mod kernel_report;
+pub mod node_local;
 mod ownership;
 pub mod plan;
 pub mod policy;

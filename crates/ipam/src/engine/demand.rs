@@ -6,9 +6,10 @@ use std::time::Duration;
 
 use super::context::Context;
 use super::journal::{Journal, Then};
-use crate::block::Block;
-use crate::event::{Answer, Effect, Refusal, RefusalCode, RequestId};
+use crate::block::{Block, Family};
+use crate::event::{Answer, Effect, NodeLocal, Refusal, RefusalCode, RequestId};
 use crate::id::{AttachmentKey, Pod};
+use crate::node_local::{self, NodeLocals};
 use crate::pool::Pool;
 use crate::record::{Addresses, Assignment, Change, PodIp, Record, Via};
 use crate::time::Timestamp;
@@ -28,6 +29,7 @@ pub(super) struct Demand {
     /// Attachments whose Del could not be put on record. The Del is repeated until it succeeds, or until an Add
     /// of the same attachment comes.
     owed: BTreeSet<AttachmentKey>,
+    node_locals: NodeLocals,
 }
 
 /// An Add that needs an address.
@@ -37,6 +39,7 @@ pub(super) struct Waiter {
     pub(super) key: AttachmentKey,
     pub(super) pod: Pod,
     pub(super) netns: String,
+    node_local: NodeLocal,
     /// When it is refused if there is no address by then.
     patience: Timestamp,
     /// When it is refused in any case.
@@ -118,13 +121,13 @@ impl Waiter {
     pub(super) fn new(
         request: RequestId,
         key: AttachmentKey,
-        (pod, netns): (Pod, String),
+        (pod, netns, node_local): (Pod, String, NodeLocal),
         deadline: Timestamp,
         cx: Context<'_>,
     ) -> Self {
         let deadline = deadline.before(MARGIN);
         let patience = deadline.min(cx.now + cx.policy.timing.add_wait);
-        Self { request, key, pod, netns, patience, deadline }
+        Self { request, key, pod, netns, node_local, patience, deadline }
     }
 }
 
@@ -259,6 +262,9 @@ impl Demand {
                 journal.note(Change::Rested { address });
             }
         }
+        for address in node_local::rested(journal.record(), cx.rests()).collect::<Vec<_>>() {
+            journal.note(Change::Rested { address });
+        }
         for request in self.end_release(key) {
             reply(request, Answer::Released(Some(assignment.clone())), out);
         }
@@ -368,11 +374,31 @@ impl Demand {
         let Some(index) = eni.route_index() else { return Some(waiter) };
         let via = Via::Eni { eni: eni.id.clone(), card: 0, index };
         let addresses = Addresses::one(PodIp { address, via });
+        let node_local = self.node_local(&waiter, &addresses, (pool, journal.record()), cx);
         let Waiter { request, key, pod, netns, deadline, .. } = waiter;
-        let assignment = Assignment { addresses, pod, netns, since: cx.now };
+        let assignment = Assignment { addresses, node_local, pod, netns, since: cx.now };
         let adds = BTreeMap::from([(request, deadline)]);
         self.put_on_record(key, assignment, false, adds, pool, journal);
         None
+    }
+
+    /// The node-local address of a pod that gets `addresses` in the VPC.
+    fn node_local(
+        &mut self,
+        waiter: &Waiter,
+        addresses: &Addresses,
+        here: (&Pool, &Record),
+        cx: Context<'_>,
+    ) -> Option<IpAddr> {
+        match waiter.node_local {
+            NodeLocal::Taken => {}
+            NodeLocal::NotTaken => return None,
+        }
+        let to = cx.policy.nat.egress.to;
+        let lacks = |family: &Family| addresses.iter().all(|ip| Family::of(ip.address) != *family);
+        let family = to.filter(lacks)?;
+        let promised = self.promised();
+        self.node_locals.pick(family, here, &promised, cx.rests())
     }
 
     /// Promises a running pod the addresses that it has.

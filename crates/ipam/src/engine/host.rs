@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::calls::Calls;
 use super::context::Context;
 use super::inventory::Inventory;
-use super::nat::VpcRanges;
+use super::nat::{self, VpcRanges};
 use crate::eni::{Eni, LINK_ATTEMPTS, Link, Stage};
 use crate::event::{Effect, HostEni, HostPicture, LinkState, RefusalCode};
 use crate::id::EniId;
@@ -93,6 +93,7 @@ impl HostSync {
             mtu: cx.policy.mtu,
             family: cx.family().kind.family(),
             nat: ranges.nat(pool, &enis, cx),
+            egress: nat::egress(pool, record, cx),
             enis,
         };
         let is_unready = is_known && pool.unready().is_some();

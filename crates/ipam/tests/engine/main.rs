@@ -12,6 +12,7 @@ mod denied;
 mod disagreements;
 mod ec2;
 mod ec2_silent;
+mod egress;
 mod errors;
 mod excluded;
 mod flapping;

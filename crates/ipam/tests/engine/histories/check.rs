@@ -7,6 +7,7 @@ use std::time::Duration;
 use ipam::call::Ec2Call;
 use ipam::event::{Answer, LinkState};
 use ipam::id::AttachmentKey;
+use ipam::node_local::is_node_local;
 use ipam::record::{Assignment, KnownEni};
 
 use super::step::{End, Fate, PODS, Runtime, SaveEnd, Step};
@@ -90,13 +91,15 @@ impl HistoryModel {
         // An address with an unrecorded link must not be granted anew.
         let is_new = self.live.get(key) != Some(&assignment.address()) && !is_known;
         assert!(
-            !is_new || !self.withheld().any(|ip| ip == assignment.address()),
+            !is_new || !self.withheld().any(|withheld| assignment.ips().any(|ip| ip == withheld)),
             "{key} got {}, which the kernel has shown to be in use",
             assignment.address()
         );
         // The plugin removes the link of an earlier ADD of the same sandbox.
         self.node.links.retain(|_, owner| owner != key);
-        self.node.links.insert(assignment.address(), key.clone());
+        assignment.ips().for_each(|ip| drop(self.node.links.insert(ip, key.clone())));
+        self.node_locals.remove(key);
+        self.node_locals.extend(assignment.node_local.map(|ip| (key.clone(), ip)));
         self.ending.remove(key);
         self.live.insert(key.clone(), assignment.address());
     }
@@ -110,6 +113,12 @@ impl HistoryModel {
                 eni.attachment.is_some() && eni.blocks.iter().any(|block| block.contains(*address))
             });
             assert!(on_eni, "{key} has {address}, which is on no ENI");
+        }
+        let mut taken = BTreeMap::new();
+        for (key, _) in self.truly_live() {
+            let Some(address) = self.node_locals.get(key) else { continue };
+            let other = taken.insert(address, key);
+            assert_eq!(other, None, "{address} is also {key}'s");
         }
     }
 
@@ -190,7 +199,10 @@ impl HistoryModel {
         self.take(&Step::ReportKernel(Runtime::All));
         self.come_to_rest();
         let live: BTreeMap<_, _> = self.truly_live().map(|(key, ip)| (*ip, key.clone())).collect();
-        self.node.links.retain(|ip, key| live.get(ip) == Some(key));
+        self.node.links.retain(|ip, key| {
+            live.get(ip) == Some(key)
+                || (self.node_locals.get(key) == Some(ip) && live.values().any(|it| it == key))
+        });
         // Two reports show the sandboxes that the runtime has forgotten. The third shows their links gone.
         for _ in 0..3 {
             self.take(&Step::ReportKernel(Runtime::All));
@@ -199,7 +211,7 @@ impl HistoryModel {
         }
         self.come_to_rest();
         // Pods that ended without a DEL are off the record now, and have no link.
-        let linked = self.node.links.keys();
+        let linked = self.node.links.keys().filter(|ip| !is_node_local(**ip));
         let unrecorded: BTreeSet<_> =
             linked.filter(|ip| self.durable.owner(**ip).is_none()).copied().collect();
         let quarantined = self.node.view().quarantined.into_keys().collect::<BTreeSet<_>>();
