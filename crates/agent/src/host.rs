@@ -30,6 +30,9 @@ const SYNC_EVERY: Duration = Duration::from_secs(60);
 /// The code of the line in `ipamd status` while rules of amazon-vpc-cni-k8s are where nobody but a person can remove them.
 const LEGACY: &str = "LEGACY_IPTABLES";
 
+/// The code of the line in `ipamd status` while node-local addresses lead nowhere.
+const STRANDED: &str = "EGRESS_WITHOUT_ADDRESS";
+
 /// Where the keeper says what people should know.
 #[derive(Debug, Clone, Default)]
 pub struct Reports {
@@ -159,6 +162,7 @@ impl Keeper {
         all_ready &= self.note_former(&report);
         self.note_repairs(&report);
         self.note_incumbent(&report);
+        self.note_stranded(&report);
         for eni in &self.wanted.enis {
             let state = eni_state(eni, &self.wanted, &report);
             all_ready &= state == LinkState::Ready;
@@ -243,6 +247,15 @@ impl Keeper {
         }
     }
 
+    /// Says which node-local addresses lead nowhere. That is no failure of the node: pods' addresses in the VPC work.
+    fn note_stranded(&self, report: &Result<HostReport, String>) {
+        let Ok(HostReport { stranded, .. }) = report else { return };
+        match nat::stranded_line(stranded) {
+            Some(line) => self.reports.notes.say(STRANDED, line),
+            None => self.reports.notes.settle(STRANDED),
+        }
+    }
+
     /// Logs removed rules of former ENIs. Returns whether none is left.
     fn note_former(&mut self, report: &Result<HostReport, String>) -> bool {
         let Ok(report) = report else { return false };
@@ -277,6 +290,7 @@ fn picture(wanted: &HostPicture) -> Result<datapath::host::HostPicture, MtuError
             Family::V6 => Families::Ipv6,
         },
         nat: nat::picture(&wanted.nat),
+        egress: nat::egress(&wanted.egress),
         enis: secondary.filter_map(secondary_eni).collect(),
     })
 }

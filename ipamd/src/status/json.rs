@@ -75,6 +75,8 @@ struct Pod<'a> {
     address: &'a str,
     eni: &'a str,
     table: u32,
+    /// Empty if the pod has none.
+    node_local: &'a str,
     /// Milliseconds since the Unix epoch.
     since_ms: u64,
 }
@@ -161,6 +163,7 @@ fn pod(view: &v1::PodView) -> Pod<'_> {
         address: address.map_or("", |held| &held.address),
         eni: address.map_or("", |held| &held.eni),
         table: address.map_or(0, |held| held.table),
+        node_local: &view.node_local,
         since_ms: view.since_ms,
     }
 }

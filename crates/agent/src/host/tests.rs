@@ -4,6 +4,8 @@ use std::process::Command;
 use std::thread;
 
 use datapath::netns::Netns;
+use ipam::event::HostEgress;
+use ipam::policy::SourcePorts;
 
 use super::*;
 use crate::handle::{Inbox, Message, channel};
@@ -69,9 +71,14 @@ fn outside() -> ipam::event::Nat {
     }
 }
 
+fn no_egress() -> HostEgress {
+    HostEgress { families: BTreeSet::new(), ports: SourcePorts::Random }
+}
+
 fn picture_of(enis: Vec<HostEni>) -> HostPicture {
     let nat = HostNat::Wanted(outside());
-    HostPicture { primary_mac: PRIMARY.parse().unwrap(), mtu: 9001, family: Family::V4, nat, enis }
+    let (primary_mac, egress) = (PRIMARY.parse().unwrap(), no_egress());
+    HostPicture { primary_mac, mtu: 9001, family: Family::V4, nat, egress, enis }
 }
 
 /// The next ENI and its state that the inbox gets.
