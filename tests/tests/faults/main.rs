@@ -7,6 +7,7 @@ mod busy;
 mod crash;
 mod crossing;
 mod disk;
+mod egress;
 mod forgotten;
 mod hands;
 mod hint;
