@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use cni::{Add, AddResult, CniError, ErrorCode, Interface, IpConfig, Route};
 use datapath::netns::{Netns, NetnsError};
-use datapath::pod::{AddPodError, LinkEnd, MadeLink, PodLink, PodLinkState};
+use datapath::pod::{AddPodError, LinkEnd, MadeLink, PodLink, PodLinkState, gateways};
 use datapath::{InterfaceName, Mtu, MtuError, NameError, RouteTable};
 use proto::v1;
 use tokio::time::{Instant, timeout_at};
@@ -53,7 +53,7 @@ pub(crate) async fn add(add: Add) -> Result<AddResult, CniError> {
             match finish(&add, &made, &link, &mut daemon, until, &mut watch).await {
                 Ok(Finished { state, link_us, confirm_us }) => {
                     tracing::info!(
-                        host = %link.host_name, addresses = ?link.addresses,
+                        host = %link.host_name, addresses = ?link.addresses, node_local = ?link.node_local,
                         connect_us, daemon_us, link_us, confirm_us, "pod connected",
                     );
                     Ok(result(add, &link, &state))
@@ -142,6 +142,7 @@ fn link(add: &Add, identity: Identity, granted: &v1::Granted) -> Result<PodLink,
         owner: identity.owner,
         mtu: mtu(add, granted).map_err(|e| Failure::LinkSetup.error(error_chain(&e)))?,
         addresses: crate::pod::granted(&granted.addresses)?,
+        node_local: crate::pod::node_local(&granted.node_local)?,
     })
 }
 
@@ -190,7 +191,8 @@ async fn finish(
 /// by a DEL, or by a GC of a restarted daemon, which does not know of this ADD. A later DEL or GC
 /// finds the link and removes it.
 ///
-/// The addresses are compared as read, since a newer daemon may have taken over and fill more fields.
+/// The addresses are compared as read, since a newer daemon may have taken over and fill more fields. The node-local one
+/// goes with them, and an older daemon does not know it.
 async fn confirm(
     add: &Add,
     link: &PodLink,
@@ -198,7 +200,7 @@ async fn confirm(
     until: Instant,
 ) -> Result<(), CniError> {
     let held = daemon.check(&add.attachment, until).await.map_err(|e| e.try_again())?;
-    let held = crate::pod::addresses(&held)?;
+    let held = crate::pod::addresses(&held.addresses)?;
     if held == link.addresses {
         return Ok(());
     }
@@ -239,10 +241,14 @@ fn result(add: Add, link: &PodLink, state: &PodLinkState) -> AddResult {
     result.interfaces.push(pod);
     result.ips.extend(link.addresses.iter().map(|pod| IpConfig::host(place, pod.address)));
     // The route to the gateway itself is a detail of the link. So are routes for packets from its own
-    // addresses: readers would take them for the pod's default route.
+    // addresses: readers would take them for the pod's default route. The node-local address and its route are left out
+    // too, since whoever reads the result would take the address for one that others can reach.
+    let gateways = gateways(&link.addresses);
     let in_main = state.routes.iter().filter(|route| route.table == RouteTable::MAIN);
-    let by_gateway =
-        in_main.filter_map(|route| Some(Route::via(route.destination, route.gateway?)));
+    let by_gateway = in_main.filter_map(|route| {
+        let gateway = route.gateway.filter(|gateway| gateways.contains(gateway))?;
+        Some(Route::via(route.destination, gateway))
+    });
     result.routes.extend(by_gateway);
     result
 }

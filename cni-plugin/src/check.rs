@@ -5,6 +5,7 @@ use std::net::IpAddr;
 
 use cni::{AddResult, Check, CniError, Interface};
 use datapath::pod::{PodAddress, PodExpectation, PodRoutes, Rank};
+use proto::v1;
 use tokio::time::Instant;
 
 use crate::daemon::Daemon;
@@ -20,7 +21,8 @@ use crate::socket;
 /// with the first difference.
 pub(crate) async fn check(check: &Check) -> Result<(), CniError> {
     let interface = interface(check)?;
-    let addresses = recorded(check).await?;
+    let recorded = recorded(check).await?;
+    let addresses = crate::pod::addresses(&recorded.addresses)?;
     agree(check, &addresses)?;
     let identity = Identity::of(&check.conf.veth_prefix, &check.attachment, &check.pod)?;
     let ifname = check.attachment.ifname.as_str();
@@ -35,6 +37,7 @@ pub(crate) async fn check(check: &Check) -> Result<(), CniError> {
         mtu: interface.mtu,
         routes: routes(&check.prev_result, ifname, &addresses),
         addresses,
+        node_local: crate::pod::node_local(&recorded.node_local)?,
     };
     datapath::pod::check(&expectation)
         .await
@@ -63,12 +66,11 @@ fn interface(check: &Check) -> Result<&Interface, CniError> {
         .ok_or_else(|| Failure::RecordDiffers.error(format!("prevResult has no {ifname}")))
 }
 
-async fn recorded(check: &Check) -> Result<Vec<PodAddress>, CniError> {
+async fn recorded(check: &Check) -> Result<v1::CheckReply, CniError> {
     let until = Instant::now() + check.conf.ipamd_timeout;
     let daemon = Daemon::wait_for(socket(&check.conf), until).await;
     let mut daemon = daemon.map_err(|e| e.try_again())?;
-    let recorded = daemon.check(&check.attachment, until).await.map_err(|e| e.try_again())?;
-    crate::pod::addresses(&recorded)
+    daemon.check(&check.attachment, until).await.map_err(|e| e.try_again())
 }
 
 /// Chained plugins may have added addresses to the result, so the record may have fewer. An empty

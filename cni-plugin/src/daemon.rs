@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use cni::{Attachment, CniError, ErrorCode, Pod};
+use datapath::pod::Rank;
 use hyper_util::rt::TokioIo;
 use proto::v1::ipam_client::IpamClient;
 use proto::v1::{self, add_reply::Outcome};
@@ -19,6 +20,7 @@ use tonic::{Code, Request, Response, Status};
 use tower::service_fn;
 
 use crate::failure::{Failure, error_chain};
+use crate::pod::rank;
 
 /// How long ADD and CHECK go on asking from when they find no daemon. An upgrade takes some seconds;
 /// the rest of the verb's time is for the pod.
@@ -198,6 +200,8 @@ impl Daemon {
             pod: Some(wire_pod(pod)),
             netns: netns.to_string_lossy().into_owned(),
             client_version: proto::VERSION.to_owned(),
+            // Two interfaces of one pod would have two default routes.
+            takes_node_local: rank(attachment.ifname.as_str()) == Rank::First,
         };
         let reply = self.insist(until, async |daemon| {
             let request = request.clone();
@@ -228,13 +232,13 @@ impl Daemon {
         self.call("Del", until, request, async |client, request| client.del(request).await).await
     }
 
-    /// The addresses that the daemon has on record for the attachment. If the daemon goes away, the next
+    /// What the daemon has on record for the attachment. If the daemon goes away, the next
     /// one is asked again.
     pub(crate) async fn check(
         &mut self,
         attachment: &Attachment,
         until: Instant,
-    ) -> Result<Vec<v1::PodAddress>, DaemonError> {
+    ) -> Result<v1::CheckReply, DaemonError> {
         let request = v1::CheckRequest {
             attachment: Some(wire_attachment(attachment)),
             client_version: proto::VERSION.to_owned(),
@@ -245,7 +249,7 @@ impl Daemon {
                 .call("Check", until, request, async |client, request| client.check(request).await)
                 .await
         });
-        Ok(reply.await?.addresses)
+        reply.await
     }
 
     /// Whether an [`add`](Self::add) would be served.

@@ -134,6 +134,18 @@ pub(crate) fn addresses(wire: &[v1::PodAddress]) -> Result<Vec<PodAddress>, CniE
     wire.iter().map(address).collect()
 }
 
+/// The node-local address of an answer; empty text for none.
+///
+/// # Errors
+///
+/// [`Failure::BadAnswer`] if it is malformed.
+pub(crate) fn node_local(wire: &str) -> Result<Option<IpAddr>, CniError> {
+    match wire {
+        "" => Ok(None),
+        text => parsed(text).map(Some),
+    }
+}
+
 fn address(wire: &v1::PodAddress) -> Result<PodAddress, CniError> {
     let v1::PodAddress { address, table, eni: _, reach } = wire;
     let table = match reach {
@@ -145,14 +157,18 @@ fn address(wire: &v1::PodAddress) -> Result<PodAddress, CniError> {
             return Err(unsupported(&branch));
         }
     };
-    let parsed = address.parse().map_err(|_| {
-        Failure::BadAnswer.error(format!("ipamd sent {address:?} where an address is expected"))
-    })?;
+    let parsed = parsed(address)?;
     // The way of a later version, which looks unset here.
     if table == 0 {
         return Err(unsupported(&format!("{address} without a route table")));
     }
     Ok(PodAddress { address: parsed, table: table.into() })
+}
+
+fn parsed(address: &str) -> Result<IpAddr, CniError> {
+    address.parse().map_err(|_| {
+        Failure::BadAnswer.error(format!("ipamd sent {address:?} where an address is expected"))
+    })
 }
 
 fn unsupported(what: &str) -> CniError {

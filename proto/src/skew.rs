@@ -69,6 +69,7 @@ fn old_plugins_request_decodes_in_this_version() {
         pod: Some(v1::Pod { namespace: "default".into(), name: "web".into(), uid: String::new() }),
         netns: "/run/netns/c".into(),
         client_version: "0.1.0".into(),
+        takes_node_local: false,
     };
     assert_eq!(request, expected);
     assert_eq!(expected.encode_to_vec(), bytes(OLD_ADD_REQUEST), "old daemons read ours alike");
@@ -78,22 +79,23 @@ fn old_plugins_request_decodes_in_this_version() {
 fn old_daemons_address_decodes_without_reach() {
     let expected = v1::PodAddress { reach: None, ..address() };
     let reply = v1::AddReply::decode(&*bytes(OLD_ADD_REPLY)).unwrap();
-    let granted = v1::Granted { addresses: vec![expected.clone()], mtu: 0 };
+    let granted = v1::Granted { addresses: vec![expected.clone()], ..Default::default() };
     assert_eq!(reply.outcome, Some(v1::add_reply::Outcome::Granted(granted)));
     let reply = v1::DelReply::decode(&*bytes(OLD_ADDRESSES)).unwrap();
     assert!(!reply.removes_links, "so the plugin removes them");
     assert_eq!((reply.released, reply.unrecorded), (vec![expected.clone()], String::new()));
     let reply = v1::CheckReply::decode(&*bytes(OLD_ADDRESSES)).unwrap();
-    assert_eq!(reply.addresses, [expected]);
+    assert_eq!((reply.addresses, &*reply.node_local), (vec![expected], ""));
 }
 
 #[test]
 fn old_plugin_reads_address_and_table_from_this_version() {
-    let granted = v1::Granted { addresses: vec![address()], mtu: 1500 };
+    let node_local = || "169.254.172.2".to_owned();
+    let granted = v1::Granted { addresses: vec![address()], mtu: 1500, node_local: node_local() };
     let reply = v1::AddReply { outcome: Some(v1::add_reply::Outcome::Granted(granted)) };
     let reply = OldAddReply::decode(&*reply.encode_to_vec()).unwrap();
     assert_eq!(reply.granted.unwrap().addresses, [old_address()]);
-    let reply = v1::CheckReply { addresses: vec![address()] };
+    let reply = v1::CheckReply { addresses: vec![address()], node_local: node_local() };
     let reply = OldAddresses::decode(&*reply.encode_to_vec()).unwrap();
     assert_eq!(reply.addresses, [old_address()]);
     let reply =

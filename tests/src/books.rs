@@ -93,7 +93,7 @@ fn blocks(eni: &Value) -> BTreeSet<String> {
     secondaries.chain(of("prefixes").chain(of("ipv6_prefixes")).filter_map(text)).collect()
 }
 
-/// The pods' addresses in the daemon's view. The kernel has routes for exactly these.
+/// The pods' addresses of the VPC in the daemon's view. The kernel has routes for exactly these and the node-local ones.
 async fn compare_with_kernel<R: Runtime>(
     view: &ViewReply,
     node: &NodeOf<R>,
@@ -111,8 +111,12 @@ async fn compare_with_kernel<R: Runtime>(
     let n_links = links.iter().filter(is_pods).count();
     let unique: BTreeSet<String> = recorded.iter().cloned().collect();
     ensure!(unique.len() == recorded.len(), "an address twice on record: {recorded:?}");
+    let local = view.pods.iter().map(|pod| pod.node_local.clone()).filter(|ip| !ip.is_empty());
+    let local: Vec<_> = local.collect();
+    let all: BTreeSet<String> = unique.iter().chain(&local).cloned().collect();
+    ensure!(all.len() == unique.len() + local.len(), "an address twice on record: {local:?}");
     let in_kernel: BTreeSet<String> = routed.iter().map(|&ip| ip.to_owned()).collect();
-    ensure!(unique == in_kernel, "on record: {unique:?}, in the kernel: {in_kernel:?}");
+    ensure!(all == in_kernel, "on record: {all:?}, in the kernel: {in_kernel:?}");
     ensure!(n_links == view.pods.len(), "{n_links} veths for {} pods", view.pods.len());
     Ok(unique)
 }

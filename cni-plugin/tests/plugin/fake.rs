@@ -33,6 +33,8 @@ pub(crate) enum Mode {
     Refusing(Refused),
     /// Add grants exactly these.
     Granting(Vec<PodAddress>),
+    /// Add grants this node-local address to who takes one.
+    NodeLocal(&'static str),
     /// Add grants links of at most this MTU; 0 is the answer of an older daemon.
     Mtu(u32),
     /// The replies of these methods lack `reach`, as those of an older daemon.
@@ -48,6 +50,8 @@ pub(crate) enum Mode {
 pub(crate) struct Record {
     pub(crate) pod: v1::Pod,
     pub(crate) addresses: Vec<PodAddress>,
+    /// Empty for none.
+    pub(crate) node_local: String,
 }
 
 /// (network, container id, interface name).
@@ -208,11 +212,16 @@ impl Ipam for Service {
                 _ => vec![memory.grant()],
             };
             let pod = request.pod.unwrap_or_default();
-            memory.records.insert(key.clone(), Record { pod, addresses });
+            let node_local = match &mode {
+                Mode::NodeLocal(address) if request.takes_node_local => (*address).to_owned(),
+                _ => String::new(),
+            };
+            memory.records.insert(key.clone(), Record { pod, addresses, node_local });
         }
         let addresses = sent(&mode, "Add", memory.records[&key].addresses.clone());
         let mtu = if let Mode::Mtu(bytes) = mode { bytes } else { 9001 };
-        let outcome = Some(Outcome::Granted(v1::Granted { addresses, mtu }));
+        let node_local = memory.records[&key].node_local.clone();
+        let outcome = Some(Outcome::Granted(v1::Granted { addresses, mtu, node_local }));
         Ok(Response::new(v1::AddReply { outcome }))
     }
 
@@ -236,8 +245,10 @@ impl Ipam for Service {
         let mode = self.begin("Check").await?;
         let key = key(request.into_inner().attachment);
         let record = self.0.lock().unwrap().records.get(&key).cloned();
-        let addresses = record.map(|record| record.addresses).unwrap_or_default();
-        Ok(Response::new(v1::CheckReply { addresses: sent(&mode, "Check", addresses) }))
+        let (addresses, node_local) =
+            record.map(|record| (record.addresses, record.node_local)).unwrap_or_default();
+        let addresses = sent(&mode, "Check", addresses);
+        Ok(Response::new(v1::CheckReply { addresses, node_local }))
     }
 
     async fn gc(&self, request: Request<v1::GcRequest>) -> Result<Response<v1::GcReply>, Status> {

@@ -13,6 +13,7 @@ mod del;
 mod fake;
 mod further;
 mod node;
+mod node_local;
 mod protocol;
 mod retired;
 mod speed;

@@ -2,7 +2,7 @@
 //! the kernel's tracking. It runs in a task of its own, since each may take some tenths of a second.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::IpAddr;
 
 use datapath::pod::{self, Goes, PodRemoval};
 use ipam::kernel_report::PodLink;
@@ -16,7 +16,7 @@ pub(crate) enum Cleanup {
     /// See [`Effect::TakeDown`](ipam::event::Effect::TakeDown).
     TakeDown(BTreeMap<IpAddr, PodLink>),
     /// See [`Effect::ForgetConnections`](ipam::event::Effect::ForgetConnections).
-    ForgetConnections(BTreeSet<Ipv4Addr>),
+    ForgetConnections(BTreeSet<IpAddr>),
 }
 
 /// Carries out the orders, one after the other, until their sender is dropped.
@@ -51,7 +51,7 @@ fn removal(address: IpAddr, link: &PodLink) -> Option<PodRemoval> {
     Some(PodRemoval { host_name, owner, addresses: vec![address], netns: None, goes: Goes::Later })
 }
 
-async fn forget_connections(addresses: BTreeSet<Ipv4Addr>) {
+async fn forget_connections(addresses: BTreeSet<IpAddr>) {
     // In a blocking thread, since the kernel walks through all connections of the node.
     let forgetting = tokio::task::spawn_blocking(move || {
         match datapath::connections::forget(&addresses) {

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use ipam::event::{Answer, Event, Refusal, RequestId};
+use ipam::event::{Answer, Event, NodeLocal, Refusal, RequestId};
 use ipam::id::{AttachmentKey, Network, Pod};
 use ipam::record::Assignment;
 use ipam::time::Timestamp;
@@ -132,11 +132,12 @@ impl Handle {
         key: AttachmentKey,
         pod: Pod,
         netns: String,
+        node_local: NodeLocal,
         timeout: Duration,
     ) -> Result<Answer, Stopped> {
         let request = self.new_request_id();
         let deadline = self.clock.now() + timeout;
-        let event = Event::Add { request, key, pod, netns, deadline };
+        let event = Event::Add { request, key, pod, netns, node_local, deadline };
         let mut cancel = CancelOnDrop { inlet: &self.inlet, request: Some(request) };
         let answer = self.ask(request, RequestKind::Add, event).await;
         cancel.request = None;

@@ -32,6 +32,9 @@ const SYNC_EVERY: Duration = Duration::from_secs(60);
 /// The code of the line in `ipamd status` while rules of amazon-vpc-cni-k8s are where nobody but a person can remove them.
 const LEGACY: &str = "LEGACY_IPTABLES";
 
+/// The code of the line in `ipamd status` while node-local addresses lead nowhere.
+const STRANDED: &str = "EGRESS_WITHOUT_ADDRESS";
+
 /// Where the keeper says what people should know.
 #[derive(Debug, Clone, Default)]
 pub struct Reports {
@@ -176,6 +179,7 @@ impl Keeper {
         self.note_repairs(&report);
         self.note_incumbent(&report);
         self.ensure_neighbours();
+        self.note_stranded(&report);
         for eni in &self.wanted.enis {
             let state = eni_state(eni, &self.wanted, &report);
             all_ready &= state == LinkState::Ready;
@@ -268,6 +272,15 @@ impl Keeper {
         }
     }
 
+    /// Says which node-local addresses lead nowhere. That is no failure of the node: pods' addresses in the VPC work.
+    fn note_stranded(&self, report: &Result<HostReport, String>) {
+        let Ok(HostReport { stranded, .. }) = report else { return };
+        match nat::stranded_line(stranded) {
+            Some(line) => self.reports.notes.say(STRANDED, line),
+            None => self.reports.notes.settle(STRANDED),
+        }
+    }
+
     /// Logs removed rules of former ENIs. Returns whether none is left.
     fn note_former(&mut self, report: &Result<HostReport, String>) -> bool {
         let Ok(report) = report else { return false };
@@ -299,6 +312,7 @@ fn picture(wanted: &HostPicture) -> Result<datapath::host::HostPicture, MtuError
         mtu: Mtu::try_from(u32::from(wanted.mtu))?,
         families: families(&wanted.families),
         nat: nat::picture(&wanted.nat),
+        egress: nat::egress(&wanted.egress),
         enis: secondary.filter_map(secondary_eni).collect(),
     })
 }

@@ -117,6 +117,8 @@ pub fn record(
         let since = u64::try_from(allocation.since_ns / NS_PER_MS).unwrap_or_default();
         let assignment = Assignment {
             addresses: Addresses::one(PodIp { address: allocation.address, via }),
+            // The second plugin of amazon-vpc-cni-k8s keeps that one, and removes it.
+            node_local: None,
             pod: Pod {
                 namespace: allocation.namespace.clone(),
                 name: allocation.pod.clone(),
@@ -254,7 +256,7 @@ pub fn remove_nat(directory: &Path) -> anyhow::Result<bool> {
     if !taken.is_locked() {
         bail!("{} cannot be locked, so ipamd may be running", directory.display());
     }
-    let removed = datapath::nat::remove_table().context("remove ipamd's nftables table")?;
+    let removed = datapath::nat::remove_tables().context("remove ipamd's nftables table")?;
     Ok(removed != Applied::Unchanged)
 }
 

@@ -232,6 +232,7 @@ mod tests {
         let via = Via::Eni { eni: "eni-1".try_into().unwrap(), card: 0, index: 0 };
         Assignment {
             addresses: Addresses::one(PodIp { address, via }),
+            node_local: None,
             pod: ipam::id::Pod::default(),
             netns: String::new(),
             since: Timestamp::default(),

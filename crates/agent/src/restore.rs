@@ -121,6 +121,7 @@ fn running_pod(key: &AttachmentKey, held: &Assignment) -> Option<RunningPod> {
         owner: key.mark().parse().ok()?,
         unmarked_name: unmarked_name(held),
         addresses: addresses.collect::<Option<_>>()?,
+        node_local: held.node_local,
     })
 }
 
@@ -154,6 +155,7 @@ mod tests {
         let via = Via::Eni { eni: "eni-1".try_into().unwrap(), card: 0, index: 0 };
         Assignment {
             addresses: Addresses::one(PodIp { address: "10.0.0.9".parse().unwrap(), via }),
+            node_local: None,
             pod: Pod { namespace: "default".to_owned(), name: name.to_owned(), ..Pod::default() },
             netns: netns.to_owned(),
             since: Timestamp::default(),

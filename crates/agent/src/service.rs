@@ -54,7 +54,8 @@ impl Ipam for Service {
     ) -> Result<Response<v1::AddReply>, Status> {
         let timeout = wire::timeout(request.metadata()).unwrap_or(DEFAULT_TIMEOUT);
         let connection = request.extensions().get::<UdsConnectInfo>().cloned();
-        let v1::AddRequest { attachment, pod, netns, client_version } = request.into_inner();
+        let v1::AddRequest { attachment, pod, netns, client_version, takes_node_local } =
+            request.into_inner();
         wire::check_version(&client_version)?;
         let (key, pod) = (wire::key(attachment)?, wire::pod(pod)?);
         let netns = wire::text("netns", netns)?;
@@ -62,12 +63,14 @@ impl Ipam for Service {
         drop(connection);
         self.counters.add_arrived();
         let arrived = Instant::now();
-        let answer = self.handle.add(key, pod, netns, timeout).await?;
+        let node_local = wire::node_local(takes_node_local);
+        let answer = self.handle.add(key, pod, netns, node_local, timeout).await?;
         self.counters.add_answered(&answer, arrived.elapsed());
         let outcome = match answer {
             Answer::Granted(assignment) => {
                 let (addresses, mtu) = (wire::addresses(&assignment), self.pod_mtu.into());
-                Outcome::Granted(v1::Granted { addresses, mtu })
+                let node_local = wire::text_of(assignment.node_local);
+                Outcome::Granted(v1::Granted { addresses, mtu, node_local })
             }
             Answer::Refused(refusal) => Outcome::Refused(wire::refused(refusal)),
             answer @ (Answer::Released(_) | Answer::Collected(_)) => return Err(mismatch(&answer)),
@@ -102,8 +105,9 @@ impl Ipam for Service {
         let v1::CheckRequest { attachment, client_version } = request.into_inner();
         wire::check_version(&client_version)?;
         let held = self.handle.check(wire::key(attachment)?).await?;
+        let node_local = wire::text_of(held.as_ref().and_then(|held| held.node_local));
         let addresses = held.iter().flat_map(wire::addresses).collect();
-        Ok(Response::new(v1::CheckReply { addresses }))
+        Ok(Response::new(v1::CheckReply { addresses, node_local }))
     }
 
     async fn gc(&self, request: Request<v1::GcRequest>) -> Result<Response<v1::GcReply>, Status> {

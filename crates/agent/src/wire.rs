@@ -2,11 +2,12 @@
 //! once.
 
 use std::collections::BTreeSet;
+use std::net::IpAddr;
 use std::time::Duration;
 
 use datapath::RouteTable;
 use ipam::block::{Block, BlockKind};
-use ipam::event::Refusal;
+use ipam::event::{NodeLocal, Refusal};
 use ipam::id::{AttachmentKey, Network, Pod};
 use ipam::policy::{Limits, Node};
 use ipam::record::{Assignment, PodIp, Via};
@@ -136,7 +137,17 @@ pub(crate) fn timeout(metadata: &MetadataMap) -> Option<Duration> {
     }
 }
 
-/// The addresses of an assignment, IPv4 first.
+/// Whether the plugin of a request can set up a node-local address.
+pub(crate) fn node_local(is_taken: bool) -> NodeLocal {
+    if is_taken { NodeLocal::Taken } else { NodeLocal::NotTaken }
+}
+
+/// An address as messages have it; empty for none.
+pub(crate) fn text_of(address: Option<IpAddr>) -> String {
+    address.map(|address| address.to_string()).unwrap_or_default()
+}
+
+/// The addresses of an assignment in the VPC, IPv4 first.
 pub(crate) fn addresses(assignment: &Assignment) -> Vec<v1::PodAddress> {
     assignment.addresses.iter().map(address).collect()
 }
@@ -223,6 +234,7 @@ pub(crate) fn view(node: &Node, limits_from: String, view: PoolView) -> v1::View
         address: Some(address(assignment.addresses.first())),
         second_address: assignment.addresses.iter().nth(1).map(address),
         since_ms: assignment.since.as_millis(),
+        node_local: text_of(assignment.node_local),
     });
     v1::ViewReply {
         instance_id: node.instance.to_string(),

@@ -6,11 +6,11 @@
 
 use std::collections::BTreeSet;
 use std::fs;
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::IpAddr;
 
 use netlink_packet_core::{NLM_F_ACK, NLM_F_DUMP, Nla as _};
-use netlink_packet_netfilter::NetfilterMessageInner;
 use netlink_packet_netfilter::conntrack::{ConntrackAttribute, ConntrackMessage, IPTuple, Tuple};
+use netlink_packet_netfilter::{NetfilterMessageInner, NetfilterProtoFamily};
 use rustix::io::Errno;
 
 use crate::KernelError;
@@ -24,7 +24,7 @@ const CTA_ID: u16 = 12;
 const CTA_ZONE: u16 = 18;
 
 /// Makes the kernel forget the connections from and to `addresses`, in the calling thread's
-/// namespace. Returns how many there were. IPv4 only.
+/// namespace. Returns how many there were.
 ///
 /// Blocks while the kernel lists all connections, some microseconds each: 0.3 s for 60,000 on a busy
 /// machine. Costs one small read where nothing is tracked.
@@ -32,12 +32,26 @@ const CTA_ZONE: u16 = 18;
 /// # Errors
 ///
 /// [`KernelError`] if the list cannot be read or changed.
-pub fn forget(addresses: &BTreeSet<Ipv4Addr>) -> Result<usize, KernelError> {
+pub fn forget(addresses: &BTreeSet<IpAddr>) -> Result<usize, KernelError> {
     let count = fs::read_to_string(COUNT).unwrap_or_default();
     if addresses.is_empty() || matches!(count.trim(), "" | "0") {
         return Ok(0);
     }
-    let netfilter = Netfilter::open()?;
+    let (ipv4, ipv6): (BTreeSet<_>, BTreeSet<_>) =
+        addresses.iter().partition(|address| address.is_ipv4());
+    let ipv4 = forget_of(NetfilterProtoFamily::IPv4, &ipv4)?;
+    Ok(ipv4 + forget_of(NetfilterProtoFamily::IPv6, &ipv6)?)
+}
+
+/// As [`forget`], for addresses of one family.
+fn forget_of(
+    family: NetfilterProtoFamily,
+    addresses: &BTreeSet<IpAddr>,
+) -> Result<usize, KernelError> {
+    if addresses.is_empty() {
+        return Ok(0);
+    }
+    let netfilter = Netfilter::open_for(family)?;
     let mut matching = Vec::new();
     netfilter.request(ConntrackMessage::Get(Vec::new()), NLM_F_DUMP, |message| {
         let Some(connection) = attributes(message) else { return };
@@ -53,7 +67,7 @@ pub fn forget(addresses: &BTreeSet<Ipv4Addr>) -> Result<usize, KernelError> {
 }
 
 /// The addresses of both ends: the opener's, and the one that answers, after translation.
-fn sources(connection: &[ConntrackAttribute]) -> impl Iterator<Item = Ipv4Addr> {
+fn sources(connection: &[ConntrackAttribute]) -> impl Iterator<Item = IpAddr> {
     let tuples = connection.iter().filter_map(|attribute| match attribute {
         ConntrackAttribute::CtaTupleOrig(tuple) | ConntrackAttribute::CtaTupleReply(tuple) => {
             Some(tuple)
@@ -65,7 +79,7 @@ fn sources(connection: &[ConntrackAttribute]) -> impl Iterator<Item = Ipv4Addr> 
         _ => None,
     });
     addresses.flatten().filter_map(|address| match address {
-        IPTuple::SourceAddress(IpAddr::V4(address)) => Some(*address),
+        IPTuple::SourceAddress(address) => Some(*address),
         _ => None,
     })
 }

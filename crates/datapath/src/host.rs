@@ -22,7 +22,7 @@ pub use self::former::FormerError;
 pub use self::kernel_rules::{KernelRule, KernelRulesError};
 pub use self::node::{NodeError, NodeFault};
 use crate::link::{self, Link};
-use crate::nat::{self, ListedMainRule, NatError, NatPicture, NatReport};
+use crate::nat::{self, Egress, ListedMainRule, NatError, NatPicture, NatReport};
 use crate::netlink::{KernelError, Netlink};
 use crate::rule::{self, ListedRule};
 use crate::{Applied, MacAddr, Mtu, RouteTable, address};
@@ -38,6 +38,8 @@ pub struct HostPicture {
     pub families: Families,
     /// How pods' packets are translated, and which way answers take.
     pub nat: NatPicture,
+    /// How pods reach the family that their VPC addresses are not of.
+    pub egress: Egress,
     /// The secondary ENIs, each once and in any order; empty while they are unknown.
     pub enis: Vec<HostEni>,
 }
@@ -77,6 +79,9 @@ pub struct HostReport {
     pub default_route: Result<Applied, DefaultRouteError>,
     /// The translation of pods' packets.
     pub nat: Result<NatReport, NatError>,
+    /// The ranges of node-local addresses whose packets cannot leave, since the primary ENI's device has no address of
+    /// their family.
+    pub stranded: BTreeSet<IpNet>,
     /// Each secondary ENI of the picture, by hardware address.
     pub enis: BTreeMap<MacAddr, EniStatus>,
     /// What is left of ENIs that the picture lacks.
@@ -143,6 +148,8 @@ pub async fn sync(wanted: &HostPicture) -> Result<HostReport, HostSyncError> {
         };
         enis.insert(eni.mac, status.unwrap_or_else(EniStatus::Failed));
     }
+    let stranded = before.as_ref().map(|before| nat::stranded(before, wanted));
+    let stranded = stranded.unwrap_or_default();
     let nat = match &before {
         Ok(before) => nat::sync(&netlink, before, wanted).await,
         Err(error) => Err(error.clone().into()),
@@ -155,7 +162,7 @@ pub async fn sync(wanted: &HostPicture) -> Result<HostReport, HostSyncError> {
         Ok(before) => former::sync(&netlink, &before, &wanted.enis).await,
         Err(error) => Err(error.into()),
     };
-    Ok(HostReport { kernel_rules, node, default_route, nat, enis, former })
+    Ok(HostReport { kernel_rules, node, default_route, nat, stranded, enis, former })
 }
 
 /// What the kernel has that all ENIs share.
@@ -163,7 +170,7 @@ pub async fn sync(wanted: &HostPicture) -> Result<HostReport, HostSyncError> {
 pub(crate) struct Snapshot {
     links: Vec<Link>,
     /// Each with the index of its link.
-    addresses: Vec<(u32, IpNet)>,
+    pub(crate) addresses: Vec<(u32, IpNet)>,
     /// The rules for the packets of one IPv4 address.
     rules: Vec<ListedRule>,
     /// The rules that lead marked packets and ranges to the main table.

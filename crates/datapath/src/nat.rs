@@ -1,11 +1,12 @@
-//! Address translation for pods' IPv4 packets: one nftables table of our own, and rules that lead to the main route
-//! table.
+//! Address translation for pods' packets: one nftables table of our own for each family, and rules that lead to the main
+//! route table.
 //!
 //! [`table`](self::table) has the words of nftables, `description` says which table a [`Nat`] needs, `kernel` compares it
 //! with the kernel's and replaces it whole. It must not know the VPC, EC2 or the settings.
 
 mod changes;
 mod description;
+mod egress;
 mod encode;
 mod incumbent;
 mod kernel;
@@ -19,9 +20,11 @@ use std::num::NonZeroU32;
 use ipnet::Ipv4Net;
 
 pub use self::changes::changes;
+pub use self::egress::Egress;
+pub(crate) use self::egress::stranded;
 pub(crate) use self::rules::ListedMainRule;
 pub use self::rules::MainRule;
-use self::table::Table;
+use self::table::{Family, Table};
 use crate::Applied;
 use crate::host::{HostPicture, ListError, Snapshot};
 use crate::netfilter::Netfilter;
@@ -30,15 +33,15 @@ use crate::netlink::{KernelError, Netlink};
 /// What the node's address translation must be.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum NatPicture {
-    /// Not known yet. The kernel keeps what it has.
+    /// Not known yet. The kernel keeps what it has of IPv4.
     Unknown,
-    /// No table and no rules of ours.
+    /// No translation of VPC addresses, and no rules of ours.
     Absent,
     /// As this says.
     Wanted(Nat),
 }
 
-/// The wanted translation.
+/// The wanted translation of IPv4 addresses of the VPC.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Nat {
     /// With what the names of pods' host links start; 1 to 4 characters.
@@ -96,16 +99,16 @@ pub enum NatError {
     #[error("no link has the primary ENI's hardware address, whose name nftables needs")]
     NoPrimary,
     /// Something of ours could not be read.
-    #[error("read nftables table ip {}", table::NAME)]
+    #[error("read nftables table {}", table::NAME)]
     Read(#[source] KernelError),
     /// The kernel refused our table. The one before is still there.
     #[error(
-        "write nftables table ip {}; the kernel needs nf_tables with nft_ct, nft_fib_ipv4 and nft_nat",
+        "write nftables table {}; the kernel needs nf_tables with nft_ct, nft_fib_ipv4, nft_nat, nft_masq and nft_reject",
         table::NAME
     )]
     Write(#[source] KernelError),
     /// The kernel took our table, but something else has changed it.
-    #[error("nftables table ip {} does not stay as it was written", table::NAME)]
+    #[error("nftables table {} does not stay as it was written", table::NAME)]
     NotKept,
     /// The kernel refused one of the rules.
     #[error("{verb} rule {rule}")]
@@ -126,56 +129,89 @@ pub enum NatError {
     Stopped,
 }
 
-/// Makes our table and rules match, and removes those of amazon-vpc-cni-k8s.
+/// Makes our tables and rules match, and removes those of amazon-vpc-cni-k8s.
 pub(crate) async fn sync(
     netlink: &Netlink,
     before: &Snapshot,
     wanted: &HostPicture,
 ) -> Result<NatReport, NatError> {
+    let table = |family, nat| (family, description::table(family, nat, &wanted.egress));
+    let mut tables = vec![table(Family::Ip6, None)];
     let nat = match &wanted.nat {
-        NatPicture::Unknown => {
-            return Ok(NatReport { applied: Applied::Unchanged, n_of_incumbent: 0, legacy: false });
-        }
+        NatPicture::Unknown => return write(tables, Former::Kept).await,
         NatPicture::Absent => None,
         NatPicture::Wanted(nat) => Some(nat),
     };
-    let rules = rules::sync(netlink, &before.main_rules, nat).await?;
+    let applied = rules::sync(netlink, &before.main_rules, nat).await?;
     let primary = before.device(wanted.primary_mac);
-    let table = match (nat, primary) {
-        (Some(nat), Some(primary)) => {
-            Some(description::table(nat, &primary.name)).filter(|table| !table.chains.is_empty())
-        }
+    let nat = match (nat, primary) {
+        (Some(nat), Some(primary)) => Some((nat, primary.name.as_str())),
         (Some(_), None) => return Err(NatError::NoPrimary),
         (None, _) => None,
     };
+    tables.push(table(Family::Ip, nat));
     let legacy = incumbent::has_legacy(&before.main_rules);
-    // A socket belongs to the namespace of the thread that opens it.
-    let netfilter = [Netfilter::open(), Netfilter::open()].map(|it| it.map_err(NatError::Read));
-    let [ours, incumbents] = netfilter;
-    let (ours, incumbents) = (ours?, incumbents?);
-    // In a blocking thread, since the kernel waits for all its processors to see a new table.
-    let written = tokio::task::spawn_blocking(move || {
-        let applied = kernel::sync(&ours, table.as_ref())?;
-        let n = incumbent::remove(&incumbents).map_err(NatError::Incumbent)?;
-        Ok::<_, NatError>((applied, n))
-    });
-    let (applied, n_of_incumbent) = written.await.map_err(|_| NatError::Stopped)??;
-    Ok(NatReport { applied: applied.max(rules), n_of_incumbent, legacy })
+    let report = write(tables, Former::Removed).await?;
+    Ok(NatReport { applied: applied.max(report.applied), legacy, ..report })
 }
 
-/// Removes our table from the calling thread's namespace. The rules stay: amazon-vpc-cni-k8s replaces them at its start.
+/// What becomes of the rules of amazon-vpc-cni-k8s.
+enum Former {
+    /// They go once ours are written.
+    Removed,
+    /// Ours are not known yet.
+    Kept,
+}
+
+/// Makes tables match. One without chains goes.
+async fn write(tables: Vec<(Family, Table)>, former: Former) -> Result<NatReport, NatError> {
+    // A socket belongs to the namespace of the thread that opens it.
+    let open = |family: Family| Netfilter::open_for(family.number()).map_err(NatError::Read);
+    let incumbents = match former {
+        Former::Removed => Some(Netfilter::open().map_err(NatError::Read)?),
+        Former::Kept => None,
+    };
+    let tables = tables.into_iter().map(|(family, table)| Ok((open(family)?, table)));
+    let tables = tables.collect::<Result<Vec<_>, NatError>>()?;
+    // In a blocking thread, since the kernel waits for all its processors to see a new table.
+    let written = tokio::task::spawn_blocking(move || {
+        let mut applied = Applied::Unchanged;
+        for (netfilter, table) in &tables {
+            let table = Some(table).filter(|table| !table.chains.is_empty());
+            applied = applied.max(kernel::sync(netfilter, table)?);
+        }
+        let n = incumbents.as_ref().map(incumbent::remove).transpose();
+        Ok::<_, NatError>((applied, n.map_err(NatError::Incumbent)?.unwrap_or(0)))
+    });
+    let (applied, n_of_incumbent) = written.await.map_err(|_| NatError::Stopped)??;
+    Ok(NatReport { applied, n_of_incumbent, legacy: false })
+}
+
+/// Removes our tables from the calling thread's namespace. The rules stay: amazon-vpc-cni-k8s replaces them at its start.
 /// Blocks for some milliseconds.
 ///
 /// # Errors
 ///
 /// [`NatError`] if the kernel refuses.
-pub fn remove_table() -> Result<Applied, NatError> {
-    let netfilter = Netfilter::open().map_err(NatError::Read)?;
-    kernel::sync(&netfilter, None)
+pub fn remove_tables() -> Result<Applied, NatError> {
+    let mut applied = Applied::Unchanged;
+    for family in [Family::Ip, Family::Ip6] {
+        let netfilter = Netfilter::open_for(family.number()).map_err(NatError::Read)?;
+        applied = applied.max(kernel::sync(&netfilter, None)?);
+    }
+    Ok(applied)
 }
 
 /// The text of the wanted table as `nft list` prints it, for logs and tests.
 #[must_use]
 pub fn text(nat: &Nat, primary: &str) -> String {
-    Table::to_string(&description::table(nat, primary))
+    description::table(Family::Ip, Some((nat, primary)), &Egress::default()).to_string()
+}
+
+/// The text of the tables for node-local addresses alone, IPv4 first.
+#[must_use]
+pub fn egress_text(egress: &Egress) -> String {
+    let tables = [Family::Ip, Family::Ip6].map(|family| description::table(family, None, egress));
+    let tables = tables.iter().filter(|table| !table.chains.is_empty());
+    tables.map(Table::to_string).collect()
 }

@@ -8,6 +8,10 @@
 //!       169.254.1.1 lladdr <host end> PERMANENT
 //! ```
 //!
+//! A pod may have a node-local address beside, of the family that its other addresses are not of. It is on the same
+//! link, with a default route of its own in the pod. The node has a route to it and no rule, since it never leaves by
+//! another ENI than the primary.
+//!
 //! No interface has the gateway's address: the permanent neighbour entry leads to the host end. All
 //! verbs take the calling thread's namespace for the node's.
 //!
@@ -81,8 +85,10 @@ pub struct PodLink {
     pub owner: Owner,
     /// MTU of both ends.
     pub mtu: Mtu,
-    /// At least one.
+    /// Those of the VPC; at least one.
     pub addresses: Vec<PodAddress>,
+    /// The pod's node-local address.
+    pub node_local: Option<IpAddr>,
 }
 
 /// One end of a link, as the kernel has it.
@@ -123,8 +129,10 @@ pub struct PodExpectation {
     pub mac: Option<MacAddr>,
     /// MTU of both ends in bytes, if it was recorded.
     pub mtu: Option<u32>,
-    /// The pod's addresses.
+    /// The pod's addresses of the VPC.
     pub addresses: Vec<PodAddress>,
+    /// The pod's node-local address, if it is on record.
+    pub node_local: Option<IpAddr>,
     /// Where the pod's routes by the link were made.
     pub routes: PodRoutes,
 }

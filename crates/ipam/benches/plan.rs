@@ -14,7 +14,7 @@ use ipam::call::{
     AttachmentStatus, CallOutput, Ec2Call, EniAttachment, EniFacts, EniKind, SubnetFacts,
 };
 use ipam::connection_tracking::ConnectionTracking;
-use ipam::event::{Effect, Event, LinkState, RequestId};
+use ipam::event::{Effect, Event, LinkState, NodeLocal, RequestId};
 use ipam::id::{AttachmentKey, BootId, EniAttachmentId, EniId, InstanceId, Pod, SubnetId};
 use ipam::plan::{Allowance, EniSupply, Situation, SubnetSupply, SupplyState, Tally, plan};
 use ipam::policy::{
@@ -174,6 +174,7 @@ impl FullNode {
             key: key("one more"),
             pod: Pod::default(),
             netns: String::new(),
+            node_local: NodeLocal::NotTaken,
             deadline: now() + Duration::from_secs(60),
         };
         let del = Event::Del { request: self.request(), key: key("one more") };
@@ -216,7 +217,7 @@ fn record(enis: &[EniFacts]) -> Result<Record, Box<dyn Error>> {
         let via = Via::Eni { eni: eni.id.clone(), card, index };
         let addresses = Addresses::one(PodIp { address, via });
         let (pod, netns) = (Pod::default(), String::new());
-        let assignment = Assignment { addresses, pod, netns, since: now() };
+        let assignment = Assignment { addresses, node_local: None, pod, netns, since: now() };
         record.apply(&Change::Assigned { key: key(&address.to_string()), assignment })?;
     }
     Ok(record)

@@ -134,9 +134,10 @@ impl Engine {
         let Self { site, pool, journal, demand, calls, inventory, supply, kernel, host, .. } = self;
         let cx = site.at(now);
         match event {
-            Event::Add { request, key, pod, netns, deadline } => {
+            Event::Add { request, key, pod, netns, node_local, deadline } => {
                 let key = demand.known_as(key, journal.record());
-                demand.add(Waiter::new(request, key, (pod, netns), deadline, cx));
+                let pod = (pod, netns, node_local);
+                demand.add(Waiter::new(request, key, pod, deadline, cx));
             }
             Event::Cancel { request } => demand.cancel(request),
             Event::Del { request, key } => {

@@ -38,6 +38,8 @@ pub enum Event {
         pod: Pod,
         /// The pod's network namespace.
         netns: String,
+        /// Whether the caller can set up a node-local address beside the others.
+        node_local: NodeLocal,
         /// When the caller gives up; the reply comes before that.
         deadline: Timestamp,
     },
@@ -106,6 +108,15 @@ pub enum Event {
     Tick,
 }
 
+/// Whether an Add may be granted a node-local address.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum NodeLocal {
+    /// If the policy has one for the pod.
+    Taken,
+    /// The caller is an older plugin, or asks for a further interface of a pod.
+    NotTaken,
+}
+
 /// An ENI as the metadata service shows it.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct MetadataEni {
@@ -167,7 +178,7 @@ pub enum Effect {
     RemoveHostAddresses(BTreeMap<IpAddr, String>),
     /// Make the kernel forget the connections of these addresses, whose pods have ended. Clients that wait
     /// for such a pod must not reach the next one.
-    ForgetConnections(BTreeSet<Ipv4Addr>),
+    ForgetConnections(BTreeSet<IpAddr>),
 }
 
 /// The whole wanted host network.
@@ -181,11 +192,22 @@ pub struct HostPicture {
     pub families: BTreeSet<Family>,
     /// How pods' packets are translated, and which way answers take.
     pub nat: HostNat,
+    /// How pods reach the family that their VPC addresses are not of.
+    pub egress: HostEgress,
     /// How many neighbours the kernel must be able to keep, in the family of pods.
     pub neighbours: u32,
     /// Our attached ENIs, the primary one included, ascending by id. Empty until EC2 or the record shows
     /// any.
     pub enis: Vec<HostEni>,
+}
+
+/// How node-local addresses are translated; they are never reached from other pods.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct HostEgress {
+    /// The families that have any, by the policy or on a running pod.
+    pub families: BTreeSet<Family>,
+    /// How source ports are chosen.
+    pub ports: SourcePorts,
 }
 
 /// How pods' packets are translated.

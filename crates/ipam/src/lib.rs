@@ -16,6 +16,7 @@ pub mod forecast;
 pub mod id;
 mod jitter;
 pub mod kernel_report;
+pub mod node_local;
 mod ownership;
 mod place;
 pub mod plan;

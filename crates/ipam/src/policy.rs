@@ -269,6 +269,18 @@ pub struct NatPolicy {
     pub by_main_table: BTreeSet<Ipv4Net>,
     /// `AWS_VPC_K8S_CNI_VETHPREFIX`: with what the names of pods' host links start.
     pub pod_links: String,
+    /// How pods reach the family that their VPC addresses are not of.
+    pub egress: EgressPolicy,
+}
+
+/// How pods reach the family that their VPC addresses are not of: by a node-local address, which the node translates.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct EgressPolicy {
+    /// `ENABLE_V4_EGRESS`, `ENABLE_V6_EGRESS`: the family that new pods reach so, if any. Running pods keep what they
+    /// have.
+    pub to: Option<Family>,
+    /// `AWS_VPC_K8S_CNI_RANDOMIZESNAT`: how source ports are chosen.
+    pub ports: SourcePorts,
 }
 
 /// How pods' packets are translated that leave the VPC.
@@ -301,6 +313,7 @@ impl Default for NatPolicy {
             mark,
             by_main_table: BTreeSet::new(),
             pod_links: "eni".to_owned(),
+            egress: EgressPolicy { to: None, ports: SourcePorts::Random },
         }
     }
 }

@@ -94,8 +94,11 @@ pub struct KnownEni {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(from = "StoredAssignment")]
 pub struct Assignment {
-    /// The pod's addresses.
+    /// The pod's addresses in the VPC.
     pub addresses: Addresses,
+    /// The pod's address of the other family, which means something on this node alone.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub node_local: Option<IpAddr>,
     /// The pod.
     pub pod: Pod,
     /// The pod's network namespace at ADD; empty if only the attachment's link is known.
@@ -105,9 +108,9 @@ pub struct Assignment {
 }
 
 impl Assignment {
-    /// Its addresses, IPv4 first.
+    /// All addresses that the node routes to it: those in the VPC, IPv4 first, then the node-local one.
     pub fn ips(&self) -> impl Iterator<Item = IpAddr> {
-        self.addresses.iter().map(|ip| ip.address)
+        self.addresses.ips().chain(self.node_local)
     }
 }
 
@@ -141,6 +144,10 @@ impl Addresses {
     /// All of them, IPv4 first.
     pub fn iter(&self) -> impl Iterator<Item = &PodIp> {
         std::iter::once(&self.first).chain(&self.second)
+    }
+
+    fn ips(&self) -> impl Iterator<Item = IpAddr> {
+        self.iter().map(|ip| ip.address)
     }
 }
 
@@ -219,7 +226,15 @@ impl Via {
 #[derive(Deserialize)]
 #[serde(untagged)]
 enum StoredAssignment {
-    Current { addresses: Addresses, pod: Pod, netns: String, since: Timestamp },
+    Current {
+        addresses: Addresses,
+        /// Builds that know none leave it out, and read past it.
+        #[serde(default)]
+        node_local: Option<IpAddr>,
+        pod: Pod,
+        netns: String,
+        since: Timestamp,
+    },
     UpToVersion2(OldAssignment),
 }
 
@@ -238,8 +253,8 @@ struct OldAssignment {
 impl From<StoredAssignment> for Assignment {
     fn from(stored: StoredAssignment) -> Self {
         match stored {
-            StoredAssignment::Current { addresses, pod, netns, since } => {
-                Self { addresses, pod, netns, since }
+            StoredAssignment::Current { addresses, node_local, pod, netns, since } => {
+                Self { addresses, node_local, pod, netns, since }
             }
             StoredAssignment::UpToVersion2(OldAssignment {
                 address,
@@ -251,7 +266,8 @@ impl From<StoredAssignment> for Assignment {
                 since,
             }) => {
                 let via = Via::Eni { eni, card: network_card, index: device_index };
-                Self { addresses: Addresses::one(PodIp { address, via }), pod, netns, since }
+                let addresses = Addresses::one(PodIp { address, via });
+                Self { addresses, node_local: None, pod, netns, since }
             }
         }
     }
@@ -366,12 +382,17 @@ impl Record {
                 });
             }
         }
-        if let Some(old) = self.assignments.get(key).filter(|old| !old.ips().eq(new.ips())) {
+        let old = self.assignments.get(key);
+        if let Some(old) = old.filter(|old| !old.addresses.ips().eq(new.addresses.ips())) {
             return Err(Contradiction::OtherAddresses {
                 key: Box::new(key.clone()),
                 first: old.ips().collect(),
                 second: new.ips().collect(),
             });
+        }
+        // A build that knows no node-local addresses writes the assignment without.
+        if let Some(before) = old.and_then(|old| old.node_local) {
+            self.owners.remove(&before);
         }
         for address in new.ips() {
             self.cooling.remove(&address);

@@ -7,7 +7,7 @@ use std::time::Duration;
 use ec2_model::error::ApiError;
 use ec2_model::response::Response;
 use ipam::call::{CallError, CallId, CallOutput, Ec2Call, EniFacts};
-use ipam::event::{Answer, Effect, Event, HostEni, LinkState, RequestId, SaveSeq};
+use ipam::event::{Answer, Effect, Event, HostEni, LinkState, NodeLocal, RequestId, SaveSeq};
 use ipam::id::{AttachmentKey, BootId, Pod};
 use ipam::policy::Node;
 use ipam::record::Record;
@@ -62,6 +62,7 @@ impl Tidepool {
                 key: key(sandbox),
                 pod: Pod { name: format!("pod-{}", sandbox.pod), ..Pod::default() },
                 netns: format!("/run/netns/{}-{}", sandbox.pod, sandbox.attempt),
+                node_local: NodeLocal::Taken,
                 deadline,
             }),
             Input::Cancel(sandbox) => Some(Event::Cancel { request: add_request(sandbox) }),

@@ -8,6 +8,7 @@
 //! the daemon.
 
 mod describe;
+mod egress;
 mod endpoints;
 mod env_file;
 mod family;
@@ -27,7 +28,7 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use ipam::block::BlockKind;
+use ipam::block::{BlockKind, Family};
 use ipam::policy::{NatPolicy, Needs, WarmSettings};
 use service_url::{NoProxy, ProxyUrl, ServiceUrl};
 
@@ -201,7 +202,7 @@ impl Settings {
         let (eni_tags, mut warnings) = tags::additional(variables)?;
         let (mtu, pod_mtu) = mtus(variables, asked)?;
         warnings.extend(larger_pod_mtu(variables, mtu)?);
-        warnings.extend(unsupported::warnings(variables, kind)?);
+        warnings.extend(unsupported::warnings(variables)?);
         warnings.extend(variables.misspelt());
         let no_proxy = NoProxy::parse(variables.text(&NO_PROXY).unwrap_or_default());
         warnings.extend(endpoints::warnings(variables, &no_proxy)?);
@@ -223,7 +224,7 @@ impl Settings {
             manage_untagged: variables.boolean(&MANAGE_UNTAGGED_ENI)?,
             mtu,
             pod_mtu,
-            nat: nat::policy(variables)?,
+            nat: nat::policy(variables, kind)?,
             raise_neighbour_limits: variables.boolean(&TIDEPOOL_RAISE_NEIGHBOUR_LIMITS)?,
             ec2_endpoint: endpoints::of_ec2(variables)?,
             http_proxy: variables.proxy(&HTTP_PROXY)?,
@@ -310,10 +311,10 @@ fn leak_age(variables: &Variables) -> Result<Option<Duration>, SettingError> {
 
 /// The MTU of ENIs, and the largest of pods' links. A packet of a pod that is larger than its ENI takes is lost.
 fn mtus(variables: &Variables, asked: Asked) -> Result<(u16, u16), SettingError> {
-    let least = match asked.kind {
+    let least = match (asked.kind.family(), egress::to(variables, asked.kind)?) {
         _ if asked.dual.is_some() => LEAST_IPV6_MTU,
-        BlockKind::V4Address | BlockKind::V4Prefix => LEAST_IPV4_MTU,
-        BlockKind::V6Prefix => LEAST_IPV6_MTU,
+        (Family::V6, _) | (Family::V4, Some(Family::V6)) => LEAST_IPV6_MTU,
+        (Family::V4, Some(Family::V4) | None) => LEAST_IPV4_MTU,
     };
     let mtu = variables.number(&AWS_VPC_ENI_MTU, least, JUMBO_MTU)?;
     let of_pods = variables.optional_number(&POD_MTU, least, JUMBO_MTU)?;

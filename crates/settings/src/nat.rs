@@ -1,9 +1,10 @@
-//! How pods on IPv4 reach what is outside the VPC: seven settings make one policy.
+//! How pods reach what is outside the VPC or of the other family: nine settings make one policy.
 
 use std::collections::BTreeSet;
 use std::num::NonZeroU32;
 
-use ipam::policy::{NatPolicy, SourceNatPolicy, SourcePorts};
+use ipam::block::BlockKind;
+use ipam::policy::{EgressPolicy, NatPolicy, SourceNatPolicy, SourcePorts};
 use ipnet::Ipv4Net;
 
 use crate::registry::{
@@ -11,7 +12,7 @@ use crate::registry::{
     AWS_VPC_K8S_CNI_EXCLUDE_SNAT_CIDRS, AWS_VPC_K8S_CNI_EXTERNALSNAT,
     AWS_VPC_K8S_CNI_RANDOMIZESNAT, AWS_VPC_K8S_CNI_VETHPREFIX, Setting,
 };
-use crate::{SettingError, Variables};
+use crate::{SettingError, Variables, egress};
 
 /// A node has one routing rule or one element of a set for each, so more would cost every packet time.
 const MOST_RANGES: usize = 1000;
@@ -19,7 +20,7 @@ const MOST_RANGES: usize = 1000;
 const LONGEST_PREFIX: usize = 4;
 
 /// The policy of the settings. All of them are checked, even those that others leave without effect.
-pub(crate) fn policy(variables: &Variables) -> Result<NatPolicy, SettingError> {
+pub(crate) fn policy(variables: &Variables, kind: BlockKind) -> Result<NatPolicy, SettingError> {
     let ports = ports(variables)?;
     let excluded = ranges(variables, &AWS_VPC_K8S_CNI_EXCLUDE_SNAT_CIDRS, 0)?;
     let is_outside = variables.boolean(&AWS_VPC_K8S_CNI_EXTERNALSNAT)?;
@@ -29,6 +30,7 @@ pub(crate) fn policy(variables: &Variables) -> Result<NatPolicy, SettingError> {
         mark: mark(variables)?,
         by_main_table: ranges(variables, &AWS_EXTERNAL_SERVICE_CIDRS, 1)?,
         pod_links: pod_links(variables)?,
+        egress: EgressPolicy { to: egress::to(variables, kind)?, ports },
     })
 }
 

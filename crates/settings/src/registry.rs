@@ -48,7 +48,7 @@ pub enum Group {
     Pool,
     /// Which addresses pods have.
     Family,
-    /// Pods on IPv4 and what is outside the VPC.
+    /// Pods and what is outside the VPC or of the other family.
     Nat,
     /// ENIs and the calls to EC2.
     Enis,
@@ -95,8 +95,6 @@ pub enum Support {
     Missing {
         /// The value that asks for nothing.
         without: bool,
-        /// On which nodes the warning is given.
-        of: Nodes,
         /// What is missing, one sentence without a full stop.
         what: &'static str,
     },
@@ -110,15 +108,6 @@ pub enum Support {
     },
     /// Any text. No value of it asks for anything that is missing.
     Ignored,
-}
-
-/// The nodes that a warning is for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Nodes {
-    /// All.
-    All,
-    /// Those whose pods have IPv6 addresses.
-    Ipv6,
 }
 
 /// A flag of `tidepool plan`, without its dashes.
@@ -178,8 +167,8 @@ impl Setting {
         Self { support: Support::Ignored, ..self }
     }
 
-    const fn missing(self, without: bool, of: Nodes, what: &'static str) -> Self {
-        Self { support: Support::Missing { without, of, what }, ..self }
+    const fn missing(self, without: bool, what: &'static str) -> Self {
+        Self { support: Support::Missing { without, what }, ..self }
     }
 }
 
@@ -286,6 +275,12 @@ settings! {
     AWS_VPC_K8S_CNI_VETHPREFIX: Nat, Value("eni"),
         "With what the names of pods' host interfaces start, as `vethPrefix` in the conflist says",
         .live();
+    ENABLE_V4_EGRESS: Nat, Value("true"),
+        "New pods on IPv6 reach IPv4 addresses through the node",
+        .live();
+    ENABLE_V6_EGRESS: Nat, Value("false"),
+        "New pods on IPv4 reach IPv6 addresses through the node",
+        .live();
 
     CLUSTER_NAME: Enis, Unset,
         "New ENIs get the tags `cluster.k8s.amazonaws.com/name` and `eks:eni:owner`";
@@ -373,9 +368,6 @@ settings! {
     ANNOTATE_POD_IP: NotBuilt, Value("false"),
         "Pods are annotated with their address",
         .only(false);
-    ENABLE_V6_EGRESS: NotBuilt, Value("false"),
-        "Pods on IPv4 reach IPv6 addresses",
-        .only(false);
     DISABLE_NETWORK_RESOURCE_PROVISIONING: NotBuilt, Value("false"),
         "The daemon neither grows nor shrinks the pool",
         .only(false);
@@ -394,19 +386,12 @@ settings! {
     NETWORK_POLICY_ENFORCING_MODE: NotBuilt, Value("standard"),
         "How pods start under network policies",
         .only_values(&["standard", "none"]);
-    ENABLE_V4_EGRESS: NotBuilt, Value("true"),
-        "Pods on IPv6 reach IPv4 addresses",
-        .missing(false, Nodes::Ipv6, "pods on IPv6 do not reach IPv4 addresses yet");
     AWS_MANAGE_ENIS_NON_SCHEDULABLE: NotBuilt, Value("false"),
         "The pool changes even while no pod may be scheduled on the node",
-        .missing(
-            true,
-            Nodes::All,
-            "ENIs of unschedulable nodes are managed like all others, as yet"
-        );
+        .missing(true, "ENIs of unschedulable nodes are managed like all others, as yet");
     DISABLE_INTROSPECTION: NotBuilt, Value("false"),
         "No introspection is served",
-        .missing(true, Nodes::All, "no introspection is served yet");
+        .missing(true, "no introspection is served yet");
     INTROSPECTION_BIND_ADDRESS: NotBuilt, Unset,
         "Where introspection is served",
         .no_effect(&[], "since no introspection is served yet");
@@ -420,13 +405,13 @@ settings! {
         "The log of the plugin through which pods on IPv6 reach IPv4 addresses",
         .no_effect(
             &["/var/log/aws-routed-eni/egress-v4-plugin.log"],
-            "since there is no such plugin yet"
+            "since aws-cni does that itself, and logs to its own file"
         );
     AWS_VPC_K8S_EGRESS_V6_PLUGIN_LOG_FILE: NotBuilt, Value("/var/log/aws-routed-eni/egress-v6-plugin.log"),
         "The log of the plugin through which pods on IPv4 reach IPv6 addresses",
         .no_effect(
             &["/var/log/aws-routed-eni/egress-v6-plugin.log"],
-            "since there is no such plugin yet"
+            "since aws-cni does that itself, and logs to its own file"
         );
 
     AWS_VPC_K8S_PLUGIN_LOG_FILE: Elsewhere, Value("/var/log/aws-routed-eni/plugin.log"),

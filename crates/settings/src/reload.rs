@@ -157,7 +157,8 @@ mod tests {
                        AWS_VPC_K8S_CNI_EXTERNALSNAT=true AWS_VPC_K8S_CNI_EXCLUDE_SNAT_CIDRS=198.51.100.0/24 \
                        AWS_VPC_K8S_CNI_RANDOMIZESNAT=none AWS_VPC_CNI_NODE_PORT_SUPPORT=false \
                        AWS_VPC_K8S_CNI_CONNMARK=0x40 AWS_EXTERNAL_SERVICE_CIDRS=198.51.100.0/24 \
-                       AWS_VPC_K8S_CNI_VETHPREFIX=cali TIDEPOOL_DUAL_STACK=preferred";
+                       AWS_VPC_K8S_CNI_VETHPREFIX=cali TIDEPOOL_DUAL_STACK=preferred \
+                       ENABLE_V4_EGRESS=false ENABLE_V6_EGRESS=true";
         let live = ALL.iter().filter(|setting| setting.takes_effect == TakesEffect::Live);
         assert_eq!(samples.split_whitespace().count(), live.clone().count());
         for sample in samples.split_whitespace() {
@@ -166,6 +167,7 @@ mod tests {
             let start = match name {
                 "WARM_PREFIX_TARGET" => "ENABLE_PREFIX_DELEGATION=true",
                 "TIDEPOOL_DUAL_STACK" => "ENABLE_IPv6=true ENABLE_IPv4=true",
+                "ENABLE_V4_EGRESS" => "ENABLE_IPv6=true ENABLE_PREFIX_DELEGATION=true",
                 _ => "",
             };
             let before = in_force(start);

@@ -1,6 +1,6 @@
 //! Each variable with good and bad values.
 
-use ipam::policy::{Limits, SourceNatPolicy, SourcePorts};
+use ipam::policy::{EgressPolicy, Limits, SourceNatPolicy, SourcePorts};
 
 use super::*;
 
@@ -355,16 +355,32 @@ fn both_families_make_dual_stack() {
 }
 
 #[test]
-fn warnings_of_missing_features_depend_on_the_family() {
+fn warnings_of_missing_features_are_those_of_ipv4() {
     let named = |warnings: &[String]| -> Vec<String> {
         let names = warnings.iter().filter_map(|text| text.split(':').next());
         names.map(str::to_owned).collect()
     };
     let warnings = read(&IPV6).unwrap().warnings;
-    let missing = ["ENABLE_V4_EGRESS", QUIET[0].0, QUIET[1].0];
-    assert_eq!(named(&warnings), missing);
-    let quiet = [&IPV6[..], &QUIET, &[("ENABLE_V4_EGRESS", "false")]].concat();
+    assert_eq!(named(&warnings), [QUIET[0].0, QUIET[1].0]);
+    let quiet = [&IPV6[..], &QUIET].concat();
     assert_eq!(read(&quiet).unwrap().warnings, Vec::<String>::new());
+}
+
+#[test]
+fn egress_is_to_the_family_that_pods_lack() {
+    let check = |variables: &[(&str, &str)], expect: Option<Family>| {
+        assert_eq!(read(variables).unwrap().nat.egress.to, expect, "{variables:?}");
+    };
+    check(&[], None);
+    check(&[("ENABLE_V6_EGRESS", "true")], Some(Family::V6));
+    check(&[("ENABLE_V4_EGRESS", "true")], None);
+    check(&IPV6, Some(Family::V4));
+    check(&[&IPV6[..], &[("ENABLE_V4_EGRESS", "false")]].concat(), None);
+    // IPv6 needs a larger MTU.
+    let small = |egress| read(&[("AWS_VPC_ENI_MTU", "1279"), ("ENABLE_V6_EGRESS", egress)]);
+    assert!(small("false").is_ok());
+    let error = small("true").unwrap_err().to_string();
+    assert_eq!(error, "AWS_VPC_ENI_MTU=\"1279\": expected a whole number from 1280 to 9001");
 }
 
 #[test]
@@ -475,6 +491,7 @@ fn nat_settings_are_read() {
         mark: 0x40.try_into().unwrap(),
         by_main_table: ranges("198.51.100.0/24"),
         pod_links: "tp".to_owned(),
+        egress: EgressPolicy { to: None, ports: SourcePorts::Hashed },
     };
     assert_eq!(nat.unwrap().nat, expect);
     let outside = read(&[("AWS_VPC_K8S_CNI_EXTERNALSNAT", "true")]).unwrap().nat;

@@ -2,26 +2,17 @@
 //! since ignoring the setting would be worse. If only the default asks for it, there is a warning, since an
 //! error would stop every start. A setting of another part of amazon-vpc-cni-k8s is a warning too.
 
-use ipam::block::BlockKind;
-
-use crate::registry::{ALL, Nodes, Support};
+use crate::registry::{ALL, Support};
 use crate::{SettingError, Variables};
 
 /// One line for each feature that is asked for by default and not built, and for each setting without effect.
-pub(crate) fn warnings(
-    variables: &Variables,
-    kind: BlockKind,
-) -> Result<Vec<String>, SettingError> {
+pub(crate) fn warnings(variables: &Variables) -> Result<Vec<String>, SettingError> {
     let mut warnings = Vec::new();
     for setting in ALL {
         let name = setting.name;
         match setting.support {
-            Support::Missing { without, of, what } => {
-                let is_about_this_node = match of {
-                    Nodes::All => true,
-                    Nodes::Ipv6 => kind == BlockKind::V6Prefix,
-                };
-                if variables.boolean(setting)? != without && is_about_this_node {
+            Support::Missing { without, what } => {
+                if variables.boolean(setting)? != without {
                     warnings.push(format!("{name}: {what}"));
                 }
             }

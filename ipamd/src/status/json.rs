@@ -80,6 +80,8 @@ struct Pod<'a> {
     table: u32,
     /// The IPv6 address of a pod that has an IPv4 address too; else `null`.
     second_address: Option<&'a str>,
+    /// Empty if the pod has none.
+    node_local: &'a str,
     /// Milliseconds since the Unix epoch.
     since_ms: u64,
 }
@@ -164,6 +166,7 @@ fn pod(view: &v1::PodView) -> Pod<'_> {
         eni: address.map_or("", |held| &held.eni),
         table: address.map_or(0, |held| held.table),
         second_address: view.second_address.as_ref().map(|held| held.address.as_str()),
+        node_local: &view.node_local,
         since_ms: view.since_ms,
     }
 }

@@ -155,6 +155,7 @@ impl<'a> Load<'a> {
             // A namespace that stays. Otherwise the daemon would take the pod for gone.
             netns: format!("/run/netns/{}", self.node.netns),
             client_version: proto::VERSION.to_owned(),
+            takes_node_local: true,
         };
         match self.node.client().await?.add(request).await?.into_inner().outcome {
             Some(Outcome::Granted(_)) => Ok(()),

@@ -8,6 +8,7 @@ mod crash;
 mod crossing;
 mod disk;
 mod dual;
+mod egress;
 mod forgotten;
 mod hands;
 mod hint;

@@ -6,6 +6,8 @@ use std::process::{Command, Stdio};
 use std::thread;
 
 use datapath::netns::Netns;
+use ipam::event::HostEgress;
+use ipam::policy::SourcePorts;
 
 use super::*;
 use crate::handle::{Inbox, Message, channel};
@@ -75,10 +77,15 @@ fn outside() -> ipam::event::Nat {
     }
 }
 
+fn no_egress() -> HostEgress {
+    HostEgress { families: BTreeSet::new(), ports: SourcePorts::Random }
+}
+
 fn picture_of(enis: Vec<HostEni>) -> HostPicture {
     let nat = HostNat::Wanted(outside());
     let (primary_mac, families) = (PRIMARY.parse().unwrap(), [Family::V4].into());
-    HostPicture { primary_mac, mtu: 9001, families, nat, neighbours: 300, enis }
+    let egress = no_egress();
+    HostPicture { primary_mac, mtu: 9001, families, nat, egress, neighbours: 300, enis }
 }
 
 /// The next ENI and its state that the inbox gets.

@@ -40,6 +40,7 @@ pub(super) fn assigned(n: u8, at: u8) -> Change {
     let via = Via::Eni { eni: EniId::try_from("eni-0a").unwrap(), card: 0, index: 1 };
     let assignment = Assignment {
         addresses: Addresses::one(PodIp { address: address(at), via }),
+        node_local: None,
         pod: Pod {
             namespace: "default".into(),
             name: format!("pod \"{n}\"\n"),

@@ -244,6 +244,7 @@ pub(crate) fn add_request(container: &str) -> v1::AddRequest {
         pod: Some(v1::Pod { namespace: "default".into(), name: "web".into(), uid: "u".into() }),
         netns: format!("/var/run/netns/{container}"),
         client_version: proto::VERSION.into(),
+        takes_node_local: true,
     }
 }
 

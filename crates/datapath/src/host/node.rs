@@ -3,6 +3,8 @@
 use std::error::Error;
 use std::fmt;
 
+use ipnet::IpNet;
+
 use super::{Families, HostPicture};
 use crate::link::{self, Link};
 use crate::netlink::{KernelError, Netlink};
@@ -79,9 +81,12 @@ pub(super) async fn sync(netlink: &Netlink, wanted: &HostPicture) -> Result<Appl
         parts.push(set_mtu(netlink, primary, wanted.mtu).await);
         parts.push(loosen_reverse_path_filter(&primary.name));
     }
-    match wanted.families {
-        Families::Ipv4 => {}
-        Families::Ipv6 => parts.extend(set_up_ipv6(primary.as_ref())),
+    let has_ipv6 = match wanted.families {
+        Families::Ipv4 => wanted.egress.ranges.iter().any(|range| matches!(range, IpNet::V6(_))),
+        Families::Ipv6 => true,
+    };
+    if has_ipv6 {
+        parts.extend(set_up_ipv6(primary.as_ref()));
     }
     let mut applied = Applied::Unchanged;
     let mut faults = Vec::new();

@@ -3,11 +3,19 @@
 
 use ipnet::Ipv4Net;
 
-use super::table::{Chain, Place, Statement, Table};
-use super::{Nat, SourceNat};
+use super::table::{Chain, Family, Place, Statement, Table};
+use super::{Egress, Nat, SourceNat, egress};
 
-/// The table on a node whose primary ENI is the device `primary`.
-pub(super) fn table(nat: &Nat, primary: &str) -> Table {
+/// The table of a family. `nat` comes with the name of the primary ENI's device, and concerns IPv4.
+pub(super) fn table(family: Family, nat: Option<(&Nat, &str)>, egress: &Egress) -> Table {
+    let nat = nat.map(|(nat, primary)| of_vpc_addresses(nat, primary));
+    let (untranslated, chains) = nat.unwrap_or_default();
+    let chains = chains.into_iter().chain(egress::chains(egress, family)).collect();
+    Table { family, untranslated, chains }
+}
+
+/// The set and the chains for pods' addresses of the VPC.
+fn of_vpc_addresses(nat: &Nat, primary: &str) -> (Option<Vec<Ipv4Net>>, Vec<Chain>) {
     let node_ports = nat.node_ports.then(|| node_ports(nat, primary));
     let from_pods = (nat.node_ports || nat.source.is_some()).then(|| from_pods(nat));
     let translate = nat.source.as_ref().map(|source| translate(nat, source));
@@ -15,10 +23,8 @@ pub(super) fn table(nat: &Nat, primary: &str) -> Table {
         let ranges: Vec<_> = source.untranslated.iter().copied().collect();
         Ipv4Net::aggregate(&ranges)
     };
-    Table {
-        untranslated: nat.source.as_ref().map(untranslated),
-        chains: [node_ports, from_pods, translate].into_iter().flatten().collect(),
-    }
+    let chains = [node_ports, from_pods, translate].into_iter().flatten().collect();
+    (nat.source.as_ref().map(untranslated), chains)
 }
 
 /// What comes in by the primary ENI for an address of it is marked, so that its answers leave there. A connection from

@@ -1,9 +1,9 @@
 //! Our table as netlink messages. Names and numbers of attributes are from the kernel's
 //! `linux/netfilter/nf_tables.h`.
 
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr};
 
-use ipnet::Ipv4Net;
+use ipnet::{IpNet, Ipv4Net};
 use netlink_packet_core::{DefaultNla, NLM_F_APPEND, NLM_F_CREATE};
 use netlink_packet_netfilter::nftables::{
     ChainAttribute, ChainMessage, DataAttribute, ExpressionAttribute, Expressions, Hook,
@@ -13,7 +13,7 @@ use netlink_packet_netfilter::nftables::{
 };
 
 use super::SourcePorts;
-use super::table::{Chain, NAME, SET, Statement, Table};
+use super::table::{Chain, Family, NAME, SET, Statement, Table};
 
 /// One part of a rule as the kernel has it.
 pub(super) type Expression = ListAttribute<ExpressionAttribute>;
@@ -52,7 +52,7 @@ fn new_table() -> NfTablesMessage {
     NfTablesMessage::NewTable(TableMessage { attributes })
 }
 
-/// Removes a table of family `ip`.
+/// Removes a table of the socket's family.
 pub(super) fn delete_table(name: &str) -> NfTablesMessage {
     let attributes = vec![TableAttribute::Name(name.to_owned())];
     NfTablesMessage::DeleteTable(TableMessage { attributes })
@@ -153,7 +153,10 @@ fn statement(statement: &Statement) -> Vec<Expression> {
         Statement::IsNew => {
             vec![load("ct", CT_STATE), bits(NEW, 0), compare(DIFFERENT, &NO_BITS)]
         }
-        Statement::ToElsewhere => vec![destination(), not_in_set()],
+        Statement::FromRange(range) => in_range(Field::Source, range, EQUAL),
+        Statement::ToRange(range) => in_range(Field::Destination, range, EQUAL),
+        Statement::NotToRange(range) => in_range(Field::Destination, range, DIFFERENT),
+        Statement::ToElsewhere => vec![header(16, 4), not_in_set()],
         Statement::NotToHost => vec![destination_type(false), compare(DIFFERENT, &LOCAL)],
         Statement::ToDevice => vec![destination_type(true), compare(EQUAL, &LOCAL)],
         Statement::ConnectionHas(mark) => has(CONNECTION_MARK, EQUAL, mark.get()),
@@ -165,6 +168,9 @@ fn statement(statement: &Statement) -> Vec<Expression> {
             expression("immediate", [(1, number(REGISTER)), (2, value(&address.octets()))]),
             source_nat(*ports),
         ],
+        Statement::Masquerade(SourcePorts::Kept) => vec![expression("masq", [])],
+        Statement::Masquerade(ports) => vec![expression("masq", [(1, number(port_flags(*ports)))])],
+        Statement::Reject(family) => vec![reject(*family)],
     }
 }
 
@@ -186,6 +192,31 @@ fn add((holder, key): (&str, u32), mark: u32, source: u16) -> Vec<Expression> {
     vec![load(holder, key), bits(!mark, mark), write]
 }
 
+/// Which address of a packet.
+#[derive(Clone, Copy)]
+enum Field {
+    Source,
+    Destination,
+}
+
+fn in_range(field: Field, range: &IpNet, operator: u32) -> Vec<Expression> {
+    let offset = match (range, field) {
+        (IpNet::V4(_), Field::Source) => 12,
+        (IpNet::V4(_), Field::Destination) => 16,
+        (IpNet::V6(_), Field::Source) => 8,
+        (IpNet::V6(_), Field::Destination) => 24,
+    };
+    let (mask, first) = (octets(range.netmask()), octets(range.network()));
+    vec![header(offset, mask.len()), masked(&mask, &vec![0; mask.len()]), compare(operator, &first)]
+}
+
+fn octets(address: IpAddr) -> Vec<u8> {
+    match address {
+        IpAddr::V4(address) => address.octets().to_vec(),
+        IpAddr::V6(address) => address.octets().to_vec(),
+    }
+}
+
 fn load(holder: &str, key: u32) -> Expression {
     expression(holder, [(1, number(REGISTER)), (2, number(key))])
 }
@@ -196,18 +227,25 @@ fn compare(operator: u32, with: &[u8]) -> Expression {
 
 /// Keeps the bits of `mask` and inverts those of `invert`, which are in the processor's order.
 fn bits(mask: u32, invert: u32) -> Expression {
-    let (register, length) = (number(REGISTER), number(4));
-    let (mask, invert) = (value(&mask.to_ne_bytes()), value(&invert.to_ne_bytes()));
+    masked(&mask.to_ne_bytes(), &invert.to_ne_bytes())
+}
+
+/// As [`bits`], of as many bytes as the arguments have.
+fn masked(mask: &[u8], invert: &[u8]) -> Expression {
+    let register = number(REGISTER);
+    let length = number(u32::try_from(mask.len()).expect("an address is short"));
+    let (mask, invert) = (value(mask), value(invert));
     expression(
         "bitwise",
         [(1, register.clone()), (2, register), (3, length), (4, mask), (5, invert)],
     )
 }
 
-/// The destination's four bytes in the IPv4 header.
-fn destination() -> Expression {
+/// Some bytes of the header of IPv4 or IPv6.
+fn header(offset: u32, length: usize) -> Expression {
     const NETWORK_HEADER: u32 = 1;
-    let (base, offset, length) = (number(NETWORK_HEADER), number(16), number(4));
+    let length = number(u32::try_from(length).expect("an address is short"));
+    let (base, offset) = (number(NETWORK_HEADER), number(offset));
     expression("payload", [(1, number(REGISTER)), (2, base), (3, offset), (4, length)])
 }
 
@@ -231,13 +269,27 @@ fn source_nat(ports: SourcePorts) -> Expression {
     const IPV4: u32 = 2;
     // From the kernel's `linux/netfilter/nf_nat.h`. It shows the first flag even if it is not given.
     const ADDRESS: u32 = 1;
-    let ports = match ports {
+    let (register, flags) = (number(REGISTER), number(ADDRESS | port_flags(ports)));
+    expression("nat", [(1, number(SOURCE)), (2, number(IPV4)), (3, register), (7, flags)])
+}
+
+/// Answers as if nobody listened, which is what `nft` does by default.
+fn reject(family: Family) -> Expression {
+    const UNREACHABLE: u32 = 0;
+    // The code of an unreachable port in ICMP and in ICMPv6.
+    let code = match family {
+        Family::Ip => 3,
+        Family::Ip6 => 4,
+    };
+    expression("reject", [(1, number(UNREACHABLE)), (2, vec![code])])
+}
+
+fn port_flags(ports: SourcePorts) -> u32 {
+    match ports {
         SourcePorts::Kept => 0,
         SourcePorts::Hashed => 4,
         SourcePorts::Random => 16,
-    };
-    let (register, flags) = (number(REGISTER), number(ADDRESS | ports));
-    expression("nat", [(1, number(SOURCE)), (2, number(IPV4)), (3, register), (7, flags)])
+    }
 }
 
 fn expression<const N: usize>(name: &str, attributes: [(u16, Vec<u8>); N]) -> Expression {

@@ -12,7 +12,7 @@ use netlink_packet_route::route::RouteProtocol;
 
 pub use self::error::AddPodError;
 use self::make::{Sides, find, refuse_bad_addresses};
-use super::objects::LinkObjects;
+use super::objects::{LinkObjects, all};
 use super::{
     DelPodError, Goes, LinkEnd, PodAddress, PodLink, PodLinkState, PodRemoval, PodRemoved,
     PodRoutes, Rank, del, remove_rules, remove_source_rules,
@@ -120,7 +120,7 @@ impl Sides {
         let host = host.ok_or_else(|| vanished(&wanted.host_name))?;
         let pod = find(&self.pod, &wanted.ifname).await?.ok_or_else(|| vanished(&wanted.ifname))?;
         let routes = self.pod_routes(wanted).await?;
-        let objects = LinkObjects::of(&wanted.addresses, &host, &pod, routes);
+        let objects = LinkObjects::of(&wanted.addresses, wanted.node_local, (&host, &pod), routes);
         self.set_sysctls(wanted)?;
         self.raise(wanted, &host, &pod).await?;
         failpoint::pass("link", "marked");
@@ -281,7 +281,7 @@ impl Sides {
         host: &Link,
         pod: &Link,
     ) -> Result<(), AddPodError> {
-        let addresses = wanted.addresses.iter().map(|pod| pod.address);
+        let addresses = all(&wanted.addresses, wanted.node_local);
         for address in addresses.filter(IpAddr::is_ipv6) {
             let neighbour = Neighbour { address, mac: pod.mac, device: host.index };
             neighbour::hint(&self.host, &neighbour).await.map_err(|source| {
@@ -330,5 +330,5 @@ fn end(name: &InterfaceName, link: &Link) -> LinkEnd {
 }
 
 fn has_ipv6(wanted: &PodLink) -> bool {
-    wanted.addresses.iter().any(|pod| pod.address.is_ipv6())
+    all(&wanted.addresses, wanted.node_local).any(|address| address.is_ipv6())
 }

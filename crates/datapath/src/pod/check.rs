@@ -6,8 +6,8 @@ use std::path::PathBuf;
 use ipnet::IpNet;
 use netlink_packet_route::AddressFamily;
 
-use super::objects::{self, LinkObjects};
-use super::{PodAddress, PodExpectation};
+use super::PodExpectation;
+use super::objects::{self, LinkObjects, all};
 use crate::link::{self, Link};
 use crate::netlink::{KernelError, Netlink};
 use crate::netns::{Netns, NetnsError};
@@ -153,7 +153,8 @@ pub async fn check(expected: &PodExpectation) -> Result<(), CheckError> {
     let pod_side = netns.netlink().map_err(CheckError::Netns)?;
     let host_side = Netlink::open().map_err(CheckError::Socket)?;
     let (host, pod) = check_links(expected, &host_side, &pod_side).await?;
-    let objects = LinkObjects::of(&expected.addresses, &host, &pod, expected.routes);
+    let PodExpectation { addresses, node_local, routes, .. } = expected;
+    let objects = LinkObjects::of(addresses, *node_local, (&host, &pod), *routes);
     check_pod(expected, &pod_side, &pod, &objects).await?;
     check_host(expected, &host_side, &host, &objects).await
 }
@@ -247,10 +248,10 @@ async fn check_host(
         let device = expected.host_name.clone();
         return Err(CheckError::NoHostRoute { route: route.clone(), device });
     }
-    for PodAddress { address, .. } in &expected.addresses {
-        let reading = route::is_local(netlink, *address).await;
+    for address in all(&expected.addresses, expected.node_local) {
+        let reading = route::is_local(netlink, address).await;
         if reading.map_err(read("the route to the pod"))? {
-            return Err(CheckError::OnHost { address: *address });
+            return Err(CheckError::OnHost { address });
         }
     }
     let found = rules(expected, netlink).await.map_err(read("the node's rules"))?;
@@ -298,7 +299,7 @@ async fn routes(
 /// The families of the pod's addresses, each once.
 fn families(expected: &PodExpectation) -> Vec<AddressFamily> {
     let mut families: Vec<_> =
-        expected.addresses.iter().map(|pod| address::family(pod.address)).collect();
+        all(&expected.addresses, expected.node_local).map(address::family).collect();
     families.sort_by_key(|family| u8::from(*family));
     families.dedup();
     families

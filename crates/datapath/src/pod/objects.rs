@@ -30,8 +30,13 @@ pub(super) struct LinkObjects {
 }
 
 impl LinkObjects {
-    pub(super) fn of(addresses: &[PodAddress], host: &Link, pod: &Link, routes: PodRoutes) -> Self {
-        let gateways = gateways(addresses);
+    pub(super) fn of(
+        addresses: &[PodAddress],
+        node_local: Option<IpAddr>,
+        (host, pod): (&Link, &Link),
+        routes: PodRoutes,
+    ) -> Self {
+        let gateways: BTreeSet<_> = all(addresses, node_local).map(gateway).collect();
         let own_table = RouteTable::of_pod_link(pod.index);
         let (table, pod_rules) = match routes {
             PodRoutes::Main => (RouteTable::MAIN, Vec::new()),
@@ -41,31 +46,41 @@ impl LinkObjects {
             }
         };
         Self {
-            addresses: addresses.iter().map(|pod| IpNet::from(pod.address)).collect(),
+            addresses: all(addresses, node_local).map(IpNet::from).collect(),
             pod_routes: gateways.iter().flat_map(|gw| routes_over(*gw, pod.index, table)).collect(),
             pod_rules,
             neighbours: gateways
                 .iter()
                 .map(|gw| Neighbour { address: *gw, mac: host.mac, device: pod.index })
                 .collect(),
-            host_routes: addresses
-                .iter()
-                .map(|pod| Route::to_host(pod.address, host.index))
+            host_routes: all(addresses, node_local)
+                .map(|address| Route::to_host(address, host.index))
                 .collect(),
             rules: addresses.iter().flat_map(rules).collect(),
         }
     }
 }
 
-/// One gateway for each family of the pod's addresses, IPv4 first. No interface has these addresses.
+/// The addresses of a pod, the node-local one last.
+pub(super) fn all(
+    addresses: &[PodAddress],
+    node_local: Option<IpAddr>,
+) -> impl Iterator<Item = IpAddr> {
+    addresses.iter().map(|pod| pod.address).chain(node_local)
+}
+
+/// One gateway for each family of these addresses, IPv4 first. No interface has the gateways' addresses.
 /// They are the ones of amazon-vpc-cni-k8s.
 #[must_use]
 pub fn gateways(addresses: &[PodAddress]) -> BTreeSet<IpAddr> {
-    let gateway = |pod: &PodAddress| match pod.address {
+    addresses.iter().map(|pod| gateway(pod.address)).collect()
+}
+
+fn gateway(address: IpAddr) -> IpAddr {
+    match address {
         IpAddr::V4(_) => IpAddr::V4(Ipv4Addr::new(169, 254, 1, 1)),
         IpAddr::V6(_) => IpAddr::V6(Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, 1)),
-    };
-    addresses.iter().map(gateway).collect()
+    }
 }
 
 fn routes_over(gateway: IpAddr, device: u32, table: RouteTable) -> [Route; 2] {

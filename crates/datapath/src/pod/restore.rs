@@ -26,8 +26,10 @@ pub struct RunningPod {
     /// The name of the host's end without its prefix, if the link has no mark: amazon-vpc-cni-k8s sets none. Its
     /// prefix is a setting of the time when the link was made.
     pub unmarked_name: Option<InterfaceName>,
-    /// The pod's addresses.
+    /// The pod's addresses of the VPC.
     pub addresses: Vec<PodAddress>,
+    /// The pod's node-local address.
+    pub node_local: Option<IpAddr>,
 }
 
 impl RunningPod {
@@ -173,23 +175,28 @@ impl Kernel {
     }
 
     fn routes_to(&self, pod: &RunningPod, link: &Link) -> bool {
-        let routes = |address| self.routes.get(address).into_iter().flatten();
-        let mut all = pod.addresses.iter().flat_map(|pod| routes(&pod.address));
-        all.any(|route| route.device == link.index)
+        let mut routes =
+            pod.addresses.iter().filter_map(|pod| self.routes.get(&pod.address)).flatten();
+        routes.any(|route| route.device == link.index)
     }
 
     /// What differs, in an order in which it can be changed: a link that is down takes no route.
     fn steps_to(&self, pod: &RunningPod, link: &Link) -> Vec<PodStep> {
         let mut steps: Vec<_> = (!link.up).then_some(PodStep::SetUp).into_iter().collect();
         for address in pod.addresses.iter().filter(|pod| !self.is_anothers(pod.address, link)) {
-            let route = Route::to_host(address.address, link.index);
-            let routes = self.routes.get(&address.address);
-            if !routes.is_some_and(|routes| routes.contains(&route)) {
-                steps.push(PodStep::ReplaceRoute(route));
-            }
+            steps.extend(self.route_step(address.address, link));
             steps.extend(self.rule_steps(address));
         }
+        let node_local = pod.node_local.filter(|address| !self.is_anothers(*address, link));
+        steps.extend(node_local.and_then(|address| self.route_step(address, link)));
         steps
+    }
+
+    fn route_step(&self, address: IpAddr, link: &Link) -> Option<PodStep> {
+        let route = Route::to_host(address, link.index);
+        let has = |routes: &Vec<Route>| routes.contains(&route);
+        let is_there = self.routes.get(&address).is_some_and(has);
+        (!is_there).then_some(PodStep::ReplaceRoute(route))
     }
 
     fn is_anothers(&self, address: IpAddr, link: &Link) -> bool {

@@ -192,6 +192,7 @@ fn check_of_unmarked_pod_passes() {
             mac: None,
             mtu: None,
             addresses: pod.link.addresses.clone(),
+            node_local: None,
             routes: datapath::pod::PodRoutes::Main,
         };
         node.block_on(check(&expectation)).unwrap();

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use datapath::host::{EniStatus, Families, HostPicture, HostReport, NodeFault, sync};
 use datapath::links::{LinkChange, changes};
-use datapath::nat::NatPicture;
+use datapath::nat::{Egress, NatPicture};
 use datapath::{Applied, RouteTable};
 use futures::StreamExt as _;
 use rustix::net::{self, AddressFamily, SendFlags, SocketType};
@@ -26,6 +26,7 @@ pub(crate) fn picture() -> HostPicture {
         mtu: 9001.try_into().unwrap(),
         families: Families::Ipv4,
         nat: NatPicture::Unknown,
+        egress: Egress::default(),
         enis: Vec::new(),
     }
 }

@@ -133,6 +133,7 @@ fn check_of_incumbent_pod_finds_missing_objects() {
             mac: None,
             mtu: None,
             addresses: pod.link.addresses.clone(),
+            node_local: None,
             routes: datapath::pod::PodRoutes::Main,
         };
         let check = || node.block_on(datapath::pod::check(&expectation));

@@ -183,6 +183,7 @@ impl Pod {
             owner: format!("{}/eth0", namespace.name()).parse().unwrap(),
             mtu: Mtu::JUMBO,
             addresses: addresses.iter().map(|text| address(text)).collect(),
+            node_local: None,
         };
         Self { namespace, link }
     }
@@ -222,6 +223,7 @@ impl Pod {
             mac: Some(state.pod.mac),
             mtu: Some(state.pod.mtu),
             addresses: self.link.addresses.clone(),
+            node_local: self.link.node_local,
             routes: PodRoutes::Main,
         }
     }

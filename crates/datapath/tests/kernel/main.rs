@@ -7,6 +7,7 @@ mod add;
 mod check;
 mod connections;
 mod del;
+mod egress;
 mod eni;
 mod host;
 mod host_links;

@@ -67,6 +67,7 @@ async fn add_and_check(link: PodLink) {
             mac: Some(state.pod.mac),
             mtu: Some(state.pod.mtu),
             addresses: link.addresses,
+            node_local: link.node_local,
             routes: PodRoutes::Main,
         };
         datapath::pod::check(&expectation).await.unwrap();

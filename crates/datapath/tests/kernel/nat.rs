@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::io::{Read as _, Write as _};
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::net::{SocketAddr, TcpListener, TcpStream, ToSocketAddrs};
 use std::process::{Command, Stdio};
 use std::thread;
 use std::time::Duration;
@@ -26,7 +26,7 @@ fn ranges(text: &str) -> BTreeSet<Ipv4Net> {
 }
 
 /// What the default settings ask for in the VPC 10.0.0.0/16.
-fn default_nat() -> Nat {
+pub(crate) fn default_nat() -> Nat {
     Nat {
         pod_links: "eni".to_owned(),
         mark: 0x80.try_into().unwrap(),
@@ -49,12 +49,12 @@ fn synced(node: &Namespace, nat: &Nat) -> NatReport {
     node.block_on(datapath::host::sync(&wanted)).unwrap().nat.unwrap()
 }
 
-fn nft(node: &Namespace, arguments: &str) -> String {
+pub(crate) fn nft(node: &Namespace, arguments: &str) -> String {
     node.exec(&format!("nft {arguments}"))
 }
 
 /// Equal for texts that differ in line breaks alone.
-fn words(text: &str) -> String {
+pub(crate) fn words(text: &str) -> String {
     text.split_whitespace().collect::<Vec<_>>().join(" ")
 }
 
@@ -282,19 +282,23 @@ fn nat_that_the_kernel_refuses_is_named() {
 }
 
 /// A listener in a namespace. Shows from whom connections come, and answers one byte to each byte.
-struct Server(TcpListener);
+pub(crate) struct Server(TcpListener);
 
 impl Server {
-    fn on(namespace: &Namespace, address: &str) -> Self {
+    pub(crate) fn on(namespace: &Namespace, address: impl ToSocketAddrs) -> Self {
         Self(namespace.enter(|| TcpListener::bind(address)).unwrap())
     }
 
-    fn address(&self) -> SocketAddr {
+    pub(crate) fn address(&self) -> SocketAddr {
         self.0.local_addr().unwrap()
     }
 
     /// The other end of the connection that `client` opens to `to`, and both sockets.
-    fn connected(&self, client: &Namespace, to: SocketAddr) -> (SocketAddr, [TcpStream; 2]) {
+    pub(crate) fn connected(
+        &self,
+        client: &Namespace,
+        to: SocketAddr,
+    ) -> (SocketAddr, [TcpStream; 2]) {
         let stream = connect(client, to, HANG);
         let stream = stream.unwrap_or_else(|fault| {
             panic!("{} to {to}: {fault}\n{}", client.name(), client.dump())
@@ -305,12 +309,16 @@ impl Server {
         (from, streams)
     }
 
-    fn from(&self, client: &Namespace) -> SocketAddr {
+    pub(crate) fn from(&self, client: &Namespace) -> SocketAddr {
         self.connected(client, self.address()).0
     }
 }
 
-fn connect(client: &Namespace, to: SocketAddr, patience: Duration) -> std::io::Result<TcpStream> {
+pub(crate) fn connect(
+    client: &Namespace,
+    to: SocketAddr,
+    patience: Duration,
+) -> std::io::Result<TcpStream> {
     client.enter(|| TcpStream::connect_timeout(&to, patience))
 }
 

@@ -16,6 +16,7 @@ pub(crate) fn running(pod: &Pod) -> RunningPod {
         owner: link.owner.clone(),
         unmarked_name: link.host_name.as_str().trim_start_matches("eni").parse().ok(),
         addresses: link.addresses.clone(),
+        node_local: link.node_local,
     }
 }
 

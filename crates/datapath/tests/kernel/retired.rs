@@ -43,6 +43,7 @@ fn retired_link_has_nothing_and_is_no_pods() {
             owner: pod.link.owner.clone(),
             unmarked_name: Some(pod.link.host_name.clone()),
             addresses: pod.link.addresses.clone(),
+            node_local: None,
         };
         let repaired = async { Damage::find(&[running]).await.unwrap().repair().await };
         assert!(node.block_on(repaired).is_empty());

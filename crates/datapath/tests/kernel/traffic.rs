@@ -1,7 +1,7 @@
 //! Packets pass where they should and nowhere else.
 
 use datapath::host::{EniStatus, Families, HostEni, HostPicture};
-use datapath::nat::NatPicture;
+use datapath::nat::{Egress, NatPicture};
 use datapath::pod::{Goes, PodLink, PodRemoval, Rank};
 use datapath::{Mtu, RouteTable};
 
@@ -63,6 +63,7 @@ pub(crate) fn picture() -> HostPicture {
         mtu: Mtu::JUMBO,
         families: Families::Ipv4,
         nat: NatPicture::Unknown,
+        egress: Egress::default(),
         enis: vec![secondary],
     }
 }

@@ -2,11 +2,12 @@
 //! pod with the same address.
 
 use std::collections::BTreeSet;
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::IpAddr;
 use std::time::Duration;
 
 use super::context::Context;
 use crate::event::Effect;
+use crate::node_local::is_node_local;
 use crate::pool::Pool;
 use crate::record::Record;
 use crate::time::Timestamp;
@@ -24,14 +25,14 @@ const BETWEEN: Duration = Duration::from_secs(5);
 #[derive(Debug, Clone, Default)]
 pub(super) struct Connections {
     /// Each with the moment of its release.
-    done: BTreeSet<(Ipv4Addr, Timestamp)>,
+    done: BTreeSet<(IpAddr, Timestamp)>,
     asked_at: Option<Timestamp>,
     /// As of the last event.
     next_at: Option<Timestamp>,
 }
 
 impl Connections {
-    /// Asks the kernel to forget the addresses that are due. No IPv6 address serves twice, so those need nothing.
+    /// Asks the kernel to forget the addresses that are due. No IPv6 address of the VPC serves twice, so those need nothing.
     pub(super) fn forget(
         &mut self,
         pool: &Pool,
@@ -83,18 +84,15 @@ fn due_at(since: Timestamp, cx: Context<'_>) -> Option<Timestamp> {
     Some(since + latest.min(AFTER))
 }
 
-/// The IPv4 addresses that rest, each with the moment of its release.
-fn resting(record: &Record, cx: Context<'_>) -> impl Iterator<Item = (Ipv4Addr, Timestamp)> {
+/// The addresses that rest and may serve twice, each with the moment of its release.
+fn resting(record: &Record, cx: Context<'_>) -> impl Iterator<Item = (IpAddr, Timestamp)> {
     let rests = record.cooling().iter().filter(move |(_, since)| cx.now < **since + cx.cooldown());
-    rests.filter_map(|(address, since)| match address {
-        IpAddr::V4(address) => Some((*address, *since)),
-        IpAddr::V6(_) => None,
-    })
+    let may_recur = |address: IpAddr| address.is_ipv4() || is_node_local(address);
+    rests.map(|(address, since)| (*address, *since)).filter(move |rest| may_recur(rest.0))
 }
 
 /// Whether the connections of `address` are the node's to forget. An address that is on none of its ENIs may serve
 /// a pod of another node, and a quarantined one a pod of this node.
-fn is_ours(address: Ipv4Addr, pool: &Pool) -> bool {
-    let address = IpAddr::V4(address);
-    pool.has(address) && !pool.quarantine.contains_key(&address)
+fn is_ours(address: IpAddr, pool: &Pool) -> bool {
+    (is_node_local(address) || pool.has(address)) && !pool.quarantine.contains_key(&address)
 }

@@ -9,9 +9,10 @@ use std::time::Duration;
 pub(super) use self::outlook::{FamilyOutlook, Outlook, Shortage};
 use super::context::Context;
 use super::journal::{Journal, Then};
-use crate::block::Block;
-use crate::event::{Answer, Effect, Refusal, RefusalCode, RequestId};
+use crate::block::{Block, Family};
+use crate::event::{Answer, Effect, NodeLocal, Refusal, RefusalCode, RequestId};
 use crate::id::{AttachmentKey, Pod};
+use crate::node_local::{self, NodeLocals};
 use crate::place::Place;
 use crate::policy::{FamilyPolicy, Needs};
 use crate::pool::Pool;
@@ -33,6 +34,7 @@ pub(super) struct Demand {
     /// Attachments whose Del could not be put on record. The Del is repeated until it succeeds, or until an Add
     /// of the same attachment comes.
     owed: BTreeSet<AttachmentKey>,
+    node_locals: NodeLocals,
 }
 
 /// An Add that needs an address.
@@ -42,6 +44,7 @@ pub(super) struct Waiter {
     pub(super) key: AttachmentKey,
     pub(super) pod: Pod,
     pub(super) netns: String,
+    node_local: NodeLocal,
     /// When it is refused if there is no address by then.
     patience: Timestamp,
     /// When it is refused in any case.
@@ -73,13 +76,13 @@ impl Waiter {
     pub(super) fn new(
         request: RequestId,
         key: AttachmentKey,
-        (pod, netns): (Pod, String),
+        (pod, netns, node_local): (Pod, String, NodeLocal),
         deadline: Timestamp,
         cx: Context<'_>,
     ) -> Self {
         let deadline = deadline.before(MARGIN);
         let patience = deadline.min(cx.now + cx.policy.timing.add_wait);
-        Self { request, key, pod, netns, patience, deadline }
+        Self { request, key, pod, netns, node_local, patience, deadline }
     }
 }
 
@@ -214,6 +217,9 @@ impl Demand {
                 journal.note(Change::Rested { address });
             }
         }
+        for address in node_local::rested(journal.record(), cx.rests()).collect::<Vec<_>>() {
+            journal.note(Change::Rested { address });
+        }
         for request in self.end_release(key) {
             reply(request, Answer::Released(Some(assignment.clone())), out);
         }
@@ -314,11 +320,31 @@ impl Demand {
     /// Returns the waiter if the free addresses are not what it needs.
     fn promise(&mut self, waiter: Waiter, needs: Needs, stock: &mut Stock<'_>) -> Option<Waiter> {
         let Some(addresses) = stock.addresses(needs) else { return Some(waiter) };
+        let node_local = self.node_local(&waiter, &addresses, stock);
         let Waiter { request, key, pod, netns, deadline, .. } = waiter;
-        let assignment = Assignment { addresses, pod, netns, since: stock.cx.now };
+        let assignment = Assignment { addresses, node_local, pod, netns, since: stock.cx.now };
         let adds = BTreeMap::from([(request, deadline)]);
         self.put_on_record(key, assignment, false, adds, stock.pool, stock.journal);
         None
+    }
+
+    /// The node-local address of a pod that gets `addresses` in the VPC.
+    fn node_local(
+        &mut self,
+        waiter: &Waiter,
+        addresses: &Addresses,
+        stock: &Stock<'_>,
+    ) -> Option<IpAddr> {
+        match waiter.node_local {
+            NodeLocal::Taken => {}
+            NodeLocal::NotTaken => return None,
+        }
+        let to = stock.cx.policy.nat.egress.to;
+        let lacks = |family: &Family| addresses.iter().all(|ip| Family::of(ip.address) != *family);
+        let family = to.filter(lacks)?;
+        let promised = self.promised();
+        let here = (&*stock.pool, stock.journal.record());
+        self.node_locals.pick(family, here, &promised, stock.cx.rests())
     }
 
     /// Promises a running pod the addresses that it has.

@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::calls::Calls;
 use super::context::Context;
 use super::inventory::Inventory;
-use super::nat::VpcRanges;
+use super::nat::{self, VpcRanges};
 use super::neighbours;
 use crate::eni::{Eni, LINK_ATTEMPTS, Link, Stage};
 use crate::event::{Effect, HostEni, HostPicture, LinkState, RefusalCode};
@@ -95,6 +95,7 @@ impl HostSync {
             mtu: cx.policy.mtu,
             families: cx.families().policies().map(|policy| policy.kind.family()).collect(),
             nat: ranges.nat(pool, &enis, cx),
+            egress: nat::egress(pool, record, cx),
             neighbours: neighbours::needed(&enis, cx.policy.max_pods),
             enis,
         };

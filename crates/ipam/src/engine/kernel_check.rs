@@ -18,6 +18,7 @@ use crate::block::Family;
 use crate::event::Effect;
 use crate::id::{AttachmentKey, Network, Pod};
 use crate::kernel_report::{KernelReport, PodLink};
+use crate::node_local::is_node_local;
 use crate::place::Place;
 use crate::pool::Pool;
 use crate::record::{Addresses, Assignment, Change, PodIp, Record, Via};
@@ -297,7 +298,18 @@ impl Checking<'_> {
         ips.dedup_by_key(|ip| Family::of(ip.address));
         let addresses = Addresses::try_from(ips).ok()?;
         let (pod, netns) = (Pod::default(), String::new());
-        Some((key, Assignment { addresses, pod, netns, since: self.cx.now }))
+        let node_local = self.node_local_of(mark);
+        Some((key, Assignment { addresses, node_local, pod, netns, since: self.cx.now }))
+    }
+
+    /// The node-local address that is routed to the link with this mark, and that no attachment has on record.
+    fn node_local_of(&self, mark: &str) -> Option<IpAddr> {
+        let is_its = |link: &Option<PodLink>| {
+            link.as_ref().is_some_and(|link| link.mark.as_deref() == Some(mark))
+        };
+        let mut withheld = self.pool.quarantine.iter().filter(|(ip, _)| is_node_local(**ip));
+        let (address, _) = withheld.find(|(_, link)| is_its(link))?;
+        self.journal.record().owner(*address).is_none().then_some(*address)
     }
 
     /// The address, and how it is reached, if it is on an ENI of ours and on no record.

@@ -1,4 +1,5 @@
 //! How pods' packets leave the VPC: the VPC's ranges, and the translation that follows from them and from the policy.
+//! And how pods reach the family that their VPC addresses are not of.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr};
@@ -9,7 +10,9 @@ use ipnet::{IpNet, Ipv4Net};
 use super::context::Context;
 use crate::block::Family;
 use crate::eni::Origin;
-use crate::event::{HostEni, HostNat, Nat, SourceNat};
+use crate::event::{HostEgress, HostEni, HostNat, Nat, SourceNat};
+use crate::node_local;
+use crate::policy::EgressPolicy;
 use crate::pool::Pool;
 use crate::record::{Change, Record};
 use crate::time::Timestamp;
@@ -100,6 +103,13 @@ impl VpcRanges {
         let untranslated = self.known.iter().chain(&wanted.excluded).copied().chain(subnets);
         nat(Some(SourceNat { address, ports: wanted.ports, untranslated: untranslated.collect() }))
     }
+}
+
+/// How node-local addresses are translated. Also those that running pods have from earlier settings, by the record or
+/// the kernel.
+pub(super) fn egress(pool: &Pool, record: &Record, cx: Context<'_>) -> HostEgress {
+    let EgressPolicy { to, ports } = cx.policy.nat.egress;
+    HostEgress { families: node_local::families_in_use(pool, record).chain(to).collect(), ports }
 }
 
 fn primary_address(pool: &Pool) -> Option<Ipv4Addr> {

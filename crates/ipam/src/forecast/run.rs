@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::ec2::{Ec2, mac_of};
 use crate::call::Action;
-use crate::event::{Answer, Effect, Event, LinkState, Refusal, RequestId};
+use crate::event::{Answer, Effect, Event, LinkState, NodeLocal, Refusal, RequestId};
 use crate::id::{AttachmentKey, BootId, InstanceId, Pod};
 use crate::policy::{Limits, Node, Policy, Timing};
 use crate::record::Record;
@@ -76,6 +76,7 @@ impl Run {
             },
             pod: Pod::default(),
             netns: String::new(),
+            node_local: NodeLocal::NotTaken,
             deadline: self.now + PATIENCE,
         });
         self.settle();

@@ -20,6 +20,7 @@ fn on_eni(address: &str) -> PodIp {
 fn assignment(ips: &[PodIp]) -> Assignment {
     Assignment {
         addresses: ips.to_vec().try_into().unwrap(),
+        node_local: None,
         pod: Pod::default(),
         netns: "/var/run/netns/a".to_owned(),
         since: Timestamp::from_millis(5),
@@ -63,6 +64,53 @@ fn dual_stack_pod_owns_and_releases_both_addresses() {
     record.apply(&Change::Released { key: key("a"), at }).unwrap();
     assert!(record.owners().is_empty());
     assert_eq!(record.cooling(), &BTreeMap::from([(v4.address, at), (v6.address, at)]));
+}
+
+fn with_node_local(container: &str, ips: &[PodIp], node_local: &str) -> Change {
+    let node_local = Some(node_local.parse().unwrap());
+    let assignment = Assignment { node_local, ..assignment(ips) };
+    Change::Assigned { key: key(container), assignment }
+}
+
+#[test]
+fn node_local_address_is_owned_and_released() {
+    let mut record = Record::default();
+    let (a, b) = (on_eni("2001:db8::9"), on_eni("2001:db8::10"));
+    let local: IpAddr = "169.254.172.2".parse().unwrap();
+    let a = [a];
+    record.apply(&with_node_local("a", &a, "169.254.172.2")).unwrap();
+    assert_eq!(record.owner(local), Some(&key("a")));
+    let taken = record.apply(&with_node_local("b", &[b], "169.254.172.2"));
+    assert!(matches!(taken, Err(Contradiction::AddressTaken { .. })), "{taken:?}");
+    // An older build writes the assignment without.
+    record.apply(&assigned("a", &a)).unwrap();
+    assert_eq!((record.owner(local), record.cooling().len()), (None, 0));
+    record.apply(&with_node_local("a", &a, "169.254.172.2")).unwrap();
+    record.apply(&Change::Released { key: key("a"), at: Timestamp::from_millis(9) }).unwrap();
+    assert!(record.owners().is_empty() && record.cooling().contains_key(&local));
+}
+
+/// The version of the format stays: older builds read past the address, and lines without one are theirs.
+#[test]
+fn assignment_with_a_node_local_address_is_read_by_older_builds() {
+    #[derive(Debug, PartialEq, Deserialize)]
+    struct Older {
+        addresses: Addresses,
+        pod: Pod,
+        netns: String,
+        since: Timestamp,
+    }
+    let Assignment { addresses, node_local: _, pod, netns, since } =
+        assignment(&[on_eni("2001:db8::9")]);
+    let without = Assignment { addresses, node_local: None, pod, netns, since };
+    assert!(!serde_json::to_string(&without).unwrap().contains("node_local"));
+    let node_local = Some("169.254.172.2".parse().unwrap());
+    let with = Assignment { node_local, ..without.clone() };
+    let text = serde_json::to_string(&with).unwrap();
+    assert_eq!(serde_json::from_str::<Assignment>(&text).unwrap(), with);
+    let Assignment { addresses, node_local: _, pod, netns, since } = without;
+    let older = Older { addresses, pod, netns, since };
+    assert_eq!(serde_json::from_str::<Older>(&text).unwrap(), older);
 }
 
 #[test]

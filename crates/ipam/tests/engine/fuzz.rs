@@ -11,7 +11,7 @@ use ipam::call::{
     SubnetFacts,
 };
 use ipam::connection_tracking::ConnectionTracking;
-use ipam::event::{Answer, Effect, Event, LinkState, MetadataEni, RequestId, SaveSeq};
+use ipam::event::{Answer, Effect, Event, LinkState, MetadataEni, NodeLocal, RequestId, SaveSeq};
 use ipam::id::{AttachmentKey, EniAttachmentId, EniId, Pod};
 use ipam::policy::Targets;
 use ipam::record::Record;
@@ -254,7 +254,8 @@ impl FuzzedNode {
                 self.adds.insert(request, key.clone());
                 let deadline = self.now + Duration::from_millis(patience_ms);
                 let (pod, netns) = (Pod::default(), String::new());
-                self.send(Event::Add { request, key, pod, netns, deadline });
+                let node_local = NodeLocal::Taken;
+                self.send(Event::Add { request, key, pod, netns, node_local, deadline });
             }
             FuzzStep::Del(pod) => {
                 let (request, key) = (self.request(), key(pod));

@@ -14,6 +14,7 @@ mod disagreements;
 mod dual;
 mod ec2;
 mod ec2_silent;
+mod egress;
 mod errors;
 mod excluded;
 mod flapping;

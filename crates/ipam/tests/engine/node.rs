@@ -1,19 +1,20 @@
 //! One node: an engine, its EC2, its log and its host. Each of them answers when the test says so.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::IpAddr;
 use std::time::Duration;
 
-use ipam::block::{Block, BlockKind};
+use ipam::block::{Block, BlockKind, Family};
 use ipam::call::{CallId, CallOutput, Ec2Call, EniFacts};
 use ipam::event::{
-    Answer, Effect, Event, HostPicture, LinkState, MetadataEni, Reason, Refusal, RequestId, SaveSeq,
+    Answer, Effect, Event, HostPicture, LinkState, MetadataEni, NodeLocal, Reason, Refusal,
+    RequestId, SaveSeq,
 };
 use ipam::id::{AttachmentKey, BootId, EniId, InstanceId, Pod};
 use ipam::kernel_report::{AddressedLink, KernelReport, PodLink};
 use ipam::policy::{
-    Families, FamilyPolicy, Limits, NatPolicy, Needs, Node as NodeFacts, Placement, Policy,
-    Targets, Timing, WarmSettings,
+    EgressPolicy, Families, FamilyPolicy, Limits, NatPolicy, Needs, Node as NodeFacts, Placement,
+    Policy, SourcePorts, Targets, Timing, WarmSettings,
 };
 use ipam::record::{Assignment, Change, Record, Via};
 use ipam::time::Timestamp;
@@ -56,6 +57,8 @@ pub(crate) struct Setup {
     pub(crate) shrink_delay: Duration,
     pub(crate) min_eni_age: Duration,
     pub(crate) leak_age: Option<Duration>,
+    /// The family that pods reach by a node-local address.
+    pub(crate) egress: Option<Family>,
 }
 
 impl From<Setup> for Policy {
@@ -74,13 +77,14 @@ impl From<Setup> for Policy {
             None => Families::single(family),
             Some(needs) => Families::dual(family, needs),
         };
+        let egress = EgressPolicy { to: setup.egress, ports: SourcePorts::Random };
         Policy {
             families,
             placement,
             max_enis,
             max_pods,
             mtu: 9001,
-            nat: NatPolicy::default(),
+            nat: NatPolicy { egress, ..NatPolicy::default() },
             timing,
         }
     }
@@ -100,6 +104,7 @@ pub(crate) fn policy(kind: BlockKind, settings: WarmSettings) -> Setup {
         shrink_delay: Duration::from_secs(30),
         min_eni_age: Duration::from_secs(60),
         leak_age: None,
+        egress: None,
     }
 }
 
@@ -187,7 +192,7 @@ pub(crate) struct Node {
     /// The pods of the last order to restore what the kernel lacks.
     pub(crate) restored: BTreeMap<AttachmentKey, Assignment>,
     /// The addresses whose connections the kernel was to forget, and when.
-    pub(crate) forgotten_connections: Vec<(Timestamp, BTreeSet<Ipv4Addr>)>,
+    pub(crate) forgotten_connections: Vec<(Timestamp, BTreeSet<IpAddr>)>,
     /// The kernel's routes: the attachment whose link each address is routed to.
     pub(crate) links: BTreeMap<IpAddr, AttachmentKey>,
     /// Whether each link carries its attachment's mark. Links of amazon-vpc-cni-k8s carry none.
@@ -414,7 +419,8 @@ impl Node {
         let request = self.request();
         let pod_facts = Pod { name: format!("pod-{pod}"), ..Pod::default() };
         let netns = format!("/run/netns/{pod}");
-        self.send(Event::Add { request, key: key(pod), pod: pod_facts, netns, deadline });
+        let (key, node_local) = (key(pod), NodeLocal::Taken);
+        self.send(Event::Add { request, key, pod: pod_facts, netns, node_local, deadline });
         request
     }
 

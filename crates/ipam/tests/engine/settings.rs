@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use ipam::block::BlockKind;
+use ipam::block::{BlockKind, Family};
 use ipam::policy::{Limits, Targets, WarmSettings};
 use proptest::prelude::*;
 use proptest::sample::select;
@@ -51,16 +51,20 @@ pub(crate) fn policies(kinds: Vec<BlockKind>) -> impl Strategy<Value = Setup> {
     );
     let spans = (span([0, 5, 30]), span([0, 1, 30]), span([0, 10, 60]));
     let targets = select(kinds).prop_flat_map(|kind| targets(kind).prop_map(move |t| (kind, t)));
-    (targets, bounds, spans).prop_map(
-        |((kind, targets), (max_enis, max_pods), (cooldown, shrink_delay, min_eni_age))| Setup {
-            targets,
-            max_enis,
-            max_pods,
-            cooldown,
-            shrink_delay,
-            min_eni_age,
-            leak_age: Some(Duration::from_secs(3600)),
-            ..policy(kind, WarmSettings::default())
+    let egress = select(vec![None, Some(Family::V4), Some(Family::V6)]);
+    (targets, bounds, spans, egress).prop_map(
+        |((kind, targets), (max_enis, max_pods), (cooldown, shrink_delay, min_eni_age), egress)| {
+            Setup {
+                egress,
+                targets,
+                max_enis,
+                max_pods,
+                cooldown,
+                shrink_delay,
+                min_eni_age,
+                leak_age: Some(Duration::from_secs(3600)),
+                ..policy(kind, WarmSettings::default())
+            }
         },
     )
 }

@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 use std::time::Duration;
 
-use ipam::event::{Answer, Event, RequestId};
+use ipam::event::{Answer, Event, NodeLocal, RequestId};
 use ipam::id::AttachmentKey;
 
 use super::node::{NETWORK, OpenRequest, PluginRequest, Pod, named, pod_facts};
@@ -111,7 +111,8 @@ impl Simulation {
                 let deadline = found.time(now) + patience;
                 let (pod, netns) = (pod_facts(&key), format!("/run/netns/{}", key.container));
                 let open = OpenRequest::Add { key: key.clone(), deadline };
-                (open, Event::Add { request, key, pod, netns, deadline })
+                let node_local = NodeLocal::Taken;
+                (open, Event::Add { request, key, pod, netns, node_local, deadline })
             }
             PluginRequest::Del { key } => {
                 (OpenRequest::Del { key: key.clone() }, Event::Del { request, key })

@@ -10,7 +10,7 @@ use aws::{ConnectOptions, Ec2, Imds, Proxies};
 use aws_credential_types::Credentials;
 use ec2_model::fabric::FabricEni;
 use ipam::call::Ec2Call;
-use ipam::event::{Answer, Effect, Event, LinkState, RequestId};
+use ipam::event::{Answer, Effect, Event, LinkState, NodeLocal, RequestId};
 use ipam::id::{AttachmentKey, BootId, Pod};
 use ipam::kernel_report::{KernelReport, PodLink};
 use ipam::record::Record;
@@ -289,8 +289,9 @@ impl TestNode {
         let deadline = self.now() + MINUTE;
         let request = RequestId(self.n_requests);
         let (pod, netns) = (Pod::default(), String::new());
-        self.follow(vec![], vec![Event::Add { request, key, pod, netns, deadline }], n_effects)
-            .await;
+        let node_local = NodeLocal::NotTaken;
+        let add = Event::Add { request, key, pod, netns, node_local, deadline };
+        self.follow(vec![], vec![add], n_effects).await;
     }
 
     /// Sends the running daemon a hint, as it gets one each minute.

@@ -39,6 +39,7 @@ fn pod(name: &str, address: &str, age_s: u64) -> v1::PodView {
         }),
         since_ms: (NOW_S - age_s) * 1000,
         second_address: None,
+        node_local: "169.254.172.2".into(),
     }
 }
 
@@ -180,11 +181,12 @@ fn json_keys_stay_the_same() {
     assert_eq!(keys(&json["enis"][0]["blocks"][0]), "assigned cidr cooling free quarantined");
     assert_eq!(
         keys(&json["pods"][0]),
-        "address container_id eni ifname name namespace network second_address since_ms table uid"
+        "address container_id eni ifname name namespace network node_local second_address since_ms table uid"
     );
     assert_eq!(keys(&json["counts"]), "assigned cooling free prefixes quarantined total waiting");
     assert_eq!(keys(&json["limits"]), "addresses_per_eni enis from prefixes");
     assert_eq!(json["pods"][0]["address"], "10.0.0.17");
+    assert_eq!(json["pods"][0]["node_local"], "169.254.172.2");
     assert_eq!(json["enis"][1]["table"], 2);
 }
 

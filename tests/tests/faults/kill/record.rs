@@ -127,6 +127,7 @@ async fn wear_out(node: &ExecNode) -> Result<()> {
                 pod: Some(v1::Pod { name: "worn".to_owned(), ..v1::Pod::default() }),
                 netns: "/run/netns/worn".to_owned(),
                 client_version: client_version.clone(),
+                takes_node_local: true,
             };
             client.add(add).await?;
             client.del(v1::DelRequest { attachment, pod: None, client_version }).await

@@ -133,6 +133,7 @@ pub(super) fn refuse_bad_addresses(wanted: &PodLink) -> Result<(), AddPodError> 
         };
         link_local || address.is_unspecified() || address.is_loopback() || address.is_multicast()
     };
+    // A node-local address may be link-local, so only the others are checked.
     match wanted.addresses.iter().map(|pod| pod.address).find(unusable) {
         Some(address) => Err(AddPodError::UnusableAddress { address }),
         None => Ok(()),

@@ -16,6 +16,7 @@ use crate::engine::journal::Journal;
 use crate::engine::poll::LAG;
 use crate::eni::{Attachment, Eni, Exclusion, Link, Origin, Stage};
 use crate::id::EniId;
+use crate::node_local::is_node_local;
 use crate::ownership::{self, Ownership};
 use crate::place::Place;
 use crate::policy::Placement;
@@ -353,12 +354,12 @@ impl StockTake<'_> {
         }
     }
 
-    /// Takes addresses off the record that have rested and are no longer on this node.
+    /// Takes addresses off the record that have rested and are no longer on this node. Node-local ones never leave it.
     pub(in crate::engine) fn forget_rested(&mut self) {
         let cooling = self.journal.record().cooling().iter();
         let rested = cooling.filter(|(_, since)| **since + self.cx.cooldown() <= self.cx.now);
-        let gone: Vec<_> =
-            rested.filter(|(ip, _)| !self.pool.has(**ip)).map(|(ip, _)| *ip).collect();
+        let is_gone = |ip: IpAddr| !self.pool.has(ip) && !is_node_local(ip);
+        let gone: Vec<_> = rested.map(|(ip, _)| *ip).filter(|ip| is_gone(*ip)).collect();
         for address in gone {
             self.journal.note(Change::Rested { address });
         }

@@ -7,6 +7,7 @@ use std::time::Duration;
 use ipam::call::Ec2Call;
 use ipam::event::{Answer, LinkState};
 use ipam::id::AttachmentKey;
+use ipam::node_local::is_node_local;
 use ipam::policy::Needs;
 use ipam::record::{Assignment, KnownEni};
 
@@ -95,17 +96,19 @@ impl HistoryModel {
         // An address with an unrecorded link must not be granted anew.
         let is_new = self.live.get(key) != Some(&ips) && !is_known;
         if is_new {
-            self.check_new(key, &ips);
+            self.check_new(key, &ips, assignment.node_local);
         }
         // The plugin removes the link of an earlier ADD of the same sandbox.
         self.node.links.retain(|_, owner| owner != key);
-        self.node.links.extend(ips.iter().map(|ip| (*ip, key.clone())));
+        self.node.links.extend(assignment.ips().map(|ip| (ip, key.clone())));
+        self.node_locals.remove(key);
+        self.node_locals.extend(assignment.node_local.map(|ip| (key.clone(), ip)));
         self.ending.remove(key);
         self.live.insert(key.clone(), ips);
     }
 
-    fn check_new(&self, key: &AttachmentKey, ips: &[IpAddr]) {
-        for ip in ips {
+    fn check_new(&self, key: &AttachmentKey, ips: &[IpAddr], node_local: Option<IpAddr>) {
+        for ip in ips.iter().chain(&node_local) {
             let is_withheld = self.withheld().any(|other| other == *ip);
             assert!(!is_withheld, "{key} got {ip}, which the kernel has shown to be in use");
         }
@@ -126,6 +129,12 @@ impl HistoryModel {
                 eni.attachment.is_some() && eni.blocks.iter().any(|block| block.contains(*address))
             });
             assert!(on_eni, "{key} has {address}, which is on no ENI");
+        }
+        let mut taken = BTreeMap::new();
+        for (key, _) in self.truly_live() {
+            let Some(address) = self.node_locals.get(key) else { continue };
+            let other = taken.insert(address, key);
+            assert_eq!(other, None, "{address} is also {key}'s");
         }
     }
 
@@ -208,7 +217,10 @@ impl HistoryModel {
         self.take(&Step::ReportKernel(Runtime::All));
         self.come_to_rest();
         let live: BTreeMap<_, _> = self.truly_live().map(|(key, ip)| (*ip, key.clone())).collect();
-        self.node.links.retain(|ip, key| live.get(ip) == Some(key));
+        self.node.links.retain(|ip, key| {
+            live.get(ip) == Some(key)
+                || (self.node_locals.get(key) == Some(ip) && live.values().any(|it| it == key))
+        });
         // Two reports show the sandboxes that the runtime has forgotten. The third shows their links gone.
         for _ in 0..3 {
             self.take(&Step::ReportKernel(Runtime::All));
@@ -218,7 +230,7 @@ impl HistoryModel {
         self.take(&Step::VpcRanges(VPC));
         self.come_to_rest();
         // Pods that ended without a DEL are off the record now, and have no link.
-        let linked = self.node.links.keys();
+        let linked = self.node.links.keys().filter(|ip| !is_node_local(**ip));
         let unrecorded: BTreeSet<_> =
             linked.filter(|ip| self.durable.owner(**ip).is_none()).copied().collect();
         let quarantined = self.node.view().quarantined.into_keys().collect::<BTreeSet<_>>();

@@ -30,6 +30,8 @@ pub(super) struct HistoryModel {
     pub(super) node: Node,
     /// The addresses that each pod has been granted, IPv4 first.
     pub(super) live: BTreeMap<AttachmentKey, Vec<IpAddr>>,
+    /// The node-local address that each pod has been granted beside, if any.
+    pub(super) node_locals: BTreeMap<AttachmentKey, IpAddr>,
     /// The attachments whose end was requested, whether or not it succeeded.
     pub(super) ending: BTreeSet<AttachmentKey>,
     /// The attachments whose sandbox the runtime has forgotten.
@@ -65,6 +67,7 @@ impl HistoryModel {
         let mut model = Self {
             node: Node::start_with(ec2, believed, setting.policy.clone()),
             live: BTreeMap::new(),
+            node_locals: BTreeMap::new(),
             ending: BTreeSet::new(),
             forgotten: BTreeSet::new(),
             open: BTreeMap::new(),
