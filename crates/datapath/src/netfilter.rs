@@ -27,15 +27,23 @@ const NFTABLES: u16 = 10;
 
 /// A netlink socket, tied to the namespace in which it was opened. After an error it must not be used again, since
 /// further answers may be on their way.
-pub(crate) struct Netfilter(Socket);
+pub(crate) struct Netfilter {
+    socket: Socket,
+    family: NetfilterProtoFamily,
+}
 
 impl Netfilter {
-    /// Opens a socket in the calling thread's namespace.
+    /// Opens a socket for requests about IPv4, in the calling thread's namespace.
     pub(crate) fn open() -> Result<Self, KernelError> {
-        Self::connect().map_err(socket_error)
+        Self::open_for(NetfilterProtoFamily::IPv4)
     }
 
-    fn connect() -> io::Result<Self> {
+    /// Opens a socket for requests about `family`, in the calling thread's namespace.
+    pub(crate) fn open_for(family: NetfilterProtoFamily) -> Result<Self, KernelError> {
+        Self::connect().map(|socket| Self { socket, family }).map_err(socket_error)
+    }
+
+    fn connect() -> io::Result<Socket> {
         let mut socket = Socket::new(NETLINK_NETFILTER)?;
         socket.bind_auto()?;
         socket.connect(&SocketAddr::new(0, 0))?;
@@ -43,18 +51,18 @@ impl Netfilter {
         // Without the request's body in the answer, the explanation is at a fixed offset.
         socket.set_cap_ack(true)?;
         set_socket_timeout(&socket, Timeout::Recv, Some(PATIENCE))?;
-        Ok(Self(socket))
+        Ok(socket)
     }
 
-    /// Sends a request for IPv4 and passes each answer to `take`, up to an acknowledgement or the end of a dump.
+    /// Sends a request and passes each answer to `take`, up to an acknowledgement or the end of a dump.
     pub(crate) fn request(
         &self,
         message: impl Into<NetfilterMessageInner>,
         flags: u16,
         mut take: impl FnMut(NetfilterMessageInner),
     ) -> Result<(), KernelError> {
-        let bytes = serialized(netlink_message(message, flags, 0));
-        self.0.send(&bytes, 0).map_err(socket_error)?;
+        let bytes = serialized(self.message(message, flags, 0));
+        self.socket.send(&bytes, 0).map_err(socket_error)?;
         let mut interrupted = false;
         loop {
             for answer in self.receive()? {
@@ -77,10 +85,10 @@ impl Netfilter {
         let mut last = 0;
         for (change, flags) in changes {
             last += 1;
-            bytes.extend(serialized(netlink_message(change, flags | NLM_F_ACK, last)));
+            bytes.extend(serialized(self.message(change, flags | NLM_F_ACK, last)));
         }
         bytes.extend(serialized(control(ControlMessage::BatchEnd)));
-        self.0.send(&bytes, 0).map_err(socket_error)?;
+        self.socket.send(&bytes, 0).map_err(socket_error)?;
         loop {
             for answer in self.receive()? {
                 end(&answer.payload)?;
@@ -91,8 +99,21 @@ impl Netfilter {
         }
     }
 
+    fn message(
+        &self,
+        message: impl Into<NetfilterMessageInner>,
+        flags: u16,
+        sequence_number: u32,
+    ) -> NetlinkMessage<NetfilterMessage> {
+        let header = NetfilterHeader::new(self.family, 0, 0);
+        let mut message = NetlinkMessage::from(NetfilterMessage::new(header, message));
+        message.header.flags = NLM_F_REQUEST | flags;
+        message.header.sequence_number = sequence_number;
+        message
+    }
+
     fn receive(&self) -> Result<Vec<NetlinkMessage<NetfilterMessage>>, KernelError> {
-        let (bytes, _kernel) = self.0.recv_from_full().map_err(socket_error)?;
+        let (bytes, _kernel) = self.socket.recv_from_full().map_err(socket_error)?;
         let mut rest = bytes.as_slice();
         let mut answers = Vec::new();
         while !rest.is_empty() {
@@ -117,18 +138,6 @@ fn end(payload: &NetlinkPayload<NetfilterMessage>) -> Result<(), KernelError> {
         NetlinkPayload::Overrun(_) => Err(KernelError::Interrupted),
         _ => Ok(()),
     }
-}
-
-fn netlink_message(
-    message: impl Into<NetfilterMessageInner>,
-    flags: u16,
-    sequence_number: u32,
-) -> NetlinkMessage<NetfilterMessage> {
-    let header = NetfilterHeader::new(NetfilterProtoFamily::IPv4, 0, 0);
-    let mut message = NetlinkMessage::from(NetfilterMessage::new(header, message));
-    message.header.flags = NLM_F_REQUEST | flags;
-    message.header.sequence_number = sequence_number;
-    message
 }
 
 fn control(message: ControlMessage) -> NetlinkMessage<NetfilterMessage> {

@@ -14,6 +14,8 @@ mod incumbent;
 mod lab;
 mod many;
 mod nat;
+mod ports;
 mod restore;
 mod retired;
+mod shaping;
 mod traffic;

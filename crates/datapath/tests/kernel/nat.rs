@@ -15,16 +15,16 @@ use crate::lab::{Namespace, Pod, on_node};
 use crate::traffic::{attach_to_vpc, picture};
 
 /// When a wait counts as hung.
-const HANG: Duration = Duration::from_secs(60);
+pub(crate) const HANG: Duration = Duration::from_secs(60);
 /// How long a connection is tried that must fail. One that passes takes a millisecond.
-const FUTILE: Duration = Duration::from_secs(1);
+pub(crate) const FUTILE: Duration = Duration::from_secs(1);
 
 fn ranges(text: &str) -> BTreeSet<Ipv4Net> {
     text.split_whitespace().map(|range| range.parse().unwrap()).collect()
 }
 
 /// What the default settings ask for in the VPC 10.0.0.0/16.
-fn default_nat() -> Nat {
+pub(crate) fn default_nat() -> Nat {
     Nat {
         pod_links: "eni".to_owned(),
         mark: 0x80.try_into().unwrap(),
@@ -42,17 +42,17 @@ fn source(untranslated: &str) -> SourceNat {
     }
 }
 
-fn synced(node: &Namespace, nat: &Nat) -> NatReport {
+pub(crate) fn synced(node: &Namespace, nat: &Nat) -> NatReport {
     let wanted = HostPicture { nat: NatPicture::Wanted(nat.clone()), ..picture() };
     node.block_on(datapath::host::sync(&wanted)).unwrap().nat.unwrap()
 }
 
-fn nft(node: &Namespace, arguments: &str) -> String {
+pub(crate) fn nft(node: &Namespace, arguments: &str) -> String {
     node.exec(&format!("nft {arguments}"))
 }
 
 /// Equal for texts that differ in line breaks alone.
-fn words(text: &str) -> String {
+pub(crate) fn words(text: &str) -> String {
     text.split_whitespace().collect::<Vec<_>>().join(" ")
 }
 
@@ -253,19 +253,23 @@ fn unknown_nat_keeps_what_the_kernel_has() {
 }
 
 /// A listener in a namespace. Shows from whom connections come, and answers one byte to each byte.
-struct Server(TcpListener);
+pub(crate) struct Server(TcpListener);
 
 impl Server {
-    fn on(namespace: &Namespace, address: &str) -> Self {
+    pub(crate) fn on(namespace: &Namespace, address: &str) -> Self {
         Self(namespace.enter(|| TcpListener::bind(address)).unwrap())
     }
 
-    fn address(&self) -> SocketAddr {
+    pub(crate) fn address(&self) -> SocketAddr {
         self.0.local_addr().unwrap()
     }
 
     /// The other end of the connection that `client` opens to `to`, and both sockets.
-    fn connected(&self, client: &Namespace, to: SocketAddr) -> (SocketAddr, [TcpStream; 2]) {
+    pub(crate) fn connected(
+        &self,
+        client: &Namespace,
+        to: SocketAddr,
+    ) -> (SocketAddr, [TcpStream; 2]) {
         let stream = connect(client, to, HANG);
         let stream = stream.unwrap_or_else(|fault| {
             panic!("{} to {to}: {fault}\n{}", client.name(), client.dump())
@@ -281,7 +285,11 @@ impl Server {
     }
 }
 
-fn connect(client: &Namespace, to: SocketAddr, patience: Duration) -> std::io::Result<TcpStream> {
+pub(crate) fn connect(
+    client: &Namespace,
+    to: SocketAddr,
+    patience: Duration,
+) -> std::io::Result<TcpStream> {
     client.enter(|| TcpStream::connect_timeout(&to, patience))
 }
 
@@ -295,7 +303,7 @@ fn assert_passes(streams: &mut [TcpStream; 2]) {
 }
 
 /// A node with a pod on each ENI.
-fn two_pods(node: &Namespace) -> [Pod; 2] {
+pub(crate) fn two_pods(node: &Namespace) -> [Pod; 2] {
     let on_primary = Pod::added(node, "a", &["10.0.0.20@main"]);
     let on_secondary = Pod::added(node, "b", &["10.0.1.20@2"]);
     [on_primary, on_secondary]
@@ -384,7 +392,7 @@ fn connections_survive_a_range_that_is_added() {
 
 /// Rules as kube-proxy writes them, in each of its modes that uses netfilter: the node port 30080 and the Service
 /// 172.20.0.10 lead to `pod`. With `masquerade`, node ports get the node's address, as with externalTrafficPolicy Cluster.
-fn kube_proxy(node: &Namespace, mode: &str, pod: &str, masquerade: bool) {
+pub(crate) fn kube_proxy(node: &Namespace, mode: &str, pod: &str, masquerade: bool) {
     if mode == "nft" {
         nft(node, "add table ip kube-proxy");
         nft(node, "add chain ip kube-proxy services { type nat hook prerouting priority -100; }");
@@ -411,7 +419,7 @@ fn kube_proxy(node: &Namespace, mode: &str, pod: &str, masquerade: bool) {
     nat("-A POSTROUTING -m mark --mark 0x4000/0x4000 -j MASQUERADE --random-fully");
 }
 
-const MODES: [&str; 3] = ["nft", "iptables-nft", "iptables-legacy"];
+pub(crate) const MODES: [&str; 3] = ["nft", "iptables-nft", "iptables-legacy"];
 
 /// Whoever starts first. The pod is on the secondary ENI, and its answers must leave by the primary.
 #[test]
@@ -464,7 +472,7 @@ fn node_port_without_support_reaches_no_secondary_eni() {
 }
 
 /// A client behind the router, with the address 192.0.2.77.
-fn attach_client(router: &Namespace, client: &Namespace) {
+pub(crate) fn attach_client(router: &Namespace, client: &Namespace) {
     let peer = format!("type veth peer name eth0 netns {}", client.name());
     router.ip(&format!("link add to-client {peer}"));
     router.ip("addr add 192.0.2.76/31 dev to-client");
