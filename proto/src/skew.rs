@@ -78,7 +78,7 @@ fn old_plugins_request_decodes_in_this_version() {
 fn old_daemons_address_decodes_without_reach() {
     let expected = v1::PodAddress { reach: None, ..address() };
     let reply = v1::AddReply::decode(&*bytes(OLD_ADD_REPLY)).unwrap();
-    let granted = v1::Granted { addresses: vec![expected.clone()], mtu: 0 };
+    let granted = v1::Granted { addresses: vec![expected.clone()], mtu: 0, disable_ipv6: false };
     assert_eq!(reply.outcome, Some(v1::add_reply::Outcome::Granted(granted)));
     let reply = v1::DelReply::decode(&*bytes(OLD_ADDRESSES)).unwrap();
     assert!(!reply.removes_links, "so the plugin removes them");
@@ -89,7 +89,7 @@ fn old_daemons_address_decodes_without_reach() {
 
 #[test]
 fn old_plugin_reads_address_and_table_from_this_version() {
-    let granted = v1::Granted { addresses: vec![address()], mtu: 1500 };
+    let granted = v1::Granted { addresses: vec![address()], mtu: 1500, disable_ipv6: false };
     let reply = v1::AddReply { outcome: Some(v1::add_reply::Outcome::Granted(granted)) };
     let reply = OldAddReply::decode(&*reply.encode_to_vec()).unwrap();
     assert_eq!(reply.granted.unwrap().addresses, [old_address()]);

@@ -39,7 +39,7 @@ impl Default for HostRepairs {
     fn default() -> Self {
         let repairs = counters(&registry::HOST_REPAIRS);
         // Prometheus sees the first increase only of a series that exists before.
-        for part in ["node", "default_route", "nat", "eni"] {
+        for part in ["node", "default_route", "nat", "eni", "host_ports"] {
             repairs.with_label_values(&[part]).inc_by(0);
         }
         Self(repairs)
