@@ -15,7 +15,7 @@ use crate::daemon::Daemon;
 use crate::failure::{Failure, error_chain};
 use crate::pod::Identity;
 use crate::stopwatch::Stopwatch;
-use crate::{del, pending, socket};
+use crate::{del, pending, ports, shaping, socket};
 
 /// Bytes of the list of a pod's interfaces, which the pod may add to. A line has some 130.
 const LONGEST_TABLE: u64 = 1 << 20;
@@ -50,7 +50,8 @@ pub(crate) async fn add(add: Add) -> Result<AddResult, CniError> {
     };
     match made {
         Ok((made, link)) => {
-            match finish(&add, &made, &link, &mut daemon, until, &mut watch).await {
+            let ipv6 = ipv6_of_pod(&granted, &link);
+            match finish(&add, (&made, &link, ipv6), &mut daemon, until, &mut watch).await {
                 Ok(Finished { state, link_us, confirm_us }) => {
                     tracing::info!(
                         host = %link.host_name, addresses = ?link.addresses, node_local = ?link.node_local,
@@ -59,7 +60,7 @@ pub(crate) async fn add(add: Add) -> Result<AddResult, CniError> {
                     Ok(result(add, &link, &state))
                 }
                 Err(error) => {
-                    undo(&add, made, &mut daemon).await;
+                    undo(&add, made, &link, &mut daemon).await;
                     Err(error)
                 }
             }
@@ -169,19 +170,39 @@ struct Finished {
     confirm_us: u64,
 }
 
+/// Whether the pod's namespace has IPv6.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum PodIpv6 {
+    /// As the runtime has set it.
+    AsItIs,
+    /// None.
+    Off,
+}
+
+/// What the daemon's `DISABLE_POD_V6` asks for. A pod with an IPv6 address keeps it.
+fn ipv6_of_pod(granted: &v1::Granted, link: &PodLink) -> PodIpv6 {
+    let has_ipv6 = link.addresses.iter().any(|pod| pod.address.is_ipv6());
+    if granted.disable_ipv6 && !has_ipv6 { PodIpv6::Off } else { PodIpv6::AsItIs }
+}
+
 async fn finish(
     add: &Add,
-    made: &MadeLink,
-    link: &PodLink,
+    (made, link, ipv6): (&MadeLink, &PodLink, PodIpv6),
     daemon: &mut Daemon,
     until: Instant,
     watch: &mut Stopwatch,
 ) -> Result<Finished, CniError> {
+    if ipv6 == PodIpv6::Off {
+        let off = made.switch_ipv6_off();
+        off.map_err(|error| Failure::LinkSetup.error(error_chain(&error)))?;
+    }
     let state = match timeout_at(until, made.furnish()).await {
         Ok(Ok(state)) => state,
         Ok(Err(error)) => return Err(Failure::LinkSetup.error(error_chain(&error))),
         Err(_) => return Err(Failure::LinkSetup.error("the kernel took too long")),
     };
+    shaping::limit(&add.conf.bandwidth, made).await?;
+    ports::open(&add.conf, link).await?;
     let link_us = watch.lap();
     confirm(add, link, daemon, until).await?;
     Ok(Finished { state, link_us, confirm_us: watch.lap() })
@@ -213,8 +234,11 @@ const UNDO_PATIENCE: Duration = Duration::from_secs(2);
 
 /// Gives the address back first, while the link keeps any other ADD of the attachment from making its
 /// own. After that nothing of such an ADD would be undone.
-async fn undo(add: &Add, made: MadeLink, daemon: &mut Daemon) {
+async fn undo(add: &Add, made: MadeLink, link: &PodLink, daemon: &mut Daemon) {
     give_back(add, daemon).await;
+    if let Err(error) = ports::close(&add.conf, &link.owner) {
+        tracing::error!(error, "host ports of a failed ADD are left");
+    }
     if let Err(error) = made.undo().await {
         tracing::error!(%error, "kernel objects of a failed ADD are left");
     }

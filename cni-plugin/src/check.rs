@@ -11,7 +11,7 @@ use tokio::time::Instant;
 use crate::daemon::Daemon;
 use crate::failure::{Failure, error_chain};
 use crate::pod::{Identity, rank};
-use crate::socket;
+use crate::{ports, shaping, socket};
 
 /// Checks the pod's link and changes nothing.
 ///
@@ -41,7 +41,10 @@ pub(crate) async fn check(check: &Check) -> Result<(), CniError> {
     };
     datapath::pod::check(&expectation)
         .await
-        .map_err(|error| Failure::LinkChanged.error(error_chain(&error)))
+        .map_err(|error| Failure::LinkChanged.error(error_chain(&error)))?;
+    let PodExpectation { ifname, host_name, owner, addresses, .. } = &expectation;
+    shaping::check(check, ifname, host_name).await?;
+    ports::check(&check.conf, owner, addresses)
 }
 
 /// Where the ADD made the pod's routes. Its result has those of the main table.

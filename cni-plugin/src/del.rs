@@ -12,7 +12,7 @@ use tokio::time::Instant;
 use crate::daemon::{Daemon, DaemonError};
 use crate::failure::Failure;
 use crate::pod::{Identity, rank};
-use crate::{pending, socket};
+use crate::{pending, ports, socket};
 
 /// How long a DEL waits for the daemon before it goes on without.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -43,6 +43,8 @@ pub(crate) async fn del(del: &Del) -> Result<(), CniError> {
         Rank::Further => del.netns.clone(),
     };
     let goes = goes(del, &released);
+    // First, so that no port leads to the next pod with the address.
+    let closed = ports::close(&del.conf, &identity.owner);
     let removal = PodRemoval { netns, goes, ..identity.removal(addresses) };
     let removed = datapath::pod::del(&removal).await;
     failpoint::pass("del", "unlinked");
@@ -53,6 +55,7 @@ pub(crate) async fn del(del: &Del) -> Result<(), CniError> {
         Ok(reply) => keep_too(socket(&del.conf), &del.attachment, &reply.unrecorded),
     }
     let removed = removed.map_err(|error| Failure::LinkRemoval.error(error.to_string()))?;
+    closed.map_err(|left| Failure::LinkRemoval.error(left))?;
     tracing::info!(link = ?removed.link, addresses = ?removed.addresses, "pod disconnected");
     Ok(())
 }

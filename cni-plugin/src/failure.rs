@@ -24,6 +24,8 @@ pub(crate) enum Failure {
     BadAnswer,
     /// ADD, CHECK: the daemon granted what only a newer plugin can set up.
     UnsupportedGrant,
+    /// ADD: another pod has the host port.
+    HostPortTaken,
 }
 
 impl Failure {
@@ -37,6 +39,7 @@ impl Failure {
             Failure::RecordDiffers => "RECORD_DIFFERS",
             Failure::BadAnswer => "BAD_ANSWER",
             Failure::UnsupportedGrant => "UNSUPPORTED_GRANT",
+            Failure::HostPortTaken => "HOST_PORT_TAKEN",
         }
     }
 
@@ -49,6 +52,7 @@ impl Failure {
             Failure::RecordDiffers => 54,
             Failure::BadAnswer => 55,
             Failure::UnsupportedGrant => 56,
+            Failure::HostPortTaken => 57,
         })
     }
 
@@ -179,7 +183,7 @@ mod tests {
         text.lines().filter_map(row).filter(|(code, _)| *code >= PluginCode::FIRST).collect()
     }
 
-    const FAILURES: [Failure; 7] = [
+    const FAILURES: [Failure; 8] = [
         Failure::InterfaceExists,
         Failure::LinkSetup,
         Failure::LinkRemoval,
@@ -187,6 +191,7 @@ mod tests {
         Failure::RecordDiffers,
         Failure::BadAnswer,
         Failure::UnsupportedGrant,
+        Failure::HostPortTaken,
     ];
 
     #[test]

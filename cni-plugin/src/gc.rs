@@ -8,7 +8,7 @@ use tokio::time::Instant;
 use crate::daemon::Daemon;
 use crate::failure::{Failure, error_chain};
 use crate::pod::Identity;
-use crate::{del, socket};
+use crate::{del, ports, socket};
 
 /// Lets the daemon release the attachments that are not listed, and removes their links, all together.
 ///
@@ -46,8 +46,11 @@ fn valid(gc: &Gc) -> Vec<v1::Attachment> {
 
 async fn remove_link(gc: &Gc, collected: &v1::Collected) -> Result<(), String> {
     let identity = Identity::of_collected(&gc.conf.veth_prefix, collected);
-    let addresses = del::parsed(&collected.released);
-    let removal = identity.map_err(|e| e.to_string())?.removal(addresses);
+    let identity = identity.map_err(|e| e.to_string())?;
+    let closed = ports::close(&gc.conf, &identity.owner);
+    let removal = identity.removal(del::parsed(&collected.released));
     let removal = PodRemoval { goes: Goes::Later, ..removal };
-    datapath::pod::del(&removal).await.map(|_| ()).map_err(|e| e.to_string())
+    let removed = datapath::pod::del(&removal).await.map_err(|e| e.to_string());
+    let left: Vec<_> = [closed.err(), removed.err()].into_iter().flatten().collect();
+    if left.is_empty() { Ok(()) } else { Err(left.join("; ")) }
 }

@@ -7,6 +7,7 @@
 #![forbid(unsafe_code)]
 
 pub mod pending;
+pub mod ports;
 pub mod socket;
 
 /// `tidepool.ipam.v1`.

@@ -33,6 +33,15 @@ pub struct Containerd {
     client: RuntimeServiceClient<Channel>,
 }
 
+/// What a pod asks of its network beside an address.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Wishes {
+    /// TCP ports of the node, each with the pod's port.
+    pub host_ports: Vec<(u16, u16)>,
+    /// Annotations, such as `kubernetes.io/ingress-bandwidth`.
+    pub annotations: Vec<(&'static str, &'static str)>,
+}
+
 /// A pod sandbox.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Sandbox {
@@ -145,7 +154,27 @@ impl Containerd {
     ///
     /// The runtime's error, which carries the plugin's.
     pub async fn run(&self, namespace: &str, name: &str) -> Result<Sandbox> {
-        let config = sandbox_config(namespace, name, &self.dir);
+        self.run_with(namespace, name, &Wishes::default()).await
+    }
+
+    /// As [`Self::run`], for a pod that asks for more.
+    ///
+    /// # Errors
+    ///
+    /// The runtime's error, which carries the plugin's.
+    pub async fn run_with(&self, namespace: &str, name: &str, wishes: &Wishes) -> Result<Sandbox> {
+        let mapping = |&(host_port, container_port): &(u16, u16)| cri::PortMapping {
+            protocol: cri::Protocol::Tcp.into(),
+            container_port: container_port.into(),
+            host_port: host_port.into(),
+            host_ip: String::new(),
+        };
+        let annotation = |&(key, value): &(&str, &str)| (key.to_owned(), value.to_owned());
+        let config = cri::PodSandboxConfig {
+            port_mappings: wishes.host_ports.iter().map(mapping).collect(),
+            annotations: wishes.annotations.iter().map(annotation).collect(),
+            ..sandbox_config(namespace, name, &self.dir)
+        };
         let mut request = tonic::Request::new(cri::RunPodSandboxRequest { config: Some(config) });
         request.set_timeout(REQUEST_TIMEOUT);
         let reply = self.client.clone().run_pod_sandbox(request).await;
@@ -335,6 +364,7 @@ fn sandbox_config(namespace: &str, name: &str, dir: &Path) -> cri::PodSandboxCon
             .iter()
             .map(|(key, value)| ((*key).to_owned(), (*value).to_owned()))
             .collect(),
+        ..cri::PodSandboxConfig::default()
     }
 }
 

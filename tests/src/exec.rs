@@ -252,7 +252,12 @@ impl Exec {
         self.start_armed("GC", None, only(valid), point, order).await
     }
 
-    async fn start_armed(
+    /// Any verb with any configuration, otherwise as [`Self::start_verb_armed`].
+    ///
+    /// # Errors
+    ///
+    /// If it cannot be started.
+    pub async fn start_armed(
         &self,
         verb: &str,
         pod: Option<&Pod>,

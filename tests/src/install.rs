@@ -8,9 +8,9 @@ use serde_json::Value;
 use crate::containerd::Containerd;
 use crate::process::program;
 
-/// Chained and loopback plugins of the Debian package `containernetworking-plugins`.
+/// Where the Debian package `containernetworking-plugins` has its plugins.
 const DEBIAN_PLUGINS: &str = "/usr/lib/cni";
-/// What containerd runs for `lo`, and what our conflist chains.
+/// What containerd runs for `lo`, and what conflists chain that are older or other than ours.
 const BORROWED_PLUGINS: [&str; 2] = ["loopback", "portmap"];
 
 /// A build of the two programs that run on a node.

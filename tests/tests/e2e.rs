@@ -4,8 +4,9 @@
 use anyhow::{Context, Result, ensure};
 use futures::future::try_join_all;
 use tests::cluster::{Cluster, Node, Spec};
-use tests::containerd::Sandbox;
+use tests::containerd::{Sandbox, Wishes};
 use tests::process::{PATIENCE, eventually, in_netns, output};
+use tokio::process::Child;
 
 /// Waits until the daemon's pool holds exactly `count` pods.
 async fn pods_in_pool(node: &Node, count: usize) -> Result<()> {
@@ -177,6 +178,121 @@ async fn pods_outlive_the_daemon() -> Result<()> {
         pods_in_pool(node, 2).await?;
         node.remove_pods(&pods[2..]).await?;
         pods_in_pool(node, 0).await
+    })
+    .await
+}
+
+/// Serves `pod`'s port 80 with the pod's name, until it is dropped.
+fn serve(pod: &Sandbox) -> Result<Child> {
+    let mut server = tokio::process::Command::new("nsenter");
+    server.arg(format!("--net={}", pod.netns)).args(["--", "busybox", "nc", "-ll", "-p", "80"]);
+    server.args(["-e", "/bin/echo", &pod.name]).kill_on_drop(true);
+    server.spawn().context("start a server")
+}
+
+/// Who answers at `to` (address/port), as seen from a namespace that is given by path.
+async fn answer_at(netns: &str, to: &str) -> Result<String> {
+    let ask = format!("exec cat < /dev/tcp/{to}");
+    let mut command = tokio::process::Command::new("nsenter");
+    command.arg(format!("--net={netns}")).args(["--", "timeout", "2", "bash", "-c", &ask]);
+    Ok(output(&mut command).await?.trim().to_owned())
+}
+
+async fn eventually_answers(netns: &str, to: &str, name: &str) -> Result<()> {
+    eventually(&format!("answer of {name} at {to} to {netns}"), PATIENCE, async || {
+        let answer = answer_at(netns, to).await?;
+        ensure!(answer == name, "{answer:?} answers");
+        Ok(())
+    })
+    .await
+}
+
+/// Pods on both ENIs, each by a port of the node: from another node and its pods, from the node itself, and from each other.
+async fn host_ports_answer(a: &Node, b: &Node, pods: &[Sandbox], on_b: &Sandbox) -> Result<()> {
+    let of_node = |node: &Node| format!("/run/netns/{}", node.netns);
+    for (pod, port) in pods.iter().zip(8080_u16..) {
+        let at_node = format!("{}/{port}", a.address);
+        for client in [&of_node(b), &on_b.netns, &of_node(a), &pods[0].netns, &pod.netns] {
+            eventually_answers(client, &at_node, &pod.name).await?;
+        }
+        eventually_answers(&of_node(a), &format!("127.0.0.1/{port}"), &pod.name).await?;
+    }
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn host_ports_lead_to_pods_from_everywhere() -> Result<()> {
+    ensure!(std::path::Path::new("/bin/busybox").exists(), "busybox is missing: run `make deps`");
+    let spec = Spec::new("e2ep", "t3.small", 2, &[("DISABLE_POD_V6", "true")]);
+    Cluster::with(spec, async |cluster| {
+        let (a, b) = (&cluster.nodes[0], &cluster.nodes[1]);
+        let (mut pods, mut servers) = (vec![], vec![]);
+        for (index, port) in (0..5).zip(8080_u16..) {
+            let wishes = Wishes { host_ports: vec![(port, 80)], ..Wishes::default() };
+            let pod = a.runtime.run_with("default", &format!("web-{index}"), &wishes).await?;
+            servers.push(serve(&pod)?);
+            pods.push(pod);
+        }
+        let tables = try_join_all(pods.iter().map(|pod| table_of(a, pod))).await?;
+        ensure!(tables.contains(&254) && tables.iter().any(|t| *t != 254), "tables {tables:?}");
+        let on_b = b.run_pods("b", 1).await?;
+        host_ports_answer(a, b, &pods, &on_b[0]).await?;
+
+        let ipv6_off = "cat /proc/sys/net/ipv6/conf/all/disable_ipv6";
+        let off = a.runtime.exec(&pods[0], &["/bin/sh", "-c", ipv6_off]).await?;
+        ensure!(off.trim() == "1", "DISABLE_POD_V6 has left {off:?}");
+        let wishes = Wishes { host_ports: vec![(8080, 80)], ..Wishes::default() };
+        let refused = a.runtime.run_with("default", "late", &wishes).await;
+        let refused = format!("{:#}", refused.err().context("a port is taken twice")?);
+        ensure!(refused.contains("host port tcp *:8080 "), "{refused}");
+
+        output(in_netns(&a.netns, "nft").args(["flush", "ruleset"])).await?;
+        host_ports_answer(a, b, &pods, &on_b[0]).await.context("after a flush")?;
+
+        a.remove_pods(&pods).await?;
+        let rules = output(in_netns(&a.netns, "nft").args(["list", "ruleset"])).await?;
+        ensure!(!rules.contains("comment"), "ports are left: {rules}");
+        Ok(())
+    })
+    .await
+}
+
+/// The bytes that have passed a limit, whose rate `tc` prints so.
+async fn bytes_within(netns: &str, device: &str, rate: &str) -> Result<u64> {
+    let mut tc = tokio::process::Command::new("nsenter");
+    tc.arg(format!("--net={netns}")).args(["--", "tc", "-s", "qdisc", "show", "dev", device]);
+    let shown = output(&mut tc).await?;
+    ensure!(shown.contains("qdisc tbf ") && shown.contains(rate), "{shown}");
+    let sent = shown.split("Sent ").nth(1).and_then(|rest| rest.split(' ').next());
+    sent.and_then(|bytes| bytes.parse().ok()).with_context(|| shown.clone())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn annotations_limit_a_pods_bandwidth() -> Result<()> {
+    let spec = Spec::new("e2eb", "t3.small", 1, &[]);
+    Cluster::with(spec, async |cluster| {
+        let node = &cluster.nodes[0];
+        let annotations = vec![
+            ("kubernetes.io/ingress-bandwidth", "10M"),
+            ("kubernetes.io/egress-bandwidth", "20M"),
+        ];
+        let wishes = Wishes { annotations, ..Wishes::default() };
+        let pod = node.runtime.run_with("default", "limited", &wishes).await?;
+        let host = format!("/run/netns/{}", node.netns);
+        let links =
+            output(in_netns(&node.netns, "ip").args(["-o", "route", "get", &pod.ip])).await?;
+        let device = links.split(" dev ").nth(1).and_then(|rest| rest.split(' ').next());
+        let device = device.with_context(|| links.clone())?;
+        let counted = async || {
+            let to_pod = bytes_within(&host, device, "rate 10Mbit ").await?;
+            let from_pod = bytes_within(&pod.netns, "eth0", "rate 20Mbit ").await?;
+            anyhow::Ok([to_pod, from_pod])
+        };
+        let before = counted().await?;
+        Node::ping(&host, &pod.ip).await?;
+        let after = counted().await?;
+        ensure!(after.iter().zip(before).all(|(after, before)| *after > before), "{after:?}");
+        Ok(())
     })
     .await
 }

@@ -223,6 +223,11 @@ fn shipped_conflist_suits_the_runtimes() {
     let list: Value = serde_json::from_str(&std::fs::read_to_string(path).unwrap()).unwrap();
     assert_eq!(list["name"], "aws-cni");
     assert_eq!(list["plugins"][0]["type"], "aws-cni");
+    // What our plugin does itself. A second plugin that declares one of them would do it again.
+    assert_eq!(list["plugins"].as_array().unwrap().len(), 1);
+    for capability in ["portMappings", "bandwidth"] {
+        assert_eq!(list["plugins"][0]["capabilities"][capability], true, "{capability}");
+    }
     // containerd 1.6 loads 1.1.0 and then fails at ADD; newer runtimes pick 1.1.0 from the list.
     assert_eq!(list["cniVersion"], "1.0.0");
     assert!(list["cniVersions"].as_array().unwrap().contains(&"1.1.0".into()));

@@ -37,6 +37,8 @@ pub(crate) enum Mode {
     NodeLocal(&'static str),
     /// Add grants links of at most this MTU; 0 is the answer of an older daemon.
     Mtu(u32),
+    /// Add switches IPv6 off in the pod.
+    WithoutIpv6,
     /// The replies of these methods lack `reach`, as those of an older daemon.
     WithoutReach(&'static [&'static str]),
     /// Ready answers with this version.
@@ -221,7 +223,9 @@ impl Ipam for Service {
         let addresses = sent(&mode, "Add", memory.records[&key].addresses.clone());
         let mtu = if let Mode::Mtu(bytes) = mode { bytes } else { 9001 };
         let node_local = memory.records[&key].node_local.clone();
-        let outcome = Some(Outcome::Granted(v1::Granted { addresses, mtu, node_local }));
+        let disable_ipv6 = matches!(mode, Mode::WithoutIpv6);
+        let granted = v1::Granted { addresses, mtu, node_local, disable_ipv6 };
+        let outcome = Some(Outcome::Granted(granted));
         Ok(Response::new(v1::AddReply { outcome }))
     }
 

@@ -8,6 +8,7 @@
 
 mod add;
 mod away;
+mod capabilities;
 mod check;
 mod del;
 mod fake;

@@ -14,6 +14,7 @@ mod error_chain;
 mod event_loop;
 mod handle;
 pub mod host;
+mod host_ports;
 mod metrics;
 pub mod migration;
 mod notes;
@@ -88,8 +89,8 @@ pub struct Config {
     pub host_repairs: HostRepairs,
     /// The user's settings, as the engine's policy.
     pub policy: Policy,
-    /// The largest MTU of pods' links, in bytes.
-    pub pod_mtu: u16,
+    /// What all pods' links have in common.
+    pub pod_links: PodLinks,
     /// Where to listen. DELs that the plugin could not deliver lie in a directory beside it.
     pub socket: PathBuf,
     /// The port of `/metrics`, on all of the machine's addresses. `None` serves no metrics.
@@ -98,6 +99,15 @@ pub struct Config {
     pub runtime_socket: Option<PathBuf>,
     /// The record to start with if the directory has none: another daemon's allocations.
     pub inherited: Record,
+}
+
+/// What the plugin must know of every pod's link.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct PodLinks {
+    /// The largest MTU, in bytes.
+    pub mtu: u16,
+    /// Whether pods without an IPv6 address have IPv6 switched off.
+    pub disable_ipv6: bool,
 }
 
 /// Runs the daemon, with its record in the directory `state`, until `shutdown` is ready. Then it refuses the ADDs
@@ -145,7 +155,7 @@ impl Daemon {
             notes,
             host_repairs,
             policy,
-            pod_mtu,
+            pod_links,
             socket,
             metrics_port,
             runtime_socket,
@@ -160,12 +170,13 @@ impl Daemon {
         let writer = Writer::start(store, move |event| saved.send(event))
             .context("start the thread that writes the state")?;
         let handle = Handle::new(inlet.clone(), clock);
+        let repaired = host_repairs.clone();
         let counters = Arc::new(Counters::default().with(host_repairs));
         let mut tasks = Tasks::default();
         let watching = clock.watch_forever(notes.clone());
         tasks.spawn("watches the machine's clock", async { match watching.await {} });
         let (counted, named) = (Arc::clone(&counters), node.clone());
-        let service = Service::new(handle.clone(), counted, pod_mtu, named, limits_from, notes);
+        let service = Service::new(handle.clone(), counted, pod_links, named, limits_from, notes);
         let (mut engine, mut first) =
             Engine::new(Boot { node, limits, policy, record }, clock.now());
         // Before any address is allocated, since pods may run that the record has lost.
@@ -180,6 +191,11 @@ impl Daemon {
         let sweeping = retired::sweep_forever(Arc::clone(&counters));
         tasks.spawn("removes the links of ended pods", async {
             sweeping.await;
+            Ok(())
+        });
+        let ports = host_ports::keep_forever(proto::ports::directory(&socket), repaired);
+        tasks.spawn("keeps host ports", async {
+            ports.await;
             Ok(())
         });
         let (restoring, pods) = mpsc::unbounded_channel();

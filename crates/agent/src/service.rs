@@ -11,6 +11,7 @@ use proto::v1::ipam_server::Ipam;
 use tonic::transport::server::UdsConnectInfo;
 use tonic::{Request, Response, Status};
 
+use crate::PodLinks;
 use crate::adding::Adding;
 use crate::handle::{Handle, Stopped};
 use crate::metrics::Counters;
@@ -27,7 +28,7 @@ pub(crate) struct Service {
     handle: Handle,
     counters: Arc<Counters>,
     adding: Adding,
-    pod_mtu: u16,
+    pod_links: PodLinks,
     node: Node,
     limits_from: String,
     notes: Notes,
@@ -37,12 +38,12 @@ impl Service {
     pub(crate) fn new(
         handle: Handle,
         counters: Arc<Counters>,
-        pod_mtu: u16,
+        pod_links: PodLinks,
         node: Node,
         limits_from: String,
         notes: Notes,
     ) -> Self {
-        Self { handle, counters, adding: Adding::default(), pod_mtu, node, limits_from, notes }
+        Self { handle, counters, adding: Adding::default(), pod_links, node, limits_from, notes }
     }
 }
 
@@ -68,9 +69,10 @@ impl Ipam for Service {
         self.counters.add_answered(&answer, arrived.elapsed());
         let outcome = match answer {
             Answer::Granted(assignment) => {
-                let (addresses, mtu) = (wire::addresses(&assignment), self.pod_mtu.into());
+                let PodLinks { mtu, disable_ipv6 } = self.pod_links;
+                let (addresses, mtu) = (wire::addresses(&assignment), mtu.into());
                 let node_local = wire::text_of(assignment.node_local);
-                Outcome::Granted(v1::Granted { addresses, mtu, node_local })
+                Outcome::Granted(v1::Granted { addresses, mtu, node_local, disable_ipv6 })
             }
             Answer::Refused(refusal) => Outcome::Refused(wire::refused(refusal)),
             answer @ (Answer::Released(_) | Answer::Collected(_)) => return Err(mismatch(&answer)),

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use serde_json::{Map, Value};
 
+use crate::capabilities::{self, Bandwidth, PortMapping, member};
 use crate::error::CniError;
 use crate::name::{NetworkName, is_ifname};
 use crate::version::Version;
@@ -33,6 +34,10 @@ pub struct NetConf {
     pub ipamd_timeout: Duration,
     /// `runtimeConfig`, the runtime's values for the capabilities that the entry declares.
     pub runtime_config: RuntimeConfig,
+    /// The capability `portMappings`.
+    pub port_mappings: Vec<PortMapping>,
+    /// The capability `bandwidth`, or else the same members of the entry itself.
+    pub bandwidth: Bandwidth,
 }
 
 /// How a bad option is treated.
@@ -63,6 +68,7 @@ impl NetConf {
         strictness: Strictness,
     ) -> Result<NetConf, CniError> {
         let mut options = Options { map, faults: Vec::new() };
+        let runtime_config = options.read("runtimeConfig", runtime_config).unwrap_or_default();
         let conf = NetConf {
             version,
             name,
@@ -75,7 +81,15 @@ impl NetConf {
             pod_sg_enforcing_mode: options.read("podSGEnforcingMode", text),
             ipamd_socket: options.read("ipamdSocket", absolute_path),
             ipamd_timeout: options.read("ipamdTimeout", timeout).unwrap_or(Self::DEFAULT_TIMEOUT),
-            runtime_config: options.read("runtimeConfig", runtime_config).unwrap_or_default(),
+            port_mappings: options
+                .take(
+                    "portMappings",
+                    runtime_config.get(&["portMappings"]),
+                    capabilities::port_mappings,
+                )
+                .unwrap_or_default(),
+            bandwidth: options.bandwidth(&runtime_config).unwrap_or_default(),
+            runtime_config,
         };
         match strictness {
             Strictness::Strict if !options.faults.is_empty() => {
@@ -99,7 +113,28 @@ impl Options<'_> {
         key: &str,
         parse: impl FnOnce(&Value) -> Result<T, &'static str>,
     ) -> Option<T> {
-        let value = self.map.get(key).filter(|v| !v.is_null() && *v != "")?;
+        self.take(key, self.map.get(key), parse)
+    }
+
+    fn bandwidth(&mut self, runtime_config: &RuntimeConfig) -> Option<Bandwidth> {
+        let capability = runtime_config.get(&["bandwidth"]).filter(|value| !value.is_null());
+        let (key, limits) = match capability {
+            Some(Value::Object(limits)) => ("bandwidth", limits),
+            Some(other) => return self.take("bandwidth", Some(other), |_| Err("an object")),
+            None => ("the entry", self.map),
+        };
+        let fault =
+            |allowed| self.faults.push(format!("{key} has a bad limit: expected {allowed}"));
+        capabilities::bandwidth(limits).map_err(fault).ok()
+    }
+
+    fn take<T>(
+        &mut self,
+        key: &str,
+        value: Option<&Value>,
+        parse: impl FnOnce(&Value) -> Result<T, &'static str>,
+    ) -> Option<T> {
+        let value = value.filter(|v| !v.is_null() && *v != "")?;
         let fault = |allowed| self.faults.push(format!("{key} is {value}: expected {allowed}"));
         parse(value).map_err(fault).ok()
     }
@@ -164,10 +199,6 @@ impl RuntimeConfig {
         let value = member(&self.0, capability)?;
         keys.iter().try_fold(value, |value, key| member(value.as_object()?, key))
     }
-}
-
-fn member<'a>(map: &'a Map<String, Value>, key: &str) -> Option<&'a Value> {
-    map.iter().find(|(name, _)| name.eq_ignore_ascii_case(key)).map(|(_, value)| value)
 }
 
 #[cfg(test)]
@@ -261,6 +292,31 @@ mod tests {
         ] {
             assert!(strict(&bad).is_err(), "{bad}");
         }
+    }
+
+    #[test]
+    fn capabilities_come_from_the_runtime_before_the_entry() {
+        let entry = json!({"ingressRate": 800});
+        let rate = |conf: &NetConf| conf.bandwidth.ingress.map(|it| it.bits_per_second.get());
+        assert_eq!(rate(&strict(&entry).unwrap()), Some(800));
+        let runtime = json!({"ingressRate": 800, "runtimeConfig": {
+            "bandwidth": {"ingressRate": 1600, "ingressBurst": 1},
+            "portMappings": [{"hostPort": 1, "containerPort": 2, "protocol": "tcp"}],
+        }});
+        let conf = strict(&runtime).unwrap();
+        assert_eq!((rate(&conf), conf.port_mappings.len()), (Some(1600), 1));
+    }
+
+    #[test]
+    fn capabilities_with_faults_are_all_named_or_all_ignored() {
+        let bad = json!({"runtimeConfig": {"bandwidth": 1, "portMappings": [{"hostPort": 1}]}});
+        let error = strict(&bad).unwrap_err();
+        assert!(error.details.contains("bandwidth is 1: expected an object"), "{error}");
+        assert!(error.details.contains("portMappings is [{"), "{error}");
+        let lenient = parse(&bad, Strictness::Lenient).unwrap();
+        assert!(lenient.port_mappings.is_empty());
+        let error = strict(&json!({"egressRate": 1})).unwrap_err();
+        assert!(error.details.contains("the entry has a bad limit"), "{error}");
     }
 
     #[test]

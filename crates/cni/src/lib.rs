@@ -10,6 +10,7 @@
 //! they are those of the reference skeleton `pkg/skel`, since runtimes rely on them.
 
 mod args;
+mod capabilities;
 mod conf;
 mod env;
 mod error;
@@ -19,6 +20,7 @@ mod result;
 mod version;
 
 pub use args::Pod;
+pub use capabilities::{Bandwidth, PortMapping, Protocol, Rate};
 pub use conf::{NetConf, RuntimeConfig};
 pub use env::Environment;
 pub use error::{CniError, ErrorCode, PluginCode};

@@ -16,7 +16,9 @@ use serde_json::Value;
 /// Every option, with a result in the shapes of old and of new versions.
 const FULL: &str = r#"{"cniVersion":"1.1.0","name":"aws-cni","type":"aws-cni","vethPrefix":"eni",
 "mtu":"9001","pluginLogFile":"/var/log/x","pluginLogLevel":"DEBUG","podSGEnforcingMode":"strict",
-"ipamdSocket":"/run/x.sock","ipamdTimeout":"1m 30s","runtimeConfig":{"portMappings":[]},
+"ipamdSocket":"/run/x.sock","ipamdTimeout":"1m 30s","runtimeConfig":{"portMappings":
+[{"hostPort":8080,"containerPort":80,"protocol":"tcp","hostIP":"::"},{"HostPort":0,"ContainerPort":1}],
+"bandwidth":{"ingressRate":1000000,"ingressBurst":4294967295,"egressRate":8,"egressBurst":0}},
 "capabilities":{"io.kubernetes.cri.pod-annotations":true},
 "cni.dev/valid-attachments":[{"containerID":"c1","ifname":"eth0"}],
 "cni.dev/attachments":[{"containerID":"c2","ifname":"eth0"}],

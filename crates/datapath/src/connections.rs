@@ -6,10 +6,12 @@
 
 use std::collections::BTreeSet;
 use std::fs;
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use netlink_packet_core::{NLM_F_ACK, NLM_F_DUMP, Nla as _};
-use netlink_packet_netfilter::conntrack::{ConntrackAttribute, ConntrackMessage, IPTuple, Tuple};
+use netlink_packet_netfilter::conntrack::{
+    ConntrackAttribute, ConntrackMessage, IPTuple, ProtoTuple, Protocol, Tuple,
+};
 use netlink_packet_netfilter::{NetfilterMessageInner, NetfilterProtoFamily};
 use rustix::io::Errno;
 
@@ -33,29 +35,118 @@ const CTA_ZONE: u16 = 18;
 ///
 /// [`KernelError`] if the list cannot be read or changed.
 pub fn forget(addresses: &BTreeSet<IpAddr>) -> Result<usize, KernelError> {
-    let count = fs::read_to_string(COUNT).unwrap_or_default();
-    if addresses.is_empty() || matches!(count.trim(), "" | "0") {
-        return Ok(0);
-    }
     let (ipv4, ipv6): (BTreeSet<_>, BTreeSet<_>) =
-        addresses.iter().partition(|address| address.is_ipv4());
-    let ipv4 = forget_of(NetfilterProtoFamily::IPv4, &ipv4)?;
-    Ok(ipv4 + forget_of(NetfilterProtoFamily::IPv6, &ipv6)?)
+        addresses.iter().copied().partition(|address| address.is_ipv4());
+    let mut n_forgotten = 0;
+    for (family, addresses) in
+        [(NetfilterProtoFamily::IPv4, ipv4), (NetfilterProtoFamily::IPv6, ipv6)]
+    {
+        if !addresses.is_empty() {
+            n_forgotten += forget_where(family, |connection| {
+                sources(connection).any(|source| addresses.contains(&source))
+            })?;
+        }
+    }
+    Ok(n_forgotten)
 }
 
-/// As [`forget`], for addresses of one family.
-fn forget_of(
-    family: NetfilterProtoFamily,
-    addresses: &BTreeSet<IpAddr>,
+/// Which connections to a port of the node.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Forwarded {
+    /// Those that nobody translates. To forget one of them loses nothing.
+    NotYet,
+    /// Those that lead to the pod.
+    ToPod,
+}
+
+/// Makes the kernel forget UDP connections to the node's ports, each given with the pod's end. As [`forget`].
+pub(crate) fn forget_udp(
+    ports: &BTreeSet<(u16, SocketAddr)>,
+    which: Forwarded,
 ) -> Result<usize, KernelError> {
-    if addresses.is_empty() {
+    let mut n_forgotten = 0;
+    for (family, is_v4) in [(NetfilterProtoFamily::IPv4, true), (NetfilterProtoFamily::IPv6, false)]
+    {
+        let of_family: BTreeSet<_> =
+            ports.iter().filter(|(_, pod)| pod.is_ipv4() == is_v4).collect();
+        if of_family.is_empty() {
+            continue;
+        }
+        n_forgotten += forget_where(family, |connection| {
+            let Some((asked, answering)) = udp_ends(connection) else { return false };
+            match which {
+                Forwarded::NotYet => {
+                    asked == answering && of_family.iter().any(|(port, _)| *port == asked.port())
+                }
+                Forwarded::ToPod => of_family.contains(&&(asked.port(), answering)),
+            }
+        })?;
+    }
+    Ok(n_forgotten)
+}
+
+/// The end that the opener asks and the one that answers, of a UDP connection whose opener keeps its own address and port.
+/// If the opener is translated, only if the other end is, too.
+fn udp_ends(connection: &[ConntrackAttribute]) -> Option<(SocketAddr, SocketAddr)> {
+    let (mut original, mut reply) = (None, None);
+    for attribute in connection {
+        match attribute {
+            ConntrackAttribute::CtaTupleOrig(tuple) => original = udp_tuple(tuple),
+            ConntrackAttribute::CtaTupleReply(tuple) => reply = udp_tuple(tuple),
+            _ => {}
+        }
+    }
+    let ((opener, asked), (answering, answered)) = (original?, reply?);
+    (asked != answering || opener == answered).then_some((asked, answering))
+}
+
+/// Source and destination.
+fn udp_tuple(tuple: &[Tuple]) -> Option<(SocketAddr, SocketAddr)> {
+    let (mut source, mut destination) = (None, None);
+    let (mut protocol, mut source_port, mut destination_port) = (None, None, None);
+    for part in tuple {
+        match part {
+            Tuple::Ip(parts) => {
+                for part in parts {
+                    match part {
+                        IPTuple::SourceAddress(address) => source = Some(*address),
+                        IPTuple::DestinationAddress(address) => destination = Some(*address),
+                        _ => {}
+                    }
+                }
+            }
+            Tuple::Proto(parts) => {
+                for part in parts {
+                    match part {
+                        ProtoTuple::Protocol(number) => protocol = Some(*number),
+                        ProtoTuple::SourcePort(port) => source_port = Some(*port),
+                        ProtoTuple::DestinationPort(port) => destination_port = Some(*port),
+                        _ => {}
+                    }
+                }
+            }
+            _ => {}
+        }
+    }
+    let source = SocketAddr::new(source?, source_port?);
+    let destination = SocketAddr::new(destination?, destination_port?);
+    (protocol == Some(Protocol::Udp)).then_some((source, destination))
+}
+
+/// Makes the kernel forget the connections of `family` for which `matches` holds. Returns how many there were.
+fn forget_where(
+    family: NetfilterProtoFamily,
+    matches: impl Fn(&[ConntrackAttribute]) -> bool,
+) -> Result<usize, KernelError> {
+    let count = fs::read_to_string(COUNT).unwrap_or_default();
+    if matches!(count.trim(), "" | "0") {
         return Ok(0);
     }
     let netfilter = Netfilter::open_for(family)?;
     let mut matching = Vec::new();
     netfilter.request(ConntrackMessage::Get(Vec::new()), NLM_F_DUMP, |message| {
         let Some(connection) = attributes(message) else { return };
-        if sources(&connection).any(|source| addresses.contains(&source)) {
+        if matches(&connection) {
             matching.push(identity(connection));
         }
     })?;

@@ -19,9 +19,11 @@ mod netfilter;
 mod netlink;
 pub mod netns;
 pub mod pod;
+pub mod ports;
 pub mod retired;
 mod route;
 mod rule;
+pub mod shaping;
 mod sysctl;
 mod table;
 

@@ -4,12 +4,12 @@
 //! [`table`](self::table) has the words of nftables, `description` says which table a [`Nat`] needs, `kernel` compares it
 //! with the kernel's and replaces it whole. It must not know the VPC, EC2 or the settings.
 
-mod changes;
+pub(crate) mod changes;
 mod description;
 mod egress;
-mod encode;
+pub(crate) mod encode;
 mod incumbent;
-mod kernel;
+pub(crate) mod kernel;
 mod rules;
 mod table;
 

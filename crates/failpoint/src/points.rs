@@ -88,10 +88,14 @@ pub const PLUGIN: &[&str] = &[
     "link-furnished",
     "link-routed",
     "link-ruled",
+    // Only for a pod with host ports: they are open, and their note is missing.
+    "ports-opened",
     "add-printing",
     // DEL, in its order.
     "del-begun",
     "del-answered",
+    // The note of its host ports is gone, and the ports are still open.
+    "ports-unnoted",
     "unlink-unruled",
     "unlink-unrouted",
     "unlink-retired",

@@ -40,10 +40,11 @@ pub use self::listing::help;
 pub use self::policy::{policy, pool_warnings, setting_warnings, warnings};
 use self::registry::{
     AWS_CA_BUNDLE, AWS_VPC_ENI_MTU, AWS_VPC_K8S_CNI_BACKING_STORE, AWS_VPC_K8S_CNI_LOG_FILE,
-    AWS_VPC_K8S_CNI_LOGLEVEL, DISABLE_LEAKED_ENI_CLEANUP, DISABLE_METRICS, HTTP_PROXY,
-    HTTP_TIMEOUT, HTTPS_PROXY, IP_COOLDOWN_PERIOD, MANAGE_UNTAGGED_ENI, MAX_ENI, MINIMUM_IP_TARGET,
-    MY_POD_NAME, NO_PROXY, POD_MTU, TIDEPOOL_ADD_WAIT, TIDEPOOL_ENV_FILE, TIDEPOOL_GROW_DELAY,
-    TIDEPOOL_LEAK_AGE, TIDEPOOL_MAX_PODS, TIDEPOOL_MIN_ENI_AGE, TIDEPOOL_RAISE_NEIGHBOUR_LIMITS,
+    AWS_VPC_K8S_CNI_LOGLEVEL, DISABLE_LEAKED_ENI_CLEANUP, DISABLE_METRICS, DISABLE_POD_V6,
+    HTTP_PROXY, HTTP_TIMEOUT, HTTPS_PROXY, IP_COOLDOWN_PERIOD, MANAGE_UNTAGGED_ENI, MAX_ENI,
+    MINIMUM_IP_TARGET, MY_POD_NAME, NO_PROXY, POD_MTU, TIDEPOOL_ADD_WAIT, TIDEPOOL_ENV_FILE,
+    TIDEPOOL_GROW_DELAY, TIDEPOOL_LEAK_AGE, TIDEPOOL_MAX_PODS, TIDEPOOL_MIN_ENI_AGE,
+    TIDEPOOL_RAISE_NEIGHBOUR_LIMITS,
     TIDEPOOL_RUNTIME_SOCKET, TIDEPOOL_SHRINK_DELAY, TIDEPOOL_SOCKET, WARM_ENI_TARGET,
     WARM_IP_TARGET, WARM_PREFIX_TARGET,
 };
@@ -145,6 +146,8 @@ pub struct Settings {
     pub mtu: u16,
     /// `POD_MTU`, or `mtu`: the most that a pod's link may have.
     pub pod_mtu: u16,
+    /// `DISABLE_POD_V6`: pods without an IPv6 address have IPv6 switched off.
+    pub disable_pod_ipv6: bool,
     /// `AWS_VPC_K8S_CNI_EXTERNALSNAT` and its like.
     pub nat: NatPolicy,
     /// `AWS_EC2_ENDPOINT`, or what the environment names for the SDK.
@@ -224,6 +227,7 @@ impl Settings {
             manage_untagged: variables.boolean(&MANAGE_UNTAGGED_ENI)?,
             mtu,
             pod_mtu,
+            disable_pod_ipv6: variables.boolean(&DISABLE_POD_V6)?,
             nat: nat::policy(variables, kind)?,
             raise_neighbour_limits: variables.boolean(&TIDEPOOL_RAISE_NEIGHBOUR_LIMITS)?,
             ec2_endpoint: endpoints::of_ec2(variables)?,

@@ -253,6 +253,8 @@ settings! {
         "With both families, what a pod needs to start: `required` an address of each, `preferred` of one if the \
          other family has none in time",
         .live();
+    DISABLE_POD_V6: Family, Value("false"),
+        "Pods on IPv4 have IPv6 switched off";
 
     AWS_VPC_K8S_CNI_EXTERNALSNAT: Nat, Value("false"),
         "Something else translates pods' source addresses, such as a NAT gateway",
@@ -374,12 +376,6 @@ settings! {
     ENABLE_IMDS_ONLY_MODE: NotBuilt, Value("false"),
         "The daemon asks the metadata service alone, never EC2",
         .only(false);
-    DISABLE_POD_V6: NotBuilt, Value("false"),
-        "IPv6 is off inside pods",
-        .only(false);
-    ENABLE_BANDWIDTH_PLUGIN: NotBuilt, Value("false"),
-        "The conflist has the bandwidth plugin",
-        .only(false);
     ENABLE_SUBNET_DISCOVERY: NotBuilt, Value("true"),
         "New ENIs go to any subnet that is tagged for pods",
         .only(true);
@@ -423,6 +419,12 @@ settings! {
     AWS_VPC_K8S_PLUGIN_LOG_LEVEL: Elsewhere, Value("debug"),
         "The least important lines in the plugin's log",
         .no_effect(&["debug"], "on the daemon; set `pluginLogLevel` in the conflist");
+    ENABLE_BANDWIDTH_PLUGIN: Elsewhere, Value("false"),
+        "Pods' bandwidth is limited as their annotations ask",
+        .no_effect(
+            &["false"],
+            "on the daemon; pods are limited if our entry of the conflist declares the capability `bandwidth`"
+        );
     HOST_CNI_BIN_PATH: Elsewhere, Value("/host/opt/cni/bin"),
         "Where the plugin is installed",
         .no_effect(&["/host/opt/cni/bin"], "since the daemon installs nothing; copy `aws-cni` there");

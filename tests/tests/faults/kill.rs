@@ -5,6 +5,7 @@
 mod daemon;
 mod groups;
 pub(crate) mod plugin;
+mod ports;
 mod record;
 
 use std::collections::BTreeSet;
@@ -153,7 +154,7 @@ fn every_fail_point_is_tried() {
     ]);
     assert_eq!(daemon, all(&[failpoint::IPAMD]));
     assert_eq!(
-        all(&[plugin::ADD, plugin::DEL, plugin::NOTE, plugin::GC]),
+        all(&[plugin::ADD, plugin::DEL, plugin::NOTE, plugin::GC, ports::OPENING]),
         all(&[failpoint::PLUGIN])
     );
 }

@@ -39,7 +39,9 @@ impl Default for HostRepairs {
     fn default() -> Self {
         let repairs = counters(&registry::HOST_REPAIRS);
         // Prometheus sees the first increase only of a series that exists before.
-        for part in ["kernel_rules", "node", "default_route", "nat", "eni", "neighbours"] {
+        let parts =
+            ["kernel_rules", "node", "default_route", "nat", "eni", "neighbours", "host_ports"];
+        for part in parts {
             repairs.with_label_values(&[part]).inc_by(0);
         }
         Self(repairs)

@@ -119,7 +119,7 @@ metrics! {
     GROUPS_SET: Counter "tidepool_security_groups_set_total" []
         "ENIs that got the primary ENI's security groups after these had changed, or somebody had changed the ENI's";
     HOST_REPAIRS: Counter "tidepool_host_network_repairs_total" ["part"]
-        "Repairs of the node's own network after another program had changed it: kernel_rules, node, default_route, nat, eni, neighbours";
+        "Repairs of the node's own network after another program had changed it: kernel_rules, node, default_route, nat, eni, neighbours, host_ports";
     EC2_CALLS: Counter "awscni_ec2api_req_count" ["fn"]
         "Calls to EC2 that have ended, by action, without DescribeInstanceTypes";
     EC2_FAILURES: Counter "awscni_ec2api_error_count" ["fn"]

@@ -1,4 +1,4 @@
-//! The kernel's notifications of changes to our table, or to that of amazon-vpc-cni-k8s.
+//! The kernel's notifications of changes to tables of ours, or to that of amazon-vpc-cni-k8s.
 
 use std::io;
 
@@ -26,15 +26,22 @@ const TABLE: u16 = 1;
 ///
 /// If no netlink socket can be opened.
 pub fn changes() -> io::Result<impl Stream<Item = ()> + Send + Unpin> {
+    of_tables(&[table::NAME, incumbent::TABLE])
+}
+
+/// As [`changes`], for tables with these names of any family.
+pub(crate) fn of_tables(
+    names: &'static [&'static str],
+) -> io::Result<impl Stream<Item = ()> + Send + Unpin> {
     let mut socket = TokioSocket::new(NETLINK_NETFILTER)?;
     socket.socket_mut().bind_auto()?;
     socket.socket_ref().add_membership(GROUP)?;
     // The kernel takes less if the administrator has set less.
     let _ = socket.socket_ref().set_rx_buf_sz(BUFFER);
-    Ok(Box::pin(futures::stream::unfold(socket, |socket| async {
+    Ok(Box::pin(futures::stream::unfold(socket, move |socket| async move {
         loop {
             match socket.recv_from_full().await {
-                Ok((bytes, _kernel)) if concerns_us(&bytes) => return Some(((), socket)),
+                Ok((bytes, _kernel)) if concerns(names, &bytes) => return Some(((), socket)),
                 Ok(_of_others) => {}
                 Err(fault) if Errno::from_io_error(&fault) == Some(Errno::NOBUFS) => {
                     return Some(((), socket));
@@ -45,8 +52,8 @@ pub fn changes() -> io::Result<impl Stream<Item = ()> + Send + Unpin> {
     })))
 }
 
-/// Whether one of the messages names a table that concerns us. What cannot be read may do so.
-fn concerns_us(mut bytes: &[u8]) -> bool {
+/// Whether one of the messages names one of the tables. What cannot be read may do so.
+fn concerns(names: &[&str], mut bytes: &[u8]) -> bool {
     while !bytes.is_empty() {
         let Ok(message) = NetlinkBuffer::new_checked(bytes) else { return true };
         let attributes = message.payload().get(HEADER..).unwrap_or_default();
@@ -54,7 +61,7 @@ fn concerns_us(mut bytes: &[u8]) -> bool {
         let table = attributes.find(|attribute| attribute.kind() == TABLE);
         let name = table.as_ref().map(|table| table.value().trim_ascii_end());
         let name = name.and_then(|name| name.split(|byte| *byte == 0).next());
-        if [table::NAME, incumbent::TABLE].iter().any(|ours| name == Some(ours.as_bytes())) {
+        if names.iter().any(|ours| name == Some(ours.as_bytes())) {
             return true;
         }
         let length = usize::try_from(message.length()).ok();

@@ -16,12 +16,12 @@ use super::SourcePorts;
 use super::table::{Chain, Family, NAME, SET, Statement, Table};
 
 /// One part of a rule as the kernel has it.
-pub(super) type Expression = ListAttribute<ExpressionAttribute>;
+pub(crate) type Expression = ListAttribute<ExpressionAttribute>;
 
 /// The attribute of a value in an attribute of data (`NFTA_DATA_VALUE`).
 const VALUE: u16 = 1;
 /// The register that all values pass through (`NFT_REG_1`).
-const REGISTER: u32 = 1;
+pub(crate) const REGISTER: u32 = 1;
 /// The type of a set's keys for `nft`: IPv4 addresses.
 const IPV4_ADDRESS: u32 = 7;
 /// How many elements go into one message, whose attributes are 64 KiB at most.
@@ -31,7 +31,8 @@ const ELEMENTS_PER_MESSAGE: usize = 1000;
 pub(super) fn replacement(table: &Table) -> Vec<(NfTablesMessage, u16)> {
     let create = |message| (message, NLM_F_CREATE);
     // Removing a table that is not there would be an error.
-    let mut changes = vec![create(new_table()), (delete_table(NAME), 0), create(new_table())];
+    let mut changes =
+        vec![create(new_table(NAME)), (delete_table(NAME), 0), create(new_table(NAME))];
     if let Some(ranges) = &table.untranslated {
         changes.push(create(new_set()));
         for elements in elements(ranges).chunks(ELEMENTS_PER_MESSAGE) {
@@ -39,21 +40,23 @@ pub(super) fn replacement(table: &Table) -> Vec<(NfTablesMessage, u16)> {
         }
     }
     for chain in &table.chains {
-        changes.push(create(new_chain(chain)));
+        changes.push(create(new_chain(NAME, chain_attributes(chain))));
         for rule in &chain.rules {
-            changes.push((new_rule(chain.name, rule), NLM_F_CREATE | NLM_F_APPEND));
+            let rule = new_rule(NAME, chain.name, expressions(rule));
+            changes.push((rule, NLM_F_CREATE | NLM_F_APPEND));
         }
     }
     changes
 }
 
-fn new_table() -> NfTablesMessage {
-    let attributes = vec![TableAttribute::Name(NAME.to_owned())];
+/// Adds a table of the socket's family.
+pub(crate) fn new_table(name: &str) -> NfTablesMessage {
+    let attributes = vec![TableAttribute::Name(name.to_owned())];
     NfTablesMessage::NewTable(TableMessage { attributes })
 }
 
 /// Removes a table of the socket's family.
-pub(super) fn delete_table(name: &str) -> NfTablesMessage {
+pub(crate) fn delete_table(name: &str) -> NfTablesMessage {
     let attributes = vec![TableAttribute::Name(name.to_owned())];
     NfTablesMessage::DeleteTable(TableMessage { attributes })
 }
@@ -99,11 +102,18 @@ fn new_elements(elements: &[(Ipv4Addr, SetElementFlags)]) -> NfTablesMessage {
 
 /// The attributes of a chain but its table.
 pub(super) fn chain_attributes(chain: &Chain) -> Vec<ChainAttribute> {
+    base_chain(chain.name, chain.place.hook())
+}
+
+/// The attributes, but the table, of a chain of this type that the kernel enters at this hook and priority.
+pub(crate) fn base_chain(
+    name: &str,
+    (kind, hook, priority): (&str, u32, i32),
+) -> Vec<ChainAttribute> {
     /// Packets that no rule decides pass (`NF_ACCEPT`).
     const ACCEPT: u32 = 1;
-    let (kind, hook, priority) = chain.place.hook();
     vec![
-        ChainAttribute::Name(chain.name.to_owned()),
+        ChainAttribute::Name(name.to_owned()),
         ChainAttribute::Hook(vec![
             Hook::Number(HookNumber::Inet(InetHookNumber::from(hook))),
             Hook::Priority(priority.cast_unsigned()),
@@ -113,18 +123,18 @@ pub(super) fn chain_attributes(chain: &Chain) -> Vec<ChainAttribute> {
     ]
 }
 
-fn new_chain(chain: &Chain) -> NfTablesMessage {
-    let mut attributes = vec![ChainAttribute::Table(NAME.to_owned())];
-    attributes.extend(chain_attributes(chain));
+pub(crate) fn new_chain(table: &str, chain: Vec<ChainAttribute>) -> NfTablesMessage {
+    let mut attributes = vec![ChainAttribute::Table(table.to_owned())];
+    attributes.extend(chain);
     NfTablesMessage::NewChain(ChainMessage { attributes })
 }
 
-fn new_rule(chain: &str, rule: &[Statement]) -> NfTablesMessage {
+pub(crate) fn new_rule(table: &str, chain: &str, rule: Vec<Expression>) -> NfTablesMessage {
     NfTablesMessage::NewRule(RuleMessage {
         attributes: vec![
-            RuleAttribute::Table(NAME.to_owned()),
+            RuleAttribute::Table(table.to_owned()),
             RuleAttribute::Chain(chain.to_owned()),
-            RuleAttribute::Expressions(expressions(rule)),
+            RuleAttribute::Expressions(rule),
         ],
     })
 }
@@ -177,10 +187,10 @@ fn statement(statement: &Statement) -> Vec<Expression> {
 /// The expression that has a mark, and the mark's number there.
 const CONNECTION_MARK: (&str, u32) = ("ct", 3);
 const PACKET_MARK: (&str, u32) = ("meta", 3);
-const EQUAL: u32 = 0;
-const DIFFERENT: u32 = 1;
+pub(crate) const EQUAL: u32 = 0;
+pub(crate) const DIFFERENT: u32 = 1;
 /// `RTN_LOCAL`, in the processor's order.
-const LOCAL: [u8; 4] = 2_u32.to_ne_bytes();
+pub(crate) const LOCAL: [u8; 4] = 2_u32.to_ne_bytes();
 
 fn has((holder, key): (&str, u32), operator: u32, mark: u32) -> Vec<Expression> {
     vec![load(holder, key), bits(mark, 0), compare(operator, &mark.to_ne_bytes())]
@@ -217,16 +227,16 @@ fn octets(address: IpAddr) -> Vec<u8> {
     }
 }
 
-fn load(holder: &str, key: u32) -> Expression {
+pub(crate) fn load(holder: &str, key: u32) -> Expression {
     expression(holder, [(1, number(REGISTER)), (2, number(key))])
 }
 
-fn compare(operator: u32, with: &[u8]) -> Expression {
+pub(crate) fn compare(operator: u32, with: &[u8]) -> Expression {
     expression("cmp", [(1, number(REGISTER)), (2, number(operator)), (3, value(with))])
 }
 
 /// Keeps the bits of `mask` and inverts those of `invert`, which are in the processor's order.
-fn bits(mask: u32, invert: u32) -> Expression {
+pub(crate) fn bits(mask: u32, invert: u32) -> Expression {
     masked(&mask.to_ne_bytes(), &invert.to_ne_bytes())
 }
 
@@ -256,7 +266,7 @@ fn not_in_set() -> Expression {
 }
 
 /// The kind of address that the destination is to the host, or to the device that the packet has come in by.
-fn destination_type(of_device: bool) -> Expression {
+pub(crate) fn destination_type(of_device: bool) -> Expression {
     const TYPE: u32 = 3;
     const DESTINATION: u32 = 2;
     const DEVICE: u32 = 8;
@@ -292,17 +302,20 @@ fn port_flags(ports: SourcePorts) -> u32 {
     }
 }
 
-fn expression<const N: usize>(name: &str, attributes: [(u16, Vec<u8>); N]) -> Expression {
+pub(crate) fn expression<const N: usize>(
+    name: &str,
+    attributes: [(u16, Vec<u8>); N],
+) -> Expression {
     let attributes = attributes.into_iter().map(|(kind, value)| DefaultNla::new(kind, value));
     Expressions::Other { expression_type: name.to_owned(), attributes: attributes.collect() }.into()
 }
 
-fn number(number: u32) -> Vec<u8> {
+pub(crate) fn number(number: u32) -> Vec<u8> {
     number.to_be_bytes().to_vec()
 }
 
 /// An attribute with a value inside, padded to four bytes.
-fn value(bytes: &[u8]) -> Vec<u8> {
+pub(crate) fn value(bytes: &[u8]) -> Vec<u8> {
     use netlink_packet_core::Emitable as _;
     let inner = DefaultNla::new(VALUE, bytes.to_vec());
     let mut out = vec![0; inner.buffer_len()];

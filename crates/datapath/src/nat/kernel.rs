@@ -17,7 +17,7 @@ use super::NatError;
 use super::encode::{
     Expression, chain_attributes, delete_table, elements, expressions, replacement,
 };
-use super::table::{NAME, SET, Table};
+use super::table::{NAME, SET, Statement, Table};
 use crate::Applied;
 use crate::netfilter::Netfilter;
 use crate::netlink::KernelError;
@@ -27,7 +27,7 @@ const ATTEMPTS: usize = 5;
 
 /// Makes our table match `wanted`; `None` for no table.
 pub(super) fn sync(netfilter: &Netfilter, wanted: Option<&Table>) -> Result<Applied, NatError> {
-    let found = table_facts(netfilter).map_err(NatError::Read)?;
+    let found = table_facts(netfilter, NAME).map_err(NatError::Read)?;
     let Some(wanted) = wanted else {
         if found.is_none() {
             return Ok(Applied::Unchanged);
@@ -50,18 +50,34 @@ pub(super) fn sync(netfilter: &Netfilter, wanted: Option<&Table>) -> Result<Appl
 /// Whether the kernel has exactly `wanted`. Costs as much as our table is large, whatever other tables there are.
 fn matches(netfilter: &Netfilter, wanted: &Table) -> Result<bool, KernelError> {
     let n_objects = wanted.chains.len() + usize::from(wanted.untranslated.is_some());
-    let is_active = table_facts(netfilter)?.is_some_and(|(n_found, flags)| {
-        usize::try_from(n_found) == Ok(n_objects) && !flags.contains(TableFlags::Dormant)
-    });
-    Ok(is_active
-        && chains_match(netfilter, wanted)?
-        && rules_match(netfilter, wanted)?
+    let chains: Vec<_> = wanted.chains.iter().map(chain_attributes).collect();
+    let expressions_of = |rules: &Vec<Vec<Statement>>| {
+        rules.iter().map(|rule| expressions(rule)).collect::<Vec<_>>()
+    };
+    let rules = wanted.chains.iter().map(|chain| (chain.name, expressions_of(&chain.rules)));
+    Ok(is_active(netfilter, NAME, n_objects)?
+        && chains_match(netfilter, NAME, &chains)?
+        && rules_match(netfilter, NAME, &rules.collect::<Vec<_>>())?
         && set_matches(netfilter, wanted)?)
 }
 
-/// How many chains, sets and other objects our table has, and its flags; `None` if it is not there.
-fn table_facts(netfilter: &Netfilter) -> Result<Option<(u32, TableFlags)>, KernelError> {
-    let attributes = vec![TableAttribute::Name(NAME.to_owned())];
+/// Whether the table is in use, and has so many chains, sets and other objects.
+pub(crate) fn is_active(
+    netfilter: &Netfilter,
+    table: &str,
+    n_objects: usize,
+) -> Result<bool, KernelError> {
+    Ok(table_facts(netfilter, table)?.is_some_and(|(n_found, flags)| {
+        usize::try_from(n_found) == Ok(n_objects) && !flags.contains(TableFlags::Dormant)
+    }))
+}
+
+/// How many chains, sets and other objects a table has, and its flags; `None` if it is not there.
+pub(crate) fn table_facts(
+    netfilter: &Netfilter,
+    table: &str,
+) -> Result<Option<(u32, TableFlags)>, KernelError> {
+    let attributes = vec![TableAttribute::Name(table.to_owned())];
     let get = NfTablesMessage::GetTable(TableMessage { attributes });
     let Some(found) = get_one(netfilter, get)? else { return Ok(None) };
     let NfTablesMessage::NewTable(TableMessage { attributes }) = found else { return Ok(None) };
@@ -76,16 +92,20 @@ fn table_facts(netfilter: &Netfilter) -> Result<Option<(u32, TableFlags)>, Kerne
     Ok(Some(facts))
 }
 
-fn chains_match(netfilter: &Netfilter, wanted: &Table) -> Result<bool, KernelError> {
-    for chain in &wanted.chains {
-        let table = ChainAttribute::Table(NAME.to_owned());
-        let name = ChainAttribute::Name(chain.name.to_owned());
-        let attributes = vec![table, name];
+/// Whether each of the chains is there with all its attributes.
+pub(crate) fn chains_match(
+    netfilter: &Netfilter,
+    table: &str,
+    chains: &[Vec<ChainAttribute>],
+) -> Result<bool, KernelError> {
+    let is_name = |attribute: &&ChainAttribute| matches!(attribute, ChainAttribute::Name(_));
+    for wanted in chains {
+        let mut attributes = vec![ChainAttribute::Table(table.to_owned())];
+        attributes.extend(wanted.iter().find(is_name).cloned());
         let get = NfTablesMessage::GetChain(ChainMessage { attributes });
         let Some(NfTablesMessage::NewChain(found)) = get_one(netfilter, get)? else {
             return Ok(false);
         };
-        let wanted = chain_attributes(chain);
         if !wanted.iter().all(|attribute| found.attributes.contains(attribute)) {
             return Ok(false);
         }
@@ -93,8 +113,13 @@ fn chains_match(netfilter: &Netfilter, wanted: &Table) -> Result<bool, KernelErr
     Ok(true)
 }
 
-fn rules_match(netfilter: &Netfilter, wanted: &Table) -> Result<bool, KernelError> {
-    let attributes = vec![RuleAttribute::Table(NAME.to_owned())];
+/// Whether each of the chains has exactly these rules.
+pub(crate) fn rules_match(
+    netfilter: &Netfilter,
+    table: &str,
+    chains: &[(&str, Vec<Vec<Expression>>)],
+) -> Result<bool, KernelError> {
+    let attributes = vec![RuleAttribute::Table(table.to_owned())];
     let list = NfTablesMessage::GetRule(RuleMessage { attributes });
     let mut found: BTreeMap<String, Vec<Vec<Shape>>> = BTreeMap::new();
     for message in dump(netfilter, &list)? {
@@ -109,9 +134,9 @@ fn rules_match(netfilter: &Netfilter, wanted: &Table) -> Result<bool, KernelErro
         }
         found.entry(chain).or_default().push(rule);
     }
-    Ok(wanted.chains.iter().all(|chain| {
-        let found = found.get(chain.name).map(Vec::as_slice).unwrap_or_default();
-        let wanted: Vec<_> = chain.rules.iter().map(|rule| shapes(&expressions(rule))).collect();
+    Ok(chains.iter().all(|(chain, rules)| {
+        let found = found.get(*chain).map(Vec::as_slice).unwrap_or_default();
+        let wanted: Vec<_> = rules.iter().map(|rule| shapes(rule)).collect();
         found.len() == wanted.len()
             && wanted.iter().zip(found).all(|(wanted, found)| {
                 wanted.len() == found.len()
@@ -194,7 +219,7 @@ fn element(element: &ListAttribute<SetElementAttribute>) -> Option<(Ipv4Addr, u3
 }
 
 /// The object that `get` names; `None` if it is not there.
-pub(super) fn get_one(
+pub(crate) fn get_one(
     netfilter: &Netfilter,
     get: NfTablesMessage,
 ) -> Result<Option<NfTablesMessage>, KernelError> {
@@ -206,7 +231,7 @@ pub(super) fn get_one(
 }
 
 /// The objects that `list` describes. None, if their table or chain is not there.
-pub(super) fn dump(
+pub(crate) fn dump(
     netfilter: &Netfilter,
     list: &NfTablesMessage,
 ) -> Result<Vec<NfTablesMessage>, KernelError> {

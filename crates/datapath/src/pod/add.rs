@@ -20,8 +20,9 @@ use super::{
 use crate::link::{self, Link};
 use crate::netlink::KernelError;
 use crate::route::Filter;
+use crate::shaping::End;
 use crate::sysctl;
-use crate::{InterfaceName, Neighbour, Route, RouteTable, address, neighbour, route, rule};
+use crate::{InterfaceName, Mtu, Neighbour, Route, RouteTable, address, neighbour, route, rule};
 
 /// Index of `lo` in every namespace (the kernel's `LOOPBACK_IFINDEX`).
 const LOOPBACK: u32 = 1;
@@ -96,6 +97,33 @@ impl MadeLink {
     /// [`MadeLink::undo`]. Old rules for the addresses may be gone.
     pub async fn furnish(&self) -> Result<PodLinkState, AddPodError> {
         self.sides.set_up(&self.wanted, self.index).await
+    }
+
+    /// The host's end and the pod's.
+    pub(crate) fn ends(&self) -> (End<'_>, End<'_>) {
+        let Sides { host, pod, netns: _ } = &self.sides;
+        let PodLink { host_name, ifname, .. } = &self.wanted;
+        (End { netlink: host, name: host_name }, End { netlink: pod, name: ifname })
+    }
+
+    /// Of both ends.
+    pub(crate) fn mtu(&self) -> Mtu {
+        self.wanted.mtu
+    }
+
+    /// Switches IPv6 off in the pod's namespace, for all interfaces that are there and that will be. For links without
+    /// IPv6 addresses, before [`MadeLink::furnish`]. A kernel without IPv6 is right as it is.
+    ///
+    /// # Errors
+    ///
+    /// [`AddPodError::Netns`] or [`AddPodError::Sysctl`].
+    pub fn switch_ipv6_off(&self) -> Result<(), AddPodError> {
+        for interfaces in ["all", "default", "lo"] {
+            let key = format!("net/ipv6/conf/{interfaces}/disable_ipv6");
+            let set = self.sides.netns.run(|| sysctl::set_if_present(&key, "1"));
+            set.map_err(AddPodError::Netns)?.map_err(AddPodError::Sysctl)?;
+        }
+        Ok(())
     }
 
     /// Removes the link, and the routes and rules of its addresses. An address that is routed to

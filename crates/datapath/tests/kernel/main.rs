@@ -16,6 +16,8 @@ mod kernel_rules;
 mod lab;
 mod many;
 mod nat;
+mod ports;
 mod restore;
 mod retired;
+mod shaping;
 mod traffic;

@@ -17,9 +17,9 @@ use crate::lab::{Namespace, Pod, error_chain, on_node};
 use crate::traffic::{attach_to_vpc, picture};
 
 /// When a wait counts as hung.
-const HANG: Duration = Duration::from_secs(60);
+pub(crate) const HANG: Duration = Duration::from_secs(60);
 /// How long a connection is tried that must fail. One that passes takes a millisecond.
-const FUTILE: Duration = Duration::from_secs(1);
+pub(crate) const FUTILE: Duration = Duration::from_secs(1);
 
 fn ranges(text: &str) -> BTreeSet<Ipv4Net> {
     text.split_whitespace().map(|range| range.parse().unwrap()).collect()
@@ -44,7 +44,7 @@ fn source(untranslated: &str) -> SourceNat {
     }
 }
 
-fn synced(node: &Namespace, nat: &Nat) -> NatReport {
+pub(crate) fn synced(node: &Namespace, nat: &Nat) -> NatReport {
     let wanted = HostPicture { nat: NatPicture::Wanted(nat.clone()), ..picture() };
     node.block_on(datapath::host::sync(&wanted)).unwrap().nat.unwrap()
 }
@@ -332,7 +332,7 @@ fn assert_passes(streams: &mut [TcpStream; 2]) {
 }
 
 /// A node with a pod on each ENI.
-fn two_pods(node: &Namespace) -> [Pod; 2] {
+pub(crate) fn two_pods(node: &Namespace) -> [Pod; 2] {
     let on_primary = Pod::added(node, "a", &["10.0.0.20@main"]);
     let on_secondary = Pod::added(node, "b", &["10.0.1.20@2"]);
     [on_primary, on_secondary]
@@ -421,7 +421,7 @@ fn connections_survive_a_range_that_is_added() {
 
 /// Rules as kube-proxy writes them, in each of its modes that uses netfilter: the node port 30080 and the Service
 /// 172.20.0.10 lead to `pod`. With `masquerade`, node ports get the node's address, as with externalTrafficPolicy Cluster.
-fn kube_proxy(node: &Namespace, mode: &str, pod: &str, masquerade: bool) {
+pub(crate) fn kube_proxy(node: &Namespace, mode: &str, pod: &str, masquerade: bool) {
     if mode == "nft" {
         nft(node, "add table ip kube-proxy");
         nft(node, "add chain ip kube-proxy services { type nat hook prerouting priority -100; }");
@@ -448,7 +448,7 @@ fn kube_proxy(node: &Namespace, mode: &str, pod: &str, masquerade: bool) {
     nat("-A POSTROUTING -m mark --mark 0x4000/0x4000 -j MASQUERADE --random-fully");
 }
 
-const MODES: [&str; 3] = ["nft", "iptables-nft", "iptables-legacy"];
+pub(crate) const MODES: [&str; 3] = ["nft", "iptables-nft", "iptables-legacy"];
 
 /// Whoever starts first. The pod is on the secondary ENI, and its answers must leave by the primary.
 #[test]
@@ -501,7 +501,7 @@ fn node_port_without_support_reaches_no_secondary_eni() {
 }
 
 /// A client behind the router, with the address 192.0.2.77.
-fn attach_client(router: &Namespace, client: &Namespace) {
+pub(crate) fn attach_client(router: &Namespace, client: &Namespace) {
     let peer = format!("type veth peer name eth0 netns {}", client.name());
     router.ip(&format!("link add to-client {peer}"));
     router.ip("addr add 192.0.2.76/31 dev to-client");

@@ -25,6 +25,7 @@ pub(crate) const ADD: &[&str] = &[
 pub(crate) const DEL: &[&str] = &[
     "del-begun",
     "del-answered",
+    "ports-unnoted",
     "unlink-unruled",
     "unlink-unrouted",
     "unlink-retired",
@@ -34,7 +35,7 @@ pub(crate) const DEL: &[&str] = &[
 pub(super) const NOTE: &[&str] = &["del-drafted", "del-noted"];
 pub(super) const GC: &[&str] = &["gc-collected"];
 
-async fn dies(plugin: Child, point: &str) -> Result<()> {
+pub(super) async fn dies(plugin: Child, point: &str) -> Result<()> {
     let out = plugin.wait_with_output().await?;
     ensure!(out.status.signal() == Some(9), "not killed at {point}: {out:?}");
     ensure!(out.stdout.is_empty(), "killed at {point}, and printed {out:?}");

@@ -1,0 +1,269 @@
+//! The table in the kernel: its elements are listed, added and removed, its rules compared and replaced.
+
+use std::collections::BTreeSet;
+
+use netlink_packet_core::{NLM_F_APPEND, NLM_F_CREATE, NLM_F_EXCL};
+use netlink_packet_netfilter::NetfilterProtoFamily;
+use netlink_packet_netfilter::nftables::{
+    DataAttribute, ListAttribute, NfTablesMessage, SetAttribute, SetElementAttribute,
+    SetElementList, SetElementMessage, SetFlags, SetMessage,
+};
+use rustix::io::Errno;
+
+use super::element::{Element, Set, type_and_length};
+use super::frame::{CHAINS, NAME};
+use super::{ATTEMPTS, PortsError};
+use crate::Owner;
+use crate::nat::encode::{delete_table, new_chain, new_rule, new_table};
+use crate::nat::kernel::{chains_match, dump, is_active, rules_match, table_facts};
+use crate::netfilter::Netfilter;
+use crate::netlink::KernelError;
+
+/// How many elements go into one message, whose attributes are 64 KiB at most: an element has some 200 bytes.
+const ELEMENTS_PER_MESSAGE: usize = 200;
+/// How many elements go into one transaction, which the kernel takes in one piece.
+const ELEMENTS_AT_ONCE: usize = 600;
+
+type Change = (NfTablesMessage, u16);
+
+/// An element that the kernel has.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Kept {
+    pub(super) element: Element,
+    /// The mark of the pod's link; empty if the element is not ours.
+    pub(super) owner: String,
+}
+
+/// After an error the socket must not be used again.
+pub(super) fn open() -> Result<Netfilter, PortsError> {
+    Netfilter::open_for(NetfilterProtoFamily::Inet).map_err(PortsError::Read)
+}
+
+/// Adds all elements, or none if one is there already.
+pub(super) fn insert(
+    netfilter: &Netfilter,
+    owner: &Owner,
+    elements: &BTreeSet<Element>,
+) -> Result<(), KernelError> {
+    let mut changes = Vec::new();
+    for set in Set::ALL {
+        let of_set = elements.iter().filter(|element| element.set == set);
+        let listed = of_set.map(|element| whole(element, owner.as_str()));
+        changes.extend(messages(set, listed, NLM_F_CREATE | NLM_F_EXCL));
+    }
+    netfilter.transaction(changes)
+}
+
+/// Removes elements, as far as they are there.
+pub(super) fn delete<'a>(elements: impl Iterator<Item = &'a Element>) -> Result<(), PortsError> {
+    let elements: Vec<_> = elements.collect();
+    for some in elements.chunks(ELEMENTS_AT_ONCE) {
+        match open()?.transaction(some.iter().map(|element| removal(element)).collect()) {
+            // One is gone already, so each goes alone.
+            Err(error) if error.is(Errno::NOENT) => delete_each(some)?,
+            other => other.map_err(PortsError::Write)?,
+        }
+    }
+    Ok(())
+}
+
+fn delete_each(elements: &[&Element]) -> Result<(), PortsError> {
+    for element in elements {
+        match open()?.transaction(vec![removal(element)]) {
+            Err(error) if error.is(Errno::NOENT) => {}
+            other => other.map_err(PortsError::Write)?,
+        }
+    }
+    Ok(())
+}
+
+fn removal(element: &Element) -> Change {
+    let key = SetElementAttribute::Key(DataAttribute::Value(element.key.clone()));
+    let listed = vec![ListAttribute::Element(vec![key])];
+    (NfTablesMessage::DeleteSetElement(message(element.set, listed)), 0)
+}
+
+fn messages(
+    set: Set,
+    elements: impl Iterator<Item = ListAttribute<SetElementAttribute>>,
+    flags: u16,
+) -> Vec<Change> {
+    let elements: Vec<_> = elements.collect();
+    let some = elements.chunks(ELEMENTS_PER_MESSAGE);
+    some.map(|some| (NfTablesMessage::NewSetElement(message(set, some.to_vec())), flags)).collect()
+}
+
+fn message(set: Set, elements: Vec<ListAttribute<SetElementAttribute>>) -> SetElementMessage {
+    SetElementMessage {
+        attributes: vec![
+            SetElementList::Table(NAME.to_owned()),
+            SetElementList::Set(set.name().to_owned()),
+            SetElementList::Elements(elements),
+        ],
+    }
+}
+
+fn whole(element: &Element, owner: &str) -> ListAttribute<SetElementAttribute> {
+    let value = |bytes: &Vec<u8>| DataAttribute::Value(bytes.clone());
+    let mut attributes = vec![SetElementAttribute::Key(value(&element.key))];
+    if !element.value.is_empty() {
+        attributes.push(SetElementAttribute::Data(value(&element.value)));
+    }
+    attributes.push(SetElementAttribute::UserData(comment(owner)));
+    ListAttribute::Element(attributes)
+}
+
+/// The kind of a comment in an element's data of the user (`NFTNL_UDATA_SET_ELEM_COMMENT` of libnftnl's `udata.h`).
+const COMMENT: u8 = 0;
+
+/// As `nft` writes it: kind, length, and a text that ends with zero. The kernel takes 256 bytes, and owners have at most 80.
+fn comment(owner: &str) -> Vec<u8> {
+    let text = &owner.as_bytes()[..owner.len().min(200)];
+    let length = u8::try_from(text.len() + 1).expect("the text was cut to 200 bytes");
+    [&[COMMENT, length], text, &[0]].concat()
+}
+
+fn owner(data: &[u8]) -> Option<String> {
+    let [COMMENT, length, rest @ ..] = data else { return None };
+    let text = rest.get(..usize::from(*length))?.strip_suffix(&[0])?;
+    String::from_utf8(text.to_vec()).ok()
+}
+
+/// All elements of all pods; empty without a table.
+pub(super) fn list() -> Result<Vec<Kept>, PortsError> {
+    let netfilter = open()?;
+    let mut kept = Vec::new();
+    for set in Set::ALL {
+        // After a refusal, such as of a set that is not there, the next list is still good: nothing is on its way.
+        kept.extend(list_set(&netfilter, set).map_err(PortsError::Read)?);
+    }
+    Ok(kept)
+}
+
+fn list_set(netfilter: &Netfilter, set: Set) -> Result<Vec<Kept>, KernelError> {
+    let table = SetElementList::Table(NAME.to_owned());
+    let attributes = vec![table, SetElementList::Set(set.name().to_owned())];
+    let list = NfTablesMessage::GetSetElement(SetElementMessage { attributes });
+    let mut kept = Vec::new();
+    for answer in dump(netfilter, &list)? {
+        let NfTablesMessage::NewSetElement(SetElementMessage { attributes }) = answer else {
+            continue;
+        };
+        for attribute in attributes {
+            let SetElementList::Elements(elements) = attribute else { continue };
+            kept.extend(elements.into_iter().filter_map(|element| read(set, element)));
+        }
+    }
+    Ok(kept)
+}
+
+fn read(set: Set, listed: ListAttribute<SetElementAttribute>) -> Option<Kept> {
+    let ListAttribute::Element(attributes) = listed else { return None };
+    let mut kept =
+        Kept { element: Element { set, key: Vec::new(), value: Vec::new() }, owner: String::new() };
+    for attribute in attributes {
+        match attribute {
+            SetElementAttribute::Key(DataAttribute::Value(key)) => kept.element.key = key,
+            SetElementAttribute::Data(DataAttribute::Value(value)) => kept.element.value = value,
+            SetElementAttribute::UserData(data) => kept.owner = owner(&data).unwrap_or_default(),
+            _ => {}
+        }
+    }
+    Some(kept)
+}
+
+/// Whether there is a table of our name.
+pub(super) fn has_frame() -> Result<bool, PortsError> {
+    Ok(table_facts(&open()?, NAME).map_err(PortsError::Read)?.is_some())
+}
+
+/// Makes the table's rules right, and keeps the elements. Returns whether that took a change.
+pub(super) fn ensure_frame() -> Result<bool, PortsError> {
+    for _ in 0..ATTEMPTS {
+        if matches().map_err(PortsError::Read)? {
+            return Ok(false);
+        }
+        let is_there = has_frame()?;
+        let kept = if is_there { list()? } else { Vec::new() };
+        match open()?.transaction(frame(is_there)) {
+            // Another ADD has made it.
+            Err(error) if error.is(Errno::EXIST) => continue,
+            other => other.map_err(PortsError::Write)?,
+        }
+        for some in kept.chunks(ELEMENTS_AT_ONCE) {
+            put_back(some)?;
+        }
+        return Ok(true);
+    }
+    Err(PortsError::NotKept)
+}
+
+fn put_back(kept: &[Kept]) -> Result<(), PortsError> {
+    let mut changes = Vec::new();
+    for set in Set::ALL {
+        let of_set = kept.iter().filter(|kept| kept.element.set == set);
+        let listed = of_set.map(|kept| whole(&kept.element, &kept.owner));
+        changes.extend(messages(set, listed, NLM_F_CREATE));
+    }
+    open()?.transaction(changes).map_err(PortsError::Write)
+}
+
+fn matches() -> Result<bool, KernelError> {
+    let netfilter = Netfilter::open_for(NetfilterProtoFamily::Inet)?;
+    let chains = CHAINS.map(|chain| chain.attributes());
+    let rules = CHAINS.map(|chain| (chain.name, chain.rules()));
+    Ok(is_active(&netfilter, NAME, CHAINS.len() + Set::ALL.len())?
+        && chains_match(&netfilter, NAME, &chains)?
+        && rules_match(&netfilter, NAME, &rules)?)
+}
+
+/// The changes that write the table without elements, in place of the one that `is_there`.
+fn frame(is_there: bool) -> Vec<Change> {
+    let table = |flags| (new_table(NAME), NLM_F_CREATE | flags);
+    // Two ADDs may find no table. The second must not replace that of the first.
+    let mut changes = match is_there {
+        true => vec![table(0), (delete_table(NAME), 0), table(0)],
+        false => vec![table(NLM_F_EXCL)],
+    };
+    let sets = (1..).zip(Set::ALL).map(|(id, set)| (new_set(id, set), NLM_F_CREATE));
+    changes.extend(sets);
+    for chain in CHAINS {
+        changes.push((new_chain(NAME, chain.attributes()), NLM_F_CREATE));
+        for rule in chain.rules() {
+            changes.push((new_rule(NAME, chain.name, rule), NLM_F_CREATE | NLM_F_APPEND));
+        }
+    }
+    changes
+}
+
+fn new_set(id: u32, set: Set) -> NfTablesMessage {
+    let (key_type, key_length) = type_and_length(set.key());
+    let (value_type, value_length) = type_and_length(set.value());
+    let mut attributes = vec![
+        SetAttribute::Table(NAME.to_owned()),
+        SetAttribute::Name(set.name().to_owned()),
+        SetAttribute::KeyType(key_type),
+        SetAttribute::KeyLen(key_length),
+        SetAttribute::Id(id),
+    ];
+    let flags = if value_length == 0 { SetFlags::empty() } else { SetFlags::Map };
+    attributes.push(SetAttribute::Flags(flags));
+    if value_length > 0 {
+        attributes
+            .extend([SetAttribute::DataType(value_type), SetAttribute::DataLen(value_length)]);
+    }
+    NfTablesMessage::NewSet(SetMessage { attributes })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn owner_is_read_from_its_comment() {
+        assert_eq!(owner(&comment("c1/eth0")).as_deref(), Some("c1/eth0"));
+        for other in [&[][..], &[0], &[0, 3, b'a', 0], &[1, 2, b'a', 0], &[0, 2, 0xff, 0]] {
+            assert_eq!(owner(other), None, "{other:?}");
+        }
+    }
+}
