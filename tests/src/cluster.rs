@@ -56,6 +56,8 @@ pub struct Spec {
     pub device_index: u16,
     /// Whether the subnet leads to an internet gateway, and each node has a public address.
     pub outside: bool,
+    /// Whether the subnet is peered with a second VPC: see [`crate::peers`].
+    pub peered: bool,
     /// Addresses of the subnet that somebody else uses.
     pub used: Vec<String>,
     /// The simulator's switches, by name.
@@ -129,6 +131,7 @@ impl Spec {
             ipv6_only: false,
             device_index: 0,
             outside: false,
+            peered: false,
             used,
             switches,
             nodes,
@@ -199,7 +202,7 @@ impl Spec {
             true => json!({"0.0.0.0/0": "internet-gateway", "::/0": "internet-gateway"}),
             false => json!({}),
         };
-        json!({
+        let mut topology = json!({
             "region": "us-east-1", "account": "111122223333", "iam_role": "node",
             "fabric_netns": self.name, "switches": self.switches,
             "vpcs": [{
@@ -211,7 +214,11 @@ impl Spec {
                 }],
             }],
             "instances": instances.collect::<Vec<_>>(),
-        })
+        });
+        if self.peered {
+            crate::peers::add(&mut topology, &self.name);
+        }
+        topology
     }
 }
 
