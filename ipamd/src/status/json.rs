@@ -52,6 +52,10 @@ struct Eni<'a> {
     table: u32,
     /// Secondary addresses and prefixes.
     blocks: Vec<Block<'a>>,
+    /// Prefixes that containers beside the pods use; they are in no other list and in no count.
+    delegated: &'a [String],
+    /// The range of its subnet; empty while the daemon does not know it.
+    subnet_cidr: &'a str,
 }
 
 #[derive(Serialize)]
@@ -89,6 +93,8 @@ struct Counts {
     free: u64,
     /// A count of prefixes.
     prefixes: u64,
+    /// A count of prefixes.
+    delegated: u64,
     /// A count of ADDs that wait for an address.
     waiting: u64,
 }
@@ -117,6 +123,7 @@ pub(super) fn render(view: &v1::ViewReply) -> serde_json::Result<String> {
             quarantined: counts.quarantined,
             free: counts.free,
             prefixes: counts.prefixes,
+            delegated: counts.delegated,
             waiting: counts.waiting,
         },
         in_flight: &view.in_flight,
@@ -144,6 +151,8 @@ fn eni(eni: &v1::EniView) -> Eni<'_> {
         state: &eni.state,
         table: eni.table,
         blocks: blocks.collect(),
+        delegated: &eni.delegated,
+        subnet_cidr: &eni.subnet_cidr,
     }
 }
 

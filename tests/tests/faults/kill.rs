@@ -148,6 +148,7 @@ fn every_fail_point_is_tried() {
         daemon::ASKED,
         record::BOOTED,
         record::RESTING,
+        record::DELEGATING,
         record::ASSIGNING,
         groups::SETTING,
     ]);

@@ -7,6 +7,7 @@ use std::time::Duration;
 use self::hysteresis::Hysteresis;
 use super::calls::{Calls, Pressure};
 use super::context::Context;
+use super::delegation;
 use super::inventory::Inventory;
 use super::journal::Journal;
 use super::learnt::Learnt;
@@ -119,6 +120,7 @@ impl Supply {
             creating: creating.collect(),
             n_foreign: inventory.n_foreign(),
             n_waiting: u32::try_from(n_waiting).unwrap_or(u32::MAX),
+            n_to_delegate: delegation::n_lacking(pool, cx),
             subnets: subnets.iter().map(|subnet| sources.subnet_supply(subnet)).collect(),
             create_at_most: self.learnt.create_at_most,
             assign_hold: calls.hold(cx.assign_action(), pressure, cx.now),
@@ -345,6 +347,10 @@ impl Sources<'_> {
         let rests = self.cx.rests();
         let mut tally = Tally::default();
         for (block, state) in eni.blocks.iter().filter(|(_, state)| state.stays()) {
+            if state.delegated {
+                tally.delegated += 1;
+                continue;
+            }
             let n_cooling = state.n_cooling(rests);
             let idle = u16::from(n_cooling == 0 && !state.has_pods());
             if block.is_prefix() {

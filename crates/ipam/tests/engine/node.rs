@@ -48,6 +48,7 @@ pub(crate) struct Setup {
     pub(crate) placement: Placement,
     pub(crate) max_enis: Option<u16>,
     pub(crate) max_pods: u32,
+    pub(crate) delegated_prefixes: Option<u16>,
     pub(crate) cooldown: Duration,
     pub(crate) add_wait: Duration,
     pub(crate) grow_delay: Duration,
@@ -58,7 +59,7 @@ pub(crate) struct Setup {
 
 impl From<Setup> for Policy {
     fn from(setup: Setup) -> Policy {
-        let Setup { kind, targets, placement, max_enis, max_pods, .. } = setup;
+        let Setup { kind, targets, placement, max_enis, max_pods, delegated_prefixes, .. } = setup;
         let family = FamilyPolicy { targets, ..FamilyPolicy::new(kind, WarmSettings::default()) };
         let timing = Timing {
             cooldown: setup.cooldown,
@@ -74,6 +75,7 @@ impl From<Setup> for Policy {
             placement,
             max_enis,
             max_pods,
+            delegated_prefixes,
             mtu: 9001,
             nat: NatPolicy::default(),
             timing,
@@ -88,6 +90,7 @@ pub(crate) fn policy(kind: BlockKind, settings: WarmSettings) -> Setup {
         placement: Placement::LikePrimary,
         max_enis: None,
         max_pods: 737,
+        delegated_prefixes: None,
         cooldown: Duration::from_secs(30),
         add_wait: Duration::from_secs(10),
         grow_delay: Duration::ZERO,

@@ -174,7 +174,7 @@ pub(super) fn steps() -> impl Strategy<Value = Vec<Step>> {
         3 => prop::collection::vec(any::<bool>(), 1..4).prop_map(|shows| Step::Hint { shows }),
         2 => (prop_oneof![2 => Just(0), 1 => 1..4_usize], prop::sample::select(GROUPS.to_vec()))
             .prop_map(|(eni, groups)| Step::Groups { eni, groups }),
-        1 => policies(vec![BlockKind::V4Address, BlockKind::V4Prefix]).prop_map(Step::Policy),
+        1 => delegating_policies().prop_map(Step::Policy),
         1 => (1..4_u16, 2..5_u16).prop_map(|(enis, addresses_per_eni)| {
             Step::Limits(Limits { enis, addresses_per_eni, ..limits("t3.small") })
         }),
@@ -183,13 +183,25 @@ pub(super) fn steps() -> impl Strategy<Value = Vec<Step>> {
 }
 
 pub(super) fn settings() -> impl Strategy<Value = Setting> {
-    let policies = policies(vec![BlockKind::V4Address, BlockKind::V4Prefix]);
     let limits =
         (any::<bool>(), 1..4_u16, 2..5_u16).prop_map(|(prefixes, enis, addresses_per_eni)| {
             let believed = Limits { prefixes, ..limits("t3.small") };
             (believed, Limits { enis, addresses_per_eni, ..believed })
         });
-    (policies, limits, 0..16_u16, 0..6_u16).prop_map(|(policy, limits, n_addresses, n_prefixes)| {
-        Setting { policy, limits, n_addresses, n_prefixes }
-    })
+    (delegating_policies(), limits, 0..16_u16, 0..6_u16).prop_map(
+        |(policy, limits, n_addresses, n_prefixes)| Setting {
+            policy,
+            limits,
+            n_addresses,
+            n_prefixes,
+        },
+    )
+}
+
+/// Policies. Some want prefixes for other containers, and some want them back.
+fn delegating_policies() -> impl Strategy<Value = Setup> {
+    let delegated = prop::sample::select(vec![None, None, None, Some(0), Some(1), Some(2)]);
+    let policies = policies(vec![BlockKind::V4Address, BlockKind::V4Prefix]);
+    (policies, delegated)
+        .prop_map(|(policy, delegated_prefixes)| Setup { delegated_prefixes, ..policy })
 }
