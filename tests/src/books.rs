@@ -61,7 +61,8 @@ fn ids(enis: &Value) -> Vec<String> {
 /// The daemon's ENIs with their blocks are EC2's, and each pod's address is on its ENI.
 fn compare_with_ec2(view: &ViewReply, instance: &Value) -> Result<()> {
     let ours = view.enis.iter().map(|eni| {
-        let blocks = eni.blocks.iter().map(|block| block.cidr.clone());
+        let blocks = eni.blocks.iter().map(|block| &block.cidr);
+        let blocks = blocks.chain(&eni.delegated).cloned();
         (eni.id.clone(), blocks.collect())
     });
     let ours: BTreeMap<String, BTreeSet<String>> = ours.collect();

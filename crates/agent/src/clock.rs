@@ -110,7 +110,8 @@ pub(crate) fn without_future(record: Record, now: Timestamp) -> (Record, usize) 
             | Change::Booted { .. }
             | Change::EniKnown(_)
             | Change::EniForgotten { .. }
-            | Change::VpcRanges { .. } => change,
+            | Change::VpcRanges { .. }
+            | Change::Delegated { .. } => change,
         };
         corrected.apply(&change).expect("no fact contradicts another one for its time");
     }

@@ -47,6 +47,7 @@ fn pool(page: &Page, view: &PoolView) {
         || view.enis.iter().flat_map(|eni| &eni.blocks).filter(|(block, _)| block.is_prefix());
     let n_ipv4 = prefixes().filter(|(block, _)| block.family() == Family::V4).count();
     page.gauge(&registry::TOTAL_PREFIXES, n_ipv4);
+    page.gauge(&registry::DELEGATED_PREFIXES, counts.delegated);
     let on_eni = |eni: &EniView| eni.blocks.values().map(|used| used.assigned.len()).sum::<usize>();
     let per_eni = view.enis.iter().map(|eni| (eni.id.as_str(), on_eni(eni)));
     page.gauges(&registry::ASSIGNED_PER_ENI, per_eni);

@@ -301,6 +301,8 @@ fn eni(eni: EniView) -> v1::EniView {
         state: eni.stage.as_str().to_owned(),
         table,
         blocks: eni.blocks.iter().map(|(cidr, used)| block(*cidr, used)).collect(),
+        delegated: eni.delegated.iter().map(ToString::to_string).collect(),
+        subnet_cidr: eni.subnet_cidr.map(|cidr| cidr.to_string()).unwrap_or_default(),
     }
 }
 
@@ -315,8 +317,9 @@ fn block(cidr: Block, used: &BlockUse) -> v1::BlockView {
 }
 
 fn pool_counts(counts: Counts) -> v1::PoolCounts {
-    let Counts { total, assigned, cooling, quarantined, free, prefixes, waiting } = counts;
-    v1::PoolCounts { total, assigned, cooling, free, prefixes, waiting, quarantined }
+    let Counts { total, assigned, cooling, quarantined, free, prefixes, delegated, waiting } =
+        counts;
+    v1::PoolCounts { total, assigned, cooling, free, prefixes, waiting, quarantined, delegated }
 }
 
 fn count(n: usize) -> u64 {

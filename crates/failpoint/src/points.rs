@@ -20,6 +20,7 @@ pub const IPAMD: &[&str] = &[
     "unwritten-eni_known",
     "unwritten-eni_forgotten",
     "unwritten-vpc_ranges",
+    "unwritten-delegated",
     // The change is in the log and not yet on disk.
     "written-assigned",
     "written-released",
@@ -31,6 +32,7 @@ pub const IPAMD: &[&str] = &[
     "written-eni_known",
     "written-eni_forgotten",
     "written-vpc_ranges",
+    "written-delegated",
     // The change is on disk, and its effects are still to come.
     "synced-assigned",
     "synced-released",
@@ -42,6 +44,7 @@ pub const IPAMD: &[&str] = &[
     "synced-eni_known",
     "synced-eni_forgotten",
     "synced-vpc_ranges",
+    "synced-delegated",
     // Before a call of EC2. `UnassignIpv6Addresses` is missing: a node keeps its one /80, so no test passes it.
     // `SetSecurityGroups` is a ModifyNetworkInterfaceAttribute too.
     "calling-DescribeNetworkInterfaces",

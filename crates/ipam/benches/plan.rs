@@ -73,6 +73,7 @@ fn policy(kind: BlockKind) -> Policy {
         placement: Placement::LikePrimary,
         max_enis: None,
         max_pods: 100_000,
+        delegated_prefixes: None,
         mtu: 9001,
         nat: ipam::policy::NatPolicy::default(),
         timing: Timing {
@@ -121,6 +122,7 @@ fn situation(kind: BlockKind) -> Result<Situation, Box<dyn Error>> {
         creating: Vec::new(),
         n_foreign: 0,
         n_waiting: 20,
+        n_to_delegate: 0,
         subnets: vec![subnet.clone()],
         create_at_most: u16::MAX,
         assign_hold: None,

@@ -7,12 +7,13 @@
 //! times lead to the same effects, and nothing waits for a poll.
 //!
 //! From below, where each layer may use those before it: `context`, `poll` · `journal` · `calls`, `demand`,
-//! `connections` · `inventory` · `learnt`, `kernel_check`, `leaks`, `nat` · `host` · `lifecycle`, `outcome` ·
+//! `connections` · `inventory` · `learnt`, `kernel_check`, `leaks`, `nat`, `delegation` · `host` · `lifecycle`, `outcome` ·
 //! `supply` · `security_groups` · `refusal`, `view`, which read all parts and change none.
 
 mod calls;
 mod connections;
 mod context;
+mod delegation;
 mod demand;
 mod host;
 mod inventory;
@@ -44,6 +45,7 @@ use crate::time::Timestamp;
 use self::calls::{Calls, Pressure};
 use self::connections::Connections;
 use self::context::Site;
+use self::delegation::Delegating;
 use self::demand::{Demand, FamilyOutlook, Outlook, Shortage, Stock, Waiter, reply};
 use self::host::HostSync;
 use self::inventory::{Inventory, Judgements, Polled, StockTake};
@@ -103,7 +105,7 @@ impl Engine {
         let jitter = Jitter::new(node.instance.as_str());
         let site = Site { node, limits, policy, jitter, kernel_checked: None };
         let mut engine = Self {
-            pool: Pool::default(),
+            pool: Pool { delegated: record.delegated().clone(), ..Pool::default() },
             demand: Demand::default(),
             calls: Calls::new(&record, jitter, now),
             inventory: Inventory::new(&record, site.at(now)),
@@ -253,6 +255,7 @@ impl Engine {
         self.poll(now, out);
         self.with_stock(now, |mut stock, _| stock.warm_start());
         self.advance(now);
+        self.delegate(now);
         self.plan(now);
         self.align(now);
         // The plan may need a describe, and so may a change of groups.
@@ -284,6 +287,18 @@ impl Engine {
         let pressure = self.pressure();
         self.inventory.poll(&mut self.calls, pressure, now, out);
         self.leaks.poll(&mut self.calls, pressure, now, out);
+    }
+
+    /// Takes prefixes from the pods for other containers, or gives them back to the pods.
+    fn delegate(&mut self, now: Timestamp) {
+        let is_unset = self.site.policy.delegated_prefixes.is_none();
+        if is_unset || !self.inventory.is_known() || self.journal.hold(now).is_some() {
+            return;
+        }
+        let (n_waiting, doubted) = (self.demand.n_waiting(), self.inventory.doubted_by_hints(now));
+        let Self { site, pool, journal, .. } = self;
+        let cx = site.at(now);
+        Delegating { pool, journal, n_waiting, doubted: &doubted, cx }.settle();
     }
 
     /// Starts the next call of each ENI that comes or goes. Starts none before EC2's first answer, or while the

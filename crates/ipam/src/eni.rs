@@ -207,17 +207,23 @@ impl Eni {
         }
     }
 
-    /// Whether a pod uses one of its addresses, one still rests, or a block is foreign.
+    /// Whether a pod or another container uses one of its addresses, one still rests, or a block is foreign.
     pub(crate) fn in_use(&self, rests: Rests) -> bool {
         !self.foreign_blocks.is_empty() || self.blocks.values().any(|state| !state.is_idle(rests))
     }
 
     /// Whether it may go at all. It stays while the record has a pod on it, even with an address that does
-    /// not count: one of the family that was in force when the pod came.
+    /// not count: one of the family that was in force when the pod came. It stays with a delegated prefix, too.
     pub(crate) fn is_removable(&self, record: &Record) -> bool {
-        let is_ours = self.origin == Origin::Tagged && self.foreign_blocks.is_empty();
+        let is_free = self.foreign_blocks.is_empty() && self.n_delegated() == 0;
+        let is_ours = self.origin == Origin::Tagged && is_free;
         let mut ips = record.assignments().values().flat_map(|held| held.addresses.iter());
         is_ours && !ips.any(|ip| *ip.via.eni() == self.id)
+    }
+
+    /// How many of its prefixes containers beside the pods use.
+    pub(crate) fn n_delegated(&self) -> usize {
+        self.blocks.values().filter(|state| state.delegated).count()
     }
 
     pub(crate) fn n_live(&self) -> usize {
@@ -306,6 +312,8 @@ pub(crate) struct BlockState {
     /// Addresses whose use contradicts the record.
     pub(crate) quarantined: BTreeSet<IpAddr>,
     pub(crate) standing: Standing,
+    /// Whether containers beside the pods use it. Then it gives out no addresses and never goes back.
+    pub(crate) delegated: bool,
 }
 
 /// Whether a block gives out addresses.
@@ -332,7 +340,7 @@ impl BlockState {
 
     /// Whether it gives out addresses.
     pub(crate) fn offers(&self) -> bool {
-        self.standing == Standing::Confirmed
+        self.standing == Standing::Confirmed && !self.delegated
     }
 
     /// Whether it is not on its way back to EC2.
@@ -362,9 +370,9 @@ impl BlockState {
         self.quarantined.difference(&self.live).copied()
     }
 
-    /// Whether none of its addresses serves a pod, rests or is quarantined.
+    /// Whether none of its addresses serves a pod or another container, rests or is quarantined.
     pub(crate) fn is_idle(&self, rests: Rests) -> bool {
-        !self.has_pods() && self.n_cooling(rests) == 0
+        !self.delegated && !self.has_pods() && self.n_cooling(rests) == 0
     }
 
     /// Whether a pod has an address of it, on record or not.

@@ -136,6 +136,7 @@ mod tests {
             placement: Placement::LikePrimary,
             max_enis: Some(max_enis),
             max_pods,
+            delegated_prefixes: None,
             mtu: 9001,
             nat: crate::policy::NatPolicy::default(),
             timing: Timing {

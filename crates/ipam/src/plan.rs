@@ -33,6 +33,8 @@ pub struct Situation {
     pub n_foreign: u16,
     /// Pods that wait for an address.
     pub n_waiting: u32,
+    /// Prefixes that containers beside the pods still want.
+    pub n_to_delegate: u16,
     /// The subnets for new ENIs, the preferred one first.
     pub subnets: Vec<SubnetSupply>,
     /// How many blocks a new ENI may carry from the start.
@@ -122,6 +124,8 @@ pub struct Tally {
     pub prefixes: u16,
     /// Prefixes in which no address serves or rests.
     pub idle_prefixes: u16,
+    /// Prefixes that containers beside the pods use. They take room on the ENI and count nowhere else.
+    pub delegated: u16,
     /// Addresses of all blocks together.
     pub addresses: u64,
     /// Pods' addresses.
@@ -197,6 +201,7 @@ pub struct Blocked {
 pub fn plan(situation: &Situation, policy: &Policy, limits: &Limits, now: Timestamp) -> Plan {
     let mut planner = Planner::new(situation, policy, limits, now);
     planner.grow();
+    planner.grow_for_delegation();
     let mut surplus = if planner.is_at_rest() { planner.surplus() } else { Surplus::default() };
     planner.add_excluded(&mut surplus);
     planner.finish(surplus)

@@ -248,6 +248,9 @@ pub struct Policy {
     pub max_enis: Option<u16>,
     /// The most pods of the node that need an address; the pool does not grow beyond.
     pub max_pods: u32,
+    /// `TIDEPOOL_DELEGATED_PREFIXES`: how many prefixes containers beside the pods use; `None` leaves what is on
+    /// record.
+    pub delegated_prefixes: Option<u16>,
     /// `AWS_VPC_ENI_MTU`: the MTU of all ENIs, in bytes.
     pub mtu: u16,
     /// How pods on IPv4 reach what is outside the VPC, and are reached from there.

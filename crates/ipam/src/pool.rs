@@ -23,6 +23,8 @@ pub(crate) struct Pool {
     /// Addresses, ours or not, whose use contradicts the record, each with its link. The link is `None` once it
     /// is gone and the address's cooldown is not on record yet.
     pub(crate) quarantine: BTreeMap<IpAddr, Option<PodLink>>,
+    /// The prefixes that containers beside the pods use, on record or on their way there.
+    pub(crate) delegated: BTreeSet<Block>,
 }
 
 impl Pool {
@@ -121,7 +123,8 @@ impl Pool {
             eni.blocks.entry(*block).or_insert_with(|| {
                 let (first, last) = block.bounds();
                 let quarantined = self.quarantine.range(first..=last).map(|(ip, _)| *ip).collect();
-                BlockState { quarantined, ..state_on_record(*block, record, promised) }
+                let delegated = self.delegated.contains(block);
+                BlockState { quarantined, delegated, ..state_on_record(*block, record, promised) }
             });
         }
     }
@@ -134,6 +137,50 @@ impl Pool {
     /// Whether any ENI carries `address` for pods.
     pub(crate) fn has(&self, address: IpAddr) -> bool {
         self.eni_of(address).is_some()
+    }
+
+    /// Whether `address` is in a block that pods get addresses of.
+    pub(crate) fn serves(&self, address: IpAddr) -> bool {
+        self.has(address) && !self.is_delegated(address)
+    }
+
+    /// Whether `address` is in a prefix that containers beside the pods use.
+    pub(crate) fn is_delegated(&self, address: IpAddr) -> bool {
+        Block::candidates(address).any(|block| self.delegated.contains(&block))
+    }
+
+    /// The prefix to delegate next: one without any use, of an ENI whose kernel side is ready. The primary ENI
+    /// comes first, since it never goes back; of each ENI the lowest prefix. So a daemon without its record
+    /// mostly chooses the same again.
+    pub(crate) fn idle_prefix(
+        &self,
+        kind: BlockKind,
+        doubted: &BTreeSet<Block>,
+        rests: Rests,
+    ) -> Option<Block> {
+        let offering = self.enis.values().filter(|eni| eni.offers());
+        let prefixes = offering.flat_map(|eni| {
+            let is_idle = move |(block, state): &(&Block, &BlockState)| {
+                block.kind() == kind
+                    && state.offers()
+                    && state.is_idle(rests)
+                    && !doubted.contains(*block)
+            };
+            let place = (eni.origin != Origin::Primary, eni.device_index());
+            eni.blocks.iter().filter(is_idle).map(move |(block, _)| (place, *block))
+        });
+        prefixes.min().map(|(_, block)| block)
+    }
+
+    /// Takes `prefix` from the pods, or gives it back to them.
+    pub(crate) fn set_delegated(&mut self, prefix: Block, delegated: bool) {
+        if delegated {
+            self.delegated.insert(prefix);
+        } else {
+            self.delegated.remove(&prefix);
+        }
+        let states = self.enis.values_mut().filter_map(|eni| eni.blocks.get_mut(&prefix));
+        states.for_each(|state| state.delegated = delegated);
     }
 
     /// Whether an address of `blocks` is in quarantine.

@@ -75,6 +75,11 @@ pub enum Change {
         /// The ranges.
         ranges: BTreeSet<Ipv4Net>,
     },
+    /// These prefixes are delegated, and no others.
+    Delegated {
+        /// The prefixes.
+        prefixes: BTreeSet<Block>,
+    },
 }
 
 /// An attached ENI of ours, as far as a later run may offer its addresses before EC2 answers.
@@ -316,6 +321,7 @@ pub struct Record {
     boot: Option<BootId>,
     enis: BTreeMap<EniId, KnownEni>,
     vpc_ranges: BTreeSet<Ipv4Net>,
+    delegated: BTreeSet<Block>,
 }
 
 impl Record {
@@ -368,6 +374,7 @@ impl Record {
                 self.enis.remove(eni);
             }
             Change::VpcRanges { ranges } => self.vpc_ranges.clone_from(ranges),
+            Change::Delegated { prefixes } => self.delegated.clone_from(prefixes),
         }
         Ok(())
     }
@@ -420,7 +427,10 @@ impl Record {
         let enis = self.enis.values().cloned().map(Change::EniKnown);
         let ranges = Some(self.vpc_ranges.clone()).filter(|ranges| !ranges.is_empty());
         let ranges = ranges.map(|ranges| Change::VpcRanges { ranges });
-        cooling.chain(assigned).chain(counter).chain(intents).chain(boot).chain(enis).chain(ranges)
+        let delegated = Some(self.delegated.clone()).filter(|prefixes| !prefixes.is_empty());
+        let delegated = delegated.map(|prefixes| Change::Delegated { prefixes });
+        let rest = boot.chain(enis).chain(ranges).chain(delegated);
+        cooling.chain(assigned).chain(counter).chain(intents).chain(rest)
     }
 
     /// The assignment of each attachment, ascending by key.
@@ -463,6 +473,12 @@ impl Record {
     #[must_use]
     pub fn vpc_ranges(&self) -> &BTreeSet<Ipv4Net> {
         &self.vpc_ranges
+    }
+
+    /// The prefixes that containers beside the pods use. They outlive a boot, as EC2's assignments do.
+    #[must_use]
+    pub fn delegated(&self) -> &BTreeSet<Block> {
+        &self.delegated
     }
 
     /// The boot in which the record last got an ENI's description.

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
+use ipnet::IpNet;
 use mac::MacAddr;
 
 use crate::block::{Block, BlockKind};
@@ -74,6 +75,10 @@ pub struct EniView {
     pub stage: EniStage,
     /// The blocks that it carries for pods.
     pub blocks: BTreeMap<Block, BlockUse>,
+    /// The prefixes on record that containers beside the pods use.
+    pub delegated: BTreeSet<Block>,
+    /// The range of its subnet; `None` until EC2 has described it.
+    pub subnet_cidr: Option<IpNet>,
 }
 
 /// Why an ENI on this instance is not ours to manage.
@@ -168,6 +173,8 @@ pub struct Counts {
     pub free: u64,
     /// Prefixes.
     pub prefixes: u64,
+    /// Prefixes that containers beside the pods use. They count in none of the other sums.
+    pub delegated: u64,
     /// Adds that wait.
     pub waiting: u64,
 }

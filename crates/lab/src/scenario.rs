@@ -178,6 +178,7 @@ fn case(&(name, kind, targets): &Rule, shape: Shape) -> Case {
                 BlockKind::V4Address => max_pods.0,
                 BlockKind::V4Prefix | BlockKind::V6Prefix => max_pods.1,
             },
+            delegated_prefixes: None,
             mtu: 9001,
             nat: ipam::policy::NatPolicy::default(),
             timing: Timing {

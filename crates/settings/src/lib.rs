@@ -42,9 +42,9 @@ use self::registry::{
     AWS_CA_BUNDLE, AWS_VPC_ENI_MTU, AWS_VPC_K8S_CNI_BACKING_STORE, AWS_VPC_K8S_CNI_LOG_FILE,
     AWS_VPC_K8S_CNI_LOGLEVEL, DISABLE_LEAKED_ENI_CLEANUP, DISABLE_METRICS, DISABLE_POD_V6,
     HTTP_PROXY, HTTP_TIMEOUT, HTTPS_PROXY, IP_COOLDOWN_PERIOD, MANAGE_UNTAGGED_ENI, MAX_ENI,
-    MINIMUM_IP_TARGET, MY_POD_NAME, NO_PROXY, POD_MTU, TIDEPOOL_ADD_WAIT, TIDEPOOL_ENV_FILE,
-    TIDEPOOL_GROW_DELAY, TIDEPOOL_LEAK_AGE, TIDEPOOL_MAX_PODS, TIDEPOOL_MIN_ENI_AGE,
-    TIDEPOOL_RAISE_NEIGHBOUR_LIMITS,
+    MINIMUM_IP_TARGET, MY_POD_NAME, NO_PROXY, POD_MTU, TIDEPOOL_ADD_WAIT,
+    TIDEPOOL_DELEGATED_PREFIXES, TIDEPOOL_ENV_FILE, TIDEPOOL_GROW_DELAY, TIDEPOOL_LEAK_AGE,
+    TIDEPOOL_MAX_PODS, TIDEPOOL_MIN_ENI_AGE, TIDEPOOL_RAISE_NEIGHBOUR_LIMITS,
     TIDEPOOL_RUNTIME_SOCKET, TIDEPOOL_SHRINK_DELAY, TIDEPOOL_SOCKET, WARM_ENI_TARGET,
     WARM_IP_TARGET, WARM_PREFIX_TARGET,
 };
@@ -124,6 +124,8 @@ pub struct Settings {
     pub max_enis: Option<u16>,
     /// `TIDEPOOL_MAX_PODS`.
     pub max_pods: Option<u32>,
+    /// `TIDEPOOL_DELEGATED_PREFIXES`; above 0 only with prefixes.
+    pub delegated_prefixes: Option<u16>,
     /// `IP_COOLDOWN_PERIOD`.
     pub cooldown: Duration,
     /// `TIDEPOOL_ADD_WAIT`.
@@ -216,6 +218,7 @@ impl Settings {
             warm: warm_settings(variables, kind)?,
             max_enis: variables.optional_number(&MAX_ENI, 1, u16::MAX)?,
             max_pods: variables.optional_number(&TIDEPOOL_MAX_PODS, 1, u32::MAX)?,
+            delegated_prefixes: delegated_prefixes(variables, kind)?,
             cooldown: variables.seconds(&IP_COOLDOWN_PERIOD, 0)?,
             add_wait: variables.span(&TIDEPOOL_ADD_WAIT, LONGEST_ADD_WAIT)?,
             grow_delay: variables.span(&TIDEPOOL_GROW_DELAY, LONGEST_GROW_DELAY)?,
@@ -248,6 +251,20 @@ impl Settings {
             warnings,
         })
     }
+}
+
+/// No instance has more places for prefixes on all its ENIs together.
+const MOST_DELEGATED: u16 = 1000;
+
+/// A pool of single addresses has no prefix to give away.
+fn delegated_prefixes(variables: &Variables, kind: BlockKind) -> Result<Option<u16>, SettingError> {
+    let setting = &TIDEPOOL_DELEGATED_PREFIXES;
+    let wanted = variables.optional_number(setting, 0, MOST_DELEGATED)?;
+    if wanted.is_some_and(|n| n > 0) && !kind.is_prefix() {
+        let needs = "only with ENABLE_PREFIX_DELEGATION=true or ENABLE_IPv6=true";
+        return Err(variables.error(setting, needs));
+    }
+    Ok(wanted)
 }
 
 /// Where the daemon listens, for a client that needs no other setting to be right.

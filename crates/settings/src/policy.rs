@@ -6,7 +6,8 @@ use ipam::policy::{
 };
 
 use crate::registry::{
-    ENABLE_IPv6, MAX_ENI, MINIMUM_IP_TARGET, WARM_ENI_TARGET, WARM_IP_TARGET, WARM_PREFIX_TARGET,
+    ENABLE_IPv6, MAX_ENI, MINIMUM_IP_TARGET, TIDEPOOL_DELEGATED_PREFIXES, WARM_ENI_TARGET,
+    WARM_IP_TARGET, WARM_PREFIX_TARGET,
 };
 use crate::{SettingError, Settings};
 
@@ -39,6 +40,15 @@ pub fn policy(
                 .to_owned(),
         });
     }
+    if settings.delegated_prefixes.is_some_and(|n| n > 0) && !kind.is_prefix() {
+        return Err(SettingError {
+            variable: TIDEPOOL_DELEGATED_PREFIXES.name,
+            value: settings.delegated_prefixes.unwrap_or_default().to_string(),
+            allowed: "this instance type takes no prefixes; use one that is built on the Nitro \
+                      system, or 0"
+                .to_owned(),
+        });
+    }
     let family = FamilyPolicy::new(kind, settings.warm);
     Ok(Policy {
         families: match settings.dual {
@@ -48,6 +58,7 @@ pub fn policy(
         placement: Placement::LikePrimary,
         max_enis: settings.max_enis,
         max_pods: settings.max_pods.unwrap_or_else(|| max_pods(kind, limits, vcpus)),
+        delegated_prefixes: settings.delegated_prefixes,
         mtu: settings.mtu,
         nat: settings.nat.clone(),
         timing: Timing {
@@ -212,6 +223,19 @@ mod tests {
         let end = "has no effect with ENABLE_IPv6=true, where one prefix is enough; leave it out";
         let expect = [("MINIMUM_IP_TARGET: 10 ", end), ("MAX_ENI: 2 ", end)];
         check(&[prefixes, ipv6, minimum, ("MAX_ENI", "2")], &expect);
+    }
+
+    #[test]
+    fn delegation_needs_an_instance_with_prefixes() {
+        let of = |n: &str, prefixes| {
+            let set = [("ENABLE_PREFIX_DELEGATION", "true"), ("TIDEPOOL_DELEGATED_PREFIXES", n)];
+            let owned = set.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned()));
+            let settings = Settings::read(&owned.collect()).unwrap();
+            policy(&settings, Limits { enis: 3, addresses_per_eni: 4, prefixes }, Some(2))
+        };
+        assert_eq!(of("1", true).unwrap().delegated_prefixes, Some(1));
+        assert_eq!(of("0", false).unwrap().delegated_prefixes, Some(0));
+        assert_eq!(of("1", false).unwrap_err().variable, "TIDEPOOL_DELEGATED_PREFIXES");
     }
 
     #[test]

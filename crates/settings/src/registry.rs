@@ -212,6 +212,9 @@ settings! {
     TIDEPOOL_MAX_PODS: Pool, Depends("by the instance type"),
         "The most addresses that the pool grows to",
         .live(), .flag(Number("max-pods"));
+    TIDEPOOL_DELEGATED_PREFIXES: Pool, Unset,
+        "Prefixes that containers beside the pods use; unset leaves what is on record, 0 takes all back",
+        .live();
     IP_COOLDOWN_PERIOD: Pool, Value("30"),
         "Seconds for which a released address rests before another pod gets it",
         .live();

@@ -55,6 +55,10 @@ struct Eni<'a> {
     table: u32,
     /// Secondary addresses and prefixes.
     blocks: Vec<Block<'a>>,
+    /// Prefixes that containers beside the pods use; they are in no other list and in no count.
+    delegated: &'a [String],
+    /// The range of its subnet; empty while the daemon does not know it.
+    subnet_cidr: &'a str,
 }
 
 #[derive(Serialize)]
@@ -96,6 +100,8 @@ struct Counts {
     free: u64,
     /// A count of prefixes.
     prefixes: u64,
+    /// A count of prefixes.
+    delegated: u64,
     /// A count of ADDs that wait for an address.
     waiting: u64,
 }
@@ -125,8 +131,16 @@ pub(super) fn render(view: &v1::ViewReply) -> serde_json::Result<String> {
 }
 
 fn sums(counts: v1::PoolCounts) -> Counts {
-    let v1::PoolCounts { total, assigned, cooling, quarantined, free, prefixes, waiting } = counts;
-    Counts { total, assigned, cooling, quarantined, free, prefixes, waiting }
+    Counts {
+        total: counts.total,
+        assigned: counts.assigned,
+        cooling: counts.cooling,
+        quarantined: counts.quarantined,
+        free: counts.free,
+        prefixes: counts.prefixes,
+        delegated: counts.delegated,
+        waiting: counts.waiting,
+    }
 }
 
 fn eni(eni: &v1::EniView) -> Eni<'_> {
@@ -148,6 +162,8 @@ fn eni(eni: &v1::EniView) -> Eni<'_> {
         state: &eni.state,
         table: eni.table,
         blocks: blocks.collect(),
+        delegated: &eni.delegated,
+        subnet_cidr: &eni.subnet_cidr,
     }
 }
 

@@ -31,8 +31,16 @@ fn limits(limits: &v1::InstanceLimits) -> String {
 
 /// The sums, then one line for each foreign ENI, call in flight and obstacle.
 fn sums(view: &v1::ViewReply) -> String {
-    let v1::PoolCounts { total, assigned, cooling, free, prefixes, waiting, quarantined } =
-        view.counts.unwrap_or_default();
+    let v1::PoolCounts {
+        total,
+        assigned,
+        cooling,
+        free,
+        prefixes,
+        waiting,
+        quarantined,
+        delegated: _,
+    } = view.counts.unwrap_or_default();
     let mut text = format!(
         "{total} addresses: {assigned} used, {cooling} cooling, {quarantined} quarantined, {free} free; \
          {prefixes} prefixes; {waiting} pods waiting"
@@ -42,6 +50,11 @@ fn sums(view: &v1::ViewReply) -> String {
         text.push_str(&format!(
             "\nIPv6: {assigned} used, {cooling} cooling, {quarantined} quarantined; {prefixes} prefixes"
         ));
+    }
+    for eni in &view.enis {
+        let id = &eni.id;
+        let prefixes = eni.delegated.iter().map(|prefix| format!("{prefix} on {id}"));
+        text.extend(prefixes.map(|phrase| format!("\ndelegated: {}", printable(&phrase))));
     }
     for (name, phrases) in [
         ("foreign ENI", &view.foreign_enis),

@@ -149,6 +149,7 @@ fn every_fail_point_is_tried() {
         daemon::ASKED,
         record::BOOTED,
         record::RESTING,
+        record::DELEGATING,
         record::ASSIGNING,
         groups::SETTING,
     ]);

@@ -67,6 +67,8 @@ metrics! {
         "Addresses that pods have";
     TOTAL_PREFIXES: Gauge "awscni_total_ipv4_prefixes" []
         "IPv4 prefixes (/28) that EC2 has assigned";
+    DELEGATED_PREFIXES: Gauge "tidepool_delegated_prefixes" []
+        "Prefixes that containers beside the pods use; they count in no other metric of addresses or prefixes";
     ASSIGNED_PER_ENI: Gauge "awscni_assigned_ip_per_eni" ["eni"]
         "Addresses of the ENI that pods have";
     ASSIGNED_PER_CIDR: Gauge "awscni_assigned_ip_per_cidr" ["cidr"]

@@ -35,6 +35,8 @@ fn eni(id: &str, stage: EniStage, blocks: &[(&str, &[&str])]) -> EniView {
         primary: false,
         stage,
         blocks: blocks.iter().map(|(cidr, used)| (block(cidr), block_use(used))).collect(),
+        delegated: BTreeSet::new(),
+        subnet_cidr: None,
     }
 }
 
@@ -70,7 +72,14 @@ fn view() -> PoolView {
             (eni_id("eni-2"), [block("10.0.0.7/32")].into()),
         ]
         .into(),
-        counts: Counts { total: 17, assigned: 3, free: 13, quarantined: 1, ..Counts::default() },
+        counts: Counts {
+            total: 17,
+            assigned: 3,
+            free: 13,
+            quarantined: 1,
+            delegated: 2,
+            ..Counts::default()
+        },
         second: Some(FamilyView {
             kind: BlockKind::V6Prefix,
             counts: Counts { assigned: 2, cooling: 5, ..Counts::default() },
@@ -130,6 +139,7 @@ fn page_shows_state_and_counts() {
         "awscni_total_ip_addresses 17",
         "awscni_assigned_ip_addresses 3",
         "awscni_total_ipv4_prefixes 1",
+        "tidepool_delegated_prefixes 2",
         "awscni_assigned_ip_per_eni{eni=\"eni-1\"} 3",
         "awscni_assigned_ip_per_eni{eni=\"eni-2\"} 0",
         "awscni_assigned_ip_per_cidr{cidr=\"10.0.0.16/28\"} 2",

@@ -11,7 +11,7 @@ const FORMAT: &str = "tidepool";
 /// Goes up when an older daemon can no longer read the lines. Version 2 added ENIs. Version 3 allows several
 /// addresses for a pod, each with its route (`Via`). Version 4 added calls that set security groups, and the VPC's
 /// ranges.
-const VERSION: u32 = 4;
+const VERSION: u32 = 5;
 /// The oldest version that this daemon reads.
 const OLDEST: u32 = 1;
 

@@ -22,5 +22,6 @@ fn name(change: &Change) -> &'static str {
         Change::EniKnown(_) => "eni_known",
         Change::EniForgotten { .. } => "eni_forgotten",
         Change::VpcRanges { .. } => "vpc_ranges",
+        Change::Delegated { .. } => "delegated",
     }
 }

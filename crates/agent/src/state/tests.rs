@@ -192,14 +192,15 @@ fn checksum_in_capitals_is_damage() {
     assert!(line::parse::<Change>(&line).is_ok() && line::parse::<Change>(&capitals).is_err());
 }
 
-/// The last builds of versions 1 and 2 wrote their logs: one change of each kind. The log of version 3 is that of
-/// version 2 in the form of version 3.
+/// The last builds of versions 1 and 2 wrote their logs: one change of each kind. The logs of versions 3 and 4 are
+/// that of version 2 in their form.
 #[test]
 fn stored_logs_of_earlier_versions_are_read() {
     for (version, text) in [
         (1, include_str!("stored/version-1.jsonl")),
         (2, include_str!("stored/version-2.jsonl")),
         (3, include_str!("stored/version-3.jsonl")),
+        (4, include_str!("stored/version-4.jsonl")),
     ] {
         let directory = tempfile::tempdir().unwrap();
         fs::write(directory.path().join(LOG), text).unwrap();
@@ -246,14 +247,14 @@ fn log_of_first_version_is_read_and_upgraded() {
 #[test]
 fn unreadable_log_is_kept_and_previous_copy_is_used() {
     let header = |text: &str| format!("[\"{:08x}\",{text}]\n", crc32fast::hash(text.as_bytes()));
-    let newer = header(r#"{"format":"tidepool","version":5,"owner":"i-0123456789abcdef0"}"#);
-    let foreign = header(r#"{"format":"tidepool","version":4,"instance":"i-ffff"}"#);
+    let newer = header(r#"{"format":"tidepool","version":6,"owner":"i-0123456789abcdef0"}"#);
+    let foreign = header(r#"{"format":"tidepool","version":5,"instance":"i-ffff"}"#);
     let other = header(r#"{"format":"vpc-cni-ipam/1","version":1}"#);
     let garbage = [
         (Vec::new(), "line 1: no header: unfinished line"),
         (vec![0; 4096], "line 1: no header: unfinished line"),
         (b"{\"version\":\"vpc-cni-ipam/1\"}\n".to_vec(), "no header: not a line of a state log"),
-        (newer.into_bytes(), "line 1: version 5; this ipamd reads versions 1 to 4"),
+        (newer.into_bytes(), "line 1: version 6; this ipamd reads versions 1 to 5"),
         (foreign.into_bytes(), "written on i-ffff; this is i-0123456789abcdef0"),
         (other.into_bytes(), "line 1: format \"vpc-cni-ipam/1\""),
     ];
@@ -396,6 +397,11 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
         1 => (1..3_u8).prop_map(|n| {
             let ranges = (0..n).map(|n| ipnet::Ipv4Net::new([10, n, 0, 0].into(), 16).unwrap());
             Change::VpcRanges { ranges: ranges.collect() }
+        }),
+        1 => (0..3_u8).prop_map(|n| {
+            let prefixes = (0..n).map(|n| ipnet::Ipv4Net::new([10, 9, 0, 16 * n].into(), 28).unwrap());
+            let prefixes = prefixes.map(|net| Block::try_from(net).unwrap());
+            Change::Delegated { prefixes: prefixes.collect() }
         }),
     ];
     let step = prop_oneof![

@@ -289,6 +289,7 @@ fn policy() -> Policy {
         placement: Placement::LikePrimary,
         max_enis: None,
         max_pods: 500,
+        delegated_prefixes: None,
         mtu: 9001,
         nat: ipam::policy::NatPolicy::default(),
         timing: Timing {

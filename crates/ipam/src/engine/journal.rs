@@ -182,7 +182,8 @@ impl Journal {
             | Change::Booted { .. }
             | Change::EniKnown(_)
             | Change::EniForgotten { .. }
-            | Change::VpcRanges { .. } => vec![change],
+            | Change::VpcRanges { .. }
+            | Change::Delegated { .. } => vec![change],
         }
     }
 

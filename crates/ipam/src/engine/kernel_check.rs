@@ -70,7 +70,7 @@ impl KernelCheck {
 
     /// The addresses of our ENIs that the host itself has, each with the name of its link.
     pub(super) fn host_addresses(&self, pool: &Pool) -> BTreeMap<IpAddr, String> {
-        let here = self.host_addresses.iter().filter(|(ip, _)| pool.has(**ip));
+        let here = self.host_addresses.iter().filter(|(ip, _)| pool.serves(**ip));
         here.map(|(ip, link)| (*ip, link.clone())).collect()
     }
 
@@ -149,13 +149,15 @@ impl Checking<'_> {
         let links = report.links.iter().map(|(address, link)| (address, link.clone()));
         // No pod can use an address that the host has.
         let on_host = report.host_addresses.iter().filter(|(address, _)| {
-            self.pool.has(**address) && !report.links.contains_key(*address)
+            self.pool.serves(**address) && !report.links.contains_key(*address)
         });
         let on_host = on_host
             .map(|(address, link)| (address, PodLink { name: link.name.clone(), mark: None }));
         let strange: BTreeMap<IpAddr, PodLink> = links
             .chain(on_host)
             .filter(|(address, _)| !promised.contains(*address))
+            // What is done with a delegated prefix is not ours to judge.
+            .filter(|(address, _)| !self.pool.is_delegated(**address))
             .filter(|(address, link)| {
                 let verdict = is_strange(self.journal.record(), **address, link, report.begun);
                 verdict.unwrap_or_else(|| was_strange(address))
@@ -255,7 +257,7 @@ impl Checking<'_> {
     pub(super) fn remove_host_addresses(&self, report: &KernelReport, out: &mut Vec<Effect>) {
         let is_device = |mac| self.pool.enis.values().any(|eni| eni.mac == mac);
         let found = report.host_addresses.iter();
-        let wrong = found.filter(|(ip, link)| self.pool.has(**ip) && is_device(link.mac));
+        let wrong = found.filter(|(ip, link)| self.pool.serves(**ip) && is_device(link.mac));
         let wrong: BTreeMap<_, _> = wrong.map(|(ip, link)| (*ip, link.name.clone())).collect();
         if !wrong.is_empty() {
             out.push(Effect::RemoveHostAddresses(wrong));

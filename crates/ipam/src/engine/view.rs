@@ -5,6 +5,7 @@ use std::net::IpAddr;
 
 use super::Engine;
 use super::calls::{InFlight, Phase};
+use super::delegation;
 use super::inventory::foreign_block_phrases;
 use super::kernel_check::{quarantine_reasons, quarantined};
 use super::security_groups::{self, differing, is_to_follow};
@@ -73,6 +74,9 @@ impl Engine {
             let free = block.size().saturating_sub(used);
             (*block, BlockUse { assigned, cooling, quarantined, free })
         };
+        let record = self.journal.record();
+        let for_pods = eni.blocks.iter().filter(|(_, state)| !state.delegated);
+        let delegated = eni.blocks.keys().filter(|block| record.delegated().contains(block));
         EniView {
             id: eni.id.clone(),
             device_index: eni.place().map(|place| place.index),
@@ -82,7 +86,9 @@ impl Engine {
             primary_address: eni.primary_address,
             primary: eni.origin == Origin::Primary,
             stage: eni.view_stage(),
-            blocks: eni.blocks.iter().map(block_use).collect::<BTreeMap<_, _>>(),
+            blocks: for_pods.map(block_use).collect::<BTreeMap<_, _>>(),
+            delegated: delegated.copied().collect(),
+            subnet_cidr: self.inventory.subnet_cidr_of(eni, record),
         }
     }
 
@@ -92,7 +98,9 @@ impl Engine {
 
     fn sum(&self, family: Family, enis: &[EniView]) -> Counts {
         let waiting = self.demand.n_waiting() as u64;
-        let mut counts = Counts { waiting, ..Counts::default() };
+        let delegated = enis.iter().flat_map(|eni| &eni.delegated);
+        let delegated = delegated.filter(|prefix| prefix.family() == family).count() as u64;
+        let mut counts = Counts { waiting, delegated, ..Counts::default() };
         let blocks = enis.iter().flat_map(|eni| &eni.blocks);
         for (block, block_use) in blocks.filter(|(block, _)| block.family() == family) {
             counts.total += block.size();
@@ -141,6 +149,7 @@ impl Engine {
         let planned = planned.chain(on_host);
         let mut all: Vec<String> = planned.chain(lost).chain(self.unusual_pods()).collect();
         all.extend(foreign_block_phrases(&self.pool));
+        all.extend(delegation::phrases(&self.pool, self.inventory.is_known(), cx));
         if let Some(wanted) = self.inventory.groups_to_follow(cx) {
             all.extend(security_groups::phrases(&self.pool, wanted));
         }
@@ -234,6 +243,8 @@ impl Engine {
         let refused = self.pool.enis.values().filter_map(|eni| eni.refused.get(&main.family()));
         let learnt = refused.map(|refused| refused.limit).min().unwrap_or(u16::MAX);
         let blocks = u64::from(enis) * u64::from(limits.blocks_per_eni().min(learnt));
+        let delegated: usize = self.pool.enis.values().map(Eni::n_delegated).sum();
+        let blocks = blocks.saturating_sub(delegated as u64);
         Capacity { enis, addresses: blocks.saturating_mul(main.size()) }
     }
 }

@@ -168,6 +168,7 @@ mod tests {
                 placement: Placement::LikePrimary,
                 max_enis: None,
                 max_pods: 1000,
+                delegated_prefixes: None,
                 mtu: 9001,
                 nat: crate::policy::NatPolicy::default(),
                 timing: Timing {

@@ -31,6 +31,8 @@ pub(super) struct Planner<'a> {
     pub(super) totals: Totals,
     n_waiting: u64,
     n_over_max_pods: u64,
+    /// Prefixes to delegate that are not here and not under way.
+    n_lacking_to_delegate: u64,
     /// The blocks planned for each ENI, by its place in the situation.
     on_enis: Vec<Portion>,
     /// The number of blocks planned for each ENI that is being created, by its place in the situation.
@@ -73,6 +75,11 @@ impl<'a> Planner<'a> {
         let pending = serving().filter_map(|eni| eni.pending);
         let creating = situation.creating.iter().map(|eni| eni.blocks);
         pending.chain(creating).for_each(|blocks| totals.add(blocks));
+        // Idle prefixes that are about to be delegated count for no target. Waiting pods come first.
+        let to_delegate = u64::from(situation.n_to_delegate);
+        let unused = totals.idle_prefixes.min(totals.available() / family.kind.size());
+        let promised = to_delegate.min(unused);
+        totals.remove(family.kind.times(u16::try_from(promised).unwrap_or(u16::MAX)));
         let mut planner = Self {
             situation,
             family,
@@ -83,6 +90,7 @@ impl<'a> Planner<'a> {
             totals,
             n_waiting,
             n_over_max_pods: u64::from(situation.n_waiting) - n_waiting,
+            n_lacking_to_delegate: to_delegate - promised,
             on_enis: vec![Portion::default(); situation.enis.len()],
             on_creating: vec![0; situation.creating.len()],
             new_enis: Vec::new(),
@@ -114,6 +122,22 @@ impl<'a> Planner<'a> {
             if !is_placed {
                 break;
             }
+        }
+    }
+
+    /// Plans the prefixes that containers beside the pods lack. They come after what pods want, so where EC2 has
+    /// too few, pods get them.
+    pub(super) fn grow_for_delegation(&mut self) {
+        while self.n_lacking_to_delegate > 0 {
+            let n_before = self.totals.prefixes;
+            let want = Want { blocks: self.n_lacking_to_delegate, starving: 0 };
+            if !self.place(want, self.kind()) {
+                break;
+            }
+            let n_placed = self.totals.prefixes - n_before;
+            self.n_lacking_to_delegate = self.n_lacking_to_delegate.saturating_sub(n_placed);
+            let n_placed = u16::try_from(n_placed).unwrap_or(u16::MAX);
+            self.totals.remove(self.kind().times(n_placed));
         }
     }
 
@@ -208,6 +232,7 @@ impl<'a> Planner<'a> {
     pub(super) fn is_at_rest(&self) -> bool {
         self.n_waiting == 0
             && self.n_over_max_pods == 0
+            && self.n_lacking_to_delegate == 0
             && self.new_enis.is_empty()
             && self.situation.creating.is_empty()
             && self.on_enis.iter().all(|portion| portion.addresses + portion.prefixes == 0)

@@ -149,6 +149,7 @@ fn second_prefix_comes_when_the_first_is_used_up() {
             creating: Vec::new(),
             n_foreign: 0,
             n_waiting,
+            n_to_delegate: 0,
             subnets: vec![subnet],
             create_at_most: u16::MAX,
             assign_hold: None,

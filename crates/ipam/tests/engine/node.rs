@@ -51,6 +51,7 @@ pub(crate) struct Setup {
     pub(crate) placement: Placement,
     pub(crate) max_enis: Option<u16>,
     pub(crate) max_pods: u32,
+    pub(crate) delegated_prefixes: Option<u16>,
     pub(crate) cooldown: Duration,
     pub(crate) add_wait: Duration,
     pub(crate) grow_delay: Duration,
@@ -63,7 +64,9 @@ pub(crate) struct Setup {
 
 impl From<Setup> for Policy {
     fn from(setup: Setup) -> Policy {
-        let Setup { kind, dual, targets, placement, max_enis, max_pods, .. } = setup;
+        let Setup {
+            kind, dual, targets, placement, max_enis, max_pods, delegated_prefixes, ..
+        } = setup;
         let family = FamilyPolicy { targets, ..FamilyPolicy::new(kind, WarmSettings::default()) };
         let timing = Timing {
             cooldown: setup.cooldown,
@@ -83,6 +86,7 @@ impl From<Setup> for Policy {
             placement,
             max_enis,
             max_pods,
+            delegated_prefixes,
             mtu: 9001,
             nat: NatPolicy { egress, ..NatPolicy::default() },
             timing,
@@ -98,6 +102,7 @@ pub(crate) fn policy(kind: BlockKind, settings: WarmSettings) -> Setup {
         placement: Placement::LikePrimary,
         max_enis: None,
         max_pods: 737,
+        delegated_prefixes: None,
         cooldown: Duration::from_secs(30),
         add_wait: Duration::from_secs(10),
         grow_delay: Duration::ZERO,

@@ -57,6 +57,7 @@ fn policy(rng: &mut Rng) -> Policy {
         placement: Placement::LikePrimary,
         max_enis: max_enis(rng),
         max_pods: *rng.pick(&[1, 4, 11, 29, 110]),
+        delegated_prefixes: None,
         mtu: 9001,
         nat: ipam::policy::NatPolicy::default(),
         timing: Timing {

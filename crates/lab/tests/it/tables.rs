@@ -29,6 +29,7 @@ fn policy(kind: BlockKind, setting: Setting) -> Policy {
         placement: Placement::LikePrimary,
         max_enis: None,
         max_pods: 737,
+        delegated_prefixes: None,
         mtu: 9001,
         nat: ipam::policy::NatPolicy::default(),
         timing: Timing {

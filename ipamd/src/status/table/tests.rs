@@ -20,6 +20,8 @@ fn eni(n: u32, table: u32, state: &str, blocks: Vec<v1::BlockView>) -> v1::EniVi
         state: state.into(),
         table,
         blocks,
+        delegated: if n == 0 { vec!["10.0.0.48/28".into()] } else { Vec::new() },
+        subnet_cidr: "10.0.0.0/24".into(),
     }
 }
 
@@ -68,6 +70,7 @@ fn view() -> v1::ViewReply {
             prefixes: 2,
             waiting: 0,
             quarantined: 3,
+            delegated: 1,
         }),
         in_flight: vec!["attach eni-2".into()],
         blocked: vec!["subnet-a is full".into()],
@@ -126,6 +129,7 @@ limits: 3 ENIs, 10 addresses on each, prefixes (EC2)
  -              10.0.0.9   eni-0  5s      0123456789ab  eth0
 
 36 addresses: 2 used, 2 cooling, 3 quarantined, 29 free; 2 prefixes; 0 pods waiting
+delegated: 10.0.0.48/28 on eni-0
 foreign ENI: eni-f
 in flight: attach eni-2
 blocked: subnet-a is full"#]];
@@ -176,14 +180,18 @@ fn json_keys_stay_the_same() {
     );
     assert_eq!(
         keys(&json["enis"][0]),
-        "blocks device_index id mac network_card primary primary_address state subnet table"
+        "blocks delegated device_index id mac network_card primary primary_address state subnet \
+         subnet_cidr table"
     );
     assert_eq!(keys(&json["enis"][0]["blocks"][0]), "assigned cidr cooling free quarantined");
     assert_eq!(
         keys(&json["pods"][0]),
         "address container_id eni ifname name namespace network node_local second_address since_ms table uid"
     );
-    assert_eq!(keys(&json["counts"]), "assigned cooling free prefixes quarantined total waiting");
+    assert_eq!(
+        keys(&json["counts"]),
+        "assigned cooling delegated free prefixes quarantined total waiting"
+    );
     assert_eq!(keys(&json["limits"]), "addresses_per_eni enis from prefixes");
     assert_eq!(json["pods"][0]["address"], "10.0.0.17");
     assert_eq!(json["pods"][0]["node_local"], "169.254.172.2");

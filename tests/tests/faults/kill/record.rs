@@ -19,11 +19,24 @@ pub(super) const BOOTED: &[&str] = &[
     "written-vpc_ranges",
     "synced-vpc_ranges",
 ];
+/// The fail points of a prefix that goes to other containers.
+pub(super) const DELEGATING: &[&str] =
+    &["unwritten-delegated", "written-delegated", "synced-delegated"];
 /// The fail point at the end of a quarantine.
 pub(super) const RESTING: &[&str] = &["unwritten-resting", "written-resting", "synced-resting"];
 /// The fail points of the call for a /80.
 pub(super) const ASSIGNING: &[&str] =
     &["calling-AssignIpv6Addresses", "called-AssignIpv6Addresses"];
+
+fn forget_record(node: &ExecNode) -> Result<()> {
+    for entry in std::fs::read_dir(node.state_directory())? {
+        let entry = entry?;
+        if entry.file_name().to_string_lossy().starts_with("tidepool.jsonl") {
+            std::fs::remove_file(entry.path())?;
+        }
+    }
+    Ok(())
+}
 
 #[tokio::test(flavor = "multi_thread")]
 async fn daemon_killed_after_its_first_save_starts_again() -> Result<()> {
@@ -31,14 +44,47 @@ async fn daemon_killed_after_its_first_save_starts_again() -> Result<()> {
         for point in BOOTED {
             let node = &mut cluster.nodes[0];
             node.stop_ipamd().await?;
-            for entry in std::fs::read_dir(node.state_directory())? {
-                let entry = entry?;
-                if entry.file_name().to_string_lossy().starts_with("tidepool.jsonl") {
-                    std::fs::remove_file(entry.path())?;
-                }
-            }
+            forget_record(node)?;
             dies_as_it_starts(node, point).await.with_context(|| format!("at {point}"))?;
             let pods = node.runtime.run_all("p", 6).await?;
+            all_is_well(cluster, &pods).await.with_context(|| format!("after {point}"))?;
+            cluster.nodes[0].runtime.remove_all(&pods).await?;
+        }
+        Ok(())
+    })
+    .await
+}
+
+/// The prefixes that the node shows as delegated, and all that it has.
+async fn delegated(node: &ExecNode) -> Result<(Vec<String>, u64)> {
+    let view = node.view().await?;
+    let delegated = view.enis.iter().flat_map(|eni| eni.delegated.clone()).collect();
+    Ok((delegated, view.counts.context("no counts")?.prefixes))
+}
+
+/// Each run delegates one prefix, and takes it back by the next settings.
+#[tokio::test(flavor = "multi_thread")]
+async fn daemon_killed_as_it_delegates_ends_with_one_prefix() -> Result<()> {
+    let settings = [("ENABLE_PREFIX_DELEGATION", "true"), ("TIDEPOOL_DELEGATED_PREFIXES", "1")];
+    ExecCluster::with(quick("krd", &settings), async |cluster| {
+        for point in DELEGATING {
+            let node = &mut cluster.nodes[0];
+            node.stop_ipamd().await?;
+            forget_record(node)?;
+            dies_as_it_starts(node, point).await.with_context(|| format!("at {point}"))?;
+            let node = &cluster.nodes[0];
+            let found = eventually("delegation", PATIENCE, async || {
+                let found = delegated(node).await?;
+                ensure!(found.0.len() == 1 && found.1 >= 1, "{found:?}");
+                Ok(found.0)
+            });
+            let found = found.await.with_context(|| format!("after {point}"))?;
+            let pods = node.runtime.run_all("p", 4).await?;
+            let prefix: ipnet::Ipv4Net = found[0].parse()?;
+            for pod in &pods {
+                let ip: std::net::Ipv4Addr = pod.ip.parse()?;
+                ensure!(!prefix.contains(&ip), "{ip} is in {prefix}");
+            }
             all_is_well(cluster, &pods).await.with_context(|| format!("after {point}"))?;
             cluster.nodes[0].runtime.remove_all(&pods).await?;
         }

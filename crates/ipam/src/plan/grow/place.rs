@@ -43,7 +43,7 @@ impl Planner<'_> {
     fn room(&self, eni: &EniSupply, planned: Portion) -> u16 {
         let limit = eni.limit.min(self.blocks_per_eni);
         let pending = eni.pending.map_or(0, |blocks| blocks.n);
-        let carried = eni.tally.singles + eni.tally.prefixes;
+        let carried = eni.tally.singles + eni.tally.prefixes + eni.tally.delegated;
         limit.saturating_sub(carried + pending + planned.addresses + planned.prefixes)
     }
 

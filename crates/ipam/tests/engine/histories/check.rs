@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::time::Duration;
 
+use ipam::block::Block;
 use ipam::call::Ec2Call;
 use ipam::event::{Answer, LinkState};
 use ipam::id::AttachmentKey;
@@ -111,6 +112,8 @@ impl HistoryModel {
         for ip in ips.iter().chain(&node_local) {
             let is_withheld = self.withheld().any(|other| other == *ip);
             assert!(!is_withheld, "{key} got {ip}, which the kernel has shown to be in use");
+            let delegated = self.durable.delegated().iter().find(|prefix| prefix.contains(*ip));
+            assert!(delegated.is_none(), "{key} got {ip}, of {delegated:?}");
         }
         let n_families = ips.iter().map(IpAddr::is_ipv6).collect::<BTreeSet<_>>().len();
         assert_eq!(n_families, ips.len(), "{key} has two addresses of a family: {ips:?}");
@@ -188,7 +191,7 @@ impl HistoryModel {
             if let Ec2Call::SetSecurityGroups { eni, .. } = call {
                 assert_ne!(*eni, eni_id(PRIMARY), "{call}");
             }
-            let given_back = match call {
+            let given_back: BTreeSet<Block> = match call {
                 Ec2Call::Unassign { blocks, .. } => blocks.clone(),
                 Ec2Call::DetachEni { eni, .. } | Ec2Call::DeleteEni { eni } => {
                     self.node.ec2.enis.get(eni).map(|eni| eni.blocks.clone()).unwrap_or_default()
@@ -200,6 +203,8 @@ impl HistoryModel {
             assert_eq!(lost, None, "{call} takes a pod's address");
             let withheld = self.withheld().find(gone);
             assert_eq!(withheld, None, "{call} takes an address that is withheld");
+            let delegated = self.durable.delegated().intersection(&given_back).next();
+            assert_eq!(delegated, None, "{call} takes a delegated prefix");
             let on_record = self.durable.owners().keys().find(|ip| gone(ip));
             assert_eq!(on_record, None, "{call} takes an address that is on record");
             let cooldown = self.cooldown;
@@ -298,8 +303,11 @@ impl HistoryModel {
         let leaked: Vec<_> = enis.filter(|eni| eni.attachment.is_none()).collect();
         assert!(leaked.is_empty(), "leaked: {leaked:?}");
         let view = self.node.view();
-        let held: BTreeMap<_, BTreeSet<_>> =
-            view.enis.iter().map(|eni| (&eni.id, eni.blocks.keys().copied().collect())).collect();
+        let held: BTreeMap<_, BTreeSet<_>> = view
+            .enis
+            .iter()
+            .map(|eni| (&eni.id, eni.blocks.keys().chain(&eni.delegated).copied().collect()))
+            .collect();
         let enis = self.node.ec2.enis.values();
         let real: BTreeMap<_, _> = enis.map(|eni| (&eni.id, eni.blocks.clone())).collect();
         assert_eq!(held, real, "the engine and EC2 disagree");

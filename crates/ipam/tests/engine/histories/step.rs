@@ -184,7 +184,7 @@ pub(super) fn steps() -> impl Strategy<Value = Vec<Step>> {
         3 => prop::sample::select(RANGES.to_vec()).prop_map(Step::VpcRanges),
         2 => (prop_oneof![2 => Just(0), 1 => 1..4_usize], prop::sample::select(GROUPS.to_vec()))
             .prop_map(|(eni, groups)| Step::Groups { eni, groups }),
-        1 => policies(vec![BlockKind::V4Address, BlockKind::V4Prefix]).prop_map(Step::Policy),
+        1 => delegating_policies().prop_map(Step::Policy),
         1 => (1..4_u16, 2..5_u16).prop_map(|(enis, addresses_per_eni)| {
             Step::Limits(Limits { enis, addresses_per_eni, ..limits("t3.small") })
         }),
@@ -199,8 +199,7 @@ pub(super) fn settings() -> impl Strategy<Value = Setting> {
         1 => Just(Some(Needs::Each)),
         1 => Just(Some(Needs::Any)),
     ];
-    let policies = (policies(vec![BlockKind::V4Address, BlockKind::V4Prefix]), dual)
-        .prop_map(|(setup, dual)| Setup { dual, ..setup });
+    let policies = (delegating_policies(), dual).prop_map(|(setup, dual)| Setup { dual, ..setup });
     let limits =
         (any::<bool>(), 1..4_u16, 2..5_u16).prop_map(|(prefixes, enis, addresses_per_eni)| {
             let believed = Limits { prefixes, ..limits("t3.small") };
@@ -210,4 +209,12 @@ pub(super) fn settings() -> impl Strategy<Value = Setting> {
     (policies, limits, free).prop_map(|(policy, limits, (n_addresses, n_prefixes, n_ipv6))| {
         Setting { policy, limits, n_addresses, n_prefixes, n_ipv6 }
     })
+}
+
+/// Policies. Some want prefixes for other containers, and some want them back.
+fn delegating_policies() -> impl Strategy<Value = Setup> {
+    let delegated = prop::sample::select(vec![None, None, None, Some(0), Some(1), Some(2)]);
+    let policies = policies(vec![BlockKind::V4Address, BlockKind::V4Prefix]);
+    (policies, delegated)
+        .prop_map(|(policy, delegated_prefixes)| Setup { delegated_prefixes, ..policy })
 }
