@@ -49,7 +49,7 @@ soak: deps plugin ## fuzzing, a million random histories, a day of pods: SOAK=2 
 	@scripts/soak $(SOAK) $(SEED)
 
 # Any commit, branch or tag; by default the last build whose record on disk is of the version before.
-FROM ?= e6631cf
+FROM ?= 8ab2b4c
 
 upgrade: deps-demo plugin ## a node goes from an earlier build to this one and back, under 200 pods: FROM=… for its commit
 	$(say) "build: debug profile"

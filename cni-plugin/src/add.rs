@@ -181,7 +181,8 @@ enum PodIpv6 {
 
 /// What the daemon's `DISABLE_POD_V6` asks for. A pod with an IPv6 address keeps it.
 fn ipv6_of_pod(granted: &v1::Granted, link: &PodLink) -> PodIpv6 {
-    let has_ipv6 = link.addresses.iter().any(|pod| pod.address.is_ipv6());
+    let mut addresses = link.addresses.iter().map(|pod| pod.address).chain(link.node_local);
+    let has_ipv6 = addresses.any(|address| address.is_ipv6());
     if granted.disable_ipv6 && !has_ipv6 { PodIpv6::Off } else { PodIpv6::AsItIs }
 }
 

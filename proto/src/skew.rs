@@ -90,9 +90,10 @@ fn old_daemons_address_decodes_without_reach() {
 
 #[test]
 fn old_plugin_reads_address_and_table_from_this_version() {
-    let node_local = "169.254.172.2".to_owned();
+    let node_local = || "169.254.172.2".to_owned();
     let addresses = vec![address()];
-    let granted = v1::Granted { addresses, mtu: 1500, node_local, disable_ipv6: false };
+    let granted =
+        v1::Granted { addresses, mtu: 1500, node_local: node_local(), disable_ipv6: false };
     let reply = v1::AddReply { outcome: Some(v1::add_reply::Outcome::Granted(granted)) };
     let reply = OldAddReply::decode(&*reply.encode_to_vec()).unwrap();
     assert_eq!(reply.granted.unwrap().addresses, [old_address()]);

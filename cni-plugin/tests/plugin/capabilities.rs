@@ -223,16 +223,21 @@ fn ipv6_is_off_in_pods_without_it_if_the_daemon_says_so() {
     node.add(&off);
     assert_eq!(ipv6_is_off(&off), "1\n");
     assert_eq!(off.netns.ip("-6 addr"), "");
-    // A newer daemon may grant such an address nevertheless.
-    let key = ("net".to_owned(), "c3".to_owned(), "eth0".to_owned());
-    let record = crate::fake::Record {
-        pod: proto::v1::Pod::default(),
-        addresses: vec![on_eni("fd00::1", 0)],
-    };
-    node.ipamd().memory().records.insert(key, record);
-    let on_ipv6 = node.pod("c3", "p3");
-    node.add(&on_ipv6);
-    assert_eq!(ipv6_is_off(&on_ipv6), "0\n");
+    // Another daemon may grant such an address nevertheless, in the VPC or of the node.
+    for (container, address, node_local) in
+        [("c3", "fd00::1", ""), ("c4", "10.0.0.9", "fd00::ac:2")]
+    {
+        let key = ("net".to_owned(), container.to_owned(), "eth0".to_owned());
+        let record = crate::fake::Record {
+            pod: proto::v1::Pod::default(),
+            addresses: vec![on_eni(address, 0)],
+            node_local: node_local.to_owned(),
+        };
+        node.ipamd().memory().records.insert(key, record);
+        let on_ipv6 = node.pod(container, container);
+        node.add(&on_ipv6);
+        assert_eq!(ipv6_is_off(&on_ipv6), "0\n", "{address} {node_local}");
+    }
 }
 
 /// Runs one of the reference plugins of Debian in the node's namespace, after ours in the chain.

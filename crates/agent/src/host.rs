@@ -249,7 +249,7 @@ impl Keeper {
 
     fn ensure_neighbours(&mut self) {
         let (limits, before) = &mut self.limits;
-        let wanted = (families(&self.wanted.families), self.wanted.neighbours);
+        let wanted = (&self.wanted.families, self.wanted.neighbours);
         let before_now = before.take();
         *before = neighbours::ensure(wanted, *limits, before_now, self.was_ready, &self.reports);
     }

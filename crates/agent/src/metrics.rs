@@ -68,7 +68,8 @@ fn pool(page: &Page, view: &PoolView) {
             ("quarantined", counts.quarantined),
         ];
         page.gauges(&registry::IPV6_ADDRESSES, by_state);
-        let n_single = view.assignments.values().filter(|held| held.ips().count() == 1).count();
+        let n_single =
+            view.assignments.values().filter(|held| held.addresses.iter().count() == 1).count();
         page.gauge(&registry::SINGLE_FAMILY_PODS, n_single);
     }
     let stages = [EniStage::Attaching, EniStage::Linking, EniStage::Ready, EniStage::Draining];

@@ -98,18 +98,18 @@ pub enum NatError {
     /// No device has the primary ENI's hardware address.
     #[error("no link has the primary ENI's hardware address, whose name nftables needs")]
     NoPrimary,
-    /// Something of ours could not be read.
-    #[error("read nftables table {}", table::NAME)]
-    Read(#[source] KernelError),
-    /// The kernel refused our table. The one before is still there.
+    /// Our table of this family (`ip` or `ip6`) could not be read.
+    #[error("read nftables table {0} {name}", name = table::NAME)]
+    Read(&'static str, #[source] KernelError),
+    /// The kernel refused our table of this family. The one before is still there.
     #[error(
-        "write nftables table {}; the kernel needs nf_tables with nft_ct, nft_fib_ipv4, nft_nat, nft_masq and nft_reject",
-        table::NAME
+        "write nftables table {0} {name}; the kernel needs nf_tables with nft_ct, nft_fib_ipv4, nft_nat, nft_masq and nft_reject",
+        name = table::NAME
     )]
-    Write(#[source] KernelError),
-    /// The kernel took our table, but something else has changed it.
-    #[error("nftables table {} does not stay as it was written", table::NAME)]
-    NotKept,
+    Write(&'static str, #[source] KernelError),
+    /// The kernel took our table of this family, but something else has changed it.
+    #[error("nftables table {0} {name} does not stay as it was written", name = table::NAME)]
+    NotKept(&'static str),
     /// The kernel refused one of the rules.
     #[error("{verb} rule {rule}")]
     Rule {
@@ -166,25 +166,28 @@ enum Former {
 /// Makes tables match. One without chains goes.
 async fn write(tables: Vec<(Family, Table)>, former: Former) -> Result<NatReport, NatError> {
     // A socket belongs to the namespace of the thread that opens it.
-    let open = |family: Family| Netfilter::open_for(family.number()).map_err(NatError::Read);
     let incumbents = match former {
-        Former::Removed => Some(Netfilter::open().map_err(NatError::Read)?),
+        Former::Removed => Some(Netfilter::open().map_err(NatError::Incumbent)?),
         Former::Kept => None,
     };
-    let tables = tables.into_iter().map(|(family, table)| Ok((open(family)?, table)));
+    let tables = tables.into_iter().map(|(family, table)| Ok((family, open(family)?, table)));
     let tables = tables.collect::<Result<Vec<_>, NatError>>()?;
     // In a blocking thread, since the kernel waits for all its processors to see a new table.
     let written = tokio::task::spawn_blocking(move || {
         let mut applied = Applied::Unchanged;
-        for (netfilter, table) in &tables {
+        for (family, netfilter, table) in &tables {
             let table = Some(table).filter(|table| !table.chains.is_empty());
-            applied = applied.max(kernel::sync(netfilter, table)?);
+            applied = applied.max(kernel::sync(netfilter, *family, table)?);
         }
         let n = incumbents.as_ref().map(incumbent::remove).transpose();
         Ok::<_, NatError>((applied, n.map_err(NatError::Incumbent)?.unwrap_or(0)))
     });
     let (applied, n_of_incumbent) = written.await.map_err(|_| NatError::Stopped)??;
     Ok(NatReport { applied, n_of_incumbent, legacy: false })
+}
+
+fn open(family: Family) -> Result<Netfilter, NatError> {
+    Netfilter::open_for(family.number()).map_err(|error| NatError::Read(family.name(), error))
 }
 
 /// Removes our tables from the calling thread's namespace. The rules stay: amazon-vpc-cni-k8s replaces them at its start.
@@ -196,8 +199,7 @@ async fn write(tables: Vec<(Family, Table)>, former: Former) -> Result<NatReport
 pub fn remove_tables() -> Result<Applied, NatError> {
     let mut applied = Applied::Unchanged;
     for family in [Family::Ip, Family::Ip6] {
-        let netfilter = Netfilter::open_for(family.number()).map_err(NatError::Read)?;
-        applied = applied.max(kernel::sync(&netfilter, None)?);
+        applied = applied.max(kernel::sync(&open(family)?, family, None)?);
     }
     Ok(applied)
 }

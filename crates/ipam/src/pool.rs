@@ -166,7 +166,7 @@ impl Pool {
                     && state.is_idle(rests)
                     && !doubted.contains(*block)
             };
-            let place = (eni.origin != Origin::Primary, eni.device_index());
+            let place = (eni.origin != Origin::Primary, eni.place());
             eni.blocks.iter().filter(is_idle).map(move |(block, _)| (place, *block))
         });
         prefixes.min().map(|(_, block)| block)

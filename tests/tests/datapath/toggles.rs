@@ -29,9 +29,12 @@ TIDEPOOL_SHRINK_DELAY=40s
 TIDEPOOL_MIN_ENI_AGE=70s
 TIDEPOOL_LEAK_AGE=2h
 DISABLE_LEAKED_ENI_CLEANUP=true
+TIDEPOOL_DELEGATED_PREFIXES=0
+TIDEPOOL_DUAL_STACK=preferred
+ENABLE_V4_EGRESS=false
 ";
 /// Other values than the defaults.
-const CASES: [&str; 9] = [
+const CASES: [&str; 10] = [
     "AWS_VPC_K8S_CNI_EXTERNALSNAT=true\n",
     "AWS_VPC_K8S_CNI_EXCLUDE_SNAT_CIDRS=10.1.0.0/16,192.0.2.0/24\n",
     "AWS_VPC_K8S_CNI_RANDOMIZESNAT=hashrandom\n",
@@ -41,7 +44,10 @@ const CASES: [&str; 9] = [
     "AWS_VPC_K8S_CNI_CONNMARK=0x100\n",
     "AWS_EXTERNAL_SERVICE_CIDRS=198.51.100.0/24,203.0.113.0/25\n",
     "AWS_VPC_K8S_CNI_VETHPREFIX=ben\n",
+    EGRESS,
 ];
+/// Its sysctls stay when it is switched off, since nobody knows who else relies on them.
+const EGRESS: &str = "ENABLE_V6_EGRESS=true\n";
 
 /// The text of everything in the kernel that the daemon may change on a node.
 #[derive(Debug, PartialEq, Eq)]
@@ -72,9 +78,10 @@ impl State {
     }
 }
 
-/// Rules of equal priority have any order.
+/// Rules of equal priority have any order, and so have tables.
 async fn rules(node: &ExecNode) -> Result<String> {
-    let script = "ip rule | sort; ip -6 rule | sort; nft -s list ruleset";
+    let script = "ip rule | sort; ip -6 rule | sort
+        nft list tables | sort | while read -r table; do nft -s list $table; done";
     shell(&node.netns, script).await
 }
 
@@ -136,6 +143,7 @@ async fn on_node(name: &str, body: impl AsyncFnOnce(&mut ExecNode) -> Result<()>
 #[tokio::test(flavor = "multi_thread")]
 async fn live_settings_changed_often_are_as_from_a_fresh_start() -> Result<()> {
     on_node("dtoggle", async |node| {
+        fresh(node, &[BASE, EGRESS].concat()).await?;
         let off = fresh(node, BASE).await?;
         let mut repaired = 0;
         for (index, case) in CASES.iter().enumerate() {

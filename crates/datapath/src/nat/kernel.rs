@@ -17,7 +17,7 @@ use super::NatError;
 use super::encode::{
     Expression, chain_attributes, delete_table, elements, expressions, replacement,
 };
-use super::table::{NAME, SET, Statement, Table};
+use super::table::{Family, NAME, SET, Statement, Table};
 use crate::Applied;
 use crate::netfilter::Netfilter;
 use crate::netlink::KernelError;
@@ -25,25 +25,31 @@ use crate::netlink::KernelError;
 /// How often the table is read again while others change it.
 const ATTEMPTS: usize = 5;
 
-/// Makes our table match `wanted`; `None` for no table.
-pub(super) fn sync(netfilter: &Netfilter, wanted: Option<&Table>) -> Result<Applied, NatError> {
-    let found = table_facts(netfilter, NAME).map_err(NatError::Read)?;
+/// Makes our table of `family`, which is that of the socket, match `wanted`; `None` for no table.
+pub(super) fn sync(
+    netfilter: &Netfilter,
+    family: Family,
+    wanted: Option<&Table>,
+) -> Result<Applied, NatError> {
+    let unread = |error| NatError::Read(family.name(), error);
+    let unwritten = |error| NatError::Write(family.name(), error);
+    let found = table_facts(netfilter, NAME).map_err(unread)?;
     let Some(wanted) = wanted else {
         if found.is_none() {
             return Ok(Applied::Unchanged);
         }
         let removal = vec![(delete_table(NAME), 0)];
-        netfilter.transaction(removal).map_err(NatError::Write)?;
+        netfilter.transaction(removal).map_err(unwritten)?;
         return Ok(Applied::Updated);
     };
-    if matches(netfilter, wanted).map_err(NatError::Read)? {
+    if matches(netfilter, wanted).map_err(unread)? {
         return Ok(Applied::Unchanged);
     }
-    netfilter.transaction(replacement(wanted)).map_err(NatError::Write)?;
-    match matches(netfilter, wanted).map_err(NatError::Read)? {
+    netfilter.transaction(replacement(wanted)).map_err(unwritten)?;
+    match matches(netfilter, wanted).map_err(unread)? {
         true if found.is_none() => Ok(Applied::Added),
         true => Ok(Applied::Updated),
-        false => Err(NatError::NotKept),
+        false => Err(NatError::NotKept(family.name())),
     }
 }
 

@@ -40,6 +40,13 @@ impl Family {
         }
     }
 
+    pub(super) fn name(self) -> &'static str {
+        match self {
+            Family::Ip => "ip",
+            Family::Ip6 => "ip6",
+        }
+    }
+
     pub(super) fn number(self) -> NetfilterProtoFamily {
         match self {
             Family::Ip => NetfilterProtoFamily::IPv4,
@@ -50,10 +57,7 @@ impl Family {
 
 impl fmt::Display for Family {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Family::Ip => "ip",
-            Family::Ip6 => "ip6",
-        })
+        f.write_str(self.name())
     }
 }
 

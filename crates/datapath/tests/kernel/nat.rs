@@ -271,7 +271,7 @@ fn nat_that_the_kernel_refuses_is_named() {
         let wanted = HostPicture { nat: NatPicture::Wanted(default_nat()), ..picture() };
         let report = node.block_on(datapath::host::sync(&wanted)).unwrap();
         let error = report.nat.unwrap_err();
-        assert!(matches!(error, NatError::Write(_)), "{error:?}");
+        assert!(matches!(error, NatError::Write("ip", _)), "{error:?}");
         assert!(error_chain(&error).contains("Operation not permitted"), "{error:?}");
         report.node.expect("the other parts are set up");
         drop(owner.stdin.take());

@@ -122,7 +122,7 @@ fn outside_reaches_each_pod_by_a_port_of_the_node() {
         attach_client(&router, &client);
         synced(node, &default_nat());
         for (pod, address) in two_pods(node).iter().zip(["10.0.0.20", "10.0.1.20"]) {
-            let server = Server::on(&pod.namespace, &format!("{address}:80"));
+            let server = Server::on(&pod.namespace, format!("{address}:80"));
             connect(&client, at(NODE, 8080), FUTILE).unwrap_err();
             open(node, pod, &["tcp 8080:80"]);
             let (from, _streams) = server.connected(&client, at(NODE, 8080));
@@ -141,7 +141,7 @@ fn node_and_its_pods_reach_a_pod_by_a_port_of_the_node() {
         let pods = two_pods(node);
         for (n, (pod, address)) in pods.iter().zip(["10.0.0.20", "10.0.1.20"]).enumerate() {
             let port = 8080 + u16::try_from(n).unwrap();
-            let server = Server::on(&pod.namespace, &format!("{address}:80"));
+            let server = Server::on(&pod.namespace, format!("{address}:80"));
             open(node, pod, &[&format!("tcp {port}:80")]);
             for other in [&pods[0], &pods[1]] {
                 let own = other.link.addresses[0].address.to_string();

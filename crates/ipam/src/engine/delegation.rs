@@ -33,7 +33,7 @@ impl Delegating<'_> {
             self.take_back(prefix);
         }
         while n_lacking(self.pool, self.cx) > 0 && self.n_waiting == 0 {
-            let kind = self.cx.family().kind;
+            let kind = self.cx.families().policy().kind;
             let next = self.pool.idle_prefix(kind, self.doubted, self.cx.rests());
             let Some(prefix) = next else { break };
             self.pool.set_delegated(prefix, true);
@@ -62,7 +62,7 @@ impl Delegating<'_> {
 
 /// How many prefixes are still to be delegated. None in a pool of single addresses.
 pub(super) fn n_lacking(pool: &Pool, cx: Context<'_>) -> u16 {
-    let wanted = cx.policy.delegated_prefixes.filter(|_| cx.family().kind.is_prefix());
+    let wanted = cx.policy.delegated_prefixes.filter(|_| cx.families().policy().kind.is_prefix());
     let n = u16::try_from(of_family(pool, cx).count()).unwrap_or(u16::MAX);
     wanted.unwrap_or(0).saturating_sub(n)
 }
@@ -73,7 +73,7 @@ fn n_excess(pool: &Pool, cx: Context<'_>) -> usize {
 }
 
 fn of_family(pool: &Pool, cx: Context<'_>) -> impl Iterator<Item = Block> {
-    let family = cx.family().kind.family();
+    let family = cx.families().policy().kind.family();
     pool.delegated.iter().copied().filter(move |prefix| prefix.family() == family)
 }
 

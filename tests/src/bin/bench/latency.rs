@@ -20,6 +20,8 @@ use crate::spread::{Report, ms};
 
 const TYPE: &str = "m5.4xlarge";
 const AT_ONCE: usize = 16;
+/// More than the instance type's usual bound.
+const MAX_PODS: (&str, &str) = ("TIDEPOOL_MAX_PODS", "800");
 /// The last word is the number of a table other than that of the primary ENI.
 const MAIN_TABLE: u32 = 254;
 
@@ -63,6 +65,7 @@ pub(crate) async fn measure(size: Size) -> Result<()> {
     .await?;
     let many = [
         ("ENABLE_PREFIX_DELEGATION", "true"),
+        MAX_PODS,
         ("MINIMUM_IP_TARGET", "740"),
         ("WARM_IP_TARGET", "40"),
         ("IP_COOLDOWN_PERIOD", "0"),
@@ -83,11 +86,24 @@ pub(crate) async fn measure(size: Size) -> Result<()> {
         load.end()
     })
     .await?;
-    ExecCluster::with(
-        Spec::ipv6("bench6", TYPE, 1, &[("IP_COOLDOWN_PERIOD", "0")]),
-        async |cluster| crowd(&mut report, cluster, size, "IPv6").await,
-    )
+    let alone = [("IP_COOLDOWN_PERIOD", "0"), ("ENABLE_V4_EGRESS", "false"), MAX_PODS];
+    ExecCluster::with(Spec::ipv6("bench6", TYPE, 1, &alone), async |cluster| {
+        crowd(&mut report, cluster, size, "IPv6").await
+    })
     .await?;
+    let rested = [("IP_COOLDOWN_PERIOD", "0")];
+    for (family, spec) in [
+        ("IPv6 with egress", Spec::ipv6("benche", TYPE, 1, &rested)),
+        ("dual stack", Spec::dual("benchd", TYPE, 1, &rested)),
+    ] {
+        ExecCluster::with(spec, async |cluster| {
+            let mut load = Load::new(&cluster.nodes[0], size, family)?;
+            load.grow(1)?;
+            load.one_at_a_time(&mut report, &cluster.nodes[0]).await?;
+            load.end()
+        })
+        .await?;
+    }
     report.chart();
     Ok(())
 }

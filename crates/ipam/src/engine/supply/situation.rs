@@ -4,6 +4,7 @@ use crate::block::{Block, Family};
 use crate::call::{Action, Ec2Call};
 use crate::engine::calls::{Calls, Pressure};
 use crate::engine::context::Context;
+use crate::engine::delegation;
 use crate::engine::inventory::Inventory;
 use crate::engine::learnt::Learnt;
 use crate::eni::{Eni, Origin, Stage};
@@ -35,7 +36,7 @@ impl Sources<'_> {
         let is_main = family == cx.families().policy();
         let concerns = |eni: &&Eni| is_main || family.is_carried_by(eni.origin == Origin::Primary);
         let mut enis: Vec<_> = pool.enis.values().filter(concerns).collect();
-        enis.sort_by_key(|eni| (eni.device_index().unwrap_or(u16::MAX), &eni.id));
+        enis.sort_by_key(|eni| (eni.place().is_none(), eni.place(), &eni.id));
         let (unusable, subnets): (Vec<_>, Vec<_>) = self
             .subnets_for_new_enis()
             .into_iter()
@@ -53,6 +54,7 @@ impl Sources<'_> {
             creating: creating.collect(),
             n_foreign: inventory.n_foreign(),
             n_waiting: u32::try_from(n_waiting).unwrap_or(u32::MAX),
+            n_to_delegate: if is_main { delegation::n_lacking(pool, cx) } else { 0 },
             subnets: subnets.iter().map(|subnet| self.subnet_supply(subnet)).collect(),
             create_at_most: learnt.create_at_most,
             assign_hold: calls.hold(family.kind.assign_action(), pressure, cx.now),
@@ -132,6 +134,10 @@ impl Sources<'_> {
         let of_family = |block: &Block| block.family() == self.family.kind.family();
         let blocks = eni.blocks.iter().filter(|(block, _)| of_family(block));
         for (block, state) in blocks.filter(|(_, state)| state.stays()) {
+            if state.delegated {
+                tally.delegated += 1;
+                continue;
+            }
             let n_cooling = state.n_cooling(rests);
             let idle = u16::from(n_cooling == 0 && !state.has_pods());
             if block.is_prefix() {

@@ -83,7 +83,7 @@ impl HistoryModel {
     fn check_grant(&mut self, key: &AttachmentKey, assignment: &Assignment) {
         let on_record = self.on_record(key);
         assert_eq!(on_record, Some(assignment), "{key} is answered before it is on record");
-        let ips: Vec<_> = assignment.ips().collect();
+        let ips: Vec<_> = assignment.addresses.iter().map(|ip| ip.address).collect();
         if let Some(before) = self.live.get(key).filter(|_| !self.ending.contains(key)) {
             assert_eq!(*before, ips, "{key} got other addresses");
         }
