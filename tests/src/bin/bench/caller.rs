@@ -36,7 +36,8 @@ impl Caller {
         command.env_clear().env("CNI_COMMAND", verb).env("CNI_CONTAINERID", pod);
         command.env("CNI_NETNS", format!("/run/netns/{pod}")).env("CNI_IFNAME", "eth0");
         command.env("CNI_PATH", &self.path).env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin");
-        command.env("CNI_ARGS", format!("K8S_POD_NAMESPACE=default;K8S_POD_NAME={pod}"));
+        let args = format!("IgnoreUnknown=1;K8S_POD_NAMESPACE=default;K8S_POD_NAME={pod}");
+        command.env("CNI_ARGS", args);
         timed(&mut command, self.config.to_string().as_bytes())
             .with_context(|| format!("{verb} of {pod}"))
     }

@@ -41,8 +41,8 @@ async fn main() -> Result<()> {
         .await?;
     }
     let size = latency::Size::from_environment()?;
-    throughput::measure(size.transfer).await?;
-    latency::measure(size).await
+    latency::measure(size).await?;
+    throughput::measure(size.transfer).await
 }
 
 fn sizes() -> Result<()> {

@@ -161,17 +161,18 @@ impl Way {
     /// Prints what the server has received.
     async fn measure(&self, rules: &str, span: Duration) -> Result<()> {
         for (load, arguments) in LOADS {
-            let mut server = Server::start(&self.server)?;
+            let server = Server::start(&self.server)?;
             let seconds = span.as_secs().max(1).to_string();
-            let report = eventually("answer of iperf3", PATIENCE, async || {
+            let figures = eventually("answer of iperf3", PATIENCE, async || {
                 let mut command = in_netns(&self.client, "iperf3");
                 command.args(["--client", &self.address, "--json", "--time", &seconds]);
-                output(command.args(arguments)).await
+                let report = output(command.args(arguments)).await?;
+                let report: Value = serde_json::from_str(&report).context("read the report")?;
+                figures(&report).with_context(|| format!("{}: {}", self.name, report["error"]))
             })
             .await?;
-            server.end()?;
-            let report: Value = serde_json::from_str(&report).context("read iperf3's report")?;
-            println!("{:<24} {rules:<22} {load:<16} {}", self.name, figures(&report)?);
+            drop(server);
+            println!("{:<24} {rules:<22} {load:<16} {figures}", self.name);
         }
         Ok(())
     }
@@ -193,19 +194,15 @@ fn figures(report: &Value) -> Result<String> {
     Ok(format!("{:>9.2} Gbit/s", received("bits_per_second")? / 1e9))
 }
 
-/// An iperf3 that serves one client and ends.
+/// An iperf3 that serves until it is dropped. By itself it may wait for ever after a client of UDP.
 struct Server(Child);
 
 impl Server {
     fn start(netns: &str) -> Result<Self> {
         let mut command = Command::new("nsenter");
         command.arg(format!("--net=/run/netns/{netns}")).args(["--", "iperf3"]);
-        command.args(["--server", "--one-off"]).stdout(Stdio::null());
+        command.arg("--server").stdout(Stdio::null());
         Ok(Self(command.spawn().context("start iperf3")?))
-    }
-
-    fn end(&mut self) -> Result<()> {
-        self.0.wait().map(drop).context("wait for iperf3")
     }
 }
 
