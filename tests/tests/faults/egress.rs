@@ -83,15 +83,19 @@ async fn ipv6_pods_reach_ipv4_outside_as_the_node() -> Result<()> {
         let del = ["route", "del", &locals[0], "dev", &link];
         output(in_netns(&node.netns, "ip").args(del)).await?;
         eventually("way of the pod", PATIENCE, || seen_at_once(&pods[0], OUTSIDE, public)).await?;
-        for pod in &pods {
-            node.runtime.check(pod).await?;
-        }
-        cluster.books_agree(&[]).await?;
-        let node = &cluster.nodes[0];
-        node.runtime.remove_all(&pods).await?;
-        cluster.books_agree(&[]).await
+        whole_until_the_end(cluster, &pods).await
     })
     .await
+}
+
+/// CHECK finds nothing at any pod, and their DELs leave nothing.
+async fn whole_until_the_end(cluster: &ExecCluster, pods: &[Pod]) -> Result<()> {
+    for pod in pods {
+        cluster.nodes[0].runtime.check(pod).await?;
+    }
+    cluster.books_agree(&[]).await?;
+    cluster.nodes[0].runtime.remove_all(pods).await?;
+    cluster.books_agree(&[]).await
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -116,13 +120,7 @@ async fn ipv4_pods_reach_ipv6_outside_as_the_node() -> Result<()> {
         let locals = node_locals(node, &pods).await?;
         ensure!(locals.iter().all(|ip| ip.starts_with("fd00::ac:")), "{locals:?}");
         closed_to_each_other(&pods, &locals).await?;
-        for pod in &pods {
-            node.runtime.check(pod).await?;
-        }
-        cluster.books_agree(&[]).await?;
-        let node = &cluster.nodes[0];
-        node.runtime.remove_all(&pods).await?;
-        cluster.books_agree(&[]).await
+        whole_until_the_end(cluster, &pods).await
     })
     .await
 }
