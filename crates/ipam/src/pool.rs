@@ -193,7 +193,8 @@ impl Pool {
     /// Whether new pods may get addresses of `family`, free or not.
     pub(crate) fn offers(&self, family: Family) -> bool {
         let offering = self.enis.values().filter(|eni| eni.offers());
-        offering.flat_map(|eni| eni.blocks.keys()).any(|block| block.family() == family)
+        let mut blocks = offering.flat_map(|eni| &eni.blocks);
+        blocks.any(|(block, state)| block.family() == family && !state.delegated)
     }
 
     /// The end of each resting address's cooldown in `family`, in no order.

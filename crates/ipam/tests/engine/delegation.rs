@@ -4,8 +4,9 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use ipam::block::{Block, BlockKind};
+use ipam::event::RefusalCode;
 use ipam::kernel_report::AddressedLink;
-use ipam::policy::{Targets, WarmSettings};
+use ipam::policy::{Limits, Targets, WarmSettings};
 
 use crate::ec2::{Ec2, PRIMARY, eni_id, mac_of};
 use crate::node::{Node, OnEni as _, Setup, key, limits, policy};
@@ -41,6 +42,16 @@ fn delegated_prefix_comes_beside_the_warm_one() {
     let assigns = asked.iter().filter(|call| call.starts_with("AssignPrivate")).count();
     assert_eq!(assigns, 1, "one call brings both: {asked:?}");
     assert_eq!((node.counts().delegated, node.counts().total, node.counts().free), (1, 16, 16));
+}
+
+/// There is room for one prefix, and other containers have it.
+#[test]
+fn node_with_delegated_prefixes_alone_is_not_ready() {
+    let room = Limits { enis: 1, addresses_per_eni: 2, prefixes: true };
+    let node = Node::settled(room, delegating(1));
+    assert_eq!((shown(&node).len(), of_pods(&node).len()), (1, 0));
+    let refusal = node.engine.ready(node.now).unwrap_err();
+    assert_eq!(refusal.code, RefusalCode::EniLimit, "{refusal:?}");
 }
 
 /// A host without pods holds one prefix more than its containers use.
