@@ -5,9 +5,9 @@ use std::io;
 use std::time::Duration;
 
 use netlink_packet_core::{
-    NLM_F_ACK, NLM_F_DUMP_INTR, NLM_F_REQUEST, NetlinkMessage, NetlinkPayload,
+    DefaultNla, NLM_F_ACK, NLM_F_DUMP_INTR, NLM_F_REQUEST, NetlinkMessage, NetlinkPayload,
 };
-use netlink_packet_netfilter::nftables::NfTablesMessage;
+use netlink_packet_netfilter::nftables::{GenAttribute, GenMessage, NfTablesMessage};
 use netlink_packet_netfilter::none::ControlMessage;
 use netlink_packet_netfilter::{
     NetfilterHeader, NetfilterMessage, NetfilterMessageInner, NetfilterProtoFamily,
@@ -24,6 +24,14 @@ const PATIENCE: Duration = Duration::from_secs(10);
 
 /// The subsystem that a transaction is for (`NFNL_SUBSYS_NFTABLES` of the kernel's `linux/netfilter/nfnetlink.h`).
 const NFTABLES: u16 = 10;
+
+/// `NFNL_MSG_BATCH_BEGIN` and `NFNL_BATCH_GENID` of the same header.
+const BATCH_BEGIN: u8 = 16;
+const BATCH_GENERATION: u16 = 1;
+
+/// A state of nftables in one namespace: it counts transactions, of whatever program. Never 0.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Generation(u32);
 
 /// A netlink socket, tied to the namespace in which it was opened. After an error it must not be used again, since
 /// further answers may be on their way.
@@ -76,12 +84,49 @@ impl Netfilter {
         }
     }
 
+    /// The state of nftables now.
+    pub(crate) fn generation(&self) -> Result<Generation, KernelError> {
+        let mut found = None;
+        let get = NfTablesMessage::GetGen(GenMessage { attributes: Vec::new() });
+        self.request(get, NLM_F_ACK, |answer| {
+            let NetfilterMessageInner::NfTables(NfTablesMessage::NewGen(answer)) = answer else {
+                return;
+            };
+            found = answer.attributes.into_iter().find_map(|attribute| match attribute {
+                GenAttribute::Id(id) => Some(Generation(id)),
+                _ => None,
+            });
+        })?;
+        found.ok_or(KernelError::Disconnected)
+    }
+
     /// Carries out all of `changes`, each with its flags, or none of them.
     pub(crate) fn transaction(
         &self,
         changes: Vec<(NfTablesMessage, u16)>,
     ) -> Result<(), KernelError> {
-        let mut bytes = serialized(control(ControlMessage::BatchBegin));
+        self.batch(ControlMessage::BatchBegin, changes)
+    }
+
+    /// As [`transaction`](Self::transaction), but the kernel refuses it with [`Errno::RESTART`] if anybody has changed
+    /// nftables since `read_at`. So changes that follow from what was read then do not undo those of others.
+    pub(crate) fn transaction_at(
+        &self,
+        read_at: Generation,
+        changes: Vec<(NfTablesMessage, u16)>,
+    ) -> Result<(), KernelError> {
+        let generation = DefaultNla::new(BATCH_GENERATION, read_at.0.to_be_bytes().to_vec());
+        let begin =
+            ControlMessage::Other { message_type: BATCH_BEGIN, attributes: vec![generation] };
+        self.batch(begin, changes)
+    }
+
+    fn batch(
+        &self,
+        begin: ControlMessage,
+        changes: Vec<(NfTablesMessage, u16)>,
+    ) -> Result<(), KernelError> {
+        let mut bytes = serialized(control(begin));
         let mut last = 0;
         for (change, flags) in changes {
             last += 1;

@@ -180,14 +180,15 @@ pub(super) fn has_frame() -> Result<bool, PortsError> {
 /// Makes the table's rules right, and keeps the elements. Returns whether that took a change.
 pub(super) fn ensure_frame() -> Result<bool, PortsError> {
     for _ in 0..ATTEMPTS {
+        let read_at = open()?.generation().map_err(PortsError::Read)?;
         if matches().map_err(PortsError::Read)? {
             return Ok(false);
         }
         let is_there = has_frame()?;
         let kept = if is_there { list()? } else { Vec::new() };
-        match open()?.transaction(frame(is_there)) {
-            // Another ADD has made it.
-            Err(error) if error.is(Errno::EXIST) => continue,
+        match open()?.transaction_at(read_at, frame(is_there)) {
+            // Another ADD may have made it, or added ports that a replacement would lose.
+            Err(error) if error.is(Errno::RESTART) => continue,
             other => other.map_err(PortsError::Write)?,
         }
         for some in kept.chunks(ELEMENTS_AT_ONCE) {
@@ -219,12 +220,11 @@ fn matches() -> Result<bool, KernelError> {
 
 /// The changes that write the table without elements, in place of the one that `is_there`.
 fn frame(is_there: bool) -> Vec<Change> {
-    let table = |flags| (new_table(NAME), NLM_F_CREATE | flags);
-    // Two ADDs may find no table. The second must not replace that of the first.
     let mut changes = match is_there {
-        true => vec![table(0), (delete_table(NAME), 0), table(0)],
-        false => vec![table(NLM_F_EXCL)],
+        true => vec![(delete_table(NAME), 0)],
+        false => Vec::new(),
     };
+    changes.push((new_table(NAME), NLM_F_CREATE));
     let sets = (1..).zip(Set::ALL).map(|(id, set)| (new_set(id, set), NLM_F_CREATE));
     changes.extend(sets);
     for chain in CHAINS {

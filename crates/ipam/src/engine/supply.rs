@@ -192,12 +192,15 @@ impl Supplying<'_> {
     }
 
     fn start_growth(&mut self, family: Family, growth: Growth) {
+        let now = self.cx.now;
         let call = match growth {
-            Growth::Assign { eni, blocks } => Some(Ec2Call::Assign { eni, blocks }),
+            Growth::Assign { eni, blocks } => {
+                self.inventory.refresh_for_assign(self.calls, self.pressure, now);
+                Some(Ec2Call::Assign { eni, blocks })
+            }
             Growth::Create { subnet, blocks } => self.create_call(subnet, blocks),
         };
         // The call before may have taken the last token.
-        let now = self.cx.now;
         if let Some(call) = call
             && self.calls.hold(call.action(), self.pressure, now).is_none()
         {

@@ -81,6 +81,24 @@ fn eni_excluded_later_takes_no_new_pods() {
     }
 }
 
+/// A node that takes addresses of the subnet does not wait for the daily describe.
+#[test]
+fn growth_notices_an_exclusion_that_is_an_hour_old() {
+    for exclude in EXCLUSIONS {
+        let mut node = Node::start_with(two_subnets(), limits("m5.large"), warm_ip(1, 0));
+        node.settle();
+        node.run_pod(0);
+        node.pass(hours(2));
+        exclude(&mut node.ec2);
+        node.pass(hours(2));
+        assert!(!is_named(&node), "a node at rest describes nothing");
+        let n_calls = node.ec2.calls.len();
+        node.run_pod(1);
+        node.pass(Duration::from_secs(60));
+        assert!(is_named(&node), "{:?}", &node.ec2.calls[n_calls..]);
+    }
+}
+
 #[test]
 fn secondary_eni_in_an_excluded_subnet_goes_back() {
     let mut ec2 = two_subnets();

@@ -101,4 +101,11 @@ impl Pool {
             eni.set_unconfirmed(&facts.blocks, false);
         }
     }
+
+    /// Calls of ours change no tags, so EC2's answer counts also while one is under way.
+    pub(super) fn take_tags(&mut self, facts: &EniFacts) {
+        if let Some(eni) = self.enis.get_mut(&facts.id) {
+            eni.tags.clone_from(&facts.tags);
+        }
+    }
 }

@@ -207,6 +207,7 @@ impl StockTake<'_> {
                 Ownership::Foreign(why) => self.note_foreign(eni, why),
                 Ownership::Ours(origin) if self.pool.enis.contains_key(&eni.id) => {
                     self.pool.confirm(eni, asked_at);
+                    self.pool.take_tags(eni);
                     if doubted.contains(&eni.id) || self.is_settled(&eni.id, asked_at) {
                         self.update(eni, origin, describe);
                     } else if self.pool.is_doubtful(eni) {
@@ -279,7 +280,6 @@ impl StockTake<'_> {
         if let Some(eni) = self.pool.enis.get_mut(&facts.id) {
             eni.origin = origin;
             eni.security_groups.clone_from(&facts.security_groups);
-            eni.tags.clone_from(&facts.tags);
             eni.stage = next_stage(&eni.stage, described_stage(facts));
             let missed = eni.blocks.extract_if(.., |block, _| !facts.blocks.contains(block));
             eni.missed.extend(missed.map(|(block, _)| block));
