@@ -32,7 +32,7 @@ use ipam::block::{BlockKind, Family};
 use ipam::policy::{NatPolicy, Needs, WarmSettings};
 use service_url::{NoProxy, ProxyUrl, ServiceUrl};
 
-pub use self::describe::{families_text, limits_text, mode_text, targets_text};
+pub use self::describe::{families_text, limits_text, targets_text};
 pub use self::env_file::{EnvFileError, LineFault};
 use self::family::Asked;
 pub use self::limits::{assumed_limits, known_limits, known_types, known_vcpus};
