@@ -43,12 +43,12 @@ fn try_open(node: &Namespace, pod: &Pod, mappings: &[&str]) -> Result<PodPorts, 
     node.block_on(ports::add(&ports, &pod.link.host_name)).map(|()| ports)
 }
 
-fn open(node: &Namespace, pod: &Pod, mappings: &[&str]) -> PodPorts {
+pub(crate) fn open(node: &Namespace, pod: &Pod, mappings: &[&str]) -> PodPorts {
     try_open(node, pod, mappings).unwrap()
 }
 
-fn close(node: &Namespace, pod: &Pod) -> Vec<String> {
-    let closed = node.enter(|| ports::remove(&pod.link.owner)).unwrap();
+pub(crate) fn close(node: &Namespace, pod: &Pod) -> Vec<String> {
+    let closed = node.enter(|| ports::remove_all(&pod.link.owner)).unwrap();
     closed.iter().map(ToString::to_string).collect()
 }
 
