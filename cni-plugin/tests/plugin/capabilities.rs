@@ -116,6 +116,19 @@ fn ports_go_with_a_del_that_has_no_note() {
     assert!(!ruleset(&node).contains("c1/eth0"), "{}", ruleset(&node));
 }
 
+/// A note of a later version, or one that was cut off.
+#[test]
+fn ports_go_with_a_del_that_cannot_read_the_note() {
+    let Some(node) = Node::new() else { return };
+    let pod = node.pod("c1", "p1");
+    with_all(&node, "ADD", &pod, 8080).run().result();
+    let note = proto::ports::directory(&node.socket()).join(&notes(&node)[0]);
+    fs::write(note, "tidepool host ports 2\nc1/eth0\n").unwrap();
+    node.pod_call("DEL", &pod).run().silent();
+    assert!(!ruleset(&node).contains("c1/eth0"), "{}", ruleset(&node));
+    assert_eq!(notes(&node), [] as [&str; 0]);
+}
+
 #[test]
 fn ports_of_collected_pods_go_and_others_stay() {
     let Some(node) = Node::new() else { return };

@@ -319,6 +319,28 @@ fn port_of_a_pod_without_a_link_is_free() {
     });
 }
 
+/// By its keys alone, without a list. A port that another pod has taken meanwhile stays that one's.
+#[test]
+fn ports_that_are_named_go_and_those_of_others_stay() {
+    on_node(|node| {
+        let [a, b] = two_pods_alone(node);
+        let remove = |ports: &PodPorts| {
+            let removed = node.enter(|| ports::remove(ports)).unwrap();
+            removed.iter().map(ToString::to_string).collect::<Vec<_>>()
+        };
+        let of_a = ports_of(&a, &["tcp 8080:80", "udp 10.0.0.10:53:53"]);
+        assert_eq!(remove(&of_a), [] as [&str; 0], "there is no table");
+        open(node, &a, &["tcp 8080:80", "udp 10.0.0.10:53:53"]);
+        nft(node, "delete element inet tidepool-ports any4 { tcp . 8080 }");
+        assert_eq!(remove(&of_a), ["udp 10.0.0.10:53 10.0.0.20:53"]);
+        assert!(!listed(node).contains(a.link.owner.as_str()), "{}", listed(node));
+        let of_b = open(node, &b, &["tcp 8080:80", "tcp 8081:80"]);
+        assert_eq!(remove(&of_a), [] as [&str; 0]);
+        assert_eq!(remove(&of_b), ["tcp *:8080 10.0.0.21:80", "tcp *:8081 10.0.0.21:80"]);
+        assert_empty(node);
+    });
+}
+
 /// A repeated attempt may ask for something else.
 #[test]
 fn ports_of_the_same_pod_are_replaced() {
