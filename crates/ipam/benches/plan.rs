@@ -74,6 +74,7 @@ fn policy(kind: BlockKind) -> Policy {
         max_enis: None,
         max_pods: 100_000,
         delegated_prefixes: None,
+        connection_tracking: ipam::connection_tracking::ConnectionTracking::default(),
         mtu: 9001,
         nat: ipam::policy::NatPolicy::default(),
         timing: Timing {

@@ -137,6 +137,7 @@ mod tests {
             max_enis: Some(max_enis),
             max_pods,
             delegated_prefixes: None,
+            connection_tracking: crate::connection_tracking::ConnectionTracking::default(),
             mtu: 9001,
             nat: crate::policy::NatPolicy::default(),
             timing: Timing {

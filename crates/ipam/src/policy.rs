@@ -9,6 +9,7 @@ use mac::MacAddr;
 use serde::{Deserialize, Serialize};
 
 use crate::block::{Block, BlockKind, Family};
+use crate::connection_tracking::ConnectionTracking;
 use crate::id::{BootId, InstanceId, SecurityGroupId, SubnetId};
 
 /// How many addresses to keep ready. The settings' precedence is resolved when this is made.
@@ -251,6 +252,8 @@ pub struct Policy {
     /// `TIDEPOOL_DELEGATED_PREFIXES`: how many prefixes containers beside the pods use; `None` leaves what is on
     /// record.
     pub delegated_prefixes: Option<u16>,
+    /// The time-outs that new ENIs get in place of the primary ENI's.
+    pub connection_tracking: ConnectionTracking,
     /// `AWS_VPC_ENI_MTU`: the MTU of all ENIs, in bytes.
     pub mtu: u16,
     /// How pods on IPv4 reach what is outside the VPC, and are reached from there.

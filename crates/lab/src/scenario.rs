@@ -179,6 +179,7 @@ fn case(&(name, kind, targets): &Rule, shape: Shape) -> Case {
                 BlockKind::V4Prefix | BlockKind::V6Prefix => max_pods.1,
             },
             delegated_prefixes: None,
+            connection_tracking: ipam::connection_tracking::ConnectionTracking::default(),
             mtu: 9001,
             nat: ipam::policy::NatPolicy::default(),
             timing: Timing {

@@ -20,6 +20,7 @@ mod policy;
 pub mod registry;
 mod reload;
 mod tags;
+mod tracking;
 mod unsupported;
 mod variables;
 
@@ -29,6 +30,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use ipam::block::{BlockKind, Family};
+use ipam::connection_tracking::ConnectionTracking;
 use ipam::policy::{NatPolicy, Needs, WarmSettings};
 use service_url::{NoProxy, ProxyUrl, ServiceUrl};
 
@@ -144,6 +146,8 @@ pub struct Settings {
     pub eni_tags: BTreeMap<String, String>,
     /// `MANAGE_UNTAGGED_ENI`.
     pub manage_untagged: bool,
+    /// `TIDEPOOL_TCP_ESTABLISHED_TIMEOUT` and its like, as far as they are set.
+    pub connection_tracking: ConnectionTracking,
     /// `AWS_VPC_ENI_MTU`: bytes, 576 (with IPv6 1280) to 9001.
     pub mtu: u16,
     /// `POD_MTU`, or `mtu`: the most that a pod's link may have.
@@ -228,6 +232,7 @@ impl Settings {
             cluster: tags::cluster(variables)?,
             eni_tags,
             manage_untagged: variables.boolean(&MANAGE_UNTAGGED_ENI)?,
+            connection_tracking: tracking::wanted(variables)?,
             mtu,
             pod_mtu,
             disable_pod_ipv6: variables.boolean(&DISABLE_POD_V6)?,

@@ -290,6 +290,7 @@ fn policy() -> Policy {
         max_enis: None,
         max_pods: 500,
         delegated_prefixes: None,
+        connection_tracking: ipam::connection_tracking::ConnectionTracking::default(),
         mtu: 9001,
         nat: ipam::policy::NatPolicy::default(),
         timing: Timing {

@@ -169,6 +169,7 @@ mod tests {
                 max_enis: None,
                 max_pods: 1000,
                 delegated_prefixes: None,
+                connection_tracking: crate::connection_tracking::ConnectionTracking::default(),
                 mtu: 9001,
                 nat: crate::policy::NatPolicy::default(),
                 timing: Timing {

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use ipam::block::{Block, BlockKind, Family};
 use ipam::call::{CallId, CallOutput, Ec2Call, EniFacts};
+use ipam::connection_tracking::ConnectionTracking;
 use ipam::event::{
     Answer, Effect, Event, HostPicture, LinkState, MetadataEni, NodeLocal, Reason, Refusal,
     RequestId, SaveSeq,
@@ -87,6 +88,7 @@ impl From<Setup> for Policy {
             max_enis,
             max_pods,
             delegated_prefixes,
+            connection_tracking: setup.connection_tracking,
             mtu: 9001,
             nat: NatPolicy { egress, ..NatPolicy::default() },
             timing,

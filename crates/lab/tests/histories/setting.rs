@@ -58,6 +58,7 @@ fn policy(rng: &mut Rng) -> Policy {
         max_enis: max_enis(rng),
         max_pods: *rng.pick(&[1, 4, 11, 29, 110]),
         delegated_prefixes: None,
+        connection_tracking: ipam::connection_tracking::ConnectionTracking::default(),
         mtu: 9001,
         nat: ipam::policy::NatPolicy::default(),
         timing: Timing {

@@ -30,6 +30,7 @@ fn policy(kind: BlockKind, setting: Setting) -> Policy {
         max_enis: None,
         max_pods: 737,
         delegated_prefixes: None,
+        connection_tracking: ipam::connection_tracking::ConnectionTracking::default(),
         mtu: 9001,
         nat: ipam::policy::NatPolicy::default(),
         timing: Timing {
