@@ -89,8 +89,8 @@ pub struct Config {
     pub host_repairs: HostRepairs,
     /// The user's settings, as the engine's policy.
     pub policy: Policy,
-    /// What all pods' links have in common.
-    pub pod_links: PodLinks,
+    /// The largest MTU of pods' links, in bytes.
+    pub pod_mtu: u16,
     /// Where to listen. DELs that the plugin could not deliver lie in a directory beside it.
     pub socket: PathBuf,
     /// The port of `/metrics`, on all of the machine's addresses. `None` serves no metrics.
@@ -99,15 +99,6 @@ pub struct Config {
     pub runtime_socket: Option<PathBuf>,
     /// The record to start with if the directory has none: another daemon's allocations.
     pub inherited: Record,
-}
-
-/// What the plugin must know of every pod's link.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct PodLinks {
-    /// The largest MTU, in bytes.
-    pub mtu: u16,
-    /// Whether pods without an IPv6 address have IPv6 switched off.
-    pub disable_ipv6: bool,
 }
 
 /// Runs the daemon, with its record in the directory `state`, until `shutdown` is ready. Then it refuses the ADDs
@@ -155,7 +146,7 @@ impl Daemon {
             notes,
             host_repairs,
             policy,
-            pod_links,
+            pod_mtu,
             socket,
             metrics_port,
             runtime_socket,
@@ -176,7 +167,7 @@ impl Daemon {
         let watching = clock.watch_forever(notes.clone());
         tasks.spawn("watches the machine's clock", async { match watching.await {} });
         let (counted, named) = (Arc::clone(&counters), node.clone());
-        let service = Service::new(handle.clone(), counted, pod_links, named, limits_from, notes);
+        let service = Service::new(handle.clone(), counted, pod_mtu, named, limits_from, notes);
         let (mut engine, mut first) =
             Engine::new(Boot { node, limits, policy, record }, clock.now());
         // Before any address is allocated, since pods may run that the record has lost.

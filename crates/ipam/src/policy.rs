@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 use crate::block::{Block, BlockKind, Family};
 use crate::connection_tracking::ConnectionTracking;
 use crate::id::{BootId, InstanceId, SecurityGroupId, SubnetId};
+use crate::record::PodIpv6;
 
 /// How many addresses to keep ready. The settings' precedence is resolved when this is made.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -256,6 +257,8 @@ pub struct Policy {
     pub connection_tracking: ConnectionTracking,
     /// `AWS_VPC_ENI_MTU`: the MTU of all ENIs, in bytes.
     pub mtu: u16,
+    /// `DISABLE_POD_V6`: what becomes of IPv6 in new pods without an IPv6 address.
+    pub pod_ipv6: PodIpv6,
     /// How pods on IPv4 reach what is outside the VPC, and are reached from there.
     pub nat: NatPolicy,
     /// How long things take or wait.

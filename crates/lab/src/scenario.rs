@@ -181,6 +181,7 @@ fn case(&(name, kind, targets): &Rule, shape: Shape) -> Case {
             delegated_prefixes: None,
             connection_tracking: ipam::connection_tracking::ConnectionTracking::default(),
             mtu: 9001,
+            pod_ipv6: ipam::record::PodIpv6::AsItIs,
             nat: ipam::policy::NatPolicy::default(),
             timing: Timing {
                 cooldown: Duration::from_secs(30),

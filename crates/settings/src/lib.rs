@@ -32,6 +32,7 @@ use std::time::Duration;
 use ipam::block::{BlockKind, Family};
 use ipam::connection_tracking::ConnectionTracking;
 use ipam::policy::{NatPolicy, Needs, WarmSettings};
+use ipam::record::PodIpv6;
 use service_url::{NoProxy, ProxyUrl, ServiceUrl};
 
 pub use self::describe::{families_text, limits_text, targets_text};
@@ -152,8 +153,8 @@ pub struct Settings {
     pub mtu: u16,
     /// `POD_MTU`, or `mtu`: the most that a pod's link may have.
     pub pod_mtu: u16,
-    /// `DISABLE_POD_V6`: pods without an IPv6 address have IPv6 switched off.
-    pub disable_pod_ipv6: bool,
+    /// `DISABLE_POD_V6`.
+    pub pod_ipv6: PodIpv6,
     /// `AWS_VPC_K8S_CNI_EXTERNALSNAT` and its like.
     pub nat: NatPolicy,
     /// `AWS_EC2_ENDPOINT`, or what the environment names for the SDK.
@@ -235,7 +236,10 @@ impl Settings {
             connection_tracking: tracking::wanted(variables)?,
             mtu,
             pod_mtu,
-            disable_pod_ipv6: variables.boolean(&DISABLE_POD_V6)?,
+            pod_ipv6: match variables.boolean(&DISABLE_POD_V6)? {
+                false => PodIpv6::AsItIs,
+                true => PodIpv6::Off,
+            },
             nat: nat::policy(variables, kind)?,
             raise_neighbour_limits: variables.boolean(&TIDEPOOL_RAISE_NEIGHBOUR_LIMITS)?,
             ec2_endpoint: endpoints::of_ec2(variables)?,

@@ -61,6 +61,7 @@ pub fn policy(
         delegated_prefixes: settings.delegated_prefixes,
         connection_tracking: settings.connection_tracking,
         mtu: settings.mtu,
+        pod_ipv6: settings.pod_ipv6,
         nat: settings.nat.clone(),
         timing: Timing {
             cooldown: settings.cooldown,

@@ -257,7 +257,8 @@ settings! {
          other family has none in time",
         .live();
     DISABLE_POD_V6: Family, Value("false"),
-        "Pods on IPv4 have IPv6 switched off";
+        "New pods on IPv4 have IPv6 switched off",
+        .live();
 
     AWS_VPC_K8S_CNI_EXTERNALSNAT: Nat, Value("false"),
         "Something else translates pods' source addresses, such as a NAT gateway",

@@ -171,6 +171,7 @@ mod tests {
                 delegated_prefixes: None,
                 connection_tracking: crate::connection_tracking::ConnectionTracking::default(),
                 mtu: 9001,
+                pod_ipv6: crate::record::PodIpv6::AsItIs,
                 nat: crate::policy::NatPolicy::default(),
                 timing: Timing {
                     cooldown: Duration::from_secs(30),

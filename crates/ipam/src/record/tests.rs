@@ -21,6 +21,7 @@ fn assignment(ips: &[PodIp]) -> Assignment {
     Assignment {
         addresses: ips.to_vec().try_into().unwrap(),
         node_local: None,
+        ipv6: PodIpv6::AsItIs,
         pod: Pod::default(),
         netns: "/var/run/netns/a".to_owned(),
         since: Timestamp::from_millis(5),

@@ -60,6 +60,7 @@ fn policy(rng: &mut Rng) -> Policy {
         delegated_prefixes: None,
         connection_tracking: ipam::connection_tracking::ConnectionTracking::default(),
         mtu: 9001,
+        pod_ipv6: ipam::record::PodIpv6::AsItIs,
         nat: ipam::policy::NatPolicy::default(),
         timing: Timing {
             cooldown: cooldown(rng),
