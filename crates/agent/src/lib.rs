@@ -71,8 +71,12 @@ pub use crate::state::lock::StateDirectory;
 
 /// How long DELs from files may delay the start.
 const START_TIMEOUT: Duration = Duration::from_secs(1);
-/// How long requests in progress may take after the order to stop, and then the disk again.
+/// How long requests in progress may take after the order to stop.
 const STOP_TIMEOUT: Duration = Duration::from_secs(2);
+/// How long the disk may take after that. Whoever has given the order kills the daemon ten seconds after it at the earliest:
+/// that is `terminationGracePeriodSeconds` of amazon-vpc-cni-k8s's DaemonSet. On a node with a long run queue, a bound of
+/// two seconds has ended sound stops with an error.
+const DISK_TIMEOUT: Duration = Duration::from_secs(6);
 
 /// The daemon's configuration, validated.
 #[derive(Debug, Clone)]
@@ -276,7 +280,8 @@ impl Daemon {
             let _ = std::fs::remove_file(socket);
         }
         inlet.send_message(Message::End);
-        flush(event_loop.await.context("the event loop has panicked")?).await?;
+        let writer = event_loop.await.context("the event loop has panicked")?;
+        writer::flush(writer, tokio::time::sleep(DISK_TIMEOUT)).await?;
         why
     }
 }
@@ -305,14 +310,4 @@ async fn answer(
         .add_service(IpamServer::new(service))
         .serve_with_incoming_shutdown(listener.connections(), stopped)
         .await
-}
-
-/// Waits until every decision is on disk.
-async fn flush(writer: thread::JoinHandle<()>) -> anyhow::Result<()> {
-    let joined = tokio::task::spawn_blocking(|| writer.join());
-    let joined = tokio::time::timeout(STOP_TIMEOUT, joined).await;
-    joined
-        .context("the disk does not accept the state in time")?
-        .context("wait for the writer")?
-        .map_err(|_panic| anyhow::anyhow!("the thread that writes the state has panicked"))
 }
