@@ -204,7 +204,10 @@ pub(super) fn has_frame() -> Result<bool, PortsError> {
     Ok(table_facts(&open()?, NAME).map_err(PortsError::Read)?.is_some())
 }
 
-/// Makes the table's rules right, and keeps the elements. Returns whether that took a change.
+/// Makes the table's rules right, and puts the elements back that there were. Returns whether that took a change.
+///
+/// An element that an ADD has inserted since they were listed is lost. The daemon puts it back by the pod's note, for which
+/// the replacement is a change of the table.
 pub(super) fn ensure_frame() -> Result<bool, PortsError> {
     for _ in 0..ATTEMPTS {
         if matches().map_err(PortsError::Read)? {
