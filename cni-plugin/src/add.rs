@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use cni::{Add, AddResult, CniError, ErrorCode, Interface, IpConfig, Route};
 use datapath::netns::{Netns, NetnsError};
-use datapath::pod::{AddPodError, LinkEnd, MadeLink, PodLink, PodLinkState, gateways};
+use datapath::pod::{AddPodError, LinkEnd, MadeLink, PodIpv6, PodLink, PodLinkState, gateways};
 use datapath::{InterfaceName, Mtu, MtuError, NameError, RouteTable};
 use proto::v1;
 use tokio::time::{Instant, timeout_at};
@@ -168,15 +168,6 @@ struct Finished {
     /// From the grant to the end of the link's setup.
     link_us: u64,
     confirm_us: u64,
-}
-
-/// Whether the pod's namespace has IPv6.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum PodIpv6 {
-    /// As the runtime has set it.
-    AsItIs,
-    /// None.
-    Off,
 }
 
 /// What the daemon's `DISABLE_POD_V6` asks for. A pod with an IPv6 address keeps it.

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::net::IpAddr;
 
 use cni::{AddResult, Check, CniError, Interface};
-use datapath::pod::{PodAddress, PodExpectation, PodRoutes, Rank};
+use datapath::pod::{PodAddress, PodExpectation, PodIpv6, PodRoutes, Rank};
 use proto::v1;
 use tokio::time::Instant;
 
@@ -38,6 +38,7 @@ pub(crate) async fn check(check: &Check) -> Result<(), CniError> {
         routes: routes(&check.prev_result, ifname, &addresses),
         addresses,
         node_local: crate::pod::node_local(&recorded.node_local)?,
+        ipv6: if recorded.ipv6_is_off { PodIpv6::Off } else { PodIpv6::AsItIs },
     };
     datapath::pod::check(&expectation)
         .await

@@ -1,7 +1,7 @@
 //! Files beside the daemon's socket, which it reads.
 
 use std::fs::{self, DirBuilder, File};
-use std::io::{self, Write as _};
+use std::io::{self, Read as _, Write as _};
 use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
 use std::path::Path;
 
@@ -24,6 +24,24 @@ pub(crate) fn write(
     drafted();
     fs::rename(&draft, directory.join(name))?;
     File::open(directory)?.sync_all()
+}
+
+/// Bytes of a note. The longest are those of host ports, with some 80 for each.
+const LARGEST: u64 = 1 << 20;
+
+/// Removes a note, and returns what it said: nothing if it could not be read. `None` if there was none.
+pub(crate) fn take(path: &Path) -> io::Result<Option<String>> {
+    let said = read(path).unwrap_or_default();
+    Ok(remove(path)?.then_some(said))
+}
+
+/// Whatever else has the name of a note is not opened: nobody might ever write to a FIFO.
+fn read(path: &Path) -> io::Result<String> {
+    let mut said = String::new();
+    if fs::symlink_metadata(path)?.is_file() {
+        File::open(path)?.take(LARGEST).read_to_string(&mut said)?;
+    }
+    Ok(said)
 }
 
 /// Removes a note. Returns whether there was one.

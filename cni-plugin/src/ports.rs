@@ -47,20 +47,25 @@ async fn add(wanted: &PodPorts, host_name: &InterfaceName) -> Result<(), CniErro
     }
 }
 
-/// Closes the ports of the pod whose link has this mark. Costs one look for the note if the runtime has asked for none. It
-/// may be repeated.
+/// Closes the ports of the pod whose link has this mark. The note says which. Without it all pods' ports are searched, or
+/// none if the runtime has asked for none. It may be repeated.
 ///
 /// # Errors
 ///
 /// What is left, in words.
 pub(crate) fn close(conf: &NetConf, owner: &Owner) -> Result<(), String> {
     let path = directory(socket(conf)).join(file_name(owner.as_str()));
-    let noted = note::remove(&path);
+    let noted = note::take(&path);
     failpoint::pass("ports", "unnoted");
-    if matches!(noted, Ok(false)) && conf.port_mappings.is_empty() {
+    if matches!(noted, Ok(None)) && conf.port_mappings.is_empty() {
         return Ok(());
     }
-    match ports::remove(owner) {
+    let said = noted.as_ref().ok().and_then(|note| note.as_deref()?.parse::<PodPorts>().ok());
+    let closed = match said.filter(|ports| ports.owner() == owner) {
+        Some(ports) => ports::remove(&ports),
+        None => ports::remove_all(owner),
+    };
+    match closed {
         Ok(closed) => tracing::info!(n = closed.len(), "host ports closed"),
         Err(error @ PortsError::Connections(_)) => warn_of_connections(&error),
         Err(error) => return Err(format!("close host ports: {}", error_chain(&error))),

@@ -3,7 +3,7 @@
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use agent::{Config, Edges, Inlet, NeighbourLimits, PodLinks, StateDirectory, host};
+use agent::{Config, Edges, Inlet, NeighbourLimits, StateDirectory, host};
 use anyhow::Context as _;
 use aws::{ConnectOptions, Ec2, Proxies, Roots};
 use command_line::{Exit, Failure};
@@ -89,7 +89,7 @@ async fn daemon(in_force: InForce) -> Result<(), Failure> {
         notes: notes.clone(),
         host_repairs: repairs,
         policy,
-        pod_links: PodLinks { mtu: settings.pod_mtu, disable_ipv6: settings.disable_pod_ipv6 },
+        pod_mtu: settings.pod_mtu,
         socket: settings.socket,
         metrics_port: settings.metrics_port,
         runtime_socket: settings.runtime_socket,

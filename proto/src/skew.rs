@@ -97,7 +97,8 @@ fn old_plugin_reads_address_and_table_from_this_version() {
     let reply = v1::AddReply { outcome: Some(v1::add_reply::Outcome::Granted(granted)) };
     let reply = OldAddReply::decode(&*reply.encode_to_vec()).unwrap();
     assert_eq!(reply.granted.unwrap().addresses, [old_address()]);
-    let reply = v1::CheckReply { addresses: vec![address()], node_local: node_local() };
+    let addresses = vec![address()];
+    let reply = v1::CheckReply { addresses, node_local: node_local(), ipv6_is_off: true };
     let reply = OldAddresses::decode(&*reply.encode_to_vec()).unwrap();
     assert_eq!(reply.addresses, [old_address()]);
     let reply =

@@ -116,6 +116,19 @@ fn ports_go_with_a_del_that_has_no_note() {
     assert!(!ruleset(&node).contains("c1/eth0"), "{}", ruleset(&node));
 }
 
+/// A note of a later version, or one that was cut off.
+#[test]
+fn ports_go_with_a_del_that_cannot_read_the_note() {
+    let Some(node) = Node::new() else { return };
+    let pod = node.pod("c1", "p1");
+    with_all(&node, "ADD", &pod, 8080).run().result();
+    let note = proto::ports::directory(&node.socket()).join(&notes(&node)[0]);
+    fs::write(note, "tidepool host ports 2\nc1/eth0\n").unwrap();
+    node.pod_call("DEL", &pod).run().silent();
+    assert!(!ruleset(&node).contains("c1/eth0"), "{}", ruleset(&node));
+    assert_eq!(notes(&node), [] as [&str; 0]);
+}
+
 #[test]
 fn ports_of_collected_pods_go_and_others_stay() {
     let Some(node) = Node::new() else { return };
@@ -220,9 +233,23 @@ fn ipv6_is_off_in_pods_without_it_if_the_daemon_says_so() {
     assert_eq!(ipv6_is_off(&as_it_is), "0\n");
     node.ipamd().set(Mode::WithoutIpv6);
     let off = node.pod("c2", "p2");
-    node.add(&off);
+    let result = node.pod_call("ADD", &off).run().result();
     assert_eq!(ipv6_is_off(&off), "1\n");
     assert_eq!(off.netns.ip("-6 addr"), "");
+    let check = || node.pod_call("CHECK", &off).conf("prevResult", result.clone()).run();
+    check().silent();
+    for interfaces in ["eth0", "lo", "all"] {
+        let switch = |value| {
+            exec(
+                &off.netns.path(),
+                &format!("sysctl -q -w net.ipv6.conf.{interfaces}.disable_ipv6={value}"),
+            );
+        };
+        switch(0);
+        check().fails(153, &format!("net.ipv6.conf.{interfaces}.disable_ipv6 is not 1"));
+        switch(1);
+    }
+    check().silent();
     // Another daemon may grant such an address nevertheless, in the VPC or of the node.
     for (container, address, node_local) in
         [("c3", "fd00::1", ""), ("c4", "10.0.0.9", "fd00::ac:2")]

@@ -252,7 +252,8 @@ impl Ipam for Service {
         let (addresses, node_local) =
             record.map(|record| (record.addresses, record.node_local)).unwrap_or_default();
         let addresses = sent(&mode, "Check", addresses);
-        Ok(Response::new(v1::CheckReply { addresses, node_local }))
+        let ipv6_is_off = matches!(mode, Mode::WithoutIpv6);
+        Ok(Response::new(v1::CheckReply { addresses, node_local, ipv6_is_off }))
     }
 
     async fn gc(&self, request: Request<v1::GcRequest>) -> Result<Response<v1::GcReply>, Status> {

@@ -112,7 +112,7 @@ fn withdraw(notes: &Notes, report: &PortsReport) -> Result<usize, PortsError> {
         if report.gone.contains(ports.owner()) {
             remove(path);
         } else if matches!(path.try_exists(), Ok(false)) {
-            ports::remove(ports.owner())?;
+            ports::remove(ports)?;
             n_withdrawn += 1;
         }
     }

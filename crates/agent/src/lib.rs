@@ -71,8 +71,12 @@ pub use crate::state::lock::StateDirectory;
 
 /// How long DELs from files may delay the start.
 const START_TIMEOUT: Duration = Duration::from_secs(1);
-/// How long requests in progress may take after the order to stop, and then the disk again.
+/// How long requests in progress may take after the order to stop.
 const STOP_TIMEOUT: Duration = Duration::from_secs(2);
+/// How long the disk may take after that. Whoever has given the order kills the daemon ten seconds after it at the earliest:
+/// that is `terminationGracePeriodSeconds` of amazon-vpc-cni-k8s's DaemonSet. On a node with a long run queue, a bound of
+/// two seconds has ended sound stops with an error.
+const DISK_TIMEOUT: Duration = Duration::from_secs(6);
 
 /// The daemon's configuration, validated.
 #[derive(Debug, Clone)]
@@ -89,8 +93,8 @@ pub struct Config {
     pub host_repairs: HostRepairs,
     /// The user's settings, as the engine's policy.
     pub policy: Policy,
-    /// What all pods' links have in common.
-    pub pod_links: PodLinks,
+    /// The largest MTU of pods' links, in bytes.
+    pub pod_mtu: u16,
     /// Where to listen. DELs that the plugin could not deliver lie in a directory beside it.
     pub socket: PathBuf,
     /// The port of `/metrics`, on all of the machine's addresses. `None` serves no metrics.
@@ -99,15 +103,6 @@ pub struct Config {
     pub runtime_socket: Option<PathBuf>,
     /// The record to start with if the directory has none: another daemon's allocations.
     pub inherited: Record,
-}
-
-/// What the plugin must know of every pod's link.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct PodLinks {
-    /// The largest MTU, in bytes.
-    pub mtu: u16,
-    /// Whether pods without an IPv6 address have IPv6 switched off.
-    pub disable_ipv6: bool,
 }
 
 /// Runs the daemon, with its record in the directory `state`, until `shutdown` is ready. Then it refuses the ADDs
@@ -155,7 +150,7 @@ impl Daemon {
             notes,
             host_repairs,
             policy,
-            pod_links,
+            pod_mtu,
             socket,
             metrics_port,
             runtime_socket,
@@ -176,7 +171,7 @@ impl Daemon {
         let watching = clock.watch_forever(notes.clone());
         tasks.spawn("watches the machine's clock", async { match watching.await {} });
         let (counted, named) = (Arc::clone(&counters), node.clone());
-        let service = Service::new(handle.clone(), counted, pod_links, named, limits_from, notes);
+        let service = Service::new(handle.clone(), counted, pod_mtu, named, limits_from, notes);
         let (mut engine, mut first) =
             Engine::new(Boot { node, limits, policy, record }, clock.now());
         // Before any address is allocated, since pods may run that the record has lost.
@@ -285,7 +280,8 @@ impl Daemon {
             let _ = std::fs::remove_file(socket);
         }
         inlet.send_message(Message::End);
-        flush(event_loop.await.context("the event loop has panicked")?).await?;
+        let writer = event_loop.await.context("the event loop has panicked")?;
+        writer::flush(writer, tokio::time::sleep(DISK_TIMEOUT)).await?;
         why
     }
 }
@@ -314,14 +310,4 @@ async fn answer(
         .add_service(IpamServer::new(service))
         .serve_with_incoming_shutdown(listener.connections(), stopped)
         .await
-}
-
-/// Waits until every decision is on disk.
-async fn flush(writer: thread::JoinHandle<()>) -> anyhow::Result<()> {
-    let joined = tokio::task::spawn_blocking(|| writer.join());
-    let joined = tokio::time::timeout(STOP_TIMEOUT, joined).await;
-    joined
-        .context("the disk does not accept the state in time")?
-        .context("wait for the writer")?
-        .map_err(|_panic| anyhow::anyhow!("the thread that writes the state has panicked"))
 }

@@ -11,7 +11,7 @@ use datapath::Applied;
 use datapath::pod::{Goes, PodRemoval};
 use datapath::{Removal, host_veth_name};
 use ipam::id::{AttachmentKey, EniId, Network, Pod};
-use ipam::record::{Addresses, Assignment, Change, Contradiction, PodIp, Record, Via};
+use ipam::record::{Addresses, Assignment, Change, Contradiction, PodIp, PodIpv6, Record, Via};
 use ipam::time::Timestamp;
 
 use crate::checkpoint::{self, Allocation, CheckpointError};
@@ -119,6 +119,7 @@ pub fn record(
             addresses: Addresses::one(PodIp { address: allocation.address, via }),
             // The second plugin of amazon-vpc-cni-k8s keeps that one, and removes it.
             node_local: None,
+            ipv6: PodIpv6::AsItIs,
             pod: Pod {
                 namespace: allocation.namespace.clone(),
                 name: allocation.pod.clone(),

@@ -179,7 +179,7 @@ fn log_metadata(logged: &mut BTreeMap<EniId, BTreeSet<Block>>, view: &PoolView) 
 #[cfg(test)]
 mod tests {
     use ipam::id::Network;
-    use ipam::record::{Addresses, PodIp, Via};
+    use ipam::record::{Addresses, PodIp, PodIpv6, Via};
 
     use super::*;
 
@@ -233,6 +233,7 @@ mod tests {
         Assignment {
             addresses: Addresses::one(PodIp { address, via }),
             node_local: None,
+            ipv6: PodIpv6::AsItIs,
             pod: ipam::id::Pod::default(),
             netns: String::new(),
             since: Timestamp::default(),

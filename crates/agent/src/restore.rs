@@ -144,7 +144,7 @@ fn unmarked_name(held: &Assignment) -> Option<InterfaceName> {
 
 #[cfg(test)]
 mod tests {
-    use ipam::record::Addresses;
+    use ipam::record::{Addresses, PodIpv6};
     use ipam::time::Timestamp;
 
     use super::*;
@@ -156,6 +156,7 @@ mod tests {
         Assignment {
             addresses: Addresses::one(PodIp { address: "10.0.0.9".parse().unwrap(), via }),
             node_local: None,
+            ipv6: PodIpv6::AsItIs,
             pod: Pod { namespace: "default".to_owned(), name: name.to_owned(), ..Pod::default() },
             netns: netns.to_owned(),
             since: Timestamp::default(),

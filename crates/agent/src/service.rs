@@ -5,13 +5,13 @@ use std::time::{Duration, Instant};
 
 use ipam::event::Answer;
 use ipam::policy::Node;
+use ipam::record::PodIpv6;
 use proto::v1;
 use proto::v1::add_reply::Outcome;
 use proto::v1::ipam_server::Ipam;
 use tonic::transport::server::UdsConnectInfo;
 use tonic::{Request, Response, Status};
 
-use crate::PodLinks;
 use crate::adding::Adding;
 use crate::handle::{Handle, Stopped};
 use crate::metrics::Counters;
@@ -28,7 +28,7 @@ pub(crate) struct Service {
     handle: Handle,
     counters: Arc<Counters>,
     adding: Adding,
-    pod_links: PodLinks,
+    pod_mtu: u16,
     node: Node,
     limits_from: String,
     notes: Notes,
@@ -38,12 +38,12 @@ impl Service {
     pub(crate) fn new(
         handle: Handle,
         counters: Arc<Counters>,
-        pod_links: PodLinks,
+        pod_mtu: u16,
         node: Node,
         limits_from: String,
         notes: Notes,
     ) -> Self {
-        Self { handle, counters, adding: Adding::default(), pod_links, node, limits_from, notes }
+        Self { handle, counters, adding: Adding::default(), pod_mtu, node, limits_from, notes }
     }
 }
 
@@ -69,9 +69,9 @@ impl Ipam for Service {
         self.counters.add_answered(&answer, arrived.elapsed());
         let outcome = match answer {
             Answer::Granted(assignment) => {
-                let PodLinks { mtu, disable_ipv6 } = self.pod_links;
-                let (addresses, mtu) = (wire::addresses(&assignment), mtu.into());
+                let (addresses, mtu) = (wire::addresses(&assignment), self.pod_mtu.into());
                 let node_local = wire::text_of(assignment.node_local);
+                let disable_ipv6 = is_off(assignment.ipv6);
                 Outcome::Granted(v1::Granted { addresses, mtu, node_local, disable_ipv6 })
             }
             Answer::Refused(refusal) => Outcome::Refused(wire::refused(refusal)),
@@ -108,8 +108,9 @@ impl Ipam for Service {
         wire::check_version(&client_version)?;
         let held = self.handle.check(wire::key(attachment)?).await?;
         let node_local = wire::text_of(held.as_ref().and_then(|held| held.node_local));
+        let ipv6_is_off = held.as_ref().is_some_and(|held| is_off(held.ipv6));
         let addresses = held.iter().flat_map(wire::addresses).collect();
-        Ok(Response::new(v1::CheckReply { addresses, node_local }))
+        Ok(Response::new(v1::CheckReply { addresses, node_local, ipv6_is_off }))
     }
 
     async fn gc(&self, request: Request<v1::GcRequest>) -> Result<Response<v1::GcReply>, Status> {
@@ -155,6 +156,13 @@ impl From<Stopped> for Status {
 }
 
 /// [`crate::cleanup`] removes the links.
+fn is_off(ipv6: PodIpv6) -> bool {
+    match ipv6 {
+        PodIpv6::AsItIs => false,
+        PodIpv6::Off => true,
+    }
+}
+
 fn del_reply(released: Vec<v1::PodAddress>, unrecorded: String) -> v1::DelReply {
     v1::DelReply { released, unrecorded, removes_links: true }
 }

@@ -6,7 +6,7 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use datapath::RouteTable;
-use ipam::block::{Block, BlockKind};
+use ipam::block::Block;
 use ipam::event::{NodeLocal, Refusal};
 use ipam::id::{AttachmentKey, Network, Pod};
 use ipam::policy::{Limits, Node};
@@ -240,8 +240,8 @@ pub(crate) fn view(node: &Node, limits_from: String, view: PoolView) -> v1::View
         instance_id: node.instance.to_string(),
         instance_type: node.instance_type.clone(),
         mode: match second {
-            None => mode(kind).to_owned(),
-            Some(second) => format!("{}+{}", mode(kind), mode(second.kind)),
+            None => kind.mode().to_owned(),
+            Some(second) => format!("{}+{}", kind.mode(), second.kind.mode()),
         },
         enis: enis.into_iter().map(eni).collect(),
         foreign_enis: foreign.keys().map(ToString::to_string).collect(),
@@ -252,14 +252,6 @@ pub(crate) fn view(node: &Node, limits_from: String, view: PoolView) -> v1::View
         blocked,
         server_version: proto::VERSION.to_owned(),
         limits: Some(instance_limits(limits, limits_from)),
-    }
-}
-
-fn mode(kind: BlockKind) -> &'static str {
-    match kind {
-        BlockKind::V4Address => "secondary-ip",
-        BlockKind::V4Prefix => "prefix",
-        BlockKind::V6Prefix => "ipv6",
     }
 }
 

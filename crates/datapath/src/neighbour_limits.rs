@@ -5,14 +5,22 @@
 use std::fmt;
 use std::path::Path;
 
-use crate::host::Families;
 use crate::sysctl::{self, SysctlError, SysctlReadError};
 
-/// The kernel's folder with a family's limits.
-fn folder(families: Families) -> &'static str {
-    match families {
-        Families::Ipv4 => "net/ipv4/neigh/default",
-        Families::Ipv6 => "net/ipv6/neigh/default",
+/// Neighbours that have limits of their own.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Neighbours {
+    /// Of IPv4, found by ARP.
+    Arp,
+    /// Of IPv6, found by neighbour discovery.
+    Ndp,
+}
+
+/// The kernel's folder with the limits.
+fn folder(neighbours: Neighbours) -> &'static str {
+    match neighbours {
+        Neighbours::Arp => "net/ipv4/neigh/default",
+        Neighbours::Ndp => "net/ipv6/neigh/default",
     }
 }
 
@@ -71,7 +79,7 @@ pub enum NeighbourLimitsError {
     },
 }
 
-/// Makes the kernel keep `n` neighbours of a family for as long as they are used (`gc_thresh2`), and a quarter more
+/// Makes the kernel keep `n` neighbours for as long as they are used (`gc_thresh2`), and a quarter more
 /// for a moment (`gc_thresh3`): some entries are of machines that have just gone. Returns the limits that were raised.
 ///
 /// Limits never go down. `gc_thresh1`, below which the kernel forgets no neighbour, is left alone: images set it to 0
@@ -82,16 +90,16 @@ pub enum NeighbourLimitsError {
 ///
 /// [`NeighbourLimitsError`], for the first limit that stays too low.
 pub fn ensure(
-    families: Families,
+    neighbours: Neighbours,
     n: u32,
     limits: NeighbourLimits,
 ) -> Result<Vec<LowLimit>, NeighbourLimitsError> {
-    ensure_under(Path::new(sysctl::ROOT), families, n, limits)
+    ensure_under(Path::new(sysctl::ROOT), neighbours, n, limits)
 }
 
 fn ensure_under(
     root: &Path,
-    families: Families,
+    neighbours: Neighbours,
     n: u32,
     limits: NeighbourLimits,
 ) -> Result<Vec<LowLimit>, NeighbourLimitsError> {
@@ -99,7 +107,7 @@ fn ensure_under(
     for (name, enough) in [("gc_thresh3", n.saturating_add(n / 4)), ("gc_thresh2", n)] {
         // The kernel's numbers are signed.
         let enough = enough.min(i32::MAX.unsigned_abs());
-        let key = format!("{}/{name}", folder(families));
+        let key = format!("{}/{name}", folder(neighbours));
         let Some(limit) = low(root, key, enough)? else { continue };
         match limits {
             NeighbourLimits::Keep => return Err(NeighbourLimitsError::Kept(limit)),
@@ -137,7 +145,7 @@ mod tests {
     /// A folder like /proc/sys with these limits of IPv4: `gc_thresh1` to `gc_thresh3`.
     fn with(limits: [&str; 3]) -> tempfile::TempDir {
         let root = tempfile::tempdir().unwrap();
-        let folder = root.path().join(folder(Families::Ipv4));
+        let folder = root.path().join(folder(Neighbours::Arp));
         fs::create_dir_all(&folder).unwrap();
         for (n, limit) in limits.into_iter().enumerate() {
             fs::write(folder.join(format!("gc_thresh{}", n + 1)), format!("{limit}\n")).unwrap();
@@ -147,7 +155,7 @@ mod tests {
 
     fn limits(root: &tempfile::TempDir) -> [String; 3] {
         [1, 2, 3].map(|n| {
-            let key = format!("{}/gc_thresh{n}", folder(Families::Ipv4));
+            let key = format!("{}/gc_thresh{n}", folder(Neighbours::Arp));
             sysctl::get_under(root.path(), &key).unwrap()
         })
     }
@@ -157,7 +165,7 @@ mod tests {
         let check = |before: [&str; 3], n, expect: [&str; 3], n_raised| {
             let root = with(before);
             let ensure =
-                || ensure_under(root.path(), Families::Ipv4, n, NeighbourLimits::Raise).unwrap();
+                || ensure_under(root.path(), Neighbours::Arp, n, NeighbourLimits::Raise).unwrap();
             assert_eq!(ensure().len(), n_raised, "{before:?} {n}");
             assert_eq!(limits(&root), expect, "{before:?} {n}");
             assert_eq!(ensure(), []);
@@ -174,18 +182,18 @@ mod tests {
     #[test]
     fn low_limit_that_stays_is_named() {
         let root = with(["128", "512", "1024"]);
-        let fault = |n, limits| ensure_under(root.path(), Families::Ipv4, n, limits).unwrap_err();
+        let fault = |n, limits| ensure_under(root.path(), Neighbours::Arp, n, limits).unwrap_err();
         let kept = fault(600, NeighbourLimits::Keep).to_string();
         assert_eq!(kept, "net.ipv4.neigh.default.gc_thresh2 is 512, and should be 600");
         assert_eq!(limits(&root), ["128", "512", "1024"]);
         // As on a read-only /proc/sys.
-        let hard = root.path().join(folder(Families::Ipv4)).join("gc_thresh3");
+        let hard = root.path().join(folder(Neighbours::Arp)).join("gc_thresh3");
         fs::remove_file(&hard).unwrap();
         fs::create_dir(&hard).unwrap();
         let unread = fault(600, NeighbourLimits::Raise);
         assert!(matches!(unread, NeighbourLimitsError::Read(_)), "{unread:?}");
         let root = with(["128", "512", "many"]);
-        let text = ensure_under(root.path(), Families::Ipv4, 9, NeighbourLimits::Raise);
+        let text = ensure_under(root.path(), Neighbours::Arp, 9, NeighbourLimits::Raise);
         assert!(text.unwrap_err().to_string().ends_with("gc_thresh3 is many, which is no number"));
     }
 
@@ -193,7 +201,7 @@ mod tests {
     fn limits_that_are_not_to_be_seen_are_left_alone() {
         let root = tempfile::tempdir().unwrap();
         for limits in [NeighbourLimits::Raise, NeighbourLimits::Keep] {
-            let found = ensure_under(root.path(), Families::Ipv6, 70_000, limits).unwrap();
+            let found = ensure_under(root.path(), Neighbours::Ndp, 70_000, limits).unwrap();
             assert_eq!(found, []);
         }
     }

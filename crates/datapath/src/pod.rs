@@ -70,6 +70,15 @@ pub enum PodRoutes {
     BySource,
 }
 
+/// IPv6 in a pod's namespace.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum PodIpv6 {
+    /// As the runtime has set it.
+    AsItIs,
+    /// Switched off.
+    Off,
+}
+
 /// A link to make.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PodLink {
@@ -135,6 +144,8 @@ pub struct PodExpectation {
     pub node_local: Option<IpAddr>,
     /// Where the pod's routes by the link were made.
     pub routes: PodRoutes,
+    /// What was made of IPv6.
+    pub ipv6: PodIpv6,
 }
 
 /// A link to remove.

@@ -257,14 +257,26 @@ async fn live_owners() -> Result<BTreeSet<String>, PortsError> {
     Ok(live.filter_map(|link| link.owner).collect())
 }
 
-/// Removes all that leads to the owner's pod. It may be repeated, and needs no link. Returns what there was. Costs a list
-/// of all pods' ports.
+/// Removes what `ports` says, as far as it leads to that pod: another one may have a port of it now. It may be repeated,
+/// and needs no link. Returns what there was. Costs as much for any number of other pods.
 ///
 /// # Errors
 ///
 /// [`PortsError`].
-pub fn remove(owner: &Owner) -> Result<BTreeSet<Forward>, PortsError> {
-    let kept = kernel::list()?;
+pub fn remove(ports: &PodPorts) -> Result<BTreeSet<Forward>, PortsError> {
+    remove_from(&kernel::find(&element::elements(&ports.forwards))?, &ports.owner)
+}
+
+/// Removes all that leads to the owner's pod, as [`remove`] does. Costs a list of all pods' ports.
+///
+/// # Errors
+///
+/// [`PortsError`].
+pub fn remove_all(owner: &Owner) -> Result<BTreeSet<Forward>, PortsError> {
+    remove_from(&kernel::list()?, owner)
+}
+
+fn remove_from(kept: &[Kept], owner: &Owner) -> Result<BTreeSet<Forward>, PortsError> {
     let ours = || kept.iter().filter(|kept| kept.owner == owner.as_str());
     delete(ours())?;
     Ok(ours().filter_map(|kept| kept.element.forward()).collect())
@@ -286,7 +298,7 @@ fn forget_connections<'a>(
     connections::forget_udp(&udp, which).map(drop).map_err(PortsError::Connections)
 }
 
-/// What of `ports` is not in the kernel.
+/// What of `ports` is not in the kernel. Costs as much for any number of other pods.
 ///
 /// # Errors
 ///
@@ -295,7 +307,7 @@ pub fn missing(ports: &PodPorts) -> Result<BTreeSet<Forward>, PortsError> {
     if ports.forwards.is_empty() {
         return Ok(BTreeSet::new());
     }
-    let kept = kernel::list()?;
+    let kept = kernel::find(&element::elements(&ports.forwards))?;
     let has = |forward: &&Forward| {
         let wanted = Element::of(forward);
         kept.iter().any(|kept| kept.owner == ports.owner.as_str() && kept.element == wanted)

@@ -108,7 +108,7 @@ pub(crate) struct End<'a> {
     pub(crate) name: &'a InterfaceName,
 }
 
-/// Compares the limits with the kernel's.
+/// Compares the limits with the kernel's, by their rates. The kernel shows a burst as a time that it has rounded.
 ///
 /// # Errors
 ///

@@ -20,7 +20,7 @@ use ipam::plan::{Allowance, EniSupply, Situation, SubnetSupply, SupplyState, Tal
 use ipam::policy::{
     Families, FamilyPolicy, Limits, Node, Placement, Policy, Targets, Timing, WarmSettings,
 };
-use ipam::record::{Addresses, Assignment, Change, PodIp, Record, Via};
+use ipam::record::{Addresses, Assignment, Change, PodIp, PodIpv6, Record, Via};
 use ipam::time::Timestamp;
 use ipam::{Boot, Engine};
 use ipnet::Ipv4Net;
@@ -74,7 +74,9 @@ fn policy(kind: BlockKind) -> Policy {
         max_enis: None,
         max_pods: 100_000,
         delegated_prefixes: None,
+        connection_tracking: ipam::connection_tracking::ConnectionTracking::default(),
         mtu: 9001,
+        pod_ipv6: PodIpv6::AsItIs,
         nat: ipam::policy::NatPolicy::default(),
         timing: Timing {
             // The address of one round serves in the next.
@@ -219,7 +221,14 @@ fn record(enis: &[EniFacts]) -> Result<Record, Box<dyn Error>> {
         let via = Via::Eni { eni: eni.id.clone(), card, index };
         let addresses = Addresses::one(PodIp { address, via });
         let (pod, netns) = (Pod::default(), String::new());
-        let assignment = Assignment { addresses, node_local: None, pod, netns, since: now() };
+        let assignment = Assignment {
+            addresses,
+            node_local: None,
+            ipv6: PodIpv6::AsItIs,
+            pod,
+            netns,
+            since: now(),
+        };
         record.apply(&Change::Assigned { key: key(&address.to_string()), assignment })?;
     }
     Ok(record)

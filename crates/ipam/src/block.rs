@@ -52,6 +52,16 @@ impl BlockKind {
         }
     }
 
+    /// The pool's mode in one word, as commands and the socket have it: `secondary-ip`, `prefix` or `ipv6`.
+    #[must_use]
+    pub fn mode(self) -> &'static str {
+        match self {
+            BlockKind::V4Address => "secondary-ip",
+            BlockKind::V4Prefix => "prefix",
+            BlockKind::V6Prefix => "ipv6",
+        }
+    }
+
     /// Whether it is a prefix rather than a single address.
     #[must_use]
     pub fn is_prefix(self) -> bool {

@@ -24,6 +24,17 @@ impl ConnectionTracking {
     pub fn is_default(&self) -> bool {
         *self == Self::default()
     }
+
+    /// These time-outs, and those of `other` where there are none.
+    #[must_use]
+    pub fn or(self, other: Self) -> Self {
+        let Self { tcp_established, udp_stream, udp } = self;
+        Self {
+            tcp_established: tcp_established.or(other.tcp_established),
+            udp_stream: udp_stream.or(other.udp_stream),
+            udp: udp.or(other.udp),
+        }
+    }
 }
 
 #[cfg(test)]

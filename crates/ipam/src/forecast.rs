@@ -137,7 +137,9 @@ mod tests {
             max_enis: Some(max_enis),
             max_pods,
             delegated_prefixes: None,
+            connection_tracking: crate::connection_tracking::ConnectionTracking::default(),
             mtu: 9001,
+            pod_ipv6: crate::record::PodIpv6::AsItIs,
             nat: crate::policy::NatPolicy::default(),
             timing: Timing {
                 cooldown: Duration::ZERO,

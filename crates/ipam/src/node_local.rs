@@ -118,7 +118,7 @@ mod tests {
     use super::*;
     use crate::id::{AttachmentKey, EniId, Pod};
     use crate::kernel_report::PodLink;
-    use crate::record::{Addresses, Assignment, Change, PodIp, Via};
+    use crate::record::{Addresses, Assignment, Change, PodIp, PodIpv6, Via};
 
     fn rests(now_s: u64) -> Rests {
         let now = Timestamp::from_millis(now_s * 1000);
@@ -131,6 +131,7 @@ mod tests {
         let assignment = Assignment {
             addresses: Addresses::one(PodIp { address, via }),
             node_local: Some(node_local),
+            ipv6: PodIpv6::AsItIs,
             pod: Pod::default(),
             netns: String::new(),
             since: Timestamp::default(),

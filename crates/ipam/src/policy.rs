@@ -9,7 +9,9 @@ use mac::MacAddr;
 use serde::{Deserialize, Serialize};
 
 use crate::block::{Block, BlockKind, Family};
+use crate::connection_tracking::ConnectionTracking;
 use crate::id::{BootId, InstanceId, SecurityGroupId, SubnetId};
+use crate::record::PodIpv6;
 
 /// How many addresses to keep ready. The settings' precedence is resolved when this is made.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -251,8 +253,12 @@ pub struct Policy {
     /// `TIDEPOOL_DELEGATED_PREFIXES`: how many prefixes containers beside the pods use; `None` leaves what is on
     /// record.
     pub delegated_prefixes: Option<u16>,
+    /// The time-outs that new ENIs get in place of the primary ENI's.
+    pub connection_tracking: ConnectionTracking,
     /// `AWS_VPC_ENI_MTU`: the MTU of all ENIs, in bytes.
     pub mtu: u16,
+    /// `DISABLE_POD_V6`: what becomes of IPv6 in new pods without an IPv6 address.
+    pub pod_ipv6: PodIpv6,
     /// How pods on IPv4 reach what is outside the VPC, and are reached from there.
     pub nat: NatPolicy,
     /// How long things take or wait.

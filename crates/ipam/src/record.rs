@@ -104,6 +104,9 @@ pub struct Assignment {
     /// The pod's address of the other family, which means something on this node alone.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub node_local: Option<IpAddr>,
+    /// What the plugin has done about IPv6 in the pod's namespace.
+    #[serde(skip_serializing_if = "PodIpv6::is_as_it_is")]
+    pub ipv6: PodIpv6,
     /// The pod.
     pub pod: Pod,
     /// The pod's network namespace at ADD; empty if only the attachment's link is known.
@@ -116,6 +119,23 @@ impl Assignment {
     /// All addresses that the node routes to it: those in the VPC, IPv4 first, then the node-local one.
     pub fn ips(&self) -> impl Iterator<Item = IpAddr> {
         self.addresses.ips().chain(self.node_local)
+    }
+}
+
+/// IPv6 in a pod's network namespace.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum PodIpv6 {
+    /// As the runtime has set it, or unknown.
+    #[default]
+    AsItIs,
+    /// Switched off. Never with an IPv6 address.
+    Off,
+}
+
+impl PodIpv6 {
+    fn is_as_it_is(&self) -> bool {
+        *self == PodIpv6::AsItIs
     }
 }
 
@@ -236,6 +256,8 @@ enum StoredAssignment {
         /// Builds that know none leave it out, and read past it.
         #[serde(default)]
         node_local: Option<IpAddr>,
+        #[serde(default)]
+        ipv6: PodIpv6,
         pod: Pod,
         netns: String,
         since: Timestamp,
@@ -258,8 +280,8 @@ struct OldAssignment {
 impl From<StoredAssignment> for Assignment {
     fn from(stored: StoredAssignment) -> Self {
         match stored {
-            StoredAssignment::Current { addresses, node_local, pod, netns, since } => {
-                Self { addresses, node_local, pod, netns, since }
+            StoredAssignment::Current { addresses, node_local, ipv6, pod, netns, since } => {
+                Self { addresses, node_local, ipv6, pod, netns, since }
             }
             StoredAssignment::UpToVersion2(OldAssignment {
                 address,
@@ -272,7 +294,7 @@ impl From<StoredAssignment> for Assignment {
             }) => {
                 let via = Via::Eni { eni, card: network_card, index: device_index };
                 let addresses = Addresses::one(PodIp { address, via });
-                Self { addresses, node_local: None, pod, netns, since }
+                Self { addresses, node_local: None, ipv6: PodIpv6::AsItIs, pod, netns, since }
             }
         }
     }

@@ -2,7 +2,7 @@
 //! calls. It knows no pods.
 
 use std::collections::BTreeMap;
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::time::Duration;
 
 use ec2_model::config::{Config, Consistency, Latency};
@@ -20,7 +20,7 @@ use ec2_model::{Context, Delivery, Model};
 use ipam::call::INSTANCE_TAG;
 use ipam::policy::{Limits, Policy};
 use ipam::time::Timestamp;
-use ipnet::Ipv4Net;
+use ipnet::{Ipv4Net, Ipv6Net};
 use mac::MacAddr;
 
 use crate::daemon::MetadataEni;
@@ -145,7 +145,8 @@ impl Cloud {
         let (account, region) = (config.account.clone(), config.region.clone());
         let mut model = Model::new(config);
         let cidrs = vec![Ipv4Net::new_assert(Ipv4Addr::new(10, 0, 0, 0), 16)];
-        let vpc = model.add_vpc(VpcSeed { cidrs, ..VpcSeed::default() });
+        let ipv6_cidrs = spec.ipv6.then(|| ipv6_cidr(0, 56)).into_iter().collect();
+        let vpc = model.add_vpc(VpcSeed { cidrs, ipv6_cidrs, ..VpcSeed::default() });
         let vpc = vpc.map_err(|error| refused("the VPC", error))?;
         let mut cloud = Self {
             model,
@@ -161,16 +162,17 @@ impl Cloud {
             fillers: BTreeMap::new(),
         };
         for subnet in &spec.subnets {
-            cloud.add_subnet(subnet)?;
+            cloud.add_subnet(subnet, spec.ipv6)?;
         }
         Ok(cloud)
     }
 
-    fn add_subnet(&mut self, subnet: &crate::spec::Subnet) -> Result<(), SetupError> {
+    fn add_subnet(&mut self, subnet: &crate::spec::Subnet, ipv6: bool) -> Result<(), SetupError> {
         let (key, value) = ROLE_TAG;
         let is_for_pods = subnet.purpose == Purpose::Pods;
         let seed = SubnetSeed {
             cidr: Some(subnet.cidr),
+            ipv6_cidr: ipv6.then(|| ipv6_cidr(self.subnets.len(), 64)),
             used: subnet.used.clone(),
             tags: is_for_pods.then(|| (key.to_owned(), value.to_owned())).into_iter().collect(),
             ..SubnetSeed::in_zone(self.vpc.clone(), format!("{}a", self.region))
@@ -526,7 +528,12 @@ impl Cloud {
     }
 
     /// Whether EC2 delivers packets to `address` to this instance.
-    pub fn reaches(&mut self, instance: &InstanceId, address: Ipv4Addr, now: Timestamp) -> bool {
+    pub fn reaches(
+        &mut self,
+        instance: &InstanceId,
+        address: impl Into<IpAddr>,
+        now: Timestamp,
+    ) -> bool {
         let found = self.model.instance_of(address.into(), ec2_time(now));
         found.as_ref() == Some(instance)
     }
@@ -584,6 +591,12 @@ impl Cloud {
 /// Whether EC2 refused the call for lack of tokens.
 pub(crate) fn is_throttling(error: &ApiError) -> bool {
     error.code == "RequestLimitExceeded"
+}
+
+/// The IPv6 block of the VPC, or that of a subnet by the subnet's place. No instance gets an address of it by itself.
+fn ipv6_cidr(subnet: usize, length: u8) -> Ipv6Net {
+    let subnet = u16::try_from(subnet).expect("a VPC has few subnets");
+    Ipv6Net::new_assert(Ipv6Addr::new(0x2600, 0x1f13, 0xabc, 0xde00 + subnet, 0, 0, 0, 0), length)
 }
 
 fn refused(what: &str, source: ApiError) -> SetupError {

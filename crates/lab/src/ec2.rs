@@ -8,12 +8,13 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use ec2_model::connection_tracking;
 use ec2_model::error::ApiError;
-use ec2_model::id::{InstanceId, ResourceType};
+use ec2_model::id::{EniId, InstanceId, ResourceType};
 use ec2_model::request::{
-    AssignPrivateIpAddresses, AttachNetworkInterface, AttachmentChange, CreateNetworkInterface,
-    DeleteNetworkInterface, DescribeNetworkInterfaces, DescribeSubnets, DetachNetworkInterface,
-    Filter, InterfaceType, Listing, ModifyNetworkInterfaceAttribute, Request, Tag,
-    TagSpecification, UnassignPrivateIpAddresses, WantedIpv4,
+    AssignIpv6Addresses, AssignPrivateIpAddresses, AttachNetworkInterface, AttachmentChange,
+    CreateNetworkInterface, DeleteNetworkInterface, DescribeNetworkInterfaces, DescribeSubnets,
+    DetachNetworkInterface, Filter, InterfaceType, Listing, ModifyNetworkInterfaceAttribute,
+    Request, Tag, TagSpecification, UnassignIpv6Addresses, UnassignPrivateIpAddresses, WantedIpv4,
+    WantedIpv6,
 };
 use ec2_model::response::{self, NetworkInterface, Response};
 use ipam::block::{Block, BlockCount, BlockKind};
@@ -22,7 +23,7 @@ use ipam::call::{
     EniFacts, EniKind, INSTANCE_TAG, SubnetFacts,
 };
 use ipam::connection_tracking::ConnectionTracking;
-use ipnet::{IpNet, Ipv4Net};
+use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 
 use crate::cloud::Site;
 
@@ -83,22 +84,8 @@ pub fn requests(call: &Ec2Call, site: &Site) -> Vec<Request> {
                 ..ModifyNetworkInterfaceAttribute::of(model_id(eni.as_str()))
             })
         }
-        Ec2Call::Assign { eni, blocks } => {
-            let (address_count, prefix_count) = counts(*blocks);
-            Request::from(AssignPrivateIpAddresses {
-                network_interface_id: model_id(eni.as_str()),
-                wanted: WantedIpv4 { address_count, prefix_count, ..WantedIpv4::default() },
-                allow_reassignment: false,
-            })
-        }
-        Ec2Call::Unassign { eni, blocks } => {
-            let nets = || blocks.iter().filter_map(|block| ipv4(block.cidr()));
-            Request::from(UnassignPrivateIpAddresses {
-                network_interface_id: model_id(eni.as_str()),
-                addresses: nets().filter(is_single).map(|net| net.addr()).collect(),
-                prefixes: nets().filter(|net| !is_single(net)).collect(),
-            })
-        }
+        Ec2Call::Assign { eni, blocks } => assign(model_id(eni.as_str()), *blocks),
+        Ec2Call::Unassign { eni, blocks } => unassign(model_id(eni.as_str()), blocks),
         Ec2Call::DetachEni { eni: _, attachment } => Request::from(DetachNetworkInterface {
             attachment_id: model_id(attachment.as_str()),
             force: false,
@@ -140,8 +127,12 @@ pub fn output(
             Ok(CallOutput::Attached(ipam_id(attachment_id.as_str())))
         }
         Response::AssignedIpv4 { addresses, prefixes, .. } => {
-            Ok(CallOutput::Assigned(blocks(&addresses, &prefixes)))
+            Ok(CallOutput::Assigned(blocks(&addresses, &prefixes, &[])))
         }
+        Response::AssignedIpv6 { prefixes, .. } => {
+            Ok(CallOutput::Assigned(blocks(&[], &[], &prefixes)))
+        }
+        Response::UnassignedIpv6 { .. } => Ok(CallOutput::Done),
         other => Err(CallError {
             kind: CallErrorKind::OutcomeUnknown,
             code: "UnexpectedAnswer".to_owned(),
@@ -234,13 +225,45 @@ fn describe_enis(name: &str, site: &Site) -> Request {
     DescribeNetworkInterfaces { listing, ..DescribeNetworkInterfaces::default() }.into()
 }
 
+fn assign(network_interface_id: EniId, blocks: BlockCount) -> Request {
+    match blocks.kind {
+        BlockKind::V4Address | BlockKind::V4Prefix => {
+            let (address_count, prefix_count) = counts(blocks);
+            let wanted = WantedIpv4 { address_count, prefix_count, ..WantedIpv4::default() };
+            let allow_reassignment = false;
+            AssignPrivateIpAddresses { network_interface_id, wanted, allow_reassignment }.into()
+        }
+        BlockKind::V6Prefix => {
+            let prefix_count = Some(i32::from(blocks.n));
+            let wanted = WantedIpv6 { prefix_count, ..WantedIpv6::default() };
+            AssignIpv6Addresses { network_interface_id, wanted }.into()
+        }
+    }
+}
+
+/// All blocks are of one family.
+fn unassign(network_interface_id: EniId, blocks: &BTreeSet<Block>) -> Request {
+    let nets = || blocks.iter().filter_map(|block| ipv4(block.cidr()));
+    if nets().next().is_none() {
+        let prefixes = blocks.iter().filter_map(|block| ipv6(block.cidr())).collect();
+        let addresses = Vec::new();
+        return UnassignIpv6Addresses { network_interface_id, addresses, prefixes }.into();
+    }
+    UnassignPrivateIpAddresses {
+        network_interface_id,
+        addresses: nets().filter(is_single).map(|net| net.addr()).collect(),
+        prefixes: nets().filter(|net| !is_single(net)).collect(),
+    }
+    .into()
+}
+
 /// The address and prefix counts of a request. EC2 refuses a count of zero, so it becomes none.
 fn counts(blocks: BlockCount) -> (Option<i32>, Option<i32>) {
     let count = (blocks.n > 0).then(|| i32::from(blocks.n));
     match blocks.kind {
         BlockKind::V4Address => (count, None),
         BlockKind::V4Prefix => (None, count),
-        BlockKind::V6Prefix => unreachable!("no node of the lab has IPv6 pods"),
+        BlockKind::V6Prefix => unreachable!("IPv6 is on primary ENIs, which no daemon creates"),
     }
 }
 
@@ -258,7 +281,7 @@ fn eni_facts(eni: &NetworkInterface) -> EniFacts {
         connection_tracking: eni.connection_tracking.map_or_else(Default::default, shown_tracking),
         security_groups: eni.groups.iter().map(|group| ipam_id(group.id.as_str())).collect(),
         primary_address: own.expect(IPV4_SUBNET).into(),
-        blocks: blocks(&secondaries, &eni.ipv4_prefixes),
+        blocks: blocks(&secondaries, &eni.ipv4_prefixes, &eni.ipv6_prefixes),
         kind: match eni.interface_type {
             InterfaceType::Interface => EniKind::Interface,
             InterfaceType::Efa
@@ -312,18 +335,29 @@ fn subnet_facts(subnet: response::Subnet) -> SubnetFacts {
     }
 }
 
-fn blocks(addresses: &[std::net::Ipv4Addr], prefixes: &[Ipv4Net]) -> BTreeSet<Block> {
+fn blocks(
+    addresses: &[std::net::Ipv4Addr],
+    prefixes: &[Ipv4Net],
+    ipv6_prefixes: &[Ipv6Net],
+) -> BTreeSet<Block> {
+    let aligned = "EC2 assigns aligned prefixes of the one length there is";
     let singles = addresses.iter().map(|address| Block::address(*address));
-    let prefixes = prefixes.iter().map(|net| {
-        Block::try_from(*net).expect("EC2 assigns aligned prefixes of the one length there is")
-    });
-    singles.chain(prefixes).collect()
+    let prefixes = prefixes.iter().map(|net| Block::try_from(*net).expect(aligned));
+    let of_ipv6 = ipv6_prefixes.iter().map(|net| Block::try_from(*net).expect(aligned));
+    singles.chain(prefixes).chain(of_ipv6).collect()
 }
 
 fn ipv4(net: IpNet) -> Option<Ipv4Net> {
     match net {
         IpNet::V4(net) => Some(net),
         IpNet::V6(_) => None,
+    }
+}
+
+fn ipv6(net: IpNet) -> Option<Ipv6Net> {
+    match net {
+        IpNet::V4(_) => None,
+        IpNet::V6(net) => Some(net),
     }
 }
 

@@ -179,7 +179,9 @@ fn case(&(name, kind, targets): &Rule, shape: Shape) -> Case {
                 BlockKind::V4Prefix | BlockKind::V6Prefix => max_pods.1,
             },
             delegated_prefixes: None,
+            connection_tracking: ipam::connection_tracking::ConnectionTracking::default(),
             mtu: 9001,
+            pod_ipv6: ipam::record::PodIpv6::AsItIs,
             nat: ipam::policy::NatPolicy::default(),
             timing: Timing {
                 cooldown: Duration::from_secs(30),

@@ -9,6 +9,8 @@ use ipnet::Ipv4Net;
 pub struct VpcSpec {
     /// Never empty, disjoint, all within 10.0.0.0/16, each a /16 to /28.
     pub subnets: Vec<Subnet>,
+    /// Whether VPC and subnets have IPv6 blocks too.
+    pub ipv6: bool,
     /// The account's token buckets.
     pub throttling: Throttling,
     /// How long EC2's operations take.
@@ -25,6 +27,7 @@ impl VpcSpec {
     pub fn realistic(subnets: Vec<Subnet>) -> Self {
         Self {
             subnets,
+            ipv6: false,
             throttling: Throttling::Documented,
             latency: Latency::realistic(),
             consistency: Consistency::realistic(),

@@ -11,20 +11,10 @@ pub fn limits_text(limits: Limits) -> String {
     format!("{enis} ENIs, {addresses_per_eni} addresses on each, {prefixes}")
 }
 
-/// One word: `secondary-ip`, `prefix` or `ipv6`.
-#[must_use]
-pub fn mode_text(kind: BlockKind) -> &'static str {
-    match kind {
-        BlockKind::V4Address => "secondary-ip",
-        BlockKind::V4Prefix => "prefix",
-        BlockKind::V6Prefix => "ipv6",
-    }
-}
-
 /// The families of pods, one word each, IPv4 first: `prefix+ipv6`.
 #[must_use]
 pub fn families_text(families: Families) -> String {
-    let modes: Vec<_> = families.policies().map(|family| mode_text(family.kind)).collect();
+    let modes: Vec<_> = families.policies().map(|family| family.kind.mode()).collect();
     modes.join("+")
 }
 

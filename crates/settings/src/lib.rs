@@ -20,6 +20,7 @@ mod policy;
 pub mod registry;
 mod reload;
 mod tags;
+mod tracking;
 mod unsupported;
 mod variables;
 
@@ -29,10 +30,12 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use ipam::block::{BlockKind, Family};
+use ipam::connection_tracking::ConnectionTracking;
 use ipam::policy::{NatPolicy, Needs, WarmSettings};
+use ipam::record::PodIpv6;
 use service_url::{NoProxy, ProxyUrl, ServiceUrl};
 
-pub use self::describe::{families_text, limits_text, mode_text, targets_text};
+pub use self::describe::{families_text, limits_text, targets_text};
 pub use self::env_file::{EnvFileError, LineFault};
 use self::family::Asked;
 pub use self::limits::{assumed_limits, known_limits, known_types, known_vcpus};
@@ -144,12 +147,14 @@ pub struct Settings {
     pub eni_tags: BTreeMap<String, String>,
     /// `MANAGE_UNTAGGED_ENI`.
     pub manage_untagged: bool,
+    /// `TIDEPOOL_TCP_ESTABLISHED_TIMEOUT` and its like, as far as they are set.
+    pub connection_tracking: ConnectionTracking,
     /// `AWS_VPC_ENI_MTU`: bytes, 576 (with IPv6 1280) to 9001.
     pub mtu: u16,
     /// `POD_MTU`, or `mtu`: the most that a pod's link may have.
     pub pod_mtu: u16,
-    /// `DISABLE_POD_V6`: pods without an IPv6 address have IPv6 switched off.
-    pub disable_pod_ipv6: bool,
+    /// `DISABLE_POD_V6`.
+    pub pod_ipv6: PodIpv6,
     /// `AWS_VPC_K8S_CNI_EXTERNALSNAT` and its like.
     pub nat: NatPolicy,
     /// `AWS_EC2_ENDPOINT`, or what the environment names for the SDK.
@@ -228,9 +233,13 @@ impl Settings {
             cluster: tags::cluster(variables)?,
             eni_tags,
             manage_untagged: variables.boolean(&MANAGE_UNTAGGED_ENI)?,
+            connection_tracking: tracking::wanted(variables)?,
             mtu,
             pod_mtu,
-            disable_pod_ipv6: variables.boolean(&DISABLE_POD_V6)?,
+            pod_ipv6: match variables.boolean(&DISABLE_POD_V6)? {
+                false => PodIpv6::AsItIs,
+                true => PodIpv6::Off,
+            },
             nat: nat::policy(variables, kind)?,
             raise_neighbour_limits: variables.boolean(&TIDEPOOL_RAISE_NEIGHBOUR_LIMITS)?,
             ec2_endpoint: endpoints::of_ec2(variables)?,

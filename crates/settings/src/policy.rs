@@ -59,7 +59,9 @@ pub fn policy(
         max_enis: settings.max_enis,
         max_pods: settings.max_pods.unwrap_or_else(|| max_pods(kind, limits, vcpus)),
         delegated_prefixes: settings.delegated_prefixes,
+        connection_tracking: settings.connection_tracking,
         mtu: settings.mtu,
+        pod_ipv6: settings.pod_ipv6,
         nat: settings.nat.clone(),
         timing: Timing {
             cooldown: settings.cooldown,

@@ -257,7 +257,8 @@ settings! {
          other family has none in time",
         .live();
     DISABLE_POD_V6: Family, Value("false"),
-        "Pods on IPv4 have IPv6 switched off";
+        "New pods on IPv4 have IPv6 switched off",
+        .live();
 
     AWS_VPC_K8S_CNI_EXTERNALSNAT: Nat, Value("false"),
         "Something else translates pods' source addresses, such as a NAT gateway",
@@ -330,6 +331,15 @@ settings! {
     TIDEPOOL_RAISE_NEIGHBOUR_LIMITS: Enis, Value("true"),
         "The kernel's limits of ARP and NDP entries (`gc_thresh2`, `gc_thresh3`) are raised where they are too low; `false`: \
          they are only named";
+    TIDEPOOL_TCP_ESTABLISHED_TIMEOUT: Enis, Depends("that of the primary ENI"),
+        "Seconds for which a new ENI remembers an idle TCP connection, 60 to 432000",
+        .live();
+    TIDEPOOL_UDP_STREAM_TIMEOUT: Enis, Depends("that of the primary ENI"),
+        "Seconds for which a new ENI remembers an idle UDP flow with more than one request and answer, 60 to 180",
+        .live();
+    TIDEPOOL_UDP_TIMEOUT: Enis, Depends("that of the primary ENI"),
+        "Seconds for which a new ENI remembers any other idle UDP flow, 30 to 60",
+        .live();
     AWS_VPC_ENI_MTU: Enis, Value("9001"),
         "MTU of ENIs in bytes, 576 (with IPv6 1280) to 9001; no pod's link gets a larger one";
     POD_MTU: Enis, Depends("that of `AWS_VPC_ENI_MTU`"),

@@ -158,7 +158,9 @@ mod tests {
                        AWS_VPC_K8S_CNI_RANDOMIZESNAT=none AWS_VPC_CNI_NODE_PORT_SUPPORT=false \
                        AWS_VPC_K8S_CNI_CONNMARK=0x40 AWS_EXTERNAL_SERVICE_CIDRS=198.51.100.0/24 \
                        AWS_VPC_K8S_CNI_VETHPREFIX=cali TIDEPOOL_DUAL_STACK=preferred \
-                       ENABLE_V4_EGRESS=false ENABLE_V6_EGRESS=true";
+                       ENABLE_V4_EGRESS=false ENABLE_V6_EGRESS=true \
+                       TIDEPOOL_TCP_ESTABLISHED_TIMEOUT=350 TIDEPOOL_UDP_STREAM_TIMEOUT=120 TIDEPOOL_UDP_TIMEOUT=45 \
+                       DISABLE_POD_V6=true";
         let live = ALL.iter().filter(|setting| setting.takes_effect == TakesEffect::Live);
         assert_eq!(samples.split_whitespace().count(), live.clone().count());
         for sample in samples.split_whitespace() {

@@ -10,6 +10,7 @@ mod services;
 mod toggles;
 
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use anyhow::{Context, Result, ensure};
 use tests::cluster::Spec;
@@ -30,13 +31,19 @@ struct End {
     netns: String,
     /// Where the others reach it.
     address: IpAddr,
-    _server: Server,
+    server: Arc<Server>,
 }
 
 impl End {
     fn start(name: &str, netns: &str, address: IpAddr) -> Result<Self> {
-        let server = Server::start(netns, name)?;
-        Ok(Self { name: name.to_owned(), netns: netns.to_owned(), address, _server: server })
+        let server = Arc::new(Server::start(netns, name)?);
+        Ok(Self { name: name.to_owned(), netns: netns.to_owned(), address, server })
+    }
+
+    /// The same end, which the others reach at another of its addresses.
+    fn at(&self, address: IpAddr) -> Self {
+        let Self { name, netns, address: _, server } = self;
+        Self { name: name.clone(), netns: netns.clone(), address, server: Arc::clone(server) }
     }
 
     fn pod(name: &str, pod: &Pod) -> Result<Self> {

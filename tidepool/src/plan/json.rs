@@ -6,7 +6,6 @@ use std::collections::BTreeMap;
 use ipam::block::BlockKind;
 use ipam::forecast::EniForecast;
 use serde::Serialize;
-use settings::mode_text;
 
 use super::Planned;
 
@@ -55,7 +54,7 @@ pub(super) fn render(planned: &Planned<'_>) -> serde_json::Result<String> {
     let unplaced = forecast.unplaced.as_ref();
     let plan = Plan {
         instance_type,
-        mode: mode_text(kind),
+        mode: kind.mode(),
         pods: *n_pods,
         max_pods: policy.max_pods,
         enis: forecast.enis.len(),

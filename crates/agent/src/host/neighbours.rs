@@ -2,8 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use datapath::host::Families;
-use datapath::neighbour_limits::{self, NeighbourLimits};
+use datapath::neighbour_limits::{self, NeighbourLimits, Neighbours};
 use ipam::block::Family;
 
 use super::Reports;
@@ -47,9 +46,9 @@ pub(super) fn ensure(
     Some(fault)
 }
 
-fn of(family: Family) -> Families {
+fn of(family: Family) -> Neighbours {
     match family {
-        Family::V4 => Families::Ipv4,
-        Family::V6 => Families::Ipv6,
+        Family::V4 => Neighbours::Arp,
+        Family::V6 => Neighbours::Ndp,
     }
 }

@@ -6,7 +6,7 @@ use ipam::block::Block;
 use ipam::call::{AttachmentStatus, CallId, Ec2Call, EniAttachment, EniFacts, EniKind};
 use ipam::connection_tracking::ConnectionTracking;
 use ipam::id::{AttachmentKey, BootId, EniAttachmentId, EniId, Pod, SecurityGroupId, SubnetId};
-use ipam::record::{Addresses, Assignment, KnownEni, PodIp, Via};
+use ipam::record::{Addresses, Assignment, KnownEni, PodIp, PodIpv6, Via};
 use proptest::prelude::*;
 use tempfile::TempDir;
 
@@ -41,6 +41,7 @@ pub(super) fn assigned(n: u8, at: u8) -> Change {
     let assignment = Assignment {
         addresses: Addresses::one(PodIp { address: address(at), via }),
         node_local: None,
+        ipv6: PodIpv6::AsItIs,
         pod: Pod {
             namespace: "default".into(),
             name: format!("pod \"{n}\"\n"),

@@ -5,7 +5,7 @@ use std::future::Future;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use agent::{Config, Edges, Inlet, Notes, PodLinks, StateDirectory};
+use agent::{Config, Edges, Inlet, Notes, StateDirectory};
 use ipam::block::BlockKind;
 use ipam::event::{Event, HostEni, HostPicture, LinkState};
 use ipam::id::{BootId, InstanceId};
@@ -272,7 +272,7 @@ fn config(directory: &Path) -> Config {
         limits_from: "a test".to_owned(),
         policy: policy(),
         host_repairs: agent::HostRepairs::default(),
-        pod_links: PodLinks { mtu: 1400, disable_ipv6: false },
+        pod_mtu: 1400,
         socket: PathBuf::from(directory).join("run/ipamd.sock"),
         metrics_port: None,
         runtime_socket: None,
@@ -290,7 +290,9 @@ fn policy() -> Policy {
         max_enis: None,
         max_pods: 500,
         delegated_prefixes: None,
+        connection_tracking: ipam::connection_tracking::ConnectionTracking::default(),
         mtu: 9001,
+        pod_ipv6: ipam::record::PodIpv6::AsItIs,
         nat: ipam::policy::NatPolicy::default(),
         timing: Timing {
             cooldown: Duration::from_secs(3600),

@@ -253,7 +253,7 @@ pub(crate) fn dump(
     Err(KernelError::Interrupted)
 }
 
-fn nftables(message: NetfilterMessageInner) -> Option<NfTablesMessage> {
+pub(crate) fn nftables(message: NetfilterMessageInner) -> Option<NfTablesMessage> {
     match message {
         NetfilterMessageInner::NfTables(message) => Some(message),
         _ => None,

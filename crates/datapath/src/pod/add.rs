@@ -84,6 +84,14 @@ pub struct MadeLink {
     index: u32,
 }
 
+/// Where IPv6 is switched off before the pod's end is furnished: everywhere.
+pub(super) const WITHOUT_IPV6: [&str; 3] = ["all", "default", "lo"];
+
+/// The sysctl that switches IPv6 off for an interface, or for `all` or `default`.
+pub(super) fn ipv6_is_off(interfaces: &str) -> String {
+    format!("net/ipv6/conf/{interfaces}/disable_ipv6")
+}
+
 impl MadeLink {
     /// Adds the pod's addresses, and the routes and rules on both sides. Packets pass in both
     /// directions when it returns. Rules and routes that an earlier pod left for one of the addresses
@@ -118,9 +126,9 @@ impl MadeLink {
     ///
     /// [`AddPodError::Netns`] or [`AddPodError::Sysctl`].
     pub fn switch_ipv6_off(&self) -> Result<(), AddPodError> {
-        for interfaces in ["all", "default", "lo"] {
-            let key = format!("net/ipv6/conf/{interfaces}/disable_ipv6");
-            let set = self.sides.netns.run(|| sysctl::set_if_present(&key, "1"));
+        for interfaces in WITHOUT_IPV6 {
+            let set =
+                self.sides.netns.run(|| sysctl::set_if_present(&ipv6_is_off(interfaces), "1"));
             set.map_err(AddPodError::Netns)?.map_err(AddPodError::Sysctl)?;
         }
         Ok(())

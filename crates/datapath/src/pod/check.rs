@@ -6,14 +6,16 @@ use std::path::PathBuf;
 use ipnet::IpNet;
 use netlink_packet_route::AddressFamily;
 
-use super::PodExpectation;
+use super::add::{WITHOUT_IPV6, ipv6_is_off};
 use super::objects::{self, LinkObjects, all};
+use super::{PodExpectation, PodIpv6};
 use crate::link::{self, Link};
 use crate::netlink::{KernelError, Netlink};
 use crate::netns::{Netns, NetnsError};
 use crate::route::{self, Filter};
 use crate::{
-    InterfaceName, MacAddr, Neighbour, Owner, Route, RouteTable, Rule, address, neighbour, rule,
+    InterfaceName, MacAddr, Neighbour, Owner, Route, RouteTable, Rule, SysctlReadError, address,
+    neighbour, rule, sysctl,
 };
 
 /// The first difference between a pod's link and what was made, or why they were not compared.
@@ -104,6 +106,15 @@ pub enum CheckError {
         /// The rule.
         rule: Rule,
     },
+    /// Whether IPv6 is on could not be read.
+    #[error("read whether the pod has IPv6")]
+    Sysctl(#[source] SysctlReadError),
+    /// IPv6 was switched off, and is on again.
+    #[error("the pod has IPv6 again: net.ipv6.conf.{interfaces}.disable_ipv6 is not 1")]
+    Ipv6On {
+        /// An interface's name, or `all` or `default`.
+        interfaces: String,
+    },
     /// The neighbour entry that ties the gateway to the host's end is gone or changed.
     #[error("the pod has no neighbour {neighbour} dev {device}")]
     NoNeighbour {
@@ -156,6 +167,7 @@ pub async fn check(expected: &PodExpectation) -> Result<(), CheckError> {
     let PodExpectation { addresses, node_local, routes, .. } = expected;
     let objects = LinkObjects::of(addresses, *node_local, (&host, &pod), *routes);
     check_pod(expected, &pod_side, &pod, &objects).await?;
+    check_ipv6(expected, &netns)?;
     check_host(expected, &host_side, &host, &objects).await
 }
 
@@ -232,6 +244,25 @@ async fn check_pod(
     let found = neighbour::list(netlink, pod.index).await.map_err(read("the pod's neighbours"))?;
     if let Some(neighbour) = missing(&objects.neighbours, &found) {
         return Err(CheckError::NoNeighbour { neighbour: *neighbour, device: device() });
+    }
+    Ok(())
+}
+
+/// What [`switch_ipv6_off`](super::MadeLink::switch_ipv6_off) has set, and what the pod's end has from that.
+fn check_ipv6(expected: &PodExpectation, netns: &Netns) -> Result<(), CheckError> {
+    match expected.ipv6 {
+        PodIpv6::AsItIs => return Ok(()),
+        PodIpv6::Off => {}
+    }
+    for interfaces in WITHOUT_IPV6.into_iter().chain([expected.ifname.as_str()]) {
+        let value = netns.run(|| sysctl::get(&ipv6_is_off(interfaces)));
+        match value.map_err(CheckError::Netns)? {
+            Ok(value) if value == "1" => {}
+            Ok(_) => return Err(CheckError::Ipv6On { interfaces: interfaces.to_owned() }),
+            // The kernel has no IPv6 at all.
+            Err(error) if error.is_missing() => {}
+            Err(error) => return Err(CheckError::Sysctl(error)),
+        }
     }
     Ok(())
 }

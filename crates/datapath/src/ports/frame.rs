@@ -12,7 +12,7 @@ use crate::nat::encode::{
 /// The table's name, in family `inet`.
 pub(super) const NAME: &str = "tidepool-ports";
 
-/// The table without elements, as `nft` prints it. [`chains`] are its rules for the kernel.
+/// The table without elements, as `nft` prints it. [`CHAINS`] has the rules as the kernel takes them.
 pub(super) const TEXT: &str = "\
 table inet tidepool-ports {
 	map any4 {

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use netlink_packet_core::{NLM_F_APPEND, NLM_F_CREATE, NLM_F_EXCL};
+use netlink_packet_core::{NLM_F_ACK, NLM_F_APPEND, NLM_F_CREATE, NLM_F_EXCL};
 use netlink_packet_netfilter::NetfilterProtoFamily;
 use netlink_packet_netfilter::nftables::{
     DataAttribute, ListAttribute, NfTablesMessage, SetAttribute, SetElementAttribute,
@@ -15,7 +15,7 @@ use super::frame::{CHAINS, NAME};
 use super::{ATTEMPTS, PortsError};
 use crate::Owner;
 use crate::nat::encode::{delete_table, new_chain, new_rule, new_table};
-use crate::nat::kernel::{chains_match, dump, is_active, rules_match, table_facts};
+use crate::nat::kernel::{chains_match, dump, is_active, nftables, rules_match, table_facts};
 use crate::netfilter::Netfilter;
 use crate::netlink::KernelError;
 
@@ -78,9 +78,12 @@ fn delete_each(elements: &[&Element]) -> Result<(), PortsError> {
 }
 
 fn removal(element: &Element) -> Change {
+    (NfTablesMessage::DeleteSetElement(by_key(element)), 0)
+}
+
+fn by_key(element: &Element) -> SetElementMessage {
     let key = SetElementAttribute::Key(DataAttribute::Value(element.key.clone()));
-    let listed = vec![ListAttribute::Element(vec![key])];
-    (NfTablesMessage::DeleteSetElement(message(element.set, listed)), 0)
+    message(element.set, vec![ListAttribute::Element(vec![key])])
 }
 
 fn messages(
@@ -144,17 +147,41 @@ fn list_set(netfilter: &Netfilter, set: Set) -> Result<Vec<Kept>, KernelError> {
     let table = SetElementList::Table(NAME.to_owned());
     let attributes = vec![table, SetElementList::Set(set.name().to_owned())];
     let list = NfTablesMessage::GetSetElement(SetElementMessage { attributes });
+    Ok(dump(netfilter, &list)?.into_iter().flat_map(|answer| kept_in(set, answer)).collect())
+}
+
+/// What the kernel has with the keys of `elements`, whoever owns it. Costs a request for each key, however many elements
+/// there are.
+pub(super) fn find(elements: &BTreeSet<Element>) -> Result<Vec<Kept>, PortsError> {
+    let netfilter = open()?;
     let mut kept = Vec::new();
-    for answer in dump(netfilter, &list)? {
-        let NfTablesMessage::NewSetElement(SetElementMessage { attributes }) = answer else {
-            continue;
-        };
-        for attribute in attributes {
-            let SetElementList::Elements(elements) = attribute else { continue };
-            kept.extend(elements.into_iter().filter_map(|element| read(set, element)));
-        }
+    for element in elements {
+        kept.extend(find_one(&netfilter, element).map_err(PortsError::Read)?);
     }
     Ok(kept)
+}
+
+fn find_one(netfilter: &Netfilter, element: &Element) -> Result<Option<Kept>, KernelError> {
+    let get = NfTablesMessage::GetSetElement(by_key(element));
+    let mut kept = None;
+    let found = netfilter.request(get, NLM_F_ACK, |answer| {
+        kept = nftables(answer).and_then(|answer| kept_in(element.set, answer).pop());
+    });
+    match found {
+        Err(error) if error.is(Errno::NOENT) => Ok(None),
+        found => found.map(|()| kept),
+    }
+}
+
+fn kept_in(set: Set, answer: NfTablesMessage) -> Vec<Kept> {
+    let NfTablesMessage::NewSetElement(SetElementMessage { attributes }) = answer else {
+        return Vec::new();
+    };
+    let elements = attributes.into_iter().filter_map(|attribute| match attribute {
+        SetElementList::Elements(elements) => Some(elements),
+        _ => None,
+    });
+    elements.flatten().filter_map(|element| read(set, element)).collect()
 }
 
 fn read(set: Set, listed: ListAttribute<SetElementAttribute>) -> Option<Kept> {
@@ -177,7 +204,10 @@ pub(super) fn has_frame() -> Result<bool, PortsError> {
     Ok(table_facts(&open()?, NAME).map_err(PortsError::Read)?.is_some())
 }
 
-/// Makes the table's rules right, and keeps the elements. Returns whether that took a change.
+/// Makes the table's rules right, and puts the elements back that there were. Returns whether that took a change.
+///
+/// An element that an ADD has inserted since they were listed is lost. The daemon puts it back by the pod's note, for which
+/// the replacement is a change of the table.
 pub(super) fn ensure_frame() -> Result<bool, PortsError> {
     for _ in 0..ATTEMPTS {
         let read_at = open()?.generation().map_err(PortsError::Read)?;

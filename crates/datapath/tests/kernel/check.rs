@@ -194,6 +194,7 @@ fn check_of_unmarked_pod_passes() {
             addresses: pod.link.addresses.clone(),
             node_local: None,
             routes: datapath::pod::PodRoutes::Main,
+            ipv6: datapath::pod::PodIpv6::AsItIs,
         };
         node.block_on(check(&expectation)).unwrap();
     });

@@ -135,6 +135,7 @@ fn check_of_incumbent_pod_finds_missing_objects() {
             addresses: pod.link.addresses.clone(),
             node_local: None,
             routes: datapath::pod::PodRoutes::Main,
+            ipv6: datapath::pod::PodIpv6::AsItIs,
         };
         let check = || node.block_on(datapath::pod::check(&expectation));
         check().unwrap();

@@ -225,6 +225,7 @@ impl Pod {
             addresses: self.link.addresses.clone(),
             node_local: self.link.node_local,
             routes: PodRoutes::Main,
+            ipv6: datapath::pod::PodIpv6::AsItIs,
         }
     }
 }

@@ -19,5 +19,6 @@ mod nat;
 mod ports;
 mod restore;
 mod retired;
+mod sctp;
 mod shaping;
 mod traffic;

@@ -69,6 +69,7 @@ async fn add_and_check(link: PodLink) {
             addresses: link.addresses,
             node_local: link.node_local,
             routes: PodRoutes::Main,
+            ipv6: datapath::pod::PodIpv6::AsItIs,
         };
         datapath::pod::check(&expectation).await.unwrap();
     });

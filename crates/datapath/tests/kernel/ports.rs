@@ -43,12 +43,12 @@ fn try_open(node: &Namespace, pod: &Pod, mappings: &[&str]) -> Result<PodPorts, 
     node.block_on(ports::add(&ports, &pod.link.host_name)).map(|()| ports)
 }
 
-fn open(node: &Namespace, pod: &Pod, mappings: &[&str]) -> PodPorts {
+pub(crate) fn open(node: &Namespace, pod: &Pod, mappings: &[&str]) -> PodPorts {
     try_open(node, pod, mappings).unwrap()
 }
 
-fn close(node: &Namespace, pod: &Pod) -> Vec<String> {
-    let closed = node.enter(|| ports::remove(&pod.link.owner)).unwrap();
+pub(crate) fn close(node: &Namespace, pod: &Pod) -> Vec<String> {
+    let closed = node.enter(|| ports::remove_all(&pod.link.owner)).unwrap();
     closed.iter().map(ToString::to_string).collect()
 }
 
@@ -316,6 +316,28 @@ fn port_of_a_pod_without_a_link_is_free() {
             assert_eq!(close(node, &b), ["tcp *:8080 10.0.0.21:80"]);
             node.block_on(datapath::pod::del(&b.removal())).unwrap();
         }
+    });
+}
+
+/// By its keys alone, without a list. A port that another pod has taken meanwhile stays that one's.
+#[test]
+fn ports_that_are_named_go_and_those_of_others_stay() {
+    on_node(|node| {
+        let [a, b] = two_pods_alone(node);
+        let remove = |ports: &PodPorts| {
+            let removed = node.enter(|| ports::remove(ports)).unwrap();
+            removed.iter().map(ToString::to_string).collect::<Vec<_>>()
+        };
+        let of_a = ports_of(&a, &["tcp 8080:80", "udp 10.0.0.10:53:53"]);
+        assert_eq!(remove(&of_a), [] as [&str; 0], "there is no table");
+        open(node, &a, &["tcp 8080:80", "udp 10.0.0.10:53:53"]);
+        nft(node, "delete element inet tidepool-ports any4 { tcp . 8080 }");
+        assert_eq!(remove(&of_a), ["udp 10.0.0.10:53 10.0.0.20:53"]);
+        assert!(!listed(node).contains(a.link.owner.as_str()), "{}", listed(node));
+        let of_b = open(node, &b, &["tcp 8080:80", "tcp 8081:80"]);
+        assert_eq!(remove(&of_a), [] as [&str; 0]);
+        assert_eq!(remove(&of_b), ["tcp *:8080 10.0.0.21:80", "tcp *:8081 10.0.0.21:80"]);
+        assert_empty(node);
     });
 }
 

@@ -16,7 +16,7 @@ use crate::node_local::{self, NodeLocals};
 use crate::place::Place;
 use crate::policy::{FamilyPolicy, Needs};
 use crate::pool::Pool;
-use crate::record::{Addresses, Assignment, Change, PodIp, Record, Via};
+use crate::record::{Addresses, Assignment, Change, PodIp, PodIpv6, Record, Via};
 use crate::time::Timestamp;
 
 /// How long before its deadline a request is answered, so that the answer arrives in time.
@@ -322,7 +322,9 @@ impl Demand {
         let Some(addresses) = stock.addresses(needs) else { return Some(waiter) };
         let node_local = self.node_local(&waiter, &addresses, stock);
         let Waiter { request, key, pod, netns, deadline, .. } = waiter;
-        let assignment = Assignment { addresses, node_local, pod, netns, since: stock.cx.now };
+        let ipv6 = ipv6_of_new(&addresses, node_local, stock.cx);
+        let assignment =
+            Assignment { addresses, node_local, ipv6, pod, netns, since: stock.cx.now };
         let adds = BTreeMap::from([(request, deadline)]);
         self.put_on_record(key, assignment, false, adds, stock.pool, stock.journal);
         None
@@ -515,6 +517,13 @@ enum Unserved {
     Needs(Waiter),
     /// Something must end first.
     Waits(Waiter),
+}
+
+/// A pod with an IPv6 address of any kind needs IPv6.
+fn ipv6_of_new(addresses: &Addresses, node_local: Option<IpAddr>, cx: Context<'_>) -> PodIpv6 {
+    let has_ipv6 = addresses.iter().any(|ip| ip.address.is_ipv6());
+    let has_ipv6 = has_ipv6 || node_local.is_some_and(|ip| ip.is_ipv6());
+    if has_ipv6 { PodIpv6::AsItIs } else { cx.policy.pod_ipv6 }
 }
 
 pub(super) fn reply(request: RequestId, answer: Answer, out: &mut Vec<Effect>) {

@@ -187,10 +187,11 @@ impl Inventory {
         Some(chosen_groups(cx).unwrap_or(&primary.security_groups))
     }
 
-    /// How long a new ENI remembers idle connections: as long as the primary ENI, since pods move from one to the
-    /// other.
-    pub(super) fn tracking_of_new(&self) -> Option<ConnectionTracking> {
-        self.primary_template.as_ref().map(|primary| primary.connection_tracking)
+    /// How long a new ENI remembers idle connections: as long as the policy says, or else as the primary ENI, since pods
+    /// move from one to the other.
+    pub(super) fn tracking_of_new(&self, cx: Context<'_>) -> Option<ConnectionTracking> {
+        let primary = self.primary_template.as_ref()?;
+        Some(cx.policy.connection_tracking.or(primary.connection_tracking))
     }
 
     /// The security groups that our ENIs take over from the primary ENI; `None` while they are unknown, or while

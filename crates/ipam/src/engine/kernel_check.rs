@@ -21,7 +21,7 @@ use crate::kernel_report::{KernelReport, PodLink};
 use crate::node_local::is_node_local;
 use crate::place::Place;
 use crate::pool::Pool;
-use crate::record::{Addresses, Assignment, Change, PodIp, Record, Via};
+use crate::record::{Addresses, Assignment, Change, PodIp, PodIpv6, Record, Via};
 use crate::streak::Streaks;
 use crate::time::Timestamp;
 
@@ -301,7 +301,8 @@ impl Checking<'_> {
         let addresses = Addresses::try_from(ips).ok()?;
         let (pod, netns) = (Pod::default(), String::new());
         let node_local = self.node_local_of(mark);
-        Some((key, Assignment { addresses, node_local, pod, netns, since: self.cx.now }))
+        let (ipv6, since) = (PodIpv6::AsItIs, self.cx.now);
+        Some((key, Assignment { addresses, node_local, ipv6, pod, netns, since }))
     }
 
     /// The node-local address that is routed to the link with this mark, and that no attachment has on record.

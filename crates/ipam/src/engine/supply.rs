@@ -220,7 +220,7 @@ impl Supplying<'_> {
         Some(Ec2Call::CreateEni {
             subnet,
             security_groups,
-            connection_tracking: self.inventory.tracking_of_new()?,
+            connection_tracking: self.inventory.tracking_of_new(self.cx)?,
             blocks,
             description: ownership::description(node),
             tags: ownership::tags(node, now),

@@ -169,7 +169,9 @@ mod tests {
                 max_enis: None,
                 max_pods: 1000,
                 delegated_prefixes: None,
+                connection_tracking: crate::connection_tracking::ConnectionTracking::default(),
                 mtu: 9001,
+                pod_ipv6: crate::record::PodIpv6::AsItIs,
                 nat: crate::policy::NatPolicy::default(),
                 timing: Timing {
                     cooldown: Duration::from_secs(30),

@@ -21,6 +21,7 @@ fn assignment(ips: &[PodIp]) -> Assignment {
     Assignment {
         addresses: ips.to_vec().try_into().unwrap(),
         node_local: None,
+        ipv6: PodIpv6::AsItIs,
         pod: Pod::default(),
         netns: "/var/run/netns/a".to_owned(),
         since: Timestamp::from_millis(5),
@@ -90,27 +91,16 @@ fn node_local_address_is_owned_and_released() {
     assert!(record.owners().is_empty() && record.cooling().contains_key(&local));
 }
 
-/// The version of the format stays: older builds read past the address, and lines without one are theirs.
+/// Logs of earlier versions have no such address.
 #[test]
-fn assignment_with_a_node_local_address_is_read_by_older_builds() {
-    #[derive(Debug, PartialEq, Deserialize)]
-    struct Older {
-        addresses: Addresses,
-        pod: Pod,
-        netns: String,
-        since: Timestamp,
-    }
-    let Assignment { addresses, node_local: _, pod, netns, since } =
-        assignment(&[on_eni("2001:db8::9")]);
-    let without = Assignment { addresses, node_local: None, pod, netns, since };
-    assert!(!serde_json::to_string(&without).unwrap().contains("node_local"));
-    let node_local = Some("169.254.172.2".parse().unwrap());
-    let with = Assignment { node_local, ..without.clone() };
+fn assignment_without_node_local_address_is_as_in_older_logs() {
+    let older = r#"{"addresses":[{"address":"2001:db8::9","via":{"eni":{"eni":"eni-1","card":0,"index":2}}}],"pod":{"namespace":"","name":"","uid":""},"netns":"/var/run/netns/a","since":5}"#;
+    let without = assignment(&[on_eni("2001:db8::9")]);
+    assert_eq!(serde_json::from_str::<Assignment>(older).unwrap(), without);
+    assert_eq!(serde_json::to_string(&without).unwrap(), older);
+    let with = Assignment { node_local: "169.254.172.2".parse().ok(), ..without };
     let text = serde_json::to_string(&with).unwrap();
     assert_eq!(serde_json::from_str::<Assignment>(&text).unwrap(), with);
-    let Assignment { addresses, node_local: _, pod, netns, since } = without;
-    let older = Older { addresses, pod, netns, since };
-    assert_eq!(serde_json::from_str::<Older>(&text).unwrap(), older);
 }
 
 #[test]

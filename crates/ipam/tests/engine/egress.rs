@@ -8,7 +8,7 @@ use ipam::block::{BlockKind, Family};
 use ipam::event::{Event, HostEgress, NodeLocal};
 use ipam::id::Pod;
 use ipam::policy::WarmSettings;
-use ipam::record::Assignment;
+use ipam::record::{Assignment, PodIpv6};
 
 use crate::node::{Node, OnEni as _, Setup, key, limits, policy, warm_ip};
 
@@ -154,4 +154,25 @@ fn rested_node_local_addresses_leave_the_record() {
     assert!(node.record().cooling().len() <= 4, "{:?}", node.record().cooling());
     let forgotten: Vec<_> = node.forgotten_connections.iter().map(|(_, ips)| ips.len()).collect();
     assert_eq!(forgotten, [1; 100], "each once, and no address of the VPC");
+}
+
+/// On record, so that a CHECK after a change of the setting and a restart goes by what the pod has.
+#[test]
+fn ipv6_is_off_in_new_pods_without_an_ipv6_address() {
+    let off = |setup: Setup| Setup { pod_ipv6: PodIpv6::Off, ..setup };
+    for (setup, expect) in [
+        (off(ipv4(None)), PodIpv6::Off),
+        (off(ipv4(Some(Family::V6))), PodIpv6::AsItIs),
+        (off(ipv6(None)), PodIpv6::AsItIs),
+        (ipv4(None), PodIpv6::AsItIs),
+    ] {
+        let mut node = Node::settled(limits("m5.large"), setup.clone());
+        assert_eq!(node.run_pod(0).ipv6, expect, "{setup:?}");
+    }
+    let mut node = Node::settled(limits("m5.large"), off(ipv4(None)));
+    node.run_pod(0);
+    node.change_policy(ipv4(None));
+    node.restart();
+    node.settle();
+    assert_eq!([0, 1].map(|pod| node.run_pod(pod).ipv6), [PodIpv6::Off, PodIpv6::AsItIs]);
 }

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use ipam::block::{Block, BlockKind, Family};
 use ipam::call::{CallId, CallOutput, Ec2Call, EniFacts};
+use ipam::connection_tracking::ConnectionTracking;
 use ipam::event::{
     Answer, Effect, Event, HostPicture, LinkState, MetadataEni, NodeLocal, Reason, Refusal,
     RequestId, SaveSeq,
@@ -16,7 +17,7 @@ use ipam::policy::{
     EgressPolicy, Families, FamilyPolicy, Limits, NatPolicy, Needs, Node as NodeFacts, Placement,
     Policy, SourcePorts, Targets, Timing, WarmSettings,
 };
-use ipam::record::{Assignment, Change, Record, Via};
+use ipam::record::{Assignment, Change, PodIpv6, Record, Via};
 use ipam::time::Timestamp;
 use ipam::view::{Counts, PoolView};
 use ipam::{Boot, Engine};
@@ -52,6 +53,8 @@ pub(crate) struct Setup {
     pub(crate) max_enis: Option<u16>,
     pub(crate) max_pods: u32,
     pub(crate) delegated_prefixes: Option<u16>,
+    pub(crate) connection_tracking: ConnectionTracking,
+    pub(crate) pod_ipv6: PodIpv6,
     pub(crate) cooldown: Duration,
     pub(crate) add_wait: Duration,
     pub(crate) grow_delay: Duration,
@@ -87,7 +90,9 @@ impl From<Setup> for Policy {
             max_enis,
             max_pods,
             delegated_prefixes,
+            connection_tracking: setup.connection_tracking,
             mtu: 9001,
+            pod_ipv6: setup.pod_ipv6,
             nat: NatPolicy { egress, ..NatPolicy::default() },
             timing,
         }
@@ -103,6 +108,8 @@ pub(crate) fn policy(kind: BlockKind, settings: WarmSettings) -> Setup {
         max_enis: None,
         max_pods: 737,
         delegated_prefixes: None,
+        connection_tracking: ConnectionTracking::default(),
+        pod_ipv6: PodIpv6::AsItIs,
         cooldown: Duration::from_secs(30),
         add_wait: Duration::from_secs(10),
         grow_delay: Duration::ZERO,

@@ -3,10 +3,11 @@
 use std::net::IpAddr;
 use std::time::Duration;
 
-use ipam::block::{Block, BlockKind};
+use ipam::block::{Block, BlockKind, Family};
 use ipam::call::{CallId, Ec2Call};
 use ipam::id::{AttachmentKey, EniId};
-use ipam::record::Assignment;
+use ipam::policy::Needs;
+use ipam::record::{Assignment, PodIp};
 use ipam::time::Timestamp;
 use lab::ec2::{ipam_id, model_id};
 
@@ -53,41 +54,61 @@ impl Simulation {
         assignment: &Assignment,
     ) {
         let found = &self.nodes[node];
-        let address = assignment.addresses.first().address;
+        let addresses: Vec<_> = assignment.ips().collect();
         let on_record = found.on_record(key) == Some(assignment);
         // If the kernel showed the attachment, in this run or an earlier one, its address is
         // granted again.
         let has_come_back = found.durable.assignments().contains_key(&key.by_link());
         let is_old = found.known.contains(key) || has_come_back;
-        let told_before = found.pods.get(key).is_some_and(|pod| pod.address == Some(address));
-        let is_ready = is_old || told_before || found.ready.contains(eni_of(assignment));
-        let second = found.pods.get(key).filter(|pod| !pod.ended).and_then(|pod| pod.address);
-        let second = second.filter(|before| *before != address && !found.is_rolled_back);
-        let routed = found.links.get(&address).filter(|owner| *owner != key && !is_old).cloned();
+        let told_before = found.pods.get(key).is_some_and(|pod| pod.addresses == addresses);
+        let mut enis = assignment.addresses.iter().map(|ip| ip.via.eni());
+        let is_ready = is_old || told_before || enis.all(|eni| found.ready.contains(eni));
+        let second = found.pods.get(key).filter(|pod| !pod.ended && pod.is_granted());
+        let second = second.filter(|pod| pod.addresses != addresses && !found.is_rolled_back);
+        let second = second.cloned();
+        let mut owners = addresses.iter().filter_map(|address| found.links.get(address));
+        let routed = owners.find(|owner| *owner != key && !is_old).cloned();
+        let is_enough = is_old || told_before || self.has_enough(node, &addresses);
         let told = || format!("{key}: {assignment:?}");
         self.expect(node, "answer before its record is durable", on_record, told);
         self.expect(node, "address on an ENI that was never ready", is_ready, told);
         self.expect(node, "second address for an attachment", second.is_none(), told);
         self.expect(node, "address routed to another pod", routed.is_none(), told);
+        self.expect(node, "pod without the families that it needs", is_enough, told);
         self.check_alive(node, key, assignment);
+    }
+
+    /// Whether a new pod may start with these addresses. An answer is on its way for a moment after a change.
+    fn has_enough(&self, node: usize, addresses: &[IpAddr]) -> bool {
+        let found = &self.nodes[node];
+        let families = found.site.policy.families;
+        let is_served = |ip: &IpAddr| families.of(Family::of(*ip)).is_some();
+        let is_complete = addresses.len() == families.policies().count();
+        let is_new = found.needs_changed_at.is_some_and(|at| self.now < at + GROWTH);
+        let is_enough = match families.needs() {
+            Needs::Each => is_complete || is_new,
+            Needs::Any => true,
+        };
+        addresses.iter().all(is_served) && is_enough
     }
 
     /// EC2 must deliver the granted address to this node. Two cases are excused. An address that
     /// was unassigned by hand stays unknown until EC2 is polled. A rolled-back record may hold
     /// addresses that were unassigned since.
     fn check_alive(&mut self, node: usize, key: &AttachmentKey, assignment: &Assignment) {
-        let found = &self.nodes[node];
-        let address = assignment.addresses.first().address;
-        let is_excused = self.is_removed(address)
-            || self.detached_enis.contains(eni_of(assignment))
-            || (found.is_rolled_back && found.known.contains(key))
-            || found.may_be_stale(address, self.now)
-            || found.pods.get(key).is_some_and(|pod| pod.address == Some(address));
-        let (IpAddr::V4(ip), false) = (address, is_excused) else { return };
-        let is_alive = self.cloud.reaches(&self.nodes[node].site.instance, ip, self.now);
-        self.expect(node, "address that EC2 does not deliver", is_alive, || {
-            format!("{key}: {address}")
-        });
+        for PodIp { address, via } in assignment.addresses.iter() {
+            let found = &self.nodes[node];
+            let is_excused = self.is_removed(*address)
+                || self.detached_enis.contains(via.eni())
+                || (found.is_rolled_back && found.known.contains(key))
+                || found.may_be_stale(*address, self.now)
+                || found.pods.get(key).is_some_and(|pod| pod.addresses.contains(address));
+            let is_alive = is_excused
+                || self.cloud.reaches(&self.nodes[node].site.instance, *address, self.now);
+            self.expect(node, "address that EC2 does not deliver", is_alive, || {
+                format!("{key}: {address}")
+            });
+        }
     }
 
     /// A new link must not have the address of another pod. A rolled-back record is excused: it
@@ -103,11 +124,17 @@ impl Simulation {
         });
     }
 
-    /// The daemon reports that an attachment released an address.
-    pub(super) fn check_release(&mut self, node: usize, key: &AttachmentKey, address: IpAddr) {
-        let pod = self.nodes[node].pods.get(key);
-        let lives = pod.is_some_and(|pod| !pod.ended && pod.address == Some(address));
-        self.expect(node, "release without request", !lives, || format!("{key}: {address}"));
+    /// The daemon reports that an attachment released its addresses.
+    pub(super) fn check_release(
+        &mut self,
+        node: usize,
+        key: &AttachmentKey,
+        released: &Assignment,
+    ) {
+        let pod = self.nodes[node].pods.get(key).filter(|pod| !pod.ended);
+        let has = |ip| pod.is_some_and(|pod| pod.addresses.contains(&ip));
+        let lives = released.ips().any(has);
+        self.expect(node, "release without request", !lives, || format!("{key}: {released:?}"));
     }
 
     /// Invariants of a call that leaves the daemon.
@@ -121,11 +148,20 @@ impl Simulation {
         self.expect(node, "two calls on one ENI", other.is_none(), || format!("{call}, {other:?}"));
         if let Ec2Call::CreateEni { blocks, .. } | Ec2Call::Assign { blocks, .. } = call {
             let is_nothing = matches!(call, Ec2Call::Assign { .. }) && blocks.n == 0;
-            let is_sound =
-                !is_nothing && blocks.n <= MAX_ADDRESSES && blocks.kind != BlockKind::V6Prefix;
-            self.expect(node, "senseless call", is_sound, || call.to_string());
+            let is_sound = match blocks.kind {
+                BlockKind::V4Address | BlockKind::V4Prefix => blocks.n <= MAX_ADDRESSES,
+                BlockKind::V6Prefix => blocks.n == 1 && self.may_have_ipv6(node, call),
+            };
+            self.expect(node, "senseless call", is_sound && !is_nothing, || call.to_string());
         }
         self.check_limits(node, call);
+    }
+
+    /// One /80 on the primary ENI is enough.
+    fn may_have_ipv6(&self, node: usize, call: &Ec2Call) -> bool {
+        let site = &self.nodes[node].site;
+        let primary = ipam_id::<EniId>(site.primary_eni.as_str());
+        site.policy.families.of(Family::V6).is_some() && call.eni() == Some(&primary)
     }
 
     /// A creation is repeated as it is, even if the limits have changed since, so only assigns are checked.
@@ -185,11 +221,6 @@ impl Simulation {
     }
 }
 
-/// The ENI of the pod's one address.
-fn eni_of(assignment: &Assignment) -> &EniId {
-    assignment.addresses.first().via.eni()
-}
-
 fn reads(call: &Ec2Call) -> bool {
     matches!(call, Ec2Call::DescribeEnis | Ec2Call::DescribeSubnets)
 }
@@ -197,5 +228,6 @@ fn reads(call: &Ec2Call) -> bool {
 pub(super) fn blocks_of(eni: &ec2_model::fabric::FabricEni) -> impl Iterator<Item = Block> {
     let singles = eni.secondaries.iter().map(|ip| Block::address(*ip));
     let prefixes = eni.prefixes.iter().filter_map(|net| Block::try_from(*net).ok());
-    singles.chain(prefixes).collect::<Vec<_>>().into_iter()
+    let of_ipv6 = eni.ipv6_prefixes.iter().filter_map(|net| Block::try_from(*net).ok());
+    singles.chain(prefixes).chain(of_ipv6).collect::<Vec<_>>().into_iter()
 }

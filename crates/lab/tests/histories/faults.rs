@@ -61,6 +61,23 @@ impl Simulation {
         self.push_in(boot + Duration::from_millis(kill.down_ms), HistoryEvent::Starts { node });
     }
 
+    /// The daemon ends as in an upgrade, and the next one starts at once.
+    pub(super) fn restart(&mut self, node: usize) {
+        let kill = Kill {
+            at_effect: 0,
+            saved: true,
+            sent: true,
+            down_ms: 0,
+            record: RecordFate::Kept,
+            reboot: false,
+            clock_ahead_ms: 0,
+        };
+        let kills = self.outcome.kills;
+        self.kill(node, &kill);
+        // Only the deaths of the steps count.
+        self.outcome.kills = kills;
+    }
+
     fn lose_record(&mut self, node: usize, fate: RecordFate) {
         let n = self.nodes[node].log.len();
         let stays = match fate {
@@ -72,12 +89,11 @@ impl Simulation {
         self.nodes[node].is_rolled_back = true;
         // First each pod with an address gets its link. Otherwise neither record nor kernel would
         // know the pod.
-        let has_address = |(key, pod): (&AttachmentKey, &Pod)| {
-            pod.address.filter(|_| !pod.ended).map(|ip| (ip, key.clone()))
-        };
-        let told: Vec<_> = self.nodes[node].pods.iter().filter_map(has_address).collect();
-        for (address, key) in told {
-            self.links(node, key, address);
+        let runs = |(_, pod): &(&AttachmentKey, &Pod)| !pod.ended && pod.is_granted();
+        let told = self.nodes[node].pods.iter().filter(runs);
+        let told: Vec<_> = told.map(|(key, pod)| (key.clone(), pod.addresses.clone())).collect();
+        for (key, addresses) in told {
+            self.links(node, key, addresses);
         }
         if let Err(contradiction) = self.nodes[node].truncate_log(stays) {
             self.violation(node, "log that cannot be replayed", contradiction.to_string());

@@ -3,7 +3,7 @@
 //!
 //! A history follows from its seed. Pods come and go, daemons die at any effect, records are lost,
 //! and clocks jump. EC2 refuses, answers late, shows stale state or does not answer. People change
-//! ENIs by hand, and metadata are wrong. The engine is the real one. EC2 is the model with limits,
+//! ENIs by hand, and metadata are wrong. Pods are on IPv4 or on both families, and the families change. The engine is the real one. EC2 is the model with limits,
 //! delays and staleness. The requests are those that a node sends.
 //!
 //! [`History::run`] finds the first violation. [`History::shrunk`] makes a failing history small
@@ -33,6 +33,8 @@ pub(super) struct History {
 pub(super) struct Outcome {
     /// Adds that got an address.
     pub(super) granted: u64,
+    /// Those of them that got an address of each family.
+    pub(super) granted_both: u64,
     /// Adds that were refused.
     pub(super) refused: u64,
     /// Requests that reached EC2.
@@ -51,8 +53,18 @@ pub(super) struct Outcome {
 impl Outcome {
     /// Adds the counts of another outcome.
     pub(super) fn add(&mut self, other: Self) {
-        let Self { granted, refused, calls, kills, left_behind, left_alone, records: _ } = other;
+        let Self {
+            granted,
+            granted_both,
+            refused,
+            calls,
+            kills,
+            left_behind,
+            left_alone,
+            records: _,
+        } = other;
         self.granted += granted;
+        self.granted_both += granted_both;
         self.refused += refused;
         self.calls += calls;
         self.kills += kills;

@@ -31,8 +31,15 @@ const WALL: Timestamp = Timestamp::from_millis(1_700_000_000_000);
 pub(super) struct Pod {
     /// Whether its end was requested or happened.
     pub(super) ended: bool,
-    /// The address that the plugin got.
-    pub(super) address: Option<IpAddr>,
+    /// The addresses that the plugin got, IPv4 first; empty if it got none yet.
+    pub(super) addresses: Vec<IpAddr>,
+}
+
+impl Pod {
+    /// Whether the plugin got addresses for it.
+    pub(super) fn is_granted(&self) -> bool {
+        !self.addresses.is_empty()
+    }
 }
 
 /// A request of a plugin.
@@ -67,6 +74,8 @@ pub(super) struct Node {
     pub(super) site: Site,
     /// When the limits of this run changed.
     pub(super) limits_changed_at: Option<Timestamp>,
+    /// When it last changed what pods of this run need to start.
+    pub(super) needs_changed_at: Option<Timestamp>,
     /// EC2's limits.
     pub(super) real_limits: Limits,
     /// The cooldowns of this run, each with its start by the daemon's clock.
@@ -119,6 +128,7 @@ impl Node {
     pub(super) fn new(site: Site) -> Self {
         Self {
             limits_changed_at: None,
+            needs_changed_at: None,
             real_limits: site.limits,
             site,
             cooldowns: Vec::new(),

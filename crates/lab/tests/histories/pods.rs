@@ -37,7 +37,7 @@ impl Simulation {
     ) {
         let mut key = self.latest(node, pod);
         let found = &mut self.nodes[node];
-        let runs = found.pods.get(&key).is_some_and(|pod| !pod.ended && pod.address.is_some());
+        let runs = found.pods.get(&key).is_some_and(|pod| !pod.ended && pod.is_granted());
         // Runtimes do not reuse the name of an ended sandbox.
         let has_ended = found.pods.get(&key).is_none_or(|pod| pod.ended);
         if !runs && (has_ended || !again) {
@@ -100,7 +100,7 @@ impl Simulation {
         // Runtimes do not repeat an ADD that succeeded. A daemon that lost the attachment would
         // grant another address.
         if let PluginRequest::Add { key, .. } = &ask
-            && found.pods.get(key).is_some_and(|pod| !pod.ended && pod.address.is_some())
+            && found.pods.get(key).is_some_and(|pod| !pod.ended && pod.is_granted())
             && (found.is_rolled_back || found.on_record(key).is_none())
         {
             return;
@@ -119,7 +119,7 @@ impl Simulation {
             }
             PluginRequest::Gc => {
                 let name = |key: &AttachmentKey| (key.container.clone(), key.ifname.clone());
-                let lives = |pod: &Pod| !pod.ended && pod.address.is_some();
+                let lives = |pod: &Pod| !pod.ended && pod.is_granted();
                 let valid = found.pods.iter().filter(|(_, pod)| lives(pod));
                 let valid = valid.map(|(key, _)| name(key)).collect();
                 let adding = found.adding().map(name).collect();
@@ -147,11 +147,12 @@ impl Simulation {
             (OpenRequest::Add { key, .. }, Answer::Granted(assignment)) => {
                 self.outcome.granted += 1;
                 self.check_grant(node, &key, &assignment);
-                let address = assignment.addresses.first().address;
+                let addresses: Vec<_> = assignment.ips().collect();
+                self.outcome.granted_both += u64::from(addresses.len() > 1);
                 let Some(pod) = self.nodes[node].pods.get_mut(&key) else { return };
                 if !pod.ended {
-                    pod.address = Some(address);
-                    let link = HistoryEvent::Links { node, key, address };
+                    pod.addresses.clone_from(&addresses);
+                    let link = HistoryEvent::Links { node, key, addresses };
                     let span = self.rng.below(LINK_MS);
                     self.push_in(Duration::from_millis(span), link);
                 }
@@ -165,14 +166,14 @@ impl Simulation {
             }
             (OpenRequest::Del { key }, Answer::Released(released)) => {
                 if let Some(assignment) = released {
-                    self.check_release(node, &key, assignment.addresses.first().address);
+                    self.check_release(node, &key, &assignment);
                 }
                 let span = self.until_unlinked();
                 self.push_in(span, HistoryEvent::Unlinks { node, key });
             }
             (OpenRequest::Gc, Answer::Collected(collected)) => {
                 for (key, assignment) in collected {
-                    self.check_release(node, &named(&key), assignment.addresses.first().address);
+                    self.check_release(node, &named(&key), &assignment);
                 }
             }
             (OpenRequest::Gc, Answer::Refused(_)) => {}
@@ -183,13 +184,15 @@ impl Simulation {
     }
 
     /// The plugin adds the pod's link, unless the sandbox has ended since.
-    pub(super) fn links(&mut self, node: usize, key: AttachmentKey, address: IpAddr) {
+    pub(super) fn links(&mut self, node: usize, key: AttachmentKey, addresses: Vec<IpAddr>) {
         let found = &mut self.nodes[node];
         let still =
-            found.pods.get(&key).is_some_and(|pod| !pod.ended && pod.address == Some(address));
+            found.pods.get(&key).is_some_and(|pod| !pod.ended && pod.addresses == addresses);
         if still && found.is_there {
-            self.check_new_link(node, &key, address);
-            self.nodes[node].links.insert(address, key);
+            for address in addresses {
+                self.check_new_link(node, &key, address);
+                self.nodes[node].links.insert(address, key.clone());
+            }
         }
     }
 }

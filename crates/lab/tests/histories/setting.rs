@@ -7,7 +7,7 @@ use ec2_model::Delay;
 use ec2_model::Rng;
 use ec2_model::config::{AddressChoice, Consistency, Latency, Throttling};
 use ipam::block::BlockKind;
-use ipam::policy::{Families, FamilyPolicy, Placement, Policy, Timing, WarmSettings};
+use ipam::policy::{Families, FamilyPolicy, Needs, Placement, Policy, Timing, WarmSettings};
 use ipnet::Ipv4Net;
 use lab::spec::{Purpose, Subnet, VpcSpec};
 
@@ -15,6 +15,8 @@ use super::metadata::MetadataFault;
 
 /// The number of this random stream.
 const STREAM: u64 = 11;
+/// The number of the random stream of families. The rest of a setting does not depend on it.
+const FAMILIES_STREAM: u64 = 23;
 
 /// The state before the first step.
 #[derive(Debug, Clone, PartialEq)]
@@ -44,6 +46,10 @@ impl Setting {
         let foreign_enis = rng.one_in(6);
         let (policy, vpc) = (policy(&mut rng), vpc(&mut rng));
         let metadata = MetadataFault::of(seed);
+        let mut rng = Rng::with_stream(seed, FAMILIES_STREAM);
+        let dual = if rng.one_in(3) { dual(&mut rng) } else { None };
+        let families = families(policy.families.policy(), dual);
+        let policy = Policy { families, ..policy };
         Self { n_nodes, instance_type, excess_limits, policy, foreign_enis, metadata, vpc }
     }
 }
@@ -58,7 +64,9 @@ fn policy(rng: &mut Rng) -> Policy {
         max_enis: max_enis(rng),
         max_pods: *rng.pick(&[1, 4, 11, 29, 110]),
         delegated_prefixes: None,
+        connection_tracking: ipam::connection_tracking::ConnectionTracking::default(),
         mtu: 9001,
+        pod_ipv6: ipam::record::PodIpv6::AsItIs,
         nat: ipam::policy::NatPolicy::default(),
         timing: Timing {
             cooldown: cooldown(rng),
@@ -69,6 +77,19 @@ fn policy(rng: &mut Rng) -> Policy {
             leak_age: None,
         },
     }
+}
+
+/// IPv4 as `v4` says, with IPv6 beside it if pods are dual stack.
+pub(super) fn families(v4: FamilyPolicy, dual: Option<Needs>) -> Families {
+    match dual {
+        Some(needs) => Families::dual(v4, needs),
+        None => Families::single(v4),
+    }
+}
+
+/// What a dual-stack pod needs to start; `None` for IPv4 alone.
+pub(super) fn dual(rng: &mut Rng) -> Option<Needs> {
+    *rng.pick(&[None, Some(Needs::Each), Some(Needs::Each), Some(Needs::Any)])
 }
 
 pub(super) fn warm_settings(rng: &mut Rng) -> WarmSettings {
@@ -111,6 +132,7 @@ fn vpc(rng: &mut Rng) -> VpcSpec {
     };
     VpcSpec {
         subnets,
+        ipv6: true,
         throttling: if rng.one_in(8) { Throttling::Documented } else { Throttling::Off },
         latency: if rng.one_in(4) { Latency::default() } else { Latency::realistic() },
         consistency: rng.pick(&[Consistency::default(), Consistency::realistic(), late]).clone(),

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
+use ec2_model::fabric::FabricEni;
 use ipam::block::Block;
 use ipam::event::HostNat;
 use ipam::id::{AttachmentKey, EniId};
@@ -12,7 +13,6 @@ use super::check::blocks_of;
 use super::history::Violation;
 use super::node::{Node, PluginRequest, named};
 use super::simulation::Simulation;
-use super::step::{Kill, RecordFate};
 
 /// Longer than any daemon is down, than the wait for a lost answer, and than any back-off. Two describes for hints
 /// are ten minutes apart, and two hints a minute.
@@ -80,21 +80,7 @@ impl Simulation {
 
     /// Daemons start anew with the newest policy and limits.
     fn restart_all(&mut self) {
-        let kill = Kill {
-            at_effect: 0,
-            saved: true,
-            sent: true,
-            down_ms: 0,
-            record: RecordFate::Kept,
-            reboot: false,
-            clock_ahead_ms: 0,
-        };
-        let kills = self.outcome.kills;
-        for node in 0..self.nodes.len() {
-            self.kill(node, &kill);
-        }
-        // Only the deaths of the steps count.
-        self.outcome.kills = kills;
+        (0..self.nodes.len()).for_each(|node| self.restart(node));
     }
 
     /// Checks that nothing changes any more and all states agree.
@@ -195,16 +181,18 @@ impl Simulation {
         // and counted.
         let is_left = |block: &Block| is_rolled_back && view.unused_blocks.contains(block);
         let n_left_alone = view.unused_blocks.len();
-        let kept = |eni| blocks_of(eni).filter(|block| !is_left(block)).collect();
+        // What a node has from the families of before, it keeps for the pods of then.
+        let families = found.site.policy.families;
+        let serves = |eni: &FabricEni, block: &Block| families.serve(*block, eni.is_primary);
+        let kept = |eni: &FabricEni| {
+            blocks_of(eni).filter(|block| !is_left(block) && serves(eni, block)).collect()
+        };
         let real: BTreeMap<EniId, BTreeSet<Block>> =
             ours.map(|eni| (ipam_id(eni.id.as_str()), kept(eni))).collect();
         // EC2 may have assigned a removed address to another ENI since.
         let is_whole = self.removed_blocks.is_empty() && self.detached_enis.is_empty();
         expect(!is_whole || held == real, "engine and EC2 differ", format!("{held:?}, {real:?}"));
-        let lost = pods.iter().filter(|(ip, _)| match ip {
-            std::net::IpAddr::V4(ip) => !self.cloud.reaches(&instance, *ip, now),
-            std::net::IpAddr::V6(_) => true,
-        });
+        let lost = pods.iter().filter(|(ip, _)| !self.cloud.reaches(&instance, *ip, now));
         let lost: Vec<_> = lost.collect();
         let is_sure = is_whole && !is_rolled_back;
         expect(!is_sure || lost.is_empty(), "pods without their address", format!("{lost:?}"));

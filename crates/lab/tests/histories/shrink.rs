@@ -1,5 +1,7 @@
 //! Shrinks a failing history: fewer steps, fewer nodes, simpler steps.
 
+use ipam::policy::Families;
+
 use super::history::History;
 use super::metadata::MetadataFault;
 use super::step::{HistoryStep, Kill, RecordFate, StepAction};
@@ -94,10 +96,14 @@ fn simpler_kills(kill: &Kill) -> Vec<Kill> {
 
 fn simplify_setting(best: &mut History, fails: &mut dyn FnMut(&History) -> bool) -> bool {
     let mut shrunk = false;
-    let changes: [fn(&mut History); 7] = [
+    let changes: [fn(&mut History); 8] = [
         |history| history.setting.n_nodes = 1,
         |history| history.setting.excess_limits = (0, 0),
         |history| history.setting.foreign_enis = false,
+        |history| {
+            let policy = &mut history.setting.policy;
+            policy.families = Families::single(policy.families.policy());
+        },
         |history| history.setting.metadata = MetadataFault::Absent,
         |history| history.setting.vpc.throttling = ec2_model::config::Throttling::Off,
         |history| history.setting.vpc.consistency = ec2_model::config::Consistency::default(),

@@ -14,7 +14,7 @@ use ipam::call::{CallId, Ec2Call};
 use ipam::event::{Effect, Event, HostNat, LinkState};
 use ipam::id::AttachmentKey;
 use ipam::kernel_report::KernelReport;
-use ipam::policy::{Families, FamilyPolicy, Limits};
+use ipam::policy::{Families, FamilyPolicy, Limits, Needs};
 use ipam::time::Timestamp;
 use ipnet::Ipv4Net;
 use lab::cloud::{Cloud, SetupError};
@@ -26,7 +26,7 @@ use super::faults::other_group;
 use super::history::{History, Outcome, Violation};
 use super::metadata::{self, Metadata};
 use super::node::{InFlightCall, Node, PluginRequest};
-use super::setting::Setting;
+use super::setting::{self, Setting};
 use super::step::{CallFault, HistoryStep, LIMIT_CODES, LimitsError, PolicyChange, StepAction};
 
 /// More events than any history has, unless it loops without end.
@@ -45,7 +45,7 @@ const READ_MS: u64 = 40;
 #[derive(Debug)]
 pub(super) enum HistoryEvent {
     Asks { node: usize, ask: PluginRequest },
-    Links { node: usize, key: AttachmentKey, address: IpAddr },
+    Links { node: usize, key: AttachmentKey, addresses: Vec<IpAddr> },
     Unlinks { node: usize, key: AttachmentKey },
     Saved { node: usize, run: u64 },
     Arrives { node: usize, run: u64, id: CallId, part: usize },
@@ -253,20 +253,41 @@ impl Simulation {
             StepAction::Terminate => self.terminate(node),
             StepAction::ChangePolicy(ref change) => self.change_policy(node, change),
             StepAction::ChangeLimits(ref error) => self.change_limits(node, error),
+            StepAction::ChangeFamilies { dual } => self.change_families(node, dual),
         }
     }
 
     fn change_policy(&mut self, node: usize, change: &PolicyChange) {
         let found = &mut self.nodes[node];
         let policy = &mut found.site.policy;
-        let kind = policy.families.policy().kind;
-        policy.families = Families::single(FamilyPolicy::new(kind, change.warm));
+        let v4 = FamilyPolicy::new(policy.families.policy().kind, change.warm);
+        policy.families = match policy.families {
+            Families::Dual { needs, .. } => Families::dual(v4, needs),
+            Families::V4(_) | Families::V6(_) => Families::single(v4),
+        };
         policy.timing.cooldown = change.cooldown;
         policy.max_enis = change.max_enis;
         let policy = policy.clone();
         found.note_cooldown(self.now);
         self.has_changed = true;
         self.tell(node, Event::Policy(policy));
+    }
+
+    /// What pods need is told to the daemon. Other families need a restart.
+    fn change_families(&mut self, node: usize, dual: Option<Needs>) {
+        let now = self.now;
+        let found = &mut self.nodes[node];
+        let before = found.site.policy.families;
+        found.site.policy.families = setting::families(before.policy(), dual);
+        found.needs_changed_at = Some(now);
+        self.has_changed = true;
+        let n_families = found.site.policy.families.policies().count();
+        if n_families == before.policies().count() {
+            let policy = self.nodes[node].site.policy.clone();
+            self.tell(node, Event::Policy(policy));
+        } else {
+            self.restart(node);
+        }
     }
 
     fn change_limits(&mut self, node: usize, error: &LimitsError) {
@@ -292,7 +313,7 @@ impl Simulation {
     fn handle_event(&mut self, what: HistoryEvent) {
         match what {
             HistoryEvent::Asks { node, ask } => self.asks(node, ask),
-            HistoryEvent::Links { node, key, address } => self.links(node, key, address),
+            HistoryEvent::Links { node, key, addresses } => self.links(node, key, addresses),
             HistoryEvent::Unlinks { node, key } => self.unlink(node, &key),
             HistoryEvent::Starts { node } => self.start(node),
             HistoryEvent::Saved { node, run } if self.runs(node, run) => self.saved(node),

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use ec2_model::Rng;
 use ec2_model::request::Action;
-use ipam::policy::WarmSettings;
+use ipam::policy::{Needs, WarmSettings};
 
 use super::setting;
 
@@ -22,6 +22,8 @@ const CHANGES_STREAM: u64 = 20;
 const GROUPS_STREAM: u64 = 21;
 /// The number of the random stream of changed ranges of the VPC.
 const RANGES_STREAM: u64 = 22;
+/// The number of the random stream of changed families and of EC2's faults with IPv6.
+const FAMILIES_STREAM: u64 = 24;
 
 /// A step of a history.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -127,6 +129,11 @@ pub(super) enum StepAction {
     ChangePolicy(PolicyChange),
     /// The daemon learns other limits. They hold for later daemons of the node too.
     ChangeLimits(LimitsError),
+    /// The user wants other families, or other addresses for a pod's start. It holds for later daemons of the node too.
+    ChangeFamilies {
+        /// What a dual-stack pod needs to start; `None` for IPv4 alone.
+        dual: Option<Needs>,
+    },
 }
 
 /// What a user changes in a policy.
@@ -244,6 +251,16 @@ pub(super) fn steps_of(seed: u64, n_nodes: usize) -> Vec<HistoryStep> {
     });
     let mut rng = Rng::with_stream(seed, RANGES_STREAM);
     insert(&mut steps, &mut rng, n_nodes, |rng| StepAction::ChangeRanges { choice: rng.index(3) });
+    let mut rng = Rng::with_stream(seed, FAMILIES_STREAM);
+    insert(&mut steps, &mut rng, n_nodes, |rng| match rng.index(3) {
+        0 => StepAction::ChangeFamilies { dual: setting::dual(rng) },
+        // For the next calls, or until a step ends all faults.
+        _ => StepAction::Fault {
+            action: Action::AssignIpv6Addresses,
+            next: *rng.pick(&[1, 2, 1_000]),
+            fault: call_fault(rng),
+        },
+    });
     steps
 }
 
@@ -346,11 +363,15 @@ fn kill(rng: &mut Rng) -> Kill {
 }
 
 fn fault(rng: &mut Rng) -> StepAction {
-    let fault = match rng.index(4) {
+    let fault = call_fault(rng);
+    let action = *rng.pick(ACTIONS);
+    StepAction::Fault { action, next: 1 + rng.below(4), fault }
+}
+
+fn call_fault(rng: &mut Rng) -> CallFault {
+    match rng.index(4) {
         0 => CallFault::Unanswered,
         1 => CallFault::Late(rng.below(30_000)),
         _ => CallFault::Refused(REFUSALS[rng.index(REFUSALS.len())]),
-    };
-    let action = *rng.pick(ACTIONS);
-    StepAction::Fault { action, next: 1 + rng.below(4), fault }
+    }
 }

@@ -30,7 +30,9 @@ fn policy(kind: BlockKind, setting: Setting) -> Policy {
         max_enis: None,
         max_pods: 737,
         delegated_prefixes: None,
+        connection_tracking: ipam::connection_tracking::ConnectionTracking::default(),
         mtu: 9001,
+        pod_ipv6: ipam::record::PodIpv6::AsItIs,
         nat: ipam::policy::NatPolicy::default(),
         timing: Timing {
             cooldown: Duration::from_secs(30),
