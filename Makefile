@@ -16,7 +16,14 @@ export TIDEPOOL_BIN := $(CARGO_TARGET_DIR)/debug
 CARGO_HOME ?= $(HOME)/.cargo
 CNI_FLAGS := -C target-feature=+crt-static -C relocation-model=pie \
 	--remap-path-prefix=$(CARGO_HOME)=/cargo --remap-path-prefix=$(CARGO_TARGET_DIR)=/target
-CNI_TARGET := $(shell rustc -vV 2>/dev/null | sed -n 's/^host: //p')
+HOST := $(shell rustc -vV 2>/dev/null | sed -n 's/^host: //p')
+# The machine of the nodes. On x86-64, `make image CNI_TARGET=aarch64-unknown-linux-gnu` needs `rustup target add` for it,
+# and Debian's gcc-aarch64-linux-gnu and libc6-dev-arm64-cross.
+CNI_TARGET ?= $(HOST)
+ifneq ($(CNI_TARGET),$(HOST))
+export CARGO_TARGET_AARCH64_UNKNOWN_LINUX_GNU_LINKER ?= aarch64-linux-gnu-gcc
+export CC_aarch64_unknown_linux_gnu ?= aarch64-linux-gnu-gcc
+endif
 export TIDEPOOL_CNI := $(CARGO_TARGET_DIR)/$(CNI_TARGET)/cni/aws-cni
 
 say := @printf '\n\033[1m==> %s\033[0m\n'
