@@ -344,6 +344,25 @@ impl<R: Runtime> NodeOf<R> {
         crate::install::install_plugin(build, &self.dir)
     }
 
+    /// Removes plugin and conflist. The daemons that are started from now on put them there, as in a container.
+    ///
+    /// # Errors
+    ///
+    /// If they cannot be removed.
+    pub fn leave_installation_to_ipamd(&mut self) -> Result<()> {
+        for file in [self.conflist(), self.plugin(), self.plugin().with_file_name("loopback")] {
+            std::fs::remove_file(&file).with_context(|| format!("remove {}", file.display()))?;
+        }
+        for (setting, directory) in [
+            ("HOST_CNI_BIN_PATH", Containerd::cni_bin(&self.dir)),
+            ("HOST_CNI_CONFDIR_PATH", Containerd::cni_conf(&self.dir)),
+            ("AWS_VPC_K8S_PLUGIN_LOG_FILE", self.dir.join("plugin.log")),
+        ] {
+            self.settings.insert(setting, directory.display().to_string());
+        }
+        Ok(())
+    }
+
     /// Changes the settings of the daemons that are started from now on.
     pub fn configure(&mut self, settings: &[(&'static str, &str)]) {
         let settings = settings.iter().map(|(key, value)| (*key, (*value).to_owned()));
@@ -396,6 +415,7 @@ impl<R: Runtime> NodeOf<R> {
         let mut command = in_netns(&self.netns, &self.program);
         command
             .arg("run")
+            .args(self.settings.contains_key("HOST_CNI_BIN_PATH").then_some("--install"))
             .env_clear()
             .envs(services(self.address))
             .env("AWS_VPC_K8S_CNI_BACKING_STORE", self.dir.join("ipam.json"))

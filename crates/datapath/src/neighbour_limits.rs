@@ -94,7 +94,7 @@ pub fn ensure(
     n: u32,
     limits: NeighbourLimits,
 ) -> Result<Vec<LowLimit>, NeighbourLimitsError> {
-    ensure_under(Path::new(sysctl::ROOT), neighbours, n, limits)
+    ensure_under(sysctl::root(), neighbours, n, limits)
 }
 
 fn ensure_under(
