@@ -21,7 +21,7 @@ export TIDEPOOL_CNI := $(CARGO_TARGET_DIR)/$(CNI_TARGET)/cni/aws-cni
 
 say := @printf '\n\033[1m==> %s\033[0m\n'
 
-.PHONY: help demo test soak upgrade bench test-guest test-k8s lint deny build plugin reproducible deps deps-demo deps-bench deps-k8s clean-cache
+.PHONY: help demo test soak upgrade bench test-guest test-k8s lint deny build plugin image reproducible deps deps-demo deps-bench deps-k8s clean-cache
 
 help: ## this list
 	@sed -n 's/^\([a-z0-9-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | column -t -s "$$(printf '\t')"
@@ -32,11 +32,13 @@ demo: deps-demo ## two nodes on a simulated VPC, pods through containerd, under 
 	@$(MAKE) --no-print-directory plugin
 	@$(TIDEPOOL_BIN)/demo
 
-test: deps lint deny build plugin ## everything: unit, property, CNI, network namespaces, boto3, AWS CLI, moto, containerd
+test: deps lint deny build plugin ## everything: unit, property, CNI, network namespaces, boto3, AWS CLI, moto, containerd, the chart
 	$(say) "test: unit and property tests; CNI assertions; kernel; moto and vpc-sim contracts; containerd"
 	cargo test --workspace --no-fail-fast
 	$(say) "test: boto3 and the AWS CLI against vpc-sim"
 	tests/wire/run --binary $(TIDEPOOL_BIN)/vpc-sim --python $(TIDEPOOL_PYTHON)
+	$(say) "test: the Helm chart, and the manifests that are rendered from it"
+	tests/chart/run --tools $(dir $(TIDEPOOL_DENY)) --swagger $(dir $(TIDEPOOL_DENY))kubernetes-swagger.json
 
 # SOAK multiplies the usual forty minutes. SEED, from 0 to 2^64 - 1, repeats a run.
 SOAK ?= 1
@@ -97,12 +99,38 @@ plugin: ## the CNI plugin as it ships: static, position-independent, small
 	$(say) "build: aws-cni as it ships"
 	RUSTFLAGS="$(CNI_FLAGS)" cargo build --locked -p cni-plugin --profile cni --target $(CNI_TARGET)
 
+# The programs of the image are static: it has no other files that they could load. With PROFILE=dev the daemon is the debug
+# build that is there, with its libraries beside it: for tests, since a release build of the AWS SDK takes minutes.
+PROFILE ?= dist
+VERSION := $(shell sed -n '/^\[workspace.package\]/,/^\[/s/^version = "\(.*\)"/\1/p' Cargo.toml)
+IMAGE ?= localhost/tidepool/aws-node:$(VERSION)
+# Where image.tar and sbom.cdx.json come to be.
+IMAGE_OUT ?= $(CARGO_TARGET_DIR)/image
+STATIC := $(CARGO_TARGET_DIR)/$(CNI_TARGET)
+
+image: plugin ## the container image as an OCI layout, and its bill of materials: IMAGE=… for its name, PROFILE=dev for tests
+	$(say) "image: profile $(PROFILE)"
+	mkdir -p $(IMAGE_OUT)
+ifeq ($(PROFILE),dev)
+	cargo build --workspace
+	strip -o $(IMAGE_OUT)/ipamd $(TIDEPOOL_BIN)/ipamd
+else
+	cargo build --locked -p oci-image
+	RUSTFLAGS="$(CNI_FLAGS)" cargo build --locked -p ipamd --profile $(PROFILE) --target $(CNI_TARGET)
+	cp $(STATIC)/$(PROFILE)/ipamd $(IMAGE_OUT)/ipamd
+endif
+	cargo metadata --format-version 1 --locked --filter-platform $(CNI_TARGET) >$(IMAGE_OUT)/metadata.json
+	$(TIDEPOOL_BIN)/oci-image --ipamd $(IMAGE_OUT)/ipamd --plugin $(TIDEPOOL_CNI) --license LICENSE \
+		--reference $(IMAGE) --version $(VERSION) --revision "$$(git describe --always --abbrev=40 --exclude='*' --dirty)" \
+		--metadata $(IMAGE_OUT)/metadata.json --lock Cargo.lock --out $(IMAGE_OUT)
+
 # Any commit, branch or tag; uncommitted changes do not count.
 COMMIT ?= HEAD
+WHAT ?= plugin
 
-reproducible: ## builds the plugin twice, in two folders, and compares the bytes: COMMIT=… for another commit
+reproducible: ## builds the plugin twice, in two folders, and compares the bytes: COMMIT=… for another commit, WHAT=image
 	$(say) "reproducible: two builds of $(COMMIT), some minutes each"
-	@scripts/reproducible $(COMMIT)
+	@scripts/reproducible $(COMMIT) $(WHAT)
 
 deps: ## Debian packages, Python clients and cargo-deny for `make test`
 	$(say) "dependencies"

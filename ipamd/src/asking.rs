@@ -6,6 +6,7 @@ use std::time::Duration;
 use anyhow::Context as _;
 use command_line::{Exit, Failure};
 use proto::v1::ipam_client::IpamClient;
+use proto::v1::{ReadyRequest, Refused};
 use tokio::net::UnixStream;
 use tokio::runtime::Runtime;
 use tonic::transport::{Channel, Endpoint};
@@ -38,6 +39,37 @@ pub(crate) fn ask<T>(
         .map_err(|_late| no_answer("no answer within 5 s"))?
         .map(Response::into_inner)
         .map_err(|why| no_answer(&why))
+}
+
+/// The refusal that an ADD would get now; `None` if a pod would get an address.
+///
+/// # Errors
+///
+/// As [`ask`].
+pub(crate) fn ready(socket: &Path) -> Result<Option<Refused>, Failure> {
+    let reply = ask(Some(socket), async |mut client| client.ready(ready_request()).await)?;
+    Ok(reply.not_ready)
+}
+
+/// As [`ready`], for a caller that has a runtime. The error is one line.
+pub(crate) async fn ready_now(socket: &Path) -> Result<Option<Refused>, String> {
+    let asking = async {
+        let mut client = connect(socket).await?;
+        let reply = client.ready(ready_request()).await;
+        reply.map_err(|status| status.message().to_owned())
+    };
+    let reply = tokio::time::timeout(TIMEOUT, asking).await;
+    let reply = reply.map_err(|_late| format!("no answer within {} s", TIMEOUT.as_secs()))??;
+    Ok(reply.into_inner().not_ready)
+}
+
+fn ready_request() -> ReadyRequest {
+    ReadyRequest { client_version: proto::VERSION.to_owned() }
+}
+
+/// A refusal in one line.
+pub(crate) fn refusal(Refused { code, message, .. }: Refused) -> String {
+    format!("{code}: {message}")
 }
 
 /// The daemon's socket: `given`, or the one that the settings name.

@@ -1,9 +1,12 @@
 //! The command line of the daemon that runs on every node. Each subcommand has its own file.
 
+mod alive;
 mod asking;
 mod check_config;
 mod facts;
+mod health;
 mod hints;
+mod install;
 mod limits;
 mod live;
 mod logging;
@@ -44,11 +47,19 @@ struct Cli {
 enum Command {
     /// Run the daemon in the foreground.
     #[command(after_help = settings::help())]
-    Run,
+    Run(run::Arguments),
     /// Show the pool of the daemon that runs on this node.
     Status(status::Arguments),
     /// Ask the daemon whether a pod could get an address now. The exit code says so, for probes.
     Ready(ready::Arguments),
+    /// Fail if the daemon of this container hangs, for liveness probes. One that does not serve yet is alive.
+    Alive,
+    /// Put the plugin on the node, before the daemon starts: for init containers.
+    Init,
+    /// Put plugin and conflist on the node. The conflist only if a pod could get an address now.
+    Install,
+    /// Remove conflist and plugin from the node, if no pod of it has an address any more.
+    Uninstall(install::UninstallArguments),
     /// Check the settings, and show where each comes from and what they amount to.
     CheckConfig(check_config::Arguments),
     /// Show which pods the daemon would take over from a checkpoint of amazon-vpc-cni-k8s.
@@ -73,10 +84,17 @@ struct Moved {
 }
 
 fn main() -> ExitCode {
+    if let Some(arguments) = health::asked(std::env::args_os()) {
+        return health::run(arguments);
+    }
     command_line::main("ipamd", |cli: Cli| match cli.command {
-        Command::Run => run::run(),
+        Command::Run(arguments) => run::run(&arguments),
         Command::Status(arguments) => status::run(&arguments),
         Command::Ready(arguments) => ready::run(&arguments),
+        Command::Alive => alive::run(),
+        Command::Init => install::init(),
+        Command::Install => install::install(),
+        Command::Uninstall(arguments) => install::uninstall(&arguments),
         Command::CheckConfig(arguments) => check_config::run(&arguments),
         Command::ImportCheckpoint(arguments) => migration::import(&arguments),
         Command::ExportCheckpoint(arguments) => migration::export(&arguments),

@@ -39,6 +39,9 @@ pub(crate) struct ExportArguments {
     /// Where to write the checkpoint. No ipamd may run, and ipamd does not use its record afterwards.
     /// `-` prints the checkpoint and changes nothing.
     file: PathBuf,
+    /// End with code 0 where there is no record, as the init container of another DaemonSet must.
+    #[arg(long)]
+    if_recorded: bool,
 }
 
 /// The record to start with. If ipamd has no record here and amazon-vpc-cni-k8s has left a checkpoint, it
@@ -201,6 +204,7 @@ pub(crate) fn export(arguments: &ExportArguments) -> Result<(), Failure> {
     }
     match migration::hand_over(&directory, file)? {
         Some(n) => eprintln!("ipamd: {n} pods handed over to {}", file.display()),
+        None if arguments.if_recorded => eprintln!("ipamd: {}", no_record(&directory)),
         None => return Err(no_record(&directory)),
     }
     Ok(())

@@ -3,7 +3,6 @@
 use std::path::PathBuf;
 
 use command_line::{Exit, Failure};
-use proto::v1::{ReadyRequest, Refused};
 
 use crate::asking::{self, Listener};
 
@@ -40,14 +39,8 @@ pub(crate) fn run(arguments: &Arguments) -> Result<(), Failure> {
             )),
         };
     }
-    let client_version = proto::VERSION.to_owned();
-    let reply = asking::ask(Some(&socket), async |mut client| {
-        client.ready(ReadyRequest { client_version }).await
-    })?;
-    match reply.not_ready {
+    match asking::ready(&socket)? {
         None => Ok(()),
-        Some(Refused { code, message, .. }) => {
-            Err(Failure::new(Exit::NotReady, format!("{code}: {message}")))
-        }
+        Some(refused) => Err(Failure::new(Exit::NotReady, asking::refusal(refused))),
     }
 }

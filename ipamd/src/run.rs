@@ -1,9 +1,11 @@
 //! `ipamd run`: learns which instance the node is, then runs the agent and makes the EC2 calls that the
 //! agent asks for.
 
+use std::convert::Infallible;
+use std::path::PathBuf;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use agent::{Config, Edges, Inlet, NeighbourLimits, PodLinks, StateDirectory, host};
+use agent::{Config, Edges, Inlet, NeighbourLimits, Notes, PodLinks, StateDirectory, host};
 use anyhow::Context as _;
 use aws::{ConnectOptions, Ec2, Proxies, Roots};
 use command_line::{Exit, Failure};
@@ -17,27 +19,38 @@ use tokio::task::{JoinError, JoinHandle};
 use tracing::{error, info, warn};
 
 use crate::facts::{FactsSource, Identity, Learnt};
+use crate::install::entry;
 use crate::limits::{self, Known};
 use crate::live::Live;
-use crate::{hints, logging, migration, node};
+use crate::{hints, install, logging, migration, node};
+
+/// The arguments of `run`.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Arguments {
+    /// Also put the plugin on the node, and the conflist once a pod could get an address. Both stay at the end.
+    #[arg(long)]
+    install: bool,
+}
 
 /// Runs until SIGTERM or SIGINT.
-pub(crate) fn run() -> Result<(), Failure> {
+pub(crate) fn run(arguments: &Arguments) -> Result<(), Failure> {
     let in_force = InForce::of_process()?;
     logging::start(&in_force.settings)?;
+    // A conflist that cannot be made ends the start: nothing but a change of the settings would help.
+    let files = arguments.install.then(|| install::Files::of(&in_force.settings)).transpose()?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
         // One for the event loop and one for everything else; no task runs for long.
         .worker_threads(2)
         .enable_all()
         .build()
         .context("start the runtime")?;
-    let result = runtime.block_on(daemon(in_force));
+    let result = runtime.block_on(daemon(in_force, files));
     // Calls to EC2 that are still in flight are on record, so the next start settles them.
     runtime.shutdown_background();
     result
 }
 
-async fn daemon(in_force: InForce) -> Result<(), Failure> {
+async fn daemon(in_force: InForce, files: Option<install::Files>) -> Result<(), Failure> {
     let mut signals = Signals::listen().context("listen for signals")?;
     let hangups = signal(SignalKind::hangup()).context("listen for SIGHUP")?;
     let settings = in_force.settings.clone();
@@ -82,6 +95,7 @@ async fn daemon(in_force: InForce) -> Result<(), Failure> {
     let live = Live::new(in_force, limits, vcpus, inlet.clone());
     let caller = tokio::spawn(make_calls(ec2, called, inlet));
     let host::Reports { notes, repairs } = reports;
+    let installing = install(files, settings.socket.clone(), notes.clone());
     let config = Config {
         node: node::node(&settings, &facts, &boot),
         limits,
@@ -101,6 +115,7 @@ async fn daemon(in_force: InForce) -> Result<(), Failure> {
             Err(refuted)
         }
         never = live.follow(hangups, late) => match never {},
+        never = installing => match never {},
         // Without one of these tasks the daemon would be half a daemon, so it ends.
         panic = panicked(keeper) => Err(panic).context("keep the ENIs' links up"),
         panic = panicked(caller) => Err(panic).context("make EC2 calls"),
@@ -111,6 +126,13 @@ async fn daemon(in_force: InForce) -> Result<(), Failure> {
         error!(fault = format!("{fault:#}"), "ipamd ends");
     }
     Ok(ended?)
+}
+
+async fn install(files: Option<install::Files>, socket: PathBuf, notes: Notes) -> Infallible {
+    match files {
+        Some(files) => entry::keep(files, &socket, notes).await,
+        None => std::future::pending().await,
+    }
 }
 
 /// The machine's clock.

@@ -339,6 +339,69 @@ fn ready_without_a_daemon_exits_2() {
     assert!(stderr.contains("belongs to uid 65534"), "{stderr}");
 }
 
+/// The kubelet would restart a daemon for ever that waits for the metadata service or for EC2.
+#[test]
+fn alive_fails_only_for_a_daemon_that_hangs() {
+    let directory = tempfile::tempdir().unwrap();
+    let socket = directory.path().join("ipamd.sock");
+    let mut alive = ipamd(&["alive"]);
+    alive.env("TIDEPOOL_SOCKET", &socket);
+    check(&mut alive, 0);
+    let listener = std::os::unix::net::UnixListener::bind(&socket).unwrap();
+    let (_, stderr) = check(&mut alive, 2);
+    assert!(stderr.contains("no answer within 5 s"), "{stderr}");
+    // It has died: the socket is there, and nobody listens.
+    drop(listener);
+    check(&mut alive, 0);
+}
+
+#[test]
+fn health_probe_by_its_own_name_asks_the_daemon() {
+    let directory = tempfile::tempdir().unwrap();
+    let probe = directory.path().join("grpc-health-probe");
+    std::os::unix::fs::symlink(env!("CARGO_BIN_EXE_ipamd"), &probe).unwrap();
+    let mut command = Command::new(&probe);
+    let (_, stderr) = check(command.arg("-addr=unix:///nonexistent/ipamd.sock"), 2);
+    assert!(stderr.starts_with("grpc-health-probe: /nonexistent/ipamd.sock: "), "{stderr}");
+    let (_, stderr) = check(&mut Command::new(&probe), 1);
+    assert_eq!(stderr, "grpc-health-probe: -addr is missing\n");
+}
+
+/// With the directories of a node below `directory`.
+fn of_node(directory: &Path, arguments: &[&str]) -> Command {
+    let mut command = ipamd(arguments);
+    command
+        .env("HOST_CNI_BIN_PATH", directory.join("bin"))
+        .env("HOST_CNI_CONFDIR_PATH", directory.join("net.d"))
+        .env("AWS_VPC_K8S_CNI_BACKING_STORE", directory.join("ipam.json"))
+        .env("TIDEPOOL_SOCKET", directory.join("ipamd.sock"));
+    command
+}
+
+#[test]
+fn install_without_a_daemon_installs_no_conflist() {
+    let node = tempfile::tempdir().unwrap();
+    let (_, stderr) = check(&mut of_node(node.path(), &["install"]), 2);
+    assert!(stderr.contains("no ipamd answers on "), "{stderr}");
+    assert!(node.path().join("bin/aws-cni").exists());
+    assert!(!node.path().join("net.d").exists());
+}
+
+#[test]
+fn uninstall_is_refused_while_pods_are_on_record() {
+    let node = tempfile::tempdir().unwrap();
+    check(&mut of_node(node.path(), &["init"]), 0);
+    let plugin = node.path().join("bin/aws-cni");
+    assert!(plugin.exists());
+    // A record that cannot be read may name pods.
+    std::fs::write(node.path().join("tidepool.jsonl"), "?").unwrap();
+    let (_, stderr) = check(&mut of_node(node.path(), &["uninstall"]), 1);
+    assert!(stderr.contains("pods may be missing from it"), "{stderr}");
+    assert!(plugin.exists());
+    check(&mut of_node(node.path(), &["uninstall", "--force"]), 0);
+    assert!(!plugin.exists());
+}
+
 #[test]
 fn check_config_hides_the_password_of_an_endpoint() {
     let endpoint = ("AWS_ENDPOINT_URL_EC2", "https://user:secret@ec2.example:8443");

@@ -334,7 +334,17 @@ impl<R> NodeOf<R> {
     /// A node whose daemon something else starts and ends, with its record and its socket in `dir`.
     pub(crate) fn beside(netns: String, runtime: R, address: IpAddr, dir: PathBuf) -> Self {
         let (program, settings) = (PathBuf::new(), BTreeMap::new());
-        Self { netns, runtime, address, ipv6_address: None, ipamd: None, program, dir, settings }
+        Self {
+            netns,
+            runtime,
+            address,
+            ipv6_address: None,
+            ipamd: None,
+            program,
+            dir,
+            settings,
+            installs: false,
+        }
     }
 
     /// Fails as long as the kernel looks for duplicates of the node's own IPv6 addresses: two seconds,
@@ -359,6 +369,25 @@ impl<R> NodeOf<R> {
     /// If it cannot be copied.
     pub fn install_plugin(&self, build: &Build) -> Result<()> {
         crate::install::install_plugin(build, &self.dir)
+    }
+
+    /// Removes plugin and conflist. The daemons that are started from now on put them there, as in a container.
+    ///
+    /// # Errors
+    ///
+    /// If they cannot be removed.
+    pub fn leave_installation_to_ipamd(&mut self) -> Result<()> {
+        for file in [self.conflist(), self.plugin(), self.plugin().with_file_name("loopback")] {
+            std::fs::remove_file(&file).with_context(|| format!("remove {}", file.display()))?;
+        }
+        for (setting, directory) in [
+            ("HOST_CNI_BIN_PATH", Containerd::cni_bin(&self.dir)),
+            ("HOST_CNI_CONFDIR_PATH", Containerd::cni_conf(&self.dir)),
+            ("AWS_VPC_K8S_PLUGIN_LOG_FILE", self.dir.join("plugin.log")),
+        ] {
+            self.settings.insert(setting, directory.display().to_string());
+        }
+        Ok(())
     }
 
     /// Changes the settings of the daemons that are started from now on.
@@ -413,6 +442,7 @@ impl<R> NodeOf<R> {
         let mut command = in_netns(&self.netns, &self.program);
         command
             .arg("run")
+            .args(self.settings.contains_key("HOST_CNI_BIN_PATH").then_some("--install"))
             .env_clear()
             .envs(services(self.address))
             .env("AWS_VPC_K8S_CNI_BACKING_STORE", self.dir.join("ipam.json"))

@@ -13,6 +13,7 @@ mod check;
 mod del;
 mod fake;
 mod further;
+mod loopback;
 mod node;
 mod node_local;
 mod protocol;

@@ -131,7 +131,8 @@ impl Node {
             "cniVersion": "1.1.0", "name": "net", "type": "aws-cni", "mtu": "9001",
             "ipamdSocket": self.socket(), "ipamdTimeout": "60s",
         });
-        let mut call = Call { node: self, vars: Vec::new(), conf };
+        let program = Node::program();
+        let mut call = Call { node: self, program, vars: Vec::new(), conf };
         call.set("CNI_COMMAND", verb);
         call
     }
@@ -183,6 +184,7 @@ impl Pod {
 #[derive(Debug, Clone)]
 pub(crate) struct Call<'a> {
     node: &'a Node,
+    program: PathBuf,
     vars: Vec<(String, String)>,
     pub(crate) conf: Value,
 }
@@ -193,6 +195,11 @@ impl Call<'_> {
         self.vars.retain(|(other, _)| other != key);
         self.vars.push((key.to_owned(), value.to_owned()));
         self
+    }
+
+    /// Starts the plugin by another name.
+    pub(crate) fn program(&mut self, path: PathBuf) {
+        self.program = path;
     }
 
     /// Sets a member of the configuration.
@@ -227,7 +234,7 @@ impl Call<'_> {
 
     /// Starts the plugin in the node's namespace, with the call's variables alone and with stdin open.
     pub(crate) fn start(&self) -> Child {
-        let mut command = Command::new(Node::program());
+        let mut command = Command::new(&self.program);
         command.env_clear().envs(self.vars.iter().map(|(key, value)| (key, value)));
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
         let host = Netns::open(&self.node.host.path()).unwrap();

@@ -101,7 +101,12 @@ impl IpConfig {
     /// A `/32` or `/128` of the interface at this index.
     #[must_use]
     pub fn host(interface: usize, address: IpAddr) -> Self {
-        let address = IpNet::from(address);
+        Self::of(interface, IpNet::from(address))
+    }
+
+    /// An address of the interface at this index, with the length of its network.
+    #[must_use]
+    pub fn of(interface: usize, address: IpNet) -> Self {
         Self { interface: Some(interface), address, gateway: None, extra: Map::new() }
     }
 }

@@ -86,7 +86,7 @@ pub fn ensure(
     n: u32,
     limits: NeighbourLimits,
 ) -> Result<Vec<LowLimit>, NeighbourLimitsError> {
-    ensure_under(Path::new(sysctl::ROOT), families, n, limits)
+    ensure_under(sysctl::root(), families, n, limits)
 }
 
 fn ensure_under(

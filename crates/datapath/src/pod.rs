@@ -27,6 +27,7 @@ mod add;
 mod check;
 mod del;
 mod host_links;
+mod loopback;
 mod objects;
 mod restore;
 
@@ -37,6 +38,7 @@ pub use self::add::{AddPodError, MadeLink, make, waits_for_removal};
 pub use self::check::{CheckError, check};
 pub use self::del::{DelPodError, DelPodFailure, del};
 pub use self::host_links::{HostLink, HostLinksError, host_links};
+pub use self::loopback::{LoopbackError, loopback_is_up, raise_loopback};
 pub use self::objects::gateways;
 pub use self::restore::{Damage, PodStep, RestoreError, Restored, RunningPod};
 use crate::netlink::{KernelError, Netlink};

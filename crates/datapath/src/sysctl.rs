@@ -3,6 +3,7 @@
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::LazyLock;
 
 use crate::Applied;
 
@@ -40,11 +41,25 @@ impl SysctlReadError {
 }
 
 /// Where the kernel shows its sysctls.
-pub(crate) const ROOT: &str = "/proc/sys";
+const KERNEL: &str = "/proc/sys";
+/// Where a container that is not privileged has the node's `/proc/sys/net` as a mount: its own `/proc/sys` is read-only.
+/// Both show the sysctls of the network namespace of whoever reads them.
+const MOUNTED: &str = "/host/proc/sys";
+
+/// The folder with the sysctls that this process may write.
+pub(crate) fn root() -> &'static Path {
+    static ROOT: LazyLock<&Path> = LazyLock::new(|| root_of(Path::new(MOUNTED)));
+    *ROOT
+}
+
+fn root_of(mounted: &Path) -> &Path {
+    // A mount of an empty folder would hide all sysctls.
+    if mounted.join("net/ipv4/ip_forward").exists() { mounted } else { Path::new(KERNEL) }
+}
 
 /// The value of the sysctl `key`, without the line's end.
 pub(crate) fn get(key: &str) -> Result<String, SysctlReadError> {
-    get_under(Path::new(ROOT), key)
+    get_under(root(), key)
 }
 
 /// As [`get`], in a folder like the kernel's.
@@ -59,7 +74,7 @@ pub(crate) fn get_under(root: &Path, key: &str) -> Result<String, SysctlReadErro
 /// Sets the sysctl `key` (such as `net/ipv4/ip_forward`) if it differs. Keys have slashes, since an
 /// interface's name may have dots.
 pub(crate) fn set(key: &str, value: &str) -> Result<Applied, SysctlError> {
-    set_under(Path::new(ROOT), key, value)
+    set_under(root(), key, value)
 }
 
 /// As [`set`], in a folder like the kernel's.
@@ -78,5 +93,20 @@ pub(crate) fn set_if_present(key: &str, value: &str) -> Result<Applied, SysctlEr
     match set(key, value) {
         Err(error) if error.is_missing() => Ok(Applied::Unchanged),
         other => other,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sysctls_are_the_mounted_ones_if_there_are_any() {
+        let root = tempfile::tempdir().unwrap();
+        assert_eq!(root_of(root.path()), Path::new(KERNEL));
+        fs::create_dir_all(root.path().join("net/ipv4")).unwrap();
+        assert_eq!(root_of(root.path()), Path::new(KERNEL));
+        fs::write(root.path().join("net/ipv4/ip_forward"), "0").unwrap();
+        assert_eq!(root_of(root.path()), root.path());
     }
 }

@@ -12,6 +12,7 @@ mod egress;
 mod endpoints;
 mod env_file;
 mod family;
+mod install;
 mod limits;
 mod listing;
 mod misspelt;
@@ -35,6 +36,7 @@ use service_url::{NoProxy, ProxyUrl, ServiceUrl};
 pub use self::describe::{families_text, limits_text, mode_text, targets_text};
 pub use self::env_file::{EnvFileError, LineFault};
 use self::family::Asked;
+pub use self::install::InstallSettings;
 pub use self::limits::{assumed_limits, known_limits, known_types, known_vcpus};
 pub use self::listing::help;
 pub use self::policy::{policy, pool_warnings, setting_warnings, warnings};
@@ -184,6 +186,8 @@ pub struct Settings {
     pub log_level: LogLevel,
     /// `AWS_VPC_K8S_CNI_LOG_FILE`.
     pub log_target: LogTarget,
+    /// What is put on the node, and where.
+    pub install: InstallSettings,
     /// What the settings ask for and do not get, one sentence each.
     pub warnings: Vec<String>,
 }
@@ -246,8 +250,9 @@ impl Settings {
             metrics_port: (!variables.boolean(&DISABLE_METRICS)?).then_some(METRICS_PORT),
             checkpoint,
             state_directory,
-            log_level: log_level(variables)?,
+            log_level: log_level(variables, &AWS_VPC_K8S_CNI_LOGLEVEL)?,
             log_target: log_target(variables)?,
+            install: install::settings(variables)?,
             warnings,
         })
     }
@@ -368,8 +373,10 @@ fn backing_store(variables: &Variables) -> Result<(PathBuf, PathBuf), SettingErr
     Ok((file, directory))
 }
 
-fn log_level(variables: &Variables) -> Result<LogLevel, SettingError> {
-    let setting = &AWS_VPC_K8S_CNI_LOGLEVEL;
+fn log_level(
+    variables: &Variables,
+    setting: &'static registry::Setting,
+) -> Result<LogLevel, SettingError> {
     match &*variables.text(setting).unwrap_or_default().to_ascii_lowercase() {
         "debug" => Ok(LogLevel::Debug),
         "info" => Ok(LogLevel::Info),

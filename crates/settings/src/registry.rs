@@ -354,6 +354,18 @@ settings! {
         "The least important lines to log: `debug`, `info`, `warn`, `error` or `fatal`";
     AWS_VPC_K8S_CNI_LOG_FILE: Files, Value("/host/var/log/aws-routed-eni/ipamd.log"),
         "Where log lines go: `stdout`, `stderr`, or a path, and then to `stdout` too";
+    AWS_VPC_K8S_PLUGIN_LOG_FILE: Files, Value("/var/log/aws-routed-eni/plugin.log"),
+        "Where the plugin's log lines go: `stderr`, or a path on the node; written to the conflist";
+    AWS_VPC_K8S_PLUGIN_LOG_LEVEL: Files, Value("debug"),
+        "The least important lines in the plugin's log, as for `AWS_VPC_K8S_CNI_LOGLEVEL`; written to the conflist";
+    /// The default of amazon-vpc-cni-k8s is not to chain a further plugin for it. Ours needs none, and a pod without the
+    /// annotations has no limit.
+    ENABLE_BANDWIDTH_PLUGIN: Files, Value("true"),
+        "Pods' bandwidth is limited as their annotations ask; written to the conflist";
+    HOST_CNI_BIN_PATH: Files, Value("/host/opt/cni/bin"),
+        "Where `ipamd init`, `install` and `run --install` put the plugin: the runtime's directory, as this process sees it";
+    HOST_CNI_CONFDIR_PATH: Files, Value("/host/etc/cni/net.d"),
+        "Where `ipamd install` and `run --install` put the conflist: the runtime's directory, as this process sees it";
 
     AWS_VPC_K8S_CNI_CUSTOM_NETWORK_CFG: NotBuilt, Value("false"),
         "Pods use the subnets and security groups of an ENIConfig",
@@ -413,30 +425,6 @@ settings! {
             "since aws-cni does that itself, and logs to its own file"
         );
 
-    AWS_VPC_K8S_PLUGIN_LOG_FILE: Elsewhere, Value("/var/log/aws-routed-eni/plugin.log"),
-        "The plugin's log file",
-        .no_effect(
-            &["/var/log/aws-routed-eni/plugin.log"],
-            "on the daemon; set `pluginLogFile` in the conflist"
-        );
-    AWS_VPC_K8S_PLUGIN_LOG_LEVEL: Elsewhere, Value("debug"),
-        "The least important lines in the plugin's log",
-        .no_effect(&["debug"], "on the daemon; set `pluginLogLevel` in the conflist");
-    ENABLE_BANDWIDTH_PLUGIN: Elsewhere, Value("false"),
-        "Pods' bandwidth is limited as their annotations ask",
-        .no_effect(
-            &["false"],
-            "on the daemon; pods are limited if our entry of the conflist declares the capability `bandwidth`"
-        );
-    HOST_CNI_BIN_PATH: Elsewhere, Value("/host/opt/cni/bin"),
-        "Where the plugin is installed",
-        .no_effect(&["/host/opt/cni/bin"], "since the daemon installs nothing; copy `aws-cni` there");
-    HOST_CNI_CONFDIR_PATH: Elsewhere, Value("/host/etc/cni/net.d"),
-        "Where the conflist is installed",
-        .no_effect(
-            &["/host/etc/cni/net.d"],
-            "since the daemon installs nothing; copy the conflist there"
-        );
     CLUSTER_ENDPOINT: Elsewhere, Unset,
         "Another address of the API server",
         .no_effect(&[], "since the daemon does not use the API server");

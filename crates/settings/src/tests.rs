@@ -62,6 +62,13 @@ fn defaults_are_those_of_the_manifest() {
         state_directory: "/var/run/aws-node".into(),
         log_level: LogLevel::Debug,
         log_target: LogTarget::File("/host/var/log/aws-routed-eni/ipamd.log".into()),
+        install: InstallSettings {
+            plugins: "/host/opt/cni/bin".into(),
+            conflists: "/host/etc/cni/net.d".into(),
+            plugin_log_file: Some("/var/log/aws-routed-eni/plugin.log".into()),
+            plugin_log_level: LogLevel::Debug,
+            limits_bandwidth: true,
+        },
         warnings: Vec::new(),
     };
     assert_eq!(settings, expect);
@@ -269,6 +276,13 @@ fn bad_value_is_named_with_what_is_allowed() {
             "ipamd.log",
             "expected stdout, stderr or an absolute path".into(),
         ),
+        ("AWS_VPC_K8S_PLUGIN_LOG_FILE", "stdout", "expected stderr or an absolute path".into()),
+        (
+            "AWS_VPC_K8S_PLUGIN_LOG_LEVEL",
+            "trace",
+            "expected debug, info, warn, error or fatal".into(),
+        ),
+        ("HOST_CNI_BIN_PATH", "bin", "expected an absolute path".into()),
         ("AWS_VPC_K8S_CNI_RANDOMIZESNAT", "PRNG", "expected prng, hashrandom or none".into()),
         ("AWS_EXTERNAL_SERVICE_CIDRS", "10.0.0.0/8,0.0.0.0/0", ranges(1)),
         ("AWS_EXTERNAL_SERVICE_CIDRS", "10.0.0.0/33", ranges(1)),
@@ -469,13 +483,32 @@ fn setting_without_effect_is_a_warning() {
         };
         assert_eq!(warnings, expect);
     };
-    check("AWS_VPC_K8S_PLUGIN_LOG_LEVEL", "DEBUG", "");
-    check("AWS_VPC_K8S_PLUGIN_LOG_LEVEL", "", "");
+    check("ENABLE_NFTABLES", "false", "");
+    check("ENABLE_NFTABLES", "", "");
     let unserved = "since no introspection is served yet";
     check("INTROSPECTION_BIND_ADDRESS", "127.0.0.1:61679", unserved);
     check("POD_SECURITY_GROUP_ENFORCING_MODE", "strict", "");
     check("DISABLE_TCP_EARLY_DEMUX", "true", "since no pod is on a branch ENI yet");
     check("MY_NODE_NAME", "node-1", "");
+}
+
+#[test]
+fn settings_of_an_installation_are_read() {
+    let settings = read(&[
+        ("AWS_VPC_K8S_PLUGIN_LOG_FILE", "STDERR"),
+        ("AWS_VPC_K8S_PLUGIN_LOG_LEVEL", "Fatal"),
+        ("ENABLE_BANDWIDTH_PLUGIN", "false"),
+        ("HOST_CNI_BIN_PATH", "/opt/cni/bin"),
+        ("HOST_CNI_CONFDIR_PATH", "/etc/cni/net.d"),
+    ]);
+    let expect = InstallSettings {
+        plugins: "/opt/cni/bin".into(),
+        conflists: "/etc/cni/net.d".into(),
+        plugin_log_file: None,
+        plugin_log_level: LogLevel::Error,
+        limits_bandwidth: false,
+    };
+    assert_eq!(settings.unwrap().install, expect);
 }
 
 #[test]

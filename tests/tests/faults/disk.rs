@@ -16,11 +16,11 @@ fn has_address(pod: &PodView, ip: &str) -> bool {
     pod.address.as_ref().is_some_and(|address| address.address == ip)
 }
 
-/// Makes a small file system for a daemon's state.
-struct Tmpfs(PathBuf);
+/// A small file system.
+pub(crate) struct Tmpfs(pub(crate) PathBuf);
 
 impl Tmpfs {
-    async fn mount(name: &str) -> Result<Self> {
+    pub(crate) async fn mount(name: &str) -> Result<Self> {
         let path = PathBuf::from(format!("/run/tp-state-{name}{}", std::process::id()));
         std::fs::create_dir_all(&path)?;
         let mount = ["-t", "tmpfs", "-o", "size=64k", "tmpfs"];
@@ -38,7 +38,7 @@ impl Tmpfs {
         Ok(std::fs::remove_file(self.0.join("filler"))?)
     }
 
-    async fn remount(&self, option: &str) -> Result<()> {
+    pub(crate) async fn remount(&self, option: &str) -> Result<()> {
         let options = format!("remount,{option}");
         output(Command::new("mount").args(["-o", &options]).arg(&self.0)).await.map(|_| ())
     }

@@ -12,6 +12,7 @@ mod egress;
 mod forgotten;
 mod hands;
 mod hint;
+mod install;
 mod ipv6;
 mod kill;
 mod late;

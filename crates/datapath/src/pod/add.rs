@@ -12,6 +12,7 @@ use netlink_packet_route::route::RouteProtocol;
 
 pub use self::error::AddPodError;
 use self::make::{Sides, find, refuse_bad_addresses};
+use super::loopback;
 use super::objects::{LinkObjects, all};
 use super::{
     DelPodError, Goes, LinkEnd, PodAddress, PodLink, PodLinkState, PodRemoval, PodRemoved,
@@ -23,9 +24,6 @@ use crate::route::Filter;
 use crate::shaping::End;
 use crate::sysctl;
 use crate::{InterfaceName, Mtu, Neighbour, Route, RouteTable, address, neighbour, route, rule};
-
-/// Index of `lo` in every namespace (the kernel's `LOOPBACK_IFINDEX`).
-const LOOPBACK: u32 = 1;
 
 /// How long the kernel may take until an IPv6 address is in use. It takes milliseconds, unless the
 /// node is overloaded.
@@ -335,7 +333,7 @@ impl Sides {
         if has_ipv6(wanted) {
             self.set_in_pod("net/ipv6/conf/lo/disable_ipv6", "0")?;
         }
-        link::set_up(&self.pod, LOOPBACK)
+        link::set_up(&self.pod, loopback::INDEX)
             .await
             .map_err(|source| AddPodError::SetUp { name: "lo".to_owned(), source })
     }
