@@ -334,17 +334,7 @@ impl<R> NodeOf<R> {
     /// A node whose daemon something else starts and ends, with its record and its socket in `dir`.
     pub(crate) fn beside(netns: String, runtime: R, address: IpAddr, dir: PathBuf) -> Self {
         let (program, settings) = (PathBuf::new(), BTreeMap::new());
-        Self {
-            netns,
-            runtime,
-            address,
-            ipv6_address: None,
-            ipamd: None,
-            program,
-            dir,
-            settings,
-            installs: false,
-        }
+        Self { netns, runtime, address, ipv6_address: None, ipamd: None, program, dir, settings }
     }
 
     /// Fails as long as the kernel looks for duplicates of the node's own IPv6 addresses: two seconds,
