@@ -190,6 +190,7 @@ fn kubelet(spec: &MachineSpec<'_>) -> String {
         "cgroupDriver": "cgroupfs", "cgroupRoot": format!("/{}", spec.netns),
         "failCgroupV1": false, "failSwapOn": false,
         "containerRuntimeEndpoint": format!("unix://{CONTAINERD}"),
+        "clusterDNS": ["172.20.0.10"], "clusterDomain": "cluster.local",
         "maxPods": spec.max_pods,
         // The disk is the machine's: how full it is says nothing about the node.
         "evictionHard": {"memory.available": "50Mi", "nodefs.available": "1%", "imagefs.available": "1%", "nodefs.inodesFree": "1%"},

@@ -10,7 +10,7 @@ use tests::process::{eventually, output};
 use tests::story::Story;
 
 use crate::reach::{all_reach_all, failed_sandboxes};
-use crate::workload::{PORT, deployment, gone, idle, spec, web};
+use crate::workload::{PORT, ask, deployment, gone, idle, spec, web};
 
 /// Pods of the Job, and how many run at a time.
 const JOBS: (u64, u64) = (60, 20);
@@ -87,12 +87,11 @@ pub(crate) async fn host_network(k8s: &Kubernetes, story: &Story) -> Result<()> 
     let all = [hosts, ported.clone()].concat();
     let n_ways = all_reach_all(k8s, &all).await?;
     for pod in &ported {
-        let url = format!("http://{}:{HOST_PORT}/", k8s.node(pod.node())?.address);
-        let fetch = ["wget", "-q", "-T", "5", "-O", "-", &url];
+        let request = ask(&k8s.node(pod.node())?.address.to_string(), HOST_PORT);
         let answer = eventually("answer by the host's port", PATIENCE, async || {
-            output(k8s.outside("/bin/busybox").args(fetch)).await
+            output(k8s.outside("sh").args(["-c", &request])).await
         });
-        ensure!(answer.await?.trim() == pod.name(), "{url} is not {}", pod.name());
+        ensure!(answer.await?.trim() == pod.name(), "{request} does not reach {}", pod.name());
     }
     for (kind, app) in [("daemonset", "hosts"), ("deployment", "ported")] {
         k8s.kubectl(&["delete", kind, app]).await?;

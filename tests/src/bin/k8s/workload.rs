@@ -25,6 +25,15 @@ pub(crate) fn web() -> Value {
     })
 }
 
+/// A shell's command that asks a [`web`] for its name. busybox's wget looks its port up by name, for which a static
+/// program without the machine's libraries ends by a signal.
+pub(crate) fn ask(address: &str, port: u16) -> String {
+    let request = r"printf 'GET / HTTP/1.0\r\n\r\n'";
+    format!(
+        "{request} | /bin/busybox nc -w 5 {address} {port} | /bin/busybox tail -n 1 | /bin/busybox grep ."
+    )
+}
+
 /// A container that does nothing.
 pub(crate) fn idle() -> Value {
     // A shell ends at SIGTERM even as PID 1, if it is told to.
