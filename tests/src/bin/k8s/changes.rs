@@ -114,9 +114,9 @@ pub(crate) async fn crashes(k8s: &Kubernetes, story: &Story) -> Result<()> {
         let is_ipamd = |folder: &std::path::Path| {
             std::fs::read_to_string(folder.join("comm")).is_ok_and(|comm| comm == "ipamd\n")
         };
-        for pid in node.runtime.processes(is_ipamd)? {
-            node.runtime.kill(&pid).await.context("kill -9 of ipamd")?;
-        }
+        let daemons = node.runtime.processes(is_ipamd)?;
+        ensure!(daemons.len() == 1, "daemons on {}: {daemons:?}", node.runtime.name);
+        node.runtime.kill(&daemons[0]).await.context("kill -9 of ipamd")?;
         churn.goes_on(FEW).await.context("after kill -9 of ipamd")?;
         for service in ["containerd", "kubelet"] {
             node.runtime.crash(service).await?;
