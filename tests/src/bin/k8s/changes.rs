@@ -1,5 +1,7 @@
 //! Changes and crashes of what runs on the nodes. Pods are pinged all the while, and none of the pings may be lost.
 
+use std::path::Path;
+
 use anyhow::{Context, Result, ensure};
 use tests::k8s::{Kubernetes, PATIENCE};
 use tests::pings::Pings;
@@ -111,10 +113,12 @@ pub(crate) async fn crashes(k8s: &Kubernetes, story: &Story) -> Result<()> {
     let (before, pinged) = (failed_sandboxes(k8s).await?, Pinged::start(k8s).await?);
     let churn = Churn::start(k8s).await?;
     for node in &k8s.cluster.nodes {
-        let is_ipamd = |folder: &std::path::Path| {
-            std::fs::read_to_string(folder.join("comm")).is_ok_and(|comm| comm == "ipamd\n")
+        // Probes are processes of its program too.
+        let is_daemon = |folder: &Path| {
+            let line = std::fs::read_to_string(folder.join("cmdline"));
+            line.is_ok_and(|line| line.starts_with("/app/ipamd\0run\0"))
         };
-        let daemons = node.runtime.processes(is_ipamd)?;
+        let daemons = node.runtime.processes(is_daemon)?;
         ensure!(daemons.len() == 1, "daemons on {}: {daemons:?}", node.runtime.name);
         node.runtime.kill(&daemons[0]).await.context("kill -9 of ipamd")?;
         churn.goes_on(FEW).await.context("after kill -9 of ipamd")?;
