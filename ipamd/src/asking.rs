@@ -120,7 +120,7 @@ async fn connect(socket: &Path) -> Result<IpamClient<Channel>, String> {
 }
 
 /// The innermost cause. The errors that the transport wraps around it add nothing.
-fn cause(fault: &dyn std::error::Error) -> String {
+pub(crate) fn cause(fault: &dyn std::error::Error) -> String {
     std::iter::successors(Some(fault), |fault| fault.source())
         .last()
         .map_or_else(String::new, ToString::to_string)

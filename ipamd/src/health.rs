@@ -11,6 +11,8 @@ use tonic_health::pb::HealthCheckRequest;
 use tonic_health::pb::health_check_response::ServingStatus;
 use tonic_health::pb::health_client::HealthClient;
 
+use crate::asking;
+
 const NAME: &str = "grpc-health-probe";
 
 /// Why the server is not healthy. The exit codes are those of the original.
@@ -122,7 +124,7 @@ fn ask(question: &Question) -> Result<(), Unhealthy> {
         let connected = tokio::time::timeout(*connect_timeout, connecting).await;
         let channel = connected
             .map_err(|_late| connect("no connection in time".to_owned()))?
-            .map_err(|fault| connect(agent::error_chain(&fault)))?;
+            .map_err(|fault| connect(asking::cause(&fault)))?;
         let request = HealthCheckRequest { service: service.clone() };
         let mut client = HealthClient::new(channel);
         let reply = tokio::time::timeout(*call_timeout, client.check(request)).await;

@@ -181,10 +181,12 @@ fn write(path: &Path, bytes: &[u8], mode: u32) -> io::Result<()> {
 }
 
 fn discard(path: &Path) -> io::Result<Removed> {
-    match fs::remove_file(path) {
-        Ok(()) => Ok(Removed::Gone),
-        Err(source) if source.kind() == io::ErrorKind::NotFound => Ok(Removed::Absent),
-        Err(source) => Err(source),
+    let removed = fs::remove_file(path);
+    // A read-only file system refuses to remove what is not there, too.
+    match (removed, fs::symlink_metadata(path)) {
+        (Ok(()), _) => Ok(Removed::Gone),
+        (Err(_), Err(gone)) if gone.kind() == io::ErrorKind::NotFound => Ok(Removed::Absent),
+        (Err(source), _) => Err(source),
     }
 }
 

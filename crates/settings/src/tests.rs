@@ -184,6 +184,13 @@ fn good_values_are_read() {
         state_directory: "/var/lib/cni".into(),
         log_level: LogLevel::Warn,
         log_target: LogTarget::Stderr,
+        install: InstallSettings {
+            plugins: "/host/opt/cni/bin".into(),
+            conflists: "/host/etc/cni/net.d".into(),
+            plugin_log_file: Some("/var/log/aws-routed-eni/plugin.log".into()),
+            plugin_log_level: LogLevel::Debug,
+            limits_bandwidth: true,
+        },
         warnings: vec![
             "ADDITIONAL_ENI_TAGS: tag \"node.k8s.amazonaws.com/x\" is left out, since keys with \
              k8s.amazonaws.com are ipamd's own"

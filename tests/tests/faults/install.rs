@@ -9,6 +9,8 @@ use tests::process::{PATIENCE, eventually};
 
 use crate::disk::Tmpfs;
 
+const DESCRIBE: &str = "DescribeNetworkInterfaces";
+
 async fn appears(path: &Path) -> Result<()> {
     eventually("the installed file", PATIENCE, async || {
         ensure!(path.exists(), "there is no {}", path.display());
@@ -43,6 +45,17 @@ async fn conflist_comes_once_a_pod_could_get_an_address() -> Result<()> {
         appears(&node.plugin()).await?;
         let loopback = node.plugin().with_file_name("loopback");
         appears(&loopback).await?;
+        // The daemon has had the time to write it.
+        let sim = &cluster.sim;
+        let described =
+            async || anyhow::Ok(sim.calls().await?.get(DESCRIBE).copied().unwrap_or_default());
+        let before = described().await?;
+        eventually("further attempts to describe the ENIs", PATIENCE, async || {
+            let n = described().await?;
+            ensure!(n >= before + 2, "{n} describes, {before} before");
+            Ok(())
+        })
+        .await?;
         ensure!(!node.conflist().exists(), "the runtime would start pods that get no address");
 
         cluster.sim.mend(fault).await?;
