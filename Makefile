@@ -28,10 +28,10 @@ export TIDEPOOL_CNI := $(CARGO_TARGET_DIR)/$(CNI_TARGET)/cni/aws-cni
 
 say := @printf '\n\033[1m==> %s\033[0m\n'
 
-.PHONY: help demo test soak upgrade bench test-guest lint deny build plugin reproducible deps deps-demo deps-bench clean-cache image
+.PHONY: help demo test soak upgrade bench test-guest test-k8s lint deny build plugin image reproducible deps deps-demo deps-bench deps-k8s clean-cache
 
 help: ## this list
-	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | column -t -s "$$(printf '\t')"
+	@sed -n 's/^\([a-z0-9-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | column -t -s "$$(printf '\t')"
 
 demo: deps-demo ## two nodes on a simulated VPC, pods through containerd, under a minute once built
 	$(say) "build: vpc-sim, ipamd, aws-cni (some minutes the first time, most of them the AWS SDK)"
@@ -69,6 +69,16 @@ upgrade: deps-demo plugin ## a node goes from an earlier build to this one and b
 test-guest: ## the recipe for container hosts in a virtual machine with ipvlan; Debian's kernel and qemu, 450 MB in the cache
 	$(say) "test: docs/container-hosts.md in a guest"
 	@tests/guest/run $(CACHE)/guest
+
+# CHECKS names some of them; the installation is always done.
+CHECKS ?=
+
+test-k8s: deps-k8s ## a real Kubernetes on the simulated VPC, Tidepool installed by kubectl; Go, 4 GB in its caches the first time
+	@$(MAKE) --no-print-directory image PROFILE=dev
+	$(say) "build: Kubernetes, as one program; a quarter of an hour the first time"
+	@tests/k8s/build $(CACHE)
+	$(say) "test: a control plane and two nodes"
+	@TIDEPOOL_IMAGE=$(IMAGE_OUT)/image.tar TIDEPOOL_KUBERNETES=$$(tests/k8s/build $(CACHE)) $(TIDEPOOL_BIN)/k8s $(CHECKS)
 
 bench: deps-bench plugin ## what deciding and the whole path cost: time, EC2 calls, memory, sizes (release profile)
 	$(say) "build: release profile"
@@ -140,6 +150,10 @@ deps-demo:
 deps-bench:
 	$(say) "dependencies"
 	@scripts/deps bench
+
+deps-k8s:
+	$(say) "dependencies"
+	@scripts/deps k8s
 
 clean-cache: ## removes the build output and the tools kept outside the checkout
 	rm -rf "$(CACHE)"

@@ -9,10 +9,10 @@ use proto::v1::{PodAddress, PodView, ViewReply};
 use serde_json::Value;
 use tokio::process::Command;
 
-use crate::cluster::{ClusterOf, NodeOf, Runtime};
+use crate::cluster::{ClusterOf, NodeOf};
 use crate::process::{PATIENCE, eventually, in_netns, output};
 
-impl<R: Runtime> ClusterOf<R> {
+impl<R> ClusterOf<R> {
     /// Waits until the books agree: each ENI at EC2 is on a node, but for those in `others`; each
     /// node's daemon knows exactly the addresses that EC2 has put on its ENIs; each pod has one of
     /// them, no two the same, and exactly these have a route in the kernel, to a veth of their own.
@@ -95,10 +95,7 @@ fn blocks(eni: &Value) -> BTreeSet<String> {
 }
 
 /// The pods' addresses of the VPC in the daemon's view. The kernel has routes for exactly these and the node-local ones.
-async fn compare_with_kernel<R: Runtime>(
-    view: &ViewReply,
-    node: &NodeOf<R>,
-) -> Result<BTreeSet<String>> {
+async fn compare_with_kernel<R>(view: &ViewReply, node: &NodeOf<R>) -> Result<BTreeSet<String>> {
     let recorded = view.pods.iter().flat_map(addresses);
     let recorded: Vec<_> = recorded.map(|address| address.address.clone()).collect();
     let mut routes = ip(node, &["-j", "-4", "route", "show", "table", "main"]).await?;
@@ -130,7 +127,7 @@ fn is_veth(name: &Value) -> bool {
     name.as_str().is_some_and(|name| name.starts_with("eni"))
 }
 
-async fn ip<R: Runtime>(node: &NodeOf<R>, words: &[&str]) -> Result<Vec<Value>> {
+async fn ip<R>(node: &NodeOf<R>, words: &[&str]) -> Result<Vec<Value>> {
     let text = output(in_netns(&node.netns, "ip").args(words)).await?;
     serde_json::from_str(&text).with_context(|| format!("read what ip {words:?} prints"))
 }

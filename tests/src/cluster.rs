@@ -86,7 +86,7 @@ pub struct ClusterOf<R> {
     pub sim: Sim,
     /// The nodes, in the order of the specification.
     pub nodes: Vec<NodeOf<R>>,
-    dir: PathBuf,
+    pub(crate) dir: PathBuf,
 }
 
 /// A running node with a container runtime.
@@ -318,6 +318,23 @@ impl<R: Runtime> NodeOf<R> {
         node.start_ipamd().await?;
         eventually("network of the runtime", PATIENCE, || node.runtime.network_ready()).await?;
         Ok(node)
+    }
+
+    async fn down(mut self) -> Result<()> {
+        let runtime = self.runtime.down().await;
+        let daemon = match self.ipamd.take() {
+            Some(mut process) => process.stop().await.map(|_| ()),
+            None => Ok(()),
+        };
+        runtime.and(daemon)
+    }
+}
+
+impl<R> NodeOf<R> {
+    /// A node whose daemon something else starts and ends, with its record and its socket in `dir`.
+    pub(crate) fn beside(netns: String, runtime: R, address: IpAddr, dir: PathBuf) -> Self {
+        let (program, settings) = (PathBuf::new(), BTreeMap::new());
+        Self { netns, runtime, address, ipv6_address: None, ipamd: None, program, dir, settings }
     }
 
     /// Fails as long as the kernel looks for duplicates of the node's own IPv6 addresses: two seconds,
@@ -612,15 +629,6 @@ impl<R: Runtime> NodeOf<R> {
         let answer = output(&mut command).await.context("ask the outside")?;
         let address = answer.split(' ').next().unwrap_or_default();
         address.parse().with_context(|| format!("read {answer:?} as an address"))
-    }
-
-    async fn down(mut self) -> Result<()> {
-        let runtime = self.runtime.down().await;
-        let daemon = match self.ipamd.take() {
-            Some(mut process) => process.stop().await.map(|_| ()),
-            None => Ok(()),
-        };
-        runtime.and(daemon)
     }
 }
 

@@ -24,6 +24,21 @@ const REQUEST_TIMEOUT: Duration = Duration::from_secs(120);
 /// Unix socket paths end at 107 bytes.
 const MAX_SOCKET_PATH: usize = 107;
 
+/// Where a containerd has what it needs.
+#[derive(Debug)]
+pub(crate) struct Places {
+    /// What outlives a boot.
+    pub(crate) root: PathBuf,
+    /// What does not.
+    pub(crate) state: PathBuf,
+    /// Where it listens.
+    pub(crate) socket: PathBuf,
+    /// The CNI plugins.
+    pub(crate) bin: PathBuf,
+    /// The network configuration.
+    pub(crate) conf: PathBuf,
+}
+
 /// A containerd of its own in a network namespace.
 #[derive(Debug)]
 pub struct Containerd {
@@ -87,7 +102,14 @@ impl Containerd {
         for part in [Self::cni_bin(dir), Self::cni_conf(dir)] {
             std::fs::create_dir_all(&part).with_context(|| format!("make {}", part.display()))?;
         }
-        std::fs::write(dir.join(CONFIGURATION), configuration(dir))
+        let places = Places {
+            root: dir.join("root"),
+            state: dir.join("state"),
+            socket: socket.clone(),
+            bin: Self::cni_bin(dir),
+            conf: Self::cni_conf(dir),
+        };
+        std::fs::write(dir.join(CONFIGURATION), configuration(&places))
             .context("write containerd's configuration")?;
         let (process, client) = launch(dir, netns).await?;
         let (dir, netns) = (dir.to_owned(), netns.to_owned());
@@ -368,20 +390,20 @@ fn sandbox_config(namespace: &str, name: &str, dir: &Path) -> cri::PodSandboxCon
     }
 }
 
-fn configuration(dir: &Path) -> String {
-    let (bin, conf) = (Containerd::cni_bin(dir), Containerd::cni_conf(dir));
+/// The configuration file of containerd 1.6.
+pub(crate) fn configuration(places: &Places) -> String {
     format!(
         r#"version = 2
-root = "{dir}/root"
-state = "{dir}/state"
+root = "{root}"
+state = "{state}"
 disabled_plugins = [
   "io.containerd.snapshotter.v1.aufs", "io.containerd.snapshotter.v1.btrfs",
   "io.containerd.snapshotter.v1.devmapper", "io.containerd.snapshotter.v1.zfs",
 ]
 [grpc]
-  address = "{dir}/containerd.sock"
+  address = "{socket}"
 [plugins."io.containerd.internal.v1.opt"]
-  path = "{dir}/opt"
+  path = "{root}/opt"
 [plugins."io.containerd.grpc.v1.cri"]
   sandbox_image = "{pause}"
   disable_apparmor = true
@@ -396,9 +418,11 @@ disabled_plugins = [
       [plugins."io.containerd.grpc.v1.cri".containerd.runtimes.runc.options]
         SystemdCgroup = false
 "#,
-        dir = dir.display(),
+        root = places.root.display(),
+        state = places.state.display(),
+        socket = places.socket.display(),
         pause = image::PAUSE,
-        bin = bin.display(),
-        conf = conf.display(),
+        bin = places.bin.display(),
+        conf = places.conf.display(),
     )
 }

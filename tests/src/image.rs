@@ -15,7 +15,8 @@ pub const PAUSE: &str = "localhost/tidepool/pause:1";
 pub const BUSYBOX: &str = "localhost/tidepool/busybox:1";
 
 const BUSYBOX_BINARY: &str = "/bin/busybox";
-const APPLETS: [&str; 8] = ["sh", "sleep", "ping", "ip", "cat", "nc", "true", "echo"];
+const APPLETS: [&str; 11] =
+    ["sh", "sleep", "ping", "ip", "cat", "nc", "true", "echo", "hostname", "httpd", "mkdir"];
 
 /// Writes both images to `path`.
 ///

@@ -3,7 +3,6 @@
 #![expect(clippy::print_stdout, reason = "telling what happens is what a demo is for")]
 
 use std::collections::BTreeMap;
-use std::io::IsTerminal;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
@@ -13,6 +12,7 @@ use tests::cluster::{Cluster, Node, Spec};
 use tests::containerd::Sandbox;
 use tests::process::eventually;
 use tests::sim::OUTSIDE;
+use tests::story::Story;
 use tokio::signal::unix::{SignalKind, signal};
 
 /// Pods on each node: more than the primary ENI of a t3.small carries.
@@ -48,14 +48,19 @@ async fn demo(story: &Story) -> Result<ExitCode> {
     let mut cluster = Cluster::up(&spec).await?;
     let outcome = tokio::select! {
         done = tell(story, &mut cluster) => done.map(|()| ExitCode::SUCCESS),
-        _ = interrupt.recv() => Ok(story.interrupted()),
-        _ = terminate.recv() => Ok(story.interrupted()),
+        _ = interrupt.recv() => Ok(interrupted(story)),
+        _ = terminate.recv() => Ok(interrupted(story)),
     };
     let down = cluster.down().await;
     let code = outcome?;
     down?;
-    story.note(&format!("cleaned up; {:.0} s in all", story.start.elapsed().as_secs_f64()));
+    story.note(&format!("cleaned up; {:.0} s in all", story.elapsed().as_secs_f64()));
     Ok(code)
+}
+
+fn interrupted(story: &Story) -> ExitCode {
+    story.act("interrupted: cleaning up");
+    ExitCode::from(130)
 }
 
 async fn tell(story: &Story, cluster: &mut Cluster) -> Result<()> {
@@ -169,38 +174,4 @@ async fn ask_outside(story: &Story, pods: &[Sandbox], is_translated: bool) -> Re
         story.good(&format!("{:<8} {:<12} {text}", pod.name, pod.ip));
     }
     Ok(())
-}
-
-/// The demo's voice: coloured where the terminal allows.
-struct Story {
-    colour: bool,
-    start: Instant,
-}
-
-impl Story {
-    fn new() -> Self {
-        let colour = std::io::stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none();
-        Self { colour, start: Instant::now() }
-    }
-
-    fn act(&self, text: &str) {
-        println!("\n{}", self.paint("1;36", &format!("▌ {text}")));
-    }
-
-    fn note(&self, text: &str) {
-        println!("  {}", self.paint("2", text));
-    }
-
-    fn good(&self, text: &str) {
-        println!("  {} {text}", self.paint("32", "✓"));
-    }
-
-    fn interrupted(&self) -> ExitCode {
-        self.act("interrupted: cleaning up");
-        ExitCode::from(130)
-    }
-
-    fn paint(&self, code: &str, text: &str) -> String {
-        if self.colour { format!("\x1b[{code}m{text}\x1b[0m") } else { text.to_owned() }
-    }
 }

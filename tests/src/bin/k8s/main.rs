@@ -1,0 +1,197 @@
+//! `k8s [CHECK...]`, by `make test-k8s`: a real Kubernetes on the simulated VPC, Tidepool installed on it by kubectl, and
+//! checks as a user makes them, each whole before the next. `CHECK` chooses some; the installation is always done.
+//!
+//! Whichever way it ends, nothing of it stays on the machine.
+
+#![expect(clippy::print_stdout, reason = "it says what it checks")]
+
+mod apart;
+mod changes;
+mod daily;
+mod install;
+mod reach;
+mod sets;
+mod speed;
+mod workload;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use anyhow::{Context, Result, ensure};
+use tests::k8s::{Kubernetes, enclosure};
+use tests::process::output;
+use tests::story::Story;
+use tokio::process::Command;
+
+/// What can be checked, in this order.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Check {
+    Pods,
+    Services,
+    ScaleDown,
+    Settings,
+    Restarts,
+    Crashes,
+    ApiServerAway,
+    Jobs,
+    StatefulSet,
+    HostNetwork,
+    Daily,
+    Speed,
+}
+
+impl Check {
+    const ALL: [Self; 12] = [
+        Self::Pods,
+        Self::Services,
+        Self::ScaleDown,
+        Self::Settings,
+        Self::Restarts,
+        Self::Crashes,
+        Self::ApiServerAway,
+        Self::Jobs,
+        Self::StatefulSet,
+        Self::HostNetwork,
+        Self::Daily,
+        Self::Speed,
+    ];
+
+    /// Its name on the command line, and what it shows.
+    const fn words(self) -> (&'static str, &'static str) {
+        match self {
+            Self::Pods => {
+                ("pods", "a Deployment of 20 pods on two nodes: every pod reaches every other")
+            }
+            Self::Services => {
+                ("services", "a Service answers by its cluster address and by node port")
+            }
+            Self::ScaleDown => (
+                "scale-down",
+                "the Deployment goes down to 0: nothing is left in the record, in EC2 and in the kernel",
+            ),
+            Self::Settings => (
+                "settings",
+                "kubectl set env ds aws-node WARM_IP_TARGET=2, under pods that are pinged",
+            ),
+            Self::Restarts => (
+                "restarts",
+                "kubectl rollout restart, and delete pod, of aws-node, while pods come and go",
+            ),
+            Self::Crashes => {
+                ("crashes", "kill -9 of ipamd, containerd and kubelet, while pods come and go")
+            }
+            Self::ApiServerAway => (
+                "api-server-away",
+                "the API server is away for a minute: a sandbox that dies gets an address again",
+            ),
+            Self::Jobs => ("jobs", "a Job with 60 short pods, 20 at a time"),
+            Self::StatefulSet => ("stateful-set", "a StatefulSet, started and updated pod by pod"),
+            Self::HostNetwork => {
+                ("host-network", "pods on the host's network, and pods with a port of the host")
+            }
+            Self::Daily => ("daily", "logs, exec and probes"),
+            Self::Speed => (
+                "speed",
+                "from a pod's binding until it is ready, with addresses at hand and with none",
+            ),
+        }
+    }
+
+    async fn run(self, k8s: &mut Kubernetes, story: &Story) -> Result<()> {
+        match self {
+            Self::Pods => reach::pods(k8s, story).await,
+            Self::Services => reach::services(k8s, story).await,
+            Self::ScaleDown => reach::scale_down(k8s, story).await,
+            Self::Settings => changes::settings(k8s, story).await,
+            Self::Restarts => changes::restarts(k8s, story).await,
+            Self::Crashes => changes::crashes(k8s, story).await,
+            Self::ApiServerAway => apart::api_server_away(k8s, story).await,
+            Self::Jobs => sets::jobs(k8s, story).await,
+            Self::StatefulSet => sets::stateful_set(k8s, story).await,
+            Self::HostNetwork => sets::host_network(k8s, story).await,
+            Self::Daily => daily::daily(k8s, story).await,
+            Self::Speed => speed::speed(k8s, story).await,
+        }
+    }
+}
+
+fn main() -> ExitCode {
+    let outcome = match (chosen(), enclosure::name()) {
+        (Err(error), _) => Err(error),
+        (Ok(_), None) => enclosure::run_enclosed(),
+        (Ok(checks), Some(name)) => run(&name, &checks),
+    };
+    outcome.unwrap_or_else(|error| {
+        eprintln!("k8s: {error:#}");
+        ExitCode::FAILURE
+    })
+}
+
+/// The checks that the command line names, or all.
+fn chosen() -> Result<Vec<Check>> {
+    let names: Vec<String> = std::env::args().skip(1).collect();
+    let is_known = |name: &&String| Check::ALL.iter().any(|check| check.words().0 == name.as_str());
+    let unknown: Vec<_> = names.iter().filter(|name| !is_known(name)).collect();
+    let known = Check::ALL.map(|check| check.words().0).join(", ");
+    ensure!(unknown.is_empty(), "no check {unknown:?}; there are {known}");
+    let is_chosen =
+        |check: &Check| names.is_empty() || names.iter().any(|name| name == check.words().0);
+    Ok(Check::ALL.into_iter().filter(is_chosen).collect())
+}
+
+#[tokio::main]
+async fn run(name: &str, checks: &[Check]) -> Result<ExitCode> {
+    let kubernetes = std::env::var_os("TIDEPOOL_KUBERNETES")
+        .context("TIDEPOOL_KUBERNETES names no program: run `make test-k8s`")?;
+    let story = Story::new();
+    story.act("Kubernetes on a VPC 10.0.0.0/16: a control plane and two m5.large, each in namespaces of its own");
+    let mut k8s = Kubernetes::up(name, &PathBuf::from(kubernetes)).await?;
+    story.note(&format!("up after {:.1} s", story.elapsed().as_secs_f64()));
+    let outcome = check(&mut k8s, &story, checks).await;
+    if let Err(error) = &outcome {
+        story.bad(&format!("{error:#}"));
+        describe(&k8s).await;
+        return Ok(ExitCode::FAILURE);
+    }
+    story.note(&format!(
+        "{} checks passed; {:.0} s in all",
+        checks.len() + 1,
+        story.elapsed().as_secs_f64()
+    ));
+    Ok(ExitCode::SUCCESS)
+}
+
+async fn check(k8s: &mut Kubernetes, story: &Story, checks: &[Check]) -> Result<()> {
+    story.act("Tidepool is installed: the nodes become ready");
+    install::install(k8s, story).await.context("install")?;
+    for check in checks {
+        let (name, shows) = check.words();
+        story.act(shows);
+        check.run(k8s, story).await.context(name)?;
+    }
+    Ok(())
+}
+
+/// What a person asks first when something has failed; and all logs, where they outlive the run.
+async fn describe(k8s: &Kubernetes) {
+    for words in [
+        "get pods --all-namespaces --output wide",
+        "get events --all-namespaces --field-selector type=Warning",
+        "get nodes",
+    ] {
+        let words: Vec<_> = words.split(' ').collect();
+        let printed = k8s.kubectl(&words).await;
+        println!(
+            "\n$ kubectl {}\n{}",
+            words.join(" "),
+            printed.unwrap_or_else(|error| format!("{error:#}"))
+        );
+    }
+    let kept = std::env::temp_dir().join("tidepool-k8s-logs.tar.gz");
+    let mut tar = Command::new("sh");
+    tar.args(["-c", "find . -name '*.log' -o -name '*.json' | tar -czf \"$0\" -T -"]).arg(&kept);
+    match output(tar.current_dir(k8s.file(""))).await {
+        Ok(_) => println!("all logs: {}", kept.display()),
+        Err(error) => println!("the logs cannot be kept: {error:#}"),
+    }
+}
