@@ -19,25 +19,26 @@ use tracing::{error, info, warn};
 use crate::facts::{FactsSource, Identity, Learnt};
 use crate::limits::{self, Known};
 use crate::live::Live;
+use crate::logging::LevelSwitch;
 use crate::{hints, logging, migration, node};
 
 /// Runs until SIGTERM or SIGINT.
 pub(crate) fn run() -> Result<(), Failure> {
     let in_force = InForce::of_process()?;
-    logging::start(&in_force.settings)?;
+    let levels = logging::start(&in_force.settings)?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
         // One for the event loop and one for everything else; no task runs for long.
         .worker_threads(2)
         .enable_all()
         .build()
         .context("start the runtime")?;
-    let result = runtime.block_on(daemon(in_force));
+    let result = runtime.block_on(daemon(in_force, levels));
     // Calls to EC2 that are still in flight are on record, so the next start settles them.
     runtime.shutdown_background();
     result
 }
 
-async fn daemon(in_force: InForce) -> Result<(), Failure> {
+async fn daemon(in_force: InForce, levels: LevelSwitch) -> Result<(), Failure> {
     let mut signals = Signals::listen().context("listen for signals")?;
     let hangups = signal(SignalKind::hangup()).context("listen for SIGHUP")?;
     let settings = in_force.settings.clone();
@@ -79,7 +80,7 @@ async fn daemon(in_force: InForce) -> Result<(), Failure> {
         tokio::spawn(host::keep(wanted, inlet.clone(), reports.clone(), limits_of_neighbours));
     let ranging = tokio::spawn(hints::send_ranges_forever(facts.clone(), inlet.clone()));
     let hinting = tokio::spawn(hints::send_forever(inlet.clone()));
-    let live = Live::new(in_force, limits, vcpus, inlet.clone());
+    let live = Live::new(in_force, limits, vcpus, inlet.clone(), levels);
     let caller = tokio::spawn(make_calls(ec2, called, inlet));
     let host::Reports { notes, repairs } = reports;
     let config = Config {
