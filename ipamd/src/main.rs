@@ -2,6 +2,8 @@
 
 mod asking;
 mod check_config;
+mod doctor;
+mod enis;
 mod facts;
 mod hints;
 mod limits;
@@ -9,15 +11,19 @@ mod live;
 mod logging;
 mod migration;
 mod node;
+mod pods;
 mod ready;
 mod run;
 mod status;
+mod subnets;
+mod support_bundle;
+mod why;
 
 use std::ffi::OsString;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
-use command_line::{Exit, Failure};
+use command_line::{Completions, Exit, Failure, Manuals};
 
 /// The exit codes that the help names.
 const EXITS: &[Exit] = &[
@@ -26,6 +32,8 @@ const EXITS: &[Exit] = &[
     Exit::NoAnswer,
     Exit::NoRecord,
     Exit::NotReady,
+    Exit::UnknownPod,
+    Exit::Differs,
     Exit::Usage,
     Exit::Panicked,
     Exit::NoClient,
@@ -46,7 +54,19 @@ enum Command {
     #[command(after_help = settings::help())]
     Run,
     /// Show the pool of the daemon that runs on this node.
-    Status(status::Arguments),
+    Status(asking::Arguments),
+    /// Show the pods that have addresses.
+    Pods(pods::Arguments),
+    /// Show the ENIs and what they carry.
+    Enis(asking::Arguments),
+    /// Show the subnets of the node: which of them serve new ENIs, and how many addresses are free.
+    Subnets(asking::Arguments),
+    /// Tell which address a pod has, or why it has none yet.
+    Why(why::Arguments),
+    /// Compare record, kernel, EC2 and metadata service, and check what daemon and plugin need.
+    Doctor(doctor::Arguments),
+    /// Gather what somebody elsewhere needs to find a fault, without secrets, in one archive.
+    SupportBundle(support_bundle::Arguments),
     /// Ask the daemon whether a pod could get an address now. The exit code says so, for probes.
     Ready(ready::Arguments),
     /// Check the settings, and show where each comes from and what they amount to.
@@ -57,6 +77,10 @@ enum Command {
     ExportCheckpoint(migration::ExportArguments),
     /// Remove ipamd's nftables table, once amazon-vpc-cni-k8s serves this node again.
     RemoveNat,
+    /// Print what a shell needs to complete command lines: source <(ipamd completions bash).
+    Completions(Completions),
+    /// Write the manual pages.
+    Manuals(Manuals),
     /// Moved to `tidepool plan`.
     #[command(hide = true, disable_help_flag = true)]
     Plan(Moved),
@@ -76,11 +100,19 @@ fn main() -> ExitCode {
     command_line::main("ipamd", |cli: Cli| match cli.command {
         Command::Run => run::run(),
         Command::Status(arguments) => status::run(&arguments),
+        Command::Pods(arguments) => pods::run(&arguments),
+        Command::Enis(arguments) => enis::run(&arguments),
+        Command::Subnets(arguments) => subnets::run(&arguments),
+        Command::Why(arguments) => why::run(&arguments),
+        Command::Doctor(arguments) => doctor::run(&arguments),
+        Command::SupportBundle(arguments) => support_bundle::run(&arguments),
         Command::Ready(arguments) => ready::run(&arguments),
         Command::CheckConfig(arguments) => check_config::run(&arguments),
         Command::ImportCheckpoint(arguments) => migration::import(&arguments),
         Command::ExportCheckpoint(arguments) => migration::export(&arguments),
         Command::RemoveNat => migration::remove_nat(),
+        Command::Completions(completions) => completions.print::<Cli>("ipamd"),
+        Command::Manuals(manuals) => manuals.write::<Cli>(),
         Command::Plan(Moved { .. }) => Err(moved("plan")),
         Command::Simulate(Moved { .. }) => Err(moved("simulate")),
     })

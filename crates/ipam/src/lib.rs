@@ -26,6 +26,7 @@ mod reason;
 pub mod record;
 mod rest;
 mod retry;
+pub mod standing;
 mod streak;
 mod subnets;
 pub mod time;
