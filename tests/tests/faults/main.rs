@@ -6,6 +6,7 @@ mod boot;
 mod busy;
 mod crash;
 mod crossing;
+mod desk;
 mod disk;
 mod doctor;
 mod dual;
