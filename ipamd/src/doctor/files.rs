@@ -162,7 +162,8 @@ fn read(path: &Path) -> io::Result<Value> {
 
 /// The plugin's entry in a configuration, which is a list or one entry alone.
 fn our_entry(conf: &Value) -> Option<Value> {
-    let entries = conf["plugins"].as_array().map_or(std::slice::from_ref(conf), Vec::as_slice);
+    let alone = std::slice::from_ref(conf);
+    let entries = conf["plugins"].as_array().map_or(alone, Vec::as_slice);
     entries.iter().find(|entry| entry["type"] == PLUGIN).cloned()
 }
 
