@@ -75,10 +75,11 @@ pub(crate) fn examine(
     report.note("settings", Ok(faults));
     let socket = places.socket.clone().unwrap_or_else(|| settings.socket.clone());
     let view = daemon::examine(&socket, &mut report);
-    report.note("daemon's files", Ok(files::state(&settings.state_directory, view.is_some())));
     let directories = files::Directories::of(&places.cni_conf_dir, &places.cni_bin_dir);
     let runtime = asking::runtime()?;
     runtime.block_on(async {
+        let state = files::state(&settings.state_directory, view.is_some()).await;
+        report.note("daemon's files", Ok(state));
         let plugin = files::plugin(&directories, &socket).await;
         report.note("plugin and its configuration", plugin);
         kernel::examine(&socket, settings, view.as_ref(), &mut report).await;

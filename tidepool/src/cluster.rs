@@ -44,7 +44,7 @@ pub(crate) struct Arguments {
 pub(crate) fn run(arguments: &Arguments) -> Result<(), Failure> {
     let before = arguments.over.map(|_| poll(arguments)).transpose()?;
     if let Some(over) = arguments.over {
-        std::thread::sleep(Duration::from_secs(over));
+        pause(Duration::from_secs(over));
     }
     let now = poll(arguments)?;
     let sums = Sums::of(&now.nodes);
@@ -64,6 +64,11 @@ pub(crate) fn run(arguments: &Arguments) -> Result<(), Failure> {
             Err(Failure::new(Exit::NoAnswer, message))
         }
     }
+}
+
+#[expect(clippy::disallowed_methods, reason = "the user asks for two polls so far apart")]
+fn pause(span: Duration) {
+    std::thread::sleep(span);
 }
 
 /// The answers of all nodes, and when they were there.

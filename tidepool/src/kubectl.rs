@@ -3,16 +3,17 @@
 use std::ffi::OsString;
 use std::io::{self, Read as _};
 use std::os::unix::process::CommandExt as _;
-use std::process::{Child, Command, Stdio};
-use std::time::{Duration, Instant};
+use std::process::{Command, Stdio};
+use std::sync::mpsc::{self, Receiver};
+use std::time::Duration;
 
 use anyhow::{Context as _, anyhow, bail};
 use serde::Deserialize;
 
 /// The largest answer that is read: some hundred bytes for each pod of the DaemonSet, or the pool of one node.
 const LARGEST: u64 = 64 * 1024 * 1024;
-/// How often a command that runs is looked at.
-const LOOK_EVERY: Duration = Duration::from_millis(20);
+/// How long to wait for an error's text once the command has ended.
+const AFTER_THE_END: Duration = Duration::from_secs(1);
 /// The characters of an error that are shown.
 const LONGEST_FAULT: usize = 300;
 
@@ -144,51 +145,36 @@ fn not_started(fault: io::Error) -> anyhow::Error {
 
 /// What the command prints, as long as it ends well and in time.
 pub(crate) fn output(command: &mut Command, timeout: Duration) -> anyhow::Result<String> {
-    let deadline = Instant::now() + timeout;
     command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
     let mut child = command.spawn().map_err(not_started)?;
-    let (stdout, stderr) = (child.stdout.take(), child.stderr.take());
-    std::thread::scope(|scope| {
-        let stdout = scope.spawn(|| read(stdout));
-        let stderr = scope.spawn(|| read(stderr));
-        let ended = wait(&mut child, deadline, timeout);
-        let text = |read: std::thread::ScopedJoinHandle<'_, io::Result<String>>| {
-            read.join()
-                .map_err(|_| anyhow!("a thread has panicked"))?
-                .context("read kubectl's answer")
+    let (stdout, stderr) = (reader(child.stdout.take()), reader(child.stderr.take()));
+    let Ok(stdout) = stdout.recv_timeout(timeout) else {
+        child.kill().context("end kubectl")?;
+        child.wait().context("wait for kubectl")?;
+        bail!("no answer within {timeout:?}");
+    };
+    let status = child.wait().context("wait for kubectl")?;
+    if status.success() {
+        return stdout.context("read kubectl's answer");
+    }
+    // A helper of kubectl's may still have the pipe.
+    let stderr = stderr.recv_timeout(AFTER_THE_END).map(Result::unwrap_or_default);
+    bail!("kubectl: {}", fault(&stderr.unwrap_or_default(), status))
+}
+
+/// Reads to the end in a thread of its own, up to the bound. The thread outlives a reader that gives up.
+fn reader(from: Option<impl io::Read + Send + 'static>) -> Receiver<io::Result<String>> {
+    let (sender, receiver) = mpsc::channel();
+    std::thread::spawn(move || {
+        let mut bytes = Vec::new();
+        let read = match from {
+            Some(from) => from.take(LARGEST).read_to_end(&mut bytes),
+            None => Ok(0),
         };
-        let (stdout, stderr) = (text(stdout)?, text(stderr)?);
-        match ended? {
-            status if status.success() => Ok(stdout),
-            status => bail!("kubectl: {}", fault(&stderr, status)),
-        }
-    })
-}
-
-fn wait(
-    child: &mut Child,
-    deadline: Instant,
-    timeout: Duration,
-) -> anyhow::Result<std::process::ExitStatus> {
-    loop {
-        if let Some(status) = child.try_wait().context("wait for kubectl")? {
-            return Ok(status);
-        }
-        if Instant::now() >= deadline {
-            child.kill().context("end kubectl")?;
-            child.wait().context("wait for kubectl")?;
-            bail!("no answer within {timeout:?}");
-        }
-        std::thread::sleep(LOOK_EVERY);
-    }
-}
-
-fn read(from: Option<impl io::Read>) -> io::Result<String> {
-    let mut bytes = Vec::new();
-    if let Some(from) = from {
-        from.take(LARGEST).read_to_end(&mut bytes)?;
-    }
-    Ok(String::from_utf8_lossy(&bytes).into_owned())
+        // Nobody may wait for it any more.
+        let _ = sender.send(read.map(|_| String::from_utf8_lossy(&bytes).into_owned()));
+    });
+    receiver
 }
 
 /// The last line of an error, since kubectl's warnings come before.

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::Duration;
 
+use ipam::record::Record;
 use serde_json::Value;
 use tokio::io::AsyncReadExt as _;
 use tokio::process::Command;
@@ -20,6 +21,8 @@ const LARGEST_CONF: u64 = 1024 * 1024;
 /// The plugin names its version within milliseconds, in some hundred bytes.
 const PLUGIN_TIMEOUT: Duration = Duration::from_secs(5);
 const LONGEST_HINT: u64 = 4096;
+/// The daemon writes a line within milliseconds.
+const RECORD_AGAIN: Duration = Duration::from_millis(200);
 
 /// Where the runtime finds plugin and configuration.
 #[derive(Debug)]
@@ -41,7 +44,7 @@ impl Directories {
 }
 
 /// The files of the state directory. A daemon that runs has written a record there.
-pub(super) fn state(directory: &Path, runs: bool) -> Vec<Finding> {
+pub(super) async fn state(directory: &Path, runs: bool) -> Vec<Finding> {
     let unsafe_files = agent::examine::unsafe_files(directory).into_iter();
     let advice =
         "give it to root with mode 0600 (a directory: 0755); the daemon does not use it as it is";
@@ -49,7 +52,7 @@ pub(super) fn state(directory: &Path, runs: bool) -> Vec<Finding> {
         .map(|(path, fault)| Finding::difference("unsafe_file", path, fault, advice))
         .collect();
     let path = directory.display().to_string();
-    match agent::migration::read_record(directory) {
+    match record(directory).await {
         Ok(Some(_)) => {}
         Ok(None) if runs => {
             let advice = "check AWS_VPC_K8S_CNI_BACKING_STORE here and at the daemon; restart the daemon if \
@@ -64,6 +67,16 @@ pub(super) fn state(directory: &Path, runs: bool) -> Vec<Finding> {
         }
     }
     findings
+}
+
+/// The record. The daemon may be in the midst of a line, so a damage must be there again.
+async fn record(directory: &Path) -> anyhow::Result<Option<Record>> {
+    let read = agent::migration::read_record(directory);
+    if read.is_ok() {
+        return read;
+    }
+    tokio::time::sleep(RECORD_AGAIN).await;
+    agent::migration::read_record(directory)
 }
 
 /// The plugin, and the configuration by which the runtime starts it.

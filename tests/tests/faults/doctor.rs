@@ -53,6 +53,8 @@ async fn doctor_names_each_difference_and_nothing_else() -> Result<()> {
         })
         .await?;
 
+        bundle_has_all_of_a_daemon(node).await?;
+
         // Each of these is a fault that the daemon does not mend, at least not at once.
         output(in_netns(&node.netns, "sysctl").args(["-qw", "net.ipv4.ip_forward=0"])).await?;
         let rule = ["rule", "add", "priority", "100", "from", "10.9.0.0/16", "lookup", "7"];
@@ -111,4 +113,25 @@ async fn host_link(node: &ExecNode, address: &str) -> Result<String> {
     let route = output(in_netns(&node.netns, "ip").args(["route", "show", address])).await?;
     let mut words = route.split_whitespace().skip_while(|word| *word != "dev");
     words.nth(1).map(str::to_owned).with_context(|| format!("no device: {route:?}"))
+}
+
+/// The support bundle with what only a daemon can say.
+async fn bundle_has_all_of_a_daemon(node: &ExecNode) -> Result<()> {
+    let (dir, conf) = (node.state_directory(), node.conflist());
+    let (to, conf) = (dir.join("bundle.tar.gz"), conf.parent().context("no folder")?);
+    let (to, conf) = (to.display().to_string(), conf.display().to_string());
+    let (code, _, list) = node.ipamd(&["support-bundle", &to, "--cni-conf-dir", &conf]).await?;
+    ensure!(code == 0, "{code}: {list}");
+    let read = async |name: &str| {
+        let path = format!("tidepool-support/{name}");
+        output(tokio::process::Command::new("tar").args(["-xzOf", &to, &path])).await
+    };
+    let status: Value = serde_json::from_str(&read("status.json").await?)?;
+    ensure!(status["pods"].as_array().map(Vec::len) == Some(3), "{status}");
+    ensure!(read("metrics.txt").await?.contains("tidepool_ready 1"), "{list}");
+    ensure!(read("record.jsonl").await?.contains("\"format\":\"tidepool\""), "{list}");
+    ensure!(read("kernel/rules.txt").await?.contains("512: to "), "{list}");
+    ensure!(read("kernel/nft-ip.txt").await?.contains("table ip tidepool"), "{list}");
+    ensure!(read("log/plugin.log").await?.contains("ADD"), "{list}");
+    Ok(())
 }

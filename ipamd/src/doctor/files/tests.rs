@@ -66,18 +66,18 @@ async fn plugin_that_others_may_write_is_not_started() {
     assert_eq!(codes(&directories, SOCKET).await, ["no_plugin"]);
 }
 
-#[test]
-fn record_is_missed_only_while_the_daemon_runs() {
+#[tokio::test]
+async fn record_is_missed_only_while_the_daemon_runs() {
     let directory = tempfile::tempdir().unwrap();
-    let codes = |runs| -> Vec<_> {
-        state(directory.path(), runs).into_iter().map(|finding| finding.code).collect()
+    let codes = async |runs| -> Vec<String> {
+        state(directory.path(), runs).await.into_iter().map(|finding| finding.code).collect()
     };
-    assert_eq!(codes(false), [""; 0]);
-    assert_eq!(codes(true), ["no_record"]);
+    assert_eq!(codes(false).await, [""; 0]);
+    assert_eq!(codes(true).await, ["no_record"]);
     let log = directory.path().join("tidepool.jsonl");
     fs::write(&log, "damaged\n").unwrap();
     fs::set_permissions(&log, fs::Permissions::from_mode(0o600)).unwrap();
-    assert_eq!(codes(false), ["record_damaged"]);
+    assert_eq!(codes(false).await, ["record_damaged"]);
     fs::set_permissions(&log, fs::Permissions::from_mode(0o622)).unwrap();
-    assert_eq!(codes(false), ["unsafe_file", "record_damaged"]);
+    assert_eq!(codes(false).await, ["unsafe_file", "record_damaged"]);
 }
