@@ -8,9 +8,10 @@ use std::time::Duration;
 use ipam::event::{Answer, Event, NodeLocal, Refusal, RequestId};
 use ipam::id::{AttachmentKey, Network, Pod};
 use ipam::record::Assignment;
-use ipam::standing::{Standings, Whom};
+use ipam::standing::{Sources, Standings, Whom};
+use ipam::subnet_list::SubnetList;
 use ipam::time::Timestamp;
-use ipam::view::{PoolView, Sources, SubnetsView};
+use ipam::view::PoolView;
 use tokio::sync::{mpsc, oneshot};
 
 use crate::clock::Clock;
@@ -57,7 +58,7 @@ pub(crate) enum Query {
     /// How a pod stands with the pool.
     Why(Whom, oneshot::Sender<Standings>),
     /// The subnets.
-    Subnets(oneshot::Sender<SubnetsView>),
+    Subnets(oneshot::Sender<SubnetList>),
     /// When EC2, the kernel and the container runtime were last seen.
     Sources(oneshot::Sender<Sources>),
 }
@@ -183,7 +184,7 @@ impl Handle {
         self.query(|reply| Query::Why(whom, reply)).await
     }
 
-    pub(crate) async fn subnets(&self) -> Result<SubnetsView, Stopped> {
+    pub(crate) async fn subnets(&self) -> Result<SubnetList, Stopped> {
         self.query(Query::Subnets).await
     }
 

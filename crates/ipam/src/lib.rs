@@ -28,6 +28,7 @@ mod rest;
 mod retry;
 pub mod standing;
 mod streak;
+pub mod subnet_list;
 mod subnets;
 pub mod time;
 pub mod view;

@@ -1,4 +1,5 @@
-//! How one pod stands with the pool, for people: which address it has, or why it waits.
+//! How one pod stands with the pool, for people: which address it has, or why it waits. And how fresh the engine's
+//! knowledge is.
 
 use std::net::IpAddr;
 
@@ -107,4 +108,17 @@ pub struct UnreadyEni {
     pub stage: EniStage,
     /// Why the host's side of it cannot be set up, if that has failed.
     pub fault: Option<String>,
+}
+
+/// When each source of facts was last seen. `None` for one that has not been seen since the start.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Sources {
+    /// When the last describe of the ENIs with an answer began.
+    pub ec2: Option<Timestamp>,
+    /// The releases before this time have been compared with the kernel.
+    pub kernel: Option<Timestamp>,
+    /// Why the kernel could not be read after that; `None` if it could.
+    pub kernel_unread: Option<String>,
+    /// Whether the container runtime has answered the last time.
+    pub is_runtime_seen: bool,
 }

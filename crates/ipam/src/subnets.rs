@@ -11,8 +11,8 @@ use crate::event::RefusalCode;
 use crate::id::SubnetId;
 use crate::policy::Node;
 use crate::retry::{Pace, refusal_code};
+use crate::subnet_list::SubnetRole;
 use crate::time::Timestamp;
-use crate::view::SubnetRole;
 
 /// How soon the engine asks EC2 again for a waiting pod.
 const PROBE: Pace = Pace::new(2_000, 120_000);

@@ -7,7 +7,6 @@ use ipnet::IpNet;
 use mac::MacAddr;
 
 use crate::block::{Block, BlockKind};
-use crate::event::RefusalCode;
 use crate::id::{AttachmentKey, EniId, SecurityGroupId, SubnetId};
 use crate::policy::Limits;
 use crate::record::Assignment;
@@ -157,72 +156,6 @@ pub struct FamilyView {
     pub kind: BlockKind,
     /// Its sums.
     pub counts: Counts,
-}
-
-/// The subnets at one moment.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct SubnetsView {
-    /// When EC2 was asked for them; `None` if it has not answered yet.
-    pub described_at: Option<Timestamp>,
-    /// Those that EC2 has described and those of our ENIs, by id.
-    pub subnets: Vec<SubnetView>,
-}
-
-/// One subnet.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct SubnetView {
-    /// Its id.
-    pub id: SubnetId,
-    /// Its range; `None` until EC2 has described it.
-    pub cidr: Option<IpNet>,
-    /// Its free single IPv4 addresses in EC2's last answer, less those that it has granted since; `None` without an
-    /// answer.
-    pub free_addresses: Option<u32>,
-    /// What it is for.
-    pub role: SubnetRole,
-    /// The number of our ENIs in it.
-    pub n_enis: u64,
-    /// The addresses for pods on these ENIs. Only `total`, `assigned`, `cooling`, `quarantined`, `free`, `prefixes`
-    /// and `delegated` count.
-    pub counts: Counts,
-    /// The kinds of blocks that it has refused lately: how, and when a waiting pod makes the engine ask again.
-    pub refusals: BTreeMap<BlockKind, (RefusalCode, Timestamp)>,
-}
-
-/// What a subnet is for, by its tags and EC2's answers.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub enum SubnetRole {
-    /// New ENIs may go there.
-    NewEnis,
-    /// A tag keeps the cluster's pods off it.
-    Excluded,
-    /// It has no tag that offers it to pods, and is not the primary ENI's.
-    Unused,
-}
-
-impl SubnetRole {
-    /// One word for machines.
-    #[must_use]
-    pub fn as_str(self) -> &'static str {
-        match self {
-            SubnetRole::NewEnis => "new-enis",
-            SubnetRole::Excluded => "excluded",
-            SubnetRole::Unused => "unused",
-        }
-    }
-}
-
-/// When each source of facts was last seen. `None` for one that has not been seen since the start.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Sources {
-    /// When the last describe of the ENIs with an answer began.
-    pub ec2: Option<Timestamp>,
-    /// The releases before this time have been compared with the kernel.
-    pub kernel: Option<Timestamp>,
-    /// Why the kernel could not be read after that; `None` if it could.
-    pub kernel_unread: Option<String>,
-    /// Whether the container runtime has answered the last time.
-    pub is_runtime_seen: bool,
 }
 
 /// Sums over all of our ENIs, for one family.

@@ -2,8 +2,8 @@
 //! differs.
 
 use ipam::block::BlockKind;
-use ipam::standing::{Stage, Standing, Standings, UnreadyEni, Whom};
-use ipam::view::{Sources, SubnetView, SubnetsView};
+use ipam::standing::{Sources, Stage, Standing, Standings, UnreadyEni, Whom};
+use ipam::subnet_list::{ListedSubnet, SubnetList};
 use proto::v1;
 use proto::v1::why_request::Whom as Asked;
 use tonic::Status;
@@ -110,16 +110,16 @@ fn unready_eni(eni: UnreadyEni) -> v1::UnreadyEni {
 }
 
 /// The subnets.
-pub(crate) fn subnets(view: SubnetsView) -> v1::SubnetsReply {
-    let SubnetsView { described_at, subnets } = view;
+pub(crate) fn subnets(list: SubnetList) -> v1::SubnetsReply {
+    let SubnetList { described_at, subnets } = list;
     v1::SubnetsReply {
         described_ms: described_at.map_or(0, |at| at.as_millis()),
         subnets: subnets.into_iter().map(subnet).collect(),
     }
 }
 
-fn subnet(subnet: SubnetView) -> v1::SubnetView {
-    let SubnetView { id, cidr, free_addresses, role, n_enis, counts, refusals } = subnet;
+fn subnet(subnet: ListedSubnet) -> v1::SubnetView {
+    let ListedSubnet { id, cidr, free_addresses, role, n_enis, counts, refusals } = subnet;
     let refusals = refusals.into_iter().map(|(kind, (code, until))| v1::SubnetRefusal {
         of: match kind {
             BlockKind::V4Address => "address",

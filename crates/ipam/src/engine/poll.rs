@@ -40,7 +40,7 @@ impl Poll {
     }
 
     /// When the last describe with an answer began.
-    pub(super) fn answered_at(&self) -> Option<Timestamp> {
+    pub(super) fn answered(&self) -> Option<Timestamp> {
         self.answered
     }
 

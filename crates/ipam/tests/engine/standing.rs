@@ -4,7 +4,8 @@ use std::time::Duration;
 
 use ipam::event::RefusalCode;
 use ipam::standing::{Stage, Standings, Whom};
-use ipam::view::{EniStage, SubnetRole};
+use ipam::subnet_list::SubnetRole;
+use ipam::view::EniStage;
 
 use crate::ec2::{Ec2, SUBNET, subnet_id};
 use crate::node::{Node, key, limits, warm_ip};
