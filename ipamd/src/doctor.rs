@@ -61,7 +61,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<(), Failure> {
     print(&text)?;
     match report.n_differences() {
         0 => Ok(()),
-        n => Err(Failure::new(Exit::Differs, format!("{n} differences"))),
+        n => Err(Failure::new(Exit::Differs, format!("differences: {n}"))),
     }
 }
 

@@ -495,14 +495,14 @@ fn doctor_without_a_daemon_names_what_it_could_not_compare() {
     command.env("AWS_VPC_K8S_CNI_BACKING_STORE", path("ipam.json"));
     command.env("TIDEPOOL_SOCKET", path("ipamd.sock"));
     let (stdout, stderr) = check(&mut command, 6);
-    assert_eq!(stderr, "ipamd: 1 differences\n");
+    assert_eq!(stderr, "ipamd: differences: 1\n");
     for line in [
         "DIFFERENCE daemon_silent: ",
         "not compared: record and EC2: no daemon answers",
         "not compared: plugin and its configuration: ",
         "not compared: metadata service and EC2: ",
         "not compared: sysctls: ",
-        "1 differences, ",
+        "differences: 1, ",
     ] {
         assert!(stdout.lines().any(|found| found.starts_with(line)), "{line}\n{stdout}");
     }

@@ -107,7 +107,7 @@ impl Report {
             lines.push(format!("not compared: {what}: {why}"));
         }
         let n_notices = self.findings.len() - self.n_differences();
-        lines.push(format!("{} differences, {n_notices} notices", self.n_differences()));
+        lines.push(format!("differences: {}, notices: {n_notices}", self.n_differences()));
         lines.iter().map(|line| printable(line) + "\n").collect()
     }
 }
@@ -137,7 +137,7 @@ mod tests {
               do: look
             compared: rules; record and EC2
             not compared: metadata service: no answer within 5 s
-            1 differences, 1 notices
+            differences: 1, notices: 1
         "]]
         .assert_eq(&report().text());
     }

@@ -160,8 +160,12 @@ fn nft(family: &str) -> Result<String, String> {
     let out = command.output().map_err(|fault| format!("nft: {fault}"))?;
     match out.status.success() {
         true => Ok(String::from_utf8_lossy(&out.stdout).into_owned()),
-        false => Err(String::from_utf8_lossy(&out.stderr).trim().chars().take(200).collect()),
+        false => Err(first_line(&String::from_utf8_lossy(&out.stderr))),
     }
+}
+
+fn first_line(text: &str) -> String {
+    text.lines().next().unwrap_or_default().chars().take(200).collect()
 }
 
 /// The daemon's metrics.
