@@ -4,16 +4,28 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::Context as _;
-use command_line::{Exit, Failure};
+use command_line::{Exit, Failure, Output};
 use proto::v1::ipam_client::IpamClient;
 use proto::v1::{ReadyRequest, Refused};
 use tokio::net::UnixStream;
 use tokio::runtime::Runtime;
 use tonic::transport::{Channel, Endpoint};
-use tonic::{Response, Status};
+use tonic::{Code, Response, Status};
 
 /// A running daemon answers within milliseconds.
 const TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Whom to ask, and how to print the answer.
+#[derive(Debug, clap::Args)]
+#[group(skip)]
+pub(crate) struct Arguments {
+    /// Where the daemon listens. By default the value of `TIDEPOOL_SOCKET`, or its default.
+    #[arg(long, value_name = "PATH")]
+    pub(crate) socket: Option<PathBuf>,
+    /// What to print.
+    #[arg(long, value_enum, default_value_t = Output::Table)]
+    pub(crate) output: Output,
+}
 
 /// The daemon's answer to `question`. Without a `socket` the settings name it.
 ///
@@ -28,7 +40,7 @@ pub(crate) fn ask<T>(
     let runtime = runtime()?;
     let asking = async {
         let client = connect(&socket).await?;
-        question(client).await.map_err(|status| status.message().to_owned())
+        question(client).await.map_err(|status| refusal(&status))
     };
     let answer = runtime.block_on(async { tokio::time::timeout(TIMEOUT, asking).await });
     let no_answer = |why: &str| {
@@ -77,7 +89,8 @@ pub(crate) fn path(given: Option<&Path>) -> Result<PathBuf, Failure> {
     Ok(given.map_or_else(settings::socket_of_process, |socket| Ok(socket.to_owned()))?)
 }
 
-fn runtime() -> Result<Runtime, Failure> {
+/// A runtime for one question.
+pub(crate) fn runtime() -> Result<Runtime, Failure> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     Ok(runtime.context("start the runtime")?)
 }
@@ -117,6 +130,16 @@ async fn connect(socket: &Path) -> Result<IpamClient<Channel>, String> {
     let endpoint = Endpoint::from_shared(format!("unix://{}", socket.display()));
     let connecting = async { endpoint?.connect().await };
     connecting.await.map(IpamClient::new).map_err(|fault| cause(&fault))
+}
+
+/// Why the daemon has answered without an answer.
+fn refusal(status: &Status) -> String {
+    match status.code() {
+        Code::Unimplemented => {
+            "it is older than this command, and does not know the question".to_owned()
+        }
+        _ => status.message().to_owned(),
+    }
 }
 
 /// The innermost cause. The errors that the transport wraps around it add nothing.

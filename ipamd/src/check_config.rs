@@ -55,7 +55,7 @@ fn type_of_this_node() -> Result<String, String> {
 
 /// The value of each setting and where it comes from. A setting that is not built is left out unless
 /// it is set.
-fn settings_table(variables: &Variables) -> Table {
+pub(crate) fn settings_table(variables: &Variables) -> Table {
     let mut table = Table::new();
     table.load_style(presets::NOTHING).set_header(["SETTING", "VALUE", "FROM"]);
     for setting in ALL {

@@ -11,6 +11,8 @@ use tokio::signal::unix::Signal;
 use tokio::sync::mpsc;
 use tracing::{error, info, warn};
 
+use crate::logging::LevelSwitch;
+
 /// The settings and limits in force.
 #[derive(Debug)]
 pub(crate) struct Live {
@@ -19,12 +21,19 @@ pub(crate) struct Live {
     /// How many vCPUs the instance has, if that is known.
     vcpus: Option<u32>,
     inlet: Inlet,
+    levels: LevelSwitch,
 }
 
 impl Live {
     /// The settings and limits of the start.
-    pub(crate) fn new(in_force: InForce, limits: Limits, vcpus: Option<u32>, inlet: Inlet) -> Self {
-        Self { in_force, limits, vcpus, inlet }
+    pub(crate) fn new(
+        in_force: InForce,
+        limits: Limits,
+        vcpus: Option<u32>,
+        inlet: Inlet,
+        levels: LevelSwitch,
+    ) -> Self {
+        Self { in_force, limits, vcpus, inlet, levels }
     }
 
     /// Reads the settings again at each of `hangups`, and takes the limits from `late`.
@@ -66,6 +75,7 @@ impl Live {
         let next = next?;
         let Reloaded { in_force, policy, changed, at_next_start } =
             settings::reload(&self.in_force, &next, self.limits, self.vcpus)?;
+        self.levels.set(in_force.settings.log_level);
         for setting in at_next_start {
             warn!(setting = setting.name, "setting takes effect at the next start");
         }
@@ -126,7 +136,8 @@ mod tests {
         let variables = variables.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned()));
         let in_force = InForce::read(variables.collect()).unwrap();
         let (inlet, _inbox) = agent::channel();
-        Live::new(in_force, LIMITS, Some(2), inlet)
+        let (levels, _filter) = LevelSwitch::new(in_force.settings.log_level);
+        Live::new(in_force, LIMITS, Some(2), inlet, levels)
     }
 
     fn targets(policy: &Policy) -> Targets {

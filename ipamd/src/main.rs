@@ -3,6 +3,8 @@
 mod alive;
 mod asking;
 mod check_config;
+mod doctor;
+mod enis;
 mod facts;
 mod health;
 mod hints;
@@ -12,15 +14,19 @@ mod live;
 mod logging;
 mod migration;
 mod node;
+mod pods;
 mod ready;
 mod run;
 mod status;
+mod subnets;
+mod support_bundle;
+mod why;
 
 use std::ffi::OsString;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
-use command_line::{Exit, Failure};
+use command_line::{Completions, Exit, Failure, Manuals};
 
 /// The exit codes that the help names.
 const EXITS: &[Exit] = &[
@@ -29,6 +35,8 @@ const EXITS: &[Exit] = &[
     Exit::NoAnswer,
     Exit::NoRecord,
     Exit::NotReady,
+    Exit::UnknownPod,
+    Exit::Differs,
     Exit::Usage,
     Exit::Panicked,
     Exit::NoClient,
@@ -49,7 +57,19 @@ enum Command {
     #[command(after_help = settings::help())]
     Run(run::Arguments),
     /// Show the pool of the daemon that runs on this node.
-    Status(status::Arguments),
+    Status(asking::Arguments),
+    /// Show the pods that have addresses.
+    Pods(pods::Arguments),
+    /// Show the ENIs and what they carry.
+    Enis(asking::Arguments),
+    /// Show the subnets of the node: which of them serve new ENIs, and how many addresses are free.
+    Subnets(asking::Arguments),
+    /// Tell which address a pod has, or why it has none yet.
+    Why(why::Arguments),
+    /// Compare record, kernel, EC2 and metadata service, and check what daemon and plugin need.
+    Doctor(doctor::Arguments),
+    /// Gather what somebody elsewhere needs to find a fault, without secrets, in one archive.
+    SupportBundle(support_bundle::Arguments),
     /// Ask the daemon whether a pod could get an address now. The exit code says so, for probes.
     Ready(ready::Arguments),
     /// Fail if the daemon of this container hangs, for liveness probes. One that does not serve yet is alive.
@@ -68,6 +88,10 @@ enum Command {
     ExportCheckpoint(migration::ExportArguments),
     /// Remove ipamd's nftables table, once amazon-vpc-cni-k8s serves this node again.
     RemoveNat,
+    /// Print what a shell needs to complete command lines: source <(ipamd completions bash).
+    Completions(Completions),
+    /// Write the manual pages.
+    Manuals(Manuals),
     /// Moved to `tidepool plan`.
     #[command(hide = true, disable_help_flag = true)]
     Plan(Moved),
@@ -90,6 +114,12 @@ fn main() -> ExitCode {
     command_line::main("ipamd", |cli: Cli| match cli.command {
         Command::Run(arguments) => run::run(&arguments),
         Command::Status(arguments) => status::run(&arguments),
+        Command::Pods(arguments) => pods::run(&arguments),
+        Command::Enis(arguments) => enis::run(&arguments),
+        Command::Subnets(arguments) => subnets::run(&arguments),
+        Command::Why(arguments) => why::run(&arguments),
+        Command::Doctor(arguments) => doctor::run(&arguments),
+        Command::SupportBundle(arguments) => support_bundle::run(&arguments),
         Command::Ready(arguments) => ready::run(&arguments),
         Command::Alive => alive::run(),
         Command::Init => install::init(),
@@ -99,6 +129,8 @@ fn main() -> ExitCode {
         Command::ImportCheckpoint(arguments) => migration::import(&arguments),
         Command::ExportCheckpoint(arguments) => migration::export(&arguments),
         Command::RemoveNat => migration::remove_nat(),
+        Command::Completions(completions) => completions.print::<Cli>("ipamd"),
+        Command::Manuals(manuals) => manuals.write::<Cli>(),
         Command::Plan(Moved { .. }) => Err(moved("plan")),
         Command::Simulate(Moved { .. }) => Err(moved("simulate")),
     })

@@ -22,6 +22,7 @@ use crate::facts::{FactsSource, Identity, Learnt};
 use crate::install::entry;
 use crate::limits::{self, Known};
 use crate::live::Live;
+use crate::logging::LevelSwitch;
 use crate::{hints, install, logging, migration, node};
 
 /// The arguments of `run`.
@@ -35,7 +36,7 @@ pub(crate) struct Arguments {
 /// Runs until SIGTERM or SIGINT.
 pub(crate) fn run(arguments: &Arguments) -> Result<(), Failure> {
     let in_force = InForce::of_process()?;
-    logging::start(&in_force.settings)?;
+    let levels = logging::start(&in_force.settings)?;
     // A conflist that cannot be made ends the start: nothing but a change of the settings would help.
     let files = arguments.install.then(|| install::Files::of(&in_force.settings)).transpose()?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
@@ -44,13 +45,17 @@ pub(crate) fn run(arguments: &Arguments) -> Result<(), Failure> {
         .enable_all()
         .build()
         .context("start the runtime")?;
-    let result = runtime.block_on(daemon(in_force, files));
+    let result = runtime.block_on(daemon(in_force, files, levels));
     // Calls to EC2 that are still in flight are on record, so the next start settles them.
     runtime.shutdown_background();
     result
 }
 
-async fn daemon(in_force: InForce, files: Option<install::Files>) -> Result<(), Failure> {
+async fn daemon(
+    in_force: InForce,
+    files: Option<install::Files>,
+    levels: LevelSwitch,
+) -> Result<(), Failure> {
     let mut signals = Signals::listen().context("listen for signals")?;
     let hangups = signal(SignalKind::hangup()).context("listen for SIGHUP")?;
     let settings = in_force.settings.clone();
@@ -92,7 +97,7 @@ async fn daemon(in_force: InForce, files: Option<install::Files>) -> Result<(), 
         tokio::spawn(host::keep(wanted, inlet.clone(), reports.clone(), limits_of_neighbours));
     let ranging = tokio::spawn(hints::send_ranges_forever(facts.clone(), inlet.clone()));
     let hinting = tokio::spawn(hints::send_forever(inlet.clone()));
-    let live = Live::new(in_force, limits, vcpus, inlet.clone());
+    let live = Live::new(in_force, limits, vcpus, inlet.clone(), levels);
     let caller = tokio::spawn(make_calls(ec2, called, inlet));
     let host::Reports { notes, repairs } = reports;
     let installing = install(files, settings.socket.clone(), notes.clone());

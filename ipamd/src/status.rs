@@ -1,10 +1,9 @@
 //! `ipamd status`: the pool of the daemon on this node, as a table or as JSON.
 
-mod json;
-mod table;
+pub(crate) mod json;
+pub(crate) mod table;
 
 use std::io::Write as _;
-use std::path::PathBuf;
 use std::time::SystemTime;
 
 use anyhow::Context as _;
@@ -13,19 +12,8 @@ use proto::v1::ViewRequest;
 
 use crate::asking;
 
-/// The arguments of `status`.
-#[derive(Debug, clap::Args)]
-pub(crate) struct Arguments {
-    /// Where the daemon listens. By default the value of `TIDEPOOL_SOCKET`, or its default.
-    #[arg(long, value_name = "PATH")]
-    socket: Option<PathBuf>,
-    /// What to print.
-    #[arg(long, value_enum, default_value_t = Output::Table)]
-    output: Output,
-}
-
 /// Asks the daemon for its pool and prints it.
-pub(crate) fn run(arguments: &Arguments) -> Result<(), Failure> {
+pub(crate) fn run(arguments: &asking::Arguments) -> Result<(), Failure> {
     let view = asking::ask(arguments.socket.as_deref(), async |mut client| {
         client.view(ViewRequest {}).await
     })?;
@@ -33,6 +21,11 @@ pub(crate) fn run(arguments: &Arguments) -> Result<(), Failure> {
         Output::Table => table::render(&view, SystemTime::now()),
         Output::Json => json::render(&view).context("write the pool as JSON")?,
     };
-    std::io::stdout().write_all(text.as_bytes()).context("print the pool")?;
+    print(&text)
+}
+
+/// Prints an answer of the daemon.
+pub(crate) fn print(text: &str) -> Result<(), Failure> {
+    std::io::stdout().write_all(text.as_bytes()).context("print the daemon's answer")?;
     Ok(())
 }

@@ -3,7 +3,7 @@
 #![expect(clippy::unwrap_used, reason = "a panic is the report of a test")]
 
 use std::fs::File;
-use std::io::{BufRead as _, BufReader};
+use std::io::{BufRead as _, BufReader, Read as _};
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
@@ -492,4 +492,124 @@ fn export_checkpoint_without_a_record_changes_no_file() {
         assert_eq!((&*stdout, stderr), ("", format!("ipamd: there is no record in {directory}\n")));
     }
     assert_eq!(std::fs::read(&file).unwrap(), before);
+}
+
+/// The files of a bundle, by name.
+fn unpacked(path: &Path) -> std::collections::BTreeMap<String, String> {
+    let mut archive = tar::Archive::new(flate2::read::GzDecoder::new(File::open(path).unwrap()));
+    let read = |entry: std::io::Result<tar::Entry<'_, _>>| {
+        let mut entry = entry.unwrap();
+        let name = entry.path().unwrap().display().to_string();
+        let mut text = String::new();
+        entry.read_to_string(&mut text).unwrap();
+        (name.trim_start_matches("tidepool-support/").to_owned(), text)
+    };
+    archive.entries().unwrap().map(read).collect()
+}
+
+#[test]
+fn support_bundle_without_a_daemon_has_no_secret() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = |name: &str| directory.path().join(name).display().to_string();
+    let log = "{\"message\":\"via http://me:pl4nted-in-a-url@proxy\",\"token\":\"pl4nted-token\"}\n\
+               Authorization: Bearer pl4nted-bearer\nsaid pl4nted-in-env, too\n";
+    std::fs::write(path("ipamd.log"), log).unwrap();
+    std::fs::write(path("kubectl.log"), "password=pl4nted-password rest\n").unwrap();
+    std::fs::create_dir(path("net.d")).unwrap();
+    let plugin = json!({"type": "aws-cni", "apiToken": "pl4nted-in-conflist"});
+    let list = json!({"name": "aws-cni", "plugins": [plugin]});
+    std::fs::write(path("net.d/10-aws.conflist"), list.to_string()).unwrap();
+    let to = path("bundle.tar.gz");
+    let mut command = ipamd(&["support-bundle", &to, "--log", &path("kubectl.log")]);
+    command.args(["--cni-conf-dir", &path("net.d"), "--cni-bin-dir", &path("bin")]);
+    command.env("AWS_VPC_K8S_CNI_LOG_FILE", path("ipamd.log"));
+    command.env("AWS_VPC_K8S_CNI_BACKING_STORE", path("ipam.json"));
+    command.env("TIDEPOOL_SOCKET", path("ipamd.sock"));
+    command.env("HTTPS_PROXY", "http://me:pl4nted-in-proxy@proxy:3128");
+    command.env("AWS_SECRET_ACCESS_KEY", "pl4nted-in-env");
+    let (stdout, stderr) = check(&mut command, 0);
+    assert_eq!(stdout, "");
+    let files = unpacked(Path::new(&to));
+    for (name, text) in &files {
+        assert!(!text.contains("pl4nted"), "{name}: {text}");
+        let is_listed = stderr.contains(name.as_str()) || name == "about.txt";
+        assert!(is_listed, "{name} is not in the list: {stderr}");
+    }
+    assert!(files["log/ipamd.log"].contains("said ***, too"), "{files:?}");
+    assert!(files["log/further-0.log"].contains("password=*** rest"), "{files:?}");
+    assert!(files["settings.txt"].contains("http://***@proxy:3128"), "{files:?}");
+    assert!(files["doctor.json"].contains("daemon_silent"), "{files:?}");
+    assert!(files["kernel/links.txt"].contains("lo "), "{files:?}");
+    assert!(!files["kernel/rules.txt"].is_empty() && !files["kernel/sysctls.txt"].is_empty());
+    assert!(stderr.contains("status.json: left out: no ipamd answers on "), "{stderr}");
+    // A bad value is named without the password in it.
+    command.env("AWS_EC2_ENDPOINT", "https://me:pl4nted-in-endpoint@ec2");
+    check(&mut command, 0);
+    let files = unpacked(Path::new(&to));
+    assert!(files["doctor.json"].contains("bad_setting"), "{files:?}");
+    assert!(files.values().all(|text| !text.contains("pl4nted")), "{files:?}");
+}
+
+#[test]
+fn doctor_without_a_daemon_names_what_it_could_not_compare() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = |name: &str| directory.path().join(name).display().to_string();
+    let mut command = ipamd(&["doctor", "--cni-conf-dir", &path("net.d")]);
+    command.env("AWS_VPC_K8S_CNI_BACKING_STORE", path("ipam.json"));
+    command.env("TIDEPOOL_SOCKET", path("ipamd.sock"));
+    let (stdout, stderr) = check(&mut command, 6);
+    assert_eq!(stderr, "ipamd: differences: 1\n");
+    for line in [
+        "DIFFERENCE daemon_silent: ",
+        "not compared: record and EC2: no daemon answers",
+        "not compared: plugin and its configuration: ",
+        "not compared: metadata service and EC2: ",
+        "not compared: sysctls: ",
+        "differences: 1, ",
+    ] {
+        assert!(stdout.lines().any(|found| found.starts_with(line)), "{line}\n{stdout}");
+    }
+}
+
+/// The commands that the help lists.
+fn commands() -> Vec<String> {
+    let (help, _) = check(&mut ipamd(&["--help"]), 0);
+    let (_, list) = help.split_once("Commands:\n").unwrap();
+    let lines = list.lines().take_while(|line| !line.is_empty());
+    let names = lines.filter_map(|line| line.strip_prefix("  ")?.split(' ').next());
+    names.filter(|name| !name.is_empty() && *name != "help").map(str::to_owned).collect()
+}
+
+#[test]
+fn completions_and_manuals_have_every_command_and_flag() {
+    let commands = commands();
+    assert!(commands.len() > 10, "{commands:?}");
+    for shell in ["bash", "zsh", "fish"] {
+        let (script, _) = check(&mut ipamd(&["completions", shell]), 0);
+        for word in commands.iter().map(String::as_str).chain(["namespace", "output"]) {
+            assert!(script.contains(word), "{shell} cannot complete {word}");
+        }
+    }
+    let (script, _) = check(&mut ipamd(&["completions", "bash"]), 0);
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("ipamd.bash");
+    std::fs::write(&path, script).unwrap();
+    let words = "COMP_WORDS=(ipamd pods --out); COMP_CWORD=2; _ipamd ipamd --out pods; echo ${COMPREPLY[@]}";
+    let mut bash = Command::new("bash");
+    bash.args(["-c", &format!("source {}; {words}", path.display())]);
+    let (completed, _) = check(&mut bash, 0);
+    assert_eq!(completed, "--output\n");
+
+    let pages = directory.path().join("man1");
+    std::fs::create_dir(&pages).unwrap();
+    check(&mut ipamd(&["manuals", pages.to_str().unwrap()]), 0);
+    for command in &commands {
+        let page = std::fs::read_to_string(pages.join(format!("ipamd-{command}.1"))).unwrap();
+        assert!(page.contains(".TH"), "{command}: {page}");
+    }
+    let page = std::fs::read_to_string(pages.join("ipamd-pods.1")).unwrap();
+    assert!(page.contains("namespace") && page.contains("Only pods of this namespace"), "{page}");
+    assert!(!pages.join("ipamd-plan.1").exists(), "a command that has moved");
+    let missing = directory.path().join("none");
+    check(&mut ipamd(&["manuals", missing.to_str().unwrap()]), 1);
 }

@@ -606,6 +606,30 @@ impl<R> NodeOf<R> {
         output(command.arg("status").arg("--socket").arg(self.socket())).await
     }
 
+    /// Runs `ipamd` with `arguments` against the daemon, in the node's network namespace and with its settings.
+    /// Returns its exit code, and what it prints on standard output and standard error.
+    ///
+    /// # Errors
+    ///
+    /// If it cannot be started, or if a signal ends it.
+    pub async fn ipamd(&self, arguments: &[&str]) -> Result<(i32, String, String)> {
+        let mut command = in_netns(&self.netns, &self.program);
+        command
+            .args(arguments)
+            .env_clear()
+            .env("PATH", std::env::var_os("PATH").unwrap_or_default())
+            .envs(services(self.address))
+            .env("AWS_VPC_K8S_CNI_BACKING_STORE", self.dir.join("ipam.json"))
+            .env("AWS_VPC_K8S_CNI_LOG_FILE", "stdout")
+            .env("TIDEPOOL_SOCKET", self.socket())
+            .envs(&self.settings);
+        let out = command.output().await.with_context(|| format!("run {command:?}"))?;
+        let code =
+            out.status.code().with_context(|| format!("{command:?} ended with {}", out.status))?;
+        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+        Ok((code, text(&out.stdout), text(&out.stderr)))
+    }
+
     /// Sends one ping from a network namespace, given by path.
     ///
     /// # Errors

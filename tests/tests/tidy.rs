@@ -7,6 +7,10 @@
 mod documents;
 #[path = "tidy/inputs.rs"]
 mod inputs;
+#[path = "tidy/permissions.rs"]
+mod permissions;
+#[path = "tidy/troubleshooting.rs"]
+mod troubleshooting;
 #[path = "tidy/words.rs"]
 mod words;
 

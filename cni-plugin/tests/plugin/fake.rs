@@ -293,4 +293,22 @@ impl Ipam for Service {
     async fn view(&self, _: Request<v1::ViewRequest>) -> Result<Response<v1::ViewReply>, Status> {
         Err(Status::unimplemented("the plugin does not call it"))
     }
+
+    async fn why(&self, _: Request<v1::WhyRequest>) -> Result<Response<v1::WhyReply>, Status> {
+        Err(Status::unimplemented("the plugin does not call it"))
+    }
+
+    async fn subnets(
+        &self,
+        _: Request<v1::SubnetsRequest>,
+    ) -> Result<Response<v1::SubnetsReply>, Status> {
+        Err(Status::unimplemented("the plugin does not call it"))
+    }
+
+    async fn differences(
+        &self,
+        _: Request<v1::DifferencesRequest>,
+    ) -> Result<Response<v1::DifferencesReply>, Status> {
+        Err(Status::unimplemented("the plugin does not call it"))
+    }
 }

@@ -173,6 +173,9 @@ impl EventLoop {
         match query {
             Query::Ready(reply) => drop(reply.send(self.engine.ready(now))),
             Query::View(reply) => drop(reply.send(self.engine.view(now))),
+            Query::Why(whom, reply) => drop(reply.send(self.engine.standings(&whom, now))),
+            Query::Subnets(reply) => drop(reply.send(self.engine.subnets(now))),
+            Query::Sources(reply) => drop(reply.send(self.engine.sources())),
             Query::Check(key, reply) => {
                 drop(reply.send(self.engine.held_by(key).cloned()));
             }

@@ -8,6 +8,8 @@ use std::time::Duration;
 use ipam::event::{Answer, Event, NodeLocal, Refusal, RequestId};
 use ipam::id::{AttachmentKey, Network, Pod};
 use ipam::record::Assignment;
+use ipam::standing::{Sources, Standings, Whom};
+use ipam::subnet_list::SubnetList;
 use ipam::time::Timestamp;
 use ipam::view::PoolView;
 use tokio::sync::{mpsc, oneshot};
@@ -53,6 +55,12 @@ pub(crate) enum Query {
     Check(AttachmentKey, oneshot::Sender<Option<Assignment>>),
     /// The state of the pool.
     View(oneshot::Sender<PoolView>),
+    /// How a pod stands with the pool.
+    Why(Whom, oneshot::Sender<Standings>),
+    /// The subnets.
+    Subnets(oneshot::Sender<SubnetList>),
+    /// When EC2, the kernel and the container runtime were last seen.
+    Sources(oneshot::Sender<Sources>),
 }
 
 /// The loop has ended.
@@ -170,6 +178,18 @@ impl Handle {
 
     pub(crate) async fn view(&self) -> Result<PoolView, Stopped> {
         self.query(Query::View).await
+    }
+
+    pub(crate) async fn why(&self, whom: Whom) -> Result<Standings, Stopped> {
+        self.query(|reply| Query::Why(whom, reply)).await
+    }
+
+    pub(crate) async fn subnets(&self) -> Result<SubnetList, Stopped> {
+        self.query(Query::Subnets).await
+    }
+
+    pub(crate) async fn sources(&self) -> Result<Sources, Stopped> {
+        self.query(Query::Sources).await
     }
 
     fn new_request_id(&self) -> RequestId {

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use ipam::event::Answer;
 use ipam::policy::Node;
 use ipam::record::PodIpv6;
+use ipam::time::Timestamp;
 use proto::v1;
 use proto::v1::add_reply::Outcome;
 use proto::v1::ipam_server::Ipam;
@@ -16,7 +17,9 @@ use crate::adding::Adding;
 use crate::handle::{Handle, Stopped};
 use crate::metrics::Counters;
 use crate::notes::Notes;
-use crate::wire;
+use crate::refusals::Refusals;
+use crate::wire::{self, questions};
+use crate::{PodLinks, differences};
 
 /// The timeout of an ADD whose caller sends none. It is longer than any setting lets an ADD wait for an
 /// address.
@@ -32,6 +35,8 @@ pub(crate) struct Service {
     node: Node,
     limits_from: String,
     notes: Notes,
+    refusals: Refusals,
+    started: Timestamp,
 }
 
 impl Service {
@@ -43,7 +48,8 @@ impl Service {
         limits_from: String,
         notes: Notes,
     ) -> Self {
-        Self { handle, counters, adding: Adding::default(), pod_mtu, node, limits_from, notes }
+        let (adding, refusals, started) = (Adding::default(), Refusals::default(), handle.now());
+        Self { handle, counters, adding, pod_mtu, node, limits_from, notes, refusals, started }
     }
 }
 
@@ -65,8 +71,9 @@ impl Ipam for Service {
         self.counters.add_arrived();
         let arrived = Instant::now();
         let node_local = wire::node_local(takes_node_local);
-        let answer = self.handle.add(key, pod, netns, node_local, timeout).await?;
+        let answer = self.handle.add(key.clone(), pod.clone(), netns, node_local, timeout).await?;
         self.counters.add_answered(&answer, arrived.elapsed());
+        self.refusals.note(&key, &pod, &answer, self.handle.now());
         let outcome = match answer {
             Answer::Granted(assignment) => {
                 let (addresses, mtu) = (wire::addresses(&assignment), self.pod_mtu.into());
@@ -146,6 +153,32 @@ impl Ipam for Service {
         let mut view = self.handle.view().await?;
         view.blocked.extend(self.notes.lines());
         Ok(Response::new(wire::view(&self.node, self.limits_from.clone(), view)))
+    }
+
+    async fn why(
+        &self,
+        request: Request<v1::WhyRequest>,
+    ) -> Result<Response<v1::WhyReply>, Status> {
+        let whom = questions::whom(request.into_inner())?;
+        let standings = self.handle.why(whom.clone()).await?;
+        let reply = questions::why(standings, self.refusals.last(&whom));
+        let now_ms = self.handle.now().as_millis();
+        Ok(Response::new(v1::WhyReply { now_ms, started_ms: self.started.as_millis(), ..reply }))
+    }
+
+    async fn subnets(
+        &self,
+        _request: Request<v1::SubnetsRequest>,
+    ) -> Result<Response<v1::SubnetsReply>, Status> {
+        Ok(Response::new(questions::subnets(self.handle.subnets().await?)))
+    }
+
+    async fn differences(
+        &self,
+        _request: Request<v1::DifferencesRequest>,
+    ) -> Result<Response<v1::DifferencesReply>, Status> {
+        let (view, sources) = (self.handle.view().await?, self.handle.sources().await?);
+        Ok(Response::new(questions::differences(differences::of(&view), sources)))
     }
 }
 

@@ -1,6 +1,8 @@
 //! Converts between the messages of the socket and the types of the engine. It checks each incoming message
 //! once.
 
+pub(crate) mod questions;
+
 use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::time::Duration;

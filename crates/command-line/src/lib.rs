@@ -1,6 +1,7 @@
 //! What the command lines of `ipamd` and `tidepool` have in common: how they start, print and end.
 
 mod printable;
+mod shell;
 
 use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -10,6 +11,7 @@ use clap::Parser;
 use settings::SettingError;
 
 pub use crate::printable::printable;
+pub use crate::shell::{Completions, Manuals};
 
 /// The form in which a command prints: `--output`.
 #[derive(Debug, Clone, Copy, clap::ValueEnum)]
@@ -33,6 +35,10 @@ pub enum Exit {
     NoRecord = 3,
     /// The daemon answers, but no pod can get an address.
     NotReady = 4,
+    /// The daemon knows nothing of the pod.
+    UnknownPod = 5,
+    /// Something is not as it should be.
+    Differs = 6,
     /// The command line is wrong: `EX_USAGE` of sysexits.
     Usage = 64,
     /// The program has panicked: `EX_SOFTWARE` of sysexits.
@@ -49,9 +55,11 @@ impl Exit {
         match self {
             Self::Done => "done",
             Self::Failed => "failed; the line on stderr says what was tried",
-            Self::NoAnswer => "status, ready: no daemon answers",
+            Self::NoAnswer => "no daemon answers",
             Self::NoRecord => "export-checkpoint: there is no record, and nothing was written",
             Self::NotReady => "ready: no pod can get an address now; stderr says why",
+            Self::UnknownPod => "why: the daemon has never heard of the pod",
+            Self::Differs => "doctor: something is not as it should be; stdout names it",
             Self::Usage => "the command line is wrong",
             Self::Panicked => "a fault in the program; its log says where",
             Self::NoClient => "run: the client for EC2 cannot be set up; stderr says why",

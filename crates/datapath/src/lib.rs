@@ -7,6 +7,7 @@
 mod address;
 pub mod connections;
 pub mod disturbances;
+pub mod examine;
 pub mod host;
 pub mod host_addresses;
 mod link;

@@ -175,6 +175,17 @@ pub(crate) async fn list(netlink: &Netlink, filter: Filter) -> Result<Vec<Route>
     Ok(dump(netlink, filter).await?.iter().filter_map(Route::from_answer).collect())
 }
 
+/// The unicast routes of `family` in all tables.
+pub(crate) async fn list_all(
+    netlink: &Netlink,
+    family: AddressFamily,
+) -> Result<Vec<Route>, KernelError> {
+    let mut wanted = RouteMessage::default();
+    wanted.header.address_family = family;
+    let found = netlink.dump(RouteNetlinkMessage::GetRoute(wanted)).await?;
+    Ok(found.iter().filter_map(Route::from_answer).collect())
+}
+
 /// The main table's default routes of `family`.
 pub(crate) async fn defaults(
     netlink: &Netlink,

@@ -102,6 +102,15 @@ pub struct ListedRule {
 }
 
 impl ListedRule {
+    /// Whether it is one of the rules that each pod has, of ours or of amazon-vpc-cni-k8s.
+    pub(crate) fn is_of_a_pod(&self) -> bool {
+        let Rule { priority, selector, table } = self.rule;
+        match selector {
+            Selector::To(_) => (priority, table) == (TO_POD, RouteTable::MAIN),
+            Selector::From(_) => priority == FROM_POD,
+        }
+    }
+
     /// `None` for rules that compare more than one address, or do something else than a lookup.
     pub(crate) fn from_message(message: &RuleMessage) -> Option<Self> {
         let mut selectors = Vec::new();

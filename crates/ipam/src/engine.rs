@@ -8,7 +8,7 @@
 //!
 //! From below, where each layer may use those before it: `context`, `poll` · `journal` · `calls`, `demand`,
 //! `connections` · `inventory` · `learnt`, `kernel_check`, `leaks`, `nat`, `delegation` · `host` · `lifecycle`, `outcome` ·
-//! `supply` · `security_groups` · `refusal`, `view`, which read all parts and change none.
+//! `supply` · `security_groups` · `refusal`, `view`, `standing`, `subnets`, which read all parts and change none.
 
 mod calls;
 mod connections;
@@ -28,6 +28,8 @@ mod outcome;
 mod poll;
 mod refusal;
 mod security_groups;
+mod standing;
+mod subnets;
 mod supply;
 mod view;
 

@@ -49,7 +49,7 @@ use self::registry::{
     HTTP_PROXY, HTTP_TIMEOUT, HTTPS_PROXY, IP_COOLDOWN_PERIOD, MANAGE_UNTAGGED_ENI, MAX_ENI,
     MINIMUM_IP_TARGET, MY_POD_NAME, NO_PROXY, POD_MTU, TIDEPOOL_ADD_WAIT,
     TIDEPOOL_DELEGATED_PREFIXES, TIDEPOOL_ENV_FILE, TIDEPOOL_GROW_DELAY, TIDEPOOL_LEAK_AGE,
-    TIDEPOOL_MAX_PODS, TIDEPOOL_MIN_ENI_AGE, TIDEPOOL_RAISE_NEIGHBOUR_LIMITS,
+    TIDEPOOL_LOG_FORMAT, TIDEPOOL_MAX_PODS, TIDEPOOL_MIN_ENI_AGE, TIDEPOOL_RAISE_NEIGHBOUR_LIMITS,
     TIDEPOOL_RUNTIME_SOCKET, TIDEPOOL_SHRINK_DELAY, TIDEPOOL_SOCKET, WARM_ENI_TARGET,
     WARM_IP_TARGET, WARM_PREFIX_TARGET,
 };
@@ -112,6 +112,15 @@ pub enum LogTarget {
     Stderr,
     /// A file, to which lines are appended.
     File(PathBuf),
+}
+
+/// How log lines are written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LogFormat {
+    /// One JSON object a line.
+    Json,
+    /// Text for people.
+    Text,
 }
 
 /// All settings, each valid by itself and beside the others. Whether the instance can do what they
@@ -193,6 +202,8 @@ pub struct Settings {
     pub log_target: LogTarget,
     /// What is put on the node, and where.
     pub install: InstallSettings,
+    /// `TIDEPOOL_LOG_FORMAT`.
+    pub log_format: LogFormat,
     /// What the settings ask for and do not get, one sentence each.
     pub warnings: Vec<String>,
 }
@@ -262,6 +273,7 @@ impl Settings {
             log_level: log_level(variables, &AWS_VPC_K8S_CNI_LOGLEVEL)?,
             log_target: log_target(variables)?,
             install: install::settings(variables)?,
+            log_format: log_format(variables)?,
             warnings,
         })
     }
@@ -404,6 +416,15 @@ fn log_target(variables: &Variables) -> Result<LogTarget, SettingError> {
             .path(setting)
             .map(LogTarget::File)
             .map_err(|_| variables.error(setting, "expected stdout, stderr or an absolute path")),
+    }
+}
+
+fn log_format(variables: &Variables) -> Result<LogFormat, SettingError> {
+    let setting = &TIDEPOOL_LOG_FORMAT;
+    match &*variables.text(setting).unwrap_or_default().to_ascii_lowercase() {
+        "json" => Ok(LogFormat::Json),
+        "text" => Ok(LogFormat::Text),
+        _ => Err(variables.error(setting, "expected json or text")),
     }
 }
 

@@ -361,7 +361,8 @@ settings! {
         "The checkpoint of amazon-vpc-cni-k8s, read at the first start and never written; the daemon \
          keeps its own files in the same directory";
     AWS_VPC_K8S_CNI_LOGLEVEL: Files, Value("debug"),
-        "The least important lines to log: `debug`, `info`, `warn`, `error` or `fatal`";
+        "The least important lines to log: `debug`, `info`, `warn`, `error` or `fatal`",
+        .live();
     AWS_VPC_K8S_CNI_LOG_FILE: Files, Value("/host/var/log/aws-routed-eni/ipamd.log"),
         "Where log lines go: `stdout`, `stderr`, or a path, and then to `stdout` too";
     AWS_VPC_K8S_PLUGIN_LOG_FILE: Files, Value("/var/log/aws-routed-eni/plugin.log"),
@@ -376,6 +377,8 @@ settings! {
         "Where `ipamd init`, `install` and `run --install` put the plugin: the runtime's directory, as this process sees it";
     HOST_CNI_CONFDIR_PATH: Files, Value("/host/etc/cni/net.d"),
         "Where `ipamd install` and `run --install` put the conflist: the runtime's directory, as this process sees it";
+    TIDEPOOL_LOG_FORMAT: Files, Value("json"),
+        "How log lines are written: `json`, or `text` for people";
 
     AWS_VPC_K8S_CNI_CUSTOM_NETWORK_CFG: NotBuilt, Value("false"),
         "Pods use the subnets and security groups of an ENIConfig",

@@ -83,6 +83,7 @@ mod tests {
     use ipam::policy::Targets;
 
     use super::*;
+    use crate::LogLevel;
 
     const LIMITS: Limits = Limits { enis: 3, addresses_per_eni: 10, prefixes: true };
 
@@ -147,7 +148,16 @@ mod tests {
         assert_eq!((error.variable, &*error.value), ("WARM_PREFIX_TARGET", "0"));
     }
 
-    /// A setting is live exactly if only the policy depends on it.
+    #[test]
+    fn log_level_changes_at_a_reload_and_the_format_does_not() {
+        let next = variables("AWS_VPC_K8S_CNI_LOGLEVEL=warn TIDEPOOL_LOG_FORMAT=text");
+        let reloaded = reload(&in_force(""), &next, LIMITS, Some(2)).unwrap();
+        assert_eq!(reloaded.in_force.settings.log_level, LogLevel::Warn);
+        assert_eq!(names(&reloaded.changed), "AWS_VPC_K8S_CNI_LOGLEVEL");
+        assert_eq!(names(&reloaded.at_next_start), "TIDEPOOL_LOG_FORMAT");
+    }
+
+    /// A setting is live exactly if only the policy depends on it, or only the log.
     #[test]
     fn every_live_setting_is_part_of_the_policy() {
         let samples = "WARM_ENI_TARGET=3 WARM_PREFIX_TARGET=3 WARM_IP_TARGET=3 MINIMUM_IP_TARGET=3 \
@@ -161,7 +171,10 @@ mod tests {
                        ENABLE_V4_EGRESS=false ENABLE_V6_EGRESS=true \
                        TIDEPOOL_TCP_ESTABLISHED_TIMEOUT=350 TIDEPOOL_UDP_STREAM_TIMEOUT=120 TIDEPOOL_UDP_TIMEOUT=45 \
                        DISABLE_POD_V6=true";
-        let live = ALL.iter().filter(|setting| setting.takes_effect == TakesEffect::Live);
+        let is_of_the_policy = |setting: &&&Setting| {
+            setting.takes_effect == TakesEffect::Live && setting.name != "AWS_VPC_K8S_CNI_LOGLEVEL"
+        };
+        let live = ALL.iter().filter(is_of_the_policy);
         assert_eq!(samples.split_whitespace().count(), live.clone().count());
         for sample in samples.split_whitespace() {
             let name = sample.split('=').next().unwrap();

@@ -62,6 +62,7 @@ fn defaults_are_those_of_the_manifest() {
         checkpoint: "/var/run/aws-node/ipam.json".into(),
         state_directory: "/var/run/aws-node".into(),
         log_level: LogLevel::Debug,
+        log_format: LogFormat::Json,
         log_target: LogTarget::File("/host/var/log/aws-routed-eni/ipamd.log".into()),
         install: InstallSettings {
             plugins: "/host/opt/cni/bin".into(),
@@ -148,6 +149,7 @@ fn good_values_are_read() {
         ("DISABLE_METRICS", "true"),
         ("AWS_VPC_K8S_CNI_BACKING_STORE", "/var/lib/cni/ipam.json"),
         ("AWS_VPC_K8S_CNI_LOGLEVEL", "Warn"),
+        ("TIDEPOOL_LOG_FORMAT", "text"),
         ("AWS_VPC_K8S_CNI_LOG_FILE", "STDERR"),
     ];
     let settings = read(&[&variables[..], &QUIET].concat()).unwrap();
@@ -191,6 +193,7 @@ fn good_values_are_read() {
         checkpoint: "/var/lib/cni/ipam.json".into(),
         state_directory: "/var/lib/cni".into(),
         log_level: LogLevel::Warn,
+        log_format: LogFormat::Text,
         log_target: LogTarget::Stderr,
         install: InstallSettings {
             plugins: "/host/opt/cni/bin".into(),
@@ -290,6 +293,7 @@ fn bad_value_is_named_with_what_is_allowed() {
             "verbose",
             "expected debug, info, warn, error or fatal".into(),
         ),
+        ("TIDEPOOL_LOG_FORMAT", "xml", "expected json or text".into()),
         (
             "AWS_VPC_K8S_CNI_LOG_FILE",
             "ipamd.log",

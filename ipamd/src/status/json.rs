@@ -40,8 +40,9 @@ struct Limits<'a> {
     from: &'a str,
 }
 
+/// One ENI, as `status` and `enis` print it.
 #[derive(Serialize)]
-struct Eni<'a> {
+pub(crate) struct Eni<'a> {
     id: &'a str,
     device_index: u32,
     network_card: u32,
@@ -71,8 +72,9 @@ struct Block<'a> {
     free: u64,
 }
 
+/// One attachment, as `status` and `pods` print it.
 #[derive(Serialize)]
-struct Pod<'a> {
+pub(crate) struct Pod<'a> {
     namespace: &'a str,
     name: &'a str,
     uid: &'a str,
@@ -90,8 +92,9 @@ struct Pod<'a> {
     since_ms: u64,
 }
 
+/// Sums of addresses.
 #[derive(Serialize)]
-struct Counts {
+pub(crate) struct Counts {
     total: u64,
     assigned: u64,
     cooling: u64,
@@ -107,7 +110,7 @@ struct Counts {
 }
 
 /// The pool, indented, with a newline at the end.
-pub(super) fn render(view: &v1::ViewReply) -> serde_json::Result<String> {
+pub(crate) fn render(view: &v1::ViewReply) -> serde_json::Result<String> {
     let status = Status {
         instance_id: &view.instance_id,
         instance_type: &view.instance_type,
@@ -127,10 +130,16 @@ pub(super) fn render(view: &v1::ViewReply) -> serde_json::Result<String> {
         in_flight: &view.in_flight,
         blocked: &view.blocked,
     };
-    Ok(serde_json::to_string_pretty(&status)? + "\n")
+    pretty(&status)
 }
 
-fn sums(counts: v1::PoolCounts) -> Counts {
+/// `value`, indented, with a newline at the end.
+pub(crate) fn pretty(value: &impl Serialize) -> serde_json::Result<String> {
+    Ok(serde_json::to_string_pretty(value)? + "\n")
+}
+
+/// The sums.
+pub(crate) fn sums(counts: v1::PoolCounts) -> Counts {
     Counts {
         total: counts.total,
         assigned: counts.assigned,
@@ -143,7 +152,8 @@ fn sums(counts: v1::PoolCounts) -> Counts {
     }
 }
 
-fn eni(eni: &v1::EniView) -> Eni<'_> {
+/// One ENI.
+pub(crate) fn eni(eni: &v1::EniView) -> Eni<'_> {
     let blocks = eni.blocks.iter().map(|block| Block {
         cidr: &block.cidr,
         assigned: block.assigned,
@@ -167,7 +177,8 @@ fn eni(eni: &v1::EniView) -> Eni<'_> {
     }
 }
 
-fn pod(view: &v1::PodView) -> Pod<'_> {
+/// One attachment.
+pub(crate) fn pod(view: &v1::PodView) -> Pod<'_> {
     let pod = view.pod.as_ref();
     let attachment = view.attachment.as_ref();
     let address = view.address.as_ref();

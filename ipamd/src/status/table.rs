@@ -17,7 +17,7 @@ pub(super) fn render(view: &v1::ViewReply, now: SystemTime) -> String {
         paragraphs.push(prefixes(view).to_string());
     }
     if !view.pods.is_empty() {
-        paragraphs.push(pods(view, now).to_string());
+        paragraphs.push(pods(&view.pods, now).to_string());
     }
     paragraphs.push(sums(view));
     paragraphs.join("\n\n") + "\n"
@@ -66,18 +66,20 @@ fn sums(view: &v1::ViewReply) -> String {
     text
 }
 
-fn table(header: &[&str]) -> Table {
+/// An empty table with this header.
+pub(crate) fn table(header: &[&str]) -> Table {
     let mut table = Table::new();
     table.load_style(presets::NOTHING).set_header(header);
     table
 }
 
 /// Names come from pods and from EC2, so a row shows only what is printable of them.
-fn add_row<const N: usize>(table: &mut Table, cells: [String; N]) {
+pub(crate) fn add_row<const N: usize>(table: &mut Table, cells: [String; N]) {
     table.add_row(cells.map(|cell| printable(&cell)));
 }
 
-fn enis(view: &v1::ViewReply) -> Table {
+/// One row for each ENI.
+pub(crate) fn enis(view: &v1::ViewReply) -> Table {
     let mut table =
         table(&["ENI", "DEVICE", "TABLE", "SUBNET", "ADDRESS", "STATE", "USED", "COOLING", "FREE"]);
     // Beside IPv4, the 2^48 addresses of an IPv6 prefix would hide what is short.
@@ -117,7 +119,8 @@ fn device(eni: &v1::EniView) -> String {
     }
 }
 
-fn prefixes(view: &v1::ViewReply) -> Table {
+/// One row for each prefix.
+pub(crate) fn prefixes(view: &v1::ViewReply) -> Table {
     let mut table = table(&["PREFIX", "ENI", "USED", "COOLING", "FREE"]);
     for eni in &view.enis {
         for block in eni.blocks.iter().filter(|block| is_prefix(block)) {
@@ -140,13 +143,15 @@ fn is_ipv6(block: &v1::BlockView) -> bool {
     block.cidr.contains(':')
 }
 
-fn is_prefix(block: &v1::BlockView) -> bool {
+/// Whether the block is a prefix.
+pub(crate) fn is_prefix(block: &v1::BlockView) -> bool {
     !(block.cidr.ends_with("/32") || block.cidr.ends_with("/128"))
 }
 
-fn pods(view: &v1::ViewReply, now: SystemTime) -> Table {
+/// One row for each attachment, with ages as of `now`.
+pub(crate) fn pods<'a>(pods: impl IntoIterator<Item = &'a v1::PodView>, now: SystemTime) -> Table {
     let mut table = table(&["POD", "ADDRESS", "ENI", "AGE", "CONTAINER", "INTERFACE"]);
-    for view in &view.pods {
+    for view in pods {
         let pod = view.pod.clone().unwrap_or_default();
         let v1::PodAddress { address, eni, .. } = view.address.clone().unwrap_or_default();
         let address = match &view.second_address {
@@ -174,7 +179,7 @@ fn pods(view: &v1::ViewReply, now: SystemTime) -> Table {
 }
 
 /// The two largest units of the age, in whole seconds: `3h 12m`.
-fn age(since_ms: u64, now: SystemTime) -> String {
+pub(crate) fn age(since_ms: u64, now: SystemTime) -> String {
     let now = now.duration_since(UNIX_EPOCH).unwrap_or_default();
     let age = now.saturating_sub(Duration::from_millis(since_ms)).as_secs();
     let text = humantime::format_duration(Duration::from_secs(age)).to_string();

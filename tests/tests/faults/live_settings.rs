@@ -91,3 +91,30 @@ async fn bad_file_at_sighup_keeps_the_policy() -> Result<()> {
     })
     .await
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn log_level_changed_at_sighup_holds_at_once() -> Result<()> {
+    ExecCluster::with(lean("flevel"), async |cluster| {
+        let node = &mut cluster.nodes[0];
+        node.stop_ipamd().await?;
+        std::fs::write(file(node), "AWS_VPC_K8S_CNI_LOGLEVEL=error\n").context("write")?;
+        let path = file(node).display().to_string();
+        node.configure(&[("TIDEPOOL_ENV_FILE", &path), ("TIDEPOOL_LOG_FORMAT", "text")]);
+        std::fs::remove_file(node.log())?;
+        node.start_ipamd().await?;
+        let node = &cluster.nodes[0];
+        let pods = node.runtime.run_all("p", 3).await?;
+        let log = std::fs::read_to_string(node.log())?;
+        ensure!(!log.contains("INFO"), "{log}");
+
+        reload(node, "AWS_VPC_K8S_CNI_LOGLEVEL=info\n").await?;
+        until_logged(node, &["INFO", "setting has changed", "AWS_VPC_K8S_CNI_LOGLEVEL"]).await?;
+        // The pool grows, by a call that is logged as text.
+        let more = node.runtime.run_all("q", 3).await?;
+        until_logged(node, &["INFO", "calling EC2"]).await?;
+        let log = std::fs::read_to_string(node.log())?;
+        ensure!(log.lines().all(|line| !line.starts_with('{')), "{log}");
+        all_reachable(node, &[pods, more].concat()).await
+    })
+    .await
+}

@@ -45,16 +45,19 @@ pub(super) struct Waiter {
     pub(super) pod: Pod,
     pub(super) netns: String,
     node_local: NodeLocal,
+    pub(super) since: Timestamp,
     /// When it is refused if there is no address by then.
-    patience: Timestamp,
+    pub(super) patience: Timestamp,
     /// When it is refused in any case.
     deadline: Timestamp,
 }
 
 /// Addresses that belong to an attachment as soon as its assignment is on record.
 #[derive(Debug, Clone)]
-struct Promise {
-    addresses: Vec<IpAddr>,
+pub(super) struct Promise {
+    pub(super) pod: Pod,
+    pub(super) addresses: Vec<IpAddr>,
+    pub(super) since: Timestamp,
     /// Whether its pod runs already, so that the promise is kept without an Add.
     runs: bool,
     /// The Adds to answer, with their deadlines; empty if all have been cancelled.
@@ -82,7 +85,7 @@ impl Waiter {
     ) -> Self {
         let deadline = deadline.before(MARGIN);
         let patience = deadline.min(cx.now + cx.policy.timing.add_wait);
-        Self { request, key, pod, netns, node_local, patience, deadline }
+        Self { request, key, pod, netns, node_local, since: cx.now, patience, deadline }
     }
 }
 
@@ -103,6 +106,16 @@ impl Demand {
     /// When the first release began that is not on record yet.
     pub(super) fn first_release(&self) -> Option<Timestamp> {
         self.releases.values().map(|release| release.since).min()
+    }
+
+    /// The Adds without an address, first come first.
+    pub(super) fn waiters(&self) -> impl Iterator<Item = &Waiter> {
+        self.waiters.iter()
+    }
+
+    /// The attachments whose addresses are on their way to the record.
+    pub(super) fn promises(&self) -> impl Iterator<Item = (&AttachmentKey, &Promise)> {
+        self.promises.iter()
     }
 
     /// The attachments that wait for an address or have a promise.
@@ -371,7 +384,8 @@ impl Demand {
     ) {
         let addresses: Vec<_> = assignment.ips().collect();
         addresses.iter().for_each(|address| pool.hold(*address));
-        let promise = Promise { addresses, runs, adds, dels: Vec::new() };
+        let (pod, since) = (assignment.pod.clone(), assignment.since);
+        let promise = Promise { pod, addresses, since, runs, adds, dels: Vec::new() };
         journal.note(Change::Assigned { key: key.clone(), assignment });
         journal.then(Then::Grant(key.clone()));
         self.promises.insert(key, promise);

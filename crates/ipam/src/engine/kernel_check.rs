@@ -100,6 +100,11 @@ impl KernelCheck {
         self.unread = Some(why);
     }
 
+    /// Why the kernel could not be read after the last report; `None` if it could.
+    pub(super) fn unread(&self) -> Option<&str> {
+        self.unread.as_deref()
+    }
+
     /// What is known of the missing report, for people.
     pub(super) fn why_unread(&self) -> &str {
         self.unread.as_deref().unwrap_or("no report has come")

@@ -57,7 +57,7 @@ impl Engine {
         }
     }
 
-    fn eni_views(&self, now: Timestamp) -> Vec<EniView> {
+    pub(super) fn eni_views(&self, now: Timestamp) -> Vec<EniView> {
         let mut enis: Vec<_> = self.pool.enis.values().map(|eni| self.eni_view(eni, now)).collect();
         enis.sort_by_key(|eni| {
             (eni.device_index.is_none(), eni.network_card, eni.device_index, eni.id.clone())
@@ -96,7 +96,7 @@ impl Engine {
         self.sum(family, &self.eni_views(now))
     }
 
-    fn sum(&self, family: Family, enis: &[EniView]) -> Counts {
+    pub(super) fn sum(&self, family: Family, enis: &[EniView]) -> Counts {
         let waiting = self.demand.n_waiting() as u64;
         let delegated = enis.iter().flat_map(|eni| &eni.delegated);
         let delegated = delegated.filter(|prefix| prefix.family() == family).count() as u64;
@@ -202,7 +202,7 @@ impl Engine {
     }
 
     /// Pods' addresses that EC2 describes on none of this instance's ENIs, with the ENI on record.
-    fn lost(&self) -> BTreeMap<IpAddr, EniId> {
+    pub(super) fn lost(&self) -> BTreeMap<IpAddr, EniId> {
         let held = self.journal.record().assignments().values();
         let ips = held.flat_map(|held| held.addresses.iter());
         let lost = ips.filter(|ip| {
@@ -249,7 +249,7 @@ impl Engine {
     }
 }
 
-fn in_flight(in_flight: &InFlight) -> String {
+pub(super) fn in_flight(in_flight: &InFlight) -> String {
     let phase = match in_flight.phase {
         Phase::Intended => "about to be made",
         Phase::Made | Phase::MadeAgain => "under way",

@@ -41,5 +41,6 @@ mod requests;
 mod restart;
 mod security_groups;
 mod settings;
+mod standing;
 mod tables;
 mod warm_pool;

@@ -46,7 +46,7 @@ impl Outlook {
     }
 
     /// The shortage of the first family that the waiter at `place` may not expect.
-    pub(super) fn shortage(&self, place: usize) -> Shortage {
+    pub(in crate::engine) fn shortage(&self, place: usize) -> Shortage {
         let short = self.families.iter().find(|family| !family.is_served(place));
         short.map_or(Shortage::Late, |short| match short.rested_at(place) {
             Some(at) => Shortage::Resting(short.family, at),
