@@ -4,6 +4,7 @@ mod asking;
 mod check_config;
 mod facts;
 mod hints;
+mod introspected;
 mod limits;
 mod live;
 mod logging;

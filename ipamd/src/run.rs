@@ -1,9 +1,12 @@
 //! `ipamd run`: learns which instance the node is, then runs the agent and makes the EC2 calls that the
 //! agent asks for.
 
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
-use agent::{Config, Edges, Inlet, NeighbourLimits, PodLinks, StateDirectory, host};
+use agent::{
+    BindAddress, Config, Edges, Inlet, Introspection, NeighbourLimits, PodLinks, StateDirectory,
+    host,
+};
 use anyhow::Context as _;
 use aws::{ConnectOptions, Ec2, Proxies, Roots};
 use command_line::{Exit, Failure};
@@ -23,6 +26,7 @@ use crate::{hints, logging, migration, node};
 
 /// Runs until SIGTERM or SIGINT.
 pub(crate) fn run() -> Result<(), Failure> {
+    let started = Instant::now();
     let in_force = InForce::of_process()?;
     logging::start(&in_force.settings)?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
@@ -31,13 +35,13 @@ pub(crate) fn run() -> Result<(), Failure> {
         .enable_all()
         .build()
         .context("start the runtime")?;
-    let result = runtime.block_on(daemon(in_force));
+    let result = runtime.block_on(daemon(in_force, started));
     // Calls to EC2 that are still in flight are on record, so the next start settles them.
     runtime.shutdown_background();
     result
 }
 
-async fn daemon(in_force: InForce) -> Result<(), Failure> {
+async fn daemon(in_force: InForce, started: Instant) -> Result<(), Failure> {
     let mut signals = Signals::listen().context("listen for signals")?;
     let hangups = signal(SignalKind::hangup()).context("listen for SIGHUP")?;
     let settings = in_force.settings.clone();
@@ -81,17 +85,26 @@ async fn daemon(in_force: InForce) -> Result<(), Failure> {
     let hinting = tokio::spawn(hints::send_forever(inlet.clone()));
     let live = Live::new(in_force, limits, vcpus, inlet.clone());
     let caller = tokio::spawn(make_calls(ec2, called, inlet));
+    let introspection = settings.introspection.clone().map(|bind| Introspection {
+        bind: match bind {
+            settings::BindAddress::Loopback(address) => BindAddress::Loopback(address),
+            settings::BindAddress::Unix(path) => BindAddress::Unix(path),
+        },
+        settings: live.shown(),
+    });
     let host::Reports { notes, repairs } = reports;
     let config = Config {
         node: node::node(&settings, &facts, &boot),
         limits,
         limits_from: source.to_string(),
         notes: notes.clone(),
+        started,
         host_repairs: repairs,
         policy,
         pod_links: PodLinks { mtu: settings.pod_mtu, disable_ipv6: settings.disable_pod_ipv6 },
         socket: settings.socket,
         metrics_port: settings.metrics_port,
+        introspection,
         runtime_socket: settings.runtime_socket,
         inherited,
     };

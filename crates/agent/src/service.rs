@@ -1,7 +1,7 @@
 //! The gRPC service: each method checks its message, asks the loop and converts the answer.
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use ipam::event::Answer;
 use ipam::policy::Node;
@@ -29,9 +29,23 @@ pub(crate) struct Service {
     counters: Arc<Counters>,
     adding: Adding,
     pod_links: PodLinks,
-    node: Node,
-    limits_from: String,
-    notes: Notes,
+    views: Arc<Views>,
+}
+
+/// Makes the whole view of the pool.
+#[derive(Debug)]
+pub(crate) struct Views {
+    pub(crate) node: Node,
+    pub(crate) limits_from: String,
+    pub(crate) notes: Notes,
+}
+
+impl Views {
+    /// The pool now.
+    pub(crate) async fn view(&self, handle: &Handle) -> Result<v1::ViewReply, Stopped> {
+        let view = handle.view().await?;
+        Ok(wire::view(&self.node, self.limits_from.clone(), view, &self.notes))
+    }
 }
 
 impl Service {
@@ -39,11 +53,9 @@ impl Service {
         handle: Handle,
         counters: Arc<Counters>,
         pod_links: PodLinks,
-        node: Node,
-        limits_from: String,
-        notes: Notes,
+        views: Arc<Views>,
     ) -> Self {
-        Self { handle, counters, adding: Adding::default(), pod_links, node, limits_from, notes }
+        Self { handle, counters, adding: Adding::default(), pod_links, views }
     }
 }
 
@@ -63,10 +75,8 @@ impl Ipam for Service {
         self.adding.begin(key.clone(), connection.as_ref());
         drop(connection);
         self.counters.add_arrived();
-        let arrived = Instant::now();
         let node_local = wire::node_local(takes_node_local);
         let answer = self.handle.add(key, pod, netns, node_local, timeout).await?;
-        self.counters.add_answered(&answer, arrived.elapsed());
         let outcome = match answer {
             Answer::Granted(assignment) => {
                 let PodLinks { mtu, disable_ipv6 } = self.pod_links;
@@ -142,9 +152,7 @@ impl Ipam for Service {
         &self,
         _request: Request<v1::ViewRequest>,
     ) -> Result<Response<v1::ViewReply>, Status> {
-        let mut view = self.handle.view().await?;
-        view.blocked.extend(self.notes.lines());
-        Ok(Response::new(wire::view(&self.node, self.limits_from.clone(), view)))
+        Ok(Response::new(self.views.view(&self.handle).await?))
     }
 }
 

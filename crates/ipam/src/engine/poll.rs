@@ -39,6 +39,11 @@ impl Poll {
         self.answered.is_some()
     }
 
+    /// When the last describe with an answer began.
+    pub(super) fn answered(&self) -> Option<Timestamp> {
+        self.answered
+    }
+
     /// Whether the last answer is older than `age`, or there is none.
     pub(super) fn is_older_than(&self, age: Duration, now: Timestamp) -> bool {
         self.answered.is_none_or(|at| at + age < now)
