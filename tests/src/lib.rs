@@ -12,6 +12,7 @@ pub mod install;
 pub mod peers;
 pub mod pings;
 pub mod process;
+pub mod prometheus;
 pub mod scrape;
 pub mod sim;
 pub mod steady;
