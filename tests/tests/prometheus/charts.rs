@@ -45,7 +45,8 @@ fn draw_all(
     {
         let values = lines.iter().flat_map(|(_, series)| &series.samples).map(|(_, value)| *value);
         let most = values.filter(|value| value.is_finite()).fold(0.0, f64::max);
-        let most = if most > 0.0 { most * 1.1 } else { 1.0 };
+        // The legend is above the lines.
+        let most = if most > 0.0 { most * 1.5 } else { 1.0 };
         let mut chart = ChartBuilder::on(place)
             .caption(&panel.title, ("sans-serif", 14))
             .margin(8)
@@ -74,7 +75,6 @@ fn draw_all(
             .configure_series_labels()
             .position(SeriesLabelPosition::UpperLeft)
             .label_font(("sans-serif", 9))
-            .background_style(WHITE.mix(0.7))
             .draw()?;
     }
     area.present()?;

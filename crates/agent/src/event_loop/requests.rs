@@ -71,8 +71,17 @@ impl Requests {
                 | Change::VpcRanges { .. }
                 | Change::Delegated { .. } => continue,
             };
-            let concerned = self.pending.values_mut();
-            for pending in concerned.filter(|it| it.kind == kind && it.key.as_ref() == Some(key)) {
+            if kind == RequestKind::Del {
+                self.granted.remove(key);
+            }
+            // A GC releases attachments that it does not name.
+            let concerns = |it: &&mut Pending| match it.kind {
+                RequestKind::Gc => kind == RequestKind::Del,
+                RequestKind::Add | RequestKind::Del => {
+                    it.kind == kind && it.key.as_ref() == Some(key)
+                }
+            };
+            for pending in self.pending.values_mut().filter(concerns) {
                 pending.decided.get_or_insert_with(Instant::now);
             }
         }
@@ -140,4 +149,61 @@ impl Pending {
 /// The send fails if the caller has just hung up. That is no error: a retry gets the same answer.
 pub(super) fn reply(to: oneshot::Sender<Answer>, answer: Answer) {
     let _ = to.send(answer);
+}
+
+#[cfg(test)]
+mod tests {
+    use ipam::event::{Refusal, RefusalCode};
+    use ipam::id::Network;
+    use ipam::time::Timestamp;
+
+    use super::*;
+
+    fn key(container: &str) -> AttachmentKey {
+        let network = Network::Named("aws-cni".to_owned());
+        AttachmentKey { network, container: container.to_owned(), ifname: "eth0".to_owned() }
+    }
+
+    fn requests() -> Requests {
+        Requests::new(Arc::default())
+    }
+
+    fn begin(requests: &mut Requests, n: u64, kind: RequestKind, key: Option<AttachmentKey>) {
+        requests.begin(RequestId(n), kind, key, oneshot::channel().0);
+    }
+
+    fn is_decided(requests: &Requests, n: u64) -> bool {
+        requests.pending[&RequestId(n)].decided.is_some()
+    }
+
+    #[test]
+    fn change_decides_the_requests_that_it_is_for() {
+        let mut requests = requests();
+        begin(&mut requests, 1, RequestKind::Add, Some(key("a")));
+        begin(&mut requests, 2, RequestKind::Del, Some(key("a")));
+        begin(&mut requests, 3, RequestKind::Del, Some(key("b")));
+        begin(&mut requests, 4, RequestKind::Gc, None);
+        requests.decided(&[Change::Rested { address: [10, 0, 0, 1].into() }]);
+        assert!((1..5).all(|n| !is_decided(&requests, n)));
+        requests.decided(&[Change::Released { key: key("a"), at: Timestamp::default() }]);
+        let decided: Vec<_> = (1..5).map(|n| is_decided(&requests, n)).collect();
+        assert_eq!(decided, [false, true, false, true]);
+    }
+
+    #[test]
+    fn nothing_stays_of_requests_that_have_ended() {
+        let mut requests = requests();
+        begin(&mut requests, 1, RequestKind::Add, Some(key("a")));
+        begin(&mut requests, 2, RequestKind::Add, Some(key("b")));
+        let refusal =
+            Refusal { code: RefusalCode::EniLimit, message: String::new(), retry_after: None };
+        requests.answer(RequestId(1), Answer::Refused(refusal));
+        requests.cancel(RequestId(2));
+        assert_eq!(requests.len(), 0);
+        requests.granted.insert(key("c"), Instant::now());
+        requests.granted.insert(key("d"), Instant::now());
+        requests.checked(&key("c"));
+        requests.decided(&[Change::Released { key: key("d"), at: Timestamp::default() }]);
+        assert!(requests.granted.is_empty(), "{:?}", requests.granted);
+    }
 }
