@@ -134,7 +134,16 @@ async fn metrics_page_passes_the_check_of_prometheus() -> Result<()> {
         ensure!(matches!(out.status.code(), Some(0 | 3)), "{said}\n{page}");
         let ours: Vec<_> = said.lines().filter(|line| !line.starts_with(NAMES_OF_OTHERS)).collect();
         ensure!(ours.is_empty(), "{ours:#?}");
-        ensure!(page.contains("tidepool_request_phase_seconds_bucket"), "{page}");
+        for (outcome, phase, verb) in [
+            ("granted", "decision", "add"),
+            ("granted", "record", "add"),
+            ("granted", "kernel", "add"),
+            ("released", "record", "del"),
+        ] {
+            let labels = format!("{{outcome=\"{outcome}\",phase=\"{phase}\",verb=\"{verb}\"}}");
+            let sample = format!("tidepool_request_phase_seconds_count{labels} 1\n");
+            ensure!(page.contains(&sample), "no {sample}{page}");
+        }
         Ok(())
     })
     .await
