@@ -28,7 +28,7 @@ export TIDEPOOL_CNI := $(CARGO_TARGET_DIR)/$(CNI_TARGET)/cni/aws-cni
 
 say := @printf '\n\033[1m==> %s\033[0m\n'
 
-.PHONY: help demo test soak upgrade bench test-guest test-k8s lint deny build plugin image reproducible deps deps-demo deps-bench deps-k8s clean-cache
+.PHONY: help demo test soak upgrade bench charts test-guest test-k8s lint deny build plugin image reproducible deps deps-demo deps-bench deps-k8s clean-cache
 
 help: ## this list
 	@sed -n 's/^\([a-z0-9-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | column -t -s "$$(printf '\t')"
@@ -65,6 +65,10 @@ upgrade: deps-demo plugin ## a node goes from an earlier build to this one and b
 	cargo build --workspace
 	$(say) "upgrade: from $(FROM), and back; some minutes, more if that is yet to be built"
 	@CACHE=$(CACHE) scripts/upgrade $(FROM)
+
+charts: deps build plugin ## draws docs/charts again, from a Prometheus that scrapes nodes in trouble
+	$(say) "charts: two minutes of trouble"
+	TIDEPOOL_CHARTS=$(CURDIR)/docs/charts cargo test --workspace --test prometheus shortages
 
 test-guest: ## the recipe for container hosts in a virtual machine with ipvlan; Debian's kernel and qemu, 450 MB in the cache
 	$(say) "test: docs/container-hosts.md in a guest"

@@ -3,12 +3,12 @@
 
 use std::convert::Infallible;
 
-use agent::{Inlet, error_chain};
+use agent::{Inlet, ShownSettings, error_chain};
 use ipam::event::Event;
 use ipam::policy::{Limits, Policy};
 use settings::{InForce, Reloaded, SettingError, Variables};
 use tokio::signal::unix::Signal;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use tracing::{error, info, warn};
 
 use crate::logging::LevelSwitch;
@@ -22,6 +22,8 @@ pub(crate) struct Live {
     vcpus: Option<u32>,
     inlet: Inlet,
     levels: LevelSwitch,
+    /// What the introspection shows of the settings in force.
+    shown: watch::Sender<ShownSettings>,
 }
 
 impl Live {
@@ -33,7 +35,13 @@ impl Live {
         inlet: Inlet,
         levels: LevelSwitch,
     ) -> Self {
-        Self { in_force, limits, vcpus, inlet, levels }
+        let (shown, _) = watch::channel(shown(&in_force.variables));
+        Self { in_force, limits, vcpus, inlet, levels, shown }
+    }
+
+    /// The settings in force, now and later, as the introspection shows them.
+    pub(crate) fn shown(&self) -> watch::Receiver<ShownSettings> {
+        self.shown.subscribe()
     }
 
     /// Reads the settings again at each of `hangups`, and takes the limits from `late`.
@@ -89,6 +97,7 @@ impl Live {
         }
         let changed: Vec<_> = changed.iter().map(|setting| setting.name).collect();
         info!(?changed, "settings read again");
+        self.shown.send_replace(shown(&in_force.variables));
         self.in_force = in_force;
         Ok(policy)
     }
@@ -124,6 +133,14 @@ impl Live {
     }
 }
 
+/// Settings in force have no bad value, so each is shown.
+fn shown(variables: &Variables) -> ShownSettings {
+    ShownSettings {
+        ipamd: settings::ipamd_settings(variables).unwrap_or_default(),
+        network: settings::network_settings(variables).unwrap_or_default(),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use ipam::policy::Targets;
@@ -149,11 +166,13 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let file = directory.path().join("env");
         let mut live = live(&[]);
+        let shown = live.shown();
         let mut write_and_reload = |text: &str| {
             std::fs::write(&file, text).unwrap();
             let next = Variables::default().with_file(&file).map_err(settings::Error::from);
             let policy = live.reload(next);
             let warm_ip = live.in_force.settings.warm.warm_ip;
+            assert_eq!(shown.borrow().ipamd["WARM_IP_TARGET"], warm_ip);
             (policy.ok().map(|policy| targets(&policy)), warm_ip)
         };
         let five = Targets::Ip { warm: 5, minimum: 0 };

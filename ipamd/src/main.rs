@@ -9,6 +9,7 @@ mod facts;
 mod health;
 mod hints;
 mod install;
+mod introspected;
 mod limits;
 mod live;
 mod logging;

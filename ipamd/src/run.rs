@@ -3,9 +3,11 @@
 
 use std::convert::Infallible;
 use std::path::PathBuf;
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
-use agent::{Config, Edges, Inlet, NeighbourLimits, Notes, StateDirectory, host};
+use agent::{
+    BindAddress, Config, Edges, Inlet, Introspection, NeighbourLimits, Notes, StateDirectory, host,
+};
 use anyhow::Context as _;
 use aws::{ConnectOptions, Ec2, Proxies, Roots};
 use command_line::{Exit, Failure};
@@ -35,6 +37,7 @@ pub(crate) struct Arguments {
 
 /// Runs until SIGTERM or SIGINT.
 pub(crate) fn run(arguments: &Arguments) -> Result<(), Failure> {
+    let started = Instant::now();
     let in_force = InForce::of_process()?;
     let levels = logging::start(&in_force.settings)?;
     // A conflist that cannot be made ends the start: nothing but a change of the settings would help.
@@ -45,7 +48,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<(), Failure> {
         .enable_all()
         .build()
         .context("start the runtime")?;
-    let result = runtime.block_on(daemon(in_force, files, levels));
+    let result = runtime.block_on(daemon(in_force, started, files, levels));
     // Calls to EC2 that are still in flight are on record, so the next start settles them.
     runtime.shutdown_background();
     result
@@ -53,6 +56,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<(), Failure> {
 
 async fn daemon(
     in_force: InForce,
+    started: Instant,
     files: Option<install::Files>,
     levels: LevelSwitch,
 ) -> Result<(), Failure> {
@@ -99,6 +103,13 @@ async fn daemon(
     let hinting = tokio::spawn(hints::send_forever(inlet.clone()));
     let live = Live::new(in_force, limits, vcpus, inlet.clone(), levels);
     let caller = tokio::spawn(make_calls(ec2, called, inlet));
+    let introspection = settings.introspection.clone().map(|bind| Introspection {
+        bind: match bind {
+            settings::BindAddress::Loopback(address) => BindAddress::Loopback(address),
+            settings::BindAddress::Unix(path) => BindAddress::Unix(path),
+        },
+        settings: live.shown(),
+    });
     let host::Reports { notes, repairs } = reports;
     let installing = install(files, settings.socket.clone(), notes.clone());
     let config = Config {
@@ -106,11 +117,13 @@ async fn daemon(
         limits,
         limits_from: source.to_string(),
         notes: notes.clone(),
+        started,
         host_repairs: repairs,
         policy,
         pod_mtu: settings.pod_mtu,
         socket: settings.socket,
         metrics_port: settings.metrics_port,
+        introspection,
         runtime_socket: settings.runtime_socket,
         inherited,
     };

@@ -18,6 +18,9 @@ pub mod v1 {
 /// The socket at which `ipamd` listens by default.
 pub const DEFAULT_SOCKET: &str = "/var/run/aws-node/ipamd.sock";
 
+/// The path at which the introspection serves a [`v1::ViewReply`] as Protocol Buffers.
+pub const VIEW_PATH: &str = "/v1/view";
+
 /// The version that both ends send, `major.minor.patch`.
 pub const VERSION: &str = env!("CARGO_PKG_VERSION");
 

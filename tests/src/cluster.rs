@@ -410,6 +410,23 @@ impl<R> NodeOf<R> {
         Ok(())
     }
 
+    /// Starts the daemon and waits until `ipamd status` has an answer, by the socket or without it.
+    ///
+    /// # Errors
+    ///
+    /// If it does not come up.
+    pub async fn start_ipamd_introspected(&mut self) -> Result<String> {
+        let mut process = self.spawn_ipamd()?;
+        let shown = process.wait_until("it is shown", async || {
+            let mut command = in_netns(&self.netns, &self.program);
+            command.arg("status").env_clear().env("TIDEPOOL_SOCKET", self.socket());
+            output(command.envs(&self.settings)).await
+        });
+        let shown = shown.await?;
+        self.ipamd = Some(process);
+        Ok(shown)
+    }
+
     /// Starts a second daemon beside the one that runs, and waits until it waits for the end of that one.
     ///
     /// # Errors

@@ -13,6 +13,7 @@ pub mod k8s;
 pub mod peers;
 pub mod pings;
 pub mod process;
+pub mod prometheus;
 pub mod scrape;
 pub mod sim;
 pub mod steady;

@@ -1,16 +1,20 @@
 //! Owns the engine: takes one message after the other and carries out the engine's effects. It waits for
 //! nothing but the next message, so a slow caller, disk or EC2 call delays no other.
 
-use std::collections::BTreeMap;
+mod drift;
+mod requests;
+
 use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
 use ipam::Engine;
 use ipam::call::{CallId, Ec2Call};
-use ipam::event::{Answer, Effect, Event, HostPicture, Refusal, RefusalCode, RequestId};
-use tokio::sync::{Notify, mpsc, oneshot, watch};
+use ipam::event::{Answer, Effect, Event, HostPicture, Refusal, RefusalCode};
+use tokio::sync::{Notify, mpsc, watch};
 
+use self::drift::Drift;
+use self::requests::{Requests, reply};
 use crate::cleanup::Cleanup;
 use crate::clock::Clock;
 use crate::handle::{Inbox, Message, Query, RequestKind};
@@ -50,13 +54,9 @@ pub(crate) struct EventLoop {
     edges: Edges,
     orders: Orders,
     counters: Arc<Counters>,
-    pending: BTreeMap<RequestId, Pending>,
+    requests: Requests,
+    drift: Drift,
     stopping: bool,
-}
-
-struct Pending {
-    kind: RequestKind,
-    reply: oneshot::Sender<Answer>,
 }
 
 impl EventLoop {
@@ -70,9 +70,18 @@ impl EventLoop {
         orders: Orders,
         counters: Arc<Counters>,
     ) -> Self {
-        let pending = BTreeMap::new();
-        let mut event_loop =
-            Self { engine, clock, writer, edges, orders, counters, pending, stopping: false };
+        let requests = Requests::new(Arc::clone(&counters));
+        let mut event_loop = Self {
+            engine,
+            clock,
+            writer,
+            edges,
+            orders,
+            counters,
+            requests,
+            drift: Drift::default(),
+            stopping: false,
+        };
         event_loop.carry_out(first);
         event_loop
     }
@@ -98,10 +107,10 @@ impl EventLoop {
         match message {
             Message::Event(event) => self.handle(event),
             Message::Request { kind: RequestKind::Add, reply, .. } if self.stopping => {
-                answer(reply, refused_at_stop());
+                self::reply(reply, refused_at_stop());
             }
-            Message::Request { request, kind, event, reply } => {
-                self.pending.insert(request, Pending { kind, reply });
+            Message::Request { request, kind, key, event, reply } => {
+                self.requests.begin(request, kind, key, reply);
                 self.handle(event);
             }
             Message::Query(query) => self.answer_query(query),
@@ -113,24 +122,27 @@ impl EventLoop {
     fn handle(&mut self, event: Event) {
         let now = self.clock.now();
         if let Event::Cancel { request } = &event {
-            self.pending.remove(request);
+            self.requests.cancel(*request);
         }
         if let Event::CallDone { id, result } = &event {
             self.counters.call_done(*id, result, now);
         }
+        let before = Drift::may_show(&event).then(|| self.engine.view(now));
         let effects = self.engine.handle(event, now);
+        if let Some(before) = before {
+            self.drift.count(&before, &self.engine.view(now), &self.counters);
+        }
         self.carry_out(effects);
     }
 
     fn carry_out(&mut self, effects: Vec<Effect>) {
         for effect in effects {
             match effect {
-                Effect::Save { seq, changes } => self.writer.save(seq, changes),
-                Effect::Reply { request, answer: given } => {
-                    if let Some(pending) = self.pending.remove(&request) {
-                        answer(pending.reply, given);
-                    }
+                Effect::Save { seq, changes } => {
+                    self.requests.decided(&changes);
+                    self.writer.save(seq, changes);
                 }
+                Effect::Reply { request, answer } => self.requests.answer(request, answer),
                 Effect::Call { id, call, why } => {
                     tracing::info!(id = id.0, %why, ?call, "calling EC2");
                     self.counters.call_made(id, &call, self.clock.now());
@@ -167,7 +179,7 @@ impl EventLoop {
         let _ = self.orders.restoring.send(order);
     }
 
-    fn answer_query(&self, query: Query) {
+    fn answer_query(&mut self, query: Query) {
         let now = self.clock.now();
         // A caller that has hung up needs no answer.
         match query {
@@ -177,6 +189,7 @@ impl EventLoop {
             Query::Subnets(reply) => drop(reply.send(self.engine.subnets(now))),
             Query::Sources(reply) => drop(reply.send(self.engine.sources())),
             Query::Check(key, reply) => {
+                self.requests.checked(&key);
                 drop(reply.send(self.engine.held_by(key).cloned()));
             }
         }
@@ -185,12 +198,8 @@ impl EventLoop {
     /// Refuses the ADDs that wait, and every later ADD.
     fn stop(&mut self) {
         self.stopping = true;
-        let adds = self.pending.iter().filter(|(_, pending)| pending.kind == RequestKind::Add);
-        let adds: Vec<RequestId> = adds.map(|(request, _)| *request).collect();
-        for request in adds {
-            if let Some(pending) = self.pending.remove(&request) {
-                answer(pending.reply, refused_at_stop());
-            }
+        for request in self.requests.adds() {
+            self.requests.refuse(request, refused_at_stop());
             self.handle(Event::Cancel { request });
         }
     }
@@ -198,13 +207,8 @@ impl EventLoop {
 
 impl std::fmt::Debug for EventLoop {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("EventLoop").field("pending", &self.pending.len()).finish_non_exhaustive()
+        f.debug_struct("EventLoop").field("pending", &self.requests.len()).finish_non_exhaustive()
     }
-}
-
-/// The send fails if the caller has just hung up. That is no error: a retry gets the same answer.
-fn answer(reply: oneshot::Sender<Answer>, answer: Answer) {
-    let _ = reply.send(answer);
 }
 
 fn refused_at_stop() -> Answer {

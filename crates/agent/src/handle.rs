@@ -26,6 +26,8 @@ pub(crate) enum Message {
         /// The same as in `event`.
         request: RequestId,
         kind: RequestKind,
+        /// The attachment; a GC has none.
+        key: Option<AttachmentKey>,
         event: Event,
         reply: oneshot::Sender<Answer>,
     },
@@ -42,8 +44,21 @@ pub(crate) enum Message {
 pub(crate) enum RequestKind {
     /// An ADD may wait for EC2, so the loop refuses it.
     Add,
-    /// A DEL or GC waits only for the disk, so the loop carries it out.
-    Release,
+    /// A DEL waits only for the disk, so the loop carries it out.
+    Del,
+    /// So does a GC.
+    Gc,
+}
+
+impl RequestKind {
+    /// The verb as metrics write it.
+    pub(crate) fn as_str(self) -> &'static str {
+        match self {
+            RequestKind::Add => "add",
+            RequestKind::Del => "del",
+            RequestKind::Gc => "gc",
+        }
+    }
 }
 
 /// A query that changes nothing.
@@ -145,16 +160,17 @@ impl Handle {
     ) -> Result<Answer, Stopped> {
         let request = self.new_request_id();
         let deadline = self.clock.now() + timeout;
+        let of = Some(key.clone());
         let event = Event::Add { request, key, pod, netns, node_local, deadline };
         let mut cancel = CancelOnDrop { inlet: &self.inlet, request: Some(request) };
-        let answer = self.ask(request, RequestKind::Add, event).await;
+        let answer = self.ask(request, RequestKind::Add, of, event).await;
         cancel.request = None;
         answer
     }
 
     pub(crate) async fn del(&self, key: AttachmentKey) -> Result<Answer, Stopped> {
         let request = self.new_request_id();
-        self.ask(request, RequestKind::Release, Event::Del { request, key }).await
+        self.ask(request, RequestKind::Del, Some(key.clone()), Event::Del { request, key }).await
     }
 
     /// `valid` and `adding` are pairs of container id and interface name, as [`Event::Gc`] has them.
@@ -165,7 +181,8 @@ impl Handle {
         adding: BTreeSet<(String, String)>,
     ) -> Result<Answer, Stopped> {
         let request = self.new_request_id();
-        self.ask(request, RequestKind::Release, Event::Gc { request, network, valid, adding }).await
+        let event = Event::Gc { request, network, valid, adding };
+        self.ask(request, RequestKind::Gc, None, event).await
     }
 
     pub(crate) async fn ready(&self) -> Result<Result<(), Refusal>, Stopped> {
@@ -200,10 +217,11 @@ impl Handle {
         &self,
         request: RequestId,
         kind: RequestKind,
+        key: Option<AttachmentKey>,
         event: Event,
     ) -> Result<Answer, Stopped> {
         let (reply, answer) = oneshot::channel();
-        self.inlet.send_message(Message::Request { request, kind, event, reply });
+        self.inlet.send_message(Message::Request { request, kind, key, event, reply });
         answer.await.map_err(|_| Stopped)
     }
 

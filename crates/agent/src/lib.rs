@@ -17,6 +17,8 @@ pub mod examine;
 mod handle;
 pub mod host;
 mod host_ports;
+mod http;
+mod introspection;
 mod metrics;
 pub mod migration;
 mod notes;
@@ -38,7 +40,7 @@ use std::future::Future;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, anyhow};
 use ipam::event::Event;
@@ -55,8 +57,8 @@ use tonic::transport::Server;
 use crate::clock::Clock;
 use crate::event_loop::{EventLoop, Orders};
 use crate::handle::{Handle, Message};
-use crate::metrics::Counters;
-use crate::service::Service;
+use crate::metrics::{Counters, Outlook, Scraped};
+use crate::service::{Service, Views};
 use crate::socket::Socket;
 use crate::state::Store;
 use crate::tasks::Tasks;
@@ -68,6 +70,7 @@ pub use crate::boot::boot_id;
 pub use crate::error_chain::error_chain;
 pub use crate::event_loop::Edges;
 pub use crate::handle::{Inbox, Inlet, channel};
+pub use crate::introspection::{BindAddress, Introspection, ShownSettings};
 pub use crate::metrics::HostRepairs;
 pub use crate::notes::Notes;
 pub use crate::state::lock::StateDirectory;
@@ -92,6 +95,8 @@ pub struct Config {
     pub limits_from: String,
     /// Further lines for the View.
     pub notes: Notes,
+    /// When the process started.
+    pub started: Instant,
     /// The metric of the node's own network.
     pub host_repairs: HostRepairs,
     /// The user's settings, as the engine's policy.
@@ -102,6 +107,8 @@ pub struct Config {
     pub socket: PathBuf,
     /// The port of `/metrics`, on all of the machine's addresses. `None` serves no metrics.
     pub metrics_port: Option<u16>,
+    /// The introspection. `None` serves none.
+    pub introspection: Option<Introspection>,
     /// The container runtime's socket. `None` if the daemon must not ask the runtime.
     pub runtime_socket: Option<PathBuf>,
     /// The record to start with if the directory has none: another daemon's allocations.
@@ -137,6 +144,7 @@ struct Daemon {
     runtime_socket: Option<PathBuf>,
     kernel_poll: Arc<Notify>,
     counters: Arc<Counters>,
+    notes: Notes,
 }
 
 impl Daemon {
@@ -151,11 +159,13 @@ impl Daemon {
             limits,
             limits_from,
             notes,
+            started,
             host_repairs,
             policy,
             pod_mtu,
             socket,
             metrics_port,
+            introspection,
             runtime_socket,
             inherited,
         } = config;
@@ -169,12 +179,18 @@ impl Daemon {
             .context("start the thread that writes the state")?;
         let handle = Handle::new(inlet.clone(), clock);
         let repaired = host_repairs.clone();
-        let counters = Arc::new(Counters::default().with(host_repairs));
+        let counters = Arc::new(Counters::default().with(host_repairs, started));
         let mut tasks = Tasks::default();
         let watching = clock.watch_forever(notes.clone());
         tasks.spawn("watches the machine's clock", async { match watching.await {} });
-        let (counted, named) = (Arc::clone(&counters), node.clone());
-        let service = Service::new(handle.clone(), counted, pod_mtu, named, limits_from, notes);
+        let views = Arc::new(Views { node: node.clone(), limits_from, notes: notes.clone() });
+        let (counted, shown) = (Arc::clone(&counters), Arc::clone(&views));
+        let service = Service::new(handle.clone(), counted, pod_mtu, shown);
+        // Also if a disk refuses the socket.
+        if let Some(introspection) = introspection {
+            let serving = introspection::serve_forever(introspection, handle.clone(), views);
+            tasks.spawn("serves introspection", async { match serving.await {} });
+        }
         let (mut engine, mut first) =
             Engine::new(Boot { node, limits, policy, record }, clock.now());
         // Before any address is allocated, since pods may run that the record has lost.
@@ -217,6 +233,7 @@ impl Daemon {
             runtime_socket,
             kernel_poll,
             counters,
+            notes,
         })
     }
 
@@ -236,6 +253,7 @@ impl Daemon {
             runtime_socket,
             kernel_poll,
             counters,
+            notes,
         } = self;
         let pending_dels = proto::pending::directory(&socket);
         // Before any ADD is served, since the attachment's DEL may lie in a file. If the disk hangs, the
@@ -245,12 +263,17 @@ impl Daemon {
         let polling =
             pod_poll::poll_forever(handle.clone(), inlet.clone(), runtime_socket, kernel_poll);
         tasks.spawn("polls the kernel's pods", polling);
+        let outlook = Arc::<Outlook>::default();
+        let (followed, asked) = (Arc::clone(&outlook), handle.clone());
+        tasks.spawn(
+            "follows the use of addresses",
+            async move { Ok(followed.follow(asked).await?) },
+        );
         if let Some(port) = metrics_port {
-            let serving = metrics::serve_forever(port, handle.clone(), counters);
-            tasks.spawn("serves metrics", async {
-                serving.await;
-                Ok(())
-            });
+            let scraped =
+                Scraped { handle: handle.clone(), counters: Arc::clone(&counters), outlook, notes };
+            let serving = metrics::serve_forever(port, scraped);
+            tasks.spawn("serves metrics", async { match serving.await {} });
         }
         tasks.spawn("applies DELs from files", async {
             pending_dels::apply_forever(handle, pending_dels).await;
@@ -258,6 +281,7 @@ impl Daemon {
         });
         let (stop, stopped) = oneshot::channel::<()>();
         let mut server = tokio::spawn(answer(listener, service, async { drop(stopped.await) }));
+        counters.has_started();
         tracing::info!(version = proto::VERSION, "ipamd is serving");
         let why = tokio::select! {
             () = shutdown => Ok(()),

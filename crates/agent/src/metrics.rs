@@ -3,7 +3,9 @@
 //! Each scrape makes the gauges from the engine's view. Counters count events where they happen.
 
 mod counters;
+mod outlook;
 mod page;
+mod process;
 mod registry;
 mod server;
 
@@ -11,29 +13,59 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use ipam::block::Family;
 use ipam::event::Refusal;
-use ipam::view::{EniStage, EniView, FamilyView, PoolView};
+use ipam::time::Timestamp;
+use ipam::view::{BlockUse, EniStage, EniView, FamilyView, PoolView};
 
-pub(crate) use self::counters::Counters;
 pub use self::counters::HostRepairs;
+pub(crate) use self::counters::{Counters, Outcome, Phase, Reconciled};
+use self::outlook::Exhaustion;
+pub(crate) use self::outlook::Outlook;
 use self::page::Page;
-pub(crate) use self::server::serve_forever;
+pub(crate) use self::server::{Scraped, serve_forever};
 
-/// The text of a scrape. `ready` is whether an ADD would be served now.
-fn page(
-    view: &PoolView,
+/// What a scrape shows beside the counters.
+#[derive(Debug)]
+struct Scrape {
+    view: PoolView,
+    /// The lines under `blocked` in `ipamd status`.
+    obstacles: Vec<String>,
+    /// Whether an ADD would be served now.
     ready: Result<(), Refusal>,
+    exhaustion: Exhaustion,
+    now: Timestamp,
     n_tasks: usize,
-    counters: &Counters,
-) -> String {
+}
+
+/// The text of a scrape.
+fn page(scrape: &Scrape, counters: &Counters) -> String {
     let page = Page::default();
+    let Scrape { view, obstacles, ready, exhaustion, now, n_tasks } = scrape;
     pool(&page, view);
+    room(&page, view, exhaustion, *now);
+    limiter(&page, view);
     disagreements(&page, view);
     foreign(&page, view);
     counters.show(&page);
+    process::show(&page);
+    page.gauge(&registry::OBSTACLES, obstacles.len());
+    page.gauges(&registry::OBSTACLES_BY_CODE, by_code(obstacles));
     page.gauge(&registry::READY, u8::from(ready.is_ok()));
-    page.gauge(&registry::TASKS, n_tasks);
+    page.gauge(&registry::TASKS, *n_tasks);
     page.gauges(&registry::BUILD_INFO, [(proto::VERSION, 1)]);
+    page.all(&registry::AWS_BUILD_INFO, [(["", proto::VERSION], 1)]);
     page.into_text()
+}
+
+/// How many obstacles there are of each code.
+fn by_code(obstacles: &[String]) -> BTreeMap<&str, usize> {
+    let is_code =
+        |word: &str| word.chars().all(|c| c.is_ascii_uppercase() || c == '_' || c.is_ascii_digit());
+    let mut n_by_code = BTreeMap::new();
+    for line in obstacles {
+        let code = line.split_once(": ").map(|(word, _)| word).filter(|word| is_code(word));
+        *n_by_code.entry(code.unwrap_or("OTHER")).or_default() += 1;
+    }
+    n_by_code
 }
 
 fn pool(page: &Page, view: &PoolView) {
@@ -80,7 +112,47 @@ fn pool(page: &Page, view: &PoolView) {
         page.gauge(&registry::RUNTIME_SANDBOXES, n);
     }
     page.gauge(&registry::CALLS_IN_FLIGHT, view.in_flight.len());
-    page.gauge(&registry::OBSTACLES, view.blocked.len());
+}
+
+/// What there is room for, and for how long.
+fn room(page: &Page, view: &PoolView, exhaustion: &Exhaustion, now: Timestamp) {
+    let mut unusable: BTreeMap<_, u64> =
+        ["attaching", "linking", "draining", "excluded"].map(|reason| (reason, 0)).into();
+    for eni in &view.enis {
+        let reason = match eni.stage {
+            EniStage::Ready if eni.is_excluded => "excluded",
+            EniStage::Ready => continue,
+            stage @ (EniStage::Attaching | EniStage::Linking | EniStage::Draining) => {
+                stage.as_str()
+            }
+        };
+        let of_family = eni.blocks.iter().filter(|(block, _)| block.family() == view.kind.family());
+        let n_free: u64 = of_family.map(|(_, BlockUse { free, .. })| *free).sum();
+        *unusable.entry(reason).or_default() += n_free;
+    }
+    page.gauges(&registry::UNUSABLE_ADDRESSES, unusable);
+    if let Some(span) = exhaustion.node {
+        page.gauge(&registry::NODE_EXHAUSTION, span.as_secs());
+    }
+    let subnets = || view.subnets.iter().map(|(id, subnet)| (id.as_str(), subnet));
+    let free = subnets().map(|(id, subnet)| (id, subnet.free_addresses));
+    page.gauges(&registry::SUBNET_FREE, free);
+    let prefixes = subnets().map(|(id, subnet)| (id, subnet.free_prefixes));
+    page.gauges(&registry::SUBNET_FREE_PREFIXES, prefixes);
+    let ages = subnets().map(|(id, subnet)| (id, now.since(subnet.described_at).as_secs()));
+    page.gauges(&registry::SUBNET_AGE, ages);
+    let ends = exhaustion.subnets.iter().map(|(id, span)| (id.as_str(), span.as_secs()));
+    page.gauges(&registry::SUBNET_EXHAUSTION, ends);
+}
+
+/// The pauses of the node's own token buckets. Two of our actions are one of EC2's.
+fn limiter(page: &Page, view: &PoolView) {
+    let mut seconds: BTreeMap<_, f64> = BTreeMap::new();
+    for (action, span) in &view.held_back {
+        *seconds.entry(action.as_str()).or_default() += span.as_secs_f64();
+    }
+    let samples = seconds.into_iter().map(|(action, span)| ([action], span));
+    page.counters(&registry::EC2_HELD_BACK, samples);
 }
 
 /// Facts on which record, EC2, kernel and metadata service disagree.
@@ -110,5 +182,9 @@ fn foreign(page: &Page, view: &PoolView) {
     page.gauge(&registry::ENIS_WITH_OTHER_GROUPS, view.other_groups.len());
 }
 
+#[cfg(test)]
+pub(crate) use self::samples::{eni, eni_id, view};
+#[cfg(test)]
+mod samples;
 #[cfg(test)]
 mod tests;

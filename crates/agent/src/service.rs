@@ -1,7 +1,7 @@
 //! The gRPC service: each method checks its message, asks the loop and converts the answer.
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use ipam::event::Answer;
 use ipam::policy::Node;
@@ -32,11 +32,25 @@ pub(crate) struct Service {
     counters: Arc<Counters>,
     adding: Adding,
     pod_mtu: u16,
-    node: Node,
-    limits_from: String,
-    notes: Notes,
+    views: Arc<Views>,
     refusals: Refusals,
     started: Timestamp,
+}
+
+/// Makes the whole view of the pool.
+#[derive(Debug)]
+pub(crate) struct Views {
+    pub(crate) node: Node,
+    pub(crate) limits_from: String,
+    pub(crate) notes: Notes,
+}
+
+impl Views {
+    /// The pool now.
+    pub(crate) async fn view(&self, handle: &Handle) -> Result<v1::ViewReply, Stopped> {
+        let view = handle.view().await?;
+        Ok(wire::view(&self.node, self.limits_from.clone(), view, &self.notes))
+    }
 }
 
 impl Service {
@@ -44,12 +58,10 @@ impl Service {
         handle: Handle,
         counters: Arc<Counters>,
         pod_mtu: u16,
-        node: Node,
-        limits_from: String,
-        notes: Notes,
+        views: Arc<Views>,
     ) -> Self {
         let (adding, refusals, started) = (Adding::default(), Refusals::default(), handle.now());
-        Self { handle, counters, adding, pod_mtu, node, limits_from, notes, refusals, started }
+        Self { handle, counters, adding, pod_mtu, views, refusals, started }
     }
 }
 
@@ -69,10 +81,8 @@ impl Ipam for Service {
         self.adding.begin(key.clone(), connection.as_ref());
         drop(connection);
         self.counters.add_arrived();
-        let arrived = Instant::now();
         let node_local = wire::node_local(takes_node_local);
         let answer = self.handle.add(key.clone(), pod.clone(), netns, node_local, timeout).await?;
-        self.counters.add_answered(&answer, arrived.elapsed());
         self.refusals.note(&key, &pod, &answer, self.handle.now());
         let outcome = match answer {
             Answer::Granted(assignment) => {
@@ -150,9 +160,7 @@ impl Ipam for Service {
         &self,
         _request: Request<v1::ViewRequest>,
     ) -> Result<Response<v1::ViewReply>, Status> {
-        let mut view = self.handle.view().await?;
-        view.blocked.extend(self.notes.lines());
-        Ok(Response::new(wire::view(&self.node, self.limits_from.clone(), view)))
+        Ok(Response::new(self.views.view(&self.handle).await?))
     }
 
     async fn why(

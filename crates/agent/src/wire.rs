@@ -10,7 +10,7 @@ use std::time::Duration;
 use datapath::RouteTable;
 use ipam::block::Block;
 use ipam::event::{NodeLocal, Refusal};
-use ipam::id::{AttachmentKey, Network, Pod};
+use ipam::id::{AttachmentKey, EniId, Network, Pod};
 use ipam::policy::{Limits, Node};
 use ipam::record::{Assignment, PodIp, Via};
 use ipam::view::{BlockUse, Counts, EniView, PoolView};
@@ -18,6 +18,8 @@ use proto::v1;
 use proto::v1::pod_address::Reach;
 use tonic::metadata::MetadataMap;
 use tonic::{Code, Status};
+
+use crate::Notes;
 
 /// The longest text that is accepted, in bytes: far above what any runtime sends, and small enough to record.
 const MAX_TEXT: usize = 1024;
@@ -202,7 +204,13 @@ pub(crate) fn collected(key: AttachmentKey, assignment: &Assignment) -> v1::Coll
 }
 
 /// The whole pool.
-pub(crate) fn view(node: &Node, limits_from: String, view: PoolView) -> v1::ViewReply {
+pub(crate) fn view(
+    node: &Node,
+    limits_from: String,
+    view: PoolView,
+    notes: &Notes,
+) -> v1::ViewReply {
+    let blocked = obstacles(&view, notes);
     let PoolView {
         kind,
         limits,
@@ -216,20 +224,15 @@ pub(crate) fn view(node: &Node, limits_from: String, view: PoolView) -> v1::View
         lost: _,
         other_groups: _,
         sandboxes: _,
-        refuted_hints,
+        refuted_hints: _,
         counts,
         second,
         capacity: _,
+        subnets: _,
+        held_back: _,
         in_flight,
-        mut blocked,
+        blocked: _,
     } = view;
-    blocked.extend(refuted_hints.iter().map(|(eni, blocks)| {
-        format!(
-            "METADATA_DIFFERS: metadata service and EC2 differ on {} addresses or prefixes of {eni}; \
-             EC2's answer counts",
-            blocks.len()
-        )
-    }));
     let pods = assignments.into_iter().map(|(key, assignment)| v1::PodView {
         attachment: Some(attachment(key)),
         pod: Some(pod_message(&assignment.pod)),
@@ -255,6 +258,19 @@ pub(crate) fn view(node: &Node, limits_from: String, view: PoolView) -> v1::View
         server_version: proto::VERSION.to_owned(),
         limits: Some(instance_limits(limits, limits_from)),
     }
+}
+
+/// Each obstacle in one line. Most lines begin with a code: `CODE: text`.
+pub(crate) fn obstacles(view: &PoolView, notes: &Notes) -> Vec<String> {
+    let differs = |(eni, blocks): (&EniId, &BTreeSet<Block>)| {
+        format!(
+            "METADATA_DIFFERS: metadata service and EC2 differ on {} addresses or prefixes of {eni}; \
+             EC2's answer counts",
+            blocks.len()
+        )
+    };
+    let blocked = view.blocked.iter().cloned().chain(notes.lines());
+    blocked.chain(view.refuted_hints.iter().map(differs)).collect()
 }
 
 /// The limits in force, and their source.

@@ -54,16 +54,22 @@ struct Bucket {
 pub(crate) struct Buckets {
     jitter: Jitter,
     by_action: BTreeMap<Action, Bucket>,
+    /// The pauses of each action that have ended, together.
+    held_back: BTreeMap<Action, Duration>,
 }
 
 impl Buckets {
     pub(crate) fn new(jitter: Jitter) -> Self {
-        Self { jitter, by_action: BTreeMap::new() }
+        Self { jitter, by_action: BTreeMap::new(), held_back: BTreeMap::new() }
     }
 
     /// Notes that EC2 has throttled a call of `action`.
     pub(crate) fn refused(&mut self, action: Action, why: String, now: Timestamp) {
-        self.by_action.retain(|_, bucket| !bucket.is_forgotten(now));
+        let held_back = &mut self.held_back;
+        for (action, bucket) in self.by_action.extract_if(.., |_, bucket| bucket.is_forgotten(now))
+        {
+            *held_back.entry(action).or_default() += bucket.pause(now);
+        }
         let bucket = self.by_action.entry(action).or_insert_with(|| Bucket {
             gap: FIRST / SLOWER,
             since: now,
@@ -81,6 +87,7 @@ impl Buckets {
         }
         bucket.n_refused = bucket.n_refused.saturating_add(1);
         bucket.why = why;
+        *held_back.entry(action).or_default() += bucket.pause(now);
         bucket.draw(action, self.jitter, now);
     }
 
@@ -98,6 +105,7 @@ impl Buckets {
     /// Takes the token for a call of `action`.
     pub(crate) fn take(&mut self, action: Action, now: Timestamp) {
         if let Some(bucket) = self.by_action.get_mut(&action) {
+            *self.held_back.entry(action).or_default() += bucket.pause(now);
             bucket.draw(action, self.jitter, now);
         }
     }
@@ -106,6 +114,11 @@ impl Buckets {
     pub(crate) fn hold(&self, action: Action, urgency: Urgency, now: Timestamp) -> Option<Hold> {
         let bucket = self.by_action.get(&action).filter(|bucket| !bucket.is_forgotten(now))?;
         Some(bucket.hold(urgency)).filter(|hold| hold.until > now)
+    }
+
+    /// For how long each action has been held back, without the pause that has yet to end.
+    pub(crate) fn held_back(&self) -> &BTreeMap<Action, Duration> {
+        &self.held_back
     }
 
     /// The holds of all actions that must wait.
@@ -122,6 +135,11 @@ impl Buckets {
 impl Bucket {
     fn is_forgotten(&self, now: Timestamp) -> bool {
         self.refused_at + FORGOTTEN <= now
+    }
+
+    /// How much of the last pause has passed at `now`.
+    fn pause(&self, now: Timestamp) -> Duration {
+        now.since(self.since).min(self.drawn)
     }
 
     fn draw(&mut self, action: Action, jitter: Jitter, now: Timestamp) {
@@ -186,6 +204,25 @@ mod tests {
         }
         buckets.granted(CREATE);
         assert!(buckets.by_action.is_empty(), "the action has no bound again");
+    }
+
+    #[test]
+    fn pauses_are_summed_once_they_have_ended() {
+        let mut buckets = buckets();
+        // In whole milliseconds, as the waits.
+        let held = |buckets: &Buckets| buckets.held_back().get(&CREATE).map(Duration::as_millis);
+        buckets.take(CREATE, at(0));
+        assert_eq!(held(&buckets), None, "an action without a bucket is never held back");
+        buckets.refused(CREATE, String::new(), at(0));
+        let first = u128::from(wait(&buckets, Urgency::PodsWait, 0));
+        assert_eq!(held(&buckets), Some(0));
+        // Nobody wants a call for six minutes. The pause is no longer for that.
+        buckets.take(CREATE, at(360_000));
+        assert_eq!(held(&buckets), Some(first));
+        buckets.refused(CREATE, String::new(), at(360_000));
+        assert_eq!(held(&buckets), Some(first));
+        buckets.refused(Action::AttachEni, String::new(), at(7_200_000));
+        assert!(held(&buckets) > Some(first), "a forgotten bucket counts");
     }
 
     #[test]

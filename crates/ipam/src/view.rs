@@ -2,11 +2,13 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
+use std::time::Duration;
 
 use ipnet::IpNet;
 use mac::MacAddr;
 
 use crate::block::{Block, BlockKind};
+use crate::call::Action;
 use crate::id::{AttachmentKey, EniId, SecurityGroupId, SubnetId};
 use crate::policy::Limits;
 use crate::record::Assignment;
@@ -48,6 +50,10 @@ pub struct PoolView {
     pub second: Option<FamilyView>,
     /// The most that there can be.
     pub capacity: Capacity,
+    /// The subnets that carry our ENIs or may carry the next one, as EC2 described them last.
+    pub subnets: BTreeMap<SubnetId, SubnetView>,
+    /// For how long the node's own token buckets have held each action back. A pause counts once it has ended.
+    pub held_back: BTreeMap<Action, Duration>,
     /// The calls under way at EC2, one phrase each.
     pub in_flight: Vec<String>,
     /// The obstacles that keep the pool from its target, one phrase each, with the reason.
@@ -79,6 +85,22 @@ pub struct EniView {
     pub delegated: BTreeSet<Block>,
     /// The range of its subnet; `None` until EC2 has described it.
     pub subnet_cidr: Option<IpNet>,
+    /// Whether a tag keeps new pods off it.
+    pub is_excluded: bool,
+}
+
+/// A subnet of IPv4 addresses.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct SubnetView {
+    /// Free single addresses in EC2's answer, without those granted to this node since.
+    pub free_addresses: u32,
+    /// The most aligned /28 that can be free. EC2 does not report them, so this is a sixteenth of the free addresses;
+    /// 0 while the subnet refuses prefixes.
+    pub free_prefixes: u32,
+    /// The free addresses in EC2's answer itself.
+    pub described: u32,
+    /// When the describe began.
+    pub described_at: Timestamp,
 }
 
 /// Why an ENI on this instance is not ours to manage.

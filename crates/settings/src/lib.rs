@@ -13,6 +13,7 @@ mod endpoints;
 mod env_file;
 mod family;
 mod install;
+mod introspection;
 mod limits;
 mod listing;
 mod misspelt;
@@ -40,6 +41,7 @@ pub use self::describe::{families_text, limits_text, targets_text};
 pub use self::env_file::{EnvFileError, LineFault};
 use self::family::Asked;
 pub use self::install::InstallSettings;
+pub use self::introspection::{BindAddress, ipamd_settings, network_settings};
 pub use self::limits::{assumed_limits, known_limits, known_types, known_vcpus};
 pub use self::listing::help;
 pub use self::policy::{policy, pool_warnings, setting_warnings, warnings};
@@ -192,6 +194,8 @@ pub struct Settings {
     pub runtime_socket: Option<PathBuf>,
     /// `DISABLE_METRICS`; `None` if it is true.
     pub metrics_port: Option<u16>,
+    /// `INTROSPECTION_BIND_ADDRESS`; `None` with `DISABLE_INTROSPECTION`.
+    pub introspection: Option<BindAddress>,
     /// `AWS_VPC_K8S_CNI_BACKING_STORE`: the incumbent's checkpoint, read and never written.
     pub checkpoint: PathBuf,
     /// The directory of `checkpoint`, in which the daemon keeps its own files.
@@ -231,6 +235,8 @@ impl Settings {
         warnings.extend(variables.misspelt());
         let no_proxy = NoProxy::parse(variables.text(&NO_PROXY).unwrap_or_default());
         warnings.extend(endpoints::warnings(variables, &no_proxy)?);
+        let (introspection, elsewhere) = introspection::address(variables)?;
+        warnings.extend(elsewhere);
         let (checkpoint, state_directory) = backing_store(variables)?;
         Ok(Self {
             kind,
@@ -268,6 +274,7 @@ impl Settings {
             pod_name: variables.text(&MY_POD_NAME).map(str::to_owned),
             runtime_socket: runtime_socket(variables)?,
             metrics_port: (!variables.boolean(&DISABLE_METRICS)?).then_some(METRICS_PORT),
+            introspection,
             checkpoint,
             state_directory,
             log_level: log_level(variables, &AWS_VPC_K8S_CNI_LOGLEVEL)?,
@@ -299,6 +306,14 @@ fn delegated_prefixes(variables: &Variables, kind: BlockKind) -> Result<Option<u
 /// If `TIDEPOOL_SOCKET` or the file that `TIDEPOOL_ENV_FILE` names is bad.
 pub fn socket_of_process() -> Result<PathBuf, Error> {
     Ok(Variables::of_process()?.path(&TIDEPOOL_SOCKET)?)
+}
+
+/// Where the introspection is served, for a client that needs no other setting to be right.
+///
+/// # Errors
+/// If `INTROSPECTION_BIND_ADDRESS`, `DISABLE_INTROSPECTION` or the file that `TIDEPOOL_ENV_FILE` names is bad.
+pub fn introspection_of_process() -> Result<Option<BindAddress>, Error> {
+    Ok(introspection::address(&Variables::of_process()?)?.0)
 }
 
 /// The directory of the record, for a command that needs no other setting to be right.

@@ -34,7 +34,7 @@ pub(crate) fn policy(variables: &Variables, kind: BlockKind) -> Result<NatPolicy
     })
 }
 
-fn ports(variables: &Variables) -> Result<SourcePorts, SettingError> {
+pub(crate) fn ports(variables: &Variables) -> Result<SourcePorts, SettingError> {
     let setting = &AWS_VPC_K8S_CNI_RANDOMIZESNAT;
     match variables.text(setting).unwrap_or_default() {
         "prng" => Ok(SourcePorts::Random),
@@ -45,7 +45,7 @@ fn ports(variables: &Variables) -> Result<SourcePorts, SettingError> {
 }
 
 /// Ranges in CIDR notation, with commas. Bits after the prefix are dropped, as amazon-vpc-cni-k8s does.
-fn ranges(
+pub(crate) fn ranges(
     variables: &Variables,
     setting: &'static Setting,
     shortest: u8,
@@ -64,7 +64,7 @@ fn ranges(
     })
 }
 
-fn mark(variables: &Variables) -> Result<NonZeroU32, SettingError> {
+pub(crate) fn mark(variables: &Variables) -> Result<NonZeroU32, SettingError> {
     let setting = &AWS_VPC_K8S_CNI_CONNMARK;
     let text = variables.text(setting).unwrap_or_default();
     let mark = match text.strip_prefix("0x").or_else(|| text.strip_prefix("0X")) {

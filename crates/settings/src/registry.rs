@@ -357,6 +357,12 @@ settings! {
         "The daemon's pod; a second daemon, which waits for this one to end, names it in its log";
     DISABLE_METRICS: Files, Value("false"),
         "No metrics are served on port 61678";
+    DISABLE_INTROSPECTION: Files, Value("false"),
+        "No introspection is served";
+    /// Source: amazon-vpc-cni-k8s v1.23.1, `pkg/ipamd/introspect.go`.
+    INTROSPECTION_BIND_ADDRESS: Files, Value("127.0.0.1:61679"),
+        "Where the introspection is served, `HOST:PORT` or `unix:/PATH`; another host than this machine is taken for it, with \
+         a warning";
     AWS_VPC_K8S_CNI_BACKING_STORE: Files, Value("/var/run/aws-node/ipam.json"),
         "The checkpoint of amazon-vpc-cni-k8s, read at the first start and never written; the daemon \
          keeps its own files in the same directory";
@@ -413,12 +419,6 @@ settings! {
     AWS_MANAGE_ENIS_NON_SCHEDULABLE: NotBuilt, Value("false"),
         "The pool changes even while no pod may be scheduled on the node",
         .missing(true, "ENIs of unschedulable nodes are managed like all others, as yet");
-    DISABLE_INTROSPECTION: NotBuilt, Value("false"),
-        "No introspection is served",
-        .missing(true, "no introspection is served yet");
-    INTROSPECTION_BIND_ADDRESS: NotBuilt, Unset,
-        "Where introspection is served",
-        .no_effect(&[], "since no introspection is served yet");
     POD_SECURITY_GROUP_ENFORCING_MODE: NotBuilt, Value("strict"),
         "How pods with security groups of their own are connected",
         .no_effect(&["strict"], "since no pod has security groups of its own yet");

@@ -5,8 +5,7 @@ use ipam::policy::{EgressPolicy, Limits, SourceNatPolicy, SourcePorts};
 use super::*;
 
 /// Switches off every feature that is missing and only a warning.
-const QUIET: [(&str, &str); 2] =
-    [("AWS_MANAGE_ENIS_NON_SCHEDULABLE", "true"), ("DISABLE_INTROSPECTION", "true")];
+const QUIET: [(&str, &str); 1] = [("AWS_MANAGE_ENIS_NON_SCHEDULABLE", "true")];
 
 fn read(variables: &[(&str, &str)]) -> Result<Settings, SettingError> {
     let owned = variables.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
@@ -59,6 +58,7 @@ fn defaults_are_those_of_the_manifest() {
         pod_name: None,
         runtime_socket: Some("/run/containerd/containerd.sock".into()),
         metrics_port: Some(61678),
+        introspection: Some(BindAddress::Loopback("127.0.0.1:61679".parse().unwrap())),
         checkpoint: "/var/run/aws-node/ipam.json".into(),
         state_directory: "/var/run/aws-node".into(),
         log_level: LogLevel::Debug,
@@ -147,6 +147,7 @@ fn good_values_are_read() {
         ("MY_POD_NAME", "aws-node-1"),
         ("TIDEPOOL_RUNTIME_SOCKET", "off"),
         ("DISABLE_METRICS", "true"),
+        ("INTROSPECTION_BIND_ADDRESS", "unix:/run/tp/introspection.sock"),
         ("AWS_VPC_K8S_CNI_BACKING_STORE", "/var/lib/cni/ipam.json"),
         ("AWS_VPC_K8S_CNI_LOGLEVEL", "Warn"),
         ("TIDEPOOL_LOG_FORMAT", "text"),
@@ -190,6 +191,7 @@ fn good_values_are_read() {
         pod_name: Some("aws-node-1".to_owned()),
         runtime_socket: None,
         metrics_port: None,
+        introspection: Some(BindAddress::Unix("/run/tp/introspection.sock".into())),
         checkpoint: "/var/lib/cni/ipam.json".into(),
         state_directory: "/var/lib/cni".into(),
         log_level: LogLevel::Warn,
@@ -405,7 +407,7 @@ fn warnings_of_missing_features_are_those_of_ipv4() {
         names.map(str::to_owned).collect()
     };
     let warnings = read(&IPV6).unwrap().warnings;
-    assert_eq!(named(&warnings), [QUIET[0].0, QUIET[1].0]);
+    assert_eq!(named(&warnings), [QUIET[0].0]);
     let quiet = [&IPV6[..], &QUIET].concat();
     assert_eq!(read(&quiet).unwrap().warnings, Vec::<String>::new());
 }
@@ -508,8 +510,6 @@ fn setting_without_effect_is_a_warning() {
     };
     check("ENABLE_NFTABLES", "false", "");
     check("ENABLE_NFTABLES", "", "");
-    let unserved = "since no introspection is served yet";
-    check("INTROSPECTION_BIND_ADDRESS", "127.0.0.1:61679", unserved);
     check("POD_SECURITY_GROUP_ENFORCING_MODE", "strict", "");
     check("DISABLE_TCP_EARLY_DEMUX", "true", "since no pod is on a branch ENI yet");
     check("MY_NODE_NAME", "node-1", "");

@@ -170,6 +170,28 @@ async fn del_that_left_no_note_is_found_by_the_kernel_check() -> Result<()> {
     .await
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn status_is_read_where_the_socket_cannot_be_made() -> Result<()> {
+    let run = Tmpfs::mount("fsock").await?;
+    ExecCluster::with(Spec::new("fsock", "t3.small", 1, &[]), async |cluster| {
+        let node = &mut cluster.nodes[0];
+        let pod = node.runtime.run("p").await?;
+        node.stop_ipamd().await?;
+        run.remount("ro").await?;
+        node.configure(&[("TIDEPOOL_SOCKET", &run.0.join("ipamd.sock").display().to_string())]);
+        let shown = node.start_ipamd_introspected().await?;
+        ensure!(shown.contains(&pod.ip), "{shown}");
+        ensure!(!run.0.join("ipamd.sock").exists(), "there is a socket: this tests nothing");
+        node.stop_ipamd().await?;
+        run.remount("rw").await?;
+        let socket = node.socket().display().to_string();
+        node.configure(&[("TIDEPOOL_SOCKET", &socket)]);
+        node.start_ipamd().await?;
+        node.runtime.remove(&pod).await
+    })
+    .await
+}
+
 /// Starts pods until one is refused. The last page of the log has room for some more.
 async fn until_refused(node: &ExecNode, pods: &mut Vec<Pod>) -> Result<Refusal> {
     loop {

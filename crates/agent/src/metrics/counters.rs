@@ -1,31 +1,37 @@
 //! Counters of events since the start of the daemon. The code that causes an event counts it.
 
+mod calls;
 mod latency;
+mod requests;
 
-use std::collections::BTreeMap;
-use std::sync::{Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use ipam::call::{Action, CallError, CallId, CallOutput, Ec2Call};
-use ipam::event::Answer;
+use ipam::call::{CallError, CallId, CallOutput, Ec2Call};
+use ipam::event::RefusalCode;
 use ipam::time::Timestamp;
-use prometheus::{Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge};
+use prometheus::{
+    DEFAULT_BUCKETS, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge,
+};
 
-use self::latency::Latency;
+use self::calls::Calls;
+use self::requests::Requests;
+pub(crate) use self::requests::{Outcome, Phase};
 use super::page::Page;
 use super::registry::{self, Kind, Metric};
-
-/// Upper bounds of the ADD histogram in seconds: from an ADD with a warm pool to the longest wait.
-const ADD_BOUNDS: [f64; 10] = [0.001, 0.005, 0.025, 0.1, 0.5, 1.0, 5.0, 15.0, 30.0, 60.0];
+use crate::handle::RequestKind;
 
 /// All counters. Their users share them.
 #[derive(Debug)]
 pub(crate) struct Counters {
+    /// When the process started.
+    started: Instant,
     requests: Requests,
     calls: Calls,
-    /// Calls to EC2 without an answer yet: action and start.
-    in_flight: Mutex<BTreeMap<CallId, (Action, Timestamp)>>,
-    groups_set: IntCounter,
+    reconciled: IntCounterVec,
+    used_enis_gone: IntCounter,
+    used_addresses_gone: IntCounter,
+    startup_seconds: HistogramVec,
+    node_init_seconds: HistogramVec,
     pods_restored: IntCounter,
     retired_links: IntGauge,
     host_repairs: HostRepairs,
@@ -61,26 +67,6 @@ impl HostRepairs {
     }
 }
 
-/// Requests of the CNI plugin.
-#[derive(Debug)]
-struct Requests {
-    adds: IntCounter,
-    dels: IntCounterVec,
-    adds_without_address: IntCounter,
-    add_refusals: IntCounterVec,
-    add_seconds: Histogram,
-}
-
-/// Calls to EC2 that have ended.
-#[derive(Debug)]
-struct Calls {
-    ended: IntCounterVec,
-    failed: IntCounterVec,
-    /// By EC2's code (there are some hundred), or by our own code for a failure without an answer of EC2.
-    failed_by_code: IntCounterVec,
-    latency: Latency,
-}
-
 fn counter(metric: &Metric) -> IntCounter {
     IntCounter::with_opts(metric.opts(Kind::Counter)).expect("a test constructs every metric")
 }
@@ -90,31 +76,44 @@ fn counters(metric: &Metric) -> IntCounterVec {
         .expect("a test constructs every metric")
 }
 
+fn histograms(metric: &Metric, bounds: &[f64]) -> HistogramVec {
+    let options = HistogramOpts::from(metric.opts(Kind::Histogram)).buckets(bounds.to_vec());
+    HistogramVec::new(options, metric.labels).expect("a test constructs every metric")
+}
+
+/// A change of the pool that a describe has shown, and that no call of this daemon has made.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Reconciled {
+    /// An ENI is new.
+    EniCame,
+    /// An ENI has gone.
+    EniGone,
+    /// An ENI carries another address or prefix.
+    BlockCame,
+    /// An ENI has lost an address or prefix.
+    BlockGone,
+    /// An ENI has gone on which pods have addresses.
+    UsedEniGone,
+    /// A pod's address has gone.
+    UsedAddressGone,
+}
+
 impl Default for Counters {
     fn default() -> Self {
-        let add_seconds = HistogramOpts::from(registry::ADD_SECONDS.opts(Kind::Histogram));
-        let dels = counters(&registry::DELS);
+        let reconciled = counters(&registry::RECONCILED);
         // Prometheus sees the first increase only of a series that exists before.
-        for reason in [DELETED, COLLECTED] {
-            dels.with_label_values(&[reason]).inc_by(0);
+        for function in [ENI_CAME, ENI_GONE, BLOCK_CAME, BLOCK_GONE] {
+            reconciled.with_label_values(&[function]).inc_by(0);
         }
         Self {
-            requests: Requests {
-                adds: counter(&registry::ADDS),
-                dels,
-                adds_without_address: counter(&registry::ADDS_WITHOUT_ADDRESS),
-                add_refusals: counters(&registry::ADD_REFUSALS),
-                add_seconds: Histogram::with_opts(add_seconds.buckets(ADD_BOUNDS.to_vec()))
-                    .expect("a test constructs every metric"),
-            },
-            calls: Calls {
-                ended: counters(&registry::EC2_CALLS),
-                failed: counters(&registry::EC2_FAILURES),
-                failed_by_code: counters(&registry::EC2_ERRORS),
-                latency: Latency::new(&registry::EC2_LATENCY),
-            },
-            in_flight: Mutex::default(),
-            groups_set: counter(&registry::GROUPS_SET),
+            started: Instant::now(),
+            requests: Requests::default(),
+            calls: Calls::default(),
+            reconciled,
+            used_enis_gone: counter(&registry::USED_ENIS_GONE),
+            used_addresses_gone: counter(&registry::USED_ADDRESSES_GONE),
+            startup_seconds: histograms(&registry::STARTUP_SECONDS, DEFAULT_BUCKETS),
+            node_init_seconds: histograms(&registry::NODE_INIT_SECONDS, DEFAULT_BUCKETS),
             pods_restored: counter(&registry::PODS_RESTORED),
             retired_links: IntGauge::with_opts(registry::RETIRED_LINKS.opts(Kind::Gauge))
                 .expect("a test constructs every metric"),
@@ -123,39 +122,84 @@ impl Default for Counters {
     }
 }
 
-/// Values of the label `reason`, as amazon-vpc-cni-k8s has them.
-const DELETED: &str = "PodDeleted";
-const COLLECTED: &str = "GC";
+/// Values of the label `fn` of `awscni_reconcile_count`.
+/// Source: amazon-vpc-cni-k8s v1.23.1, `pkg/ipamd/ipamd.go`.
+const ENI_CAME: &str = "eniReconcileAdd";
+const ENI_GONE: &str = "eniReconcileDel";
+const BLOCK_CAME: &str = "eniDataStorePoolReconcileAdd";
+const BLOCK_GONE: &str = "eniIPPoolReconcileDel";
 
 impl Counters {
-    /// These counters, with the metric that the keeper of the host network counts in.
-    pub(crate) fn with(self, host_repairs: HostRepairs) -> Self {
-        Self { host_repairs, ..self }
+    /// These counters, with the metric that the keeper of the host network counts in. The process started at
+    /// `started`.
+    pub(crate) fn with(self, host_repairs: HostRepairs, started: Instant) -> Self {
+        Self { host_repairs, started, ..self }
     }
 
     /// An ADD has arrived.
     pub(crate) fn add_arrived(&self) {
-        self.requests.adds.inc();
-    }
-
-    /// An ADD has got `answer`, `span` after its arrival.
-    pub(crate) fn add_answered(&self, answer: &Answer, span: Duration) {
-        self.requests.add_seconds.observe(span.as_secs_f64());
-        if let Answer::Refused(refusal) = answer {
-            self.requests.adds_without_address.inc();
-            self.requests.add_refusals.with_label_values(&[refusal.code.as_str()]).inc();
-        }
+        self.requests.add_arrived();
     }
 
     /// A DEL has arrived.
     pub(crate) fn del_arrived(&self) {
-        self.requests.dels.with_label_values(&[DELETED]).inc();
+        self.requests.del_arrived();
     }
 
     /// A GC has collected `n` attachments.
     pub(crate) fn collected(&self, n: usize) {
-        let n = u64::try_from(n).unwrap_or(u64::MAX);
-        self.requests.dels.with_label_values(&[COLLECTED]).inc_by(n);
+        self.requests.collected(u64::try_from(n).unwrap_or(u64::MAX));
+    }
+
+    /// An ADD got no address.
+    pub(crate) fn add_refused(&self, code: RefusalCode) {
+        self.requests.add_refused(code);
+    }
+
+    /// A request has ended, `span` after its arrival.
+    pub(crate) fn request(&self, kind: RequestKind, outcome: Outcome, span: Duration) {
+        self.requests.ended(kind, outcome, span);
+    }
+
+    /// A phase of a request took `span`.
+    pub(crate) fn phase(&self, kind: RequestKind, phase: Phase, outcome: Outcome, span: Duration) {
+        self.requests.phase(kind, phase, outcome, span);
+    }
+
+    /// A describe has shown `n` changes.
+    pub(crate) fn reconciled(&self, what: Reconciled, n: usize) {
+        self.reconciled_by(what).inc_by(u64::try_from(n).unwrap_or(u64::MAX));
+    }
+
+    /// How many changes describes have shown.
+    #[cfg(test)]
+    pub(crate) fn n_reconciled(&self, what: Reconciled) -> u64 {
+        self.reconciled_by(what).get()
+    }
+
+    fn reconciled_by(&self, what: Reconciled) -> IntCounter {
+        let function = match what {
+            Reconciled::EniCame => ENI_CAME,
+            Reconciled::EniGone => ENI_GONE,
+            Reconciled::BlockCame => BLOCK_CAME,
+            Reconciled::BlockGone => BLOCK_GONE,
+            Reconciled::UsedEniGone => return self.used_enis_gone.clone(),
+            Reconciled::UsedAddressGone => return self.used_addresses_gone.clone(),
+        };
+        self.reconciled.with_label_values(&[function])
+    }
+
+    /// The daemon serves its socket.
+    pub(crate) fn has_started(&self) {
+        // The labels of amazon-vpc-cni-k8s: no failure, success, without the API server.
+        let seconds = self.startup_seconds.with_label_values(&["", "true", "false"]);
+        seconds.observe(self.started.elapsed().as_secs_f64());
+    }
+
+    /// EC2 has described the ENIs for the first time.
+    pub(crate) fn node_is_known(&self) {
+        let seconds = self.node_init_seconds.with_label_values(&["true"]);
+        seconds.observe(self.started.elapsed().as_secs_f64());
     }
 
     /// The kernel has got back what it lacked of a pod's network.
@@ -170,7 +214,7 @@ impl Counters {
 
     /// A call to EC2 starts.
     pub(crate) fn call_made(&self, id: CallId, call: &Ec2Call, now: Timestamp) {
-        self.with_in_flight(|calls| calls.insert(id, (call.action(), now)));
+        self.calls.made(id, call, now);
     }
 
     /// A call to EC2 has ended. A call that never started is not counted.
@@ -180,48 +224,33 @@ impl Counters {
         result: &Result<CallOutput, CallError>,
         now: Timestamp,
     ) {
-        let Some((action, since)) = self.with_in_flight(|calls| calls.remove(&id)) else { return };
-        if result.is_ok() && action == Action::SetSecurityGroups {
-            self.groups_set.inc();
-        }
-        let (calls, action) = (&self.calls, action.as_str());
-        calls.ended.with_label_values(&[action]).inc();
-        let failed = calls.failed.with_label_values(&[action]);
-        let labels = match result {
-            Ok(_) => [action, "false", "200"],
-            Err(error) => {
-                failed.inc();
-                calls.failed_by_code.with_label_values(&[action, &error.code]).inc();
-                [action, "true", &error.code]
-            }
-        };
-        calls.latency.observe(labels, now.since(since));
+        self.calls.done(id, result, now);
     }
 
     /// Adds all counters to the page.
     pub(super) fn show(&self, page: &Page) {
-        let Requests { adds, dels, adds_without_address, add_refusals, add_seconds } =
-            &self.requests;
-        page.add(adds.clone());
-        page.add(dels.clone());
-        page.add(adds_without_address.clone());
-        page.add(add_refusals.clone());
-        page.add(add_seconds.clone());
-        let Calls { ended, failed, failed_by_code, latency } = &self.calls;
-        page.add(ended.clone());
-        page.add(failed.clone());
-        page.add(failed_by_code.clone());
-        page.add(latency.clone());
-        page.add(self.groups_set.clone());
-        page.add(self.pods_restored.clone());
-        page.add(self.retired_links.clone());
-        page.add(self.host_repairs.0.clone());
-    }
-
-    fn with_in_flight<T>(
-        &self,
-        act: impl FnOnce(&mut BTreeMap<CallId, (Action, Timestamp)>) -> T,
-    ) -> T {
-        act(&mut self.in_flight.lock().unwrap_or_else(PoisonError::into_inner))
+        let Self {
+            started: _,
+            requests,
+            calls,
+            reconciled,
+            used_enis_gone,
+            used_addresses_gone,
+            startup_seconds,
+            node_init_seconds,
+            pods_restored,
+            retired_links,
+            host_repairs: HostRepairs(host_repairs),
+        } = self;
+        requests.show(page);
+        calls.show(page);
+        page.add(reconciled.clone());
+        page.add(used_enis_gone.clone());
+        page.add(used_addresses_gone.clone());
+        page.add(startup_seconds.clone());
+        page.add(node_init_seconds.clone());
+        page.add(pods_restored.clone());
+        page.add(retired_links.clone());
+        page.add(host_repairs.clone());
     }
 }

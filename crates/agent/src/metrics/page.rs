@@ -1,7 +1,7 @@
 //! One scrape: gauges that are made, set and written at once. This module knows no metric by name.
 
 use prometheus::core::Collector;
-use prometheus::{IntGaugeVec, Registry, TextEncoder};
+use prometheus::{CounterVec, IntGaugeVec, Registry, TextEncoder};
 
 use super::registry::{Kind, Metric};
 
@@ -15,7 +15,7 @@ pub(super) struct Page(Registry);
 impl Page {
     /// Adds the only sample of a metric without labels.
     pub(super) fn gauge(&self, metric: &Metric, value: impl TryInto<i64>) {
-        self.with_label::<&str, _>(metric, [(None, value)]);
+        self.all::<0, _>(metric, [([""; 0], value)]);
     }
 
     /// Adds a sample for each value of the metric's only label.
@@ -24,7 +24,36 @@ impl Page {
         metric: &Metric,
         samples: impl IntoIterator<Item = (L, N)>,
     ) {
-        self.with_label(metric, samples.into_iter().map(|(label, value)| (Some(label), value)));
+        self.all(metric, samples.into_iter().map(|(label, value)| ([label], value)));
+    }
+
+    /// Adds a sample for each set of values of the metric's labels.
+    pub(super) fn all<const LABELS: usize, N: TryInto<i64>>(
+        &self,
+        metric: &Metric,
+        samples: impl IntoIterator<Item = ([impl AsRef<str>; LABELS], N)>,
+    ) {
+        let gauges = IntGaugeVec::new(metric.opts(Kind::Gauge), metric.labels)
+            .expect("a test constructs every metric");
+        for (labels, value) in samples {
+            let labels = labels.each_ref().map(AsRef::as_ref);
+            gauges.with_label_values(&labels).set(value.try_into().unwrap_or(i64::MAX));
+        }
+        self.add(gauges);
+    }
+
+    /// Adds counters whose values somebody else keeps.
+    pub(super) fn counters<const LABELS: usize>(
+        &self,
+        metric: &Metric,
+        samples: impl IntoIterator<Item = ([&'static str; LABELS], f64)>,
+    ) {
+        let counters = CounterVec::new(metric.opts(Kind::Counter), metric.labels)
+            .expect("a test constructs every metric");
+        for (labels, value) in samples {
+            counters.with_label_values(&labels).inc_by(value);
+        }
+        self.add(counters);
     }
 
     /// Adds metrics that live longer than the page.
@@ -39,20 +68,5 @@ impl Page {
     /// The page in the text format, version 0.0.4, sorted by name. A metric without samples is omitted.
     pub(super) fn into_text(self) -> String {
         TextEncoder.encode_to_string(&self.0.gather()).expect("writing to a String cannot fail")
-    }
-
-    fn with_label<L: AsRef<str>, N: TryInto<i64>>(
-        &self,
-        metric: &Metric,
-        samples: impl IntoIterator<Item = (Option<L>, N)>,
-    ) {
-        let gauges = IntGaugeVec::new(metric.opts(Kind::Gauge), metric.labels)
-            .expect("a test constructs every metric");
-        for (label, value) in samples {
-            gauges
-                .with_label_values(label.as_ref().map(AsRef::as_ref).as_slice())
-                .set(value.try_into().unwrap_or(i64::MAX));
-        }
-        self.add(gauges);
     }
 }

@@ -81,6 +81,18 @@ metrics! {
         "With both families, pods that have an address of one family only";
     ENIS: Gauge "tidepool_enis" ["state"]
         "ENIs for pods by state: attaching, linking, ready, draining";
+    UNUSABLE_ADDRESSES: Gauge "tidepool_unusable_addresses" ["reason"]
+        "Free addresses that no new pod gets, by reason: attaching, linking, draining (the state of the ENI), excluded (by a tag)";
+    NODE_EXHAUSTION: Gauge "tidepool_node_exhaustion_seconds" []
+        "Time until pods have all addresses that the node can carry, by their growth within half an hour; no sample unless they grow";
+    SUBNET_FREE: Gauge "tidepool_subnet_free_addresses" ["subnet"]
+        "Free IPv4 addresses of the subnet in EC2's last answer, without those granted to this node since";
+    SUBNET_FREE_PREFIXES: Gauge "tidepool_subnet_free_prefixes" ["subnet"]
+        "The most aligned /28 that the subnet can have free: a sixteenth of its free addresses, 0 while it refuses one";
+    SUBNET_AGE: Gauge "tidepool_subnet_described_age_seconds" ["subnet"]
+        "Age of EC2's last answer about the subnet; the node asks at its start and before it creates an ENI";
+    SUBNET_EXHAUSTION: Gauge "tidepool_subnet_exhaustion_seconds" ["subnet"]
+        "Time until the subnet has no free address, by EC2's answers within a day; no sample unless they fall";
     WAITING_ADDS: Gauge "tidepool_waiting_adds" []
         "ADDs that wait for an address";
     RUNTIME_SANDBOXES: Gauge "tidepool_runtime_sandboxes" []
@@ -89,12 +101,24 @@ metrics! {
         "Calls that change something at EC2, from the intent to the known outcome";
     OBSTACLES: Gauge "tidepool_obstacles" []
         "Lines under `blocked` in `ipamd status`, which name each obstacle";
+    OBSTACLES_BY_CODE: Gauge "tidepool_obstacles_by_code" ["code"]
+        "The same lines by their code; lines without one count as OTHER";
     READY: Gauge "tidepool_ready" []
         "1 if an ADD would be served; the STATUS verb says why not";
     TASKS: Gauge "tidepool_tasks" []
         "Tasks of the daemon: its loops, its callers, its calls, this scrape; constant over months";
     BUILD_INFO: Gauge "tidepool_build_info" ["version"]
         "Always 1, with the version of the daemon";
+    AWS_BUILD_INFO: Gauge "awscni_build_info" ["goversion", "version"]
+        "Always 1; goversion is empty";
+    IN_PROGRESS: Gauge "awscni_ipamd_action_inprogress" ["fn"]
+        "Calls to EC2 under way: increaseDatastorePool, decreaseDatastorePool, nodeIPPoolReconcile (describes and the rest)";
+    RESIDENT_BYTES: Gauge "process_resident_memory_bytes" []
+        "Memory of the daemon";
+    OPEN_FILES: Gauge "process_open_fds" []
+        "Open files and sockets of the daemon";
+    START_TIME: Gauge "process_start_time_seconds" []
+        "When the daemon started, in seconds since 1970";
     RETIRED_LINKS: Gauge "tidepool_retired_links" []
         "Links of pods that have ended, which wait for removal; for seconds only";
     DISAGREEMENTS: Gauge "tidepool_disagreements" ["kind"]
@@ -114,14 +138,30 @@ metrics! {
         "ADDs that got no address";
     ADD_REFUSALS: Counter "tidepool_add_refusals_total" ["code"]
         "ADDs that got no address, by code";
-    ADD_SECONDS: Histogram "tidepool_add_duration_seconds" []
-        "Time from the arrival of an ADD at the daemon to its answer";
+    ADD_SECONDS: Histogram "tidepool_add_duration_seconds" ["outcome"]
+        "Time from the arrival of an ADD at the daemon to its answer, by outcome: granted, refused, cancelled";
+    DEL_SECONDS: Histogram "tidepool_del_duration_seconds" ["outcome"]
+        "Time from the arrival of a DEL at the daemon to its answer, by outcome: released, unknown, refused, cancelled";
+    PHASE_SECONDS: Histogram "tidepool_request_phase_seconds" ["outcome", "phase", "verb"]
+        "Time of a phase of add, del and gc: decision (the wait for an address), record (the disk), kernel (from the answer to an ADD to the plugin's check)";
     PODS_RESTORED: Counter "tidepool_pod_networks_restored_total" []
         "Pods whose links, routes or rules were put back after another program had changed them";
     GROUPS_SET: Counter "tidepool_security_groups_set_total" []
         "ENIs that got the primary ENI's security groups after these had changed, or somebody had changed the ENI's";
     HOST_REPAIRS: Counter "tidepool_host_network_repairs_total" ["part"]
         "Repairs of the node's own network after another program had changed it: kernel_rules, node, default_route, nat, eni, neighbours, host_ports";
+    CPU_SECONDS: Counter "process_cpu_seconds_total" []
+        "Processor time of the daemon";
+    STARTUP_SECONDS: Histogram "awscni_ipamd_startup_duration_seconds" ["failure_reason", "success", "with_api_server"]
+        "Time from the start of the process until it serves its socket; a failed start ends the process";
+    NODE_INIT_SECONDS: Histogram "awscni_ipamd_node_initialization_duration_seconds" ["success"]
+        "Time from the start of the process to EC2's first answer about the ENIs";
+    RECONCILED: Counter "awscni_reconcile_count" ["fn"]
+        "What describes of the ENIs have shown without a call of this daemon: eniReconcileAdd, eniReconcileDel (ENIs), eniDataStorePoolReconcileAdd, eniIPPoolReconcileDel (addresses and prefixes)";
+    USED_ENIS_GONE: Counter "awscni_force_removed_enis" []
+        "ENIs that were gone at EC2 while pods had addresses on them";
+    USED_ADDRESSES_GONE: Counter "awscni_force_removed_ips" []
+        "Addresses that were gone at EC2 while pods had them";
     EC2_CALLS: Counter "awscni_ec2api_req_count" ["fn"]
         "Calls to EC2 that have ended, by action, without DescribeInstanceTypes";
     EC2_FAILURES: Counter "awscni_ec2api_error_count" ["fn"]
@@ -130,4 +170,10 @@ metrics! {
         "Calls to EC2 that have failed, by action and code";
     EC2_LATENCY: Summary "awscni_aws_api_latency_ms" ["api", "error", "status"]
         "Duration of calls to EC2 in milliseconds, without quantiles";
+    ERRORS: Counter "awscni_ipamd_error_count" ["fn"]
+        "Calls to EC2 that have failed, by function of amazon-vpc-cni-k8s: increaseIPPoolAllocENI, increaseIPPoolAllocIPAddressesFailed, decreaseIPPool, reconcileFailedGetENIs";
+    EC2_SECONDS: Histogram "tidepool_ec2_call_duration_seconds" ["action", "outcome"]
+        "Duration of calls to EC2 by action and outcome: ok, or the kind of failure";
+    EC2_HELD_BACK: Counter "tidepool_ec2_limiter_seconds_total" ["action"]
+        "Time for which the node itself has held the action back, after EC2 had throttled it; a pause counts once it has ended";
 }

@@ -2,104 +2,51 @@
 
 use std::time::Duration;
 
-use ipam::block::Block;
-use ipam::block::BlockKind;
 use ipam::call::{CallError, CallErrorKind, CallId, CallOutput, Ec2Call};
-use ipam::event::{Answer, RefusalCode};
-use ipam::id::{EniId, SubnetId};
-use ipam::time::Timestamp;
-use ipam::view::{BlockUse, Capacity, Counts, FamilyView, ForeignReason};
+use ipam::event::RefusalCode;
 
+use super::samples::{eni, eni_id, view};
 use super::*;
+use crate::handle::RequestKind;
 
-fn eni_id(id: &str) -> EniId {
-    EniId::try_from(id).unwrap()
-}
-
-fn block(cidr: &str) -> Block {
-    Block::try_from(cidr.parse::<ipnet::IpNet>().unwrap()).unwrap()
-}
-
-fn eni(id: &str, stage: EniStage, blocks: &[(&str, &[&str])]) -> EniView {
-    let block_use = |used: &[&str]| BlockUse {
-        assigned: used.iter().map(|ip| ip.parse().unwrap()).collect(),
-        ..BlockUse::default()
-    };
-    EniView {
-        id: eni_id(id),
-        device_index: Some(1),
-        network_card: 0,
-        mac: "02:00:00:00:00:01".parse().unwrap(),
-        subnet: SubnetId::try_from("subnet-1").unwrap(),
-        primary_address: [10, 0, 0, 4].into(),
-        primary: false,
-        stage,
-        blocks: blocks.iter().map(|(cidr, used)| (block(cidr), block_use(used))).collect(),
-        delegated: BTreeSet::new(),
-        subnet_cidr: None,
-    }
-}
-
-fn view() -> PoolView {
-    let prefix = ("10.0.0.16/28", &["10.0.0.17", "10.0.0.18"][..]);
-    PoolView {
-        kind: BlockKind::V4Prefix,
-        limits: ipam::policy::Limits { enis: 3, addresses_per_eni: 10, prefixes: true },
-        enis: vec![
-            eni("eni-1", EniStage::Ready, &[prefix, ("10.0.0.9/32", &["10.0.0.9"])]),
-            eni("eni-2", EniStage::Linking, &[]),
+fn scrape() -> Scrape {
+    let mut view = view();
+    view.enis.push(eni("eni-6", EniStage::Draining, &[("10.0.0.5/32", &[])]));
+    view.enis[2].blocks.values_mut().for_each(|block| block.free = 1);
+    let subnet = view.subnets.keys().next().unwrap().clone();
+    Scrape {
+        obstacles: vec![
+            "ENI_LIMIT: full".to_owned(),
+            "ENI_LIMIT: full too".to_owned(),
+            "METADATA_AWAY: away".to_owned(),
+            "eni-1: it is down".to_owned(),
         ],
-        foreign: [
-            (eni_id("eni-7"), ForeignReason::Kind),
-            (eni_id("eni-8"), ForeignReason::NoManageTag),
-            (eni_id("eni-9"), ForeignReason::NoManageTag),
-        ]
-        .into(),
-        unused_blocks: [block("10.0.0.77/32")].into(),
-        assignments: BTreeMap::new(),
-        quarantined: [([10, 0, 0, 18].into(), "eni5".to_owned())].into(),
-        sandboxes: Some(5),
-        host_addresses: [([10, 0, 0, 9].into(), "ens5".to_owned())].into(),
-        lost: [
-            ([10, 0, 0, 91].into(), eni_id("eni-1")),
-            ([10, 0, 0, 92].into(), eni_id("eni-3")),
-            ([10, 0, 0, 93].into(), eni_id("eni-3")),
-        ]
-        .into(),
-        other_groups: [(eni_id("eni-2"), BTreeSet::new())].into(),
-        refuted_hints: [
-            (eni_id("eni-1"), [block("10.0.0.9/32"), block("10.0.0.8/32")].into()),
-            (eni_id("eni-2"), [block("10.0.0.7/32")].into()),
-        ]
-        .into(),
-        counts: Counts {
-            total: 17,
-            assigned: 3,
-            free: 13,
-            quarantined: 1,
-            delegated: 2,
-            ..Counts::default()
+        view,
+        ready: Ok(()),
+        exhaustion: Exhaustion {
+            node: Some(Duration::from_secs(600)),
+            subnets: [(subnet, Duration::from_secs(7_200))].into(),
         },
-        second: Some(FamilyView {
-            kind: BlockKind::V6Prefix,
-            counts: Counts { assigned: 2, cooling: 5, ..Counts::default() },
-        }),
-        capacity: Capacity { enis: 2, addresses: 288 },
-        in_flight: Vec::new(),
-        blocked: vec!["ENI_LIMIT: full".to_owned()],
+        now: Timestamp::from_millis(61_000),
+        n_tasks: 9,
     }
 }
 
 fn counters() -> Counters {
     let counters = Counters::default();
-    let refusal =
-        Refusal { code: RefusalCode::EniLimit, message: String::new(), retry_after: None };
     counters.add_arrived();
-    counters.add_answered(&Answer::Released(None), Duration::from_millis(3));
+    counters.request(RequestKind::Add, Outcome::Granted, Duration::from_millis(3));
     counters.add_arrived();
-    counters.add_answered(&Answer::Refused(refusal), Duration::from_secs(90));
+    counters.request(RequestKind::Add, Outcome::Refused, Duration::from_secs(90));
+    counters.add_refused(RefusalCode::EniLimit);
+    counters.phase(RequestKind::Add, Phase::Kernel, Outcome::Granted, Duration::from_millis(30));
     counters.add_arrived();
     counters.del_arrived();
+    counters.request(RequestKind::Del, Outcome::Released, Duration::from_millis(20));
+    counters.has_started();
+    counters.node_is_known();
+    counters.reconciled(Reconciled::BlockGone, 3);
+    counters.reconciled(Reconciled::UsedAddressGone, 2);
     counters.collected(2);
     let at = Timestamp::from_millis;
     let error = CallError {
@@ -128,14 +75,14 @@ fn counters() -> Counters {
 
 #[test]
 fn page_shows_state_and_counts() {
-    let text = page(&view(), Ok(()), 9, &counters());
+    let text = page(&scrape(), &counters());
     let has = |line: &str| assert!(text.lines().any(|found| found == line), "{line}\n{text}");
     for line in [
         "awscni_eni_max 2",
         "tidepool_enis_with_other_security_groups 1",
         "tidepool_security_groups_set_total 1",
         "awscni_ip_max 288",
-        "awscni_eni_allocated 2",
+        "awscni_eni_allocated 3",
         "awscni_total_ip_addresses 17",
         "awscni_assigned_ip_addresses 3",
         "awscni_total_ipv4_prefixes 1",
@@ -154,7 +101,28 @@ fn page_shows_state_and_counts() {
         "tidepool_foreign_enis{reason=\"no_manage_tag\"} 2",
         "tidepool_foreign_blocks 1",
         "tidepool_runtime_sandboxes 5",
-        "tidepool_obstacles 1",
+        "tidepool_obstacles 4",
+        "tidepool_obstacles_by_code{code=\"ENI_LIMIT\"} 2",
+        "tidepool_obstacles_by_code{code=\"METADATA_AWAY\"} 1",
+        "tidepool_obstacles_by_code{code=\"OTHER\"} 1",
+        "tidepool_unusable_addresses{reason=\"draining\"} 1",
+        "tidepool_unusable_addresses{reason=\"excluded\"} 0",
+        "tidepool_node_exhaustion_seconds 600",
+        "tidepool_subnet_exhaustion_seconds{subnet=\"subnet-1\"} 7200",
+        "tidepool_subnet_free_addresses{subnet=\"subnet-1\"} 200",
+        "tidepool_subnet_free_prefixes{subnet=\"subnet-1\"} 12",
+        "tidepool_subnet_described_age_seconds{subnet=\"subnet-1\"} 60",
+        "tidepool_ec2_limiter_seconds_total{action=\"CreateNetworkInterface\"} 2.5",
+        "tidepool_ec2_limiter_seconds_total{action=\"ModifyNetworkInterfaceAttribute\"} 5",
+        "awscni_ipamd_error_count{fn=\"reconcileFailedGetENIs\"} 1",
+        "awscni_ipamd_error_count{fn=\"decreaseIPPool\"} 0",
+        "awscni_ipamd_action_inprogress{fn=\"nodeIPPoolReconcile\"} 1",
+        "awscni_ipamd_action_inprogress{fn=\"increaseDatastorePool\"} 0",
+        "awscni_reconcile_count{fn=\"eniIPPoolReconcileDel\"} 3",
+        "awscni_force_removed_ips 2",
+        "awscni_force_removed_enis 0",
+        "awscni_ipamd_startup_duration_seconds_count{failure_reason=\"\",success=\"true\",with_api_server=\"false\"} 1",
+        "awscni_ipamd_node_initialization_duration_seconds_count{success=\"true\"} 1",
         "tidepool_ready 1",
         "tidepool_tasks 9",
         "awscni_add_ip_req_count 3",
@@ -162,12 +130,16 @@ fn page_shows_state_and_counts() {
         "awscni_del_ip_req_count{reason=\"GC\"} 2",
         "awscni_no_available_ip_addresses 1",
         "tidepool_add_refusals_total{code=\"ENI_LIMIT\"} 1",
-        "tidepool_add_duration_seconds_bucket{le=\"0.001\"} 0",
-        "tidepool_add_duration_seconds_bucket{le=\"0.005\"} 1",
-        "tidepool_add_duration_seconds_bucket{le=\"60\"} 1",
-        "tidepool_add_duration_seconds_bucket{le=\"+Inf\"} 2",
-        "tidepool_add_duration_seconds_sum 90.003",
-        "tidepool_add_duration_seconds_count 2",
+        "tidepool_add_duration_seconds_bucket{outcome=\"granted\",le=\"0.001\"} 0",
+        "tidepool_add_duration_seconds_bucket{outcome=\"granted\",le=\"0.005\"} 1",
+        "tidepool_add_duration_seconds_bucket{outcome=\"refused\",le=\"60\"} 0",
+        "tidepool_add_duration_seconds_bucket{outcome=\"refused\",le=\"+Inf\"} 1",
+        "tidepool_add_duration_seconds_sum{outcome=\"refused\"} 90",
+        "tidepool_add_duration_seconds_count{outcome=\"granted\"} 1",
+        "tidepool_del_duration_seconds_count{outcome=\"released\"} 1",
+        "tidepool_request_phase_seconds_count{outcome=\"granted\",phase=\"kernel\",verb=\"add\"} 1",
+        "tidepool_ec2_call_duration_seconds_count{action=\"DescribeNetworkInterfaces\",outcome=\"throttled\"} 1",
+        "tidepool_ec2_call_duration_seconds_bucket{action=\"DescribeNetworkInterfaces\",outcome=\"ok\",le=\"0.05\"} 1",
         "awscni_ec2api_req_count{fn=\"DescribeNetworkInterfaces\"} 2",
         "awscni_ec2api_error_count{fn=\"DescribeNetworkInterfaces\"} 1",
         "awscni_aws_api_error_count{api=\"DescribeNetworkInterfaces\",error=\"RequestLimitExceeded\"} 1",
@@ -186,7 +158,7 @@ fn kind(metric: &registry::Metric) -> String {
 /// Prometheus refuses a page if a sample does not match its declaration.
 #[test]
 fn page_declares_each_metric_as_the_registry_does() {
-    let text = page(&view(), Ok(()), 9, &counters());
+    let text = page(&scrape(), &counters());
     let declared = text.lines().filter_map(|line| line.strip_prefix("# TYPE "));
     let mut declared: Vec<_> = declared.collect();
     let mut expect: Vec<_> =
@@ -199,7 +171,7 @@ fn page_declares_each_metric_as_the_registry_does() {
 /// The library must not change the names, since amazon-vpc-cni-k8s has counters without `_total`.
 #[test]
 fn counters_keep_their_names_without_total() {
-    let text = page(&view(), Ok(()), 9, &counters());
+    let text = page(&scrape(), &counters());
     assert!(text.contains("# TYPE awscni_add_ip_req_count counter\nawscni_add_ip_req_count 3\n"));
     assert!(!text.contains("_count_total"));
 }
@@ -214,7 +186,7 @@ fn label_values_are_escaped() {
     };
     counters.call_made(CallId(1), &Ec2Call::DescribeEnis, Timestamp::default());
     counters.call_done(CallId(1), &Err(error), Timestamp::default());
-    let text = page(&view(), Ok(()), 9, &counters);
+    let text = page(&scrape(), &counters);
     let sample = "error=\"a \\\"b\\\" \\\\ \\n c\"} 1";
     assert!(text.contains(sample), "{text}");
 }

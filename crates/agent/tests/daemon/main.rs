@@ -8,6 +8,7 @@ mod crowd;
 mod disk;
 mod fake_ec2;
 mod fuzz;
+mod introspection;
 mod kernel_check;
 mod life;
 mod metrics;

@@ -271,6 +271,8 @@ fn config(directory: &Path) -> Config {
         limits: Limits { enis: 8, addresses_per_eni: 30, prefixes: true },
         limits_from: "a test".to_owned(),
         policy: policy(),
+        started: std::time::Instant::now(),
+        introspection: None,
         host_repairs: agent::HostRepairs::default(),
         pod_mtu: 1400,
         socket: PathBuf::from(directory).join("run/ipamd.sock"),

@@ -4,6 +4,7 @@
 //! until EC2 has been described, so that nothing is tried twice.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use super::journal::{Journal, Then};
 use super::poll::LAG;
@@ -331,6 +332,11 @@ impl Calls {
         now: Timestamp,
     ) -> impl Iterator<Item = Hold> {
         self.buckets.holds(move |action| pressure.urgency(action), now)
+    }
+
+    /// For how long the token buckets have held each action back.
+    pub(super) fn held_back(&self) -> &BTreeMap<Action, Duration> {
+        self.buckets.held_back()
     }
 
     /// The moments at which something follows from time alone.

@@ -13,12 +13,16 @@ use crate::block::{Block, Family};
 use crate::call::Action;
 use crate::eni::{BlockState, Eni, Origin};
 use crate::event::RefusalCode;
-use crate::id::{EniId, SecurityGroupId};
+use crate::id::{EniId, SecurityGroupId, SubnetId};
 use crate::place::Place;
 use crate::record::Assignment;
 use crate::retry::Subject;
+use crate::subnets::Allowance;
 use crate::time::Timestamp;
-use crate::view::{BlockUse, Capacity, Counts, EniView, FamilyView, PoolView};
+use crate::view::{BlockUse, Capacity, Counts, EniView, FamilyView, PoolView, SubnetView};
+
+/// An IPv4 prefix is a /28. Source: AWS, "Assigning prefixes to network interfaces".
+const ADDRESSES_OF_A_PREFIX: u32 = 16;
 
 impl Engine {
     /// The pool for people, metrics and `ipamd status`. Cost: one pass over all blocks.
@@ -52,6 +56,8 @@ impl Engine {
             other_groups: self.other_groups(now),
             refuted_hints: self.inventory.refuted_hints(),
             capacity: self.capacity(),
+            subnets: self.subnet_views(now),
+            held_back: self.calls.held_back().clone(),
             in_flight: self.calls.in_flight().map(in_flight).collect(),
             blocked: self.obstacles(now),
         }
@@ -89,7 +95,25 @@ impl Engine {
             blocks: for_pods.map(block_use).collect::<BTreeMap<_, _>>(),
             delegated: delegated.copied().collect(),
             subnet_cidr: self.inventory.subnet_cidr_of(eni, record),
+            is_excluded: eni.excluded.is_some(),
         }
+    }
+
+    fn subnet_views(&self, now: Timestamp) -> BTreeMap<SubnetId, SubnetView> {
+        let (inventory, node) = (&self.inventory, self.site.at(now).node);
+        let subnets = &inventory.subnets;
+        let Some(described_at) = inventory.subnets_poll.answered() else { return BTreeMap::new() };
+        let carrying = self.pool.enis.values().map(|eni| eni.subnet.clone());
+        let primary = inventory.primary_template.as_ref().map(|primary| &primary.subnet);
+        let next = primary.map(|primary| subnets.for_new_enis(primary, node)).unwrap_or_default();
+        let view = |id: SubnetId| {
+            let facts = subnets.get(&id).filter(|facts| !facts.is_ipv6_only())?;
+            let (described, free_addresses) = (facts.free_addresses, subnets.free(&id)?);
+            let refuses = matches!(subnets.prefixes(&id, now), Allowance::Closed { .. });
+            let free_prefixes = if refuses { 0 } else { free_addresses / ADDRESSES_OF_A_PREFIX };
+            Some((id, SubnetView { free_addresses, free_prefixes, described, described_at }))
+        };
+        carrying.chain(next).filter_map(view).collect()
     }
 
     pub(super) fn counts(&self, family: Family, now: Timestamp) -> Counts {

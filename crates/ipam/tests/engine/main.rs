@@ -39,6 +39,7 @@ mod queue;
 mod repeated_crashes;
 mod requests;
 mod restart;
+mod room;
 mod security_groups;
 mod settings;
 mod standing;
