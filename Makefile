@@ -57,9 +57,13 @@ upgrade: deps-demo plugin ## a node goes from an earlier build to this one and b
 	$(say) "upgrade: from $(FROM), and back; some minutes, more if that is yet to be built"
 	@CACHE=$(CACHE) scripts/upgrade $(FROM)
 
-test-guest: ## the recipe for container hosts in a virtual machine with ipvlan; Debian's kernel and qemu, 450 MB in the cache
+test-guest: plugin ## ipvlan, for engines and of the plugin, in a virtual machine; Debian's kernel and qemu, 450 MB in the cache
+	$(say) "build: debug profile"
+	cargo build --workspace
 	$(say) "test: docs/container-hosts.md in a guest"
-	@tests/guest/run $(CACHE)/guest
+	@test=$$(cargo test --workspace --test ipvlan --no-run --message-format=json | \
+		sed -n 's/.*"executable":"\([^"]*\/ipvlan-[^"]*\)".*/\1/p' | tail -1) && \
+		TIDEPOOL_GUEST_TEST=$$test tests/guest/run $(CACHE)/guest
 
 bench: deps-bench plugin ## what deciding and the whole path cost: time, EC2 calls, memory, sizes (release profile)
 	$(say) "build: release profile"
