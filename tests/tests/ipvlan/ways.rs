@@ -54,7 +54,7 @@ async fn pods_on_layer_2_reach_what_others_reach() -> Result<()> {
             pings(&pod.netns, "10.0.0.1").await?;
             pings(&pod.netns, &other.address.to_string()).await?;
             pings(&other.netns, &pod.ip).await?;
-            let asked = format!("wget -q -T 10 -O - http://{IMDS}/latest/meta-data/");
+            let asked = format!("wget -T 10 -O - http://{IMDS}/latest/meta-data/");
             let asked = in_netns(pod.netns.trim_start_matches("/run/netns/"), "sh")
                 .args(["-c", &asked])
                 .output()
