@@ -1,14 +1,19 @@
 //! Who reaches whom.
 
+use std::fs::File;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpStream};
+use std::os::fd::AsFd as _;
+
 use anyhow::{Context, Result, ensure};
+use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 use serde_json::json;
 use tests::cluster::Spec;
 use tests::exec::{ExecCluster, Pod};
-use tests::process::{in_netns, output};
+use tests::process::{PATIENCE, in_netns, output};
 
 use crate::{connect, connect_on, ip, ipvlan, refused};
 
-const IMDS: &str = "169.254.169.254";
+const IMDS: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::new(169, 254, 169, 254)), 80);
 /// Bytes of an echo request that fills a frame of 9001 bytes, without its headers.
 const JUMBO: usize = 9001 - 28;
 
@@ -25,6 +30,20 @@ async fn misses(netns: &str, to: &str) -> Result<()> {
     let sent = output(command.args(["-c1", "-W2", to])).await;
     ensure!(sent.is_err(), "{netns} reaches {to}");
     Ok(())
+}
+
+/// A TCP connection from the namespace at `netns`.
+fn connects(netns: &str, to: SocketAddr) -> Result<()> {
+    let file = File::open(netns).with_context(|| format!("open {netns}"))?;
+    let connect = || -> Result<()> {
+        move_into_link_name_space(file.as_fd(), Some(LinkNameSpaceType::Network))?;
+        TcpStream::connect_timeout(&to, PATIENCE)?;
+        Ok(())
+    };
+    // A thread of its own, which ends in that namespace.
+    let connected = std::thread::scope(|scope| scope.spawn(connect).join());
+    let connected = connected.map_err(|_| anyhow::anyhow!("a thread in {netns} has panicked"))?;
+    connected.with_context(|| format!("{netns} to {to}"))
 }
 
 /// Each reaches each other.
@@ -54,15 +73,7 @@ async fn pods_on_layer_2_reach_what_others_reach() -> Result<()> {
             pings(&pod.netns, "10.0.0.1").await?;
             pings(&pod.netns, &other.address.to_string()).await?;
             pings(&other.netns, &pod.ip).await?;
-            let asked = format!("wget -T 10 -O - http://{IMDS}/latest/meta-data/");
-            let asked = in_netns(pod.netns.trim_start_matches("/run/netns/"), "sh")
-                .args(["-c", &asked])
-                .output()
-                .await?;
-            let said = String::from_utf8_lossy(&asked.stderr).into_owned();
-            // It answers, whether it wants a token or not.
-            let is_answered = asked.status.success() || said.contains("401");
-            ensure!(is_answered, "{} does not reach the metadata service: {said}", pod.ip);
+            connects(&pod.netns, IMDS)?;
         }
         // A pod on a pair, on another ENI than the first pods.
         let pair = node.runtime.run("pair").await?;
