@@ -70,9 +70,13 @@ charts: deps build plugin ## draws docs/charts again, from a Prometheus that scr
 	$(say) "charts: two minutes of trouble"
 	TIDEPOOL_CHARTS=$(CURDIR)/docs/charts cargo test --workspace --test prometheus shortages
 
-test-guest: ## the recipe for container hosts in a virtual machine with ipvlan; Debian's kernel and qemu, 450 MB in the cache
+test-guest: plugin ## ipvlan, for engines and of the plugin, in a virtual machine; Debian's kernel and qemu, 450 MB in the cache
+	$(say) "build: debug profile"
+	cargo build --workspace
 	$(say) "test: docs/container-hosts.md in a guest"
-	@tests/guest/run $(CACHE)/guest
+	@test=$$(cargo test --workspace --test ipvlan --no-run --message-format=json | \
+		sed -n 's/.*"executable":"\([^"]*\/ipvlan-[^"]*\)".*/\1/p' | tail -1) && \
+		TIDEPOOL_GUEST_TEST=$$test tests/guest/run $(CACHE)/guest
 
 # CHECKS names some of them; the installation is always done.
 CHECKS ?=

@@ -6,7 +6,9 @@ use std::time::Duration;
 
 use cni::{Add, AddResult, CniError, ErrorCode, Interface, IpConfig, Route};
 use datapath::netns::{Netns, NetnsError};
-use datapath::pod::{AddPodError, LinkEnd, MadeLink, PodIpv6, PodLink, PodLinkState, gateways};
+use datapath::pod::{
+    AddPodError, LinkEnd, MadeLink, PodAddress, PodIpv6, PodLink, PodLinkState, gateways,
+};
 use datapath::{InterfaceName, Mtu, MtuError, NameError, RouteTable};
 use proto::v1;
 use tokio::time::{Instant, timeout_at};
@@ -15,7 +17,7 @@ use crate::daemon::Daemon;
 use crate::failure::{Failure, error_chain};
 use crate::pod::Identity;
 use crate::stopwatch::Stopwatch;
-use crate::{del, pending, ports, shaping, socket};
+use crate::{del, ipvlan, pending, ports, shaping, socket};
 
 /// Bytes of the list of a pod's interfaces, which the pod may add to. A line has some 130.
 const LONGEST_TABLE: u64 = 1 << 20;
@@ -30,6 +32,7 @@ const LONGEST_TABLE: u64 = 1 << 20;
 pub(crate) async fn add(add: Add) -> Result<AddResult, CniError> {
     let until = Instant::now() + add.conf.ipamd_timeout;
     let identity = Identity::of(&add.conf.veth_prefix, &add.attachment, &add.pod)?;
+    ipvlan::refuse_unfit(&add)?;
     refuse_unusable_netns(&add).await?;
     // The last tenth is for making the link, or for undoing it.
     let asking_until = until - add.conf.ipamd_timeout / 10;
@@ -45,7 +48,13 @@ pub(crate) async fn add(add: Add) -> Result<AddResult, CniError> {
     let daemon_us = watch.lap();
     failpoint::pass("add", "granted");
     let made = match link(&add, identity, &granted) {
-        Ok(link) => make(link).await,
+        Ok(link) => match ipvlan::mode(add.conf.data_path) {
+            None => make(link).await,
+            Some(mode) => {
+                let time = (until, &mut watch);
+                return ipvlan::connect(add, (link, mode), &granted, &mut daemon, time).await;
+            }
+        },
         Err(error) => Err(Unmade::Failed(error)),
     };
     match made {
@@ -171,7 +180,7 @@ struct Finished {
 }
 
 /// What the daemon's `DISABLE_POD_V6` asks for. A pod with an IPv6 address keeps it.
-fn ipv6_of_pod(granted: &v1::Granted, link: &PodLink) -> PodIpv6 {
+pub(crate) fn ipv6_of_pod(granted: &v1::Granted, link: &PodLink) -> PodIpv6 {
     let mut addresses = link.addresses.iter().map(|pod| pod.address).chain(link.node_local);
     let has_ipv6 = addresses.any(|address| address.is_ipv6());
     if granted.disable_ipv6 && !has_ipv6 { PodIpv6::Off } else { PodIpv6::AsItIs }
@@ -196,7 +205,7 @@ async fn finish(
     shaping::limit(&add.conf.bandwidth, made).await?;
     ports::open(&add.conf, link).await?;
     let link_us = watch.lap();
-    confirm(add, link, daemon, until).await?;
+    confirm(add, &link.addresses, daemon, until).await?;
     Ok(Finished { state, link_us, confirm_us: watch.lap() })
 }
 
@@ -206,18 +215,18 @@ async fn finish(
 ///
 /// The addresses are compared as read, since a newer daemon may have taken over and fill more fields. The node-local one
 /// goes with them, and an older daemon does not know it.
-async fn confirm(
+pub(crate) async fn confirm(
     add: &Add,
-    link: &PodLink,
+    granted: &[PodAddress],
     daemon: &mut Daemon,
     until: Instant,
 ) -> Result<(), CniError> {
     let held = daemon.check(&add.attachment, until).await.map_err(|e| e.try_again())?;
     let held = crate::pod::addresses(&held.addresses)?;
-    if held == link.addresses {
+    if held == granted {
         return Ok(());
     }
-    let details = format!("granted: {:?}, on record now: {held:?}", link.addresses);
+    let details = format!("granted: {granted:?}, on record now: {held:?}");
     Err(CniError::new(ErrorCode::TryAgainLater, "the address was released meanwhile", details))
 }
 
@@ -236,7 +245,7 @@ async fn undo(add: &Add, made: MadeLink, link: &PodLink, daemon: &mut Daemon) {
     }
 }
 
-async fn give_back(add: &Add, daemon: &mut Daemon) {
+pub(crate) async fn give_back(add: &Add, daemon: &mut Daemon) {
     let until = Instant::now() + UNDO_PATIENCE;
     if let Err(error) = daemon.del(&add.attachment, &add.pod, until).await {
         del::remember(socket(&add.conf), &add.attachment, &error).unwrap_or_else(

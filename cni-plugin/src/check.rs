@@ -11,7 +11,7 @@ use tokio::time::Instant;
 use crate::daemon::Daemon;
 use crate::failure::{Failure, error_chain};
 use crate::pod::{Identity, rank};
-use crate::{ports, shaping, socket};
+use crate::{ipvlan, ports, shaping, socket};
 
 /// Checks the pod's link and changes nothing.
 ///
@@ -40,6 +40,9 @@ pub(crate) async fn check(check: &Check) -> Result<(), CniError> {
         node_local: crate::pod::node_local(&recorded.node_local)?,
         ipv6: if recorded.ipv6_is_off { PodIpv6::Off } else { PodIpv6::AsItIs },
     };
+    if let Some(mode) = ipvlan::mode_of(check) {
+        return ipvlan::check(&expectation, mode).await;
+    }
     datapath::pod::check(&expectation)
         .await
         .map_err(|error| Failure::LinkChanged.error(error_chain(&error)))?;

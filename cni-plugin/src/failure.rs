@@ -26,6 +26,8 @@ pub(crate) enum Failure {
     UnsupportedGrant,
     /// ADD: another pod has the host port.
     HostPortTaken,
+    /// ADD: the data path `ipvlan` cannot do what is asked of it.
+    IpvlanUnfit,
 }
 
 impl Failure {
@@ -40,6 +42,7 @@ impl Failure {
             Failure::BadAnswer => "BAD_ANSWER",
             Failure::UnsupportedGrant => "UNSUPPORTED_GRANT",
             Failure::HostPortTaken => "HOST_PORT_TAKEN",
+            Failure::IpvlanUnfit => "IPVLAN_UNFIT",
         }
     }
 
@@ -53,6 +56,7 @@ impl Failure {
             Failure::BadAnswer => 55,
             Failure::UnsupportedGrant => 56,
             Failure::HostPortTaken => 57,
+            Failure::IpvlanUnfit => 58,
         })
     }
 
@@ -183,7 +187,7 @@ mod tests {
         text.lines().filter_map(row).filter(|(code, _)| *code >= PluginCode::FIRST).collect()
     }
 
-    const FAILURES: [Failure; 8] = [
+    const FAILURES: [Failure; 9] = [
         Failure::InterfaceExists,
         Failure::LinkSetup,
         Failure::LinkRemoval,
@@ -192,6 +196,7 @@ mod tests {
         Failure::BadAnswer,
         Failure::UnsupportedGrant,
         Failure::HostPortTaken,
+        Failure::IpvlanUnfit,
     ];
 
     #[test]

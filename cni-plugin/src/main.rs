@@ -10,6 +10,7 @@ mod daemon;
 mod del;
 mod failure;
 mod gc;
+mod ipvlan;
 mod log;
 mod loopback;
 mod note;

@@ -90,6 +90,11 @@ fn further(ifname: &str) -> Option<&str> {
     }
 }
 
+/// Whether the result of an ADD names the host's end of the link to `ifname`.
+pub(crate) fn has_host_end(result: &AddResult, ifname: &str) -> bool {
+    recorded_host_name(result, ifname).is_some()
+}
+
 /// The host's end is listed just before the pod's, also by amazon-vpc-cni-k8s.
 fn recorded_host_name(result: &AddResult, ifname: &str) -> Option<InterfaceName> {
     let is_pods = |at: &Interface| at.is_in_sandbox() && at.name == ifname;

@@ -26,6 +26,8 @@ pub struct NetConf {
     pub log_file: Option<PathBuf>,
     /// `pluginLogLevel`, unparsed.
     pub log_level: Option<String>,
+    /// `dataPath` and `ipvlanMode`: how a pod is connected.
+    pub data_path: DataPath,
     /// `podSGEnforcingMode`, unparsed.
     pub pod_sg_enforcing_mode: Option<String>,
     /// `ipamdSocket`, at which the daemon listens; `None` is the default socket.
@@ -38,6 +40,26 @@ pub struct NetConf {
     pub port_mappings: Vec<PortMapping>,
     /// The capability `bandwidth`, or else the same members of the entry itself.
     pub bandwidth: Bandwidth,
+}
+
+/// How a pod is connected.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum DataPath {
+    /// By a veth pair, whose other end is on the node.
+    #[default]
+    Veth,
+    /// By an `ipvlan` child of the interface that has the pod's address.
+    Ipvlan(IpvlanMode),
+}
+
+/// How an `ipvlan` child sends. The reference plugin `ipvlan` has the same names in its `mode`.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum IpvlanMode {
+    /// Frames, past the node's routes and netfilter.
+    #[default]
+    L2,
+    /// Packets, by the node's routes and through its netfilter.
+    L3s,
 }
 
 /// How a bad option is treated.
@@ -78,6 +100,7 @@ impl NetConf {
             mtu: options.read("mtu", mtu).unwrap_or(Self::DEFAULT_MTU),
             log_file: options.read("pluginLogFile", log_file).flatten(),
             log_level: options.read("pluginLogLevel", text),
+            data_path: options.data_path(),
             pod_sg_enforcing_mode: options.read("podSGEnforcingMode", text),
             ipamd_socket: options.read("ipamdSocket", absolute_path),
             ipamd_timeout: options.read("ipamdTimeout", timeout).unwrap_or(Self::DEFAULT_TIMEOUT),
@@ -114,6 +137,21 @@ impl Options<'_> {
         parse: impl FnOnce(&Value) -> Result<T, &'static str>,
     ) -> Option<T> {
         self.take(key, self.map.get(key), parse)
+    }
+
+    /// A mode without the data path that has it would have no effect, so it is a fault.
+    fn data_path(&mut self) -> DataPath {
+        let mode = self.read("ipvlanMode", ipvlan_mode);
+        let is_ipvlan = self.read("dataPath", is_ipvlan).unwrap_or_default();
+        match (is_ipvlan, mode) {
+            (true, mode) => DataPath::Ipvlan(mode.unwrap_or_default()),
+            (false, None) => DataPath::Veth,
+            (false, Some(_)) => {
+                self.faults
+                    .push("ipvlanMode is set: expected dataPath \"ipvlan\" beside it".into());
+                DataPath::Veth
+            }
+        }
     }
 
     fn bandwidth(&mut self, runtime_config: &RuntimeConfig) -> Option<Bandwidth> {
@@ -161,6 +199,22 @@ fn log_file(value: &Value) -> Result<Option<PathBuf>, &'static str> {
 fn veth_prefix(value: &Value) -> Result<String, &'static str> {
     let prefix = value.as_str().filter(|text| text.len() <= 4 && is_ifname(text));
     prefix.map(str::to_owned).ok_or("1 to 4 bytes that may start an interface's name")
+}
+
+fn is_ipvlan(value: &Value) -> Result<bool, &'static str> {
+    match value.as_str() {
+        Some("veth") => Ok(false),
+        Some("ipvlan") => Ok(true),
+        Some(_) | None => Err("veth or ipvlan"),
+    }
+}
+
+fn ipvlan_mode(value: &Value) -> Result<IpvlanMode, &'static str> {
+    match value.as_str() {
+        Some("l2") => Ok(IpvlanMode::L2),
+        Some("l3s") => Ok(IpvlanMode::L3s),
+        Some(_) | None => Err("l2 or l3s"),
+    }
 }
 
 /// amazon-vpc-cni-k8s writes the number as text.
@@ -252,6 +306,34 @@ mod tests {
             let error = log_file(bad).unwrap_err();
             assert!(error.details.contains("expected stderr or an absolute path"), "{error}");
         }
+    }
+
+    #[test]
+    fn conf_data_path_is_veth_or_ipvlan_in_a_mode() {
+        for (options, expect) in [
+            (json!({}), DataPath::Veth),
+            (json!({"dataPath": "veth"}), DataPath::Veth),
+            (json!({"dataPath": "ipvlan"}), DataPath::Ipvlan(IpvlanMode::L2)),
+            (json!({"dataPath": "ipvlan", "ipvlanMode": "l2"}), DataPath::Ipvlan(IpvlanMode::L2)),
+            (json!({"dataPath": "ipvlan", "ipvlanMode": "l3s"}), DataPath::Ipvlan(IpvlanMode::L3s)),
+        ] {
+            assert_eq!(strict(&options).unwrap().data_path, expect, "{options}");
+        }
+        for (options, fault) in [
+            (json!({"dataPath": "macvlan"}), "dataPath is \"macvlan\": expected veth or ipvlan"),
+            (
+                json!({"dataPath": "ipvlan", "ipvlanMode": "l3"}),
+                "ipvlanMode is \"l3\": expected l2",
+            ),
+            (json!({"ipvlanMode": "l2"}), "ipvlanMode is set: expected dataPath"),
+            (json!({"dataPath": "veth", "ipvlanMode": "l2"}), "ipvlanMode is set"),
+        ] {
+            let error = strict(&options).unwrap_err();
+            assert_eq!(error.code, ErrorCode::InvalidNetworkConfig);
+            assert!(error.details.contains(fault), "{options}: {error}");
+        }
+        let lenient = parse(&json!({"dataPath": 1, "ipvlanMode": "l2"}), Strictness::Lenient);
+        assert_eq!(lenient.unwrap().data_path, DataPath::Veth);
     }
 
     #[test]

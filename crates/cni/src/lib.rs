@@ -21,7 +21,7 @@ mod version;
 
 pub use args::Pod;
 pub use capabilities::{Bandwidth, PortMapping, Protocol, Rate};
-pub use conf::{NetConf, RuntimeConfig};
+pub use conf::{DataPath, IpvlanMode, NetConf, RuntimeConfig};
 pub use env::Environment;
 pub use error::{CniError, ErrorCode, PluginCode};
 pub use name::{ContainerId, IfName, InvalidName, NetworkName};

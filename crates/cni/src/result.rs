@@ -101,13 +101,13 @@ impl IpConfig {
     /// A `/32` or `/128` of the interface at this index.
     #[must_use]
     pub fn host(interface: usize, address: IpAddr) -> Self {
-        Self::of(interface, IpNet::from(address))
+        Self::in_network(interface, IpNet::from(address), None)
     }
 
-    /// An address of the interface at this index, with the length of its network.
+    /// An address of the interface at this index, with its network's length and router.
     #[must_use]
-    pub fn of(interface: usize, address: IpNet) -> Self {
-        Self { interface: Some(interface), address, gateway: None, extra: Map::new() }
+    pub fn in_network(interface: usize, address: IpNet, gateway: Option<IpAddr>) -> Self {
+        Self { interface: Some(interface), address, gateway, extra: Map::new() }
     }
 }
 
@@ -115,7 +115,13 @@ impl Route {
     /// A route by the router `gw`.
     #[must_use]
     pub fn via(dst: IpNet, gw: IpAddr) -> Self {
-        Self { dst, gw: Some(gw), extra: Map::new() }
+        Self { gw: Some(gw), ..Self::on_link(dst) }
+    }
+
+    /// A route to what is on the link itself.
+    #[must_use]
+    pub fn on_link(dst: IpNet) -> Self {
+        Self { dst, gw: None, extra: Map::new() }
     }
 }
 

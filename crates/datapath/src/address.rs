@@ -36,6 +36,19 @@ pub(crate) async fn list(netlink: &Netlink, device: u32) -> Result<Vec<IpNet>, K
     Ok(found.iter().filter_map(from_answer).map(|(_, address)| address).collect())
 }
 
+/// As [`list`], in another namespace by its number, see [`crate::nsid`].
+pub(crate) async fn list_in(
+    netlink: &Netlink,
+    nsid: i32,
+    device: u32,
+) -> Result<Vec<IpNet>, KernelError> {
+    let mut wanted = AddressMessage::default();
+    wanted.header.index = device;
+    wanted.attributes.push(AddressAttribute::TargetNetNsId(nsid));
+    let found = netlink.dump(RouteNetlinkMessage::GetAddress(wanted)).await?;
+    Ok(found.iter().filter_map(from_answer).map(|(_, address)| address).collect())
+}
+
 /// As [`list`], of all links: each address with the index of its link.
 pub(crate) async fn list_all(netlink: &Netlink) -> Result<Vec<(u32, IpNet)>, KernelError> {
     let found = netlink.dump(RouteNetlinkMessage::GetAddress(AddressMessage::default())).await?;

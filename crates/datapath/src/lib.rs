@@ -19,6 +19,7 @@ pub mod neighbour_limits;
 mod netfilter;
 mod netlink;
 pub mod netns;
+mod nsid;
 pub mod pod;
 pub mod ports;
 pub mod retired;

@@ -3,13 +3,14 @@
 use netlink_packet_core::{NLM_F_CREATE, NLM_F_EXCL};
 use netlink_packet_route::RouteNetlinkMessage;
 use netlink_packet_route::link::{
-    InfoData, InfoKind, InfoVeth, LinkAttribute, LinkExtentMask, LinkFlags, LinkInfo, LinkMessage,
+    InfoData, InfoIpVlan, InfoKind, InfoVeth, IpVlanMode, LinkAttribute, LinkExtentMask, LinkFlags,
+    LinkInfo, LinkMessage,
 };
 use rustix::io::Errno;
 
 use crate::netlink::{KernelError, Netlink};
 use crate::netns::Netns;
-use crate::{InterfaceName, MacAddr, Mtu, Owner, retired};
+use crate::{InterfaceName, MacAddr, Mtu, Owner, nsid, retired};
 
 /// A link as the kernel has it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -26,8 +27,12 @@ pub(crate) struct Link {
     /// Whether it has a queue for packets. Without one, until it was up with a carrier, it drops them.
     pub(crate) has_queue: bool,
     pub(crate) is_veth: bool,
-    /// Index of the pair's other end, in that end's namespace.
+    /// The mode of an `ipvlan` child.
+    pub(crate) ipvlan: Option<IpVlanMode>,
+    /// Index of the pair's other end, in that end's namespace. Of an `ipvlan` child, its parent's.
     pub(crate) peer: Option<u32>,
+    /// The number of that namespace, if it is another one: in the namespace of the socket, see [`crate::nsid`].
+    pub(crate) peer_nsid: Option<i32>,
     /// Its owner's mark, if it has one.
     pub(crate) owner: Option<String>,
     pub(crate) group: u32,
@@ -55,7 +60,9 @@ impl Link {
             up: message.header.flags.contains(LinkFlags::Up),
             has_queue: false,
             is_veth: false,
+            ipvlan: None,
             peer: None,
+            peer_nsid: None,
             owner: None,
             group: 0,
         };
@@ -68,10 +75,12 @@ impl Link {
                 LinkAttribute::Mtu(bytes) => link.mtu = *bytes,
                 LinkAttribute::Qdisc(kind) => link.has_queue = kind != "noop",
                 LinkAttribute::Link(index) => link.peer = Some(*index),
+                LinkAttribute::LinkNetNsId(number) => link.peer_nsid = Some(*number),
                 LinkAttribute::IfAlias(alias) => link.owner = Some(alias.clone()),
                 LinkAttribute::Group(number) => link.group = *number,
                 LinkAttribute::LinkInfo(infos) => {
                     link.is_veth = infos.contains(&LinkInfo::Kind(InfoKind::Veth));
+                    link.ipvlan = infos.iter().find_map(ipvlan_mode);
                 }
                 _ => {}
             }
@@ -85,6 +94,14 @@ impl Link {
             _ => None,
         }
     }
+}
+
+fn ipvlan_mode(info: &LinkInfo) -> Option<IpVlanMode> {
+    let LinkInfo::Data(InfoData::IpVlan(attributes)) = info else { return None };
+    attributes.iter().find_map(|attribute| match attribute {
+        InfoIpVlan::Mode(mode) => Some(*mode),
+        _ => None,
+    })
 }
 
 /// The link called `name`; one lookup, however many links there are.
@@ -122,7 +139,17 @@ pub(crate) async fn by_mac(netlink: &Netlink, mac: MacAddr) -> Result<Option<Lin
 
 /// All links.
 pub(crate) async fn list(netlink: &Netlink) -> Result<Vec<Link>, KernelError> {
+    dump(netlink, LinkMessage::default()).await
+}
+
+/// All links of another namespace, by its number, see [`crate::nsid`].
+pub(crate) async fn list_in(netlink: &Netlink, nsid: i32) -> Result<Vec<Link>, KernelError> {
     let mut wanted = LinkMessage::default();
+    wanted.attributes.push(LinkAttribute::IfNetnsId(nsid));
+    dump(netlink, wanted).await
+}
+
+async fn dump(netlink: &Netlink, mut wanted: LinkMessage) -> Result<Vec<Link>, KernelError> {
     wanted.attributes.push(LinkAttribute::ExtMask(vec![LinkExtentMask::SkipStats]));
     let found = netlink.dump(RouteNetlinkMessage::GetLink(wanted)).await?;
     Ok(found.iter().filter_map(Link::from_answer).collect())
@@ -163,6 +190,54 @@ pub(crate) async fn create_veth(netlink: &Netlink, pair: &VethPair<'_>) -> Resul
     netlink.change(RouteNetlinkMessage::NewLink(host), NLM_F_CREATE | NLM_F_EXCL).await
 }
 
+/// An `ipvlan` child to create.
+#[derive(Debug)]
+pub(crate) struct IpvlanChild<'a> {
+    pub(crate) name: &'a str,
+    /// Index of the parent, in the namespace of the socket.
+    pub(crate) parent: u32,
+    pub(crate) netns: &'a Netns,
+    pub(crate) mode: IpVlanMode,
+    /// In bytes.
+    pub(crate) mtu: u32,
+}
+
+/// Creates a child, down, in its namespace from the start. Some kernels refuse a name that a link of the
+/// socket's own namespace has.
+///
+/// The mode is the parent's: all its children change with it.
+pub(crate) async fn create_ipvlan(
+    netlink: &Netlink,
+    child: &IpvlanChild<'_>,
+) -> Result<(), KernelError> {
+    let mut message = LinkMessage::default();
+    message.attributes = vec![
+        LinkAttribute::IfName(child.name.to_owned()),
+        LinkAttribute::Link(child.parent),
+        LinkAttribute::Mtu(child.mtu),
+        LinkAttribute::NetNsFd(child.netns.raw_fd()),
+        LinkAttribute::LinkInfo(vec![
+            LinkInfo::Kind(InfoKind::IpVlan),
+            LinkInfo::Data(InfoData::IpVlan(vec![InfoIpVlan::Mode(child.mode)])),
+        ]),
+    ];
+    netlink.change(RouteNetlinkMessage::NewLink(message), NLM_F_CREATE | NLM_F_EXCL).await
+}
+
+/// Gives link `index`, which is down, its name and the owner's mark.
+pub(crate) async fn name_and_mark(
+    netlink: &Netlink,
+    index: u32,
+    name: &InterfaceName,
+    owner: &Owner,
+) -> Result<(), KernelError> {
+    let mut message = LinkMessage::default();
+    message.header.index = index;
+    message.attributes =
+        vec![LinkAttribute::IfName(name.to_string()), LinkAttribute::IfAlias(owner.to_string())];
+    netlink.change(RouteNetlinkMessage::SetLink(message), 0).await
+}
+
 /// Sets link `index` up.
 pub(crate) async fn set_up(netlink: &Netlink, index: u32) -> Result<(), KernelError> {
     set(netlink, index, Vec::new()).await
@@ -200,8 +275,30 @@ async fn set(
 
 /// Deletes link `index`, and with it the pair's other end. It may be gone already.
 pub(crate) async fn delete(netlink: &Netlink, index: u32) -> Result<(), KernelError> {
+    delete_one(netlink, index, Vec::new()).await
+}
+
+/// As [`delete`], in another namespace by its number, see [`crate::nsid`]. The namespace may be gone too.
+pub(crate) async fn delete_in(netlink: &Netlink, nsid: i32, index: u32) -> Result<(), KernelError> {
+    match delete_one(netlink, index, vec![LinkAttribute::IfNetnsId(nsid)]).await {
+        Err(error) if nsid::is_gone(&error) => Ok(()),
+        other => other,
+    }
+}
+
+/// Whether a request for a link was refused since the link has gone.
+pub(crate) fn is_gone(error: &KernelError) -> bool {
+    error.is(Errno::NODEV)
+}
+
+async fn delete_one(
+    netlink: &Netlink,
+    index: u32,
+    attributes: Vec<LinkAttribute>,
+) -> Result<(), KernelError> {
     let mut message = LinkMessage::default();
     message.header.index = index;
+    message.attributes = attributes;
     match netlink.change(RouteNetlinkMessage::DelLink(message), 0).await {
         Err(error) if error.is(Errno::NODEV) => Ok(()),
         other => other,

@@ -110,6 +110,11 @@ impl Owner {
         let [a, b, c, d, e, f, ..] = <[u8; 20]>::from(Sha1::digest(&self.0));
         MacAddr::local([a, b, c, d, e, f])
     }
+
+    /// The name of an `ipvlan` child that does not have the mark yet, derived from it.
+    pub(crate) fn first_name(&self) -> String {
+        format!("ipv{}", hash_suffix(&self.0))
+    }
 }
 
 impl FromStr for Owner {

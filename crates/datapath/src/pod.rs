@@ -22,11 +22,14 @@
 //! pod:  1536: from 10.0.2.21 lookup 20003
 //!       default via 169.254.1.1 dev net1 table 20003 ; 169.254.1.1 dev net1 table 20003 scope link
 //! ```
+//!
+//! Instead of a pair, the pod may have an `ipvlan` child of the ENI's device, see [`make_child`].
 
 mod add;
 mod check;
 mod del;
 mod host_links;
+mod ipvlan;
 mod loopback;
 mod objects;
 mod restore;
@@ -38,6 +41,7 @@ pub use self::add::{AddPodError, MadeLink, make, waits_for_removal};
 pub use self::check::{CheckError, check};
 pub use self::del::{DelPodError, DelPodFailure, del};
 pub use self::host_links::{HostLink, HostLinksError, host_links};
+pub use self::ipvlan::{ChildState, IpvlanMode, MadeChild, ParentError, check_child, make_child};
 pub use self::loopback::{LoopbackError, loopback_is_up, raise_loopback};
 pub use self::objects::gateways;
 pub use self::restore::{Damage, PodStep, RestoreError, Restored, RunningPod};

@@ -118,7 +118,7 @@ fn ip(address: &RouteAddress) -> Option<IpAddr> {
     }
 }
 
-/// A default route of the main table. The kernel prefers the one with the smallest metric.
+/// A default route. The kernel prefers the one with the smallest metric.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct DefaultRoute {
     pub(crate) route: Route,
@@ -186,12 +186,13 @@ pub(crate) async fn list_all(
     Ok(found.iter().filter_map(Route::from_answer).collect())
 }
 
-/// The main table's default routes of `family`.
+/// The default routes of `family` in `table`.
 pub(crate) async fn defaults(
     netlink: &Netlink,
     family: AddressFamily,
+    table: RouteTable,
 ) -> Result<Vec<DefaultRoute>, KernelError> {
-    let filter = Filter { family, table: RouteTable::MAIN, device: None };
+    let filter = Filter { family, table, device: None };
     Ok(dump(netlink, filter).await?.iter().filter_map(DefaultRoute::from_answer).collect())
 }
 

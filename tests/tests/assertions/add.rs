@@ -2,7 +2,7 @@
 
 use anyhow::{Context, Result, bail, ensure};
 use failpoint::Order;
-use serde_json::json;
+use serde_json::{Value, json};
 use tests::cluster::Spec;
 use tests::exec::{ExecCluster, ExecNode, Pod, Refusal, added};
 use tests::process::{go_on, stopped};
@@ -138,6 +138,70 @@ async fn add_whose_daemon_dies_before_its_link_leaves_nothing() -> Result<()> {
         node.start_ipamd().await?;
         until_held(node, &[]).await?;
         cluster.books_agree(&[]).await
+    })
+    .await
+}
+
+/// ADD of a pod by `ipvlan` with the keys of `more`.
+async fn add_by_ipvlan(node: &ExecNode, pod: &Pod, more: Value) -> Result<Value> {
+    let mut conf = json!({"dataPath": "ipvlan"});
+    for (key, value) in more.as_object().into_iter().flatten() {
+        conf[key] = value.clone();
+    }
+    call(node, "ADD", Some(pod), conf).await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn ipvlan_refuses_what_needs_the_node() -> Result<()> {
+    ExecCluster::with(spec("a58", &[("WARM_IP_TARGET", "1")]), async |cluster| {
+        let node = &cluster.nodes[0];
+        let pod = node.runtime.pod("p").await?;
+        let mapping = json!({"hostPort": 8080, "containerPort": 80, "protocol": "tcp"});
+        let ports = json!({"runtimeConfig": {"portMappings": [mapping]}});
+        for (more, what) in [(ports, "host ports"), (json!({"ingressRate": 8000}), "bandwidth")] {
+            let refusal = refused(add_by_ipvlan(node, &pod, more).await, 158)?;
+            ensure!(refusal.details.contains(what), "{refusal}");
+        }
+        refused(add_by_ipvlan(node, &pod, json!({"ipvlanMode": "l3"})).await, 7)?;
+        until_held(node, &[]).await
+    })
+    .await
+}
+
+/// Whether this kernel has `ipvlan` or not: `make test-guest` is for one that has it.
+#[tokio::test(flavor = "multi_thread")]
+async fn add_by_ipvlan_connects_or_leaves_nothing() -> Result<()> {
+    ExecCluster::with(spec("a58k", &[("WARM_IP_TARGET", "1")]), async |cluster| {
+        let node = &cluster.nodes[0];
+        let pod = node.runtime.pod("p").await?;
+        match add_by_ipvlan(node, &pod, json!({})).await {
+            Ok(result) => {
+                let conf = json!({"dataPath": "ipvlan", "prevResult": result});
+                call(node, "CHECK", Some(&pod), conf).await?;
+            }
+            outcome @ Err(_) => {
+                let refusal = refused(outcome, 158)?;
+                ensure!(refusal.details.contains("this kernel has no ipvlan"), "{refusal}");
+                until_held(node, &[]).await?;
+            }
+        }
+        // A pair takes its place.
+        node.runtime.del(&pod).await?;
+        let result = call(node, "ADD", Some(&pod), json!({})).await?;
+        check(node, &pod, &result).await.map(drop)
+    })
+    .await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn ipvlan_refuses_egress_of_the_other_family() -> Result<()> {
+    let spec = Spec::ipv6("a58e", "m5.large", 1, &[("ENABLE_V4_EGRESS", "true")]);
+    ExecCluster::with(spec, async |cluster| {
+        let node = &cluster.nodes[0];
+        let pod = node.runtime.pod("p").await?;
+        let refusal = refused(add_by_ipvlan(node, &pod, json!({})).await, 158)?;
+        ensure!(refusal.details.contains("egress by the node-local address"), "{refusal}");
+        until_held(node, &[]).await
     })
     .await
 }

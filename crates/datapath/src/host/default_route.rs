@@ -5,7 +5,7 @@ use netlink_packet_route::AddressFamily;
 use super::{Families, HostPicture, ListError, Snapshot, list};
 use crate::netlink::{KernelError, Netlink};
 use crate::route::{self, DefaultRoute};
-use crate::{Applied, Route};
+use crate::{Applied, Route, RouteTable};
 
 /// The main table's default route does not lead out of the primary ENI.
 #[derive(Debug, thiserror::Error)]
@@ -64,7 +64,9 @@ async fn sync_family(
     family: AddressFamily,
 ) -> Result<Applied, DefaultRouteError> {
     let Some(primary) = snapshot.device(wanted.primary_mac) else { return Ok(Applied::Unchanged) };
-    let defaults = route::defaults(netlink, family).await.map_err(list("the default routes"))?;
+    let defaults = route::defaults(netlink, family, RouteTable::MAIN)
+        .await
+        .map_err(list("the default routes"))?;
     let own = defaults.iter().filter(|found| found.route.device == primary.index);
     let Some(own_metric) = own.map(|found| found.metric).min() else {
         return Ok(Applied::Unchanged);

@@ -1,7 +1,7 @@
 //! Makes a pod's link, and undoes that.
 
 mod error;
-mod make;
+pub(super) mod make;
 
 use std::net::IpAddr;
 use std::path::Path;
@@ -124,12 +124,7 @@ impl MadeLink {
     ///
     /// [`AddPodError::Netns`] or [`AddPodError::Sysctl`].
     pub fn switch_ipv6_off(&self) -> Result<(), AddPodError> {
-        for interfaces in WITHOUT_IPV6 {
-            let set =
-                self.sides.netns.run(|| sysctl::set_if_present(&ipv6_is_off(interfaces), "1"));
-            set.map_err(AddPodError::Netns)?.map_err(AddPodError::Sysctl)?;
-        }
-        Ok(())
+        self.sides.switch_ipv6_off()
     }
 
     /// Removes the link, and the routes and rules of its addresses. An address that is routed to
@@ -208,7 +203,15 @@ impl Sides {
         Ok(())
     }
 
-    fn set_in_pod(&self, key: &str, value: &str) -> Result<(), AddPodError> {
+    pub(super) fn switch_ipv6_off(&self) -> Result<(), AddPodError> {
+        for interfaces in WITHOUT_IPV6 {
+            let set = self.netns.run(|| sysctl::set_if_present(&ipv6_is_off(interfaces), "1"));
+            set.map_err(AddPodError::Netns)?.map_err(AddPodError::Sysctl)?;
+        }
+        Ok(())
+    }
+
+    pub(super) fn set_in_pod(&self, key: &str, value: &str) -> Result<(), AddPodError> {
         let set = self.netns.run(|| sysctl::set(key, value)).map_err(AddPodError::Netns)?;
         set.map(drop).map_err(AddPodError::Sysctl)
     }
@@ -322,11 +325,16 @@ impl Sides {
                 let device = wanted.host_name.clone();
                 AddPodError::SetNeighbour { neighbour, device, source }
             })?;
-            tokio::time::timeout(IPV6_DEADLINE, self.until_local(address))
-                .await
-                .map_err(|_elapsed| AddPodError::NotUsable { address, within: IPV6_DEADLINE })??;
+            self.await_use(address).await?;
         }
         Ok(())
+    }
+
+    /// Waits until the kernel uses the pod's IPv6 address.
+    pub(super) async fn await_use(&self, address: IpAddr) -> Result<(), AddPodError> {
+        tokio::time::timeout(IPV6_DEADLINE, self.until_local(address))
+            .await
+            .map_err(|_elapsed| AddPodError::NotUsable { address, within: IPV6_DEADLINE })?
     }
 
     async fn until_local(&self, address: IpAddr) -> Result<(), AddPodError> {
@@ -337,7 +345,7 @@ impl Sides {
         Ok(())
     }
 
-    async fn raise_loopback(&self, wanted: &PodLink) -> Result<(), AddPodError> {
+    pub(super) async fn raise_loopback(&self, wanted: &PodLink) -> Result<(), AddPodError> {
         if has_ipv6(wanted) {
             self.set_in_pod("net/ipv6/conf/lo/disable_ipv6", "0")?;
         }
@@ -355,14 +363,17 @@ impl Sides {
     }
 }
 
-fn add_route(route: &Route, device: &InterfaceName) -> impl FnOnce(KernelError) -> AddPodError {
+pub(super) fn add_route(
+    route: &Route,
+    device: &InterfaceName,
+) -> impl FnOnce(KernelError) -> AddPodError {
     |source| AddPodError::AddRoute { route: route.clone(), device: device.clone(), source }
 }
 
-fn end(name: &InterfaceName, link: &Link) -> LinkEnd {
+pub(super) fn end(name: &InterfaceName, link: &Link) -> LinkEnd {
     LinkEnd { name: name.clone(), mac: link.mac, mtu: link.mtu }
 }
 
-fn has_ipv6(wanted: &PodLink) -> bool {
+pub(super) fn has_ipv6(wanted: &PodLink) -> bool {
     all(&wanted.addresses, wanted.node_local).any(|address| address.is_ipv6())
 }

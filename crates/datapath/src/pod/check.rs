@@ -8,7 +8,7 @@ use netlink_packet_route::AddressFamily;
 
 use super::add::{WITHOUT_IPV6, ipv6_is_off};
 use super::objects::{self, LinkObjects, all};
-use super::{PodExpectation, PodIpv6};
+use super::{ParentError, PodExpectation, PodIpv6};
 use crate::link::{self, Link};
 use crate::netlink::{KernelError, Netlink};
 use crate::netns::{Netns, NetnsError};
@@ -57,6 +57,41 @@ pub enum CheckError {
         host_name: InterfaceName,
         /// The expected owner.
         owner: Owner,
+    },
+    /// The pod's interface is not the owner's `ipvlan` child.
+    #[error("{ifname} is not the ipvlan child of {owner}")]
+    NoChild {
+        /// Its name.
+        ifname: InterfaceName,
+        /// The expected owner.
+        owner: Owner,
+    },
+    /// What a child of the address's ENI needs was not found.
+    #[error(transparent)]
+    Parent(#[from] ParentError),
+    /// The child is another device's.
+    #[error("{ifname} is no child of {device}, which has the pod's address")]
+    OtherParent {
+        /// Its name.
+        ifname: InterfaceName,
+        /// The device of the address's ENI.
+        device: String,
+    },
+    /// The child's mode is another one. All children of a device have the mode of the last one that was made.
+    #[error("{ifname} is in mode {found}, not {expected}")]
+    Mode {
+        /// Its name.
+        ifname: InterfaceName,
+        /// The configured one.
+        expected: String,
+        /// The kernel's.
+        found: String,
+    },
+    /// The node cannot find the pod's child: the namespace has no number.
+    #[error("the kernel has no number for {}", netns.display())]
+    NoNumber {
+        /// Path of the pod's namespace.
+        netns: PathBuf,
     },
     /// An end was set down.
     #[error("{name} is down")]
@@ -196,7 +231,11 @@ async fn check_links(
     Ok((host, pod))
 }
 
-fn check_mac(name: &InterfaceName, link: &Link, mac: Option<MacAddr>) -> Result<(), CheckError> {
+pub(super) fn check_mac(
+    name: &InterfaceName,
+    link: &Link,
+    mac: Option<MacAddr>,
+) -> Result<(), CheckError> {
     match mac {
         Some(expected) if expected != link.mac => {
             Err(CheckError::Mac { name: name.clone(), expected, found: link.mac })
@@ -205,7 +244,7 @@ fn check_mac(name: &InterfaceName, link: &Link, mac: Option<MacAddr>) -> Result<
     }
 }
 
-fn check_end(
+pub(super) fn check_end(
     expected: &PodExpectation,
     name: &InterfaceName,
     link: &Link,
@@ -233,7 +272,8 @@ async fn check_pod(
         return Err(CheckError::NoAddress { device: device(), address: *address });
     }
     let table = objects.pod_routes.first().map_or(RouteTable::MAIN, |route| route.table);
-    let found = routes(expected, netlink, pod, table).await.map_err(read("the pod's routes"))?;
+    let found =
+        routes(&families(expected), netlink, pod, table).await.map_err(read("the pod's routes"))?;
     if let Some(route) = missing(&objects.pod_routes, &found) {
         return Err(CheckError::NoRoute { route: route.clone(), device: device() });
     }
@@ -249,7 +289,7 @@ async fn check_pod(
 }
 
 /// What [`switch_ipv6_off`](super::MadeLink::switch_ipv6_off) has set, and what the pod's end has from that.
-fn check_ipv6(expected: &PodExpectation, netns: &Netns) -> Result<(), CheckError> {
+pub(super) fn check_ipv6(expected: &PodExpectation, netns: &Netns) -> Result<(), CheckError> {
     match expected.ipv6 {
         PodIpv6::AsItIs => return Ok(()),
         PodIpv6::Off => {}
@@ -273,7 +313,7 @@ async fn check_host(
     host: &Link,
     objects: &LinkObjects,
 ) -> Result<(), CheckError> {
-    let found = routes(expected, netlink, host, RouteTable::MAIN).await;
+    let found = routes(&families(expected), netlink, host, RouteTable::MAIN).await;
     let found = found.map_err(read("the node's routes"))?;
     if let Some(route) = missing(&objects.host_routes, &found) {
         let device = expected.host_name.clone();
@@ -313,14 +353,14 @@ async fn rules(expected: &PodExpectation, netlink: &Netlink) -> Result<Vec<Rule>
 }
 
 /// The routes over `link` in `table`.
-async fn routes(
-    expected: &PodExpectation,
+pub(super) async fn routes(
+    families: &[AddressFamily],
     netlink: &Netlink,
     link: &Link,
     table: RouteTable,
 ) -> Result<Vec<Route>, KernelError> {
     let mut found = Vec::new();
-    for family in families(expected) {
+    for family in families.iter().copied() {
         let filter = Filter { family, table, device: Some(link.index) };
         found.extend(route::list(netlink, filter).await?);
     }
@@ -328,7 +368,7 @@ async fn routes(
 }
 
 /// The families of the pod's addresses, each once.
-fn families(expected: &PodExpectation) -> Vec<AddressFamily> {
+pub(super) fn families(expected: &PodExpectation) -> Vec<AddressFamily> {
     let mut families: Vec<_> =
         all(&expected.addresses, expected.node_local).map(address::family).collect();
     families.sort_by_key(|family| u8::from(*family));
@@ -336,10 +376,10 @@ fn families(expected: &PodExpectation) -> Vec<AddressFamily> {
     families
 }
 
-fn missing<'a, T: PartialEq>(wanted: &'a [T], found: &[T]) -> Option<&'a T> {
+pub(super) fn missing<'a, T: PartialEq>(wanted: &'a [T], found: &[T]) -> Option<&'a T> {
     wanted.iter().find(|wanted| !found.contains(wanted))
 }
 
-fn read(what: &'static str) -> impl Fn(KernelError) -> CheckError + Copy {
+pub(super) fn read(what: &'static str) -> impl Fn(KernelError) -> CheckError + Copy {
     move |source| CheckError::Read { what, source }
 }

@@ -1,10 +1,11 @@
-//! Removes a pod's link from the node. The pod's namespace may be gone: nothing in it is needed.
+//! Removes a pod's link from the node, or its `ipvlan` child. The pod's namespace may be gone: no path of it is needed.
 
 use std::fmt;
 use std::net::IpAddr;
 
 use netlink_packet_route::AddressFamily;
 
+use super::ipvlan::children::{self, Child};
 use super::{Goes, PodRemoval, PodRemoved, remove_rules};
 use crate::link::{self, Link};
 use crate::netlink::{KernelError, Netlink};
@@ -51,6 +52,12 @@ pub enum DelPodFailure {
     /// The host's end could not be looked up by its mark.
     #[error("list the links")]
     ListLinks(#[source] KernelError),
+    /// The `ipvlan` child could not be looked up by its mark.
+    #[error("list the ipvlan children in pods' namespaces")]
+    ListChildren(#[source] KernelError),
+    /// The `ipvlan` child could not be removed.
+    #[error("remove the ipvlan child")]
+    RemoveChild(#[source] KernelError),
     /// The addresses that are routed to the host's end could not be read.
     #[error("list the routes over the link")]
     ListRoutes(#[source] KernelError),
@@ -105,13 +112,14 @@ impl From<SweepError> for DelPodFailure {
 /// Removes the rules and routes of a pod's addresses, and the host's end of its link, or retires that
 /// end. It may be repeated.
 ///
-/// 1. The owner's mark decides which link it is, whatever the link's name. Only where no link has
-///    the mark, it is the link of that name, if that one has no mark.
+/// 1. The owner's mark decides which link it is, whatever the link's name. Where no link has the mark, an `ipvlan`
+///    child may have it. Only where neither has it, it is the link of that name, if that one has no mark.
 /// 2. A link with another owner's mark belongs to a newer sandbox, and stays.
 /// 3. An address that is routed to another link belongs to another pod now, and stays too.
 ///
 /// Costs a dump of all links if the link of that name does not have the mark, and another one if the
-/// link goes now.
+/// link goes now. If no link has the mark, it costs a dump for each namespace that has a number too. A child goes at
+/// once, which takes the kernel some 20 ms.
 ///
 /// # Errors
 ///
@@ -203,6 +211,8 @@ async fn remove(
 /// The host's end, as far as it exists.
 enum Found {
     Ours(Link),
+    /// The owner's children; never empty.
+    Children(Vec<Child>),
     /// Another owner has the name.
     NotOurs,
     Absent,
@@ -212,7 +222,7 @@ impl Found {
     fn ours(&self) -> Option<&Link> {
         match self {
             Found::Ours(link) => Some(link),
-            Found::NotOurs | Found::Absent => None,
+            Found::Children(_) | Found::NotOurs | Found::Absent => None,
         }
     }
 }
@@ -230,14 +240,20 @@ async fn find(netlink: &Netlink, removal: &PodRemoval, failures: &mut Vec<DelPod
         failures.push(DelPodFailure::ListLinks(error));
         Vec::new()
     });
-    let marked = links.into_iter().find(|link| link.is_of(&removal.owner));
-    match (marked, named) {
-        (Some(link), _) => Found::Ours(link),
+    if let Some(link) = links.into_iter().find(|link| link.is_of(&removal.owner)) {
+        return Found::Ours(link);
+    }
+    let children = children::of(netlink, &removal.owner).await.unwrap_or_else(|error| {
+        failures.push(DelPodFailure::ListChildren(error));
+        Vec::new()
+    });
+    match named {
+        _ if !children.is_empty() => Found::Children(children),
         // amazon-vpc-cni-k8s sets no mark.
-        (None, Some(link)) if link.is_veth && link.owner.is_none() => Found::Ours(link),
-        (None, Some(link)) if link.is_retired() => Found::Absent,
-        (None, Some(_)) => Found::NotOurs,
-        (None, None) => Found::Absent,
+        Some(link) if link.is_veth && link.owner.is_none() => Found::Ours(link),
+        Some(link) if link.is_retired() => Found::Absent,
+        Some(_) => Found::NotOurs,
+        None => Found::Absent,
     }
 }
 
@@ -296,6 +312,14 @@ async fn retire(netlink: &Netlink, link: &Found, failures: &mut Vec<DelPodFailur
     match link {
         Found::Absent => Removal::Absent,
         Found::NotOurs => Removal::NotOurs,
+        Found::Children(children) => {
+            for child in children {
+                if let Err(error) = child.remove(netlink).await {
+                    failures.push(DelPodFailure::RemoveChild(error));
+                }
+            }
+            Removal::Removed
+        }
         Found::Ours(link) => {
             if let Err(error) = retired::retire(netlink, link.index).await {
                 failures.push(DelPodFailure::RetireLink(error));

@@ -1,23 +1,24 @@
-//! The host ends of all pods' links on this node, of any plugin.
+//! The host ends of all pods' links on this node, of any plugin, and the `ipvlan` children of its devices.
 
 use std::collections::BTreeSet;
 use std::net::IpAddr;
 
 use netlink_packet_route::AddressFamily;
 
+use super::ipvlan::children;
 use crate::RouteTable;
 use crate::link;
 use crate::netlink::{KernelError, Netlink};
 use crate::route::{self, Filter, Route};
 
-/// The host's end of a pod's link.
+/// The host's end of a pod's link, or a pod's `ipvlan` child.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct HostLink {
-    /// Its name.
+    /// Its name. For an `ipvlan` child, one that no link of the node has.
     pub name: String,
     /// Its mark, see [`crate::Owner`]. `None` for links of amazon-vpc-cni-k8s.
     pub owner: Option<String>,
-    /// The addresses that are routed to it; may be empty if it has a mark.
+    /// The addresses that are routed to it, or that the child has; may be empty if it has a mark.
     pub addresses: BTreeSet<IpAddr>,
 }
 
@@ -33,12 +34,17 @@ pub enum HostLinksError {
     /// The routes could not be listed.
     #[error("list the routes of the main table")]
     Routes(#[source] KernelError),
+    /// The `ipvlan` children could not be listed.
+    #[error("list the ipvlan children in pods' namespaces")]
+    Children(#[source] KernelError),
 }
 
-/// All veths to which the main table routes single addresses, and all veths with a mark.
+/// All veths to which the main table routes single addresses, all veths with a mark, and the `ipvlan` children of the
+/// node's devices in other namespaces.
 ///
 /// The name does not matter. An address that is routed to a veth belongs to a pod there, and another
-/// pod with the same address would cut that pod off. Retired links are left out. Costs three dumps.
+/// pod with the same address would cut that pod off. So would one with the address of a child. Retired links are left
+/// out. Costs four dumps, and one for each namespace that has a number.
 ///
 /// # Errors
 ///
@@ -59,7 +65,18 @@ pub async fn host_links() -> Result<Vec<HostLink>, HostLinksError> {
         name: link.name,
         owner: link.owner,
     });
-    Ok(pods.filter(|link| link.owner.is_some() || !link.addresses.is_empty()).collect())
+    let children = of_children(&netlink).await.map_err(HostLinksError::Children)?;
+    let all = pods.chain(children);
+    Ok(all.filter(|link| link.owner.is_some() || !link.addresses.is_empty()).collect())
+}
+
+async fn of_children(netlink: &Netlink) -> Result<Vec<HostLink>, KernelError> {
+    let mut links = Vec::new();
+    for child in children::list(netlink).await? {
+        let (name, owner) = (child.label(), child.mark().map(str::to_owned));
+        links.push(HostLink { name, owner, addresses: child.addresses(netlink).await? });
+    }
+    Ok(links)
 }
 
 /// The address that `route` leads to, if that is one address, directly on the link `device`.

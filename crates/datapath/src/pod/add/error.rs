@@ -8,6 +8,7 @@ use ipnet::IpNet;
 
 use crate::netlink::KernelError;
 use crate::netns::NetnsError;
+use crate::pod::ParentError;
 use crate::sysctl::SysctlError;
 use crate::{InterfaceName, Neighbour, Owner, Route, Rule};
 
@@ -98,6 +99,37 @@ pub enum AddPodError {
         host_name: InterfaceName,
         /// The pod's end.
         ifname: InterfaceName,
+        /// The kernel's answer.
+        #[source]
+        source: KernelError,
+    },
+    /// The device of the address's ENI, or what a child of it needs, was not found. Nothing was changed.
+    #[error(transparent)]
+    Parent(#[from] ParentError),
+    /// The pod's namespace has no number by which the node would find the child again. Nothing was changed.
+    #[error("give the pod's network namespace a number")]
+    Number(#[source] KernelError),
+    /// The kernel has no `ipvlan`. Nothing was changed.
+    #[error("this kernel has no ipvlan")]
+    NoIpvlan(#[source] KernelError),
+    /// The child could not be created.
+    #[error("create {ifname} as an ipvlan child of {parent}")]
+    CreateChild {
+        /// The pod's interface.
+        ifname: InterfaceName,
+        /// The ENI's device.
+        parent: String,
+        /// The kernel's answer.
+        #[source]
+        source: KernelError,
+    },
+    /// The child did not get its name and its mark.
+    #[error("name the ipvlan child {ifname} and mark it as {owner}")]
+    NameChild {
+        /// The pod's interface.
+        ifname: InterfaceName,
+        /// The mark.
+        owner: Owner,
         /// The kernel's answer.
         #[source]
         source: KernelError,

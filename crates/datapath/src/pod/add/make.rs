@@ -12,14 +12,14 @@ use crate::pod::PodLink;
 
 /// The two namespaces that the link connects.
 #[derive(Debug)]
-pub(super) struct Sides {
-    pub(super) host: Netlink,
-    pub(super) pod: Netlink,
-    pub(super) netns: Netns,
+pub(in crate::pod) struct Sides {
+    pub(in crate::pod) host: Netlink,
+    pub(in crate::pod) pod: Netlink,
+    pub(in crate::pod) netns: Netns,
 }
 
 impl Sides {
-    pub(super) fn open(netns: &Path) -> Result<Self, AddPodError> {
+    pub(in crate::pod) fn open(netns: &Path) -> Result<Self, AddPodError> {
         let netns = Netns::open(netns).map_err(AddPodError::Netns)?;
         let own = Netns::current().map_err(AddPodError::Netns)?;
         if netns.is_same(&own).map_err(AddPodError::Netns)? {
@@ -31,7 +31,7 @@ impl Sides {
     }
 
     /// Returns the index of the host's end.
-    pub(super) async fn create(&self, wanted: &PodLink) -> Result<u32, AddPodError> {
+    pub(in crate::pod) async fn create(&self, wanted: &PodLink) -> Result<u32, AddPodError> {
         self.clear_ifname(wanted).await?;
         self.clear_host_name(wanted).await?;
         self.create_pair(wanted).await?;
@@ -43,7 +43,7 @@ impl Sides {
     }
 
     /// Whether the pod's interface is the end of a link of the same owner.
-    pub(super) async fn is_made(&self, wanted: &PodLink) -> Result<bool, AddPodError> {
+    pub(in crate::pod) async fn is_made(&self, wanted: &PodLink) -> Result<bool, AddPodError> {
         let Some(pod) = find(&self.pod, &wanted.ifname).await? else { return Ok(false) };
         let Some(index) = pod.peer else { return Ok(false) };
         let host = link::by_index(&self.host, index)
@@ -65,7 +65,10 @@ impl Sides {
     }
 
     /// The host's end of the link that ends in `end`, if it waits for removal.
-    pub(super) async fn retired_host_end(&self, end: &Link) -> Result<Option<Link>, AddPodError> {
+    pub(in crate::pod) async fn retired_host_end(
+        &self,
+        end: &Link,
+    ) -> Result<Option<Link>, AddPodError> {
         let Some(index) = end.peer else { return Ok(None) };
         let host = link::by_index(&self.host, index)
             .await
@@ -113,7 +116,7 @@ impl Sides {
     }
 }
 
-pub(super) async fn find(
+pub(in crate::pod) async fn find(
     netlink: &Netlink,
     name: &InterfaceName,
 ) -> Result<Option<Link>, AddPodError> {
@@ -122,7 +125,7 @@ pub(super) async fn find(
         .map_err(|source| AddPodError::ReadLink { name: name.clone(), source })
 }
 
-pub(super) fn refuse_bad_addresses(wanted: &PodLink) -> Result<(), AddPodError> {
+pub(in crate::pod) fn refuse_bad_addresses(wanted: &PodLink) -> Result<(), AddPodError> {
     if wanted.addresses.is_empty() {
         return Err(AddPodError::NoAddress { host_name: wanted.host_name.clone() });
     }
