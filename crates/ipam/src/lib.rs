@@ -11,6 +11,7 @@ pub mod call;
 pub mod connection_tracking;
 mod engine;
 mod eni;
+pub mod eni_config;
 pub mod event;
 pub mod forecast;
 pub mod id;
