@@ -30,6 +30,7 @@ mod retry;
 mod streak;
 mod subnets;
 pub mod time;
+pub mod trouble;
 pub mod view;
 
 pub use engine::{Boot, Engine};
