@@ -2,8 +2,10 @@
 
 mod asking;
 mod check_config;
+mod config_maps;
 mod facts;
 mod hints;
+mod kubernetes;
 mod limits;
 mod live;
 mod logging;

@@ -3,41 +3,49 @@
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use agent::{Config, Edges, Inlet, NeighbourLimits, PodLinks, StateDirectory, host};
+use agent::{
+    Config, Edges, Inlet, NeighbourLimits, PodLinks, SettingsRefused, StateDirectory, host,
+};
 use anyhow::Context as _;
 use aws::{ConnectOptions, Ec2, Proxies, Roots};
 use command_line::{Exit, Failure};
 use ipam::call::{Action, CallError, CallErrorKind, CallId, Ec2Call};
 use ipam::event::Event;
 use ipam::time::Timestamp;
-use settings::{InForce, Settings};
+use k8s::Reports;
+use settings::{ConfigMaps, InForce, Settings};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::{mpsc, watch};
 use tokio::task::{JoinError, JoinHandle};
 use tracing::{error, info, warn};
 
 use crate::facts::{FactsSource, Identity, Learnt};
+use crate::kubernetes::Outbox;
 use crate::limits::{self, Known};
-use crate::live::Live;
-use crate::{hints, logging, migration, node};
+use crate::live::{Live, Voice};
+use crate::{config_maps, hints, kubernetes, logging, migration, node};
+
+/// Refusals that wait to become reports. Further ones are dropped.
+const REFUSALS_AT_ONCE: usize = 64;
 
 /// Runs until SIGTERM or SIGINT.
 pub(crate) fn run() -> Result<(), Failure> {
     let in_force = InForce::of_process()?;
     logging::start(&in_force.settings)?;
+    let started = config_maps::recall(in_force);
     let runtime = tokio::runtime::Builder::new_multi_thread()
         // One for the event loop and one for everything else; no task runs for long.
         .worker_threads(2)
         .enable_all()
         .build()
         .context("start the runtime")?;
-    let result = runtime.block_on(daemon(in_force));
+    let result = runtime.block_on(daemon(started));
     // Calls to EC2 that are still in flight are on record, so the next start settles them.
     runtime.shutdown_background();
     result
 }
 
-async fn daemon(in_force: InForce) -> Result<(), Failure> {
+async fn daemon((in_force, maps): (InForce, ConfigMaps)) -> Result<(), Failure> {
     let mut signals = Signals::listen().context("listen for signals")?;
     let hangups = signal(SignalKind::hangup()).context("listen for SIGHUP")?;
     let settings = in_force.settings.clone();
@@ -79,8 +87,21 @@ async fn daemon(in_force: InForce) -> Result<(), Failure> {
         tokio::spawn(host::keep(wanted, inlet.clone(), reports.clone(), limits_of_neighbours));
     let ranging = tokio::spawn(hints::send_ranges_forever(facts.clone(), inlet.clone()));
     let hinting = tokio::spawn(hints::send_forever(inlet.clone()));
-    let live = Live::new(in_force, limits, vcpus, inlet.clone());
-    let caller = tokio::spawn(make_calls(ec2, called, inlet));
+    let (refusals, refused) = mpsc::channel(REFUSALS_AT_ONCE);
+    let (troubles, queue) = Reports::queue();
+    let (tell_maps, newest_maps) = watch::channel(None);
+    let outbox = Outbox { refusals: refused, reports: (troubles.clone(), queue), maps: tell_maps };
+    let (attending, notes) = (settings.clone(), reports.notes.clone());
+    // Nothing waits for it, and the daemon goes on without it.
+    tokio::spawn(kubernetes::attend(attending, outbox, inlet.clone(), notes));
+    let settings_refused = SettingsRefused::default();
+    let voice = Voice {
+        notes: reports.notes.clone(),
+        reports: Some(troubles.clone()),
+        refused: settings_refused.clone(),
+    };
+    let live = Live::new(in_force, limits, vcpus, inlet.clone(), maps, voice);
+    let caller = tokio::spawn(make_calls(ec2, called, inlet, troubles));
     let host::Reports { notes, repairs } = reports;
     let config = Config {
         node: node::node(&settings, &facts, &boot),
@@ -88,11 +109,13 @@ async fn daemon(in_force: InForce) -> Result<(), Failure> {
         limits_from: source.to_string(),
         notes: notes.clone(),
         host_repairs: repairs,
+        settings_refused,
         policy,
         pod_links: PodLinks { mtu: settings.pod_mtu, disable_ipv6: settings.disable_pod_ipv6 },
         socket: settings.socket,
         metrics_port: settings.metrics_port,
         runtime_socket: settings.runtime_socket,
+        refusals,
         inherited,
     };
     let ended = tokio::select! {
@@ -100,7 +123,7 @@ async fn daemon(in_force: InForce) -> Result<(), Failure> {
         refuted = identity.refuted(&facts, &notes), if facts_source == FactsSource::Kept => {
             Err(refuted)
         }
-        never = live.follow(hangups, late) => match never {},
+        never = live.follow(hangups, newest_maps, late) => match never {},
         // Without one of these tasks the daemon would be half a daemon, so it ends.
         panic = panicked(keeper) => Err(panic).context("keep the ENIs' links up"),
         panic = panicked(caller) => Err(panic).context("make EC2 calls"),
@@ -179,10 +202,21 @@ fn no_client(why: &str) -> Failure {
 }
 
 /// Makes the calls that arrive, concurrently, until their sender is dropped.
-async fn make_calls(ec2: Ec2, mut calls: mpsc::UnboundedReceiver<(CallId, Ec2Call)>, inlet: Inlet) {
+async fn make_calls(
+    ec2: Ec2,
+    mut calls: mpsc::UnboundedReceiver<(CallId, Ec2Call)>,
+    inlet: Inlet,
+    troubles: Reports,
+) {
     while let Some((id, call)) = calls.recv().await {
-        let (ec2, inlet) = (ec2.clone(), inlet.clone());
-        tokio::spawn(async move { inlet.send(make_call(ec2, id, call).await) });
+        let (ec2, inlet, troubles) = (ec2.clone(), inlet.clone(), troubles.clone());
+        tokio::spawn(async move {
+            let done = make_call(ec2, id, call.clone()).await;
+            if let Event::CallDone { result: Err(fault), .. } = &done {
+                kubernetes::report_call(&call, fault, &troubles);
+            }
+            inlet.send(done);
+        });
     }
 }
 

@@ -9,6 +9,7 @@ pub mod containerd;
 pub mod exec;
 pub mod image;
 pub mod install;
+pub mod kube;
 pub mod peers;
 pub mod pings;
 pub mod process;

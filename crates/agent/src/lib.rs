@@ -38,7 +38,8 @@ use std::thread;
 use std::time::Duration;
 
 use anyhow::{Context as _, anyhow};
-use ipam::event::Event;
+use ipam::event::{Event, Refusal};
+use ipam::id::Pod;
 use ipam::policy::{Limits, Node, Policy};
 use ipam::record::Record;
 use ipam::time::Timestamp;
@@ -65,7 +66,7 @@ pub use crate::boot::boot_id;
 pub use crate::error_chain::error_chain;
 pub use crate::event_loop::Edges;
 pub use crate::handle::{Inbox, Inlet, channel};
-pub use crate::metrics::HostRepairs;
+pub use crate::metrics::{HostRepairs, SettingsRefused};
 pub use crate::notes::Notes;
 pub use crate::state::lock::StateDirectory;
 
@@ -87,6 +88,8 @@ pub struct Config {
     pub notes: Notes,
     /// The metric of the node's own network.
     pub host_repairs: HostRepairs,
+    /// The metric of refused settings.
+    pub settings_refused: SettingsRefused,
     /// The user's settings, as the engine's policy.
     pub policy: Policy,
     /// What all pods' links have in common.
@@ -97,6 +100,8 @@ pub struct Config {
     pub metrics_port: Option<u16>,
     /// The container runtime's socket. `None` if the daemon must not ask the runtime.
     pub runtime_socket: Option<PathBuf>,
+    /// Where each ADD that gets no address is reported, with its pod. Reports are dropped while it is full.
+    pub refusals: mpsc::Sender<(Pod, Refusal)>,
     /// The record to start with if the directory has none: another daemon's allocations.
     pub inherited: Record,
 }
@@ -154,11 +159,13 @@ impl Daemon {
             limits_from,
             notes,
             host_repairs,
+            settings_refused,
             policy,
             pod_links,
             socket,
             metrics_port,
             runtime_socket,
+            refusals,
             inherited,
         } = config;
         // Files are named after the machine's time. The engine's clock may be ahead, because of the record.
@@ -171,12 +178,13 @@ impl Daemon {
             .context("start the thread that writes the state")?;
         let handle = Handle::new(inlet.clone(), clock);
         let repaired = host_repairs.clone();
-        let counters = Arc::new(Counters::default().with(host_repairs));
+        let counters = Arc::new(Counters::default().with(host_repairs, settings_refused));
         let mut tasks = Tasks::default();
         let watching = clock.watch_forever(notes.clone());
         tasks.spawn("watches the machine's clock", async { match watching.await {} });
         let (counted, named) = (Arc::clone(&counters), node.clone());
-        let service = Service::new(handle.clone(), counted, pod_links, named, limits_from, notes);
+        let told = service::Told { node: named, limits_from, notes, refusals };
+        let service = Service::new(handle.clone(), counted, pod_links, told);
         let (mut engine, mut first) =
             Engine::new(Boot { node, limits, policy, record }, clock.now());
         // Before any address is allocated, since pods may run that the record has lost.

@@ -14,7 +14,7 @@ use ipam::event::Refusal;
 use ipam::view::{EniStage, EniView, FamilyView, PoolView};
 
 pub(crate) use self::counters::Counters;
-pub use self::counters::HostRepairs;
+pub use self::counters::{HostRepairs, SettingsRefused};
 use self::page::Page;
 pub(crate) use self::server::serve_forever;
 

@@ -3,11 +3,13 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use ipam::event::Answer;
+use ipam::event::{Answer, Refusal};
+use ipam::id::Pod;
 use ipam::policy::Node;
 use proto::v1;
 use proto::v1::add_reply::Outcome;
 use proto::v1::ipam_server::Ipam;
+use tokio::sync::mpsc;
 use tonic::transport::server::UdsConnectInfo;
 use tonic::{Request, Response, Status};
 
@@ -29,9 +31,16 @@ pub(crate) struct Service {
     counters: Arc<Counters>,
     adding: Adding,
     pod_links: PodLinks,
-    node: Node,
-    limits_from: String,
-    notes: Notes,
+    told: Told,
+}
+
+/// What the agent's caller has told of the node, and wants to be told.
+#[derive(Debug)]
+pub(crate) struct Told {
+    pub(crate) node: Node,
+    pub(crate) limits_from: String,
+    pub(crate) notes: Notes,
+    pub(crate) refusals: mpsc::Sender<(Pod, Refusal)>,
 }
 
 impl Service {
@@ -39,11 +48,9 @@ impl Service {
         handle: Handle,
         counters: Arc<Counters>,
         pod_links: PodLinks,
-        node: Node,
-        limits_from: String,
-        notes: Notes,
+        told: Told,
     ) -> Self {
-        Self { handle, counters, adding: Adding::default(), pod_links, node, limits_from, notes }
+        Self { handle, counters, adding: Adding::default(), pod_links, told }
     }
 }
 
@@ -65,7 +72,7 @@ impl Ipam for Service {
         self.counters.add_arrived();
         let arrived = Instant::now();
         let node_local = wire::node_local(takes_node_local);
-        let answer = self.handle.add(key, pod, netns, node_local, timeout).await?;
+        let answer = self.handle.add(key, pod.clone(), netns, node_local, timeout).await?;
         self.counters.add_answered(&answer, arrived.elapsed());
         let outcome = match answer {
             Answer::Granted(assignment) => {
@@ -74,7 +81,11 @@ impl Ipam for Service {
                 let node_local = wire::text_of(assignment.node_local);
                 Outcome::Granted(v1::Granted { addresses, mtu, node_local, disable_ipv6 })
             }
-            Answer::Refused(refusal) => Outcome::Refused(wire::refused(refusal)),
+            Answer::Refused(refusal) => {
+                // Dropped if nobody takes reports, or too many wait.
+                let _ = self.told.refusals.try_send((pod, refusal.clone()));
+                Outcome::Refused(wire::refused(refusal))
+            }
             answer @ (Answer::Released(_) | Answer::Collected(_)) => return Err(mismatch(&answer)),
         };
         failpoint::pass("replying", "add");
@@ -143,8 +154,9 @@ impl Ipam for Service {
         _request: Request<v1::ViewRequest>,
     ) -> Result<Response<v1::ViewReply>, Status> {
         let mut view = self.handle.view().await?;
-        view.blocked.extend(self.notes.lines());
-        Ok(Response::new(wire::view(&self.node, self.limits_from.clone(), view)))
+        let Told { node, limits_from, notes, refusals: _ } = &self.told;
+        view.blocked.extend(notes.lines());
+        Ok(Response::new(wire::view(node, limits_from.clone(), view)))
     }
 }
 

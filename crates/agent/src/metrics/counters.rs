@@ -29,6 +29,24 @@ pub(crate) struct Counters {
     pods_restored: IntCounter,
     retired_links: IntGauge,
     host_repairs: HostRepairs,
+    settings_refused: SettingsRefused,
+}
+
+/// The metric of changed settings that were refused. Clones share the number.
+#[derive(Debug, Clone)]
+pub struct SettingsRefused(IntCounter);
+
+impl Default for SettingsRefused {
+    fn default() -> Self {
+        Self(counter(&registry::SETTINGS_REFUSED))
+    }
+}
+
+impl SettingsRefused {
+    /// Settings were refused once more.
+    pub fn count(&self) {
+        self.0.inc();
+    }
 }
 
 /// The metric of what was put back of the node's own network. Clones share the numbers.
@@ -119,6 +137,7 @@ impl Default for Counters {
             retired_links: IntGauge::with_opts(registry::RETIRED_LINKS.opts(Kind::Gauge))
                 .expect("a test constructs every metric"),
             host_repairs: HostRepairs::default(),
+            settings_refused: SettingsRefused::default(),
         }
     }
 }
@@ -128,9 +147,9 @@ const DELETED: &str = "PodDeleted";
 const COLLECTED: &str = "GC";
 
 impl Counters {
-    /// These counters, with the metric that the keeper of the host network counts in.
-    pub(crate) fn with(self, host_repairs: HostRepairs) -> Self {
-        Self { host_repairs, ..self }
+    /// These counters, with the metrics that others count in.
+    pub(crate) fn with(self, host_repairs: HostRepairs, settings_refused: SettingsRefused) -> Self {
+        Self { host_repairs, settings_refused, ..self }
     }
 
     /// An ADD has arrived.
@@ -216,6 +235,7 @@ impl Counters {
         page.add(self.pods_restored.clone());
         page.add(self.retired_links.clone());
         page.add(self.host_repairs.0.clone());
+        page.add(self.settings_refused.0.clone());
     }
 
     fn with_in_flight<T>(

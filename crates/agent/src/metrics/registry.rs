@@ -122,6 +122,8 @@ metrics! {
         "ENIs that got the primary ENI's security groups after these had changed, or somebody had changed the ENI's";
     HOST_REPAIRS: Counter "tidepool_host_network_repairs_total" ["part"]
         "Repairs of the node's own network after another program had changed it: kernel_rules, node, default_route, nat, eni, neighbours, host_ports";
+    SETTINGS_REFUSED: Counter "tidepool_settings_refused_total" []
+        "Changed settings that were refused, by SIGHUP or from a ConfigMap; those in force stay";
     EC2_CALLS: Counter "awscni_ec2api_req_count" ["fn"]
         "Calls to EC2 that have ended, by action, without DescribeInstanceTypes";
     EC2_FAILURES: Counter "awscni_ec2api_error_count" ["fn"]
