@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use agent::{Inlet, Notes, checked_file, error_chain};
@@ -85,7 +85,7 @@ pub(crate) async fn attend(settings: Settings, outbox: Outbox, inlet: Inlet, not
     let desk = Desk {
         file: settings.state_directory.join(FILE),
         last: None,
-        faults: BTreeMap::new(),
+        faults: Faults::default(),
         inlet,
         notes,
         maps,
@@ -179,18 +179,41 @@ async fn pause_after(work: JoinHandle<()>) {
 struct Desk {
     file: PathBuf,
     last: Option<EniConfigAnswer>,
-    /// The watches that fail, each with the reason.
-    faults: BTreeMap<&'static str, String>,
+    faults: Faults,
     inlet: Inlet,
     notes: Notes,
     maps: watch::Sender<Option<ConfigMaps>>,
+}
+
+/// What fails at present, each part with the reason. Clones share it, so that each cause is said once.
+#[derive(Debug, Clone, Default)]
+struct Faults(Arc<std::sync::Mutex<BTreeMap<&'static str, String>>>);
+
+impl Faults {
+    /// Whether `fault` is another one than before.
+    fn note(&self, of: &'static str, fault: &str) -> bool {
+        let before = self.lock().insert(of, fault.to_owned());
+        before.as_deref() != Some(fault)
+    }
+
+    /// Whether there was one.
+    fn settle(&self, of: &'static str) -> bool {
+        self.lock().remove(of).is_some()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<&'static str, String>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 impl Desk {
     /// A client for the API server; `None` if there can be none at present.
     fn connect(&mut self, access: &Access) -> Option<Cluster> {
         match Cluster::connect(access) {
-            Ok(cluster) => Some(cluster),
+            Ok(cluster) => {
+                self.take(News::Health { of: "client", fault: None });
+                Some(cluster)
+            }
             Err(fault) => {
                 self.take(News::Health { of: "client", fault: Some(error_chain(&fault)) });
                 None
@@ -215,14 +238,14 @@ impl Desk {
                 self.maps.send_replace(Some(ConfigMaps { cluster, group }));
             }
             News::Health { of, fault: Some(fault) } => {
-                if self.faults.insert(of, fault.clone()).as_ref() != Some(&fault) {
+                if self.faults.note(of, &fault) {
                     warn!(of, fault, "no answer from the API server; what it said last holds");
                     let line = format!("not at the API server; pods are served: {fault}");
                     self.notes.say(of, line);
                 }
             }
             News::Health { of, fault: None } => {
-                if self.faults.remove(of).is_some() {
+                if self.faults.settle(of) {
                     info!(of, "the API server answers again");
                     self.notes.settle(of);
                 }
@@ -247,7 +270,9 @@ impl Desk {
             }
         }
         let kept = EniConfigFile { version: VERSION, answer: answer.clone() };
-        if let Err(fault) = checked_file::write(&self.file, &kept) {
+        // The disk may be slow, and other tasks run on this thread.
+        let written = tokio::task::block_in_place(|| checked_file::write(&self.file, &kept));
+        if let Err(fault) = written {
             warn!(fault = format!("{fault:#}"), "ENIConfig cannot be kept for the next start");
         }
         self.inlet.send(Event::EniConfig(answer));
@@ -262,12 +287,12 @@ mod tests {
         EniConfigAnswer::Missing { name: name.to_owned() }
     }
 
-    #[tokio::test]
+    #[tokio::test(flavor = "multi_thread")]
     async fn changed_answer_is_kept_for_the_next_start() {
         let directory = tempfile::tempdir().unwrap();
         let (inlet, _inbox) = agent::channel();
         let file = directory.path().join(FILE);
-        let (faults, notes) = (BTreeMap::new(), Notes::default());
+        let (faults, notes) = (Faults::default(), Notes::default());
         let (maps, _) = watch::channel(None);
         let mut desk = Desk { file, last: None, faults, inlet, notes, maps };
         assert_eq!(kept_eni_config(directory.path()), None);

@@ -105,7 +105,8 @@ impl Live {
             Ok(policy) => {
                 self.voice.notes.settle(REFUSED);
                 if maps != self.maps {
-                    config_maps::keep(&self.maps_file, &maps);
+                    // The disk may be slow, and other tasks run on this thread.
+                    tokio::task::block_in_place(|| config_maps::keep(&self.maps_file, &maps));
                     self.maps = maps;
                 }
                 self.send_policy(policy);

@@ -20,6 +20,8 @@ use tracing_subscriber::util::SubscriberInitExt as _;
 const BOUNDS: Bounds = Bounds { file_bytes: 20 * 1024 * 1024, n_old: 4 };
 /// The crates to which the level applies. All others log only warnings and errors.
 const OURS: [&str; 5] = ["agent", "aws", "datapath", "ipam", "ipamd"];
+/// The prefix of kube's crates. They warn at each attempt; `kubernetes` says each cause once.
+const KUBE: &str = "kube";
 /// The prefix of the SDK's crates. Without a filter of their own, the one for `aws` would match them.
 const SDK: &str = "aws_";
 
@@ -81,6 +83,7 @@ fn init(level: Level, writer: impl for<'a> MakeWriter<'a> + Send + Sync + 'stati
     let others = level.min(Level::WARN);
     let ours = OURS.map(|name| (name, level));
     let filter = Targets::new().with_default(others).with_targets(ours).with_target(SDK, others);
+    let filter = filter.with_target(KUBE, level.min(Level::ERROR));
     let lines = tracing_subscriber::fmt::layer()
         .json()
         .flatten_event(true)

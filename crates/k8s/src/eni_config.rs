@@ -122,6 +122,8 @@ fn expected(field: &str, what: &str) -> String {
 
 #[cfg(test)]
 mod tests {
+    use mangle::hostile;
+    use proptest::prelude::*;
     use serde_json::json;
 
     use super::*;
@@ -168,5 +170,24 @@ mod tests {
         check(json!({ "subnetTags": [] }), "spec.subnetTags: expected an object with texts");
         let groups = json!({ "subnet": "subnet-1", "securityGroups": ["default"] });
         check(groups, "spec.securityGroups: \"default\" is no security group id");
+    }
+
+    /// An ENIConfig with all fields, as the API server may send it.
+    const GOOD: &str = r#"{"metadata":{"name":"pods","labels":{"a":"b"}},"spec":{"subnet":"subnet-1",
+        "subnets":["subnet-2"],"subnetTags":{"for":"pods"},"securityGroups":["sg-1"]}}"#;
+
+    proptest! {
+        /// A damaged object is no object, or has an answer that can be used or says why not.
+        #[test]
+        fn fuzz_eni_config(document in hostile(vec![GOOD.as_bytes().to_vec()])) {
+            let Ok(object) = serde_json::from_slice::<EniConfigObject>(&document) else { return Ok(()) };
+            match object.answer("pods") {
+                EniConfigAnswer::Found(config) => {
+                    prop_assert!(!config.subnets.is_empty() || !config.subnet_tags.is_empty());
+                }
+                EniConfigAnswer::Unusable { why, .. } => prop_assert!(!why.is_empty()),
+                EniConfigAnswer::Missing { .. } => prop_assert!(false, "it is there"),
+            }
+        }
     }
 }
