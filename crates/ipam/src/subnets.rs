@@ -120,7 +120,7 @@ impl Subnets {
     }
 
     /// Whether an ENIConfig chooses the subnet, as far as EC2 has described its tags.
-    pub(crate) fn are_chosen(&self, id: &SubnetId, config: &EniConfig) -> bool {
+    pub(crate) fn is_chosen(&self, id: &SubnetId, config: &EniConfig) -> bool {
         let tags = self.get(id).map(|subnet| &subnet.tags);
         config.chooses(id, tags.unwrap_or(&BTreeMap::new()))
     }

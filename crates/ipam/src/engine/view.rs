@@ -171,7 +171,7 @@ impl Engine {
         let NewEnis::By(config) = cx.new_enis() else { return fault.into_iter().collect() };
         let enis = self.pool.enis.values().filter(|eni| eni.origin == Origin::Tagged);
         let subnets = &self.inventory.subnets;
-        let n = enis.filter(|eni| !subnets.are_chosen(&eni.subnet, config)).count();
+        let n = enis.filter(|eni| !subnets.is_chosen(&eni.subnet, config)).count();
         let older = (n > 0).then(|| {
             format!("{n} ENIs are in subnets that are not in {config}; they stay, and only new ENIs follow it")
         });

@@ -116,7 +116,7 @@ impl StockTake<'_> {
         for eni in self.pool.enis.values_mut() {
             let is_primary = eni.origin == Origin::Primary;
             let is_chosen = match self.cx.new_enis() {
-                NewEnis::By(config) => subnets.are_chosen(&eni.subnet, config),
+                NewEnis::By(config) => subnets.is_chosen(&eni.subnet, config),
                 NewEnis::LikePrimary | NewEnis::Nowhere => false,
             };
             eni.excluded = if is_primary && self.cx.policy.placement == Placement::ByEniConfig {
