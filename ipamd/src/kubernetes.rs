@@ -223,7 +223,7 @@ impl Desk {
 
     /// Takes the answer that an earlier run has kept.
     fn recall(&mut self) {
-        let directory = self.file.parent().unwrap_or(Path::new("/"));
+        let directory = self.file.parent().unwrap_or_else(|| Path::new("/"));
         self.last = kept_eni_config(directory);
         if let Some(answer) = self.last.clone() {
             info!(?answer, "ENIConfig as an earlier run has kept it");
