@@ -66,33 +66,33 @@ impl Failure {
     }
 }
 
-/// The daemon's refusals in the order of their codes, from 101 on. Code 100 is for a newer daemon's
-/// refusal that this list lacks.
-const REFUSALS: [&str; 15] = [
-    "STARTING",
-    "ATTACHING",
-    "SUBNET_EXHAUSTED",
-    "SUBNET_FRAGMENTED",
-    "ENI_LIMIT",
-    "ADDRESS_LIMIT",
-    "ALL_COOLING",
-    "THROTTLED",
-    "ACCESS_DENIED",
-    "MAX_PODS",
-    "EC2_FAILING",
-    "LINK_FAILING",
-    "STATE_UNWRITABLE",
-    "EC2_REFUSES",
-    "KERNEL_UNREAD",
+/// The daemon's refusals, each with what its code is above 100. Code 100 is for a newer daemon's refusal that this
+/// list lacks.
+const REFUSALS: [(u16, &str); 16] = [
+    (1, "STARTING"),
+    (2, "ATTACHING"),
+    (3, "SUBNET_EXHAUSTED"),
+    (4, "SUBNET_FRAGMENTED"),
+    (5, "ENI_LIMIT"),
+    (6, "ADDRESS_LIMIT"),
+    (7, "ALL_COOLING"),
+    (8, "THROTTLED"),
+    (9, "ACCESS_DENIED"),
+    (10, "MAX_PODS"),
+    (11, "EC2_FAILING"),
+    (12, "LINK_FAILING"),
+    (13, "STATE_UNWRITABLE"),
+    (14, "EC2_REFUSES"),
+    (15, "KERNEL_UNREAD"),
+    (19, "ENI_CONFIG"),
 ];
 
 fn refusal_code(name: &str) -> PluginCode {
-    let place = REFUSALS.iter().position(|refusal| *refusal == name).map_or(0, |place| place + 1);
-    PluginCode::nth(u16::try_from(place).expect("the list is short"))
+    PluginCode::nth(REFUSALS.iter().find(|(_, refusal)| *refusal == name).map_or(0, |(n, _)| *n))
 }
 
 /// Refusals whose cause a person has to remove. They keep their code although the daemon retries.
-const LASTING: [&str; 7] = [
+const LASTING: [&str; 8] = [
     "SUBNET_EXHAUSTED",
     "SUBNET_FRAGMENTED",
     "ENI_LIMIT",
@@ -100,6 +100,7 @@ const LASTING: [&str; 7] = [
     "ACCESS_DENIED",
     "MAX_PODS",
     "EC2_REFUSES",
+    "ENI_CONFIG",
 ];
 
 /// ADD: the daemon has no address. Code 11 if it expects one and no person need do anything.
@@ -158,7 +159,7 @@ mod tests {
         let error = refused(&refusal("SUBNET_EXHAUSTED", 2000));
         assert_eq!(error.code.number(), 103);
         assert_eq!(error.details, "try again in 2s");
-        assert!(LASTING.iter().all(|name| REFUSALS.contains(name)));
+        assert!(LASTING.iter().all(|name| REFUSALS.iter().any(|(_, refusal)| refusal == name)));
     }
 
     #[test]
@@ -203,7 +204,7 @@ mod tests {
     fn errors_document_lists_exactly_these_codes() {
         let number = |code| ErrorCode::Plugin(code).number();
         let mut ours = vec![(100, "any other".to_owned())];
-        ours.extend(REFUSALS.map(|name| (number(refusal_code(name)), name.to_owned())));
+        ours.extend(REFUSALS.map(|(_, name)| (number(refusal_code(name)), name.to_owned())));
         ours.extend(FAILURES.map(|f| (number(f.code()), f.name().to_owned())));
         assert_eq!(documented(), ours);
     }

@@ -10,12 +10,15 @@ use aws::Imds;
 use comfy_table::{Table, presets};
 use command_line::{Failure, printable};
 use ipam::block::BlockKind;
-use ipam::policy::{Families, Needs};
+use ipam::policy::{Families, Needs, Placement};
 use settings::registry::{ALL, Support};
 use settings::{
-    InForce, SettingError, Settings, Source, Variables, families_text, limits_text, targets_text,
+    ApiServer, InForce, SettingError, Settings, Source, Variables, families_text, limits_text,
+    targets_text,
 };
 
+use crate::config_maps;
+use crate::kubernetes::eni_config_text;
 use crate::limits::{self, Known};
 
 /// How long this command waits for the metadata service; a daemon waits until it answers.
@@ -31,7 +34,7 @@ pub(crate) struct Arguments {
 
 /// Prints the settings, then limits and policy as far as the instance type is known.
 pub(crate) fn run(arguments: &Arguments) -> Result<(), Failure> {
-    let InForce { variables, settings } = InForce::of_process()?;
+    let (InForce { variables, settings }, _) = config_maps::recall(InForce::of_process()?);
     let mut text = format!("{}\n\n", settings_table(&variables));
     let instance_type = arguments.instance_type.clone().map_or_else(type_of_this_node, Ok);
     match instance_type {
@@ -91,12 +94,18 @@ fn type_text(settings: &Settings, name: &str) -> Result<String, SettingError> {
         BlockKind::V6Prefix => "one /80 prefix, that is 2^48 addresses,".to_owned(),
     };
     line(&mut text, "holds at most", format!("{holds} for pods"));
+    if policy.placement == Placement::ByEniConfig {
+        line(&mut text, "new ENIs", eni_config_text(&settings.state_directory));
+    }
     if let Families::Dual { needs, .. } = policy.families {
         let starts = match needs {
             Needs::Each => "with an address of each family only",
             Needs::Any => "with one family if the other has no address in time",
         };
         line(&mut text, "pods start", starts.to_owned());
+    }
+    if let ApiServer::Unused(why) = settings.api_server {
+        line(&mut text, "API server", format!("not used: {why}"));
     }
     for warning in settings::warnings(settings, &policy, limits) {
         line(&mut text, "warning", warning);

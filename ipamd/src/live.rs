@@ -1,17 +1,23 @@
-//! What changes while the daemon runs: the settings at SIGHUP, and the limits when EC2's answer comes late. The
-//! engine gets the new limits and policy, which hold from then on.
+//! What changes while the daemon runs: the settings, at SIGHUP or by the cluster's `ConfigMap`s, and the limits when EC2's
+//! answer comes late. The engine gets the new limits and policy, which hold from then on.
 
 use std::convert::Infallible;
+use std::path::PathBuf;
 
-use agent::{Inlet, ShownSettings, error_chain};
+use agent::{Inlet, Notes, SettingsRefused, ShownSettings, error_chain};
 use ipam::event::Event;
 use ipam::policy::{Limits, Policy};
-use settings::{InForce, Reloaded, SettingError, Variables};
+use k8s::{About, Report, Reports};
+use settings::{ConfigMaps, InForce, Reloaded, SettingError, Variables};
 use tokio::signal::unix::Signal;
 use tokio::sync::{mpsc, watch};
 use tracing::{error, info, warn};
 
+use crate::config_maps;
 use crate::logging::LevelSwitch;
+
+/// The matter of the note and the reason of the event while settings are refused.
+const REFUSED: &str = "SETTINGS_REFUSED";
 
 /// The settings and limits in force.
 #[derive(Debug)]
@@ -24,19 +30,48 @@ pub(crate) struct Live {
     levels: LevelSwitch,
     /// What the introspection shows of the settings in force.
     shown: watch::Sender<ShownSettings>,
+    /// The `ConfigMap`s in force.
+    maps: ConfigMaps,
+    /// Where they are kept.
+    maps_file: PathBuf,
+    voice: Voice,
+}
+
+/// Who learns of refused settings.
+#[derive(Debug, Default)]
+pub(crate) struct Voice {
+    pub(crate) notes: Notes,
+    pub(crate) reports: Option<Reports>,
+    pub(crate) refused: SettingsRefused,
+}
+
+impl Voice {
+    fn refuse(&self, fault: &settings::Error) {
+        let fault = error_chain(fault);
+        error!(fault, "settings refused; those in force stay");
+        let note = format!("changed settings are refused, and those in force stay: {fault}");
+        self.notes.say(REFUSED, note.clone());
+        self.refused.count();
+        if let Some(reports) = &self.reports {
+            reports.tell(Report { about: About::Node, reason: REFUSED, action: "Reload", note });
+        }
+    }
 }
 
 impl Live {
-    /// The settings and limits of the start.
+    /// The settings and limits of the start. The `maps` are part of these settings.
     pub(crate) fn new(
         in_force: InForce,
         limits: Limits,
         vcpus: Option<u32>,
         inlet: Inlet,
+        maps: ConfigMaps,
         levels: LevelSwitch,
+        voice: Voice,
     ) -> Self {
+        let maps_file = config_maps::file(&in_force.settings.state_directory);
         let (shown, _) = watch::channel(shown(&in_force.variables));
-        Self { in_force, limits, vcpus, inlet, levels, shown }
+        Self { in_force, limits, vcpus, inlet, levels, shown, maps, maps_file, voice }
     }
 
     /// The settings in force, now and later, as the introspection shows them.
@@ -44,19 +79,20 @@ impl Live {
         self.shown.subscribe()
     }
 
-    /// Reads the settings again at each of `hangups`, and takes the limits from `late`.
+    /// Reads the settings again at each of `hangups` and with each of the `maps`, and takes the limits from `late`.
     pub(crate) async fn follow(
         mut self,
         mut hangups: Signal,
+        mut maps: watch::Receiver<Option<ConfigMaps>>,
         mut late: mpsc::Receiver<Limits>,
     ) -> Infallible {
         loop {
             tokio::select! {
-                Some(()) = hangups.recv() => {
-                    // The file may be on a slow disk, and other tasks run on this thread.
-                    match tokio::task::spawn_blocking(Variables::of_process).await {
-                        Ok(next) => self.take_settings(next),
-                        Err(_panic) => error!("settings cannot be read; those in force stay"),
+                Some(()) = hangups.recv() => self.read(self.maps.clone()).await,
+                Ok(()) = maps.changed() => {
+                    let newest = maps.borrow_and_update().clone();
+                    if let Some(newest) = newest.filter(|newest| *newest != self.maps) {
+                        self.read(newest).await;
                     }
                 }
                 Some(limits) = late.recv() => self.take_limits(limits),
@@ -65,12 +101,28 @@ impl Live {
         }
     }
 
-    fn take_settings(&mut self, next: Result<Variables, settings::Error>) {
+    /// Reads environment and file again, with these maps.
+    async fn read(&mut self, maps: ConfigMaps) {
+        let with = maps.clone();
+        // The file may be on a slow disk, and other tasks run on this thread.
+        match tokio::task::spawn_blocking(move || Variables::of_process_with(&with)).await {
+            Ok(next) => self.take_settings(next, maps),
+            Err(_panic) => error!("settings cannot be read; those in force stay"),
+        }
+    }
+
+    fn take_settings(&mut self, next: Result<Variables, settings::Error>, maps: ConfigMaps) {
         match self.reload(next) {
-            Ok(policy) => self.send_policy(policy),
-            Err(fault) => {
-                error!(fault = error_chain(&fault), "settings refused; those in force stay");
+            Ok(policy) => {
+                self.voice.notes.settle(REFUSED);
+                if maps != self.maps {
+                    // The disk may be slow, and other tasks run on this thread.
+                    tokio::task::block_in_place(|| config_maps::keep(&self.maps_file, &maps));
+                    self.maps = maps;
+                }
+                self.send_policy(policy);
             }
+            Err(fault) => self.voice.refuse(&fault),
         }
     }
 
@@ -154,7 +206,8 @@ mod tests {
         let in_force = InForce::read(variables.collect()).unwrap();
         let (inlet, _inbox) = agent::channel();
         let (levels, _filter) = LevelSwitch::new(in_force.settings.log_level);
-        Live::new(in_force, LIMITS, Some(2), inlet, levels)
+        let maps = ConfigMaps::default();
+        Live::new(in_force, LIMITS, Some(2), inlet, maps, levels, Voice::default())
     }
 
     fn targets(policy: &Policy) -> Targets {
@@ -180,6 +233,25 @@ mod tests {
         assert_eq!(write_and_reload("WARM_IP_TARGET=6\nWARM_IP_TARGE=6"), (None, 5));
         assert_eq!(write_and_reload("WARM_IP_TARGET=6\nMAX_ENI=none"), (None, 5));
         assert_eq!(write_and_reload("# none"), (Some(Targets::WarmEni(1)), 0));
+    }
+
+    #[test]
+    fn refused_maps_leave_those_in_force_and_are_said() {
+        let directory = tempfile::tempdir().unwrap();
+        let mut live = live(&[]);
+        live.maps_file = config_maps::file(directory.path());
+        let mut take = |name: &str, value: &str| {
+            let cluster = [(name.to_owned(), value.to_owned())].into();
+            let maps = ConfigMaps { cluster, ..ConfigMaps::default() };
+            live.take_settings(Variables::of_process_with(&maps), maps);
+            live.in_force.settings.warm.warm_ip
+        };
+        assert_eq!(take("WARM_IP_TARGET", "5"), 5);
+        assert_eq!(take("WARM_IP_TARGET", "many"), 5);
+        assert_eq!(take("CLUSTER_NAME", "blue"), 5);
+        assert_eq!(take("WARM_IP_TARGET", "6"), 6);
+        assert_eq!(live.maps.cluster["WARM_IP_TARGET"], "6");
+        assert!(live.maps_file.exists());
     }
 
     #[test]

@@ -26,6 +26,8 @@ use self::lines::PrintableLines;
 const BOUNDS: Bounds = Bounds { file_bytes: 20 * 1024 * 1024, n_old: 4 };
 /// The crates to which the level applies. All others log only warnings and errors.
 const OURS: [&str; 5] = ["agent", "aws", "datapath", "ipam", "ipamd"];
+/// The prefix of kube's crates. They warn at each attempt; `kubernetes` says each cause once.
+const KUBE: &str = "kube";
 /// The prefix of the SDK's crates. Without a filter of their own, the one for `aws` would match them.
 const SDK: &str = "aws_";
 
@@ -106,7 +108,8 @@ fn targets(level: LogLevel) -> Targets {
     };
     let others = level.min(Level::WARN);
     let ours = OURS.map(|name| (name, level));
-    Targets::new().with_default(others).with_targets(ours).with_target(SDK, others)
+    let targets = Targets::new().with_default(others).with_targets(ours).with_target(SDK, others);
+    targets.with_target(KUBE, level.min(Level::ERROR))
 }
 
 fn init(

@@ -3,6 +3,7 @@
 mod alive;
 mod asking;
 mod check_config;
+mod config_maps;
 mod doctor;
 mod enis;
 mod facts;
@@ -10,6 +11,7 @@ mod health;
 mod hints;
 mod install;
 mod introspected;
+mod kubernetes;
 mod limits;
 mod live;
 mod logging;

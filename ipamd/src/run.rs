@@ -6,7 +6,8 @@ use std::path::PathBuf;
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use agent::{
-    BindAddress, Config, Edges, Inlet, Introspection, NeighbourLimits, Notes, StateDirectory, host,
+    BindAddress, Config, Edges, Inlet, Introspection, NeighbourLimits, Notes, SettingsRefused,
+    StateDirectory, host,
 };
 use anyhow::Context as _;
 use aws::{ConnectOptions, Ec2, Proxies, Roots};
@@ -14,7 +15,8 @@ use command_line::{Exit, Failure};
 use ipam::call::{Action, CallError, CallErrorKind, CallId, Ec2Call};
 use ipam::event::Event;
 use ipam::time::Timestamp;
-use settings::{InForce, Settings};
+use k8s::Reports;
+use settings::{ConfigMaps, InForce, Settings};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::{mpsc, watch};
 use tokio::task::{JoinError, JoinHandle};
@@ -22,10 +24,14 @@ use tracing::{error, info, warn};
 
 use crate::facts::{FactsSource, Identity, Learnt};
 use crate::install::entry;
+use crate::kubernetes::Outbox;
 use crate::limits::{self, Known};
-use crate::live::Live;
+use crate::live::{Live, Voice};
 use crate::logging::LevelSwitch;
-use crate::{hints, install, logging, migration, node};
+use crate::{config_maps, hints, install, kubernetes, logging, migration, node};
+
+/// Refusals that wait to become reports. Further ones are dropped.
+const REFUSALS_AT_ONCE: usize = 64;
 
 /// The arguments of `run`.
 #[derive(Debug, clap::Args)]
@@ -42,6 +48,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<(), Failure> {
     let levels = logging::start(&in_force.settings)?;
     // A conflist that cannot be made ends the start: nothing but a change of the settings would help.
     let files = arguments.install.then(|| install::Files::of(&in_force.settings)).transpose()?;
+    let in_force = config_maps::recall(in_force);
     let runtime = tokio::runtime::Builder::new_multi_thread()
         // One for the event loop and one for everything else; no task runs for long.
         .worker_threads(2)
@@ -55,7 +62,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<(), Failure> {
 }
 
 async fn daemon(
-    in_force: InForce,
+    (in_force, maps): (InForce, ConfigMaps),
     started: Instant,
     files: Option<install::Files>,
     levels: LevelSwitch,
@@ -101,8 +108,21 @@ async fn daemon(
         tokio::spawn(host::keep(wanted, inlet.clone(), reports.clone(), limits_of_neighbours));
     let ranging = tokio::spawn(hints::send_ranges_forever(facts.clone(), inlet.clone()));
     let hinting = tokio::spawn(hints::send_forever(inlet.clone()));
-    let live = Live::new(in_force, limits, vcpus, inlet.clone(), levels);
-    let caller = tokio::spawn(make_calls(ec2, called, inlet));
+    let (refusals, refused) = mpsc::channel(REFUSALS_AT_ONCE);
+    let (troubles, queue) = Reports::queue();
+    let (tell_maps, newest_maps) = watch::channel(None);
+    let outbox = Outbox { refusals: refused, reports: (troubles.clone(), queue), maps: tell_maps };
+    let (attending, notes) = (settings.clone(), reports.notes.clone());
+    // Nothing waits for it, and the daemon goes on without it.
+    tokio::spawn(kubernetes::attend(attending, outbox, inlet.clone(), notes));
+    let settings_refused = SettingsRefused::default();
+    let voice = Voice {
+        notes: reports.notes.clone(),
+        reports: Some(troubles.clone()),
+        refused: settings_refused.clone(),
+    };
+    let live = Live::new(in_force, limits, vcpus, inlet.clone(), maps, levels, voice);
+    let caller = tokio::spawn(make_calls(ec2, called, inlet, troubles));
     let introspection = settings.introspection.clone().map(|bind| Introspection {
         bind: match bind {
             settings::BindAddress::Loopback(address) => BindAddress::Loopback(address),
@@ -119,12 +139,14 @@ async fn daemon(
         notes: notes.clone(),
         started,
         host_repairs: repairs,
+        settings_refused,
         policy,
         pod_mtu: settings.pod_mtu,
         socket: settings.socket,
         metrics_port: settings.metrics_port,
         introspection,
         runtime_socket: settings.runtime_socket,
+        refusals,
         inherited,
     };
     let ended = tokio::select! {
@@ -132,7 +154,7 @@ async fn daemon(
         refuted = identity.refuted(&facts, &notes), if facts_source == FactsSource::Kept => {
             Err(refuted)
         }
-        never = live.follow(hangups, late) => match never {},
+        never = live.follow(hangups, newest_maps, late) => match never {},
         never = installing => match never {},
         // Without one of these tasks the daemon would be half a daemon, so it ends.
         panic = panicked(keeper) => Err(panic).context("keep the ENIs' links up"),
@@ -219,10 +241,21 @@ fn no_client(why: &str) -> Failure {
 }
 
 /// Makes the calls that arrive, concurrently, until their sender is dropped.
-async fn make_calls(ec2: Ec2, mut calls: mpsc::UnboundedReceiver<(CallId, Ec2Call)>, inlet: Inlet) {
+async fn make_calls(
+    ec2: Ec2,
+    mut calls: mpsc::UnboundedReceiver<(CallId, Ec2Call)>,
+    inlet: Inlet,
+    troubles: Reports,
+) {
     while let Some((id, call)) = calls.recv().await {
-        let (ec2, inlet) = (ec2.clone(), inlet.clone());
-        tokio::spawn(async move { inlet.send(make_call(ec2, id, call).await) });
+        let (ec2, inlet, troubles) = (ec2.clone(), inlet.clone(), troubles.clone());
+        tokio::spawn(async move {
+            let done = make_call(ec2, id, call.clone()).await;
+            if let Event::CallDone { result: Err(fault), .. } = &done {
+                kubernetes::report_call(&call, fault, &troubles);
+            }
+            inlet.send(done);
+        });
     }
 }
 

@@ -10,6 +10,7 @@ pub mod exec;
 pub mod image;
 pub mod install;
 pub mod k8s;
+pub mod kube;
 pub mod peers;
 pub mod pings;
 pub mod process;

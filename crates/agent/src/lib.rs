@@ -43,7 +43,8 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, anyhow};
-use ipam::event::Event;
+use ipam::event::{Event, Refusal};
+use ipam::id::Pod;
 use ipam::policy::{Limits, Node, Policy};
 use ipam::record::Record;
 use ipam::time::Timestamp;
@@ -71,7 +72,7 @@ pub use crate::error_chain::error_chain;
 pub use crate::event_loop::Edges;
 pub use crate::handle::{Inbox, Inlet, channel};
 pub use crate::introspection::{BindAddress, Introspection, ShownSettings};
-pub use crate::metrics::HostRepairs;
+pub use crate::metrics::{HostRepairs, SettingsRefused};
 pub use crate::notes::Notes;
 pub use crate::state::lock::StateDirectory;
 
@@ -99,6 +100,8 @@ pub struct Config {
     pub started: Instant,
     /// The metric of the node's own network.
     pub host_repairs: HostRepairs,
+    /// The metric of refused settings.
+    pub settings_refused: SettingsRefused,
     /// The user's settings, as the engine's policy.
     pub policy: Policy,
     /// The largest MTU of pods' links, in bytes.
@@ -111,6 +114,8 @@ pub struct Config {
     pub introspection: Option<Introspection>,
     /// The container runtime's socket. `None` if the daemon must not ask the runtime.
     pub runtime_socket: Option<PathBuf>,
+    /// Where each ADD that gets no address is reported, with its pod. Reports are dropped while it is full.
+    pub refusals: mpsc::Sender<(Pod, Refusal)>,
     /// The record to start with if the directory has none: another daemon's allocations.
     pub inherited: Record,
 }
@@ -161,12 +166,14 @@ impl Daemon {
             notes,
             started,
             host_repairs,
+            settings_refused,
             policy,
             pod_mtu,
             socket,
             metrics_port,
             introspection,
             runtime_socket,
+            refusals,
             inherited,
         } = config;
         // Files are named after the machine's time. The engine's clock may be ahead, because of the record.
@@ -179,13 +186,14 @@ impl Daemon {
             .context("start the thread that writes the state")?;
         let handle = Handle::new(inlet.clone(), clock);
         let repaired = host_repairs.clone();
-        let counters = Arc::new(Counters::default().with(host_repairs, started));
+        let counters = Counters::default().with(host_repairs, settings_refused, started);
+        let counters = Arc::new(counters);
         let mut tasks = Tasks::default();
         let watching = clock.watch_forever(notes.clone());
         tasks.spawn("watches the machine's clock", async { match watching.await {} });
         let views = Arc::new(Views { node: node.clone(), limits_from, notes: notes.clone() });
         let (counted, shown) = (Arc::clone(&counters), Arc::clone(&views));
-        let service = Service::new(handle.clone(), counted, pod_mtu, shown);
+        let service = Service::new(handle.clone(), counted, pod_mtu, shown, refusals);
         // Also if a disk refuses the socket.
         if let Some(introspection) = introspection {
             let serving = introspection::serve_forever(introspection, handle.clone(), views);

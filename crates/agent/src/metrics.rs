@@ -16,8 +16,8 @@ use ipam::event::Refusal;
 use ipam::time::Timestamp;
 use ipam::view::{BlockUse, EniStage, EniView, FamilyView, PoolView};
 
-pub use self::counters::HostRepairs;
 pub(crate) use self::counters::{Counters, Outcome, Phase, Reconciled};
+pub use self::counters::{HostRepairs, SettingsRefused};
 use self::outlook::Exhaustion;
 pub(crate) use self::outlook::Outlook;
 use self::page::Page;

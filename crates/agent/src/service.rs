@@ -3,13 +3,15 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use ipam::event::Answer;
+use ipam::event::{Answer, Refusal};
+use ipam::id::Pod;
 use ipam::policy::Node;
 use ipam::record::PodIpv6;
 use ipam::time::Timestamp;
 use proto::v1;
 use proto::v1::add_reply::Outcome;
 use proto::v1::ipam_server::Ipam;
+use tokio::sync::mpsc;
 use tonic::transport::server::UdsConnectInfo;
 use tonic::{Request, Response, Status};
 
@@ -34,6 +36,8 @@ pub(crate) struct Service {
     pod_mtu: u16,
     views: Arc<Views>,
     refusals: Refusals,
+    /// Where each refusal of an ADD is reported.
+    reports: mpsc::Sender<(Pod, Refusal)>,
     started: Timestamp,
 }
 
@@ -59,9 +63,10 @@ impl Service {
         counters: Arc<Counters>,
         pod_mtu: u16,
         views: Arc<Views>,
+        reports: mpsc::Sender<(Pod, Refusal)>,
     ) -> Self {
         let (adding, refusals, started) = (Adding::default(), Refusals::default(), handle.now());
-        Self { handle, counters, adding, pod_mtu, views, refusals, started }
+        Self { handle, counters, adding, pod_mtu, views, refusals, reports, started }
     }
 }
 
@@ -91,7 +96,11 @@ impl Ipam for Service {
                 let disable_ipv6 = is_off(assignment.ipv6);
                 Outcome::Granted(v1::Granted { addresses, mtu, node_local, disable_ipv6 })
             }
-            Answer::Refused(refusal) => Outcome::Refused(wire::refused(refusal)),
+            Answer::Refused(refusal) => {
+                // Dropped if nobody takes reports, or too many wait.
+                let _ = self.reports.try_send((pod, refusal.clone()));
+                Outcome::Refused(wire::refused(refusal))
+            }
             answer @ (Answer::Released(_) | Answer::Collected(_)) => return Err(mismatch(&answer)),
         };
         failpoint::pass("replying", "add");

@@ -14,9 +14,11 @@ use ipam::call::{
     AttachmentStatus, CallOutput, Ec2Call, EniAttachment, EniFacts, EniKind, SubnetFacts,
 };
 use ipam::connection_tracking::ConnectionTracking;
-use ipam::event::{Effect, Event, LinkState, NodeLocal, RequestId};
+use ipam::event::{Effect, Event, LinkState, NodeLocal, RefusalCode, RequestId};
 use ipam::id::{AttachmentKey, BootId, EniAttachmentId, EniId, InstanceId, Pod, SubnetId};
-use ipam::plan::{Allowance, EniSupply, Situation, SubnetSupply, SupplyState, Tally, plan};
+use ipam::plan::{
+    Allowance, Blocked, EniSupply, Situation, SubnetSupply, SupplyState, Tally, plan,
+};
 use ipam::policy::{
     Families, FamilyPolicy, Limits, Node, Placement, Policy, Targets, Timing, WarmSettings,
 };
@@ -126,6 +128,12 @@ fn situation(kind: BlockKind) -> Result<Situation, Box<dyn Error>> {
         n_waiting: 20,
         n_to_delegate: 0,
         subnets: vec![subnet.clone()],
+        no_subnet: Blocked {
+            code: RefusalCode::SubnetExhausted,
+            why: String::new(),
+            until: None,
+            passes_at: None,
+        },
         create_at_most: u16::MAX,
         assign_hold: None,
         create_hold: None,

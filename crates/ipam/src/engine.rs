@@ -35,6 +35,7 @@ mod view;
 
 use crate::block::Family;
 use crate::call::{CallError, CallId, CallOutput};
+use crate::eni_config::EniConfigAnswer;
 use crate::event::{Answer, Effect, Event, Refusal, SaveSeq};
 use crate::id::AttachmentKey;
 use crate::jitter::Jitter;
@@ -105,7 +106,7 @@ impl Engine {
     pub fn new(boot: Boot, now: Timestamp) -> (Engine, Vec<Effect>) {
         let Boot { node, limits, policy, record } = boot;
         let jitter = Jitter::new(node.instance.as_str());
-        let site = Site { node, limits, policy, jitter, kernel_checked: None };
+        let site = Site { node, limits, policy, eni_config: None, jitter, kernel_checked: None };
         let mut engine = Self {
             pool: Pool { delegated: record.delegated().clone(), ..Pool::default() },
             demand: Demand::default(),
@@ -174,6 +175,7 @@ impl Engine {
             Event::PodPartLost => self.checking(now).restore_pods(out),
             Event::Hint(shown) => inventory.hint(&shown, pool, calls, cx),
             Event::VpcRanges(shown) => self.vpc_ranges.take_in(shown, now),
+            Event::EniConfig(answer) => self.change_eni_config(answer, now),
             Event::Policy(policy) => self.change_policy(policy, now),
             Event::Limits(limits) => {
                 site.limits = limits;
@@ -197,6 +199,15 @@ impl Engine {
         self.with_stock(now, |mut stock, _| stock.judge_exclusions());
         if self.site.policy.timing.leak_age != searched {
             self.leaks.schedule(self.site.at(now));
+        }
+    }
+
+    /// Replaces the cluster's answer about the ENIConfig. What EC2 has refused was asked for by the answer before.
+    fn change_eni_config(&mut self, answer: EniConfigAnswer, now: Timestamp) {
+        if self.site.eni_config.as_ref() != Some(&answer) {
+            self.site.eni_config = Some(answer);
+            self.calls.retries.clear_by_primary();
+            self.with_stock(now, |mut stock, _| stock.judge_exclusions());
         }
     }
 

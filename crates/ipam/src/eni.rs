@@ -67,14 +67,19 @@ pub(crate) enum Exclusion {
     NoManageTag,
     /// A tag keeps pods off its subnet, or off that subnet for this cluster.
     SubnetTag,
+    /// It is the primary ENI, and an ENIConfig says where pods are.
+    CustomNetworking,
 }
 
 impl Exclusion {
-    /// The cause, for people.
-    pub(crate) fn as_str(self) -> &'static str {
+    /// The cause, for people; `None` if it is as the settings want it.
+    pub(crate) fn surprise(self) -> Option<&'static str> {
         match self {
-            Exclusion::NoManageTag => "it has the tag node.k8s.amazonaws.com/no_manage",
-            Exclusion::SubnetTag => "its subnet is excluded by the tag kubernetes.io/role/cni",
+            Exclusion::NoManageTag => Some("it has the tag node.k8s.amazonaws.com/no_manage"),
+            Exclusion::SubnetTag => {
+                Some("its subnet is excluded by the tag kubernetes.io/role/cni")
+            }
+            Exclusion::CustomNetworking => None,
         }
     }
 }

@@ -10,6 +10,7 @@ use mac::MacAddr;
 
 use crate::block::{Block, Family};
 use crate::call::{CallError, CallId, CallOutput, Ec2Call};
+use crate::eni_config::EniConfigAnswer;
 use crate::id::{AttachmentKey, EniId, Network, Pod, SecurityGroupId};
 use crate::kernel_report::{KernelReport, PodLink};
 use crate::policy::{Limits, Policy, SourcePorts};
@@ -93,6 +94,9 @@ pub enum Event {
     Hint(BTreeMap<EniId, MetadataEni>),
     /// The VPC's IPv4 ranges, from the metadata service; at the start and twice a minute.
     VpcRanges(BTreeSet<Ipv4Net>),
+    /// The cluster has said which ENIConfig this node uses, and what it says; at the start an answer that an earlier
+    /// run has kept. It has no effect without [`Placement::ByEniConfig`](crate::policy::Placement).
+    EniConfig(EniConfigAnswer),
     /// The user has changed the policy. It holds from now on.
     Policy(Policy),
     /// EC2's limits have changed. They hold from now on.
@@ -323,6 +327,8 @@ pub enum RefusalCode {
     Ec2Refuses,
     /// The free addresses wait for a reading of the kernel, which may still route them to the pods before.
     KernelUnread,
+    /// The ENIConfig that says where new ENIs go is unknown, missing or unusable.
+    EniConfig,
 }
 
 impl RefusalCode {
@@ -345,6 +351,7 @@ impl RefusalCode {
             RefusalCode::StateUnwritable => "STATE_UNWRITABLE",
             RefusalCode::Ec2Refuses => "EC2_REFUSES",
             RefusalCode::KernelUnread => "KERNEL_UNREAD",
+            RefusalCode::EniConfig => "ENI_CONFIG",
         }
     }
 }

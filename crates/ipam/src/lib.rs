@@ -11,6 +11,7 @@ pub mod call;
 pub mod connection_tracking;
 mod engine;
 mod eni;
+pub mod eni_config;
 pub mod event;
 pub mod forecast;
 pub mod id;
@@ -31,6 +32,7 @@ mod streak;
 pub mod subnet_list;
 mod subnets;
 pub mod time;
+pub mod trouble;
 pub mod view;
 
 pub use engine::{Boot, Engine};

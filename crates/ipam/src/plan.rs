@@ -37,6 +37,8 @@ pub struct Situation {
     pub n_to_delegate: u16,
     /// The subnets for new ENIs, the preferred one first.
     pub subnets: Vec<SubnetSupply>,
+    /// The obstacle if there are none.
+    pub no_subnet: Blocked,
     /// How many blocks a new ENI may carry from the start.
     pub create_at_most: u16,
     /// Why nothing may be assigned at present.
@@ -88,6 +90,8 @@ pub enum SupplyState {
     Attached,
     /// Attached and ready, but a tag keeps new pods off it. All of it that is idle goes back.
     Excluded,
+    /// Attached and ready, but the policy wants pods on other ENIs. All of it that is idle goes back.
+    NotForPods,
     /// Attached, but the kernel's side cannot be set up: its addresses do not serve.
     Broken,
     /// On its way back.
@@ -269,7 +273,10 @@ impl EniSupply {
     fn serves(&self) -> bool {
         match self.state {
             SupplyState::Coming | SupplyState::Attached => true,
-            SupplyState::Excluded | SupplyState::Broken | SupplyState::Leaving { .. } => false,
+            SupplyState::Excluded
+            | SupplyState::NotForPods
+            | SupplyState::Broken
+            | SupplyState::Leaving { .. } => false,
         }
     }
 }

@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::block::{Block, BlockKind, Family};
 use crate::connection_tracking::ConnectionTracking;
-use crate::id::{BootId, InstanceId, SecurityGroupId, SubnetId};
+use crate::id::{BootId, InstanceId};
 use crate::record::PodIpv6;
 
 /// How many addresses to keep ready. The settings' precedence is resolved when this is made.
@@ -205,18 +205,24 @@ impl Families {
     }
 }
 
-/// Where new ENIs go.
-#[derive(Debug, Clone, PartialEq, Eq)]
+/// Where new ENIs go, and whether the primary ENI carries pods.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Placement {
     /// Into the primary ENI's subnet or another one tagged for pods, with the primary ENI's security groups.
     LikePrimary,
-    /// Into one of these subnets.
-    Custom {
-        /// In this order, never empty.
-        subnets: Vec<SubnetId>,
-        /// Empty for the primary ENI's.
-        groups: BTreeSet<SecurityGroupId>,
-    },
+    /// `AWS_VPC_K8S_CNI_CUSTOM_NETWORK_CFG`: where the node's [`EniConfig`](crate::eni_config::EniConfig) says. The
+    /// primary ENI carries no pods.
+    ByEniConfig,
+}
+
+impl Placement {
+    /// How many ENIs carry no pods.
+    fn n_without_pods(self) -> u16 {
+        match self {
+            Placement::LikePrimary => 0,
+            Placement::ByEniConfig => 1,
+        }
+    }
 }
 
 /// How long things take or wait.
@@ -362,10 +368,11 @@ impl Limits {
     /// The most ENIs for pods that this instance may have under `policy`.
     #[must_use]
     pub fn enis_allowed(self, policy: &Policy) -> u16 {
-        self.enis_for(policy, policy.families.policy())
+        let places = self.enis_for(policy, policy.families.policy());
+        places.saturating_sub(policy.placement.n_without_pods())
     }
 
-    /// The most ENIs of ours with addresses of `family`.
+    /// The most ENIs of ours with addresses of `family`. The primary ENI counts even if it carries no pods.
     pub(crate) fn enis_for(self, policy: &Policy, family: FamilyPolicy) -> u16 {
         let enis = self.enis.min(policy.max_enis.unwrap_or(u16::MAX));
         match family.carriers {

@@ -77,7 +77,8 @@ impl Hold {
             | RefusalCode::MaxPods
             | RefusalCode::LinkFailing
             | RefusalCode::StateUnwritable
-            | RefusalCode::KernelUnread => None,
+            | RefusalCode::KernelUnread
+            | RefusalCode::EniConfig => None,
         }
     }
 }

@@ -7,6 +7,7 @@ use ipnet::IpNet;
 
 use crate::block::{BlockCount, BlockKind, Family};
 use crate::call::{CallErrorKind, SubnetFacts};
+use crate::eni_config::EniConfig;
 use crate::event::RefusalCode;
 use crate::id::SubnetId;
 use crate::policy::Node;
@@ -105,8 +106,32 @@ impl Subnets {
         if self.facts.is_empty() {
             return vec![primary.clone()];
         }
-        let mut usable: Vec<_> =
-            self.facts.values().filter(|subnet| is_usable(subnet, primary, node)).collect();
+        self.by_free_addresses(primary, |subnet| is_usable(subnet, primary, node))
+    }
+
+    /// The subnets that an ENIConfig chooses in this node's zone, the one with most free addresses first. While EC2
+    /// has described no subnet, they are those that it names.
+    pub(crate) fn chosen_by(&self, config: &EniConfig, primary: &SubnetId) -> Vec<SubnetId> {
+        if self.facts.is_empty() {
+            return config.subnets.iter().cloned().collect();
+        }
+        self.by_free_addresses(primary, |subnet| {
+            !subnet.is_ipv6_only() && config.chooses(&subnet.id, &subnet.tags)
+        })
+    }
+
+    /// Whether an ENIConfig chooses the subnet, as far as EC2 has described its tags.
+    pub(crate) fn is_chosen(&self, id: &SubnetId, config: &EniConfig) -> bool {
+        let tags = self.get(id).map(|subnet| &subnet.tags);
+        config.chooses(id, tags.unwrap_or(&BTreeMap::new()))
+    }
+
+    fn by_free_addresses(
+        &self,
+        primary: &SubnetId,
+        is_usable: impl Fn(&SubnetFacts) -> bool,
+    ) -> Vec<SubnetId> {
+        let mut usable: Vec<_> = self.facts.values().filter(|subnet| is_usable(subnet)).collect();
         usable.sort_by_key(|subnet| {
             (Reverse(subnet.free_addresses), subnet.id != *primary, &subnet.id)
         });

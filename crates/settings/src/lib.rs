@@ -7,6 +7,7 @@
 //! The daemon and the planner share this package, so it must not know the AWS SDK, the kernel or
 //! the daemon.
 
+mod config_maps;
 mod describe;
 mod egress;
 mod endpoints;
@@ -14,6 +15,7 @@ mod env_file;
 mod family;
 mod install;
 mod introspection;
+mod kubernetes;
 mod limits;
 mod listing;
 mod misspelt;
@@ -33,15 +35,18 @@ use std::time::Duration;
 
 use ipam::block::{BlockKind, Family};
 use ipam::connection_tracking::ConnectionTracking;
-use ipam::policy::{NatPolicy, Needs, WarmSettings};
+use ipam::eni_config::EniConfigKeys;
+use ipam::policy::{NatPolicy, Needs, Placement, WarmSettings};
 use ipam::record::PodIpv6;
 use service_url::{NoProxy, ProxyUrl, ServiceUrl};
 
+pub use self::config_maps::{ConfigMapError, ConfigMaps};
 pub use self::describe::{families_text, limits_text, targets_text};
 pub use self::env_file::{EnvFileError, LineFault};
 use self::family::Asked;
 pub use self::install::InstallSettings;
 pub use self::introspection::{BindAddress, ipamd_settings, network_settings};
+pub use self::kubernetes::{ApiServer, SettingsMaps};
 pub use self::limits::{assumed_limits, known_limits, known_types, known_vcpus};
 pub use self::listing::help;
 pub use self::policy::{policy, pool_warnings, setting_warnings, warnings};
@@ -49,11 +54,11 @@ use self::registry::{
     AWS_CA_BUNDLE, AWS_VPC_ENI_MTU, AWS_VPC_K8S_CNI_BACKING_STORE, AWS_VPC_K8S_CNI_LOG_FILE,
     AWS_VPC_K8S_CNI_LOGLEVEL, DISABLE_LEAKED_ENI_CLEANUP, DISABLE_METRICS, DISABLE_POD_V6,
     HTTP_PROXY, HTTP_TIMEOUT, HTTPS_PROXY, IP_COOLDOWN_PERIOD, MANAGE_UNTAGGED_ENI, MAX_ENI,
-    MINIMUM_IP_TARGET, MY_POD_NAME, NO_PROXY, POD_MTU, TIDEPOOL_ADD_WAIT,
-    TIDEPOOL_DELEGATED_PREFIXES, TIDEPOOL_ENV_FILE, TIDEPOOL_GROW_DELAY, TIDEPOOL_LEAK_AGE,
-    TIDEPOOL_LOG_FORMAT, TIDEPOOL_MAX_PODS, TIDEPOOL_MIN_ENI_AGE, TIDEPOOL_RAISE_NEIGHBOUR_LIMITS,
-    TIDEPOOL_RUNTIME_SOCKET, TIDEPOOL_SHRINK_DELAY, TIDEPOOL_SOCKET, WARM_ENI_TARGET,
-    WARM_IP_TARGET, WARM_PREFIX_TARGET,
+    MINIMUM_IP_TARGET, MY_NODE_NAME, MY_POD_NAME, NO_PROXY, POD_MTU, TIDEPOOL_ADD_WAIT,
+    TIDEPOOL_DELEGATED_PREFIXES, TIDEPOOL_ENV_FILE, TIDEPOOL_EVENTS, TIDEPOOL_GROW_DELAY,
+    TIDEPOOL_LEAK_AGE, TIDEPOOL_LOG_FORMAT, TIDEPOOL_MAX_PODS, TIDEPOOL_MIN_ENI_AGE,
+    TIDEPOOL_RAISE_NEIGHBOUR_LIMITS, TIDEPOOL_RUNTIME_SOCKET, TIDEPOOL_SHRINK_DELAY,
+    TIDEPOOL_SOCKET, WARM_ENI_TARGET, WARM_IP_TARGET, WARM_PREFIX_TARGET,
 };
 pub use self::reload::{InForce, Reloaded, reload};
 pub use self::variables::{Source, Variables};
@@ -67,6 +72,9 @@ pub enum Error {
     /// The file that `TIDEPOOL_ENV_FILE` names is bad.
     #[error(transparent)]
     File(#[from] EnvFileError),
+    /// The cluster's `ConfigMap`s have something else than live settings.
+    #[error(transparent)]
+    ConfigMap(#[from] ConfigMapError),
 }
 
 /// Why a value is refused: one line that names the variable, its value and what is allowed.
@@ -136,6 +144,18 @@ pub struct Settings {
     pub dual: Option<Needs>,
     /// `WARM_ENI_TARGET`, `WARM_IP_TARGET`, `MINIMUM_IP_TARGET`, `WARM_PREFIX_TARGET`.
     pub warm: WarmSettings,
+    /// `AWS_VPC_K8S_CNI_CUSTOM_NETWORK_CFG`.
+    pub placement: Placement,
+    /// `ENI_CONFIG_ANNOTATION_DEF` and `ENI_CONFIG_LABEL_DEF`.
+    pub eni_config_keys: EniConfigKeys,
+    /// `TIDEPOOL_KUBERNETES`, with where the API server is.
+    pub api_server: ApiServer,
+    /// `TIDEPOOL_EVENTS`.
+    pub events: bool,
+    /// `TIDEPOOL_SETTINGS` and `TIDEPOOL_SETTINGS_LABEL`; `None` if the first is `off`.
+    pub settings_maps: Option<SettingsMaps>,
+    /// `MY_NODE_NAME`.
+    pub node_name: Option<String>,
     /// `MAX_ENI`.
     pub max_enis: Option<u16>,
     /// `TIDEPOOL_MAX_PODS`.
@@ -242,6 +262,12 @@ impl Settings {
             kind,
             dual,
             warm: warm_settings(variables, kind)?,
+            placement: kubernetes::placement(variables)?,
+            eni_config_keys: kubernetes::eni_config_keys(variables),
+            api_server: kubernetes::api_server(variables)?,
+            events: variables.boolean(&TIDEPOOL_EVENTS)?,
+            settings_maps: kubernetes::settings_maps(variables)?,
+            node_name: variables.text(&MY_NODE_NAME).map(str::to_owned),
             max_enis: variables.optional_number(&MAX_ENI, 1, u16::MAX)?,
             max_pods: variables.optional_number(&TIDEPOOL_MAX_PODS, 1, u32::MAX)?,
             delegated_prefixes: delegated_prefixes(variables, kind)?,

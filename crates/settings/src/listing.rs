@@ -131,6 +131,7 @@ mod tests {
             ("family", Group::Family),
             ("nat", Group::Nat),
             ("enis", Group::Enis),
+            ("cluster", Group::Cluster),
             ("files", Group::Files),
         ] {
             document = fill(&document, name, &table(group));

@@ -49,15 +49,20 @@ pub fn policy(
                 .to_owned(),
         });
     }
+    let for_pods = match settings.placement {
+        Placement::LikePrimary => limits,
+        // Source: AWS, "Maximum Pods per instance type", with `--cni-custom-networking-enabled`.
+        Placement::ByEniConfig => Limits { enis: limits.enis.saturating_sub(1), ..limits },
+    };
     let family = FamilyPolicy::new(kind, settings.warm);
     Ok(Policy {
         families: match settings.dual {
             None => Families::single(family),
             Some(needs) => Families::dual(family, needs),
         },
-        placement: Placement::LikePrimary,
+        placement: settings.placement,
         max_enis: settings.max_enis,
-        max_pods: settings.max_pods.unwrap_or_else(|| max_pods(kind, limits, vcpus)),
+        max_pods: settings.max_pods.unwrap_or_else(|| max_pods(kind, for_pods, vcpus)),
         delegated_prefixes: settings.delegated_prefixes,
         connection_tracking: settings.connection_tracking,
         mtu: settings.mtu,
@@ -238,6 +243,21 @@ mod tests {
         assert_eq!(of("1", true).unwrap().delegated_prefixes, Some(1));
         assert_eq!(of("0", false).unwrap().delegated_prefixes, Some(0));
         assert_eq!(of("1", false).unwrap_err().variable, "TIDEPOOL_DELEGATED_PREFIXES");
+    }
+
+    #[test]
+    fn primary_eni_carries_no_pods_with_custom_networking() {
+        let set = [
+            ("AWS_VPC_K8S_CNI_CUSTOM_NETWORK_CFG", "true"),
+            ("CLUSTER_ENDPOINT", "https://api"),
+            ("MY_NODE_NAME", "n1"),
+        ];
+        let owned = set.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned()));
+        let settings = Settings::read(&owned.collect()).unwrap();
+        let limits = crate::known_limits("m5.large").unwrap();
+        let policy = policy(&settings, limits, Some(2)).unwrap();
+        assert_eq!(policy.placement, Placement::ByEniConfig);
+        assert_eq!((policy.max_pods, limits.capacity(&policy)), (20, 18));
     }
 
     #[test]

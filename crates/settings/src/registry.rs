@@ -8,7 +8,7 @@
 
 use self::DefaultValue::{Depends, Unset, Value};
 use self::Flag::{Number, Switch};
-use self::Group::{Elsewhere, Enis, Family, Files, Nat, NotBuilt, Pool};
+use self::Group::{Cluster, Elsewhere, Enis, Family, Files, Nat, NotBuilt, Pool};
 use self::TakesEffect::{AtStart, Live};
 
 /// An environment variable.
@@ -52,6 +52,8 @@ pub enum Group {
     Nat,
     /// ENIs and the calls to EC2.
     Enis,
+    /// The Kubernetes API server, and what it says.
+    Cluster,
     /// Files, sockets and logs.
     Files,
     /// Features of amazon-vpc-cni-k8s that are not built.
@@ -345,6 +347,35 @@ settings! {
     POD_MTU: Enis, Depends("that of `AWS_VPC_ENI_MTU`"),
         "MTU of pods' links in bytes, at most that of ENIs; a smaller `mtu` in the conflist overrides it";
 
+    TIDEPOOL_KUBERNETES: Cluster, Value("auto"),
+        "Whether the API server is used: `auto` where its address and the node's name are known, `true`, `false`";
+    MY_NODE_NAME: Cluster, Unset,
+        "The node's name at the API server; without it the API server is not used";
+    CLUSTER_ENDPOINT: Cluster, Depends("where the kubelet says"),
+        "Another address of the API server";
+    /// Source: Kubernetes, "Accessing the API from within a Pod".
+    KUBERNETES_SERVICE_HOST: Cluster, Unset,
+        "The API server's name or address; the kubelet sets it in each pod",
+        .environment_only();
+    KUBERNETES_SERVICE_PORT: Cluster, Value("443"),
+        "The API server's port; the kubelet sets it in each pod",
+        .environment_only();
+    /// Source: as above.
+    TIDEPOOL_SERVICE_ACCOUNT: Cluster, Value("/var/run/secrets/kubernetes.io/serviceaccount"),
+        "The directory of the service account, with `token` and `ca.crt`";
+    TIDEPOOL_EVENTS: Cluster, Value("true"),
+        "Events are sent: on a pod that gets no address, on the node if a permission is missing or a subnet is full";
+    TIDEPOOL_SETTINGS: Cluster, Value("kube-system/tidepool-settings"),
+        "The `ConfigMap` with live settings for all nodes, `NAMESPACE/NAME`; `off`: none is read";
+    TIDEPOOL_SETTINGS_LABEL: Cluster, Value("eks.amazonaws.com/nodegroup"),
+        "The node label that names the node's group, whose `ConfigMap` is `NAME-GROUP`";
+    AWS_VPC_K8S_CNI_CUSTOM_NETWORK_CFG: Cluster, Value("false"),
+        "Custom networking: new ENIs go where the node's ENIConfig says, and the primary ENI carries no pods";
+    ENI_CONFIG_ANNOTATION_DEF: Cluster, Value("k8s.amazonaws.com/eniConfig"),
+        "The node annotation that names the ENIConfig";
+    ENI_CONFIG_LABEL_DEF: Cluster, Value("k8s.amazonaws.com/eniConfig"),
+        "The node label that names the ENIConfig, unless the annotation does";
+
     TIDEPOOL_ENV_FILE: Files, Unset,
         "A file with more settings, which is read at the start and again at each SIGHUP",
         .environment_only();
@@ -386,15 +417,6 @@ settings! {
     TIDEPOOL_LOG_FORMAT: Files, Value("json"),
         "How log lines are written: `json`, or `text` for people";
 
-    AWS_VPC_K8S_CNI_CUSTOM_NETWORK_CFG: NotBuilt, Value("false"),
-        "Pods use the subnets and security groups of an ENIConfig",
-        .only(false);
-    ENI_CONFIG_ANNOTATION_DEF: NotBuilt, Value("k8s.amazonaws.com/eniConfig"),
-        "The node annotation that names the ENIConfig",
-        .only_values(&["k8s.amazonaws.com/eniConfig"]);
-    ENI_CONFIG_LABEL_DEF: NotBuilt, Value("k8s.amazonaws.com/eniConfig"),
-        "The node label that names the ENIConfig",
-        .only_values(&["k8s.amazonaws.com/eniConfig"]);
     ENABLE_POD_ENI: NotBuilt, Value("false"),
         "Pods may have security groups of their own, on branch ENIs",
         .only(false);
@@ -438,9 +460,6 @@ settings! {
             "since aws-cni does that itself, and logs to its own file"
         );
 
-    CLUSTER_ENDPOINT: Elsewhere, Unset,
-        "Another address of the API server",
-        .no_effect(&[], "since the daemon does not use the API server");
     ENABLE_NFTABLES: Elsewhere, Unset,
         "Deprecated in amazon-vpc-cni-k8s since 1.13.2",
         .no_effect(&["false"], "there either; leave it out");
@@ -465,9 +484,6 @@ settings! {
         .ignored();
     VPC_CNI_VERSION: Elsewhere, Unset,
         "The version of amazon-vpc-cni-k8s, for the API's logs alone",
-        .ignored();
-    MY_NODE_NAME: Elsewhere, Unset,
-        "The node's name at the API server, which the daemon does not use",
         .ignored();
 }
 

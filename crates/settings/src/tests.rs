@@ -29,6 +29,21 @@ fn defaults_are_those_of_the_manifest() {
         kind: BlockKind::V4Address,
         dual: None,
         warm,
+        placement: Placement::LikePrimary,
+        eni_config_keys: EniConfigKeys {
+            annotation: "k8s.amazonaws.com/eniConfig".to_owned(),
+            label: "k8s.amazonaws.com/eniConfig".to_owned(),
+        },
+        api_server: ApiServer::Unused(
+            "KUBERNETES_SERVICE_HOST is not set, as the kubelet does in each pod",
+        ),
+        events: true,
+        settings_maps: Some(SettingsMaps {
+            namespace: "kube-system".to_owned(),
+            name: "tidepool-settings".to_owned(),
+            group_label: "eks.amazonaws.com/nodegroup".to_owned(),
+        }),
+        node_name: None,
         max_enis: None,
         max_pods: None,
         delegated_prefixes: None,
@@ -117,6 +132,14 @@ fn good_values_are_read() {
         ("MINIMUM_IP_TARGET", "20"),
         ("WARM_ENI_TARGET", "0"),
         ("WARM_PREFIX_TARGET", "2"),
+        ("AWS_VPC_K8S_CNI_CUSTOM_NETWORK_CFG", "true"),
+        ("ENI_CONFIG_ANNOTATION_DEF", "an/annotation"),
+        ("ENI_CONFIG_LABEL_DEF", "topology.kubernetes.io/zone"),
+        ("CLUSTER_ENDPOINT", "https://api:6443"),
+        ("TIDEPOOL_SERVICE_ACCOUNT", "/etc/account"),
+        ("TIDEPOOL_EVENTS", "false"),
+        ("TIDEPOOL_SETTINGS", "off"),
+        ("MY_NODE_NAME", "node-1"),
         ("MAX_ENI", "3"),
         ("TIDEPOOL_MAX_PODS", "58"),
         ("TIDEPOOL_DELEGATED_PREFIXES", "2"),
@@ -158,6 +181,19 @@ fn good_values_are_read() {
         kind: BlockKind::V4Prefix,
         dual: None,
         warm: WarmSettings { warm_eni: 0, warm_ip: 5, minimum_ip: 20, warm_prefix: 2 },
+        placement: Placement::ByEniConfig,
+        eni_config_keys: EniConfigKeys {
+            annotation: "an/annotation".to_owned(),
+            label: "topology.kubernetes.io/zone".to_owned(),
+        },
+        api_server: ApiServer::Used {
+            url: ServiceUrl::parse("https://api:6443").unwrap(),
+            service_account: "/etc/account".into(),
+            node_name: "node-1".to_owned(),
+        },
+        events: false,
+        settings_maps: None,
+        node_name: Some("node-1".to_owned()),
         max_enis: Some(3),
         max_pods: Some(58),
         delegated_prefixes: Some(2),
@@ -432,7 +468,6 @@ fn egress_is_to_the_family_that_pods_lack() {
 #[test]
 fn feature_not_built_is_refused() {
     for name in [
-        "AWS_VPC_K8S_CNI_CUSTOM_NETWORK_CFG",
         "ENABLE_POD_ENI",
         "ENABLE_MULTI_NIC",
         "ANNOTATE_POD_IP",
@@ -512,7 +547,6 @@ fn setting_without_effect_is_a_warning() {
     check("ENABLE_NFTABLES", "", "");
     check("POD_SECURITY_GROUP_ENFORCING_MODE", "strict", "");
     check("DISABLE_TCP_EARLY_DEMUX", "true", "since no pod is on a branch ENI yet");
-    check("MY_NODE_NAME", "node-1", "");
 }
 
 #[test]

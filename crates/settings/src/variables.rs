@@ -10,7 +10,7 @@ use service_url::{ProxyUrl, ServiceUrl, without_password};
 
 use crate::env_file::{self, EnvFileError};
 use crate::registry::{ALIASES, ALL, DefaultValue, Setting, TIDEPOOL_ENV_FILE};
-use crate::{Error, SettingError, misspelt};
+use crate::{ConfigMaps, Error, SettingError, misspelt};
 
 /// How much of a value is shown, in characters.
 const SHOWN: usize = 200;
@@ -31,6 +31,10 @@ pub enum Source {
     Default,
     /// The process's environment.
     Environment,
+    /// The `ConfigMap` for all nodes of the cluster.
+    ClusterMap,
+    /// The `ConfigMap` for the node's group.
+    GroupMap,
     /// The file that `TIDEPOOL_ENV_FILE` names.
     File,
 }
@@ -40,6 +44,8 @@ impl fmt::Display for Source {
         f.pad(match self {
             Source::Default => "default",
             Source::Environment => "environment",
+            Source::ClusterMap => "ConfigMap",
+            Source::GroupMap => "node group's ConfigMap",
             Source::File => "file",
         })
     }
@@ -52,11 +58,20 @@ impl Variables {
     /// # Errors
     /// If `TIDEPOOL_ENV_FILE` is a relative path, and the errors of [`Variables::with_file`].
     pub fn of_process() -> Result<Self, Error> {
+        Self::of_process_with(&ConfigMaps::default())
+    }
+
+    /// As [`Variables::of_process`]. The values in `maps` override the environment's, and the file's override them.
+    ///
+    /// # Errors
+    /// As above. Also if a map has something else than live settings.
+    pub fn of_process_with(maps: &ConfigMaps) -> Result<Self, Error> {
         // A value that is not UTF-8 has its bad bytes replaced, so that it is reported and not
         // taken for unset.
         let lossy = |text: std::ffi::OsString| text.to_string_lossy().into_owned();
         let process: Self =
             std::env::vars_os().map(|(name, value)| (lossy(name), lossy(value))).collect();
+        let process = process.with_config_maps(maps)?;
         match process.optional_path(&TIDEPOOL_ENV_FILE)? {
             Some(file) => Ok(process.with_file(&file)?),
             None => Ok(process),
@@ -72,6 +87,10 @@ impl Variables {
             self.set.insert(setting.name, (value, Source::File));
         }
         Ok(self)
+    }
+
+    pub(crate) fn set(&mut self, setting: &'static Setting, value: String, from: Source) {
+        self.set.insert(setting.name, (value, from));
     }
 
     /// The value of `setting` and where it comes from; `None` if it has none.

@@ -1,6 +1,7 @@
 //! Faults around a node: EC2 throttles, loses answers, or is slow, full or away; processes crash; disks are full;
 //! somebody changes ENIs. Each test starts real processes, and at its end record, kernel and EC2 agree.
 
+mod api_server;
 mod away;
 mod boot;
 mod busy;

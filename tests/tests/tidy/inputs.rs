@@ -28,6 +28,7 @@ const READS: &[&str] = &[
     "Endpoint::from_shared(",
     "Client::from_conf(",
     "Client::builder(",
+    "ClientBuilder::try_from(",
     "Socket::new(",
     "to_bytes(",
     "collect().await",
@@ -39,6 +40,7 @@ const TO_THE_END: &[&str] = &["fs::read(", "read_to_end(", "read_to_string(", "i
 /// What no node runs, and no user of a desk gives a file to.
 const NOT_ON_A_NODE: &[&str] = &[
     "crates/ec2-model/",
+    "crates/kube-sim/",
     "crates/lab/",
     "crates/mangle/",
     "crates/oci-image/",

@@ -35,6 +35,24 @@ pub(crate) struct Counters {
     pods_restored: IntCounter,
     retired_links: IntGauge,
     host_repairs: HostRepairs,
+    settings_refused: SettingsRefused,
+}
+
+/// The metric of changed settings that were refused. Clones share the number.
+#[derive(Debug, Clone)]
+pub struct SettingsRefused(IntCounter);
+
+impl Default for SettingsRefused {
+    fn default() -> Self {
+        Self(counter(&registry::SETTINGS_REFUSED))
+    }
+}
+
+impl SettingsRefused {
+    /// Settings were refused once more.
+    pub fn count(&self) {
+        self.0.inc();
+    }
 }
 
 /// The metric of what was put back of the node's own network. Clones share the numbers.
@@ -118,6 +136,7 @@ impl Default for Counters {
             retired_links: IntGauge::with_opts(registry::RETIRED_LINKS.opts(Kind::Gauge))
                 .expect("a test constructs every metric"),
             host_repairs: HostRepairs::default(),
+            settings_refused: SettingsRefused::default(),
         }
     }
 }
@@ -130,10 +149,14 @@ const BLOCK_CAME: &str = "eniDataStorePoolReconcileAdd";
 const BLOCK_GONE: &str = "eniIPPoolReconcileDel";
 
 impl Counters {
-    /// These counters, with the metric that the keeper of the host network counts in. The process started at
-    /// `started`.
-    pub(crate) fn with(self, host_repairs: HostRepairs, started: Instant) -> Self {
-        Self { host_repairs, started, ..self }
+    /// These counters, with the metrics that others count in. The process started at `started`.
+    pub(crate) fn with(
+        self,
+        host_repairs: HostRepairs,
+        settings_refused: SettingsRefused,
+        started: Instant,
+    ) -> Self {
+        Self { host_repairs, settings_refused, started, ..self }
     }
 
     /// An ADD has arrived.
@@ -241,6 +264,7 @@ impl Counters {
             pods_restored,
             retired_links,
             host_repairs: HostRepairs(host_repairs),
+            settings_refused: SettingsRefused(settings_refused),
         } = self;
         requests.show(page);
         calls.show(page);
@@ -252,5 +276,6 @@ impl Counters {
         page.add(pods_restored.clone());
         page.add(retired_links.clone());
         page.add(host_repairs.clone());
+        page.add(settings_refused.clone());
     }
 }

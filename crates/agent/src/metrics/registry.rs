@@ -162,6 +162,8 @@ metrics! {
         "ENIs that were gone at EC2 while pods had addresses on them";
     USED_ADDRESSES_GONE: Counter "awscni_force_removed_ips" []
         "Addresses that were gone at EC2 while pods had them";
+    SETTINGS_REFUSED: Counter "tidepool_settings_refused_total" []
+        "Changed settings that were refused, by SIGHUP or from a ConfigMap; those in force stay";
     EC2_CALLS: Counter "awscni_ec2api_req_count" ["fn"]
         "Calls to EC2 that have ended, by action, without DescribeInstanceTypes";
     EC2_FAILURES: Counter "awscni_ec2api_error_count" ["fn"]

@@ -279,6 +279,8 @@ fn config(directory: &Path) -> Config {
         metrics_port: None,
         runtime_socket: None,
         notes: Notes::default(),
+        settings_refused: agent::SettingsRefused::default(),
+        refusals: tokio::sync::mpsc::channel(1).0,
         inherited: Record::default(),
     }
 }

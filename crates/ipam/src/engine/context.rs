@@ -3,8 +3,9 @@
 
 use std::time::Duration;
 
+use crate::eni_config::{EniConfig, EniConfigAnswer};
 use crate::jitter::Jitter;
-use crate::policy::{Families, Limits, Node, Policy};
+use crate::policy::{Families, Limits, Node, Placement, Policy};
 use crate::rest::Rests;
 use crate::time::Timestamp;
 
@@ -15,6 +16,8 @@ pub(super) struct Site {
     pub(super) node: Node,
     pub(super) limits: Limits,
     pub(super) policy: Policy,
+    /// The cluster's last answer; `None` until there is one.
+    pub(super) eni_config: Option<EniConfigAnswer>,
     pub(super) jitter: Jitter,
     /// The releases before this time have been compared with a later kernel report; `None` if there has been none.
     pub(super) kernel_checked: Option<Timestamp>,
@@ -26,23 +29,60 @@ pub(super) struct Context<'a> {
     pub(super) node: &'a Node,
     pub(super) limits: Limits,
     pub(super) policy: &'a Policy,
+    eni_config: Option<&'a EniConfigAnswer>,
     pub(super) jitter: Jitter,
     pub(super) now: Timestamp,
     pub(super) kernel_checked: Option<Timestamp>,
 }
 
+/// Where new ENIs go, as far as it is known.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum NewEnis<'a> {
+    /// Where the primary ENI is, or another subnet that is tagged for pods.
+    LikePrimary,
+    /// Where the ENIConfig says.
+    By(&'a EniConfig),
+    /// The ENIConfig is not known, or cannot be used.
+    Nowhere,
+}
+
 impl Site {
     pub(super) fn at(&self, now: Timestamp) -> Context<'_> {
-        let Self { node, limits, policy, jitter, kernel_checked } = self;
+        let Self { node, limits, policy, eni_config, jitter, kernel_checked } = self;
         let (limits, jitter, kernel_checked) = (*limits, *jitter, *kernel_checked);
-        Context { node, limits, policy, jitter, now, kernel_checked }
+        let eni_config = eni_config.as_ref();
+        Context { node, limits, policy, eni_config, jitter, now, kernel_checked }
     }
 }
 
-impl Context<'_> {
+impl<'a> Context<'a> {
     /// Where pods' addresses come from on this instance.
     pub(super) fn families(self) -> Families {
         self.limits.families(self.policy)
+    }
+
+    /// Where new ENIs go.
+    pub(super) fn new_enis(self) -> NewEnis<'a> {
+        match (self.policy.placement, self.eni_config) {
+            (Placement::LikePrimary, _) => NewEnis::LikePrimary,
+            (Placement::ByEniConfig, Some(EniConfigAnswer::Found(config))) => NewEnis::By(config),
+            (
+                Placement::ByEniConfig,
+                Some(EniConfigAnswer::Missing { .. } | EniConfigAnswer::Unusable { .. }) | None,
+            ) => NewEnis::Nowhere,
+        }
+    }
+
+    /// Why no ENIConfig can be used, while custom networking asks for one.
+    pub(super) fn eni_config_fault(self) -> Option<String> {
+        match (self.policy.placement, self.eni_config) {
+            (Placement::LikePrimary, _) => None,
+            (Placement::ByEniConfig, None) => Some(
+                "the API server has not said yet which ENIConfig this node uses, and no earlier answer is kept"
+                    .to_owned(),
+            ),
+            (Placement::ByEniConfig, Some(answer)) => answer.fault(),
+        }
     }
 
     pub(super) fn cooldown(self) -> Duration {

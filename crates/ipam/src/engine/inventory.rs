@@ -19,7 +19,7 @@ use self::hint::Hints;
 pub(super) use self::stock_take::{Judgements, Polled, StockTake, not_an_answer};
 use self::warm_start::WarmStart;
 use super::calls::{Calls, Pressure};
-use super::context::Context;
+use super::context::{Context, NewEnis};
 use super::poll::{LAG, Poll};
 use crate::block::Block;
 use crate::call::{Ec2Call, EniFacts};
@@ -28,7 +28,6 @@ use crate::eni::Eni;
 use crate::event::Effect;
 use crate::id::{EniId, SecurityGroupId, SubnetId};
 use crate::place::Place;
-use crate::policy::Placement;
 use crate::pool::Pool;
 use crate::reason::Reason;
 use crate::record::{Change, Record};
@@ -177,6 +176,24 @@ impl Inventory {
         self.warm_start.note(news, pool, &cx.node.boot)
     }
 
+    /// The subnets for new ENIs, the preferred one first. None until EC2 has described the primary ENI.
+    pub(super) fn subnets_for_new_enis(&self, cx: Context<'_>) -> Vec<SubnetId> {
+        let Some(primary) = &self.primary_template else { return Vec::new() };
+        match cx.new_enis() {
+            NewEnis::LikePrimary => self.subnets.for_new_enis(&primary.subnet, cx.node),
+            NewEnis::By(config) => self.subnets.chosen_by(config, &primary.subnet),
+            NewEnis::Nowhere => Vec::new(),
+        }
+    }
+
+    /// The subnet that a pod without an address is told about: the primary ENI's, if it carries pods.
+    pub(super) fn subnet_of_pods(&self, cx: Context<'_>) -> Option<SubnetId> {
+        match cx.new_enis() {
+            NewEnis::LikePrimary => self.primary_template.as_ref().map(|it| it.subnet.clone()),
+            NewEnis::By(_) | NewEnis::Nowhere => self.subnets_for_new_enis(cx).into_iter().next(),
+        }
+    }
+
     /// The security groups that a new ENI gets; `None` until EC2 has described the primary ENI's. Without any, EC2
     /// takes the VPC's default group.
     pub(super) fn groups_of_new<'a>(
@@ -195,9 +212,10 @@ impl Inventory {
     }
 
     /// The security groups that our ENIs take over from the primary ENI; `None` while they are unknown, or while
-    /// the policy chooses others.
+    /// an ENIConfig chooses others or may do so.
     pub(super) fn groups_to_follow(&self, cx: Context<'_>) -> Option<&BTreeSet<SecurityGroupId>> {
-        let primary = self.primary_template.as_ref().filter(|_| chosen_groups(cx).is_none())?;
+        let follows = cx.new_enis() != NewEnis::Nowhere && chosen_groups(cx).is_none();
+        let primary = self.primary_template.as_ref().filter(|_| follows)?;
         Some(&primary.security_groups).filter(|groups| !groups.is_empty())
     }
 
@@ -282,11 +300,11 @@ impl Inventory {
     }
 }
 
-/// The security groups that the policy chooses in place of the primary ENI's.
+/// The security groups that the ENIConfig chooses in place of the primary ENI's.
 fn chosen_groups(cx: Context<'_>) -> Option<&BTreeSet<SecurityGroupId>> {
-    match &cx.policy.placement {
-        Placement::Custom { groups, .. } if !groups.is_empty() => Some(groups),
-        Placement::LikePrimary | Placement::Custom { .. } => None,
+    match cx.new_enis() {
+        NewEnis::By(config) if !config.groups.is_empty() => Some(&config.groups),
+        NewEnis::LikePrimary | NewEnis::By(_) | NewEnis::Nowhere => None,
     }
 }
 

@@ -163,13 +163,13 @@ impl Engine {
             (Families::Dual { .. }, Family::V4) => "IPv4 address",
             (Families::Dual { .. }, Family::V6) => "IPv6 address",
         };
-        let subnet = self.inventory.primary_template.as_ref().map(|primary| &primary.subnet);
-        let facts = subnet.and_then(|subnet| self.inventory.subnets.get(subnet));
+        let subnet = self.inventory.subnet_of_pods(self.site.at(now));
+        let facts = subnet.as_ref().and_then(|subnet| self.inventory.subnets.get(subnet));
         let free = facts.map_or_else(
             || "free addresses unknown".to_owned(),
             |facts| format!("{} free in EC2's last answer", facts.free_addresses),
         );
-        let subnet = subnet.map_or("a subnet yet unknown", |subnet| subnet.as_str());
+        let subnet = subnet.as_ref().map_or("a subnet yet unknown", |subnet| subnet.as_str());
         format!(
             "no free {address}: {} of {} in use, {} resting, {} quarantined, {} waiting, on {} of {} ENIs, in {subnet} ({free})",
             counts.assigned,

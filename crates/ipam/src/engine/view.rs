@@ -5,6 +5,7 @@ use std::net::IpAddr;
 
 use super::Engine;
 use super::calls::{InFlight, Phase};
+use super::context::NewEnis;
 use super::delegation;
 use super::inventory::foreign_block_phrases;
 use super::kernel_check::{quarantine_reasons, quarantined};
@@ -141,6 +142,7 @@ impl Engine {
     fn obstacles(&self, now: Timestamp) -> Vec<String> {
         let cx = self.site.at(now);
         let planned = self.supply.blocked();
+        let planned = planned.filter(|blocked| blocked.code != RefusalCode::EniConfig);
         let planned = planned.map(|b| format!("{}: {}", b.code.as_str(), b.why));
         let held = self.calls.retries.holds(now).map(|(_, hold)| hold);
         let held = held.chain(self.host.hold(now)).chain(self.journal.hold(now)).cloned();
@@ -152,7 +154,7 @@ impl Engine {
         let links = self.pool.enis.values();
         let links = links.filter_map(|eni| Some(format!("{}: {}", eni.id, eni.link_failure()?)));
         let excluded = self.pool.enis.values().filter_map(|eni| {
-            let why = eni.excluded?.as_str();
+            let why = eni.excluded?.surprise()?;
             Some(format!("{}: no new pod gets an address of it, since {why}", eni.id))
         });
         let unconfirmed = self.pool.enis.values().filter(|eni| eni.has_unconfirmed());
@@ -166,6 +168,7 @@ impl Engine {
         });
         let lost = self.lost().into_keys();
         let lost = lost.map(|address| format!("{address} is a pod's but not on any ENI at EC2"));
+        let planned = self.eni_config_phrases(now).into_iter().chain(planned);
         let planned = planned.chain(self.waits_for_rest(now));
         let planned = planned.chain(self.waits_for_the_kernel(now));
         let planned = self.warm_start_notice().into_iter().chain(planned);
@@ -180,6 +183,23 @@ impl Engine {
         all.extend(quarantine_reasons(&self.pool, self.journal.record(), cx));
         all.dedup();
         all
+    }
+
+    /// Why no new ENI can follow the ENIConfig, and which ENIs are older than the ENIConfig is now.
+    fn eni_config_phrases(&self, now: Timestamp) -> Vec<String> {
+        let cx = self.site.at(now);
+        let code = RefusalCode::EniConfig.as_str();
+        let planned = self.supply.blocked().find(|blocked| blocked.code == RefusalCode::EniConfig);
+        let fault = cx.eni_config_fault().or_else(|| planned.map(|blocked| blocked.why.clone()));
+        let fault = fault.map(|why| format!("{code}: {why}"));
+        let NewEnis::By(config) = cx.new_enis() else { return fault.into_iter().collect() };
+        let enis = self.pool.enis.values().filter(|eni| eni.origin == Origin::Tagged);
+        let subnets = &self.inventory.subnets;
+        let n = enis.filter(|eni| !subnets.is_chosen(&eni.subnet, config)).count();
+        let older = (n > 0).then(|| {
+            format!("{n} ENIs are in subnets that are not in {config}; they stay, and only new ENIs follow it")
+        });
+        fault.into_iter().chain(older).collect()
     }
 
     /// The notice that pods wait for the end of a cooldown, since the pool cannot grow.

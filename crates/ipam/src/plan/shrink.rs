@@ -20,10 +20,11 @@ impl<'a> Planner<'a> {
         Surplus { enis, blocks }
     }
 
-    /// Adds the ENIs that a tag excludes, and their idle blocks. They go back whatever the targets are.
+    /// Adds the ENIs that take no new pods, and their idle blocks. They go back whatever the targets are.
     pub(super) fn add_excluded(&mut self, surplus: &mut Surplus) {
-        let enis = self.situation.enis.iter();
-        for eni in enis.filter(|eni| eni.state == SupplyState::Excluded && !eni.busy) {
+        let is_excluded =
+            |eni: &&EniSupply| matches!(eni.state, SupplyState::Excluded | SupplyState::NotForPods);
+        for eni in self.situation.enis.iter().filter(is_excluded).filter(|eni| !eni.busy) {
             if eni.is_removable() {
                 match eni.removable_from {
                     Some(from) if from > self.now => self.look_again(Some(from)),

@@ -5,8 +5,9 @@ use std::time::Duration;
 use ipam::block::BlockKind;
 use ipam::call::{CallErrorKind, Ec2Call};
 use ipam::event::RefusalCode;
-use ipam::policy::{Placement, WarmSettings};
+use ipam::policy::WarmSettings;
 
+use crate::custom_networking::{by_eni_config, found};
 use crate::ec2::{Ec2, PRIMARY, SUBNET, subnet_id};
 use crate::errors::fail;
 use crate::node::{Node, OnEni as _, Setup, limits, policy, warm_ip};
@@ -73,20 +74,21 @@ fn subnets_denied_without_a_range_are_the_cause() {
     }
 }
 
-/// The primary ENI serves, and what is missing for others is named.
+/// Where pods are on other ENIs than the primary one, they need the range of another subnet.
 #[test]
 fn eni_is_not_created_in_a_subnet_without_a_range() {
-    let placement = Placement::Custom { subnets: vec![subnet_id("subnet-1")], groups: [].into() };
-    let mut node = node_refused(no_subnets, Setup { placement, ..warm_ip(0, 0) });
+    let mut node = node_refused(no_subnets, by_eni_config(warm_ip(1, 0)));
     node.ec2.add_subnet("subnet-1", 1, &[]);
-    assert_eq!(indexes(&mut node, 3), [0; 3]);
-    let add = node.add(3);
-    let refusal = node.refused(add);
+    node.change_eni_config(found(&["subnet-1"], &[]));
+    node.settle();
+    let refusal = node.engine.ready(node.now).unwrap_err();
     assert_eq!(refusal.code, RefusalCode::AccessDenied);
     assert!(refusal.message.contains("DescribeSubnets"), "{}", refusal.message);
+    assert!(asked_subnets(&node).is_empty());
     node.ec2.refuses = |_| None;
     node.pass(secs(75));
     assert_eq!(node.run_pod(4).device_index(), 1);
+    assert_eq!(asked_subnets(&node), ["subnet-1"]);
 }
 
 fn is_create(call: &Ec2Call) -> bool {

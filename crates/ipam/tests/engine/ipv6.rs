@@ -6,7 +6,10 @@ use std::time::Duration;
 
 use ipam::block::BlockKind;
 use ipam::call::Ec2Call;
-use ipam::plan::{Allowance, EniSupply, Growth, Situation, SubnetSupply, SupplyState, Tally, plan};
+use ipam::event::RefusalCode;
+use ipam::plan::{
+    Allowance, Blocked, EniSupply, Growth, Situation, SubnetSupply, SupplyState, Tally, plan,
+};
 use ipam::policy::{Policy, WarmSettings};
 use ipam::time::Timestamp;
 
@@ -151,6 +154,12 @@ fn second_prefix_comes_when_the_first_is_used_up() {
             n_waiting,
             n_to_delegate: 0,
             subnets: vec![subnet],
+            no_subnet: Blocked {
+                code: RefusalCode::SubnetExhausted,
+                why: String::new(),
+                until: None,
+                passes_at: None,
+            },
             create_at_most: u16::MAX,
             assign_hold: None,
             create_hold: None,

@@ -5,9 +5,8 @@ use std::time::Duration;
 use ipam::block::BlockKind;
 use ipam::call::{Action, Ec2Call};
 use ipam::event::{Event, Reason};
-use ipam::policy::{Limits, Placement, WarmSettings};
+use ipam::policy::{Limits, WarmSettings};
 
-use crate::ec2::{security_groups, subnet_id};
 use crate::node::{Node, OnEni as _, Setup, limits, policy, warm_ip};
 
 fn secs(n: u64) -> Duration {
@@ -86,24 +85,6 @@ fn prefixes_replace_single_addresses_without_a_restart() {
     let view = node.view();
     assert_eq!((view.kind, view.counts.prefixes), (BlockKind::V4Prefix, 1));
     assert_eq!(view.counts.assigned, 1, "the pod keeps its address");
-}
-
-#[test]
-fn custom_placement_decides_subnet_and_groups_of_new_enis() {
-    let mut node = Node::start(limits("m5.large"), warm_ip(1, 0));
-    node.ec2.add_subnet("subnet-pods", 9, &[]);
-    node.settle();
-    let placement = Placement::Custom {
-        subnets: vec![subnet_id("subnet-pods")],
-        groups: security_groups(&["sg-pods"]),
-    };
-    node.change_policy(Setup { placement, ..warm_ip(12, 0) });
-    node.pass(secs(60));
-    let created = node.reasons.iter().find_map(|(call, _)| match call {
-        Ec2Call::CreateEni { subnet, security_groups, .. } => Some((subnet, security_groups)),
-        _ => None,
-    });
-    assert_eq!(created, Some((&subnet_id("subnet-pods"), &security_groups(&["sg-pods"]))));
 }
 
 /// The reasons of the calls of one action, in their order.

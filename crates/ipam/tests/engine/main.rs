@@ -9,6 +9,7 @@
 #![expect(clippy::unwrap_used, reason = "in a test a panic is the report")]
 
 mod connection_tracking;
+mod custom_networking;
 mod delegation;
 mod denied;
 mod disagreements;

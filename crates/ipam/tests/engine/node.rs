@@ -7,6 +7,7 @@ use std::time::Duration;
 use ipam::block::{Block, BlockKind, Family};
 use ipam::call::{CallId, CallOutput, Ec2Call, EniFacts};
 use ipam::connection_tracking::ConnectionTracking;
+use ipam::eni_config::EniConfigAnswer;
 use ipam::event::{
     Answer, Effect, Event, HostPicture, LinkState, MetadataEni, NodeLocal, Reason, Refusal,
     RequestId, SaveSeq,
@@ -222,6 +223,8 @@ pub(crate) struct Node {
     pub(crate) replies: BTreeMap<RequestId, Answer>,
     /// The answered requests, in the order of their answers.
     pub(crate) answered: Vec<RequestId>,
+    /// The cluster's last answer, which the daemon keeps for the next start.
+    eni_config: Option<EniConfigAnswer>,
     next_request: u64,
 }
 
@@ -261,6 +264,7 @@ impl Node {
             early: BTreeMap::new(),
             replies: BTreeMap::new(),
             answered: Vec::new(),
+            eni_config: None,
             next_request: 0,
         };
         node.absorb(effects);
@@ -291,6 +295,9 @@ impl Node {
         let (engine, effects) = Engine::new(Boot { record, ..self.boot.clone() }, self.now);
         self.engine = engine;
         self.absorb(effects);
+        if let Some(answer) = self.eni_config.clone() {
+            self.send(Event::EniConfig(answer));
+        }
         self.report_kernel();
     }
 
@@ -360,6 +367,12 @@ impl Node {
     pub(crate) fn change_policy(&mut self, policy: impl Into<Policy>) {
         self.boot.policy = policy.into();
         self.send(Event::Policy(self.boot.policy.clone()));
+    }
+
+    /// The cluster says what the ENIConfig of this node is, now and after a restart.
+    pub(crate) fn change_eni_config(&mut self, answer: EniConfigAnswer) {
+        self.eni_config = Some(answer.clone());
+        self.send(Event::EniConfig(answer));
     }
 
     /// EC2 allows something else, now and after a restart.

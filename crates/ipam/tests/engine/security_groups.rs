@@ -4,12 +4,13 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use ipam::call::{CallErrorKind, Ec2Call};
+use ipam::eni_config::EniConfigAnswer;
 use ipam::event::{Event, MetadataEni, Reason, RefusalCode};
 use ipam::id::{EniId, SecurityGroupId};
-use ipam::policy::Placement;
 
-use crate::ec2::{Ec2, PRIMARY, SUBNET, eni_id, security_groups, subnet_id};
-use crate::node::{Node, OURS, Setup, limits, warm_ip};
+use crate::custom_networking::{by_eni_config, found};
+use crate::ec2::{Ec2, PRIMARY, SUBNET, eni_id, security_groups};
+use crate::node::{Node, OURS, limits, warm_ip};
 
 fn secs(n: u64) -> Duration {
     Duration::from_secs(n)
@@ -206,11 +207,11 @@ fn groups_of_enis_that_are_not_ours_stay() {
 }
 
 #[test]
-fn groups_that_a_placement_names_are_not_replaced() {
-    let mut node = Node::settled(limits("m5.xlarge"), warm_ip(0, 0));
+fn groups_that_an_eni_config_names_are_not_replaced() {
+    let mut node = Node::settled(limits("m5.xlarge"), by_eni_config(warm_ip(1, 0)));
     let groups = security_groups(&["sg-pods"]);
-    let placement = Placement::Custom { subnets: vec![subnet_id(SUBNET)], groups: groups.clone() };
-    node.change_policy(Setup { placement, ..warm_ip(0, 0) });
+    node.change_eni_config(found(&[SUBNET], &["sg-pods"]));
+    node.settle();
     for pod in 0..PODS {
         node.run_pod(pod);
     }
@@ -219,9 +220,12 @@ fn groups_that_a_placement_names_are_not_replaced() {
     assert_eq!(changed(&node), []);
     assert!(ours(&node).iter().all(|eni| groups_of(&node, eni) == groups));
     assert!(node.view().other_groups.is_empty());
-    // A placement without groups leaves the primary ENI's in force.
-    let placement = Placement::Custom { subnets: vec![subnet_id(SUBNET)], groups: [].into() };
-    node.change_policy(Setup { placement, ..warm_ip(0, 0) });
+    // Without an ENIConfig nobody knows which groups they are to have.
+    node.change_eni_config(EniConfigAnswer::Missing { name: "default".to_owned() });
+    pass_minutes(&mut node, 1);
+    assert_eq!(changed(&node), []);
+    // An ENIConfig without groups leaves the primary ENI's in force.
+    node.change_eni_config(found(&[SUBNET], &[]));
     pass_minutes(&mut node, 1);
     assert_eq!(changed(&node), ours(&node));
 }

@@ -11,7 +11,7 @@ use crate::call::{
     AttachmentStatus, CallError, CallErrorKind, CallId, CallOutput, Ec2Call, EniFacts,
 };
 use crate::engine::calls::Calls;
-use crate::engine::context::Context;
+use crate::engine::context::{Context, NewEnis};
 use crate::engine::journal::Journal;
 use crate::engine::poll::LAG;
 use crate::eni::{Attachment, Eni, Exclusion, Link, Origin, Stage};
@@ -110,20 +110,23 @@ impl StockTake<'_> {
         self.recall_primary_subnet();
     }
 
-    /// Judges by their tags and those of their subnets which of our ENIs take no new pods.
+    /// Judges by the placement, their tags and those of their subnets which of our ENIs take no new pods.
     pub(in crate::engine) fn judge_exclusions(&mut self) {
-        let (node, placement) = (self.cx.node, &self.cx.policy.placement);
+        let (node, subnets) = (self.cx.node, &self.inventory.subnets);
         for eni in self.pool.enis.values_mut() {
-            let is_kept_off = eni.origin == Origin::Primary && ownership::has_no_manage(&eni.tags);
-            let is_chosen = match placement {
-                Placement::Custom { subnets, .. } => subnets.contains(&eni.subnet),
-                Placement::LikePrimary => false,
+            let is_primary = eni.origin == Origin::Primary;
+            let is_chosen = match self.cx.new_enis() {
+                NewEnis::By(config) => subnets.is_chosen(&eni.subnet, config),
+                NewEnis::LikePrimary | NewEnis::Nowhere => false,
             };
-            let of_subnet = !is_chosen && self.inventory.subnets.excludes(&eni.subnet, node);
-            eni.excluded = match (is_kept_off, of_subnet) {
-                (true, _) => Some(Exclusion::NoManageTag),
-                (false, true) => Some(Exclusion::SubnetTag),
-                (false, false) => None,
+            eni.excluded = if is_primary && self.cx.policy.placement == Placement::ByEniConfig {
+                Some(Exclusion::CustomNetworking)
+            } else if is_primary && ownership::has_no_manage(&eni.tags) {
+                Some(Exclusion::NoManageTag)
+            } else if !is_chosen && subnets.excludes(&eni.subnet, node) {
+                Some(Exclusion::SubnetTag)
+            } else {
+                None
             };
         }
     }

@@ -3,14 +3,15 @@
 use crate::block::{Block, Family};
 use crate::call::{Action, Ec2Call};
 use crate::engine::calls::{Calls, Pressure};
-use crate::engine::context::Context;
+use crate::engine::context::{Context, NewEnis};
 use crate::engine::delegation;
 use crate::engine::inventory::Inventory;
 use crate::engine::learnt::Learnt;
-use crate::eni::{Eni, Origin, Stage};
+use crate::eni::{Eni, Exclusion, Origin, Stage};
+use crate::event::RefusalCode;
 use crate::id::SubnetId;
-use crate::plan::{EniSupply, NewEni, Situation, SubnetSupply, SupplyState, Tally};
-use crate::policy::{FamilyPolicy, Placement};
+use crate::plan::{Blocked, EniSupply, NewEni, Situation, SubnetSupply, SupplyState, Tally};
+use crate::policy::FamilyPolicy;
 use crate::pool::Pool;
 use crate::record::Record;
 
@@ -37,8 +38,8 @@ impl Sources<'_> {
         let concerns = |eni: &&Eni| is_main || family.is_carried_by(eni.origin == Origin::Primary);
         let mut enis: Vec<_> = pool.enis.values().filter(concerns).collect();
         enis.sort_by_key(|eni| (eni.place().is_none(), eni.place(), &eni.id));
-        let (unusable, subnets): (Vec<_>, Vec<_>) = self
-            .subnets_for_new_enis()
+        let (unusable, subnets): (Vec<_>, Vec<_>) = inventory
+            .subnets_for_new_enis(cx)
             .into_iter()
             .partition(|subnet| inventory.lacks_range(subnet, self.record));
         let lacks_all = subnets.is_empty() && !unusable.is_empty();
@@ -56,21 +57,30 @@ impl Sources<'_> {
             n_waiting: u32::try_from(n_waiting).unwrap_or(u32::MAX),
             n_to_delegate: if is_main { delegation::n_lacking(pool, cx) } else { 0 },
             subnets: subnets.iter().map(|subnet| self.subnet_supply(subnet)).collect(),
+            no_subnet: self.no_subnet(),
             create_at_most: learnt.create_at_most,
             assign_hold: calls.hold(family.kind.assign_action(), pressure, cx.now),
             create_hold: calls.hold(Action::CreateEni, pressure, cx.now).or_else(unknown_subnets),
         }
     }
 
-    /// The subnets for new ENIs, the preferred one first. None until EC2 has described the primary ENI.
-    fn subnets_for_new_enis(self) -> Vec<SubnetId> {
-        let Some(primary) = &self.inventory.primary_template else { return Vec::new() };
-        match &self.cx.policy.placement {
-            Placement::LikePrimary => {
-                self.inventory.subnets.for_new_enis(&primary.subnet, self.cx.node)
+    /// The obstacle if there is no subnet for new ENIs.
+    fn no_subnet(self) -> Blocked {
+        let (code, why) = match self.cx.new_enis() {
+            NewEnis::LikePrimary => (
+                RefusalCode::SubnetExhausted,
+                "no subnet may be used for a new ENI; tag one with kubernetes.io/role/cni=1 or take the tag off the \
+                 node's own"
+                    .to_owned(),
+            ),
+            NewEnis::By(config) => {
+                (RefusalCode::EniConfig, format!("{config}: none of them is in this node's zone"))
             }
-            Placement::Custom { subnets, .. } => subnets.clone(),
-        }
+            NewEnis::Nowhere => {
+                (RefusalCode::EniConfig, self.cx.eni_config_fault().unwrap_or_default())
+            }
+        };
+        Blocked { code, why, until: None, passes_at: None }
     }
 
     fn subnet_supply(self, subnet: &SubnetId) -> SubnetSupply {
@@ -121,8 +131,11 @@ impl Sources<'_> {
             Stage::Attached { .. } if self.inventory.subnet_cidr_of(eni, self.record).is_none() => {
                 SupplyState::Coming
             }
-            Stage::Attached { .. } if eni.excluded.is_some() => SupplyState::Excluded,
-            Stage::Attached { .. } => SupplyState::Attached,
+            Stage::Attached { .. } => match eni.excluded {
+                Some(Exclusion::CustomNetworking) => SupplyState::NotForPods,
+                Some(Exclusion::NoManageTag | Exclusion::SubnetTag) => SupplyState::Excluded,
+                None => SupplyState::Attached,
+            },
             Stage::Draining { .. } => SupplyState::Leaving { holds_place: true },
             Stage::Deleting { place, .. } => SupplyState::Leaving { holds_place: place.is_some() },
         }

@@ -91,14 +91,7 @@ impl Planner<'_> {
             return true;
         }
         if self.situation.subnets.is_empty() {
-            self.block(Blocked {
-                code: RefusalCode::SubnetExhausted,
-                why: "no subnet may be used for a new ENI; tag one with \
-                      kubernetes.io/role/cni=1 or take the tag off the node's own"
-                    .to_owned(),
-                until: None,
-                passes_at: None,
-            });
+            self.block(self.situation.no_subnet.clone());
         }
         false
     }
@@ -113,6 +106,8 @@ impl Planner<'_> {
 
     fn no_place_left(&self) -> Blocked {
         let enis = &self.situation.enis;
+        let n_not_for_pods = enis.iter().filter(|eni| eni.state == SupplyState::NotForPods).count();
+        let n_for_pods = usize::from(self.enis_allowed).saturating_sub(n_not_for_pods);
         let (code, advice) = if enis.iter().any(|eni| eni.state == SupplyState::Broken) {
             (RefusalCode::LinkFailing, "see why an ENI cannot be set up on the host")
         } else if enis.iter().any(|eni| eni.limit < self.blocks_per_eni) {
@@ -125,9 +120,8 @@ impl Planner<'_> {
         Blocked {
             code,
             why: format!(
-                "all {} ENIs that this node may have for pods are in use, with {} addresses for \
+                "all {n_for_pods} ENIs that this node may have for pods are in use, with {} addresses for \
                  each; {advice}",
-                self.enis_allowed,
                 self.eni_size()
             ),
             until: None,

@@ -14,7 +14,7 @@ use ipam::record::{Assignment, KnownEni};
 
 use super::step::{End, Fate, PODS, Runtime, SaveEnd, Step, VPC};
 use super::world::{HistoryModel, Open};
-use crate::ec2::{PRIMARY, eni_id};
+use crate::ec2::{PRIMARY, SUBNET, eni_id};
 use crate::node::key;
 
 impl HistoryModel {
@@ -219,6 +219,7 @@ impl HistoryModel {
     /// everything succeeds again.
     pub(super) fn heal(&mut self) {
         self.take(&Step::VpcRanges(VPC));
+        self.take(&Step::EniConfig(Some(SUBNET)));
         self.take(&Step::ReportKernel(Runtime::All));
         self.come_to_rest();
         let live: BTreeMap<_, _> = self.truly_live().map(|(key, ip)| (*ip, key.clone())).collect();

@@ -3,10 +3,10 @@
 use ipam::block::BlockKind;
 use ipam::call::CallErrorKind;
 use ipam::event::LinkState;
-use ipam::policy::{Limits, Needs};
+use ipam::policy::{Limits, Needs, Placement};
 use proptest::prelude::*;
 
-use crate::ec2::REFUSALS;
+use crate::ec2::{REFUSALS, SUBNET};
 use crate::node::{Setup, limits};
 use crate::settings::policies;
 
@@ -85,6 +85,8 @@ pub(super) enum Step {
     },
     /// The metadata service shows these ranges of the VPC.
     VpcRanges(&'static [&'static str]),
+    /// The cluster has an ENIConfig with this subnet, or none.
+    EniConfig(Option<&'static str>),
 }
 
 /// What the container runtime lists.
@@ -182,6 +184,8 @@ pub(super) fn steps() -> impl Strategy<Value = Vec<Step>> {
         6 => runtime.prop_map(Step::ReportKernel),
         3 => prop::collection::vec(any::<bool>(), 1..4).prop_map(|shows| Step::Hint { shows }),
         3 => prop::sample::select(RANGES.to_vec()).prop_map(Step::VpcRanges),
+        2 => prop::sample::select(vec![None, Some("subnet-none"), Some(SUBNET), Some(SUBNET)])
+            .prop_map(Step::EniConfig),
         2 => (prop_oneof![2 => Just(0), 1 => 1..4_usize], prop::sample::select(GROUPS.to_vec()))
             .prop_map(|(eni, groups)| Step::Groups { eni, groups }),
         1 => delegating_policies().prop_map(Step::Policy),
@@ -199,7 +203,14 @@ pub(super) fn settings() -> impl Strategy<Value = Setting> {
         1 => Just(Some(Needs::Each)),
         1 => Just(Some(Needs::Any)),
     ];
-    let policies = (delegating_policies(), dual).prop_map(|(setup, dual)| Setup { dual, ..setup });
+    // Custom networking is not for nodes with IPv6.
+    let placements =
+        prop_oneof![3 => Just(Placement::LikePrimary), 1 => Just(Placement::ByEniConfig)];
+    let policies =
+        (delegating_policies(), dual, placements).prop_map(|(setup, dual, placement)| {
+            let placement = if dual.is_some() { Placement::LikePrimary } else { placement };
+            Setup { dual, placement, ..setup }
+        });
     let limits =
         (any::<bool>(), 1..4_u16, 2..5_u16).prop_map(|(prefixes, enis, addresses_per_eni)| {
             let believed = Limits { prefixes, ..limits("t3.small") };

@@ -6,15 +6,17 @@ use std::time::Duration;
 
 use ipam::block::Block;
 use ipam::call::{CallError, CallErrorKind, CallId, CallOutput, Ec2Call};
+use ipam::eni_config::EniConfigAnswer;
 use ipam::event::{Event, HostNat, LinkState, RequestId};
 use ipam::id::{AttachmentKey, BootId, EniId};
-use ipam::policy::Needs;
+use ipam::policy::{Needs, Placement};
 use ipam::record::{Assignment, Change, Record};
 use ipam::time::Timestamp;
 use ipam::view::{EniStage, PoolView};
 
 use super::ranges::Ranges;
 use super::step::{End, Fate, PODS, Runtime, SaveEnd, Setting, Step};
+use crate::custom_networking::found;
 use crate::ec2::{Ec2, SUBNET, error, security_groups};
 use crate::node::{Node, Setup, key};
 
@@ -51,6 +53,7 @@ pub(super) struct HistoryModel {
     pub(super) cooldown: Duration,
     /// Whether pods have both families, and what they need to start.
     dual: Option<Needs>,
+    placement: Placement,
     /// Whether policy or limits have changed since the first start.
     pub(super) has_changed: bool,
     /// Whether EC2 has refused for a limit. The engine goes by that for a day, and a restart forgets it.
@@ -80,6 +83,7 @@ impl HistoryModel {
             ranges: Ranges::default(),
             cooldown: setting.policy.cooldown,
             dual: setting.policy.dual,
+            placement: setting.policy.placement,
             has_changed: false,
             has_learnt: false,
         };
@@ -157,8 +161,15 @@ impl HistoryModel {
             Step::Policy(setup) => {
                 self.cooldown = self.cooldown.min(setup.cooldown);
                 self.has_changed = true;
-                // The families change only with a restart, and the blocks of the one before stay at EC2.
-                self.node.change_policy(Setup { dual: self.dual, ..setup.clone() });
+                // The families change only with a restart, and the blocks of the one before stay at EC2. So does the
+                // placement.
+                let (dual, placement) = (self.dual, self.placement);
+                self.node.change_policy(Setup { dual, placement, ..setup.clone() });
+            }
+            Step::EniConfig(Some(subnet)) => self.node.change_eni_config(found(&[subnet], &[])),
+            Step::EniConfig(None) => {
+                let name = "us-east-1a".to_owned();
+                self.node.change_eni_config(EniConfigAnswer::Missing { name });
             }
             Step::Limits(limits) => {
                 self.has_changed = true;

@@ -1,0 +1,93 @@
+//! The client for the API server. Each answer is bounded in size and time.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use http_body_util::Limited;
+use hyper::{Response, Uri};
+use kube::Config;
+use kube::client::ClientBuilder;
+use tower::timeout::TimeoutLayer;
+use tower::util::MapResponseLayer;
+
+/// In bytes, one answer or all of one watch. A list of a node's pods has some megabytes at most.
+const LONGEST_ANSWER: usize = 64 << 20;
+/// The API server ends a watch after 290 s. A connection that is silent for longer is cut off.
+const LONGEST_SILENCE: Duration = Duration::from_secs(300);
+
+/// Where the API server is, and who asks.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Access {
+    /// `https://HOST[:PORT]`, or `http://` without a service account.
+    pub url: String,
+    /// The directory with `token` and `ca.crt`. Both are read again about once a minute.
+    pub service_account: PathBuf,
+    /// How long the head of an answer may take. That of a watch comes at once, too.
+    pub answer_within: Duration,
+}
+
+/// Why there is no client.
+#[derive(Debug, thiserror::Error)]
+pub enum ConnectError {
+    /// The URL is none.
+    #[error("parse the API server's address {url}: {problem}")]
+    Url {
+        /// The URL.
+        url: String,
+        /// What is wrong with it.
+        problem: String,
+    },
+    /// Token or certificates cannot be read.
+    #[error("set up the client for the API server with {}", directory.display())]
+    Account {
+        /// The service account's directory.
+        directory: PathBuf,
+        /// What failed.
+        #[source]
+        source: Box<kube::Error>,
+    },
+}
+
+/// A client for the API server. Clones share its connections.
+#[derive(Clone)]
+pub struct Cluster {
+    pub(crate) client: kube::Client,
+}
+
+impl std::fmt::Debug for Cluster {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Cluster").finish_non_exhaustive()
+    }
+}
+
+impl Cluster {
+    /// A client, without a connection yet. Call it within a runtime of tokio.
+    ///
+    /// # Errors
+    /// If the URL is none, or if the service account's files cannot be read.
+    pub fn connect(access: &Access) -> Result<Self, ConnectError> {
+        let Access { url, service_account, answer_within } = access;
+        let parsed = url.parse::<Uri>().map_err(|problem| ConnectError::Url {
+            url: url.clone(),
+            problem: format!("{problem}"),
+        })?;
+        let mut config = Config::new(parsed);
+        config.read_timeout = Some(LONGEST_SILENCE);
+        config.reset_reader_on_write = true;
+        if url.starts_with("https://") {
+            let token = service_account.join("token");
+            config.auth_info.token_file = Some(token.display().to_string());
+            config.root_cert_file = Some(service_account.join("ca.crt"));
+        }
+        let failed = |source| ConnectError::Account {
+            directory: service_account.clone(),
+            source: Box::new(source),
+        };
+        let bounded = MapResponseLayer::new(|answer: Response<_>| {
+            answer.map(|body| Limited::new(body, LONGEST_ANSWER))
+        });
+        let builder = ClientBuilder::try_from(config).map_err(failed)?;
+        let prompt = TimeoutLayer::new(*answer_within);
+        Ok(Self { client: builder.with_layer(&bounded).with_layer(&prompt).build() })
+    }
+}
