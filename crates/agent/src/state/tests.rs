@@ -193,8 +193,7 @@ fn checksum_in_capitals_is_damage() {
     assert!(line::parse::<Change>(&line).is_ok() && line::parse::<Change>(&capitals).is_err());
 }
 
-/// The last builds of versions 1 and 2 wrote their logs: one change of each kind. The logs of versions 3 and 4 are
-/// that of version 2 in their form.
+/// The last build of each version wrote its log: one change of each kind.
 #[test]
 fn stored_logs_of_earlier_versions_are_read() {
     for (version, text) in [
