@@ -2,12 +2,13 @@
 
 use cni::{Add, AddResult, Check, CniError, DataPath, Interface, IpConfig, IpvlanMode, Route};
 use datapath::pod::{
-    self, AddPodError, ChildState, LinkEnd, MadeChild, ParentError, PodExpectation, PodLink, Rank,
+    self, AddPodError, ChildState, LinkEnd, MadeChild, ParentError, PodExpectation, PodIpv6,
+    PodLink, Rank,
 };
 use proto::v1;
 use tokio::time::{Instant, timeout_at};
 
-use crate::add::{PodIpv6, confirm, give_back, ipv6_of_pod};
+use crate::add::{confirm, give_back, ipv6_of_pod};
 use crate::daemon::Daemon;
 use crate::failure::{Failure, error_chain};
 use crate::pod::rank;

@@ -64,6 +64,6 @@ fn result(add: Add) -> AddResult {
     let mac = "00:00:00:00:00:00".to_owned();
     result.interfaces.push(Interface::in_sandbox("lo".to_owned(), mac, MTU, sandbox));
     let address = |text: &str| text.parse().expect("it is an address with a length");
-    result.ips.extend(ADDRESSES.map(|text| IpConfig::of(place, address(text))));
+    result.ips.extend(ADDRESSES.map(|text| IpConfig::in_network(place, address(text), None)));
     result
 }

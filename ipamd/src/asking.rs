@@ -40,7 +40,7 @@ pub(crate) fn ask<T>(
     let runtime = runtime()?;
     let asking = async {
         let client = connect(&socket).await?;
-        question(client).await.map_err(|status| refusal(&status))
+        question(client).await.map_err(|status| fault(&status))
     };
     let answer = runtime.block_on(async { tokio::time::timeout(TIMEOUT, asking).await });
     let no_answer = |why: &str| {
@@ -68,7 +68,7 @@ pub(crate) async fn ready_now(socket: &Path) -> Result<Option<Refused>, String> 
     let asking = async {
         let mut client = connect(socket).await?;
         let reply = client.ready(ready_request()).await;
-        reply.map_err(|status| status.message().to_owned())
+        reply.map_err(|status| fault(&status))
     };
     let reply = tokio::time::timeout(TIMEOUT, asking).await;
     let reply = reply.map_err(|_late| format!("no answer within {} s", TIMEOUT.as_secs()))??;
@@ -133,7 +133,7 @@ async fn connect(socket: &Path) -> Result<IpamClient<Channel>, String> {
 }
 
 /// Why the daemon has answered without an answer.
-fn refusal(status: &Status) -> String {
+fn fault(status: &Status) -> String {
     match status.code() {
         Code::Unimplemented => {
             "it is older than this command, and does not know the question".to_owned()

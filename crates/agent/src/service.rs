@@ -16,12 +16,12 @@ use tonic::transport::server::UdsConnectInfo;
 use tonic::{Request, Response, Status};
 
 use crate::adding::Adding;
+use crate::differences;
 use crate::handle::{Handle, Stopped};
 use crate::metrics::Counters;
 use crate::notes::Notes;
 use crate::refusals::Refusals;
 use crate::wire::{self, questions};
-use crate::{PodLinks, differences};
 
 /// The timeout of an ADD whose caller sends none. It is longer than any setting lets an ADD wait for an
 /// address.

@@ -51,7 +51,7 @@ pub struct PoolView {
     /// The most that there can be.
     pub capacity: Capacity,
     /// The subnets that carry our ENIs or may carry the next one, as EC2 described them last.
-    pub subnets: BTreeMap<SubnetId, SubnetView>,
+    pub subnets: BTreeMap<SubnetId, SubnetRoom>,
     /// For how long the node's own token buckets have held each action back. A pause counts once it has ended.
     pub held_back: BTreeMap<Action, Duration>,
     /// The calls under way at EC2, one phrase each.
@@ -89,9 +89,9 @@ pub struct EniView {
     pub is_excluded: bool,
 }
 
-/// A subnet of IPv4 addresses.
+/// How much room for IPv4 addresses a subnet has.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct SubnetView {
+pub struct SubnetRoom {
     /// Free single addresses in EC2's answer, without those granted to this node since.
     pub free_addresses: u32,
     /// The most aligned /28 that can be free. EC2 does not report them, so this is a sixteenth of the free addresses;

@@ -4,7 +4,7 @@ use ec2_model::config::{AddressChoice, Consistency, Latency, Throttling};
 use ipam::policy::Policy;
 use ipnet::Ipv4Net;
 
-/// A VPC of one account, in one availability zone.
+/// A VPC of one account, in one availability zone. VPC and subnets have IPv6 blocks too.
 #[derive(Debug, Clone, PartialEq)]
 pub struct VpcSpec {
     /// Never empty, disjoint, all within 10.0.0.0/16, each a /16 to /28.

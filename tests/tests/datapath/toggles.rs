@@ -36,6 +36,7 @@ TIDEPOOL_UDP_STREAM_TIMEOUT=120
 TIDEPOOL_UDP_TIMEOUT=45
 DISABLE_POD_V6=true
 ENABLE_V4_EGRESS=false
+AWS_VPC_K8S_CNI_LOGLEVEL=info
 ";
 /// Other values than the defaults.
 const CASES: [&str; 10] = [

@@ -8,16 +8,16 @@ use ipam::call::Action;
 use ipam::id::{EniId, SubnetId};
 use ipam::time::Timestamp;
 use ipam::view::{
-    BlockUse, Capacity, Counts, EniStage, EniView, FamilyView, ForeignReason, PoolView, SubnetView,
+    BlockUse, Capacity, Counts, EniStage, EniView, FamilyView, ForeignReason, PoolView, SubnetRoom,
 };
 
 fn subnet_id(id: &str) -> SubnetId {
     SubnetId::try_from(id).unwrap()
 }
 
-fn subnet() -> SubnetView {
+fn subnet() -> SubnetRoom {
     let described_at = Timestamp::from_millis(1_000);
-    SubnetView { free_addresses: 200, free_prefixes: 12, described: 210, described_at }
+    SubnetRoom { free_addresses: 200, free_prefixes: 12, described: 210, described_at }
 }
 
 pub(crate) fn eni_id(id: &str) -> EniId {

@@ -206,8 +206,8 @@ pub(super) fn has_frame() -> Result<bool, PortsError> {
 
 /// Makes the table's rules right, and puts the elements back that there were. Returns whether that took a change.
 ///
-/// An element that an ADD has inserted since they were listed is lost. The daemon puts it back by the pod's note, for which
-/// the replacement is a change of the table.
+/// The kernel refuses the replacement if anybody has changed nftables since the elements were listed, so no element of an
+/// ADD is lost. An element that a DEL removes between the two transactions comes back, until the daemon's next sync.
 pub(super) fn ensure_frame() -> Result<bool, PortsError> {
     for _ in 0..ATTEMPTS {
         let read_at = open()?.generation().map_err(PortsError::Read)?;

@@ -275,12 +275,7 @@ impl Inventory {
 
     /// Asks for describes if the last are old, since the node takes addresses of a subnet. The call for them does not
     /// wait: a tag that excludes the ENI takes effect after it.
-    pub(super) fn refresh_for_assign(
-        &mut self,
-        calls: &Calls,
-        pressure: Pressure,
-        now: Timestamp,
-    ) {
+    pub(super) fn refresh_for_assign(&mut self, calls: &Calls, pressure: Pressure, now: Timestamp) {
         for poll in [&mut self.subnets_poll, &mut self.enis_poll] {
             let may_ask = poll.is_known() && !poll.is_under_way();
             if may_ask

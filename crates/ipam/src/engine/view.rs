@@ -20,7 +20,7 @@ use crate::record::Assignment;
 use crate::retry::Subject;
 use crate::subnets::Allowance;
 use crate::time::Timestamp;
-use crate::view::{BlockUse, Capacity, Counts, EniView, FamilyView, PoolView, SubnetView};
+use crate::view::{BlockUse, Capacity, Counts, EniView, FamilyView, PoolView, SubnetRoom};
 
 /// An IPv4 prefix is a /28. Source: AWS, "Assigning prefixes to network interfaces".
 const ADDRESSES_OF_A_PREFIX: u32 = 16;
@@ -100,10 +100,12 @@ impl Engine {
         }
     }
 
-    fn subnet_views(&self, now: Timestamp) -> BTreeMap<SubnetId, SubnetView> {
+    fn subnet_views(&self, now: Timestamp) -> BTreeMap<SubnetId, SubnetRoom> {
         let (inventory, node) = (&self.inventory, self.site.at(now).node);
         let subnets = &inventory.subnets;
-        let Some(described_at) = inventory.subnets_poll.answered() else { return BTreeMap::new() };
+        let Some(described_at) = inventory.subnets_poll.answered() else {
+            return BTreeMap::new();
+        };
         let carrying = self.pool.enis.values().map(|eni| eni.subnet.clone());
         let primary = inventory.primary_template.as_ref().map(|primary| &primary.subnet);
         let next = primary.map(|primary| subnets.for_new_enis(primary, node)).unwrap_or_default();
@@ -112,7 +114,7 @@ impl Engine {
             let (described, free_addresses) = (facts.free_addresses, subnets.free(&id)?);
             let refuses = matches!(subnets.prefixes(&id, now), Allowance::Closed { .. });
             let free_prefixes = if refuses { 0 } else { free_addresses / ADDRESSES_OF_A_PREFIX };
-            Some((id, SubnetView { free_addresses, free_prefixes, described, described_at }))
+            Some((id, SubnetRoom { free_addresses, free_prefixes, described, described_at }))
         };
         carrying.chain(next).filter_map(view).collect()
     }

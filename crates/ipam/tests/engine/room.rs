@@ -2,7 +2,7 @@
 
 use ipam::block::BlockKind;
 use ipam::policy::WarmSettings;
-use ipam::view::SubnetView;
+use ipam::view::SubnetRoom;
 
 use crate::ec2::{Ec2, SUBNET};
 use crate::node::{Node, limits, policy};
@@ -22,7 +22,7 @@ fn view_shows_the_room_of_subnets_for_pods() {
     let view = node.view();
     let ids: Vec<_> = view.subnets.keys().map(|id| id.as_str()).collect();
     assert_eq!(ids, [SUBNET, "subnet-1"], "no ENI goes to subnet-2");
-    let of = |id: &str| -> SubnetView {
+    let of = |id: &str| -> SubnetRoom {
         *view.subnets.iter().find(|(subnet, _)| subnet.as_str() == id).unwrap().1
     };
     // The primary ENI's subnet has refused a prefix and granted single addresses.

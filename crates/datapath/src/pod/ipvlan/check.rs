@@ -8,7 +8,7 @@ use crate::RouteTable;
 use crate::link::{self, Link};
 use crate::netlink::Netlink;
 use crate::netns::Netns;
-use crate::pod::check::{check_end, check_mac, families, missing, read, routes};
+use crate::pod::check::{check_end, check_ipv6, check_mac, families, missing, read, routes};
 use crate::pod::{CheckError, PodExpectation};
 use crate::{address, nsid};
 
@@ -35,6 +35,7 @@ pub async fn check_child(expected: &PodExpectation, mode: IpvlanMode) -> Result<
     }
     check_mac(ifname, &child, expected.mac)?;
     check_end(expected, ifname, &child)?;
+    check_ipv6(expected, &netns)?;
     check_objects(
         expected,
         &pod_side,
