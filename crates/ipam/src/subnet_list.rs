@@ -47,7 +47,7 @@ pub enum SubnetRole {
     NewEnis,
     /// A tag keeps the cluster's pods off it.
     Excluded,
-    /// It has no tag that offers it to pods, and is not the primary ENI's.
+    /// No tag offers it to pods and it is not the primary ENI's; with an ENIConfig, that does not choose it.
     Unused,
 }
 

@@ -12,7 +12,6 @@ use crate::event::RefusalCode;
 use crate::id::SubnetId;
 use crate::policy::Node;
 use crate::retry::{Pace, refusal_code};
-use crate::subnet_list::SubnetRole;
 use crate::time::Timestamp;
 
 /// How soon the engine asks EC2 again for a waiting pod.
@@ -141,17 +140,6 @@ impl Subnets {
     /// The subnets that EC2 has described.
     pub(crate) fn described(&self) -> impl Iterator<Item = &SubnetId> {
         self.facts.keys()
-    }
-
-    /// What the subnet is for. `primary` is the primary ENI's.
-    pub(crate) fn role_of(&self, id: &SubnetId, primary: &SubnetId, node: &Node) -> SubnetRole {
-        match self.get(id) {
-            None if id == primary && self.facts.is_empty() => SubnetRole::NewEnis,
-            None => SubnetRole::Unused,
-            Some(subnet) if is_usable(subnet, primary, node) => SubnetRole::NewEnis,
-            Some(subnet) if is_excluded(subnet, node) => SubnetRole::Excluded,
-            Some(_) => SubnetRole::Unused,
-        }
     }
 
     /// Until when the subnet is asked for no block of this kind, even for a waiting pod, and how it has refused.

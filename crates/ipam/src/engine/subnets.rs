@@ -41,9 +41,13 @@ impl Engine {
         let (cx, subnets) = (self.site.at(now), &self.inventory.subnets);
         let here: Vec<_> = enis.iter().filter(|eni| eni.subnet == *id).cloned().collect();
         let family = cx.families().policy().kind.family();
-        let primary = self.inventory.primary_template.as_ref();
-        let role = primary
-            .map_or(SubnetRole::Unused, |primary| subnets.role_of(id, &primary.subnet, cx.node));
+        let role = if self.inventory.subnets_for_new_enis(cx).contains(id) {
+            SubnetRole::NewEnis
+        } else if subnets.excludes(id, cx.node) {
+            SubnetRole::Excluded
+        } else {
+            SubnetRole::Unused
+        };
         let refusals = KINDS.into_iter();
         let refusals = refusals.filter_map(|kind| Some((kind, subnets.refuses(id, kind, now)?)));
         ListedSubnet {

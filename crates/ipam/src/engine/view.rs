@@ -101,14 +101,12 @@ impl Engine {
     }
 
     fn subnet_views(&self, now: Timestamp) -> BTreeMap<SubnetId, SubnetRoom> {
-        let (inventory, node) = (&self.inventory, self.site.at(now).node);
-        let subnets = &inventory.subnets;
+        let (inventory, subnets) = (&self.inventory, &self.inventory.subnets);
         let Some(described_at) = inventory.subnets_poll.answered() else {
             return BTreeMap::new();
         };
         let carrying = self.pool.enis.values().map(|eni| eni.subnet.clone());
-        let primary = inventory.primary_template.as_ref().map(|primary| &primary.subnet);
-        let next = primary.map(|primary| subnets.for_new_enis(primary, node)).unwrap_or_default();
+        let next = inventory.subnets_for_new_enis(self.site.at(now));
         let view = |id: SubnetId| {
             let facts = subnets.get(&id).filter(|facts| !facts.is_ipv6_only())?;
             let (described, free_addresses) = (facts.free_addresses, subnets.free(&id)?);

@@ -7,6 +7,7 @@ use ipam::call::{CallErrorKind, Ec2Call};
 use ipam::eni_config::{EniConfig, EniConfigAnswer};
 use ipam::event::RefusalCode;
 use ipam::policy::Placement;
+use ipam::subnet_list::SubnetRole;
 
 use crate::ec2::{Ec2, PRIMARY, SUBNET, eni_id, security_groups, subnet_id};
 use crate::node::{Node, OnEni as _, Setup, limits, warm_ip};
@@ -215,4 +216,22 @@ fn chosen_subnet_is_not_excluded_by_its_tag() {
     node.change_eni_config(found(&[SUBNET], &[]));
     node.settle();
     assert_eq!(node.run_pod(1).device_index(), 2);
+}
+
+/// `ipamd subnets` and the metrics of subnets show where new ENIs go.
+#[test]
+fn subnets_for_people_are_those_of_the_eni_config() {
+    let node = node_with(Some(found(&["subnet-2", "subnet-3"], &[])));
+    let roles: Vec<_> = node.engine.subnets(node.now).subnets;
+    let roles: Vec<_> = roles.iter().map(|subnet| (subnet.id.as_str(), subnet.role)).collect();
+    let expect = [
+        (SUBNET, SubnetRole::Unused),
+        ("subnet-1", SubnetRole::Unused),
+        ("subnet-2", SubnetRole::NewEnis),
+        ("subnet-3", SubnetRole::NewEnis),
+    ];
+    assert_eq!(roles, expect);
+    // That of the primary ENI carries an ENI of ours.
+    let rooms: Vec<_> = node.view().subnets.into_keys().collect();
+    assert_eq!(rooms, [SUBNET, "subnet-2", "subnet-3"].map(subnet_id));
 }
