@@ -1,12 +1,14 @@
 //! The client for the API server. Each answer is bounded in size and time.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use http_body_util::Limited;
 use hyper::{Response, Uri};
 use kube::Config;
 use kube::client::ClientBuilder;
+use rustls::pki_types::CertificateDer;
+use rustls::pki_types::pem::{self, PemObject as _};
 use tower::timeout::TimeoutLayer;
 use tower::util::MapResponseLayer;
 
@@ -37,7 +39,16 @@ pub enum ConnectError {
         /// What is wrong with it.
         problem: String,
     },
-    /// Token or certificates cannot be read.
+    /// The certificates cannot be read.
+    #[error("read the certificates in {}", file.display())]
+    Certificates {
+        /// Their file.
+        file: PathBuf,
+        /// What is wrong with it.
+        #[source]
+        source: pem::Error,
+    },
+    /// The service account cannot be used.
     #[error("set up the client for the API server with {}", directory.display())]
     Account {
         /// The service account's directory.
@@ -77,7 +88,10 @@ impl Cluster {
         if url.starts_with("https://") {
             let token = service_account.join("token");
             config.auth_info.token_file = Some(token.display().to_string());
-            config.root_cert_file = Some(service_account.join("ca.crt"));
+            let file = service_account.join("ca.crt");
+            // Without them the client asks for those of the system, which an image need not have.
+            config.root_cert = Some(certificates(&file)?);
+            config.root_cert_file = Some(file);
         }
         let failed = |source| ConnectError::Account {
             directory: service_account.clone(),
@@ -89,5 +103,38 @@ impl Cluster {
         let builder = ClientBuilder::try_from(config).map_err(failed)?;
         let prompt = TimeoutLayer::new(*answer_within);
         Ok(Self { client: builder.with_layer(&bounded).with_layer(&prompt).build() })
+    }
+}
+
+/// The certificates of a file, in DER.
+fn certificates(file: &Path) -> Result<Vec<Vec<u8>>, ConnectError> {
+    let read = CertificateDer::pem_file_iter(file).and_then(|found| {
+        found.map(|found| found.map(|certificate| certificate.to_vec())).collect()
+    });
+    read.map_err(|source| ConnectError::Certificates { file: file.to_owned(), source })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn certificates_that_cannot_be_used_are_named() {
+        let directory = tempfile::tempdir().unwrap();
+        let access = Access {
+            url: "https://10.0.0.1".to_owned(),
+            service_account: directory.path().to_owned(),
+            answer_within: Duration::from_secs(1),
+        };
+        let file = directory.path().join("ca.crt");
+        let cut = "-----BEGIN CERTIFICATE-----\nMIIB";
+        for text in [None, Some(cut)] {
+            if let Some(text) = text {
+                std::fs::write(&file, text).unwrap();
+            }
+            let error = Cluster::connect(&access).unwrap_err();
+            assert!(matches!(&error, ConnectError::Certificates { .. }), "{text:?}: {error:?}");
+            assert!(error.to_string().contains("ca.crt"), "{error}");
+        }
     }
 }

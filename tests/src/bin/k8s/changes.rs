@@ -65,6 +65,38 @@ pub(crate) async fn settings(k8s: &Kubernetes, story: &Story) -> Result<()> {
     Ok(())
 }
 
+/// What people do to tune it without a roll-out.
+pub(crate) async fn config_map(k8s: &Kubernetes, story: &Story) -> Result<()> {
+    const MAP: &str = "configmap/tidepool-settings";
+    let kube_system =
+        async |words: &[&str]| k8s.kubectl(&[&["--namespace=kube-system"], words].concat()).await;
+    let set = async |value: &str| {
+        let patch = format!(r#"{{"data": {{"WARM_IP_TARGET": "{value}"}}}}"#);
+        kube_system(&["patch", MAP, "--patch", &patch]).await
+    };
+    let daemons = ["get", "pods", "--selector=k8s-app=aws-node", "--output=name"];
+    let before = kube_system(&daemons).await?;
+    kube_system(&["create", "configmap", "tidepool-settings", "--from-literal=WARM_IP_TARGET=3"])
+        .await?;
+    has_free(k8s, 3).await.context("a ConfigMap with WARM_IP_TARGET=3")?;
+    set("4").await?;
+    has_free(k8s, 4).await.context("a ConfigMap with WARM_IP_TARGET=4")?;
+    story.good("each node holds 3 free addresses, and then 4");
+    set("many").await?;
+    let refused = "--field-selector=reason=SETTINGS_REFUSED";
+    eventually("an event of the refused value", PATIENCE, async || {
+        let events = k8s.kubectl(&["get", "events", "--all-namespaces", refused]).await?;
+        ensure!(events.contains("WARM_IP_TARGET"), "{events}");
+        Ok(())
+    })
+    .await?;
+    has_free(k8s, 4).await.context("a ConfigMap with a bad value")?;
+    kube_system(&["delete", MAP]).await?;
+    ensure!(kube_system(&daemons).await? == before, "the daemons have been replaced");
+    story.good("a bad value changes nothing and is an event; no daemon was restarted");
+    Ok(())
+}
+
 /// `kubectl set env`, and the roll-out that follows.
 pub(crate) async fn set_env(k8s: &Kubernetes, settings: &[&str]) -> Result<()> {
     let words =

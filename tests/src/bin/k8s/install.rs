@@ -42,6 +42,10 @@ pub(crate) async fn install(k8s: &Kubernetes, story: &Story) -> Result<()> {
     rolled_out(k8s).await?;
     eventually("ready nodes", PATIENCE, || nodes_are(k8s, "True")).await?;
     story.good(&format!("{image} is rolled out, and both nodes are ready"));
+    for node in &k8s.cluster.nodes {
+        let blocked = node.view().await?.blocked;
+        ensure!(blocked.is_empty(), "{}: {blocked:?}", node.runtime.name);
+    }
     Ok(())
 }
 

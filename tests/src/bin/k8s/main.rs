@@ -30,6 +30,7 @@ enum Check {
     Services,
     ScaleDown,
     Settings,
+    ConfigMap,
     Restarts,
     Crashes,
     ApiServerAway,
@@ -41,11 +42,12 @@ enum Check {
 }
 
 impl Check {
-    const ALL: [Self; 12] = [
+    const ALL: [Self; 13] = [
         Self::Pods,
         Self::Services,
         Self::ScaleDown,
         Self::Settings,
+        Self::ConfigMap,
         Self::Restarts,
         Self::Crashes,
         Self::ApiServerAway,
@@ -73,6 +75,9 @@ impl Check {
                 "settings",
                 "kubectl set env ds aws-node WARM_IP_TARGET=2, under pods that are pinged",
             ),
+            Self::ConfigMap => {
+                ("config-map", "a ConfigMap with settings changes, and nothing is restarted")
+            }
             Self::Restarts => (
                 "restarts",
                 "kubectl rollout restart, and delete pod, of aws-node, while pods come and go",
@@ -103,6 +108,7 @@ impl Check {
             Self::Services => reach::services(k8s, story).await,
             Self::ScaleDown => reach::scale_down(k8s, story).await,
             Self::Settings => changes::settings(k8s, story).await,
+            Self::ConfigMap => changes::config_map(k8s, story).await,
             Self::Restarts => changes::restarts(k8s, story).await,
             Self::Crashes => changes::crashes(k8s, story).await,
             Self::ApiServerAway => apart::api_server_away(k8s, story).await,
