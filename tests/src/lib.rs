@@ -11,6 +11,7 @@ pub mod image;
 pub mod install;
 pub mod k8s;
 pub mod kube;
+pub mod obstacles;
 pub mod peers;
 pub mod pings;
 pub mod process;

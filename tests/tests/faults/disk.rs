@@ -1,12 +1,10 @@
 //! A full or read-only disk.
 
-use std::io::Write as _;
-use std::path::PathBuf;
-
 use anyhow::{Context, Result, bail, ensure};
 use proto::v1::{PodView, ViewReply};
 use tests::cluster::Spec;
 use tests::exec::{ExecCluster, ExecNode, Pod, Refusal};
+use tests::obstacles::Tmpfs;
 use tests::process::{PATIENCE, eventually, output};
 use tokio::process::Command;
 
@@ -14,47 +12,6 @@ use crate::{all_reachable, run_patiently};
 
 fn has_address(pod: &PodView, ip: &str) -> bool {
     pod.address.as_ref().is_some_and(|address| address.address == ip)
-}
-
-/// A small file system.
-pub(crate) struct Tmpfs(pub(crate) PathBuf);
-
-impl Tmpfs {
-    pub(crate) async fn mount(name: &str) -> Result<Self> {
-        let path = PathBuf::from(format!("/run/tp-state-{name}{}", std::process::id()));
-        std::fs::create_dir_all(&path)?;
-        let mount = ["-t", "tmpfs", "-o", "size=64k", "tmpfs"];
-        output(Command::new("mount").args(mount).arg(&path)).await?;
-        Ok(Self(path))
-    }
-
-    fn fill(&self) -> Result<()> {
-        let mut filler = std::fs::File::create(self.0.join("filler"))?;
-        while filler.write_all(&[0; 512]).is_ok() {}
-        Ok(())
-    }
-
-    fn empty(&self) -> Result<()> {
-        Ok(std::fs::remove_file(self.0.join("filler"))?)
-    }
-
-    pub(crate) async fn remount(&self, option: &str) -> Result<()> {
-        let options = format!("remount,{option}");
-        output(Command::new("mount").args(["-o", &options]).arg(&self.0)).await.map(|_| ())
-    }
-
-    fn store(&self) -> String {
-        self.0.join("ipam.json").display().to_string()
-    }
-}
-
-impl Drop for Tmpfs {
-    fn drop(&mut self) {
-        let unmounted = std::process::Command::new("umount").arg("-l").arg(&self.0).status();
-        if unmounted.is_ok_and(|status| status.success()) {
-            std::fs::remove_dir(&self.0).ok();
-        }
-    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

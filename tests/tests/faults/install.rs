@@ -5,9 +5,8 @@ use std::path::Path;
 use anyhow::{Context, Result, ensure};
 use tests::cluster::{Cluster, Spec};
 use tests::exec::ExecCluster;
+use tests::obstacles::Tmpfs;
 use tests::process::{PATIENCE, eventually};
-
-use crate::disk::Tmpfs;
 
 const DESCRIBE: &str = "DescribeNetworkInterfaces";
 

@@ -1,33 +1,14 @@
 //! The kernel refuses what the daemon writes for the whole node. The daemon says so wherever somebody may look.
 
-use std::process::Stdio;
-
 use anyhow::{Context, Result, ensure};
 use serde_json::json;
 use tests::cluster::Spec;
 use tests::exec::{ExecCluster, ExecNode, Refusal};
+use tests::obstacles::own_nat_table;
 use tests::process::{PATIENCE, eventually, in_netns, output};
-use tokio::io::AsyncWriteExt as _;
-use tokio::process::Child;
 
 /// What each place must say.
 const WHY: &str = "write nftables table ip tidepool";
-
-/// Another program owns a table of our name until it ends. So the kernel refuses ours with EPERM.
-async fn own_our_table(node: &ExecNode) -> Result<Child> {
-    let mut owner = in_netns(&node.netns, "nft");
-    owner.arg("-i").stdin(Stdio::piped()).stdout(Stdio::null()).kill_on_drop(true);
-    let mut owner = owner.spawn().context("start nft")?;
-    let stdin = owner.stdin.as_mut().context("no stdin")?;
-    stdin.write_all(b"add table ip tidepool { flags owner; }\n").await?;
-    eventually("table of another owner", PATIENCE, async || {
-        let tables = output(in_netns(&node.netns, "nft").args(["list", "tables"])).await?;
-        ensure!(tables.contains("ip tidepool"), "{tables}");
-        Ok(())
-    })
-    .await?;
-    Ok(owner)
-}
 
 async fn gauge(node: &ExecNode, name: &str) -> Result<Option<String>> {
     Ok(node.scrape().await?.remove(name))
@@ -41,7 +22,7 @@ async fn nat_that_the_kernel_refuses_is_named_everywhere() -> Result<()> {
         let pod = node.runtime.run("before").await?;
         node.stop_ipamd().await?;
         output(in_netns(&node.netns, "nft").args(["delete", "table", "ip", "tidepool"])).await?;
-        let mut owner = own_our_table(node).await?;
+        let mut owner = own_nat_table(node).await?;
         node.start_ipamd_unready().await?;
 
         let refusal = node.runtime.refusal("meanwhile").await?;

@@ -1,15 +1,11 @@
 //! Alerts for the node itself: its kernel, its disk, its daemon, and what others change.
 
-use std::io::Write as _;
-use std::path::PathBuf;
-use std::process::Stdio;
-
 use anyhow::{Context, Result, ensure};
 use serde_json::json;
 use tests::cluster::{OTHER_GROUP, Spec};
 use tests::exec::{ExecCluster, ExecNode};
+use tests::obstacles::{Tmpfs, own_nat_table};
 use tests::process::{PATIENCE, eventually, in_netns, output};
-use tokio::io::AsyncWriteExt as _;
 use tokio::process::Command;
 
 use crate::{LEAN, MODIFY, watched};
@@ -118,18 +114,7 @@ async fn kernel_that_refuses_fires_the_alerts_for_the_node() -> Result<()> {
         let node = &mut cluster.nodes[0];
         node.stop_ipamd().await?;
         output(in_netns(&node.netns, "nft").args(["delete", "table", "ip", "tidepool"])).await?;
-        // Another program owns a table of our name until it ends, so the kernel refuses ours.
-        let mut owner = in_netns(&node.netns, "nft");
-        owner.arg("-i").stdin(Stdio::piped()).stdout(Stdio::null()).kill_on_drop(true);
-        let mut owner = owner.spawn().context("start nft")?;
-        let stdin = owner.stdin.as_mut().context("no stdin")?;
-        stdin.write_all(b"add table ip tidepool { flags owner; }\n").await?;
-        eventually("table of another owner", PATIENCE, async || {
-            let tables = output(in_netns(&node.netns, "nft").args(["list", "tables"])).await?;
-            ensure!(tables.contains("ip tidepool"), "{tables}");
-            Ok(())
-        })
-        .await?;
+        let mut owner = own_nat_table(node).await?;
         node.start_ipamd_unready().await?;
         prometheus.fires("TidepoolNotReady").await?;
         prometheus.fires("TidepoolLinkFailing").await?;
@@ -141,39 +126,14 @@ async fn kernel_that_refuses_fires_the_alerts_for_the_node() -> Result<()> {
     .await
 }
 
-/// A small file system for the daemon's state.
-struct Tmpfs(PathBuf);
-
-impl Tmpfs {
-    async fn mount() -> Result<Self> {
-        let path = PathBuf::from(format!("/run/tp-state-pdisk{}", std::process::id()));
-        std::fs::create_dir_all(&path)?;
-        let mount = ["-t", "tmpfs", "-o", "size=64k", "tmpfs"];
-        output(Command::new("mount").args(mount).arg(&path)).await?;
-        Ok(Self(path))
-    }
-}
-
-impl Drop for Tmpfs {
-    fn drop(&mut self) {
-        let unmounted = std::process::Command::new("umount").arg("-l").arg(&self.0).status();
-        if unmounted.is_ok_and(|status| status.success()) {
-            std::fs::remove_dir(&self.0).ok();
-        }
-    }
-}
-
 #[tokio::test(flavor = "multi_thread")]
 async fn full_disk_fires_its_alert() -> Result<()> {
-    let state = Tmpfs::mount().await?;
-    let store = state.0.join("ipam.json").display().to_string();
+    let state = Tmpfs::mount("pdisk").await?;
+    let store = state.store();
     let settings = [("WARM_IP_TARGET", "9"), ("AWS_VPC_K8S_CNI_BACKING_STORE", store.as_str())];
     watched(Spec::new("pdisk", "m5.4xlarge", 1, &settings), async |cluster, prometheus| {
         let node = &cluster.nodes[0];
-        let filler = state.0.join("filler");
-        let mut file = std::fs::File::create(&filler)?;
-        while file.write_all(&[0; 512]).is_ok() {}
-        drop(file);
+        state.fill()?;
         // The last page of the log has room for some more.
         let mut pods = vec![];
         while let Ok(pod) = node.runtime.run(&format!("p{}", pods.len())).await {
@@ -181,7 +141,7 @@ async fn full_disk_fires_its_alert() -> Result<()> {
             ensure!(pods.len() < 40, "nothing is refused although the disk is full");
         }
         prometheus.fires("TidepoolStateUnwritable").await?;
-        std::fs::remove_file(filler)?;
+        state.empty()?;
         prometheus.ends("TidepoolStateUnwritable").await?;
         node.runtime.remove_all(&pods).await
     })
