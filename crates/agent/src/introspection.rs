@@ -7,11 +7,9 @@
 mod shapes;
 
 use std::convert::Infallible;
-use std::fs::{self, Permissions};
 use std::io;
 use std::net::SocketAddr;
-use std::os::unix::fs::{FileTypeExt as _, PermissionsExt as _};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -24,12 +22,13 @@ use axum::{Json, Router};
 use ipam::view::PoolView;
 use prost::Message as _;
 use serde_json::{Value, json};
-use tokio::net::{TcpListener, UnixListener};
+use tokio::net::TcpListener;
 use tokio::sync::watch;
 
 use crate::handle::{Handle, Stopped};
 use crate::http::{self, Listener};
 use crate::service::Views;
+use crate::{error_chain, socket};
 
 /// The pause between two attempts to listen. Another daemon may have the port until it has stopped.
 const AFTER_FAILED_BIND: Duration = Duration::from_secs(5);
@@ -95,7 +94,15 @@ fn router(asked: Asked) -> Router {
     Router::new()
         .route(enis, get(async |State(asked): State<Asked>| show(asked, shapes::enis).await))
         .route(pods, get(async |State(asked): State<Asked>| show(asked, shapes::pods).await))
-        .route(eni_configs, get(async || (StatusCode::NOT_FOUND, "no ENIConfig is in use\n")))
+        .route(
+            eni_configs,
+            get(async || {
+                (
+                    StatusCode::NOT_FOUND,
+                    "the ENIConfig is not shown here; the log of ipamd names it\n",
+                )
+            }),
+        )
         .route(network, get(async |State(asked): State<Asked>| Json(asked.shown().network)))
         .route(ipamd, get(async |State(asked): State<Asked>| Json(asked.shown().ipamd)))
         .route(view, get(whole_view))
@@ -144,19 +151,11 @@ async fn listen_with_retries(bind: &BindAddress) -> Listener {
 async fn listen(bind: &BindAddress) -> io::Result<Listener> {
     match bind {
         BindAddress::Loopback(address) => TcpListener::bind(address).await.map(Listener::Tcp),
-        BindAddress::Unix(path) => listen_at(path).map(Listener::Unix),
+        BindAddress::Unix(path) => match socket::listen(path) {
+            Ok((listener, _file)) => Ok(Listener::Unix(listener)),
+            Err(fault) => Err(io::Error::other(error_chain(&fault))),
+        },
     }
-}
-
-/// Replaces the socket of a daemon that has ended. Its directory must exist.
-fn listen_at(path: &Path) -> io::Result<UnixListener> {
-    let is_socket = fs::symlink_metadata(path).is_ok_and(|file| file.file_type().is_socket());
-    if is_socket && std::os::unix::net::UnixStream::connect(path).is_err() {
-        fs::remove_file(path)?;
-    }
-    let listener = UnixListener::bind(path)?;
-    fs::set_permissions(path, Permissions::from_mode(0o600))?;
-    Ok(listener)
 }
 
 impl std::fmt::Display for BindAddress {

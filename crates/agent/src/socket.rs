@@ -151,7 +151,9 @@ impl Socket {
     }
 }
 
-fn listen(path: &Path) -> Result<(UnixListener, Metadata), BindError> {
+/// Makes a socket of mode 0600 at `path` by a rename, and its directory (mode 0755). Replaces the socket of a daemon that
+/// has ended, and no other file. Returns the listener and the socket's file.
+pub(crate) fn listen(path: &Path) -> Result<(UnixListener, Metadata), BindError> {
     if let Some(directory) = path.parent() {
         own_file::make_directory(directory).map_err(io_error("make directory", directory))?;
     }
