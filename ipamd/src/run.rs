@@ -10,10 +10,13 @@ use agent::{
     StateDirectory, host,
 };
 use anyhow::Context as _;
-use aws::{ConnectOptions, Ec2, Proxies, Roots};
+use aws::{ConnectOptions, Ec2, NodeFacts, Proxies, Roots};
 use command_line::{Exit, Failure};
 use ipam::call::{Action, CallError, CallErrorKind, CallId, Ec2Call};
 use ipam::event::Event;
+use ipam::id::BootId;
+use ipam::policy::Policy;
+use ipam::record::Record;
 use ipam::time::Timestamp;
 use k8s::Reports;
 use settings::{ConfigMaps, InForce, Settings};
@@ -70,68 +73,40 @@ async fn daemon(
     let mut signals = Signals::listen().context("listen for signals")?;
     let hangups = signal(SignalKind::hangup()).context("listen for SIGHUP")?;
     let settings = in_force.settings.clone();
-    let boot = agent::boot_id().context("read the id of the machine's boot")?;
-    let identity = Identity::new(boot.clone(), &settings.state_directory);
-    let (learnt, ec2, limits::Learnt { known, late }) = tokio::select! {
-        learnt = learn(&settings, &identity) => learnt?,
+    let prepared = tokio::select! {
+        prepared = prepare(&settings) => prepared?,
         () = signals.next() => return Ok(()),
     };
-    let Learnt { facts, source: facts_source } = learnt;
-    let Known { limits, source } = known;
-    let vcpus = settings::known_vcpus(&facts.instance_type);
-    let policy = settings::policy(&settings, limits, vcpus)?;
-    for warning in settings::warnings(&settings, &policy, limits) {
-        warn!(warning, "setting");
-    }
-    info!(?policy, ?limits, limits_from = %source, "effective policy");
-    // All that takes time is done, so this daemon takes over as soon as another one ends. Whatever follows is for
-    // the node's only daemon.
-    let (directory, pod) = (&settings.state_directory, settings.pod_name.as_deref());
-    let state = tokio::select! {
-        state = StateDirectory::take(directory, &settings.socket, pod) => state?,
-        () = signals.next() => return Ok(()),
-    };
-    let inherited = tokio::select! {
-        inherited = migration::inherit(&settings, &facts, now()) => inherited?,
-        () = signals.next() => return Ok(()),
-    };
+    let Prepared { identity, boot, facts, facts_source, ec2, limits, policy, state, inherited } =
+        prepared;
+    let limits::Learnt { known: Known { limits, source }, late } = limits;
 
     let (inlet, inbox) = agent::channel();
     let (calls, called) = mpsc::unbounded_channel();
     let (host, wanted) = watch::channel(None);
-    let reports = host::Reports::default();
-    let limits_of_neighbours = match settings.raise_neighbour_limits {
-        true => NeighbourLimits::Raise,
-        false => NeighbourLimits::Keep,
-    };
-    let keeper =
-        tokio::spawn(host::keep(wanted, inlet.clone(), reports.clone(), limits_of_neighbours));
-    let ranging = tokio::spawn(hints::send_ranges_forever(facts.clone(), inlet.clone()));
-    let hinting = tokio::spawn(hints::send_forever(inlet.clone()));
+    let host::Reports { notes, repairs } = host::Reports::default();
     let (refusals, refused) = mpsc::channel(REFUSALS_AT_ONCE);
     let (troubles, queue) = Reports::queue();
     let (tell_maps, newest_maps) = watch::channel(None);
-    let outbox = Outbox { refusals: refused, reports: (troubles.clone(), queue), maps: tell_maps };
-    let (attending, notes) = (settings.clone(), reports.notes.clone());
-    // Nothing waits for it, and the daemon goes on without it.
-    tokio::spawn(kubernetes::attend(attending, outbox, inlet.clone(), notes));
     let settings_refused = SettingsRefused::default();
-    let voice = Voice {
-        notes: reports.notes.clone(),
-        reports: Some(troubles.clone()),
-        refused: settings_refused.clone(),
+
+    let reports = host::Reports { notes: notes.clone(), repairs: repairs.clone() };
+    let neighbours = match settings.raise_neighbour_limits {
+        true => NeighbourLimits::Raise,
+        false => NeighbourLimits::Keep,
     };
-    let live = Live::new(in_force, limits, vcpus, inlet.clone(), maps, levels, voice);
-    let caller = tokio::spawn(make_calls(ec2, called, inlet, troubles));
-    let introspection = settings.introspection.clone().map(|bind| Introspection {
-        bind: match bind {
-            settings::BindAddress::Loopback(address) => BindAddress::Loopback(address),
-            settings::BindAddress::Unix(path) => BindAddress::Unix(path),
-        },
-        settings: live.shown(),
-    });
-    let host::Reports { notes, repairs } = reports;
+    let keeper = tokio::spawn(host::keep(wanted, inlet.clone(), reports, neighbours));
+    let ranging = tokio::spawn(hints::send_ranges_forever(facts.clone(), inlet.clone()));
+    let hinting = tokio::spawn(hints::send_forever(inlet.clone()));
+    let caller = tokio::spawn(make_calls(ec2, called, inlet.clone(), troubles.clone()));
+    let outbox = Outbox { refusals: refused, reports: (troubles.clone(), queue), maps: tell_maps };
+    // Nothing waits for it, and the daemon goes on without it.
+    tokio::spawn(kubernetes::attend(settings.clone(), outbox, inlet.clone(), notes.clone()));
     let installing = install(files, settings.socket.clone(), notes.clone());
+    let voice =
+        Voice { notes: notes.clone(), reports: Some(troubles), refused: settings_refused.clone() };
+    let vcpus = settings::known_vcpus(&facts.instance_type);
+    let live = Live::new(in_force, limits, vcpus, inlet, maps, levels, voice);
     let config = Config {
         node: node::node(&settings, &facts, &boot),
         limits,
@@ -144,7 +119,7 @@ async fn daemon(
         pod_mtu: settings.pod_mtu,
         socket: settings.socket,
         metrics_port: settings.metrics_port,
-        introspection,
+        introspection: settings.introspection.map(|bind| introspection(bind, &live)),
         runtime_socket: settings.runtime_socket,
         refusals,
         inherited,
@@ -166,6 +141,47 @@ async fn daemon(
         error!(fault = format!("{fault:#}"), "ipamd ends");
     }
     Ok(ended?)
+}
+
+/// What the daemon needs before it decides anything.
+struct Prepared {
+    identity: Identity,
+    boot: BootId,
+    facts: NodeFacts,
+    facts_source: FactsSource,
+    ec2: Ec2,
+    limits: limits::Learnt,
+    policy: Policy,
+    state: StateDirectory,
+    inherited: Record,
+}
+
+/// Learns all that takes time, then waits until no other daemon holds the state directory.
+async fn prepare(settings: &Settings) -> Result<Prepared, Failure> {
+    let boot = agent::boot_id().context("read the id of the machine's boot")?;
+    let identity = Identity::new(boot.clone(), &settings.state_directory);
+    let (Learnt { facts, source: facts_source }, ec2, limits) = learn(settings, &identity).await?;
+    let Known { limits: known, source } = &limits.known;
+    let vcpus = settings::known_vcpus(&facts.instance_type);
+    let policy = settings::policy(settings, *known, vcpus)?;
+    for warning in settings::warnings(settings, &policy, *known) {
+        warn!(warning, "setting");
+    }
+    info!(?policy, limits = ?known, limits_from = %source, "effective policy");
+    // All that takes time is done, so this daemon takes over as soon as another one ends. Whatever follows is for
+    // the node's only daemon.
+    let (directory, pod) = (&settings.state_directory, settings.pod_name.as_deref());
+    let state = StateDirectory::take(directory, &settings.socket, pod).await?;
+    let inherited = migration::inherit(settings, &facts, now()).await?;
+    Ok(Prepared { identity, boot, facts, facts_source, ec2, limits, policy, state, inherited })
+}
+
+fn introspection(bind: settings::BindAddress, live: &Live) -> Introspection {
+    let bind = match bind {
+        settings::BindAddress::Loopback(address) => BindAddress::Loopback(address),
+        settings::BindAddress::Unix(path) => BindAddress::Unix(path),
+    };
+    Introspection { bind, settings: live.shown() }
 }
 
 async fn install(files: Option<install::Files>, socket: PathBuf, notes: Notes) -> Infallible {

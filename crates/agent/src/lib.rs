@@ -159,89 +159,60 @@ impl Daemon {
         inbox: Inbox,
         edges: Edges,
     ) -> anyhow::Result<Self> {
-        let Config {
-            node,
-            limits,
-            limits_from,
-            notes,
-            started,
-            host_repairs,
-            settings_refused,
-            policy,
-            pod_mtu,
-            socket,
-            metrics_port,
-            introspection,
-            runtime_socket,
-            refusals,
-            inherited,
-        } = config;
         // Files are named after the machine's time. The engine's clock may be ahead, because of the record.
         let now = Clock::start(Timestamp::default()).now();
-        let store = Store::open(state, &node.instance, inherited, now);
+        let store = Store::open(state, &config.node.instance, config.inherited, now);
         let record = store.record().clone();
         let clock = Clock::start(clock::after(&record));
         let (inlet, saved) = (inbox.inlet(), inbox.inlet());
         let writer = Writer::start(store, move |event| saved.send(event))
             .context("start the thread that writes the state")?;
         let handle = Handle::new(inlet.clone(), clock);
-        let repaired = host_repairs.clone();
-        let counters = Counters::default().with(host_repairs, settings_refused, started);
-        let counters = Arc::new(counters);
+        let counters = Arc::new(Counters::of(
+            config.host_repairs.clone(),
+            config.settings_refused,
+            config.started,
+        ));
+        let views = Arc::new(Views {
+            node: config.node.clone(),
+            limits_from: config.limits_from,
+            notes: config.notes.clone(),
+        });
         let mut tasks = Tasks::default();
-        let watching = clock.watch_forever(notes.clone());
-        tasks.spawn("watches the machine's clock", async { match watching.await {} });
-        let views = Arc::new(Views { node: node.clone(), limits_from, notes: notes.clone() });
-        let (counted, shown) = (Arc::clone(&counters), Arc::clone(&views));
-        let service = Service::new(handle.clone(), counted, pod_mtu, shown, refusals);
+        tasks.spawn("watches the machine's clock", clock.watch_forever(config.notes.clone()));
         // Also if a disk refuses the socket.
-        if let Some(introspection) = introspection {
-            let serving = introspection::serve_forever(introspection, handle.clone(), views);
-            tasks.spawn("serves introspection", async { match serving.await {} });
+        if let Some(introspection) = config.introspection {
+            let serving =
+                introspection::serve_forever(introspection, handle.clone(), Arc::clone(&views));
+            tasks.spawn("serves introspection", serving);
         }
+        let counted = Arc::clone(&counters);
+        let service = Service::new(handle.clone(), counted, config.pod_mtu, views, config.refusals);
+        let Config { node, limits, policy, .. } = config;
         let (mut engine, mut first) =
             Engine::new(Boot { node, limits, policy, record }, clock.now());
         // Before any address is allocated, since pods may run that the record has lost.
         if let Some(report) = pod_poll::poll_first(clock.now()).await {
             first.extend(engine.handle(Event::Kernel(report), clock.now()));
         }
-        let (cleanup, cleanups) = mpsc::unbounded_channel();
-        tasks.spawn("cleans up after pods", async {
-            cleanup::carry_out_forever(cleanups).await;
-            Ok(())
-        });
-        let sweeping = retired::sweep_forever(Arc::clone(&counters));
-        tasks.spawn("removes the links of ended pods", async {
-            sweeping.await;
-            Ok(())
-        });
-        let ports = host_ports::keep_forever(proto::ports::directory(&socket), repaired);
-        tasks.spawn("keeps host ports", async {
-            ports.await;
-            Ok(())
-        });
-        let (restoring, pods) = mpsc::unbounded_channel();
-        let restores = restore::keep(pods, inlet.clone(), Arc::clone(&counters));
-        tasks.spawn("restores pods' networks", async {
-            restores.await;
-            Ok(())
-        });
+        let ports = proto::ports::directory(&config.socket);
+        tasks.spawn("keeps host ports", host_ports::keep_forever(ports, config.host_repairs));
+        let orders = carry_out(&mut tasks, &inlet, &counters);
+        let kernel_poll = Arc::clone(&orders.kernel_poll);
         let counted = Arc::clone(&counters);
-        let kernel_poll = Arc::<Notify>::default();
-        let orders = Orders { cleanup, restoring, kernel_poll: Arc::clone(&kernel_poll) };
         let event_loop = EventLoop::start(engine, first, clock, writer, edges, orders, counted);
         Ok(Self {
             inlet,
             handle,
             service,
             event_loop: tokio::spawn(event_loop.run(inbox)),
-            socket,
+            socket: config.socket,
             tasks,
-            metrics_port,
-            runtime_socket,
+            metrics_port: config.metrics_port,
+            runtime_socket: config.runtime_socket,
             kernel_poll,
             counters,
-            notes,
+            notes: config.notes,
         })
     }
 
@@ -272,21 +243,15 @@ impl Daemon {
             pod_poll::poll_forever(handle.clone(), inlet.clone(), runtime_socket, kernel_poll);
         tasks.spawn("polls the kernel's pods", polling);
         let outlook = Arc::<Outlook>::default();
-        let (followed, asked) = (Arc::clone(&outlook), handle.clone());
-        tasks.spawn(
-            "follows the use of addresses",
-            async move { Ok(followed.follow(asked).await?) },
-        );
+        let following = Arc::clone(&outlook).follow(handle.clone());
+        tasks.spawn("follows the use of addresses", following);
         if let Some(port) = metrics_port {
             let scraped =
                 Scraped { handle: handle.clone(), counters: Arc::clone(&counters), outlook, notes };
-            let serving = metrics::serve_forever(port, scraped);
-            tasks.spawn("serves metrics", async { match serving.await {} });
+            tasks.spawn("serves metrics", metrics::serve_forever(port, scraped));
         }
-        tasks.spawn("applies DELs from files", async {
-            pending_dels::apply_forever(handle, pending_dels).await;
-            Ok(())
-        });
+        let applying = pending_dels::apply_forever(handle, pending_dels);
+        tasks.spawn("applies DELs from files", applying);
         let (stop, stopped) = oneshot::channel::<()>();
         let mut server = tokio::spawn(answer(listener, service, async { drop(stopped.await) }));
         counters.has_started();
@@ -319,6 +284,18 @@ impl Daemon {
         writer::flush(writer, tokio::time::sleep(DISK_TIMEOUT)).await?;
         why
     }
+}
+
+/// Starts the tasks that carry out the engine's effects on pods, and returns the channels to them.
+fn carry_out(tasks: &mut Tasks, inlet: &Inlet, counters: &Arc<Counters>) -> Orders {
+    let (cleanup, cleanups) = mpsc::unbounded_channel();
+    tasks.spawn("cleans up after pods", cleanup::carry_out_forever(cleanups));
+    let sweeping = retired::sweep_forever(Arc::clone(counters));
+    tasks.spawn("removes the links of ended pods", sweeping);
+    let (restoring, pods) = mpsc::unbounded_channel();
+    let restores = restore::keep(pods, inlet.clone(), Arc::clone(counters));
+    tasks.spawn("restores pods' networks", restores);
+    Orders { cleanup, restoring, kernel_poll: Arc::default() }
 }
 
 /// Why the server has ended, though nobody has asked it to.

@@ -1,10 +1,34 @@
 //! The daemon's own tasks. Each runs as long as the daemon. If one ends or panics, the daemon ends, since it
 //! would be silently wrong without the task.
 
+use std::convert::Infallible;
 use std::future::Future;
 
 use anyhow::anyhow;
 use tokio::task::JoinSet;
+
+/// What a task leaves that has ended.
+pub(crate) trait End: Send + 'static {
+    fn cause(self) -> anyhow::Result<()>;
+}
+
+impl End for anyhow::Result<()> {
+    fn cause(self) -> Self {
+        self
+    }
+}
+
+impl End for () {
+    fn cause(self) -> anyhow::Result<()> {
+        Ok(self)
+    }
+}
+
+impl End for Infallible {
+    fn cause(self) -> anyhow::Result<()> {
+        match self {}
+    }
+}
 
 /// Tasks that must not end. Dropping this value ends them.
 #[derive(Debug, Default)]
@@ -15,7 +39,7 @@ impl Tasks {
     pub(crate) fn spawn(
         &mut self,
         name: &'static str,
-        task: impl Future<Output = anyhow::Result<()>> + Send + 'static,
+        task: impl Future<Output = impl End> + Send + 'static,
     ) {
         // A panic does not carry the name, so an outer task keeps it and waits for the inner one.
         let task = tokio::spawn(task);
@@ -23,7 +47,7 @@ impl Tasks {
         self.0.spawn(async move {
             let _guard = guard;
             let ended = task.await;
-            (name, ended.unwrap_or_else(|panic| Err(anyhow!(panic))))
+            (name, ended.map_or_else(|panic| Err(anyhow!(panic)), End::cause))
         });
     }
 
@@ -59,7 +83,7 @@ mod tests {
             expect: &str,
         ) {
             let mut tasks = Tasks::default();
-            tasks.spawn("waits", std::future::pending());
+            tasks.spawn("waits", std::future::pending::<()>());
             tasks.spawn("fails", task);
             let ended = format!("{:#}", tasks.ended().await);
             assert!(ended.starts_with("the task that fails has ended"), "{ended}");

@@ -149,14 +149,13 @@ const BLOCK_CAME: &str = "eniDataStorePoolReconcileAdd";
 const BLOCK_GONE: &str = "eniIPPoolReconcileDel";
 
 impl Counters {
-    /// These counters, with the metrics that others count in. The process started at `started`.
-    pub(crate) fn with(
-        self,
+    /// New counters, with the metrics that others count in. The process started at `started`.
+    pub(crate) fn of(
         host_repairs: HostRepairs,
         settings_refused: SettingsRefused,
         started: Instant,
     ) -> Self {
-        Self { host_repairs, settings_refused, started, ..self }
+        Self { host_repairs, settings_refused, started, ..Self::default() }
     }
 
     /// An ADD has arrived.

@@ -1,7 +1,7 @@
 //! When addresses run out if their use goes on as it has. The estimate is a straight line through samples of the past.
 
 use std::collections::{BTreeMap, VecDeque};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use ipam::block::Family;
@@ -9,7 +9,7 @@ use ipam::id::SubnetId;
 use ipam::time::Timestamp;
 use ipam::view::PoolView;
 
-use crate::handle::{Handle, Stopped};
+use crate::handle::Handle;
 
 /// The pause between two samples of the node.
 const EVERY: Duration = Duration::from_secs(15);
@@ -41,7 +41,7 @@ pub(super) struct Exhaustion {
 
 impl Outlook {
     /// Takes samples until the loop has ended.
-    pub(crate) async fn follow(&self, handle: Handle) -> Result<(), Stopped> {
+    pub(crate) async fn follow(self: Arc<Self>, handle: Handle) -> anyhow::Result<()> {
         loop {
             self.sample(&handle.view().await?, handle.now());
             tokio::time::sleep(EVERY).await;
