@@ -197,16 +197,28 @@ async fn finish(
         let off = made.switch_ipv6_off();
         off.map_err(|error| Failure::LinkSetup.error(error_chain(&error)))?;
     }
-    let state = match timeout_at(until, made.furnish()).await {
-        Ok(Ok(state)) => state,
-        Ok(Err(error)) => return Err(Failure::LinkSetup.error(error_chain(&error))),
-        Err(_) => return Err(Failure::LinkSetup.error("the kernel took too long")),
-    };
+    let state = in_time(until, made.furnish()).await?;
+    let state = state.map_err(|error| Failure::LinkSetup.error(error_chain(&error)))?;
     shaping::limit(&add.conf.bandwidth, made).await?;
     ports::open(&add.conf, link).await?;
     let link_us = watch.lap();
     confirm(add, &link.addresses, daemon, until).await?;
     Ok(Finished { state, link_us, confirm_us: watch.lap() })
+}
+
+/// What the kernel has done. A request to it cannot be given up, so a late one ends here all the same.
+///
+/// # Errors
+///
+/// [`Failure::LinkSetup`] if that was not before `until`.
+pub(crate) async fn in_time<T>(
+    until: Instant,
+    work: impl Future<Output = T>,
+) -> Result<T, CniError> {
+    match timeout_at(until, work).await {
+        Ok(done) if Instant::now() < until => Ok(done),
+        Ok(_) | Err(_) => Err(Failure::LinkSetup.error("the kernel took too long")),
+    }
 }
 
 /// Asks the daemon again once the link is made. Since the grant the address may have been released:

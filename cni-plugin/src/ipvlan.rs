@@ -6,9 +6,9 @@ use datapath::pod::{
     PodLink, Rank,
 };
 use proto::v1;
-use tokio::time::{Instant, timeout_at};
+use tokio::time::Instant;
 
-use crate::add::{confirm, give_back, ipv6_of_pod};
+use crate::add::{confirm, give_back, in_time, ipv6_of_pod};
 use crate::daemon::Daemon;
 use crate::failure::{Failure, error_chain};
 use crate::pod::rank;
@@ -155,11 +155,7 @@ async fn finish(
     if ipv6 == PodIpv6::Off {
         made.switch_ipv6_off().map_err(|error| failure(&error).0)?;
     }
-    let state = match timeout_at(until, made.furnish()).await {
-        Ok(Ok(state)) => state,
-        Ok(Err(error)) => return Err(failure(&error).0),
-        Err(_) => return Err(Failure::LinkSetup.error("the kernel took too long")),
-    };
+    let state = in_time(until, made.furnish()).await?.map_err(|error| failure(&error).0)?;
     confirm(add, &link.addresses, daemon, until).await?;
     Ok(state)
 }

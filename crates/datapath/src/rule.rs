@@ -186,6 +186,13 @@ pub(crate) async fn add(
     }
 }
 
+/// Adds `rule`, which the kernel does not have, as after [`remove_all`]. The kernel does not look for an equal one among all rules of
+/// the node, so at 700 pods this takes a third of [`add`]'s time. An equal one that comes meanwhile goes with the next [`remove_all`].
+pub(crate) async fn add_new(netlink: &Netlink, rule: &Rule) -> Result<(), KernelError> {
+    let message = RouteNetlinkMessage::NewRule(rule.message(RouteProtocol::Unspec));
+    netlink.change(message, NLM_F_CREATE).await
+}
+
 /// Removes a rule; it may be gone already. The kernel compares the protocol unless that is
 /// unspecified: then it removes the first equal rule of any protocol.
 pub(crate) async fn remove(netlink: &Netlink, listed: &ListedRule) -> Result<(), KernelError> {

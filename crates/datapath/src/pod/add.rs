@@ -8,7 +8,6 @@ use std::path::Path;
 use std::time::Duration;
 
 use netlink_packet_route::AddressFamily;
-use netlink_packet_route::route::RouteProtocol;
 
 pub use self::error::AddPodError;
 use self::make::{Sides, find, refuse_bad_addresses};
@@ -51,7 +50,7 @@ pub async fn make(wanted: PodLink) -> Result<MadeLink, AddPodError> {
     refuse_bad_addresses(&wanted)?;
     let sides = Sides::open(&wanted.netns)?;
     match sides.create(&wanted).await {
-        Ok(index) => Ok(MadeLink { sides, wanted, index }),
+        Ok(host) => Ok(MadeLink { sides, wanted, host }),
         Err(error) => match sides.is_made(&wanted).await? {
             true => Err(AddPodError::MadeAlready { ifname: wanted.ifname, netns: wanted.netns }),
             false => Err(error),
@@ -78,8 +77,8 @@ pub async fn waits_for_removal(netns: &Path, ifname: &InterfaceName) -> Result<b
 pub struct MadeLink {
     sides: Sides,
     wanted: PodLink,
-    /// Of the host's end.
-    index: u32,
+    /// The host's end, as it was made.
+    host: Link,
 }
 
 /// Where IPv6 is switched off before the pod's end is furnished: everywhere.
@@ -102,7 +101,7 @@ impl MadeLink {
     /// [`AddPodError`], one variant for each step. What was done until then stays until
     /// [`MadeLink::undo`]. Old rules for the addresses may be gone.
     pub async fn furnish(&self) -> Result<PodLinkState, AddPodError> {
-        self.sides.set_up(&self.wanted, self.index).await
+        self.sides.set_up(&self.wanted, &self.host).await
     }
 
     /// The host's end and the pod's.
@@ -138,30 +137,28 @@ impl MadeLink {
         let PodLink { host_name, owner, rank, netns, .. } = self.wanted;
         let netns = (rank == Rank::Further).then_some(netns);
         let removal = PodRemoval { host_name, owner, addresses, netns, goes: Goes::Now };
-        del::undo(&self.sides.host, &removal, self.index).await
+        del::undo(&self.sides.host, &removal, self.host.index).await
     }
 }
 
 impl Sides {
-    async fn set_up(&self, wanted: &PodLink, index: u32) -> Result<PodLinkState, AddPodError> {
-        let vanished = |name: &InterfaceName| AddPodError::Vanished { name: name.clone() };
-        let host = self.host_end(wanted, index).await?;
-        let host = host.ok_or_else(|| vanished(&wanted.host_name))?;
-        let pod = find(&self.pod, &wanted.ifname).await?.ok_or_else(|| vanished(&wanted.ifname))?;
+    async fn set_up(&self, wanted: &PodLink, host: &Link) -> Result<PodLinkState, AddPodError> {
+        let pod = find(&self.pod, &wanted.ifname).await?;
+        let pod = pod.ok_or_else(|| AddPodError::Vanished { name: wanted.ifname.clone() })?;
         let routes = self.pod_routes(wanted).await?;
-        let objects = LinkObjects::of(&wanted.addresses, wanted.node_local, (&host, &pod), routes);
+        let objects = LinkObjects::of(&wanted.addresses, wanted.node_local, (host, &pod), routes);
         self.set_sysctls(wanted)?;
-        self.raise(wanted, &host, &pod).await?;
+        self.raise(wanted, host, &pod).await?;
         failpoint::pass("link", "marked");
-        self.until_queue(wanted, index).await?;
+        self.until_queue(wanted, host.index).await?;
         self.furnish_pod(wanted, &pod, &objects).await?;
         failpoint::pass("link", "furnished");
         self.furnish_host(wanted, &objects).await?;
-        self.await_ipv6(wanted, &host, &pod).await?;
+        self.await_ipv6(wanted, host, &pod).await?;
         // The last step: nothing else in the pod's namespace outlives the link.
         self.raise_loopback(wanted).await?;
         Ok(PodLinkState {
-            host: end(&wanted.host_name, &host),
+            host: end(&wanted.host_name, host),
             pod: end(&wanted.ifname, &pod),
             routes: objects.pod_routes,
         })
@@ -263,7 +260,7 @@ impl Sides {
             self.remove_source_rules(wanted).await?;
         }
         for rule in &objects.pod_rules {
-            rule::add(&self.pod, rule, RouteProtocol::Unspec)
+            rule::add_new(&self.pod, rule)
                 .await
                 .map_err(|source| AddPodError::AddRule { rule: *rule, source })?;
         }
@@ -301,7 +298,7 @@ impl Sides {
                 .map_err(|source| AddPodError::RemoveRules { address: *address, source })?;
         }
         for rule in &objects.rules {
-            rule::add(&self.host, rule, RouteProtocol::Unspec)
+            rule::add_new(&self.host, rule)
                 .await
                 .map_err(|source| AddPodError::AddRule { rule: *rule, source })?;
         }

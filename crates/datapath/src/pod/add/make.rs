@@ -30,15 +30,14 @@ impl Sides {
         Ok(Self { host, pod, netns })
     }
 
-    /// Returns the index of the host's end.
-    pub(in crate::pod) async fn create(&self, wanted: &PodLink) -> Result<u32, AddPodError> {
+    /// Returns the host's end.
+    pub(in crate::pod) async fn create(&self, wanted: &PodLink) -> Result<Link, AddPodError> {
         self.clear_ifname(wanted).await?;
         self.clear_host_name(wanted).await?;
         self.create_pair(wanted).await?;
         failpoint::pass("link", "made");
         let made = find(&self.host, &wanted.host_name).await?;
-        let made = made.filter(|link| link.is_of(&wanted.owner));
-        made.map(|link| link.index)
+        made.filter(|link| link.is_of(&wanted.owner))
             .ok_or_else(|| AddPodError::Vanished { name: wanted.host_name.clone() })
     }
 
