@@ -26,7 +26,7 @@ export CC_aarch64_unknown_linux_gnu ?= aarch64-linux-gnu-gcc
 endif
 # On x86-64 the plugin has musl as its C library: glibc costs each start 0.28 ms in a virtual machine, see docs/adr/0018.
 PLUGIN_TARGET ?= $(CNI_TARGET:x86_64-unknown-linux-gnu=x86_64-unknown-linux-musl)
-export TIDEPOOL_CNI := $(CARGO_TARGET_DIR)/$(PLUGIN_TARGET)/cni/aws-cni
+export TIDEPOOL_CNI := $(CARGO_TARGET_DIR)/plugin/aws-cni
 
 say := @printf '\n\033[1m==> %s\033[0m\n'
 
@@ -114,8 +114,11 @@ build: ## everything, debug profile
 
 plugin: ## the CNI plugin as it ships: static, position-independent, small
 	$(say) "build: aws-cni as it ships"
-	@[ -d "$$(rustc --print sysroot)/lib/rustlib/$(PLUGIN_TARGET)" ] || rustup target add $(PLUGIN_TARGET)
-	RUSTFLAGS="$(CNI_FLAGS)" cargo build --locked -p cni-plugin --profile cni --target $(PLUGIN_TARGET)
+	@target=$(PLUGIN_TARGET); \
+	[ -d "$$(rustc --print sysroot)/lib/rustlib/$$target" ] || rustup target add $$target || { \
+		target=$(CNI_TARGET); echo "$(PLUGIN_TARGET) cannot be installed, so the plugin is built for $$target" >&2; }; \
+	RUSTFLAGS="$(CNI_FLAGS)" cargo build --locked -p cni-plugin --profile cni --target $$target; \
+	install -D $(CARGO_TARGET_DIR)/$$target/cni/aws-cni $(TIDEPOOL_CNI)
 
 # The programs of the image are static: it has no other files that they could load. With PROFILE=dev the daemon is the debug
 # build that is there, with its libraries beside it: for tests, since a release build of the AWS SDK takes minutes.
