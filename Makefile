@@ -41,13 +41,14 @@ demo: deps-demo ## two nodes on a simulated VPC, pods through containerd, under 
 	@$(MAKE) --no-print-directory plugin
 	@$(TIDEPOOL_BIN)/demo
 
-test: deps lint deny build plugin ## everything: unit, property, CNI, network namespaces, boto3, AWS CLI, moto, containerd, the chart
+test: deps lint deny build plugin ## everything: unit, property, CNI, network namespaces, boto3, AWS CLI, moto, containerd, the chart, Kubernetes
 	$(say) "test: unit and property tests; CNI assertions; kernel; moto and vpc-sim contracts; containerd"
 	cargo test --workspace --no-fail-fast
 	$(say) "test: boto3 and the AWS CLI against vpc-sim"
 	tests/wire/run --binary $(TIDEPOOL_BIN)/vpc-sim --python $(TIDEPOOL_PYTHON)
 	$(say) "test: the Helm chart, and the manifests that are rendered from it"
 	tests/chart/run --tools $(dir $(TIDEPOOL_DENY)) --swagger $(dir $(TIDEPOOL_DENY))kubernetes-swagger.json
+	@$(MAKE) --no-print-directory test-k8s CHECKS="$(QUICK_CHECKS)"
 
 # SOAK multiplies the usual forty minutes. SEED, from 0 to 2^64 - 1, repeats a run.
 SOAK ?= 1
@@ -82,13 +83,25 @@ test-guest: plugin ## ipvlan, for engines and of the plugin, in a virtual machin
 
 # CHECKS names some of them; the installation is always done.
 CHECKS ?=
+# Those of `make test`: each object that the chart makes is used by the real API server, kubelet and kube-proxy.
+QUICK_CHECKS := pods services scale-down settings
+
+# The build that the check `upgrade` starts from: any commit, branch or tag that has the chart.
+K8S_FROM ?= 7173feb
+chosen = $(if $(CHECKS),$(filter $(1),$(CHECKS)),$(1))
 
 test-k8s: deps-k8s ## a real Kubernetes on the simulated VPC, Tidepool installed by kubectl; Go, 4 GB in its caches the first time
 	@$(MAKE) --no-print-directory image PROFILE=dev
 	$(say) "build: Kubernetes, as one program; a quarter of an hour the first time"
 	@tests/k8s/build $(CACHE)
+	@$(if $(call chosen,upgrade),CACHE=$(CACHE) scripts/earlier-image $(K8S_FROM))
+	@$(if $(call chosen,incumbent),tests/k8s/incumbent/build $(CACHE))
 	$(say) "test: a control plane and two nodes"
-	@TIDEPOOL_IMAGE=$(IMAGE_OUT)/image.tar TIDEPOOL_KUBERNETES=$$(tests/k8s/build $(CACHE)) $(TIDEPOOL_BIN)/k8s $(CHECKS)
+	@TIDEPOOL_IMAGE=$(IMAGE_OUT)/image.tar TIDEPOOL_KUBERNETES=$$(tests/k8s/build $(CACHE)) \
+		TIDEPOOL_HELM=$(dir $(TIDEPOOL_DENY))helm \
+		TIDEPOOL_EARLIER=$(if $(call chosen,upgrade),$$(CACHE=$(CACHE) scripts/earlier-image $(K8S_FROM))) \
+		TIDEPOOL_INCUMBENT=$(if $(call chosen,incumbent),$$(tests/k8s/incumbent/build $(CACHE))) \
+		$(TIDEPOOL_BIN)/k8s $(CHECKS)
 
 bench: deps-bench plugin ## what deciding and the whole path cost: time, EC2 calls, memory, sizes (release profile)
 	$(say) "build: release profile"

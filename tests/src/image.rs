@@ -18,23 +18,71 @@ const BUSYBOX_BINARY: &str = "/bin/busybox";
 const APPLETS: [&str; 11] =
     ["sh", "sleep", "ping", "ip", "cat", "nc", "true", "echo", "hostname", "httpd", "mkdir"];
 
+/// amazon-vpc-cni-k8s: its init container, and its daemon.
+pub const INCUMBENT: [&str; 2] =
+    ["localhost/incumbent/amazon-k8s-cni-init:1", "localhost/incumbent/amazon-k8s-cni:1"];
+/// Plugins that its init container brings, where Debian's `containernetworking-plugins` has them.
+const CORE_PLUGINS: [&str; 4] = ["bandwidth", "host-local", "loopback", "portmap"];
+/// Its programs, and the folder in its images.
+const INCUMBENT_FILES: [(&str, &str); 7] = [
+    ("init", "aws-vpc-cni-init"),
+    ("app", "aws-vpc-cni"),
+    ("app", "aws-k8s-agent"),
+    ("app", "aws-cni"),
+    ("app", "egress-cni"),
+    ("app", "grpc-health-probe"),
+    ("app", "10-aws.conflist"),
+];
+
 /// Writes both images to `path`.
 ///
 /// # Errors
 ///
 /// If Debian's `busybox-static` is not installed or the file cannot be written.
 pub fn write(path: &Path) -> Result<()> {
-    let layer = layer()?;
+    let pause = json!({"Cmd": ["/bin/sleep", "2147483647"], "Env": ["PATH=/bin"]});
+    let busybox = json!({"Cmd": ["/bin/sh"], "Env": ["PATH=/bin"]});
+    layout(path, &[(PAUSE, pause), (BUSYBOX, busybox)], layer()?)
+}
+
+/// Writes the images [`INCUMBENT`] to `path`, of programs in `folder`. As they have no system of their own, a container
+/// must have the machine's /usr and /etc/alternatives.
+///
+/// # Errors
+///
+/// If a program is missing or the file cannot be written.
+pub fn write_incumbent(path: &Path, folder: &Path) -> Result<()> {
+    let mut tar = Builder::new(vec![]);
+    for dir in ["app", "dev", "etc", "host", "init", "proc", "run", "sys", "tmp", "usr", "var"] {
+        add(&mut tar, dir, EntryType::Directory, None, &[])?;
+    }
+    for link in ["bin", "lib", "lib64", "sbin"] {
+        add(&mut tar, link, EntryType::Symlink, Some(&format!("usr/{link}")), &[])?;
+    }
+    let plugins = CORE_PLUGINS.map(|name| ("init", name, Path::new("/usr/lib/cni")));
+    let own = INCUMBENT_FILES.map(|(part, name)| (part, name, folder));
+    for (part, name, folder) in plugins.into_iter().chain(own) {
+        let file = folder.join(name);
+        let data = std::fs::read(&file).with_context(|| format!("read {}", file.display()))?;
+        add_file(&mut tar, &format!("{part}/{name}"), &data)?;
+    }
+    let path_variable = "PATH=/usr/sbin:/usr/bin:/sbin:/bin";
+    let config = |dir: &str, program: &str| json!({"WorkingDir": dir, "Entrypoint": [format!("{dir}/{program}")], "Env": [path_variable]});
+    let [init, app] = INCUMBENT;
+    let images =
+        [(init, config("/init", "aws-vpc-cni-init")), (app, config("/app", "aws-vpc-cni"))];
+    layout(path, &images, tar.into_inner().context("finish the layer")?)
+}
+
+/// Images with one layer, by name and how they are run, as an OCI layout.
+fn layout(path: &Path, images: &[(&str, Value)], layer: Vec<u8>) -> Result<()> {
     let mut blobs = vec![];
     let layer_digest = digest(&layer);
     let layer_blob = blob(&mut blobs, layer, "application/vnd.oci.image.layer.v1.tar");
     let mut manifests = vec![];
-    for (reference, command) in
-        [(PAUSE, json!(["/bin/sleep", "2147483647"])), (BUSYBOX, json!(["/bin/sh"]))]
-    {
+    for (reference, config) in images {
         let config = json!({
-            "architecture": "amd64", "os": "linux",
-            "config": {"Cmd": command, "Env": ["PATH=/bin"]},
+            "architecture": "amd64", "os": "linux", "config": config,
             "rootfs": {"type": "layers", "diff_ids": [format!("sha256:{layer_digest}")]},
         });
         let config = blob(

@@ -9,7 +9,7 @@ pub mod enclosure;
 mod machine;
 mod pods;
 
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -32,18 +32,72 @@ pub use pods::{Pod, Pods};
 /// When something that must happen counts as hung. Longer than elsewhere: the kubelet tries some things again only after
 /// a minute, and a control plane shares the machine.
 pub const PATIENCE: Duration = Duration::from_secs(180);
-/// The instance of the control plane.
-const ADDRESS: &str = "10.0.0.5";
-/// Where the API server is reached.
+/// Last number of the addresses of the control plane's instance.
+const CONTROL_PLANE: u8 = 5;
+/// Where the API server is reached. Instances have IPv4 in clusters of both families.
 const SERVER: &str = "https://10.0.0.5:6443";
-/// The cluster's addresses of Services.
-const SERVICES: &str = "172.20.0.0/16";
-/// The nodes' instance type has three ENIs with nine secondary addresses each.
-const INSTANCE_TYPE: &str = "m5.large";
-/// What EKS sets for that type: a pod for each secondary address, and two on the host's network.
-const MAX_PODS: u32 = 29;
+/// Subnets for pods alone, by id: nodes use them where an ENIConfig says so.
+pub const POD_SUBNETS: [(&str, &str); 2] =
+    [("subnet-0aaaaaaaaaaaaaaaa", "100.64.0.0/20"), ("subnet-0bbbbbbbbbbbbbbbb", "100.64.16.0/20")];
 /// Last numbers of the nodes' addresses.
 const NODES: [u8; 2] = [10, 11];
+
+/// What pods and Services have addresses of. Instances have IPv4 in each case, and IPv6 beside it where pods do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Family {
+    /// As clusters of EKS are by default.
+    Ipv4,
+    /// As those that are made for IPv6.
+    Ipv6,
+}
+
+impl Family {
+    /// The cluster's addresses of Services, and among them those of the API server and of DNS.
+    const fn services(self) -> [&'static str; 3] {
+        match self {
+            Self::Ipv4 => ["172.20.0.0/16", "172.20.0.1", "172.20.0.10"],
+            Self::Ipv6 => ["fd00:172:20::/108", "fd00:172:20::1", "fd00:172:20::a"],
+        }
+    }
+
+    /// The address of an instance.
+    fn address(self, last: u8) -> IpAddr {
+        match self {
+            Self::Ipv4 => Ipv4Addr::new(10, 0, 0, last).into(),
+            Self::Ipv6 => Ipv6Addr::new(0x2600, 0x1f13, 0xabc, 0xde00, 0, 0, 0, last.into()).into(),
+        }
+    }
+}
+
+/// What the nodes of a cluster are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Shape {
+    /// Their EC2 instance type.
+    pub instance_type: &'static str,
+    /// The most pods that a kubelet takes.
+    pub max_pods: u32,
+    /// How kube-proxy works: `iptables` or `nftables`.
+    pub proxy_mode: &'static str,
+    /// Of pods and Services.
+    pub family: Family,
+}
+
+impl Shape {
+    /// Three ENIs with nine secondary addresses each. EKS sets so many pods for that type: one for each secondary address,
+    /// and two on the host's network.
+    pub const SMALL: Self = Self {
+        instance_type: "m5.large",
+        max_pods: 29,
+        proxy_mode: "iptables",
+        family: Family::Ipv4,
+    };
+    /// Eight ENIs with 29 secondary addresses each. The kubelet takes half as many pods.
+    pub const LARGE: Self = Self { instance_type: "m5.4xlarge", max_pods: 130, ..Self::SMALL };
+    /// [`Self::SMALL`] with kube-proxy's newer mode.
+    pub const NFTABLES: Self = Self { proxy_mode: "nftables", ..Self::SMALL };
+    /// [`Self::SMALL`] on IPv6.
+    pub const IPV6: Self = Self { family: Family::Ipv6, ..Self::SMALL };
+}
 
 /// A running cluster.
 #[derive(Debug)]
@@ -64,10 +118,10 @@ impl Kubernetes {
     /// # Errors
     ///
     /// Which part did not come up, with the end of its log.
-    pub async fn up(name: &str, kubernetes: &Path) -> Result<Self> {
+    pub async fn up(name: &str, kubernetes: &Path, shape: Shape) -> Result<Self> {
         let dir = enclosure::furnish(name).await?;
         let topology = dir.join("topology.json");
-        std::fs::write(&topology, self::topology(name).to_string())
+        std::fs::write(&topology, self::topology(name, shape).to_string())
             .context("write the topology")?;
         let sim = Sim::start(&topology, &dir).await?;
         // AWS's router answers no ping. Pods here need something beyond their ENI that does.
@@ -76,24 +130,25 @@ impl Kubernetes {
         let plane_dir = dir.join("control-plane");
         let authority = Authority::make(plane_dir.clone()).await?;
         let netns = format!("{name}-cp");
-        let control_plane = ControlPlane::start(kubernetes, &netns, &plane_dir, &authority).await?;
+        let plane = ControlPlane::start(kubernetes, &netns, &plane_dir, &authority, shape.family);
+        let control_plane = plane.await?;
         let images = dir.join("images.tar");
         image::write(&images)?;
         let mut nodes = vec![];
         for (index, last) in NODES.into_iter().enumerate() {
-            let (netns, address) = (netns_of(name, index), address(last));
+            let (netns, address) = (netns_of(name, index), shape.family.address(last));
             let spec = MachineSpec {
                 netns: &netns,
                 name: &format!("ip-10-0-0-{last}.ec2.internal"),
                 address,
                 dir: dir.join(format!("n{index}")),
                 kubernetes,
-                max_pods: MAX_PODS,
+                shape,
             };
             let machine = Machine::start(&spec, &authority).await?;
             machine.import(&images).await?;
             let state = machine.path("/run/aws-node");
-            nodes.push(NodeOf::beside(netns, machine, IpAddr::V4(address), state));
+            nodes.push(NodeOf::beside(netns, machine, address, state));
         }
         let (api, pods) = (control_plane.api().clone(), Pods::default());
         tokio::spawn(pods.clone().follow(api.clone()));
@@ -108,6 +163,18 @@ impl Kubernetes {
     /// If it fails; the error carries its output.
     pub async fn kubectl(&self, words: &[&str]) -> Result<String> {
         output(self.control_plane.kubectl().args(words)).await
+    }
+
+    /// Runs helm, which `TIDEPOOL_HELM` names, on the namespace of the DaemonSet, and gives what it prints.
+    ///
+    /// # Errors
+    ///
+    /// If it fails; the error carries its output.
+    pub async fn helm(&self, words: &[&str]) -> Result<String> {
+        let helm = std::env::var("TIDEPOOL_HELM");
+        let helm = helm.context("TIDEPOOL_HELM names no program: run `make test-k8s`")?;
+        let mut command = self.control_plane.as_administrator(Path::new(&helm));
+        output(command.arg("--namespace=kube-system").args(words)).await
     }
 
     /// A program on another instance of the VPC, the control plane's.
@@ -181,35 +248,44 @@ fn netns_of(name: &str, index: usize) -> String {
     format!("{name}-n{index}")
 }
 
-fn address(last: u8) -> Ipv4Addr {
-    Ipv4Addr::new(10, 0, 0, last)
-}
-
-/// The IPv4 address of the pod whose network namespace this is.
+/// The address of the pod whose network namespace this is.
 async fn address_in(netns: &str) -> Result<String> {
     let mut command = tokio::process::Command::new("nsenter");
     command
         .arg(format!("--net={netns}"))
-        .args(["--", "ip", "-j", "-4", "address", "show", "dev", "eth0"]);
+        .args(["--", "ip", "-j", "address", "show", "dev", "eth0", "scope", "global"]);
     let links: Value = serde_json::from_str(&output(&mut command).await?)?;
     let address = links[0]["addr_info"][0]["local"].as_str();
     Ok(address.context("no address yet")?.to_owned())
 }
 
-/// One VPC with one subnet, the control plane's instance and the nodes. EC2 is as slow as it is in fact.
-fn topology(name: &str) -> Value {
-    let instance = |netns: String, address: String| json!({"type": INSTANCE_TYPE, "subnet": "nodes", "address": address, "netns": netns});
-    let mut instances = vec![instance(format!("{name}-cp"), ADDRESS.to_owned())];
+/// One VPC with one subnet for instances, the control plane's instance and the nodes. EC2 is as slow as it is in fact.
+fn topology(name: &str, shape: Shape) -> Value {
+    let ipv6 = |value: Value| if shape.family == Family::Ipv6 { value } else { Value::Null };
+    let instance = |netns: String, last: u8| {
+        json!({
+            "type": shape.instance_type, "subnet": "nodes", "netns": netns,
+            "address": Family::Ipv4.address(last), "ipv6_address": ipv6(json!(Family::Ipv6.address(last))),
+        })
+    };
+    let mut instances = vec![instance(format!("{name}-cp"), CONTROL_PLANE)];
     let nodes = NODES.into_iter().enumerate();
-    instances.extend(
-        nodes.map(|(index, last)| instance(netns_of(name, index), address(last).to_string())),
+    instances.extend(nodes.map(|(index, last)| instance(netns_of(name, index), last)));
+    let mut subnets = vec![json!({
+        "name": "nodes", "az": "us-east-1a", "cidr": "10.0.0.0/20",
+        "ipv6_cidr": ipv6(json!("2600:1f13:abc:de00::/64")),
+    })];
+    subnets.extend(
+        POD_SUBNETS
+            .map(|(id, cidr)| json!({"name": id, "id": id, "az": "us-east-1a", "cidr": cidr})),
     );
+    let ipv6_cidrs: &[&str] =
+        if shape.family == Family::Ipv6 { &["2600:1f13:abc:de00::/56"] } else { &[] };
     json!({
         "region": "us-east-1", "account": "111122223333", "iam_role": "node", "fabric_netns": name,
         "switches": {"throttling": "documented", "latency": "realistic", "consistency": "realistic"},
         "vpcs": [{
-            "cidrs": ["10.0.0.0/16"],
-            "subnets": [{"name": "nodes", "az": "us-east-1a", "cidr": "10.0.0.0/20"}],
+            "cidrs": ["10.0.0.0/16", "100.64.0.0/16"], "ipv6_cidrs": ipv6_cidrs, "subnets": subnets,
         }],
         "instances": instances,
     })

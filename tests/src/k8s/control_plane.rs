@@ -7,7 +7,7 @@ use tokio::process::Command;
 
 use super::api::Api;
 use super::certificates::Authority;
-use super::{ADDRESS, SERVER, SERVICES};
+use super::{CONTROL_PLANE, Family, SERVER};
 use crate::process::{Process, in_netns};
 
 /// A running control plane. Dropping it ends it.
@@ -18,6 +18,7 @@ pub struct ControlPlane {
     /// The network namespace of its instance.
     netns: String,
     dir: PathBuf,
+    family: Family,
     api: Api,
     api_server: Option<Process>,
     /// They end with it.
@@ -31,12 +32,14 @@ impl ControlPlane {
         netns: &str,
         dir: &Path,
         authority: &Authority,
+        family: Family,
     ) -> Result<Self> {
-        issue(authority, dir).await?;
+        issue(authority, dir, family).await?;
         let (kubernetes, netns, dir) = (kubernetes.to_owned(), netns.to_owned(), dir.to_owned());
         let socket = dir.join("proxy.sock");
         let api = Api::new(&socket);
-        let mut this = Self { kubernetes, netns, dir, api, api_server: None, others: vec![] };
+        let (api_server, others) = (None, vec![]);
+        let mut this = Self { kubernetes, netns, dir, family, api, api_server, others };
         let etcd = this.spawn("etcd", &[format!("--data-dir={}", this.file("etcd"))])?;
         let mut proxy = this.kubectl();
         proxy.arg("proxy").arg(format!("--unix-socket={}", socket.display()));
@@ -67,10 +70,13 @@ impl ControlPlane {
     /// If it does not become ready.
     pub async fn start_api_server(&mut self) -> Result<()> {
         let (certificate, key) = ("api-server.crt", "api-server.key");
+        let [services, ..] = self.family.services();
         let flags = [
             "--etcd-servers=http://127.0.0.1:2379".to_owned(),
-            format!("--advertise-address={ADDRESS}"),
-            format!("--service-cluster-ip-range={SERVICES}"),
+            // Both families, whichever is advertised.
+            "--bind-address=::".to_owned(),
+            format!("--advertise-address={}", self.family.address(CONTROL_PLANE)),
+            format!("--service-cluster-ip-range={services}"),
             "--authorization-mode=Node,RBAC".to_owned(),
             "--allow-privileged=true".to_owned(),
             format!("--client-ca-file={}", self.file("ca.crt")),
@@ -108,8 +114,15 @@ impl ControlPlane {
     /// `kubectl` of the cluster's administrator.
     #[must_use]
     pub fn kubectl(&self) -> Command {
-        let mut command = in_netns(&self.netns, &self.kubernetes);
-        command.arg("kubectl").env("KUBECONFIG", self.file("admin.conf"));
+        let mut command = self.as_administrator(&self.kubernetes);
+        command.arg("kubectl");
+        command
+    }
+
+    /// A program of the cluster's administrator.
+    pub(super) fn as_administrator(&self, program: &Path) -> Command {
+        let mut command = in_netns(&self.netns, program);
+        command.env("KUBECONFIG", self.file("admin.conf"));
         // It keeps what it has asked for here.
         command.env("HOME", &self.dir).kill_on_drop(true);
         command
@@ -132,8 +145,11 @@ impl ControlPlane {
 }
 
 /// The certificates of the control plane's parts and of its administrator.
-async fn issue(authority: &Authority, dir: &Path) -> Result<()> {
-    let serves = format!("IP:{ADDRESS},IP:172.20.0.1,DNS:kubernetes.default.svc");
+async fn issue(authority: &Authority, dir: &Path, family: Family) -> Result<()> {
+    let [_, service, _] = family.services();
+    let addresses = [Family::Ipv4, Family::Ipv6].map(|family| family.address(CONTROL_PLANE));
+    let [ipv4, ipv6] = addresses;
+    let serves = format!("IP:{ipv4},IP:{ipv6},IP:{service},DNS:kubernetes.default.svc");
     authority.issue("api-server", "/CN=kube-apiserver", &serves).await?;
     authority.issue("accounts", "/CN=service-accounts", "").await?;
     for (name, subject) in [

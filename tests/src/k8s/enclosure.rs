@@ -3,7 +3,7 @@
 
 use std::os::unix::process::CommandExt as _;
 use std::path::PathBuf;
-use std::process::{Child, Command, ExitCode, Stdio};
+use std::process::{Child, Command, ExitStatus, Stdio};
 
 use anyhow::{Context, Result};
 
@@ -38,12 +38,12 @@ pub(super) fn directory(name: &str) -> PathBuf {
     PathBuf::from("/var/tmp").join(name)
 }
 
-/// Runs this program once more, enclosed, and returns how it ended. Nothing of it is left then.
+/// Runs this program once more with `arguments`, enclosed, and returns how it ended. Nothing of it is left then.
 ///
 /// # Errors
 ///
 /// If it cannot be started, or something cannot be removed.
-pub fn run_enclosed() -> Result<ExitCode> {
+pub fn run_enclosed(arguments: &[&str]) -> Result<ExitStatus> {
     let name = format!("k8s{}", std::process::id());
     let mut cleaner = cleaner(&name)?;
     let this = std::env::current_exe().context("find the running program")?;
@@ -53,16 +53,13 @@ pub fn run_enclosed() -> Result<ExitCode> {
         .args(["--pdeathsig", "KILL", "--"])
         .args(["unshare", "--mount", "--pid", "--fork", "--kill-child", "--mount-proc", "--"])
         .arg(this)
-        .args(std::env::args_os().skip(1))
+        .args(arguments)
         .env(VARIABLE, &name);
     let status = command.status().with_context(|| format!("run {command:?}"))?;
     drop(cleaner.stdin.take());
     let cleaned = cleaner.wait().context("wait for the end of the cleaning")?;
     anyhow::ensure!(cleaned.success(), "the run has left something behind");
-    Ok(status
-        .code()
-        .and_then(|code| u8::try_from(code).ok())
-        .map_or(ExitCode::FAILURE, ExitCode::from))
+    Ok(status)
 }
 
 /// A process that outlives this one, but not for long.

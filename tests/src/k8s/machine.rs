@@ -1,7 +1,7 @@
 //! A node: an instance's network namespace with mount, UTS and PID namespaces of its own, in which containerd, kubelet and
 //! kube-proxy run as services. `tests/k8s/node` is its first process.
 
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, ensure};
@@ -9,7 +9,7 @@ use serde_json::json;
 use tokio::process::Command;
 
 use super::certificates::Authority;
-use super::{SERVER, cgroups};
+use super::{SERVER, Shape, cgroups};
 use crate::containerd::{self, Places};
 use crate::process::{PATIENCE, Process, eventually, in_netns, output};
 
@@ -24,13 +24,13 @@ pub(super) struct MachineSpec<'a> {
     /// Its name as a Kubernetes node.
     pub(super) name: &'a str,
     /// Its primary address.
-    pub(super) address: Ipv4Addr,
+    pub(super) address: IpAddr,
     /// A new directory for its files.
     pub(super) dir: PathBuf,
     /// The program that is all of Kubernetes.
     pub(super) kubernetes: &'a Path,
-    /// The most pods that the kubelet takes.
-    pub(super) max_pods: u32,
+    /// What it is.
+    pub(super) shape: Shape,
 }
 
 /// A node that runs. Dropping it ends all that runs on it.
@@ -180,6 +180,7 @@ fn places() -> Places {
 
 /// The kubelet's configuration: as on EKS where the machine allows.
 fn kubelet(spec: &MachineSpec<'_>) -> String {
+    let [_, _, dns] = spec.shape.family.services();
     json!({
         "apiVersion": "kubelet.config.k8s.io/v1beta1", "kind": "KubeletConfiguration",
         "authentication": {
@@ -190,8 +191,8 @@ fn kubelet(spec: &MachineSpec<'_>) -> String {
         "cgroupDriver": "cgroupfs", "cgroupRoot": format!("/{}", spec.netns),
         "failCgroupV1": false, "failSwapOn": false,
         "containerRuntimeEndpoint": format!("unix://{CONTAINERD}"),
-        "clusterDNS": ["172.20.0.10"], "clusterDomain": "cluster.local",
-        "maxPods": spec.max_pods,
+        "address": "::", "clusterDNS": [dns], "clusterDomain": "cluster.local",
+        "maxPods": spec.shape.max_pods,
         // The disk is the machine's: how full it is says nothing about the node.
         "evictionHard": {"memory.available": "50Mi", "nodefs.available": "1%", "imagefs.available": "1%", "nodefs.inodesFree": "1%"},
         "imageGCHighThresholdPercent": 100, "imageGCLowThresholdPercent": 99,
@@ -204,7 +205,7 @@ fn kubelet(spec: &MachineSpec<'_>) -> String {
 fn proxy(spec: &MachineSpec<'_>) -> String {
     json!({
         "apiVersion": "kubeproxy.config.k8s.io/v1alpha1", "kind": "KubeProxyConfiguration",
-        "mode": "iptables", "hostnameOverride": spec.name,
+        "mode": spec.shape.proxy_mode, "hostnameOverride": spec.name,
         "clientConnection": {"kubeconfig": "/etc/kubernetes/proxy.conf"},
         "conntrack": {"maxPerCore": 0, "min": 0},
     })

@@ -1,5 +1,6 @@
 //! Changes and crashes of what runs on the nodes. Pods are pinged all the while, and none of the pings may be lost.
 
+use std::collections::BTreeSet;
 use std::path::Path;
 
 use anyhow::{Context, Result, ensure};
@@ -14,33 +15,56 @@ use crate::workload::{Churn, deployment, gone, idle};
 /// The pods that are pinged.
 const PINGED: &str = "pinged";
 const N_PINGED: usize = 8;
+/// How many of them start together.
+const STEP: usize = 40;
 /// Pods that come and go after each change.
 const FEW: usize = 4;
 
 /// Pods that stay, and their pings.
-pub(crate) struct Pinged(Vec<Pings>);
+pub(crate) struct Pinged {
+    pings: Vec<Pings>,
+    addresses: BTreeSet<String>,
+}
 
 impl Pinged {
     pub(crate) async fn start(k8s: &Kubernetes) -> Result<Self> {
-        k8s.apply(&deployment(PINGED, N_PINGED, idle())).await?;
-        let pods = k8s.ready(PINGED, N_PINGED).await?;
+        Self::start_many(k8s, N_PINGED).await
+    }
+
+    /// So many, in steps that each come up in time.
+    pub(crate) async fn start_many(k8s: &Kubernetes, count: usize) -> Result<Self> {
+        let mut pods = vec![];
+        for step in (0..count).step_by(STEP) {
+            let until = count.min(step + STEP);
+            k8s.apply(&deployment(PINGED, until, idle())).await?;
+            pods = k8s.ready(PINGED, until).await?;
+        }
         let mut pings = vec![];
         for node in &k8s.cluster.nodes {
             let here = pods.iter().filter(|pod| pod.node() == node.runtime.name).cloned();
             let here = k8s.namespaces(&here.collect::<Vec<_>>()).await?;
             pings.push(Pings::start(node, &here).await?);
         }
-        Ok(Self(pings))
+        let addresses = pods.iter().map(|pod| pod.ip().to_owned()).collect();
+        Ok(Self { pings, addresses })
+    }
+
+    /// The pods' addresses.
+    pub(crate) fn addresses(&self) -> &BTreeSet<String> {
+        &self.addresses
     }
 
     /// Ends the pings and the pods, which no kubelet may have started again. Gives the number of answers.
     pub(crate) async fn none_is_lost(self, k8s: &Kubernetes) -> Result<usize> {
         let mut n_answered = 0;
-        for pings in self.0 {
+        for pings in self.pings {
             n_answered += pings.none_is_lost().await?;
         }
-        let n_restarts: u64 = k8s.pods.of(PINGED).iter().map(tests::k8s::Pod::restarts).sum();
+        let pods = k8s.pods.of(PINGED);
+        let n_restarts: u64 = pods.iter().map(tests::k8s::Pod::restarts).sum();
         ensure!(n_restarts == 0, "{n_restarts} containers have been started again");
+        let addresses: BTreeSet<_> = pods.iter().map(|pod| pod.ip().to_owned()).collect();
+        ensure!(addresses == self.addresses, "other pods have taken the place of some");
         k8s.kubectl(&["delete", "deployment", PINGED]).await?;
         gone(k8s, PINGED).await?;
         Ok(n_answered)

@@ -7,21 +7,67 @@
 
 mod apart;
 mod changes;
+mod custom;
 mod daily;
+mod helm;
+mod incumbent;
 mod install;
+mod ipv6;
 mod reach;
 mod sets;
 mod speed;
+mod upgrade;
 mod workload;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
 
 use anyhow::{Context, Result, ensure};
-use tests::k8s::{Kubernetes, enclosure};
+use tests::k8s::{Kubernetes, Shape, enclosure};
 use tests::process::output;
 use tests::story::Story;
 use tokio::process::Command;
+
+/// Checks that share a cluster, and how it starts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Stage {
+    /// This checkout's Tidepool, installed by kubectl on small nodes.
+    Plain,
+    /// An earlier build on large nodes.
+    Earlier,
+    /// amazon-vpc-cni-k8s, by its chart.
+    Incumbent,
+    /// Custom networking from the start.
+    Custom,
+    /// kube-proxy in its mode `nftables`.
+    Nftables,
+    /// Pods and Services on IPv6.
+    Ipv6,
+}
+
+impl Stage {
+    const ALL: [Self; 6] =
+        [Self::Plain, Self::Earlier, Self::Incumbent, Self::Custom, Self::Nftables, Self::Ipv6];
+
+    const fn shape(self) -> Shape {
+        match self {
+            Self::Plain | Self::Incumbent | Self::Custom => Shape::SMALL,
+            Self::Nftables => Shape::NFTABLES,
+            Self::Ipv6 => Shape::IPV6,
+            Self::Earlier => Shape::LARGE,
+        }
+    }
+
+    async fn install(self, k8s: &Kubernetes, story: &Story) -> Result<()> {
+        match self {
+            Self::Plain | Self::Nftables => install::this(k8s, story).await,
+            Self::Custom => custom::install(k8s, story).await,
+            Self::Ipv6 => ipv6::install(k8s, story).await,
+            Self::Earlier => install::earlier(k8s, story).await,
+            Self::Incumbent => incumbent::install(k8s, story).await,
+        }
+    }
+}
 
 /// What can be checked, in this order.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -38,11 +84,17 @@ enum Check {
     StatefulSet,
     HostNetwork,
     Daily,
+    Helm,
     Speed,
+    Upgrade,
+    Incumbent,
+    EniConfig,
+    Nftables,
+    Ipv6,
 }
 
 impl Check {
-    const ALL: [Self; 13] = [
+    const ALL: [Self; 19] = [
         Self::Pods,
         Self::Services,
         Self::ScaleDown,
@@ -55,8 +107,38 @@ impl Check {
         Self::StatefulSet,
         Self::HostNetwork,
         Self::Daily,
+        Self::Helm,
         Self::Speed,
+        Self::Upgrade,
+        Self::Incumbent,
+        Self::EniConfig,
+        Self::Nftables,
+        Self::Ipv6,
     ];
+
+    const fn stage(self) -> Stage {
+        match self {
+            Self::Pods
+            | Self::Services
+            | Self::ScaleDown
+            | Self::Settings
+            | Self::ConfigMap
+            | Self::Restarts
+            | Self::Crashes
+            | Self::ApiServerAway
+            | Self::Jobs
+            | Self::StatefulSet
+            | Self::HostNetwork
+            | Self::Daily
+            | Self::Helm
+            | Self::Speed => Stage::Plain,
+            Self::Upgrade => Stage::Earlier,
+            Self::Incumbent => Stage::Incumbent,
+            Self::EniConfig => Stage::Custom,
+            Self::Nftables => Stage::Nftables,
+            Self::Ipv6 => Stage::Ipv6,
+        }
+    }
 
     /// Its name on the command line, and what it shows.
     const fn words(self) -> (&'static str, &'static str) {
@@ -95,10 +177,29 @@ impl Check {
                 ("host-network", "pods on the host's network, and pods with a port of the host")
             }
             Self::Daily => ("daily", "logs, exec and probes"),
+            Self::Helm => (
+                "helm",
+                "helm takes over what kubectl has applied, changes it, uninstalls it and installs it again",
+            ),
             Self::Speed => (
                 "speed",
                 "from a pod's binding until it is ready, with addresses at hand and with none",
             ),
+            Self::Upgrade => {
+                ("upgrade", "kubectl set image to this build and back, under 200 pods")
+            }
+            Self::Incumbent => (
+                "incumbent",
+                "helm upgrade from the chart of amazon-vpc-cni-k8s to ours and back, under pods of both",
+            ),
+            Self::EniConfig => (
+                "eni-config",
+                "an ENIConfig names the pods' subnet, and then another one for new ENIs",
+            ),
+            Self::Ipv6 => ("ipv6", "pods and Services on IPv6"),
+            Self::Nftables => {
+                ("nftables", "a Service answers beside kube-proxy in its mode nftables")
+            }
         }
     }
 
@@ -116,7 +217,13 @@ impl Check {
             Self::StatefulSet => sets::stateful_set(k8s, story).await,
             Self::HostNetwork => sets::host_network(k8s, story).await,
             Self::Daily => daily::daily(k8s, story).await,
+            Self::Helm => helm::helm(k8s, story).await,
             Self::Speed => speed::speed(k8s, story).await,
+            Self::Upgrade => upgrade::upgrade(k8s, story).await,
+            Self::Incumbent => incumbent::incumbent(k8s, story).await,
+            Self::EniConfig => custom::eni_config(k8s, story).await,
+            Self::Nftables => reach::nftables(k8s, story).await,
+            Self::Ipv6 => ipv6::ipv6(k8s, story).await,
         }
     }
 }
@@ -124,13 +231,27 @@ impl Check {
 fn main() -> ExitCode {
     let outcome = match (chosen(), enclosure::name()) {
         (Err(error), _) => Err(error),
-        (Ok(_), None) => enclosure::run_enclosed(),
+        (Ok(checks), None) => run_stages(&checks),
         (Ok(checks), Some(name)) => run(&name, &checks),
     };
     outcome.unwrap_or_else(|error| {
         eprintln!("k8s: {error:#}");
         ExitCode::FAILURE
     })
+}
+
+/// Each stage is a cluster of its own, and the next one comes up when nothing is left of it. All run, whatever fails.
+fn run_stages(checks: &[Check]) -> Result<ExitCode> {
+    let mut failed = vec![];
+    for stage in Stage::ALL {
+        let of_stage = checks.iter().filter(|check| check.stage() == stage);
+        let names: Vec<_> = of_stage.map(|check| check.words().0).collect();
+        if !names.is_empty() && !enclosure::run_enclosed(&names)?.success() {
+            failed.push(names.join(" "));
+        }
+    }
+    ensure!(failed.is_empty(), "failed: {}", failed.join("; "));
+    Ok(ExitCode::SUCCESS)
 }
 
 /// The checks that the command line names, or all.
@@ -150,10 +271,15 @@ async fn run(name: &str, checks: &[Check]) -> Result<ExitCode> {
     let kubernetes = std::env::var_os("TIDEPOOL_KUBERNETES")
         .context("TIDEPOOL_KUBERNETES names no program: run `make test-k8s`")?;
     let story = Story::new();
-    story.act("Kubernetes on a VPC 10.0.0.0/16: a control plane and two m5.large, each in namespaces of its own");
-    let mut k8s = Kubernetes::up(name, &PathBuf::from(kubernetes)).await?;
+    let stage = checks.first().context("no check")?.stage();
+    let shape = stage.shape();
+    story.act(&format!(
+        "Kubernetes on a VPC 10.0.0.0/16: a control plane and two {}, each in namespaces of its own",
+        shape.instance_type
+    ));
+    let mut k8s = Kubernetes::up(name, &PathBuf::from(kubernetes), shape).await?;
     story.note(&format!("up after {:.1} s", story.elapsed().as_secs_f64()));
-    let outcome = check(&mut k8s, &story, checks).await;
+    let outcome = check(&mut k8s, &story, stage, checks).await;
     if let Err(error) = &outcome {
         story.bad(&format!("{error:#}"));
         describe(&k8s).await;
@@ -167,13 +293,15 @@ async fn run(name: &str, checks: &[Check]) -> Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-async fn check(k8s: &mut Kubernetes, story: &Story, checks: &[Check]) -> Result<()> {
-    story.act("Tidepool is installed: the nodes become ready");
-    install::install(k8s, story).await.context("install")?;
+async fn check(k8s: &mut Kubernetes, story: &Story, stage: Stage, checks: &[Check]) -> Result<()> {
+    story.act("it is installed: the nodes become ready");
+    stage.install(k8s, story).await.context("install")?;
     for check in checks {
         let (name, shows) = check.words();
         story.act(shows);
+        let start = story.elapsed();
         check.run(k8s, story).await.context(name)?;
+        story.note(&format!("{name}: {:.0} s", (story.elapsed() - start).as_secs_f64()));
     }
     Ok(())
 }

@@ -10,6 +10,7 @@ use tests::k8s::{Kubernetes, PATIENCE, Pod};
 use tests::process::{eventually, output};
 use tests::story::Story;
 
+use crate::changes::rolled_out;
 use crate::workload::{PORT, ask, deployment, gone, scale, web};
 
 /// The Deployment of the first checks.
@@ -51,7 +52,7 @@ pub(crate) async fn pods(k8s: &Kubernetes, story: &Story) -> Result<()> {
 }
 
 /// The Deployment, ready. Each check can be the first.
-async fn web_is_up(k8s: &Kubernetes) -> Result<Vec<Pod>> {
+pub(crate) async fn web_is_up(k8s: &Kubernetes) -> Result<Vec<Pod>> {
     k8s.apply(&deployment(WEB, PODS, web())).await?;
     k8s.ready(WEB, PODS).await
 }
@@ -94,6 +95,20 @@ pub(crate) async fn services(k8s: &Kubernetes, story: &Story) -> Result<()> {
         ));
     }
     Ok(())
+}
+
+/// The same beside kube-proxy's own tables, before and after the daemon has started again.
+pub(crate) async fn nftables(k8s: &Kubernetes, story: &Story) -> Result<()> {
+    services(k8s, story).await?;
+    for node in &k8s.cluster.nodes {
+        let tables = output(node.runtime.command("nft").args(["list", "tables"])).await?;
+        let is_there = tables.lines().any(|line| line == "table ip kube-proxy");
+        ensure!(is_there, "{} has no table of kube-proxy: {tables}", node.runtime.name);
+    }
+    k8s.kubectl(&["--namespace=kube-system", "rollout", "restart", "daemonset/aws-node"]).await?;
+    rolled_out(k8s).await?;
+    services(k8s, story).await?;
+    scale_down(k8s, story).await
 }
 
 /// Runs `request` again and again, in a pod or on the control plane's instance. Each request must be answered, and pods
