@@ -21,6 +21,7 @@ use tower::service_fn;
 
 use crate::failure::{Failure, error_chain};
 use crate::pod::rank;
+use crate::trace;
 
 /// How long ADD and CHECK go on asking from when they find no daemon. An upgrade takes some seconds;
 /// the rest of the verb's time is for the pod.
@@ -284,6 +285,7 @@ impl Daemon {
         let mut request = Request::new(message);
         // The daemon answers before this, and names what it waits for.
         request.set_timeout(until.saturating_duration_since(Instant::now()));
+        trace::pass_on(trace::context().as_ref(), &mut request);
         let answer = timeout_at(until, method(client, request)).await;
         let socket = self.socket.clone();
         let error = match answer {

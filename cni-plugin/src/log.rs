@@ -47,7 +47,9 @@ pub(crate) fn span(request: &Request) -> Span {
         let container_id = attachment.map(|a| a.container_id.as_str());
         let ifname = attachment.map(|a| a.ifname.as_str());
         let pid = std::process::id();
-        tracing::info_span!("cni", verb = verb.as_str(), container_id, ifname, pid)
+        let trace_id =
+            crate::trace::context().map(|context| tracing::field::display(context.trace));
+        tracing::info_span!("cni", verb = verb.as_str(), container_id, ifname, pid, trace_id)
     };
     match request {
         Request::Add(add) => span(Verb::Add, Some(&add.attachment)),

@@ -21,6 +21,7 @@ mod shaping;
 mod status;
 mod stdin;
 mod stopwatch;
+mod trace;
 
 use std::io::{self, Write as _};
 use std::process::ExitCode;

@@ -25,7 +25,7 @@ use self::lines::PrintableLines;
 /// Of a log file: 100 MiB in all.
 const BOUNDS: Bounds = Bounds { file_bytes: 20 * 1024 * 1024, n_old: 4 };
 /// The crates to which the level applies. All others log only warnings and errors.
-const OURS: [&str; 5] = ["agent", "aws", "datapath", "ipam", "ipamd"];
+const OURS: [&str; 6] = ["agent", "aws", "datapath", "ipam", "ipamd", "otlp"];
 /// The prefix of kube's crates. They warn at each attempt; `kubernetes` says each cause once.
 const KUBE: &str = "kube";
 /// The prefix of the SDK's crates. Without a filter of their own, the one for `aws` would match them.

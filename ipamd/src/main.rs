@@ -23,6 +23,7 @@ mod run;
 mod status;
 mod subnets;
 mod support_bundle;
+mod traces;
 mod why;
 
 use std::ffi::OsString;

@@ -10,7 +10,7 @@ use agent::{
     StateDirectory, host,
 };
 use anyhow::Context as _;
-use aws::{ConnectOptions, Ec2, NodeFacts, Proxies, Roots};
+use aws::{ConnectOptions, Ec2, NodeFacts, Roots};
 use command_line::{Exit, Failure};
 use ipam::call::{Action, CallError, CallErrorKind, CallId, Ec2Call};
 use ipam::event::Event;
@@ -31,7 +31,8 @@ use crate::kubernetes::Outbox;
 use crate::limits::{self, Known};
 use crate::live::{Live, Voice};
 use crate::logging::LevelSwitch;
-use crate::{config_maps, hints, install, kubernetes, logging, migration, node};
+use crate::traces::Traces;
+use crate::{config_maps, hints, install, kubernetes, logging, migration, node, traces};
 
 /// Refusals that wait to become reports. Further ones are dropped.
 const REFUSALS_AT_ONCE: usize = 64;
@@ -102,6 +103,7 @@ async fn daemon(
     let outbox = Outbox { refusals: refused, reports: (troubles.clone(), queue), maps: tell_maps };
     // Nothing waits for it, and the daemon goes on without it.
     tokio::spawn(kubernetes::attend(settings.clone(), outbox, inlet.clone(), notes.clone()));
+    let traces = Traces::start(&settings, &facts);
     let installing = install(files, settings.socket.clone(), notes.clone());
     let voice =
         Voice { notes: notes.clone(), reports: Some(troubles), refused: settings_refused.clone() };
@@ -115,6 +117,7 @@ async fn daemon(
         started,
         host_repairs: repairs,
         settings_refused,
+        tracer: traces.tracer.clone(),
         policy,
         pod_mtu: settings.pod_mtu,
         socket: settings.socket,
@@ -137,6 +140,7 @@ async fn daemon(
         panic = panicked(hinting) => Err(panic).context("read the metadata service"),
         panic = panicked(ranging) => Err(panic).context("read the VPC's ranges"),
     };
+    traces.flush().await;
     if let Err(fault) = &ended {
         error!(fault = format!("{fault:#}"), "ipamd ends");
     }
@@ -223,11 +227,7 @@ async fn learn(
     let connecting = tokio::spawn(Ec2::connect(ConnectOptions {
         region: facts.region.clone(),
         endpoint: settings.ec2_endpoint.clone(),
-        proxies: Proxies {
-            http: settings.http_proxy.clone(),
-            https: settings.https_proxy.clone(),
-            except: settings.no_proxy.clone(),
-        },
+        proxies: traces::proxies(settings),
         roots,
         instance: facts.instance.clone(),
         vpc: facts.vpc.clone(),

@@ -148,6 +148,17 @@ impl Exec {
         address(&self.call("ADD", Some(pod), json!({})).await?)
     }
 
+    /// ADD by a runtime that has these variables in its environment; gives the address.
+    ///
+    /// # Errors
+    ///
+    /// A [`Refusal`] if the plugin fails.
+    pub async fn add_with(&self, pod: &Pod, variables: &[(&str, &str)]) -> Result<String> {
+        let mut command = self.command("ADD", Some(pod), self.plugin());
+        command.envs(variables.iter().copied());
+        added(self.start(command, json!({})).await?.wait_with_output().await?)
+    }
+
     /// DEL; the pod's namespace stays.
     ///
     /// # Errors

@@ -5,6 +5,7 @@
 
 pub mod books;
 pub mod cluster;
+pub mod collector;
 pub mod containerd;
 pub mod exec;
 pub mod image;

@@ -22,10 +22,10 @@ use serde_json::Value;
 
 /// Each package, and which of ours its code may use. Tests may use more.
 const LAYERS: &[(&str, &[&str])] = &[
-    ("agent", &["datapath", "failpoint", "ipam", "proto"]),
+    ("agent", &["datapath", "failpoint", "ipam", "otlp", "proto", "trace-context"]),
     ("aws", &["ipam", "mac", "service-url"]),
     ("cni", &[]),
-    ("cni-plugin", &["cni", "datapath", "failpoint", "log-file", "proto"]),
+    ("cni-plugin", &["cni", "datapath", "failpoint", "log-file", "proto", "trace-context"]),
     ("command-line", &["settings"]),
     ("datapath", &["failpoint", "mac"]),
     ("ec2-model", &["instance-types", "mac"]),
@@ -44,6 +44,7 @@ const LAYERS: &[(&str, &[&str])] = &[
             "ipam",
             "k8s",
             "log-file",
+            "otlp",
             "proto",
             "settings",
         ],
@@ -55,11 +56,13 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("mac", &[]),
     ("mangle", &[]),
     ("oci-image", &[]),
+    ("otlp", &["trace-context"]),
     ("proto", &[]),
     ("service-url", &[]),
     ("settings", &["instance-types", "ipam", "service-url"]),
     ("tests", &["failpoint", "proto"]),
     ("tidepool", &["command-line", "ipam", "lab", "settings"]),
+    ("trace-context", &[]),
     ("vpc-sim", &["ec2-model", "instance-types"]),
 ];
 

@@ -13,7 +13,10 @@ use anyhow::Context as _;
 use command_line::{Exit, Failure, Output};
 use ipam::forecast::{Forecast, forecast};
 use ipam::policy::{Limits, Policy};
-use settings::registry::{self, ENABLE_IPv6, ENABLE_PREFIX_DELEGATION, Flag, Setting};
+use settings::registry::{
+    self, AWS_VPC_K8S_CNI_CUSTOM_NETWORK_CFG, ENABLE_IPv6, ENABLE_PREFIX_DELEGATION, Flag,
+    KUBERNETES_SERVICE_HOST, MY_NODE_NAME, Setting,
+};
 use settings::{SettingError, Settings};
 
 /// The most names of instance types that the error for an unknown one suggests.
@@ -120,6 +123,12 @@ fn settings(arguments: &Arguments) -> Result<Settings, SettingError> {
         given.iter().map(|(setting, value)| (setting.name.to_owned(), value.clone())).collect();
     if given.iter().any(|(setting, _)| *setting == &ENABLE_IPv6) {
         variables.push((ENABLE_PREFIX_DELEGATION.name.to_owned(), "true".to_owned()));
+    }
+    // The daemon needs an API server that names the ENIConfig. Here one with a subnet is taken for granted.
+    if given.iter().any(|(setting, _)| *setting == &AWS_VPC_K8S_CNI_CUSTOM_NETWORK_CFG) {
+        for known in [&KUBERNETES_SERVICE_HOST, &MY_NODE_NAME] {
+            variables.push((known.name.to_owned(), "any".to_owned()));
+        }
     }
     Settings::read(&variables.into_iter().collect())
 }

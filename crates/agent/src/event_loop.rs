@@ -6,11 +6,12 @@ mod requests;
 
 use std::sync::Arc;
 use std::thread::JoinHandle;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use ipam::Engine;
 use ipam::call::{CallId, Ec2Call};
-use ipam::event::{Answer, Effect, Event, HostPicture, Refusal, RefusalCode};
+use ipam::event::{Answer, Effect, Event, HostPicture, Reason, Refusal, RefusalCode};
+use otlp::Tracer;
 use tokio::sync::{Notify, mpsc, watch};
 
 use self::drift::Drift;
@@ -20,6 +21,7 @@ use crate::clock::Clock;
 use crate::handle::{Inbox, Message, Query, RequestKind};
 use crate::metrics::Counters;
 use crate::restore::Restoring;
+use crate::traces::CallTraces;
 use crate::writer::Writer;
 
 /// The channels for effects outside the agent. The receivers send results back through an
@@ -55,6 +57,7 @@ pub(crate) struct EventLoop {
     orders: Orders,
     counters: Arc<Counters>,
     requests: Requests,
+    call_traces: CallTraces,
     drift: Drift,
     stopping: bool,
 }
@@ -69,6 +72,7 @@ impl EventLoop {
         edges: Edges,
         orders: Orders,
         counters: Arc<Counters>,
+        tracer: Tracer,
     ) -> Self {
         let requests = Requests::new(Arc::clone(&counters));
         let mut event_loop = Self {
@@ -79,10 +83,11 @@ impl EventLoop {
             orders,
             counters,
             requests,
+            call_traces: CallTraces::new(tracer),
             drift: Drift::default(),
             stopping: false,
         };
-        event_loop.carry_out(first);
+        event_loop.carry_out(first, SystemTime::now());
         event_loop
     }
 
@@ -109,8 +114,8 @@ impl EventLoop {
             Message::Request { kind: RequestKind::Add, reply, .. } if self.stopping => {
                 self::reply(reply, refused_at_stop());
             }
-            Message::Request { request, kind, key, event, reply } => {
-                self.requests.begin(request, kind, key, reply);
+            Message::Request { request, kind, key, event, reply, trace } => {
+                self.requests.begin(request, kind, key, reply, trace);
                 self.handle(event);
             }
             Message::Query(query) => self.answer_query(query),
@@ -120,39 +125,32 @@ impl EventLoop {
     }
 
     fn handle(&mut self, event: Event) {
-        let now = self.clock.now();
+        let (now, since) = (self.clock.now(), SystemTime::now());
         if let Event::Cancel { request } = &event {
             self.requests.cancel(*request);
         }
         if let Event::CallDone { id, result } = &event {
             self.counters.call_done(*id, result, now);
+            self.call_traces.done(*id, result);
         }
         let before = Drift::may_show(&event).then(|| self.engine.view(now));
         let effects = self.engine.handle(event, now);
         if let Some(before) = before {
             self.drift.count(&before, &self.engine.view(now), &self.counters);
         }
-        self.carry_out(effects);
+        self.carry_out(effects, since);
     }
 
-    fn carry_out(&mut self, effects: Vec<Effect>) {
+    /// Carries out the effects of an event that came at `since`.
+    fn carry_out(&mut self, effects: Vec<Effect>, since: SystemTime) {
         for effect in effects {
             match effect {
                 Effect::Save { seq, changes } => {
-                    self.requests.decided(&changes);
+                    self.requests.decided(&changes, since);
                     self.writer.save(seq, changes);
                 }
                 Effect::Reply { request, answer } => self.requests.answer(request, answer),
-                Effect::Call { id, call, why } => {
-                    tracing::info!(id = id.0, %why, ?call, "calling EC2");
-                    self.counters.call_made(id, &call, self.clock.now());
-                    if self.edges.calls.send((id, call)).is_err() {
-                        tracing::error!(
-                            id = id.0,
-                            "the EC2 caller has ended, so the call is not made"
-                        );
-                    }
-                }
+                Effect::Call { id, call, why } => self.call(id, call, &why),
                 Effect::SyncHost(picture) => {
                     self.edges.host.send_replace(Some(picture));
                 }
@@ -166,6 +164,17 @@ impl EventLoop {
                     self.clean_up(Cleanup::ForgetConnections(addresses));
                 }
             }
+        }
+    }
+
+    fn call(&mut self, id: CallId, call: Ec2Call, why: &Reason) {
+        let causes = self.requests.traces(self.engine.waits_for(call.action()));
+        let trace_id = causes.first().map(|cause| tracing::field::display(cause.trace));
+        tracing::info!(id = id.0, %why, ?call, trace_id, "calling EC2");
+        self.counters.call_made(id, &call, self.clock.now());
+        self.call_traces.made(id, &call, why, &causes);
+        if self.edges.calls.send((id, call)).is_err() {
+            tracing::error!(id = id.0, "the EC2 caller has ended, so the call is not made");
         }
     }
 

@@ -15,6 +15,7 @@ use ipam::view::PoolView;
 use tokio::sync::{mpsc, oneshot};
 
 use crate::clock::Clock;
+use crate::traces::RequestTrace;
 
 /// A message to the loop.
 #[derive(Debug)]
@@ -30,6 +31,7 @@ pub(crate) enum Message {
         key: Option<AttachmentKey>,
         event: Event,
         reply: oneshot::Sender<Answer>,
+        trace: RequestTrace,
     },
     /// A query; its answer goes to the query's own channel.
     Query(Query),
@@ -157,20 +159,26 @@ impl Handle {
         netns: String,
         node_local: NodeLocal,
         timeout: Duration,
+        trace: RequestTrace,
     ) -> Result<Answer, Stopped> {
         let request = self.new_request_id();
         let deadline = self.clock.now() + timeout;
         let of = Some(key.clone());
         let event = Event::Add { request, key, pod, netns, node_local, deadline };
         let mut cancel = CancelOnDrop { inlet: &self.inlet, request: Some(request) };
-        let answer = self.ask(request, RequestKind::Add, of, event).await;
+        let answer = self.ask(request, RequestKind::Add, of, event, trace).await;
         cancel.request = None;
         answer
     }
 
-    pub(crate) async fn del(&self, key: AttachmentKey) -> Result<Answer, Stopped> {
+    pub(crate) async fn del(
+        &self,
+        key: AttachmentKey,
+        trace: RequestTrace,
+    ) -> Result<Answer, Stopped> {
         let request = self.new_request_id();
-        self.ask(request, RequestKind::Del, Some(key.clone()), Event::Del { request, key }).await
+        let (of, event) = (Some(key.clone()), Event::Del { request, key });
+        self.ask(request, RequestKind::Del, of, event, trace).await
     }
 
     /// `valid` and `adding` are pairs of container id and interface name, as [`Event::Gc`] has them.
@@ -179,10 +187,11 @@ impl Handle {
         network: Network,
         valid: BTreeSet<(String, String)>,
         adding: BTreeSet<(String, String)>,
+        trace: RequestTrace,
     ) -> Result<Answer, Stopped> {
         let request = self.new_request_id();
         let event = Event::Gc { request, network, valid, adding };
-        self.ask(request, RequestKind::Gc, None, event).await
+        self.ask(request, RequestKind::Gc, None, event, trace).await
     }
 
     pub(crate) async fn ready(&self) -> Result<Result<(), Refusal>, Stopped> {
@@ -219,9 +228,10 @@ impl Handle {
         kind: RequestKind,
         key: Option<AttachmentKey>,
         event: Event,
+        trace: RequestTrace,
     ) -> Result<Answer, Stopped> {
         let (reply, answer) = oneshot::channel();
-        self.inlet.send_message(Message::Request { request, kind, key, event, reply });
+        self.inlet.send_message(Message::Request { request, kind, key, event, reply, trace });
         answer.await.map_err(|_| Stopped)
     }
 

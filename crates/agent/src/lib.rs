@@ -33,6 +33,7 @@ mod service;
 mod socket;
 mod state;
 mod tasks;
+mod traces;
 mod wire;
 mod writer;
 
@@ -49,6 +50,7 @@ use ipam::policy::{Limits, Node, Policy};
 use ipam::record::Record;
 use ipam::time::Timestamp;
 use ipam::{Boot, Engine};
+use otlp::Tracer;
 use proto::v1::ipam_server::IpamServer;
 use tokio::sync::{Notify, mpsc, oneshot};
 use tokio::task::{JoinError, JoinHandle};
@@ -102,6 +104,8 @@ pub struct Config {
     pub host_repairs: HostRepairs,
     /// The metric of refused settings.
     pub settings_refused: SettingsRefused,
+    /// Makes the spans of requests and of calls to EC2.
+    pub tracer: Tracer,
     /// The user's settings, as the engine's policy.
     pub policy: Policy,
     /// The largest MTU of pods' links, in bytes.
@@ -171,6 +175,7 @@ impl Daemon {
         let counters = Arc::new(Counters::of(
             config.host_repairs.clone(),
             config.settings_refused,
+            config.tracer.clone(),
             config.started,
         ));
         let views = Arc::new(Views {
@@ -187,7 +192,15 @@ impl Daemon {
             tasks.spawn("serves introspection", serving);
         }
         let counted = Arc::clone(&counters);
-        let service = Service::new(handle.clone(), counted, config.pod_mtu, views, config.refusals);
+        let tracer = config.tracer;
+        let service = Service::new(
+            handle.clone(),
+            counted,
+            config.pod_mtu,
+            views,
+            config.refusals,
+            tracer.clone(),
+        );
         let Config { node, limits, policy, .. } = config;
         let (mut engine, mut first) =
             Engine::new(Boot { node, limits, policy, record }, clock.now());
@@ -200,7 +213,8 @@ impl Daemon {
         let orders = carry_out(&mut tasks, &inlet, &counters);
         let kernel_poll = Arc::clone(&orders.kernel_poll);
         let counted = Arc::clone(&counters);
-        let event_loop = EventLoop::start(engine, first, clock, writer, edges, orders, counted);
+        let event_loop =
+            EventLoop::start(engine, first, clock, writer, edges, orders, counted, tracer);
         Ok(Self {
             inlet,
             handle,

@@ -14,6 +14,7 @@ use tokio::task::spawn_blocking;
 
 use crate::handle::Handle;
 use crate::own_file::{self, ReadError};
+use crate::traces::RequestTrace;
 
 /// The pause between two polls of the directory. The plugin writes there only if the daemon did not answer,
 /// and a DEL that waits keeps only one address from reuse.
@@ -75,7 +76,7 @@ async fn apply(handle: &Handle, path: &Path) -> Result<(), ApplyError> {
         .map_err(|fault| ApplyError::Content(path.to_owned(), fault))?;
     failpoint::pass("note", "read");
     let key = AttachmentKey { network: network.into(), container: container_id, ifname };
-    match handle.del(key.clone()).await {
+    match handle.del(key.clone(), RequestTrace::default()).await {
         Ok(Answer::Released(held)) => {
             let addresses: Vec<_> = held.iter().flat_map(Assignment::ips).collect();
             tracing::info!(%key, ?addresses, "DEL from a file applied");

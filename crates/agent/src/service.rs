@@ -8,6 +8,7 @@ use ipam::id::Pod;
 use ipam::policy::Node;
 use ipam::record::PodIpv6;
 use ipam::time::Timestamp;
+use otlp::Tracer;
 use proto::v1;
 use proto::v1::add_reply::Outcome;
 use proto::v1::ipam_server::Ipam;
@@ -17,10 +18,11 @@ use tonic::{Request, Response, Status};
 
 use crate::adding::Adding;
 use crate::differences;
-use crate::handle::{Handle, Stopped};
+use crate::handle::{Handle, RequestKind, Stopped};
 use crate::metrics::Counters;
 use crate::notes::Notes;
 use crate::refusals::Refusals;
+use crate::traces::RequestTrace;
 use crate::wire::{self, questions};
 
 /// The timeout of an ADD whose caller sends none. It is longer than any setting lets an ADD wait for an
@@ -38,6 +40,7 @@ pub(crate) struct Service {
     refusals: Refusals,
     /// Where each refusal of an ADD is reported.
     reports: mpsc::Sender<(Pod, Refusal)>,
+    tracer: Tracer,
     started: Timestamp,
 }
 
@@ -64,9 +67,10 @@ impl Service {
         pod_mtu: u16,
         views: Arc<Views>,
         reports: mpsc::Sender<(Pod, Refusal)>,
+        tracer: Tracer,
     ) -> Self {
         let (adding, refusals, started) = (Adding::default(), Refusals::default(), handle.now());
-        Self { handle, counters, adding, pod_mtu, views, refusals, reports, started }
+        Self { handle, counters, adding, pod_mtu, views, refusals, reports, tracer, started }
     }
 }
 
@@ -77,6 +81,7 @@ impl Ipam for Service {
         request: Request<v1::AddRequest>,
     ) -> Result<Response<v1::AddReply>, Status> {
         let timeout = wire::timeout(request.metadata()).unwrap_or(DEFAULT_TIMEOUT);
+        let caller = wire::trace_context(request.metadata());
         let connection = request.extensions().get::<UdsConnectInfo>().cloned();
         let v1::AddRequest { attachment, pod, netns, client_version, takes_node_local } =
             request.into_inner();
@@ -87,7 +92,11 @@ impl Ipam for Service {
         drop(connection);
         self.counters.add_arrived();
         let node_local = wire::node_local(takes_node_local);
-        let answer = self.handle.add(key.clone(), pod.clone(), netns, node_local, timeout).await?;
+        let mut trace = RequestTrace::begin(&self.tracer, RequestKind::Add, caller);
+        trace.about(&key);
+        trace.of_pod(&pod);
+        let asking = self.handle.add(key.clone(), pod.clone(), netns, node_local, timeout, trace);
+        let answer = asking.await?;
         self.refusals.note(&key, &pod, &answer, self.handle.now());
         let outcome = match answer {
             Answer::Granted(assignment) => {
@@ -111,11 +120,14 @@ impl Ipam for Service {
         &self,
         request: Request<v1::DelRequest>,
     ) -> Result<Response<v1::DelReply>, Status> {
+        let caller = wire::trace_context(request.metadata());
         let v1::DelRequest { attachment, pod: _, client_version } = request.into_inner();
         wire::check_version(&client_version)?;
         let key = wire::key(attachment)?;
         self.counters.del_arrived();
-        match self.handle.del(key).await? {
+        let mut trace = RequestTrace::begin(&self.tracer, RequestKind::Del, caller);
+        trace.about(&key);
+        match self.handle.del(key, trace).await? {
             Answer::Released(held) => {
                 let released = held.iter().flat_map(wire::addresses).collect();
                 failpoint::pass("replying", "del");
@@ -140,10 +152,12 @@ impl Ipam for Service {
     }
 
     async fn gc(&self, request: Request<v1::GcRequest>) -> Result<Response<v1::GcReply>, Status> {
+        let caller = wire::trace_context(request.metadata());
         let v1::GcRequest { network, valid, client_version } = request.into_inner();
         wire::check_version(&client_version)?;
         let (network, valid) = (wire::network(network)?, wire::valid(valid)?);
-        match self.handle.gc(network, valid, self.adding.attachments()).await? {
+        let trace = RequestTrace::begin(&self.tracer, RequestKind::Gc, caller);
+        match self.handle.gc(network, valid, self.adding.attachments(), trace).await? {
             Answer::Collected(garbage) => {
                 self.counters.collected(garbage.len());
                 let collected = garbage.into_iter().map(|(key, held)| wire::collected(key, &held));

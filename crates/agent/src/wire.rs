@@ -18,6 +18,7 @@ use proto::v1;
 use proto::v1::pod_address::Reach;
 use tonic::metadata::MetadataMap;
 use tonic::{Code, Status};
+use trace_context::{TRACEPARENT, TRACESTATE, TraceContext};
 
 use crate::Notes;
 
@@ -122,6 +123,12 @@ pub(crate) fn check_version(client: &str) -> Result<(), Status> {
 fn major_minor(version: &str) -> Option<(u32, u32)> {
     let mut parts = version.split('.');
     Some((parts.next()?.parse().ok()?, parts.next()?.parse().ok()?))
+}
+
+/// The trace of the caller, if it sends one.
+pub(crate) fn trace_context(metadata: &MetadataMap) -> Option<TraceContext> {
+    let text = |key| metadata.get(key).and_then(|value| value.to_str().ok());
+    TraceContext::parse(text(TRACEPARENT)?, text(TRACESTATE))
 }
 
 /// How long the caller waits, if it sends that.

@@ -1,5 +1,7 @@
 //! The HTTP client of all requests: by which proxy a request goes, and how long an answer may be. It must not know what is asked.
 
+mod post;
+
 use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -19,6 +21,8 @@ use http_body_util::{BodyExt as _, LengthLimitError, Limited};
 use service_url::{NoProxy, ProxyUrl, ServiceUrl};
 
 use crate::trust::Roots;
+
+pub use self::post::Post;
 
 /// The longest answer of EC2 and of the sources of credentials, in bytes. A page of 1,000 ENIs with 50 addresses
 /// each has about 20 MB.
@@ -84,7 +88,7 @@ pub(crate) struct AnswerTooLong {
 }
 
 /// Another client whose answers have a longest length.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 struct Bounded<C> {
     inner: C,
     longest: usize,

@@ -14,7 +14,7 @@ mod trust;
 
 pub use classify::classify;
 pub use ec2::{ConnectOptions, Ec2};
-pub use http::{ConnectError, Proxies};
+pub use http::{ConnectError, Post, Proxies};
 pub use imds::{Imds, ImdsError, NodeFacts, ShownEni};
 pub use limits::instance_limits;
 pub use trust::Roots;

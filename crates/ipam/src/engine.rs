@@ -34,9 +34,10 @@ mod supply;
 mod view;
 
 use crate::block::Family;
-use crate::call::{CallError, CallId, CallOutput};
+use crate::bucket::Urgency;
+use crate::call::{Action, CallError, CallId, CallOutput};
 use crate::eni_config::EniConfigAnswer;
-use crate::event::{Answer, Effect, Event, Refusal, SaveSeq};
+use crate::event::{Answer, Effect, Event, Refusal, RequestId, SaveSeq};
 use crate::id::AttachmentKey;
 use crate::jitter::Jitter;
 use crate::policy::{Limits, Needs, Node, Policy};
@@ -251,6 +252,12 @@ impl Engine {
         let record = self.journal.record();
         let key = self.demand.known_as(key, record);
         record.assignments().get(&key).filter(|_| !self.demand.is_releasing(&key))
+    }
+
+    /// The Adds without an address that wait for the effect of a call of `action`, first come first.
+    pub fn waits_for(&self, action: Action) -> impl Iterator<Item = RequestId> {
+        let waits = self.pressure().urgency(action) == Urgency::PodsWait;
+        self.demand.waiters().filter(move |_| waits).map(|waiter| waiter.request)
     }
 
     /// The durable record, for a snapshot.

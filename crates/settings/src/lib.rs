@@ -24,6 +24,7 @@ mod policy;
 pub mod registry;
 mod reload;
 mod tags;
+mod traces;
 mod tracking;
 mod unsupported;
 mod variables;
@@ -61,6 +62,7 @@ use self::registry::{
     TIDEPOOL_SOCKET, WARM_ENI_TARGET, WARM_IP_TARGET, WARM_PREFIX_TARGET,
 };
 pub use self::reload::{InForce, Reloaded, reload};
+pub use self::traces::{Collector, TraceSettings};
 pub use self::variables::{Source, Variables};
 
 /// Why settings are refused, in one line.
@@ -228,6 +230,8 @@ pub struct Settings {
     pub install: InstallSettings,
     /// `TIDEPOOL_LOG_FORMAT`.
     pub log_format: LogFormat,
+    /// `OTEL_EXPORTER_OTLP_ENDPOINT` and its like.
+    pub traces: TraceSettings,
     /// What the settings ask for and do not get, one sentence each.
     pub warnings: Vec<String>,
 }
@@ -307,6 +311,7 @@ impl Settings {
             log_target: log_target(variables)?,
             install: install::settings(variables)?,
             log_format: log_format(variables)?,
+            traces: traces::settings(variables)?,
             warnings,
         })
     }

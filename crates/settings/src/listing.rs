@@ -133,6 +133,7 @@ mod tests {
             ("enis", Group::Enis),
             ("cluster", Group::Cluster),
             ("files", Group::Files),
+            ("traces", Group::Traces),
         ] {
             document = fill(&document, name, &table(group));
         }

@@ -8,7 +8,7 @@
 
 use self::DefaultValue::{Depends, Unset, Value};
 use self::Flag::{Number, Switch};
-use self::Group::{Cluster, Elsewhere, Enis, Family, Files, Nat, NotBuilt, Pool};
+use self::Group::{Cluster, Elsewhere, Enis, Family, Files, Nat, NotBuilt, Pool, Traces};
 use self::TakesEffect::{AtStart, Live};
 
 /// An environment variable.
@@ -56,6 +56,8 @@ pub enum Group {
     Cluster,
     /// Files, sockets and logs.
     Files,
+    /// The export of traces.
+    Traces,
     /// Features of amazon-vpc-cni-k8s that are not built.
     NotBuilt,
     /// What amazon-vpc-cni-k8s reads and this daemon has no use for.
@@ -370,7 +372,8 @@ settings! {
     TIDEPOOL_SETTINGS_LABEL: Cluster, Value("eks.amazonaws.com/nodegroup"),
         "The node label that names the node's group, whose `ConfigMap` is `NAME-GROUP`";
     AWS_VPC_K8S_CNI_CUSTOM_NETWORK_CFG: Cluster, Value("false"),
-        "Custom networking: new ENIs go where the node's ENIConfig says, and the primary ENI carries no pods";
+        "Custom networking: new ENIs go where the node's ENIConfig says, and the primary ENI carries no pods",
+        .flag(Switch("custom-networking"));
     ENI_CONFIG_ANNOTATION_DEF: Cluster, Value("k8s.amazonaws.com/eniConfig"),
         "The node annotation that names the ENIConfig";
     ENI_CONFIG_LABEL_DEF: Cluster, Value("k8s.amazonaws.com/eniConfig"),
@@ -416,6 +419,20 @@ settings! {
         "Where `ipamd install` and `run --install` put the conflist: the runtime's directory, as this process sees it";
     TIDEPOOL_LOG_FORMAT: Files, Value("json"),
         "How log lines are written: `json`, or `text` for people";
+
+    /// This variable and those that follow are OpenTelemetry's. Source: OpenTelemetry, "Environment Variable Specification".
+    OTEL_EXPORTER_OTLP_ENDPOINT: Traces, Unset,
+        "Where spans go, for example `http://10.0.0.1:4318`; without it none is made";
+    OTEL_EXPORTER_OTLP_PROTOCOL: Traces, Value("http/protobuf"),
+        "How they go: `http/protobuf`, or `grpc` without TLS";
+    OTEL_SERVICE_NAME: Traces, Value("ipamd"),
+        "The service that spans are of";
+    OTEL_RESOURCE_ATTRIBUTES: Traces, Unset,
+        "What all spans carry beside what the daemon knows: `key=value`, with commas between, percent-encoded";
+    OTEL_TRACES_SAMPLER: Traces, Value("parentbased_always_on"),
+        "Which traces are recorded: `always_on`, `always_off`, `traceidratio`; after `parentbased_`, the caller decides for its own";
+    OTEL_TRACES_SAMPLER_ARG: Traces, Value("1"),
+        "The share of traces that `traceidratio` records, from 0 to 1";
 
     ENABLE_POD_ENI: NotBuilt, Value("false"),
         "Pods may have security groups of their own, on branch ENIs",

@@ -137,6 +137,11 @@ impl Variables {
         self.effective(setting).0
     }
 
+    /// The value that somebody has set.
+    pub(crate) fn own_text(&self, setting: &'static Setting) -> Option<&str> {
+        self.text(setting).filter(|_| self.effective(setting).1 != Source::Default)
+    }
+
     pub(crate) fn error(&self, setting: &'static Setting, allowed: &str) -> SettingError {
         let value = self.shown(setting);
         SettingError { variable: setting.name, value, allowed: allowed.to_owned() }

@@ -19,6 +19,7 @@ mod install;
 mod ipv6;
 mod kill;
 mod late;
+mod launched;
 mod leaks;
 mod limits;
 mod live_settings;
@@ -34,6 +35,7 @@ mod reuse;
 mod short;
 mod succession;
 mod taken;
+mod traces;
 
 use std::time::Duration;
 

@@ -2,15 +2,17 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use ipam::event::{Answer, RequestId};
 use ipam::id::AttachmentKey;
 use ipam::record::Change;
 use tokio::sync::oneshot;
+use trace_context::TraceContext;
 
 use crate::handle::RequestKind;
 use crate::metrics::{Counters, Outcome, Phase};
+use crate::traces::RequestTrace;
 
 /// A plugin asks for the check of its ADD within this time. A later check is the runtime's own.
 const LONGEST_KERNEL_PHASE: Duration = Duration::from_secs(120);
@@ -33,6 +35,7 @@ struct Pending {
     arrived: Instant,
     /// When its change went to the disk.
     decided: Option<Instant>,
+    trace: RequestTrace,
 }
 
 impl Requests {
@@ -47,16 +50,17 @@ impl Requests {
         kind: RequestKind,
         key: Option<AttachmentKey>,
         reply: oneshot::Sender<Answer>,
+        trace: RequestTrace,
     ) {
         if let Some(key) = &key {
             self.granted.remove(key);
         }
-        let pending = Pending { kind, key, reply, arrived: Instant::now(), decided: None };
+        let pending = Pending { kind, key, reply, arrived: Instant::now(), decided: None, trace };
         self.pending.insert(request, pending);
     }
 
-    /// These changes go to the disk now.
-    pub(super) fn decided(&mut self, changes: &[Change]) {
+    /// These changes go to the disk now. The event that led to them came at `since`.
+    pub(super) fn decided(&mut self, changes: &[Change], since: SystemTime) {
         for change in changes {
             let (key, kind) = match change {
                 Change::Assigned { key, .. } => (key, RequestKind::Add),
@@ -82,7 +86,10 @@ impl Requests {
                 }
             };
             for pending in self.pending.values_mut().filter(concerns) {
-                pending.decided.get_or_insert_with(Instant::now);
+                if pending.decided.is_none() {
+                    pending.decided = Some(Instant::now());
+                    pending.trace.decided(since);
+                }
             }
         }
     }
@@ -97,6 +104,7 @@ impl Requests {
         {
             self.counters.add_refused(refusal.code);
         }
+        pending.trace.end(outcome, Some(&answer));
         if let (Answer::Granted(_), Some(key)) = (&answer, pending.key) {
             self.granted.insert(key, now);
         }
@@ -107,6 +115,7 @@ impl Requests {
     pub(super) fn cancel(&mut self, request: RequestId) {
         if let Some(pending) = self.pending.remove(&request) {
             pending.count(&self.counters, Outcome::Cancelled, Instant::now());
+            pending.trace.end(Outcome::Cancelled, None);
         }
     }
 
@@ -127,8 +136,15 @@ impl Requests {
     /// Answers in place of the engine, which nobody counts.
     pub(super) fn refuse(&mut self, request: RequestId, answer: Answer) {
         if let Some(pending) = self.pending.remove(&request) {
+            pending.trace.end(Outcome::of(&answer), Some(&answer));
             reply(pending.reply, answer);
         }
+    }
+
+    /// The traces of these requests, as far as they have one.
+    pub(super) fn traces(&self, requests: impl Iterator<Item = RequestId>) -> Vec<TraceContext> {
+        let pending = requests.filter_map(|request| self.pending.get(&request));
+        pending.filter_map(|pending| pending.trace.context().cloned()).collect()
     }
 
     pub(super) fn len(&self) -> usize {
@@ -169,7 +185,7 @@ mod tests {
     }
 
     fn begin(requests: &mut Requests, n: u64, kind: RequestKind, key: Option<AttachmentKey>) {
-        requests.begin(RequestId(n), kind, key, oneshot::channel().0);
+        requests.begin(RequestId(n), kind, key, oneshot::channel().0, RequestTrace::default());
     }
 
     fn is_decided(requests: &Requests, n: u64) -> bool {
@@ -183,9 +199,10 @@ mod tests {
         begin(&mut requests, 2, RequestKind::Del, Some(key("a")));
         begin(&mut requests, 3, RequestKind::Del, Some(key("b")));
         begin(&mut requests, 4, RequestKind::Gc, None);
-        requests.decided(&[Change::Rested { address: [10, 0, 0, 1].into() }]);
+        let now = SystemTime::now();
+        requests.decided(&[Change::Rested { address: [10, 0, 0, 1].into() }], now);
         assert!((1..5).all(|n| !is_decided(&requests, n)));
-        requests.decided(&[Change::Released { key: key("a"), at: Timestamp::default() }]);
+        requests.decided(&[Change::Released { key: key("a"), at: Timestamp::default() }], now);
         let decided: Vec<_> = (1..5).map(|n| is_decided(&requests, n)).collect();
         assert_eq!(decided, [false, true, false, true]);
     }
@@ -203,7 +220,8 @@ mod tests {
         requests.granted.insert(key("c"), Instant::now());
         requests.granted.insert(key("d"), Instant::now());
         requests.checked(&key("c"));
-        requests.decided(&[Change::Released { key: key("d"), at: Timestamp::default() }]);
+        let released = Change::Released { key: key("d"), at: Timestamp::default() };
+        requests.decided(&[released], SystemTime::now());
         assert!(requests.granted.is_empty(), "{:?}", requests.granted);
     }
 }

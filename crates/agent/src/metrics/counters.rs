@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use ipam::call::{CallError, CallId, CallOutput, Ec2Call};
 use ipam::event::RefusalCode;
 use ipam::time::Timestamp;
+use otlp::{Counts, Tracer};
 use prometheus::{
     DEFAULT_BUCKETS, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge,
 };
@@ -36,6 +37,7 @@ pub(crate) struct Counters {
     retired_links: IntGauge,
     host_repairs: HostRepairs,
     settings_refused: SettingsRefused,
+    tracer: Tracer,
 }
 
 /// The metric of changed settings that were refused. Clones share the number.
@@ -137,6 +139,7 @@ impl Default for Counters {
                 .expect("a test constructs every metric"),
             host_repairs: HostRepairs::default(),
             settings_refused: SettingsRefused::default(),
+            tracer: Tracer::off(),
         }
     }
 }
@@ -153,9 +156,10 @@ impl Counters {
     pub(crate) fn of(
         host_repairs: HostRepairs,
         settings_refused: SettingsRefused,
+        tracer: Tracer,
         started: Instant,
     ) -> Self {
-        Self { host_repairs, settings_refused, started, ..Self::default() }
+        Self { host_repairs, settings_refused, tracer, started, ..Self::default() }
     }
 
     /// An ADD has arrived.
@@ -264,6 +268,7 @@ impl Counters {
             retired_links,
             host_repairs: HostRepairs(host_repairs),
             settings_refused: SettingsRefused(settings_refused),
+            tracer,
         } = self;
         requests.show(page);
         calls.show(page);
@@ -276,5 +281,7 @@ impl Counters {
         page.add(retired_links.clone());
         page.add(host_repairs.clone());
         page.add(settings_refused.clone());
+        let Counts { exported, lost } = tracer.counts();
+        page.counters(&registry::SPANS, [(["exported"], exported as f64), (["lost"], lost as f64)]);
     }
 }

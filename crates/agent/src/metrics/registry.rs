@@ -164,6 +164,8 @@ metrics! {
         "Addresses that were gone at EC2 while pods had them";
     SETTINGS_REFUSED: Counter "tidepool_settings_refused_total" []
         "Changed settings that were refused, by SIGHUP or from a ConfigMap; those in force stay";
+    SPANS: Counter "tidepool_spans_total" ["outcome"]
+        "Spans of traces that have ended: exported, or lost since the collector took too few or none";
     EC2_CALLS: Counter "awscni_ec2api_req_count" ["fn"]
         "Calls to EC2 that have ended, by action, without DescribeInstanceTypes";
     EC2_FAILURES: Counter "awscni_ec2api_error_count" ["fn"]

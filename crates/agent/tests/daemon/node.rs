@@ -280,6 +280,7 @@ fn config(directory: &Path) -> Config {
         runtime_socket: None,
         notes: Notes::default(),
         settings_refused: agent::SettingsRefused::default(),
+        tracer: otlp::Tracer::off(),
         refusals: tokio::sync::mpsc::channel(1).0,
         inherited: Record::default(),
     }

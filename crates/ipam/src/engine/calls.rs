@@ -60,7 +60,7 @@ pub(super) struct Pressure {
 
 impl Pressure {
     /// Whether pods wait for the effect of a call of `action`, or would wait if they came now.
-    fn urgency(self, action: Action) -> Urgency {
+    pub(super) fn urgency(self, action: Action) -> Urgency {
         let pods_wait = match action {
             Action::DescribeEnis if !self.enis_are_known => true,
             Action::DescribeSubnets if !self.subnets_are_known => true,

@@ -15,6 +15,7 @@ use crate::call::{
     EniKind, SubnetFacts,
 };
 use crate::connection_tracking::ConnectionTracking;
+use crate::eni_config::EniConfig;
 use crate::id::{EniAttachmentId, EniId, SubnetId};
 
 /// 10.0.0.0/8, in three parts: prefixes from its start, then single addresses, then primary ones.
@@ -34,6 +35,13 @@ pub(super) struct Ec2 {
 
 fn subnet() -> SubnetId {
     SubnetId::try_from("subnet-0").expect("it has the prefix of its kind")
+}
+
+/// An ENIConfig that names the subnet.
+pub(super) fn eni_config() -> EniConfig {
+    let name = "default".to_owned();
+    let (subnet_tags, groups) = Default::default();
+    EniConfig { name, subnets: BTreeSet::from([subnet()]), subnet_tags, groups }
 }
 
 impl Ec2 {

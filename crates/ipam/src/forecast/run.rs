@@ -5,9 +5,10 @@ use std::time::Duration;
 
 use super::ec2::{Ec2, mac_of};
 use crate::call::Action;
+use crate::eni_config::EniConfigAnswer;
 use crate::event::{Answer, Effect, Event, LinkState, NodeLocal, Refusal, RequestId};
 use crate::id::{AttachmentKey, BootId, InstanceId, Pod};
-use crate::policy::{Limits, Node, Policy, Timing};
+use crate::policy::{Limits, Node, Placement, Policy, Timing};
 use crate::record::Record;
 use crate::time::Timestamp;
 use crate::view::PoolView;
@@ -36,6 +37,7 @@ impl Run {
         // An ENI must first reach its minimum age and then be surplus for long enough.
         let rest = timing.min_eni_age.saturating_add(timing.shrink_delay * 10).saturating_mul(2);
         let now = Timestamp::from_millis(0);
+        let by_eni_config = policy.placement == Placement::ByEniConfig;
         let boot = Boot { node: node(), limits, policy, record: Record::default() };
         let (engine, effects) = Engine::new(boot, now);
         let mut run = Self {
@@ -48,6 +50,10 @@ impl Run {
             calls: BTreeMap::new(),
         };
         run.settle();
+        if by_eni_config {
+            run.send(Event::EniConfig(EniConfigAnswer::Found(super::ec2::eni_config())));
+            run.settle();
+        }
         run
     }
 
@@ -151,7 +157,7 @@ fn node() -> Node {
 mod tests {
     use super::*;
     use crate::block::BlockKind;
-    use crate::policy::{Families, FamilyPolicy, Placement, Targets, WarmSettings};
+    use crate::policy::{Families, FamilyPolicy, Targets, WarmSettings};
 
     #[test]
     fn n_unused_equals_the_views_free_addresses() {

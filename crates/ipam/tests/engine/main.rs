@@ -28,6 +28,7 @@ mod idle;
 mod ipv6;
 mod kernel_check;
 mod lag;
+mod launched;
 mod leaks;
 mod live;
 mod lost_record;

@@ -44,7 +44,7 @@ impl Outcome {
         }
     }
 
-    fn as_str(self) -> &'static str {
+    pub(crate) fn as_str(self) -> &'static str {
         match self {
             Outcome::Granted => "granted",
             Outcome::Refused => "refused",
