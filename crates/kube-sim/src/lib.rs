@@ -1,4 +1,4 @@
-//! For tests: an API server that serves list, get, watch, create and merge patch from memory, and that can
+//! For tests: an API server that serves list, get, watch, create and patch from memory, and that can
 //! misbehave. It must not know what the objects mean.
 //!
 //! A collection is the path of its list, such as `/api/v1/nodes`. `PUT /_sim/object?collection=…` and `DELETE
@@ -33,10 +33,12 @@ pub enum Mood {
     Garbled,
     /// It has forgotten old versions: watches end with 410.
     Forgetful,
+    /// Well, but watches that run neither end nor say anything more, as if somebody had cut their connections without a word.
+    Cut,
 }
 
 impl Mood {
-    /// The mood in words: `well`, `silent`, `garbled`, `forgetful`, `refusing 401`, `slow 500` (milliseconds).
+    /// The mood in words: `well`, `silent`, `garbled`, `forgetful`, `cut`, `refusing 401`, `slow 500` (milliseconds).
     #[must_use]
     pub fn parse(text: &str) -> Option<Self> {
         let (word, number) = text.split_once(' ').unwrap_or((text, ""));
@@ -45,6 +47,7 @@ impl Mood {
             "silent" => Some(Mood::Silent),
             "garbled" => Some(Mood::Garbled),
             "forgetful" => Some(Mood::Forgetful),
+            "cut" => Some(Mood::Cut),
             "refusing" => number.parse().ok().map(Mood::Refusing),
             "slow" => number.parse().ok().map(|ms| Mood::Slow(Duration::from_millis(ms))),
             _ => None,
@@ -70,6 +73,8 @@ struct State {
     /// Counts changes of the mood. A watch ends when it is another one than at its start.
     n_moods: u64,
     requests: Vec<String>,
+    /// Requests with another token are refused.
+    token: Option<String>,
 }
 
 impl Default for KubeSim {
@@ -113,6 +118,15 @@ impl KubeSim {
     pub fn set_mood(&self, mood: Mood) {
         let mut state = self.state();
         state.mood = mood;
+        state.n_moods += 1;
+        drop(state);
+        self.wake();
+    }
+
+    /// Refuses requests with another token from now on, with 401. Watches that run end.
+    pub fn require_token(&self, token: &str) {
+        let mut state = self.state();
+        state.token = Some(format!("Bearer {token}"));
         state.n_moods += 1;
         drop(state);
         self.wake();
