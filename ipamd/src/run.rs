@@ -19,7 +19,7 @@ use ipam::policy::Policy;
 use ipam::record::Record;
 use ipam::time::Timestamp;
 use k8s::Reports;
-use settings::{ConfigMaps, InForce, Settings};
+use settings::{ApiServer, ConfigMaps, InForce, Settings};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::{mpsc, watch};
 use tokio::task::{JoinError, JoinHandle};
@@ -33,8 +33,8 @@ use crate::live::{Live, Voice};
 use crate::logging::LevelSwitch;
 use crate::{config_maps, hints, install, kubernetes, logging, migration, node};
 
-/// Refusals that wait to become reports. Further ones are dropped.
-const REFUSALS_AT_ONCE: usize = 64;
+/// Outcomes of ADDs and DELs that wait to be reported. Further ones are dropped.
+const POD_NEWS_AT_ONCE: usize = 256;
 
 /// The arguments of `run`.
 #[derive(Debug, clap::Args)]
@@ -85,7 +85,7 @@ async fn daemon(
     let (calls, called) = mpsc::unbounded_channel();
     let (host, wanted) = watch::channel(None);
     let host::Reports { notes, repairs } = host::Reports::default();
-    let (refusals, refused) = mpsc::channel(REFUSALS_AT_ONCE);
+    let (pod_news, outcomes) = mpsc::channel(POD_NEWS_AT_ONCE);
     let (troubles, queue) = Reports::queue();
     let (tell_maps, newest_maps) = watch::channel(None);
     let settings_refused = SettingsRefused::default();
@@ -99,7 +99,7 @@ async fn daemon(
     let ranging = tokio::spawn(hints::send_ranges_forever(facts.clone(), inlet.clone()));
     let hinting = tokio::spawn(hints::send_forever(inlet.clone()));
     let caller = tokio::spawn(make_calls(ec2, called, inlet.clone(), troubles.clone()));
-    let outbox = Outbox { refusals: refused, reports: (troubles.clone(), queue), maps: tell_maps };
+    let outbox = Outbox { pod_news: outcomes, reports: (troubles.clone(), queue), maps: tell_maps };
     // Nothing waits for it, and the daemon goes on without it.
     tokio::spawn(kubernetes::attend(settings.clone(), outbox, inlet.clone(), notes.clone()));
     let installing = install(files, settings.socket.clone(), notes.clone());
@@ -121,7 +121,8 @@ async fn daemon(
         metrics_port: settings.metrics_port,
         introspection: settings.introspection.map(|bind| introspection(bind, &live)),
         runtime_socket: settings.runtime_socket,
-        refusals,
+        with_api_server: matches!(settings.api_server, ApiServer::Used { .. }),
+        pod_news,
         inherited,
     };
     let ended = tokio::select! {

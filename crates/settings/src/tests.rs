@@ -138,6 +138,11 @@ fn good_values_are_read() {
         ("CLUSTER_ENDPOINT", "https://api:6443"),
         ("TIDEPOOL_SERVICE_ACCOUNT", "/etc/account"),
         ("TIDEPOOL_EVENTS", "false"),
+        ("TIDEPOOL_EARLY_DEMAND", "false"),
+        ("TIDEPOOL_NODE_ANNOTATIONS", "true"),
+        ("TIDEPOOL_NODE_CONDITION", "true"),
+        ("TIDEPOOL_STARTUP_TAINT", "tidepool.io/agent-not-ready"),
+        ("ANNOTATE_POD_IP", "true"),
         ("TIDEPOOL_SETTINGS", "off"),
         ("MY_NODE_NAME", "node-1"),
         ("MAX_ENI", "3"),
@@ -470,7 +475,6 @@ fn feature_not_built_is_refused() {
     for name in [
         "ENABLE_POD_ENI",
         "ENABLE_MULTI_NIC",
-        "ANNOTATE_POD_IP",
         "DISABLE_NETWORK_RESOURCE_PROVISIONING",
         "ENABLE_IMDS_ONLY_MODE",
     ] {

@@ -280,7 +280,8 @@ fn config(directory: &Path) -> Config {
         runtime_socket: None,
         notes: Notes::default(),
         settings_refused: agent::SettingsRefused::default(),
-        refusals: tokio::sync::mpsc::channel(1).0,
+        with_api_server: false,
+        pod_news: tokio::sync::mpsc::channel(1).0,
         inherited: Record::default(),
     }
 }
