@@ -73,8 +73,6 @@ struct State {
     /// Counts changes of the mood. A watch ends when it is another one than at its start.
     n_moods: u64,
     requests: Vec<String>,
-    /// Requests with another token are refused.
-    token: Option<String>,
 }
 
 impl Default for KubeSim {
@@ -118,15 +116,6 @@ impl KubeSim {
     pub fn set_mood(&self, mood: Mood) {
         let mut state = self.state();
         state.mood = mood;
-        state.n_moods += 1;
-        drop(state);
-        self.wake();
-    }
-
-    /// Refuses requests with another token from now on, with 401. Watches that run end.
-    pub fn require_token(&self, token: &str) {
-        let mut state = self.state();
-        state.token = Some(format!("Bearer {token}"));
         state.n_moods += 1;
         drop(state);
         self.wake();

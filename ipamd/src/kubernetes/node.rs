@@ -226,7 +226,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn condition_waits_a_minute_before_it_says_that_the_network_is_away() {
+    fn condition_says_after_a_minute_that_the_network_is_away() {
         let start = Instant::now();
         let at = |seconds| start + Duration::from_secs(seconds);
         let mut readiness = Readiness::new(start);
