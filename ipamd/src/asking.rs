@@ -6,7 +6,7 @@ use std::time::Duration;
 use anyhow::Context as _;
 use command_line::{Exit, Failure, Output};
 use proto::v1::ipam_client::IpamClient;
-use proto::v1::{ReadyRequest, Refused};
+use proto::v1::{ReadyRequest, Refused, ViewReply, ViewRequest};
 use tokio::net::UnixStream;
 use tokio::runtime::Runtime;
 use tonic::transport::{Channel, Endpoint};
@@ -73,6 +73,17 @@ pub(crate) async fn ready_now(socket: &Path) -> Result<Option<Refused>, String> 
     let reply = tokio::time::timeout(TIMEOUT, asking).await;
     let reply = reply.map_err(|_late| format!("no answer within {} s", TIMEOUT.as_secs()))??;
     Ok(reply.into_inner().not_ready)
+}
+
+/// The daemon's view of its pool, for a caller that has a runtime. The error is one line.
+pub(crate) async fn view_now(socket: &Path) -> Result<ViewReply, String> {
+    let asking = async {
+        let mut client = connect(socket).await?;
+        client.view(ViewRequest {}).await.map_err(|status| fault(&status))
+    };
+    let reply = tokio::time::timeout(TIMEOUT, asking).await;
+    let reply = reply.map_err(|_late| format!("no answer within {} s", TIMEOUT.as_secs()))??;
+    Ok(reply.into_inner())
 }
 
 fn ready_request() -> ReadyRequest {

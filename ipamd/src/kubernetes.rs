@@ -1,30 +1,41 @@
-//! What the daemon takes from the API server, and what it reports there: the ENIConfig of this node, settings, and events. The
-//! last ENIConfig is kept on disk, so that a start without the API server knows it.
+//! What the daemon takes from the API server, and what it reports there: the ENIConfig of this node, settings, pods that are
+//! about to start, events, and what the Node and its pods show. The last ENIConfig is kept on disk, so that a start without
+//! the API server knows it.
 
-use std::collections::BTreeMap;
+mod node;
+mod permission;
+mod pod_annotations;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::convert::Infallible;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use agent::{Inlet, Notes, checked_file, error_chain};
+use agent::{Inlet, Notes, PodNews, checked_file, error_chain};
 use ipam::call::{CallError, Ec2Call};
 use ipam::eni_config::EniConfigAnswer;
-use ipam::event::{Event, Refusal};
+use ipam::event::Event;
 use ipam::id::Pod;
 use ipam::policy::Placement;
 use ipam::trouble::{Trouble, trouble};
-use k8s::{About, Access, Cluster, News, Queue, Report, Reports, Wanted, send_events};
+use k8s::{About, Access, Cluster, Fault, News, Queue, Report, Reports, Wanted, send_events};
 use serde::{Deserialize, Serialize};
 use settings::{ApiServer, ConfigMaps, Settings};
 use tokio::sync::{Mutex, mpsc, watch};
-use tokio::task::JoinHandle;
 use tracing::{error, info, warn};
+
+use self::node::Herald;
+use self::pod_annotations::Pending;
 
 /// The file of the last answer, in the state directory.
 const FILE: &str = "tidepool-eni-config.json";
 const VERSION: u32 = 1;
 /// How long the head of an answer may take.
 const ANSWER_WITHIN: Duration = Duration::from_secs(30);
+/// How long one watch lasts. So a connection that somebody cuts without a word is noticed after about a minute. A watch of a
+/// node's own objects is answered from the API server's cache.
+const WATCH_FOR: Duration = Duration::from_secs(60);
 /// How long to wait before a client is made again that could not be made, or that has panicked.
 const PAUSE: Duration = Duration::from_secs(30);
 
@@ -60,8 +71,8 @@ pub(crate) fn eni_config_text(state_directory: &Path) -> String {
 /// What other parts of the daemon hand to the API server.
 #[derive(Debug)]
 pub(crate) struct Outbox {
-    /// Pods that have got no address.
-    pub(crate) refusals: mpsc::Receiver<(Pod, Refusal)>,
+    /// What pods have got, or not got.
+    pub(crate) pod_news: mpsc::Receiver<(Pod, PodNews)>,
     /// The queue of all reports, and its other end.
     pub(crate) reports: (Reports, Queue),
     /// Who takes the cluster's settings. It gets the newest ones.
@@ -71,17 +82,21 @@ pub(crate) struct Outbox {
 /// Works at the API server for as long as the daemon runs, if the settings want that. Whatever the API server does, the
 /// daemon goes on.
 pub(crate) async fn attend(settings: Settings, outbox: Outbox, inlet: Inlet, notes: Notes) {
-    let (url, service_account, node) = match settings.api_server {
+    let (url, service_account, node) = match settings.api_server.clone() {
         ApiServer::Used { url, service_account, node_name } => (url, service_account, node_name),
         ApiServer::Unused(why) => {
             info!(why, "the API server is not used");
             return;
         }
     };
-    let access =
-        Access { url: url.as_str().to_owned(), service_account, answer_within: ANSWER_WITHIN };
+    let access = Access {
+        url: url.as_str().to_owned(),
+        service_account,
+        answer_within: ANSWER_WITHIN,
+        watch_for: WATCH_FOR,
+    };
     info!(?access, node, "working at the API server");
-    let Outbox { refusals, reports: (reports, queue), maps } = outbox;
+    let Outbox { pod_news, reports: (reports, queue), maps } = outbox;
     let desk = Desk {
         file: settings.state_directory.join(FILE),
         last: None,
@@ -89,6 +104,8 @@ pub(crate) async fn attend(settings: Settings, outbox: Outbox, inlet: Inlet, not
         inlet,
         notes,
         maps,
+        reports: reports.clone(),
+        may_be_forbidden: permission::may_be_missing(&settings),
     };
     let keys = settings.eni_config_keys;
     let wanted = Wanted {
@@ -99,63 +116,113 @@ pub(crate) async fn attend(settings: Settings, outbox: Outbox, inlet: Inlet, not
             group_label: maps.group_label,
         }),
     };
-    let following = follow(&wanted, desk.clone(), &access, &node);
+    let on_node = settings.on_node;
+    let pending = Pending::default();
+    let annotated = on_node.pod_annotations.then(|| pending.clone());
+    let office = Office { desk, access, node };
     // Without a receiver, whoever hands something in drops it.
     let queue = settings.events.then_some(queue);
     tokio::join!(
-        following,
-        report_refusals(refusals, reports),
-        report(queue, desk, &access, &node)
+        follow(&office, wanted),
+        expect_pods(&office, on_node.early_demand),
+        node::keep(&office, Herald::new(&on_node, settings.socket)),
+        pod_annotations::keep(&office, annotated.clone()),
+        pass_on(pod_news, reports, annotated),
+        report(&office, queue),
     );
 }
 
+/// What each part of the work at the API server needs.
+#[derive(Debug, Clone)]
+struct Office {
+    desk: Desk,
+    access: Access,
+    node: String,
+}
+
+impl Office {
+    /// Works with a client for ever. Begins again after a pause if there can be no client, or if the work panics.
+    async fn work<F>(&self, work: impl Fn(Cluster, String, Desk) -> F) -> Infallible
+    where
+        F: Future<Output = Infallible> + Send + 'static,
+    {
+        loop {
+            let Self { mut desk, access, node } = self.clone();
+            if let Some(cluster) = desk.connect(&access) {
+                let working = tokio::spawn(work(cluster, node, desk));
+                match working.await {
+                    Ok(never) => match never {},
+                    Err(panic) => {
+                        error!(%panic, "the client of the API server has panicked; it is made again");
+                    }
+                }
+            }
+            tokio::time::sleep(PAUSE).await;
+        }
+    }
+}
+
 /// Follows the objects that are wanted.
-async fn follow(wanted: &Wanted, mut desk: Desk, access: &Access, node: &str) {
+async fn follow(office: &Office, wanted: Wanted) {
     if wanted.eni_config.is_none() && wanted.settings.is_none() {
         return;
     }
+    let mut office = office.clone();
     if wanted.eni_config.is_some() {
-        desk.recall();
+        office.desk.recall();
     }
-    loop {
-        let (mut clerk, access) = (desk.clone(), access.clone());
-        let (node, wanted) = (node.to_owned(), wanted.clone());
-        let work = tokio::spawn(async move {
-            if let Some(cluster) = clerk.connect(&access) {
-                match k8s::follow(&cluster, &node, &wanted, |news| clerk.take(news)).await {}
-            }
-        });
-        pause_after(work).await;
+    let work = |cluster: Cluster, node: String, mut desk: Desk| {
+        let wanted = wanted.clone();
+        async move { k8s::follow(&cluster, &node, &wanted, |news| desk.take(news)).await }
+    };
+    match office.work(work).await {}
+}
+
+/// Follows the node's pods, if they are wanted.
+async fn expect_pods(office: &Office, is_wanted: bool) {
+    if is_wanted {
+        let work = |cluster: Cluster, node: String, mut desk: Desk| async move {
+            k8s::follow_pods(&cluster, &node, |news| desk.take(news)).await
+        };
+        match office.work(work).await {}
     }
 }
 
 /// Sends the reports of `queue` as events, if they are wanted.
-async fn report(queue: Option<Queue>, desk: Desk, access: &Access, node: &str) {
+async fn report(office: &Office, queue: Option<Queue>) {
     let Some(queue) = queue else { return };
     let queue = Arc::new(Mutex::new(queue));
-    loop {
-        let (mut clerk, access) = (desk.clone(), access.clone());
-        let (node, queue) = (node.to_owned(), Arc::clone(&queue));
-        let work = tokio::spawn(async move {
+    let work = |cluster: Cluster, node: String, mut desk: Desk| {
+        let queue = Arc::clone(&queue);
+        async move {
             let mut queue = queue.lock().await;
-            if let Some(cluster) = clerk.connect(&access) {
-                match send_events(&cluster, &node, &mut queue, |news| clerk.take(news)).await {}
-            }
-        });
-        pause_after(work).await;
-    }
+            send_events(&cluster, &node, &mut queue, |news| desk.take(news)).await
+        }
+    };
+    match office.work(work).await {}
 }
 
-/// Makes a report of each pod without an address.
-async fn report_refusals(mut refusals: mpsc::Receiver<(Pod, Refusal)>, reports: Reports) {
-    while let Some((pod, refusal)) = refusals.recv().await {
-        let Pod { namespace, name, uid } = pod;
-        reports.tell(Report {
-            about: About::Pod { namespace, name, uid },
-            reason: refusal.code.as_str(),
-            action: "ADD",
-            note: refusal.message,
-        });
+/// Makes a report of each pod without an address, and notes the others if they are annotated.
+async fn pass_on(
+    mut news: mpsc::Receiver<(Pod, PodNews)>,
+    reports: Reports,
+    annotated: Option<Pending>,
+) {
+    while let Some((pod, news)) = news.recv().await {
+        match (news, &annotated) {
+            (PodNews::Refused(refusal), _) => {
+                let Pod { namespace, name, uid } = pod;
+                reports.tell(Report {
+                    about: About::Pod { namespace, name, uid },
+                    reason: refusal.code.as_str(),
+                    action: "ADD",
+                    note: refusal.message,
+                });
+            }
+            (PodNews::Granted(addresses), Some(pending)) => pending.granted(pod, &addresses),
+            (PodNews::Released(addresses), Some(pending)) => pending.released(pod, &addresses),
+            (PodNews::Granted(_) | PodNews::Released(_), None) => {}
+        }
     }
 }
 
@@ -164,14 +231,6 @@ pub(crate) fn report_call(call: &Ec2Call, fault: &CallError, reports: &Reports) 
     if let Some(Trouble { code, action, note }) = trouble(call, fault) {
         reports.tell(Report { about: About::Node, reason: code.as_str(), action, note });
     }
-}
-
-/// Waits for the end of work that ends only for want of a client, or by a panic. Then waits before it is taken up again.
-async fn pause_after(work: JoinHandle<()>) {
-    if let Err(panic) = work.await {
-        error!(%panic, "the client of the API server has panicked; it is made again");
-    }
-    tokio::time::sleep(PAUSE).await;
 }
 
 /// Where news of the API server go.
@@ -183,6 +242,9 @@ struct Desk {
     inlet: Inlet,
     notes: Notes,
     maps: watch::Sender<Option<ConfigMaps>>,
+    reports: Reports,
+    /// The parts that nobody has asked for. The permission for them may be missing.
+    may_be_forbidden: BTreeSet<&'static str>,
 }
 
 /// What fails at present, each part with the reason. Clones share it, so that each cause is said once.
@@ -215,7 +277,7 @@ impl Desk {
                 Some(cluster)
             }
             Err(fault) => {
-                self.take(News::Health { of: "client", fault: Some(error_chain(&fault)) });
+                self.take(News::Health { of: "client", fault: Some(error_chain(&fault).into()) });
                 None
             }
         }
@@ -237,13 +299,8 @@ impl Desk {
             News::Settings { cluster, group } => {
                 self.maps.send_replace(Some(ConfigMaps { cluster, group }));
             }
-            News::Health { of, fault: Some(fault) } => {
-                if self.faults.note(of, &fault) {
-                    warn!(of, fault, "no answer from the API server; what it said last holds");
-                    let line = format!("not at the API server; pods are served: {fault}");
-                    self.notes.say(of, line);
-                }
-            }
+            News::PodsExpected(pods) => self.inlet.send(Event::PodsExpected(pods)),
+            News::Health { of, fault: Some(fault) } => self.note(of, &fault),
             News::Health { of, fault: None } => {
                 if self.faults.settle(of) {
                     info!(of, "the API server answers again");
@@ -251,6 +308,30 @@ impl Desk {
                 }
             }
         }
+    }
+
+    /// Notes a fault in the log and in `ipamd status`. A permission that is missing is named, also in an event, unless nobody
+    /// has asked for what needs it.
+    fn note(&self, of: &'static str, Fault { why, is_forbidden }: &Fault) {
+        if !self.faults.note(of, why) {
+            return;
+        }
+        if *is_forbidden && self.may_be_forbidden.contains(of) {
+            info!(of, fault = why, "not permitted at the API server, and not needed");
+            return self.notes.settle(of);
+        }
+        warn!(of, fault = why, "no answer from the API server; what it said last holds");
+        let rule = permission::rule(of).filter(|_| *is_forbidden);
+        let line = format!("not at the API server; pods are served: {why}");
+        let Some(rule) = rule else { return self.notes.say(of, line) };
+        let note = format!("{of}: the ClusterRole of ipamd lacks {rule}");
+        self.reports.tell(Report {
+            about: About::Node,
+            reason: permission::REASON,
+            action: "Request",
+            note: note.clone(),
+        });
+        self.notes.say(of, format!("{line}; {note}"));
     }
 
     fn take_answer(&mut self, answer: EniConfigAnswer) {
@@ -294,7 +375,10 @@ mod tests {
         let file = directory.path().join(FILE);
         let (faults, notes) = (Faults::default(), Notes::default());
         let (maps, _) = watch::channel(None);
-        let mut desk = Desk { file, last: None, faults, inlet, notes, maps };
+        let (reports, _queue) = Reports::queue();
+        let may_be_forbidden = BTreeSet::new();
+        let mut desk =
+            Desk { file, last: None, faults, inlet, notes, maps, reports, may_be_forbidden };
         assert_eq!(kept_eni_config(directory.path()), None);
         for name in ["a", "b"] {
             desk.take(News::EniConfig(missing(name)));

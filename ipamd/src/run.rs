@@ -19,7 +19,7 @@ use ipam::policy::Policy;
 use ipam::record::Record;
 use ipam::time::Timestamp;
 use k8s::Reports;
-use settings::{ConfigMaps, InForce, Settings};
+use settings::{ApiServer, ConfigMaps, InForce, Settings};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::{mpsc, watch};
 use tokio::task::{JoinError, JoinHandle};
@@ -34,8 +34,8 @@ use crate::logging::LevelSwitch;
 use crate::traces::Traces;
 use crate::{config_maps, hints, install, kubernetes, logging, migration, node, traces};
 
-/// Refusals that wait to become reports. Further ones are dropped.
-const REFUSALS_AT_ONCE: usize = 64;
+/// Outcomes of ADDs and DELs that wait to be reported. Further ones are dropped.
+const POD_NEWS_AT_ONCE: usize = 256;
 
 /// The arguments of `run`.
 #[derive(Debug, clap::Args)]
@@ -86,7 +86,7 @@ async fn daemon(
     let (calls, called) = mpsc::unbounded_channel();
     let (host, wanted) = watch::channel(None);
     let host::Reports { notes, repairs } = host::Reports::default();
-    let (refusals, refused) = mpsc::channel(REFUSALS_AT_ONCE);
+    let (pod_news, outcomes) = mpsc::channel(POD_NEWS_AT_ONCE);
     let (troubles, queue) = Reports::queue();
     let (tell_maps, newest_maps) = watch::channel(None);
     let settings_refused = SettingsRefused::default();
@@ -100,7 +100,7 @@ async fn daemon(
     let ranging = tokio::spawn(hints::send_ranges_forever(facts.clone(), inlet.clone()));
     let hinting = tokio::spawn(hints::send_forever(inlet.clone()));
     let caller = tokio::spawn(make_calls(ec2, called, inlet.clone(), troubles.clone()));
-    let outbox = Outbox { refusals: refused, reports: (troubles.clone(), queue), maps: tell_maps };
+    let outbox = Outbox { pod_news: outcomes, reports: (troubles.clone(), queue), maps: tell_maps };
     // Nothing waits for it, and the daemon goes on without it.
     tokio::spawn(kubernetes::attend(settings.clone(), outbox, inlet.clone(), notes.clone()));
     let traces = Traces::start(&settings, &facts);
@@ -124,7 +124,8 @@ async fn daemon(
         metrics_port: settings.metrics_port,
         introspection: settings.introspection.map(|bind| introspection(bind, &live)),
         runtime_socket: settings.runtime_socket,
-        refusals,
+        with_api_server: matches!(settings.api_server, ApiServer::Used { .. }),
+        pod_news,
         inherited,
     };
     let ended = tokio::select! {

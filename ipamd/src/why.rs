@@ -96,10 +96,17 @@ fn unknown(whom: &Asked, reply: &WhyReply) -> Failure {
             format!("this node serves no pod now ({}: {})", refused.code, refused.message)
         }
     };
+    let bound = match reply.expected_ms {
+        0 => String::new(),
+        at => format!(
+            "the API server has shown it on this node for {}, and it counts as demand for the first minute of that; ",
+            text::span(at, reply.now_ms)
+        ),
+    };
     let message = format!(
         "the daemon has never heard of {whom}: it has no address on record, and no ADD has come since the \
          daemon's start {since} ago. Either the pod is not bound to this node, or the container runtime has not \
-         called the plugin for it yet, or it is on the host network; see `kubectl describe pod`; {ready}"
+         called the plugin for it yet, or it is on the host network; see `kubectl describe pod`; {bound}{ready}"
     );
     Failure::new(Exit::UnknownPod, message)
 }

@@ -20,6 +20,9 @@ pub const EVENTS: &str = "/apis/events.k8s.io/v1/namespaces/default/events";
 /// The list of the `ConfigMap`s beside the daemon's.
 pub const CONFIG_MAPS: &str = "/api/v1/namespaces/kube-system/configmaps";
 
+/// The pods of the namespace `default`.
+pub const PODS: &str = "/api/v1/namespaces/default/pods";
+
 /// The settings that lead a daemon to the server on its node.
 pub const SETTINGS: [(&str, &str); 2] =
     [("CLUSTER_ENDPOINT", "http://127.0.0.1:8001"), ("MY_NODE_NAME", NODE_NAME)];

@@ -5,6 +5,7 @@
 
 mod cluster;
 mod kubectl;
+mod max_pods;
 mod node;
 mod plan;
 mod simulate;
@@ -29,6 +30,8 @@ struct Cli {
 enum Command {
     /// Show what a node would hold, and what that costs.
     Plan(plan::Arguments),
+    /// Print how many pods a node runs: the kubelet's maxPods.
+    MaxPods(max_pods::Arguments),
     /// Simulate clusters, and compare with amazon-vpc-cni-k8s on the same load.
     Simulate(simulate::Arguments),
     /// Ask the daemon of one node, through kubectl: tidepool node NODE why default/web-0.
@@ -44,6 +47,7 @@ enum Command {
 fn main() -> ExitCode {
     command_line::main("tidepool", |cli: Cli| match cli.command {
         Command::Plan(arguments) => plan::run(&arguments),
+        Command::MaxPods(arguments) => max_pods::run(&arguments),
         Command::Simulate(arguments) => simulate::run(&arguments),
         Command::Node(arguments) => node::run(&arguments),
         Command::Cluster(arguments) => cluster::run(&arguments),

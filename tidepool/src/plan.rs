@@ -40,7 +40,7 @@ pub(crate) struct Arguments {
 
 /// The flags that the registry of settings names, each with its value if it is given.
 #[derive(Debug)]
-struct SettingFlags(Vec<(&'static Setting, String)>);
+pub(crate) struct SettingFlags(Vec<(&'static Setting, String)>);
 
 fn flags() -> impl Iterator<Item = (&'static Setting, Flag)> {
     registry::ALL.iter().filter_map(|setting| Some((*setting, setting.flag?)))
@@ -94,12 +94,21 @@ struct Planned<'a> {
     warnings: Vec<String>,
 }
 
-/// Runs the engine until it has nothing more to do, and prints the pool that it has then.
-pub(crate) fn run(arguments: &Arguments) -> Result<(), Failure> {
-    let settings = settings(arguments)?;
-    let instance_type = &arguments.instance_type;
+/// The settings and limits of a node of `instance_type`, and its policy.
+pub(crate) fn node_of(
+    instance_type: &str,
+    flags: &SettingFlags,
+) -> Result<(Settings, Limits, Policy), Failure> {
+    let settings = settings(flags)?;
     let limits = settings::known_limits(instance_type).ok_or_else(|| unknown(instance_type))?;
     let policy = settings::policy(&settings, limits, settings::known_vcpus(instance_type))?;
+    Ok((settings, limits, policy))
+}
+
+/// Runs the engine until it has nothing more to do, and prints the pool that it has then.
+pub(crate) fn run(arguments: &Arguments) -> Result<(), Failure> {
+    let instance_type = &arguments.instance_type;
+    let (settings, limits, policy) = node_of(instance_type, &arguments.settings)?;
     let planned = Planned {
         instance_type,
         n_pods: arguments.pods,
@@ -117,8 +126,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<(), Failure> {
 }
 
 /// The settings that the flags stand for. Pods on IPv6 need a prefix, so `--ipv6` asks for it too.
-fn settings(arguments: &Arguments) -> Result<Settings, SettingError> {
-    let SettingFlags(given) = &arguments.settings;
+fn settings(SettingFlags(given): &SettingFlags) -> Result<Settings, SettingError> {
     let mut variables: Vec<_> =
         given.iter().map(|(setting, value)| (setting.name.to_owned(), value.clone())).collect();
     if given.iter().any(|(setting, _)| *setting == &ENABLE_IPv6) {

@@ -13,7 +13,7 @@ use lab::report::{Report, chart, render, simulate};
 use lab::scenario::{Case, SCENARIOS, Scenario, Size};
 use lab::spec::{NodeSpec, VpcSpec};
 use lab::trace::{Trace, TraceAction, parse_csv};
-use lab::{Setup, Strategy};
+use lab::{PodStart, Setup, Strategy};
 use settings::Settings;
 
 /// How long `--arrivals` simulates before the first pod and after the last one.
@@ -46,6 +46,14 @@ pub(crate) struct Arguments {
     /// Seed of all random numbers, with --arrivals.
     #[arg(long, default_value_t = 1, requires = "arrivals")]
     seed: u64,
+    /// Milliseconds between a pod's binding to its node and its ADD. They count as no wait.
+    #[arg(long, value_name = "N", default_value_t = 0,
+          value_parser = clap::value_parser!(u64).range(0..=600_000))]
+    lead_ms: u64,
+    /// Whether ipamd's engine learns of bound pods from the API server, with --lead-ms.
+    #[arg(long, value_name = "BOOLEAN", default_value_t = true, requires = "lead_ms",
+          action = clap::ArgAction::Set)]
+    early_demand: bool,
     /// Which daemon runs on the nodes.
     #[arg(long, value_enum, default_value_t = Strategies::Both)]
     strategy: Strategies,
@@ -89,7 +97,10 @@ pub(crate) fn run(arguments: &Arguments) -> Result<(), Failure> {
         Strategies::Both => &Strategy::ALL,
     };
     let mut reports = Vec::new();
-    for Simulation { name, about, cases } in simulations(arguments)? {
+    let lead = Duration::from_millis(arguments.lead_ms);
+    let start = PodStart { lead, is_seen: arguments.early_demand && !lead.is_zero() };
+    for Simulation { name, about, mut cases } in simulations(arguments)? {
+        cases.iter_mut().for_each(|case| case.setup.start = start);
         let report = simulate(&about, &cases, strategies).context("simulate")?;
         if let Some(directory) = &arguments.charts {
             write_charts(directory, &name, &report)?;
@@ -158,6 +169,7 @@ fn of_arrivals(arguments: &Arguments, file: &Path) -> Result<Simulation, Failure
         lasts: last_end(&trace) + MARGIN,
         trace,
         seed: arguments.seed,
+        start: PodStart::default(),
     };
     let case = Case { policy: "environment".to_owned(), setup };
     Ok(Simulation { name: "arrivals".to_owned(), about, cases: vec![case] })

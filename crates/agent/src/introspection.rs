@@ -94,15 +94,7 @@ fn router(asked: Asked) -> Router {
     Router::new()
         .route(enis, get(async |State(asked): State<Asked>| show(asked, shapes::enis).await))
         .route(pods, get(async |State(asked): State<Asked>| show(asked, shapes::pods).await))
-        .route(
-            eni_configs,
-            get(async || {
-                (
-                    StatusCode::NOT_FOUND,
-                    "the ENIConfig is not shown here; the log of ipamd names it\n",
-                )
-            }),
-        )
+        .route(eni_configs, get(async |State(asked): State<Asked>| eni_config(asked).await))
         .route(network, get(async |State(asked): State<Asked>| Json(asked.shown().network)))
         .route(ipamd, get(async |State(asked): State<Asked>| Json(asked.shown().ipamd)))
         .route(view, get(whole_view))
@@ -114,6 +106,15 @@ impl Asked {
     fn shown(&self) -> ShownSettings {
         self.settings.borrow().clone()
     }
+}
+
+/// The name of the node's ENIConfig, as a JSON text.
+async fn eni_config(asked: Asked) -> Result<Json<String>, (StatusCode, &'static str)> {
+    let view = asked.handle.view().await;
+    let view = view.map_err(|_stopped| (StatusCode::SERVICE_UNAVAILABLE, "ipamd is stopping\n"))?;
+    let none =
+        "custom networking is off, or the API server has not named this node's ENIConfig yet\n";
+    view.eni_config.map(Json).ok_or((StatusCode::NOT_FOUND, none))
 }
 
 /// The pool in one of the shapes.

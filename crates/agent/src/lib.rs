@@ -44,7 +44,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, anyhow};
-use ipam::event::{Event, Refusal};
+use ipam::event::Event;
 use ipam::id::Pod;
 use ipam::policy::{Limits, Node, Policy};
 use ipam::record::Record;
@@ -76,6 +76,7 @@ pub use crate::handle::{Inbox, Inlet, channel};
 pub use crate::introspection::{BindAddress, Introspection, ShownSettings};
 pub use crate::metrics::{HostRepairs, SettingsRefused};
 pub use crate::notes::Notes;
+pub use crate::service::PodNews;
 pub use crate::state::lock::StateDirectory;
 
 /// How long DELs from files may delay the start.
@@ -118,8 +119,10 @@ pub struct Config {
     pub introspection: Option<Introspection>,
     /// The container runtime's socket. `None` if the daemon must not ask the runtime.
     pub runtime_socket: Option<PathBuf>,
-    /// Where each ADD that gets no address is reported, with its pod. Reports are dropped while it is full.
-    pub refusals: mpsc::Sender<(Pod, Refusal)>,
+    /// Whether the API server is used, for the metric of the start.
+    pub with_api_server: bool,
+    /// Where the outcome of each ADD and DEL is reported, with its pod. Reports are dropped while it is full.
+    pub pod_news: mpsc::Sender<(Pod, PodNews)>,
     /// The record to start with if the directory has none: another daemon's allocations.
     pub inherited: Record,
 }
@@ -154,6 +157,7 @@ struct Daemon {
     kernel_poll: Arc<Notify>,
     counters: Arc<Counters>,
     notes: Notes,
+    with_api_server: bool,
 }
 
 impl Daemon {
@@ -198,7 +202,7 @@ impl Daemon {
             counted,
             config.pod_mtu,
             views,
-            config.refusals,
+            config.pod_news,
             tracer.clone(),
         );
         let Config { node, limits, policy, .. } = config;
@@ -227,6 +231,7 @@ impl Daemon {
             kernel_poll,
             counters,
             notes: config.notes,
+            with_api_server: config.with_api_server,
         })
     }
 
@@ -247,6 +252,7 @@ impl Daemon {
             kernel_poll,
             counters,
             notes,
+            with_api_server,
         } = self;
         let pending_dels = proto::pending::directory(&socket);
         // Before any ADD is served, since the attachment's DEL may lie in a file. If the disk hangs, the
@@ -268,7 +274,7 @@ impl Daemon {
         tasks.spawn("applies DELs from files", applying);
         let (stop, stopped) = oneshot::channel::<()>();
         let mut server = tokio::spawn(answer(listener, service, async { drop(stopped.await) }));
-        counters.has_started();
+        counters.has_started(with_api_server);
         tracing::info!(version = proto::VERSION, "ipamd is serving");
         let why = tokio::select! {
             () = shutdown => Ok(()),

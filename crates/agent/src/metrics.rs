@@ -108,6 +108,7 @@ fn pool(page: &Page, view: &PoolView) {
     let n_at = |stage| view.enis.iter().filter(|eni| eni.stage == stage).count();
     page.gauges(&registry::ENIS, stages.map(|stage| (stage.as_str(), n_at(stage))));
     page.gauge(&registry::WAITING_ADDS, counts.waiting);
+    page.gauge(&registry::EXPECTED_PODS, counts.expected);
     if let Some(n) = view.sandboxes {
         page.gauge(&registry::RUNTIME_SANDBOXES, n);
     }

@@ -1,12 +1,13 @@
 //! The gRPC service: each method checks its message, asks the loop and converts the answer.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use ipam::event::{Answer, Refusal};
 use ipam::id::Pod;
 use ipam::policy::Node;
-use ipam::record::PodIpv6;
+use ipam::record::{Assignment, PodIpv6};
 use ipam::time::Timestamp;
 use otlp::Tracer;
 use proto::v1;
@@ -29,6 +30,9 @@ use crate::wire::{self, questions};
 /// address.
 const DEFAULT_TIMEOUT: Duration = Duration::from_secs(300);
 
+/// The interface of a pod's default network. Source: Kubernetes, CRI runtimes' `CNI_IFNAME`.
+const MAIN_INTERFACE: &str = "eth0";
+
 /// Serves one node's pool.
 #[derive(Debug)]
 pub(crate) struct Service {
@@ -38,10 +42,21 @@ pub(crate) struct Service {
     pod_mtu: u16,
     views: Arc<Views>,
     refusals: Refusals,
-    /// Where each refusal of an ADD is reported.
-    reports: mpsc::Sender<(Pod, Refusal)>,
+    /// Where the outcome of each ADD and DEL is reported.
+    pod_news: mpsc::Sender<(Pod, PodNews)>,
     tracer: Tracer,
     started: Timestamp,
+}
+
+/// The outcome of an ADD or a DEL.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum PodNews {
+    /// Its main interface has got these addresses in the VPC, one of each family at most; never empty.
+    Granted(Vec<IpAddr>),
+    /// It has got none.
+    Refused(Refusal),
+    /// It has given these addresses back.
+    Released(Vec<IpAddr>),
 }
 
 /// Makes the whole view of the pool.
@@ -66,11 +81,16 @@ impl Service {
         counters: Arc<Counters>,
         pod_mtu: u16,
         views: Arc<Views>,
-        reports: mpsc::Sender<(Pod, Refusal)>,
+        pod_news: mpsc::Sender<(Pod, PodNews)>,
         tracer: Tracer,
     ) -> Self {
         let (adding, refusals, started) = (Adding::default(), Refusals::default(), handle.now());
-        Self { handle, counters, adding, pod_mtu, views, refusals, reports, tracer, started }
+        Self { handle, counters, adding, pod_mtu, views, refusals, pod_news, tracer, started }
+    }
+
+    /// The news are dropped if nobody takes them, or if too many wait.
+    fn tell(&self, pod: &Pod, news: PodNews) {
+        let _ = self.pod_news.try_send((pod.clone(), news));
     }
 }
 
@@ -88,6 +108,7 @@ impl Ipam for Service {
         wire::check_version(&client_version)?;
         let (key, pod) = (wire::key(attachment)?, wire::pod(pod)?);
         let netns = wire::text("netns", netns)?;
+        let is_main = key.ifname == MAIN_INTERFACE;
         self.adding.begin(key.clone(), connection.as_ref());
         drop(connection);
         self.counters.add_arrived();
@@ -103,11 +124,13 @@ impl Ipam for Service {
                 let (addresses, mtu) = (wire::addresses(&assignment), self.pod_mtu.into());
                 let node_local = wire::text_of(assignment.node_local);
                 let disable_ipv6 = is_off(assignment.ipv6);
+                if is_main {
+                    self.tell(&pod, PodNews::Granted(in_vpc(&assignment)));
+                }
                 Outcome::Granted(v1::Granted { addresses, mtu, node_local, disable_ipv6 })
             }
             Answer::Refused(refusal) => {
-                // Dropped if nobody takes reports, or too many wait.
-                let _ = self.reports.try_send((pod, refusal.clone()));
+                self.tell(&pod, PodNews::Refused(refusal.clone()));
                 Outcome::Refused(wire::refused(refusal))
             }
             answer @ (Answer::Released(_) | Answer::Collected(_)) => return Err(mismatch(&answer)),
@@ -129,6 +152,9 @@ impl Ipam for Service {
         trace.about(&key);
         match self.handle.del(key, trace).await? {
             Answer::Released(held) => {
+                if let Some(held) = &held {
+                    self.tell(&held.pod, PodNews::Released(in_vpc(held)));
+                }
                 let released = held.iter().flat_map(wire::addresses).collect();
                 failpoint::pass("replying", "del");
                 Ok(Response::new(del_reply(released, String::new())))
@@ -160,6 +186,9 @@ impl Ipam for Service {
         match self.handle.gc(network, valid, self.adding.attachments(), trace).await? {
             Answer::Collected(garbage) => {
                 self.counters.collected(garbage.len());
+                for (_, held) in &garbage {
+                    self.tell(&held.pod, PodNews::Released(in_vpc(held)));
+                }
                 let collected = garbage.into_iter().map(|(key, held)| wire::collected(key, &held));
                 failpoint::pass("replying", "gc");
                 Ok(Response::new(v1::GcReply { collected: collected.collect() }))
@@ -217,6 +246,10 @@ impl From<Stopped> for Status {
     fn from(stopped: Stopped) -> Self {
         Status::unavailable(stopped.to_string())
     }
+}
+
+fn in_vpc(held: &Assignment) -> Vec<IpAddr> {
+    held.addresses.iter().map(|ip| ip.address).collect()
 }
 
 /// [`crate::cleanup`] removes the links.

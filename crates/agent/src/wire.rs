@@ -234,7 +234,8 @@ pub(crate) fn view(
         refuted_hints: _,
         counts,
         second,
-        capacity: _,
+        eni_config: _,
+        capacity,
         subnets: _,
         held_back: _,
         in_flight,
@@ -264,6 +265,7 @@ pub(crate) fn view(
         blocked,
         server_version: proto::VERSION.to_owned(),
         limits: Some(instance_limits(limits, limits_from)),
+        capacity: Some(v1::Capacity { addresses: capacity.addresses, pods: capacity.pods }),
     }
 }
 
@@ -334,9 +336,17 @@ fn block(cidr: Block, used: &BlockUse) -> v1::BlockView {
 }
 
 fn pool_counts(counts: Counts) -> v1::PoolCounts {
-    let Counts { total, assigned, cooling, quarantined, free, prefixes, delegated, waiting } =
-        counts;
-    v1::PoolCounts { total, assigned, cooling, free, prefixes, waiting, quarantined, delegated }
+    v1::PoolCounts {
+        total: counts.total,
+        assigned: counts.assigned,
+        cooling: counts.cooling,
+        free: counts.free,
+        prefixes: counts.prefixes,
+        waiting: counts.waiting,
+        quarantined: counts.quarantined,
+        delegated: counts.delegated,
+        expected: counts.expected,
+    }
 }
 
 fn count(n: usize) -> u64 {

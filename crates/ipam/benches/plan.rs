@@ -126,6 +126,7 @@ fn situation(kind: BlockKind) -> Result<Situation, Box<dyn Error>> {
         creating: Vec::new(),
         n_foreign: 0,
         n_waiting: 20,
+        n_expected: 0,
         n_to_delegate: 0,
         subnets: vec![subnet.clone()],
         no_subnet: Blocked {

@@ -7,7 +7,7 @@
 //! times lead to the same effects, and nothing waits for a poll.
 //!
 //! From below, where each layer may use those before it: `context`, `poll` · `journal` · `calls`, `demand`,
-//! `connections` · `inventory` · `learnt`, `kernel_check`, `leaks`, `nat`, `delegation` · `host` · `lifecycle`, `outcome` ·
+//! `connections` · `expected` · `inventory` · `learnt`, `kernel_check`, `leaks`, `nat`, `delegation` · `host` · `lifecycle`, `outcome` ·
 //! `supply` · `security_groups` · `refusal`, `view`, `standing`, `subnets`, which read all parts and change none.
 
 mod calls;
@@ -15,6 +15,7 @@ mod connections;
 mod context;
 mod delegation;
 mod demand;
+mod expected;
 mod host;
 mod inventory;
 mod journal;
@@ -51,6 +52,7 @@ use self::connections::Connections;
 use self::context::Site;
 use self::delegation::Delegating;
 use self::demand::{Demand, FamilyOutlook, Outlook, Shortage, Stock, Waiter, reply};
+use self::expected::Expected;
 use self::host::HostSync;
 use self::inventory::{Inventory, Judgements, Polled, StockTake};
 use self::journal::{Journal, Saved, Then};
@@ -60,7 +62,7 @@ use self::lifecycle::Lifecycle;
 use self::nat::VpcRanges;
 use self::outcome::Outcome;
 use self::security_groups::Aligning;
-use self::supply::{Sources, Supply, Supplying};
+use self::supply::{Demanded, Sources, Supply, Supplying};
 
 /// What an engine starts from.
 #[derive(Debug, Clone, PartialEq)]
@@ -85,6 +87,8 @@ pub struct Engine {
     journal: Journal,
     /// The requests that are not answered yet.
     demand: Demand,
+    /// The pods whose requests come soon.
+    expected: Expected,
     /// The calls to EC2 that are under way, and the reasons why others wait.
     calls: Calls,
     /// The answers of EC2 and the metadata service.
@@ -111,6 +115,7 @@ impl Engine {
         let mut engine = Self {
             pool: Pool { delegated: record.delegated().clone(), ..Pool::default() },
             demand: Demand::default(),
+            expected: Expected::default(),
             calls: Calls::new(&record, jitter, now),
             inventory: Inventory::new(&record, site.at(now)),
             supply: Supply::new(now),
@@ -177,6 +182,7 @@ impl Engine {
             Event::Hint(shown) => inventory.hint(&shown, pool, calls, cx),
             Event::VpcRanges(shown) => self.vpc_ranges.take_in(shown, now),
             Event::EniConfig(answer) => self.change_eni_config(answer, now),
+            Event::PodsExpected(pods) => self.expected.take_in(pods, now),
             Event::Policy(policy) => self.change_policy(policy, now),
             Event::Limits(limits) => {
                 site.limits = limits;
@@ -343,10 +349,10 @@ impl Engine {
         if !self.inventory.is_known() || self.journal.hold(now).is_some() {
             return;
         }
-        let (n_waiting, pressure) = (self.demand.n_waiting(), self.pressure());
+        let (demanded, pressure) = (self.demanded(now), self.pressure());
         let Self { site, pool, journal, calls, inventory, supply, .. } = self;
         let cx = site.at(now);
-        Supplying { supply, pool, calls, journal, inventory, n_waiting, pressure, cx }.plan();
+        Supplying { supply, pool, calls, journal, inventory, demanded, pressure, cx }.plan();
     }
 
     /// Starts the next call that brings an ENI's security groups into line. It comes after all calls for pods.
@@ -448,7 +454,7 @@ impl Engine {
 
     /// Makes the decisions that EC2's answer leaves open.
     fn judge(&mut self, judgements: &Judgements, now: Timestamp) {
-        let (n_waiting, pressure) = (self.demand.n_waiting(), self.pressure());
+        let (demanded, pressure) = (self.demanded(now), self.pressure());
         self.supply.learnt.forget_if_old(&mut self.pool, now);
         let n_taken = self.pool.n_places_taken().saturating_add(self.inventory.n_foreign());
         self.supply.learnt.allow_enis(n_taken);
@@ -457,7 +463,7 @@ impl Engine {
             stock.judge_unattached(judgements, |pool, calls, inventory, record, eni| {
                 let family = cx.families().policy();
                 let sources =
-                    Sources { pool, calls, inventory, record, n_waiting, pressure, family, cx };
+                    Sources { pool, calls, inventory, record, demanded, pressure, family, cx };
                 supply.would_create_without(eni, sources)
             });
             stock.forget_rested();
@@ -479,6 +485,12 @@ impl Engine {
     fn checking(&mut self, now: Timestamp) -> Checking<'_> {
         let Self { site, pool, journal, demand, inventory, kernel, .. } = self;
         Checking { check: kernel, pool, demand, journal, inventory, cx: site.at(now) }
+    }
+
+    /// The pods for which the pool must have an address now.
+    fn demanded(&self, now: Timestamp) -> Demanded {
+        let n_expected = self.expected.n(&self.demand, self.journal.record(), now);
+        Demanded { n_waiting: self.demand.n_waiting(), n_expected }
     }
 
     fn pressure(&self) -> Pressure {
@@ -539,6 +551,7 @@ impl Engine {
             .chain(self.inventory.wakes())
             .chain(self.leaks.wakes_at())
             .chain(self.connections.wakes_at())
+            .chain(self.expected.wakes_at(now))
             .chain(self.kernel.wakes_at())
             .chain(self.calls.wakes(self.pressure(), now))
             .chain(lifecycle::next_deletes(&self.pool))

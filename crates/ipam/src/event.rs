@@ -97,6 +97,9 @@ pub enum Event {
     /// The cluster has said which ENIConfig this node uses, and what it says; at the start an answer that an earlier
     /// run has kept. It has no effect without [`Placement::ByEniConfig`](crate::policy::Placement).
     EniConfig(EniConfigAnswer),
+    /// The API server shows these pods on this node, and shows that they need an address and have not started. They are
+    /// demand that comes soon; the engine bounds for how long it believes so. The newest news replaces the one before.
+    PodsExpected(BTreeSet<Pod>),
     /// The user has changed the policy. It holds from now on.
     Policy(Policy),
     /// EC2's limits have changed. They hold from now on.

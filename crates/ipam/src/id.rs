@@ -191,7 +191,7 @@ impl fmt::Display for AttachmentKey {
 
 /// The pod behind an attachment, as far as the runtime names it. It is for people. Nothing is keyed by
 /// it, since a pod's name outlives its sandboxes.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct Pod {
     /// `K8S_POD_NAMESPACE`, or empty.
     pub namespace: String,

@@ -1,7 +1,7 @@
 //! What to ask EC2 for next, given the node's situation. Pure: the same situation gives the same plan.
 //!
 //! The targets and the order of growth are those of amazon-vpc-cni-k8s v1.23.1 (`pkg/ipamd/ipamd.go`), with
-//! two differences. Resting addresses and waiting pods count as used. While a pod waits, the pool grows
+//! two differences. Resting addresses, waiting pods and pods that are about to start count as used. While a pod waits, the pool grows
 //! whatever the targets are.
 
 mod grow;
@@ -33,6 +33,8 @@ pub struct Situation {
     pub n_foreign: u16,
     /// Pods that wait for an address.
     pub n_waiting: u32,
+    /// Pods that are bound to the node and ask for an address soon.
+    pub n_expected: u32,
     /// Prefixes that containers beside the pods still want.
     pub n_to_delegate: u16,
     /// The subnets for new ENIs, the preferred one first.

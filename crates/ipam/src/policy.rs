@@ -13,6 +13,10 @@ use crate::connection_tracking::ConnectionTracking;
 use crate::id::{BootId, InstanceId};
 use crate::record::PodIpv6;
 
+/// Pods that need no address of their own, since they share the node's network: the CNI's own
+/// and kube-proxy's. Source: AWS, "Maximum Pods per instance type".
+pub const HOST_NETWORK_PODS: u32 = 2;
+
 /// How many addresses to keep ready. The settings' precedence is resolved when this is made.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -387,6 +391,13 @@ impl Limits {
         let blocks = u64::from(self.enis_allowed(policy)) * u64::from(self.blocks_per_eni());
         let size = policy.families.policy().kind.size();
         u32::try_from(blocks.saturating_mul(size)).unwrap_or(u32::MAX)
+    }
+
+    /// The most pods that this instance runs under `policy`: those with an address of their own, and those of the host's
+    /// network. A kubelet that admits more gets pods without addresses.
+    #[must_use]
+    pub fn max_pods(self, policy: &Policy) -> u32 {
+        self.capacity(policy).saturating_add(HOST_NETWORK_PODS).min(policy.max_pods)
     }
 
     /// The most secondary addresses or prefixes on one ENI, both together.

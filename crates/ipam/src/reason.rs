@@ -38,6 +38,8 @@ pub enum Reason {
         wanted: u64,
         /// Pods that wait.
         waiting: u64,
+        /// Pods that are bound to the node and ask soon.
+        expected: u64,
     },
     /// The pool is too large.
     Surplus {
@@ -72,8 +74,12 @@ pub enum Reason {
 impl fmt::Display for Reason {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let text = match self {
-            Reason::Short { free, wanted, waiting } => {
-                return write!(f, "{free} free, {wanted} wanted, {waiting} pods wait");
+            Reason::Short { free, wanted, waiting, expected } => {
+                write!(f, "{free} free, {wanted} wanted, {waiting} pods wait")?;
+                return match expected {
+                    0 => Ok(()),
+                    n => write!(f, ", {n} more are about to start"),
+                };
             }
             Reason::Surplus { free, wanted, lasted } => {
                 let seconds = lasted.as_secs();

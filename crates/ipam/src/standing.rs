@@ -46,6 +46,8 @@ pub struct Standings {
     pub unready_enis: Vec<UnreadyEni>,
     /// The refusal that a new Add would get; `None` if the node serves pods.
     pub not_ready: Option<Refusal>,
+    /// When the API server first showed that the pod is bound to the node and has not started; `None` if it does not.
+    pub expected: Option<Timestamp>,
 }
 
 impl Standings {

@@ -48,6 +48,9 @@ pub struct PoolView {
     pub counts: Counts,
     /// IPv6 on a node with both families.
     pub second: Option<FamilyView>,
+    /// The name of the ENIConfig that says where new ENIs go, whether or not it can be used; `None` without custom
+    /// networking, or before the API server has named it.
+    pub eni_config: Option<String>,
     /// The most that there can be.
     pub capacity: Capacity,
     /// The subnets that carry our ENIs or may carry the next one, as EC2 described them last.
@@ -199,6 +202,8 @@ pub struct Counts {
     pub delegated: u64,
     /// Adds that wait.
     pub waiting: u64,
+    /// Pods that are bound to the node and ask for an address soon. The pool has one ready for each, or asks EC2 for it.
+    pub expected: u64,
 }
 
 /// The most that the instance can have under the policy, as far as EC2's refusals have not shown less.
@@ -208,4 +213,6 @@ pub struct Capacity {
     pub enis: u16,
     /// Addresses for pods on all of them.
     pub addresses: u64,
+    /// Pods: with those addresses, and on the host's network. It is never above the policy's max pods.
+    pub pods: u64,
 }

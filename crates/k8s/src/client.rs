@@ -5,17 +5,19 @@ use std::time::Duration;
 
 use http_body_util::Limited;
 use hyper::{Response, Uri};
-use kube::Config;
 use kube::client::ClientBuilder;
+use kube::{Api, Config};
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::{self, PemObject as _};
 use tower::timeout::TimeoutLayer;
 use tower::util::MapResponseLayer;
 
+use crate::watching::Watched;
+
 /// In bytes, one answer or all of one watch. A list of a node's pods has some megabytes at most.
 const LONGEST_ANSWER: usize = 64 << 20;
-/// The API server ends a watch after 290 s. A connection that is silent for longer is cut off.
-const LONGEST_SILENCE: Duration = Duration::from_secs(300);
+/// A connection that carries nothing for this much longer than a watch lasts is given up.
+const MARGIN: Duration = Duration::from_secs(15);
 
 /// Where the API server is, and who asks.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -26,6 +28,9 @@ pub struct Access {
     pub service_account: PathBuf,
     /// How long the head of an answer may take. That of a watch comes at once, too.
     pub answer_within: Duration,
+    /// How long one watch lasts, in whole seconds. Then it goes on with another request, so a connection that somebody has
+    /// cut without a word is noticed a few seconds later.
+    pub watch_for: Duration,
 }
 
 /// Why there is no client.
@@ -63,6 +68,7 @@ pub enum ConnectError {
 #[derive(Clone)]
 pub struct Cluster {
     pub(crate) client: kube::Client,
+    pub(crate) watch_for: Duration,
 }
 
 impl std::fmt::Debug for Cluster {
@@ -72,18 +78,23 @@ impl std::fmt::Debug for Cluster {
 }
 
 impl Cluster {
+    /// The objects of `api`, to be watched.
+    pub(crate) fn watched<K>(&self, api: Api<K>) -> Watched<K> {
+        Watched { api, watch_for: self.watch_for }
+    }
+
     /// A client, without a connection yet. Call it within a runtime of tokio.
     ///
     /// # Errors
     /// If the URL is none, or if the service account's files cannot be read.
     pub fn connect(access: &Access) -> Result<Self, ConnectError> {
-        let Access { url, service_account, answer_within } = access;
+        let Access { url, service_account, answer_within, watch_for } = access;
         let parsed = url.parse::<Uri>().map_err(|problem| ConnectError::Url {
             url: url.clone(),
             problem: format!("{problem}"),
         })?;
         let mut config = Config::new(parsed);
-        config.read_timeout = Some(LONGEST_SILENCE);
+        config.read_timeout = Some(*watch_for + MARGIN);
         config.reset_reader_on_write = true;
         if url.starts_with("https://") {
             let token = service_account.join("token");
@@ -102,7 +113,8 @@ impl Cluster {
         });
         let builder = ClientBuilder::try_from(config).map_err(failed)?;
         let prompt = TimeoutLayer::new(*answer_within);
-        Ok(Self { client: builder.with_layer(&bounded).with_layer(&prompt).build() })
+        let client = builder.with_layer(&bounded).with_layer(&prompt).build();
+        Ok(Self { client, watch_for: *watch_for })
     }
 }
 
@@ -125,6 +137,7 @@ mod tests {
             url: "https://10.0.0.1".to_owned(),
             service_account: directory.path().to_owned(),
             answer_within: Duration::from_secs(1),
+            watch_for: Duration::from_secs(60),
         };
         let file = directory.path().join("ca.crt");
         let cut = "-----BEGIN CERTIFICATE-----\nMIIB";

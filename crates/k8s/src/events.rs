@@ -93,7 +93,7 @@ pub async fn send_events(
         }
         let Some(about) = reference(&report.about, node) else { continue };
         let sent = recorder.publish(&event(report), &about).await;
-        let fault = sent.err().map(|fault| crate::watching::one_line(&fault));
+        let fault = sent.err().map(|fault| crate::watching::fault_of(&fault));
         tell(News::Health { of: "events", fault });
     }
 }

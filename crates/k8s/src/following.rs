@@ -14,7 +14,7 @@ use kube::{Api, Resource, ResourceExt as _};
 use serde::de::DeserializeOwned;
 
 use crate::eni_config::EniConfigObject;
-use crate::watching::{self, Fault, Seen};
+use crate::watching::{self, Seen, Watched};
 use crate::{Cluster, News};
 
 /// The longest name of an object, in bytes. Source: RFC 1123, section 2.1, as Kubernetes uses it.
@@ -50,7 +50,7 @@ pub async fn follow(
 ) -> Infallible {
     let Wanted { eni_config, settings } = wanted;
     let nodes = Api::<PartialObjectMeta<Node>>::all(cluster.client.clone());
-    let mut nodes = pin!(watching::one(nodes, node));
+    let mut nodes = pin!(watching::one(cluster.watched(nodes), node));
     let mut config: Option<Named<EniConfigObject>> = None;
     let mut maps = settings.as_ref().map(|settings| Maps::new(cluster, settings));
     loop {
@@ -61,7 +61,8 @@ pub async fn follow(
                 if let Some(keys) = eni_config {
                     let name = keys.name(node.labels(), node.annotations());
                     if config.as_ref().is_none_or(|config| config.name != name) {
-                        config = Some(Named::watch(Api::all(cluster.client.clone()), name));
+                        let api = cluster.watched(Api::all(cluster.client.clone()));
+                        config = Some(Named::watch(api, name));
                     }
                 }
                 if let Some(maps) = &mut maps {
@@ -78,11 +79,13 @@ pub async fn follow(
     }
 }
 
-fn fault_of_node<K>(seen: &Seen<K>, node: &str) -> Option<String> {
+fn fault_of_node<K>(seen: &Seen<K>, node: &str) -> Option<crate::Fault> {
     match seen {
         Seen::Present(_) => None,
-        Seen::Absent => Some(format!("there is no Node {node}; MY_NODE_NAME must be its name")),
-        Seen::Failed(fault) => Some(fault.why.clone()),
+        Seen::Absent => {
+            Some(format!("there is no Node {node}; MY_NODE_NAME must be its name").into())
+        }
+        Seen::Failed(fault) => Some(fault.clone().into()),
     }
 }
 
@@ -95,7 +98,7 @@ struct Named<K> {
 }
 
 impl<K: Resource + Clone + Debug + DeserializeOwned + Send + 'static> Named<K> {
-    fn watch(api: Api<K>, name: &str) -> Self {
+    fn watch(api: Watched<K>, name: &str) -> Self {
         let seen: Pin<Box<dyn Stream<Item = _> + Send>> = match is_object_name(name) {
             true => Box::pin(watching::one(api, name)),
             // No object can have this name, so nobody need be asked.
@@ -120,9 +123,9 @@ fn config_news(config: &mut Named<EniConfigObject>, seen: &Seen<EniConfigObject>
         Seen::Absent => (Some(missing()), None),
         // The kind is not installed. An answer that was there before is worth more than one such failure.
         Seen::Failed(fault) if fault.kind_is_unknown && !config.is_answered => {
-            (Some(missing()), Some(fault.why.clone()))
+            (Some(missing()), Some(fault.clone().into()))
         }
-        Seen::Failed(fault) => (None, Some(fault.why.clone())),
+        Seen::Failed(fault) => (None, Some(fault.clone().into())),
     };
     config.is_answered |= answer.is_some();
     let answer = answer.map(News::EniConfig);
@@ -142,7 +145,7 @@ struct Maps<'a> {
 
 impl<'a> Maps<'a> {
     fn new(cluster: &'a Cluster, wanted: &'a SettingsMaps) -> Self {
-        let api = Api::namespaced(cluster.client.clone(), &wanted.namespace);
+        let api = cluster.watched(Api::namespaced(cluster.client.clone(), &wanted.namespace));
         Self {
             cluster,
             wanted,
@@ -163,6 +166,7 @@ impl<'a> Maps<'a> {
         let name = format!("{}-{group}", self.wanted.name);
         if self.of_group.as_ref().is_none_or(|map| map.name != name) {
             let api = Api::namespaced(self.cluster.client.clone(), &self.wanted.namespace);
+            let api = self.cluster.watched(api);
             (self.of_group, self.said_to_group) = (Some(Named::watch(api, &name)), None);
         }
     }
@@ -192,7 +196,7 @@ async fn next_map(maps: &mut Option<Maps<'_>>) -> Vec<News> {
             *said = Some(BTreeMap::new());
             None
         }
-        Seen::Failed(Fault { why, .. }) => Some(why),
+        Seen::Failed(fault) => Some(fault.into()),
     };
     let news = maps.news().filter(|_| fault.is_none());
     news.into_iter().chain([News::Health { of, fault }]).collect()

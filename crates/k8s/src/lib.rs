@@ -8,15 +8,20 @@ mod client;
 mod eni_config;
 mod events;
 mod following;
+mod patching;
+mod pods;
 mod watching;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use ipam::eni_config::EniConfigAnswer;
+use ipam::id::Pod;
 
 pub use client::{Access, Cluster, ConnectError};
 pub use events::{About, Queue, Report, Reports, send_events};
 pub use following::{SettingsMaps, Wanted, follow};
+pub use patching::{NetworkCondition, PatchFault};
+pub use pods::follow_pods;
 
 /// Something that the API server has shown.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -30,11 +35,28 @@ pub enum News {
         /// For the group of this node.
         group: BTreeMap<String, String>,
     },
+    /// The pods that are bound to this node, need an address of their own and have not started.
+    PodsExpected(BTreeSet<Pod>),
     /// How a part of the work at the API server goes.
     Health {
         /// Which part.
         of: &'static str,
-        /// Why it fails, in one line; `None` if it works.
-        fault: Option<String>,
+        /// Why it fails; `None` if it works.
+        fault: Option<Fault>,
     },
+}
+
+/// Why a part of the work at the API server fails.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Fault {
+    /// In one line.
+    pub why: String,
+    /// Whether the service account lacks the permission.
+    pub is_forbidden: bool,
+}
+
+impl From<String> for Fault {
+    fn from(why: String) -> Self {
+        Self { why, is_forbidden: false }
+    }
 }

@@ -1,15 +1,22 @@
-//! A watch of one object, which goes on for ever.
+//! Watches that go on for ever.
 
-use std::fmt::{Debug, Display};
+use std::error::Error;
+use std::fmt::Debug;
+
+use std::time::Duration;
 
 use futures::future::ready;
 use futures::{Stream, StreamExt as _};
-use kube::runtime::{WatchStreamExt as _, watcher};
+use kube::runtime::utils::Backoff as _;
+use kube::runtime::watcher;
+use kube::runtime::watcher::{DefaultBackoff, Event};
 use kube::{Api, Resource, ResourceExt as _};
 use serde::de::DeserializeOwned;
 
 /// How much of a fault is said, in characters. An answer that is no answer is quoted in it.
 const LONGEST_FAULT: usize = 300;
+/// The pause after many failures.
+const LONGEST_PAUSE: Duration = Duration::from_secs(30);
 
 /// What a watch of one object shows.
 #[derive(Debug)]
@@ -21,29 +28,83 @@ pub(crate) enum Seen<K> {
 }
 
 /// Why a watch fails.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(crate) struct Fault {
     /// In one line.
     pub(crate) why: String,
     /// Whether the API server knows no such kind of object.
     pub(crate) kind_is_unknown: bool,
+    /// Whether the service account may not do this.
+    pub(crate) is_forbidden: bool,
 }
 
 /// Watches the object `name`. After a failure the next attempt comes after 0.8 s at first and after 30 s later.
-pub(crate) fn one<K>(api: Api<K>, name: &str) -> impl Stream<Item = Seen<K>> + Send + use<K>
+pub(crate) fn one<K>(watched: Watched<K>, name: &str) -> impl Stream<Item = Seen<K>> + Send + use<K>
 where
     K: Resource + Clone + Debug + DeserializeOwned + Send + 'static,
 {
     let wanted = name.to_owned();
-    let seen = watcher::watch_object(api, name).default_backoff();
-    seen.filter_map(move |seen| {
-        ready(match seen {
+    let selected = watcher::Config::default().fields(&format!("metadata.name={name}"));
+    let mut is_listed = false;
+    events(watched, selected).filter_map(move |event| {
+        ready(match event {
+            Ok(Event::Init) => {
+                is_listed = false;
+                None
+            }
             // A server that ignores the selector shows others, too.
-            Ok(Some(object)) if object.name_any() != wanted => None,
-            Ok(Some(object)) => Some(Seen::Present(object)),
-            Ok(None) => Some(Seen::Absent),
+            Ok(Event::Apply(object) | Event::InitApply(object) | Event::Delete(object))
+                if object.name_any() != wanted =>
+            {
+                None
+            }
+            Ok(Event::Apply(object) | Event::InitApply(object)) => {
+                is_listed = true;
+                Some(Seen::Present(object))
+            }
+            Ok(Event::InitDone) => (!is_listed).then_some(Seen::Absent),
+            Ok(Event::Delete(_)) => Some(Seen::Absent),
             Err(fault) => Some(Seen::Failed(Fault::of(&fault))),
         })
+    })
+}
+
+/// Objects to watch, and how.
+#[derive(Debug, Clone)]
+pub(crate) struct Watched<K> {
+    pub(crate) api: Api<K>,
+    /// How long one watch lasts. A connection that is silent for five seconds more is given up.
+    pub(crate) watch_for: Duration,
+}
+
+/// The events of a watch, for ever. After a failure it begins anew with a list, so an event says that it goes on. The next
+/// attempt comes after 0.8 s at first and after 30 s later.
+pub(crate) fn events<K>(
+    Watched { api, watch_for }: Watched<K>,
+    selected: watcher::Config,
+) -> impl Stream<Item = watcher::Result<Event<K>>> + Send + use<K>
+where
+    K: Resource + Clone + Debug + DeserializeOwned + Send + 'static,
+{
+    let seconds = u32::try_from(watch_for.as_secs()).unwrap_or(u32::MAX);
+    let config = selected.timeout(seconds.max(1));
+    let begin = move || Box::pin(watcher(api.clone(), config.clone()));
+    let running = begin();
+    let attempts = (running, begin, DefaultBackoff::default(), None);
+    futures::stream::unfold(attempts, async |(mut running, begin, mut backoff, pause)| {
+        if let Some(pause) = pause {
+            tokio::time::sleep(pause).await;
+            running = begin();
+        }
+        let event = next(&mut running).await;
+        let pause = match &event {
+            Ok(_) => {
+                backoff.reset();
+                None
+            }
+            Err(_) => Some(backoff.next().unwrap_or(LONGEST_PAUSE)),
+        };
+        Some((event, (running, begin, backoff, pause)))
     })
 }
 
@@ -55,18 +116,41 @@ pub(crate) async fn next<T>(stream: &mut (impl Stream<Item = T> + Unpin)) -> T {
     }
 }
 
-impl Fault {
-    fn of(fault: &watcher::Error) -> Self {
-        let kind_is_unknown = match fault {
-            watcher::Error::InitialListFailed(kube::Error::Api(status)) => status.code == 404,
-            _ => false,
-        };
-        Self { why: one_line(fault), kind_is_unknown }
+impl From<Fault> for crate::Fault {
+    fn from(Fault { why, is_forbidden, .. }: Fault) -> Self {
+        Self { why, is_forbidden }
     }
 }
 
-/// An error of kube in one line. Its text has that of its causes.
-pub(crate) fn one_line(fault: &impl Display) -> String {
-    let why: String = fault.to_string().chars().take(LONGEST_FAULT).collect();
+impl Fault {
+    pub(crate) fn of(fault: &watcher::Error) -> Self {
+        let code = match fault {
+            watcher::Error::InitialListFailed(kube::Error::Api(status))
+            | watcher::Error::WatchStartFailed(kube::Error::Api(status)) => status.code,
+            _ => 0,
+        };
+        let kind_is_unknown = code == 404 && matches!(fault, watcher::Error::InitialListFailed(_));
+        Self { why: one_line(fault), kind_is_unknown, is_forbidden: code == 403 }
+    }
+}
+
+/// Why a request has failed.
+pub(crate) fn fault_of(fault: &kube::Error) -> crate::Fault {
+    let is_forbidden = matches!(fault, kube::Error::Api(status) if status.code == 403);
+    crate::Fault { why: one_line(fault), is_forbidden }
+}
+
+/// An error of kube in one line, with those causes that its text does not have.
+pub(crate) fn one_line(fault: &dyn Error) -> String {
+    let mut text = fault.to_string();
+    let mut next = fault.source();
+    while let Some(cause) = next {
+        let why = cause.to_string();
+        if !text.contains(&why) {
+            text = format!("{text}: {why}");
+        }
+        next = cause.source();
+    }
+    let why: String = text.chars().take(LONGEST_FAULT).collect();
     why.replace(char::is_control, " ")
 }

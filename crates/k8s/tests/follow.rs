@@ -31,6 +31,7 @@ impl Following {
             url: format!("http://{address}"),
             service_account: "/none".into(),
             answer_within: Duration::from_secs(1),
+            watch_for: Duration::from_secs(2),
         };
         let cluster = Cluster::connect(&access).unwrap();
         let keys = EniConfigKeys { annotation: "an/pods".to_owned(), label: "zone".to_owned() };
@@ -97,7 +98,7 @@ impl Following {
 
     async fn until_fault(&mut self, text: &str) {
         let says = |news: &News| match news {
-            News::Health { fault: Some(fault), .. } => fault.contains(text),
+            News::Health { fault: Some(fault), .. } => fault.why.contains(text),
             _ => false,
         };
         self.until(text, says).await;
@@ -225,6 +226,34 @@ async fn watch_goes_on_after_trouble_in_its_midst() {
         }
         following.until_subnet("subnet-c").await;
     }
+}
+
+/// A fault that is over is no fault any more, though the object has not changed meanwhile.
+#[tokio::test]
+async fn end_of_trouble_is_news_though_nothing_changes() {
+    let mut following = Following::start(served()).await;
+    following.until_subnet("subnet-a").await;
+    following.sim.set_mood(Mood::Refusing(503));
+    let of_config = |news: &News, is_well: bool| match news {
+        News::Health { of: "its ENIConfig", fault } => fault.is_none() == is_well,
+        _ => false,
+    };
+    following.until("fault", |news| of_config(news, false)).await;
+    following.sim.set_mood(Mood::Well);
+    following.until("end of the fault", |news| of_config(news, true)).await;
+}
+
+/// Somebody cuts the connections of the watches without a word, as a firewall does.
+#[tokio::test]
+async fn connection_that_is_cut_in_silence_is_given_up() {
+    let mut following = Following::start(served()).await;
+    following.until_subnet("subnet-a").await;
+    following.sim.set_mood(Mood::Cut);
+    following.sim.put(CONFIGS, config("a", "subnet-c"));
+    following.until_subnet("subnet-c").await;
+    let faults = following.seen.iter();
+    let faults = faults.filter(|news| matches!(news, News::Health { fault: Some(_), .. }));
+    assert_eq!(faults.count(), 0, "it goes on without a fault: {:?}", following.seen);
 }
 
 /// The API server takes connections and never answers, at first or later.

@@ -1,4 +1,4 @@
-//! For tests: an API server that serves list, get, watch, create and merge patch from memory, and that can
+//! For tests: an API server that serves list, get, watch, create and patch from memory, and that can
 //! misbehave. It must not know what the objects mean.
 //!
 //! A collection is the path of its list, such as `/api/v1/nodes`. `PUT /_sim/object?collection=…` and `DELETE
@@ -33,10 +33,12 @@ pub enum Mood {
     Garbled,
     /// It has forgotten old versions: watches end with 410.
     Forgetful,
+    /// Well, but watches that run neither end nor say anything more, as if somebody had cut their connections without a word.
+    Cut,
 }
 
 impl Mood {
-    /// The mood in words: `well`, `silent`, `garbled`, `forgetful`, `refusing 401`, `slow 500` (milliseconds).
+    /// The mood in words: `well`, `silent`, `garbled`, `forgetful`, `cut`, `refusing 401`, `slow 500` (milliseconds).
     #[must_use]
     pub fn parse(text: &str) -> Option<Self> {
         let (word, number) = text.split_once(' ').unwrap_or((text, ""));
@@ -45,6 +47,7 @@ impl Mood {
             "silent" => Some(Mood::Silent),
             "garbled" => Some(Mood::Garbled),
             "forgetful" => Some(Mood::Forgetful),
+            "cut" => Some(Mood::Cut),
             "refusing" => number.parse().ok().map(Mood::Refusing),
             "slow" => number.parse().ok().map(|ms| Mood::Slow(Duration::from_millis(ms))),
             _ => None,

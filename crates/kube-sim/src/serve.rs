@@ -6,13 +6,13 @@ use std::time::Duration;
 use axum::Router;
 use axum::body::{Body, Bytes};
 use axum::extract::{Query, State as Shared};
-use axum::http::{Method, StatusCode, Uri, header};
+use axum::http::{HeaderMap, Method, StatusCode, Uri, header};
 use axum::response::{IntoResponse as _, Response};
 use axum::routing::put;
 use futures::stream;
 use serde_json::{Value, json};
 
-use crate::store::{merge, name_of};
+use crate::store::{merge, merge_conditions, name_of};
 use crate::{KubeSim, Mood};
 
 /// When a watch ends that nobody has given another time. Source: Kubernetes, `--min-request-timeout`.
@@ -64,6 +64,7 @@ async fn answer(
     method: Method,
     uri: Uri,
     Query(parameters): Query<Parameters>,
+    headers: HeaderMap,
     body: Bytes,
 ) -> Response {
     let mood = {
@@ -72,7 +73,7 @@ async fn answer(
         state.mood
     };
     match mood {
-        Mood::Well | Mood::Forgetful => {}
+        Mood::Well | Mood::Forgetful | Mood::Cut => {}
         Mood::Refusing(code) => return status(code, "the server refuses"),
         Mood::Silent => std::future::pending().await,
         Mood::Slow(pause) => tokio::time::sleep(pause).await,
@@ -86,7 +87,7 @@ async fn answer(
         }
         "GET" => get(&sim, path, &parameters),
         "POST" => json_text(put_and_wake(&sim, path, body).to_string()),
-        "PATCH" => patch(&sim, path, body),
+        "PATCH" => patch(&sim, path, body, is_strategic(&headers)),
         _ => status(405, "no such method"),
     }
 }
@@ -112,12 +113,28 @@ fn get(sim: &KubeSim, path: &str, parameters: &Parameters) -> Response {
     json_text(list.to_string())
 }
 
-fn patch(sim: &KubeSim, path: &str, patch: Value) -> Response {
+/// Lists of a strategic merge patch are merged by a key.
+fn is_strategic(headers: &HeaderMap) -> bool {
+    headers
+        .get(header::CONTENT_TYPE)
+        .is_some_and(|it| it == "application/strategic-merge-patch+json")
+}
+
+fn patch(sim: &KubeSim, path: &str, mut patch: Value, is_strategic: bool) -> Response {
     // A subresource is a part of its object.
     let path = path.trim_end_matches("/status");
     let (collection, name) = path.rsplit_once('/').unwrap_or((path, ""));
     let found = sim.state().store.get(collection, name).cloned();
     let Some(mut object) = found else { return status(404, "there is no such object") };
+    for key in ["resourceVersion", "uid"] {
+        let expected = &patch["metadata"][key];
+        if expected.is_string() && *expected != object["metadata"][key] {
+            return status(409, "the object is another one by now");
+        }
+    }
+    if is_strategic {
+        merge_conditions(&object, &mut patch);
+    }
     merge(&mut object, patch);
     if name_of(&object) != name {
         return status(422, "a name cannot change");
@@ -144,11 +161,14 @@ fn watch(sim: KubeSim, collection: &str, parameters: &Parameters, mood: Mood) ->
         async move {
             loop {
                 changed.mark_unchanged();
-                let (changes, is_over) = {
+                let (changes, is_over, mood) = {
                     let state = sim.state();
                     let changes = state.store.changes(&collection, &selector, version);
-                    (changes, state.n_moods != n_moods)
+                    (changes, state.n_moods != n_moods, state.mood)
                 };
+                if is_over && mood == Mood::Cut {
+                    std::future::pending::<()>().await;
+                }
                 if is_over {
                     return None;
                 }
@@ -184,6 +204,7 @@ fn status_object(code: u16, message: &str) -> Value {
         401 => "Unauthorized",
         403 => "Forbidden",
         404 => "NotFound",
+        409 => "Conflict",
         410 => "Expired",
         _ => "InternalError",
     };

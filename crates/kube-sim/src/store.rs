@@ -53,7 +53,7 @@ impl Store {
 
     /// The objects that a field selector selects.
     pub(crate) fn list(&self, collection: &str, selector: &str) -> Vec<Value> {
-        let all = self.objects.iter().filter(|((of, _), _)| of == collection);
+        let all = self.objects.iter().filter(|((of, _), _)| is_in(of, collection));
         all.map(|(_, object)| object).filter(|it| is_selected(it, selector)).cloned().collect()
     }
 
@@ -61,7 +61,7 @@ impl Store {
     pub(crate) fn changes(&self, collection: &str, selector: &str, version: u64) -> Vec<Stored> {
         let later = self.changes.iter().filter(|change| {
             change.version > version
-                && change.collection == collection
+                && is_in(&change.collection, collection)
                 && is_selected(&change.object, selector)
         });
         later.cloned().collect()
@@ -71,6 +71,24 @@ impl Store {
         let (version, collection) = (self.version, collection.to_owned());
         self.changes.push(Stored { version, collection, kind, object });
     }
+}
+
+/// Whether the objects of `of` are in `collection`, which may be that of all namespaces.
+fn is_in(of: &str, collection: &str) -> bool {
+    let in_all = || {
+        let (before, within) = of.split_once("/namespaces/")?;
+        let (_namespace, kind) = within.split_once('/')?;
+        Some(format!("{before}/{kind}"))
+    };
+    of == collection || in_all().is_some_and(|of| of == collection)
+}
+
+/// Completes the conditions of a strategic merge patch by those of `object` with other types.
+pub(crate) fn merge_conditions(object: &Value, patch: &mut Value) {
+    let Some(conditions) = patch["status"]["conditions"].as_array_mut() else { return };
+    let named: Vec<_> = conditions.iter().map(|it| it["type"].clone()).collect();
+    let kept = object["status"]["conditions"].as_array().into_iter().flatten();
+    conditions.extend(kept.filter(|it| !named.contains(&it["type"])).cloned());
 }
 
 /// The object's name; empty without one.

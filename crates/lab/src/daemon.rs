@@ -52,6 +52,8 @@ pub(crate) enum Input {
     Start,
     /// A sandbox needs an address. Its caller gives up at `deadline`.
     Add { sandbox: SandboxId, deadline: Timestamp },
+    /// The pods that are bound to the node and have not started, by their indexes among all pods.
+    Bound(BTreeSet<usize>),
     /// The caller of an Add gave up.
     Cancel(SandboxId),
     /// A sandbox has ended.

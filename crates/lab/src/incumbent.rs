@@ -134,7 +134,8 @@ impl Daemon for Incumbent {
             Input::Metadata { tag, enis } => self.resume(tag, Given::Metadata(enis), now),
             Input::Timer(Timer::Slept(tag)) => self.resume(tag, Given::Slept, now),
             // The daemon answers an Add at once, before its caller can give up.
-            Input::Cancel(_) | Input::Device { .. } => Vec::new(),
+            // It does not ask the API server for pods.
+            Input::Bound(_) | Input::Cancel(_) | Input::Device { .. } => Vec::new(),
             Input::Timer(Timer::Saved(_) | Timer::Tick) => Vec::new(),
         }
     }

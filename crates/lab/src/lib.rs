@@ -25,4 +25,4 @@ mod tidepool;
 pub mod trace;
 
 pub use cloud::SetupError;
-pub use run::{Outcome, Setup, Strategy, run};
+pub use run::{Outcome, PodStart, Setup, Strategy, run};

@@ -31,6 +31,9 @@ const METADATA_READ: Duration = Duration::from_millis(1);
 /// network card, subnet, subnet range, addresses and prefixes.
 const METADATA_PATHS: (u32, u32) = (1, 8);
 
+/// From a pod's binding to the news of it on its node. An assumption: one event of a watch.
+const NEWS: Duration = Duration::from_millis(100);
+
 /// The numbers of the random streams. Each consumer has its own, so that none changes another's
 /// numbers.
 const KUBELET: u64 = 2;
@@ -77,6 +80,17 @@ pub struct Setup {
     pub lasts: Duration,
     /// Determines all random choices.
     pub seed: u64,
+    /// What happens between a pod's binding to its node and its ADD.
+    pub start: PodStart,
+}
+
+/// What happens between a pod's binding to its node and its ADD.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct PodStart {
+    /// The time that the kubelet takes for volumes and the like. It counts as no wait.
+    pub lead: Duration,
+    /// Whether our daemon learns of bound pods from the API server.
+    pub is_seen: bool,
 }
 
 /// The result of a simulation.
@@ -121,6 +135,8 @@ enum SimEvent {
     Answered { sandbox: SandboxId, answer: Result<Ipv4Addr, &'static str> },
     /// The kubelet starts a pod's sandbox, perhaps again.
     Sandbox { pod: usize },
+    /// The API server shows a node the pods that are bound to it.
+    News { node: usize },
     /// The plugin gives up waiting.
     GivenUp { sandbox: SandboxId },
     /// A pod ends by itself.
@@ -228,6 +244,7 @@ impl<'a> Run<'a> {
             }
             SimEvent::Answered { sandbox, answer } => self.answered(sandbox, answer),
             SimEvent::Sandbox { pod } => self.start_sandbox(pod),
+            SimEvent::News { node } => self.tell_of_bound(node),
             SimEvent::GivenUp { sandbox } => self.give_up(sandbox),
             SimEvent::PodEnds { pod } => self.delete_pod(pod),
             SimEvent::InstanceEnds { node } => self.end_instance(node),
@@ -339,7 +356,11 @@ impl<'a> Run<'a> {
     }
 
     fn finish(self) -> Outcome {
-        let waiting = self.pods.iter().filter(|pod| pod.is_waiting()).map(|pod| pod.created);
+        let waiting = self
+            .pods
+            .iter()
+            .filter(|pod| pod.is_waiting())
+            .map(|pod| pod.created + self.setup.start.lead);
         let waiting: Vec<_> = waiting.collect();
         let calls = self.cloud.calls();
         let score = self.tally.finish(self.strategy, calls, self.bound, &waiting, self.end);

@@ -7,7 +7,7 @@ use ipam::block::BlockKind;
 use ipam::policy::{Families, FamilyPolicy, Placement, Policy, Targets, Timing, WarmSettings};
 use ipnet::Ipv4Net;
 
-use crate::run::Setup;
+use crate::run::{PodStart, Setup};
 use crate::spec::{NodeSpec, Subnet, VpcSpec};
 use crate::trace::{self, Trace, TraceAction, TraceStep};
 
@@ -201,6 +201,7 @@ fn case(&(name, kind, targets): &Rule, shape: Shape) -> Case {
         trace: shape.trace,
         lasts: shape.lasts,
         seed: SEED,
+        start: PodStart::default(),
     };
     Case { policy: name.to_owned(), setup }
 }

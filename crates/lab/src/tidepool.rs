@@ -60,11 +60,12 @@ impl Tidepool {
             Input::Add { sandbox, deadline } => Some(Event::Add {
                 request: add_request(sandbox),
                 key: key(sandbox),
-                pod: Pod { name: format!("pod-{}", sandbox.pod), ..Pod::default() },
+                pod: pod(sandbox.pod),
                 netns: format!("/run/netns/{}-{}", sandbox.pod, sandbox.attempt),
                 node_local: NodeLocal::Taken,
                 deadline,
             }),
+            Input::Bound(pods) => Some(Event::PodsExpected(pods.into_iter().map(pod).collect())),
             Input::Cancel(sandbox) => Some(Event::Cancel { request: add_request(sandbox) }),
             Input::Del(sandbox) => {
                 Some(Event::Del { request: del_request(sandbox), key: key(sandbox) })
@@ -173,6 +174,10 @@ impl Daemon for Tidepool {
     fn ready(&self, now: Timestamp) -> bool {
         self.engine.ready(now).is_ok()
     }
+}
+
+fn pod(n: usize) -> Pod {
+    Pod { name: format!("pod-{n}"), ..Pod::default() }
 }
 
 fn key(sandbox: SandboxId) -> AttachmentKey {

@@ -8,11 +8,13 @@ use ipam::policy::Placement;
 use service_url::ServiceUrl;
 
 use crate::registry::{
-    AWS_VPC_K8S_CNI_CUSTOM_NETWORK_CFG, CLUSTER_ENDPOINT, ENI_CONFIG_ANNOTATION_DEF,
-    ENI_CONFIG_LABEL_DEF, KUBERNETES_SERVICE_HOST, KUBERNETES_SERVICE_PORT, MY_NODE_NAME,
-    TIDEPOOL_KUBERNETES, TIDEPOOL_SERVICE_ACCOUNT, TIDEPOOL_SETTINGS, TIDEPOOL_SETTINGS_LABEL,
+    ANNOTATE_POD_IP, AWS_VPC_K8S_CNI_CUSTOM_NETWORK_CFG, CLUSTER_ENDPOINT,
+    ENI_CONFIG_ANNOTATION_DEF, ENI_CONFIG_LABEL_DEF, KUBERNETES_SERVICE_HOST,
+    KUBERNETES_SERVICE_PORT, MY_NODE_NAME, Setting, TIDEPOOL_EARLY_DEMAND, TIDEPOOL_KUBERNETES,
+    TIDEPOOL_NODE_ANNOTATIONS, TIDEPOOL_NODE_CONDITION, TIDEPOOL_SERVICE_ACCOUNT,
+    TIDEPOOL_SETTINGS, TIDEPOOL_SETTINGS_LABEL, TIDEPOOL_STARTUP_TAINT,
 };
-use crate::{SettingError, Variables};
+use crate::{SettingError, Source, Variables};
 
 /// How the daemon uses the API server.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -39,6 +41,25 @@ pub struct SettingsMaps {
     pub name: String,
     /// The node's label that names its group.
     pub group_label: String,
+    /// Whether somebody has set `TIDEPOOL_SETTINGS`.
+    pub is_set: bool,
+}
+
+/// What the daemon does for this node and its pods at the API server.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct OnNode {
+    /// `TIDEPOOL_EARLY_DEMAND`.
+    pub early_demand: bool,
+    /// Whether somebody has set it.
+    pub early_demand_is_set: bool,
+    /// `TIDEPOOL_NODE_ANNOTATIONS`.
+    pub annotations: bool,
+    /// `TIDEPOOL_NODE_CONDITION`.
+    pub condition: bool,
+    /// `TIDEPOOL_STARTUP_TAINT`.
+    pub startup_taint: Option<String>,
+    /// `ANNOTATE_POD_IP`.
+    pub pod_annotations: bool,
 }
 
 /// `TIDEPOOL_KUBERNETES`.
@@ -57,10 +78,11 @@ pub(crate) fn api_server(variables: &Variables) -> Result<ApiServer, SettingErro
     let url = url(variables)?;
     let service_account = variables.path(&TIDEPOOL_SERVICE_ACCOUNT)?;
     let wanted = wanted(variables)?;
-    let by_eni_config = placement(variables)? == Placement::ByEniConfig;
-    if wanted == Use::Never && by_eni_config {
-        let needs = "the API server names the node's ENIConfig: set TIDEPOOL_KUBERNETES=auto too";
-        return Err(variables.error(&AWS_VPC_K8S_CNI_CUSTOM_NETWORK_CFG, needs));
+    if wanted == Use::Never
+        && let Some(setting) = what_needs_it(variables)?
+    {
+        let needs = "only the API server can do it: set TIDEPOOL_KUBERNETES=auto too";
+        return Err(variables.error(setting, needs));
     }
     if wanted == Use::Never {
         return Ok(ApiServer::Unused("TIDEPOOL_KUBERNETES=false"));
@@ -74,10 +96,57 @@ pub(crate) fn api_server(variables: &Variables) -> Result<ApiServer, SettingErro
         (Some(_), None) => "MY_NODE_NAME is not set; the manifest takes it from spec.nodeName",
     };
     let needs = format!("the API server is needed, but {missing}");
-    match (by_eni_config, wanted) {
-        (true, _) => Err(variables.error(&AWS_VPC_K8S_CNI_CUSTOM_NETWORK_CFG, &needs)),
-        (false, Use::Always) => Err(variables.error(&TIDEPOOL_KUBERNETES, &needs)),
-        (false, Use::IfKnown | Use::Never) => Ok(ApiServer::Unused(missing)),
+    match (what_needs_it(variables)?, wanted) {
+        (Some(setting), _) => Err(variables.error(setting, &needs)),
+        (None, Use::Always) => Err(variables.error(&TIDEPOOL_KUBERNETES, &needs)),
+        (None, Use::IfKnown | Use::Never) => Ok(ApiServer::Unused(missing)),
+    }
+}
+
+/// The first setting that asks for something which only the API server can do.
+fn what_needs_it(variables: &Variables) -> Result<Option<&'static Setting>, SettingError> {
+    let OnNode { annotations, condition, startup_taint, pod_annotations, .. } = on_node(variables)?;
+    let by_eni_config = placement(variables)? == Placement::ByEniConfig;
+    let needs = [
+        (by_eni_config, &AWS_VPC_K8S_CNI_CUSTOM_NETWORK_CFG),
+        (startup_taint.is_some(), &TIDEPOOL_STARTUP_TAINT),
+        (condition, &TIDEPOOL_NODE_CONDITION),
+        (annotations, &TIDEPOOL_NODE_ANNOTATIONS),
+        (pod_annotations, &ANNOTATE_POD_IP),
+    ];
+    Ok(needs.into_iter().find(|(is_wanted, _)| *is_wanted).map(|(_, setting)| setting))
+}
+
+/// What is done for this node and its pods.
+pub(crate) fn on_node(variables: &Variables) -> Result<OnNode, SettingError> {
+    let taint = variables.text(&TIDEPOOL_STARTUP_TAINT).map(str::to_owned);
+    if taint.as_deref().is_some_and(|key| !is_qualified_name(key)) {
+        let expected = "expected the key of a taint, such as example.com/agent-not-ready";
+        return Err(variables.error(&TIDEPOOL_STARTUP_TAINT, expected));
+    }
+    Ok(OnNode {
+        early_demand: variables.boolean(&TIDEPOOL_EARLY_DEMAND)?,
+        early_demand_is_set: is_set(variables, &TIDEPOOL_EARLY_DEMAND),
+        annotations: variables.boolean(&TIDEPOOL_NODE_ANNOTATIONS)?,
+        condition: variables.boolean(&TIDEPOOL_NODE_CONDITION)?,
+        startup_taint: taint,
+        pod_annotations: variables.boolean(&ANNOTATE_POD_IP)?,
+    })
+}
+
+fn is_set(variables: &Variables, setting: &'static Setting) -> bool {
+    variables.effective(setting).1 != Source::Default
+}
+
+/// Source: Kubernetes, "Labels and Selectors", "Syntax and character set".
+fn is_qualified_name(key: &str) -> bool {
+    let is_part = |byte: u8| byte.is_ascii_alphanumeric() || b"-._".contains(&byte);
+    let is_text = |text: &str, longest| {
+        !text.is_empty() && text.len() <= longest && text.bytes().all(is_part)
+    };
+    match key.split_once('/') {
+        Some((prefix, name)) => is_text(prefix, 253) && is_text(name, 63),
+        None => is_text(key, 63),
     }
 }
 
@@ -108,7 +177,8 @@ pub(crate) fn settings_maps(variables: &Variables) -> Result<Option<SettingsMaps
         _ if text == "off" => Ok(None),
         Some((namespace, name)) if is_name(namespace) && is_name(name) => {
             let (namespace, name) = (namespace.to_owned(), name.to_owned());
-            Ok(Some(SettingsMaps { namespace, name, group_label }))
+            let is_set = is_set(variables, setting);
+            Ok(Some(SettingsMaps { namespace, name, group_label, is_set }))
         }
         Some(_) | None => Err(variables.error(setting, "expected NAMESPACE/NAME or off")),
     }
@@ -188,6 +258,16 @@ mod tests {
         refused(&format!("{custom} {host}"), "AWS_VPC", "MY_NODE_NAME is not set");
         let off = format!("{custom} {host} MY_NODE_NAME=n TIDEPOOL_KUBERNETES=false");
         refused(&off, "AWS_VPC", "set TIDEPOOL_KUBERNETES=auto");
+        for set in ["TIDEPOOL_STARTUP_TAINT=a.io/b", "TIDEPOOL_NODE_CONDITION=true"] {
+            let (name, _) = set.split_once('=').unwrap();
+            refused(set, name, "HOST is not set");
+            refused(
+                &format!("{set} TIDEPOOL_KUBERNETES=false"),
+                name,
+                "set TIDEPOOL_KUBERNETES=auto",
+            );
+        }
+        refused("TIDEPOOL_STARTUP_TAINT=a/b/c", "TIDEPOOL_STARTUP_TAINT=", "expected the key");
         refused("KUBERNETES_SERVICE_HOST=a/b", "KUBERNETES_SERVICE_HOST=", "expected a name");
     }
 }

@@ -47,7 +47,7 @@ pub use self::env_file::{EnvFileError, LineFault};
 use self::family::Asked;
 pub use self::install::InstallSettings;
 pub use self::introspection::{BindAddress, ipamd_settings, network_settings};
-pub use self::kubernetes::{ApiServer, SettingsMaps};
+pub use self::kubernetes::{ApiServer, OnNode, SettingsMaps};
 pub use self::limits::{assumed_limits, known_limits, known_types, known_vcpus};
 pub use self::listing::help;
 pub use self::policy::{policy, pool_warnings, setting_warnings, warnings};
@@ -154,6 +154,8 @@ pub struct Settings {
     pub api_server: ApiServer,
     /// `TIDEPOOL_EVENTS`.
     pub events: bool,
+    /// What the daemon does for this node and its pods at the API server.
+    pub on_node: OnNode,
     /// `TIDEPOOL_SETTINGS` and `TIDEPOOL_SETTINGS_LABEL`; `None` if the first is `off`.
     pub settings_maps: Option<SettingsMaps>,
     /// `MY_NODE_NAME`.
@@ -270,6 +272,7 @@ impl Settings {
             eni_config_keys: kubernetes::eni_config_keys(variables),
             api_server: kubernetes::api_server(variables)?,
             events: variables.boolean(&TIDEPOOL_EVENTS)?,
+            on_node: kubernetes::on_node(variables)?,
             settings_maps: kubernetes::settings_maps(variables)?,
             node_name: variables.text(&MY_NODE_NAME).map(str::to_owned),
             max_enis: variables.optional_number(&MAX_ENI, 1, u16::MAX)?,

@@ -2,7 +2,8 @@
 
 use ipam::block::BlockKind;
 use ipam::policy::{
-    Families, FamilyPolicy, Limits, Placement, Policy, Targets, Timing, WarmSettings,
+    Families, FamilyPolicy, HOST_NETWORK_PODS, Limits, Placement, Policy, Targets, Timing,
+    WarmSettings,
 };
 
 use crate::registry::{
@@ -11,9 +12,6 @@ use crate::registry::{
 };
 use crate::{SettingError, Settings};
 
-/// Pods that need no address of their own, since they share the node's network: the CNI's own
-/// and kube-proxy's. Source: AWS, "Maximum Pods per instance type".
-const HOST_NETWORK_PODS: u32 = 2;
 /// The most pods with prefixes on instances with few and with many vCPUs.
 /// Source: AWS, EKS best practices, "Prefix mode".
 const PREFIX_MAX_PODS: (u32, u32) = (110, 250);
@@ -257,7 +255,7 @@ mod tests {
         let limits = crate::known_limits("m5.large").unwrap();
         let policy = policy(&settings, limits, Some(2)).unwrap();
         assert_eq!(policy.placement, Placement::ByEniConfig);
-        assert_eq!((policy.max_pods, limits.capacity(&policy)), (20, 18));
+        assert_eq!((limits.max_pods(&policy), limits.capacity(&policy)), (20, 18));
     }
 
     #[test]

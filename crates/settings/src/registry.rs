@@ -367,6 +367,16 @@ settings! {
         "The directory of the service account, with `token` and `ca.crt`";
     TIDEPOOL_EVENTS: Cluster, Value("true"),
         "Events are sent: on a pod that gets no address, on the node if a permission is missing or a subnet is full";
+    TIDEPOOL_EARLY_DEMAND: Cluster, Value("true"),
+        "Pods that are bound to the node and have not started count as demand, so that their addresses come before their ADDs";
+    TIDEPOOL_NODE_ANNOTATIONS: Cluster, Value("false"),
+        "The node is annotated with its capacity, its max pods and its prefixes";
+    TIDEPOOL_NODE_CONDITION: Cluster, Value("false"),
+        "The node's condition `NetworkUnavailable` says whether a pod could get an address";
+    TIDEPOOL_STARTUP_TAINT: Cluster, Unset,
+        "The key of a taint that is taken off the node once a pod could get an address";
+    ANNOTATE_POD_IP: Cluster, Value("false"),
+        "Pods are annotated with their address, `vpc.amazonaws.com/pod-ips`";
     TIDEPOOL_SETTINGS: Cluster, Value("kube-system/tidepool-settings"),
         "The `ConfigMap` with live settings for all nodes, `NAMESPACE/NAME`; `off`: none is read";
     TIDEPOOL_SETTINGS_LABEL: Cluster, Value("eks.amazonaws.com/nodegroup"),
@@ -439,9 +449,6 @@ settings! {
         .only(false);
     ENABLE_MULTI_NIC: NotBuilt, Value("false"),
         "Pods use network cards other than the first",
-        .only(false);
-    ANNOTATE_POD_IP: NotBuilt, Value("false"),
-        "Pods are annotated with their address",
         .only(false);
     DISABLE_NETWORK_RESOURCE_PROVISIONING: NotBuilt, Value("false"),
         "The daemon neither grows nor shrinks the pool",

@@ -107,6 +107,8 @@ pub(crate) struct Counts {
     delegated: u64,
     /// A count of ADDs that wait for an address.
     waiting: u64,
+    /// A count of pods that are bound to the node and ask for an address soon.
+    expected: u64,
 }
 
 /// The pool, indented, with a newline at the end.
@@ -149,6 +151,7 @@ pub(crate) fn sums(counts: v1::PoolCounts) -> Counts {
         prefixes: counts.prefixes,
         delegated: counts.delegated,
         waiting: counts.waiting,
+        expected: counts.expected,
     }
 }
 

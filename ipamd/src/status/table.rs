@@ -40,11 +40,15 @@ fn sums(view: &v1::ViewReply) -> String {
         waiting,
         quarantined,
         delegated: _,
+        expected,
     } = view.counts.unwrap_or_default();
     let mut text = format!(
         "{total} addresses: {assigned} used, {cooling} cooling, {quarantined} quarantined, {free} free; \
          {prefixes} prefixes; {waiting} pods waiting"
     );
+    if expected > 0 {
+        text.push_str(&format!(", {expected} about to start"));
+    }
     if let Some(v1::PoolCounts { assigned, cooling, quarantined, prefixes, .. }) = view.ipv6_counts
     {
         text.push_str(&format!(

@@ -11,6 +11,8 @@ pub(super) struct Why<'a> {
     /// the last ADD was refused, else `unknown`.
     state: &'a str,
     now_ms: u64,
+    /// When the API server first showed that the pod is bound to this node and has not started; `null` if it does not.
+    expected_ms: Option<u64>,
     /// When the daemon started.
     started_ms: u64,
     attachments: Vec<Attachment<'a>>,
@@ -96,6 +98,7 @@ pub(super) fn shape(reply: &v1::WhyReply) -> Why<'_> {
     };
     Why {
         state,
+        expected_ms: (reply.expected_ms > 0).then_some(reply.expected_ms),
         now_ms: reply.now_ms,
         started_ms: reply.started_ms,
         attachments: reply.attachments.iter().map(|it| attachment(it, reply.now_ms)).collect(),

@@ -25,6 +25,7 @@ mod limits;
 mod live_settings;
 mod metrics;
 mod migration;
+mod node_object;
 mod outside;
 mod place;
 mod questions;

@@ -216,9 +216,10 @@ impl Counters {
     }
 
     /// The daemon serves its socket.
-    pub(crate) fn has_started(&self) {
-        // The labels of amazon-vpc-cni-k8s: no failure, success, without the API server.
-        let seconds = self.startup_seconds.with_label_values(&["", "true", "false"]);
+    pub(crate) fn has_started(&self, with_api_server: bool) {
+        // The labels of amazon-vpc-cni-k8s: no failure, success, whether the API server is used.
+        let with_api_server = if with_api_server { "true" } else { "false" };
+        let seconds = self.startup_seconds.with_label_values(&["", "true", with_api_server]);
         seconds.observe(self.started.elapsed().as_secs_f64());
     }
 

@@ -95,6 +95,8 @@ metrics! {
         "Time until the subnet has no free address, by EC2's answers within a day; no sample unless they fall";
     WAITING_ADDS: Gauge "tidepool_waiting_adds" []
         "ADDs that wait for an address";
+    EXPECTED_PODS: Gauge "tidepool_expected_pods" []
+        "Pods that are bound to the node and have not asked for an address yet; each counts for a minute at most";
     RUNTIME_SANDBOXES: Gauge "tidepool_runtime_sandboxes" []
         "Sandboxes of the container runtime, ready or not; no sample while the runtime does not answer";
     CALLS_IN_FLIGHT: Gauge "tidepool_ec2_calls_in_flight" []

@@ -87,13 +87,15 @@ pub(crate) fn view() -> PoolView {
             free: 13,
             quarantined: 1,
             delegated: 2,
+            expected: 6,
             ..Counts::default()
         },
         second: Some(FamilyView {
             kind: BlockKind::V6Prefix,
             counts: Counts { assigned: 2, cooling: 5, ..Counts::default() },
         }),
-        capacity: Capacity { enis: 2, addresses: 288 },
+        eni_config: None,
+        capacity: Capacity { enis: 2, addresses: 288, pods: 110 },
         subnets: [(subnet_id("subnet-1"), subnet())].into(),
         held_back: [
             (Action::CreateEni, Duration::from_millis(2_500)),

@@ -43,7 +43,7 @@ fn counters() -> Counters {
     counters.add_arrived();
     counters.del_arrived();
     counters.request(RequestKind::Del, Outcome::Released, Duration::from_millis(20));
-    counters.has_started();
+    counters.has_started(true);
     counters.node_is_known();
     counters.reconciled(Reconciled::BlockGone, 3);
     counters.reconciled(Reconciled::UsedAddressGone, 2);
@@ -121,7 +121,7 @@ fn page_shows_state_and_counts() {
         "awscni_reconcile_count{fn=\"eniIPPoolReconcileDel\"} 3",
         "awscni_force_removed_ips 2",
         "awscni_force_removed_enis 0",
-        "awscni_ipamd_startup_duration_seconds_count{failure_reason=\"\",success=\"true\",with_api_server=\"false\"} 1",
+        "awscni_ipamd_startup_duration_seconds_count{failure_reason=\"\",success=\"true\",with_api_server=\"true\"} 1",
         "awscni_ipamd_node_initialization_duration_seconds_count{success=\"true\"} 1",
         "tidepool_ready 1",
         "tidepool_tasks 9",

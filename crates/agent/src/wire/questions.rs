@@ -33,13 +33,14 @@ pub(crate) fn whom(request: v1::WhyRequest) -> Result<Whom, Status> {
 
 /// How a pod stands, without the times of the answer.
 pub(crate) fn why(standings: Standings, last: Option<Refused>) -> v1::WhyReply {
-    let Standings { attachments, in_flight, unready_enis, not_ready } = standings;
+    let Standings { attachments, in_flight, unready_enis, not_ready, expected } = standings;
     v1::WhyReply {
         attachments: attachments.into_iter().map(standing).collect(),
         last_refusal: last.map(last_refusal),
         in_flight,
         unready_enis: unready_enis.into_iter().map(unready_eni).collect(),
         not_ready: not_ready.map(refused),
+        expected_ms: expected.map_or(0, |at| at.as_millis()),
         now_ms: 0,
         started_ms: 0,
     }

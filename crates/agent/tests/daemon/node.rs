@@ -281,7 +281,8 @@ fn config(directory: &Path) -> Config {
         notes: Notes::default(),
         settings_refused: agent::SettingsRefused::default(),
         tracer: otlp::Tracer::off(),
-        refusals: tokio::sync::mpsc::channel(1).0,
+        with_api_server: false,
+        pod_news: tokio::sync::mpsc::channel(1).0,
         inherited: Record::default(),
     }
 }

@@ -73,6 +73,15 @@ impl<'a> Context<'a> {
         }
     }
 
+    /// The name of the node's ENIConfig, if custom networking asks for one and the cluster has named it.
+    pub(super) fn eni_config_name(self) -> Option<&'a str> {
+        let answer = self.eni_config.filter(|_| self.policy.placement == Placement::ByEniConfig)?;
+        Some(match answer {
+            EniConfigAnswer::Found(config) => &config.name,
+            EniConfigAnswer::Missing { name } | EniConfigAnswer::Unusable { name, .. } => name,
+        })
+    }
+
     /// Why no ENIConfig can be used, while custom networking asks for one.
     pub(super) fn eni_config_fault(self) -> Option<String> {
         match (self.policy.placement, self.eni_config) {

@@ -118,6 +118,12 @@ impl Demand {
         self.promises.iter()
     }
 
+    /// The pods that wait for an address or have a promise.
+    pub(super) fn pods(&self) -> impl Iterator<Item = &Pod> {
+        let promised = self.promises.values().map(|promise| &promise.pod);
+        self.waiters.iter().map(|waiter| &waiter.pod).chain(promised)
+    }
+
     /// The attachments that wait for an address or have a promise.
     pub(super) fn adding(&self) -> impl Iterator<Item = &AttachmentKey> {
         self.waiters.iter().map(|waiter| &waiter.key).chain(self.promises.keys())

@@ -18,6 +18,7 @@ impl Engine {
             in_flight: self.calls.in_flight().take(Standings::MOST).map(in_flight).collect(),
             unready_enis: self.unready_enis(),
             not_ready: self.ready(now).err(),
+            expected: self.expected.since(whom),
         }
     }
 

@@ -6,7 +6,7 @@ mod situation;
 use std::time::Duration;
 
 use self::hysteresis::Hysteresis;
-pub(super) use self::situation::Sources;
+pub(super) use self::situation::{Demanded, Sources};
 use super::calls::{Calls, Pressure};
 use super::context::Context;
 use super::inventory::Inventory;
@@ -54,7 +54,7 @@ pub(super) struct Supplying<'a> {
     pub(super) calls: &'a mut Calls,
     pub(super) journal: &'a mut Journal,
     pub(super) inventory: &'a mut Inventory,
-    pub(super) n_waiting: usize,
+    pub(super) demanded: Demanded,
     pub(super) pressure: Pressure,
     pub(super) cx: Context<'a>,
 }
@@ -158,7 +158,7 @@ impl Supplying<'_> {
             calls: self.calls,
             inventory: self.inventory,
             record: self.journal.record(),
-            n_waiting: self.n_that_wait_for(family),
+            demanded: Demanded { n_waiting: self.n_that_wait_for(family), ..self.demanded },
             pressure: self.pressure,
             family: policy,
             cx,
@@ -188,7 +188,7 @@ impl Supplying<'_> {
             (Family::V4, Needs::Each) => self.supply.v6.plan.n_unserved,
             (Family::V4, Needs::Any) | (Family::V6, _) => 0,
         };
-        self.n_waiting.saturating_sub(usize::try_from(in_vain).unwrap_or(usize::MAX))
+        self.demanded.n_waiting.saturating_sub(usize::try_from(in_vain).unwrap_or(usize::MAX))
     }
 
     fn start_growth(&mut self, family: Family, growth: Growth) {
@@ -207,7 +207,9 @@ impl Supplying<'_> {
             let supply = self.supply.of(family);
             supply.miss(self.cx);
             let (free, wanted) = (supply.plan.n_free, supply.plan.n_wanted);
-            let why = Reason::Short { free, wanted, waiting: self.n_waiting as u64 };
+            let Demanded { n_waiting, n_expected } = self.demanded;
+            let (waiting, expected) = (n_waiting as u64, n_expected as u64);
+            let why = Reason::Short { free, wanted, waiting, expected };
             self.calls.start(call, why, self.journal, now);
         }
     }

@@ -16,6 +16,7 @@ use crate::eni::{BlockState, Eni, Origin};
 use crate::event::RefusalCode;
 use crate::id::{EniId, SecurityGroupId, SubnetId};
 use crate::place::Place;
+use crate::policy::HOST_NETWORK_PODS;
 use crate::record::Assignment;
 use crate::retry::Subject;
 use crate::subnets::Allowance;
@@ -32,14 +33,16 @@ impl Engine {
         let (record, cx) = (self.journal.record(), self.site.at(now));
         let enis = self.eni_views(now);
         let main = cx.families().policy().kind;
+        let expected = self.demanded(now).n_expected as u64;
+        let counts = |family, enis: &_| Counts { expected, ..self.sum(family, enis) };
         let others = cx.families().policies().map(|policy| policy.kind);
         let second = others
             .filter(|kind| *kind != main)
-            .map(|kind| FamilyView { kind, counts: self.sum(kind.family(), &enis) });
+            .map(|kind| FamilyView { kind, counts: counts(kind.family(), &enis) });
         PoolView {
             kind: main,
             limits: cx.limits,
-            counts: self.sum(main.family(), &enis),
+            counts: counts(main.family(), &enis),
             second: second.last(),
             enis,
             foreign: self
@@ -56,6 +59,7 @@ impl Engine {
             lost: self.lost(),
             other_groups: self.other_groups(now),
             refuted_hints: self.inventory.refuted_hints(),
+            eni_config: cx.eni_config_name().map(str::to_owned),
             capacity: self.capacity(),
             subnets: self.subnet_views(now),
             held_back: self.calls.held_back().clone(),
@@ -289,7 +293,9 @@ impl Engine {
         let blocks = u64::from(enis) * u64::from(limits.blocks_per_eni().min(learnt));
         let delegated: usize = self.pool.enis.values().map(Eni::n_delegated).sum();
         let blocks = blocks.saturating_sub(delegated as u64);
-        Capacity { enis, addresses: blocks.saturating_mul(main.size()) }
+        let addresses = blocks.saturating_mul(main.size());
+        let pods = addresses.saturating_add(HOST_NETWORK_PODS.into());
+        Capacity { enis, addresses, pods: pods.min(self.site.policy.max_pods.into()) }
     }
 }
 

@@ -30,6 +30,7 @@ pub(super) struct Planner<'a> {
     pub(super) now: Timestamp,
     pub(super) totals: Totals,
     n_waiting: u64,
+    n_expected: u64,
     n_over_max_pods: u64,
     /// Prefixes to delegate that are not here and not under way.
     n_lacking_to_delegate: u64,
@@ -66,12 +67,15 @@ impl<'a> Planner<'a> {
         let cooling: u64 = serving().map(|eni| eni.tally.cooling).sum();
         let max_pods = u64::from(policy.max_pods);
         let n_waiting = u64::from(situation.n_waiting).min(max_pods.saturating_sub(live));
+        let n_expected =
+            u64::from(situation.n_expected).min(max_pods.saturating_sub(live + n_waiting));
         let mut totals = Totals {
             addresses: serving().map(|eni| eni.tally.addresses).sum(),
-            used: live + cooling + n_waiting,
+            used: live + cooling + n_waiting + n_expected,
             prefixes: serving().map(|eni| u64::from(eni.tally.prefixes)).sum(),
             idle_prefixes: serving().map(|eni| u64::from(eni.tally.idle_prefixes)).sum(),
         };
+        totals.idle_prefixes -= idle_prefixes_for(n_expected, &totals, family.kind.size());
         let pending = serving().filter_map(|eni| eni.pending);
         let creating = situation.creating.iter().map(|eni| eni.blocks);
         pending.chain(creating).for_each(|blocks| totals.add(blocks));
@@ -89,6 +93,7 @@ impl<'a> Planner<'a> {
             now,
             totals,
             n_waiting,
+            n_expected,
             n_over_max_pods: u64::from(situation.n_waiting) - n_waiting,
             n_lacking_to_delegate: to_delegate - promised,
             on_enis: vec![Portion::default(); situation.enis.len()],
@@ -253,7 +258,9 @@ impl<'a> Planner<'a> {
     }
 
     pub(super) fn finish(self, surplus: Surplus) -> Plan {
-        let n_unserved = self.totals.used.saturating_sub(self.totals.addresses);
+        // Pods that have asked come first.
+        let used = self.totals.used - self.n_expected;
+        let n_unserved = used.saturating_sub(self.totals.addresses);
         let mut growth = Vec::new();
         let mut asked = self.asked();
         for (eni, portion) in self.situation.enis.iter().zip(&self.on_enis) {
@@ -283,6 +290,13 @@ impl<'a> Planner<'a> {
             again_at: self.again_at,
         }
     }
+}
+
+/// How many idle prefixes the pods will take that are about to start. Other free addresses serve first.
+fn idle_prefixes_for(n_expected: u64, totals: &Totals, size: u64) -> u64 {
+    let free = (totals.addresses + n_expected).saturating_sub(totals.used);
+    let elsewhere = free.saturating_sub(totals.idle_prefixes * size);
+    n_expected.saturating_sub(elsewhere).div_ceil(size).min(totals.idle_prefixes)
 }
 
 impl Portion {

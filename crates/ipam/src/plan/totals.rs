@@ -9,7 +9,7 @@ pub(super) const PREFIX_SIZE: u64 = 16;
 #[derive(Debug, Clone, Copy, Default)]
 pub(super) struct Totals {
     pub(super) addresses: u64,
-    /// Live, resting, or wanted by a waiting pod.
+    /// Live, resting, or wanted by a pod that waits or is about to start.
     pub(super) used: u64,
     pub(super) prefixes: u64,
     pub(super) idle_prefixes: u64,

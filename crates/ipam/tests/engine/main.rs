@@ -1,6 +1,6 @@
 //! The engine as its caller sees it: events in, effects out, against a fake EC2 with a memory.
 //!
-//! `flapping`, `fuzz`, `histories`, `idle`, `promptness` and `queue` try random cases. The variable
+//! `expected`, `flapping`, `fuzz`, `histories`, `idle`, `promptness` and `queue` try random cases. The variable
 //! `PROPTEST_CASES` sets their number; by default all take seconds. `PROPTEST_CASES=100000 cargo test -p
 //! ipam --release` fills a night. A failure prints the smallest case that still fails. Its seed goes into
 //! `tests/proptest-regressions` and is tried first from then on. A seed becomes worthless when the
@@ -19,6 +19,7 @@ mod ec2_silent;
 mod egress;
 mod errors;
 mod excluded;
+mod expected;
 mod flapping;
 mod foreign_blocks;
 mod fuzz;

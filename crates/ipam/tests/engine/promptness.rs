@@ -26,7 +26,7 @@ use std::time::Duration;
 use ipam::block::BlockKind;
 use ipam::call::{Action, CallError, CallErrorKind, CallId, CallOutput, Ec2Call, EniFacts};
 use ipam::event::{Answer, Event, LinkState, RequestId};
-use ipam::id::{EniId, SubnetId};
+use ipam::id::{EniId, Pod, SubnetId};
 use ipam::policy::Limits;
 use ipam::time::Timestamp;
 use proptest::prelude::*;
@@ -62,6 +62,11 @@ enum LoadStep {
         second: bool,
         free_blocks: FreeBlocks,
     },
+    /// The API server shows `n` pods that are about to start, whether or not it is true.
+    Expect {
+        first: usize,
+        n: usize,
+    },
     /// EC2 throttles the next `n` mutating calls.
     Throttle {
         n: u32,
@@ -86,6 +91,7 @@ fn cases() -> impl Strategy<Value = PromptnessCase> {
         5 => prop_oneof![1..1_000_u64, 1_000..40_000_u64, 40_000..400_000_u64]
             .prop_map(|ms| LoadStep::Pass { ms }),
         1 => (any::<bool>(), free_blocks()).prop_map(|(second, free_blocks)| LoadStep::FreeBlocks { second, free_blocks }),
+        2 => pods().prop_map(|(first, n)| LoadStep::Expect { first, n }),
         1 => (1..4_u32).prop_map(|n| LoadStep::Throttle { n }),
     ];
     let grow_delay = prop::sample::select(vec![0, 0, 50]).prop_map(Duration::from_millis);
@@ -224,6 +230,12 @@ impl PromptnessModel {
                     free_blocks.put(&mut self.node.ec2, subnet);
                 }
                 // No check here: the engine cannot know of this change yet.
+            }
+            LoadStep::Expect { first, n } => {
+                let pod = |n| Pod { name: format!("pod-{n}"), ..Pod::default() };
+                let pods = (*first..first + n).map(|n| pod(n % PODS)).collect();
+                self.node.send(Event::PodsExpected(pods));
+                self.observe();
             }
             LoadStep::Throttle { n } => self.to_throttle = *n,
         }

@@ -119,7 +119,7 @@ impl<'a> Run<'a> {
             self.pods[pod].node = Some(node);
             self.pods[pod].stage = Stage::Scheduled;
             self.note_place(node);
-            self.events.push(self.now, SimEvent::Sandbox { pod });
+            self.bind(pod, node);
         }
     }
 

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use ipam::time::Timestamp;
 
-use super::{Run, SimEvent};
+use super::{NEWS, PodStart, Run, SimEvent};
 use crate::daemon::{Input, SandboxId};
 
 /// The kubelet's wait after a failed sandbox, and the share of it that it adds at most. Source:
@@ -86,6 +86,22 @@ impl Run<'_> {
         self.tell(node, Input::Add { sandbox, deadline: self.now + PLUGIN_TIMEOUT });
     }
 
+    /// A pod has been bound to `node`. Its sandbox starts when the kubelet has done what comes before.
+    pub(super) fn bind(&mut self, pod: usize, node: usize) {
+        let PodStart { lead, is_seen } = self.setup.start;
+        if is_seen {
+            self.push_in(NEWS, SimEvent::News { node });
+        }
+        self.push_in(lead, SimEvent::Sandbox { pod });
+    }
+
+    pub(super) fn tell_of_bound(&mut self, node: usize) {
+        let starts =
+            |pod: &&usize| matches!(self.pods[**pod].stage, Stage::Scheduled | Stage::Asking);
+        let bound = self.nodes[node].pods.iter().filter(starts).copied().collect();
+        self.tell(node, Input::Bound(bound));
+    }
+
     /// Whether this sandbox waits for the daemon's answer.
     fn is_asking(&self, sandbox: SandboxId) -> bool {
         let pod = &self.pods[sandbox.pod];
@@ -126,7 +142,7 @@ impl Run<'_> {
     fn pod_runs(&mut self, pod: usize, address: Ipv4Addr) {
         let found = &mut self.pods[pod];
         found.stage = Stage::Running(address);
-        self.tally.pod_runs(found.created, self.now);
+        self.tally.pod_runs(found.created + self.setup.start.lead, self.now);
         if let Some(life) = found.life {
             self.push_in(life, SimEvent::PodEnds { pod });
         }

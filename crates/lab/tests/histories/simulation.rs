@@ -12,7 +12,7 @@ use ec2_model::response::Response;
 use ipam::block::Block;
 use ipam::call::{CallId, Ec2Call};
 use ipam::event::{Effect, Event, HostNat, LinkState};
-use ipam::id::AttachmentKey;
+use ipam::id::{AttachmentKey, Pod as PodFacts};
 use ipam::kernel_report::KernelReport;
 use ipam::policy::{Families, FamilyPolicy, Limits, Needs};
 use ipam::time::Timestamp;
@@ -250,11 +250,19 @@ impl Simulation {
             StepAction::UnassignByHand { which } => self.unassign_by_hand(node, which),
             StepAction::ChangeGroups { which, choice } => self.change_groups(node, which, choice),
             StepAction::ChangeRanges { choice } => self.ranges = metadata::ranges(choice),
+            StepAction::ExpectPods { ref pods } => self.expect(node, pods),
             StepAction::Terminate => self.terminate(node),
             StepAction::ChangePolicy(ref change) => self.change_policy(node, change),
             StepAction::ChangeLimits(ref error) => self.change_limits(node, error),
             StepAction::ChangeFamilies { dual } => self.change_families(node, dual),
         }
+    }
+
+    /// Names pods as [`pods`](super::pods) names the first sandbox of a slot. Slots beyond those of the node have none.
+    fn expect(&mut self, node: usize, pods: &[usize]) {
+        let name = |pod: &usize| format!("n{node}p{pod}s1");
+        let pods = pods.iter().map(|pod| PodFacts { name: name(pod), ..PodFacts::default() });
+        self.tell(node, Event::PodsExpected(pods.collect()));
     }
 
     fn change_policy(&mut self, node: usize, change: &PolicyChange) {

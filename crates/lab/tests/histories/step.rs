@@ -24,6 +24,8 @@ const GROUPS_STREAM: u64 = 21;
 const RANGES_STREAM: u64 = 22;
 /// The number of the random stream of changed families and of EC2's faults with IPv6.
 const FAMILIES_STREAM: u64 = 24;
+/// The number of the random stream of the API server's news.
+const NEWS_STREAM: u64 = 25;
 
 /// A step of a history.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -122,6 +124,11 @@ pub(super) enum StepAction {
     ChangeRanges {
         /// The index among the choices of ranges.
         choice: usize,
+    },
+    /// The API server shows that pods are about to start, whether or not it is true.
+    ExpectPods {
+        /// Their numbers.
+        pods: Vec<usize>,
     },
     /// The instance is terminated.
     Terminate,
@@ -251,6 +258,10 @@ pub(super) fn steps_of(seed: u64, n_nodes: usize) -> Vec<HistoryStep> {
     });
     let mut rng = Rng::with_stream(seed, RANGES_STREAM);
     insert(&mut steps, &mut rng, n_nodes, |rng| StepAction::ChangeRanges { choice: rng.index(3) });
+    let mut rng = Rng::with_stream(seed, NEWS_STREAM);
+    insert(&mut steps, &mut rng, n_nodes, |rng| StepAction::ExpectPods {
+        pods: (0..rng.index(2 * N_PODS)).map(|_| rng.index(3 * N_PODS)).collect(),
+    });
     let mut rng = Rng::with_stream(seed, FAMILIES_STREAM);
     insert(&mut steps, &mut rng, n_nodes, |rng| match rng.index(3) {
         0 => StepAction::ChangeFamilies { dual: setting::dual(rng) },

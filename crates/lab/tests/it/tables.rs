@@ -7,7 +7,7 @@ use ipam::block::BlockKind;
 use ipam::policy::{Families, FamilyPolicy, Placement, Policy, Targets, Timing, WarmSettings};
 use lab::spec::{NodeSpec, Subnet, VpcSpec};
 use lab::trace::{TraceAction, TraceStep};
-use lab::{Setup, Strategy, run};
+use lab::{PodStart, Setup, Strategy, run};
 
 /// A setting of the tables: warm ENIs or prefixes, warm addresses, minimum addresses.
 #[derive(Debug, Clone, Copy)]
@@ -60,6 +60,7 @@ fn check(instance_type: &str, kind: BlockKind, setting: Setting, pods: u32, per_
         trace: (0..pods).map(create).collect(),
         lasts: gap * pods + Duration::from_secs(300),
         seed: 1,
+        start: PodStart::default(),
     };
     for strategy in Strategy::ALL {
         let row = format!("{} {instance_type} {kind:?} {setting:?} {pods}", strategy.as_str());

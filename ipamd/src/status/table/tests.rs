@@ -71,10 +71,12 @@ fn view() -> v1::ViewReply {
             waiting: 0,
             quarantined: 3,
             delegated: 1,
+            expected: 4,
         }),
         in_flight: vec!["attach eni-2".into()],
         blocked: vec!["subnet-a is full".into()],
         server_version: "0.1.0".into(),
+        capacity: None,
         limits: Some(v1::InstanceLimits {
             enis: 3,
             addresses_per_eni: 10,
@@ -128,7 +130,7 @@ limits: 3 ENIs, 10 addresses on each, prefixes (EC2)
  default/web-0  10.0.0.17  eni-0  3h 12m  0123456789ab  eth0
  -              10.0.0.9   eni-0  5s      0123456789ab  eth0
 
-36 addresses: 2 used, 2 cooling, 3 quarantined, 29 free; 2 prefixes; 0 pods waiting
+36 addresses: 2 used, 2 cooling, 3 quarantined, 29 free; 2 prefixes; 0 pods waiting, 4 about to start
 delegated: 10.0.0.48/28 on eni-0
 foreign ENI: eni-f
 in flight: attach eni-2
@@ -190,7 +192,7 @@ fn json_keys_stay_the_same() {
     );
     assert_eq!(
         keys(&json["counts"]),
-        "assigned cooling delegated free prefixes quarantined total waiting"
+        "assigned cooling delegated expected free prefixes quarantined total waiting"
     );
     assert_eq!(keys(&json["limits"]), "addresses_per_eni enis from prefixes");
     assert_eq!(json["pods"][0]["address"], "10.0.0.17");

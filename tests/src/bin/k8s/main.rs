@@ -13,6 +13,7 @@ mod helm;
 mod incumbent;
 mod install;
 mod ipv6;
+mod node_object;
 mod reach;
 mod sets;
 mod speed;
@@ -80,6 +81,8 @@ enum Check {
     Restarts,
     Crashes,
     ApiServerAway,
+    NodeObject,
+    BoundPods,
     Jobs,
     StatefulSet,
     HostNetwork,
@@ -94,7 +97,7 @@ enum Check {
 }
 
 impl Check {
-    const ALL: [Self; 19] = [
+    const ALL: [Self; 21] = [
         Self::Pods,
         Self::Services,
         Self::ScaleDown,
@@ -103,6 +106,8 @@ impl Check {
         Self::Restarts,
         Self::Crashes,
         Self::ApiServerAway,
+        Self::NodeObject,
+        Self::BoundPods,
         Self::Jobs,
         Self::StatefulSet,
         Self::HostNetwork,
@@ -126,6 +131,8 @@ impl Check {
             | Self::Restarts
             | Self::Crashes
             | Self::ApiServerAway
+            | Self::NodeObject
+            | Self::BoundPods
             | Self::Jobs
             | Self::StatefulSet
             | Self::HostNetwork
@@ -171,6 +178,12 @@ impl Check {
                 "api-server-away",
                 "the API server is away for a minute: a sandbox that dies gets an address again",
             ),
+            Self::NodeObject => {
+                ("node-object", "taint, condition and annotations of nodes, annotations of pods")
+            }
+            Self::BoundPods => {
+                ("bound-pods", "pods that are bound and cannot start yet: their addresses are here")
+            }
             Self::Jobs => ("jobs", "a Job with 60 short pods, 20 at a time"),
             Self::StatefulSet => ("stateful-set", "a StatefulSet, started and updated pod by pod"),
             Self::HostNetwork => {
@@ -213,6 +226,8 @@ impl Check {
             Self::Restarts => changes::restarts(k8s, story).await,
             Self::Crashes => changes::crashes(k8s, story).await,
             Self::ApiServerAway => apart::api_server_away(k8s, story).await,
+            Self::NodeObject => node_object::node_object(k8s, story).await,
+            Self::BoundPods => node_object::bound_pods(k8s, story).await,
             Self::Jobs => sets::jobs(k8s, story).await,
             Self::StatefulSet => sets::stateful_set(k8s, story).await,
             Self::HostNetwork => sets::host_network(k8s, story).await,

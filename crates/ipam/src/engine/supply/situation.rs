@@ -15,6 +15,15 @@ use crate::policy::FamilyPolicy;
 use crate::pool::Pool;
 use crate::record::Record;
 
+/// The pods for which the pool must have an address now.
+#[derive(Debug, Clone, Copy)]
+pub(in crate::engine) struct Demanded {
+    /// Those that have asked for one.
+    pub(in crate::engine) n_waiting: usize,
+    /// Those that are bound to the node and ask soon.
+    pub(in crate::engine) n_expected: usize,
+}
+
 /// The parts from which a situation is made.
 #[derive(Clone, Copy)]
 pub(in crate::engine) struct Sources<'a> {
@@ -22,7 +31,7 @@ pub(in crate::engine) struct Sources<'a> {
     pub(in crate::engine) calls: &'a Calls,
     pub(in crate::engine) inventory: &'a Inventory,
     pub(in crate::engine) record: &'a Record,
-    pub(in crate::engine) n_waiting: usize,
+    pub(in crate::engine) demanded: Demanded,
     pub(in crate::engine) pressure: Pressure,
     /// The family that is planned.
     pub(in crate::engine) family: FamilyPolicy,
@@ -33,7 +42,8 @@ impl Sources<'_> {
     /// The situation of the node in one family. Only the main family of the policy has a say in ENIs other than the
     /// primary one, if the primary ENI alone carries the other family.
     pub(super) fn situation(self, learnt: &Learnt) -> Situation {
-        let Sources { pool, calls, inventory, n_waiting, pressure, family, cx, .. } = self;
+        let Sources { pool, calls, inventory, demanded, pressure, family, cx, .. } = self;
+        let count = |n: usize| u32::try_from(n).unwrap_or(u32::MAX);
         let is_main = family == cx.families().policy();
         let concerns = |eni: &&Eni| is_main || family.is_carried_by(eni.origin == Origin::Primary);
         let mut enis: Vec<_> = pool.enis.values().filter(concerns).collect();
@@ -54,7 +64,8 @@ impl Sources<'_> {
             enis: enis.into_iter().map(|eni| self.eni_supply(eni)).collect(),
             creating: creating.collect(),
             n_foreign: inventory.n_foreign(),
-            n_waiting: u32::try_from(n_waiting).unwrap_or(u32::MAX),
+            n_waiting: count(demanded.n_waiting),
+            n_expected: count(demanded.n_expected),
             n_to_delegate: if is_main { delegation::n_lacking(pool, cx) } else { 0 },
             subnets: subnets.iter().map(|subnet| self.subnet_supply(subnet)).collect(),
             no_subnet: self.no_subnet(),

@@ -87,6 +87,8 @@ pub(super) enum Step {
     VpcRanges(&'static [&'static str]),
     /// The cluster has an ENIConfig with this subnet, or none.
     EniConfig(Option<&'static str>),
+    /// The API server shows that these pods are about to start, whether or not it is true.
+    PodsExpected(Vec<usize>),
 }
 
 /// What the container runtime lists.
@@ -186,6 +188,7 @@ pub(super) fn steps() -> impl Strategy<Value = Vec<Step>> {
         3 => prop::sample::select(RANGES.to_vec()).prop_map(Step::VpcRanges),
         2 => prop::sample::select(vec![None, Some("subnet-none"), Some(SUBNET), Some(SUBNET)])
             .prop_map(Step::EniConfig),
+        3 => prop::collection::vec(0..2 * PODS, 0..PODS).prop_map(Step::PodsExpected),
         2 => (prop_oneof![2 => Just(0), 1 => 1..4_usize], prop::sample::select(GROUPS.to_vec()))
             .prop_map(|(eni, groups)| Step::Groups { eni, groups }),
         1 => delegating_policies().prop_map(Step::Policy),

@@ -8,7 +8,7 @@ use ipam::block::Block;
 use ipam::call::{CallError, CallErrorKind, CallId, CallOutput, Ec2Call};
 use ipam::eni_config::EniConfigAnswer;
 use ipam::event::{Event, HostNat, LinkState, RequestId};
-use ipam::id::{AttachmentKey, BootId, EniId};
+use ipam::id::{AttachmentKey, BootId, EniId, Pod};
 use ipam::policy::{Needs, Placement};
 use ipam::record::{Assignment, Change, Record};
 use ipam::time::Timestamp;
@@ -170,6 +170,10 @@ impl HistoryModel {
             Step::EniConfig(None) => {
                 let name = "us-east-1a".to_owned();
                 self.node.change_eni_config(EniConfigAnswer::Missing { name });
+            }
+            Step::PodsExpected(pods) => {
+                let pod = |n: &usize| Pod { name: format!("pod-{n}"), ..Pod::default() };
+                self.node.send(Event::PodsExpected(pods.iter().map(pod).collect()));
             }
             Step::Limits(limits) => {
                 self.has_changed = true;
