@@ -28,7 +28,8 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("cni-plugin", &["cni", "datapath", "failpoint", "log-file", "proto"]),
     ("command-line", &["settings"]),
     ("datapath", &["failpoint", "mac"]),
-    ("ec2-model", &["instance-types", "mac"]),
+    ("ec2-api", &[]),
+    ("ec2-model", &["ec2-api", "instance-types", "mac"]),
     ("failpoint", &[]),
     ("installer", &[]),
     ("instance-types", &[]),
@@ -66,6 +67,7 @@ const LAYERS: &[(&str, &[&str])] = &[
 /// The third-party packages that a package must not use.
 const FOREIGN: &[(&str, &[&str])] = &[
     ("ipam", &["tokio", "aws-sdk-ec2", "rtnetlink", "tonic", "tracing", "rustix"]),
+    ("ec2-api", &["tokio", "axum", "quick-xml", "rtnetlink", "rustix"]),
     ("ec2-model", &["tokio", "axum", "quick-xml", "rtnetlink", "rustix"]),
     ("lab", &["tokio", "rtnetlink", "rustix"]),
     ("cni", &["tokio", "tonic", "rtnetlink", "rustix"]),
