@@ -22,6 +22,7 @@ use serde_json::Value;
 
 /// Each package, and which of ours its code may use. Tests may use more.
 const LAYERS: &[(&str, &[&str])] = &[
+    ("address-plan", &["ec2-api"]),
     ("agent", &["datapath", "failpoint", "ipam", "proto"]),
     ("aws", &["ipam", "mac", "service-url"]),
     ("cni", &[]),
@@ -67,6 +68,7 @@ const LAYERS: &[(&str, &[&str])] = &[
 /// The third-party packages that a package must not use.
 const FOREIGN: &[(&str, &[&str])] = &[
     ("ipam", &["tokio", "aws-sdk-ec2", "rtnetlink", "tonic", "tracing", "rustix"]),
+    ("address-plan", &["tokio", "axum", "quick-xml", "rtnetlink", "rustix"]),
     ("ec2-api", &["tokio", "axum", "quick-xml", "rtnetlink", "rustix"]),
     ("ec2-model", &["tokio", "axum", "quick-xml", "rtnetlink", "rustix"]),
     ("lab", &["tokio", "rtnetlink", "rustix"]),

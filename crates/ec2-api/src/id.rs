@@ -47,7 +47,9 @@ macro_rules! id {
             /// The id with the lower bits of `number` as its digits, as many as fit.
             #[must_use]
             pub fn from_number(number: u128) -> Self {
-                Self(format!("{}-{:0width$x}", $prefix, number & ((1 << (4 * $n_digits)) - 1), width = $n_digits))
+                let n_bits: u32 = 4 * $n_digits;
+                let mask = u128::MAX.checked_shr(128u32.saturating_sub(n_bits)).unwrap_or(0);
+                Self(format!("{}-{:0width$x}", $prefix, number & mask, width = $n_digits))
             }
         }
 
