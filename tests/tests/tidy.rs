@@ -30,7 +30,7 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("command-line", &["settings"]),
     ("datapath", &["failpoint", "mac"]),
     ("ec2-api", &[]),
-    ("ec2-model", &["ec2-api", "instance-types", "mac"]),
+    ("ec2-model", &["address-plan", "ec2-api", "instance-types", "mac"]),
     ("failpoint", &[]),
     ("installer", &[]),
     ("instance-types", &[]),

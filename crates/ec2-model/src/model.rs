@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::time::Duration;
 
+use address_plan::resource::Sample;
 use ec2_api::schedule::Schedule;
 
 use crate::calls::{CallLog, CallRecord};
@@ -301,6 +302,12 @@ impl Model {
     pub fn instance_with_key(&self, key_id: &str) -> Option<InstanceId> {
         let mut ids = self.resources.instances.keys();
         ids.find(|id| imds::access_key_id(id) == key_id).cloned()
+    }
+
+    /// What Amazon VPC IPAM finds in the region at `now`: all resources of an account.
+    pub fn sample(&mut self, account: &str, now: SimTime) -> Sample {
+        self.advance(now);
+        self.view().sample(account)
     }
 
     /// The log of all calls.
