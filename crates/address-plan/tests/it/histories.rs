@@ -13,7 +13,7 @@ use address_plan::request::{
     AllocateIpamPoolCidr, CreateIpamPool, DeleteIpamPool, DeprovisionIpamPoolCidr,
 };
 use address_plan::resource::Resource;
-use address_plan::response::{Allocation, Holder, PoolCidrState, Response};
+use address_plan::response::{Allocation, Holder, PoolCidr, PoolCidrState, Response};
 use ec2_api::tag::Tags;
 use ec2_api::{Rng, SimTime};
 use ipnet::{IpNet, Ipv4Net};
@@ -146,12 +146,16 @@ impl Game {
         let ipam_pool_id = self.pools[pool].clone();
         match it.cidr {
             Some(cidr) => {
-                let usable = !matches!(it.state, PoolCidrState::FailedProvision(..));
+                let served = self.seen[pool].cidrs.contains(&cidr);
                 self.world
                     .call(DeprovisionIpamPoolCidr { ipam_pool_id, cidr: Some(cidr) })
                     .unwrap();
-                let still = self.world.cidrs(&self.pools[pool].clone());
-                if usable && !still.iter().any(|other| other.id == it.id) {
+                // A failed attempt may stand beside the CIDR itself, which goes first.
+                let serves = |it: &PoolCidr| {
+                    it.cidr == Some(cidr) && !matches!(it.state, PoolCidrState::FailedProvision(..))
+                };
+                let still = self.world.cidrs(&self.pools[pool].clone()).iter().any(serves);
+                if served && !still {
                     // What rested in it is gone with it.
                     self.resting.retain(|(of, range, _)| *of != pool || !cidr.contains(range));
                 }
