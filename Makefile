@@ -108,6 +108,8 @@ bench: deps-bench plugin ## what deciding and the whole path cost: time, EC2 cal
 	cargo build --workspace --release
 	$(say) "bench: the planner and the engine on the largest node"
 	cargo bench -p ipam --bench plan
+	$(say) "bench: an allocation in the address plan"
+	cargo bench -p address-plan --bench allocate
 	$(say) "bench: the whole path"
 	@TIDEPOOL_BIN=$(CARGO_TARGET_DIR)/release $(CARGO_TARGET_DIR)/release/bench
 

@@ -22,13 +22,15 @@ use serde_json::Value;
 
 /// Each package, and which of ours its code may use. Tests may use more.
 const LAYERS: &[(&str, &[&str])] = &[
+    ("address-plan", &["ec2-api"]),
     ("agent", &["datapath", "failpoint", "ipam", "otlp", "proto", "trace-context"]),
     ("aws", &["ipam", "mac", "service-url"]),
     ("cni", &[]),
     ("cni-plugin", &["cni", "datapath", "failpoint", "log-file", "proto", "trace-context"]),
     ("command-line", &["settings"]),
     ("datapath", &["failpoint", "mac"]),
-    ("ec2-model", &["instance-types", "mac"]),
+    ("ec2-api", &[]),
+    ("ec2-model", &["address-plan", "ec2-api", "instance-types", "mac"]),
     ("failpoint", &[]),
     ("installer", &[]),
     ("instance-types", &[]),
@@ -69,6 +71,8 @@ const LAYERS: &[(&str, &[&str])] = &[
 /// The third-party packages that a package must not use.
 const FOREIGN: &[(&str, &[&str])] = &[
     ("ipam", &["tokio", "aws-sdk-ec2", "rtnetlink", "tonic", "tracing", "rustix"]),
+    ("address-plan", &["tokio", "axum", "quick-xml", "rtnetlink", "rustix"]),
+    ("ec2-api", &["tokio", "axum", "quick-xml", "rtnetlink", "rustix"]),
     ("ec2-model", &["tokio", "axum", "quick-xml", "rtnetlink", "rustix"]),
     ("lab", &["tokio", "rtnetlink", "rustix"]),
     ("cni", &["tokio", "tonic", "rtnetlink", "rustix"]),

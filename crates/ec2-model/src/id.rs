@@ -5,92 +5,9 @@
 use std::fmt;
 use std::str::FromStr;
 
-use serde::{Deserialize, Serialize};
+use ec2_api::id;
 
 use crate::error::ApiError;
-
-/// Whether `text` is `prefix`, a dash and 17 hexadecimal digits. Old resources have 8 digits.
-fn is_well_formed(text: &str, prefix: &str) -> bool {
-    text.strip_prefix(prefix).and_then(|rest| rest.strip_prefix('-')).is_some_and(|digits| {
-        matches!(digits.len(), 8 | 17)
-            && digits.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'))
-    })
-}
-
-/// Declares the newtype of one kind of id. EC2's codes for malformed ids follow no rule, so each is
-/// given in full.
-macro_rules! id {
-    ($(#[$doc:meta])* $name:ident, $prefix:literal, $malformed:literal) => {
-        $(#[$doc])*
-        ///
-        /// Parsing accepts the prefix, a dash and 17 (or 8) lower-case hexadecimal digits.
-        #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-        #[serde(try_from = "String", into = "String")]
-        pub struct $name(String);
-
-        impl $name {
-            /// The text before the dash.
-            pub const PREFIX: &'static str = $prefix;
-
-            /// The id as text.
-            #[must_use]
-            pub fn as_str(&self) -> &str {
-                &self.0
-            }
-
-            /// The id with the digits of another resource's id. So what exists once for each of
-            /// those resources needs no random number.
-            #[must_use]
-            pub fn with_digits_of(other: &str) -> Self {
-                let digits = other.rsplit_once('-').map_or(other, |(_, digits)| digits);
-                Self(format!("{}-{digits}", $prefix))
-            }
-
-            /// The id with the lower 68 bits of `number` as its digits.
-            #[must_use]
-            pub fn from_number(number: u128) -> Self {
-                Self(format!("{}-{:017x}", $prefix, number & ((1 << 68) - 1)))
-            }
-        }
-
-        impl FromStr for $name {
-            type Err = ApiError;
-
-            fn from_str(text: &str) -> Result<Self, ApiError> {
-                if is_well_formed(text, $prefix) {
-                    return Ok(Self(text.to_owned()));
-                }
-                Err(ApiError::new($malformed, format!("Invalid id: \"{text}\"")))
-            }
-        }
-
-        impl TryFrom<String> for $name {
-            type Error = ApiError;
-
-            fn try_from(text: String) -> Result<Self, ApiError> {
-                text.parse()
-            }
-        }
-
-        impl From<$name> for String {
-            fn from(id: $name) -> String {
-                id.0
-            }
-        }
-
-        impl fmt::Display for $name {
-            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str(&self.0)
-            }
-        }
-
-        impl fmt::Debug for $name {
-            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str(&self.0)
-            }
-        }
-    };
-}
 
 id!(
     /// A VPC.

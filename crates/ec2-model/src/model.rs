@@ -4,6 +4,9 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::time::Duration;
 
+use address_plan::resource::Sample;
+use ec2_api::schedule::Schedule;
+
 use crate::calls::{CallLog, CallRecord};
 use crate::config::{Config, Throttling};
 use crate::error::ApiError;
@@ -18,7 +21,7 @@ use crate::response::{AttachmentStatus, InstanceState, Response};
 use crate::rng::Rng;
 use crate::throttle::Throttle;
 use crate::time::SimTime;
-use crate::transition::Transitions;
+use crate::transition::Transition;
 use crate::view::View;
 use crate::visibility::Visibility;
 
@@ -60,7 +63,7 @@ pub struct Model {
     pub(crate) config: Config,
     pub(crate) rng: Rng,
     pub(crate) resources: Resources,
-    pub(crate) transitions: Transitions,
+    pub(crate) transitions: Schedule<Transition>,
     pub(crate) imds: Imds,
     pub(crate) visibility: Visibility,
     throttle: Throttle,
@@ -86,7 +89,7 @@ impl Model {
             log: CallLog::new(config.log_capacity),
             config,
             resources: Resources::default(),
-            transitions: Transitions::default(),
+            transitions: Schedule::default(),
             imds: Imds::default(),
             visibility: Visibility::default(),
             throttle: Throttle::default(),
@@ -299,6 +302,12 @@ impl Model {
     pub fn instance_with_key(&self, key_id: &str) -> Option<InstanceId> {
         let mut ids = self.resources.instances.keys();
         ids.find(|id| imds::access_key_id(id) == key_id).cloned()
+    }
+
+    /// What Amazon VPC IPAM finds in the region at `now`: all resources of an account.
+    pub fn sample(&mut self, account: &str, now: SimTime) -> Sample {
+        self.advance(now);
+        self.view().sample(account)
     }
 
     /// The log of all calls.

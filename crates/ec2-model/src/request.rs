@@ -19,6 +19,9 @@ use crate::id::{
 };
 use crate::launch_options::IamInstanceProfile;
 use crate::metadata_options::MetadataOptionsRequest;
+pub use ec2_api::filter::Filter;
+pub use ec2_api::page::Listing;
+pub use ec2_api::tag::Tag;
 
 /// Declares the closed list of operations: `Action` for their names and `Request` for their
 /// content. So neither can miss an operation.
@@ -116,35 +119,6 @@ impl fmt::Display for Action {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.as_str())
     }
-}
-
-/// `Filter.N`. All filters must match; of a filter's values, one must.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Filter {
-    /// `vpc-id`, `tag:<key>`, …
-    pub name: String,
-    /// Patterns: `*` and `?` are wildcards, `\` makes the next character literal.
-    pub values: Vec<String>,
-}
-
-/// Parameters of every Describe operation.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Listing {
-    /// `Filter.N`
-    pub filters: Vec<Filter>,
-    /// `MaxResults`
-    pub max_results: Option<i32>,
-    /// `NextToken`, from the previous page.
-    pub next_token: Option<String>,
-}
-
-/// `Tag.N`
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Tag {
-    /// Up to 128 characters.
-    pub key: String,
-    /// Up to 256 characters. `None` in DeleteTags matches any value.
-    pub value: Option<String>,
 }
 
 /// `TagSpecification.N`: tags of what the call creates.

@@ -2,7 +2,6 @@
 //!
 //! Lists are in the order in which they are shown: ascending by id unless the field says otherwise.
 
-use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, Ipv6Addr};
 
 use instance_types::InstanceType;
@@ -19,18 +18,8 @@ use crate::launch_options::InstanceProfile;
 use crate::metadata_options::MetadataOptions;
 use crate::request::{InterfaceType, ReservationType};
 use crate::time::SimTime;
-
-/// Tags by key.
-pub type Tags = BTreeMap<String, String>;
-
-/// One page of a listing.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Page<T> {
-    /// The items of this page. A page may be empty although more pages follow.
-    pub items: Vec<T>,
-    /// Opaque; `None` on the last page.
-    pub next_token: Option<String>,
-}
+pub use ec2_api::page::Page;
+pub use ec2_api::tag::Tags;
 
 /// The answer to a successful call.
 #[derive(Debug, Clone, PartialEq)]

@@ -1,6 +1,7 @@
 //! The API's view of resources: entities of the model turned into data of answers.
 
 mod routes;
+mod sample;
 
 use std::collections::BTreeMap;
 use std::net::Ipv4Addr;

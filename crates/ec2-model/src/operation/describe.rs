@@ -19,7 +19,7 @@ use crate::response::{
 
 /// The usual paging. `ids` is the name of the id parameter if the request has ids.
 fn paging<T>(action: Action, ids: Option<&'static str>, key: fn(&T) -> String) -> Paging<T> {
-    Paging { action, allowed: 5..=1000, ids, key, weight: |_| 1 }
+    Paging { action: action.as_str(), allowed: 5..=1000, ids, key, weight: |_| 1 }
 }
 
 /// The parameter's name, if the parameter was given.
@@ -87,7 +87,7 @@ impl Model {
             .map(|it| (it.reservation.clone(), it.owner.clone(), view.instance(it)));
         let found = filters::INSTANCES.apply(shown.collect(), &request.listing.filters)?;
         let paging = Paging {
-            action: Action::DescribeInstances,
+            action: Action::DescribeInstances.as_str(),
             allowed: 5..=1000,
             ids: given(ids, "instancesSet"),
             key: |it: &Reservation| it.id.to_string(),
@@ -123,7 +123,7 @@ impl Model {
         let types = instance_types::all().filter(|row| wanted(row.name)).collect();
         let found = filters::INSTANCE_TYPES.apply(types, &request.listing.filters)?;
         let paging = Paging {
-            action: Action::DescribeInstanceTypes,
+            action: Action::DescribeInstanceTypes.as_str(),
             allowed: 5..=100,
             ids: given(names, "instanceTypes"),
             key: |row: &&'static instance_types::InstanceType| row.name.to_owned(),

@@ -71,7 +71,7 @@ impl Model {
         let all = self.resources.cidr_reservations.values();
         let of_subnet = all.filter(|it| it.subnet_id == request.subnet_id).cloned().collect();
         let paging = Paging {
-            action: Action::GetSubnetCidrReservations,
+            action: Action::GetSubnetCidrReservations.as_str(),
             allowed: 5..=1000,
             ids: None,
             key: |it: &SubnetCidrReservation| it.id.to_string(),

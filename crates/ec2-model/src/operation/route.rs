@@ -109,7 +109,7 @@ impl Model {
         tables.retain(|table| ids.is_empty() || ids.contains(&table.id));
         let found = FILTERS.apply(tables, &request.listing.filters)?;
         let paging = Paging {
-            action: Action::DescribeRouteTables,
+            action: Action::DescribeRouteTables.as_str(),
             allowed: 5..=100,
             ids: (!ids.is_empty()).then_some("routeTableIds"),
             key: |table: &RouteTable| table.id.to_string(),

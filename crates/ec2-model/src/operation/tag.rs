@@ -2,18 +2,17 @@
 
 use std::collections::BTreeMap;
 
+use ec2_api::tag::put_tags;
+
 use crate::error::ApiError;
 use crate::filter::Filters;
 use crate::id::{ResourceId, ResourceType};
 use crate::model::Model;
 use crate::page::Paging;
-use crate::request::{Action, CreateTags, DeleteTags, DescribeTags, Tag, TagSpecification};
+use crate::request::{Action, CreateTags, DeleteTags, DescribeTags, TagSpecification};
 use crate::response::{Response, TagDescription, Tags};
 
-/// Limits on tags: <https://docs.aws.amazon.com/AWSEC2/latest/UserGuide/Using_Tags.html>.
-const MAX_TAGS: usize = 50;
-const MAX_KEY_CHARS: usize = 128;
-const MAX_VALUE_CHARS: usize = 256;
+/// <https://docs.aws.amazon.com/AWSEC2/latest/APIReference/API_CreateTags.html>
 const MAX_RESOURCES: usize = 1000;
 
 /// The tags of a request, by resource type.
@@ -39,37 +38,6 @@ pub(super) fn tags_for_one(
     kind: ResourceType,
 ) -> Result<Tags, ApiError> {
     Ok(tags_for(specifications, &[kind])?.remove(&kind).unwrap_or_default())
-}
-
-/// Adds or overwrites tags, all or none.
-fn put_tags(tags: &mut Tags, more: &[Tag]) -> Result<(), ApiError> {
-    let mut after = tags.clone();
-    for tag in more {
-        let value = tag.value.clone().unwrap_or_default();
-        check_tag(&tag.key, &value)?;
-        after.insert(tag.key.clone(), value);
-    }
-    if after.len() > MAX_TAGS {
-        let text = "The maximum number of Tags for a resource has been reached.";
-        return Err(ApiError::new("TagLimitExceeded", text));
-    }
-    *tags = after;
-    Ok(())
-}
-
-fn check_tag(key: &str, value: &str) -> Result<(), ApiError> {
-    let problem = match () {
-        () if key.is_empty() => "Tag key cannot be empty",
-        () if key.to_ascii_lowercase().starts_with("aws:") => {
-            "Tag keys starting with 'aws:' are reserved for internal use"
-        }
-        () if key.chars().count() > MAX_KEY_CHARS => "Tag key exceeds the maximum length of 128",
-        () if value.chars().count() > MAX_VALUE_CHARS => {
-            "Tag value exceeds the maximum length of 256"
-        }
-        () => return Ok(()),
-    };
-    Err(ApiError::parameter_value(problem))
 }
 
 const FILTERS: Filters<TagDescription> = Filters {
@@ -138,7 +106,7 @@ impl Model {
             by_key.iter().all(|it| it.name[4..] == tag.key && it.matches(&tag.value))
         });
         let paging = Paging {
-            action: Action::DescribeTags,
+            action: Action::DescribeTags.as_str(),
             allowed: 5..=1000,
             ids: None,
             key: |tag: &TagDescription| format!("{}/{}", tag.resource, tag.key),

@@ -11,3 +11,4 @@ mod over_time;
 mod public;
 mod random_calls;
 mod region;
+mod sample;

@@ -2,21 +2,30 @@
 //! matching.
 
 use crate::error::ApiError;
-use crate::request::Filter;
-use crate::response::Tags;
+use crate::tag::Tags;
+
+/// `Filter.N`. All filters must match; of a filter's values, one must.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Filter {
+    /// `vpc-id`, `tag:<key>`, …
+    pub name: String,
+    /// Patterns: `*` and `?` are wildcards, `\` makes the next character literal.
+    pub values: Vec<String>,
+}
 
 /// EC2's limit on the filter values of one call.
 const MAX_VALUES: usize = 200;
 
 /// Reads the values of an item that one filter compares.
-pub(crate) type Getter<T> = fn(&T) -> Vec<String>;
+pub type Getter<T> = fn(&T) -> Vec<String>;
 
 /// The filters of one operation.
 #[derive(Debug)]
-pub(crate) struct Filters<T: 'static> {
-    pub(crate) by_name: &'static [(&'static str, Getter<T>)],
+pub struct Filters<T: 'static> {
+    /// Each name, and the values of an item that it compares.
+    pub by_name: &'static [(&'static str, Getter<T>)],
     /// The tags of an item, for `tag:<key>` and `tag-key`.
-    pub(crate) tags: Option<fn(&T) -> &Tags>,
+    pub tags: Option<fn(&T) -> &Tags>,
 }
 
 impl<T> Filters<T> {
@@ -24,7 +33,7 @@ impl<T> Filters<T> {
     ///
     /// # Errors
     /// If a filter is unknown, even if there are no items, or if there are too many values.
-    pub(crate) fn apply(&self, items: Vec<T>, filters: &[Filter]) -> Result<Vec<T>, ApiError> {
+    pub fn apply(&self, items: Vec<T>, filters: &[Filter]) -> Result<Vec<T>, ApiError> {
         if filters.iter().map(|filter| filter.values.len()).sum::<usize>() > MAX_VALUES {
             let text = "The maximum number of filter values specified on a single call is 200";
             return Err(ApiError::new("FilterLimitExceeded", text));
@@ -68,7 +77,7 @@ impl<T> Values<'_, T> {
 
 impl Filter {
     /// Whether one of the patterns matches.
-    pub(crate) fn matches(&self, value: &str) -> bool {
+    pub fn matches(&self, value: &str) -> bool {
         self.values.iter().any(|pattern| matches(pattern, value))
     }
 }

@@ -1,4 +1,4 @@
-//! The one random number generator of the model and of simulations around it.
+//! The one random number generator of the models and of simulations around them.
 //!
 //! The generator is SplitMix64. Recorded seeds and reports depend on its exact numbers. [`rand_xoshiro`]
 //! promises that they never change, and a test holds the first of them.
@@ -13,7 +13,9 @@ use rand_xoshiro::rand_core::{Rng as _, SeedableRng as _};
 pub struct Rng(SplitMix64);
 
 impl Rng {
-    pub(crate) fn new(seed: u64) -> Self {
+    /// The stream of `seed`.
+    #[must_use]
+    pub fn new(seed: u64) -> Self {
         Self(SplitMix64::seed_from_u64(seed))
     }
 
@@ -24,11 +26,14 @@ impl Rng {
         Self::new(mixed.next())
     }
 
-    pub(crate) fn next(&mut self) -> u64 {
+    /// The next 64 bits.
+    #[expect(clippy::should_implement_trait, reason = "the stream has no end")]
+    pub fn next(&mut self) -> u64 {
         self.0.next_u64()
     }
 
-    pub(crate) fn next_wide(&mut self) -> u128 {
+    /// The next 128 bits.
+    pub fn next_wide(&mut self) -> u128 {
         (u128::from(self.next()) << 64) | u128::from(self.next())
     }
 
@@ -55,7 +60,7 @@ impl Rng {
 
     /// True in `permille` of 1,000 cases. It draws no number if `permille` is 0, so a switch that
     /// is off does not change the numbers that follow.
-    pub(crate) fn chance(&mut self, permille: u16) -> bool {
+    pub fn chance(&mut self, permille: u16) -> bool {
         permille > 0 && self.below(1000) < u64::from(permille)
     }
 

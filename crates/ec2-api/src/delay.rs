@@ -38,7 +38,8 @@ impl Delay {
         Self { tail_permille: permille, tail_max_ms: max_ms, ..self }
     }
 
-    pub(crate) fn sample(self, rng: &mut Rng) -> Duration {
+    /// One delay. Draws no number if both bounds are equal and there is no tail.
+    pub fn sample(self, rng: &mut Rng) -> Duration {
         let (from, to) = if rng.chance(self.tail_permille) {
             (self.max_ms, self.tail_max_ms)
         } else {

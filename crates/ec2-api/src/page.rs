@@ -6,21 +6,41 @@
 use std::ops::RangeInclusive;
 
 use crate::error::ApiError;
-use crate::request::{Action, Listing};
-use crate::response::Page;
+use crate::filter::Filter;
+
+/// Parameters of every Describe operation.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Listing {
+    /// `Filter.N`
+    pub filters: Vec<Filter>,
+    /// `MaxResults`
+    pub max_results: Option<i32>,
+    /// `NextToken`, from the previous page.
+    pub next_token: Option<String>,
+}
+
+/// One page of a listing.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Page<T> {
+    /// The items of this page. A page may be empty although more pages follow.
+    pub items: Vec<T>,
+    /// Opaque; `None` on the last page.
+    pub next_token: Option<String>,
+}
 
 /// How one operation pages.
 #[derive(Debug)]
-pub(crate) struct Paging<T> {
-    pub(crate) action: Action,
+pub struct Paging<T> {
+    /// The name of the operation. Its page tokens are no tokens of another operation.
+    pub action: &'static str,
     /// The range of `MaxResults`.
-    pub(crate) allowed: RangeInclusive<i32>,
+    pub allowed: RangeInclusive<i32>,
     /// The name of the id parameter, if the request has ids. Then there are no pages.
-    pub(crate) ids: Option<&'static str>,
+    pub ids: Option<&'static str>,
     /// The sort key.
-    pub(crate) key: fn(&T) -> String,
+    pub key: fn(&T) -> String,
     /// How much of `MaxResults` an item uses.
-    pub(crate) weight: fn(&T) -> usize,
+    pub weight: fn(&T) -> usize,
 }
 
 impl<T> Paging<T> {
@@ -29,7 +49,7 @@ impl<T> Paging<T> {
     /// # Errors
     /// If `MaxResults` is out of range or combined with ids, or if the token belongs to another
     /// operation.
-    pub(crate) fn cut(&self, mut items: Vec<T>, listing: &Listing) -> Result<Page<T>, ApiError> {
+    pub fn cut(&self, mut items: Vec<T>, listing: &Listing) -> Result<Page<T>, ApiError> {
         let max = listing.max_results.map(|max| self.check(max)).transpose()?;
         items.sort_by_cached_key(self.key);
         if let Some(token) = &listing.next_token {
@@ -92,7 +112,7 @@ mod tests {
 
     fn paging(ids: Option<&'static str>) -> Paging<u32> {
         Paging {
-            action: Action::DescribeVpcs,
+            action: "DescribeVpcs",
             allowed: 5..=1000,
             ids,
             key: |item| format!("{item:02}"),
