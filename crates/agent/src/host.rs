@@ -261,9 +261,12 @@ impl Keeper {
             tracing::info!(n = nat.n_of_incumbent, "removed rules of amazon-vpc-cni-k8s");
         }
         if nat.legacy {
-            let line = "rules of amazon-vpc-cni-k8s may be in legacy iptables, where ipamd cannot remove them; \
-                        remove them with iptables-legacy (docs/migration.md), or restart the machine";
-            self.reports.notes.say(LEGACY, line.to_owned());
+            let line = format!(
+                "rules of amazon-vpc-cni-k8s may be in legacy iptables, where ipamd does not remove them; restart the \
+                 machine, or run as root on the node (docs/migration.md):\n{}",
+                datapath::nat::LEGACY_REMOVAL
+            );
+            self.reports.notes.say(LEGACY, line.clone());
             if !self.was_ready {
                 tracing::warn!("{line}");
             }

@@ -386,6 +386,9 @@ fn legacy_rules_of_the_incumbent_are_in_the_view() {
     check_reports("agent-legacy", enis, with_legacy, async |_netns, _list, inbox, reports| {
         assert_eq!(sent(inbox).await, ("eni-0".to_owned(), LinkState::Ready));
         let lines = reports.notes.lines();
-        assert!(lines.iter().any(|line| line.starts_with("LEGACY_IPTABLES: ")), "{lines:?}");
+        let names_it = |line: &String| {
+            line.starts_with("LEGACY_IPTABLES: ") && line.ends_with(datapath::nat::LEGACY_REMOVAL)
+        };
+        assert!(lines.iter().any(names_it), "{lines:?}");
     });
 }
