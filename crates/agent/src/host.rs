@@ -154,7 +154,9 @@ impl Keeper {
     fn is_hit_by(&self, disturbance: &Disturbance) -> bool {
         let mut enis = self.wanted.enis.iter();
         match disturbance {
-            Disturbance::RuleLost(address) => enis.any(|eni| eni.primary_address == *address),
+            Disturbance::RuleLost(address) | Disturbance::AddressLost(address) => {
+                enis.any(|eni| eni.primary_address == *address)
+            }
             Disturbance::RouteLost { table: of, .. } => {
                 *of != RouteTable::MAIN && enis.any(|eni| table(eni) == *of)
             }
@@ -162,6 +164,7 @@ impl Keeper {
             | Disturbance::KernelRuleLost
             | Disturbance::HostAddress(_)
             | Disturbance::DefaultRoute
+            | Disturbance::Sysctl
             | Disturbance::Missed => true,
             Disturbance::LinkDown => false,
         }

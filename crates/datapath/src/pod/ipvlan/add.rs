@@ -82,6 +82,7 @@ async fn create(
             AddPodError::CreateChild { ifname, parent: parent.name.clone(), source }
         }
     })?;
+    failpoint::pass("child", "made");
     let made = link::by_name(&sides.pod, name).await;
     let made = made.map_err(|source| AddPodError::ReadLink { name: ifname.clone(), source })?;
     let made = made.filter(|link| is_of(link, owner));
