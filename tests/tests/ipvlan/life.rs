@@ -111,9 +111,10 @@ async fn child_that_an_add_has_left_goes_with_its_del() -> Result<()> {
     ExecCluster::with(spec("ivk"), async |cluster| {
         let node = &cluster.nodes[0];
         let pod = node.runtime.pod("killed").await?;
-        node.arm("child-made", Order::Kill)?;
-        let died = node.runtime.call("ADD", Some(&pod), ipvlan(None)?).await;
-        ensure!(died.is_err(), "the plugin was not killed: {died:?}");
+        let plugin =
+            node.runtime.start_armed("ADD", Some(&pod), ipvlan(None)?, "child-made", Order::Kill);
+        let died = plugin.await?.wait_with_output().await?;
+        ensure!(!died.status.success(), "the plugin was not killed: {died:?}");
         ensure!(has_child(&pod).await?, "the plugin was killed too early");
         del(node, &pod).await?;
         ensure!(!has_child(&pod).await?, "a child is left");

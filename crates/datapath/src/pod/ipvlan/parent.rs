@@ -104,8 +104,7 @@ pub(super) struct Parent {
 }
 
 impl Parent {
-    /// Costs two or three requests for each address, one list of the device's addresses, and those of links until a child
-    /// of the device is found.
+    /// Costs two or three requests for each address, and one list of the device's addresses.
     pub(super) async fn find(
         netlink: &Netlink,
         addresses: &[PodAddress],
@@ -122,9 +121,6 @@ impl Parent {
                 None => Self { device, places: vec![place] },
                 Some(known) => known.with(device, place)?,
             });
-        }
-        if let Some(parent) = &parent {
-            refuse_other_mode(netlink, &parent.device, mode).await?;
         }
         Ok(parent)
     }
@@ -143,7 +139,8 @@ impl Parent {
     }
 }
 
-async fn refuse_other_mode(
+/// A new child would change the mode of the others. Costs lists of links until a child of the device is found.
+pub(super) async fn refuse_other_mode(
     netlink: &Netlink,
     device: &Link,
     mode: IpvlanMode,
