@@ -73,7 +73,7 @@ charts: deps build plugin ## draws docs/charts again, from a Prometheus that scr
 	$(say) "charts: two minutes of trouble"
 	TIDEPOOL_CHARTS=$(CURDIR)/docs/charts cargo test --workspace --test prometheus shortages
 
-test-guest: plugin ## ipvlan, for engines and of the plugin, in a virtual machine; Debian's kernel and qemu, 450 MB in the cache
+test-guest: ## ipvlan, for engines and of the plugin, in a virtual machine; Debian's kernel and qemu, 450 MB in the cache
 	$(say) "build: debug profile"
 	cargo build --workspace
 	$(say) "test: docs/container-hosts.md in a guest"

@@ -141,7 +141,9 @@ fn is_unfit(error: &AddPodError) -> bool {
         error,
         AddPodError::NoIpvlan(_)
             | AddPodError::Parent(
-                ParentError::TwoParents { .. } | ParentError::NotOnPrimary { .. }
+                ParentError::TwoParents { .. }
+                    | ParentError::NotOnPrimary { .. }
+                    | ParentError::OtherMode { .. }
             )
     )
 }

@@ -9,8 +9,8 @@ use tokio::time::Instant;
 /// The pause from a disturbance to its repair. A program that removes rules removes many: they cost one repair.
 const AFTER_A_DISTURBANCE: Duration = Duration::from_millis(100);
 /// The shortest time between two repairs. Another program may remove things again and again, and each DEL of a
-/// pod removes rules too.
-const BETWEEN: Duration = Duration::from_secs(1);
+/// pod removes rules too. With the pause and the repair itself it is less than a second, whatever came before.
+const BETWEEN: Duration = Duration::from_millis(500);
 
 /// When the next repair is due.
 #[derive(Debug)]

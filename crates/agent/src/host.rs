@@ -154,7 +154,9 @@ impl Keeper {
     fn is_hit_by(&self, disturbance: &Disturbance) -> bool {
         let mut enis = self.wanted.enis.iter();
         match disturbance {
-            Disturbance::RuleLost(address) => enis.any(|eni| eni.primary_address == *address),
+            Disturbance::RuleLost(address) | Disturbance::AddressLost(address) => {
+                enis.any(|eni| eni.primary_address == *address)
+            }
             Disturbance::RouteLost { table: of, .. } => {
                 *of != RouteTable::MAIN && enis.any(|eni| table(eni) == *of)
             }
@@ -162,6 +164,7 @@ impl Keeper {
             | Disturbance::KernelRuleLost
             | Disturbance::HostAddress(_)
             | Disturbance::DefaultRoute
+            | Disturbance::Sysctl
             | Disturbance::Missed => true,
             Disturbance::LinkDown => false,
         }
@@ -261,9 +264,12 @@ impl Keeper {
             tracing::info!(n = nat.n_of_incumbent, "removed rules of amazon-vpc-cni-k8s");
         }
         if nat.legacy {
-            let line = "rules of amazon-vpc-cni-k8s may be in legacy iptables, where ipamd cannot remove them; \
-                        remove them with iptables-legacy (docs/migration.md), or restart the machine";
-            self.reports.notes.say(LEGACY, line.to_owned());
+            let line = format!(
+                "rules of amazon-vpc-cni-k8s may be in legacy iptables, where ipamd does not remove them; restart the \
+                 machine, or run as root on the node (docs/migration.md):\n{}",
+                datapath::nat::LEGACY_REMOVAL
+            );
+            self.reports.notes.say(LEGACY, line.clone());
             if !self.was_ready {
                 tracing::warn!("{line}");
             }

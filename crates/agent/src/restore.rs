@@ -62,6 +62,8 @@ fn concerns_pods(disturbance: &Disturbance) -> bool {
         Disturbance::MainRuleLost
         | Disturbance::KernelRuleLost
         | Disturbance::HostAddress(_)
+        | Disturbance::AddressLost(_)
+        | Disturbance::Sysctl
         | Disturbance::DefaultRoute => false,
     }
 }

@@ -1,6 +1,8 @@
 //! The kernel's notifications of what may disturb the network of a pod or an ENI: objects that have gone, and
 //! addresses and default routes that have come.
 
+mod sysctls;
+
 use std::io;
 use std::net::IpAddr;
 
@@ -38,6 +40,10 @@ pub enum Disturbance {
     LinkDown,
     /// The host has got an address, of whatever link.
     HostAddress(IpAddr),
+    /// An address of the host has gone, of whatever link.
+    AddressLost(IpAddr),
+    /// Somebody has changed how the host forwards, or how a device of it filters by the reverse path.
+    Sysctl,
     /// The main table has got a default route.
     DefaultRoute,
     /// Notifications were lost, because they came faster than they were read.
@@ -60,7 +66,8 @@ pub fn disturbances() -> io::Result<impl Stream<Item = Disturbance> + Send + Unp
         MulticastGroup::Ipv6Ifaddr,
     ])?;
     tokio::spawn(connection);
-    Ok(notifications.filter_map(|(message, _sender)| std::future::ready(read(message))))
+    let objects = notifications.filter_map(|(message, _sender)| std::future::ready(read(message)));
+    Ok(Box::pin(futures::stream::select(objects, sysctls::changes()?)))
 }
 
 fn read(message: NetlinkMessage<RouteNetlinkMessage>) -> Option<Disturbance> {
@@ -88,6 +95,9 @@ fn read(message: NetlinkMessage<RouteNetlinkMessage>) -> Option<Disturbance> {
         }
         NetlinkPayload::InnerMessage(RouteNetlinkMessage::NewAddress(message)) => {
             address::global(&message).map(|(_, address)| Disturbance::HostAddress(address.addr()))
+        }
+        NetlinkPayload::InnerMessage(RouteNetlinkMessage::DelAddress(message)) => {
+            address::global(&message).map(|(_, address)| Disturbance::AddressLost(address.addr()))
         }
         NetlinkPayload::Overrun(_) => Some(Disturbance::Missed),
         _ => None,

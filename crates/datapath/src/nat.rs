@@ -22,6 +22,7 @@ use ipnet::Ipv4Net;
 pub use self::changes::changes;
 pub use self::egress::Egress;
 pub(crate) use self::egress::stranded;
+pub use self::incumbent::LEGACY_REMOVAL;
 pub(crate) use self::rules::ListedMainRule;
 pub use self::rules::MainRule;
 use self::table::{Family, Table};

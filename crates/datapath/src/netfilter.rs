@@ -15,12 +15,15 @@ use netlink_packet_netfilter::{
 use netlink_sys::protocols::NETLINK_NETFILTER;
 use netlink_sys::{Socket, SocketAddr};
 use rustix::io::Errno;
-use rustix::net::sockopt::{Timeout, set_socket_timeout};
+use rustix::net::sockopt::{Timeout, set_socket_send_buffer_size_force, set_socket_timeout};
 
 use crate::netlink::{ECHOED_HEADER, KernelError};
 
 /// How long the kernel may take for an answer. A transaction takes about 15 ms.
 const PATIENCE: Duration = Duration::from_secs(10);
+
+/// Bytes that a socket holds whatever the node's settings: the kernel's lowest limit is twice that.
+const SMALL: usize = 64 << 10;
 
 /// The subsystem that a transaction is for (`NFNL_SUBSYS_NFTABLES` of the kernel's `linux/netfilter/nfnetlink.h`).
 const NFTABLES: u16 = 10;
@@ -100,7 +103,7 @@ impl Netfilter {
         found.ok_or(KernelError::Disconnected)
     }
 
-    /// Carries out all of `changes`, each with its flags, or none of them.
+    /// Carries out all of `changes`, each with its flags, or none of them. There must be one at least.
     pub(crate) fn transaction(
         &self,
         changes: Vec<(NfTablesMessage, u16)>,
@@ -127,21 +130,32 @@ impl Netfilter {
         changes: Vec<(NfTablesMessage, u16)>,
     ) -> Result<(), KernelError> {
         let mut bytes = serialized(control(begin));
-        let mut last = 0;
-        for (change, flags) in changes {
-            last += 1;
-            bytes.extend(serialized(self.message(change, flags | NLM_F_ACK, last)));
+        let last = changes.len();
+        for (n, (change, flags)) in (1..).zip(changes) {
+            // One acknowledgement for all: the kernel drops answers that the socket has no room for.
+            let flags = flags | if n == last { NLM_F_ACK } else { 0 };
+            let sequence_number = u32::try_from(n).unwrap_or(u32::MAX);
+            bytes.extend(serialized(self.message(change, flags, sequence_number)));
         }
         bytes.extend(serialized(control(ControlMessage::BatchEnd)));
+        self.make_room(bytes.len()).map_err(socket_error)?;
         self.socket.send(&bytes, 0).map_err(socket_error)?;
         loop {
             for answer in self.receive()? {
                 end(&answer.payload)?;
-                if answer.header.sequence_number == last {
+                if usize::try_from(answer.header.sequence_number) == Ok(last) {
                     return Ok(());
                 }
             }
         }
+    }
+
+    /// The kernel takes a transaction in one piece, if the socket may hold so many bytes.
+    fn make_room(&self, n_bytes: usize) -> io::Result<()> {
+        if n_bytes < SMALL {
+            return Ok(());
+        }
+        Ok(set_socket_send_buffer_size_force(&self.socket, n_bytes)?)
     }
 
     fn message(

@@ -14,21 +14,22 @@ mod note;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::num::NonZeroU16;
 
 use rustix::io::Errno;
 
 pub use self::changes::changes;
-use self::element::Element;
-use self::kernel::{Kept, open};
+use self::element::{Element, Place};
+use self::kernel::{Kept, Seen, open};
 pub use self::note::NoteError;
 use crate::connections::{self, Forwarded};
 use crate::netlink::{KernelError, Netlink};
 use crate::{InterfaceName, Owner, link, sysctl};
 
-/// How often a write is repeated that others have disturbed.
-const ATTEMPTS: usize = 5;
+/// How often a write is tried that others overtake. Each of them has then written meanwhile, so a crowd of writers gets
+/// through one by one.
+const ATTEMPTS: usize = 100;
 
 /// A transport protocol with ports.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -85,23 +86,44 @@ pub struct PodPorts {
 #[error("host port {0} is asked for twice, also as {1}")]
 pub struct AskedTwice(Forward, Forward);
 
+/// A mapping cannot be carried out.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum MappingError {
+    /// Two mappings exclude each other.
+    #[error(transparent)]
+    AskedTwice(#[from] AskedTwice),
+    /// The kernel has no way to lead the answers of a pod back to clients of this address.
+    #[error(
+        "host port {host_port} is asked for at {host}, where no pod can answer: leave hostIP out, or name another address of the node"
+    )]
+    Confined {
+        /// `::1`, or a link-local address of IPv6.
+        host: Ipv6Addr,
+        /// The node's port.
+        host_port: NonZeroU16,
+    },
+}
+
 impl PodPorts {
     /// What `mappings` amount to for a pod with these `addresses`. A mapping without an address of the node is for each
     /// family of the pod. One for a family that the pod lacks is left out.
     ///
     /// # Errors
     ///
-    /// [`AskedTwice`].
+    /// [`MappingError`]. A note of an older version may say what is refused here.
     pub fn new(
         owner: Owner,
         mappings: &[PortMapping],
         addresses: &[IpAddr],
-    ) -> Result<Self, AskedTwice> {
+    ) -> Result<Self, MappingError> {
+        if let Some(confined) = mappings.iter().find_map(PortMapping::confined) {
+            return Err(confined);
+        }
         let forwards = mappings.iter().flat_map(|mapping| {
             let fits = |pod: &&IpAddr| mapping.host.is_none_or(|it| it.is_ipv4() == pod.is_ipv4());
             addresses.iter().filter(fits).map(|pod| mapping.to(*pod))
         });
-        Self::of(owner, forwards)
+        Ok(Self::of(owner, forwards)?)
     }
 
     fn of(owner: Owner, forwards: impl Iterator<Item = Forward>) -> Result<Self, AskedTwice> {
@@ -130,6 +152,13 @@ impl PodPorts {
 }
 
 impl PortMapping {
+    /// Clients of such an address send from it, or from one of its kind. IPv4 has `route_localnet` for that.
+    fn confined(&self) -> Option<MappingError> {
+        let Some(IpAddr::V6(host)) = self.host else { return None };
+        let is_confined = host.is_loopback() || host.is_unicast_link_local();
+        is_confined.then_some(MappingError::Confined { host, host_port: self.host_port })
+    }
+
     fn to(&self, pod: IpAddr) -> Forward {
         Forward {
             protocol: self.protocol,
@@ -197,6 +226,21 @@ pub enum PortsError {
     Connections(#[source] KernelError),
 }
 
+impl PortsError {
+    fn is_overtaken(&self) -> bool {
+        match self {
+            PortsError::Read(error) => matches!(error, KernelError::Interrupted),
+            PortsError::Write(error) => error.is(Errno::RESTART),
+            PortsError::Taken { .. }
+            | PortsError::Socket(_)
+            | PortsError::Links(_)
+            | PortsError::NotKept
+            | PortsError::Sysctl(_)
+            | PortsError::Connections(_) => false,
+        }
+    }
+}
+
 /// Leads the ports to the pod whose link's host end is `host_name`. It may be repeated. Blocks for one transaction, and
 /// costs as much for any number of other pods. Only a port that is taken costs a list of all of them: the ports of a pod
 /// without a link are free.
@@ -218,35 +262,49 @@ pub async fn add(ports: &PodPorts, host_name: &InterfaceName) -> Result<(), Port
         match kernel::insert(&open()?, &ports.owner, &wanted) {
             Ok(()) => return forget_connections(ports.forwards.iter(), Forwarded::NotYet),
             Err(error) if error.is(Errno::NOENT) => {
-                kernel::ensure_frame()?;
+                unless_overtaken(kernel::ensure_frame().map(drop))?
             }
             // Older kernels say BUSY if the port leads elsewhere.
             Err(error) if error.is(Errno::EXIST) || error.is(Errno::BUSY) => {
-                make_room(ports, &wanted).await?;
+                unless_overtaken(make_room(ports, &wanted).await)?
             }
             Err(error) => return Err(PortsError::Write(error)),
-        }
+        };
     }
     Err(PortsError::NotKept)
 }
 
+/// `None` if others have changed nftables since it was read: then nothing was written, and the attempt must be repeated.
+fn unless_overtaken<T>(attempt: Result<T, PortsError>) -> Result<Option<T>, PortsError> {
+    match attempt {
+        Err(error) if error.is_overtaken() => Ok(None),
+        other => other.map(Some),
+    }
+}
+
 /// Removes what is in the way: older elements of this owner, and those of pods that have no link any more.
 async fn make_room(ports: &PodPorts, wanted: &BTreeSet<Element>) -> Result<(), PortsError> {
-    let kept = kernel::list()?;
+    let read_at = kernel::generation()?;
     let live = live_owners().await?;
+    let seen = kernel::list(read_at)?;
+    let kept = &seen.kept;
     let is_others = |kept: &&Kept| kept.owner != ports.owner.as_str() && live.contains(&kept.owner);
     for forward in &ports.forwards {
         let asked = Element::of(forward);
         let mut others = kept.iter().filter(is_others);
-        if let Some(other) = others.find(|kept| asked.rivals(&kept.element)) {
+        if let Some(other) = others.find(|kept| asked.place() == kept.element.place()) {
             let owner = other.owner.clone();
             return Err(PortsError::Taken { forward: *forward, owner });
         }
     }
-    let is_in_the_way = |kept: &&Kept| wanted.iter().any(|wanted| wanted.rivals(&kept.element));
+    let is_in_the_way =
+        |kept: &&Kept| wanted.iter().any(|wanted| wanted.place() == kept.element.place());
     let owners: BTreeSet<&str> =
         kept.iter().filter(is_in_the_way).map(|kept| kept.owner.as_str()).collect();
-    delete(kept.iter().filter(|kept| owners.contains(kept.owner.as_str())))
+    let of_them = kept.iter().filter(|kept| owners.contains(kept.owner.as_str()));
+    let removed = of_them.cloned().collect();
+    kernel::delete(&seen, &removed)?;
+    forget_connections(forwards(&removed).iter(), Forwarded::ToPod)
 }
 
 /// The marks of all pods' links that do not wait for removal.
@@ -264,7 +322,8 @@ async fn live_owners() -> Result<BTreeSet<String>, PortsError> {
 ///
 /// [`PortsError`].
 pub fn remove(ports: &PodPorts) -> Result<BTreeSet<Forward>, PortsError> {
-    remove_from(&kernel::find(&element::elements(&ports.forwards))?, &ports.owner)
+    let wanted = element::elements(&ports.forwards);
+    remove_from(|| kernel::find(&wanted), &ports.owner)
 }
 
 /// Removes all that leads to the owner's pod, as [`remove`] does. Costs a list of all pods' ports.
@@ -273,19 +332,31 @@ pub fn remove(ports: &PodPorts) -> Result<BTreeSet<Forward>, PortsError> {
 ///
 /// [`PortsError`].
 pub fn remove_all(owner: &Owner) -> Result<BTreeSet<Forward>, PortsError> {
-    remove_from(&kernel::list()?, owner)
+    remove_from(|| kernel::list(kernel::generation()?), owner)
 }
 
-fn remove_from(kept: &[Kept], owner: &Owner) -> Result<BTreeSet<Forward>, PortsError> {
-    let ours = || kept.iter().filter(|kept| kept.owner == owner.as_str());
-    delete(ours())?;
-    Ok(ours().filter_map(|kept| kept.element.forward()).collect())
+fn remove_from(
+    read: impl Fn() -> Result<Seen, PortsError>,
+    owner: &Owner,
+) -> Result<BTreeSet<Forward>, PortsError> {
+    let attempt = || {
+        let seen = read()?;
+        let ours = seen.kept.iter().filter(|kept| kept.owner == owner.as_str());
+        let ours = ours.cloned().collect();
+        kernel::delete(&seen, &ours).map(|()| ours)
+    };
+    for _ in 0..ATTEMPTS {
+        if let Some(removed) = unless_overtaken(attempt())? {
+            let removed = forwards(&removed);
+            forget_connections(removed.iter(), Forwarded::ToPod)?;
+            return Ok(removed);
+        }
+    }
+    Err(PortsError::NotKept)
 }
 
-fn delete<'a>(kept: impl Iterator<Item = &'a Kept> + Clone) -> Result<(), PortsError> {
-    kernel::delete(kept.clone().map(|kept| &kept.element))?;
-    let forwards: Vec<_> = kept.filter_map(|kept| kept.element.forward()).collect();
-    forget_connections(forwards.iter(), Forwarded::ToPod)
+fn forwards(kept: &BTreeSet<Kept>) -> BTreeSet<Forward> {
+    kept.iter().filter_map(|kept| kept.element.forward()).collect()
 }
 
 /// UDP has no end that the kernel sees, so a connection would go on as it was.
@@ -307,7 +378,7 @@ pub fn missing(ports: &PodPorts) -> Result<BTreeSet<Forward>, PortsError> {
     if ports.forwards.is_empty() {
         return Ok(BTreeSet::new());
     }
-    let kept = kernel::find(&element::elements(&ports.forwards))?;
+    let kept = kernel::find(&element::elements(&ports.forwards))?.kept;
     let has = |forward: &&Forward| {
         let wanted = Element::of(forward);
         kept.iter().any(|kept| kept.owner == ports.owner.as_str() && kept.element == wanted)
@@ -338,51 +409,78 @@ pub struct PortsReport {
 ///
 /// [`PortsError`] if the kernel cannot be read, or the rules cannot be written.
 pub async fn sync(wanted: &[PodPorts]) -> Result<PortsReport, PortsError> {
-    let mut report = PortsReport::default();
     if wanted.is_empty() && !kernel::has_frame()? {
-        return Ok(report);
+        return Ok(PortsReport::default());
     }
-    report.frame_written = kernel::ensure_frame()?;
-    let kept = kernel::list()?;
-    // After the elements: an ADD makes the link first.
-    let live = live_owners().await?;
-    let is_live = |ports: &&PodPorts| live.contains(ports.owner.as_str());
-    let gone = wanted.iter().filter(|ports| !is_live(ports));
-    report.gone = gone.map(|ports| ports.owner.clone()).collect();
-    let wanted: Vec<_> = wanted.iter().filter(is_live).collect();
-    let asks: BTreeMap<&str, BTreeSet<Element>> = wanted
-        .iter()
-        .map(|ports| (ports.owner.as_str(), element::elements(&ports.forwards)))
-        .collect();
-    let is_stale = |kept: &&Kept| match asks.get(kept.owner.as_str()) {
-        Some(asked) => !asked.contains(&kept.element),
-        None => !live.contains(&kept.owner),
-    };
-    let stale: Vec<_> = kept.iter().filter(is_stale).collect();
-    delete(stale.iter().copied())?;
-    report.removed = stale.iter().filter_map(|kept| kept.element.forward()).collect();
-    for ports in wanted {
-        let asked = &asks[ports.owner.as_str()];
-        let has = |element: &&Element| {
-            kept.iter().any(|kept| kept.owner == ports.owner.as_str() && kept.element == **element)
-        };
-        let missing: BTreeSet<_> = asked.iter().filter(|it| !has(it)).cloned().collect();
-        match restore(ports, &missing) {
-            Ok(restored) => report.restored.extend(restored),
-            Err(error) => report.failures.push((ports.owner.clone(), error)),
+    for _ in 0..ATTEMPTS {
+        if let Some(report) = unless_overtaken(sync_once(wanted).await)? {
+            let forget = |forwards: &BTreeSet<_>, which| forget_connections(forwards.iter(), which);
+            forget(&report.removed, Forwarded::ToPod)?;
+            forget(&report.restored, Forwarded::NotYet)?;
+            return Ok(report);
         }
     }
-    Ok(report)
+    Err(PortsError::NotKept)
 }
 
-fn restore(ports: &PodPorts, missing: &BTreeSet<Element>) -> Result<BTreeSet<Forward>, PortsError> {
-    if missing.is_empty() {
-        return Ok(BTreeSet::new());
+async fn sync_once(wanted: &[PodPorts]) -> Result<PortsReport, PortsError> {
+    let read_at = kernel::generation()?;
+    let live = live_owners().await?;
+    let seen = kernel::list(read_at)?;
+    let changes = decide(wanted, &live, &seen.kept);
+    let (removed, added) = (&changes.removed, &changes.added);
+    let frame_written = kernel::apply(&seen, removed, added)?;
+    Ok(PortsReport {
+        frame_written,
+        restored: forwards(added),
+        removed: forwards(removed),
+        gone: changes.gone,
+        failures: changes.failures,
+    })
+}
+
+/// What a sync has to do.
+struct Changes {
+    removed: BTreeSet<Kept>,
+    added: BTreeSet<Kept>,
+    gone: BTreeSet<Owner>,
+    failures: Vec<(Owner, PortsError)>,
+}
+
+/// Owners in `live` have a link. All others' elements go, and so do those that an owner of `wanted` does not ask for.
+fn decide(wanted: &[PodPorts], live: &BTreeSet<String>, kept: &BTreeSet<Kept>) -> Changes {
+    let is_live = |ports: &&PodPorts| live.contains(ports.owner.as_str());
+    let gone = wanted.iter().filter(|ports| !is_live(ports));
+    let gone = gone.map(|ports| ports.owner.clone()).collect();
+    let wanted: BTreeMap<&str, (&PodPorts, BTreeSet<Element>)> = wanted
+        .iter()
+        .filter(is_live)
+        .map(|ports| (ports.owner.as_str(), (ports, element::elements(&ports.forwards))))
+        .collect();
+    let is_stale = |kept: &&Kept| match wanted.get(kept.owner.as_str()) {
+        Some((_, asked)) => !asked.contains(&kept.element),
+        None => !live.contains(&kept.owner),
+    };
+    let removed: BTreeSet<_> = kept.iter().filter(is_stale).cloned().collect();
+    let mut changes = Changes { removed, added: BTreeSet::new(), gone, failures: Vec::new() };
+    let stays = kept.difference(&changes.removed);
+    let mut holders: BTreeMap<Place, &str> =
+        stays.map(|kept| (kept.element.place(), kept.owner.as_str())).collect();
+    for (owner, (ports, asked)) in &wanted {
+        let other = |place| holders.get(&place).copied().filter(|other| other != owner);
+        let taken = |forward: &Forward| Some((*forward, other(Element::of(forward).place())?));
+        if let Some((forward, other)) = ports.forwards.iter().find_map(taken) {
+            let taken = PortsError::Taken { forward, owner: other.to_owned() };
+            changes.failures.push((ports.owner.clone(), taken));
+            continue;
+        }
+        let missing = asked.iter().filter(|element| !holders.contains_key(&element.place()));
+        let missing: Vec<_> = missing.cloned().collect();
+        holders.extend(missing.iter().map(|element| (element.place(), *owner)));
+        let of_owner = |element| Kept { element, owner: (*owner).to_owned() };
+        changes.added.extend(missing.into_iter().map(of_owner));
     }
-    kernel::insert(&open()?, &ports.owner, missing).map_err(PortsError::Write)?;
-    let forwards: BTreeSet<_> = missing.iter().filter_map(Element::forward).collect();
-    forget_connections(forwards.iter(), Forwarded::NotYet)?;
-    Ok(forwards)
+    changes
 }
 
 /// The table's rules as `nft list` prints them, without any pod, for tests and documents.

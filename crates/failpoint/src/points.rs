@@ -91,6 +91,8 @@ pub const PLUGIN: &[&str] = &[
     "link-furnished",
     "link-routed",
     "link-ruled",
+    // Only on the data path `ipvlan`: the child is there, and has neither its name nor its mark.
+    "child-made",
     // Only for a pod with host ports: they are open, and their note is missing.
     "ports-opened",
     "add-printing",

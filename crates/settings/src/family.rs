@@ -9,9 +9,15 @@ use crate::registry::{
 };
 use crate::{SettingError, Variables};
 
-/// Switches that contradict pods on IPv6.
-static NOT_WITH_IPV6: [&Setting; 3] =
-    [&AWS_VPC_K8S_CNI_CUSTOM_NETWORK_CFG, &ENABLE_V6_EGRESS, &DISABLE_POD_V6];
+/// Switches that contradict pods on IPv6, each with the reason.
+static NOT_WITH_IPV6: [(&Setting, &str); 3] = [
+    (
+        &AWS_VPC_K8S_CNI_CUSTOM_NETWORK_CFG,
+        "pods' IPv6 addresses are on the primary ENI, which carries no pods with custom networking",
+    ),
+    (&ENABLE_V6_EGRESS, "it is for pods that have no IPv6 address of the VPC"),
+    (&DISABLE_POD_V6, "it switches IPv6 off inside the pods"),
+];
 
 /// The blocks that the switches ask for together.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -65,10 +71,11 @@ fn needs(variables: &Variables) -> Result<Needs, SettingError> {
 }
 
 fn check_ipv6(variables: &Variables) -> Result<(), SettingError> {
-    for setting in NOT_WITH_IPV6 {
+    for (setting, why) in NOT_WITH_IPV6 {
         if variables.boolean(setting)? {
-            let instead = "not with ENABLE_IPv6=true: set one of the two to false";
-            return Err(variables.error(setting, instead));
+            let instead =
+                format!("not with ENABLE_IPv6=true, since {why}: set one of the two to false");
+            return Err(variables.error(setting, &instead));
         }
     }
     Ok(())

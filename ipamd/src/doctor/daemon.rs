@@ -9,7 +9,7 @@ use crate::asking;
 
 /// The obstacles that do not pass on their own, with the advice that docs/errors.md has at length. Others are shortages,
 /// which `ipamd status` names.
-const LASTING: [(&str, &str); 5] = [
+const LASTING: [(&str, &str); 6] = [
     ("ACCESS_DENIED", "allow the action to the node's role (docs/iam.md)"),
     ("EC2_REFUSES", "change the quota, tag, security group or subnet that is named"),
     (
@@ -17,6 +17,10 @@ const LASTING: [(&str, &str); 5] = [
         "see the daemon's log; if devices fail to come again and again, replace the instance",
     ),
     ("STATE_UNWRITABLE", "look at the disk that holds the daemon's state"),
+    (
+        "LEGACY_IPTABLES",
+        "run the commands that are named (docs/migration.md says what they do), or restart the machine",
+    ),
     ("KERNEL_UNREAD", "look at the kernel's log and the node's memory"),
 ];
 

@@ -155,7 +155,7 @@ fn every_fail_point_is_tried() {
     ]);
     assert_eq!(daemon, all(&[failpoint::IPAMD]));
     assert_eq!(
-        all(&[plugin::ADD, plugin::DEL, plugin::NOTE, plugin::GC, ports::OPENING]),
+        all(&[plugin::ADD, plugin::CHILD, plugin::DEL, plugin::NOTE, plugin::GC, ports::OPENING,]),
         all(&[failpoint::PLUGIN])
     );
 }

@@ -1,6 +1,7 @@
 //! A child from its ADD to its end, whoever is gone meanwhile.
 
 use anyhow::{Context, Result, ensure};
+use failpoint::Order;
 use serde_json::{Value, json};
 use tests::cluster::Spec;
 use tests::exec::{ExecCluster, ExecNode, Pod};
@@ -99,6 +100,31 @@ async fn child_is_removed_whoever_is_gone() -> Result<()> {
             Ok(())
         })
         .await
+    })
+    .await
+}
+
+/// The plugin dies before the child has its name and its mark. The first name says whose it is.
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs a kernel with ipvlan: make test-guest"]
+async fn child_that_an_add_has_left_goes_with_its_del() -> Result<()> {
+    ExecCluster::with(spec("ivk"), async |cluster| {
+        let node = &cluster.nodes[0];
+        let pod = node.runtime.pod("killed").await?;
+        let plugin =
+            node.runtime.start_armed("ADD", Some(&pod), ipvlan(None)?, "child-made", Order::Kill);
+        let died = plugin.await?.wait_with_output().await?;
+        ensure!(!died.status.success(), "the plugin was not killed: {died:?}");
+        ensure!(has_child(&pod).await?, "the plugin was killed too early");
+        del(node, &pod).await?;
+        ensure!(!has_child(&pod).await?, "a child is left");
+        eventually("end of the release", PATIENCE, async || {
+            let held = node.held().await?;
+            ensure!(held.is_empty(), "{held:?}");
+            Ok(())
+        })
+        .await?;
+        connect(node, "next", &ipvlan(None)?).await.map(drop)
     })
     .await
 }

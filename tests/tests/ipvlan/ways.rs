@@ -104,6 +104,11 @@ async fn pods_on_layer_3_are_on_the_primary() -> Result<()> {
         check["ipvlanMode"] = json!("l2");
         let checked = node.runtime.call("CHECK", Some(&first), check).await;
         refused(checked, 153, "in mode l3s, not l2")?;
+        // The kernel would change the mode of all children of the device.
+        let pod = node.runtime.pod("other").await?;
+        let call = node.runtime.call("ADD", Some(&pod), ipvlan(None)?).await;
+        refused(call, 158, "in mode l3s: one in mode l2 would change it")?;
+        all_reach(&[&first, &beside, &afar]).await?;
         connect(node, "third", &conf).await?;
         let held = node.held().await?;
         let pod = node.runtime.pod("fourth").await?;

@@ -35,6 +35,14 @@ impl TestNetns {
         run(&format!("ip -n {} {arguments}", self.0))
     }
 
+    fn sysctl(&self, key: &str) -> String {
+        run(&format!("ip netns exec {} sysctl -n {key}", self.0)).trim_end().to_owned()
+    }
+
+    fn set_sysctl(&self, assignment: &str) {
+        run(&format!("ip netns exec {} sysctl -q -w {assignment}", self.0));
+    }
+
     fn add_device(&self, name: &str, mac: &str) {
         self.ip(&format!("link add {name} address {mac} type veth peer name {name}-peer"));
         self.ip(&format!("link set {name}-peer up"));
@@ -217,11 +225,23 @@ fn keep_restores_what_another_program_takes_from_an_eni() {
             netns.ip("rule").contains("from 10.0.0.11 lookup 2")
                 && netns.ip("route show table 2").contains("default via 10.0.0.1 dev eth1")
                 && !netns.ip("addr show eth1").contains("10.0.0.99")
+                && netns.ip("addr show eth1").contains("10.0.0.11")
+                && netns.sysctl("net.ipv4.ip_forward") == "1"
+                && netns.sysctl("net.ipv4.conf.eth0.rp_filter") == "2"
         };
-        for damage in
-            ["rule del from 10.0.0.11", "route flush table 2", "addr add 10.0.0.99/24 dev eth1"]
-        {
-            netns.ip(damage);
+        netns.set_sysctl("net.ipv4.conf.all.rp_filter=1");
+        for damage in [
+            "rule del from 10.0.0.11",
+            "route flush table 2",
+            "addr add 10.0.0.99/24 dev eth1",
+            "addr flush dev eth1",
+            "net.ipv4.ip_forward=0",
+            "net.ipv4.conf.eth0.rp_filter=1",
+        ] {
+            match damage.contains('=') {
+                true => netns.set_sysctl(damage),
+                false => drop(netns.ip(damage)),
+            }
             // Sooner than the sync of the next minute.
             let deadline = tokio::time::Instant::now() + SYNC_EVERY * 3 / 4;
             while !is_whole() {
@@ -386,6 +406,9 @@ fn legacy_rules_of_the_incumbent_are_in_the_view() {
     check_reports("agent-legacy", enis, with_legacy, async |_netns, _list, inbox, reports| {
         assert_eq!(sent(inbox).await, ("eni-0".to_owned(), LinkState::Ready));
         let lines = reports.notes.lines();
-        assert!(lines.iter().any(|line| line.starts_with("LEGACY_IPTABLES: ")), "{lines:?}");
+        let names_it = |line: &String| {
+            line.starts_with("LEGACY_IPTABLES: ") && line.ends_with(datapath::nat::LEGACY_REMOVAL)
+        };
+        assert!(lines.iter().any(names_it), "{lines:?}");
     });
 }

@@ -29,8 +29,16 @@ const COMMENTS: [&str; 4] =
 /// The names of the tables that legacy iptables has, in the reading thread's namespace.
 const LEGACY_TABLES: &str = "/proc/thread-self/net/ip_tables_names";
 
-/// Whether its rules may be in legacy iptables: there are such tables, and its routing rule is there. Nothing but the
-/// command `iptables-legacy` can see the rules themselves.
+/// For a root shell on the node: removes its rules from legacy iptables, and leaves those of others. They are deleted one by
+/// one, under the lock of xtables: another program may write between the two commands.
+pub const LEGACY_REMOVAL: &str = r#"iptables-legacy-save | awk '/^[*]/ {print; n = 0}
+  /^:AWS-(SNAT|CONNMARK)-CHAIN-/ {print; chain[++n] = substr($1, 2)}
+  /^-A [A-Z]+ .*--comment "AWS[, ]/ {sub(/^-A/, "-D"); print}
+  /^COMMIT/ {for (i = 1; i <= n; i++) print "-X " chain[i]; print}' | iptables-legacy-restore -w --noflush
+ip rule del priority 1024    # ipamd adds its own within a second, and the notice ends"#;
+
+/// Whether its rules may be in legacy iptables: there are such tables, and its routing rule is there. Only a program that
+/// replaces whole tables of others could remove them (`docs/adr/0016-legacy-rules-stay.md`), so they are named.
 pub(super) fn has_legacy(rules: &[ListedMainRule]) -> bool {
     let tables = fs::read_to_string(LEGACY_TABLES).unwrap_or_default();
     let is_used = tables.lines().any(|table| table == "nat" || table == "mangle");

@@ -101,6 +101,10 @@ pub(super) struct Element {
     pub(super) value: Vec<u8>,
 }
 
+/// Where the kernel takes only one element.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Place(Set, Vec<u8>);
+
 /// All elements by which these lead to their pod.
 pub(super) fn elements(forwards: &BTreeSet<Forward>) -> BTreeSet<Element> {
     let to_pod = forwards.iter().map(Element::of);
@@ -163,9 +167,8 @@ impl Element {
         })
     }
 
-    /// Whether the kernel takes only one of the two.
-    pub(super) fn rivals(&self, other: &Self) -> bool {
-        self.set == other.set && self.key == other.key
+    pub(super) fn place(&self) -> Place {
+        Place(self.set, self.key.clone())
     }
 }
 

@@ -10,28 +10,42 @@ use netlink_packet_netfilter::nftables::{
 };
 use rustix::io::Errno;
 
+use super::PortsError;
 use super::element::{Element, Set, type_and_length};
 use super::frame::{CHAINS, NAME};
-use super::{ATTEMPTS, PortsError};
 use crate::Owner;
 use crate::nat::encode::{delete_table, new_chain, new_rule, new_table};
 use crate::nat::kernel::{chains_match, dump, is_active, nftables, rules_match, table_facts};
-use crate::netfilter::Netfilter;
+use crate::netfilter::{Generation, Netfilter};
 use crate::netlink::KernelError;
 
 /// How many elements go into one message, whose attributes are 64 KiB at most: an element has some 200 bytes.
 const ELEMENTS_PER_MESSAGE: usize = 200;
-/// How many elements go into one transaction, which the kernel takes in one piece.
-const ELEMENTS_AT_ONCE: usize = 600;
-
 type Change = (NfTablesMessage, u16);
 
 /// An element that the kernel has.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Kept {
     pub(super) element: Element,
     /// The mark of the pod's link; empty if the element is not ours.
     pub(super) owner: String,
+}
+
+/// What the kernel has at one generation of nftables. A change that follows from it is refused, with
+/// [`PortsError::is_overtaken`], once anybody has changed nftables since.
+#[derive(Debug)]
+pub(super) struct Seen {
+    read_at: Generation,
+    pub(super) kept: BTreeSet<Kept>,
+}
+
+/// The table's rules, compared with the wanted ones.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Rules {
+    Right,
+    /// There is a table of our name.
+    Wrong,
+    Missing,
 }
 
 /// After an error the socket must not be used again.
@@ -54,36 +68,38 @@ pub(super) fn insert(
     netfilter.transaction(changes)
 }
 
-/// Removes elements, as far as they are there.
-pub(super) fn delete<'a>(elements: impl Iterator<Item = &'a Element>) -> Result<(), PortsError> {
-    let elements: Vec<_> = elements.collect();
-    for some in elements.chunks(ELEMENTS_AT_ONCE) {
-        match open()?.transaction(some.iter().map(|element| removal(element)).collect()) {
-            // One is gone already, so each goes alone.
-            Err(error) if error.is(Errno::NOENT) => delete_each(some)?,
-            other => other.map_err(PortsError::Write)?,
-        }
+/// Removes elements of those that were seen, all or none.
+pub(super) fn delete(seen: &Seen, elements: &BTreeSet<Kept>) -> Result<(), PortsError> {
+    if elements.is_empty() {
+        return Ok(());
     }
-    Ok(())
+    open()?.transaction_at(seen.read_at, removals(elements)).map_err(PortsError::Write)
 }
 
-fn delete_each(elements: &[&Element]) -> Result<(), PortsError> {
-    for element in elements {
-        match open()?.transaction(vec![removal(element)]) {
-            Err(error) if error.is(Errno::NOENT) => {}
-            other => other.map_err(PortsError::Write)?,
-        }
+fn removals(elements: &BTreeSet<Kept>) -> Vec<Change> {
+    let mut changes = Vec::new();
+    for set in Set::ALL {
+        let of_set = elements.iter().filter(|kept| kept.element.set == set);
+        let keys: Vec<_> = of_set.map(|kept| key(&kept.element)).collect();
+        let some = keys.chunks(ELEMENTS_PER_MESSAGE).map(|some| message(set, some.to_vec()));
+        changes.extend(some.map(|some| (NfTablesMessage::DeleteSetElement(some), 0)));
     }
-    Ok(())
+    changes
 }
 
-fn removal(element: &Element) -> Change {
-    (NfTablesMessage::DeleteSetElement(by_key(element)), 0)
+fn additions(elements: &BTreeSet<Kept>) -> Vec<Change> {
+    let of_set = |set| elements.iter().filter(move |kept| kept.element.set == set);
+    let listed = |set| of_set(set).map(|kept| whole(&kept.element, &kept.owner));
+    Set::ALL.into_iter().flat_map(|set| messages(set, listed(set), NLM_F_CREATE)).collect()
+}
+
+fn key(element: &Element) -> ListAttribute<SetElementAttribute> {
+    let key = SetElementAttribute::Key(DataAttribute::Value(element.key.clone()));
+    ListAttribute::Element(vec![key])
 }
 
 fn by_key(element: &Element) -> SetElementMessage {
-    let key = SetElementAttribute::Key(DataAttribute::Value(element.key.clone()));
-    message(element.set, vec![ListAttribute::Element(vec![key])])
+    message(element.set, vec![key(element)])
 }
 
 fn messages(
@@ -132,15 +148,20 @@ fn owner(data: &[u8]) -> Option<String> {
     String::from_utf8(text.to_vec()).ok()
 }
 
-/// All elements of all pods; empty without a table.
-pub(super) fn list() -> Result<Vec<Kept>, PortsError> {
+/// The state of nftables now, for a reading that takes longer.
+pub(super) fn generation() -> Result<Generation, PortsError> {
+    open()?.generation().map_err(PortsError::Read)
+}
+
+/// All elements of all pods; empty without a table. What was read before belongs to the same picture, back to `read_at`.
+pub(super) fn list(read_at: Generation) -> Result<Seen, PortsError> {
     let netfilter = open()?;
-    let mut kept = Vec::new();
+    let mut kept = BTreeSet::new();
     for set in Set::ALL {
         // After a refusal, such as of a set that is not there, the next list is still good: nothing is on its way.
         kept.extend(list_set(&netfilter, set).map_err(PortsError::Read)?);
     }
-    Ok(kept)
+    Ok(Seen { read_at, kept })
 }
 
 fn list_set(netfilter: &Netfilter, set: Set) -> Result<Vec<Kept>, KernelError> {
@@ -152,13 +173,14 @@ fn list_set(netfilter: &Netfilter, set: Set) -> Result<Vec<Kept>, KernelError> {
 
 /// What the kernel has with the keys of `elements`, whoever owns it. Costs a request for each key, however many elements
 /// there are.
-pub(super) fn find(elements: &BTreeSet<Element>) -> Result<Vec<Kept>, PortsError> {
+pub(super) fn find(elements: &BTreeSet<Element>) -> Result<Seen, PortsError> {
     let netfilter = open()?;
-    let mut kept = Vec::new();
+    let read_at = netfilter.generation().map_err(PortsError::Read)?;
+    let mut kept = BTreeSet::new();
     for element in elements {
         kept.extend(find_one(&netfilter, element).map_err(PortsError::Read)?);
     }
-    Ok(kept)
+    Ok(Seen { read_at, kept })
 }
 
 fn find_one(netfilter: &Netfilter, element: &Element) -> Result<Option<Kept>, KernelError> {
@@ -204,39 +226,39 @@ pub(super) fn has_frame() -> Result<bool, PortsError> {
     Ok(table_facts(&open()?, NAME).map_err(PortsError::Read)?.is_some())
 }
 
-/// Makes the table's rules right, and puts the elements back that there were. Returns whether that took a change.
-///
-/// The kernel refuses the replacement if anybody has changed nftables since the elements were listed, so no element of an
-/// ADD is lost. An element that a DEL removes between the two transactions comes back, until the daemon's next sync.
+/// Makes the table's rules right and keeps its elements, in one transaction. Returns whether that took a change.
 pub(super) fn ensure_frame() -> Result<bool, PortsError> {
-    for _ in 0..ATTEMPTS {
-        let read_at = open()?.generation().map_err(PortsError::Read)?;
-        if matches().map_err(PortsError::Read)? {
-            return Ok(false);
-        }
-        let is_there = has_frame()?;
-        let kept = if is_there { list()? } else { Vec::new() };
-        match open()?.transaction_at(read_at, frame(is_there)) {
-            // Another ADD may have made it, or added ports that a replacement would lose.
-            Err(error) if error.is(Errno::RESTART) => continue,
-            other => other.map_err(PortsError::Write)?,
-        }
-        for some in kept.chunks(ELEMENTS_AT_ONCE) {
-            put_back(some)?;
-        }
-        return Ok(true);
-    }
-    Err(PortsError::NotKept)
+    let seen = list(generation()?)?;
+    apply(&seen, &BTreeSet::new(), &BTreeSet::new())
 }
 
-fn put_back(kept: &[Kept]) -> Result<(), PortsError> {
-    let mut changes = Vec::new();
-    for set in Set::ALL {
-        let of_set = kept.iter().filter(|kept| kept.element.set == set);
-        let listed = of_set.map(|kept| whole(&kept.element, &kept.owner));
-        changes.extend(messages(set, listed, NLM_F_CREATE));
+/// Removes and adds elements, and makes the table's rules right, in one transaction. Returns whether the rules were
+/// written. `removed` are elements that were seen, and no other element that was seen rivals one of `added`.
+pub(super) fn apply(
+    seen: &Seen,
+    removed: &BTreeSet<Kept>,
+    added: &BTreeSet<Kept>,
+) -> Result<bool, PortsError> {
+    let rules = rules().map_err(PortsError::Read)?;
+    let changes = match rules {
+        Rules::Right => [removals(removed), additions(added)].concat(),
+        Rules::Wrong | Rules::Missing => {
+            let stays = seen.kept.difference(removed).chain(added).cloned().collect();
+            [frame(rules == Rules::Wrong), additions(&stays)].concat()
+        }
+    };
+    if !changes.is_empty() {
+        open()?.transaction_at(seen.read_at, changes).map_err(PortsError::Write)?;
     }
-    open()?.transaction(changes).map_err(PortsError::Write)
+    Ok(rules != Rules::Right)
+}
+
+fn rules() -> Result<Rules, KernelError> {
+    let netfilter = Netfilter::open_for(NetfilterProtoFamily::Inet)?;
+    if table_facts(&netfilter, NAME)?.is_none() {
+        return Ok(Rules::Missing);
+    }
+    Ok(if matches()? { Rules::Right } else { Rules::Wrong })
 }
 
 fn matches() -> Result<bool, KernelError> {

@@ -605,6 +605,43 @@ fn incumbents_rules_go_and_those_of_others_stay() {
     });
 }
 
+/// The commands that status, log and document name.
+#[test]
+fn incumbents_legacy_rules_go_by_the_commands_that_are_named() {
+    let document = include_str!("../../../../docs/migration.md");
+    let commands = datapath::nat::LEGACY_REMOVAL;
+    assert!(document.contains(&format!("```sh\n{commands}\n```")), "docs/migration.md");
+    on_node(|node| {
+        let _router = attach_to_vpc(node);
+        let shell = |script: &str| {
+            let mut command = Command::new("ip");
+            command.args(["netns", "exec", node.name(), "sh", "-ec", script]);
+            let output = command.output().unwrap();
+            assert!(output.status.success(), "{script}: {output:?}");
+            String::from_utf8(output.stdout).unwrap()
+        };
+        // Without the time of each table, and the counters.
+        let saved = || shell("iptables-legacy-save | sed -e '/^#/d' -e 's/ \\[.*//'");
+        kube_proxy(node, "iptables-legacy", "10.0.0.99:1", false);
+        shell(
+            "iptables-legacy -w -A FORWARD -i docker0 -m comment --comment 'their AWS, rule' -j ACCEPT",
+        );
+        shell("iptables-legacy -w -t mangle -A PREROUTING -i docker0 -j ACCEPT");
+        let before = saved();
+        assert!(before.contains("docker0") && before.contains("--dport 30080"), "{before}");
+        add_incumbents_rules(node, "iptables-legacy");
+        // A chain of older versions, to which the first one leads.
+        shell(
+            "iptables-legacy -w -t nat -N AWS-SNAT-CHAIN-1; iptables-legacy -w -t nat -A AWS-SNAT-CHAIN-0 -j AWS-SNAT-CHAIN-1",
+        );
+        assert!(synced(node, &default_nat()).legacy);
+        shell(commands);
+        assert_eq!(saved(), before);
+        assert!(!synced(node, &default_nat()).legacy);
+        assert!(node.ip("rule").contains("1024:"), "ours");
+    });
+}
+
 /// nftables does not see them, so they stay; but the report says so.
 #[test]
 fn incumbents_legacy_rules_are_noticed() {

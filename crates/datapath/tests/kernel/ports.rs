@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 use std::net::{SocketAddr, UdpSocket};
 use std::num::NonZeroU16;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
 
 use datapath::ports::{self, PodPorts, PortMapping, PortsError, PortsReport, Protocol};
 use futures::StreamExt as _;
@@ -375,6 +376,145 @@ fn ports_of_many_pods_at_once_are_all_there() {
             assert!(node.enter(|| ports::missing(&ports)).unwrap().is_empty(), "{port}");
         }
     });
+}
+
+/// Threads with this as their namespace, each with a runtime of its own.
+fn at_once<'a>(node: &Namespace, work: impl IntoIterator<Item = Box<dyn FnOnce() + Send + 'a>>) {
+    std::thread::scope(|scope| {
+        node.enter(|| work.into_iter().for_each(|work| drop(scope.spawn(work))));
+    });
+}
+
+fn block_on<T>(work: impl Future<Output = T>) -> T {
+    tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(work)
+}
+
+/// Counts a thread's end, also if it panics: then the others need not go on.
+struct End<'a> {
+    n_ended: &'a AtomicUsize,
+    failed: &'a AtomicBool,
+}
+
+impl Drop for End<'_> {
+    fn drop(&mut self) {
+        self.n_ended.fetch_add(1, Relaxed);
+        self.failed.fetch_or(std::thread::panicking(), Relaxed);
+    }
+}
+
+/// Two pods want each port by turns, and each repeats its DEL while the other one may have the port already. Syncs and
+/// another program's changes come between.
+#[test]
+fn writers_at_once_take_nothing_from_each_other() {
+    const TURNS: usize = 15;
+    on_node(|node| {
+        let pods: Vec<_> = (20..28)
+            .map(|n| Pod::added(node, &format!("p{n}"), &[&format!("10.0.0.{n}@main")]))
+            .collect();
+        let (n_ended, failed) = (AtomicUsize::new(0), AtomicBool::new(false));
+        let compete = |pod: &Pod, port: u16| {
+            let _end = End { n_ended: &n_ended, failed: &failed };
+            let ports = ports_of(pod, &[&format!("tcp {port}:80"), &format!("udp {port}:80")]);
+            for _ in 0..TURNS {
+                let mut added = block_on(ports::add(&ports, &pod.link.host_name));
+                while let Err(PortsError::Taken { .. }) = added {
+                    assert!(!failed.load(Relaxed), "another thread has failed");
+                    added = block_on(ports::add(&ports, &pod.link.host_name));
+                }
+                added.unwrap();
+                assert_eq!(ports::missing(&ports).unwrap(), BTreeSet::new(), "another's DEL");
+                std::thread::scope(|scope| {
+                    scope.spawn(|| ports::remove_all(&pod.link.owner).unwrap());
+                    scope.spawn(|| ports::remove(&ports).unwrap());
+                });
+            }
+        };
+        let is_over = || n_ended.load(Relaxed) == pods.len();
+        let compete = &compete;
+        let of_pods = pods.iter().zip([1, 1, 2, 2, 3, 3, 4, 4]).map(|(pod, n)| {
+            let work: Box<dyn FnOnce() + Send> = Box::new(move || compete(pod, 8080 + n));
+            work
+        });
+        let syncs: Box<dyn FnOnce() + Send> = Box::new(|| {
+            while !is_over() {
+                block_on(ports::sync(&[])).unwrap();
+            }
+        });
+        let other: Box<dyn FnOnce() + Send> = Box::new(|| {
+            while !is_over() {
+                nft(node, "add table ip other; delete table ip other");
+            }
+        });
+        at_once(node, of_pods.chain([syncs, other]));
+        assert_empty(node);
+    });
+}
+
+/// What is in the way of a replacement is there before and after, and at each moment between.
+#[test]
+fn ports_lead_to_pods_while_the_rules_are_replaced() {
+    on_node(|node| {
+        let [a, b] = two_pods_alone(node);
+        let of_a = open(node, &a, &["tcp 8080:80"]);
+        let many: Vec<_> = (1..=2000).map(|port| format!("tcp 10.0.0.10:{port}:80")).collect();
+        let of_b = open(node, &b, &many.iter().map(String::as_str).collect::<Vec<_>>());
+        let (n_ended, failed) = (AtomicUsize::new(0), AtomicBool::new(false));
+        let look: Box<dyn FnOnce() + Send> = Box::new(|| {
+            while n_ended.load(Relaxed) == 0 {
+                assert_eq!(ports::missing(&of_a).unwrap(), BTreeSet::new());
+            }
+        });
+        let replace: Box<dyn FnOnce() + Send> = Box::new(|| {
+            let _end = End { n_ended: &n_ended, failed: &failed };
+            for _ in 0..10 {
+                nft(node, "add rule inet tidepool-ports from-node accept");
+                let report = sync(node, &[&of_a, &of_b]);
+                assert!(report.frame_written && report.restored.is_empty(), "{report:?}");
+            }
+        });
+        at_once(node, [look, replace]);
+        assert_eq!(node.enter(|| ports::missing(&of_b)).unwrap(), BTreeSet::new());
+    });
+}
+
+/// The pod's element was removed, and its port taken. A changed element of the pod's own goes.
+#[test]
+fn ports_sync_takes_no_port_of_another_pod() {
+    on_node(|node| {
+        let [a, b] = two_pods_alone(node);
+        let of_a = open(node, &a, &["tcp 8080:80", "tcp 8081:80"]);
+        nft(node, "delete element inet tidepool-ports any4 { tcp . 8080 }");
+        let of_b = open(node, &b, &["tcp 8080:81", "tcp 8082:82"]);
+        let changed = format!(
+            "delete element inet tidepool-ports any4 {{ tcp . 8082 }}; add element inet tidepool-ports any4 {{ tcp . 8082 comment \"{}\" : 10.0.0.9 . 9 }}",
+            b.link.owner.as_str()
+        );
+        nft(node, &changed);
+        let report = sync(node, &[&of_a, &of_b]);
+        let [(owner, error)] = report.failures.as_slice() else { panic!("{report:?}") };
+        assert_eq!(owner, &a.link.owner);
+        let holder = b.link.owner.as_str();
+        let expect = format!("host port tcp *:8080 10.0.0.20:80 is taken by {holder}");
+        assert_eq!(error.to_string(), expect);
+        assert_eq!(close(node, &b), ["tcp *:8080 10.0.0.21:81", "tcp *:8082 10.0.0.21:82"]);
+        assert!(sync(node, &[&of_a]).failures.is_empty(), "it is free");
+    });
+}
+
+/// IPv4 has a way back to the loopback address, and IPv6 has none.
+#[test]
+fn address_that_no_pod_can_answer_is_refused() {
+    let owner: datapath::Owner = "c1/eth0".parse().unwrap();
+    let ports = |text: &str| {
+        PodPorts::new(owner.clone(), &[mapping(text)], &["10.0.0.20".parse().unwrap()])
+    };
+    for refused in ["tcp [::1]:8080:80", "udp [fe80::1]:8080:80"] {
+        let error = ports(refused).unwrap_err().to_string();
+        assert!(error.contains("8080") && error.contains("leave hostIP out"), "{error}");
+    }
+    for good in ["tcp 127.0.0.1:8080:80", "tcp [::]:8080:80", "tcp [fd00::1]:8080:80"] {
+        ports(good).unwrap();
+    }
 }
 
 #[test]

@@ -182,6 +182,15 @@ fn disturbances_name_what_has_gone() {
             expect(Disturbance::RouteLost { destination, table: 2.into() }).await;
             node.ip("addr add 10.0.2.22/32 dev pad");
             expect(Disturbance::HostAddress("10.0.2.22".parse().unwrap())).await;
+            node.ip("addr del 10.0.2.22/32 dev pad");
+            expect(Disturbance::AddressLost("10.0.2.22".parse().unwrap())).await;
+            for (key, values) in [("conf/pad/rp_filter", ["1", "2"]), ("ip_forward", ["0", "1"])] {
+                let key = format!("net/ipv4/{key}");
+                let before = node.sysctl(&key);
+                let other = values.into_iter().find(|value| *value != before).unwrap();
+                node.set_sysctl(&key, other);
+                expect(Disturbance::Sysctl).await;
+            }
             node.ip("link set pad alias c1/eth0");
             node.ip("link set pad down");
             expect(Disturbance::LinkDown).await;

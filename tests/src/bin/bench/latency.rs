@@ -22,6 +22,14 @@ const TYPE: &str = "m5.4xlarge";
 const AT_ONCE: usize = 16;
 /// More than the instance type's usual bound.
 const MAX_PODS: (&str, &str) = ("TIDEPOOL_MAX_PODS", "800");
+/// All addresses that the type has with two ENIs, before the first pod.
+const MANY: [(&str, &str); 5] = [
+    ("ENABLE_PREFIX_DELEGATION", "true"),
+    MAX_PODS,
+    ("MINIMUM_IP_TARGET", "740"),
+    ("WARM_IP_TARGET", "40"),
+    ("IP_COOLDOWN_PERIOD", "0"),
+];
 /// The last word is the number of a table other than that of the primary ENI.
 const MAIN_TABLE: u32 = 254;
 
@@ -63,29 +71,12 @@ pub(crate) async fn measure(size: Size) -> Result<()> {
         load.end()
     })
     .await?;
-    let many = [
-        ("ENABLE_PREFIX_DELEGATION", "true"),
-        MAX_PODS,
-        ("MINIMUM_IP_TARGET", "740"),
-        ("WARM_IP_TARGET", "40"),
-        ("IP_COOLDOWN_PERIOD", "0"),
-    ];
-    ExecCluster::with(Spec::new("benchp", TYPE, 1, &many), async |cluster| {
+    ExecCluster::with(Spec::new("benchp", TYPE, 1, &MANY), async |cluster| {
         until_free(&cluster.nodes[0], 740).await?;
         crowd(&mut report, cluster, size, "IPv4").await
     })
     .await?;
-    let (ranges, n_pods) = (repair::ranges(), 250);
-    let with_ranges =
-        [&many[..], &[("AWS_VPC_K8S_CNI_EXCLUDE_SNAT_CIDRS", ranges.as_str())]].concat();
-    ExecCluster::with(Spec::new("benchr", TYPE, 1, &with_ranges), async |cluster| {
-        until_free(&cluster.nodes[0], 740).await?;
-        let mut load = Load::new(&cluster.nodes[0], size, "IPv4")?;
-        load.grow(n_pods)?;
-        repair::measure(&mut report, &cluster.nodes[0], n_pods).await?;
-        load.end()
-    })
-    .await?;
+    repairs(&mut report, size).await?;
     let alone = [("IP_COOLDOWN_PERIOD", "0"), ("ENABLE_V4_EGRESS", "false"), MAX_PODS];
     ExecCluster::with(Spec::ipv6("bench6", TYPE, 1, &alone), async |cluster| {
         crowd(&mut report, cluster, size, "IPv6").await
@@ -106,6 +97,21 @@ pub(crate) async fn measure(size: Size) -> Result<()> {
     }
     report.chart();
     Ok(())
+}
+
+/// Repairs alone.
+pub(crate) async fn repairs(report: &mut Report, size: Size) -> Result<()> {
+    let (ranges, n_pods) = (repair::ranges(), 250);
+    let with_ranges =
+        [&MANY[..], &[("AWS_VPC_K8S_CNI_EXCLUDE_SNAT_CIDRS", ranges.as_str())]].concat();
+    ExecCluster::with(Spec::new("benchr", TYPE, 1, &with_ranges), async |cluster| {
+        until_free(&cluster.nodes[0], 740).await?;
+        let mut load = Load::new(&cluster.nodes[0], size, "IPv4")?;
+        load.grow(n_pods)?;
+        repair::measure(report, &cluster.nodes[0], n_pods).await?;
+        load.end()
+    })
+    .await
 }
 
 async fn until_free(node: &ExecNode, n: u64) -> Result<()> {

@@ -26,6 +26,10 @@ const QUICK: [(&str, &str); 3] = [
 #[tokio::main]
 async fn main() -> Result<()> {
     sizes()?;
+    if std::env::var_os("BENCH_REPAIRS").is_some() {
+        let size = latency::Size::from_environment()?;
+        return latency::repairs(&mut spread::Report::default(), size).await;
+    }
     for (mode, prefix) in [("secondary addresses", "false"), ("prefixes", "true")] {
         let mut settings = QUICK.to_vec();
         settings.push(("ENABLE_PREFIX_DELEGATION", prefix));

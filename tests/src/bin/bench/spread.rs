@@ -10,16 +10,17 @@ const WIDTH: usize = 40;
 pub(crate) struct Report(Vec<(String, Duration, Duration)>);
 
 impl Report {
-    /// Prints minimum and percentiles of `times`.
+    /// Prints minimum, percentiles and maximum of `times`.
     pub(crate) fn line(&mut self, what: &str, mut times: Vec<Duration>) {
         times.sort_unstable();
         let at = |percent: usize| times[(times.len() - 1) * percent / 100];
         println!(
-            "{what:<44} min {:>7} p50 {:>7} p90 {:>7} p99 {:>7} ms, {} calls",
+            "{what:<44} min {:>7} p50 {:>7} p90 {:>7} p99 {:>7} max {:>7} ms, {} calls",
             ms(at(0)),
             ms(at(50)),
             ms(at(90)),
             ms(at(99)),
+            ms(at(100)),
             times.len()
         );
         self.0.push((what.to_owned(), at(0), at(50)));

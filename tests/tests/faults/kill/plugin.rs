@@ -22,6 +22,8 @@ pub(crate) const ADD: &[&str] = &[
     "link-ruled",
     "add-printing",
 ];
+/// Tried in the guest, where the kernel has `ipvlan`: `tests/tests/ipvlan/life.rs`.
+pub(super) const CHILD: &[&str] = &["child-made"];
 pub(crate) const DEL: &[&str] = &[
     "del-begun",
     "del-answered",

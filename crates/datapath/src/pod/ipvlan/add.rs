@@ -9,7 +9,7 @@ use rustix::io::Errno;
 use super::IpvlanMode;
 use super::children::is_of;
 use super::objects::ChildObjects;
-use super::parent::Parent;
+use super::parent::{Parent, refuse_other_mode};
 use crate::link::{self, IpvlanChild, Link};
 use crate::pod::add::make::{Sides, find, refuse_bad_addresses};
 use crate::pod::add::{add_route, end, has_ipv6};
@@ -44,6 +44,7 @@ pub async fn make_child(wanted: PodLink, mode: IpvlanMode) -> Result<MadeChild, 
     let parent = Parent::find(&sides.host, &wanted.addresses, mode).await?;
     let no_address = || AddPodError::NoAddress { host_name: wanted.host_name.clone() };
     let parent = parent.ok_or_else(no_address)?;
+    refuse_other_mode(&sides.host, &parent.device, mode).await?;
     nsid::assign(&sides.host, &sides.netns).await.map_err(AddPodError::Number)?;
     let index = create(&sides, &wanted, &parent.device, mode.kernels()).await?;
     Ok(MadeChild { sides, wanted, mode, parent, index })
@@ -82,6 +83,7 @@ async fn create(
             AddPodError::CreateChild { ifname, parent: parent.name.clone(), source }
         }
     })?;
+    failpoint::pass("child", "made");
     let made = link::by_name(&sides.pod, name).await;
     let made = made.map_err(|source| AddPodError::ReadLink { name: ifname.clone(), source })?;
     let made = made.filter(|link| is_of(link, owner));

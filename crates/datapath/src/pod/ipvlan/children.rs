@@ -4,6 +4,8 @@
 use std::collections::BTreeSet;
 use std::net::IpAddr;
 
+use netlink_packet_route::link::IpVlanMode;
+
 use crate::link::{self, Link};
 use crate::netlink::{KernelError, Netlink};
 use crate::{Owner, address, nsid};
@@ -62,6 +64,35 @@ pub(in crate::pod) async fn list(netlink: &Netlink) -> Result<Vec<Child>, Kernel
     let node = nsid::own(netlink).await?;
     found.retain(|child| node.is_some() && child.link.peer_nsid == node);
     Ok(found)
+}
+
+/// One child of the device with index `parent`, of whatever program; the node's own namespace comes first. Costs lists
+/// of links until one is found.
+pub(super) async fn first_of(
+    netlink: &Netlink,
+    parent: u32,
+) -> Result<Option<(String, IpVlanMode)>, KernelError> {
+    let find = |links: Vec<Link>, node: Option<i32>| {
+        let is_of = |link: &Link| link.peer == Some(parent) && link.peer_nsid == node;
+        let mut children = links.into_iter().filter(is_of);
+        children.find_map(|link| Some((link.name, link.ipvlan?)))
+    };
+    if let Some(child) = find(link::list(netlink).await?, None) {
+        return Ok(Some(child));
+    }
+    let Some(node) = nsid::own(netlink).await? else { return Ok(None) };
+    for nsid in nsid::list(netlink).await? {
+        match link::list_in(netlink, nsid).await {
+            Ok(links) => {
+                if let Some(child) = find(links, Some(node)) {
+                    return Ok(Some(child));
+                }
+            }
+            Err(error) if nsid::is_gone(&error) => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(None)
 }
 
 /// The owner's children: one, or one more that an ADD has left before it was named.

@@ -3,8 +3,9 @@
 use std::net::IpAddr;
 
 use ipnet::IpNet;
+use netlink_packet_route::link::IpVlanMode;
 
-use super::IpvlanMode;
+use super::{IpvlanMode, children};
 use crate::link::{self, Link};
 use crate::netlink::{KernelError, Netlink};
 use crate::pod::PodAddress;
@@ -68,6 +69,20 @@ pub enum ParentError {
         /// The ENI's table.
         table: RouteTable,
     },
+    /// The device has a child of another mode. The kernel would give all children the mode of a new one.
+    #[error(
+        "{device} has the ipvlan child {child} in mode {theirs}: one in mode {ours} would change it, and all others of {device}"
+    )]
+    OtherMode {
+        /// The ENI's device.
+        device: String,
+        /// The child's name, in its own namespace.
+        child: String,
+        /// The child's mode.
+        theirs: String,
+        /// That of the pod.
+        ours: String,
+    },
 }
 
 /// A pod's address and the networks around it.
@@ -121,6 +136,32 @@ impl Parent {
         }
         self.places.push(place);
         Ok(self)
+    }
+}
+
+/// A new child would change the mode of the others. Costs lists of links until a child of the device is found.
+pub(super) async fn refuse_other_mode(
+    netlink: &Netlink,
+    device: &Link,
+    mode: IpvlanMode,
+) -> Result<(), ParentError> {
+    let found = children::first_of(netlink, device.index).await;
+    let found = found.map_err(read("the children of the ENI's device"))?;
+    let Some((child, theirs)) = found.filter(|(_, theirs)| *theirs != mode.kernels()) else {
+        return Ok(());
+    };
+    let device = device.name.clone();
+    let (theirs, ours) = (name(theirs), name(mode.kernels()));
+    Err(ParentError::OtherMode { device, child, theirs, ours })
+}
+
+/// As `ip` has it.
+fn name(mode: IpVlanMode) -> String {
+    match mode {
+        IpVlanMode::L2 => "l2".to_owned(),
+        IpVlanMode::L3 => "l3".to_owned(),
+        IpVlanMode::L3S => "l3s".to_owned(),
+        other => format!("{other:?}"),
     }
 }
 
