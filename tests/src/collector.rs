@@ -22,7 +22,13 @@ use self::proto::common::v1::any_value::Value;
 use self::proto::common::v1::{AnyValue, KeyValue};
 
 mod otlp {
-    #![expect(unreachable_pub, reason = "all of it is generated")]
+    #![expect(
+        unreachable_pub,
+        clippy::allow_attributes,
+        clippy::allow_attributes_without_reason,
+        clippy::enum_variant_names,
+        reason = "all of it is generated"
+    )]
     pub(super) mod opentelemetry {
         pub(crate) mod proto {
             pub(crate) mod common {

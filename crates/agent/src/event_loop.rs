@@ -65,8 +65,7 @@ pub(crate) struct EventLoop {
 impl EventLoop {
     /// A loop that has carried out the engine's first effects.
     pub(crate) fn start(
-        engine: Engine,
-        first: Vec<Effect>,
+        (engine, first): (Engine, Vec<Effect>),
         clock: Clock,
         writer: Writer,
         edges: Edges,

@@ -217,8 +217,8 @@ impl Daemon {
         let orders = carry_out(&mut tasks, &inlet, &counters);
         let kernel_poll = Arc::clone(&orders.kernel_poll);
         let counted = Arc::clone(&counters);
-        let event_loop =
-            EventLoop::start(engine, first, clock, writer, edges, orders, counted, tracer);
+        let begun = (engine, first);
+        let event_loop = EventLoop::start(begun, clock, writer, edges, orders, counted, tracer);
         Ok(Self {
             inlet,
             handle,

@@ -19,6 +19,7 @@ async fn sending() -> (KubeSim, Reports, mpsc::UnboundedReceiver<News>) {
         url: format!("http://{address}"),
         service_account: "/none".into(),
         answer_within: Duration::from_secs(1),
+        watch_for: Duration::from_secs(2),
     };
     let cluster = Cluster::connect(&access).unwrap();
     let (reports, mut queue) = Reports::queue();
@@ -41,7 +42,7 @@ fn report(about: About, reason: &'static str) -> Report {
 
 async fn next_fault(news: &mut mpsc::UnboundedReceiver<News>) -> Option<String> {
     match tokio::time::timeout(PATIENCE, news.recv()).await.unwrap().unwrap() {
-        News::Health { of: "events", fault } => fault,
+        News::Health { of: "events", fault } => fault.map(|fault| fault.why),
         other => panic!("{other:?}"),
     }
 }

@@ -12,6 +12,11 @@ fn read(variables: &[(&str, &str)]) -> Result<Settings, SettingError> {
     Settings::read(&owned.collect())
 }
 
+fn default_traces() -> TraceSettings {
+    let attributes = vec![("service.name".to_owned(), "ipamd".to_owned())];
+    TraceSettings { collector: None, attributes, by_parent: true, share: 1.0 }
+}
+
 #[test]
 fn leaked_eni_cleanup_can_be_off() {
     let age = |variables: &[(&str, &str)]| read(variables).unwrap().leak_age;
@@ -87,6 +92,7 @@ fn defaults_are_those_of_the_manifest() {
         state_directory: "/var/run/aws-node".into(),
         log_level: LogLevel::Debug,
         log_format: LogFormat::Json,
+        traces: default_traces(),
         log_target: LogTarget::File("/host/var/log/aws-routed-eni/ipamd.log".into()),
         install: InstallSettings {
             plugins: "/host/opt/cni/bin".into(),
@@ -254,6 +260,7 @@ fn good_values_are_read() {
         state_directory: "/var/lib/cni".into(),
         log_level: LogLevel::Warn,
         log_format: LogFormat::Text,
+        traces: default_traces(),
         log_target: LogTarget::Stderr,
         install: InstallSettings {
             plugins: "/host/opt/cni/bin".into(),

@@ -84,14 +84,14 @@ async fn show(mut shown: Shown) -> Infallible {
             let done = shown.cluster.set_network_condition(&shown.node, &wanted).await;
             shown.note(NODE_CONDITION, &mut condition, wanted, done);
         }
-        if is_ready && let Some(key) = shown.herald.taint.clone() {
-            if taint.is_due(&key, now) || taint.is_older_than(LOOK_FOR_TAINT_EVERY, now) {
-                let done = shown.cluster.remove_taint(&shown.node, &key).await;
-                if done == Ok(true) {
-                    info!(key, "the start-up taint is off the Node: a pod could get an address");
-                }
-                shown.note(NODE_TAINT, &mut taint, key, done.map(|_was_there| ()));
+        let is_due =
+            |key: &_| taint.is_due(key, now) || taint.is_older_than(LOOK_FOR_TAINT_EVERY, now);
+        if let Some(key) = shown.herald.taint.clone().filter(|key| is_ready && is_due(key)) {
+            let done = shown.cluster.remove_taint(&shown.node, &key).await;
+            if done == Ok(true) {
+                info!(key, "the start-up taint is off the Node: a pod could get an address");
             }
+            shown.note(NODE_TAINT, &mut taint, key, done.map(|_was_there| ()));
         }
         if shown.herald.annotations
             && let Ok(view) = asking::view_now(&shown.herald.socket).await

@@ -103,7 +103,7 @@ async fn first_start(
         let view = cluster.nodes[0].view().await?;
         let counts = view.counts.context("no counts")?;
         let is_quiet = view.in_flight.is_empty() && view.foreign_enis.is_empty();
-        ensure!(u64::from(counts.free) == free && is_quiet, "{counts:?}, {view:?}");
+        ensure!(counts.free == free && is_quiet, "{counts:?}, {view:?}");
         Ok(())
     };
     eventually("the launch's addresses", PATIENCE, has_all).await?;

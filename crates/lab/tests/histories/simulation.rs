@@ -250,7 +250,7 @@ impl Simulation {
             StepAction::UnassignByHand { which } => self.unassign_by_hand(node, which),
             StepAction::ChangeGroups { which, choice } => self.change_groups(node, which, choice),
             StepAction::ChangeRanges { choice } => self.ranges = metadata::ranges(choice),
-            StepAction::ExpectPods { ref pods } => self.expect(node, pods),
+            StepAction::ExpectPods { ref pods } => self.expect_pods(node, pods),
             StepAction::Terminate => self.terminate(node),
             StepAction::ChangePolicy(ref change) => self.change_policy(node, change),
             StepAction::ChangeLimits(ref error) => self.change_limits(node, error),
@@ -259,7 +259,7 @@ impl Simulation {
     }
 
     /// Names pods as [`pods`](super::pods) names the first sandbox of a slot. Slots beyond those of the node have none.
-    fn expect(&mut self, node: usize, pods: &[usize]) {
+    fn expect_pods(&mut self, node: usize, pods: &[usize]) {
         let name = |pod: &usize| format!("n{node}p{pod}s1");
         let pods = pods.iter().map(|pod| PodFacts { name: name(pod), ..PodFacts::default() });
         self.tell(node, Event::PodsExpected(pods.collect()));
