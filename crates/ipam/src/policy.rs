@@ -214,6 +214,9 @@ impl Families {
 pub enum Placement {
     /// Into the primary ENI's subnet or another one tagged for pods, with the primary ENI's security groups.
     LikePrimary,
+    /// Into the primary ENI's subnet, with its security groups. `ENABLE_SUBNET_DISCOVERY=false`: tags of subnets have
+    /// no effect.
+    PrimarySubnet,
     /// `AWS_VPC_K8S_CNI_CUSTOM_NETWORK_CFG`: where the node's [`EniConfig`](crate::eni_config::EniConfig) says. The
     /// primary ENI carries no pods.
     ByEniConfig,
@@ -223,7 +226,7 @@ impl Placement {
     /// How many ENIs carry no pods.
     fn n_without_pods(self) -> u16 {
         match self {
-            Placement::LikePrimary => 0,
+            Placement::LikePrimary | Placement::PrimarySubnet => 0,
             Placement::ByEniConfig => 1,
         }
     }

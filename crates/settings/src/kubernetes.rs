@@ -8,7 +8,7 @@ use ipam::policy::Placement;
 use service_url::ServiceUrl;
 
 use crate::registry::{
-    ANNOTATE_POD_IP, AWS_VPC_K8S_CNI_CUSTOM_NETWORK_CFG, CLUSTER_ENDPOINT,
+    ANNOTATE_POD_IP, AWS_VPC_K8S_CNI_CUSTOM_NETWORK_CFG, CLUSTER_ENDPOINT, ENABLE_SUBNET_DISCOVERY,
     ENI_CONFIG_ANNOTATION_DEF, ENI_CONFIG_LABEL_DEF, KUBERNETES_SERVICE_HOST,
     KUBERNETES_SERVICE_PORT, MY_NODE_NAME, Setting, TIDEPOOL_EARLY_DEMAND, TIDEPOOL_KUBERNETES,
     TIDEPOOL_NODE_ANNOTATIONS, TIDEPOOL_NODE_CONDITION, TIDEPOOL_SERVICE_ACCOUNT,
@@ -152,9 +152,11 @@ fn is_qualified_name(key: &str) -> bool {
 
 /// Where new ENIs go.
 pub(crate) fn placement(variables: &Variables) -> Result<Placement, SettingError> {
-    Ok(match variables.boolean(&AWS_VPC_K8S_CNI_CUSTOM_NETWORK_CFG)? {
-        true => Placement::ByEniConfig,
-        false => Placement::LikePrimary,
+    let by_eni_config = variables.boolean(&AWS_VPC_K8S_CNI_CUSTOM_NETWORK_CFG)?;
+    Ok(match (by_eni_config, variables.boolean(&ENABLE_SUBNET_DISCOVERY)?) {
+        (true, _) => Placement::ByEniConfig,
+        (false, true) => Placement::LikePrimary,
+        (false, false) => Placement::PrimarySubnet,
     })
 }
 

@@ -48,7 +48,7 @@ pub fn policy(
         });
     }
     let for_pods = match settings.placement {
-        Placement::LikePrimary => limits,
+        Placement::LikePrimary | Placement::PrimarySubnet => limits,
         // Source: AWS, "Maximum Pods per instance type", with `--cni-custom-networking-enabled`.
         Placement::ByEniConfig => Limits { enis: limits.enis.saturating_sub(1), ..limits },
     };

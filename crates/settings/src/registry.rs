@@ -299,6 +299,8 @@ settings! {
          warning";
     MANAGE_UNTAGGED_ENI: Enis, Value("true"),
         "An attached ENI that has no owner's tag may serve pods";
+    ENABLE_SUBNET_DISCOVERY: Enis, Value("true"),
+        "New ENIs go to any subnet that is tagged for pods; with `false` to the primary ENI's, whatever the tags";
     AWS_EC2_ENDPOINT: Enis, Unset,
         "Another EC2 endpoint; it overrides those of the SDK's own variables";
     /// This variable and those that follow are read by the SDK. Source: AWS, "Service-specific endpoints".
@@ -456,9 +458,6 @@ settings! {
     ENABLE_IMDS_ONLY_MODE: NotBuilt, Value("false"),
         "The daemon asks the metadata service alone, never EC2",
         .only(false);
-    ENABLE_SUBNET_DISCOVERY: NotBuilt, Value("true"),
-        "New ENIs go to any subnet that is tagged for pods",
-        .only(true);
     NETWORK_POLICY_ENFORCING_MODE: NotBuilt, Value("standard"),
         "How pods start under network policies",
         .only_values(&["standard", "none"]);

@@ -390,7 +390,6 @@ fn bad_value_is_named_with_what_is_allowed() {
             "strict",
             "not supported yet; only standard, none is".into(),
         ),
-        ("ENABLE_SUBNET_DISCOVERY", "false", "not supported yet; only true is".into()),
     ];
     for (name, value, allowed) in bad {
         let error = read(&[(name, value)]).unwrap_err().to_string();

@@ -42,7 +42,7 @@ pub(super) fn may_be_missing(settings: &Settings) -> BTreeSet<&'static str> {
     if settings.settings_maps.as_ref().is_some_and(|maps| !maps.is_set) {
         parts.extend(["settings for all nodes", "settings for its group"]);
         // The Node names the group, and with custom networking the ENIConfig.
-        if settings.placement == Placement::LikePrimary {
+        if settings.placement != Placement::ByEniConfig {
             parts.insert("this Node");
         }
     }

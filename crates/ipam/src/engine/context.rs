@@ -40,6 +40,8 @@ pub(super) struct Context<'a> {
 pub(super) enum NewEnis<'a> {
     /// Where the primary ENI is, or another subnet that is tagged for pods.
     LikePrimary,
+    /// Where the primary ENI is, whatever the tags of subnets say.
+    PrimarySubnet,
     /// Where the ENIConfig says.
     By(&'a EniConfig),
     /// The ENIConfig is not known, or cannot be used.
@@ -65,6 +67,7 @@ impl<'a> Context<'a> {
     pub(super) fn new_enis(self) -> NewEnis<'a> {
         match (self.policy.placement, self.eni_config) {
             (Placement::LikePrimary, _) => NewEnis::LikePrimary,
+            (Placement::PrimarySubnet, _) => NewEnis::PrimarySubnet,
             (Placement::ByEniConfig, Some(EniConfigAnswer::Found(config))) => NewEnis::By(config),
             (
                 Placement::ByEniConfig,
@@ -85,7 +88,7 @@ impl<'a> Context<'a> {
     /// Why no ENIConfig can be used, while custom networking asks for one.
     pub(super) fn eni_config_fault(self) -> Option<String> {
         match (self.policy.placement, self.eni_config) {
-            (Placement::LikePrimary, _) => None,
+            (Placement::LikePrimary | Placement::PrimarySubnet, _) => None,
             (Placement::ByEniConfig, None) => Some(
                 "the API server has not said yet which ENIConfig this node uses, and no earlier answer is kept"
                     .to_owned(),

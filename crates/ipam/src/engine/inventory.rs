@@ -181,6 +181,7 @@ impl Inventory {
         let Some(primary) = &self.primary_template else { return Vec::new() };
         match cx.new_enis() {
             NewEnis::LikePrimary => self.subnets.for_new_enis(&primary.subnet, cx.node),
+            NewEnis::PrimarySubnet => vec![primary.subnet.clone()],
             NewEnis::By(config) => self.subnets.chosen_by(config, &primary.subnet),
             NewEnis::Nowhere => Vec::new(),
         }
@@ -189,7 +190,9 @@ impl Inventory {
     /// The subnet that a pod without an address is told about: the primary ENI's, if it carries pods.
     pub(super) fn subnet_of_pods(&self, cx: Context<'_>) -> Option<SubnetId> {
         match cx.new_enis() {
-            NewEnis::LikePrimary => self.primary_template.as_ref().map(|it| it.subnet.clone()),
+            NewEnis::LikePrimary | NewEnis::PrimarySubnet => {
+                self.primary_template.as_ref().map(|it| it.subnet.clone())
+            }
             NewEnis::By(_) | NewEnis::Nowhere => self.subnets_for_new_enis(cx).into_iter().next(),
         }
     }
@@ -299,7 +302,7 @@ impl Inventory {
 fn chosen_groups(cx: Context<'_>) -> Option<&BTreeSet<SecurityGroupId>> {
     match cx.new_enis() {
         NewEnis::By(config) if !config.groups.is_empty() => Some(&config.groups),
-        NewEnis::LikePrimary | NewEnis::By(_) | NewEnis::Nowhere => None,
+        NewEnis::LikePrimary | NewEnis::PrimarySubnet | NewEnis::By(_) | NewEnis::Nowhere => None,
     }
 }
 

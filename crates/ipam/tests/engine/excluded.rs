@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use ipam::policy::Placement;
+
 use crate::ec2::{Ec2, PRIMARY, SUBNET, eni_id};
 use crate::node::{Node, OnEni as _, limits, warm_ip};
 
@@ -55,6 +57,21 @@ fn excluded_primary_eni_gets_no_address() {
         assert!(node.ec2.enis[&eni_id(PRIMARY)].blocks.is_empty());
         assert!(is_named(&node), "{:?}", node.view().blocked);
     }
+}
+
+#[test]
+fn without_discovery_new_enis_go_to_the_primary_subnet_whatever_the_tags() {
+    let mut ec2 = two_subnets();
+    ec2.subnet("subnet-1").facts.free_addresses = 90_000;
+    exclude_by_role(&mut ec2);
+    let mut policy = warm_ip(1, 0);
+    policy.placement = Placement::PrimarySubnet;
+    let mut node = Node::start_with(ec2, limits("t3.small"), policy);
+    node.settle();
+    let indexes: Vec<_> = (0..4).map(|pod| node.run_pod(pod).device_index()).collect();
+    assert_eq!(indexes, [0, 0, 0, 1]);
+    assert!(node.view().enis.iter().all(|eni| eni.subnet.to_string() == SUBNET));
+    assert_eq!(node.view().blocked, [""; 0]);
 }
 
 /// Pods keep their addresses. Idle addresses go back at once, the others when their pods are gone.

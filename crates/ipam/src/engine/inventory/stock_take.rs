@@ -115,15 +115,16 @@ impl StockTake<'_> {
         let (node, subnets) = (self.cx.node, &self.inventory.subnets);
         for eni in self.pool.enis.values_mut() {
             let is_primary = eni.origin == Origin::Primary;
-            let is_chosen = match self.cx.new_enis() {
-                NewEnis::By(config) => subnets.is_chosen(&eni.subnet, config),
-                NewEnis::LikePrimary | NewEnis::Nowhere => false,
+            let heeds_tags = match self.cx.new_enis() {
+                NewEnis::By(config) => !subnets.is_chosen(&eni.subnet, config),
+                NewEnis::PrimarySubnet => false,
+                NewEnis::LikePrimary | NewEnis::Nowhere => true,
             };
             eni.excluded = if is_primary && self.cx.policy.placement == Placement::ByEniConfig {
                 Some(Exclusion::CustomNetworking)
             } else if is_primary && ownership::has_no_manage(&eni.tags) {
                 Some(Exclusion::NoManageTag)
-            } else if !is_chosen && subnets.excludes(&eni.subnet, node) {
+            } else if heeds_tags && subnets.excludes(&eni.subnet, node) {
                 Some(Exclusion::SubnetTag)
             } else {
                 None

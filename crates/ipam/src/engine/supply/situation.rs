@@ -78,7 +78,7 @@ impl Sources<'_> {
     /// The obstacle if there is no subnet for new ENIs.
     fn no_subnet(self) -> Blocked {
         let (code, why) = match self.cx.new_enis() {
-            NewEnis::LikePrimary => (
+            NewEnis::LikePrimary | NewEnis::PrimarySubnet => (
                 RefusalCode::SubnetExhausted,
                 "no subnet may be used for a new ENI; tag one with kubernetes.io/role/cni=1 or take the tag off the \
                  node's own"
