@@ -60,7 +60,7 @@ fn excluded_primary_eni_gets_no_address() {
 }
 
 #[test]
-fn without_discovery_new_enis_go_to_the_primary_subnet_whatever_the_tags() {
+fn without_discovery_tags_of_subnets_have_no_effect() {
     let mut ec2 = two_subnets();
     ec2.subnet("subnet-1").facts.free_addresses = 90_000;
     exclude_by_role(&mut ec2);
