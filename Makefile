@@ -96,10 +96,12 @@ test-k8s: deps-k8s ## a real Kubernetes on the simulated VPC, Tidepool installed
 	@tests/k8s/build $(CACHE)
 	@$(if $(call chosen,upgrade),CACHE=$(CACHE) scripts/earlier-image $(K8S_FROM))
 	@$(if $(call chosen,incumbent),tests/k8s/incumbent/build $(CACHE))
+	@$(if $(call chosen,dns),tests/k8s/dns/build $(CACHE))
 	$(say) "test: a control plane and two nodes"
 	@TIDEPOOL_IMAGE=$(IMAGE_OUT)/image.tar TIDEPOOL_KUBERNETES=$$(tests/k8s/build $(CACHE)) \
 		TIDEPOOL_HELM=$(dir $(TIDEPOOL_DENY))helm \
 		TIDEPOOL_EARLIER=$(if $(call chosen,upgrade),$$(CACHE=$(CACHE) scripts/earlier-image $(K8S_FROM))) \
+		TIDEPOOL_COREDNS=$(if $(call chosen,dns),$$(tests/k8s/dns/build $(CACHE))) \
 		TIDEPOOL_INCUMBENT=$(if $(call chosen,incumbent),$$(tests/k8s/incumbent/build $(CACHE))) \
 		$(TIDEPOOL_BIN)/k8s $(CHECKS)
 

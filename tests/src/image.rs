@@ -2,7 +2,7 @@
 
 use std::fs::File;
 use std::io::{Cursor, Write};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 use serde_json::{Value, json};
@@ -17,6 +17,11 @@ pub const BUSYBOX: &str = "localhost/tidepool/busybox:1";
 const BUSYBOX_BINARY: &str = "/bin/busybox";
 const APPLETS: [&str; 11] =
     ["sh", "sleep", "ping", "ip", "cat", "nc", "true", "echo", "hostname", "httpd", "mkdir"];
+
+/// CoreDNS, which listens as the file that its arguments name says.
+pub const COREDNS: &str = "localhost/tidepool/coredns:1";
+/// A system whose programs a container finds in the machine's /usr, which it must have: with the resolver of glibc.
+pub const DEBIAN: &str = "localhost/tidepool/debian:1";
 
 /// amazon-vpc-cni-k8s: its init container, and its daemon.
 pub const INCUMBENT: [&str; 2] =
@@ -52,6 +57,33 @@ pub fn write(path: &Path) -> Result<()> {
 ///
 /// If a program is missing or the file cannot be written.
 pub fn write_incumbent(path: &Path, folder: &Path) -> Result<()> {
+    let core = Path::new("/usr/lib/cni");
+    let plugins = CORE_PLUGINS.map(|name| (format!("init/{name}"), core.join(name)));
+    let own = INCUMBENT_FILES.map(|(part, name)| (format!("{part}/{name}"), folder.join(name)));
+    let path_variable = "PATH=/usr/sbin:/usr/bin:/sbin:/bin";
+    let config = |dir: &str, program: &str| json!({"WorkingDir": dir, "Entrypoint": [format!("{dir}/{program}")], "Env": [path_variable]});
+    let [init, app] = INCUMBENT;
+    let images =
+        [(init, config("/init", "aws-vpc-cni-init")), (app, config("/app", "aws-vpc-cni"))];
+    layout(path, &images, layer_without_system(plugins.into_iter().chain(own))?)
+}
+
+/// Writes the image [`COREDNS`] to `path`, of a static `program`, and [`DEBIAN`].
+///
+/// # Errors
+///
+/// If the program is missing or the file cannot be written.
+pub fn write_dns(path: &Path, program: &Path) -> Result<()> {
+    let images = [
+        (COREDNS, json!({"Entrypoint": ["/app/coredns"]})),
+        (DEBIAN, json!({"Cmd": ["/bin/bash"], "Env": ["PATH=/bin"]})),
+    ];
+    let layer = layer_without_system([("app/coredns".to_owned(), program.to_owned())])?;
+    layout(path, &images, layer)
+}
+
+/// A layer that has files, by the name of each and where it comes from, and otherwise links to a system in /usr.
+fn layer_without_system(files: impl IntoIterator<Item = (String, PathBuf)>) -> Result<Vec<u8>> {
     let mut tar = Builder::new(vec![]);
     for dir in ["app", "dev", "etc", "host", "init", "proc", "run", "sys", "tmp", "usr", "var"] {
         add(&mut tar, dir, EntryType::Directory, None, &[])?;
@@ -59,19 +91,11 @@ pub fn write_incumbent(path: &Path, folder: &Path) -> Result<()> {
     for link in ["bin", "lib", "lib64", "sbin"] {
         add(&mut tar, link, EntryType::Symlink, Some(&format!("usr/{link}")), &[])?;
     }
-    let plugins = CORE_PLUGINS.map(|name| ("init", name, Path::new("/usr/lib/cni")));
-    let own = INCUMBENT_FILES.map(|(part, name)| (part, name, folder));
-    for (part, name, folder) in plugins.into_iter().chain(own) {
-        let file = folder.join(name);
+    for (name, file) in files {
         let data = std::fs::read(&file).with_context(|| format!("read {}", file.display()))?;
-        add_file(&mut tar, &format!("{part}/{name}"), &data)?;
+        add_file(&mut tar, &name, &data)?;
     }
-    let path_variable = "PATH=/usr/sbin:/usr/bin:/sbin:/bin";
-    let config = |dir: &str, program: &str| json!({"WorkingDir": dir, "Entrypoint": [format!("{dir}/{program}")], "Env": [path_variable]});
-    let [init, app] = INCUMBENT;
-    let images =
-        [(init, config("/init", "aws-vpc-cni-init")), (app, config("/app", "aws-vpc-cni"))];
-    layout(path, &images, tar.into_inner().context("finish the layer")?)
+    tar.into_inner().context("finish the layer")
 }
 
 /// Images with one layer, by name and how they are run, as an OCI layout.

@@ -19,7 +19,7 @@ use serde_json::{Value, json};
 use crate::cluster::{ClusterOf, NodeOf};
 use crate::exec;
 use crate::image;
-use crate::process::{eventually, in_netns, output};
+use crate::process::{Process, eventually, in_netns, output};
 use crate::sim::Sim;
 
 pub use api::Api;
@@ -102,6 +102,8 @@ impl Shape {
 /// A running cluster.
 #[derive(Debug)]
 pub struct Kubernetes {
+    /// The name of its enclosure.
+    name: String,
     /// EC2, the VPC and the nodes.
     pub cluster: ClusterOf<Machine>,
     /// The control plane.
@@ -153,7 +155,7 @@ impl Kubernetes {
         let (api, pods) = (control_plane.api().clone(), Pods::default());
         tokio::spawn(pods.clone().follow(api.clone()));
         let cluster = ClusterOf { sim, nodes, dir };
-        Ok(Self { cluster, control_plane, api, pods })
+        Ok(Self { name: name.to_owned(), cluster, control_plane, api, pods })
     }
 
     /// Runs kubectl and gives what it prints.
@@ -181,6 +183,23 @@ impl Kubernetes {
     #[must_use]
     pub fn outside(&self, program: &str) -> tokio::process::Command {
         self.control_plane.on_its_instance(program)
+    }
+
+    /// Starts a program on the host of the outside, with its output in a file of the run.
+    ///
+    /// # Errors
+    ///
+    /// If it cannot be started.
+    pub fn start_outside(&self, program: &Path, arguments: &[&str], log: &str) -> Result<Process> {
+        let netns = format!("{}-outside", self.name);
+        let mut command = in_netns(&netns, program);
+        Process::start(log, command.args(arguments), &self.file(log))
+    }
+
+    /// The addresses by which the outside knows the nodes.
+    #[must_use]
+    pub fn public_addresses(&self) -> [Ipv4Addr; 2] {
+        NODES.map(public_address)
     }
 
     /// Applies an object as a user does, from a file.
@@ -259,13 +278,20 @@ async fn address_in(netns: &str) -> Result<String> {
     Ok(address.context("no address yet")?.to_owned())
 }
 
-/// One VPC with one subnet for instances, the control plane's instance and the nodes. EC2 is as slow as it is in fact.
+/// The address by which the outside knows an instance.
+const fn public_address(last: u8) -> Ipv4Addr {
+    Ipv4Addr::new(203, 0, 113, last)
+}
+
+/// One VPC with one subnet for instances, the control plane's instance and the nodes. They reach the outside. EC2 is as slow
+/// as it is in fact.
 fn topology(name: &str, shape: Shape) -> Value {
     let ipv6 = |value: Value| if shape.family == Family::Ipv6 { value } else { Value::Null };
     let instance = |netns: String, last: u8| {
         json!({
             "type": shape.instance_type, "subnet": "nodes", "netns": netns,
             "address": Family::Ipv4.address(last), "ipv6_address": ipv6(json!(Family::Ipv6.address(last))),
+            "public_address": public_address(last),
         })
     };
     let mut instances = vec![instance(format!("{name}-cp"), CONTROL_PLANE)];
@@ -273,7 +299,7 @@ fn topology(name: &str, shape: Shape) -> Value {
     instances.extend(nodes.map(|(index, last)| instance(netns_of(name, index), last)));
     let mut subnets = vec![json!({
         "name": "nodes", "az": "us-east-1a", "cidr": "10.0.0.0/20",
-        "ipv6_cidr": ipv6(json!("2600:1f13:abc:de00::/64")),
+        "ipv6_cidr": ipv6(json!("2600:1f13:abc:de00::/64")), "routes": {"0.0.0.0/0": "internet-gateway"},
     })];
     subnets.extend(
         POD_SUBNETS

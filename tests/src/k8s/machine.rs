@@ -12,6 +12,7 @@ use super::certificates::Authority;
 use super::{SERVER, Shape, cgroups};
 use crate::containerd::{self, Places};
 use crate::process::{PATIENCE, Process, eventually, in_netns, output};
+use crate::sim::OUTSIDE;
 
 /// Where containerd listens.
 const CONTAINERD: &str = "/run/containerd/containerd.sock";
@@ -156,6 +157,7 @@ async fn furnish(spec: &MachineSpec<'_>, authority: &Authority) -> Result<()> {
         std::fs::write(etc.join(file), text).with_context(|| format!("write {file}"))
     };
     write("hostname", spec.name.to_owned())?;
+    write("resolv.conf", format!("search ec2.internal\nnameserver {OUTSIDE}\n"))?;
     write("containerd/config.toml", containerd::configuration(&places()))?;
     write("kubernetes/kubelet.yaml", kubelet(spec))?;
     write("kubernetes/proxy.yaml", proxy(spec))?;

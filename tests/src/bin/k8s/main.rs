@@ -9,6 +9,7 @@ mod apart;
 mod changes;
 mod custom;
 mod daily;
+mod dns;
 mod helm;
 mod incumbent;
 mod install;
@@ -87,6 +88,7 @@ enum Check {
     StatefulSet,
     HostNetwork,
     Daily,
+    Dns,
     Helm,
     Speed,
     Upgrade,
@@ -97,7 +99,7 @@ enum Check {
 }
 
 impl Check {
-    const ALL: [Self; 21] = [
+    const ALL: [Self; 22] = [
         Self::Pods,
         Self::Services,
         Self::ScaleDown,
@@ -112,6 +114,7 @@ impl Check {
         Self::StatefulSet,
         Self::HostNetwork,
         Self::Daily,
+        Self::Dns,
         Self::Helm,
         Self::Speed,
         Self::Upgrade,
@@ -137,6 +140,7 @@ impl Check {
             | Self::StatefulSet
             | Self::HostNetwork
             | Self::Daily
+            | Self::Dns
             | Self::Helm
             | Self::Speed => Stage::Plain,
             Self::Upgrade => Stage::Earlier,
@@ -190,6 +194,10 @@ impl Check {
                 ("host-network", "pods on the host's network, and pods with a port of the host")
             }
             Self::Daily => ("daily", "logs, exec and probes"),
+            Self::Dns => (
+                "dns",
+                "CoreDNS serves pods on both nodes, also while it is rolled out, and asks a resolver beyond the VPC",
+            ),
             Self::Helm => (
                 "helm",
                 "helm takes over what kubectl has applied, changes it, uninstalls it and installs it again",
@@ -232,6 +240,7 @@ impl Check {
             Self::StatefulSet => sets::stateful_set(k8s, story).await,
             Self::HostNetwork => sets::host_network(k8s, story).await,
             Self::Daily => daily::daily(k8s, story).await,
+            Self::Dns => dns::dns(k8s, story).await,
             Self::Helm => helm::helm(k8s, story).await,
             Self::Speed => speed::speed(k8s, story).await,
             Self::Upgrade => upgrade::upgrade(k8s, story).await,

@@ -2,15 +2,15 @@
 
 use std::collections::BTreeSet;
 
-use anyhow::{Context, Result, ensure};
-use serde_json::json;
+use anyhow::{Result, ensure};
+use serde_json::{Value, json};
 use tests::image::BUSYBOX;
 use tests::k8s::{Kubernetes, PATIENCE, Pod};
 use tests::process::{eventually, output};
 use tests::story::Story;
 
 use crate::reach::{all_reach_all, failed_sandboxes};
-use crate::workload::{PORT, ask, deployment, gone, idle, spec, web};
+use crate::workload::{PORT, ask, daemon_set, deployment, gone, idle, spec, web};
 
 /// Pods of the Job, and how many run at a time.
 const JOBS: (u64, u64) = (60, 20);
@@ -20,28 +20,43 @@ const HOST_PORT: u16 = 31_080;
 /// Many short pods.
 pub(crate) async fn jobs(k8s: &Kubernetes, story: &Story) -> Result<()> {
     let before = failed_sandboxes(k8s).await?;
-    let (count, at_once) = JOBS;
+    let container = json!({"name": "short", "image": BUSYBOX, "imagePullPolicy": "Never", "command": ["/bin/true"]});
+    all_succeed(k8s, "storm", JOBS, json!({"containers": [container]})).await?;
+    k8s.cluster.books_agree(&[]).await?;
+    let n_failed = failed_sandboxes(k8s).await?.saturating_sub(before);
+    story.good(&format!("{} pods succeeded; {n_failed} sandboxes failed at first", JOBS.0));
+    Ok(())
+}
+
+/// A Job named `app`, of so many pods and so many at a time: each succeeds at the first try.
+pub(crate) async fn all_succeed(
+    k8s: &Kubernetes,
+    app: &str,
+    (count, at_once): (u64, u64),
+    mut pod: Value,
+) -> Result<()> {
+    pod["restartPolicy"] = "Never".into();
+    pod["automountServiceAccountToken"] = false.into();
     k8s.apply(&json!({
-        "apiVersion": "batch/v1", "kind": "Job", "metadata": {"name": "storm"},
+        "apiVersion": "batch/v1", "kind": "Job", "metadata": {"name": app},
         "spec": {
             "completions": count, "parallelism": at_once, "backoffLimit": 0,
-            "template": {"metadata": {"labels": {"app": "storm"}}, "spec": {
-                "restartPolicy": "Never", "automountServiceAccountToken": false,
-                "containers": [{"name": "short", "image": BUSYBOX, "imagePullPolicy": "Never", "command": ["/bin/true"]}],
-            }},
+            "template": {"metadata": {"labels": {"app": app}}, "spec": pod},
         },
     }))
     .await?;
-    k8s.kubectl(&["wait", "job/storm", "--for=condition=Complete", "--timeout=300s"]).await?;
-    let job = k8s.api.get("/apis/batch/v1/namespaces/default/jobs/storm").await?;
-    let status = &job["status"];
-    ensure!(status["succeeded"] == count && status["failed"].is_null(), "{status}");
-    k8s.kubectl(&["delete", "job", "storm"]).await?;
-    gone(k8s, "storm").await?;
-    k8s.cluster.books_agree(&[]).await?;
-    let n_failed = failed_sandboxes(k8s).await?.saturating_sub(before);
-    story.good(&format!("{count} pods succeeded; {n_failed} sandboxes failed at first"));
-    Ok(())
+    let path = format!("/apis/batch/v1/namespaces/default/jobs/{app}");
+    let job = eventually("end of the Job", PATIENCE, async || {
+        let job = k8s.api.get(&path).await?;
+        let conditions = job["status"]["conditions"].as_array();
+        let has_ended = |one: &Value| one["type"] == "Complete" || one["type"] == "Failed";
+        ensure!(conditions.into_iter().flatten().any(has_ended), "{app}: {}", job["status"]);
+        Ok(job)
+    });
+    let status = &job.await?["status"];
+    ensure!(status["succeeded"] == count && status["failed"].is_null(), "{app}: {status}");
+    k8s.kubectl(&["delete", "job", app]).await?;
+    gone(k8s, app).await
 }
 
 /// Pods with names that stay.
@@ -69,11 +84,9 @@ pub(crate) async fn stateful_set(k8s: &Kubernetes, story: &Story) -> Result<()> 
 
 /// Pods on the host's network, and one with a port of its host.
 pub(crate) async fn host_network(k8s: &Kubernetes, story: &Story) -> Result<()> {
-    let mut hosts = spec("hosts", 0, idle());
-    hosts.as_object_mut().context("a spec is an object")?.remove("replicas");
-    hosts["template"]["spec"]["hostNetwork"] = true.into();
-    let daemons = json!({"apiVersion": "apps/v1", "kind": "DaemonSet", "metadata": {"name": "hosts"}, "spec": hosts});
-    k8s.apply(&daemons).await?;
+    let mut hosts = daemon_set("hosts", idle());
+    hosts["spec"]["template"]["spec"]["hostNetwork"] = true.into();
+    k8s.apply(&hosts).await?;
     let mut ported = deployment("ported", 2, web());
     ported["spec"]["template"]["spec"]["containers"][0]["ports"] =
         json!([{"containerPort": PORT, "hostPort": HOST_PORT}]);

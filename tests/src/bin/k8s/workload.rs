@@ -69,6 +69,15 @@ pub(crate) fn deployment(app: &str, count: usize, container: Value) -> Value {
     })
 }
 
+/// A DaemonSet.
+pub(crate) fn daemon_set(app: &str, container: Value) -> Value {
+    let mut spec = spec(app, 0, container);
+    if let Some(spec) = spec.as_object_mut() {
+        spec.remove("replicas");
+    }
+    json!({"apiVersion": "apps/v1", "kind": "DaemonSet", "metadata": {"name": app}, "spec": spec})
+}
+
 /// Scales a Deployment.
 pub(crate) async fn scale(k8s: &Kubernetes, app: &str, count: usize) -> Result<()> {
     k8s.kubectl(&["scale", "deployment", app, &format!("--replicas={count}")]).await.map(|_| ())
