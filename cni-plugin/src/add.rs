@@ -225,6 +225,8 @@ pub(crate) async fn in_time<T>(
 /// by a DEL, or by a GC of a restarted daemon, which does not know of this ADD. A later DEL or GC
 /// finds the link and removes it.
 ///
+/// The daemon has the network policy agent police the link before it answers, if network policies are used.
+///
 /// The addresses are compared as read, since a newer daemon may have taken over and fill more fields. The node-local one
 /// goes with them, and an older daemon does not know it.
 pub(crate) async fn confirm(
@@ -233,7 +235,7 @@ pub(crate) async fn confirm(
     daemon: &mut Daemon,
     until: Instant,
 ) -> Result<(), CniError> {
-    let held = daemon.check(&add.attachment, until).await.map_err(|e| e.try_again())?;
+    let held = daemon.check(&add.attachment, until).await.map_err(|e| e.of_check())?;
     let held = crate::pod::addresses(&held.addresses)?;
     if held == granted {
         return Ok(());

@@ -17,7 +17,7 @@ use crate::{ipvlan, ports, shaping, socket};
 ///
 /// # Errors
 ///
-/// Code 11 if the daemon does not answer, [`Failure::RecordDiffers`] or [`Failure::LinkChanged`]
+/// Code 11 if the daemon does not answer, 170 or 171 if the network policy agent does not police the pod, [`Failure::RecordDiffers`] or [`Failure::LinkChanged`]
 /// with the first difference.
 pub(crate) async fn check(check: &Check) -> Result<(), CniError> {
     let interface = interface(check)?;
@@ -77,7 +77,7 @@ async fn recorded(check: &Check) -> Result<v1::CheckReply, CniError> {
     let until = Instant::now() + check.conf.ipamd_timeout;
     let daemon = Daemon::wait_for(socket(&check.conf), until).await;
     let mut daemon = daemon.map_err(|e| e.try_again())?;
-    daemon.check(&check.attachment, until).await.map_err(|e| e.try_again())
+    daemon.check(&check.attachment, until).await.map_err(|e| e.of_check())
 }
 
 /// Chained plugins may have added addresses to the result, so the record may have fewer. An empty

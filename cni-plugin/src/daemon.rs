@@ -107,6 +107,16 @@ impl DaemonError {
         self.with_code(ErrorCode::TryAgainLater)
     }
 
+    /// The error of a check: the daemon's own refusal if it gives one, otherwise code 11.
+    pub(crate) fn of_check(&self) -> CniError {
+        if let DaemonError::Status { status, .. } = self
+            && let Some(refused) = proto::refusal::of_status(status)
+        {
+            return crate::failure::unpoliced(&refused);
+        }
+        self.try_again()
+    }
+
     /// The error for the runtime, with this code.
     pub(crate) fn with_code(&self, code: ErrorCode) -> CniError {
         CniError::new(code, "ipamd does not serve", error_chain(self) + self.advice())

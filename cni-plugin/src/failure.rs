@@ -68,7 +68,7 @@ impl Failure {
 
 /// The daemon's refusals, each with what its code is above 100. Code 100 is for a newer daemon's refusal that this
 /// list lacks.
-const REFUSALS: [(u16, &str); 16] = [
+const REFUSALS: [(u16, &str); 18] = [
     (1, "STARTING"),
     (2, "ATTACHING"),
     (3, "SUBNET_EXHAUSTED"),
@@ -85,6 +85,8 @@ const REFUSALS: [(u16, &str); 16] = [
     (14, "EC2_REFUSES"),
     (15, "KERNEL_UNREAD"),
     (19, "ENI_CONFIG"),
+    (70, "POLICY_AGENT_AWAY"),
+    (71, "POLICY_AGENT_REFUSES"),
 ];
 
 fn refusal_code(name: &str) -> PluginCode {
@@ -115,6 +117,12 @@ pub(crate) fn refused(refused: &Refused) -> CniError {
         None => "ipamd expects no address".to_owned(),
     };
     CniError::new(code, format!("{}: {}", refused.code, refused.message), details)
+}
+
+/// ADD, CHECK: nobody enforces the network policies of the pod.
+pub(crate) fn unpoliced(refused: &Refused) -> CniError {
+    let code = ErrorCode::Plugin(refusal_code(&refused.code));
+    CniError::new(code, format!("{}: {}", refused.code, refused.message), "")
 }
 
 /// STATUS: an ADD would be refused. Code 51 if the network of pods is broken, else 50.
@@ -168,6 +176,15 @@ mod tests {
             let error = refused(&refusal(name, 0));
             assert_eq!(error.code.number(), number);
             assert!(error.msg.contains(name) && error.msg.contains("subnet-1"), "{error}");
+        }
+    }
+
+    #[test]
+    fn agents_refusals_have_their_codes() {
+        for (name, number) in [("POLICY_AGENT_AWAY", 170), ("POLICY_AGENT_REFUSES", 171)] {
+            let error = unpoliced(&refusal(name, 0));
+            assert_eq!(error.code.number(), number);
+            assert!(error.msg.starts_with(name), "{error}");
         }
     }
 

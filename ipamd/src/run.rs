@@ -6,8 +6,8 @@ use std::path::PathBuf;
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use agent::{
-    BindAddress, Config, Edges, Inlet, Introspection, NeighbourLimits, Notes, SettingsRefused,
-    StateDirectory, host,
+    BindAddress, Config, Edges, EnforcingMode, Inlet, Introspection, NeighbourLimits, Notes,
+    PolicyAgentConfig, SettingsRefused, StateDirectory, host,
 };
 use anyhow::Context as _;
 use aws::{ConnectOptions, Ec2, NodeFacts, Roots};
@@ -126,6 +126,7 @@ async fn daemon(
         runtime_socket: settings.runtime_socket,
         with_api_server: matches!(settings.api_server, ApiServer::Used { .. }),
         pod_news,
+        policy_agent: policy_agent(settings.network_policies, &facts),
         inherited,
     };
     let ended = tokio::select! {
@@ -179,6 +180,17 @@ async fn prepare(settings: &Settings) -> Result<Prepared, Failure> {
     let state = StateDirectory::take(directory, &settings.socket, pod).await?;
     let inherited = migration::inherit(settings, &facts, now()).await?;
     Ok(Prepared { identity, boot, facts, facts_source, ec2, limits, policy, state, inherited })
+}
+
+fn policy_agent(
+    mode: Option<settings::EnforcingMode>,
+    facts: &NodeFacts,
+) -> Option<PolicyAgentConfig> {
+    let mode = match mode? {
+        settings::EnforcingMode::Standard => EnforcingMode::Standard,
+        settings::EnforcingMode::Strict => EnforcingMode::Strict,
+    };
+    Some(PolicyAgentConfig { mode, region: facts.region.clone() })
 }
 
 fn introspection(bind: settings::BindAddress, live: &Live) -> Introspection {

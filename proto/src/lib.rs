@@ -8,11 +8,18 @@
 
 pub mod pending;
 pub mod ports;
+pub mod refusal;
 pub mod socket;
 
 /// `tidepool.ipam.v1`.
 pub mod v1 {
     tonic::include_proto!("tidepool.ipam.v1");
+}
+
+/// What AWS's network policy agent serves and asks for, from `policy_agent.proto`.
+#[cfg(feature = "policy-agent")]
+pub mod policy_agent {
+    tonic::include_proto!("rpc");
 }
 
 /// The socket at which `ipamd` listens by default.

@@ -15,6 +15,7 @@ pub mod kube;
 pub mod obstacles;
 pub mod peers;
 pub mod pings;
+pub mod policy_agent;
 pub mod process;
 pub mod prometheus;
 pub mod scrape;

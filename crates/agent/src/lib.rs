@@ -25,6 +25,7 @@ mod notes;
 mod own_file;
 mod pending_dels;
 mod pod_poll;
+mod policy_agent;
 mod refusals;
 mod restore;
 mod retired;
@@ -51,6 +52,7 @@ use ipam::record::Record;
 use ipam::time::Timestamp;
 use ipam::{Boot, Engine};
 use otlp::Tracer;
+use proto::policy_agent::config_server_backend_server::ConfigServerBackendServer;
 use proto::v1::ipam_server::IpamServer;
 use tokio::sync::{Notify, mpsc, oneshot};
 use tokio::task::{JoinError, JoinHandle};
@@ -61,6 +63,7 @@ use crate::clock::Clock;
 use crate::event_loop::{EventLoop, Orders};
 use crate::handle::{Handle, Message};
 use crate::metrics::{Counters, Outlook, Scraped};
+use crate::policy_agent::{ConfigService, PolicyAgent};
 use crate::service::{Service, Views};
 use crate::socket::Socket;
 use crate::state::Store;
@@ -76,6 +79,7 @@ pub use crate::handle::{Inbox, Inlet, channel};
 pub use crate::introspection::{BindAddress, Introspection, ShownSettings};
 pub use crate::metrics::{HostRepairs, SettingsRefused};
 pub use crate::notes::Notes;
+pub use crate::policy_agent::{EnforcingMode, PolicyAgentConfig};
 pub use crate::service::PodNews;
 pub use crate::state::lock::StateDirectory;
 
@@ -123,6 +127,8 @@ pub struct Config {
     pub with_api_server: bool,
     /// Where the outcome of each ADD and DEL is reported, with its pod. Reports are dropped while it is full.
     pub pod_news: mpsc::Sender<(Pod, PodNews)>,
+    /// How the network policy agent is used. `None` if it is not.
+    pub policy_agent: Option<PolicyAgentConfig>,
     /// The record to start with if the directory has none: another daemon's allocations.
     pub inherited: Record,
 }
@@ -148,7 +154,8 @@ pub async fn run(
 struct Daemon {
     inlet: Inlet,
     handle: Handle,
-    service: Service,
+    services: (Service, Option<ConfigService>),
+    policy_agent: Option<PolicyAgent>,
     event_loop: JoinHandle<thread::JoinHandle<()>>,
     socket: PathBuf,
     tasks: Tasks,
@@ -197,6 +204,16 @@ impl Daemon {
         }
         let counted = Arc::clone(&counters);
         let tracer = config.tracer;
+        let policies = config.policy_agent.as_ref();
+        let policy_agent = policies.map(|policies| {
+            PolicyAgent::beside(&config.socket, policies.mode, counters.policy_calls())
+        });
+        let policy_config =
+            policies.map(|policies| ConfigService::new(policies, &config.node.instance));
+        if let Some(service) = policy_config.clone() {
+            let serving = policy_agent::serve_forever(service);
+            tasks.spawn("serves network policy agents before 1.4.1", serving);
+        }
         let service = Service::new(
             handle.clone(),
             counted,
@@ -204,6 +221,7 @@ impl Daemon {
             views,
             config.pod_news,
             tracer.clone(),
+            policy_agent.clone(),
         );
         let Config { node, limits, policy, .. } = config;
         let (mut engine, mut first) =
@@ -222,7 +240,8 @@ impl Daemon {
         Ok(Self {
             inlet,
             handle,
-            service,
+            services: (service, policy_config),
+            policy_agent,
             event_loop: tokio::spawn(event_loop.run(inbox)),
             socket: config.socket,
             tasks,
@@ -243,7 +262,8 @@ impl Daemon {
         let Self {
             inlet,
             handle,
-            service,
+            services,
+            policy_agent,
             event_loop,
             socket,
             mut tasks,
@@ -257,7 +277,7 @@ impl Daemon {
         let pending_dels = proto::pending::directory(&socket);
         // Before any ADD is served, since the attachment's DEL may lie in a file. If the disk hangs, the
         // files are applied later.
-        let applying = pending_dels::apply_all(&handle, &pending_dels);
+        let applying = pending_dels::apply_all(&handle, policy_agent.as_ref(), &pending_dels);
         let _ = tokio::time::timeout(START_TIMEOUT, applying).await;
         let polling =
             pod_poll::poll_forever(handle.clone(), inlet.clone(), runtime_socket, kernel_poll);
@@ -270,10 +290,10 @@ impl Daemon {
                 Scraped { handle: handle.clone(), counters: Arc::clone(&counters), outlook, notes };
             tasks.spawn("serves metrics", metrics::serve_forever(port, scraped));
         }
-        let applying = pending_dels::apply_forever(handle, pending_dels);
+        let applying = pending_dels::apply_forever(handle, policy_agent, pending_dels);
         tasks.spawn("applies DELs from files", applying);
         let (stop, stopped) = oneshot::channel::<()>();
-        let mut server = tokio::spawn(answer(listener, service, async { drop(stopped.await) }));
+        let mut server = tokio::spawn(answer(listener, services, async { drop(stopped.await) }));
         counters.has_started(with_api_server);
         tracing::info!(version = proto::VERSION, "ipamd is serving");
         let why = tokio::select! {
@@ -331,7 +351,7 @@ fn server_fault(ended: Result<Result<(), tonic::transport::Error>, JoinError>) -
 /// Answers on `listener` until `stopped` is ready and the requests in progress are done.
 async fn answer(
     listener: Socket,
-    service: Service,
+    (service, policy_config): (Service, Option<ConfigService>),
     stopped: impl Future<Output = ()>,
 ) -> Result<(), tonic::transport::Error> {
     let (health, health_service) = tonic_health::server::health_reporter();
@@ -340,6 +360,7 @@ async fn answer(
         .layer(InterceptorLayer::new(socket::only_root))
         .add_service(health_service)
         .add_service(IpamServer::new(service))
+        .add_optional_service(policy_config.map(ConfigServerBackendServer::new))
         .serve_with_incoming_shutdown(listener.connections(), stopped)
         .await
 }

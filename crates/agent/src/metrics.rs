@@ -16,7 +16,9 @@ use ipam::event::Refusal;
 use ipam::time::Timestamp;
 use ipam::view::{BlockUse, EniStage, EniView, FamilyView, PoolView};
 
-pub(crate) use self::counters::{Counters, Outcome, Phase, Reconciled};
+pub(crate) use self::counters::{
+    Counters, Outcome, Phase, PolicyCall, PolicyCalls, PolicyOutcome, Reconciled,
+};
 pub use self::counters::{HostRepairs, SettingsRefused};
 use self::outlook::Exhaustion;
 pub(crate) use self::outlook::Outlook;

@@ -14,6 +14,7 @@ use tokio::task::spawn_blocking;
 
 use crate::handle::Handle;
 use crate::own_file::{self, ReadError};
+use crate::policy_agent::PolicyAgent;
 use crate::traces::RequestTrace;
 
 /// The pause between two polls of the directory. The plugin writes there only if the daemon did not answer,
@@ -40,21 +41,29 @@ enum ApplyError {
 }
 
 /// Polls `directory` until the daemon ends.
-pub(crate) async fn apply_forever(handle: Handle, directory: PathBuf) {
+pub(crate) async fn apply_forever(
+    handle: Handle,
+    policy_agent: Option<PolicyAgent>,
+    directory: PathBuf,
+) {
     let mut polls = tokio::time::interval(POLL_EVERY);
     loop {
         polls.tick().await;
-        apply_all(&handle, &directory).await;
+        apply_all(&handle, policy_agent.as_ref(), &directory).await;
     }
 }
 
 /// Applies the files in `directory`. A file that fails stays for the next poll, unless it cannot be parsed or may
 /// be another user's. The daemon would release the address of a running pod at the word of such a file.
-pub(crate) async fn apply_all(handle: &Handle, directory: &Path) {
+pub(crate) async fn apply_all(
+    handle: &Handle,
+    policy_agent: Option<&PolicyAgent>,
+    directory: &Path,
+) {
     let in_directory = directory.to_owned();
     let Ok(paths) = spawn_blocking(move || files(&in_directory)).await else { return };
     for path in paths {
-        let fault = match apply(handle, &path).await {
+        let fault = match apply(handle, policy_agent, &path).await {
             Ok(()) => continue,
             Err(fault) => fault,
         };
@@ -66,7 +75,11 @@ pub(crate) async fn apply_all(handle: &Handle, directory: &Path) {
     }
 }
 
-async fn apply(handle: &Handle, path: &Path) -> Result<(), ApplyError> {
+async fn apply(
+    handle: &Handle,
+    policy_agent: Option<&PolicyAgent>,
+    path: &Path,
+) -> Result<(), ApplyError> {
     let file = path.to_owned();
     let text = spawn_blocking(move || own_file::read(&file, LARGEST))
         .await
@@ -80,6 +93,9 @@ async fn apply(handle: &Handle, path: &Path) -> Result<(), ApplyError> {
         Ok(Answer::Released(held)) => {
             let addresses: Vec<_> = held.iter().flat_map(Assignment::ips).collect();
             tracing::info!(%key, ?addresses, "DEL from a file applied");
+            if let (Some(agent), Some(held)) = (policy_agent, &held) {
+                agent.forget(handle, &key, &held.pod).await;
+            }
         }
         Ok(_) | Err(_) => return Err(ApplyError::Release(path.to_owned())),
     }

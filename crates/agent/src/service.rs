@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use ipam::event::{Answer, Refusal};
-use ipam::id::Pod;
+use ipam::id::{AttachmentKey, Pod};
 use ipam::policy::Node;
 use ipam::record::{Assignment, PodIpv6};
 use ipam::time::Timestamp;
@@ -22,6 +22,7 @@ use crate::differences;
 use crate::handle::{Handle, RequestKind, Stopped};
 use crate::metrics::Counters;
 use crate::notes::Notes;
+use crate::policy_agent::{Policed, PolicyAgent};
 use crate::refusals::Refusals;
 use crate::traces::RequestTrace;
 use crate::wire::{self, questions};
@@ -31,7 +32,7 @@ use crate::wire::{self, questions};
 const DEFAULT_TIMEOUT: Duration = Duration::from_secs(300);
 
 /// The interface of a pod's default network. Source: Kubernetes, CRI runtimes' `CNI_IFNAME`.
-const MAIN_INTERFACE: &str = "eth0";
+pub(crate) const MAIN_INTERFACE: &str = "eth0";
 
 /// Serves one node's pool.
 #[derive(Debug)]
@@ -46,6 +47,8 @@ pub(crate) struct Service {
     pod_news: mpsc::Sender<(Pod, PodNews)>,
     tracer: Tracer,
     started: Timestamp,
+    /// `None` if network policies are not used.
+    policy_agent: Option<PolicyAgent>,
 }
 
 /// The outcome of an ADD or a DEL.
@@ -83,14 +86,42 @@ impl Service {
         views: Arc<Views>,
         pod_news: mpsc::Sender<(Pod, PodNews)>,
         tracer: Tracer,
+        policy_agent: Option<PolicyAgent>,
     ) -> Self {
         let (adding, refusals, started) = (Adding::default(), Refusals::default(), handle.now());
-        Self { handle, counters, adding, pod_mtu, views, refusals, pod_news, tracer, started }
+        Self {
+            handle,
+            counters,
+            adding,
+            pod_mtu,
+            views,
+            refusals,
+            pod_news,
+            tracer,
+            started,
+            policy_agent,
+        }
     }
 
     /// The news are dropped if nobody takes them, or if too many wait.
     fn tell(&self, pod: &Pod, news: PodNews) {
         let _ = self.pod_news.try_send((pod.clone(), news));
+    }
+
+    /// What the record has for an attachment. Its pod's link exists if it has something: the plugin asks at the end of an
+    /// ADD, and for CHECK. So the network policy agent is asked first, unless it polices the link already.
+    async fn held(
+        &self,
+        key: AttachmentKey,
+        patience: Option<Duration>,
+    ) -> Result<Option<Assignment>, Status> {
+        let held = self.handle.check(key.clone()).await?;
+        let (Some(agent), Some(held)) = (&self.policy_agent, &held) else { return Ok(held) };
+        match agent.police(&key, &held.pod, patience).await? {
+            Policed::Unasked => Ok(Some(held.clone())),
+            // A DEL may have come meanwhile.
+            Policed::Now => Ok(self.handle.check(key).await?),
+        }
     }
 }
 
@@ -110,6 +141,9 @@ impl Ipam for Service {
         let netns = wire::text("netns", netns)?;
         let is_main = key.ifname == MAIN_INTERFACE;
         self.adding.begin(key.clone(), connection.as_ref());
+        if let Some(agent) = &self.policy_agent {
+            agent.begin(&key);
+        }
         drop(connection);
         self.counters.add_arrived();
         let node_local = wire::node_local(takes_node_local);
@@ -150,10 +184,13 @@ impl Ipam for Service {
         self.counters.del_arrived();
         let mut trace = RequestTrace::begin(&self.tracer, RequestKind::Del, caller);
         trace.about(&key);
-        match self.handle.del(key, trace).await? {
+        match self.handle.del(key.clone(), trace).await? {
             Answer::Released(held) => {
                 if let Some(held) = &held {
                     self.tell(&held.pod, PodNews::Released(in_vpc(held)));
+                    if let Some(agent) = &self.policy_agent {
+                        agent.forget(&self.handle, &key, &held.pod).await;
+                    }
                 }
                 let released = held.iter().flat_map(wire::addresses).collect();
                 failpoint::pass("replying", "del");
@@ -168,9 +205,10 @@ impl Ipam for Service {
         &self,
         request: Request<v1::CheckRequest>,
     ) -> Result<Response<v1::CheckReply>, Status> {
+        let patience = wire::timeout(request.metadata());
         let v1::CheckRequest { attachment, client_version } = request.into_inner();
         wire::check_version(&client_version)?;
-        let held = self.handle.check(wire::key(attachment)?).await?;
+        let held = self.held(wire::key(attachment)?, patience).await?;
         let node_local = wire::text_of(held.as_ref().and_then(|held| held.node_local));
         let ipv6_is_off = held.as_ref().is_some_and(|held| is_off(held.ipv6));
         let addresses = held.iter().flat_map(wire::addresses).collect();
@@ -188,6 +226,9 @@ impl Ipam for Service {
                 self.counters.collected(garbage.len());
                 for (_, held) in &garbage {
                     self.tell(&held.pod, PodNews::Released(in_vpc(held)));
+                }
+                if let Some(agent) = &self.policy_agent {
+                    agent.forget_all(&self.handle, &garbage).await;
                 }
                 let collected = garbage.into_iter().map(|(key, held)| wire::collected(key, &held));
                 failpoint::pass("replying", "gc");

@@ -20,6 +20,7 @@ mod limits;
 mod listing;
 mod misspelt;
 mod nat;
+mod network_policies;
 mod policy;
 pub mod registry;
 mod reload;
@@ -50,6 +51,7 @@ pub use self::introspection::{BindAddress, ipamd_settings, network_settings};
 pub use self::kubernetes::{ApiServer, OnNode, SettingsMaps};
 pub use self::limits::{assumed_limits, known_limits, known_types, known_vcpus};
 pub use self::listing::help;
+pub use self::network_policies::EnforcingMode;
 pub use self::policy::{policy, pool_warnings, setting_warnings, warnings};
 use self::registry::{
     AWS_CA_BUNDLE, AWS_VPC_ENI_MTU, AWS_VPC_K8S_CNI_BACKING_STORE, AWS_VPC_K8S_CNI_LOG_FILE,
@@ -194,6 +196,8 @@ pub struct Settings {
     pub pod_ipv6: PodIpv6,
     /// `AWS_VPC_K8S_CNI_EXTERNALSNAT` and its like.
     pub nat: NatPolicy,
+    /// `NETWORK_POLICY_ENFORCING_MODE`; `None` if the network policy agent is not used.
+    pub network_policies: Option<EnforcingMode>,
     /// `AWS_EC2_ENDPOINT`, or what the environment names for the SDK.
     pub ec2_endpoint: Option<ServiceUrl>,
     /// `HTTP_PROXY`.
@@ -259,6 +263,8 @@ impl Settings {
         warnings.extend(larger_pod_mtu(variables, mtu)?);
         warnings.extend(unsupported::warnings(variables)?);
         warnings.extend(variables.misspelt());
+        let (network_policies, unpoliced) = network_policies::mode(variables, asked)?;
+        warnings.extend(unpoliced);
         let no_proxy = NoProxy::parse(variables.text(&NO_PROXY).unwrap_or_default());
         warnings.extend(endpoints::warnings(variables, &no_proxy)?);
         let (introspection, elsewhere) = introspection::address(variables)?;
@@ -295,6 +301,7 @@ impl Settings {
                 true => PodIpv6::Off,
             },
             nat: nat::policy(variables, kind)?,
+            network_policies,
             raise_neighbour_limits: variables.boolean(&TIDEPOOL_RAISE_NEIGHBOUR_LIMITS)?,
             ec2_endpoint: endpoints::of_ec2(variables)?,
             http_proxy: variables.proxy(&HTTP_PROXY)?,

@@ -91,9 +91,6 @@ pub enum Support {
     Full,
     /// A boolean with this one value built. The other value stops the start.
     OnlyBoolean(bool),
-    /// Text with these values built, in upper or lower case. Another value stops the start, since ignoring it
-    /// would be worse than not running.
-    OnlyValues(&'static [&'static str]),
     /// A boolean that asks for something that is not built, unless it has the value `without`. The
     /// default asks for it, so it is a warning: an error would stop every start.
     Missing {
@@ -157,10 +154,6 @@ impl Setting {
 
     const fn only(self, value: bool) -> Self {
         Self { support: Support::OnlyBoolean(value), ..self }
-    }
-
-    const fn only_values(self, values: &'static [&'static str]) -> Self {
-        Self { support: Support::OnlyValues(values), ..self }
     }
 
     const fn no_effect(self, unless: &'static [&'static str], why: &'static str) -> Self {
@@ -390,6 +383,11 @@ settings! {
         "The node annotation that names the ENIConfig";
     ENI_CONFIG_LABEL_DEF: Cluster, Value("k8s.amazonaws.com/eniConfig"),
         "The node label that names the ENIConfig, unless the annotation does";
+    /// Unset as in the code of amazon-vpc-cni-k8s, not `standard` as in its manifest: without an agent on the node every
+    /// ADD would fail.
+    NETWORK_POLICY_ENFORCING_MODE: Cluster, Unset,
+        "How pods start until the network policy agent knows their policies: `standard` open, `strict` closed; unset or \
+         `none`: without the agent";
 
     TIDEPOOL_ENV_FILE: Files, Unset,
         "A file with more settings, which is read at the start and again at each SIGHUP",
@@ -458,9 +456,6 @@ settings! {
     ENABLE_IMDS_ONLY_MODE: NotBuilt, Value("false"),
         "The daemon asks the metadata service alone, never EC2",
         .only(false);
-    NETWORK_POLICY_ENFORCING_MODE: NotBuilt, Value("standard"),
-        "How pods start under network policies",
-        .only_values(&["standard", "none"]);
     AWS_MANAGE_ENIS_NON_SCHEDULABLE: NotBuilt, Value("false"),
         "The pool changes even while no pod may be scheduled on the node",
         .missing(true, "ENIs of unschedulable nodes are managed like all others, as yet");

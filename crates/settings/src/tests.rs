@@ -75,6 +75,7 @@ fn defaults_are_those_of_the_manifest() {
         pod_mtu: 9001,
         pod_ipv6: PodIpv6::AsItIs,
         nat: NatPolicy::default(),
+        network_policies: None,
         raise_neighbour_limits: true,
         ec2_endpoint: None,
         http_proxy: None,
@@ -136,7 +137,10 @@ fn incumbents_manifest_is_accepted() {
         ("WARM_ENI_TARGET", "1"),
         ("WARM_PREFIX_TARGET", "1"),
     ];
-    assert_eq!(read(&manifest), read(&[]));
+    let settings = read(&manifest).unwrap();
+    // Its DaemonSet has the agent.
+    let network_policies = Some(EnforcingMode::Standard);
+    assert_eq!(settings, Settings { network_policies, ..read(&[]).unwrap() });
 }
 
 #[test]
@@ -243,6 +247,7 @@ fn good_values_are_read() {
         pod_mtu: 1400,
         pod_ipv6: PodIpv6::Off,
         nat: NatPolicy::default(),
+        network_policies: None,
         raise_neighbour_limits: false,
         ec2_endpoint: ServiceUrl::parse("http://127.0.0.1:4000").ok(),
         http_proxy: ProxyUrl::parse("http://proxy:3128").ok(),
@@ -385,11 +390,6 @@ fn bad_value_is_named_with_what_is_allowed() {
         ("AWS_VPC_K8S_CNI_VETHPREFIX", "eth", prefix.into()),
         ("AWS_VPC_K8S_CNI_VETHPREFIX", "a\"b", prefix.into()),
         ("AWS_VPC_K8S_CNI_VETHPREFIX", "enis0", prefix.into()),
-        (
-            "NETWORK_POLICY_ENFORCING_MODE",
-            "strict",
-            "not supported yet; only standard, none is".into(),
-        ),
     ];
     for (name, value, allowed) in bad {
         let error = read(&[(name, value)]).unwrap_err().to_string();

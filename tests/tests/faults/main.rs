@@ -28,6 +28,7 @@ mod migration;
 mod node_object;
 mod outside;
 mod place;
+mod policies;
 mod questions;
 mod record;
 mod refused;

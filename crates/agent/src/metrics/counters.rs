@@ -37,6 +37,7 @@ pub(crate) struct Counters {
     retired_links: IntGauge,
     host_repairs: HostRepairs,
     settings_refused: SettingsRefused,
+    policy_calls: PolicyCalls,
     tracer: Tracer,
 }
 
@@ -84,6 +85,73 @@ impl HostRepairs {
     /// This part was put back.
     pub(crate) fn count(&self, part: &str) {
         self.0.with_label_values(&[part]).inc();
+    }
+}
+
+/// What the network policy agent is called for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum PolicyCall {
+    /// A pod begins.
+    Enforce,
+    /// A pod has ended.
+    Delete,
+}
+
+impl PolicyCall {
+    fn as_str(self) -> &'static str {
+        match self {
+            PolicyCall::Enforce => "enforce",
+            PolicyCall::Delete => "delete",
+        }
+    }
+}
+
+/// How a call to the network policy agent has ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum PolicyOutcome {
+    /// The agent has done it.
+    Ok,
+    /// The agent has not done it, and says so.
+    Refused,
+    /// No answer has come in time.
+    Silent,
+    /// Nobody listens, or the agent has ended before its answer.
+    Away,
+}
+
+impl PolicyOutcome {
+    fn as_str(self) -> &'static str {
+        match self {
+            PolicyOutcome::Ok => "ok",
+            PolicyOutcome::Refused => "refused",
+            PolicyOutcome::Silent => "silent",
+            PolicyOutcome::Away => "away",
+        }
+    }
+}
+
+/// The metric of calls to the network policy agent. Clones share the numbers.
+#[derive(Debug, Clone)]
+pub(crate) struct PolicyCalls(IntCounterVec);
+
+impl Default for PolicyCalls {
+    fn default() -> Self {
+        let calls = counters(&registry::POLICY_CALLS);
+        // Prometheus sees the first increase only of a series that exists before.
+        for call in [PolicyCall::Enforce, PolicyCall::Delete] {
+            use PolicyOutcome::{Away, Ok, Refused, Silent};
+            for outcome in [Ok, Refused, Silent, Away] {
+                calls.with_label_values(&[call.as_str(), outcome.as_str()]).inc_by(0);
+            }
+        }
+        Self(calls)
+    }
+}
+
+impl PolicyCalls {
+    /// A call has ended.
+    pub(crate) fn count(&self, call: PolicyCall, outcome: PolicyOutcome) {
+        self.0.with_label_values(&[call.as_str(), outcome.as_str()]).inc();
     }
 }
 
@@ -139,6 +207,7 @@ impl Default for Counters {
                 .expect("a test constructs every metric"),
             host_repairs: HostRepairs::default(),
             settings_refused: SettingsRefused::default(),
+            policy_calls: PolicyCalls::default(),
             tracer: Tracer::off(),
         }
     }
@@ -160,6 +229,11 @@ impl Counters {
         started: Instant,
     ) -> Self {
         Self { host_repairs, settings_refused, tracer, started, ..Self::default() }
+    }
+
+    /// The metric of calls to the network policy agent.
+    pub(crate) fn policy_calls(&self) -> PolicyCalls {
+        self.policy_calls.clone()
     }
 
     /// An ADD has arrived.
@@ -269,6 +343,7 @@ impl Counters {
             retired_links,
             host_repairs: HostRepairs(host_repairs),
             settings_refused: SettingsRefused(settings_refused),
+            policy_calls: PolicyCalls(policy_calls),
             tracer,
         } = self;
         requests.show(page);
@@ -282,6 +357,7 @@ impl Counters {
         page.add(retired_links.clone());
         page.add(host_repairs.clone());
         page.add(settings_refused.clone());
+        page.add(policy_calls.clone());
         let Counts { exported, lost } = tracer.counts();
         page.counters(&registry::SPANS, [(["exported"], exported as f64), (["lost"], lost as f64)]);
     }

@@ -166,6 +166,8 @@ metrics! {
         "Addresses that were gone at EC2 while pods had them";
     SETTINGS_REFUSED: Counter "tidepool_settings_refused_total" []
         "Changed settings that were refused, by SIGHUP or from a ConfigMap; those in force stay";
+    POLICY_CALLS: Counter "tidepool_policy_agent_calls_total" ["call", "outcome"]
+        "Calls to the network policy agent: enforce or delete; ok, refused, silent (no answer in time) or away (nobody listens)";
     SPANS: Counter "tidepool_spans_total" ["outcome"]
         "Spans of traces that have ended: exported, or lost since the collector took too few or none";
     EC2_CALLS: Counter "awscni_ec2api_req_count" ["fn"]

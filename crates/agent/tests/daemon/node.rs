@@ -283,6 +283,7 @@ fn config(directory: &Path) -> Config {
         tracer: otlp::Tracer::off(),
         with_api_server: false,
         pod_news: tokio::sync::mpsc::channel(1).0,
+        policy_agent: None,
         inherited: Record::default(),
     }
 }
