@@ -73,13 +73,13 @@ charts: deps build plugin ## draws docs/charts again, from a Prometheus that scr
 	$(say) "charts: two minutes of trouble"
 	TIDEPOOL_CHARTS=$(CURDIR)/docs/charts cargo test --workspace --test prometheus shortages
 
-test-guest: ## ipvlan, for engines and of the plugin, in a virtual machine; Debian's kernel and qemu, 450 MB in the cache
+test-guest: ## ipvlan, for engines and of the plugin, and IPVS in a virtual machine; Debian's kernel and qemu, 450 MB in the cache
 	$(say) "build: debug profile"
 	cargo build --workspace
-	$(say) "test: docs/container-hosts.md in a guest"
-	@test=$$(cargo test --workspace --test ipvlan --no-run --message-format=json | \
-		sed -n 's/.*"executable":"\([^"]*\/ipvlan-[^"]*\)".*/\1/p' | tail -1) && \
-		TIDEPOOL_GUEST_TEST=$$test tests/guest/run $(CACHE)/guest
+	$(say) "test: docs/container-hosts.md and kube-proxy's mode ipvs in a guest"
+	@tests=$$(cargo test --workspace --test ipvlan --test datapath --no-run --message-format=json | \
+		sed -n 's/.*"executable":"\([^"]*\/\(ipvlan\|datapath\)-[^"]*\)".*/\1/p') && \
+		TIDEPOOL_GUEST_TESTS=$$tests tests/guest/run $(CACHE)/guest
 
 # CHECKS names some of them; the installation is always done.
 CHECKS ?=

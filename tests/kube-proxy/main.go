@@ -19,6 +19,9 @@ import (
 	"k8s.io/component-helpers/node/util/sysctl"
 	"k8s.io/kubernetes/pkg/proxy"
 	"k8s.io/kubernetes/pkg/proxy/iptables"
+	"k8s.io/kubernetes/pkg/proxy/ipvs"
+	"k8s.io/kubernetes/pkg/proxy/ipvs/ipset"
+	utilipvs "k8s.io/kubernetes/pkg/proxy/ipvs/util"
 	"k8s.io/kubernetes/pkg/proxy/nftables"
 	proxyutil "k8s.io/kubernetes/pkg/proxy/util"
 	utiliptables "k8s.io/kubernetes/pkg/util/iptables"
@@ -140,6 +143,10 @@ func proxier(ctx context.Context, mode, node string, of addresses) (proxy.Provid
 	case "iptables":
 		return iptables.NewProxier(ctx, of.family, utiliptables.NewBestEffort()[of.family], sysctl.New(), syncPeriod,
 			minSyncPeriod, false, true, masqueradeBit, detector, node, ip, recorder, nil, nil, false)
+	case "ipvs":
+		return ipvs.NewProxier(ctx, of.family, utiliptables.NewBestEffort()[of.family], utilipvs.New(), ipset.New(),
+			sysctl.New(), syncPeriod, minSyncPeriod, nil, false, 0, 0, 0, false, masqueradeBit, detector, node, ip,
+			recorder, nil, "", nil, false)
 	case "nftables":
 		bits := map[v1.IPFamily]string{v1.IPv4Protocol: "/32", v1.IPv6Protocol: "/128"}
 		primary := []string{of.node + bits[of.family]}
@@ -171,7 +178,7 @@ func run(mode, family, node string) error {
 
 func main() {
 	if len(os.Args) != 4 {
-		fmt.Fprintln(os.Stderr, "usage: kube-proxy iptables|nftables ipv4|ipv6 n0|n1")
+		fmt.Fprintln(os.Stderr, "usage: kube-proxy iptables|ipvs|nftables ipv4|ipv6 n0|n1")
 		os.Exit(2)
 	}
 	if err := run(os.Args[1], os.Args[2], os.Args[3]); err != nil {

@@ -20,6 +20,8 @@ pub(crate) enum Mode {
     NftablesBesideLegacy,
     IptablesNft,
     IptablesLegacy,
+    /// With rules in iptables-nft beside.
+    Ipvs,
 }
 
 /// A Service of the recordings.
@@ -64,7 +66,7 @@ impl Mode {
     /// Beside the recordings in this mode: what kube-proxy or another program has set.
     fn extras(self) -> &'static str {
         match self {
-            Mode::Nftables => "",
+            Mode::Nftables | Mode::Ipvs => "",
             Mode::NftablesBesideLegacy => {
                 "iptables-legacy -w -t nat -A POSTROUTING -s 172.17.0.0/16 ! -o docker0 -j MASQUERADE
                  iptables-legacy -w -A FORWARD -o docker0 -j ACCEPT"
@@ -80,6 +82,8 @@ impl Mode {
             Mode::Nftables | Mode::NftablesBesideLegacy => "nft -f -".to_owned(),
             Mode::IptablesNft => format!("{iptables}-nft-restore -w --noflush"),
             Mode::IptablesLegacy => format!("{iptables}-legacy-restore -w --noflush"),
+            // This recording is a script.
+            Mode::Ipvs => "bash -euo pipefail".to_owned(),
         }
     }
 
@@ -87,6 +91,7 @@ impl Mode {
         match self {
             Mode::Nftables | Mode::NftablesBesideLegacy => "nftables",
             Mode::IptablesNft | Mode::IptablesLegacy => "iptables",
+            Mode::Ipvs => "ipvs",
         }
     }
 }
@@ -117,6 +122,10 @@ pub(crate) async fn write(
 pub(crate) async fn forget_all(node: &ExecNode) -> Result<()> {
     let script = "
         nft flush ruleset
+        if ip link delete kube-ipvs0 2>/dev/null; then
+            ipvsadm --clear
+            ipset destroy
+        fi
         for command in iptables ip6tables; do
             printf '*%s\\nCOMMIT\\n' mangle nat filter | $command-legacy-restore -w
         done

@@ -256,6 +256,20 @@ async fn services_answer_beside_kube_proxy_in_iptables_mode() -> Result<()> {
     .await
 }
 
+/// The kernel's IPVS asks for a route without the packet's source. The packet of a pod of a secondary ENI leaves by its
+/// ENI nevertheless.
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs a kernel with ip_vs: make test-guest"]
+async fn services_answer_beside_kube_proxy_in_ipvs_mode() -> Result<()> {
+    let spec = spec("dvs");
+    let of = spec.clone();
+    ExecCluster::with(spec, async |cluster| {
+        let ends = ends_of_ipv4(cluster, &of).await?;
+        all_modes(cluster, &ends, &[Mode::Ipvs]).await
+    })
+    .await
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn services_answer_pods_on_ipv6_in_each_mode() -> Result<()> {
     let spec = Spec::ipv6("dsvc6", "t3.small", 2, &[]);
