@@ -32,21 +32,14 @@ impl Files {
     /// The plugin is the one beside this program. A conflist beside it is an administrator's, which takes the place of
     /// the shipped one: amazon-vpc-cni-k8s' chart mounts it there.
     pub(crate) fn of(settings: &Settings) -> anyhow::Result<Self> {
-        let program = std::env::current_exe().context("find out where this program is")?;
-        let beside = program.parent().context("find out where this program is")?;
         let InstallSettings { plugins, conflists, .. } = &settings.install;
         let (plugins, conflists) = (plugins.clone(), conflists.clone());
-        let conflist = conflist(settings, &beside.join(CONFLIST))?;
-        Ok(Self { source: beside.join(PLUGIN), plugins, conflists, conflist })
+        let conflist = conflist(settings, &beside(CONFLIST)?)?;
+        Ok(Self { source: beside(PLUGIN)?, plugins, conflists, conflist })
     }
 
     fn put_plugin(&self) -> anyhow::Result<Placed> {
-        let plugin = installer::read(&self.source)?;
-        let plugin = plugin.with_context(|| format!("there is no {}", self.source.display()))?;
-        let placed = installer::put(&self.plugins, PLUGIN, &plugin, PLUGIN_MODE)?;
-        // Without a plugin of this name containerd starts no pod. Most nodes have one.
-        installer::alias(&self.plugins, LOOPBACK, PLUGIN)?;
-        Ok(placed)
+        put_plugin(&self.source, &self.plugins)
     }
 
     fn put_conflist(&self) -> anyhow::Result<Placed> {
@@ -65,6 +58,21 @@ impl Files {
             Err(fault) => Some(format!("list {directory}: {fault}")),
         }
     }
+}
+
+/// The file `name` of the directory that this program is in.
+fn beside(name: &str) -> anyhow::Result<PathBuf> {
+    let program = std::env::current_exe().context("find out where this program is")?;
+    Ok(program.with_file_name(name))
+}
+
+fn put_plugin(source: &Path, plugins: &Path) -> anyhow::Result<Placed> {
+    let plugin = installer::read(source)?;
+    let plugin = plugin.with_context(|| format!("there is no {}", source.display()))?;
+    let placed = installer::put(plugins, PLUGIN, &plugin, PLUGIN_MODE)?;
+    // Without a plugin of this name containerd starts no pod. Most nodes have one.
+    installer::alias(plugins, LOOPBACK, PLUGIN)?;
+    Ok(placed)
 }
 
 fn conflist(settings: &Settings, own: &Path) -> anyhow::Result<String> {
@@ -89,10 +97,11 @@ fn conflist(settings: &Settings, own: &Path) -> anyhow::Result<String> {
     }
 }
 
-/// Puts the plugin on the node, as an init container does.
+/// Puts the plugin on the node, as an init container does. It reads no other settings: `kubectl set env` gives them to all
+/// containers, and some need what the daemon's container alone has, such as the node's name.
 pub(crate) fn init() -> Result<(), Failure> {
-    let files = Files::of(&Settings::from_process()?)?;
-    say(files.put_plugin()?, &files.plugins, PLUGIN);
+    let InstallSettings { plugins, .. } = InstallSettings::from_process()?;
+    say(put_plugin(&beside(PLUGIN)?, &plugins)?, &plugins, PLUGIN);
     Ok(())
 }
 

@@ -4,7 +4,6 @@ use std::io::Write as _;
 
 use anyhow::Context as _;
 use command_line::Failure;
-use ipam::policy::Placement;
 
 use crate::plan::{SettingFlags, node_of};
 
@@ -14,9 +13,6 @@ pub(crate) struct Arguments {
     /// For example `m5.large`.
     #[arg(value_name = "TYPE")]
     instance_type: String,
-    /// Custom networking: the primary ENI carries no pods (`AWS_VPC_K8S_CNI_CUSTOM_NETWORK_CFG`)
-    #[arg(long)]
-    custom_networking: bool,
     #[command(flatten)]
     settings: SettingFlags,
 }
@@ -29,10 +25,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<(), Failure> {
 }
 
 fn max_pods(arguments: &Arguments) -> Result<u32, Failure> {
-    let (_, limits, mut policy) = node_of(&arguments.instance_type, &arguments.settings)?;
-    if arguments.custom_networking {
-        policy.placement = Placement::ByEniConfig;
-    }
+    let (_, limits, policy) = node_of(&arguments.instance_type, &arguments.settings)?;
     Ok(limits.max_pods(&policy))
 }
 

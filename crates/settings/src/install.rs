@@ -6,7 +6,7 @@ use crate::registry::{
     AWS_VPC_K8S_PLUGIN_LOG_FILE, AWS_VPC_K8S_PLUGIN_LOG_LEVEL, ENABLE_BANDWIDTH_PLUGIN,
     HOST_CNI_BIN_PATH, HOST_CNI_CONFDIR_PATH,
 };
-use crate::{LogLevel, SettingError, Variables, log_level};
+use crate::{Error, LogLevel, SettingError, Variables, log_level};
 
 /// The settings of an installation.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -21,6 +21,16 @@ pub struct InstallSettings {
     pub plugin_log_level: LogLevel,
     /// `ENABLE_BANDWIDTH_PLUGIN`.
     pub limits_bandwidth: bool,
+}
+
+impl InstallSettings {
+    /// Reads them from this process's environment, and no other settings.
+    ///
+    /// # Errors
+    /// For the first bad value among them, and for a settings file that cannot be read.
+    pub fn from_process() -> Result<Self, Error> {
+        Ok(settings(&Variables::of_process()?)?)
+    }
 }
 
 pub(crate) fn settings(variables: &Variables) -> Result<InstallSettings, SettingError> {

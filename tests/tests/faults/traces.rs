@@ -36,10 +36,18 @@ fn one<'a>(spans: &'a [Span], name: &str) -> Result<&'a Span> {
     Ok(first)
 }
 
+/// The only span of this name that has not failed.
+fn that_succeeded<'a>(spans: &'a [Span], name: &str) -> Result<&'a Span> {
+    let mut found = spans.iter().filter(|span| span.name == name && !span.failed);
+    let first = found.next().with_context(|| format!("no span {name}: {spans:#?}"))?;
+    ensure!(found.next().is_none(), "several spans {name}: {spans:#?}");
+    Ok(first)
+}
+
 /// Starts a pod for which the pool must grow, and checks its spans from the runtime's on.
 async fn trace_of_a_pod(cluster: &ExecCluster, collector: &Collector) -> Result<()> {
     let node = &cluster.nodes[0];
-    // The pool has one free address. The call that replaces it fails until somebody waits.
+    // The pool has one free address. The first call that replaces it fails, whether or not somebody waits yet.
     cluster.sim.fail(ASSIGN, 1, "RequestLimitExceeded").await?;
     node.runtime.run("untraced").await?;
     let traceparent = format!("00-{TRACE}-{RUNTIME}-01");
@@ -50,11 +58,12 @@ async fn trace_of_a_pod(cluster: &ExecCluster, collector: &Collector) -> Result<
     let spans = eventually("spans", PATIENCE, async || {
         let spans = collector.of_trace(TRACE);
         one(&spans, "ADD")?;
-        one(&spans, ASSIGN)?;
+        that_succeeded(&spans, ASSIGN)?;
         Ok(spans)
     })
     .await?;
-    let (add, wait, call) = (one(&spans, "ADD")?, one(&spans, "wait")?, one(&spans, ASSIGN)?);
+    let (add, wait, call) =
+        (one(&spans, "ADD")?, one(&spans, "wait")?, that_succeeded(&spans, ASSIGN)?);
     let (assign, disk) = (one(&spans, "assign")?, one(&spans, "disk")?);
     ensure!(add.parent == RUNTIME, "{add:?}");
     for phase in [wait, assign, disk] {
@@ -63,7 +72,9 @@ async fn trace_of_a_pod(cluster: &ExecCluster, collector: &Collector) -> Result<
         ensure!(phase.nanoseconds.1 <= add.nanoseconds.1, "{phase:?} {add:?}");
     }
     ensure!(call.parent == wait.id, "{call:?} is no child of {wait:?}");
-    ensure!(spans.iter().all(|span| !span.failed), "{spans:#?}");
+    let failed = spans.iter().filter(|span| span.failed);
+    ensure!(failed.clone().all(|span| span.name == ASSIGN), "{spans:#?}");
+    ensure!(failed.clone().all(|span| span.parent == wait.id), "{spans:#?}");
     let has = |of: &BTreeMap<String, String>, key: &str, value: &str| -> Result<()> {
         ensure!(of.get(key).is_some_and(|found| found == value), "{key}={value}: {of:?}");
         Ok(())
@@ -74,7 +85,7 @@ async fn trace_of_a_pod(cluster: &ExecCluster, collector: &Collector) -> Result<
     has(&add.attributes, "tidepool.outcome", "granted")?;
     has(&call.attributes, "rpc.service", "EC2")?;
     has(&call.attributes, "rpc.method", ASSIGN)?;
-    // The first attempt was the one that failed, with nobody waiting.
+    // The first attempt was the one that failed.
     has(&call.attributes, "tidepool.attempt", "2")?;
     has(&add.resource, "service.name", "ipamd")?;
     has(&add.resource, "team", "net")?;
