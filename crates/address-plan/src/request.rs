@@ -4,7 +4,6 @@
 //! bad single value (an id, a CIDR) fails when it is parsed. The model refuses bad combinations of
 //! values. `DryRun` is part of [`crate::Caller`], since every operation has it.
 
-use std::fmt;
 use std::str::FromStr;
 
 use ec2_api::page::Listing;
@@ -18,56 +17,7 @@ use crate::id::{
 };
 use crate::rules::Lengths;
 
-/// Declares the closed list of operations: `Action` for their names and `Request` for their
-/// content. So neither can miss an operation.
-macro_rules! operations {
-    ($($name:ident),* $(,)?) => {
-        /// The name of an operation.
-        #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-        #[expect(missing_docs, reason = "the variants are the operations of the EC2 API")]
-        pub enum Action {
-            $($name,)*
-        }
-
-        impl Action {
-            /// All operations.
-            pub const ALL: &'static [Self] = &[$(Self::$name,)*];
-
-            /// The name as in the API.
-            #[must_use]
-            pub const fn as_str(self) -> &'static str {
-                match self {
-                    $(Self::$name => stringify!($name),)*
-                }
-            }
-        }
-
-        /// One decoded request.
-        #[derive(Debug, Clone, PartialEq)]
-        #[expect(missing_docs, reason = "the variants are the operations of the EC2 API")]
-        pub enum Request {
-            $($name($name),)*
-        }
-
-        impl Request {
-            /// The operation that it requests.
-            #[must_use]
-            pub const fn action(&self) -> Action {
-                match self {
-                    $(Self::$name(_) => Action::$name,)*
-                }
-            }
-        }
-
-        $(impl From<$name> for Request {
-            fn from(request: $name) -> Self {
-                Self::$name(request)
-            }
-        })*
-    };
-}
-
-operations!(
+ec2_api::operations!(
     CreateIpam,
     ModifyIpam,
     DeleteIpam,
@@ -142,21 +92,6 @@ impl Request {
             | Self::EnableIpamOrganizationAdminAccount(_)
             | Self::DisableIpamOrganizationAdminAccount(_) => None,
         }
-    }
-}
-
-impl FromStr for Action {
-    type Err = ApiError;
-
-    fn from_str(text: &str) -> Result<Self, ApiError> {
-        let found = Self::ALL.iter().find(|action| action.as_str() == text);
-        found.copied().ok_or_else(|| ApiError::invalid_action(text))
-    }
-}
-
-impl fmt::Display for Action {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.as_str())
     }
 }
 

@@ -8,6 +8,7 @@ pub mod delay;
 pub mod error;
 pub mod filter;
 pub mod id;
+mod operations;
 pub mod page;
 pub mod rng;
 pub mod schedule;

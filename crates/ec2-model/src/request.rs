@@ -4,7 +4,6 @@
 //! A bad single value (an id, an address) fails when it is parsed. The model refuses bad
 //! combinations of values.
 
-use std::fmt;
 use std::net::{Ipv4Addr, Ipv6Addr};
 use std::str::FromStr;
 
@@ -23,56 +22,7 @@ pub use ec2_api::filter::Filter;
 pub use ec2_api::page::Listing;
 pub use ec2_api::tag::Tag;
 
-/// Declares the closed list of operations: `Action` for their names and `Request` for their
-/// content. So neither can miss an operation.
-macro_rules! operations {
-    ($($name:ident),* $(,)?) => {
-        /// The name of an operation.
-        #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-        #[expect(missing_docs, reason = "the variants are the operations of the EC2 API")]
-        pub enum Action {
-            $($name,)*
-        }
-
-        impl Action {
-            /// All operations.
-            pub const ALL: &'static [Self] = &[$(Self::$name,)*];
-
-            /// The name as in the API.
-            #[must_use]
-            pub const fn as_str(self) -> &'static str {
-                match self {
-                    $(Self::$name => stringify!($name),)*
-                }
-            }
-        }
-
-        /// One decoded request.
-        #[derive(Debug, Clone, PartialEq)]
-        #[expect(missing_docs, reason = "the variants are the operations of the EC2 API")]
-        pub enum Request {
-            $($name($name),)*
-        }
-
-        impl Request {
-            /// The operation that it requests.
-            #[must_use]
-            pub const fn action(&self) -> Action {
-                match self {
-                    $(Self::$name(_) => Action::$name,)*
-                }
-            }
-        }
-
-        $(impl From<$name> for Request {
-            fn from(request: $name) -> Self {
-                Self::$name(request)
-            }
-        })*
-    };
-}
-
-operations!(
+ec2_api::operations!(
     DescribeInstances,
     DescribeInstanceTypes,
     DescribeSubnets,
@@ -105,21 +55,6 @@ operations!(
     AssociateAddress,
     DisassociateAddress,
 );
-
-impl FromStr for Action {
-    type Err = ApiError;
-
-    fn from_str(text: &str) -> Result<Self, ApiError> {
-        let found = Self::ALL.iter().find(|action| action.as_str() == text);
-        found.copied().ok_or_else(|| ApiError::invalid_action(text))
-    }
-}
-
-impl fmt::Display for Action {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.as_str())
-    }
-}
 
 /// `TagSpecification.N`: tags of what the call creates.
 #[derive(Debug, Clone, PartialEq, Eq)]
