@@ -6,7 +6,6 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, ensure};
 use serde_json::{Value, json};
-use tests::books::kernel;
 use tests::image::{INCUMBENT, write_incumbent};
 use tests::k8s::{Kubernetes, PATIENCE};
 use tests::process::{eventually, output, program};
@@ -16,7 +15,7 @@ use tests::story::Story;
 use crate::changes::{Pinged, rolled_out};
 use crate::helm::{CHART, RELEASE, pods_start, values_of};
 use crate::install::{archive, load, nodes_serve, nodes_wait, nothing_blocks};
-use crate::reach::{all_reach_all, failed_sandboxes};
+use crate::reach::{all_reach_all, failed_sandboxes, kernel_has_nothing_of};
 use crate::workload::{Churn, deployment, gone, idle, scale};
 
 /// Where the daemon of amazon-vpc-cni-k8s keeps its pods.
@@ -235,13 +234,7 @@ async fn nothing_is_left(k8s: &Kubernetes, used: &BTreeSet<String>) -> Result<()
         eventually("a node without pods", PATIENCE, async || {
             let allocated = allocations(&node.runtime.path(CHECKPOINT))?;
             ensure!(allocated.is_empty(), "in the checkpoint: {allocated:?}");
-            let dump = kernel(&format!("/run/netns/{}", node.netns)).await?;
-            let words: BTreeSet<_> = dump.split([' ', '/', '\n']).collect();
-            let left: Vec<_> = used.iter().filter(|ip| words.contains(ip.as_str())).collect();
-            ensure!(left.is_empty(), "the kernel of {} has {left:?} in\n{dump}", node.runtime.name);
-            let namespaces = std::fs::read_dir(node.runtime.path("/run/netns"))?.count();
-            ensure!(namespaces == 0, "{namespaces} namespaces of pods are left");
-            Ok(())
+            kernel_has_nothing_of(node, used).await
         })
         .await?;
     }

@@ -6,7 +6,8 @@ use anyhow::{Context, Result, ensure};
 use futures::{StreamExt as _, TryStreamExt as _, stream};
 use serde_json::{Value, json};
 use tests::books::{addresses, kernel};
-use tests::k8s::{Kubernetes, PATIENCE, Pod};
+use tests::cluster::NodeOf;
+use tests::k8s::{Kubernetes, Machine, PATIENCE, Pod};
 use tests::process::{eventually, output};
 use tests::story::Story;
 
@@ -152,16 +153,24 @@ pub(crate) async fn nothing_is_left(k8s: &Kubernetes, used: &BTreeSet<String>) -
         eventually("a node without pods", PATIENCE, async || {
             let pods = node.view().await?.pods;
             ensure!(pods.is_empty(), "on record: {pods:?}");
-            let dump = kernel(&format!("/run/netns/{}", node.netns)).await?;
-            let words: BTreeSet<_> = dump.split([' ', '/', '\n']).collect();
-            let left: Vec<_> = used.iter().filter(|ip| words.contains(ip.as_str())).collect();
-            ensure!(left.is_empty(), "the kernel of {} has {left:?} in\n{dump}", node.runtime.name);
-            let namespaces = std::fs::read_dir(node.runtime.path("/run/netns"))?.count();
-            ensure!(namespaces == 0, "{namespaces} namespaces of pods are left");
-            Ok(())
+            kernel_has_nothing_of(node, used).await
         })
         .await?;
     }
+    Ok(())
+}
+
+/// Checks that the node has none of these addresses, and no namespace of a pod.
+pub(crate) async fn kernel_has_nothing_of(
+    node: &NodeOf<Machine>,
+    used: &BTreeSet<String>,
+) -> Result<()> {
+    let dump = kernel(&format!("/run/netns/{}", node.netns)).await?;
+    let words: BTreeSet<_> = dump.split([' ', '/', '\n']).collect();
+    let left: Vec<_> = used.iter().filter(|ip| words.contains(ip.as_str())).collect();
+    ensure!(left.is_empty(), "the kernel of {} has {left:?} in\n{dump}", node.runtime.name);
+    let namespaces = std::fs::read_dir(node.runtime.path("/run/netns"))?.count();
+    ensure!(namespaces == 0, "{namespaces} namespaces of pods are left");
     Ok(())
 }
 
