@@ -253,8 +253,8 @@ impl PolicyAgent {
     }
 }
 
-/// The agent finds a link by the pod's names, so it polices no link of a pod without names, and none of ours beside
-/// the first.
+/// Whether the agent polices the link of the attachment. It finds a link by the pod's names. So it polices no pod without
+/// names, and only the first of a pod's links.
 fn is_policed(key: &AttachmentKey, pod: &Pod) -> bool {
     key.ifname == MAIN_INTERFACE && !pod.name.is_empty() && !pod.namespace.is_empty()
 }
