@@ -19,10 +19,16 @@ pub(crate) fn write(
     // Whatever is there by that name is not opened: an earlier process's draft, a link, a FIFO.
     remove(&draft)?;
     let mut file = File::options().write(true).create_new(true).mode(0o600).open(&draft)?;
-    file.write_all(content)?;
-    file.sync_all()?;
-    drafted();
-    fs::rename(&draft, directory.join(name))?;
+    let replace = || {
+        file.write_all(content)?;
+        file.sync_all()?;
+        drafted();
+        fs::rename(&draft, directory.join(name))
+    };
+    replace().inspect_err(|_| {
+        // On a full disk it would keep bytes that the next note needs. The first fault counts.
+        let _ = remove(&draft);
+    })?;
     File::open(directory)?.sync_all()
 }
 

@@ -2,7 +2,6 @@
 //! line in the format of the record's log, replaced as a whole. This module must not know what the value
 //! means.
 
-use std::fs;
 use std::path::Path;
 
 use anyhow::Context as _;
@@ -10,7 +9,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use crate::own_file;
-use crate::state::{line, sync_directory, write_new};
+use crate::state::{draft, line, sync_directory};
 
 /// Bytes of a file. No value has more than some kilobytes.
 const LARGEST: u64 = 1024 * 1024;
@@ -41,8 +40,7 @@ pub fn write<T: Serialize>(path: &Path, value: &T) -> anyhow::Result<()> {
     let unfinished = path.with_extension("new");
     let replace = || {
         own_file::make_directory(directory)?;
-        write_new(&unfinished, &line::line(value))?;
-        fs::rename(&unfinished, path)?;
+        draft(&unfinished, &line::line(value))?.persist(path)?;
         sync_directory(directory)
     };
     replace().with_context(|| format!("write {}", path.display()))
@@ -50,6 +48,8 @@ pub fn write<T: Serialize>(path: &Path, value: &T) -> anyhow::Result<()> {
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use super::*;
 
     #[test]
@@ -84,5 +84,15 @@ mod tests {
         let fault = write(&path, &2).unwrap_err();
         assert!(format!("{fault:#}").starts_with(&format!("write {}: ", path.display())));
         assert_eq!(read(&path).unwrap(), Some(1));
+    }
+
+    #[test]
+    fn failed_write_leaves_no_draft() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("value.json");
+        // A directory has the name of the file.
+        fs::create_dir_all(path.join("x")).unwrap();
+        write(&path, &1).unwrap_err();
+        assert!(!path.with_extension("new").exists());
     }
 }

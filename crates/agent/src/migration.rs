@@ -2,7 +2,6 @@
 //! record, and our record becomes the checkpoint. The caller knows the ENI of each address.
 
 use std::collections::BTreeSet;
-use std::fs;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 
@@ -263,8 +262,7 @@ pub fn remove_nat(directory: &Path) -> anyhow::Result<bool> {
 
 fn replace(file: &Path, bytes: &[u8]) -> std::io::Result<()> {
     let unfinished = file.with_extension("tidepool-new");
-    state::write_new(&unfinished, bytes)?;
-    fs::rename(&unfinished, file)?;
+    state::draft(&unfinished, bytes)?.persist(file)?;
     // A bare name is in the current directory.
     let parent = file.parent().filter(|parent| !parent.as_os_str().is_empty());
     state::sync_directory(parent.unwrap_or_else(|| Path::new(".")))

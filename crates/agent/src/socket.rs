@@ -177,7 +177,11 @@ pub(crate) fn listen(path: &Path) -> Result<(UnixListener, Metadata), BindError>
     let metadata = fs::set_permissions(&unready, Permissions::from_mode(0o600))
         .and_then(|()| fs::symlink_metadata(&unready))
         .and_then(|metadata| fs::rename(&unready, path).map(|()| metadata))
-        .map_err(io_error("put a socket at", path))?;
+        .map_err(|fault| {
+            // A full disk gets the inode back.
+            let _ = fs::remove_file(&unready);
+            io_error("put a socket at", path)(fault)
+        })?;
     Ok((listener, metadata))
 }
 

@@ -27,6 +27,7 @@ use std::path::{Path, PathBuf};
 use ipam::id::InstanceId;
 use ipam::record::{Change, Contradiction, Record};
 use ipam::time::Timestamp;
+use tempfile::{NamedTempFile, TempPath};
 use tracing::{error, info, warn};
 
 use self::load::Loaded;
@@ -225,11 +226,11 @@ impl Store {
         // The directory may have been deleted meanwhile.
         let directory = self.directory.path();
         own_file::make_directory(directory).map_err(io_error("make", directory))?;
-        let file = write_new(&unfinished, &bytes).map_err(io_error("write", &unfinished))?;
+        let draft = draft(&unfinished, &bytes).map_err(io_error("write", &unfinished))?;
         failpoint::pass("snapshot", "written");
         self.keep_old()?;
         failpoint::pass("snapshot", "kept");
-        fs::rename(&unfinished, &path).map_err(io_error("replace", &path))?;
+        let file = draft.persist(&path).map_err(|fault| io_error("replace", &path)(fault.error))?;
         self.log = Log::Suspect;
         failpoint::pass("snapshot", "renamed");
         sync_directory(self.directory.path()).map_err(io_error("sync", self.directory.path()))?;
@@ -292,18 +293,25 @@ pub(crate) fn retire(directory: &Path) -> io::Result<()> {
     sync_directory(directory)
 }
 
-pub(crate) fn write_new(path: &Path, bytes: &[u8]) -> io::Result<File> {
+/// Writes a file that is to replace another one by its `persist`. If that never comes, the file is removed: on a full disk
+/// it would keep the bytes and the inode that the socket or the next attempt needs.
+pub(crate) fn draft(path: &Path, bytes: &[u8]) -> io::Result<NamedTempFile> {
+    // A crash may have left this file.
     remove_if_there(path)?;
-    let mut file = OpenOptions::new().create_new(true).append(true).mode(0o600).open(path)?;
-    file.write_all(bytes)?;
-    file.sync_all()?;
-    Ok(file)
+    let file = OpenOptions::new().create_new(true).append(true).mode(0o600).open(path)?;
+    let mut draft = NamedTempFile::from_parts(file, TempPath::try_from_path(path)?);
+    draft.write_all(bytes)?;
+    draft.as_file().sync_all()?;
+    Ok(draft)
 }
 
 /// Makes `to` a second name of the file `from`, or a copy if the file system has no hard links.
 fn copy_name(from: &Path, to: &Path) -> io::Result<()> {
     remove_if_there(to)?;
-    fs::hard_link(from, to).or_else(|_| fs::copy(from, to).map(drop))
+    fs::hard_link(from, to).or_else(|_| fs::copy(from, to).map(drop)).inspect_err(|_| {
+        // Half a copy is no copy. The first fault counts.
+        let _ = fs::remove_file(to);
+    })
 }
 
 fn remove_if_there(path: &Path) -> io::Result<()> {

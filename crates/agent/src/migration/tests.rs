@@ -1,5 +1,7 @@
 //! Which allocations are taken over, and that a handover writes them back.
 
+use std::fs;
+
 use tempfile::TempDir;
 
 use super::*;

@@ -315,6 +315,19 @@ fn commit_fails_until_directory_is_writable() {
 }
 
 #[test]
+fn failed_snapshot_leaves_no_draft() {
+    let directory = tempfile::tempdir().unwrap();
+    // A directory has the name of the copy.
+    fs::create_dir_all(directory.path().join(PREVIOUS).join("x")).unwrap();
+    fs::write(directory.path().join(LOG), "").unwrap();
+    let mut store = open(&directory);
+    store.commit(&[assigned(1, 5)]).unwrap();
+    store.log = Log::Closed;
+    store.commit(&[assigned(2, 6)]).unwrap_err();
+    assert!(!directory.path().join(UNFINISHED).exists());
+}
+
+#[test]
 fn contradictory_commit_leaves_nothing_on_disk() {
     let (directory, _) = directory_with_history();
     let mut store = open(&directory);
