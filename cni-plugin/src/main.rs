@@ -26,10 +26,17 @@ mod trace;
 use std::io::{self, Write as _};
 use std::process::ExitCode;
 
+#[cfg(target_env = "musl")]
+use dlmalloc::GlobalDlmalloc;
 use cni::{
     CniError, Environment, ErrorCode, NetConf, Request, Version, requested_version,
     version_document,
 };
+
+/// musl's own asks the kernel for each small group of pages.
+#[cfg(target_env = "musl")]
+#[global_allocator]
+static ALLOCATOR: GlobalDlmalloc = GlobalDlmalloc;
 
 fn main() -> ExitCode {
     let environment = Environment::from_vars(std::env::vars_os());
