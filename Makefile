@@ -30,7 +30,7 @@ export TIDEPOOL_CNI := $(CARGO_TARGET_DIR)/plugin/aws-cni
 
 say := @printf '\n\033[1m==> %s\033[0m\n'
 
-.PHONY: help demo test soak upgrade bench charts test-guest test-k8s lint deny build plugin image reproducible deps deps-demo deps-bench deps-k8s clean-cache
+.PHONY: help demo test soak upgrade bench charts test-guest test-k8s lint deny build plugin image reproducible deps deps-demo deps-bench deps-guest deps-k8s clean-cache
 
 help: ## this list
 	@sed -n 's/^\([a-z0-9-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | column -t -s "$$(printf '\t')"
@@ -73,7 +73,7 @@ charts: deps build plugin ## draws docs/charts again, from a Prometheus that scr
 	$(say) "charts: two minutes of trouble"
 	TIDEPOOL_CHARTS=$(CURDIR)/docs/charts cargo test --workspace --test prometheus shortages
 
-test-guest: ## ipvlan, for engines and of the plugin, and IPVS in a virtual machine; Debian's kernel and qemu, 450 MB in the cache
+test-guest: deps-guest ## ipvlan, for engines and of the plugin, and IPVS in a virtual machine; Debian's kernel and qemu, 450 MB in the cache
 	$(say) "build: debug profile"
 	cargo build --workspace
 	$(say) "test: docs/container-hosts.md and kube-proxy's mode ipvs in a guest"
@@ -181,6 +181,10 @@ deps-demo:
 deps-bench:
 	$(say) "dependencies"
 	@scripts/deps bench
+
+deps-guest:
+	$(say) "dependencies"
+	@scripts/deps guest
 
 deps-k8s:
 	$(say) "dependencies"

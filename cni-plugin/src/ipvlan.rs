@@ -1,17 +1,27 @@
 //! The data path `ipvlan`: a pod's interface is a child of its ENI's device, and the node has nothing of the pod.
 
-use cni::{Add, AddResult, Check, CniError, DataPath, Interface, IpConfig, IpvlanMode, Route};
+use std::fs::{self, DirBuilder, File, TryLockError};
+use std::io;
+use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
+use std::path::Path;
+use std::time::Duration;
+
+use cni::{
+    Add, AddResult, Check, CniError, DataPath, ErrorCode, Interface, IpConfig, IpvlanMode, Route,
+};
 use datapath::pod::{
     self, AddPodError, ChildState, LinkEnd, MadeChild, ParentError, PodExpectation, PodIpv6,
     PodLink, Rank,
 };
+use proto::pending::directory;
 use proto::v1;
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout_at};
 
 use crate::add::{confirm, give_back, in_time, ipv6_of_pod};
 use crate::daemon::Daemon;
 use crate::failure::{Failure, error_chain};
 use crate::pod::rank;
+use crate::socket;
 use crate::stopwatch::Stopwatch;
 
 /// The mode, if the configuration asks for the data path.
@@ -81,7 +91,7 @@ pub(crate) async fn connect(
     (until, watch): (Instant, &mut Stopwatch),
 ) -> Result<AddResult, CniError> {
     let made = match refuse_node_local(&link) {
-        Ok(()) => pod::make_child(link.clone(), mode).await.map_err(|error| failure(&error)),
+        Ok(()) => make(&add, &link, mode, until).await,
         Err(error) => Err((error, Undo::GiveBack)),
     };
     let made = match made {
@@ -107,6 +117,44 @@ pub(crate) async fn connect(
                 tracing::error!(%error, "the ipvlan child of a failed ADD is left");
             }
             Err(error)
+        }
+    }
+}
+
+/// Makes the child while no other ADD of the node makes one. An ADD of another mode must see it, since the kernel would
+/// give it that mode.
+async fn make(
+    add: &Add,
+    link: &PodLink,
+    mode: pod::IpvlanMode,
+    until: Instant,
+) -> Result<MadeChild, (CniError, Undo)> {
+    let lock = directory(socket(&add.conf)).join(LOCK);
+    let turn = timeout_at(until, turn(&lock)).await.unwrap_or_else(|late| Err(late.into()));
+    let _turn = turn.map_err(|error| {
+        let what = format!("cannot lock {}, which each ADD by ipvlan locks", lock.display());
+        (CniError::new(ErrorCode::Io, what, error.to_string()), Undo::GiveBack)
+    })?;
+    pod::make_child(link.clone(), mode).await.map_err(|error| failure(&error))
+}
+
+/// Beside the DELs for the daemon, where only root writes.
+const LOCK: &str = "ipvlan.lock";
+/// Making a child takes about a millisecond.
+const AGAIN: Duration = Duration::from_millis(1);
+
+/// Returns the locked file. The lock ends with it.
+async fn turn(lock: &Path) -> io::Result<File> {
+    if let Some(directory) = lock.parent() {
+        DirBuilder::new().recursive(true).mode(0o700).create(directory)?;
+    }
+    let file =
+        fs::OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).open(lock)?;
+    loop {
+        match file.try_lock() {
+            Ok(()) => return Ok(file),
+            Err(TryLockError::WouldBlock) => tokio::time::sleep(AGAIN).await,
+            Err(TryLockError::Error(error)) => return Err(error),
         }
     }
 }

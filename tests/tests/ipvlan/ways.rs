@@ -122,6 +122,38 @@ async fn pods_on_layer_3_are_on_the_primary() -> Result<()> {
 
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs a kernel with ipvlan: make test-guest"]
+async fn of_two_modes_at_once_one_is_refused() -> Result<()> {
+    let settings = [("MAX_ENI", "1"), ("WARM_IP_TARGET", "2"), ("IP_COOLDOWN_PERIOD", "0")];
+    ExecCluster::with(Spec::new("ivm", "t3.small", 1, &settings), async |cluster| {
+        let node = &cluster.nodes[0];
+        for n in 0..5 {
+            let [layer_2, layer_3] = [format!("a{n}"), format!("b{n}")];
+            let [layer_2, layer_3] =
+                [node.runtime.pod(&layer_2).await?, node.runtime.pod(&layer_3).await?];
+            let outcomes = tokio::join!(
+                node.runtime.call("ADD", Some(&layer_2), ipvlan(None)?),
+                node.runtime.call("ADD", Some(&layer_3), ipvlan(Some("l3s"))?),
+            );
+            match outcomes {
+                (Ok(_), refusal) => {
+                    refused(refusal, 158, "in mode l2: one in mode l3s would change it")?
+                }
+                (refusal, Ok(_)) => {
+                    refused(refusal, 158, "in mode l3s: one in mode l2 would change it")?
+                }
+                (Err(one), Err(other)) => anyhow::bail!("neither is connected: {one:#}; {other:#}"),
+            }
+            for pod in [&layer_2, &layer_3] {
+                node.runtime.remove(pod).await?;
+            }
+        }
+        Ok(())
+    })
+    .await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs a kernel with ipvlan: make test-guest"]
 async fn child_has_both_families_on_one_eni() -> Result<()> {
     let spec = Spec::dual("ivd", "t3.small", 2, &[("MAX_ENI", "1"), ("WARM_IP_TARGET", "1")]);
     ExecCluster::with(spec, async |cluster| {
