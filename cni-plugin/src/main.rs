@@ -26,12 +26,12 @@ mod trace;
 use std::io::{self, Write as _};
 use std::process::ExitCode;
 
-#[cfg(target_env = "musl")]
-use dlmalloc::GlobalDlmalloc;
 use cni::{
     CniError, Environment, ErrorCode, NetConf, Request, Version, requested_version,
     version_document,
 };
+#[cfg(target_env = "musl")]
+use dlmalloc::GlobalDlmalloc;
 
 /// musl's own asks the kernel for each small group of pages.
 #[cfg(target_env = "musl")]

@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, ensure};
+use serde_json::json;
 use tests::cluster::Spec;
 use tests::exec::{ExecCluster, ExecNode};
 use tests::process::{PATIENCE, eventually};
@@ -132,7 +133,11 @@ fn is_same(wanted: &State, found: &State, settings: &str) -> Result<()> {
 }
 
 async fn on_node(name: &str, body: impl AsyncFnOnce(&mut ExecNode) -> Result<()>) -> Result<()> {
-    ExecCluster::with(Spec::new(name, "t3.small", 1, &[]), async |cluster| {
+    on_node_of(Spec::new(name, "t3.small", 1, &[]), body).await
+}
+
+async fn on_node_of(spec: Spec, body: impl AsyncFnOnce(&mut ExecNode) -> Result<()>) -> Result<()> {
+    ExecCluster::with(spec, async |cluster| {
         let node = &mut cluster.nodes[0];
         node.stop_ipamd().await?;
         std::fs::write(file(node), BASE).context("write the settings")?;
@@ -186,15 +191,47 @@ async fn mtu_changed_at_restarts_is_as_from_a_fresh_start() -> Result<()> {
         ensure!(with.rest.contains("mtu 1500"), "{}", with.rest);
         for _ in 0..3 {
             for (settings, wanted) in [(BASE, &before), (small.as_str(), &with)] {
-                node.stop_ipamd().await?;
-                std::fs::write(file(node), settings).context("write the settings")?;
-                node.start_ipamd().await?;
+                restart(node, settings).await?;
                 is_same(wanted, &State::of(node).await?, settings)?;
             }
         }
         Ok(())
     })
     .await
+}
+
+/// The node's sysctls for IPv6 stay when its pods get no IPv6 any more, since nobody knows who else relies on them.
+#[tokio::test(flavor = "multi_thread")]
+async fn families_changed_at_restarts_are_as_from_a_fresh_start() -> Result<()> {
+    on_node_of(Spec::dual("dfamily", "t3.small", 1, &[]), async |node| {
+        // Another ENI would be another state, and a pod would wait for a resting address.
+        let both = format!("{BASE}MAX_ENI=2\nIP_COOLDOWN_PERIOD=0\n");
+        let ipv4 = format!("{both}ENABLE_IPv6=false\n");
+        let after_both = fresh(node, &both).await?;
+        let wanted = [(&both, &after_both, 2), (&ipv4, &fresh(node, &ipv4).await?, 1)];
+        for _ in 0..3 {
+            for (settings, wanted, n_addresses) in wanted {
+                restart(node, settings).await?;
+                let pod = node.runtime.pod("p").await?;
+                let result = node.runtime.call("ADD", Some(&pod), json!({})).await?;
+                let ips = result["ips"].as_array().context("no ips")?;
+                ensure!(ips.len() == n_addresses, "with {settings}{ips:?}");
+                node.runtime.remove(&pod).await?;
+                let same = eventually("what a fresh start leaves", PATIENCE, async || {
+                    is_same(wanted, &State::of(node).await?, settings)
+                });
+                same.await?;
+            }
+        }
+        Ok(())
+    })
+    .await
+}
+
+async fn restart(node: &mut ExecNode, settings: &str) -> Result<()> {
+    node.stop_ipamd().await?;
+    std::fs::write(file(node), settings).context("write the settings")?;
+    node.start_ipamd().await
 }
 
 /// A new live setting needs a case above.
