@@ -75,6 +75,17 @@ impl AddressPlan {
         }
     }
 
+    /// The current configuration.
+    #[must_use]
+    pub fn config(&self) -> &Config {
+        &self.config
+    }
+
+    /// Replaces the configuration from now on, but for the seed. What is under way keeps its delay.
+    pub fn reconfigure(&mut self, config: Config) {
+        self.config = Config { seed: self.config.seed, ..config };
+    }
+
     /// Handles one call.
     ///
     /// # Errors
@@ -140,6 +151,13 @@ impl AddressPlan {
         self.schedule.schedule(shown_at, Due::ShowSample(place.0.clone(), place.1.clone()));
         self.last_sample.insert(place, now);
         self.advance(now);
+    }
+
+    /// Whether a discovery looks into an account and Region. Nobody asks for samples of other places.
+    #[must_use]
+    pub fn watches(&self, account: &Account, region: &Region) -> bool {
+        let place = (account.clone(), region.clone());
+        self.store.discoveries.values().any(|it| self.store.places_of(it).contains(&place))
     }
 
     /// When the next sample of a place is due: at once if there was none.
