@@ -41,6 +41,7 @@
 //!
 //! It serves operators and tests. A client of EC2 must not need it.
 
+use std::collections::BTreeMap;
 use std::str::FromStr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -61,6 +62,7 @@ use serde_json::{Map, Value, json};
 use crate::imds::Changes;
 use crate::simulator::{LoggedCall, Simulator};
 use crate::switches::Switches;
+use crate::world::World;
 
 /// What the endpoint works on.
 #[derive(Debug)]
@@ -130,11 +132,22 @@ async fn calls(State(admin): Admin, Query(filter): Query<CallFilter>) -> Json<Ve
 }
 
 async fn counters(State(admin): Admin) -> Json<Value> {
-    Json(admin.simulator.with(|model, _| json!(model.log().counts())))
+    let mut sum: BTreeMap<String, BTreeMap<String, u64>> = BTreeMap::new();
+    admin.simulator.with_world(|world| {
+        for (_, model) in world.models() {
+            for (action, by_code) in model.log().counts() {
+                for (code, n) in by_code {
+                    *sum.entry(action.clone()).or_default().entry(code.clone()).or_default() += n;
+                }
+            }
+        }
+    });
+    Json(json!(sum))
 }
 
 async fn reset(State(admin): Admin) -> Json<Value> {
-    admin.simulator.with(|model, _| model.log_mut().clear());
+    let clear = |world: &mut World| world.models_mut().for_each(|model| model.log_mut().clear());
+    admin.simulator.with_world(clear);
     Json(json!({}))
 }
 
@@ -177,19 +190,28 @@ async fn disturb(State(admin): Admin, body: Bytes) -> Answer {
 }
 
 async fn switches(State(admin): Admin) -> Json<Switches> {
-    Json(admin.simulator.with(|model, _| Switches::of(model.config())))
+    Json(admin.simulator.with_world(|world| switches_of(world)))
 }
 
 async fn change_switches(State(admin): Admin, body: Bytes) -> Answer<Switches> {
     let fix = "see GET /_sim/switches for all switches";
     let changes: Map<String, Value> = read(&body, fix)?;
-    let change = |model: &mut ec2_model::Model| {
-        let switches = Switches::of(model.config()).changed(changes)?;
-        model.reconfigure(switches.set(model.config().clone()));
+    let change = |world: &mut World| {
+        let switches = switches_of(world).changed(changes)?;
+        for model in world.models_mut() {
+            model.reconfigure(switches.set(model.config().clone()));
+        }
+        let plan = world.plan_mut();
+        plan.reconfigure(switches.ipam.set(plan.config().clone()));
         Ok(switches)
     };
     let invalid = |error: serde_json::Error| admin_error(error, "body", fix);
-    admin.simulator.with(|model, _| change(model)).map(Json).map_err(invalid)
+    admin.simulator.with_world(change).map(Json).map_err(invalid)
+}
+
+/// All models have the same switches.
+fn switches_of(world: &World) -> Switches {
+    Switches::of(world.home().config(), world.plan().config())
 }
 
 async fn change_imds(State(admin): Admin, Path(instance): Path<String>, body: Bytes) -> Answer {
@@ -232,8 +254,8 @@ async fn advance_clock(State(admin): Admin, body: Bytes) -> Answer {
 
 async fn state(State(admin): Admin) -> Json<Value> {
     let simulator = &admin.simulator;
-    let (switches, network) = simulator
-        .with(|model, now| (json!(Switches::of(model.config())), json!(model.fabric(now))));
+    let switches = simulator.with_world(|world| switches_of(world));
+    let network = simulator.with(|model, now| json!(model.fabric(now)));
     Json(json!({
         "clock": clock_value(simulator),
         "switches": switches,

@@ -21,6 +21,7 @@ use ec2_model::request::{
 use ec2_model::response::Response;
 use vpc_sim::server::{OutsideEndpoint, Server, Settings};
 use vpc_sim::simulator::Caller;
+use vpc_sim::world::Place;
 
 /// In the public subnet, with a public address.
 const A: &str = "10.0.1.10";
@@ -129,8 +130,10 @@ impl World {
     async fn call(&self, request: impl Into<Request>) -> Response {
         let request = request.into();
         let caller = Caller {
-            account: "111122223333".to_owned(),
-            region: "us-east-1".to_owned(),
+            place: Place {
+                account: "111122223333".parse().unwrap(),
+                region: "us-east-1".parse().unwrap(),
+            },
             key_id: None,
             address: None,
         };

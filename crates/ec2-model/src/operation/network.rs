@@ -3,6 +3,8 @@
 use std::collections::BTreeMap;
 use std::net::Ipv6Addr;
 
+use address_plan::AddressPlan;
+use address_plan::block::Family;
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 
 use crate::address_space::AddressSpace;
@@ -11,11 +13,13 @@ use crate::id::{
     ResourceType, SecurityGroupId, SubnetCidrAssociationId, SubnetId, VpcCidrAssociationId, VpcId,
 };
 use crate::model::{Caller, Model};
+use crate::operation::pool_draw::{Block, Owner, PoolDraw};
 use crate::operation::tag::tags_for_one;
-use crate::request::{AssociateVpcCidrBlock, CreateSubnet, CreateVpc};
+use crate::request::{AssociateVpcCidrBlock, CreateSubnet, CreateVpc, FromPool};
 use crate::resources::Subnet;
 use crate::response::{
-    CidrState, Response, SecurityGroup, SubnetIpv6Association, Tags, Vpc, VpcCidrAssociation,
+    CidrState, Response, SecurityGroup, SubnetIpv6Association, Tags, Vpc, VpcAttributes,
+    VpcCidrAssociation,
 };
 use crate::transition::Transition;
 
@@ -42,17 +46,18 @@ pub(super) struct SubnetDraft {
 impl Model {
     pub(super) fn create_vpc(
         &mut self,
+        plan: &mut AddressPlan,
         caller: Caller<'_>,
         request: &CreateVpc,
     ) -> Result<Response, ApiError> {
         let tags = tags_for_one(&request.tag_specifications, ResourceType::Vpc)?;
-        let mut blocks = vec![IpNet::V4(request.cidr_block)];
-        if request.amazon_provided_ipv6_cidr_block {
-            blocks.push(self.next_ipv6_block().into());
-        }
+        let amazon = request.amazon_provided_ipv6_cidr_block.then(|| self.next_ipv6_block());
         let id = VpcId::from_number(self.next_id());
-        let vpc = self.make_vpc(id, caller.account, &blocks, tags)?;
-        Ok(Response::Vpc(vpc))
+        let mut draw = PoolDraw::new(plan, self, caller, Owner::Vpc(&id), &tags);
+        let blocks = vpc_blocks(&mut draw, request, amazon);
+        let made =
+            blocks.and_then(|blocks| self.make_vpc(id.clone(), caller.account, &blocks, &tags));
+        draw.settle(made).map(Response::Vpc)
     }
 
     /// Creates a VPC and its default security group. The first block must be IPv4.
@@ -60,10 +65,10 @@ impl Model {
         &mut self,
         id: VpcId,
         owner: &str,
-        blocks: &[IpNet],
-        tags: Tags,
+        blocks: &[Block],
+        tags: &Tags,
     ) -> Result<Vpc, ApiError> {
-        let Some(IpNet::V4(primary)) = blocks.first().map(IpNet::trunc) else {
+        let Some(IpNet::V4(primary)) = blocks.first().map(|block| block.cidr) else {
             return Err(ApiError::missing_parameter("cidrBlock"));
         };
         if self.resources.vpcs.len() >= self.config.quotas.vpcs {
@@ -76,15 +81,13 @@ impl Model {
             cidr_block: primary,
             associations: Vec::new(),
             is_default: false,
-            tags,
+            attributes: VpcAttributes::default(),
+            tags: tags.clone(),
         };
         for block in blocks {
-            self.check_vpc_block(&vpc, block.trunc())?;
-            vpc.associations.push(VpcCidrAssociation {
-                id: VpcCidrAssociationId::from_number(self.next_id()),
-                cidr: block.trunc(),
-                state: CidrState::Associated,
-            });
+            self.check_vpc_block(&vpc, block.cidr)?;
+            let association = self.association_of(block, CidrState::Associated);
+            vpc.associations.push(association);
         }
         self.resources.vpcs.insert(id.clone(), vpc.clone());
         let group = SecurityGroupId::from_number(self.next_id());
@@ -161,29 +164,32 @@ impl Model {
         }
     }
 
+    fn association_of(&mut self, block: &Block, state: CidrState) -> VpcCidrAssociation {
+        VpcCidrAssociation {
+            id: VpcCidrAssociationId::from_number(self.next_id()),
+            cidr: block.cidr,
+            state,
+            pool: block.pool.clone(),
+        }
+    }
+
     pub(super) fn associate_vpc_cidr_block(
         &mut self,
+        plan: &mut AddressPlan,
         caller: Caller<'_>,
         request: &AssociateVpcCidrBlock,
     ) -> Result<Response, ApiError> {
-        let vpc_id = request.vpc_id.clone();
-        self.resources.vpc(&vpc_id)?;
-        let block = match (request.cidr_block, request.amazon_provided_ipv6_cidr_block) {
-            (Some(block), false) => IpNet::V4(block.trunc()),
-            (None, true) => self.next_ipv6_block().into(),
-            (None, false) => return Err(ApiError::missing_parameter("cidrBlock")),
-            (Some(_), true) => {
-                let text =
-                    "Only one of cidrBlock and amazonProvidedIpv6CidrBlock can be specified.";
-                return Err(ApiError::parameter_combination(text));
-            }
-        };
-        self.check_vpc_block(self.resources.vpc(&vpc_id)?, block)?;
-        let association = VpcCidrAssociation {
-            id: VpcCidrAssociationId::from_number(self.next_id()),
-            cidr: block,
-            state: CidrState::Associating,
-        };
+        let vpc = self.resources.vpc(&request.vpc_id)?;
+        let (vpc_id, tags) = (vpc.id.clone(), vpc.tags.clone());
+        let amazon = request.amazon_provided_ipv6_cidr_block.then(|| self.next_ipv6_block());
+        let mut draw = PoolDraw::new(plan, self, caller, Owner::Vpc(&vpc_id), &tags);
+        let block = added_block(&mut draw, request, amazon);
+        let checked = block.and_then(|block| {
+            self.check_vpc_block(self.resources.vpc(&vpc_id)?, block.cidr)?;
+            Ok(block)
+        });
+        let block = draw.settle(checked)?;
+        let association = self.association_of(&block, CidrState::Associating);
         if let Some(vpc) = self.resources.vpcs.get_mut(&vpc_id) {
             vpc.associations.push(association.clone());
         }
@@ -195,21 +201,30 @@ impl Model {
 
     pub(super) fn create_subnet(
         &mut self,
+        plan: &mut AddressPlan,
         caller: Caller<'_>,
         request: &CreateSubnet,
     ) -> Result<Response, ApiError> {
         self.resources.vpc(&request.vpc_id)?;
-        let draft = SubnetDraft {
-            id: SubnetId::from_number(self.next_id()),
-            vpc: request.vpc_id.clone(),
-            zone: self.zone_of(request)?,
-            cidr: ipv4_block(request)?,
-            ipv6_cidr: request.ipv6_cidr_block.map(|cidr| cidr.trunc()),
-            assign_ipv6_address_on_creation: false,
-            map_public_ip_on_launch: false,
-            tags: tags_for_one(&request.tag_specifications, ResourceType::Subnet)?,
-        };
-        let id = self.make_subnet(caller.account, draft)?;
+        let id = SubnetId::from_number(self.next_id());
+        let zone = self.zone_of(request)?;
+        check_families(request)?;
+        let tags = tags_for_one(&request.tag_specifications, ResourceType::Subnet)?;
+        let mut draw = PoolDraw::new(plan, self, caller, Owner::Subnet(&id), &tags);
+        let made = subnet_blocks(&mut draw, request).and_then(|(cidr, ipv6_cidr)| {
+            let draft = SubnetDraft {
+                id: id.clone(),
+                vpc: request.vpc_id.clone(),
+                zone,
+                cidr,
+                ipv6_cidr,
+                assign_ipv6_address_on_creation: false,
+                map_public_ip_on_launch: false,
+                tags: tags.clone(),
+            };
+            self.make_subnet(caller.account, draft)
+        });
+        let id = draw.settle(made)?;
         Ok(Response::Subnet(self.view().subnet(self.resources.subnet(&id)?)))
     }
 
@@ -307,16 +322,84 @@ fn is_in(vpc: &Vpc, block: IpNet) -> bool {
     vpc.associations.iter().any(|it| it.state == CidrState::Associated && it.cidr.contains(&block))
 }
 
-/// The IPv4 block that the client names. An IPv6-only subnet has none, every other subnet has one.
-fn ipv4_block(request: &CreateSubnet) -> Result<Option<Ipv4Net>, ApiError> {
-    match (request.cidr_block, request.ipv6_native) {
-        (Some(block), false) => Ok(Some(block.trunc())),
-        (None, true) => Ok(None),
-        (None, false) => Err(ApiError::missing_parameter("cidrBlock")),
-        (Some(_), true) => Err(ApiError::parameter_combination(
+/// The blocks of a new VPC: IPv4, and IPv6 if the request has it.
+fn vpc_blocks(
+    draw: &mut PoolDraw<'_>,
+    request: &CreateVpc,
+    amazon: Option<Ipv6Net>,
+) -> Result<Vec<Block>, ApiError> {
+    let ipv4 = draw.block(request.cidr_block.map(IpNet::V4), &request.ipv4_pool, Family::Ipv4)?;
+    let ipv4 = ipv4.ok_or_else(|| ApiError::missing_parameter("cidrBlock"))?;
+    let ipv6 = ipv6_block(draw, request.ipv6_cidr_block, &request.ipv6_pool, amazon)?;
+    Ok([Some(ipv4), ipv6].into_iter().flatten().collect())
+}
+
+/// The one block that AssociateVpcCidrBlock adds.
+fn added_block(
+    draw: &mut PoolDraw<'_>,
+    request: &AssociateVpcCidrBlock,
+    amazon: Option<Ipv6Net>,
+) -> Result<Block, ApiError> {
+    let ipv4 = draw.block(request.cidr_block.map(IpNet::V4), &request.ipv4_pool, Family::Ipv4)?;
+    let ipv6 = ipv6_block(draw, request.ipv6_cidr_block, &request.ipv6_pool, amazon)?;
+    match (ipv4, ipv6) {
+        (Some(block), None) | (None, Some(block)) => Ok(block),
+        (None, None) => Err(ApiError::missing_parameter("cidrBlock")),
+        (Some(_), Some(_)) => {
+            let text = "Only one of cidrBlock and amazonProvidedIpv6CidrBlock can be specified.";
+            Err(ApiError::parameter_combination(text))
+        }
+    }
+}
+
+/// The IPv6 block of a VPC. It comes from Amazon or from a pool.
+fn ipv6_block(
+    draw: &mut PoolDraw<'_>,
+    named: Option<Ipv6Net>,
+    pool: &FromPool,
+    amazon: Option<Ipv6Net>,
+) -> Result<Option<Block>, ApiError> {
+    if pool.pool.is_none() && named.is_some() {
+        return Err(ApiError::parameter_combination(
+            "The request must contain Ipv6IpamPoolId if it contains Ipv6CidrBlock.",
+        ));
+    }
+    match (draw.block(named.map(IpNet::V6), pool, Family::Ipv6)?, amazon) {
+        (Some(_), Some(_)) => Err(ApiError::parameter_combination(
+            "Only one of amazonProvidedIpv6CidrBlock and ipv6IpamPoolId can be specified.",
+        )),
+        (block, amazon) => Ok(block.or(amazon.map(|cidr| Block::named(cidr.into())))),
+    }
+}
+
+/// An IPv6-only subnet has no IPv4 block, every other subnet has one.
+fn check_families(request: &CreateSubnet) -> Result<(), ApiError> {
+    let has_ipv4 = request.cidr_block.is_some() || request.ipv4_pool != FromPool::default();
+    match (has_ipv4, request.ipv6_native) {
+        (true, false) | (false, true) => Ok(()),
+        (false, false) => Err(ApiError::missing_parameter("cidrBlock")),
+        (true, true) => Err(ApiError::parameter_combination(
             "An IPv4 CIDR block cannot be specified for an IPv6-only subnet.",
         )),
     }
+}
+
+fn subnet_blocks(
+    draw: &mut PoolDraw<'_>,
+    request: &CreateSubnet,
+) -> Result<(Option<Ipv4Net>, Option<Ipv6Net>), ApiError> {
+    let ipv4 = draw.block(request.cidr_block.map(IpNet::V4), &request.ipv4_pool, Family::Ipv4)?;
+    let ipv6 =
+        draw.block(request.ipv6_cidr_block.map(IpNet::V6), &request.ipv6_pool, Family::Ipv6)?;
+    let ipv4 = ipv4.and_then(|block| match block.cidr {
+        IpNet::V4(cidr) => Some(cidr),
+        IpNet::V6(_) => None,
+    });
+    let ipv6 = ipv6.and_then(|block| match block.cidr {
+        IpNet::V6(cidr) => Some(cidr),
+        IpNet::V4(_) => None,
+    });
+    Ok((ipv4, ipv6))
 }
 
 fn has_part_of(subnet: &Subnet, block: IpNet) -> bool {

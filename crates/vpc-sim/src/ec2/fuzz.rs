@@ -7,7 +7,7 @@ use quick_xml::events::Event;
 
 use super::*;
 use crate::clock::{Clock, Pace};
-use crate::seed::seed;
+use crate::seed::{home, seed};
 use crate::topology::Topology;
 
 const TOPOLOGY: &str = "
@@ -76,17 +76,17 @@ const FORMS: &[&str] = &[
 fn api() -> (Arc<Api>, String) {
     let topology = Topology::parse(TOPOLOGY).unwrap();
     let clock = Clock::start(Pace::Manual);
-    let (mut model, instances) = seed(&topology, clock.now()).unwrap();
-    let fabric = model.fabric(clock.now());
+    let (mut world, instances) = seed(&topology, clock.now()).unwrap();
+    let fabric = world.home_mut().fabric(clock.now());
     assert_eq!(fabric.instances[0].id, instances[0]);
     let eni = fabric.instances[0].enis[0].id.to_string();
     let access = Access {
-        region: topology.region.value.clone(),
-        account: topology.account.value.clone(),
+        home: home(&topology),
+        regions: [home(&topology).region].into(),
         access_keys: Default::default(),
         anonymous: true,
     };
-    let simulator = Arc::new(Simulator::new(model, clock, None));
+    let simulator = Arc::new(Simulator::new(world, clock, None));
     (Arc::new(Api { simulator, access, n_requests: AtomicU64::new(0) }), eni)
 }
 
