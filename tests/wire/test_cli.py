@@ -22,33 +22,35 @@ def cli():
     return found
 
 
+def run_cli(url, *words):
+    """One command of the AWS CLI, at an endpoint."""
+    environment = os.environ | {
+        "AWS_ACCESS_KEY_ID": CREDENTIALS["aws_access_key_id"],
+        "AWS_SECRET_ACCESS_KEY": CREDENTIALS["aws_secret_access_key"],
+        "AWS_DEFAULT_REGION": REGION,
+        "AWS_ENDPOINT_URL": url,
+        "AWS_PAGER": "",
+        "AWS_CONFIG_FILE": os.devnull,
+        "AWS_SHARED_CREDENTIALS_FILE": os.devnull,
+        "AWS_EC2_METADATA_DISABLED": "true",
+    }
+    return subprocess.run(
+        [cli(), "ec2", *words, "--output", "json"],
+        env=environment, capture_output=True, text=True, timeout=DEADLINE_S, check=False,
+    )
+
+
 class Cli(WireTest):
     topology = TWO_NODES
 
-    def run_cli(self, *words):
-        environment = os.environ | {
-            "AWS_ACCESS_KEY_ID": CREDENTIALS["aws_access_key_id"],
-            "AWS_SECRET_ACCESS_KEY": CREDENTIALS["aws_secret_access_key"],
-            "AWS_DEFAULT_REGION": REGION,
-            "AWS_ENDPOINT_URL": self.sim.url,
-            "AWS_PAGER": "",
-            "AWS_CONFIG_FILE": os.devnull,
-            "AWS_SHARED_CREDENTIALS_FILE": os.devnull,
-            "AWS_EC2_METADATA_DISABLED": "true",
-        }
-        return subprocess.run(
-            [cli(), "ec2", *words, "--output", "json"],
-            env=environment, capture_output=True, text=True, timeout=DEADLINE_S, check=False,
-        )
-
     def aws(self, *words):
         """A command that must succeed; returns its JSON."""
-        done = self.run_cli(*words)
+        done = run_cli(self.sim.url, *words)
         self.assertEqual(done.returncode, 0, f"{words}: {done.stderr}")
         return json.loads(done.stdout) if done.stdout.strip() else None
 
     def aws_refused(self, code, *words):
-        done = self.run_cli(*words)
+        done = run_cli(self.sim.url, *words)
         # 254 or 255, depending on the release.
         self.assertGreaterEqual(done.returncode, 254, done.stdout)
         self.assertIn(f"({code})", done.stderr)
