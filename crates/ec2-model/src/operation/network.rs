@@ -4,7 +4,6 @@ use std::collections::BTreeMap;
 use std::net::Ipv6Addr;
 
 use address_plan::AddressPlan;
-use address_plan::block::Family;
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 
 use crate::address_space::AddressSpace;
@@ -13,9 +12,11 @@ use crate::id::{
     ResourceType, SecurityGroupId, SubnetCidrAssociationId, SubnetId, VpcCidrAssociationId, VpcId,
 };
 use crate::model::{Caller, Model};
-use crate::operation::pool_draw::{Block, Owner, PoolDraw};
+use crate::operation::pool_draw::{
+    Block, Owner, PoolDraw, added_block, check_families, subnet_blocks, vpc_blocks,
+};
 use crate::operation::tag::tags_for_one;
-use crate::request::{AssociateVpcCidrBlock, CreateSubnet, CreateVpc, FromPool};
+use crate::request::{AssociateVpcCidrBlock, CreateSubnet, CreateVpc};
 use crate::resources::Subnet;
 use crate::response::{
     CidrState, Response, SecurityGroup, SubnetIpv6Association, Tags, Vpc, VpcAttributes,
@@ -320,86 +321,6 @@ impl Model {
 /// Whether `block` lies in an associated block of the VPC.
 fn is_in(vpc: &Vpc, block: IpNet) -> bool {
     vpc.associations.iter().any(|it| it.state == CidrState::Associated && it.cidr.contains(&block))
-}
-
-/// The blocks of a new VPC: IPv4, and IPv6 if the request has it.
-fn vpc_blocks(
-    draw: &mut PoolDraw<'_>,
-    request: &CreateVpc,
-    amazon: Option<Ipv6Net>,
-) -> Result<Vec<Block>, ApiError> {
-    let ipv4 = draw.block(request.cidr_block.map(IpNet::V4), &request.ipv4_pool, Family::Ipv4)?;
-    let ipv4 = ipv4.ok_or_else(|| ApiError::missing_parameter("cidrBlock"))?;
-    let ipv6 = ipv6_block(draw, request.ipv6_cidr_block, &request.ipv6_pool, amazon)?;
-    Ok([Some(ipv4), ipv6].into_iter().flatten().collect())
-}
-
-/// The one block that AssociateVpcCidrBlock adds.
-fn added_block(
-    draw: &mut PoolDraw<'_>,
-    request: &AssociateVpcCidrBlock,
-    amazon: Option<Ipv6Net>,
-) -> Result<Block, ApiError> {
-    let ipv4 = draw.block(request.cidr_block.map(IpNet::V4), &request.ipv4_pool, Family::Ipv4)?;
-    let ipv6 = ipv6_block(draw, request.ipv6_cidr_block, &request.ipv6_pool, amazon)?;
-    match (ipv4, ipv6) {
-        (Some(block), None) | (None, Some(block)) => Ok(block),
-        (None, None) => Err(ApiError::missing_parameter("cidrBlock")),
-        (Some(_), Some(_)) => {
-            let text = "Only one of cidrBlock and amazonProvidedIpv6CidrBlock can be specified.";
-            Err(ApiError::parameter_combination(text))
-        }
-    }
-}
-
-/// The IPv6 block of a VPC. It comes from Amazon or from a pool.
-fn ipv6_block(
-    draw: &mut PoolDraw<'_>,
-    named: Option<Ipv6Net>,
-    pool: &FromPool,
-    amazon: Option<Ipv6Net>,
-) -> Result<Option<Block>, ApiError> {
-    if pool.pool.is_none() && named.is_some() {
-        return Err(ApiError::parameter_combination(
-            "The request must contain Ipv6IpamPoolId if it contains Ipv6CidrBlock.",
-        ));
-    }
-    match (draw.block(named.map(IpNet::V6), pool, Family::Ipv6)?, amazon) {
-        (Some(_), Some(_)) => Err(ApiError::parameter_combination(
-            "Only one of amazonProvidedIpv6CidrBlock and ipv6IpamPoolId can be specified.",
-        )),
-        (block, amazon) => Ok(block.or(amazon.map(|cidr| Block::named(cidr.into())))),
-    }
-}
-
-/// An IPv6-only subnet has no IPv4 block, every other subnet has one.
-fn check_families(request: &CreateSubnet) -> Result<(), ApiError> {
-    let has_ipv4 = request.cidr_block.is_some() || request.ipv4_pool != FromPool::default();
-    match (has_ipv4, request.ipv6_native) {
-        (true, false) | (false, true) => Ok(()),
-        (false, false) => Err(ApiError::missing_parameter("cidrBlock")),
-        (true, true) => Err(ApiError::parameter_combination(
-            "An IPv4 CIDR block cannot be specified for an IPv6-only subnet.",
-        )),
-    }
-}
-
-fn subnet_blocks(
-    draw: &mut PoolDraw<'_>,
-    request: &CreateSubnet,
-) -> Result<(Option<Ipv4Net>, Option<Ipv6Net>), ApiError> {
-    let ipv4 = draw.block(request.cidr_block.map(IpNet::V4), &request.ipv4_pool, Family::Ipv4)?;
-    let ipv6 =
-        draw.block(request.ipv6_cidr_block.map(IpNet::V6), &request.ipv6_pool, Family::Ipv6)?;
-    let ipv4 = ipv4.and_then(|block| match block.cidr {
-        IpNet::V4(cidr) => Some(cidr),
-        IpNet::V6(_) => None,
-    });
-    let ipv6 = ipv6.and_then(|block| match block.cidr {
-        IpNet::V6(cidr) => Some(cidr),
-        IpNet::V4(_) => None,
-    });
-    Ok((ipv4, ipv6))
 }
 
 fn has_part_of(subnet: &Subnet, block: IpNet) -> bool {

@@ -7,7 +7,7 @@ use ipnet::IpNet;
 use crate::address_space::AddressSpace;
 use crate::error::ApiError;
 use crate::family::V4;
-use crate::id::{SubnetId, VpcCidrAssociationId};
+use crate::id::{SubnetId, VpcCidrAssociationId, VpcId};
 use crate::model::{Caller, Model};
 use crate::public_address::Holder;
 use crate::request::{DeleteSubnet, DeleteVpc, DisassociateVpcCidrBlock};
@@ -60,11 +60,23 @@ impl Model {
         request: &DisassociateVpcCidrBlock,
     ) -> Result<Response, ApiError> {
         let id = &request.association_id;
-        let vpc =
-            self.resources.vpcs.values().find(|vpc| vpc.associations.iter().any(|it| it.id == *id));
-        let vpc = vpc.ok_or_else(|| no_such_association(id))?;
-        let association = vpc.associations.iter().find(|it| it.id == *id);
-        let association = association.ok_or_else(|| no_such_association(id))?;
+        let vpc_id = self.vpc_of_removable(id)?;
+        let gone = caller.now + self.config.latency.associate.sample(&mut self.rng);
+        let transition = Transition::Disassociated(vpc_id.clone(), id.clone());
+        self.transitions.schedule(gone, transition);
+        let vpc = self.resources.vpcs.get_mut(&vpc_id);
+        let mut blocks = vpc.into_iter().flat_map(|vpc| &mut vpc.associations);
+        let association = blocks.find(|it| it.id == *id).ok_or_else(|| no_such_association(id))?;
+        association.state = CidrState::Disassociating;
+        Ok(Response::CidrAssociated { vpc_id, association: association.clone() })
+    }
+
+    /// The VPC of a block that nothing depends on.
+    fn vpc_of_removable(&self, id: &VpcCidrAssociationId) -> Result<VpcId, ApiError> {
+        let all = self.resources.vpcs.values();
+        let mut all = all.flat_map(|vpc| vpc.associations.iter().map(move |it| (vpc, it)));
+        let (vpc, association) =
+            all.find(|(_, it)| it.id == *id).ok_or_else(|| no_such_association(id))?;
         if association.cidr == IpNet::V4(vpc.cidr_block) {
             let text = format!(
                 "The vpc CIDR block with association ID {id} may not be disassociated. It is the \
@@ -80,17 +92,7 @@ impl Model {
         if subnets.any(|subnet| subnet.cidrs().any(|cidr| association.cidr.contains(&cidr))) {
             return Err(has_dependencies("vpc CIDR block", id.as_str()));
         }
-        let vpc_id = vpc.id.clone();
-        let mut association = association.clone();
-        association.state = CidrState::Disassociating;
-        if let Some(vpc) = self.resources.vpcs.get_mut(&vpc_id) {
-            let block = vpc.associations.iter_mut().find(|it| it.id == *id);
-            block.into_iter().for_each(|it| it.state = CidrState::Disassociating);
-        }
-        let gone = caller.now + self.config.latency.associate.sample(&mut self.rng);
-        let transition = Transition::Disassociated(vpc_id.clone(), id.clone());
-        self.transitions.schedule(gone, transition);
-        Ok(Response::CidrAssociated { vpc_id, association })
+        Ok(vpc.id.clone())
     }
 }
 
