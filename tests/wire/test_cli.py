@@ -131,6 +131,19 @@ class Cli(WireTest):
         )["Instances"][0]["InstanceId"]
         changes = self.aws("terminate-instances", "--instance-ids", instance)
         self.assertEqual(changes["TerminatingInstances"][0]["InstanceId"], instance)
+        self.aws("modify-subnet-attribute", "--subnet-id", subnet, "--map-public-ip-on-launch")
+        self.aws("modify-vpc-attribute", "--vpc-id", vpc, "--enable-dns-hostnames")
+        shown = self.aws("describe-vpc-attribute", "--vpc-id", vpc, "--attribute", "enableDnsHostnames")
+        self.assertTrue(shown["EnableDnsHostnames"]["Value"])
+        (acl,) = self.aws("describe-network-acls", "--filters", f"Name=vpc-id,Values={vpc}")["NetworkAcls"]
+        self.assertEqual([it["SubnetId"] for it in acl["Associations"]], [subnet])
+        self.aws_refused("DependencyViolation", "delete-vpc", "--vpc-id", vpc)
+        self.aws("delete-subnet", "--subnet-id", subnet)
+        (seen,) = self.aws("describe-vpcs", "--vpc-ids", vpc)["Vpcs"]
+        (block,) = [it for it in seen["CidrBlockAssociationSet"] if it["CidrBlock"] == "172.17.0.0/16"]
+        self.aws("disassociate-vpc-cidr-block", "--association-id", block["AssociationId"])
+        self.aws("delete-vpc", "--vpc-id", vpc)
+        self.aws_refused("InvalidVpcID.NotFound", "describe-vpcs", "--vpc-ids", vpc)
 
     def test_the_commands_of_the_readme(self):
         """They need nothing from the environment but what they set."""

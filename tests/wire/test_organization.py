@@ -1,6 +1,7 @@
 """Several Regions and accounts in one simulator: each has VPCs of its own, and one address plan spans them."""
 
 import unittest
+import urllib.error
 
 import boto3
 import botocore.config
@@ -77,7 +78,7 @@ class Organization(WireTest):
 
     def test_the_administrator_sees_the_whole_organisation(self):
         management, administrator = self.client(), self.client("AKIDOTHER")
-        with self.assertRaises(Exception):
+        with self.refused("UnauthorizedOperation"):
             administrator.enable_ipam_organization_admin_account(DelegatedAdminAccountId=MEMBER)
         ipam = administrator.create_ipam()["Ipam"]
         scope = ipam["PrivateDefaultScopeId"]
@@ -93,6 +94,43 @@ class Organization(WireTest):
             IpamResourceDiscoveryId=ipam["DefaultResourceDiscoveryId"], DiscoveryRegion=REGION
         )["IpamDiscoveredAccounts"]
         self.assertEqual({it["AccountId"] for it in found}, {HOME, MEMBER})
+
+    def test_a_member_takes_a_block_of_a_shared_pool(self):
+        management, administrator = self.client(), self.client("AKIDOTHER")
+        management.enable_ipam_organization_admin_account(DelegatedAdminAccountId=MEMBER)
+        scope = administrator.create_ipam()["Ipam"]["PrivateDefaultScopeId"]
+        pool = administrator.create_ipam_pool(IpamScopeId=scope, AddressFamily="ipv4", Locale=REGION)["IpamPool"]["IpamPoolId"]
+        administrator.provision_ipam_pool_cidr(IpamPoolId=pool, Cidr="172.16.0.0/12")
+        create = lambda: management.create_vpc(Ipv4IpamPoolId=pool, Ipv4NetmaskLength=20)["Vpc"]
+        with self.refused("InvalidIpamPoolId.NotFound"):
+            create()
+        self.sim.admin("PUT", f"shares/{pool}/{HOME}")
+        self.assertEqual(create()["OwnerId"], HOME)
+        (allocation,) = administrator.get_ipam_pool_allocations(IpamPoolId=pool)["IpamPoolAllocations"]
+        self.assertEqual(allocation["ResourceOwner"], HOME)
+        management.disable_ipam_organization_admin_account(DelegatedAdminAccountId=MEMBER)
+        with self.refused("UnsupportedOperation", "is not monitored by IPAM"):
+            create()
+        self.sim.admin("DELETE", f"shares/{pool}/{HOME}")
+        with self.refused("InvalidIpamPoolId.NotFound"):
+            create()
+
+    def test_fault_rules_of_another_place(self):
+        rule = {"action": "DescribeVpcs", "when": "each", "effect": {"fail": {"code": "InternalError"}}}
+        place = f"account={MEMBER}&region={ELSEWHERE}"
+        number = self.sim.admin("POST", f"faults?{place}", rule)["id"]
+        elsewhere = self.client("AKIDOTHER", ELSEWHERE)
+        with self.refused("InternalError"):
+            elsewhere.describe_vpcs()
+        self.client("AKIDOTHER").describe_vpcs()
+        self.client().describe_vpcs()
+        self.assertEqual([it["hits"] for it in self.sim.admin("GET", f"faults?{place}")], [1])
+        self.assertEqual(self.sim.admin("GET", "faults"), [])
+        self.sim.admin("DELETE", f"faults/{number}?{place}")
+        elsewhere.describe_vpcs()
+        with self.assertRaises(urllib.error.HTTPError) as caught:
+            self.sim.admin("GET", "faults?region=ap-south-1")
+        self.assertIn("there is no 111122223333 in ap-south-1", caught.exception.read().decode())
 
     def test_switches_reach_all_places(self):
         self.sim.admin("PATCH", "switches", {"throttling": "documented"})

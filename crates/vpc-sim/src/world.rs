@@ -74,6 +74,17 @@ impl World {
         self.models.get_mut(&self.home).expect(HOME)
     }
 
+    /// The place of the topology's VPCs and instances.
+    #[must_use]
+    pub fn home_place(&self) -> &Place {
+        &self.home
+    }
+
+    /// The model that serves a place. `None` if the topology does not have the place.
+    pub fn model_mut(&mut self, place: &Place) -> Option<&mut Model> {
+        self.models.get_mut(self.served_by.get(place)?)
+    }
+
     /// All models by place.
     pub fn models(&self) -> impl Iterator<Item = (&Place, &Model)> {
         self.models.iter()

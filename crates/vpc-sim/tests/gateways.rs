@@ -347,9 +347,7 @@ async fn block_added_to_a_vpc_stays_within_it() {
         vpcs.into_iter().find(|vpc| vpc.cidrs[0].to_string() == "10.0.0.0/16").unwrap().id
     });
     let cidr_block = Some("100.64.0.0/16".parse().unwrap());
-    world
-        .call(AssociateVpcCidrBlock { vpc_id, cidr_block, amazon_provided_ipv6_cidr_block: false })
-        .await;
+    world.call(AssociateVpcCidrBlock { cidr_block, ..AssociateVpcCidrBlock::with(vpc_id) }).await;
     let rules = Command::new("ip")
         .args(["netns", "exec", &world.id, "nft", "list", "table", "inet", "vpc"])
         .output()

@@ -215,3 +215,25 @@ fn from_pool(params: &mut Params, family: &str) -> Result<FromPool, ApiError> {
         netmask_length: params.number(&format!("{family}NetmaskLength"))?,
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_operation_has_a_row_in_the_guide() {
+        let guide = include_str!("../../../../docs/vpc-sim.md");
+        let rows: Vec<&str> = guide.lines().filter(|line| line.starts_with("| `")).collect();
+        for action in Action::all() {
+            let name = format!("`{action}`");
+            let first_cells = rows.iter().filter_map(|row| row.split('|').nth(1));
+            let n_rows = first_cells.filter(|cell| cell.contains(&name)).count();
+            assert_eq!(n_rows, 1, "docs/vpc-sim.md: rows of {action}");
+        }
+        for (kind, is_plan) in [("38 actions", false), ("34 of Amazon", true)] {
+            let of_kind = Action::all().filter(|it| matches!(it, Action::Plan(_)) == is_plan);
+            let n: usize = kind.split(' ').next().and_then(|n| n.parse().ok()).unwrap();
+            assert_eq!((of_kind.count(), guide.contains(kind)), (n, true), "docs/vpc-sim.md");
+        }
+    }
+}
