@@ -28,7 +28,7 @@ async fn topology_error_names_line_and_fix() {
     check("account:", "acount:", "3: unknown field `acount`, expected one of").await;
     check("'111122223333'", "'1111'", "3: `1111` is no account id; write 12 digits").await;
     check("region: us-east-1", "region: moon", "2: `moon` is no region; write one").await;
-    check("region: us-east-1", "regions: [us-east-1]\nregion: us-east-1", "2: a second region")
+    check("region: us-east-1", "regions: [us-east-1]\nregion: us-east-1", "3: a second region")
         .await;
     let members = |text: &str| format!("organization: {{members: [{text}]}}\naccount:");
     check("account:", &members("'1'"), "3: `1` is no account id; write 12 digits").await;
