@@ -7,6 +7,7 @@ use ec2_api::tag::Tags;
 
 use crate::id::{AllocationId, AssociationId, DiscoveryId, IpamId, PoolId, ScopeId};
 use crate::plan::{AddressPlan, Caller};
+use crate::pool::PoolRecord;
 
 /// The id of an object that can have tags.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -108,29 +109,28 @@ impl AddressPlan {
 
     /// The objects that the caller may tag, with their tags.
     pub fn tagged(&self, caller: &Caller) -> impl Iterator<Item = (TaggableId, &Tags)> {
+        use TaggableId::{Allocation, Association, Discovery, Ipam, Pool, Scope};
         let store = &self.store;
-        let mine = move |owner: &_, region: &_, id: &str| {
-            caller.account == *owner && caller.region == *region && !store.is_hidden(id)
-        };
-        let ipams =
-            store.ipams.values().filter(move |it| mine(&it.owner, &it.region, it.id.as_str()));
-        let scopes =
-            store.scopes.values().filter(move |it| mine(&it.owner, &it.region, it.id.as_str()));
-        let pools = store.pools.values().map(|it| &it.pool);
-        let pools = pools.filter(move |it| mine(&it.owner, &it.region, it.id.as_str()));
-        let allocations = store.pools.values().flat_map(|it| it.allocations());
-        let allocations = allocations.filter(move |it| mine(&it.owner, &it.region, it.id.as_str()));
+        let records = || store.pools.values();
+        let ipams = store.ipams.values();
+        let ipams = ipams.map(|it| (Ipam(it.id.clone()), &it.owner, &it.region, &it.tags));
+        let scopes = store.scopes.values();
+        let scopes = scopes.map(|it| (Scope(it.id.clone()), &it.owner, &it.region, &it.tags));
+        let pools = records().map(|it| &it.pool);
+        let pools = pools.map(|it| (Pool(it.id.clone()), &it.owner, &it.region, &it.tags));
+        let allocations = records().flat_map(PoolRecord::allocations);
+        let allocations =
+            allocations.map(|it| (Allocation(it.id.clone()), &it.owner, &it.region, &it.tags));
         let discoveries = store.discoveries.values();
-        let discoveries = discoveries.filter(move |it| mine(&it.owner, &it.region, it.id.as_str()));
+        let discoveries =
+            discoveries.map(|it| (Discovery(it.id.clone()), &it.owner, &it.region, &it.tags));
         let associations = store.associations.values();
         let associations =
-            associations.filter(move |it| mine(&it.owner, &it.region, it.id.as_str()));
-        let ipams = ipams.map(|it| (TaggableId::Ipam(it.id.clone()), &it.tags));
-        ipams
-            .chain(scopes.map(|it| (TaggableId::Scope(it.id.clone()), &it.tags)))
-            .chain(pools.map(|it| (TaggableId::Pool(it.id.clone()), &it.tags)))
-            .chain(allocations.map(|it| (TaggableId::Allocation(it.id.clone()), &it.tags)))
-            .chain(discoveries.map(|it| (TaggableId::Discovery(it.id.clone()), &it.tags)))
-            .chain(associations.map(|it| (TaggableId::Association(it.id.clone()), &it.tags)))
+            associations.map(|it| (Association(it.id.clone()), &it.owner, &it.region, &it.tags));
+        let all = ipams.chain(scopes).chain(pools).chain(allocations);
+        all.chain(discoveries).chain(associations).filter_map(|(id, owner, region, tags)| {
+            let mine = *owner == caller.account && *region == caller.region;
+            (mine && !store.is_hidden(id.as_str())).then_some((id, tags))
+        })
     }
 }

@@ -137,8 +137,10 @@ impl Model {
         let (by_key, filters): (Vec<_>, Vec<_>) =
             request.listing.filters.iter().partition(|filter| filter.name.starts_with("tag:"));
         let filters: Vec<_> = filters.into_iter().cloned().collect();
-        let plan_caller = self.plan_caller(caller)?;
-        let of_plan = plan.tagged(&plan_caller).map(|(id, tags)| (ResourceId::Plan(id), tags));
+        // A caller that the plan cannot know has nothing there.
+        let plan_caller = self.plan_caller(caller).ok();
+        let of_plan = plan_caller.iter().flat_map(|caller| plan.tagged(caller));
+        let of_plan = of_plan.map(|(id, tags)| (ResourceId::Plan(id), tags));
         let all = self.tagged().chain(of_plan).flat_map(descriptions).collect();
         let mut tags = FILTERS.apply(all, &filters)?;
         tags.retain(|tag| {
