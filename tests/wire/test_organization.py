@@ -112,6 +112,9 @@ class Organization(WireTest):
         with self.refused("UnsupportedOperation", "is not monitored by IPAM"):
             create()
         self.sim.admin("DELETE", f"shares/{pool}/{HOME}")
+        with self.assertRaises(urllib.error.HTTPError) as caught:
+            self.sim.admin("PUT", f"shares/ipam-pool-00000001/{HOME}")
+        self.assertEqual(caught.exception.code, 404)
         with self.refused("InvalidIpamPoolId.NotFound"):
             create()
 

@@ -172,6 +172,13 @@ impl AddressPlan {
         self.store.organization = Some(organization);
     }
 
+    /// Whether there is a pool or a resource discovery with this id, of any account and Region.
+    #[must_use]
+    pub fn can_share(&self, id: &str) -> bool {
+        self.store.pools.keys().any(|it| it.as_str() == id)
+            || self.store.discoveries.keys().any(|it| it.as_str() == id)
+    }
+
     /// Shares a pool or a resource discovery with an account, as AWS Resource Access Manager does.
     pub fn share(&mut self, id: &str, account: &Account) {
         self.store.shares.insert((id.to_owned(), account.clone()));

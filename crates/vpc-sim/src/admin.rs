@@ -263,8 +263,18 @@ fn switches_of(world: &World) -> Switches {
 
 async fn share(State(admin): Admin, Path((id, account)): Path<(String, String)>) -> Answer {
     let account = account_of(&account)?;
-    admin.simulator.with_world(|world| world.plan_mut().share(&id, &account));
-    Ok(Json(json!({})))
+    let shared = admin.simulator.with_world(|world| {
+        let there = world.plan().can_share(&id);
+        if there {
+            world.plan_mut().share(&id, &account);
+        }
+        there
+    });
+    let unknown = || AdminError {
+        status: StatusCode::NOT_FOUND,
+        ..admin_error("nothing to share", &id, "name an IPAM pool or a resource discovery")
+    };
+    shared.then(|| Json(json!({}))).ok_or_else(unknown)
 }
 
 async fn unshare(State(admin): Admin, Path((id, account)): Path<(String, String)>) -> Answer {
