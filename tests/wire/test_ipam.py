@@ -12,7 +12,7 @@ import botocore
 
 from harness import WireTest
 from test_cli import run_cli
-from topologies import TWO_NODES, VPC
+from topologies import STANDING_STILL, TWO_NODES, VPC
 
 MEMBER = "444455556666"
 
@@ -210,7 +210,7 @@ class Operations(WireTest):
 
 
 class Behaviour(WireTest):
-    topology = TWO_NODES
+    topology = STANDING_STILL
 
     def test_dry_run_changes_nothing(self):
         with self.refused("DryRunOperation"):

@@ -7,12 +7,12 @@ import boto3
 import botocore.config
 
 from harness import CREDENTIALS, REGION, WireTest, check_answer
-from topologies import TWO_NODES, VPC
+from topologies import STANDING_STILL, VPC
 
 HOME, MEMBER = "111122223333", "444455556666"
 ELSEWHERE = "eu-west-1"
 
-TOPOLOGY = TWO_NODES.replace("seed: 7", f"""seed: 7
+TOPOLOGY = STANDING_STILL.replace("seed: 7", f"""seed: 7
 regions: [{ELSEWHERE}]
 organization: {{members: ["{MEMBER}"]}}
 """)
