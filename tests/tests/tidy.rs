@@ -65,7 +65,7 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("tests", &["failpoint", "proto"]),
     ("tidepool", &["command-line", "ipam", "lab", "settings"]),
     ("trace-context", &[]),
-    ("vpc-sim", &["ec2-model", "instance-types"]),
+    ("vpc-sim", &["address-plan", "ec2-model", "instance-types"]),
 ];
 
 /// The third-party packages that a package must not use.

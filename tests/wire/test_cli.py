@@ -22,33 +22,35 @@ def cli():
     return found
 
 
+def run_cli(url, *words):
+    """One command of the AWS CLI, at an endpoint."""
+    environment = os.environ | {
+        "AWS_ACCESS_KEY_ID": CREDENTIALS["aws_access_key_id"],
+        "AWS_SECRET_ACCESS_KEY": CREDENTIALS["aws_secret_access_key"],
+        "AWS_DEFAULT_REGION": REGION,
+        "AWS_ENDPOINT_URL": url,
+        "AWS_PAGER": "",
+        "AWS_CONFIG_FILE": os.devnull,
+        "AWS_SHARED_CREDENTIALS_FILE": os.devnull,
+        "AWS_EC2_METADATA_DISABLED": "true",
+    }
+    return subprocess.run(
+        [cli(), "ec2", *words, "--output", "json"],
+        env=environment, capture_output=True, text=True, timeout=DEADLINE_S, check=False,
+    )
+
+
 class Cli(WireTest):
     topology = TWO_NODES
 
-    def run_cli(self, *words):
-        environment = os.environ | {
-            "AWS_ACCESS_KEY_ID": CREDENTIALS["aws_access_key_id"],
-            "AWS_SECRET_ACCESS_KEY": CREDENTIALS["aws_secret_access_key"],
-            "AWS_DEFAULT_REGION": REGION,
-            "AWS_ENDPOINT_URL": self.sim.url,
-            "AWS_PAGER": "",
-            "AWS_CONFIG_FILE": os.devnull,
-            "AWS_SHARED_CREDENTIALS_FILE": os.devnull,
-            "AWS_EC2_METADATA_DISABLED": "true",
-        }
-        return subprocess.run(
-            [cli(), "ec2", *words, "--output", "json"],
-            env=environment, capture_output=True, text=True, timeout=DEADLINE_S, check=False,
-        )
-
     def aws(self, *words):
         """A command that must succeed; returns its JSON."""
-        done = self.run_cli(*words)
+        done = run_cli(self.sim.url, *words)
         self.assertEqual(done.returncode, 0, f"{words}: {done.stderr}")
         return json.loads(done.stdout) if done.stdout.strip() else None
 
     def aws_refused(self, code, *words):
-        done = self.run_cli(*words)
+        done = run_cli(self.sim.url, *words)
         # 254 or 255, depending on the release.
         self.assertGreaterEqual(done.returncode, 254, done.stdout)
         self.assertIn(f"({code})", done.stderr)
@@ -129,6 +131,19 @@ class Cli(WireTest):
         )["Instances"][0]["InstanceId"]
         changes = self.aws("terminate-instances", "--instance-ids", instance)
         self.assertEqual(changes["TerminatingInstances"][0]["InstanceId"], instance)
+        self.aws("modify-subnet-attribute", "--subnet-id", subnet, "--map-public-ip-on-launch")
+        self.aws("modify-vpc-attribute", "--vpc-id", vpc, "--enable-dns-hostnames")
+        shown = self.aws("describe-vpc-attribute", "--vpc-id", vpc, "--attribute", "enableDnsHostnames")
+        self.assertTrue(shown["EnableDnsHostnames"]["Value"])
+        (acl,) = self.aws("describe-network-acls", "--filters", f"Name=vpc-id,Values={vpc}")["NetworkAcls"]
+        self.assertEqual([it["SubnetId"] for it in acl["Associations"]], [subnet])
+        self.aws_refused("DependencyViolation", "delete-vpc", "--vpc-id", vpc)
+        self.aws("delete-subnet", "--subnet-id", subnet)
+        (seen,) = self.aws("describe-vpcs", "--vpc-ids", vpc)["Vpcs"]
+        (block,) = [it for it in seen["CidrBlockAssociationSet"] if it["CidrBlock"] == "172.17.0.0/16"]
+        self.aws("disassociate-vpc-cidr-block", "--association-id", block["AssociationId"])
+        self.aws("delete-vpc", "--vpc-id", vpc)
+        self.aws_refused("InvalidVpcID.NotFound", "describe-vpcs", "--vpc-ids", vpc)
 
     def test_the_commands_of_the_readme(self):
         """They need nothing from the environment but what they set."""

@@ -32,25 +32,85 @@ REQUIRED = {
     "CreateTags": {"Resources": [VPC], "Tags": [{"Key": "k", "Value": "v"}]},
     "CreateVpc": {"CidrBlock": "10.9.0.0/16"},
     "DeleteNetworkInterface": {"NetworkInterfaceId": "eni-00000001"},
+    "DeleteSubnet": {"SubnetId": "subnet-00000001"},
     "DeleteSubnetCidrReservation": {"SubnetCidrReservationId": "scr-00000001"},
     "DeleteTags": {"Resources": [VPC]},
+    "DeleteVpc": {"VpcId": "vpc-00000001"},
     "DescribeAvailabilityZones": {},
     "DescribeInstanceTypes": {},
     "DescribeInstances": {},
+    "DescribeNetworkAcls": {},
     "DescribeNetworkInterfaces": {},
     "DescribeRouteTables": {},
     "DescribeSecurityGroups": {},
     "DescribeSubnets": {},
     "DescribeTags": {},
+    "DescribeVpcAttribute": {"VpcId": VPC, "Attribute": "enableDnsSupport"},
     "DescribeVpcs": {},
     "DetachNetworkInterface": {"AttachmentId": "eni-attach-00000001"},
     "DisassociateAddress": {"AssociationId": "eipassoc-00000001"},
+    "DisassociateVpcCidrBlock": {"AssociationId": "vpc-cidr-assoc-00000001"},
     "GetSubnetCidrReservations": {"SubnetId": SUBNET_A},
     "ModifyNetworkInterfaceAttribute": {"NetworkInterfaceId": "eni-00000001"},
+    "ModifySubnetAttribute": {"SubnetId": SUBNET_A},
+    "ModifyVpcAttribute": {"VpcId": VPC},
     "RunInstances": {"ImageId": "ami-1", "InstanceType": "m5.large", "MinCount": 1, "MaxCount": 1},
     "TerminateInstances": {"InstanceIds": ["i-00000001"]},
     "UnassignIpv6Addresses": {"NetworkInterfaceId": "eni-00000001"},
     "UnassignPrivateIpAddresses": {"NetworkInterfaceId": "eni-00000001"},
+}
+
+# The same for Amazon VPC IPAM. No id exists, so a call ends before it changes anything.
+IPAM = "ipam-00000001"
+SCOPE = "ipam-scope-00000001"
+POOL = "ipam-pool-00000001"
+ALLOCATION = "ipam-pool-alloc-00000001"
+DISCOVERY = "ipam-res-disco-00000001"
+ASSOCIATION = "ipam-res-disco-assoc-00000001"
+REQUIRED |= {
+    "AllocateIpamPoolCidr": {"IpamPoolId": POOL},
+    "AssociateIpamResourceDiscovery": {"IpamId": IPAM, "IpamResourceDiscoveryId": DISCOVERY},
+    "CreateIpam": {},
+    "CreateIpamPool": {"IpamScopeId": SCOPE, "AddressFamily": "ipv4"},
+    "CreateIpamResourceDiscovery": {},
+    "CreateIpamScope": {"IpamId": IPAM},
+    "DeleteIpam": {"IpamId": IPAM},
+    "DeleteIpamPool": {"IpamPoolId": POOL},
+    "DeleteIpamResourceDiscovery": {"IpamResourceDiscoveryId": DISCOVERY},
+    "DeleteIpamScope": {"IpamScopeId": SCOPE},
+    "DeprovisionIpamPoolCidr": {"IpamPoolId": POOL},
+    "DescribeIpamPoolAllocations": {},
+    "DescribeIpamPools": {},
+    "DescribeIpamResourceDiscoveries": {},
+    "DescribeIpamResourceDiscoveryAssociations": {},
+    "DescribeIpamScopes": {},
+    "DescribeIpams": {},
+    "DisableIpamOrganizationAdminAccount": {"DelegatedAdminAccountId": "444455556666"},
+    "DisassociateIpamResourceDiscovery": {"IpamResourceDiscoveryAssociationId": ASSOCIATION},
+    "EnableIpamOrganizationAdminAccount": {"DelegatedAdminAccountId": "444455556666"},
+    "GetIpamAddressHistory": {"Cidr": "10.0.0.0/16", "IpamScopeId": SCOPE},
+    "GetIpamDiscoveredAccounts": {
+        "IpamResourceDiscoveryId": DISCOVERY, "DiscoveryRegion": "us-east-1",
+    },
+    "GetIpamDiscoveredResourceCidrs": {
+        "IpamResourceDiscoveryId": DISCOVERY, "ResourceRegion": "us-east-1",
+    },
+    "GetIpamPoolAllocations": {"IpamPoolId": POOL},
+    "GetIpamPoolCidrs": {"IpamPoolId": POOL},
+    "GetIpamResourceCidrs": {"IpamScopeId": SCOPE},
+    "ModifyIpam": {"IpamId": IPAM},
+    "ModifyIpamPool": {"IpamPoolId": POOL},
+    "ModifyIpamPoolAllocation": {"IpamPoolAllocationId": ALLOCATION},
+    "ModifyIpamResourceCidr": {
+        "ResourceId": VPC, "ResourceCidr": "10.0.0.0/16", "ResourceRegion": "us-east-1",
+        "CurrentIpamScopeId": SCOPE, "Monitored": True,
+    },
+    "ModifyIpamResourceDiscovery": {"IpamResourceDiscoveryId": DISCOVERY},
+    "ModifyIpamScope": {"IpamScopeId": SCOPE},
+    "ProvisionIpamPoolCidr": {"IpamPoolId": POOL},
+    "ReleaseIpamPoolAllocation": {
+        "IpamPoolId": POOL, "Cidr": "10.0.0.0/24", "IpamPoolAllocationId": ALLOCATION,
+    },
 }
 
 # The same for an item of a list, by what its parameters begin with.
@@ -61,6 +121,9 @@ REQUIRED_IN_ITEM = {
     "NetworkInterface.1.": {"NetworkInterface.1.DeviceIndex": 0},
     "PrivateIpAddresses.1.": {"PrivateIpAddresses.1.PrivateIpAddress": "10.0.2.9"},
     "Tag.1.": {"Tag.1.Key": "k"},
+    "AddAllocationResourceTag.1.": {"AddAllocationResourceTag.1.Key": "k"},
+    "AllocationResourceTag.1.": {"AllocationResourceTag.1.Key": "k"},
+    "RemoveAllocationResourceTag.1.": {"RemoveAllocationResourceTag.1.Key": "k"},
     "TagSpecification.1.": {"TagSpecification.1.ResourceType": "instance"},
 }
 
@@ -69,18 +132,24 @@ LACKING = {
     "AllocateAddress": "Address CustomerOwnedIpv4Pool IpamPoolId NetworkBorderGroup PublicIpv4Pool"
     " TagSpecifications",
     "AssociateAddress": "PublicIp",
-    "AssociateVpcCidrBlock": "Ipv4IpamPoolId Ipv4NetmaskLength Ipv6CidrBlock"
-    " Ipv6CidrBlockNetworkBorderGroup Ipv6IpamPoolId Ipv6NetmaskLength Ipv6Pool",
+    "AssociateVpcCidrBlock": "Ipv6CidrBlockNetworkBorderGroup Ipv6Pool",
     "AttachNetworkInterface": "EnaSrdSpecification",
+    "CreateIpamScope": "ExternalAuthorityConfiguration",
     "CreateNetworkInterface": "Ipv6Addresses.IsPrimaryIpv6 Operator",
-    "CreateSubnet": "Ipv4IpamPoolId Ipv4NetmaskLength Ipv6IpamPoolId Ipv6NetmaskLength OutpostArn",
-    "CreateVpc": "InstanceTenancy Ipv4IpamPoolId Ipv4NetmaskLength Ipv6CidrBlock"
-    " Ipv6CidrBlockNetworkBorderGroup Ipv6IpamPoolId Ipv6NetmaskLength Ipv6Pool"
-    " VpcEncryptionControl",
+    "CreateSubnet": "OutpostArn",
+    "CreateVpc": "Ipv6CidrBlockNetworkBorderGroup Ipv6Pool VpcEncryptionControl",
     "DescribeInstanceTypes": "IncludeUnsupportedInRegion",
     "DisassociateAddress": "PublicIp",
+    "ModifyIpamResourceDiscovery": "AddOrganizationalUnitExclusions"
+    " RemoveOrganizationalUnitExclusions",
+    "ModifyIpamScope": "ExternalAuthorityConfiguration RemoveExternalAuthorityConfiguration",
     "ModifyNetworkInterfaceAttribute": "AssociatePublicIpAddress AssociatedSubnetIds"
     " Attachment.DefaultEnaQueueCount Attachment.EnaQueueCount EnaSrdSpecification",
+    "ModifySubnetAttribute": "CustomerOwnedIpv4Pool DisableLniAtDeviceIndex EnableDns64"
+    " EnableLniAtDeviceIndex EnableResourceNameDnsAAAARecordOnLaunch"
+    " EnableResourceNameDnsARecordOnLaunch MapCustomerOwnedIpOnLaunch"
+    " PrivateDnsHostnameTypeOnLaunch",
+    "ProvisionIpamPoolCidr": "IpamExternalResourceVerificationTokenId VerificationMethod",
     "RunInstances": "AdditionalInfo BlockDeviceMappings CapacityReservationSpecification"
     " CpuOptions CreditSpecification DisableApiStop DisableApiTermination EbsOptimized"
     " ElasticGpuSpecification ElasticInferenceAccelerators EnclaveOptions"

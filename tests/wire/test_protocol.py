@@ -10,13 +10,13 @@ import botocore.credentials
 import botocore.exceptions
 
 from harness import CREDENTIALS, REGION, WireTest, http
-from topologies import SUBNET_A, TWO_NODES, VPC
+from topologies import SUBNET_A, STANDING_STILL, VPC
 
 VERSION = "2016-11-15"
 
 
 class Protocol(WireTest):
-    topology = TWO_NODES
+    topology = STANDING_STILL
 
     def check_refusal(self, form, status, code, signed=True):
         got, headers, body = self.sim.post(form, signed)

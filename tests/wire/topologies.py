@@ -40,3 +40,6 @@ instances:
   - {{id: {NODE_B}, type: m5.large, subnet: b, address: 10.0.3.157}}
   - {{id: {XEN_NODE}, type: t2.micro, subnet: a, address: 10.0.2.200}}
 """
+
+# The same without time, for tests that count the tokens of a bucket: a slow machine refills none.
+STANDING_STILL = TWO_NODES.replace("seed: 7", "seed: 7\nclock: manual")

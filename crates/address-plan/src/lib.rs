@@ -22,10 +22,12 @@ pub mod response;
 pub mod rules;
 pub mod space;
 mod store;
+mod tagging;
 mod usage;
 
 pub use active::{ActiveAddresses, ActiveEntry};
 pub use operation::Wanted;
 pub use plan::{AddressPlan, Caller};
 pub use store::Organization;
+pub use tagging::TaggableId;
 pub use usage::{PoolUsage, ScopeCounts};

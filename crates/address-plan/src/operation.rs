@@ -50,6 +50,7 @@ impl AddressPlan {
             Request::ModifyIpamPoolAllocation(r) => self.modify_allocation(caller, r),
             Request::ReleaseIpamPoolAllocation(r) => self.release(caller, r),
             Request::GetIpamPoolAllocations(r) => self.get_allocations(caller, r),
+            Request::DescribeIpamPoolAllocations(r) => self.describe_allocations(caller, r),
             Request::GetIpamResourceCidrs(r) => self.get_resource_cidrs(caller, r),
             Request::ModifyIpamResourceCidr(r) => self.modify_resource_cidr(caller, r),
             Request::GetIpamAddressHistory(r) => self.get_address_history(caller, r),

@@ -75,6 +75,17 @@ impl AddressPlan {
         }
     }
 
+    /// The current configuration.
+    #[must_use]
+    pub fn config(&self) -> &Config {
+        &self.config
+    }
+
+    /// Replaces the configuration from now on, but for the seed. What is under way keeps its delay.
+    pub fn reconfigure(&mut self, config: Config) {
+        self.config = Config { seed: self.config.seed, ..config };
+    }
+
     /// Handles one call.
     ///
     /// # Errors
@@ -142,6 +153,13 @@ impl AddressPlan {
         self.advance(now);
     }
 
+    /// Whether a discovery looks into an account and Region. Nobody asks for samples of other places.
+    #[must_use]
+    pub fn watches(&self, account: &Account, region: &Region) -> bool {
+        let place = (account.clone(), region.clone());
+        self.store.discoveries.values().any(|it| self.store.places_of(it).contains(&place))
+    }
+
     /// When the next sample of a place is due: at once if there was none.
     #[must_use]
     pub fn next_sample_at(&self, account: &Account, region: &Region) -> SimTime {
@@ -152,6 +170,13 @@ impl AddressPlan {
     /// Says which accounts belong together. Without it each account is alone.
     pub fn set_organization(&mut self, organization: Organization) {
         self.store.organization = Some(organization);
+    }
+
+    /// Whether there is a pool or a resource discovery with this id, of any account and Region.
+    #[must_use]
+    pub fn can_share(&self, id: &str) -> bool {
+        self.store.pools.keys().any(|it| it.as_str() == id)
+            || self.store.discoveries.keys().any(|it| it.as_str() == id)
     }
 
     /// Shares a pool or a resource discovery with an account, as AWS Resource Access Manager does.

@@ -37,6 +37,7 @@ ec2_api::operations!(
     ModifyIpamPoolAllocation,
     ReleaseIpamPoolAllocation,
     GetIpamPoolAllocations,
+    DescribeIpamPoolAllocations,
     GetIpamResourceCidrs,
     ModifyIpamResourceCidr,
     GetIpamAddressHistory,
@@ -79,6 +80,7 @@ impl Request {
             | Self::ModifyIpamPoolAllocation(_)
             | Self::ReleaseIpamPoolAllocation(_)
             | Self::GetIpamPoolAllocations(_)
+            | Self::DescribeIpamPoolAllocations(_)
             | Self::GetIpamResourceCidrs(_)
             | Self::ModifyIpamResourceCidr(_)
             | Self::GetIpamAddressHistory(_)
@@ -506,6 +508,15 @@ pub struct GetIpamPoolAllocations {
     pub ipam_pool_id: PoolId,
     /// `IpamPoolAllocationId`
     pub ipam_pool_allocation_id: Option<AllocationId>,
+    /// Filters and paging. A page has 1,000 to 100,000 items.
+    pub listing: Listing,
+}
+
+/// Lists the allocations that the caller owns, of all pools.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct DescribeIpamPoolAllocations {
+    /// `IpamPoolAllocationId.N`
+    pub ipam_pool_allocation_ids: Vec<AllocationId>,
     /// Filters and paging. A page has 1,000 to 100,000 items.
     pub listing: Listing,
 }

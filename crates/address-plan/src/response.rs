@@ -45,7 +45,7 @@ pub enum Response {
     Preview(IpNet),
     /// ReleaseIpamPoolAllocation, and the two operations for the organisation's administrator
     Success,
-    /// GetIpamPoolAllocations
+    /// GetIpamPoolAllocations, DescribeIpamPoolAllocations
     Allocations(Page<Allocation>),
     /// ModifyIpamResourceCidr
     ResourceCidr(ResourceCidr),

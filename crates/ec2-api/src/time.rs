@@ -4,9 +4,12 @@
 
 use std::fmt;
 use std::ops::Add;
+use std::str::FromStr;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
+
+use crate::error::ApiError;
 
 /// A time of the simulation, in milliseconds since 1970-01-01T00:00:00Z. `Display` gives EC2's
 /// format: `2026-11-21T08:12:04.000Z`.
@@ -57,6 +60,18 @@ impl Add<Duration> for SimTime {
     }
 }
 
+impl FromStr for SimTime {
+    type Err = ApiError;
+
+    /// Reads `2026-11-21T08:12:04Z`, with or without a fraction. A time before 1970 is its beginning.
+    fn from_str(text: &str) -> Result<Self, ApiError> {
+        let moment: jiff::Timestamp = text
+            .parse()
+            .map_err(|_| ApiError::parameter_value(format!("'{text}' is no timestamp")))?;
+        Ok(Self(u64::try_from(moment.as_millisecond()).unwrap_or(0)))
+    }
+}
+
 impl fmt::Display for SimTime {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{:.3}", self.moment())
@@ -77,6 +92,18 @@ mod tests {
         check(951_782_400_000, "2000-02-29T00:00:00.000Z");
         check(1_795_248_724_000, "2026-11-21T08:12:04.000Z");
         check(1_798_761_599_001, "2026-12-31T23:59:59.001Z");
+    }
+
+    #[test]
+    fn text_is_read_as_it_is_written() {
+        let check = |text: &str, expect: Option<u64>| {
+            assert_eq!(text.parse::<SimTime>().ok().map(SimTime::unix_millis), expect, "{text}");
+        };
+        check("2026-11-21T08:12:04.001Z", Some(1_795_248_724_001));
+        check("2026-11-21T08:12:04Z", Some(1_795_248_724_000));
+        check("1969-12-31T23:59:59Z", Some(0));
+        check("2026-11-21", None);
+        check("", None);
     }
 
     #[test]

@@ -118,7 +118,8 @@ pub struct Latency {
     pub launch: Delay,
     /// From the termination of an instance until it is `terminated`.
     pub terminate: Delay,
-    /// From AssociateVpcCidrBlock until the block is `associated`.
+    /// From AssociateVpcCidrBlock until the block is `associated`, and from
+    /// DisassociateVpcCidrBlock until it is gone.
     pub associate: Delay,
 }
 
@@ -155,7 +156,10 @@ impl Latency {
             | Action::DescribeNetworkInterfaces
             | Action::DescribeTags
             | Action::DescribeRouteTables
+            | Action::DescribeVpcAttribute
+            | Action::DescribeNetworkAcls
             | Action::GetSubnetCidrReservations => self.describe,
+            Action::Plan(_) if action.only_reads() => self.describe,
             Action::CreateNetworkInterface => self.create,
             Action::AttachNetworkInterface => self.attach_call,
             Action::AssignPrivateIpAddresses
@@ -176,7 +180,13 @@ impl Latency {
             | Action::CreateSubnet
             | Action::AssociateVpcCidrBlock
             | Action::RunInstances
-            | Action::TerminateInstances => self.other_call,
+            | Action::TerminateInstances
+            | Action::DeleteVpc
+            | Action::DeleteSubnet
+            | Action::DisassociateVpcCidrBlock
+            | Action::ModifyVpcAttribute
+            | Action::ModifySubnetAttribute
+            | Action::Plan(_) => self.other_call,
         }
     }
 }

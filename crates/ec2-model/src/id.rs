@@ -5,6 +5,7 @@
 use std::fmt;
 use std::str::FromStr;
 
+use address_plan::TaggableId;
 use ec2_api::id;
 
 use crate::error::ApiError;
@@ -79,7 +80,16 @@ id!(
     PeeringId, "pcx", "InvalidVpcPeeringConnectionId.Malformed"
 );
 
-/// The kinds of resources that can have tags.
+id!(
+    /// The default network ACL of a VPC.
+    NetworkAclId, "acl", "InvalidNetworkAclID.Malformed"
+);
+id!(
+    /// The association of a network ACL with a subnet.
+    NetworkAclAssociationId, "aclassoc", "InvalidNetworkAclAssociationId.Malformed"
+);
+
+/// The kinds of resources that calls tag at creation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum ResourceType {
     /// `instance`
@@ -146,19 +156,22 @@ pub enum ResourceId {
     SubnetCidrReservation(CidrReservationId),
     /// A VPC.
     Vpc(VpcId),
+    /// An object of Amazon VPC IPAM.
+    Plan(TaggableId),
 }
 
 impl ResourceId {
-    /// The kind of the resource.
+    /// `resourceType`
     #[must_use]
-    pub const fn kind(&self) -> ResourceType {
+    pub const fn resource_type(&self) -> &'static str {
         match self {
-            Self::Instance(_) => ResourceType::Instance,
-            Self::NetworkInterface(_) => ResourceType::NetworkInterface,
-            Self::SecurityGroup(_) => ResourceType::SecurityGroup,
-            Self::Subnet(_) => ResourceType::Subnet,
-            Self::SubnetCidrReservation(_) => ResourceType::SubnetCidrReservation,
-            Self::Vpc(_) => ResourceType::Vpc,
+            Self::Instance(_) => ResourceType::Instance.as_str(),
+            Self::NetworkInterface(_) => ResourceType::NetworkInterface.as_str(),
+            Self::SecurityGroup(_) => ResourceType::SecurityGroup.as_str(),
+            Self::Subnet(_) => ResourceType::Subnet.as_str(),
+            Self::SubnetCidrReservation(_) => ResourceType::SubnetCidrReservation.as_str(),
+            Self::Vpc(_) => ResourceType::Vpc.as_str(),
+            Self::Plan(id) => id.resource_type(),
         }
     }
 
@@ -172,6 +185,7 @@ impl ResourceId {
             Self::Subnet(id) => id.as_str(),
             Self::SubnetCidrReservation(id) => id.as_str(),
             Self::Vpc(id) => id.as_str(),
+            Self::Plan(id) => id.as_str(),
         }
     }
 }
@@ -188,7 +202,7 @@ impl FromStr for ResourceId {
             SubnetId::PREFIX => text.parse().map(Self::Subnet),
             CidrReservationId::PREFIX => text.parse().map(Self::SubnetCidrReservation),
             VpcId::PREFIX => text.parse().map(Self::Vpc),
-            _ => Err(ApiError::new("InvalidID", format!("The ID '{text}' is not valid"))),
+            _ => text.parse().map(Self::Plan),
         }
     }
 }
@@ -220,12 +234,15 @@ mod tests {
 
     #[test]
     fn resource_id_kind_follows_from_prefix() {
-        let check = |text: &str, expect: Result<ResourceType, &str>| {
-            let got = text.parse::<ResourceId>().map(|id| id.kind()).map_err(|error| error.code);
+        let check = |text: &str, expect: Result<&str, &str>| {
+            let got = text.parse::<ResourceId>().map(|id| id.resource_type());
+            let got = got.map_err(|error| error.code);
             assert_eq!(got, expect.map_err(str::to_owned), "{text}");
         };
-        check("i-0a1b2c3d", Ok(ResourceType::Instance));
-        check("scr-0a1b2c3d", Ok(ResourceType::SubnetCidrReservation));
+        check("i-0a1b2c3d", Ok("instance"));
+        check("scr-0a1b2c3d", Ok("subnet-cidr-reservation"));
+        check("ipam-pool-0a1b2c3d", Ok("ipam-pool"));
+        check("ipam-foo", Err("InvalidIpamId.Malformed"));
         check("vpc-foo", Err("InvalidVpcID.Malformed"));
         check("igw-0a1b2c3d", Err("InvalidID"));
         check("rubbish", Err("InvalidID"));

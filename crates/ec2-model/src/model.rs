@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::time::Duration;
 
+use address_plan::AddressPlan;
 use address_plan::resource::Sample;
 use ec2_api::schedule::Schedule;
 
@@ -112,8 +113,20 @@ impl Model {
         self.config = Config { seed, log_capacity, region, ..config };
     }
 
-    /// Handles one call: throttling, fault rules, the operation, the log.
+    /// As [`Model::call_with`], in a world without Amazon VPC IPAM.
     pub fn call(&mut self, context: &Context, request: Request) -> Reply {
+        let mut nothing = AddressPlan::new(address_plan::config::Config::default());
+        self.call_with(&mut nothing, context, request)
+    }
+
+    /// Handles one call: throttling, fault rules, the operation, the log. The plan executes the
+    /// operations of Amazon VPC IPAM, and gives blocks to VPCs and subnets.
+    pub fn call_with(
+        &mut self,
+        plan: &mut AddressPlan,
+        context: &Context,
+        request: Request,
+    ) -> Reply {
         self.advance(context.now);
         let action = request.action();
         let admitted = self.admit(context, |model| match model.config.throttling {
@@ -123,7 +136,7 @@ impl Model {
         let effects = self.apply_fault_rules(admitted, Some(action));
         let result = match &effects.failure {
             Some(error) => Err(error.clone()),
-            None => self.perform(context, &effects.executed(request)),
+            None => self.perform(plan, context, &effects.executed(request)),
         };
         self.advance(context.now);
         self.reply(context, action.as_str(), result, &effects)
@@ -171,13 +184,20 @@ impl Model {
         }
     }
 
-    fn perform(&mut self, context: &Context, request: &Request) -> Result<Response, ApiError> {
+    fn perform(
+        &mut self,
+        plan: &mut AddressPlan,
+        context: &Context,
+        request: &Request,
+    ) -> Result<Response, ApiError> {
         if request.dry_run() {
             let text = "Request would have succeeded, but DryRun flag is set.";
             return Err(ApiError::new("DryRunOperation", text));
         }
         let caller = Caller { account: &context.account, now: context.now };
-        let Some(token) = request.client_token() else { return self.operate(caller, request) };
+        let Some(token) = request.client_token() else {
+            return self.operate(plan, caller, request);
+        };
         let key = (context.account.clone(), request.action(), token.to_owned());
         match self.tokens.get(&key) {
             Some((before, response)) if before == request => Ok(response.clone()),
@@ -187,7 +207,7 @@ impl Model {
                  previous request(s).",
             )),
             None => {
-                let response = self.operate(caller, request)?;
+                let response = self.operate(plan, caller, request)?;
                 self.tokens.insert(key, (request.clone(), response.clone()));
                 Ok(response)
             }
@@ -340,6 +360,16 @@ impl Model {
 
     pub(crate) fn view(&self) -> View<'_> {
         View { resources: &self.resources, config: &self.config }
+    }
+
+    /// The caller, as the address plan knows it.
+    pub(crate) fn plan_caller(&self, caller: Caller<'_>) -> Result<address_plan::Caller, ApiError> {
+        Ok(address_plan::Caller {
+            account: caller.account.parse()?,
+            region: self.config.region.parse()?,
+            now: caller.now,
+            dry_run: false,
+        })
     }
 
     /// A random number for a new id. It has 64 of an id's 68 bits, since EC2's ids begin with a 0.

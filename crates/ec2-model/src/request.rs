@@ -7,6 +7,7 @@
 use std::net::{Ipv4Addr, Ipv6Addr};
 use std::str::FromStr;
 
+use address_plan::id::PoolId;
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use serde::{Deserialize, Serialize};
 
@@ -14,7 +15,8 @@ use crate::connection_tracking::ConnectionTracking;
 use crate::error::ApiError;
 use crate::id::{
     AddressAssociationId, AllocationId, AttachmentId, CidrReservationId, EniId, InstanceId,
-    ResourceId, ResourceType, RouteTableId, SecurityGroupId, SubnetId, VpcId,
+    NetworkAclId, ResourceId, ResourceType, RouteTableId, SecurityGroupId, SubnetId,
+    VpcCidrAssociationId, VpcId,
 };
 use crate::launch_options::IamInstanceProfile;
 use crate::metadata_options::MetadataOptionsRequest;
@@ -54,7 +56,42 @@ ec2_api::operations!(
     AllocateAddress,
     AssociateAddress,
     DisassociateAddress,
+    DeleteVpc,
+    DeleteSubnet,
+    DisassociateVpcCidrBlock,
+    DescribeVpcAttribute,
+    ModifyVpcAttribute,
+    ModifySubnetAttribute,
+    DescribeNetworkAcls;
+    /// An operation of Amazon VPC IPAM, which the address plan executes.
+    Plan(address_plan::request::Action, PlanRequest),
 );
+
+impl Action {
+    /// Whether calls of this operation change nothing.
+    #[must_use]
+    pub fn only_reads(self) -> bool {
+        let name = self.as_str();
+        name.starts_with("Describe") || name.starts_with("Get")
+    }
+}
+
+/// A request of Amazon VPC IPAM.
+#[derive(Debug, Clone, PartialEq)]
+pub struct PlanRequest {
+    /// All parameters but `DryRun`.
+    pub request: address_plan::request::Request,
+    /// `DryRun`
+    pub dry_run: bool,
+}
+
+impl PlanRequest {
+    /// The operation that it requests.
+    #[must_use]
+    pub const fn action(&self) -> address_plan::request::Action {
+        self.request.action()
+    }
+}
 
 /// `TagSpecification.N`: tags of what the call creates.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -519,13 +556,29 @@ pub struct DeleteSubnetCidrReservation {
     pub dry_run: bool,
 }
 
+/// A block that a pool of Amazon VPC IPAM gives: `Ipv4IpamPoolId` and `Ipv4NetmaskLength`, or their
+/// IPv6 siblings. A block that the request names must then be free in the pool.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct FromPool {
+    /// `…IpamPoolId`
+    pub pool: Option<PoolId>,
+    /// `…NetmaskLength`. Without it and without a named block, the pool's default.
+    pub netmask_length: Option<i32>,
+}
+
 /// Creates a VPC with its default security group.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, Default, PartialEq)]
 pub struct CreateVpc {
-    /// `CidrBlock`, /16 to /28.
-    pub cidr_block: Ipv4Net,
+    /// `CidrBlock`, /16 to /28. Required unless a pool gives the block.
+    pub cidr_block: Option<Ipv4Net>,
+    /// `Ipv4IpamPoolId`, `Ipv4NetmaskLength`
+    pub ipv4_pool: FromPool,
     /// `AmazonProvidedIpv6CidrBlock`: adds a /56.
     pub amazon_provided_ipv6_cidr_block: bool,
+    /// `Ipv6CidrBlock`. It must come from a pool.
+    pub ipv6_cidr_block: Option<Ipv6Net>,
+    /// `Ipv6IpamPoolId`, `Ipv6NetmaskLength`
+    pub ipv6_pool: FromPool,
     /// `TagSpecification.N`
     pub tag_specifications: Vec<TagSpecification>,
     /// `DryRun`
@@ -539,8 +592,12 @@ pub struct CreateSubnet {
     pub vpc_id: VpcId,
     /// `CidrBlock`, /16 to /28; host bits are cleared. Excludes `ipv6_native`.
     pub cidr_block: Option<Ipv4Net>,
+    /// `Ipv4IpamPoolId`, `Ipv4NetmaskLength`. Excludes `ipv6_native`.
+    pub ipv4_pool: FromPool,
     /// `Ipv6CidrBlock`, a /64.
     pub ipv6_cidr_block: Option<Ipv6Net>,
+    /// `Ipv6IpamPoolId`, `Ipv6NetmaskLength`
+    pub ipv6_pool: FromPool,
     /// `Ipv6Native`: an IPv6-only subnet.
     pub ipv6_native: bool,
     /// `AvailabilityZone`; the first of the region if neither name nor id is given.
@@ -553,15 +610,158 @@ pub struct CreateSubnet {
     pub dry_run: bool,
 }
 
-/// Adds a CIDR block to a VPC. Exactly one of the two blocks must be given.
+impl CreateSubnet {
+    /// A request that names no block yet.
+    #[must_use]
+    pub fn in_vpc(vpc_id: VpcId) -> Self {
+        Self {
+            vpc_id,
+            cidr_block: None,
+            ipv4_pool: FromPool::default(),
+            ipv6_cidr_block: None,
+            ipv6_pool: FromPool::default(),
+            ipv6_native: false,
+            availability_zone: None,
+            availability_zone_id: None,
+            tag_specifications: Vec::new(),
+            dry_run: false,
+        }
+    }
+}
+
+/// Adds a CIDR block to a VPC. Exactly one block must be requested.
 #[derive(Debug, Clone, PartialEq)]
 pub struct AssociateVpcCidrBlock {
     /// `VpcId`
     pub vpc_id: VpcId,
     /// `CidrBlock`
     pub cidr_block: Option<Ipv4Net>,
+    /// `Ipv4IpamPoolId`, `Ipv4NetmaskLength`
+    pub ipv4_pool: FromPool,
     /// `AmazonProvidedIpv6CidrBlock`
     pub amazon_provided_ipv6_cidr_block: bool,
+    /// `Ipv6CidrBlock`. It must come from a pool.
+    pub ipv6_cidr_block: Option<Ipv6Net>,
+    /// `Ipv6IpamPoolId`, `Ipv6NetmaskLength`
+    pub ipv6_pool: FromPool,
+}
+
+impl AssociateVpcCidrBlock {
+    /// A request that names no block yet.
+    #[must_use]
+    pub fn with(vpc_id: VpcId) -> Self {
+        Self {
+            vpc_id,
+            cidr_block: None,
+            ipv4_pool: FromPool::default(),
+            amazon_provided_ipv6_cidr_block: false,
+            ipv6_cidr_block: None,
+            ipv6_pool: FromPool::default(),
+        }
+    }
+}
+
+/// Takes a block away from a VPC.
+#[derive(Debug, Clone, PartialEq)]
+pub struct DisassociateVpcCidrBlock {
+    /// `AssociationId`
+    pub association_id: VpcCidrAssociationId,
+}
+
+/// Deletes a VPC with its default security group.
+#[derive(Debug, Clone, PartialEq)]
+pub struct DeleteVpc {
+    /// `VpcId`
+    pub vpc_id: VpcId,
+    /// `DryRun`
+    pub dry_run: bool,
+}
+
+/// Deletes a subnet with its CIDR reservations.
+#[derive(Debug, Clone, PartialEq)]
+pub struct DeleteSubnet {
+    /// `SubnetId`
+    pub subnet_id: SubnetId,
+    /// `DryRun`
+    pub dry_run: bool,
+}
+
+/// `Attribute` of a VPC.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum VpcAttribute {
+    /// `enableDnsSupport`
+    DnsSupport,
+    /// `enableDnsHostnames`
+    DnsHostnames,
+    /// `enableNetworkAddressUsageMetrics`
+    NetworkAddressUsageMetrics,
+}
+
+impl VpcAttribute {
+    /// All attributes.
+    pub const ALL: [Self; 3] =
+        [Self::DnsSupport, Self::DnsHostnames, Self::NetworkAddressUsageMetrics];
+
+    /// EC2's name of the attribute.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::DnsSupport => "enableDnsSupport",
+            Self::DnsHostnames => "enableDnsHostnames",
+            Self::NetworkAddressUsageMetrics => "enableNetworkAddressUsageMetrics",
+        }
+    }
+}
+
+impl FromStr for VpcAttribute {
+    type Err = ApiError;
+
+    fn from_str(text: &str) -> Result<Self, ApiError> {
+        let found = Self::ALL.into_iter().find(|attribute| attribute.as_str() == text);
+        found.ok_or_else(|| ApiError::invalid_value(text, "attribute", ""))
+    }
+}
+
+/// Shows one attribute of a VPC.
+#[derive(Debug, Clone, PartialEq)]
+pub struct DescribeVpcAttribute {
+    /// `VpcId`
+    pub vpc_id: VpcId,
+    /// `Attribute`
+    pub attribute: VpcAttribute,
+    /// `DryRun`
+    pub dry_run: bool,
+}
+
+/// Changes attributes of a VPC. Exactly one must be given.
+#[derive(Debug, Clone, PartialEq)]
+pub struct ModifyVpcAttribute {
+    /// `VpcId`
+    pub vpc_id: VpcId,
+    /// `EnableDnsSupport.Value` and its siblings
+    pub changes: Vec<(VpcAttribute, bool)>,
+}
+
+/// Changes one attribute of a subnet. Exactly one must be given.
+#[derive(Debug, Clone, PartialEq)]
+pub struct ModifySubnetAttribute {
+    /// `SubnetId`
+    pub subnet_id: SubnetId,
+    /// `AssignIpv6AddressOnCreation.Value`
+    pub assign_ipv6_address_on_creation: Option<bool>,
+    /// `MapPublicIpOnLaunch.Value`
+    pub map_public_ip_on_launch: Option<bool>,
+}
+
+/// Lists network ACLs. Each VPC has its default one.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct DescribeNetworkAcls {
+    /// `NetworkAclId.N`
+    pub network_acl_ids: Vec<NetworkAclId>,
+    /// Filters and paging.
+    pub listing: Listing,
+    /// `DryRun`
+    pub dry_run: bool,
 }
 
 /// `NetworkInterface.N` of [`RunInstances`]: an existing ENI, or a new one.
@@ -690,7 +890,8 @@ pub struct DisassociateAddress {
 }
 
 impl Request {
-    /// The token that makes a repeated call idempotent, for operations that have one.
+    /// The token that makes a repeated call idempotent, for operations that have one. The address
+    /// plan keeps the tokens of its own operations.
     #[must_use]
     pub fn client_token(&self) -> Option<&str> {
         if let Self::CreateNetworkInterface(request) = self {
@@ -732,11 +933,19 @@ impl Request {
             Self::AllocateAddress(r) => r.dry_run,
             Self::AssociateAddress(r) => r.dry_run,
             Self::DisassociateAddress(r) => r.dry_run,
+            Self::DeleteVpc(r) => r.dry_run,
+            Self::DeleteSubnet(r) => r.dry_run,
+            Self::DescribeVpcAttribute(r) => r.dry_run,
+            Self::DescribeNetworkAcls(r) => r.dry_run,
+            Self::Plan(r) => r.dry_run,
             Self::AssignPrivateIpAddresses(_)
             | Self::UnassignPrivateIpAddresses(_)
             | Self::AssignIpv6Addresses(_)
             | Self::UnassignIpv6Addresses(_)
-            | Self::AssociateVpcCidrBlock(_) => false,
+            | Self::AssociateVpcCidrBlock(_)
+            | Self::DisassociateVpcCidrBlock(_)
+            | Self::ModifyVpcAttribute(_)
+            | Self::ModifySubnetAttribute(_) => false,
         }
     }
 }
@@ -747,8 +956,8 @@ mod tests {
 
     #[test]
     fn action_parses_from_its_name() {
-        for action in Action::ALL {
-            assert_eq!(action.as_str().parse(), Ok(*action));
+        for action in Action::all() {
+            assert_eq!(action.as_str().parse(), Ok(action));
         }
         assert_eq!("DescribeMoons".parse::<Action>().unwrap_err().code, "InvalidAction");
     }

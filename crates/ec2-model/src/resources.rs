@@ -260,6 +260,9 @@ impl FamilyFields for V6 {
     }
 }
 
+/// DeleteSubnet refuses a subnet with ENIs, and forgets its terminated instances.
+pub(crate) const OUTLIVES: &str = "a subnet outlives its ENIs and instances";
+
 /// All resources of the region.
 #[derive(Debug, Default)]
 pub(crate) struct Resources {
@@ -299,16 +302,16 @@ impl Resources {
         self.instances.get(id).ok_or_else(|| no_such_instances(&[id]))
     }
 
-    /// The subnet of an ENI. A subnet outlives its ENIs.
+    /// The subnet of an ENI. A subnet outlives its ENIs and instances.
     pub(crate) fn subnet_of(&self, eni: &Eni) -> &Subnet {
-        self.subnets.get(&eni.subnet).expect("no subnet is ever deleted")
+        self.subnets.get(&eni.subnet).expect(OUTLIVES)
     }
 
     pub(crate) fn subnet_mut(&mut self, id: &SubnetId) -> &mut Subnet {
-        self.subnets.get_mut(id).expect("no subnet is ever deleted")
+        self.subnets.get_mut(id).expect(OUTLIVES)
     }
 
-    /// The tags of any taggable resource.
+    /// The tags of any taggable resource of the region.
     pub(crate) fn tags_mut(&mut self, id: &ResourceId) -> Result<&mut Tags, ApiError> {
         let tags = match id {
             ResourceId::Instance(id) => self.instances.get_mut(id).map(|it| &mut it.tags),
@@ -319,6 +322,7 @@ impl Resources {
                 self.cidr_reservations.get_mut(id).map(|it| &mut it.tags)
             }
             ResourceId::Vpc(id) => self.vpcs.get_mut(id).map(|it| &mut it.tags),
+            ResourceId::Plan(_) => None,
         };
         tags.ok_or_else(|| no_such(id))
     }
@@ -423,6 +427,7 @@ pub(crate) fn no_such(id: &ResourceId) -> ApiError {
             ("InvalidSubnetCidrReservationID.NotFound", "subnet CIDR reservation ID")
         }
         ResourceId::Vpc(_) => ("InvalidVpcID.NotFound", "vpc ID"),
+        ResourceId::Plan(_) => ("InvalidID", "ID"),
     };
     ApiError::new(code, format!("The {what} '{id}' does not exist"))
 }

@@ -4,6 +4,7 @@
 
 use std::net::{Ipv4Addr, Ipv6Addr};
 
+use address_plan::id::PoolId;
 use instance_types::InstanceType;
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use mac::MacAddr;
@@ -11,12 +12,13 @@ use mac::MacAddr;
 use crate::connection_tracking::ConnectionTracking;
 use crate::id::{
     AddressAssociationId, AllocationId, AttachmentId, CidrReservationId, EniId, InstanceId,
-    InternetGatewayId, NatGatewayId, PeeringId, ReservationId, ResourceId, RouteTableAssociationId,
-    RouteTableId, SecurityGroupId, SubnetCidrAssociationId, SubnetId, VpcCidrAssociationId, VpcId,
+    InternetGatewayId, NatGatewayId, NetworkAclAssociationId, NetworkAclId, PeeringId,
+    ReservationId, ResourceId, RouteTableAssociationId, RouteTableId, SecurityGroupId,
+    SubnetCidrAssociationId, SubnetId, VpcCidrAssociationId, VpcId,
 };
 use crate::launch_options::InstanceProfile;
 use crate::metadata_options::MetadataOptions;
-use crate::request::{InterfaceType, ReservationType};
+use crate::request::{InterfaceType, ReservationType, VpcAttribute};
 use crate::time::SimTime;
 pub use ec2_api::page::Page;
 pub use ec2_api::tag::Tags;
@@ -25,7 +27,8 @@ pub use ec2_api::tag::Tags;
 #[derive(Debug, Clone, PartialEq)]
 pub enum Response {
     /// Nothing but success (`<return>true</return>`): Modify…, Detach…, DeleteNetworkInterface,
-    /// UnassignPrivateIpAddresses, CreateTags, DeleteTags, DisassociateAddress.
+    /// UnassignPrivateIpAddresses, CreateTags, DeleteTags, DisassociateAddress, DeleteVpc,
+    /// DeleteSubnet.
     Done,
     /// DescribeInstances
     Reservations(Page<Reservation>),
@@ -92,13 +95,26 @@ pub enum Response {
     Vpc(Vpc),
     /// CreateSubnet
     Subnet(Subnet),
-    /// AssociateVpcCidrBlock
+    /// AssociateVpcCidrBlock, DisassociateVpcCidrBlock
     CidrAssociated {
         /// The VPC.
         vpc_id: VpcId,
-        /// The new block.
+        /// The block.
         association: VpcCidrAssociation,
     },
+    /// DescribeVpcAttribute
+    VpcAttribute {
+        /// The VPC.
+        vpc_id: VpcId,
+        /// The attribute.
+        attribute: VpcAttribute,
+        /// Its value.
+        value: bool,
+    },
+    /// DescribeNetworkAcls
+    NetworkAcls(Page<NetworkAcl>),
+    /// The operations of Amazon VPC IPAM
+    Plan(address_plan::response::Response),
     /// DescribeRouteTables
     RouteTables(Page<RouteTable>),
     /// AllocateAddress
@@ -442,6 +458,8 @@ pub enum CidrState {
     Associating,
     /// Ready.
     Associated,
+    /// On its way out. After it the block is gone.
+    Disassociating,
 }
 
 impl CidrState {
@@ -451,6 +469,7 @@ impl CidrState {
         match self {
             Self::Associating => "associating",
             Self::Associated => "associated",
+            Self::Disassociating => "disassociating",
         }
     }
 }
@@ -464,6 +483,37 @@ pub struct VpcCidrAssociation {
     pub cidr: IpNet,
     /// `cidrBlockState/state` or `ipv6CidrBlockState/state`
     pub state: CidrState,
+    /// The pool of Amazon VPC IPAM that gave it. `ipv6Pool` depends on it.
+    pub pool: Option<PoolId>,
+}
+
+/// What DescribeVpcAttribute shows of a VPC.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct VpcAttributes {
+    /// `enableDnsSupport`
+    pub dns_support: bool,
+    /// `enableDnsHostnames`
+    pub dns_hostnames: bool,
+    /// `enableNetworkAddressUsageMetrics`
+    pub network_address_usage_metrics: bool,
+}
+
+impl Default for VpcAttributes {
+    /// Those of a new VPC that is not the default one.
+    fn default() -> Self {
+        Self { dns_support: true, dns_hostnames: false, network_address_usage_metrics: false }
+    }
+}
+
+impl VpcAttributes {
+    /// The place of one attribute.
+    pub(crate) fn get_mut(&mut self, attribute: VpcAttribute) -> &mut bool {
+        match attribute {
+            VpcAttribute::DnsSupport => &mut self.dns_support,
+            VpcAttribute::DnsHostnames => &mut self.dns_hostnames,
+            VpcAttribute::NetworkAddressUsageMetrics => &mut self.network_address_usage_metrics,
+        }
+    }
 }
 
 /// A VPC. Its state is always `available`.
@@ -479,8 +529,25 @@ pub struct Vpc {
     pub associations: Vec<VpcCidrAssociation>,
     /// `isDefault`
     pub is_default: bool,
+    /// DescribeVpcAttribute shows them.
+    pub attributes: VpcAttributes,
     /// `tagSet`
     pub tags: Tags,
+}
+
+/// The default network ACL of a VPC: it lets everything pass.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NetworkAcl {
+    /// `networkAclId`
+    pub id: NetworkAclId,
+    /// `vpcId`
+    pub vpc_id: VpcId,
+    /// `ownerId`
+    pub owner_id: String,
+    /// Whether the VPC has an IPv6 block, so that there are entries for IPv6.
+    pub has_ipv6: bool,
+    /// `associationSet`: one for each subnet.
+    pub subnets: Vec<(NetworkAclAssociationId, SubnetId)>,
 }
 
 /// `routeSet/item`: the member that names the target.
@@ -556,7 +623,7 @@ pub struct AvailabilityZone {
 /// One of DescribeTags' `tagSet`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TagDescription {
-    /// `resourceId`; its kind is `resourceType`.
+    /// `resourceId`, with its `resourceType`.
     pub resource: ResourceId,
     /// `key`
     pub key: String,

@@ -61,7 +61,10 @@ fn call_size(action: Action) -> BucketSize {
         | Action::DescribeNetworkInterfaces
         | Action::DescribeTags
         | Action::DescribeRouteTables
+        | Action::DescribeVpcAttribute
+        | Action::DescribeNetworkAcls
         | Action::GetSubnetCidrReservations => size(100, 20),
+        Action::Plan(_) if action.only_reads() => size(100, 20),
         Action::AttachNetworkInterface
         | Action::DetachNetworkInterface
         | Action::UnassignIpv6Addresses
@@ -70,7 +73,13 @@ fn call_size(action: Action) -> BucketSize {
         | Action::AssociateAddress
         | Action::DisassociateAddress
         | Action::CreateSubnet
-        | Action::AssociateVpcCidrBlock => size(50, 5),
+        | Action::AssociateVpcCidrBlock
+        | Action::DeleteVpc
+        | Action::DeleteSubnet
+        | Action::DisassociateVpcCidrBlock
+        | Action::ModifyVpcAttribute
+        | Action::ModifySubnetAttribute
+        | Action::Plan(_) => size(50, 5),
         Action::AssignPrivateIpAddresses
         | Action::UnassignPrivateIpAddresses
         | Action::AssignIpv6Addresses

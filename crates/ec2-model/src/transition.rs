@@ -13,6 +13,8 @@ pub(crate) enum Transition {
     Detached(AttachmentId),
     /// A block of a VPC can be used.
     Associated(VpcId, VpcCidrAssociationId),
+    /// A block of a VPC is gone.
+    Disassociated(VpcId, VpcCidrAssociationId),
     /// An instance is up.
     Running(InstanceId),
     /// An instance is down.

@@ -105,8 +105,7 @@ impl View<'_> {
     }
 
     pub(crate) fn instance(self, instance: &resources::Instance) -> Instance {
-        let subnet =
-            self.resources.subnets.get(&instance.subnet).expect("no subnet is ever deleted");
+        let subnet = self.resources.subnets.get(&instance.subnet).expect(resources::OUTLIVES);
         let primary = instance.primary_eni(self.resources);
         Instance {
             id: instance.id.clone(),

@@ -8,7 +8,8 @@
 //! | `POST /_sim/reset` | forgets calls and counters |
 //!
 //! `GET /_sim/faults`
-//! the fault rules, each with its id and the number of calls that it hit
+//! the fault rules, each with its id and the number of calls that it hit; of another place with
+//! `?account=…&region=…`, as for the two below
 //!
 //! | `POST /_sim/faults` | adds a rule ([`FaultRule`]); answers its id |
 //!
@@ -23,6 +24,11 @@
 //!
 //! `PATCH /_sim/switches`
 //! changes the named switches
+//!
+//!
+//! `PUT /_sim/shares/{id}/{account}`, `DELETE` of the same
+//! shares an IPAM pool or resource discovery with an account, as AWS Resource Access Manager does,
+//! and ends it
 //!
 //!
 //! `PUT /_sim/imds/{instance}`
@@ -41,19 +47,21 @@
 //!
 //! It serves operators and tests. A client of EC2 must not need it.
 
+use std::collections::BTreeMap;
 use std::str::FromStr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use address_plan::id::{Account, Region};
 use axum::body::Bytes;
 use axum::extract::{Path, Query, State};
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use axum::routing::{delete, get, post, put};
 use axum::{Json, Router};
-use ec2_model::ApiError;
 use ec2_model::fault::{Disturbance, FaultId, FaultRule};
 use ec2_model::id::InstanceId;
+use ec2_model::{ApiError, Model};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
@@ -61,6 +69,7 @@ use serde_json::{Map, Value, json};
 use crate::imds::Changes;
 use crate::simulator::{LoggedCall, Simulator};
 use crate::switches::Switches;
+use crate::world::World;
 
 /// What the endpoint works on.
 #[derive(Debug)]
@@ -78,6 +87,7 @@ pub fn router(simulator: Arc<Simulator>) -> Router {
         .route("/_sim/faults/{id}", delete(remove_fault))
         .route("/_sim/disturb", post(disturb))
         .route("/_sim/switches", get(switches).patch(change_switches))
+        .route("/_sim/shares/{id}/{account}", put(share).delete(unshare))
         .route("/_sim/imds/{instance}", put(change_imds))
         .route("/_sim/clock", get(clock).post(advance_clock))
         .route("/_sim/state", get(state))
@@ -130,33 +140,83 @@ async fn calls(State(admin): Admin, Query(filter): Query<CallFilter>) -> Json<Ve
 }
 
 async fn counters(State(admin): Admin) -> Json<Value> {
-    Json(admin.simulator.with(|model, _| json!(model.log().counts())))
+    let mut sum: BTreeMap<String, BTreeMap<String, u64>> = BTreeMap::new();
+    admin.simulator.with_world(|world| {
+        for (_, model) in world.models() {
+            for (action, by_code) in model.log().counts() {
+                for (code, n) in by_code {
+                    *sum.entry(action.clone()).or_default().entry(code.clone()).or_default() += n;
+                }
+            }
+        }
+    });
+    Json(json!(sum))
 }
 
 async fn reset(State(admin): Admin) -> Json<Value> {
-    admin.simulator.with(|model, _| model.log_mut().clear());
+    let clear = |world: &mut World| world.models_mut().for_each(|model| model.log_mut().clear());
+    admin.simulator.with_world(clear);
     Json(json!({}))
 }
 
-async fn faults(State(admin): Admin) -> Json<Value> {
-    Json(fault_list(&admin.simulator))
+/// The place whose calls a fault rule hits: the topology's own, as far as it is not named.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct FaultPlace {
+    account: Option<String>,
+    region: Option<String>,
 }
 
-fn fault_list(simulator: &Simulator) -> Value {
+impl FaultPlace {
+    /// Calls `act` with the model of the place.
+    fn with<R>(
+        self,
+        simulator: &Simulator,
+        act: impl FnOnce(&mut Model) -> R,
+    ) -> Result<R, AdminError> {
+        let refused = |error: ApiError| admin_error(error, "query", "name an account and a region");
+        let account: Option<Account> =
+            self.account.map(|it| it.parse()).transpose().map_err(refused)?;
+        let region: Option<Region> =
+            self.region.map(|it| it.parse()).transpose().map_err(refused)?;
+        simulator.with_world(|world| {
+            let mut place = world.home_place().clone();
+            place.account = account.unwrap_or(place.account);
+            place.region = region.unwrap_or(place.region);
+            let what = format!("there is no {place}");
+            let model = world.model_mut(&place).ok_or_else(|| {
+                admin_error(what, "query", "name an account and a region of the topology file")
+            })?;
+            Ok(act(model))
+        })
+    }
+}
+
+async fn faults(State(admin): Admin, Query(place): Query<FaultPlace>) -> Answer {
+    place.with(&admin.simulator, |model| fault_list(model)).map(Json)
+}
+
+fn fault_list(model: &Model) -> Value {
     let entry = |(id, rule, hits): (FaultId, &FaultRule, u64)| json!({ "id": id, "rule": rule, "hits": hits });
-    simulator.with(|model, _| model.faults().map(entry).collect())
+    model.faults().map(entry).collect()
 }
 
-async fn add_fault(State(admin): Admin, body: Bytes) -> Answer {
+async fn add_fault(State(admin): Admin, Query(place): Query<FaultPlace>, body: Bytes) -> Answer {
     let fix = r#"for example {"action": "AttachNetworkInterface", "when": {"nth": 2}, "effect": {"fail": {"code": "InternalError"}}}"#;
     let rule: FaultRule = read(&body, fix)?;
-    let id = admin.simulator.with(|model, _| model.add_fault(rule));
+    let id = place.with(&admin.simulator, |model| model.add_fault(rule))?;
     Ok(Json(json!({ "id": id })))
 }
 
-async fn remove_fault(State(admin): Admin, Path(id): Path<String>) -> Answer {
-    let there =
-        id.parse().is_ok_and(|id| admin.simulator.with(|model, _| model.remove_fault(FaultId(id))));
+async fn remove_fault(
+    State(admin): Admin,
+    Path(id): Path<String>,
+    Query(place): Query<FaultPlace>,
+) -> Answer {
+    let there = match id.parse() {
+        Ok(id) => place.with(&admin.simulator, |model| model.remove_fault(FaultId(id)))?,
+        Err(_) => false,
+    };
     let unknown = || AdminError {
         status: StatusCode::NOT_FOUND,
         ..admin_error("no such fault rule", id, "see GET /_sim/faults")
@@ -177,19 +237,54 @@ async fn disturb(State(admin): Admin, body: Bytes) -> Answer {
 }
 
 async fn switches(State(admin): Admin) -> Json<Switches> {
-    Json(admin.simulator.with(|model, _| Switches::of(model.config())))
+    Json(admin.simulator.with_world(|world| switches_of(world)))
 }
 
 async fn change_switches(State(admin): Admin, body: Bytes) -> Answer<Switches> {
     let fix = "see GET /_sim/switches for all switches";
     let changes: Map<String, Value> = read(&body, fix)?;
-    let change = |model: &mut ec2_model::Model| {
-        let switches = Switches::of(model.config()).changed(changes)?;
-        model.reconfigure(switches.set(model.config().clone()));
+    let change = |world: &mut World| {
+        let switches = switches_of(world).changed(changes)?;
+        for model in world.models_mut() {
+            model.reconfigure(switches.set(model.config().clone()));
+        }
+        let plan = world.plan_mut();
+        plan.reconfigure(switches.ipam.set(plan.config().clone()));
         Ok(switches)
     };
     let invalid = |error: serde_json::Error| admin_error(error, "body", fix);
-    admin.simulator.with(|model, _| change(model)).map(Json).map_err(invalid)
+    admin.simulator.with_world(change).map(Json).map_err(invalid)
+}
+
+/// All models have the same switches.
+fn switches_of(world: &World) -> Switches {
+    Switches::of(world.home().config(), world.plan().config())
+}
+
+async fn share(State(admin): Admin, Path((id, account)): Path<(String, String)>) -> Answer {
+    let account = account_of(&account)?;
+    let shared = admin.simulator.with_world(|world| {
+        let there = world.plan().can_share(&id);
+        if there {
+            world.plan_mut().share(&id, &account);
+        }
+        there
+    });
+    let unknown = || AdminError {
+        status: StatusCode::NOT_FOUND,
+        ..admin_error("nothing to share", &id, "name an IPAM pool or a resource discovery")
+    };
+    shared.then(|| Json(json!({}))).ok_or_else(unknown)
+}
+
+async fn unshare(State(admin): Admin, Path((id, account)): Path<(String, String)>) -> Answer {
+    let account = account_of(&account)?;
+    admin.simulator.with_world(|world| world.plan_mut().unshare(&id, &account));
+    Ok(Json(json!({})))
+}
+
+fn account_of(text: &str) -> Result<Account, AdminError> {
+    text.parse().map_err(|error: ApiError| admin_error(error, "path", "write 12 digits"))
 }
 
 async fn change_imds(State(admin): Admin, Path(instance): Path<String>, body: Bytes) -> Answer {
@@ -232,12 +327,13 @@ async fn advance_clock(State(admin): Admin, body: Bytes) -> Answer {
 
 async fn state(State(admin): Admin) -> Json<Value> {
     let simulator = &admin.simulator;
-    let (switches, network) = simulator
-        .with(|model, now| (json!(Switches::of(model.config())), json!(model.fabric(now))));
+    let switches = simulator.with_world(|world| switches_of(world));
+    let (network, faults) =
+        simulator.with(|model, now| (json!(model.fabric(now)), fault_list(model)));
     Json(json!({
         "clock": clock_value(simulator),
         "switches": switches,
-        "faults": fault_list(simulator),
+        "faults": faults,
         "network": network,
     }))
 }

@@ -12,7 +12,7 @@
 //! instances use 169.254.169.254, and the source address identifies the instance.
 //!
 //! From the outside in: [`server`] starts everything. [`ec2`], [`imds`] and [`admin`] speak HTTP.
-//! [`simulator`] alone locks the model and passes it the time. [`fabric_sync`] connects it to the
+//! [`simulator`] alone locks the [`world`] and passes it the time. [`fabric_sync`] connects it to the
 //! [`fabric`]. [`outside`] answers in the namespace beyond the gateways.
 
 pub mod admin;
@@ -28,3 +28,4 @@ pub mod server;
 pub mod simulator;
 pub mod switches;
 pub mod topology;
+pub mod world;

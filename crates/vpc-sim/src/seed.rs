@@ -1,9 +1,12 @@
-//! Puts a topology into a new model.
+//! Puts a topology into a new world.
 //!
 //! The model refuses what EC2 would refuse. The error then names the line of the file.
 
 use std::collections::BTreeMap;
 
+use address_plan::config::Config as PlanConfig;
+use address_plan::id::{Account, Region};
+use address_plan::{AddressPlan, Organization};
 use ec2_model::config::Config;
 use ec2_model::id::{InstanceId, SecurityGroupId, SubnetId, VpcId};
 use ec2_model::metadata_options::MetadataOptions;
@@ -16,15 +19,60 @@ use serde_saphyr::{Location, Spanned};
 
 use crate::imds::Changes;
 use crate::topology::{Instance, LineError, Reservation, Subnet, Topology, Via, Vpc};
+use crate::world::{Place, World};
 
-const KNOWN: &str = "the topology was checked: this name is in it";
+const KNOWN: &str = "the topology was checked: this name is well formed and in it";
 
-/// A model with the resources of `topology`, and the ids of its instances in the file's order.
+/// A world with the resources of `topology`, and the ids of its instances in the file's order.
 pub(crate) fn seed(
     topology: &Topology,
     now: SimTime,
+) -> Result<(World, Vec<InstanceId>), LineError> {
+    let home = home(topology);
+    let (model, instances) = seed_home(topology, config(topology, &home, 0), now)?;
+    let plan = PlanConfig { seed: topology.seed, ..PlanConfig::default() };
+    let mut world =
+        World::new(home.clone(), model, AddressPlan::new(topology.switches.ipam.set(plan)));
+    let regions = [&topology.region].into_iter().chain(&topology.regions);
+    let members: Vec<Account> = members(topology).collect();
+    for region in regions.map(|region| region.value.parse::<Region>().expect(KNOWN)) {
+        for account in [&home.account].into_iter().chain(&members) {
+            let place = Place { account: account.clone(), region: region.clone() };
+            if place != home {
+                let config = config(topology, &place, world.models().count());
+                world.add_model(place, Model::new(config));
+            }
+        }
+        let shared = Place { account: home.account.clone(), region };
+        for account in topology.access_keys.values() {
+            world.share_model(account.value.parse().expect(KNOWN), &shared);
+        }
+    }
+    if topology.organization.is_some() {
+        let members = members.into_iter().collect();
+        world.plan_mut().set_organization(Organization { management: home.account, members });
+    }
+    Ok((world, instances))
+}
+
+/// The place of the file's VPCs and instances.
+pub(crate) fn home(topology: &Topology) -> Place {
+    Place {
+        account: topology.account.value.parse().expect(KNOWN),
+        region: topology.region.value.parse().expect(KNOWN),
+    }
+}
+
+fn members(topology: &Topology) -> impl Iterator<Item = Account> {
+    let members = topology.organization.iter().flat_map(|it| &it.members);
+    members.map(|account| account.value.parse().expect(KNOWN))
+}
+
+fn seed_home(
+    topology: &Topology,
+    config: Config,
+    now: SimTime,
 ) -> Result<(Model, Vec<InstanceId>), LineError> {
-    let config = config(topology);
     // Seeding takes neither time nor tokens.
     let instant = Config {
         throttling: Default::default(),
@@ -53,11 +101,13 @@ pub(crate) fn seed(
     Ok((model, instances?))
 }
 
-fn config(topology: &Topology) -> Config {
+/// The configuration of the n-th model. Each has a seed of its own, so that no two give the same ids.
+fn config(topology: &Topology, place: &Place, n: usize) -> Config {
+    let n = u64::try_from(n).unwrap_or(u64::MAX);
     topology.switches.set(Config {
-        seed: topology.seed,
-        account: topology.account.value.clone(),
-        region: topology.region.value.clone(),
+        seed: topology.seed.wrapping_add(n),
+        account: place.account.to_string(),
+        region: place.region.to_string(),
         zones: topology.zones.clone(),
         iam_role: topology.iam_role.clone(),
         ..Config::default()

@@ -21,7 +21,7 @@ use crate::fabric::{
 };
 use crate::fabric_sync::{FabricSocketError, FabricSync, leads_out};
 use crate::imds::{Audience, Imds};
-use crate::seed::seed;
+use crate::seed::{home, seed};
 use crate::serve::serve;
 use crate::simulator::Simulator;
 use crate::topology::{Topology, TopologyError, outside_netns};
@@ -136,16 +136,16 @@ impl Server {
     pub async fn start(settings: &Settings) -> Result<Self, ServerError> {
         let topology = Topology::read(&settings.config)?;
         let clock = Clock::start(topology.clock);
-        let (mut model, instances) =
+        let (mut world, instances) =
             seed(&topology, clock.now()).map_err(|error| error.in_file(&settings.config))?;
         let ec2_listener = bind("EC2", settings.listen).await?;
         let imds_listeners = bind_imds(settings.imds_listen, &topology, &instances).await?;
-        let leads_out = leads_out(&model.fabric(clock.now()));
+        let leads_out = leads_out(&world.home_mut().fabric(clock.now()));
         let fabric_sync = match settings.fabric {
-            true => Some(start_fabric(&topology, &instances, &mut model, &clock).await?),
+            true => Some(start_fabric(&topology, &instances, world.home_mut(), &clock).await?),
             false => None,
         };
-        let simulator = Arc::new(Simulator::new(model, clock, fabric_sync));
+        let simulator = Arc::new(Simulator::new(world, clock, fabric_sync));
         let imds = Arc::new(Imds::new(Arc::clone(&simulator)));
         let api = ec2::router(Arc::clone(&simulator), access(&topology));
 
@@ -201,23 +201,26 @@ impl Server {
     }
 }
 
-/// Reads a topology and seeds a model with it, without starting anything.
+/// Reads a topology and seeds a world with it, without starting anything.
 ///
 /// # Errors
 /// If the file cannot be read, is not a topology, or holds what EC2 would refuse.
 pub fn check(config: &Path) -> Result<(), TopologyError> {
     let topology = Topology::read(config)?;
     seed(&topology, Clock::start(topology.clock).now())
-        .map(|_model| ())
+        .map(|_world| ())
         .map_err(|error| error.in_file(config))
 }
 
 fn access(topology: &Topology) -> Access {
-    let account =
-        |(key, account): (&String, &Spanned<String>)| (key.clone(), account.value.clone());
+    let known = "Topology::check accepted it";
+    let account = |(key, account): (&String, &Spanned<String>)| {
+        (key.clone(), account.value.parse().expect(known))
+    };
+    let regions = topology.regions.iter().chain([&topology.region]);
     Access {
-        region: topology.region.value.clone(),
-        account: topology.account.value.clone(),
+        home: home(topology),
+        regions: regions.map(|region| region.value.parse().expect(known)).collect(),
         access_keys: topology.access_keys.iter().map(account).collect(),
         anonymous: topology.anonymous,
     }

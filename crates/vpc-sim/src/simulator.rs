@@ -1,14 +1,15 @@
-//! The model, its clock and its fabric, shared by all servers.
+//! The world, its clock and its fabric, shared by all servers.
 //!
-//! This is the only place that locks the model and passes it the time. It must not know HTTP.
+//! This is the only place that locks the world and passes it the time. It must not know HTTP.
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 
+use address_plan::id::Region;
 use ec2_model::calls::CallRecord;
 use ec2_model::id::InstanceId;
-use ec2_model::request::{Action, Request};
+use ec2_model::request::Request;
 use ec2_model::response::Response;
 use ec2_model::{ApiError, Context, Delivery, Model, Reply, SimTime};
 use serde::Serialize;
@@ -16,37 +17,40 @@ use tokio::sync::Notify;
 
 use crate::clock::{Clock, wall};
 use crate::fabric_sync::FabricSync;
+use crate::world::{Place, World};
 
-/// One simulated region.
+/// A simulated world in which time passes.
 #[derive(Debug)]
 pub struct Simulator {
     inner: Mutex<Inner>,
     clock: Clock,
-    /// Notified after each use of the model, because the next scheduled change may be another one.
+    /// Notified after each use of the world, because the next scheduled change may be another one.
     used: Notify,
     fabric_sync: Option<FabricSync>,
 }
 
 #[derive(Debug)]
 struct Inner {
-    model: Model,
-    /// What the model does not know of each logged call, by its number.
-    notes: BTreeMap<u64, Note>,
+    world: World,
+    /// What the models do not know of each logged call, by the place of the model and its number.
+    notes: BTreeMap<(Place, u64), Note>,
+    n_calls: u64,
 }
 
 #[derive(Debug)]
 struct Note {
+    /// Counts the calls of all places.
+    number: u64,
     wall: SimTime,
+    region: Region,
     instance: Option<InstanceId>,
 }
 
 /// Who makes a call.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Caller {
-    /// 12 digits.
-    pub account: String,
-    /// The region that the request was signed for.
-    pub region: String,
+    /// The account, and the Region that the request was signed for.
+    pub place: Place,
     /// The access key that signed the request. `None` if it is not signed.
     pub key_id: Option<String>,
     /// The address that the request came from.
@@ -56,9 +60,11 @@ pub struct Caller {
 /// A logged call, with the machine's time beside the model's, and with the calling instance.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct LoggedCall {
-    /// The model's record.
+    /// The model's record, numbered among the calls of all places.
     #[serde(flatten)]
     pub record: CallRecord,
+    /// The Region that the request was signed for.
+    pub region: Option<String>,
     /// The instance that called: in the fabric the one with the source address, elsewhere the one
     /// whose IMDS gave out the access key. `None` for a call from outside.
     pub instance: Option<InstanceId>,
@@ -72,14 +78,14 @@ pub struct LoggedCall {
 pub struct ReplyLost;
 
 impl Simulator {
-    /// A simulator of `model`, with or without a fabric.
+    /// A simulator of `world`, with or without a fabric.
     #[must_use]
-    pub fn new(model: Model, clock: Clock, fabric_sync: Option<FabricSync>) -> Self {
-        let inner = Mutex::new(Inner { model, notes: BTreeMap::new() });
+    pub fn new(world: World, clock: Clock, fabric_sync: Option<FabricSync>) -> Self {
+        let inner = Mutex::new(Inner { world, notes: BTreeMap::new(), n_calls: 0 });
         Self { inner, clock, used: Notify::new(), fabric_sync }
     }
 
-    /// The clock of the model.
+    /// The clock of the world.
     #[must_use]
     pub fn clock(&self) -> &Clock {
         &self.clock
@@ -91,18 +97,24 @@ impl Simulator {
         self.fabric_sync.as_ref()
     }
 
-    /// Calls `act` with the model, advanced to the current time.
+    /// Calls `act` with the model of the topology's VPCs and instances, advanced to the current
+    /// time.
     pub fn with<R>(&self, act: impl FnOnce(&mut Model, SimTime) -> R) -> R {
-        self.locked(|inner, now| act(&mut inner.model, now))
+        self.locked(|inner, now| act(inner.world.home_mut(), now))
+    }
+
+    /// As [`Simulator::with`], with the whole world.
+    pub fn with_world<R>(&self, act: impl FnOnce(&mut World) -> R) -> R {
+        self.locked(|inner, _now| act(&mut inner.world))
     }
 
     fn locked<R>(&self, act: impl FnOnce(&mut Inner, SimTime) -> R) -> R {
         let result = {
-            // A panic in `act` is a bug in one call. The model stays usable.
+            // A panic in `act` is a bug in one call. The world stays usable.
             let mut inner = self.inner.lock().unwrap_or_else(PoisonError::into_inner);
-            // The time is read under the lock, so that the model never sees time go back.
+            // The time is read under the lock, so that the world never sees time go back.
             let now = self.clock.now();
-            inner.model.advance(now);
+            inner.world.advance(now);
             act(&mut inner, now)
         };
         self.used.notify_one();
@@ -122,16 +134,18 @@ impl Simulator {
         parameters: BTreeMap<String, String>,
         request: Result<Request, ApiError>,
     ) -> Result<Result<Response, ApiError>, ReplyLost> {
-        let changes = request.as_ref().is_ok_and(|request| is_mutation(request.action()));
+        let changes = request.as_ref().is_ok_and(|request| !request.action().only_reads());
         let (reply, answer_at) = self.locked(|inner, now| {
             let instance = inner.instance_of(&caller, now);
-            let Caller { account, region, key_id: _, address: _ } = caller;
-            let context = Context { account, region, now, parameters };
-            let reply = match request {
-                Ok(request) => inner.model.call(&context, request),
-                Err(error) => inner.model.refuse(&context, action, error),
+            let place = caller.place;
+            let context = Context {
+                account: place.account.to_string(),
+                region: place.region.to_string(),
+                now,
+                parameters,
             };
-            inner.note(instance);
+            let reply = inner.world.call(&context, &place, action, request);
+            inner.note(&place, instance);
             let answer_at = match reply.delivery {
                 Delivery::After(wait) => Some(now + wait),
                 Delivery::Lost => None,
@@ -166,10 +180,10 @@ impl Simulator {
         }
     }
 
-    /// Applies each scheduled change of the model at its time. Never returns.
+    /// Applies each scheduled change of the world at its time, and takes each sample. Never returns.
     pub async fn keep_time(self: &Arc<Self>) {
         loop {
-            let wake_at = self.read_model(|model| model.wake_at());
+            let wake_at = self.read(|inner| inner.world.wake_at());
             let due = async {
                 match wake_at {
                     Some(at) => self.clock.reach(at).await,
@@ -178,7 +192,7 @@ impl Simulator {
             };
             tokio::select! {
                 () = due => {
-                    self.with(Model::advance);
+                    self.locked(|inner, now| inner.world.observe(now));
                     self.sync_fabric().await;
                 }
                 () = self.used.notified() => {}
@@ -186,49 +200,59 @@ impl Simulator {
         }
     }
 
-    /// Reads the model without a notification.
-    fn read_model<R>(&self, read: impl FnOnce(&Model) -> R) -> R {
-        read(&self.inner.lock().unwrap_or_else(PoisonError::into_inner).model)
+    /// Reads without a notification.
+    fn read<R>(&self, read: impl FnOnce(&Inner) -> R) -> R {
+        read(&self.inner.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
-    /// The latest calls, oldest first.
+    /// The latest calls of all places, oldest first.
     #[must_use]
     pub fn calls(&self) -> Vec<LoggedCall> {
-        let inner = self.inner.lock().unwrap_or_else(PoisonError::into_inner);
-        let logged = |record: &CallRecord| {
-            let note = inner.notes.get(&record.number);
-            LoggedCall {
-                instance: note.and_then(|note| note.instance.clone()),
-                wall: note.map_or(record.at, |note| note.wall),
-                record: record.clone(),
-            }
-        };
-        inner.model.log().records().map(logged).collect()
+        self.read(Inner::calls)
     }
 }
 
 impl Inner {
+    fn calls(&self) -> Vec<LoggedCall> {
+        let logged = |(place, record): (&Place, &CallRecord)| {
+            let note = self.notes.get(&(place.clone(), record.number));
+            let number = note.map_or(record.number, |note| note.number);
+            LoggedCall {
+                instance: note.and_then(|note| note.instance.clone()),
+                wall: note.map_or(record.at, |note| note.wall),
+                region: note.map(|note| note.region.to_string()),
+                record: CallRecord { number, ..record.clone() },
+            }
+        };
+        let models = self.world.models();
+        let records =
+            models.flat_map(|(place, model)| model.log().records().map(move |it| (place, it)));
+        let mut calls: Vec<LoggedCall> = records.map(logged).collect();
+        calls.sort_by_key(|call| call.record.number);
+        calls
+    }
+
     fn instance_of(&mut self, caller: &Caller, now: SimTime) -> Option<InstanceId> {
-        let by_address = caller.address.and_then(|address| self.model.instance_of(address, now));
-        by_address.or_else(|| self.model.instance_with_key(caller.key_id.as_deref()?))
+        let model = self.world.home_mut();
+        let by_address = caller.address.and_then(|address| model.instance_of(address, now));
+        by_address.or_else(|| model.instance_with_key(caller.key_id.as_deref()?))
     }
 
     /// Notes the machine's time and the caller of the latest call. Drops the notes of calls that the
     /// log dropped.
-    fn note(&mut self, instance: Option<InstanceId>) {
+    fn note(&mut self, caller: &Place, instance: Option<InstanceId>) {
+        let place = self.world.server_of(caller).clone();
         let number = |call: Option<&CallRecord>| call.map(|call| call.number);
-        let log = self.model.log();
+        let log = self.world.model_at(&place).log();
         let (oldest, latest) = (number(log.records().next()), number(log.records().next_back()));
         let (Some(oldest), Some(latest)) = (oldest, latest) else { return };
-        self.notes.insert(latest, Note { wall: wall(), instance });
-        while self.notes.first_key_value().is_some_and(|(number, _)| *number < oldest) {
-            self.notes.pop_first();
+        self.n_calls += 1;
+        let region = caller.region.clone();
+        let note = Note { number: self.n_calls, wall: wall(), region, instance };
+        self.notes.insert((place.clone(), latest), note);
+        let dropped = (place.clone(), 0)..(place, oldest);
+        while let Some(key) = self.notes.range(dropped.clone()).next().map(|(key, _)| key.clone()) {
+            self.notes.remove(&key);
         }
     }
-}
-
-/// Whether a call of `action` may change the network.
-fn is_mutation(action: Action) -> bool {
-    let name = action.as_str();
-    !name.starts_with("Describe") && !name.starts_with("Get")
 }

@@ -1,5 +1,6 @@
 //! The switches of the simulator: set in the topology file, changed by an operator at run time.
 
+use address_plan::config::{self as plan, Config as PlanConfig};
 use ec2_model::config::{
     AddressChoice, Config, Consistency, InsufficientError, Latency, Quotas, Throttling,
 };
@@ -24,6 +25,51 @@ pub struct Switches {
     pub reservations_reduce_available_count: bool,
     /// The limits of an account.
     pub quotas: Quotas,
+    /// The same for Amazon VPC IPAM.
+    pub ipam: IpamSwitches,
+}
+
+/// How Amazon VPC IPAM differs from a perfect, instant one. By default it differs in nothing but
+/// that a released range rests, which is a rule of the service.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct IpamSwitches {
+    /// How long states last that end in `-in-progress` or begin with `pending-`.
+    pub transitions: Preset<plan::Transitions>,
+    /// How late IPAM knows what exists. With `none` it knows at once.
+    pub discovery: Preset<plan::Discovery>,
+    /// How late the API shows new objects.
+    pub consistency: Preset<plan::Consistency>,
+    /// How long a released range is not allocated again.
+    pub rest: plan::Rest,
+    /// The limits of an account.
+    pub quotas: plan::Quotas,
+}
+
+impl IpamSwitches {
+    fn of(config: &PlanConfig) -> Self {
+        Self {
+            transitions: Preset::Custom(config.transitions.clone()),
+            discovery: Preset::Custom(config.discovery.clone()),
+            consistency: Preset::Custom(config.consistency.clone()),
+            rest: config.rest.clone(),
+            quotas: config.quotas.clone(),
+        }
+    }
+
+    /// `config` with these switches.
+    #[must_use]
+    pub fn set(&self, config: PlanConfig) -> PlanConfig {
+        let Self { transitions, discovery, consistency, rest, quotas } = self.clone();
+        PlanConfig {
+            transitions: transitions.or_realistic(plan::Transitions::realistic),
+            discovery: discovery.or_realistic(plan::Discovery::realistic),
+            consistency: consistency.or_realistic(plan::Consistency::realistic),
+            rest,
+            quotas,
+            ..config
+        }
+    }
 }
 
 /// A group of figures by name, or in full: `none`, `realistic` or `{custom: {…}}`.
@@ -39,10 +85,20 @@ pub enum Preset<T> {
     Custom(T),
 }
 
+impl<T: Default> Preset<T> {
+    fn or_realistic(self, realistic: fn() -> T) -> T {
+        match self {
+            Self::None => T::default(),
+            Self::Realistic => realistic(),
+            Self::Custom(figures) => figures,
+        }
+    }
+}
+
 impl Switches {
-    /// The switches in `config`.
+    /// The switches in two configurations.
     #[must_use]
-    pub fn of(config: &Config) -> Self {
+    pub fn of(config: &Config, plan: &PlanConfig) -> Self {
         Self {
             throttling: config.throttling,
             latency: Preset::Custom(config.latency.clone()),
@@ -51,10 +107,11 @@ impl Switches {
             insufficient_error: config.insufficient_error,
             reservations_reduce_available_count: config.reservations_reduce_available_count,
             quotas: config.quotas.clone(),
+            ipam: IpamSwitches::of(plan),
         }
     }
 
-    /// `config` with these switches.
+    /// `config` with these switches, but for those of IPAM.
     #[must_use]
     pub fn set(&self, config: Config) -> Config {
         let Self {
@@ -65,19 +122,12 @@ impl Switches {
             insufficient_error,
             reservations_reduce_available_count,
             quotas,
+            ipam: _,
         } = self.clone();
         Config {
             throttling,
-            latency: match latency {
-                Preset::None => Latency::default(),
-                Preset::Realistic => Latency::realistic(),
-                Preset::Custom(latency) => latency,
-            },
-            consistency: match consistency {
-                Preset::None => Consistency::default(),
-                Preset::Realistic => Consistency::realistic(),
-                Preset::Custom(consistency) => consistency,
-            },
+            latency: latency.or_realistic(Latency::realistic),
+            consistency: consistency.or_realistic(Consistency::realistic),
             address_choice,
             insufficient_error,
             reservations_reduce_available_count,
@@ -123,6 +173,11 @@ mod tests {
         let switches = Switches { consistency: Preset::Realistic, ..Switches::default() };
         let config = switches.set(Config::default());
         assert_eq!(config.consistency, Consistency::realistic());
-        assert_eq!(Switches::of(&config).set(Config::default()), config);
+        let ipam = IpamSwitches { transitions: Preset::Realistic, ..IpamSwitches::default() };
+        let plan = ipam.set(PlanConfig::default());
+        assert_eq!(plan.transitions, plan::Transitions::realistic());
+        let read = Switches::of(&config, &plan);
+        assert_eq!(read.set(Config::default()), config);
+        assert_eq!(read.ipam.set(PlanConfig::default()), plan);
     }
 }

@@ -9,6 +9,7 @@ use std::net::{Ipv4Addr, Ipv6Addr};
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
+use address_plan::id::Region;
 use ec2_model::id::{InstanceId, SecurityGroupId, SubnetId, VpcId};
 use ec2_model::metadata_options::HopLimit;
 use ec2_model::request::ReservationType;
@@ -26,10 +27,16 @@ use crate::switches::Switches;
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Topology {
-    /// The one region that the simulator serves, such as `us-east-1`.
+    /// The Region of all VPCs and instances of this file, such as `us-east-1`.
     pub region: Spanned<String>,
-    /// The account that owns everything; 12 digits.
+    /// The account that owns everything in this file; 12 digits.
     pub account: Spanned<String>,
+    /// Further Regions, which begin without VPCs.
+    #[serde(default)]
+    pub regions: Vec<Spanned<String>>,
+    /// The organisation that `account` manages. If absent, all accounts see the same resources.
+    #[serde(default)]
+    pub organization: Option<Organization>,
     /// Accounts of further access key ids. Every other key id belongs to `account`.
     #[serde(default)]
     pub access_keys: BTreeMap<String, Spanned<String>>,
@@ -59,6 +66,14 @@ pub struct Topology {
     /// Instances that run from the start.
     #[serde(default)]
     pub instances: Vec<Spanned<Instance>>,
+}
+
+/// An organisation of AWS Organizations. Each of its accounts has VPCs of its own.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Organization {
+    /// All accounts but the managing one, 12 digits each. They begin without VPCs.
+    pub members: Vec<Spanned<String>>,
 }
 
 /// A VPC with its security groups and subnets.
@@ -317,6 +332,7 @@ impl Topology {
 
     fn check(&self) -> Result<(), LineError> {
         self.check_accounts()?;
+        self.check_regions()?;
         if self.vpcs.is_empty() {
             return Err(LineError::new(self.region.referenced, "no VPC", "add one under `vpcs`"));
         }
@@ -337,11 +353,36 @@ impl Topology {
     }
 
     fn check_accounts(&self) -> Result<(), LineError> {
-        for account in self.access_keys.values().chain([&self.account]) {
+        let members = self.organization.iter().flat_map(|it| &it.members);
+        for account in self.access_keys.values().chain([&self.account]).chain(members.clone()) {
             let digits = account.value.bytes().all(|byte| byte.is_ascii_digit());
             if !digits || account.value.len() != 12 {
                 let what = format!("`{}` is no account id", account.value);
                 return Err(LineError::new(account.referenced, what, "write 12 digits, quoted"));
+            }
+        }
+        unique("account", members.clone().chain([&self.account]))?;
+        let belongs = |account: &Spanned<String>| {
+            let mut all = members.clone().chain([&self.account]);
+            self.organization.is_none() || all.any(|it| it.value == account.value)
+        };
+        match self.access_keys.values().find(|account| !belongs(account)) {
+            None => Ok(()),
+            Some(account) => {
+                let what = format!("`{}` is no account of the organisation", account.value);
+                let fix = "add it under `organization.members`";
+                Err(LineError::new(account.referenced, what, fix))
+            }
+        }
+    }
+
+    fn check_regions(&self) -> Result<(), LineError> {
+        let all = || self.regions.iter().chain([&self.region]);
+        unique("region", all())?;
+        for region in all() {
+            if region.value.parse::<Region>().is_err() {
+                let what = format!("`{}` is no region", region.value);
+                return Err(LineError::new(region.referenced, what, "write one such as us-east-1"));
             }
         }
         Ok(())

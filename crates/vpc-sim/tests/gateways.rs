@@ -21,6 +21,7 @@ use ec2_model::request::{
 use ec2_model::response::Response;
 use vpc_sim::server::{OutsideEndpoint, Server, Settings};
 use vpc_sim::simulator::Caller;
+use vpc_sim::world::Place;
 
 /// In the public subnet, with a public address.
 const A: &str = "10.0.1.10";
@@ -129,8 +130,10 @@ impl World {
     async fn call(&self, request: impl Into<Request>) -> Response {
         let request = request.into();
         let caller = Caller {
-            account: "111122223333".to_owned(),
-            region: "us-east-1".to_owned(),
+            place: Place {
+                account: "111122223333".parse().unwrap(),
+                region: "us-east-1".parse().unwrap(),
+            },
             key_id: None,
             address: None,
         };
@@ -344,9 +347,7 @@ async fn block_added_to_a_vpc_stays_within_it() {
         vpcs.into_iter().find(|vpc| vpc.cidrs[0].to_string() == "10.0.0.0/16").unwrap().id
     });
     let cidr_block = Some("100.64.0.0/16".parse().unwrap());
-    world
-        .call(AssociateVpcCidrBlock { vpc_id, cidr_block, amazon_provided_ipv6_cidr_block: false })
-        .await;
+    world.call(AssociateVpcCidrBlock { cidr_block, ..AssociateVpcCidrBlock::with(vpc_id) }).await;
     let rules = Command::new("ip")
         .args(["netns", "exec", &world.id, "nft", "list", "table", "inet", "vpc"])
         .output()

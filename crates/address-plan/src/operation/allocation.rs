@@ -59,7 +59,8 @@ impl AddressPlan {
     ///
     /// # Errors
     /// Those of AllocateIpamPoolCidr, `InvalidParameterValue` if the resource lacks tags that the
-    /// pool demands, and `InvalidParameterCombination` if the pool is for other resources.
+    /// pool demands, `InvalidParameterCombination` if the pool is for other resources, and
+    /// `UnsupportedOperation` if the IPAM does not see the caller's resources.
     pub fn allocate_for(
         &mut self,
         caller: &Caller,
@@ -71,6 +72,7 @@ impl AddressPlan {
         self.advance(caller.now);
         let record = self.store.pool(caller, pool)?;
         check_holder(&record.pool, &holder)?;
+        self.check_monitored(caller, &record.pool)?;
         if !record.pool.rules.allow_tags(tags) {
             // Quoted in https://github.com/awslabs/landing-zone-accelerator-on-aws/issues/917.
             return Err(ApiError::parameter_value(
@@ -80,6 +82,22 @@ impl AddressPlan {
         }
         let cidr = choose(caller, record, wanted)?;
         self.make_allocation(caller, pool, cidr, holder, None, Tags::new())
+    }
+
+    /// An IPAM gives ranges to resources that it will see.
+    fn check_monitored(&self, caller: &Caller, pool: &Pool) -> Result<(), ApiError> {
+        let place = (caller.account.clone(), caller.region.clone());
+        let ipam = &self.store.ipams[&pool.ipam];
+        if self.store.places_seen_by(ipam).contains(&place) {
+            return Ok(());
+        }
+        // Quoted in Terraform's AWS provider, internal/service/ec2/vpc_.go.
+        let text = format!(
+            "The operation AllocateIpamPoolCidr is not supported. Account {} is not monitored by \
+             IPAM {}.",
+            caller.account, ipam.id
+        );
+        Err(ApiError::new("UnsupportedOperation", text))
     }
 
     /// Gives back the range of a resource whose creation failed. It is free at once, since nothing

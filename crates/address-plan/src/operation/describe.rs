@@ -5,8 +5,9 @@ use ec2_api::filter::Filters;
 use ec2_api::page::{Listing, Page, Paging};
 
 use crate::plan::{AddressPlan, Caller};
+use crate::pool::PoolRecord;
 use crate::request::{
-    Action, DescribeIpamPools, DescribeIpamResourceDiscoveries,
+    Action, DescribeIpamPoolAllocations, DescribeIpamPools, DescribeIpamResourceDiscoveries,
     DescribeIpamResourceDiscoveryAssociations, DescribeIpamScopes, DescribeIpams,
     GetIpamDiscoveredAccounts, GetIpamDiscoveredResourceCidrs, GetIpamPoolAllocations,
     GetIpamPoolCidrs,
@@ -15,6 +16,7 @@ use crate::response::{
     Allocation, Association, DiscoveredAccount, DiscoveredResourceCidr, Discovery, Ipam, Pool,
     PoolCidr, ResourceCidr, Response, Scope,
 };
+use crate::store::no_such_allocation;
 use crate::usage::found_in;
 
 const IPAM_FILTERS: Filters<Ipam> = Filters {
@@ -155,6 +157,23 @@ impl<T> Listed<'_, T> {
     }
 }
 
+fn allocation_page(
+    action: Action,
+    ids: Option<&'static str>,
+    items: Vec<Allocation>,
+    listing: &Listing,
+) -> Result<Response, ApiError> {
+    let paging = Paging {
+        action: action.as_str(),
+        allowed: 1_000..=100_000,
+        ids,
+        key: |it: &Allocation| it.id.to_string(),
+        weight: |_| 1,
+    };
+    let items = ALLOCATION_FILTERS.apply(items, &listing.filters)?;
+    Ok(Response::Allocations(paging.cut(items, listing)?))
+}
+
 impl AddressPlan {
     pub(super) fn describe_ipams(
         &self,
@@ -235,19 +254,31 @@ impl AddressPlan {
         let items: Vec<Allocation> = match &request.ipam_pool_allocation_id {
             Some(id) => {
                 let found = record.allocation(id).filter(seen).cloned();
-                vec![found.ok_or_else(|| crate::store::no_such_allocation(id))?]
+                vec![found.ok_or_else(|| no_such_allocation(id))?]
             }
             None => record.allocations().filter(seen).cloned().collect(),
         };
-        let paging = Paging {
-            action: Action::GetIpamPoolAllocations.as_str(),
-            allowed: 1_000..=100_000,
-            ids: None,
-            key: |it: &Allocation| it.id.to_string(),
-            weight: |_| 1,
-        };
-        let items = ALLOCATION_FILTERS.apply(items, &request.listing.filters)?;
-        Ok(Response::Allocations(paging.cut(items, &request.listing)?))
+        allocation_page(Action::GetIpamPoolAllocations, None, items, &request.listing)
+    }
+
+    /// A caller sees its own allocations here, not all those of its pools.
+    pub(super) fn describe_allocations(
+        &self,
+        caller: &Caller,
+        request: &DescribeIpamPoolAllocations,
+    ) -> Result<Response, ApiError> {
+        let wanted = &request.ipam_pool_allocation_ids;
+        let pools = self.store.pools.values().filter(|it| self.store.sees_pool(caller, it));
+        let own = pools
+            .flat_map(PoolRecord::allocations)
+            .filter(|it| it.owner == caller.account && !self.store.is_hidden(it.id.as_str()));
+        let items: Vec<Allocation> =
+            own.filter(|it| wanted.is_empty() || wanted.contains(&it.id)).cloned().collect();
+        if let Some(id) = wanted.iter().find(|id| items.iter().all(|it| it.id != **id)) {
+            return Err(no_such_allocation(id));
+        }
+        let ids = (!wanted.is_empty()).then_some("ipamPoolAllocationIds");
+        allocation_page(Action::DescribeIpamPoolAllocations, ids, items, &request.listing)
     }
 
     pub(super) fn describe_discoveries(

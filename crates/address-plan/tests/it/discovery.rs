@@ -11,9 +11,7 @@ use address_plan::request::{
 use address_plan::response::{Association, Discovery, Response};
 use ec2_api::page::Listing;
 
-use crate::world::{AWAY, HOME, OTHER, OWNER, World, account, region, vpc};
-
-const MANAGEMENT: &str = "999999999999";
+use crate::world::{AWAY, HOME, MANAGEMENT, OTHER, OWNER, World, account, region, vpc};
 
 fn resources(world: &mut World) -> Vec<String> {
     let cidrs = world.resource_cidrs(&world.private());

@@ -6,7 +6,8 @@ use std::time::Duration;
 use address_plan::config::{Config, Discovery};
 use address_plan::id::PoolId;
 use address_plan::request::{
-    CreateIpamPool, CreateIpamScope, GetIpamAddressHistory, GetIpamResourceCidrs,
+    CreateIpamPool, CreateIpamScope, DisableIpamOrganizationAdminAccount,
+    EnableIpamOrganizationAdminAccount, GetIpamAddressHistory, GetIpamResourceCidrs,
     ModifyIpamResourceCidr, SourceResource,
 };
 use address_plan::resource::{Detail, Resource};
@@ -18,8 +19,8 @@ use ec2_api::page::Listing;
 use ec2_api::tag::Tags;
 
 use crate::world::{
-    AWAY, HOME, OTHER, OWNER, World, account, filter, net, region, resource_id, subnet, tag, tags,
-    vpc,
+    AWAY, HOME, MANAGEMENT, OTHER, OWNER, World, account, filter, net, region, resource_id, subnet,
+    tag, tags, vpc,
 };
 
 const MINUTE: Duration = Duration::from_secs(60);
@@ -86,11 +87,19 @@ fn allocation_where_the_ipam_cannot_look_stays() {
     let mut world = World::new();
     let pool = world.pool_with("10.0.0.0/16");
     world.plan.share(pool.as_str(), &account(OTHER));
+    let (management, delegated_admin_account_id) = (account(MANAGEMENT), account(OWNER));
+    let members = [account(OWNER), account(OTHER)].into();
+    world.plan.set_organization(address_plan::Organization { management, members });
+    let enable = EnableIpamOrganizationAdminAccount { delegated_admin_account_id };
+    world.call_as(MANAGEMENT, HOME, enable).unwrap();
     let wanted = Wanted { netmask_length: Some(24), ..Wanted::default() };
     let caller = address_plan::Caller { account: account(OTHER), ..world.caller.clone() };
     let holder = Holder::Vpc(resource_id("vpc-a"));
     world.plan.allocate_for(&caller, &pool, &wanted, holder, &Tags::new()).unwrap();
     world.wait(MINUTE);
+    let delegated_admin_account_id = account(OWNER);
+    let disable = DisableIpamOrganizationAdminAccount { delegated_admin_account_id };
+    world.call_as(MANAGEMENT, HOME, disable).unwrap();
     world.observe(OTHER, HOME, Vec::new());
     assert_eq!(world.holders(&pool), ["10.0.0.0/24 vpc vpc-a"]);
 }

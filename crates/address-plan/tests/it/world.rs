@@ -21,6 +21,7 @@ use ipnet::IpNet;
 
 pub(crate) const OWNER: &str = "111122223333";
 pub(crate) const OTHER: &str = "444455556666";
+pub(crate) const MANAGEMENT: &str = "999999999999";
 pub(crate) const HOME: &str = "eu-west-1";
 pub(crate) const AWAY: &str = "us-east-1";
 

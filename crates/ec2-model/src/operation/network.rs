@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::net::Ipv6Addr;
 
+use address_plan::AddressPlan;
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 
 use crate::address_space::AddressSpace;
@@ -11,11 +12,15 @@ use crate::id::{
     ResourceType, SecurityGroupId, SubnetCidrAssociationId, SubnetId, VpcCidrAssociationId, VpcId,
 };
 use crate::model::{Caller, Model};
+use crate::operation::pool_draw::{
+    Block, Owner, PoolDraw, added_block, check_families, subnet_blocks, vpc_blocks,
+};
 use crate::operation::tag::tags_for_one;
 use crate::request::{AssociateVpcCidrBlock, CreateSubnet, CreateVpc};
 use crate::resources::Subnet;
 use crate::response::{
-    CidrState, Response, SecurityGroup, SubnetIpv6Association, Tags, Vpc, VpcCidrAssociation,
+    CidrState, Response, SecurityGroup, SubnetIpv6Association, Tags, Vpc, VpcAttributes,
+    VpcCidrAssociation,
 };
 use crate::transition::Transition;
 
@@ -42,17 +47,18 @@ pub(super) struct SubnetDraft {
 impl Model {
     pub(super) fn create_vpc(
         &mut self,
+        plan: &mut AddressPlan,
         caller: Caller<'_>,
         request: &CreateVpc,
     ) -> Result<Response, ApiError> {
         let tags = tags_for_one(&request.tag_specifications, ResourceType::Vpc)?;
-        let mut blocks = vec![IpNet::V4(request.cidr_block)];
-        if request.amazon_provided_ipv6_cidr_block {
-            blocks.push(self.next_ipv6_block().into());
-        }
+        let amazon = request.amazon_provided_ipv6_cidr_block.then(|| self.next_ipv6_block());
         let id = VpcId::from_number(self.next_id());
-        let vpc = self.make_vpc(id, caller.account, &blocks, tags)?;
-        Ok(Response::Vpc(vpc))
+        let mut draw = PoolDraw::new(plan, self, caller, Owner::Vpc(&id), &tags);
+        let blocks = vpc_blocks(&mut draw, request, amazon);
+        let made =
+            blocks.and_then(|blocks| self.make_vpc(id.clone(), caller.account, &blocks, &tags));
+        draw.settle(made).map(Response::Vpc)
     }
 
     /// Creates a VPC and its default security group. The first block must be IPv4.
@@ -60,10 +66,10 @@ impl Model {
         &mut self,
         id: VpcId,
         owner: &str,
-        blocks: &[IpNet],
-        tags: Tags,
+        blocks: &[Block],
+        tags: &Tags,
     ) -> Result<Vpc, ApiError> {
-        let Some(IpNet::V4(primary)) = blocks.first().map(IpNet::trunc) else {
+        let Some(IpNet::V4(primary)) = blocks.first().map(|block| block.cidr) else {
             return Err(ApiError::missing_parameter("cidrBlock"));
         };
         if self.resources.vpcs.len() >= self.config.quotas.vpcs {
@@ -76,15 +82,13 @@ impl Model {
             cidr_block: primary,
             associations: Vec::new(),
             is_default: false,
-            tags,
+            attributes: VpcAttributes::default(),
+            tags: tags.clone(),
         };
         for block in blocks {
-            self.check_vpc_block(&vpc, block.trunc())?;
-            vpc.associations.push(VpcCidrAssociation {
-                id: VpcCidrAssociationId::from_number(self.next_id()),
-                cidr: block.trunc(),
-                state: CidrState::Associated,
-            });
+            self.check_vpc_block(&vpc, block.cidr)?;
+            let association = self.association_of(block, CidrState::Associated);
+            vpc.associations.push(association);
         }
         self.resources.vpcs.insert(id.clone(), vpc.clone());
         let group = SecurityGroupId::from_number(self.next_id());
@@ -161,29 +165,32 @@ impl Model {
         }
     }
 
+    fn association_of(&mut self, block: &Block, state: CidrState) -> VpcCidrAssociation {
+        VpcCidrAssociation {
+            id: VpcCidrAssociationId::from_number(self.next_id()),
+            cidr: block.cidr,
+            state,
+            pool: block.pool.clone(),
+        }
+    }
+
     pub(super) fn associate_vpc_cidr_block(
         &mut self,
+        plan: &mut AddressPlan,
         caller: Caller<'_>,
         request: &AssociateVpcCidrBlock,
     ) -> Result<Response, ApiError> {
-        let vpc_id = request.vpc_id.clone();
-        self.resources.vpc(&vpc_id)?;
-        let block = match (request.cidr_block, request.amazon_provided_ipv6_cidr_block) {
-            (Some(block), false) => IpNet::V4(block.trunc()),
-            (None, true) => self.next_ipv6_block().into(),
-            (None, false) => return Err(ApiError::missing_parameter("cidrBlock")),
-            (Some(_), true) => {
-                let text =
-                    "Only one of cidrBlock and amazonProvidedIpv6CidrBlock can be specified.";
-                return Err(ApiError::parameter_combination(text));
-            }
-        };
-        self.check_vpc_block(self.resources.vpc(&vpc_id)?, block)?;
-        let association = VpcCidrAssociation {
-            id: VpcCidrAssociationId::from_number(self.next_id()),
-            cidr: block,
-            state: CidrState::Associating,
-        };
+        let vpc = self.resources.vpc(&request.vpc_id)?;
+        let (vpc_id, tags) = (vpc.id.clone(), vpc.tags.clone());
+        let amazon = request.amazon_provided_ipv6_cidr_block.then(|| self.next_ipv6_block());
+        let mut draw = PoolDraw::new(plan, self, caller, Owner::Vpc(&vpc_id), &tags);
+        let block = added_block(&mut draw, request, amazon);
+        let checked = block.and_then(|block| {
+            self.check_vpc_block(self.resources.vpc(&vpc_id)?, block.cidr)?;
+            Ok(block)
+        });
+        let block = draw.settle(checked)?;
+        let association = self.association_of(&block, CidrState::Associating);
         if let Some(vpc) = self.resources.vpcs.get_mut(&vpc_id) {
             vpc.associations.push(association.clone());
         }
@@ -195,21 +202,30 @@ impl Model {
 
     pub(super) fn create_subnet(
         &mut self,
+        plan: &mut AddressPlan,
         caller: Caller<'_>,
         request: &CreateSubnet,
     ) -> Result<Response, ApiError> {
         self.resources.vpc(&request.vpc_id)?;
-        let draft = SubnetDraft {
-            id: SubnetId::from_number(self.next_id()),
-            vpc: request.vpc_id.clone(),
-            zone: self.zone_of(request)?,
-            cidr: ipv4_block(request)?,
-            ipv6_cidr: request.ipv6_cidr_block.map(|cidr| cidr.trunc()),
-            assign_ipv6_address_on_creation: false,
-            map_public_ip_on_launch: false,
-            tags: tags_for_one(&request.tag_specifications, ResourceType::Subnet)?,
-        };
-        let id = self.make_subnet(caller.account, draft)?;
+        let id = SubnetId::from_number(self.next_id());
+        let zone = self.zone_of(request)?;
+        check_families(request)?;
+        let tags = tags_for_one(&request.tag_specifications, ResourceType::Subnet)?;
+        let mut draw = PoolDraw::new(plan, self, caller, Owner::Subnet(&id), &tags);
+        let made = subnet_blocks(&mut draw, request).and_then(|(cidr, ipv6_cidr)| {
+            let draft = SubnetDraft {
+                id: id.clone(),
+                vpc: request.vpc_id.clone(),
+                zone,
+                cidr,
+                ipv6_cidr,
+                assign_ipv6_address_on_creation: false,
+                map_public_ip_on_launch: false,
+                tags: tags.clone(),
+            };
+            self.make_subnet(caller.account, draft)
+        });
+        let id = draw.settle(made)?;
         Ok(Response::Subnet(self.view().subnet(self.resources.subnet(&id)?)))
     }
 
@@ -305,18 +321,6 @@ impl Model {
 /// Whether `block` lies in an associated block of the VPC.
 fn is_in(vpc: &Vpc, block: IpNet) -> bool {
     vpc.associations.iter().any(|it| it.state == CidrState::Associated && it.cidr.contains(&block))
-}
-
-/// The IPv4 block that the client names. An IPv6-only subnet has none, every other subnet has one.
-fn ipv4_block(request: &CreateSubnet) -> Result<Option<Ipv4Net>, ApiError> {
-    match (request.cidr_block, request.ipv6_native) {
-        (Some(block), false) => Ok(Some(block.trunc())),
-        (None, true) => Ok(None),
-        (None, false) => Err(ApiError::missing_parameter("cidrBlock")),
-        (Some(_), true) => Err(ApiError::parameter_combination(
-            "An IPv4 CIDR block cannot be specified for an IPv6-only subnet.",
-        )),
-    }
 }
 
 fn has_part_of(subnet: &Subnet, block: IpNet) -> bool {

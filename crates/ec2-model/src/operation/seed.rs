@@ -16,6 +16,7 @@ use crate::operation::address::no_block;
 use crate::operation::instance::{InterfaceDraft, Launch};
 use crate::operation::interface::EniDraft;
 use crate::operation::network::SubnetDraft;
+use crate::operation::pool_draw::Block;
 use crate::resources::FamilyFields;
 use crate::response::InstanceState;
 use crate::seed::{InstanceSeed, SecurityGroupSeed, SubnetSeed, VpcSeed};
@@ -31,8 +32,9 @@ impl Model {
         let id = free_id(seed.id, fresh, |id| self.resources.vpcs.contains_key(id))?;
         let owner = self.config.account.clone();
         let ipv4 = seed.cidrs.into_iter().map(IpNet::V4);
-        let blocks: Vec<IpNet> = ipv4.chain(seed.ipv6_cidrs.into_iter().map(IpNet::V6)).collect();
-        self.make_vpc(id.clone(), &owner, &blocks, seed.tags)?;
+        let blocks = ipv4.chain(seed.ipv6_cidrs.into_iter().map(IpNet::V6)).map(Block::named);
+        let blocks: Vec<Block> = blocks.collect();
+        self.make_vpc(id.clone(), &owner, &blocks, &seed.tags)?;
         Ok(id)
     }
 

@@ -2,12 +2,13 @@
 
 use std::collections::BTreeMap;
 
+use address_plan::AddressPlan;
 use ec2_api::tag::put_tags;
 
 use crate::error::ApiError;
 use crate::filter::Filters;
 use crate::id::{ResourceId, ResourceType};
-use crate::model::Model;
+use crate::model::{Caller, Model};
 use crate::page::Paging;
 use crate::request::{Action, CreateTags, DeleteTags, DescribeTags, TagSpecification};
 use crate::response::{Response, TagDescription, Tags};
@@ -44,28 +45,39 @@ const FILTERS: Filters<TagDescription> = Filters {
     by_name: &[
         ("key", |tag| vec![tag.key.clone()]),
         ("resource-id", |tag| vec![tag.resource.to_string()]),
-        ("resource-type", |tag| vec![tag.resource.kind().as_str().to_owned()]),
+        ("resource-type", |tag| vec![tag.resource.resource_type().to_owned()]),
         ("value", |tag| vec![tag.value.clone()]),
     ],
     tags: None,
 };
 
 impl Model {
-    pub(super) fn create_tags(&mut self, request: &CreateTags) -> Result<Response, ApiError> {
+    pub(super) fn create_tags(
+        &mut self,
+        plan: &mut AddressPlan,
+        caller: Caller<'_>,
+        request: &CreateTags,
+    ) -> Result<Response, ApiError> {
         if request.tags.is_empty() {
             return Err(ApiError::missing_parameter("Tag"));
         }
-        self.change_tags(&request.resources, |tags| put_tags(tags, &request.tags))
+        let put = |tags: &mut Tags| put_tags(tags, &request.tags);
+        self.change_tags(plan, caller, &request.resources, put)
     }
 
-    pub(super) fn delete_tags(&mut self, request: &DeleteTags) -> Result<Response, ApiError> {
+    pub(super) fn delete_tags(
+        &mut self,
+        plan: &mut AddressPlan,
+        caller: Caller<'_>,
+        request: &DeleteTags,
+    ) -> Result<Response, ApiError> {
         let goes = |key: &str, value: &str| {
             request.tags.is_empty()
                 || request.tags.iter().any(|tag| {
                     tag.key == key && tag.value.as_deref().is_none_or(|wanted| wanted == value)
                 })
         };
-        self.change_tags(&request.resources, |tags| {
+        self.change_tags(plan, caller, &request.resources, |tags| {
             tags.retain(|key, value| !goes(key, value));
             Ok(())
         })
@@ -74,6 +86,8 @@ impl Model {
     /// Changes the tags of all resources, or of none.
     fn change_tags(
         &mut self,
+        plan: &mut AddressPlan,
+        caller: Caller<'_>,
         resources: &[ResourceId],
         change: impl Fn(&mut Tags) -> Result<(), ApiError>,
     ) -> Result<Response, ApiError> {
@@ -88,20 +102,47 @@ impl Model {
             if let ResourceId::NetworkInterface(eni) = id {
                 self.visible_eni(eni)?;
             }
-            change(&mut self.resources.tags_mut(id)?.clone())?;
+            change(&mut self.tags_mut(plan, caller, id)?.clone())?;
         }
         for id in resources {
-            change(self.resources.tags_mut(id)?)?;
+            change(self.tags_mut(plan, caller, id)?)?;
         }
         Ok(Response::Done)
     }
 
-    pub(super) fn describe_tags(&self, request: &DescribeTags) -> Result<Response, ApiError> {
+    fn tags_mut<'a>(
+        &'a mut self,
+        plan: &'a mut AddressPlan,
+        caller: Caller<'_>,
+        id: &ResourceId,
+    ) -> Result<&'a mut Tags, ApiError> {
+        match id {
+            ResourceId::Plan(id) => plan.tags_mut(&self.plan_caller(caller)?, id),
+            ResourceId::Instance(_)
+            | ResourceId::NetworkInterface(_)
+            | ResourceId::SecurityGroup(_)
+            | ResourceId::Subnet(_)
+            | ResourceId::SubnetCidrReservation(_)
+            | ResourceId::Vpc(_) => self.resources.tags_mut(id),
+        }
+    }
+
+    pub(super) fn describe_tags(
+        &self,
+        plan: &AddressPlan,
+        caller: Caller<'_>,
+        request: &DescribeTags,
+    ) -> Result<Response, ApiError> {
         // The filter `tag:<key>` compares the value of one key.
         let (by_key, filters): (Vec<_>, Vec<_>) =
             request.listing.filters.iter().partition(|filter| filter.name.starts_with("tag:"));
         let filters: Vec<_> = filters.into_iter().cloned().collect();
-        let mut tags = FILTERS.apply(self.all_tags(), &filters)?;
+        // A caller that the plan cannot know has nothing there.
+        let plan_caller = self.plan_caller(caller).ok();
+        let of_plan = plan_caller.iter().flat_map(|caller| plan.tagged(caller));
+        let of_plan = of_plan.map(|(id, tags)| (ResourceId::Plan(id), tags));
+        let all = self.tagged().chain(of_plan).flat_map(descriptions).collect();
+        let mut tags = FILTERS.apply(all, &filters)?;
         tags.retain(|tag| {
             by_key.iter().all(|it| it.name[4..] == tag.key && it.matches(&tag.value))
         });
@@ -115,7 +156,7 @@ impl Model {
         Ok(Response::Tags(paging.cut(tags, &request.listing)?))
     }
 
-    fn all_tags(&self) -> Vec<TagDescription> {
+    fn tagged(&self) -> impl Iterator<Item = (ResourceId, &Tags)> {
         let resources = &self.resources;
         let instances =
             resources.instances.values().map(|it| (ResourceId::Instance(it.id.clone()), &it.tags));
@@ -134,13 +175,15 @@ impl Model {
         let vpcs = resources.vpcs.values().map(|it| (ResourceId::Vpc(it.id.clone()), &it.tags));
         let all = instances.chain(enis).chain(groups).chain(subnets).chain(reservations);
         all.chain(vpcs)
-            .flat_map(|(resource, tags)| {
-                tags.iter().map(move |(key, value)| TagDescription {
-                    resource: resource.clone(),
-                    key: key.clone(),
-                    value: value.clone(),
-                })
-            })
-            .collect()
     }
+}
+
+fn descriptions(
+    (resource, tags): (ResourceId, &Tags),
+) -> impl Iterator<Item = TagDescription> + use<'_> {
+    tags.iter().map(move |(key, value)| TagDescription {
+        resource: resource.clone(),
+        key: key.clone(),
+        value: value.clone(),
+    })
 }

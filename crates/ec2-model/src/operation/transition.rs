@@ -28,6 +28,7 @@ impl Model {
             Transition::Attached(id) => self.finish_attach(&id, at),
             Transition::Detached(id) => self.finish_detach(&id, at),
             Transition::Associated(vpc, id) => self.finish_association(&vpc, &id),
+            Transition::Disassociated(vpc, id) => self.finish_disassociation(&vpc, &id),
             Transition::Running(id) => {
                 self.set_state(&id, InstanceState::Pending, InstanceState::Running)
             }
@@ -77,8 +78,15 @@ impl Model {
 
     fn finish_association(&mut self, vpc: &VpcId, id: &VpcCidrAssociationId) {
         let associations = self.resources.vpcs.get_mut(vpc).map(|vpc| vpc.associations.iter_mut());
-        if let Some(association) = associations.into_iter().flatten().find(|it| it.id == *id) {
+        let association = associations.into_iter().flatten().find(|it| it.id == *id);
+        if let Some(association) = association.filter(|it| it.state == CidrState::Associating) {
             association.state = CidrState::Associated;
+        }
+    }
+
+    fn finish_disassociation(&mut self, vpc: &VpcId, id: &VpcCidrAssociationId) {
+        if let Some(vpc) = self.resources.vpcs.get_mut(vpc) {
+            vpc.associations.retain(|it| it.id != *id);
         }
     }
 

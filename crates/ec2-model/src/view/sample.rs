@@ -9,7 +9,7 @@ use ipnet::IpNet;
 use super::View;
 use crate::public_address::Holder;
 use crate::resources::{Eni, Subnet};
-use crate::response::{AttachmentStatus, CidrState, Tags, Vpc};
+use crate::response::{AttachmentStatus, Tags, Vpc};
 
 impl View<'_> {
     /// All VPCs, subnets, ENIs and Elastic IP addresses of an account. Elastic IP addresses belong
@@ -78,13 +78,13 @@ impl View<'_> {
 }
 
 fn vpc(vpc: &Vpc) -> Resource {
-    let associated = vpc.associations.iter().filter(|it| it.state == CidrState::Associated);
     Resource {
         id: id(vpc.id.as_str()),
         vpc: Some(id(vpc.id.as_str())),
         zone_id: None,
         tags: vpc.tags.clone(),
-        detail: Detail::Vpc { cidrs: associated.map(|it| it.cidr).collect() },
+        // A block on its way in or out is the VPC's: nobody else may get it.
+        detail: Detail::Vpc { cidrs: vpc.associations.iter().map(|it| it.cidr).collect() },
     }
 }
 

@@ -133,9 +133,8 @@ fn imds_shows_all_kinds_of_addresses() {
     region.call(assign(&eni.id, n_prefixes(2))).unwrap();
     let vpc_id = region.vpc.clone();
     let block = AssociateVpcCidrBlock {
-        vpc_id,
         cidr_block: Some("100.64.0.0/16".parse().unwrap()),
-        amazon_provided_ipv6_cidr_block: false,
+        ..AssociateVpcCidrBlock::with(vpc_id)
     };
     region.call(block).unwrap();
     let listed = region.eni(&eni.id);

@@ -8,6 +8,7 @@ mod native;
 mod operation;
 mod options;
 mod over_time;
+mod pools;
 mod public;
 mod random_calls;
 mod region;

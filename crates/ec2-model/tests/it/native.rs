@@ -14,14 +14,9 @@ const MACS: &str = "/latest/meta-data/network/interfaces/macs/";
 
 fn create_subnet(region: &Region) -> CreateSubnet {
     CreateSubnet {
-        vpc_id: region.vpc.clone(),
-        cidr_block: None,
         ipv6_cidr_block: Some("2600:1f13:abc:de06::/64".parse().unwrap()),
         ipv6_native: true,
-        availability_zone: None,
-        availability_zone_id: None,
-        tag_specifications: Vec::new(),
-        dry_run: false,
+        ..CreateSubnet::in_vpc(region.vpc.clone())
     }
 }
 

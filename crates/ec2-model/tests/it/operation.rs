@@ -401,14 +401,8 @@ fn vpcs_and_subnets_are_created() {
     let mut region = Region::new();
     let vpc = region.vpc.clone();
     let subnet = |cidr: &str| CreateSubnet {
-        vpc_id: vpc.clone(),
         cidr_block: Some(cidr.parse().unwrap()),
-        ipv6_native: false,
-        ipv6_cidr_block: None,
-        availability_zone: None,
-        availability_zone_id: None,
-        tag_specifications: Vec::new(),
-        dry_run: false,
+        ..CreateSubnet::in_vpc(vpc.clone())
     };
     let check = |region: &mut Region, request: CreateSubnet, expect: &str| {
         assert_eq!(region.code(request.clone()), expect, "{request:?}");
@@ -440,10 +434,9 @@ fn vpcs_and_subnets_are_created() {
     assert_eq!(made.cidr_block, Some("10.0.16.0/20".parse().unwrap()));
 
     let create = |cidr: &str| CreateVpc {
-        cidr_block: cidr.parse().unwrap(),
+        cidr_block: Some(cidr.parse().unwrap()),
         amazon_provided_ipv6_cidr_block: true,
-        tag_specifications: Vec::new(),
-        dry_run: false,
+        ..CreateVpc::default()
     };
     assert_eq!(region.code(create("10.0.0.0/8")), "InvalidVpc.Range");
     let Ok(Response::Vpc(made)) = region.call(create("10.0.0.0/16")) else { panic!("a VPC") };
@@ -458,9 +451,8 @@ fn vpcs_and_subnets_are_created() {
 fn vpc_blocks_are_checked() {
     let mut region = Region::new();
     let associate = |cidr: &str, vpc: &VpcId| AssociateVpcCidrBlock {
-        vpc_id: vpc.clone(),
         cidr_block: Some(cidr.parse().unwrap()),
-        amazon_provided_ipv6_cidr_block: false,
+        ..AssociateVpcCidrBlock::with(vpc.clone())
     };
     let vpc = region.vpc.clone();
     let missing = VpcId::from_number(1);

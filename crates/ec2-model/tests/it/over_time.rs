@@ -106,20 +106,13 @@ fn instances_and_blocks_take_time() {
     assert_eq!(region.enis().len(), 1);
 
     let block = AssociateVpcCidrBlock {
-        vpc_id: region.vpc.clone(),
         cidr_block: Some("100.64.0.0/16".parse().unwrap()),
-        amazon_provided_ipv6_cidr_block: false,
+        ..AssociateVpcCidrBlock::with(region.vpc.clone())
     };
     region.call(block).unwrap();
     let subnet = CreateSubnet {
-        vpc_id: region.vpc.clone(),
         cidr_block: Some("100.64.0.0/20".parse().unwrap()),
-        ipv6_native: false,
-        ipv6_cidr_block: None,
-        availability_zone: None,
-        availability_zone_id: None,
-        tag_specifications: Vec::new(),
-        dry_run: false,
+        ..CreateSubnet::in_vpc(region.vpc.clone())
     };
     assert_eq!(region.text(subnet.clone()), "The CIDR '100.64.0.0/20' is invalid.");
     region.wait(1_000);

@@ -17,12 +17,8 @@ fn address_plan_sees_what_is_in_the_region() {
     region.call(assign(&eni, n_addresses(2))).unwrap();
     region.call(assign(&eni, n_prefixes(1))).unwrap();
     let unattached = region.create_eni();
-    let overlapping = CreateVpc {
-        cidr_block: "10.0.128.0/17".parse().unwrap(),
-        amazon_provided_ipv6_cidr_block: false,
-        tag_specifications: Vec::new(),
-        dry_run: false,
-    };
+    let overlapping =
+        CreateVpc { cidr_block: Some("10.0.128.0/17".parse().unwrap()), ..CreateVpc::default() };
     let Response::Vpc(rival) = region.call(overlapping).unwrap() else { unreachable!() };
     region.call(AllocateAddress::default()).unwrap();
 

@@ -3,9 +3,11 @@
 //! Names on the wire are those of the EC2 service model. Nothing is decided here: types refuse bad
 //! single values, the model refuses the rest.
 
+mod acls;
 mod addresses;
 mod instances;
 mod interfaces;
+mod ipam;
 mod public;
 mod routes;
 mod subnets;
@@ -16,11 +18,13 @@ use ec2_model::ApiError;
 use ec2_model::request::{
     Action, AllocateAddress, AssignIpv6Addresses, AssignPrivateIpAddresses, AssociateAddress,
     AssociateVpcCidrBlock, AttachNetworkInterface, CreateNetworkInterface, CreateSubnet,
-    CreateSubnetCidrReservation, CreateTags, CreateVpc, DeleteNetworkInterface,
-    DeleteSubnetCidrReservation, DeleteTags, DescribeAvailabilityZones, DescribeInstanceTypes,
-    DescribeInstances, DescribeNetworkInterfaces, DescribeRouteTables, DescribeSecurityGroups,
-    DescribeSubnets, DescribeTags, DescribeVpcs, DetachNetworkInterface, DisassociateAddress,
-    Filter, GetSubnetCidrReservations, Listing, ModifyNetworkInterfaceAttribute, Request,
+    CreateSubnetCidrReservation, CreateTags, CreateVpc, DeleteNetworkInterface, DeleteSubnet,
+    DeleteSubnetCidrReservation, DeleteTags, DeleteVpc, DescribeAvailabilityZones,
+    DescribeInstanceTypes, DescribeInstances, DescribeNetworkAcls, DescribeNetworkInterfaces,
+    DescribeRouteTables, DescribeSecurityGroups, DescribeSubnets, DescribeTags,
+    DescribeVpcAttribute, DescribeVpcs, DetachNetworkInterface, DisassociateAddress,
+    DisassociateVpcCidrBlock, Filter, FromPool, GetSubnetCidrReservations, Listing,
+    ModifyNetworkInterfaceAttribute, ModifySubnetAttribute, ModifyVpcAttribute, Request,
     RunInstances, Tag, TagSpecification, TerminateInstances, UnassignIpv6Addresses,
     UnassignPrivateIpAddresses,
 };
@@ -30,7 +34,7 @@ use super::params::Params;
 use super::xml::Xml;
 
 /// A request that can be read from its parameters.
-trait Read: Into<Request> {
+trait Read: Sized {
     /// Takes its parameters from `params`. Parameters left there are refused later.
     fn read(params: &mut Params) -> Result<Self, ApiError>;
 }
@@ -72,10 +76,18 @@ pub(super) fn read(action: Action, params: &mut Params) -> Result<Request, ApiEr
         Action::AllocateAddress => whole::<AllocateAddress>(params),
         Action::AssociateAddress => whole::<AssociateAddress>(params),
         Action::DisassociateAddress => whole::<DisassociateAddress>(params),
+        Action::DeleteVpc => whole::<DeleteVpc>(params),
+        Action::DeleteSubnet => whole::<DeleteSubnet>(params),
+        Action::DisassociateVpcCidrBlock => whole::<DisassociateVpcCidrBlock>(params),
+        Action::DescribeVpcAttribute => whole::<DescribeVpcAttribute>(params),
+        Action::ModifyVpcAttribute => whole::<ModifyVpcAttribute>(params),
+        Action::ModifySubnetAttribute => whole::<ModifySubnetAttribute>(params),
+        Action::DescribeNetworkAcls => whole::<DescribeNetworkAcls>(params),
+        Action::Plan(action) => ipam::read(action, params),
     }
 }
 
-fn whole<R: Read>(params: &mut Params) -> Result<Request, ApiError> {
+fn whole<R: Read + Into<Request>>(params: &mut Params) -> Result<Request, ApiError> {
     let request = R::read(params)?;
     params.finish()?;
     Ok(request.into())
@@ -122,6 +134,12 @@ pub(super) fn render(xml: &mut Xml, action: Action, response: &Response) {
         Response::Tags(found) => page(xml, "tagSet", found, tags::tag_description),
         Response::CidrReservation(one) => subnets::one_reservation(xml, action, one),
         Response::CidrReservations(found) => subnets::reservations(xml, found),
+        Response::VpcAttribute { vpc_id, attribute, value } => {
+            xml.text("vpcId", vpc_id);
+            xml.node(attribute.as_str(), |xml| xml.text("value", value));
+        }
+        Response::NetworkAcls(found) => page(xml, "networkAclSet", found, acls::network_acl),
+        Response::Plan(response) => ipam::render(xml, action, response),
         Response::Vpc(vpc) => xml.node("vpc", |xml| vpcs::vpc(xml, vpc)),
         Response::Subnet(subnet) => xml.node("subnet", |xml| subnets::subnet(xml, subnet)),
         Response::CidrAssociated { vpc_id, association } => {
@@ -188,4 +206,34 @@ fn tag_specifications(params: &mut Params) -> Result<Vec<TagSpecification>, ApiE
             tags: tags(specification)?,
         })
     })
+}
+
+/// `Ipv4IpamPoolId` and `Ipv4NetmaskLength`, or their IPv6 siblings.
+fn from_pool(params: &mut Params, family: &str) -> Result<FromPool, ApiError> {
+    Ok(FromPool {
+        pool: params.parsed(&format!("{family}IpamPoolId"))?,
+        netmask_length: params.number(&format!("{family}NetmaskLength"))?,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_operation_has_a_row_in_the_guide() {
+        let guide = include_str!("../../../../docs/vpc-sim.md");
+        let rows: Vec<&str> = guide.lines().filter(|line| line.starts_with("| `")).collect();
+        for action in Action::all() {
+            let name = format!("`{action}`");
+            let first_cells = rows.iter().filter_map(|row| row.split('|').nth(1));
+            let n_rows = first_cells.filter(|cell| cell.contains(&name)).count();
+            assert_eq!(n_rows, 1, "docs/vpc-sim.md: rows of {action}");
+        }
+        for (kind, is_plan) in [("38 actions", false), ("34 of Amazon", true)] {
+            let of_kind = Action::all().filter(|it| matches!(it, Action::Plan(_)) == is_plan);
+            let n: usize = kind.split(' ').next().and_then(|n| n.parse().ok()).unwrap();
+            assert_eq!((of_kind.count(), guide.contains(kind)), (n, true), "docs/vpc-sim.md");
+        }
+    }
 }

@@ -2,14 +2,16 @@
 //!
 //! The signature is not verified: any secret key is accepted. The key id determines the account.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
+use address_plan::id::{Account, Region};
 use axum::http::HeaderMap;
 use axum::http::header::AUTHORIZATION;
 use ec2_model::ApiError;
 
 use super::params::Params;
 use crate::simulator::Caller;
+use crate::world::Place;
 
 /// The credential scope of a request: `AKID/20261121/us-east-1/ec2/aws4_request`.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -20,16 +22,17 @@ pub(super) struct Scope {
     pub(super) region: String,
 }
 
-/// The accounts of callers, and the region they may call.
+/// The accounts of callers, and the Regions they may call.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Access {
-    /// The one region that is served.
-    pub region: String,
-    /// The account of every key id that is not in `access_keys`.
-    pub account: String,
+    /// The place of requests without authorisation. Its account is that of every key id that is not
+    /// in `access_keys`.
+    pub home: Place,
+    /// The Regions that are served.
+    pub regions: BTreeSet<Region>,
     /// Other accounts, by access key id.
-    pub access_keys: BTreeMap<String, String>,
-    /// Whether requests without authorisation are accepted, as calls of `account`.
+    pub access_keys: BTreeMap<String, Account>,
+    /// Whether requests without authorisation are accepted, as calls from `home`.
     pub anonymous: bool,
 }
 
@@ -40,21 +43,22 @@ impl Access {
     /// `MissingAuthenticationToken` without a scope, unless anonymous requests are accepted.
     /// `AuthFailure` for another region.
     pub(super) fn caller(&self, scope: Option<Scope>) -> Result<Caller, ApiError> {
-        let region = self.region.clone();
         let Some(scope) = scope else {
-            let account = self.account.clone();
-            let caller = Caller { account, region, key_id: None, address: None };
+            let caller = Caller { place: self.home.clone(), key_id: None, address: None };
             return self.anonymous.then_some(caller).ok_or_else(unauthenticated);
         };
-        if scope.region != region {
+        let Some(region) = self.regions.iter().find(|it| it.as_str() == scope.region) else {
+            let served: Vec<&str> = self.regions.iter().map(Region::as_str).collect();
             let message = format!(
-                "Credential should be scoped to a valid region, not '{}'; this is '{region}'.",
-                scope.region
+                "Credential should be scoped to a valid region, not '{}'; this is '{}'.",
+                scope.region,
+                served.join("', '")
             );
             return Err(ApiError::new("AuthFailure", message));
-        }
-        let account = self.access_keys.get(&scope.key_id).unwrap_or(&self.account).clone();
-        Ok(Caller { account, region, key_id: Some(scope.key_id), address: None })
+        };
+        let account = self.access_keys.get(&scope.key_id).unwrap_or(&self.home.account).clone();
+        let place = Place { account, region: region.clone() };
+        Ok(Caller { place, key_id: Some(scope.key_id), address: None })
     }
 }
 
@@ -137,24 +141,28 @@ mod tests {
     }
 
     #[test]
-    fn key_id_determines_account() {
+    fn key_id_determines_account_and_scope_region() {
         let access = Access {
-            region: "us-east-1".to_owned(),
-            account: "111122223333".to_owned(),
-            access_keys: BTreeMap::from([("OTHER".to_owned(), "444455556666".to_owned())]),
+            home: Place {
+                account: "111122223333".parse().unwrap(),
+                region: "us-east-1".parse().unwrap(),
+            },
+            regions: ["us-east-1", "us-west-2"].iter().map(|it| it.parse().unwrap()).collect(),
+            access_keys: BTreeMap::from([("OTHER".to_owned(), "444455556666".parse().unwrap())]),
             anonymous: false,
         };
         let check = |access: &Access, scope: Option<(&str, &str)>, want: Result<&str, &str>| {
             let scope = scope
                 .map(|(key, region)| Scope { key_id: key.to_owned(), region: region.to_owned() });
-            let got = access.caller(scope).map(|caller| caller.account).map_err(|e| e.code);
-            assert_eq!(got, want.map(str::to_owned).map_err(str::to_owned));
+            let got = access.caller(scope).map(|caller| caller.place.to_string());
+            assert_eq!(got.map_err(|e| e.code), want.map(str::to_owned).map_err(str::to_owned));
         };
-        check(&access, Some(("ANY", "us-east-1")), Ok("111122223333"));
-        check(&access, Some(("OTHER", "us-east-1")), Ok("444455556666"));
+        check(&access, Some(("ANY", "us-east-1")), Ok("111122223333 in us-east-1"));
+        check(&access, Some(("OTHER", "us-east-1")), Ok("444455556666 in us-east-1"));
+        check(&access, Some(("OTHER", "us-west-2")), Ok("444455556666 in us-west-2"));
         check(&access, Some(("ANY", "eu-west-1")), Err("AuthFailure"));
         check(&access, None, Err("MissingAuthenticationToken"));
-        check(&Access { anonymous: true, ..access }, None, Ok("111122223333"));
+        check(&Access { anonymous: true, ..access }, None, Ok("111122223333 in us-east-1"));
     }
 
     #[test]

@@ -7,7 +7,7 @@ use quick_xml::events::Event;
 
 use super::*;
 use crate::clock::{Clock, Pace};
-use crate::seed::seed;
+use crate::seed::{home, seed};
 use crate::topology::Topology;
 
 const TOPOLOGY: &str = "
@@ -68,6 +68,34 @@ const FORMS: &[&str] = &[
     "DescribeRouteTables&RouteTableId.1=rtb-0aaaaaaaaaaaaaaa1&Filter.1.Name=association.main\
      &Filter.1.Value.1=true",
     "AllocateAddress&Domain=vpc",
+    "DeleteVpc&VpcId=vpc-0aaaaaaaaaaaaaaa1",
+    "DeleteSubnet&SubnetId=subnet-0aaaaaaaaaaaaaaa1",
+    "DisassociateVpcCidrBlock&AssociationId=vpc-cidr-assoc-0000000000000000a",
+    "DescribeVpcAttribute&VpcId=vpc-0aaaaaaaaaaaaaaa1&Attribute=enableDnsSupport",
+    "ModifyVpcAttribute&VpcId=vpc-0aaaaaaaaaaaaaaa1&EnableDnsHostnames.Value=true",
+    "ModifySubnetAttribute&SubnetId=subnet-0aaaaaaaaaaaaaaa1&MapPublicIpOnLaunch.Value=true",
+    "DescribeNetworkAcls&Filter.1.Name=default&Filter.1.Value.1=true",
+    "CreateIpam&OperatingRegion.1.RegionName=us-east-1&Tier=advanced&ClientToken=t\
+     &TagSpecification.1.ResourceType=ipam&TagSpecification.1.Tag.1.Key=k",
+    "ModifyIpam&IpamId=ipam-0000000000000000a&AddOperatingRegion.1.RegionName=eu-west-1",
+    "DescribeIpams&MaxResults=5&Filter.1.Name=tag:k&Filter.1.Value.1=*",
+    "CreateIpamPool&IpamScopeId=ipam-scope-0000000000000000a&AddressFamily=ipv4&Locale=us-east-1\
+     &AllocationMinNetmaskLength=16&AllocationResourceTag.1.Key=k&AllocationResourceTag.1.Value=v\
+     &SourceResource.ResourceId=vpc-0aaaaaaaaaaaaaaa1&SourceResource.ResourceType=vpc\
+     &SourceResource.ResourceRegion=us-east-1&SourceResource.ResourceOwner=111122223333",
+    "ProvisionIpamPoolCidr&IpamPoolId=ipam-pool-0000000000000000a&Cidr=10.0.0.0/8\
+     &CidrAuthorizationContext.Message=m&CidrAuthorizationContext.Signature=s",
+    "AllocateIpamPoolCidr&IpamPoolId=ipam-pool-0000000000000000a&NetmaskLength=24\
+     &AllowedCidr.1=10.0.0.0/16&DisallowedCidr.1=10.0.1.0/24&PreviewNextCidr=true",
+    "GetIpamResourceCidrs&IpamScopeId=ipam-scope-0000000000000000a&ResourceTag.Key=k\
+     &ResourceType=vpc&ResourceOwner=111122223333",
+    "ModifyIpamResourceCidr&ResourceId=vpc-0aaaaaaaaaaaaaaa1&ResourceCidr=10.0.0.0/16\
+     &ResourceRegion=us-east-1&CurrentIpamScopeId=ipam-scope-0000000000000000a&Monitored=false",
+    "GetIpamAddressHistory&Cidr=10.0.0.0/16&IpamScopeId=ipam-scope-0000000000000000a\
+     &StartTime=2026-11-21T00:00:00Z&EndTime=2026-11-22T00:00:00Z",
+    "GetIpamDiscoveredResourceCidrs&IpamResourceDiscoveryId=ipam-res-disco-0000000000000000a\
+     &ResourceRegion=us-east-1",
+    "CreateVpc&Ipv4IpamPoolId=ipam-pool-0000000000000000a&Ipv4NetmaskLength=20",
     "AssociateAddress&AllocationId=eipalloc-0000000000000000a&NetworkInterfaceId=%\
      &PrivateIpAddress=10.0.2.157&AllowReassociation=false",
     "DisassociateAddress&AssociationId=eipassoc-0000000000000000a",
@@ -76,17 +104,17 @@ const FORMS: &[&str] = &[
 fn api() -> (Arc<Api>, String) {
     let topology = Topology::parse(TOPOLOGY).unwrap();
     let clock = Clock::start(Pace::Manual);
-    let (mut model, instances) = seed(&topology, clock.now()).unwrap();
-    let fabric = model.fabric(clock.now());
+    let (mut world, instances) = seed(&topology, clock.now()).unwrap();
+    let fabric = world.home_mut().fabric(clock.now());
     assert_eq!(fabric.instances[0].id, instances[0]);
     let eni = fabric.instances[0].enis[0].id.to_string();
     let access = Access {
-        region: topology.region.value.clone(),
-        account: topology.account.value.clone(),
+        home: home(&topology),
+        regions: [home(&topology).region].into(),
         access_keys: Default::default(),
         anonymous: true,
     };
-    let simulator = Arc::new(Simulator::new(model, clock, None));
+    let simulator = Arc::new(Simulator::new(world, clock, None));
     (Arc::new(Api { simulator, access, n_requests: AtomicU64::new(0) }), eni)
 }
 

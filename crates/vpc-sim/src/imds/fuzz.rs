@@ -54,8 +54,8 @@ proptest! {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         let topology = Topology::parse(EXAMPLE).unwrap();
         let clock = Clock::start(topology.clock);
-        let (model, instances) = seed(&topology, clock.now()).unwrap();
-        let imds = Imds::new(Arc::new(Simulator::new(model, clock, None)));
+        let (world, instances) = seed(&topology, clock.now()).unwrap();
+        let imds = Imds::new(Arc::new(Simulator::new(world, clock, None)));
         let now = imds.simulator.clock().now();
         let token = imds.tokens(|tokens| tokens.issue(&instances[0], 60, now));
         let router = router(Arc::new(imds), Audience::Instance(instances[0].clone()));

@@ -20,7 +20,12 @@ clock: manual
 anonymous: true
 iam_role: r
 seed: 18446744073709551615
-switches: {throttling: documented, latency: {custom: {attach: {min_ms: 1, max_ms: 2}}}}
+regions: [eu-west-1]
+organization: {members: ['444455556666']}
+access_keys: {K: '444455556666'}
+switches: {throttling: documented, latency: {custom: {attach: {min_ms: 1, max_ms: 2}}},
+  ipam: {transitions: realistic, discovery: {custom: {period_ms: 1, lag: {min_ms: 1, max_ms: 2}}},
+  consistency: none, rest: {free: {min_ms: 1, max_ms: 1}}, quotas: {ipams: 2}}}
 vpcs:
   - {id: vpc-0aaaaaaaaaaaaaaa1, cidrs: [10.0.0.0/16], subnets: [{name: a, az: us-east-1a,
      cidr: 10.0.0.0/20, used: [10.0.1.0-10.0.3.255], reservations: [{cidr: 10.0.4.0/24,
@@ -37,7 +42,7 @@ fn read(text: &str) -> Result<(), LineError> {
     let started = Instant::now();
     let topology = Topology::parse(text);
     let seeded = topology
-        .and_then(|topology| seed(&topology, Clock::start(topology.clock).now()).map(|_model| ()));
+        .and_then(|topology| seed(&topology, Clock::start(topology.clock).now()).map(|_world| ()));
     assert!(started.elapsed() < DEADLINE, "{:?}: {text}", started.elapsed());
     seeded
 }

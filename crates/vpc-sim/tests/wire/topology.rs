@@ -27,6 +27,14 @@ async fn topology_error_names_line_and_fix() {
     check("region: us-east-1", "region: [us-east-1", "").await;
     check("account:", "acount:", "3: unknown field `acount`, expected one of").await;
     check("'111122223333'", "'1111'", "3: `1111` is no account id; write 12 digits").await;
+    check("region: us-east-1", "region: moon", "2: `moon` is no region; write one").await;
+    check("region: us-east-1", "regions: [us-east-1]\nregion: us-east-1", "3: a second region")
+        .await;
+    let members = |text: &str| format!("organization: {{members: [{text}]}}\naccount:");
+    check("account:", &members("'1'"), "3: `1` is no account id; write 12 digits").await;
+    check("account:", &members("'111122223333'"), "4: a second account `111122223333`").await;
+    let alien = format!("access_keys: {{K: '444455556666'}}\n{}", members(""));
+    check("account:", &alien, "3: `444455556666` is no account of the organisation").await;
     check("subnet: a", "subnet: b", "9: there is no subnet `b`; use one of: a").await;
     check("az: us-east-1a", "az: us-east-1z", "7: ").await;
     check("10.0.2.0/24", "10.1.2.0/24", "7: ").await;

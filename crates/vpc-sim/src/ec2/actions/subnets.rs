@@ -2,13 +2,13 @@
 
 use ec2_model::ApiError;
 use ec2_model::request::{
-    Action, CreateSubnet, CreateSubnetCidrReservation, DeleteSubnetCidrReservation,
-    DescribeSubnets, GetSubnetCidrReservations,
+    Action, CreateSubnet, CreateSubnetCidrReservation, DeleteSubnet, DeleteSubnetCidrReservation,
+    DescribeSubnets, GetSubnetCidrReservations, ModifySubnetAttribute,
 };
 use ec2_model::response::{Page, Subnet, SubnetCidrReservation};
 use ipnet::IpNet;
 
-use super::{Params, Read, Xml, dry_run, listing, tag_set, tag_specifications};
+use super::{Params, Read, Xml, dry_run, from_pool, listing, tag_set, tag_specifications};
 
 impl Read for DescribeSubnets {
     fn read(params: &mut Params) -> Result<Self, ApiError> {
@@ -25,12 +25,30 @@ impl Read for CreateSubnet {
         Ok(Self {
             vpc_id: params.required_as("VpcId")?,
             cidr_block: params.address("CidrBlock")?,
+            ipv4_pool: from_pool(params, "Ipv4")?,
             ipv6_cidr_block: params.address("Ipv6CidrBlock")?,
+            ipv6_pool: from_pool(params, "Ipv6")?,
             ipv6_native: params.flag("Ipv6Native")?.unwrap_or_default(),
             availability_zone: params.text("AvailabilityZone"),
             availability_zone_id: params.text("AvailabilityZoneId"),
             tag_specifications: tag_specifications(params)?,
             dry_run: dry_run(params)?,
+        })
+    }
+}
+
+impl Read for DeleteSubnet {
+    fn read(params: &mut Params) -> Result<Self, ApiError> {
+        Ok(Self { subnet_id: params.required_as("SubnetId")?, dry_run: dry_run(params)? })
+    }
+}
+
+impl Read for ModifySubnetAttribute {
+    fn read(params: &mut Params) -> Result<Self, ApiError> {
+        Ok(Self {
+            subnet_id: params.required_as("SubnetId")?,
+            assign_ipv6_address_on_creation: params.flag("AssignIpv6AddressOnCreation.Value")?,
+            map_public_ip_on_launch: params.flag("MapPublicIpOnLaunch.Value")?,
         })
     }
 }

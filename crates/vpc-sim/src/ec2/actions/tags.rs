@@ -41,6 +41,6 @@ fn resources(params: &mut Params) -> Result<Vec<ResourceId>, ApiError> {
 pub(super) fn tag_description(xml: &mut Xml, tag: &TagDescription) {
     xml.text("key", &tag.key);
     xml.text("resourceId", &tag.resource);
-    xml.text("resourceType", tag.resource.kind().as_str());
+    xml.text("resourceType", tag.resource.resource_type());
     xml.text("value", &tag.value);
 }

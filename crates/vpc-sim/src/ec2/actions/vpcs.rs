@@ -2,13 +2,13 @@
 
 use ec2_model::ApiError;
 use ec2_model::request::{
-    AssociateVpcCidrBlock, CreateVpc, DescribeAvailabilityZones, DescribeSecurityGroups,
-    DescribeVpcs,
+    AssociateVpcCidrBlock, CreateVpc, DeleteVpc, DescribeAvailabilityZones, DescribeSecurityGroups,
+    DescribeVpcAttribute, DescribeVpcs, DisassociateVpcCidrBlock, ModifyVpcAttribute, VpcAttribute,
 };
 use ec2_model::response::{AvailabilityZone, SecurityGroup, Vpc, VpcCidrAssociation};
 use ipnet::IpNet;
 
-use super::{Params, Read, Xml, dry_run, filters, listing, tag_set, tag_specifications};
+use super::{Params, Read, Xml, dry_run, filters, from_pool, listing, tag_set, tag_specifications};
 
 impl Read for DescribeVpcs {
     fn read(params: &mut Params) -> Result<Self, ApiError> {
@@ -22,9 +22,13 @@ impl Read for DescribeVpcs {
 
 impl Read for CreateVpc {
     fn read(params: &mut Params) -> Result<Self, ApiError> {
+        check_tenancy(params.text("InstanceTenancy"))?;
         Ok(Self {
-            cidr_block: params.required_address("CidrBlock")?,
+            cidr_block: params.address("CidrBlock")?,
+            ipv4_pool: from_pool(params, "Ipv4")?,
             amazon_provided_ipv6_cidr_block: amazon_provided_ipv6(params)?,
+            ipv6_cidr_block: params.address("Ipv6CidrBlock")?,
+            ipv6_pool: from_pool(params, "Ipv6")?,
             tag_specifications: tag_specifications(params)?,
             dry_run: dry_run(params)?,
         })
@@ -36,8 +40,57 @@ impl Read for AssociateVpcCidrBlock {
         Ok(Self {
             vpc_id: params.required_as("VpcId")?,
             cidr_block: params.address("CidrBlock")?,
+            ipv4_pool: from_pool(params, "Ipv4")?,
             amazon_provided_ipv6_cidr_block: amazon_provided_ipv6(params)?,
+            ipv6_cidr_block: params.address("Ipv6CidrBlock")?,
+            ipv6_pool: from_pool(params, "Ipv6")?,
         })
+    }
+}
+
+/// The model has no dedicated hosts.
+fn check_tenancy(tenancy: Option<String>) -> Result<(), ApiError> {
+    match tenancy.as_deref() {
+        None | Some("default") => Ok(()),
+        Some(other) => {
+            Err(ApiError::invalid_value(other, "instanceTenancy", "It must be default."))
+        }
+    }
+}
+
+impl Read for DisassociateVpcCidrBlock {
+    fn read(params: &mut Params) -> Result<Self, ApiError> {
+        Ok(Self { association_id: params.required_as("AssociationId")? })
+    }
+}
+
+impl Read for DeleteVpc {
+    fn read(params: &mut Params) -> Result<Self, ApiError> {
+        Ok(Self { vpc_id: params.required_as("VpcId")?, dry_run: dry_run(params)? })
+    }
+}
+
+impl Read for DescribeVpcAttribute {
+    fn read(params: &mut Params) -> Result<Self, ApiError> {
+        Ok(Self {
+            vpc_id: params.required_as("VpcId")?,
+            attribute: params.required_as("Attribute")?,
+            dry_run: dry_run(params)?,
+        })
+    }
+}
+
+impl Read for ModifyVpcAttribute {
+    fn read(params: &mut Params) -> Result<Self, ApiError> {
+        let mut changes = Vec::new();
+        for (name, attribute) in [
+            ("EnableDnsSupport.Value", VpcAttribute::DnsSupport),
+            ("EnableDnsHostnames.Value", VpcAttribute::DnsHostnames),
+            ("EnableNetworkAddressUsageMetrics.Value", VpcAttribute::NetworkAddressUsageMetrics),
+        ] {
+            changes.extend(params.flag(name)?.map(|value| (attribute, value)));
+        }
+        Ok(Self { vpc_id: params.required_as("VpcId")?, changes })
     }
 }
 
@@ -83,7 +136,7 @@ pub(super) fn vpc(xml: &mut Xml, vpc: &Vpc) {
     tag_set(xml, &vpc.tags);
 }
 
-/// The answer of AssociateVpcCidrBlock.
+/// The answer of AssociateVpcCidrBlock and of DisassociateVpcCidrBlock.
 pub(super) fn new_association(xml: &mut Xml, association: &VpcCidrAssociation) {
     match association.cidr {
         IpNet::V4(_) => {
@@ -105,7 +158,7 @@ fn ipv6_association(xml: &mut Xml, association: &VpcCidrAssociation) {
     xml.text("associationId", &association.id);
     xml.text("ipv6CidrBlock", association.cidr);
     xml.node("ipv6CidrBlockState", |xml| xml.text("state", association.state.as_str()));
-    xml.text("ipv6Pool", "Amazon");
+    xml.text("ipv6Pool", if association.pool.is_some() { "IPAM Managed" } else { "Amazon" });
 }
 
 pub(super) fn security_group(xml: &mut Xml, group: &SecurityGroup) {
