@@ -1,0 +1,252 @@
+//! `tidepool ipam` against a simulated EC2 with an address space that has faults.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, ensure};
+use serde_json::{Value, json};
+use tests::process::program;
+use tests::sim::Sim;
+use tokio::process::Command;
+
+/// The account's credentials; the simulator verifies none.
+const KEYS: [(&str, &str); 2] = [("AWS_ACCESS_KEY_ID", "any"), ("AWS_SECRET_ACCESS_KEY", "any")];
+
+fn root() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+}
+
+/// A simulator in a folder of its own, and the tool.
+struct Desk {
+    sim: Sim,
+    dir: PathBuf,
+}
+
+impl Desk {
+    async fn start(name: &str) -> Result<Self> {
+        let dir = Path::new(env!("CARGO_TARGET_TMPDIR")).join(name);
+        // A ready file of an earlier run names a simulator that is gone.
+        if dir.exists() {
+            std::fs::remove_dir_all(&dir)?;
+        }
+        std::fs::create_dir_all(&dir)?;
+        let topology = root().join("tests/address-space.yaml");
+        let sim = Sim::start_without_fabric(&topology, &dir).await?;
+        Ok(Self { sim, dir })
+    }
+
+    /// The subnet with this tag `Name`.
+    async fn subnet(&self, name: &str) -> Result<String> {
+        let filter = [("Filter.1.Name", "tag:Name"), ("Filter.1.Value.1", name)];
+        let answer = self.sim.ec2("DescribeSubnets", &filter).await?;
+        element(&answer, "subnetId")
+    }
+
+    /// Makes an interface in a subnet.
+    async fn interface(&self, subnet: &str, blocks: &[(&str, &str)]) -> Result<()> {
+        let subnet = self.subnet(subnet).await?;
+        let parameters = [&[("SubnetId", subnet.as_str())], blocks].concat();
+        self.sim.ec2("CreateNetworkInterface", &parameters).await?;
+        Ok(())
+    }
+
+    /// The address space of the topology with its interfaces.
+    async fn filled(name: &str) -> Result<Self> {
+        let desk = Self::start(name).await?;
+        desk.interface("shop-full", &[("Ipv4PrefixCount", "14")]).await?;
+        desk.interface("shop-full", &[("SecondaryPrivateIpAddressCount", "20")]).await?;
+        for block in 1..8 {
+            let address = format!("10.0.32.{}", block * 16 + 3);
+            desk.interface("shop-scattered", &[("PrivateIpAddress", &address)]).await?;
+        }
+        for _ in 0..6 {
+            desk.interface("billing-a", &[("Ipv4PrefixCount", "15")]).await?;
+        }
+        desk.interface("billing-b", &[("SecondaryPrivateIpAddressCount", "49")]).await?;
+        Ok(desk)
+    }
+
+    fn file(&self, name: &str) -> String {
+        self.dir.join(name).display().to_string()
+    }
+
+    /// The exit code, standard output and standard error of `tidepool ipam`, with EC2 at the simulator.
+    async fn ipam(&self, arguments: &[&str]) -> Result<(i32, String, String)> {
+        let url = self.sim.url();
+        let place = [("AWS_ENDPOINT_URL_EC2", url.as_str()), ("AWS_REGION", "us-east-1")];
+        tidepool(arguments, &[&KEYS[..], &place].concat()).await
+    }
+
+    async fn audit(&self, arguments: &[&str]) -> Result<(i32, Value)> {
+        let (code, stdout, stderr) =
+            self.ipam(&[&["audit", "--output", "json"], arguments].concat()).await?;
+        let json = serde_json::from_str(&stdout);
+        Ok((code, json.with_context(|| format!("{code}: {stdout}{stderr}"))?))
+    }
+}
+
+async fn tidepool(arguments: &[&str], variables: &[(&str, &str)]) -> Result<(i32, String, String)> {
+    let mut command = Command::new(program("tidepool")?);
+    command.arg("ipam").args(arguments).env_clear().envs(variables.iter().copied());
+    let out = command.output().await?;
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    Ok((out.status.code().context("a signal")?, text(&out.stdout), text(&out.stderr)))
+}
+
+/// The text of the first element of this name.
+fn element(xml: &str, name: &str) -> Result<String> {
+    let after = xml.split_once(&format!("<{name}>")).map(|(_, rest)| rest);
+    let text = after.and_then(|rest| rest.split_once('<')).map(|(text, _)| text.to_owned());
+    text.with_context(|| format!("no {name} in {xml}"))
+}
+
+/// The code and severity of each finding, and the name of its subnet if it is about one.
+fn findings(audit: &Value) -> Vec<String> {
+    let names = audit["subnets"].as_array().into_iter().flatten();
+    let names: Vec<_> = names.map(|subnet| (&subnet["id"], &subnet["name"])).collect();
+    let finding = |one: &Value| {
+        let name =
+            names.iter().find(|(id, _)| **id == one["subject"]).map(|(_, name)| name.as_str());
+        let name = name.flatten().unwrap_or_default();
+        format!("{} {} {name}", one["severity"], one["code"]).replace('"', "").trim_end().to_owned()
+    };
+    audit["findings"].as_array().into_iter().flatten().map(finding).collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn audit_finds_the_faults_and_changes_nothing() -> Result<()> {
+    let desk = Desk::filled("ipam-audit").await?;
+    let before = desk.sim.calls().await?;
+    let (saved, map) = (desk.file("inventory.json"), desk.file("map.svg"));
+    let (code, audit) = desk.audit(&["--save", &saved, "--map", &map]).await?;
+    let after = desk.sim.calls().await?;
+    let made = after.iter().filter(|(action, n)| before.get(*action) != Some(n));
+    for (action, _) in made {
+        ensure!(action.starts_with("Describe") || action.starts_with("Get"), "{action} is called");
+    }
+
+    assert_eq!(code, 6);
+    assert_eq!(
+        findings(&audit),
+        [
+            "failure subnet_full shop-full",
+            "warning overlap",
+            "warning subnet_full billing-b",
+            "warning subnet_fragmented shop-scattered",
+        ]
+    );
+    let overlap = &audit["overlaps"][0];
+    assert_eq!(
+        (&overlap["shared"], &overlap["relation"]),
+        (&json!("10.0.0.0/17"), &json!("account"))
+    );
+    let rooms = audit["subnets"].as_array().context("subnets")?.iter().map(|subnet| {
+        let room = &subnet["room"];
+        json!([
+            subnet["name"],
+            room["used"],
+            room["unseen"],
+            room["free_prefixes"],
+            room["largest_free"]
+        ])
+    });
+    let mut rooms: Vec<_> = rooms.map(|room| room.to_string()).collect();
+    rooms.sort();
+    assert_eq!(
+        rooms,
+        [
+            r#"["billing-a",1446,0,932,"10.0.80.0/20"]"#,
+            r#"["billing-b",51,0,0,"10.9.0.56/30"]"#,
+            r#"["shop-full",247,0,0,"10.0.0.252/31"]"#,
+            r#"["shop-reserved",1,0,16,"10.0.136.0/21"]"#,
+            r#"["shop-scattered",7,0,0,"10.0.32.8/29"]"#,
+        ]
+    );
+    let nodes = audit["holders"].as_array().context("holders")?.iter();
+    let nodes: Vec<_> =
+        nodes.filter(|one| one["holder"] == json!({"node": {"cluster": "blue"}})).collect();
+    assert_eq!((nodes.len(), &nodes[0]["n_enis"]), (1, &json!(2)));
+
+    // The same from the file, without EC2.
+    let again = ["audit", "--output", "json", "--from", &saved];
+    let (code, stdout, _) = tidepool(&again, &[]).await?;
+    assert_eq!((code, serde_json::from_str::<Value>(&stdout)?), (6, audit));
+    is_the_picture_of_the_documents(Path::new(&map))?;
+    desk.sim.stop().await
+}
+
+/// The picture in the documents shows this address space. `UPDATE_EXPECT=1` draws it again.
+fn is_the_picture_of_the_documents(map: &Path) -> Result<()> {
+    let drawn = std::fs::read_to_string(map)?;
+    let file = root().join("../docs/charts/address-space.svg");
+    if std::env::var_os("UPDATE_EXPECT").is_some() {
+        std::fs::write(&file, &drawn)?;
+    }
+    ensure!(
+        std::fs::read_to_string(&file)? == drawn,
+        "UPDATE_EXPECT=1 draws {} again",
+        file.display()
+    );
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn thresholds_and_wanted_overlaps_decide_the_exit_code() -> Result<()> {
+    let desk = Desk::filled("ipam-thresholds").await?;
+    let (code, audit) = desk.audit(&["--fail-at", "99", "--warn-at", "99"]).await?;
+    assert_eq!(
+        (code, findings(&audit)),
+        (
+            0,
+            vec![
+                "warning overlap".to_owned(),
+                "warning subnet_fragmented shop-scattered".to_owned()
+            ]
+        )
+    );
+    let (_, audit) = desk.audit(&["--expect-overlaps", "10.0.0.0/16"]).await?;
+    ensure!(!findings(&audit).contains(&"warning overlap".to_owned()), "{audit}");
+    let (code, audit) = desk.audit(&["--fail-at", "85"]).await?;
+    assert_eq!((code, audit["findings"][1]["code"].as_str()), (6, Some("subnet_full")));
+    desk.sim.stop().await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_may_not_be_read_is_a_gap_or_an_error() -> Result<()> {
+    let desk = Desk::start("ipam-gaps").await?;
+    let denied = "UnauthorizedOperation";
+    for action in ["GetSubnetCidrReservations", "DescribeInstances"] {
+        desk.sim.fail(action, 1, denied).await?;
+    }
+    let (_, audit) = desk.audit(&[]).await?;
+    let gaps = audit["gaps"].as_array().context("gaps")?.iter();
+    let gaps: Vec<_> = gaps.filter_map(|gap| gap["operation"].as_str()).collect();
+    for operation in ["GetSubnetCidrReservations", "DescribeInstances", "DescribeIpamPools"] {
+        ensure!(gaps.contains(&operation), "{operation}: {gaps:?}");
+    }
+    let (_, stdout, _) = desk.ipam(&["audit"]).await?;
+    ensure!(stdout.contains("Amazon VPC IPAM is not used here, or may not be read"), "{stdout}");
+
+    desk.sim.fail("DescribeSubnets", 1, denied).await?;
+    let (code, stdout, stderr) = desk.ipam(&["audit"]).await?;
+    assert_eq!((code, &*stdout, stderr.lines().count()), (1, "", 1), "{stderr}");
+    let expect = "tidepool: ask EC2 DescribeSubnets in us-east-1: UnauthorizedOperation: ";
+    ensure!(stderr.starts_with(expect), "{stderr}");
+    desk.sim.stop().await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn source_that_cannot_be_read_is_one_line() -> Result<()> {
+    let check = async |arguments: &[&str], variables: &[(&str, &str)], code, expect: &str| {
+        let found = tidepool(&[&["audit"], arguments].concat(), variables).await?;
+        let (status, stdout, stderr) = found;
+        assert_eq!((status, &*stdout, stderr.lines().count()), (code, "", 1), "{stderr}");
+        ensure!(stderr.starts_with(expect), "{stderr}");
+        anyhow::Ok(())
+    };
+    check(&["--from", "/none"], &[], 1, "tidepool: read /none: No such file").await?;
+    check(&["--region", "r", "--endpoint", "sim"], &[], 64, "tidepool: --endpoint \"sim\": ")
+        .await?;
+    // Nothing listens on port 1.
+    let away = ["--region", "us-east-1", "--endpoint", "http://127.0.0.1:1"];
+    check(&away, &KEYS, 1, "tidepool: ask EC2 DescribeVpcs in us-east-1: NoAnswer: ").await
+}

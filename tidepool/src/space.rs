@@ -1,0 +1,28 @@
+//! `tidepool ipam`: an organisation's address space, from EC2 or from a file.
+
+mod audit;
+mod source;
+mod targets;
+
+use clap::Subcommand;
+use command_line::Failure;
+
+/// The arguments of `ipam`.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Find overlaps, full and fragmented subnets, quotas, broken rules of pools, and idle addresses of nodes.
+    Audit(audit::Arguments),
+}
+
+/// Runs the command.
+pub(crate) fn run(arguments: &Arguments) -> Result<(), Failure> {
+    match &arguments.command {
+        Command::Audit(arguments) => audit::run(arguments),
+    }
+}
