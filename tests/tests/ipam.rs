@@ -250,3 +250,40 @@ async fn source_that_cannot_be_read_is_one_line() -> Result<()> {
     let away = ["--region", "us-east-1", "--endpoint", "http://127.0.0.1:1"];
     check(&away, &KEYS, 1, "tidepool: ask EC2 DescribeVpcs in us-east-1: NoAnswer: ").await
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn bill_has_both_bounds_and_other_targets() -> Result<()> {
+    let desk = Desk::filled("ipam-cost").await?;
+    let json = ["cost", "--output", "json", "--pods-per-node", "5"];
+    let (code, stdout, stderr) = desk.ipam(&json).await?;
+    assert_eq!((code, &*stderr), (0, ""));
+    let bill: Value = serde_json::from_str(&stdout)?;
+    // 14 and 90 prefixes; 3 instances, and 1, 21, 7, 6 and 50 addresses of interfaces.
+    let total = json!({"addresses": 88, "prefixes": 104, "ipv6_prefixes": 0, "public": 0});
+    assert_eq!(bill["bill"]["total"], total);
+    assert_eq!(bill["total"]["active"], json!({"least": 192, "most": 1752}));
+    assert_eq!(bill["total"]["usd_by_hour"], json!({"least": "0.05184", "most": "0.47304"}));
+    assert_eq!(bill["clusters"][0]["usd_by_month"]["most"], "0.39420");
+    let targets = bill["targets"].as_array().context("targets")?.iter().map(|row| {
+        json!([row["targets"], row["active"]["least"], row["active"]["most"]]).to_string()
+    });
+    assert_eq!(
+        targets.collect::<Vec<_>>(),
+        [
+            r#"["now",2,2]"#,
+            r#"["WARM_ENI_TARGET=1 (default)",40,40]"#,
+            r#"["WARM_IP_TARGET=5",24,24]"#,
+            r#"["WARM_IP_TARGET=2",16,16]"#,
+            r#"["ENABLE_PREFIX_DELEGATION=true",6,66]"#,
+            r#"["ENABLE_PREFIX_DELEGATION=true WARM_IP_TARGET=5",4,34]"#,
+            r#"["ENABLE_PREFIX_DELEGATION=true ENABLE_IPv6=true",4,4]"#,
+        ]
+    );
+    let (_, stdout, _) = desk.ipam(&["cost", "--active-address", "1"]).await?;
+    for text in ["192 to 1752", "active address: 1.00 USD/h (from the command line)", "2026-09)"] {
+        ensure!(stdout.contains(text), "{text}: {stdout}");
+    }
+    let (code, _, stderr) = desk.ipam(&["cost", "--active-address", "free"]).await?;
+    ensure!(code == 64 && stderr.contains("expected dollars by the hour"), "{stderr}");
+    desk.sim.stop().await
+}

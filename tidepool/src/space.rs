@@ -1,6 +1,7 @@
 //! `tidepool ipam`: an organisation's address space, from EC2 or from a file.
 
 mod audit;
+mod cost;
 mod source;
 mod targets;
 
@@ -18,11 +19,14 @@ pub(crate) struct Arguments {
 enum Command {
     /// Find overlaps, full and fragmented subnets, quotas, broken rules of pools, and idle addresses of nodes.
     Audit(audit::Arguments),
+    /// Count active addresses, and say what they cost by VPC, cluster and node, and with other targets.
+    Cost(cost::Arguments),
 }
 
 /// Runs the command.
 pub(crate) fn run(arguments: &Arguments) -> Result<(), Failure> {
     match &arguments.command {
         Command::Audit(arguments) => audit::run(arguments),
+        Command::Cost(arguments) => cost::run(arguments),
     }
 }

@@ -3,6 +3,7 @@
 //! It must not know where an inventory comes from, or how an audit is printed.
 
 pub mod audit;
+pub mod cost;
 mod holder;
 pub mod inventory;
 pub mod map;

@@ -41,6 +41,8 @@ pub struct Node {
     pub single: u64,
     /// Prefixes for pods, of sixteen addresses each.
     pub prefixes: u64,
+    /// IPv6 prefixes.
+    pub ipv6_prefixes: u64,
     /// Pods with an address; `None` if nobody knows.
     pub pods: Option<u64>,
 }
@@ -113,7 +115,8 @@ fn counted(id: &InstanceId, interfaces: &[&Interface]) -> Option<Node> {
         n_enis: interfaces.len() as u64,
         own: addresses.clone().map(|n| n.min(1)).sum(),
         single: addresses.map(|n| n.saturating_sub(1)).sum(),
-        prefixes: prefixes.filter(|prefix| matches!(prefix, IpNet::V4(_))).count() as u64,
+        prefixes: prefixes.clone().filter(|prefix| matches!(prefix, IpNet::V4(_))).count() as u64,
+        ipv6_prefixes: prefixes.filter(|prefix| matches!(prefix, IpNet::V6(_))).count() as u64,
         pods: None,
     })
 }

@@ -1,6 +1,6 @@
 //! `tidepool ipam audit`: what is wrong in an address space, as an exit code too.
 
-mod table;
+pub(super) mod table;
 
 use std::fs;
 use std::io::Write as _;

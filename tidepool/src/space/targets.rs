@@ -27,24 +27,28 @@ pub(crate) struct Held {
     pub(crate) single: u64,
     /// Prefixes of sixteen addresses.
     pub(crate) prefixes: u64,
+    /// IPv6 prefixes, which take no IPv4 address.
+    pub(crate) ipv6_prefixes: u64,
 }
 
 impl Held {
-    /// All addresses.
+    /// All IPv4 addresses.
     pub(crate) fn addresses(self) -> u64 {
         self.own + self.single + 16 * self.prefixes
     }
 
     pub(crate) fn add(&mut self, other: Self) {
-        let Self { own, single, prefixes } = other;
+        let Self { own, single, prefixes, ipv6_prefixes } = other;
         self.own += own;
         self.single += single;
         self.prefixes += prefixes;
+        self.ipv6_prefixes += ipv6_prefixes;
     }
 
     /// What a node holds now.
     pub(crate) fn of(node: &Node) -> Self {
-        Self { own: node.own, single: node.single, prefixes: node.prefixes }
+        let Node { own, single, prefixes, ipv6_prefixes, .. } = *node;
+        Self { own, single, prefixes, ipv6_prefixes }
     }
 }
 
@@ -139,11 +143,11 @@ pub(crate) fn held(kind: &str, pods: u32, given: &[(&str, &str)]) -> Option<(Hel
     let forecast = forecast(limits, policy, pods);
     let n = forecast.enis.iter().map(|eni| eni.n_blocks() as u64).sum();
     let own = forecast.enis.len() as u64;
+    let held = Held { own, ..Held::default() };
     let held = match blocks {
-        BlockKind::V4Address => Held { own, single: n, prefixes: 0 },
-        BlockKind::V4Prefix => Held { own, single: 0, prefixes: n },
-        // An IPv6 prefix takes no IPv4 address.
-        BlockKind::V6Prefix => Held { own, single: 0, prefixes: 0 },
+        BlockKind::V4Address => Held { single: n, ..held },
+        BlockKind::V4Prefix => Held { prefixes: n, ..held },
+        BlockKind::V6Prefix => Held { ipv6_prefixes: n, ..held },
     };
     Some((held, forecast.unplaced.map_or(0, |unplaced| unplaced.n_pods.into())))
 }
