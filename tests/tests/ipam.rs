@@ -287,3 +287,102 @@ async fn bill_has_both_bounds_and_other_targets() -> Result<()> {
     ensure!(code == 64 && stderr.contains("expected dollars by the hour"), "{stderr}");
     desk.sim.stop().await
 }
+
+/// A plan of one VPC with two subnets.
+const PLAN: &str = "
+space: [10.0.0.0/8]
+reserved: [{cidr: 10.0.0.0/12}]
+pools:
+  - name: eu
+    region: us-east-1
+    vpcs:
+      - name: planned
+        zones: [a, b]
+        clusters:
+          - {name: blue, instance_type: m5.large, nodes: 4, pods_per_node: 20, settings: {ENABLE_PREFIX_DELEGATION: 'true'}}
+";
+
+/// The AWS CLI, beside the Python of `TIDEPOOL_PYTHON`, runs a script.
+async fn run_by_aws_cli(script: &str, sim: &Sim) -> Result<()> {
+    let python = std::env::var_os("TIDEPOOL_PYTHON");
+    let python =
+        python.context("set TIDEPOOL_PYTHON to a Python with tests/wire/requirements.txt")?;
+    let folder = Path::new(&python).parent().context("TIDEPOOL_PYTHON is no path")?;
+    let path = format!("{}:/usr/sbin:/usr/bin:/sbin:/bin", folder.display());
+    let mut command = Command::new("sh");
+    command.arg(script).env_clear().envs(KEYS).env("PATH", path);
+    let out = command.env("AWS_ENDPOINT_URL_EC2", sim.url()).output().await?;
+    ensure!(out.status.success(), "{script}: {}", String::from_utf8_lossy(&out.stderr));
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn plan_is_carried_out_by_its_commands_and_then_there() -> Result<()> {
+    let desk = Desk::start("ipam-plan").await?;
+    let (plan, script, terraform) =
+        (desk.file("plan.yaml"), desk.file("plan.sh"), desk.file("plan.tf.json"));
+    std::fs::write(&plan, PLAN)?;
+    let kinds = |stdout: &str| -> Result<Vec<String>> {
+        let report: Value = serde_json::from_str(stdout)?;
+        let all = report["differences"].as_array().into_iter().flatten();
+        Ok(all.map(|one| one["kind"].as_str().unwrap_or_default().to_owned()).collect())
+    };
+    let diff = ["plan", &plan, "--diff", "--output", "json"];
+    let more = ["--commands", &script, "--terraform", &terraform];
+    let (code, stdout, _) = desk.ipam(&[&diff[..], &more].concat()).await?;
+    assert_eq!(
+        (code, kinds(&stdout)?),
+        (6, ["missing", "unplanned", "unplanned"].map(str::to_owned).to_vec())
+    );
+    let written: Value = serde_json::from_str(&std::fs::read_to_string(&terraform)?)?;
+    assert_eq!(written["resource"]["aws_vpc"]["eu_planned"]["cidr_block"], "10.16.0.0/23");
+
+    run_by_aws_cli(&script, &desk.sim).await?;
+    let (code, stdout, _) = desk.ipam(&diff).await?;
+    let there = ["unplanned", "unplanned", "same", "same", "same"];
+    assert_eq!((code, kinds(&stdout)?), (0, there.map(str::to_owned).to_vec()));
+    // Four nodes in two zones, one more while they are replaced; three prefixes each.
+    let report: Value = serde_json::from_str(&stdout)?;
+    assert_eq!(report["nodes"][0]["prefixes"], 3);
+    let (_, audit) = desk.audit(&[]).await?;
+    let subnets = audit["subnets"].as_array().context("subnets")?.iter();
+    let planned = subnets.filter(|subnet| subnet["name"] == "blue-a");
+    let free: Vec<_> = planned.map(|subnet| &subnet["room"]["free_prefixes"]).collect();
+    assert_eq!(free, [&json!(9)], "the reservation has room for each prefix");
+    desk.sim.stop().await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn plan_that_is_wrong_is_not_exported() -> Result<()> {
+    let dir = Path::new(env!("CARGO_TARGET_TMPDIR")).join("ipam-wrong-plan");
+    std::fs::create_dir_all(&dir)?;
+    let (plan, script) = (dir.join("plan.yaml"), dir.join("plan.sh"));
+    let check = async |text: &str, code, expect: &str| {
+        std::fs::write(&plan, text)?;
+        let files = [&plan, &script].map(|file| file.display().to_string());
+        let found = tidepool(&["plan", &files[0], "--commands", &files[1]], &[]).await?;
+        ensure!(found.0 == code && format!("{}{}", found.1, found.2).contains(expect), "{found:?}");
+        ensure!(!script.exists(), "it is exported");
+        anyhow::Ok(())
+    };
+    check(
+        &PLAN.replace("pods_per_node: 20", "pods_per_node: 200"),
+        6,
+        "200 pods do not fit on m5.large",
+    )
+    .await?;
+    check(
+        &PLAN.replace("name: planned", "name: planned\n        cidr: 10.1.0.0/20"),
+        6,
+        "overlap eu/planned",
+    )
+    .await?;
+    check(&PLAN.replace("zones:", "zone:"), 1, "unknown field `zone`").await?;
+    check(&PLAN.replace("10.0.0.0/8", "10.0.0.0/99"), 1, "line 2").await?;
+    let example = root().join("../tidepool/examples/address-plan.yaml");
+    let (code, stdout, _) = tidepool(&["plan", &example.display().to_string()], &[]).await?;
+    ensure!(code == 0 && stdout.contains("10.16.7.48/28"), "{stdout}");
+    let source = tidepool(&["plan", &example.display().to_string(), "--region", "r"], &[]).await?;
+    ensure!(source.0 == 64 && source.2.contains("--diff"), "{source:?}");
+    Ok(())
+}

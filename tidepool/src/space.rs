@@ -2,6 +2,8 @@
 
 mod audit;
 mod cost;
+mod need;
+mod plan;
 mod source;
 mod targets;
 
@@ -21,6 +23,8 @@ enum Command {
     Audit(audit::Arguments),
     /// Count active addresses, and say what they cost by VPC, cluster and node, and with other targets.
     Cost(cost::Arguments),
+    /// Lay a plan of pools, VPCs and clusters out into ranges, check it, compare it with what is there, export it.
+    Plan(Box<plan::Arguments>),
 }
 
 /// Runs the command.
@@ -28,5 +32,6 @@ pub(crate) fn run(arguments: &Arguments) -> Result<(), Failure> {
     match &arguments.command {
         Command::Audit(arguments) => audit::run(arguments),
         Command::Cost(arguments) => cost::run(arguments),
+        Command::Plan(arguments) => plan::run(arguments),
     }
 }

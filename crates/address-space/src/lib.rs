@@ -4,6 +4,7 @@
 
 pub mod audit;
 pub mod cost;
+pub mod design;
 mod holder;
 pub mod inventory;
 pub mod map;

@@ -39,29 +39,42 @@ pub struct Marks {
 /// The picture. The same audit gives the same bytes.
 #[must_use]
 pub fn svg(audit: &Audit, marks: Marks) -> String {
-    let (bands, n_hidden) = bands(audit);
     let mut picture = Svg::new(WIDTH);
-    let mut y = legend(&mut picture, marks);
-    y = heading(&mut picture, y, "Ranges of VPCs and their subnets", n_hidden);
-    for band in &bands {
-        y = band.draw(&mut picture, audit, marks, y);
-    }
+    let mut y = upper(&mut picture, audit, marks) + GAP;
     let mut subnets: Vec<&SubnetUse> = audit.subnets.iter().collect();
     subnets.sort_by_key(|subnet| (std::cmp::Reverse(subnet.room.percent), subnet.cidr, &subnet.id));
     let shown = &subnets[..subnets.len().min(MOST_ROWS)];
     let title = "Where addresses are in use in each subnet, the fullest first";
-    y = heading(&mut picture, y + GAP, title, subnets.len() - shown.len());
+    y = heading(&mut picture, y, title, subnets.len() - shown.len());
     for subnet in shown {
         strip(&mut picture, subnet, marks, y);
         y += ROW;
     }
-    let about = format!(
+    picture.finish("Address space", &about(audit), y + GAP)
+}
+
+/// The upper part alone, for subnets that are planned: nobody knows where in them addresses will be.
+#[must_use]
+pub fn ranges(audit: &Audit, marks: Marks) -> String {
+    let mut picture = Svg::new(WIDTH);
+    let y = upper(&mut picture, audit, marks);
+    picture.finish("Planned address space", &about(audit), y + GAP)
+}
+
+fn upper(picture: &mut Svg, audit: &Audit, marks: Marks) -> u32 {
+    let (bands, n_hidden) = bands(audit);
+    let y = legend(picture, marks);
+    let y = heading(picture, y, "Ranges of VPCs and their subnets", n_hidden);
+    bands.iter().fold(y, |y, band| band.draw(picture, audit, marks, y))
+}
+
+fn about(audit: &Audit) -> String {
+    format!(
         "{} VPCs, {} subnets, {} overlaps. A hatched column with a thick border is an overlap. A subnet with stripes is full.",
         audit.vpcs.len(),
         audit.subnets.len(),
         audit.n_overlaps
-    );
-    picture.finish("Address space", &about, y + GAP)
+    )
 }
 
 fn legend(picture: &mut Svg, marks: Marks) -> u32 {

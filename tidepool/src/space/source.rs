@@ -52,11 +52,21 @@ pub(crate) struct PodCounts {
 }
 
 impl Source {
+    /// Whether anything says where the inventory comes from.
+    pub(crate) fn is_given(&self) -> bool {
+        let Self { from, save, profile, role, region, endpoint } = self;
+        let lists = [profile, role, region];
+        from.is_some()
+            || save.is_some()
+            || endpoint.is_some()
+            || lists.iter().any(|list| !list.is_empty())
+    }
+
     /// The inventory, which is saved if that is asked for.
     pub(crate) fn inventory(&self) -> Result<Inventory, Failure> {
         if let Some(file) = &self.from {
             let path = file.display();
-            let text = read(file).with_context(|| format!("read {path}"))?;
+            let text = read(file, LONGEST).with_context(|| format!("read {path}"))?;
             let inventory = Inventory::parse(&text).with_context(|| format!("read {path}"))?;
             return Ok(inventory);
         }
@@ -108,12 +118,12 @@ impl Source {
     }
 }
 
-/// The text of `file`, of at most [`LONGEST`] bytes.
-pub(crate) fn read(file: &Path) -> io::Result<String> {
+/// The text of `file`, of at most so many bytes.
+pub(crate) fn read(file: &Path, longest: u64) -> io::Result<String> {
     let mut text = String::new();
-    File::open(file)?.take(LONGEST + 1).read_to_string(&mut text)?;
-    match text.len() as u64 > LONGEST {
-        true => Err(io::Error::other(format!("it has more than {LONGEST} bytes"))),
+    File::open(file)?.take(longest + 1).read_to_string(&mut text)?;
+    match text.len() as u64 > longest {
+        true => Err(io::Error::other(format!("it has more than {longest} bytes"))),
         false => Ok(text),
     }
 }
@@ -137,7 +147,7 @@ impl PodCounts {
         let mut pods = Pods { otherwise: self.pods_per_node, ..Pods::default() };
         for file in &self.cluster_status {
             let path = file.display();
-            let text = read(file).with_context(|| format!("read {path}"))?;
+            let text = read(file, LONGEST).with_context(|| format!("read {path}"))?;
             let ClusterStatus { nodes } = serde_json::from_str(&text)
                 .with_context(|| format!("read {path} as JSON of `tidepool cluster`"))?;
             let answers = nodes.into_iter().filter(|node| node.fault.is_none());

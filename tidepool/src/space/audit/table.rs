@@ -183,7 +183,8 @@ fn gap(gap: &Gap) -> String {
     format!("not read: {operation} of {} in {}: {why}", place.account, place.region)
 }
 
-fn finding(finding: &Finding) -> String {
+/// One line.
+pub(in crate::space) fn finding(finding: &Finding) -> String {
     let Finding { severity, code, subject, what, cure } = finding;
     format!("{} {code} {subject}: {what}; {cure}", severity.as_str())
 }
