@@ -2,13 +2,15 @@
 
 use std::time::Duration;
 
+use aws_config::profile::ProfileFileCredentialsProvider;
+use aws_config::provider_config::ProviderConfig;
 use aws_config::retry::RetryConfig;
 use aws_config::sts::AssumeRoleProvider;
 use aws_config::timeout::TimeoutConfig;
 use aws_config::{BehaviorVersion, FrameworkMetadata, Region, SdkConfig};
 use aws_credential_types::provider::SharedCredentialsProvider;
 use aws_sdk_ec2::Client;
-use aws_sdk_ec2::config::Credentials;
+use aws_sdk_ec2::config::{Credentials, SharedHttpClient};
 use service_url::ServiceUrl;
 
 use crate::credentials::Bounded;
@@ -57,16 +59,23 @@ pub async fn connect(
     caller: &Caller,
     retry: RetryConfig,
 ) -> Result<(Client, Option<String>), ConnectError> {
-    let shared = load_config(caller).await?;
+    let http = client(&caller.proxies, &caller.roots)?;
+    let shared = load_config(caller, http.clone()).await;
     let mut config = aws_sdk_ec2::config::Builder::from(&shared).retry_config(retry);
     let provider = match &caller.identity {
         Identity::Role(arn) => {
             let role = AssumeRoleProvider::builder(arn).session_name("tidepool").configure(&shared);
             Some(SharedCredentialsProvider::new(role.build().await))
         }
-        Identity::Fixed(_) | Identity::Default | Identity::Profile(_) => {
-            shared.credentials_provider()
+        // Not the default chain with this profile: that prefers keys in the environment, and passes over a profile that
+        // does not exist. Then another account would be read.
+        Identity::Profile(name) => {
+            let config = ProviderConfig::default().with_http_client(http);
+            let config = config.with_region(shared.region().cloned());
+            let profile = ProfileFileCredentialsProvider::builder().profile_name(name);
+            Some(SharedCredentialsProvider::new(profile.configure(&config).build()))
         }
+        Identity::Fixed(_) | Identity::Default => shared.credentials_provider(),
     };
     if let Some(provider) = provider {
         config = config.credentials_provider(Bounded(provider));
@@ -78,8 +87,7 @@ pub async fn connect(
     Ok((Client::from_conf(config.build()), region))
 }
 
-async fn load_config(caller: &Caller) -> Result<SdkConfig, ConnectError> {
-    let http = client(&caller.proxies, &caller.roots)?;
+async fn load_config(caller: &Caller, http: SharedHttpClient) -> SdkConfig {
     let timeouts = TimeoutConfig::builder()
         .connect_timeout(CONNECT_TIMEOUT)
         .operation_attempt_timeout(caller.http_timeout)
@@ -98,5 +106,5 @@ async fn load_config(caller: &Caller) -> Result<SdkConfig, ConnectError> {
         Identity::Profile(name) => loader = loader.profile_name(name),
         Identity::Default | Identity::Role(_) => {}
     }
-    Ok(loader.load().await)
+    loader.load().await
 }

@@ -1,5 +1,7 @@
 //! `tidepool ipam` against a simulated EC2 with an address space that has faults.
 
+mod canned_aws;
+
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, ensure};
@@ -7,6 +9,8 @@ use serde_json::{Value, json};
 use tests::process::program;
 use tests::sim::Sim;
 use tokio::process::Command;
+
+use crate::canned_aws::CannedAws;
 
 /// The account's credentials; the simulator verifies none.
 const KEYS: [(&str, &str); 2] = [("AWS_ACCESS_KEY_ID", "any"), ("AWS_SECRET_ACCESS_KEY", "any")];
@@ -29,7 +33,7 @@ impl Desk {
             std::fs::remove_dir_all(&dir)?;
         }
         std::fs::create_dir_all(&dir)?;
-        let topology = root().join("tests/address-space.yaml");
+        let topology = root().join("tests/ipam/address-space.yaml");
         let sim = Sim::start_without_fabric(&topology, &dir).await?;
         Ok(Self { sim, dir })
     }
@@ -384,5 +388,76 @@ async fn plan_that_is_wrong_is_not_exported() -> Result<()> {
     ensure!(code == 0 && stdout.contains("10.16.7.48/28"), "{stdout}");
     let source = tidepool(&["plan", &example.display().to_string(), "--region", "r"], &[]).await?;
     ensure!(source.0 == 64 && source.2.contains("--diff"), "{source:?}");
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn role_reads_pools_peerings_and_addresses() -> Result<()> {
+    let aws = CannedAws::start().await?;
+    let place = [("AWS_ENDPOINT_URL_STS", aws.url.as_str()), ("AWS_REGION", "us-east-1")];
+    let variables = [&KEYS[..], &place].concat();
+    let role = "arn:aws:iam::111122223333:role/audit";
+    let from = ["--endpoint", &aws.url, "--role", role, "--output", "json"];
+    let (code, stdout, stderr) = tidepool(&[&["audit"], &from[..]].concat(), &variables).await?;
+    let audit: Value = serde_json::from_str(&stdout).with_context(|| stderr.clone())?;
+    assert_eq!(
+        (code, findings(&audit)),
+        (6, ["failure overlap_connected", "warning pool_rule"].map(str::to_owned).to_vec())
+    );
+    assert_eq!(audit["overlaps"][0]["relation"], json!({"shared-peer": {"via": "vpc-hub"}}));
+    let pool = &audit["pools"][0];
+    assert_eq!((&pool["scope"], &pool["provisioned"]), (&json!("ipam-scope-1"), &json!(131_072)));
+    assert_eq!(
+        pool["broken_rules"],
+        json!(["vpc-a: 10.0.0.0/16 is larger than the /20 that the pool allows"])
+    );
+    assert_eq!(audit["gaps"], json!([]));
+    assert_eq!(
+        (aws.keys_of("AssumeRole"), aws.keys_of("DescribeVpcs")),
+        (vec!["any".to_owned()], vec!["ASSUMED".to_owned()])
+    );
+
+    let (_, stdout, _) = tidepool(&[&["cost"], &from[..]].concat(), &variables).await?;
+    let bill: Value = serde_json::from_str(&stdout)?;
+    assert_eq!(
+        (&bill["bill"]["unused_public"], &bill["bill"]["total"]["public"]),
+        (&json!(1), &json!(2))
+    );
+    assert_eq!(
+        (&bill["has_pools"], &bill["total"]["usd_by_hour"]["most"]),
+        (&json!(true), &json!("0.01054"))
+    );
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn each_profile_is_read_in_each_region() -> Result<()> {
+    let aws = CannedAws::start().await?;
+    let dir = Path::new(env!("CARGO_TARGET_TMPDIR")).join("ipam-profiles");
+    std::fs::create_dir_all(&dir)?;
+    let file = dir.join("credentials").display().to_string();
+    let profile =
+        |name: &str| format!("[{name}]\naws_access_key_id = {name}\naws_secret_access_key = s\n");
+    std::fs::write(&file, profile("one") + &profile("two"))?;
+    // Keys in the environment are not those of a profile.
+    let place =
+        [("AWS_SHARED_CREDENTIALS_FILE", file.as_str()), ("AWS_ENDPOINT_URL_EC2", &aws.url)];
+    let variables = [&KEYS[..], &place].concat();
+    let profiles =
+        ["--profile", "one", "--profile", "two", "--region", "us-east-1", "--region", "eu-west-1"];
+    let (code, _, stderr) = tidepool(&[&["audit"], &profiles[..]].concat(), &variables).await?;
+    let mut keys = aws.keys_of("DescribeVpcs");
+    keys.sort();
+    assert_eq!(
+        (code, keys),
+        (6, ["one", "one", "two", "two"].map(str::to_owned).to_vec()),
+        "{stderr}"
+    );
+    let (code, _, stderr) =
+        tidepool(&["audit", "--profile", "three", "--region", "us-east-1"], &variables).await?;
+    ensure!(
+        code == 1 && stderr.contains("three") && stderr.lines().count() == 1,
+        "{code}: {stderr}"
+    );
     Ok(())
 }
