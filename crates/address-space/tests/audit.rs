@@ -78,6 +78,24 @@ fn peered_vpcs_share_a_quota_and_may_not_overlap() {
 }
 
 #[test]
+fn peer_in_another_region_has_a_quota_of_its_own() {
+    let mut far = vpc("vpc-b", "10.1.0.0/16");
+    far["place"]["region"] = json!("eu-west-1");
+    let inventory = inventory(json!({
+        "vpcs": [vpc("vpc-a", "10.0.0.0/16"), far],
+        "subnets": [subnet("subnet-a", "vpc-a", "10.0.0.0/22")],
+        "interfaces": [interface("eni-a", "subnet-a", None, 0, 90)],
+        "peerings": [{"id": "pcx-1", "vpcs": ["vpc-a", "vpc-b"]}],
+    }));
+    let usage: Vec<_> = audit(&inventory, &options())
+        .vpcs
+        .into_iter()
+        .map(|vpc| (vpc.network_usage.units, vpc.network_usage.peered_units))
+        .collect();
+    assert_eq!(usage, [(90, 90), (0, 0)]);
+}
+
+#[test]
 fn pool_names_its_rules_that_are_broken() {
     let allocation = |cidr: &str, resource: &str, region: &str| json!({"cidr": cidr, "kind": "vpc", "resource": resource, "region": region});
     let mut tagged = vpc("vpc-a", "10.0.0.0/16");
@@ -163,8 +181,12 @@ fn map_has_a_bound_and_takes_any_name() {
     let marks = Marks { warn_at: 80, fail_at: 95 };
     let draw =
         |vpcs: &[Value]| map::svg(&audit(&inventory(json!({"vpcs": vpcs})), &options()), marks);
-    let all = draw(&vpcs.collect::<Vec<_>>());
+    let mut vpcs: Vec<_> = vpcs.collect();
+    let all = draw(&vpcs);
     assert!(all.contains("(250 more are not shown)") && !all.contains("<script"), "{}", all.len());
+    // Overlaps come first, whatever their addresses are.
+    vpcs.extend([vpc("vpc-y", "192.168.0.0/16"), vpc("vpc-z", "192.168.0.0/20")]);
+    assert_eq!(draw(&vpcs).matches(r#"class="edge""#).count(), 1);
     let (one, other) = (vpc("vpc-a", "10.0.0.0/16"), vpc("vpc-b", "10.0.128.0/17"));
     assert_eq!(draw(&[one.clone(), other]).matches(r#"class="edge""#).count(), 1);
     assert_eq!(draw(&[one]).matches(r#"class="edge""#).count(), 0);

@@ -158,6 +158,10 @@ fn difference_names_what_is_missing_and_what_collides() {
         &[("collides", "vpc-eu-billing"), ("missing", "eu/billing")],
     );
     check(
+        &|real| real.vpcs[1].place.region = "us-east-1".to_owned(),
+        &[("collides", "vpc-eu-billing"), ("missing", "eu/billing")],
+    );
+    check(
         &|real| {
             let mut other = real.vpcs[1].clone();
             other.id = "vpc-other".try_into().unwrap();

@@ -68,15 +68,20 @@ pub(super) fn findings(audit: &Audit, left: &[&Interface], options: &Options) ->
         pools(audit, options),
         left.iter().map(|interface| left_behind(interface)).collect(),
     ];
-    let mut findings: Vec<_> = kinds.into_iter().flat_map(shortened).collect();
+    let [overlaps, rest @ ..] = kinds;
+    let mut findings = shortened(overlaps, audit.n_overlaps);
+    findings.extend(rest.into_iter().flat_map(|kind| {
+        let n_all = kind.len();
+        shortened(kind, n_all)
+    }));
     findings.sort_by_key(|finding| finding.severity);
     findings
 }
 
-/// The worst of one kind. The last says how many are left out.
-fn shortened(mut findings: Vec<Finding>) -> Vec<Finding> {
+/// The worst of one kind. The last says how many of `n_all` are left out.
+fn shortened(mut findings: Vec<Finding>, n_all: usize) -> Vec<Finding> {
     findings.sort_by_key(|finding| finding.severity);
-    let n_more = findings.len().saturating_sub(MOST);
+    let n_more = n_all.saturating_sub(MOST);
     findings.truncate(MOST);
     if let Some(last) = findings.last_mut().filter(|_| n_more > 0) {
         last.what = format!("{}; {n_more} more of this kind are not listed", last.what);
