@@ -24,6 +24,8 @@ const SHOWN: usize = 1000;
 pub(crate) struct Question {
     pub(crate) client: Client,
     pub(crate) region: String,
+    /// As [`Asked`] has it.
+    pub(crate) identity: String,
 }
 
 impl Question {
@@ -186,7 +188,7 @@ impl Question {
     }
 
     fn asked(&self, operation: &'static str) -> Asked {
-        Asked { operation, region: self.region.clone() }
+        Asked { operation, region: self.region.clone(), identity: self.identity.clone() }
     }
 }
 

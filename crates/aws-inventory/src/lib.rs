@@ -9,7 +9,7 @@ mod pools;
 use std::fmt;
 
 use address_space::inventory::Inventory;
-use aws::{Caller, ConnectError, connect};
+use aws::{Caller, ConnectError, Identity, connect};
 use aws_config::retry::RetryConfig;
 use futures::stream::{self, StreamExt as _, TryStreamExt as _};
 
@@ -51,18 +51,21 @@ pub enum ReadError {
     },
 }
 
-/// A question, and in which Region.
+/// A question, in which Region, and by whom.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Asked {
     /// The operation: `DescribeVpcs`.
     pub operation: &'static str,
     /// The Region.
     pub region: String,
+    /// ` as profile shop`; empty for the default credentials.
+    pub identity: String,
 }
 
 impl fmt::Display for Asked {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} in {}", self.operation, self.region)
+        let Self { operation, region, identity } = self;
+        write!(f, "{operation} in {region}{identity}")
     }
 }
 
@@ -85,7 +88,8 @@ pub struct CallFault {
 pub fn read(callers: &[Caller]) -> Result<Inventory, ReadError> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     runtime.map_err(ReadError::Runtime)?.block_on(async {
-        let reads = stream::iter(callers).map(read_one).buffer_unordered(AT_ONCE);
+        // In order: of two views of one resource the first caller's stays.
+        let reads = stream::iter(callers).map(read_one).buffered(AT_ONCE);
         let fold = reads.try_fold(Inventory::default(), |mut all, one| async {
             all.add(one);
             Ok(all)
@@ -98,5 +102,10 @@ async fn read_one(caller: &Caller) -> Result<Inventory, ReadError> {
     let retry = RetryConfig::standard().with_max_attempts(ATTEMPTS);
     let (client, region) = connect(caller, retry).await?;
     let region = region.ok_or(ReadError::NoRegion)?;
-    Question { client, region }.all().await
+    let identity = match &caller.identity {
+        Identity::Fixed(_) | Identity::Default => String::new(),
+        Identity::Profile(name) => format!(" as profile {name}"),
+        Identity::Role(arn) => format!(" as {arn}"),
+    };
+    Question { client, region, identity }.all().await
 }

@@ -456,7 +456,9 @@ async fn each_profile_is_read_in_each_region() -> Result<()> {
     let (code, _, stderr) =
         tidepool(&["audit", "--profile", "three", "--region", "us-east-1"], &variables).await?;
     ensure!(
-        code == 1 && stderr.contains("three") && stderr.lines().count() == 1,
+        code == 1
+            && stderr.contains("DescribeVpcs in us-east-1 as profile three: ")
+            && stderr.lines().count() == 1,
         "{code}: {stderr}"
     );
     Ok(())
