@@ -56,13 +56,32 @@ impl Sim {
     ///
     /// If it does not come up.
     pub async fn start(topology: &Path, dir: &Path) -> Result<Self> {
+        Self::start_with(topology, dir, &["--fabric"]).await
+    }
+
+    /// The same without devices and namespaces, so that it needs no root.
+    ///
+    /// # Errors
+    ///
+    /// If it does not come up.
+    pub async fn start_without_fabric(topology: &Path, dir: &Path) -> Result<Self> {
+        Self::start_with(topology, dir, &["--imds-listen", "127.0.0.1:0"]).await
+    }
+
+    async fn start_with(topology: &Path, dir: &Path, more: &[&str]) -> Result<Self> {
         let ready = dir.join("vpc-sim.ready");
         let mut command = Command::new(program("vpc-sim")?);
-        command.arg("--config").arg(topology).args(["--listen", "127.0.0.1:0", "--fabric"]);
+        command.arg("--config").arg(topology).args(["--listen", "127.0.0.1:0"]).args(more);
         command.arg("--ready-file").arg(&ready);
         let mut process = Process::start("vpc-sim", &mut command, &dir.join("vpc-sim.log"))?;
         let address = process.wait_until("it is ready", async || address(&ready)).await?;
         Ok(Self { process, address })
+    }
+
+    /// Where this machine finds EC2.
+    #[must_use]
+    pub fn url(&self) -> String {
+        format!("http://{}", self.address)
     }
 
     /// The simulator's process id.

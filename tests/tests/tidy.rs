@@ -23,8 +23,10 @@ use serde_json::Value;
 /// Each package, and which of ours its code may use. Tests may use more.
 const LAYERS: &[(&str, &[&str])] = &[
     ("address-plan", &["ec2-api"]),
+    ("address-space", &["ipam"]),
     ("agent", &["datapath", "failpoint", "ipam", "otlp", "proto", "trace-context"]),
     ("aws", &["ipam", "mac", "service-url"]),
+    ("aws-inventory", &["address-space", "aws", "ipam"]),
     ("cni", &[]),
     ("cni-plugin", &["cni", "datapath", "failpoint", "log-file", "proto", "trace-context"]),
     ("command-line", &["settings"]),
@@ -63,7 +65,19 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("service-url", &[]),
     ("settings", &["instance-types", "ipam", "service-url"]),
     ("tests", &["failpoint", "proto"]),
-    ("tidepool", &["command-line", "ipam", "lab", "settings"]),
+    (
+        "tidepool",
+        &[
+            "address-space",
+            "aws",
+            "aws-inventory",
+            "command-line",
+            "ipam",
+            "lab",
+            "service-url",
+            "settings",
+        ],
+    ),
     ("trace-context", &[]),
     ("vpc-sim", &["address-plan", "ec2-model", "instance-types"]),
 ];
@@ -72,6 +86,7 @@ const LAYERS: &[(&str, &[&str])] = &[
 const FOREIGN: &[(&str, &[&str])] = &[
     ("ipam", &["tokio", "aws-sdk-ec2", "rtnetlink", "tonic", "tracing", "rustix"]),
     ("address-plan", &["tokio", "axum", "quick-xml", "rtnetlink", "rustix"]),
+    ("address-space", &["tokio", "aws-sdk-ec2", "rtnetlink", "rustix"]),
     ("ec2-api", &["tokio", "axum", "quick-xml", "rtnetlink", "rustix"]),
     ("ec2-model", &["tokio", "axum", "quick-xml", "rtnetlink", "rustix"]),
     ("lab", &["tokio", "rtnetlink", "rustix"]),

@@ -1,5 +1,5 @@
-//! The command line of the tool for people at a desk: it answers questions about nodes and clusters without a call to
-//! EC2, some before there is a node, some through kubectl.
+//! The command line of the tool for people at a desk: it answers questions about nodes, clusters and address spaces, some
+//! before there is a node, some through kubectl, some by reading EC2.
 //!
 //! It must not know the AWS SDK, the kernel or the daemon's code.
 
@@ -9,6 +9,7 @@ mod max_pods;
 mod node;
 mod plan;
 mod simulate;
+mod space;
 
 use std::process::ExitCode;
 
@@ -16,7 +17,8 @@ use clap::{Parser, Subcommand};
 use command_line::{Completions, Exit, Manuals};
 
 /// The exit codes that the help names.
-const EXITS: &[Exit] = &[Exit::Done, Exit::Failed, Exit::NoAnswer, Exit::Usage, Exit::Config];
+const EXITS: &[Exit] =
+    &[Exit::Done, Exit::Failed, Exit::NoAnswer, Exit::Differs, Exit::Usage, Exit::Config];
 
 /// Plans and simulates nodes that run ipamd, and asks them.
 #[derive(Debug, Parser)]
@@ -38,6 +40,8 @@ enum Command {
     Node(node::Arguments),
     /// Show what all nodes of a cluster hold, use and leave idle, through kubectl.
     Cluster(cluster::Arguments),
+    /// Audit, price and plan an organisation's address space.
+    Ipam(space::Arguments),
     /// Print what a shell needs to complete command lines: source <(tidepool completions bash).
     Completions(Completions),
     /// Write the manual pages.
@@ -51,6 +55,7 @@ fn main() -> ExitCode {
         Command::Simulate(arguments) => simulate::run(&arguments),
         Command::Node(arguments) => node::run(&arguments),
         Command::Cluster(arguments) => cluster::run(&arguments),
+        Command::Ipam(arguments) => space::run(&arguments),
         Command::Completions(completions) => completions.print::<Cli>("tidepool"),
         Command::Manuals(manuals) => manuals.write::<Cli>(),
     })

@@ -11,8 +11,6 @@ use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use aws_config::retry::RetryConfig;
-use aws_config::timeout::TimeoutConfig;
-use aws_config::{BehaviorVersion, FrameworkMetadata, Region, SdkConfig};
 use aws_sdk_ec2::Client;
 use aws_sdk_ec2::config::Credentials;
 use aws_sdk_ec2::types::{
@@ -30,13 +28,11 @@ use ipnet::IpNet;
 use mac::MacAddr;
 use service_url::ServiceUrl;
 
-use crate::credentials::Bounded;
+use crate::connect::{Caller, Identity, connect};
 use crate::failure::Failure;
-use crate::http::{ConnectError, Proxies, client};
+use crate::http::{ConnectError, Proxies};
 use crate::trust::Roots;
 
-/// A TCP and TLS handshake inside a region takes milliseconds.
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
 /// EC2's largest page. EC2 never refuses a paginated call for its size, and takes it from the larger of the
 /// two request buckets.
 const PAGE_SIZE: i32 = 1000;
@@ -90,17 +86,17 @@ impl Ec2 {
     /// # Errors
     /// If the certificates or a proxy cannot be used.
     pub async fn connect(options: ConnectOptions) -> Result<Self, ConnectError> {
-        let shared = load_config(&options).await?;
-        let mut config =
-            aws_sdk_ec2::config::Builder::from(&shared).retry_config(RetryConfig::disabled());
-        if let Some(provider) = shared.credentials_provider() {
-            config = config.credentials_provider(Bounded(provider));
-        }
-        if let Some(endpoint) = &options.endpoint {
-            config = config.endpoint_url(endpoint.as_str());
-        }
+        let caller = Caller {
+            identity: options.credentials.map_or(Identity::Default, Identity::Fixed),
+            region: Some(options.region),
+            endpoint: options.endpoint,
+            proxies: options.proxies,
+            roots: options.roots,
+            http_timeout: options.http_timeout,
+        };
+        let (client, _region) = connect(&caller, RetryConfig::disabled()).await?;
         Ok(Self {
-            client: Client::from_conf(config.build()),
+            client,
             instance: options.instance,
             configured_vpc: options.vpc,
             primary_mac: options.primary_mac,
@@ -374,25 +370,6 @@ struct NewEni<'a> {
     blocks: BlockCount,
     description: &'a str,
     tags: &'a BTreeMap<String, String>,
-}
-
-async fn load_config(options: &ConnectOptions) -> Result<SdkConfig, ConnectError> {
-    let http = client(&options.proxies, &options.roots)?;
-    let timeouts = TimeoutConfig::builder()
-        .connect_timeout(CONNECT_TIMEOUT)
-        .operation_attempt_timeout(options.http_timeout)
-        .build();
-    let product = FrameworkMetadata::new("tidepool", Some(env!("CARGO_PKG_VERSION")))
-        .expect("name and version hold only letters, digits, dots and dashes");
-    let mut loader = aws_config::defaults(BehaviorVersion::latest())
-        .region(Region::new(options.region.clone()))
-        .http_client(http)
-        .timeout_config(timeouts)
-        .framework_metadata(product);
-    if let Some(credentials) = &options.credentials {
-        loader = loader.credentials_provider(credentials.clone());
-    }
-    Ok(loader.load().await)
 }
 
 /// All items of all pages. A part of them would be worse than an error: what is missing would count as gone.

@@ -4,6 +4,7 @@
 //! It must not know how anything is decided: no policy, no pool, no retry.
 
 mod classify;
+mod connect;
 mod credentials;
 mod ec2;
 mod failure;
@@ -13,6 +14,7 @@ mod limits;
 mod trust;
 
 pub use classify::classify;
+pub use connect::{Caller, Identity, connect};
 pub use ec2::{ConnectOptions, Ec2};
 pub use http::{ConnectError, Post, Proxies};
 pub use imds::{Imds, ImdsError, NodeFacts, ShownEni};

@@ -59,7 +59,7 @@ impl Exit {
             Self::NoRecord => "export-checkpoint: there is no record, and nothing was written",
             Self::NotReady => "ready: no pod can get an address now; stderr says why",
             Self::UnknownPod => "why: the daemon has never heard of the pod",
-            Self::Differs => "doctor: something is not as it should be; stdout names it",
+            Self::Differs => "doctor, ipam: something is not as it should be; stdout names it",
             Self::Usage => "the command line is wrong",
             Self::Panicked => "a fault in the program; its log says where",
             Self::NoClient => "run: the client for EC2 cannot be set up; stderr says why",

@@ -27,10 +27,10 @@ fn camel(name: &str) -> String {
     name.split('_').map(word).collect()
 }
 
-/// The operations of the SDK that `crates/aws` calls: `client.describe_subnets()`.
-fn called(texts: &[(String, String)]) -> BTreeSet<String> {
+/// The operations of the SDK that files in `folder` call: `client.describe_subnets()`.
+fn called(texts: &[(String, String)], folder: &str) -> BTreeSet<String> {
     let mut called = BTreeSet::new();
-    for (_, text) in rust(texts).filter(|(path, _)| path.starts_with("crates/aws/src/ec2")) {
+    for (_, text) in rust(texts).filter(|(path, _)| path.starts_with(folder)) {
         let code: String = text.split_whitespace().collect();
         let names = code.split("client.").skip(1).filter_map(|rest| rest.split_once("()"));
         let is_name =
@@ -46,7 +46,7 @@ fn called(texts: &[(String, String)]) -> BTreeSet<String> {
 fn policies_grant_exactly_the_calls_that_are_made() {
     let texts = texts();
     let document = text_of(&texts, "docs/iam.md");
-    let called = called(&texts);
+    let called = called(&texts, "crates/aws/src/ec2");
     assert!(called.len() > 10 && called.contains("DescribeSubnets"), "{called:?}");
     let json: Value = serde_json::from_str(block(document, "json")).unwrap();
     let statements = json["Statement"].as_array().unwrap();
@@ -62,4 +62,15 @@ fn policies_grant_exactly_the_calls_that_are_made() {
     let rows = table(&with_heading, "## Table");
     let explained: String = rows.iter().map(|cells| cells[0]).collect();
     assert_eq!(actions(&explained), called, "the table says what each action is for");
+}
+
+#[test]
+fn policy_of_the_desk_grants_the_reads_that_it_makes() {
+    let texts = texts();
+    let called = called(&texts, "crates/aws-inventory/src/");
+    assert!(called.len() > 8 && called.contains("DescribeVpcs"), "{called:?}");
+    let is_read = |action: &String| action.starts_with("Describe") || action.starts_with("Get");
+    assert!(called.iter().all(is_read), "the desk changes nothing at EC2: {called:?}");
+    let document = text_of(&texts, "docs/ipam.md");
+    assert_eq!(actions(block(document, "json")), called, "the policy in docs/ipam.md");
 }

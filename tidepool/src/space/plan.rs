@@ -1,0 +1,161 @@
+//! `tidepool ipam plan`: a plan in a file is laid out, checked, shown, compared with what is there, and exported.
+
+mod table;
+
+use std::fs;
+use std::io::Write as _;
+use std::path::{Path, PathBuf};
+
+use address_space::audit::{Options, audit};
+use address_space::design::diff::{Difference, Kind, diff};
+use address_space::design::export::{commands, terraform};
+use address_space::design::{Cluster, Design, Intent, lay_out};
+use address_space::map::{self, Marks};
+use address_space::{Pods, Quotas};
+use anyhow::{Context as _, anyhow};
+use command_line::{Exit, Failure, Output};
+use serde::Serialize;
+
+use super::need::{Sized, need};
+use super::source::{Source, read};
+
+/// Bytes of a plan.
+const LONGEST: u64 = 4 << 20;
+/// As the audit's defaults.
+const MARKS: Marks = Marks { warn_at: 80, fail_at: 95 };
+
+/// The arguments of `ipam plan`.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Arguments {
+    /// The plan, in YAML.
+    #[arg(value_name = "FILE")]
+    file: PathBuf,
+    /// Compare with what is there: by the tag Name and the Region.
+    #[arg(long)]
+    diff: bool,
+    #[command(flatten)]
+    source: Source,
+    /// Draw the plan to this file, as SVG.
+    #[arg(long, value_name = "FILE")]
+    map: Option<PathBuf>,
+    /// Write the plan to this file, for Terraform: NAME.tf.json.
+    #[arg(long, value_name = "FILE")]
+    terraform: Option<PathBuf>,
+    /// With --terraform: make the pools in this scope of Amazon VPC IPAM, and let VPCs draw from them.
+    #[arg(long, value_name = "ID", requires = "terraform")]
+    ipam_scope: Option<String>,
+    /// Write the plan to this file, as a script with commands of the AWS CLI.
+    #[arg(long, value_name = "FILE")]
+    commands: Option<PathBuf>,
+    /// What to print.
+    #[arg(long, value_enum, default_value_t = Output::Table)]
+    output: Output,
+}
+
+/// What is printed. Keys are added, never renamed or removed.
+#[derive(Serialize)]
+struct Report<'a> {
+    #[serde(flatten)]
+    design: &'a Design,
+    /// What a node of each cluster holds.
+    nodes: &'a [Sized],
+    /// Empty without `--diff`.
+    differences: &'a [Difference],
+}
+
+/// Lays out, prints and exports. A plan that is wrong is not exported.
+pub(crate) fn run(arguments: &Arguments) -> Result<(), Failure> {
+    if arguments.source.is_given() && !arguments.diff {
+        let why = "where to read the inventory is said, but not --diff, which reads it";
+        return Err(Failure::new(Exit::Usage, why.to_owned()));
+    }
+    let intent = intent(&arguments.file)?;
+    let (design, nodes) = laid_out(&intent);
+    let differences = match arguments.diff {
+        true => diff(&design, &arguments.source.inventory()?),
+        false => vec![],
+    };
+    let text = match arguments.output {
+        Output::Table => table::render(&design, &nodes, &differences, intent.horizon_years),
+        Output::Json => {
+            let report = Report { design: &design, nodes: &nodes, differences: &differences };
+            serde_json::to_string_pretty(&report).context("write the plan as JSON")? + "\n"
+        }
+    };
+    std::io::stdout().write_all(text.as_bytes()).context("print the plan")?;
+    if !design.findings.is_empty() {
+        let n = design.findings.len();
+        return Err(Failure::new(
+            Exit::Differs,
+            format!("{n} faults in the plan; nothing is exported"),
+        ));
+    }
+    export(arguments, &design)?;
+    let n =
+        differences.iter().filter(|one| !matches!(one.kind, Kind::Same | Kind::Unplanned)).count();
+    match n {
+        0 => Ok(()),
+        n => Err(Failure::new(Exit::Differs, format!("{n} differences from the plan"))),
+    }
+}
+
+fn intent(file: &Path) -> Result<Intent, Failure> {
+    let path = file.display();
+    let text = read(file, LONGEST).with_context(|| format!("read {path}"))?;
+    let intent =
+        serde_saphyr::from_str(&text).map_err(|fault| anyhow!("{}", fault.without_snippet()));
+    Ok(intent.with_context(|| format!("read {path} as a plan"))?)
+}
+
+/// The design, and what a node of each cluster holds. Clusters that are alike are simulated once.
+fn laid_out(intent: &Intent) -> (Design, Vec<Sized>) {
+    let mut nodes = vec![];
+    let mut known = vec![];
+    let design = lay_out(intent, &mut |cluster| {
+        let alike = |(other, _): &&(Cluster, Result<_, String>)| {
+            (&other.instance_type, other.pods_per_node, other.family, &other.settings)
+                == (
+                    &cluster.instance_type,
+                    cluster.pods_per_node,
+                    cluster.family,
+                    &cluster.settings,
+                )
+        };
+        let found = known.iter().find(alike).map(|(_, found)| found.clone());
+        let found = found.unwrap_or_else(|| need(cluster));
+        known.push((cluster.clone(), found.clone()));
+        let need = found?;
+        nodes.push(Sized {
+            cluster: cluster.name.clone(),
+            instance_type: cluster.instance_type.clone(),
+            pods_per_node: cluster.pods_per_node,
+            single: need.single,
+            prefixes: need.prefixes,
+        });
+        Ok(need)
+    });
+    (design, nodes)
+}
+
+fn export(arguments: &Arguments, design: &Design) -> Result<(), Failure> {
+    let write = |file: &Option<PathBuf>, text: &dyn Fn() -> anyhow::Result<String>| {
+        let Some(file) = file else { return Ok(()) };
+        fs::write(file, text()?).with_context(|| format!("write {}", file.display()))
+    };
+    write(&arguments.map, &|| {
+        let options = Options {
+            warn_at: MARKS.warn_at,
+            fail_at: MARKS.fail_at,
+            expected: vec![],
+            quotas: Quotas::default(),
+            pods: Pods::default(),
+        };
+        Ok(map::ranges(&audit(&design.inventory(), &options), MARKS))
+    })?;
+    write(&arguments.terraform, &|| {
+        let document = terraform(design, arguments.ipam_scope.as_deref());
+        Ok(serde_json::to_string_pretty(&document)? + "\n")
+    })?;
+    write(&arguments.commands, &|| Ok(commands(design)))?;
+    Ok(())
+}
