@@ -1,7 +1,7 @@
 """The calls that Terraform's AWS provider makes, in its order and with its waits, from boto3.
 
-The provider itself is not here: see docs/design/simulator.md. Each class below is one of its resources,
-as its source has it (`internal/service/ec2`, release 6): create, read, update, delete. A wait polls
+The provider itself is not here: see docs/design/simulator.md. Each class below is one of its resources:
+create, read, update, delete, as far as its source (`internal/service/ec2`) was at hand. A wait polls
 until a state is reached, and refuses any state that the provider does not expect. Between two polls
 the clock moves on.
 """
