@@ -165,7 +165,7 @@ fn completions_and_manuals_have_every_command() {
     let (script, _) = check(&mut tidepool(&["completions", "bash"]), 0);
     let directory = tempfile::tempdir().unwrap();
     check(&mut tidepool(&["manuals", directory.path().to_str().unwrap()]), 0);
-    for command in ["plan", "simulate", "node", "cluster", "completions", "manuals"] {
+    for command in ["plan", "simulate", "node", "cluster", "ipam", "completions", "manuals"] {
         assert!(script.contains(command), "{command}");
         assert!(directory.path().join(format!("tidepool-{command}.1")).exists(), "{command}");
     }

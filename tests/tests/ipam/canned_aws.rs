@@ -72,7 +72,8 @@ pub(crate) struct CannedAws {
 }
 
 impl CannedAws {
-    pub(crate) async fn start() -> Result<Self> {
+    /// Starts one that denies these actions.
+    pub(crate) async fn start(denied: &'static [&'static str]) -> Result<Self> {
         let listener = TcpListener::bind("127.0.0.1:0").await?;
         let url = format!("http://{}", listener.local_addr()?);
         let asked = Arc::new(Mutex::new(vec![]));
@@ -81,7 +82,7 @@ impl CannedAws {
             while let Ok((stream, _)) = listener.accept().await {
                 let noted = noted.clone();
                 // A client that goes away early shows in the test by what it prints.
-                tokio::spawn(async move { answer(stream, &noted).await });
+                tokio::spawn(async move { answer(stream, denied, &noted).await });
             }
         });
         Ok(Self { url, asked })
@@ -94,7 +95,11 @@ impl CannedAws {
     }
 }
 
-async fn answer(mut stream: TcpStream, asked: &Mutex<Vec<(String, String)>>) -> Result<()> {
+async fn answer(
+    mut stream: TcpStream,
+    denied: &[&str],
+    asked: &Mutex<Vec<(String, String)>>,
+) -> Result<()> {
     let mut request = String::new();
     loop {
         let mut buffer = [0; 4096];
@@ -112,9 +117,14 @@ async fn answer(mut stream: TcpStream, asked: &Mutex<Vec<(String, String)>>) -> 
     let content = ANSWERS.iter().find(|(of, _)| *of == action).map(|(_, text)| *text);
     let content = content.unwrap_or_default();
     asked.lock().expect("no holder panics").push((action.clone(), key));
-    let body = format!("<{action}Response>{content}</{action}Response>");
-    let head =
-        format!("HTTP/1.1 200 OK\r\ncontent-length: {}\r\nconnection: close\r\n\r\n", body.len());
+    let (status, body) = if denied.contains(&action.as_str()) {
+        let error = "<Code>UnauthorizedOperation</Code><Message>no</Message>";
+        ("403 Forbidden", format!("<Response><Errors><Error>{error}</Error></Errors></Response>"))
+    } else {
+        ("200 OK", format!("<{action}Response>{content}</{action}Response>"))
+    };
+    let n = body.len();
+    let head = format!("HTTP/1.1 {status}\r\ncontent-length: {n}\r\nconnection: close\r\n\r\n");
     stream.write_all((head + &body).as_bytes()).await.context("answer")
 }
 
