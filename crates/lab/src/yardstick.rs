@@ -105,8 +105,10 @@ impl Question {
         let steps = need.steps.into_iter();
         let steps = steps.map(|(at, n)| Step { at, blocks: n.div_ceil(block_size) }).collect();
         let from = load.from.as_millis();
-        // Where others hold addresses, a subnet may lack what the clairvoyant would take.
-        let is_certain = !need.is_cut && self.wait_ms == 0 && self.whole_blocks;
+        // Where others hold addresses, a subnet may lack what the clairvoyant would take. Of several
+        // ENIs at the start it is unknown which one has room.
+        let is_known = self.whole_blocks && enis == 1;
+        let is_certain = is_known && !need.is_cut && self.wait_ms == 0;
         let opens = load.joined.then_some(from);
         let end = load.until.as_millis();
         let (leads, max_enis) = (self.leads, max_enis.max(enis));

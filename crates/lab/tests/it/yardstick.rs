@@ -5,7 +5,7 @@ use std::time::Duration;
 use lab::scenario::{SCENARIOS, Scenario, Size};
 use lab::trace::{TraceAction, TraceStep};
 use lab::yardstick::Question;
-use lab::{Setup, Strategy, run};
+use lab::{Setup, Strategy, loads, run};
 use proptest::prelude::*;
 use proptest::strategy::Strategy as _;
 
@@ -29,6 +29,26 @@ fn no_scenario_costs_less_than_the_yardstick() {
         for case in scenario.cases(Size::Small) {
             for strategy in Strategy::ALL {
                 check(&case.setup, strategy, &format!("{} {}", scenario.name, case.policy));
+            }
+        }
+    }
+}
+
+#[test]
+fn targets_cost_more_and_waits_cost_less() {
+    for name in ["churn", "ci", "trickle-1", "spot", "rolling"] {
+        for case in Scenario::named(name).unwrap().cases(Size::Small) {
+            let loads = loads(&case.setup).unwrap();
+            let without = Question::new(&case.setup, false);
+            let mut patient = without.clone();
+            patient.wait_ms = 10_000;
+            let costs = [patient, without, Question::new(&case.setup, true)];
+            let costs = costs.map(|question| question.answer(&loads));
+            for price in 0..costs[0].len() {
+                let [patient, without, with] = [0, 1, 2].map(|n| costs[n][price].cost_s());
+                let what = format!("{name} {}: {patient} {without} {with}", case.policy);
+                assert!(patient <= without && without <= with, "{what}");
+                assert!(!costs[0][price].exact, "{what}");
             }
         }
     }
