@@ -42,13 +42,13 @@ fn targets_cost_more_and_waits_cost_less() {
             let without = Question::new(&case.setup, false);
             let mut patient = without.clone();
             patient.wait_ms = 10_000;
-            let costs = [patient, without, Question::new(&case.setup, true)];
-            let costs = costs.map(|question| question.answer(&loads));
-            for price in 0..costs[0].len() {
-                let [patient, without, with] = [0, 1, 2].map(|n| costs[n][price].cost_s());
-                let what = format!("{name} {}: {patient} {without} {with}", case.policy);
-                assert!(patient <= without && without <= with, "{what}");
-                assert!(!costs[0][price].exact, "{what}");
+            let [patient, without, with] =
+                [patient, without, Question::new(&case.setup, true)].map(|it| it.answer(&loads));
+            for ((patient, without), with) in patient.iter().zip(&without).zip(&with) {
+                let what = format!("{name} {}: {patient:?} {without:?} {with:?}", case.policy);
+                assert!(patient.cost_s() <= without.cost_s(), "{what}");
+                assert!(without.cost_s() <= with.cost_s(), "{what}");
+                assert!(!patient.exact, "{what}");
             }
         }
     }
