@@ -9,7 +9,7 @@ use std::time::Duration;
 use anyhow::Context as _;
 use command_line::{Exit, Failure, Output};
 use ipam::block::BlockKind;
-use lab::report::{Report, chart, render, simulate};
+use lab::report::{Report, chart, pareto_chart, render, simulate};
 use lab::scenario::{Case, SCENARIOS, Scenario, Size};
 use lab::spec::{NodeSpec, VpcSpec};
 use lab::trace::{Trace, TraceAction, parse_csv};
@@ -60,8 +60,8 @@ pub(crate) struct Arguments {
     /// What to print.
     #[arg(long, value_enum, default_value_t = Output::Table)]
     output: Output,
-    /// Write a chart of pool size against pods over time to this directory, one SVG for each
-    /// policy of each scenario.
+    /// Write two charts as SVG to this directory for each policy of each scenario: pool size against
+    /// pods over time, and calls against idle addresses, beside the least that the pods need.
     #[arg(long, value_name = "DIRECTORY")]
     charts: Option<PathBuf>,
 }
@@ -202,9 +202,15 @@ fn write_charts(directory: &Path, name: &str, report: &Report) -> Result<(), Fai
         .with_context(|| format!("make the directory {}", directory.display()))?;
     for case in &report.cases {
         let file = directory.join(format!("{name}-{}.svg", case.policy));
-        let svg = chart(case).context("draw")?;
-        fs::write(&file, svg).with_context(|| format!("write {}", file.display()))?;
+        write(&file, &chart(case).context("draw")?)?;
+        let file = directory.join(format!("{name}-{}-calls.svg", case.policy));
+        write(&file, &pareto_chart(case).context("draw")?)?;
     }
+    Ok(())
+}
+
+fn write(file: &Path, svg: &str) -> Result<(), Failure> {
+    fs::write(file, svg).with_context(|| format!("write {}", file.display()))?;
     Ok(())
 }
 
@@ -251,7 +257,10 @@ mod tests {
         let arguments = parse(&["--scenario", "fragmented", "--small", "--charts", path]).unwrap();
         run(&arguments).unwrap();
         let files = fs::read_dir(&charts).unwrap().map(|entry| entry.unwrap().file_name());
-        assert_eq!(files.collect::<Vec<_>>(), ["fragmented-warm-prefix-1.svg"]);
+        let mut files: Vec<_> = files.collect();
+        files.sort();
+        let expected = ["fragmented-warm-prefix-1-calls.svg", "fragmented-warm-prefix-1.svg"];
+        assert_eq!(files, expected);
     }
 
     #[test]

@@ -38,6 +38,12 @@ impl Delay {
         Self { tail_permille: permille, tail_max_ms: max_ms, ..self }
     }
 
+    /// No delay is shorter.
+    #[must_use]
+    pub const fn shortest(self) -> Duration {
+        Duration::from_millis(self.min_ms)
+    }
+
     /// One delay. Draws no number if both bounds are equal and there is no tail.
     pub fn sample(self, rng: &mut Rng) -> Duration {
         let (from, to) = if rng.chance(self.tail_permille) {
@@ -63,6 +69,7 @@ mod tests {
         let in_tail = samples.iter().filter(|it| **it > Duration::from_millis(20)).count();
         assert!(samples.iter().all(|it| (10..=100).contains(&it.as_millis())));
         assert!((400..600).contains(&in_tail), "{in_tail}");
+        assert!(samples.iter().all(|it| *it >= delay.shortest()));
         assert_eq!(Delay::default().sample(&mut rng), Duration::ZERO);
         assert_eq!(Delay::exactly(5).sample(&mut rng), Duration::from_millis(5));
     }

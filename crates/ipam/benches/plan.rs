@@ -127,6 +127,7 @@ fn situation(kind: BlockKind) -> Result<Situation, Box<dyn Error>> {
         n_foreign: 0,
         n_waiting: 20,
         n_expected: 0,
+        n_soon: None,
         n_to_delegate: 0,
         subnets: vec![subnet.clone()],
         no_subnet: Blocked {

@@ -6,10 +6,11 @@
 //! out everything that follows from the new state, in one fixed order. So the same events at the same
 //! times lead to the same effects, and nothing waits for a poll.
 //!
-//! From below, where each layer may use those before it: `context`, `poll` · `journal` · `calls`, `demand`,
+//! From below, where each layer may use those before it: `arrivals`, `context`, `poll` · `journal` · `calls`, `demand`,
 //! `connections` · `expected` · `inventory` · `learnt`, `kernel_check`, `leaks`, `nat`, `delegation` · `host` · `lifecycle`, `outcome` ·
 //! `supply` · `security_groups` · `refusal`, `view`, `standing`, `subnets`, which read all parts and change none.
 
+mod arrivals;
 mod calls;
 mod connections;
 mod context;
@@ -47,6 +48,7 @@ use crate::reason::Reason;
 use crate::record::{Assignment, Record};
 use crate::time::Timestamp;
 
+use self::arrivals::Arrivals;
 use self::calls::{Calls, Pressure};
 use self::connections::Connections;
 use self::context::Site;
@@ -89,6 +91,8 @@ pub struct Engine {
     demand: Demand,
     /// The pods whose requests come soon.
     expected: Expected,
+    /// When pods have asked lately.
+    arrivals: Arrivals,
     /// The calls to EC2 that are under way, and the reasons why others wait.
     calls: Calls,
     /// The answers of EC2 and the metadata service.
@@ -116,6 +120,7 @@ impl Engine {
             pool: Pool { delegated: record.delegated().clone(), ..Pool::default() },
             demand: Demand::default(),
             expected: Expected::default(),
+            arrivals: Arrivals::new(now),
             calls: Calls::new(&record, jitter, now),
             inventory: Inventory::new(&record, site.at(now)),
             supply: Supply::new(now),
@@ -148,6 +153,7 @@ impl Engine {
             Event::Add { request, key, pod, netns, node_local, deadline } => {
                 let key = demand.known_as(key, journal.record());
                 let pod = (pod, netns, node_local);
+                self.arrivals.note(now);
                 demand.add(Waiter::new(request, key, pod, deadline, cx));
             }
             Event::Cancel { request } => demand.cancel(request),
@@ -490,7 +496,8 @@ impl Engine {
     /// The pods for which the pool must have an address now.
     fn demanded(&self, now: Timestamp) -> Demanded {
         let n_expected = self.expected.n(&self.demand, self.journal.record(), now);
-        Demanded { n_waiting: self.demand.n_waiting(), n_expected }
+        let n_soon = self.arrivals.most_within(self.site.at(now).cooldown(), now);
+        Demanded { n_waiting: self.demand.n_waiting(), n_expected, n_soon }
     }
 
     fn pressure(&self) -> Pressure {

@@ -2,7 +2,8 @@
 //!
 //! The targets and the order of growth are those of amazon-vpc-cni-k8s v1.23.1 (`pkg/ipamd/ipamd.go`), with
 //! two differences. Resting addresses, waiting pods and pods that are about to start count as used. While a pod waits, the pool grows
-//! whatever the targets are.
+//! whatever the targets are. Once it is known how many pods come within one cooldown, the pool does not grow for a
+//! target that is met when the rests end, as long as that many pods find an address before.
 
 mod grow;
 mod shrink;
@@ -35,6 +36,8 @@ pub struct Situation {
     pub n_waiting: u32,
     /// Pods that are bound to the node and ask for an address soon.
     pub n_expected: u32,
+    /// Pods that may ask before an address that rests now serves; `None` if that is unknown.
+    pub n_soon: Option<u32>,
     /// Prefixes that containers beside the pods still want.
     pub n_to_delegate: u16,
     /// The subnets for new ENIs, the preferred one first.

@@ -1,4 +1,4 @@
-//! The least time in which the token buckets let a burst be served.
+//! The least time in which the token buckets let a burst be served, and the least mean wait.
 //!
 //! The bound counts the fewest calls with which EC2 can give every pod of a burst an address:
 //!
@@ -17,6 +17,10 @@
 //! unknown. Then two facts hold: each call fills one ENI at most, and only existing ENIs can be
 //! filled without a new one. The bound takes the split between filled and new ENIs that the buckets
 //! allow soonest. This bound is looser, because it fills few nodes completely.
+//!
+//! The mean wait is bounded by the most pods that can have an address at each moment: those of free
+//! addresses, and those of the calls for which there were tokens, the calls for most pods first. The
+//! two ways to an address have buckets of their own, and both are taken as fully used.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -27,6 +31,7 @@ use ec2_model::request::Action;
 use ipam::policy::Limits;
 
 use crate::run::Setup;
+use crate::score::millis;
 use crate::spec::NodeSpec;
 use crate::trace;
 
@@ -37,6 +42,8 @@ pub struct Bound {
     pub calls: BTreeMap<Action, u64>,
     /// From the burst to the last of the calls.
     pub at_best: Duration,
+    /// The mean of all pods' waits cannot be less.
+    pub mean_wait: Duration,
 }
 
 /// The blocks and the room of one node.
@@ -65,6 +72,21 @@ impl NodeCapacity {
             block_size: limits.families(&spec.policy).policy().kind.size(),
             places: spec.n_places().into(),
         }
+    }
+
+    fn held(&self) -> u64 {
+        self.blocks * self.block_size
+    }
+
+    /// For how many of so many pods the calls of each kind can bring an address.
+    fn gains_for(&self, n_pods: u64, gains: &mut Gains) {
+        gains.free += n_pods.min(self.held());
+        let short = n_pods.saturating_sub(self.held());
+        let mut room = self.room.clone();
+        room.sort_unstable_by(|one, other| other.cmp(one));
+        let rooms = room.into_iter().map(|room| room * self.block_size);
+        gains.assigns.extend(portions(short, rooms));
+        gains.enis.extend(portions(short, std::iter::repeat(self.per_eni * self.block_size)));
     }
 
     /// For so many pods: the number of existing ENIs to fill, and of new ENIs.
@@ -122,12 +144,15 @@ impl Bound {
         let calls = capacities.iter().zip(evenly(capacities, n_pods));
         let calls = calls.map(|(capacity, n_here)| capacity.calls_for(n_here));
         let (n_assigns, n_enis) = calls.fold((0, 0), |sum, n| (sum.0 + n.0, sum.1 + n.1));
-        Self::of_calls(n_assigns, n_enis)
+        let mut gains = Gains::default();
+        for (capacity, n_here) in capacities.iter().zip(evenly(capacities, n_pods)) {
+            capacity.gains_for(n_here, &mut gains);
+        }
+        Self { mean_wait: gains.mean_wait(n_pods), ..Self::of_calls(n_assigns, n_enis) }
     }
 
     fn spread_anyhow(capacities: &[NodeCapacity], n_pods: u64) -> Self {
-        let held: u64 =
-            capacities.iter().map(|capacity| capacity.blocks * capacity.block_size).sum();
+        let held: u64 = capacities.iter().map(NodeCapacity::held).sum();
         let largest =
             capacities.iter().map(|capacity| capacity.per_eni * capacity.block_size).max();
         let n_fills = n_pods.saturating_sub(held).div_ceil(largest.unwrap_or(1));
@@ -135,7 +160,15 @@ impl Bound {
             capacities.iter().flat_map(|capacity| &capacity.room).filter(|room| **room > 0).count();
         let n_open = u64::try_from(open).expect("usize is at most 64 bits wide");
         let splits = (0..=n_open.min(n_fills)).map(|n| Self::of_calls(n, n_fills - n));
-        splits.min_by_key(|split| split.at_best).expect("there is one without assigns")
+        let fastest = splits.min_by_key(|split| split.at_best);
+        let rooms = capacities.iter().flat_map(|capacity| {
+            capacity.room.iter().map(|room| room * capacity.block_size).filter(|room| *room > 0)
+        });
+        let per_eni = std::iter::repeat(largest.unwrap_or(1));
+        let enis = portions(n_pods.saturating_sub(held), per_eni).collect();
+        let gains = Gains { free: held, assigns: rooms.collect(), enis };
+        let mean_wait = gains.mean_wait(n_pods);
+        Self { mean_wait, ..fastest.expect("there is one without assigns") }
     }
 
     /// The bound for this number of filled and of new ENIs.
@@ -146,8 +179,57 @@ impl Bound {
             (Action::AttachNetworkInterface, n_enis),
         ]);
         let at_best = calls.iter().map(|(action, n)| time_for(*action, *n)).max();
-        Self { calls, at_best: at_best.unwrap_or_default() }
+        Self { calls, at_best: at_best.unwrap_or_default(), mean_wait: Duration::ZERO }
     }
+}
+
+/// For how many pods the single calls can bring an address.
+#[derive(Debug, Default)]
+struct Gains {
+    /// Pods that need no call.
+    free: u64,
+    /// Of each assignment to an ENI that is there.
+    assigns: Vec<u64>,
+    /// Of each new ENI.
+    enis: Vec<u64>,
+}
+
+impl Gains {
+    /// The least mean wait of `n_pods` pods.
+    fn mean_wait(self, n_pods: u64) -> Duration {
+        let assigned = |n| time_for(Action::AssignPrivateIpAddresses, n);
+        let attached = |n| {
+            let created = time_for(Action::CreateNetworkInterface, n);
+            created.max(time_for(Action::AttachNetworkInterface, n))
+        };
+        let mut gains = by_time(self.assigns, assigned);
+        gains.extend(by_time(self.enis, attached));
+        gains.sort_unstable();
+        let mut left = n_pods.saturating_sub(self.free);
+        let mut waited_ms = 0;
+        for (at, gain) in gains {
+            let served = gain.min(left);
+            left -= served;
+            waited_ms += served * millis(at);
+        }
+        Duration::from_millis(waited_ms / n_pods.max(1))
+    }
+}
+
+/// When each gain comes at best, the highest first.
+fn by_time(mut gains: Vec<u64>, at: impl Fn(u64) -> Duration) -> Vec<(Duration, u64)> {
+    gains.sort_unstable_by(|one, other| other.cmp(one));
+    (1..).map(at).zip(gains).collect()
+}
+
+/// `n` cut into portions of these sizes, the last one smaller.
+fn portions(n: u64, sizes: impl Iterator<Item = u64>) -> impl Iterator<Item = u64> {
+    let portion = |left: &mut u64, size: u64| {
+        let portion = size.min(*left);
+        *left -= portion;
+        (portion > 0).then_some(portion)
+    };
+    sizes.scan(n, portion)
 }
 
 /// How many pods the scheduler gives each node. The next pod goes to the node with the fewest pods
@@ -217,6 +299,35 @@ mod tests {
         let bound = Bound::spread_evenly(&vec![capacity(&[1], BlockKind::V4Prefix); 500], 23_000);
         assert_eq!(bound.calls[&Action::AssignPrivateIpAddresses], 500);
         assert_eq!(bound.at_best, Duration::from_secs(80));
+    }
+
+    #[test]
+    fn mean_wait_takes_the_calls_for_most_pods_first() {
+        let check = |free, assigns: &[u64], enis: &[u64], n_pods, expect_ms| {
+            let gains = Gains { free, assigns: assigns.to_vec(), enis: enis.to_vec() };
+            assert_eq!(gains.mean_wait(n_pods), Duration::from_millis(expect_ms));
+        };
+        check(10, &[], &[], 10, 0);
+        // A full bucket of 100 serves at once. The 101st call waits for 200 ms, the 102nd for 400.
+        check(0, &[1; 100], &[], 100, 0);
+        check(0, &[1; 102], &[], 102, (200 + 400) / 102);
+        // The call for 200 pods is among the first 100, and one for a single pod waits.
+        check(0, &[vec![1; 100], vec![200]].concat(), &[], 300, 200 / 300);
+        // Of ENIs the 51st waits for 200 ms: fewer can be attached than created at once.
+        check(0, &[], &[10; 51], 510, 200 * 10 / 510);
+        // Either way serves all.
+        check(0, &[10], &[10], 10, 0);
+    }
+
+    #[test]
+    fn mean_wait_of_a_burst_counts_full_enis_before_the_last_ones() {
+        let bound = Bound::spread_evenly(&vec![capacity(&[14], BlockKind::V4Address); 500], 23_000);
+        // Of 46 pods a node, 14 wait for nothing. 1,000 ENIs bring 14 addresses each, then 500
+        // bring 4 each. The nth ENI comes after (n - 50) / 5 seconds.
+        let full: u64 = (1..=950).map(|n| 14 * n * 200).sum();
+        let last: u64 = (951..=1_450).map(|n| 4 * n * 200).sum();
+        let expect = Duration::from_millis((full + last) / 23_000);
+        assert_eq!((bound.at_best.as_secs(), bound.mean_wait), (290, expect));
     }
 
     #[test]

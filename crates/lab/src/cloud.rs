@@ -24,6 +24,7 @@ use ipnet::{Ipv4Net, Ipv6Net};
 use mac::MacAddr;
 
 use crate::daemon::MetadataEni;
+use crate::load::Holding;
 use crate::spec::{NodeSpec, Purpose, VpcSpec};
 
 /// Marks a subnet for additional ENIs of any node.
@@ -541,6 +542,16 @@ impl Cloud {
     /// Addresses that all nodes hold for pods.
     pub(crate) fn n_held(&self) -> u64 {
         self.n_held
+    }
+
+    /// What an instance holds. ENIs that were created for it count from the start.
+    pub(crate) fn holding(&self, instance: &InstanceId) -> Holding {
+        let ours = self.held.values().filter(|held| held.instance == *instance);
+        let zero = Holding { enis: 0, addresses: 0 };
+        ours.fold(zero, |sum, held| Holding {
+            enis: sum.enis + 1,
+            addresses: sum.addresses + held.addresses,
+        })
     }
 
     /// The number of blocks on each ENI of an instance, the primary first, then by age.

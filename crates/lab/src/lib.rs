@@ -15,7 +15,9 @@ mod daemon;
 pub mod ec2;
 pub mod event_queue;
 mod incumbent;
+pub mod load;
 pub mod node_ec2;
+mod oracle;
 pub mod report;
 mod run;
 pub mod scenario;
@@ -23,6 +25,7 @@ pub mod score;
 pub mod spec;
 mod tidepool;
 pub mod trace;
+pub mod yardstick;
 
 pub use cloud::SetupError;
-pub use run::{Outcome, PodStart, Setup, Strategy, run};
+pub use run::{Outcome, PodStart, Setup, Strategy, loads, run};

@@ -1,13 +1,17 @@
 //! The figures of both strategies side by side: as data, text and chart.
 
 mod chart;
+mod clairvoyant;
 mod equal;
+mod pareto;
 mod table;
 
 use serde::Serialize;
 
 pub use self::chart::{ChartError, chart};
+pub use self::clairvoyant::{Clairvoyant, Ratio};
 pub use self::equal::EqualService;
+pub use self::pareto::pareto_chart;
 pub use self::table::render;
 use crate::cloud::SetupError;
 use crate::run::{Strategy, run};
@@ -33,6 +37,8 @@ pub struct CaseReport {
     /// The incumbent's targets for equal service. Only for a target of addresses in secondary mode,
     /// and if both strategies ran.
     pub equal_service: Option<EqualService>,
+    /// The least cost of the same pods, if the future is known.
+    pub clairvoyant: Clairvoyant,
     /// Comparisons of ours with the incumbent, if both ran.
     pub aims: Vec<Aim>,
 }
@@ -88,7 +94,8 @@ fn case_report(case: &Case, strategies: &[Strategy]) -> Result<CaseReport, Setup
         }
         _ => (None, Vec::new()),
     };
-    Ok(CaseReport { policy: case.policy.clone(), scores, equal_service, aims })
+    let clairvoyant = Clairvoyant::find(&case.setup, &scores)?;
+    Ok(CaseReport { policy: case.policy.clone(), scores, equal_service, clairvoyant, aims })
 }
 
 /// The aims that can be computed: a daemon that serves no pod has no figures per pod.

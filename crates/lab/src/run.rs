@@ -19,6 +19,7 @@ use crate::bound::Bound;
 use crate::cloud::{Cloud, SetupError, Site};
 use crate::daemon::{Command, Daemon, Input, SandboxId};
 use crate::event_queue::EventQueue;
+use crate::load::{Holding, NodeLoad};
 use crate::score::{Score, Tally};
 use crate::spec::{NodeSpec, VpcSpec};
 use crate::trace::Trace;
@@ -101,6 +102,16 @@ pub struct Outcome {
     /// The number of blocks on each ENI of each node that exists at the end. Nodes by age; ENIs
     /// with the primary first.
     pub blocks: Vec<Vec<u16>>,
+    /// What pods asked of each node that existed during the trace. Nodes by age.
+    pub loads: Vec<NodeLoad>,
+}
+
+/// Whose daemons run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Daemons {
+    Of(Strategy),
+    /// Those that always have an address.
+    Oracles,
 }
 
 /// Runs a simulation to its end.
@@ -109,13 +120,16 @@ pub struct Outcome {
 ///
 /// If EC2 refuses the start of the simulation.
 pub fn run(setup: &Setup, strategy: Strategy) -> Result<Outcome, SetupError> {
-    let mut run = Run::new(setup, strategy)?;
-    run.plan_ahead();
-    while let Some((at, event)) = run.events.pop(run.end) {
-        run.now = at;
-        run.handle(event)?;
-    }
-    Ok(run.finish())
+    Ok(Run::new(setup, Daemons::Of(strategy))?.played()?.finish(strategy))
+}
+
+/// What pods ask of each node if every pod gets its address at its arrival. Nodes by age.
+///
+/// # Errors
+///
+/// If EC2 refuses the start of the simulation.
+pub fn loads(setup: &Setup) -> Result<Vec<NodeLoad>, SetupError> {
+    Ok(Run::new(setup, Daemons::Oracles)?.played()?.loads())
 }
 
 /// An event of the simulation.
@@ -155,9 +169,20 @@ struct Node<'a> {
     site: Site,
     daemon: Box<dyn Daemon>,
     state: NodeState,
+    life: Life,
     retry_quota: RetryQuota,
     /// The pods scheduled to it.
     pods: BTreeSet<usize>,
+}
+
+/// The moments of a node, as far as they have come.
+#[derive(Debug, Clone, Copy)]
+struct Life {
+    started: Timestamp,
+    /// What it held at the start of the trace, or at its own.
+    held: Holding,
+    drained: Option<Timestamp>,
+    ended: Option<Timestamp>,
 }
 
 /// The state of a node.
@@ -171,7 +196,7 @@ enum NodeState {
 
 struct Run<'a> {
     setup: &'a Setup,
-    strategy: Strategy,
+    daemons: Daemons,
     now: Timestamp,
     end: Timestamp,
     events: EventQueue<SimEvent>,
@@ -195,11 +220,11 @@ struct Run<'a> {
 }
 
 impl<'a> Run<'a> {
-    fn new(setup: &'a Setup, strategy: Strategy) -> Result<Self, SetupError> {
+    fn new(setup: &'a Setup, daemons: Daemons) -> Result<Self, SetupError> {
         let start = Timestamp::default() + setup.warm_up;
         Ok(Self {
             setup,
-            strategy,
+            daemons,
             now: Timestamp::default(),
             end: start + setup.lasts,
             events: EventQueue::default(),
@@ -233,6 +258,21 @@ impl<'a> Run<'a> {
         self.events.push(start, SimEvent::Sample);
     }
 
+    fn played(mut self) -> Result<Self, SetupError> {
+        self.plan_ahead();
+        while let Some((at, event)) = self.events.pop(self.end) {
+            self.pass_time_until(at);
+            self.handle(event)?;
+        }
+        self.pass_time_until(self.end);
+        Ok(self)
+    }
+
+    fn pass_time_until(&mut self, at: Timestamp) {
+        self.tally.pass_time(self.now, at, self.cloud.n_held());
+        self.now = at;
+    }
+
     fn handle(&mut self, event: SimEvent) -> Result<(), SetupError> {
         match event {
             SimEvent::NodeStarts => self.start_node()?,
@@ -256,6 +296,9 @@ impl<'a> Run<'a> {
 
     fn begin_trace(&mut self) -> Result<(), SetupError> {
         self.cloud.forget_calls();
+        for node in &mut self.nodes {
+            node.life.held = self.cloud.holding(&node.site.instance);
+        }
         let there = self.capacities();
         let joining = self.joining_capacities()?;
         self.bound = Bound::of_burst(self.setup, there, &joining);
@@ -355,7 +398,8 @@ impl<'a> Run<'a> {
         self.push_in(Tally::spacing(self.setup.lasts), SimEvent::Sample);
     }
 
-    fn finish(self) -> Outcome {
+    fn finish(self, strategy: Strategy) -> Outcome {
+        let loads = self.loads();
         let waiting = self
             .pods
             .iter()
@@ -363,11 +407,30 @@ impl<'a> Run<'a> {
             .map(|pod| pod.created + self.setup.start.lead);
         let waiting: Vec<_> = waiting.collect();
         let calls = self.cloud.calls();
-        let score = self.tally.finish(self.strategy, calls, self.bound, &waiting, self.end);
+        let score = self.tally.finish(strategy, calls, self.bound, &waiting, self.end);
         let there = self.nodes.iter().filter(|node| node.state != NodeState::Gone);
-        Outcome {
-            score,
-            blocks: there.map(|node| self.cloud.blocks(&node.site.instance)).collect(),
+        let blocks = there.map(|node| self.cloud.blocks(&node.site.instance)).collect();
+        Outcome { score, blocks, loads }
+    }
+
+    fn loads(&self) -> Vec<NodeLoad> {
+        let begins = Timestamp::default() + self.setup.warm_up;
+        let load = |node: &Node<'_>| NodeLoad {
+            limits: node.site.limits,
+            policy: node.site.policy.clone(),
+            from: node.life.started.max(begins),
+            joined: node.life.started >= begins,
+            held: node.life.held,
+            drained: node.life.drained,
+            until: node.life.ended.unwrap_or(self.end),
+            stays: Vec::new(),
+        };
+        let mut loads: Vec<_> = self.nodes.iter().map(load).collect();
+        for pod in &self.pods {
+            if let (Some(node), Some(stay)) = (pod.node, pod.stay(self.end)) {
+                loads[node].stays.push(stay);
+            }
         }
+        loads
     }
 }

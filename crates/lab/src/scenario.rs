@@ -2,14 +2,14 @@
 
 use std::time::Duration;
 
-use ec2_model::config::AddressChoice;
 use ipam::block::BlockKind;
 use ipam::policy::{Families, FamilyPolicy, Placement, Policy, Targets, Timing, WarmSettings};
-use ipnet::Ipv4Net;
 
 use crate::run::{PodStart, Setup};
-use crate::spec::{NodeSpec, Subnet, VpcSpec};
-use crate::trace::{self, Trace, TraceAction, TraceStep};
+use crate::spec::{NodeSpec, VpcSpec};
+use crate::trace::Trace;
+
+mod builds;
 
 const MINUTE: Duration = Duration::from_secs(60);
 const SEED: u64 = 20_261_121;
@@ -78,6 +78,8 @@ type Rule = (&'static str, BlockKind, Targets);
 const WARM_ENI: Rule = ("warm-eni-1", BlockKind::V4Address, Targets::WarmEni(1));
 const WARM_IP: Rule = ("warm-ip-5", BlockKind::V4Address, Targets::Ip { warm: 5, minimum: 0 });
 const WARM_PREFIX: Rule = ("warm-prefix-1", BlockKind::V4Prefix, Targets::WarmPrefix(1));
+const WARM_IP_2: Rule = ("warm-ip-2", BlockKind::V4Address, Targets::Ip { warm: 2, minimum: 0 });
+const TRICKLE_RULES: &[Rule] = &[WARM_ENI, WARM_IP_2, WARM_PREFIX];
 const ALL_RULES: &[Rule] = &[WARM_ENI, WARM_IP, WARM_PREFIX];
 
 /// All scenarios.
@@ -86,67 +88,121 @@ pub const SCENARIOS: &[Scenario] = &[
         name: "burst",
         about: "500 nodes from 0 to 23,000 pods at once",
         policies: &[WARM_ENI, WARM_PREFIX],
-        build: burst,
+        build: builds::burst,
     },
     Scenario {
         name: "join",
         about: "150 nodes join together, with 3,000 pods that wait for them",
         policies: &[WARM_ENI, WARM_PREFIX],
-        build: join,
+        build: builds::join,
     },
     Scenario {
         name: "day",
         about: "one pod per second for a day on one node",
         policies: ALL_RULES,
-        build: day,
+        build: builds::day,
     },
     Scenario {
         name: "fragmented",
         about: "300 pods on 10 nodes in a subnet with no free /28",
         policies: &[WARM_PREFIX],
-        build: fragmented,
+        build: builds::fragmented,
     },
     Scenario {
         name: "dry",
         about: "a subnet that others use up just before 150 pods come, and leave ten minutes later",
         policies: ALL_RULES,
-        build: dry,
+        build: builds::dry,
     },
     Scenario {
         name: "churn",
         about: "400 pods that stay on 20 nodes, and one more per second for two minutes each",
         policies: ALL_RULES,
-        build: churn,
+        build: builds::churn,
     },
     Scenario {
         name: "mixed",
         about: "churn on 12 nodes of three types in turn; the small ones are soon full",
         policies: ALL_RULES,
-        build: mixed,
+        build: builds::mixed,
     },
     Scenario {
         name: "batch",
         about: "a job of 400 pods every ten minutes on 20 nodes",
         policies: ALL_RULES,
-        build: batch,
+        build: builds::batch,
     },
     Scenario {
         name: "rolling",
         about: "500 pods on 20 nodes are replaced four times, a quarter at a time",
         policies: ALL_RULES,
-        build: rolling,
+        build: builds::rolling,
     },
     Scenario {
         name: "scale-in",
         about: "of 600 pods on 20 nodes 500 go",
         policies: ALL_RULES,
-        build: scale_in,
+        build: builds::scale_in,
     },
     Scenario {
         name: "replacement",
         about: "400 pods on 20 nodes; half of the nodes are replaced one by one",
         policies: ALL_RULES,
-        build: replacement,
+        build: builds::replacement,
+    },
+    Scenario {
+        name: "trickle-1",
+        about: "30 pods on one node, one a second; they go ten minutes after the last has come",
+        policies: TRICKLE_RULES,
+        build: builds::trickle_1,
+    },
+    Scenario {
+        name: "trickle-5",
+        about: "30 pods on one node, one per 5 s; they go ten minutes after the last has come",
+        policies: TRICKLE_RULES,
+        build: builds::trickle_5,
+    },
+    Scenario {
+        name: "trickle-30",
+        about: "30 pods on one node, one per 30 s; they go ten minutes after the last has come",
+        policies: TRICKLE_RULES,
+        build: builds::trickle_30,
+    },
+    Scenario {
+        name: "ramp",
+        about: "pods of ten minutes on 20 nodes, from none to one a second in an hour, and back",
+        policies: ALL_RULES,
+        build: builds::ramp,
+    },
+    Scenario {
+        name: "diurnal",
+        about: "two days on 20 nodes: pods of half an hour, at noon ten times as many as at night",
+        policies: ALL_RULES,
+        build: builds::diurnal,
+    },
+    Scenario {
+        name: "heavy-tail",
+        about: "batches on 20 nodes whose sizes and lives have heavy tails, one per 20 s for 4 h",
+        policies: ALL_RULES,
+        build: builds::heavy_tail,
+    },
+    Scenario {
+        name: "ci",
+        about: "pipelines on 5 nodes: 10 jobs of some 15 s each, one pipeline per 20 s for 2 h",
+        policies: ALL_RULES,
+        build: builds::ci,
+    },
+    Scenario {
+        name: "spot",
+        about: "400 pods on 20 nodes; every ten minutes 3 nodes are taken, and replaced a minute later",
+        policies: ALL_RULES,
+        build: builds::spot,
+    },
+    Scenario {
+        name: "autoscale",
+        about: "4 times 5 nodes join for 150 pods more, then go one by one with their pods",
+        policies: ALL_RULES,
+        build: builds::autoscale,
     },
 ];
 
@@ -210,83 +266,4 @@ impl Shape {
     fn new(vpc: VpcSpec, nodes: u32, trace: Trace, lasts: Duration) -> Self {
         Self { vpc, types: &[XLARGE], nodes, trace, lasts }
     }
-}
-
-fn net(text: &str) -> Ipv4Net {
-    text.parse().expect("it is written out in this file")
-}
-
-fn burst(size: Size) -> Shape {
-    let (nodes, pods, minutes) = size.pick((500, 23_000, 30), (50, 2_300, 5));
-    Shape::new(VpcSpec::wide(), nodes, trace::burst(pods), minutes * MINUTE)
-}
-
-fn join(size: Size) -> Shape {
-    let (nodes, pods, minutes) = size.pick((150, 3_000, 30), (30, 600, 10));
-    Shape::new(VpcSpec::wide(), 0, trace::joining(nodes, pods), minutes * MINUTE)
-}
-
-fn day(size: Size) -> Shape {
-    let span = size.pick(24 * 60, 15) * MINUTE;
-    let second = Duration::from_secs(1);
-    let trace = trace::one_per(second, span, 30 * second);
-    Shape { types: &[XLARGE_4], ..Shape::new(VpcSpec::wide(), 1, trace, span + 10 * MINUTE) }
-}
-
-fn fragmented(size: Size) -> Shape {
-    let (nodes, pods) = size.pick((10, 300), (5, 150));
-    let subnet = Subnet::fragmented(net("10.0.0.0/20"), 16);
-    Shape::new(VpcSpec::realistic(vec![subnet]), nodes, trace::burst(pods), 20 * MINUTE)
-}
-
-fn dry(_: Size) -> Shape {
-    let vpc = VpcSpec {
-        // A nearly full subnet with random addresses has no free /28 except by luck.
-        address_choice: AddressChoice::LowestFirst,
-        ..VpcSpec::realistic(vec![Subnet::for_nodes(net("10.0.0.0/23"))])
-    };
-    let step = |at, action| TraceStep { at, action };
-    let trace = vec![
-        step(Duration::ZERO, TraceAction::Occupy { subnet: 0, addresses: 512 }),
-        step(Duration::from_secs(1), TraceAction::Create { pods: 150, life: None }),
-        step(10 * MINUTE, TraceAction::Vacate { subnet: 0 }),
-    ];
-    Shape::new(vpc, 4, trace, 20 * MINUTE)
-}
-
-fn churn(size: Size) -> Shape {
-    let (nodes, standing, gap, minutes) = size.pick((20, 400, 1, 120), (5, 100, 4, 20));
-    let gap = Duration::from_secs(gap);
-    let trace = trace::churn(standing, gap, 2 * MINUTE, minutes * MINUTE, SEED);
-    Shape::new(VpcSpec::wide(), nodes, trace, minutes * MINUTE)
-}
-
-fn mixed(size: Size) -> Shape {
-    let types = &[LARGE, XLARGE, XLARGE_4];
-    Shape { types, nodes: size.pick(12, 3), ..churn(size) }
-}
-
-fn batch(size: Size) -> Shape {
-    let (nodes, pods, minutes) = size.pick((20, 400, 120), (5, 100, 30));
-    let span = minutes * MINUTE;
-    let trace = trace::batch_jobs(pods, 2 * MINUTE, 10 * MINUTE, span, SEED);
-    Shape::new(VpcSpec::wide(), nodes, trace, span)
-}
-
-fn rolling(size: Size) -> Shape {
-    let (nodes, pods, times) = size.pick((20, 500, 4), (5, 125, 2));
-    let trace = trace::rolling_deployment(pods, 15 * MINUTE, times);
-    Shape::new(VpcSpec::wide(), nodes, trace, 15 * MINUTE * (times + 1))
-}
-
-fn scale_in(size: Size) -> Shape {
-    let (nodes, pods, left) = size.pick((20, 600, 100), (5, 150, 25));
-    let trace = trace::scale_in(pods, left, 15 * MINUTE);
-    Shape::new(VpcSpec::wide(), nodes, trace, 45 * MINUTE)
-}
-
-fn replacement(size: Size) -> Shape {
-    let (nodes, pods, replaced) = size.pick((20, 400, 10), (5, 100, 3));
-    let trace = trace::node_replacement(pods, replaced, 5 * MINUTE);
-    Shape::new(VpcSpec::wide(), nodes, trace, 5 * MINUTE * (replaced + 2))
 }

@@ -10,6 +10,7 @@ use serde::{Serialize, Serializer};
 use crate::bound::Bound;
 use crate::cloud::CallCounts;
 use crate::run::Strategy;
+use crate::yardstick;
 
 /// The most points of a curve.
 const POINTS: u32 = 2_000;
@@ -28,12 +29,19 @@ pub struct Score {
     pub wait_ms: Wait,
     /// Addresses that nodes hold for pods and no pod has, including those in cooldown.
     pub idle: Idle,
+    /// The time of all of these together, in address-seconds. Unlike `idle` it is exact, and counts
+    /// moments without pods.
+    pub idle_s: f64,
+    /// The time of all pods with their addresses, in address-seconds.
+    pub pods_s: f64,
     /// The daemons' calls by action.
     pub calls: BTreeMap<&'static str, CallCount>,
     /// Calls, successful or not, per pod that got an address.
     pub calls_per_pod: f64,
     /// The same for calls that change something at EC2.
     pub mutating_calls_per_pod: f64,
+    /// The same in total.
+    pub mutating_calls: u64,
     /// Adds that failed, by code.
     pub failed_adds: BTreeMap<&'static str, u64>,
     /// From the start of the trace until no node was starting. `None` if no node started.
@@ -43,6 +51,8 @@ pub struct Score {
     /// The least [`last_pod_ms`](Self::last_pod_ms) that the token buckets allow. Only for traces
     /// of staying pods and joining nodes at time zero.
     pub bound_ms: Option<u64>,
+    /// The least mean wait that the token buckets allow, for the same traces.
+    pub mean_wait_bound_ms: Option<u64>,
     /// The calls that determine the bound.
     pub bound_calls: BTreeMap<&'static str, u64>,
     /// Addresses that two pods had at once, or that EC2 does not deliver to the pod's node. Always
@@ -51,6 +61,15 @@ pub struct Score {
     /// The curves over time.
     #[serde(skip)]
     pub samples: Vec<Sample>,
+}
+
+impl Score {
+    /// Idle addresses and calls that change something together, in address-seconds, if a call costs
+    /// `call_price_s` of them.
+    #[must_use]
+    pub fn cost_s(&self, call_price_s: u64) -> f64 {
+        yardstick::cost_s(self.idle_s, self.mutating_calls, call_price_s)
+    }
 }
 
 /// The pods by outcome.
@@ -70,6 +89,7 @@ pub struct Pods {
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
 #[expect(missing_docs, reason = "the names of the quantiles say it all")]
 pub struct Wait {
+    pub mean: u64,
     pub p50: u64,
     pub p99: u64,
     pub max: u64,
@@ -122,6 +142,8 @@ pub(crate) struct Tally {
     start: Timestamp,
     pods: Pods,
     n_running: u64,
+    idle_ms: u64,
+    pods_ms: u64,
     waits: Vec<Duration>,
     failed_adds: BTreeMap<&'static str, u64>,
     last_node_ready: Option<Timestamp>,
@@ -136,6 +158,8 @@ impl Tally {
             start,
             pods: Pods::default(),
             n_running: 0,
+            idle_ms: 0,
+            pods_ms: 0,
             waits: Vec::new(),
             failed_adds: BTreeMap::new(),
             last_node_ready: None,
@@ -148,6 +172,13 @@ impl Tally {
     /// The time between two points of the curves, for a simulation of this length.
     pub(crate) fn spacing(lasts: Duration) -> Duration {
         LEAST_SPACING.max(lasts / POINTS)
+    }
+
+    /// From `then` to `now` nothing changed, and nodes held `held` addresses.
+    pub(crate) fn pass_time(&mut self, then: Timestamp, now: Timestamp, held: u64) {
+        let span = millis(now.since(then.max(self.start)));
+        self.idle_ms += held.saturating_sub(self.n_running) * span;
+        self.pods_ms += self.n_running * span;
     }
 
     pub(crate) fn pod_created(&mut self) {
@@ -213,18 +244,23 @@ impl Tally {
             strategy,
             pods: Pods { waiting: n_waiting, ..self.pods },
             wait_ms: Wait {
+                mean: mean(&self.waits),
                 p50: millis(quantile(&self.waits, 50)),
                 p99: millis(quantile(&self.waits, 99)),
                 max: millis(quantile(&self.waits, 100)),
             },
             idle: idle(&self.samples),
+            idle_s: share(self.idle_ms, 1000),
+            pods_s: share(self.pods_ms, 1000),
             calls_per_pod: share(n_calls(|_| true), self.pods.served),
             mutating_calls_per_pod: share(n_calls(is_mutating), self.pods.served),
+            mutating_calls: n_calls(is_mutating),
             calls: calls.iter().map(|(action, ends)| (action.as_str(), count(*ends))).collect(),
             failed_adds: self.failed_adds,
             last_node_ready_ms: self.last_node_ready.map(since_start),
             last_pod_ms: self.last_pod.map(since_start),
             bound_ms: bound.as_ref().map(|bound| millis(bound.at_best)),
+            mean_wait_bound_ms: bound.as_ref().map(|bound| millis(bound.mean_wait)),
             bound_calls: bound.map(calls_of).unwrap_or_default(),
             wrong_addresses: self.n_wrong,
             samples: self.samples,
@@ -258,6 +294,12 @@ fn idle(samples: &[Sample]) -> Idle {
         mean_per_pod: share(all_idle, samples.iter().map(|sample| sample.running).sum()),
         p95_per_pod: quantile(&ratios, 95),
     }
+}
+
+/// In milliseconds. 0 if there are none.
+fn mean(spans: &[Duration]) -> u64 {
+    let n = u64::try_from(spans.len()).expect("usize is at most 64 bits wide");
+    spans.iter().map(|span| millis(*span)).sum::<u64>() / n.max(1)
 }
 
 /// The least of the sorted `values` that `percent` of them do not exceed. The default if there are

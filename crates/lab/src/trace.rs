@@ -10,7 +10,8 @@ use std::time::Duration;
 
 pub use self::csv::{CsvError, parse_csv};
 pub use self::shapes::{
-    batch_jobs, burst, churn, joining, node_replacement, one_per, rolling_deployment, scale_in,
+    batch_jobs, burst, churn, heavy_tailed, joining, node_replacement, one_per, rolling_deployment,
+    scale_in, varying,
 };
 
 /// One event of a trace.

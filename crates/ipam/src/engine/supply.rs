@@ -207,7 +207,7 @@ impl Supplying<'_> {
             let supply = self.supply.of(family);
             supply.miss(self.cx);
             let (free, wanted) = (supply.plan.n_free, supply.plan.n_wanted);
-            let Demanded { n_waiting, n_expected } = self.demanded;
+            let Demanded { n_waiting, n_expected, .. } = self.demanded;
             let (waiting, expected) = (n_waiting as u64, n_expected as u64);
             let why = Reason::Short { free, wanted, waiting, expected };
             self.calls.start(call, why, self.journal, now);

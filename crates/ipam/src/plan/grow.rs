@@ -31,6 +31,10 @@ pub(super) struct Planner<'a> {
     pub(super) totals: Totals,
     n_waiting: u64,
     n_expected: u64,
+    /// Addresses that rest.
+    cooling: u64,
+    /// Pods for which no address that rests is supply.
+    n_soon: u64,
     n_over_max_pods: u64,
     /// Prefixes to delegate that are not here and not under way.
     n_lacking_to_delegate: u64,
@@ -94,6 +98,8 @@ impl<'a> Planner<'a> {
             totals,
             n_waiting,
             n_expected,
+            cooling,
+            n_soon: situation.n_soon.map_or(u64::MAX, u64::from),
             n_over_max_pods: u64::from(situation.n_waiting) - n_waiting,
             n_lacking_to_delegate: to_delegate - promised,
             on_enis: vec![Portion::default(); situation.enis.len()],
@@ -193,7 +199,13 @@ impl<'a> Planner<'a> {
             Targets::WarmPrefix(warm) => ((u64::from(warm) * PREFIX_SIZE).max(1), 0),
             Targets::Ip { warm, minimum } => (u64::from(warm), u64::from(minimum)),
         };
-        free.max(minimum.saturating_sub(totals.used))
+        self.beside_resting(free).max(minimum.saturating_sub(totals.used))
+    }
+
+    /// How many of the `free` addresses that a target wants are missing beside those that rest. A resting address is
+    /// supply, but not for pods that may come before its rest ends.
+    fn beside_resting(&self, free: u64) -> u64 {
+        free.saturating_sub(self.cooling).max(free.min(self.n_soon))
     }
 
     /// Whether the pool would grow at these totals.

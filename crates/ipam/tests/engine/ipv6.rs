@@ -153,6 +153,7 @@ fn second_prefix_comes_when_the_first_is_used_up() {
             n_foreign: 0,
             n_waiting,
             n_expected: 0,
+            n_soon: None,
             n_to_delegate: 0,
             subnets: vec![subnet],
             no_subnet: Blocked {

@@ -286,6 +286,41 @@ fn resting_addresses_count_as_used() {
     assert_eq!(node.counts().free, 2);
 }
 
+/// Three pods have five addresses. One pod goes and another one comes, as the only ones within the hour.
+#[test]
+fn resting_address_is_supply_for_a_load_known_as_slow() {
+    let mut node = Node::settled(limits("m5.xlarge"), warm_ip(2, 0));
+    for pod in 0..3 {
+        node.run_pod(pod);
+    }
+    node.pass(Duration::from_secs(3600));
+    node.del(0);
+    node.settle();
+    node.run_pod(3);
+    node.settle();
+    let counts = node.counts();
+    assert_eq!((counts.cooling, counts.free, counts.total), (1, 1, 5), "nothing is bought");
+    node.pass(Duration::from_secs(3600));
+    assert_eq!((node.counts().free, node.counts().total), (2, 5), "at rest the target holds");
+}
+
+#[test]
+fn resting_address_is_no_supply_for_as_many_pods_as_come_soon() {
+    let mut node = Node::settled(limits("m5.xlarge"), warm_ip(2, 0));
+    node.pass(Duration::from_secs(3600));
+    for round in 0..4 {
+        for pod in 0..2 {
+            node.run_pod(10 * round + pod);
+        }
+        for pod in 0..2 {
+            node.del(10 * round + pod);
+        }
+        node.pass(Duration::from_secs(1));
+    }
+    let counts = node.counts();
+    assert_eq!((counts.cooling, counts.free), (8, 2), "two pods come within each cooldown");
+}
+
 #[test]
 fn waiting_pod_makes_the_pool_grow_under_any_targets() {
     for kind in [BlockKind::V4Address, BlockKind::V4Prefix] {

@@ -6,7 +6,7 @@ use super::CaseReport;
 use crate::run::Strategy;
 use crate::score::{Sample, Score, share};
 
-const SIZE: (u32, u32) = (900, 420);
+pub(super) const SIZE: (u32, u32) = (900, 420);
 const PODS_COLOUR: RGBColor = RGBColor(0x55, 0x55, 0x55);
 
 /// A chart that could not be drawn.
@@ -15,6 +15,12 @@ const PODS_COLOUR: RGBColor = RGBColor(0x55, 0x55, 0x55);
 pub struct ChartError {
     policy: String,
     why: String,
+}
+
+impl ChartError {
+    pub(super) fn new(policy: &str, why: &dyn std::error::Error) -> Self {
+        Self { policy: policy.to_owned(), why: why.to_string() }
+    }
 }
 
 /// The chart of one case. For each strategy it shows the addresses that nodes hold (thick) and the
@@ -27,7 +33,7 @@ pub fn chart(case: &CaseReport) -> Result<String, ChartError> {
     let mut svg = String::new();
     match draw(case, &mut svg) {
         Ok(()) => Ok(svg),
-        Err(fault) => Err(ChartError { policy: case.policy.clone(), why: fault.to_string() }),
+        Err(fault) => Err(ChartError::new(&case.policy, fault.as_ref())),
     }
 }
 
@@ -62,7 +68,7 @@ fn draw(case: &CaseReport, svg: &mut String) -> Result<(), Box<dyn std::error::E
     Ok(())
 }
 
-fn colour(strategy: Strategy) -> RGBColor {
+pub(super) fn colour(strategy: Strategy) -> RGBColor {
     match strategy {
         Strategy::Tidepool => RGBColor(0x0b, 0x6e, 0x99),
         Strategy::Incumbent => RGBColor(0xc4, 0x4e, 0x1c),

@@ -4,6 +4,7 @@ use std::fmt::Write as _;
 
 use comfy_table::{Cell, CellAlignment, Table, presets};
 
+use super::clairvoyant::ratios;
 use super::{Aim, CaseReport, EqualService, Report};
 use crate::score::{Score, share};
 
@@ -31,13 +32,14 @@ pub fn render(report: &Report) -> String {
     if let Some(verdict) = verdict(report) {
         text.push_str(&format!("\n{}\n", verdict.trim_fmt()));
     }
+    text.push_str(&format!("\n{}\n", ratios(&report.cases).trim_fmt()));
     for case in &report.cases {
         details(&mut text, case);
     }
     text
 }
 
-fn table(header: impl IntoIterator<Item = impl Into<Cell>>, n_words: usize) -> Table {
+pub(super) fn table(header: impl IntoIterator<Item = impl Into<Cell>>, n_words: usize) -> Table {
     let mut table = Table::new();
     table
         .load_style(presets::NOTHING)
@@ -105,9 +107,7 @@ fn details(text: &mut String, case: &CaseReport) {
             line(ends);
         }
     }
-    if let Some(score) = case.scores.first() {
-        bound(score).into_iter().for_each(&mut line);
-    }
+    bound(&case.scores).into_iter().for_each(&mut line);
     if let Some(equal) = &case.equal_service {
         line(equal_service(equal));
     }
@@ -124,11 +124,22 @@ fn equal_service(equal: &EqualService) -> String {
     format!("\n  the incumbent {what}: p99 {wait} s, {idle:.2} idle/pod, {calls:.3} mutating/pod")
 }
 
-fn bound(score: &Score) -> Option<String> {
+fn bound(scores: &[Score]) -> Option<String> {
+    let score = scores.first()?;
     let calls = score.bound_calls.iter().filter(|(_, n)| **n > 0);
     let calls: Vec<_> = calls.map(|(action, n)| format!("{n} {action}")).collect();
     let (bound, calls) = (seconds(score.bound_ms.filter(|ms| *ms > 0)?), calls.join(", "));
-    Some(format!("\n  token buckets allow the last pod after {bound} s at best ({calls})"))
+    let mean = seconds(score.mean_wait_bound_ms?);
+    let means = scores.iter().map(|score| {
+        let (mean, who) = (seconds(score.wait_ms.mean), score.strategy.as_str());
+        format!("{mean} s with {who}")
+    });
+    let means: Vec<_> = means.collect();
+    Some(format!(
+        "\n  token buckets allow the last pod after {bound} s at best ({calls})\n  \
+         they allow a mean wait of {mean} s at best; it is {}",
+        means.join(", ")
+    ))
 }
 
 /// One line per case, and one column per aim that any case has. `None` without aims.

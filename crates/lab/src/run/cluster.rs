@@ -6,11 +6,12 @@ use ec2_model::Rng;
 
 use super::kubelet::Stage;
 use super::sdk::RetryQuota;
-use super::{FIRST_NODE, Node, NodeState, Run, SimEvent, Strategy};
+use super::{Daemons, FIRST_NODE, Life, Node, NodeState, Run, SimEvent, Strategy};
 use crate::bound::NodeCapacity;
 use crate::cloud::SetupError;
 use crate::daemon::{Daemon, Input};
 use crate::incumbent::Incumbent;
+use crate::oracle::Oracle;
 use crate::spec::NodeSpec;
 use crate::tidepool::Tidepool;
 use crate::trace::TraceAction;
@@ -53,13 +54,16 @@ impl<'a> Run<'a> {
         let site = self.cloud.join(spec, self.now)?;
         let stream = FIRST_NODE + u64::try_from(place).expect("usize is at most 64 bits wide");
         let rng = Rng::with_stream(self.setup.seed, stream);
-        let daemon: Box<dyn Daemon> = match self.strategy {
-            Strategy::Tidepool => Box::new(Tidepool::new(site.clone(), self.now)),
-            Strategy::Incumbent => Box::new(Incumbent::new(site.clone(), rng)),
+        let daemon: Box<dyn Daemon> = match self.daemons {
+            Daemons::Of(Strategy::Tidepool) => Box::new(Tidepool::new(site.clone(), self.now)),
+            Daemons::Of(Strategy::Incumbent) => Box::new(Incumbent::new(site.clone(), rng)),
+            Daemons::Oracles => Box::new(Oracle::default()),
         };
+        let held = self.cloud.holding(&site.instance);
+        let life = Life { started: self.now, held, drained: None, ended: None };
         let pods = std::collections::BTreeSet::new();
         let (state, retry_quota) = (NodeState::Starting, RetryQuota::default());
-        self.nodes.push(Node { spec, site, daemon, state, retry_quota, pods });
+        self.nodes.push(Node { spec, site, daemon, state, life, retry_quota, pods });
         self.tell(place, Input::Start);
         Ok(())
     }
@@ -73,6 +77,7 @@ impl<'a> Run<'a> {
         let node = &mut self.nodes[place];
         self.open.remove(&(node.pods.len(), place));
         node.state = NodeState::Draining;
+        node.life.drained = Some(self.now);
         let pods: Vec<usize> = node.pods.iter().copied().collect();
         for pod in pods {
             let stays = self.pods[pod].life.is_none();
@@ -88,6 +93,7 @@ impl<'a> Run<'a> {
     pub(super) fn end_instance(&mut self, node: usize) {
         let found = &mut self.nodes[node];
         found.state = NodeState::Gone;
+        found.life.ended = Some(self.now);
         self.awaited.retain(|_, (of, _)| *of != node);
         self.cloud.terminate(&found.site.instance, self.now);
     }

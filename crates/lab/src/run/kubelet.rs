@@ -11,6 +11,7 @@ use ipam::time::Timestamp;
 
 use super::{NEWS, PodStart, Run, SimEvent};
 use crate::daemon::{Input, SandboxId};
+use crate::load::Stay;
 
 /// The kubelet's wait after a failed sandbox, and the share of it that it adds at most. Source:
 /// kubernetes, `pkg/kubelet/kubelet.go` (`backOffPeriod`) and `pod_workers.go`
@@ -31,6 +32,9 @@ pub(super) struct Pod {
     pub(super) node: Option<usize>,
     pub(super) attempts: u32,
     pub(super) stage: Stage,
+    /// When it got its address.
+    served: Option<Timestamp>,
+    ended: Option<Timestamp>,
     /// Whether it belongs to the current rollout.
     is_rolled: bool,
 }
@@ -51,6 +55,11 @@ impl Pod {
     pub(super) fn is_waiting(&self) -> bool {
         matches!(self.stage, Stage::Unscheduled | Stage::Scheduled | Stage::Asking)
     }
+
+    /// Its time with an address, if it got one. `end` is the end of the simulation.
+    pub(super) fn stay(&self, end: Timestamp) -> Option<Stay> {
+        self.served.map(|from| Stay { from, until: self.ended.unwrap_or(end) })
+    }
 }
 
 /// A rollout: the replacement of all staying pods.
@@ -69,6 +78,8 @@ impl Run<'_> {
             node: None,
             attempts: 0,
             stage: Stage::Unscheduled,
+            served: None,
+            ended: None,
             is_rolled: false,
         });
         self.queue.push_back(pod);
@@ -142,6 +153,7 @@ impl Run<'_> {
     fn pod_runs(&mut self, pod: usize, address: Ipv4Addr) {
         let found = &mut self.pods[pod];
         found.stage = Stage::Running(address);
+        found.served = Some(self.now);
         self.tally.pod_runs(found.created + self.setup.start.lead, self.now);
         if let Some(life) = found.life {
             self.push_in(life, SimEvent::PodEnds { pod });
@@ -160,6 +172,9 @@ impl Run<'_> {
     pub(super) fn delete_pod(&mut self, pod: usize) {
         let found = &mut self.pods[pod];
         let stage = std::mem::replace(&mut found.stage, Stage::Gone);
+        if stage != Stage::Gone {
+            found.ended = Some(self.now);
+        }
         let sandbox = SandboxId { pod, attempt: found.attempts };
         match stage {
             Stage::Gone => return,

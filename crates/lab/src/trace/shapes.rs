@@ -42,6 +42,60 @@ pub fn churn(standing: u32, gap: Duration, life: Duration, span: Duration, seed:
     trace
 }
 
+/// Pods at random times for `span`, at `at`'s time `rate(at)` a second on average, which is never
+/// above `most`. Each lives for `life` on average.
+#[must_use]
+pub fn varying(
+    rate: impl Fn(Duration) -> f64,
+    most: f64,
+    life: Duration,
+    span: Duration,
+    seed: u64,
+) -> Trace {
+    let mut rng = Rng::with_stream(seed, ARRIVALS);
+    let gap = Duration::from_secs_f64(1.0 / most);
+    let mut trace = Trace::new();
+    let mut at = rng.exponential(gap);
+    while at < span {
+        // Thinning: of arrivals at the highest rate, so many are kept.
+        let is_kept = rng.unit() * most < rate(at);
+        let life = Some(rng.exponential(life));
+        if is_kept {
+            trace.push(step(at, TraceAction::Create { pods: 1, life }));
+        }
+        at += rng.exponential(gap);
+    }
+    trace
+}
+
+/// Batches of pods at random times for `span`, one every `gap` on average. Most are of a few pods
+/// that live for seconds. Few are large or live for hours.
+///
+/// Sizes and lives have Pareto distributions with the exponents 1.5 and 1.1, up to 100 pods and two
+/// hours, as jobs in published traces of clusters have heavy tails.
+#[must_use]
+pub fn heavy_tailed(gap: Duration, span: Duration, seed: u64) -> Trace {
+    let mut rng = Rng::with_stream(seed, ARRIVALS);
+    let mut pareto = |least: f64, exponent: f64, most: f64| {
+        (least * (1.0 - rng.unit()).powf(-1.0 / exponent)).min(most)
+    };
+    let mut trace = Trace::new();
+    let mut at = Duration::ZERO;
+    loop {
+        let size = pareto(1.0, 1.5, 100.0);
+        let n_pods = (1..=100).rev().find(|n| f64::from(*n) <= size).unwrap_or(1);
+        for _ in 0..n_pods {
+            let life = Some(Duration::from_secs_f64(pareto(5.0, 1.1, 7_200.0)));
+            trace.push(step(at, TraceAction::Create { pods: 1, life }));
+        }
+        // The mean of this distribution is 1.
+        at += gap.mul_f64(pareto(0.5, 2.0, 20.0));
+        if at >= span {
+            return trace;
+        }
+    }
+}
+
 /// Every `period` a job of `pods` pods. Each pod runs for `life` and up to half of it more.
 #[must_use]
 pub fn batch_jobs(pods: u32, life: Duration, period: Duration, span: Duration, seed: u64) -> Trace {

@@ -57,4 +57,13 @@ scenarios!(
     rolling: "rolling",
     scale_in: "scale-in",
     replacement: "replacement",
+    trickle_1: "trickle-1",
+    trickle_5: "trickle-5",
+    trickle_30: "trickle-30",
+    ramp: "ramp",
+    diurnal: "diurnal",
+    heavy_tail: "heavy-tail",
+    ci: "ci",
+    spot: "spot",
+    autoscale: "autoscale",
 );

@@ -5,3 +5,4 @@
 mod golden;
 mod runs;
 mod tables;
+mod yardstick;

@@ -1,6 +1,6 @@
 //! Properties of every run: it is repeatable, and its report can be rendered.
 
-use lab::report::{chart, simulate};
+use lab::report::{chart, pareto_chart, simulate};
 use lab::scenario::{Scenario, Size};
 use lab::{Strategy, run};
 
@@ -24,6 +24,13 @@ fn report_renders_as_json_and_svg() {
     let ours = &json["cases"][0]["scores"][0];
     assert_eq!((&ours["strategy"], &ours["pods"]["served"]), (&"tidepool".into(), &150.into()));
     assert!(ours["calls"]["CreateNetworkInterface"]["granted"].as_u64().unwrap() > 0);
+    let clairvoyant = &json["cases"][0]["clairvoyant"];
+    assert_eq!(clairvoyant["with_targets"][2]["call_price_s"], 100);
+    assert!(clairvoyant["ratios"][0]["with_targets"].as_f64().unwrap() >= 1.0);
+    let svg = pareto_chart(&report.cases[0]).unwrap();
+    for text in ["clairvoyant without targets", "incumbent", "mutating calls a pod"] {
+        assert!(svg.contains(text), "{text}");
+    }
     let svg = chart(&report.cases[0]).unwrap();
     assert!(svg.starts_with("<svg") && svg.trim_end().ends_with("</svg>"));
     for text in ["tidepool: addresses", "incumbent: pods", "minutes", "warm-eni-1"] {

@@ -22,6 +22,8 @@ pub(in crate::engine) struct Demanded {
     pub(in crate::engine) n_waiting: usize,
     /// Those that are bound to the node and ask soon.
     pub(in crate::engine) n_expected: usize,
+    /// Those that may ask within one cooldown, by what has come lately; `None` if that is unknown.
+    pub(in crate::engine) n_soon: Option<usize>,
 }
 
 /// The parts from which a situation is made.
@@ -66,6 +68,7 @@ impl Sources<'_> {
             n_foreign: inventory.n_foreign(),
             n_waiting: count(demanded.n_waiting),
             n_expected: count(demanded.n_expected),
+            n_soon: demanded.n_soon.map(count),
             n_to_delegate: if is_main { delegation::n_lacking(pool, cx) } else { 0 },
             subnets: subnets.iter().map(|subnet| self.subnet_supply(subnet)).collect(),
             no_subnet: self.no_subnet(),
