@@ -4,7 +4,9 @@ use std::time::Duration;
 
 use ec2_model::config::AddressChoice;
 use ipam::block::BlockKind;
-use ipam::policy::{Families, FamilyPolicy, Placement, Policy, Targets, Timing, WarmSettings};
+use ipam::policy::{
+    Families, FamilyPolicy, Placement, Policy, Provisioning, Targets, Timing, WarmSettings,
+};
 use ipnet::Ipv4Net;
 
 use crate::run::{PodStart, Setup};
@@ -173,6 +175,7 @@ fn case(&(name, kind, targets): &Rule, shape: Shape) -> Case {
                 ..FamilyPolicy::new(kind, WarmSettings::default())
             }),
             placement: Placement::LikePrimary,
+            provisioning: Provisioning::Always,
             max_enis: None,
             max_pods: match kind {
                 BlockKind::V4Address => max_pods.0,

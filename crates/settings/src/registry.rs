@@ -91,14 +91,6 @@ pub enum Support {
     Full,
     /// A boolean with this one value built. The other value stops the start.
     OnlyBoolean(bool),
-    /// A boolean that asks for something that is not built, unless it has the value `without`. The
-    /// default asks for it, so it is a warning: an error would stop every start.
-    Missing {
-        /// The value that asks for nothing.
-        without: bool,
-        /// What is missing, one sentence without a full stop.
-        what: &'static str,
-    },
     /// Text for another part of amazon-vpc-cni-k8s. A value has no effect here, and is a warning unless it is one of
     /// `unless`, in upper or lower case.
     NoEffect {
@@ -162,10 +154,6 @@ impl Setting {
 
     const fn ignored(self) -> Self {
         Self { support: Support::Ignored, ..self }
-    }
-
-    const fn missing(self, without: bool, what: &'static str) -> Self {
-        Self { support: Support::Missing { without, what }, ..self }
     }
 }
 
@@ -285,6 +273,14 @@ settings! {
         "New pods on IPv4 reach IPv6 addresses through the node",
         .live();
 
+    AWS_MANAGE_ENIS_NON_SCHEDULABLE: Enis, Value("false"),
+        "The pool follows its targets also while the node is cordoned",
+        .live();
+    DISABLE_NETWORK_RESOURCE_PROVISIONING: Enis, Value("false"),
+        "Nothing is changed at EC2: pods get what somebody else has attached and assigned",
+        .live();
+    ENABLE_IMDS_ONLY_MODE: Enis, Value("false"),
+        "As above, and EC2 is not even asked: the metadata service shows what there is";
     CLUSTER_NAME: Enis, Unset,
         "New ENIs get the tags `cluster.k8s.amazonaws.com/name` and `eks:eni:owner`";
     ADDITIONAL_ENI_TAGS: Enis, Value("{}"),
@@ -450,15 +446,6 @@ settings! {
     ENABLE_MULTI_NIC: NotBuilt, Value("false"),
         "Pods use network cards other than the first",
         .only(false);
-    DISABLE_NETWORK_RESOURCE_PROVISIONING: NotBuilt, Value("false"),
-        "The daemon neither grows nor shrinks the pool",
-        .only(false);
-    ENABLE_IMDS_ONLY_MODE: NotBuilt, Value("false"),
-        "The daemon asks the metadata service alone, never EC2",
-        .only(false);
-    AWS_MANAGE_ENIS_NON_SCHEDULABLE: NotBuilt, Value("false"),
-        "The pool changes even while no pod may be scheduled on the node",
-        .missing(true, "ENIs of unschedulable nodes are managed like all others, as yet");
     POD_SECURITY_GROUP_ENFORCING_MODE: NotBuilt, Value("strict"),
         "How pods with security groups of their own are connected",
         .no_effect(&["strict"], "since no pod has security groups of its own yet");

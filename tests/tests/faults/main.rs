@@ -29,6 +29,7 @@ mod node_object;
 mod outside;
 mod place;
 mod policies;
+mod provisioning;
 mod questions;
 mod record;
 mod refused;
