@@ -62,7 +62,7 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("proto", &[]),
     ("service-url", &[]),
     ("settings", &["instance-types", "ipam", "service-url"]),
-    ("tests", &["failpoint", "proto"]),
+    ("tests", &["failpoint", "otlp", "proto"]),
     ("tidepool", &["command-line", "ipam", "lab", "settings"]),
     ("trace-context", &[]),
     ("vpc-sim", &["ec2-model", "instance-types"]),

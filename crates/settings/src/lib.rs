@@ -65,7 +65,7 @@ use self::registry::{
     TIDEPOOL_SOCKET, WARM_ENI_TARGET, WARM_IP_TARGET, WARM_PREFIX_TARGET,
 };
 pub use self::reload::{InForce, Reloaded, reload};
-pub use self::traces::{Collector, TraceSettings};
+pub use self::traces::{Collector, Headers, TraceSettings};
 pub use self::variables::{Source, Variables};
 
 /// Why settings are refused, in one line.

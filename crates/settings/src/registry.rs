@@ -30,6 +30,8 @@ pub struct Setting {
     pub flag: Option<Flag>,
     /// Where it may be set.
     pub place: Place,
+    /// Whether nobody may see its value.
+    pub is_secret: bool,
 }
 
 /// Where a setting may be set.
@@ -129,7 +131,12 @@ impl Setting {
             support: Support::Full,
             flag: None,
             place: Place::Anywhere,
+            is_secret: false,
         }
+    }
+
+    const fn secret(self) -> Self {
+        Self { is_secret: true, ..self }
     }
 
     const fn environment_only(self) -> Self {
@@ -430,7 +437,10 @@ settings! {
     OTEL_EXPORTER_OTLP_ENDPOINT: Traces, Unset,
         "Where spans go, for example `http://10.0.0.1:4318`; without it none is made";
     OTEL_EXPORTER_OTLP_PROTOCOL: Traces, Value("http/protobuf"),
-        "How they go: `http/protobuf`, or `grpc` without TLS";
+        "How they go: `http/protobuf` or `grpc`";
+    OTEL_EXPORTER_OTLP_HEADERS: Traces, Unset,
+        "Headers of each export, such as a key: `name=value`, with commas between, percent-encoded; never shown",
+        .secret();
     OTEL_SERVICE_NAME: Traces, Value("ipamd"),
         "The service that spans are of";
     OTEL_RESOURCE_ATTRIBUTES: Traces, Unset,

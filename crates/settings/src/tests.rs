@@ -11,7 +11,13 @@ fn read(variables: &[(&str, &str)]) -> Result<Settings, SettingError> {
 
 fn default_traces() -> TraceSettings {
     let attributes = vec![("service.name".to_owned(), "ipamd".to_owned())];
-    TraceSettings { collector: None, attributes, by_parent: true, share: 1.0 }
+    TraceSettings {
+        collector: None,
+        headers: Headers::default(),
+        attributes,
+        by_parent: true,
+        share: 1.0,
+    }
 }
 
 #[test]

@@ -135,6 +135,9 @@ impl Variables {
     /// The value for people to read: one line, shortened, and without a password that is in it.
     #[must_use]
     pub fn shown(&self, setting: &'static Setting) -> String {
+        if setting.is_secret && self.text(setting).is_some() {
+            return "***".to_owned();
+        }
         let value = without_password(self.text(setting).unwrap_or_default());
         let value = value.replace(char::is_control, " ");
         match value.char_indices().nth(SHOWN) {
