@@ -15,6 +15,7 @@ use super::learnt::Learnt;
 use super::lifecycle::Lifecycle;
 use crate::block::{BlockCount, Family};
 use crate::call::{Action, Ec2Call};
+use crate::event::RefusalCode;
 use crate::id::{EniId, SubnetId};
 use crate::ownership;
 use crate::plan::{Blocked, Growth, Plan, Situation, Surplus, plan};
@@ -175,7 +176,8 @@ impl Supplying<'_> {
         {
             growth.retain(|growth| !is_create(growth));
         }
-        let is_short = !supply.plan.blocked.is_empty();
+        let is_off = |blocked: &Blocked| blocked.code == RefusalCode::ProvisioningOff;
+        let is_short = supply.plan.blocked.iter().any(is_off);
         let grows = supply.grows_at(cx).is_some_and(|at| at <= cx.now);
         let surplus = std::mem::take(&mut supply.plan.surplus);
         match cx.may_change() {
